@@ -1,0 +1,264 @@
+//! The question: who wants to do what, to which resource, in which context.
+//!
+//! A [`Frame`] becomes an [`AccessRequest`] through one table of methods. A method differs from
+//! another by a row of that table and by nothing else; a method without a row is
+//! [`Action::Unknown`] and is asked about like any other. Routing headers are checked against the
+//! body here, and then forgotten: the question is built from the body alone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::document::Value;
+
+use super::operation::Operation;
+
+/// Which way a frame goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Direction {
+    /// From the client to the protected server.
+    ToServer,
+    /// From the protected server to the client.
+    ToClient,
+}
+
+impl Direction {
+    /// The name used in policy input and records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ToServer => "to_server",
+            Self::ToClient => "to_client",
+        }
+    }
+}
+
+/// Who is asking, as the edge established it: never read from a frame.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Principal {
+    /// Stable name; the key of rate limits.
+    pub id: Box<str>,
+    /// What it is: `agent`, `user`, `service`.
+    pub kind: Box<str>,
+    /// Groups, as configured or asserted.
+    pub groups: Vec<Box<str>>,
+    /// Further facts about it.
+    pub claims: BTreeMap<Box<str>, Box<str>>,
+}
+
+/// The protected server, as policy sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Server {
+    /// Its name in the configuration.
+    pub name: Box<str>,
+    /// The environment that calls are pinned to, where one is.
+    pub environment: Option<Box<str>>,
+    /// Free labels from the configuration.
+    pub labels: BTreeMap<Box<str>, Box<str>>,
+    /// The pack that knows its tools.
+    pub pack: Option<Arc<super::pack::Pack>>,
+}
+
+/// A published revision of MCP, oldest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "each is the date of the revision that it names")]
+pub enum Revision {
+    V20241105,
+    V20250326,
+    V20250618,
+    V20251125,
+    V20260728,
+}
+
+impl Revision {
+    /// All revisions, oldest first.
+    pub const ALL: [Self; 5] =
+        [Self::V20241105, Self::V20250326, Self::V20250618, Self::V20251125, Self::V20260728];
+
+    /// The revision named `text`, exactly.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|revision| revision.as_str() == text)
+    }
+
+    /// Its name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V20241105 => "2024-11-05",
+            Self::V20250326 => "2025-03-26",
+            Self::V20250618 => "2025-06-18",
+            Self::V20251125 => "2025-11-25",
+            Self::V20260728 => "2026-07-28",
+        }
+    }
+
+    /// The era that it belongs to.
+    pub fn era(self) -> Era {
+        if self >= Self::V20260728 { Era::Modern } else { Era::Legacy }
+    }
+}
+
+/// The two ways of MCP: with a handshake (up to 2025-11-25), or with metadata on each request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Era {
+    /// `initialize`, sessions, server-to-client requests.
+    Legacy,
+    /// Per-request `_meta`, no session.
+    Modern,
+}
+
+impl Era {
+    /// The name used in policy input and records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Legacy => "legacy",
+            Self::Modern => "modern",
+        }
+    }
+}
+
+/// How frames travel between the client and us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// Streamable HTTP.
+    Http,
+    /// Standard input and output.
+    Stdio,
+}
+
+impl Transport {
+    /// The name used in policy input and records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Stdio => "stdio",
+        }
+    }
+}
+
+/// The protocol spoken on one exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Protocol {
+    /// The revision, where it is known yet.
+    pub revision: Option<Revision>,
+    /// The era.
+    pub era: Era,
+    /// The transport on the client's side.
+    pub transport: Transport,
+}
+
+/// Routing headers of one HTTP request, each already found single by the edge (P11).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RoutingHeaders {
+    /// `MCP-Protocol-Version`.
+    pub protocol_version: Option<Box<str>>,
+    /// `Mcp-Method`.
+    pub method: Option<Box<str>>,
+    /// `Mcp-Name`, undecoded.
+    pub name: Option<Box<str>>,
+    /// `Mcp-Param-*`: lower-case suffix and undecoded value.
+    pub params: Vec<(Box<str>, Box<str>)>,
+}
+
+/// What a method does in MCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "each is the MCP method of that name")]
+pub enum Action {
+    Initialize,
+    Discover,
+    Ping,
+    ListTools,
+    CallTool,
+    ListResources,
+    ListResourceTemplates,
+    ReadResource,
+    SubscribeResource,
+    UnsubscribeResource,
+    ListPrompts,
+    GetPrompt,
+    Complete,
+    SetLevel,
+    Listen,
+    GetTask,
+    CancelTask,
+    TaskResult,
+    ListTasks,
+    UpdateTask,
+    Sample,
+    ListRoots,
+    Elicit,
+    Notify,
+    /// Any method without a row in the table.
+    Unknown,
+}
+
+/// What is acted on.
+#[derive(Debug, Clone, Copy)]
+pub enum Resource<'a> {
+    /// A tool, with the arguments of the call (an object, or absent).
+    Tool {
+        /// Its exact name.
+        name: &'a str,
+        /// `params.arguments`.
+        arguments: Option<Value<'a>>,
+        /// Digest of the definition last seen in a list that passed, `sha256:<hex>`.
+        definition: Option<&'a str>,
+    },
+    /// A resource by its URI.
+    Uri(&'a str),
+    /// Several resources by their URIs, as `subscriptions/listen` names them.
+    Uris(Value<'a>),
+    /// A prompt.
+    Prompt {
+        /// Its exact name.
+        name: &'a str,
+        /// `params.arguments`.
+        arguments: Option<Value<'a>>,
+    },
+    /// A task by its id.
+    Task(&'a str),
+    /// The server, or the client, as a whole.
+    Whole,
+}
+
+/// Self-reported facts about the client program: shown to policy, never trusted by the gate.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Client {
+    /// `clientInfo.name`.
+    pub name: Box<str>,
+    /// `clientInfo.version`.
+    pub version: Box<str>,
+}
+
+/// Wall time of a question; the policy's only clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WallTime {
+    /// Milliseconds since the Unix epoch.
+    pub unix_ms: u64,
+}
+
+/// One question to the policy.
+#[derive(Debug, Clone)]
+pub struct AccessRequest<'a> {
+    /// Who asks.
+    pub principal: &'a Principal,
+    /// The program that it says it is.
+    pub client: Option<&'a Client>,
+    /// Of which server.
+    pub server: &'a Server,
+    /// Over which protocol.
+    pub protocol: Protocol,
+    /// Which way.
+    pub direction: Direction,
+    /// The exact method name.
+    pub method: &'a str,
+    /// What the method does.
+    pub action: Action,
+    /// To what.
+    pub resource: Resource<'a>,
+    /// All of `params`, for rules about methods that the table does not know.
+    pub params: Option<Value<'a>>,
+    /// What it comes to, by the server's pack.
+    pub operation: Operation,
+    /// When.
+    pub time: WallTime,
+    /// The caller's W3C trace id, 32 lower-case hex digits.
+    pub trace_id: Option<&'a str>,
+}

@@ -1,0 +1,1 @@
+//! Server frames: pages of definitions, digested and filtered.

@@ -1,0 +1,34 @@
+//! The policy decision point: a total function.
+//!
+//! Neither method returns a `Result`, so no caller can turn a failure into a permit.
+
+use super::access::AccessRequest;
+use super::decision::{Decision, Listing};
+use super::document::Value;
+use super::operation::Operation;
+
+/// One entry of a page of definitions, as the policy sees it.
+#[derive(Debug, Clone)]
+pub struct ListEntry<'a> {
+    /// Name of a tool or prompt; URI of a resource; URI template of a template.
+    pub name: &'a str,
+    /// What it comes to; for tools.
+    pub operation: Option<Operation>,
+    /// Digest of the definition, `sha256:<hex>`.
+    pub digest: &'a str,
+    /// The definition as the server sent it.
+    pub definition: Option<Value<'a>>,
+}
+
+/// Answers questions.
+pub trait Pdp: Send + Sync + std::fmt::Debug {
+    /// May this pass? `data.mcp.decision`.
+    fn decide(&self, request: &AccessRequest<'_>) -> Decision;
+
+    /// Which of these definitions must the client not see? `data.mcp.listing`. `request` is the
+    /// question that the list answers.
+    fn list(&self, request: &AccessRequest<'_>, entries: &[ListEntry<'_>]) -> Listing;
+
+    /// The revision that answers now.
+    fn revision(&self) -> super::decision::PolicyRevision;
+}

@@ -1,0 +1,1 @@
+//! Rego: the only door to `regorus`.
