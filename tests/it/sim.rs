@@ -223,7 +223,7 @@ impl Simulation {
     }
 
     fn server(&mut self, text: String) -> Option<Act> {
-        let step = self.session.server_frame(&self.gate, text.into(), self.now);
+        let step = self.session.server_frame(&self.gate, &text.into(), self.now);
         self.take(step)
     }
 
