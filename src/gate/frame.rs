@@ -365,11 +365,3 @@ fn refuse_look_alike(name: Value<'_>, known: &[&str]) -> Result<(), Malformed> {
     }
     Ok(())
 }
-
-/// Appends an id as JSON.
-pub fn write_id(out: &mut Vec<u8>, id: &Id) {
-    match id {
-        Id::Number(number) => out.extend_from_slice(number.to_string().as_bytes()),
-        Id::Text(text) => super::document::write_string(out, text),
-    }
-}
