@@ -3,4 +3,3 @@
 mod frames;
 mod limits;
 mod sim;
-mod threats;
