@@ -1,5 +1,7 @@
 //! The one integration binary: one link for all of them.
 
+mod firewall;
 mod frames;
 mod limits;
 mod sim;
+mod threats;
