@@ -1,3 +1,4 @@
 //! The one integration binary: one link for all of them.
 
 mod frames;
+mod packs;
