@@ -3,5 +3,6 @@
 mod firewall;
 mod frames;
 mod limits;
+mod packs;
 mod sim;
 mod threats;
