@@ -45,6 +45,7 @@ pub(super) struct ConfigFile {
 pub(super) struct PolicyFile {
     pub(super) paths: Vec<Spot<String>>,
     pub(super) entrypoint: Option<Spot<String>>,
+    pub(super) listing_entrypoint: Option<Spot<String>>,
     pub(super) shadow_one_in: Option<Spot<u64>>,
 }
 
@@ -102,7 +103,6 @@ pub(super) struct LimitsFile {
     pub(super) session_idle: Option<Spot<Duration>>,
     pub(super) in_flight: Option<Spot<u64>>,
     pub(super) streams: Option<Spot<u64>>,
-    pub(super) catalog: Option<Spot<u64>>,
     pub(super) buckets: Option<Spot<u64>>,
     pub(super) drain: Option<Spot<Duration>>,
 }
@@ -163,6 +163,7 @@ impl PolicyFile {
         Self {
             paths: section.texts("paths").unwrap_or_default(),
             entrypoint: section.text("entrypoint"),
+            listing_entrypoint: section.text("listing_entrypoint"),
             shadow_one_in: section.count("shadow_one_in", 1..=1_000_000),
         }
     }
@@ -254,7 +255,6 @@ impl LimitsFile {
             session_idle: section.time("session_idle", LONG_TIME),
             in_flight: section.count("in_flight", 1..=65_536),
             streams: section.count("streams", 1..=100_000),
-            catalog: section.count("catalog", 16..=1_000_000),
             buckets: section.count("buckets", 16..=10_000_000),
             drain: section.time("drain", TIME),
         }

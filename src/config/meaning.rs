@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::file::{ConfigFile, LimitsFile, LogFile, OtlpFile, PolicyFile, PrincipalFile};
 use super::problem::{Place, Problems, Spot};
+use super::secret::is_variable_name;
 use super::{
     AuditConfig, Config, Front, Limits, LogConfig, LogFormat, OtlpConfig, PolicyConfig,
     Surroundings, server,
@@ -125,28 +126,26 @@ impl Reader<'_> {
 
     fn policy(&mut self, file: PolicyFile) -> PolicyConfig {
         let paths = file.paths.into_iter().map(|path| self.existing(path)).collect();
-        let entrypoint = file.entrypoint.map(|entrypoint| {
-            let mut parts = entrypoint.value.split('.');
-            let is_name = |part: &str| {
-                let mut chars = part.chars();
-                chars.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
-                    && chars.all(|rest| rest.is_ascii_alphanumeric() || rest == '_')
-            };
-            let starts = parts.next() == Some("data");
-            let rest: Vec<&str> = parts.collect();
-            if !starts || rest.len() < 2 || !rest.iter().all(|part| is_name(part)) {
-                let what = format!("is no rule: `{}`", entrypoint.value.escape_debug());
-                let hint = "write `data.`, the package and the rule, like `data.mcp.decision`";
-                self.problems.push(&entrypoint.place, what, hint);
-            }
-            entrypoint.value
-        });
         let shadow = or(file.shadow_one_in, 1000);
         PolicyConfig {
             paths,
-            entrypoint: entrypoint.unwrap_or_else(|| "data.mcp.decision".to_owned()),
+            entrypoint: self.entrypoint(file.entrypoint, "data.mcp.decision"),
+            listing_entrypoint: self.entrypoint(file.listing_entrypoint, "data.mcp.listing"),
             shadow_one_in: u32::try_from(shadow).unwrap_or(u32::MAX),
         }
+    }
+
+    fn entrypoint(&mut self, written: Option<Spot<String>>, default: &str) -> String {
+        let Some(written) = written else { return default.to_owned() };
+        let mut names = written.value.split('.');
+        let starts = names.next() == Some("data");
+        let names: Vec<&str> = names.collect();
+        if !starts || names.len() < 2 || !names.iter().all(|name| is_variable_name(name)) {
+            let what = format!("is no rule: `{}`", written.value.escape_debug());
+            let hint = format!("write `data.`, the package and the rule, like `{default}`");
+            self.problems.push(&written.place, what, hint);
+        }
+        written.value
     }
 
     fn principal(&mut self, file: PrincipalFile) -> Principal {
@@ -253,7 +252,6 @@ fn limits(file: LimitsFile) -> Limits {
         session_idle: or(file.session_idle, Duration::from_mins(30)),
         in_flight: count(file.in_flight, 256),
         streams: count(file.streams, 1024),
-        catalog: count(file.catalog, 4096),
         buckets: count(file.buckets, 65_536),
         drain: or(file.drain, seconds(25)),
     }

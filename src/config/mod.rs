@@ -87,6 +87,9 @@ pub struct PolicyConfig {
     pub paths: Vec<PathBuf>,
     /// The rule that answers for a frame (`entrypoint`). Default `data.mcp.decision`.
     pub entrypoint: String,
+    /// The rule that answers for a page of definitions (`listing_entrypoint`). Default
+    /// `data.mcp.listing`.
+    pub listing_entrypoint: String,
     /// One decision in this many is also put to the strict engine (`shadow_one_in`), 1 to
     /// 1,000,000. Default 1000.
     pub shadow_one_in: u32,
@@ -224,8 +227,6 @@ pub struct Limits {
     pub in_flight: usize,
     /// Event streams open at once (`streams`), 1 to 100,000. Default 1024.
     pub streams: usize,
-    /// Tools remembered for one server (`catalog`), 16 to 1,000,000. Default 4096.
-    pub catalog: usize,
     /// Rate-limit buckets (`buckets`), 16 to 10,000,000. Default 65,536.
     pub buckets: usize,
     /// For calls in flight to end once the program was told to stop (`drain`), 1 ms to 1 h.
@@ -347,7 +348,6 @@ impl Config {
             mode: self.mode,
             frame: self.limits.frame,
             in_flight_max: self.limits.in_flight,
-            catalog_max: self.limits.catalog,
             buckets_max: self.limits.buckets,
             boot,
             digest_key,

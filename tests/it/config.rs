@@ -71,11 +71,12 @@ listen_anywhere: true
 admin: '[::1]:8081'
 state: state
 mode: observe
-policy: {paths: [policies, /etc/more.rego], entrypoint: data.my.answer, shadow_one_in: 10}
+policy: {paths: [policies, /etc/more.rego], entrypoint: data.my.answer,
+  listing_entrypoint: data.my.page, shadow_one_in: 10}
 principal: {id: ci, kind: service, groups: [deploy, qa], claims: {team: flags}}
 limits: {frame_bytes: 1 MiB, json_depth: 32, json_values: 1000, number_chars: 64, id_bytes: 64,
   header_bytes: 16KiB, header_count: 50, header_time: 1s, body_time: 2s, connections: 10,
-  sessions: 20, session_idle: 3m, in_flight: 30, streams: 40, catalog: 50, buckets: 60, drain: 4s}
+  sessions: 20, session_idle: 3m, in_flight: 30, streams: 40, buckets: 60, drain: 4s}
 audit: {segment_bytes: 1MiB}
 otlp: {endpoint: 'http://127.0.0.1:4318', headers: {x-key: 'a ${env:TOKEN}'}}
 log: {format: json, filter: 'warn,bartizan::edge=debug'}
@@ -119,6 +120,7 @@ servers:
         (config.policy.entrypoint.as_str(), config.policy.shadow_one_in),
         ("data.my.answer", 10)
     );
+    assert_eq!(config.policy.listing_entrypoint, "data.my.page");
     assert_eq!((&*config.principal.id, &*config.principal.kind), ("ci", "service"));
     assert_eq!(config.principal.groups, ["deploy", "qa"].map(Box::from));
     assert_eq!(config.principal.claims["team"], "flags".into());
@@ -129,7 +131,7 @@ servers:
     assert_eq!((limits.frame.id_bytes_max, limits.header_bytes), (64, 16 << 10));
     assert_eq!((limits.header_count, limits.connections), (50, 10));
     assert_eq!((limits.sessions, limits.in_flight, limits.streams), (20, 30, 40));
-    assert_eq!((limits.catalog, limits.buckets), (50, 60));
+    assert_eq!(limits.buckets, 60);
     let times = [limits.header_time, limits.body_time, limits.session_idle, limits.drain];
     assert_eq!(times, [1, 2, 180, 4].map(Duration::from_secs));
     assert_eq!(config.audit.segment_bytes, 1 << 20);

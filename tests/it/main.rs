@@ -1,4 +1,6 @@
-//! The one integration binary.
+//! The one integration binary: one link for all of them.
 
 mod config;
+mod frames;
 mod limits;
+mod sim;
