@@ -1,5 +1,6 @@
 //! The one integration binary: one link for all of them.
 
+mod config;
 mod firewall;
 mod frames;
 mod limits;
