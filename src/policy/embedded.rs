@@ -21,11 +21,8 @@ const DECISION_TESTS: &[File] = files!["mcp/decision_test.rego"];
 const BASELINE: &[File] =
     files!["baseline/limits.rego", "baseline/protocol.rego", "baseline/tools.rego"];
 
-const BASELINE_TESTS: &[File] = files![
-    "baseline/limits_test.rego",
-    "baseline/protocol_test.rego",
-    "baseline/tools_test.rego",
-];
+const BASELINE_TESTS: &[File] =
+    files!["baseline/limits_test.rego", "baseline/protocol_test.rego", "baseline/tools_test.rego",];
 
 /// Packs by name, each as JSON text for [`Pack::read`](crate::gate::pack::Pack::read).
 pub const PACKS: &[File] =
@@ -59,6 +56,6 @@ pub fn baseline_tests() -> Vec<Module> {
 fn modules(files: &[File]) -> Vec<Module> {
     files
         .iter()
-        .map(|(path, text)| Module { path: (*path).to_owned(), text: (*text).to_owned() })
+        .map(|(path, text)| Module { path: format!("embedded/{path}"), text: (*text).to_owned() })
         .collect()
 }

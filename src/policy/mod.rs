@@ -7,3 +7,5 @@
 //! itself is [`gate::rego`](crate::gate::rego).
 
 pub mod embedded;
+mod data;
+pub mod load;
