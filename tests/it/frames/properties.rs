@@ -49,7 +49,7 @@ fn tree() -> impl Strategy<Value = Tree> {
 
 /// A tree that is an object with one member at least.
 fn object() -> impl Strategy<Value = Tree> {
-    proptest::collection::btree_map(text(), tree(), 1..20)
+    proptest::collection::btree_map(text(), tree(), 1..6)
         .prop_map(|members| Tree::Object(members.into_iter().collect()))
 }
 
