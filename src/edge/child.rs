@@ -8,7 +8,9 @@ use crate::gate::step::Permitted;
 pub struct ChildStream {}
 impl ChildStream {
     /// The next message; `None` at the end.
-    pub async fn next(&mut self) -> Option<Result<ServerEvent, UpstreamFailure>> { None }
+    pub async fn next(&mut self) -> Option<Result<ServerEvent, UpstreamFailure>> {
+        None
+    }
 }
 /// A child process.
 #[derive(Debug)]

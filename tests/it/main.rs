@@ -1,1 +1,5 @@
-fn main(){}
+//! The one integration binary: one link for all of them.
+
+mod frames;
+mod limits;
+mod sim;
