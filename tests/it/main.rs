@@ -1,7 +1,11 @@
 //! The one integration binary: one link for all of them.
 
+mod config;
+mod firewall;
 mod frames;
 mod http_edge;
 mod limits;
+mod packs;
 mod sim;
 mod sse;
+mod threats;
