@@ -3,7 +3,9 @@
 mod config;
 mod firewall;
 mod frames;
+mod http_edge;
 mod limits;
 mod packs;
 mod sim;
+mod sse;
 mod threats;
