@@ -133,3 +133,11 @@ impl Frame {
         self.document.root().get("result")
     }
 }
+
+/// Appends an id as JSON.
+pub fn write_id(out: &mut Vec<u8>, id: &Id) {
+    match id {
+        Id::Number(number) => out.extend_from_slice(number.to_string().as_bytes()),
+        Id::Text(text) => super::document::write_string(out, text),
+    }
+}

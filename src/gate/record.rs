@@ -204,8 +204,6 @@ pub struct DecisionFacts {
     pub policy: Arc<str>,
     /// `strict`, `compiled`, `none`.
     pub engine: &'static str,
-    /// Time spent on deciding, µs.
-    pub micros: u64,
 }
 
 /// The protocol around the frame.
