@@ -38,7 +38,11 @@ pub fn set(
     Ok(out)
 }
 
-fn within(arguments: Value<'_>, pointer: &str, value: &str) -> Result<(Range<usize>, Vec<u8>), Unsettable> {
+fn within(
+    arguments: Value<'_>,
+    pointer: &str,
+    value: &str,
+) -> Result<(Range<usize>, Vec<u8>), Unsettable> {
     if let Some(present) = arguments.pointer(pointer).filter(|_| !pointer.is_empty()) {
         return Ok((present.span(), value.as_bytes().to_vec()));
     }

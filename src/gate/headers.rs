@@ -38,7 +38,7 @@ fn mismatch(header: &str) -> HeaderMismatch {
 
 /// The revision that a modern request names in its `_meta`, if it is one: the text may name a
 /// revision that nobody knows yet.
-pub fn meta_version<'a>(frame: &'a Frame) -> Option<&'a str> {
+pub fn meta_version(frame: &Frame) -> Option<&str> {
     frame.params()?.get("_meta")?.get(META_PROTOCOL_VERSION)?.as_str()
 }
 
@@ -112,7 +112,8 @@ fn check_version(frame: &Frame, headers: &RoutingHeaders) -> Result<(), HeaderMi
         }
         (None, None) => {}
     }
-    let legacy_only = matches!(frame.message(), Message::Request { method, .. } if &**method == "initialize");
+    let legacy_only =
+        matches!(frame.message(), Message::Request { method, .. } if &**method == "initialize");
     if legacy_only && meta_version(frame).is_some() {
         return Err(mismatch(HEADER));
     }
@@ -142,7 +143,9 @@ fn says(header: &str, argument: Value<'_>) -> bool {
     let Some(text) = decode(header) else { return false };
     match argument.kind() {
         Kind::String => argument.as_str() == Some(&*text),
-        Kind::Bool => argument.as_bool().map(|flag| if flag { "true" } else { "false" }) == Some(&*text),
+        Kind::Bool => {
+            argument.as_bool().map(|flag| if flag { "true" } else { "false" }) == Some(&*text)
+        }
         Kind::Number => {
             argument.as_number() == Some(&*text)
                 || argument.as_i64().is_some_and(|number| text.parse() == Ok(number))

@@ -56,7 +56,11 @@ impl<'a> Page<'a> {
     }
 
     /// The edit that takes out the entries that `hidden` names; none if it names none of them.
-    pub fn without(&self, document: &Document, hidden: &[Box<str>]) -> Option<(Range<usize>, Vec<u8>)> {
+    pub fn without(
+        &self,
+        document: &Document,
+        hidden: &[Box<str>],
+    ) -> Option<(Range<usize>, Vec<u8>)> {
         let hides = |entry: &Entry<'_>| hidden.iter().any(|name| **name == *entry.name);
         if !self.entries.iter().any(hides) {
             return None;

@@ -68,8 +68,23 @@ const ALL: Span = Some((R1, R5));
 const LEGACY: Span = Some((R1, R4));
 const NEVER: Span = None;
 
-const fn row(name: &'static str, action: Action, effect: Effect, to_server: Span, to_client: Span) -> Method {
-    Method { name, action, subject: Subject::Whole, effect, mirrored: false, list: None, to_server, to_client }
+const fn row(
+    name: &'static str,
+    action: Action,
+    effect: Effect,
+    to_server: Span,
+    to_client: Span,
+) -> Method {
+    Method {
+        name,
+        action,
+        subject: Subject::Whole,
+        effect,
+        mirrored: false,
+        list: None,
+        to_server,
+        to_client,
+    }
 }
 
 const fn on(method: Method, subject: Subject, mirrored: bool) -> Method {
@@ -134,11 +149,7 @@ const TABLE: &[Method] = &[
     row("notifications/tools/list_changed", A::Notify, Read, NEVER, ALL),
     row("notifications/prompts/list_changed", A::Notify, Read, NEVER, ALL),
     row("notifications/resources/list_changed", A::Notify, Read, NEVER, ALL),
-    on(
-        row("notifications/resources/updated", A::Notify, Read, NEVER, ALL),
-        Subject::Uri,
-        false,
-    ),
+    on(row("notifications/resources/updated", A::Notify, Read, NEVER, ALL), Subject::Uri, false),
     row("notifications/roots/list_changed", A::Notify, Read, LEGACY, NEVER),
     row("notifications/elicitation/complete", A::Notify, Read, NEVER, Some((R4, R4))),
     on(
@@ -153,7 +164,11 @@ const TABLE: &[Method] = &[
 impl Method {
     /// The row of `name` in `direction`, where `revision` defines it; with no revision known yet,
     /// where any does.
-    pub fn find(name: &str, direction: Direction, revision: Option<Revision>) -> Option<&'static Self> {
+    pub fn find(
+        name: &str,
+        direction: Direction,
+        revision: Option<Revision>,
+    ) -> Option<&'static Self> {
         let method = TABLE.iter().find(|method| method.name == name)?;
         let span = match direction {
             Direction::ToServer => method.to_server,
@@ -176,4 +191,3 @@ impl Method {
         Self::find(self.name, direction, Some(revision)).is_some()
     }
 }
-

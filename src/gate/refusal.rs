@@ -127,9 +127,10 @@ impl DoorRefusal {
             Self::Host => ("Host not allowed", Status::Forbidden),
             Self::Origin => ("Origin not allowed", Status::Forbidden),
             Self::Header => ("Ambiguous header", Status::BadRequest),
-            Self::MediaType => {
-                ("Content-Type must be application/json in UTF-8, uncoded", Status::UnsupportedMediaType)
-            }
+            Self::MediaType => (
+                "Content-Type must be application/json in UTF-8, uncoded",
+                Status::UnsupportedMediaType,
+            ),
             Self::Framing => ("Ambiguous message framing", Status::BadRequest),
             Self::TooLarge => ("Message too large", Status::TooLarge),
             Self::Slow => ("Message took too long", Status::BadRequest),
@@ -197,14 +198,14 @@ impl Refusal {
     /// What an analyst would call it; a denial by policy is judged by its facts elsewhere.
     pub fn finding(&self) -> Option<Finding> {
         match self {
-            Self::Malformed(_) => Some(Finding::MalformedFrame),
             Self::Headers(_) => Some(Finding::HeaderBodyMismatch),
             Self::Limited(_) => Some(Finding::RateLimited),
             Self::ApprovalRequired => Some(Finding::ApprovalRequested),
             Self::Unsolicited => Some(Finding::UnsolicitedAnswer),
             Self::UpstreamFailed | Self::UpstreamTimedOut => Some(Finding::UpstreamFailure),
             Self::Unrecorded => Some(Finding::AuditSinkFailure),
-            Self::Door(
+            Self::Malformed(_)
+            | Self::Door(
                 DoorRefusal::Header
                 | DoorRefusal::Framing
                 | DoorRefusal::MediaType
@@ -234,10 +235,10 @@ impl Refusal {
             Self::Denied => (DENIED, "Refused by policy", Status::Ok),
             Self::UnknownTool(_) => (INVALID_PARAMS, "Unknown tool", Status::Ok),
             // A modern server answers an unknown method with 404 (Streamable HTTP, 2026-07-28).
-            Self::UnknownMethod if era == Era::Modern => {
-                (METHOD_NOT_FOUND, "Method not found", Status::NotFound)
+            Self::UnknownMethod => {
+                let status = if era == Era::Modern { Status::NotFound } else { Status::Ok };
+                (METHOD_NOT_FOUND, "Method not found", status)
             }
-            Self::UnknownMethod => (METHOD_NOT_FOUND, "Method not found", Status::Ok),
             Self::Limited(_) => (LIMITED, "Rate limit reached; try again later", Status::Ok),
             Self::ApprovalRequired => (APPROVAL_REQUIRED, "Approval required", Status::Ok),
             Self::Malformed(malformed) => malformed_face(malformed),
@@ -250,7 +251,9 @@ impl Refusal {
             Self::DuplicateId => (INVALID_REQUEST, "Request id already in use", Status::BadRequest),
             Self::Unsolicited => (INVALID_REQUEST, "No such request", Status::BadRequest),
             Self::Busy => (BUSY, "Too many requests in flight", Status::TooMany),
-            Self::Unrecorded => (UNRECORDED, "Cannot be recorded, so cannot pass", Status::Unavailable),
+            Self::Unrecorded => {
+                (UNRECORDED, "Cannot be recorded, so cannot pass", Status::Unavailable)
+            }
             Self::UpstreamFailed => (UPSTREAM_FAILED, "Server unavailable", Status::BadGateway),
             Self::UpstreamTimedOut => {
                 (UPSTREAM_FAILED, "Server did not answer in time", Status::GatewayTimeout)
@@ -268,10 +271,13 @@ impl Refusal {
     /// JSON-RPC error and not a broken transport.
     pub fn message(&self, to: Addressee<'_>) -> (Bytes, Status) {
         let (code, text, status) = self.face(to.era);
-        let status = match status {
-            Status::BadGateway | Status::GatewayTimeout if to.id.is_some() => Status::Ok,
-            Status::Ok if to.id.is_none() => Status::Forbidden,
-            other => other,
+        let failed = matches!(status, Status::BadGateway | Status::GatewayTimeout);
+        let status = if failed && to.id.is_some() {
+            Status::Ok
+        } else if status == Status::Ok && to.id.is_none() {
+            Status::Forbidden
+        } else {
+            status
         };
         let mut body = Vec::with_capacity(192);
         body.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
@@ -279,7 +285,9 @@ impl Refusal {
             Some(id) => write_id(&mut body, id),
             None => body.extend_from_slice(b"null"),
         }
-        if to.tool_result && matches!(self, Self::Denied | Self::Limited(_) | Self::ApprovalRequired) {
+        if to.tool_result
+            && matches!(self, Self::Denied | Self::Limited(_) | Self::ApprovalRequired)
+        {
             let result_type =
                 if to.era == Era::Modern { "\"resultType\":\"complete\"," } else { "" };
             body.extend_from_slice(b",\"result\":{");
@@ -290,9 +298,10 @@ impl Refusal {
             return (body.into(), status);
         }
         body.extend_from_slice(format!(",\"error\":{{\"code\":{code},\"message\":").as_bytes());
-        match self {
-            Self::UnknownTool(name) => write_string(&mut body, &format!("{text}: {name}")),
-            _ => write_string(&mut body, text),
+        if let Self::UnknownTool(name) = self {
+            write_string(&mut body, &format!("{text}: {name}"));
+        } else {
+            write_string(&mut body, text);
         }
         body.extend_from_slice(b",\"data\":{\"decision_id\":");
         write_string(&mut body, to.decision_id);
@@ -318,10 +327,12 @@ fn malformed_face(malformed: &Malformed) -> (i64, &'static str, Status) {
         }
         Malformed::Unreadable(
             Unreadable::DuplicateName { .. } | Unreadable::ReservedName { .. },
-        ) => (INVALID_REQUEST, "Ambiguous member name", Status::BadRequest),
+        )
+        | Malformed::LookAlike { .. } => {
+            (INVALID_REQUEST, "Ambiguous member name", Status::BadRequest)
+        }
         Malformed::Unreadable(_) => (PARSE_ERROR, "Parse error", Status::BadRequest),
         Malformed::Batch => (INVALID_REQUEST, "Batches are not accepted", Status::BadRequest),
-        Malformed::LookAlike { .. } => (INVALID_REQUEST, "Ambiguous member name", Status::BadRequest),
         Malformed::NotObject
         | Malformed::Version
         | Malformed::Shape

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::gate::access::{Action, Direction, Era, Transport};
+use crate::gate::access::{Action, Direction, Era, Server, Transport};
 use crate::gate::arguments;
 use crate::gate::decision::{Decision, Effect, Obligation, Origin, Reason};
 use crate::gate::document::Value;
@@ -43,7 +43,7 @@ impl Session {
         let Arrival { raw, headers, traceparent } = arrival;
         let frame = match Frame::read(raw.clone(), Sender::Client, &gate.config.frame) {
             Ok(frame) => frame,
-            Err(malformed) => return self.refuse_unread(gate, &raw, malformed, call, now),
+            Err(malformed) => return self.refuse_unread(gate, &raw, malformed, &call, now),
         };
         let protocol = protocol_of(self.protocol, &frame, headers.as_ref());
         self.protocol = protocol;
@@ -53,16 +53,22 @@ impl Session {
         let (id, name) = match frame.message() {
             Message::Request { id, method } => (Some(id), &**method),
             Message::Notification { method } => (None, &**method),
-            Message::Result { id } => return self.client_answers(gate, &frame, Some(id), call, now),
+            Message::Result { id } => {
+                return self.client_answers(gate, &frame, Some(id), &call, now);
+            }
             Message::Error { id, .. } => {
-                return self.client_answers(gate, &frame, id.as_ref(), call, now);
+                return self.client_answers(gate, &frame, id.as_ref(), &call, now);
             }
         };
         let definition = called_tool(&frame, name).and_then(|tool| self.server.definition(tool));
-        let server = Arc::clone(&self.server);
-        let question =
-            Question::of(self, &frame, name, (Direction::ToServer, protocol), definition.as_deref());
-        let mut facts = question.facts(Arc::clone(&call));
+        let question = Question::of(
+            self,
+            &frame,
+            name,
+            (Direction::ToServer, protocol),
+            definition.as_deref(),
+        );
+        let mut facts = question.facts(&call);
         if facts.trace_id.is_none() {
             let trace = traceparent.as_deref().and_then(super::question::Trace::parse);
             facts.trace_id = trace.map(|trace| trace.trace_id.into());
@@ -75,99 +81,32 @@ impl Session {
             let checked =
                 headers::check(&frame, headers, protocol.era, question.method, parameters);
             if let Err(mismatch) = checked {
-                return self.refuse(&asked, Refusal::Headers(mismatch), None);
+                return self.refuse(&asked, &Refusal::Headers(mismatch), None);
             }
         }
-        if let Some(id) = id {
-            if self.ids.contains_key(id) {
-                return self.refuse(&asked, Refusal::DuplicateId, None);
-            }
+        if id.is_some_and(|id| self.ids.contains_key(id)) {
+            return self.refuse(&asked, &Refusal::DuplicateId, None);
         }
         if self.calls.len() >= gate.config.in_flight_max {
-            return self.refuse(&asked, Refusal::Busy, None);
+            return self.refuse(&asked, &Refusal::Busy, None);
         }
 
         let decision = gate.policy().decide(&question.request(self, now));
-        match self.discharge(gate, &question, &decision, now) {
-            Ok(discharged) => {
-                let routing = routing_of(&question, definition.as_deref(), &discharged.body, gate);
-                let verdict = facts_of(&decision, true, discharged.obligations);
-                let list = question.method.and_then(|method| method.list);
-                let initialize = question.action() == Action::Initialize;
-                self.forward(&asked, verdict, (discharged.body, routing), (list, initialize))
-            }
+        let (body, verdict) = match discharge(gate, &question, &decision, now) {
+            Ok(Discharged { body, obligations }) => (body, facts_of(&decision, true, obligations)),
             Err(refused) if gate.observes() => {
-                let verdict = verdict_of(&decision, &refused, false);
-                let routing = routing_of(&question, None, frame.document().raw(), gate);
-                let list = question.method.and_then(|method| method.list);
-                let initialize = question.action() == Action::Initialize;
-                let body = frame.document().raw().clone();
-                self.forward(&asked, verdict, (body, routing), (list, initialize))
+                (frame.document().raw().clone(), verdict_of(&decision, &refused, false))
             }
             Err(refused) => {
                 let verdict = verdict_of(&decision, &refused, true);
                 let refusal = self.disguise(gate, &question, refused.refusal, now);
-                let finding = refusal.finding().or_else(|| pin_finding(&server.facts, &question));
-                self.refuse(&asked, refusal, Some((verdict, finding)))
+                let finding =
+                    refusal.finding().unwrap_or_else(|| pin_finding(&self.server.facts, &question));
+                return self.refuse(&asked, &refusal, Some((verdict, Some(finding))));
             }
-        }
-    }
-
-    /// Limits first, so that a flood reaches neither a person nor the server; then arguments;
-    /// approval last.
-    pub(super) fn discharge(
-        &self,
-        gate: &Gate,
-        question: &Question<'_>,
-        decision: &Decision,
-        now: Now,
-    ) -> Result<Discharged, Refused> {
-        if decision.effect == Effect::Deny {
-            return Err(Refused { refusal: Refusal::Denied, reasons: Vec::new() });
-        }
-        let mut buckets = Vec::new();
-        let mut obligations = Vec::new();
-        for obligation in &decision.obligations {
-            if let Obligation::Limit { code, key, rate, burst } = obligation {
-                obligations.push(format!("limit:{code}").into());
-                buckets.push(BucketKey {
-                    code: code.clone(),
-                    key: key.clone(),
-                    rate: *rate,
-                    burst: *burst,
-                });
-            }
-        }
-        if let Err((bucket, spent)) = gate.limits.spend(&buckets, now.uptime) {
-            return Err(Refused {
-                refusal: Refusal::Limited(spent.retry_after),
-                reasons: vec![reason(&bucket.code, "the rate limit is spent", Origin::Limited)],
-            });
-        }
-        let mut body = question.frame.document().raw().clone();
-        for obligation in &decision.obligations {
-            if let Obligation::Set { pointer, value } = obligation {
-                let limits = &gate.config.frame.document;
-                body = arguments::set(&body, pointer, value, limits).map_err(|_| Refused {
-                    refusal: Refusal::Denied,
-                    reasons: vec![reason(
-                        "unsettable",
-                        &format!("`{pointer}` cannot be set in this call"),
-                        Origin::Undischarged,
-                    )],
-                })?;
-                obligations.push(format!("set:{pointer}").into());
-            }
-        }
-        for obligation in &decision.obligations {
-            if let Obligation::Hold { code, message, .. } = obligation {
-                return Err(Refused {
-                    refusal: Refusal::ApprovalRequired,
-                    reasons: vec![reason(code, message, Origin::Undischarged)],
-                });
-            }
-        }
-        Ok(Discharged { body, obligations })
+        };
+        let routing = routing_of(&question, definition.as_deref(), &body, gate);
+        self.forward(&asked, &question, verdict, (body, routing))
     }
 
     /// A tool that policy hides answers like one that does not exist, and so does a method.
@@ -209,9 +148,9 @@ impl Session {
     fn forward(
         &mut self,
         asked: &Asking<'_>,
+        question: &Question<'_>,
         verdict: DecisionFacts,
         (body, routing): (Bytes, Routing),
-        (list, initialize): (Option<crate::gate::method::List>, bool),
     ) -> Step {
         let call = Arc::clone(&asked.facts.call);
         let mut record = self.base(Event::Intent, &asked.facts, asked.now);
@@ -222,8 +161,8 @@ impl Session {
             id: asked.id.cloned(),
             started: asked.now.uptime,
             facts: asked.facts.clone(),
-            list,
-            initialize,
+            list: question.method.and_then(|method| method.list),
+            initialize: question.action() == Action::Initialize,
         });
         let unrecorded = Refusal::Unrecorded.released(asked.addressee());
         let permitted =
@@ -247,13 +186,13 @@ impl Session {
     fn refuse(
         &mut self,
         asked: &Asking<'_>,
-        refusal: Refusal,
+        refusal: &Refusal,
         verdict: Option<(DecisionFacts, Option<Finding>)>,
     ) -> Step {
         let mut record = self.base(Event::Denial, &asked.facts, asked.now);
         asked.weigh(&mut record);
         let (verdict, finding) =
-            verdict.unwrap_or_else(|| (asked.gate.refused(&refusal, None), refusal.finding()));
+            verdict.unwrap_or_else(|| (asked.gate.refused(refusal, None), refusal.finding()));
         record.decision = Some(verdict);
         if let Some(finding) = finding {
             record = record.with_finding(finding);
@@ -261,7 +200,7 @@ impl Session {
         let mut to = asked.addressee();
         to.tool_result = self.server.refusal == RefusalForm::ToolResult
             && asked.facts.method.as_deref() == Some("tools/call");
-        self.refusal_step(record, &refusal, to)
+        self.refusal_step(record, refusal, to)
     }
 
     /// A refusal goes to whoever waits for it: nobody waits for a notification's answer on
@@ -279,17 +218,17 @@ impl Session {
         gate: &Gate,
         raw: &Bytes,
         malformed: Malformed,
-        call: CallId,
+        call: &CallId,
         now: Now,
     ) -> Step {
-        let facts = Facts::bare(Arc::clone(&call), Direction::ToServer, self.protocol);
+        let facts = Facts::bare(call, Direction::ToServer, self.protocol);
         let mut record = self.base(Event::Denial, &facts, now);
         record.bytes = u64::try_from(raw.len()).ok();
         record.digest = Some(gate.digest(raw));
         let place = malformed_place(&malformed, Direction::ToServer);
         let refusal = Refusal::Malformed(malformed);
         record.decision = Some(gate.refused(&refusal, Some(place)));
-        let to = self.addressee(None, &call);
+        let to = self.addressee(None, call);
         // JSON-RPC 2.0 §5: what could not be read is answered under a null id.
         Step::new(record.with_finding(Finding::MalformedFrame), Act::Deliver(refusal.released(to)))
             .or_else(Refusal::Unrecorded.released(to))
@@ -302,17 +241,17 @@ impl Session {
         gate: &Gate,
         frame: &Frame,
         id: Option<&Id>,
-        call: CallId,
+        call: &CallId,
         now: Now,
     ) -> Step {
         let Some(asked) = id.and_then(|id| self.asked.remove(id)) else {
-            let facts = Facts::bare(Arc::clone(&call), Direction::ToServer, self.protocol);
+            let facts = Facts::bare(call, Direction::ToServer, self.protocol);
             let mut record = self.base(Event::Denial, &facts, now);
             record.bytes = u64::try_from(frame.document().raw().len()).ok();
             record.id = id.map(id_text);
             record.decision = Some(gate.refused(&Refusal::Unsolicited, None));
             let record = record.with_finding(Finding::UnsolicitedAnswer);
-            let to = self.addressee(None, &call);
+            let to = self.addressee(None, call);
             return self.refusal_step(record, &Refusal::Unsolicited, to);
         };
         let outcome = match frame.message() {
@@ -327,7 +266,7 @@ impl Session {
         record.duration_us = Some(micros(now.uptime.saturating_sub(asked.started)));
         record.bytes = u64::try_from(frame.document().raw().len()).ok();
         record.digest = Some(gate.digest(frame.document().raw()));
-        let to = self.addressee(None, &call);
+        let to = self.addressee(None, call);
         let unrecorded = Refusal::Unrecorded.released(to);
         let permitted = Permitted::assertion(
             Dispatch::Message,
@@ -338,6 +277,62 @@ impl Session {
         );
         Step::new(record, Act::Forward(permitted)).or_else(unrecorded)
     }
+}
+
+/// Limits first, so that a flood reaches neither a person nor the server; then arguments;
+/// approval last.
+pub(super) fn discharge(
+    gate: &Gate,
+    question: &Question<'_>,
+    decision: &Decision,
+    now: Now,
+) -> Result<Discharged, Refused> {
+    if decision.effect == Effect::Deny {
+        return Err(Refused { refusal: Refusal::Denied, reasons: Vec::new() });
+    }
+    let mut buckets = Vec::new();
+    let mut obligations = Vec::new();
+    for obligation in &decision.obligations {
+        if let Obligation::Limit { code, key, rate, burst } = obligation {
+            obligations.push(format!("limit:{code}").into());
+            buckets.push(BucketKey {
+                code: code.clone(),
+                key: key.clone(),
+                rate: *rate,
+                burst: *burst,
+            });
+        }
+    }
+    if let Err((bucket, spent)) = gate.limits.spend(&buckets, now.uptime) {
+        return Err(Refused {
+            refusal: Refusal::Limited(spent.retry_after),
+            reasons: vec![reason(&bucket.code, "the rate limit is spent", Origin::Limited)],
+        });
+    }
+    let mut body = question.frame.document().raw().clone();
+    for obligation in &decision.obligations {
+        if let Obligation::Set { pointer, value } = obligation {
+            let limits = &gate.config.frame.document;
+            body = arguments::set(&body, pointer, value, limits).map_err(|_| Refused {
+                refusal: Refusal::Denied,
+                reasons: vec![reason(
+                    "unsettable",
+                    &format!("`{pointer}` cannot be set in this call"),
+                    Origin::Undischarged,
+                )],
+            })?;
+            obligations.push(format!("set:{pointer}").into());
+        }
+    }
+    for obligation in &decision.obligations {
+        if let Obligation::Hold { code, message, .. } = obligation {
+            return Err(Refused {
+                refusal: Refusal::ApprovalRequired,
+                reasons: vec![reason(code, message, Origin::Undischarged)],
+            });
+        }
+    }
+    Ok(Discharged { body, obligations })
 }
 
 /// What every step about one client frame needs.
@@ -401,27 +396,27 @@ pub(super) fn verdict_of(decision: &Decision, refused: &Refused, enforced: bool)
 }
 
 /// A denied call that reaches beyond the pin is that, whatever rule said no.
-fn pin_finding(server: &crate::gate::access::Server, question: &Question<'_>) -> Option<Finding> {
-    let Resource::Tool { .. } = question.resource else { return Some(Finding::ToolDenied) };
+fn pin_finding(server: &Server, question: &Question<'_>) -> Finding {
+    let Resource::Tool { .. } = question.resource else { return Finding::ToolDenied };
     let operation = &question.operation;
     let outside = server.environment.as_ref().is_some_and(|pin| {
         operation.effect != pack::Effect::Read
             && operation.environments.iter().any(|environment| environment != pin)
     });
-    Some(if outside { Finding::EnvPinViolation } else { Finding::ToolDenied })
+    if outside { Finding::EnvPinViolation } else { Finding::ToolDenied }
 }
 
 fn called_tool<'a>(frame: &'a Frame, method: &str) -> Option<&'a str> {
-    (method == "tools/call").then(|| frame.params()?.get("name")?.as_str()).flatten()
+    if method != "tools/call" {
+        return None;
+    }
+    frame.params()?.get("name")?.as_str()
 }
 
 /// The request id that a notification's `params` names under `member`.
 pub(super) fn named_id(frame: &Frame, member: &str) -> Option<Id> {
     let value: Value<'_> = frame.params()?.get(member)?;
-    value
-        .as_i64()
-        .map(Id::Number)
-        .or_else(|| value.as_str().map(|text| Id::Text(text.into())))
+    value.as_i64().map(Id::Number).or_else(|| value.as_str().map(|text| Id::Text(text.into())))
 }
 
 /// What the transport must say about the message; parameter headers are recomputed only where an

@@ -81,13 +81,7 @@ impl Gate {
             *to = from;
         }
         let digest = Hmac::<Sha256>::new(&block.into());
-        Self {
-            config,
-            pdp: ArcSwap::from_pointee(pdp),
-            limits,
-            calls: AtomicU64::new(0),
-            digest,
-        }
+        Self { config, pdp: ArcSwap::from_pointee(pdp), limits, calls: AtomicU64::new(0), digest }
     }
 
     /// From the next question on, asks `pdp`. Questions already asked keep their answer.
@@ -115,8 +109,7 @@ impl Gate {
             Some(finding) => record.with_finding(finding),
             None => record,
         };
-        let to =
-            Addressee { id: None, decision_id: &call, era: Era::Legacy, tool_result: false };
+        let to = Addressee { id: None, decision_id: &call, era: Era::Legacy, tool_result: false };
         Step::new(record, Act::Deliver(refusal.released(to)))
             .or_else(Refusal::Unrecorded.released(to))
     }

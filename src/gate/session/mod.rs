@@ -143,16 +143,10 @@ impl Session {
         now: Now,
     ) -> Step {
         let call = gate.next_call();
-        let facts = Facts::bare(Arc::clone(&call), Direction::ToServer, self.protocol);
+        let facts = Facts::bare(&call, Direction::ToServer, self.protocol);
         let mut record = self.base(Event::Intent, &facts, now);
         record.note = Some(note.into());
-        self.track(Call {
-            id: None,
-            started: now.uptime,
-            facts,
-            list: None,
-            initialize: false,
-        });
+        self.track(Call { id: None, started: now.uptime, facts, list: None, initialize: false });
         let unrecorded = Refusal::Unrecorded.released(self.addressee(None, &call));
         let permitted =
             Permitted::assertion(dispatch, Bytes::new(), None, call, Routing::default());
@@ -232,8 +226,7 @@ impl Session {
         record.bytes = u64::try_from(answer.body.len()).ok();
         record.digest = Some(gate.digest(&answer.body));
         let to = Self::reply_to(&entry);
-        let released =
-            Released::assertion(answer.body, super::step::Status::BadGateway, false);
+        let released = Released::assertion(answer.body, super::step::Status::BadGateway, false);
         Some(
             Step::new(record, Act::Deliver(released))
                 .or_else(Refusal::Unrecorded.released(to.borrowed())),
@@ -272,8 +265,11 @@ impl Session {
     }
 
     fn settle(&mut self, call: &CallId) -> Option<Call> {
-        let order =
-            self.calls.iter().find(|(_, entry)| entry.facts.call == *call).map(|(order, _)| *order)?;
+        let order = self
+            .calls
+            .iter()
+            .find(|(_, entry)| entry.facts.call == *call)
+            .map(|(order, _)| *order)?;
         self.settle_order(order)
     }
 

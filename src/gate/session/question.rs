@@ -81,11 +81,9 @@ pub(super) fn protocol_of(
         return Protocol { revision, era: Era::Legacy, ..known };
     }
     match headers.and_then(|headers| headers.protocol_version.as_deref()) {
-        Some(version) => Protocol {
-            revision: Revision::parse(version),
-            era: era_of(version),
-            ..known
-        },
+        Some(version) => {
+            Protocol { revision: Revision::parse(version), era: era_of(version), ..known }
+        }
         None => known,
     }
 }
@@ -151,7 +149,7 @@ impl<'a> Question<'a> {
     }
 
     /// What its records say.
-    pub(super) fn facts(&self, call: CallId) -> Facts {
+    pub(super) fn facts(&self, call: &CallId) -> Facts {
         let mut facts = Facts::bare(call, self.direction, self.protocol);
         facts.method = Some(self.name.into());
         facts.target = target_of(self.resource);
@@ -170,9 +168,9 @@ impl<'a> Question<'a> {
 
 impl Facts {
     /// Facts about something that has no method.
-    pub(super) fn bare(call: CallId, direction: Direction, protocol: Protocol) -> Self {
+    pub(super) fn bare(call: &CallId, direction: Direction, protocol: Protocol) -> Self {
         Self {
-            call: Arc::clone(&call),
+            call: Arc::clone(call),
             direction,
             protocol,
             method: None,

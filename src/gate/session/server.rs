@@ -17,7 +17,7 @@ use crate::gate::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
 use crate::gate::refusal::{Addressee, Refusal, malformed_place};
 use crate::gate::step::{Act, Dispatch, Permitted, Released, Routing, Status, Step};
 
-use super::client::{Refused, facts_of, named_id, verdict_of};
+use super::client::{Refused, discharge, facts_of, named_id, verdict_of};
 use super::question::{Question, wall_time};
 use super::{Asked, Call, Facts, Gate, Session, id_text};
 
@@ -26,27 +26,33 @@ impl Session {
     /// from a child process. The act is `Deliver`, `Drop`, or `Forward` (our refusal of the
     /// server's own request, which goes back to the server).
     pub fn server_frame(&mut self, gate: &Gate, raw: Bytes, now: Now) -> Step {
-        self.server_message(gate, None, raw, now)
+        self.server_message(gate, None, &raw, now)
     }
 
     /// A message from the server in the exchange of `call` (its HTTP answer, or an event of its
     /// stream): the only answer that may come here is that call's.
     pub fn server_answer(&mut self, gate: &Gate, call: &CallId, raw: Bytes, now: Now) -> Step {
-        self.server_message(gate, Some(call), raw, now)
+        self.server_message(gate, Some(call), &raw, now)
     }
 
     fn server_message(
         &mut self,
         gate: &Gate,
         within: Option<&CallId>,
-        raw: Bytes,
+        raw: &Bytes,
         now: Now,
     ) -> Step {
         let frame = match Frame::read(raw.clone(), Sender::Server, &gate.config.frame) {
             Ok(frame) => frame,
             Err(malformed) => {
                 let place = malformed_place(&malformed, Direction::ToClient);
-                return self.withhold(gate, within, &raw, (Refusal::Malformed(malformed), place), now);
+                return self.withhold(
+                    gate,
+                    within,
+                    raw,
+                    (Refusal::Malformed(malformed), place),
+                    now,
+                );
             }
         };
         match frame.message() {
@@ -72,17 +78,14 @@ impl Session {
         now: Now,
     ) -> Step {
         let entry = within.filter(|call| self.awaits(call)).and_then(|call| self.settle(call));
-        let mut record = match &entry {
-            Some(entry) => {
-                let mut record = self.outcome(entry, Outcome::Withheld, now);
-                record.error_type = Some(refusal.code().into());
-                record
-            }
-            None => {
-                let call = within.map_or_else(|| gate.next_call(), Arc::clone);
-                let facts = Facts::bare(call, Direction::ToClient, self.protocol);
-                self.base(Event::Drop, &facts, now)
-            }
+        let mut record = if let Some(entry) = &entry {
+            let mut record = self.outcome(entry, Outcome::Withheld, now);
+            record.error_type = Some(refusal.code().into());
+            record
+        } else {
+            let call = within.map_or_else(|| gate.next_call(), Arc::clone);
+            let facts = Facts::bare(&call, Direction::ToClient, self.protocol);
+            self.base(Event::Drop, &facts, now)
         };
         record.bytes = u64::try_from(raw.len()).ok();
         record.digest = Some(gate.digest(raw));
@@ -90,14 +93,10 @@ impl Session {
         if let Some(finding) = refusal.finding() {
             record = record.with_finding(finding);
         }
-        match entry {
-            Some(entry) => {
-                let to = Self::reply_to(&entry);
-                Step::new(record, Act::Deliver(Refusal::Withheld.released(to.borrowed())))
-                    .or_else(Refusal::Unrecorded.released(to.borrowed()))
-            }
-            None => Step::new(record, Act::Drop),
-        }
+        let Some(entry) = entry else { return Step::new(record, Act::Drop) };
+        let to = Self::reply_to(&entry);
+        Step::new(record, Act::Deliver(Refusal::Withheld.released(to.borrowed())))
+            .or_else(Refusal::Unrecorded.released(to.borrowed()))
     }
 
     fn server_answers(
@@ -244,9 +243,7 @@ impl Session {
                 .into_iter()
                 .filter(|name| page.entries.iter().any(|entry| *entry.name == **name))
                 .collect()),
-            Listing::Withhold { reason, .. } => {
-                Err(format!("{}: {}", reason.code, reason.message))
-            }
+            Listing::Withhold { reason, .. } => Err(format!("{}: {}", reason.code, reason.message)),
         }
     }
 
@@ -259,9 +256,8 @@ impl Session {
         now: Now,
     ) -> Step {
         let call = gate.next_call();
-        let question =
-            Question::of(self, frame, name, (Direction::ToClient, self.protocol), None);
-        let facts = question.facts(Arc::clone(&call));
+        let question = Question::of(self, frame, name, (Direction::ToClient, self.protocol), None);
+        let facts = question.facts(&call);
         let raw = frame.document().raw();
         let event = if id.is_some() { Event::Intent } else { Event::Notice };
         let mut record = self.base(event, &facts, now);
@@ -275,10 +271,10 @@ impl Session {
             record.decision = Some(gate.refused(&refusal, None));
             // 2026-07-28 knows no server request on any transport, so no answer to one either.
             let answerable = self.protocol.era == Era::Legacy && refusal != Refusal::DuplicateId;
-            return self.refuse_server(record, refusal, id.filter(|_| answerable), call);
+            return self.refuse_server(record, &refusal, id.filter(|_| answerable), &call);
         }
         let decision = gate.policy().decide(&question.request(self, now));
-        let verdict = match self.discharge(gate, &question, &decision, now) {
+        let verdict = match discharge(gate, &question, &decision, now) {
             Ok(discharged) => {
                 record.decision = Some(facts_of(&decision, true, discharged.obligations));
                 None
@@ -290,14 +286,15 @@ impl Session {
             if !gate.observes() {
                 record.event = Event::Denial;
                 let record = record.with_finding(finding_of(&refused));
-                return self.refuse_server(record, refused.refusal, id, call);
+                return self.refuse_server(record, &refused.refusal, id, &call);
             }
         }
         if let Some(id) = id {
             self.asked.insert(id.clone(), Asked { started: now.uptime, facts });
         } else if name == "notifications/cancelled" {
             // The server withdraws its own request: the client's answer would come too late.
-            if let Some(asked) = named_id(frame, "requestId").and_then(|id| self.asked.remove(&id)) {
+            if let Some(asked) = named_id(frame, "requestId").and_then(|id| self.asked.remove(&id))
+            {
                 let mut also = self.base(Event::Outcome, &asked.facts, now);
                 also.outcome = Some(Outcome::Cancelled);
                 let released = Released::assertion(raw.clone(), Status::Ok, false);
@@ -324,14 +321,14 @@ impl Session {
     fn refuse_server(
         &self,
         record: AuditRecord,
-        refusal: Refusal,
+        refusal: &Refusal,
         id: Option<&Id>,
-        call: CallId,
+        call: &CallId,
     ) -> Step {
         let Some(id) = id else { return Step::new(record, Act::Drop) };
         let to = Addressee {
             id: Some(id),
-            decision_id: &call,
+            decision_id: call,
             era: self.protocol.era,
             tool_result: false,
         };
@@ -340,7 +337,7 @@ impl Session {
             Dispatch::Message,
             body,
             None,
-            Arc::clone(&call),
+            Arc::clone(call),
             Routing::default(),
         );
         Step::new(record, Act::Forward(permitted))
@@ -356,7 +353,11 @@ fn outcome_of(frame: &Frame) -> Outcome {
         Message::Error { .. } => Outcome::Error,
         Message::Result { .. } | Message::Request { .. } | Message::Notification { .. } => {
             let failed = frame.result().and_then(|result| result.get("isError"));
-            if failed.and_then(Value::as_bool) == Some(true) { Outcome::ToolError } else { Outcome::Ok }
+            if failed.and_then(Value::as_bool) == Some(true) {
+                Outcome::ToolError
+            } else {
+                Outcome::Ok
+            }
         }
     }
 }
