@@ -1,1 +1,3 @@
-fn main() {}
+//! The one integration binary: one link for all of them.
+
+mod frames;
