@@ -1,3 +1,5 @@
 //! The one integration binary: one link for all of them.
 
 mod frames;
+mod limits;
+mod sim;

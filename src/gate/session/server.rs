@@ -25,14 +25,14 @@ impl Session {
     /// A message from the server that came outside any exchange: on the legacy GET stream, or
     /// from a child process. The act is `Deliver`, `Drop`, or `Forward` (our refusal of the
     /// server's own request, which goes back to the server).
-    pub fn server_frame(&mut self, gate: &Gate, raw: Bytes, now: Now) -> Step {
-        self.server_message(gate, None, &raw, now)
+    pub fn server_frame(&mut self, gate: &Gate, raw: &Bytes, now: Now) -> Step {
+        self.server_message(gate, None, raw, now)
     }
 
     /// A message from the server in the exchange of `call` (its HTTP answer, or an event of its
     /// stream): the only answer that may come here is that call's.
-    pub fn server_answer(&mut self, gate: &Gate, call: &CallId, raw: Bytes, now: Now) -> Step {
-        self.server_message(gate, Some(call), &raw, now)
+    pub fn server_answer(&mut self, gate: &Gate, call: &CallId, raw: &Bytes, now: Now) -> Step {
+        self.server_message(gate, Some(call), raw, now)
     }
 
     fn server_message(
