@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,28 +21,26 @@ use super::conversation::{ChildStream, Conversation, End, Kind, document};
 use super::process::{ChildLimits, ChildSpec};
 use super::relabel;
 use crate::edge::clock::Clock;
+use crate::edge::upstream::{SESSION_ID, SendContext};
 use crate::edge::{Answer, EventStream};
 use crate::gate::document::Document;
 use crate::gate::session::UpstreamFailure;
 use crate::gate::step::{Dispatch, Permitted};
 
-/// The header that names a legacy session.
-const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
-
 /// How often the children are looked over, at most and at least.
 const SWEEP_MIN: Duration = Duration::from_secs(1);
-const SWEEP_MAX: Duration = Duration::from_secs(60);
+const SWEEP_MAX: Duration = Duration::from_mins(1);
 
 /// How often a closing upstream looks whether its children's calls are over.
 const DRAIN_STEP: Duration = Duration::from_millis(50);
 
 /// Chooses a child.
 #[derive(Debug, Clone, Copy)]
-pub struct ChildKey<'a> {
+struct ChildKey<'a> {
     /// Whose message it is.
-    pub principal: &'a str,
+    principal: &'a str,
     /// The session that the request named, if any.
-    pub session: Option<&'a str>,
+    session: Option<&'a str>,
 }
 
 /// A protected server whose every instance is a child process.
@@ -102,11 +100,16 @@ impl ChildUpstream {
     /// Sends one permitted message to its child. An unknown session is answered with 404, a
     /// second stream with 409, a legacy request outside a session with 400, as an HTTP server
     /// would.
+    ///
+    /// An `initialize` opens the session that `context` names, which the caller must have minted;
+    /// where it names none, one is minted and named in the answer's headers.
     pub async fn send(
         &self,
         permitted: Permitted,
-        key: ChildKey<'_>,
+        context: &SendContext,
     ) -> Result<Answer, UpstreamFailure> {
+        let key =
+            ChildKey { principal: &context.principal.id, session: context.session.as_deref() };
         match permitted.dispatch() {
             Dispatch::Message => self.inner.message(&permitted, key).await,
             Dispatch::OpenStream => Ok(self.inner.open_stream(key)),
@@ -142,11 +145,12 @@ impl Inner {
         let child = match key.session {
             Some(session) => match self.session(session, key.principal) {
                 Some(child) => child,
+                None if method == Some("initialize") => {
+                    return self.initialize(&document, key).await;
+                }
                 None => return Ok(bare(404)),
             },
-            None if method == Some("initialize") => {
-                return self.initialize(&document, key.principal).await;
-            }
+            None if method == Some("initialize") => return self.initialize(&document, key).await,
             None if relabel::is_modern(&document) => self.shared(key.principal).await?,
             None => return Ok(bare(400)),
         };
@@ -180,19 +184,26 @@ impl Inner {
         Ok((Answer::Whole { status, headers, body }, Some(end)))
     }
 
-    /// A new session with a child of its own. The name is ours, 128 random bits; where the child
-    /// refuses, or the client does not wait, there is no session.
+    /// A new session with a child of its own. Where the child refuses, or the client does not
+    /// wait, there is no session.
     async fn initialize(
         self: &Arc<Self>,
         document: &Document,
-        principal: &str,
+        key: ChildKey<'_>,
     ) -> Result<Answer, UpstreamFailure> {
-        let name = session_name()?;
+        let name = match key.session {
+            Some(name) => name.into(),
+            None => session_name()?,
+        };
         let child = {
             let mut table = self.table();
-            self.admit(&mut table, principal)?;
+            if table.sessions.contains_key(&name) {
+                // Another principal's: it does not exist for this one.
+                return Ok(bare(404));
+            }
+            self.admit(&mut table, key.principal)?;
             let child = self.start(&mut table, Kind::Session)?;
-            let seat = Seat { principal: principal.into(), child: Arc::clone(&child) };
+            let seat = Seat { principal: key.principal.into(), child: Arc::clone(&child) };
             table.sessions.insert(name.clone(), seat);
             child
         };
@@ -202,11 +213,12 @@ impl Inner {
         if !matches!(end, Some(End::Error(_)))
             && let Some(name) = fresh.name.take()
             && let Ok(value) = HeaderValue::from_str(&name)
+            && key.session.is_none()
         {
             match &mut answer {
                 Answer::Whole { headers, .. }
                 | Answer::Stream { headers, .. }
-                | Answer::Accepted { headers, .. } => drop(headers.insert(SESSION, value)),
+                | Answer::Accepted { headers, .. } => drop(headers.insert(SESSION_ID, value)),
             }
         }
         Ok(answer)
@@ -248,7 +260,11 @@ impl Inner {
         }
     }
 
-    fn seated(self: &Arc<Self>, table: &mut Table, principal: &str) -> Result<Seated, UpstreamFailure> {
+    fn seated(
+        self: &Arc<Self>,
+        table: &mut Table,
+        principal: &str,
+    ) -> Result<Seated, UpstreamFailure> {
         let now = self.clock.uptime();
         if let Some(seat) = table.shared.get_mut(principal) {
             match seat.child.take() {
@@ -424,7 +440,7 @@ async fn tend(inner: Weak<Inner>, closing: CancellationToken) {
     loop {
         let Some(limits) = inner.upgrade().map(|inner| Arc::clone(&inner.limits)) else { return };
         tokio::select! {
-            () = sleep((limits.idle_max / 4).clamp(SWEEP_MIN, SWEEP_MAX)) => {}
+            () = sleep(limits.idle_max.clamp(SWEEP_MIN, SWEEP_MAX)) => {}
             () = closing.cancelled() => break,
         }
         let Some(inner) = inner.upgrade() else { return };
@@ -456,10 +472,10 @@ fn modern_status(end: End) -> u16 {
     }
 }
 
+/// 128 random bits: what nobody guesses (F7).
 fn session_name() -> Result<Box<str>, UpstreamFailure> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)
         .map_err(|cause| UpstreamFailure::Unreachable(format!("no randomness: {cause}")))?;
-    let name: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(name.into())
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)).into())
 }

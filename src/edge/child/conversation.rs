@@ -22,7 +22,7 @@ use super::relabel::{self, Labels, Place};
 use crate::edge::ServerEvent;
 use crate::edge::clock::Clock;
 use crate::gate::document::Document;
-use crate::gate::frame::{Frame, Id, Message, Sender};
+use crate::gate::frame::{Frame, Id, Malformed, Message, Sender};
 use crate::gate::session::UpstreamFailure;
 
 /// How long the exit status of a child that closed its output is waited for.
@@ -333,8 +333,13 @@ impl Conversation {
 
     /// Whose one line is, put under the client's labels.
     fn route(&self, line: Bytes) -> Option<Delivery> {
-        let Ok(frame) = Frame::read(line.clone(), Sender::Server, &self.limits.frame) else {
-            return self.unreadable(line);
+        let frame = match Frame::read(line.clone(), Sender::Server, &self.limits.frame) {
+            Ok(frame) => frame,
+            // No JSON-RPC at all: a log on the wrong stream.
+            Err(Malformed::Version | Malformed::NotObject) => {
+                return dropped("child wrote something that is no message");
+            }
+            Err(_) => return self.unreadable(line),
         };
         match frame.message() {
             Message::Result { id } => self.answer(frame.document(), id, End::Result),
@@ -420,18 +425,20 @@ impl Conversation {
         self.state().general(line, self)
     }
 
-    /// What is no frame. Something that tried to be one goes to an exchange, where the gate
-    /// withholds and records it; chatter on standard output ends here.
+    /// What is no frame, or answers nobody by name. If exactly one call waits it must be meant
+    /// for that one, and the gate withholds and records it there; else it ends here.
     fn unreadable(&self, line: Bytes) -> Option<Delivery> {
         if !matches!(line.trim_ascii_start().first(), Some(b'{' | b'[')) {
             return dropped("child wrote something that is no message");
         }
         let state = self.state();
-        let Some((number, to)) = state.oldest() else {
-            return dropped("child wrote an unreadable message that nobody waits for");
+        let mut waiting = state.exchanges.iter().filter(|(_, open)| !open.listens);
+        let (Some((number, open)), None) = (waiting.next(), waiting.next()) else {
+            tracing::warn!("child wrote an unreadable message; dropped");
+            return None;
         };
-        let to = to.clone();
-        Some(Delivery { to, item: Item { event: message(line), end: None }, number: Some(number) })
+        let to = open.to.clone();
+        Some(Delivery { to, item: Item { event: message(line), end: None }, number: Some(*number) })
     }
 }
 

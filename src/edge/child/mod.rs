@@ -11,6 +11,6 @@ pub mod lines;
 pub mod process;
 mod relabel;
 
-pub use bridge::{ChildKey, ChildUpstream};
+pub use bridge::ChildUpstream;
 pub use conversation::ChildStream;
 pub use process::{ChildLimits, ChildSpec, SpawnError};

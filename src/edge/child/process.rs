@@ -80,9 +80,10 @@ impl ChildSpec {
     /// The child's whole environment.
     fn variables(&self) -> Vec<(OsString, OsString)> {
         let set = |name: &str| self.env.iter().any(|(own, _)| own == name);
-        let inherited = self.env_inherit.iter().filter(|name| !set(name)).filter_map(|name| {
-            std::env::var_os(name).map(|value| (OsString::from(name), value))
-        });
+        let inherited =
+            self.env_inherit.iter().filter(|name| !set(name)).filter_map(|name| {
+                std::env::var_os(name).map(|value| (OsString::from(name), value))
+            });
         let own = self.env.iter().map(|(name, value)| (name.into(), value.into()));
         inherited.chain(own).collect()
     }
@@ -158,15 +159,15 @@ impl Default for ChildLimits {
         Self {
             frame: FrameLimits::default(),
             write_queue_max: 64,
-            write_max: Duration::from_secs(60),
-            close_grace: Duration::from_secs(2),
-            term_grace: Duration::from_secs(2),
+            write_max: Duration::from_mins(1),
+            close_grace: Duration::from_millis(1500),
+            term_grace: Duration::from_millis(1500),
             drain_max: Duration::from_secs(25),
             stderr_line_bytes_max: 4 << 10,
             stderr_lines_per_second: 100,
             children_max: 64,
             children_per_principal_max: 16,
-            idle_max: Duration::from_secs(600),
+            idle_max: Duration::from_mins(10),
             exchanges_max: 256,
             exchange_queue_max: 16,
             exchange_wait_max: Duration::from_secs(10),
@@ -552,10 +553,7 @@ mod tests {
         let at = |ms| Duration::from_millis(ms);
         let admitted: Vec<_> =
             [0, 1, 2, 3, 1000, 1001].into_iter().map(|ms| window.admit(at(ms))).collect();
-        assert_eq!(
-            admitted,
-            [(true, 0), (true, 0), (false, 0), (false, 0), (true, 2), (true, 0)]
-        );
+        assert_eq!(admitted, [(true, 0), (true, 0), (false, 0), (false, 0), (true, 2), (true, 0)]);
     }
 
     #[test]

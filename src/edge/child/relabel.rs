@@ -165,10 +165,7 @@ fn alike(value: Value<'_>, label: &Label) -> String {
 }
 
 /// The document with these spans replaced, in whatever order they come.
-fn spliced(
-    document: &Document,
-    edits: impl IntoIterator<Item = (Range<usize>, String)>,
-) -> Bytes {
+fn spliced(document: &Document, edits: impl IntoIterator<Item = (Range<usize>, String)>) -> Bytes {
     let mut edits: Vec<_> =
         edits.into_iter().map(|(span, text)| (span, text.into_bytes())).collect();
     edits.sort_by_key(|(span, _)| span.start);
