@@ -1,3 +1,4 @@
 //! Integration tests, in one binary: one link.
 
 mod journal;
+mod audit_cli;
