@@ -43,6 +43,8 @@ pub mod recover;
 pub mod journal;
 pub mod tail;
 pub mod verify;
+pub mod filter;
+pub mod pretty;
 
 /// The journal's directory below the state directory of a configuration.
 pub fn journal_directory(state: &Path) -> PathBuf {

@@ -1,9 +1,11 @@
 //! The one integration binary: one link for all of them.
 
+mod audit_cli;
 mod config;
 mod firewall;
 mod frames;
 mod http_edge;
+mod journal;
 mod limits;
 mod packs;
 mod sim;
