@@ -1,6 +1,9 @@
 //! The one integration binary: one link for all of them.
 
 mod config;
+mod firewall;
 mod frames;
 mod limits;
+mod packs;
 mod sim;
+mod threats;
