@@ -72,8 +72,6 @@ pub(super) struct ServerFile {
     pub(super) origins: Option<Vec<Spot<String>>>,
     pub(super) refusal: Option<Spot<RefusalForm>>,
     pub(super) connect_timeout: Option<Spot<Duration>>,
-    pub(super) answer_timeout: Option<Spot<Duration>>,
-    pub(super) idle_timeout: Option<Spot<Duration>>,
     pub(super) stop_timeout: Option<Spot<Duration>>,
 }
 
@@ -98,11 +96,16 @@ pub(super) struct LimitsFile {
     pub(super) header_count: Option<Spot<u64>>,
     pub(super) header_time: Option<Spot<Duration>>,
     pub(super) body_time: Option<Spot<Duration>>,
+    pub(super) bodies_bytes: Option<Spot<u64>>,
     pub(super) connections: Option<Spot<u64>>,
+    pub(super) requests: Option<Spot<u64>>,
+    pub(super) streams: Option<Spot<u64>>,
     pub(super) sessions: Option<Spot<u64>>,
     pub(super) session_idle: Option<Spot<Duration>>,
     pub(super) in_flight: Option<Spot<u64>>,
-    pub(super) streams: Option<Spot<u64>>,
+    pub(super) answer_time: Option<Spot<Duration>>,
+    pub(super) stream_idle: Option<Spot<Duration>>,
+    pub(super) children: Option<Spot<u64>>,
     pub(super) buckets: Option<Spot<u64>>,
     pub(super) drain: Option<Spot<Duration>>,
 }
@@ -192,8 +195,6 @@ impl ServerFile {
             origins: None,
             refusal: None,
             connect_timeout: None,
-            answer_timeout: None,
-            idle_timeout: None,
             stop_timeout: None,
         }
     }
@@ -216,12 +217,10 @@ impl ServerFile {
             pack: section.text("pack"),
             environment: section.text("environment"),
             labels: section.texts_by_name("labels", References::Refused),
-            hosts: section.texts("hosts"),
-            origins: section.texts("origins"),
+            hosts: section.text_or_texts("hosts"),
+            origins: section.text_or_texts("origins"),
             refusal: section.choice("refusal", &refusals),
             connect_timeout: section.time("connect_timeout", TIME),
-            answer_timeout: section.time("answer_timeout", TIME),
-            idle_timeout: section.time("idle_timeout", LONG_TIME),
             stop_timeout: section.time("stop_timeout", TIME),
         }
     }
@@ -250,11 +249,16 @@ impl LimitsFile {
             header_count: section.count("header_count", 16..=1000),
             header_time: section.time("header_time", TIME),
             body_time: section.time("body_time", TIME),
+            bodies_bytes: section.bytes("bodies_bytes", 1 << 20..=64 << 30),
             connections: section.count("connections", 1..=100_000),
+            requests: section.count("requests", 1..=100_000),
+            streams: section.count("streams", 1..=100_000),
             sessions: section.count("sessions", 1..=1_000_000),
             session_idle: section.time("session_idle", LONG_TIME),
             in_flight: section.count("in_flight", 1..=65_536),
-            streams: section.count("streams", 1..=100_000),
+            answer_time: section.time("answer_time", LONG_TIME),
+            stream_idle: section.time("stream_idle", LONG_TIME),
+            children: section.count("children", 1..=10_000),
             buckets: section.count("buckets", 16..=10_000_000),
             drain: section.time("drain", TIME),
         }

@@ -57,7 +57,7 @@ pub(super) fn config(
         policy,
         servers,
         principal,
-        limits: limits(file.limits),
+        limits: limits(file.limits, problems),
         audit: AuditConfig { segment_bytes: or(file.audit.segment_bytes, 64 << 20) },
         otlp,
         log,
@@ -230,7 +230,7 @@ pub(super) fn texts(written: Vec<(String, Spot<String>)>) -> BTreeMap<Box<str>, 
     written.into_iter().map(|(name, text)| (name.into(), text.value.into())).collect()
 }
 
-fn limits(file: LimitsFile) -> Limits {
+fn limits(file: LimitsFile, problems: &mut Problems) -> Limits {
     let frame = FrameLimits {
         document: DocumentLimits {
             bytes_max: count(file.frame_bytes, 4 << 20),
@@ -240,18 +240,30 @@ fn limits(file: LimitsFile) -> Limits {
         },
         id_bytes_max: count(file.id_bytes, 256),
     };
+    let frame_bytes = u64::try_from(frame.document.bytes_max).unwrap_or(u64::MAX);
+    let bodies = file.bodies_bytes.as_ref();
+    if let Some(bodies) = bodies.filter(|bodies| bodies.value < frame_bytes) {
+        let what = "less than `frame_bytes`: no message of that size would pass";
+        problems.push(&bodies.place, what, format!("at least {frame_bytes}"));
+    }
+    let bodies_bytes = bodies.map_or(frame_bytes.max(256 << 20), |bodies| bodies.value);
     let seconds = Duration::from_secs;
     Limits {
         frame,
         header_bytes: count(file.header_bytes, 64 << 10),
         header_count: count(file.header_count, 100),
-        header_time: or(file.header_time, seconds(10)),
-        body_time: or(file.body_time, seconds(10)),
-        connections: count(file.connections, 1024),
-        sessions: count(file.sessions, 4096),
-        session_idle: or(file.session_idle, Duration::from_mins(30)),
+        header_time: or(file.header_time, seconds(5)),
+        body_time: or(file.body_time, seconds(15)),
+        bodies_bytes,
+        connections: count(file.connections, 16_384),
+        requests: count(file.requests, 16_384),
+        streams: count(file.streams, 12_288),
+        sessions: count(file.sessions, 8192),
+        session_idle: or(file.session_idle, Duration::from_hours(1)),
         in_flight: count(file.in_flight, 256),
-        streams: count(file.streams, 1024),
+        answer_time: or(file.answer_time, Duration::from_mins(5)),
+        stream_idle: or(file.stream_idle, Duration::from_mins(5)),
+        children: count(file.children, 64),
         buckets: count(file.buckets, 65_536),
         drain: or(file.drain, seconds(25)),
     }

@@ -8,7 +8,6 @@
 //! Everything that a [`Config`] holds has a default, a unit and a bound, stated at its field.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -110,20 +109,14 @@ pub struct ServerConfig {
     pub environment: Option<String>,
     /// Free labels for rules (`labels`).
     pub labels: BTreeMap<Box<str>, Box<str>>,
-    /// Names that `Host` may have (`hosts`), lower case; without a port, any port. Default:
-    /// `localhost`, `127.0.0.1`, `[::1]`.
-    pub hosts: Vec<Box<str>>,
-    /// Origins that may call (`origins`), lower case; without a port, any port. Default: those of
-    /// the loopback names over `http`. A request without `Origin` needs none of them.
-    pub origins: Vec<Box<str>>,
+    /// Names that `Host` may have (`hosts`), lower case; without a port, any port. Empty, as by
+    /// default: the loopback names.
+    pub hosts: Vec<String>,
+    /// Web origins that may call (`origins`), lower case; without a port, any port. Empty, as by
+    /// default: those of the loopback names. A request without `Origin` comes from no browser.
+    pub origins: Vec<String>,
     /// How a refusal by policy looks (`refusal`: `error` or `tool_result`). Default `error`.
     pub refusal: RefusalForm,
-    /// From a message sent to the first byte of its answer (`answer_timeout`), 1 ms to 1 h.
-    /// Default 60 s.
-    pub answer_timeout: Duration,
-    /// Silence on a stream of the server before it counts as dead (`idle_timeout`), 1 s to 24 h.
-    /// Default 10 min.
-    pub idle_timeout: Duration,
 }
 
 /// How a protected server is reached.
@@ -164,7 +157,7 @@ pub struct ChildUpstream {
     pub inherit: Inherit,
     /// Its working directory (`cwd`). Default: this program's.
     pub cwd: Option<PathBuf>,
-    /// From being asked to end until being killed (`stop_timeout`), 1 ms to 1 h. Default 5 s.
+    /// From being asked to end until being killed (`stop_timeout`), 1 ms to 1 h. Default 2 s.
     pub stop_timeout: Duration,
 }
 
@@ -178,18 +171,13 @@ pub enum Inherit {
     Only(Vec<String>),
 }
 
-impl ChildUpstream {
-    /// The variables that the child starts with, and no others, given those of this program.
-    pub fn environment(
-        &self,
-        own: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> BTreeMap<OsString, OsString> {
-        let inherited = own.into_iter().filter(|(name, _)| match &self.inherit {
-            Inherit::Everything => true,
-            Inherit::Only(names) => names.iter().any(|listed| name == listed.as_str()),
-        });
-        let set = self.env.iter().map(|(name, value)| (name.into(), value.expose().into()));
-        inherited.chain(set).collect()
+impl Inherit {
+    /// The names of the variables to hand on, given the names of all that there are.
+    pub fn names(&self, own: impl IntoIterator<Item = String>) -> Vec<String> {
+        match self {
+            Self::Everything => own.into_iter().collect(),
+            Self::Only(names) => names.clone(),
+        }
     }
 }
 
@@ -209,24 +197,39 @@ pub struct Limits {
     /// default 64), `json_values` (16 to 16,777,216, default 1,048,576), `number_chars` (16 to
     /// 4096, default 256), `id_bytes` (16 to 4096, default 256).
     pub frame: FrameLimits,
-    /// All header lines of one request, bytes (`header_bytes`), 8 KiB to 1 MiB. Default 64 KiB.
+    /// The head of one request, bytes (`header_bytes`), 8 KiB to 1 MiB. Default 64 KiB.
     pub header_bytes: usize,
     /// Header lines of one request (`header_count`), 16 to 1000. Default 100.
     pub header_count: usize,
-    /// For a client to send its headers (`header_time`), 1 ms to 1 h. Default 10 s.
+    /// For a client to send its headers (`header_time`), 1 ms to 1 h. Default 5 s.
     pub header_time: Duration,
-    /// For a client to send a body (`body_time`), 1 ms to 1 h. Default 10 s.
+    /// For a client to send a body (`body_time`), 1 ms to 1 h. Default 15 s.
     pub body_time: Duration,
-    /// Client connections at once (`connections`), 1 to 100,000. Default 1024.
+    /// Bodies of all requests at once, bytes (`bodies_bytes`), 1 MiB to 64 GiB; at least
+    /// `frame_bytes`. Default 256 MiB, or `frame_bytes` where that is more.
+    pub bodies_bytes: u64,
+    /// Client connections at once (`connections`), 1 to 100,000. Default 16,384.
     pub connections: usize,
-    /// Legacy MCP sessions at once, of all servers (`sessions`), 1 to 1,000,000. Default 4096.
-    pub sessions: usize,
-    /// Silence after which a session is forgotten (`session_idle`), 1 s to 24 h. Default 30 min.
-    pub session_idle: Duration,
-    /// Requests awaiting their answer in one session (`in_flight`), 1 to 65,536. Default 256.
-    pub in_flight: usize,
-    /// Event streams open at once (`streams`), 1 to 100,000. Default 1024.
+    /// HTTP requests in progress at once, streams included (`requests`), 1 to 100,000. Default
+    /// 16,384.
+    pub requests: usize,
+    /// Event streams without an end open at once (`streams`), 1 to 100,000. Default 12,288.
     pub streams: usize,
+    /// Legacy MCP sessions of one server at once (`sessions`), 1 to 1,000,000. Default 8192.
+    pub sessions: usize,
+    /// Silence after which a session is forgotten (`session_idle`), 1 s to 24 h. Default 1 h.
+    pub session_idle: Duration,
+    /// Requests awaiting their answer in one session, each way (`in_flight`), 1 to 65,536.
+    /// Default 256.
+    pub in_flight: usize,
+    /// From a message sent to its whole answer, or to the head of a stream (`answer_time`), 1 s
+    /// to 24 h. Default 5 min.
+    pub answer_time: Duration,
+    /// Silence on a stream that is to end with an answer (`stream_idle`), 1 s to 24 h. Default
+    /// 5 min.
+    pub stream_idle: Duration,
+    /// Children of one server at once (`children`), 1 to 10,000. Default 64.
+    pub children: usize,
     /// Rate-limit buckets (`buckets`), 16 to 10,000,000. Default 65,536.
     pub buckets: usize,
     /// For calls in flight to end once the program was told to stop (`drain`), 1 ms to 1 h.

@@ -16,11 +16,10 @@ use crate::gate::session::RefusalForm;
 
 /// Variables that a child gets by default: what programs need to start, find their files and
 /// speak the right language; none of them is a credential.
-const INHERITED: [&str; 10] =
-    ["HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER"];
-
-/// The loopback names.
-const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+const INHERITED: [&str; 11] = [
+    "HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ",
+    "USER",
+];
 
 /// Headers that the transport sets or that say how a message is framed; not for `headers`.
 const TRANSPORT_HEADERS: [&str; 18] = [
@@ -95,12 +94,9 @@ impl Reader<'_> {
             pack,
             environment: file.environment.map(|spot| spot.value),
             labels: texts(file.labels),
-            hosts: hosts.unwrap_or_else(|| LOOPBACK.map(Into::into).into()),
-            origins: origins
-                .unwrap_or_else(|| LOOPBACK.map(|name| format!("http://{name}").into()).into()),
+            hosts: hosts.unwrap_or_default(),
+            origins: origins.unwrap_or_default(),
             refusal: or(file.refusal, RefusalForm::Error),
-            answer_timeout: or(file.answer_timeout, Duration::from_mins(1)),
-            idle_timeout: or(file.idle_timeout, Duration::from_mins(10)),
         })
     }
 
@@ -211,7 +207,7 @@ impl Reader<'_> {
             env,
             inherit,
             cwd,
-            stop_timeout: or(file.stop_timeout.clone(), Duration::from_secs(5)),
+            stop_timeout: or(file.stop_timeout.clone(), Duration::from_secs(2)),
         })
     }
 
@@ -224,12 +220,12 @@ impl Reader<'_> {
         }
     }
 
-    fn hosts(&mut self, written: Vec<Spot<String>>) -> Vec<Box<str>> {
+    fn hosts(&mut self, written: Vec<Spot<String>>) -> Vec<String> {
         let mut hosts = Vec::new();
         for host in written {
             match host.value.parse::<Authority>() {
                 Ok(parsed) if !parsed.as_str().contains(['@', '*']) => {
-                    hosts.push(host.value.to_ascii_lowercase().into());
+                    hosts.push(host.value.to_ascii_lowercase());
                 }
                 Ok(_) | Err(_) => {
                     let hint = "write a name, with a port if only that may be used: `localhost`";
@@ -240,7 +236,7 @@ impl Reader<'_> {
         hosts
     }
 
-    fn origins(&mut self, written: Vec<Spot<String>>) -> Vec<Box<str>> {
+    fn origins(&mut self, written: Vec<Spot<String>>) -> Vec<String> {
         let mut origins = Vec::new();
         for origin in written {
             let parts = origin.value.split_once("://");
@@ -250,7 +246,7 @@ impl Reader<'_> {
                     && !host.contains(['@', '*'])
             });
             if is_origin {
-                origins.push(origin.value.to_ascii_lowercase().into());
+                origins.push(origin.value.to_ascii_lowercase());
             } else {
                 let hint = "write scheme and host, like `https://app.example.com`; no path";
                 self.problems.push(&origin.place, "is no origin", hint);
