@@ -303,7 +303,7 @@ impl Agent {
         let peer = serve_client_with_lifecycle(config, transport, lifecycle).await?;
         let seen = match peer.list_tools(None).await {
             Ok(page) => Seen::Answer(format!("{} tools", page.tools.len())),
-            Err(error) => seen(error),
+            Err(error) => seen(&error),
         };
         match era {
             Era::Modern => self.modern = Some(peer),
@@ -326,7 +326,7 @@ impl Agent {
                 Seen::Failure(format!("the tool failed: {}", json!(result.content)))
             }
             Ok(_) => Seen::Answer("a result".to_owned()),
-            Err(error) => seen(error),
+            Err(error) => seen(&error),
         }
     }
 
@@ -364,8 +364,8 @@ impl Agent {
     }
 }
 
-fn seen(error: ServiceError) -> Seen {
-    if let ServiceError::McpError(error) = &error {
+fn seen(error: &ServiceError) -> Seen {
+    if let ServiceError::McpError(error) = error {
         return Seen::refusal(error);
     }
     Seen::Failure(error.to_string())
