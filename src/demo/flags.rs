@@ -1,7 +1,7 @@
 //! The flags themselves: a small vendor in memory, with the habits of the real ones.
 //!
-//! Two environments, and the trap that the demo is about: a write that names no environment
-//! changes all of them. It has no idea of who may do what; that is the point of putting a
+//! Two environments, and the trap that the demo is about: a change that names no environment
+//! changes production, or all of them. It has no idea of who may do what; that is the point of putting a
 //! firewall in front. Nothing here speaks MCP.
 
 use std::collections::BTreeMap;
@@ -138,7 +138,11 @@ impl Flags {
             .and_then(Value::as_bool)
             .ok_or_else(|| Fault::rejected("`enabled` must be true or false"))?;
         let value = arguments.get("value").cloned();
-        self.change("update_flag", arguments, |state| {
+        let scope = match arguments.get("environment") {
+            None => vec!["production"], // as the pack says
+            Some(name) => vec![environment(name)?],
+        };
+        self.change("update_flag", arguments, &scope, |state| {
             state.enabled = enabled;
             if let Some(value) = &value {
                 state.value = value.clone();
@@ -152,26 +156,26 @@ impl Flags {
             .and_then(Value::as_u64)
             .filter(|percentage| *percentage <= 100)
             .ok_or_else(|| Fault::rejected("`percentage` must be a whole number up to 100"))?;
-        if arguments.get("environment").is_none() {
-            return Err(Fault::rejected("`environment` is required"));
-        }
-        self.change("set_rollout", arguments, |state| state.percentage = percentage)
+        let name = arguments.get("environment");
+        let name = name.ok_or_else(|| Fault::rejected("`environment` is required"))?;
+        let scope = [environment(name)?];
+        self.change("set_rollout", arguments, &scope, |state| state.percentage = percentage)
     }
 
     fn change(
         &mut self,
         tool: &str,
         arguments: &Value,
+        scope: &[&'static str],
         mut edit: impl FnMut(&mut State),
     ) -> Result<Value, Fault> {
         let key = key(arguments)?.to_owned();
-        let scope = scope(arguments)?;
         let flag = self.flags.get_mut(&key).ok_or_else(|| unknown(&key))?;
-        for environment in &scope {
+        for environment in scope {
             edit(flag.entry(environment).or_insert_with(State::off));
         }
-        self.changed(tool, &key, &scope);
-        self.get(&key, &scope)
+        self.changed(tool, &key, scope);
+        self.get(&key, scope)
     }
 
     /// A full replacement, as vendors have it: what the rules leave out is off.
@@ -273,14 +277,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_write_without_an_environment_changes_all() {
+    fn a_change_without_an_environment_reaches_production() {
         let mut flags = Flags::seeded();
         let arguments = json!({"key": "new-pricing", "enabled": true, "value": 7});
         let shown = flags.call("update_flag", &arguments).unwrap();
-        for environment in ENVIRONMENTS {
-            assert_eq!(shown["environments"][environment]["enabled"], true);
-            assert_eq!(shown["environments"][environment]["value"], 7);
-        }
+        assert_eq!(shown["environments"]["production"]["enabled"], true);
+        assert_eq!(flags.snapshot("production")["new-pricing"]["value"], 7);
+        assert_eq!(flags.snapshot("staging")["new-pricing"]["value"], true);
     }
 
     #[test]

@@ -187,7 +187,7 @@ fn tools() -> Vec<Tool> {
         ),
         tool(
             "update_flag",
-            "Switch a flag, in all environments unless one is named",
+            "Switch a flag, in production unless another environment is named",
             json!({
                 "key": key, "environment": environment,
                 "enabled": {"type": "boolean"}, "value": {},

@@ -1,3 +1,6 @@
-//! Every integration test, in one binary.
+//! The one integration binary: one link for all of them.
 
 mod demo;
+mod frames;
+mod limits;
+mod sim;
