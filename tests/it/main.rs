@@ -2,6 +2,7 @@
 
 mod audit_cli;
 mod config;
+mod demo;
 mod firewall;
 mod frames;
 mod http_edge;
