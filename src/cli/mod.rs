@@ -74,7 +74,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Wrap(args) => asynchronous(wrap::run(args)).map(Into::into),
         Command::Check(args) => check::run(&args).map(Into::into),
         Command::Demo(args) => asynchronous(async { Ok(demo::run(args).await) }),
-        Command::Audit(args) => Ok(audit::run(args)),
+        Command::Audit(args) => Ok(audit::run(&args)),
         Command::PolicyProve => Ok(ExitCode::FAILURE),
     };
     match ended {
