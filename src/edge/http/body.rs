@@ -31,6 +31,8 @@ pub(super) async fn read(
     let bytes_max = u64::try_from(limits.bytes_max).unwrap_or(u64::MAX);
     let announced = body.size_hint().lower();
     if announced > bytes_max {
+        let discarding = discard(body, bytes_max);
+        drop(tokio::time::timeout(limits.patience, discarding).await);
         return Err(DoorRefusal::TooLarge);
     }
     let held = limits.budget.take(announced).ok_or(DoorRefusal::TooMany)?;
@@ -54,6 +56,8 @@ async fn collect(
         let more = u64::try_from(data.len()).unwrap_or(u64::MAX);
         size = size.saturating_add(more);
         if size > bytes_max {
+            drop(held);
+            discard(body, bytes_max).await;
             return Err(DoorRefusal::TooLarge);
         }
         if size > announced && !held.grow(more) {
@@ -70,4 +74,17 @@ async fn collect(
         }
     }
     if rest.is_empty() { Ok((first, held)) } else { Ok((rest.freeze(), held)) }
+}
+
+/// Reads on for up to twice `bytes_max` and keeps nothing: a connection closed with bytes unread
+/// is reset, and the client would not see why.
+async fn discard(mut body: Incoming, bytes_max: u64) {
+    let mut left = bytes_max.saturating_mul(2);
+    while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let size = frame.data_ref().map_or(0, Bytes::len);
+        left = left.saturating_sub(u64::try_from(size).unwrap_or(u64::MAX));
+        if left == 0 {
+            return;
+        }
+    }
 }
