@@ -3,3 +3,4 @@
 mod frames;
 mod limits;
 mod sim;
+mod stdio_edge;
