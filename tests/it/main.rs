@@ -11,4 +11,5 @@ mod limits;
 mod packs;
 mod sim;
 mod sse;
+mod stdio_edge;
 mod threats;

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::AsyncRead;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::edge::Shared;
@@ -188,16 +190,25 @@ impl Client {
         }
     }
 
-    /// Settles what is left at the end: with an error where the client may still read one.
-    pub(super) async fn close(&self, failure: Option<&UpstreamFailure>) {
+    /// Settles what is left at the end: with an error where the client may still read one, for
+    /// which it has `flush_max`.
+    pub(super) async fn close(&self, failure: Option<&UpstreamFailure>, flush_max: Duration) {
         let left = self.session().in_flight();
-        for call in left {
-            if let Some(failure) = failure {
-                self.failed(&call, failure).await;
-            } else {
-                let act = self.settle(|session, now| session.client_gone(&call, now));
+        let settled = left.iter().map(|call| {
+            self.settle(|session, now| match failure {
+                Some(failure) => session.upstream_failed(call, failure, now),
+                None => session.client_gone(call, now),
+            })
+        });
+        // All are recorded before any is told.
+        let acts: Vec<Act> = settled.collect();
+        let told = async {
+            for act in acts {
                 drop(self.carry(act).await);
             }
+        };
+        if timeout(flush_max, told).await.is_err() {
+            tracing::debug!("the client does not read how its calls ended");
         }
     }
 }

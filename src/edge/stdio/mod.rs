@@ -88,7 +88,7 @@ impl Default for StdioLimits {
         Self {
             line_bytes_max: 4 << 20,
             write_queue_max: 16,
-            flush_max: Duration::from_secs(2),
+            flush_max: Duration::from_secs(5),
             http: RemoteLimits::default(),
         }
     }

@@ -83,7 +83,8 @@ pub(super) async fn serve<R: AsyncRead + Unpin>(
     remote.tasks.close();
     remote.tasks.wait().await;
     let closed = UpstreamFailure::Unreachable("closing".to_owned());
-    client.close((reason == ExitReason::Closing).then_some(&closed)).await;
+    let failure = (reason == ExitReason::Closing).then_some(&closed);
+    client.close(failure, remote.limits.end_max).await;
     remote.end_session().await;
     reason
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::AsyncRead;
 use tokio::process::ChildStdout;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::ExitReason;
 use super::client::{Client, Input};
@@ -19,7 +20,7 @@ use crate::gate::session::UpstreamFailure;
 use crate::gate::step::{Act, Permitted};
 
 /// How long the rest of an ended child's output is read.
-const REST_MAX: Duration = Duration::from_secs(1);
+const REST_MAX: Duration = Duration::from_secs(5);
 
 /// Runs a child for the client until one of them ends.
 pub(super) async fn serve<R: AsyncRead + Unpin>(
@@ -33,15 +34,37 @@ pub(super) async fn serve<R: AsyncRead + Unpin>(
         Ok(started) => started,
         Err(error) => return ExitReason::NotStarted(error),
     };
-    let mut down = Box::pin(pump_down(client, &process, &mut output));
-    let ended = tokio::select! {
-        reason = pump_up(client, &process, &mut input) => reason,
-        () = &mut down => None,
-        () = shared.closing.cancelled() => Some(ExitReason::Closing),
-        () = client.gone.cancelled() => {
-            Some(ExitReason::ClientBroken("it no longer reads".to_owned()))
-        }
+    let silent = CancellationToken::new();
+    let down = async {
+        pump_down(client, &process, &mut output).await;
+        silent.cancel();
+        std::future::pending::<ExitReason>().await
     };
+    let ends = async {
+        let ended = tokio::select! {
+            reason = pump_up(client, &process, &mut input) => reason,
+            () = silent.cancelled() => None,
+            () = shared.closing.cancelled() => Some(ExitReason::Closing),
+            () = client.gone.cancelled() => {
+                Some(ExitReason::ClientBroken("it no longer reads".to_owned()))
+            }
+        };
+        end(client, &process, limits, (&silent, ended)).await
+    };
+    tokio::select! {
+        reason = down => reason,
+        reason = ends => reason,
+    }
+}
+
+/// Lets calls in flight finish, ends the child, and settles what is left. `ended` is `None` where
+/// the child ended first. Its output is read on meanwhile; without that it could not end.
+async fn end(
+    client: &Client,
+    process: &Process,
+    limits: &ChildLimits,
+    (silent, ended): (&CancellationToken, Option<ExitReason>),
+) -> ExitReason {
     if let Some(reason) = &ended {
         process.wish(Wish::Close);
         let hurry = async {
@@ -49,11 +72,11 @@ pub(super) async fn serve<R: AsyncRead + Unpin>(
             if *reason == ExitReason::Closing {
                 std::future::pending::<()>().await;
             } else {
-                shared.closing.cancelled().await;
+                client.shared.closing.cancelled().await;
             }
         };
         tokio::select! {
-            () = &mut down => {}
+            () = silent.cancelled() => {}
             () = client.idle() => {}
             () = client.gone.cancelled() => {}
             () = sleep(limits.drain_max) => {}
@@ -61,20 +84,16 @@ pub(super) async fn serve<R: AsyncRead + Unpin>(
         }
     }
     process.wish(Wish::Stop);
-    // Its output must be read on, or it could not end.
-    let exit = tokio::select! {
-        exit = process.exited() => {
-            drop(timeout(REST_MAX, &mut down).await);
-            exit
-        }
-        () = &mut down => process.exited().await,
-    };
+    let exit = process.exited().await;
+    if timeout(REST_MAX, silent.cancelled()).await.is_err() {
+        tracing::debug!("the rest of an ended child's output is not read");
+    }
     let failure = match &ended {
         None => Some(format!("child process ended: {exit}")),
         Some(ExitReason::Closing) => Some("closing".to_owned()),
         Some(_) => None,
     };
-    client.close(failure.map(UpstreamFailure::Unreachable).as_ref()).await;
+    client.close(failure.map(UpstreamFailure::Unreachable).as_ref(), REST_MAX).await;
     ended.unwrap_or(ExitReason::ChildEnded(exit))
 }
 
