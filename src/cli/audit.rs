@@ -298,7 +298,7 @@ fn print_summary(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
         summary.recoveries,
         summary.gaps
     )?;
-    let end = if summary.stopped { "ended in order" } else { "is running, or did not end in order" };
+    let end = if summary.stopped { "ended in order" } else { "goes on, or did not end in order" };
     writeln!(out, "       the last run {end}; {} calls await their outcome", summary.open.len())?;
     writeln!(out, "head:  {}", summary.head)
 }

@@ -2,3 +2,4 @@
 
 mod journal;
 mod audit_cli;
+mod otlp;
