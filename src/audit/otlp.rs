@@ -173,12 +173,12 @@ fn exporter(
     boot: &str,
     last: Arc<LastAnswer>,
 ) -> Result<SpanExporter, OtlpError> {
-    let client = Collector::new(config.timeout, last)
-        .map_err(|no_tls| OtlpError::Exporter(no_tls.0))?;
+    let client =
+        Collector::new(config.timeout, last).map_err(|no_tls| OtlpError::Exporter(no_tls.0))?;
     let mut headers = HashMap::new();
     for (name, value) in &config.headers {
-        let sendable = http::HeaderName::try_from(name).is_ok()
-            && http::HeaderValue::try_from(value).is_ok();
+        let sendable =
+            http::HeaderName::try_from(name).is_ok() && http::HeaderValue::try_from(value).is_ok();
         if !sendable {
             return Err(OtlpError::Header { name: name.clone() });
         }

@@ -1,6 +1,6 @@
 //! Journal records as OpenTelemetry spans.
 //!
-//! Names follow the OpenTelemetry conventions for MCP and GenAI (in development; read at
+//! Names follow the OpenTelemetry conventions for MCP and generative AI (in development; read at
 //! `open-telemetry/semantic-conventions-genai` commit 0393513c), what they do not name is ours
 //! under `bartizan.`. One call is one SERVER span; a CLIENT span below it says that something
 //! was forwarded, so a refused call has none. Spans are made from records alone: no sampler can
@@ -11,7 +11,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
+use opentelemetry::trace::{
+    SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
+};
 use opentelemetry::{Array, InstrumentationScope, KeyValue, StringValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use sha2::{Digest as _, Sha256};
@@ -92,7 +94,7 @@ impl Assembler {
         // An outcome without intent was settled after a crash: when the call began is not known,
         // and its intent went out with the run that died, if it did.
         let Some(intent) = intent else { return vec![server] };
-        let client = self.client_span(intent, outcome, &server);
+        let client = Self::client_span(intent, outcome, &server);
         vec![server, client]
     }
 
@@ -100,7 +102,8 @@ impl Assembler {
     fn server_span(&self, first: &Entry, last: &Entry) -> SpanData {
         let caller = parent(first).or_else(|| parent(last));
         let key = first.call.clone().unwrap_or_else(|| first.seq.to_string());
-        let trace_id = caller.map_or_else(|| TraceId::from_bytes(digest("trace", first, &key)), |p| p.0);
+        let trace_id =
+            caller.map_or_else(|| TraceId::from_bytes(digest("trace", first, &key)), |p| p.0);
         let end = time(last);
         let start = match (first.seq == last.seq, last.duration_us, first.duration_us) {
             (_, Some(micros), _) => back(end, micros),
@@ -136,7 +139,7 @@ impl Assembler {
     }
 
     /// What was forwarded: from the record of the intent to the end.
-    fn client_span(&self, intent: &Entry, outcome: &Entry, server: &SpanData) -> SpanData {
+    fn client_span(intent: &Entry, outcome: &Entry, server: &SpanData) -> SpanData {
         let key = intent.call.as_deref().unwrap_or_default();
         let mut attributes = Attributes::default();
         attributes.call(intent, outcome);
@@ -204,8 +207,14 @@ impl Attributes {
             self.text("bartizan.decision.effect", Some(&decision.effect));
             self.0.push(KeyValue::new("bartizan.decision.enforced", decision.enforced));
             self.list("bartizan.decision.codes", decision.reasons.iter().map(|r| r.code.as_str()));
-            self.list("bartizan.decision.reasons", decision.reasons.iter().map(|r| r.message.as_str()));
-            self.list("bartizan.decision.obligations", decision.obligations.iter().map(String::as_str));
+            self.list(
+                "bartizan.decision.reasons",
+                decision.reasons.iter().map(|r| r.message.as_str()),
+            );
+            self.list(
+                "bartizan.decision.obligations",
+                decision.obligations.iter().map(String::as_str),
+            );
             self.number("bartizan.decision.micros", Some(decision.micros));
             self.text("bartizan.policy.revision", Some(&decision.policy));
             self.text("bartizan.policy.engine", Some(&decision.engine));
@@ -254,9 +263,10 @@ impl Attributes {
             self.text("gen_ai.operation.name", Some("execute_tool"));
         }
         // The convention wants the id as text, not as JSON.
-        let id = first.id.as_deref().map(|id| {
-            serde_json::from_str::<String>(id).map_or(Cow::Borrowed(id), Cow::Owned)
-        });
+        let id = first
+            .id
+            .as_deref()
+            .map(|id| serde_json::from_str::<String>(id).map_or(Cow::Borrowed(id), Cow::Owned));
         self.text("jsonrpc.request.id", id.as_deref());
         let revision = first.protocol.as_ref().and_then(|protocol| protocol.revision.as_deref());
         self.text("mcp.protocol.version", revision);

@@ -1,6 +1,12 @@
 //! Spans from the journal, as a collector receives them.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that cannot go on should say where"
+)]
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -225,25 +231,31 @@ async fn a_call_is_a_server_span_and_what_was_forwarded_a_client_span() {
     let [server, client] = spans.as_slice() else { panic!("{spans:?}") };
     assert_eq!(server.name, "tools/call update_gate");
     assert_eq!(server.kind, i32::from(SpanKind::Server));
-    assert_eq!((hex(&server.trace_id).as_str(), hex(&server.parent_span_id).as_str()), (TRACE, PARENT));
+    assert_eq!(
+        (hex(&server.trace_id).as_str(), hex(&server.parent_span_id).as_str()),
+        (TRACE, PARENT)
+    );
     assert_eq!(server.end_time_unix_nano - server.start_time_unix_nano, 4_000_000);
     assert_eq!(server.status.clone().unwrap_or_default().code, i32::from(StatusCode::Unset));
-    check(server, &[
-        ("mcp.method.name", "tools/call"),
-        ("gen_ai.tool.name", "update_gate"),
-        ("gen_ai.operation.name", "execute_tool"),
-        ("jsonrpc.request.id", "a-7"),
-        ("mcp.protocol.version", "2025-11-25"),
-        ("network.transport", "tcp"),
-        ("bartizan.call", "c1"),
-        ("bartizan.server", "flags"),
-        ("bartizan.principal", "agent-1"),
-        ("bartizan.decision.effect", "permit"),
-        ("bartizan.decision.enforced", "true"),
-        ("bartizan.decision.codes", "wrong-environment"),
-        ("bartizan.policy.revision", "r1"),
-        ("bartizan.outcome", "ok"),
-    ]);
+    check(
+        server,
+        &[
+            ("mcp.method.name", "tools/call"),
+            ("gen_ai.tool.name", "update_gate"),
+            ("gen_ai.operation.name", "execute_tool"),
+            ("jsonrpc.request.id", "a-7"),
+            ("mcp.protocol.version", "2025-11-25"),
+            ("network.transport", "tcp"),
+            ("bartizan.call", "c1"),
+            ("bartizan.server", "flags"),
+            ("bartizan.principal", "agent-1"),
+            ("bartizan.decision.effect", "permit"),
+            ("bartizan.decision.enforced", "true"),
+            ("bartizan.decision.codes", "wrong-environment"),
+            ("bartizan.policy.revision", "r1"),
+            ("bartizan.outcome", "ok"),
+        ],
+    );
     assert_eq!(attribute(server, "error.type"), None);
 
     assert_eq!(client.name, server.name);
@@ -267,19 +279,25 @@ async fn a_refusal_is_a_server_span_alone_with_its_taxonomy() {
     let spans = fixture.receiver.spans(1).await;
     assert_eq!(spans[0].kind, i32::from(SpanKind::Server));
     let status = spans[0].status.clone().unwrap();
-    assert_eq!((status.code, status.message.as_str()), (i32::from(StatusCode::Error), "wrong-environment"));
-    check(&spans[0], &[
-        ("error.type", "403"),
-        ("bartizan.decision.effect", "deny"),
-        ("bartizan.finding", "env_pin_violation"),
-        ("maestro.layer", "L7"),
-        ("maestro.layer.name", "Agent Ecosystem"),
-        ("maestro.threats", "L7/Agent Tool Misuse,L4/Lateral Movement,X/Privilege Escalation"),
-        ("owasp.mcp", "MCP02:2025"),
-        ("owasp.asi", "ASI02,ASI03"),
-        ("mitre.atlas", "AML.T0053"),
-        ("taxonomy.version", "maestro=2025-02;owasp_mcp=2025-beta;asi=2026;atlas=5.6.1"),
-    ]);
+    assert_eq!(
+        (status.code, status.message.as_str()),
+        (i32::from(StatusCode::Error), "wrong-environment")
+    );
+    check(
+        &spans[0],
+        &[
+            ("error.type", "403"),
+            ("bartizan.decision.effect", "deny"),
+            ("bartizan.finding", "env_pin_violation"),
+            ("maestro.layer", "L7"),
+            ("maestro.layer.name", "Agent Ecosystem"),
+            ("maestro.threats", "L7/Agent Tool Misuse,L4/Lateral Movement,X/Privilege Escalation"),
+            ("owasp.mcp", "MCP02:2025"),
+            ("owasp.asi", "ASI02,ASI03"),
+            ("mitre.atlas", "AML.T0053"),
+            ("taxonomy.version", "maestro=2025-02;owasp_mcp=2025-beta;asi=2026;atlas=5.6.1"),
+        ],
+    );
     fixture.end().await;
 }
 
@@ -317,10 +335,14 @@ async fn each_end_has_its_error_type() {
 async fn strangers_cannot_choose_ids_or_sizes() {
     let mut fixture = fixture(Vec::new()).await;
     let zeros = "0".repeat(32);
-    for (n, (trace, parent)) in
-        [(TRACE, "0000000000000000"), (zeros.as_str(), PARENT), ("short", PARENT), (TRACE, "+7ad6b7169203331")]
-            .into_iter()
-            .enumerate()
+    for (n, (trace, parent)) in [
+        (TRACE, "0000000000000000"),
+        (zeros.as_str(), PARENT),
+        ("short", PARENT),
+        (TRACE, "+7ad6b7169203331"),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let mut refused = called(&format!("c{n}"));
         refused.event = Event::Denial;
