@@ -20,8 +20,8 @@ pub fn hash(line: &[u8]) -> Hex {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut hex = GENESIS;
     for (pair, byte) in hex.chunks_exact_mut(2).zip(Sha256::digest(line)) {
-        for (digit, nibble) in pair.iter_mut().zip([byte >> 4, byte & 15]) {
-            *digit = DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
+        for (to, nibble) in pair.iter_mut().zip([byte >> 4, byte & 15]) {
+            *to = DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
         }
     }
     hex
@@ -101,7 +101,9 @@ impl fmt::Display for Fault {
             Self::Changed => f.write_str("the record is not the one that was chained here"),
             Self::Missing => f.write_str("the record is not there"),
             Self::Name => f.write_str("the file's name does not tell its first record"),
-            Self::Rotation => f.write_str("`rotation` is missing at the start of the file, or is inside it"),
+            Self::Rotation => {
+                f.write_str("`rotation` is missing at the start of the file, or is inside it")
+            }
             Self::OpenCalls => f.write_str("`open` does not list the calls that were open"),
             Self::OutcomeWithoutIntent { call } => {
                 write!(f, "outcome of call `{call}`, which is not open")
@@ -126,11 +128,11 @@ impl Chain {
     /// Before the first line of all.
     pub const START: Self = Self { next_seq: 1, prev: Some(GENESIS) };
 
-    /// Takes `line` as the next one. [`Fault::Changed`] here means that `line` and the one before
-    /// do not fit: either may be the changed one.
-    pub fn take<'a>(&mut self, line: &'a [u8]) -> Result<Link<'a>, Fault> {
+    /// Takes `bytes` as the next line. [`Fault::Changed`] here means that it and the line before do
+    /// not fit: either may be the changed one.
+    pub fn take<'a>(&mut self, bytes: &'a [u8]) -> Result<Link<'a>, Fault> {
         let link: Link<'a> =
-            super::entry::read(line).map_err(|cause| Fault::Unreadable { cause })?;
+            super::entry::read(bytes).map_err(|cause| Fault::Unreadable { cause })?;
         if link.seq != self.next_seq {
             return Err(Fault::Sequence { found: link.seq });
         }
@@ -138,7 +140,7 @@ impl Chain {
             return Err(Fault::Changed);
         }
         self.next_seq = self.next_seq.saturating_add(1);
-        self.prev = Some(hash(line));
+        self.prev = Some(hash(bytes));
         Ok(link)
     }
 }
@@ -156,10 +158,8 @@ mod tests {
 
     #[test]
     fn only_the_next_line_is_taken() {
-        let first = format!(
-            r#"{{"seq":1,"boot":"b","prev":"{}","event":"start"}}"#,
-            "0".repeat(64)
-        );
+        let first =
+            format!(r#"{{"seq":1,"boot":"b","prev":"{}","event":"start"}}"#, "0".repeat(64));
         let mut chain = Chain::START;
         assert_eq!(chain.take(first.as_bytes()).unwrap().event, "start");
         assert_eq!(chain.prev, Some(hash(first.as_bytes())));

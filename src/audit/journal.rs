@@ -134,7 +134,8 @@ impl Journal {
         };
         let mut writer = Writer::new(config, boot, &survey, wrap(store));
         writer.keep_own(&AuditRecord::new(Event::Start, now)).map_err(JournalError::Unkept)?;
-        recovery.settled = writer.settle(&recovery, survey.open, now).map_err(JournalError::Unkept)?;
+        recovery.settled =
+            writer.settle(&recovery, survey.open, now).map_err(JournalError::Unkept)?;
         let journal = Self {
             head: watch::Sender::new(writer.next_seq.saturating_sub(1)),
             writer: Mutex::new(writer),
@@ -394,8 +395,10 @@ impl Writer {
             return Ok(());
         }
         if self.low_on_space || self.unchecked_bytes >= SPACE_CHECK_BYTES {
-            let free =
-                self.store.free_bytes().map_err(|error| format!("cannot tell free space: {error}"))?;
+            let free = self
+                .store
+                .free_bytes()
+                .map_err(|error| format!("cannot tell free space: {error}"))?;
             self.low_on_space = free < self.reserve_bytes;
             self.unchecked_bytes = 0;
         }
@@ -453,10 +456,8 @@ impl Writer {
     }
 
     fn rotation_members(&self) -> Result<Vec<u8>, String> {
-        let every = self
-            .open
-            .iter()
-            .flat_map(|(call, owed)| (0..*owed).map(move |_| call.as_ref()));
+        let every =
+            self.open.iter().flat_map(|(call, owed)| (0..*owed).map(move |_| call.as_ref()));
         let total = every.clone().count();
         let mut bytes: usize = 0;
         let open: Vec<&str> = every

@@ -45,6 +45,9 @@ pub mod tail;
 pub mod verify;
 pub mod filter;
 pub mod pretty;
+pub mod span;
+pub mod collector;
+pub mod otlp;
 
 /// The journal's directory below the state directory of a configuration.
 pub fn journal_directory(state: &Path) -> PathBuf {

@@ -151,8 +151,7 @@ pub(super) fn survey(directory: &Path) -> Result<Survey, JournalError> {
     let torn = cut_torn_tail(directory, &segments)?;
     let first = first_to_read(&segments)?;
     let chain = start_of(&segments, first)?;
-    let mut survey =
-        Survey { chain, segment: None, clean: true, torn, open: OpenIntents::new() };
+    let mut survey = Survey { chain, segment: None, clean: true, torn, open: OpenIntents::new() };
     for (index, segment) in segments.iter().enumerate().skip(first) {
         let length = read(segment, index == first, &mut survey)?;
         survey.segment = Some((segment.clone(), length));
@@ -183,8 +182,7 @@ fn cut_torn_tail(directory: &Path, segments: &[Segment]) -> Result<Option<Torn>,
                 return Ok(None);
             }
             let aside = directory.join(format!("torn-{seq}.bin"));
-            let bytes =
-                segment::cut(path, lines.start(), &aside).map_err(at("repair", path))?;
+            let bytes = segment::cut(path, lines.start(), &aside).map_err(at("repair", path))?;
             return Ok(Some(Torn { aside, bytes }));
         }
         seq = seq.saturating_add(1);
@@ -234,8 +232,7 @@ fn start_of(segments: &[Segment], index: usize) -> Result<Chain, JournalError> {
 /// Reads one segment to its end, which it tells. The `first` one tells what was open before it.
 fn read(segment: &Segment, first: bool, survey: &mut Survey) -> Result<u64, JournalError> {
     let path = segment.path.as_path();
-    let damaged =
-        |seq, fault| JournalError::Damaged(Damage { path: path.to_owned(), seq, fault });
+    let damaged = |seq, fault| JournalError::Damaged(Damage { path: path.to_owned(), seq, fault });
     if segment.first_seq != survey.chain.next_seq {
         return Err(damaged(survey.chain.next_seq, Fault::Name));
     }

@@ -164,8 +164,8 @@ impl Reader {
     }
 
     fn open(&mut self, first_seq: u64, path: PathBuf) -> Result<(), ReadError> {
-        let lines = Lines::open(&path)
-            .map_err(|source| ReadError::Io { path: path.clone(), source })?;
+        let lines =
+            Lines::open(&path).map_err(|source| ReadError::Io { path: path.clone(), source })?;
         self.segment = Some(Open { first_seq, path, lines });
         Ok(())
     }
@@ -261,7 +261,10 @@ impl Follower {
         })??;
         let Some(last) = lines.last() else {
             // They were kept, so someone took the file away.
-            return Err(ReadError::Missing { seq: next_seq, found: self.head.borrow().saturating_add(1) });
+            return Err(ReadError::Missing {
+                seq: next_seq,
+                found: self.head.borrow().saturating_add(1),
+            });
         };
         self.next_seq = last.seq.saturating_add(1);
         Ok(lines)

@@ -115,9 +115,14 @@ pub fn verify(directory: &Path, extent: Extent) -> Result<Summary, VerifyError> 
         walk.take(&mut calls, &mut summary)?;
     }
     summary.last_seq = walk.chain.next_seq.saturating_sub(1);
-    summary.head = walk.chain.prev.map(|hex| String::from_utf8_lossy(&hex).into()).unwrap_or_default();
+    summary.head =
+        walk.chain.prev.map(|hex| String::from_utf8_lossy(&hex).into()).unwrap_or_default();
     summary.open = calls.open.into_keys().collect();
     Ok(summary)
+}
+
+fn damage(path: &Path, seq: u64, fault: Fault) -> VerifyError {
+    VerifyError::Damaged(Damage { path: path.to_owned(), seq, fault })
 }
 
 /// Goes through every line of every segment.
@@ -137,10 +142,6 @@ impl<'a> Walk<'a> {
         segment.map_or(Path::new(""), |segment| segment.path.as_path())
     }
 
-    fn damage(&self, path: &Path, seq: u64, fault: Fault) -> VerifyError {
-        VerifyError::Damaged(Damage { path: path.to_owned(), seq, fault })
-    }
-
     /// Goes to the next line; `false` at the end of the last segment.
     fn advance(&mut self) -> Result<bool, VerifyError> {
         loop {
@@ -152,7 +153,7 @@ impl<'a> Walk<'a> {
                 if segment.first_seq != seq {
                     let missing = segment.first_seq > seq;
                     let fault = if missing { Fault::Missing } else { Fault::Name };
-                    return Err(self.damage(path, seq, fault));
+                    return Err(damage(path, seq, fault));
                 }
                 self.lines = Some(Lines::open(path).map_err(io)?);
             }
@@ -164,8 +165,8 @@ impl<'a> Walk<'a> {
             }
             match piece {
                 Piece::Whole => return Ok(true),
-                Piece::Partial => return Err(self.damage(path, seq, Fault::Torn)),
-                Piece::TooLong => return Err(self.damage(path, seq, Fault::TooLong)),
+                Piece::Partial => return Err(damage(path, seq, Fault::Torn)),
+                Piece::TooLong => return Err(damage(path, seq, Fault::TooLong)),
                 Piece::End => {
                     self.lines = None;
                     self.index = self.index.saturating_add(1);
@@ -182,11 +183,11 @@ impl<'a> Walk<'a> {
         let link = match self.chain.take(lines.line()) {
             Ok(link) => link,
             Err(Fault::Changed) => return Err(self.find_changed(path, seq)),
-            Err(fault) => return Err(self.damage(path, seq, fault)),
+            Err(fault) => return Err(damage(path, seq, fault)),
         };
         let first = lines.start() == 0;
         if (link.event == "rotation") != (first && seq > 1) {
-            return Err(self.damage(path, seq, Fault::Rotation));
+            return Err(damage(path, seq, Fault::Rotation));
         }
         calls.take(&link, seq, path, self.before.is_none()).map_err(VerifyError::Damaged)?;
         summary.count(&link);
@@ -207,9 +208,9 @@ impl<'a> Walk<'a> {
         let last = self.index >= self.segments.len();
         match self.before {
             Some(before) if vouched || last => {
-                self.damage(before, seq.saturating_sub(1), Fault::Changed)
+                damage(before, seq.saturating_sub(1), Fault::Changed)
             }
-            _ => self.damage(path, seq, Fault::Changed),
+            _ => damage(path, seq, Fault::Changed),
         }
     }
 }

@@ -32,7 +32,7 @@ pub struct AuditArgs {
 #[derive(Debug, Subcommand)]
 enum AuditCommand {
     /// Print records.
-    Tail(TailArgs),
+    Tail(Box<TailArgs>),
     /// Prove that the journal is whole, or name the first bad record.
     Verify(VerifyArgs),
 }
@@ -167,9 +167,9 @@ pub fn run(args: &AuditArgs) -> ExitCode {
                 std::thread::sleep(FOLLOW_EVERY);
                 true
             };
-            end(tail(args, form, now, wait, &mut BufWriter::new(out.lock())))
+            end(&tail(args, form, now, wait, &mut BufWriter::new(out.lock())))
         }
-        AuditCommand::Verify(args) => end(prove(args, &mut io::stdout().lock())),
+        AuditCommand::Verify(args) => end(&prove(args, &mut io::stdout().lock())),
     }
 }
 
@@ -182,7 +182,7 @@ fn form(args: &TailArgs, terminal: bool) -> Form {
 }
 
 /// Says on standard error what failed. A reader that went away has seen what it wanted.
-fn end(ended: Result<(), AuditError>) -> ExitCode {
+fn end(ended: &Result<(), AuditError>) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(AuditError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -212,7 +212,7 @@ pub fn tail(
         while let Some(line) = reader.read().map_err(AuditError::Read)? {
             let unreadable = |cause| AuditError::Unreadable { seq: line.seq, cause };
             if form == Form::Raw && filter.is_empty() {
-                keep_or_print(line.bytes, last.as_mut(), out)?;
+                keep_or_print(line.bytes, &mut last, out)?;
                 continue;
             }
             let entry = Entry::read(&line.bytes).map_err(unreadable)?;
@@ -223,7 +223,7 @@ pub fn tail(
                 Form::Raw => line.bytes,
                 Form::Pretty(colour) => pretty::line(&entry, colour).into_bytes(),
             };
-            keep_or_print(text, last.as_mut(), out)?;
+            keep_or_print(text, &mut last, out)?;
         }
         for text in last.take().into_iter().flat_map(|(_, texts)| texts) {
             print(&text, out)?;
@@ -238,7 +238,7 @@ pub fn tail(
 /// Prints `text`, or keeps it among the last ones while those are wanted alone.
 fn keep_or_print(
     text: Vec<u8>,
-    last: Option<&mut (u32, VecDeque<Vec<u8>>)>,
+    last: &mut Option<(u32, VecDeque<Vec<u8>>)>,
     out: &mut dyn Write,
 ) -> Result<(), AuditError> {
     let Some((lines, texts)) = last else { return print(&text, out) };
@@ -298,7 +298,7 @@ fn print_summary(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
         summary.recoveries,
         summary.gaps
     )?;
-    let end = if summary.stopped { "ended in order" } else { "is running, or did not end in order" };
+    let end = if summary.stopped { "ended in order" } else { "goes on, or did not end in order" };
     writeln!(out, "       the last run {end}; {} calls await their outcome", summary.open.len())?;
     writeln!(out, "head:  {}", summary.head)
 }

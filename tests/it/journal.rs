@@ -1,6 +1,13 @@
 //! The journal through its public door: kept order, faults, crashes, damage.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -23,7 +30,7 @@ use proptest::{prop_assert, prop_assert_eq};
 
 pub(crate) fn now(micros: u64) -> Now {
     let uptime = Duration::from_micros(micros);
-    Now { uptime, wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000) + uptime }
+    Now { uptime, wall: SystemTime::UNIX_EPOCH + Duration::from_hours(500_000) + uptime }
 }
 
 pub(crate) fn config(directory: &Path, segment_bytes_max: u64) -> JournalConfig {
@@ -169,7 +176,10 @@ fn segments_rotate_and_list_what_is_open() {
     let (_journal, recovery) = open(path, 4096);
     assert_eq!(recovery.settled, 1);
     let last = entries(path).into_iter().rfind(|entry| entry.event == "outcome").unwrap();
-    assert_eq!((last.call.as_deref(), last.outcome.as_deref()), (Some("long-lived"), Some("unknown")));
+    assert_eq!(
+        (last.call.as_deref(), last.outcome.as_deref()),
+        (Some("long-lived"), Some("unknown"))
+    );
     verify(path, Extent::Whole).unwrap();
 }
 
@@ -368,7 +378,8 @@ fn a_fault_while_rotating_loses_nothing_either() {
     fixture.journal.close(now(5)).unwrap();
     let all = entries(path);
     assert_eq!(all.iter().filter(|entry| entry.event == "denial").count(), kept);
-    let refused: u64 = all.iter().filter_map(|entry| entry.gap.as_ref()).map(|gap| gap.refused).sum();
+    let refused: u64 =
+        all.iter().filter_map(|entry| entry.gap.as_ref()).map(|gap| gap.refused).sum();
     assert_eq!(usize::try_from(refused).unwrap(), 60 - kept);
     assert!(segments(path).len() > 3);
     verify(path, Extent::Whole).unwrap();
@@ -421,7 +432,9 @@ fn a_segment_changed_by_another_program_is_left_as_it_is() {
     type Change = fn(&Path);
     let changes: [(&str, Change); 3] = [
         ("removed", |file| std::fs::remove_file(file).unwrap()),
-        ("cut", |file| std::fs::OpenOptions::new().write(true).open(file).unwrap().set_len(0).unwrap()),
+        ("cut", |file| {
+            std::fs::OpenOptions::new().write(true).open(file).unwrap().set_len(0).unwrap();
+        }),
         ("added to", |file| {
             let mut file = std::fs::OpenOptions::new().append(true).open(file).unwrap();
             file.write_all(b"{\"seq\":3}\n").unwrap();
@@ -487,8 +500,8 @@ fn a_journal_cut_at_any_byte_recovers_to_a_record() {
         assert!(!recovery.clean);
         journal.keep(&denial("next")).unwrap();
         drop(journal);
-        let summary = verify(path, Extent::Whole)
-            .unwrap_or_else(|error| panic!("cut at {cut}: {error}"));
+        let summary =
+            verify(path, Extent::Whole).unwrap_or_else(|error| panic!("cut at {cut}: {error}"));
         assert!(summary.open.is_empty(), "cut at {cut}: {:?}", summary.open);
         let torn = &last[whole..cut];
         match &recovery.torn {

@@ -8,6 +8,7 @@ mod frames;
 mod http_edge;
 mod journal;
 mod limits;
+mod otlp;
 mod packs;
 mod sim;
 mod sse;
