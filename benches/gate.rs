@@ -1,5 +1,11 @@
 //! What the gate costs, step by step. One group a step; figures are for one core.
 
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    reason = "a wrong bench may end in a panic"
+)]
+
 use bartizan::gate::frame::{Frame, FrameLimits, Sender};
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};

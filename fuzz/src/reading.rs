@@ -44,7 +44,7 @@ pub fn minify(bytes: &[u8]) {
 }
 
 /// Whether two values are the same tree: members in the same order, numbers by their literals.
-pub fn same(one: Value<'_>, other: Value<'_>) -> bool {
+fn same(one: Value<'_>, other: Value<'_>) -> bool {
     one.kind() == other.kind()
         && one.len() == other.len()
         && one.as_str() == other.as_str()
@@ -59,7 +59,7 @@ pub fn same(one: Value<'_>, other: Value<'_>) -> bool {
 
 /// `serde_json` reads the same tree. It may refuse a number next to the largest finite one, since
 /// it does not round exactly unless told to.
-pub fn second_reader_agrees(document: &Document) {
+fn second_reader_agrees(document: &Document) {
     match serde_json::from_slice::<serde_json::Value>(document.raw()) {
         Ok(second) => assert!(agrees(document.root(), &second), "read elsewhere as {second:?}"),
         Err(error) => assert!(

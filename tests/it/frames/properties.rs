@@ -12,8 +12,8 @@ enum Tree {
     Word(&'static str),
     Number(String),
     Text(String),
-    Array(Vec<Tree>),
-    Object(Vec<(String, Tree)>),
+    Array(Vec<Self>),
+    Object(Vec<(String, Self)>),
 }
 
 fn text() -> impl Strategy<Value = String> {
@@ -121,11 +121,9 @@ fn write_text(text: &str, choices: &mut Choices<'_>, out: &mut String) {
             (None, 0 | 1) if char >= ' ' => out.push(char),
             _ => {
                 for unit in char.encode_utf16(&mut [0; 2]) {
-                    out.push_str(&if choices.below(2) == 0 {
-                        format!("\\u{unit:04x}")
-                    } else {
-                        format!("\\u{unit:04X}")
-                    });
+                    let lower = format!("\\u{unit:04x}");
+                    let upper = format!("\\u{unit:04X}");
+                    out.push_str(if choices.below(2) == 0 { &lower } else { &upper });
                 }
             }
         }
