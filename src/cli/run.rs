@@ -1,8 +1,9 @@
 //! `bartizan run`: a configuration file served over HTTP.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use super::{Exit, Failure};
+use super::Failure;
 use crate::config::Config;
 
 /// Guard the servers of a configuration file, over HTTP.
@@ -18,10 +19,11 @@ pub(super) struct Args {
 }
 
 /// Serves until told to stop.
-pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
+pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let name = args.config.display().to_string();
     let config = Config::read(&args.config)
         .map_err(|problems| Failure::configuration(&name, &problems))?;
-    std::future::ready(drop(config)).await;
+    std::future::ready(()).await;
+    drop(config);
     Err(Failure::failed("run", "this build serves nothing yet"))
 }
