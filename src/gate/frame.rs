@@ -4,9 +4,67 @@
 //! different messages. Batches are refused here. Knows no method by name except through the
 //! member names that MCP gives to `params`; what a method means is `access`'s business.
 
+mod look_alike;
+
 use bytes::Bytes;
 
-use super::document::{Document, DocumentLimits, Unreadable, Value};
+use super::document::{Document, DocumentLimits, Kind, Unreadable, Value, write_string};
+use look_alike::is_look_alike;
+
+/// The largest integer that every reader keeps exactly: 2^53−1 (P8).
+const ID_MAX: i64 = (1 << 53) - 1;
+
+/// Members of the envelope (JSON-RPC 2.0 §4 and §5).
+const ENVELOPE: &[&str] = &["jsonrpc", "id", "method", "params", "result", "error"];
+
+/// Members of `params` that decide what a call does, in any revision of MCP.
+const PARAMS: &[&str] = &[
+    "name",
+    "arguments",
+    "uri",
+    "cursor",
+    "_meta",
+    "ref",
+    "argument",
+    "context",
+    "level",
+    "taskId",
+    "task",
+    "requestId",
+    "progressToken",
+    "protocolVersion",
+    "capabilities",
+    "clientInfo",
+    "inputResponses",
+    "requestState",
+    "notifications",
+];
+
+/// What a member of `params` must be.
+#[derive(Clone, Copy)]
+enum Form {
+    /// A string; must be there.
+    Text,
+    /// An object; must be there.
+    Object,
+    /// An object, `null`, or absent.
+    Arguments,
+}
+
+/// P10: for a method, the members of `params` that decide what it does, and their forms. A method
+/// without a row may have any object, or none.
+const FORMS: &[(&str, &[(&str, Form)])] = &[
+    ("tools/call", &[("name", Form::Text), ("arguments", Form::Arguments)]),
+    ("prompts/get", &[("name", Form::Text), ("arguments", Form::Arguments)]),
+    ("resources/read", &[("uri", Form::Text)]),
+    ("resources/subscribe", &[("uri", Form::Text)]),
+    ("resources/unsubscribe", &[("uri", Form::Text)]),
+    ("completion/complete", &[("ref", Form::Object)]),
+    ("tasks/get", &[("taskId", Form::Text)]),
+    ("tasks/cancel", &[("taskId", Form::Text)]),
+    ("tasks/result", &[("taskId", Form::Text)]),
+    ("tasks/update", &[("taskId", Form::Text)]),
+];
 
 /// Bounds on one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +144,8 @@ pub enum Malformed {
     },
     /// `jsonrpc` is missing or not `"2.0"`.
     Version,
-    /// `method`, `result` and `error` do not make exactly one kind of message.
+    /// `method`, `result` and `error` do not make exactly one kind of message, an answer has
+    /// `params`, or `result` or `error` is not of the form that MCP gives it.
     Shape,
     /// `id` is missing where it must be, present where it must not, or of a refused form.
     BadId,
@@ -109,8 +168,9 @@ pub struct Frame {
 impl Frame {
     /// Reads one frame.
     pub fn read(raw: Bytes, sender: Sender, limits: &FrameLimits) -> Result<Self, Malformed> {
-        let _ = (raw, sender, limits);
-        Err(Malformed::Shape)
+        let document = Document::read(raw, &limits.document).map_err(Malformed::Unreadable)?;
+        let message = Envelope::read(document.root())?.message(sender, limits)?;
+        Ok(Self { document, message })
     }
 
     /// What it is.
@@ -132,4 +192,176 @@ impl Frame {
     pub fn result(&self) -> Option<Value<'_>> {
         self.document.root().get("result")
     }
+
+    /// The same bytes with only the literal of the envelope's id replaced by `id`. A frame without
+    /// an id stays as it is.
+    #[must_use]
+    pub fn with_id(&self, id: &Id) -> Bytes {
+        let Some(old) = self.document.root().get("id") else {
+            return self.document.raw().clone();
+        };
+        let mut literal = Vec::new();
+        write_id(&mut literal, id);
+        self.document.splice(&[(old.span(), literal)])
+    }
+}
+
+/// Appends `id` as a JSON literal.
+pub fn write_id(out: &mut Vec<u8>, id: &Id) {
+    match id {
+        Id::Number(number) => out.extend_from_slice(number.to_string().as_bytes()),
+        Id::Text(text) => write_string(out, text),
+    }
+}
+
+/// Whether a tool or prompt name keeps to what MCP recommends: `[A-Za-z0-9_.-]{1,128}`. Another
+/// name may be permitted only by its exact literal, never by a pattern (P10).
+pub fn is_plain_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    (1..=128).contains(&name.len()) && name.bytes().all(plain)
+}
+
+/// The members of the envelope, each as it came.
+#[derive(Default)]
+struct Envelope<'a> {
+    jsonrpc: Option<Value<'a>>,
+    id: Option<Value<'a>>,
+    method: Option<Value<'a>>,
+    params: Option<Value<'a>>,
+    result: Option<Value<'a>>,
+    error: Option<Value<'a>>,
+}
+
+impl<'a> Envelope<'a> {
+    fn read(root: Value<'a>) -> Result<Self, Malformed> {
+        match root.kind() {
+            Kind::Object => {}
+            Kind::Array => return Err(Malformed::Batch),
+            Kind::Null | Kind::Bool | Kind::Number | Kind::String => {
+                return Err(Malformed::NotObject);
+            }
+        }
+        let mut envelope = Self::default();
+        for (name, value) in root.members() {
+            let member = match name.text() {
+                Some(b"jsonrpc") => &mut envelope.jsonrpc,
+                Some(b"id") => &mut envelope.id,
+                Some(b"method") => &mut envelope.method,
+                Some(b"params") => &mut envelope.params,
+                Some(b"result") => &mut envelope.result,
+                Some(b"error") => &mut envelope.error,
+                Some(_) | None => {
+                    refuse_look_alike(name, ENVELOPE)?;
+                    continue;
+                }
+            };
+            *member = Some(value);
+        }
+        Ok(envelope)
+    }
+
+    /// P8: which of the four messages this is.
+    fn message(&self, sender: Sender, limits: &FrameLimits) -> Result<Message, Malformed> {
+        if self.jsonrpc.and_then(Value::text) != Some(b"2.0") {
+            return Err(Malformed::Version);
+        }
+        match (self.method, self.params, self.result, self.error) {
+            (Some(method), _, None, None) => self.asking(method, limits),
+            (None, None, Some(result), None) => {
+                let id = self.required_id(limits)?;
+                if result.kind() == Kind::Object {
+                    Ok(Message::Result { id })
+                } else {
+                    Err(Malformed::Shape)
+                }
+            }
+            (None, None, None, Some(error)) => {
+                let code = error_code(error, sender).ok_or(Malformed::Shape)?;
+                // JSON-RPC 2.0 §5: null where the id of the request could not be read.
+                let unknown = self.id.is_none_or(|id| id.kind() == Kind::Null);
+                let id = match sender {
+                    Sender::Server if unknown => None,
+                    Sender::Server | Sender::Client => Some(self.required_id(limits)?),
+                };
+                Ok(Message::Error { id, code })
+            }
+            _ => Err(Malformed::Shape),
+        }
+    }
+
+    /// A request or a notification; MCP tells them apart by name as well as by id.
+    fn asking(&self, method: Value<'a>, limits: &FrameLimits) -> Result<Message, Malformed> {
+        let name = method.as_str().filter(|name| !name.is_empty()).ok_or(Malformed::BadMethod)?;
+        let method = Box::from(name);
+        let message = match (name.starts_with("notifications/"), self.id) {
+            (true, None) => Message::Notification { method },
+            (true, Some(_)) => return Err(Malformed::BadId),
+            (false, _) => Message::Request { id: self.required_id(limits)?, method },
+        };
+        check_params(name, self.params)?;
+        Ok(message)
+    }
+
+    fn required_id(&self, limits: &FrameLimits) -> Result<Id, Malformed> {
+        self.id.and_then(|id| read_id(id, limits)).ok_or(Malformed::BadId)
+    }
+}
+
+/// P8: an integer literal in ±(2^53−1), or a bounded string.
+fn read_id(value: Value<'_>, limits: &FrameLimits) -> Option<Id> {
+    if let Some(text) = value.as_str() {
+        return (text.len() <= limits.id_bytes_max).then(|| Id::Text(Box::from(text)));
+    }
+    let number = value.as_i64()?;
+    (-ID_MAX..=ID_MAX).contains(&number).then_some(Id::Number(number))
+}
+
+/// The `code` of a well-formed error object (JSON-RPC 2.0 §5.1). Servers may add members of their
+/// own; a client has no reason to, and what it adds nobody has looked at.
+fn error_code(error: Value<'_>, sender: Sender) -> Option<i64> {
+    let known = |(name, _): (Value<'_>, Value<'_>)| {
+        matches!(name.text(), Some(b"code" | b"message" | b"data"))
+    };
+    if sender == Sender::Client && !error.members().all(known) {
+        return None;
+    }
+    error.get("message")?.text()?;
+    error.get("code")?.as_i64()
+}
+
+/// P5 and P10 for `params`.
+fn check_params(method: &str, params: Option<Value<'_>>) -> Result<(), Malformed> {
+    let bad = |member| Err(Malformed::BadParams { member });
+    if let Some(params) = params {
+        if params.kind() != Kind::Object {
+            return bad("params");
+        }
+        for (name, _) in params.members() {
+            refuse_look_alike(name, PARAMS)?;
+        }
+    }
+    let Some((_, forms)) = FORMS.iter().find(|(known, _)| *known == method) else {
+        return Ok(());
+    };
+    let Some(params) = params else { return bad("params") };
+    for (member, form) in *forms {
+        let kind = params.get(member).map(Value::kind);
+        let fits = match form {
+            Form::Text => kind == Some(Kind::String),
+            Form::Object => kind == Some(Kind::Object),
+            Form::Arguments => matches!(kind, None | Some(Kind::Null | Kind::Object)),
+        };
+        if !fits {
+            return bad(member);
+        }
+    }
+    Ok(())
+}
+
+/// P5 for one member name.
+fn refuse_look_alike(name: Value<'_>, known: &[&str]) -> Result<(), Malformed> {
+    if name.as_str().is_some_and(|text| is_look_alike(text, known)) {
+        return Err(Malformed::LookAlike { at: name.span().start });
+    }
+    Ok(())
 }

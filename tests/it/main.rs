@@ -1,1 +1,9 @@
-fn main(){}
+//! The one integration binary: one link for all of them.
+
+mod config;
+mod firewall;
+mod frames;
+mod limits;
+mod packs;
+mod sim;
+mod threats;

@@ -1,0 +1,19 @@
+# METADATA
+# title: "Baseline: limits"
+# description: |
+#   Modest rates, counted apart for each principal: far above what one agent at work needs, far
+#   below what a loop gone wrong does. A burst is what may come at once.
+package mcp
+
+limit contains {"code": "calls", "key": input.principal.id, "rate": "600/m", "burst": 100} if {
+	tool_call
+}
+
+limit contains {"code": "writes", "key": input.principal.id, "rate": "10/m", "burst": 5} if {
+	tool_call
+	input.operation.effect != "read"
+}
+
+limit contains {"code": "completions", "key": input.principal.id, "rate": "300/m", "burst": 50} if {
+	input.method == "completion/complete"
+}

@@ -1,0 +1,33 @@
+package mcp_baseline_limits_test
+
+import data.mcp
+
+# Only the baseline's own codes count, so that these tests hold beside rules of your own.
+limited(method, effect) := {[rule.code, rule.key] |
+	some rule in mcp.limit with input as {
+		"method": method,
+		"principal": {"id": "agent-1"},
+		"operation": {"effect": effect},
+	}
+	rule.code in {"calls", "writes", "completions"}
+}
+
+test_reads_count_as_calls if {
+	limited("tools/call", "read") == {["calls", "agent-1"]}
+}
+
+test_changes_count_as_calls_and_as_writes if {
+	every effect in ["write", "destructive", "exec", "unknown"] {
+		limited("tools/call", effect) == {["calls", "agent-1"], ["writes", "agent-1"]}
+	}
+}
+
+test_completions_are_counted if {
+	limited("completion/complete", "read") == {["completions", "agent-1"]}
+}
+
+test_the_protocol_is_not_counted if {
+	every method in ["initialize", "tools/list", "ping", "notifications/progress"] {
+		limited(method, "read") == set()
+	}
+}

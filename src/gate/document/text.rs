@@ -1,0 +1,188 @@
+//! Text inside JSON: finding the end of a run, writing a literal, taking out white space.
+//!
+//! Knows nothing of trees or limits. [`minify`] and [`literal_len`] expect bytes that `read` has
+//! accepted; on other bytes they still end and do not panic, but their answer means nothing.
+
+use super::tree::wide;
+
+/// The length of the run at the start of `bytes` without `"`, `\` and bytes below 0x20: what may
+/// stand in a string as it is. Looks at eight bytes at a time.
+pub(super) fn plain_len(bytes: &[u8]) -> usize {
+    let mut rest = bytes;
+    let mut len = 0_usize;
+    while let Some((chunk, tail)) = rest.split_first_chunk::<8>() {
+        let stops = stops(u64::from_le_bytes(*chunk));
+        if stops != 0 {
+            // The lowest flag is exact; one above it may be a borrow from below.
+            return len.saturating_add(wide(stops.trailing_zeros() >> 3));
+        }
+        len = len.saturating_add(8);
+        rest = tail;
+    }
+    len.saturating_add(plain_len_bytewise(rest))
+}
+
+fn plain_len_bytewise(bytes: &[u8]) -> usize {
+    let stop = |byte: &u8| matches!(byte, b'"' | b'\\' | ..0x20);
+    bytes.iter().position(stop).unwrap_or(bytes.len())
+}
+
+/// Sets the high bit of each byte of `word` that is `"`, `\` or below 0x20.
+fn stops(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    const SPACES: u64 = 0x2020_2020_2020_2020;
+    const QUOTES: u64 = 0x2222_2222_2222_2222;
+    const SLASHES: u64 = 0x5c5c_5c5c_5c5c_5c5c;
+    let (quote, slash) = (word ^ QUOTES, word ^ SLASHES);
+    let quotes = quote.wrapping_sub(ONES) & !quote;
+    let slashes = slash.wrapping_sub(ONES) & !slash;
+    let controls = word.wrapping_sub(SPACES) & !word;
+    (quotes | slashes | controls) & HIGHS
+}
+
+/// Appends `text` as a JSON string literal, escaping `"`, `\`, all below 0x20, 0x7f-0x9f,
+/// U+2028 and U+2029. Every literal that the gate writes goes through here.
+pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    for piece in text.split_inclusive(must_escape) {
+        let mut before = piece.chars();
+        match before.next_back() {
+            Some(last) if must_escape(last) => {
+                out.extend_from_slice(before.as_str().as_bytes());
+                write_escape(out, last);
+            }
+            Some(_) | None => out.extend_from_slice(piece.as_bytes()),
+        }
+    }
+    out.push(b'"');
+}
+
+fn must_escape(char: char) -> bool {
+    matches!(
+        char,
+        '"' | '\\' | '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}'
+    )
+}
+
+/// Appends one escape; `char` is below U+10000, as all of [`must_escape`] are.
+fn write_escape(out: &mut Vec<u8>, char: char) {
+    match char {
+        '"' => out.extend_from_slice(b"\\\""),
+        '\\' => out.extend_from_slice(b"\\\\"),
+        '\n' => out.extend_from_slice(b"\\n"),
+        '\r' => out.extend_from_slice(b"\\r"),
+        '\t' => out.extend_from_slice(b"\\t"),
+        _ => {
+            out.extend_from_slice(b"\\u");
+            out.extend_from_slice(format!("{:04x}", u32::from(char)).as_bytes());
+        }
+    }
+}
+
+/// `raw` without white space between tokens and with the line separators beyond ASCII escaped.
+pub(super) fn minify(raw: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some((byte, tail)) = rest.split_first() {
+        rest = match byte {
+            b' ' | b'\t' | b'\n' | b'\r' => tail,
+            b'"' => {
+                let (literal, tail) = rest.split_at(literal_len(rest));
+                copy_literal(&mut out, literal);
+                tail
+            }
+            _ => {
+                out.push(*byte);
+                tail
+            }
+        };
+    }
+    out
+}
+
+/// The length of the string literal at the start of `bytes`, both quotes included.
+fn literal_len(bytes: &[u8]) -> usize {
+    let mut at = 1_usize;
+    loop {
+        at = at.saturating_add(plain_len(bytes.get(at..).unwrap_or_default()));
+        match bytes.get(at) {
+            Some(b'\\') => at = at.saturating_add(2),
+            Some(b'"') => return at.saturating_add(1),
+            Some(_) | None => return bytes.len(),
+        }
+    }
+}
+
+/// Appends a literal with U+0085 (`c2 85`), U+2028 and U+2029 (`e2 80 a8`, `a9`) escaped.
+fn copy_literal(out: &mut Vec<u8>, literal: &[u8]) {
+    let mut rest = literal;
+    loop {
+        let run = rest.iter().position(|byte| matches!(byte, 0xc2 | 0xe2)).unwrap_or(rest.len());
+        let (plain, marked) = rest.split_at(run);
+        out.extend_from_slice(plain);
+        let (copied, tail): (&[u8], &[u8]) = match marked {
+            [] => return,
+            [0xc2, 0x85, tail @ ..] => (b"\\u0085", tail),
+            [0xe2, 0x80, 0xa8, tail @ ..] => (b"\\u2028", tail),
+            [0xe2, 0x80, 0xa9, tail @ ..] => (b"\\u2029", tail),
+            [_, tail @ ..] => (marked.get(..1).unwrap_or_default(), tail),
+        };
+        out.extend_from_slice(copied);
+        rest = tail;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_run_ends_where_the_slow_scan_says() {
+        let marks = [b'"', b'\\', 0, 0x1f, 0x20, 0x21, 0x23, 0x5b, 0x5d, 0x7f, 0x80, 0xa2, 0xff];
+        for length in 0..20 {
+            for at in 0..length {
+                for mark in marks {
+                    for second in marks {
+                        let mut bytes = vec![b'a'; length];
+                        bytes[at] = mark;
+                        if let Some(next) = bytes.get_mut(at + 1) {
+                            *next = second;
+                        }
+                        assert_eq!(plain_len(&bytes), plain_len_bytewise(&bytes), "{bytes:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_written_literal_holds_no_control_and_no_line_end() {
+        for (text, literal) in [
+            ("", r#""""#),
+            ("plain é 🇩🇪", r#""plain é 🇩🇪""#),
+            ("\"\\/", r#""\"\\/""#),
+            ("a\n\r\tb", r#""a\n\r\tb""#),
+            (
+                "\0\u{1f}\u{7f}\u{80}\u{85}\u{9f}\u{a0}",
+                "\"\\u0000\\u001f\\u007f\\u0080\\u0085\\u009f\u{a0}\"",
+            ),
+            ("\u{2027}\u{2028}\u{2029}\u{202a}", "\"\u{2027}\\u2028\\u2029\u{202a}\""),
+        ] {
+            let mut out = Vec::new();
+            write_string(&mut out, text);
+            assert_eq!(String::from_utf8(out).unwrap(), literal);
+        }
+    }
+
+    #[test]
+    fn minify_touches_only_white_space_and_separators() {
+        for (raw, want) in [
+            (" [ 1 , \"a b\" ] \r\n", "[1,\"a b\"]"),
+            (r#"{ "a\\" : "\" \\\" " }"#, r#"{"a\\":"\" \\\" "}"#),
+            ("\"\u{2028}\u{2029}\u{85}â\u{2022}Â\"", "\"\\u2028\\u2029\\u0085â\u{2022}Â\""),
+        ] {
+            assert_eq!(String::from_utf8(minify(raw.as_bytes())).unwrap(), want);
+        }
+    }
+}
