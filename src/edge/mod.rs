@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use ::http::HeaderMap;
+use bytes::Bytes;
 
 use crate::gate::record::Now;
 use crate::gate::session::{Gate, UpstreamFailure};

@@ -6,5 +6,7 @@ use crate::gate::session::UpstreamFailure;
 pub struct SseBody {}
 impl SseBody {
     /// The next event; `None` at the end.
-    pub async fn next(&mut self) -> Option<Result<ServerEvent, UpstreamFailure>> { None }
+    pub async fn next(&mut self) -> Option<Result<ServerEvent, UpstreamFailure>> {
+        None
+    }
 }

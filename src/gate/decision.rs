@@ -161,7 +161,13 @@ pub struct Decision {
 impl Decision {
     /// A denial for one reason.
     pub fn deny(revision: PolicyRevision, engine: Engine, reason: Reason) -> Self {
-        Self { effect: Effect::Deny, reasons: vec![reason], obligations: Vec::new(), revision, engine }
+        Self {
+            effect: Effect::Deny,
+            reasons: vec![reason],
+            obligations: Vec::new(),
+            revision,
+            engine,
+        }
     }
 }
 

@@ -1,13 +1,39 @@
 //! Rate limits: discharges [`Obligation::Limit`](super::decision::Obligation) on a clock that is
 //! handed in. The only door to `governor`.
 //!
-//! A bucket is named by the rule's code and the rule's key. Buckets live in a bounded table; when
-//! it is full and nothing idle can leave, new keys share one overflow bucket of the same rate, so
-//! that inventing keys buys nothing.
+//! A bucket is named by the rule's code, the rule's key, its rate and its burst. Buckets live in a
+//! bounded table. A full bucket says no more than an absent one, so when the table has no room the
+//! bucket that was full first leaves. When none is full, new keys share one overflow bucket of the
+//! same code, rate and burst; so inventing keys buys nothing. A key that leaves the overflow
+//! bucket for one of its own takes the overflow bucket's level along; so changing over buys
+//! nothing either.
+//!
+//! The bound, for one key and any window of `period`: at most `rate + burst` events. It holds for
+//! every sequence of times handed in, because a time before an earlier one counts as that one.
+//! Nothing here waits, and nothing here says which events count: the policy does.
 
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
+use governor::state::{NotKeyed, StateStore};
+use governor::{Quota, RateLimiter};
+
 use super::decision::Rate;
+
+/// The longest time that the arithmetic below handles, ns: 100 years. Five of them fit into 64
+/// bits, and no sum has more than four. Uptimes beyond it stand still, so that limits only get stricter.
+const TIME_NS_MAX: u64 = 100 * 365 * 24 * 3600 * 1_000_000_000;
+
+/// Overflow buckets kept at once, for different codes, rates and bursts. A policy names few; more
+/// of them than this at once, none of them full, are refused.
+const OVERFLOW_BUCKETS_MAX: usize = 256;
 
 /// Names one bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -18,7 +44,7 @@ pub struct BucketKey {
     pub key: Box<str>,
     /// How fast it refills; a changed rate is another bucket.
     pub rate: Rate,
-    /// How many may come at once.
+    /// How many may come at once; 0 means none, ever.
     pub burst: u32,
 }
 
@@ -30,21 +56,294 @@ pub struct Spent {
 }
 
 /// All buckets of a gate.
-#[derive(Debug)]
 pub struct Limits {
     buckets_max: usize,
+    uptime: Uptime,
+    tables: Mutex<Tables>,
 }
 
 impl Limits {
-    /// A table of at most `buckets_max` buckets.
+    /// A table of at most `buckets_max` buckets, besides at most 256 overflow buckets.
     pub fn new(buckets_max: usize) -> Self {
-        Self { buckets_max }
+        let tables =
+            Tables { own: Table::new(buckets_max), overflow: Table::new(OVERFLOW_BUCKETS_MAX) };
+        Self { buckets_max, uptime: Uptime::default(), tables: Mutex::new(tables) }
     }
 
     /// Takes one event from every bucket in `keys`, or from none: the first empty bucket refuses.
-    /// `uptime` is monotonic time since the program started.
+    /// A key that stands twice in `keys` pays twice. `uptime` is monotonic time since the program
+    /// started; a value below an earlier one counts as the earlier one.
     pub fn spend(&self, keys: &[BucketKey], uptime: Duration) -> Result<(), (BucketKey, Spent)> {
-        let _ = (keys, uptime, self.buckets_max);
+        // A panic while the lock was held can only have left too little in a bucket.
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let now_ns = self.uptime.advance(uptime);
+        let mut taken: Vec<Taken> = Vec::with_capacity(keys.len());
+        for key in keys {
+            match tables.take(key, &self.uptime, now_ns) {
+                Ok(one) => taken.push(one),
+                Err(spent) => {
+                    for one in taken.into_iter().rev() {
+                        tables.give_back(&one);
+                    }
+                    return Err((key.clone(), spent));
+                }
+            }
+        }
         Ok(())
+    }
+}
+
+impl fmt::Debug for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limits").field("buckets_max", &self.buckets_max).finish_non_exhaustive()
+    }
+}
+
+/// The tables under one lock: what is taken from several buckets is taken at one instant.
+struct Tables {
+    own: Table,
+    overflow: Table,
+}
+
+/// One event taken from one bucket, and how to undo it.
+struct Taken {
+    bucket: Arc<Bucket>,
+    overflow: bool,
+    level_before: u64,
+}
+
+impl Tables {
+    fn take(&mut self, key: &BucketKey, uptime: &Uptime, now_ns: u64) -> Result<Taken, Spent> {
+        let Some(quota) = quota(key.rate, key.burst) else {
+            return Err(Spent { retry_after: None });
+        };
+        if let Some(bucket) = self.own.get(key) {
+            return self.own.take(bucket, false, uptime);
+        }
+        let shared = BucketKey { key: Box::default(), ..key.clone() };
+        if self.own.make_room(now_ns) {
+            // While the overflow bucket is below its brim, this key may be among those that
+            // emptied it: it goes on from there.
+            let full_ns = self.overflow.get(&shared).map_or(now_ns, |bucket| bucket.full_ns());
+            let bucket = self.own.insert(key.clone(), Bucket::new(quota, uptime, full_ns));
+            return self.own.take(bucket, false, uptime);
+        }
+        if let Some(bucket) = self.overflow.get(&shared) {
+            return self.overflow.take(bucket, true, uptime);
+        }
+        if self.overflow.make_room(now_ns) {
+            let bucket = self.overflow.insert(shared, Bucket::new(quota, uptime, now_ns));
+            return self.overflow.take(bucket, true, uptime);
+        }
+        Err(Spent { retry_after: self.overflow.next_full(now_ns) })
+    }
+
+    fn give_back(&mut self, taken: &Taken) {
+        let table = if taken.overflow { &mut self.overflow } else { &mut self.own };
+        table.set_level(&taken.bucket, taken.level_before);
+    }
+}
+
+/// Buckets by name, and in the order in which they will be full again.
+struct Table {
+    buckets_max: usize,
+    by_key: HashMap<Arc<BucketKey>, Arc<Bucket>>,
+    /// Key: when the bucket is full (ns of uptime), then which was made first.
+    by_full: BTreeMap<(u64, u64), Arc<BucketKey>>,
+    made: u64,
+}
+
+impl Table {
+    fn new(buckets_max: usize) -> Self {
+        Self { buckets_max, by_key: HashMap::new(), by_full: BTreeMap::new(), made: 0 }
+    }
+
+    fn get(&self, key: &BucketKey) -> Option<Arc<Bucket>> {
+        self.by_key.get(key).cloned()
+    }
+
+    /// Whether one more bucket fits, once a full one has left if need be.
+    fn make_room(&mut self, now_ns: u64) -> bool {
+        if self.by_key.len() < self.buckets_max {
+            return true;
+        }
+        match self.by_full.first_key_value() {
+            Some(((full_ns, _), _)) if *full_ns <= now_ns => {}
+            _ => return false,
+        }
+        if let Some((_, key)) = self.by_full.pop_first() {
+            self.by_key.remove(&key);
+        }
+        self.by_key.len() < self.buckets_max
+    }
+
+    fn insert(&mut self, key: BucketKey, mut bucket: Bucket) -> Arc<Bucket> {
+        self.made = self.made.wrapping_add(1);
+        bucket.made = self.made;
+        let (key, bucket) = (Arc::new(key), Arc::new(bucket));
+        self.by_full.insert(bucket.order(), Arc::clone(&key));
+        self.by_key.insert(key, Arc::clone(&bucket));
+        bucket
+    }
+
+    fn take(&mut self, bucket: Arc<Bucket>, overflow: bool, now: &Uptime) -> Result<Taken, Spent> {
+        let level_before = bucket.level.get();
+        let order_before = bucket.order();
+        match bucket.limiter.check() {
+            Ok(()) => {
+                if let Some(key) = self.by_full.remove(&order_before) {
+                    self.by_full.insert(bucket.order(), key);
+                }
+                Ok(Taken { bucket, overflow, level_before })
+            }
+            Err(until) => Err(Spent { retry_after: Some(until.wait_time_from(now.now())) }),
+        }
+    }
+
+    fn set_level(&mut self, bucket: &Bucket, level: u64) {
+        let key = self.by_full.remove(&bucket.order());
+        bucket.level.set(level);
+        if let Some(key) = key {
+            self.by_full.insert(bucket.order(), key);
+        }
+    }
+
+    /// How long until some bucket is full.
+    fn next_full(&self, now_ns: u64) -> Option<Duration> {
+        let ((full_ns, _), _) = self.by_full.first_key_value()?;
+        Some(Duration::from_nanos(full_ns.saturating_sub(now_ns)))
+    }
+}
+
+/// One bucket: governor's algorithm (GCRA) over a level that can be put back.
+struct Bucket {
+    limiter: RateLimiter<NotKeyed, Level, Uptime, NoOpMiddleware<Nanos>>,
+    level: Level,
+    /// The uptime at its birth, ns: where its level counts from.
+    start_ns: u64,
+    made: u64,
+}
+
+impl Bucket {
+    /// A bucket that is full again at `full_ns` of uptime.
+    fn new(quota: Quota, uptime: &Uptime, full_ns: u64) -> Self {
+        let start_ns = uptime.now().as_u64();
+        let level = Level::default();
+        level.set(full_ns.saturating_sub(start_ns));
+        let limiter = RateLimiter::new(quota, level.clone(), uptime.clone());
+        Self { limiter, level, start_ns, made: 0 }
+    }
+
+    /// When it is, or was, full again: uptime, ns.
+    fn full_ns(&self) -> u64 {
+        self.start_ns.saturating_add(self.level.get())
+    }
+
+    fn order(&self) -> (u64, u64) {
+        (self.full_ns(), self.made)
+    }
+}
+
+/// How many ns after its bucket's birth the bucket is full again, GCRA's theoretical arrival
+/// time; 0 for a bucket never taken from. Governor's own store cannot be read or put back, so
+/// this one stands in for it. Written only under the lock of the tables.
+#[derive(Clone, Default)]
+struct Level(Arc<AtomicU64>);
+
+impl Level {
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, level: u64) {
+        self.0.store(level, Ordering::Relaxed);
+    }
+}
+
+impl StateStore for Level {
+    type Key = NotKeyed;
+
+    fn measure_and_replace<T, F, E>(&self, _key: &NotKeyed, f: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let level = Some(self.get()).filter(|level| *level != 0).map(Nanos::new);
+        let (value, next) = f(level)?;
+        self.set(next.as_u64());
+        Ok(value)
+    }
+}
+
+/// The latest time handed in, ns since the program started; never goes back.
+#[derive(Clone, Default)]
+struct Uptime(Arc<AtomicU64>);
+
+impl Uptime {
+    /// Moves on to `uptime`, unless that lies in the past, and says where it stands.
+    fn advance(&self, uptime: Duration) -> u64 {
+        let ns = u64::try_from(uptime.as_nanos()).unwrap_or(u64::MAX).min(TIME_NS_MAX);
+        self.0.fetch_max(ns, Ordering::Relaxed).max(ns)
+    }
+}
+
+impl Clock for Uptime {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        Nanos::new(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// Governor's form of `rate` and `burst`, rounded to the strict side; absent for a bucket that is
+/// always empty: a rate or a burst of 0, or a period of 0, which means nothing.
+fn quota(rate: Rate, burst: u32) -> Option<Quota> {
+    let period_ns = u64::try_from(rate.period.as_nanos()).unwrap_or(u64::MAX);
+    if period_ns == 0 || burst == 0 {
+        return None;
+    }
+    let interval_ns = match rate.count {
+        0 => return None,
+        count => period_ns.div_ceil(u64::from(count)).clamp(1, TIME_NS_MAX),
+    };
+    // A burst that would take longer than the arithmetic reaches to come back is cut.
+    let reach = TIME_NS_MAX.checked_div(interval_ns)?.saturating_add(1);
+    let burst = u32::try_from(reach).map_or(burst, |reach| burst.min(reach));
+    let quota = Quota::with_period(Duration::from_nanos(interval_ns))?;
+    Some(quota.allow_burst(NonZeroU32::new(burst)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotas_are_rounded_to_the_strict_side() {
+        let quota_of = |count, period, burst| quota(Rate { count, period }, burst);
+        let second = Duration::from_secs(1);
+        for nothing in [
+            quota_of(0, second, 5),
+            quota_of(5, second, 0),
+            quota_of(5, Duration::ZERO, 5),
+            quota_of(0, Duration::ZERO, 0),
+        ] {
+            assert_eq!(nothing, None);
+        }
+        let interval = |count, period| quota_of(count, period, 1).unwrap().replenish_interval();
+        assert_eq!(interval(3, second), Duration::from_nanos(333_333_334));
+        assert_eq!(interval(600_000_000, second), Duration::from_nanos(2));
+        assert_eq!(interval(u32::MAX, second), Duration::from_nanos(1));
+        assert_eq!(interval(1, Duration::MAX), Duration::from_nanos(TIME_NS_MAX));
+        let burst = |period| quota_of(1, period, u32::MAX).unwrap().burst_size().get();
+        assert_eq!(burst(Duration::from_nanos(1)), u32::MAX);
+        assert_eq!(burst(Duration::MAX), 2);
+    }
+
+    #[test]
+    fn the_clock_never_goes_back() {
+        let clock = Uptime::default();
+        for (handed_in, stands_at) in [(5, 5), (3, 5), (9, 9), (0, 9)] {
+            assert_eq!(clock.advance(Duration::from_nanos(handed_in)), stands_at);
+        }
+        assert_eq!(clock.advance(Duration::MAX), TIME_NS_MAX);
     }
 }

@@ -1,14 +1,17 @@
 //! The gate: what may pass, decided on values.
 //!
 //! Nothing here opens a socket, reads a clock, a file or the environment, spawns a task or writes
-//! a log: bytes and [`step::Now`] come in, a [`step::Step`] goes out. The edges call it; it calls
-//! nobody. Modules are declared in the order a frame meets them, and each uses only those above.
+//! a log: bytes and [`record::Now`] come in, a [`step::Step`] goes out. The edges call it; it
+//! calls nobody. Modules are declared in the order a frame meets them, and each uses only those
+//! above.
 
 pub mod document;
 pub mod frame;
 pub mod pack;
-pub mod access;
 pub mod operation;
+pub mod access;
+pub mod method;
+pub mod headers;
 pub mod decision;
 pub mod pdp;
 pub mod rego;
@@ -16,4 +19,7 @@ pub mod limit;
 pub mod inspect;
 pub mod record;
 pub mod step;
+pub mod refusal;
+pub mod protected;
+pub mod arguments;
 pub mod session;

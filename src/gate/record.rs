@@ -204,8 +204,6 @@ pub struct DecisionFacts {
     pub policy: Arc<str>,
     /// `strict`, `compiled`, `none`.
     pub engine: &'static str,
-    /// Time spent on deciding, µs.
-    pub micros: u64,
 }
 
 /// The protocol around the frame.
@@ -385,9 +383,11 @@ impl Finding {
                 (&["MCP02:2025"], &["ASI02", "ASI03"]),
                 &["AML.T0053"],
             ),
-            Self::ApprovalRequested => {
-                tags(("L7", L7, &["L7/Agent Tool Misuse"]), (&["MCP02:2025"], &["ASI09", "ASI02"]), &[])
-            }
+            Self::ApprovalRequested => tags(
+                ("L7", L7, &["L7/Agent Tool Misuse"]),
+                (&["MCP02:2025"], &["ASI09", "ASI02"]),
+                &[],
+            ),
             Self::RateLimited => tags(
                 (
                     "L4",
@@ -436,7 +436,9 @@ impl Finding {
                 (&[], &["ASI08"]),
                 &[],
             ),
-            Self::ToolsHidden => tags(("L7", L7, &["L7/Agent Tool Misuse"]), (&["MCP02:2025"], &["ASI02"]), &[]),
+            Self::ToolsHidden => {
+                tags(("L7", L7, &["L7/Agent Tool Misuse"]), (&["MCP02:2025"], &["ASI02"]), &[])
+            }
             Self::UnsolicitedAnswer => tags(
                 ("L3", L3, &["L3/Input Validation Attacks", "L7/Agent Impersonation"]),
                 (&["MCP06:2025"], &["ASI07"]),

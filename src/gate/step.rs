@@ -195,6 +195,8 @@ pub struct Unkept {
 pub struct Unrecorded {
     /// Why, for the operator.
     pub cause: Unkept,
+    /// The call that will not happen: hand it to `Session::forget`.
+    pub call: Option<CallId>,
     /// For the client.
     pub refusal: Option<Released>,
 }
@@ -204,13 +206,26 @@ pub struct Unrecorded {
 #[derive(Debug)]
 pub struct Step {
     record: AuditRecord,
+    also: Option<AuditRecord>,
     act: Act,
     refusal: Option<Released>,
 }
 
 impl Step {
-    pub(in crate::gate) fn new(record: AuditRecord, act: Act, refusal: Option<Released>) -> Self {
-        Self { record, act, refusal }
+    pub(in crate::gate) fn new(record: AuditRecord, act: Act) -> Self {
+        Self { record, also: None, act, refusal: None }
+    }
+
+    /// What the client is told if no record can be kept.
+    pub(in crate::gate) fn or_else(mut self, refusal: Released) -> Self {
+        self.refusal = Some(refusal);
+        self
+    }
+
+    /// A second record that must be kept too.
+    pub(in crate::gate) fn and(mut self, also: AuditRecord) -> Self {
+        self.also = Some(also);
+        self
     }
 
     /// What will be recorded.
@@ -220,9 +235,13 @@ impl Step {
 
     /// Keeps the record and gives the act, or no act.
     pub fn record(self, sink: &dyn AuditSink) -> Result<Act, Unrecorded> {
-        match sink.keep(&self.record) {
+        let kept = sink.keep(&self.record).and_then(|()| match &self.also {
+            Some(also) => sink.keep(also),
+            None => Ok(()),
+        });
+        match kept {
             Ok(()) => Ok(self.act),
-            Err(cause) => Err(Unrecorded { cause, refusal: self.refusal }),
+            Err(cause) => Err(Unrecorded { cause, call: self.record.call, refusal: self.refusal }),
         }
     }
 }

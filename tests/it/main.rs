@@ -1,5 +1,10 @@
 //! The one integration binary: one link for all of them.
 
+mod config;
+mod firewall;
 mod frames;
+mod limits;
 mod packs;
 mod reload;
+mod sim;
+mod threats;

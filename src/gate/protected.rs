@@ -1,0 +1,92 @@
+//! A protected server and what its lists have taught us about its tools.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::access::Server;
+use super::document::{Kind, Value};
+use super::inspect::Page;
+
+/// How a refusal by policy looks to the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalForm {
+    /// A JSON-RPC error.
+    Error,
+    /// For `tools/call`, a tool result with `isError: true` that a model can read.
+    ToolResult,
+}
+
+/// A tool as it was last listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Definition {
+    /// `sha256:<hex>` of its canonical form.
+    pub digest: Box<str>,
+    /// `x-mcp-header` annotations of its input schema: lower-case header suffix and RFC 6901
+    /// pointer below the arguments (2026-07-28, Streamable HTTP "Parameter Headers").
+    pub parameters: Vec<(Box<str>, Box<str>)>,
+}
+
+/// A protected server; shared by its sessions.
+#[derive(Debug)]
+pub struct Protected {
+    /// What policy sees.
+    pub facts: Server,
+    /// How refusals look.
+    pub refusal: RefusalForm,
+    tools: RwLock<HashMap<Box<str>, Arc<Definition>>>,
+}
+
+impl Protected {
+    /// Tools remembered at most; a server with more is still enforced, by name and pack.
+    pub const TOOLS_MAX: usize = 4096;
+    /// Annotations of one tool at most.
+    const PARAMETERS_MAX: usize = 64;
+
+    /// A server of which nothing has been learnt.
+    pub fn new(facts: Server, refusal: RefusalForm) -> Self {
+        Self { facts, refusal, tools: RwLock::new(HashMap::new()) }
+    }
+
+    /// `tool` as it was last listed.
+    pub fn definition(&self, tool: &str) -> Option<Arc<Definition>> {
+        self.tools.read().unwrap_or_else(PoisonError::into_inner).get(tool).cloned()
+    }
+
+    /// Remembers a page of tools that passed.
+    pub fn learn(&self, page: &Page<'_>) {
+        let mut tools = self.tools.write().unwrap_or_else(PoisonError::into_inner);
+        for entry in &page.entries {
+            if tools.len() >= Self::TOOLS_MAX && !tools.contains_key(entry.name) {
+                continue;
+            }
+            if tools.get(entry.name).is_some_and(|known| known.digest == entry.digest) {
+                continue;
+            }
+            let mut parameters = Vec::new();
+            if let Some(schema) = entry.value.get("inputSchema") {
+                annotations(schema, &mut String::new(), &mut parameters);
+            }
+            let definition = Definition { digest: entry.digest.clone(), parameters };
+            tools.insert(entry.name.into(), Arc::new(definition));
+        }
+    }
+}
+
+/// Collects annotations along a pure chain of `properties`, as the specification allows them.
+fn annotations(schema: Value<'_>, at: &mut String, found: &mut Vec<(Box<str>, Box<str>)>) {
+    let Some(properties) = schema.get("properties") else { return };
+    for (name, property) in properties.members() {
+        let Some(name) = name.as_str() else { continue };
+        if property.kind() != Kind::Object || found.len() >= Protected::PARAMETERS_MAX {
+            continue;
+        }
+        let length = at.len();
+        at.push('/');
+        at.push_str(&name.replace('~', "~0").replace('/', "~1"));
+        if let Some(header) = property.get("x-mcp-header").and_then(Value::as_str) {
+            found.push((header.to_ascii_lowercase().into(), at.as_str().into()));
+        }
+        annotations(property, at, found);
+        at.truncate(length);
+    }
+}

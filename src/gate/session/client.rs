@@ -1,0 +1,450 @@
+//! The way up: a frame of the client, from bytes to the step that forwards or refuses it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::gate::access::{Action, Direction, Era, Server, Transport};
+use crate::gate::arguments;
+use crate::gate::decision::{Decision, Effect, Obligation, Origin, Reason};
+use crate::gate::document::Value;
+use crate::gate::frame::{Frame, Id, Malformed, Message, Sender};
+use crate::gate::headers;
+use crate::gate::limit::BucketKey;
+use crate::gate::pack;
+use crate::gate::pdp::ListEntry;
+use crate::gate::protected::{Definition, RefusalForm};
+use crate::gate::record::{
+    AuditRecord, CallId, DecisionFacts, Event, Finding, Now, Outcome, ReasonFacts, micros,
+};
+use crate::gate::refusal::{Addressee, Refusal, malformed_place};
+use crate::gate::step::{Act, Dispatch, Permitted, Routing, Step};
+use crate::gate::{access::Resource, decision::Listing, operation::Operation};
+
+use super::question::{Question, client_of, protocol_of};
+use super::{Arrival, Call, Facts, Gate, Session, id_text};
+
+/// A permit whose obligations are discharged.
+pub(super) struct Discharged {
+    pub(super) body: Bytes,
+    pub(super) obligations: Vec<Box<str>>,
+}
+
+/// Something the gate refuses, and why.
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    pub(super) reasons: Vec<Reason>,
+}
+
+impl Session {
+    /// A message from the client. The act is `Forward`, `Deliver` (a refusal) or `Drop`.
+    pub fn client_frame(&mut self, gate: &Gate, arrival: Arrival, now: Now) -> Step {
+        let call = gate.next_call();
+        let Arrival { raw, headers, traceparent } = arrival;
+        let frame = match Frame::read(raw.clone(), Sender::Client, &gate.config.frame) {
+            Ok(frame) => frame,
+            Err(malformed) => return self.refuse_unread(gate, &raw, malformed, &call, now),
+        };
+        let protocol = protocol_of(self.protocol, &frame, headers.as_ref());
+        self.protocol = protocol;
+        if let Some(client) = client_of(&frame) {
+            self.client = Some(client);
+        }
+        let (id, name) = match frame.message() {
+            Message::Request { id, method } => (Some(id), &**method),
+            Message::Notification { method } => (None, &**method),
+            Message::Result { id } => {
+                return self.client_answers(gate, &frame, Some(id), &call, now);
+            }
+            Message::Error { id, .. } => {
+                return self.client_answers(gate, &frame, id.as_ref(), &call, now);
+            }
+        };
+        let definition = called_tool(&frame, name).and_then(|tool| self.server.definition(tool));
+        let question = Question::of(
+            self,
+            &frame,
+            name,
+            (Direction::ToServer, protocol),
+            definition.as_deref(),
+        );
+        let mut facts = question.facts(&call);
+        if facts.trace_id.is_none() {
+            let trace = traceparent.as_deref().and_then(super::question::Trace::parse);
+            facts.trace_id = trace.map(|trace| trace.trace_id.into());
+            facts.parent_span_id = trace.map(|trace| trace.span_id.into());
+        }
+        let asked = Asking { gate, frame: &frame, id, facts, now };
+
+        if let Some(headers) = &headers {
+            let parameters = definition.as_deref().map_or(&[][..], |tool| &tool.parameters);
+            let checked =
+                headers::check(&frame, headers, protocol.era, question.method, parameters);
+            if let Err(mismatch) = checked {
+                return self.refuse(&asked, &Refusal::Headers(mismatch), None);
+            }
+        }
+        if id.is_some_and(|id| self.ids.contains_key(id)) {
+            return self.refuse(&asked, &Refusal::DuplicateId, None);
+        }
+        if self.calls.len() >= gate.config.in_flight_max {
+            return self.refuse(&asked, &Refusal::Busy, None);
+        }
+
+        let decision = gate.policy().decide(&question.request(self, now));
+        let (body, verdict) = match discharge(gate, &question, &decision, now) {
+            Ok(Discharged { body, obligations }) => (body, facts_of(&decision, true, obligations)),
+            Err(refused) if gate.observes() => {
+                (frame.document().raw().clone(), verdict_of(&decision, &refused, false))
+            }
+            Err(refused) => {
+                let verdict = verdict_of(&decision, &refused, true);
+                let refusal = self.disguise(gate, &question, refused.refusal, now);
+                let finding =
+                    refusal.finding().unwrap_or_else(|| pin_finding(&self.server.facts, &question));
+                return self.refuse(&asked, &refusal, Some((verdict, Some(finding))));
+            }
+        };
+        let routing = routing_of(&question, definition.as_deref(), &body, gate);
+        self.forward(&asked, &question, verdict, (body, routing))
+    }
+
+    /// A tool that policy hides answers like one that does not exist, and so does a method.
+    fn disguise(
+        &self,
+        gate: &Gate,
+        question: &Question<'_>,
+        refusal: Refusal,
+        now: Now,
+    ) -> Refusal {
+        if refusal != Refusal::Denied {
+            return refusal;
+        }
+        if question.action() == Action::Unknown {
+            return Refusal::UnknownMethod;
+        }
+        let Resource::Tool { name, definition, .. } = question.resource else { return refusal };
+        let mut request = question.request(self, now);
+        request.method = "tools/list";
+        request.action = Action::ListTools;
+        request.resource = Resource::Whole;
+        request.params = None;
+        request.operation = Operation::of_method(pack::Effect::Read);
+        let entry = ListEntry {
+            name,
+            operation: Some(Operation::of_tool(self.server.facts.pack.as_deref(), name)),
+            digest: definition.unwrap_or_default(),
+            definition: None,
+        };
+        match gate.policy().list(&request, &[entry]) {
+            Listing::Hide { names, .. } if names.iter().any(|hidden| **hidden == *name) => {
+                Refusal::UnknownTool(name.into())
+            }
+            Listing::Hide { .. } | Listing::Withhold { .. } => refusal,
+        }
+    }
+
+    /// The one way to a `Forward`: in-flight entry, record, permitted message.
+    fn forward(
+        &mut self,
+        asked: &Asking<'_>,
+        question: &Question<'_>,
+        verdict: DecisionFacts,
+        (body, routing): (Bytes, Routing),
+    ) -> Step {
+        let call = Arc::clone(&asked.facts.call);
+        let mut record = self.base(Event::Intent, &asked.facts, asked.now);
+        asked.weigh(&mut record);
+        record.decision = Some(verdict);
+        let cancelled = self.cancels(asked);
+        self.track(Call {
+            id: asked.id.cloned(),
+            started: asked.now.uptime,
+            facts: asked.facts.clone(),
+            list: question.method.and_then(|method| method.list),
+            initialize: question.action() == Action::Initialize,
+        });
+        let unrecorded = Refusal::Unrecorded.released(asked.addressee());
+        let permitted =
+            Permitted::assertion(Dispatch::Message, body, asked.id.cloned(), call, routing);
+        let step = Step::new(record, Act::Forward(permitted)).or_else(unrecorded);
+        match cancelled {
+            Some(also) => step.and(also),
+            None => step,
+        }
+    }
+
+    /// A cancellation ends the request that it names: its answer, if one still comes, is late.
+    fn cancels(&mut self, asked: &Asking<'_>) -> Option<AuditRecord> {
+        if asked.facts.method.as_deref() != Some("notifications/cancelled") {
+            return None;
+        }
+        let entry = self.settle_id(&named_id(asked.frame, "requestId")?)?;
+        Some(self.outcome(&entry, Outcome::Cancelled, asked.now))
+    }
+
+    fn refuse(
+        &mut self,
+        asked: &Asking<'_>,
+        refusal: &Refusal,
+        verdict: Option<(DecisionFacts, Option<Finding>)>,
+    ) -> Step {
+        let mut record = self.base(Event::Denial, &asked.facts, asked.now);
+        asked.weigh(&mut record);
+        let (verdict, finding) =
+            verdict.unwrap_or_else(|| (asked.gate.refused(refusal, None), refusal.finding()));
+        record.decision = Some(verdict);
+        if let Some(finding) = finding {
+            record = record.with_finding(finding);
+        }
+        let mut to = asked.addressee();
+        to.tool_result = self.server.refusal == RefusalForm::ToolResult
+            && asked.facts.method.as_deref() == Some("tools/call");
+        self.refusal_step(record, refusal, to)
+    }
+
+    /// A refusal goes to whoever waits for it: nobody waits for a notification's answer on
+    /// stdio, on HTTP its POST is answered with a status.
+    fn refusal_step(&self, record: AuditRecord, refusal: &Refusal, to: Addressee<'_>) -> Step {
+        let unrecorded = Refusal::Unrecorded.released(to);
+        if to.id.is_none() && self.protocol.transport == Transport::Stdio {
+            return Step::new(record, Act::Drop);
+        }
+        Step::new(record, Act::Deliver(refusal.released(to))).or_else(unrecorded)
+    }
+
+    fn refuse_unread(
+        &mut self,
+        gate: &Gate,
+        raw: &Bytes,
+        malformed: Malformed,
+        call: &CallId,
+        now: Now,
+    ) -> Step {
+        let facts = Facts::bare(call, Direction::ToServer, self.protocol);
+        let mut record = self.base(Event::Denial, &facts, now);
+        record.bytes = u64::try_from(raw.len()).ok();
+        record.digest = Some(gate.digest(raw));
+        let place = malformed_place(&malformed, Direction::ToServer);
+        let refusal = Refusal::Malformed(malformed);
+        record.decision = Some(gate.refused(&refusal, Some(place)));
+        let to = self.addressee(None, call);
+        // JSON-RPC 2.0 §5: what could not be read is answered under a null id.
+        Step::new(record.with_finding(Finding::MalformedFrame), Act::Deliver(refusal.released(to)))
+            .or_else(Refusal::Unrecorded.released(to))
+    }
+
+    /// The client answers a request of the server. Only an outstanding one may be answered
+    /// (P14); modern clients have none (2026-07-28 forbids client responses).
+    fn client_answers(
+        &mut self,
+        gate: &Gate,
+        frame: &Frame,
+        id: Option<&Id>,
+        call: &CallId,
+        now: Now,
+    ) -> Step {
+        let Some(asked) = id.and_then(|id| self.asked.remove(id)) else {
+            let facts = Facts::bare(call, Direction::ToServer, self.protocol);
+            let mut record = self.base(Event::Denial, &facts, now);
+            record.bytes = u64::try_from(frame.document().raw().len()).ok();
+            record.id = id.map(id_text);
+            record.decision = Some(gate.refused(&Refusal::Unsolicited, None));
+            let record = record.with_finding(Finding::UnsolicitedAnswer);
+            let to = self.addressee(None, call);
+            return self.refusal_step(record, &Refusal::Unsolicited, to);
+        };
+        let outcome = match frame.message() {
+            Message::Error { .. } => Outcome::Error,
+            Message::Request { .. } | Message::Notification { .. } | Message::Result { .. } => {
+                Outcome::Ok
+            }
+        };
+        let mut record = self.base(Event::Outcome, &asked.facts, now);
+        record.id = id.map(id_text);
+        record.outcome = Some(outcome);
+        record.duration_us = Some(micros(now.uptime.saturating_sub(asked.started)));
+        record.bytes = u64::try_from(frame.document().raw().len()).ok();
+        record.digest = Some(gate.digest(frame.document().raw()));
+        let to = self.addressee(None, call);
+        let unrecorded = Refusal::Unrecorded.released(to);
+        let permitted = Permitted::assertion(
+            Dispatch::Message,
+            frame.document().raw().clone(),
+            None,
+            asked.facts.call,
+            Routing::default(),
+        );
+        Step::new(record, Act::Forward(permitted)).or_else(unrecorded)
+    }
+}
+
+/// Limits first, so that a flood reaches neither a person nor the server; then arguments;
+/// approval last.
+pub(super) fn discharge(
+    gate: &Gate,
+    question: &Question<'_>,
+    decision: &Decision,
+    now: Now,
+) -> Result<Discharged, Refused> {
+    if decision.effect == Effect::Deny {
+        return Err(Refused { refusal: Refusal::Denied, reasons: Vec::new() });
+    }
+    let mut buckets = Vec::new();
+    let mut obligations = Vec::new();
+    for obligation in &decision.obligations {
+        if let Obligation::Limit { code, key, rate, burst } = obligation {
+            obligations.push(format!("limit:{code}").into());
+            buckets.push(BucketKey {
+                code: code.clone(),
+                key: key.clone(),
+                rate: *rate,
+                burst: *burst,
+            });
+        }
+    }
+    if let Err((bucket, spent)) = gate.limits.spend(&buckets, now.uptime) {
+        return Err(Refused {
+            refusal: Refusal::Limited(spent.retry_after),
+            reasons: vec![reason(&bucket.code, "the rate limit is spent", Origin::Limited)],
+        });
+    }
+    let mut body = question.frame.document().raw().clone();
+    for obligation in &decision.obligations {
+        if let Obligation::Set { pointer, value } = obligation {
+            let limits = &gate.config.frame.document;
+            body = arguments::set(&body, pointer, value, limits).map_err(|_| Refused {
+                refusal: Refusal::Denied,
+                reasons: vec![reason(
+                    "unsettable",
+                    &format!("`{pointer}` cannot be set in this call"),
+                    Origin::Undischarged,
+                )],
+            })?;
+            obligations.push(format!("set:{pointer}").into());
+        }
+    }
+    for obligation in &decision.obligations {
+        if let Obligation::Hold { code, message, .. } = obligation {
+            return Err(Refused {
+                refusal: Refusal::ApprovalRequired,
+                reasons: vec![reason(code, message, Origin::Undischarged)],
+            });
+        }
+    }
+    Ok(Discharged { body, obligations })
+}
+
+/// What every step about one client frame needs.
+struct Asking<'a> {
+    gate: &'a Gate,
+    frame: &'a Frame,
+    id: Option<&'a Id>,
+    facts: Facts,
+    now: Now,
+}
+
+impl Asking<'_> {
+    fn addressee(&self) -> Addressee<'_> {
+        Addressee {
+            id: self.id,
+            decision_id: &self.facts.call,
+            era: self.facts.protocol.era,
+            tool_result: false,
+        }
+    }
+
+    fn weigh(&self, record: &mut AuditRecord) {
+        let raw = self.frame.document().raw();
+        record.id = self.id.map(id_text);
+        record.bytes = u64::try_from(raw.len()).ok();
+        record.digest = Some(self.gate.digest(raw));
+    }
+}
+
+fn reason(code: &str, message: &str, origin: Origin) -> Reason {
+    Reason { code: code.into(), message: message.into(), origin }
+}
+
+pub(super) fn facts_of(
+    decision: &Decision,
+    enforced: bool,
+    obligations: Vec<Box<str>>,
+) -> DecisionFacts {
+    DecisionFacts {
+        effect: match decision.effect {
+            Effect::Permit => "permit",
+            Effect::Deny => "deny",
+        },
+        enforced,
+        reasons: decision.reasons.iter().map(ReasonFacts::from).collect(),
+        obligations,
+        policy: Arc::clone(&decision.revision),
+        engine: decision.engine.as_str(),
+    }
+}
+
+/// The decision as it came out: a permit with an obligation not discharged is a denial.
+pub(super) fn verdict_of(decision: &Decision, refused: &Refused, enforced: bool) -> DecisionFacts {
+    let mut verdict = facts_of(decision, enforced, Vec::new());
+    verdict.effect = "deny";
+    // The undischarged obligation is what refused; the permitting rules follow it.
+    let mut reasons: Vec<_> = refused.reasons.iter().map(ReasonFacts::from).collect();
+    reasons.append(&mut verdict.reasons);
+    verdict.reasons = reasons;
+    verdict
+}
+
+/// A denied call that reaches beyond the pin is that, whatever rule said no.
+fn pin_finding(server: &Server, question: &Question<'_>) -> Finding {
+    let Resource::Tool { .. } = question.resource else { return Finding::ToolDenied };
+    let operation = &question.operation;
+    let outside = server.environment.as_ref().is_some_and(|pin| {
+        operation.effect != pack::Effect::Read
+            && operation.environments.iter().any(|environment| environment != pin)
+    });
+    if outside { Finding::EnvPinViolation } else { Finding::ToolDenied }
+}
+
+fn called_tool<'a>(frame: &'a Frame, method: &str) -> Option<&'a str> {
+    if method != "tools/call" {
+        return None;
+    }
+    frame.params()?.get("name")?.as_str()
+}
+
+/// The request id that a notification's `params` names under `member`.
+pub(super) fn named_id(frame: &Frame, member: &str) -> Option<Id> {
+    let value: Value<'_> = frame.params()?.get(member)?;
+    value.as_i64().map(Id::Number).or_else(|| value.as_str().map(|text| Id::Text(text.into())))
+}
+
+/// What the transport must say about the message; parameter headers are recomputed only where an
+/// argument was set.
+fn routing_of(
+    question: &Question<'_>,
+    definition: Option<&Definition>,
+    body: &Bytes,
+    gate: &Gate,
+) -> Routing {
+    let name = question.method.and_then(|method| headers::mirrored_name(question.frame, method));
+    let mut routing = Routing {
+        method: Some(question.name.into()),
+        name: name.map(Into::into),
+        params: Vec::new(),
+    };
+    let unchanged = body.as_ptr() == question.frame.document().raw().as_ptr();
+    let modern = question.protocol.era == Era::Modern;
+    let (false, true, Some(definition)) = (unchanged, modern, definition) else { return routing };
+    let Ok(frame) = Frame::read(body.clone(), Sender::Client, &gate.config.frame) else {
+        return routing;
+    };
+    let arguments = frame.params().and_then(|params| params.get("arguments"));
+    for (suffix, pointer) in &definition.parameters {
+        let value = arguments
+            .and_then(|arguments| arguments.pointer(pointer))
+            .and_then(headers::encode_argument);
+        routing.params.push((format!("mcp-param-{suffix}").into(), value));
+    }
+    routing
+}

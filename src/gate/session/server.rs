@@ -1,0 +1,376 @@
+//! The way down: a frame of the server, from bytes to the step that delivers or withholds it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::gate::access::{AccessRequest, Action, Direction, Era, Resource, Revision};
+use crate::gate::decision::Listing;
+use crate::gate::document::Value;
+use crate::gate::frame::{Frame, Id, Message, Sender};
+use crate::gate::inspect::{Page, edited, private_scope};
+use crate::gate::method::List;
+use crate::gate::operation::Operation;
+use crate::gate::pack;
+use crate::gate::pdp::ListEntry;
+use crate::gate::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
+use crate::gate::refusal::{Addressee, Refusal, malformed_place};
+use crate::gate::step::{Act, Dispatch, Permitted, Released, Routing, Status, Step};
+
+use super::client::{Refused, discharge, facts_of, named_id, verdict_of};
+use super::question::{Question, wall_time};
+use super::{Asked, Call, Facts, Gate, Session, id_text};
+
+impl Session {
+    /// A message from the server that came outside any exchange: on the legacy GET stream, or
+    /// from a child process. The act is `Deliver`, `Drop`, or `Forward` (our refusal of the
+    /// server's own request, which goes back to the server).
+    pub fn server_frame(&mut self, gate: &Gate, raw: &Bytes, now: Now) -> Step {
+        self.server_message(gate, None, raw, now)
+    }
+
+    /// A message from the server in the exchange of `call` (its HTTP answer, or an event of its
+    /// stream): the only answer that may come here is that call's.
+    pub fn server_answer(&mut self, gate: &Gate, call: &CallId, raw: &Bytes, now: Now) -> Step {
+        self.server_message(gate, Some(call), raw, now)
+    }
+
+    fn server_message(
+        &mut self,
+        gate: &Gate,
+        within: Option<&CallId>,
+        raw: &Bytes,
+        now: Now,
+    ) -> Step {
+        let frame = match Frame::read(raw.clone(), Sender::Server, &gate.config.frame) {
+            Ok(frame) => frame,
+            Err(malformed) => {
+                let place = malformed_place(&malformed, Direction::ToClient);
+                return self.withhold(
+                    gate,
+                    within,
+                    raw,
+                    (Refusal::Malformed(malformed), place),
+                    now,
+                );
+            }
+        };
+        match frame.message() {
+            Message::Result { id } => self.server_answers(gate, &frame, (within, Some(id)), now),
+            Message::Error { id, .. } => {
+                self.server_answers(gate, &frame, (within, id.as_ref()), now)
+            }
+            Message::Request { id, method } => {
+                self.server_asks(gate, &frame, (Some(id), method), now)
+            }
+            Message::Notification { method } => self.server_asks(gate, &frame, (None, method), now),
+        }
+    }
+
+    /// A frame that may not pass. If a call waits in this exchange it ends with an error, so that
+    /// the client is not left waiting.
+    fn withhold(
+        &mut self,
+        gate: &Gate,
+        within: Option<&CallId>,
+        raw: &Bytes,
+        (refusal, place): (Refusal, String),
+        now: Now,
+    ) -> Step {
+        let entry = within.filter(|call| self.awaits(call)).and_then(|call| self.settle(call));
+        let mut record = if let Some(entry) = &entry {
+            let mut record = self.outcome(entry, Outcome::Withheld, now);
+            record.error_type = Some(refusal.code().into());
+            record
+        } else {
+            let call = within.map_or_else(|| gate.next_call(), Arc::clone);
+            let facts = Facts::bare(&call, Direction::ToClient, self.protocol);
+            self.base(Event::Drop, &facts, now)
+        };
+        record.bytes = u64::try_from(raw.len()).ok();
+        record.digest = Some(gate.digest(raw));
+        record.decision = Some(gate.refused(&refusal, Some(place)));
+        if let Some(finding) = refusal.finding() {
+            record = record.with_finding(finding);
+        }
+        let Some(entry) = entry else { return Step::new(record, Act::Drop) };
+        let to = Self::reply_to(&entry);
+        Step::new(record, Act::Deliver(Refusal::Withheld.released(to.borrowed())))
+            .or_else(Refusal::Unrecorded.released(to.borrowed()))
+    }
+
+    fn server_answers(
+        &mut self,
+        gate: &Gate,
+        frame: &Frame,
+        (within, id): (Option<&CallId>, Option<&Id>),
+        now: Now,
+    ) -> Step {
+        let entry = match (within, id) {
+            // An error that could not name its request belongs to the exchange that it came in.
+            (Some(call), None) => self.settle(call),
+            (Some(call), Some(id)) => {
+                let mine = self
+                    .ids
+                    .get(id)
+                    .and_then(|order| self.calls.get(order))
+                    .is_some_and(|entry| entry.facts.call == *call);
+                if mine { self.settle_id(id) } else { None }
+            }
+            (None, Some(id)) => self.settle_id(id),
+            (None, None) => None,
+        };
+        let raw = frame.document().raw();
+        let Some(entry) = entry else {
+            let place = id.map_or_else(|| "no id".to_owned(), |id| format!("id {}", id_text(id)));
+            return self.unsolicited(gate, raw, place, now);
+        };
+        let mut record = self.outcome(&entry, outcome_of(frame), now);
+        if let Message::Error { code, .. } = frame.message() {
+            record.error_type = Some(code.to_string().into());
+        } else if record.outcome == Some(Outcome::ToolError) {
+            record.error_type = Some("tool_error".into());
+        }
+        if let Some(revision) = negotiated(&entry, frame) {
+            self.protocol.revision = Some(revision);
+        }
+        let to = Self::reply_to(&entry);
+        let unrecorded = Refusal::Unrecorded.released(to.borrowed());
+        let act = match self.inspected(gate, frame, &entry, &mut record, now) {
+            Ok(body) => Act::Deliver(Released::assertion(body, Status::Ok, false)),
+            Err(refusal) => {
+                record.outcome = Some(Outcome::Withheld);
+                Act::Deliver(refusal.released(to.borrowed()))
+            }
+        };
+        record.bytes = u64::try_from(raw.len()).ok();
+        record.digest = Some(gate.digest(raw));
+        Step::new(record, act).or_else(unrecorded)
+    }
+
+    /// An answer that nobody waits for: late, repeated, forged, or another exchange's.
+    fn unsolicited(&mut self, gate: &Gate, raw: &Bytes, place: String, now: Now) -> Step {
+        self.withhold(gate, None, raw, (Refusal::Unsolicited, place), now)
+    }
+
+    /// The body that may go to the client: the server's own bytes, or those with entries hidden.
+    fn inspected(
+        &mut self,
+        gate: &Gate,
+        frame: &Frame,
+        entry: &Call,
+        record: &mut AuditRecord,
+        now: Now,
+    ) -> Result<Bytes, Refusal> {
+        let raw = frame.document().raw();
+        let (Some(list), Some(result)) = (entry.list, frame.result()) else {
+            return Ok(raw.clone());
+        };
+        let Ok(page) = Page::read(result, list) else {
+            // A result of another type (a task, `input_required`) lists nothing.
+            let complete = result
+                .get("resultType")
+                .and_then(Value::as_str)
+                .is_none_or(|kind| kind == "complete");
+            record.note = Some("the answer holds no list that could be filtered".into());
+            return if complete { Err(Refusal::Withheld) } else { Ok(raw.clone()) };
+        };
+        if list == List::Tools {
+            self.server.learn(&page);
+        }
+        let hidden = match self.hidden(gate, entry, list, &page, now) {
+            Ok(hidden) => hidden,
+            Err(reason) => {
+                record.note = Some(reason.into());
+                return if gate.observes() { Ok(raw.clone()) } else { Err(Refusal::Withheld) };
+            }
+        };
+        let mut edits = Vec::new();
+        if !hidden.is_empty() {
+            *record = record.clone().with_finding(Finding::ToolsHidden);
+            record.hidden = hidden;
+            if gate.observes() {
+                record.note = Some("observe: nothing was hidden".into());
+            } else {
+                edits.extend(page.without(frame.document(), &record.hidden));
+            }
+        }
+        edits.extend(private_scope(result));
+        Ok(edited(frame.document(), edits))
+    }
+
+    /// One question for the whole page: which of its entries the client must not see.
+    fn hidden(
+        &self,
+        gate: &Gate,
+        entry: &Call,
+        list: List,
+        page: &Page<'_>,
+        now: Now,
+    ) -> Result<Vec<Box<str>>, String> {
+        let pack = self.server.facts.pack.as_deref();
+        let entries: Vec<_> = page
+            .entries
+            .iter()
+            .map(|entry| ListEntry {
+                name: entry.name,
+                operation: (list == List::Tools).then(|| Operation::of_tool(pack, entry.name)),
+                digest: &entry.digest,
+                definition: Some(entry.value),
+            })
+            .collect();
+        let request = AccessRequest {
+            principal: &self.principal,
+            client: self.client.as_ref(),
+            server: &self.server.facts,
+            protocol: entry.facts.protocol,
+            direction: Direction::ToServer,
+            method: entry.facts.method.as_deref().unwrap_or_default(),
+            action: match list {
+                List::Tools => Action::ListTools,
+                List::Prompts => Action::ListPrompts,
+                List::Resources => Action::ListResources,
+                List::ResourceTemplates => Action::ListResourceTemplates,
+            },
+            resource: Resource::Whole,
+            params: None,
+            operation: Operation::of_method(pack::Effect::Read),
+            time: wall_time(now),
+            trace_id: entry.facts.trace_id.as_deref(),
+        };
+        match gate.policy().list(&request, &entries) {
+            Listing::Hide { names, .. } => Ok(names
+                .into_iter()
+                .filter(|name| page.entries.iter().any(|entry| *entry.name == **name))
+                .collect()),
+            Listing::Withhold { reason, .. } => Err(format!("{}: {}", reason.code, reason.message)),
+        }
+    }
+
+    /// A request or notification of the server, judged like the client's.
+    fn server_asks(
+        &mut self,
+        gate: &Gate,
+        frame: &Frame,
+        (id, name): (Option<&Id>, &str),
+        now: Now,
+    ) -> Step {
+        let call = gate.next_call();
+        let question = Question::of(self, frame, name, (Direction::ToClient, self.protocol), None);
+        let facts = question.facts(&call);
+        let raw = frame.document().raw();
+        let event = if id.is_some() { Event::Intent } else { Event::Notice };
+        let mut record = self.base(event, &facts, now);
+        record.id = id.map(id_text);
+        record.bytes = u64::try_from(raw.len()).ok();
+        record.digest = Some(gate.digest(raw));
+
+        let forbidden = id.and_then(|id| self.unaskable(gate, id));
+        if let Some(refusal) = forbidden {
+            record.event = Event::Denial;
+            record.decision = Some(gate.refused(&refusal, None));
+            // 2026-07-28 knows no server request on any transport, so no answer to one either.
+            let answerable = self.protocol.era == Era::Legacy && refusal != Refusal::DuplicateId;
+            return self.refuse_server(record, &refusal, id.filter(|_| answerable), &call);
+        }
+        let decision = gate.policy().decide(&question.request(self, now));
+        let verdict = match discharge(gate, &question, &decision, now) {
+            Ok(discharged) => {
+                record.decision = Some(facts_of(&decision, true, discharged.obligations));
+                None
+            }
+            Err(refused) => Some(refused),
+        };
+        if let Some(refused) = verdict {
+            record.decision = Some(verdict_of(&decision, &refused, !gate.observes()));
+            if !gate.observes() {
+                record.event = Event::Denial;
+                let record = record.with_finding(finding_of(&refused));
+                return self.refuse_server(record, &refused.refusal, id, &call);
+            }
+        }
+        if let Some(id) = id {
+            self.asked.insert(id.clone(), Asked { started: now.uptime, facts });
+        } else if name == "notifications/cancelled" {
+            // The server withdraws its own request: the client's answer would come too late.
+            if let Some(asked) = named_id(frame, "requestId").and_then(|id| self.asked.remove(&id))
+            {
+                let mut also = self.base(Event::Outcome, &asked.facts, now);
+                also.outcome = Some(Outcome::Cancelled);
+                let released = Released::assertion(raw.clone(), Status::Ok, false);
+                return Step::new(record, Act::Deliver(released)).and(also);
+            }
+        }
+        Step::new(record, Act::Deliver(Released::assertion(raw.clone(), Status::Ok, false)))
+    }
+
+    /// Why a request of the server cannot even be asked about.
+    fn unaskable(&self, gate: &Gate, id: &Id) -> Option<Refusal> {
+        if self.protocol.era == Era::Modern {
+            Some(Refusal::UnknownMethod)
+        } else if self.asked.contains_key(id) {
+            Some(Refusal::DuplicateId)
+        } else if self.asked.len() >= gate.config.in_flight_max {
+            Some(Refusal::Busy)
+        } else {
+            None
+        }
+    }
+
+    /// A refused request is answered, to the server; a refused notification is dropped.
+    fn refuse_server(
+        &self,
+        record: AuditRecord,
+        refusal: &Refusal,
+        id: Option<&Id>,
+        call: &CallId,
+    ) -> Step {
+        let Some(id) = id else { return Step::new(record, Act::Drop) };
+        let to = Addressee {
+            id: Some(id),
+            decision_id: call,
+            era: self.protocol.era,
+            tool_result: false,
+        };
+        let (body, _) = refusal.message(to);
+        let permitted = Permitted::assertion(
+            Dispatch::Message,
+            body,
+            None,
+            Arc::clone(call),
+            Routing::default(),
+        );
+        Step::new(record, Act::Forward(permitted))
+    }
+}
+
+fn finding_of(refused: &Refused) -> Finding {
+    refused.refusal.finding().unwrap_or(Finding::ToolDenied)
+}
+
+fn outcome_of(frame: &Frame) -> Outcome {
+    match frame.message() {
+        Message::Error { .. } => Outcome::Error,
+        Message::Result { .. } | Message::Request { .. } | Message::Notification { .. } => {
+            let failed = frame.result().and_then(|result| result.get("isError"));
+            if failed.and_then(Value::as_bool) == Some(true) {
+                Outcome::ToolError
+            } else {
+                Outcome::Ok
+            }
+        }
+    }
+}
+
+/// The revision that an answer to `initialize` settles on.
+fn negotiated(entry: &Call, frame: &Frame) -> Option<Revision> {
+    if !entry.initialize {
+        return None;
+    }
+    frame
+        .result()?
+        .get("protocolVersion")
+        .and_then(Value::as_str)
+        .and_then(Revision::parse)
+        .filter(|revision| revision.era() == Era::Legacy)
+}
