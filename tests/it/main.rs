@@ -5,6 +5,7 @@ mod firewall;
 mod frames;
 mod limits;
 mod packs;
+mod policies;
 mod reload;
 mod sim;
 mod threats;
