@@ -186,9 +186,7 @@ permit contains {"code": "slow", "message": "after all"} if {
 "#;
     let test = r"package mcp_test
 
-import data.mcp
-
-test_something_permits if count(mcp.permit) > 0
+test_something_permits if count(data.mcp.permit) > 0
 ";
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("rules.rego");
@@ -214,7 +212,7 @@ async fn a_test_that_fails_refuses_the_policy() {
     let tests = directory.path().join("rules_test.rego");
     let test = |code: &str| {
         format!(
-            "package mcp_test\n\nimport data.mcp\n\ntest_ping if {{\n\tsome rule in mcp.permit with \
+            "package mcp_test\n\ntest_ping if {{\n\tsome rule in data.mcp.permit with \
              input as {{\"method\": \"ping\"}}\n\trule.code == \"{code}\"\n}}\n"
         )
     };
