@@ -11,6 +11,7 @@ mod journal;
 mod limits;
 mod otlp;
 mod packs;
+mod policies;
 mod reload;
 mod sim;
 mod sse;
