@@ -48,9 +48,21 @@ const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 #[derive(Debug)]
 pub enum Upstream {
     /// Behind Streamable HTTP.
-    Http(HttpUpstream),
+    Http(Box<HttpUpstream>),
     /// A child process.
     Child(ChildUpstream),
+}
+
+impl From<HttpUpstream> for Upstream {
+    fn from(server: HttpUpstream) -> Self {
+        Self::Http(Box::new(server))
+    }
+}
+
+impl From<ChildUpstream> for Upstream {
+    fn from(server: ChildUpstream) -> Self {
+        Self::Child(server)
+    }
 }
 
 /// What an upstream may know of the exchange besides the message.
@@ -121,10 +133,10 @@ pub struct HttpUpstreamLimits {
     pub head_bytes_max: usize,
     /// Connections kept while idle.
     pub idle_connections_max: usize,
-    /// How long an idle connection is kept, ms.
-    pub idle_ms: u64,
-    /// How long connecting may take, name look-up and TLS included, ms.
-    pub connect_ms: u64,
+    /// How long an idle connection is kept.
+    pub idle: Duration,
+    /// How long connecting may take, name look-up and TLS included.
+    pub connect: Duration,
 }
 
 impl Default for HttpUpstreamLimits {
@@ -136,8 +148,8 @@ impl Default for HttpUpstreamLimits {
             headers_max: 100,
             head_bytes_max: 64 << 10,
             idle_connections_max: 64,
-            idle_ms: 30_000,
-            connect_ms: 5_000,
+            idle: Duration::from_secs(30),
+            connect: Duration::from_secs(5),
         }
     }
 }
@@ -189,36 +201,36 @@ impl fmt::Debug for HttpUpstream {
 impl HttpUpstream {
     /// Prepares the way; connects to nothing yet.
     pub fn new(config: HttpUpstreamConfig) -> Result<Self, HttpUpstreamProblem> {
-        let (address, host) = address_of(&config.url)?;
+        let HttpUpstreamConfig { url, headers, owned_headers, .. } = config;
+        let (address, host) = address_of(&url)?;
         let target = address.path_and_query().cloned();
         let target = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
         let tls = tls(config.ca_pem.as_deref(), address.scheme() == Some(&Scheme::HTTPS))?;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(Duration::from_secs(60)));
+        tcp.set_keepalive(Some(Duration::from_mins(1)));
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
         let limits = config.limits;
         let pool = PoolLimits {
             idle_max: limits.idle_connections_max,
-            idle: Duration::from_millis(limits.idle_ms),
-            connect: Duration::from_millis(limits.connect_ms),
+            idle: limits.idle,
+            connect: limits.connect,
             headers_max: limits.headers_max,
             head_bytes_max: limits.head_bytes_max.max(8192),
         };
         let mut base = HeaderMap::new();
-        base.insert(HOST, host);
-        for (name, value) in &config.headers {
-            let mut value = value.clone();
+        base.extend(headers);
+        for value in base.values_mut() {
             value.set_sensitive(true);
-            base.append(name, value);
         }
+        let mut owned: BTreeSet<Box<str>> =
+            owned_headers.iter().map(|name| name.to_ascii_lowercase().into()).collect();
+        owned.extend(base.keys().map(|name| Box::from(name.as_str())));
+        base.insert(HOST, host);
         // A coded answer could not be judged (threat B9).
         base.insert(ACCEPT_ENCODING, IDENTITY);
-        let mut owned: BTreeSet<Box<str>> =
-            config.owned_headers.iter().map(|name| name.to_ascii_lowercase().into()).collect();
-        owned.extend(config.headers.keys().map(|name| Box::from(name.as_str())));
         Ok(Self {
             pool: Arc::new(Pool::new(address, connector.wrap_connector(tcp), pool)),
             target,
@@ -310,8 +322,8 @@ impl HttpUpstream {
         if is_coded(&headers) {
             return Err(UpstreamFailure::Unreadable("a content coding".into()));
         }
-        let empty = matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT)
-            || body.is_end_stream();
+        let empty =
+            matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT) || body.is_end_stream();
         if empty || dispatch == Dispatch::EndSession {
             // A body here says nothing; the connection is kept if it is short.
             drop(collect(body, self.limits.error_bytes_max).await?);
@@ -362,9 +374,7 @@ async fn collect(mut body: AnswerBody, max: usize) -> Result<Option<Bytes>, Upst
     }
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
-    while let Some(frame) =
-        std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
-    {
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         // Trailers say nothing here.
         let Ok(data) = frame?.into_data() else { continue };
         let size = first.len().saturating_add(rest.len()).saturating_add(data.len());
@@ -441,8 +451,8 @@ fn address_of(url: &str) -> Result<(Uri, HeaderValue), HttpUpstreamProblem> {
     if authority.as_str().contains('@') {
         return Err(HttpUpstreamProblem::UrlCredentials);
     }
-    let host = HeaderValue::from_str(authority.as_str())
-        .map_err(|_| problem("the host is not ASCII"))?;
+    let host =
+        HeaderValue::from_str(authority.as_str()).map_err(|_| problem("the host is not ASCII"))?;
     Ok((address, host))
 }
 

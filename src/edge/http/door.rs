@@ -37,9 +37,9 @@ impl Allowed {
         if self.hosts.is_empty() {
             return LOOPBACK.iter().any(|allowed| allowed.eq_ignore_ascii_case(name));
         }
-        self.hosts.iter().any(|allowed| {
-            allowed.eq_ignore_ascii_case(host) || allowed.eq_ignore_ascii_case(name)
-        })
+        self.hosts
+            .iter()
+            .any(|allowed| allowed.eq_ignore_ascii_case(host) || allowed.eq_ignore_ascii_case(name))
     }
 
     /// Exactly an entry; without entries, loopback names over http or https.
@@ -81,7 +81,11 @@ pub(super) fn path(uri: &Uri) -> Option<&str> {
 }
 
 /// Checks all but the path.
-pub(super) fn admit(parts: &Parts, allowed: &Allowed, fields_max: usize) -> Result<(), DoorRefusal> {
+pub(super) fn admit(
+    parts: &Parts,
+    allowed: &Allowed,
+    fields_max: usize,
+) -> Result<(), DoorRefusal> {
     check_host(parts, allowed)?;
     check_origin(&parts.headers, allowed)?;
     check_fields(&parts.headers, fields_max)?;
@@ -185,7 +189,9 @@ fn nominates_nothing(value: &HeaderValue) -> bool {
 }
 
 fn check_media(headers: &HeaderMap) -> Result<(), DoorRefusal> {
-    if headers.contains_key(CONTENT_TYPE) && media(headers) == Some(Media::Json) && !is_coded(headers)
+    if headers.contains_key(CONTENT_TYPE)
+        && media(headers) == Some(Media::Json)
+        && !is_coded(headers)
     {
         Ok(())
     } else {
@@ -221,7 +227,11 @@ mod tests {
     use super::*;
     use ::http::Request;
 
-    fn refusal(request: ::http::request::Builder, hosts: &[&str], origins: &[&str]) -> Option<DoorRefusal> {
+    fn refusal(
+        request: ::http::request::Builder,
+        hosts: &[&str],
+        origins: &[&str],
+    ) -> Option<DoorRefusal> {
         let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let allowed = Allowed::new(&own(hosts), &own(origins));
         let (parts, ()) = request.body(()).unwrap().into_parts();
@@ -306,7 +316,8 @@ mod tests {
             .header("transfer-encoding", "chunked")
             .header("content-length", "3");
         assert_eq!(refusal(both, &[], &[]), Some(Framing));
-        let twice = post().header("host", "localhost").header("mcp-name", "a").header("mcp-name", "a");
+        let twice =
+            post().header("host", "localhost").header("mcp-name", "a").header("mcp-name", "a");
         assert_eq!(refusal(twice, &[], &[]), Some(Header));
         let mut many = post().header("host", "localhost");
         for number in 0..100 {
@@ -337,7 +348,8 @@ mod tests {
             ("text/event-stream", false),
             ("", false),
         ] {
-            let request = Request::post("/mcp").header("host", "localhost").header("content-type", value);
+            let request =
+                Request::post("/mcp").header("host", "localhost").header("content-type", value);
             let found = refusal(request, &[], &[]);
             assert_eq!(found.is_none(), expected, "{value}");
         }

@@ -9,7 +9,6 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use ::http::header::{ACCEPT, CONTENT_TYPE};
 use ::http::request::Parts;
@@ -76,8 +75,9 @@ impl TurnedAway {
         };
         let step = shared.gate.refuse_at_door(self.why, facts, shared.now());
         match shared.record(step) {
-            Ok(Act::Deliver(released)) => reply::own(&released),
-            Err(Unrecorded { refusal: Some(released), .. }) => reply::own(&released),
+            Ok(Act::Deliver(released)) | Err(Unrecorded { refusal: Some(released), .. }) => {
+                reply::own(&released)
+            }
             Ok(Act::Forward(_) | Act::Drop) | Err(_) => {
                 reply::bare(StatusCode::SERVICE_UNAVAILABLE)
             }
@@ -133,7 +133,7 @@ async fn receive(
         BodyLimits {
             bytes_max: limits.body_bytes_max,
             budget: &inner.body_budget,
-            patience: Duration::from_millis(inner.config.timeouts.body_ms),
+            patience: inner.config.timeouts.body,
         },
     )
     .await
@@ -142,8 +142,11 @@ async fn receive(
     if peer.is_ambiguous() {
         return Err(away(DoorRefusal::Framing));
     }
-    let context =
-        SendContext { headers: parts.headers, session: id, principal: Arc::clone(&route.principal) };
+    let context = SendContext {
+        headers: parts.headers,
+        session: id,
+        principal: Arc::clone(&route.principal),
+    };
     Ok(Received {
         route: Arc::clone(route),
         session,
@@ -196,8 +199,7 @@ impl Received {
         let method = permitted.routing().method.as_deref();
         let initialize = method == Some("initialize");
         let dispatch = permitted.dispatch();
-        let endless =
-            dispatch == Dispatch::OpenStream || method == Some("subscriptions/listen");
+        let endless = dispatch == Dispatch::OpenStream || method == Some("subscriptions/listen");
         let stream_slot = if endless { inner.streams.take(1) } else { None };
         let crowded = endless && stream_slot.is_none();
         let room = !initialize || self.context.session.is_some() || inner.make_room(&self.route);
@@ -206,14 +208,17 @@ impl Received {
             // No server mints the id of a session with a child; we do.
             self.context.session = mint();
         }
-        let minted = initialize && child;
+        let begins = match (initialize, child) {
+            (false, _) => Begins::Nothing,
+            (true, false) => Begins::Theirs,
+            (true, true) => Begins::Ours,
+        };
         let exchange = Arc::new(Exchange {
             call: Arc::clone(permitted.call()),
             asks: permitted.id().is_some(),
             era: turn_era(&self.session),
             dispatch,
-            initialize,
-            minted,
+            begins,
             endless,
             inner,
             route: self.route,
@@ -291,15 +296,26 @@ fn turn_era(session: &SharedSession) -> Era {
 pub(super) fn abandon(shared: &Shared, session: &SharedSession) {
     let calls = session.lock().map(|session| session.in_flight()).unwrap_or_default();
     for call in calls {
-        record(turn(shared, session, |session, _, now| session.client_gone(&call, now)));
+        record(&turn(shared, session, |session, _, now| session.client_gone(&call, now)));
     }
 }
 
 /// The record was what mattered; there is nobody to act for.
-fn record(turn: Turn) {
+fn record(turn: &Turn) {
     if let Turn::Refused(_) = turn {
         tracing::error!("an outcome could not be recorded");
     }
+}
+
+/// Which session the answer begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begins {
+    /// None: the message is no `initialize`.
+    Nothing,
+    /// One whose id the server mints.
+    Theirs,
+    /// One whose id we minted.
+    Ours,
 }
 
 /// A permitted message on its way, and the answer on its way back.
@@ -313,9 +329,7 @@ pub(super) struct Exchange {
     asks: bool,
     era: Era,
     dispatch: Dispatch,
-    initialize: bool,
-    /// The session's id is ours.
-    minted: bool,
+    begins: Begins,
     /// The stream has no end: a legacy GET stream, or `subscriptions/listen`.
     endless: bool,
     _slot: Held,
@@ -375,21 +389,17 @@ impl Exchange {
 
     /// The client went away.
     pub(super) fn client_gone(&self) {
-        record(self.turn(|session, _, now| session.client_gone(&self.call, now)));
+        record(&self.turn(|session, _, now| session.client_gone(&self.call, now)));
     }
 
     /// Lets `work` run to its end without a client, for a bounded time.
-    pub(super) fn run_on(
-        exchange: &Arc<Self>,
-        work: impl Future<Output = ()> + Send + 'static,
-    ) {
+    pub(super) fn run_on(exchange: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
         // Without a runtime the program is ending, and the journal closes what is open.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let exchange = Arc::clone(exchange);
         let tasks = exchange.inner.shared.tasks.clone();
         let running = async move {
-            let patience = Duration::from_millis(exchange.waits().drain_ms);
-            if tokio::time::timeout(patience, work).await.is_err() {
+            if tokio::time::timeout(exchange.waits().drain, work).await.is_err() {
                 exchange.client_gone();
             }
         };
@@ -406,8 +416,7 @@ impl Exchange {
                 () = self.closing() => Err(UpstreamFailure::EndedEarly),
             }
         } else {
-            let patience = Duration::from_millis(self.waits().answer_ms);
-            let answered = tokio::time::timeout(patience, sending).await;
+            let answered = tokio::time::timeout(self.waits().answer, sending).await;
             answered.unwrap_or(Err(UpstreamFailure::TimedOut))
         };
         drop(budget);
@@ -476,7 +485,7 @@ impl Exchange {
         if self.awaits() {
             return self.failed(&UpstreamFailure::EndedEarly);
         }
-        record(self.accept());
+        record(&self.accept());
         reply::bare(StatusCode::ACCEPTED)
     }
 
@@ -485,9 +494,8 @@ impl Exchange {
     fn error(&self, status: u16, headers: &HeaderMap, body: Bytes) -> Response<ReplyBody> {
         self.note_status(status);
         let answer = ErrorAnswer { status, json: claims_json(headers), body };
-        let turn = self.turn(|session, gate, now| {
-            session.upstream_status(gate, &self.call, answer, now)
-        });
+        let turn =
+            self.turn(|session, gate, now| session.upstream_status(gate, &self.call, answer, now));
         match turn {
             Turn::Act(Act::Deliver(released)) if !released.is_own() => {
                 let headers = reply::headers(headers, self.named(headers));
@@ -538,10 +546,7 @@ impl Exchange {
     pub(super) async fn answer_server(&self, permitted: Permitted) {
         let call = Arc::clone(permitted.call());
         let mut headers = HeaderMap::with_capacity(2);
-        headers.insert(
-            ACCEPT,
-            HeaderValue::from_static("application/json, text/event-stream"),
-        );
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         if let Some(version) = self.context.headers.get(PROTOCOL_VERSION) {
             headers.insert(PROTOCOL_VERSION, version.clone());
         }
@@ -550,10 +555,9 @@ impl Exchange {
             session: self.context.session.clone(),
             principal: Arc::clone(&self.context.principal),
         };
-        let patience = Duration::from_millis(self.waits().answer_ms);
         let sending = self.route.upstream.send(permitted, &context);
-        let answer = tokio::time::timeout(patience, sending).await;
-        record(self.turn(|session, _, now| match answer {
+        let answer = tokio::time::timeout(self.waits().answer, sending).await;
+        record(&self.turn(|session, _, now| match answer {
             Ok(Ok(_)) => session.upstream_accepted(&call, now),
             Ok(Err(failure)) => session.upstream_failed(&call, &failure, now),
             Err(_) => session.upstream_failed(&call, &UpstreamFailure::TimedOut, now),
@@ -563,15 +567,15 @@ impl Exchange {
     /// Remembers the session that an answer to `initialize` begins, and gives the id that the
     /// client may be told.
     fn begin_session<'a>(&'a self, status: u16, headers: &'a HeaderMap) -> Option<&'a str> {
-        if !self.initialize || !(200..300).contains(&status) {
-            return self.named(headers);
-        }
-        let id = if self.minted {
-            self.context.session.as_deref()?
-        } else {
-            headers.get(SESSION_ID)?.to_str().ok()?
+        let success = (200..300).contains(&status);
+        let (id, known) = match self.begins {
+            Begins::Ours if success => (self.context.session.as_deref()?, false),
+            Begins::Theirs if success => {
+                let id = headers.get(SESSION_ID)?.to_str().ok()?;
+                (id, self.context.session.as_deref() == Some(id))
+            }
+            Begins::Nothing | Begins::Ours | Begins::Theirs => return self.named(headers),
         };
-        let known = self.context.session.as_deref() == Some(id) && !self.minted;
         let now = self.inner.shared.clock.uptime();
         let sessions = &self.route.sessions;
         (known || sessions.insert(id, &self.session, &self.route.principal, now)).then_some(id)
@@ -594,7 +598,7 @@ impl Exchange {
         if let Some(session) = self.route.sessions.remove(id) {
             let calls = session.lock().map(|session| session.in_flight()).unwrap_or_default();
             for call in calls.iter().filter(|call| **call != self.call) {
-                record(self.turn(|session, _, now| session.client_gone(call, now)));
+                record(&self.turn(|session, _, now| session.client_gone(call, now)));
             }
         }
     }
@@ -609,9 +613,10 @@ fn is_answer(headers: &HeaderMap, body: &Bytes) -> bool {
 }
 
 fn claims_json(headers: &HeaderMap) -> bool {
-    headers.get_all(CONTENT_TYPE).iter().any(|value| {
-        value.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains("json"))
-    })
+    headers
+        .get_all(CONTENT_TYPE)
+        .iter()
+        .any(|value| value.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains("json")))
 }
 
 /// An exchange that its client's connection polls, and what becomes of it when that goes away.
