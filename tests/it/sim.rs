@@ -280,12 +280,8 @@ impl Simulation {
     }
 
     fn malformed(&mut self) {
-        let huge = format!(
-            "{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"params\":{{\"x\":\"{}\"}}}}",
-            "a".repeat(5 << 20)
-        );
         let text = match self.random.below(40) {
-            0 => huge,
+            0 => " ".repeat((4 << 20) + 1),
             1..=9 => "{\"jsonrpc\":\"2.0\",\"id\":1,\"id\":2,\"method\":\"ping\"}".into(),
             10..=19 => "[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}]".into(),
             20..=29 => "{\"jsonrpc\":\"2.0\",\"id\":1,\"Method\":\"ping\",\"method\":\"ping\"}".into(),
@@ -386,10 +382,7 @@ impl Simulation {
                 assert!(permitted.body().windows(7).any(|part| part == b"\"error\""));
             }
             Some(Act::Drop) if !known => self.fail("a server request vanished"),
-            Some(Act::Drop) => {}
-            None => {
-                self.asked.remove(&id);
-            }
+            Some(Act::Drop) | None => {}
         }
     }
 
