@@ -8,7 +8,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::audit::entry::Entry;
+use crate::audit::pretty::{self, Colour};
+use crate::audit::verify::{Extent, verify};
+use crate::config::Config;
 use crate::demo::{self, Firewall, Options, Setting};
+use crate::run;
 
 /// Show the firewall at work: a flag service, an agent, every verdict, the audit journal.
 #[derive(Debug, Clone, clap::Args)]
@@ -84,7 +89,33 @@ fn private() -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// Starts the firewall that the demo shows.
+/// Starts the firewall that the demo shows: the baseline and its pack, from a configuration as a
+/// user would write it.
 async fn start(setting: Setting) -> Result<Firewall, String> {
-    std::future::ready(Err(format!("nothing to start in front of {} yet", setting.upstream))).await
+    let text = format!(
+        "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {}\nservers:\n  flags:\n    \
+         path: /flags\n    url: {}\n    pack: {}\n    environment: {}\n",
+        serde_json::Value::from(setting.state.to_string_lossy()),
+        setting.upstream,
+        setting.pack,
+        setting.environment,
+    );
+    let config = Config::parse(&text, &setting.state, &|_| None).map_err(|e| e.to_string())?;
+    let options = run::Options::this_program().map_err(|e| e.to_string())?;
+    let running = run::start(config, options).await.map_err(|e| e.to_string())?;
+    let address = running.address().ok_or("the firewall does not serve HTTP")?;
+    Ok(Firewall {
+        url: format!("http://{address}/flags"),
+        journal: running.journal().directory().to_owned(),
+        pretty: |line| match Entry::read(line.as_bytes()) {
+            Ok(entry) => pretty::line(&entry, Colour::None),
+            Err(_) => demo::plain(line),
+        },
+        verify: |directory| {
+            verify(directory, Extent::Whole)
+                .map(|summary| format!("records {} to {}", summary.first_seq, summary.last_seq))
+                .map_err(|e| e.to_string())
+        },
+        stop: Box::pin(running.stop()),
+    })
 }

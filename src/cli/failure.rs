@@ -133,3 +133,10 @@ mod tests {
         assert_eq!(Failure::usage("x", "y").exit(), Exit::Usage);
     }
 }
+
+impl From<crate::run::StartError> for Failure {
+    fn from(error: crate::run::StartError) -> Self {
+        let report = Report { subject: error.subject, what: error.what, hint: error.hint };
+        Self { reports: vec![report], exit: Exit::Failed }
+    }
+}

@@ -1,5 +1,6 @@
 //! `bartizan wrap`: one server guarded for a client that speaks over standard input and output.
 
+use super::run::serve;
 use super::{Exit, Failure};
 use crate::config::{Config, Wrap};
 
@@ -75,6 +76,8 @@ impl From<Args> for Wrap {
 pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
     let config = Config::wrap(args.into())
         .map_err(|problems| Failure::configuration("wrap", &problems))?;
-    std::future::ready(drop(config)).await;
-    Err(Failure::failed("wrap", "this build serves nothing yet"))
+    match serve(config).await? {
+        Some(reason) if reason.is_failure() => Err(Failure::failed("wrap", reason.to_string())),
+        Some(_) | None => Ok(Exit::Done),
+    }
 }

@@ -10,6 +10,7 @@ mod journal;
 mod limits;
 mod otlp;
 mod packs;
+mod reload;
 mod sim;
 mod sse;
 mod stdio_edge;
