@@ -89,6 +89,8 @@ pub struct HttpLimits {
     pub h2_header_list_bytes_max: u32,
     /// Requests in progress on one HTTP/2 connection.
     pub h2_streams_max: u32,
+    /// Bytes of bodies that one HTTP/2 connection may send before we have read them.
+    pub h2_window_bytes: u32,
     /// HTTP/2 streams that a peer may reset before we have taken them up.
     pub h2_pending_resets_max: usize,
 }
@@ -106,6 +108,7 @@ impl Default for HttpLimits {
             head_bytes_max: 64 << 10,
             h2_header_list_bytes_max: 16 << 10,
             h2_streams_max: 100,
+            h2_window_bytes: 256 << 10,
             h2_pending_resets_max: 20,
         }
     }
@@ -329,6 +332,8 @@ fn builder(inner: &Inner) -> auto::Builder<Tracked> {
         .max_concurrent_streams(limits.h2_streams_max)
         .max_header_list_size(limits.h2_header_list_bytes_max)
         .max_pending_accept_reset_streams(limits.h2_pending_resets_max)
+        .initial_stream_window_size(limits.h2_window_bytes)
+        .initial_connection_window_size(limits.h2_window_bytes)
         .keep_alive_interval(timeouts.h2_ping)
         .keep_alive_timeout(timeouts.h2_ping);
     builder

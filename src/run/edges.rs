@@ -131,7 +131,7 @@ fn upstream(
 ) -> Result<Upstream, StartError> {
     match &server.upstream {
         config::Upstream::Http(http) => {
-            Ok(Upstream::Http(http_upstream(config, server, http, protected)?))
+            Ok(http_upstream(config, server, http, protected)?.into())
         }
         config::Upstream::Child(child) => Ok(Upstream::Child(ChildUpstream::new(
             child_spec(child),
@@ -192,7 +192,7 @@ fn http_upstream(
         limits: HttpUpstreamLimits {
             answer_bytes_max: document.bytes_max,
             event_bytes_max: document.bytes_max,
-            connect_ms: millis(http.connect_timeout),
+            connect: http.connect_timeout,
             ..HttpUpstreamLimits::default()
         },
     })
@@ -230,7 +230,7 @@ fn child_limits(config: &Config, child: &config::ChildUpstream) -> ChildLimits {
 fn http_config(config: &Config) -> HttpConfig {
     let limits = &config.limits;
     let longest = |wait: fn(&ServerConfig) -> Duration| {
-        config.servers.iter().map(wait).max().map_or(0, millis)
+        config.servers.iter().map(wait).max().unwrap_or_default()
     };
     let defaults = HttpLimits::default();
     HttpConfig {
@@ -244,17 +244,13 @@ fn http_config(config: &Config) -> HttpConfig {
             ..defaults
         },
         timeouts: HttpTimeouts {
-            header_ms: millis(limits.header_time),
-            body_ms: millis(limits.body_time),
-            answer_ms: longest(|server| server.answer_timeout),
-            idle_stream_ms: longest(|server| server.idle_timeout),
-            drain_ms: millis(limits.drain),
-            idle_session_ms: millis(limits.session_idle),
+            header: limits.header_time,
+            body: limits.body_time,
+            answer: longest(|server| server.answer_timeout),
+            idle_stream: longest(|server| server.idle_timeout),
+            drain: limits.drain,
+            idle_session: limits.session_idle,
             ..HttpTimeouts::default()
         },
     }
-}
-
-fn millis(wait: Duration) -> u64 {
-    u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
 }

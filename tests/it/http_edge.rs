@@ -13,4 +13,5 @@ mod rig;
 mod door;
 mod exchange;
 mod streams;
+mod tls;
 mod admin;
