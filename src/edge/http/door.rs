@@ -42,13 +42,14 @@ impl Allowed {
             .any(|allowed| allowed.eq_ignore_ascii_case(host) || allowed.eq_ignore_ascii_case(name))
     }
 
-    /// Exactly an entry; without entries, loopback names over http or https.
-    fn allows_origin(&self, origin: &str) -> bool {
+    /// Exactly an entry; without entries, only the origin that `host` itself is. Another page on
+    /// this machine is as foreign as one from elsewhere.
+    fn allows_origin(&self, origin: &str, host: &str) -> bool {
         if !self.origins.is_empty() {
             return self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin));
         }
-        let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-        host.and_then(split_port).is_some_and(|(name, _)| LOOPBACK.contains(&name))
+        let own = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        own.is_some_and(|own| own.eq_ignore_ascii_case(host))
     }
 }
 
@@ -86,8 +87,8 @@ pub(super) fn admit(
     allowed: &Allowed,
     fields_max: usize,
 ) -> Result<(), DoorRefusal> {
-    check_host(parts, allowed)?;
-    check_origin(&parts.headers, allowed)?;
+    let host = check_host(parts, allowed)?;
+    check_origin(&parts.headers, allowed, host)?;
     check_fields(&parts.headers, fields_max)?;
     check_framing(parts)?;
     match parts.method {
@@ -98,7 +99,7 @@ pub(super) fn admit(
 }
 
 /// Exactly one host, allowed, and the same wherever the request names one.
-fn check_host(parts: &Parts, allowed: &Allowed) -> Result<(), DoorRefusal> {
+fn check_host<'a>(parts: &'a Parts, allowed: &Allowed) -> Result<&'a str, DoorRefusal> {
     let mut values = parts.headers.get_all(HOST).iter();
     let (header, more) = (values.next(), values.next());
     let header = match header.map(HeaderValue::to_str) {
@@ -114,14 +115,16 @@ fn check_host(parts: &Parts, allowed: &Allowed) -> Result<(), DoorRefusal> {
         (Some(host), Some(authority)) if host.eq_ignore_ascii_case(authority) => host,
         (Some(_) | None, Some(_)) | (None, None) => return Err(DoorRefusal::Host),
     };
-    if more.is_none() && allowed.allows_host(host) { Ok(()) } else { Err(DoorRefusal::Host) }
+    if more.is_none() && allowed.allows_host(host) { Ok(host) } else { Err(DoorRefusal::Host) }
 }
 
-fn check_origin(headers: &HeaderMap, allowed: &Allowed) -> Result<(), DoorRefusal> {
+fn check_origin(headers: &HeaderMap, allowed: &Allowed, host: &str) -> Result<(), DoorRefusal> {
     let mut values = headers.get_all(ORIGIN).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(()),
-        (Some(origin), None) if origin.to_str().is_ok_and(|text| allowed.allows_origin(text)) => {
+        (Some(origin), None)
+            if origin.to_str().is_ok_and(|text| allowed.allows_origin(text, host)) =>
+        {
             Ok(())
         }
         (Some(_), _) => Err(DoorRefusal::Origin),
@@ -279,17 +282,20 @@ mod tests {
     #[test]
     fn origins() {
         for (origin, allowed, expected) in [
-            ("http://localhost:3000", &[][..], true),
-            ("https://127.0.0.1", &[], true),
-            ("http://localhost.evil.example", &[], false),
-            ("http://localhost/", &[], false),
+            ("http://localhost:7070", &[][..], true),
+            ("https://LOCALHOST:7070", &[], true),
+            ("http://localhost:3000", &[], false),
+            ("http://localhost", &[], false),
+            ("http://127.0.0.1:7070", &[], false),
+            ("http://localhost:7070.evil.example", &[], false),
+            ("http://localhost:7070/", &[], false),
             ("null", &[], false),
             ("file://", &[], false),
             ("https://app.example", &["https://app.example"], true),
             ("https://app.example:444", &["https://app.example"], false),
             ("http://localhost", &["https://app.example"], false),
         ] {
-            let request = post().header("host", "localhost").header("origin", origin);
+            let request = post().header("host", "localhost:7070").header("origin", origin);
             let found = refusal(request, &[], allowed);
             assert_eq!(found.is_none(), expected, "{origin} in {allowed:?}: {found:?}");
         }
