@@ -12,8 +12,10 @@ mod door;
 mod body;
 mod sessions;
 mod reply;
-mod exchange;
+mod turn;
 mod stream;
+mod exchange;
+mod receive;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -191,7 +193,7 @@ impl Inner {
     /// Closes what expired or ended sessions still had in flight: nobody will come for it.
     fn close_sessions(&self, sessions: Vec<SharedSession>) {
         for session in sessions {
-            exchange::abandon(&self.shared, &session);
+            turn::abandon(&self.shared, &session);
         }
     }
 }
@@ -353,7 +355,7 @@ async fn connection(
     let stream = WatchedStream::new(stream, Arc::clone(&peer), inner.shared.clock, patience);
     let closing = inner.shared.closing.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let answering = exchange::answer(Arc::clone(&inner), Arc::clone(&peer), request);
+        let answering = receive::answer(Arc::clone(&inner), Arc::clone(&peer), request);
         async move { Ok::<_, Infallible>(answering.await) }
     });
     let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));

@@ -15,7 +15,8 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 
-use super::exchange::{Exchange, Turn};
+use super::exchange::Exchange;
+use super::turn::Turn;
 use super::wire::Busy;
 use crate::edge::{EventStream, ServerEvent, sse};
 use crate::gate::access::Era;

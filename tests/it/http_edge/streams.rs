@@ -323,7 +323,7 @@ async fn the_legacy_stream_is_opened_resumed_and_ended() {
     assert_eq!(received.header("last-event-id"), ["7"]);
     assert_eq!(received.header("mcp-session-id"), ["s-1"]);
     assert!(received.header("content-type").is_empty());
-    assert_eq!(rig.ask(&get(IN_SESSION)).await.status, 502, "one stream at once");
+    assert_eq!(rig.ask(&get(IN_SESSION)).await.status, 429, "one stream at once");
     drop(client);
     soon("letting go", closed.notified()).await;
 
