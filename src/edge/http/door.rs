@@ -170,8 +170,9 @@ fn check_framing(parts: &Parts) -> Result<(), DoorRefusal> {
     let odd = coding.is_some() && parts.version != Version::HTTP_11;
     // A GET or DELETE with a body means different things to different hops (threat E10).
     let empty = headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0");
-    let bodiless = parts.method == Method::POST || (coding.is_none() && empty);
-    if chunked && !both && !odd && bodiless { Ok(()) } else { Err(DoorRefusal::Framing) }
+    let bodiless = matches!(parts.method, Method::GET | Method::DELETE);
+    let misplaced = bodiless && (coding.is_some() || !empty);
+    if chunked && !both && !odd && !misplaced { Ok(()) } else { Err(DoorRefusal::Framing) }
 }
 
 /// `Connection` may name headers for the next hop to strip, after we decided on them (E5).

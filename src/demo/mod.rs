@@ -1,0 +1,367 @@
+//! The demo: a flag service, Bartizan in front of it, and an agent that tries its luck.
+//!
+//! Everything runs in one process on loopback and is real: rmcp serves and rmcp asks, in both
+//! protocol eras, and what is said of a rule is read from the audit journal. The demo judges each
+//! attempt against what ought to happen; one surprise, and it fails. It decides nothing about
+//! traffic itself, and the firewall is handed in already able to start, so that tests can put
+//! something else in its place.
+
+mod agent;
+mod client;
+mod flags;
+mod journal;
+mod server;
+mod service;
+mod show;
+
+use std::fmt;
+use std::future::Future;
+use std::io::{self, Write};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::pin::Pin;
+
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use self::agent::{Agent, Attempt, Expected, Seen};
+use self::client::HttpClient;
+use crate::gate::decision::Origin;
+
+pub use self::server::{FlagService, PATH, serve_flag_service};
+pub use self::show::plain;
+
+/// What a firewall is to be started on.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// The MCP endpoint to protect.
+    pub upstream: String,
+    /// The pack that knows its tools.
+    pub pack: &'static str,
+    /// The environment that its writes are pinned to.
+    pub environment: &'static str,
+    /// An empty directory of its own.
+    pub state: PathBuf,
+}
+
+/// A firewall that runs.
+pub struct Firewall {
+    /// Where agents reach the flag service through it.
+    pub url: String,
+    /// The directory of its journal.
+    pub journal: PathBuf,
+    /// One record for a person.
+    pub pretty: fn(&str) -> String,
+    /// Verifies the journal's chain; says what was verified, or what is wrong.
+    pub verify: fn(&std::path::Path) -> Result<String, String>,
+    /// Drains it; done when the journal is closed. Nothing happens until it is awaited.
+    pub stop: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// How the demo is to be run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the firewall keeps its state: an empty directory.
+    pub state: PathBuf,
+    /// Go on serving until Ctrl-C.
+    pub stay: bool,
+}
+
+/// Why the demo could not be given at all.
+#[derive(Debug)]
+pub enum DemoError {
+    /// A socket or a file failed; what was being done.
+    Io(&'static str, io::Error),
+    /// The firewall did not start.
+    Firewall(String),
+}
+
+impl fmt::Display for DemoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(doing, error) => write!(f, "demo: {doing}: {error}"),
+            Self::Firewall(text) => write!(f, "demo: the firewall did not start: {text}"),
+        }
+    }
+}
+
+impl std::error::Error for DemoError {}
+
+fn doing(what: &'static str) -> impl FnOnce(io::Error) -> DemoError {
+    move |error| DemoError::Io(what, error)
+}
+
+/// What the demo came to, counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// Lines of the script.
+    pub attempts: usize,
+    /// Those that passed, a flood by its first call.
+    pub passed: usize,
+    /// Those that ended in a refusal.
+    pub refused: usize,
+    /// Those that went otherwise than they should.
+    pub faults: usize,
+    /// Bodies that the server received.
+    pub reached: usize,
+    /// Bodies that the server received and the agent did not send.
+    pub altered: usize,
+    /// Whether production is as it was.
+    pub production_unchanged: bool,
+    /// Records in the journal.
+    pub records: usize,
+    /// What the verification of the journal said.
+    pub chain: Result<String, String>,
+}
+
+impl Summary {
+    /// Whether all of it is as it should be.
+    pub fn is_as_expected(&self) -> bool {
+        self.faults == 0 && self.altered == 0 && self.production_unchanged && self.chain.is_ok()
+    }
+}
+
+/// One attempt, judged.
+#[derive(Debug, Clone)]
+struct Judged {
+    era: &'static str,
+    what: &'static str,
+    verdict: &'static str,
+    rule: String,
+    reached: usize,
+    fault: Option<String>,
+}
+
+impl Judged {
+    fn reached_text(&self) -> String {
+        match self.reached {
+            0 => "no".to_owned(),
+            1 => "yes".to_owned(),
+            more => format!("yes, {more} messages"),
+        }
+    }
+}
+
+/// Gives the demo and says what it came to.
+///
+/// `start` puts a firewall in front of the flag service; whatever it prints goes to `out`.
+pub async fn run<F, S>(
+    options: &Options,
+    start: F,
+    out: &mut (dyn Write + Send),
+) -> Result<Summary, DemoError>
+where
+    F: FnOnce(Setting) -> S,
+    S: Future<Output = Result<Firewall, String>>,
+{
+    let closing = CancellationToken::new();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+    let listener = listener.map_err(doing("binding the flag service to loopback"))?;
+    let service = serve_flag_service(listener, closing.clone());
+    let service = service.map_err(doing("serving the flag service"))?;
+    let setting = Setting {
+        upstream: service.url(),
+        pack: "flag-service",
+        environment: "staging",
+        state: options.state.clone(),
+    };
+    let firewall = start(setting).await.map_err(DemoError::Firewall)?;
+    let stage = Stage { service, firewall, http: HttpClient::new() };
+    let summary = stage.play(out).await?;
+    if options.stay {
+        show::invitation(out, &stage.firewall.url, &options.state.to_string_lossy())
+            .map_err(doing("writing"))?;
+        tokio::signal::ctrl_c().await.map_err(doing("waiting for Ctrl-C"))?;
+    }
+    stage.firewall.stop.await;
+    closing.cancel();
+    stage.service.closed().await;
+    Ok(summary)
+}
+
+/// Serves the flag service alone on `port` of loopback, 0 for any, until Ctrl-C: for other
+/// clients, and for tests of interoperability.
+pub async fn serve_alone(port: u16, out: &mut (dyn Write + Send)) -> Result<(), DemoError> {
+    let closing = CancellationToken::new();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
+    let listener = listener.map_err(doing("binding the flag service to loopback"))?;
+    let service = serve_flag_service(listener, closing.clone());
+    let service = service.map_err(doing("serving the flag service"))?;
+    writeln!(out, "{}", service.url()).map_err(doing("writing"))?;
+    out.flush().map_err(doing("writing"))?;
+    tokio::signal::ctrl_c().await.map_err(doing("waiting for Ctrl-C"))?;
+    closing.cancel();
+    service.closed().await;
+    Ok(())
+}
+
+/// Everybody on it.
+struct Stage {
+    service: FlagService,
+    firewall: Firewall,
+    http: HttpClient,
+}
+
+impl Stage {
+    async fn play(&self, out: &mut (dyn Write + Send)) -> Result<Summary, DemoError> {
+        show::opening(out, &self.service.url(), &self.firewall.url).map_err(doing("writing"))?;
+        let production = self.service.snapshot("production");
+        let mut agent = Agent::new(&self.firewall.url, self.http.clone());
+        let mut judged = Vec::new();
+        for attempt in agent::script() {
+            let one = self.attempt(&mut agent, &attempt).await?;
+            judged.push(one.clone());
+            show::attempt(out, judged.len(), &one).map_err(doing("writing"))?;
+        }
+        agent.close().await;
+        let lines = journal::lines(&self.firewall.journal).map_err(doing("reading the journal"))?;
+        show::records(out, &lines, self.firewall.pretty).map_err(doing("writing"))?;
+        let received = self.service.received_since(0);
+        let count = |verdict| judged.iter().filter(|one| one.verdict == verdict).count();
+        let summary = Summary {
+            attempts: judged.len(),
+            passed: count(PASSED),
+            refused: count(REFUSED),
+            faults: judged.iter().filter(|one| one.fault.is_some()).count(),
+            reached: received.len(),
+            altered: received.iter().filter(|body| !self.http.sent(body)).count(),
+            production_unchanged: self.service.snapshot("production") == production,
+            records: lines.len(),
+            chain: (self.firewall.verify)(&self.firewall.journal),
+        };
+        show::summary(out, &summary).map_err(doing("writing"))?;
+        Ok(summary)
+    }
+
+    async fn attempt(&self, agent: &mut Agent, attempt: &Attempt) -> Result<Judged, DemoError> {
+        let reached_before = self.service.received_count();
+        let recorded_before = self.records()?.len();
+        let seen = agent.attempt(attempt).await;
+        let reached = self.service.received_count().saturating_sub(reached_before);
+        let records = self.records()?;
+        let fresh = records.get(recorded_before..).unwrap_or_default();
+        Ok(judge(attempt, &seen, reached, fresh))
+    }
+
+    fn records(&self) -> Result<Vec<Value>, DemoError> {
+        let lines = journal::lines(&self.firewall.journal).map_err(doing("reading the journal"))?;
+        Ok(lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+}
+
+const PASSED: &str = "passed";
+const REFUSED: &str = "REFUSED";
+const FAILED: &str = "FAILED";
+
+/// Judges what was seen against what ought to be, by what the journal says of it.
+fn judge(attempt: &Attempt, seen: &Seen, reached: usize, records: &[Value]) -> Judged {
+    let decision = match seen {
+        Seen::Refusal { decision, .. } => decision.as_deref(),
+        Seen::Answer(_) | Seen::Failure(_) => None,
+    };
+    let record = journal::decided(records, decision, attempt.target());
+    let origins = record.map(journal::origins).unwrap_or_default();
+    let blamed = |grounds: &[Origin]| {
+        grounds.iter().any(|ground| origins.iter().any(|origin| origin == ground.as_str()))
+    };
+    let fault = match (seen, attempt.expected) {
+        (Seen::Failure(text), _) => Some(text.clone()),
+        (_, _) if record.is_none() => Some("the journal has no record of it".to_owned()),
+        (Seen::Answer(_), Expected::Passed) if reached > 0 => None,
+        (Seen::Refusal { .. }, Expected::Refused(grounds)) if reached == 0 && blamed(grounds) => {
+            None
+        }
+        (Seen::Refusal { passed, .. }, Expected::Throttled(ground))
+            if reached == *passed && blamed(&[ground]) =>
+        {
+            None
+        }
+        (Seen::Answer(text), _) => Some(format!("{text}; {reached} messages reached the server")),
+        (Seen::Refusal { text, .. }, _) => {
+            Some(format!("{text}; {reached} messages reached the server, grounds {origins:?}"))
+        }
+    };
+    let verdict = match seen {
+        Seen::Answer(_) => PASSED,
+        Seen::Refusal { .. } => REFUSED,
+        Seen::Failure(_) => FAILED,
+    };
+    let rule = record.map(journal::codes).unwrap_or_default().join(", ");
+    Judged { era: attempt.era.as_str(), what: attempt.what, verdict, rule, reached, fault }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    use super::agent::{Act, Era};
+
+    fn record(origin: &str) -> Value {
+        json!({
+            "call": "c1", "event": "denial", "method": "tools/call", "target": {"tool": "x"},
+            "decision": {"reasons": [{"code": "some-rule", "origin": origin}]},
+        })
+    }
+
+    fn refusal(passed: usize) -> Seen {
+        Seen::Refusal { passed, decision: Some("c1".to_owned()), text: "no".to_owned() }
+    }
+
+    #[test]
+    fn only_what_was_expected_is_without_fault() {
+        let answer = Seen::Answer("a result".to_owned());
+        let failure = Seen::Failure("no answer".to_owned());
+        let refused = Expected::Refused(&[Origin::Rule, Origin::NotApplicable]);
+        let throttled = Expected::Throttled(Origin::Limited);
+        for (expected, seen, reached, origin, right) in [
+            (Expected::Passed, &answer, 1, "rule", true),
+            (Expected::Passed, &answer, 0, "rule", false), // answered by somebody else
+            (Expected::Passed, &refusal(0), 0, "rule", false),
+            (Expected::Passed, &failure, 1, "rule", false),
+            (refused, &refusal(0), 0, "rule", true),
+            (refused, &refusal(0), 0, "not_applicable", true),
+            (refused, &refusal(0), 0, "indeterminate", false), // refused, for the wrong reason
+            (refused, &refusal(0), 1, "rule", false),          // refused, yet it got through
+            (refused, &answer, 1, "rule", false),
+            (refused, &failure, 0, "rule", false),
+            (throttled, &refusal(3), 3, "limited", true),
+            (throttled, &refusal(3), 4, "limited", false),
+            (throttled, &refusal(3), 3, "rule", false),
+            (throttled, &answer, 200, "rule", false),
+        ] {
+            let attempt =
+                Attempt { era: Era::Modern, what: "try", act: Act::Call("x", json!({})), expected };
+            let judged = judge(&attempt, seen, reached, &[record(origin)]);
+            assert_eq!(judged.fault.is_none(), right, "{expected:?} {seen:?} {reached} {origin}");
+            assert_eq!(judged.rule, "some-rule");
+            let judged = judge(&attempt, seen, reached, &[]);
+            assert!(judged.fault.is_some(), "without a record nothing is as it should be");
+        }
+    }
+
+    #[test]
+    fn one_thing_wrong_is_enough() {
+        let right = Summary {
+            attempts: 2,
+            passed: 1,
+            refused: 1,
+            faults: 0,
+            reached: 1,
+            altered: 0,
+            production_unchanged: true,
+            records: 3,
+            chain: Ok("3 records".to_owned()),
+        };
+        assert!(right.is_as_expected());
+        for wrong in [
+            Summary { faults: 1, ..right.clone() },
+            Summary { altered: 1, ..right.clone() },
+            Summary { production_unchanged: false, ..right.clone() },
+            Summary { chain: Err("broken".to_owned()), ..right },
+        ] {
+            assert!(!wrong.is_as_expected(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The protected server of the demo: a feature-flag service that speaks MCP.
+//!
+//! rmcp serves it over Streamable HTTP in both eras, so that it is a peer that Bartizan did not
+//! write. Names and arguments are those of the `flag-service` pack. It keeps every body that
+//! reached it: what a firewall let through is only to be believed when the server says so.
+//! It holds no rule about who may call what.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
+use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::flags::Flags;
+use super::service::FlagHandler;
+
+/// The path that it serves.
+pub const PATH: &str = "/mcp";
+
+/// Bodies that are remembered; older ones are forgotten, yet still counted.
+const RECEIVED_MAX: usize = 4_096;
+
+/// The largest body taken, bytes.
+const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// Connections served at once.
+const CONNECTIONS_MAX: usize = 256;
+
+/// What reached the server, in order.
+#[derive(Debug, Default)]
+struct Traffic {
+    bodies: VecDeque<Bytes>,
+    forgotten: usize,
+}
+
+impl Traffic {
+    fn count(&self) -> usize {
+        self.forgotten.saturating_add(self.bodies.len())
+    }
+
+    fn keep(&mut self, body: Bytes) {
+        if self.bodies.len() >= RECEIVED_MAX && self.bodies.pop_front().is_some() {
+            self.forgotten = self.forgotten.saturating_add(1);
+        }
+        self.bodies.push_back(body);
+    }
+}
+
+/// A flag service that is being served.
+#[derive(Debug, Clone)]
+pub struct FlagService {
+    address: SocketAddr,
+    flags: Arc<Mutex<Flags>>,
+    traffic: Arc<Mutex<Traffic>>,
+    tasks: TaskTracker,
+}
+
+impl FlagService {
+    /// Where to reach it.
+    pub fn url(&self) -> String {
+        format!("http://{}{PATH}", self.address)
+    }
+
+    /// How many bodies have reached it by POST.
+    pub fn received_count(&self) -> usize {
+        lock(&self.traffic).count()
+    }
+
+    /// The bodies that reached it by POST after the first `skip`, byte for byte.
+    pub fn received_since(&self, skip: usize) -> Vec<Bytes> {
+        let traffic = lock(&self.traffic);
+        let forgotten = skip.saturating_sub(traffic.forgotten);
+        traffic.bodies.iter().skip(forgotten).cloned().collect()
+    }
+
+    /// One environment's flags as they stand.
+    pub fn snapshot(&self, environment: &str) -> Value {
+        lock(&self.flags).snapshot(environment)
+    }
+
+    /// Waits until it has closed; cancel the token that it was given first.
+    pub async fn closed(&self) {
+        self.tasks.wait().await;
+    }
+}
+
+/// Serves the flags on `listener` until `shutdown` is cancelled.
+///
+/// Only requests for a loopback `Host` are answered, and none that carries an `Origin`: no page in
+/// a browser has business here.
+pub fn serve_flag_service(
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> std::io::Result<FlagService> {
+    let service = FlagService {
+        address: listener.local_addr()?,
+        flags: Arc::new(Mutex::new(Flags::seeded())),
+        traffic: Arc::default(),
+        tasks: TaskTracker::new(),
+    };
+    let config = StreamableHttpServerConfig::default()
+        .with_allowed_hosts(["127.0.0.1", "localhost", "::1"])
+        .enforce_origin_validation()
+        .with_cancellation_token(shutdown.child_token());
+    let flags = Arc::clone(&service.flags);
+    let mcp = StreamableHttpService::new(
+        move || Ok(FlagHandler::new(Arc::clone(&flags))),
+        Arc::new(LocalSessionManager::default()),
+        config,
+    );
+    let running = Running {
+        mcp,
+        traffic: Arc::clone(&service.traffic),
+        tasks: service.tasks.clone(),
+        shutdown,
+    };
+    service.tasks.spawn(running.accept(listener));
+    service.tasks.close();
+    Ok(service)
+}
+
+#[derive(Clone)]
+struct Running {
+    mcp: StreamableHttpService<FlagHandler, LocalSessionManager>,
+    traffic: Arc<Mutex<Traffic>>,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Running {
+    async fn accept(self, listener: TcpListener) {
+        let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let accepted = tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let (Ok((stream, _)), Ok(slot)) = (accepted, Arc::clone(&slots).try_acquire_owned())
+            else {
+                continue; // a peer that left at once, or one too many: it sees a closed socket
+            };
+            let running = self.clone();
+            self.tasks.spawn(async move {
+                running.connection(stream).await;
+                drop(slot);
+            });
+        }
+    }
+
+    async fn connection(self, stream: tokio::net::TcpStream) {
+        // Small answers in two writes would each wait for the peer's delayed acknowledgement.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "demo flag service: no TCP_NODELAY");
+        }
+        let running = self.clone();
+        let service = service_fn(move |request| {
+            let running = running.clone();
+            async move { Ok::<_, Infallible>(running.answer(request).await) }
+        });
+        let server = auto::Builder::new(TokioExecutor::new());
+        let connection = server.serve_connection(TokioIo::new(stream), service);
+        tokio::select! {
+            () = self.shutdown.cancelled() => {}
+            ended = connection => if let Err(error) = ended {
+                tracing::debug!(%error, "demo flag service: connection ended");
+            }
+        }
+    }
+
+    /// Keeps the body, then lets rmcp answer those very bytes.
+    async fn answer(&self, request: Request<Incoming>) -> Response<BoxBody<Bytes, Infallible>> {
+        if request.uri().path() != PATH {
+            return status(http::StatusCode::NOT_FOUND);
+        }
+        let (parts, body) = request.into_parts();
+        let Ok(body) = Limited::new(body, BODY_BYTES_MAX).collect().await else {
+            return status(http::StatusCode::PAYLOAD_TOO_LARGE);
+        };
+        let body = body.to_bytes();
+        if parts.method == http::Method::POST {
+            lock(&self.traffic).keep(body.clone());
+        }
+        self.mcp.handle(Request::from_parts(parts, Full::new(body))).await
+    }
+}
+
+fn status(status: http::StatusCode) -> Response<BoxBody<Bytes, Infallible>> {
+    let mut response = Response::new(Full::new(Bytes::new()).boxed());
+    *response.status_mut() = status;
+    response
+}
+
+/// A panic of another holder leaves nothing half done that this demo could not bear.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

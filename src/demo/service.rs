@@ -1,0 +1,231 @@
+//! What the flag service offers over MCP: its tools, and a resource and a prompt beside them.
+//!
+//! Definitions and dispatch only. The flags are in `flags`; the sockets are in `server`.
+
+use std::sync::{Arc, Mutex};
+
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams, CompleteResult,
+    CompletionInfo, GetPromptRequestParams, GetPromptResponse, GetPromptResult, Implementation,
+    ListPromptsResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
+    ProgressNotificationParam, Prompt, PromptArgument, PromptMessage, ReadResourceRequestParams,
+    ReadResourceResponse, ReadResourceResult, Resource, ResourceContents, Role, ServerCapabilities,
+    ServerConfig, Tool, ToolAnnotations,
+};
+use rmcp::service::RequestContext;
+use rmcp::{ErrorData, RoleServer, ServerHandler};
+use serde_json::{Value, json};
+
+use super::flags::{ENVIRONMENTS, Fault, Flags};
+use super::server::lock;
+
+const PROMPT: &str = "plan_rollout";
+const SCHEME: &str = "flag://";
+
+/// One peer's view of the flags.
+#[derive(Debug, Clone)]
+pub(super) struct FlagHandler {
+    flags: Arc<Mutex<Flags>>,
+}
+
+impl FlagHandler {
+    pub(super) fn new(flags: Arc<Mutex<Flags>>) -> Self {
+        Self { flags }
+    }
+
+    fn call(&self, tool: &str, arguments: &Value) -> Result<Value, Fault> {
+        lock(&self.flags).call(tool, arguments)
+    }
+}
+
+impl ServerHandler for FlagHandler {
+    fn get_info(&self) -> ServerConfig {
+        let capabilities = ServerCapabilities::builder()
+            .enable_tools()
+            .enable_resources()
+            .enable_prompts()
+            .enable_completions()
+            .build();
+        ServerConfig::new(capabilities)
+            .with_server_info(Implementation::new("flag-service", env!("CARGO_PKG_VERSION")))
+            .with_instructions("Feature flags in two environments: staging and production.")
+    }
+
+    async fn list_tools(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        Ok(ListToolsResult::with_all_items(tools()))
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        // Two notices before the answer, for whoever asked: the answer is then a stream.
+        if let Some(token) = context.meta.get_progress_token() {
+            for (progress, message) in [(1.0, "reading the flag"), (2.0, "writing it")] {
+                let notice = ProgressNotificationParam::new(token.clone(), progress)
+                    .with_total(2.0)
+                    .with_message(message);
+                if let Err(error) = context.peer.notify_progress(notice).await {
+                    tracing::debug!(%error, "demo flag service: progress not delivered");
+                }
+            }
+        }
+        let arguments = Value::Object(request.arguments.unwrap_or_default());
+        match self.call(&request.name, &arguments) {
+            Ok(value) => Ok(CallToolResult::structured(value).into()),
+            Err(Fault::Rejected(text)) => {
+                Ok(CallToolResult::structured_error(json!({"error": text})).into())
+            }
+            Err(Fault::UnknownTool) => {
+                Err(ErrorData::invalid_params(format!("Unknown tool: {}", request.name), None))
+            }
+        }
+    }
+
+    async fn list_resources(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        let keys = lock(&self.flags).keys();
+        let resource = |key: String| Resource::new(format!("{SCHEME}{key}"), key);
+        Ok(ListResourcesResult::with_all_items(keys.into_iter().map(resource).collect()))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let missing = || ErrorData::resource_not_found("no such flag", None);
+        let key = request.uri.strip_prefix(SCHEME).ok_or_else(missing)?;
+        let value = self.call("get_flag", &json!({"key": key})).map_err(|_| missing())?;
+        let contents = ResourceContents::text(value.to_string(), request.uri.clone())
+            .with_mime_type("application/json");
+        Ok(ReadResourceResult::new(vec![contents]).into())
+    }
+
+    async fn list_prompts(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        let arguments = vec![
+            PromptArgument::new("key").with_required(true),
+            PromptArgument::new("environment").with_required(true),
+        ];
+        let prompt = Prompt::new(PROMPT, Some("Plan the rollout of one flag"), Some(arguments));
+        Ok(ListPromptsResult::with_all_items(vec![prompt]))
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        if request.name != PROMPT {
+            return Err(ErrorData::invalid_params("Unknown prompt", None));
+        }
+        let arguments = request.arguments.unwrap_or_default();
+        let named = |name: &str| arguments.get(name).and_then(Value::as_str).unwrap_or("?");
+        let text = format!("Plan the rollout of {} in {}.", named("key"), named("environment"));
+        Ok(GetPromptResult::new(vec![PromptMessage::new_text(Role::User, text)]).into())
+    }
+
+    async fn complete(
+        &self,
+        request: CompleteRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        let known = match request.argument.name.as_str() {
+            "environment" => ENVIRONMENTS.map(str::to_owned).to_vec(),
+            "key" => lock(&self.flags).keys(),
+            _ => Vec::new(),
+        };
+        let begun = known.into_iter().filter(|name| name.starts_with(&request.argument.value));
+        let info = CompletionInfo::new(begun.take(CompletionInfo::MAX_VALUES).collect())
+            .map_err(|text| ErrorData::internal_error(text, None))?;
+        Ok(CompleteResult::new(info))
+    }
+}
+
+/// What each tool takes; its effect is for the pack to say, hints here are only hints.
+fn tools() -> Vec<Tool> {
+    let key = json!({"type": "string", "description": "The flag's key"});
+    let environment = json!({"type": "string", "enum": ENVIRONMENTS});
+    let names = json!({"type": "array", "items": environment});
+    let rules = json!({
+        "type": "array",
+        "items": {"type": "object", "properties": {"environments": names}},
+    });
+    let tool = |name: &'static str, text: &'static str, properties: Value, required: &[&str]| {
+        let schema = json!({"type": "object", "properties": properties, "required": required});
+        let schema = schema.as_object().cloned().unwrap_or_default();
+        let read_only = name.starts_with("list_") || name.starts_with("get_");
+        Tool::new(name, text, schema).annotate(ToolAnnotations::new().read_only(read_only))
+    };
+    vec![
+        tool("list_environments", "List the environments", json!({}), &[]),
+        tool("list_flags", "List all flags", json!({"environment": environment}), &[]),
+        tool(
+            "get_flag",
+            "Show one flag",
+            json!({"key": key, "environment": environment}),
+            &["key"],
+        ),
+        tool("get_audit_log", "List all changes", json!({}), &[]),
+        tool(
+            "create_flag",
+            "Create a flag, in all environments unless some are named",
+            json!({"key": key, "environments": names}),
+            &["key"],
+        ),
+        tool(
+            "update_flag",
+            "Switch a flag, in production unless another environment is named",
+            json!({
+                "key": key, "environment": environment,
+                "enabled": {"type": "boolean"}, "value": {},
+            }),
+            &["key", "enabled"],
+        ),
+        tool(
+            "set_rollout",
+            "Serve a flag to a share of users",
+            json!({
+                "key": key, "environment": environment,
+                "percentage": {"type": "integer", "minimum": 0, "maximum": 100},
+            }),
+            &["key", "environment", "percentage"],
+        ),
+        tool(
+            "replace_flag",
+            "Replace all rules of a flag; a rule without environments serves all",
+            json!({"key": key, "rules": rules}),
+            &["key", "rules"],
+        ),
+        tool(
+            "delete_flag",
+            "Delete a flag, in all environments unless one is named",
+            json!({"key": key, "environment": environment}),
+            &["key"],
+        ),
+        tool(
+            "approve_review",
+            "Approve a pending change",
+            json!({"review_id": {"type": "string"}}),
+            &["review_id"],
+        ),
+        tool(
+            "run_script",
+            "Run code against the flags",
+            json!({"code": {"type": "string"}}),
+            &["code"],
+        ),
+    ]
+}

@@ -1,0 +1,217 @@
+"""Plays each scenario with each official client, directly and through Bartizan, and compares.
+
+`harness.py` needs the environment of run.sh: INTEROP (where the peers are installed), BARTIZAN
+(the binary), ROOT (the checkout). `--direct` compares two direct runs instead, which tests the
+scenarios and normalise.py; `--only WORD` keeps the cases whose name holds WORD.
+
+Every process that it starts listens on loopback only and is ended by its own handle.
+"""
+
+import argparse
+import contextlib
+import difflib
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+
+from normalise import normalised
+
+HERE = pathlib.Path(__file__).resolve().parent
+INTEROP = pathlib.Path(os.environ["INTEROP"])
+ROOT = pathlib.Path(os.environ["ROOT"])
+BARTIZAN = os.environ["BARTIZAN"]
+EVERYTHING = INTEROP / "node_modules/@modelcontextprotocol/server-everything/dist/index.js"
+
+CLIENT_S_MAX = 90
+START_S_MAX = 20
+DIFFERENCE_CHARS_MAX = 4_000
+
+# name, command, eras to play it in
+CLIENTS = {
+    "typescript-1": (["node", str(INTEROP / "client_v1.mjs")], ["legacy"]),
+    "typescript-2": (["node", str(INTEROP / "client_v2.mjs")], ["auto", "legacy"]),
+    "python-2": ([str(INTEROP / "venv/bin/python"), str(INTEROP / "client.py")], ["auto", "legacy"]),
+}
+# target -> scenario
+TARGETS = {
+    "everything over stdio": "scenario.everything.json",
+    "everything over HTTP": "scenario.everything.json",
+    "everything over stdio, served over HTTP": "scenario.everything.json",
+    "flag service (rmcp) over HTTP": "scenario.flags.json",
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_S_MAX
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args} ended with {process.returncode}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"{process.args} did not listen on {port}")
+
+
+@contextlib.contextmanager
+def serving(command: list[str], port: int, log: pathlib.Path, env: dict[str, str] | None = None) -> Iterator[None]:
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env={**os.environ, **(env or {})}
+        )
+        try:
+            wait_for(port, process)
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def everything_stdio() -> list[str]:
+    return ["node", str(EVERYTHING), "stdio"]
+
+
+@contextlib.contextmanager
+def everything_http(work: pathlib.Path) -> Iterator[str]:
+    port = free_port()
+    command = ["node", "--require", str(INTEROP / "loopback.cjs"), str(EVERYTHING), "streamableHttp"]
+    with serving(command, port, work / "everything.log", {"PORT": str(port)}):
+        yield f"http://127.0.0.1:{port}/mcp"
+
+
+@contextlib.contextmanager
+def flags_http(work: pathlib.Path) -> Iterator[str]:
+    port = free_port()
+    with serving([BARTIZAN, "demo", "--server-only", "--port", str(port)], port, work / "flags.log"):
+        yield f"http://127.0.0.1:{port}/mcp"
+
+
+@contextlib.contextmanager
+def bartizan(work: pathlib.Path, server: dict[str, object]) -> Iterator[str]:
+    """`bartizan run` in front of `server`; its journal must verify afterwards."""
+    port, admin = free_port(), free_port()
+    state = work / "state"
+    config = {
+        "listen": f"127.0.0.1:{port}",
+        "admin": f"127.0.0.1:{admin}",
+        "state": str(state),
+        "policy": {"paths": [str(ROOT / "policies/examples/open")]},
+        "servers": {"peer": {"path": "/mcp", **server}},
+    }
+    file = work / "bartizan.yaml"
+    file.write_text(json.dumps(config))  # JSON is YAML
+    with serving([BARTIZAN, "run", "-c", str(file)], port, work / "bartizan.log"):
+        yield f"http://127.0.0.1:{port}/mcp"
+    verify(state)
+
+
+def verify(state: pathlib.Path) -> None:
+    subprocess.run([BARTIZAN, "audit", "verify", str(state)], check=True, stdout=subprocess.DEVNULL)
+
+
+def wrapped(work: pathlib.Path) -> list[str]:
+    state = work / "state"
+    policy = str(ROOT / "policies/examples/open")
+    return [BARTIZAN, "wrap", "--policy", policy, "--state", str(state), "--", *everything_stdio()]
+
+
+def play(client: str, era: str, scenario: str, target: list[str], work: pathlib.Path) -> list[object]:
+    command = [*CLIENTS[client][0], str(INTEROP / scenario), *target]
+    with (work / "client.log").open("ab") as log:
+        done = subprocess.run(
+            command, env={**os.environ, "ERA": era}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=log, timeout=CLIENT_S_MAX, check=True,
+        )
+    return [normalised(json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def direct(client: str, era: str, target: str, work: pathlib.Path) -> list[object]:
+    scenario = TARGETS[target]
+    if "stdio" in target:
+        return play(client, era, scenario, ["stdio", *everything_stdio()], work)
+    with (flags_http if "flag" in target else everything_http)(work) as url:
+        return play(client, era, scenario, ["http", url], work)
+
+
+def through(client: str, era: str, target: str, work: pathlib.Path) -> list[object]:
+    scenario = TARGETS[target]
+    if target == "everything over stdio":
+        seen = play(client, era, scenario, ["stdio", *wrapped(work)], work)
+        verify(work / "state")
+        return seen
+    if target == "everything over stdio, served over HTTP":
+        with bartizan(work, {"command": everything_stdio()}) as url:
+            return play(client, era, scenario, ["http", url], work)
+    with (flags_http if "flag" in target else everything_http)(work) as upstream:
+        with bartizan(work, {"url": upstream}) as url:
+            return play(client, era, scenario, ["http", url], work)
+
+
+def lines(seen: list[object]) -> list[str]:
+    return [line for one in seen for line in json.dumps(one, indent=1, ensure_ascii=False).splitlines()]
+
+
+def logs(work: pathlib.Path) -> str:
+    return "".join(f"--- {log.name}\n{log.read_text(errors='replace')[-2_000:]}\n" for log in sorted(work.glob("*.log")))
+
+
+def compare(name: str, one: list[object], two: list[object]) -> bool:
+    difference = list(difflib.unified_diff(lines(one), lines(two), "direct", "through", lineterm="", n=2))
+    steps = sum(1 for line in one if isinstance(line, dict) and "step" in line)
+    print(f"{'FAILED' if difference else 'ok':<7} {name}: {steps} steps", flush=True)
+    if difference:
+        print("\n".join(difference)[:DIFFERENCE_CHARS_MAX])
+    return not difference
+
+
+def case(name: str, client: str, era: str, target: str, second: str, seen_direct: dict[object, list[object]]) -> bool:
+    """Plays one case. What was seen of a stdio server serves for both ways to reach it."""
+    key = (client, era, "stdio" if "stdio" in target else target)
+    with tempfile.TemporaryDirectory(prefix="bartizan-interop-") as directory:
+        work = pathlib.Path(directory)
+        try:
+            if key not in seen_direct:
+                seen_direct[key] = direct(client, era, target, work)
+            expected = seen_direct[key]
+            seen = (direct if second == "direct" else through)(client, era, target, work)
+            return compare(name, expected, seen)
+        except (RuntimeError, OSError, ValueError, subprocess.SubprocessError) as error:
+            print(f"FAILED  {name}: {error}\n{logs(work)}", flush=True)
+            return False
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--direct", action="store_true", help="compare two direct runs")
+    parser.add_argument("--only", default="", help="keep the cases whose name holds this")
+    args = parser.parse_args()
+    good = bad = 0
+    seen_direct: dict[object, list[object]] = {}
+    for target in TARGETS:
+        for client, (_, eras) in CLIENTS.items():
+            for era in eras:
+                name = f"{client} ({era}), {target}"
+                if args.only in name:
+                    held = case(name, client, era, target, "direct" if args.direct else "through", seen_direct)
+                    good, bad = good + held, bad + (not held)
+    print(f"{good} of {good + bad} alike")
+    return 1 if bad or not good else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+//! The demo's flag service, as a peer; and the demo itself, which must be able to fail.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on should stop at once"
+)]
+
+use std::net::Ipv4Addr;
+
+use bartizan::demo::{self, Firewall, FlagService, Options, PATH, serve_flag_service};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+async fn served() -> (FlagService, u16, CancellationToken) {
+    let closing = CancellationToken::new();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (serve_flag_service(listener, closing.clone()).unwrap(), port, closing)
+}
+
+/// One POST over a socket of its own: status line and body, unread by any library.
+async fn post(port: u16, headers: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+    let host = if headers.contains("host:") { "" } else { "host: localhost\r\n" };
+    let request = format!(
+        "POST {PATH} HTTP/1.1\r\n{host}{headers}connection: close\r\n\
+         content-type: application/json\r\naccept: application/json, text/event-stream\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+fn modern(method: &str, mut params: Value) -> (String, String) {
+    params["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let name = params["name"].as_str().map(|name| format!("mcp-name: {name}\r\n"));
+    let headers = format!(
+        "mcp-protocol-version: 2026-07-28\r\nmcp-method: {method}\r\n{}",
+        name.unwrap_or_default()
+    );
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+    (headers, body.to_string())
+}
+
+#[tokio::test]
+async fn the_flag_service_speaks_both_eras_and_keeps_what_it_received() {
+    let (service, port, closing) = served().await;
+    let (headers, call) = modern(
+        "tools/call",
+        json!({"name": "update_flag", "arguments": {"key": "new-pricing", "enabled": true}}),
+    );
+    let spaced = call.replace(":true", " : \t true");
+    let answer = post(port, &headers, &spaced).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("\"resultType\":\"complete\""), "{answer}");
+    assert_eq!(service.snapshot("production")["new-pricing"]["enabled"], true);
+
+    let initialize = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "initialize",
+        "params": {
+            "protocolVersion": "2025-11-25", "capabilities": {},
+            "clientInfo": {"name": "test", "version": "1"},
+        },
+    })
+    .to_string();
+    let answer = post(port, "", &initialize).await;
+    assert!(answer.contains("mcp-session-id: "), "{answer}");
+    assert!(answer.contains("\"protocolVersion\":\"2025-11-25\""), "{answer}");
+
+    assert_eq!(service.received_count(), 2);
+    assert_eq!(service.received_since(0), [spaced, initialize.clone()]);
+    assert_eq!(service.received_since(1), [initialize]);
+    closing.cancel();
+    service.closed().await;
+    assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_err());
+}
+
+#[tokio::test]
+async fn the_flag_service_lists_the_tools_that_its_pack_knows() {
+    let (_service, port, _closing) = served().await;
+    let (headers, list) = modern("tools/list", json!({}));
+    let answer = post(port, &headers, &list).await;
+    for tool in [
+        "list_environments",
+        "list_flags",
+        "get_flag",
+        "get_audit_log",
+        "create_flag",
+        "update_flag",
+        "set_rollout",
+        "replace_flag",
+        "delete_flag",
+        "approve_review",
+        "run_script",
+    ] {
+        assert!(answer.contains(&format!("\"name\":\"{tool}\"")), "{tool}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn the_flag_service_refuses_what_a_browser_could_send() {
+    let (service, port, _closing) = served().await;
+    let (headers, list) = modern("tools/list", json!({}));
+    for foreign in ["host: flags.example\r\n", "origin: http://localhost\r\n"] {
+        let answer = post(port, &format!("{headers}{foreign}"), &list).await;
+        assert!(answer.starts_with("HTTP/1.1 403"), "{foreign} {answer}");
+    }
+    assert_eq!(service.snapshot("production")["new-pricing"]["enabled"], false);
+}
+
+/// Nothing in front: the agent reaches everything, and the demo must say so.
+#[tokio::test]
+async fn the_demo_fails_when_nothing_stands_in_front() {
+    let state = tempfile::tempdir().unwrap();
+    let options = Options { state: state.path().to_owned(), stay: false };
+    let mut shown = Vec::new();
+    let start = async |setting: demo::Setting| {
+        Ok(Firewall {
+            url: setting.upstream,
+            journal: setting.state,
+            pretty: demo::plain,
+            verify: |_| Err("no journal".to_owned()),
+            stop: Box::pin(std::future::ready(())),
+        })
+    };
+    let summary = demo::run(&options, start, &mut shown).await.unwrap();
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(!summary.is_as_expected(), "{shown}");
+    assert_eq!(summary.faults, summary.attempts, "{shown}");
+    assert!(!summary.production_unchanged, "{shown}");
+    assert_eq!(summary.altered, 0, "{shown}");
+    assert!(summary.reached > summary.attempts, "{shown}");
+    assert!(shown.contains("NOT AS EXPECTED") && shown.contains("production: CHANGED"), "{shown}");
+    assert!(!shown.contains('\u{1b}'), "{shown}");
+}
+
+/// The script must still say what it saw when the firewall cannot be reached at all.
+#[tokio::test]
+async fn the_demo_fails_when_nothing_answers() {
+    let state = tempfile::tempdir().unwrap();
+    let options = Options { state: state.path().to_owned(), stay: false };
+    let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let url = format!("http://{}{PATH}", closed.local_addr().unwrap());
+    drop(closed);
+    let start = async |setting: demo::Setting| {
+        Ok(Firewall {
+            url,
+            journal: setting.state,
+            pretty: demo::plain,
+            verify: |_| Ok("0 records".to_owned()),
+            stop: Box::pin(std::future::ready(())),
+        })
+    };
+    let summary = demo::run(&options, start, &mut Vec::new()).await.unwrap();
+    assert_eq!((summary.faults, summary.reached), (summary.attempts, 0));
+    assert!(!summary.is_as_expected());
+}
