@@ -1,10 +1,11 @@
 //! `bartizan run`: a configuration file served over HTTP.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Exit, Failure};
+use super::Failure;
 use crate::config::Config;
 use crate::edge::stdio::ExitReason;
 use crate::run::{self, Options};
@@ -22,12 +23,12 @@ pub(super) struct Args {
 }
 
 /// Serves until told to stop.
-pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
+pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let name = args.config.display().to_string();
     let config = Config::read(&args.config)
         .map_err(|problems| Failure::configuration(&name, &problems))?;
     serve(config).await?;
-    Ok(Exit::Done)
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Serves what `config` means until a signal, or the client, ends it.

@@ -82,10 +82,7 @@ fn build(
             Err(problem) => doubt = Some(problem.message),
         }
     }
-    match RegoPdp::strict(compile()?, settings.workers) {
-        Ok(pdp) => Ok((pdp, Engine::Strict, doubt)),
-        Err(problem) => Err(vec![problem]),
-    }
+    Ok((RegoPdp::strict(compile()?, settings.workers), Engine::Strict, doubt))
 }
 
 /// Runs what blocks on a thread of its own. A panic there is a problem like any other.

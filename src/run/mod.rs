@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::audit::Journal;
+use crate::audit::journal::Journal;
 use crate::audit::otlp::{self, OtlpConfig};
 use crate::config::{self, Config};
 use crate::edge::Shared;
@@ -260,7 +260,7 @@ impl Running {
 }
 
 /// Set once for the program: where its own diagnostics go.
-pub fn diagnostics(config: &crate::config::LogConfig) -> Result<(), StartError> {
+pub fn diagnostics(config: &config::LogConfig) -> Result<(), StartError> {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_new(&config.filter).map_err(|error| {
         StartError::new("log.filter", format!("`{}`: {error}", config.filter))
@@ -269,8 +269,8 @@ pub fn diagnostics(config: &crate::config::LogConfig) -> Result<(), StartError> 
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let set = match config.format {
-        crate::config::LogFormat::Text => builder.with_ansi(false).try_init(),
-        crate::config::LogFormat::Json => builder.json().try_init(),
+        config::LogFormat::Text => builder.with_ansi(false).try_init(),
+        config::LogFormat::Json => builder.json().try_init(),
     };
     set.map_err(|error| StartError::new("log", error.to_string()))
 }
