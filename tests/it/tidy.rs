@@ -64,10 +64,10 @@ const DOORS: &[(&str, &[&str])] = &[
     ("opentelemetry_http", &["src/audit/"]),
     ("Instant::now", &["src/edge/clock.rs"]),
     ("SystemTime::now", &["src/edge/clock.rs"]),
-    ("hyper", &["src/edge/", "src/demo/", "src/audit/otlp"]),
-    ("hyper_util", &["src/edge/", "src/demo/", "src/audit/otlp"]),
-    ("hyper_rustls", &["src/edge/", "src/audit/otlp"]),
-    ("rustls", &["src/edge/", "src/audit/otlp"]),
+    ("hyper", &["src/edge/", "src/demo/", "src/audit/collector.rs"]),
+    ("hyper_util", &["src/edge/", "src/demo/", "src/audit/collector.rs"]),
+    ("hyper_rustls", &["src/edge/", "src/audit/collector.rs"]),
+    ("rustls", &["src/edge/", "src/audit/collector.rs"]),
     ("rmcp", &["src/demo/"]),
     ("notify", &["src/policy/watch.rs"]),
     ("saphyr_parser", &["src/config/yaml.rs"]),
@@ -489,6 +489,8 @@ fn references(source: &Source, order: &BTreeMap<Module, Vec<String>>) -> Vec<(us
             found.extend(named(rest, &base, order).into_iter().map(|target| (line, target)));
         }
     }
+    found.sort();
+    found.dedup();
     found
 }
 
