@@ -12,6 +12,7 @@ mod journal;
 mod limits;
 mod otlp;
 mod packs;
+mod policies;
 mod reload;
 mod sim;
 mod sse;
