@@ -1,2 +1,119 @@
 //! The command line: arguments in, exit code out.
-pub mod demo;
+//!
+//! One file a subcommand: its arguments, and what it does with them. Results go to standard
+//! output, everything else to standard error; `wrap` keeps standard output for frames alone. Exit
+//! codes: 0 done, 1 failed, 64 asked wrongly.
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod failure;
+mod run;
+mod wrap;
+mod check;
+mod demo;
+mod audit;
+
+pub use failure::{Exit, Failure};
+
+/// A policy-enforcing firewall for the Model Context Protocol.
+///
+/// Bartizan stands between an agent and the MCP servers that it uses. It reads every message
+/// strictly, asks a Rego policy whether it may pass, and writes down what it decided before
+/// anything happens.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bartizan",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 done, 1 failed, 64 bad arguments or configuration.\n\
+                  Try `bartizan demo` first: it needs nothing else."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Guard the servers of a configuration file, over HTTP
+    Run(run::Args),
+    /// Guard one server for a client that speaks over standard input and output
+    Wrap(wrap::Args),
+    /// Say everything that is wrong with a configuration, and start nothing
+    Check(check::Args),
+    /// Show the firewall at work on a flag service of its own
+    Demo(demo::Args),
+    /// Read and verify the audit journal
+    Audit(audit::AuditArgs),
+    /// Prove a policy in a process that may die of it
+    #[command(name = "policy-prove", hide = true)]
+    PolicyProve,
+}
+
+/// Runs the program with `args`, the first being its own name.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are results; anything else is a wrong use.
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            // Nobody is left to tell if this fails too.
+            drop(error.print());
+            return exit.into();
+        }
+    };
+    let ended = match cli.command {
+        Command::Run(args) => asynchronous(run::run(args)).map(Into::into),
+        Command::Wrap(args) => asynchronous(wrap::run(args)).map(Into::into),
+        Command::Check(args) => check::run(&args).map(Into::into),
+        Command::Demo(args) => asynchronous(async { Ok(demo::run(args).await) }),
+        Command::Audit(args) => Ok(audit::run(&args)),
+        Command::PolicyProve => Ok(ExitCode::FAILURE),
+    };
+    match ended {
+        Ok(code) => code,
+        Err(failure) => {
+            drop(writeln!(io::stderr().lock(), "{failure}"));
+            failure.exit().into()
+        }
+    }
+}
+
+/// Whether `args`, the first being the program's name, are a valid use; else, what is wrong.
+/// For those who write such lines into files: nothing is run.
+pub fn accepts(args: impl IntoIterator<Item = OsString>) -> Result<(), String> {
+    Cli::try_parse_from(args).map(drop).map_err(|error| error.to_string())
+}
+
+fn asynchronous<E>(work: impl Future<Output = Result<E, Failure>>) -> Result<E, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::failed("runtime", error.to_string()))?;
+    runtime.block_on(work)
+}
+
+/// Writes a result. A reader who went away (`| head`) is no failure.
+fn print(text: &str) -> Result<Exit, Failure> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => Ok(Exit::Done),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done),
+        Err(error) => Err(Failure::failed("standard output", error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,1 +1,368 @@
-//! http.
+//! The agents' listener: Streamable HTTP in both eras of MCP, over HTTP/1.1 and HTTP/2.
+//!
+//! One request is one exchange. It is checked at the [`door`], its body is read whole, the gate
+//! judges it, and only then is the server asked; the answer goes back frame by frame, each judged
+//! before it is written. Nothing is decided here: every refusal comes from the gate and is
+//! recorded before it is sent. HTTP/2 is spoken with prior knowledge only; no request upgrades.
+
+mod framing;
+mod wire;
+mod gauge;
+mod door;
+mod body;
+mod sessions;
+mod reply;
+mod exchange;
+mod stream;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::Request;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::MissedTickBehavior;
+use tokio_util::task::TaskTracker;
+
+use self::door::Allowed;
+use self::gauge::Gauge;
+use self::sessions::{Sessions, SharedSession};
+use self::wire::{Patience, Peer, WatchedStream};
+use super::Shared;
+use super::upstream::Upstream;
+use crate::gate::access::Principal;
+use crate::gate::session::Protected;
+
+/// Pause after a failed accept, so that a lack of file descriptors does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often idle sessions are looked for.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// One path and the server behind it.
+#[derive(Debug)]
+pub struct Route {
+    /// The path of the request target, compared byte for byte: `/flags`.
+    pub path: String,
+    /// The protected server.
+    pub server: Arc<Protected>,
+    /// Hosts that may be addressed, `name` (any port) or `name:port`; loopback names if empty.
+    pub hosts: Vec<String>,
+    /// Web origins that may call, `scheme://name[:port]`; those of loopback names if empty. A
+    /// request without `Origin` comes from no browser and passes.
+    pub origins: Vec<String>,
+    /// Who calls here.
+    pub principal: Arc<Principal>,
+    /// The way to the server.
+    pub upstream: Upstream,
+}
+
+/// Bounds of the listener.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpLimits {
+    /// Connections at once; more wait to be accepted.
+    pub connections_max: usize,
+    /// Requests in progress at once, streams included.
+    pub exchanges_max: u64,
+    /// Streams without an end at once: legacy GET streams and `subscriptions/listen`.
+    pub streams_max: u64,
+    /// Legacy sessions of one route.
+    pub sessions_max: usize,
+    /// Size of one request body, bytes.
+    pub body_bytes_max: usize,
+    /// Bytes of all request bodies at once.
+    pub body_budget_bytes: u64,
+    /// Header fields of one request.
+    pub headers_max: usize,
+    /// Size of a request's head over HTTP/1, bytes; at least 8192.
+    pub head_bytes_max: usize,
+    /// Size of a request's decoded header list over HTTP/2, bytes.
+    pub h2_header_list_bytes_max: u32,
+    /// Requests in progress on one HTTP/2 connection.
+    pub h2_streams_max: u32,
+    /// HTTP/2 streams that a peer may reset before we have taken them up.
+    pub h2_pending_resets_max: usize,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 16_384,
+            exchanges_max: 16_384,
+            streams_max: 12_288,
+            sessions_max: 8_192,
+            body_bytes_max: 4 << 20,
+            body_budget_bytes: 256 << 20,
+            headers_max: 100,
+            head_bytes_max: 64 << 10,
+            h2_header_list_bytes_max: 16 << 10,
+            h2_streams_max: 100,
+            h2_pending_resets_max: 20,
+        }
+    }
+}
+
+/// Waits of the listener, each in ms.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpTimeouts {
+    /// From the first byte of a request's head to its end.
+    pub header_ms: u64,
+    /// For a whole request body.
+    pub body_ms: u64,
+    /// On a connection between requests.
+    pub idle_connection_ms: u64,
+    /// For a client to take what we write.
+    pub write_ms: u64,
+    /// For a server's answer: a whole body, or the head of a stream. Not for streams without an
+    /// end.
+    pub answer_ms: u64,
+    /// Between two events of a stream that ends with an answer.
+    pub idle_stream_ms: u64,
+    /// For an answer whose legacy client went away: a disconnect is no cancellation there.
+    pub drain_ms: u64,
+    /// After a stream's answer, for the server to end the stream by itself.
+    pub linger_ms: u64,
+    /// For a legacy session that nobody uses.
+    pub idle_session_ms: u64,
+    /// Between pings on a quiet HTTP/2 connection, and for the reply to one.
+    pub h2_ping_ms: u64,
+}
+
+impl Default for HttpTimeouts {
+    fn default() -> Self {
+        Self {
+            header_ms: 5_000,
+            body_ms: 15_000,
+            idle_connection_ms: 75_000,
+            write_ms: 30_000,
+            answer_ms: 300_000,
+            idle_stream_ms: 300_000,
+            drain_ms: 300_000,
+            linger_ms: 100,
+            idle_session_ms: 3_600_000,
+            h2_ping_ms: 20_000,
+        }
+    }
+}
+
+/// Bounds and waits of the listener.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HttpConfig {
+    /// Bounds.
+    pub limits: HttpLimits,
+    /// Waits.
+    pub timeouts: HttpTimeouts,
+}
+
+/// A route and what is alive on it.
+#[derive(Debug)]
+struct RouteState {
+    server: Arc<Protected>,
+    allowed: Allowed,
+    principal: Arc<Principal>,
+    upstream: Upstream,
+    sessions: Sessions,
+}
+
+/// What all connections share.
+struct Inner {
+    shared: Shared,
+    routes: HashMap<Box<str>, Arc<RouteState>>,
+    config: HttpConfig,
+    exchanges: Arc<Gauge>,
+    streams: Arc<Gauge>,
+    body_budget: Arc<Gauge>,
+}
+
+impl Inner {
+    /// Closes what expired or ended sessions still had in flight: nobody will come for it.
+    fn close_sessions(&self, sessions: Vec<SharedSession>) {
+        for session in sessions {
+            exchange::abandon(&self.shared, &session);
+        }
+    }
+}
+
+/// The agents' listener, bound and not yet serving.
+pub struct Listener {
+    tcp: TcpListener,
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listener").field("tcp", &self.tcp).finish_non_exhaustive()
+    }
+}
+
+impl Listener {
+    /// Will serve `routes` on `tcp`. Of two routes with one path the later stands; configurations
+    /// are checked elsewhere.
+    pub fn new(
+        tcp: std::net::TcpListener,
+        routes: Vec<Route>,
+        config: HttpConfig,
+        shared: Shared,
+    ) -> io::Result<Self> {
+        tcp.set_nonblocking(true)?;
+        let idle = Duration::from_millis(config.timeouts.idle_session_ms);
+        let routes = routes
+            .into_iter()
+            .map(|route| {
+                let state = RouteState {
+                    server: route.server,
+                    allowed: Allowed::new(&route.hosts, &route.origins),
+                    principal: route.principal,
+                    upstream: route.upstream,
+                    sessions: Sessions::new(config.limits.sessions_max, idle),
+                };
+                (route.path.into(), Arc::new(state))
+            })
+            .collect();
+        let inner = Inner {
+            shared,
+            routes,
+            config,
+            exchanges: Gauge::new(config.limits.exchanges_max),
+            streams: Gauge::new(config.limits.streams_max),
+            body_budget: Gauge::new(config.limits.body_budget_bytes),
+        };
+        Ok(Self { tcp: TcpListener::from_std(tcp)?, inner: Arc::new(inner) })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    /// Serves until [`Shared::closing`], then until every request in progress is answered.
+    /// Streams without an end are ended. Whoever must stop sooner drops the future and aborts
+    /// the tasks of [`Shared::tasks`].
+    pub async fn serve(self) {
+        let Self { tcp, inner } = self;
+        let limits = inner.config.limits;
+        let slots = Arc::new(Semaphore::new(limits.connections_max));
+        let builder = builder(&inner);
+        let connections = TaskTracker::new();
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = inner.shared.closing.cancelled() => break,
+                accepted = accept(&tcp, &slots) => accepted,
+                _ = sweep.tick() => {
+                    let now = inner.shared.clock.uptime();
+                    for route in inner.routes.values() {
+                        inner.close_sessions(route.sessions.expire(now));
+                    }
+                    continue;
+                }
+            };
+            match accepted {
+                Ok((stream, slot)) => {
+                    let serving = connection(Arc::clone(&inner), builder.clone(), stream, slot);
+                    connections.spawn(inner.shared.tasks.track_future(serving));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(tcp);
+        connections.close();
+        connections.wait().await;
+        for route in inner.routes.values() {
+            inner.close_sessions(route.sessions.clear());
+        }
+    }
+}
+
+async fn accept(
+    tcp: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = tcp.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok((stream, slot))
+}
+
+/// Runs the tasks of HTTP/2 connections where shutdown waits for them.
+#[derive(Clone)]
+struct Tracked(TaskTracker);
+
+impl<F> Executor<F> for Tracked
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        drop(self.0.spawn(future));
+    }
+}
+
+fn builder(inner: &Inner) -> auto::Builder<Tracked> {
+    let HttpConfig { limits, timeouts } = inner.config;
+    let ping = Duration::from_millis(timeouts.h2_ping_ms);
+    let mut builder = auto::Builder::new(Tracked(inner.shared.tasks.clone()));
+    // Deadlines of HTTP/1 are kept by `wire`, which arms one timer where hyper arms one a request.
+    builder
+        .http1()
+        .header_read_timeout(None)
+        .max_headers(limits.headers_max)
+        .max_buf_size(limits.head_bytes_max.max(8192));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.h2_streams_max)
+        .max_header_list_size(limits.h2_header_list_bytes_max)
+        .max_pending_accept_reset_streams(limits.h2_pending_resets_max)
+        .keep_alive_interval(ping)
+        .keep_alive_timeout(ping);
+    builder
+}
+
+async fn connection(
+    inner: Arc<Inner>,
+    builder: auto::Builder<Tracked>,
+    stream: TcpStream,
+    slot: OwnedSemaphorePermit,
+) {
+    let timeouts = inner.config.timeouts;
+    let patience = Patience {
+        head: Duration::from_millis(timeouts.header_ms),
+        idle: Duration::from_millis(timeouts.idle_connection_ms),
+        write: Duration::from_millis(timeouts.write_ms),
+    };
+    let peer = Arc::new(Peer::default());
+    let stream = WatchedStream::new(stream, Arc::clone(&peer), inner.shared.clock, patience);
+    let closing = inner.shared.closing.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let answering = exchange::answer(Arc::clone(&inner), Arc::clone(&peer), request);
+        async move { Ok::<_, Infallible>(answering.await) }
+    });
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let served = tokio::select! {
+        biased;
+        served = serving.as_mut() => served,
+        () = closing.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "connection ended");
+    }
+    drop(slot);
+}

@@ -11,6 +11,7 @@
 
 mod read;
 mod text;
+mod tree;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,7 +21,7 @@ use bytes::Bytes;
 
 pub use text::write_string;
 
-use read::{Shape, Tree};
+use tree::{Shape, Tree, wide};
 
 /// Bounds on one document. Every bound is inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,7 +267,7 @@ impl<'a> Value<'a> {
     /// Members of an object or elements of an array; 0 for scalars.
     pub fn len(self) -> usize {
         match self.shape() {
-            Shape::Array { len, .. } | Shape::Object { len, .. } => read::wide(len),
+            Shape::Array { len, .. } | Shape::Object { len, .. } => wide(len),
             Shape::Null
             | Shape::Bool(_)
             | Shape::Number

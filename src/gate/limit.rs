@@ -65,10 +65,8 @@ pub struct Limits {
 impl Limits {
     /// A table of at most `buckets_max` buckets, besides at most 256 overflow buckets.
     pub fn new(buckets_max: usize) -> Self {
-        let tables = Tables {
-            own: Table::new(buckets_max),
-            overflow: Table::new(OVERFLOW_BUCKETS_MAX),
-        };
+        let tables =
+            Tables { own: Table::new(buckets_max), overflow: Table::new(OVERFLOW_BUCKETS_MAX) };
         Self { buckets_max, uptime: Uptime::default(), tables: Mutex::new(tables) }
     }
 
@@ -85,7 +83,7 @@ impl Limits {
                 Ok(one) => taken.push(one),
                 Err(spent) => {
                     for one in taken.into_iter().rev() {
-                        tables.give_back(one);
+                        tables.give_back(&one);
                     }
                     return Err((key.clone(), spent));
                 }
@@ -140,7 +138,7 @@ impl Tables {
         Err(Spent { retry_after: self.overflow.next_full(now_ns) })
     }
 
-    fn give_back(&mut self, taken: Taken) {
+    fn give_back(&mut self, taken: &Taken) {
         let table = if taken.overflow { &mut self.overflow } else { &mut self.own };
         table.set_level(&taken.bucket, taken.level_before);
     }

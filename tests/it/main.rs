@@ -1,6 +1,16 @@
 //! The one integration binary: one link for all of them.
 
+mod audit_cli;
+mod config;
 mod demo;
+mod firewall;
 mod frames;
+mod http_edge;
+mod journal;
 mod limits;
+mod otlp;
+mod packs;
 mod sim;
+mod sse;
+mod stdio_edge;
+mod threats;

@@ -1,14 +1,12 @@
 //! The reader: bytes to a flat tree, in one pass, without recursion.
 //!
-//! The tree is one vector of nodes in the order of the text, names of members included, so a
-//! value and all below it are neighbours. Knows the rules P2 to P6 of the strict profile and
-//! nothing of what the values mean. Work is linear in the bytes but for one sort of the names of
-//! each large object.
+//! Knows the rules P2 to P6 of the strict profile and nothing of what the values mean. Work is
+//! linear in the bytes but for one sort of the names of each large object.
 
 use std::cmp::Ordering;
-use std::ops::Range;
 
 use super::text::plain_len;
+use super::tree::{Node, Shape, Tree, narrow, wide};
 use super::{DocumentLimits, Unreadable};
 
 /// Objects up to this many members are searched for duplicates pair by pair.
@@ -16,97 +14,6 @@ const PAIRWISE_MAX: usize = 12;
 
 /// Any literal of this many digits without an exponent is finite: binary64 ends at 1.8e308.
 const FINITE_DIGITS: usize = 300;
-
-/// What is known of a node beside its span. Indices are of nodes; `at` and `len` of
-/// [`Shape::Escaped`] are bytes in [`Tree::decoded`].
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Shape {
-    Null,
-    Bool(bool),
-    Number,
-    /// A string without escapes: its text is what stands between the quotes.
-    Verbatim,
-    /// A string with escapes.
-    Escaped {
-        at: u32,
-        len: u32,
-    },
-    /// `after` is the first node behind all elements.
-    Array {
-        len: u32,
-        after: u32,
-    },
-    /// `after` is the first node behind all members.
-    Object {
-        len: u32,
-        after: u32,
-    },
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Node {
-    start: u32,
-    end: u32,
-    shape: Shape,
-}
-
-/// The nodes of one document, the root first.
-#[derive(Debug, Default)]
-pub(super) struct Tree {
-    nodes: Vec<Node>,
-    decoded: Vec<u8>,
-}
-
-impl Tree {
-    /// Every index in use was given out by the reader; `null` for another fails closed.
-    pub(super) fn shape(&self, index: u32) -> Shape {
-        self.nodes.get(wide(index)).map_or(Shape::Null, |node| node.shape)
-    }
-
-    pub(super) fn span(&self, index: u32) -> Range<usize> {
-        self.nodes.get(wide(index)).map_or(0..0, |node| wide(node.start)..wide(node.end))
-    }
-
-    /// The decoded bytes of a string.
-    pub(super) fn text<'a>(&'a self, raw: &'a [u8], index: u32) -> Option<&'a [u8]> {
-        let node = self.nodes.get(wide(index))?;
-        match node.shape {
-            Shape::Verbatim => {
-                raw.get(wide(node.start).saturating_add(1)..wide(node.end).saturating_sub(1))
-            }
-            Shape::Escaped { at, len } => {
-                self.decoded.get(wide(at)..wide(at).saturating_add(wide(len)))
-            }
-            Shape::Null
-            | Shape::Bool(_)
-            | Shape::Number
-            | Shape::Array { .. }
-            | Shape::Object { .. } => None,
-        }
-    }
-
-    /// The first node behind this one and all below it.
-    pub(super) fn after(&self, index: u32) -> u32 {
-        match self.shape(index) {
-            Shape::Array { after, .. } | Shape::Object { after, .. } => after,
-            Shape::Null
-            | Shape::Bool(_)
-            | Shape::Number
-            | Shape::Verbatim
-            | Shape::Escaped { .. } => index.saturating_add(1),
-        }
-    }
-}
-
-/// An index as the standard library wants it. Never saturates where a pointer has 32 bits.
-pub(super) fn wide(index: u32) -> usize {
-    usize::try_from(index).unwrap_or(usize::MAX)
-}
-
-/// A position as nodes keep it. Never saturates: [`read`] refuses what 32 bits cannot address.
-fn narrow(at: usize) -> u32 {
-    u32::try_from(at).unwrap_or(u32::MAX)
-}
 
 /// Reads one document.
 pub(super) fn read(bytes: &[u8], limits: &DocumentLimits) -> Result<Tree, Unreadable> {

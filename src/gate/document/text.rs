@@ -3,7 +3,7 @@
 //! Knows nothing of trees or limits. [`minify`] and [`literal_len`] expect bytes that `read` has
 //! accepted; on other bytes they still end and do not panic, but their answer means nothing.
 
-use super::read::wide;
+use super::tree::wide;
 
 /// The length of the run at the start of `bytes` without `"`, `\` and bytes below 0x20: what may
 /// stand in a string as it is. Looks at eight bytes at a time.

@@ -1,0 +1,7 @@
+//! What must hold for any bytes. Each target in `fuzz_targets/` is one call of a function here;
+//! `tests/it` calls the same functions with generated input and with the committed seeds.
+//!
+//! `cargo +nightly fuzz run frame fuzz/corpus/frame fuzz/seeds/frame -- -dict=fuzz/json.dict`
+//! searches on from the seeds; what it finds of interest stays in the uncommitted `corpus/`.
+
+pub mod reading;

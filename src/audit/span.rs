@@ -1,0 +1,333 @@
+//! Journal records as OpenTelemetry spans.
+//!
+//! Names follow the OpenTelemetry conventions for MCP and generative AI (in development; read at
+//! `open-telemetry/semantic-conventions-genai` commit 0393513c), what they do not name is ours
+//! under `bartizan.`. One call is one SERVER span; a CLIENT span below it says that something
+//! was forwarded, so a refused call has none. Spans are made from records alone: no sampler can
+//! leave one out, and the ids are digests of run and call, so a span sent twice is one span. Names
+//! and values are cut to a bound here, since OpenTelemetry sets none.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use opentelemetry::trace::{
+    SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
+};
+use opentelemetry::{Array, InstrumentationScope, KeyValue, StringValue, Value};
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
+use sha2::{Digest as _, Sha256};
+
+use super::entry::Entry;
+
+/// Calls that may await their outcome here; the oldest is given up for one more.
+const OPEN_MAX: usize = 65_536;
+
+/// Longest value, characters.
+const VALUE_CHARS_MAX: usize = 1024;
+
+/// Longest method or target in a span's name, characters.
+const NAME_CHARS_MAX: usize = 128;
+
+/// Longest list in a value.
+const LIST_MAX: usize = 32;
+
+/// Makes spans of records, in the order of the journal.
+#[derive(Debug)]
+pub struct Assembler {
+    scope: InstrumentationScope,
+    open: BTreeMap<String, Entry>,
+    /// `seq` of an open intent to its call.
+    order: BTreeMap<u64, String>,
+    given_up: u64,
+}
+
+impl Default for Assembler {
+    fn default() -> Self {
+        let scope = InstrumentationScope::builder("bartizan.audit")
+            .with_version(env!("CARGO_PKG_VERSION"))
+            .build();
+        Self { scope, open: BTreeMap::new(), order: BTreeMap::new(), given_up: 0 }
+    }
+}
+
+impl Assembler {
+    /// Takes the next record; gives the spans that it completes.
+    pub fn take(&mut self, entry: Entry) -> Vec<SpanData> {
+        match (entry.event.as_str(), &entry.call) {
+            ("intent", Some(call)) => {
+                self.order.insert(entry.seq, call.clone());
+                if let Some(before) = self.open.insert(call.clone(), entry) {
+                    self.order.remove(&before.seq);
+                }
+                self.give_up_oldest();
+                Vec::new()
+            }
+            ("outcome", Some(call)) => {
+                let intent = self.open.remove(call);
+                if let Some(intent) = &intent {
+                    self.order.remove(&intent.seq);
+                }
+                self.ended(intent.as_ref(), &entry)
+            }
+            ("denial" | "drop", _) => vec![self.server_span(&entry, &entry)],
+            _ => Vec::new(),
+        }
+    }
+
+    /// How many calls were given up because too many awaited their outcome.
+    pub fn given_up(&self) -> u64 {
+        self.given_up
+    }
+
+    fn give_up_oldest(&mut self) {
+        if self.open.len() > OPEN_MAX
+            && let Some((_, call)) = self.order.pop_first()
+        {
+            self.open.remove(&call);
+            self.given_up = self.given_up.saturating_add(1);
+        }
+    }
+
+    fn ended(&self, intent: Option<&Entry>, outcome: &Entry) -> Vec<SpanData> {
+        let server = self.server_span(intent.unwrap_or(outcome), outcome);
+        // An outcome without intent was settled after a crash: when the call began is not known,
+        // and its intent went out with the run that died, if it did.
+        let Some(intent) = intent else { return vec![server] };
+        let client = Self::client_span(intent, outcome, &server);
+        vec![server, client]
+    }
+
+    /// What the caller saw: from the first byte in to the end.
+    fn server_span(&self, first: &Entry, last: &Entry) -> SpanData {
+        let caller = parent(first).or_else(|| parent(last));
+        let key = first.call.clone().unwrap_or_else(|| first.seq.to_string());
+        let trace_id =
+            caller.map_or_else(|| TraceId::from_bytes(digest("trace", first, &key)), |p| p.0);
+        let end = time(last);
+        let start = match (first.seq == last.seq, last.duration_us, first.duration_us) {
+            (_, Some(micros), _) => back(end, micros),
+            (false, None, Some(micros)) => back(time(first), micros),
+            (_, None, _) => time(first),
+        };
+        let mut attributes = Attributes::default();
+        attributes.audit(first, last);
+        attributes.call(first, last);
+        let transport = first.protocol.as_ref().map(|protocol| protocol.transport.as_str());
+        let transport = match transport {
+            Some("http") => Some("tcp"),
+            Some("stdio") => Some("pipe"),
+            other => other,
+        };
+        attributes.text("network.transport", transport);
+        attributes.text("bartizan.principal", first.principal.as_deref());
+        SpanData {
+            span_context: context(trace_id, SpanId::from_bytes(digest("server", first, &key))),
+            parent_span_id: caller.map_or(SpanId::INVALID, |parent| parent.1),
+            parent_span_is_remote: caller.is_some(),
+            span_kind: SpanKind::Server,
+            name: name(first),
+            start_time: start.min(end),
+            end_time: end,
+            attributes: attributes.0,
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: SpanLinks::default(),
+            status: status(last),
+            instrumentation_scope: self.scope.clone(),
+        }
+    }
+
+    /// What was forwarded: from the record of the intent to the end.
+    fn client_span(intent: &Entry, outcome: &Entry, server: &SpanData) -> SpanData {
+        let key = intent.call.as_deref().unwrap_or_default();
+        let mut attributes = Attributes::default();
+        attributes.call(intent, outcome);
+        let end = time(outcome);
+        SpanData {
+            span_context: context(
+                server.span_context.trace_id(),
+                SpanId::from_bytes(digest("client", intent, key)),
+            ),
+            parent_span_id: server.span_context.span_id(),
+            parent_span_is_remote: false,
+            span_kind: SpanKind::Client,
+            start_time: time(intent).min(end),
+            end_time: end,
+            attributes: attributes.0,
+            ..server.clone()
+        }
+    }
+}
+
+/// `{method} {target}`; a resource's URI stays out, as the convention says.
+fn name(entry: &Entry) -> Cow<'static, str> {
+    let method = cut(entry.method.as_deref().unwrap_or("_OTHER"), NAME_CHARS_MAX);
+    let target = entry.target.as_ref();
+    let target = target.and_then(|target| target.tool.as_deref().or(target.prompt.as_deref()));
+    match target {
+        Some(target) => format!("{method} {}", cut(target, NAME_CHARS_MAX)).into(),
+        None => method.into(),
+    }
+}
+
+/// Why a span ended badly, if it did.
+fn error_type(entry: &Entry) -> Option<&str> {
+    let given = entry.error_type.as_deref();
+    if matches!(entry.event.as_str(), "denial" | "drop") {
+        return Some(given.unwrap_or("refused"));
+    }
+    match entry.outcome.as_deref() {
+        Some("ok" | "accepted") | None => given,
+        Some("error") => Some(given.unwrap_or("_OTHER")),
+        Some(outcome) => Some(given.unwrap_or(outcome)),
+    }
+}
+
+fn status(entry: &Entry) -> Status {
+    let Some(class) = error_type(entry) else { return Status::Unset };
+    let reason = entry.decision.as_ref().and_then(|decision| decision.reasons.first());
+    let description = reason.map_or(class, |reason| reason.code.as_str());
+    Status::error(cut(description, NAME_CHARS_MAX))
+}
+
+/// Attributes in the order of their weight: whatever drops attributes drops the last ones.
+#[derive(Default)]
+struct Attributes(Vec<KeyValue>);
+
+impl Attributes {
+    /// What was decided and what it means.
+    fn audit(&mut self, first: &Entry, last: &Entry) {
+        self.text("bartizan.event", Some(&last.event));
+        self.text("bartizan.call", first.call.as_deref());
+        self.text("bartizan.boot", Some(&first.boot));
+        self.number("bartizan.seq", Some(last.seq));
+        let decision = first.decision.as_ref().or(last.decision.as_ref());
+        if let Some(decision) = decision {
+            self.text("bartizan.decision.effect", Some(&decision.effect));
+            self.0.push(KeyValue::new("bartizan.decision.enforced", decision.enforced));
+            self.list("bartizan.decision.codes", decision.reasons.iter().map(|r| r.code.as_str()));
+            self.list(
+                "bartizan.decision.reasons",
+                decision.reasons.iter().map(|r| r.message.as_str()),
+            );
+            self.list(
+                "bartizan.decision.obligations",
+                decision.obligations.iter().map(String::as_str),
+            );
+            self.number("bartizan.decision.micros", Some(decision.micros));
+            self.text("bartizan.policy.revision", Some(&decision.policy));
+            self.text("bartizan.policy.engine", Some(&decision.engine));
+        }
+        self.text("bartizan.outcome", last.outcome.as_deref());
+        // The finding of the end weighs more than that of the beginning.
+        let tagged = if last.finding.is_some() { last } else { first };
+        self.text("bartizan.finding", tagged.finding.as_deref());
+        if let Some(maestro) = &tagged.maestro {
+            self.text("maestro.layer", Some(&maestro.layer));
+            self.text("maestro.layer.name", Some(&maestro.layer_name));
+            self.list("maestro.threats", maestro.threats.iter().map(String::as_str));
+        }
+        if let Some(owasp) = &tagged.owasp {
+            self.list("owasp.mcp", owasp.mcp.iter().map(String::as_str));
+            self.list("owasp.asi", owasp.asi.iter().map(String::as_str));
+        }
+        if let Some(mitre) = &tagged.mitre {
+            self.list("mitre.atlas", mitre.atlas.iter().map(String::as_str));
+        }
+        self.text("taxonomy.version", tagged.taxonomy.as_deref());
+        if let Some(operation) = &first.operation {
+            self.text("bartizan.operation.effect", Some(&operation.effect));
+            self.list(
+                "bartizan.operation.environments",
+                operation.environments.iter().map(String::as_str),
+            );
+        }
+        if !last.hidden.is_empty() {
+            self.number("bartizan.hidden.count", u64::try_from(last.hidden.len()).ok());
+        }
+    }
+
+    /// What was called.
+    fn call(&mut self, first: &Entry, last: &Entry) {
+        self.text("mcp.method.name", first.method.as_deref());
+        self.text("error.type", error_type(last));
+        self.text("bartizan.server", first.server.as_deref());
+        self.text("bartizan.direction", first.direction.as_deref());
+        if let Some(target) = &first.target {
+            self.text("gen_ai.tool.name", target.tool.as_deref());
+            self.text("gen_ai.prompt.name", target.prompt.as_deref());
+            self.text("mcp.resource.uri", target.uri.as_deref());
+        }
+        if first.method.as_deref() == Some("tools/call") {
+            self.text("gen_ai.operation.name", Some("execute_tool"));
+        }
+        // The convention wants the id as text, not as JSON.
+        let id = first
+            .id
+            .as_deref()
+            .map(|id| serde_json::from_str::<String>(id).map_or(Cow::Borrowed(id), Cow::Owned));
+        self.text("jsonrpc.request.id", id.as_deref());
+        let revision = first.protocol.as_ref().and_then(|protocol| protocol.revision.as_deref());
+        self.text("mcp.protocol.version", revision);
+    }
+
+    fn text(&mut self, key: &'static str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.0.push(KeyValue::new(key, cut(value, VALUE_CHARS_MAX)));
+        }
+    }
+
+    fn number(&mut self, key: &'static str, value: Option<u64>) {
+        if let Some(value) = value {
+            self.0.push(KeyValue::new(key, i64::try_from(value).unwrap_or(i64::MAX)));
+        }
+    }
+
+    fn list<'a>(&mut self, key: &'static str, values: impl Iterator<Item = &'a str>) {
+        let values: Vec<StringValue> =
+            values.take(LIST_MAX).map(|value| cut(value, VALUE_CHARS_MAX).into()).collect();
+        if !values.is_empty() {
+            self.0.push(KeyValue::new(key, Value::Array(Array::String(values))));
+        }
+    }
+}
+
+fn cut(text: &str, chars_max: usize) -> String {
+    text.chars().take(chars_max).collect()
+}
+
+/// The caller's trace and span, where both are valid (W3C Trace Context, sections 3.2.2.3 and
+/// 3.2.2.4).
+fn parent(entry: &Entry) -> Option<(TraceId, SpanId)> {
+    let lower_hex =
+        |text: &&str| text.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c));
+    let trace = entry.trace_id.as_deref().filter(|text| text.len() == 32).filter(lower_hex)?;
+    let span = entry.parent_span_id.as_deref().filter(|text| text.len() == 16).filter(lower_hex)?;
+    let trace = TraceId::from_hex(trace).ok().filter(|id| *id != TraceId::INVALID)?;
+    let span = SpanId::from_hex(span).ok().filter(|id| *id != SpanId::INVALID)?;
+    Some((trace, span))
+}
+
+/// Always sampled: what the caller's flags say is not asked.
+fn context(trace_id: TraceId, span_id: SpanId) -> SpanContext {
+    SpanContext::new(trace_id, span_id, TraceFlags::SAMPLED, false, TraceState::NONE)
+}
+
+/// Bytes that stand for `what` of the call `key`, the same each time.
+fn digest<const N: usize>(what: &str, entry: &Entry, key: &str) -> [u8; N] {
+    let digest = Sha256::digest(format!("{what}\n{}\n{key}", entry.boot));
+    let mut id = [0; N];
+    for (to, from) in id.iter_mut().zip(digest) {
+        *to = from;
+    }
+    id
+}
+
+fn time(entry: &Entry) -> SystemTime {
+    humantime::parse_rfc3339(&entry.time).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+fn back(time: SystemTime, micros: u64) -> SystemTime {
+    time.checked_sub(Duration::from_micros(micros)).unwrap_or(SystemTime::UNIX_EPOCH)
+}

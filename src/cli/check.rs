@@ -1,0 +1,73 @@
+//! `bartizan check`: everything that is wrong with a configuration, and what it comes to.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use super::{Exit, Failure, print};
+use crate::config::{Config, Front, PackRef, Upstream};
+use crate::gate::session::Mode;
+
+/// Say everything that is wrong with a configuration, and start nothing.
+///
+/// Follows references to secrets, and looks for every file that is named. A good configuration is
+/// summed up on standard output, without its secrets.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  bartizan check -c /etc/bartizan/bartizan.yaml")]
+pub(super) struct Args {
+    /// The configuration, YAML.
+    #[arg(short, long, value_name = "FILE", env = "BARTIZAN_CONFIG")]
+    config: PathBuf,
+}
+
+/// Checks, and sums up.
+pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
+    let name = args.config.display().to_string();
+    let config = Config::read(&args.config)
+        .map_err(|problems| Failure::configuration(&name, &problems))?;
+    print(&summary(&name, &config))
+}
+
+/// What `config` comes to, a line for each part.
+fn summary(name: &str, config: &Config) -> String {
+    let mut out = format!("{name}: good\n");
+    let mut line = |key: &str, value: &str| {
+        // Writing to a `String` cannot fail.
+        drop(writeln!(out, "  {key:<10} {value}"));
+    };
+    match config.front {
+        Front::Http { listen, admin } => {
+            line("listen", &listen.to_string());
+            line("admin", &admin.to_string());
+        }
+        Front::Stdio => line("listen", "standard input and output"),
+    }
+    line("state", &config.state.display().to_string());
+    line("mode", match config.mode {
+        Mode::Enforce => "enforce",
+        Mode::Observe => "observe: nothing is refused by policy",
+    });
+    let paths: Vec<String> =
+        config.policy.paths.iter().map(|path| path.display().to_string()).collect();
+    line("policy", if paths.is_empty() { "built-in baseline" } else { "" }.trim());
+    for path in &paths {
+        line("", path);
+    }
+    for server in &config.servers {
+        let target = match &server.upstream {
+            Upstream::Http(http) => http.url.to_string(),
+            // Arguments are not shown: people put credentials there against all advice.
+            Upstream::Child(child) => format!("{} ({} arguments)", child.program, child.args.len()),
+        };
+        line("server", &format!("{} at {}: {target}", server.name, server.path));
+        if let Some(pack) = &server.pack {
+            line("", &match pack {
+                PackRef::Embedded(name) => format!("pack {name}"),
+                PackRef::File(path) => format!("pack {}", path.display()),
+            });
+        }
+        if let Some(environment) = &server.environment {
+            line("", &format!("environment {environment}"));
+        }
+    }
+    out
+}

@@ -1,0 +1,317 @@
+//! YAML text to a tree of nodes, each with its line. The only door to `saphyr_parser`.
+//!
+//! Reads what a configuration needs of YAML 1.2: one document of mappings, lists and scalars of
+//! the core schema. Anchors, aliases and tags are refused: they hide what a reader sees. The tree
+//! is built without recursion and bounded in depth; text is bounded by the caller.
+
+use std::borrow::Cow;
+
+use saphyr_parser::{Event, Parser, ScalarStyle, Span};
+
+use super::problem::{Place, Problems};
+
+/// Nesting of lists and mappings; the deepest key of a configuration has 4.
+const DEPTH_MAX: usize = 16;
+
+/// One value and the line that it begins on.
+#[derive(Debug, PartialEq)]
+pub(super) struct Node {
+    pub(super) line: usize,
+    pub(super) kind: Kind,
+}
+
+/// What a [`Node`] is.
+#[derive(Debug, PartialEq)]
+pub(super) enum Kind {
+    Null,
+    Bool(bool),
+    /// An integer, or one too large for `i64` as its text.
+    Integer(Result<i64, String>),
+    /// A number with a fraction or an exponent, as written.
+    Float(String),
+    Text(String),
+    List(Vec<Node>),
+    Map(Vec<Entry>),
+}
+
+impl Kind {
+    /// Its name in problems.
+    pub(super) fn describe(&self) -> String {
+        match self {
+            Self::Null => "nothing".to_owned(),
+            Self::Bool(value) => format!("`{value}`"),
+            Self::Integer(Ok(value)) => format!("the number {value}"),
+            Self::Integer(Err(text)) | Self::Float(text) => format!("the number {text}"),
+            // A text may be a secret that stands in the wrong place.
+            Self::Text(_) => "a text".to_owned(),
+            Self::List(_) => "a list".to_owned(),
+            Self::Map(_) => "a mapping".to_owned(),
+        }
+    }
+}
+
+/// One member of a mapping.
+#[derive(Debug, PartialEq)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) line: usize,
+    pub(super) value: Node,
+}
+
+/// A list or mapping that is not closed yet.
+struct Open {
+    line: usize,
+    path: Place,
+    kind: OpenKind,
+}
+
+enum OpenKind {
+    List(Vec<Node>),
+    Map { entries: Vec<Entry>, key: Option<(String, usize)> },
+}
+
+/// Reads `text`. Absent where it is no such tree; then `problems` says why.
+pub(super) fn read(text: &str, problems: &mut Problems) -> Option<Node> {
+    let mut parser = Parser::new_from_str(text);
+    let mut builder = Builder::default();
+    loop {
+        match parser.next_event() {
+            Some(Ok((event, span))) => {
+                if !builder.event(event, span, problems) {
+                    return None;
+                }
+            }
+            Some(Err(error)) => {
+                let place = Place::line("", error.marker().line());
+                let what = format!("not YAML: {}", error.info());
+                problems.push(&place, what, "check indentation, quotes and brackets");
+                return None;
+            }
+            None => break,
+        }
+    }
+    if builder.root.is_none() {
+        problems.push(&Place::named(""), "it is empty", "name at least one server");
+    }
+    builder.root
+}
+
+#[derive(Default)]
+struct Builder {
+    open: Vec<Open>,
+    root: Option<Node>,
+    documents: usize,
+}
+
+impl Builder {
+    /// Takes one event in; false where reading on makes no sense.
+    fn event(&mut self, event: Event<'_>, span: Span, problems: &mut Problems) -> bool {
+        let line = span.start.line();
+        match event {
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => true,
+            Event::DocumentStart(_) => {
+                self.documents = self.documents.saturating_add(1);
+                if self.documents > 1 {
+                    let place = Place::line("", line);
+                    problems.push(&place, "a second document begins", "keep one document");
+                }
+                self.documents == 1
+            }
+            Event::Alias(_) => {
+                let place = Place::line("", line);
+                problems.push(&place, "an alias (`*name`)", "write the value itself");
+                false
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                refuse_properties(anchor, tag.is_some(), line, problems);
+                self.scalar(text, style, line, problems);
+                true
+            }
+            Event::SequenceStart(anchor, tag) => {
+                refuse_properties(anchor, tag.is_some(), line, problems);
+                self.begin(OpenKind::List(Vec::new()), line, problems)
+            }
+            Event::MappingStart(anchor, tag) => {
+                refuse_properties(anchor, tag.is_some(), line, problems);
+                let kind = OpenKind::Map { entries: Vec::new(), key: None };
+                self.begin(kind, line, problems)
+            }
+            Event::SequenceEnd | Event::MappingEnd => {
+                if let Some(open) = self.open.pop() {
+                    let kind = match open.kind {
+                        OpenKind::List(nodes) => Kind::List(nodes),
+                        OpenKind::Map { entries, .. } => Kind::Map(entries),
+                    };
+                    self.place(Node { line: open.line, kind });
+                }
+                true
+            }
+        }
+    }
+
+    fn begin(&mut self, kind: OpenKind, line: usize, problems: &mut Problems) -> bool {
+        let path = self.next_path(line);
+        if let Some(Open { kind: OpenKind::Map { key: None, .. }, .. }) = self.open.last() {
+            problems.push(&path, "a key that is no text", "write a plain key");
+            return false;
+        }
+        if self.open.len() >= DEPTH_MAX {
+            let what = format!("nested deeper than {DEPTH_MAX} levels");
+            problems.push(&path, what, "remove levels");
+            return false;
+        }
+        self.open.push(Open { line, path, kind });
+        true
+    }
+
+    fn scalar(&mut self, text: Cow<'_, str>, style: ScalarStyle, line: usize, p: &mut Problems) {
+        if let Some(open) = self.open.last_mut()
+            && let OpenKind::Map { entries, key: key @ None } = &mut open.kind
+        {
+            if let Some(first) = entries.iter().find(|entry| entry.key == text) {
+                let place = open.path.member(&text, Some(line));
+                let what = format!("the key stands twice, first on line {}", first.line);
+                p.push(&place, what, "keep one");
+            }
+            *key = Some((text.into_owned(), line));
+            return;
+        }
+        self.place(Node { line, kind: resolve(text, style) });
+    }
+
+    /// Puts a finished node where it belongs.
+    fn place(&mut self, node: Node) {
+        match self.open.last_mut() {
+            None => self.root = Some(node),
+            Some(Open { kind: OpenKind::List(nodes), .. }) => nodes.push(node),
+            Some(Open { kind: OpenKind::Map { entries, key }, .. }) => {
+                if let Some((key, line)) = key.take() {
+                    entries.push(Entry { key, line, value: node });
+                }
+            }
+        }
+    }
+
+    /// Where the node that begins next stands.
+    fn next_path(&self, line: usize) -> Place {
+        match self.open.last() {
+            None => Place::line("", line),
+            Some(Open { path, kind: OpenKind::List(nodes), .. }) => {
+                path.element(nodes.len(), Some(line))
+            }
+            Some(Open { path, kind: OpenKind::Map { key, .. }, .. }) => {
+                path.member(key.as_ref().map_or("?", |(key, _)| key), Some(line))
+            }
+        }
+    }
+}
+
+fn refuse_properties(anchor: usize, tagged: bool, line: usize, problems: &mut Problems) {
+    if anchor != 0 {
+        problems.push(&Place::line("", line), "an anchor (`&name`)", "remove it");
+    }
+    if tagged {
+        problems.push(&Place::line("", line), "a tag (`!name`)", "remove it");
+    }
+}
+
+/// What a scalar means: YAML 1.2.2 §10.3.2, the core schema.
+fn resolve(text: Cow<'_, str>, style: ScalarStyle) -> Kind {
+    if style != ScalarStyle::Plain {
+        return Kind::Text(text.into_owned());
+    }
+    match text.as_ref() {
+        "" | "~" | "null" | "Null" | "NULL" => Kind::Null,
+        "true" | "True" | "TRUE" => Kind::Bool(true),
+        "false" | "False" | "FALSE" => Kind::Bool(false),
+        plain => {
+            let digits = plain.strip_prefix(['-', '+']).unwrap_or(plain);
+            if digits.is_empty() || !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+                return Kind::Text(text.into_owned());
+            }
+            if digits.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Kind::Integer(plain.parse().map_err(|_| plain.to_owned()));
+            }
+            let number_like =
+                |c: char| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '-' | '+');
+            if digits.chars().all(number_like) && plain.parse::<f64>().is_ok() {
+                return Kind::Float(plain.to_owned());
+            }
+            Kind::Text(text.into_owned())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(text: &str) -> Result<Kind, String> {
+        let mut problems = Problems::default();
+        match read(text, &mut problems) {
+            Some(node) if problems.is_empty() => Ok(node.kind),
+            _ => Err(problems.to_string()),
+        }
+    }
+
+    #[test]
+    fn scalars_follow_the_core_schema() {
+        let text = |text: &str| Kind::Text(text.to_owned());
+        for (written, expected) in [
+            ("~", Kind::Null),
+            ("True", Kind::Bool(true)),
+            ("yes", text("yes")),
+            ("12", Kind::Integer(Ok(12))),
+            ("-3", Kind::Integer(Ok(-3))),
+            ("99999999999999999999", Kind::Integer(Err("99999999999999999999".to_owned()))),
+            ("1.5", Kind::Float("1.5".to_owned())),
+            ("2025-06-18", text("2025-06-18")),
+            ("127.0.0.1:7070", text("127.0.0.1:7070")),
+            ("4MiB", text("4MiB")),
+            ("30s", text("30s")),
+            ("'12'", text("12")),
+            ("-", Kind::List(vec![Node { line: 1, kind: Kind::Null }])),
+        ] {
+            assert_eq!(outcome(written).unwrap(), expected, "{written}");
+        }
+    }
+
+    #[test]
+    fn lines_are_those_of_the_file() {
+        let Kind::Map(entries) = outcome("# first\na: 1\n\nb:\n  - x\n  - y: 2\n").unwrap() else {
+            panic!("no mapping");
+        };
+        assert_eq!(entries[0].line, 2);
+        assert_eq!(entries[1].line, 4);
+        let Kind::List(nodes) = &entries[1].value.kind else { panic!("no list") };
+        assert_eq!((nodes[0].line, nodes[1].line), (5, 6));
+    }
+
+    #[test]
+    fn what_is_not_read_is_named_with_its_line() {
+        for (written, expected) in [
+            ("", "the file: it is empty"),
+            ("a: [1", "line "),
+            ("a: 1\nb: 2\na: 3", "a (line 3): the key stands twice, first on line 1"),
+            ("s:\n  x:\n    u: 1\n    u: 2", "s.x.u (line 4): the key stands twice"),
+            ("a: &x 1", "line 1: an anchor"),
+            ("a: &x 1\nb: *x", "line 2: an alias"),
+            ("a: !y 1", "line 1: a tag"),
+            ("a: 1\n---\nb: 2", "line 2: a second document begins"),
+            ("? [a]\n: 1", "a key that is no text"),
+            ("a:\n\tb: 1", "line 2: not YAML"),
+        ] {
+            let problems = outcome(written).unwrap_err();
+            assert!(problems.contains(expected), "{written:?}: {problems}");
+        }
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        for bracket in ["[", "- ", "{a: "] {
+            let problems = outcome(&bracket.repeat(DEPTH_MAX + 1)).unwrap_err();
+            assert!(problems.contains("nested deeper than 16"), "{problems}");
+            assert!(outcome(&bracket.repeat(100_000)).is_err());
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! A second look at the framing of HTTP/1 requests, byte by byte, before hyper reads them.
+//!
+//! hyper resolves what RFC 9112 lets a server resolve: it drops `Content-Length` beside
+//! `Transfer-Encoding`, merges repeated lengths, takes a bare LF for a line end and skips chunk
+//! extensions. A service behind it cannot see any of that. Another hop may resolve it otherwise,
+//! so the strict profile (P12) refuses it. This watch only follows along and says whether it saw
+//! such a thing; it changes no byte and answers nobody. HTTP/2 frames are left to the h2 crate.
+
+/// Two readers may cut these bytes into different messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ambiguous;
+
+/// One head, or one line of chunk framing, may not be longer than this, bytes.
+const HEAD_MAX: usize = 64 << 10;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// In a request line or header line.
+    Head,
+    /// In a body of known length; bytes left.
+    Body(u64),
+    /// In the line that gives a chunk's size.
+    ChunkSize,
+    /// In a chunk; bytes left.
+    Chunk(u64),
+    /// In the empty line that ends a chunk.
+    ChunkEnd,
+    /// In the trailer section, up to its empty line.
+    Trailers,
+    /// HTTP/2, or already found ambiguous.
+    Off,
+}
+
+/// Follows the requests of one connection.
+#[derive(Debug)]
+pub(super) struct FramingWatch {
+    state: State,
+    /// The beginning of a line whose end has not come yet.
+    line: Vec<u8>,
+    head_bytes: usize,
+    lengths: u8,
+    length: u64,
+    codings: u8,
+}
+
+impl FramingWatch {
+    pub(super) fn new() -> Self {
+        Self {
+            state: State::Head,
+            line: Vec::new(),
+            head_bytes: 0,
+            lengths: 0,
+            length: 0,
+            codings: 0,
+        }
+    }
+
+    /// Whether a head has begun and has not ended.
+    pub(super) fn mid_head(&self) -> bool {
+        self.state == State::Head && (self.head_bytes > 0 || !self.line.is_empty())
+    }
+
+    /// Follows `bytes`, the next that the peer sent.
+    pub(super) fn see(&mut self, mut bytes: &[u8]) -> Result<(), Ambiguous> {
+        while !bytes.is_empty() {
+            bytes = match self.state {
+                State::Off => return Ok(()),
+                State::Body(left) => {
+                    let (rest, left) = skip(bytes, left);
+                    self.state = if left == 0 { State::Head } else { State::Body(left) };
+                    rest
+                }
+                State::Chunk(left) => {
+                    let (rest, left) = skip(bytes, left);
+                    self.state = if left == 0 { State::ChunkEnd } else { State::Chunk(left) };
+                    rest
+                }
+                State::Head | State::ChunkSize | State::ChunkEnd | State::Trailers => {
+                    match self.see_line(bytes) {
+                        Ok(rest) => rest,
+                        Err(Ambiguous) => {
+                            self.state = State::Off;
+                            return Err(Ambiguous);
+                        }
+                    }
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// Takes one line, or the beginning of one, and gives what follows it.
+    fn see_line<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Ambiguous> {
+        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let taken = end.map_or(bytes.len(), |at| at.saturating_add(1));
+        let (line, rest) = bytes.split_at_checked(taken).unwrap_or((bytes, &[]));
+        self.head_bytes = self.head_bytes.saturating_add(line.len());
+        if self.head_bytes > HEAD_MAX {
+            return Err(Ambiguous);
+        }
+        if end.is_none() {
+            self.line.extend_from_slice(line);
+            return Ok(rest);
+        }
+        if self.line.is_empty() {
+            self.line_ended(line)?;
+        } else {
+            let mut whole = std::mem::take(&mut self.line);
+            whole.extend_from_slice(line);
+            self.line_ended(&whole)?;
+            whole.clear();
+            self.line = whole;
+        }
+        Ok(rest)
+    }
+
+    fn line_ended(&mut self, line: &[u8]) -> Result<(), Ambiguous> {
+        // A bare LF ends a line for some readers only.
+        let line = line.strip_suffix(b"\r\n").ok_or(Ambiguous)?;
+        match self.state {
+            State::Head => self.head_line(line),
+            State::ChunkSize => self.chunk_size(line),
+            State::ChunkEnd if line.is_empty() => {
+                self.state = State::ChunkSize;
+                self.head_bytes = 0;
+                Ok(())
+            }
+            State::ChunkEnd => Err(Ambiguous),
+            State::Trailers => {
+                if line.is_empty() {
+                    self.next_request(State::Head);
+                }
+                Ok(())
+            }
+            State::Body(_) | State::Chunk(_) | State::Off => Ok(()),
+        }
+    }
+
+    fn head_line(&mut self, line: &[u8]) -> Result<(), Ambiguous> {
+        let first = self.head_bytes == line.len().saturating_add(2);
+        if first && line.is_empty() {
+            // Empty lines before a request line are skipped (RFC 9112 §2.2).
+            self.head_bytes = 0;
+            return Ok(());
+        }
+        if first {
+            if line == b"PRI * HTTP/2.0" {
+                self.state = State::Off;
+            }
+            // A fragment has no place in a request target; the URI parser would drop it unseen.
+            return if line.contains(&b'#') { Err(Ambiguous) } else { Ok(()) };
+        }
+        if line.is_empty() {
+            return self.head_ended();
+        }
+        let colon = line.iter().position(|byte| *byte == b':').ok_or(Ambiguous)?;
+        let (name, value) = line.split_at_checked(colon).ok_or(Ambiguous)?;
+        let value = value.get(1..).unwrap_or_default().trim_ascii();
+        if name.eq_ignore_ascii_case(b"content-length") {
+            self.lengths = self.lengths.saturating_add(1);
+            self.length = decimal(value).ok_or(Ambiguous)?;
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            self.codings = self.codings.saturating_add(1);
+            if !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(Ambiguous);
+            }
+        }
+        Ok(())
+    }
+
+    fn head_ended(&mut self) -> Result<(), Ambiguous> {
+        let next = match (self.lengths, self.codings) {
+            (0, 0) => State::Head,
+            (1, 0) if self.length == 0 => State::Head,
+            (1, 0) => State::Body(self.length),
+            (0, 1) => State::ChunkSize,
+            _ => return Err(Ambiguous),
+        };
+        self.next_request(next);
+        Ok(())
+    }
+
+    fn next_request(&mut self, state: State) {
+        self.state = state;
+        self.head_bytes = 0;
+        self.lengths = 0;
+        self.length = 0;
+        self.codings = 0;
+    }
+
+    /// Only digits: extensions are where readers differ.
+    fn chunk_size(&mut self, line: &[u8]) -> Result<(), Ambiguous> {
+        if line.is_empty() || line.len() > 15 || !line.iter().all(u8::is_ascii_hexdigit) {
+            return Err(Ambiguous);
+        }
+        let text = std::str::from_utf8(line).map_err(|_| Ambiguous)?;
+        let size = u64::from_str_radix(text, 16).map_err(|_| Ambiguous)?;
+        self.state = if size == 0 { State::Trailers } else { State::Chunk(size) };
+        self.head_bytes = 0;
+        Ok(())
+    }
+}
+
+fn skip(bytes: &[u8], left: u64) -> (&[u8], u64) {
+    let here = u64::try_from(bytes.len()).unwrap_or(u64::MAX).min(left);
+    let rest = usize::try_from(here).ok().and_then(|here| bytes.get(here..)).unwrap_or_default();
+    (rest, left.saturating_sub(here))
+}
+
+fn decimal(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watch(bytes: &[u8]) -> Result<FramingWatch, Ambiguous> {
+        let mut watch = FramingWatch::new();
+        watch.see(bytes)?;
+        // The same bytes one at a time must come to the same.
+        let mut slow = FramingWatch::new();
+        for byte in bytes {
+            slow.see(&[*byte])?;
+        }
+        assert_eq!(watch.state, slow.state);
+        Ok(watch)
+    }
+
+    #[test]
+    fn ordinary_requests_are_followed_to_their_end() {
+        for text in [
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",
+            "POST / HTTP/1.1\r\ncontent-length:0\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n3\r\nabc\r\n00a\r\n0123456789\r\n0\r\nX: y\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+        ] {
+            let watch = watch(text.as_bytes()).unwrap();
+            assert_eq!(watch.state, State::Head, "{text:?}");
+            assert!(!watch.mid_head(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_two_readers_cut_differently_is_ambiguous() {
+        for text in [
+            "POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 3, 3\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: +3\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n",
+            "GET / HTTP/1.1\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\n",
+            "GET /#x HTTP/1.1\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\nabc\r\n0\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0x3\r\nabc\r\n0\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
+        ] {
+            assert_eq!(watch(text.as_bytes()).err(), Some(Ambiguous), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn http2_is_left_alone() {
+        let watch = watch(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\n\n").unwrap();
+        assert_eq!(watch.state, State::Off);
+    }
+
+    #[test]
+    fn a_head_without_end_is_bounded() {
+        let mut watch = FramingWatch::new();
+        let mut outcome = Ok(());
+        for _ in 0..=HEAD_MAX {
+            outcome = watch.see(b"a");
+            if outcome.is_err() {
+                break;
+            }
+        }
+        assert_eq!(outcome, Err(Ambiguous));
+        assert!(watch.line.len() <= HEAD_MAX);
+    }
+}

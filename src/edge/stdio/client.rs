@@ -1,0 +1,214 @@
+//! What both kinds of run share: the session, the records, and the client's pipe.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::AsyncRead;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::edge::Shared;
+use crate::edge::child::lines::{Line, Lines, has_foreign_line_end, line_for_client};
+use crate::gate::access::{Principal, Protocol, Transport};
+use crate::gate::record::{CallId, Now};
+use crate::gate::session::{
+    Arrival, DoorFacts, DoorRefusal, Gate, Protected, Session, UpstreamFailure,
+};
+use crate::gate::step::{Act, Permitted, Released, Step};
+
+/// The client of one run.
+pub(super) struct Client {
+    pub(super) shared: Shared,
+    server: Arc<Protected>,
+    principal: Arc<Principal>,
+    session: Mutex<Session>,
+    out: mpsc::Sender<Bytes>,
+    /// Cancelled once the client no longer reads.
+    pub(super) gone: CancellationToken,
+    /// Told whenever a call may have been settled.
+    settled: Notify,
+    /// Subscriptions, which nobody expects to be answered soon.
+    listens: Mutex<BTreeSet<CallId>>,
+}
+
+/// What came from the client.
+pub(super) enum Input {
+    /// Something was decided about a line.
+    Act(Act),
+    /// The client closed our input.
+    Closed,
+    /// Reading failed.
+    Broken(io::Error),
+}
+
+impl Client {
+    pub(super) fn new(
+        shared: Shared,
+        server: Arc<Protected>,
+        principal: Arc<Principal>,
+        out: mpsc::Sender<Bytes>,
+    ) -> Self {
+        let session = Session::new(Arc::clone(&principal), Arc::clone(&server), Transport::Stdio);
+        Self {
+            shared,
+            server,
+            principal,
+            session: Mutex::new(session),
+            out,
+            gone: CancellationToken::new(),
+            settled: Notify::new(),
+            listens: Mutex::default(),
+        }
+    }
+
+    fn session(&self) -> MutexGuard<'_, Session> {
+        // A panic inside a step ends the task that took it, and with it the run.
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn principal(&self) -> Arc<Principal> {
+        Arc::clone(&self.principal)
+    }
+
+    /// What the conversation speaks, as far as is known.
+    pub(super) fn protocol(&self) -> Protocol {
+        self.session().protocol()
+    }
+
+    /// Takes one step and keeps its record; without a record there is no act but the refusal.
+    pub(super) fn act(&self, step: impl FnOnce(&mut Session, &Gate, Now) -> Step) -> Act {
+        let step = step(&mut self.session(), &self.shared.gate, self.shared.now());
+        let act = match self.shared.record(step) {
+            Ok(act) => act,
+            Err(unrecorded) => {
+                if let Some(call) = &unrecorded.call {
+                    self.session().forget(call);
+                }
+                unrecorded.refusal.map_or(Act::Drop, Act::Deliver)
+            }
+        };
+        self.settled.notify_one();
+        act
+    }
+
+    /// Like [`Client::act`], where there may be nothing to do.
+    fn settle(&self, step: impl FnOnce(&mut Session, Now) -> Option<Step>) -> Act {
+        let step = step(&mut self.session(), self.shared.now());
+        step.map_or(Act::Drop, |step| self.act(|_, _, _| step))
+    }
+
+    /// The next line of the client and what is to be done about it.
+    pub(super) async fn next<R: AsyncRead + Unpin>(&self, input: &mut Lines<R>) -> Input {
+        let refused = match input.next().await {
+            Ok(Some(Line::Whole(line))) if !has_foreign_line_end(&line) => {
+                let arrival = Arrival { raw: line, ..Arrival::default() };
+                let act = self.act(|session, gate, now| session.client_frame(gate, arrival, now));
+                if let Act::Forward(permitted) = &act
+                    && permitted.routing().method.as_deref() == Some("subscriptions/listen")
+                {
+                    let mut listens = self.listens.lock().unwrap_or_else(PoisonError::into_inner);
+                    listens.insert(Arc::clone(permitted.call()));
+                }
+                return Input::Act(act);
+            }
+            Ok(Some(Line::Whole(_))) => DoorRefusal::Framing,
+            Ok(Some(Line::TooLong)) => DoorRefusal::TooLarge,
+            Ok(None) => return Input::Closed,
+            Err(cause) => return Input::Broken(cause),
+        };
+        Input::Act(self.act(|_, gate, now| {
+            let facts = DoorFacts {
+                principal: Some(&self.principal),
+                server: Some(&self.server.facts.name),
+                note: None,
+            };
+            gate.refuse_at_door(refused, facts, now)
+        }))
+    }
+
+    /// Gives a message to the client, waiting while it does not read.
+    pub(super) async fn deliver(&self, released: Released) {
+        if released.body().is_empty() {
+            return;
+        }
+        let Ok(line) = line_for_client(released.body()) else {
+            // The gate releases strict JSON only.
+            tracing::error!("a released message cannot be written as one line");
+            return;
+        };
+        if self.out.send(line).await.is_err() {
+            self.gone.cancel();
+        }
+    }
+
+    /// Gives what there is to the client. A message for the server comes back.
+    pub(super) async fn carry(&self, act: Act) -> Option<Permitted> {
+        match act {
+            Act::Forward(permitted) => Some(permitted),
+            Act::Deliver(released) => {
+                self.deliver(released).await;
+                None
+            }
+            Act::Drop => None,
+        }
+    }
+
+    /// The server took `call`.
+    pub(super) async fn accepted(&self, call: &CallId) {
+        let act = self.settle(|session, now| session.upstream_accepted(call, now));
+        drop(self.carry(act).await);
+    }
+
+    /// The way to the server failed for `call`; who waits for it is told.
+    pub(super) async fn failed(&self, call: &CallId, failure: &UpstreamFailure) {
+        let act = self.settle(|session, now| session.upstream_failed(call, failure, now));
+        drop(self.carry(act).await);
+    }
+
+    /// Whether `call` still waits for its answer.
+    pub(super) fn awaits(&self, call: &CallId) -> bool {
+        self.session().awaits(call)
+    }
+
+    /// Waits until no call waits for an answer, subscriptions apart.
+    pub(super) async fn idle(&self) {
+        loop {
+            let busy = {
+                let session = self.session();
+                let listens = self.listens.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut calls = session.in_flight().into_iter();
+                calls.any(|call| session.awaits(&call) && !listens.contains(&call))
+            };
+            if !busy {
+                return;
+            }
+            self.settled.notified().await;
+        }
+    }
+
+    /// Settles what is left at the end: with an error where the client may still read one, for
+    /// which it has `flush_max`.
+    pub(super) async fn close(&self, failure: Option<&UpstreamFailure>, flush_max: Duration) {
+        let left = self.session().in_flight();
+        let settled = left.iter().map(|call| {
+            self.settle(|session, now| match failure {
+                Some(failure) => session.upstream_failed(call, failure, now),
+                None => session.client_gone(call, now),
+            })
+        });
+        // All are recorded before any is told.
+        let acts: Vec<Act> = settled.collect();
+        let told = async {
+            for act in acts {
+                drop(self.carry(act).await);
+            }
+        };
+        if timeout(flush_max, told).await.is_err() {
+            tracing::debug!("the client does not read how its calls ended");
+        }
+    }
+}

@@ -1,0 +1,548 @@
+//! A client on stdio, a server on HTTP: what a desktop client needs to reach a remote server.
+//!
+//! Requests run at once, each a POST of its own; notifications and answers go out one after the
+//! other, before anything that follows them. In the legacy era the session that the server minted
+//! is kept, its stream of server messages is held open and resumed, and it is ended at the end.
+//! In the modern era the headers that mirror the body are written from it, and a cancellation
+//! closes the response stream instead of being sent (revision 2026-07-28, streamable-http).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::ACCEPT;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::io::AsyncRead;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::client::{Client, Input};
+use super::{ExitReason, RemoteLimits};
+use crate::edge::child::lines::{Lines, judged};
+use crate::edge::upstream::{SESSION_ID, SendContext, Upstream};
+use crate::edge::{Answer, EventStream, ServerEvent};
+use crate::gate::access::{Era, Revision};
+use crate::gate::document::{Document, Value};
+use crate::gate::frame::Id;
+use crate::gate::headers::encode;
+use crate::gate::record::CallId;
+use crate::gate::session::{Session, UpstreamFailure};
+use crate::gate::step::{Act, Permitted};
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+const NAME: HeaderName = HeaderName::from_static("mcp-name");
+
+/// What a POST can take: either form of an answer.
+const ANY_ANSWER: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
+const STREAM_ONLY: HeaderValue = HeaderValue::from_static("text/event-stream");
+
+/// Longest session id that is kept, bytes.
+const SESSION_ID_MAX: usize = 512;
+
+/// Serves the client until one of the two ends.
+pub(super) async fn serve<R: AsyncRead + Unpin>(
+    client: Arc<Client>,
+    mut input: Lines<R>,
+    upstream: Arc<Upstream>,
+    limits: RemoteLimits,
+) -> ExitReason {
+    let remote = Arc::new(Remote {
+        client,
+        upstream,
+        limits,
+        tasks: TaskTracker::new(),
+        over: CancellationToken::new(),
+        state: Mutex::default(),
+    });
+    let client = &remote.client;
+    let closing = client.shared.closing.clone();
+    let reason = tokio::select! {
+        reason = remote.pump_up(&mut input) => reason,
+        () = closing.cancelled() => ExitReason::Closing,
+        () = client.gone.cancelled() => ExitReason::ClientBroken("it no longer reads".to_owned()),
+    };
+    let hurry = async {
+        if reason == ExitReason::Closing {
+            std::future::pending::<()>().await;
+        } else {
+            closing.cancelled().await;
+        }
+    };
+    tokio::select! {
+        () = client.idle() => {}
+        () = client.gone.cancelled() => {}
+        () = sleep(remote.limits.drain_max) => {}
+        () = hurry => {}
+    }
+    // Lets go of every stream that is still open.
+    remote.over.cancel();
+    remote.tasks.close();
+    remote.tasks.wait().await;
+    let closed = UpstreamFailure::Unreachable("closing".to_owned());
+    let failure = (reason == ExitReason::Closing).then_some(&closed);
+    client.close(failure, remote.limits.end_max).await;
+    remote.end_session().await;
+    reason
+}
+
+/// The way to one HTTP server.
+struct Remote {
+    client: Arc<Client>,
+    upstream: Arc<Upstream>,
+    limits: RemoteLimits,
+    /// The calls and the stream of server messages of this run.
+    tasks: TaskTracker,
+    /// Cancelled at the end of the run.
+    over: CancellationToken,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The legacy session that the server minted.
+    session: Option<Box<str>>,
+    /// Requests in flight, and what lets go of each.
+    open: BTreeMap<Id, (CallId, CancellationToken)>,
+    /// Whether the stream of server messages was asked for.
+    listening: bool,
+}
+
+/// Where a stream stands: what is needed to resume it.
+#[derive(Debug, Default)]
+struct Position {
+    last: Option<Box<str>>,
+    retry: Option<Duration>,
+}
+
+impl Position {
+    fn pass(&mut self, event: &ServerEvent) {
+        if let Some(id) = &event.id {
+            // An empty id forgets the position (WHATWG HTML §9.2.6).
+            self.last = Some(id.clone()).filter(|id| !id.is_empty());
+        }
+        if let Some(retry) = event.retry {
+            self.retry = Some(Duration::from_millis(retry));
+        }
+    }
+}
+
+impl Remote {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change leaves it whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries the client's messages to the server.
+    async fn pump_up<R: AsyncRead + Unpin>(self: &Arc<Self>, input: &mut Lines<R>) -> ExitReason {
+        loop {
+            let act = match self.client.next(input).await {
+                Input::Act(act) => act,
+                Input::Closed => return ExitReason::ClientClosed,
+                Input::Broken(cause) => return ExitReason::ClientBroken(cause.to_string()),
+            };
+            let Some(permitted) = self.client.carry(act).await else { continue };
+            self.send(permitted).await;
+        }
+    }
+
+    async fn send(self: &Arc<Self>, permitted: Permitted) {
+        let call = Arc::clone(permitted.call());
+        let Ok(document) = judged(permitted.body()) else {
+            // The gate permits strict JSON only.
+            let failure = UpstreamFailure::Unreadable("it cannot be read again".to_owned());
+            self.client.failed(&call, &failure).await;
+            return;
+        };
+        let method: Box<str> = permitted.routing().method.clone().unwrap_or_default();
+        let context = self.context(&permitted, &document);
+        let Some(id) = permitted.id().cloned() else {
+            if &*method == "notifications/cancelled" {
+                self.let_go(&document);
+                if self.era() == Era::Modern {
+                    self.client.accepted(&call).await;
+                    return;
+                }
+            }
+            let initialized = &*method == "notifications/initialized";
+            if self.tell(permitted, &context).await && initialized {
+                self.listen();
+            }
+            return;
+        };
+        if self.tasks.len() > self.limits.requests_max {
+            let failure = UpstreamFailure::Unreachable(format!(
+                "too many requests at once (`requests_max` {})",
+                self.limits.requests_max
+            ));
+            self.client.failed(&call, &failure).await;
+            return;
+        }
+        let cancel = self.over.child_token();
+        self.state().open.insert(id.clone(), (Arc::clone(&call), cancel.clone()));
+        let exchange = Exchange { remote: Arc::clone(self), call, context, method };
+        if &*exchange.method == "initialize" {
+            // What follows needs the session that this answer names.
+            exchange.run(permitted, id, cancel).await;
+        } else {
+            self.tasks.spawn(exchange.run(permitted, id, cancel));
+        }
+    }
+
+    fn era(&self) -> Era {
+        self.client.protocol().era
+    }
+
+    /// What goes with a message: in the modern era the headers that mirror the body.
+    fn context(&self, permitted: &Permitted, document: &Document) -> SendContext {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, ANY_ANSWER);
+        let protocol = self.client.protocol();
+        let routing = permitted.routing();
+        if protocol.era == Era::Modern {
+            let named = document
+                .root()
+                .pointer("/params/_meta/io.modelcontextprotocol~1protocolVersion")
+                .and_then(Value::as_str);
+            set(&mut headers, PROTOCOL_VERSION, named.or(protocol.revision.map(Revision::as_str)));
+            set(&mut headers, METHOD, routing.method.as_deref());
+            set(&mut headers, NAME, routing.name.as_deref().map(encode).as_deref());
+        } else if routing.method.as_deref() != Some("initialize") {
+            set(&mut headers, PROTOCOL_VERSION, protocol.revision.map(Revision::as_str));
+        }
+        self.with_session(headers)
+    }
+
+    fn with_session(&self, headers: HeaderMap) -> SendContext {
+        let session = self.state().session.clone();
+        SendContext { headers, session, principal: self.client.principal() }
+    }
+
+    /// Sends what is not answered, and says whether it was taken.
+    async fn tell(&self, permitted: Permitted, context: &SendContext) -> bool {
+        let call = Arc::clone(permitted.call());
+        let sent = timeout(self.limits.accept_max, self.upstream.send(permitted, context)).await;
+        match sent.unwrap_or(Err(UpstreamFailure::TimedOut)) {
+            Ok(answer) if status_of(&answer) < 400 => {
+                self.client.accepted(&call).await;
+                true
+            }
+            Ok(answer) => {
+                let failure = UpstreamFailure::Status(status_of(&answer));
+                self.client.failed(&call, &failure).await;
+                false
+            }
+            Err(failure) => {
+                self.client.failed(&call, &failure).await;
+                false
+            }
+        }
+    }
+
+    /// The client cancels: its request's response stream is closed, which in the modern era is
+    /// the whole cancellation and in the legacy era means nothing.
+    fn let_go(&self, document: &Document) {
+        let Some(value) = document.root().pointer("/params/requestId") else { return };
+        let id = match value.as_i64() {
+            Some(number) => Some(Id::Number(number)),
+            None => value.as_str().map(|text| Id::Text(text.into())),
+        };
+        if let Some((_, cancel)) = id.and_then(|id| self.state().open.remove(&id)) {
+            cancel.cancel();
+        }
+    }
+
+    /// Asks for a legacy stream from `position` on. `Ok(None)` where the server has none.
+    async fn open_stream(
+        &self,
+        position: &Position,
+    ) -> Result<Option<EventStream>, UpstreamFailure> {
+        let act = self.client.act(Session::open_stream);
+        // A refusal of this is nothing that the client asked for.
+        let Act::Forward(permitted) = act else { return Ok(None) };
+        let call = Arc::clone(permitted.call());
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, STREAM_ONLY);
+        let revision = self.client.protocol().revision;
+        set(&mut headers, PROTOCOL_VERSION, revision.map(Revision::as_str));
+        set(&mut headers, LAST_EVENT_ID, position.last.as_deref());
+        let context = self.with_session(headers);
+        let sent = timeout(self.limits.accept_max, self.upstream.send(permitted, &context)).await;
+        match sent.unwrap_or(Err(UpstreamFailure::TimedOut)) {
+            Ok(Answer::Stream { events, .. }) => {
+                self.client.accepted(&call).await;
+                Ok(Some(events))
+            }
+            Ok(answer) => {
+                let status = status_of(&answer);
+                self.client.failed(&call, &UpstreamFailure::Status(status)).await;
+                // 405 and its like will not change; 429 and 5xx may.
+                let passing = status == 429 || status >= 500;
+                if passing { Err(UpstreamFailure::Status(status)) } else { Ok(None) }
+            }
+            Err(failure) => {
+                self.client.failed(&call, &failure).await;
+                Err(failure)
+            }
+        }
+    }
+
+    /// Holds the stream of server messages open for the rest of the run.
+    fn listen(self: &Arc<Self>) {
+        if self.era() == Era::Modern || std::mem::replace(&mut self.state().listening, true) {
+            return;
+        }
+        let remote = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let over = remote.over.clone();
+            tokio::select! {
+                () = over.cancelled() => {}
+                () = remote.hear() => {}
+            }
+        });
+    }
+
+    async fn hear(&self) {
+        let mut position = Position::default();
+        let mut failures = 0_u32;
+        while failures < self.limits.stream_failures_max {
+            let heard = match self.open_stream(&position).await {
+                Ok(Some(events)) => self.pass_on(events, &mut position).await,
+                Ok(None) => return,
+                Err(_told) => false,
+            };
+            failures = if heard { 0 } else { failures.saturating_add(1) };
+            sleep(self.pause(&position, failures)).await;
+        }
+        tracing::warn!("the server's own messages can no longer be heard");
+    }
+
+    /// Passes on the messages of a stream until it ends, and says whether there was any event.
+    async fn pass_on(&self, mut events: EventStream, position: &mut Position) -> bool {
+        let mut heard = false;
+        while let Some(Ok(event)) = events.next().await {
+            heard = true;
+            position.pass(&event);
+            if !event.data.is_empty() {
+                let raw = &event.data;
+                let act =
+                    self.client.act(|session, gate, now| session.server_frame(gate, raw, now));
+                self.carry(act).await;
+            }
+        }
+        heard
+    }
+
+    /// Gives what there is to the client; our refusal of the server's own request goes back.
+    async fn carry(&self, act: Act) {
+        if let Some(permitted) = self.client.carry(act).await {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, ANY_ANSWER);
+            let revision = self.client.protocol().revision;
+            set(&mut headers, PROTOCOL_VERSION, revision.map(Revision::as_str));
+            let context = self.with_session(headers);
+            self.tell(permitted, &context).await;
+        }
+    }
+
+    /// How long to wait before a stream is opened again: what the server asked for, doubled with
+    /// each failure, within bounds.
+    fn pause(&self, position: &Position, failures: u32) -> Duration {
+        let named = position.retry.unwrap_or(self.limits.retry);
+        let grown = named.saturating_mul(2_u32.saturating_pow(failures.min(16)));
+        grown.clamp(Duration::from_millis(10), self.limits.retry_max)
+    }
+
+    /// Ends the legacy session.
+    async fn end_session(&self) {
+        if self.state().session.is_none() {
+            return;
+        }
+        let act = self.client.act(Session::end);
+        let Act::Forward(permitted) = act else { return };
+        let mut headers = HeaderMap::new();
+        let revision = self.client.protocol().revision;
+        set(&mut headers, PROTOCOL_VERSION, revision.map(Revision::as_str));
+        let context = self.with_session(headers);
+        let call = Arc::clone(permitted.call());
+        if timeout(self.limits.end_max, self.tell(permitted, &context)).await.is_err() {
+            self.client.failed(&call, &UpstreamFailure::TimedOut).await;
+        }
+    }
+}
+
+/// One request of the client on its way.
+struct Exchange {
+    remote: Arc<Remote>,
+    call: CallId,
+    context: SendContext,
+    method: Box<str>,
+}
+
+impl Exchange {
+    /// Sends the request and passes on what comes back, until it is answered or let go of.
+    async fn run(self, permitted: Permitted, id: Id, cancel: CancellationToken) {
+        let result = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Ok(()),
+            result = self.carry_out(permitted) => result,
+        };
+        {
+            // The id may be in use again by now, for another call.
+            let mut state = self.remote.state();
+            if state.open.get(&id).is_some_and(|(call, _)| *call == self.call) {
+                state.open.remove(&id);
+            }
+        }
+        if let Err(failure) = result {
+            self.remote.client.failed(&self.call, &failure).await;
+        }
+    }
+
+    async fn carry_out(&self, permitted: Permitted) -> Result<(), UpstreamFailure> {
+        let sent = self.remote.upstream.send(permitted, &self.context);
+        let answer = self.patient(sent).await??;
+        if &*self.method == "initialize" {
+            self.keep_session(&answer);
+        }
+        match answer {
+            Answer::Accepted { .. } => Err(UpstreamFailure::EndedEarly),
+            Answer::Whole { status, body, .. } => {
+                if status >= 400 && !names_its_request(&body) {
+                    return Err(UpstreamFailure::Status(status));
+                }
+                self.pass_on(&body).await;
+                Ok(())
+            }
+            Answer::Stream { events, .. } => self.follow(events).await,
+        }
+        .and_then(|()| {
+            let waits = self.remote.client.awaits(&self.call);
+            if waits { Err(UpstreamFailure::EndedEarly) } else { Ok(()) }
+        })
+    }
+
+    /// Waits as long as a server may be silent.
+    async fn patient<T>(&self, wait: impl Future<Output = T>) -> Result<T, UpstreamFailure> {
+        if &*self.method == "subscriptions/listen" {
+            return Ok(wait.await);
+        }
+        let silence_max = self.remote.limits.silence_max;
+        timeout(silence_max, wait).await.map_err(|_elapsed| UpstreamFailure::TimedOut)
+    }
+
+    /// Passes on the events of the answer; where the legacy stream breaks off, resumes it.
+    async fn follow(&self, mut events: EventStream) -> Result<(), UpstreamFailure> {
+        let mut position = Position::default();
+        let mut resumes = 0_u32;
+        loop {
+            let ended = match self.patient(events.next()).await? {
+                Some(Ok(event)) => {
+                    position.pass(&event);
+                    if !event.data.is_empty() {
+                        self.pass_on(&event.data).await;
+                    }
+                    if !self.remote.client.awaits(&self.call) {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                Some(Err(failure)) => failure,
+                None => UpstreamFailure::EndedEarly,
+            };
+            resumes = resumes.saturating_add(1);
+            let resumable = position.last.is_some() && self.remote.era() == Era::Legacy;
+            if !resumable || resumes > self.remote.limits.resumes_max {
+                return Err(ended);
+            }
+            sleep(self.remote.pause(&position, 0)).await;
+            events = match self.remote.open_stream(&position).await {
+                Ok(Some(events)) => events,
+                Ok(None) | Err(_) => return Err(ended),
+            };
+        }
+    }
+
+    async fn pass_on(&self, raw: &Bytes) {
+        let client = &self.remote.client;
+        let act =
+            client.act(|session, gate, now| session.server_answer(gate, &self.call, raw, now));
+        self.remote.carry(act).await;
+    }
+
+    /// Keeps the session that the server minted (mcp transports, "Session Management").
+    fn keep_session(&self, answer: &Answer) {
+        let (Answer::Accepted { status, headers }
+        | Answer::Whole { status, headers, .. }
+        | Answer::Stream { status, headers, .. }) = answer;
+        let named = headers.get(SESSION_ID).and_then(|value| value.to_str().ok());
+        let named = named.filter(|id| {
+            (1..=SESSION_ID_MAX).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())
+        });
+        if *status < 300
+            && let Some(named) = named
+        {
+            self.remote.state().session = Some(named.into());
+        }
+    }
+}
+
+fn status_of(answer: &Answer) -> u16 {
+    match answer {
+        Answer::Accepted { status, .. }
+        | Answer::Whole { status, .. }
+        | Answer::Stream { status, .. } => *status,
+    }
+}
+
+/// Whether the body of an error answer is a message under an id. One without would leave a stdio
+/// client waiting, which has nothing else to tell by whose answer it is.
+fn names_its_request(body: &Bytes) -> bool {
+    let id = judged(body).ok().and_then(|document| {
+        document.root().get("id").map(|id| id.as_str().is_some() || id.as_number().is_some())
+    });
+    id == Some(true)
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<&str>) {
+    if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+        headers.insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_what_the_last_events_said() {
+        let mut position = Position::default();
+        let event =
+            |id: &str, retry| ServerEvent { id: Some(id.into()), retry, ..ServerEvent::default() };
+        position.pass(&event("a", Some(5)));
+        position.pass(&ServerEvent::default());
+        assert_eq!(position.last.as_deref(), Some("a"));
+        assert_eq!(position.retry, Some(Duration::from_millis(5)));
+        position.pass(&event("", None));
+        assert_eq!(position.last, None);
+        assert_eq!(position.retry, Some(Duration::from_millis(5)));
+    }
+
+    #[test]
+    fn an_error_answer_must_name_its_request() {
+        let cases = [
+            (r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":""}}"#, true),
+            (r#"{"jsonrpc":"2.0","id":"a","error":{"code":1,"message":""}}"#, true),
+            (r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":""}}"#, false),
+            (r#"{"error":"x"}"#, false),
+            ("Not Found", false),
+            ("", false),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(names_its_request(&Bytes::from_static(body.as_bytes())), expected, "{body}");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! `glob.match` as OPA defines it: the patterns of gobwas/glob.
+//!
+//! `*` stands for any run without a delimiter, `**` for any run at all, `?` for one character that
+//! is no delimiter, `[abc]`, `[a-z]` and their negation with `!` for one character, `{a,b}` for
+//! either pattern, `\` for the next character as it is. regorus's own differs in two ways that
+//! matter (`:` as a delimiter; `**` next to text), hence this one.
+//!
+//! Matching follows the set of all reachable positions, so its cost is at most the product of both
+//! lengths, whatever the pattern.
+
+/// One piece of a pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Token {
+    Literal(char),
+    /// `*`
+    Run,
+    /// `**`
+    AnyRun,
+    /// `?`
+    One,
+    /// `[...]`
+    Class { negated: bool, ranges: Vec<(char, char)> },
+    /// `{a,b}`
+    Either(Vec<Vec<Token>>),
+}
+
+/// Alternatives within alternatives, at most.
+const NESTING_MAX: usize = 8;
+
+/// Whether `text` as a whole matches `pattern`.
+pub(super) fn matches(pattern: &str, delimiters: &[char], text: &str) -> Result<bool, String> {
+    let mut reader = Reader { rest: pattern.chars().peekable(), pattern };
+    let tokens = reader.sequence(0)?;
+    let text: Vec<char> = text.chars().collect();
+    let mut at = vec![false; text.len().saturating_add(1)];
+    if let Some(first) = at.first_mut() {
+        *first = true;
+    }
+    let end = advance(&tokens, delimiters, &text, at);
+    Ok(end.last().copied().unwrap_or(false))
+}
+
+struct Reader<'a> {
+    rest: std::iter::Peekable<std::str::Chars<'a>>,
+    pattern: &'a str,
+}
+
+impl Reader<'_> {
+    fn malformed(&self, what: &str) -> String {
+        format!("glob pattern `{}`: {what}", self.pattern)
+    }
+
+    /// Reads up to the end, or inside `{}` up to `,` or `}`.
+    fn sequence(&mut self, depth: usize) -> Result<Vec<Token>, String> {
+        let mut tokens = Vec::new();
+        while let Some(&next) = self.rest.peek() {
+            if depth > 0 && (next == ',' || next == '}') {
+                break;
+            }
+            self.rest.next();
+            tokens.push(match next {
+                '*' => {
+                    let mut stars = 1_usize;
+                    while self.rest.next_if_eq(&'*').is_some() {
+                        stars = stars.saturating_add(1);
+                    }
+                    if stars > 1 { Token::AnyRun } else { Token::Run }
+                }
+                '?' => Token::One,
+                '\\' => {
+                    let escaped = self.rest.next();
+                    Token::Literal(escaped.ok_or_else(|| self.malformed("ends after `\\`"))?)
+                }
+                '[' => self.class()?,
+                '{' => self.either(depth.saturating_add(1))?,
+                literal => Token::Literal(literal),
+            });
+        }
+        Ok(tokens)
+    }
+
+    fn either(&mut self, depth: usize) -> Result<Token, String> {
+        if depth > NESTING_MAX {
+            return Err(self.malformed("alternatives nest too deep"));
+        }
+        let mut branches = Vec::new();
+        loop {
+            branches.push(self.sequence(depth)?);
+            match self.rest.next() {
+                Some('}') => return Ok(Token::Either(branches)),
+                Some(_) => {}
+                None => return Err(self.malformed("`{` is not closed")),
+            }
+        }
+    }
+
+    fn class(&mut self) -> Result<Token, String> {
+        let negated = self.rest.next_if_eq(&'!').is_some();
+        let mut ranges = Vec::new();
+        loop {
+            let low = match self.rest.next() {
+                Some(']') if !ranges.is_empty() => return Ok(Token::Class { negated, ranges }),
+                Some('\\') => self.rest.next(),
+                other => other,
+            };
+            let low = low.ok_or_else(|| self.malformed("`[` is not closed"))?;
+            let high = if self.rest.next_if_eq(&'-').is_some() {
+                self.rest.next().ok_or_else(|| self.malformed("`[` is not closed"))?
+            } else {
+                low
+            };
+            if high < low {
+                return Err(self.malformed("a range runs backwards"));
+            }
+            ranges.push((low, high));
+        }
+    }
+}
+
+/// The positions reachable after `tokens` from the positions in `at`.
+fn advance(tokens: &[Token], delimiters: &[char], text: &[char], at: Vec<bool>) -> Vec<bool> {
+    let mut at = at;
+    for token in tokens {
+        at = match token {
+            Token::Run => run(&at, text, |c| !delimiters.contains(&c)),
+            Token::AnyRun => run(&at, text, |_| true),
+            Token::Literal(literal) => step(&at, text, |c| c == *literal),
+            Token::One => step(&at, text, |c| !delimiters.contains(&c)),
+            Token::Class { negated, ranges } => step(&at, text, |c| {
+                ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated
+            }),
+            Token::Either(branches) => {
+                let mut union = vec![false; at.len()];
+                for branch in branches {
+                    let reached = advance(branch, delimiters, text, at.clone());
+                    for (slot, reached) in union.iter_mut().zip(reached) {
+                        *slot |= reached;
+                    }
+                }
+                union
+            }
+        };
+    }
+    at
+}
+
+/// One character further, where it fits.
+fn step(at: &[bool], text: &[char], fits: impl Fn(char) -> bool) -> Vec<bool> {
+    let moved = at.iter().zip(text).map(|(here, c)| *here && fits(*c));
+    std::iter::once(false).chain(moved).collect()
+}
+
+/// Any number of characters further, as long as each fits.
+fn run(at: &[bool], text: &[char], fits: impl Fn(char) -> bool) -> Vec<bool> {
+    let mut open = false;
+    let mut reached = Vec::with_capacity(at.len());
+    for (index, here) in at.iter().enumerate() {
+        let before = index.checked_sub(1).and_then(|before| text.get(before));
+        open = *here || (open && before.is_some_and(|c| fits(*c)));
+        reached.push(open);
+    }
+    reached
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_as_gobwas_has_them() {
+        for (pattern, delimiters, text, expected) in [
+            ("", "", "", true),
+            ("a*", ".", "abc", true),
+            ("a*", ".", "a.bc", false),
+            ("a*", "", "a.bc", true),
+            ("*", ":", "q:r", false),
+            ("*:*", ":", "q:r", true),
+            ("b**", ".", "bx.y", true),
+            ("**.y", ".", "a.b.y", true),
+            ("*.y", ".", "a.b.y", false),
+            ("a***", ".", "a.b", true),
+            ("?at", ".", "cat", true),
+            ("?at", ".", ".at", false),
+            ("?at", ".", "at", false),
+            ("[abc]x", ".", "bx", true),
+            ("[!abc]x", ".", "bx", false),
+            ("[!abc]x", ".", ".x", true),
+            ("[a-c]x", "", "dx", false),
+            ("[\\]]x", "", "]x", true),
+            ("{get,list}-*", ".", "list-flags", true),
+            ("{get,list}-*", ".", "drop-flags", false),
+            ("{a,{b,c}}d", "", "cd", true),
+            ("{,a}b", "", "b", true),
+            ("{*.x,y}", ".", "q.x", true),
+            ("\\*", "", "*", true),
+            ("\\*", "", "a", false),
+            ("a,b}", "", "a,b}", true),
+            ("é?", "", "éé", true),
+            ("delete*", ".", "delete_flag", true),
+        ] {
+            let delimiters: Vec<char> = delimiters.chars().collect();
+            assert_eq!(matches(pattern, &delimiters, text), Ok(expected), "{pattern} {text}");
+        }
+        for pattern in ["[", "[]", "[a", "{a", "{a,b", "a\\", "[z-a]", "{{{{{{{{{a}}}}}}}}}"] {
+            assert!(matches(pattern, &[], "a").is_err(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn the_cost_is_bounded_by_both_lengths() {
+        let pattern = "*a".repeat(200);
+        let text = "a".repeat(4_000);
+        assert_eq!(matches(&format!("{pattern}b"), &[], &text), Ok(false));
+    }
+}

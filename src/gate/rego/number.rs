@@ -1,0 +1,118 @@
+//! Numbers, from the text that came to a value that means exactly that.
+//!
+//! regorus holds integers exactly and everything else as binary64. A literal whose value binary64
+//! cannot give back would make two different numbers equal in a rule, so it has no value here:
+//! the caller must treat the question as unanswerable. Arithmetic is left to the engines.
+
+use regorus::Value;
+
+/// Longest literal that is looked at, characters. The strict reader allows 256 (P3).
+const LITERAL_CHARS_MAX: usize = 256;
+
+/// A decimal: `digits` (no leading or trailing zero) times ten to the `exponent`.
+#[derive(Debug, PartialEq, Eq)]
+struct Decimal {
+    negative: bool,
+    digits: String,
+    exponent: i64,
+}
+
+/// The value of a JSON number literal, or nothing where no value is exactly it.
+///
+/// Exact means: an integer literal fits 64 bits; any other literal is the shortest decimal of its
+/// binary64 or a plain rewriting of it (`1.50`, `15e-1`). So `0.1` has a value, and
+/// `0.1000000000000000055`, which any binary64 reader makes equal to `0.1`, has none.
+pub(super) fn exact(literal: &str) -> Option<Value> {
+    if let Ok(small) = literal.parse::<i64>() {
+        return Some(Value::from(small));
+    }
+    if literal.len() > LITERAL_CHARS_MAX {
+        return None;
+    }
+    let decimal = Decimal::read(literal)?;
+    if decimal.digits.is_empty() {
+        return Some(Value::from(0_i64));
+    }
+    if let Some(integer) = decimal.integer() {
+        return Some(integer);
+    }
+    if literal.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
+        return None; // an integer beyond 64 bits
+    }
+    let float = literal.parse::<f64>().ok().filter(|float| float.is_finite())?;
+    (Decimal::read(&format!("{float:e}"))? == decimal).then(|| Value::from(float))
+}
+
+impl Decimal {
+    fn read(literal: &str) -> Option<Self> {
+        let (negative, rest) = match literal.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, literal),
+        };
+        let (mantissa, exponent) = match rest.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (mantissa, exponent.parse::<i64>().ok()?),
+            None => (rest, 0),
+        };
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        if whole.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let all = format!("{whole}{fraction}");
+        let digits = all.trim_start_matches('0').trim_end_matches('0');
+        let dropped = all.len().checked_sub(all.trim_end_matches('0').len())?;
+        let exponent = exponent
+            .checked_sub(i64::try_from(fraction.len()).ok()?)?
+            .checked_add(i64::try_from(dropped).ok()?)?;
+        let exponent = if digits.is_empty() { 0 } else { exponent };
+        Some(Self { negative, digits: digits.to_owned(), exponent })
+    }
+
+    /// Its value where it is an integer of at most 64 bits.
+    fn integer(&self) -> Option<Value> {
+        let zeros = usize::try_from(self.exponent).ok().filter(|zeros| *zeros <= 20)?;
+        let sign = if self.negative { "-" } else { "" };
+        let text = format!("{sign}{}{}", self.digits, "0".repeat(zeros));
+        text.parse::<i64>()
+            .map(Value::from)
+            .or_else(|_| text.parse::<u64>().map(Value::from))
+            .ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_literal_has_a_value_only_where_the_value_is_exactly_it() {
+        let exactly = |text: &str| exact(text).map(|value| value.to_string());
+        for (literal, value) in [
+            ("0", Some("0")),
+            ("-0", Some("0")),
+            ("-0.0e5", Some("0")),
+            ("1.0", Some("1")),
+            ("1e3", Some("1000")),
+            ("-12.5", Some("-12.5")),
+            ("0.1", Some("0.1")),
+            ("1.50", Some("1.5")),
+            ("9007199254740993", Some("9007199254740993")),
+            ("9007199254740993.0", Some("9007199254740993")),
+            ("18446744073709551615", Some("18446744073709551615")),
+            ("-9223372036854775808", Some("-9223372036854775808")),
+            ("18446744073709551616", None),
+            ("18446744073709551617", None),
+            ("-9223372036854775809", None),
+            ("0.1000000000000000055", None),
+            ("9007199254740992.5", None),
+            ("1e-400", None),
+            ("1e400", None),
+            ("1e100000000", None),
+            ("1e99999999999999999999", None),
+            ("", None),
+            ("-", None),
+            ("x", None),
+        ] {
+            assert_eq!(exactly(literal).as_deref(), value, "{literal}");
+        }
+    }
+}

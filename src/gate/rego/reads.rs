@@ -1,0 +1,191 @@
+//! Which part of the input a policy reads, known from its text.
+//!
+//! The engines are fed only that part, which is most of what makes them fast, and a number that
+//! has no exact value denies only where a rule could see it. The set may hold too much, never too
+//! little: whatever cannot be followed counts as read.
+
+use std::collections::BTreeMap;
+
+use regorus::unstable::{Module, Rule};
+
+use super::walk::{Chain, Step, Visit, Walk, rule_ref};
+
+/// The members of one value that are read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ReadSet {
+    /// The whole value, at any depth.
+    all: bool,
+    /// The names of its members, and with them its kind.
+    names: bool,
+    /// Members that are read in part or whole.
+    members: BTreeMap<Box<str>, ReadSet>,
+}
+
+/// What everything reads of a value that is read whole.
+static ALL: ReadSet = ReadSet { all: true, names: true, members: BTreeMap::new() };
+
+impl ReadSet {
+    /// Everything.
+    pub fn everything() -> Self {
+        ALL.clone()
+    }
+
+    /// Whether the whole value is read.
+    pub fn is_everything(&self) -> bool {
+        self.all
+    }
+
+    /// What is read of the member `name`; nothing where it is not read at all.
+    pub fn member(&self, name: &str) -> Option<&Self> {
+        if self.all { Some(&ALL) } else { self.members.get(name) }
+    }
+
+    /// Whether the names of the members are read.
+    pub fn reads_names(&self) -> bool {
+        self.names
+    }
+
+    /// Each path that is read, `input` first, sorted; `input.a.*` names the names only.
+    pub fn paths(&self) -> Vec<String> {
+        let mut paths = Vec::new();
+        let mut todo = vec![("input".to_owned(), self)];
+        while let Some((path, at)) = todo.pop() {
+            if at.all {
+                paths.push(path);
+                continue;
+            }
+            if at.names {
+                paths.push(format!("{path}.*"));
+            }
+            todo.extend(at.members.iter().map(|(name, member)| (format!("{path}.{name}"), member)));
+        }
+        paths.sort();
+        paths
+    }
+
+    fn at(&mut self, path: &[&str]) -> &mut Self {
+        let mut at = self;
+        for name in path {
+            at = at.members.entry((*name).into()).or_default();
+        }
+        at
+    }
+
+    /// Adds the whole value at `path`.
+    fn read(&mut self, path: &[&str]) {
+        let at = self.at(path);
+        *at = ALL.clone();
+    }
+
+    /// Adds what the rules of `modules` read. Rules named `test_…` bring their own input.
+    pub(super) fn of<'a>(modules: impl IntoIterator<Item = &'a Module>) -> Self {
+        let mut reads = Self::default();
+        for module in modules {
+            // `import input.tool`, `import input as request`: an alias may be used anywhere.
+            for import in &module.imports {
+                if let Some((chain, _)) = super::walk::chain(&import.refr) {
+                    reads.add(&chain, false);
+                }
+            }
+            for rule in module.policy.iter().filter(|rule| !is_test(rule)) {
+                reads.add_rule(rule);
+            }
+        }
+        reads.collapse();
+        reads
+    }
+
+    fn add_rule(&mut self, rule: &Rule) {
+        // The argument of `object.keys` is visited right after the call, so it is remembered.
+        let mut of_keys: Vec<*const regorus::unstable::Span> = Vec::new();
+        for visit in Walk::rule(rule) {
+            match visit {
+                Visit::Call { callee, params } => {
+                    if callee.root == Some("object") && callee.prefix() == ["keys"] {
+                        of_keys.extend(params.iter().map(|param| std::ptr::from_ref(param.span())));
+                    }
+                }
+                Visit::Ref(chain) => {
+                    let names = of_keys.iter().any(|span| std::ptr::eq(*span, chain.span));
+                    self.add(&chain, names);
+                }
+                Visit::Expr(_) | Visit::Statement(_) => {}
+            }
+        }
+    }
+
+    fn add(&mut self, chain: &Chain<'_>, names_only: bool) {
+        if chain.root != Some("input") {
+            return;
+        }
+        let path = chain.prefix();
+        if names_only && chain.is_static() && !path.is_empty() {
+            self.at(&path).names = true;
+        } else {
+            self.read(&path);
+        }
+    }
+
+    /// Drops what is already covered, so that equal sets compare equal.
+    fn collapse(&mut self) {
+        if self.all {
+            self.members.clear();
+        }
+        for member in self.members.values_mut() {
+            member.collapse();
+        }
+    }
+}
+
+/// Whether a rule is a test by OPA's convention.
+pub(super) fn is_test(rule: &Rule) -> bool {
+    super::walk::chain(rule_ref(rule)).is_some_and(|(chain, _)| {
+        let last = chain.steps.iter().rev().find_map(|step| match step {
+            Step::Name(name) => Some(*name),
+            Step::Index(_) => None,
+        });
+        let named = |name: &str| name.starts_with("test_") || name.starts_with("todo_test_");
+        chain.root.is_some_and(named) || last.is_some_and(named)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(body: &str) -> String {
+        let mut engine = regorus::Engine::new();
+        let text = format!("package p\n{body}");
+        engine.add_policy("p.rego".to_owned(), text).unwrap();
+        ReadSet::of(engine.get_modules().iter().map(AsRef::as_ref)).paths().join(" ")
+    }
+
+    #[test]
+    fn what_a_rule_reads_is_found_and_what_cannot_be_followed_is_read_whole() {
+        for (body, expected) in [
+            ("x if input.tool.name == \"a\"", "input.tool.name"),
+            ("x if input[\"tool\"].name", "input.tool.name"),
+            ("x if input.tool[input.key]", "input.key input.tool"),
+            ("x if {some e in input.operation.environments; e == 1}", "input.operation.environments"),
+            ("x if f(input.tool)\nf(t) := t.name", "input.tool"),
+            ("x := input", "input"),
+            ("x if walk(input, [p, v])", "input"),
+            ("x if {r := input.a; r.b}", "input.a"),
+            ("x if \"k\" in object.keys(input.tool.arguments)", "input.tool.arguments.*"),
+            ("x if {a := input.tool.arguments; \"k\" in object.keys(a)}", "input.tool.arguments"),
+            (
+                "x if {\"k\" in object.keys(input.a); input.a.b == 1}",
+                "input.a.* input.a.b",
+            ),
+            ("x if \"k\" in object.keys(input)", "input"),
+            ("test_x if x with input as {\"a\": input.b}\nx if input.c", "input.c"),
+            ("x contains input.a if input.b\nx contains y if {y := [z | z := input.c]}", "input.a input.b input.c"),
+            ("x[input.k] := input.v if true", "input.k input.v"),
+            ("x := 1 if input.a else := input.b if input.c", "input.a input.b input.c"),
+            ("x if not input.a\ny if every v in input.b { v == input.c }", "input.a input.b input.c"),
+        ] {
+            assert_eq!(paths(body), expected, "{body}");
+        }
+        assert_eq!(paths("import input.tool as t\nx if t.name"), "input.tool");
+    }
+}

@@ -1,0 +1,375 @@
+//! A walk over one rule's syntax tree: every reference, call, expression and statement, with what
+//! is local where.
+//!
+//! The walk keeps its own stack, so that no source, however nested, can overflow ours. It says
+//! what is written; it judges nothing.
+
+use std::collections::BTreeSet;
+
+use regorus::unstable::{AssignOp, Expr, Literal, LiteralStmt, Query, Rule, RuleHead, Span};
+
+/// One step of a reference after its root.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Step<'a> {
+    /// `.name` or `["name"]`.
+    Name(&'a str),
+    /// Any other index.
+    Index(&'a Expr),
+}
+
+/// A reference: a root and steps.
+#[derive(Debug)]
+pub(super) struct Chain<'a> {
+    /// The root where it is a variable; otherwise the value of another expression.
+    pub(super) root: Option<&'a str>,
+    /// The steps in order.
+    pub(super) steps: Vec<Step<'a>>,
+    /// Where it is written.
+    pub(super) span: &'a Span,
+    /// Whether the root is declared by the rule itself.
+    pub(super) local: bool,
+}
+
+impl<'a> Chain<'a> {
+    /// The names that follow the root up to the first other step.
+    pub(super) fn prefix(&self) -> Vec<&'a str> {
+        let mut names = Vec::new();
+        for step in &self.steps {
+            match *step {
+                Step::Name(name) => names.push(name),
+                Step::Index(_) => break,
+            }
+        }
+        names
+    }
+
+    /// Whether every step is a name.
+    pub(super) fn is_static(&self) -> bool {
+        self.prefix().len() == self.steps.len()
+    }
+}
+
+/// One thing met on the walk. What it contains follows as visits of their own.
+#[derive(Debug)]
+pub(super) enum Visit<'a> {
+    /// A variable or a reference, as a whole.
+    Ref(Chain<'a>),
+    /// A call: the callee as a chain, and the arguments.
+    Call {
+        /// What is called.
+        callee: Chain<'a>,
+        /// With what.
+        params: Vec<&'a Expr>,
+    },
+    /// Any other expression.
+    Expr(&'a Expr),
+    /// A statement of a body.
+    Statement(&'a LiteralStmt),
+}
+
+/// One scope of names: that of a query, inside that of the query around it.
+#[derive(Debug, Default)]
+struct Scope<'a> {
+    parent: Option<usize>,
+    names: BTreeSet<&'a str>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Node<'a> {
+    Expr(&'a Expr),
+    Statement(&'a LiteralStmt),
+}
+
+/// The walk. Iterate over it.
+#[derive(Debug)]
+pub(super) struct Walk<'a> {
+    scopes: Vec<Scope<'a>>,
+    todo: Vec<(usize, Node<'a>)>,
+}
+
+/// The reference that names a rule.
+pub(super) fn rule_ref(rule: &Rule) -> &Expr {
+    match rule {
+        Rule::Spec { head, .. } => match head {
+            RuleHead::Compr { refr, .. }
+            | RuleHead::Set { refr, .. }
+            | RuleHead::Func { refr, .. } => refr,
+        },
+        Rule::Default { refr, .. } => refr,
+    }
+}
+
+/// The parameters of a function; none for other rules.
+pub(super) fn rule_args(rule: &Rule) -> Vec<&Expr> {
+    match rule {
+        Rule::Spec { head: RuleHead::Func { args, .. }, .. } | Rule::Default { args, .. } => {
+            args.iter().map(AsRef::as_ref).collect()
+        }
+        Rule::Spec { .. } => Vec::new(),
+    }
+}
+
+/// Reads a variable or reference as a chain; nothing for other expressions.
+pub(super) fn chain(expr: &Expr) -> Option<(Chain<'_>, Option<&Expr>)> {
+    let span = expr.span();
+    let mut steps = Vec::new();
+    let mut at = expr;
+    loop {
+        match at {
+            Expr::RefDot { refr, field, .. } => {
+                steps.push(Step::Name(field.1.as_string().ok()?));
+                at = refr;
+            }
+            Expr::RefBrack { refr, index, .. } => {
+                steps.push(match index.as_ref() {
+                    Expr::String { value, .. } | Expr::RawString { value, .. } => {
+                        Step::Name(value.as_string().ok()?)
+                    }
+                    other => Step::Index(other),
+                });
+                at = refr;
+            }
+            Expr::Var { span: name, .. } => {
+                steps.reverse();
+                return Some((
+                    Chain { root: Some(name.text()), steps, span, local: false },
+                    None,
+                ));
+            }
+            other if steps.is_empty() => {
+                let _ = other;
+                return None;
+            }
+            other => {
+                steps.reverse();
+                return Some((Chain { root: None, steps, span, local: false }, Some(other)));
+            }
+        }
+    }
+}
+
+impl<'a> Walk<'a> {
+    /// Starts at one rule, its head included.
+    pub(super) fn rule(rule: &'a Rule) -> Self {
+        let mut walk = Self { scopes: vec![Scope::default()], todo: Vec::new() };
+        for arg in rule_args(rule) {
+            walk.declare(0, arg);
+            walk.todo.push((0, Node::Expr(arg)));
+        }
+        match rule {
+            Rule::Default { value, .. } => walk.todo.push((0, Node::Expr(value))),
+            Rule::Spec { head, bodies, .. } => walk.spec(head, bodies),
+        }
+        walk
+    }
+
+    fn spec(&mut self, head: &'a RuleHead, bodies: &'a [regorus::unstable::RuleBody]) {
+        // The head is evaluated inside each body, so it sees what the body declares.
+        let (refr, values) = match head {
+            RuleHead::Compr { refr, assign, .. } | RuleHead::Func { refr, assign, .. } => {
+                (refr, assign.as_ref().map(|assign| assign.value.as_ref()))
+            }
+            RuleHead::Set { refr, key, .. } => (refr, key.as_ref().map(AsRef::as_ref)),
+        };
+        let mut in_bodies: Vec<&'a Expr> = values.into_iter().collect();
+        if let Some((chain, _)) = chain(refr) {
+            in_bodies.extend(chain.steps.iter().filter_map(|step| match step {
+                Step::Index(index) => Some(*index),
+                Step::Name(_) => None,
+            }));
+        }
+        if bodies.is_empty() {
+            self.todo.extend(in_bodies.iter().map(|expr| (0, Node::Expr(*expr))));
+        }
+        for body in bodies {
+            let scope = self.scope(0, &body.query);
+            self.todo.extend(in_bodies.iter().map(|expr| (scope, Node::Expr(*expr))));
+            if let Some(assign) = &body.assign {
+                self.todo.push((scope, Node::Expr(&assign.value)));
+            }
+            self.statements(scope, &body.query);
+        }
+    }
+
+    /// Opens the scope of a query and enters what its statements declare.
+    fn scope(&mut self, parent: usize, query: &'a Query) -> usize {
+        let scope = self.scopes.len();
+        self.scopes.push(Scope { parent: Some(parent), names: BTreeSet::new() });
+        for statement in &query.stmts {
+            match &statement.literal {
+                Literal::SomeVars { vars, .. } => {
+                    for var in vars {
+                        self.name(scope, var.text());
+                    }
+                }
+                Literal::SomeIn { key, value, .. } => {
+                    if let Some(key) = key {
+                        self.declare(scope, key);
+                    }
+                    self.declare(scope, value);
+                }
+                Literal::Expr { expr, .. } => {
+                    if let Expr::AssignExpr { op: AssignOp::ColEq, lhs, .. } = expr.as_ref() {
+                        self.declare(scope, lhs);
+                    }
+                }
+                Literal::NotExpr { .. } | Literal::Every { .. } => {}
+            }
+        }
+        scope
+    }
+
+    fn name(&mut self, scope: usize, name: &'a str) {
+        if let Some(scope) = self.scopes.get_mut(scope) {
+            scope.names.insert(name);
+        }
+    }
+
+    /// Enters every variable of a pattern.
+    fn declare(&mut self, scope: usize, pattern: &'a Expr) {
+        let mut todo = vec![pattern];
+        while let Some(expr) = todo.pop() {
+            match expr {
+                Expr::Var { span, .. } => self.name(scope, span.text()),
+                Expr::Array { items, .. } | Expr::Set { items, .. } => {
+                    todo.extend(items.iter().map(AsRef::as_ref));
+                }
+                Expr::Object { fields, .. } => {
+                    todo.extend(fields.iter().map(|(_, _, value)| value.as_ref()));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn statements(&mut self, scope: usize, query: &'a Query) {
+        self.todo.extend(query.stmts.iter().map(|stmt| (scope, Node::Statement(stmt))));
+    }
+
+    fn is_local(&self, scope: usize, name: &str) -> bool {
+        let mut at = Some(scope);
+        while let Some(scope) = at.and_then(|at| self.scopes.get(at)) {
+            if scope.names.contains(name) {
+                return true;
+            }
+            at = scope.parent;
+        }
+        false
+    }
+
+    fn statement(&mut self, scope: usize, statement: &'a LiteralStmt) {
+        for modifier in &statement.with_mods {
+            self.todo.push((scope, Node::Expr(&modifier.refr)));
+            self.todo.push((scope, Node::Expr(&modifier.r#as)));
+        }
+        match &statement.literal {
+            Literal::SomeVars { .. } => {}
+            Literal::SomeIn { key, value, collection, .. } => {
+                if let Some(key) = key {
+                    self.todo.push((scope, Node::Expr(key)));
+                }
+                self.todo.push((scope, Node::Expr(value)));
+                self.todo.push((scope, Node::Expr(collection)));
+            }
+            Literal::Expr { expr, .. } | Literal::NotExpr { expr, .. } => {
+                self.todo.push((scope, Node::Expr(expr)));
+            }
+            Literal::Every { key, value, domain, query, .. } => {
+                self.todo.push((scope, Node::Expr(domain)));
+                let inner = self.scope(scope, query);
+                if let Some(key) = key {
+                    self.name(inner, key.text());
+                }
+                self.name(inner, value.text());
+                self.statements(inner, query);
+            }
+        }
+    }
+
+    /// A comprehension: what it yields sees what its query declares.
+    fn comprehension(&mut self, scope: usize, terms: &[&'a Expr], query: &'a Query) {
+        let inner = self.scope(scope, query);
+        self.todo.extend(terms.iter().map(|term| (inner, Node::Expr(*term))));
+        self.statements(inner, query);
+    }
+
+    fn resolve(&mut self, scope: usize, mut chain: Chain<'a>, root: Option<&'a Expr>) -> Chain<'a> {
+        chain.local = chain.root.is_some_and(|root| self.is_local(scope, root));
+        self.todo.extend(root.map(|root| (scope, Node::Expr(root))));
+        for step in &chain.steps {
+            if let Step::Index(index) = step {
+                self.todo.push((scope, Node::Expr(index)));
+            }
+        }
+        chain
+    }
+
+    fn expression(&mut self, scope: usize, expr: &'a Expr) -> Visit<'a> {
+        if let Some((chain, root)) = chain(expr) {
+            return Visit::Ref(self.resolve(scope, chain, root));
+        }
+        let mut push = |children: &[&'a Expr]| {
+            self.todo.extend(children.iter().map(|child| (scope, Node::Expr(*child))));
+        };
+        match expr {
+            Expr::Call { fcn, params, span, .. } => {
+                let params: Vec<&'a Expr> = params.iter().map(AsRef::as_ref).collect();
+                push(&params);
+                let callee = match chain(fcn) {
+                    Some((chain, root)) => self.resolve(scope, chain, root),
+                    None => Chain { root: None, steps: Vec::new(), span, local: false },
+                };
+                return Visit::Call { callee, params };
+            }
+            Expr::Array { items, .. } | Expr::Set { items, .. } => {
+                self.todo.extend(items.iter().map(|item| (scope, Node::Expr(item))));
+            }
+            Expr::Object { fields, .. } => {
+                for (_, key, value) in fields {
+                    push(&[key, value]);
+                }
+            }
+            Expr::ArrayCompr { term, query, .. } | Expr::SetCompr { term, query, .. } => {
+                self.comprehension(scope, &[term], query);
+            }
+            Expr::ObjectCompr { key, value, query, .. } => {
+                self.comprehension(scope, &[key, value], query);
+            }
+            Expr::UnaryExpr { expr, .. } => push(&[expr]),
+            Expr::BinExpr { lhs, rhs, .. }
+            | Expr::BoolExpr { lhs, rhs, .. }
+            | Expr::ArithExpr { lhs, rhs, .. }
+            | Expr::AssignExpr { lhs, rhs, .. } => push(&[lhs, rhs]),
+            Expr::Membership { key, value, collection, .. } => {
+                if let Some(key) = key {
+                    push(&[key]);
+                }
+                push(&[value, collection]);
+            }
+            Expr::String { .. }
+            | Expr::RawString { .. }
+            | Expr::Number { .. }
+            | Expr::Bool { .. }
+            | Expr::Null { .. }
+            | Expr::Var { .. }
+            | Expr::RefDot { .. }
+            | Expr::RefBrack { .. } => {}
+        }
+        Visit::Expr(expr)
+    }
+}
+
+impl<'a> Iterator for Walk<'a> {
+    type Item = Visit<'a>;
+
+    fn next(&mut self) -> Option<Visit<'a>> {
+        let (scope, node) = self.todo.pop()?;
+        Some(match node {
+            Node::Statement(statement) => {
+                self.statement(scope, statement);
+                Visit::Statement(statement)
+            }
+            Node::Expr(expr) => self.expression(scope, expr),
+        })
+    }
+}

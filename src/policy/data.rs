@@ -1,0 +1,136 @@
+//! The `data` document of a policy: several JSON files put together, as OPA does.
+//!
+//! Each file is read strictly, each value keeps its own text, so that no number is rounded, and
+//! no file may change what another one says.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::gate::document::{Document, DocumentLimits, Kind, Unreadable, Value, write_string};
+
+/// Values in one data file.
+const VALUES_MAX: usize = 1 << 23;
+
+/// Data put together so far.
+#[derive(Debug, Default)]
+pub(super) struct Data {
+    members: BTreeMap<String, Node>,
+    given: bool,
+}
+
+impl Data {
+    /// Adds the text of one file below `names`. On failure gives the offset, where known, and what
+    /// is wrong.
+    pub(super) fn add(
+        &mut self,
+        text: &str,
+        names: &[String],
+    ) -> Result<(), (Option<usize>, String)> {
+        let node = names
+            .iter()
+            .rev()
+            .fold(read(text)?, |inner, name| Node::Object(BTreeMap::from([(name.clone(), inner)])));
+        self.given = true;
+        merge(&mut self.members, node, &mut Vec::new())
+            .map_err(|path| (None, format!("`data.{path}` is given by another file too")))
+    }
+
+    /// The whole as one JSON text; nothing where no file was added.
+    pub(super) fn text(self) -> Option<String> {
+        self.given.then(|| {
+            let mut text = Vec::new();
+            write(&mut text, &Node::Object(self.members));
+            // Made of strings and literals that were UTF-8 when they were read.
+            String::from_utf8_lossy(&text).into_owned()
+        })
+    }
+}
+
+/// A piece of `data`: an object that others may add to, or a value as it was written.
+#[derive(Debug)]
+enum Node {
+    Object(BTreeMap<String, Node>),
+    Leaf(Vec<u8>),
+}
+
+fn read(text: &str) -> Result<Node, (Option<usize>, String)> {
+    let limits = DocumentLimits {
+        bytes_max: text.len(),
+        values_max: VALUES_MAX,
+        ..DocumentLimits::default()
+    };
+    let document = Document::read(Bytes::copy_from_slice(text.as_bytes()), &limits)
+        .map_err(|unreadable| describe(&unreadable))?;
+    if document.root().kind() != Kind::Object {
+        return Err((Some(0), "not an object".to_owned()));
+    }
+    Ok(keep(document.root()))
+}
+
+fn describe(unreadable: &Unreadable) -> (Option<usize>, String) {
+    use Unreadable as U;
+    let (at, what) = match *unreadable {
+        U::TooLarge | U::TooMany => (None, "too large"),
+        U::NotUtf8 { at } => (Some(at), "not UTF-8, or begins with a byte order mark"),
+        U::NotJson { at } => (Some(at), "not JSON"),
+        U::TooDeep { at } => (Some(at), "nested too deep"),
+        U::BadNumber { at } => (Some(at), "a number too long or too large"),
+        U::LoneSurrogate { at } => (Some(at), "an escape names half a character"),
+        U::DuplicateName { at } => (Some(at), "a name is given twice"),
+        U::ReservedName { at } => (Some(at), "a reserved name"),
+    };
+    (at, what.to_owned())
+}
+
+/// The recursion is as deep as the document, which its reader bounds.
+fn keep(value: Value<'_>) -> Node {
+    if value.kind() != Kind::Object {
+        return Node::Leaf(value.raw().to_vec());
+    }
+    let members = value.members();
+    Node::Object(
+        members
+            .filter_map(|(name, value)| Some((name.as_str()?.to_owned(), keep(value))))
+            .collect(),
+    )
+}
+
+/// Adds `node`, an object, to `into`; on a conflict gives the path.
+fn merge(
+    into: &mut BTreeMap<String, Node>,
+    node: Node,
+    path: &mut Vec<String>,
+) -> Result<(), String> {
+    let Node::Object(members) = node else { return Err(path.join(".")) };
+    for (name, node) in members {
+        path.push(name.clone());
+        match into.get_mut(&name) {
+            None => drop(into.insert(name, node)),
+            Some(Node::Object(inner)) => merge(inner, node, path)?,
+            Some(Node::Leaf(_)) => return Err(path.join(".")),
+        }
+        drop(path.pop());
+    }
+    Ok(())
+}
+
+fn write(out: &mut Vec<u8>, node: &Node) {
+    match node {
+        Node::Leaf(raw) => out.extend_from_slice(raw),
+        Node::Object(members) => {
+            let mut separator = b'{';
+            for (name, node) in members {
+                out.push(separator);
+                separator = b',';
+                write_string(out, name);
+                out.push(b':');
+                write(out, node);
+            }
+            if members.is_empty() {
+                out.push(b'{');
+            }
+            out.push(b'}');
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The policies and packs inside the program: what runs where a configuration names none.
+//!
+//! The files are those of `policies/`, byte for byte. Reading and proving them is done like that
+//! of any other policy; being built in earns no trust.
+
+use crate::gate::rego::Module;
+
+/// A policy file: its path below `policies/` and its text.
+type File = (&'static str, &'static str);
+
+macro_rules! files {
+    ($($path:literal),+ $(,)?) => {
+        &[$(($path, include_str!(concat!("../../policies/", $path)))),+]
+    };
+}
+
+const DECISION: &[File] = files!["mcp/decision.rego"];
+
+const DECISION_TESTS: &[File] = files!["mcp/decision_test.rego"];
+
+const BASELINE: &[File] =
+    files!["baseline/limits.rego", "baseline/protocol.rego", "baseline/tools.rego"];
+
+const BASELINE_TESTS: &[File] =
+    files!["baseline/limits_test.rego", "baseline/protocol_test.rego", "baseline/tools_test.rego",];
+
+/// Packs by name, each as JSON text for [`Pack::read`](crate::gate::pack::Pack::read).
+pub const PACKS: &[File] =
+    &[("flag-service", include_str!("../../policies/packs/flag-service/pack.json"))];
+
+/// The pack named `name`, as JSON text.
+pub fn pack(name: &str) -> Option<&'static str> {
+    PACKS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+}
+
+/// `mcp/decision.rego`: what combines the rules of any policy.
+pub fn decision() -> Vec<Module> {
+    modules(DECISION)
+}
+
+/// The tests of [`decision`].
+pub fn decision_tests() -> Vec<Module> {
+    modules(DECISION_TESTS)
+}
+
+/// The baseline: what a newcomer can keep.
+pub fn baseline() -> Vec<Module> {
+    modules(BASELINE)
+}
+
+/// The tests of [`baseline`].
+pub fn baseline_tests() -> Vec<Module> {
+    modules(BASELINE_TESTS)
+}
+
+fn modules(files: &[File]) -> Vec<Module> {
+    files
+        .iter()
+        .map(|(path, text)| Module { path: format!("embedded/{path}"), text: (*text).to_owned() })
+        .collect()
+}

@@ -1,0 +1,260 @@
+//! The edges of a run: sockets bound, servers described, listeners set to work.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::{HeaderMap, HeaderValue};
+
+use super::{Serving, StartError};
+use crate::config::{Config, Front, PackRef, ServerConfig};
+use crate::config;
+use crate::edge::Shared;
+use crate::edge::admin::{AdminListener, Component, Readiness};
+use crate::edge::child::{ChildLimits, ChildSpec, ChildUpstream};
+use crate::edge::http::{HttpConfig, HttpLimits, HttpTimeouts, Listener, Route};
+use crate::edge::stdio::{StdioUpstream, serve_stdio};
+use crate::edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
+use crate::gate::pack::Pack;
+use crate::gate::session::Protected;
+use crate::policy::embedded;
+
+/// The agents' socket and the operators', bound; none on stdio.
+pub(super) type Sockets = Option<(TcpListener, TcpListener)>;
+
+/// Binds what the configuration names.
+pub(super) fn bind(config: &Config) -> Result<Sockets, StartError> {
+    let Front::Http { listen, admin } = config.front else { return Ok(None) };
+    Ok(Some((socket("listen", listen)?, socket("admin", admin)?)))
+}
+
+fn socket(key: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).map_err(|error| {
+        StartError::new(key, format!("cannot listen on {address}: {error}"))
+            .hint("stop what listens there, or name another port")
+    })
+}
+
+/// What policy will see of each server, with its pack.
+pub(super) fn protected(config: &Config) -> Result<Vec<Arc<Protected>>, StartError> {
+    config
+        .servers
+        .iter()
+        .map(|server| {
+            let pack = server.pack.as_ref().map(|pack| self::pack(server, pack)).transpose()?;
+            Ok(Arc::new(Protected::new(server.facts(pack), server.refusal)))
+        })
+        .collect()
+}
+
+fn pack(server: &ServerConfig, wanted: &PackRef) -> Result<Arc<Pack>, StartError> {
+    let subject = format!("servers.{}.pack", server.name);
+    let (name, text) = match wanted {
+        PackRef::Embedded(name) => match embedded::pack(name) {
+            Some(text) => (name.clone(), text.to_owned()),
+            None => {
+                let known: Vec<_> = embedded::pack_names().collect();
+                return Err(StartError::new(subject, format!("no pack is called `{name}`"))
+                    .hint(format!("known packs: {}; or name a JSON file", known.join(", "))));
+            }
+        },
+        PackRef::File(path) => {
+            let text = fs::read_to_string(path).map_err(|error| {
+                StartError::new(&*subject, format!("cannot read `{}`: {error}", path.display()))
+            })?;
+            (path.display().to_string(), text)
+        }
+    };
+    Pack::read(text.as_bytes()).map(Arc::new).map_err(|problems| {
+        let list: Vec<_> =
+            problems.iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect();
+        StartError::new(subject, format!("`{name}`:\n{}", list.join("\n")))
+    })
+}
+
+/// Sets the listeners, or the client at standard input and output, to work.
+pub(super) async fn serve(
+    config: &Config,
+    servers: Vec<Arc<Protected>>,
+    sockets: Sockets,
+    (shared, readiness): (&Shared, &Readiness),
+) -> Result<Serving, StartError> {
+    let principal = Arc::new(config.principal.clone());
+    let Some((agents, operators)) = sockets else {
+        let first = servers.into_iter().next().zip(config.servers.first());
+        let Some((server, described)) = first else {
+            return Err(StartError::new("servers", "there is none"));
+        };
+        let upstream = stdio_upstream(config, described, shared, &server)?;
+        let serving = serve_stdio(shared.clone(), server, principal, upstream);
+        return Ok(Serving::Stdio(Box::pin(serving)));
+    };
+    let mut routes = Vec::new();
+    for (server, described) in servers.into_iter().zip(&config.servers) {
+        routes.push(Route {
+            path: described.path.clone(),
+            upstream: upstream(config, described, shared, &server)?,
+            server,
+            hosts: described.hosts.iter().map(ToString::to_string).collect(),
+            origins: described.origins.iter().map(ToString::to_string).collect(),
+            principal: Arc::clone(&principal),
+        });
+    }
+    let listening = |error: std::io::Error| StartError::new("listen", error.to_string());
+    let listener = Listener::new(agents, routes, http_config(config), shared.clone())
+        .map_err(listening)?;
+    let address = listener.local_addr().map_err(listening)?;
+    let admin_listener = AdminListener::new(
+        operators,
+        readiness.clone(),
+        shared.tasks.clone(),
+        shared.closing.clone(),
+    )
+    .map_err(listening)?;
+    let admin = admin_listener.local_addr().map_err(listening)?;
+    readiness.ready(Component::Listener);
+    tracing::info!(%address, %admin, servers = config.servers.len(), "serving");
+    // Not in the tracker: it ends only when the tracker is empty.
+    let serving = tokio_util::task::TaskTracker::new();
+    let done = serving.spawn(async move {
+        tokio::join!(listener.serve(), admin_listener.serve());
+    });
+    Ok(Serving::Http { address, admin, done })
+}
+
+fn upstream(
+    config: &Config,
+    server: &ServerConfig,
+    shared: &Shared,
+    protected: &Protected,
+) -> Result<Upstream, StartError> {
+    match &server.upstream {
+        config::Upstream::Http(http) => {
+            Ok(Upstream::Http(http_upstream(config, server, http, protected)?))
+        }
+        config::Upstream::Child(child) => Ok(Upstream::Child(ChildUpstream::new(
+            child_spec(child),
+            child_limits(config, child),
+            shared.clock,
+            shared.tasks.clone(),
+            shared.closing.clone(),
+        ))),
+    }
+}
+
+fn stdio_upstream(
+    config: &Config,
+    server: &ServerConfig,
+    shared: &Shared,
+    protected: &Protected,
+) -> Result<StdioUpstream, StartError> {
+    match &server.upstream {
+        config::Upstream::Child(child) => Ok(StdioUpstream::Child {
+            spec: child_spec(child),
+            limits: Box::new(child_limits(config, child)),
+        }),
+        config::Upstream::Http(_) => {
+            let upstream = upstream(config, server, shared, protected)?;
+            Ok(StdioUpstream::Http(Arc::new(upstream)))
+        }
+    }
+}
+
+fn http_upstream(
+    config: &Config,
+    server: &ServerConfig,
+    http: &config::HttpUpstream,
+    protected: &Protected,
+) -> Result<HttpUpstream, StartError> {
+    let subject = format!("servers.{}", server.name);
+    let mut headers = HeaderMap::new();
+    for (name, secret) in &http.headers {
+        let mut value = HeaderValue::from_str(secret.expose()).map_err(|_| {
+            StartError::new(format!("{subject}.headers.{name}"), "is no legal header value")
+        })?;
+        value.set_sensitive(true);
+        headers.append(name, value);
+    }
+    let ca_pem = http.ca_file.as_ref().map(fs::read).transpose().map_err(|error| {
+        StartError::new(format!("{subject}.ca_file"), format!("cannot be read: {error}"))
+    })?;
+    let pack = protected.facts.pack.as_deref();
+    let mut owned_headers = pack.map(|pack| pack.owned_headers.clone()).unwrap_or_default();
+    owned_headers.extend(pack.and_then(|pack| pack.credential_header.clone()));
+    let document = config.limits.frame.document;
+    HttpUpstream::new(HttpUpstreamConfig {
+        url: http.url.to_string(),
+        headers,
+        owned_headers,
+        forward_authorization: http.forward_authorization,
+        ca_pem,
+        limits: HttpUpstreamLimits {
+            answer_bytes_max: document.bytes_max,
+            event_bytes_max: document.bytes_max,
+            connect_ms: millis(http.connect_timeout),
+            ..HttpUpstreamLimits::default()
+        },
+    })
+    .map_err(|problem| StartError::new(format!("{subject}.url"), problem.to_string()))
+}
+
+fn child_spec(child: &config::ChildUpstream) -> ChildSpec {
+    let own = std::env::vars_os();
+    let env = child
+        .environment(own)
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    ChildSpec {
+        command: child.program.clone().into(),
+        args: child.args.clone(),
+        env,
+        env_inherit: Vec::new(),
+        cwd: child.cwd.clone(),
+    }
+}
+
+fn child_limits(config: &Config, child: &config::ChildUpstream) -> ChildLimits {
+    let half = child.stop_timeout / 2;
+    ChildLimits {
+        frame: config.limits.frame,
+        close_grace: half,
+        term_grace: half,
+        drain_max: config.limits.drain,
+        ..ChildLimits::default()
+    }
+}
+
+/// Waits are told for each server and kept by the listener as a whole: the longest holds.
+fn http_config(config: &Config) -> HttpConfig {
+    let limits = &config.limits;
+    let longest = |wait: fn(&ServerConfig) -> Duration| {
+        config.servers.iter().map(wait).max().map_or(0, millis)
+    };
+    let defaults = HttpLimits::default();
+    HttpConfig {
+        limits: HttpLimits {
+            connections_max: limits.connections,
+            streams_max: u64::try_from(limits.streams).unwrap_or(u64::MAX),
+            sessions_max: limits.sessions,
+            body_bytes_max: limits.frame.document.bytes_max,
+            headers_max: limits.header_count,
+            head_bytes_max: limits.header_bytes,
+            ..defaults
+        },
+        timeouts: HttpTimeouts {
+            header_ms: millis(limits.header_time),
+            body_ms: millis(limits.body_time),
+            answer_ms: longest(|server| server.answer_timeout),
+            idle_stream_ms: longest(|server| server.idle_timeout),
+            drain_ms: millis(limits.drain),
+            idle_session_ms: millis(limits.session_idle),
+            ..HttpTimeouts::default()
+        },
+    }
+}
+
+fn millis(wait: Duration) -> u64 {
+    u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,246 @@
+//! From a configuration to a running firewall, and back to nothing in order.
+//!
+//! Everything is built once, here: state directory, journal, packs, policy, gate, edges. Nothing
+//! listens before all of it stands, and what fails is named. Stopping drains: no new calls, those
+//! in flight may end, then the journal is closed.
+
+mod state;
+mod policies;
+mod edges;
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::audit::Journal;
+use crate::config::{Config, Front};
+use crate::edge::Shared;
+use crate::edge::admin::{Component, Readiness};
+use crate::edge::clock::Clock;
+use crate::edge::stdio::ExitReason;
+use crate::gate::record::{AuditRecord, Event};
+use crate::gate::session::Gate;
+use crate::gate::step::AuditSink as _;
+
+/// What a run needs that no configuration says.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The program that proves policies (`policy-prove`): this one, for the program itself.
+    pub prover: PathBuf,
+}
+
+impl Options {
+    /// This program proves its own policies.
+    pub fn this_program() -> Result<Self, StartError> {
+        let prover = crate::policy::prove::Prover::this_program()
+            .map_err(|error| StartError::new("program", format!("cannot find itself: {error}")))?;
+        Ok(Self { prover: prover.program })
+    }
+}
+
+/// Why a firewall does not start. Nothing is left running.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartError {
+    /// What failed: `state`, `journal`, `pack`, `policy`, `listen`, `servers.<name>`.
+    pub subject: String,
+    /// What happened.
+    pub what: String,
+    /// What to do next, where there is something.
+    pub hint: Option<String>,
+}
+
+impl StartError {
+    fn new(subject: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { subject: subject.into(), what: what.into(), hint: None }
+    }
+
+    fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.subject, self.what)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\nhint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// A firewall that serves.
+#[must_use]
+pub struct Running {
+    shared: Shared,
+    journal: Arc<Journal>,
+    serving: Serving,
+    reload: Arc<Notify>,
+    drain: Duration,
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("address", &self.address()).finish_non_exhaustive()
+    }
+}
+
+enum Serving {
+    Http { address: SocketAddr, admin: SocketAddr, done: JoinHandle<()> },
+    Stdio(Pin<Box<dyn Future<Output = ExitReason> + Send>>),
+}
+
+/// Builds everything that `config` means and begins to serve. On HTTP the listeners are bound
+/// when this returns; on stdio [`Running::serve_stdio`] serves.
+pub async fn start(config: Config, options: Options) -> Result<Running, StartError> {
+    let clock = Clock::start();
+    let state = state::State::open(&config.state)?;
+    let boot = state::boot()?;
+    let journal = Arc::new(state.journal(&config.audit, &boot, clock.now())?);
+    let started = build(&config, options, (clock, &state, &boot), &journal).await;
+    if let Err(error) = &started {
+        // What could not start is in the journal too, and the journal ends in order.
+        let mut record = AuditRecord::new(Event::Policy, clock.now());
+        record.note = Some(format!("not started: {error}").into());
+        drop(journal.keep(&record));
+        drop(journal.close(clock.now()));
+    }
+    started
+}
+
+async fn build(
+    config: &Config,
+    options: Options,
+    (clock, state, boot): (Clock, &state::State, &str),
+    journal: &Arc<Journal>,
+) -> Result<Running, StartError> {
+    let readiness = Readiness::new();
+    readiness.ready(Component::Journal);
+    let protected = edges::protected(config)?;
+    // Bound before the policy is proven, so that a taken port is told at once; served after.
+    let sockets = edges::bind(config)?;
+    let settings = policies::settings(config, options.prover);
+    let ready = policies::first(&settings, journal, clock).await?;
+    let gate = Arc::new(Gate::new(config.gate(boot.into(), state.digest_key), Box::new(ready.pdp)));
+    let shared = Shared {
+        gate,
+        sink: Arc::<Journal>::clone(journal),
+        clock,
+        tasks: TaskTracker::new(),
+        closing: CancellationToken::new(),
+    };
+    readiness.ready(Component::Policy);
+    let reload = Arc::new(Notify::new());
+    policies::follow(&shared, settings, ready.fingerprint, &reload);
+    if let Some(otlp) = &config.otlp {
+        crate::audit::otlp::spawn(otlp, journal, &shared)
+            .map_err(|what| StartError::new("otlp", what))?;
+    }
+    let serving = edges::serve(config, protected, sockets, (&shared, &readiness)).await?;
+    Ok(Running {
+        shared,
+        journal: Arc::clone(journal),
+        serving,
+        reload,
+        drain: config.limits.drain,
+    })
+}
+
+impl Running {
+    /// Where agents are served; nothing on stdio.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match &self.serving {
+            Serving::Http { address, .. } => Some(*address),
+            Serving::Stdio(_) => None,
+        }
+    }
+
+    /// Where operators are served; nothing on stdio.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        match &self.serving {
+            Serving::Http { admin, .. } => Some(*admin),
+            Serving::Stdio(_) => None,
+        }
+    }
+
+    /// Reads the policy again, even if no file changed.
+    pub fn reload(&self) {
+        self.reload.notify_one();
+    }
+
+    /// The journal.
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.journal
+    }
+
+    /// Serves the client at standard input and output until it leaves or `stop` is ready, then
+    /// closes. On HTTP it waits for `stop` alone.
+    pub async fn serve_until(mut self, stop: impl Future<Output = ()>) -> Option<ExitReason> {
+        let closing = self.shared.closing.clone();
+        let reason = match &mut self.serving {
+            Serving::Http { .. } => {
+                stop.await;
+                None
+            }
+            Serving::Stdio(serving) => {
+                let mut stop = std::pin::pin!(stop);
+                tokio::select! {
+                    reason = &mut *serving => Some(reason),
+                    () = &mut stop => {
+                        closing.cancel();
+                        Some(serving.await)
+                    }
+                }
+            }
+        };
+        self.stop().await;
+        reason
+    }
+
+    /// Stops in order: no new calls, those in flight may end within the drain time, then the
+    /// journal is closed.
+    pub async fn stop(self) {
+        let Self { shared, journal, serving, drain, .. } = self;
+        shared.closing.cancel();
+        shared.tasks.close();
+        let drained = async {
+            if let Serving::Http { done, .. } = serving {
+                drop(done.await);
+            }
+            shared.tasks.wait().await;
+        };
+        if tokio::time::timeout(drain, drained).await.is_err() {
+            tracing::warn!(drain_ms = %drain.as_millis(), "calls in flight were cut short");
+        }
+        if let Err(unkept) = journal.close(shared.now()) {
+            tracing::error!(cause = %unkept.cause, "the journal was not closed in order");
+        }
+    }
+}
+
+/// Set once for the program: where its own diagnostics go.
+pub fn diagnostics(config: &crate::config::LogConfig) -> Result<(), StartError> {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_new(&config.filter).map_err(|error| {
+        StartError::new("log.filter", format!("`{}`: {error}", config.filter))
+            .hint("write a level such as `info`, or `target=level` pairs")
+    })?;
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let set = match config.format {
+        crate::config::LogFormat::Text => builder.with_ansi(false).try_init(),
+        crate::config::LogFormat::Json => builder.json().try_init(),
+    };
+    set.map_err(|error| StartError::new("log", error.to_string()))
+}

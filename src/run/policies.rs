@@ -1,0 +1,168 @@
+//! The policy of a run: proven before anything is served, followed while it serves, and every
+//! change of it in the log and in the journal.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+
+use super::StartError;
+use crate::audit::Journal;
+use crate::config::Config;
+use crate::edge::Shared;
+use crate::edge::clock::Clock;
+use crate::gate::decision::PolicyRevision;
+use crate::gate::record::{AuditRecord, DecisionFacts, Event, Finding, Now};
+use crate::gate::rego::{Entrypoints, EvalLimits, PolicyProblem};
+use crate::gate::step::AuditSink;
+use crate::policy::load::{Fingerprint, LoadLimits, PolicyFiles};
+use crate::policy::prove::Prover;
+use crate::policy::watch::{POLL, PolicyEvent, Triggers, watch};
+use crate::policy::{PolicySettings, Ready, prepare};
+
+/// How long the proof of one revision may take.
+const PROOF_MAX: Duration = Duration::from_secs(60);
+/// Events that wait to be recorded; following waits when there are more.
+const EVENTS_MAX: usize = 16;
+/// Problems of a refused policy that a record names.
+const PROBLEMS_RECORDED_MAX: usize = 5;
+
+/// How the policy of `config` comes to answer.
+pub(super) fn settings(config: &Config, prover: PathBuf) -> PolicySettings {
+    let entrypoints =
+        Entrypoints { decision: config.policy.entrypoint.clone(), ..Entrypoints::default() };
+    PolicySettings {
+        files: PolicyFiles {
+            paths: config.policy.paths.clone(),
+            entrypoints,
+            limits: LoadLimits::default(),
+        },
+        limits: EvalLimits::default(),
+        prover: Prover { program: prover, wall: PROOF_MAX },
+        workers: std::thread::available_parallelism().map_or(2, usize::from),
+        shadow_one_in: config.policy.shadow_one_in,
+    }
+}
+
+/// The first policy: without one nothing starts.
+pub(super) async fn first(
+    settings: &PolicySettings,
+    journal: &Journal,
+    clock: Clock,
+) -> Result<Ready, StartError> {
+    match prepare(settings).await {
+        Ok(ready) => {
+            let event = PolicyEvent::Loaded {
+                revision: Arc::clone(&ready.revision),
+                engine: ready.engine,
+                proof: ready.proof.clone(),
+            };
+            tell(&event, journal, clock.now());
+            Ok(ready)
+        }
+        Err(problems) => {
+            let what = summary(&problems, usize::MAX);
+            tell(&PolicyEvent::Rejected { problems }, journal, clock.now());
+            Err(StartError::new("policy", what)
+                .hint("`bartizan policy check` says the same without starting anything"))
+        }
+    }
+}
+
+/// Follows the files until closing; each proven change answers from the next question on.
+pub(super) fn follow(
+    shared: &Shared,
+    settings: PolicySettings,
+    seen: Fingerprint,
+    again: &Arc<Notify>,
+) {
+    let (events, mut happened) = mpsc::channel(EVENTS_MAX);
+    let triggers =
+        Triggers { again: Arc::clone(again), poll: POLL, stop: shared.closing.clone() };
+    let gate = Arc::clone(&shared.gate);
+    let install = move |pdp| gate.replace_policy(Box::new(pdp));
+    shared.tasks.spawn(async move { watch(settings, seen, triggers, install, events).await });
+    let (sink, clock) = (Arc::clone(&shared.sink), shared.clock);
+    shared.tasks.spawn(async move {
+        while let Some(event) = happened.recv().await {
+            tell(&event, &*sink, clock.now());
+        }
+    });
+}
+
+/// Puts an event into the log and the journal. The policy answers whether or not the record is
+/// kept: each decision names its revision anyway.
+fn tell(event: &PolicyEvent, sink: &dyn AuditSink, now: Now) {
+    let mut record = AuditRecord::new(Event::Policy, now);
+    let (finding, note) = match event {
+        PolicyEvent::Loaded { revision, engine, proof } => {
+            tracing::info!(
+                %revision,
+                engine = engine.as_str(),
+                tests = proof.tests.len(),
+                inputs = proof.inputs,
+                "policy loaded"
+            );
+            record.decision = Some(about(revision, engine.as_str()));
+            let why = proof.reasons.first().map(|why| format!("; not compiled: {why}"));
+            let note = format!(
+                "loaded; {} tests passed, {} inputs compared{}",
+                proof.tests.len(),
+                proof.inputs,
+                why.unwrap_or_default()
+            );
+            (Finding::PolicyReload, note)
+        }
+        PolicyEvent::Rejected { problems } => {
+            for problem in problems {
+                tracing::error!(problem = %shown(problem), "policy refused");
+            }
+            let note = format!("refused: {}", summary(problems, PROBLEMS_RECORDED_MAX));
+            (Finding::PolicyReloadRejected, note)
+        }
+        PolicyEvent::Demoted { revision, reason } => {
+            tracing::error!(%revision, %reason, "policy demoted to the strict engine");
+            record.decision = Some(about(revision, "strict"));
+            (Finding::PolicyReload, format!("demoted to the strict engine: {reason}"))
+        }
+    };
+    record.note = Some(note.into());
+    if let Err(unkept) = sink.keep(&record.with_finding(finding)) {
+        tracing::error!(cause = %unkept.cause, "the policy event was not recorded");
+    }
+}
+
+/// A record about a policy says which one in the same place as every decision by it.
+fn about(revision: &PolicyRevision, engine: &'static str) -> DecisionFacts {
+    DecisionFacts {
+        effect: "permit",
+        enforced: false,
+        reasons: Vec::new(),
+        obligations: Vec::new(),
+        policy: Arc::clone(revision),
+        engine,
+    }
+}
+
+fn shown(problem: &PolicyProblem) -> String {
+    let place = match problem.line {
+        Some(line) => format!("{}:{line}", problem.file),
+        None => problem.file.clone(),
+    };
+    let hint = problem.hint.as_ref().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
+    if place.is_empty() {
+        format!("{}{hint}", problem.message)
+    } else {
+        format!("{place}: {}{hint}", problem.message)
+    }
+}
+
+fn summary(problems: &[PolicyProblem], max: usize) -> String {
+    let mut text = problems.iter().take(max).map(shown).collect::<Vec<_>>().join("\n");
+    let more = problems.len().saturating_sub(max);
+    if more > 0 {
+        text.push_str(&format!("\nand {more} more"));
+    }
+    text
+}

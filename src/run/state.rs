@@ -1,0 +1,112 @@
+//! The state directory: the journal, and the key of the digests in it.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::StartError;
+use crate::audit::{self, Journal, JournalConfig};
+use crate::config::AuditConfig;
+use crate::gate::record::Now;
+
+/// The file below the state directory that holds the digest key, 32 bytes.
+const KEY_FILE: &str = "digest.key";
+const KEY_BYTES: usize = 32;
+
+/// What outlives a restart.
+pub(super) struct State {
+    directory: PathBuf,
+    /// Keys the digests in records, so that guessed values cannot be confirmed.
+    pub(super) digest_key: [u8; KEY_BYTES],
+}
+
+impl State {
+    /// Opens the directory, for its owner alone, and reads or makes its key.
+    pub(super) fn open(directory: &Path) -> Result<Self, StartError> {
+        let failed = |what: &str, error: std::io::Error| {
+            StartError::new("state", format!("`{}`: {what}: {error}", directory.display()))
+                .hint("name a directory that this user may write with `state:` (or `--state`)")
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(|error| failed("cannot be made", error))?;
+        let path = directory.join(KEY_FILE);
+        let digest_key = match read_key(&path) {
+            Ok(Some(key)) => key,
+            Ok(None) => make_key(&path).map_err(|error| failed("no key can be made", error))?,
+            Err(error) => return Err(failed("its key cannot be read", error)),
+        };
+        Ok(Self { directory: directory.to_owned(), digest_key })
+    }
+
+    /// Opens the journal and repairs what a crash left.
+    pub(super) fn journal(
+        &self,
+        config: &AuditConfig,
+        boot: &str,
+        now: Now,
+    ) -> Result<Journal, StartError> {
+        let directory = audit::journal_directory(&self.directory);
+        let settings = JournalConfig {
+            segment_bytes_max: config.segment_bytes,
+            ..JournalConfig::new(directory)
+        };
+        let (journal, recovery) = Journal::open(&settings, boot, now)
+            .map_err(|error| StartError::new("journal", error.to_string()))?;
+        if !recovery.clean {
+            tracing::warn!(
+                settled = recovery.settled,
+                torn = recovery.torn.is_some(),
+                "the journal was not closed in order and has been repaired"
+            );
+        }
+        Ok(journal)
+    }
+}
+
+/// A fresh name for this run.
+pub(super) fn boot() -> Result<String, StartError> {
+    let mut bytes = [0_u8; 8];
+    random(&mut bytes).map_err(|error| StartError::new("random", error.to_string()))?;
+    let mut name = String::with_capacity(16);
+    crate::gate::inspect::hex(&bytes, &mut name);
+    Ok(name)
+}
+
+fn random(bytes: &mut [u8]) -> std::io::Result<()> {
+    getrandom::fill(bytes).map_err(std::io::Error::other)
+}
+
+fn read_key(path: &Path) -> std::io::Result<Option<[u8; KEY_BYTES]>> {
+    match fs::read(path) {
+        Ok(bytes) => match <[u8; KEY_BYTES]>::try_from(bytes.as_slice()) {
+            Ok(key) => Ok(Some(key)),
+            Err(_) => Err(std::io::Error::new(
+                ErrorKind::InvalidData,
+                format!("{} bytes instead of {KEY_BYTES}; move it away to make a new one", bytes.len()),
+            )),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Written beside and renamed, so that a crash leaves a whole key or none.
+fn make_key(path: &Path) -> std::io::Result<[u8; KEY_BYTES]> {
+    let mut key = [0_u8; KEY_BYTES];
+    random(&mut key)?;
+    let fresh = path.with_extension("new");
+    if let Err(error) = fs::remove_file(&fresh) {
+        if error.kind() != ErrorKind::NotFound {
+            return Err(error);
+        }
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+    file.write_all(&key)?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)?;
+    Ok(key)
+}

@@ -1,0 +1,413 @@
+//! Configuration through its public doors: what a file means, and everything wrong with one.
+
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bartizan::config::{
+    Config, Front, Inherit, LogFormat, PackRef, Problems, Surroundings, Upstream, Wrap,
+};
+use bartizan::gate::session::{Mode, RefusalForm};
+
+/// Reads `text` in a world with one variable, one credential file, and no path below `/gone`.
+fn read(text: &str) -> Result<Config, Problems> {
+    in_world(|world| Config::parse_in(text, Path::new("/etc/bartizan"), world))
+}
+
+fn in_world<T>(act: impl FnOnce(&Surroundings<'_>) -> T) -> T {
+    act(&Surroundings {
+        env: &|name| match name {
+            "TOKEN" => Some("t0ken".to_owned()),
+            "SPLIT" => Some("s3cret\nx: y".to_owned()),
+            "HOME" => Some("/home/me".to_owned()),
+            _ => None,
+        },
+        read: &|path, _| match path.to_str() {
+            Some("/run/key") => Ok(b"k3y\n".to_vec()),
+            _ => Err(io::Error::from(io::ErrorKind::PermissionDenied)),
+        },
+        exists: &|path| !path.starts_with("/gone"),
+    })
+}
+
+#[test]
+fn the_shortest_file_means_the_safe_thing() {
+    let config = read("servers: {flags: {url: 'https://api.example.com/v3/mcp'}}").unwrap();
+    let Front::Http { listen, admin } = config.front else { panic!("no listener") };
+    assert_eq!((listen.to_string(), admin.to_string()).0, "127.0.0.1:7070");
+    assert_eq!(admin.to_string(), "127.0.0.1:7071");
+    assert_eq!(config.state, PathBuf::from("/var/lib/bartizan"));
+    assert_eq!(config.mode, Mode::Enforce);
+    assert_eq!(config.policy.paths, Vec::<PathBuf>::new());
+    assert_eq!(config.policy.entrypoint, "data.mcp.decision");
+    assert_eq!((&*config.principal.id, &*config.principal.kind), ("agent", "agent"));
+    assert_eq!(config.limits.frame, bartizan::gate::frame::FrameLimits::default());
+    assert!(config.otlp.is_none());
+    assert_eq!((config.log.format, config.log.filter.as_str()), (LogFormat::Text, "info"));
+    let [server] = &config.servers[..] else { panic!("one server") };
+    assert_eq!((server.name.as_str(), server.path.as_str()), ("flags", "/mcp"));
+    assert_eq!(server.refusal, RefusalForm::Error);
+    assert!(server.hosts.is_empty() && server.origins.is_empty(), "the loopback names");
+    assert_eq!((&server.pack, &server.environment), (&None, &None));
+    let Upstream::Http(upstream) = &server.upstream else { panic!("over HTTP") };
+    assert_eq!(upstream.url, "https://api.example.com/v3/mcp");
+    assert!(upstream.headers.is_empty() && !upstream.forward_authorization);
+}
+
+#[test]
+fn every_key_arrives() {
+    let config = read(
+        "
+listen: 0.0.0.0:8080
+listen_anywhere: true
+admin: '[::1]:8081'
+state: state
+mode: observe
+policy: {paths: [policies, /etc/more.rego], entrypoint: data.my.answer,
+  listing_entrypoint: data.my.page, shadow_one_in: 10}
+principal: {id: ci, kind: service, groups: [deploy, qa], claims: {team: flags}}
+limits: {frame_bytes: 1 MiB, json_depth: 32, json_values: 1000, number_chars: 64, id_bytes: 64,
+  header_bytes: 16KiB, header_count: 50, header_time: 1s, body_time: 2s, bodies_bytes: 2MiB,
+  connections: 10, requests: 11, sessions: 20, session_idle: 3m, in_flight: 30, streams: 40,
+  answer_time: 5s, stream_idle: 6s, children: 7, buckets: 60, drain: 4s}
+audit: {segment_bytes: 1MiB}
+otlp: {endpoint: 'http://127.0.0.1:4318', headers: {x-key: 'a ${env:TOKEN}'}}
+log: {format: json, filter: 'warn,bartizan::edge=debug'}
+servers:
+  http:
+    path: /deep/flags.v1
+    url: http://localhost:9000/mcp?x=1
+    headers: {Statsig-Api-Key: '${file:/run/key}'}
+    forward_authorization: true
+    ca_file: ca.pem
+    pack: ./packs/mine
+    environment: staging
+    labels: {tier: gold}
+    hosts: [Gate.Example:8080]
+    origins: ['https://App.example']
+    refusal: tool_result
+    connect_timeout: 100ms
+  child:
+    command: [npx, -y]
+    args: ['@stigg/typescript-mcp']
+    env: {STIGG_API_KEY: '${env:TOKEN}'}
+    env_inherit: [PATH]
+    cwd: work
+    pack: stigg
+    stop_timeout: 1s
+",
+    )
+    .unwrap_or_else(|problems| panic!("{problems}"));
+    let Front::Http { listen, admin } = config.front else { panic!("no listener") };
+    assert_eq!(listen.to_string(), "0.0.0.0:8080");
+    assert_eq!(admin.to_string(), "[::1]:8081");
+    assert_eq!(config.state, Path::new("/etc/bartizan/state"));
+    assert_eq!(config.mode, Mode::Observe);
+    assert_eq!(
+        config.policy.paths,
+        ["/etc/bartizan/policies", "/etc/more.rego"].map(PathBuf::from)
+    );
+    assert_eq!(
+        (config.policy.entrypoint.as_str(), config.policy.shadow_one_in),
+        ("data.my.answer", 10)
+    );
+    assert_eq!(config.policy.listing_entrypoint, "data.my.page");
+    assert_eq!((&*config.principal.id, &*config.principal.kind), ("ci", "service"));
+    assert_eq!(config.principal.groups, ["deploy", "qa"].map(Box::from));
+    assert_eq!(config.principal.claims["team"], "flags".into());
+    let limits = &config.limits;
+    let document = limits.frame.document;
+    assert_eq!((document.bytes_max, document.depth_max), (1 << 20, 32));
+    assert_eq!((document.values_max, document.number_chars_max), (1000, 64));
+    assert_eq!((limits.frame.id_bytes_max, limits.header_bytes), (64, 16 << 10));
+    assert_eq!((limits.header_count, limits.connections), (50, 10));
+    assert_eq!((limits.sessions, limits.in_flight, limits.streams), (20, 30, 40));
+    assert_eq!(limits.buckets, 60);
+    assert_eq!((limits.requests, limits.children, limits.bodies_bytes), (11, 7, 2 << 20));
+    let times = [limits.header_time, limits.body_time, limits.session_idle, limits.drain];
+    assert_eq!(times, [1, 2, 180, 4].map(Duration::from_secs));
+    assert_eq!([limits.answer_time, limits.stream_idle], [5, 6].map(Duration::from_secs));
+    assert_eq!(config.audit.segment_bytes, 1 << 20);
+    let otlp = config.otlp.as_ref().unwrap();
+    assert_eq!(otlp.endpoint, "http://127.0.0.1:4318");
+    assert_eq!(otlp.headers[0].1.expose(), "a t0ken");
+    assert_eq!(config.log.format, LogFormat::Json);
+
+    let [http, child] = &config.servers[..] else { panic!("two servers") };
+    assert_eq!((http.path.as_str(), child.path.as_str()), ("/deep/flags.v1", "/child"));
+    assert_eq!(http.pack, Some(PackRef::File("/etc/bartizan/./packs/mine".into())));
+    assert_eq!(http.refusal, RefusalForm::ToolResult);
+    assert_eq!(http.hosts, ["gate.example:8080"]);
+    assert_eq!(http.origins, ["https://app.example"]);
+    let facts = http.facts(None);
+    assert_eq!((&*facts.name, facts.environment.as_deref()), ("http", Some("staging")));
+    assert_eq!(facts.labels["tier"], "gold".into());
+    let Upstream::Http(upstream) = &http.upstream else { panic!("over HTTP") };
+    assert_eq!(upstream.url, "http://localhost:9000/mcp?x=1");
+    assert_eq!(upstream.headers[0].0, "statsig-api-key");
+    assert_eq!(upstream.headers[0].1.expose(), "k3y");
+    assert!(upstream.forward_authorization);
+    assert_eq!(upstream.ca_file.as_deref(), Some(Path::new("/etc/bartizan/ca.pem")));
+    assert_eq!(upstream.connect_timeout, Duration::from_millis(100));
+
+    assert_eq!(child.pack, Some(PackRef::Embedded("stigg".to_owned())));
+    let Upstream::Child(upstream) = &child.upstream else { panic!("a child") };
+    assert_eq!(upstream.program, "npx");
+    assert_eq!(upstream.args, ["-y", "@stigg/typescript-mcp"]);
+    assert_eq!(upstream.cwd.as_deref(), Some(Path::new("/etc/bartizan/work")));
+    assert_eq!(upstream.inherit, Inherit::Only(vec!["PATH".to_owned()]));
+    assert_eq!(upstream.stop_timeout, Duration::from_secs(1));
+    assert_eq!(
+        (upstream.env[0].0.as_str(), upstream.env[0].1.expose()),
+        ("STIGG_API_KEY", "t0ken")
+    );
+    assert!(!format!("{config:?}").contains("t0ken"), "a secret is printed");
+    assert!(!format!("{config:?}").contains("k3y"), "a secret is printed");
+    assert!(!format!("{:?}", config.gate("b".into(), [0; 32])).is_empty());
+}
+
+#[test]
+fn a_child_gets_what_it_needs_and_no_credential_of_ours() {
+    let given = |keys: &str| -> Vec<String> {
+        let text = format!("servers: {{s: {{command: server, {keys}}}}}");
+        let config = read(&text).unwrap_or_else(|problems| panic!("{problems}"));
+        let Upstream::Child(child) = &config.servers[0].upstream else { panic!("a child") };
+        child.inherit.names(["PATH", "AWS_SECRET_ACCESS_KEY"].map(str::to_owned))
+    };
+    let default = given("");
+    assert!(default.contains(&"PATH".to_owned()) && default.contains(&"HOME".to_owned()));
+    let secret = |name: &String| ["KEY", "TOKEN", "SECRET"].iter().any(|word| name.contains(word));
+    assert!(!default.iter().any(secret), "{default:?}");
+    assert_eq!(given("env_inherit: []"), Vec::<String>::new());
+    assert_eq!(given("env_inherit: [A, PATH]"), ["A", "PATH"]);
+    assert_eq!(given("env_inherit: ['*']"), ["PATH", "AWS_SECRET_ACCESS_KEY"]);
+}
+
+/// Each row: a file, and the one problem that it has.
+#[test]
+fn each_problem_names_its_place_and_a_next_step() {
+    let server = "servers: {s: {url: 'http://h/'}}\n";
+    let beside = |keys: &str| format!("{server}{keys}");
+    let inside = |keys: &str| format!("servers:\n  s:\n    url: http://h/\n    {keys}");
+    let child = |keys: &str| format!("servers:\n  s:\n    command: c\n    {keys}");
+    let rows: Vec<(String, &str)> = vec![
+        (String::new(), "the file: it is empty: name at least one server"),
+        ("hello".into(), "the file: must be keys with values, is a text: indent them below"),
+        ("mode: enforce".into(), "servers: is missing: name at least one server, with its"),
+        ("servers: {}".into(), "servers (line 1): is empty: name at least one server"),
+        (beside("lsten: x"), "lsten (line 2): no such key: did you mean `listen`?"),
+        (beside("mode: dry"), "mode (line 2): must be `enforce` or `observe`: known here"),
+        (beside("mode: Observe"), "did you mean `observe`?"),
+        (beside("mode:"), "mode (line 2): has no value: give it one, or remove the key"),
+        (beside("listen: localhost:1"), "listen (line 2): is no IP address with a port: `loc"),
+        (beside("listen: 7070"), "listen (line 2): must be a text, is the number 7070: put it"),
+        (beside("listen: 0.0.0.0:7"), "0.0.0.0:7 can be reached from other machines: use 127.0"),
+        (beside("admin: 10.1.2.3:7"), "or add `admin_anywhere: true`"),
+        (beside("admin: 127.0.0.1:7070"), "`admin` and `listen` are both 127.0.0.1:7070: agents"),
+        (
+            beside("admin_anywhere: true\nadmin: 0.0.0.0:7070"),
+            "admin (line 3): `admin` and `listen` are both 0.0.0.0:7070",
+        ),
+        (beside("listen_anywhere: 1"), "(line 2): must be `true` or `false`, is the number 1"),
+        (beside("policy: {paths: x}"), "policy.paths (line 2): must be a list of texts, is a t"),
+        (beside("policy: {paths: [/gone/p]}"), "policy.paths[0] (line 2): `/gone/p` does not"),
+        (beside("policy: {entrypoint: mcp.x}"), "policy.entrypoint (line 2): is no rule: `mcp.x`"),
+        (beside("policy: {shadow_one_in: 0}"), "out of range: from 1 to 1000000"),
+        (beside("limits: {json_depth: 1000}"), "limits.json_depth (line 2): out of range: from 4"),
+        (beside("limits: {json_depth: -1}"), "out of range: from 4 to 128"),
+        (beside("limits: {json_depth: 1.5}"), "must be a whole number, is the number 1.5"),
+        (beside("limits: {json_depth: 99999999999999999999}"), "is the number 99999999999999999"),
+        (beside("limits: {frame_bytes: 4MB}"), "must be a size, is a text: write bytes, or a si"),
+        (beside("limits: {frame_bytes: 1}"), "out of range: from 1 KiB to 256 MiB"),
+        (beside("limits: {drain: 5}"), "must be a length of time, is the number 5: write a num"),
+        (beside("limits: {drain: 2h}"), "out of range: from 1ms to 1h"),
+        (beside("limits: {frames: 2}"), "limits.frames (line 2): no such key: "),
+        (beside("principal: {id: \"a\\nb\"}"), "principal.id (line 2): longer than 256 bytes, or"),
+        (beside("otlp: {}"), "otlp (line 2): `endpoint` is missing: write where spans go"),
+        (beside("otlp: {endpoint: 'ftp://x'}"), "otlp.endpoint (line 2): is no http or https URL"),
+        (beside("log: {filter: 'a=b=c'}"), "log.filter (line 2): is no filter: "),
+        (beside("state: '${env:TOKEN}'"), "state (line 2): a reference (`${…}`) stands where no"),
+        ("servers: {s: {}}".into(), "servers.s (line 1): has neither `url` nor `command`: write"),
+        ("servers: {s: [x]}".into(), "servers.s (line 1): must be keys with values, is a list"),
+        ("servers: {'a b': {url: 'http://h'}}".into(), "is no name for a server: use 1 to 63"),
+        (inside("command: [x]"), "servers.s.url (line 3): `url` and `command` are two servers"),
+        (inside("path: flags"), "servers.s.path (line 4): is no plain absolute path: write it"),
+        (inside("path: //flags"), "is no plain absolute path"),
+        (inside("path: /a/../b"), "is no plain absolute path"),
+        (inside("path: /a%2fb"), "is no plain absolute path"),
+        (inside("path: /a/"), "is no plain absolute path"),
+        (inside("environment: '*'"), "servers.s.environment (line 4): `*` stands for every"),
+        (inside("cwd: /x"), "servers.s.cwd (line 4): has a meaning only with `command`: remove"),
+        (inside("env: {A: b}"), "servers.s.env.A (line 4): has a meaning only with `command`"),
+        (inside("args: [x]"), "servers.s.args[0] (line 4): has a meaning only with `command`"),
+        (inside("ca_file: /gone/ca"), "servers.s.ca_file (line 4): `/gone/ca` does not exist"),
+        (inside("pack: /gone/p.json"), "servers.s.pack (line 4): `/gone/p.json` does not exist"),
+        (inside("hosts: ['http://x']"), "servers.s.hosts[0] (line 4): is no host name: write a"),
+        (inside("hosts: ['*']"), "is no host name"),
+        (inside("origins: [x]"), "servers.s.origins[0] (line 4): is no origin: write scheme"),
+        (inside("origins: ['http://x/']"), "is no origin"),
+        (inside("origins: ['null']"), "is no origin"),
+        (inside("headers: {Host: x}"), "servers.s.headers.Host (line 4): `host` belongs to the"),
+        (inside("headers: {Mcp-Method: x}"), "`mcp-method` belongs to the transport"),
+        (inside("headers: {'a b': x}"), "is no name for a header"),
+        (inside("headers: {a: x, A: y}"), "servers.s.headers.A (line 4): `a` stands twice"),
+        (inside("headers: {a: '${env:NO}'}"), "environment variable `NO` is not set"),
+        (inside("headers: {a: '${file:/no}'}"), "file `/no` cannot be read: permission denied"),
+        (inside("headers: {a: '${env:SPLIT}'}"), "its value holds a character that no header"),
+        (
+            inside("headers: {authorization: x}\n    forward_authorization: true"),
+            "servers.s.forward_authorization (line 5): `headers` sets `authorization` too",
+        ),
+        (inside("refusal: html"), "must be `error` or `tool_result`"),
+        (inside("hosts: []"), "servers.s.hosts (line 4): is empty"),
+        (inside("origins: []"), "servers.s.origins (line 4): is empty"),
+        (beside("limits: {session_idle: 1ms}"), "out of range: from 1s to 1day"),
+        (beside("limits: {bodies_bytes: 2MiB}"), "less than `frame_bytes`: no message of that"),
+        (child("headers: {a: b}"), "servers.s.headers.a (line 4): has a meaning only with `url`"),
+        (child("connect_timeout: 1s"), "(line 4): has a meaning only with `url`"),
+        (child("env: {A-B: x}"), "servers.s.env.A-B (line 4): is no name for a variable"),
+        ("servers: {s: {command: []}}".into(), "servers.s.command (line 1): is empty: give"),
+        ("servers: {s: {command: ['${env:TOKEN}']}}".into(), "a reference (`${…}`) stands where"),
+        ("servers: {s: {url: 5}}".into(), "servers.s.url (line 1): must be a text, is the number"),
+        ("servers: {s: {command: {}}}".into(), "servers.s.command (line 1): must be a list of"),
+        ("servers: {s: {url: 'https://u:p@h/'}}".into(), "holds a user or a password: write it"),
+        ("servers: {s: {url: 'https://h/#x'}}".into(), "holds a fragment"),
+        ("servers: {s: {url: 'h:1/mcp'}}".into(), "is no "),
+        ("servers: {s: {url: /mcp}}".into(), "is no http or https URL"),
+        ("servers: {s: {url: 'http://127.0.0.1:7070/x'}}".into(), "leads back to this program"),
+        ("servers: {s: {url: 'http://LOCALHOST:7071'}}".into(), "leads back to this program"),
+        (
+            "servers:\n  a: {url: 'http://h', path: /x}\n  b: {url: 'http://h', path: /x}".into(),
+            "servers.b.path (line 3): `/x` is already the path of `a`: give each server a path",
+        ),
+    ];
+    for (text, expected) in rows {
+        let problems = read(&text).err().unwrap_or_else(|| panic!("accepted: {text}"));
+        let shown = problems.to_string();
+        assert!(shown.contains(expected), "{text}\nhas: {shown}\nnot: {expected}");
+        assert_eq!(problems.list().len(), 1, "{text}\nhas: {shown}");
+        assert!(!shown.contains("s3cret") && !shown.contains("t0ken"), "{shown}");
+    }
+}
+
+#[test]
+fn all_problems_are_told_at_once_in_the_order_of_the_file() {
+    let problems = read(
+        "
+listen: nowhere
+mode: maybe
+polcy: {}
+limits: {json_depth: x, in_flight: 0}
+servers:
+  a: {url: 'ftp://x', path: here, headers: {Host: h, k: '${env:NO}'}}
+  b: {colour: red}
+",
+    )
+    .unwrap_err();
+    let shown = problems.to_string();
+    let starts: Vec<&str> =
+        shown.lines().map(|line| line.split_once(": ").map_or(line, |(start, _)| start)).collect();
+    assert_eq!(
+        starts,
+        [
+            "listen (line 2)",
+            "mode (line 3)",
+            "polcy (line 4)",
+            "limits.json_depth (line 5)",
+            "limits.in_flight (line 5)",
+            "servers.a.path (line 7)",
+            "servers.a.headers.Host (line 7)",
+            "servers.a.headers.k (line 7)",
+            "servers.a.url (line 7)",
+            "servers.b.colour (line 8)",
+            "servers.b (line 8)",
+        ],
+        "{shown}"
+    );
+    assert_eq!(problems.list().len(), starts.len(), "one line each");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_problem_like_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = Config::read(&folder.path().join("no.yaml")).unwrap_err().to_string();
+    assert!(missing.starts_with("the file: it cannot be read: "), "{missing}");
+    let binary = folder.path().join("binary.yaml");
+    std::fs::write(&binary, [0xff, 0xfe]).unwrap();
+    assert!(Config::read(&binary).unwrap_err().to_string().contains("not UTF-8"));
+    let large = folder.path().join("large.yaml");
+    std::fs::write(&large, vec![b'#'; 2 << 20]).unwrap();
+    assert!(Config::read(&large).unwrap_err().to_string().contains("larger than 1048576 bytes"));
+    let whole = folder.path().join("whole.yaml");
+    std::fs::write(&whole, "servers: {s: {command: x}}\npolicy: {paths: [.]}\n").unwrap();
+    assert_eq!(Config::read(&whole).unwrap().policy.paths, [folder.path().join(".")]);
+}
+
+#[test]
+fn wrap_means_the_same_as_a_file() {
+    let wrap = |wrap: Wrap| in_world(|world| Config::wrap_in(wrap, world));
+    let texts = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let config = wrap(Wrap {
+        command: texts(&["npx", "-y", "server"]),
+        pack: Some("flagsmith".to_owned()),
+        policies: texts(&["policies"]),
+        environment: Some("staging".to_owned()),
+        principal: Some("me".to_owned()),
+        observe: true,
+        ..Wrap::default()
+    })
+    .unwrap();
+    assert_eq!(config.front, Front::Stdio);
+    assert_eq!(config.mode, Mode::Observe);
+    assert_eq!(config.state, Path::new("/home/me/.local/state/bartizan/flagsmith"));
+    assert_eq!(&*config.principal.id, "me");
+    assert_eq!(config.log.filter, "warn");
+    assert_eq!(config.policy.paths, [PathBuf::from("policies")]);
+    let server = &config.servers[0];
+    assert_eq!(
+        (server.name.as_str(), server.environment.as_deref()),
+        ("flagsmith", Some("staging"))
+    );
+    let Upstream::Child(child) = &server.upstream else { panic!("a child") };
+    assert_eq!((child.program.as_str(), &child.inherit), ("npx", &Inherit::Everything));
+    assert_eq!(child.args, ["-y", "server"]);
+
+    let config = wrap(Wrap {
+        url: Some("https://h/mcp".to_owned()),
+        headers: vec![("authorization".to_owned(), "Bearer ${env:TOKEN}".to_owned())],
+        state: Some("/tmp/s".to_owned()),
+        ..Wrap::default()
+    })
+    .unwrap();
+    assert_eq!(
+        (config.servers[0].name.as_str(), config.state.as_path()),
+        ("server", Path::new("/tmp/s"))
+    );
+    let Upstream::Http(http) = &config.servers[0].upstream else { panic!("over HTTP") };
+    assert_eq!(http.headers[0].1.expose(), "Bearer t0ken");
+
+    let problems = wrap(Wrap {
+        url: Some("nowhere".to_owned()),
+        policies: texts(&["/gone/p"]),
+        headers: vec![("a".to_owned(), "${env:NO}".to_owned())],
+        ..Wrap::default()
+    })
+    .unwrap_err()
+    .to_string();
+    for expected in ["--url: is no http", "--policy: `/gone/p` does", "--header: environment"] {
+        assert!(problems.contains(expected), "{problems}");
+    }
+}
+
+proptest::proptest! {
+    /// No text makes reading panic, and none with a problem gives a configuration.
+    #[test]
+    fn any_text_is_read_without_panic(text in "(servers|listen|a|: |\n|  |- |\\[|\\{|\\}|\\]|&x |\\*x|'|\"|\\$\\{env:TOKEN\\}|[ -~]){0,40}") {
+        match read(&text) {
+            Ok(config) => proptest::prop_assert!(!config.servers.is_empty()),
+            Err(problems) => proptest::prop_assert!(!problems.is_empty()),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The HTTP edges over real sockets: what reaches the server to the byte, and what the client
+//! gets.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "tests"
+)]
+
+mod rig;
+mod door;
+mod exchange;
+mod streams;
+mod admin;

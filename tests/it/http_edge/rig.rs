@@ -1,0 +1,532 @@
+//! A listener on loopback, a scripted server behind it, and a client that writes raw bytes.
+//!
+//! The server is no HTTP library: it keeps what it received to the byte and answers with the
+//! bytes that a test gives it, so that nothing between repairs what is tested.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bartizan::edge::Shared;
+use bartizan::edge::clock::Clock;
+use bartizan::edge::http::{HttpConfig, Listener, Route};
+use bartizan::edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
+use bartizan::gate::access::{AccessRequest, Principal, Resource, Server};
+use bartizan::gate::decision::{
+    Decision, Effect, Engine, Listing, Origin, PolicyRevision, Reason,
+};
+use bartizan::gate::frame::FrameLimits;
+use bartizan::gate::pdp::{ListEntry, Pdp};
+use bartizan::gate::record::{AuditRecord, Event, Outcome};
+use bartizan::gate::session::{Gate, GateConfig, Mode, Protected, RefusalForm};
+use bartizan::gate::step::{AuditSink, Unkept};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Longer than anything here takes; a test that waits for it fails.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}: too late"))
+}
+
+/// Decides by name, so that a test knows what must happen.
+#[derive(Debug)]
+struct ByName;
+
+impl Pdp for ByName {
+    fn decide(&self, request: &AccessRequest<'_>) -> Decision {
+        let name = match request.resource {
+            Resource::Tool { name, .. } => name,
+            Resource::Uri(_)
+            | Resource::Uris(_)
+            | Resource::Prompt { .. }
+            | Resource::Task(_)
+            | Resource::Whole => request.method,
+        };
+        let reason =
+            Reason { code: "by-name".into(), message: "by name".into(), origin: Origin::Rule };
+        if name.contains("denied") || name == "sampling/createMessage" {
+            return Decision::deny(self.revision(), Engine::Strict, reason);
+        }
+        Decision {
+            effect: Effect::Permit,
+            reasons: vec![reason],
+            obligations: Vec::new(),
+            revision: self.revision(),
+            engine: Engine::Strict,
+        }
+    }
+
+    fn list(&self, _: &AccessRequest<'_>, _: &[ListEntry<'_>]) -> Listing {
+        Listing::Hide { names: Vec::new(), revision: self.revision() }
+    }
+
+    fn revision(&self) -> PolicyRevision {
+        "test".into()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Sink {
+    kept: Mutex<Vec<AuditRecord>>,
+    pub(crate) refusing: AtomicBool,
+    changed: Notify,
+}
+
+impl AuditSink for Sink {
+    fn keep(&self, record: &AuditRecord) -> Result<(), Unkept> {
+        if self.refusing.load(Ordering::Relaxed) {
+            return Err(Unkept { cause: "the test says no".into() });
+        }
+        self.kept.lock().unwrap().push(record.clone());
+        self.changed.notify_waiters();
+        Ok(())
+    }
+}
+
+impl Sink {
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.kept.lock().unwrap().iter().map(|record| record.event).collect()
+    }
+
+    pub(crate) fn outcomes(&self) -> Vec<Outcome> {
+        self.kept.lock().unwrap().iter().filter_map(|record| record.outcome.clone()).collect()
+    }
+
+    /// Waits for a record that says `outcome`.
+    pub(crate) async fn outcome(&self, outcome: Outcome) {
+        soon("the outcome", async {
+            loop {
+                let changed = self.changed.notified();
+                if self.outcomes().contains(&outcome) {
+                    return;
+                }
+                changed.await;
+            }
+        })
+        .await;
+    }
+}
+
+/// A request as the server received it.
+#[derive(Debug, Clone)]
+pub(crate) struct Received {
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+    pub(crate) connection: usize,
+}
+
+impl Received {
+    /// The values of header `name`, in order.
+    pub(crate) fn header(&self, name: &str) -> Vec<&str> {
+        values(&self.head, name)
+    }
+}
+
+fn values<'a>(head: &'a str, name: &str) -> Vec<&'a str> {
+    head.lines()
+        .skip(1)
+        .filter_map(|line| line.split_once(':'))
+        .filter(|(found, _)| found.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.trim())
+        .collect()
+}
+
+/// What the server does next.
+#[derive(Clone)]
+pub(crate) enum Play {
+    /// Writes these bytes.
+    Send(Vec<u8>),
+    /// Waits until the test says so.
+    Wait(Arc<Notify>),
+    /// Waits until the peer has closed, and says so.
+    UntilClosed(Arc<Notify>),
+    /// Closes.
+    Close,
+}
+
+pub(crate) fn json(body: &str) -> Vec<Play> {
+    answer("200 OK", "Content-Type: application/json\r\n", body)
+}
+
+pub(crate) fn answer(status: &str, headers: &str, body: &str) -> Vec<Play> {
+    let length = body.len();
+    let text = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\n\r\n{body}");
+    vec![Play::Send(text.into_bytes())]
+}
+
+pub(crate) fn stream_head(headers: &str) -> Play {
+    let text = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{headers}Transfer-Encoding: chunked\r\n\r\n"
+    );
+    Play::Send(text.into_bytes())
+}
+
+pub(crate) fn chunk(text: &str) -> Play {
+    Play::Send(format!("{:x}\r\n{text}\r\n", text.len()).into_bytes())
+}
+
+pub(crate) fn stream_end() -> Play {
+    Play::Send(b"0\r\n\r\n".to_vec())
+}
+
+type Script = dyn Fn(usize, &Received) -> Vec<Play> + Send + Sync;
+
+/// The scripted server.
+pub(crate) struct Behind {
+    pub(crate) address: SocketAddr,
+    received: Arc<Mutex<Vec<Received>>>,
+    changed: Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Behind {
+    /// A server that answers its n-th request with what `script` plays for it.
+    pub(crate) async fn start(
+        script: impl Fn(usize, &Received) -> Vec<Play> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let changed = Arc::new(Notify::new());
+        let script: Arc<Script> = Arc::new(script);
+        let (log, bell) = (Arc::clone(&received), Arc::clone(&changed));
+        let connections = AtomicUsize::new(0);
+        let tasks = TaskTracker::new();
+        let task = tasks.clone().spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let number = connections.fetch_add(1, Ordering::Relaxed);
+                let (script, log, bell) = (Arc::clone(&script), Arc::clone(&log), Arc::clone(&bell));
+                tasks.spawn(serve(stream, number, script, log, bell));
+            }
+        });
+        Self { address, received, changed, task }
+    }
+
+    pub(crate) fn received(&self) -> Vec<Received> {
+        self.received.lock().unwrap().clone()
+    }
+
+    /// Waits for the `count`-th request.
+    pub(crate) async fn nth(&self, count: usize) -> Received {
+        soon("a request to the server", async {
+            loop {
+                let changed = self.changed.notified();
+                if let Some(found) = self.received().get(count - 1) {
+                    return found.clone();
+                }
+                changed.await;
+            }
+        })
+        .await
+    }
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    connection: usize,
+    script: Arc<Script>,
+    log: Arc<Mutex<Vec<Received>>>,
+    bell: Arc<Notify>,
+) {
+    stream.set_nodelay(true).unwrap();
+    let mut buffer = Vec::new();
+    while let Some(mut request) = read_request(&mut stream, &mut buffer).await {
+        request.connection = connection;
+        let number = {
+            let mut log = log.lock().unwrap();
+            log.push(request.clone());
+            log.len() - 1
+        };
+        bell.notify_waiters();
+        for play in script(number, &request) {
+            match play {
+                Play::Send(bytes) => {
+                    if stream.write_all(&bytes).await.is_err() {
+                        return;
+                    }
+                }
+                Play::Wait(notify) => notify.notified().await,
+                Play::UntilClosed(notify) => {
+                    let mut byte = [0];
+                    while stream.read(&mut byte).await.is_ok_and(|count| count > 0) {}
+                    notify.notify_one();
+                    return;
+                }
+                Play::Close => return,
+            }
+        }
+    }
+}
+
+async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Received> {
+    let end = loop {
+        if let Some(end) = find(buffer, b"\r\n\r\n") {
+            break end + 4;
+        }
+        more(stream, buffer).await?;
+    };
+    let head = String::from_utf8(buffer.drain(..end).collect()).unwrap();
+    let length = values(&head, "content-length").first().map_or(0, |text| text.parse().unwrap());
+    assert!(values(&head, "transfer-encoding").is_empty(), "we frame with Content-Length");
+    while buffer.len() < length {
+        more(stream, buffer).await?;
+    }
+    let body = buffer.drain(..length).collect();
+    Some(Received { head, body, connection: 0 })
+}
+
+async fn more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<()> {
+    let mut piece = [0; 16 << 10];
+    let count = stream.read(&mut piece).await.ok()?;
+    buffer.extend_from_slice(&piece[..count]);
+    (count > 0).then_some(())
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+/// The firewall under test.
+pub(crate) struct Rig {
+    pub(crate) address: SocketAddr,
+    pub(crate) sink: Arc<Sink>,
+    pub(crate) closing: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    serving: JoinHandle<()>,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+pub(crate) fn upstream_config(address: SocketAddr) -> HttpUpstreamConfig {
+    let mut headers = HeaderMap::new();
+    headers.insert(
+        HeaderName::from_static("x-upstream-key"),
+        HeaderValue::from_static("from-the-sidecar"),
+    );
+    HttpUpstreamConfig {
+        url: format!("http://{address}/up/stream"),
+        headers,
+        owned_headers: vec!["mcp-param-owned".into()],
+        forward_authorization: false,
+        ca_pem: None,
+        limits: HttpUpstreamLimits::default(),
+    }
+}
+
+impl Rig {
+    pub(crate) async fn start(server: SocketAddr) -> Self {
+        Self::with(server, HttpConfig::default(), |_| {}).await
+    }
+
+    pub(crate) async fn with(
+        server: SocketAddr,
+        config: HttpConfig,
+        change: impl FnOnce(&mut HttpUpstreamConfig),
+    ) -> Self {
+        let gate = GateConfig {
+            mode: Mode::Enforce,
+            frame: FrameLimits::default(),
+            in_flight_max: 64,
+            buckets_max: 64,
+            boot: "test".into(),
+            digest_key: [7; 32],
+        };
+        let sink = Arc::new(Sink::default());
+        let shared = Shared {
+            gate: Arc::new(Gate::new(gate, Box::new(ByName))),
+            sink: Arc::<Sink>::clone(&sink),
+            clock: Clock::start(),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        };
+        let facts = Server { name: "flags".into(), ..Server::default() };
+        let mut upstream = upstream_config(server);
+        change(&mut upstream);
+        let route = Route {
+            path: "/flags".into(),
+            server: Arc::new(Protected::new(facts, RefusalForm::Error)),
+            hosts: Vec::new(),
+            origins: Vec::new(),
+            principal: Arc::new(Principal { id: "agent".into(), ..Principal::default() }),
+            upstream: Upstream::Http(HttpUpstream::new(upstream).unwrap()),
+        };
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (closing, tasks) = (shared.closing.clone(), shared.tasks.clone());
+        let listener = Listener::new(tcp, vec![route], config, shared).unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = TaskTracker::new().spawn(listener.serve());
+        Self { address, sink, closing, tasks, serving }
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        Client::connect(self.address).await
+    }
+
+    /// Sends `request` on a connection of its own and reads the reply.
+    pub(crate) async fn ask(&self, request: &[u8]) -> Reply {
+        let mut client = self.client().await;
+        client.send(request).await;
+        client.reply().await
+    }
+
+    /// Drains, and waits until nothing is left.
+    pub(crate) async fn drained(&self) {
+        self.closing.cancel();
+        self.tasks.close();
+        soon("draining", self.tasks.wait()).await;
+    }
+}
+
+/// A client connection.
+pub(crate) struct Client {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Reply {
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Vec<&str> {
+        values(&self.head, name)
+    }
+}
+
+impl Client {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, buffer: Vec::new() }
+    }
+
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
+    /// Reads a whole reply.
+    pub(crate) async fn reply(&mut self) -> Reply {
+        let (status, head) = self.head().await;
+        let body = if values(&head, "transfer-encoding").is_empty() {
+            let length = values(&head, "content-length");
+            let length = length.first().map_or(0, |text| text.parse().unwrap());
+            soon("a body", async {
+                while self.buffer.len() < length {
+                    more(&mut self.stream, &mut self.buffer).await.expect("a whole body");
+                }
+            })
+            .await;
+            self.buffer.drain(..length).collect()
+        } else {
+            let mut body = Vec::new();
+            while let Some(chunk) = self.chunk().await {
+                body.extend_from_slice(&chunk);
+            }
+            body
+        };
+        Reply { status, head, body }
+    }
+
+    /// Reads a reply's head.
+    pub(crate) async fn head(&mut self) -> (u16, String) {
+        let end = soon("a head", async {
+            loop {
+                if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
+                    return end + 4;
+                }
+                let found = more(&mut self.stream, &mut self.buffer).await;
+                found.unwrap_or_else(|| panic!("closed without a reply"));
+            }
+        })
+        .await;
+        let head = String::from_utf8(self.buffer.drain(..end).collect()).unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, head)
+    }
+
+    /// Reads one chunk of a streamed reply; nothing at its end.
+    pub(crate) async fn chunk(&mut self) -> Option<Vec<u8>> {
+        soon("a chunk", async {
+            let line = loop {
+                if let Some(end) = find(&self.buffer, b"\r\n") {
+                    break self.buffer.drain(..end + 2).collect::<Vec<_>>();
+                }
+                more(&mut self.stream, &mut self.buffer).await.expect("a chunk");
+            };
+            let size = std::str::from_utf8(&line).unwrap().trim_end();
+            let size = usize::from_str_radix(size, 16).unwrap();
+            while self.buffer.len() < size + 2 {
+                more(&mut self.stream, &mut self.buffer).await.expect("a whole chunk");
+            }
+            let mut chunk: Vec<_> = self.buffer.drain(..size + 2).collect();
+            chunk.truncate(size);
+            (size > 0).then_some(chunk)
+        })
+        .await
+    }
+
+    pub(crate) async fn event(&mut self) -> String {
+        String::from_utf8(self.chunk().await.expect("an event")).unwrap()
+    }
+
+    /// Whether the peer closes and sends nothing more.
+    pub(crate) async fn is_closed(&mut self) -> bool {
+        soon("closing", more(&mut self.stream, &mut self.buffer)).await.is_none()
+            && self.buffer.is_empty()
+    }
+}
+
+/// A POST of `body` with `headers`, each ended by CRLF.
+pub(crate) fn post(headers: &str, body: &str) -> Vec<u8> {
+    format!(
+        "POST /flags HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Accept: application/json, text/event-stream\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+pub(crate) fn call(id: u32, tool: &str) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{{}}}}}}"#
+    )
+}
+
+/// A call in the way of 2026-07-28, with its headers.
+pub(crate) fn modern_call(id: u32, tool: &str) -> Vec<u8> {
+    let body = format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{{}},"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{{}}}}}}}}"#
+    );
+    let headers =
+        format!("MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: {tool}\r\n");
+    post(&headers, &body)
+}
+
+pub(crate) fn result(id: u32) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"content":[]}}}}"#)
+}

@@ -1,0 +1,426 @@
+//! Streamed answers, legacy sessions and GET streams.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bartizan::edge::http::HttpConfig;
+use bartizan::gate::record::{Event, Outcome};
+use tokio::sync::Notify;
+
+use super::rig::{
+    Behind, Client, Play, Rig, answer, call, chunk, json, modern_call, post, result, soon,
+    stream_end, stream_head,
+};
+
+const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
+const INITIALIZED: &str = r#"{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"s","version":"1"}}}"#;
+const PROGRESS: &str = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1}}"#;
+const IN_SESSION: &str = "Mcp-Session-Id: s-1\r\n";
+
+fn begun() -> Vec<Play> {
+    answer("200 OK", "Content-Type: application/json\r\nMcp-Session-Id: s-1\r\n", INITIALIZED)
+}
+
+/// A client whose `initialize` was the server's first request.
+async fn in_session(rig: &Rig) -> Client {
+    let mut client = rig.client().await;
+    client.send(&post("", INITIALIZE)).await;
+    let reply = client.reply().await;
+    assert_eq!((reply.status, reply.text()), (200, INITIALIZED));
+    assert_eq!(reply.header("mcp-session-id"), ["s-1"]);
+    client
+}
+
+fn get(headers: &str) -> Vec<u8> {
+    format!("GET /flags HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n{headers}\r\n")
+        .into_bytes()
+}
+
+#[tokio::test]
+async fn events_pass_the_moment_they_come() {
+    let go = Arc::new(Notify::new());
+    let wait = Arc::clone(&go);
+    let behind = Behind::start(move |number, _| {
+        if number > 0 {
+            return json(&result(1));
+        }
+        vec![
+            stream_head("Cache-Control: no-cache\r\nSet-Cookie: a=b\r\n"),
+            chunk(": hello\r\r"),
+            Play::Wait(Arc::clone(&wait)),
+            chunk("retry: 90000000\rid: 1\rdata:\r\n\r\n"),
+            Play::Wait(Arc::clone(&wait)),
+            chunk(&format!("event: x\nid: 2\ndata: {PROGRESS}")),
+            chunk("\n\n"),
+            Play::Wait(Arc::clone(&wait)),
+            chunk("data: {\"jsonrpc\":\"2.0\",\ndata: \"id\":1,\"result\":{\"content\":[]}}\n\n"),
+            stream_end(),
+        ]
+    })
+    .await;
+    let rig = Rig::start(behind.address).await;
+    let mut client = rig.client().await;
+    client.send(&post("", &call(1, "get"))).await;
+    let (status, head) = client.head().await;
+    assert_eq!(status, 200);
+    let head = head.to_ascii_lowercase();
+    assert!(head.contains("content-type: text/event-stream\r\n"), "{head}");
+    assert!(head.contains("cache-control: no-cache\r\n"), "{head}");
+    assert!(head.contains("x-accel-buffering: no\r\n"), "{head}");
+    assert!(!head.contains("set-cookie") && !head.contains("content-length"), "{head}");
+    assert_eq!(client.event().await, ": hello\n\n");
+    go.notify_one();
+    assert_eq!(client.event().await, "id: 1\nretry: 60000\ndata: \n\n");
+    go.notify_one();
+    assert_eq!(client.event().await, format!("id: 2\nevent: x\ndata: {PROGRESS}\n\n"));
+    go.notify_one();
+    assert_eq!(
+        client.event().await,
+        "data: {\"jsonrpc\":\"2.0\",\ndata: \"id\":1,\"result\":{\"content\":[]}}\n\n"
+    );
+    assert!(client.chunk().await.is_none());
+    // Both connections serve on.
+    client.send(&post("", &call(1, "get"))).await;
+    assert_eq!(client.reply().await.text(), result(1));
+    assert_eq!(behind.nth(2).await.connection, 0);
+    assert_eq!(
+        rig.sink.events(),
+        [Event::Intent, Event::Notice, Event::Outcome, Event::Intent, Event::Outcome]
+    );
+}
+
+#[tokio::test]
+async fn what_may_not_pass_leaves_its_id_behind() {
+    let behind = Behind::start(|_, _| {
+        vec![
+            stream_head(""),
+            chunk(&format!("id: 1\nretry: 5\ndata: {}\n\n", result(9))),
+            chunk(&format!("data: {}\n\n", result(8))),
+            chunk(&format!("id: 2\nevent: x\ndata: {}{PROGRESS}\n\n", result(1))),
+            chunk(&format!("data: {}\n\n", result(1))),
+        ]
+    })
+    .await;
+    let rig = Rig::start(behind.address).await;
+    let mut client = rig.client().await;
+    client.send(&post("", &call(1, "get"))).await;
+    client.head().await;
+    assert_eq!(client.event().await, "id: 1\nretry: 5\ndata: \n\n");
+    // Two values in one event are no frame: the call that waits here ends with an error.
+    let event = client.event().await;
+    assert!(event.starts_with("id: 2\nevent: x\ndata: {\"jsonrpc\":\"2.0\",\"id\":1,\"error\""), "{event}");
+    assert!(event.contains("-31006"), "{event}");
+    assert!(client.chunk().await.is_none(), "nothing follows the answer");
+    assert_eq!(rig.sink.outcomes(), [Outcome::Withheld]);
+}
+
+#[tokio::test]
+async fn nothing_follows_the_answer() {
+    let closed = Arc::new(Notify::new());
+    let told = Arc::clone(&closed);
+    let behind = Behind::start(move |_, _| {
+        vec![
+            stream_head(""),
+            chunk(&format!("data: {}\n\ndata: {}\n\n", result(1), result(1))),
+            Play::UntilClosed(Arc::clone(&told)),
+        ]
+    })
+    .await;
+    let rig = Rig::start(behind.address).await;
+    let reply = rig.ask(&post("", &call(1, "get"))).await;
+    assert_eq!(reply.text(), format!("data: {}\n\n", result(1)));
+    soon("letting go", closed.notified()).await;
+    assert_eq!(rig.sink.events(), [Event::Intent, Event::Outcome]);
+}
+
+#[tokio::test]
+async fn failing_streams_end_with_an_error() {
+    let large = format!("data: {}\n\n", "x".repeat(2000));
+    let cases: Vec<(&str, Vec<Play>, &str)> = vec![
+        ("ends", vec![stream_head(""), stream_end()], "-31005"),
+        ("unfinished", vec![stream_head(""), chunk(&format!("data: {}\n", result(1))), stream_end()], "-31005"),
+        ("breaks off", vec![stream_head(""), chunk(": x\n\n"), Play::Close], "-31006"),
+        ("too large", vec![stream_head(""), chunk(&large)], "-31006"),
+        ("silent", vec![stream_head(""), Play::Wait(Arc::new(Notify::new()))], "in time"),
+    ];
+    for (name, plays, expected) in cases {
+        let behind = Behind::start(move |_, _| plays.clone()).await;
+        let mut config = HttpConfig::default();
+        config.timeouts.idle_stream_ms = 100;
+        let rig =
+            Rig::with(behind.address, config, |up| up.limits.event_bytes_max = 1000).await;
+        let reply = rig.ask(&post("", &call(1, "get"))).await;
+        assert!(reply.text().contains(r#"data: {"jsonrpc":"2.0","id":1,"error""#), "{name}");
+        assert!(reply.text().contains(expected), "{name}: {}", reply.text());
+        assert_eq!(rig.sink.outcomes(), [Outcome::UpstreamFailed], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_request_of_the_server_is_answered_to_it() {
+    let sampling =
+        r#"{"jsonrpc":"2.0","id":"q","method":"sampling/createMessage","params":{"messages":[]}}"#;
+    let go = Arc::new(Notify::new());
+    let wait = Arc::clone(&go);
+    let behind = Behind::start(move |number, request| match number {
+        0 => begun(),
+        1 => vec![
+            stream_head(""),
+            chunk(&format!("id: 4\ndata: {sampling}\n\n")),
+            Play::Wait(Arc::clone(&wait)),
+            chunk(&format!("data: {}\n\n", result(1))),
+            stream_end(),
+        ],
+        _ => {
+            assert!(request.head.starts_with("POST"));
+            answer("202 Accepted", "", "")
+        }
+    })
+    .await;
+    let rig = Rig::start(behind.address).await;
+    let mut client = in_session(&rig).await;
+    client.send(&post(&format!("{IN_SESSION}Mcp-Method: tools/call\r\nMcp-Name: get\r\n"), &call(1, "get"))).await;
+    client.head().await;
+    let refused = behind.nth(3).await;
+    assert_eq!(client.event().await, "id: 4\ndata: \n\n");
+    let body = String::from_utf8(refused.body.clone()).unwrap();
+    assert!(body.starts_with(r#"{"jsonrpc":"2.0","id":"q","error":{"code":-31001"#), "{body}");
+    assert_eq!(refused.header("mcp-session-id"), ["s-1"]);
+    assert_eq!(refused.header("x-upstream-key"), ["from-the-sidecar"]);
+    assert!(refused.header("mcp-method").is_empty() && refused.header("mcp-name").is_empty());
+    go.notify_one();
+    assert_eq!(client.event().await, format!("data: {}\n\n", result(1)));
+}
+
+#[tokio::test]
+async fn a_question_of_the_server_is_answered_by_the_client() {
+    let ping = r#"{"jsonrpc":"2.0","id":3,"method":"ping"}"#;
+    let pong = r#"{"jsonrpc":"2.0","id":3,"result":{}}"#;
+    let go = Arc::new(Notify::new());
+    let wait = Arc::clone(&go);
+    let behind = Behind::start(move |number, _| match number {
+        0 => begun(),
+        1 => vec![
+            stream_head(""),
+            chunk(&format!("data: {ping}\n\n")),
+            Play::Wait(Arc::clone(&wait)),
+            chunk(&format!("data: {}\n\n", result(1))),
+            stream_end(),
+        ],
+        _ => answer("202 Accepted", "", ""),
+    })
+    .await;
+    let rig = Rig::start(behind.address).await;
+    let mut client = in_session(&rig).await;
+    client.send(&post(IN_SESSION, &call(1, "get"))).await;
+    client.head().await;
+    assert_eq!(client.event().await, format!("data: {ping}\n\n"));
+    // An answer that nobody asked this session for does not pass.
+    let forged = pong.replace(":3,", ":4,");
+    assert_eq!(rig.ask(&post(IN_SESSION, &forged)).await.status, 400);
+    // Nor does one from outside the session.
+    assert_eq!(rig.ask(&post("", pong)).await.status, 400);
+    let reply = rig.ask(&post(IN_SESSION, pong)).await;
+    assert_eq!((reply.status, reply.text()), (202, ""));
+    assert_eq!(behind.nth(3).await.body, pong.as_bytes());
+    go.notify_one();
+    assert_eq!(client.event().await, format!("data: {}\n\n", result(1)));
+}
+
+#[tokio::test]
+async fn sessions_begin_and_end() {
+    let behind = Behind::start(|number, request| match number {
+        0 => begun(),
+        _ if request.head.starts_with("DELETE") => answer("200 OK", "", "bye"),
+        _ => json(&result(1)),
+    })
+    .await;
+    let rig = Rig::start(behind.address).await;
+    let mut client = in_session(&rig).await;
+    client.send(&post(IN_SESSION, &call(1, "get"))).await;
+    assert_eq!(client.reply().await.status, 200);
+    assert_eq!(behind.nth(2).await.header("mcp-session-id"), ["s-1"]);
+    client.send(b"DELETE /flags HTTP/1.1\r\nHost: localhost\r\nMcp-Session-Id: s-1\r\n\r\n").await;
+    let reply = client.reply().await;
+    assert_eq!((reply.status, reply.text()), (200, ""));
+    assert!(behind.nth(3).await.head.starts_with("DELETE /up/stream HTTP/1.1\r\n"));
+    client.send(&post(IN_SESSION, &call(1, "get"))).await;
+    assert_eq!(client.reply().await.status, 404);
+    assert_eq!(behind.received().len(), 3);
+    // A modern request has no session; an id that comes along goes no further.
+    let modern = String::from_utf8(modern_call(1, "get")).unwrap();
+    let modern = modern.replacen("Host:", "Mcp-Session-Id: s-9\r\nHost:", 1);
+    assert_eq!(rig.ask(modern.as_bytes()).await.status, 200);
+    assert!(behind.nth(4).await.header("mcp-session-id").is_empty());
+}
+
+#[tokio::test]
+async fn a_session_that_the_server_lost_is_forgotten() {
+    let behind = Behind::start(|number, _| match number {
+        0 => begun(),
+        _ => answer("404 Not Found", "Content-Type: text/plain\r\n", "no session"),
+    })
+    .await;
+    let rig = Rig::start(behind.address).await;
+    let mut client = in_session(&rig).await;
+    client.send(&post(IN_SESSION, &call(1, "get"))).await;
+    let reply = client.reply().await;
+    assert_eq!((reply.status, reply.text()), (404, "no session"));
+    client.send(&post(IN_SESSION, &call(1, "get"))).await;
+    assert_eq!(client.reply().await.status, 404);
+    assert_eq!(behind.received().len(), 2);
+}
+
+#[tokio::test]
+async fn sessions_are_bounded() {
+    let behind = Behind::start(|_, _| begun()).await;
+    let mut config = HttpConfig::default();
+    config.limits.sessions_max = 1;
+    let rig = Rig::with(behind.address, config, |_| {}).await;
+    in_session(&rig).await;
+    let reply = rig.ask(&post("", INITIALIZE)).await;
+    assert!(reply.text().contains("-31005"), "{}", reply.text());
+    assert_eq!(behind.received().len(), 1);
+}
+
+#[tokio::test]
+async fn the_legacy_stream_is_opened_resumed_and_ended() {
+    let closed = Arc::new(Notify::new());
+    let told = Arc::clone(&closed);
+    let behind = Behind::start(move |number, _| match number {
+        0 => begun(),
+        _ => vec![
+            stream_head(""),
+            chunk(&format!("id: 8\ndata: {PROGRESS}\n\n")),
+            Play::UntilClosed(Arc::clone(&told)),
+        ],
+    })
+    .await;
+    let mut config = HttpConfig::default();
+    // Neither deadline holds for a stream without an end.
+    config.timeouts.idle_stream_ms = 1;
+    config.timeouts.answer_ms = 1000;
+    config.limits.streams_max = 1;
+    let rig = Rig::with(behind.address, config, |_| {}).await;
+    let mut client = in_session(&rig).await;
+    client.send(&get(&format!("{IN_SESSION}Last-Event-ID: 7\r\n"))).await;
+    let (status, _) = client.head().await;
+    assert_eq!(status, 200);
+    assert_eq!(client.event().await, format!("id: 8\ndata: {PROGRESS}\n\n"));
+    let received = behind.nth(2).await;
+    assert!(received.head.starts_with("GET /up/stream HTTP/1.1\r\n"));
+    assert_eq!(received.header("last-event-id"), ["7"]);
+    assert_eq!(received.header("mcp-session-id"), ["s-1"]);
+    assert!(received.header("content-type").is_empty());
+    assert_eq!(rig.ask(&get(IN_SESSION)).await.status, 502, "one stream at once");
+    drop(client);
+    soon("letting go", closed.notified()).await;
+
+    let mut client = rig.client().await;
+    client.send(&get(IN_SESSION)).await;
+    client.head().await;
+    client.event().await;
+    rig.closing.cancel();
+    assert!(client.chunk().await.is_none(), "draining ends it");
+    rig.drained().await;
+}
+
+/// 2025-11-25: a server may end the stream of a request; the client comes for the rest.
+#[tokio::test]
+async fn an_answer_comes_on_the_resumed_stream() {
+    for client_leaves in [false, true] {
+        let closed = Arc::new(Notify::new());
+        let told = Arc::clone(&closed);
+        let behind = Behind::start(move |number, _| match number {
+            0 => begun(),
+            1 => {
+                let end = if client_leaves {
+                    Play::UntilClosed(Arc::clone(&told))
+                } else {
+                    stream_end()
+                };
+                vec![stream_head(""), chunk("id: 1\nretry: 10\ndata:\n\n"), end]
+            }
+            _ => vec![stream_head(""), chunk(&format!("id: 2\ndata: {}\n\n", result(1)))],
+        })
+        .await;
+        let rig = Rig::start(behind.address).await;
+        let mut client = in_session(&rig).await;
+        client.send(&post(IN_SESSION, &call(1, "get"))).await;
+        client.head().await;
+        assert_eq!(client.event().await, "id: 1\nretry: 10\ndata: \n\n");
+        if client_leaves {
+            drop(client);
+            soon("letting go", closed.notified()).await;
+            client = rig.client().await;
+        } else {
+            assert!(client.chunk().await.is_none());
+        }
+        assert_eq!(rig.sink.outcomes(), [Outcome::Ok], "only initialize has ended");
+        client.send(&get(&format!("{IN_SESSION}Last-Event-ID: 1\r\n"))).await;
+        client.head().await;
+        assert_eq!(client.event().await, format!("id: 2\ndata: {}\n\n", result(1)));
+        assert_eq!(rig.sink.outcomes(), [Outcome::Ok, Outcome::Accepted, Outcome::Ok]);
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_comes_for_is_closed_with_its_session() {
+    let behind = Behind::start(|number, _| match number {
+        0 => begun(),
+        _ => vec![stream_head(""), chunk("id: 1\ndata:\n\n"), stream_end()],
+    })
+    .await;
+    let rig = Rig::start(behind.address).await;
+    let mut client = in_session(&rig).await;
+    client.send(&post(IN_SESSION, &call(1, "get"))).await;
+    client.reply().await;
+    drop(client);
+    rig.closing.cancel();
+    rig.sink.outcome(Outcome::Cancelled).await;
+}
+
+#[tokio::test]
+async fn a_modern_disconnect_ends_its_stream() {
+    let closed = Arc::new(Notify::new());
+    let told = Arc::clone(&closed);
+    let behind = Behind::start(move |_, _| {
+        vec![stream_head(""), chunk(": x\n\n"), Play::UntilClosed(Arc::clone(&told))]
+    })
+    .await;
+    let rig = Rig::start(behind.address).await;
+    let mut client = rig.client().await;
+    client.send(&modern_call(1, "get")).await;
+    client.head().await;
+    client.event().await;
+    drop(client);
+    soon("letting go", closed.notified()).await;
+    rig.sink.outcome(Outcome::Cancelled).await;
+}
+
+#[tokio::test]
+async fn a_legacy_disconnect_lets_its_stream_run_on() {
+    let go = Arc::new(Notify::new());
+    let wait = Arc::clone(&go);
+    let behind = Behind::start(move |_, _| {
+        vec![
+            stream_head(""),
+            chunk(": x\n\n"),
+            Play::Wait(Arc::clone(&wait)),
+            chunk(&format!("data: {PROGRESS}\n\n")),
+            chunk(&format!("data: {}\n\n", result(1))),
+            stream_end(),
+        ]
+    })
+    .await;
+    let rig = Rig::start(behind.address).await;
+    let mut client = rig.client().await;
+    client.send(&post("", &call(1, "get"))).await;
+    client.head().await;
+    client.event().await;
+    drop(client);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    go.notify_one();
+    rig.sink.outcome(Outcome::Ok).await;
+    rig.drained().await;
+}

@@ -1,0 +1,449 @@
+//! Spans from the journal, as a collector receives them.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that cannot go on should say where"
+)]
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bartizan::audit::journal::Journal;
+use bartizan::audit::otlp::{OtlpConfig, OtlpError, Progress, start};
+use bartizan::gate::record::{
+    AuditRecord, DecisionFacts, Event, Finding, Outcome, ProtocolFacts, ReasonFacts, Target,
+};
+use bartizan::gate::step::AuditSink as _;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
+use prost::Message as _;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::journal::{config, denial, intent, now, outcome};
+
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const PARENT: &str = "b7ad6b7169203331";
+
+/// What arrived in one request.
+#[derive(Debug)]
+struct Received {
+    path: String,
+    authorization: Option<String>,
+    content_type: Option<String>,
+    body: ExportTraceServiceRequest,
+}
+
+impl Received {
+    fn spans(&self) -> Vec<Span> {
+        let scopes = self.body.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
+        scopes.flat_map(|scope| scope.spans.clone()).collect()
+    }
+}
+
+/// A collector on a loopback port that answers as scripted, and with success after that.
+struct Receiver {
+    endpoint: String,
+    received: mpsc::Receiver<Received>,
+    tasks: TaskTracker,
+}
+
+impl Receiver {
+    async fn start(answers: Vec<(u16, Vec<u8>)>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let (to, received) = mpsc::channel(100);
+        let answers = Arc::new(Mutex::new(VecDeque::from(answers)));
+        let tasks = TaskTracker::new();
+        let connections = tasks.clone();
+        tasks.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (to, answers) = (to.clone(), Arc::clone(&answers));
+                let service = service_fn(move |request| {
+                    answer(request, to.clone(), answers.lock().unwrap().pop_front())
+                });
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service);
+                connections.spawn(connection);
+            }
+        });
+        Self { endpoint, received, tasks }
+    }
+
+    async fn next(&mut self) -> Received {
+        let next = tokio::time::timeout(Duration::from_secs(20), self.received.recv());
+        next.await.expect("the exporter sends").unwrap()
+    }
+
+    async fn spans(&mut self, count: usize) -> Vec<Span> {
+        let mut spans = Vec::new();
+        while spans.len() < count {
+            spans.extend(self.next().await.spans());
+        }
+        assert_eq!(spans.len(), count);
+        spans
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    to: mpsc::Sender<Received>,
+    scripted: Option<(u16, Vec<u8>)>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let header = |name| request.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
+    let (authorization, content_type) = (header("authorization"), header("content-type"));
+    let path = request.uri().path().to_owned();
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let body = ExportTraceServiceRequest::decode(body).unwrap();
+    let (status, bytes) = scripted.unwrap_or((200, Vec::new()));
+    to.send(Received { path, authorization, content_type, body }).await.unwrap();
+    Ok(Response::builder().status(status).body(Full::new(bytes.into())).unwrap())
+}
+
+struct Fixture {
+    _directory: tempfile::TempDir,
+    journal: Journal,
+    receiver: Receiver,
+    progress: Arc<Progress>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+async fn fixture(answers: Vec<(u16, Vec<u8>)>) -> Fixture {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(&config(directory.path(), 5000), "boot-1", now(0)).unwrap();
+    let receiver = Receiver::start(answers).await;
+    let mut config = OtlpConfig::new(&receiver.endpoint);
+    config.headers = vec![("authorization".to_owned(), "Bearer secret".to_owned())];
+    config.linger = Duration::ZERO;
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let progress = start(&config, &journal, &tasks, stop.clone()).unwrap();
+    Fixture { _directory: directory, journal, receiver, progress, tasks, stop }
+}
+
+impl Fixture {
+    /// Ends in order; everything that was kept was sent or counted.
+    async fn end(self) -> Arc<Progress> {
+        self.journal.close(now(99)).unwrap();
+        self.stop.cancel();
+        self.tasks.close();
+        tokio::time::timeout(Duration::from_secs(20), self.tasks.wait()).await.unwrap();
+        self.receiver.tasks.close();
+        self.progress
+    }
+}
+
+fn decision(effect: &'static str) -> DecisionFacts {
+    DecisionFacts {
+        effect,
+        enforced: true,
+        reasons: vec![ReasonFacts {
+            code: "wrong-environment".into(),
+            message: "production is outside staging".into(),
+            origin: "policy",
+        }],
+        obligations: vec!["limit:writes".into()],
+        policy: "r1".into(),
+        engine: "strict",
+        micros: 12,
+    }
+}
+
+fn called(call: &str) -> AuditRecord {
+    let mut record = intent(call);
+    record.direction = Some("to_server");
+    record.protocol =
+        Some(ProtocolFacts { revision: Some("2025-11-25"), era: "legacy", transport: "http" });
+    record.decision = Some(decision("permit"));
+    record.id = Some("\"a-7\"".into());
+    record.trace_id = Some(TRACE.into());
+    record.parent_span_id = Some(PARENT.into());
+    record
+}
+
+fn attribute(span: &Span, key: &str) -> Option<String> {
+    let found: Vec<_> = span.attributes.iter().filter(|attribute| attribute.key == key).collect();
+    assert!(found.len() <= 1, "{key} is there twice");
+    let value = found.first()?.value.clone()?.value?;
+    Some(match value {
+        Value::StringValue(text) => text,
+        Value::IntValue(number) => number.to_string(),
+        Value::BoolValue(truth) => truth.to_string(),
+        Value::ArrayValue(array) => {
+            let texts = array.values.into_iter().map(|value| match value.value {
+                Some(Value::StringValue(text)) => text,
+                other => panic!("{key}: {other:?}"),
+            });
+            texts.collect::<Vec<_>>().join(",")
+        }
+        other => panic!("{key}: {other:?}"),
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").unwrap();
+        hex
+    })
+}
+
+fn check(span: &Span, expected: &[(&str, &str)]) {
+    for (key, value) in expected {
+        assert_eq!(attribute(span, key).as_deref(), Some(*value), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_is_a_server_span_and_what_was_forwarded_a_client_span() {
+    let mut fixture = fixture(Vec::new()).await;
+    fixture.journal.keep(&called("c1")).unwrap();
+    let mut ended = outcome("c1");
+    ended.time = now(5000).wall;
+    ended.duration_us = Some(4000);
+    fixture.journal.keep(&ended).unwrap();
+    let received = fixture.receiver.next().await;
+    assert_eq!(received.path, "/v1/traces");
+    assert_eq!(received.authorization.as_deref(), Some("Bearer secret"));
+    assert_eq!(received.content_type.as_deref(), Some("application/x-protobuf"));
+    let resource = received.body.resource_spans[0].resource.clone().unwrap();
+    let named = resource.attributes.iter().any(|attribute| attribute.key == "service.name");
+    assert!(named, "{resource:?}");
+
+    let spans = received.spans();
+    let [server, client] = spans.as_slice() else { panic!("{spans:?}") };
+    assert_eq!(server.name, "tools/call update_gate");
+    assert_eq!(server.kind, i32::from(SpanKind::Server));
+    assert_eq!(
+        (hex(&server.trace_id).as_str(), hex(&server.parent_span_id).as_str()),
+        (TRACE, PARENT)
+    );
+    assert_eq!(server.end_time_unix_nano - server.start_time_unix_nano, 4_000_000);
+    assert_eq!(server.status.clone().unwrap_or_default().code, i32::from(StatusCode::Unset));
+    check(
+        server,
+        &[
+            ("mcp.method.name", "tools/call"),
+            ("gen_ai.tool.name", "update_gate"),
+            ("gen_ai.operation.name", "execute_tool"),
+            ("jsonrpc.request.id", "a-7"),
+            ("mcp.protocol.version", "2025-11-25"),
+            ("network.transport", "tcp"),
+            ("bartizan.call", "c1"),
+            ("bartizan.server", "flags"),
+            ("bartizan.principal", "agent-1"),
+            ("bartizan.decision.effect", "permit"),
+            ("bartizan.decision.enforced", "true"),
+            ("bartizan.decision.codes", "wrong-environment"),
+            ("bartizan.policy.revision", "r1"),
+            ("bartizan.outcome", "ok"),
+        ],
+    );
+    assert_eq!(attribute(server, "error.type"), None);
+
+    assert_eq!(client.name, server.name);
+    assert_eq!(client.kind, i32::from(SpanKind::Client));
+    assert_eq!(client.trace_id, server.trace_id);
+    assert_eq!(client.parent_span_id, server.span_id);
+    assert_ne!(client.span_id, server.span_id);
+    check(client, &[("mcp.method.name", "tools/call"), ("gen_ai.tool.name", "update_gate")]);
+    let progress = fixture.end().await;
+    assert_eq!((progress.sent(), progress.lost()), (2, 0));
+}
+
+#[tokio::test]
+async fn a_refusal_is_a_server_span_alone_with_its_taxonomy() {
+    let mut fixture = fixture(Vec::new()).await;
+    let mut refused = called("c1").with_finding(Finding::EnvPinViolation);
+    refused.event = Event::Denial;
+    refused.decision = Some(decision("deny"));
+    refused.error_type = Some("403".into());
+    fixture.journal.keep(&refused).unwrap();
+    let spans = fixture.receiver.spans(1).await;
+    assert_eq!(spans[0].kind, i32::from(SpanKind::Server));
+    let status = spans[0].status.clone().unwrap();
+    assert_eq!(
+        (status.code, status.message.as_str()),
+        (i32::from(StatusCode::Error), "wrong-environment")
+    );
+    check(
+        &spans[0],
+        &[
+            ("error.type", "403"),
+            ("bartizan.decision.effect", "deny"),
+            ("bartizan.finding", "env_pin_violation"),
+            ("maestro.layer", "L7"),
+            ("maestro.layer.name", "Agent Ecosystem"),
+            ("maestro.threats", "L7/Agent Tool Misuse,L4/Lateral Movement,X/Privilege Escalation"),
+            ("owasp.mcp", "MCP02:2025"),
+            ("owasp.asi", "ASI02,ASI03"),
+            ("mitre.atlas", "AML.T0053"),
+            ("taxonomy.version", "maestro=2025-02;owasp_mcp=2025-beta;asi=2026;atlas=5.6.1"),
+        ],
+    );
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn each_end_has_its_error_type() {
+    let cases = [
+        (Outcome::Ok, None, None),
+        (Outcome::Accepted, None, None),
+        (Outcome::ToolError, None, Some("tool_error")),
+        (Outcome::Error, Some("-32602"), Some("-32602")),
+        (Outcome::Error, None, Some("_OTHER")),
+        (Outcome::Cancelled, None, Some("cancelled")),
+        (Outcome::UpstreamFailed, Some("503"), Some("503")),
+        (Outcome::UpstreamFailed, None, Some("upstream_failed")),
+        (Outcome::Withheld, None, Some("withheld")),
+        (Outcome::Unknown, None, Some("unknown")),
+    ];
+    let mut fixture = fixture(Vec::new()).await;
+    for (end, given, expected) in cases {
+        fixture.journal.keep(&called("c1")).unwrap();
+        let mut ended = outcome("c1");
+        ended.outcome = Some(end.clone());
+        ended.error_type = given.map(Into::into);
+        fixture.journal.keep(&ended).unwrap();
+        for span in fixture.receiver.spans(2).await {
+            assert_eq!(attribute(&span, "error.type").as_deref(), expected, "{end:?}");
+            let bad = span.status.unwrap_or_default().code == i32::from(StatusCode::Error);
+            assert_eq!(bad, expected.is_some(), "{end:?}");
+        }
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn strangers_cannot_choose_ids_or_sizes() {
+    let mut fixture = fixture(Vec::new()).await;
+    let zeros = "0".repeat(32);
+    for (n, (trace, parent)) in [
+        (TRACE, "0000000000000000"),
+        (zeros.as_str(), PARENT),
+        ("short", PARENT),
+        (TRACE, "+7ad6b7169203331"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut refused = called(&format!("c{n}"));
+        refused.event = Event::Denial;
+        refused.trace_id = Some(trace.into());
+        refused.parent_span_id = Some(parent.into());
+        fixture.journal.keep(&refused).unwrap();
+        let spans = fixture.receiver.spans(1).await;
+        assert!(spans[0].parent_span_id.is_empty(), "{trace} {parent}");
+        assert_ne!(hex(&spans[0].trace_id), TRACE);
+        assert!(spans[0].trace_id.iter().any(|byte| *byte != 0));
+    }
+    let mut large = called("large");
+    large.event = Event::Denial;
+    large.method = Some("m".repeat(5000).into());
+    large.target = Some(Target { tool: Some("t".repeat(5000).into()), ..Target::default() });
+    fixture.journal.keep(&large).unwrap();
+    let spans = fixture.receiver.spans(1).await;
+    assert_eq!(spans[0].name.len(), 128 + 1 + 128);
+    assert_eq!(attribute(&spans[0], "gen_ai.tool.name").unwrap().len(), 1024);
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_collector_that_was_away_gets_everything() {
+    let mut fixture = fixture(vec![(503, Vec::new()), (429, Vec::new())]).await;
+    for n in 0..700 {
+        // Calls go on while nothing can be sent.
+        fixture.journal.keep(&denial(&format!("c{n}"))).unwrap();
+    }
+    let first = fixture.receiver.next().await.spans();
+    assert_eq!(fixture.receiver.next().await.spans(), first, "the same again");
+    let spans = fixture.receiver.spans(700).await;
+    let calls: Vec<String> =
+        spans.iter().map(|span| attribute(span, "bartizan.call").unwrap()).collect();
+    let expected: Vec<String> = (0..700).map(|n| format!("c{n}")).collect();
+    assert_eq!(calls, expected);
+    let progress = fixture.end().await;
+    assert_eq!((progress.sent(), progress.lost()), (700, 0));
+}
+
+#[tokio::test]
+async fn what_a_collector_refuses_is_counted_as_lost() {
+    let partial = ExportTraceServiceResponse {
+        partial_success: Some(ExportTracePartialSuccess {
+            rejected_spans: 1,
+            error_message: "no".to_owned(),
+        }),
+    };
+    let mut fixture = fixture(vec![(400, Vec::new()), (200, partial.encode_to_vec())]).await;
+    for call in ["refused", "rejected", "taken"] {
+        fixture.journal.keep(&denial(call)).unwrap();
+        fixture.receiver.spans(1).await;
+    }
+    let progress = fixture.end().await;
+    assert_eq!((progress.sent(), progress.lost()), (1, 2));
+}
+
+#[tokio::test]
+async fn the_end_sends_what_is_left() {
+    let mut fixture = fixture(Vec::new()).await;
+    for n in 0..100 {
+        fixture.journal.keep(&denial(&format!("c{n}"))).unwrap();
+    }
+    let mut received = std::mem::replace(&mut fixture.receiver.received, mpsc::channel(1).1);
+    let progress = fixture.end().await;
+    assert_eq!((progress.sent(), progress.lost()), (100, 0));
+    let mut spans = 0;
+    while let Ok(one) = received.try_recv() {
+        spans += one.spans().len();
+    }
+    assert_eq!(spans, 100);
+}
+
+#[tokio::test]
+async fn https_speaks_tls() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(&config(directory.path(), 5000), "boot-1", now(0)).unwrap();
+    journal.keep(&denial("c1")).unwrap();
+    let endpoint = OtlpConfig::new(format!("https://{}", listener.local_addr().unwrap()));
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    start(&endpoint, &journal, &tasks, stop).unwrap();
+    let (mut stream, _) = listener.accept().await.unwrap();
+    // RFC 8446, section 5.1: a handshake record.
+    assert_eq!(stream.read_u8().await.unwrap(), 22);
+}
+
+#[tokio::test]
+async fn bad_configuration_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(&config(directory.path(), 5000), "boot-1", now(0)).unwrap();
+    let try_start = |config: &OtlpConfig| {
+        start(config, &journal, &TaskTracker::new(), CancellationToken::new()).map(drop)
+    };
+    for endpoint in ["", "collector", "ftp://host", "http://", "http://host/?a=b", "/v1/traces"] {
+        let error = try_start(&OtlpConfig::new(endpoint)).unwrap_err();
+        assert!(matches!(error, OtlpError::Endpoint { .. }), "{endpoint}: {error}");
+    }
+    let mut config = OtlpConfig::new("http://127.0.0.1:4318");
+    config.headers = vec![("x".to_owned(), "secret\n".to_owned())];
+    let error = try_start(&config).unwrap_err();
+    assert!(matches!(error, OtlpError::Header { .. }), "{error}");
+    assert!(!format!("{error} {config:?}").contains("secret"), "secrets are not shown");
+}
