@@ -1,9 +1,9 @@
 //! `bartizan check`: everything that is wrong with a configuration, and what it comes to.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use super::{Exit, Failure, print};
+use super::{Failure, print};
 use crate::config::{Config, Front, PackRef, Upstream};
 use crate::gate::session::Mode;
 
@@ -20,7 +20,7 @@ pub(super) struct Args {
 }
 
 /// Checks, and sums up.
-pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let name = args.config.display().to_string();
     let config = Config::read(&args.config)
         .map_err(|problems| Failure::configuration(&name, &problems))?;
@@ -29,10 +29,9 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
 
 /// What `config` comes to, a line for each part.
 fn summary(name: &str, config: &Config) -> String {
-    let mut out = format!("{name}: good\n");
+    let mut lines = vec![format!("{name}: good")];
     let mut line = |key: &str, value: &str| {
-        // Writing to a `String` cannot fail.
-        drop(writeln!(out, "  {key:<10} {value}"));
+        lines.push(format!("  {key:<10} {value}"));
     };
     match config.front {
         Front::Http { listen, admin } => {
@@ -48,14 +47,14 @@ fn summary(name: &str, config: &Config) -> String {
     });
     let paths: Vec<String> =
         config.policy.paths.iter().map(|path| path.display().to_string()).collect();
-    line("policy", if paths.is_empty() { "built-in baseline" } else { "" }.trim());
+    line("policy", if paths.is_empty() { "built-in baseline" } else { "" });
     for path in &paths {
         line("", path);
     }
     for server in &config.servers {
         let target = match &server.upstream {
-            Upstream::Http(http) => http.url.to_string(),
-            // Arguments are not shown: people put credentials there against all advice.
+            // Neither a query nor arguments are shown: people put credentials there.
+            Upstream::Http(http) => http.url.to_string().split('?').take(1).collect(),
             Upstream::Child(child) => format!("{} ({} arguments)", child.program, child.args.len()),
         };
         line("server", &format!("{} at {}: {target}", server.name, server.path));
@@ -69,5 +68,6 @@ fn summary(name: &str, config: &Config) -> String {
             line("", &format!("environment {environment}"));
         }
     }
-    out
+    lines.push(String::new());
+    lines.join("\n")
 }

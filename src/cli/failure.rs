@@ -58,7 +58,10 @@ impl Failure {
     /// Everything wrong with a configuration, called `subject`: exit code 64.
     pub fn configuration(subject: &str, problems: &Problems) -> Self {
         let reports = problems.list().iter().map(|problem| Report {
-            subject: format!("{subject}: {}", problem.place),
+            subject: match (problem.place.path.as_str(), problem.place.line) {
+                ("", None) => subject.to_owned(),
+                _ => format!("{subject}: {}", problem.place),
+            },
             what: problem.what.clone(),
             hint: Some(problem.hint.clone()),
         });
@@ -131,5 +134,12 @@ mod tests {
         );
         assert_eq!(failure.exit(), Exit::Failed);
         assert_eq!(Failure::usage("x", "y").exit(), Exit::Usage);
+    }
+}
+
+impl From<crate::run::StartError> for Failure {
+    fn from(error: crate::run::StartError) -> Self {
+        let report = Report { subject: error.subject, what: error.what, hint: error.hint };
+        Self { reports: vec![report], exit: Exit::Failed }
     }
 }

@@ -15,8 +15,9 @@ mod failure;
 mod run;
 mod wrap;
 mod check;
-mod demo;
-mod audit;
+pub mod demo;
+mod policy;
+pub mod audit;
 
 pub use failure::{Exit, Failure};
 
@@ -42,15 +43,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Guard the servers of a configuration file, over HTTP
     Run(run::Args),
-    /// Guard one server for a client that speaks over standard input and output
     Wrap(wrap::Args),
-    /// Say everything that is wrong with a configuration, and start nothing
     Check(check::Args),
-    /// Show the firewall at work on a flag service of its own
     Demo(demo::Args),
-    /// Read and verify the audit journal
+    /// Try, explain and test policies
+    #[command(subcommand)]
+    Policy(policy::Command),
     Audit(audit::AuditArgs),
     /// Prove a policy in a process that may die of it
     #[command(name = "policy-prove", hide = true)]
@@ -70,20 +69,18 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let ended = match cli.command {
-        Command::Run(args) => asynchronous(run::run(args)).map(Into::into),
-        Command::Wrap(args) => asynchronous(wrap::run(args)).map(Into::into),
-        Command::Check(args) => check::run(&args).map(Into::into),
-        Command::Demo(args) => asynchronous(async { Ok(demo::run(args).await) }),
+        Command::Run(args) => asynchronous(run::run(args)).flatten(),
+        Command::Wrap(args) => asynchronous(wrap::run(args)).flatten(),
+        Command::Check(args) => check::run(&args),
+        Command::Demo(args) => asynchronous(demo::run(args)),
+        Command::Policy(command) => policy::run(command),
         Command::Audit(args) => Ok(audit::run(&args)),
-        Command::PolicyProve => Ok(ExitCode::FAILURE),
+        Command::PolicyProve => policy::prove(),
     };
-    match ended {
-        Ok(code) => code,
-        Err(failure) => {
-            drop(writeln!(io::stderr().lock(), "{failure}"));
-            failure.exit().into()
-        }
-    }
+    ended.unwrap_or_else(|failure| {
+        drop(writeln!(io::stderr().lock(), "{failure}"));
+        failure.exit().into()
+    })
 }
 
 /// Whether `args`, the first being the program's name, are a valid use; else, what is wrong.
@@ -92,17 +89,18 @@ pub fn accepts(args: impl IntoIterator<Item = OsString>) -> Result<(), String> {
     Cli::try_parse_from(args).map(drop).map_err(|error| error.to_string())
 }
 
-fn asynchronous<E>(work: impl Future<Output = Result<E, Failure>>) -> Result<E, Failure> {
+/// Runs `work` to its end on a runtime of its own.
+fn asynchronous<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::failed("runtime", error.to_string()))?;
-    runtime.block_on(work)
+    Ok(runtime.block_on(work))
 }
 
 /// Writes a result. A reader who went away (`| head`) is no failure.
-fn print(text: &str) -> Result<Exit, Failure> {
+fn print(text: &str) -> Result<ExitCode, Failure> {
     match io::stdout().lock().write_all(text.as_bytes()) {
-        Ok(()) => Ok(Exit::Done),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done),
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         Err(error) => Err(Failure::failed("standard output", error.to_string())),
     }
 }

@@ -1,9 +1,14 @@
 //! `bartizan run`: a configuration file served over HTTP.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use super::{Exit, Failure};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Failure;
 use crate::config::Config;
+use crate::edge::stdio::ExitReason;
+use crate::run::{self, Options};
 
 /// Guard the servers of a configuration file, over HTTP.
 ///
@@ -18,10 +23,34 @@ pub(super) struct Args {
 }
 
 /// Serves until told to stop.
-pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
+pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let name = args.config.display().to_string();
     let config = Config::read(&args.config)
         .map_err(|problems| Failure::configuration(&name, &problems))?;
-    std::future::ready(drop(config)).await;
-    Err(Failure::failed("run", "this build serves nothing yet"))
+    serve(config).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Serves what `config` means until a signal, or the client, ends it.
+pub(super) async fn serve(config: Config) -> Result<Option<ExitReason>, Failure> {
+    let options = Options::this_program()?;
+    run::diagnostics(&config.log)?;
+    let signal = |kind, name: &str| {
+        signal(kind).map_err(|error| Failure::failed(name.to_owned(), error.to_string()))
+    };
+    let mut terminate = signal(SignalKind::terminate(), "SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt(), "SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup(), "SIGHUP")?;
+    let running = run::start(config, options).await?;
+    let reload = running.reload_trigger();
+    let stop = async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return,
+                _ = interrupt.recv() => return,
+                _ = hangup.recv() => reload.notify_one(),
+            }
+        }
+    };
+    Ok(running.serve_until(stop).await)
 }

@@ -1,6 +1,9 @@
 //! `bartizan wrap`: one server guarded for a client that speaks over standard input and output.
 
-use super::{Exit, Failure};
+use std::process::ExitCode;
+
+use super::Failure;
+use super::run::serve;
 use crate::config::{Config, Wrap};
 
 /// Guard one server for a client that speaks over standard input and output.
@@ -9,6 +12,7 @@ use crate::config::{Config, Wrap};
 /// server (`--url`). Standard output carries frames and nothing else; diagnostics go to standard
 /// error. The program gets all variables of this one.
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("server").required(true).args(["url", "command"])))]
 #[command(after_help = "Examples:\n  \
     bartizan wrap --pack flagsmith --environment staging -- npx -y some-mcp-server\n  \
     bartizan wrap --url https://api.example.com/mcp \\\n      \
@@ -35,24 +39,22 @@ pub(super) struct Args {
     #[arg(long)]
     observe: bool,
     /// The HTTP server to guard, instead of a program.
-    #[arg(long, value_name = "URL", required_unless_present = "command")]
+    #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// A header for that server, `name: value`; may be repeated. `${env:NAME}` and
     /// `${file:/path}` in the value keep a credential off the command line.
-    #[arg(long, value_name = "HEADER", requires = "url", value_parser = header)]
-    header: Vec<(String, String)>,
+    #[arg(long, value_name = "HEADER", requires = "url")]
+    header: Vec<String>,
     /// The program to start and its arguments.
-    #[arg(last = true, value_name = "COMMAND", conflicts_with = "url")]
+    #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 
-/// Reads `name: value`.
-fn header(text: &str) -> Result<(String, String), String> {
-    match text.split_once(':') {
-        Some((name, value)) => Ok((name.to_owned(), value.trim().to_owned())),
-        // The text may be a credential: it is not repeated.
-        None => Err("no `:` in it; write `name: value`".to_owned()),
-    }
+/// Reads `name: value`. A text without `:` may be a credential; it is left as a value, which no
+/// message repeats, and its empty name is refused.
+fn header(text: &str) -> (String, String) {
+    let (name, value) = text.split_once(':').unwrap_or(("", text));
+    (name.to_owned(), value.trim().to_owned())
 }
 
 impl From<Args> for Wrap {
@@ -60,7 +62,7 @@ impl From<Args> for Wrap {
         Self {
             command: args.command,
             url: args.url,
-            headers: args.header,
+            headers: args.header.iter().map(|text| header(text)).collect(),
             pack: args.pack,
             policies: args.policy,
             environment: args.environment,
@@ -72,9 +74,11 @@ impl From<Args> for Wrap {
 }
 
 /// Serves until the client ends its input.
-pub(super) async fn run(args: Args) -> Result<Exit, Failure> {
+pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let config = Config::wrap(args.into())
         .map_err(|problems| Failure::configuration("wrap", &problems))?;
-    std::future::ready(drop(config)).await;
-    Err(Failure::failed("wrap", "this build serves nothing yet"))
+    match serve(config).await? {
+        Some(reason) if reason.is_failure() => Err(Failure::failed("wrap", reason.to_string())),
+        Some(_) | None => Ok(ExitCode::SUCCESS),
+    }
 }

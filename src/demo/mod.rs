@@ -279,9 +279,8 @@ fn judge(attempt: &Attempt, seen: &Seen, reached: usize, records: &[Entry]) -> J
     };
     let record = journal::decided(records, decision, attempt.target());
     let origins = record.map(journal::origins).unwrap_or_default();
-    let blamed = |grounds: &[Origin]| {
-        grounds.iter().any(|ground| origins.iter().any(|origin| origin == ground.as_str()))
-    };
+    let blamed =
+        |grounds: &[Origin]| grounds.iter().any(|ground| origins.contains(&ground.as_str()));
     let fault = match (seen, attempt.expected) {
         (Seen::Failure(text), _) => Some(text.clone()),
         (_, _) if record.is_none() => Some("the journal has no record of it".to_owned()),

@@ -8,8 +8,7 @@ use std::time::Duration;
 use ::http::{HeaderMap, HeaderValue};
 
 use super::{Serving, StartError};
-use crate::config::{Config, Front, PackRef, ServerConfig};
-use crate::config;
+use crate::config::{self, Config, Front, PackRef, ServerConfig};
 use crate::edge::Shared;
 use crate::edge::admin::{AdminListener, Component, Readiness};
 use crate::edge::child::{ChildLimits, ChildSpec, ChildUpstream};
@@ -54,7 +53,7 @@ fn pack(server: &ServerConfig, wanted: &PackRef) -> Result<Arc<Pack>, StartError
         PackRef::Embedded(name) => match embedded::pack(name) {
             Some(text) => (name.clone(), text.to_owned()),
             None => {
-                let known: Vec<_> = embedded::pack_names().collect();
+                let known: Vec<_> = embedded::PACKS.iter().map(|(name, _)| *name).collect();
                 return Err(StartError::new(subject, format!("no pack is called `{name}`"))
                     .hint(format!("known packs: {}; or name a JSON file", known.join(", "))));
             }
@@ -96,8 +95,8 @@ pub(super) async fn serve(
             path: described.path.clone(),
             upstream: upstream(config, described, shared, &server)?,
             server,
-            hosts: described.hosts.iter().map(ToString::to_string).collect(),
-            origins: described.origins.iter().map(ToString::to_string).collect(),
+            hosts: described.hosts.clone(),
+            origins: described.origins.clone(),
             principal: Arc::clone(&principal),
         });
     }
@@ -200,17 +199,16 @@ fn http_upstream(
 }
 
 fn child_spec(child: &config::ChildUpstream) -> ChildSpec {
-    let own = std::env::vars_os();
-    let env = child
-        .environment(own)
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
+    let own = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     ChildSpec {
         command: child.program.clone().into(),
         args: child.args.clone(),
-        env,
-        env_inherit: Vec::new(),
+        env: child
+            .env
+            .iter()
+            .map(|(name, value)| (name.clone(), value.expose().to_owned()))
+            .collect(),
+        env_inherit: child.inherit.names(own),
         cwd: child.cwd.clone(),
     }
 }
@@ -222,32 +220,30 @@ fn child_limits(config: &Config, child: &config::ChildUpstream) -> ChildLimits {
         close_grace: half,
         term_grace: half,
         drain_max: config.limits.drain,
+        children_max: config.limits.children,
         ..ChildLimits::default()
     }
 }
 
-/// Waits are told for each server and kept by the listener as a whole: the longest holds.
 fn http_config(config: &Config) -> HttpConfig {
     let limits = &config.limits;
-    let longest = |wait: fn(&ServerConfig) -> Duration| {
-        config.servers.iter().map(wait).max().map_or(0, millis)
-    };
-    let defaults = HttpLimits::default();
     HttpConfig {
         limits: HttpLimits {
             connections_max: limits.connections,
+            exchanges_max: u64::try_from(limits.requests).unwrap_or(u64::MAX),
             streams_max: u64::try_from(limits.streams).unwrap_or(u64::MAX),
             sessions_max: limits.sessions,
             body_bytes_max: limits.frame.document.bytes_max,
+            body_budget_bytes: limits.bodies_bytes,
             headers_max: limits.header_count,
             head_bytes_max: limits.header_bytes,
-            ..defaults
+            ..HttpLimits::default()
         },
         timeouts: HttpTimeouts {
             header_ms: millis(limits.header_time),
             body_ms: millis(limits.body_time),
-            answer_ms: longest(|server| server.answer_timeout),
-            idle_stream_ms: longest(|server| server.idle_timeout),
+            answer_ms: millis(limits.answer_time),
+            idle_stream_ms: millis(limits.stream_idle),
             drain_ms: millis(limits.drain),
             idle_session_ms: millis(limits.session_idle),
             ..HttpTimeouts::default()

@@ -21,8 +21,9 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::audit::Journal;
-use crate::config::{Config, Front};
+use crate::audit::journal::Journal;
+use crate::audit::otlp::{self, OtlpConfig};
+use crate::config::{self, Config};
 use crate::edge::Shared;
 use crate::edge::admin::{Component, Readiness};
 use crate::edge::clock::Clock;
@@ -87,7 +88,37 @@ pub struct Running {
     journal: Arc<Journal>,
     serving: Serving,
     reload: Arc<Notify>,
+    export: Export,
     drain: Duration,
+}
+
+/// The task that sends spans; it outlives all others, to send the last records too.
+#[derive(Debug, Default)]
+struct Export {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Export {
+    fn start(otlp: Option<&config::OtlpConfig>, journal: &Journal) -> Result<Self, StartError> {
+        let export = Self::default();
+        let Some(otlp) = otlp else { return Ok(export) };
+        let mut settings = OtlpConfig::new(otlp.endpoint.to_string());
+        settings.headers = otlp
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.expose().to_owned()))
+            .collect();
+        otlp::start(&settings, journal, &export.tasks, export.stop.clone())
+            .map_err(|error| StartError::new("otlp", error.to_string()))?;
+        Ok(export)
+    }
+
+    async fn finish(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
 }
 
 impl fmt::Debug for Running {
@@ -143,16 +174,14 @@ async fn build(
     readiness.ready(Component::Policy);
     let reload = Arc::new(Notify::new());
     policies::follow(&shared, settings, ready.fingerprint, &reload);
-    if let Some(otlp) = &config.otlp {
-        crate::audit::otlp::spawn(otlp, journal, &shared)
-            .map_err(|what| StartError::new("otlp", what))?;
-    }
+    let export = Export::start(config.otlp.as_ref(), journal)?;
     let serving = edges::serve(config, protected, sockets, (&shared, &readiness)).await?;
     Ok(Running {
         shared,
         journal: Arc::clone(journal),
         serving,
         reload,
+        export,
         drain: config.limits.drain,
     })
 }
@@ -174,9 +203,9 @@ impl Running {
         }
     }
 
-    /// Reads the policy again, even if no file changed.
-    pub fn reload(&self) {
-        self.reload.notify_one();
+    /// Notify it to read the policy again, even if no file changed.
+    pub fn reload_trigger(&self) -> Arc<Notify> {
+        Arc::clone(&self.reload)
     }
 
     /// The journal.
@@ -211,7 +240,7 @@ impl Running {
     /// Stops in order: no new calls, those in flight may end within the drain time, then the
     /// journal is closed.
     pub async fn stop(self) {
-        let Self { shared, journal, serving, drain, .. } = self;
+        let Self { shared, journal, serving, export, drain, .. } = self;
         shared.closing.cancel();
         shared.tasks.close();
         let drained = async {
@@ -226,11 +255,12 @@ impl Running {
         if let Err(unkept) = journal.close(shared.now()) {
             tracing::error!(cause = %unkept.cause, "the journal was not closed in order");
         }
+        export.finish().await;
     }
 }
 
 /// Set once for the program: where its own diagnostics go.
-pub fn diagnostics(config: &crate::config::LogConfig) -> Result<(), StartError> {
+pub fn diagnostics(config: &config::LogConfig) -> Result<(), StartError> {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_new(&config.filter).map_err(|error| {
         StartError::new("log.filter", format!("`{}`: {error}", config.filter))
@@ -239,8 +269,8 @@ pub fn diagnostics(config: &crate::config::LogConfig) -> Result<(), StartError> 
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let set = match config.format {
-        crate::config::LogFormat::Text => builder.with_ansi(false).try_init(),
-        crate::config::LogFormat::Json => builder.json().try_init(),
+        config::LogFormat::Text => builder.with_ansi(false).try_init(),
+        config::LogFormat::Json => builder.json().try_init(),
     };
     set.map_err(|error| StartError::new("log", error.to_string()))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 
 use super::StartError;
-use crate::audit::Journal;
+use crate::audit::journal::Journal;
 use crate::config::Config;
 use crate::edge::Shared;
 use crate::edge::clock::Clock;

@@ -6,7 +6,8 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::StartError;
-use crate::audit::{self, Journal, JournalConfig};
+use crate::audit;
+use crate::audit::journal::{Journal, JournalConfig};
 use crate::config::AuditConfig;
 use crate::gate::record::Now;
 

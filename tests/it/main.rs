@@ -1,6 +1,7 @@
 //! The one integration binary: one link for all of them.
 
 mod audit_cli;
+mod cli;
 mod config;
 mod demo;
 mod firewall;
@@ -10,6 +11,7 @@ mod journal;
 mod limits;
 mod otlp;
 mod packs;
+mod reload;
 mod sim;
 mod sse;
 mod stdio_edge;

@@ -18,6 +18,7 @@ mod glob;
 mod input;
 mod number;
 mod problem;
+mod prove;
 mod reads;
 mod result;
 mod source;
@@ -40,6 +41,7 @@ pub use capabilities::capabilities;
 pub use engines::RegoPdp;
 pub use input::input_json;
 pub use problem::PolicyProblem;
+pub use prove::{Proof, TestOutcome, prove};
 pub use reads::ReadSet;
 
 /// One Rego source.

@@ -1,0 +1,308 @@
+//! The proof of a policy, in a child process.
+//!
+//! A policy can overflow the stack, fill the memory or never end, and a process can catch none of
+//! that in itself. So sources are first tried in a child with limits of its own, fed through a
+//! pipe and answering through another; whatever ends the child other than an answer refuses the
+//! policy. What is tried is `gate::rego`'s business. The child gets no environment: it needs no
+//! secret.
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::{ExitCode, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, Command};
+
+use crate::gate::rego::{
+    self, Entrypoints, EvalLimits, Module, PolicyProblem, PolicySources, Proof,
+};
+
+/// The hidden subcommand that runs [`child_main`].
+pub const SUBCOMMAND: &str = "policy-prove";
+
+/// Address space of the child, bytes.
+const CHILD_MEMORY_BYTES_MAX: u64 = 2 << 30;
+/// Processor time of the child, seconds.
+const CHILD_CPU_S_MAX: u64 = 60;
+/// What the child reads, bytes: all sources, escaped.
+const QUESTION_BYTES_MAX: u64 = 512 << 20;
+/// What the parent reads, bytes.
+const ANSWER_BYTES_MAX: u64 = 16 << 20;
+/// What the parent keeps of the child's standard error, bytes.
+const COMPLAINT_BYTES_MAX: u64 = 16 << 10;
+/// How long a killed child may take to be gone.
+const REAP: Duration = Duration::from_secs(5);
+
+/// Who proves.
+#[derive(Debug, Clone)]
+pub struct Prover {
+    /// The program that knows [`SUBCOMMAND`], as an absolute path.
+    pub program: PathBuf,
+    /// How long a proof may take.
+    pub wall: Duration,
+}
+
+impl Prover {
+    /// This program itself, with the default time of 60 s. On Linux the running file is meant,
+    /// also after another one has taken its name.
+    pub fn this_program() -> std::io::Result<Self> {
+        let program = if cfg!(target_os = "linux") {
+            PathBuf::from("/proc/self/exe")
+        } else {
+            std::env::current_exe()?
+        };
+        Ok(Self { program, wall: Duration::from_secs(60) })
+    }
+}
+
+/// What the child is asked.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    modules: Vec<(String, String)>,
+    data: Option<String>,
+    revision: String,
+    decision: String,
+    listing: String,
+    seed: u64,
+}
+
+/// What the child answers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+enum Answer {
+    Proof(Proof),
+    Problems(Vec<Problem>),
+}
+
+/// [`PolicyProblem`] on the wire.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Problem {
+    file: String,
+    line: Option<u32>,
+    message: String,
+    hint: Option<String>,
+}
+
+/// Proves `sources` in a child of `prover`. A test that fails is a problem too: what a policy says
+/// of itself must hold before it answers.
+pub async fn prove(
+    prover: &Prover,
+    sources: &PolicySources,
+    entrypoints: &Entrypoints,
+    seed: u64,
+) -> Result<Proof, Vec<PolicyProblem>> {
+    let question = Question {
+        modules: sources
+            .modules
+            .iter()
+            .map(|module| (module.path.clone(), module.text.clone()))
+            .collect(),
+        data: sources.data.clone(),
+        revision: sources.revision.to_string(),
+        decision: entrypoints.decision.clone(),
+        listing: entrypoints.listing.clone(),
+        seed,
+    };
+    let proof = match ask(prover, &question).await {
+        Ok(Answer::Proof(proof)) => proof,
+        Ok(Answer::Problems(problems)) => {
+            return Err(problems.into_iter().map(Into::into).collect());
+        }
+        Err(cause) => return Err(vec![refusal(&cause)]),
+    };
+    let failed: Vec<PolicyProblem> = proof
+        .tests
+        .iter()
+        .filter(|test| !test.passed)
+        .map(|test| PolicyProblem {
+            file: test.file.clone(),
+            line: None,
+            message: match &test.message {
+                Some(message) => format!("test `{}` failed: {message}", test.name),
+                None => format!("test `{}` failed", test.name),
+            },
+            hint: Some("`bartizan policy test` runs the tests alone".to_owned()),
+        })
+        .collect();
+    if failed.is_empty() { Ok(proof) } else { Err(failed) }
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+enum NoAnswer {
+    /// The child could not be started or spoken to.
+    Io(&'static str, std::io::Error),
+    /// It took longer than [`Prover::wall`].
+    Late(Duration),
+    /// It ended without an answer.
+    Died(ExitStatus, String),
+    /// It answered something else than an answer.
+    Garbled(String),
+}
+
+fn refusal(cause: &NoAnswer) -> PolicyProblem {
+    let (message, hint) = match cause {
+        NoAnswer::Io(what, error) => (
+            format!("the proof could not be made: {what}: {error}"),
+            "see that the program may start a copy of itself",
+        ),
+        NoAnswer::Late(wall) => (
+            format!("the proof took longer than {} s", wall.as_secs()),
+            "look for rules that combine large collections",
+        ),
+        NoAnswer::Died(status, complaint) => (death(*status, complaint), HINT_DEATH),
+        NoAnswer::Garbled(error) => {
+            (format!("the proof gave no answer: {error}"), "report this as a bug")
+        }
+    };
+    PolicyProblem { file: String::new(), line: None, message, hint: Some(hint.to_owned()) }
+}
+
+const HINT_DEATH: &str = "look for a function that calls itself, deep nesting, or data that grows";
+
+/// What ended the child, in words.
+fn death(status: ExitStatus, complaint: &str) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    if complaint.contains("overflowed its stack") {
+        return "the proof ended in a stack overflow".to_owned();
+    }
+    if complaint.contains("memory allocation of") {
+        let mebibytes = CHILD_MEMORY_BYTES_MAX >> 20;
+        return format!("the proof needed more than {mebibytes} MiB of memory");
+    }
+    // Signal numbers as on Linux and macOS alike.
+    match (status.signal(), status.code()) {
+        (Some(24), _) => {
+            format!("the proof needed more than {CHILD_CPU_S_MAX} s of processor time")
+        }
+        (Some(9), _) => "the proof was killed".to_owned(),
+        (Some(signal), _) => format!("the proof was ended by signal {signal}"),
+        (None, Some(code)) => format!("the proof ended with code {code} and no answer"),
+        (None, None) => "the proof ended with no answer".to_owned(),
+    }
+}
+
+async fn ask(prover: &Prover, question: &Question) -> Result<Answer, NoAnswer> {
+    let text = serde_json::to_vec(question)
+        .map_err(|error| NoAnswer::Io("the sources cannot be written", error.into()))?;
+    let mut child = Command::new(&prover.program)
+        .arg(SUBCOMMAND)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| NoAnswer::Io("the child did not start", error))?;
+    let outcome = tokio::time::timeout(prover.wall, converse(&mut child, text)).await;
+    match outcome {
+        Ok(outcome) => outcome,
+        Err(_elapsed) => {
+            let killed = child.start_kill();
+            // Reaped here, so that no dead child is left; dropping would only kill it.
+            let reaped = tokio::time::timeout(REAP, child.wait()).await;
+            drop((killed, reaped));
+            Err(NoAnswer::Late(prover.wall))
+        }
+    }
+}
+
+/// Writes the question and reads the answer at once: neither pipe may fill up and stop the other.
+async fn converse(child: &mut Child, question: Vec<u8>) -> Result<Answer, NoAnswer> {
+    let stdin = child.stdin.take();
+    let stdout = child.stdout.take();
+    let stderr = child.stderr.take();
+    let write = async move {
+        if let Some(mut stdin) = stdin {
+            // A child that died early is told by its status, not by a broken pipe.
+            let written = stdin.write_all(&question).await;
+            drop(written);
+        }
+    };
+    let ((), answer, complaint) = tokio::join!(
+        write,
+        read_bounded(stdout, ANSWER_BYTES_MAX),
+        read_bounded(stderr, COMPLAINT_BYTES_MAX),
+    );
+    let status = child.wait().await.map_err(|error| NoAnswer::Io("the child is lost", error))?;
+    if !status.success() {
+        let complaint = complaint.unwrap_or_default();
+        return Err(NoAnswer::Died(status, String::from_utf8_lossy(&complaint).into_owned()));
+    }
+    let answer = answer.map_err(|error| NoAnswer::Io("the answer cannot be read", error))?;
+    let answer = String::from_utf8(answer).map_err(|error| NoAnswer::Garbled(error.to_string()))?;
+    serde_json::from_str(&answer).map_err(|error| NoAnswer::Garbled(error.to_string()))
+}
+
+/// Reads to the end but keeps `bytes_max` at most.
+async fn read_bounded(
+    from: Option<impl AsyncRead + Unpin>,
+    bytes_max: u64,
+) -> std::io::Result<Vec<u8>> {
+    let mut kept = Vec::new();
+    let Some(mut from) = from else { return Ok(kept) };
+    (&mut from).take(bytes_max).read_to_end(&mut kept).await?;
+    tokio::io::copy(&mut from, &mut tokio::io::sink()).await?;
+    Ok(kept)
+}
+
+impl From<Problem> for PolicyProblem {
+    fn from(problem: Problem) -> Self {
+        let Problem { file, line, message, hint } = problem;
+        Self { file, line, message, hint }
+    }
+}
+
+impl From<PolicyProblem> for Problem {
+    fn from(problem: PolicyProblem) -> Self {
+        let PolicyProblem { file, line, message, hint } = problem;
+        Self { file, line, message, hint }
+    }
+}
+
+/// The child's whole life: limits, question, answer. Code 0 means that an answer was written,
+/// whichever; 1 that none was.
+pub fn child_main(stdin: impl Read, mut stdout: impl Write) -> ExitCode {
+    let answered = limit_self().and_then(|()| {
+        let mut text = String::new();
+        stdin.take(QUESTION_BYTES_MAX).read_to_string(&mut text)?;
+        let answer = answer(serde_json::from_str(&text)?);
+        serde_json::to_writer(&mut stdout, &answer)?;
+        stdout.flush()
+    });
+    if answered.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Sets the limits, or keeps a stricter one that is already there: raising takes a privilege.
+fn limit_self() -> std::io::Result<()> {
+    for (resource, soft, hard) in [
+        (Resource::Core, 0, 0),
+        // A second between the two: the soft one ends the child with a signal of its own.
+        (Resource::Cpu, CHILD_CPU_S_MAX, CHILD_CPU_S_MAX.saturating_add(1)),
+        (Resource::As, CHILD_MEMORY_BYTES_MAX, CHILD_MEMORY_BYTES_MAX),
+    ] {
+        let now = getrlimit(resource);
+        let within = |max: u64, bound: Option<u64>| bound.map_or(max, |bound| bound.min(max));
+        let maximum = within(hard, now.maximum);
+        let current = within(soft, now.current).min(maximum);
+        setrlimit(resource, Rlimit { current: Some(current), maximum: Some(maximum) })?;
+    }
+    Ok(())
+}
+
+fn answer(question: Question) -> Answer {
+    let modules = question.modules.into_iter().map(|(path, text)| Module { path, text }).collect();
+    let sources =
+        PolicySources { modules, data: question.data, revision: question.revision.into() };
+    let entrypoints = Entrypoints { decision: question.decision, listing: question.listing };
+    match rego::prove(&sources, &entrypoints, &EvalLimits::default(), question.seed) {
+        Ok(proof) => Answer::Proof(proof),
+        Err(problems) => Answer::Problems(problems.into_iter().map(Into::into).collect()),
+    }
+}
