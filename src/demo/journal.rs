@@ -4,20 +4,26 @@
 
 use std::path::Path;
 
+use super::DemoError;
 use crate::audit::entry::Entry;
-use crate::audit::tail::{ReadError, Reader};
+use crate::audit::tail::{Line, Reader};
 
 /// Records of a demo that are read; its script leaves some hundred.
 const RECORDS_MAX: usize = 10_000;
 
 /// The records of the journal in `directory` from number `from_seq` on; none where there is no
 /// journal.
-pub(super) fn read(directory: &Path, from_seq: u64) -> Result<Vec<Entry>, ReadError> {
+pub(super) fn read(directory: &Path, from_seq: u64) -> Result<Vec<Entry>, DemoError> {
     if !directory.exists() {
         return Ok(Vec::new());
     }
-    let lines = Reader::new(directory, from_seq).read_many(RECORDS_MAX)?;
-    Ok(lines.iter().filter_map(|line| Entry::read(&line.bytes).ok()).collect())
+    let lines = Reader::new(directory, from_seq).read_many(RECORDS_MAX);
+    let lines = lines.map_err(|error| DemoError::Journal(error.to_string()))?;
+    let read = |line: &Line| {
+        Entry::read(&line.bytes)
+            .map_err(|error| DemoError::Journal(format!("record {}: {error}", line.seq)))
+    };
+    lines.iter().map(read).collect()
 }
 
 /// The codes of a record's reasons.

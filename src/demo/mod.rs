@@ -28,7 +28,6 @@ use tokio_util::sync::CancellationToken;
 use self::agent::{Agent, Attempt, Expected, Seen};
 use self::client::HttpClient;
 use crate::audit::entry::Entry;
-use crate::audit::tail::ReadError;
 use crate::audit::verify::{self, Extent, verify};
 use crate::gate::decision::Origin;
 
@@ -81,7 +80,7 @@ pub enum DemoError {
     /// The firewall did not start.
     Firewall(String),
     /// The journal could not be read back.
-    Journal(ReadError),
+    Journal(String),
 }
 
 impl fmt::Display for DemoError {
@@ -89,7 +88,7 @@ impl fmt::Display for DemoError {
         match self {
             Self::Io(doing, error) => write!(f, "{doing}: {error}"),
             Self::Firewall(text) => write!(f, "the firewall did not start: {text}"),
-            Self::Journal(error) => write!(f, "the journal cannot be read back: {error}"),
+            Self::Journal(text) => write!(f, "the journal cannot be read back: {text}"),
         }
     }
 }
@@ -263,7 +262,7 @@ impl Stage {
     }
 
     fn records(&self, from_seq: u64) -> Result<Vec<Entry>, DemoError> {
-        journal::read(&self.journal, from_seq).map_err(DemoError::Journal)
+        journal::read(&self.journal, from_seq)
     }
 }
 
