@@ -121,7 +121,7 @@ def bartizan(work: pathlib.Path, server: dict[str, object]) -> Iterator[str]:
 
 
 def verify(state: pathlib.Path) -> None:
-    subprocess.run([BARTIZAN, "audit", "verify", str(state)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([BARTIZAN, "audit", "verify", "--state", str(state)], check=True, stdout=subprocess.DEVNULL)
 
 
 def wrapped(work: pathlib.Path) -> list[str]:
