@@ -100,7 +100,7 @@ pub(super) fn shared() -> (Shared, Arc<Sink>) {
     };
     let sink = Arc::new(Sink::default());
     let shared = Shared {
-        gate: Arc::new(Gate::new(config, Box::new(AllButForbidden))),
+        gate: Arc::new(Gate::new(config, Arc::new(AllButForbidden))),
         sink: Arc::clone(&sink) as Arc<dyn AuditSink>,
         clock: Clock::start(),
         tasks: TaskTracker::new(),
