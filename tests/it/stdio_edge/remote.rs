@@ -28,7 +28,8 @@ impl Received {
 
     /// `POST` and the JSON-RPC method, or the HTTP method alone.
     fn name(&self) -> String {
-        let method = self.body.split_once("\"method\":\"").and_then(|(_, rest)| rest.split_once('"'));
+        let method =
+            self.body.split_once("\"method\":\"").and_then(|(_, rest)| rest.split_once('"'));
         format!("{} {}", self.method, method.map_or("-", |(method, _)| method))
     }
 }
@@ -215,10 +216,7 @@ async fn a_legacy_session_is_kept_heard_and_ended() {
     run.send(call("1")).await;
     assert!(run.receive().await.unwrap().contains("notifications/message"));
     // Else byte for byte.
-    assert_eq!(
-        run.receive().await.unwrap(),
-        r#"{"id": 1 , "result":{"n":1.0},"jsonrpc":"2.0"}"#
-    );
+    assert_eq!(run.receive().await.unwrap(), r#"{"id": 1 , "result":{"n":1.0},"jsonrpc":"2.0"}"#);
     run.close().await;
     assert_eq!(run.rest().await, Vec::<String>::new());
     assert_eq!(run.reason().await, ExitReason::ClientClosed);
@@ -405,10 +403,41 @@ async fn every_request_is_answered_under_its_own_id() {
         (|| empty("404 Not Found"), "-31005"),
         (|| empty("202 Accepted"), "-31005"),
         (|| empty("302 Found"), "-31005"),
-        (|| Reply::Whole("HTTP/1.1 500 Oops\r\ncontent-type: text/html\r\nconnection: close\r\n\r\n<html>".into()), "-31005"),
-        (|| Reply::Whole("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\n\r\n<html>".into()), "-31006"),
-        (|| json("400 Bad Request", "", r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"no session"}}"#), "-31005"),
-        (|| json("400 Bad Request", "", r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32022,"message":"version"}}"#), "-32022"),
+        (
+            || {
+                Reply::Whole("HTTP/1.1 500 Oops\r\ncontent-type: text/html\r\nconnection: close\r\n\r\n<html>".into())
+            },
+            "-31005",
+        ),
+        (
+            || {
+                Reply::Whole(
+                    "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\n\r\n<html>"
+                        .into(),
+                )
+            },
+            "-31006",
+        ),
+        (
+            || {
+                json(
+                    "400 Bad Request",
+                    "",
+                    r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"no session"}}"#,
+                )
+            },
+            "-31005",
+        ),
+        (
+            || {
+                json(
+                    "400 Bad Request",
+                    "",
+                    r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32022,"message":"version"}}"#,
+                )
+            },
+            "-32022",
+        ),
         (|| json("200 OK", "", r#"{"jsonrpc":"2.0","id":2,"result":{}}"#), "-31005"),
         (|| json("200 OK", "", r#"{"jsonrpc":"2.0","id":1,"result":{},"result":{}}"#), "-31006"),
         (|| Reply::Whole(events(": no answer\n\n")), "-31005"),
