@@ -51,7 +51,6 @@ fn intent() -> AuditRecord {
         obligations: vec!["limit:writes".into()],
         policy: "sha256:0af7651916cd43dd8448eb211c80319c".into(),
         engine: "compiled",
-        micros: 12,
     });
     record.bytes = Some(1024);
     record.digest = Some(format!("hmac-sha256:{}", "0".repeat(64)).into());

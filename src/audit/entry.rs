@@ -127,7 +127,6 @@ pub struct DecisionEntry {
     pub obligations: Vec<String>,
     pub policy: String,
     pub engine: String,
-    pub micros: u64,
 }
 
 /// See [`ReasonFacts`](crate::gate::record::ReasonFacts).

@@ -40,6 +40,7 @@ pub mod entry;
 pub mod segment;
 pub mod chain;
 pub mod recover;
+pub mod writer;
 pub mod journal;
 pub mod tail;
 pub mod verify;

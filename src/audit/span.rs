@@ -215,7 +215,6 @@ impl Attributes {
                 "bartizan.decision.obligations",
                 decision.obligations.iter().map(String::as_str),
             );
-            self.number("bartizan.decision.micros", Some(decision.micros));
             self.text("bartizan.policy.revision", Some(&decision.policy));
             self.text("bartizan.policy.engine", Some(&decision.engine));
         }

@@ -3,6 +3,7 @@
 //! Reads the files of a state directory; needs no running program and disturbs none.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -162,7 +163,8 @@ pub fn run(args: &AuditArgs) -> ExitCode {
         AuditCommand::Tail(args) => {
             let now = Clock::start().now().wall;
             let out = io::stdout();
-            let form = form(args, out.is_terminal());
+            let no_color = std::env::var_os("NO_COLOR");
+            let form = form(args, out.is_terminal(), no_color.as_deref());
             let wait = || {
                 std::thread::sleep(FOLLOW_EVERY);
                 true
@@ -173,9 +175,10 @@ pub fn run(args: &AuditArgs) -> ExitCode {
     }
 }
 
-/// How records are shown: as asked, else by whether a terminal looks on.
-fn form(args: &TailArgs, terminal: bool) -> Form {
-    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+/// How records are shown: as asked, else by whether a terminal looks on. `no_color` is the
+/// variable of that name (no-color.org: any value but the empty one).
+fn form(args: &TailArgs, terminal: bool, no_color: Option<&OsStr>) -> Form {
+    let plain = no_color.is_some_and(|value| !value.is_empty());
     let colour = if terminal && !plain { Colour::Ansi } else { Colour::None };
     let pretty = args.pretty || (terminal && !args.json);
     if pretty { Form::Pretty(colour) } else { Form::Raw }
@@ -301,4 +304,37 @@ fn print_summary(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
     let end = if summary.stopped { "ended in order" } else { "goes on, or did not end in order" };
     writeln!(out, "       the last run {end}; {} calls await their outcome", summary.open.len())?;
     writeln!(out, "head:  {}", summary.head)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Tail {
+        #[command(flatten)]
+        args: TailArgs,
+    }
+
+    #[test]
+    fn a_person_gets_pretty_lines_and_a_pipe_the_bytes() {
+        let ansi = Form::Pretty(Colour::Ansi);
+        let plain = Form::Pretty(Colour::None);
+        let cases = [
+            (None, true, None, ansi),
+            (None, true, Some("1"), plain),
+            (None, true, Some(""), ansi),
+            (None, false, None, Form::Raw),
+            (Some("--json"), true, None, Form::Raw),
+            (Some("--pretty"), false, None, plain),
+        ];
+        for (option, terminal, no_color, expected) in cases {
+            let line = ["tail", "--state", "x"].into_iter().chain(option);
+            let args = Tail::try_parse_from(line).unwrap().args;
+            let shown = form(&args, terminal, no_color.map(OsStr::new));
+            assert_eq!(shown, expected, "{option:?} {terminal} {no_color:?}");
+        }
+    }
 }

@@ -157,7 +157,10 @@ fn describe(json: &[u8], unreadable: &Unreadable) -> String {
             format!("the pack is larger than {PACK_BYTES_MAX} bytes; split it by server")
         }
         Unreadable::NotUtf8 { at } => {
-            format!("line {}: not UTF-8; save the file as UTF-8 without a byte order mark", line(at))
+            format!(
+                "line {}: not UTF-8; save the file as UTF-8 without a byte order mark",
+                line(at)
+            )
         }
         Unreadable::NotJson { at } => {
             format!("line {}: not JSON; look for a missing or trailing comma", line(at))

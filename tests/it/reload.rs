@@ -13,7 +13,7 @@ use bartizan::gate::pdp::Pdp;
 use bartizan::gate::rego::{EvalLimits, PolicyProblem};
 use bartizan::policy::load::PolicyFiles;
 use bartizan::policy::prove::Prover;
-use bartizan::policy::watch::{PolicyEvent, Triggers, watch};
+use bartizan::policy::watch::{Answering, PolicyEvent, Triggers, watch};
 use bartizan::policy::{PolicySettings, prepare};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -58,16 +58,17 @@ impl Watched {
         let settings = settings(vec![path.to_path_buf()]);
         let ready = prepare(&settings).await.unwrap();
         let installed = Arc::new(Mutex::new(vec![ready.revision]));
+        let answering = Answering { pdp: ready.pdp, fingerprint: ready.fingerprint };
         let (send, events) = mpsc::channel(16);
         let triggers =
             Triggers { again: Arc::new(Notify::new()), poll, stop: CancellationToken::new() };
         let install = {
             let installed = Arc::clone(&installed);
-            move |pdp: bartizan::gate::rego::RegoPdp| installed.lock().unwrap().push(pdp.revision())
+            move |pdp: Box<dyn Pdp>| installed.lock().unwrap().push(pdp.revision())
         };
         let tracker = tokio_util::task::TaskTracker::new();
         let (again, stop) = (Arc::clone(&triggers.again), triggers.stop.clone());
-        let task = tracker.spawn(watch(settings, ready.fingerprint, triggers, install, send));
+        let task = tracker.spawn(watch(settings, answering, triggers, install, send));
         Self { installed, events, again, stop, task }
     }
 
@@ -185,9 +186,7 @@ permit contains {"code": "slow", "message": "after all"} if {
 "#;
     let test = r"package mcp_test
 
-import data.mcp
-
-test_something_permits if count(mcp.permit) > 0
+test_something_permits if count(data.mcp.permit) > 0
 ";
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("rules.rego");
@@ -213,7 +212,7 @@ async fn a_test_that_fails_refuses_the_policy() {
     let tests = directory.path().join("rules_test.rego");
     let test = |code: &str| {
         format!(
-            "package mcp_test\n\nimport data.mcp\n\ntest_ping if {{\n\tsome rule in mcp.permit with \
+            "package mcp_test\n\ntest_ping if {{\n\tsome rule in data.mcp.permit with \
              input as {{\"method\": \"ping\"}}\n\trule.code == \"{code}\"\n}}\n"
         )
     };

@@ -303,9 +303,10 @@ fn http(t: &mut Table) {
         let head = format!("POST /mcp HTTP/1.1\r\nHost: evil.example\r\n{JSON}{LEGACY}Content-Length: {}\r\n\r\n", body.len());
         [head.as_bytes(), &body].concat()
     }, Client::Refused(403, -32600));
-    for (name, origin) in [("hdr-origin-foreign", "http://localhost.evil.example"), ("hdr-origin-null", "null"), ("hdr-origin-localhost", "http://localhost:3000")] {
+    for (name, origin) in [("hdr-origin-foreign", "http://localhost.evil.example"), ("hdr-origin-null", "null"), ("hdr-origin-https-twin", "https://127.0.0.1.evil.example")] {
         t.add("E13", name, post(&body, &format!("Origin: {origin}\r\n")), Client::Refused(403, -32600));
     }
+    t.add("E13", "ok-origin-loopback", post(&body, "Origin: http://localhost:3000\r\n"), Client::Answer);
     t.add("E14", "raw-upgrade-websocket", post(&body, "Connection: Upgrade\r\nUpgrade: websocket\r\n"), ambiguous);
     t.add("E14", "raw-upgrade-h2c", post(&body, "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"), ambiguous);
     t.add("E14", "raw-connect", raw("CONNECT evil.example:443 HTTP/1.1", "", b""), Client::Cut);

@@ -37,18 +37,19 @@ impl Allowed {
         if self.hosts.is_empty() {
             return LOOPBACK.iter().any(|allowed| allowed.eq_ignore_ascii_case(name));
         }
-        self.hosts.iter().any(|allowed| {
-            allowed.eq_ignore_ascii_case(host) || allowed.eq_ignore_ascii_case(name)
-        })
+        self.hosts
+            .iter()
+            .any(|allowed| allowed.eq_ignore_ascii_case(host) || allowed.eq_ignore_ascii_case(name))
     }
 
-    /// Exactly an entry; without entries, loopback names over http or https.
-    fn allows_origin(&self, origin: &str) -> bool {
+    /// Exactly an entry; without entries, only the origin that `host` itself is. Another page on
+    /// this machine is as foreign as one from elsewhere.
+    fn allows_origin(&self, origin: &str, host: &str) -> bool {
         if !self.origins.is_empty() {
             return self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin));
         }
-        let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-        host.and_then(split_port).is_some_and(|(name, _)| LOOPBACK.contains(&name))
+        let own = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        own.is_some_and(|own| own.eq_ignore_ascii_case(host))
     }
 }
 
@@ -81,9 +82,13 @@ pub(super) fn path(uri: &Uri) -> Option<&str> {
 }
 
 /// Checks all but the path.
-pub(super) fn admit(parts: &Parts, allowed: &Allowed, fields_max: usize) -> Result<(), DoorRefusal> {
-    check_host(parts, allowed)?;
-    check_origin(&parts.headers, allowed)?;
+pub(super) fn admit(
+    parts: &Parts,
+    allowed: &Allowed,
+    fields_max: usize,
+) -> Result<(), DoorRefusal> {
+    let host = check_host(parts, allowed)?;
+    check_origin(&parts.headers, allowed, host)?;
     check_fields(&parts.headers, fields_max)?;
     check_framing(parts)?;
     match parts.method {
@@ -94,7 +99,7 @@ pub(super) fn admit(parts: &Parts, allowed: &Allowed, fields_max: usize) -> Resu
 }
 
 /// Exactly one host, allowed, and the same wherever the request names one.
-fn check_host(parts: &Parts, allowed: &Allowed) -> Result<(), DoorRefusal> {
+fn check_host<'a>(parts: &'a Parts, allowed: &Allowed) -> Result<&'a str, DoorRefusal> {
     let mut values = parts.headers.get_all(HOST).iter();
     let (header, more) = (values.next(), values.next());
     let header = match header.map(HeaderValue::to_str) {
@@ -110,14 +115,16 @@ fn check_host(parts: &Parts, allowed: &Allowed) -> Result<(), DoorRefusal> {
         (Some(host), Some(authority)) if host.eq_ignore_ascii_case(authority) => host,
         (Some(_) | None, Some(_)) | (None, None) => return Err(DoorRefusal::Host),
     };
-    if more.is_none() && allowed.allows_host(host) { Ok(()) } else { Err(DoorRefusal::Host) }
+    if more.is_none() && allowed.allows_host(host) { Ok(host) } else { Err(DoorRefusal::Host) }
 }
 
-fn check_origin(headers: &HeaderMap, allowed: &Allowed) -> Result<(), DoorRefusal> {
+fn check_origin(headers: &HeaderMap, allowed: &Allowed, host: &str) -> Result<(), DoorRefusal> {
     let mut values = headers.get_all(ORIGIN).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(()),
-        (Some(origin), None) if origin.to_str().is_ok_and(|text| allowed.allows_origin(text)) => {
+        (Some(origin), None)
+            if origin.to_str().is_ok_and(|text| allowed.allows_origin(text, host)) =>
+        {
             Ok(())
         }
         (Some(_), _) => Err(DoorRefusal::Origin),
@@ -185,7 +192,9 @@ fn nominates_nothing(value: &HeaderValue) -> bool {
 }
 
 fn check_media(headers: &HeaderMap) -> Result<(), DoorRefusal> {
-    if headers.contains_key(CONTENT_TYPE) && media(headers) == Some(Media::Json) && !is_coded(headers)
+    if headers.contains_key(CONTENT_TYPE)
+        && media(headers) == Some(Media::Json)
+        && !is_coded(headers)
     {
         Ok(())
     } else {
@@ -221,7 +230,11 @@ mod tests {
     use super::*;
     use ::http::Request;
 
-    fn refusal(request: ::http::request::Builder, hosts: &[&str], origins: &[&str]) -> Option<DoorRefusal> {
+    fn refusal(
+        request: ::http::request::Builder,
+        hosts: &[&str],
+        origins: &[&str],
+    ) -> Option<DoorRefusal> {
         let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let allowed = Allowed::new(&own(hosts), &own(origins));
         let (parts, ()) = request.body(()).unwrap().into_parts();
@@ -269,17 +282,20 @@ mod tests {
     #[test]
     fn origins() {
         for (origin, allowed, expected) in [
-            ("http://localhost:3000", &[][..], true),
-            ("https://127.0.0.1", &[], true),
-            ("http://localhost.evil.example", &[], false),
-            ("http://localhost/", &[], false),
+            ("http://localhost:7070", &[][..], true),
+            ("https://LOCALHOST:7070", &[], true),
+            ("http://localhost:3000", &[], false),
+            ("http://localhost", &[], false),
+            ("http://127.0.0.1:7070", &[], false),
+            ("http://localhost:7070.evil.example", &[], false),
+            ("http://localhost:7070/", &[], false),
             ("null", &[], false),
             ("file://", &[], false),
             ("https://app.example", &["https://app.example"], true),
             ("https://app.example:444", &["https://app.example"], false),
             ("http://localhost", &["https://app.example"], false),
         ] {
-            let request = post().header("host", "localhost").header("origin", origin);
+            let request = post().header("host", "localhost:7070").header("origin", origin);
             let found = refusal(request, &[], allowed);
             assert_eq!(found.is_none(), expected, "{origin} in {allowed:?}: {found:?}");
         }
@@ -306,7 +322,8 @@ mod tests {
             .header("transfer-encoding", "chunked")
             .header("content-length", "3");
         assert_eq!(refusal(both, &[], &[]), Some(Framing));
-        let twice = post().header("host", "localhost").header("mcp-name", "a").header("mcp-name", "a");
+        let twice =
+            post().header("host", "localhost").header("mcp-name", "a").header("mcp-name", "a");
         assert_eq!(refusal(twice, &[], &[]), Some(Header));
         let mut many = post().header("host", "localhost");
         for number in 0..100 {
@@ -337,7 +354,8 @@ mod tests {
             ("text/event-stream", false),
             ("", false),
         ] {
-            let request = Request::post("/mcp").header("host", "localhost").header("content-type", value);
+            let request =
+                Request::post("/mcp").header("host", "localhost").header("content-type", value);
             let found = refusal(request, &[], &[]);
             assert_eq!(found.is_none(), expected, "{value}");
         }
