@@ -534,7 +534,7 @@ async fn a_child_that_keeps_dying_is_not_started_for_ever() {
     let patient = ChildLimits {
         restart_pause: Duration::from_millis(1),
         restart_wait_max: Duration::from_millis(20),
-        restart_pause_max: Duration::from_secs(3600),
+        restart_pause_max: Duration::from_hours(1),
         ..limits()
     };
     let clients = Clients::new(r#"echo started >> "$1/starts"; exit 1"#, patient);

@@ -10,6 +10,7 @@ use http::HeaderMap;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 use super::support::{LONG, Run};
 
@@ -60,10 +61,11 @@ impl Server {
         let server = Self { url, log: Arc::default(), closed: Arc::default() };
         let handler: Arc<Handler> = handler.into();
         let accepting = server.clone();
-        tokio::task::spawn(async move {
+        let tasks = TaskTracker::new();
+        tasks.clone().spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (server, handler) = (accepting.clone(), Arc::clone(&handler));
-                tokio::task::spawn(async move { server.serve(stream, &*handler).await });
+                tasks.spawn(async move { server.serve(stream, &*handler).await });
             }
         });
         server
@@ -106,7 +108,7 @@ impl Server {
             ca_pem: None,
             limits: HttpUpstreamLimits::default(),
         };
-        let upstream = Upstream::Http(HttpUpstream::new(config).unwrap());
+        let upstream = Upstream::Http(Box::new(HttpUpstream::new(config).unwrap()));
         let http = RemoteLimits {
             retry: Duration::from_millis(10),
             drain_max: Duration::from_millis(100),
@@ -399,7 +401,7 @@ async fn requests_run_at_once_and_answers_come_as_they_are_ready() {
 #[tokio::test]
 async fn every_request_is_answered_under_its_own_id() {
     // `(answer, what the client must see)`.
-    let cases: Vec<(fn() -> Reply, &str)> = vec![
+    let cases: [(fn() -> Reply, &str); 11] = [
         (|| empty("404 Not Found"), "-31005"),
         (|| empty("202 Accepted"), "-31005"),
         (|| empty("302 Found"), "-31005"),
