@@ -108,7 +108,7 @@ impl Server {
             ca_pem: None,
             limits: HttpUpstreamLimits::default(),
         };
-        let upstream = Upstream::Http(Box::new(HttpUpstream::new(config).unwrap()));
+        let upstream = Upstream::from(HttpUpstream::new(config).unwrap());
         let http = RemoteLimits {
             retry: Duration::from_millis(10),
             drain_max: Duration::from_millis(100),
