@@ -43,6 +43,9 @@ enum Reply {
     Held(String),
 }
 
+/// An answer that does not depend on the request.
+type Answer = fn() -> Reply;
+
 /// What the server answers to one request.
 type Handler = dyn Fn(&Received) -> Reply + Send + Sync;
 
@@ -401,7 +404,7 @@ async fn requests_run_at_once_and_answers_come_as_they_are_ready() {
 #[tokio::test]
 async fn every_request_is_answered_under_its_own_id() {
     // `(answer, what the client must see)`.
-    let cases: [(fn() -> Reply, &str); 11] = [
+    let cases: [(Answer, &str); 11] = [
         (|| empty("404 Not Found"), "-31005"),
         (|| empty("202 Accepted"), "-31005"),
         (|| empty("302 Found"), "-31005"),

@@ -144,7 +144,9 @@ pub(super) async fn file(path: &Path, until: impl Fn(&str) -> bool) -> String {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(LONG, wait).await.unwrap_or_else(|_| panic!("{}: {:?}", path.display(), std::fs::read(path)))
+    timeout(LONG, wait)
+        .await
+        .unwrap_or_else(|_| panic!("{}: {:?}", path.display(), std::fs::read(path)))
 }
 
 /// A client at the two ends of a run.
