@@ -61,8 +61,7 @@ pub async fn prepare(settings: &PolicySettings) -> Result<Ready, Vec<PolicyProbl
     let revision = serving.revision.clone();
     let settings = settings.clone();
     let compiled = proof.compiled;
-    let (pdp, engine, doubt) =
-        blocking(move || build(&settings, &serving, compiled)).await??;
+    let (pdp, engine, doubt) = blocking(move || build(&settings, &serving, compiled)).await??;
     if let Some(doubt) = doubt {
         proof.compiled = false;
         proof.reasons.push(doubt);
