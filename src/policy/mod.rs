@@ -8,6 +8,7 @@
 
 mod data;
 pub mod embedded;
+mod find;
 pub mod load;
 pub mod prove;
 pub mod watch;

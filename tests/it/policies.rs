@@ -1,7 +1,7 @@
 //! The policies that ship: each compiles, its tests pass, and with the demo's pack it gives the
 //! verdicts that its documentation promises, on both engines. And how policy files are found.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -492,7 +492,8 @@ fn data_files_are_put_together() {
 
 #[test]
 fn what_cannot_be_loaded_is_named() {
-    let cases: &[(&[(&str, &str)], &str, &str)] = &[
+    type Tree<'a> = &'a [(&'a str, &'a str)];
+    let cases: &[(Tree<'_>, &str, &str)] = &[
         (&[("a.txt", "")], "", "no `.rego` file"),
         (&[("a_test.rego", RULE)], "", "no `.rego` file"),
         (&[("a.rego", RULE), ("data.yaml", "a: 1")], "data.yaml", "must be JSON"),
