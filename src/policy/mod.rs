@@ -8,6 +8,7 @@
 
 mod data;
 pub mod embedded;
+mod find;
 pub mod load;
 pub mod prove;
 pub mod watch;
@@ -16,9 +17,7 @@ use std::sync::Arc;
 
 use self::load::{Fingerprint, Loaded, PolicyFiles};
 use self::prove::Prover;
-use crate::gate::access::AccessRequest;
-use crate::gate::decision::{Decision, Engine, Listing, PolicyRevision};
-use crate::gate::pdp::{ListEntry, Pdp};
+use crate::gate::decision::{Engine, PolicyRevision};
 use crate::gate::rego::{EvalLimits, Policy, PolicyProblem, PolicySources, Proof, RegoPdp};
 
 /// How a policy comes to answer.
@@ -61,8 +60,7 @@ pub async fn prepare(settings: &PolicySettings) -> Result<Ready, Vec<PolicyProbl
     let revision = serving.revision.clone();
     let settings = settings.clone();
     let compiled = proof.compiled;
-    let (pdp, engine, doubt) =
-        blocking(move || build(&settings, &serving, compiled)).await??;
+    let (pdp, engine, doubt) = blocking(move || build(&settings, &serving, compiled)).await??;
     if let Some(doubt) = doubt {
         proof.compiled = false;
         proof.reasons.push(doubt);
@@ -87,24 +85,6 @@ fn build(
         }
     }
     Ok((RegoPdp::strict(compile()?, settings.workers), Engine::Strict, doubt))
-}
-
-/// A policy that the gate asks while another still looks at how it does.
-#[derive(Debug, Clone)]
-pub struct Shared(pub Arc<RegoPdp>);
-
-impl Pdp for Shared {
-    fn decide(&self, request: &AccessRequest<'_>) -> Decision {
-        self.0.decide(request)
-    }
-
-    fn list(&self, request: &AccessRequest<'_>, entries: &[ListEntry<'_>]) -> Listing {
-        self.0.list(request, entries)
-    }
-
-    fn revision(&self) -> PolicyRevision {
-        self.0.revision()
-    }
 }
 
 /// Runs what blocks on a thread of its own. A panic there is a problem like any other.

@@ -54,7 +54,7 @@ impl Prover {
         } else {
             std::env::current_exe()?
         };
-        Ok(Self { program, wall: Duration::from_secs(60) })
+        Ok(Self { program, wall: Duration::from_mins(1) })
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::load::{Fingerprint, fingerprint};
-use super::{PolicySettings, Ready, Shared, blocking, prepare};
+use super::{PolicySettings, Ready, blocking, prepare};
 use crate::gate::decision::{Engine, PolicyRevision};
 use crate::gate::pdp::Pdp;
 use crate::gate::rego::{Demotion, PolicyProblem, Proof, RegoPdp};
@@ -67,7 +67,7 @@ pub async fn watch(
     settings: PolicySettings,
     now: Answering,
     triggers: Triggers,
-    install: impl Fn(Box<dyn Pdp>) + Send,
+    install: impl Fn(Arc<dyn Pdp>) + Send,
     events: mpsc::Sender<PolicyEvent>,
 ) {
     let follow = follow(&settings, now, &triggers, install, &events);
@@ -92,7 +92,7 @@ async fn follow(
     settings: &PolicySettings,
     mut answering: Answering,
     triggers: &Triggers,
-    install: impl Fn(Box<dyn Pdp>) + Send,
+    install: impl Fn(Arc<dyn Pdp>) + Send,
     events: &mpsc::Sender<PolicyEvent>,
 ) {
     // One place is enough: an event says only that something happened.
@@ -122,7 +122,7 @@ async fn follow(
         watcher = arm(settings, &tell).await.or(watcher);
         let event = match prepare(settings).await {
             Ok(Ready { pdp, revision, engine, proof, fingerprint }) => {
-                install(Box::new(Shared(Arc::clone(&pdp))));
+                install(Arc::<RegoPdp>::clone(&pdp));
                 answering = Answering { pdp, fingerprint };
                 demoted = false;
                 PolicyEvent::Loaded { revision, engine, proof }

@@ -48,10 +48,6 @@ struct Compiled {
 }
 
 impl RegoPdp {
-    /// Temporary.
-    pub fn compiled(policy: Policy, workers: usize, _: u32) -> Result<Self, super::PolicyProblem> {
-        Ok(Self::strict(policy, workers))
-    }
 
     /// Answers with the strict engine, `workers` of it.
     pub fn strict(policy: Policy, workers: usize) -> Self {

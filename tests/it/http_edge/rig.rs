@@ -348,7 +348,7 @@ impl Rig {
         };
         let sink = Arc::new(Sink::default());
         let shared = Shared {
-            gate: Arc::new(Gate::new(gate, Box::new(ByName))),
+            gate: Arc::new(Gate::new(gate, Arc::new(ByName))),
             sink: Arc::<Sink>::clone(&sink),
             clock: Clock::start(),
             tasks: TaskTracker::new(),
