@@ -1,10 +1,8 @@
 package mcp_baseline_limits_test
 
-import data.mcp
-
 # Only the baseline's own codes count, so that these tests hold beside rules of your own.
 limited(method, effect) := {[rule.code, rule.key] |
-	some rule in mcp.limit with input as {
+	some rule in data.mcp.limit with input as {
 		"method": method,
 		"principal": {"id": "agent-1"},
 		"operation": {"effect": effect},

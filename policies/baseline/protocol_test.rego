@@ -1,20 +1,18 @@
 package mcp_baseline_protocol_test
 
-import data.mcp
-
 # Only the baseline's own codes count, so that these tests hold beside rules of your own.
 granted(method, direction) := {rule.code |
-	some rule in mcp.permit with input as {"method": method, "direction": direction}
+	some rule in data.mcp.permit with input as {"method": method, "direction": direction}
 	rule.code in {"protocol", "published", "notices", "server-requests", "allowed-methods"}
 }
 
 denied(method, direction) := {rule.code |
-	some rule in mcp.deny with input as {"method": method, "direction": direction}
+	some rule in data.mcp.deny with input as {"method": method, "direction": direction}
 	rule.code == "closed-method"
 }
 
 refused(method, direction) := {rule.code |
-	some rule in mcp.refuse with input as {"method": method, "direction": direction}
+	some rule in data.mcp.refuse with input as {"method": method, "direction": direction}
 	rule.code in {"unknown-method", "backward-call"}
 }
 

@@ -1,7 +1,5 @@
 package mcp_baseline_tools_test
 
-import data.mcp
-
 # Only the baseline's own codes count, so that these tests hold beside rules of your own.
 own := {
 	"reads",
@@ -46,15 +44,15 @@ tagged_call(effect, environments, source, tags) := {
 without_pin(request) := object.union(object.remove(request, ["server"]), {"server": unpinned})
 
 permits(request) := found if {
-	found := codes(mcp.permit) with input as request
+	found := codes(data.mcp.permit) with input as request
 }
 
 denies(request) := found if {
-	found := codes(mcp.deny) with input as request
+	found := codes(data.mcp.deny) with input as request
 }
 
 refuses(request) := found if {
-	found := codes(mcp.refuse) with input as request
+	found := codes(data.mcp.refuse) with input as request
 }
 
 test_reads_are_open if {

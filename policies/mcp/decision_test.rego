@@ -1,8 +1,6 @@
 # Each test replaces every set that it reads, so that it holds whatever other rules are loaded.
 package mcp_decision_test
 
-import data.mcp
-
 permitted := {{"code": "reads", "message": "reads are open"}}
 
 denied := {{"code": "frozen", "message": "nothing changes on a Friday"}}
@@ -18,21 +16,21 @@ forced := {{"pointer": "/environment", "value": "staging"}}
 redacted := {{"pointer": "/token"}}
 
 test_nothing_permits if {
-	decision := mcp.decision with data.mcp.permit as set()
+	decision := data.mcp.decision with data.mcp.permit as set()
 		with data.mcp.deny as set()
 		with data.mcp.refuse as set()
 	decision == {"effect": "deny", "reasons": set()}
 }
 
 test_nothing_permits_and_a_rule_says_why if {
-	decision := mcp.decision with data.mcp.permit as set()
+	decision := data.mcp.decision with data.mcp.permit as set()
 		with data.mcp.deny as set()
 		with data.mcp.refuse as refused
 	decision == {"effect": "deny", "reasons": refused}
 }
 
 test_a_permit_is_enough if {
-	decision := mcp.decision with data.mcp.permit as permitted
+	decision := data.mcp.decision with data.mcp.permit as permitted
 		with data.mcp.deny as set()
 		with data.mcp.refuse as set()
 		with data.mcp.hold as set()
@@ -50,7 +48,7 @@ test_a_permit_is_enough if {
 }
 
 test_a_permit_outweighs_refuse if {
-	decision := mcp.decision with data.mcp.permit as permitted
+	decision := data.mcp.decision with data.mcp.permit as permitted
 		with data.mcp.deny as set()
 		with data.mcp.refuse as refused
 	decision.effect == "permit"
@@ -58,7 +56,7 @@ test_a_permit_outweighs_refuse if {
 }
 
 test_duties_come_with_a_permit if {
-	decision := mcp.decision with data.mcp.permit as permitted
+	decision := data.mcp.decision with data.mcp.permit as permitted
 		with data.mcp.deny as set()
 		with data.mcp.hold as held
 		with data.mcp.limit as limited
@@ -75,14 +73,14 @@ test_duties_come_with_a_permit if {
 }
 
 test_a_deny_outweighs_every_permit if {
-	decision := mcp.decision with data.mcp.permit as permitted
+	decision := data.mcp.decision with data.mcp.permit as permitted
 		with data.mcp.deny as denied
 		with data.mcp.refuse as refused
 	decision == {"effect": "deny", "reasons": denied}
 }
 
 test_a_denial_carries_no_duty if {
-	decision := mcp.decision with data.mcp.permit as permitted
+	decision := data.mcp.decision with data.mcp.permit as permitted
 		with data.mcp.deny as denied
 		with data.mcp.hold as held
 		with data.mcp.limit as limited
@@ -92,7 +90,7 @@ test_a_denial_carries_no_duty if {
 }
 
 test_a_refusal_carries_no_duty if {
-	decision := mcp.decision with data.mcp.permit as set()
+	decision := data.mcp.decision with data.mcp.permit as set()
 		with data.mcp.deny as set()
 		with data.mcp.refuse as refused
 		with data.mcp.hold as held
@@ -102,22 +100,22 @@ test_a_refusal_carries_no_duty if {
 
 test_every_denial_is_reported if {
 	both := denied | {{"code": "wrong-environment", "message": "outside the pin"}}
-	decision := mcp.decision with data.mcp.permit as permitted with data.mcp.deny as both
+	decision := data.mcp.decision with data.mcp.permit as permitted with data.mcp.deny as both
 	decision.reasons == both
 }
 
 test_every_permit_is_reported if {
 	both := permitted | {{"code": "own", "message": "a rule of our own"}}
-	decision := mcp.decision with data.mcp.permit as both with data.mcp.deny as set()
+	decision := data.mcp.decision with data.mcp.permit as both with data.mcp.deny as set()
 	decision.reasons == both
 }
 
 test_a_listing_hides_what_rules_name if {
-	listing := mcp.listing with data.mcp.hide as {"delete_flag", "run_script"}
+	listing := data.mcp.listing with data.mcp.hide as {"delete_flag", "run_script"}
 	listing == {"hide": {"delete_flag", "run_script"}}
 }
 
 test_a_listing_hides_nothing_by_itself if {
-	listing := mcp.listing with data.mcp.hide as set()
+	listing := data.mcp.listing with data.mcp.hide as set()
 	listing == {"hide": set()}
 }

@@ -1,19 +1,16 @@
 //! `bartizan demo`: arguments, a private directory, an exit code.
 //!
-//! Exits 0 when everything went as it should, 1 when something did not, 2 when the demo could not
-//! be given.
+//! Exits 0 when everything went as it should, 1 when something did not or the demo could not be
+//! given, 64 when it was asked for wrongly.
 
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::audit::entry::Entry;
-use crate::audit::pretty::{self, Colour};
-use crate::audit::verify::{Extent, verify};
-use crate::config::Config;
-use crate::demo::{self, Firewall, Options, Setting};
-use crate::run;
+use super::{Exit, Failure};
+use crate::demo::{self, DemoError};
+use crate::run::Options;
 
 /// Show the firewall at work: a flag service, an agent, every verdict, the audit journal.
 #[derive(Debug, Clone, clap::Args)]
@@ -34,47 +31,47 @@ pub struct Args {
 
 /// Gives the demo.
 pub async fn run(args: Args) -> ExitCode {
-    let mut out = io::stdout();
-    let given = if args.server_only {
-        demo::serve_alone(args.port, &mut out).await.map(|()| true).map_err(|e| e.to_string())
-    } else {
-        with_state(&args, &mut out).await
-    };
-    match given {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
+    match given(&args, &mut io::stdout()).await {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
             // Nobody is left to tell if this fails too.
-            drop(writeln!(io::stderr(), "bartizan: {error}"));
-            ExitCode::from(2)
+            drop(writeln!(io::stderr(), "{failure}"));
+            failure.exit().into()
         }
     }
 }
 
-async fn with_state(args: &Args, out: &mut (dyn Write + Send)) -> Result<bool, String> {
+async fn given(args: &Args, out: &mut (dyn Write + Send)) -> Result<Exit, Failure> {
+    let failed = |error: DemoError| Failure::failed("demo", error.to_string());
+    if args.server_only {
+        demo::serve_alone(args.port, out).await.map_err(failed)?;
+        return Ok(Exit::Done);
+    }
+    let prover =
+        Options::this_program().map_err(|error| Failure::failed("demo", error.to_string()))?;
     let state = match &args.state {
         Some(directory) => empty(directory)?,
-        None => private().map_err(|e| format!("demo: making a directory for the journal: {e}"))?,
+        None => private().map_err(|error| Failure::failed("demo: state", error.to_string()))?,
     };
-    let options = Options { state: state.clone(), stay: args.stay };
-    let given = demo::run(&options, start, out).await;
+    let options = demo::Options { state: state.clone(), stay: args.stay };
+    let summary = demo::run(&options, |setting| demo::start(setting, prover), out).await;
     if args.state.is_none() {
-        std::fs::remove_dir_all(&state)
-            .map_err(|e| format!("demo: removing {}: {e}", state.display()))?;
+        let removed = std::fs::remove_dir_all(&state);
+        removed.map_err(|error| Failure::failed(state.display().to_string(), error.to_string()))?;
     }
-    given.map(|summary| summary.is_as_expected()).map_err(|e| e.to_string())
+    let expected = summary.map_err(failed)?.is_as_expected();
+    Ok(if expected { Exit::Done } else { Exit::Failed })
 }
 
 /// The directory that the user named: made if need be, and empty, so that the demo counts only
 /// its own records.
-fn empty(directory: &Path) -> Result<PathBuf, String> {
-    let fault = |e: io::Error| format!("demo: --state {}: {e}", directory.display());
+fn empty(directory: &Path) -> Result<PathBuf, Failure> {
+    let name = || format!("--state {}", directory.display());
+    let fault = |error: io::Error| Failure::failed(name(), error.to_string());
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(fault)?;
     if std::fs::read_dir(directory).map_err(fault)?.next().is_some() {
-        return Err(format!(
-            "demo: --state {}: not empty; name a new directory",
-            directory.display()
-        ));
+        return Err(Failure::usage(name(), "the directory is not empty")
+            .hint("name a new one: the demo shows its own records alone"));
     }
     Ok(directory.to_owned())
 }
@@ -87,35 +84,4 @@ fn private() -> io::Result<PathBuf> {
     let path = std::env::temp_dir().join(name);
     std::fs::DirBuilder::new().mode(0o700).create(&path)?;
     Ok(path)
-}
-
-/// Starts the firewall that the demo shows: the baseline and its pack, from a configuration as a
-/// user would write it.
-async fn start(setting: Setting) -> Result<Firewall, String> {
-    let text = format!(
-        "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {}\nservers:\n  flags:\n    \
-         path: /flags\n    url: {}\n    pack: {}\n    environment: {}\n",
-        serde_json::Value::from(setting.state.to_string_lossy()),
-        setting.upstream,
-        setting.pack,
-        setting.environment,
-    );
-    let config = Config::parse(&text, &setting.state, &|_| None).map_err(|e| e.to_string())?;
-    let options = run::Options::this_program().map_err(|e| e.to_string())?;
-    let running = run::start(config, options).await.map_err(|e| e.to_string())?;
-    let address = running.address().ok_or("the firewall does not serve HTTP")?;
-    Ok(Firewall {
-        url: format!("http://{address}/flags"),
-        journal: running.journal().directory().to_owned(),
-        pretty: |line| match Entry::read(line.as_bytes()) {
-            Ok(entry) => pretty::line(&entry, Colour::None),
-            Err(_) => demo::plain(line),
-        },
-        verify: |directory| {
-            verify(directory, Extent::Whole)
-                .map(|summary| format!("records {} to {}", summary.first_seq, summary.last_seq))
-                .map_err(|e| e.to_string())
-        },
-        stop: Box::pin(running.stop()),
-    })
 }

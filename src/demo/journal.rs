@@ -1,81 +1,60 @@
 //! Reads the journal back, as an analyst would: what the demo says of a rule, it has from here.
 //!
-//! Whole files are read each time; a demo's journal is small. Records are only looked at, the
-//! chain is verified by the audit code.
+//! Records are only looked at; [`verify`](crate::audit::verify) proves them whole.
 
 use std::path::Path;
-use std::{fs, io};
 
-use serde_json::Value;
+use super::DemoError;
+use crate::audit::entry::{Entry, ReasonEntry};
+use crate::audit::tail::{Line, Reader};
+use crate::gate::decision::Origin;
 
-/// All lines of the journal in `directory`, in order; none where there is no journal.
-pub(super) fn lines(directory: &Path) -> io::Result<Vec<String>> {
-    let mut files = Vec::new();
-    match fs::read_dir(directory) {
-        Ok(entries) => {
-            for entry in entries {
-                let path = entry?.path();
-                if path.extension().is_some_and(|extension| extension == "ndjson") {
-                    files.push(path);
-                }
-            }
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+/// Records of a demo that are read; its script leaves some hundred.
+const RECORDS_MAX: usize = 10_000;
+
+/// The records of the journal in `directory` from number `from_seq` on; none where there is no
+/// journal.
+pub(super) fn read(directory: &Path, from_seq: u64) -> Result<Vec<Entry>, DemoError> {
+    if !directory.exists() {
+        return Ok(Vec::new());
     }
-    files.sort();
-    let mut lines = Vec::new();
-    for file in files {
-        let text = fs::read_to_string(file)?;
-        // A line without its end is still being written.
-        lines.extend(
-            text.split_inclusive('\n')
-                .filter_map(|line| line.strip_suffix('\n'))
-                .map(str::to_owned),
-        );
-    }
-    Ok(lines)
+    let lines = Reader::new(directory, from_seq).read_many(RECORDS_MAX);
+    let lines = lines.map_err(|error| DemoError::Journal(error.to_string()))?;
+    let read = |line: &Line| {
+        Entry::read(&line.bytes)
+            .map_err(|error| DemoError::Journal(format!("record {}: {error}", line.seq)))
+    };
+    lines.iter().map(read).collect()
 }
 
-/// The record of a line, which may stand beside the journal's own members or inside them.
-pub(super) fn body(line: &Value) -> &Value {
-    line.get("record").unwrap_or(line)
+/// The codes of a record's reasons on one of `grounds`; of all where it has none on them.
+pub(super) fn codes<'a>(record: &'a Entry, grounds: &[Origin]) -> Vec<&'a str> {
+    let on_grounds =
+        |reason: &&ReasonEntry| grounds.iter().any(|ground| reason.origin == ground.as_str());
+    let all = || record.decision.iter().flat_map(|decision| &decision.reasons);
+    let some: Vec<&str> = all().filter(on_grounds).map(|reason| reason.code.as_str()).collect();
+    if some.is_empty() { all().map(|reason| reason.code.as_str()).collect() } else { some }
 }
 
-/// The codes of a record's reasons.
-pub(super) fn codes(record: &Value) -> Vec<String> {
-    reasons(record, "code")
-}
-
-/// The origins of a record's reasons.
-pub(super) fn origins(record: &Value) -> Vec<String> {
-    reasons(record, "origin")
-}
-
-fn reasons(record: &Value, member: &str) -> Vec<String> {
-    let reasons = record.pointer("/decision/reasons").and_then(Value::as_array);
-    reasons
-        .into_iter()
-        .flatten()
-        .filter_map(|reason| reason.get(member)?.as_str().map(str::to_owned))
-        .collect()
+/// Whether a record has a reason on one of `grounds`.
+pub(super) fn is_on(record: &Entry, grounds: &[Origin]) -> bool {
+    let mut reasons = record.decision.iter().flat_map(|decision| &decision.reasons);
+    reasons.any(|reason| grounds.iter().any(|ground| reason.origin == ground.as_str()))
 }
 
 /// The first record that tells what was decided: of `decision`, where its id is known, else of
 /// this method and tool.
 pub(super) fn decided<'a>(
-    records: &'a [Value],
+    records: &'a [Entry],
     decision: Option<&str>,
     (method, tool): (Option<&str>, Option<&str>),
-) -> Option<&'a Value> {
-    let text = |record: &'a Value, pointer| record.pointer(pointer).and_then(Value::as_str);
-    records.iter().map(body).filter(|record| record.get("decision").is_some()).find(|record| {
-        match decision {
-            Some(id) => text(record, "/call") == Some(id),
-            None => {
-                (method.is_none() || text(record, "/method") == method)
-                    && (tool.is_none() || text(record, "/target/tool") == tool)
-            }
+) -> Option<&'a Entry> {
+    records.iter().filter(|record| record.decision.is_some()).find(|record| match decision {
+        Some(_) => record.call.as_deref() == decision,
+        None => {
+            let target = record.target.as_ref();
+            (method.is_none() || record.method.as_deref() == method)
+                && (tool.is_none() || target.and_then(|target| target.tool.as_deref()) == tool)
         }
     })
 }
@@ -83,30 +62,54 @@ pub(super) fn decided<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::audit::entry::{DecisionEntry, TargetEntry};
+
+    fn reason(code: &str, origin: Origin) -> ReasonEntry {
+        let (code, origin) = (code.to_owned(), origin.as_str().to_owned());
+        ReasonEntry { code, origin, ..ReasonEntry::default() }
+    }
+
+    fn record(call: &str, tool: &str, code: &str) -> Entry {
+        let reason = reason(code, Origin::Rule);
+        Entry {
+            call: Some(call.to_owned()),
+            method: Some("tools/call".to_owned()),
+            target: Some(TargetEntry { tool: Some(tool.to_owned()), ..TargetEntry::default() }),
+            decision: Some(DecisionEntry { reasons: vec![reason], ..DecisionEntry::default() }),
+            ..Entry::default()
+        }
+    }
 
     #[test]
     fn a_decision_is_found_by_its_id_or_by_what_it_was_about() {
-        let reason = |code| json!({"reasons": [{"code": code, "origin": "rule"}]});
-        let records = [
-            json!({"event": "start"}),
-            json!({"call": "a", "method": "tools/call", "target": {"tool": "x"}, "decision": reason("one")}),
-            json!({"record": {"call": "b", "method": "tools/call", "target": {"tool": "y"}, "decision": reason("two")}}),
-        ];
-        let code = |id, target| decided(&records, id, target).map(codes);
-        assert_eq!(code(Some("b"), (None, None)), Some(vec!["two".to_owned()]));
-        assert_eq!(code(Some("c"), (Some("tools/call"), None)), None);
-        assert_eq!(code(None, (Some("tools/call"), Some("y"))), Some(vec!["two".to_owned()]));
-        assert_eq!(code(None, (Some("tools/call"), None)), Some(vec!["one".to_owned()]));
+        let outcome = Entry { decision: None, ..record("b", "y", "none") };
+        let records = [Entry::default(), record("a", "x", "one"), outcome, record("b", "y", "two")];
+        let code = |id, target| decided(&records, id, target).map(|found| codes(found, &[]));
+        let call = Some("tools/call");
+        assert_eq!(code(Some("b"), (None, None)), Some(vec!["two"]));
+        assert_eq!(code(Some("c"), (call, None)), None);
+        assert_eq!(code(None, (call, Some("y"))), Some(vec!["two"]));
+        assert_eq!(code(None, (call, None)), Some(vec!["one"]));
+        assert_eq!(code(None, (None, None)), Some(vec!["one"]));
         assert_eq!(code(None, (Some("tools/list"), None)), None);
     }
 
     #[test]
-    fn half_a_line_is_no_line() {
+    fn the_reasons_that_count_are_those_on_the_grounds() {
+        let reasons = vec![reason("spent", Origin::Limited), reason("open", Origin::Rule)];
+        let decision = DecisionEntry { reasons, ..DecisionEntry::default() };
+        let record = Entry { decision: Some(decision), ..Entry::default() };
+        assert_eq!(codes(&record, &[Origin::Limited]), ["spent"]);
+        assert_eq!(codes(&record, &[]), ["spent", "open"]);
+        assert_eq!(codes(&record, &[Origin::Malformed]), ["spent", "open"]);
+        assert!(is_on(&record, &[Origin::Malformed, Origin::Limited]));
+        assert!(!is_on(&record, &[Origin::Malformed]) && !is_on(&record, &[]));
+    }
+
+    #[test]
+    fn no_journal_holds_no_records() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(lines(&directory.path().join("none")).unwrap().is_empty());
-        fs::write(directory.path().join("1.ndjson"), "{}\n{\"a\"").unwrap();
-        fs::write(directory.path().join("other.txt"), "no\n").unwrap();
-        assert_eq!(lines(directory.path()).unwrap(), ["{}"]);
+        assert!(read(&directory.path().join("none"), 1).unwrap().is_empty());
+        assert!(read(directory.path(), 1).unwrap().is_empty());
     }
 }

@@ -8,6 +8,7 @@
 
 mod agent;
 mod client;
+mod firewall;
 mod flags;
 mod journal;
 mod server;
@@ -21,16 +22,17 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::pin::Pin;
 
-use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::agent::{Agent, Attempt, Expected, Seen};
 use self::client::HttpClient;
+use crate::audit::entry::Entry;
+use crate::audit::verify::{self, Extent, verify};
 use crate::gate::decision::Origin;
 
+pub use self::firewall::start;
 pub use self::server::{FlagService, PATH, serve_flag_service};
-pub use self::show::plain;
 
 /// What a firewall is to be started on.
 #[derive(Debug, Clone)]
@@ -51,12 +53,14 @@ pub struct Firewall {
     pub url: String,
     /// The directory of its journal.
     pub journal: PathBuf,
-    /// One record for a person.
-    pub pretty: fn(&str) -> String,
-    /// Verifies the journal's chain; says what was verified, or what is wrong.
-    pub verify: fn(&std::path::Path) -> Result<String, String>,
     /// Drains it; done when the journal is closed. Nothing happens until it is awaited.
     pub stop: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl fmt::Debug for Firewall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Firewall").field("url", &self.url).finish_non_exhaustive()
+    }
 }
 
 /// How the demo is to be run.
@@ -75,13 +79,16 @@ pub enum DemoError {
     Io(&'static str, io::Error),
     /// The firewall did not start.
     Firewall(String),
+    /// The journal could not be read back.
+    Journal(String),
 }
 
 impl fmt::Display for DemoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io(doing, error) => write!(f, "demo: {doing}: {error}"),
-            Self::Firewall(text) => write!(f, "demo: the firewall did not start: {text}"),
+            Self::Io(doing, error) => write!(f, "{doing}: {error}"),
+            Self::Firewall(text) => write!(f, "the firewall did not start: {text}"),
+            Self::Journal(text) => write!(f, "the journal cannot be read back: {text}"),
         }
     }
 }
@@ -109,16 +116,14 @@ pub struct Summary {
     pub altered: usize,
     /// Whether production is as it was.
     pub production_unchanged: bool,
-    /// Records in the journal.
-    pub records: usize,
-    /// What the verification of the journal said.
-    pub chain: Result<String, String>,
+    /// What the verification of the journal found, or what is wrong with it.
+    pub journal: Result<verify::Summary, String>,
 }
 
 impl Summary {
     /// Whether all of it is as it should be.
     pub fn is_as_expected(&self) -> bool {
-        self.faults == 0 && self.altered == 0 && self.production_unchanged && self.chain.is_ok()
+        self.faults == 0 && self.altered == 0 && self.production_unchanged && self.journal.is_ok()
     }
 }
 
@@ -138,6 +143,7 @@ impl Judged {
         match self.reached {
             0 => "no".to_owned(),
             1 => "yes".to_owned(),
+            more if self.verdict == REFUSED => format!("{more} messages, then none"),
             more => format!("yes, {more} messages"),
         }
     }
@@ -145,7 +151,7 @@ impl Judged {
 
 /// Gives the demo and says what it came to.
 ///
-/// `start` puts a firewall in front of the flag service; whatever it prints goes to `out`.
+/// `start` puts a firewall in front of the flag service; what is shown goes to `out`.
 pub async fn run<F, S>(
     options: &Options,
     start: F,
@@ -156,38 +162,45 @@ where
     S: Future<Output = Result<Firewall, String>>,
 {
     let closing = CancellationToken::new();
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
-    let listener = listener.map_err(doing("binding the flag service to loopback"))?;
-    let service = serve_flag_service(listener, closing.clone());
-    let service = service.map_err(doing("serving the flag service"))?;
+    let service = served(0, &closing).await?;
     let setting = Setting {
         upstream: service.url(),
         pack: "flag-service",
         environment: "staging",
         state: options.state.clone(),
     };
-    let firewall = start(setting).await.map_err(DemoError::Firewall)?;
-    let stage = Stage { service, firewall, http: HttpClient::new() };
-    let summary = stage.play(out).await?;
-    if options.stay {
-        show::invitation(out, &stage.firewall.url, &options.state.to_string_lossy())
-            .map_err(doing("writing"))?;
-        tokio::signal::ctrl_c().await.map_err(doing("waiting for Ctrl-C"))?;
+    let Firewall { url, journal, stop } = start(setting).await.map_err(DemoError::Firewall)?;
+    let stage = Stage { service, url, journal, http: HttpClient::new() };
+    let production = stage.service.snapshot("production");
+    let judged = stage.play(out).await?;
+    let mut stop = Some(stop);
+    if !options.stay
+        && let Some(stop) = stop.take()
+    {
+        stop.await; // first, so that the journal is whole when it is shown
     }
-    stage.firewall.stop.await;
+    let summary = stage.sum_up(&judged, &production, out)?;
+    if let Some(stop) = stop {
+        show::invitation(out, &stage.url, &stage.journal).map_err(doing("writing"))?;
+        tokio::signal::ctrl_c().await.map_err(doing("waiting for Ctrl-C"))?;
+        stop.await;
+    }
     closing.cancel();
     stage.service.closed().await;
     Ok(summary)
+}
+
+async fn served(port: u16, closing: &CancellationToken) -> Result<FlagService, DemoError> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
+    let listener = listener.map_err(doing("binding the flag service to loopback"))?;
+    serve_flag_service(listener, closing.clone()).map_err(doing("serving the flag service"))
 }
 
 /// Serves the flag service alone on `port` of loopback, 0 for any, until Ctrl-C: for other
 /// clients, and for tests of interoperability.
 pub async fn serve_alone(port: u16, out: &mut (dyn Write + Send)) -> Result<(), DemoError> {
     let closing = CancellationToken::new();
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
-    let listener = listener.map_err(doing("binding the flag service to loopback"))?;
-    let service = serve_flag_service(listener, closing.clone());
-    let service = service.map_err(doing("serving the flag service"))?;
+    let service = served(port, &closing).await?;
     writeln!(out, "{}", service.url()).map_err(doing("writing"))?;
     out.flush().map_err(doing("writing"))?;
     tokio::signal::ctrl_c().await.map_err(doing("waiting for Ctrl-C"))?;
@@ -199,15 +212,15 @@ pub async fn serve_alone(port: u16, out: &mut (dyn Write + Send)) -> Result<(), 
 /// Everybody on it.
 struct Stage {
     service: FlagService,
-    firewall: Firewall,
+    url: String,
+    journal: PathBuf,
     http: HttpClient,
 }
 
 impl Stage {
-    async fn play(&self, out: &mut (dyn Write + Send)) -> Result<Summary, DemoError> {
-        show::opening(out, &self.service.url(), &self.firewall.url).map_err(doing("writing"))?;
-        let production = self.service.snapshot("production");
-        let mut agent = Agent::new(&self.firewall.url, self.http.clone());
+    async fn play(&self, out: &mut (dyn Write + Send)) -> Result<Vec<Judged>, DemoError> {
+        show::opening(out, &self.service.url(), &self.url).map_err(doing("writing"))?;
+        let mut agent = Agent::new(&self.url, self.http.clone());
         let mut judged = Vec::new();
         for attempt in agent::script() {
             let one = self.attempt(&mut agent, &attempt).await?;
@@ -215,8 +228,16 @@ impl Stage {
             show::attempt(out, judged.len(), &one).map_err(doing("writing"))?;
         }
         agent.close().await;
-        let lines = journal::lines(&self.firewall.journal).map_err(doing("reading the journal"))?;
-        show::records(out, &lines, self.firewall.pretty).map_err(doing("writing"))?;
+        Ok(judged)
+    }
+
+    fn sum_up(
+        &self,
+        judged: &[Judged],
+        production: &serde_json::Value,
+        out: &mut dyn Write,
+    ) -> Result<Summary, DemoError> {
+        show::records(out, &self.records(1)?).map_err(doing("writing"))?;
         let received = self.service.received_since(0);
         let count = |verdict| judged.iter().filter(|one| one.verdict == verdict).count();
         let summary = Summary {
@@ -226,9 +247,8 @@ impl Stage {
             faults: judged.iter().filter(|one| one.fault.is_some()).count(),
             reached: received.len(),
             altered: received.iter().filter(|body| !self.http.sent(body)).count(),
-            production_unchanged: self.service.snapshot("production") == production,
-            records: lines.len(),
-            chain: (self.firewall.verify)(&self.firewall.journal),
+            production_unchanged: self.service.snapshot("production") == *production,
+            journal: verify(&self.journal, Extent::Whole).map_err(|error| error.to_string()),
         };
         show::summary(out, &summary).map_err(doing("writing"))?;
         Ok(summary)
@@ -236,17 +256,14 @@ impl Stage {
 
     async fn attempt(&self, agent: &mut Agent, attempt: &Attempt) -> Result<Judged, DemoError> {
         let reached_before = self.service.received_count();
-        let recorded_before = self.records()?.len();
+        let next = self.records(1)?.last().map_or(1, |entry| entry.seq.saturating_add(1));
         let seen = agent.attempt(attempt).await;
         let reached = self.service.received_count().saturating_sub(reached_before);
-        let records = self.records()?;
-        let fresh = records.get(recorded_before..).unwrap_or_default();
-        Ok(judge(attempt, &seen, reached, fresh))
+        Ok(judge(attempt, &seen, reached, &self.records(next)?))
     }
 
-    fn records(&self) -> Result<Vec<Value>, DemoError> {
-        let lines = journal::lines(&self.firewall.journal).map_err(doing("reading the journal"))?;
-        Ok(lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    fn records(&self, from_seq: u64) -> Result<Vec<Entry>, DemoError> {
+        journal::read(&self.journal, from_seq)
     }
 }
 
@@ -255,16 +272,13 @@ const REFUSED: &str = "REFUSED";
 const FAILED: &str = "FAILED";
 
 /// Judges what was seen against what ought to be, by what the journal says of it.
-fn judge(attempt: &Attempt, seen: &Seen, reached: usize, records: &[Value]) -> Judged {
+fn judge(attempt: &Attempt, seen: &Seen, reached: usize, records: &[Entry]) -> Judged {
     let decision = match seen {
         Seen::Refusal { decision, .. } => decision.as_deref(),
         Seen::Answer(_) | Seen::Failure(_) => None,
     };
     let record = journal::decided(records, decision, attempt.target());
-    let origins = record.map(journal::origins).unwrap_or_default();
-    let blamed = |grounds: &[Origin]| {
-        grounds.iter().any(|ground| origins.iter().any(|origin| origin == ground.as_str()))
-    };
+    let blamed = |grounds| record.is_some_and(|record| journal::is_on(record, grounds));
     let fault = match (seen, attempt.expected) {
         (Seen::Failure(text), _) => Some(text.clone()),
         (_, _) if record.is_none() => Some("the journal has no record of it".to_owned()),
@@ -278,17 +292,24 @@ fn judge(attempt: &Attempt, seen: &Seen, reached: usize, records: &[Value]) -> J
             None
         }
         (Seen::Answer(text), _) => Some(format!("{text}; {reached} messages reached the server")),
-        (Seen::Refusal { text, .. }, _) => {
-            Some(format!("{text}; {reached} messages reached the server, grounds {origins:?}"))
-        }
+        (Seen::Refusal { text, .. }, _) => Some(format!(
+            "{text}; {reached} messages reached the server, or the grounds are others"
+        )),
     };
     let verdict = match seen {
         Seen::Answer(_) => PASSED,
         Seen::Refusal { .. } => REFUSED,
         Seen::Failure(_) => FAILED,
     };
-    let rule = record.map(journal::codes).unwrap_or_default().join(", ");
-    Judged { era: attempt.era.as_str(), what: attempt.what, verdict, rule, reached, fault }
+    let rule = record.map(|record| journal::codes(record, attempt.expected.grounds()));
+    Judged {
+        era: attempt.era.as_str(),
+        what: attempt.what,
+        verdict,
+        rule: rule.unwrap_or_default().join(", "),
+        reached,
+        fault,
+    }
 }
 
 #[cfg(test)]
@@ -297,12 +318,21 @@ mod tests {
     use serde_json::json;
 
     use super::agent::{Act, Era};
+    use crate::audit::entry::{DecisionEntry, ReasonEntry, TargetEntry};
 
-    fn record(origin: &str) -> Value {
-        json!({
-            "call": "c1", "event": "denial", "method": "tools/call", "target": {"tool": "x"},
-            "decision": {"reasons": [{"code": "some-rule", "origin": origin}]},
-        })
+    fn record(origin: &str) -> Entry {
+        let reason = ReasonEntry {
+            code: "some-rule".to_owned(),
+            origin: origin.to_owned(),
+            ..ReasonEntry::default()
+        };
+        Entry {
+            call: Some("c1".to_owned()),
+            method: Some("tools/call".to_owned()),
+            target: Some(TargetEntry { tool: Some("x".to_owned()), ..TargetEntry::default() }),
+            decision: Some(DecisionEntry { reasons: vec![reason], ..DecisionEntry::default() }),
+            ..Entry::default()
+        }
     }
 
     fn refusal(passed: usize) -> Seen {
@@ -351,15 +381,14 @@ mod tests {
             reached: 1,
             altered: 0,
             production_unchanged: true,
-            records: 3,
-            chain: Ok("3 records".to_owned()),
+            journal: Ok(verify::Summary::default()),
         };
         assert!(right.is_as_expected());
         for wrong in [
             Summary { faults: 1, ..right.clone() },
             Summary { altered: 1, ..right.clone() },
             Summary { production_unchanged: false, ..right.clone() },
-            Summary { chain: Err("broken".to_owned()), ..right },
+            Summary { journal: Err("broken".to_owned()), ..right },
         ] {
             assert!(!wrong.is_as_expected(), "{wrong:?}");
         }

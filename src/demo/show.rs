@@ -1,27 +1,20 @@
 //! What the demo prints: plain text, a line an attempt, nothing that a terminal would obey.
 
 use std::io::{self, Write};
-
-use serde_json::Value;
+use std::path::Path;
 
 use super::{Judged, Summary};
+use crate::audit::entry::Entry;
+use crate::audit::inert;
+use crate::audit::pretty::{self, Colour};
 
-/// `text` with every character escaped that a terminal or an eye could be fooled by: controls,
-/// bidirectional overrides (UAX #9), zero-width and other invisible ones.
+/// Characters of one foreign text that are shown.
+const TEXT_CHARS_MAX: usize = 400;
+
+/// `text` with everything escaped that a terminal or an eye could be fooled by.
 pub(super) fn escaped(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        let invisible = matches!(
-            character,
-            '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}'
-        );
-        if character.is_control() || invisible {
-            shown.extend(character.escape_unicode());
-        } else {
-            shown.push(character);
-        }
-    }
+    let mut shown = String::new();
+    inert::push(&mut shown, text, TEXT_CHARS_MAX);
     shown
 }
 
@@ -56,14 +49,10 @@ pub(super) fn attempt(out: &mut dyn Write, number: usize, judged: &Judged) -> io
 }
 
 /// The audit records, a line each.
-pub(super) fn records(
-    out: &mut dyn Write,
-    lines: &[String],
-    pretty: fn(&str) -> String,
-) -> io::Result<()> {
+pub(super) fn records(out: &mut dyn Write, records: &[Entry]) -> io::Result<()> {
     writeln!(out, "\nThe audit journal of all this:\n")?;
-    for line in lines {
-        writeln!(out, "  {}", escaped(pretty(line).trim_end()))?;
+    for entry in records {
+        writeln!(out, "{}", pretty::line(entry, Colour::None))?;
     }
     Ok(())
 }
@@ -91,72 +80,30 @@ pub(super) fn summary(out: &mut dyn Write, summary: &Summary) -> io::Result<()> 
         "  production: {}",
         if summary.production_unchanged { "unchanged" } else { "CHANGED" }
     )?;
-    match &summary.chain {
-        Ok(chain) => writeln!(out, "  audit: {} records, {}", summary.records, escaped(chain))?,
-        Err(fault) => {
-            writeln!(
-                out,
-                "  audit: {} records, NOT VERIFIED: {}",
-                summary.records,
-                escaped(fault)
-            )?;
-        }
+    match &summary.journal {
+        Ok(whole) => writeln!(
+            out,
+            "  audit: {} records ({} intents, {} denials, {} outcomes), chain verified, head {}",
+            whole.records, whole.intents, whole.denials, whole.outcomes, whole.head
+        )?,
+        Err(fault) => writeln!(out, "  audit: NOT VERIFIED: {}", escaped(fault))?,
     }
+    let verdict = if summary.is_as_expected() { "all as expected" } else { "NOT AS EXPECTED" };
+    writeln!(out, "  {verdict}")?;
     out.flush()
 }
 
 /// How another client can join in.
-pub(super) fn invitation(out: &mut dyn Write, url: &str, state: &str) -> io::Result<()> {
+pub(super) fn invitation(out: &mut dyn Write, url: &str, journal: &Path) -> io::Result<()> {
     let body = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"curl","version":"1"}}}"#;
     let snippet = serde_json::json!({"mcpServers": {"flags": {"type": "http", "url": url}}});
-    writeln!(out, "\nStill serving until Ctrl-C. The journal is under {}.\n", escaped(state))?;
+    writeln!(
+        out,
+        "\nStill serving until Ctrl-C; the journal is in {}\n",
+        escaped(&journal.to_string_lossy())
+    )?;
     writeln!(out, "  curl -s {url} \\\n    -H 'content-type: application/json' \\")?;
     writeln!(out, "    -H 'accept: application/json, text/event-stream' \\\n    -d '{body}'\n")?;
     writeln!(out, "  For a client's configuration:\n\n  {snippet}\n")?;
     out.flush()
-}
-
-/// The plainest reading of a record: used until something better is handed in.
-pub fn plain(line: &str) -> String {
-    let Ok(line) = serde_json::from_str::<Value>(line) else {
-        return line.to_owned();
-    };
-    let record = super::journal::body(&line);
-    let word = |value: Option<&Value>| {
-        let value = value.unwrap_or(&Value::Null);
-        value.as_str().map_or_else(
-            || if value.is_null() { String::new() } else { value.to_string() },
-            str::to_owned,
-        )
-    };
-    let reasons = super::journal::codes(record);
-    format!(
-        "{:>4}  {:<8}  {:<12}  {:<14}  {:<6}  {}",
-        word(line.get("seq")),
-        word(record.get("event")),
-        word(record.get("method")),
-        word(record.pointer("/target/tool")),
-        word(record.pointer("/decision/effect")),
-        if reasons.is_empty() { word(record.get("outcome")) } else { reasons.join(", ") },
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::escaped;
-
-    #[test]
-    fn nothing_shown_can_steer_a_terminal() {
-        for (text, shown) in [
-            ("plain ü 語", "plain ü 語"),
-            ("a\u{1b}[31mred", "a\\u{1b}[31mred"),
-            ("line\nline", "line\\u{a}line"),
-            ("\u{9b}31m", "\\u{9b}31m"),
-            ("\u{202e}txt", "\\u{202e}txt"),
-            ("zero\u{200b}width", "zero\\u{200b}width"),
-            ("\u{feff}bom \u{e0041}tag", "\\u{feff}bom \\u{e0041}tag"),
-        ] {
-            assert_eq!(escaped(text), shown);
-        }
-    }
 }

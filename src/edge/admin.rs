@@ -169,8 +169,7 @@ async fn accept(
     tcp: &TcpListener,
     connections: &Arc<Semaphore>,
 ) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let permit =
-        Arc::clone(connections).acquire_owned().await.map_err(|_| io::ErrorKind::Other)?;
+    let permit = Arc::clone(connections).acquire_owned().await.map_err(|_| io::ErrorKind::Other)?;
     let (stream, _) = tcp.accept().await?;
     Ok((stream, permit))
 }

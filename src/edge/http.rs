@@ -12,8 +12,10 @@ mod door;
 mod body;
 mod sessions;
 mod reply;
-mod exchange;
+mod turn;
 mod stream;
+mod exchange;
+mod receive;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -57,8 +59,9 @@ pub struct Route {
     pub server: Arc<Protected>,
     /// Hosts that may be addressed, `name` (any port) or `name:port`; loopback names if empty.
     pub hosts: Vec<String>,
-    /// Web origins that may call, `scheme://name[:port]`; those of loopback names if empty. A
-    /// request without `Origin` comes from no browser and passes.
+    /// Web origins that may call, `scheme://name[:port]`, compared whole; if empty, those
+    /// of loopback names, on any port. A request without `Origin` comes from no browser and
+    /// passes.
     pub origins: Vec<String>,
     /// Who calls here.
     pub principal: Arc<Principal>,
@@ -89,6 +92,8 @@ pub struct HttpLimits {
     pub h2_header_list_bytes_max: u32,
     /// Requests in progress on one HTTP/2 connection.
     pub h2_streams_max: u32,
+    /// Bytes of bodies that one HTTP/2 connection may send before we have read them.
+    pub h2_window_bytes: u32,
     /// HTTP/2 streams that a peer may reset before we have taken them up.
     pub h2_pending_resets_max: usize,
 }
@@ -106,50 +111,51 @@ impl Default for HttpLimits {
             head_bytes_max: 64 << 10,
             h2_header_list_bytes_max: 16 << 10,
             h2_streams_max: 100,
+            h2_window_bytes: 256 << 10,
             h2_pending_resets_max: 20,
         }
     }
 }
 
-/// Waits of the listener, each in ms.
+/// Waits of the listener.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpTimeouts {
     /// From the first byte of a request's head to its end.
-    pub header_ms: u64,
+    pub header: Duration,
     /// For a whole request body.
-    pub body_ms: u64,
+    pub body: Duration,
     /// On a connection between requests.
-    pub idle_connection_ms: u64,
+    pub idle_connection: Duration,
     /// For a client to take what we write.
-    pub write_ms: u64,
+    pub write: Duration,
     /// For a server's answer: a whole body, or the head of a stream. Not for streams without an
     /// end.
-    pub answer_ms: u64,
+    pub answer: Duration,
     /// Between two events of a stream that ends with an answer.
-    pub idle_stream_ms: u64,
+    pub idle_stream: Duration,
     /// For an answer whose legacy client went away: a disconnect is no cancellation there.
-    pub drain_ms: u64,
+    pub drain: Duration,
     /// After a stream's answer, for the server to end the stream by itself.
-    pub linger_ms: u64,
+    pub linger: Duration,
     /// For a legacy session that nobody uses.
-    pub idle_session_ms: u64,
+    pub idle_session: Duration,
     /// Between pings on a quiet HTTP/2 connection, and for the reply to one.
-    pub h2_ping_ms: u64,
+    pub h2_ping: Duration,
 }
 
 impl Default for HttpTimeouts {
     fn default() -> Self {
         Self {
-            header_ms: 5_000,
-            body_ms: 15_000,
-            idle_connection_ms: 75_000,
-            write_ms: 30_000,
-            answer_ms: 300_000,
-            idle_stream_ms: 300_000,
-            drain_ms: 300_000,
-            linger_ms: 100,
-            idle_session_ms: 3_600_000,
-            h2_ping_ms: 20_000,
+            header: Duration::from_secs(5),
+            body: Duration::from_secs(15),
+            idle_connection: Duration::from_secs(75),
+            write: Duration::from_secs(30),
+            answer: Duration::from_mins(5),
+            idle_stream: Duration::from_mins(5),
+            drain: Duration::from_mins(5),
+            linger: Duration::from_millis(100),
+            idle_session: Duration::from_hours(1),
+            h2_ping: Duration::from_secs(20),
         }
     }
 }
@@ -187,7 +193,7 @@ impl Inner {
     /// Closes what expired or ended sessions still had in flight: nobody will come for it.
     fn close_sessions(&self, sessions: Vec<SharedSession>) {
         for session in sessions {
-            exchange::abandon(&self.shared, &session);
+            turn::abandon(&self.shared, &session);
         }
     }
 }
@@ -214,7 +220,6 @@ impl Listener {
         shared: Shared,
     ) -> io::Result<Self> {
         tcp.set_nonblocking(true)?;
-        let idle = Duration::from_millis(config.timeouts.idle_session_ms);
         let routes = routes
             .into_iter()
             .map(|route| {
@@ -223,7 +228,10 @@ impl Listener {
                     allowed: Allowed::new(&route.hosts, &route.origins),
                     principal: route.principal,
                     upstream: route.upstream,
-                    sessions: Sessions::new(config.limits.sessions_max, idle),
+                    sessions: Sessions::new(
+                        config.limits.sessions_max,
+                        config.timeouts.idle_session,
+                    ),
                 };
                 (route.path.into(), Arc::new(state))
             })
@@ -314,7 +322,6 @@ where
 
 fn builder(inner: &Inner) -> auto::Builder<Tracked> {
     let HttpConfig { limits, timeouts } = inner.config;
-    let ping = Duration::from_millis(timeouts.h2_ping_ms);
     let mut builder = auto::Builder::new(Tracked(inner.shared.tasks.clone()));
     // Deadlines of HTTP/1 are kept by `wire`, which arms one timer where hyper arms one a request.
     builder
@@ -328,8 +335,10 @@ fn builder(inner: &Inner) -> auto::Builder<Tracked> {
         .max_concurrent_streams(limits.h2_streams_max)
         .max_header_list_size(limits.h2_header_list_bytes_max)
         .max_pending_accept_reset_streams(limits.h2_pending_resets_max)
-        .keep_alive_interval(ping)
-        .keep_alive_timeout(ping);
+        .initial_stream_window_size(limits.h2_window_bytes)
+        .initial_connection_window_size(limits.h2_window_bytes)
+        .keep_alive_interval(timeouts.h2_ping)
+        .keep_alive_timeout(timeouts.h2_ping);
     builder
 }
 
@@ -340,16 +349,13 @@ async fn connection(
     slot: OwnedSemaphorePermit,
 ) {
     let timeouts = inner.config.timeouts;
-    let patience = Patience {
-        head: Duration::from_millis(timeouts.header_ms),
-        idle: Duration::from_millis(timeouts.idle_connection_ms),
-        write: Duration::from_millis(timeouts.write_ms),
-    };
+    let patience =
+        Patience { head: timeouts.header, idle: timeouts.idle_connection, write: timeouts.write };
     let peer = Arc::new(Peer::default());
     let stream = WatchedStream::new(stream, Arc::clone(&peer), inner.shared.clock, patience);
     let closing = inner.shared.closing.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let answering = exchange::answer(Arc::clone(&inner), Arc::clone(&peer), request);
+        let answering = receive::answer(Arc::clone(&inner), Arc::clone(&peer), request);
         async move { Ok::<_, Infallible>(answering.await) }
     });
     let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));

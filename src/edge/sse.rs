@@ -379,7 +379,11 @@ mod tests {
 
     #[test]
     fn an_event_is_bounded_however_it_comes() {
-        for text in [&b"data: aaaaaaaaaaaaaa"[..], b":\n:\n:\n:\n:\n:\n:\n:\n:\n:\n", b"data: 1\ndata: 2\ndata: 3\n"] {
+        for text in [
+            &b"data: aaaaaaaaaaaaaa"[..],
+            b":\n:\n:\n:\n:\n:\n:\n:\n:\n:\n",
+            b"data: 1\ndata: 2\ndata: 3\n",
+        ] {
             let mut reader = EventReader::new(16);
             let mut outcome = Ok(None);
             for byte in text {

@@ -1,56 +1,46 @@
-//! Protected servers: what takes a [`Permitted`] message and gives back an [`Answer`].
+//! Protected servers: what takes a [`Permitted`] message and gives back an
+//! [`Answer`](super::Answer).
 //!
-//! The way to an HTTP server is fixed by configuration: address, credentials and TLS roots. Of a
-//! client's headers only a short allow-list goes on (P13), never one that the sidecar owns.
-//! Redirects are not followed, nothing is decompressed, and nothing that may have been written is
-//! ever sent twice. There is no deadline here but that of connecting: whoever sends knows whether
-//! it waits for an answer or for a stream.
+//! Nothing but a [`Permitted`] can be sent, and only the gate makes one. Here too is what HTTP
+//! messages of either side must be to carry MCP: their media type and coding.
 
 mod pool;
+mod http;
 
-use std::collections::BTreeSet;
-use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use ::http::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, USER_AGENT,
-};
-use ::http::response::Parts;
-use ::http::uri::{PathAndQuery, Scheme};
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
-use bytes::{Bytes, BytesMut};
-use http_body::Body;
-use http_body_util::{BodyExt as _, Full};
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::connect::HttpConnector;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
+use ::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use ::http::{HeaderMap, HeaderName};
 
-use self::pool::{AnswerBody, Pool, PoolLimits};
+pub use self::http::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, HttpUpstreamProblem};
+use super::Answer;
 use super::child::ChildUpstream;
-use super::sse::SseBody;
-use super::{Answer, EventStream};
 use crate::gate::access::Principal;
 use crate::gate::session::UpstreamFailure;
-use crate::gate::step::{Dispatch, Permitted};
+use crate::gate::step::Permitted;
 
 /// The session header of the legacy Streamable HTTP transport, as HTTP spells it in lower case.
 pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
-
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
 /// A protected server.
 #[derive(Debug)]
 pub enum Upstream {
     /// Behind Streamable HTTP.
-    Http(HttpUpstream),
+    Http(Box<HttpUpstream>),
     /// A child process.
     Child(ChildUpstream),
+}
+
+impl From<HttpUpstream> for Upstream {
+    fn from(server: HttpUpstream) -> Self {
+        Self::Http(Box::new(server))
+    }
+}
+
+impl From<ChildUpstream> for Upstream {
+    fn from(server: ChildUpstream) -> Self {
+        Self::Child(server)
+    }
 }
 
 /// What an upstream may know of the exchange besides the message.
@@ -82,310 +72,6 @@ impl Upstream {
     }
 }
 
-/// Where an HTTP server is and how to speak with it.
-pub struct HttpUpstreamConfig {
-    /// Its address, `http` or `https`; nothing of a request's own target is added to it.
-    pub url: String,
-    /// Headers set on every request; they replace the client's and are never logged.
-    pub headers: HeaderMap,
-    /// Headers that only the sidecar may set, lower case: the client's are dropped even where
-    /// `headers` has none.
-    pub owned_headers: Vec<Box<str>>,
-    /// Whether the client's `Authorization` goes on. Off unless this sidecar and the server are
-    /// one resource to the authorization server (MCP "Token Passthrough").
-    pub forward_authorization: bool,
-    /// Roots to trust instead of the system's, PEM.
-    pub ca_pem: Option<Vec<u8>>,
-    /// Bounds.
-    pub limits: HttpUpstreamLimits,
-}
-
-impl fmt::Debug for HttpUpstreamConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpUpstreamConfig").field("limits", &self.limits).finish_non_exhaustive()
-    }
-}
-
-/// Bounds on the way to an HTTP server.
-#[derive(Debug, Clone, Copy)]
-pub struct HttpUpstreamLimits {
-    /// Size of an answer that is one body, bytes.
-    pub answer_bytes_max: usize,
-    /// Size of the body of an error answer that is passed on, bytes; a larger one is left out.
-    pub error_bytes_max: usize,
-    /// Size of one event of a stream, bytes.
-    pub event_bytes_max: usize,
-    /// Header fields of an answer.
-    pub headers_max: usize,
-    /// Size of an answer's head, bytes; at least 8192.
-    pub head_bytes_max: usize,
-    /// Connections kept while idle.
-    pub idle_connections_max: usize,
-    /// How long an idle connection is kept, ms.
-    pub idle_ms: u64,
-    /// How long connecting may take, name look-up and TLS included, ms.
-    pub connect_ms: u64,
-}
-
-impl Default for HttpUpstreamLimits {
-    fn default() -> Self {
-        Self {
-            answer_bytes_max: 4 << 20,
-            error_bytes_max: 64 << 10,
-            event_bytes_max: 4 << 20,
-            headers_max: 100,
-            head_bytes_max: 64 << 10,
-            idle_connections_max: 64,
-            idle_ms: 30_000,
-            connect_ms: 5_000,
-        }
-    }
-}
-
-/// Why no way to an HTTP server can be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HttpUpstreamProblem {
-    /// The address is no absolute `http` or `https` URL.
-    Url(String),
-    /// The address holds a user or password: put credentials in `headers`.
-    UrlCredentials,
-    /// The given roots are no PEM certificates, or the system has none.
-    Roots(String),
-    /// TLS cannot be set up.
-    Tls(String),
-}
-
-impl fmt::Display for HttpUpstreamProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Url(why) => write!(f, "not an absolute http or https URL: {why}"),
-            Self::UrlCredentials => f.write_str("the URL holds credentials; use `headers`"),
-            Self::Roots(why) => write!(f, "no root certificates: {why}"),
-            Self::Tls(why) => write!(f, "TLS cannot be set up: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for HttpUpstreamProblem {}
-
-/// An HTTP server and the connections to it.
-pub struct HttpUpstream {
-    pool: Arc<Pool>,
-    target: Uri,
-    /// Sent with every message: host, configured headers, and the codings we take.
-    base: HeaderMap,
-    owned: BTreeSet<Box<str>>,
-    forward_authorization: bool,
-    limits: HttpUpstreamLimits,
-}
-
-// Addresses and headers may hold secrets.
-impl fmt::Debug for HttpUpstream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpUpstream").field("limits", &self.limits).finish_non_exhaustive()
-    }
-}
-
-impl HttpUpstream {
-    /// Prepares the way; connects to nothing yet.
-    pub fn new(config: HttpUpstreamConfig) -> Result<Self, HttpUpstreamProblem> {
-        let (address, host) = address_of(&config.url)?;
-        let target = address.path_and_query().cloned();
-        let target = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
-        let tls = tls(config.ca_pem.as_deref(), address.scheme() == Some(&Scheme::HTTPS))?;
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(Duration::from_secs(60)));
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
-        let limits = config.limits;
-        let pool = PoolLimits {
-            idle_max: limits.idle_connections_max,
-            idle: Duration::from_millis(limits.idle_ms),
-            connect: Duration::from_millis(limits.connect_ms),
-            headers_max: limits.headers_max,
-            head_bytes_max: limits.head_bytes_max.max(8192),
-        };
-        let mut base = HeaderMap::new();
-        base.insert(HOST, host);
-        for (name, value) in &config.headers {
-            let mut value = value.clone();
-            value.set_sensitive(true);
-            base.append(name, value);
-        }
-        // A coded answer could not be judged (threat B9).
-        base.insert(ACCEPT_ENCODING, IDENTITY);
-        let mut owned: BTreeSet<Box<str>> =
-            config.owned_headers.iter().map(|name| name.to_ascii_lowercase().into()).collect();
-        owned.extend(config.headers.keys().map(|name| Box::from(name.as_str())));
-        Ok(Self {
-            pool: Arc::new(Pool::new(address, connector.wrap_connector(tcp), pool)),
-            target,
-            base,
-            owned,
-            forward_authorization: config.forward_authorization,
-            limits,
-        })
-    }
-
-    /// Sends `permitted` and waits for the answer, or for the head of its stream. A 2xx answer is
-    /// JSON, an event stream, or empty; anything else fails. No deadline: the caller sets one.
-    pub async fn send(
-        &self,
-        permitted: Permitted,
-        context: &SendContext,
-    ) -> Result<Answer, UpstreamFailure> {
-        let dispatch = permitted.dispatch();
-        let mut request = Request::new(Full::new(permitted.body().clone()));
-        *request.method_mut() = match dispatch {
-            Dispatch::Message => Method::POST,
-            Dispatch::OpenStream => Method::GET,
-            Dispatch::EndSession => Method::DELETE,
-        };
-        *request.uri_mut() = self.target.clone();
-        *request.headers_mut() = self.headers(&permitted, context);
-        // From here on only the transport holds the message.
-        drop(permitted);
-        let (parts, body) = self.pool.send(request).await?;
-        self.answer(dispatch, parts, body).await
-    }
-
-    /// The headers of one request: ours, and those of the client's that are on the allow-list.
-    fn headers(&self, permitted: &Permitted, context: &SendContext) -> HeaderMap {
-        let dispatch = permitted.dispatch();
-        let mut headers = self.base.clone();
-        for (name, value) in &context.headers {
-            if self.passes(name, dispatch) {
-                headers.append(name, value.clone());
-            }
-        }
-        if dispatch == Dispatch::Message {
-            headers.insert(CONTENT_TYPE, JSON);
-        }
-        if let Some(session) = context.session.as_deref().map(HeaderValue::from_str) {
-            headers.extend(session.ok().map(|session| (SESSION_ID, session)));
-        }
-        for (name, value) in &permitted.routing().params {
-            let Ok(name) = HeaderName::try_from(&**name) else { continue };
-            headers.remove(&name);
-            let value = value.as_deref().and_then(|value| HeaderValue::from_str(value).ok());
-            headers.extend(value.map(|value| (name, value)));
-        }
-        headers
-    }
-
-    /// The allow-list of P13: what MCP and W3C Trace Context define, and who is speaking.
-    fn passes(&self, name: &HeaderName, dispatch: Dispatch) -> bool {
-        if *name == AUTHORIZATION {
-            return self.forward_authorization && !self.owned.contains(name.as_str());
-        }
-        let listed = *name == ACCEPT
-            || *name == USER_AGENT
-            || (*name == LAST_EVENT_ID && dispatch == Dispatch::OpenStream)
-            || matches!(
-                name.as_str(),
-                "mcp-protocol-version"
-                    | "mcp-method"
-                    | "mcp-name"
-                    | "traceparent"
-                    | "tracestate"
-                    | "baggage"
-            )
-            || name.as_str().starts_with("mcp-param-");
-        listed && !self.owned.contains(name.as_str())
-    }
-
-    async fn answer(
-        &self,
-        dispatch: Dispatch,
-        parts: Parts,
-        body: AnswerBody,
-    ) -> Result<Answer, UpstreamFailure> {
-        let Parts { status, headers, .. } = parts;
-        let code = status.as_u16();
-        if !status.is_success() {
-            return self.error_answer(status, headers, body).await;
-        }
-        if is_coded(&headers) {
-            return Err(UpstreamFailure::Unreadable("a content coding".into()));
-        }
-        let empty = matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT)
-            || body.is_end_stream();
-        if empty || dispatch == Dispatch::EndSession {
-            // A body here says nothing; the connection is kept if it is short.
-            drop(collect(body, self.limits.error_bytes_max).await?);
-            return Ok(Answer::Accepted { status: code, headers });
-        }
-        match media(&headers) {
-            Some(Media::EventStream) => {
-                let events = SseBody::new(body.boxed_unsync(), self.limits.event_bytes_max);
-                Ok(Answer::Stream {
-                    status: code,
-                    headers,
-                    events: EventStream::Sse(Box::new(events)),
-                })
-            }
-            Some(Media::Json) => match collect(body, self.limits.answer_bytes_max).await? {
-                Some(body) if body.is_empty() => Ok(Answer::Accepted { status: code, headers }),
-                Some(body) => Ok(Answer::Whole { status: code, headers, body }),
-                None => {
-                    let max = self.limits.answer_bytes_max;
-                    Err(UpstreamFailure::Unreadable(format!("a body larger than {max} bytes")))
-                }
-            },
-            None => Err(UpstreamFailure::Unreadable(
-                "a content type that is neither JSON nor an event stream, in UTF-8".into(),
-            )),
-        }
-    }
-
-    async fn error_answer(
-        &self,
-        status: StatusCode,
-        headers: HeaderMap,
-        body: AnswerBody,
-    ) -> Result<Answer, UpstreamFailure> {
-        // A redirect must not lead the client around the sidecar.
-        if status.is_redirection() || is_coded(&headers) {
-            return Err(UpstreamFailure::Status(status.as_u16()));
-        }
-        let body = collect(body, self.limits.error_bytes_max).await?.unwrap_or_default();
-        Ok(Answer::Whole { status: status.as_u16(), headers, body })
-    }
-}
-
-/// The whole of `body`; nothing if it is longer than `max`. One frame is not copied.
-async fn collect(mut body: AnswerBody, max: usize) -> Result<Option<Bytes>, UpstreamFailure> {
-    if body.size_hint().lower() > u64::try_from(max).unwrap_or(u64::MAX) {
-        return Ok(None);
-    }
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
-    while let Some(frame) =
-        std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
-    {
-        // Trailers say nothing here.
-        let Ok(data) = frame?.into_data() else { continue };
-        let size = first.len().saturating_add(rest.len()).saturating_add(data.len());
-        if size > max {
-            return Ok(None);
-        }
-        if first.is_empty() {
-            first = data;
-        } else {
-            rest.extend_from_slice(&data);
-        }
-    }
-    if rest.is_empty() {
-        return Ok(Some(first));
-    }
-    let mut whole = BytesMut::with_capacity(first.len().saturating_add(rest.len()));
-    whole.extend_from_slice(&first);
-    whole.extend_from_slice(&rest);
-    Ok(Some(whole.freeze()))
-}
-
 /// The two media types that carry MCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Media {
@@ -399,7 +85,7 @@ pub enum Media {
 pub fn media(headers: &HeaderMap) -> Option<Media> {
     let mut values = headers.get_all(CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
-    if value == JSON {
+    if value == "application/json" {
         return Some(Media::Json);
     }
     let mut parts = value.to_str().ok()?.split(';').map(str::trim_ascii);
@@ -429,45 +115,4 @@ pub fn is_coded(headers: &HeaderMap) -> bool {
         .get_all(CONTENT_ENCODING)
         .iter()
         .any(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"))
-}
-
-fn address_of(url: &str) -> Result<(Uri, HeaderValue), HttpUpstreamProblem> {
-    let problem = |why: &str| HttpUpstreamProblem::Url(why.to_owned());
-    let address: Uri = url.parse().map_err(|_| problem("it cannot be parsed"))?;
-    if !matches!(address.scheme_str(), Some("http" | "https")) {
-        return Err(problem("the scheme is missing or another"));
-    }
-    let authority = address.authority().ok_or_else(|| problem("the host is missing"))?;
-    if authority.as_str().contains('@') {
-        return Err(HttpUpstreamProblem::UrlCredentials);
-    }
-    let host = HeaderValue::from_str(authority.as_str())
-        .map_err(|_| problem("the host is not ASCII"))?;
-    Ok((address, host))
-}
-
-/// TLS 1.2 and 1.3 with ring, said explicitly: no process-wide default is relied on.
-fn tls(ca_pem: Option<&[u8]>, needed: bool) -> Result<ClientConfig, HttpUpstreamProblem> {
-    let mut roots = RootCertStore::empty();
-    if let Some(pem) = ca_pem {
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            let added = certificate
-                .map_err(|error| error.to_string())
-                .and_then(|found| roots.add(found).map_err(|error| error.to_string()));
-            added.map_err(HttpUpstreamProblem::Roots)?;
-        }
-    } else if needed {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    }
-    if needed && roots.is_empty() {
-        let why = "none found; name a CA file in the configuration".to_owned();
-        return Err(HttpUpstreamProblem::Roots(why));
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(|error| HttpUpstreamProblem::Tls(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(config)
 }

@@ -8,9 +8,12 @@
 
 mod data;
 pub mod embedded;
+mod find;
 pub mod load;
 pub mod prove;
 pub mod watch;
+
+use std::sync::Arc;
 
 use self::load::{Fingerprint, Loaded, PolicyFiles};
 use self::prove::Prover;
@@ -36,7 +39,7 @@ pub struct PolicySettings {
 #[derive(Debug)]
 pub struct Ready {
     /// What answers.
-    pub pdp: RegoPdp,
+    pub pdp: Arc<RegoPdp>,
     /// Its revision.
     pub revision: PolicyRevision,
     /// The engine that it runs on: compiled where the proof allows it.
@@ -56,14 +59,13 @@ pub async fn prepare(settings: &PolicySettings) -> Result<Ready, Vec<PolicyProbl
     let mut proof = prove::prove(&settings.prover, &proving, entrypoints, seed).await?;
     let revision = serving.revision.clone();
     let settings = settings.clone();
-    let ((pdp, engine, doubt), passed) = {
-        let compiled = proof.compiled;
-        (blocking(move || build(&settings, &serving, compiled)).await??, compiled)
-    };
-    if let Some(doubt) = doubt.filter(|_| passed) {
+    let compiled = proof.compiled;
+    let (pdp, engine, doubt) = blocking(move || build(&settings, &serving, compiled)).await??;
+    if let Some(doubt) = doubt {
         proof.compiled = false;
         proof.reasons.push(doubt);
     }
+    let pdp = Arc::new(pdp);
     Ok(Ready { pdp, revision, engine, proof, fingerprint })
 }
 

@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::load::{Fingerprint, fingerprint};
 use super::{PolicySettings, Ready, blocking, prepare};
 use crate::gate::decision::{Engine, PolicyRevision};
-use crate::gate::rego::{PolicyProblem, Proof, RegoPdp};
+use crate::gate::pdp::Pdp;
+use crate::gate::rego::{Demotion, PolicyProblem, Proof, RegoPdp};
 
 /// How long the files must be left alone before they are read.
 const SETTLE: Duration = Duration::from_millis(150);
@@ -46,25 +47,30 @@ pub enum PolicyEvent {
     },
     /// The compiled engine disagreed with the strict one, which answers from now on.
     Demoted {
-        /// The policy that it happened to.
-        revision: PolicyRevision,
-        /// In what they disagreed.
-        reason: String,
+        /// The policy that it happened to, and in what they disagreed.
+        demotion: Demotion,
     },
 }
 
-/// Follows the files of `settings` until `stop`.
-///
-/// `seen` is the fingerprint that came with the policy that answers now. `again` reads the files
-/// even if nothing changed. `install` puts a proven policy in place.
+/// The policy that answers when a [`watch`] begins.
+#[derive(Debug, Clone)]
+pub struct Answering {
+    /// What answers.
+    pub pdp: Arc<RegoPdp>,
+    /// What its files looked like.
+    pub fingerprint: Fingerprint,
+}
+
+/// Follows the files of `settings` until [`Triggers::stop`], beginning with the policy that
+/// answers `now`. `install` puts a proven policy in its place.
 pub async fn watch(
     settings: PolicySettings,
-    seen: Fingerprint,
+    now: Answering,
     triggers: Triggers,
-    install: impl Fn(RegoPdp) + Send,
+    install: impl Fn(Arc<dyn Pdp>) + Send,
     events: mpsc::Sender<PolicyEvent>,
 ) {
-    let follow = follow(&settings, seen, &triggers, install, &events);
+    let follow = follow(&settings, now, &triggers, install, &events);
     tokio::select! {
         () = triggers.stop.cancelled() => {}
         () = follow => {}
@@ -84,9 +90,9 @@ pub struct Triggers {
 
 async fn follow(
     settings: &PolicySettings,
-    mut seen: Fingerprint,
+    mut answering: Answering,
     triggers: &Triggers,
-    install: impl Fn(RegoPdp) + Send,
+    install: impl Fn(Arc<dyn Pdp>) + Send,
     events: &mpsc::Sender<PolicyEvent>,
 ) {
     // One place is enough: an event says only that something happened.
@@ -94,25 +100,31 @@ async fn follow(
     let mut watcher = arm(settings, &tell).await;
     // The first look finds what changed before there was a watch.
     let _room = tell.try_send(());
+    let mut demoted = false;
     loop {
         let forced = tokio::select! {
             () = triggers.again.notified() => true,
             Some(()) = told.recv() => false,
             () = tokio::time::sleep(triggers.poll) => false,
         };
+        if let Some(demotion) = answering.pdp.demotion().filter(|_| !demoted) {
+            demoted = true;
+            drop(events.send(PolicyEvent::Demoted { demotion }).await);
+        }
         settle(&mut told).await;
         let files = settings.files.clone();
-        let Ok(now) = blocking(move || fingerprint(&files)).await else { continue };
-        if !forced && now == seen {
+        let Ok(looks) = blocking(move || fingerprint(&files)).await else { continue };
+        if !forced && looks == answering.fingerprint {
             continue;
         }
-        seen = now;
+        answering.fingerprint = looks;
         // A path may be another directory than before.
         watcher = arm(settings, &tell).await.or(watcher);
         let event = match prepare(settings).await {
             Ok(Ready { pdp, revision, engine, proof, fingerprint }) => {
-                seen = fingerprint;
-                install(pdp);
+                install(Arc::<RegoPdp>::clone(&pdp));
+                answering = Answering { pdp, fingerprint };
+                demoted = false;
                 PolicyEvent::Loaded { revision, engine, proof }
             }
             Err(problems) => PolicyEvent::Rejected { problems },

@@ -3,7 +3,6 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderValue};
 
@@ -130,7 +129,7 @@ fn upstream(
 ) -> Result<Upstream, StartError> {
     match &server.upstream {
         config::Upstream::Http(http) => {
-            Ok(Upstream::Http(http_upstream(config, server, http, protected)?))
+            Ok(http_upstream(config, server, http, protected)?.into())
         }
         config::Upstream::Child(child) => Ok(Upstream::Child(ChildUpstream::new(
             child_spec(child),
@@ -191,7 +190,7 @@ fn http_upstream(
         limits: HttpUpstreamLimits {
             answer_bytes_max: document.bytes_max,
             event_bytes_max: document.bytes_max,
-            connect_ms: millis(http.connect_timeout),
+            connect: http.connect_timeout,
             ..HttpUpstreamLimits::default()
         },
     })
@@ -240,17 +239,13 @@ fn http_config(config: &Config) -> HttpConfig {
             ..HttpLimits::default()
         },
         timeouts: HttpTimeouts {
-            header_ms: millis(limits.header_time),
-            body_ms: millis(limits.body_time),
-            answer_ms: millis(limits.answer_time),
-            idle_stream_ms: millis(limits.stream_idle),
-            drain_ms: millis(limits.drain),
-            idle_session_ms: millis(limits.session_idle),
+            header: limits.header_time,
+            body: limits.body_time,
+            answer: limits.answer_time,
+            idle_stream: limits.stream_idle,
+            drain: limits.drain,
+            idle_session: limits.session_idle,
             ..HttpTimeouts::default()
         },
     }
-}
-
-fn millis(wait: Duration) -> u64 {
-    u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
 }

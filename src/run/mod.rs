@@ -29,6 +29,7 @@ use crate::edge::admin::{Component, Readiness};
 use crate::edge::clock::Clock;
 use crate::edge::stdio::ExitReason;
 use crate::gate::record::{AuditRecord, Event};
+use crate::gate::rego::RegoPdp;
 use crate::gate::session::Gate;
 use crate::gate::step::AuditSink as _;
 
@@ -163,7 +164,8 @@ async fn build(
     let sockets = edges::bind(config)?;
     let settings = policies::settings(config, options.prover);
     let ready = policies::first(&settings, journal, clock).await?;
-    let gate = Arc::new(Gate::new(config.gate(boot.into(), state.digest_key), Box::new(ready.pdp)));
+    let pdp = Arc::<RegoPdp>::clone(&ready.pdp);
+    let gate = Arc::new(Gate::new(config.gate(boot.into(), state.digest_key), pdp));
     let shared = Shared {
         gate,
         sink: Arc::<Journal>::clone(journal),
@@ -173,7 +175,7 @@ async fn build(
     };
     readiness.ready(Component::Policy);
     let reload = Arc::new(Notify::new());
-    policies::follow(&shared, settings, ready.fingerprint, &reload);
+    policies::follow(&shared, settings, ready, &reload);
     let export = Export::start(config.otlp.as_ref(), journal)?;
     let serving = edges::serve(config, protected, sockets, (&shared, &readiness)).await?;
     Ok(Running {

@@ -14,11 +14,11 @@ use crate::edge::Shared;
 use crate::edge::clock::Clock;
 use crate::gate::decision::PolicyRevision;
 use crate::gate::record::{AuditRecord, DecisionFacts, Event, Finding, Now};
-use crate::gate::rego::{Entrypoints, EvalLimits, PolicyProblem};
+use crate::gate::rego::{Demotion, Entrypoints, EvalLimits, PolicyProblem};
 use crate::gate::step::AuditSink;
-use crate::policy::load::{Fingerprint, LoadLimits, PolicyFiles};
+use crate::policy::load::{LoadLimits, PolicyFiles};
 use crate::policy::prove::Prover;
-use crate::policy::watch::{POLL, PolicyEvent, Triggers, watch};
+use crate::policy::watch::{Answering, POLL, PolicyEvent, Triggers, watch};
 use crate::policy::{PolicySettings, Ready, prepare};
 
 /// How long the proof of one revision may take.
@@ -74,15 +74,16 @@ pub(super) async fn first(
 pub(super) fn follow(
     shared: &Shared,
     settings: PolicySettings,
-    seen: Fingerprint,
+    ready: Ready,
     again: &Arc<Notify>,
 ) {
     let (events, mut happened) = mpsc::channel(EVENTS_MAX);
     let triggers =
         Triggers { again: Arc::clone(again), poll: POLL, stop: shared.closing.clone() };
     let gate = Arc::clone(&shared.gate);
-    let install = move |pdp| gate.replace_policy(Box::new(pdp));
-    shared.tasks.spawn(async move { watch(settings, seen, triggers, install, events).await });
+    let install = move |pdp| gate.replace_policy(pdp);
+    let answering = Answering { pdp: ready.pdp, fingerprint: ready.fingerprint };
+    shared.tasks.spawn(async move { watch(settings, answering, triggers, install, events).await });
     let (sink, clock) = (Arc::clone(&shared.sink), shared.clock);
     shared.tasks.spawn(async move {
         while let Some(event) = happened.recv().await {
@@ -121,10 +122,18 @@ fn tell(event: &PolicyEvent, sink: &dyn AuditSink, now: Now) {
             let note = format!("refused: {}", summary(problems, PROBLEMS_RECORDED_MAX));
             (Finding::PolicyReloadRejected, note)
         }
-        PolicyEvent::Demoted { revision, reason } => {
-            tracing::error!(%revision, %reason, "policy demoted to the strict engine");
+        PolicyEvent::Demoted { demotion } => {
+            let Demotion { revision, question, strict, compiled } = demotion;
+            tracing::error!(
+                %revision,
+                question,
+                strict,
+                compiled,
+                "the engines disagreed; policy demoted to the strict engine"
+            );
             record.decision = Some(about(revision, "strict"));
-            (Finding::PolicyReload, format!("demoted to the strict engine: {reason}"))
+            let note = format!("the engines disagreed on a {question}: the strict one answers");
+            (Finding::PolicyReload, note)
         }
     };
     record.note = Some(note.into());

@@ -126,8 +126,6 @@ async fn the_demo_fails_when_nothing_stands_in_front() {
         Ok(Firewall {
             url: setting.upstream,
             journal: setting.state,
-            pretty: demo::plain,
-            verify: |_| Err("no journal".to_owned()),
             stop: Box::pin(std::future::ready(())),
         })
     };
@@ -151,15 +149,29 @@ async fn the_demo_fails_when_nothing_answers() {
     let url = format!("http://{}{PATH}", closed.local_addr().unwrap());
     drop(closed);
     let start = async |setting: demo::Setting| {
-        Ok(Firewall {
-            url,
-            journal: setting.state,
-            pretty: demo::plain,
-            verify: |_| Ok("0 records".to_owned()),
-            stop: Box::pin(std::future::ready(())),
-        })
+        Ok(Firewall { url, journal: setting.state, stop: Box::pin(std::future::ready(())) })
     };
     let summary = demo::run(&options, start, &mut Vec::new()).await.unwrap();
     assert_eq!((summary.faults, summary.reached), (summary.attempts, 0));
     assert!(!summary.is_as_expected());
+}
+
+/// The whole of it: every attempt as it should be, in front of the real firewall.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_demo_succeeds_in_front_of_the_real_firewall() {
+    let state = tempfile::tempdir().unwrap();
+    let options = Options { state: state.path().to_owned(), stay: false };
+    let prover = bartizan::run::Options { prover: env!("CARGO_BIN_EXE_bartizan").into() };
+    let mut shown = Vec::new();
+    let start = |setting| demo::start(setting, prover);
+    let summary = demo::run(&options, start, &mut shown).await.unwrap();
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(summary.is_as_expected(), "{shown}");
+    assert_eq!(summary.faults, 0, "{shown}");
+    assert!(summary.passed > 0 && summary.refused > 0, "{shown}");
+    let journal = summary.journal.unwrap();
+    assert!(journal.stopped && journal.open.is_empty(), "{journal:?}");
+    for code in ["pinned-writes", "wrong-environment", "destructive", "exec", "approval-control"] {
+        assert!(shown.contains(code), "{code}: {shown}");
+    }
 }

@@ -5,7 +5,6 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
     reason = "tests"
 )]
@@ -14,4 +13,5 @@ mod rig;
 mod door;
 mod exchange;
 mod streams;
+mod tls;
 mod admin;

@@ -152,7 +152,7 @@ impl Simulation {
                 boot: "sim".into(),
                 digest_key: [7; 32],
             },
-            Box::new(ByName { revision: "rev-0".into() }),
+            Arc::new(ByName { revision: "rev-0".into() }),
         );
         let principal = Principal { id: "agent".into(), ..Principal::default() };
         let server = Server { name: "sim".into(), ..Server::default() };
@@ -436,7 +436,7 @@ impl Simulation {
             95..=96 => {
                 self.revision += 1;
                 let revision = format!("rev-{}", self.revision).into();
-                self.gate.replace_policy(Box::new(ByName { revision }));
+                self.gate.replace_policy(Arc::new(ByName { revision }));
             }
             97 => self.sink.refusing.store(true, Ordering::Relaxed),
             _ => self.sink.refusing.store(false, Ordering::Relaxed),

@@ -1,6 +1,6 @@
 //! Event streams: any chunking gives the same events, and what is written reads back.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::arithmetic_side_effects, reason = "tests")]
 
 use bartizan::edge::ServerEvent;
 use bartizan::edge::sse::{EventReader, RETRY_MS, write};

@@ -1,9 +1,7 @@
 package mcp_open_test
 
-import data.mcp
-
 opened if {
-	some rule in mcp.permit with input as {"method": "vendor/anything", "direction": "to_server"}
+	some rule in data.mcp.permit with input as {"method": "vendor/anything", "direction": "to_server"}
 	rule.code == "open"
 }
 

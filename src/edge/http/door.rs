@@ -37,18 +37,19 @@ impl Allowed {
         if self.hosts.is_empty() {
             return LOOPBACK.iter().any(|allowed| allowed.eq_ignore_ascii_case(name));
         }
-        self.hosts.iter().any(|allowed| {
-            allowed.eq_ignore_ascii_case(host) || allowed.eq_ignore_ascii_case(name)
-        })
+        self.hosts
+            .iter()
+            .any(|allowed| allowed.eq_ignore_ascii_case(host) || allowed.eq_ignore_ascii_case(name))
     }
 
-    /// Exactly an entry; without entries, loopback names over http or https.
+    /// Exactly an entry; without entries, loopback names over http or https, on any port.
     fn allows_origin(&self, origin: &str) -> bool {
         if !self.origins.is_empty() {
             return self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin));
         }
         let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-        host.and_then(split_port).is_some_and(|(name, _)| LOOPBACK.contains(&name))
+        host.and_then(split_port)
+            .is_some_and(|(name, _)| LOOPBACK.iter().any(|own| own.eq_ignore_ascii_case(name)))
     }
 }
 
@@ -81,7 +82,11 @@ pub(super) fn path(uri: &Uri) -> Option<&str> {
 }
 
 /// Checks all but the path.
-pub(super) fn admit(parts: &Parts, allowed: &Allowed, fields_max: usize) -> Result<(), DoorRefusal> {
+pub(super) fn admit(
+    parts: &Parts,
+    allowed: &Allowed,
+    fields_max: usize,
+) -> Result<(), DoorRefusal> {
     check_host(parts, allowed)?;
     check_origin(&parts.headers, allowed)?;
     check_fields(&parts.headers, fields_max)?;
@@ -185,7 +190,9 @@ fn nominates_nothing(value: &HeaderValue) -> bool {
 }
 
 fn check_media(headers: &HeaderMap) -> Result<(), DoorRefusal> {
-    if headers.contains_key(CONTENT_TYPE) && media(headers) == Some(Media::Json) && !is_coded(headers)
+    if headers.contains_key(CONTENT_TYPE)
+        && media(headers) == Some(Media::Json)
+        && !is_coded(headers)
     {
         Ok(())
     } else {
@@ -221,7 +228,11 @@ mod tests {
     use super::*;
     use ::http::Request;
 
-    fn refusal(request: ::http::request::Builder, hosts: &[&str], origins: &[&str]) -> Option<DoorRefusal> {
+    fn refusal(
+        request: ::http::request::Builder,
+        hosts: &[&str],
+        origins: &[&str],
+    ) -> Option<DoorRefusal> {
         let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let allowed = Allowed::new(&own(hosts), &own(origins));
         let (parts, ()) = request.body(()).unwrap().into_parts();
@@ -269,17 +280,21 @@ mod tests {
     #[test]
     fn origins() {
         for (origin, allowed, expected) in [
-            ("http://localhost:3000", &[][..], true),
-            ("https://127.0.0.1", &[], true),
-            ("http://localhost.evil.example", &[], false),
-            ("http://localhost/", &[], false),
+            ("http://localhost:7070", &[][..], true),
+            ("https://LOCALHOST:7070", &[], true),
+            ("http://localhost:3000", &[], true),
+            ("http://localhost", &[], true),
+            ("http://127.0.0.1:7070", &[], true),
+            ("ftp://localhost", &[], false),
+            ("http://localhost:7070.evil.example", &[], false),
+            ("http://localhost:7070/", &[], false),
             ("null", &[], false),
             ("file://", &[], false),
             ("https://app.example", &["https://app.example"], true),
             ("https://app.example:444", &["https://app.example"], false),
             ("http://localhost", &["https://app.example"], false),
         ] {
-            let request = post().header("host", "localhost").header("origin", origin);
+            let request = post().header("host", "localhost:7070").header("origin", origin);
             let found = refusal(request, &[], allowed);
             assert_eq!(found.is_none(), expected, "{origin} in {allowed:?}: {found:?}");
         }
@@ -306,7 +321,8 @@ mod tests {
             .header("transfer-encoding", "chunked")
             .header("content-length", "3");
         assert_eq!(refusal(both, &[], &[]), Some(Framing));
-        let twice = post().header("host", "localhost").header("mcp-name", "a").header("mcp-name", "a");
+        let twice =
+            post().header("host", "localhost").header("mcp-name", "a").header("mcp-name", "a");
         assert_eq!(refusal(twice, &[], &[]), Some(Header));
         let mut many = post().header("host", "localhost");
         for number in 0..100 {
@@ -337,7 +353,8 @@ mod tests {
             ("text/event-stream", false),
             ("", false),
         ] {
-            let request = Request::post("/mcp").header("host", "localhost").header("content-type", value);
+            let request =
+                Request::post("/mcp").header("host", "localhost").header("content-type", value);
             let found = refusal(request, &[], &[]);
             assert_eq!(found.is_none(), expected, "{value}");
         }

@@ -76,13 +76,11 @@ impl FramingWatch {
                     rest
                 }
                 State::Head | State::ChunkSize | State::ChunkEnd | State::Trailers => {
-                    match self.see_line(bytes) {
-                        Ok(rest) => rest,
-                        Err(Ambiguous) => {
-                            self.state = State::Off;
-                            return Err(Ambiguous);
-                        }
-                    }
+                    let Ok(rest) = self.see_line(bytes) else {
+                        self.state = State::Off;
+                        return Err(Ambiguous);
+                    };
+                    rest
                 }
             };
         }

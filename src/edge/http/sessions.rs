@@ -89,8 +89,7 @@ impl Sessions {
     pub(super) fn expire(&self, now: Duration) -> Vec<SharedSession> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let old = |entry: &mut Entry| {
-            Arc::strong_count(&entry.session) == 1
-                && now.saturating_sub(entry.used) >= self.idle
+            Arc::strong_count(&entry.session) == 1 && now.saturating_sub(entry.used) >= self.idle
         };
         table.extract_if(|_, entry| old(entry)).map(|(_, entry)| entry.session).collect()
     }

@@ -15,7 +15,8 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 
-use super::exchange::{Exchange, Turn};
+use super::exchange::Exchange;
+use super::turn::Turn;
 use super::wire::Busy;
 use crate::edge::{EventStream, ServerEvent, sse};
 use crate::gate::access::Era;
@@ -156,9 +157,7 @@ async fn pump(exchange: Arc<Exchange>, mut events: EventStream, slot: Arc<Slot>)
         if over {
             // A server ends its stream right after the answer: reading that end keeps the
             // connection to it. Whatever else comes is not for anybody.
-            let linger = exchange.waits().linger_ms;
-            let linger = std::time::Duration::from_millis(linger);
-            drop(tokio::time::timeout(linger, events.next()).await);
+            drop(tokio::time::timeout(exchange.waits().linger, events.next()).await);
             return;
         }
         if slot.gone.load(Ordering::Relaxed)
@@ -178,8 +177,7 @@ async fn next(exchange: &Exchange, events: &mut EventStream) -> Next {
             () = exchange.closing() => return Next::Closing,
         }
     } else {
-        let idle = std::time::Duration::from_millis(exchange.waits().idle_stream_ms);
-        match tokio::time::timeout(idle, events.next()).await {
+        match tokio::time::timeout(exchange.waits().idle_stream, events.next()).await {
             Ok(next) => next,
             Err(_) => return Next::Failed(UpstreamFailure::TimedOut),
         }

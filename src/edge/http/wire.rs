@@ -97,9 +97,8 @@ impl WatchedStream {
             return true;
         }
         let left = deadline.saturating_sub(now);
-        let (at, alarm) = self
-            .alarm
-            .get_or_insert_with(|| (deadline, Box::pin(tokio::time::sleep(left))));
+        let (at, alarm) =
+            self.alarm.get_or_insert_with(|| (deadline, Box::pin(tokio::time::sleep(left))));
         // An alarm set for earlier rings in vain once and is set anew; that is cheaper than
         // moving it with every request.
         if *at > deadline {

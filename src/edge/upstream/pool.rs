@@ -54,10 +54,10 @@ struct Connection {
 impl Connection {
     /// Does what can be done now.
     fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Some(driver) = &mut self.driver {
-            if Pin::new(driver).poll(cx).is_ready() {
-                self.driver = None;
-            }
+        if let Some(driver) = &mut self.driver
+            && Pin::new(driver).poll(cx).is_ready()
+        {
+            self.driver = None;
         }
     }
 
@@ -151,8 +151,7 @@ impl Pool {
         let connecting = async {
             let mut connector = self.connector.clone();
             poll_fn(|cx| connector.poll_ready(cx)).await.map_err(|error| causes(&*error))?;
-            let io =
-                connector.call(self.address.clone()).await.map_err(|error| causes(&*error))?;
+            let io = connector.call(self.address.clone()).await.map_err(|error| causes(&*error))?;
             http1::Builder::new()
                 .max_headers(self.limits.headers_max)
                 .max_buf_size(self.limits.head_bytes_max)
@@ -189,11 +188,11 @@ async fn exchange(
 ) -> Result<::http::Response<Incoming>, (UpstreamFailure, Unsent)> {
     let mut answer = pin!(connection.sender.try_send_request(request));
     let outcome = poll_fn(|cx| {
-        if let Some(driver) = &mut connection.driver {
-            if Pin::new(driver).poll(cx).is_ready() {
-                // Ended: whatever it had to say about the request it has said.
-                connection.driver = None;
-            }
+        if let Some(driver) = &mut connection.driver
+            && Pin::new(driver).poll(cx).is_ready()
+        {
+            // Ended: whatever it had to say about the request it has said.
+            connection.driver = None;
         }
         answer.as_mut().poll(cx)
     })
@@ -220,10 +219,10 @@ impl fmt::Debug for AnswerBody {
 impl AnswerBody {
     /// The body is over, so the connection can serve another exchange.
     fn give_back(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            if connection.driver.is_some() {
-                self.pool.keep(connection);
-            }
+        if let Some(connection) = self.connection.take()
+            && connection.driver.is_some()
+        {
+            self.pool.keep(connection);
         }
     }
 }

@@ -93,6 +93,40 @@ impl<'a> Index<'a> {
         rules.iter().any(|(_, rule)| is_function(rule)).then_some(path)
     }
 
+    /// The path that an import gives to the root of a reference.
+    pub(super) fn imported(&self, module: usize, chain: &Chain<'a>) -> Option<&Path<'a>> {
+        let root = chain.root.filter(|root| !chain.local && !matches!(*root, "data" | "input"))?;
+        let mut own: Path<'a> = self.package(module).to_vec();
+        own.push(root);
+        let defined = self.rules.keys().any(|rule| rule.starts_with(&own));
+        self.imports.get(module)?.get(root).filter(|_| !defined)
+    }
+
+    /// Whether a path names a package or lies above one.
+    pub(super) fn covers_package(&self, path: &[&str]) -> bool {
+        self.packages.iter().any(|package| package.starts_with(path))
+    }
+
+    /// The rules that answering these entrypoints may need.
+    pub(super) fn reachable<'s>(
+        &'s self,
+        entrypoints: impl IntoIterator<Item = &'s String>,
+    ) -> BTreeSet<Path<'a>> {
+        let needs = dependencies(self);
+        let mut reached = BTreeSet::new();
+        let mut todo: Vec<Path<'a>> = Vec::new();
+        for entrypoint in entrypoints {
+            let path: Vec<&str> = entrypoint.split('.').skip(1).collect();
+            todo.extend(self.rules.keys().filter(|rule| **rule == path).cloned());
+        }
+        while let Some(path) = todo.pop() {
+            if let Some(needed) = needs.get(&path).filter(|_| reached.insert(path.clone())) {
+                todo.extend(needed.iter().cloned());
+            }
+        }
+        reached
+    }
+
     /// The rules that a reference may need: those that it names, lies in, or contains.
     pub(super) fn met<'s>(&'s self, path: &'s [&'a str]) -> impl Iterator<Item = &'s Path<'a>> {
         self.rules.keys().filter(move |rule| path.starts_with(rule) || rule.starts_with(path))

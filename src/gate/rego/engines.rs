@@ -1,7 +1,12 @@
 //! The decision point over both engines.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::OnceLock;
+
 use regorus::Value;
 
+use super::compiled::{self, Doubt, Entry, Machine};
+use super::problem::PolicyProblem;
 use super::result::{self, Fault};
 use super::strict::Interpreter;
 use super::workers::Workers;
@@ -10,29 +15,80 @@ use crate::gate::access::AccessRequest;
 use crate::gate::decision::{Decision, Engine, Listing, PolicyRevision};
 use crate::gate::pdp::{ListEntry, Pdp};
 
+/// Both engines were asked the same and answered differently. From then on the strict engine
+/// answers alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Demotion {
+    /// The revision that was demoted.
+    pub revision: PolicyRevision,
+    /// What was asked: `decision` or `listing`.
+    pub question: &'static str,
+    /// What the strict engine answered; this answer was used.
+    pub strict: String,
+    /// What the compiled engine answered.
+    pub compiled: String,
+}
+
 /// Answers with one policy.
 #[derive(Debug)]
 pub struct RegoPdp {
     policy: Policy,
     strict: Workers<Interpreter>,
+    compiled: Option<Compiled>,
+    demotion: OnceLock<Demotion>,
+}
+
+/// The compiled engine and its shadow.
+#[derive(Debug)]
+struct Compiled {
+    machines: Workers<Machine>,
+    /// One answer in so many is asked of the strict engine too; 0 and 1 mean each.
+    shadow_one_in: u64,
+    answered: AtomicU64,
 }
 
 impl RegoPdp {
-    /// Temporary.
-    pub fn compiled(policy: Policy, workers: usize, _: u32) -> Result<Self, super::PolicyProblem> {
-        Ok(Self::strict(policy, workers))
-    }
 
     /// Answers with the strict engine, `workers` of it.
     pub fn strict(policy: Policy, workers: usize) -> Self {
         let others = (1..workers).map(|_| Interpreter::ready(&policy));
         let strict = Workers::new(Interpreter::ready(&policy), others);
-        Self { policy, strict }
+        Self { policy, strict, compiled: None, demotion: OnceLock::new() }
+    }
+
+    /// Answers with the compiled engine, `workers` of it, and asks the strict engine again one
+    /// time in `shadow_one_in`. Only for a policy whose proof says that it may.
+    pub fn compiled(
+        policy: Policy,
+        workers: usize,
+        shadow_one_in: u32,
+    ) -> Result<Self, PolicyProblem> {
+        let modules = compiled::rewritten(&policy).map_err(|reasons| {
+            PolicyProblem::whole(format!("not for the compiled engine: {}", reasons.join("; ")))
+        })?;
+        let first = Machine::new(&policy, &modules)?;
+        let others: Result<Vec<Machine>, PolicyProblem> =
+            (1..workers).map(|_| Machine::new(&policy, &modules)).collect();
+        let compiled = Compiled {
+            machines: Workers::new(first, others?),
+            shadow_one_in: u64::from(shadow_one_in.max(1)),
+            answered: AtomicU64::new(0),
+        };
+        Ok(Self { compiled: Some(compiled), ..Self::strict(policy, workers) })
     }
 
     /// The engine that answers now.
     pub fn engine(&self) -> Engine {
-        Engine::Strict
+        if self.compiled.is_some() && self.demotion.get().is_none() {
+            Engine::Compiled
+        } else {
+            Engine::Strict
+        }
+    }
+
+    /// Why the strict engine took over, if it did.
+    pub fn demotion(&self) -> Option<Demotion> {
+        self.demotion.get().cloned()
     }
 
     fn strict_value(&self, path: &str, input: Value) -> Result<Value, Fault> {
@@ -40,21 +96,82 @@ impl RegoPdp {
         worker.evaluate(path, input).map_err(Fault::evaluation)
     }
 
-    fn judge(&self, input: Value) -> Decision {
+    /// What the compiled engine answers, and whether the strict engine is to be asked as well.
+    /// Nothing where the strict engine alone answers.
+    fn compiled_value(&self, entry: Entry, input: &Value) -> Option<(Value, bool)> {
+        let compiled = self.compiled.as_ref().filter(|_| self.demotion.get().is_none())?;
+        let answered = compiled.answered.fetch_add(1, Ordering::Relaxed);
+        let shadowed = answered.checked_rem(compiled.shadow_one_in) == Some(0);
+        match compiled.machines.take()?.evaluate(entry, input.clone()) {
+            Ok(value) => Some((value, shadowed)),
+            Err(Doubt(_)) => None,
+        }
+    }
+
+    fn demote(&self, question: &'static str, strict: String, compiled: String) {
         let revision = self.policy.revision();
-        let path = &self.policy.entrypoints().decision;
-        self.strict_value(path, input)
+        // Only the first disagreement is kept.
+        self.demotion.get_or_init(|| Demotion { revision, question, strict, compiled });
+    }
+
+    fn strict_decision(&self, input: Value) -> Decision {
+        let revision = self.policy.revision();
+        self.strict_value(&self.policy.entrypoints().decision, input)
             .and_then(|value| result::decision(&value, revision.clone(), Engine::Strict))
             .unwrap_or_else(|fault| fault.deny(revision, Engine::Strict))
     }
 
-    fn judge_page(&self, input: Value) -> Listing {
+    /// Judges an input as it is.
+    pub(super) fn judge(&self, input: Value) -> Decision {
+        let Some((value, shadowed)) = self.compiled_value(Entry::Decision, &input) else {
+            return self.strict_decision(input);
+        };
         let revision = self.policy.revision();
-        let path = &self.policy.entrypoints().listing;
-        self.strict_value(path, input)
+        let compiled = result::decision(&value, revision.clone(), Engine::Compiled)
+            .unwrap_or_else(|fault| fault.deny(revision, Engine::Compiled));
+        if !shadowed {
+            return compiled;
+        }
+        let strict = self.strict_decision(input);
+        if same_decision(&strict, &compiled) {
+            return compiled;
+        }
+        self.demote("decision", format!("{strict:?}"), format!("{compiled:?}"));
+        strict
+    }
+
+    fn strict_listing(&self, input: Value) -> Listing {
+        let revision = self.policy.revision();
+        self.strict_value(&self.policy.entrypoints().listing, input)
             .and_then(|value| result::listing(&value, revision.clone()))
             .unwrap_or_else(|fault| fault.withhold(revision))
     }
+
+    /// Judges the input of a listing as it is.
+    pub(super) fn judge_page(&self, input: Value) -> Listing {
+        let Some((value, shadowed)) = self.compiled_value(Entry::Listing, &input) else {
+            return self.strict_listing(input);
+        };
+        let revision = self.policy.revision();
+        let compiled = result::listing(&value, revision.clone())
+            .unwrap_or_else(|fault| fault.withhold(revision));
+        if !shadowed {
+            return compiled;
+        }
+        let strict = self.strict_listing(input);
+        if strict == compiled {
+            return compiled;
+        }
+        self.demote("listing", format!("{strict:?}"), format!("{compiled:?}"));
+        strict
+    }
+}
+
+/// Whether both say the same, whoever says it.
+pub(super) fn same_decision(strict: &Decision, compiled: &Decision) -> bool {
+    strict.effect == compiled.effect
+        && strict.reasons == compiled.reasons
+        && strict.obligations == compiled.obligations
 }
 
 impl Pdp for RegoPdp {

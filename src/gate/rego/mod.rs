@@ -13,7 +13,10 @@
 mod builtins;
 mod capabilities;
 mod check;
+mod compiled;
+mod eligible;
 mod engines;
+mod generate;
 mod glob;
 mod input;
 mod number;
@@ -34,14 +37,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use regorus::Value;
 
+use compiled::Entry;
+
 use super::decision::{Engine, PolicyRevision};
 use super::document::{Document, DocumentLimits};
 
 pub use capabilities::capabilities;
-pub use engines::RegoPdp;
+pub use engines::{Demotion, RegoPdp};
 pub use input::input_json;
 pub use problem::PolicyProblem;
-pub use prove::{Proof, TestOutcome, prove};
+pub use prove::{Proof, TestOutcome, prove, run_tests};
 pub use reads::ReadSet;
 
 /// One Rego source.
@@ -208,12 +213,13 @@ impl Policy {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let reads = ReadSet::of(engine.get_modules().iter().map(AsRef::as_ref));
+        let asked = entrypoints.cloned().unwrap_or_default();
+        let reads = ReadSet::of(engine.get_modules(), &[&asked.decision, &asked.listing]);
         Ok(Self(Arc::new(Parts {
             modules: sources.modules.clone(),
             data,
             revision: Arc::clone(&sources.revision),
-            entrypoints: entrypoints.cloned().unwrap_or_default(),
+            entrypoints: asked,
             limits: *limits,
             reads,
         })))
@@ -249,14 +255,28 @@ impl Policy {
             Engine::Strict | Engine::None => {
                 strict::Interpreter::new(self)?.evaluate(path, input.value).map_err(whole)?
             }
-            Engine::Compiled => {
-                return Err(PolicyProblem::whole("the compiled engine is not there yet"));
-            }
+            Engine::Compiled => self.evaluate_compiled(path, input.value)?,
         };
         Ok(match value {
             Value::Undefined => "undefined".to_owned(),
             value => input::json(&value),
         })
+    }
+
+    /// The compiled engine has entrypoints, not paths.
+    fn evaluate_compiled(&self, path: &str, input: Value) -> Result<Value, PolicyProblem> {
+        let entry = if path == self.0.entrypoints.decision {
+            Entry::Decision
+        } else if path == self.0.entrypoints.listing {
+            Entry::Listing
+        } else {
+            let message = format!("the compiled engine does not answer `{path}`");
+            return Err(PolicyProblem::whole(message).hint("name an entrypoint"));
+        };
+        let modules = compiled::rewritten(self)
+            .map_err(|reasons| PolicyProblem::whole(reasons.join("; ")))?;
+        let mut machine = compiled::Machine::new(self, &modules)?;
+        machine.evaluate(entry, input).map_err(|doubt| PolicyProblem::whole(doubt.0))
     }
 
     fn entrypoints(&self) -> &Entrypoints {

@@ -1,42 +1,154 @@
-//! Temporary: strict-only proof.
+//! Whether a revision may run on the compiled engine, shown rather than hoped.
+//!
+//! Run inside a child process: what a policy can do to either engine includes ending the process.
+//! The proof holds that the policy's own tests pass, that each of its constructs is known to mean
+//! the same on both engines, and that generated inputs were answered alike by both.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entrypoints, EvalLimits, Policy, PolicyProblem, PolicySources};
+use super::check::{Index, dotted, place};
+use super::engines::RegoPdp;
+use super::generate::Generator;
+use super::problem::PolicyProblem;
+use super::strict::{self, Interpreter};
+use super::{Entrypoints, EvalLimits, Policy, PolicySources, compiled};
 
-/// One test.
+/// How much longer than a decision a test may take.
+const TEST_TIME_FACTOR: u32 = 50;
+
+/// What became of one test.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TestOutcome {
-    /// Name.
+    /// The rule, `data.mcp_test.test_reads`.
     pub name: String,
-    /// File.
+    /// The source that it is in.
     pub file: String,
-    /// Passed.
+    /// Whether it is defined and not false.
     pub passed: bool,
-    /// Why not.
+    /// What it came to, where it did not pass.
     pub message: Option<String>,
 }
 
-/// Proof.
+/// What a proof found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
-    /// May run compiled.
+    /// Whether the policy may run on the compiled engine.
     pub compiled: bool,
-    /// Why not.
+    /// Why it may not; with places, where there are any.
     pub reasons: Vec<String>,
-    /// Tests.
+    /// Its tests.
     pub tests: Vec<TestOutcome>,
-    /// Inputs tried.
+    /// How many inputs both engines answered.
     pub inputs: u64,
 }
 
-/// Proves.
+/// Runs every rule whose name begins with `test_` on the strict engine. `todo_test_` is OPA's
+/// prefix for a test that is not to run yet.
+pub fn run_tests(
+    sources: &PolicySources,
+    limits: &EvalLimits,
+) -> Result<Vec<TestOutcome>, Vec<PolicyProblem>> {
+    let patient =
+        EvalLimits { time_max: limits.time_max.saturating_mul(TEST_TIME_FACTOR), ..*limits };
+    let policy = Policy::parse(sources, None, &patient)?;
+    let mut engine = parsed(&policy).map_err(|problem| vec![problem])?;
+    let index = Index::of(engine.get_modules());
+    let mut interpreter = Interpreter::new(&policy).map_err(|problem| vec![problem])?;
+    let mut outcomes = Vec::new();
+    for (path, rules) in &index.rules {
+        let Some((_, rule)) = rules.first().filter(|_| {
+            path.last().is_some_and(|name| name.starts_with("test_"))
+        }) else {
+            continue;
+        };
+        let name = dotted(path);
+        let message = match interpreter.evaluate(&name, regorus::Value::new_object()) {
+            Ok(value) => failed(&value),
+            Err(error) => Some(error),
+        };
+        let file = place(rule.span()).0.to_owned();
+        outcomes.push(TestOutcome { name, file, passed: message.is_none(), message });
+    }
+    Ok(outcomes)
+}
+
+/// What is wrong with a test's value. A test with cases holds one value for each.
+fn failed(value: &regorus::Value) -> Option<String> {
+    use regorus::Value;
+    match value {
+        Value::Undefined => Some("undefined".to_owned()),
+        Value::Bool(false) => Some("false".to_owned()),
+        Value::Object(cases) if cases.values().any(|case| *case == Value::Bool(false)) => {
+            Some("false for a case".to_owned())
+        }
+        Value::Object(cases) if cases.is_empty() => Some("no case".to_owned()),
+        Value::Set(cases) if cases.is_empty() => Some("no case".to_owned()),
+        _ => None,
+    }
+}
+
+fn parsed(policy: &Policy) -> Result<regorus::Engine, PolicyProblem> {
+    let mut engine = strict::empty_engine(policy.limits());
+    for module in policy.modules() {
+        engine
+            .add_policy(module.path.clone(), module.text.clone())
+            .map_err(|error| PolicyProblem::of_regorus(&error.to_string(), &module.path))?;
+    }
+    Ok(engine)
+}
+
+/// Proves one revision. Problems mean that it may not run at all.
 pub fn prove(
     sources: &PolicySources,
     entrypoints: &Entrypoints,
     limits: &EvalLimits,
-    _: u64,
+    seed: u64,
 ) -> Result<Proof, Vec<PolicyProblem>> {
-    Policy::compile(sources, entrypoints, limits)?;
-    Ok(Proof { compiled: false, reasons: vec!["strict only".into()], tests: Vec::new(), inputs: 0 })
+    let policy = Policy::compile(sources, entrypoints, limits)?;
+    let tests = run_tests(sources, limits)?;
+    let mut reasons: Vec<String> = tests
+        .iter()
+        .filter(|test| !test.passed)
+        .map(|test| {
+            let message = test.message.as_deref().unwrap_or("failed");
+            format!("{}: {}: {message}", test.file, test.name)
+        })
+        .collect();
+    let mut inputs = 0;
+    match compiled::rewritten(&policy) {
+        Err(constructs) => reasons.extend(constructs),
+        // Every answer is shadowed.
+        Ok(_) => match RegoPdp::compiled(policy.clone(), 1, 1) {
+            Err(problem) => reasons.push(problem.to_string()),
+            Ok(both) => {
+                let (answered, difference) = compare(&policy, &both, seed);
+                inputs = answered;
+                reasons.extend(difference);
+            }
+        },
+    }
+    Ok(Proof { compiled: reasons.is_empty(), reasons, tests, inputs })
+}
+
+/// Asks both engines the same until they differ or the inputs are used up.
+fn compare(policy: &Policy, both: &RegoPdp, seed: u64) -> (u64, Option<String>) {
+    let mut engine = match parsed(policy) {
+        Ok(engine) => engine,
+        Err(problem) => return (0, Some(problem.to_string())),
+    };
+    let mut generator = Generator::new(engine.get_modules(), policy.reads(), seed);
+    for count in 0..policy.limits().proof_inputs {
+        let input = generator.input();
+        drop(both.judge(input.clone()));
+        drop(both.judge_page(input.clone()));
+        if let Some(found) = both.demotion() {
+            let shown: String = super::input::json(&input).chars().take(4_000).collect();
+            let reason = format!(
+                "the engines differ on a {}: strict {}, compiled {}, input {shown}",
+                found.question, found.strict, found.compiled
+            );
+            return (count, Some(reason));
+        }
+    }
+    (policy.limits().proof_inputs, None)
 }

@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use regorus::unstable::{Module, Rule};
+use regorus::unstable::{Module, Ref, Rule};
 
-use super::walk::{Chain, Step, Visit, Walk, rule_ref};
+use super::check::Index;
+use super::walk::{Chain, Visit, Walk};
 
 /// The members of one value that are read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -77,17 +78,17 @@ impl ReadSet {
         *at = ALL.clone();
     }
 
-    /// Adds what the rules of `modules` read. Rules named `test_…` bring their own input.
-    pub(super) fn of<'a>(modules: impl IntoIterator<Item = &'a Module>) -> Self {
+    /// What answering `entrypoints` reads; other rules, tests among them, bring their own input.
+    pub(super) fn of(modules: &[Ref<Module>], entrypoints: &[&String]) -> Self {
+        let index = Index::of(modules);
         let mut reads = Self::default();
-        for module in modules {
-            // `import input.tool`, `import input as request`: an alias may be used anywhere.
-            for import in &module.imports {
-                if let Some((chain, _)) = super::walk::chain(&import.refr) {
+        for path in index.reachable(entrypoints.iter().copied()) {
+            for (at, rule) in index.rules.get(&path).into_iter().flatten() {
+                // `import input.tool`, `import input as request`: an alias is read whole.
+                let imports = modules.get(*at).map_or(&[][..], |module| &module.imports);
+                for (chain, _) in imports.iter().filter_map(|it| super::walk::chain(&it.refr)) {
                     reads.add(&chain, false);
                 }
-            }
-            for rule in module.policy.iter().filter(|rule| !is_test(rule)) {
                 reads.add_rule(rule);
             }
         }
@@ -137,18 +138,6 @@ impl ReadSet {
     }
 }
 
-/// Whether a rule is a test by OPA's convention.
-pub(super) fn is_test(rule: &Rule) -> bool {
-    super::walk::chain(rule_ref(rule)).is_some_and(|(chain, _)| {
-        let last = chain.steps.iter().rev().find_map(|step| match step {
-            Step::Name(name) => Some(*name),
-            Step::Index(_) => None,
-        });
-        let named = |name: &str| name.starts_with("test_") || name.starts_with("todo_test_");
-        chain.root.is_some_and(named) || last.is_some_and(named)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,7 +146,7 @@ mod tests {
         let mut engine = regorus::Engine::new();
         let text = format!("package p\n{body}");
         engine.add_policy("p.rego".to_owned(), text).unwrap();
-        ReadSet::of(engine.get_modules().iter().map(AsRef::as_ref)).paths().join(" ")
+        ReadSet::of(engine.get_modules(), &[&"data.p.x".to_owned()]).paths().join(" ")
     }
 
     #[test]
@@ -179,10 +168,12 @@ mod tests {
             ),
             ("x if \"k\" in object.keys(input)", "input"),
             ("test_x if x with input as {\"a\": input.b}\nx if input.c", "input.c"),
+            ("x if y with input as {\"a\": input.b}\ny if input.c\nz if input.d", "input.b input.c"),
             ("x contains input.a if input.b\nx contains y if {y := [z | z := input.c]}", "input.a input.b input.c"),
             ("x[input.k] := input.v if true", "input.k input.v"),
             ("x := 1 if input.a else := input.b if input.c", "input.a input.b input.c"),
-            ("x if not input.a\ny if every v in input.b { v == input.c }", "input.a input.b input.c"),
+            ("x if {not input.a; y}\ny if every v in input.b { v == input.c }", "input.a input.b input.c"),
+            ("x if data[input.a]\ny if input.b", "input.a input.b"),
         ] {
             assert_eq!(paths(body), expected, "{body}");
         }

@@ -24,6 +24,8 @@ pub(super) struct Chain<'a> {
     pub(super) root: Option<&'a str>,
     /// The steps in order.
     pub(super) steps: Vec<Step<'a>>,
+    /// Where the root is written, where it is a variable.
+    pub(super) root_span: Option<&'a Span>,
     /// Where it is written.
     pub(super) span: &'a Span,
     /// Whether the root is declared by the rule itself.
@@ -132,7 +134,13 @@ pub(super) fn chain(expr: &Expr) -> Option<(Chain<'_>, Option<&Expr>)> {
             Expr::Var { span: name, .. } => {
                 steps.reverse();
                 return Some((
-                    Chain { root: Some(name.text()), steps, span, local: false },
+                    Chain {
+                        root: Some(name.text()),
+                        steps,
+                        root_span: Some(name),
+                        span,
+                        local: false,
+                    },
                     None,
                 ));
             }
@@ -142,7 +150,7 @@ pub(super) fn chain(expr: &Expr) -> Option<(Chain<'_>, Option<&Expr>)> {
             }
             other => {
                 steps.reverse();
-                return Some((Chain { root: None, steps, span, local: false }, Some(other)));
+                return Some((Chain { root: None, steps, root_span: None, span, local: false }, Some(other)));
             }
         }
     }
@@ -161,6 +169,11 @@ impl<'a> Walk<'a> {
             Rule::Spec { head, bodies, .. } => walk.spec(head, bodies),
         }
         walk
+    }
+
+    /// Starts at one expression, as if nothing around it were declared.
+    pub(super) fn expression_of(expr: &'a Expr) -> Self {
+        Self { scopes: vec![Scope::default()], todo: vec![(0, Node::Expr(expr))] }
     }
 
     fn spec(&mut self, head: &'a RuleHead, bodies: &'a [regorus::unstable::RuleBody]) {
@@ -258,8 +271,8 @@ impl<'a> Walk<'a> {
     }
 
     fn statement(&mut self, scope: usize, statement: &'a LiteralStmt) {
+        // What `with` replaces is not read there; what it puts in its place is.
         for modifier in &statement.with_mods {
-            self.todo.push((scope, Node::Expr(&modifier.refr)));
             self.todo.push((scope, Node::Expr(&modifier.r#as)));
         }
         match &statement.literal {
@@ -317,7 +330,7 @@ impl<'a> Walk<'a> {
                 push(&params);
                 let callee = match chain(fcn) {
                     Some((chain, root)) => self.resolve(scope, chain, root),
-                    None => Chain { root: None, steps: Vec::new(), span, local: false },
+                    None => Chain { root: None, steps: Vec::new(), root_span: None, span, local: false },
                 };
                 return Visit::Call { callee, params };
             }

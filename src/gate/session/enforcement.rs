@@ -59,7 +59,7 @@ impl std::fmt::Debug for GateConfig {
 /// What all sessions share.
 pub struct Gate {
     pub(super) config: GateConfig,
-    pdp: ArcSwap<Box<dyn Pdp>>,
+    pdp: ArcSwap<Arc<dyn Pdp>>,
     pub(super) limits: Limits,
     calls: AtomicU64,
     digest: Hmac<Sha256>,
@@ -73,7 +73,7 @@ impl std::fmt::Debug for Gate {
 
 impl Gate {
     /// A gate that asks `pdp`.
-    pub fn new(config: GateConfig, pdp: Box<dyn Pdp>) -> Self {
+    pub fn new(config: GateConfig, pdp: Arc<dyn Pdp>) -> Self {
         let limits = Limits::new(config.buckets_max);
         // HMAC pads its key with zeros to one block (RFC 2104 §2), so this is the same key.
         let mut block = [0_u8; 64];
@@ -85,13 +85,13 @@ impl Gate {
     }
 
     /// From the next question on, asks `pdp`. Questions already asked keep their answer.
-    pub fn replace_policy(&self, pdp: Box<dyn Pdp>) {
+    pub fn replace_policy(&self, pdp: Arc<dyn Pdp>) {
         self.pdp.store(Arc::new(pdp));
     }
 
     /// The policy that answers now.
-    pub fn policy(&self) -> Arc<Box<dyn Pdp>> {
-        self.pdp.load_full()
+    pub fn policy(&self) -> Arc<dyn Pdp> {
+        Arc::clone(&self.pdp.load())
     }
 
     /// A refusal of something that never became a frame: a bad path, a foreign Origin, a coded

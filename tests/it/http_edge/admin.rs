@@ -17,8 +17,7 @@ async fn readiness_says_why_not() {
     let readiness = Readiness::new();
     let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let admin =
-        AdminListener::new(tcp, readiness.clone(), tasks.clone(), closing.clone()).unwrap();
+    let admin = AdminListener::new(tcp, readiness.clone(), tasks.clone(), closing.clone()).unwrap();
     let address = admin.local_addr().unwrap();
     let serving = TaskTracker::new().spawn(admin.serve());
 
@@ -34,7 +33,10 @@ async fn readiness_says_why_not() {
         readiness.ready(component);
     }
     assert!(readiness.is_ready());
-    assert_eq!(get(address, "/readyz").await.text(), r#"{"ready":true,"draining":false,"reasons":{}}"#);
+    assert_eq!(
+        get(address, "/readyz").await.text(),
+        r#"{"ready":true,"draining":false,"reasons":{}}"#
+    );
     readiness.not_ready(Component::Journal, "the disk is full");
     let reply = get(address, "/readyz").await;
     assert_eq!(reply.status, 503);

@@ -1,6 +1,7 @@
 //! What is refused before it is a message: nothing reaches the server, and a record says so.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bartizan::edge::http::HttpConfig;
 use bartizan::gate::record::Event;
@@ -66,7 +67,10 @@ fn refused() -> Vec<(&'static str, Vec<u8>, u16, bool)> {
         ("te-cl", chunked(&format!("{te}Content-Length: 3\r\n"), "0\r\n\r\n"), 400, true),
         (
             "te-gzip",
-            chunked("Transfer-Encoding: gzip, chunked\r\n", &format!("{size}\r\n{body}\r\n0\r\n\r\n")),
+            chunked(
+                "Transfer-Encoding: gzip, chunked\r\n",
+                &format!("{size}\r\n{body}\r\n0\r\n\r\n"),
+            ),
             400,
             true,
         ),
@@ -76,12 +80,7 @@ fn refused() -> Vec<(&'static str, Vec<u8>, u16, bool)> {
             400,
             true,
         ),
-        (
-            "chunk-extension",
-            chunked(te, &format!("{size};x\r\n{body}\r\n0\r\n\r\n")),
-            400,
-            true,
-        ),
+        ("chunk-extension", chunked(te, &format!("{size};x\r\n{body}\r\n0\r\n\r\n")), 400, true),
         ("bare-lf", replaced("localhost\r\n", "localhost\n"), 400, true),
         ("too-large", post("", &" ".repeat((4 << 20) + 1)), 413, false),
     ]
@@ -91,7 +90,7 @@ fn refused() -> Vec<(&'static str, Vec<u8>, u16, bool)> {
 async fn nothing_refused_at_the_door_reaches_the_server() {
     let behind = Behind::start(|_, _| json(&result(1))).await;
     for (name, request, status, closes) in refused() {
-        let rig = Rig::start(behind.address).await;
+        let rig = Rig::start(behind.address);
         let mut client = rig.client().await;
         client.send(&request).await;
         let reply = client.reply().await;
@@ -113,10 +112,11 @@ async fn nothing_refused_at_the_door_reaches_the_server() {
 #[tokio::test]
 async fn benign_look_alikes_pass() {
     let behind = Behind::start(|_, _| json(&result(1))).await;
-    let rig = Rig::start(behind.address).await;
+    let rig = Rig::start(behind.address);
     let body = call(1, "get");
     let (first, second) = body.split_at(10);
-    let chunks = format!("a\r\n{first}\r\n{:X}\r\n{second}\r\n0\r\nMcp-Name: other\r\n\r\n", second.len());
+    let chunks =
+        format!("a\r\n{first}\r\n{:X}\r\n{second}\r\n0\r\nMcp-Name: other\r\n\r\n", second.len());
     let requests = [
         replaced("/flags", "/flags?"),
         replaced("/flags", "http://localhost/flags"),
@@ -144,10 +144,10 @@ async fn benign_look_alikes_pass() {
 async fn slow_requests_are_ended() {
     let behind = Behind::start(|_, _| json(&result(1))).await;
     let mut config = HttpConfig::default();
-    config.timeouts.header_ms = 50;
-    config.timeouts.body_ms = 50;
-    config.timeouts.idle_connection_ms = 50;
-    let rig = Rig::with(behind.address, config, |_| {}).await;
+    config.timeouts.header = Duration::from_millis(50);
+    config.timeouts.body = Duration::from_millis(50);
+    config.timeouts.idle_connection = Duration::from_millis(50);
+    let rig = Rig::with(behind.address, config, |_| {});
 
     let mut silent = rig.client().await;
     assert!(silent.is_closed().await);
@@ -181,7 +181,7 @@ async fn requests_at_once_are_bounded() {
     .await;
     let mut config = HttpConfig::default();
     config.limits.exchanges_max = 1;
-    let rig = Rig::with(behind.address, config, |_| {}).await;
+    let rig = Rig::with(behind.address, config, |_| {});
     let mut first = rig.client().await;
     first.send(&post("", &call(1, "get"))).await;
     behind.nth(1).await;
@@ -197,7 +197,7 @@ async fn bytes_at_once_are_bounded() {
     let behind = Behind::start(|_, _| json(&result(1))).await;
     let mut config = HttpConfig::default();
     config.limits.body_budget_bytes = 200;
-    let rig = Rig::with(behind.address, config, |_| {}).await;
+    let rig = Rig::with(behind.address, config, |_| {});
     let mut first = rig.client().await;
     let long = post("", &format!("{}{}", call(1, "get"), " ".repeat(100)));
     first.send(&long[..long.len() - 1]).await;
@@ -220,7 +220,7 @@ async fn bytes_at_once_are_bounded() {
 #[tokio::test]
 async fn without_a_record_nothing_happens() {
     let behind = Behind::start(|_, _| json(&result(1))).await;
-    let rig = Rig::start(behind.address).await;
+    let rig = Rig::start(behind.address);
     rig.sink.refusing.store(true, Ordering::Relaxed);
     for request in [post("", &call(1, "get")), with("Origin: null"), post("", "{}")] {
         let reply = rig.ask(&request).await;
@@ -238,7 +238,7 @@ async fn http2_with_prior_knowledge() {
     use hyper_util::rt::{TokioExecutor, TokioIo};
 
     let behind = Behind::start(|_, _| json(&result(1))).await;
-    let rig = Rig::start(behind.address).await;
+    let rig = Rig::start(behind.address);
     let stream = tokio::net::TcpStream::connect(rig.address).await.unwrap();
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
@@ -259,7 +259,8 @@ async fn http2_with_prior_knowledge() {
         ("localhost", Some("127.0.0.1"), 403),
         ("evil.example", None, 403),
     ] {
-        let answer = soon("an answer", sender.send_request(request(authority, host))).await.unwrap();
+        let answer =
+            soon("an answer", sender.send_request(request(authority, host))).await.unwrap();
         assert_eq!(answer.status(), status, "{authority} {host:?}");
         let body = soon("a body", answer.into_body().collect()).await.unwrap().to_bytes();
         assert_eq!(body == result(1), status == 200);
@@ -278,7 +279,7 @@ async fn draining_answers_what_is_in_progress() {
         plays
     })
     .await;
-    let rig = Rig::start(behind.address).await;
+    let rig = Rig::start(behind.address);
     let mut idle = rig.client().await;
     let mut client: Client = rig.client().await;
     client.send(&post("", &call(1, "get"))).await;

@@ -1,6 +1,7 @@
 //! Answers of one body: bytes and headers both ways, and how a failing server shows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bartizan::edge::http::HttpConfig;
 use bartizan::edge::upstream::{HttpUpstream, HttpUpstreamProblem};
@@ -15,7 +16,8 @@ use super::rig::{
 async fn bytes_pass_unchanged_and_headers_by_list() {
     // Odd spacing, order, escapes, big numbers and unknown fields in both directions.
     const REQUEST: &str = "\t{ \"params\" :{\"name\":\"g\\u0065t\",\"arguments\":{\"n\":12345678901234567890123, \"x\":1.0e2}},\r\n\"method\":\"tools/call\",\"unknown\":[null],\"id\":7,\"jsonrpc\":\"2.0\"}\n";
-    const ANSWER: &str = " {\"id\" : 7,\"result\":{\"content\":[], \"n\":1E400000000000000000001e0}}";
+    const ANSWER: &str =
+        " {\"id\" : 7,\"result\":{\"content\":[], \"n\":1E400000000000000000001e0}}";
     let answer_body = ANSWER.replace("1E400000000000000000001e0", "0.10000000000000000000001");
     let expected = answer_body.replacen('{', "{\"jsonrpc\":\"2.0\",", 1);
     let sent = expected.clone();
@@ -29,7 +31,7 @@ async fn bytes_pass_unchanged_and_headers_by_list() {
         )
     })
     .await;
-    let rig = Rig::start(behind.address).await;
+    let rig = Rig::start(behind.address);
     let headers = "Cookie: a=b\r\nAuthorization: Bearer agent\r\nX-Upstream-Key: from-the-agent\r\n\
          X-Forwarded-For: 1.2.3.4\r\nMcp-Init-Host: x\r\nMcp-Param-Region: eu\r\nmcp-param-owned: x\r\n\
          MCP-Protocol-Version: 2025-06-18\r\nLast-Event-ID: 5\r\nUser-Agent: agent/1\r\n\
@@ -75,15 +77,13 @@ async fn authorization_goes_on_only_where_configured() {
     let request = post("Authorization: Bearer agent\r\n", &call(1, "get"));
     let rig = Rig::with(behind.address, HttpConfig::default(), |upstream| {
         upstream.forward_authorization = true;
-    })
-    .await;
+    });
     rig.ask(&request).await;
     assert_eq!(behind.nth(1).await.header("authorization"), ["Bearer agent"]);
     let rig = Rig::with(behind.address, HttpConfig::default(), |upstream| {
         upstream.forward_authorization = true;
         upstream.headers.insert("authorization", "Bearer sidecar".parse().unwrap());
-    })
-    .await;
+    });
     rig.ask(&request).await;
     assert_eq!(behind.nth(2).await.header("authorization"), ["Bearer sidecar"]);
 }
@@ -91,7 +91,7 @@ async fn authorization_goes_on_only_where_configured() {
 #[tokio::test]
 async fn refusals_by_policy_are_answered_in_band() {
     let behind = Behind::start(|_, _| json(&result(1))).await;
-    let rig = Rig::start(behind.address).await;
+    let rig = Rig::start(behind.address);
     let reply = rig.ask(&post("", &call(5, "denied_x"))).await;
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("content-type"), ["application/json"]);
@@ -109,10 +109,11 @@ async fn refusals_by_policy_are_answered_in_band() {
 
 #[tokio::test]
 async fn notifications_are_accepted() {
-    let behind =
-        Behind::start(|_, _| vec![Play::Send(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n".to_vec())])
-            .await;
-    let rig = Rig::start(behind.address).await;
+    let behind = Behind::start(|_, _| {
+        vec![Play::Send(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n".to_vec())]
+    })
+    .await;
+    let rig = Rig::start(behind.address);
     let told = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
     let reply = rig.ask(&post("", told)).await;
     assert_eq!((reply.status, reply.text()), (202, ""));
@@ -133,7 +134,7 @@ async fn connections_to_the_server_are_kept() {
         plays
     })
     .await;
-    let rig = Rig::start(behind.address).await;
+    let rig = Rig::start(behind.address);
     let mut client = rig.client().await;
     let mut connections = Vec::new();
     for number in 0..5 {
@@ -142,7 +143,7 @@ async fn connections_to_the_server_are_kept() {
         connections.push(behind.nth(number + 1).await.connection);
         if number == 2 {
             // Lets the close arrive.
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
     assert_eq!(connections, [0, 0, 0, 1, 1]);
@@ -158,12 +159,32 @@ async fn failing_servers() {
     let gzip = "Content-Type: application/json\r\nContent-Encoding: gzip\r\n";
     let cases: Vec<(&str, Vec<Play>, &str, Outcome)> = vec![
         ("closes", vec![Play::Close], "-31005", Outcome::UpstreamFailed),
-        ("no HTTP", vec![Play::Send(b"what?\r\n\r\n".to_vec()), Play::Close], "-31005", Outcome::UpstreamFailed),
-        ("breaks off", vec![Play::Send(short.into_bytes()), Play::Close], "-31006", Outcome::UpstreamFailed),
-        ("bad chunks", vec![Play::Send(endless.into_bytes()), Play::Close], "-31006", Outcome::UpstreamFailed),
+        (
+            "no HTTP",
+            vec![Play::Send(b"what?\r\n\r\n".to_vec()), Play::Close],
+            "-31005",
+            Outcome::UpstreamFailed,
+        ),
+        (
+            "breaks off",
+            vec![Play::Send(short.into_bytes()), Play::Close],
+            "-31006",
+            Outcome::UpstreamFailed,
+        ),
+        (
+            "bad chunks",
+            vec![Play::Send(endless.into_bytes()), Play::Close],
+            "-31006",
+            Outcome::UpstreamFailed,
+        ),
         ("too large", vec![Play::Send(big.into_bytes())], "-31006", Outcome::UpstreamFailed),
         ("coded", answer("200 OK", gzip, "xx"), "-31006", Outcome::UpstreamFailed),
-        ("text", answer("200 OK", "Content-Type: text/html\r\n", "<p>"), "-31006", Outcome::UpstreamFailed),
+        (
+            "text",
+            answer("200 OK", "Content-Type: text/html\r\n", "<p>"),
+            "-31006",
+            Outcome::UpstreamFailed,
+        ),
         ("no type", answer("200 OK", "", &result(1)), "-31006", Outcome::UpstreamFailed),
         (
             "utf-16",
@@ -173,7 +194,12 @@ async fn failing_servers() {
         ),
         ("no frame", json("{}"), "-31006", Outcome::Withheld),
         ("another id", json(&result(2)), "-31005", Outcome::UpstreamFailed),
-        ("id as text", json(&result(1).replace(":1,", ":\"1\",")), "-31005", Outcome::UpstreamFailed),
+        (
+            "id as text",
+            json(&result(1).replace(":1,", ":\"1\",")),
+            "-31005",
+            Outcome::UpstreamFailed,
+        ),
         (
             "a redirect",
             answer("307 Temporary Redirect", "Location: http://127.0.0.1:1/\r\n", ""),
@@ -183,7 +209,7 @@ async fn failing_servers() {
     ];
     for (name, plays, code, outcome) in cases {
         let behind = Behind::start(move |_, _| plays.clone()).await;
-        let rig = Rig::start(behind.address).await;
+        let rig = Rig::start(behind.address);
         let reply = rig.ask(&post("", &call(1, "get"))).await;
         assert_eq!(reply.status, 200, "{name}: {}", reply.text());
         assert!(reply.text().starts_with(r#"{"jsonrpc":"2.0","id":1,"error""#), "{name}");
@@ -200,7 +226,7 @@ async fn an_unreachable_server() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap()
     };
-    let rig = Rig::start(gone).await;
+    let rig = Rig::start(gone);
     let reply = rig.ask(&post("", &call(1, "get"))).await;
     assert!(reply.text().contains("-31005"));
     assert!(!reply.text().contains("127.0.0.1"), "no internal address");
@@ -215,8 +241,8 @@ async fn a_server_that_does_not_answer() {
     let told = Arc::clone(&closed);
     let behind = Behind::start(move |_, _| vec![Play::UntilClosed(Arc::clone(&told))]).await;
     let mut config = HttpConfig::default();
-    config.timeouts.answer_ms = 50;
-    let rig = Rig::with(behind.address, config, |_| {}).await;
+    config.timeouts.answer = Duration::from_millis(50);
+    let rig = Rig::with(behind.address, config, |_| {});
     let reply = rig.ask(&post("", &call(1, "get"))).await;
     assert!(reply.text().contains("in time"), "{}", reply.text());
     super::rig::soon("letting go", closed.notified()).await;
@@ -239,7 +265,7 @@ async fn error_answers_pass_as_they_are() {
     ] {
         let text = answer(status, headers, body);
         let behind = Behind::start(move |_, _| text.clone()).await;
-        let rig = Rig::start(behind.address).await;
+        let rig = Rig::start(behind.address);
         let reply = rig.ask(&post("", &call(1, "get"))).await;
         let code: u16 = status.split(' ').next().unwrap().parse().unwrap();
         assert_eq!((reply.status, reply.text()), (code, body), "{status}");
@@ -253,7 +279,7 @@ async fn error_answers_pass_as_they_are() {
 async fn an_error_answer_that_is_anothers_is_withheld() {
     let text = answer("400 Bad Request", "Content-Type: application/json\r\n", &result(9));
     let behind = Behind::start(move |_, _| text.clone()).await;
-    let rig = Rig::start(behind.address).await;
+    let rig = Rig::start(behind.address);
     let reply = rig.ask(&post("", &call(1, "get"))).await;
     assert!(reply.text().contains("-31005"), "{}", reply.text());
 }
@@ -263,7 +289,7 @@ async fn a_modern_disconnect_lets_go_of_the_server() {
     let closed = Arc::new(Notify::new());
     let told = Arc::clone(&closed);
     let behind = Behind::start(move |_, _| vec![Play::UntilClosed(Arc::clone(&told))]).await;
-    let rig = Rig::start(behind.address).await;
+    let rig = Rig::start(behind.address);
     let mut client = rig.client().await;
     client.send(&modern_call(1, "get")).await;
     behind.nth(1).await;
@@ -282,13 +308,13 @@ async fn a_legacy_disconnect_is_no_cancellation() {
         plays
     })
     .await;
-    let rig = Rig::start(behind.address).await;
+    let rig = Rig::start(behind.address);
     let mut client = rig.client().await;
     client.send(&post("", &call(1, "get"))).await;
     behind.nth(1).await;
     drop(client);
     // The disconnect is known before the answer comes.
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
     go.notify_one();
     rig.sink.outcome(Outcome::Ok).await;
     rig.drained().await;

@@ -11,11 +11,9 @@ use std::time::Duration;
 use bartizan::edge::Shared;
 use bartizan::edge::clock::Clock;
 use bartizan::edge::http::{HttpConfig, Listener, Route};
-use bartizan::edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
+use bartizan::edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits};
 use bartizan::gate::access::{AccessRequest, Principal, Resource, Server};
-use bartizan::gate::decision::{
-    Decision, Effect, Engine, Listing, Origin, PolicyRevision, Reason,
-};
+use bartizan::gate::decision::{Decision, Effect, Engine, Listing, Origin, PolicyRevision, Reason};
 use bartizan::gate::frame::FrameLimits;
 use bartizan::gate::pdp::{ListEntry, Pdp};
 use bartizan::gate::record::{AuditRecord, Event, Outcome};
@@ -209,7 +207,8 @@ impl Behind {
         let task = tasks.clone().spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let number = connections.fetch_add(1, Ordering::Relaxed);
-                let (script, log, bell) = (Arc::clone(&script), Arc::clone(&log), Arc::clone(&bell));
+                let (script, log, bell) =
+                    (Arc::clone(&script), Arc::clone(&log), Arc::clone(&bell));
                 tasks.spawn(serve(stream, number, script, log, bell));
             }
         });
@@ -290,9 +289,7 @@ async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Re
 }
 
 async fn more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<()> {
-    let mut piece = [0; 16 << 10];
-    let count = stream.read(&mut piece).await.ok()?;
-    buffer.extend_from_slice(&piece[..count]);
+    let count = stream.read_buf(buffer).await.ok()?;
     (count > 0).then_some(())
 }
 
@@ -332,11 +329,11 @@ pub(crate) fn upstream_config(address: SocketAddr) -> HttpUpstreamConfig {
 }
 
 impl Rig {
-    pub(crate) async fn start(server: SocketAddr) -> Self {
-        Self::with(server, HttpConfig::default(), |_| {}).await
+    pub(crate) fn start(server: SocketAddr) -> Self {
+        Self::with(server, HttpConfig::default(), |_| {})
     }
 
-    pub(crate) async fn with(
+    pub(crate) fn with(
         server: SocketAddr,
         config: HttpConfig,
         change: impl FnOnce(&mut HttpUpstreamConfig),
@@ -351,7 +348,7 @@ impl Rig {
         };
         let sink = Arc::new(Sink::default());
         let shared = Shared {
-            gate: Arc::new(Gate::new(gate, Box::new(ByName))),
+            gate: Arc::new(Gate::new(gate, Arc::new(ByName))),
             sink: Arc::<Sink>::clone(&sink),
             clock: Clock::start(),
             tasks: TaskTracker::new(),
@@ -366,7 +363,7 @@ impl Rig {
             hosts: Vec::new(),
             origins: Vec::new(),
             principal: Arc::new(Principal { id: "agent".into(), ..Principal::default() }),
-            upstream: Upstream::Http(HttpUpstream::new(upstream).unwrap()),
+            upstream: HttpUpstream::new(upstream).unwrap().into(),
         };
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (closing, tasks) = (shared.closing.clone(), shared.tasks.clone());
@@ -522,8 +519,9 @@ pub(crate) fn modern_call(id: u32, tool: &str) -> Vec<u8> {
     let body = format!(
         r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{{}},"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{{}}}}}}}}"#
     );
-    let headers =
-        format!("MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: {tool}\r\n");
+    let headers = format!(
+        "MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: {tool}\r\n"
+    );
     post(&headers, &body)
 }
 

@@ -58,7 +58,7 @@ async fn events_pass_the_moment_they_come() {
         ]
     })
     .await;
-    let rig = Rig::start(behind.address).await;
+    let rig = Rig::start(behind.address);
     let mut client = rig.client().await;
     client.send(&post("", &call(1, "get"))).await;
     let (status, head) = client.head().await;
@@ -101,14 +101,17 @@ async fn what_may_not_pass_leaves_its_id_behind() {
         ]
     })
     .await;
-    let rig = Rig::start(behind.address).await;
+    let rig = Rig::start(behind.address);
     let mut client = rig.client().await;
     client.send(&post("", &call(1, "get"))).await;
     client.head().await;
     assert_eq!(client.event().await, "id: 1\nretry: 5\ndata: \n\n");
     // Two values in one event are no frame: the call that waits here ends with an error.
     let event = client.event().await;
-    assert!(event.starts_with("id: 2\nevent: x\ndata: {\"jsonrpc\":\"2.0\",\"id\":1,\"error\""), "{event}");
+    assert!(
+        event.starts_with("id: 2\nevent: x\ndata: {\"jsonrpc\":\"2.0\",\"id\":1,\"error\""),
+        "{event}"
+    );
     assert!(event.contains("-31006"), "{event}");
     assert!(client.chunk().await.is_none(), "nothing follows the answer");
     assert_eq!(rig.sink.outcomes(), [Outcome::Withheld]);
@@ -126,7 +129,7 @@ async fn nothing_follows_the_answer() {
         ]
     })
     .await;
-    let rig = Rig::start(behind.address).await;
+    let rig = Rig::start(behind.address);
     let reply = rig.ask(&post("", &call(1, "get"))).await;
     assert_eq!(reply.text(), format!("data: {}\n\n", result(1)));
     soon("letting go", closed.notified()).await;
@@ -138,7 +141,11 @@ async fn failing_streams_end_with_an_error() {
     let large = format!("data: {}\n\n", "x".repeat(2000));
     let cases: Vec<(&str, Vec<Play>, &str)> = vec![
         ("ends", vec![stream_head(""), stream_end()], "-31005"),
-        ("unfinished", vec![stream_head(""), chunk(&format!("data: {}\n", result(1))), stream_end()], "-31005"),
+        (
+            "unfinished",
+            vec![stream_head(""), chunk(&format!("data: {}\n", result(1))), stream_end()],
+            "-31005",
+        ),
         ("breaks off", vec![stream_head(""), chunk(": x\n\n"), Play::Close], "-31006"),
         ("too large", vec![stream_head(""), chunk(&large)], "-31006"),
         ("silent", vec![stream_head(""), Play::Wait(Arc::new(Notify::new()))], "in time"),
@@ -146,9 +153,8 @@ async fn failing_streams_end_with_an_error() {
     for (name, plays, expected) in cases {
         let behind = Behind::start(move |_, _| plays.clone()).await;
         let mut config = HttpConfig::default();
-        config.timeouts.idle_stream_ms = 100;
-        let rig =
-            Rig::with(behind.address, config, |up| up.limits.event_bytes_max = 1000).await;
+        config.timeouts.idle_stream = Duration::from_millis(100);
+        let rig = Rig::with(behind.address, config, |up| up.limits.event_bytes_max = 1000);
         let reply = rig.ask(&post("", &call(1, "get"))).await;
         assert!(reply.text().contains(r#"data: {"jsonrpc":"2.0","id":1,"error""#), "{name}");
         assert!(reply.text().contains(expected), "{name}: {}", reply.text());
@@ -177,9 +183,14 @@ async fn a_refused_request_of_the_server_is_answered_to_it() {
         }
     })
     .await;
-    let rig = Rig::start(behind.address).await;
+    let rig = Rig::start(behind.address);
     let mut client = in_session(&rig).await;
-    client.send(&post(&format!("{IN_SESSION}Mcp-Method: tools/call\r\nMcp-Name: get\r\n"), &call(1, "get"))).await;
+    client
+        .send(&post(
+            &format!("{IN_SESSION}Mcp-Method: tools/call\r\nMcp-Name: get\r\n"),
+            &call(1, "get"),
+        ))
+        .await;
     client.head().await;
     let refused = behind.nth(3).await;
     assert_eq!(client.event().await, "id: 4\ndata: \n\n");
@@ -194,7 +205,7 @@ async fn a_refused_request_of_the_server_is_answered_to_it() {
 
 #[tokio::test]
 async fn a_question_of_the_server_is_answered_by_the_client() {
-    let ping = r#"{"jsonrpc":"2.0","id":3,"method":"ping"}"#;
+    let question = r#"{"jsonrpc":"2.0","id":3,"method":"ping"}"#;
     let pong = r#"{"jsonrpc":"2.0","id":3,"result":{}}"#;
     let go = Arc::new(Notify::new());
     let wait = Arc::clone(&go);
@@ -202,7 +213,7 @@ async fn a_question_of_the_server_is_answered_by_the_client() {
         0 => begun(),
         1 => vec![
             stream_head(""),
-            chunk(&format!("data: {ping}\n\n")),
+            chunk(&format!("data: {question}\n\n")),
             Play::Wait(Arc::clone(&wait)),
             chunk(&format!("data: {}\n\n", result(1))),
             stream_end(),
@@ -210,11 +221,11 @@ async fn a_question_of_the_server_is_answered_by_the_client() {
         _ => answer("202 Accepted", "", ""),
     })
     .await;
-    let rig = Rig::start(behind.address).await;
+    let rig = Rig::start(behind.address);
     let mut client = in_session(&rig).await;
     client.send(&post(IN_SESSION, &call(1, "get"))).await;
     client.head().await;
-    assert_eq!(client.event().await, format!("data: {ping}\n\n"));
+    assert_eq!(client.event().await, format!("data: {question}\n\n"));
     // An answer that nobody asked this session for does not pass.
     let forged = pong.replace(":3,", ":4,");
     assert_eq!(rig.ask(&post(IN_SESSION, &forged)).await.status, 400);
@@ -235,7 +246,7 @@ async fn sessions_begin_and_end() {
         _ => json(&result(1)),
     })
     .await;
-    let rig = Rig::start(behind.address).await;
+    let rig = Rig::start(behind.address);
     let mut client = in_session(&rig).await;
     client.send(&post(IN_SESSION, &call(1, "get"))).await;
     assert_eq!(client.reply().await.status, 200);
@@ -261,7 +272,7 @@ async fn a_session_that_the_server_lost_is_forgotten() {
         _ => answer("404 Not Found", "Content-Type: text/plain\r\n", "no session"),
     })
     .await;
-    let rig = Rig::start(behind.address).await;
+    let rig = Rig::start(behind.address);
     let mut client = in_session(&rig).await;
     client.send(&post(IN_SESSION, &call(1, "get"))).await;
     let reply = client.reply().await;
@@ -276,7 +287,7 @@ async fn sessions_are_bounded() {
     let behind = Behind::start(|_, _| begun()).await;
     let mut config = HttpConfig::default();
     config.limits.sessions_max = 1;
-    let rig = Rig::with(behind.address, config, |_| {}).await;
+    let rig = Rig::with(behind.address, config, |_| {});
     in_session(&rig).await;
     let reply = rig.ask(&post("", INITIALIZE)).await;
     assert!(reply.text().contains("-31005"), "{}", reply.text());
@@ -298,10 +309,10 @@ async fn the_legacy_stream_is_opened_resumed_and_ended() {
     .await;
     let mut config = HttpConfig::default();
     // Neither deadline holds for a stream without an end.
-    config.timeouts.idle_stream_ms = 1;
-    config.timeouts.answer_ms = 1000;
+    config.timeouts.idle_stream = Duration::from_millis(1);
+    config.timeouts.answer = Duration::from_secs(1);
     config.limits.streams_max = 1;
-    let rig = Rig::with(behind.address, config, |_| {}).await;
+    let rig = Rig::with(behind.address, config, |_| {});
     let mut client = in_session(&rig).await;
     client.send(&get(&format!("{IN_SESSION}Last-Event-ID: 7\r\n"))).await;
     let (status, _) = client.head().await;
@@ -312,7 +323,7 @@ async fn the_legacy_stream_is_opened_resumed_and_ended() {
     assert_eq!(received.header("last-event-id"), ["7"]);
     assert_eq!(received.header("mcp-session-id"), ["s-1"]);
     assert!(received.header("content-type").is_empty());
-    assert_eq!(rig.ask(&get(IN_SESSION)).await.status, 502, "one stream at once");
+    assert_eq!(rig.ask(&get(IN_SESSION)).await.status, 429, "one stream at once");
     drop(client);
     soon("letting go", closed.notified()).await;
 
@@ -334,17 +345,14 @@ async fn an_answer_comes_on_the_resumed_stream() {
         let behind = Behind::start(move |number, _| match number {
             0 => begun(),
             1 => {
-                let end = if client_leaves {
-                    Play::UntilClosed(Arc::clone(&told))
-                } else {
-                    stream_end()
-                };
+                let end =
+                    if client_leaves { Play::UntilClosed(Arc::clone(&told)) } else { stream_end() };
                 vec![stream_head(""), chunk("id: 1\nretry: 10\ndata:\n\n"), end]
             }
             _ => vec![stream_head(""), chunk(&format!("id: 2\ndata: {}\n\n", result(1)))],
         })
         .await;
-        let rig = Rig::start(behind.address).await;
+        let rig = Rig::start(behind.address);
         let mut client = in_session(&rig).await;
         client.send(&post(IN_SESSION, &call(1, "get"))).await;
         client.head().await;
@@ -371,7 +379,7 @@ async fn what_nobody_comes_for_is_closed_with_its_session() {
         _ => vec![stream_head(""), chunk("id: 1\ndata:\n\n"), stream_end()],
     })
     .await;
-    let rig = Rig::start(behind.address).await;
+    let rig = Rig::start(behind.address);
     let mut client = in_session(&rig).await;
     client.send(&post(IN_SESSION, &call(1, "get"))).await;
     client.reply().await;
@@ -388,7 +396,7 @@ async fn a_modern_disconnect_ends_its_stream() {
         vec![stream_head(""), chunk(": x\n\n"), Play::UntilClosed(Arc::clone(&told))]
     })
     .await;
-    let rig = Rig::start(behind.address).await;
+    let rig = Rig::start(behind.address);
     let mut client = rig.client().await;
     client.send(&modern_call(1, "get")).await;
     client.head().await;
@@ -413,7 +421,7 @@ async fn a_legacy_disconnect_lets_its_stream_run_on() {
         ]
     })
     .await;
-    let rig = Rig::start(behind.address).await;
+    let rig = Rig::start(behind.address);
     let mut client = rig.client().await;
     client.send(&post("", &call(1, "get"))).await;
     client.head().await;

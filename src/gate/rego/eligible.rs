@@ -1,0 +1,439 @@
+//! Which policies may run on the bytecode machine, and in what form.
+//!
+//! The machine drops the body of a rule at any error, takes a conflict of two values for no value,
+//! and is wrong on some constructs. So only constructs that are known to mean the same on both
+//! engines are let through, and every operation that can fail is put behind a call of the host,
+//! where a failure is seen: built-ins all are such calls, and operators and iteration get guards
+//! written around their operands. What the guards catch is answered by the strict engine.
+//!
+//! Reachable rules alone are looked at: no other is compiled.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use regorus::Value;
+use regorus::unstable::{
+    ArithOp, AssignOp, BinOp, Expr, Literal, LiteralStmt, Module as Ast, Query, Ref, Rule, RuleBody,
+    RuleHead, Span,
+};
+
+use super::check::{Index, Path, dotted, is_function, place};
+use super::walk::{Chain, Step, Visit, Walk, chain, rule_args, rule_ref};
+use super::{Entrypoints, Module};
+
+/// Guards: built-ins of the compiled engine alone. Each gives back its argument or fails.
+pub(super) static GUARDS: &[(&str, Guard)] = &[
+    ("__collection", Guard::Collection),
+    ("__divisor", Guard::Divisor),
+    ("__integer", Guard::Integer),
+    ("__number", Guard::Number),
+    ("__set", Guard::Set),
+];
+
+/// What a guard insists on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Guard {
+    /// An array, set or object.
+    Collection,
+    /// A number other than 0.
+    Divisor,
+    /// A whole number.
+    Integer,
+    /// A number.
+    Number,
+    /// A set.
+    Set,
+}
+
+impl Guard {
+    /// Whether `value` passes.
+    pub(super) fn admits(self, value: &Value) -> bool {
+        match (self, value) {
+            (Self::Collection, Value::Array(_) | Value::Set(_) | Value::Object(_))
+            | (Self::Set, Value::Set(_))
+            | (Self::Number, Value::Number(_)) => true,
+            (Self::Integer, Value::Number(number)) => number.is_integer(),
+            (Self::Divisor, Value::Number(number)) => number.as_f64() != Some(0.0),
+            _ => false,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        GUARDS.iter().find(|(_, guard)| *guard == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// The modules as the compiled engine gets them, or why it may not have them.
+pub(super) fn rewrite(
+    modules: &[Module],
+    parsed: &[Ref<Ast>],
+    entrypoints: &Entrypoints,
+) -> Result<Vec<Module>, Vec<String>> {
+    let index = Index::of(parsed);
+    let mut judge = Judge {
+        index: &index,
+        reasons: BTreeSet::new(),
+        edits: BTreeMap::new(),
+        guarded: BTreeSet::new(),
+    };
+    for path in index.reachable([&entrypoints.decision, &entrypoints.listing]) {
+        judge.rule(&path);
+    }
+    if !judge.reasons.is_empty() {
+        return Err(judge.reasons.into_iter().collect());
+    }
+    let edited = modules.iter().enumerate().map(|(at, module)| Module {
+        path: module.path.clone(),
+        text: apply(&module.text, judge.edits.remove(&at).unwrap_or_default()),
+    });
+    Ok(edited.collect())
+}
+
+/// A text to put in the place of a span; an empty span is an insertion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Edit {
+    start: usize,
+    end: usize,
+    text: String,
+    /// Among edits at one place, closing brackets come first and inner guards open last.
+    rank: (bool, usize),
+}
+
+fn apply(text: &str, mut edits: Vec<Edit>) -> String {
+    edits.sort_by(|a, b| (a.start, a.rank).cmp(&(b.start, b.rank)));
+    edits.dedup();
+    let mut out = String::new();
+    let mut at = 0_usize;
+    for edit in edits {
+        out.push_str(text.get(at..edit.start).unwrap_or_default());
+        out.push_str(&edit.text);
+        at = edit.end.max(at);
+    }
+    out.push_str(text.get(at..).unwrap_or_default());
+    out
+}
+
+struct Judge<'a, 'i> {
+    index: &'i Index<'a>,
+    reasons: BTreeSet<String>,
+    edits: BTreeMap<usize, Vec<Edit>>,
+    /// What is guarded already: a rule's head is met once for each of its bodies.
+    guarded: BTreeSet<(usize, usize, usize, Guard)>,
+}
+
+impl<'a> Judge<'a, '_> {
+    fn refuse(&mut self, span: &Span, why: &str) {
+        let (file, line) = place(span);
+        self.reasons.insert(format!("{file}:{line}: {why}"));
+    }
+
+    fn rule(&mut self, path: &Path<'a>) {
+        let definitions = self.index.rules.get(path).cloned().unwrap_or_default();
+        for (module, rule) in &definitions {
+            self.head(rule);
+            for visit in Walk::rule(rule) {
+                match visit {
+                    Visit::Ref(chain) => self.reference(*module, &chain),
+                    Visit::Call { callee, .. } => self.call(&callee),
+                    Visit::Expr(expr) => self.expression(*module, expr),
+                    Visit::Statement(statement) => self.statement(*module, statement),
+                }
+            }
+        }
+        self.conflicts(path, &definitions);
+    }
+
+    fn head(&mut self, rule: &'a Rule) {
+        if !matches!(rule_ref(rule), Expr::Var { .. }) {
+            self.refuse(rule.span(), "a rule whose name is a reference");
+        }
+        match rule {
+            Rule::Default { args, value, .. } => {
+                if !args.is_empty() {
+                    self.refuse(rule.span(), "a default for a function");
+                }
+                if literal(value).is_none() {
+                    self.refuse(rule.span(), "a default that is not a plain value");
+                }
+            }
+            Rule::Spec { head, bodies, .. } => {
+                if let RuleHead::Set { key: None, .. } = head {
+                    self.refuse(rule.span(), "a set without `contains`");
+                }
+                if rule_args(rule).iter().any(|arg| !matches!(arg, Expr::Var { .. })) {
+                    self.refuse(rule.span(), "a function whose parameter is a pattern");
+                }
+                if bodies.iter().skip(1).any(|body| !body.is_else) {
+                    self.refuse(rule.span(), "a rule with several bodies in a row");
+                }
+            }
+        }
+    }
+
+    /// Two values for one rule are an error on the strict engine and nothing on the machine, so
+    /// there must be no way to two values.
+    fn conflicts(&mut self, path: &Path<'a>, definitions: &[(usize, &'a Rule)]) {
+        let mut values: Vec<Option<Value>> = Vec::new();
+        let mut specs = 0_usize;
+        let mut single = true;
+        for (_, rule) in definitions {
+            let Rule::Spec { head, bodies, .. } = rule else { continue };
+            let assign = match head {
+                RuleHead::Set { .. } => continue,
+                RuleHead::Compr { assign, .. } | RuleHead::Func { assign, .. } => assign.as_ref(),
+            };
+            specs = specs.saturating_add(1);
+            let head_value = assign.map(|assign| assign.value.as_ref());
+            if bodies.is_empty() {
+                values.push(constant(head_value));
+            }
+            for (at, body) in bodies.iter().enumerate() {
+                let own = body.assign.as_ref().map(|assign| assign.value.as_ref());
+                let value = constant(if at == 0 { own.or(head_value) } else { own });
+                single &= value.is_some() || !iterates(rule, body);
+                values.push(value);
+            }
+        }
+        let first = values.first().cloned().flatten();
+        let same = first.is_some() && values.iter().all(|value| *value == first);
+        if !same && (specs > 1 || !single)
+            && let Some((_, rule)) = definitions.first()
+        {
+            self.refuse(rule.span(), &format!("`{}` might have two values", dotted(path)));
+        }
+    }
+
+    fn statement(&mut self, module: usize, statement: &'a LiteralStmt) {
+        if !statement.with_mods.is_empty() {
+            self.refuse(&statement.span, "`with`");
+        }
+        match &statement.literal {
+            Literal::SomeVars { .. } => {}
+            Literal::SomeIn { span, key, value, collection } => {
+                let key = key.as_ref().map(AsRef::as_ref);
+                let pattern = |it: &Expr| !matches!(it, Expr::Var { .. });
+                if key.is_some_and(pattern) || pattern(value) {
+                    self.refuse(span, "`some` with a pattern");
+                }
+                if !is_collection(collection) {
+                    self.guard(module, collection, Guard::Collection);
+                }
+            }
+            Literal::Every { span, .. } => self.refuse(span, "`every`"),
+            Literal::NotExpr { span, expr } => {
+                if looks_up(expr).any(|index| matches!(index, Expr::Var { span, .. } if span.text() == "_")) {
+                    self.refuse(span, "iteration inside `not`");
+                }
+            }
+            Literal::Expr { expr, span } => {
+                if let Expr::AssignExpr { op, lhs, .. } = expr.as_ref()
+                    && (*op == AssignOp::Eq || !matches!(lhs.as_ref(), Expr::Var { .. }))
+                {
+                    self.refuse(span, "unification, or an assignment to a pattern");
+                }
+            }
+        }
+    }
+
+    fn expression(&mut self, module: usize, expr: &'a Expr) {
+        match expr {
+            Expr::ObjectCompr { span, .. } => self.refuse(span, "an object comprehension"),
+            Expr::ArrayCompr { span, term, .. } => {
+                if !matches!(term.as_ref(), Expr::Var { .. }) && literal(term).is_none() {
+                    self.refuse(span, "an array comprehension of something else than a variable");
+                }
+            }
+            Expr::Membership { span, key: Some(_), .. } => self.refuse(span, "`in` with a key"),
+            Expr::BinExpr { op: BinOp::Union | BinOp::Intersection, lhs, rhs, .. } => {
+                self.guard(module, lhs, Guard::Set);
+                self.guard(module, rhs, Guard::Set);
+            }
+            Expr::ArithExpr { op, lhs, rhs, .. } => {
+                let sets = *op == ArithOp::Sub && (is_set(lhs) || is_set(rhs));
+                let (left, right) = match op {
+                    ArithOp::Sub if sets => (Guard::Set, Guard::Set),
+                    ArithOp::Add | ArithOp::Sub | ArithOp::Mul => (Guard::Number, Guard::Number),
+                    ArithOp::Div => (Guard::Number, Guard::Divisor),
+                    ArithOp::Mod => (Guard::Integer, Guard::Integer),
+                };
+                self.guard(module, lhs, left);
+                self.guard(module, rhs, right);
+                if *op == ArithOp::Mod {
+                    self.guard(module, rhs, Guard::Divisor);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn call(&mut self, callee: &Chain<'a>) {
+        if super::check::called(callee).as_deref() == Some("print") {
+            self.refuse(callee.span, "`print`");
+        }
+    }
+
+    /// A reference must reach a rule by its full name, or data that no rule is near.
+    fn reference(&mut self, module: usize, chain: &Chain<'a>) {
+        if let Some(import) = self.index.imported(module, chain)
+            && let Some(root) = chain.root_span
+        {
+            let text = import.join(".");
+            if import.iter().all(|name| is_identifier(name)) {
+                self.edit(module, root, text);
+            } else {
+                self.refuse(chain.span, "an import of a path that needs quotes");
+            }
+        }
+        let Some(path) = self.index.resolve(module, chain) else { return };
+        let met: Vec<&Path<'a>> = self.index.met(&path).collect();
+        if met.iter().any(|rule| !path.starts_with(rule)) || path.is_empty() {
+            self.refuse(chain.span, "a reference to a whole package");
+        } else if self.index.covers_package(&path) {
+            self.refuse(chain.span, "a reference to a package");
+        } else if met.iter().any(|rule| {
+            self.index.rules.get(*rule).is_some_and(|it| it.iter().any(|(_, it)| is_function(it)))
+        }) {
+            self.refuse(chain.span, "a function used as a value");
+        }
+    }
+
+    fn edit(&mut self, module: usize, span: &Span, text: String) {
+        let (Ok(start), Ok(end)) = (usize::try_from(span.start), usize::try_from(span.end)) else {
+            return;
+        };
+        let rank = (true, usize::MAX);
+        self.edits.entry(module).or_default().push(Edit { start, end, text, rank });
+    }
+
+    /// Writes a guard around an expression.
+    fn guard(&mut self, module: usize, expr: &'a Expr, guard: Guard) {
+        let span = expr.span();
+        let (Ok(start), Ok(end)) = (usize::try_from(span.start), usize::try_from(span.end)) else {
+            return;
+        };
+        if !self.guarded.insert((module, start, end, guard)) {
+            return;
+        }
+        let width = usize::MAX.saturating_sub(end.saturating_sub(start)).saturating_sub(1);
+        let edits = self.edits.entry(module).or_default();
+        edits.push(Edit { start, end: start, text: format!("{}(", guard.name()), rank: (true, width) });
+        edits.push(Edit { start: end, end, text: ")".to_owned(), rank: (false, edits.len()) });
+    }
+}
+
+/// Whether a rule's body may run more than once, so that its value may differ from run to run.
+fn iterates(rule: &Rule, body: &RuleBody) -> bool {
+    let mut declared: BTreeSet<&str> = rule_args(rule).into_iter().filter_map(variable).collect();
+    for statement in &body.query.stmts {
+        match &statement.literal {
+            Literal::SomeIn { .. } | Literal::SomeVars { .. } => return true,
+            Literal::Expr { expr, .. } => {
+                if let Expr::AssignExpr { lhs, .. } = expr.as_ref() {
+                    declared.extend(variable(lhs));
+                }
+            }
+            Literal::NotExpr { .. } | Literal::Every { .. } => {}
+        }
+    }
+    // What an index may be without iteration: anything but a variable that nothing assigns. A
+    // rule's name would do too, but telling it apart is not worth it.
+    let indexes = |query: &'_ Query| {
+        query.stmts.iter().any(|statement| match &statement.literal {
+            Literal::Expr { expr, .. } | Literal::NotExpr { expr, .. } => {
+                looks_up(expr).any(|index| variable(index).is_some_and(|it| !declared.contains(it)))
+            }
+            Literal::SomeIn { .. } | Literal::SomeVars { .. } | Literal::Every { .. } => false,
+        })
+    };
+    let value = body.assign.as_ref().map(|assign| assign.value.as_ref());
+    let head = match rule {
+        Rule::Spec { head: RuleHead::Compr { assign, .. } | RuleHead::Func { assign, .. }, .. } => {
+            assign.as_ref().map(|assign| assign.value.as_ref())
+        }
+        Rule::Spec { head: RuleHead::Set { .. }, .. } | Rule::Default { .. } => None,
+    };
+    let in_values = value.into_iter().chain(head).any(|value| {
+        looks_up(value).any(|index| variable(index).is_some_and(|it| !declared.contains(it)))
+    });
+    indexes(&body.query) || in_values
+}
+
+fn variable(expr: &Expr) -> Option<&str> {
+    match expr {
+        Expr::Var { span, .. } => Some(span.text()),
+        _ => None,
+    }
+}
+
+/// Every index inside an expression, at any depth.
+fn looks_up(expr: &Expr) -> impl Iterator<Item = &Expr> {
+    let mut found = Vec::new();
+    for visit in Walk::expression_of(expr) {
+        if let Visit::Ref(chain) = visit {
+            found.extend(chain.steps.iter().filter_map(|step| match step {
+                Step::Index(index) => Some(*index),
+                Step::Name(_) => None,
+            }));
+        }
+    }
+    found.into_iter()
+}
+
+/// The value of a plain literal, collections included.
+fn literal(expr: &Expr) -> Option<()> {
+    let mut todo = vec![expr];
+    while let Some(expr) = todo.pop() {
+        match expr {
+            Expr::String { .. }
+            | Expr::RawString { .. }
+            | Expr::Number { .. }
+            | Expr::Bool { .. }
+            | Expr::Null { .. } => {}
+            Expr::Array { items, .. } | Expr::Set { items, .. } => {
+                todo.extend(items.iter().map(AsRef::as_ref));
+            }
+            Expr::Object { fields, .. } => {
+                for (_, key, value) in fields {
+                    todo.extend([key.as_ref(), value.as_ref()]);
+                }
+            }
+            _ => return None,
+        }
+    }
+    Some(())
+}
+
+/// The value of a rule that is one scalar; a rule without a value is `true`.
+fn constant(expr: Option<&Expr>) -> Option<Value> {
+    match expr {
+        None => Some(Value::Bool(true)),
+        Some(
+            Expr::String { value, .. }
+            | Expr::RawString { value, .. }
+            | Expr::Number { value, .. }
+            | Expr::Bool { value, .. }
+            | Expr::Null { value, .. },
+        ) => Some(value.clone()),
+        Some(_) => None,
+    }
+}
+
+fn is_collection(expr: &Expr) -> bool {
+    is_set(expr)
+        || matches!(expr, Expr::Array { .. } | Expr::Object { .. } | Expr::ArrayCompr { .. })
+}
+
+/// Whether an expression is a set by its form.
+fn is_set(expr: &Expr) -> bool {
+    match expr {
+        Expr::Set { .. } | Expr::SetCompr { .. } | Expr::BinExpr { .. } => true,
+        Expr::Call { fcn, .. } => chain(fcn).is_some_and(|(chain, _)| {
+            super::check::called(&chain).as_deref() == Some("object.keys")
+        }),
+        _ => false,
+    }
+}
+
+fn is_identifier(name: &str) -> bool {
+    name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric())
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+}

@@ -1,0 +1,240 @@
+//! Inputs for the proof: like real ones, then bent where the policy looks.
+//!
+//! The values come from the policy's own constants, so that its comparisons go either way, and
+//! from every type, so that its built-ins meet what they do not expect. The same seed gives the
+//! same inputs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use regorus::Value;
+use regorus::unstable::{Expr, Module, Ref};
+
+use super::ReadSet;
+use super::walk::{Visit, Walk};
+
+/// Most constants of a policy that are used.
+const CONSTANTS_MAX: usize = 512;
+
+/// `SplitMix64`: small, seeded, the same everywhere.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        let bound = u64::try_from(bound.max(1)).unwrap_or(1);
+        usize::try_from(self.next().checked_rem(bound).unwrap_or(0)).unwrap_or(0)
+    }
+
+    fn one_in(&mut self, many: usize) -> bool {
+        self.below(many) == 0
+    }
+
+    fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
+        from.get(self.below(from.len()))
+    }
+}
+
+/// Makes inputs.
+#[derive(Debug)]
+pub(super) struct Generator {
+    random: Random,
+    /// Constants of the policy and edge cases of every type.
+    values: Vec<Value>,
+    /// The strings among them.
+    strings: Vec<Value>,
+    /// What the policy reads, without `input`.
+    paths: Vec<Vec<String>>,
+}
+
+impl Generator {
+    /// A generator for the policy that reads `reads`.
+    pub(super) fn new(modules: &[Ref<Module>], reads: &ReadSet, seed: u64) -> Self {
+        let mut constants: BTreeSet<Value> = BTreeSet::new();
+        for rule in modules.iter().flat_map(|module| &module.policy) {
+            for visit in Walk::rule(rule) {
+                if let Visit::Expr(
+                    Expr::String { value, .. }
+                    | Expr::RawString { value, .. }
+                    | Expr::Number { value, .. },
+                ) = visit
+                    && constants.len() < CONSTANTS_MAX
+                {
+                    constants.insert(value.clone());
+                }
+            }
+        }
+        let mut values: Vec<Value> = constants.into_iter().collect();
+        values.extend(["", "a", "prod", "staging", "read", "é/日本", "*", "1", "{}"].map(Value::from));
+        let mut strings: Vec<Value> = values.iter().filter(|it| it.as_string().is_ok()).cloned().collect();
+        // A string that begins or goes on like another tells prefixes from equality.
+        let longer: Vec<Value> = strings.iter().filter_map(|it| it.as_string().ok()).flat_map(|it| {
+            [Value::from(format!("{it}x")), Value::from(it.chars().skip(1).collect::<String>())]
+        }).collect();
+        strings.extend(longer.iter().cloned());
+        values.extend(longer);
+        values.extend([-1_i64, 0, 1, 2, 5, 23].map(Value::from));
+        values.extend([0.5, 1e15].map(Value::from));
+        values.push(Value::from(u64::MAX));
+        values.extend([Value::Null, Value::Bool(true), Value::Bool(false)]);
+        values.extend([Value::new_array(), Value::new_object()]);
+        let paths = reads.paths().iter().map(|path| {
+            path.split('.').skip(1).map(str::to_owned).collect()
+        }).collect();
+        Self { random: Random(seed), values, strings, paths }
+    }
+
+    /// The next input.
+    pub(super) fn input(&mut self) -> Value {
+        let mut input = self.plausible();
+        for path in self.paths.clone() {
+            match self.random.below(12) {
+                0..=2 => {
+                    let value = self.string();
+                    put(&mut input, &path, Some(value));
+                }
+                3 | 4 => {
+                    let value = self.value(2);
+                    put(&mut input, &path, Some(value));
+                }
+                5 => put(&mut input, &path, None),
+                _ => {}
+            }
+        }
+        input
+    }
+
+    fn string(&mut self) -> Value {
+        self.random.pick(&self.strings).cloned().unwrap_or(Value::Null)
+    }
+
+    /// A value of any type, at most `depth` deep.
+    fn value(&mut self, depth: usize) -> Value {
+        let inner = depth.saturating_sub(1);
+        match self.random.below(if depth == 0 { 4 } else { 6 }) {
+            4 => {
+                let items = self.random.below(4);
+                Value::from((0..items).map(|_| self.value(inner)).collect::<Vec<_>>())
+            }
+            5 => {
+                let members = self.random.below(4);
+                let members = (0..members).map(|_| (self.string(), self.value(inner)));
+                Value::from(members.collect::<BTreeMap<_, _>>())
+            }
+            _ => self.random.pick(&self.values).cloned().unwrap_or(Value::Null),
+        }
+    }
+
+    fn strings(&mut self, most: usize) -> Value {
+        let items = self.random.below(most.saturating_add(1));
+        Value::from((0..items).map(|_| self.string()).collect::<Vec<_>>())
+    }
+
+    fn of(&mut self, names: &[&str]) -> Value {
+        let often = self.random.pick(names).map(|name| Value::from(*name));
+        often.filter(|_| !self.random.one_in(8)).unwrap_or_else(|| self.string())
+    }
+
+    fn operation(&mut self) -> Value {
+        object([
+            ("effect", self.of(&["read", "write", "destructive", "exec", "unknown"])),
+            ("environments", self.strings(2)),
+            ("environment_source", self.of(&["arguments", "absent", "unreadable", "none"])),
+            ("tags", self.strings(2)),
+            ("pack", self.string()),
+        ])
+    }
+
+    /// An input of the shape that real ones have.
+    fn plausible(&mut self) -> Value {
+        let hour = self.random.below(24);
+        let unix_ms = self.random.next() >> 22;
+        let listed = (0..self.random.below(4)).map(|_| {
+            object([("name", self.string()), ("operation", self.operation()), ("definition", self.string())])
+        });
+        let listed = Value::from(listed.collect::<Vec<_>>());
+        let members = (0..self.random.below(4)).map(|_| (self.string(), self.value(2)));
+        let arguments = Value::from(members.collect::<BTreeMap<_, _>>());
+        object([
+            ("version", Value::from(1_u64)),
+            ("phase", self.of(&["call", "list"])),
+            ("direction", self.of(&["to_server", "to_client"])),
+            ("method", self.of(&["tools/call", "tools/list", "resources/read", "initialize", "x/y"])),
+            (
+                "principal",
+                object([
+                    ("id", self.string()),
+                    ("kind", self.of(&["agent", "user"])),
+                    ("groups", self.strings(3)),
+                    ("claims", object([("team", self.string())])),
+                ]),
+            ),
+            ("client", object([("name", self.string()), ("version", self.string())])),
+            (
+                "server",
+                object([
+                    ("name", self.string()),
+                    ("environment", self.string()),
+                    ("labels", object([("tier", self.string())])),
+                ]),
+            ),
+            (
+                "protocol",
+                object([
+                    ("revision", self.of(&["2025-11-25", "2026-07-28"])),
+                    ("era", self.of(&["legacy", "modern"])),
+                    ("transport", self.of(&["http", "stdio"])),
+                ]),
+            ),
+            ("tool", object([("name", self.string()), ("arguments", arguments)])),
+            ("resource", object([("uri", self.string())])),
+            ("operation", self.operation()),
+            ("session", object([("facts", Value::new_object()), ("tainted", Value::Bool(false))])),
+            ("time", object([("hour", Value::from(hour)), ("unix_ms", Value::from(unix_ms))])),
+            ("tools", listed),
+        ])
+    }
+}
+
+fn object<const N: usize>(members: [(&str, Value); N]) -> Value {
+    let members = members.into_iter().map(|(name, value)| (Value::from(name), value));
+    Value::from(members.collect::<BTreeMap<_, _>>())
+}
+
+/// Sets or removes what stands at `path`. A step `*` means any name.
+fn put(value: &mut Value, path: &[String], new: Option<Value>) {
+    let mut at = value;
+    let Some((last, way)) = path.split_last() else {
+        if let Some(new) = new {
+            *at = new;
+        }
+        return;
+    };
+    for name in way {
+        if !matches!(at, Value::Object(_)) {
+            *at = Value::new_object();
+        }
+        let Ok(members) = at.as_object_mut() else { return };
+        at = members.get_or_insert_with(Value::from(name.as_str()), Value::new_object);
+    }
+    let Ok(members) = at.as_object_mut() else { return };
+    match (last.as_str(), new) {
+        ("*", Some(new)) if matches!(new, Value::String(_)) => {
+            members.insert(new.clone(), new);
+        }
+        ("*", _) => {}
+        (name, Some(new)) => {
+            members.insert(Value::from(name), new);
+        }
+        (name, None) => {
+            members.remove(&Value::from(name));
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! A message for the client cannot be asserted from outside the gate.
+
+use bartizan::gate::step::{Released, Status};
+
+fn main() {
+    let _ = Released::assertion(b"{}".as_slice().into(), Status::Ok, false);
+}
