@@ -271,7 +271,12 @@ impl Firewall {
 
     /// Every record of the journal so far.
     pub(crate) fn journal(&self) -> Vec<serde_json::Value> {
-        journal(&self.folder.path().join("state"))
+        journal(&self.state())
+    }
+
+    /// The state directory.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
     }
 
     /// The records whose `member` is `value`.
@@ -305,20 +310,23 @@ impl Drop for Firewall {
 /// Every record of the journal in a state directory. A line that is still being written is not
 /// there yet.
 pub(crate) fn journal(state: &Path) -> Vec<serde_json::Value> {
+    journal_text(state).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The whole lines of the journal in a state directory.
+pub(crate) fn journal_text(state: &Path) -> String {
     let mut files: Vec<_> = std::fs::read_dir(state.join("journal"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|end| end == "ndjson"))
         .collect();
     files.sort();
-    files
-        .iter()
-        .flat_map(|path| {
-            let text = std::fs::read_to_string(path).unwrap();
-            let whole = text.rfind('\n').map_or("", |end| &text[..end]).to_owned();
-            whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<_>>()
-        })
-        .collect()
+    let mut all = String::new();
+    for path in files {
+        let text = std::fs::read_to_string(path).unwrap();
+        all.push_str(&text[..text.rfind('\n').map_or(0, |end| end + 1)]);
+    }
+    all
 }
 
 /// Looks again and again until there is something.
