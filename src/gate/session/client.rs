@@ -93,6 +93,9 @@ impl Session {
 
         let decision = gate.policy().decide(&question.request(self, now));
         let (body, verdict) = match discharge(gate, &question, &decision, now) {
+            Ok(_) if gate.observes() => {
+                (frame.document().raw().clone(), facts_of(&decision, false, Vec::new()))
+            }
             Ok(Discharged { body, obligations }) => (body, facts_of(&decision, true, obligations)),
             Err(refused) if gate.observes() => {
                 (frame.document().raw().clone(), verdict_of(&decision, &refused, false))

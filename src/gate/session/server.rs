@@ -195,7 +195,9 @@ impl Session {
                 edits.extend(page.without(frame.document(), &record.hidden));
             }
         }
-        edits.extend(private_scope(result));
+        if !gate.observes() {
+            edits.extend(private_scope(result));
+        }
         Ok(edited(frame.document(), edits))
     }
 
@@ -276,7 +278,8 @@ impl Session {
         let decision = gate.policy().decide(&question.request(self, now));
         let verdict = match discharge(gate, &question, &decision, now) {
             Ok(discharged) => {
-                record.decision = Some(facts_of(&decision, true, discharged.obligations));
+                let enforced = !gate.observes();
+                record.decision = Some(facts_of(&decision, enforced, discharged.obligations));
                 None
             }
             Err(refused) => Some(refused),
