@@ -171,7 +171,7 @@ fn lines() -> Vec<(&'static str, Vec<u8>, Fate)> {
         ("C5 stdio-blank-cr", b"  \r".to_vec(), Nothing),
         ("C5 ok-spaces", around(b" \t", b" \t "), Passes(good.clone())),
         ("C5 ok-space-inside", good.replace(',', " ,\t").into(), Passes(good.clone())),
-        ("C7 stdio-u2028", split.clone().into(), Passes(split.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029"))),
+        ("C7 stdio-u2028", split.clone().into(), Passes(split.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029").replace('\u{85}', "\\u0085"))),
         ("C7 ok-u2028-escaped", good.replace("\"x\"", "\"\\u2028\"").into(), Passes(good.replace("\"x\"", "\"\\u2028\""))),
     ]
 }
@@ -271,6 +271,21 @@ fn one_line_passes_byte_for_byte_and_goes_up_as_the_same_tokens() {
 }
 
 #[test]
+fn the_client_is_never_given_two_lines_for_one() {
+    // C7, the other way; `cat` of a file keeps the bytes as they are.
+    for end in ['\r', '\u{85}', '\u{2028}', '\u{2029}'] {
+        let space = if end == '\r' { "\r" } else { "" };
+        let text = if end == '\r' { "x".to_owned() } else { format!("a{end}b") };
+        let answer = format!("{{\"jsonrpc\":\"2.0\",{space}\"result\":{{\"x\":\"{text}\"}},\"id\":1}}");
+        let mut wrapped = Wrapped::start(r#"read -r line; cat "$1/answer"; cat > /dev/null"#);
+        std::fs::write(wrapped.path("answer"), format!("{answer}\n")).unwrap();
+        wrapped.send(get_flag(1));
+        let escape = format!("\\u{:04x}", u32::from(end));
+        assert_eq!(wrapped.receive(), answer.replace('\r', "").replace(end, &escape));
+    }
+}
+
+#[test]
 fn what_policy_refuses_is_answered_and_the_child_never_sees_it() {
     let mut wrapped = Wrapped::start(ANSWERING);
     for (tool, arguments, code) in [
@@ -284,11 +299,12 @@ fn what_policy_refuses_is_answered_and_the_child_never_sees_it() {
         let denial = wrapped.journal().pop().unwrap();
         assert_eq!(refusal["error"]["data"]["decision_id"], denial["call"]);
     }
-    // Nobody waits for an answer to a notification or an answer.
-    wrapped.send(r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"get_flag"}}"#);
-    let refusal = wrapped.receive();
-    assert!(refusal.contains("-32600"), "{refusal}");
-    wrapped.send(r#"{"jsonrpc":"2.0","method":"vendor/forget"}"#);
+    for request in ["tools/call", "vendor/do-it"] {
+        wrapped.send(format!(r#"{{"jsonrpc":"2.0","method":"{request}","params":{{"name":"get_flag"}}}}"#));
+        let refusal = wrapped.receive();
+        assert!(refusal.contains("\"id\":null") && refusal.contains("-32600"), "{refusal}");
+    }
+    // Nobody waits for an answer to an answer.
     wrapped.send(r#"{"jsonrpc":"2.0","id":777,"result":{"action":"accept"}}"#);
     wrapped.send(get_flag(1));
     assert_eq!(wrapped.receive(), answered(1));
