@@ -1,8 +1,8 @@
 //! One message, one line: reading lines with a bound and writing frames as lines.
 //!
 //! The stdio transport frames messages by LF alone, while many line readers also split at CR, and
-//! some at U+2028 or U+2029. So nothing is written as a line that any of them would see as two
-//! (C3, C4, C7), and a reader never holds more than its bound (C6). Knows nothing of JSON-RPC.
+//! some at U+0085, U+2028 or U+2029. So nothing is written as a line that any of them would see as
+//! two (C3, C4, C7), and a reader never holds more than its bound (C6). Knows nothing of JSON-RPC.
 
 use std::io;
 
@@ -147,9 +147,9 @@ fn terminated(body: &[u8]) -> Bytes {
     line.freeze()
 }
 
-/// U+2028 or U+2029 in UTF-8.
+/// U+0085, U+2028 or U+2029 in UTF-8.
 fn has_unicode_line_end(body: &[u8]) -> bool {
-    body.windows(3).any(|bytes| matches!(bytes, [0xe2, 0x80, 0xa8 | 0xa9]))
+    body.windows(3).any(|bytes| matches!(bytes, [0xe2, 0x80, 0xa8 | 0xa9] | [0xc2, 0x85, _]))
 }
 
 /// The gate has judged these bytes under its own limits; a second, smaller bound here could only
