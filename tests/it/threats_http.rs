@@ -542,6 +542,26 @@ fn a_forced_argument_changes_its_header_too() {
 }
 
 #[test]
+fn what_is_forced_on_a_message_of_the_server_is_done_or_it_does_not_pass() {
+    let notice = |arguments: &str| {
+        format!(r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"level":"info"{arguments}}}}}"#)
+    };
+    let rules = "set contains {\"pointer\": \"/note\", \"value\": \"judged\"} if input.direction == \"to_client\"\n";
+    let answer = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
+    let stream = |sent: &str| events(&format!("data: {sent}\n\ndata: {answer}\n\n"));
+    for (sent, got) in [
+        (notice(r#", "arguments":{"note":"raw" }"#), Some(notice(r#", "arguments":{"note":"judged" }"#))),
+        (notice(r#", "arguments":[]"#), None),
+    ] {
+        let bytes = stream(&sent);
+        let firewall = Firewall::with(Setup { answer: Box::new(move |_| bytes.clone()), ..ruled(rules) });
+        let reply = firewall.ask(get_flag(1));
+        let notice = got.iter().map(|got| format!("data: {got}\n\n")).collect::<String>();
+        assert_eq!(reply.text(), format!("{notice}data: {answer}\n\n"));
+    }
+}
+
+#[test]
 fn a_spent_limit_says_when_to_come_again() {
     let rules = "limit contains {\"code\": \"few\", \"key\": input.principal.id, \"rate\": \"2/h\", \"burst\": 2} if input.tool.name == \"get_flag\"\n";
     let firewall = Firewall::with(ruled(rules));

@@ -17,7 +17,7 @@ use crate::gate::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
 use crate::gate::refusal::{Addressee, Refusal, malformed_place};
 use crate::gate::step::{Act, Dispatch, Permitted, Released, Routing, Status, Step};
 
-use super::client::{Refused, discharge, facts_of, named_id, verdict_of};
+use super::client::{Discharged, Refused, discharge, facts_of, named_id, verdict_of};
 use super::question::{Question, wall_time};
 use super::{Asked, Call, Facts, Gate, Session, id_text};
 
@@ -276,22 +276,27 @@ impl Session {
             return self.refuse_server(record, &refusal, id.filter(|_| answerable), &call);
         }
         let decision = gate.policy().decide(&question.request(self, now));
-        let verdict = match discharge(gate, &question, &decision, now) {
-            Ok(discharged) => {
-                let enforced = !gate.observes();
-                record.decision = Some(facts_of(&decision, enforced, discharged.obligations));
-                None
+        let body = match discharge(gate, &question, &decision, now) {
+            Ok(_) if gate.observes() => {
+                record.decision = Some(facts_of(&decision, false, Vec::new()));
+                raw.clone()
             }
-            Err(refused) => Some(refused),
-        };
-        if let Some(refused) = verdict {
-            record.decision = Some(verdict_of(&decision, &refused, !gate.observes()));
-            if !gate.observes() {
+            Ok(Discharged { body, obligations }) => {
+                record.decision = Some(facts_of(&decision, true, obligations));
+                body
+            }
+            Err(refused) if gate.observes() => {
+                record.decision = Some(verdict_of(&decision, &refused, false));
+                raw.clone()
+            }
+            Err(refused) => {
+                record.decision = Some(verdict_of(&decision, &refused, true));
                 record.event = Event::Denial;
                 let record = record.with_finding(finding_of(&refused));
                 return self.refuse_server(record, &refused.refusal, id, &call);
             }
-        }
+        };
+        let deliver = Act::Deliver(Released::assertion(body, Status::Ok, false));
         if let Some(id) = id {
             self.asked.insert(id.clone(), Asked { started: now.uptime, facts });
         } else if name == "notifications/cancelled" {
@@ -300,11 +305,10 @@ impl Session {
             {
                 let mut also = self.base(Event::Outcome, &asked.facts, now);
                 also.outcome = Some(Outcome::Cancelled);
-                let released = Released::assertion(raw.clone(), Status::Ok, false);
-                return Step::new(record, Act::Deliver(released)).and(also);
+                return Step::new(record, deliver).and(also);
             }
         }
-        Step::new(record, Act::Deliver(Released::assertion(raw.clone(), Status::Ok, false)))
+        Step::new(record, deliver)
     }
 
     /// Why a request of the server cannot even be asked about.
