@@ -23,7 +23,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::firewall::{
-    Client, Firewall, LEGACY, Reply, Setup, answer, call, events, journal, json, odd_answer, post,
+    Client, Firewall, LEGACY, RecordingUpstream, Reply, Setup, answer, call, events, journal, json, odd_answer, post,
     wait,
 };
 
@@ -427,6 +427,43 @@ fn what_cannot_be_recorded_does_not_happen() {
         .output()
         .unwrap();
     assert!(verify.status.success(), "{}", String::from_utf8_lossy(&verify.stderr));
+}
+
+/// The journal breaks off between a call and what comes of it.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_answer_that_cannot_be_recorded_does_not_pass() {
+    use rustix::process::{Resource, Rlimit, prlimit};
+
+    let notice = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"x"}}"#;
+    let result = r#"{"jsonrpc":"2.0","id":1,"result":{"passed":true}}"#;
+    for answer in [
+        json(result.as_bytes()),
+        events(&format!("data: {result}\n\n")),
+        events(&format!("data: {notice}\n\ndata: {result}\n\n")),
+        answer("500 Internal Server Error", "Content-Type: text/plain\r\n", b"passed"),
+    ] {
+        let pid: Arc<Mutex<Option<Pid>>> = Arc::default();
+        let full = Arc::clone(&pid);
+        let bytes = answer.clone();
+        let upstream = RecordingUpstream::start(Box::new(move |_| {
+            let limit = Rlimit { current: Some(1), maximum: None };
+            prlimit(*full.lock().unwrap(), Resource::Fsize, limit).unwrap();
+            bytes.clone()
+        }));
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(&folder.path().join("state"), &upstream.url());
+        let program = Program::run(folder.path(), "trap '' XFSZ;", &config);
+        let (address, _) = program.addresses();
+        *pid.lock().unwrap() = Some(program.pid());
+        let reply = ask(address, &get_flag(1));
+        let said = String::from_utf8_lossy(&answer);
+        assert!(reply.whole && !reply.text().contains("passed"), "{said}: {}", reply.text());
+        let message = message(&reply);
+        assert_eq!(message["error"]["code"], -31003, "{said}: {message}");
+        assert_eq!(message["id"], 1, "{said}");
+        assert_eq!(upstream.received().len(), 1, "{said}");
+    }
 }
 
 #[test]

@@ -132,6 +132,9 @@ async fn pump(exchange: Arc<Exchange>, mut events: EventStream, slot: Arc<Slot>)
                 let (event, over) = judge(&exchange, event).await;
                 if let Some(event) = event {
                     sse::write(&event, &mut out);
+                } else if over {
+                    // What came could not be recorded, so no answer can follow it.
+                    fail(&exchange, &UpstreamFailure::EndedEarly, &mut out);
                 }
                 over
             }
