@@ -16,8 +16,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -177,7 +177,7 @@ async fn build(
     let reload = Arc::new(Notify::new());
     policies::follow(&shared, settings, ready, &reload);
     let export = Export::start(config.otlp.as_ref(), journal)?;
-    let serving = edges::serve(config, protected, sockets, (&shared, &readiness)).await?;
+    let serving = edges::serve(config, protected, sockets, (&shared, &readiness))?;
     Ok(Running {
         shared,
         journal: Arc::clone(journal),
@@ -268,8 +268,7 @@ pub fn diagnostics(config: &config::LogConfig) -> Result<(), StartError> {
         StartError::new("log.filter", format!("`{}`: {error}", config.filter))
             .hint("write a level such as `info`, or `target=level` pairs")
     })?;
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let set = match config.format {
         config::LogFormat::Text => builder.with_ansi(false).try_init(),
         config::LogFormat::Json => builder.json().try_init(),
