@@ -140,6 +140,13 @@ fn plain(text: &str) -> String {
     out
 }
 
+impl From<crate::run::StartError> for Failure {
+    fn from(error: crate::run::StartError) -> Self {
+        let report = Report { subject: error.subject, what: error.what, hint: error.hint };
+        Self { reports: vec![report], exit: Exit::Failed }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,12 +161,5 @@ mod tests {
         );
         assert_eq!(failure.exit(), Exit::Failed);
         assert_eq!(Failure::usage("x", "y").exit(), Exit::Usage);
-    }
-}
-
-impl From<crate::run::StartError> for Failure {
-    fn from(error: crate::run::StartError) -> Self {
-        let report = Report { subject: error.subject, what: error.what, hint: error.hint };
-        Self { reports: vec![report], exit: Exit::Failed }
     }
 }
