@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::super::document::{Document, DocumentLimits, Kind, Unreadable, Value};
 use super::{Absent, Effect, Pack, PackProblem, Step, ToolEntry, steps};
+use crate::gate::document::{Document, DocumentLimits, Kind, Unreadable, Value};
 
 /// Size of one pack, bytes.
 const PACK_BYTES_MAX: usize = 4 << 20;
