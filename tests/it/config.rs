@@ -1,7 +1,5 @@
 //! Configuration through its public doors: what a file means, and everything wrong with one.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -410,4 +408,70 @@ proptest::proptest! {
             Err(problems) => proptest::prop_assert!(!problems.is_empty()),
         }
     }
+}
+
+/// The page names every key that the reader knows, in its section, and no other. The reader tells
+/// its keys itself: as the hint for one that is like none of them.
+#[test]
+fn the_reference_names_every_key() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    for (section, text) in [
+        ("## Top level", "zzzzzzzzzzzzzzzzzzzz: 1"),
+        ("## `policy`", "policy: {zzzzzzzzzzzzzzzzzzzz: 1}"),
+        ("## `servers.<name>`", "servers: {s: {zzzzzzzzzzzzzzzzzzzz: 1}}"),
+        ("## `principal`", "principal: {zzzzzzzzzzzzzzzzzzzz: 1}"),
+        ("## `limits`", "limits: {zzzzzzzzzzzzzzzzzzzz: 1}"),
+        ("## `audit`", "audit: {zzzzzzzzzzzzzzzzzzzz: 1}"),
+        ("## `otlp`", "otlp: {zzzzzzzzzzzzzzzzzzzz: 1}"),
+        ("## `log`", "log: {zzzzzzzzzzzzzzzzzzzz: 1}"),
+    ] {
+        let problems = read(text).unwrap_err();
+        let unknown = problems.list().iter().find(|problem| problem.what == "no such key");
+        let hint = &unknown.unwrap().hint;
+        let mut known: Vec<&str> = hint.split('`').skip(1).step_by(2).collect();
+        known.sort_unstable();
+        let part = page.split(section).nth(1).unwrap_or_else(|| panic!("no {section}"));
+        let part = part.split("\n## ").next().unwrap();
+        let row = |line: &str| Some(line.strip_prefix("| `")?.split('`').next()?.to_owned());
+        let mut documented: Vec<String> = part.lines().filter_map(row).collect();
+        documented.sort_unstable();
+        assert_eq!(documented, known, "{section}");
+    }
+}
+
+/// Defaults and ranges of the page are those of the reader.
+#[test]
+fn the_reference_states_the_bounds() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let limits = page.split("## `limits`").nth(1).unwrap().split("\n## ").next().unwrap();
+    let shortest = "servers: {s: {url: 'http://h'}}\n";
+    let by_default = format!("{:?}", read(shortest).unwrap().limits);
+    let mut rows = 0;
+    for row in limits.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let (key, range, default) = (cells[1].trim_matches('`'), cells[3], cells[4]);
+        let with = |value: &str| {
+            // More room for the whole where one message may be larger.
+            let room = if key == "frame_bytes" { ", bodies_bytes: 64GiB" } else { "" };
+            let room = if key == "bodies_bytes" { ", frame_bytes: 1KiB" } else { room };
+            read(&format!("{shortest}limits: {{{key}: {value}{room}}}"))
+        };
+        let written = read(&format!("{shortest}limits: {{{key}: {}}}", default.trim_matches('`')));
+        assert_eq!(format!("{:?}", written.unwrap().limits), by_default, "default of {key}");
+        let (low, high) = range.split_once(" to ").unwrap();
+        for bound in [low, high] {
+            assert!(with(bound).is_ok(), "{key}: {bound} is refused");
+        }
+        let beyond = |bound: &str| {
+            let digits = bound.trim_end_matches(|c: char| !c.is_ascii_digit());
+            let unit = bound.strip_prefix(digits).unwrap();
+            format!("{}{unit}", digits.parse::<u64>().unwrap().saturating_add(1))
+        };
+        assert!(with(&beyond(high)).is_err(), "{key}: more than {high} is accepted");
+        assert!(with("0").is_err(), "{key}: 0 is accepted");
+        rows += 1;
+    }
+    assert!(rows > 15, "{rows}");
 }
