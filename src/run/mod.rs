@@ -5,6 +5,7 @@
 //! in flight may end, then the journal is closed.
 
 mod state;
+mod keeping;
 mod policies;
 mod edges;
 
@@ -21,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::keeping::Keeper;
 use crate::audit::journal::Journal;
 use crate::audit::otlp::{self, OtlpConfig};
 use crate::config::{self, Config};
@@ -166,13 +168,15 @@ async fn build(
     let ready = policies::first(&settings, journal, clock).await?;
     let pdp = Arc::<RegoPdp>::clone(&ready.pdp);
     let gate = Arc::new(Gate::new(config.gate(boot.into(), state.digest_key), pdp));
+    let keeper = Arc::new(Keeper::new(journal, &readiness));
     let shared = Shared {
         gate,
-        sink: Arc::<Journal>::clone(journal),
+        sink: Arc::<Keeper>::clone(&keeper),
         clock,
         tasks: TaskTracker::new(),
         closing: CancellationToken::new(),
     };
+    keeper.tend(&shared);
     readiness.ready(Component::Policy);
     let reload = Arc::new(Notify::new());
     policies::follow(&shared, settings, ready, &reload);
