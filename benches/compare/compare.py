@@ -1,8 +1,8 @@
 """Measures tools/call directly and through each proxy in one run, and prints a Markdown table.
 
 Started by compare.sh, which has written the configurations. The targets take turns in many short
-rounds, so that whatever else the machine does strikes all of them; a ratio is taken within each
-round, and its median over the rounds is shown. Before and after, every target must give the very answer that the server gives, and
+rounds, so that whatever else the machine does strikes all of them. Differences of latency and
+ratios of throughput are taken within each round, and their medians over the rounds are shown. Before and after, every target must give the very answer that the server gives, and
 no request may fail: a refusal would be fast.
 """
 
@@ -111,8 +111,10 @@ def table(targets: dict[str, int], results: dict[tuple[str, int], list[dict[str,
     def added(name: str) -> list[float]:
         return [one["p50_us"] - base["p50_us"] for one, base in zip(results[name, 1], results["direct", 1])]
 
-    def added_to(name: str, other: str) -> float:
-        return statistics.median(one / max(base, 1) for one, base in zip(added(name), added(other)))
+    def added_to(name: str, other: str) -> str:
+        base = statistics.median(added(other))
+        # Below wrk's resolution a ratio would say nothing.
+        return f"{statistics.median(added(name)) / base:.2f}" if base >= 2 else "?"
 
     def rate_to(name: str, other: str) -> float:
         pairs = zip(results[name, 16], results[other, 16])
@@ -124,7 +126,7 @@ def table(targets: dict[str, int], results: dict[tuple[str, int], list[dict[str,
     ]
     for name in targets:
         extra = "" if name == "direct" else f"{statistics.median(added(name)):.0f}"
-        ratio = "" if name == "direct" else f"{added_to(name, 'nginx'):.2f}"
+        ratio = "" if name == "direct" else added_to(name, "nginx")
         lines.append(
             f"| {name} | {median(name, 1, 'p50_us'):.0f} | {median(name, 1, 'p99_us'):.0f} | {extra} | {ratio} "
             f"| {median(name, 16, 'rate'):.0f} | {rate_to(name, 'nginx'):.2f} |"
@@ -136,7 +138,7 @@ def table(targets: dict[str, int], results: dict[tuple[str, int], list[dict[str,
     )
     if "bartizan" in targets:
         lines.append(
-            f"Bartizan to Envoy: {added_to('bartizan', 'envoy'):.2f} of what it adds, "
+            f"Bartizan to Envoy: {added_to('bartizan', 'envoy')} of what it adds, "
             f"{rate_to('bartizan', 'envoy'):.2f} of its throughput."
         )
     return "\n".join(lines)

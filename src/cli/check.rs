@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{Failure, print};
+use super::{Exit, Failure, policy, print};
 use crate::config::{Config, Front, PackRef, Upstream};
 use crate::gate::session::Mode;
+use crate::policy::{Ready, prepare};
 
 /// Say everything that is wrong with a configuration, and start nothing.
 ///
-/// Follows references to secrets, and looks for every file that is named. A good configuration is
-/// summed up on standard output, without its secrets.
+/// Follows references to secrets, reads every file that is named, and proves the policy as `run`
+/// would. A good configuration is summed up on standard output, without its secrets.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  bartizan check -c /etc/bartizan/bartizan.yaml")]
 pub(super) struct Args {
@@ -20,15 +21,32 @@ pub(super) struct Args {
 }
 
 /// Checks, and sums up.
-pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
+pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let name = args.config.display().to_string();
     let config = Config::read(&args.config)
         .map_err(|problems| Failure::configuration(&name, &problems))?;
-    print(&summary(&name, &config))
+    let mut failures = Vec::new();
+    for server in &config.servers {
+        let Some(Err(error)) = server.pack.as_ref().map(PackRef::read) else { continue };
+        for what in error.whats {
+            let subject = format!("{name}: servers.{}.pack", server.name);
+            failures.push(Failure::usage(subject, what).hint(error.hint.clone()));
+        }
+    }
+    let settings = policy::settings(config.policy.clone())?;
+    let proven = prepare(&settings).await;
+    let proven = proven.map_err(|problems| {
+        failures.push(Failure::policy(&problems, Exit::Usage));
+    });
+    match (proven, failures.into_iter().reduce(Failure::joined)) {
+        (Ok(ready), None) => print(&summary(&name, &config, &ready)),
+        (_, Some(failure)) => Err(failure),
+        (Err(()), None) => Err(Failure::failed("policy", "cannot be proven")),
+    }
 }
 
 /// What `config` comes to, a line for each part.
-fn summary(name: &str, config: &Config) -> String {
+fn summary(name: &str, config: &Config, ready: &Ready) -> String {
     let mut lines = vec![format!("{name}: good")];
     let mut line = |key: &str, value: &str| {
         lines.push(format!("  {key:<10} {value}"));
@@ -51,6 +69,7 @@ fn summary(name: &str, config: &Config) -> String {
     for path in &paths {
         line("", path);
     }
+    line("", &policy::proven(ready));
     for server in &config.servers {
         let target = match &server.upstream {
             // Neither a query nor arguments are shown: people put credentials there.

@@ -7,6 +7,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use crate::config::Problems;
+use crate::gate::rego::PolicyProblem;
 
 /// A command ended without doing what it was asked to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +69,30 @@ impl Failure {
         Self { reports: reports.collect(), exit: Exit::Usage }
     }
 
+    /// Everything wrong with a policy. `exit` says whether it was named in a configuration.
+    pub fn policy(problems: &[PolicyProblem], exit: Exit) -> Self {
+        let reports = problems.iter().map(|problem| Report {
+            subject: match (problem.file.as_str(), problem.line) {
+                ("", _) => "policy".to_owned(),
+                (file, None) => format!("policy: {file}"),
+                (file, Some(line)) => format!("policy: {file} (line {line})"),
+            },
+            what: problem.message.clone(),
+            hint: problem.hint.clone(),
+        });
+        Self { reports: reports.collect(), exit }
+    }
+
+    /// This failure and `other` as one; the graver exit code stands.
+    #[must_use]
+    pub fn joined(mut self, other: Self) -> Self {
+        self.reports.extend(other.reports);
+        if other.exit == Exit::Usage {
+            self.exit = Exit::Usage;
+        }
+        self
+    }
+
     /// The next step for what was reported last.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -75,11 +100,6 @@ impl Failure {
             report.hint = Some(hint.into());
         }
         self
-    }
-
-    /// One more thing that went wrong.
-    pub fn and(&mut self, subject: impl Into<String>, what: impl Into<String>) {
-        self.reports.push(Report::new(subject, what));
     }
 
     /// How the command ends.
@@ -126,8 +146,8 @@ mod tests {
 
     #[test]
     fn messages_have_one_form() {
-        let mut failure = Failure::failed("state", "cannot be written: /x\u{1b}[2J\n").hint("chmod");
-        failure.and("otlp", "is not there");
+        let failure = Failure::failed("state", "cannot be written: /x\u{1b}[2J\n").hint("chmod");
+        let failure = failure.joined(Failure::failed("otlp", "is not there"));
         assert_eq!(
             failure.to_string(),
             "error: state: cannot be written: /x\\u{1b}[2J\\n\nhint: chmod\nerror: otlp: is not there"

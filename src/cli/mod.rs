@@ -11,6 +11,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::policy::prove::child_main;
+
 mod failure;
 mod run;
 mod wrap;
@@ -71,11 +73,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let ended = match cli.command {
         Command::Run(args) => asynchronous(run::run(args)).flatten(),
         Command::Wrap(args) => asynchronous(wrap::run(args)).flatten(),
-        Command::Check(args) => check::run(&args),
+        Command::Check(args) => asynchronous(check::run(args)).flatten(),
         Command::Demo(args) => asynchronous(demo::run(args)),
-        Command::Policy(command) => policy::run(command),
+        Command::Policy(command) => asynchronous(policy::run(command)).flatten(),
         Command::Audit(args) => Ok(audit::run(&args)),
-        Command::PolicyProve => policy::prove(),
+        Command::PolicyProve => Ok(child_main(io::stdin().lock(), io::stdout().lock())),
     };
     ended.unwrap_or_else(|failure| {
         drop(writeln!(io::stderr().lock(), "{failure}"));

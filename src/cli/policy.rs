@@ -1,9 +1,24 @@
 //! `bartizan policy`: try, explain and test policies, without serving anything.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::Failure;
+use super::{Exit, Failure, print};
+use crate::config::PolicyConfig;
+use crate::gate::decision::Engine;
+use crate::gate::rego::{
+    Entrypoints, EvalLimits, Policy, PolicyProblem, capabilities, run_tests,
+};
+use crate::policy::load::{LoadLimits, Loaded, PolicyFiles, load};
+use crate::policy::prove::Prover;
+use crate::policy::{PolicySettings, Ready, prepare};
+
+mod explain;
+
+/// Size of an input or a message read from a file, bytes.
+const INPUT_BYTES_MAX: u64 = 8 << 20;
 
 /// Try, explain and test policies.
 #[derive(Debug, clap::Subcommand)]
@@ -17,13 +32,16 @@ pub(super) enum Command {
     Eval(EvalArgs),
     /// Print what the firewall would do with a message, and why
     ///
-    /// Reads one JSON-RPC message as a client would send it, or a policy input (an object with
-    /// `phase` and without `jsonrpc`), and prints effect, reasons with their codes, obligations, engine and
-    /// revision.
+    /// Takes one JSON-RPC message the way that a client's message takes, reads it strictly, asks
+    /// the policy, discharges the obligations on fresh limits, and prints effect, reasons with
+    /// their codes, obligations, engine and revision. Nothing is sent or recorded.
     #[command(after_help = "Example:\n  \
         echo '{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"x\"}}' \\\n    \
         | bartizan policy explain -p policies/ --pack flag-service --environment staging")]
     Explain(ExplainArgs),
+    /// Prove a policy as `run` would, and say everything that is wrong with it
+    #[command(after_help = "Example:\n  bartizan policy check -p policies/")]
+    Check(SourceArgs),
     /// Run the `test_` rules of policies
     #[command(after_help = "Example:\n  bartizan policy test -p policies/")]
     Test(SourceArgs),
@@ -58,7 +76,7 @@ pub(super) struct EvalArgs {
 pub(super) struct ExplainArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// The message or input, a JSON file; `-` is standard input.
+    /// The message, a JSON file; `-` is standard input.
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     input: PathBuf,
     /// The server's name in the input.
@@ -88,12 +106,113 @@ fn label(text: &str) -> Result<(String, String), String> {
 }
 
 /// Does it.
-pub(super) fn run(command: Command) -> Result<ExitCode, Failure> {
-    drop(command);
-    Err(Failure::failed("policy", "this build has no engine yet"))
+pub(super) async fn run(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Check(source) => check(source).await,
+        Command::Test(source) => test(source),
+        Command::Eval(args) => eval(args),
+        Command::Explain(args) => explain::run(args),
+        Command::Capabilities => print(&(capabilities() + "\n")),
+    }
 }
 
-/// The child's side of a proof.
-pub(super) fn prove() -> Result<ExitCode, Failure> {
-    Ok(crate::policy::prove::child_main(std::io::stdin().lock(), std::io::stdout().lock()))
+impl SourceArgs {
+    fn files(self) -> PolicyFiles {
+        PolicyFiles { paths: self.policies, ..PolicyFiles::default() }
+    }
+
+    fn load(self) -> Result<Loaded, Failure> {
+        load(&self.files()).map_err(|problems| failed(&problems))
+    }
+
+    /// What would serve, on the strict engine, with `rule` in the place of the decision.
+    fn compile(self, rule: &str) -> Result<Policy, Failure> {
+        let mut files = self.files();
+        rule.clone_into(&mut files.entrypoints.decision);
+        let loaded = load(&files).map_err(|problems| failed(&problems))?;
+        Policy::compile(&loaded.serving, &files.entrypoints, &EvalLimits::default())
+            .map_err(|problems| failed(&problems))
+    }
+}
+
+fn failed(problems: &[PolicyProblem]) -> Failure {
+    Failure::policy(problems, Exit::Failed)
+}
+
+/// How a policy named in a configuration is proven: by this program itself.
+pub(super) fn settings(policy: PolicyConfig) -> Result<PolicySettings, Failure> {
+    let prover = Prover::this_program()
+        .map_err(|error| Failure::failed("program", format!("cannot find itself: {error}")))?;
+    Ok(PolicySettings {
+        files: PolicyFiles {
+            paths: policy.paths,
+            entrypoints: Entrypoints {
+                decision: policy.entrypoint,
+                listing: policy.listing_entrypoint,
+            },
+            limits: LoadLimits::default(),
+        },
+        limits: EvalLimits::default(),
+        prover,
+        workers: 1,
+        shadow_one_in: policy.shadow_one_in,
+    })
+}
+
+/// What the proof found, on one line.
+pub(super) fn proven(ready: &Ready) -> String {
+    let tests = ready.proof.tests.len();
+    format!("{}, {} engine, {tests} tests passed", ready.revision, ready.engine.as_str())
+}
+
+async fn check(source: SourceArgs) -> Result<ExitCode, Failure> {
+    let files = source.files();
+    let settings = PolicySettings { files, ..settings(PolicyConfig::default())? };
+    let ready = prepare(&settings).await.map_err(|problems| failed(&problems))?;
+    let mut text = format!("good: {}\n", proven(&ready));
+    for reason in &ready.proof.reasons {
+        text.push_str("  not compiled: ");
+        text.push_str(reason);
+        text.push('\n');
+    }
+    print(&text)
+}
+
+fn test(source: SourceArgs) -> Result<ExitCode, Failure> {
+    let loaded = source.load()?;
+    let outcomes = run_tests(&loaded.proving, &EvalLimits::default());
+    let outcomes = outcomes.map_err(|problems| failed(&problems))?;
+    let mut lines = Vec::new();
+    for outcome in outcomes.iter().filter(|outcome| !outcome.passed) {
+        let message = outcome.message.as_deref().unwrap_or("false");
+        lines.push(format!("failed: {} ({}): {message}", outcome.name, outcome.file));
+    }
+    let (all, failures) = (outcomes.len(), lines.len());
+    lines.push(format!("{} of {all} tests passed\n", all.saturating_sub(failures)));
+    print(&lines.join("\n"))?;
+    Ok(if failures == 0 { Exit::Done } else { Exit::Failed }.into())
+}
+
+fn eval(args: EvalArgs) -> Result<ExitCode, Failure> {
+    let input = read_input(&args.input)?;
+    let policy = args.source.compile(&args.entrypoint)?;
+    let value = policy.evaluate(&args.entrypoint, &input, Engine::Strict);
+    print(&(value.map_err(|problem| failed(&[problem]))? + "\n"))
+}
+
+/// The text of a JSON file, or of standard input; bounded.
+fn read_input(path: &Path) -> Result<String, Failure> {
+    let subject = || if path == Path::new("-") { "input".to_owned() } else { path.display().to_string() };
+    let mut text = String::new();
+    let mut limited: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(io::stdin().lock().take(INPUT_BYTES_MAX))
+    } else {
+        let file = File::open(path)
+            .map_err(|error| Failure::failed(subject(), format!("cannot be read: {error}")))?;
+        Box::new(file.take(INPUT_BYTES_MAX))
+    };
+    limited
+        .read_to_string(&mut text)
+        .map_err(|error| Failure::failed(subject(), format!("cannot be read: {error}")))?;
+    Ok(text)
 }

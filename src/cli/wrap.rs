@@ -78,7 +78,13 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let config = Config::wrap(args.into())
         .map_err(|problems| Failure::configuration("wrap", &problems))?;
     match serve(config).await? {
-        Some(reason) if reason.is_failure() => Err(Failure::failed("wrap", reason.to_string())),
+        Some(reason) if reason.is_failure() => {
+            let failure = Failure::failed("wrap", reason.to_string());
+            Err(match reason.hint() {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            })
+        }
         Some(_) | None => Ok(ExitCode::SUCCESS),
     }
 }

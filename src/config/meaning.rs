@@ -126,17 +126,18 @@ impl Reader<'_> {
 
     fn policy(&mut self, file: PolicyFile) -> PolicyConfig {
         let paths = file.paths.into_iter().map(|path| self.existing(path)).collect();
-        let shadow = or(file.shadow_one_in, 1000);
+        let default = PolicyConfig::default();
+        let shadow = or(file.shadow_one_in, default.shadow_one_in.into());
         PolicyConfig {
             paths,
-            entrypoint: self.entrypoint(file.entrypoint, "data.mcp.decision"),
-            listing_entrypoint: self.entrypoint(file.listing_entrypoint, "data.mcp.listing"),
+            entrypoint: self.entrypoint(file.entrypoint, default.entrypoint),
+            listing_entrypoint: self.entrypoint(file.listing_entrypoint, default.listing_entrypoint),
             shadow_one_in: u32::try_from(shadow).unwrap_or(u32::MAX),
         }
     }
 
-    fn entrypoint(&mut self, written: Option<Spot<String>>, default: &str) -> String {
-        let Some(written) = written else { return default.to_owned() };
+    fn entrypoint(&mut self, written: Option<Spot<String>>, default: String) -> String {
+        let Some(written) = written else { return default };
         let mut names = written.value.split('.');
         let starts = names.next() == Some("data");
         let names: Vec<&str> = names.collect();

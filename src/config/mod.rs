@@ -30,7 +30,9 @@ mod file;
 mod meaning;
 mod server;
 mod wrap;
+mod pack;
 
+pub use pack::PackError;
 pub use problem::{Place, Problem, Problems, Spot};
 pub use secret::Secret;
 pub use wrap::Wrap;
@@ -92,6 +94,17 @@ pub struct PolicyConfig {
     /// One decision in this many is also put to the strict engine (`shadow_one_in`), 1 to
     /// 1,000,000. Default 1000.
     pub shadow_one_in: u32,
+}
+
+impl Default for PolicyConfig {
+    fn default() -> Self {
+        Self {
+            paths: Vec::new(),
+            entrypoint: "data.mcp.decision".to_owned(),
+            listing_entrypoint: "data.mcp.listing".to_owned(),
+            shadow_one_in: 1000,
+        }
+    }
 }
 
 /// One protected server.

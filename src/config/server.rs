@@ -1,7 +1,6 @@
 //! What the configuration of one protected server means, and how several stand beside each other.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::time::Duration;
 
 use ::http::uri::Authority;
@@ -212,11 +211,9 @@ impl Reader<'_> {
     }
 
     fn pack(&mut self, written: Spot<String>) -> PackRef {
-        let json = Path::new(&written.value).extension().is_some_and(|end| end == "json");
-        if json || written.value.contains('/') {
-            PackRef::File(self.existing(written))
-        } else {
-            PackRef::Embedded(written.value)
+        match PackRef::named(&written.value) {
+            PackRef::File(_) => PackRef::File(self.existing(written)),
+            embedded @ PackRef::Embedded(_) => embedded,
         }
     }
 

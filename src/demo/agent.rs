@@ -56,6 +56,17 @@ pub(super) enum Expected {
     Throttled(Origin),
 }
 
+impl Expected {
+    /// The grounds of the refusal that ought to come; none where none ought to.
+    pub(super) fn grounds(&self) -> &[Origin] {
+        match self {
+            Self::Passed => &[],
+            Self::Refused(grounds) => grounds,
+            Self::Throttled(ground) => std::slice::from_ref(ground),
+        }
+    }
+}
+
 /// On policy: a rule said no, or no rule said yes.
 const POLICY: &[Origin] = &[Origin::Rule, Origin::NotApplicable];
 

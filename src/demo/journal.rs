@@ -5,8 +5,9 @@
 use std::path::Path;
 
 use super::DemoError;
-use crate::audit::entry::Entry;
+use crate::audit::entry::{Entry, ReasonEntry};
 use crate::audit::tail::{Line, Reader};
+use crate::gate::decision::Origin;
 
 /// Records of a demo that are read; its script leaves some hundred.
 const RECORDS_MAX: usize = 10_000;
@@ -26,16 +27,19 @@ pub(super) fn read(directory: &Path, from_seq: u64) -> Result<Vec<Entry>, DemoEr
     lines.iter().map(read).collect()
 }
 
-/// The codes of a record's reasons.
-pub(super) fn codes(record: &Entry) -> Vec<&str> {
-    let reasons = record.decision.iter().flat_map(|decision| &decision.reasons);
-    reasons.map(|reason| reason.code.as_str()).collect()
+/// The codes of a record's reasons on one of `grounds`; of all where it has none on them.
+pub(super) fn codes<'a>(record: &'a Entry, grounds: &[Origin]) -> Vec<&'a str> {
+    let on_grounds =
+        |reason: &&ReasonEntry| grounds.iter().any(|ground| reason.origin == ground.as_str());
+    let all = || record.decision.iter().flat_map(|decision| &decision.reasons);
+    let some: Vec<&str> = all().filter(on_grounds).map(|reason| reason.code.as_str()).collect();
+    if some.is_empty() { all().map(|reason| reason.code.as_str()).collect() } else { some }
 }
 
-/// The origins of a record's reasons.
-pub(super) fn origins(record: &Entry) -> Vec<&str> {
-    let reasons = record.decision.iter().flat_map(|decision| &decision.reasons);
-    reasons.map(|reason| reason.origin.as_str()).collect()
+/// Whether a record has a reason on one of `grounds`.
+pub(super) fn is_on(record: &Entry, grounds: &[Origin]) -> bool {
+    let mut reasons = record.decision.iter().flat_map(|decision| &decision.reasons);
+    reasons.any(|reason| grounds.iter().any(|ground| reason.origin == ground.as_str()))
 }
 
 /// The first record that tells what was decided: of `decision`, where its id is known, else of
@@ -58,10 +62,15 @@ pub(super) fn decided<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::entry::{DecisionEntry, ReasonEntry, TargetEntry};
+    use crate::audit::entry::{DecisionEntry, TargetEntry};
+
+    fn reason(code: &str, origin: Origin) -> ReasonEntry {
+        let (code, origin) = (code.to_owned(), origin.as_str().to_owned());
+        ReasonEntry { code, origin, ..ReasonEntry::default() }
+    }
 
     fn record(call: &str, tool: &str, code: &str) -> Entry {
-        let reason = ReasonEntry { code: code.to_owned(), ..ReasonEntry::default() };
+        let reason = reason(code, Origin::Rule);
         Entry {
             call: Some(call.to_owned()),
             method: Some("tools/call".to_owned()),
@@ -75,7 +84,7 @@ mod tests {
     fn a_decision_is_found_by_its_id_or_by_what_it_was_about() {
         let outcome = Entry { decision: None, ..record("b", "y", "none") };
         let records = [Entry::default(), record("a", "x", "one"), outcome, record("b", "y", "two")];
-        let code = |id, target| decided(&records, id, target).map(codes);
+        let code = |id, target| decided(&records, id, target).map(|found| codes(found, &[]));
         let call = Some("tools/call");
         assert_eq!(code(Some("b"), (None, None)), Some(vec!["two"]));
         assert_eq!(code(Some("c"), (call, None)), None);
@@ -83,6 +92,18 @@ mod tests {
         assert_eq!(code(None, (call, None)), Some(vec!["one"]));
         assert_eq!(code(None, (None, None)), Some(vec!["one"]));
         assert_eq!(code(None, (Some("tools/list"), None)), None);
+    }
+
+    #[test]
+    fn the_reasons_that_count_are_those_on_the_grounds() {
+        let reasons = vec![reason("spent", Origin::Limited), reason("open", Origin::Rule)];
+        let decision = DecisionEntry { reasons, ..DecisionEntry::default() };
+        let record = Entry { decision: Some(decision), ..Entry::default() };
+        assert_eq!(codes(&record, &[Origin::Limited]), ["spent"]);
+        assert_eq!(codes(&record, &[]), ["spent", "open"]);
+        assert_eq!(codes(&record, &[Origin::Malformed]), ["spent", "open"]);
+        assert!(is_on(&record, &[Origin::Malformed, Origin::Limited]));
+        assert!(!is_on(&record, &[Origin::Malformed]) && !is_on(&record, &[]));
     }
 
     #[test]

@@ -143,6 +143,7 @@ impl Judged {
         match self.reached {
             0 => "no".to_owned(),
             1 => "yes".to_owned(),
+            more if self.verdict == REFUSED => format!("{more} messages, then none"),
             more => format!("yes, {more} messages"),
         }
     }
@@ -277,9 +278,7 @@ fn judge(attempt: &Attempt, seen: &Seen, reached: usize, records: &[Entry]) -> J
         Seen::Answer(_) | Seen::Failure(_) => None,
     };
     let record = journal::decided(records, decision, attempt.target());
-    let origins = record.map(journal::origins).unwrap_or_default();
-    let blamed =
-        |grounds: &[Origin]| grounds.iter().any(|ground| origins.contains(&ground.as_str()));
+    let blamed = |grounds| record.is_some_and(|record| journal::is_on(record, grounds));
     let fault = match (seen, attempt.expected) {
         (Seen::Failure(text), _) => Some(text.clone()),
         (_, _) if record.is_none() => Some("the journal has no record of it".to_owned()),
@@ -293,17 +292,24 @@ fn judge(attempt: &Attempt, seen: &Seen, reached: usize, records: &[Entry]) -> J
             None
         }
         (Seen::Answer(text), _) => Some(format!("{text}; {reached} messages reached the server")),
-        (Seen::Refusal { text, .. }, _) => {
-            Some(format!("{text}; {reached} messages reached the server, grounds {origins:?}"))
-        }
+        (Seen::Refusal { text, .. }, _) => Some(format!(
+            "{text}; {reached} messages reached the server, or the grounds are others"
+        )),
     };
     let verdict = match seen {
         Seen::Answer(_) => PASSED,
         Seen::Refusal { .. } => REFUSED,
         Seen::Failure(_) => FAILED,
     };
-    let rule = record.map(journal::codes).unwrap_or_default().join(", ");
-    Judged { era: attempt.era.as_str(), what: attempt.what, verdict, rule, reached, fault }
+    let rule = record.map(|record| journal::codes(record, attempt.expected.grounds()));
+    Judged {
+        era: attempt.era.as_str(),
+        what: attempt.what,
+        verdict,
+        rule: rule.unwrap_or_default().join(", "),
+        reached,
+        fault,
+    }
 }
 
 #[cfg(test)]

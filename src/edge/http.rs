@@ -59,8 +59,8 @@ pub struct Route {
     pub server: Arc<Protected>,
     /// Hosts that may be addressed, `name` (any port) or `name:port`; loopback names if empty.
     pub hosts: Vec<String>,
-    /// Web origins that may call, `scheme://name[:port]`, compared whole; if empty, only the one
-    /// that the request's own `Host` is. A request without `Origin` comes from no browser and
+    /// Web origins that may call, `scheme://name[:port]`, compared whole; if empty, those
+    /// of loopback names, on any port. A request without `Origin` comes from no browser and
     /// passes.
     pub origins: Vec<String>,
     /// Who calls here.

@@ -9,9 +9,9 @@
 //! Errors come in the order in which that pass meets them: when bytes have several faults, which
 //! one is named is not part of the contract, only that one is.
 
-mod read;
-mod text;
 mod tree;
+mod text;
+mod read;
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,7 +1,7 @@
 //! What a call comes to: the effect, the environments and the tags that its pack gives it.
 //!
 //! Resolution reads the arguments where the pack says, and nowhere else. What a pack does not
-//! know is [`Effect::Unknown`](super::pack::Effect::Unknown), never harmless; what cannot be read
+//! know is [`Effect::Unknown`], never harmless; what cannot be read
 //! is every environment, never none.
 
 use std::collections::BTreeSet;

@@ -50,7 +50,7 @@ impl Data {
 /// A piece of `data`: an object that others may add to, or a value as it was written.
 #[derive(Debug)]
 enum Node {
-    Object(BTreeMap<String, Node>),
+    Object(BTreeMap<String, Self>),
     Leaf(Vec<u8>),
 }
 

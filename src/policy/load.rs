@@ -1,29 +1,25 @@
-//! Finding and reading policy files: paths in, sources with a revision out.
+//! Reading policy files: paths in, sources with a revision out.
 //!
-//! Reading is bounded, follows links only inside the directory that was named, and gives one
-//! consistent picture: where files change while they are read, it begins again. Nothing is
-//! compiled or evaluated here.
+//! Reading is bounded and gives one consistent picture: where files change while they are read, it
+//! begins again. `find` says which files there are; nothing is compiled or evaluated here.
 
-use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
 use super::data::Data;
 use super::embedded;
+use super::find::{Content, Entry, HINT_PATH, HINT_READ, PROBLEMS_MAX, problem, shown};
+pub use super::find::{Fingerprint, fingerprint};
 use crate::gate::rego::{Entrypoints, Module, PolicyProblem, PolicySources};
 
 /// How often a reading is begun again because a file changed meanwhile.
 const ATTEMPTS_MAX: usize = 5;
-/// Problems reported at once; the rest would be noise.
-const PROBLEMS_MAX: usize = 50;
-
 /// Bounds on what is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "limits end in `_max` everywhere")]
 pub struct LoadLimits {
     /// Policy and data files, all paths together.
     pub files_max: usize,
@@ -73,53 +69,6 @@ pub struct Loaded {
     pub fingerprint: Fingerprint,
 }
 
-/// What the files of a policy look like from outside. Another one means: read again.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Fingerprint {
-    entries: Vec<Entry>,
-    problems: Vec<PolicyProblem>,
-}
-
-/// What kind of file an [`Entry`] is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Content {
-    /// Rules.
-    Rules,
-    /// Rules named `*_test.rego`: for the proof alone.
-    Tests,
-    /// A JSON object that belongs below these names of `data`.
-    Data(Vec<String>),
-}
-
-/// One file to read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Entry {
-    /// The path as the operator wrote it, for messages.
-    shown: String,
-    /// The path below the named directory: part of the revision, the same on every host.
-    name: String,
-    /// Where it really is.
-    real: PathBuf,
-    content: Content,
-    bytes: u64,
-    modified: Option<SystemTime>,
-    inode: u64,
-}
-
-/// Looks at the files without reading them.
-pub fn fingerprint(files: &PolicyFiles) -> Fingerprint {
-    let mut walk = Walk {
-        limits: files.limits,
-        found: Fingerprint::default(),
-        seen: BTreeSet::new(),
-        entries_left: files.limits.entries_max,
-    };
-    for path in &files.paths {
-        walk.root(path);
-    }
-    walk.found
-}
-
 /// Reads the files: all problems at once, or sources that belong together.
 pub fn load(files: &PolicyFiles) -> Result<Loaded, Vec<PolicyProblem>> {
     let mut before = fingerprint(files);
@@ -137,191 +86,6 @@ pub fn load(files: &PolicyFiles) -> Result<Loaded, Vec<PolicyProblem>> {
         message: "the files changed each time they were read".to_owned(),
         hint: Some("replace them all at once, by renaming a directory or a link".to_owned()),
     }])
-}
-
-/// One walk over the configured paths.
-struct Walk {
-    limits: LoadLimits,
-    found: Fingerprint,
-    /// Real paths, so that nothing is read twice and no ring of links is walked.
-    seen: BTreeSet<PathBuf>,
-    entries_left: usize,
-}
-
-/// Where a walk stands: `shown` for messages, `names` below the root.
-struct Place<'a> {
-    root: &'a Path,
-    shown: PathBuf,
-    names: Vec<String>,
-}
-
-impl Walk {
-    fn problem(&mut self, path: &Path, message: impl Into<String>, hint: &str) {
-        if self.found.problems.len() < PROBLEMS_MAX {
-            self.found.problems.push(problem(shown(path), message.into(), hint));
-        }
-    }
-
-    fn root(&mut self, path: &Path) {
-        let real = match fs::canonicalize(path) {
-            Ok(real) => real,
-            Err(error) => {
-                return self.problem(path, format!("cannot be opened: {error}"), HINT_PATH);
-            }
-        };
-        match fs::metadata(&real) {
-            Ok(metadata) if metadata.is_dir() => {
-                let place = Place { root: &real, shown: path.to_path_buf(), names: Vec::new() };
-                self.directory(&real, &place);
-            }
-            Ok(metadata) => {
-                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                let extension = path.extension().and_then(|extension| extension.to_str());
-                match (rules(name), extension) {
-                    (Some(content), _) => self.file(path, &[name.into()], real, content, &metadata),
-                    (None, Some("json")) => {
-                        self.file(path, &[name.into()], real, Content::Data(Vec::new()), &metadata);
-                    }
-                    (None, _) => self.problem(path, "neither `.rego` nor `.json`", HINT_PATH),
-                }
-            }
-            Err(error) => self.problem(path, format!("cannot be opened: {error}"), HINT_PATH),
-        }
-    }
-
-    fn directory(&mut self, real: &Path, place: &Place<'_>) {
-        if !self.seen.insert(real.to_path_buf()) {
-            return;
-        }
-        if place.names.len() > self.limits.depth_max {
-            let message = format!("more than {} directories deep", self.limits.depth_max);
-            return self.problem(&place.shown, message, "name the inner directory itself");
-        }
-        let mut names = Vec::new();
-        let entries = match fs::read_dir(real) {
-            Ok(entries) => entries,
-            Err(error) => {
-                return self.problem(&place.shown, format!("cannot be listed: {error}"), HINT_READ);
-            }
-        };
-        for entry in entries {
-            let Some(left) = self.entries_left.checked_sub(1) else {
-                let message = format!("more than {} entries", self.limits.entries_max);
-                return self.problem(&place.shown, message, "keep policies in their own directory");
-            };
-            self.entries_left = left;
-            match entry {
-                Ok(entry) => names.push(entry.file_name()),
-                Err(error) => {
-                    let message = format!("cannot be listed: {error}");
-                    return self.problem(&place.shown, message, HINT_READ);
-                }
-            }
-        }
-        names.sort();
-        for name in names {
-            let path = place.shown.join(&name);
-            match name.to_str() {
-                // Hidden, and the versioned directories behind a mounted ConfigMap.
-                Some(name) if name.starts_with('.') => {}
-                Some(name) => self.child(real, place, name),
-                None if path.extension().is_some_and(|extension| extension == "rego") => {
-                    self.problem(&path, "the name is not UTF-8", "rename the file");
-                }
-                None => {}
-            }
-        }
-    }
-
-    fn child(&mut self, directory: &Path, place: &Place<'_>, name: &str) {
-        let path = place.shown.join(name);
-        let content = match name {
-            "data.json" => Some(Content::Data(place.names.clone())),
-            "data.yaml" | "data.yml" => {
-                return self.problem(&path, "data must be JSON", "write it as data.json");
-            }
-            name => rules(name),
-        };
-        let real = match fs::canonicalize(directory.join(name)) {
-            Ok(real) => real,
-            // A dangling link to something else than a policy is no business of ours.
-            Err(_) if content.is_none() => return,
-            Err(error) => {
-                return self.problem(&path, format!("cannot be opened: {error}"), HINT_READ);
-            }
-        };
-        let metadata = match fs::metadata(&real) {
-            Ok(metadata) => metadata,
-            Err(_) if content.is_none() => return,
-            Err(error) => {
-                return self.problem(&path, format!("cannot be opened: {error}"), HINT_READ);
-            }
-        };
-        if content.is_none() && !metadata.is_dir() {
-            return;
-        }
-        if !real.starts_with(place.root) {
-            return self.problem(
-                &path,
-                "links outside of the directory that was named",
-                "name its target in `policy.paths` as well",
-            );
-        }
-        let mut names = place.names.clone();
-        names.push(name.to_owned());
-        if metadata.is_dir() {
-            let place = Place { root: place.root, shown: path, names };
-            self.directory(&real, &place);
-        } else if let Some(content) = content {
-            self.file(&path, &names, real, content, &metadata);
-        }
-    }
-
-    fn file(
-        &mut self,
-        path: &Path,
-        names: &[String],
-        real: PathBuf,
-        content: Content,
-        metadata: &fs::Metadata,
-    ) {
-        if !metadata.is_file() {
-            return self.problem(path, "not a regular file", HINT_PATH);
-        }
-        if self.found.entries.len() >= self.limits.files_max {
-            let message = format!("more than {} files", self.limits.files_max);
-            return self.problem(path, message, "keep policies in their own directory");
-        }
-        if !self.seen.insert(real.clone()) {
-            return;
-        }
-        self.found.entries.push(Entry {
-            shown: shown(path),
-            name: names.join("/"),
-            real,
-            content,
-            bytes: metadata.len(),
-            modified: metadata.modified().ok(),
-            inode: metadata.ino(),
-        });
-    }
-}
-
-const HINT_PATH: &str = "name a directory, a `.rego` file or a `.json` file";
-const HINT_READ: &str = "let the account that Bartizan runs under read it";
-
-fn shown(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
-}
-
-fn problem(file: String, message: String, hint: &str) -> PolicyProblem {
-    PolicyProblem { file, line: None, message, hint: Some(hint.to_owned()) }
-}
-
-/// What a name promises to hold, if rules.
-fn rules(name: &str) -> Option<Content> {
-    let stem = name.strip_suffix(".rego")?;
-    Some(if stem.ends_with("_test") { Content::Tests } else { Content::Rules })
 }
 
 /// Reads everything that `found` names.

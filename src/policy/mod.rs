@@ -8,6 +8,7 @@
 
 mod data;
 pub mod embedded;
+mod find;
 pub mod load;
 pub mod prove;
 pub mod watch;
@@ -59,8 +60,7 @@ pub async fn prepare(settings: &PolicySettings) -> Result<Ready, Vec<PolicyProbl
     let revision = serving.revision.clone();
     let settings = settings.clone();
     let compiled = proof.compiled;
-    let (pdp, engine, doubt) =
-        blocking(move || build(&settings, &serving, compiled)).await??;
+    let (pdp, engine, doubt) = blocking(move || build(&settings, &serving, compiled)).await??;
     if let Some(doubt) = doubt {
         proof.compiled = false;
         proof.reasons.push(doubt);

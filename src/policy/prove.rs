@@ -54,7 +54,7 @@ impl Prover {
         } else {
             std::env::current_exe()?
         };
-        Ok(Self { program, wall: Duration::from_secs(60) })
+        Ok(Self { program, wall: Duration::from_mins(1) })
     }
 }
 
@@ -304,5 +304,28 @@ fn answer(question: Question) -> Answer {
     match rego::prove(&sources, &entrypoints, &EvalLimits::default(), question.seed) {
         Ok(proof) => Answer::Proof(proof),
         Err(problems) => Answer::Problems(problems.into_iter().map(Into::into).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn what_ended_the_child_is_named() {
+        // A wait status: the low bits are a signal, the next eight a code (waitpid(2)).
+        for (status, complaint, expected) in [
+            (6, "thread 'main' has overflowed its stack\n", "stack overflow"),
+            (6, "memory allocation of 4096 bytes failed\n", "MiB of memory"),
+            (6, "", "signal 6"),
+            (9, "", "killed"),
+            (24, "", "processor time"),
+            (1 << 8, "", "code 1"),
+        ] {
+            let words = death(ExitStatus::from_raw(status), complaint);
+            assert!(words.contains(expected), "{status} {complaint}: {words}");
+        }
     }
 }

@@ -43,6 +43,7 @@ TARGETS = {
     "everything over stdio": "scenario.everything.json",
     "everything over HTTP": "scenario.everything.json",
     "everything over stdio, served over HTTP": "scenario.everything.json",
+    "everything over HTTP, served over stdio": "scenario.everything.json",
     "flag service (rmcp) over HTTP": "scenario.flags.json",
 }
 
@@ -121,13 +122,19 @@ def bartizan(work: pathlib.Path, server: dict[str, object]) -> Iterator[str]:
 
 
 def verify(state: pathlib.Path) -> None:
-    subprocess.run([BARTIZAN, "audit", "verify", str(state)], check=True, stdout=subprocess.DEVNULL)
+    """By the program, and by a verifier that shares nothing with it."""
+    for command in (
+        [BARTIZAN, "audit", "verify", "--state", str(state)],
+        [sys.executable, str(HERE / "verify_journal.py"), str(state / "journal")],
+    ):
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{command[:2]} does not verify the journal: {done.stdout}")
 
 
-def wrapped(work: pathlib.Path) -> list[str]:
-    state = work / "state"
+def wrapped(work: pathlib.Path, server: list[str]) -> list[str]:
     policy = str(ROOT / "policies/examples/open")
-    return [BARTIZAN, "wrap", "--policy", policy, "--state", str(state), "--", *everything_stdio()]
+    return [BARTIZAN, "wrap", "--policy", policy, "--state", str(work / "state"), *server]
 
 
 def play(client: str, era: str, scenario: str, target: list[str], work: pathlib.Path) -> list[object]:
@@ -140,9 +147,14 @@ def play(client: str, era: str, scenario: str, target: list[str], work: pathlib.
     return [normalised(json.loads(line)) for line in done.stdout.splitlines()]
 
 
+def over_stdio(target: str) -> bool:
+    """Whether the server itself speaks over stdio, however the client reaches it."""
+    return target.startswith("everything over stdio")
+
+
 def direct(client: str, era: str, target: str, work: pathlib.Path) -> list[object]:
     scenario = TARGETS[target]
-    if "stdio" in target:
+    if over_stdio(target):
         return play(client, era, scenario, ["stdio", *everything_stdio()], work)
     with (flags_http if "flag" in target else everything_http)(work) as url:
         return play(client, era, scenario, ["http", url], work)
@@ -151,7 +163,12 @@ def direct(client: str, era: str, target: str, work: pathlib.Path) -> list[objec
 def through(client: str, era: str, target: str, work: pathlib.Path) -> list[object]:
     scenario = TARGETS[target]
     if target == "everything over stdio":
-        seen = play(client, era, scenario, ["stdio", *wrapped(work)], work)
+        seen = play(client, era, scenario, ["stdio", *wrapped(work, ["--", *everything_stdio()])], work)
+        verify(work / "state")
+        return seen
+    if target == "everything over HTTP, served over stdio":
+        with everything_http(work) as upstream:
+            seen = play(client, era, scenario, ["stdio", *wrapped(work, ["--url", upstream])], work)
         verify(work / "state")
         return seen
     if target == "everything over stdio, served over HTTP":
@@ -180,8 +197,8 @@ def compare(name: str, one: list[object], two: list[object]) -> bool:
 
 
 def case(name: str, client: str, era: str, target: str, second: str, seen_direct: dict[object, list[object]]) -> bool:
-    """Plays one case. What was seen of a stdio server serves for both ways to reach it."""
-    key = (client, era, "stdio" if "stdio" in target else target)
+    """Plays one case. What was seen of a server serves for both ways to reach it."""
+    key = (client, era, target.partition(",")[0])
     with tempfile.TemporaryDirectory(prefix="bartizan-interop-") as directory:
         work = pathlib.Path(directory)
         try:

@@ -2,13 +2,23 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::io::Write;
 use std::net::TcpListener;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn bartizan(args: &[&str]) -> (i32, String, String) {
+    bartizan_reading(args, "")
+}
+
+fn bartizan_reading(args: &[&str], input: &str) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bartizan"));
     let command = command.args(args).env_remove("BARTIZAN_CONFIG").env("TOKEN", "t0ken");
-    let Output { status, stdout, stderr } = command.output().unwrap();
+    let command = command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap();
+    // A program that does not read its input closes it.
+    drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code().unwrap(), text(stdout), text(stderr))
 }
@@ -89,8 +99,108 @@ servers:
     std::fs::write(&file, text).unwrap();
     let (code, stdout, stderr) = bartizan(&["check", "-c", file.to_str().unwrap()]);
     assert_eq!((code, stderr.as_str()), (0, ""));
-    for expected in [": good\n", "flags at /flags: https://h/mcp\n", "environment staging\n"] {
+    for expected in [
+        ": good\n",
+        "flags at /flags: https://h/mcp\n",
+        "environment staging\n",
+        "built-in baseline\n",
+        " engine, ",
+    ] {
         assert!(stdout.contains(expected), "{stdout}");
     }
     assert!(!stdout.contains("hidden") && !stdout.contains("t0ken"), "{stdout}");
+}
+
+#[test]
+fn check_names_every_bad_pack_and_policy() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let text = "
+policy: {paths: [policies]}
+servers:
+  a: {command: x, pack: flag-servce}
+  b: {command: x, pack: ./bad.json}
+";
+    std::fs::write(path("bartizan.yaml"), text).unwrap();
+    std::fs::write(path("bad.json"), "{\"version\": 1, \"colour\": 2}").unwrap();
+    std::fs::create_dir(path("policies")).unwrap();
+    std::fs::write(path("policies/x.rego"), "package mcp\n\npermit contains {").unwrap();
+    let (code, stdout, stderr) =
+        bartizan(&["check", "-c", path("bartizan.yaml").to_str().unwrap()]);
+    assert_eq!((code, stdout.as_str()), (64, ""), "{stderr}");
+    for expected in [
+        "servers.a.pack: no pack is called `flag-servce`\nhint: did you mean `flag-service`?",
+        "servers.b.pack: ",
+        "colour",
+        "x.rego (line 3): ",
+    ] {
+        assert!(stderr.contains(expected), "no {expected}: {stderr}");
+    }
+}
+
+const UPDATE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"update_flag","arguments":{"key":"a","environment":"ENV"}}}"#;
+
+#[test]
+fn a_message_is_explained() {
+    let args = ["policy", "explain", "--pack", "flag-service", "--environment", "staging"];
+    let duplicate = r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}"#;
+    for (message, expected) in [
+        (
+            UPDATE.replace("ENV", "production"),
+            &[
+                "tool        update_flag\n",
+                "operation   write in [\"production\"]\n",
+                "effect      deny\nreason      wrong-environment (rule): ",
+                "engine      strict\nrevision    sha256:",
+            ][..],
+        ),
+        (
+            UPDATE.replace("ENV", "staging"),
+            &[
+                "effect      permit\nreason      pinned-writes (rule): ",
+                "obligation  limit writes: 10 in 1m, burst 5, for `agent`\n",
+            ],
+        ),
+        (
+            duplicate.to_owned(),
+            &["effect      deny\nreason      duplicate-name (malformed): ", "engine      none\n"],
+        ),
+    ] {
+        let (code, stdout, stderr) = bartizan_reading(&args, &message);
+        assert_eq!((code, stderr.as_str()), (0, ""), "{message}");
+        for line in expected {
+            assert!(stdout.contains(line), "no {line:?} for {message}:\n{stdout}");
+        }
+    }
+    let (code, _, stderr) = bartizan(&["policy", "explain", "--pack", "nope"]);
+    assert_eq!(code, 64);
+    assert!(
+        stderr.starts_with("error: --pack: nope: no pack is called `nope`\nhint: "),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn rules_are_evaluated_and_tests_run() {
+    let ping = r#"{"method":"ping","direction":"to_server"}"#;
+    let (code, stdout, _) = bartizan_reading(&["policy", "eval", "--input", "-"], ping);
+    let value: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &value["effect"]), (0, &"permit".into()));
+    let args = ["policy", "eval", "-i", "-", "-e", "data.mcp.forward_call"];
+    assert_eq!(bartizan_reading(&args, ping), (0, "undefined\n".to_owned(), String::new()));
+    let (code, _, stderr) = bartizan_reading(&["policy", "eval", "-i", "-"], "{\"a\":1,\"a\":2}");
+    assert_eq!(code, 1);
+    assert!(stderr.contains("the input is not strict JSON"), "{stderr}");
+
+    let (code, stdout, _) = bartizan(&["policy", "check"]);
+    assert!(code == 0 && stdout.starts_with("good: sha256:"), "{stdout}");
+    let (code, stdout, _) = bartizan(&["policy", "test"]);
+    assert!(code == 0 && stdout.ends_with(" tests passed\n"), "{stdout}");
+    let folder = tempfile::tempdir().unwrap();
+    let rules = "package mcp_x_test\n\ntest_good if 1 == 1\n\ntest_bad if 1 == 2\n";
+    std::fs::write(folder.path().join("x_test.rego"), rules).unwrap();
+    std::fs::write(folder.path().join("x.rego"), "package mcp\n").unwrap();
+    let (code, stdout, _) = bartizan(&["policy", "test", "-p", folder.path().to_str().unwrap()]);
+    assert_eq!(code, 1, "{stdout}");
+    assert!(stdout.contains("failed: data.mcp_x_test.test_bad ("), "{stdout}");
 }

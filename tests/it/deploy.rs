@@ -9,14 +9,16 @@ use std::path::{Path, PathBuf};
 
 use bartizan::cli;
 use bartizan::config::{Config, Front, PackRef, Surroundings};
+use bartizan::gate::rego::{self, EvalLimits};
 use bartizan::policy::embedded;
+use bartizan::policy::load::{self, PolicyFiles};
 
 fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
 }
 
 /// Reads a configuration in a world in which every secret and every path that it names is there.
-fn load(path: &Path) -> Config {
+fn configuration(path: &Path) -> Config {
     let surroundings = Surroundings {
         env: &|_| Some("s3cret".to_owned()),
         read: &|_, _| Ok(b"s3cret\n".to_vec()),
@@ -41,7 +43,7 @@ fn every_configuration_loads() {
     assert!(paths.len() >= 3, "{paths:?}");
     paths.push(deploy().join("kubernetes/base/bartizan.yaml"));
     for path in paths {
-        let config = load(&path);
+        let config = configuration(&path);
         for server in &config.servers {
             if let Some(PackRef::Embedded(name)) = &server.pack {
                 assert!(embedded::pack(name).is_some(), "{}: no pack {name}", path.display());
@@ -52,7 +54,7 @@ fn every_configuration_loads() {
 
 #[test]
 fn the_sidecar_listens_to_its_pod_alone() {
-    let config = load(&deploy().join("kubernetes/base/bartizan.yaml"));
+    let config = configuration(&deploy().join("kubernetes/base/bartizan.yaml"));
     let Front::Http { listen, admin } = config.front else { panic!("no listener") };
     assert!(listen.ip().is_loopback(), "{listen}");
     let deployment = fs::read_to_string(deploy().join("kubernetes/base/deployment.yaml")).unwrap();
@@ -102,4 +104,18 @@ fn desktop_clients_start_a_valid_command() {
     assert!(started >= 3, "{started}");
     let wrong = ["bartizan", "wrap", "--pck", "x", "--", "y"].map(OsString::from);
     assert!(cli::accepts(wrong).is_err(), "accepts anything");
+}
+
+#[test]
+fn the_policy_of_the_sidecar_passes_its_tests() {
+    let files = PolicyFiles {
+        paths: vec![deploy().join("kubernetes/base/policies")],
+        ..PolicyFiles::default()
+    };
+    let loaded = load::load(&files).unwrap();
+    let outcomes = rego::run_tests(&loaded.proving, &EvalLimits::default()).unwrap();
+    let own = outcomes.iter().filter(|outcome| outcome.name.contains("mcp_agent_test")).count();
+    assert!(own >= 5, "{outcomes:?}");
+    let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.passed).collect();
+    assert!(failed.is_empty(), "{failed:?}");
 }

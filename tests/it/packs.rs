@@ -1,6 +1,6 @@
 //! Packs are read strictly, and tell of each call what it reaches (threats §2.8, H1 to H4).
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use bartizan::gate::document::{Document, DocumentLimits};
 use bartizan::gate::operation::{EnvironmentSource, Operation};

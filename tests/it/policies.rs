@@ -1,7 +1,7 @@
 //! The policies that ship: each compiles, its tests pass, and with the demo's pack it gives the
 //! verdicts that its documentation promises, on both engines. And how policy files are found.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,7 +20,7 @@ use bartizan::gate::pack::{Effect as Does, Pack};
 use bartizan::gate::pdp::{ListEntry, Pdp};
 use bartizan::gate::rego::{Entrypoints, EvalLimits, Policy, RegoPdp, prove, run_tests};
 use bartizan::policy::embedded;
-use bartizan::policy::load::{Loaded, LoadLimits, PolicyFiles, load};
+use bartizan::policy::load::{LoadLimits, Loaded, PolicyFiles, load};
 use bytes::Bytes;
 
 fn policies() -> PathBuf {
@@ -79,13 +79,9 @@ fn every_policy_compiles_and_its_tests_pass() {
 fn what_ships_runs_on_the_compiled_engine() {
     for paths in [vec![], vec![policies().join("examples/open")]] {
         let loaded = loaded(&paths);
-        let proof = prove(
-            &loaded.proving,
-            &Entrypoints::default(),
-            &EvalLimits::default(),
-            loaded.seed,
-        )
-        .unwrap();
+        let proof =
+            prove(&loaded.proving, &Entrypoints::default(), &EvalLimits::default(), loaded.seed)
+                .unwrap();
         assert!(proof.compiled, "{paths:?}: {:?}", proof.reasons);
     }
 }
@@ -285,7 +281,11 @@ fn the_baseline_judges_the_flag_service() {
     ];
     for (pin, tool, arguments, effect, code) in cases {
         let decision = Question::call(*pin, tool, arguments).decide(&engines);
-        assert_eq!((decision.effect, &*codes(&decision)), (*effect, &[*code][..]), "{tool} {arguments}");
+        assert_eq!(
+            (decision.effect, &*codes(&decision)),
+            (*effect, &[*code][..]),
+            "{tool} {arguments}"
+        );
         let duties: &[&str] = match (effect, *code) {
             (Deny, _) => &[],
             (Permit, "reads") => &["calls"],
@@ -361,7 +361,8 @@ fn the_open_example_stands_back_behind_the_baseline() {
 #[test]
 fn a_policy_of_ones_own_needs_nothing_but_rules() {
     let directory = tempfile::tempdir().unwrap();
-    let rule = "package mcp\n\npermit contains {\"message\": \"ping\"} if input.method == \"ping\"\n";
+    let rule =
+        "package mcp\n\npermit contains {\"message\": \"ping\"} if input.method == \"ping\"\n";
     fs::write(directory.path().join("own.rego"), rule).unwrap();
     let engines = engines(&[directory.path().to_path_buf()]);
     let ping = Question::method(Direction::ToServer, "ping").decide(&engines);
@@ -491,7 +492,8 @@ fn data_files_are_put_together() {
 
 #[test]
 fn what_cannot_be_loaded_is_named() {
-    let cases: &[(&[(&str, &str)], &str, &str)] = &[
+    type Tree<'a> = &'a [(&'a str, &'a str)];
+    let cases: &[(Tree<'_>, &str, &str)] = &[
         (&[("a.txt", "")], "", "no `.rego` file"),
         (&[("a_test.rego", RULE)], "", "no `.rego` file"),
         (&[("a.rego", RULE), ("data.yaml", "a: 1")], "data.yaml", "must be JSON"),
@@ -511,10 +513,8 @@ fn what_cannot_be_loaded_is_named() {
     ];
     for (files, file, expected) in cases {
         let directory = tree(files);
-        let files = PolicyFiles {
-            paths: vec![directory.path().to_path_buf()],
-            ..PolicyFiles::default()
-        };
+        let files =
+            PolicyFiles { paths: vec![directory.path().to_path_buf()], ..PolicyFiles::default() };
         let problems = load(&files).unwrap_err();
         let [problem] = &*problems else { panic!("{problems:?}") };
         assert!(problem.message.contains(expected), "{problem:?}");

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 /// Longer than anything here takes, even on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 const GOOD: &str = r#"package mcp
 
@@ -37,7 +37,7 @@ fn settings(paths: Vec<PathBuf>) -> PolicySettings {
         limits: EvalLimits::default(),
         prover: Prover {
             program: env!("CARGO_BIN_EXE_bartizan").into(),
-            wall: Duration::from_secs(60),
+            wall: Duration::from_mins(1),
         },
         workers: 1,
         shadow_one_in: 100,
@@ -55,8 +55,14 @@ struct Watched {
 
 impl Watched {
     async fn start(path: &Path, poll: Duration) -> Self {
-        let settings = settings(vec![path.to_path_buf()]);
+        Self::start_with(path, poll, Duration::from_mins(1)).await
+    }
+
+    /// With another time for the proofs of changes.
+    async fn start_with(path: &Path, poll: Duration, wall: Duration) -> Self {
+        let mut settings = settings(vec![path.to_path_buf()]);
         let ready = prepare(&settings).await.unwrap();
+        settings.prover.wall = wall;
         let installed = Arc::new(Mutex::new(vec![ready.revision]));
         let answering = Answering { pdp: ready.pdp, fingerprint: ready.fingerprint };
         let (send, events) = mpsc::channel(16);
@@ -86,14 +92,18 @@ impl Watched {
                 assert_eq!(self.answering(), revision);
                 revision
             }
-            other => panic!("{other:?}"),
+            other @ (PolicyEvent::Rejected { .. } | PolicyEvent::Demoted { .. }) => {
+                panic!("{other:?}")
+            }
         }
     }
 
     async fn rejected(&mut self) -> Vec<PolicyProblem> {
         match self.event().await {
             PolicyEvent::Rejected { problems } => problems,
-            other => panic!("{other:?}"),
+            other @ (PolicyEvent::Loaded { .. } | PolicyEvent::Demoted { .. }) => {
+                panic!("{other:?}")
+            }
         }
     }
 
@@ -104,7 +114,7 @@ impl Watched {
 }
 
 /// So long that only events and triggers can be what was noticed.
-const NEVER: Duration = Duration::from_secs(3600);
+const NEVER: Duration = Duration::from_hours(1);
 
 #[tokio::test]
 async fn a_proven_change_replaces_the_policy() {
@@ -149,7 +159,6 @@ async fn what_is_not_proven_leaves_the_old_policy_whole() {
              \"get\", \"url\": \"http://127.0.0.1\"}).status_code == 200\n}",
             "http.send",
         ),
-        ("of another kind", "package mcp\n\npermit := true", ""),
     ];
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("rules.rego");
@@ -177,28 +186,22 @@ async fn what_is_not_proven_leaves_the_old_policy_whole() {
 
 #[tokio::test]
 async fn a_policy_that_never_ends_leaves_the_old_one_whole() {
+    // The test in it fails at the time limit, unless the proof as a whole runs into its own.
     let looping = r#"package mcp
 
 permit contains {"code": "slow", "message": "after all"} if {
-	numbers := numbers.range(1, 2000)
-	count([1 | some a in numbers; some b in numbers; some c in numbers; a * b * c == 0]) == 0
+	all := numbers.range(1, 2000)
+	count([1 | some a in all; some b in all; some c in all; a * b * c == 0]) == 0
 }
-"#;
-    let test = r"package mcp_test
 
-test_something_permits if count(data.mcp.permit) > 0
-";
+test_it_permits if count(permit) > 0
+"#;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("rules.rego");
     fs::write(&file, GOOD).unwrap();
-    let mut watched = Watched::start(directory.path(), NEVER).await;
+    let mut watched = Watched::start_with(directory.path(), NEVER, Duration::from_secs(5)).await;
     let first = watched.answering();
-    fs::write(directory.path().join("rules_test.rego"), test).unwrap();
     fs::write(&file, looping).unwrap();
-    // Both writes may be met at once or one after the other; neither may pass.
-    let problems = watched.rejected().await;
-    assert!(!problems.is_empty());
-    watched.again.notify_one();
     let problems = watched.rejected().await;
     assert!(!problems.is_empty());
     assert_eq!(watched.answering(), first);

@@ -2,6 +2,14 @@
 //! front of HTTP servers. Children are `sh` scripts; each test says in its script what the server
 //! does.
 
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that cannot go on should stop at once, and say what it saw"
+)]
+
 mod bridge;
 mod remote;
 mod support;

@@ -29,6 +29,9 @@ const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[
     ("src/gate/record.rs", "tags", 79),
 ];
 
+/// Modules of the gate whose own parts are not in order yet. This list may only shrink.
+const UNORDERED: &[&str] = &["gate::document", "gate::rego"];
+
 /// What `gate/` must not name: it is pure.
 const IMPURE: &[&str] = &[
     "tokio",
@@ -96,18 +99,26 @@ fn a_module_of_the_gate_uses_only_those_above_it() {
     let order = order_of_modules();
     assert!(order[&gate(&[])].len() > 10, "{order:?}");
     let mut found = String::new();
+    let mut unordered: Vec<&str> = UNORDERED.to_vec();
     for source in sources("src/gate") {
         let own = source.module();
         for (line, target) in references(&source, &order) {
-            if let Some((ours, theirs)) = first_difference(&own, &target, &order)
-                && theirs > ours
-            {
-                let target = target.join("::");
+            let Some((parent, ours, theirs)) = first_difference(&own, &target, &order) else {
+                continue;
+            };
+            if theirs <= ours {
+                continue;
+            }
+            let target = target.join("::");
+            if UNORDERED.contains(&parent.as_str()) {
+                unordered.retain(|name| *name != parent);
+            } else {
                 writeln!(found, "{}:{line}: uses `{target}`, declared below", source.path).unwrap();
             }
         }
     }
     assert_eq!(found, "", "declare it above, or move what is shared up");
+    assert!(unordered.is_empty(), "{unordered:?} is in order now: take it off UNORDERED");
 }
 
 #[test]
@@ -540,18 +551,19 @@ fn named(path: &str, base: &Module, order: &BTreeMap<Module, Vec<String>>) -> Ve
     targets
 }
 
-/// Where two modules part: the places of our and of their branch in the order of declaration.
-/// Absent where one lies within the other: parent and child may use each other.
+/// Where two modules part: the module that holds both branches, and the places of our branch and
+/// of theirs in its declarations. Absent where one lies within the other: parent and child may use
+/// each other.
 fn first_difference(
     own: &Module,
     target: &Module,
     order: &BTreeMap<Module, Vec<String>>,
-) -> Option<(usize, usize)> {
+) -> Option<(String, usize, usize)> {
     let shared = own.iter().zip(target).take_while(|(ours, theirs)| ours == theirs).count();
     let (ours, theirs) = (own.get(shared)?, target.get(shared)?);
     let siblings = order.get(&own[..shared])?;
     let place = |name: &String| siblings.iter().position(|sibling| sibling == name);
-    Some((place(ours)?, place(theirs)?))
+    Some((own[..shared].join("::"), place(ours)?, place(theirs)?))
 }
 
 mod the_checker_itself {
@@ -622,7 +634,8 @@ mod the_checker_itself {
             let source = source(path, code);
             let own = source.module();
             let found = references(&source, &order).into_iter().any(|(_, target)| {
-                first_difference(&own, &target, &order).is_some_and(|(ours, theirs)| theirs > ours)
+                first_difference(&own, &target, &order)
+                    .is_some_and(|(_, ours, theirs)| theirs > ours)
             });
             assert_eq!(found, bad, "{path}: {code}");
         }

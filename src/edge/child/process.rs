@@ -199,6 +199,14 @@ pub enum SpawnError {
 }
 
 impl SpawnError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoProgram { .. } => Some("give a full path, or a name that is in `PATH`"),
+            Self::Failed { .. } => None,
+        }
+    }
+
     fn failed(command: &Path, cause: &std::io::Error) -> Self {
         Self::Failed { command: command.to_owned(), cause: cause.to_string() }
     }
@@ -207,11 +215,7 @@ impl SpawnError {
 impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoProgram { command } => write!(
-                f,
-                "no such program: `{}`\nhint: give a full path, or a name that is in `PATH`",
-                command.display()
-            ),
+            Self::NoProgram { command } => write!(f, "no such program: `{}`", command.display()),
             Self::Failed { command, cause } => {
                 write!(f, "cannot start `{}`: {cause}", command.display())
             }

@@ -42,14 +42,14 @@ impl Allowed {
             .any(|allowed| allowed.eq_ignore_ascii_case(host) || allowed.eq_ignore_ascii_case(name))
     }
 
-    /// Exactly an entry; without entries, only the origin that `host` itself is. Another page on
-    /// this machine is as foreign as one from elsewhere.
-    fn allows_origin(&self, origin: &str, host: &str) -> bool {
+    /// Exactly an entry; without entries, loopback names over http or https, on any port.
+    fn allows_origin(&self, origin: &str) -> bool {
         if !self.origins.is_empty() {
             return self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin));
         }
-        let own = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-        own.is_some_and(|own| own.eq_ignore_ascii_case(host))
+        let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        host.and_then(split_port)
+            .is_some_and(|(name, _)| LOOPBACK.iter().any(|own| own.eq_ignore_ascii_case(name)))
     }
 }
 
@@ -87,8 +87,8 @@ pub(super) fn admit(
     allowed: &Allowed,
     fields_max: usize,
 ) -> Result<(), DoorRefusal> {
-    let host = check_host(parts, allowed)?;
-    check_origin(&parts.headers, allowed, host)?;
+    check_host(parts, allowed)?;
+    check_origin(&parts.headers, allowed)?;
     check_fields(&parts.headers, fields_max)?;
     check_framing(parts)?;
     match parts.method {
@@ -99,7 +99,7 @@ pub(super) fn admit(
 }
 
 /// Exactly one host, allowed, and the same wherever the request names one.
-fn check_host<'a>(parts: &'a Parts, allowed: &Allowed) -> Result<&'a str, DoorRefusal> {
+fn check_host(parts: &Parts, allowed: &Allowed) -> Result<(), DoorRefusal> {
     let mut values = parts.headers.get_all(HOST).iter();
     let (header, more) = (values.next(), values.next());
     let header = match header.map(HeaderValue::to_str) {
@@ -115,16 +115,14 @@ fn check_host<'a>(parts: &'a Parts, allowed: &Allowed) -> Result<&'a str, DoorRe
         (Some(host), Some(authority)) if host.eq_ignore_ascii_case(authority) => host,
         (Some(_) | None, Some(_)) | (None, None) => return Err(DoorRefusal::Host),
     };
-    if more.is_none() && allowed.allows_host(host) { Ok(host) } else { Err(DoorRefusal::Host) }
+    if more.is_none() && allowed.allows_host(host) { Ok(()) } else { Err(DoorRefusal::Host) }
 }
 
-fn check_origin(headers: &HeaderMap, allowed: &Allowed, host: &str) -> Result<(), DoorRefusal> {
+fn check_origin(headers: &HeaderMap, allowed: &Allowed) -> Result<(), DoorRefusal> {
     let mut values = headers.get_all(ORIGIN).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(()),
-        (Some(origin), None)
-            if origin.to_str().is_ok_and(|text| allowed.allows_origin(text, host)) =>
-        {
+        (Some(origin), None) if origin.to_str().is_ok_and(|text| allowed.allows_origin(text)) => {
             Ok(())
         }
         (Some(_), _) => Err(DoorRefusal::Origin),
@@ -284,9 +282,10 @@ mod tests {
         for (origin, allowed, expected) in [
             ("http://localhost:7070", &[][..], true),
             ("https://LOCALHOST:7070", &[], true),
-            ("http://localhost:3000", &[], false),
-            ("http://localhost", &[], false),
-            ("http://127.0.0.1:7070", &[], false),
+            ("http://localhost:3000", &[], true),
+            ("http://localhost", &[], true),
+            ("http://127.0.0.1:7070", &[], true),
+            ("ftp://localhost", &[], false),
             ("http://localhost:7070.evil.example", &[], false),
             ("http://localhost:7070/", &[], false),
             ("null", &[], false),

@@ -133,6 +133,17 @@ impl ExitReason {
             Self::ClientBroken(_) | Self::NotStarted(_) | Self::ChildEnded(_) => true,
         }
     }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NotStarted(error) => error.hint(),
+            Self::ChildEnded(_) => {
+                Some("run its command alone and read what it writes to standard error")
+            }
+            Self::ClientClosed | Self::ClientBroken(_) | Self::Closing => None,
+        }
+    }
 }
 
 impl fmt::Display for ExitReason {
@@ -142,11 +153,7 @@ impl fmt::Display for ExitReason {
             Self::ClientBroken(why) => write!(f, "the client's pipe broke: {why}"),
             Self::Closing => f.write_str("closing"),
             Self::NotStarted(error) => error.fmt(f),
-            Self::ChildEnded(exit) => write!(
-                f,
-                "the server process ended by itself: {exit}\n\
-                 hint: run its command alone and read what it writes to standard error"
-            ),
+            Self::ChildEnded(exit) => write!(f, "the server process ended by itself: {exit}"),
         }
     }
 }

@@ -86,8 +86,11 @@ impl Clients {
         session: Option<&str>,
         permitted: Permitted,
     ) -> Result<Answer, UpstreamFailure> {
-        let context =
-            SendContext { headers: HeaderMap::new(), session: session.map(Into::into), principal: who };
+        let context = SendContext {
+            headers: HeaderMap::new(),
+            session: session.map(Into::into),
+            principal: who,
+        };
         timeout(LONG, self.upstream.send(permitted, &context)).await.expect("an answer")
     }
 
@@ -174,9 +177,7 @@ fn call(id: &str) -> String {
 }
 
 fn modern(id: &str) -> String {
-    format!(
-        r#"{{"jsonrpc":"2.0","method":"tools/call","params":{{"name":"t",{META}}},"id":{id}}}"#
-    )
+    format!(r#"{{"jsonrpc":"2.0","method":"tools/call","params":{{"name":"t",{META}}},"id":{id}}}"#)
 }
 
 /// A modern call with a progress token, also naming a tool of its own.
@@ -197,7 +198,9 @@ for l in "$c" "$b" "$a"; do answer "$l" "${l##*'"id":'}"; done
 cat > /dev/null
 "#;
     let clients = Clients::new(reversing, limits());
-    let call = |tool: &str, id: &str| modern(id).replace("\"name\":\"t\"", &format!("\"name\":\"{tool}\""));
+    let call = |tool: &str, id: &str| {
+        modern(id).replace("\"name\":\"t\"", &format!("\"name\":\"{tool}\""))
+    };
     let (first, second, third) = (call("one", "1"), call("two", "1"), call("three", "\"1\""));
     let (first, second, third) = tokio::join!(
         clients.get(("a", None), &first),
@@ -227,7 +230,9 @@ cat > /dev/null
     let (first, second) =
         tokio::join!(clients.get(("a", None), &first), clients.get(("a", None), &second));
     let progress = |n: u8| {
-        format!(r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":"p","progress":{n}}}}}"#)
+        format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":"p","progress":{n}}}}}"#
+        )
     };
     let answer = r#"{"jsonrpc":"2.0","result":{},"id":5}"#.to_owned();
     assert_eq!(first, Got::Events(vec![progress(1), progress(3), answer.clone()]));
@@ -240,14 +245,19 @@ async fn a_body_with_line_ends_is_one_line_to_the_child() {
     let clients = Clients::new(SERVER, limits());
     let nested = r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"forbidden"},"id":2}"#;
     for end in ["\n", "\r", "\r\n", "\t"] {
-        let body = modern("1").replace("\"name\":\"t\"", &format!("\"name\":\"t\",\"arguments\":{{\"x\":{end}{nested}{end}}}"));
+        let body = modern("1").replace(
+            "\"name\":\"t\"",
+            &format!("\"name\":\"t\",\"arguments\":{{\"x\":{end}{nested}{end}}}"),
+        );
         let got = clients.get(("a", None), &body).await;
         assert!(matches!(got, Got::Whole(200, _)), "{got:?}");
     }
     let read = clients.read(4).await;
     assert_eq!(read.len(), 4, "{read:?}");
     for line in read {
-        let separate = line.starts_with("{\"jsonrpc\":\"2.0\",\"method\":\"tools/call\",\"params\":{\"name\":\"t\"");
+        let separate = line.starts_with(
+            "{\"jsonrpc\":\"2.0\",\"method\":\"tools/call\",\"params\":{\"name\":\"t\"",
+        );
         assert!(separate && !line.contains(char::is_control), "{line:?}");
     }
 }
@@ -269,7 +279,10 @@ async fn each_session_has_a_child_and_a_name_of_its_own() {
     assert_eq!(clients.get(("b", Some(&one)), &call("1")).await, missing);
     assert_eq!(clients.get(("b", Some(&one)), &initialize()).await, missing);
     assert_eq!(clients.get(("a", Some("chosen")), &call("1")).await, missing);
-    assert!(matches!(clients.transport(("b", Some(&one)), true).await, Answer::Whole { status: 404, .. }));
+    assert!(matches!(
+        clients.transport(("b", Some(&one)), true).await,
+        Answer::Whole { status: 404, .. }
+    ));
 
     let ended = clients.transport(("a", Some(&one)), true).await;
     assert!(matches!(ended, Answer::Accepted { status: 204, .. }));
@@ -287,12 +300,16 @@ async fn a_name_that_the_edge_minted_is_taken() {
 
 #[tokio::test]
 async fn a_refused_initialize_leaves_nothing_behind() {
-    let refusing = r#"read -r l; echo '{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"no"}}'; cat"#;
+    let refusing =
+        r#"read -r l; echo '{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"no"}}'; cat"#;
     let clients = Clients::new(refusing, limits());
     match clients.send(("a", None), &initialize()).await.unwrap() {
         Answer::Whole { status: 200, headers, body } => {
             assert!(headers.get("mcp-session-id").is_none());
-            assert!(body.ends_with(b"\"message\":\"no\"}}") && body.starts_with(br#"{"jsonrpc":"2.0","id":0"#));
+            assert!(
+                body.ends_with(b"\"message\":\"no\"}}")
+                    && body.starts_with(br#"{"jsonrpc":"2.0","id":0"#)
+            );
         }
         other => panic!("{other:?}"),
     }
@@ -303,7 +320,10 @@ async fn a_refused_initialize_leaves_nothing_behind() {
 async fn without_a_session_only_the_modern_era_is_served() {
     let clients = Clients::new(SERVER, limits());
     assert_eq!(clients.get(("a", None), &call("1")).await, Got::Whole(400, String::new()));
-    assert!(matches!(clients.transport(("a", None), false).await, Answer::Whole { status: 405, .. }));
+    assert!(matches!(
+        clients.transport(("a", None), false).await,
+        Answer::Whole { status: 405, .. }
+    ));
     assert_eq!(clients.upstream.children(), 0);
 
     let first = clients.get(("a", None), &modern("1")).await;
@@ -347,7 +367,8 @@ done
     let mut session = conversation(&who);
     let asked = clients.permit_in(&mut session, &call("\"mine\""));
     let answer = clients.dispatch(Arc::clone(&who), Some("s"), asked).await.unwrap();
-    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"mine"}}"#;
+    let cancel =
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"mine"}}"#;
     let cancel = clients.permit_in(&mut session, cancel);
     let got = clients.dispatch(who, Some("s"), cancel).await.unwrap();
     assert!(matches!(got, Answer::Accepted { status: 202, .. }));
@@ -407,7 +428,8 @@ cat > /dev/null
     let mut session = conversation(&who);
     let step = session.server_frame(&clients.shared.gate, &asked.into(), clients.shared.now());
     assert!(matches!(clients.shared.record(step).unwrap(), Act::Deliver(_)));
-    let answer = clients.permit_in(&mut session, r#"{"jsonrpc":"2.0","result":{"roots":[]},"id":"q"}"#);
+    let answer =
+        clients.permit_in(&mut session, r#"{"jsonrpc":"2.0","result":{"roots":[]},"id":"q"}"#);
     let got = clients.dispatch(who, Some(&name), answer).await.unwrap();
     assert!(matches!(got, Answer::Accepted { status: 202, .. }));
     assert_eq!(clients.read(1).await, [r#"{"jsonrpc":"2.0","result":{"roots":[]},"id":"q"}"#]);
@@ -434,8 +456,12 @@ cat > /dev/null
     assert_eq!(
         clients.get(("a", None), &body).await,
         Got::Events(vec![
-            format!(r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{{tag}}}}}"#),
-            format!(r#"{{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{{{tag}}}}}"#),
+            format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{{tag}}}}}"#
+            ),
+            format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{{{tag}}}}}"#
+            ),
             format!(r#"{{"jsonrpc":"2.0","result":{{{tag}}},"id":"mine"}}"#),
         ])
     );
@@ -508,14 +534,16 @@ async fn a_child_that_keeps_dying_is_not_started_for_ever() {
     let patient = ChildLimits {
         restart_pause: Duration::from_millis(1),
         restart_wait_max: Duration::from_millis(20),
-        restart_pause_max: Duration::from_secs(3600),
+        restart_pause_max: Duration::from_hours(1),
         ..limits()
     };
     let clients = Clients::new(r#"echo started >> "$1/starts"; exit 1"#, patient);
     let refused = timeout(LONG, async {
         loop {
             match clients.send(("a", None), &modern("1")).await {
-                Err(UpstreamFailure::Unreachable(why)) if why.contains("not started again") => return,
+                Err(UpstreamFailure::Unreachable(why)) if why.contains("not started again") => {
+                    return;
+                }
                 Err(_) => {}
                 Ok(answer) => drop(answer),
             }

@@ -10,6 +10,7 @@ use http::HeaderMap;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 use super::support::{LONG, Run};
 
@@ -28,7 +29,8 @@ impl Received {
 
     /// `POST` and the JSON-RPC method, or the HTTP method alone.
     fn name(&self) -> String {
-        let method = self.body.split_once("\"method\":\"").and_then(|(_, rest)| rest.split_once('"'));
+        let method =
+            self.body.split_once("\"method\":\"").and_then(|(_, rest)| rest.split_once('"'));
         format!("{} {}", self.method, method.map_or("-", |(method, _)| method))
     }
 }
@@ -40,6 +42,9 @@ enum Reply {
     /// Answers with this, and holds the stream open until the client closes it.
     Held(String),
 }
+
+/// An answer that does not depend on the request.
+type Answer = fn() -> Reply;
 
 /// What the server answers to one request.
 type Handler = dyn Fn(&Received) -> Reply + Send + Sync;
@@ -59,10 +64,11 @@ impl Server {
         let server = Self { url, log: Arc::default(), closed: Arc::default() };
         let handler: Arc<Handler> = handler.into();
         let accepting = server.clone();
-        tokio::task::spawn(async move {
+        let tasks = TaskTracker::new();
+        tasks.clone().spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (server, handler) = (accepting.clone(), Arc::clone(&handler));
-                tokio::task::spawn(async move { server.serve(stream, &*handler).await });
+                tasks.spawn(async move { server.serve(stream, &*handler).await });
             }
         });
         server
@@ -215,10 +221,7 @@ async fn a_legacy_session_is_kept_heard_and_ended() {
     run.send(call("1")).await;
     assert!(run.receive().await.unwrap().contains("notifications/message"));
     // Else byte for byte.
-    assert_eq!(
-        run.receive().await.unwrap(),
-        r#"{"id": 1 , "result":{"n":1.0},"jsonrpc":"2.0"}"#
-    );
+    assert_eq!(run.receive().await.unwrap(), r#"{"id": 1 , "result":{"n":1.0},"jsonrpc":"2.0"}"#);
     run.close().await;
     assert_eq!(run.rest().await, Vec::<String>::new());
     assert_eq!(run.reason().await, ExitReason::ClientClosed);
@@ -401,14 +404,45 @@ async fn requests_run_at_once_and_answers_come_as_they_are_ready() {
 #[tokio::test]
 async fn every_request_is_answered_under_its_own_id() {
     // `(answer, what the client must see)`.
-    let cases: Vec<(fn() -> Reply, &str)> = vec![
+    let cases: [(Answer, &str); 11] = [
         (|| empty("404 Not Found"), "-31005"),
         (|| empty("202 Accepted"), "-31005"),
         (|| empty("302 Found"), "-31005"),
-        (|| Reply::Whole("HTTP/1.1 500 Oops\r\ncontent-type: text/html\r\nconnection: close\r\n\r\n<html>".into()), "-31005"),
-        (|| Reply::Whole("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\n\r\n<html>".into()), "-31006"),
-        (|| json("400 Bad Request", "", r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"no session"}}"#), "-31005"),
-        (|| json("400 Bad Request", "", r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32022,"message":"version"}}"#), "-32022"),
+        (
+            || {
+                Reply::Whole("HTTP/1.1 500 Oops\r\ncontent-type: text/html\r\nconnection: close\r\n\r\n<html>".into())
+            },
+            "-31005",
+        ),
+        (
+            || {
+                Reply::Whole(
+                    "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\n\r\n<html>"
+                        .into(),
+                )
+            },
+            "-31006",
+        ),
+        (
+            || {
+                json(
+                    "400 Bad Request",
+                    "",
+                    r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"no session"}}"#,
+                )
+            },
+            "-31005",
+        ),
+        (
+            || {
+                json(
+                    "400 Bad Request",
+                    "",
+                    r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32022,"message":"version"}}"#,
+                )
+            },
+            "-32022",
+        ),
         (|| json("200 OK", "", r#"{"jsonrpc":"2.0","id":2,"result":{}}"#), "-31005"),
         (|| json("200 OK", "", r#"{"jsonrpc":"2.0","id":1,"result":{},"result":{}}"#), "-31006"),
         (|| Reply::Whole(events(": no answer\n\n")), "-31005"),

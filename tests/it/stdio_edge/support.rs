@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Far more than anything here takes; a test that waits this long has failed.
-pub(super) const LONG: Duration = Duration::from_secs(60);
+pub(super) const LONG: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
 struct AllButForbidden;
@@ -101,7 +101,7 @@ pub(super) fn shared() -> (Shared, Arc<Sink>) {
     let sink = Arc::new(Sink::default());
     let shared = Shared {
         gate: Arc::new(Gate::new(config, Arc::new(AllButForbidden))),
-        sink: Arc::clone(&sink) as Arc<dyn AuditSink>,
+        sink: Arc::<Sink>::clone(&sink),
         clock: Clock::start(),
         tasks: TaskTracker::new(),
         closing: CancellationToken::new(),
@@ -144,7 +144,9 @@ pub(super) async fn file(path: &Path, until: impl Fn(&str) -> bool) -> String {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(LONG, wait).await.unwrap_or_else(|_| panic!("{path:?}: {:?}", std::fs::read(path)))
+    timeout(LONG, wait)
+        .await
+        .unwrap_or_else(|_| panic!("{}: {:?}", path.display(), std::fs::read(path)))
 }
 
 /// A client at the two ends of a run.

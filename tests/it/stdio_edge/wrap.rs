@@ -44,7 +44,8 @@ async fn answers_pass_byte_for_byte_and_requests_as_the_same_tokens() {
                    \"method\":\"tools/call\",\"jsonrpc\":\"2.0\"}";
     let folder = folder();
     std::fs::write(folder.path().join("answer"), format!("{answer}\n")).unwrap();
-    let child = script(r#"read -r l; printf '%s\n' "$l" > "$1/read"; cat "$1/answer" -"#, folder.path());
+    let child =
+        script(r#"read -r l; printf '%s\n' "$l" > "$1/read"; cat "$1/answer" -"#, folder.path());
     let mut run = Run::child(child, limits());
     run.send(request).await;
     assert_eq!(run.receive().await.unwrap(), answer);
@@ -144,10 +145,8 @@ async fn the_client_is_never_given_two_lines_for_one() {
 async fn refusals_are_answered_and_the_child_sees_nothing() {
     let folder = folder();
     let mut run = Run::child(script(ANSWERING, folder.path()), limits());
-    run.send(
-        r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"forbidden"},"id":1}"#,
-    )
-    .await;
+    run.send(r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"forbidden"},"id":1}"#)
+        .await;
     let refusal = run.receive().await.unwrap();
     assert!(refusal.contains(r#""id":1"#) && refusal.contains("-31001"), "{refusal}");
     // Nobody waits for an answer to what answers nothing that was asked.
@@ -200,7 +199,9 @@ async fn a_child_that_writes_a_line_without_end_is_killed() {
 async fn a_flood_on_standard_error_holds_nothing_up() {
     let folder = folder();
     let child = script(
-        &format!("yes 'a line of a flood' | head -n 300000 >&2; yes | head -c 9000000 | tr -d '\\n' >&2\n{ANSWERING}"),
+        &format!(
+            "yes 'a line of a flood' | head -n 300000 >&2; yes | head -c 9000000 | tr -d '\\n' >&2\n{ANSWERING}"
+        ),
         folder.path(),
     );
     let mut run = Run::child(child, limits());

@@ -1,0 +1,147 @@
+//! `bartizan policy explain`: what the firewall would do with one message, and why.
+//!
+//! The message takes the way that any message takes: the same session, gate and policy, with
+//! fresh limits, no upstream, and a record that is shown instead of kept. What is printed is the
+//! evaluation's own output, not a second opinion.
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{ExplainArgs, Failure, INPUT_BYTES_MAX, read_input};
+use crate::cli::print;
+use crate::config::PackRef;
+use crate::edge::clock::Clock;
+use crate::gate::access::{AccessRequest, Principal, Server, Transport};
+use crate::gate::decision::{Decision, Listing, Obligation, PolicyRevision};
+use crate::gate::frame::FrameLimits;
+use crate::gate::pdp::{ListEntry, Pdp};
+use crate::gate::record::{AuditRecord, DecisionFacts};
+use crate::gate::rego::RegoPdp;
+use crate::gate::session::{
+    Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session,
+};
+
+/// A policy that remembers its last answer.
+#[derive(Debug)]
+struct Witness {
+    policy: RegoPdp,
+    answer: Arc<Mutex<Option<Decision>>>,
+}
+
+impl Pdp for Witness {
+    fn decide(&self, request: &AccessRequest<'_>) -> Decision {
+        let decision = self.policy.decide(request);
+        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(decision.clone());
+        decision
+    }
+
+    fn list(&self, request: &AccessRequest<'_>, entries: &[ListEntry<'_>]) -> Listing {
+        self.policy.list(request, entries)
+    }
+
+    fn revision(&self) -> PolicyRevision {
+        self.policy.revision()
+    }
+}
+
+/// Explains one message.
+pub(super) fn run(args: ExplainArgs) -> Result<ExitCode, Failure> {
+    let message = read_input(&args.input)?;
+    let facts = server(&args)?;
+    let principal = Principal {
+        id: args.principal.into(),
+        kind: "agent".into(),
+        groups: args.group.into_iter().map(Into::into).collect(),
+        ..Principal::default()
+    };
+    let policy = args.source.compile("data.mcp.decision")?;
+    let answer = Arc::new(Mutex::new(None));
+    let witness = Witness { policy: RegoPdp::strict(policy, 1), answer: Arc::clone(&answer) };
+    let gate = Gate::new(config(), Arc::new(witness));
+    let server = Arc::new(Protected::new(facts, RefusalForm::Error));
+    let mut session = Session::new(Arc::new(principal), server, Transport::Stdio);
+    let arrival = Arrival { raw: message.trim_end().to_owned().into(), ..Arrival::default() };
+    let step = session.client_frame(&gate, arrival, Clock::start().now());
+    let answer = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+    print(&text(step.audit_record(), answer.as_ref()))
+}
+
+fn server(args: &ExplainArgs) -> Result<Server, Failure> {
+    let pack = args.pack.as_deref().map(|pack| {
+        PackRef::named(pack).read().map_err(|error| {
+            Failure::usage(format!("--pack: {pack}"), error.whats.join("; ")).hint(error.hint)
+        })
+    });
+    let labels = args.label.iter();
+    Ok(Server {
+        name: args.server.as_str().into(),
+        environment: args.environment.as_deref().map(Into::into),
+        labels: labels.map(|(name, text)| (name.as_str().into(), text.as_str().into())).collect(),
+        pack: pack.transpose()?,
+    })
+}
+
+/// A gate for one message.
+fn config() -> GateConfig {
+    let mut frame = FrameLimits::default();
+    frame.document.bytes_max = usize::try_from(INPUT_BYTES_MAX).unwrap_or(usize::MAX);
+    GateConfig {
+        mode: Mode::Enforce,
+        frame,
+        in_flight_max: 1,
+        buckets_max: 64,
+        boot: "explain".into(),
+        digest_key: [0; 32],
+    }
+}
+
+/// What is printed: a key and a value on each line.
+fn text(record: &AuditRecord, answer: Option<&Decision>) -> String {
+    let mut lines = Vec::new();
+    let mut line = |key: &str, value: &str| lines.push(format!("{key:<11} {value}"));
+    if let Some(method) = &record.method {
+        line("method", method);
+    }
+    if let Some(tool) = record.target.as_ref().and_then(|target| target.tool.as_deref()) {
+        line("tool", tool);
+    }
+    if let Some(operation) = &record.operation {
+        line("operation", &format!("{} in {:?}", operation.effect, operation.environments));
+    }
+    match &record.decision {
+        None => line("effect", "none: the message asks nothing"),
+        Some(decision) => verdict(decision, &mut line),
+    }
+    for obligation in answer.into_iter().flat_map(|decision| &decision.obligations) {
+        line("obligation", &duty(obligation));
+    }
+    if let Some(decision) = &record.decision {
+        line("engine", decision.engine);
+        line("revision", &decision.policy);
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn verdict(decision: &DecisionFacts, line: &mut impl FnMut(&str, &str)) {
+    line("effect", decision.effect);
+    for reason in &decision.reasons {
+        line("reason", &format!("{} ({}): {}", reason.code, reason.origin, reason.message));
+    }
+}
+
+fn duty(obligation: &Obligation) -> String {
+    match obligation {
+        Obligation::Hold { code, message, approvers, ttl } => {
+            let ttl = ttl.map_or_else(String::new, |ttl| {
+                format!(", stands for {}", humantime::format_duration(ttl))
+            });
+            format!("hold {code}: {message}: approvers {approvers:?}{ttl}")
+        }
+        Obligation::Limit { code, key, rate, burst } => {
+            let period = humantime::format_duration(rate.period);
+            format!("limit {code}: {} in {period}, burst {burst}, for `{key}`", rate.count)
+        }
+        Obligation::Set { pointer, value } => format!("set {pointer} to {value}"),
+    }
+}
