@@ -23,8 +23,6 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// Functions of `src` over the limit, with their length in lines: `(file, function, lines)`. This
 /// list may only shrink: no entry is added, no number raised, and what got shorter is written down.
 const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[
-    ("src/demo/agent.rs", "script", 102),
-    ("src/demo/service.rs", "tools", 74),
     ("src/gate/record.rs", "tags", 79),
 ];
 
