@@ -16,7 +16,6 @@ use crate::edge::stdio::{StdioUpstream, serve_stdio};
 use crate::edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
 use crate::gate::pack::Pack;
 use crate::gate::session::Protected;
-use crate::policy::embedded;
 
 /// The agents' socket and the operators', bound; none on stdio.
 pub(super) type Sockets = Option<(TcpListener, TcpListener)>;
@@ -47,29 +46,9 @@ pub(super) fn protected(config: &Config) -> Result<Vec<Arc<Protected>>, StartErr
 }
 
 fn pack(server: &ServerConfig, wanted: &PackRef) -> Result<Arc<Pack>, StartError> {
-    let subject = format!("servers.{}.pack", server.name);
-    let (name, text) = match wanted {
-        PackRef::Embedded(name) => {
-            let text = embedded::pack(name).ok_or_else(|| {
-                let known: Vec<_> = embedded::PACKS.iter().map(|(name, _)| *name).collect();
-                StartError::new(&*subject, format!("no pack is called `{name}`"))
-                    .hint(format!("known packs: {}; or name a JSON file", known.join(", ")))
-            })?;
-            (name.clone(), text.to_owned())
-        }
-        PackRef::File(path) => {
-            let text = fs::read_to_string(path).map_err(|error| {
-                StartError::new(&*subject, format!("cannot read `{}`: {error}", path.display()))
-            })?;
-            (path.display().to_string(), text)
-        }
-    };
-    Pack::read(text.as_bytes()).map(Arc::new).map_err(|problems| {
-        let list: Vec<_> = problems
-            .iter()
-            .map(|problem| format!("{}: {}", problem.path, problem.message))
-            .collect();
-        StartError::new(subject, format!("`{name}`:\n{}", list.join("\n")))
+    wanted.read().map_err(|error| {
+        StartError::new(format!("servers.{}.pack", server.name), error.whats.join("\n"))
+            .hint(error.hint)
     })
 }
 

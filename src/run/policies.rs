@@ -30,8 +30,10 @@ const PROBLEMS_RECORDED_MAX: usize = 5;
 
 /// How the policy of `config` comes to answer.
 pub(super) fn settings(config: &Config, prover: PathBuf) -> PolicySettings {
-    let entrypoints =
-        Entrypoints { decision: config.policy.entrypoint.clone(), ..Entrypoints::default() };
+    let entrypoints = Entrypoints {
+        decision: config.policy.entrypoint.clone(),
+        listing: config.policy.listing_entrypoint.clone(),
+    };
     PolicySettings {
         files: PolicyFiles {
             paths: config.policy.paths.clone(),
