@@ -15,6 +15,7 @@ mod limits;
 mod otlp;
 mod packs;
 mod policies;
+mod readme;
 mod reload;
 mod sim;
 mod sse;
