@@ -103,6 +103,15 @@ impl Journal {
         self.announce(kept)
     }
 
+    /// Whether records can be kept: after refusals, tries to record the gap that they left.
+    pub fn mend(&self, now: Now) -> Result<(), Unkept> {
+        let mended = match self.writer.lock() {
+            Ok(mut writer) => writer.mend(now),
+            Err(_) => Err(PANICKED.to_owned()),
+        };
+        self.announce(mended)
+    }
+
     /// The directory.
     pub fn directory(&self) -> &Path {
         &self.directory

@@ -246,6 +246,20 @@ impl Writer {
         kept
     }
 
+    /// Records the gap, if there is one, and gives the sequence number of the last record. A
+    /// refusal is not counted: no record was lost.
+    pub(super) fn mend(&mut self, now: Now) -> Result<u64, String> {
+        if self.closed {
+            return Err("the journal is closed".to_owned());
+        }
+        if self.refused.is_some() {
+            // Not for the gap alone: there must be room for what comes after it.
+            self.look_at_space(Event::Intent)?;
+            self.prepare(&AuditRecord::new(Event::Gap, now), 0)?;
+        }
+        Ok(self.last_seq())
+    }
+
     fn try_keep(&mut self, record: &AuditRecord, body: &[u8]) -> Result<u64, String> {
         if self.closed {
             return Err("the journal is closed".to_owned());

@@ -8,9 +8,7 @@ use std::process::ExitCode;
 use super::{Exit, Failure, print};
 use crate::config::PolicyConfig;
 use crate::gate::decision::Engine;
-use crate::gate::rego::{
-    Entrypoints, EvalLimits, Policy, PolicyProblem, capabilities, run_tests,
-};
+use crate::gate::rego::{Entrypoints, EvalLimits, Policy, PolicyProblem, capabilities, run_tests};
 use crate::policy::load::{LoadLimits, Loaded, PolicyFiles, load};
 use crate::policy::prove::Prover;
 use crate::policy::{PolicySettings, Ready, prepare};
@@ -204,7 +202,8 @@ fn eval(args: EvalArgs) -> Result<ExitCode, Failure> {
 
 /// The text of a JSON file, or of standard input; bounded.
 fn read_input(path: &Path) -> Result<String, Failure> {
-    let subject = || if path == Path::new("-") { "input".to_owned() } else { path.display().to_string() };
+    let subject =
+        || if path == Path::new("-") { "input".to_owned() } else { path.display().to_string() };
     let mut text = String::new();
     let mut limited: Box<dyn Read> = if path == Path::new("-") {
         Box::new(io::stdin().lock().take(INPUT_BYTES_MAX))

@@ -75,8 +75,8 @@ impl From<Args> for Wrap {
 
 /// Serves until the client ends its input.
 pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
-    let config = Config::wrap(args.into())
-        .map_err(|problems| Failure::configuration("wrap", &problems))?;
+    let config =
+        Config::wrap(args.into()).map_err(|problems| Failure::configuration("wrap", &problems))?;
     match serve(config).await? {
         Some(reason) if reason.is_failure() => {
             let failure = Failure::failed("wrap", reason.to_string());

@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::conversation::{ChildStream, Conversation, End, Kind, document};
+use super::conversation::{ChildStream, Conversation, End, First, Kind, document};
 use super::process::{ChildLimits, ChildSpec};
 use super::relabel;
 use crate::edge::clock::Clock;
@@ -171,9 +171,13 @@ impl Inner {
         mut headers: HeaderMap,
     ) -> Result<(Answer, Option<End>), UpstreamFailure> {
         let first = timeout(self.limits.whole_wait, stream.first()).await;
-        let Ok(Some(end)) = first else {
-            let events = EventStream::Child(stream);
-            return Ok((Answer::Stream { status: 200, headers, events }, None));
+        let end = match first {
+            Ok(First::Answer(end)) => end,
+            Ok(First::Nothing) => return Err(stream.failure().await),
+            Ok(First::Other) | Err(_) => {
+                let events = EventStream::Child(stream);
+                return Ok((Answer::Stream { status: 200, headers, events }, None));
+            }
         };
         let body = match stream.next().await {
             Some(event) => event?.data,

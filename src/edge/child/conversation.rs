@@ -49,6 +49,17 @@ pub(super) enum End {
     Error(i64),
 }
 
+/// What comes first in an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum First {
+    /// The answer.
+    Answer(End),
+    /// Something else.
+    Other,
+    /// Nothing: the child ended, or the exchange was given up.
+    Nothing,
+}
+
 /// One message for the reader of an exchange.
 #[derive(Debug)]
 struct Item {
@@ -514,7 +525,7 @@ impl ChildStream {
         };
         let Some(item) = item else {
             let failure = match self.number {
-                Some(_) => Some(Err(self.child.failure().await)),
+                Some(_) => Some(Err(self.failure().await)),
                 None => None,
             };
             self.done = true;
@@ -524,13 +535,21 @@ impl ChildStream {
         Some(Ok(item.event))
     }
 
-    /// Waits for the first message and says whether it is the answer; it stays to be read. A
-    /// child that ended has none.
-    pub(super) async fn first(&mut self) -> Option<End> {
+    /// Why there is no answer.
+    pub(super) async fn failure(&self) -> UpstreamFailure {
+        self.child.failure().await
+    }
+
+    /// Waits for the first message and says what it is; it stays to be read.
+    pub(super) async fn first(&mut self) -> First {
         if self.peeked.is_none() {
             self.peeked = self.from.recv().await;
         }
-        self.peeked.as_ref().and_then(|item| item.end)
+        match &self.peeked {
+            Some(Item { end: Some(end), .. }) => First::Answer(*end),
+            Some(Item { end: None, .. }) => First::Other,
+            None => First::Nothing,
+        }
     }
 }
 
