@@ -68,8 +68,12 @@ fn summary(name: &str, config: &Config, ready: &Ready) -> String {
     );
     let paths: Vec<String> =
         config.policy.paths.iter().map(|path| path.display().to_string()).collect();
-    line("policy", if paths.is_empty() { "built-in baseline" } else { "" });
-    for path in &paths {
+    let (first, more) = match paths.split_first() {
+        Some((first, more)) => (first.as_str(), more),
+        None => ("built-in baseline", &[][..]),
+    };
+    line("policy", first);
+    for path in more {
         line("", path);
     }
     line("", &policy::proven(ready));

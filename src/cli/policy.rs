@@ -18,7 +18,7 @@ mod explain;
 /// Size of an input or a message read from a file, bytes.
 const INPUT_BYTES_MAX: u64 = 8 << 20;
 
-/// Try, explain and test policies.
+/// Try, explain, test and prove policies.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// Print what a rule comes to for an input, as JSON
@@ -41,6 +41,8 @@ pub(super) enum Command {
     #[command(after_help = "Example:\n  bartizan policy check -p policies/")]
     Check(SourceArgs),
     /// Run the `test_` rules of policies
+    ///
+    /// Exit code 1 where one fails; such a policy is not served either.
     #[command(after_help = "Example:\n  bartizan policy test -p policies/")]
     Test(SourceArgs),
     /// Print the capabilities file for `opa check --capabilities` and Regal

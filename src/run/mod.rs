@@ -136,7 +136,7 @@ enum Serving {
 }
 
 /// Builds everything that `config` means and begins to serve. On HTTP the listeners are bound
-/// when this returns; on stdio [`Running::serve_stdio`] serves.
+/// when this returns; on stdio [`Running::serve_until`] serves.
 pub async fn start(config: Config, options: Options) -> Result<Running, StartError> {
     let clock = Clock::start();
     let state = state::State::open(&config.state)?;

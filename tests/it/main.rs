@@ -16,6 +16,7 @@ mod limits;
 mod otlp;
 mod packs;
 mod policies;
+mod readme;
 mod rego;
 mod reload;
 mod sim;

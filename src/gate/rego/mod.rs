@@ -3,7 +3,7 @@
 //! The *strict* engine is regorus's interpreter: the authority. The *compiled* engine is its
 //! bytecode machine: several times faster, and alone not to be trusted, because it swallows
 //! errors inside rule bodies. It runs only a policy whose every construct is known to mean the
-//! same on both ([`eligible`]) and that a proof found no difference in ([`prove`]); whatever it
+//! same on both ([`eligible`]) and that a proof found no difference in ([`prove()`]); whatever it
 //! cannot answer without doubt it hands to the strict engine, and a share of what it did answer
 //! is asked there again.
 //!
