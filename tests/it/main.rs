@@ -11,6 +11,7 @@ mod fidelity;
 mod firewall;
 mod frames;
 mod http_edge;
+mod imports;
 mod journal;
 mod limits;
 mod otlp;

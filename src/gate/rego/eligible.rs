@@ -441,7 +441,7 @@ fn is_set(expr: &Expr) -> bool {
     }
 }
 
-fn is_identifier(name: &str) -> bool {
+pub(super) fn is_identifier(name: &str) -> bool {
     name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric())
         && !name.starts_with(|c: char| c.is_ascii_digit())
 }

@@ -20,6 +20,7 @@ mod capabilities;
 mod check;
 mod compiled;
 mod eligible;
+mod imports;
 mod engines;
 mod generate;
 mod glob;
@@ -219,10 +220,11 @@ impl Policy {
         if !problems.is_empty() {
             return Err(problems);
         }
+        let modules = imports::written_out(&sources.modules, engine.get_modules())?;
         let asked = entrypoints.cloned().unwrap_or_default();
         let reads = ReadSet::of(engine.get_modules(), &[&asked.decision, &asked.listing]);
         Ok(Self(Arc::new(Parts {
-            modules: sources.modules.clone(),
+            modules,
             data,
             revision: Arc::clone(&sources.revision),
             entrypoints: asked,
