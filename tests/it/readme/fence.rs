@@ -35,7 +35,7 @@ pub(super) fn fences(page: &str, text: &str) -> Vec<Fence> {
                 });
             }
             (None, None) => {}
-            (Some(_), Some(_)) | (None, Some(_)) => panic!("{page}:{}: a stray fence", index + 1),
+            (_, Some(_)) => panic!("{page}:{}: a stray fence", index + 1),
         }
     }
     assert!(open.is_none(), "{page}: a fence is not closed");
