@@ -111,7 +111,7 @@ impl Gate {
         };
         let to = Addressee { id: None, decision_id: &call, era: Era::Legacy, tool_result: false };
         Step::new(record, Act::Deliver(refusal.released(to)))
-            .or_else(Refusal::Unrecorded.released(to))
+            .or_else(Refusal::unrecorded(to))
     }
 
     /// The decision of the gate itself, for a record.
