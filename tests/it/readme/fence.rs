@@ -42,10 +42,11 @@ pub(super) fn fences(page: &str, text: &str) -> Vec<Fence> {
     fences
 }
 
-/// The commands of an `sh` fence: one a line, `\` joins lines.
+/// The commands of an `sh` fence: one a line, `\` joins lines, ` # ` begins a comment.
 pub(super) fn commands(body: &str) -> Vec<String> {
     let joined = body.replace("\\\n", " ");
-    joined.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    let lines = joined.lines().filter_map(|line| line.split(" # ").next());
+    lines.map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
 /// The words of one command, as a shell splits them; quotes are kept apart from nothing else.
@@ -132,7 +133,7 @@ fn wildcards_match_lines_and_text() {
 
 #[test]
 fn commands_are_split_as_a_shell_splits_them() {
-    let body = "a 'b c' \"d 'e\" \\\n  f''g\nh\n";
+    let body = "a 'b c' \"d 'e\" \\\n  f''g\nh  # i\n";
     let split: Vec<Vec<String>> = commands(body).iter().map(|line| words(line)).collect();
     assert_eq!(split, [vec!["a", "b c", "d 'e", "fg"], vec!["h"]]);
 }

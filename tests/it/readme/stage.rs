@@ -81,7 +81,9 @@ impl Stage {
                 Some("cargo") => match words[1..].join(" ").as_str() {
                     // It is running.
                     "test" => {}
-                    "run --release -- demo" => drop(self.bartizan(&place, &["demo".to_owned()])),
+                    "run --release -- demo" => {
+                        printed.push_str(&self.bartizan(&place, &["demo".to_owned()]));
+                    }
                     other => panic!("{place}: nothing here knows `cargo {other}`"),
                 },
                 Some("bartizan") => {
