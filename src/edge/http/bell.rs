@@ -90,6 +90,7 @@ impl<T> Future for Belled<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cmp::Ordering::{Equal, Greater, Less};
     use std::future::poll_fn;
     use std::sync::atomic::AtomicUsize;
 
@@ -105,16 +106,14 @@ mod tests {
 
     /// Wakes itself so many times, then leaves its waker behind and waits for it.
     fn restless(times: usize, left: &Arc<Mutex<Option<Waker>>>) -> Belled<()> {
-        let (mut count, left) = (0, Arc::clone(left));
+        let (mut count, left) = (0_usize, Arc::clone(left));
         Belled::new(poll_fn(move |cx| {
-            if count == times {
-                *left.lock().unwrap() = Some(cx.waker().clone());
-            } else if count > times {
-                return Poll::Ready(());
-            } else {
-                cx.waker().wake_by_ref();
+            match count.cmp(&times) {
+                Less => cx.waker().wake_by_ref(),
+                Equal => *left.lock().unwrap() = Some(cx.waker().clone()),
+                Greater => return Poll::Ready(()),
             }
-            count += 1;
+            count = count.saturating_add(1);
             Poll::Pending
         }))
     }
@@ -122,8 +121,8 @@ mod tests {
     #[test]
     fn only_wakes_from_outside_and_what_is_left_over_reach_the_scheduler() {
         let scheduler = Arc::new(Scheduler::default());
-        let waker = Waker::from(Arc::clone(&scheduler));
-        let mut cx = Context::from_waker(&waker);
+        let outer = Waker::from(Arc::clone(&scheduler));
+        let mut cx = Context::from_waker(&outer);
         let wakes = || scheduler.0.load(Ordering::SeqCst);
         let left = Arc::default();
 

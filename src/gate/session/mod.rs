@@ -198,8 +198,7 @@ impl Session {
         Some(if silent {
             Step::new(record, Act::Drop)
         } else {
-            Step::new(record, Act::Deliver(released))
-                .or_else(Refusal::unrecorded(to.borrowed()))
+            Step::new(record, Act::Deliver(released)).or_else(Refusal::unrecorded(to.borrowed()))
         })
     }
 
@@ -227,10 +226,7 @@ impl Session {
         record.digest = Some(gate.digest(&answer.body));
         let to = Self::reply_to(&entry);
         let released = Released::assertion(answer.body, super::step::Status::BadGateway, false);
-        Some(
-            Step::new(record, Act::Deliver(released))
-                .or_else(Refusal::unrecorded(to.borrowed())),
-        )
+        Some(Step::new(record, Act::Deliver(released)).or_else(Refusal::unrecorded(to.borrowed())))
     }
 
     /// The client went away before `call` was answered; always `Drop`.
