@@ -121,7 +121,8 @@ fn library(deps: &Path) -> PathBuf {
         .filter(|entry| {
             let name = entry.file_name();
             let name = name.to_str().unwrap_or_default();
-            name.starts_with("libbartizan-") && name.ends_with(".rlib")
+            let is_library = Path::new(name).extension().is_some_and(|end| end == "rlib");
+            is_library && name.starts_with("libbartizan-")
         })
         .max_by_key(|entry| entry.metadata().unwrap().modified().unwrap())
         .unwrap_or_else(|| panic!("no library in {}", deps.display()))

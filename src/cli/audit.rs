@@ -22,7 +22,9 @@ use crate::edge::clock::Clock;
 /// How often a followed journal is looked at.
 const FOLLOW_EVERY: Duration = Duration::from_millis(100);
 
-/// Arguments of `audit`.
+/// Look at an audit journal: print its records, or prove them whole.
+///
+/// Reads files and nothing else; a program that writes the journal is not disturbed.
 #[derive(Debug, Args)]
 pub struct AuditArgs {
     #[command(subcommand)]
@@ -32,9 +34,18 @@ pub struct AuditArgs {
 /// What to do with the journal.
 #[derive(Debug, Subcommand)]
 enum AuditCommand {
-    /// Print records.
+    /// Print records
+    ///
+    /// One line each for a person on a terminal, the journal's own lines elsewhere.
+    #[command(after_help = "Examples:\n  \
+        bartizan audit tail --state /var/lib/bartizan --follow --decision deny\n  \
+        bartizan audit tail --state /var/lib/bartizan --since 15m | jq .decision.reasons")]
     Tail(Box<TailArgs>),
-    /// Prove that the journal is whole, or name the first bad record.
+    /// Prove that the journal is whole, or name the first bad record
+    ///
+    /// Exit code 1 where it is not. Compare the head that is printed with a copy kept elsewhere:
+    /// no chain shows by itself that records are missing at its end.
+    #[command(after_help = "Example:\n  bartizan audit verify --state /var/lib/bartizan")]
     Verify(VerifyArgs),
 }
 

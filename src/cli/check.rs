@@ -23,8 +23,8 @@ pub(super) struct Args {
 /// Checks, and sums up.
 pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let name = args.config.display().to_string();
-    let config = Config::read(&args.config)
-        .map_err(|problems| Failure::configuration(&name, &problems))?;
+    let config =
+        Config::read(&args.config).map_err(|problems| Failure::configuration(&name, &problems))?;
     let mut failures = Vec::new();
     for server in &config.servers {
         let Some(Err(error)) = server.pack.as_ref().map(PackRef::read) else { continue };
@@ -59,14 +59,21 @@ fn summary(name: &str, config: &Config, ready: &Ready) -> String {
         Front::Stdio => line("listen", "standard input and output"),
     }
     line("state", &config.state.display().to_string());
-    line("mode", match config.mode {
-        Mode::Enforce => "enforce",
-        Mode::Observe => "observe: nothing is refused by policy",
-    });
+    line(
+        "mode",
+        match config.mode {
+            Mode::Enforce => "enforce",
+            Mode::Observe => "observe: nothing is refused by policy",
+        },
+    );
     let paths: Vec<String> =
         config.policy.paths.iter().map(|path| path.display().to_string()).collect();
-    line("policy", if paths.is_empty() { "built-in baseline" } else { "" });
-    for path in &paths {
+    let (first, more) = match paths.split_first() {
+        Some((first, more)) => (first.as_str(), more),
+        None => ("built-in baseline", &[][..]),
+    };
+    line("policy", first);
+    for path in more {
         line("", path);
     }
     line("", &policy::proven(ready));
@@ -78,10 +85,13 @@ fn summary(name: &str, config: &Config, ready: &Ready) -> String {
         };
         line("server", &format!("{} at {}: {target}", server.name, server.path));
         if let Some(pack) = &server.pack {
-            line("", &match pack {
-                PackRef::Embedded(name) => format!("pack {name}"),
-                PackRef::File(path) => format!("pack {}", path.display()),
-            });
+            line(
+                "",
+                &match pack {
+                    PackRef::Embedded(name) => format!("pack {name}"),
+                    PackRef::File(path) => format!("pack {}", path.display()),
+                },
+            );
         }
         if let Some(environment) = &server.environment {
             line("", &format!("environment {environment}"));

@@ -13,6 +13,9 @@ use crate::demo::{self, DemoError};
 use crate::run::Options;
 
 /// Show the firewall at work: a flag service, an agent, every verdict, the audit journal.
+///
+/// Everything runs on loopback and ends by itself. Exit code 1 where something did not go as it
+/// should.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Go on serving until Ctrl-C, for other clients.

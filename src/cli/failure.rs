@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use crate::config::Problems;
 use crate::gate::rego::PolicyProblem;
+use crate::run::StartError;
 
 /// A command ended without doing what it was asked to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,6 +141,18 @@ fn plain(text: &str) -> String {
     out
 }
 
+impl From<StartError> for Failure {
+    /// Each line of what went wrong is a report of its own; the hint follows the last.
+    fn from(error: StartError) -> Self {
+        let mut reports: Vec<Report> =
+            error.what.lines().map(|line| Report::new(error.subject.as_str(), line)).collect();
+        if let Some(last) = reports.last_mut() {
+            last.hint = error.hint;
+        }
+        Self { reports, exit: Exit::Failed }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,12 +167,5 @@ mod tests {
         );
         assert_eq!(failure.exit(), Exit::Failed);
         assert_eq!(Failure::usage("x", "y").exit(), Exit::Usage);
-    }
-}
-
-impl From<crate::run::StartError> for Failure {
-    fn from(error: crate::run::StartError) -> Self {
-        let report = Report { subject: error.subject, what: error.what, hint: error.hint };
-        Self { reports: vec![report], exit: Exit::Failed }
     }
 }

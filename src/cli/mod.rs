@@ -49,7 +49,7 @@ enum Command {
     Wrap(wrap::Args),
     Check(check::Args),
     Demo(demo::Args),
-    /// Try, explain and test policies
+    /// Try, explain, test and prove policies
     #[command(subcommand)]
     Policy(policy::Command),
     Audit(audit::AuditArgs),

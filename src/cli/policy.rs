@@ -8,9 +8,7 @@ use std::process::ExitCode;
 use super::{Exit, Failure, print};
 use crate::config::PolicyConfig;
 use crate::gate::decision::Engine;
-use crate::gate::rego::{
-    Entrypoints, EvalLimits, Policy, PolicyProblem, capabilities, run_tests,
-};
+use crate::gate::rego::{Entrypoints, EvalLimits, Policy, PolicyProblem, capabilities, run_tests};
 use crate::policy::load::{LoadLimits, Loaded, PolicyFiles, load};
 use crate::policy::prove::Prover;
 use crate::policy::{PolicySettings, Ready, prepare};
@@ -20,7 +18,7 @@ mod explain;
 /// Size of an input or a message read from a file, bytes.
 const INPUT_BYTES_MAX: u64 = 8 << 20;
 
-/// Try, explain and test policies.
+/// Try, explain, test and prove policies.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// Print what a rule comes to for an input, as JSON
@@ -43,6 +41,8 @@ pub(super) enum Command {
     #[command(after_help = "Example:\n  bartizan policy check -p policies/")]
     Check(SourceArgs),
     /// Run the `test_` rules of policies
+    ///
+    /// Exit code 1 where one fails; such a policy is not served either.
     #[command(after_help = "Example:\n  bartizan policy test -p policies/")]
     Test(SourceArgs),
     /// Print the capabilities file for `opa check --capabilities` and Regal
@@ -202,7 +202,8 @@ fn eval(args: EvalArgs) -> Result<ExitCode, Failure> {
 
 /// The text of a JSON file, or of standard input; bounded.
 fn read_input(path: &Path) -> Result<String, Failure> {
-    let subject = || if path == Path::new("-") { "input".to_owned() } else { path.display().to_string() };
+    let subject =
+        || if path == Path::new("-") { "input".to_owned() } else { path.display().to_string() };
     let mut text = String::new();
     let mut limited: Box<dyn Read> = if path == Path::new("-") {
         Box::new(io::stdin().lock().take(INPUT_BYTES_MAX))

@@ -25,8 +25,8 @@ pub(super) struct Args {
 /// Serves until told to stop.
 pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let name = args.config.display().to_string();
-    let config = Config::read(&args.config)
-        .map_err(|problems| Failure::configuration(&name, &problems))?;
+    let config =
+        Config::read(&args.config).map_err(|problems| Failure::configuration(&name, &problems))?;
     serve(config).await?;
     Ok(ExitCode::SUCCESS)
 }

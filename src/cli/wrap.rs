@@ -14,7 +14,7 @@ use crate::config::{Config, Wrap};
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("server").required(true).args(["url", "command"])))]
 #[command(after_help = "Examples:\n  \
-    bartizan wrap --pack flagsmith --environment staging -- npx -y some-mcp-server\n  \
+    bartizan wrap --pack flag-service --environment staging -- npx -y some-mcp-server\n  \
     bartizan wrap --url https://api.example.com/mcp \\\n      \
     --header 'authorization: Bearer ${env:EXAMPLE_TOKEN}'")]
 pub(super) struct Args {
@@ -75,8 +75,8 @@ impl From<Args> for Wrap {
 
 /// Serves until the client ends its input.
 pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
-    let config = Config::wrap(args.into())
-        .map_err(|problems| Failure::configuration("wrap", &problems))?;
+    let config =
+        Config::wrap(args.into()).map_err(|problems| Failure::configuration("wrap", &problems))?;
     match serve(config).await? {
         Some(reason) if reason.is_failure() => {
             let failure = Failure::failed("wrap", reason.to_string());

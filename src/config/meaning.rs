@@ -131,7 +131,8 @@ impl Reader<'_> {
         PolicyConfig {
             paths,
             entrypoint: self.entrypoint(file.entrypoint, default.entrypoint),
-            listing_entrypoint: self.entrypoint(file.listing_entrypoint, default.listing_entrypoint),
+            listing_entrypoint: self
+                .entrypoint(file.listing_entrypoint, default.listing_entrypoint),
             shadow_one_in: u32::try_from(shadow).unwrap_or(u32::MAX),
         }
     }

@@ -1,6 +1,6 @@
 //! Configuration: what a file says, and what the program means by it.
 //!
-//! Two steps, two types. [`file`] reads what is written, key by key; [`meaning`] turns that into a
+//! Two steps, two types. [`mod@file`] reads what is written, key by key; [`meaning`] turns that into a
 //! [`Config`], the only thing that the rest of the program sees. Both report every problem, not
 //! the first, each with its place and a next step; nothing is bound or started before. Packs and
 //! policies are named here and read elsewhere.

@@ -156,90 +156,97 @@ const BATCH: &str = concat!(
     r#""arguments":{"key":"checkout-redesign"}}}]"#
 );
 
+const FLAG: &str = "checkout-redesign";
+
 /// The script, in order. The flood comes last: it spends the limit that all writes share.
 pub(super) fn script() -> Vec<Attempt> {
-    use Era::{Legacy, Modern, Raw};
-    use Expected::{Passed, Refused, Throttled};
-    let call = |era, what, tool, arguments, expected| {
+    let flood =
+        Act::Flood("update_flag", json!({"key": FLAG, "environment": "staging", "enabled": true}));
+    let flood = Attempt {
+        era: Era::Modern,
+        what: "flood staging with writes",
+        act: flood,
+        expected: Expected::Throttled(Origin::Limited),
+    };
+    [modern(), legacy(), raw(), vec![flood]].concat()
+}
+
+fn connect(era: Era, what: &'static str) -> Attempt {
+    Attempt { era, what, act: Act::Connect, expected: Expected::Passed }
+}
+
+fn modern() -> Vec<Attempt> {
+    let call = |what, tool, arguments, expected| {
         let act = Act::Call(tool, arguments);
-        Attempt { era, what, act, expected }
+        Attempt { era: Era::Modern, what, act, expected }
     };
-    let flag = "checkout-redesign";
-    let smuggled = |what, headers, body, grounds| Attempt {
-        era: Raw,
-        what,
-        act: Act::Post(headers, body),
-        expected: Refused(grounds),
-    };
-    let connect = |era, what| Attempt { era, what, act: Act::Connect, expected: Passed };
+    let passed = |what, tool, arguments| call(what, tool, arguments, Expected::Passed);
+    let refused = |what, tool, arguments| call(what, tool, arguments, Expected::Refused(POLICY));
     vec![
-        connect(Modern, "discover, then list the tools"),
-        call(Modern, "read all flags", "list_flags", json!({}), Passed),
-        call(
-            Modern,
+        connect(Era::Modern, "discover, then list the tools"),
+        passed("read all flags", "list_flags", json!({})),
+        passed(
             "switch a flag in staging",
             "update_flag",
-            json!({"key": flag, "environment": "staging", "enabled": false}),
-            Passed,
+            json!({"key": FLAG, "environment": "staging", "enabled": false}),
         ),
-        call(
-            Modern,
+        refused(
             "switch a flag in production",
             "update_flag",
-            json!({"key": flag, "environment": "production", "enabled": true}),
-            Refused(POLICY),
+            json!({"key": FLAG, "environment": "production", "enabled": true}),
         ),
-        call(
-            Modern,
+        refused(
             "switch a flag, naming no environment",
             "update_flag",
-            json!({"key": flag, "enabled": true}),
-            Refused(POLICY),
+            json!({"key": FLAG, "enabled": true}),
         ),
-        call(
-            Modern,
+        refused(
             "replace all rules, one for everywhere",
             "replace_flag",
-            json!({"key": flag, "rules": [{"environments": ["staging"]}, {}]}),
-            Refused(POLICY),
+            json!({"key": FLAG, "rules": [{"environments": ["staging"]}, {}]}),
         ),
-        call(
-            Modern,
+        refused(
             "delete a flag in staging",
             "delete_flag",
-            json!({"key": flag, "environment": "staging"}),
-            Refused(POLICY),
+            json!({"key": FLAG, "environment": "staging"}),
         ),
-        call(
-            Modern,
-            "approve its own change",
-            "approve_review",
-            json!({"review_id": "r-17"}),
-            Refused(POLICY),
-        ),
-        call(
-            Modern,
+        refused("approve its own change", "approve_review", json!({"review_id": "r-17"})),
+        refused(
             "run a script",
             "run_script",
             json!({"code": "flags.all().forEach(f => f.enable('production'))"}),
-            Refused(POLICY),
         ),
-        connect(Legacy, "initialize, then list the tools"),
-        call(Legacy, "read one flag", "get_flag", json!({"key": flag}), Passed),
+    ]
+}
+
+fn legacy() -> Vec<Attempt> {
+    let call = |what, tool, arguments, expected| {
+        let act = Act::Call(tool, arguments);
+        Attempt { era: Era::Legacy, what, act, expected }
+    };
+    let rollout = |environment, percentage: u32| json!({"key": FLAG, "environment": environment, "percentage": percentage});
+    let refused = Expected::Refused(POLICY);
+    vec![
+        connect(Era::Legacy, "initialize, then list the tools"),
+        call("read one flag", "get_flag", json!({"key": FLAG}), Expected::Passed),
         call(
-            Legacy,
             "serve it to a quarter of staging",
             "set_rollout",
-            json!({"key": flag, "environment": "staging", "percentage": 25}),
-            Passed,
+            rollout("staging", 25),
+            Expected::Passed,
         ),
-        call(
-            Legacy,
-            "serve it to all of production",
-            "set_rollout",
-            json!({"key": flag, "environment": "production", "percentage": 100}),
-            Refused(POLICY),
-        ),
+        call("serve it to all of production", "set_rollout", rollout("production", 100), refused),
+    ]
+}
+
+fn raw() -> Vec<Attempt> {
+    let smuggled = |what, headers, body, grounds| Attempt {
+        era: Era::Raw,
+        what,
+        act: Act::Post(headers, body),
+        expected: Expected::Refused(grounds),
+    };
+    vec![
         smuggled("smuggle a second `name` into a read", &MODERN, TWO_NAMES, &[Origin::Malformed]),
         smuggled(
             "say read in the headers, delete in the body",
@@ -248,15 +255,6 @@ pub(super) fn script() -> Vec<Attempt> {
             &[Origin::HeaderMismatch],
         ),
         smuggled("hide a delete behind a read in a batch", &[], BATCH, &[Origin::Malformed]),
-        Attempt {
-            era: Modern,
-            what: "flood staging with writes",
-            act: Act::Flood(
-                "update_flag",
-                json!({"key": flag, "environment": "staging", "enabled": true}),
-            ),
-            expected: Throttled(Origin::Limited),
-        },
     ]
 }
 

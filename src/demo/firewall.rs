@@ -1,5 +1,7 @@
 //! Starts the real firewall as the demo shows it: the baseline, a pack, a pin, and nothing else.
 
+use std::path::Path;
+
 use serde_json::json;
 
 use super::{Firewall, Setting};
@@ -23,7 +25,7 @@ pub async fn start(setting: Setting, options: Options) -> Result<Firewall, Strin
             "environment": setting.environment,
         }},
     });
-    let config = Config::parse(&text.to_string(), &setting.state, &|_| None)
+    let config = Config::parse(&text.to_string(), Path::new(""), &|_| None)
         .map_err(|problems| problems.to_string())?;
     let running = run::start(config, options).await.map_err(|error| error.to_string())?;
     let address = running.address().ok_or("it serves no address")?;

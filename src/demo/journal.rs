@@ -49,14 +49,17 @@ pub(super) fn decided<'a>(
     decision: Option<&str>,
     (method, tool): (Option<&str>, Option<&str>),
 ) -> Option<&'a Entry> {
-    records.iter().filter(|record| record.decision.is_some()).find(|record| match decision {
-        Some(_) => record.call.as_deref() == decision,
-        None => {
-            let target = record.target.as_ref();
-            (method.is_none() || record.method.as_deref() == method)
-                && (tool.is_none() || target.and_then(|target| target.tool.as_deref()) == tool)
-        }
-    })
+    let about = |record: &&Entry| {
+        let found = record.target.as_ref().and_then(|target| target.tool.as_deref());
+        (method.is_none() || record.method.as_deref() == method)
+            && (tool.is_none() || found == tool)
+    };
+    let mut decided = records.iter().filter(|record| record.decision.is_some());
+    if decision.is_some() {
+        decided.find(|record| record.call.as_deref() == decision)
+    } else {
+        decided.find(about)
+    }
 }
 
 #[cfg(test)]

@@ -29,7 +29,6 @@ use self::agent::{Agent, Attempt, Expected, Seen};
 use self::client::HttpClient;
 use crate::audit::entry::Entry;
 use crate::audit::verify::{self, Extent, verify};
-use crate::gate::decision::Origin;
 
 pub use self::firewall::start;
 pub use self::server::{FlagService, PATH, serve_flag_service};
@@ -319,6 +318,7 @@ mod tests {
 
     use super::agent::{Act, Era};
     use crate::audit::entry::{DecisionEntry, ReasonEntry, TargetEntry};
+    use crate::gate::decision::Origin;
 
     fn record(origin: &str) -> Entry {
         let reason = ReasonEntry {

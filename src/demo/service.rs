@@ -158,37 +158,46 @@ impl ServerHandler for FlagHandler {
 fn tools() -> Vec<Tool> {
     let key = json!({"type": "string", "description": "The flag's key"});
     let environment = json!({"type": "string", "enum": ENVIRONMENTS});
+    let mut tools = reading(&key, &environment);
+    tools.extend(writing(&key, &environment));
+    tools
+}
+
+fn tool(name: &'static str, text: &'static str, properties: &Value, required: &[&str]) -> Tool {
+    let schema = json!({"type": "object", "properties": properties, "required": required});
+    let schema = schema.as_object().cloned().unwrap_or_default();
+    let read_only = name.starts_with("list_") || name.starts_with("get_");
+    Tool::new(name, text, schema).annotate(ToolAnnotations::new().read_only(read_only))
+}
+
+fn reading(key: &Value, environment: &Value) -> Vec<Tool> {
+    let one = json!({"key": key, "environment": environment});
+    vec![
+        tool("list_environments", "List the environments", &json!({}), &[]),
+        tool("list_flags", "List all flags", &json!({"environment": environment}), &[]),
+        tool("get_flag", "Show one flag", &one, &["key"]),
+        tool("get_audit_log", "List all changes", &json!({}), &[]),
+    ]
+}
+
+fn writing(key: &Value, environment: &Value) -> Vec<Tool> {
+    let one = json!({"key": key, "environment": environment});
     let names = json!({"type": "array", "items": environment});
     let rules = json!({
         "type": "array",
         "items": {"type": "object", "properties": {"environments": names}},
     });
-    let tool = |name: &'static str, text: &'static str, properties: Value, required: &[&str]| {
-        let schema = json!({"type": "object", "properties": properties, "required": required});
-        let schema = schema.as_object().cloned().unwrap_or_default();
-        let read_only = name.starts_with("list_") || name.starts_with("get_");
-        Tool::new(name, text, schema).annotate(ToolAnnotations::new().read_only(read_only))
-    };
     vec![
-        tool("list_environments", "List the environments", json!({}), &[]),
-        tool("list_flags", "List all flags", json!({"environment": environment}), &[]),
-        tool(
-            "get_flag",
-            "Show one flag",
-            json!({"key": key, "environment": environment}),
-            &["key"],
-        ),
-        tool("get_audit_log", "List all changes", json!({}), &[]),
         tool(
             "create_flag",
             "Create a flag, in all environments unless some are named",
-            json!({"key": key, "environments": names}),
+            &json!({"key": key, "environments": names}),
             &["key"],
         ),
         tool(
             "update_flag",
             "Switch a flag, in production unless another environment is named",
-            json!({
+            &json!({
                 "key": key, "environment": environment,
                 "enabled": {"type": "boolean"}, "value": {},
             }),
@@ -197,7 +206,7 @@ fn tools() -> Vec<Tool> {
         tool(
             "set_rollout",
             "Serve a flag to a share of users",
-            json!({
+            &json!({
                 "key": key, "environment": environment,
                 "percentage": {"type": "integer", "minimum": 0, "maximum": 100},
             }),
@@ -206,25 +215,20 @@ fn tools() -> Vec<Tool> {
         tool(
             "replace_flag",
             "Replace all rules of a flag; a rule without environments serves all",
-            json!({"key": key, "rules": rules}),
+            &json!({"key": key, "rules": rules}),
             &["key", "rules"],
         ),
-        tool(
-            "delete_flag",
-            "Delete a flag, in all environments unless one is named",
-            json!({"key": key, "environment": environment}),
-            &["key"],
-        ),
+        tool("delete_flag", "Delete a flag, everywhere unless told where", &one, &["key"]),
         tool(
             "approve_review",
             "Approve a pending change",
-            json!({"review_id": {"type": "string"}}),
+            &json!({"review_id": {"type": "string"}}),
             &["review_id"],
         ),
         tool(
             "run_script",
             "Run code against the flags",
-            json!({"code": {"type": "string"}}),
+            &json!({"code": {"type": "string"}}),
             &["code"],
         ),
     ]

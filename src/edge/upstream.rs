@@ -1,5 +1,5 @@
 //! Protected servers: what takes a [`Permitted`] message and gives back an
-//! [`Answer`](super::Answer).
+//! [`Answer`].
 //!
 //! Nothing but a [`Permitted`] can be sent, and only the gate makes one. Here too is what HTTP
 //! messages of either side must be to carry MCP: their media type and coding.

@@ -1,6 +1,6 @@
 //! The question: who wants to do what, to which resource, in which context.
 //!
-//! A [`Frame`] becomes an [`AccessRequest`] through one table of methods. A method differs from
+//! A [`Frame`](super::frame::Frame) becomes an [`AccessRequest`] through one table of methods. A method differs from
 //! another by a row of that table and by nothing else; a method without a row is
 //! [`Action::Unknown`] and is asked about like any other. Routing headers are checked against the
 //! body here, and then forgotten: the question is built from the body alone.

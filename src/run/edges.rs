@@ -16,7 +16,6 @@ use crate::edge::stdio::{StdioUpstream, serve_stdio};
 use crate::edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
 use crate::gate::pack::Pack;
 use crate::gate::session::Protected;
-use crate::policy::embedded;
 
 /// The agents' socket and the operators', bound; none on stdio.
 pub(super) type Sockets = Option<(TcpListener, TcpListener)>;
@@ -47,32 +46,14 @@ pub(super) fn protected(config: &Config) -> Result<Vec<Arc<Protected>>, StartErr
 }
 
 fn pack(server: &ServerConfig, wanted: &PackRef) -> Result<Arc<Pack>, StartError> {
-    let subject = format!("servers.{}.pack", server.name);
-    let (name, text) = match wanted {
-        PackRef::Embedded(name) => match embedded::pack(name) {
-            Some(text) => (name.clone(), text.to_owned()),
-            None => {
-                let known: Vec<_> = embedded::PACKS.iter().map(|(name, _)| *name).collect();
-                return Err(StartError::new(subject, format!("no pack is called `{name}`"))
-                    .hint(format!("known packs: {}; or name a JSON file", known.join(", "))));
-            }
-        },
-        PackRef::File(path) => {
-            let text = fs::read_to_string(path).map_err(|error| {
-                StartError::new(&*subject, format!("cannot read `{}`: {error}", path.display()))
-            })?;
-            (path.display().to_string(), text)
-        }
-    };
-    Pack::read(text.as_bytes()).map(Arc::new).map_err(|problems| {
-        let list: Vec<_> =
-            problems.iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect();
-        StartError::new(subject, format!("`{name}`:\n{}", list.join("\n")))
+    wanted.read().map_err(|error| {
+        StartError::new(format!("servers.{}.pack", server.name), error.whats.join("\n"))
+            .hint(error.hint)
     })
 }
 
 /// Sets the listeners, or the client at standard input and output, to work.
-pub(super) async fn serve(
+pub(super) fn serve(
     config: &Config,
     servers: Vec<Arc<Protected>>,
     sockets: Sockets,
@@ -100,8 +81,8 @@ pub(super) async fn serve(
         });
     }
     let listening = |error: std::io::Error| StartError::new("listen", error.to_string());
-    let listener = Listener::new(agents, routes, http_config(config), shared.clone())
-        .map_err(listening)?;
+    let listener =
+        Listener::new(agents, routes, http_config(config), shared.clone()).map_err(listening)?;
     let address = listener.local_addr().map_err(listening)?;
     let admin_listener = AdminListener::new(
         operators,
@@ -128,9 +109,7 @@ fn upstream(
     protected: &Protected,
 ) -> Result<Upstream, StartError> {
     match &server.upstream {
-        config::Upstream::Http(http) => {
-            Ok(http_upstream(config, server, http, protected)?.into())
-        }
+        config::Upstream::Http(http) => Ok(http_upstream(config, server, http, protected)?.into()),
         config::Upstream::Child(child) => Ok(Upstream::Child(ChildUpstream::new(
             child_spec(child),
             child_limits(config, child),
@@ -213,7 +192,7 @@ fn child_spec(child: &config::ChildUpstream) -> ChildSpec {
 }
 
 fn child_limits(config: &Config, child: &config::ChildUpstream) -> ChildLimits {
-    let half = child.stop_timeout / 2;
+    let half = child.stop_timeout.checked_div(2).unwrap_or_default();
     ChildLimits {
         frame: config.limits.frame,
         close_grace: half,

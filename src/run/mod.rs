@@ -17,8 +17,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -136,7 +136,7 @@ enum Serving {
 }
 
 /// Builds everything that `config` means and begins to serve. On HTTP the listeners are bound
-/// when this returns; on stdio [`Running::serve_stdio`] serves.
+/// when this returns; on stdio [`Running::serve_until`] serves.
 pub async fn start(config: Config, options: Options) -> Result<Running, StartError> {
     let clock = Clock::start();
     let state = state::State::open(&config.state)?;
@@ -181,7 +181,7 @@ async fn build(
     let reload = Arc::new(Notify::new());
     policies::follow(&shared, settings, ready, &reload);
     let export = Export::start(config.otlp.as_ref(), journal)?;
-    let serving = edges::serve(config, protected, sockets, (&shared, &readiness)).await?;
+    let serving = edges::serve(config, protected, sockets, (&shared, &readiness))?;
     Ok(Running {
         shared,
         journal: Arc::clone(journal),
@@ -272,8 +272,7 @@ pub fn diagnostics(config: &config::LogConfig) -> Result<(), StartError> {
         StartError::new("log.filter", format!("`{}`: {error}", config.filter))
             .hint("write a level such as `info`, or `target=level` pairs")
     })?;
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let set = match config.format {
         config::LogFormat::Text => builder.with_ansi(false).try_init(),
         config::LogFormat::Json => builder.json().try_init(),

@@ -22,7 +22,7 @@ use crate::policy::watch::{Answering, POLL, PolicyEvent, Triggers, watch};
 use crate::policy::{PolicySettings, Ready, prepare};
 
 /// How long the proof of one revision may take.
-const PROOF_MAX: Duration = Duration::from_secs(60);
+const PROOF_MAX: Duration = Duration::from_mins(1);
 /// Events that wait to be recorded; following waits when there are more.
 const EVENTS_MAX: usize = 16;
 /// Problems of a refused policy that a record names.
@@ -30,8 +30,10 @@ const PROBLEMS_RECORDED_MAX: usize = 5;
 
 /// How the policy of `config` comes to answer.
 pub(super) fn settings(config: &Config, prover: PathBuf) -> PolicySettings {
-    let entrypoints =
-        Entrypoints { decision: config.policy.entrypoint.clone(), ..Entrypoints::default() };
+    let entrypoints = Entrypoints {
+        decision: config.policy.entrypoint.clone(),
+        listing: config.policy.listing_entrypoint.clone(),
+    };
     PolicySettings {
         files: PolicyFiles {
             paths: config.policy.paths.clone(),
@@ -71,15 +73,9 @@ pub(super) async fn first(
 }
 
 /// Follows the files until closing; each proven change answers from the next question on.
-pub(super) fn follow(
-    shared: &Shared,
-    settings: PolicySettings,
-    ready: Ready,
-    again: &Arc<Notify>,
-) {
+pub(super) fn follow(shared: &Shared, settings: PolicySettings, ready: Ready, again: &Arc<Notify>) {
     let (events, mut happened) = mpsc::channel(EVENTS_MAX);
-    let triggers =
-        Triggers { again: Arc::clone(again), poll: POLL, stop: shared.closing.clone() };
+    let triggers = Triggers { again: Arc::clone(again), poll: POLL, stop: shared.closing.clone() };
     let gate = Arc::clone(&shared.gate);
     let install = move |pdp| gate.replace_policy(pdp);
     let answering = Answering { pdp: ready.pdp, fingerprint: ready.fingerprint };
@@ -171,7 +167,8 @@ fn summary(problems: &[PolicyProblem], max: usize) -> String {
     let mut text = problems.iter().take(max).map(shown).collect::<Vec<_>>().join("\n");
     let more = problems.len().saturating_sub(max);
     if more > 0 {
-        text.push_str(&format!("\nand {more} more"));
+        text.push_str("\nand more: ");
+        text.push_str(&more.to_string());
     }
     text
 }

@@ -87,7 +87,10 @@ fn read_key(path: &Path) -> std::io::Result<Option<[u8; KEY_BYTES]>> {
             Ok(key) => Ok(Some(key)),
             Err(_) => Err(std::io::Error::new(
                 ErrorKind::InvalidData,
-                format!("{} bytes instead of {KEY_BYTES}; move it away to make a new one", bytes.len()),
+                format!(
+                    "{} bytes instead of {KEY_BYTES}; move it away to make a new one",
+                    bytes.len()
+                ),
             )),
         },
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -100,10 +103,9 @@ fn make_key(path: &Path) -> std::io::Result<[u8; KEY_BYTES]> {
     let mut key = [0_u8; KEY_BYTES];
     random(&mut key)?;
     let fresh = path.with_extension("new");
-    if let Err(error) = fs::remove_file(&fresh) {
-        if error.kind() != ErrorKind::NotFound {
-            return Err(error);
-        }
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
     file.write_all(&key)?;

@@ -1,7 +1,5 @@
 //! Configuration through its public doors: what a file means, and everything wrong with one.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

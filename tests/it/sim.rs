@@ -4,6 +4,18 @@
 //! `SIM_SEED` replays one seed, `SIM_SEEDS` and `SIM_STEPS` widen the sweep. Every failure names
 //! its seed and step.
 
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking, and its numbers are small"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -34,7 +46,8 @@ struct ByName {
 
 impl Pdp for ByName {
     fn decide(&self, request: &AccessRequest<'_>) -> Decision {
-        let reason = |code: &str, origin| Reason { code: code.into(), message: code.into(), origin };
+        let reason =
+            |code: &str, origin| Reason { code: code.into(), message: code.into(), origin };
         let permit = |obligations| Decision {
             effect: Effect::Permit,
             reasons: vec![reason("by-name", Origin::Rule)],
@@ -101,7 +114,7 @@ impl AuditSink for Sink {
     }
 }
 
-/// SplitMix64: small, seedable, the same everywhere.
+/// `SplitMix64`: small, seedable, the same everywhere.
 struct Random(u64);
 
 impl Random {
@@ -186,7 +199,12 @@ impl Simulation {
         match step.record(&self.sink) {
             Ok(act) => {
                 let kept = self.sink.kept.lock().unwrap().len();
-                assert!(kept > before, "seed {} step {}: an act without a record", self.seed, self.step);
+                assert!(
+                    kept > before,
+                    "seed {} step {}: an act without a record",
+                    self.seed,
+                    self.step
+                );
                 self.acts += 1;
                 self.note(&act);
                 Some(act)
@@ -284,7 +302,9 @@ impl Simulation {
             0 => " ".repeat((4 << 20) + 1),
             1..=9 => "{\"jsonrpc\":\"2.0\",\"id\":1,\"id\":2,\"method\":\"ping\"}".into(),
             10..=19 => "[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}]".into(),
-            20..=29 => "{\"jsonrpc\":\"2.0\",\"id\":1,\"Method\":\"ping\",\"method\":\"ping\"}".into(),
+            20..=29 => {
+                "{\"jsonrpc\":\"2.0\",\"id\":1,\"Method\":\"ping\",\"method\":\"ping\"}".into()
+            }
             _ => "{".into(),
         };
         match self.client(text).0 {
@@ -318,7 +338,8 @@ impl Simulation {
     }
 
     fn cancel(&mut self) {
-        let Some((id, _)) = self.in_flight.iter().next().map(|(id, call)| (*id, call.clone())) else {
+        let Some((id, _)) = self.in_flight.iter().next().map(|(id, call)| (*id, call.clone()))
+        else {
             return;
         };
         let text = format!(
@@ -343,7 +364,9 @@ impl Simulation {
             self.next_id + 1000
         };
         let text = match self.random.below(3) {
-            0 => format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{{\"code\":-1,\"message\":\"x\"}}}}"),
+            0 => format!(
+                "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{{\"code\":-1,\"message\":\"x\"}}}}"
+            ),
             _ => format!("{{\"jsonrpc\":\"2.0\", \"id\":{id},\"result\":{{\"content\":[]}}}}"),
         };
         match self.server(text.clone()) {
@@ -367,7 +390,8 @@ impl Simulation {
         let id = self.random.below(8);
         let method = self.random.pick(&["roots/list", "sampling/createMessage", "ping"]);
         let known = self.asked.contains(&id);
-        let text = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"{method}\",\"params\":{{}}}}");
+        let text =
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"{method}\",\"params\":{{}}}}");
         match self.server(text) {
             Some(Act::Deliver(_)) => {
                 if known || method == "sampling/createMessage" {
@@ -399,7 +423,8 @@ impl Simulation {
     }
 
     fn fail_upstream(&mut self) {
-        let Some((id, call)) = self.in_flight.iter().next().map(|(id, call)| (*id, call.clone())) else {
+        let Some((id, call)) = self.in_flight.iter().next().map(|(id, call)| (*id, call.clone()))
+        else {
             return;
         };
         if !self.session.awaits(&call) {

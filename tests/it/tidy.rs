@@ -6,7 +6,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     clippy::indexing_slicing,
     clippy::string_slice,
     clippy::arithmetic_side_effects,
@@ -24,13 +23,11 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// Functions of `src` over the limit, with their length in lines: `(file, function, lines)`. This
 /// list may only shrink: no entry is added, no number raised, and what got shorter is written down.
 const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[
-    ("src/demo/agent.rs", "script", 102),
-    ("src/demo/service.rs", "tools", 74),
     ("src/gate/record.rs", "tags", 79),
 ];
 
 /// Modules of the gate whose own parts are not in order yet. This list may only shrink.
-const UNORDERED: &[&str] = &["gate::document", "gate::rego"];
+const UNORDERED: &[&str] = &["gate::rego"];
 
 /// What `gate/` must not name: it is pure.
 const IMPURE: &[&str] = &[
@@ -327,8 +324,8 @@ fn sources(folder: &str) -> Vec<Source> {
 fn has_word(line: &str, word: &str) -> bool {
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word).any(|(at, _)| {
-        !(word.starts_with(is_name) && line[..at].ends_with(is_name))
-            && !line[at + word.len()..].starts_with(is_name)
+        let joined = word.starts_with(is_name) && line[..at].ends_with(is_name);
+        !joined && !line[at + word.len()..].starts_with(is_name)
     })
 }
 

@@ -17,9 +17,7 @@ use crate::gate::frame::FrameLimits;
 use crate::gate::pdp::{ListEntry, Pdp};
 use crate::gate::record::{AuditRecord, DecisionFacts};
 use crate::gate::rego::RegoPdp;
-use crate::gate::session::{
-    Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session,
-};
+use crate::gate::session::{Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session};
 
 /// A policy that remembers its last answer.
 #[derive(Debug)]

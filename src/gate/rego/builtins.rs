@@ -254,7 +254,8 @@ fn place() -> Option<&'static Place> {
 /// regorus's function of that name, found once.
 fn their_function(name: &str) -> Option<BuiltinFcn> {
     static FOUND: OnceLock<Vec<Option<BuiltinFcn>>> = OnceLock::new();
-    let found = FOUND.get_or_init(|| TABLE.iter().map(|it| BUILTINS.get(it.name).copied()).collect());
+    let found =
+        FOUND.get_or_init(|| TABLE.iter().map(|it| BUILTINS.get(it.name).copied()).collect());
     let at = TABLE.binary_search_by(|builtin| builtin.name.cmp(name)).ok()?;
     found.get(at).copied().flatten()
 }
@@ -514,7 +515,8 @@ fn json_marshal(args: &[Value], _: &EvalLimits) -> Result<Value, String> {
     for character in super::input::json(value).chars() {
         match character {
             '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                text.push_str(&format!("\\u{:04x}", u32::from(character)));
+                let escape = format!("\\u{:04x}", u32::from(character));
+                text.push_str(&escape);
             }
             other => text.push(other),
         }
@@ -549,9 +551,27 @@ mod tests {
     #[test]
     fn no_arguments_panic_or_hang_a_builtin() {
         let values = [
-            "null", "true", "-1", "0", "5", "1.5", "9223372036854775807", "18446744073709551615",
-            "1e300", "\"\"", "\"a\"", "\"日本\"", "\"1e99\"", "\"%d\"", "\"[\"", "[]", "[\"a\", 1]",
-            "[[1]]", "{}", "{\"a\": 1}", "{\"a\": {\"b\": \"c\"}}",
+            "null",
+            "true",
+            "-1",
+            "0",
+            "5",
+            "1.5",
+            "9223372036854775807",
+            "18446744073709551615",
+            "1e300",
+            "\"\"",
+            "\"a\"",
+            "\"日本\"",
+            "\"1e99\"",
+            "\"%d\"",
+            "\"[\"",
+            "[]",
+            "[\"a\", 1]",
+            "[[1]]",
+            "{}",
+            "{\"a\": 1}",
+            "{\"a\": {\"b\": \"c\"}}",
         ];
         for builtin in TABLE {
             for first in values {
@@ -608,7 +628,11 @@ mod tests {
             ("glob.match", "[\"a.*\", [], \"a.b.c\"]", "false"),
             ("glob.match", "[\"a*\", null, \"a.b.c\"]", "true"),
             ("sprintf", "[\"%v\", [[\"a\"]]]", "\"[\\\"a\\\"]\""),
-            ("json.marshal", "[{\"b\": \"<\", \"a\": 1}]", "\"{\\\"a\\\":1,\\\"b\\\":\\\"\\\\u003c\\\"}\""),
+            (
+                "json.marshal",
+                "[{\"b\": \"<\", \"a\": 1}]",
+                "\"{\\\"a\\\":1,\\\"b\\\":\\\"\\\\u003c\\\"}\"",
+            ),
             ("object.get", "[{\"a\": {\"b\": 1}}, [\"a\", \"b\"], 0]", "1"),
             ("substring", "[\"abc\", 1, -1]", "\"bc\""),
             ("trim_space", "[\" a \"]", "\"a\""),

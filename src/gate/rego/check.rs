@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use regorus::Value;
 use regorus::unstable::{AssignOp, Expr, Module, Ref, Rule, RuleHead, Span};
 
+use super::Entrypoints;
 use super::builtins;
 use super::problem::PolicyProblem;
 use super::walk::{Chain, Step, Visit, Walk, chain, rule_args, rule_ref};
-use super::Entrypoints;
 
 /// Most parameters of a function: the bytecode machine drops any further argument.
 const PARAMETERS_MAX: usize = 8;
@@ -33,8 +33,7 @@ pub(super) struct Index<'a> {
 impl<'a> Index<'a> {
     /// Reads the heads of all rules.
     pub(super) fn of(modules: &'a [Ref<Module>]) -> Self {
-        let mut index =
-            Self { rules: BTreeMap::new(), packages: Vec::new(), imports: Vec::new() };
+        let mut index = Self { rules: BTreeMap::new(), packages: Vec::new(), imports: Vec::new() };
         for (at, module) in modules.iter().enumerate() {
             let package = names_of(&module.package.refr);
             let mut imports = BTreeMap::new();
@@ -269,7 +268,10 @@ impl<'a> Checker<'a, '_> {
                 problem(message, "a result is taken with `:=`, not with a further argument");
             }
         } else if let Some(reason) = builtins::forbidden(&name) {
-            problem(format!("`{name}` is not available: {reason}"), "bring facts in as input or data");
+            problem(
+                format!("`{name}` is not available: {reason}"),
+                "bring facts in as input or data",
+            );
         } else if name != "print" {
             problem(
                 format!("there is no function `{name}`"),
@@ -401,12 +403,13 @@ fn shadowed(
     data: &Value,
     problems: &mut Vec<PolicyProblem>,
 ) {
-    let packages = modules.iter().map(|module| (names_of(&module.package.refr), &module.package.span));
-    let rules = index.rules.iter().filter_map(|(path, rules)| {
-        rules.first().map(|(_, rule)| (path.clone(), rule.span()))
-    });
-    for (is_rule, (path, span)) in
-        packages.map(|it| (false, it)).chain(rules.map(|it| (true, it)))
+    let packages =
+        modules.iter().map(|module| (names_of(&module.package.refr), &module.package.span));
+    let rules = index
+        .rules
+        .iter()
+        .filter_map(|(path, rules)| rules.first().map(|(_, rule)| (path.clone(), rule.span())));
+    for (is_rule, (path, span)) in packages.map(|it| (false, it)).chain(rules.map(|it| (true, it)))
     {
         let mut at = data;
         let mut taken = false;
@@ -422,7 +425,11 @@ fn shadowed(
                 }
             };
         }
-        let here = if is_rule { *at != Value::Undefined } else { !matches!(at, Value::Object(_) | Value::Undefined) };
+        let here = if is_rule {
+            *at != Value::Undefined
+        } else {
+            !matches!(at, Value::Object(_) | Value::Undefined)
+        };
         if taken || here {
             let (file, line) = place(span);
             let message = format!("the data has a value where `{}` is defined", dotted(&path));

@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use regorus::Value;
 use regorus::unstable::{
-    ArithOp, AssignOp, BinOp, Expr, Literal, LiteralStmt, Module as Ast, Query, Ref, Rule, RuleBody,
-    RuleHead, Span,
+    ArithOp, AssignOp, BinOp, Expr, Literal, LiteralStmt, Module as Ast, Query, Ref, Rule,
+    RuleBody, RuleHead, Span,
 };
 
 use super::check::{Index, Path, dotted, is_function, place};
@@ -99,7 +99,7 @@ struct Edit {
 }
 
 fn apply(text: &str, mut edits: Vec<Edit>) -> String {
-    edits.sort_by(|a, b| (a.start, a.rank).cmp(&(b.start, b.rank)));
+    edits.sort_by_key(|edit| (edit.start, edit.rank));
     edits.dedup();
     let mut out = String::new();
     let mut at = 0_usize;
@@ -195,7 +195,8 @@ impl<'a> Judge<'a, '_> {
         }
         let first = values.first().cloned().flatten();
         let same = first.is_some() && values.iter().all(|value| *value == first);
-        if !same && (specs > 1 || !single)
+        if !same
+            && (specs > 1 || !single)
             && let Some((_, rule)) = definitions.first()
         {
             self.refuse(rule.span(), &format!("`{}` might have two values", dotted(path)));
@@ -220,7 +221,9 @@ impl<'a> Judge<'a, '_> {
             }
             Literal::Every { span, .. } => self.refuse(span, "`every`"),
             Literal::NotExpr { span, expr } => {
-                if looks_up(expr).any(|index| matches!(index, Expr::Var { span, .. } if span.text() == "_")) {
+                if looks_up(expr)
+                    .any(|index| matches!(index, Expr::Var { span, .. } if span.text() == "_"))
+                {
                     self.refuse(span, "iteration inside `not`");
                 }
             }
@@ -237,10 +240,10 @@ impl<'a> Judge<'a, '_> {
     fn expression(&mut self, module: usize, expr: &'a Expr) {
         match expr {
             Expr::ObjectCompr { span, .. } => self.refuse(span, "an object comprehension"),
-            Expr::ArrayCompr { span, term, .. } => {
-                if !matches!(term.as_ref(), Expr::Var { .. }) && literal(term).is_none() {
-                    self.refuse(span, "an array comprehension of something else than a variable");
-                }
+            Expr::ArrayCompr { span, term, .. }
+                if variable(term).is_none() && literal(term).is_none() =>
+            {
+                self.refuse(span, "an array comprehension of something else than a variable");
             }
             Expr::Membership { span, key: Some(_), .. } => self.refuse(span, "`in` with a key"),
             Expr::BinExpr { op: BinOp::Union | BinOp::Intersection, lhs, rhs, .. } => {
@@ -315,7 +318,12 @@ impl<'a> Judge<'a, '_> {
         }
         let width = usize::MAX.saturating_sub(end.saturating_sub(start)).saturating_sub(1);
         let edits = self.edits.entry(module).or_default();
-        edits.push(Edit { start, end: start, text: format!("{}(", guard.name()), rank: (true, width) });
+        edits.push(Edit {
+            start,
+            end: start,
+            text: format!("{}(", guard.name()),
+            rank: (true, width),
+        });
         edits.push(Edit { start: end, end, text: ")".to_owned(), rank: (false, edits.len()) });
     }
 }
@@ -346,9 +354,9 @@ fn iterates(rule: &Rule, body: &RuleBody) -> bool {
     };
     let value = body.assign.as_ref().map(|assign| assign.value.as_ref());
     let head = match rule {
-        Rule::Spec { head: RuleHead::Compr { assign, .. } | RuleHead::Func { assign, .. }, .. } => {
-            assign.as_ref().map(|assign| assign.value.as_ref())
-        }
+        Rule::Spec {
+            head: RuleHead::Compr { assign, .. } | RuleHead::Func { assign, .. }, ..
+        } => assign.as_ref().map(|assign| assign.value.as_ref()),
         Rule::Spec { head: RuleHead::Set { .. }, .. } | Rule::Default { .. } => None,
     };
     let in_values = value.into_iter().chain(head).any(|value| {
@@ -433,7 +441,7 @@ fn is_set(expr: &Expr) -> bool {
     }
 }
 
-fn is_identifier(name: &str) -> bool {
+pub(super) fn is_identifier(name: &str) -> bool {
     name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric())
         && !name.starts_with(|c: char| c.is_ascii_digit())
 }

@@ -1,18 +1,18 @@
 //! The decision point over both engines.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use regorus::Value;
 
 use super::compiled::{self, Doubt, Entry, Machine};
 use super::problem::PolicyProblem;
-use super::result::{self, Fault};
-use super::strict::Interpreter;
+use super::result::{self, Fault, LATE};
+use super::strict::{Interpreter, Trouble};
 use super::workers::Workers;
 use super::{Policy, input};
 use crate::gate::access::AccessRequest;
-use crate::gate::decision::{Decision, Engine, Listing, PolicyRevision};
+use crate::gate::decision::{Decision, Engine, Listing, Origin, PolicyRevision, Reason};
 use crate::gate::pdp::{ListEntry, Pdp};
 
 /// Both engines were asked the same and answered differently. From then on the strict engine
@@ -93,7 +93,10 @@ impl RegoPdp {
 
     fn strict_value(&self, path: &str, input: Value) -> Result<Value, Fault> {
         let mut worker = self.strict.take().ok_or_else(|| Fault::evaluation("no worker"))?;
-        worker.evaluate(path, input).map_err(Fault::evaluation)
+        worker.evaluate(path, input).map_err(|trouble| match trouble {
+            Trouble::Late(message) => Fault::late(message),
+            Trouble::Error(message) => Fault::evaluation(message),
+        })
     }
 
     /// What the compiled engine answers, and whether the strict engine is to be asked as well.
@@ -133,7 +136,8 @@ impl RegoPdp {
             return compiled;
         }
         let strict = self.strict_decision(input);
-        if same_decision(&strict, &compiled) {
+        let late = strict.reasons.iter().any(is_late);
+        if late || same_decision(&strict, &compiled) {
             return compiled;
         }
         self.demote("decision", format!("{strict:?}"), format!("{compiled:?}"));
@@ -159,12 +163,18 @@ impl RegoPdp {
             return compiled;
         }
         let strict = self.strict_listing(input);
-        if strict == compiled {
+        let late = matches!(&strict, Listing::Withhold { reason, .. } if is_late(reason));
+        if late || strict == compiled {
             return compiled;
         }
         self.demote("listing", format!("{strict:?}"), format!("{compiled:?}"));
         strict
     }
+}
+
+/// Whether time ran out. That is no disagreement: the other engine was done in time.
+fn is_late(reason: &Reason) -> bool {
+    reason.origin == Origin::Indeterminate && &*reason.code == LATE
 }
 
 /// Whether both say the same, whoever says it.

@@ -72,12 +72,19 @@ impl Generator {
             }
         }
         let mut values: Vec<Value> = constants.into_iter().collect();
-        values.extend(["", "a", "prod", "staging", "read", "é/日本", "*", "1", "{}"].map(Value::from));
-        let mut strings: Vec<Value> = values.iter().filter(|it| it.as_string().is_ok()).cloned().collect();
+        values.extend(
+            ["", "a", "prod", "staging", "read", "é/日本", "*", "1", "{}"].map(Value::from),
+        );
+        let mut strings: Vec<Value> =
+            values.iter().filter(|it| it.as_string().is_ok()).cloned().collect();
         // A string that begins or goes on like another tells prefixes from equality.
-        let longer: Vec<Value> = strings.iter().filter_map(|it| it.as_string().ok()).flat_map(|it| {
-            [Value::from(format!("{it}x")), Value::from(it.chars().skip(1).collect::<String>())]
-        }).collect();
+        let longer: Vec<Value> = strings
+            .iter()
+            .filter_map(|it| it.as_string().ok())
+            .flat_map(|it| {
+                [Value::from(format!("{it}x")), Value::from(it.chars().skip(1).collect::<String>())]
+            })
+            .collect();
         strings.extend(longer.iter().cloned());
         values.extend(longer);
         values.extend([-1_i64, 0, 1, 2, 5, 23].map(Value::from));
@@ -85,9 +92,11 @@ impl Generator {
         values.push(Value::from(u64::MAX));
         values.extend([Value::Null, Value::Bool(true), Value::Bool(false)]);
         values.extend([Value::new_array(), Value::new_object()]);
-        let paths = reads.paths().iter().map(|path| {
-            path.split('.').skip(1).map(str::to_owned).collect()
-        }).collect();
+        let paths = reads
+            .paths()
+            .iter()
+            .map(|path| path.split('.').skip(1).map(str::to_owned).collect())
+            .collect();
         Self { random: Random(seed), values, strings, paths }
     }
 
@@ -157,7 +166,11 @@ impl Generator {
         let hour = self.random.below(24);
         let unix_ms = self.random.next() >> 22;
         let listed = (0..self.random.below(4)).map(|_| {
-            object([("name", self.string()), ("operation", self.operation()), ("definition", self.string())])
+            object([
+                ("name", self.string()),
+                ("operation", self.operation()),
+                ("definition", self.string()),
+            ])
         });
         let listed = Value::from(listed.collect::<Vec<_>>());
         let members = (0..self.random.below(4)).map(|_| (self.string(), self.value(2)));
@@ -166,7 +179,10 @@ impl Generator {
             ("version", Value::from(1_u64)),
             ("phase", self.of(&["call", "list"])),
             ("direction", self.of(&["to_server", "to_client"])),
-            ("method", self.of(&["tools/call", "tools/list", "resources/read", "initialize", "x/y"])),
+            (
+                "method",
+                self.of(&["tools/call", "tools/list", "resources/read", "initialize", "x/y"]),
+            ),
             (
                 "principal",
                 object([

@@ -19,9 +19,12 @@ enum Token {
     /// `?`
     One,
     /// `[...]`
-    Class { negated: bool, ranges: Vec<(char, char)> },
+    Class {
+        negated: bool,
+        ranges: Vec<(char, char)>,
+    },
     /// `{a,b}`
-    Either(Vec<Vec<Token>>),
+    Either(Vec<Vec<Self>>),
 }
 
 /// Alternatives within alternatives, at most.

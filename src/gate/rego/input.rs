@@ -12,7 +12,7 @@ use regorus::Value;
 
 use super::number;
 use super::reads::ReadSet;
-use crate::gate::access::{AccessRequest, Action, Principal, Resource, Server, WallTime};
+use crate::gate::access::{AccessRequest, Action, Principal, Resource, Revision, Server, WallTime};
 use crate::gate::document::{self, Kind};
 use crate::gate::operation::Operation;
 use crate::gate::pdp::ListEntry;
@@ -72,7 +72,9 @@ pub(super) fn of_listing(
     fields.question(request, &mut lossy);
     fields.put("phase", |_| Some(Value::from("list")));
     let name = if request.action == Action::ListTools { "tools" } else { "entries" };
-    fields.put(name, |reads| Some(Value::from(Vec::from_iter(entries.iter().map(|it| entry(it, reads))))));
+    fields.put(name, |reads| {
+        Some(Value::from(entries.iter().map(|it| entry(it, reads)).collect::<Vec<_>>()))
+    });
     Input { value: fields.finish(), lossy }
 }
 
@@ -135,7 +137,7 @@ impl<'r> Fields<'r> {
         self.put("protocol", |reads| {
             let protocol = request.protocol;
             let mut fields = Fields::new(reads);
-            fields.optional("revision", protocol.revision.map(|revision| revision.as_str()));
+            fields.optional("revision", protocol.revision.map(Revision::as_str));
             fields.text("era", protocol.era.as_str());
             fields.text("transport", protocol.transport.as_str());
             Some(fields.finish())
@@ -295,8 +297,11 @@ impl Civil {
         let day_of_year = in_era.saturating_sub(before_year);
         let from_march = day_of_year.saturating_mul(5).saturating_add(2) / 153;
         let before_month = from_march.saturating_mul(153).saturating_add(2) / 5;
-        let (month, next_year) =
-            if from_march < 10 { (from_march.saturating_add(3), 0) } else { (from_march.saturating_sub(9), 1) };
+        let (month, next_year) = if from_march < 10 {
+            (from_march.saturating_add(3), 0)
+        } else {
+            (from_march.saturating_sub(9), 1)
+        };
         Self {
             days,
             year: era.saturating_mul(400).saturating_add(year_of_era).saturating_add(next_year),
@@ -416,7 +421,6 @@ fn convert<'a>(
         }
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -72,10 +72,7 @@ impl Decimal {
         let zeros = usize::try_from(self.exponent).ok().filter(|zeros| *zeros <= 20)?;
         let sign = if self.negative { "-" } else { "" };
         let text = format!("{sign}{}{}", self.digits, "0".repeat(zeros));
-        text.parse::<i64>()
-            .map(Value::from)
-            .or_else(|_| text.parse::<u64>().map(Value::from))
-            .ok()
+        text.parse::<i64>().map(Value::from).or_else(|_| text.parse::<u64>().map(Value::from)).ok()
     }
 }
 

@@ -14,7 +14,7 @@ use super::strict::{self, Interpreter};
 use super::{Entrypoints, EvalLimits, Policy, PolicySources, compiled};
 
 /// How much longer than a decision a test may take.
-const TEST_TIME_FACTOR: u32 = 50;
+const TEST_TIME_FACTOR: u32 = 25;
 
 /// What became of one test.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,15 +56,15 @@ pub fn run_tests(
     let mut interpreter = Interpreter::new(&policy).map_err(|problem| vec![problem])?;
     let mut outcomes = Vec::new();
     for (path, rules) in &index.rules {
-        let Some((_, rule)) = rules.first().filter(|_| {
-            path.last().is_some_and(|name| name.starts_with("test_"))
-        }) else {
+        let Some((_, rule)) =
+            rules.first().filter(|_| path.last().is_some_and(|name| name.starts_with("test_")))
+        else {
             continue;
         };
         let name = dotted(path);
         let message = match interpreter.evaluate(&name, regorus::Value::new_object()) {
             Ok(value) => failed(&value),
-            Err(error) => Some(error),
+            Err(error) => Some(error.to_string()),
         };
         let file = place(rule.span()).0.to_owned();
         outcomes.push(TestOutcome { name, file, passed: message.is_none(), message });

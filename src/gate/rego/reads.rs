@@ -19,7 +19,7 @@ pub struct ReadSet {
     /// The names of its members, and with them its kind.
     names: bool,
     /// Members that are read in part or whole.
-    members: BTreeMap<Box<str>, ReadSet>,
+    members: BTreeMap<Box<str>, Self>,
 }
 
 /// What everything reads of a value that is read whole.
@@ -155,24 +155,33 @@ mod tests {
             ("x if input.tool.name == \"a\"", "input.tool.name"),
             ("x if input[\"tool\"].name", "input.tool.name"),
             ("x if input.tool[input.key]", "input.key input.tool"),
-            ("x if {some e in input.operation.environments; e == 1}", "input.operation.environments"),
+            (
+                "x if {some e in input.operation.environments; e == 1}",
+                "input.operation.environments",
+            ),
             ("x if f(input.tool)\nf(t) := t.name", "input.tool"),
             ("x := input", "input"),
             ("x if walk(input, [p, v])", "input"),
             ("x if {r := input.a; r.b}", "input.a"),
             ("x if \"k\" in object.keys(input.tool.arguments)", "input.tool.arguments.*"),
             ("x if {a := input.tool.arguments; \"k\" in object.keys(a)}", "input.tool.arguments"),
-            (
-                "x if {\"k\" in object.keys(input.a); input.a.b == 1}",
-                "input.a.* input.a.b",
-            ),
+            ("x if {\"k\" in object.keys(input.a); input.a.b == 1}", "input.a.* input.a.b"),
             ("x if \"k\" in object.keys(input)", "input"),
             ("test_x if x with input as {\"a\": input.b}\nx if input.c", "input.c"),
-            ("x if y with input as {\"a\": input.b}\ny if input.c\nz if input.d", "input.b input.c"),
-            ("x contains input.a if input.b\nx contains y if {y := [z | z := input.c]}", "input.a input.b input.c"),
+            (
+                "x if y with input as {\"a\": input.b}\ny if input.c\nz if input.d",
+                "input.b input.c",
+            ),
+            (
+                "x contains input.a if input.b\nx contains y if {y := [z | z := input.c]}",
+                "input.a input.b input.c",
+            ),
             ("x[input.k] := input.v if true", "input.k input.v"),
             ("x := 1 if input.a else := input.b if input.c", "input.a input.b input.c"),
-            ("x if {not input.a; y}\ny if every v in input.b { v == input.c }", "input.a input.b input.c"),
+            (
+                "x if {not input.a; y}\ny if every v in input.b { v == input.c }",
+                "input.a input.b input.c",
+            ),
             ("x if data[input.a]\ny if input.b", "input.a input.b"),
         ] {
             assert_eq!(paths(body), expected, "{body}");

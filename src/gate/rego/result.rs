@@ -29,6 +29,9 @@ const UNNAMED: &str = "unnamed";
 /// The code with which a policy says that no rule permits.
 const NOT_APPLICABLE: &str = "not_applicable";
 
+/// The code of a denial because time ran out.
+pub(super) const LATE: &str = "policy_late";
+
 /// Most elements in one collection of a result.
 const ELEMENTS_MAX: usize = 256;
 
@@ -47,6 +50,11 @@ impl Fault {
     /// The policy could not be evaluated.
     pub(super) fn evaluation(message: impl Into<String>) -> Self {
         Self { origin: Origin::Indeterminate, code: "policy_error", message: message.into() }
+    }
+
+    /// The time for one evaluation was spent.
+    pub(super) fn late(message: impl Into<String>) -> Self {
+        Self { origin: Origin::Indeterminate, code: LATE, message: message.into() }
     }
 
     /// The input has a number that no rule may judge.
@@ -139,9 +147,7 @@ fn obligations(fields: &Fields<'_>) -> Result<Vec<Obligation>, Fault> {
     let mut pointers: Vec<&str> = Vec::new();
     for set in &sets {
         let Obligation::Set { pointer, .. } = set else { continue };
-        let clash = |other: &&str| {
-            below(other, pointer) || below(pointer, other)
-        };
+        let clash = |other: &&str| below(other, pointer) || below(pointer, other);
         if pointers.iter().any(clash) {
             return Err(Fault::shape(format!("decision: `set` sets `{pointer}` twice")));
         }
@@ -166,7 +172,9 @@ fn limit(element: &Fields<'_>) -> Result<Obligation, Fault> {
             .map_err(|_| Fault::shape("decision: `limit`: `burst` is not a small whole number"))?,
     };
     if burst == 0 && rate.count > 0 {
-        return Err(Fault::shape("decision: `limit`: a `burst` of 0 would never let anything pass"));
+        return Err(Fault::shape(
+            "decision: `limit`: a `burst` of 0 would never let anything pass",
+        ));
     }
     let burst = if rate.count == 0 { 0 } else { burst };
     element.text("message")?;
@@ -309,7 +317,7 @@ impl<'a> Fields<'a> {
     fn each<T>(
         &self,
         name: &'a str,
-        read: impl Fn(&Fields<'a>) -> Result<T, Fault>,
+        read: impl Fn(&Self) -> Result<T, Fault>,
     ) -> Result<Vec<T>, Fault> {
         self.elements(name)?.into_iter().map(|element| read(&Fields::of(element, name)?)).collect()
     }
@@ -317,7 +325,10 @@ impl<'a> Fields<'a> {
     fn strings(&self, name: &str) -> Result<Vec<Box<str>>, Fault> {
         let strings = self.elements(name)?.into_iter().map(|element| match element {
             Value::String(text) => Ok((&**text).into()),
-            _ => Err(Fault::shape(format!("{}: `{name}` holds something else than strings", self.called))),
+            _ => Err(Fault::shape(format!(
+                "{}: `{name}` holds something else than strings",
+                self.called
+            ))),
         });
         strings.collect()
     }
@@ -354,12 +365,13 @@ mod tests {
 
     #[test]
     fn duties_are_read_into_values() {
-        let minute = Duration::from_secs(60);
+        let minute = Duration::from_mins(1);
         let limit = |count, period, burst| {
             let (code, key) = ("c".into(), "k".into());
             Ok(vec![Obligation::Limit { code, key, rate: Rate { count, period }, burst }])
         };
-        let limited = |rest: &str| obliged(&format!(r#""limit": [{{"code": "c", "key": "k", {rest}}}]"#));
+        let limited =
+            |rest: &str| obliged(&format!(r#""limit": [{{"code": "c", "key": "k", {rest}}}]"#));
         assert_eq!(limited(r#""rate": "10/m""#), limit(10, minute, 10));
         assert_eq!(limited(r#""rate": "10/15m", "burst": 3"#), limit(10, minute * 15, 3));
         assert_eq!(limited(r#""rate": "0/m""#), limit(0, minute, 0));
@@ -375,7 +387,10 @@ mod tests {
         );
         assert_eq!(
             obliged(r#""set": [{"pointer": "/a~1b", "value": {"x": [1, null]}}]"#),
-            Ok(vec![Obligation::Set { pointer: "/a~1b".into(), value: r#"{"x":[1,null]}"#.into() }])
+            Ok(vec![Obligation::Set {
+                pointer: "/a~1b".into(),
+                value: r#"{"x":[1,null]}"#.into()
+            }])
         );
     }
 
@@ -428,11 +443,13 @@ mod tests {
         ] {
             assert!(obliged(member).is_err(), "{member}");
         }
-        let listing = |json: &str| super::listing(&Value::from_json_str(json).unwrap(), "r".into());
-        for json in ["null", "{}", r#"{"hide": "a"}"#, r#"{"hide": [1]}"#, r#"{"hide": [], "x": 1}"#] {
-            assert!(listing(json).is_err(), "{json}");
+        let listing_of = |json: &str| listing(&Value::from_json_str(json).unwrap(), "r".into());
+        for json in
+            ["null", "{}", r#"{"hide": "a"}"#, r#"{"hide": [1]}"#, r#"{"hide": [], "x": 1}"#]
+        {
+            assert!(listing_of(json).is_err(), "{json}");
         }
-        assert!(listing(r#"{"hide": ["a"]}"#).is_ok());
-        assert!(super::listing(&Value::Undefined, "r".into()).is_err());
+        assert!(listing_of(r#"{"hide": ["a"]}"#).is_ok());
+        assert!(listing(&Value::Undefined, "r".into()).is_err());
     }
 }

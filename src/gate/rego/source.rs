@@ -163,8 +163,7 @@ impl Scan<'_> {
         let mut power = false;
         for (at, character) in text.char_indices() {
             let part = match character {
-                '0'..='9' | '.' => true,
-                'e' | 'E' => true,
+                '0'..='9' | '.' | 'e' | 'E' => true,
                 '+' | '-' => power,
                 _ => false,
             };

@@ -16,6 +16,7 @@ enum Arg {
 
 /// What stands between `%` and the verb.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "Go's flags, each on its own")]
 struct Spec {
     minus: bool,
     plus: bool,
@@ -29,7 +30,8 @@ struct Spec {
 /// Formats `args`; at most `bytes_max` bytes.
 pub(super) fn sprintf(format: &str, args: &[Value], bytes_max: usize) -> Result<String, String> {
     let args: Vec<Arg> = args.iter().map(Arg::of).collect();
-    let mut state = Formatter { out: String::new(), args: &args, next: 0, reordered: false, bytes_max };
+    let mut state =
+        Formatter { out: String::new(), args: &args, next: 0, reordered: false, bytes_max };
     let mut rest = format;
     while let Some((before, after)) = rest.split_once('%') {
         state.push(before)?;
@@ -67,8 +69,7 @@ impl<'a> Formatter<'a> {
     fn directive<'f>(&mut self, text: &'f str) -> Result<&'f str, String> {
         let mut spec = Spec::default();
         let mut rest = text;
-        loop {
-            let Some(flag) = rest.chars().next() else { break };
+        while let Some(flag) = rest.chars().next() {
             match flag {
                 '-' => spec.minus = true,
                 '+' => spec.plus = true,
@@ -277,7 +278,10 @@ fn number(negative: bool, digits: &str, prefix: &str, spec: &Spec) -> String {
         let zeros = spec.width.unwrap_or(0).saturating_sub(used);
         return format!("{head}{}{digits}", "0".repeat(zeros));
     }
-    pad(&format!("{head}{digits}"), &Spec { zero: false, ..Spec { width: spec.width, minus: spec.minus, ..Spec::default() } })
+    pad(
+        &format!("{head}{digits}"),
+        &Spec { zero: false, ..Spec { width: spec.width, minus: spec.minus, ..Spec::default() } },
+    )
 }
 
 fn radix(number: u128, verb: char, spec: &Spec) -> (String, &'static str) {
@@ -319,11 +323,12 @@ fn quoted(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            control if control.is_control() && u32::from(control) < 0x80 => {
-                out.push_str(&format!("\\x{:02x}", u32::from(control)));
-            }
             control if control.is_control() => {
-                out.push_str(&format!("\\u{:04x}", u32::from(control)));
+                let code = u32::from(control);
+                let short = code < 0x80;
+                let escape =
+                    if short { format!("\\x{code:02x}") } else { format!("\\u{code:04x}") };
+                out.push_str(&escape);
             }
             other => out.push(other),
         }
@@ -394,7 +399,9 @@ pub(super) fn rego_text(value: &Value) -> String {
                 .collect();
             format!("{{{}}}", members.join(", "))
         }
-        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => super::input::json(value),
+        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {
+            super::input::json(value)
+        }
         Value::Undefined => "undefined".to_owned(),
     }
 }

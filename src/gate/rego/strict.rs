@@ -22,6 +22,23 @@ const TIMER_STEPS: u32 = 16;
 /// The first failure of a built-in in the evaluation at hand.
 type Failure = Arc<Mutex<Option<String>>>;
 
+/// Why there is no value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// The time for one evaluation was spent. It may say more about the machine than the policy.
+    Late(String),
+    /// Anything else.
+    Error(String),
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Late(message) | Self::Error(message) => f.write_str(message),
+        }
+    }
+}
+
 /// One worker's interpreter.
 #[derive(Debug)]
 pub(super) struct Interpreter {
@@ -79,10 +96,11 @@ impl Interpreter {
     }
 
     /// The value of the rule at `path`, or what went wrong.
-    pub(super) fn evaluate(&mut self, path: &str, input: Value) -> Result<Value, String> {
+    pub(super) fn evaluate(&mut self, path: &str, input: Value) -> Result<Value, Trouble> {
         let mut engine = match self.engine.take() {
             Some(engine) => engine,
-            None => build(&self.policy, &self.failure).map_err(|problem| problem.to_string())?,
+            None => build(&self.policy, &self.failure)
+                .map_err(|problem| Trouble::Error(problem.to_string()))?,
         };
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -92,14 +110,22 @@ impl Interpreter {
             (value, engine)
         }));
         let Ok((value, engine)) = outcome else {
-            return Err("the interpreter panicked".to_owned());
+            return Err(Trouble::Error("the interpreter panicked".to_owned()));
         };
         self.engine = Some(engine);
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
         match (value, failure) {
             (Ok(value), None) => Ok(value),
-            (Ok(_), Some(failure)) => Err(failure),
-            (Err(error), _) => Err(Message::of(&error.to_string()).one_line()),
+            (Ok(_), Some(failure)) => Err(Trouble::Error(failure)),
+            (Err(error), _) => {
+                let message = Message::of(&error.to_string()).one_line();
+                // Inside a function regorus keeps only the text of an error.
+                Err(if message.contains("exceeded time limit") {
+                    Trouble::Late(message)
+                } else {
+                    Trouble::Error(message)
+                })
+            }
         }
     }
 }

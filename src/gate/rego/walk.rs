@@ -150,7 +150,10 @@ pub(super) fn chain(expr: &Expr) -> Option<(Chain<'_>, Option<&Expr>)> {
             }
             other => {
                 steps.reverse();
-                return Some((Chain { root: None, steps, root_span: None, span, local: false }, Some(other)));
+                return Some((
+                    Chain { root: None, steps, root_span: None, span, local: false },
+                    Some(other),
+                ));
             }
         }
     }
@@ -192,11 +195,11 @@ impl<'a> Walk<'a> {
             }));
         }
         if bodies.is_empty() {
-            self.todo.extend(in_bodies.iter().map(|expr| (0, Node::Expr(*expr))));
+            self.todo.extend(in_bodies.iter().map(|expr| (0, Node::Expr(expr))));
         }
         for body in bodies {
             let scope = self.scope(0, &body.query);
-            self.todo.extend(in_bodies.iter().map(|expr| (scope, Node::Expr(*expr))));
+            self.todo.extend(in_bodies.iter().map(|expr| (scope, Node::Expr(expr))));
             if let Some(assign) = &body.assign {
                 self.todo.push((scope, Node::Expr(&assign.value)));
             }
@@ -302,7 +305,7 @@ impl<'a> Walk<'a> {
     /// A comprehension: what it yields sees what its query declares.
     fn comprehension(&mut self, scope: usize, terms: &[&'a Expr], query: &'a Query) {
         let inner = self.scope(scope, query);
-        self.todo.extend(terms.iter().map(|term| (inner, Node::Expr(*term))));
+        self.todo.extend(terms.iter().map(|term| (inner, Node::Expr(term))));
         self.statements(inner, query);
     }
 
@@ -322,7 +325,7 @@ impl<'a> Walk<'a> {
             return Visit::Ref(self.resolve(scope, chain, root));
         }
         let mut push = |children: &[&'a Expr]| {
-            self.todo.extend(children.iter().map(|child| (scope, Node::Expr(*child))));
+            self.todo.extend(children.iter().map(|child| (scope, Node::Expr(child))));
         };
         match expr {
             Expr::Call { fcn, params, span, .. } => {
@@ -330,7 +333,9 @@ impl<'a> Walk<'a> {
                 push(&params);
                 let callee = match chain(fcn) {
                     Some((chain, root)) => self.resolve(scope, chain, root),
-                    None => Chain { root: None, steps: Vec::new(), root_span: None, span, local: false },
+                    None => {
+                        Chain { root: None, steps: Vec::new(), root_span: None, span, local: false }
+                    }
                 };
                 return Visit::Call { callee, params };
             }

@@ -1,0 +1,201 @@
+//! What one hop costs: a `tools/call` to a server on loopback, directly and through the firewall,
+//! with a compiled policy and a journal, one connection each. The difference is the hop.
+//!
+//! The server is a thread that answers a fixed text, so that it costs as little as can be.
+//! Throughput and other proxies are measured in `benches/compare`.
+
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a wrong bench may end in a panic"
+)]
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+
+use bartizan::audit::journal::{Journal, JournalConfig};
+use bartizan::edge::Shared;
+use bartizan::edge::clock::Clock;
+use bartizan::edge::http::{HttpConfig, Listener, Route};
+use bartizan::edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits};
+use bartizan::gate::access::{Principal, Server};
+use bartizan::gate::frame::FrameLimits;
+use bartizan::gate::pack::Pack;
+use bartizan::gate::rego::{Entrypoints, EvalLimits, Policy, PolicySources, RegoPdp};
+use bartizan::gate::session::{Gate, GateConfig, Mode, Protected, RefusalForm};
+use bartizan::policy::embedded;
+use criterion::{Criterion, criterion_group, criterion_main};
+use http::HeaderMap;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+const ANSWER: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"complete","content":[{"type":"text","text":"on for a quarter of staging"}],"isError":false}}"#;
+
+/// Reads one HTTP message with a `Content-Length` and says whether there was one.
+fn message(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> bool {
+    buffer.clear();
+    let mut chunk = [0_u8; 4096];
+    loop {
+        let read = stream.read(&mut chunk).unwrap_or(0);
+        if read == 0 {
+            return false;
+        }
+        buffer.extend_from_slice(&chunk[..read]);
+        let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+        let head = String::from_utf8_lossy(&buffer[..end]).to_ascii_lowercase();
+        let length: usize = head
+            .split("content-length:")
+            .nth(1)
+            .unwrap()
+            .lines()
+            .next()
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        if buffer.len() >= end + 4 + length {
+            return true;
+        }
+    }
+}
+
+/// A server that gives every message one answer.
+fn server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let length = ANSWER.len();
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{ANSWER}"
+    );
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let answer = answer.clone();
+            std::thread::spawn(move || {
+                stream.set_nodelay(true).unwrap();
+                let mut buffer = Vec::new();
+                while message(&mut stream, &mut buffer) {
+                    stream.write_all(answer.as_bytes()).unwrap();
+                }
+            });
+        }
+    });
+    address
+}
+
+fn policy() -> RegoPdp {
+    // Without `limits.rego`: its rates are there to stop such traffic.
+    let mut modules = embedded::baseline();
+    modules.retain(|module| !module.path.ends_with("limits.rego"));
+    modules.extend(embedded::decision());
+    let sources = PolicySources { modules, data: None, revision: "bench".into() };
+    let policy =
+        Policy::compile(&sources, &Entrypoints::default(), &EvalLimits::default()).unwrap();
+    RegoPdp::compiled(policy, 2, 1024).unwrap()
+}
+
+/// The firewall before `server`, with everything on.
+fn firewall(server: SocketAddr, journal: Journal) -> SocketAddr {
+    let config = GateConfig {
+        mode: Mode::Enforce,
+        frame: FrameLimits::default(),
+        in_flight_max: 64,
+        buckets_max: 64,
+        boot: "bench".into(),
+        digest_key: [7; 32],
+    };
+    let shared = Shared {
+        gate: Arc::new(Gate::new(config, Arc::new(policy()))),
+        sink: Arc::new(journal),
+        clock: Clock::start(),
+        tasks: TaskTracker::new(),
+        closing: CancellationToken::new(),
+    };
+    let pack = Pack::read(embedded::pack("flag-service").unwrap().as_bytes()).unwrap();
+    let facts = Server {
+        name: "flags".into(),
+        environment: Some("staging".into()),
+        pack: Some(Arc::new(pack)),
+        ..Server::default()
+    };
+    let upstream = HttpUpstream::new(HttpUpstreamConfig {
+        url: format!("http://{server}/mcp"),
+        headers: HeaderMap::new(),
+        owned_headers: Vec::new(),
+        forward_authorization: false,
+        ca_pem: None,
+        limits: HttpUpstreamLimits::default(),
+    });
+    let route = Route {
+        path: "/mcp".into(),
+        server: Arc::new(Protected::new(facts, RefusalForm::Error)),
+        hosts: Vec::new(),
+        origins: Vec::new(),
+        principal: Arc::new(Principal { id: "agent".into(), ..Principal::default() }),
+        upstream: upstream.unwrap().into(),
+    };
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = tcp.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            Listener::new(tcp, vec![route], HttpConfig::default(), shared).unwrap().serve().await;
+        });
+    });
+    address
+}
+
+/// One `tools/call` whose body is 1 KiB.
+fn request() -> Vec<u8> {
+    let head = concat!(
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get_flag","#,
+        r#""arguments":{"key":"checkout-redesign","environment":"staging","note":""#,
+    );
+    let tail = concat!(
+        r#""},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","#,
+        r#""io.modelcontextprotocol/clientInfo":{"name":"bench","version":"1"},"#,
+        r#""io.modelcontextprotocol/clientCapabilities":{}}}}"#,
+    );
+    let body = format!("{head}{}{tail}", "x".repeat(1024 - head.len() - tail.len()));
+    assert_eq!(body.len(), 1024);
+    let head = concat!(
+        "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n",
+        "accept: application/json, text/event-stream\r\nmcp-protocol-version: 2026-07-28\r\n",
+        "mcp-method: tools/call\r\nmcp-name: get_flag\r\ncontent-length: 1024\r\n\r\n",
+    );
+    format!("{head}{body}").into_bytes()
+}
+
+fn hop(criterion: &mut Criterion) {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Clock::start();
+    let config = JournalConfig::new(directory.path());
+    let (journal, _) = Journal::open(&config, "bench", clock.now()).unwrap();
+    let server = server();
+    let firewall = firewall(server, journal);
+    let request = request();
+    let mut group = criterion.benchmark_group("hop");
+    for (name, address) in [("direct", server), ("through the firewall", firewall)] {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut buffer = Vec::new();
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                stream.write_all(&request).unwrap();
+                assert!(message(&mut stream, &mut buffer));
+                assert!(
+                    buffer.ends_with(ANSWER.as_bytes()),
+                    "{}",
+                    String::from_utf8_lossy(&buffer)
+                );
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, hop);
+criterion_main!(benches);

@@ -1,0 +1,231 @@
+//! The documents: every command and example of `README.md` and `docs/` runs, and every table that
+//! says what the program does says it rightly.
+//!
+//! A document runs in a directory of its own, top to bottom: fences with `file=` are written
+//! there, `sh` fences run, a `text` fence is what the commands before it printed. What is not
+//! recognised fails, so nothing goes untested. `fence` reads documents, `stage` runs their
+//! commands, `tables` holds their tables to the code.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod fence;
+mod stage;
+mod tables;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use bartizan::audit::entry::Entry;
+use bartizan::config::{Config, Surroundings};
+use bartizan::gate::pack::Pack;
+use bartizan::gate::rego::{Entrypoints, EvalLimits, Module, Policy, PolicySources};
+use bartizan::policy::embedded;
+use serde_json::Value;
+
+use fence::{Fence, fences};
+use stage::Stage;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The text of a file of the repository.
+fn text_of(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap()
+}
+
+#[test]
+fn the_readme_holds() {
+    play("README.md");
+}
+
+#[test]
+fn the_configuration_page_holds() {
+    play("docs/configuration.md");
+}
+
+#[test]
+fn the_policy_page_holds() {
+    play("docs/policy.md");
+}
+
+#[test]
+fn the_audit_page_holds() {
+    play("docs/audit.md");
+}
+
+/// Every page is one of the above, and every link and path in every page leads somewhere.
+#[test]
+fn no_page_is_left_out_and_no_link_is_dead() {
+    let mut pages = vec!["README.md".to_owned(), "CHANGELOG.md".to_owned()];
+    let mut folders = vec![root().join("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                pages.push(path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+    let played = ["README.md", "docs/configuration.md", "docs/policy.md", "docs/audit.md"];
+    for page in &pages {
+        let text = text_of(page);
+        if !played.contains(&page.as_str()) {
+            let fences = fences(page, &text);
+            assert!(fences.is_empty(), "{page}: has examples that no test here plays");
+        }
+        for link in links(&text) {
+            let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let folder = root().join(page).parent().unwrap().to_path_buf();
+            let target = if file.is_empty() { root().join(page) } else { folder.join(file) };
+            assert!(target.exists(), "{page}: `{link}` leads nowhere");
+            if !anchor.is_empty() {
+                let slugs = headings(&std::fs::read_to_string(&target).unwrap());
+                assert!(slugs.contains(anchor), "{page}: `{link}`: no such heading");
+            }
+        }
+        for path in paths(&text) {
+            assert!(root().join(&path).exists(), "{page}: `{path}` is not there");
+        }
+    }
+}
+
+/// Plays one document.
+fn play(page: &str) {
+    let text = text_of(page);
+    let mut stage = Stage::new(page);
+    let mut rules = embedded::decision();
+    let mut printed: Option<String> = None;
+    let fences = fences(page, &text);
+    assert!(!fences.is_empty());
+    for fence in fences {
+        let before = printed.take();
+        let Fence { place, language, file, body } = &fence;
+        if let Some(file) = file {
+            stage.write(file, body);
+        }
+        match language.as_str() {
+            "sh" => printed = Some(stage.run(place, body)),
+            "text" => {
+                let printed = before.unwrap_or_else(|| panic!("{place}: follows no commands"));
+                fence::compare(place, body, &printed);
+            }
+            "yaml" => configuration(place, body),
+            "rego" => {
+                rules.push(Module { path: place.clone(), text: body.clone() });
+                compile(place, &rules);
+            }
+            "json" => json(place, body, &mut stage),
+            "json pack" => {
+                let read = Pack::read(body.as_bytes());
+                read.unwrap_or_else(|problems| panic!("{place}: {problems:?}"));
+            }
+            "mermaid" => diagram(place, body),
+            other => panic!("{place}: nothing here knows the language `{other}`"),
+        }
+    }
+    stage.end();
+}
+
+/// A whole configuration means something, in a world in which all that it names is there.
+fn configuration(place: &str, body: &str) {
+    let surroundings = Surroundings {
+        env: &|_| Some("s3cret".to_owned()),
+        read: &|_, _| Ok(b"s3cret".to_vec()),
+        exists: &|_| true,
+    };
+    let read = Config::parse_in(body, Path::new("/"), &surroundings);
+    read.unwrap_or_else(|problems| panic!("{place}:\n{problems}"));
+}
+
+fn compile(place: &str, rules: &[Module]) {
+    let sources =
+        PolicySources { modules: rules.to_vec(), data: None, revision: "document".into() };
+    let compiled = Policy::compile(&sources, &Entrypoints::default(), &EvalLimits::default());
+    compiled.unwrap_or_else(|problems| panic!("{place}: {problems:#?}"));
+}
+
+/// A desktop configuration is run, a record is one, anything else is JSON at least.
+fn json(place: &str, body: &str, stage: &mut Stage) {
+    let value: Value =
+        serde_json::from_str(body).unwrap_or_else(|error| panic!("{place}: {error}"));
+    if let Some(servers) = value.get("mcpServers") {
+        for server in servers.as_object().unwrap().values() {
+            assert_eq!(server["command"], "bartizan", "{place}");
+            let args = server["args"].as_array().unwrap().iter();
+            let args: Vec<String> = args.map(|arg| arg.as_str().unwrap().to_owned()).collect();
+            stage.wrap(place, &args);
+        }
+    } else if value.get("seq").is_some() {
+        let entry = Entry::read(body.trim_end().as_bytes());
+        let entry = entry.unwrap_or_else(|error| panic!("{place}: {error}"));
+        tables::record_is_documented(place, &value);
+        assert!(entry.call.is_some_and(|call| call.starts_with(&entry.boot)), "{place}");
+    }
+}
+
+/// Whoever sends or gets a message in a sequence diagram takes part in it.
+fn diagram(place: &str, body: &str) {
+    let mut lines = body.lines().map(str::trim);
+    assert_eq!(lines.next(), Some("sequenceDiagram"), "{place}");
+    let mut parts = BTreeSet::new();
+    let mut arrows = 0;
+    for line in lines {
+        if let Some(part) = line.strip_prefix("participant ") {
+            parts.insert(part.split(' ').next().unwrap());
+        } else if let Some((from, rest)) = line.split_once("->>") {
+            let (to, _) = rest.split_once(':').unwrap();
+            assert!(parts.contains(from) && parts.contains(to), "{place}: {line}");
+            arrows += 1;
+        } else {
+            let word = line.split(' ').next().unwrap();
+            assert!(["alt", "else", "end"].contains(&word), "{place}: {line}");
+        }
+    }
+    assert!(arrows > 0, "{place}");
+}
+
+/// Targets of links inside the repository.
+fn links(text: &str) -> Vec<String> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets.filter(|target| !target.contains("://")).map(str::to_owned).collect()
+}
+
+/// What a heading is called in links to it.
+fn headings(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter_map(|line| {
+        let title = line.trim_start_matches('#');
+        (title.len() < line.len() && title.starts_with(' ')).then_some(title.trim())
+    });
+    let slug = |title: &str| {
+        let kept = title.to_lowercase();
+        let kept = kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    headings.map(slug).collect()
+}
+
+/// Paths of the repository that stand in backticks.
+fn paths(text: &str) -> Vec<String> {
+    let mut prose = String::new();
+    let mut fenced = false;
+    for line in text.lines() {
+        if line.starts_with("```") {
+            fenced = !fenced;
+        } else if !fenced {
+            prose.push_str(line);
+            prose.push('\n');
+        }
+    }
+    let folders = ["deploy/", "docs/", "policies/", "src/", "tests/", "benches/", "fuzz/"];
+    let quoted = prose.split('`').skip(1).step_by(2);
+    let found = quoted.filter(|text| folders.iter().any(|folder| text.starts_with(folder)));
+    found.map(str::to_owned).collect()
+}

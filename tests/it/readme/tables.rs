@@ -1,0 +1,624 @@
+//! Tables of the documents against the program: keys with ranges and defaults, fields of input and
+//! record, codes, findings. Where it can be, the program itself is asked, not its source.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
+
+use bartizan::audit::journal::{Journal, JournalConfig};
+use bartizan::config::{Config, Surroundings};
+use bartizan::gate::access::{
+    AccessRequest, Action, Client, Direction, Era, Principal, Protocol, Resource, Revision, Server,
+    Transport, WallTime,
+};
+use bartizan::gate::decision::Listing;
+use bartizan::gate::document::{Document, DocumentLimits, Unreadable};
+use bartizan::gate::frame::{Id, Malformed};
+use bartizan::gate::headers::HeaderMismatch;
+use bartizan::gate::operation::{EnvironmentSource, Operation};
+use bartizan::gate::pack::Effect;
+use bartizan::gate::pdp::{ListEntry, Pdp as _};
+use bartizan::gate::record::{
+    AuditRecord, DecisionFacts, Event, Finding, Now, OperationFacts, Outcome, ProtocolFacts,
+    ReasonFacts, TAXONOMY, Target,
+};
+use bartizan::gate::refusal::{self, Addressee, DoorRefusal, Refusal};
+use bartizan::gate::rego::{
+    Entrypoints, EvalLimits, Module, Policy, PolicySources, RegoPdp, input_json,
+};
+use bartizan::gate::step::AuditSink as _;
+use serde_json::Value;
+
+use super::text_of;
+
+/// The cells of all rows of all tables in `text` whose header row is `header`.
+fn rows(text: &str, header: &str) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        let row = line.strip_prefix('|').and_then(|line| line.strip_suffix('|'));
+        match row {
+            None => inside = false,
+            Some(_) if line == header => inside = true,
+            Some(row) if inside && !row.starts_with("---") => {
+                found.push(row.split('|').map(|cell| cell.trim().to_owned()).collect());
+            }
+            Some(_) => {}
+        }
+    }
+    assert!(!found.is_empty(), "no table under `{header}`");
+    found
+}
+
+/// The texts in backticks.
+fn quoted(cell: &str) -> Vec<&str> {
+    cell.split('`').skip(1).step_by(2).collect()
+}
+
+fn names(text: &str, header: &str) -> BTreeSet<String> {
+    let rows = rows(text, header);
+    let names: BTreeSet<String> = rows.iter().map(|row| quoted(&row[0])[0].to_owned()).collect();
+    assert_eq!(names.len(), rows.len(), "a row stands twice under `{header}`");
+    names
+}
+
+const KEYS: &str = "| Key | Means | Range | Default |";
+
+/// The reader tells its keys itself: as the hint for one that is like none of them.
+#[test]
+fn every_key_is_documented_and_no_other() {
+    let mut read = BTreeSet::new();
+    for (text, prefix) in [
+        ("zzzzzzzzzzzzzzzzzzzz: 1", ""),
+        ("policy: {zzzzzzzzzzzzzzzzzzzz: 1}", "policy."),
+        ("servers: {s: {zzzzzzzzzzzzzzzzzzzz: 1}}", "servers.<name>."),
+        ("principal: {zzzzzzzzzzzzzzzzzzzz: 1}", "principal."),
+        ("limits: {zzzzzzzzzzzzzzzzzzzz: 1}", "limits."),
+        ("audit: {zzzzzzzzzzzzzzzzzzzz: 1}", "audit."),
+        ("otlp: {zzzzzzzzzzzzzzzzzzzz: 1}", "otlp."),
+        ("log: {zzzzzzzzzzzzzzzzzzzz: 1}", "log."),
+    ] {
+        let problems = Config::parse(text, Path::new("/"), &|_| None).unwrap_err();
+        let unknown = problems.list().iter().find(|problem| problem.what == "no such key");
+        let known = quoted(&unknown.unwrap().hint).into_iter();
+        read.extend(known.map(|key| format!("{prefix}{key}")));
+    }
+    let documented = names(&text_of("docs/configuration.md"), KEYS);
+    let sections: Vec<String> = read
+        .iter()
+        .filter(|key| documented.iter().any(|inner| inner.starts_with(&format!("{key}."))))
+        .cloned()
+        .collect();
+    assert_eq!(sections.len(), 7, "{sections:?}");
+    read.retain(|key| !sections.contains(key));
+    assert!(read.len() > 50, "{read:?}");
+    assert_eq!(documented, read);
+}
+
+#[test]
+fn ranges_and_defaults_are_those_of_the_program() {
+    let (mut ranges, mut defaults) = (0, 0);
+    for row in rows(&text_of("docs/configuration.md"), KEYS) {
+        let [key, _, range, default] = row.as_slice() else { panic!("{row:?}") };
+        let key = quoted(key)[0];
+        if let [low, high] = quoted(range).as_slice() {
+            ranges += 1;
+            for inside in [low, high] {
+                assert!(!out_of_range(key, inside), "{key}: {inside} is refused");
+            }
+            for outside in [beside(low, false), beside(high, true)] {
+                assert!(out_of_range(key, &outside), "{key}: {outside} is taken");
+            }
+        } else {
+            assert_eq!(range, "", "{key}");
+        }
+        if default.starts_with('`') {
+            defaults += 1;
+            let value = quoted(default)[0];
+            let written = load(key, Some(value)).unwrap();
+            assert_eq!(written, load(key, None).unwrap(), "{key}: {value} is not the default");
+        } else {
+            let words = [
+                "none",
+                "required",
+                "the loopback names",
+                "the request's own host",
+                "the system's",
+                "this program's",
+                "the built-in baseline",
+            ];
+            assert!(words.contains(&default.as_str()), "{key}: what is `{default}`?");
+        }
+    }
+    assert!(ranges > 20 && defaults > 35, "{ranges} ranges, {defaults} defaults");
+}
+
+/// What the program means where `key` has this value, or its problems.
+fn load(key: &str, value: Option<&str>) -> Result<String, String> {
+    let upstream = |key: &str| match key {
+        "args" | "env" | "env_inherit" | "cwd" | "stop_timeout" => "command: [server]",
+        _ => "url: 'http://h/mcp'",
+    };
+    let (mut server, mut rest) = (upstream("").to_owned(), String::new());
+    let written = |name: &str| value.map_or(String::new(), |value| format!("{name}: {value}"));
+    if let Some(name) = key.strip_prefix("servers.<name>.") {
+        server = format!("{}, {}", upstream(name), written(name));
+    } else if let Some((section, name)) = key.split_once('.') {
+        rest = format!("{section}: {{{}}}", written(name));
+    } else {
+        rest = written(key);
+    }
+    let text = format!("servers: {{s: {{{server}}}}}\n{rest}\n");
+    let surroundings =
+        Surroundings { env: &|_| None, read: &|_, _| Ok(Vec::new()), exists: &|_| true };
+    let config = Config::parse_in(&text, Path::new("/base"), &surroundings);
+    config.map(|config| format!("{config:#?}")).map_err(|problems| problems.to_string())
+}
+
+fn out_of_range(key: &str, value: &str) -> bool {
+    match load(key, Some(value)) {
+        Ok(_) => false,
+        Err(problems) => problems.contains("out of range"),
+    }
+}
+
+/// The next smaller or larger value.
+fn beside(value: &str, larger: bool) -> String {
+    let step = |number: u64| if larger { number + 1 } else { number - 1 };
+    let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().unwrap();
+    match &value[digits.len()..] {
+        "" | "B" => step(number).to_string(),
+        "KiB" => step(number << 10).to_string(),
+        "MiB" => step(number << 20).to_string(),
+        "GiB" => step(number << 30).to_string(),
+        _ => {
+            let time = humantime::parse_duration(value).unwrap();
+            format!("{}ms", step(u64::try_from(time.as_millis()).unwrap()))
+        }
+    }
+}
+
+/// Walks `value` down to what is documented; what is met is put into `met`.
+fn walk(path: &str, value: &Value, documented: &BTreeSet<String>, met: &mut BTreeSet<String>) {
+    if documented.contains(path) {
+        met.insert(path.to_owned());
+        return;
+    }
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                walk(&path, member, documented, met);
+            }
+        }
+        Value::Array(items) if !items.is_empty() => {
+            for item in items {
+                walk(&format!("{path}[]"), item, documented, met);
+            }
+        }
+        other => panic!("`{path}` is not documented: {other}"),
+    }
+}
+
+fn input_fields() -> BTreeSet<String> {
+    let text = text_of("docs/policy.md");
+    let mut fields = names(&text, "| Field | Holds |");
+    fields.extend(names(&text, "| Field | On |"));
+    fields
+}
+
+#[test]
+fn every_field_of_the_input_is_documented_and_no_other() {
+    let documented = input_fields();
+    let mut met = BTreeSet::new();
+    let raw = r#"{"arguments": {"a": 1}, "uris": ["u"], "params": {"p": 1}}"#;
+    let document = Document::read(raw.into(), &DocumentLimits::default()).unwrap();
+    let part = |name| document.root().get(name);
+    let resources = [
+        Resource::Tool { name: "t", arguments: part("arguments"), definition: Some("sha256:0") },
+        Resource::Prompt { name: "p", arguments: part("arguments") },
+        Resource::Uri("u"),
+        Resource::Uris(part("uris").unwrap()),
+        Resource::Task("t"),
+        Resource::Whole,
+    ];
+    let world = World::new();
+    for resource in resources {
+        let request = AccessRequest { resource, params: part("params"), ..world.request() };
+        let input: Value = serde_json::from_str(&input_json(&request)).unwrap();
+        walk("input", &input, &documented, &mut met);
+    }
+    for action in [Action::ListTools, Action::ListPrompts] {
+        let request = AccessRequest { action, ..world.request() };
+        walk("input", &listing_input(&request), &documented, &mut met);
+    }
+    assert_eq!(met, documented);
+}
+
+/// The input of a listing, as a policy that hides it under its own name tells it.
+fn listing_input(request: &AccessRequest<'_>) -> Value {
+    let text = "package mcp\nlisting := {\"hide\": [json.marshal(input)]}\n\
+        decision := {\"effect\": \"deny\"}\n";
+    let module = Module { path: "mirror.rego".into(), text: text.into() };
+    let sources = PolicySources { modules: vec![module], data: None, revision: "mirror".into() };
+    let policy = Policy::compile(&sources, &Entrypoints::default(), &EvalLimits::default());
+    let tool = (request.action == Action::ListTools).then(|| request.operation.clone());
+    let entry = ListEntry { name: "n", operation: tool, digest: "sha256:0", definition: None };
+    match RegoPdp::strict(policy.unwrap(), 1).list(request, &[entry]) {
+        Listing::Hide { names, .. } => serde_json::from_str(&names[0]).unwrap(),
+        Listing::Withhold { reason, .. } => panic!("{reason:?}"),
+    }
+}
+
+/// Everything about a question that is known in the best of cases.
+struct World {
+    principal: Principal,
+    client: Client,
+    server: Server,
+}
+
+impl World {
+    fn new() -> Self {
+        let texts = BTreeMap::from([("n".into(), "t".into())]);
+        let principal = Principal {
+            id: "i".into(),
+            kind: "k".into(),
+            groups: vec!["g".into()],
+            claims: texts.clone(),
+        };
+        let server = Server {
+            name: "s".into(),
+            environment: Some("e".into()),
+            labels: texts,
+            pack: None,
+        };
+        Self { principal, client: Client { name: "c".into(), version: "1".into() }, server }
+    }
+
+    fn request(&self) -> AccessRequest<'_> {
+        let operation = Operation {
+            effect: Effect::Write,
+            environments: vec!["e".into()],
+            environment_source: EnvironmentSource::Arguments,
+            tags: vec!["t".into()],
+            pack: Some("p".into()),
+        };
+        AccessRequest {
+            principal: &self.principal,
+            client: Some(&self.client),
+            server: &self.server,
+            protocol: Protocol {
+                revision: Some(Revision::V20251125),
+                era: Era::Legacy,
+                transport: Transport::Http,
+            },
+            direction: Direction::ToServer,
+            method: "m",
+            action: Action::CallTool,
+            resource: Resource::Whole,
+            params: None,
+            operation,
+            time: WallTime { unix_ms: 0 },
+            trace_id: Some("0"),
+        }
+    }
+}
+
+/// Fields that the journal adds, and those of the record itself.
+fn record_fields() -> [BTreeSet<String>; 2] {
+    let text = text_of("docs/audit.md");
+    let (first, second) = text.split_once("What the record says:").unwrap();
+    [names(first, "| Field | Holds |"), names(second, "| Field | Holds |")]
+}
+
+/// A record shown in a document has documented fields alone.
+pub(super) fn record_is_documented(place: &str, record: &Value) {
+    let [mut documented, own] = record_fields();
+    documented.extend(own);
+    let mut met = BTreeSet::new();
+    walk("", record, &documented, &mut met);
+    assert!(met.contains("seq") && met.contains("event"), "{place}");
+}
+
+fn now() -> Now {
+    Now { uptime: Duration::from_secs(1), wall: UNIX_EPOCH + Duration::from_hours(500_000) }
+}
+
+/// A record of which every member applies.
+fn full_record() -> AuditRecord {
+    let text = || Some("t".into());
+    AuditRecord {
+        call: Some("c".into()),
+        principal: text(),
+        server: text(),
+        direction: Some("to_server"),
+        protocol: Some(ProtocolFacts {
+            revision: Some("2025-11-25"),
+            era: "legacy",
+            transport: "http",
+        }),
+        method: text(),
+        id: text(),
+        target: Some(Target {
+            tool: text(),
+            prompt: text(),
+            uri: text(),
+            task: text(),
+            definition: text(),
+        }),
+        operation: Some(OperationFacts {
+            effect: "read",
+            environments: vec!["e".into()],
+            environment_source: "none",
+            tags: vec!["t".into()],
+            pack: text(),
+        }),
+        decision: Some(DecisionFacts {
+            effect: "permit",
+            enforced: true,
+            reasons: vec![ReasonFacts { code: "c".into(), message: "m".into(), origin: "rule" }],
+            obligations: vec!["limit:c".into()],
+            policy: "p".into(),
+            engine: "strict",
+        }),
+        outcome: Some(Outcome::Ok),
+        error_type: text(),
+        hidden: vec!["h".into()],
+        bytes: Some(1),
+        digest: text(),
+        duration_us: Some(1),
+        trace_id: text(),
+        parent_span_id: text(),
+        note: Some("n".into()),
+        ..AuditRecord::new(Event::Outcome, now())
+    }
+    .with_finding(Finding::EnvPinViolation)
+}
+
+#[test]
+fn every_field_of_a_record_is_documented_and_no_other() {
+    let [journal, own] = record_fields();
+    let mut met = BTreeSet::new();
+    let record = serde_json::to_value(full_record()).unwrap();
+    walk("", &record, &own, &mut met);
+    assert_eq!(met, own);
+    // Segments of the smallest size make the journal rotate.
+    let folder = tempfile::tempdir().unwrap();
+    let settings = JournalConfig { segment_bytes_max: 1 << 16, ..JournalConfig::new(folder.path()) };
+    let (opened, _) = Journal::open(&settings, "boot", now()).unwrap();
+    for _ in 0..200 {
+        opened.keep(&full_record()).unwrap();
+    }
+    drop(opened);
+    let mut added = BTreeSet::new();
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        for line in text.lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let members = line.as_object().unwrap().keys();
+            added.extend(members.filter(|name| !own.contains(*name)).cloned());
+        }
+    }
+    for name in ["seq", "boot", "prev", "open"] {
+        assert!(added.contains(name) && journal.contains(name), "{name}: {added:?}");
+    }
+    // The others come with faults; the module that adds them documents them too.
+    let source = text_of("src/audit/mod.rs");
+    for name in journal {
+        let last = name.rsplit('.').next().unwrap();
+        assert!(source.contains(&format!("`{last}`")), "{name}: unknown to the journal");
+    }
+}
+
+/// A closed set by its names in records. `all` lists it, `next` fails to build when it grows.
+fn serialized<T: serde::Serialize>(all: impl IntoIterator<Item = T>) -> BTreeSet<String> {
+    let text = |value: T| serde_json::to_value(value).unwrap().as_str().unwrap().to_owned();
+    all.into_iter().map(text).collect()
+}
+
+#[test]
+fn events_and_outcomes_are_documented() {
+    use Event as E;
+    use Outcome as O;
+    let text = text_of("docs/audit.md");
+    let events = [
+        E::Start,
+        E::Stop,
+        E::Intent,
+        E::Denial,
+        E::Outcome,
+        E::Notice,
+        E::Drop,
+        E::Policy,
+        E::Recovery,
+        E::Gap,
+        E::Rotation,
+    ];
+    // Met whenever a variant is added: list it above, and in the document.
+    for event in events {
+        match event {
+            E::Start | E::Stop | E::Intent | E::Denial | E::Outcome | E::Notice | E::Drop => {}
+            E::Policy | E::Recovery | E::Gap | E::Rotation => {}
+        }
+    }
+    assert_eq!(names(&text, "| Event | About |"), serialized(events));
+    let outcomes = [
+        O::Ok,
+        O::ToolError,
+        O::Error,
+        O::Accepted,
+        O::Cancelled,
+        O::UpstreamFailed,
+        O::Withheld,
+        O::Unknown,
+    ];
+    for outcome in &outcomes {
+        match outcome {
+            O::Ok | O::ToolError | O::Error | O::Accepted => {}
+            O::Cancelled | O::UpstreamFailed | O::Withheld | O::Unknown => {}
+        }
+    }
+    assert_eq!(names(&text, "| Outcome | Means |"), serialized(outcomes));
+}
+
+#[test]
+fn findings_are_documented_with_their_tags() {
+    use Finding as F;
+    let text = text_of("docs/audit.md");
+    let findings = [
+        F::ToolDenied,
+        F::EnvPinViolation,
+        F::ApprovalRequested,
+        F::RateLimited,
+        F::HeaderBodyMismatch,
+        F::MalformedFrame,
+        F::PolicyReload,
+        F::PolicyReloadRejected,
+        F::AuditSinkFailure,
+        F::UpstreamFailure,
+        F::ToolsHidden,
+        F::UnsolicitedAnswer,
+    ];
+    for finding in findings {
+        match finding {
+            F::ToolDenied | F::EnvPinViolation | F::ApprovalRequested | F::RateLimited => {}
+            F::HeaderBodyMismatch | F::MalformedFrame | F::PolicyReload => {}
+            F::PolicyReloadRejected | F::AuditSinkFailure | F::UpstreamFailure => {}
+            F::ToolsHidden | F::UnsolicitedAnswer => {}
+        }
+    }
+    let row = |finding: Finding| {
+        let tags = finding.tags();
+        let name = serialized([finding]).pop_first().unwrap();
+        vec![
+            format!("`{name}`"),
+            tags.maestro.layer.to_owned(),
+            tags.maestro.threats.join(", "),
+            tags.owasp.mcp.join(", "),
+            tags.owasp.asi.join(", "),
+            tags.mitre.atlas.join(", "),
+        ]
+    };
+    let expected: BTreeSet<Vec<String>> = findings.map(row).into();
+    let header = "| Finding | Layer | MAESTRO threats | OWASP MCP | OWASP ASI | ATLAS |";
+    let documented: BTreeSet<Vec<String>> = rows(&text, header).into_iter().collect();
+    assert_eq!(documented, expected);
+    assert!(text.contains(&format!("`taxonomy` is `{TAXONOMY}`")));
+}
+
+/// What an agent gets for each kind of refusal: code, text, status.
+fn faces() -> BTreeSet<(i64, String, u16)> {
+    let unreadable = |why| Refusal::Malformed(Malformed::Unreadable(why));
+    let refusals = [
+        Refusal::Denied,
+        Refusal::UnknownTool("t".into()),
+        Refusal::UnknownMethod,
+        Refusal::Limited(Some(Duration::from_secs(1))),
+        Refusal::ApprovalRequired,
+        Refusal::Malformed(Malformed::Batch),
+        unreadable(Unreadable::NotJson { at: 0 }),
+        unreadable(Unreadable::DuplicateName { at: 0 }),
+        unreadable(Unreadable::TooLarge),
+        Refusal::Malformed(Malformed::Shape),
+        Refusal::Malformed(Malformed::BadParams { member: "name" }),
+        Refusal::Headers(HeaderMismatch::Header { name: "Mcp-Name".into() }),
+        Refusal::Headers(HeaderMismatch::NoMeta),
+        Refusal::DuplicateId,
+        Refusal::Unsolicited,
+        Refusal::Busy,
+        Refusal::Unrecorded,
+        Refusal::UpstreamFailed,
+        Refusal::UpstreamTimedOut,
+        Refusal::Withheld,
+    ];
+    refusals.iter().map(face).collect()
+}
+
+fn face(refusal: &Refusal) -> (i64, String, u16) {
+    let id = Id::Number(1);
+    let to =
+        Addressee { id: Some(&id), decision_id: "d", era: Era::Legacy, tool_result: false };
+    let (body, status) = refusal.message(to);
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let text = body["error"]["message"].as_str().unwrap();
+    let text = if matches!(refusal, Refusal::UnknownTool(_)) {
+        text.split(':').next().unwrap()
+    } else {
+        text
+    };
+    (body["error"]["code"].as_i64().unwrap(), text.to_owned(), status.code())
+}
+
+#[test]
+fn what_the_agent_sees_is_what_the_readme_says() {
+    let faces = faces();
+    let mut codes = BTreeSet::new();
+    let text = text_of("README.md");
+    for row in rows(&text, "| Code | Message | HTTP | When |") {
+        let code: i64 = row[0].parse().unwrap();
+        let face = (code, row[1].clone(), row[2].parse().unwrap());
+        assert!(faces.contains(&face), "{face:?} is not among {faces:?}");
+        codes.insert(code);
+    }
+    for own in [
+        refusal::DENIED,
+        refusal::LIMITED,
+        refusal::UNRECORDED,
+        refusal::APPROVAL_REQUIRED,
+        refusal::UPSTREAM_FAILED,
+        refusal::WITHHELD,
+        refusal::BUSY,
+    ] {
+        assert!(codes.contains(&own), "{own} is not in the README");
+    }
+    let doors = [
+        (DoorRefusal::Host, 403),
+        (DoorRefusal::Origin, 403),
+        (DoorRefusal::MediaType, 415),
+        (DoorRefusal::TooLarge, 413),
+        (DoorRefusal::UnknownPath, 404),
+    ];
+    for (door, status) in doors {
+        assert_eq!(face(&Refusal::Door(door)).2, status, "{door:?}");
+    }
+    assert!(text.contains("get 403, 415, 413 and 404."));
+}
+
+#[test]
+fn the_baseline_is_documented_rule_by_rule() {
+    let mut written = BTreeSet::new();
+    for file in ["limits", "protocol", "tools"] {
+        let rego = text_of(&format!("policies/baseline/{file}.rego"));
+        for line in rego.lines() {
+            let Some((rule, rest)) = line.split_once(" contains {\"code\": \"") else { continue };
+            written.insert((rest.split('"').next().unwrap().to_owned(), rule.to_owned()));
+        }
+    }
+    let rows = rows(&text_of("docs/policy.md"), "| Code | Rule | When |");
+    let documented: BTreeSet<(String, String)> =
+        rows.iter().map(|row| (quoted(&row[0])[0].to_owned(), row[1].clone())).collect();
+    assert_eq!(documented, written);
+}
+
+#[test]
+fn codes_that_no_rule_gives_are_those_of_the_program() {
+    let source = ["src/gate/rego/result.rs", "src/gate/session/client.rs"].map(text_of).concat();
+    for code in names(&text_of("docs/policy.md"), "| Code | Means |") {
+        assert!(source.contains(&format!("\"{code}\"")), "{code}");
+    }
+}
+
+#[test]
+fn rules_are_those_that_the_decision_combines() {
+    let rego = text_of("policies/mcp/decision.rego");
+    let sets: BTreeSet<String> = rego
+        .lines()
+        .filter_map(|line| line.split_once(" contains "))
+        .filter(|(name, _)| name.chars().all(|c| c.is_ascii_lowercase()))
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    assert_eq!(names(&text_of("docs/policy.md"), "| Rule | Element | Means |"), sets);
+    let short = names(&text_of("README.md"), "| Rule | Means |");
+    assert!(short.is_subset(&sets) && short.len() + 1 == sets.len(), "{short:?}");
+}
