@@ -23,8 +23,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::firewall::{
-    Client, Firewall, LEGACY, RecordingUpstream, Reply, Setup, answer, call, events, journal, json, odd_answer, post,
-    wait,
+    Client, Firewall, LEGACY, RecordingUpstream, Reply, Setup, answer, call, events, journal, json,
+    odd_answer, post, wait,
 };
 
 const JSON: &str = "Content-Type: application/json\r\n";
@@ -94,13 +94,41 @@ fn no_frames() -> Vec<Failing> {
         bad("an object", b"{}", "jsonrpc-version"),
         bad("text", b"Internal error", "not-json"),
         bad("a batch", br#"[{"jsonrpc":"2.0","id":1,"result":{}}]"#, "batch"),
-        bad("two values", br#"{"jsonrpc":"2.0","id":1,"result":{}}{"jsonrpc":"2.0","id":1,"result":{}}"#, "not-json"),
-        bad("two results", br#"{"jsonrpc":"2.0","id":1,"result":{},"result":{"a":1}}"#, "duplicate-name"),
-        bad("result and error", br#"{"jsonrpc":"2.0","id":1,"result":{},"error":{"code":1,"message":"x"}}"#, "shape"),
-        bad("a look-alike", br#"{"jsonrpc":"2.0","id":1,"result":{},"Result":{}}"#, "look-alike-name"),
-        bad("a byte order mark", b"\xef\xbb\xbf{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}", "not-utf8"),
-        bad("no UTF-8", b"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"a\":\"\xc0\xaf\"}}", "not-utf8"),
-        bad("half a pair", br#"{"jsonrpc":"2.0","id":1,"result":{"a":"\ud800"}}"#, "lone-surrogate"),
+        bad(
+            "two values",
+            br#"{"jsonrpc":"2.0","id":1,"result":{}}{"jsonrpc":"2.0","id":1,"result":{}}"#,
+            "not-json",
+        ),
+        bad(
+            "two results",
+            br#"{"jsonrpc":"2.0","id":1,"result":{},"result":{"a":1}}"#,
+            "duplicate-name",
+        ),
+        bad(
+            "result and error",
+            br#"{"jsonrpc":"2.0","id":1,"result":{},"error":{"code":1,"message":"x"}}"#,
+            "shape",
+        ),
+        bad(
+            "a look-alike",
+            br#"{"jsonrpc":"2.0","id":1,"result":{},"Result":{}}"#,
+            "look-alike-name",
+        ),
+        bad(
+            "a byte order mark",
+            b"\xef\xbb\xbf{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}",
+            "not-utf8",
+        ),
+        bad(
+            "no UTF-8",
+            b"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"a\":\"\xc0\xaf\"}}",
+            "not-utf8",
+        ),
+        bad(
+            "half a pair",
+            br#"{"jsonrpc":"2.0","id":1,"result":{"a":"\ud800"}}"#,
+            "lone-surrogate",
+        ),
     ]
 }
 
@@ -119,11 +147,31 @@ fn no_answers() -> Vec<Failing> {
         bad("no HTTP", b"what?\r\n\r\n".to_vec(), "unreachable"),
         bad("accepts a request", answer("202 Accepted", "", b""), "ended_early"),
         bad("another id", json(other), "ended_early"),
-        bad("an id of another type", json(br#"{"jsonrpc":"2.0","id":"1","result":{}}"#), "ended_early"),
-        bad("a stream without the answer", events(": hi\n\nevent: message\nretry: 5\n\n"), "ended_early"),
-        bad("a stream with another's answer", events("data: {\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{}}\n\n"), "ended_early"),
-        bad("a stream that ends in an event", events(": hi\n\ndata: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n"), "ended_early"),
-        bad("a redirect", answer("307 Temporary Redirect", "Location: http://127.0.0.1:1/\r\n", b""), "307"),
+        bad(
+            "an id of another type",
+            json(br#"{"jsonrpc":"2.0","id":"1","result":{}}"#),
+            "ended_early",
+        ),
+        bad(
+            "a stream without the answer",
+            events(": hi\n\nevent: message\nretry: 5\n\n"),
+            "ended_early",
+        ),
+        bad(
+            "a stream with another's answer",
+            events("data: {\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{}}\n\n"),
+            "ended_early",
+        ),
+        bad(
+            "a stream that ends in an event",
+            events(": hi\n\ndata: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n"),
+            "ended_early",
+        ),
+        bad(
+            "a redirect",
+            answer("307 Temporary Redirect", "Location: http://127.0.0.1:1/\r\n", b""),
+            "307",
+        ),
     ]
 }
 
@@ -167,7 +215,8 @@ fn check(firewall: &Firewall, slot: &Mutex<Vec<u8>>, case: &Failing) -> Result<(
         return Err(format!("asked {sent} times"));
     }
     let said = message(&reply);
-    if reply.status != 200 || said["error"]["code"] != case.code || said["id"] != 1 || !reply.whole {
+    if reply.status != 200 || said["error"]["code"] != case.code || said["id"] != 1 || !reply.whole
+    {
         return Err(format!("the client got {} {}", reply.status, reply.text()));
     }
     if reply.text().contains("127.0.0.1") || !reply.header("location").is_empty() {
@@ -210,7 +259,7 @@ fn slow(begin: &'static [u8], top: &str) -> (Firewall, std::sync::mpsc::Sender<(
     let held = Mutex::new(held);
     let answer = Box::new(move |_: &_| {
         if begin.is_empty() {
-            drop(held.lock().unwrap().recv());
+            held.lock().unwrap().recv().unwrap_err();
         }
         begin.to_vec()
     });
@@ -470,7 +519,11 @@ fn an_answer_that_cannot_be_recorded_does_not_pass() {
 fn a_policy_that_does_not_compile_is_named_and_nothing_is_served() {
     let folder = tempfile::tempdir().unwrap();
     let (state, policy) = (folder.path().join("state"), folder.path().join("rules.rego"));
-    std::fs::write(&policy, "package mcp\n\npermit contains {\"message\": \"x\"} if {\n\tinput.method ==\n}\n").unwrap();
+    std::fs::write(
+        &policy,
+        "package mcp\n\npermit contains {\"message\": \"x\"} if {\n\tinput.method ==\n}\n",
+    )
+    .unwrap();
     let config = format!(
         "{}policy: {{paths: ['{}']}}\n",
         config(&state, "http://127.0.0.1:1/mcp"),

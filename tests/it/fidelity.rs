@@ -3,7 +3,7 @@
 //! whole firewall. Of a streamed answer the events are compared, read by a reader of our own: the
 //! firewall frames them anew.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::arithmetic_side_effects, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -29,9 +29,18 @@ fn space() -> impl Strategy<Value = &'static str> {
 
 fn number() -> impl Strategy<Value = String> {
     const ODD: [&str; 12] = [
-        "0", "-0", "-0.0", "1.0", "1.50e+3", "1E-9", "2e-0", "0.1000000000000000055511151231257827",
-        "123456789012345678901234567890123456789012345678901234567890", "-9223372036854775809",
-        "9007199254740993", "1e308",
+        "0",
+        "-0",
+        "-0.0",
+        "1.0",
+        "1.50e+3",
+        "1E-9",
+        "2e-0",
+        "0.1000000000000000055511151231257827",
+        "123456789012345678901234567890123456789012345678901234567890",
+        "-9223372036854775809",
+        "9007199254740993",
+        "1e308",
     ];
     prop_oneof![select(&ODD[..]).prop_map(str::to_owned), any::<i64>().prop_map(|n| n.to_string())]
 }
@@ -39,8 +48,28 @@ fn number() -> impl Strategy<Value = String> {
 /// A JSON string as it is written, quotes included.
 fn string() -> impl Strategy<Value = String> {
     const PIECES: [&str; 22] = [
-        "a", "Zz", " ", "flag", "'", "/", "\\/", "\\\\", "\\\"", "\\n", "\\t", "\\u0041", "\\u00E9",
-        "\\u00e9", "\\ud83d\\uDE00", "\\u0000", "é", "😀", "\u{2028}", "\u{7f}", "\u{202e}", "{}",
+        "a",
+        "Zz",
+        " ",
+        "flag",
+        "'",
+        "/",
+        "\\/",
+        "\\\\",
+        "\\\"",
+        "\\n",
+        "\\t",
+        "\\u0041",
+        "\\u00E9",
+        "\\u00e9",
+        "\\ud83d\\uDE00",
+        "\\u0000",
+        "é",
+        "😀",
+        "\u{2028}",
+        "\u{7f}",
+        "\u{202e}",
+        "{}",
     ];
     vec(select(&PIECES[..]), 0..6).prop_map(|pieces| format!("\"{}\"", pieces.concat()))
 }
@@ -59,7 +88,11 @@ fn value() -> impl Strategy<Value = String> {
         let items = vec(item.prop_map(|(a, item, b)| format!("{a}{item}{b}")), 0..5);
         prop_oneof![
             (items, space()).prop_map(|(items, empty)| {
-                if items.is_empty() { format!("[{empty}]") } else { format!("[{}]", items.join(",")) }
+                if items.is_empty() {
+                    format!("[{empty}]")
+                } else {
+                    format!("[{}]", items.join(","))
+                }
             }),
             vec((string(), inner), 0..5).prop_flat_map(object),
         ]
@@ -68,9 +101,10 @@ fn value() -> impl Strategy<Value = String> {
 
 /// An object with these members, whose names are told apart by their number.
 fn object(members: Vec<(String, String)>) -> impl Strategy<Value = String> {
-    let named = members.into_iter().enumerate().map(|(number, (name, value))| {
-        (name.replacen('"', &format!("\"{number}_"), 1), value)
-    });
+    let named = members
+        .into_iter()
+        .enumerate()
+        .map(|(number, (name, value))| (name.replacen('"', &format!("\"{number}_"), 1), value));
     spelled(named.collect())
 }
 
@@ -82,9 +116,10 @@ fn spelled(members: Vec<(String, String)>) -> impl Strategy<Value = String> {
             if members.is_empty() {
                 return format!("{{{empty}}}");
             }
-            let members = members.iter().zip(spaces).map(|((name, value), (a, b, c, d))| {
-                format!("{a}{name}{b}:{c}{value}{d}")
-            });
+            let members = members
+                .iter()
+                .zip(spaces)
+                .map(|((name, value), (a, b, c, d))| format!("{a}{name}{b}:{c}{value}{d}"));
             format!("{{{}}}", members.collect::<Vec<_>>().join(","))
         })
 }
@@ -151,7 +186,7 @@ fn request(asked: &[Asked]) -> impl Strategy<Value = (String, String, String)> {
                 LEGACY.to_owned()
             };
             if let (true, Some((_, _, name))) = (modern, named) {
-                headers.push_str(&format!("Mcp-Name: {name}\r\n"));
+                headers += &["Mcp-Name: ", name, "\r\n"].concat();
             }
             let kept = id.clone();
             (spelled(params), space(), space())
@@ -174,7 +209,10 @@ fn result(id: &str) -> impl Strategy<Value = String> + use<> {
     let id = id.to_owned();
     (value(), value(), any::<bool>()).prop_flat_map(move |(inner, outer, error)| {
         let outcome = if error {
-            ("\"error\"".to_owned(), format!("{{\"data\":{inner},\"code\" :-32000 ,\"message\":\"n\\u006f\"}}"))
+            (
+                "\"error\"".to_owned(),
+                format!("{{\"data\":{inner},\"code\" :-32000 ,\"message\":\"n\\u006f\"}}"),
+            )
         } else {
             ("\"result\"".to_owned(), format!("{{ \"content\":[ ],\"x\":{inner}}}"))
         };
@@ -190,8 +228,15 @@ fn result(id: &str) -> impl Strategy<Value = String> + use<> {
 /// Fields of an event before its data; a comment is a field without a name.
 fn fields() -> impl Strategy<Value = Vec<&'static str>> {
     const FIELDS: [&str; 9] = [
-        "id: 17", "id:a b/é", "retry: 3000", "retry:60000", "event: message", "event:message",
-        ": keep-alive", ":", ":two: parts",
+        "id: 17",
+        "id:a b/é",
+        "retry: 3000",
+        "retry:60000",
+        "event: message",
+        "event:message",
+        ": keep-alive",
+        ":",
+        ":two: parts",
     ];
     vec(select(&FIELDS[..]), 0..4)
 }
@@ -220,11 +265,11 @@ fn stream(answer: String) -> impl Strategy<Value = String> {
         let mut text = String::new();
         for (fields, data) in events {
             for field in fields {
-                text.push_str(&format!("{field}{end}"));
+                text += &[field, end].concat();
             }
             let data = data.map(|data| data.replace("\r\n", "\n"));
             for line in data.iter().flat_map(|data| data.split('\n')) {
-                text.push_str(&format!("{colon}{line}{end}"));
+                text += &[colon, line, end].concat();
             }
             text.push_str(end);
         }
@@ -266,7 +311,7 @@ fn chunked(body: &[u8], size: usize) -> Vec<u8> {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Event {
     id: Option<String>,
-    event: String,
+    kind: String,
     retry: Option<String>,
     data: String,
     comments: Vec<String>,
@@ -284,15 +329,15 @@ fn read_events(text: &[u8]) -> Vec<Event> {
             match name {
                 "" => event.comments.push(value.to_owned()),
                 "id" => event.id = Some(value.to_owned()),
-                "event" => event.event = value.to_owned(),
+                "event" => value.clone_into(&mut event.kind),
                 "retry" => event.retry = Some(value.to_owned()),
                 "data" => data.push(value),
                 other => panic!("unknown field {other:?} in {text:?}"),
             }
         }
         event.data = data.join("\n");
-        if event.event == "message" {
-            event.event.clear();
+        if event.kind == "message" {
+            event.kind.clear();
         }
         if event != Event::default() {
             found.push(event);
@@ -345,9 +390,8 @@ fn run(policy: Vec<PathBuf>, asked: &[Asked], cases: u32) {
     let (firewall, slot) = rig(policy);
     let client = Mutex::new(firewall.client());
     let config = Config { cases, failure_persistence: None, ..Config::default() };
-    let tried = TestRunner::new(config).run(&case(asked), |case| {
-        check(&firewall, &mut client.lock().unwrap(), &slot, &case)
-    });
+    let tried = TestRunner::new(config)
+        .run(&case(asked), |case| check(&firewall, &mut client.lock().unwrap(), &slot, &case));
     tried.unwrap_or_else(|error| panic!("{error}"));
     let records = firewall.journal();
     let count = |event: &str| records.iter().filter(|record| record["event"] == event).count();

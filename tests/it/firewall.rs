@@ -124,8 +124,7 @@ pub(crate) fn json(body: &[u8]) -> Vec<u8> {
 
 /// An HTTP answer with `headers`, each ended by CRLF, and `Content-Length`.
 pub(crate) fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
-    let head =
-        format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
+    let head = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
 
@@ -218,9 +217,8 @@ impl Firewall {
             .build()
             .unwrap();
         let options = run::Options { prover: PathBuf::from(env!("CARGO_BIN_EXE_bartizan")) };
-        let running = runtime
-            .block_on(run::start(config, options))
-            .unwrap_or_else(|error| panic!("{error}"));
+        let running =
+            runtime.block_on(run::start(config, options)).unwrap_or_else(|error| panic!("{error}"));
         Self { upstream, running: Some(running), runtime, folder }
     }
 
@@ -235,11 +233,6 @@ impl Firewall {
     /// What reached the upstream so far.
     pub(crate) fn received(&self) -> Vec<Received> {
         self.upstream.received()
-    }
-
-    /// The answer of the default upstream to `request`.
-    pub(crate) fn answer(&self, request: &[u8]) -> Vec<u8> {
-        odd_answer(request)
     }
 
     /// A fresh connection.
@@ -445,11 +438,6 @@ impl Client {
         let mut chunk: Vec<_> = self.buffer.drain(..size + 2).collect();
         chunk.truncate(size);
         Some(chunk)
-    }
-
-    /// The head of a reply, for one that is read in pieces.
-    pub(crate) fn head(&mut self) -> String {
-        String::from_utf8(self.until(b"\r\n\r\n").unwrap()).unwrap()
     }
 
     fn until(&mut self, end: &[u8]) -> Option<Vec<u8>> {

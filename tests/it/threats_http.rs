@@ -2,13 +2,7 @@
 //! sessions, streams, slow and chunked bodies, HTTP/2 frame by frame; and what policy can ask for
 //! (hide, set, limit, hold, observe) as an agent meets it. Each says what the upstream received.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::arithmetic_side_effects, reason = "tests")]
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -20,8 +14,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::firewall::{
-    Answer, Firewall, LEGACY, PATIENCE, Received, RecordingUpstream, Reply, Setup, answer, call,
-    events, journal_text, json, odd_answer, post, wait,
+    Answer, Client, Firewall, LEGACY, PATIENCE, Received, RecordingUpstream, Reply, Setup, answer,
+    call, events, journal_text, json, odd_answer, post, wait,
 };
 
 const PERMIT: &str =
@@ -38,7 +32,7 @@ fn get_flag(id: u32) -> String {
 }
 
 fn member(body: &[u8], pointer: &str) -> Value {
-    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let body: Value = serde_json::from_reader(body).unwrap_or_default();
     body.pointer(pointer).cloned().unwrap_or_default()
 }
 
@@ -54,11 +48,15 @@ fn modern(id: u32, method: &str, name: &str, params: &str, headers: &str) -> Vec
         r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{{{params}{comma}{META}}}}}"#
     );
     let name = if name.is_empty() { String::new() } else { format!("Mcp-Name: {name}\r\n") };
-    post(body, &format!("MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: {method}\r\n{name}{headers}"))
+    post(
+        body,
+        &format!("MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: {method}\r\n{name}{headers}"),
+    )
 }
 
 const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{"sampling":{}},"clientInfo":{"name":"c","version":"1"}}}"#;
-const INITIALIZED: &str = r#"{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"s","version":"1"}}"#;
+const INITIALIZED: &str =
+    r#"{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"s","version":"1"}}"#;
 
 /// A legacy server that mints sessions `s-1`, `s-2`…; all else is answered by `otherwise`.
 fn with_sessions(otherwise: Box<Answer>) -> Box<Answer> {
@@ -88,7 +86,7 @@ fn holding() -> (Box<Answer>, Sender<()>) {
     let held = Mutex::new(held);
     let answer = Box::new(move |received: &Received| {
         if member(&received.body, "/params/name") == "wait_here" {
-            drop(held.lock().unwrap().recv_timeout(PATIENCE));
+            held.lock().unwrap().recv_timeout(PATIENCE).unwrap();
         }
         let session = received.header("mcp-session-id").concat();
         json(result_for(received, &format!(r#"{{"session":"{session}"}}"#)).as_bytes())
@@ -145,7 +143,10 @@ cat > /dev/null
             r#"{{"jsonrpc":"2.0","method":"tools/call","params":{{"name":"get_flag","arguments":{{"key":"{key}"}},{META}}},"id":5}}"#
         );
         let mut client = firewall.client();
-        client.send(&post(body, "MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: get_flag\r\n"));
+        client.send(&post(
+            body,
+            "MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: get_flag\r\n",
+        ));
         client
     };
     let (mut a, mut b) = (ask("of-a"), ask("of-b"));
@@ -214,7 +215,8 @@ fn headers_that_others_trust_go_no_further() {
         "X-Rewrite-URL: /admin",
     ];
     let kept = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00\r\nMcp-Param-Key: x\r\nUser-Agent: agent/1\r\n";
-    let reply = firewall.send(&post(get_flag(1), &format!("{LEGACY}{kept}{}\r\n", spoofed.join("\r\n"))));
+    let reply =
+        firewall.send(&post(get_flag(1), &format!("{LEGACY}{kept}{}\r\n", spoofed.join("\r\n"))));
     assert_eq!(reply.body, odd_answer(get_flag(1).as_bytes()));
     let received = &firewall.received()[0];
     assert!(received.head.starts_with("post /mcp http/1.1\r\n"), "{}", received.head);
@@ -223,7 +225,10 @@ fn headers_that_others_trust_go_no_further() {
         let found = received.header(&name.to_ascii_lowercase());
         let allowed: &[&str] = if name == "Accept-Encoding" { &["identity"] } else { &[] };
         assert_eq!(found, allowed, "{name}");
-        assert!(!received.head.contains(&value.to_ascii_lowercase()) || value.len() < 3, "{header}");
+        assert!(
+            !received.head.contains(&value.to_ascii_lowercase()) || value.len() < 3,
+            "{header}"
+        );
     }
     assert_eq!(received.header("mcp-param-key"), ["x"]);
     assert_eq!(received.header("user-agent"), ["agent/1"]);
@@ -297,13 +302,18 @@ fn sessions_are_only_those_that_were_begun_here() {
     assert!(!reply.head.contains("chosen"), "{}", reply.head);
     unknown(&format!("{LEGACY}Mcp-Session-Id: chosen\r\n"), "/mcp");
     // Ended is ended.
-    let ended = firewall.send(
-        format!("DELETE /mcp HTTP/1.1\r\nHost: localhost\r\n{own}\r\n").as_bytes(),
-    );
+    let ended =
+        firewall.send(format!("DELETE /mcp HTTP/1.1\r\nHost: localhost\r\n{own}\r\n").as_bytes());
     assert_eq!(ended.status, 200);
     unknown(&own, "/mcp");
     // Modern requests have no session; an id that comes along means nothing and goes no further.
-    let reply = firewall.send(&modern(1, "tools/call", "get_flag", r#""name":"get_flag""#, "Mcp-Session-Id: s-1\r\n"));
+    let reply = firewall.send(&modern(
+        1,
+        "tools/call",
+        "get_flag",
+        r#""name":"get_flag""#,
+        "Mcp-Session-Id: s-1\r\n",
+    ));
     assert_eq!(reply.status, 200);
     assert!(firewall.received().last().unwrap().header("mcp-session-id").is_empty());
 }
@@ -423,10 +433,8 @@ fn a_filtered_list_keeps_every_other_byte() {
     let listing = page(1, &TOOLS, "public");
     let rules = "hide contains tool.name if {\n\tsome tool in input.tools\n\ttool.operation.effect == \"destructive\"\n}\n";
     let slot = listing.clone();
-    let firewall = Firewall::with(Setup {
-        answer: Box::new(move |_| json(slot.as_bytes())),
-        ..ruled(rules)
-    });
+    let firewall =
+        Firewall::with(Setup { answer: Box::new(move |_| json(slot.as_bytes())), ..ruled(rules) });
     let reply = firewall.ask(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
     assert_eq!(reply.status, 200);
     let kept: Vec<&str> = TOOLS.into_iter().filter(|tool| !tool.contains("delete")).collect();
@@ -441,7 +449,12 @@ fn a_filtered_list_keeps_every_other_byte() {
     }
     assert!(rest.ends_with("],\"x\":[ ]},\"id\":1 , \"jsonrpc\":\"2.0\"}"), "{rest:?}");
     assert!(!list.contains("delete_flag"), "{list}");
-    let names: Vec<_> = reply.json()["result"]["tools"].as_array().unwrap().iter().map(|tool| tool["name"].clone()).collect();
+    let names: Vec<_> = reply.json()["result"]["tools"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|tool| tool["name"].clone())
+        .collect();
     assert_eq!(names, ["get_flag", "list_flags", "update_flag"]);
     let outcome = firewall.record("event", "outcome", 1);
     assert_eq!(outcome["hidden"], serde_json::json!(["delete_flag"]));
@@ -450,7 +463,8 @@ fn a_filtered_list_keeps_every_other_byte() {
     let reply = firewall.send(&modern(1, "tools/list", "", "", ""));
     assert_eq!(reply.json()["result"]["cacheScope"], "private");
     assert_eq!(reply.json()["result"]["tools"].as_array().unwrap().len(), 3);
-    let all = Firewall::with(Setup { answer: Box::new(move |_| json(listing.as_bytes())), ..ruled("") });
+    let all =
+        Firewall::with(Setup { answer: Box::new(move |_| json(listing.as_bytes())), ..ruled("") });
     let reply = all.ask(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
     assert_eq!(reply.text(), expected);
 }
@@ -462,7 +476,9 @@ fn list_after<'a>(rest: &mut &'a str, tool: &str) -> (&'a str, &'a str) {
 
 #[test]
 fn a_list_that_cannot_be_filtered_does_not_pass() {
-    for result in [r#"{"tools":{}}"#, r#"{"tools":[{"title":"no name"}]}"#, r#"{"tools":[1]}"#, "{}"] {
+    for result in
+        [r#"{"tools":{}}"#, r#"{"tools":[{"title":"no name"}]}"#, r#"{"tools":[1]}"#, "{}"]
+    {
         let result = result.to_owned();
         let firewall = Firewall::with(Setup {
             answer: Box::new(move |received| json(result_for(received, &result).as_bytes())),
@@ -544,19 +560,25 @@ fn a_forced_argument_changes_its_header_too() {
 #[test]
 fn what_is_forced_on_a_message_of_the_server_is_done_or_it_does_not_pass() {
     let notice = |arguments: &str| {
-        format!(r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"level":"info"{arguments}}}}}"#)
+        format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"level":"info"{arguments}}}}}"#
+        )
     };
     let rules = "set contains {\"pointer\": \"/note\", \"value\": \"judged\"} if input.direction == \"to_client\"\n";
     let answer = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
     let stream = |sent: &str| events(&format!("data: {sent}\n\ndata: {answer}\n\n"));
     for (sent, got) in [
-        (notice(r#", "arguments":{"note":"raw" }"#), Some(notice(r#", "arguments":{"note":"judged" }"#))),
+        (
+            notice(r#", "arguments":{"note":"raw" }"#),
+            Some(notice(r#", "arguments":{"note":"judged" }"#)),
+        ),
         (notice(r#", "arguments":[]"#), None),
     ] {
         let bytes = stream(&sent);
-        let firewall = Firewall::with(Setup { answer: Box::new(move |_| bytes.clone()), ..ruled(rules) });
+        let firewall =
+            Firewall::with(Setup { answer: Box::new(move |_| bytes.clone()), ..ruled(rules) });
         let reply = firewall.ask(get_flag(1));
-        let notice = got.iter().map(|got| format!("data: {got}\n\n")).collect::<String>();
+        let notice = got.map(|got| format!("data: {got}\n\n")).unwrap_or_default();
         assert_eq!(reply.text(), format!("{notice}data: {answer}\n\n"));
     }
 }
@@ -571,9 +593,12 @@ fn a_spent_limit_says_when_to_come_again() {
     // J1: neither another connection, nor another name, nor another session helps.
     for body in [
         get_flag(3),
-        format!(r#"{{"jsonrpc":"2.0","id":4,"method":"tools/call","params":{{"name":"get_flag","_meta":{{"progressToken":1}}}}}}"#),
+        r#"{"jsonrpc":"2.0","id":4,"method":"tools/call","params":{"name":"get_flag","_meta":{"progressToken":1}}}"#.to_owned(),
     ] {
-        let reply = firewall.send(&post(body, &format!("{LEGACY}X-Forwarded-For: 9.9.9.9\r\nUser-Agent: other\r\n")));
+        let reply = firewall.send(&post(
+            body,
+            &format!("{LEGACY}X-Forwarded-For: 9.9.9.9\r\nUser-Agent: other\r\n"),
+        ));
         assert_eq!((reply.status, reply.code()), (200, -31002), "{}", reply.text());
         let after = reply.json()["error"]["data"]["retry_after_ms"].as_u64().unwrap();
         assert!((1..=1_800_000).contains(&after), "{after}");
@@ -589,7 +614,8 @@ fn a_spent_limit_says_when_to_come_again() {
 fn a_held_call_names_the_record_to_approve() {
     let rules = "hold contains {\"code\": \"publish\", \"message\": \"needs a second pair of eyes\", \"approvers\": [\"release\"], \"ttl\": \"15m\"} if \"go-live\" in input.operation.tags\n";
     let firewall = Firewall::with(ruled(rules));
-    let reply = firewall.ask(call(1, "set_rollout", r#"{"key":"x","environment":"staging","percent":5}"#));
+    let reply =
+        firewall.ask(call(1, "set_rollout", r#"{"key":"x","environment":"staging","percent":5}"#));
     assert_eq!((reply.status, reply.code()), (200, -31004), "{}", reply.text());
     assert!(!reply.text().contains("eyes") && !reply.text().contains("release"));
     assert_eq!(firewall.received().len(), 0);
@@ -602,7 +628,9 @@ fn a_held_call_names_the_record_to_approve() {
 #[test]
 fn observing_decides_and_records_and_enforces_nothing() {
     let listing = r#"{"tools":[{"name":"get_flag"},{"name":"delete_flag"}],"cacheScope":"public"}"#;
-    let rules = format!("{SET}\nhide contains \"delete_flag\"\n\ndeny contains {{\"code\": \"no\", \"message\": \"no\"}} if input.tool.name == \"delete_flag\"\n\nhold contains {{\"code\": \"wait\", \"message\": \"wait\"}} if input.tool.name == \"run_script\"\n\nlimit contains {{\"code\": \"none\", \"key\": \"all\", \"rate\": \"0/m\"}} if input.tool.name == \"get_flag\"\n");
+    let rules = format!(
+        "{SET}\nhide contains \"delete_flag\"\n\ndeny contains {{\"code\": \"no\", \"message\": \"no\"}} if input.tool.name == \"delete_flag\"\n\nhold contains {{\"code\": \"wait\", \"message\": \"wait\"}} if input.tool.name == \"run_script\"\n\nlimit contains {{\"code\": \"none\", \"key\": \"all\", \"rate\": \"0/m\"}} if input.tool.name == \"get_flag\"\n"
+    );
     let firewall = Firewall::with(Setup {
         top: "mode: observe\n".to_owned(),
         answer: Box::new(move |received| {
@@ -645,7 +673,8 @@ fn observing_decides_and_records_and_enforces_nothing() {
 #[test]
 fn a_refusal_may_take_the_form_of_a_tool_result() {
     let setup = Setup {
-        server: "    pack: flag-service\n    environment: staging\n    refusal: tool_result\n".to_owned(),
+        server: "    pack: flag-service\n    environment: staging\n    refusal: tool_result\n"
+            .to_owned(),
         ..Setup::default()
     };
     let firewall = Firewall::with(setup);
@@ -655,13 +684,33 @@ fn a_refusal_may_take_the_form_of_a_tool_result() {
         assert_eq!(reply["result"]["resultType"], kind, "{reply}");
         let text = reply["result"]["content"][0]["text"].as_str().unwrap();
         let id = firewall.records("event", "denial").last().unwrap()["call"].clone();
-        assert!(text.starts_with("Refused by policy") && text.contains(id.as_str().unwrap()), "{text}");
+        assert!(
+            text.starts_with("Refused by policy") && text.contains(id.as_str().unwrap()),
+            "{text}"
+        );
     };
     denied(&firewall.ask(call(1, "delete_flag", "{}")), Value::Null);
     let modern = modern(1, "tools/call", "delete_flag", r#""name":"delete_flag""#, "");
     denied(&firewall.send(&modern), "complete".into());
     let other = firewall.ask(r#"{"jsonrpc":"2.0","id":1,"method":"vendor/x"}"#);
     assert_eq!(other.code(), -32601, "{}", other.text());
+    assert_eq!(firewall.received().len(), 0);
+}
+
+#[test]
+fn agents_and_operators_are_served_apart() {
+    // M10, M11.
+    let firewall = Firewall::start();
+    let mut client = Client::connect(firewall.admin());
+    client.send(&post(get_flag(1), LEGACY));
+    assert_eq!(client.reply().status, 404);
+    let path = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").into_bytes();
+    let mut client = Client::connect(firewall.admin());
+    client.send(&path("/mcp"));
+    assert_eq!(client.reply().status, 404);
+    for admin in ["/livez", "/readyz", "/metrics", "/console"] {
+        assert_eq!(firewall.send(&path(admin)).status, 404, "{admin}");
+    }
     assert_eq!(firewall.received().len(), 0);
 }
 
@@ -673,7 +722,9 @@ fn hostile_names_stay_inside_their_record() {
     for body in [
         call(1, name, "{}"),
         format!(r#"{{"jsonrpc":"2.0","id":"{name}","method":"{name}"}}"#),
-        format!(r#"{{"jsonrpc":"2.0","id":2,"method":"resources/read","params":{{"uri":"{name}"}}}}"#),
+        format!(
+            r#"{{"jsonrpc":"2.0","id":2,"method":"resources/read","params":{{"uri":"{name}"}}}}"#
+        ),
     ] {
         firewall.ask(body);
     }
@@ -780,7 +831,8 @@ fn over_http2(firewall: &Firewall, fields: &[(&str, &str)], body: &[u8]) -> (Vec
     let mut client = Http2::connect(firewall.address());
     let block = hpack(fields);
     let mut pieces = block.chunks(16_384);
-    let last = |pieces: &std::slice::Chunks<'_, u8>| if pieces.len() == 0 { END_HEADERS } else { 0 };
+    let last =
+        |pieces: &std::slice::Chunks<'_, u8>| if pieces.len() == 0 { END_HEADERS } else { 0 };
     let first = pieces.next().unwrap_or_default();
     let mut open = client.frame(HEADERS, last(&pieces), 1, first);
     while let (true, Some(piece)) = (open, pieces.next()) {
@@ -824,7 +876,13 @@ fn http2_is_held_to_the_same_profile() {
     let long = "x".repeat(20_000).leak();
     let many: Vec<_> = (0..200).map(|_| ("x-a", "y")).collect();
     let bomb: Vec<_> = (0..60_000).map(|_| ("x-a", "y")).collect();
-    let connect = [(":method", "CONNECT"), (":scheme", "http"), (":authority", "localhost"), (":path", "/mcp"), (":protocol", "websocket")];
+    let connect = [
+        (":method", "CONNECT"),
+        (":scheme", "http"),
+        (":authority", "localhost"),
+        (":path", "/mcp"),
+        (":protocol", "websocket"),
+    ];
     let bad = [
         ("h2-authority-host-differ", with(&PSEUDO, &[("host", "127.0.0.1")])),
         ("h2-two-hosts", with(&PSEUDO, &[("host", "localhost"), ("host", "localhost")])),
@@ -844,7 +902,10 @@ fn http2_is_held_to_the_same_profile() {
         ("h2-connect-protocol", with(&connect, &[])),
         ("h2-connect", with(&[(":method", "CONNECT"), (":authority", "localhost")], &[])),
         ("h2-method-put", with(&but(":method", "PUT"), &[])),
-        ("h2-method-override", with(&but(":method", "TRACE"), &[("x-http-method-override", "POST")])),
+        (
+            "h2-method-override",
+            with(&but(":method", "TRACE"), &[("x-http-method-override", "POST")]),
+        ),
         ("h2-te-gzip", with(&PSEUDO, &[("te", "gzip")])),
         ("h2-transfer-encoding", with(&PSEUDO, &[("transfer-encoding", "chunked")])),
         ("h2-connection", with(&PSEUDO, &[("connection", "mcp-protocol-version")])),
@@ -895,7 +956,7 @@ fn http2_floods_end_their_connection_and_nothing_else() {
     }
     let mut endless = Http2::connect(firewall.address());
     assert!(endless.frame(HEADERS, 0, 1, &block));
-    let more = hpack(&[("x-a", "y"); 1000]);
+    let more = hpack(&vec![("x-a", "y"); 1000]);
     let mut continued = 0;
     while continued < 100_000 && endless.frame(CONTINUATION, 0, 1, &more) {
         continued += 1;
@@ -906,7 +967,10 @@ fn http2_floods_end_their_connection_and_nothing_else() {
     while count < 2_000_000 && empty.frame(0, 0, 1, b"") {
         count += 1;
     }
-    assert!(sent < 100_000 && continued < 100_000 && count < 2_000_000, "{sent} {continued} {count}");
+    assert!(
+        sent < 100_000 && continued < 100_000 && count < 2_000_000,
+        "{sent} {continued} {count}"
+    );
     assert_eq!(firewall.received().len(), 0);
     assert_eq!(firewall.ask(get_flag(1)).status, 200);
 }

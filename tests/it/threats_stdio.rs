@@ -2,12 +2,7 @@
 //! `bartizan wrap` as a client starts it, and from an HTTP body to a child. Each says to the byte
 //! what the child received and what the client got.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::arithmetic_side_effects,
-    reason = "tests"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::PathBuf;
@@ -149,7 +144,11 @@ fn lines() -> Vec<(&'static str, Vec<u8>, Fate)> {
         ("C3 stdio-cr-space", good.replacen(',', ",\r", 1).into(), Refused(-32600)),
         ("C3 stdio-cr-twice-at-end", around(b"", b"\r\r"), Refused(-32600)),
         ("C3 ok-crlf", around(b"", b"\r"), Passes(good.clone())),
-        ("C3 ok-cr-escaped", good.replace("\"x\"", "\"a\\rb\\nc\"").into(), Passes(good.replace("\"x\"", "\"a\\rb\\nc\""))),
+        (
+            "C3 ok-cr-escaped",
+            good.replace("\"x\"", "\"a\\rb\\nc\"").into(),
+            Passes(good.replace("\"x\"", "\"a\\rb\\nc\"")),
+        ),
         ("C5 stdio-bom", around(b"\xef\xbb\xbf", b""), Refused(-32700)),
         ("C5 stdio-nul-before", around(b"\0", b""), Refused(-32600)),
         ("C5 stdio-nul-after", around(b"", b"\0"), Refused(-32600)),
@@ -165,14 +164,31 @@ fn lines() -> Vec<(&'static str, Vec<u8>, Fate)> {
         ("C5 stdio-batch", around(b"[", b"]"), Refused(-32600)),
         ("C5 stdio-half", good.as_bytes().split_at(40).0.to_vec(), Refused(-32700)),
         ("C5 stdio-utf16", utf16, Refused(-32600)),
-        ("C5 stdio-utf8-invalid", good.replace('x', "@").bytes().map(|b| if b == b'@' { 0xff } else { b }).collect(), Refused(-32700)),
+        (
+            "C5 stdio-utf8-invalid",
+            good.replace('x', "@").bytes().map(|b| if b == b'@' { 0xff } else { b }).collect(),
+            Refused(-32700),
+        ),
         ("C5 stdio-blank", b" \t ".to_vec(), Nothing),
         ("C5 stdio-empty", Vec::new(), Nothing),
         ("C5 stdio-blank-cr", b"  \r".to_vec(), Nothing),
         ("C5 ok-spaces", around(b" \t", b" \t "), Passes(good.clone())),
         ("C5 ok-space-inside", good.replace(',', " ,\t").into(), Passes(good.clone())),
-        ("C7 stdio-u2028", split.clone().into(), Passes(split.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029").replace('\u{85}', "\\u0085"))),
-        ("C7 ok-u2028-escaped", good.replace("\"x\"", "\"\\u2028\"").into(), Passes(good.replace("\"x\"", "\"\\u2028\""))),
+        (
+            "C7 stdio-u2028",
+            split.clone().into(),
+            Passes(
+                split
+                    .replace('\u{2028}', "\\u2028")
+                    .replace('\u{2029}', "\\u2029")
+                    .replace('\u{85}', "\\u0085"),
+            ),
+        ),
+        (
+            "C7 ok-u2028-escaped",
+            good.replace("\"x\"", "\"\\u2028\"").into(),
+            Passes(good.replace("\"x\"", "\"\\u2028\"")),
+        ),
     ]
 }
 
@@ -247,7 +263,8 @@ cat > /dev/null
 "#;
     let mut wrapped = Wrapped::start(smuggling);
     wrapped.send(get_flag(1));
-    let one_line = r#"{"jsonrpc":"2.0","result":{"x":{"jsonrpc":"2.0","id":2,"result":{}}},"id":1}"#;
+    let one_line =
+        r#"{"jsonrpc":"2.0","result":{"x":{"jsonrpc":"2.0","id":2,"result":{}}},"id":1}"#;
     assert_eq!(wrapped.receive(), one_line);
     let (rest, _, status) = wrapped.end();
     assert_eq!((rest, status.code()), (Vec::new(), Some(0)));
@@ -276,7 +293,8 @@ fn the_client_is_never_given_two_lines_for_one() {
     for end in ['\r', '\u{85}', '\u{2028}', '\u{2029}'] {
         let space = if end == '\r' { "\r" } else { "" };
         let text = if end == '\r' { "x".to_owned() } else { format!("a{end}b") };
-        let answer = format!("{{\"jsonrpc\":\"2.0\",{space}\"result\":{{\"x\":\"{text}\"}},\"id\":1}}");
+        let answer =
+            format!("{{\"jsonrpc\":\"2.0\",{space}\"result\":{{\"x\":\"{text}\"}},\"id\":1}}");
         let mut wrapped = Wrapped::start(r#"read -r line; cat "$1/answer"; cat > /dev/null"#);
         std::fs::write(wrapped.path("answer"), format!("{answer}\n")).unwrap();
         wrapped.send(get_flag(1));
@@ -300,7 +318,9 @@ fn what_policy_refuses_is_answered_and_the_child_never_sees_it() {
         assert_eq!(refusal["error"]["data"]["decision_id"], denial["call"]);
     }
     for request in ["tools/call", "vendor/do-it"] {
-        wrapped.send(format!(r#"{{"jsonrpc":"2.0","method":"{request}","params":{{"name":"get_flag"}}}}"#));
+        wrapped.send(format!(
+            r#"{{"jsonrpc":"2.0","method":"{request}","params":{{"name":"get_flag"}}}}"#
+        ));
         let refusal = wrapped.receive();
         assert!(refusal.contains("\"id\":null") && refusal.contains("-32600"), "{refusal}");
     }

@@ -25,9 +25,9 @@ use super::question::{Question, client_of, protocol_of};
 use super::{Arrival, Call, Facts, Gate, Session, id_text};
 
 /// A permit whose obligations are discharged.
-pub(super) struct Discharged {
-    pub(super) body: Bytes,
-    pub(super) obligations: Vec<Box<str>>,
+struct Discharged {
+    body: Bytes,
+    obligations: Vec<Box<str>>,
 }
 
 /// Something the gate refuses, and why.
@@ -92,14 +92,8 @@ impl Session {
         }
 
         let decision = gate.policy().decide(&question.request(self, now));
-        let (body, verdict) = match discharge(gate, &question, &decision, now) {
-            Ok(_) if gate.observes() => {
-                (frame.document().raw().clone(), facts_of(&decision, false, Vec::new()))
-            }
-            Ok(Discharged { body, obligations }) => (body, facts_of(&decision, true, obligations)),
-            Err(refused) if gate.observes() => {
-                (frame.document().raw().clone(), verdict_of(&decision, &refused, false))
-            }
+        let (body, verdict) = match passing(gate, &question, &decision, now) {
+            Ok(passing) => passing,
             Err(refused) => {
                 let verdict = verdict_of(&decision, &refused, true);
                 let refusal = self.disguise(gate, &question, refused.refusal, now);
@@ -282,9 +276,26 @@ impl Session {
     }
 }
 
+/// What of a frame may go on, and its decision for the record. While observing that is the frame
+/// as it came, whatever was decided.
+pub(super) fn passing(
+    gate: &Gate,
+    question: &Question<'_>,
+    decision: &Decision,
+    now: Now,
+) -> Result<(Bytes, DecisionFacts), Refused> {
+    let raw = || question.frame.document().raw().clone();
+    match discharge(gate, question, decision, now) {
+        Ok(_) if gate.observes() => Ok((raw(), facts_of(decision, false, Vec::new()))),
+        Ok(Discharged { body, obligations }) => Ok((body, facts_of(decision, true, obligations))),
+        Err(refused) if gate.observes() => Ok((raw(), verdict_of(decision, &refused, false))),
+        Err(refused) => Err(refused),
+    }
+}
+
 /// Limits first, so that a flood reaches neither a person nor the server; then arguments;
 /// approval last.
-pub(super) fn discharge(
+fn discharge(
     gate: &Gate,
     question: &Question<'_>,
     decision: &Decision,
@@ -369,11 +380,7 @@ fn reason(code: &str, message: &str, origin: Origin) -> Reason {
     Reason { code: code.into(), message: message.into(), origin }
 }
 
-pub(super) fn facts_of(
-    decision: &Decision,
-    enforced: bool,
-    obligations: Vec<Box<str>>,
-) -> DecisionFacts {
+fn facts_of(decision: &Decision, enforced: bool, obligations: Vec<Box<str>>) -> DecisionFacts {
     DecisionFacts {
         effect: match decision.effect {
             Effect::Permit => "permit",

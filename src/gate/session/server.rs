@@ -17,7 +17,7 @@ use crate::gate::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
 use crate::gate::refusal::{Addressee, Refusal, malformed_place};
 use crate::gate::step::{Act, Dispatch, Permitted, Released, Routing, Status, Step};
 
-use super::client::{Discharged, Refused, discharge, facts_of, named_id, verdict_of};
+use super::client::{Refused, named_id, passing, verdict_of};
 use super::question::{Question, wall_time};
 use super::{Asked, Call, Facts, Gate, Session, id_text};
 
@@ -276,18 +276,10 @@ impl Session {
             return self.refuse_server(record, &refusal, id.filter(|_| answerable), &call);
         }
         let decision = gate.policy().decide(&question.request(self, now));
-        let body = match discharge(gate, &question, &decision, now) {
-            Ok(_) if gate.observes() => {
-                record.decision = Some(facts_of(&decision, false, Vec::new()));
-                raw.clone()
-            }
-            Ok(Discharged { body, obligations }) => {
-                record.decision = Some(facts_of(&decision, true, obligations));
+        let body = match passing(gate, &question, &decision, now) {
+            Ok((body, verdict)) => {
+                record.decision = Some(verdict);
                 body
-            }
-            Err(refused) if gate.observes() => {
-                record.decision = Some(verdict_of(&decision, &refused, false));
-                raw.clone()
             }
             Err(refused) => {
                 record.decision = Some(verdict_of(&decision, &refused, true));
