@@ -5,7 +5,6 @@
 //! Throughput and other proxies are measured in `benches/compare`.
 
 #![expect(
-    clippy::arithmetic_side_effects,
     clippy::disallowed_methods,
     clippy::indexing_slicing,
     clippy::unwrap_used,
