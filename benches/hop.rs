@@ -5,7 +5,7 @@
 //! Throughput and other proxies are measured in `benches/compare`.
 
 #![expect(
-    clippy::disallowed_methods,
+    clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
     clippy::unwrap_used,
     reason = "a wrong bench may end in a panic"
