@@ -70,7 +70,7 @@ impl Watched {
             Triggers { again: Arc::new(Notify::new()), poll, stop: CancellationToken::new() };
         let install = {
             let installed = Arc::clone(&installed);
-            move |pdp: std::sync::Arc<dyn Pdp>| installed.lock().unwrap().push(pdp.revision())
+            move |pdp: Arc<dyn Pdp>| installed.lock().unwrap().push(pdp.revision())
         };
         let tracker = tokio_util::task::TaskTracker::new();
         let (again, stop) = (Arc::clone(&triggers.again), triggers.stop.clone());
