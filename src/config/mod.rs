@@ -125,7 +125,7 @@ pub struct ServerConfig {
     /// Names that `Host` may have (`hosts`), lower case; without a port, any port. Empty, as by
     /// default: the loopback names.
     pub hosts: Vec<String>,
-    /// Web origins that may call (`origins`), lower case; without a port, any port. Empty, as by
+    /// Web origins that may call (`origins`), lower case, compared whole. Empty, as by
     /// default: those of the loopback names. A request without `Origin` comes from no browser.
     pub origins: Vec<String>,
     /// How a refusal by policy looks (`refusal`: `error` or `tool_result`). Default `error`.

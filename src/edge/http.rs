@@ -7,6 +7,7 @@
 
 mod framing;
 mod wire;
+mod bell;
 mod gauge;
 mod door;
 mod body;
@@ -36,6 +37,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::MissedTickBehavior;
 use tokio_util::task::TaskTracker;
 
+use self::bell::Belled;
 use self::door::Allowed;
 use self::gauge::Gauge;
 use self::sessions::{Sessions, SharedSession};
@@ -279,7 +281,7 @@ impl Listener {
             match accepted {
                 Ok((stream, slot)) => {
                     let serving = connection(Arc::clone(&inner), builder.clone(), stream, slot);
-                    connections.spawn(inner.shared.tasks.track_future(serving));
+                    connections.spawn(inner.shared.tasks.track_future(Belled::new(serving)));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");

@@ -14,7 +14,7 @@ use super::document::{Unreadable, write_string};
 use super::frame::{Id, Malformed, write_id};
 use super::headers::HeaderMismatch;
 use super::record::Finding;
-use super::step::{Released, Status};
+use super::step::{Otherwise, Released, Status};
 
 /// Refused by policy.
 pub const DENIED: i64 = -31001;
@@ -316,6 +316,17 @@ impl Refusal {
     pub(in crate::gate) fn released(&self, to: Addressee<'_>) -> Released {
         let (body, status) = self.message(to);
         Released::assertion(body, status, true)
+    }
+
+    /// [`Refusal::Unrecorded`], to be written where a record cannot be kept.
+    pub(in crate::gate) fn unrecorded(to: Addressee<'_>) -> Otherwise {
+        Otherwise {
+            id: to.id.cloned(),
+            era: to.era,
+            write: |id, decision_id, era| {
+                Self::Unrecorded.released(Addressee { id, decision_id, era, tool_result: false })
+            },
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 
 use bytes::Bytes;
 
+use super::access::Era;
 use super::frame::Id;
 use super::record::{AuditRecord, CallId};
 
@@ -201,6 +202,17 @@ pub struct Unrecorded {
     pub refusal: Option<Released>,
 }
 
+/// What the client is told if no record can be kept: written only then, not for each message.
+#[derive(Debug)]
+pub(in crate::gate) struct Otherwise {
+    /// The request that waits for an answer.
+    pub(in crate::gate) id: Option<Id>,
+    /// The era to word it for.
+    pub(in crate::gate) era: Era,
+    /// Writes it, given the call that the record names.
+    pub(in crate::gate) write: fn(Option<&Id>, &str, Era) -> Released,
+}
+
 /// An act and the record without which it may not happen.
 #[must_use]
 #[derive(Debug)]
@@ -208,17 +220,17 @@ pub struct Step {
     record: AuditRecord,
     also: Option<AuditRecord>,
     act: Act,
-    refusal: Option<Released>,
+    otherwise: Option<Otherwise>,
 }
 
 impl Step {
     pub(in crate::gate) fn new(record: AuditRecord, act: Act) -> Self {
-        Self { record, also: None, act, refusal: None }
+        Self { record, also: None, act, otherwise: None }
     }
 
     /// What the client is told if no record can be kept.
-    pub(in crate::gate) fn or_else(mut self, refusal: Released) -> Self {
-        self.refusal = Some(refusal);
+    pub(in crate::gate) fn or_else(mut self, otherwise: Otherwise) -> Self {
+        self.otherwise = Some(otherwise);
         self
     }
 
@@ -241,7 +253,12 @@ impl Step {
         });
         match kept {
             Ok(()) => Ok(self.act),
-            Err(cause) => Err(Unrecorded { cause, call: self.record.call, refusal: self.refusal }),
+            Err(cause) => {
+                let call = self.record.call;
+                let named = call.as_deref().unwrap_or_default();
+                let refusal = self.otherwise.map(|it| (it.write)(it.id.as_ref(), named, it.era));
+                Err(Unrecorded { cause, call, refusal })
+            }
         }
     }
 }

@@ -31,16 +31,14 @@ fn policy(rule: &str, files: [(&str, &str); 2]) -> Result<Policy, String> {
 fn a_rule_of_a_split_package_is_seen_through_every_import() {
     for through in ["org", "firm", "data.org"] {
         let rule = format!("deny contains {{\"message\": x}} if some x in {through}.bad");
-        for files in [
-            [("a.rego", FIRST), ("b.rego", SECOND)],
-            [("a.rego", SECOND), ("b.rego", FIRST)],
-        ] {
+        for files in
+            [[("a.rego", FIRST), ("b.rego", SECOND)], [("a.rego", SECOND), ("b.rego", FIRST)]]
+        {
             let policy = policy(&rule, files).unwrap();
             for engine in [Engine::Strict, Engine::Compiled] {
                 for method in ["a", "b"] {
                     let input = format!("{{\"method\":\"{method}\"}}");
-                    let decision =
-                        policy.evaluate("data.mcp.decision", &input, engine).unwrap();
+                    let decision = policy.evaluate("data.mcp.decision", &input, engine).unwrap();
                     assert!(
                         decision.contains("\"deny\"") && decision.contains(method),
                         "{through} {method} {engine:?}: {decision}"
@@ -53,7 +51,9 @@ fn a_rule_of_a_split_package_is_seen_through_every_import() {
 
 #[test]
 fn a_reference_to_a_whole_package_is_refused() {
-    for body in ["m := data.org; some x in m.bad", "some x in data.org[y]", "m := firm; some x in m.bad"] {
+    for body in
+        ["m := data.org; some x in m.bad", "some x in data.org[y]", "m := firm; some x in m.bad"]
+    {
         let rule = format!("deny contains {{\"message\": x}} if {{ {body} }}");
         let refused = policy(&rule, [("a.rego", FIRST), ("b.rego", SECOND)]).unwrap_err();
         assert!(refused.contains("a whole package"), "{body}: {refused}");

@@ -48,7 +48,6 @@ struct Compiled {
 }
 
 impl RegoPdp {
-
     /// Answers with the strict engine, `workers` of it.
     pub fn strict(policy: Policy, workers: usize) -> Self {
         let others = (1..workers).map(|_| Interpreter::ready(&policy));

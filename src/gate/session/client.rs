@@ -161,7 +161,7 @@ impl Session {
             list: question.method.and_then(|method| method.list),
             initialize: question.action() == Action::Initialize,
         });
-        let unrecorded = Refusal::Unrecorded.released(asked.addressee());
+        let unrecorded = Refusal::unrecorded(asked.addressee());
         let permitted =
             Permitted::assertion(Dispatch::Message, body, asked.id.cloned(), call, routing);
         let step = Step::new(record, Act::Forward(permitted)).or_else(unrecorded);
@@ -203,7 +203,7 @@ impl Session {
     /// A refusal goes to whoever waits for it: nobody waits for a notification's answer on
     /// stdio, on HTTP its POST is answered with a status.
     fn refusal_step(&self, record: AuditRecord, refusal: &Refusal, to: Addressee<'_>) -> Step {
-        let unrecorded = Refusal::Unrecorded.released(to);
+        let unrecorded = Refusal::unrecorded(to);
         if to.id.is_none() && self.protocol.transport == Transport::Stdio {
             return Step::new(record, Act::Drop);
         }
@@ -228,7 +228,7 @@ impl Session {
         let to = self.addressee(None, call);
         // JSON-RPC 2.0 §5: what could not be read is answered under a null id.
         Step::new(record.with_finding(Finding::MalformedFrame), Act::Deliver(refusal.released(to)))
-            .or_else(Refusal::Unrecorded.released(to))
+            .or_else(Refusal::unrecorded(to))
     }
 
     /// The client answers a request of the server. Only an outstanding one may be answered
@@ -264,7 +264,7 @@ impl Session {
         record.bytes = u64::try_from(frame.document().raw().len()).ok();
         record.digest = Some(gate.digest(frame.document().raw()));
         let to = self.addressee(None, call);
-        let unrecorded = Refusal::Unrecorded.released(to);
+        let unrecorded = Refusal::unrecorded(to);
         let permitted = Permitted::assertion(
             Dispatch::Message,
             frame.document().raw().clone(),

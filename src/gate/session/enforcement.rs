@@ -110,8 +110,7 @@ impl Gate {
             None => record,
         };
         let to = Addressee { id: None, decision_id: &call, era: Era::Legacy, tool_result: false };
-        Step::new(record, Act::Deliver(refusal.released(to)))
-            .or_else(Refusal::Unrecorded.released(to))
+        Step::new(record, Act::Deliver(refusal.released(to))).or_else(Refusal::unrecorded(to))
     }
 
     /// The decision of the gate itself, for a record.

@@ -147,7 +147,7 @@ impl Session {
         let mut record = self.base(Event::Intent, &facts, now);
         record.note = Some(note.into());
         self.track(Call { id: None, started: now.uptime, facts, list: None, initialize: false });
-        let unrecorded = Refusal::Unrecorded.released(self.addressee(None, &call));
+        let unrecorded = Refusal::unrecorded(self.addressee(None, &call));
         let permitted =
             Permitted::assertion(dispatch, Bytes::new(), None, call, Routing::default());
         Step::new(record, Act::Forward(permitted)).or_else(unrecorded)
@@ -198,8 +198,7 @@ impl Session {
         Some(if silent {
             Step::new(record, Act::Drop)
         } else {
-            Step::new(record, Act::Deliver(released))
-                .or_else(Refusal::Unrecorded.released(to.borrowed()))
+            Step::new(record, Act::Deliver(released)).or_else(Refusal::unrecorded(to.borrowed()))
         })
     }
 
@@ -227,10 +226,7 @@ impl Session {
         record.digest = Some(gate.digest(&answer.body));
         let to = Self::reply_to(&entry);
         let released = Released::assertion(answer.body, super::step::Status::BadGateway, false);
-        Some(
-            Step::new(record, Act::Deliver(released))
-                .or_else(Refusal::Unrecorded.released(to.borrowed())),
-        )
+        Some(Step::new(record, Act::Deliver(released)).or_else(Refusal::unrecorded(to.borrowed())))
     }
 
     /// The client went away before `call` was answered; always `Drop`.

@@ -96,7 +96,7 @@ impl Session {
         let Some(entry) = entry else { return Step::new(record, Act::Drop) };
         let to = Self::reply_to(&entry);
         Step::new(record, Act::Deliver(Refusal::Withheld.released(to.borrowed())))
-            .or_else(Refusal::Unrecorded.released(to.borrowed()))
+            .or_else(Refusal::unrecorded(to.borrowed()))
     }
 
     fn server_answers(
@@ -135,7 +135,7 @@ impl Session {
             self.protocol.revision = Some(revision);
         }
         let to = Self::reply_to(&entry);
-        let unrecorded = Refusal::Unrecorded.released(to.borrowed());
+        let unrecorded = Refusal::unrecorded(to.borrowed());
         let act = match self.inspected(gate, frame, &entry, &mut record, now) {
             Ok(body) => Act::Deliver(Released::assertion(body, Status::Ok, false)),
             Err(refusal) => {

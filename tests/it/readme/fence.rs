@@ -35,17 +35,18 @@ pub(super) fn fences(page: &str, text: &str) -> Vec<Fence> {
                 });
             }
             (None, None) => {}
-            (Some(_), Some(_)) | (None, Some(_)) => panic!("{page}:{}: a stray fence", index + 1),
+            (_, Some(_)) => panic!("{page}:{}: a stray fence", index + 1),
         }
     }
     assert!(open.is_none(), "{page}: a fence is not closed");
     fences
 }
 
-/// The commands of an `sh` fence: one a line, `\` joins lines.
+/// The commands of an `sh` fence: one a line, `\` joins lines, ` # ` begins a comment.
 pub(super) fn commands(body: &str) -> Vec<String> {
     let joined = body.replace("\\\n", " ");
-    joined.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    let lines = joined.lines().filter_map(|line| line.split(" # ").next());
+    lines.map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
 /// The words of one command, as a shell splits them; quotes are kept apart from nothing else.
@@ -132,7 +133,7 @@ fn wildcards_match_lines_and_text() {
 
 #[test]
 fn commands_are_split_as_a_shell_splits_them() {
-    let body = "a 'b c' \"d 'e\" \\\n  f''g\nh\n";
+    let body = "a 'b c' \"d 'e\" \\\n  f''g\nh  # i\n";
     let split: Vec<Vec<String>> = commands(body).iter().map(|line| words(line)).collect();
     assert_eq!(split, [vec!["a", "b c", "d 'e", "fg"], vec!["h"]]);
 }

@@ -81,7 +81,9 @@ impl Stage {
                 Some("cargo") => match words[1..].join(" ").as_str() {
                     // It is running.
                     "test" => {}
-                    "run --release -- demo" => drop(self.bartizan(&place, &["demo".to_owned()])),
+                    "run --release -- demo" => {
+                        printed.push_str(&self.bartizan(&place, &["demo".to_owned()]));
+                    }
                     other => panic!("{place}: nothing here knows `cargo {other}`"),
                 },
                 Some("bartizan") => {
@@ -255,20 +257,15 @@ fn stop(mut background: Background) {
 }
 
 /// One request, one answer.
-fn exchange(
-    address: SocketAddr,
-    method: &str,
-    path: &str,
-    headers: &[&str],
-    body: &str,
-) -> String {
+fn exchange(address: SocketAddr, method: &str, path: &str, headers: &[&str], body: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
     for header in headers {
         head.push_str(header);
         head.push_str("\r\n");
     }
-    let length = if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
+    let length =
+        if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
     write!(stream, "{head}{length}\r\n{body}").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -282,11 +279,8 @@ fn filter(place: &str, words: &[String], printed: &str) -> String {
     for line in printed.lines() {
         assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{place}: {line}");
     }
-    let jq = Command::new("jq")
-        .args(&words[1..])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn();
+    let jq =
+        Command::new("jq").args(&words[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let Ok(mut jq) = jq else { return String::new() };
     jq.stdin.take().unwrap().write_all(printed.as_bytes()).unwrap();
     let output = jq.wait_with_output().unwrap();
