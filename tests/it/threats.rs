@@ -769,7 +769,7 @@ fn every_row_of_the_catalogue_is_answered_as_it_must_be() {
     for (section, last) in [("A", 15), ("B", 8), ("D", 10), ("H", 4)] {
         for row in 1..=last {
             let row = format!("{section}{row}");
-            // D5 needs two calls at once: `http_edge`.
+            // D5 needs two calls at once: `threats_http`.
             assert!(rows.contains(row.as_str()) || row == "D5", "row {row} has no case");
         }
     }
