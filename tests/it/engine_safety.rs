@@ -102,16 +102,47 @@ fn an_error_counts_wherever_it_happens() {
     }
 }
 
+/// The machine alone would go on with no value, and find `not x == 1` true.
+#[test]
+fn an_assignment_of_nothing_ends_the_body() {
+    for body in [
+        "x := input.tool.arguments.x; not x == 1",
+        "x := lower(input.tool.arguments.x); not x == 1",
+        "x := input.tool.arguments.l[_].x; not x == 1",
+        "some y in input.tool.arguments.l; x := y.x; not x == 1",
+        "x := f(input.tool.arguments); not x == 1",
+        "[x | x := input.tool.arguments.x] == [\"a\"]",
+        "count({1 | x := input.tool.arguments.x; not x == 1}) == 1",
+        "g(input.tool.arguments)",
+    ] {
+        let rego = format!(
+            "package mcp\npermit contains {{\"message\": \"m\"}} if {{{body}}}\nf(o) := x if {{x := o.x}}\ng(o) if {{x := o.x; not x == 1}}"
+        );
+        let both = Both::new(&compile(&rego, None).unwrap());
+        assert!(both.is_compiled(), "{body}");
+        for (arguments, effect) in [
+            (r#"{"l": [{"y": 1}]}"#, Effect::Deny),
+            (r#"{"x": "a", "l": [{"x": "a"}]}"#, Effect::Permit),
+        ] {
+            let arguments = document(arguments);
+            let decision = both.decide(&Scene::new().call("t", Some(&arguments)));
+            assert_eq!(decision.effect, effect, "{body}: {decision:?}");
+        }
+    }
+}
+
 #[test]
 fn conflicts_deny() {
-    let bad = r#"{"a": true, "b": true}"#;
-    let good = r#"{"a": true}"#;
+    let bad = r#"{"a": true, "b": true, "l": [1, 2]}"#;
+    let good = r#"{"l": [1]}"#;
     for rego in [
         "v := 1 if input.tool.arguments.a\nv := 2 if input.tool.arguments.b\ndeny contains {\"message\": \"d\"} if v == 3",
         "f(x) := 1 if x.a\nf(x) := 2 if x.b\ndeny contains {\"message\": \"d\"} if f(input.tool.arguments) == 3",
         "o[k] := v if {some k in [\"x\"]; some v, _ in input.tool.arguments}\ndeny contains {\"message\": \"d\"} if o.x == 3",
         "deny contains {\"message\": \"d\"} if {o := {\"x\": k | some k, _ in input.tool.arguments}; o.x == 3}",
         "v := k if {some k, _ in input.tool.arguments}\ndeny contains {\"message\": \"d\"} if v == 3",
+        "v := input.tool.arguments.l[_]\ndeny contains {\"message\": \"d\"} if v == 3",
+        "f(l) := l[_]\ndeny contains {\"message\": \"d\"} if f(input.tool.arguments.l) == 3",
     ] {
         errs_on(rego, bad, good);
     }
@@ -210,6 +241,25 @@ fn recursion_is_refused() {
 }
 
 #[test]
+fn a_chain_of_rules_fits_a_small_stack_or_is_refused() {
+    let chain = |rules: usize| {
+        let mut rego = "r0 if input.tool.arguments.x == 1\n".to_owned();
+        for rule in 1..rules {
+            let needed = rule - 1;
+            rego += &format!("r{rule} if {{\n\tsome x in [1]\n\tx == 1\n\tr{needed}\n}}\n");
+        }
+        format!("{rego}deny contains {{\"message\": \"d\"}} if r{}", rules - 1)
+    };
+    refused(&chain(2_000), "nested deeper than 64");
+    let policy = compile(&format!("{OPEN}{}", chain(29)), None).unwrap();
+    let asked = std::thread::Builder::new().stack_size(1 << 20).spawn(move || {
+        let arguments = document(r#"{"x": 1}"#);
+        Both::new(&policy).decide(&Scene::new().call("t", Some(&arguments))).effect
+    });
+    assert_eq!(asked.unwrap().join().unwrap(), Effect::Deny);
+}
+
+#[test]
 fn what_the_parser_cannot_bear_is_refused() {
     for (open, close) in [("[", "]"), ("{", "}"), ("{\"a\": ", "}")] {
         let nested = format!("x := {}1{}", open.repeat(40), close.repeat(40));
@@ -296,6 +346,11 @@ fn constructs_that_the_machine_gets_wrong_run_strict() {
         ("a.b := 1\na.c := 2\nk := \"c\"\ndeny contains {\"message\": \"d\"} if a[k] == 2", None),
         (
             "p[x] := y if {some x, y in [\"v\"]}\ndeny contains {\"message\": \"d\"} if p[0] == \"v\"",
+            None,
+        ),
+        ("deny contains {\"message\": [\"d\"][_]}", None),
+        (
+            "r := 1 if {some x in []; x == 1} else := 2\ndeny contains {\"message\": \"d\"} if r == 2",
             None,
         ),
         ("deny contains {\"message\": \"d\"} if {every x in [1] {x == 1}}", None),

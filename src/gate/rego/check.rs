@@ -6,14 +6,15 @@
 //! defines, and entrypoints that are not there. All problems are reported at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use regorus::Value;
-use regorus::unstable::{AssignOp, Expr, Module, Ref, Rule, RuleHead, Span};
+use regorus::unstable::{AssignOp, Expr, Literal, Module, Ref, Rule, RuleHead, Span};
 
-use super::Entrypoints;
 use super::builtins;
 use super::problem::PolicyProblem;
 use super::walk::{Chain, Step, Visit, Walk, chain, rule_args, rule_ref};
+use super::{Entrypoints, EvalLimits};
 
 /// Most parameters of a function: the bytecode machine drops any further argument.
 const PARAMETERS_MAX: usize = 8;
@@ -72,7 +73,7 @@ impl<'a> Index<'a> {
         }
         let mut own: Path<'a> = self.package(module).to_vec();
         own.push(root);
-        let defined = self.rules.keys().any(|rule| rule.starts_with(&own));
+        let defined = self.at_or_below(&own).next().is_some();
         let mut path = if defined {
             own
         } else {
@@ -97,7 +98,7 @@ impl<'a> Index<'a> {
         let root = chain.root.filter(|root| !chain.local && !matches!(*root, "data" | "input"))?;
         let mut own: Path<'a> = self.package(module).to_vec();
         own.push(root);
-        let defined = self.rules.keys().any(|rule| rule.starts_with(&own));
+        let defined = self.at_or_below(&own).next().is_some();
         self.imports.get(module)?.get(root).filter(|_| !defined)
     }
 
@@ -128,7 +129,15 @@ impl<'a> Index<'a> {
 
     /// The rules that a reference may need: those that it names, lies in, or contains.
     pub(super) fn met<'s>(&'s self, path: &'s [&'a str]) -> impl Iterator<Item = &'s Path<'a>> {
-        self.rules.keys().filter(move |rule| path.starts_with(rule) || rule.starts_with(path))
+        let above = (1..path.len())
+            .filter_map(|end| self.rules.get_key_value(path.get(..end)?).map(|(rule, _)| rule));
+        above.chain(self.at_or_below(path))
+    }
+
+    fn at_or_below<'s>(&'s self, path: &'s [&'a str]) -> impl Iterator<Item = &'s Path<'a>> {
+        let from = (Bound::Included(path), Bound::Unbounded);
+        let rules = self.rules.range::<[&'a str], _>(from).map(|(rule, _)| rule);
+        rules.take_while(move |rule| rule.starts_with(path))
     }
 }
 
@@ -165,6 +174,7 @@ pub(super) fn problems(
     modules: &[Ref<Module>],
     data: &Value,
     entrypoints: Option<&Entrypoints>,
+    limits: &EvalLimits,
 ) -> Vec<PolicyProblem> {
     let index = Index::of(modules);
     let mut problems = Vec::new();
@@ -175,7 +185,7 @@ pub(super) fn problems(
             checker.rule(rule, &mut problems);
         }
     }
-    recursion(&index, modules, &mut problems);
+    recursion(&index, limits, &mut problems);
     shadowed(&index, modules, data, &mut problems);
     for entrypoint in entrypoints.iter().flat_map(|it| [&it.decision, &it.listing]) {
         let path: Vec<&str> = entrypoint.split('.').skip(1).collect();
@@ -359,25 +369,69 @@ fn dependencies<'a>(index: &Index<'a>) -> BTreeMap<Path<'a>, BTreeSet<Path<'a>>>
     needs
 }
 
-/// Finds rules that need themselves.
-fn recursion(index: &Index<'_>, modules: &[Ref<Module>], problems: &mut Vec<PolicyProblem>) {
+/// How much an evaluation of one definition adds to the engine's own stack: itself, and each loop
+/// and comprehension in it.
+fn weight(rule: &Rule) -> usize {
+    let loops = Walk::rule(rule).filter(|visit| match visit {
+        Visit::Statement(statement) => {
+            matches!(statement.literal, Literal::SomeIn { .. } | Literal::Every { .. })
+        }
+        Visit::Expr(expr) => matches!(
+            expr,
+            Expr::ArrayCompr { .. } | Expr::SetCompr { .. } | Expr::ObjectCompr { .. }
+        ),
+        Visit::Ref(chain) => chain.steps.iter().any(|step| matches!(step, Step::Index(_))),
+        Visit::Call { .. } => false,
+    });
+    loops.count().saturating_add(1)
+}
+
+/// Finds rules that need themselves, and chains of rules that would overflow a worker's stack:
+/// the interpreter evaluates what a rule needs inside the evaluation of that rule.
+fn recursion(index: &Index<'_>, limits: &EvalLimits, problems: &mut Vec<PolicyProblem>) {
     let mut needs = dependencies(index);
+    let mut depths: BTreeMap<Path<'_>, usize> = BTreeMap::new();
     // Take away what needs nothing that is left; what cannot be taken away is in or above a cycle.
     loop {
-        let done: BTreeSet<Path<'_>> =
-            needs.iter().filter(|(_, on)| on.is_empty()).map(|(path, _)| path.clone()).collect();
+        let done: Vec<Path<'_>> = needs
+            .iter()
+            .filter(|(_, on)| on.iter().all(|path| depths.contains_key(path)))
+            .map(|(path, _)| path.clone())
+            .collect();
         if done.is_empty() {
             break;
         }
-        needs.retain(|path, _| !done.contains(path));
-        for on in needs.values_mut() {
-            on.retain(|path| !done.contains(path));
+        for path in done {
+            let below = needs.remove(&path).unwrap_or_default();
+            let below = below.iter().filter_map(|path| depths.get(path)).max().copied();
+            let rules = index.rules.get(&path).map_or(&[][..], Vec::as_slice);
+            let own = rules.iter().map(|(_, rule)| weight(rule)).max().unwrap_or(0);
+            depths.insert(path, own.saturating_add(below.unwrap_or(0)));
         }
     }
+    let mut problem = |path: &Path<'_>, message: String, hint: &str| {
+        let rules = index.rules.get(path).map_or(&[][..], Vec::as_slice);
+        if let Some((_, rule)) = rules.first() {
+            let (file, line) = place(rule.span());
+            problems.push(PolicyProblem::at(file, line, message).hint(hint));
+        }
+    };
+    if let Some((path, _)) = depths.iter().find(|(_, depth)| **depth > limits.rule_depth_max) {
+        let message = format!(
+            "`{}` needs rules and loops nested deeper than {}",
+            dotted(path),
+            limits.rule_depth_max
+        );
+        problem(path, message, "shorten the chain of rules");
+    }
     let Some(start) = needs.keys().next().cloned() else { return };
-    // Following any need from any remaining rule must meet a rule twice.
+    // Following any need that is left from any rule that is left must meet a rule twice.
     let mut way: Vec<Path<'_>> = vec![start];
-    while let Some(next) = way.last().and_then(|at| needs.get(at)).and_then(BTreeSet::first) {
+    while let Some(next) = way
+        .last()
+        .and_then(|at| needs.get(at))
+        .and_then(|on| on.iter().find(|path| needs.contains_key(*path)))
+    {
         if let Some(first) = way.iter().position(|path| path == next) {
             way.drain(..first);
             way.push(next.clone());
@@ -386,13 +440,9 @@ fn recursion(index: &Index<'_>, modules: &[Ref<Module>], problems: &mut Vec<Poli
         way.push(next.clone());
     }
     let names: Vec<String> = way.iter().map(|path| dotted(path)).collect();
-    let rules = way.first().and_then(|path| index.rules.get(path));
-    let span = rules.and_then(|rules| rules.first()).map(|(_, rule)| rule.span());
-    let span = span.or_else(|| modules.first().map(|module| &module.package.span));
-    if let Some(span) = span {
-        let (file, line) = place(span);
+    if let Some(path) = way.first() {
         let message = format!("recursion: {}", names.join(" -> "));
-        problems.push(PolicyProblem::at(file, line, message).hint("rules may not need themselves"));
+        problem(path, message, "rules may not need themselves");
     }
 }
 

@@ -139,6 +139,8 @@ fn load(policy: &Policy, modules: &[Module]) -> Result<RegoVM, PolicyProblem> {
         vm.set_data(policy.data()).map_err(|error| PolicyProblem::whole(error.to_string()))?;
         vm.set_max_instructions(policy.limits().instructions_max);
         vm.set_execution_timer_config(Some(strict::timer(policy.limits())));
+        // Comparing values of two types is no error in Rego; the machine's strictness calls it one.
+        vm.set_strict_builtin_errors(false);
         vm.set_execution_mode(ExecutionMode::Suspendable);
         Ok(vm)
     }));

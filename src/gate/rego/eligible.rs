@@ -70,6 +70,7 @@ pub(super) fn rewrite(
 ) -> Result<Vec<Module>, Vec<String>> {
     let index = Index::of(parsed);
     let mut judge = Judge {
+        modules,
         index: &index,
         reasons: BTreeSet::new(),
         edits: BTreeMap::new(),
@@ -113,6 +114,7 @@ fn apply(text: &str, mut edits: Vec<Edit>) -> String {
 }
 
 struct Judge<'a, 'i> {
+    modules: &'i [Module],
     index: &'i Index<'a>,
     reasons: BTreeSet<String>,
     edits: BTreeMap<usize, Vec<Edit>>,
@@ -130,7 +132,13 @@ impl<'a> Judge<'a, '_> {
         let definitions = self.index.rules.get(path).cloned().unwrap_or_default();
         for (module, rule) in &definitions {
             self.head(rule);
+            let declared = declared(rule);
             for visit in Walk::rule(rule) {
+                if let Visit::Expr(Expr::ArrayCompr { term, .. } | Expr::SetCompr { term, .. }) =
+                    &visit
+                {
+                    self.yields(term, &declared);
+                }
                 match visit {
                     Visit::Ref(chain) => self.reference(*module, &chain),
                     Visit::Call { callee, .. } => self.call(&callee),
@@ -156,16 +164,33 @@ impl<'a> Judge<'a, '_> {
                 }
             }
             Rule::Spec { head, bodies, .. } => {
-                if let RuleHead::Set { key: None, .. } = head {
-                    self.refuse(rule.span(), "a set without `contains`");
+                match head {
+                    RuleHead::Set { key: None, .. } => {
+                        self.refuse(rule.span(), "a set without `contains`");
+                    }
+                    RuleHead::Set { key: Some(key), .. } => self.yields(key, &declared(rule)),
+                    RuleHead::Compr { .. } | RuleHead::Func { .. } => {}
                 }
                 if rule_args(rule).iter().any(|arg| !matches!(arg, Expr::Var { .. })) {
                     self.refuse(rule.span(), "a function whose parameter is a pattern");
                 }
-                if bodies.iter().skip(1).any(|body| !body.is_else) {
-                    self.refuse(rule.span(), "a rule with several bodies in a row");
+                for (body, next) in bodies.iter().zip(bodies.iter().skip(1)) {
+                    if !next.is_else {
+                        self.refuse(rule.span(), "a rule with several bodies in a row");
+                    } else if iterates(rule, body) {
+                        // To the machine a loop that yields nothing has succeeded.
+                        self.refuse(rule.span(), "an `else` after a body that iterates");
+                    }
                 }
             }
+        }
+    }
+
+    /// Iteration where a value is yielded is an error on the strict engine where there is nothing
+    /// to iterate over, and nothing at all on the machine.
+    fn yields(&mut self, value: &Expr, declared: &BTreeSet<&str>) {
+        if free(value, declared) {
+            self.refuse(value.span(), "iteration inside a yielded value");
         }
     }
 
@@ -184,7 +209,10 @@ impl<'a> Judge<'a, '_> {
             specs = specs.saturating_add(1);
             let head_value = assign.map(|assign| assign.value.as_ref());
             if bodies.is_empty() {
-                values.push(constant(head_value));
+                let value = constant(head_value);
+                single &=
+                    value.is_some() || !head_value.is_some_and(|it| free(it, &BTreeSet::new()));
+                values.push(value);
             }
             for (at, body) in bodies.iter().enumerate() {
                 let own = body.assign.as_ref().map(|assign| assign.value.as_ref());
@@ -208,7 +236,8 @@ impl<'a> Judge<'a, '_> {
             self.refuse(&statement.span, "`with`");
         }
         match &statement.literal {
-            Literal::SomeVars { .. } => {}
+            // Inside a loop the interpreter takes it for a second declaration.
+            Literal::SomeVars { span, .. } => self.refuse(span, "`some` without `in`"),
             Literal::SomeIn { span, key, value, collection } => {
                 let key = key.as_ref().map(AsRef::as_ref);
                 let pattern = |it: &Expr| !matches!(it, Expr::Var { .. });
@@ -228,10 +257,11 @@ impl<'a> Judge<'a, '_> {
                 }
             }
             Literal::Expr { expr, span } => {
-                if let Expr::AssignExpr { op, lhs, .. } = expr.as_ref()
-                    && (*op == AssignOp::Eq || !matches!(lhs.as_ref(), Expr::Var { .. }))
-                {
-                    self.refuse(span, "unification, or an assignment to a pattern");
+                if let Expr::AssignExpr { op, lhs, .. } = expr.as_ref() {
+                    match variable(lhs).filter(|name| *op == AssignOp::ColEq && *name != "_") {
+                        Some(name) => self.defined(module, &statement.span, name),
+                        None => self.refuse(span, "unification, or an assignment to a pattern"),
+                    }
                 }
             }
         }
@@ -280,7 +310,15 @@ impl<'a> Judge<'a, '_> {
             && let Some(root) = chain.root_span
         {
             let text = import.join(".");
-            if import.iter().all(|name| is_identifier(name)) {
+            // The interpreter evaluates the whole package that an import names, and meets errors
+            // that the machine would not.
+            let package = import.get(1..).unwrap_or_default();
+            let whole = import.first() == Some(&"data")
+                && self.index.met(package).any(|rule| !package.starts_with(rule));
+            if whole {
+                let full = text.clone() + "." + &chain.prefix().join(".");
+                self.refuse(chain.span, &format!("a rule through an import: write `{full}`"));
+            } else if import.iter().all(|name| is_identifier(name)) {
                 self.edit(module, root, text);
             } else {
                 self.refuse(chain.span, "an import of a path that needs quotes");
@@ -307,12 +345,30 @@ impl<'a> Judge<'a, '_> {
         self.edits.entry(module).or_default().push(Edit { start, end, text, rank });
     }
 
+    /// Where a span begins and ends. Spans leave out the quotes of a string at their edge, and no
+    /// other thing stands right beside a quote.
+    fn extent(&mut self, module: usize, span: &Span) -> Option<(usize, usize)> {
+        let text = self.modules.get(module).map_or("", |module| &module.text).as_bytes();
+        let start = usize::try_from(span.start).ok()?;
+        let end = usize::try_from(span.end).ok()?;
+        let is_quote = |at: usize| matches!(text.get(at), Some(b'"' | b'`'));
+        let before = start.checked_sub(1).filter(|before| is_quote(*before));
+        let after = if is_quote(end) { end.checked_add(1)? } else { end };
+        Some((before.unwrap_or(start), after))
+    }
+
+    /// Has an assignment fail where it assigns nothing. The machine goes on with no value, so that
+    /// `x := input.absent; not x == 1` would be true; a comparison with no value it does fail.
+    fn defined(&mut self, module: usize, statement: &Span, name: &str) {
+        let Some((_, end)) = self.extent(module, statement) else { return };
+        let rank = (false, usize::MAX);
+        let text = format!("; {name} == {name}");
+        self.edits.entry(module).or_default().push(Edit { start: end, end, text, rank });
+    }
+
     /// Writes a guard around an expression.
     fn guard(&mut self, module: usize, expr: &'a Expr, guard: Guard) {
-        let span = expr.span();
-        let (Ok(start), Ok(end)) = (usize::try_from(span.start), usize::try_from(span.end)) else {
-            return;
-        };
+        let Some((start, end)) = self.extent(module, expr.span()) else { return };
         if !self.guarded.insert((module, start, end, guard)) {
             return;
         }
@@ -326,6 +382,28 @@ impl<'a> Judge<'a, '_> {
         });
         edits.push(Edit { start: end, end, text: ")".to_owned(), rank: (false, edits.len()) });
     }
+}
+
+/// Every variable that a rule declares, wherever in it.
+fn declared(rule: &Rule) -> BTreeSet<&str> {
+    let mut declared: BTreeSet<&str> = rule_args(rule).into_iter().filter_map(variable).collect();
+    for visit in Walk::rule(rule) {
+        let Visit::Statement(statement) = visit else { continue };
+        match &statement.literal {
+            Literal::SomeVars { vars, .. } => declared.extend(vars.iter().map(Span::text)),
+            Literal::SomeIn { key, value, .. } => {
+                declared.extend(key.iter().chain([value]).filter_map(|it| variable(it)));
+            }
+            Literal::Expr { expr, .. } => {
+                if let Expr::AssignExpr { lhs, .. } = expr.as_ref() {
+                    declared.extend(variable(lhs));
+                }
+            }
+            Literal::NotExpr { .. } | Literal::Every { .. } => {}
+        }
+    }
+    declared.remove("_");
+    declared
 }
 
 /// Whether a rule's body may run more than once, so that its value may differ from run to run.
@@ -342,27 +420,24 @@ fn iterates(rule: &Rule, body: &RuleBody) -> bool {
             Literal::NotExpr { .. } | Literal::Every { .. } => {}
         }
     }
-    // What an index may be without iteration: anything but a variable that nothing assigns. A
-    // rule's name would do too, but telling it apart is not worth it.
-    let indexes = |query: &'_ Query| {
-        query.stmts.iter().any(|statement| match &statement.literal {
-            Literal::Expr { expr, .. } | Literal::NotExpr { expr, .. } => {
-                looks_up(expr).any(|index| variable(index).is_some_and(|it| !declared.contains(it)))
-            }
-            Literal::SomeIn { .. } | Literal::SomeVars { .. } | Literal::Every { .. } => false,
-        })
-    };
-    let value = body.assign.as_ref().map(|assign| assign.value.as_ref());
+    let in_body = body.query.stmts.iter().any(|statement| match &statement.literal {
+        Literal::Expr { expr, .. } | Literal::NotExpr { expr, .. } => free(expr, &declared),
+        Literal::SomeIn { .. } | Literal::SomeVars { .. } | Literal::Every { .. } => false,
+    });
+    let own = body.assign.as_ref().map(|assign| assign.value.as_ref());
     let head = match rule {
         Rule::Spec {
             head: RuleHead::Compr { assign, .. } | RuleHead::Func { assign, .. }, ..
         } => assign.as_ref().map(|assign| assign.value.as_ref()),
         Rule::Spec { head: RuleHead::Set { .. }, .. } | Rule::Default { .. } => None,
     };
-    let in_values = value.into_iter().chain(head).any(|value| {
-        looks_up(value).any(|index| variable(index).is_some_and(|it| !declared.contains(it)))
-    });
-    indexes(&body.query) || in_values
+    in_body || own.into_iter().chain(head).any(|value| free(value, &declared))
+}
+
+/// Whether an index is a variable that nothing declares: then it runs through a collection. A
+/// rule's name as an index would not, but telling it apart is not worth it.
+fn free(expr: &Expr, declared: &BTreeSet<&str>) -> bool {
+    looks_up(expr).any(|index| variable(index).is_some_and(|it| !declared.contains(it)))
 }
 
 fn variable(expr: &Expr) -> Option<&str> {
@@ -372,15 +447,39 @@ fn variable(expr: &Expr) -> Option<&str> {
     }
 }
 
-/// Every index inside an expression, at any depth.
+/// Every index inside an expression, but for those inside comprehensions: what iterates there
+/// iterates for itself.
 fn looks_up(expr: &Expr) -> impl Iterator<Item = &Expr> {
     let mut found = Vec::new();
-    for visit in Walk::expression_of(expr) {
-        if let Visit::Ref(chain) = visit {
-            found.extend(chain.steps.iter().filter_map(|step| match step {
+    let mut todo = vec![expr];
+    while let Some(expr) = todo.pop() {
+        if let Some((chain, root)) = chain(expr) {
+            let indexes = chain.steps.iter().filter_map(|step| match step {
                 Step::Index(index) => Some(*index),
                 Step::Name(_) => None,
-            }));
+            });
+            found.extend(indexes.clone());
+            todo.extend(indexes.chain(root));
+            continue;
+        }
+        match expr {
+            Expr::Call { params: items, .. }
+            | Expr::Array { items, .. }
+            | Expr::Set { items, .. } => todo.extend(items.iter().map(AsRef::as_ref)),
+            Expr::Object { fields, .. } => {
+                for (_, key, value) in fields {
+                    todo.extend([key.as_ref(), value.as_ref()]);
+                }
+            }
+            Expr::UnaryExpr { expr, .. } => todo.push(expr),
+            Expr::BinExpr { lhs, rhs, .. }
+            | Expr::BoolExpr { lhs, rhs, .. }
+            | Expr::ArithExpr { lhs, rhs, .. }
+            | Expr::AssignExpr { lhs, rhs, .. } => todo.extend([lhs.as_ref(), rhs.as_ref()]),
+            Expr::Membership { key, value, collection, .. } => {
+                todo.extend(key.iter().chain([value, collection]).map(AsRef::as_ref));
+            }
+            _ => {}
         }
     }
     found.into_iter()

@@ -113,7 +113,7 @@ impl Generator {
                     let value = self.value(2);
                     put(&mut input, &path, Some(value));
                 }
-                5 => put(&mut input, &path, None),
+                5 | 6 => put(&mut input, &path, None),
                 _ => {}
             }
         }

@@ -107,6 +107,9 @@ pub struct EvalLimits {
     pub call_nesting_max: usize,
     /// Operators, dots and indexes in one expression: analysis recurses along them.
     pub chain_max: usize,
+    /// Rules that need one another, with the loops in them: each takes a part of the stack that
+    /// the interpreter runs on.
+    pub rule_depth_max: usize,
     /// The data, bytes.
     pub data_bytes_max: usize,
     /// Time for one evaluation. A thousand times what one takes, because it is wall time, and a
@@ -134,6 +137,7 @@ impl Default for EvalLimits {
             nesting_max: 12,
             call_nesting_max: 24,
             chain_max: 256,
+            rule_depth_max: 64,
             data_bytes_max: 32 << 20,
             time_max: Duration::from_millis(200),
             instructions_max: 1_000_000,
@@ -216,7 +220,7 @@ impl Policy {
             return Err(problems);
         }
         let document = data.as_ref().map_or(Value::new_object(), data_value);
-        let problems = check::problems(engine.get_modules(), &document, entrypoints);
+        let problems = check::problems(engine.get_modules(), &document, entrypoints, limits);
         if !problems.is_empty() {
             return Err(problems);
         }

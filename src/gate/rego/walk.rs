@@ -174,11 +174,6 @@ impl<'a> Walk<'a> {
         walk
     }
 
-    /// Starts at one expression, as if nothing around it were declared.
-    pub(super) fn expression_of(expr: &'a Expr) -> Self {
-        Self { scopes: vec![Scope::default()], todo: vec![(0, Node::Expr(expr))] }
-    }
-
     fn spec(&mut self, head: &'a RuleHead, bodies: &'a [regorus::unstable::RuleBody]) {
         // The head is evaluated inside each body, so it sees what the body declares.
         let (refr, values) = match head {
@@ -199,7 +194,10 @@ impl<'a> Walk<'a> {
         }
         for body in bodies {
             let scope = self.scope(0, &body.query);
-            self.todo.extend(in_bodies.iter().map(|expr| (scope, Node::Expr(expr))));
+            // An `else` has a value of its own.
+            if !body.is_else {
+                self.todo.extend(in_bodies.iter().map(|expr| (scope, Node::Expr(expr))));
+            }
             if let Some(assign) = &body.assign {
                 self.todo.push((scope, Node::Expr(&assign.value)));
             }
