@@ -4,6 +4,7 @@
 //! Each policy here permits everything, so that an error that goes unnoticed shows as a permit.
 #![expect(clippy::unwrap_used, reason = "a failing test may panic")]
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use bartizan::gate::decision::{Effect, Origin};
@@ -246,7 +247,7 @@ fn a_chain_of_rules_fits_a_small_stack_or_is_refused() {
         let mut rego = "r0 if input.tool.arguments.x == 1\n".to_owned();
         for rule in 1..rules {
             let needed = rule - 1;
-            rego += &format!("r{rule} if {{\n\tsome x in [1]\n\tx == 1\n\tr{needed}\n}}\n");
+            write!(rego, "r{rule} if {{\n\tsome x in [1]\n\tx == 1\n\tr{needed}\n}}\n").unwrap();
         }
         format!("{rego}deny contains {{\"message\": \"d\"}} if r{}", rules - 1)
     };

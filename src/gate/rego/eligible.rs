@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use regorus::Value;
 use regorus::unstable::{
-    ArithOp, AssignOp, BinOp, Expr, Literal, LiteralStmt, Module as Ast, Query, Ref, Rule,
-    RuleBody, RuleHead, Span,
+    ArithOp, AssignOp, BinOp, Expr, Literal, LiteralStmt, Module as Ast, Ref, Rule, RuleBody,
+    RuleHead, Span,
 };
 
 use super::check::{Index, Path, dotted, is_function, place};
