@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::access::Server;
 use super::document::{Kind, Value};
 use super::inspect::Page;
+use super::operation::Knowledge;
 
 /// How a refusal by policy looks to the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +46,15 @@ impl Protected {
     /// A server of which nothing has been learnt.
     pub fn new(facts: Server, refusal: RefusalForm) -> Self {
         Self { facts, refusal, tools: RwLock::new(HashMap::new()) }
+    }
+
+    /// What a call of one of its tools is resolved against.
+    pub fn knowledge(&self) -> Knowledge<'_> {
+        Knowledge {
+            pack: self.facts.pack.as_deref(),
+            environment_ids: Some(&self.facts.environment_ids),
+            handles: None,
+        }
     }
 
     /// `tool` as it was last listed.

@@ -269,13 +269,19 @@ impl World {
             groups: vec!["g".into()],
             claims: texts.clone(),
         };
+        let pack = Pack {
+            rates: [("read".into(), BaselineRate { rate: "1/m".into(), burst: 1 })].into(),
+            ..Pack::default()
+        };
+        let pack = Arc::new(pack);
         let server =
-            Server { name: "s".into(), environment: Some("e".into()), labels: texts, pack: None };
+            Server { name: "s".into(), environment: Some("e".into()), labels: texts, environment_ids: BTreeMap::new(), pack: Some(pack) };
         Self { principal, client: Client { name: "c".into(), version: "1".into() }, server }
     }
 
     fn request(&self) -> AccessRequest<'_> {
         let operation = Operation {
+            name: Some("o".into()),
             effect: Effect::Write,
             environments: vec!["e".into()],
             environment_source: EnvironmentSource::Arguments,
@@ -346,6 +352,7 @@ fn full_record() -> AuditRecord {
             definition: text(),
         }),
         operation: Some(OperationFacts {
+            name: text(),
             effect: "read",
             environments: vec!["e".into()],
             environment_source: "none",
