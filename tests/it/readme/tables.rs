@@ -72,6 +72,7 @@ fn every_key_is_documented_and_no_other() {
         ("zzzzzzzzzzzzzzzzzzzz: 1", ""),
         ("policy: {zzzzzzzzzzzzzzzzzzzz: 1}", "policy."),
         ("servers: {s: {zzzzzzzzzzzzzzzzzzzz: 1}}", "servers.<name>."),
+        ("servers: {s: {oauth: {zzzzzzzzzzzzzzzzzzzz: 1}}}", "servers.<name>.oauth."),
         ("principal: {zzzzzzzzzzzzzzzzzzzz: 1}", "principal."),
         ("limits: {zzzzzzzzzzzzzzzzzzzz: 1}", "limits."),
         ("audit: {zzzzzzzzzzzzzzzzzzzz: 1}", "audit."),
@@ -89,7 +90,7 @@ fn every_key_is_documented_and_no_other() {
         .filter(|key| documented.iter().any(|inner| inner.starts_with(&format!("{key}."))))
         .cloned()
         .collect();
-    assert_eq!(sections.len(), 7, "{sections:?}");
+    assert_eq!(sections.len(), 8, "{sections:?}");
     read.retain(|key| !sections.contains(key));
     assert!(read.len() > 50, "{read:?}");
     assert_eq!(documented, read);
@@ -126,6 +127,8 @@ fn ranges_and_defaults_are_those_of_the_program() {
                 "the system's",
                 "this program's",
                 "the built-in baseline",
+                "the one that was dialled",
+                "that of `url`",
             ];
             assert!(words.contains(&default.as_str()), "{key}: what is `{default}`?");
         }
@@ -141,7 +144,9 @@ fn load(key: &str, value: Option<&str>) -> Result<String, String> {
     };
     let (mut server, mut rest) = (upstream("").to_owned(), String::new());
     let written = |name: &str| value.map_or(String::new(), |value| format!("{name}: {value}"));
-    if let Some(name) = key.strip_prefix("servers.<name>.") {
+    if let Some(name) = key.strip_prefix("servers.<name>.oauth.") {
+        server = format!("{}, oauth: {{mode: forward, {}}}", upstream(name), written(name));
+    } else if let Some(name) = key.strip_prefix("servers.<name>.") {
         server = format!("{}, {}", upstream(name), written(name));
     } else if let Some((section, name)) = key.split_once('.') {
         rest = format!("{section}: {{{}}}", written(name));
