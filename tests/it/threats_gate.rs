@@ -2,10 +2,23 @@
 //! subscriptions, progress, lists. Each case says what the upstream received, what the client got
 //! and, for a refusal, what the journal says.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
+    reason = "tests"
+)]
 
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, UNIX_EPOCH};
 
+use bartizan::gate::access::{Principal, Server, Transport};
+use bartizan::gate::frame::FrameLimits;
+use bartizan::gate::record::{AuditRecord, Now};
+use bartizan::gate::rego::{Entrypoints, EvalLimits, Module, Policy, PolicySources, RegoPdp};
+use bartizan::gate::session::{Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session};
+use bartizan::gate::step::{Act, AuditSink, Unkept};
+use bartizan::policy::embedded;
 use serde_json::{Value, json};
 
 use super::firewall::{Firewall, Received, Reply, Setup, events, json as answer, post};
@@ -26,7 +39,7 @@ fn firewall(rules: &str, top: &str) -> (Firewall, Slot) {
         top: top.to_owned(),
         answer: Box::new(move |received: &Received| {
             let says = says.lock().unwrap().clone();
-            let body: Value = serde_json::from_slice(&received.body).unwrap_or_default();
+            let body: Value = read(&received.body);
             let id = body["id"].to_string();
             if says.starts_with("data:") {
                 return events(&says.replace("ID", &id));
@@ -36,6 +49,11 @@ fn firewall(rules: &str, top: &str) -> (Firewall, Slot) {
         ..Setup::default()
     };
     (Firewall::with(setup), slot)
+}
+
+/// A message of our own making, or nothing of it.
+fn read(body: &[u8]) -> Value {
+    serde_json::from_reader(body).unwrap_or_default()
 }
 
 fn says(slot: &Slot, text: impl Into<String>) {
@@ -449,7 +467,8 @@ fn a_subscription_brings_what_was_asked_for() {
             false,
         ),
     ];
-    let mut text: String = stream.iter().map(|(event, _)| format!("data: {event}\n\n")).collect();
+    let mut text =
+        stream.iter().map(|(event, _)| format!("data: {event}\n\n")).collect::<Vec<_>>().concat();
     text.push_str("data: {\"jsonrpc\":\"2.0\",\"id\":ID,\"result\":{}}\n\n");
     says(&slot, text);
     let reply = firewall.send(&listen(&["file:///a"], &json!({"taskIds": ["t-1"]})));
@@ -482,8 +501,11 @@ fn progress_is_of_a_request_in_flight() {
         )
     };
     let tokens = ["\"mine\"", "\"other\"", "1", "null"];
-    let mut text: String =
-        tokens.iter().map(|token| format!("data: {}\n\n", progress(token))).collect();
+    let mut text = tokens
+        .iter()
+        .map(|token| format!("data: {}\n\n", progress(token)))
+        .collect::<Vec<_>>()
+        .concat();
     text.push_str("data: {\"jsonrpc\":\"2.0\",\"id\":ID,\"result\":{\"content\":[]}}\n\n");
     says(&slot, text);
     let params = json!({"name": "get_flag", "_meta": {"progressToken": "mine"}});
@@ -597,4 +619,171 @@ fn references_in_schemas_are_never_followed() {
     says(&slot, r#"{"content":[]}"#);
     firewall.send(&modern("tools/call", "c", &params, &json!({})));
     assert!(!firewall.received().last().unwrap().head.contains("evil"));
+}
+
+#[test]
+fn a_user_is_sent_to_https_alone() {
+    // G12 s2c-elicit-url under the baseline, as a question of its own and inside an answer.
+    let slot = Slot::default();
+    let says_it = Arc::clone(&slot);
+    let firewall = Firewall::with(Setup {
+        answer: Box::new(move |received: &Received| {
+            let body: Value = read(&received.body);
+            let text = says_it.lock().unwrap().replace("ID", &body["id"].to_string());
+            if text.starts_with("data:") { events(&text) } else { answer(text.as_bytes()) }
+        }),
+        ..Setup::default()
+    });
+    let params =
+        json!({"mode": "url", "url": "http://pay.example/", "message": "m", "elicitationId": "e"});
+    let end = r#"{"jsonrpc":"2.0","id":ID,"result":{"content":[]}}"#;
+    let ask = json!({"jsonrpc": "2.0", "id": 99, "method": "elicitation/create", "params": params});
+    says(&slot, format!("data: {ask}\n\ndata: {end}\n\n"));
+    let call = json!({"name": "get_flag", "arguments": {"key": "x"}});
+    let reply = firewall.ask(legacy("tools/call", &call));
+    assert_eq!(messages(&reply).len(), 1, "{}", reply.text());
+    // The server is told: its question is refused.
+    let refusal: Value = read(&firewall.received()[1].body);
+    assert_eq!((&refusal["id"], &refusal["error"]["code"]), (&json!(99), &json!(-31001)));
+    let inside = json!({"resultType": "input_required",
+        "inputRequests": {"a": {"method": "elicitation/create", "params": params}}});
+    says(&slot, format!(r#"{{"jsonrpc":"2.0","id":ID,"result":{inside}}}"#));
+    let reply = firewall.send(&call_tool(&json!({"elicitation": {"url": {}}})));
+    assert_eq!(reply.code(), -31006, "{}", reply.text());
+    for denial in firewall.records("event", "denial") {
+        assert_eq!(denial["decision"]["reasons"][0]["code"], "elicitation-url");
+    }
+}
+
+/// One conversation over standard input and output, without its edges.
+struct Conversation {
+    gate: Arc<Gate>,
+    session: Session,
+}
+
+struct Kept;
+
+impl AuditSink for Kept {
+    fn keep(&self, _: &AuditRecord) -> Result<(), Unkept> {
+        Ok(())
+    }
+}
+
+impl Conversation {
+    /// Conversations of these principals with one server.
+    fn with_one_server<const N: usize>(principals: [&str; N]) -> [Self; N] {
+        let mut modules = embedded::decision();
+        modules.push(Module { path: "open.rego".into(), text: PERMIT.into() });
+        let sources = PolicySources { modules, data: None, revision: "open".into() };
+        let policy =
+            Policy::compile(&sources, &Entrypoints::default(), &EvalLimits::default()).unwrap();
+        let config = GateConfig {
+            mode: Mode::Enforce,
+            frame: FrameLimits::default(),
+            in_flight_max: 8,
+            buckets_max: 8,
+            boot: "b".into(),
+            digest_key: [7; 32],
+        };
+        let gate = Arc::new(Gate::new(config, Arc::new(RegoPdp::strict(policy, 1))));
+        let server = Arc::new(Protected::new(Server::default(), RefusalForm::Error));
+        principals.map(|id| {
+            let who = Arc::new(Principal { id: id.into(), ..Principal::default() });
+            let session = Session::new(who, Arc::clone(&server), Transport::Stdio);
+            Self { gate: Arc::clone(&gate), session }
+        })
+    }
+
+    const NOW: Now = Now { uptime: Duration::from_secs(1), wall: UNIX_EPOCH };
+
+    /// What the server gets of a message of the client, or the client of its refusal.
+    fn client(&mut self, message: &Value) -> Result<Value, Value> {
+        let arrival = Arrival { raw: message.to_string().into(), ..Arrival::default() };
+        let step = self.session.client_frame(&self.gate, arrival, Self::NOW);
+        match step.record(&Kept).unwrap() {
+            Act::Forward(permitted) => Ok(read(permitted.body())),
+            Act::Deliver(released) => Err(read(released.body())),
+            Act::Drop => Err(Value::Null),
+        }
+    }
+
+    /// What the client gets of a message of the server, or the server of its refusal.
+    fn server(&mut self, message: &Value) -> Result<Value, Value> {
+        let step = self.session.server_frame(&self.gate, &message.to_string().into(), Self::NOW);
+        match step.record(&Kept).unwrap() {
+            Act::Deliver(released) => Ok(read(released.body())),
+            Act::Forward(permitted) => Err(read(permitted.body())),
+            Act::Drop => Err(Value::Null),
+        }
+    }
+}
+
+fn request(id: u32, method: &str, params: Value) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+}
+
+fn result(id: u32, result: Value) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "result": result})
+}
+
+fn notice(method: &str, params: Value) -> Value {
+    json!({"jsonrpc": "2.0", "method": method, "params": params})
+}
+
+#[test]
+fn a_task_of_another_principal_is_unknown() {
+    // G13 seq-task-foreign.
+    let [mut one, mut other] = Conversation::with_one_server(["one", "other"]);
+    one.client(&request(1, "tools/call", json!({"name": "x", "task": {}}))).unwrap();
+    one.server(&result(1, json!({"task": {"taskId": "t"}}))).unwrap();
+    for method in ["tasks/get", "tasks/result", "tasks/cancel"] {
+        let refusal = other.client(&request(1, method, json!({"taskId": "t"}))).unwrap_err();
+        assert_eq!(refusal["error"]["code"], -32602, "{method}");
+        one.client(&request(2, method, json!({"taskId": "t"}))).unwrap();
+        one.server(&result(2, json!({}))).unwrap();
+    }
+    let status = notice("notifications/tasks/status", json!({"taskId": "t", "status": "working"}));
+    one.server(&status).unwrap();
+    other.server(&status).unwrap_err();
+    other.client(&request(1, "tasks/list", json!({}))).unwrap();
+    let page = other.server(&result(1, json!({"tasks": [{"taskId": "t"}]}))).unwrap();
+    assert_eq!(page["result"]["tasks"], json!([]));
+    // A server that gives one id to two principals gives neither the other's task.
+    other.client(&request(2, "tools/call", json!({"name": "x", "task": {}}))).unwrap();
+    let answer = other.server(&result(2, json!({"task": {"taskId": "t"}}))).unwrap();
+    assert_eq!(answer["error"]["code"], -31006);
+}
+
+#[test]
+fn a_server_may_name_only_tasks_that_the_client_runs_for_it() {
+    let [mut one] = Conversation::with_one_server(["one"]);
+    let get = |id| request(id, "tasks/get", json!({"taskId": "c"}));
+    let refusal = one.server(&get(1)).unwrap_err();
+    assert_eq!((&refusal["id"], &refusal["error"]["code"]), (&json!(1), &json!(-32602)));
+    let status = notice("notifications/tasks/status", json!({"taskId": "c", "status": "working"}));
+    one.client(&status).unwrap_err();
+    let ask = json!({"messages": [], "maxTokens": 1, "task": {}});
+    one.server(&request(2, "sampling/createMessage", ask)).unwrap();
+    one.client(&result(2, json!({"task": {"taskId": "c"}}))).unwrap();
+    one.server(&get(3)).unwrap();
+    one.client(&status).unwrap();
+    // The client's own tasks are none of the server's.
+    assert_eq!(one.client(&get(4)).unwrap_err()["error"]["code"], -32602);
+}
+
+#[test]
+fn a_token_lives_as_long_as_its_request_or_its_task() {
+    let [mut one] = Conversation::with_one_server(["one"]);
+    let progress = notice("notifications/progress", json!({"progressToken": 5, "progress": 1}));
+    let call = |id, more: Value| {
+        request(id, "tools/call", json!({"name": "x", "_meta": {"progressToken": 5}, "task": more}))
+    };
+    one.server(&progress).unwrap_err();
+    one.client(&call(1, Value::Null)).unwrap();
+    one.server(&progress).unwrap();
+    one.server(&result(1, json!({"content": []}))).unwrap();
+    one.server(&progress).unwrap_err();
+    one.client(&call(2, json!({}))).unwrap();
+    one.server(&result(2, json!({"task": {"taskId": "t"}}))).unwrap();
+    one.server(&progress).unwrap();
 }

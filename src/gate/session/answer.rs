@@ -62,8 +62,7 @@ impl Session {
         };
         let found = irregular(entry, result)
             .or_else(|| self.carried(&carrier, entry.facts.protocol.era, result, also))
-            .or_else(|| self.begun(entry, result, now))
-            .or_else(|| repeated(entry, result));
+            .or_else(|| self.begun(entry, result, now));
         if let Some(why) = found {
             record.note = Some(why.into());
             if !gate.observes() {
@@ -194,6 +193,12 @@ impl Session {
             record.note = Some("the answer holds no list that could be filtered".into());
             return Err(Refusal::Withheld);
         };
+        if matches!(list, List::Tools | List::Prompts) && has_twins(&page) {
+            record.note = Some("two definitions have one name".into());
+            if !gate.observes() {
+                return Err(Refusal::Withheld);
+            }
+        }
         if list == List::Tools {
             self.server.learn(&page);
         }
@@ -316,16 +321,10 @@ pub(super) fn irregular_task(task: Value<'_>) -> Option<String> {
 }
 
 /// Two definitions under one name: which of them the client takes nobody can say.
-fn repeated(entry: &Call, result: Value<'_>) -> Option<String> {
-    let list = entry.method.and_then(|method| method.list)?;
-    if !matches!(list, List::Tools | List::Prompts) {
-        return None;
-    }
-    let page = Page::read(result, list).ok()?;
+fn has_twins(page: &Page<'_>) -> bool {
     let mut names: Vec<_> = page.entries.iter().map(|entry| entry.name).collect();
     names.sort_unstable();
-    let twins = names.windows(2).any(|pair| pair.first() == pair.last());
-    twins.then(|| "two definitions have one name".to_owned())
+    names.windows(2).any(|pair| pair.first() == pair.last())
 }
 
 /// The `resultType`; a form that is none reads as the empty type.

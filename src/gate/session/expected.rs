@@ -82,7 +82,7 @@ impl Declared {
             "roots/list" => self.roots,
             "elicitation/create" => {
                 let mode = params.and_then(|params| params.get("mode"));
-                match mode.map(|mode| mode.as_str()) {
+                match mode.map(Value::as_str) {
                     None | Some(Some("form")) => self.elicitation_form,
                     Some(Some("url")) => self.elicitation_url,
                     Some(_) => false,

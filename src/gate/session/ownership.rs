@@ -84,7 +84,7 @@ impl Session {
         let origin = TaskOrigin { method, tool: None, operation: Operation::of_method(effect) };
         let owner = &self.principal.id;
         // This session's table has one owner, so no task in it can be foreign.
-        let _ = self.client_tasks.remember((id, owner), origin, (now.uptime, None));
+        self.client_tasks.remember((id, owner), origin, (now.uptime, None)).unwrap_or_default();
     }
 
     /// Why a frame of the server speaks of something that it has no business with here.
