@@ -428,6 +428,8 @@ fn listening_is_reading() {
     let (open, _) = self::firewall("", "");
     assert_eq!(open.send(&listen(&all, &json!({}))).code(), -31001);
     assert_eq!(open.received().len(), 0);
+    let denial = open.record("event", "denial", 1);
+    assert_eq!(denial["decision"]["reasons"][0]["code"], "too_many_uris");
 }
 
 #[test]

@@ -132,7 +132,7 @@ impl Session {
         let Resource::Uris(uris) = question.resource else { return decision };
         if uris.len() > LISTEN_URIS_MAX {
             let why =
-                reason("too-many-uris", "more resources than one call may name", Origin::Protocol);
+                reason("too_many_uris", "more resources than one call may name", Origin::Protocol);
             return Decision::deny(policy.revision(), Engine::None, why);
         }
         for uri in uris.elements().filter_map(Value::as_str) {

@@ -630,7 +630,9 @@ fn the_baseline_is_documented_rule_by_rule() {
 
 #[test]
 fn codes_that_no_rule_gives_are_those_of_the_program() {
-    let source = ["src/gate/rego/result.rs", "src/gate/session/client.rs"].map(text_of).concat();
+    let source = ["src/gate/rego/result.rs", "src/gate/refusal.rs", "src/gate/session/client.rs"]
+        .map(text_of)
+        .concat();
     for code in names(&text_of("docs/policy.md"), "| Code | Means |") {
         assert!(source.contains(&format!("\"{code}\"")), "{code}");
     }
