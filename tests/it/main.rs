@@ -25,6 +25,7 @@ mod sim;
 mod sse;
 mod stdio_edge;
 mod threats;
+mod threats_gate;
 mod threats_http;
 mod threats_stdio;
 mod tidy;
