@@ -1,12 +1,13 @@
 //! A protected server and what its lists have taught us about its tools.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::access::Server;
 use super::document::{Kind, Value};
 use super::inspect::Page;
 use super::operation::Knowledge;
+use super::tasks::Tasks;
 
 /// How a refusal by policy looks to the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,7 @@ pub struct Protected {
     /// How refusals look.
     pub refusal: RefusalForm,
     tools: RwLock<HashMap<Box<str>, Arc<Definition>>>,
+    tasks: Mutex<Tasks>,
 }
 
 impl Protected {
@@ -45,7 +47,12 @@ impl Protected {
 
     /// A server of which nothing has been learnt.
     pub fn new(facts: Server, refusal: RefusalForm) -> Self {
-        Self { facts, refusal, tools: RwLock::new(HashMap::new()) }
+        Self { facts, refusal, tools: RwLock::default(), tasks: Mutex::default() }
+    }
+
+    /// The tasks that this server runs, whoever asked for them.
+    pub fn tasks(&self) -> MutexGuard<'_, Tasks> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a call of one of its tools is resolved against.

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use ::http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Serving, StartError};
-use crate::config::{self, Config, Front, PackRef, ServerConfig};
+use crate::config::{self, Config, Front, OAuthMode, PackRef, ServerConfig};
 use crate::edge::Shared;
 use crate::edge::admin::{AdminListener, Component, Readiness};
 use crate::edge::child::{ChildLimits, ChildSpec, ChildUpstream};
 use crate::edge::http::{HttpConfig, HttpLimits, HttpTimeouts, Listener, Route};
+use crate::edge::oauth::{Forward, OAuth, PublicUrl};
 use crate::edge::stdio::{StdioUpstream, serve_stdio};
 use crate::edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
 use crate::gate::pack::Pack;
@@ -74,6 +75,7 @@ pub(super) fn serve(
         routes.push(Route {
             path: described.path.clone(),
             upstream: upstream(config, described, shared, &server)?,
+            oauth: oauth(described)?,
             server,
             hosts: described.hosts.clone(),
             origins: described.origins.clone(),
@@ -100,6 +102,28 @@ pub(super) fn serve(
         tokio::join!(listener.serve(), admin_listener.serve());
     });
     Ok(Serving::Http { address, admin, done })
+}
+
+/// What stands in the way to tokens for `server`.
+fn oauth(server: &ServerConfig) -> Result<Option<OAuth>, StartError> {
+    let (Some(oauth), config::Upstream::Http(http)) = (&server.oauth, &server.upstream) else {
+        return Ok(None);
+    };
+    let public = oauth.public_url.as_deref().map(|url| {
+        PublicUrl::parse(url).ok_or_else(|| {
+            let subject = format!("servers.{}.public_url", server.name);
+            StartError::new(subject, "is no absolute http or https URL")
+        })
+    });
+    let public = public.transpose()?;
+    Ok(Some(match oauth.mode {
+        OAuthMode::Forward => OAuth::Forward(Forward::new(
+            public,
+            &http.url,
+            oauth.upstream_resource.clone(),
+            oauth.origin_endpoints,
+        )),
+    }))
 }
 
 fn upstream(
