@@ -12,7 +12,7 @@ use crate::edge::Shared;
 use crate::edge::admin::{AdminListener, Component, Readiness};
 use crate::edge::child::{ChildLimits, ChildSpec, ChildUpstream};
 use crate::edge::http::{HttpConfig, HttpLimits, HttpTimeouts, Listener, Route};
-use crate::edge::stdio::{StdioUpstream, serve_stdio};
+use crate::edge::stdio::{RemoteLimits, StdioLimits, StdioUpstream, serve_stdio};
 use crate::edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
 use crate::gate::pack::Pack;
 use crate::gate::session::Protected;
@@ -66,7 +66,8 @@ pub(super) fn serve(
             return Err(StartError::new("servers", "there is none"));
         };
         let upstream = stdio_upstream(config, described, shared, &server)?;
-        let serving = serve_stdio(shared.clone(), server, principal, upstream);
+        let serving =
+            serve_stdio(shared.clone(), server, principal, upstream, stdio_limits(config));
         return Ok(Serving::Stdio(Box::pin(serving)));
     };
     let mut routes = Vec::new();
@@ -135,6 +136,21 @@ fn stdio_upstream(
             let upstream = upstream(config, server, shared, protected)?;
             Ok(StdioUpstream::Http(Arc::new(upstream)))
         }
+    }
+}
+
+fn stdio_limits(config: &Config) -> StdioLimits {
+    let limits = &config.limits;
+    StdioLimits {
+        line_bytes_max: limits.frame.document.bytes_max,
+        http: RemoteLimits {
+            requests_max: limits.in_flight,
+            answer_max: limits.answer_time,
+            silence_max: limits.stream_idle,
+            drain_max: limits.drain,
+            ..RemoteLimits::default()
+        },
+        ..StdioLimits::default()
     }
 }
 

@@ -404,7 +404,7 @@ impl Exchange {
 
     async fn carry_out(&self, permitted: Permitted) -> Result<(), UpstreamFailure> {
         let sent = self.remote.upstream.send(permitted, &self.context);
-        let answer = self.patient(sent).await??;
+        let answer = self.patient(self.remote.limits.answer_max, sent).await??;
         if &*self.method == "initialize" {
             self.keep_session(&answer);
         }
@@ -425,13 +425,16 @@ impl Exchange {
         })
     }
 
-    /// Waits as long as a server may be silent.
-    async fn patient<T>(&self, wait: impl Future<Output = T>) -> Result<T, UpstreamFailure> {
+    /// Waits at most `longest`, unless the request is one that stays open.
+    async fn patient<T>(
+        &self,
+        longest: Duration,
+        wait: impl Future<Output = T>,
+    ) -> Result<T, UpstreamFailure> {
         if &*self.method == "subscriptions/listen" {
             return Ok(wait.await);
         }
-        let silence_max = self.remote.limits.silence_max;
-        timeout(silence_max, wait).await.map_err(|_elapsed| UpstreamFailure::TimedOut)
+        timeout(longest, wait).await.map_err(|_elapsed| UpstreamFailure::TimedOut)
     }
 
     /// Passes on the events of the answer; where the legacy stream breaks off, resumes it.
@@ -439,7 +442,7 @@ impl Exchange {
         let mut position = Position::default();
         let mut resumes = 0_u32;
         loop {
-            let ended = match self.patient(events.next()).await? {
+            let ended = match self.patient(self.remote.limits.silence_max, events.next()).await? {
                 Some(Ok(event)) => {
                     position.pass(&event);
                     if !event.data.is_empty() {

@@ -346,6 +346,52 @@ async fn modern_requests_mirror_their_body_in_headers() {
 }
 
 #[tokio::test]
+async fn annotated_arguments_are_mirrored_once_the_tool_was_listed() {
+    let server = Server::start(Box::new(|received| {
+        if received.name() != "POST tools/list" {
+            return json("200 OK", "", &result("1"));
+        }
+        let region = r#"{"type":"string","x-mcp-header":"Region"}"#;
+        let retries = r#"{"type":"integer","x-mcp-header":"Retries"}"#;
+        let schema = format!(
+            r#"{{"type":"object","properties":{{"region":{region},"deep":{{"type":"object","properties":{{"n":{retries}}}}},"plain":{{}}}}}}"#
+        );
+        let tools = format!(r#"[{{"name":"t","inputSchema":{schema}}}]"#);
+        json(
+            "200 OK",
+            "",
+            &format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"resultType":"complete","tools":{tools}}}}}"#),
+        )
+    }))
+    .await;
+    let with = |arguments: &str| {
+        modern("1", "t").replace("\"name\"", &format!("\"arguments\":{arguments},\"name\""))
+    };
+    let mut run = server.client();
+    for line in [
+        with(r#"{"region":"eu"}"#),
+        modern("1", "t").replace("tools/call", "tools/list"),
+        with(r#"{"region":"größe","deep":{"n":7},"plain":"x"}"#),
+        with(r#"{"region":null}"#),
+    ] {
+        run.send(line).await;
+        run.receive().await.unwrap();
+    }
+    run.close().await;
+    run.reason().await;
+    let log = server.log.lock().unwrap();
+    let seen: Vec<_> = log
+        .iter()
+        .filter(|received| received.name() == "POST tools/call")
+        .map(|call| (call.header("mcp-param-region"), call.header("mcp-param-retries")))
+        .collect();
+    // Before the list nobody knows of the annotations.
+    let expected = [(None, None), (Some("=?base64?Z3LDtsOfZQ==?="), Some("7")), (None, None)];
+    assert_eq!(seen, expected);
+    assert!(log.iter().all(|call| call.header("mcp-param-plain").is_none()));
+}
+
+#[tokio::test]
 async fn a_modern_cancel_closes_the_stream_and_a_legacy_one_is_sent() {
     let server = Server::start(Box::new(|received| {
         legacy(received).unwrap_or_else(|| match &*received.name() {
