@@ -7,6 +7,7 @@
 
 mod client;
 mod remote;
+mod renewal;
 mod wrap;
 
 use std::fmt;
