@@ -107,16 +107,15 @@ fn upstream(
     config: &Config,
     server: &ServerConfig,
     shared: &Shared,
-    protected: &Protected,
+    protected: &Arc<Protected>,
 ) -> Result<Upstream, StartError> {
     match &server.upstream {
         config::Upstream::Http(http) => Ok(http_upstream(config, server, http, protected)?.into()),
         config::Upstream::Child(child) => Ok(Upstream::Child(ChildUpstream::new(
             child_spec(child),
             child_limits(config, child),
-            shared.clock,
-            shared.tasks.clone(),
-            shared.closing.clone(),
+            shared.clone(),
+            Arc::clone(protected),
         ))),
     }
 }
@@ -125,7 +124,7 @@ fn stdio_upstream(
     config: &Config,
     server: &ServerConfig,
     shared: &Shared,
-    protected: &Protected,
+    protected: &Arc<Protected>,
 ) -> Result<StdioUpstream, StartError> {
     match &server.upstream {
         config::Upstream::Child(child) => Ok(StdioUpstream::Child {
