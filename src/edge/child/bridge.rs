@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -55,8 +56,8 @@ pub struct ChildUpstream {
 struct Inner {
     common: Arc<Common>,
     table: Mutex<Table>,
-    /// Held while a child is asked which era it speaks, so that it is done once.
-    asking: tokio::sync::Mutex<()>,
+    /// One permit, held while a child is asked which era it speaks, so that it is done once.
+    asking: Semaphore,
 }
 
 #[derive(Debug, Default)]
@@ -102,7 +103,7 @@ impl ChildUpstream {
         server: Arc<Protected>,
     ) -> Self {
         let common = Arc::new(Common { spec, limits, shared, server });
-        let (table, asking) = (Mutex::default(), tokio::sync::Mutex::default());
+        let (table, asking) = (Mutex::default(), Semaphore::new(1));
         Self { inner: Arc::new(Inner { common, table, asking }) }
     }
 
@@ -295,7 +296,7 @@ impl Inner {
         let _turn = match self.known_era() {
             Some(Era::Modern) => return self.shared(principal).await.map(Some),
             Some(Era::Legacy) => return Ok(None),
-            None => self.asking.lock().await,
+            None => self.asking.acquire().await,
         };
         // Another request may have learnt it meanwhile.
         match self.known_era() {

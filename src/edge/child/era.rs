@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::lines::judged;
 use crate::gate::access::Era;
-use crate::gate::document::Kind;
+use crate::gate::document::{Kind, Value};
 
 /// The question, in the words of a client of the newest revision.
 pub(super) const PROBE: &[u8] = concat!(
@@ -61,7 +61,7 @@ pub(super) fn of_answer(body: &Bytes) -> Era {
     let Ok(document) = judged(body) else { return Era::Legacy };
     let root = document.root();
     let versions = root.pointer("/result/supportedVersions");
-    let code = root.pointer("/error/code").and_then(|code| code.as_i64());
+    let code = root.pointer("/error/code").and_then(Value::as_i64);
     let modern = versions.is_some_and(|versions| versions.kind() == Kind::Array)
         || code.is_some_and(|code| (-32022..=-32020).contains(&code));
     if modern { Era::Modern } else { Era::Legacy }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::AsyncRead;
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -60,7 +61,7 @@ pub(super) async fn serve<R: AsyncRead + Unpin>(
         tasks: TaskTracker::new(),
         over: CancellationToken::new(),
         state: Mutex::default(),
-        renewing: tokio::sync::Mutex::default(),
+        renewing: Semaphore::new(1),
     });
     let client = &remote.client;
     let closing = client.shared.closing.clone();
@@ -103,8 +104,8 @@ pub(super) struct Remote {
     /// Cancelled at the end of the run.
     over: CancellationToken,
     state: Mutex<State>,
-    /// Held while a forgotten session is begun again, so that it is done once.
-    pub(super) renewing: tokio::sync::Mutex<()>,
+    /// One permit, held while a forgotten session is begun again, so that it is done once.
+    pub(super) renewing: Semaphore,
 }
 
 #[derive(Default)]
@@ -603,12 +604,11 @@ fn under_own_id(body: &Bytes, request: &Bytes) -> Option<Bytes> {
         return Some(body.clone());
     }
     answer.root().get("error").filter(|error| error.kind() == Kind::Object)?;
-    let edit = match named {
-        Some(id) => (id.span(), own.to_vec()),
-        None => {
-            let inside = answer.root().span().start.saturating_add(1);
-            (inside..inside, [b"\"id\":", own, b","].concat())
-        }
+    let edit = if let Some(id) = named {
+        (id.span(), own.to_vec())
+    } else {
+        let inside = answer.root().span().start.saturating_add(1);
+        (inside..inside, [b"\"id\":", own, b","].concat())
     };
     Some(answer.splice(&[edit]))
 }

@@ -13,9 +13,9 @@ use http::header::ACCEPT;
 use tokio::time::timeout;
 
 use super::remote::{ANY_ANSWER, Remote, status_of};
+use crate::edge::Answer;
 use crate::edge::child::lines::judged;
 use crate::edge::upstream::SendContext;
-use crate::edge::{Answer, EventStream};
 use crate::gate::access::Revision;
 use crate::gate::document::Value;
 use crate::gate::record::CallId;
@@ -44,7 +44,7 @@ impl Remote {
     /// Begins the session anew, unless that was done since `stale` was in use. `false` where the
     /// server does not take the client as it was.
     pub(super) async fn renew(self: &Arc<Self>, stale: Option<&str>) -> bool {
-        let _turn = self.renewing.lock().await;
+        let _turn = self.renewing.acquire().await;
         if self.state().session.as_deref() != stale {
             return true;
         }
@@ -107,35 +107,31 @@ impl Remote {
 
     /// The answer to `call`; whatever else comes before it goes to the client.
     async fn answer_kept_back(&self, call: &CallId, answer: Answer) -> Option<Bytes> {
-        match answer {
-            Answer::Accepted { .. } => None,
-            Answer::Whole { body, .. } => self.settled_by(call, &body).ok().flatten(),
-            Answer::Stream { events, .. } => self.answer_among(call, events).await,
-        }
-    }
-
-    async fn answer_among(&self, call: &CallId, mut events: EventStream) -> Option<Bytes> {
+        let mut events = match answer {
+            Answer::Accepted { .. } => return None,
+            Answer::Whole { body, .. } => return self.kept_back(call, &body).await,
+            Answer::Stream { events, .. } => events,
+        };
         while let Some(Ok(event)) = events.next().await {
-            if event.data.is_empty() {
-                continue;
-            }
-            match self.settled_by(call, &event.data) {
-                Ok(body) => return body,
-                Err(act) => self.carry(act).await,
+            if !event.data.is_empty()
+                && let Some(body) = self.kept_back(call, &event.data).await
+            {
+                return Some(body);
             }
         }
         None
     }
 
-    /// What the gate releases of the answer to `call`, or what to do with another message.
-    fn settled_by(&self, call: &CallId, raw: &Bytes) -> Result<Option<Bytes>, Act> {
+    /// What the gate releases of the answer to `call`. Any other message goes to the client.
+    async fn kept_back(&self, call: &CallId, raw: &Bytes) -> Option<Bytes> {
         let act = self.client.act(|session, gate, now| session.server_answer(gate, call, raw, now));
         if self.client.awaits(call) {
-            return Err(act);
+            self.carry(act).await;
+            return None;
         }
         match act {
-            Act::Deliver(released) => Ok(Some(released.body().clone())),
-            Act::Forward(_) | Act::Drop => Ok(None),
+            Act::Deliver(released) => Some(released.body().clone()),
+            Act::Forward(_) | Act::Drop => None,
         }
     }
 }

@@ -298,7 +298,7 @@ async fn a_stream_that_breaks_off_is_resumed_where_it_broke() {
 fn forgetful(sessions: &Arc<AtomicU32>, received: &Received, revision: &str) -> Reply {
     let gone = r#"{"jsonrpc":"2.0","id":"server-error","error":{"code":-32001,"message":"Session not found"}}"#;
     if received.name() == "POST initialize" {
-        let number = sessions.fetch_add(1, Ordering::Relaxed) + 1;
+        let number = sessions.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let body = format!(
             r#"{{"jsonrpc":"2.0","id":0,"result":{{"protocolVersion":"{revision}","capabilities":{{}},"serverInfo":{{"name":"s","version":"1"}}}}}}"#
         );
@@ -366,7 +366,7 @@ async fn a_session_that_the_server_forgot_is_begun_again_once() {
     }
     run.close().await;
     assert_eq!(run.rest().await, Vec::<String>::new(), "the second answer to `initialize`");
-    assert_eq!(server.log.lock().unwrap().iter().filter(in_new).last().unwrap().name(), "DELETE -");
+    assert_eq!(server.log.lock().unwrap().iter().rfind(in_new).unwrap().name(), "DELETE -");
 }
 
 #[tokio::test]
