@@ -238,8 +238,9 @@ impl Inner {
             Err(failure) => Err(failure),
         };
         if answered.is_err() {
-            let pace = &mut self.table().openings;
-            pace.entry(principal.into()).or_default().died(false, self.uptime(), self.limits());
+            let mut table = self.table();
+            let pace = table.openings.entry(principal.into()).or_default();
+            pace.died(false, self.uptime(), self.limits());
         } else {
             self.table().openings.remove(principal);
         }
