@@ -9,9 +9,10 @@
 mod enforcement;
 mod question;
 mod client;
+mod replay;
 mod server;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use bytes::Bytes;
 
 pub use enforcement::{DoorFacts, Gate, GateConfig, Mode};
 
+pub use self::replay::Replay;
 pub use super::protected::{Protected, RefusalForm};
 pub use super::refusal::DoorRefusal;
 
@@ -72,6 +74,8 @@ pub struct Session {
     ids: HashMap<Id, u64>,
     /// The server's requests that the client has not answered yet.
     asked: HashMap<Id, Asked>,
+    /// Answers that may come again on a resumed stream, oldest first.
+    answered: VecDeque<replay::Answered>,
 }
 
 /// Something forwarded and not settled yet.
@@ -90,6 +94,8 @@ struct Call {
 struct Asked {
     started: Duration,
     facts: Facts,
+    /// Of its bytes.
+    digest: Box<str>,
 }
 
 /// What the records of one question share.
@@ -117,6 +123,7 @@ impl Session {
             next_order: 0,
             ids: HashMap::new(),
             asked: HashMap::new(),
+            answered: VecDeque::new(),
         }
     }
 
@@ -239,6 +246,7 @@ impl Session {
     pub fn forget(&mut self, call: &CallId) {
         drop(self.settle(call));
         self.asked.retain(|_, asked| asked.facts.call != *call);
+        self.forget_answer(call);
     }
 
     /// Whether `call` still waits for its answer.
