@@ -25,5 +25,6 @@ mod sse;
 mod stdio_edge;
 mod threats;
 mod threats_http;
+mod threats_sse;
 mod threats_stdio;
 mod tidy;
