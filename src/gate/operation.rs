@@ -4,8 +4,9 @@
 //! know is [`Effect::Unknown`], never harmless; what cannot be read
 //! is every environment, never none.
 
-mod dispatch;
 mod place;
+
+mod dispatch;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -125,8 +126,8 @@ impl Operation {
         let ids = known.environment_ids;
         let readable = chosen.name.is_none() || place::expected(entry, arguments);
         let (environments, source) = match chosen.arguments(arguments) {
-            Some(arguments) if readable => place::environments(chosen.entry, arguments, ids),
-            Some(_) | None => place::unreadable(),
+            Ok(arguments) if readable => place::environments(chosen.entry, arguments, ids),
+            Ok(_) | Err(_) => place::unreadable(),
         };
         operation.environments = environments;
         operation.environment_source = source;

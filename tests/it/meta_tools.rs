@@ -144,7 +144,11 @@ fn environments_stand_in_every_form() {
         ("both", r#"{"env":"dev","overrides":[{"env":null}]}"#, "[*,dev] absent"),
         ("both", r#"{"env":"dev","Overrides":[{"env":"qa"}]}"#, "[*] unreadable"),
         ("patch", r#"{"patch":[{"path":"/environments/dev/on"}]}"#, "[dev] arguments"),
-        ("patch", r#"{"patch":[{"path":"/environments/dev/on"},{"path":"/name"}]}"#, "[*,dev] arguments"),
+        (
+            "patch",
+            r#"{"patch":[{"path":"/environments/dev/on"},{"path":"/name"}]}"#,
+            "[*,dev] arguments",
+        ),
         ("patch", r#"{"patch":[{"path":"/environments/"}]}"#, "[*] unreadable"),
         ("patch", r#"{"patch":[{"path":7}]}"#, "[*] unreadable"),
     ] {
@@ -157,7 +161,11 @@ fn environments_stand_in_every_form() {
 fn a_call_comes_down_to_the_operation_that_it_means() {
     for (tool, arguments, expected) in [
         ("grouped", r#"{"action":"list"}"#, "grouped/list read [] none"),
-        ("grouped", r#"{"action":"save","environment":"dev"}"#, "grouped/save write [dev] arguments"),
+        (
+            "grouped",
+            r#"{"action":"save","environment":"dev"}"#,
+            "grouped/save write [dev] arguments",
+        ),
         ("grouped", r#"{"action":"save"}"#, "grouped/save write [production] absent"),
         // Not listed, left out, of another type, or with a twin that some reader prefers.
         ("grouped", r#"{"action":"drop"}"#, "- unknown [] none"),
@@ -194,7 +202,11 @@ fn a_call_comes_down_to_the_operation_that_it_means() {
             "exec/call flag-set write [dev] arguments",
         ),
         ("exec", r#"{"command":"call flag-set"}"#, "exec/call flag-set write [*] absent"),
-        ("exec", r#"{"command":"call flag-set {\"environment\""}"#, "exec/call flag-set write [*] unreadable"),
+        (
+            "exec",
+            r#"{"command":"call flag-set {\"environment\""}"#,
+            "exec/call flag-set write [*] unreadable",
+        ),
         ("exec", r#"{"command":"call flag-drop {}"}"#, "- unknown [] none"),
         ("exec", r#"{"command":"call  flag-get {}"}"#, "- unknown [] none"),
         ("exec", r#"{"command":"search x\ncall flag-drop {}"}"#, "- unknown [] none"),

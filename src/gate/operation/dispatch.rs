@@ -31,13 +31,20 @@ enum Inner {
 }
 
 impl Chosen<'_> {
-    /// The arguments of the operation; `None` if they cannot be read.
-    pub(super) fn arguments<'a>(&'a self, call: Option<Value<'a>>) -> Option<Option<Value<'a>>> {
+    /// The arguments of the operation.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be read.
+    pub(super) fn arguments<'a>(
+        &'a self,
+        call: Option<Value<'a>>,
+    ) -> Result<Option<Value<'a>>, NotText> {
         match &self.inner {
-            Inner::Same => Some(call),
-            Inner::Nothing => Some(None),
-            Inner::Json(document) => Some(Some(document.root())),
-            Inner::Unreadable => None,
+            Inner::Same => Ok(call),
+            Inner::Nothing => Ok(None),
+            Inner::Json(document) => Ok(Some(document.root())),
+            Inner::Unreadable => Err(NotText),
         }
     }
 }
@@ -69,13 +76,11 @@ pub(super) fn choose<'p>(
             };
             let path = held(arguments, path).ok().flatten()?;
             let route = dispatch.routes.iter().find(|route| route.matches(method, path));
-            match route {
-                Some(route) => dispatch.entry(route.text.clone()),
-                None => {
-                    let entry = dispatch.otherwise.as_ref()?;
-                    Some(Chosen { entry, name: Some(method.into()), inner: Inner::Same })
-                }
+            if let Some(route) = route {
+                return dispatch.entry(route.text.clone());
             }
+            let entry = dispatch.otherwise.as_ref()?;
+            Some(Chosen { entry, name: Some(method.into()), inner: Inner::Same })
         }
         Selector::Command(pointer) => command(dispatch, held(arguments, pointer).ok().flatten()?),
         Selector::Handle(pointer) => {

@@ -140,7 +140,8 @@ impl Found<'_> {
     /// Takes what stands at the end of a pointer.
     fn read(&mut self, value: Value<'_>, form: &Form) -> bool {
         match (form, value.kind()) {
-            (Form::Keys, Kind::Object) | (Form::Name | Form::Id | Form::Segment(_), Kind::Array)
+            (Form::Keys, Kind::Object)
+            | (Form::Name | Form::Id | Form::Segment(_), Kind::Array)
                 if value.is_empty() =>
             {
                 self.left_out = true;
@@ -176,13 +177,11 @@ impl Found<'_> {
                 let Some(id) = value.as_str().map(str::to_owned).or_else(number) else {
                     return false;
                 };
-                match self.ids.and_then(|ids| ids.get(id.as_str())) {
-                    Some(name) => self.name(name),
-                    None => {
-                        self.unmapped = true;
-                        true
-                    }
+                if let Some(name) = self.ids.and_then(|ids| ids.get(id.as_str())) {
+                    return self.name(name);
                 }
+                self.unmapped = true;
+                true
             }
         }
     }
@@ -232,7 +231,9 @@ pub(super) fn held<'a>(
     }
     match value.filter(|value| value.kind() != Kind::Null) {
         None => Ok(None),
-        Some(value) => value.as_str().map(|text| Some(text).filter(|it| !it.is_empty())).ok_or(NotText),
+        Some(value) => {
+            value.as_str().map(|text| Some(text).filter(|it| !it.is_empty())).ok_or(NotText)
+        }
     }
 }
 

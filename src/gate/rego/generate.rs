@@ -156,7 +156,10 @@ impl Generator {
             ("name", self.string()),
             ("effect", self.of(&["read", "write", "destructive", "exec", "unknown"])),
             ("environments", self.strings(2)),
-            ("environment_source", self.of(&["arguments", "absent", "unmapped", "unreadable", "none"])),
+            (
+                "environment_source",
+                self.of(&["arguments", "absent", "unmapped", "unreadable", "none"]),
+            ),
             ("tags", self.strings(2)),
             ("pack", self.string()),
         ])

@@ -220,8 +220,9 @@ fn is_json(value: &Value) -> bool {
 
 /// `10/m`, `10/15m`.
 fn rate(text: &str) -> Result<Rate, Fault> {
-    Rate::parse(text)
-        .ok_or_else(|| Fault::shape(format!("decision: `limit`: `{text}` is not a rate like `10/m`")))
+    Rate::parse(text).ok_or_else(|| {
+        Fault::shape(format!("decision: `limit`: `{text}` is not a rate like `10/m`"))
+    })
 }
 
 fn duration(text: &str) -> Result<Duration, Fault> {

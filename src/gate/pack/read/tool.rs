@@ -239,10 +239,12 @@ impl Reading {
                 Some(Selector::Values(found))
             }
             ["path"] => {
-                let method = self.required(&format!("{path}/method"), value.get("method"), |text| {
-                    let literal = !text.is_empty() && text.bytes().all(|b| b.is_ascii_uppercase());
-                    if literal { None } else { pointer_problem(text) }
-                });
+                let method =
+                    self.required(&format!("{path}/method"), value.get("method"), |text| {
+                        let literal =
+                            !text.is_empty() && text.bytes().all(|b| b.is_ascii_uppercase());
+                        if literal { None } else { pointer_problem(text) }
+                    });
                 Some(Selector::Route { method: method?, path: pointer(self, "path")? })
             }
             ["command"] => Some(Selector::Command(pointer(self, "command")?)),
