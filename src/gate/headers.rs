@@ -9,11 +9,9 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::access::{Era, Revision, RoutingHeaders};
 use super::document::{Kind, Value};
-use super::frame::{Frame, Message};
+use super::frame::{Frame, META_PROTOCOL_VERSION, Message};
 use super::method::{Method, Subject};
 
-/// `_meta` key of the revision on each modern request.
-pub const META_PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 /// `_meta` key of the client's self-description on each modern request.
 pub const META_CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
 
@@ -95,7 +93,7 @@ pub fn check(
     check_parameters(frame, headers, parameters)
 }
 
-/// Header and `_meta` must name the same revision, and both the era of the method.
+/// Header and `_meta` must name the same revision.
 fn check_version(frame: &Frame, headers: &RoutingHeaders) -> Result<(), HeaderMismatch> {
     const HEADER: &str = "MCP-Protocol-Version";
     let header = headers.protocol_version.as_deref();
@@ -111,11 +109,6 @@ fn check_version(frame: &Frame, headers: &RoutingHeaders) -> Result<(), HeaderMi
             }
         }
         (None, None) => {}
-    }
-    let legacy_only =
-        matches!(frame.message(), Message::Request { method, .. } if &**method == "initialize");
-    if legacy_only && meta_version(frame).is_some() {
-        return Err(mismatch(HEADER));
     }
     Ok(())
 }
