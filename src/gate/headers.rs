@@ -61,7 +61,8 @@ pub fn mirrored_name<'a>(frame: &'a Frame, method: &Method) -> Option<&'a str> {
 
 /// Checks `headers` against `frame`. `parameters` are the `x-mcp-header` annotations of the
 /// called tool as last listed, `(lower-case suffix, pointer below arguments)`; headers for which
-/// there is none are left to the upstream, which knows its schema.
+/// there is none are left to the upstream, which knows its schema. A modern call must mirror each
+/// annotated argument that it carries.
 pub fn check(
     frame: &Frame,
     headers: &RoutingHeaders,
@@ -90,7 +91,7 @@ pub fn check(
         (None, None) => {}
         (Some(_) | None, Some(_)) | (Some(_), None) => return Err(mismatch("Mcp-Name")),
     }
-    check_parameters(frame, headers, parameters)
+    check_parameters(frame, headers, required, parameters)
 }
 
 /// Header and `_meta` must name the same revision.
@@ -116,6 +117,7 @@ fn check_version(frame: &Frame, headers: &RoutingHeaders) -> Result<(), HeaderMi
 fn check_parameters(
     frame: &Frame,
     headers: &RoutingHeaders,
+    required: bool,
     parameters: &[(Box<str>, Box<str>)],
 ) -> Result<(), HeaderMismatch> {
     let arguments = frame.params().and_then(|params| params.get("arguments"));
@@ -125,6 +127,13 @@ fn check_parameters(
         };
         let argument = arguments.and_then(|arguments| arguments.pointer(pointer));
         if !argument.is_some_and(|argument| says(header, argument)) {
+            return Err(mismatch(&format!("Mcp-Param-{suffix}")));
+        }
+    }
+    for (suffix, pointer) in parameters.iter().filter(|_| required) {
+        let argument = arguments.and_then(|arguments| arguments.pointer(pointer));
+        let mirrored = argument.and_then(encode_argument).is_some();
+        if mirrored && !headers.params.iter().any(|(name, _)| name == suffix) {
             return Err(mismatch(&format!("Mcp-Param-{suffix}")));
         }
     }
