@@ -12,6 +12,10 @@ use super::document::{Kind, Value};
 use super::frame::{Frame, META_PROTOCOL_VERSION, Message};
 use super::method::{Method, Subject};
 
+/// `_meta` key of what the client offers on each modern request.
+pub const META_CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+/// `_meta` key that tags what a subscription brings with the id of its `subscriptions/listen`.
+pub const META_SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 /// `_meta` key of the client's self-description on each modern request.
 pub const META_CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
 
