@@ -381,7 +381,7 @@ fn check_params(method: &str, params: Option<Value<'_>>) -> Result<(), Malformed
             return bad(member);
         }
         let known = match form {
-            Form::Text | Form::Arguments => continue,
+            Form::Text | Form::LegacyText | Form::Arguments => continue,
             Form::Reference => REFERENCE,
             Form::Filter => FILTER,
         };
