@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::access::Era;
 use super::frame::Id;
+use super::memory::Teaching;
 use super::record::{AuditRecord, CallId};
 
 /// What the transport is to do with a [`Permitted`].
@@ -221,11 +222,12 @@ pub struct Step {
     also: Vec<AuditRecord>,
     act: Act,
     otherwise: Option<Otherwise>,
+    teaching: Option<Teaching>,
 }
 
 impl Step {
     pub(in crate::gate) fn new(record: AuditRecord, act: Act) -> Self {
-        Self { record, also: Vec::new(), act, otherwise: None }
+        Self { record, also: Vec::new(), act, otherwise: None, teaching: None }
     }
 
     /// What the client is told if no record can be kept.
@@ -240,6 +242,12 @@ impl Step {
         self
     }
 
+    /// What is learnt once the record is kept.
+    pub(in crate::gate) fn teaching(mut self, teaching: Option<Teaching>) -> Self {
+        self.teaching = teaching;
+        self
+    }
+
     /// What will be recorded.
     pub fn audit_record(&self) -> &AuditRecord {
         &self.record
@@ -251,7 +259,12 @@ impl Step {
             .chain(&self.also)
             .try_for_each(|record| sink.keep(record));
         match kept {
-            Ok(()) => Ok(self.act),
+            Ok(()) => {
+                if let Some(teaching) = self.teaching {
+                    teaching.take_place();
+                }
+                Ok(self.act)
+            }
             Err(cause) => {
                 let call = self.record.call;
                 let named = call.as_deref().unwrap_or_default();

@@ -14,6 +14,7 @@ mod http_edge;
 mod imports;
 mod journal;
 mod limits;
+mod memory;
 mod meta_tools;
 mod oauth;
 mod otlp;

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use bartizan::gate::document::{Document, DocumentLimits};
-use bartizan::gate::operation::{Handles, Knowledge, Operation};
-use bartizan::gate::pack::Pack;
+use bartizan::gate::operation::{Handed, Handles, Knowledge, Operation};
+use bartizan::gate::pack::{Effect, Pack};
 use bytes::Bytes;
 
 const PACK: &str = r#"{
@@ -89,15 +89,18 @@ const PACK: &str = r#"{
   }
 }"#;
 
-struct Handed;
+struct Seen;
 
-impl Handles for Handed {
-    fn operation(&self, handle: &str) -> Option<Box<str>> {
-        match handle {
-            "h-list" => Some("gates.list".into()),
-            "h-other" => Some("gates.delete".into()),
-            _ => None,
-        }
+impl Handles for Seen {
+    fn handed(&self, handle: &str) -> Option<Handed> {
+        let (operation, effect) = match handle {
+            "h-list" => ("gates.list", None),
+            "h-worse" => ("gates.list", Some(Effect::Destructive)),
+            "h-odd" => ("gates.list", Some(Effect::Unknown)),
+            "h-other" => ("gates.delete", Some(Effect::Read)),
+            _ => return None,
+        };
+        Some(Handed { operation: operation.into(), effect })
     }
 }
 
@@ -106,8 +109,7 @@ fn resolve(tool: &str, arguments: &str) -> String {
     let pack = Pack::read(PACK.as_bytes()).unwrap();
     let ids: BTreeMap<Box<str>, Box<str>> =
         [("17".into(), "staging".into()), ("key-p".into(), "production".into())].into();
-    let known =
-        Knowledge { pack: Some(&pack), environment_ids: Some(&ids), handles: Some(&Handed) };
+    let known = Knowledge { pack: Some(&pack), environment_ids: Some(&ids), handles: Some(&Seen) };
     let raw = Bytes::copy_from_slice(arguments.as_bytes());
     let document = Document::read(raw, &DocumentLimits::default()).unwrap();
     let operation = Operation::of_call(known, tool, Some(document.root()));
@@ -214,6 +216,9 @@ fn a_call_comes_down_to_the_operation_that_it_means() {
         ("exec", r#"{"command":" search x"}"#, "- unknown [] none"),
         ("exec", r#"{"command":""}"#, "- unknown [] none"),
         ("invoke", r#"{"operationHandle":"h-list"}"#, "invoke/gates.list read [] none"),
+        // What the server says may only make it worse.
+        ("invoke", r#"{"operationHandle":"h-worse"}"#, "invoke/gates.list destructive [] none"),
+        ("invoke", r#"{"operationHandle":"h-odd"}"#, "invoke/gates.list unknown [] none"),
         ("invoke", r#"{"operationHandle":"h-other"}"#, "- unknown [] none"),
         ("invoke", r#"{"operationHandle":"forged"}"#, "- unknown [] none"),
         ("invoke", "{}", "- unknown [] none"),

@@ -183,6 +183,7 @@ impl<'a> Question<'a> {
             resource,
             params: None,
             operation,
+            facts: [].into(),
             time: WallTime { unix_ms: 1_790_000_000_000 },
             trace_id: None,
         })

@@ -237,6 +237,20 @@ pub(super) fn held<'a>(
     }
 }
 
+/// A text or whole number at `pointer`, for a session fact; nothing where anything else stands.
+pub(super) fn fact(arguments: Option<Value<'_>>, pointer: &str) -> Option<Box<str>> {
+    let mut value = arguments?;
+    for step in steps(pointer) {
+        let Step::Member(name) = step else { return None };
+        if has_alias(value, &name) {
+            return None;
+        }
+        value = value.get(&name)?;
+    }
+    let number = || value.as_i64().map(|number| number.to_string());
+    value.as_str().map(Into::into).or_else(|| number().map(Into::into))
+}
+
 /// Whether `object` has a member that a lenient reader takes for `name` though its bytes differ:
 /// `Environment`, `environment\u0000`, ` environment` (threats A4 to A6, H4).
 fn has_alias(object: Value<'_>, name: &str) -> bool {

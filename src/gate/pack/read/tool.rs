@@ -264,7 +264,7 @@ impl Reading {
         if !self.object(path, value) {
             return None;
         }
-        self.known(path, value, &["handle", "operation", "ttl"]);
+        self.known(path, value, &["handle", "operation", "effect", "ttl"]);
         let named = |text: &str| text.is_empty().then(|| "empty; name the member".to_owned());
         let handle = self.required(&format!("{path}/handle"), value.get("handle"), named);
         let operation = self.required(&format!("{path}/operation"), value.get("operation"), named);
@@ -272,7 +272,11 @@ impl Reading {
             span(text).is_none().then(|| "not a time; write `15m`".to_owned())
         });
         let ttl: Duration = span(&ttl?)?;
-        Some(Mint { handle: handle?, operation: operation?, ttl })
+        let effect = value
+            .get("effect")
+            .and_then(|effect| self.string(&format!("{path}/effect"), effect, named))
+            .map(Into::into);
+        Some(Mint { handle: handle?, operation: operation?, effect, ttl })
     }
 }
 
