@@ -159,18 +159,31 @@ impl Operation {
         if let Some(name) = &chosen.name {
             operation.name = Some(format!("{tool}/{name}").into());
             operation.effect = chosen.entry.effect.max(chosen.at_least);
-            let more = chosen.entry.tags.iter().filter(|tag| !entry.tags.contains(tag)).cloned();
-            operation.tags.extend(more);
+            operation.tag(&chosen.entry.tags);
         }
         let ids = known.environment_ids;
         let readable = chosen.name.is_none() || place::expected(entry, arguments);
-        let (environments, source) = match chosen.arguments(arguments) {
+        let inner = chosen.arguments(arguments);
+        for (entry, arguments) in [(entry, arguments), (chosen.entry, inner.unwrap_or_default())] {
+            let has = |pointer: &Box<str>| place::is_present(arguments, pointer);
+            let tags = entry.tags_if.iter().filter(|(_, places)| places.iter().any(has));
+            operation.tag(tags.map(|(tag, _)| tag));
+        }
+        let (environments, source) = match inner {
             Ok(arguments) if readable => place::environments(chosen.entry, arguments, ids),
             Ok(_) | Err(_) => place::unreadable(),
         };
         operation.environments = environments;
         operation.environment_source = source;
         operation
+    }
+
+    fn tag<'t>(&mut self, tags: impl IntoIterator<Item = &'t Box<str>>) {
+        for tag in tags {
+            if !self.tags.contains(tag) {
+                self.tags.push(tag.clone());
+            }
+        }
     }
 
     /// What `tool` comes to before its arguments are known: effect and tags without environments.

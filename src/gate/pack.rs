@@ -87,6 +87,9 @@ pub struct ToolEntry {
     /// Facts that rules may ask for: `go-live`, `approval-control`, `full-replace`,
     /// `credential-read` and others.
     pub tags: Vec<Box<str>>,
+    /// Tags that a call has besides where it has an argument at one of these pointers, whatever
+    /// stands there.
+    pub tags_if: BTreeMap<Box<str>, Vec<Box<str>>>,
     /// Set where the tool does one of many things, and the arguments say which.
     pub dispatch: Option<Box<Dispatch>>,
     /// Set where the tool's answers hand out handles that later calls are made with.

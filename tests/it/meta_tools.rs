@@ -75,6 +75,11 @@ const PACK: &str = r#"{
         }
       }
     },
+    "tagged": {
+      "effect": "write",
+      "tags": ["always"],
+      "tags_if": {"review": ["/body/review", "/rules/*/review"], "always": ["/body"]}
+    },
     "discover": {
       "effect": "read",
       "mints": {"handle": "operationHandle", "operation": "operationId", "ttl": "15m"}
@@ -237,6 +242,28 @@ fn tags_of_the_tool_and_of_the_operation_add_up() {
 }
 
 #[test]
+fn some_arguments_add_tags() {
+    let pack = Pack::read(PACK.as_bytes()).unwrap();
+    for (arguments, expected) in [
+        ("{}", "always"),
+        (r#"{"body":{}}"#, "always"),
+        (r#"{"body":{"review":{}}}"#, "always review"),
+        (r#"{"body":{"review":null}}"#, "always review"),
+        (r#"{"body":{"Review":true}}"#, "always review"),
+        (r#"{"Body":{}}"#, "always review"),
+        (r#"{"body":"review"}"#, "always"),
+        (r#"{"rules":[{},{"review":0}]}"#, "always review"),
+        (r#"{"rules":{"a":{"review":0}}}"#, "always review"),
+        (r#"{"rules":[{}]}"#, "always"),
+    ] {
+        let raw = Bytes::copy_from_slice(arguments.as_bytes());
+        let document = Document::read(raw, &DocumentLimits::default()).unwrap();
+        let operation = Operation::of_call(Some(&pack), "tagged", Some(document.root()));
+        assert_eq!(operation.tags.join(" "), expected, "{arguments}");
+    }
+}
+
+#[test]
 fn a_pack_with_bad_operations_is_refused_with_places() {
     let broken = r#"{
       "version": 1, "name": "v",
@@ -250,7 +277,8 @@ fn a_pack_with_bad_operations_is_refused_with_places() {
         "e": {"effect": "read", "environments": [{"at": "/x", "form": "segment"}], "absent": "all"},
         "f": {"effect": "read", "environments": [{"form": "keys"}], "absent": "all"},
         "g": {"effect": "read", "mints": {"handle": "h", "ttl": "soon"}},
-        "h": {"effect": "read", "facts": {"Project": "id"}}
+        "h": {"effect": "read", "facts": {"Project": "id"}},
+        "i": {"effect": "read", "tags_if": {"A b": ["/x"], "a": ["x"], "c": "/x"}}
       }
     }"#;
     let problems = Pack::read(broken.as_bytes()).unwrap_err();
@@ -273,6 +301,9 @@ fn a_pack_with_bad_operations_is_refused_with_places() {
             "/tools/g/mints/ttl",
             "/tools/h/facts/Project",
             "/tools/h/facts/Project",
+            "/tools/i/tags_if/A b",
+            "/tools/i/tags_if/a/0",
+            "/tools/i/tags_if/c",
         ],
         "{problems:#?}"
     );

@@ -57,6 +57,7 @@ fn every_policy_compiles_and_its_tests_pass() {
         vec![],
         vec![policies.join("baseline")],
         vec![policies.join("examples/open")],
+        vec![policies.join("baseline"), policies.join("examples/read-only")],
         // As `opa test policies/` loads them.
         vec![policies.clone()],
     ];
@@ -354,7 +355,7 @@ fn the_open_example_permits_what_is_well_formed() {
 
 #[test]
 fn the_open_example_stands_back_behind_the_baseline() {
-    let engines = engines(&[policies()]);
+    let engines = engines(&[policies().join("baseline"), policies().join("examples/open")]);
     let decision = Question::call(None, "anything", "{}").decide(&engines);
     assert_eq!((decision.effect, &*codes(&decision)), (Effect::Deny, &["unknown-tool"][..]));
 }
