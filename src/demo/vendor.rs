@@ -237,6 +237,8 @@ fn list(value: Value) -> Vec<Value> {
 fn name_of(value: &Value) -> String {
     match value {
         Value::String(text) => text.trim().to_lowercase(),
-        _ => value.to_string(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            value.to_string()
+        }
     }
 }

@@ -60,9 +60,9 @@ impl Memory {
     /// Session facts of one principal at most; further ones are not remembered.
     pub const FACTS_MAX: usize = 64;
     /// How long a handle is remembered at most, whatever the pack says.
-    pub const HANDLE_TTL_MAX: Duration = Duration::from_secs(24 * 3_600);
+    pub const HANDLE_TTL_MAX: Duration = Duration::from_hours(24);
     /// How long a session fact is remembered.
-    pub const FACT_TTL: Duration = Duration::from_secs(24 * 3_600);
+    pub const FACT_TTL: Duration = Duration::from_hours(24);
 
     /// Remembers what an answer to `principal` taught at `now` (uptime).
     pub fn learn(&mut self, principal: &str, learnt: Learnt, now: Duration) {
@@ -123,9 +123,8 @@ impl Remembered {
         match self.handles.get(&digest) {
             // One handle for two operations: nobody can say which of them the server will take.
             Some(known) if known.expires > now && known.handed != kept.handed => kept.handed = None,
-            Some(_) => {}
             None if self.handles.len() >= Memory::HANDLES_MAX => self.forget_handles(now),
-            None => {}
+            Some(_) | None => {}
         }
         self.handles.insert(digest, kept);
     }

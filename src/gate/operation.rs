@@ -165,8 +165,9 @@ impl Operation {
         let readable = chosen.name.is_none() || place::expected(entry, arguments);
         let inner = chosen.arguments(arguments);
         for (entry, arguments) in [(entry, arguments), (chosen.entry, inner.unwrap_or_default())] {
-            let has = |pointer: &Box<str>| place::is_present(arguments, pointer);
-            let tags = entry.tags_if.iter().filter(|(_, places)| places.iter().any(has));
+            let tags = entry.tags_if.iter().filter(|(_, places)| {
+                places.iter().any(|pointer| place::is_present(arguments, pointer))
+            });
             operation.tag(tags.map(|(tag, _)| tag));
         }
         let (environments, source) = match inner {

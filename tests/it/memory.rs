@@ -398,7 +398,7 @@ fn a_rule_reads_what_earlier_calls_have_set() {
         assert!(!acts(&stage, "a"), "too long to be kept");
 
         stage.answered("a", "select", &seven, &good);
-        stage.now += Memory::FACT_TTL - Duration::from_secs(1);
+        stage.now += Memory::FACT_TTL.checked_sub(Duration::from_secs(1)).unwrap();
         assert!(acts(&stage, "a"));
         stage.now += Duration::from_secs(1);
         assert!(!acts(&stage, "a"), "it was long ago");

@@ -23,7 +23,7 @@ use bartizan::policy::embedded;
 use bartizan::policy::load::{LoadLimits, Loaded, PolicyFiles, load};
 use bytes::Bytes;
 
-fn policies() -> PathBuf {
+pub(crate) fn policies() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("policies")
 }
 
@@ -45,7 +45,7 @@ fn files(directory: &Path, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-fn loaded(paths: &[PathBuf]) -> Loaded {
+pub(crate) fn loaded(paths: &[PathBuf]) -> Loaded {
     let files = PolicyFiles { paths: paths.to_vec(), ..PolicyFiles::default() };
     load(&files).unwrap_or_else(|problems| panic!("{paths:?}: {problems:#?}"))
 }

@@ -3,7 +3,13 @@
 //! of the bypass catalogue (threats §2.8, and G, E for tools that do many things) it is about, and
 //! is judged by what the server received, by its production, and by the journal.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::panic,
+    reason = "tests"
+)]
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -116,7 +122,7 @@ impl Stage {
 /// The message in a body or in an event stream.
 fn answer(reply: &Reply) -> Value {
     let text = reply.text();
-    let data = text.lines().filter_map(|line| line.strip_prefix("data: ")).last();
+    let data = text.lines().filter_map(|line| line.strip_prefix("data: ")).next_back();
     serde_json::from_str(data.unwrap_or(text)).unwrap_or_else(|_| panic!("{reply:?}"))
 }
 
@@ -366,9 +372,9 @@ fn flagsmith_holds_to_its_pin() {
         let at_once =
             format!(r#"{{"environment_pk":{value},"feature_pk":7,"publish_immediately":true}}"#);
         stage.refuses(row, version, &at_once, code);
-        let state =
+        let override_state =
             format!(r#"{{"environment_api_key":{value},"id__path":1,"feature":7,"enabled":true}}"#);
-        stage.refuses(row, "update_environment_feature_state", &state, code);
+        stage.refuses(row, "update_environment_feature_state", &override_state, code);
     }
     for (row, tool, arguments, code) in [
         ("H1 env-missing", draft, r#"{"feature_pk":7,"enabled":true}"#, ABSENT),

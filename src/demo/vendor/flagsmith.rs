@@ -160,13 +160,11 @@ const TOOLS: &[(&str, &str, &[&str])] = &[
 
 pub(super) fn script() -> Vec<Attempt> {
     let draft = |environment: Value| {
-        let mut call = json!({"environment_feature_version_pk": "v-1", "feature_pk": 7,
-            "id__path": 101, "enabled": true, "feature_state_value": "blue"});
-        call["environment_pk"] = environment;
-        call
+        json!({"environment_feature_version_pk": "v-1", "environment_pk": environment,
+            "feature_pk": 7, "id__path": 101, "enabled": true})
     };
-    let mut both = draft(json!(41));
-    both["environment"] = json!(42);
+    let both = json!({"environment_feature_version_pk": "v-1", "environment_pk": 41,
+        "environment": 42, "feature_pk": 7, "id__path": 101, "enabled": true});
     let update = "update_environment_feature_version_state";
     let modern = attempts(Era::Modern)
         .connect()

@@ -284,8 +284,11 @@ fn gate(environments: &Value) -> Value {
 
 pub(super) fn script_v1() -> Vec<Attempt> {
     let create = |environments: Value| json!({"params": gate(&environments)});
-    let mut review = create(json!(["staging"]));
-    review["params"]["application/json"]["reviewSettings"] = json!({"requiredReview": false});
+    let unreviewed = json!({"params": {"application/json": {
+        "name": "new_checkout",
+        "reviewSettings": {"requiredReview": false},
+        "rules": [{"environments": ["staging"]}],
+    }}});
     let two = json!({"params": {"application/json": {
         "name": "new_checkout",
         "rules": [{"environments": ["staging"]}, {"passPercentage": 100}],
@@ -299,7 +302,7 @@ pub(super) fn script_v1() -> Vec<Attempt> {
         .refused("create it for production", "Create_Gate", create(json!(["production"])))
         .refused("create it, environments: null", "Create_Gate", create(json!(null)))
         .refused("a second rule for everywhere", "Create_Gate", two)
-        .refused("switch off reviews on the way", "Create_Gate", review)
+        .refused("switch off reviews on the way", "Create_Gate", unreviewed)
         .refused("replace a gate, production left out", "Update_Gate_Entirely", update);
     let review = json!({"params": {"path_id": "checkout_redesign", "path_reviewID": "r-17"}});
     let legacy = attempts(Era::Legacy)

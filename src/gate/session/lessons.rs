@@ -7,7 +7,7 @@ use crate::gate::access::{Era, Resource};
 use crate::gate::document::{Document, Value};
 use crate::gate::frame::Frame;
 use crate::gate::memory::{Facts, Learnt, OfPrincipal, Teaching};
-use crate::gate::operation::{Knowledge, Lesson};
+use crate::gate::operation::{Handles, Knowledge, Lesson};
 use crate::gate::record::Now;
 
 use super::answer::kind;
@@ -17,7 +17,11 @@ use super::{Call, Gate, Session};
 impl Session {
     /// What a call of a tool is resolved against.
     pub(super) fn knowledge<'a>(&'a self, handles: Option<&'a OfPrincipal<'a>>) -> Knowledge<'a> {
-        Knowledge { handles: handles.map(|it| it as _), ..self.server.knowledge() }
+        let handles: Option<&dyn Handles> = match handles {
+            Some(handles) => Some(handles),
+            None => None,
+        };
+        Knowledge { handles, ..self.server.knowledge() }
     }
 
     /// What this principal's earlier calls have set.
