@@ -10,7 +10,7 @@ use super::file::ServerFile;
 use super::meaning::{Reader, or, texts};
 use super::problem::{Place, Spot};
 use super::secret::{Secret, is_variable_name, resolve};
-use super::{ChildUpstream, Front, HttpUpstream, Inherit, PackRef, ServerConfig, Upstream};
+use super::{ChildUpstream, Front, HttpTransport, HttpUpstream, Inherit, PackRef, ServerConfig, Upstream};
 use crate::gate::session::RefusalForm;
 
 /// Variables that a child gets by default: what programs need to start, find their files and
@@ -60,6 +60,18 @@ pub(super) fn servers(
             }
             None => taken.push((file.name.value.clone(), path.clone())),
         }
+        let name = &file.name.value;
+        if let Some(sse) = &file.sse_path {
+            reader.plain_path(sse);
+            match taken.iter().find(|(_, other)| *other == sse.value) {
+                Some((other, _)) => {
+                    let what = format!("`{}` is already a path of `{other}`", sse.value);
+                    let hint = "give the stream a path of its own, such as `/sse`";
+                    reader.problems.push(&sse.place, what, hint);
+                }
+                None => taken.push((name.clone(), sse.value.clone())),
+            }
+        }
         servers.extend(reader.server(file, path, front));
     }
     servers
@@ -89,6 +101,7 @@ impl Reader<'_> {
         Some(ServerConfig {
             name: file.name.value,
             path,
+            sse_path: file.sse_path.map(|spot| spot.value),
             upstream: upstream?,
             pack,
             environment: file.environment.map(|spot| spot.value),
@@ -105,6 +118,11 @@ impl Reader<'_> {
             let default = if single { "/mcp".to_owned() } else { format!("/{}", file.name.value) };
             return (file.name.place.clone(), default);
         };
+        self.plain_path(written);
+        (written.place.clone(), written.value.clone())
+    }
+
+    fn plain_path(&mut self, written: &Spot<String>) {
         let path = &written.value;
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~');
         let segment_is_plain = |segment: &str| {
@@ -117,7 +135,6 @@ impl Reader<'_> {
             let hint = "write it like `/mcp`: letters, digits, `-._~`; no `//`, `..`, `%`, `?`";
             self.problems.push(&written.place, what, hint);
         }
-        (written.place.clone(), path.clone())
     }
 
     fn upstream(&mut self, file: &ServerFile, front: Option<Front>) -> Option<Upstream> {
@@ -175,6 +192,7 @@ impl Reader<'_> {
         }
         Some(HttpUpstream {
             url: target,
+            transport: or(file.transport.clone(), HttpTransport::default()),
             headers,
             forward_authorization: forward.is_some(),
             ca_file,
@@ -305,8 +323,9 @@ fn child_keys(file: &ServerFile) -> [Option<&Place>; 5] {
 }
 
 /// The keys that mean something only with `url`.
-fn http_keys(file: &ServerFile) -> [Option<&Place>; 4] {
+fn http_keys(file: &ServerFile) -> [Option<&Place>; 5] {
     [
+        file.transport.as_ref().map(|transport| &transport.place),
         file.headers.first().map(|(_, value)| &value.place),
         file.forward_authorization.as_ref().map(|forward| &forward.place),
         file.ca_file.as_ref().map(|path| &path.place),

@@ -1,4 +1,5 @@
-//! The agents' listener: Streamable HTTP in both eras of MCP, over HTTP/1.1 and HTTP/2.
+//! The agents' listener: Streamable HTTP in both eras of MCP, and HTTP+SSE, over HTTP/1.1 and
+//! HTTP/2.
 //!
 //! One request is one exchange. It is checked at the [`door`], its body is read whole, the gate
 //! judges it, and only then is the server asked; the answer goes back frame by frame, each judged
@@ -17,6 +18,7 @@ mod turn;
 mod stream;
 mod exchange;
 mod receive;
+mod legacy_sse;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -40,6 +42,7 @@ use tokio_util::task::TaskTracker;
 use self::bell::Belled;
 use self::door::Allowed;
 use self::gauge::Gauge;
+use self::legacy_sse::LegacyStreams;
 use self::sessions::{Sessions, SharedSession};
 use self::wire::{Patience, Peer, WatchedStream};
 use super::Shared;
@@ -57,6 +60,9 @@ const SWEEP: Duration = Duration::from_secs(30);
 pub struct Route {
     /// The path of the request target, compared byte for byte: `/flags`.
     pub path: String,
+    /// The path of the HTTP+SSE transport of 2024-11-05, if it is served: a GET opens a stream,
+    /// and its messages are posted below it.
+    pub sse_path: Option<String>,
     /// The protected server.
     pub server: Arc<Protected>,
     /// Hosts that may be addressed, `name` (any port) or `name:port`; loopback names if empty.
@@ -177,14 +183,17 @@ struct RouteState {
     server: Arc<Protected>,
     allowed: Allowed,
     principal: Arc<Principal>,
-    upstream: Upstream,
+    upstream: Arc<Upstream>,
     sessions: Sessions,
+    streams: LegacyStreams,
 }
 
 /// What all connections share.
 struct Inner {
     shared: Shared,
     routes: HashMap<Box<str>, Arc<RouteState>>,
+    /// Routes by the path of their HTTP+SSE transport.
+    legacy: HashMap<Box<str>, Arc<RouteState>>,
     config: HttpConfig,
     exchanges: Arc<Gauge>,
     streams: Arc<Gauge>,
@@ -222,25 +231,26 @@ impl Listener {
         shared: Shared,
     ) -> io::Result<Self> {
         tcp.set_nonblocking(true)?;
-        let routes = routes
-            .into_iter()
-            .map(|route| {
-                let state = RouteState {
-                    server: route.server,
-                    allowed: Allowed::new(&route.hosts, &route.origins),
-                    principal: route.principal,
-                    upstream: route.upstream,
-                    sessions: Sessions::new(
-                        config.limits.sessions_max,
-                        config.timeouts.idle_session,
-                    ),
-                };
-                (route.path.into(), Arc::new(state))
-            })
-            .collect();
+        let (mut by_path, mut legacy) = (HashMap::new(), HashMap::new());
+        for route in routes {
+            let limits = config.limits;
+            let state = Arc::new(RouteState {
+                server: route.server,
+                allowed: Allowed::new(&route.hosts, &route.origins),
+                principal: route.principal,
+                upstream: Arc::new(route.upstream),
+                sessions: Sessions::new(limits.sessions_max, config.timeouts.idle_session),
+                streams: LegacyStreams::new(route.sse_path.as_deref(), limits.sessions_max),
+            });
+            if let Some(path) = route.sse_path {
+                legacy.insert(path.into(), Arc::clone(&state));
+            }
+            by_path.insert(route.path.into(), state);
+        }
         let inner = Inner {
             shared,
-            routes,
+            routes: by_path,
+            legacy,
             config,
             exchanges: Gauge::new(config.limits.exchanges_max),
             streams: Gauge::new(config.limits.streams_max),

@@ -7,13 +7,16 @@ use std::sync::Arc;
 use ::http::{HeaderMap, HeaderValue};
 
 use super::{Serving, StartError};
-use crate::config::{self, Config, Front, PackRef, ServerConfig};
+use crate::config::{self, Config, Front, HttpTransport, PackRef, ServerConfig};
 use crate::edge::Shared;
 use crate::edge::admin::{AdminListener, Component, Readiness};
 use crate::edge::child::{ChildLimits, ChildSpec, ChildUpstream};
 use crate::edge::http::{HttpConfig, HttpLimits, HttpTimeouts, Listener, Route};
 use crate::edge::stdio::{RemoteLimits, StdioLimits, StdioUpstream, serve_stdio};
-use crate::edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
+use crate::edge::upstream::{
+    HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, LegacySseLimits, LegacySseUpstream,
+    Upstream,
+};
 use crate::gate::pack::Pack;
 use crate::gate::session::Protected;
 
@@ -74,6 +77,7 @@ pub(super) fn serve(
     for (server, described) in servers.into_iter().zip(&config.servers) {
         routes.push(Route {
             path: described.path.clone(),
+            sse_path: described.sse_path.clone(),
             upstream: upstream(config, described, shared, &server)?,
             server,
             hosts: described.hosts.clone(),
@@ -110,7 +114,20 @@ fn upstream(
     protected: &Protected,
 ) -> Result<Upstream, StartError> {
     match &server.upstream {
-        config::Upstream::Http(http) => Ok(http_upstream(config, server, http, protected)?.into()),
+        config::Upstream::Http(http) => {
+            let way = http_upstream(config, server, http, protected)?;
+            Ok(match http.transport {
+                HttpTransport::StreamableHttp => way.into(),
+                HttpTransport::Sse => LegacySseUpstream::new(
+                    way,
+                    legacy_sse_limits(config),
+                    shared.clock,
+                    shared.tasks.clone(),
+                    shared.closing.clone(),
+                )
+                .into(),
+            })
+        }
         config::Upstream::Child(child) => Ok(Upstream::Child(ChildUpstream::new(
             child_spec(child),
             child_limits(config, child),
@@ -190,6 +207,17 @@ fn http_upstream(
         },
     })
     .map_err(|problem| StartError::new(format!("{subject}.url"), problem.to_string()))
+}
+
+fn legacy_sse_limits(config: &Config) -> LegacySseLimits {
+    LegacySseLimits {
+        sessions_max: config.limits.sessions,
+        frame: config.limits.frame,
+        exchanges_max: config.limits.in_flight,
+        idle_max: config.limits.session_idle,
+        drain_max: config.limits.drain,
+        ..LegacySseLimits::default()
+    }
 }
 
 fn child_spec(child: &config::ChildUpstream) -> ChildSpec {

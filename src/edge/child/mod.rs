@@ -13,4 +13,5 @@ mod relabel;
 
 pub use bridge::ChildUpstream;
 pub use conversation::ChildStream;
+pub(in crate::edge) use relabel::id_of;
 pub use process::{ChildLimits, ChildSpec, SpawnError};

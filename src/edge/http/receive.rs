@@ -13,9 +13,9 @@ use super::reply::{self, ReplyBody};
 use super::sessions::SharedSession;
 use super::turn::{Turn, era, turn};
 use super::wire::Peer;
-use super::{Inner, RouteState, door};
+use super::{Inner, RouteState, door, legacy_sse};
 use crate::edge::Shared;
-use crate::edge::upstream::{SESSION_ID, SendContext, Upstream};
+use crate::edge::upstream::{SESSION_ID, SendContext};
 use crate::gate::access::{Era, Transport};
 use crate::gate::headers::era_of;
 use crate::gate::session::{Arrival, DoorFacts, DoorRefusal, Session, UpstreamFailure};
@@ -30,8 +30,15 @@ pub(super) async fn answer(
     let busy = peer.begin();
     let (parts, body) = request.into_parts();
     let version = parts.version;
-    let mut response = match receive(&inner, &peer, parts, body).await {
-        Ok(received) => received.handle(inner).await,
+    let answered = match legacy_sse::find(&inner, &parts.uri) {
+        Some(called) => legacy_sse::answer(&inner, &peer, called, (parts, body)).await,
+        None => match receive(&inner, &peer, parts, body).await {
+            Ok(received) => Ok(received.handle(Arc::clone(&inner)).await),
+            Err(turned_away) => Err(turned_away),
+        },
+    };
+    let mut response = match answered {
+        Ok(response) => response,
         Err(turned_away) => {
             let response = turned_away.refuse(&inner.shared);
             let http1 = version < Version::HTTP_2;
@@ -39,20 +46,22 @@ pub(super) async fn answer(
             if http1 && untrusted { reply::last(response) } else { response }
         }
     };
-    if let ReplyBody::Stream(stream) = response.body_mut() {
-        stream.hold(busy);
+    match response.body_mut() {
+        ReplyBody::Stream(stream) => stream.hold(busy),
+        ReplyBody::Legacy(stream) => stream.hold(busy),
+        ReplyBody::Whole(_) => {}
     }
     response
 }
 
 /// A request that was no message.
-struct TurnedAway {
-    why: DoorRefusal,
-    route: Option<Arc<RouteState>>,
+pub(super) struct TurnedAway {
+    pub(super) why: DoorRefusal,
+    pub(super) route: Option<Arc<RouteState>>,
 }
 
 impl TurnedAway {
-    fn refuse(&self, shared: &Shared) -> Response<ReplyBody> {
+    pub(super) fn refuse(&self, shared: &Shared) -> Response<ReplyBody> {
         let facts = DoorFacts {
             principal: self.route.as_ref().map(|route| &*route.principal),
             server: self.route.as_ref().map(|route| &*route.server.facts.name),
@@ -198,12 +207,11 @@ impl Received {
         };
         let crowded = endless && stream_slot.is_none();
         let room = !initialize || self.context.session.is_some() || inner.make_room(&self.route);
-        let child = matches!(self.route.upstream, Upstream::Child(_));
-        let begins = match (initialize, child) {
-            (true, false) => Begins::Theirs,
-            // No server mints the id of a session with a child; we do.
-            (true, true) if self.context.session.is_none() => Begins::Ours,
-            (true, true) | (false, _) => Begins::Nothing,
+        let begins = match (initialize, self.route.upstream.mints_sessions()) {
+            (true, true) => Begins::Theirs,
+            // No server mints the id of such a session; we do.
+            (true, false) if self.context.session.is_none() => Begins::Ours,
+            (true, false) | (false, _) => Begins::Nothing,
         };
         if begins == Begins::Ours {
             self.context.session = mint();
@@ -242,7 +250,7 @@ impl Inner {
 }
 
 /// 128 random bits: not to be guessed (MCP "Session Hijacking").
-fn mint() -> Option<Box<str>> {
+pub(super) fn mint() -> Option<Box<str>> {
     let mut bits = [0_u8; 16];
     getrandom::fill(&mut bits).ok()?;
     Some(format!("{:032x}", u128::from_be_bytes(bits)).into())

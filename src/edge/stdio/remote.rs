@@ -1,4 +1,5 @@
-//! A client on stdio, a server on HTTP: what a desktop client needs to reach a remote server.
+//! A client with one stream of messages, a server on HTTP: what a desktop client needs to reach a
+//! remote server, and what a client of HTTP+SSE gets.
 //!
 //! Requests run at once, each a POST of its own; notifications and answers go out one after the
 //! other, before anything that follows them. In the legacy era the session that the server minted
@@ -18,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::client::{Client, Input};
+use super::client::{Client, Form, Input, names_its_request};
 use super::{ExitReason, RemoteLimits};
 use crate::edge::child::lines::{Lines, judged};
 use crate::edge::upstream::{SESSION_ID, SendContext, Upstream};
@@ -43,10 +44,27 @@ const STREAM_ONLY: HeaderValue = HeaderValue::from_static("text/event-stream");
 /// Longest session id that is kept, bytes.
 const SESSION_ID_MAX: usize = 512;
 
+/// Where the client's messages come from, one after the other.
+pub(in crate::edge) trait Source: Send {
+    /// The next message and what is to be done about it.
+    fn next(&mut self, client: &Client) -> impl Future<Output = Input> + Send;
+
+    /// The client's headers that came with it; none on a pipe.
+    fn headers(&self) -> HeaderMap {
+        HeaderMap::new()
+    }
+}
+
+impl<R: AsyncRead + Unpin + Send> Source for Lines<R> {
+    async fn next(&mut self, client: &Client) -> Input {
+        client.next(self).await
+    }
+}
+
 /// Serves the client until one of the two ends.
-pub(super) async fn serve<R: AsyncRead + Unpin>(
+pub(in crate::edge) async fn serve<S: Source>(
     client: Arc<Client>,
-    mut input: Lines<R>,
+    mut input: S,
     upstream: Arc<Upstream>,
     limits: RemoteLimits,
 ) -> ExitReason {
@@ -56,6 +74,7 @@ pub(super) async fn serve<R: AsyncRead + Unpin>(
         limits,
         tasks: TaskTracker::new(),
         over: CancellationToken::new(),
+        lost: CancellationToken::new(),
         state: Mutex::default(),
     });
     let client = &remote.client;
@@ -64,6 +83,7 @@ pub(super) async fn serve<R: AsyncRead + Unpin>(
         reason = remote.pump_up(&mut input) => reason,
         () = closing.cancelled() => ExitReason::Closing,
         () = client.gone.cancelled() => ExitReason::ClientBroken("it no longer reads".to_owned()),
+        () = remote.lost.cancelled() => ExitReason::SessionLost,
     };
     let hurry = async {
         if reason == ExitReason::Closing {
@@ -82,9 +102,9 @@ pub(super) async fn serve<R: AsyncRead + Unpin>(
     remote.over.cancel();
     remote.tasks.close();
     remote.tasks.wait().await;
-    let closed = UpstreamFailure::Unreachable("closing".to_owned());
-    let failure = (reason == ExitReason::Closing).then_some(&closed);
-    client.close(failure, remote.limits.end_max).await;
+    let unasked = matches!(reason, ExitReason::Closing | ExitReason::SessionLost);
+    let failure = unasked.then(|| UpstreamFailure::Unreachable(reason.to_string()));
+    client.close(failure.as_ref(), remote.limits.end_max).await;
     remote.end_session().await;
     reason
 }
@@ -98,6 +118,8 @@ struct Remote {
     tasks: TaskTracker,
     /// Cancelled at the end of the run.
     over: CancellationToken,
+    /// Cancelled once the server no longer knows the session of a client that lives by it.
+    lost: CancellationToken,
     state: Mutex<State>,
 }
 
@@ -105,6 +127,8 @@ struct Remote {
 struct State {
     /// The legacy session that the server minted.
     session: Option<Box<str>>,
+    /// The headers that came with the client's last message.
+    headers: HeaderMap,
     /// Requests in flight, and what lets go of each.
     open: BTreeMap<Id, (CallId, CancellationToken)>,
     /// Whether the stream of server messages was asked for.
@@ -137,14 +161,15 @@ impl Remote {
     }
 
     /// Carries the client's messages to the server.
-    async fn pump_up<R: AsyncRead + Unpin>(self: &Arc<Self>, input: &mut Lines<R>) -> ExitReason {
+    async fn pump_up<S: Source>(self: &Arc<Self>, input: &mut S) -> ExitReason {
         loop {
-            let act = match self.client.next(input).await {
+            let act = match input.next(&self.client).await {
                 Input::Act(act) => act,
                 Input::Closed => return ExitReason::ClientClosed,
                 Input::Broken(cause) => return ExitReason::ClientBroken(cause.to_string()),
             };
             let Some(permitted) = self.client.carry(act).await else { continue };
+            self.state().headers = input.headers();
             self.send(permitted).await;
         }
     }
@@ -216,8 +241,12 @@ impl Remote {
         self.with_session(headers)
     }
 
-    fn with_session(&self, headers: HeaderMap) -> SendContext {
-        let session = self.state().session.clone();
+    fn with_session(&self, own: HeaderMap) -> SendContext {
+        let (session, mut headers) = {
+            let state = self.state();
+            (state.session.clone(), state.headers.clone())
+        };
+        headers.extend(own);
         SendContext { headers, session, principal: self.client.principal() }
     }
 
@@ -231,6 +260,7 @@ impl Remote {
                 true
             }
             Ok(answer) => {
+                self.note_status(status_of(&answer));
                 let failure = UpstreamFailure::Status(status_of(&answer));
                 self.client.failed(&call, &failure).await;
                 false
@@ -239,6 +269,15 @@ impl Remote {
                 self.client.failed(&call, &failure).await;
                 false
             }
+        }
+    }
+
+    /// 404 says that the server has no such session any more (2025-03-26, "Session Management").
+    /// Whose session is its stream then loses the stream; a pipe stays.
+    fn note_status(&self, status: u16) {
+        let lives_by_it = self.client.form() == Form::Events && self.era() == Era::Legacy;
+        if status == 404 && lives_by_it && self.state().session.is_some() {
+            self.lost.cancel();
         }
     }
 
@@ -278,6 +317,7 @@ impl Remote {
             }
             Ok(answer) => {
                 let status = status_of(&answer);
+                self.note_status(status);
                 self.client.failed(&call, &UpstreamFailure::Status(status)).await;
                 // 405 and its like will not change; 429 and 5xx may.
                 let passing = status == 429 || status >= 500;
@@ -412,6 +452,7 @@ impl Exchange {
             Answer::Accepted { .. } => Err(UpstreamFailure::EndedEarly),
             Answer::Whole { status, body, .. } => {
                 if status >= 400 && !names_its_request(&body) {
+                    self.remote.note_status(status);
                     return Err(UpstreamFailure::Status(status));
                 }
                 self.pass_on(&body).await;
@@ -501,15 +542,6 @@ fn status_of(answer: &Answer) -> u16 {
     }
 }
 
-/// Whether the body of an error answer is a message under an id. One without would leave a stdio
-/// client waiting, which has nothing else to tell by whose answer it is.
-fn names_its_request(body: &Bytes) -> bool {
-    let id = judged(body).ok().and_then(|document| {
-        document.root().get("id").map(|id| id.as_str().is_some() || id.as_number().is_some())
-    });
-    id == Some(true)
-}
-
 fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<&str>) {
     if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
         headers.insert(name, value);
@@ -532,20 +564,5 @@ mod tests {
         position.pass(&event("", None));
         assert_eq!(position.last, None);
         assert_eq!(position.retry, Some(Duration::from_millis(5)));
-    }
-
-    #[test]
-    fn an_error_answer_must_name_its_request() {
-        let cases = [
-            (r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":""}}"#, true),
-            (r#"{"jsonrpc":"2.0","id":"a","error":{"code":1,"message":""}}"#, true),
-            (r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":""}}"#, false),
-            (r#"{"error":"x"}"#, false),
-            ("Not Found", false),
-            ("", false),
-        ];
-        for (body, expected) in cases {
-            assert_eq!(names_its_request(&Bytes::from_static(body.as_bytes())), expected, "{body}");
-        }
     }
 }

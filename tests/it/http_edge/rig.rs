@@ -359,6 +359,7 @@ impl Rig {
         change(&mut upstream);
         let route = Route {
             path: "/flags".into(),
+            sse_path: None,
             server: Arc::new(Protected::new(facts, RefusalForm::Error)),
             hosts: Vec::new(),
             origins: Vec::new(),
