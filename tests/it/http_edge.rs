@@ -13,5 +13,6 @@ mod rig;
 mod door;
 mod exchange;
 mod streams;
+mod legacy_sse;
 mod tls;
 mod admin;
