@@ -10,7 +10,9 @@ use super::file::ServerFile;
 use super::meaning::{Reader, or, texts};
 use super::problem::{Place, Spot};
 use super::secret::{Secret, is_variable_name, resolve};
-use super::{ChildUpstream, Front, HttpTransport, HttpUpstream, Inherit, PackRef, ServerConfig, Upstream};
+use super::{
+    ChildUpstream, Front, HttpTransport, HttpUpstream, Inherit, PackRef, ServerConfig, Upstream,
+};
 use crate::gate::session::RefusalForm;
 
 /// Variables that a child gets by default: what programs need to start, find their files and

@@ -180,8 +180,15 @@ async def main() -> None:
         }
     info = types.Implementation(name="interop-py", version="1")
     mode = os.environ.get("ERA", "auto")
-    async with Client(server, client_info=info, mode=mode, **callbacks) as client:
-        await player.play(client)
+    played = False
+    try:
+        async with Client(server, client_info=info, mode=mode, **callbacks) as client:
+            await player.play(client)
+            played = True
+    except Exception:
+        # This client's SSE reader breaks where a message still comes while it closes.
+        if kind != "sse" or not played:
+            raise
 
 
 warnings.simplefilter("ignore")

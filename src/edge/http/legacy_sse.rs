@@ -109,7 +109,8 @@ pub(super) fn find(inner: &Inner, uri: &Uri) -> Option<Called> {
         return Some(Called::Stream(Arc::clone(route)));
     }
     let (path, id) = path.rsplit_once('/')?;
-    let minted = id.len() == ID_LEN && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let minted =
+        id.len() == ID_LEN && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let route = inner.legacy.get(path).filter(|_| minted)?;
     Some(Called::Messages(Arc::clone(route), id.into()))
 }

@@ -223,7 +223,11 @@ impl Client {
 
     /// Settles what is left at the end: with an error where the client may still read one, for
     /// which it has `flush_max`.
-    pub(in crate::edge) async fn close(&self, failure: Option<&UpstreamFailure>, flush_max: Duration) {
+    pub(in crate::edge) async fn close(
+        &self,
+        failure: Option<&UpstreamFailure>,
+        flush_max: Duration,
+    ) {
         let left = self.session().in_flight();
         let settled = left.iter().map(|call| {
             self.settle(|session, now| match failure {

@@ -206,7 +206,10 @@ impl HttpUpstream {
     }
 
     /// Opens the stream of the HTTP+SSE transport with `headers`, those of its first message.
-    pub(super) async fn open_legacy(&self, mut headers: HeaderMap) -> Result<Answer, UpstreamFailure> {
+    pub(super) async fn open_legacy(
+        &self,
+        mut headers: HeaderMap,
+    ) -> Result<Answer, UpstreamFailure> {
         headers.remove(CONTENT_TYPE);
         headers.insert(ACCEPT, EVENT_STREAM);
         let request = Self::request(Method::GET, self.target.clone(), headers, Bytes::new());

@@ -6,10 +6,7 @@ use std::time::Duration;
 use bartizan::edge::child::{ChildLimits, ChildSpec, ChildUpstream};
 use bartizan::edge::http::HttpConfig;
 use bartizan::edge::stdio::{Serving, StdioLimits, StdioUpstream, serve_pipes};
-use bartizan::edge::upstream::{
-    HttpUpstream, LegacySseLimits, LegacySseUpstream,
-    Upstream,
-};
+use bartizan::edge::upstream::{HttpUpstream, LegacySseLimits, LegacySseUpstream, Upstream};
 use bartizan::gate::access::{Principal, Server};
 use bartizan::gate::record::{Event, Outcome};
 use bartizan::gate::session::{Protected, RefusalForm};
@@ -138,7 +135,8 @@ fn request(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
     } else {
         String::new()
     };
-    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}{length}\r\n{body}").into_bytes()
+    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}{length}\r\n{body}")
+        .into_bytes()
 }
 
 /// An agent and an HTTP+SSE server that have shaken hands.
@@ -182,7 +180,10 @@ async fn both_sides_speak_it_and_every_byte_arrives() {
         assert!(request.header("authorization").is_empty());
         assert!(request.header("mcp-session-id").is_empty());
     }
-    assert!(taken.header("mcp-method").is_empty(), "what mirrors the body is not the agent's to say");
+    assert!(
+        taken.header("mcp-method").is_empty(),
+        "what mirrors the body is not the agent's to say"
+    );
     assert_eq!(taken.header("traceparent").len(), 1);
     assert_eq!(server.posted(), [INITIALIZE, READY, odd]);
 }
@@ -291,7 +292,10 @@ async fn an_endpoint_elsewhere_is_never_posted_to() {
         ("sse-endpoint-late", format!("data: {CHANGED}\n\nevent: endpoint\ndata: /m\n\n")),
         ("sse-endpoint-other-name", "event: Endpoint\ndata: /m\n\n".to_owned()),
         ("sse-cr-endpoint", format!(": note\revent: endpoint\rdata: {evil}\r\r")),
-        ("sse-cr-second", format!("event: endpoint\rdata: {evil}\r\revent: endpoint\ndata: /m\n\n")),
+        (
+            "sse-cr-second",
+            format!("event: endpoint\rdata: {evil}\r\revent: endpoint\ndata: /m\n\n"),
+        ),
     ];
     for (name, first) in cases {
         let server = SseServer::start(&first, |_| answer("202 Accepted", "", "")).await;
@@ -432,7 +436,9 @@ async fn an_agent_that_does_not_read_holds_its_server_up() {
     let text = "x".repeat(1 << 20);
     let sent = 64;
     for _ in 0..sent {
-        server.say(&format!(r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"data":"{text}"}}}}"#));
+        server.say(&format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"data":"{text}"}}}}"#
+        ));
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     let judged = rig.sink.events().iter().filter(|event| **event == Event::Notice).count();
@@ -502,7 +508,11 @@ async fn an_agent_reaches_a_streamable_http_server() {
             let headers = "Content-Type: application/json\r\nMcp-Session-Id: s-1\r\n";
             answer("200 OK", headers, INITIALIZED)
         } else if body.contains("\"id\":1,") {
-            vec![stream_head(""), chunk(&format!("data: {CHANGED}\n\ndata: {}\n\n", result(1))), stream_end()]
+            vec![
+                stream_head(""),
+                chunk(&format!("data: {CHANGED}\n\ndata: {}\n\n", result(1))),
+                stream_end(),
+            ]
         } else {
             answer("202 Accepted", "", "")
         }

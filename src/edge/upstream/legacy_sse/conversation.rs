@@ -275,7 +275,12 @@ impl Conversation {
 
 impl State {
     /// The way of a message that is no answer: to exchange `number` if that is read.
-    fn general(&mut self, number: Option<u64>, data: Bytes, backlog_max: usize) -> Option<Delivery> {
+    fn general(
+        &mut self,
+        number: Option<u64>,
+        data: Bytes,
+        backlog_max: usize,
+    ) -> Option<Delivery> {
         let read = |(number, open): (&u64, &Exchange)| {
             (!open.to.is_closed()).then(|| (*number, open.to.clone()))
         };
@@ -385,7 +390,9 @@ impl LegacySseStream {
                     self.done = item.last;
                     return Some(Ok(ServerEvent { data: item.data, ..ServerEvent::default() }));
                 }
-                First::Turned(Answer::Whole { status, .. }) => break UpstreamFailure::Status(status),
+                First::Turned(Answer::Whole { status, .. }) => {
+                    break UpstreamFailure::Status(status);
+                }
                 First::Turned(_) => break UpstreamFailure::EndedEarly,
                 First::Failed(failure) => break failure,
             }
