@@ -294,7 +294,7 @@ async fn take(
     match client.act(|session, gate, now| session.client_frame(gate, arrival, now)) {
         Act::Forward(permitted) => {
             let call = Arc::clone(permitted.call());
-            let posted = Posted { permitted, headers: passing(parts.headers), _budget: budget };
+            let posted = Posted { permitted, headers: passing(&parts.headers), _budget: budget };
             if messages.send(posted).await.is_err() {
                 let why = "the stream is over".to_owned();
                 client.failed(&call, &UpstreamFailure::Unreachable(why)).await;
@@ -311,9 +311,9 @@ async fn take(
 }
 
 /// The agent's headers without those of the transport, which are written anew.
-fn passing(headers: HeaderMap) -> HeaderMap {
+fn passing(headers: &HeaderMap) -> HeaderMap {
     let mut passing = HeaderMap::with_capacity(headers.len());
-    for (name, value) in &headers {
+    for (name, value) in headers {
         let own = *name == ACCEPT || name.as_str().starts_with("mcp-") || name == "last-event-id";
         if !own {
             passing.append(name, value.clone());

@@ -281,7 +281,7 @@ impl Inner {
         let Some(id) = permitted.id() else {
             return match self.post(seat, permitted.body().clone(), headers).await? {
                 Answer::Accepted { .. } => Ok(accepted(202)),
-                turned => Ok(turned),
+                turned @ (Answer::Whole { .. } | Answer::Stream { .. }) => Ok(turned),
             };
         };
         let mut stream = seat.conversation.open(id, &document(permitted.body())?)?;
@@ -303,7 +303,7 @@ impl Inner {
                 None => Err(UpstreamFailure::EndedEarly),
             },
             First::Message { last: false } | First::Accepted => Ok(streamed(stream)),
-            First::Turned(answer) => Ok(answer),
+            First::Turned(answer) => Ok(*answer),
             First::Failed(failure) => Err(failure),
         }
     }

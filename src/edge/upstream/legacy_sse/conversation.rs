@@ -337,7 +337,7 @@ pub(super) enum First {
     /// The request was taken.
     Accepted,
     /// The request was answered with a status, not with a message.
-    Turned(Answer),
+    Turned(Box<Answer>),
     /// There will be no answer.
     Failed(UpstreamFailure),
 }
@@ -365,7 +365,7 @@ impl LegacySseStream {
             };
             match posted {
                 Some(Ok(Answer::Accepted { .. })) => return First::Accepted,
-                Some(Ok(answer)) => return First::Turned(answer),
+                Some(Ok(answer)) => return First::Turned(Box::new(answer)),
                 Some(Err(failure)) => return First::Failed(failure),
                 None => {}
             }
@@ -390,10 +390,12 @@ impl LegacySseStream {
                     self.done = item.last;
                     return Some(Ok(ServerEvent { data: item.data, ..ServerEvent::default() }));
                 }
-                First::Turned(Answer::Whole { status, .. }) => {
-                    break UpstreamFailure::Status(status);
-                }
-                First::Turned(_) => break UpstreamFailure::EndedEarly,
+                First::Turned(answer) => match *answer {
+                    Answer::Whole { status, .. } => break UpstreamFailure::Status(status),
+                    Answer::Accepted { .. } | Answer::Stream { .. } => {
+                        break UpstreamFailure::EndedEarly;
+                    }
+                },
                 First::Failed(failure) => break failure,
             }
         };
