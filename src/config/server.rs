@@ -11,7 +11,8 @@ use super::meaning::{Reader, or, texts};
 use super::problem::{Place, Spot};
 use super::secret::{Secret, is_variable_name, resolve};
 use super::{
-    ChildUpstream, Front, HttpTransport, HttpUpstream, Inherit, PackRef, ServerConfig, Upstream,
+    ChildUpstream, Front, HttpTransport, HttpUpstream, Inherit, OAuthMode, PackRef, ServerConfig,
+    Upstream,
 };
 use crate::gate::session::RefusalForm;
 
@@ -52,7 +53,7 @@ pub(super) fn servers(
 ) -> Vec<ServerConfig> {
     let single = files.len() == 1;
     let mut taken: Vec<(String, String)> = Vec::new();
-    let mut servers = Vec::new();
+    let mut servers: Vec<(ServerConfig, Place)> = Vec::new();
     for file in files {
         let (place, path) = reader.path(&file, single);
         match taken.iter().find(|(_, other)| *other == path) {
@@ -62,7 +63,6 @@ pub(super) fn servers(
             }
             None => taken.push((file.name.value.clone(), path.clone())),
         }
-        let name = &file.name.value;
         if let Some(sse) = &file.sse_path {
             reader.plain_path(sse);
             match taken.iter().find(|(_, other)| *other == sse.value) {
@@ -71,12 +71,13 @@ pub(super) fn servers(
                     let hint = "give the stream a path of its own, such as `/sse`";
                     reader.problems.push(&sse.place, what, hint);
                 }
-                None => taken.push((name.clone(), sse.value.clone())),
+                None => taken.push((file.name.value.clone(), sse.value.clone())),
             }
         }
-        servers.extend(reader.server(file, path, front));
+        servers.extend(reader.server(file, path, front).map(|server| (server, place)));
     }
-    servers
+    reader.oauth_side_by_side(&servers);
+    servers.into_iter().map(|(server, _)| server).collect()
 }
 
 impl Reader<'_> {
@@ -97,6 +98,7 @@ impl Reader<'_> {
             self.problems.push(&environment.place, what, "name one, or remove the key");
         }
         let upstream = self.upstream(&file, front);
+        let oauth = self.oauth(&file, upstream.as_ref(), front);
         let hosts = file.hosts.map(|hosts| self.hosts(hosts));
         let origins = file.origins.map(|origins| self.origins(origins));
         let pack = file.pack.map(|pack| self.pack(pack));
@@ -111,6 +113,7 @@ impl Reader<'_> {
             hosts: hosts.unwrap_or_default(),
             origins: origins.unwrap_or_default(),
             refusal: or(file.refusal, RefusalForm::Error),
+            oauth,
         })
     }
 
@@ -196,7 +199,7 @@ impl Reader<'_> {
             url: target,
             transport: or(file.transport.clone(), HttpTransport::default()),
             headers,
-            forward_authorization: forward.is_some(),
+            forward_authorization: forward.is_some() || forwards(file),
             ca_file,
             connect_timeout: or(file.connect_timeout.clone(), Duration::from_secs(5)),
         })
@@ -311,6 +314,11 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+fn forwards(file: &ServerFile) -> bool {
+    let mode = file.oauth.as_ref().and_then(|oauth| oauth.mode.as_ref());
+    mode.is_some_and(|mode| mode.value == OAuthMode::Forward)
 }
 
 /// The keys that mean something only with `command`.

@@ -13,10 +13,12 @@ mod gauge;
 mod door;
 mod body;
 mod sessions;
+mod event_ids;
 mod reply;
 mod turn;
 mod stream;
 mod exchange;
+mod well_known;
 mod receive;
 mod legacy_sse;
 
@@ -41,11 +43,14 @@ use tokio_util::task::TaskTracker;
 
 use self::bell::Belled;
 use self::door::Allowed;
+use self::event_ids::EventIds;
 use self::gauge::Gauge;
 use self::legacy_sse::LegacyStreams;
-use self::sessions::{Sessions, SharedSession};
+use self::sessions::{SessionLimits, Sessions, SharedSession};
+use self::well_known::Sites;
 use self::wire::{Patience, Peer, WatchedStream};
 use super::Shared;
+use super::oauth::OAuth;
 use super::upstream::Upstream;
 use crate::gate::access::Principal;
 use crate::gate::session::Protected;
@@ -75,6 +80,8 @@ pub struct Route {
     pub principal: Arc<Principal>,
     /// The way to the server.
     pub upstream: Upstream,
+    /// What stands in the way to tokens for it.
+    pub oauth: Option<OAuth>,
 }
 
 /// Bounds of the listener.
@@ -88,6 +95,8 @@ pub struct HttpLimits {
     pub streams_max: u64,
     /// Legacy sessions of one route.
     pub sessions_max: usize,
+    /// GET streams of one legacy session at once.
+    pub session_streams_max: u64,
     /// Size of one request body, bytes.
     pub body_bytes_max: usize,
     /// Bytes of all request bodies at once.
@@ -113,6 +122,7 @@ impl Default for HttpLimits {
             exchanges_max: 16_384,
             streams_max: 12_288,
             sessions_max: 8_192,
+            session_streams_max: 8,
             body_bytes_max: 4 << 20,
             body_budget_bytes: 256 << 20,
             headers_max: 100,
@@ -141,7 +151,11 @@ pub struct HttpTimeouts {
     pub answer: Duration,
     /// Between two events of a stream that ends with an answer.
     pub idle_stream: Duration,
-    /// For an answer whose legacy client went away: a disconnect is no cancellation there.
+    /// For the whole of a stream that ends with an answer, however often it shows life: MCP asks
+    /// for a maximum that progress does not put off (threat F9).
+    pub stream: Duration,
+    /// For an answer whose legacy client went away (a disconnect is no cancellation there), and
+    /// for the client to come for an answer that it must come for.
     pub drain: Duration,
     /// After a stream's answer, for the server to end the stream by itself.
     pub linger: Duration,
@@ -160,6 +174,7 @@ impl Default for HttpTimeouts {
             write: Duration::from_secs(30),
             answer: Duration::from_mins(5),
             idle_stream: Duration::from_mins(5),
+            stream: Duration::from_hours(1),
             drain: Duration::from_mins(5),
             linger: Duration::from_millis(100),
             idle_session: Duration::from_hours(1),
@@ -180,10 +195,12 @@ pub struct HttpConfig {
 /// A route and what is alive on it.
 #[derive(Debug)]
 struct RouteState {
+    path: Box<str>,
     server: Arc<Protected>,
     allowed: Allowed,
     principal: Arc<Principal>,
     upstream: Arc<Upstream>,
+    oauth: Option<OAuth>,
     sessions: Sessions,
     streams: LegacyStreams,
 }
@@ -194,13 +211,26 @@ struct Inner {
     routes: HashMap<Box<str>, Arc<RouteState>>,
     /// Routes by the path of their HTTP+SSE transport.
     legacy: HashMap<Box<str>, Arc<RouteState>>,
+    sites: Sites,
     config: HttpConfig,
     exchanges: Arc<Gauge>,
     streams: Arc<Gauge>,
     body_budget: Arc<Gauge>,
+    event_ids: EventIds,
 }
 
 impl Inner {
+    /// Forgets idle sessions, and closes calls whose clients did not come for the answer.
+    fn sweep(&self) {
+        let now = self.shared.clock.uptime();
+        for route in self.routes.values() {
+            self.close_sessions(route.sessions.expire(now));
+            for (session, call) in route.sessions.given_up(now, self.config.timeouts.drain) {
+                turn::give_up(&self.shared, &session, &call);
+            }
+        }
+    }
+
     /// Closes what expired or ended sessions still had in flight: nobody will come for it.
     fn close_sessions(&self, sessions: Vec<SharedSession>) {
         for session in sessions {
@@ -224,6 +254,7 @@ impl std::fmt::Debug for Listener {
 impl Listener {
     /// Will serve `routes` on `tcp`. Of two routes with one path the later stands; configurations
     /// are checked elsewhere.
+    #[expect(clippy::large_types_passed_by_value, reason = "once a listener")]
     pub fn new(
         tcp: std::net::TcpListener,
         routes: Vec<Route>,
@@ -233,28 +264,37 @@ impl Listener {
         tcp.set_nonblocking(true)?;
         let (mut by_path, mut legacy) = (HashMap::new(), HashMap::new());
         for route in routes {
-            let limits = config.limits;
+            let path: Box<str> = route.path.into();
+            let sessions_max = config.limits.sessions_max;
             let state = Arc::new(RouteState {
+                path: path.clone(),
                 server: route.server,
                 allowed: Allowed::new(&route.hosts, &route.origins),
                 principal: route.principal,
                 upstream: Arc::new(route.upstream),
-                sessions: Sessions::new(limits.sessions_max, config.timeouts.idle_session),
-                streams: LegacyStreams::new(route.sse_path.as_deref(), limits.sessions_max),
+                oauth: route.oauth,
+                sessions: Sessions::new(SessionLimits {
+                    max: sessions_max,
+                    streams_max: config.limits.session_streams_max,
+                    idle: config.timeouts.idle_session,
+                }),
+                streams: LegacyStreams::new(route.sse_path.as_deref(), sessions_max),
             });
             if let Some(path) = route.sse_path {
                 legacy.insert(path.into(), Arc::clone(&state));
             }
-            by_path.insert(route.path.into(), state);
+            by_path.insert(path, state);
         }
         let inner = Inner {
             shared,
+            sites: Sites::of(by_path.values()),
             routes: by_path,
             legacy,
             config,
             exchanges: Gauge::new(config.limits.exchanges_max),
             streams: Gauge::new(config.limits.streams_max),
             body_budget: Gauge::new(config.limits.body_budget_bytes),
+            event_ids: EventIds::new()?,
         };
         Ok(Self { tcp: TcpListener::from_std(tcp)?, inner: Arc::new(inner) })
     }
@@ -281,10 +321,7 @@ impl Listener {
                 () = inner.shared.closing.cancelled() => break,
                 accepted = accept(&tcp, &slots) => accepted,
                 _ = sweep.tick() => {
-                    let now = inner.shared.clock.uptime();
-                    for route in inner.routes.values() {
-                        inner.close_sessions(route.sessions.expire(now));
-                    }
+                    inner.sweep();
                     continue;
                 }
             };

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use ::http::{HeaderMap, HeaderValue};
 
 use super::{Serving, StartError};
-use crate::config::{self, Config, Front, HttpTransport, PackRef, ServerConfig};
+use crate::config::{self, Config, Front, HttpTransport, OAuthMode, PackRef, ServerConfig};
 use crate::edge::Shared;
 use crate::edge::admin::{AdminListener, Component, Readiness};
 use crate::edge::child::{ChildLimits, ChildSpec, ChildUpstream};
 use crate::edge::http::{HttpConfig, HttpLimits, HttpTimeouts, Listener, Route};
+use crate::edge::oauth::{Forward, OAuth, PublicUrl};
 use crate::edge::stdio::{RemoteLimits, StdioLimits, StdioUpstream, serve_stdio};
 use crate::edge::upstream::{
     HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, LegacySseLimits, LegacySseUpstream,
@@ -79,6 +80,7 @@ pub(super) fn serve(
             path: described.path.clone(),
             sse_path: described.sse_path.clone(),
             upstream: upstream(config, described, shared, &server)?,
+            oauth: oauth(described)?,
             server,
             hosts: described.hosts.clone(),
             origins: described.origins.clone(),
@@ -107,11 +109,33 @@ pub(super) fn serve(
     Ok(Serving::Http { address, admin, done })
 }
 
+/// What stands in the way to tokens for `server`.
+fn oauth(server: &ServerConfig) -> Result<Option<OAuth>, StartError> {
+    let (Some(oauth), config::Upstream::Http(http)) = (&server.oauth, &server.upstream) else {
+        return Ok(None);
+    };
+    let public = oauth.public_url.as_deref().map(|url| {
+        PublicUrl::parse(url).ok_or_else(|| {
+            let subject = format!("servers.{}.public_url", server.name);
+            StartError::new(subject, "is no absolute http or https URL")
+        })
+    });
+    let public = public.transpose()?;
+    Ok(Some(match oauth.mode {
+        OAuthMode::Forward => OAuth::Forward(Forward::new(
+            public,
+            &http.url,
+            oauth.upstream_resource.clone(),
+            oauth.origin_endpoints,
+        )),
+    }))
+}
+
 fn upstream(
     config: &Config,
     server: &ServerConfig,
     shared: &Shared,
-    protected: &Protected,
+    protected: &Arc<Protected>,
 ) -> Result<Upstream, StartError> {
     match &server.upstream {
         config::Upstream::Http(http) => {
@@ -131,9 +155,8 @@ fn upstream(
         config::Upstream::Child(child) => Ok(Upstream::Child(ChildUpstream::new(
             child_spec(child),
             child_limits(config, child),
-            shared.clock,
-            shared.tasks.clone(),
-            shared.closing.clone(),
+            shared.clone(),
+            Arc::clone(protected),
         ))),
     }
 }
@@ -142,7 +165,7 @@ fn stdio_upstream(
     config: &Config,
     server: &ServerConfig,
     shared: &Shared,
-    protected: &Protected,
+    protected: &Arc<Protected>,
 ) -> Result<StdioUpstream, StartError> {
     match &server.upstream {
         config::Upstream::Child(child) => Ok(StdioUpstream::Child {

@@ -9,10 +9,11 @@
     reason = "tests"
 )]
 
-mod rig;
+pub(crate) mod rig;
 mod door;
 mod exchange;
 mod streams;
 mod legacy_sse;
+mod resume;
 mod tls;
 mod admin;

@@ -7,11 +7,12 @@
 
 mod bridge;
 mod conversation;
+mod era;
 pub mod lines;
 pub mod process;
 mod relabel;
 
 pub use bridge::ChildUpstream;
 pub use conversation::ChildStream;
-pub(in crate::edge) use relabel::id_of;
 pub use process::{ChildLimits, ChildSpec, SpawnError};
+pub(in crate::edge) use relabel::id_of;

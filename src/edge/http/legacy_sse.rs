@@ -23,8 +23,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::body::{self, BodyLimits};
 use super::gauge::Held;
-use super::receive::{TurnedAway, mint};
+use super::receive::TurnedAway;
 use super::reply::{self, ReplyBody};
+use super::sessions::mint;
 use super::wire::{Busy, Peer};
 use super::{HttpTimeouts, Inner, RouteState, door};
 use crate::edge::stdio::RemoteLimits;
@@ -123,7 +124,7 @@ pub(super) async fn answer(
     (parts, body): (Parts, Incoming),
 ) -> Result<Response<ReplyBody>, TurnedAway> {
     let (Called::Stream(route) | Called::Messages(route, _)) = &called;
-    let away = |why| TurnedAway { why, route: Some(Arc::clone(route)) };
+    let away = |why| TurnedAway::from(why, Some(route));
     if peer.is_ambiguous() {
         return Err(away(DoorRefusal::Framing));
     }
@@ -133,10 +134,8 @@ pub(super) async fn answer(
         Called::Messages(..) => Method::POST,
     };
     if parts.method != method {
-        let mut response = away(DoorRefusal::MethodNotAllowed).refuse(&inner.shared);
-        let allow = if method == Method::GET { "GET" } else { "POST" };
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
-        return Ok(response);
+        let header = HeaderValue::from_str(method.as_str()).ok().map(|allowed| (ALLOW, allowed));
+        return Err(TurnedAway { header, ..away(DoorRefusal::MethodNotAllowed) });
     }
     let slot = inner.exchanges.take(1).ok_or_else(|| away(DoorRefusal::TooMany))?;
     match &called {

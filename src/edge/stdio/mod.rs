@@ -7,6 +7,7 @@
 
 pub(in crate::edge) mod client;
 pub(in crate::edge) mod remote;
+mod renewal;
 mod wrap;
 
 use std::fmt;

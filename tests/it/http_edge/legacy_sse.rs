@@ -1,6 +1,6 @@
 //! HTTP+SSE of 2024-11-05, towards agents and towards servers, and bridged to the others.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bartizan::edge::child::{ChildLimits, ChildSpec, ChildUpstream};
@@ -28,7 +28,12 @@ const CHANGED: &str = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_cha
 /// An HTTP+SSE server: what it writes on its one stream is the test's to say.
 struct SseServer {
     behind: Behind,
-    events: mpsc::UnboundedSender<Vec<u8>>,
+    events: mpsc::Sender<Vec<u8>>,
+}
+
+fn protected() -> Arc<Protected> {
+    let facts = Server { name: "flags".into(), ..Server::default() };
+    Arc::new(Protected::new(facts, RefusalForm::Error))
 }
 
 fn event(text: &str) -> Vec<u8> {
@@ -38,9 +43,9 @@ fn event(text: &str) -> Vec<u8> {
 impl SseServer {
     /// A server that opens its stream with `first` and answers each post with `posted`.
     async fn start(first: &str, posted: fn(&Received) -> Vec<Play>) -> Self {
-        let (events, relay) = mpsc::unbounded_channel();
-        events.send(event(first)).unwrap();
-        let relay = Arc::new(tokio::sync::Mutex::new(relay));
+        let (events, relay) = mpsc::channel(256);
+        events.try_send(event(first)).unwrap();
+        let relay = Arc::new(Mutex::new(Some(relay)));
         let behind = Behind::start(move |_, request| {
             if request.head.starts_with("GET ") {
                 vec![stream_head(""), Play::Relay(Arc::clone(&relay))]
@@ -61,7 +66,7 @@ impl SseServer {
     }
 
     fn say(&self, message: &str) {
-        self.events.send(event(&format!("event: message\ndata: {message}\n\n"))).unwrap();
+        self.events.try_send(event(&format!("event: message\ndata: {message}\n\n"))).unwrap();
     }
 
     /// Waits until we let go of its stream.
@@ -282,10 +287,11 @@ async fn the_door_is_the_same() {
 #[tokio::test]
 async fn an_endpoint_elsewhere_is_never_posted_to() {
     let elsewhere = Behind::start(|_, _| answer("202 Accepted", "", "")).await;
-    let evil = format!("http://{}/m", elsewhere.address);
+    let network_path = format!("//{}/m", elsewhere.address);
+    let evil = format!("http:{network_path}");
     let cases = [
         ("sse-endpoint-absolute", format!("event: endpoint\ndata: {evil}\n\n")),
-        ("sse-endpoint-network-path", format!("event: endpoint\ndata: {}\n\n", &evil[5..])),
+        ("sse-endpoint-network-path", format!("event: endpoint\ndata: {network_path}\n\n")),
         ("sse-endpoint-scheme", "event: endpoint\ndata: file:///m\n\n".to_owned()),
         ("sse-endpoint-empty", "event: endpoint\ndata:\n\n".to_owned()),
         ("sse-endpoint-lines", "event: endpoint\ndata: /m\ndata: /n\n\n".to_owned()),
@@ -319,7 +325,7 @@ async fn a_second_endpoint_ends_the_session() {
     let mut agent = begun(&server, &rig).await;
     agent.say(&rig, &call(1, "get")).await;
     server.behind.nth(4).await;
-    server.events.send(event("event: endpoint\ndata: /elsewhere\n\n")).unwrap();
+    server.events.try_send(event("event: endpoint\ndata: /elsewhere\n\n")).unwrap();
     let failed = agent.hear().await;
     assert!(failed.starts_with(r#"{"jsonrpc":"2.0","id":1,"error":{"#), "{failed}");
     server.let_go().await;
@@ -381,8 +387,8 @@ async fn answers_that_were_not_asked_for_are_withheld() {
     agent.say(&rig, &call(1, "get")).await;
     server.behind.nth(4).await;
     server.say(&result(2));
-    server.events.send(event(&format!(": x\rdata: {}\r\r", result(3)))).unwrap();
-    server.events.send(event(&format!("event: other\ndata: {}\n\n", result(1)))).unwrap();
+    server.events.try_send(event(&format!(": x\rdata: {}\r\r", result(3)))).unwrap();
+    server.events.try_send(event(&format!("event: other\ndata: {}\n\n", result(1)))).unwrap();
     server.say(&result(1));
     assert_eq!(agent.hear().await, result(1));
     server.say(&result(1));
@@ -420,7 +426,7 @@ async fn a_server_that_goes_away_ends_the_stream() {
     let mut agent = begun(&server, &rig).await;
     agent.say(&rig, &call(1, "get")).await;
     server.behind.nth(4).await;
-    server.events.send(b"0\r\n\r\n".to_vec()).unwrap();
+    server.events.try_send(b"0\r\n\r\n".to_vec()).unwrap();
     let failed = agent.hear().await;
     assert!(failed.starts_with(r#"{"jsonrpc":"2.0","id":1,"error":{"#), "{failed}");
     assert!(agent.stream.chunk().await.is_none());
@@ -550,9 +556,8 @@ async fn an_agent_reaches_a_child() {
     );
     let rig = Rig::to(HttpConfig::default(), |shared| {
         let spec = ChildSpec::new("sh", vec!["-c".into(), script]);
-        let (tasks, closing) = (shared.tasks.clone(), shared.closing.clone());
         let limits = ChildLimits::default();
-        Upstream::Child(ChildUpstream::new(spec, limits, shared.clock, tasks, closing))
+        Upstream::Child(ChildUpstream::new(spec, limits, shared.clone(), protected()))
     });
     let mut agent = Agent::open(&rig).await;
     agent.say(&rig, INITIALIZE).await;
@@ -574,10 +579,9 @@ async fn a_client_on_stdio_reaches_it() {
     let (tasks, closing) = (shared.tasks.clone(), shared.closing.clone());
     let limits = LegacySseLimits::default();
     let upstream = LegacySseUpstream::new(http, limits, shared.clock, tasks, closing);
-    let facts = Server { name: "flags".into(), ..Server::default() };
     let serving = Serving {
         shared,
-        server: Arc::new(Protected::new(facts, RefusalForm::Error)),
+        server: protected(),
         principal: Arc::new(Principal { id: "agent".into(), ..Principal::default() }),
         upstream: StdioUpstream::Http(Arc::new(upstream.into())),
         limits: StdioLimits::default(),
