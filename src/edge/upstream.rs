@@ -69,6 +69,15 @@ pub struct SendContext {
 }
 
 impl Upstream {
+    /// The way over HTTP, whichever transport is spoken on it.
+    pub fn http(&self) -> Option<&HttpUpstream> {
+        match self {
+            Self::Http(server) => Some(server),
+            Self::LegacySse(server) => Some(server.http()),
+            Self::Child(_) => None,
+        }
+    }
+
     /// Whether sessions with it have ids of the server's own. Else whoever sends `initialize`
     /// mints one.
     pub fn mints_sessions(&self) -> bool {

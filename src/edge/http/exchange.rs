@@ -376,7 +376,7 @@ fn is_answer(headers: &HeaderMap, body: &Bytes) -> bool {
         })
 }
 
-fn claims_json(headers: &HeaderMap) -> bool {
+pub(super) fn claims_json(headers: &HeaderMap) -> bool {
     headers
         .get_all(CONTENT_TYPE)
         .iter()

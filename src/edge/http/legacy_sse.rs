@@ -18,22 +18,26 @@ use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use bytes::{Bytes, BytesMut};
 use hyper::body::Incoming;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::body::{self, BodyLimits};
+use super::exchange::claims_json;
 use super::gauge::Held;
 use super::receive::TurnedAway;
 use super::reply::{self, ReplyBody};
 use super::sessions::mint;
 use super::wire::{Busy, Peer};
-use super::{HttpTimeouts, Inner, RouteState, door};
+use super::{HttpTimeouts, Inner, RouteState, door, well_known};
+use crate::edge::oauth::OAuth;
 use crate::edge::stdio::RemoteLimits;
 use crate::edge::stdio::client::{Client, Form, Input, names_its_request};
-use crate::edge::stdio::remote::{self, Source};
+use crate::edge::stdio::remote::{self, Challenge, Challenged, Source};
 use crate::edge::{ServerEvent, sse};
 use crate::gate::access::Principal;
-use crate::gate::session::{Arrival, DoorRefusal, Session, UpstreamFailure};
+use crate::gate::record::CallId;
+use crate::gate::session::{Arrival, DoorRefusal, ErrorAnswer, Session, UpstreamFailure};
 use crate::gate::step::{Act, Permitted};
 
 /// Events waiting to be written to one agent.
@@ -42,6 +46,9 @@ const EVENTS_MAX: usize = 8;
 const MESSAGES_MAX: usize = 8;
 /// How often a comment keeps a quiet stream alive, and shows whether anybody is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How long the reply to a POST waits for a challenge. Agents may post one message after the
+/// other, so this holds up what they say during a slow call.
+const CHALLENGE_WAIT: Duration = Duration::from_secs(2);
 const COMMENT: &[u8] = b": keep-alive\n\n";
 /// Length of a session id, hexadecimal digits.
 const ID_LEN: usize = 32;
@@ -71,6 +78,10 @@ impl LegacyStreams {
     /// Of a route that serves them at `path`, `max` at once.
     pub(super) fn new(path: Option<&str>, max: usize) -> Self {
         Self { path: path.map(Into::into), max, table: Mutex::default() }
+    }
+
+    pub(super) fn path(&self) -> Option<&str> {
+        self.path.as_deref()
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<Box<str>, Entry>> {
@@ -143,7 +154,9 @@ pub(super) async fn answer(
         Called::Messages(route, id) => {
             let entry = route.streams.find(id, &route.principal);
             let entry = entry.ok_or_else(|| away(DoorRefusal::UnknownSession))?;
-            take(inner, peer, entry, (parts, body)).await.map_err(away)
+            let public = well_known::public(route, &parts).map(|public| public.metadata_url());
+            let oauth = route.oauth.as_ref().zip(public);
+            take(inner, peer, (entry, oauth), (parts, body)).await.map_err(away)
         }
     }
 }
@@ -218,7 +231,7 @@ impl Run {
     async fn serve(self, queue: mpsc::Receiver<Posted>, limits: RemoteLimits) {
         let Self { id, route, client, out } = self;
         let gone = client.gone.clone();
-        let messages = Messages { queue, current: None };
+        let messages = Messages { queue, current: None, challenged: None };
         let upstream = Arc::clone(&route.upstream);
         let serving = remote::serve(client, messages, upstream, limits);
         let reason = tokio::select! {
@@ -246,34 +259,41 @@ struct Posted {
     headers: HeaderMap,
     /// The body's share of the budget.
     _budget: Held,
+    challenged: Option<Challenged>,
 }
 
 /// The posted messages of one stream, in the order in which they were judged.
 struct Messages {
     queue: mpsc::Receiver<Posted>,
     current: Option<(HeaderMap, Held)>,
+    challenged: Option<Challenged>,
 }
 
 impl Source for Messages {
     async fn next(&mut self, _: &Client) -> Input {
         let posted = self.queue.recv().await;
-        let Some(Posted { permitted, headers, _budget: budget }) = posted else {
+        let Some(Posted { permitted, headers, _budget: budget, challenged }) = posted else {
             return Input::Closed;
         };
-        self.current = Some((headers, budget));
+        (self.current, self.challenged) = (Some((headers, budget)), challenged);
         Input::Act(Act::Forward(permitted))
     }
 
     fn headers(&self) -> HeaderMap {
         self.current.as_ref().map(|(headers, _)| headers.clone()).unwrap_or_default()
     }
+
+    fn challenged(&mut self) -> Option<Challenged> {
+        self.challenged.take()
+    }
 }
 
-/// Takes one message of an agent.
+/// Takes one message of an agent. Where OAuth is in the way, the reply waits a short time for the
+/// server's challenge: an agent looks for it there (RFC 6750 §3), never on its stream.
 async fn take(
     inner: &Inner,
     peer: &Peer,
-    entry: Entry,
+    (entry, oauth): (Entry, Option<(&OAuth, String)>),
     (parts, body): (Parts, Incoming),
 ) -> Result<Response<ReplyBody>, DoorRefusal> {
     let traceparent = door::text(&parts.headers, "traceparent")?;
@@ -293,11 +313,20 @@ async fn take(
     match client.act(|session, gate, now| session.client_frame(gate, arrival, now)) {
         Act::Forward(permitted) => {
             let call = Arc::clone(permitted.call());
-            let posted = Posted { permitted, headers: passing(&parts.headers), _budget: budget };
+            let (challenged, challenge) = oauth.is_some().then(oneshot::channel).unzip();
+            let headers = passing(&parts.headers);
+            let posted = Posted { permitted, headers, _budget: budget, challenged };
             if messages.send(posted).await.is_err() {
                 let why = "the stream is over".to_owned();
                 client.failed(&call, &UpstreamFailure::Unreachable(why)).await;
                 return Err(DoorRefusal::UnknownSession);
+            }
+            if let (Some(challenge), Some((oauth, ours))) = (challenge, oauth) {
+                let hearing = Hearing { client: &client, call: &call, challenge };
+                if let Some(mut response) = hearing.reply().await {
+                    well_known::relabel(oauth, &ours, response.headers_mut());
+                    return Ok(response);
+                }
             }
         }
         Act::Deliver(released) if names_its_request(released.body()) => {
@@ -307,6 +336,47 @@ async fn take(
         Act::Drop => {}
     }
     Ok(reply::bare(StatusCode::ACCEPTED))
+}
+
+/// Waits for the server's challenge to one call, which it settles even where the agent goes away.
+struct Hearing<'a> {
+    client: &'a Client,
+    call: &'a CallId,
+    challenge: oneshot::Receiver<Challenge>,
+}
+
+impl Hearing<'_> {
+    /// The reply to the message, if its challenge comes soon.
+    async fn reply(mut self) -> Option<Response<ReplyBody>> {
+        match timeout(CHALLENGE_WAIT, &mut self.challenge).await {
+            Ok(challenge) => challenge.ok().map(|challenge| self.turned_away(challenge)),
+            Err(_elapsed) => self.last(),
+        }
+    }
+
+    /// What was sent just now. Nothing can be sent any more.
+    fn last(&mut self) -> Option<Response<ReplyBody>> {
+        self.challenge.close();
+        let challenge = self.challenge.try_recv().ok()?;
+        Some(self.turned_away(challenge))
+    }
+
+    fn turned_away(&self, challenge: Challenge) -> Response<ReplyBody> {
+        let Challenge { status, headers, body } = challenge;
+        let answer = ErrorAnswer { status, json: claims_json(&headers), body };
+        let headers = reply::headers(&headers, None);
+        match self.client.turned_away(self.call, answer) {
+            Act::Deliver(released) if released.is_own() => reply::own(&released),
+            Act::Deliver(released) => reply::whole(status, headers, released.body().clone()),
+            Act::Forward(_) | Act::Drop => reply::whole(status, headers, Bytes::new()),
+        }
+    }
+}
+
+impl Drop for Hearing<'_> {
+    fn drop(&mut self) {
+        drop(self.last());
+    }
 }
 
 /// The agent's headers without those of the transport, which are written anew.

@@ -16,7 +16,7 @@ use crate::edge::{ServerEvent, Shared, sse};
 use crate::gate::access::{Principal, Protocol, Transport};
 use crate::gate::record::{CallId, Now};
 use crate::gate::session::{
-    Arrival, DoorFacts, DoorRefusal, Gate, Protected, Session, UpstreamFailure,
+    Arrival, DoorFacts, DoorRefusal, ErrorAnswer, Gate, Protected, Session, UpstreamFailure,
 };
 use crate::gate::step::{Act, Permitted, Released, Step};
 
@@ -202,6 +202,12 @@ impl Client {
     /// The way to the server failed for `call`, of which nobody is told.
     pub(super) fn failed_unheard(&self, call: &CallId, failure: &UpstreamFailure) {
         drop(self.settle(|session, now| session.upstream_failed(call, failure, now)));
+    }
+
+    /// The server answered `call` with an HTTP error that its client gets as one.
+    pub(in crate::edge) fn turned_away(&self, call: &CallId, answer: ErrorAnswer) -> Act {
+        let gate = &self.shared.gate;
+        self.settle(|session, now| session.upstream_status(gate, call, answer, now))
     }
 
     /// What is to be done about a message of the client.

@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::ACCEPT;
+use http::header::{ACCEPT, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::AsyncRead;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -57,7 +57,23 @@ pub(in crate::edge) trait Source: Send {
     fn headers(&self) -> HeaderMap {
         HeaderMap::new()
     }
+
+    /// Who is told where the server asks for credentials instead; on a pipe, nobody.
+    fn challenged(&mut self) -> Option<Challenged> {
+        None
+    }
 }
+
+/// An HTTP error by which a server asks for other credentials. Its call is not settled.
+#[derive(Debug)]
+pub(in crate::edge) struct Challenge {
+    pub(in crate::edge) status: u16,
+    pub(in crate::edge) headers: HeaderMap,
+    pub(in crate::edge) body: Bytes,
+}
+
+/// Who waits to hear of a challenge. Dropped once there will be none.
+pub(in crate::edge) type Challenged = oneshot::Sender<Challenge>;
 
 impl<R: AsyncRead + Unpin + Send> Source for Lines<R> {
     async fn next(&mut self, client: &Client) -> Input {
@@ -179,11 +195,11 @@ impl Remote {
             };
             let Some(permitted) = self.client.carry(act).await else { continue };
             self.state().headers = input.headers();
-            self.send(permitted).await;
+            self.send(permitted, input.challenged()).await;
         }
     }
 
-    async fn send(self: &Arc<Self>, permitted: Permitted) {
+    async fn send(self: &Arc<Self>, permitted: Permitted, challenged: Option<Challenged>) {
         let call = Arc::clone(permitted.call());
         let Ok(document) = judged(permitted.body()) else {
             // The gate permits strict JSON only.
@@ -203,7 +219,7 @@ impl Remote {
                 }
             }
             let initialized = &*method == "notifications/initialized";
-            if self.tell(permitted, &context).await && initialized {
+            if self.post(permitted, &context, challenged).await && initialized {
                 self.listen();
             }
             return;
@@ -219,7 +235,8 @@ impl Remote {
         let cancel = self.over.child_token();
         self.state().open.insert(id.clone(), (Arc::clone(&call), cancel.clone()));
         let body = permitted.body().clone();
-        let exchange = Exchange { remote: Arc::clone(self), call, context, method, body };
+        let remote = Arc::clone(self);
+        let exchange = Exchange { remote, call, context, method, body, challenged };
         if &*exchange.method == "initialize" {
             // What follows needs the session that this answer names.
             exchange.run(permitted, id, cancel).await;
@@ -269,6 +286,16 @@ impl Remote {
 
     /// Sends what is not answered, and says whether it was taken.
     pub(super) async fn tell(&self, permitted: Permitted, context: &SendContext) -> bool {
+        self.post(permitted, context, None).await
+    }
+
+    /// Like [`Remote::tell`], for a message whose sender may be `challenged`.
+    async fn post(
+        &self,
+        permitted: Permitted,
+        context: &SendContext,
+        challenged: Option<Challenged>,
+    ) -> bool {
         let call = Arc::clone(permitted.call());
         let sent = timeout(self.limits.accept_max, self.upstream.send(permitted, context)).await;
         match sent.unwrap_or(Err(UpstreamFailure::TimedOut)) {
@@ -277,9 +304,11 @@ impl Remote {
                 true
             }
             Ok(answer) => {
-                self.note_status(status_of(&answer));
-                let failure = UpstreamFailure::Status(status_of(&answer));
-                self.client.failed(&call, &failure).await;
+                if let Some(answer) = challenge(answer, challenged) {
+                    self.note_status(status_of(&answer));
+                    let failure = UpstreamFailure::Status(status_of(&answer));
+                    self.client.failed(&call, &failure).await;
+                }
                 false
             }
             Err(failure) => {
@@ -467,6 +496,7 @@ struct Exchange {
     context: SendContext,
     method: Box<str>,
     body: Bytes,
+    challenged: Option<Challenged>,
 }
 
 /// Why a request is not answered yet.
@@ -514,9 +544,10 @@ impl Exchange {
         }
     }
 
-    async fn carry_out(&self, permitted: Permitted) -> Result<(), Unanswered> {
+    async fn carry_out(&mut self, permitted: Permitted) -> Result<(), Unanswered> {
         let sent = self.remote.upstream.send(permitted, &self.context);
         let answer = self.patient(self.remote.limits.answer_max, sent).await??;
+        let Some(answer) = challenge(answer, self.challenged.take()) else { return Ok(()) };
         if &*self.method == "initialize" {
             self.remote.keep_session(&answer);
         }
@@ -624,6 +655,22 @@ impl Exchange {
         let act =
             client.act(|session, gate, now| session.server_answer(gate, &self.call, raw, now));
         self.remote.carry(act).await;
+    }
+}
+
+/// Tells whoever is `challenged` if `answer` asks for other credentials (RFC 9110 §11.6.1, RFC 6750
+/// §3.1). Every other answer comes back, and one that nobody waits for any more.
+fn challenge(answer: Answer, challenged: Option<Challenged>) -> Option<Answer> {
+    let Some(challenged) = challenged else { return Some(answer) };
+    match answer {
+        Answer::Whole { status, headers, body }
+            if status == 401 || status == 403 && headers.contains_key(WWW_AUTHENTICATE) =>
+        {
+            let untold = challenged.send(Challenge { status, headers, body }).err()?;
+            let Challenge { status, headers, body } = untold;
+            Some(Answer::Whole { status, headers, body })
+        }
+        Answer::Accepted { .. } | Answer::Whole { .. } | Answer::Stream { .. } => Some(answer),
     }
 }
 

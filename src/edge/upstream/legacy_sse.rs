@@ -138,6 +138,11 @@ impl LegacySseUpstream {
         }
     }
 
+    /// The way to it.
+    pub fn http(&self) -> &HttpUpstream {
+        &self.inner.http
+    }
+
     /// Sessions alive now.
     pub fn sessions(&self) -> usize {
         self.inner.sessions().values().filter(|seat| !seat.conversation.has_ended()).count()

@@ -1,17 +1,22 @@
 //! HTTP+SSE of 2024-11-05, towards agents and towards servers, and bridged to the others.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bartizan::edge::Shared;
 use bartizan::edge::child::{ChildLimits, ChildSpec, ChildUpstream};
-use bartizan::edge::http::HttpConfig;
+use bartizan::edge::http::{HttpConfig, Route};
+use bartizan::edge::oauth::{Forward, OAuth};
 use bartizan::edge::stdio::{Serving, StdioLimits, StdioUpstream, serve_pipes};
-use bartizan::edge::upstream::{HttpUpstream, LegacySseLimits, LegacySseUpstream, Upstream};
+use bartizan::edge::upstream::{
+    HttpUpstream, HttpUpstreamConfig, LegacySseLimits, LegacySseUpstream, Upstream,
+};
 use bartizan::gate::access::{Principal, Server};
 use bartizan::gate::record::{Event, Outcome};
 use bartizan::gate::session::{Protected, RefusalForm};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::task::TaskTracker;
 
 use super::rig::{
@@ -627,4 +632,174 @@ async fn streams_are_bounded() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_stream_is_its_principals_alone() {
+    let server = SseServer::ordinary().await;
+    let address = server.behind.address;
+    let way = || HttpUpstream::new(upstream_config(address)).unwrap().into();
+    let other = Route {
+        path: "/other".into(),
+        sse_path: Some("/other/sse".into()),
+        server: protected(),
+        hosts: Vec::new(),
+        origins: Vec::new(),
+        principal: Arc::new(Principal { id: "another".into(), ..Principal::default() }),
+        upstream: way(),
+        oauth: None,
+    };
+    let rig = Rig::of(HttpConfig::default(), |_| way(), |route| vec![route, other]);
+    let agent = Agent::open(&rig).await;
+    let theirs = agent.endpoint.replace("/flags/sse", "/other/sse");
+    let reply = rig.ask(&request("POST", &theirs, "", INITIALIZE)).await;
+    assert_eq!(reply.status, 404, "{}", reply.text());
+    assert!(server.behind.received().is_empty());
+    agent.say(&rig, INITIALIZE).await;
+}
+
+/// What a server wants to see before it takes anything.
+const TOKEN: &str = "Authorization: Bearer t0ken\r\n";
+
+/// A server's challenge; none where the token came along.
+fn challenged(request: &Received) -> Option<Vec<Play>> {
+    let scope = String::from_utf8_lossy(&request.body).contains("\"more\"");
+    let metadata = "http://up.example/.well-known/oauth-protected-resource/up";
+    let (status, error) = match request.header("authorization")[..] {
+        ["Bearer t0ken"] if scope => ("403 Forbidden", ", error=\"insufficient_scope\""),
+        ["Bearer t0ken"] => return None,
+        _ => ("401 Unauthorized", ""),
+    };
+    let headers = format!(
+        "Content-Type: application/json\r\nSet-Cookie: a=b\r\nWWW-Authenticate: Bearer resource_metadata=\"{metadata}\"{error}\r\n"
+    );
+    Some(answer(status, &headers, "{\"no\":\"token\"}"))
+}
+
+/// A firewall that is one resource with the server behind it.
+fn one_resource(upstream: impl FnOnce(&Shared) -> Upstream) -> Rig {
+    Rig::of(HttpConfig::default(), upstream, |route| {
+        let theirs = "http://up.example/up".parse().unwrap();
+        let forward = Forward::new(None, &theirs, None, false);
+        vec![Route { oauth: Some(OAuth::Forward(forward)), ..route }]
+    })
+}
+
+fn forwarding(address: SocketAddr) -> HttpUpstream {
+    let config = upstream_config(address);
+    HttpUpstream::new(HttpUpstreamConfig { forward_authorization: true, ..config }).unwrap()
+}
+
+fn assert_challenged(reply: &Reply, status: u16, error: &str) {
+    assert_eq!((reply.status, reply.text()), (status, "{\"no\":\"token\"}"));
+    let expected = format!(
+        "Bearer resource_metadata=\"http://localhost/.well-known/oauth-protected-resource/flags\"{error}"
+    );
+    assert_eq!(reply.header("www-authenticate"), [expected]);
+    assert!(reply.header("set-cookie").is_empty());
+}
+
+/// With the token: what is posted is taken.
+async fn say_with_token(rig: &Rig, agent: &Agent, body: &str) {
+    let reply = rig.ask(&request("POST", &agent.endpoint, TOKEN, body)).await;
+    assert_eq!((reply.status, reply.text()), (202, ""), "{body}");
+}
+
+#[tokio::test]
+async fn a_challenge_answers_the_post_and_is_not_on_the_stream() {
+    let behind = Behind::start(|_, request| {
+        let body = String::from_utf8_lossy(&request.body).into_owned();
+        if request.head.starts_with("GET /.well-known") {
+            json("{\"resource\":\"http://up.example/up\"}")
+        } else if let Some(challenge) = challenged(request) {
+            challenge
+        } else if body.contains("\"initialize\"") {
+            json(INITIALIZED)
+        } else if body.contains("\"id\":4,") {
+            answer("403 Forbidden", "", "no")
+        } else if body.contains("\"id\":5,") {
+            json(&result(5))
+        } else {
+            answer("202 Accepted", "", "")
+        }
+    })
+    .await;
+    let rig = one_resource(|_| forwarding(behind.address).into());
+    let mut agent = Agent::open(&rig).await;
+    assert_challenged(&agent.post(&rig, INITIALIZE).await, 401, "");
+    say_with_token(&rig, &agent, INITIALIZE).await;
+    assert_eq!(agent.hear().await, INITIALIZED, "nothing before it");
+    assert_challenged(&agent.post(&rig, READY).await, 401, "");
+    say_with_token(&rig, &agent, READY).await;
+    assert_challenged(&agent.post(&rig, &call(2, "get")).await, 401, "");
+    let more = rig.ask(&request("POST", &agent.endpoint, TOKEN, &call(3, "more"))).await;
+    assert_challenged(&more, 403, ", error=\"insufficient_scope\"");
+    // What is no challenge is an answer, and comes where answers come.
+    say_with_token(&rig, &agent, &call(4, "get")).await;
+    let failed = agent.hear().await;
+    assert!(failed.starts_with(r#"{"jsonrpc":"2.0","id":4,"error":{"#), "{failed}");
+    say_with_token(&rig, &agent, &call(5, "get")).await;
+    assert_eq!(agent.hear().await, result(5));
+    let found =
+        rig.ask(&request("GET", "/.well-known/oauth-protected-resource/flags/sse", "", "")).await;
+    assert_eq!(found.text(), "{\"resource\":\"http://localhost/flags\"}");
+    drop(agent);
+    rig.drained().await;
+    let events = rig.sink.events();
+    let count = |event| events.iter().filter(|found| **found == event).count();
+    assert_eq!(count(Event::Intent), count(Event::Outcome), "{events:?}");
+}
+
+#[tokio::test]
+async fn a_challenge_of_an_http_sse_server_answers_the_post() {
+    let (events, relay) = mpsc::channel(256);
+    events.try_send(event("event: endpoint\ndata: /m\n\n")).unwrap();
+    let relay = Arc::new(Mutex::new(Some(relay)));
+    let behind = Behind::start(move |_, request| {
+        if request.head.starts_with("GET /.well-known") {
+            json("{\"resource\":\"http://up.example/up\"}")
+        } else if let Some(challenge) = challenged(request) {
+            challenge
+        } else if request.head.starts_with("GET ") {
+            vec![stream_head(""), Play::Relay(Arc::clone(&relay))]
+        } else {
+            answer("202 Accepted", "", "Accepted")
+        }
+    })
+    .await;
+    let rig = one_resource(|shared| {
+        let (tasks, closing) = (shared.tasks.clone(), shared.closing.clone());
+        let (http, limits) = (forwarding(behind.address), LegacySseLimits::default());
+        LegacySseUpstream::new(http, limits, shared.clock, tasks, closing).into()
+    });
+    let found = rig.ask(&request("GET", "/.well-known/oauth-protected-resource", "", "")).await;
+    assert_eq!(found.text(), "{\"resource\":\"http://localhost/flags\"}");
+    let mut agent = Agent::open(&rig).await;
+    assert_challenged(&agent.post(&rig, INITIALIZE).await, 401, "");
+    let say = |message: &str| {
+        events.try_send(event(&format!("event: message\ndata: {message}\n\n"))).unwrap();
+    };
+    say(INITIALIZED);
+    say_with_token(&rig, &agent, INITIALIZE).await;
+    assert_eq!(agent.hear().await, INITIALIZED);
+    assert_challenged(&agent.post(&rig, &call(1, "get")).await, 401, "");
+    assert_challenged(&agent.post(&rig, READY).await, 401, "");
+    say_with_token(&rig, &agent, READY).await;
+    say(CHANGED);
+    assert_eq!(agent.hear().await, CHANGED, "nothing before it");
+}
+
+#[tokio::test]
+async fn a_post_does_not_wait_for_an_answer_that_takes_its_time() {
+    let go = Arc::new(Notify::new());
+    let behind = Behind::start({
+        let go = Arc::clone(&go);
+        move |_, _| [vec![Play::Wait(Arc::clone(&go))], json(INITIALIZED)].concat()
+    })
+    .await;
+    let rig = one_resource(|_| forwarding(behind.address).into());
+    let mut agent = Agent::open(&rig).await;
+    agent.say(&rig, INITIALIZE).await;
+    go.notify_one();
+    assert_eq!(agent.hear().await, INITIALIZED);
 }

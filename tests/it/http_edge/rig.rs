@@ -398,6 +398,16 @@ impl Rig {
     /// A firewall before whatever `upstream` makes.
     #[expect(clippy::large_types_passed_by_value, reason = "tests")]
     pub(crate) fn to(config: HttpConfig, upstream: impl FnOnce(&Shared) -> Upstream) -> Self {
+        Self::of(config, upstream, |route| vec![route])
+    }
+
+    /// A firewall of whatever `routes` makes of the usual one, before whatever `upstream` makes.
+    #[expect(clippy::large_types_passed_by_value, reason = "tests")]
+    pub(crate) fn of(
+        config: HttpConfig,
+        upstream: impl FnOnce(&Shared) -> Upstream,
+        routes: impl FnOnce(Route) -> Vec<Route>,
+    ) -> Self {
         let (shared, sink) = shared();
         let facts = Server { name: "flags".into(), ..Server::default() };
         let upstream = upstream(&shared);
@@ -413,7 +423,7 @@ impl Rig {
         };
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (closing, tasks) = (shared.closing.clone(), shared.tasks.clone());
-        let listener = Listener::new(tcp, vec![route], config, shared).unwrap();
+        let listener = Listener::new(tcp, routes(route), config, shared).unwrap();
         let address = listener.local_addr().unwrap();
         let serving = TaskTracker::new().spawn(listener.serve());
         Self { address, sink, closing, tasks, serving }
