@@ -226,7 +226,9 @@ impl Exchange {
         match self.server_message(&body, false) {
             Turn::Act(Act::Deliver(released)) if released.is_own() => reply::own(&released),
             Turn::Act(Act::Deliver(released)) => {
-                let session = self.begin_session(status, headers);
+                // Whose sessions we name ends one whose `initialize` it refuses.
+                let refused = self.begins == Begins::Ours && is_error(&body);
+                let session = if refused { None } else { self.begin_session(status, headers) };
                 let headers = reply::headers(headers, session);
                 reply::whole(status, headers, released.body().clone())
             }
@@ -374,6 +376,11 @@ fn is_answer(headers: &HeaderMap, body: &Bytes) -> bool {
         && Frame::read(body.clone(), Sender::Server, &FrameLimits::default()).is_ok_and(|frame| {
             matches!(frame.message(), Message::Result { .. } | Message::Error { .. })
         })
+}
+
+fn is_error(body: &Bytes) -> bool {
+    Frame::read(body.clone(), Sender::Server, &FrameLimits::default())
+        .is_ok_and(|frame| matches!(frame.message(), Message::Error { .. }))
 }
 
 pub(super) fn claims_json(headers: &HeaderMap) -> bool {

@@ -230,7 +230,7 @@ impl Inner {
         let mut fresh = Fresh { inner: self, name: Some(name) };
         let mut answer = self.say(&seat, permitted, headers).await?;
         let begun = match &answer {
-            Answer::Whole { status, .. } => *status < 300,
+            Answer::Whole { status, body, .. } => *status < 300 && !is_error(body),
             Answer::Stream { .. } => true,
             Answer::Accepted { .. } => false,
         };
@@ -391,6 +391,11 @@ fn whole(body: Bytes) -> Answer {
 
 fn accepted(status: u16) -> Answer {
     Answer::Accepted { status, headers: HeaderMap::new() }
+}
+
+/// Whether an answer of the server is an error.
+fn is_error(body: &Bytes) -> bool {
+    document(body).is_ok_and(|answer| answer.root().get("error").is_some())
 }
 
 /// An answer that says nothing but its status.

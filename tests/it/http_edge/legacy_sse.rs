@@ -803,3 +803,32 @@ async fn a_post_does_not_wait_for_an_answer_that_takes_its_time() {
     go.notify_one();
     assert_eq!(agent.hear().await, INITIALIZED);
 }
+
+#[tokio::test]
+async fn an_initialize_that_the_server_refuses_begins_nothing_and_may_come_again() {
+    const REFUSED: &str =
+        r#"{"jsonrpc":"2.0","id":0,"error":{"code":-32602,"message":"not this version"}}"#;
+    let server = SseServer::ordinary().await;
+    let rig = server.rig();
+    let mut agent = Agent::open(&rig).await;
+    agent.say(&rig, INITIALIZE).await;
+    server.behind.nth(2).await;
+    server.say(REFUSED);
+    assert_eq!(agent.hear().await, REFUSED);
+    server.let_go().await;
+    // Its stream stands, and the next one opens another session with the server.
+    agent.say(&rig, INITIALIZE).await;
+    let again = server.behind.nth(3).await;
+    assert!(again.head.starts_with("GET "), "{}", again.head);
+    // So with a client of Streamable HTTP, whose id then names nothing.
+    let server = SseServer::ordinary().await;
+    let rig = server.rig();
+    let mut client = rig.client().await;
+    client.send(&post("", INITIALIZE)).await;
+    server.behind.nth(2).await;
+    server.say(REFUSED);
+    let reply = client.reply().await;
+    assert_eq!((reply.status, reply.text()), (200, REFUSED));
+    server.let_go().await;
+    assert!(reply.header("mcp-session-id").is_empty(), "{reply:?}");
+}
