@@ -832,3 +832,32 @@ async fn an_initialize_that_the_server_refuses_begins_nothing_and_may_come_again
     server.let_go().await;
     assert!(reply.header("mcp-session-id").is_empty(), "{reply:?}");
 }
+
+#[tokio::test]
+async fn a_session_that_the_server_has_forgotten_ends_the_stream() {
+    let behind = Behind::start(|_, request| {
+        let body = String::from_utf8_lossy(&request.body).into_owned();
+        if body.contains("\"initialize\"") {
+            let headers = "Content-Type: application/json\r\nMcp-Session-Id: s-1\r\n";
+            answer("200 OK", headers, INITIALIZED)
+        } else if body.contains("\"id\":1,") {
+            answer("404 Not Found", "", "")
+        } else if request.head.starts_with("GET") {
+            answer("405 Method Not Allowed", "", "")
+        } else {
+            answer("202 Accepted", "", "")
+        }
+    })
+    .await;
+    let rig = Rig::start(behind.address);
+    let mut agent = Agent::open(&rig).await;
+    agent.say(&rig, INITIALIZE).await;
+    assert_eq!(agent.hear().await, INITIALIZED);
+    agent.say(&rig, READY).await;
+    agent.say(&rig, &call(1, "get")).await;
+    let failed = agent.hear().await;
+    assert!(failed.starts_with(r#"{"jsonrpc":"2.0","id":1,"error":{"#), "{failed}");
+    assert!(agent.stream.chunk().await.is_none(), "its stream ends");
+    let begun = |request: &Received| request.body == INITIALIZE.as_bytes();
+    assert_eq!(behind.received().iter().filter(|request| begun(request)).count(), 1);
+}
