@@ -139,6 +139,9 @@ impl Reader<'_> {
             let what = "is no plain absolute path";
             let hint = "write it like `/mcp`: letters, digits, `-._~`; no `//`, `..`, `%`, `?`";
             self.problems.push(&written.place, what, hint);
+        } else if path.starts_with("/.well-known") {
+            let what = "`/.well-known` is taken (RFC 8615)";
+            self.problems.push(&written.place, what, "give the server another path");
         }
     }
 
