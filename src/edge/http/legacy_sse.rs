@@ -123,6 +123,7 @@ pub(super) fn find(inner: &Inner, uri: &Uri) -> Option<Called> {
     let (path, id) = path.rsplit_once('/')?;
     let minted =
         id.len() == ID_LEN && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let path = if path.is_empty() { "/" } else { path };
     let route = inner.legacy.get(path).filter(|_| minted)?;
     Some(Called::Messages(Arc::clone(route), id.into()))
 }
@@ -191,7 +192,8 @@ fn open(
     }
     let mut first = BytesMut::new();
     let endpoint = ServerEvent {
-        data: format!("{path}/{id}").into(),
+        // Two slashes at the beginning would name a host (RFC 3986 §4.2).
+        data: format!("{}/{id}", path.trim_end_matches('/')).into(),
         event: Some("endpoint".into()),
         ..ServerEvent::default()
     };

@@ -1,6 +1,7 @@
 //! HTTP+SSE of 2024-11-05, towards agents and towards servers, and bridged to the others.
 
 use std::net::SocketAddr;
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -609,6 +610,55 @@ async fn a_client_on_stdio_reaches_it() {
     drop(to);
     server.let_go().await;
     soon("the run to end", run).await.unwrap();
+}
+
+#[tokio::test]
+async fn wrap_reaches_it() {
+    let server = SseServer::ordinary().await;
+    let state = tempfile::tempdir().unwrap();
+    let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_bartizan"))
+        .args(["wrap", "--observe", "--transport", "sse", "--state"])
+        .arg(state.path())
+        .args(["--url", &format!("http://{}/up/stream", server.behind.address)])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut to = program.stdin.take().unwrap();
+    let mut lines = BufReader::new(program.stdout.take().unwrap()).lines();
+    let line = |text: &str| format!("{text}\n").into_bytes();
+    to.write_all(&line(INITIALIZE)).await.unwrap();
+    server.behind.nth(2).await;
+    server.say(INITIALIZED);
+    assert_eq!(soon("a line", lines.next_line()).await.unwrap().unwrap(), INITIALIZED);
+    to.write_all(&line(READY)).await.unwrap();
+    to.write_all(&line(&call(1, "get"))).await.unwrap();
+    server.behind.nth(4).await;
+    server.say(&result(1));
+    assert_eq!(soon("a line", lines.next_line()).await.unwrap().unwrap(), result(1));
+    assert_eq!(server.posted(), [INITIALIZE, READY, &call(1, "get")]);
+    drop(to);
+    server.let_go().await;
+    assert!(soon("its end", program.wait()).await.unwrap().success());
+}
+
+#[tokio::test]
+async fn it_may_be_served_at_the_root() {
+    let server = SseServer::ordinary().await;
+    let way = HttpUpstream::new(upstream_config(server.behind.address)).unwrap();
+    let rig = Rig::of(
+        HttpConfig::default(),
+        |_| way.into(),
+        |route| vec![Route { sse_path: Some("/".into()), ..route }],
+    );
+    let mut stream = rig.client().await;
+    stream.send(&request("GET", "/", "", "")).await;
+    assert_eq!(stream.head().await.0, 200);
+    let first = stream.event().await;
+    let endpoint = first.strip_prefix("event: endpoint\ndata: ").unwrap().trim_end();
+    assert_eq!(endpoint.len(), 33, "{endpoint}: one slash, else it names a host");
+    assert_eq!(rig.ask(&request("POST", endpoint, "", INITIALIZE)).await.status, 202);
 }
 
 #[tokio::test]
