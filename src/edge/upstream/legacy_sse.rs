@@ -284,6 +284,9 @@ impl Inner {
     ) -> Result<Answer, UpstreamFailure> {
         seat.conversation.touch();
         let Some(id) = permitted.id() else {
+            if permitted.routing().method.as_deref() == Some("notifications/cancelled") {
+                seat.conversation.cancelled(&document(permitted.body())?);
+            }
             return match self.post(seat, permitted.body().clone(), headers).await? {
                 Answer::Accepted { .. } => Ok(accepted(202)),
                 turned @ (Answer::Whole { .. } | Answer::Stream { .. }) => Ok(turned),

@@ -911,3 +911,39 @@ async fn a_session_that_the_server_has_forgotten_ends_the_stream() {
     let begun = |request: &Received| request.body == INITIALIZE.as_bytes();
     assert_eq!(behind.received().iter().filter(|request| begun(request)).count(), 1);
 }
+
+#[tokio::test]
+async fn what_the_server_asks_does_not_go_to_a_cancelled_call() {
+    const ASK: &str = r#"{"jsonrpc":"2.0","id":"s-1","method":"roots/list"}"#;
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
+    for listens in [false, true] {
+        let server = SseServer::ordinary().await;
+        let rig = server.rig();
+        let mut client = rig.client().await;
+        client.send(&post("", INITIALIZE)).await;
+        server.behind.nth(2).await;
+        server.say(INITIALIZED);
+        let reply = client.reply().await;
+        let session = format!("Mcp-Session-Id: {}\r\n", reply.header("mcp-session-id")[0]);
+        assert_eq!(rig.ask(&post(&session, READY)).await.status, 202);
+        client.send(&post(&session, &call(1, "get"))).await;
+        server.behind.nth(4).await;
+        // Where it does not say so, its reader may be gone all the same.
+        if !listens {
+            assert_eq!(rig.ask(&post(&session, cancel)).await.status, 202);
+        }
+        let (mut stream, mut next) = (rig.client().await, rig.client().await);
+        if listens {
+            stream.send(&request("GET", "/flags", &session, "")).await;
+            assert_eq!(stream.head().await.0, 200);
+        }
+        next.send(&post(&session, &call(2, "get"))).await;
+        server.behind.nth(if listens { 5 } else { 6 }).await;
+        server.say(ASK);
+        let mut asked = if listens { stream } else { next };
+        if !listens {
+            assert_eq!(asked.head().await.0, 200);
+        }
+        assert_eq!(asked.event().await, format!("data: {ASK}\n\n"), "listens: {listens}");
+    }
+}

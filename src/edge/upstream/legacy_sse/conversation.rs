@@ -40,6 +40,8 @@ struct Exchange {
     id: Id,
     token: Option<Id>,
     to: mpsc::Sender<Item>,
+    /// The client waits no more, as far as it says.
+    cancelled: bool,
 }
 
 #[derive(Debug, Default)]
@@ -122,9 +124,17 @@ impl Conversation {
         // An earlier request of this id is over: ids in use at once differ (the gate's rule).
         state.exchanges.retain(|_, open| open.id != *id);
         let token = document.root().pointer("/params/_meta/progressToken").and_then(id_of);
-        state.exchanges.insert(number, Exchange { id: id.clone(), token, to });
+        state.exchanges.insert(number, Exchange { id: id.clone(), token, to, cancelled: false });
         drop(state);
         Ok(LegacySseStream::new(Arc::clone(self), from, true))
+    }
+
+    /// The client cancels a call by `document`: whoever reads it may be gone.
+    pub(super) fn cancelled(&self, document: &Document) {
+        let id = document.root().pointer("/params/requestId").and_then(id_of);
+        for open in self.state().exchanges.values_mut() {
+            open.cancelled |= id.as_ref() == Some(&open.id);
+        }
     }
 
     /// Opens the stream of server messages; `None` where one is open already (threat F7).
@@ -274,7 +284,9 @@ impl Conversation {
 }
 
 impl State {
-    /// The way of a message that is no answer: to exchange `number` if that is read.
+    /// The way of a message that is no answer: to exchange `number` if that is read, else to the
+    /// stream of server messages, else to a call that waits. Nothing tells which of these caused
+    /// it.
     fn general(
         &mut self,
         number: Option<u64>,
@@ -285,12 +297,13 @@ impl State {
             (!open.to.is_closed()).then(|| (*number, open.to.clone()))
         };
         let named = number.and_then(|number| self.exchanges.get_key_value(&number)).and_then(read);
-        if let Some((number, to)) = named.or_else(|| self.exchanges.iter().find_map(read)) {
-            return Some(Delivery { to, item: Item { data, last: false }, number: Some(number) });
+        let item = |data| Item { data, last: false };
+        if let (None, Some(to)) = (&named, self.stream.as_ref().filter(|open| !open.is_closed())) {
+            return Some(Delivery { to: to.clone(), item: item(data), number: None });
         }
-        if let Some(to) = self.stream.as_ref().filter(|open| !open.is_closed()) {
-            let item = Item { data, last: false };
-            return Some(Delivery { to: to.clone(), item, number: None });
+        let mut waiting = self.exchanges.iter().filter(|(_, open)| !open.cancelled);
+        if let Some((number, to)) = named.or_else(|| waiting.find_map(read)) {
+            return Some(Delivery { to, item: item(data), number: Some(number) });
         }
         if self.backlog.len() >= backlog_max {
             self.backlog.pop_front();
