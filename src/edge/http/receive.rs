@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use ::http::request::Parts;
-use ::http::{Method, Request, Response, StatusCode, Version};
+use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::body::{self, BodyLimits};
-use super::exchange::{Begins, Exchange};
+use super::exchange::{Begins, Exchange, PROTOCOL_VERSION};
 use super::gauge::Held;
 use super::reply::{self, ReplyBody};
 use super::sessions::SharedSession;
@@ -208,6 +208,11 @@ impl Received {
         if begins == Begins::Ours {
             self.context.session = mint();
         }
+        let mut headers = std::mem::take(&mut self.context.headers);
+        if endless {
+            detach(&mut headers);
+        }
+        let version = headers.get(PROTOCOL_VERSION).map(detached);
         let exchange = Arc::new(Exchange {
             call: Arc::clone(permitted.call()),
             asks: permitted.id().is_some(),
@@ -219,6 +224,7 @@ impl Received {
             route: self.route,
             session: self.session,
             context: self.context,
+            version,
             _slot: self.slot,
             _stream_slot: stream_slot,
         });
@@ -227,7 +233,7 @@ impl Received {
             let why = "no room for one more session or stream".to_owned();
             return exchange.failed(&UpstreamFailure::Unreachable(why));
         }
-        Exchange::attended(&exchange, permitted, self.budget).await
+        Exchange::attended(&exchange, permitted, (headers, self.budget)).await
     }
 }
 
@@ -239,6 +245,18 @@ impl Inner {
         }
         route.sessions.has_room()
     }
+}
+
+/// Gives each value memory of its own. As they come they share the buffer that the connection read
+/// them into, and while one of them is there the connection must take another to read on.
+fn detach(headers: &mut HeaderMap) {
+    for value in headers.values_mut() {
+        *value = detached(value);
+    }
+}
+
+fn detached(value: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
 }
 
 /// 128 random bits: not to be guessed (MCP "Session Hijacking").
