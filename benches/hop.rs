@@ -135,6 +135,7 @@ fn firewall(server: SocketAddr, journal: Journal) -> SocketAddr {
         origins: Vec::new(),
         principal: Arc::new(Principal { id: "agent".into(), ..Principal::default() }),
         upstream: upstream.unwrap().into(),
+        oauth: None,
     };
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = tcp.local_addr().unwrap();

@@ -16,6 +16,7 @@ mod reply;
 mod turn;
 mod stream;
 mod exchange;
+mod well_known;
 mod receive;
 
 use std::collections::HashMap;
@@ -41,8 +42,10 @@ use self::bell::Belled;
 use self::door::Allowed;
 use self::gauge::Gauge;
 use self::sessions::{Sessions, SharedSession};
+use self::well_known::Sites;
 use self::wire::{Patience, Peer, WatchedStream};
 use super::Shared;
+use super::oauth::OAuth;
 use super::upstream::Upstream;
 use crate::gate::access::Principal;
 use crate::gate::session::Protected;
@@ -69,6 +72,8 @@ pub struct Route {
     pub principal: Arc<Principal>,
     /// The way to the server.
     pub upstream: Upstream,
+    /// What stands in the way to tokens for it.
+    pub oauth: Option<OAuth>,
 }
 
 /// Bounds of the listener.
@@ -174,10 +179,12 @@ pub struct HttpConfig {
 /// A route and what is alive on it.
 #[derive(Debug)]
 struct RouteState {
+    path: Box<str>,
     server: Arc<Protected>,
     allowed: Allowed,
     principal: Arc<Principal>,
     upstream: Upstream,
+    oauth: Option<OAuth>,
     sessions: Sessions,
 }
 
@@ -185,6 +192,7 @@ struct RouteState {
 struct Inner {
     shared: Shared,
     routes: HashMap<Box<str>, Arc<RouteState>>,
+    sites: Sites,
     config: HttpConfig,
     exchanges: Arc<Gauge>,
     streams: Arc<Gauge>,
@@ -222,24 +230,28 @@ impl Listener {
         shared: Shared,
     ) -> io::Result<Self> {
         tcp.set_nonblocking(true)?;
-        let routes = routes
+        let routes: HashMap<Box<str>, Arc<RouteState>> = routes
             .into_iter()
             .map(|route| {
+                let path: Box<str> = route.path.into();
                 let state = RouteState {
+                    path: path.clone(),
                     server: route.server,
                     allowed: Allowed::new(&route.hosts, &route.origins),
                     principal: route.principal,
                     upstream: route.upstream,
+                    oauth: route.oauth,
                     sessions: Sessions::new(
                         config.limits.sessions_max,
                         config.timeouts.idle_session,
                     ),
                 };
-                (route.path.into(), Arc::new(state))
+                (path, Arc::new(state))
             })
             .collect();
         let inner = Inner {
             shared,
+            sites: Sites::of(routes.values()),
             routes,
             config,
             exchanges: Gauge::new(config.limits.exchanges_max),

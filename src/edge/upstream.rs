@@ -1,7 +1,7 @@
 //! Protected servers: what takes a [`Permitted`] message and gives back an
 //! [`Answer`].
 //!
-//! Nothing but a [`Permitted`] can be sent, and only the gate makes one. Here too is what HTTP
+//! No message but a [`Permitted`] can be sent, and only the gate makes one. Here too is what HTTP
 //! messages of either side must be to carry MCP: their media type and coding.
 
 mod pool;

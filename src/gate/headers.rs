@@ -14,6 +14,10 @@ use super::method::{Method, Subject};
 
 /// `_meta` key of the revision on each modern request.
 pub const META_PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+/// `_meta` key of what the client offers on each modern request.
+pub const META_CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+/// `_meta` key that tags what a subscription brings with the id of its `subscriptions/listen`.
+pub const META_SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 /// `_meta` key of the client's self-description on each modern request.
 pub const META_CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
 

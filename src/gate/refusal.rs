@@ -46,6 +46,8 @@ pub enum Refusal {
     UnknownTool(Box<str>),
     /// Policy says no to a method that the spoken revision does not define.
     UnknownMethod,
+    /// The task is not the principal's, or nobody saw it made.
+    UnknownTask,
     /// A rate limit is spent.
     Limited(Option<Duration>),
     /// A person must approve first.
@@ -161,6 +163,7 @@ impl Refusal {
             Self::Denied => "denied",
             Self::UnknownTool(_) => "hidden-tool",
             Self::UnknownMethod => "unknown-method",
+            Self::UnknownTask => "unknown-task",
             Self::Limited(_) => "limited",
             Self::ApprovalRequired => "approval-required",
             Self::Malformed(malformed) => malformed_code(malformed),
@@ -186,6 +189,7 @@ impl Refusal {
             Self::ApprovalRequired => Origin::Undischarged,
             Self::Denied | Self::UnknownTool(_) | Self::UnknownMethod => Origin::Rule,
             Self::DuplicateId
+            | Self::UnknownTask
             | Self::Unsolicited
             | Self::Busy
             | Self::Unrecorded
@@ -202,6 +206,7 @@ impl Refusal {
             Self::Limited(_) => Some(Finding::RateLimited),
             Self::ApprovalRequired => Some(Finding::ApprovalRequested),
             Self::Unsolicited => Some(Finding::UnsolicitedAnswer),
+            Self::UnknownTask => Some(Finding::ToolDenied),
             Self::UpstreamFailed | Self::UpstreamTimedOut => Some(Finding::UpstreamFailure),
             Self::Unrecorded => Some(Finding::AuditSinkFailure),
             Self::Malformed(_)
@@ -239,6 +244,7 @@ impl Refusal {
                 let status = if era == Era::Modern { Status::NotFound } else { Status::Ok };
                 (METHOD_NOT_FOUND, "Method not found", status)
             }
+            Self::UnknownTask => (INVALID_PARAMS, "Unknown task", Status::Ok),
             Self::Limited(_) => (LIMITED, "Rate limit reached; try again later", Status::Ok),
             Self::ApprovalRequired => (APPROVAL_REQUIRED, "Approval required", Status::Ok),
             Self::Malformed(malformed) => malformed_face(malformed),

@@ -126,6 +126,8 @@ fn answers_of_a_shared_child_go_to_whoever_asked() {
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("server.sh");
     let reversed = r#"
+read -r discover
+printf '{"jsonrpc":"2.0","result":{"supportedVersions":["2026-07-28"]},"id":%s\n' "${discover##*'"id":'}"
 read -r one
 read -r two
 for line in "$two" "$one"; do

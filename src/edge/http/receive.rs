@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ::http::request::Parts;
-use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::body::{self, BodyLimits};
@@ -12,8 +12,9 @@ use super::gauge::Held;
 use super::reply::{self, ReplyBody};
 use super::sessions::SharedSession;
 use super::turn::{Turn, era, turn};
+use super::well_known::Site;
 use super::wire::Peer;
-use super::{Inner, RouteState, door};
+use super::{Inner, RouteState, door, well_known};
 use crate::edge::Shared;
 use crate::edge::upstream::{SESSION_ID, SendContext, Upstream};
 use crate::gate::access::{Era, Transport};
@@ -30,8 +31,15 @@ pub(super) async fn answer(
     let busy = peer.begin();
     let (parts, body) = request.into_parts();
     let version = parts.version;
-    let mut response = match receive(&inner, &peer, parts, body).await {
-        Ok(received) => received.handle(inner).await,
+    let answered = match inner.site(&parts) {
+        Some(site) => site.answer(&inner, &peer, parts, body).await,
+        None => match receive(&inner, &peer, parts, body).await {
+            Ok(received) => Ok(received.answer(Arc::clone(&inner)).await),
+            Err(turned_away) => Err(turned_away),
+        },
+    };
+    let mut response = match answered {
+        Ok(response) => response,
         Err(turned_away) => {
             let response = turned_away.refuse(&inner.shared);
             let http1 = version < Version::HTTP_2;
@@ -46,12 +54,18 @@ pub(super) async fn answer(
 }
 
 /// A request that was no message.
-struct TurnedAway {
-    why: DoorRefusal,
-    route: Option<Arc<RouteState>>,
+pub(super) struct TurnedAway {
+    pub(super) why: DoorRefusal,
+    pub(super) route: Option<Arc<RouteState>>,
+    /// A header of the refusal: what the client may do instead.
+    pub(super) header: Option<(HeaderName, HeaderValue)>,
 }
 
 impl TurnedAway {
+    pub(super) fn from(why: DoorRefusal, route: Option<&Arc<RouteState>>) -> Self {
+        Self { why, route: route.cloned(), header: None }
+    }
+
     fn refuse(&self, shared: &Shared) -> Response<ReplyBody> {
         let facts = DoorFacts {
             principal: self.route.as_ref().map(|route| &*route.principal),
@@ -60,9 +74,14 @@ impl TurnedAway {
         };
         let step = shared.gate.refuse_at_door(self.why, facts, shared.now());
         match shared.record(step) {
-            Ok(Act::Deliver(released)) | Err(Unrecorded { refusal: Some(released), .. }) => {
-                reply::own(&released)
+            Ok(Act::Deliver(released)) => {
+                let mut response = reply::own(&released);
+                if let Some((name, value)) = self.header.clone() {
+                    response.headers_mut().insert(name, value);
+                }
+                response
             }
+            Err(Unrecorded { refusal: Some(released), .. }) => reply::own(&released),
             Ok(Act::Forward(_) | Act::Drop) | Err(_) => {
                 reply::bare(StatusCode::SERVICE_UNAVAILABLE)
             }
@@ -81,6 +100,8 @@ struct Received {
     stream_slot: Option<Held>,
     /// The body's share of the budget, until it is sent.
     budget: Held,
+    /// Where the client finds out how to get a token; where OAuth is in the way.
+    metadata_url: Option<String>,
 }
 
 async fn receive(
@@ -91,7 +112,7 @@ async fn receive(
 ) -> Result<Received, TurnedAway> {
     let limits = &inner.config.limits;
     let found = door::path(&parts.uri).and_then(|path| inner.routes.get(path));
-    let away = |why| TurnedAway { why, route: found.cloned() };
+    let away = |why| TurnedAway::from(why, found);
     if peer.is_ambiguous() {
         return Err(away(DoorRefusal::Framing));
     }
@@ -133,6 +154,7 @@ async fn receive(
     if peer.is_ambiguous() {
         return Err(away(DoorRefusal::Framing));
     }
+    let metadata_url = well_known::public(route, &parts).map(|public| public.metadata_url());
     let context = SendContext {
         headers: parts.headers,
         session: id,
@@ -147,6 +169,7 @@ async fn receive(
         slot,
         stream_slot,
         budget,
+        metadata_url,
     })
 }
 
@@ -168,6 +191,16 @@ fn new_session(route: &RouteState) -> SharedSession {
 }
 
 impl Received {
+    async fn answer(mut self, inner: Arc<Inner>) -> Response<ReplyBody> {
+        let Some(ours) = self.metadata_url.take() else { return self.handle(inner).await };
+        let route = Arc::clone(&self.route);
+        let mut response = self.handle(inner).await;
+        if let Some(oauth) = &route.oauth {
+            well_known::relabel(oauth, &ours, response.headers_mut());
+        }
+        response
+    }
+
     async fn handle(mut self, inner: Arc<Inner>) -> Response<ReplyBody> {
         let arrival = std::mem::take(&mut self.arrival);
         let turn = turn(&inner.shared, &self.session, |session, gate, now| {
@@ -238,6 +271,11 @@ impl Received {
 }
 
 impl Inner {
+    /// What `parts` ask for beside the routes.
+    fn site(&self, parts: &Parts) -> Option<Site> {
+        if self.routes.contains_key(parts.uri.path()) { None } else { self.sites.find(parts) }
+    }
+
     /// Whether one more session fits, perhaps after idle ones are forgotten.
     fn make_room(&self, route: &RouteState) -> bool {
         if !route.sessions.has_room() {

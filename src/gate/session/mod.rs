@@ -7,11 +7,14 @@
 //! the way up, `server` the way down.
 
 mod enforcement;
+mod expected;
 mod question;
 mod client;
+mod ownership;
+mod answer;
 mod server;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,12 +27,17 @@ pub use super::refusal::DoorRefusal;
 
 use super::access::{Client, Direction, Era, Principal, Protocol, RoutingHeaders, Transport};
 use super::frame::{Id, write_id};
-use super::method::List;
+use super::method::Method;
+use super::operation::Operation;
+use super::pack::Effect;
 use super::record::{
     AuditRecord, CallId, Event, Now, OperationFacts, Outcome, ProtocolFacts, Target, micros,
 };
 use super::refusal::{Addressee, Refusal};
 use super::step::{Act, Dispatch, Permitted, Released, Routing, Step};
+use super::tasks::Tasks;
+
+use expected::Expected;
 
 /// One message as an edge received it.
 #[derive(Debug, Default)]
@@ -72,7 +80,15 @@ pub struct Session {
     ids: HashMap<Id, u64>,
     /// The server's requests that the client has not answered yet.
     asked: HashMap<Id, Asked>,
+    /// The tasks that the client runs for the server (2025-11-25).
+    client_tasks: Tasks,
+    /// Progress tokens of requests that were answered with a task, which they outlive
+    /// (2025-11-25), oldest first.
+    task_tokens: VecDeque<Id>,
 }
+
+/// Progress tokens of tasks remembered in one session at most; the oldest are forgotten first.
+const TASK_TOKENS_MAX: usize = 256;
 
 /// Something forwarded and not settled yet.
 #[derive(Debug)]
@@ -81,8 +97,11 @@ struct Call {
     id: Option<Id>,
     started: Duration,
     facts: Facts,
-    list: Option<List>,
-    initialize: bool,
+    /// Its row of the table.
+    method: Option<&'static Method>,
+    /// What it comes to.
+    operation: Operation,
+    expected: Expected,
 }
 
 /// A request of the server that was delivered to the client.
@@ -117,6 +136,8 @@ impl Session {
             next_order: 0,
             ids: HashMap::new(),
             asked: HashMap::new(),
+            client_tasks: Tasks::default(),
+            task_tokens: VecDeque::new(),
         }
     }
 
@@ -146,7 +167,14 @@ impl Session {
         let facts = Facts::bare(&call, Direction::ToServer, self.protocol);
         let mut record = self.base(Event::Intent, &facts, now);
         record.note = Some(note.into());
-        self.track(Call { id: None, started: now.uptime, facts, list: None, initialize: false });
+        self.track(Call {
+            id: None,
+            started: now.uptime,
+            facts,
+            method: None,
+            operation: Operation::of_method(Effect::Read),
+            expected: Expected::default(),
+        });
         let unrecorded = Refusal::unrecorded(self.addressee(None, &call));
         let permitted =
             Permitted::assertion(dispatch, Bytes::new(), None, call, Routing::default());

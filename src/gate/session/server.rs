@@ -4,21 +4,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::gate::access::{AccessRequest, Action, Direction, Era, Resource, Revision};
-use crate::gate::decision::Listing;
+use crate::gate::access::{Action, Direction, Era, Revision};
 use crate::gate::document::Value;
 use crate::gate::frame::{Frame, Id, Message, Sender};
-use crate::gate::inspect::{Page, edited, private_scope};
-use crate::gate::method::List;
-use crate::gate::operation::Operation;
-use crate::gate::pack;
-use crate::gate::pdp::ListEntry;
+use crate::gate::headers::META_SUBSCRIPTION_ID;
 use crate::gate::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
 use crate::gate::refusal::{Addressee, Refusal, malformed_place};
 use crate::gate::step::{Act, Dispatch, Permitted, Released, Routing, Status, Step};
 
+use super::answer::{Carrier, irregular_task};
 use super::client::{Refused, named_id, passing, verdict_of};
-use super::question::{Question, wall_time};
+use super::question::{Known, Question};
 use super::{Asked, Call, Facts, Gate, Session, id_text};
 
 impl Session {
@@ -61,9 +57,11 @@ impl Session {
                 self.server_answers(gate, &frame, (within, id.as_ref()), now)
             }
             Message::Request { id, method } => {
-                self.server_asks(gate, &frame, (Some(id), method), now)
+                self.server_asks(gate, &frame, (within, Some(id), method), now)
             }
-            Message::Notification { method } => self.server_asks(gate, &frame, (None, method), now),
+            Message::Notification { method } => {
+                self.server_asks(gate, &frame, (within, None, method), now)
+            }
         }
     }
 
@@ -136,7 +134,8 @@ impl Session {
         }
         let to = Self::reply_to(&entry);
         let unrecorded = Refusal::unrecorded(to.borrowed());
-        let act = match self.inspected(gate, frame, &entry, &mut record, now) {
+        let mut also = Vec::new();
+        let act = match self.inspected(gate, frame, &entry, (&mut record, &mut also), now) {
             Ok(body) => Act::Deliver(Released::assertion(body, Status::Ok, false)),
             Err(refusal) => {
                 record.outcome = Some(Outcome::Withheld);
@@ -145,7 +144,7 @@ impl Session {
         };
         record.bytes = u64::try_from(raw.len()).ok();
         record.digest = Some(gate.digest(raw));
-        Step::new(record, act).or_else(unrecorded)
+        Step::new(record, act).or_else(unrecorded).and(also)
     }
 
     /// An answer that nobody waits for: late, repeated, forged, or another exchange's.
@@ -153,112 +152,19 @@ impl Session {
         self.withhold(gate, None, raw, (Refusal::Unsolicited, place), now)
     }
 
-    /// The body that may go to the client: the server's own bytes, or those with entries hidden.
-    fn inspected(
-        &mut self,
-        gate: &Gate,
-        frame: &Frame,
-        entry: &Call,
-        record: &mut AuditRecord,
-        now: Now,
-    ) -> Result<Bytes, Refusal> {
-        let raw = frame.document().raw();
-        let (Some(list), Some(result)) = (entry.list, frame.result()) else {
-            return Ok(raw.clone());
-        };
-        let Ok(page) = Page::read(result, list) else {
-            // A result of another type (a task, `input_required`) lists nothing.
-            let complete = result
-                .get("resultType")
-                .and_then(Value::as_str)
-                .is_none_or(|kind| kind == "complete");
-            record.note = Some("the answer holds no list that could be filtered".into());
-            return if complete { Err(Refusal::Withheld) } else { Ok(raw.clone()) };
-        };
-        if list == List::Tools {
-            self.server.learn(&page);
-        }
-        let hidden = match self.hidden(gate, entry, list, &page, now) {
-            Ok(hidden) => hidden,
-            Err(reason) => {
-                record.note = Some(reason.into());
-                return if gate.observes() { Ok(raw.clone()) } else { Err(Refusal::Withheld) };
-            }
-        };
-        let mut edits = Vec::new();
-        if !hidden.is_empty() {
-            *record = record.clone().with_finding(Finding::ToolsHidden);
-            record.hidden = hidden;
-            if gate.observes() {
-                record.note = Some("observe: nothing was hidden".into());
-            } else {
-                edits.extend(page.without(frame.document(), &record.hidden));
-            }
-        }
-        if !gate.observes() {
-            edits.extend(private_scope(result));
-        }
-        Ok(edited(frame.document(), edits))
-    }
-
-    /// One question for the whole page: which of its entries the client must not see.
-    fn hidden(
-        &self,
-        gate: &Gate,
-        entry: &Call,
-        list: List,
-        page: &Page<'_>,
-        now: Now,
-    ) -> Result<Vec<Box<str>>, String> {
-        let pack = self.server.facts.pack.as_deref();
-        let entries: Vec<_> = page
-            .entries
-            .iter()
-            .map(|entry| ListEntry {
-                name: entry.name,
-                operation: (list == List::Tools).then(|| Operation::of_tool(pack, entry.name)),
-                digest: &entry.digest,
-                definition: Some(entry.value),
-            })
-            .collect();
-        let request = AccessRequest {
-            principal: &self.principal,
-            client: self.client.as_ref(),
-            server: &self.server.facts,
-            protocol: entry.facts.protocol,
-            direction: Direction::ToServer,
-            method: entry.facts.method.as_deref().unwrap_or_default(),
-            action: match list {
-                List::Tools => Action::ListTools,
-                List::Prompts => Action::ListPrompts,
-                List::Resources => Action::ListResources,
-                List::ResourceTemplates => Action::ListResourceTemplates,
-            },
-            resource: Resource::Whole,
-            params: None,
-            operation: Operation::of_method(pack::Effect::Read),
-            time: wall_time(now),
-            trace_id: entry.facts.trace_id.as_deref(),
-        };
-        match gate.policy().list(&request, &entries) {
-            Listing::Hide { names, .. } => Ok(names
-                .into_iter()
-                .filter(|name| page.entries.iter().any(|entry| *entry.name == **name))
-                .collect()),
-            Listing::Withhold { reason, .. } => Err(format!("{}: {}", reason.code, reason.message)),
-        }
-    }
-
     /// A request or notification of the server, judged like the client's.
     fn server_asks(
         &mut self,
         gate: &Gate,
         frame: &Frame,
-        (id, name): (Option<&Id>, &str),
+        (within, id, name): (Option<&CallId>, Option<&Id>, &str),
         now: Now,
     ) -> Step {
         let call = gate.next_call();
-        let question = Question::of(self, frame, name, (Direction::ToClient, self.protocol), None);
+        let task = self.task(frame, name, Direction::ToClient);
+        let known = Known { task: task.as_ref().and_then(|it| it.as_deref()), definition: None };
+        let way = (Direction::ToClient, self.protocol);
+        let question = Question::of(self, frame, name, way, known);
         let facts = question.facts(&call);
         let raw = frame.document().raw();
         let event = if id.is_some() { Event::Intent } else { Event::Notice };
@@ -275,8 +181,15 @@ impl Session {
             let answerable = self.protocol.era == Era::Legacy && refusal != Refusal::DuplicateId;
             return self.refuse_server(record, &refusal, id.filter(|_| answerable), &call);
         }
+        let mut also = Vec::new();
+        let misplaced = self.misplaced(within, &question, &task).or_else(|| {
+            let carried = self.carried_news(gate, within, &question, now, &mut also)?;
+            record.note = Some(carried.into());
+            Some((Refusal::Withheld, "a question in it may not be asked"))
+        });
+        let barred = misplaced.map(|(refusal, why)| Refused::of(refusal, why));
         let decision = gate.policy().decide(&question.request(self, now));
-        let body = match passing(gate, &question, &decision, now) {
+        let body = match passing(gate, &question, &decision, barred, now) {
             Ok((body, verdict)) => {
                 record.decision = Some(verdict);
                 body
@@ -285,7 +198,7 @@ impl Session {
                 record.decision = Some(verdict_of(&decision, &refused, true));
                 record.event = Event::Denial;
                 let record = record.with_finding(finding_of(&refused));
-                return self.refuse_server(record, &refused.refusal, id, &call);
+                return self.refuse_server(record, &refused.refusal, id, &call).and(also);
             }
         };
         let deliver = Act::Deliver(Released::assertion(body, Status::Ok, false));
@@ -293,14 +206,39 @@ impl Session {
             self.asked.insert(id.clone(), Asked { started: now.uptime, facts });
         } else if name == "notifications/cancelled" {
             // The server withdraws its own request: the client's answer would come too late.
-            if let Some(asked) = named_id(frame, "requestId").and_then(|id| self.asked.remove(&id))
-            {
-                let mut also = self.base(Event::Outcome, &asked.facts, now);
-                also.outcome = Some(Outcome::Cancelled);
-                return Step::new(record, deliver).and(also);
-            }
+            also.extend(self.withdrawn(frame, now));
         }
-        Step::new(record, deliver)
+        Step::new(record, deliver).and(also)
+    }
+
+    /// The server takes back a request that the client has not answered yet.
+    fn withdrawn(&mut self, frame: &Frame, now: Now) -> Option<AuditRecord> {
+        let asked = named_id(frame, "requestId").and_then(|id| self.asked.remove(&id))?;
+        let mut record = self.base(Event::Outcome, &asked.facts, now);
+        record.outcome = Some(Outcome::Cancelled);
+        Some(record)
+    }
+
+    /// News of a task carries what the answer to `tasks/get` would: it is held to the same.
+    fn carried_news(
+        &self,
+        gate: &Gate,
+        within: Option<&CallId>,
+        question: &Question<'_>,
+        now: Now,
+        also: &mut Vec<AuditRecord>,
+    ) -> Option<String> {
+        let params = question.params.filter(|_| question.name == "notifications/tasks")?;
+        let tag = params.get("_meta").and_then(|meta| meta.get(META_SUBSCRIPTION_ID));
+        let (entry, _) = self.subscriptions(within, tag).next()?;
+        let carrier = Carrier {
+            gate,
+            frame: question.frame,
+            call: &entry.facts.call,
+            declared: entry.expected.declared,
+            now,
+        };
+        irregular_task(params).or_else(|| self.carried(&carrier, Era::Modern, params, also))
     }
 
     /// Why a request of the server cannot even be asked about.
@@ -363,7 +301,7 @@ fn outcome_of(frame: &Frame) -> Outcome {
 
 /// The revision that an answer to `initialize` settles on.
 fn negotiated(entry: &Call, frame: &Frame) -> Option<Revision> {
-    if !entry.initialize {
+    if entry.method.is_none_or(|method| method.action != Action::Initialize) {
         return None;
     }
     frame

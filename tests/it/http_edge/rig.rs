@@ -45,7 +45,7 @@ impl Pdp for ByName {
             Resource::Uri(_)
             | Resource::Uris(_)
             | Resource::Prompt { .. }
-            | Resource::Task(_)
+            | Resource::Task { .. }
             | Resource::Whole => request.method,
         };
         let reason =
@@ -364,6 +364,7 @@ impl Rig {
             origins: Vec::new(),
             principal: Arc::new(Principal { id: "agent".into(), ..Principal::default() }),
             upstream: HttpUpstream::new(upstream).unwrap().into(),
+            oauth: None,
         };
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (closing, tasks) = (shared.closing.clone(), shared.tasks.clone());

@@ -14,7 +14,8 @@ use super::rig::{
 
 const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"s","version":"1"}}}"#;
-const PROGRESS: &str = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1}}"#;
+const NOTICE: &str =
+    r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"x"}}"#;
 const IN_SESSION: &str = "Mcp-Session-Id: s-1\r\n";
 
 fn begun() -> Vec<Play> {
@@ -50,7 +51,7 @@ async fn events_pass_the_moment_they_come() {
             Play::Wait(Arc::clone(&wait)),
             chunk("retry: 90000000\rid: 1\rdata:\r\n\r\n"),
             Play::Wait(Arc::clone(&wait)),
-            chunk(&format!("event: x\nid: 2\ndata: {PROGRESS}")),
+            chunk(&format!("event: x\nid: 2\ndata: {NOTICE}")),
             chunk("\n\n"),
             Play::Wait(Arc::clone(&wait)),
             chunk("data: {\"jsonrpc\":\"2.0\",\ndata: \"id\":1,\"result\":{\"content\":[]}}\n\n"),
@@ -72,7 +73,7 @@ async fn events_pass_the_moment_they_come() {
     go.notify_one();
     assert_eq!(client.event().await, "id: 1\nretry: 60000\ndata: \n\n");
     go.notify_one();
-    assert_eq!(client.event().await, format!("id: 2\nevent: x\ndata: {PROGRESS}\n\n"));
+    assert_eq!(client.event().await, format!("id: 2\nevent: x\ndata: {NOTICE}\n\n"));
     go.notify_one();
     assert_eq!(
         client.event().await,
@@ -96,7 +97,7 @@ async fn what_may_not_pass_leaves_its_id_behind() {
             stream_head(""),
             chunk(&format!("id: 1\nretry: 5\ndata: {}\n\n", result(9))),
             chunk(&format!("data: {}\n\n", result(8))),
-            chunk(&format!("id: 2\nevent: x\ndata: {}{PROGRESS}\n\n", result(1))),
+            chunk(&format!("id: 2\nevent: x\ndata: {}{NOTICE}\n\n", result(1))),
             chunk(&format!("data: {}\n\n", result(1))),
         ]
     })
@@ -302,7 +303,7 @@ async fn the_legacy_stream_is_opened_resumed_and_ended() {
         0 => begun(),
         _ => vec![
             stream_head(""),
-            chunk(&format!("id: 8\ndata: {PROGRESS}\n\n")),
+            chunk(&format!("id: 8\ndata: {NOTICE}\n\n")),
             Play::UntilClosed(Arc::clone(&told)),
         ],
     })
@@ -317,7 +318,7 @@ async fn the_legacy_stream_is_opened_resumed_and_ended() {
     client.send(&get(&format!("{IN_SESSION}Last-Event-ID: 7\r\n"))).await;
     let (status, _) = client.head().await;
     assert_eq!(status, 200);
-    assert_eq!(client.event().await, format!("id: 8\ndata: {PROGRESS}\n\n"));
+    assert_eq!(client.event().await, format!("id: 8\ndata: {NOTICE}\n\n"));
     let received = behind.nth(2).await;
     assert!(received.head.starts_with("GET /up/stream HTTP/1.1\r\n"));
     assert_eq!(received.header("last-event-id"), ["7"]);
@@ -415,7 +416,7 @@ async fn a_legacy_disconnect_lets_its_stream_run_on() {
             stream_head(""),
             chunk(": x\n\n"),
             Play::Wait(Arc::clone(&wait)),
-            chunk(&format!("data: {PROGRESS}\n\n")),
+            chunk(&format!("data: {NOTICE}\n\n")),
             chunk(&format!("data: {}\n\n", result(1))),
             stream_end(),
         ]
