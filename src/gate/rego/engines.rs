@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use regorus::Value;
 
-use super::compiled::{self, Doubt, Entry, Machine};
+use super::compiled::{self, Entry, Machine};
 use super::memo::Memo;
 use super::problem::PolicyProblem;
 use super::result::{self, Fault, LATE};
@@ -113,10 +113,8 @@ impl RegoPdp {
     /// What the compiled engine answers; nothing where the strict engine alone answers.
     fn compiled_value(&self, entry: Entry, input: &Value) -> Option<Value> {
         let compiled = self.compiled.as_ref().filter(|_| self.demotion.get().is_none())?;
-        match compiled.machines.take()?.evaluate(entry, input.clone()) {
-            Ok(value) => Some(value),
-            Err(Doubt(_)) => None,
-        }
+        // Doubt is for the strict engine to settle.
+        compiled.machines.take()?.evaluate(entry, input.clone()).ok()
     }
 
     fn demote(&self, question: &'static str, strict: String, compiled: String) {
