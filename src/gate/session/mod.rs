@@ -12,6 +12,7 @@ mod question;
 mod client;
 mod ownership;
 mod answer;
+mod replay;
 mod server;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -22,6 +23,7 @@ use bytes::Bytes;
 
 pub use enforcement::{DoorFacts, Gate, GateConfig, Mode};
 
+pub use self::replay::Replay;
 pub use super::protected::{Protected, RefusalForm};
 pub use super::refusal::DoorRefusal;
 
@@ -85,6 +87,8 @@ pub struct Session {
     /// Progress tokens of requests that were answered with a task, which they outlive
     /// (2025-11-25), oldest first.
     task_tokens: VecDeque<Id>,
+    /// Answers that may come again on a resumed stream, oldest first.
+    answered: VecDeque<replay::Answered>,
 }
 
 /// Progress tokens of tasks remembered in one session at most; the oldest are forgotten first.
@@ -109,6 +113,8 @@ struct Call {
 struct Asked {
     started: Duration,
     facts: Facts,
+    /// Of its bytes.
+    digest: Box<str>,
 }
 
 /// What the records of one question share.
@@ -138,6 +144,7 @@ impl Session {
             asked: HashMap::new(),
             client_tasks: Tasks::default(),
             task_tokens: VecDeque::new(),
+            answered: VecDeque::new(),
         }
     }
 
@@ -267,6 +274,7 @@ impl Session {
     pub fn forget(&mut self, call: &CallId) {
         drop(self.settle(call));
         self.asked.retain(|_, asked| asked.facts.call != *call);
+        self.forget_answer(call);
     }
 
     /// Whether `call` still waits for its answer.
