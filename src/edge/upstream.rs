@@ -22,6 +22,9 @@ use crate::gate::step::Permitted;
 /// The session header of the legacy Streamable HTTP transport, as HTTP spells it in lower case.
 pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
+/// The header that resumes a legacy stream, as HTTP spells it in lower case.
+pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
 /// A protected server.
 #[derive(Debug)]
 pub enum Upstream {

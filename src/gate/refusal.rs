@@ -103,6 +103,8 @@ pub enum DoorRefusal {
     Slow,
     /// The session is not known, or is another principal's: 404.
     UnknownSession,
+    /// `Last-Event-ID` names no event of this session: 400.
+    UnknownEvent,
     /// Too many sessions, streams or calls at once: 429.
     TooMany,
     /// We are closing: 503.
@@ -123,6 +125,7 @@ impl DoorRefusal {
             Self::TooLarge => "too-large",
             Self::Slow => "slow",
             Self::UnknownSession => "unknown-session",
+            Self::UnknownEvent => "unknown-event",
             Self::TooMany => "too-many",
             Self::Closing => "closing",
         }
@@ -143,6 +146,7 @@ impl DoorRefusal {
             Self::TooLarge => ("Message too large", Status::TooLarge),
             Self::Slow => ("Message took too long", Status::BadRequest),
             Self::UnknownSession => ("Session not found", Status::NotFound),
+            Self::UnknownEvent => ("Event id not found", Status::BadRequest),
             Self::TooMany => ("Too many at once", Status::TooMany),
             Self::Closing => ("Closing", Status::Unavailable),
         }
@@ -234,6 +238,7 @@ impl Refusal {
                 DoorRefusal::UnknownPath
                 | DoorRefusal::MethodNotAllowed
                 | DoorRefusal::UnknownSession
+                | DoorRefusal::UnknownEvent
                 | DoorRefusal::TooMany
                 | DoorRefusal::Closing,
             )

@@ -40,8 +40,8 @@ pub struct Routing {
     pub method: Option<Box<str>>,
     /// The value that `Mcp-Name` mirrors, where the method has one.
     pub name: Option<Box<str>>,
-    /// `Mcp-Param-*` headers recomputed because arguments were set: `(header, encoded value)`,
-    /// an absent value meaning the header must go.
+    /// `Mcp-Param-*` headers that differ from the client's, because arguments were set or because
+    /// it has none on stdio: `(header, encoded value)`, an absent value meaning the header must go.
     pub params: Vec<(Box<str>, Option<Box<str>>)>,
 }
 

@@ -13,7 +13,7 @@ use crate::edge::admin::{AdminListener, Component, Readiness};
 use crate::edge::child::{ChildLimits, ChildSpec, ChildUpstream};
 use crate::edge::http::{HttpConfig, HttpLimits, HttpTimeouts, Listener, Route};
 use crate::edge::oauth::{Forward, OAuth, PublicUrl};
-use crate::edge::stdio::{StdioUpstream, serve_stdio};
+use crate::edge::stdio::{RemoteLimits, StdioLimits, StdioUpstream, serve_stdio};
 use crate::edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
 use crate::gate::pack::Pack;
 use crate::gate::session::Protected;
@@ -69,7 +69,8 @@ pub(super) fn serve(
             return Err(StartError::new("servers", "there is none"));
         };
         let upstream = stdio_upstream(config, described, shared, &server)?;
-        let serving = serve_stdio(shared.clone(), server, principal, upstream);
+        let serving =
+            serve_stdio(shared.clone(), server, principal, upstream, stdio_limits(config));
         return Ok(Serving::Stdio(Box::pin(serving)));
     };
     let mut routes = Vec::new();
@@ -132,16 +133,15 @@ fn upstream(
     config: &Config,
     server: &ServerConfig,
     shared: &Shared,
-    protected: &Protected,
+    protected: &Arc<Protected>,
 ) -> Result<Upstream, StartError> {
     match &server.upstream {
         config::Upstream::Http(http) => Ok(http_upstream(config, server, http, protected)?.into()),
         config::Upstream::Child(child) => Ok(Upstream::Child(ChildUpstream::new(
             child_spec(child),
             child_limits(config, child),
-            shared.clock,
-            shared.tasks.clone(),
-            shared.closing.clone(),
+            shared.clone(),
+            Arc::clone(protected),
         ))),
     }
 }
@@ -150,7 +150,7 @@ fn stdio_upstream(
     config: &Config,
     server: &ServerConfig,
     shared: &Shared,
-    protected: &Protected,
+    protected: &Arc<Protected>,
 ) -> Result<StdioUpstream, StartError> {
     match &server.upstream {
         config::Upstream::Child(child) => Ok(StdioUpstream::Child {
@@ -161,6 +161,21 @@ fn stdio_upstream(
             let upstream = upstream(config, server, shared, protected)?;
             Ok(StdioUpstream::Http(Arc::new(upstream)))
         }
+    }
+}
+
+fn stdio_limits(config: &Config) -> StdioLimits {
+    let limits = &config.limits;
+    StdioLimits {
+        line_bytes_max: limits.frame.document.bytes_max,
+        http: RemoteLimits {
+            requests_max: limits.in_flight,
+            answer_max: limits.answer_time,
+            silence_max: limits.stream_idle,
+            drain_max: limits.drain,
+            ..RemoteLimits::default()
+        },
+        ..StdioLimits::default()
     }
 }
 

@@ -27,5 +27,6 @@ mod stdio_edge;
 mod threats;
 mod threats_gate;
 mod threats_http;
+mod threats_sse;
 mod threats_stdio;
 mod tidy;

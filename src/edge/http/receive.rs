@@ -1,22 +1,23 @@
 //! From a request to the gate: the door, the session, the whole body, the first step.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ::http::request::Parts;
-use ::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::body::{self, BodyLimits};
+use super::event_ids::EventScope;
 use super::exchange::{Begins, Exchange};
 use super::gauge::Held;
 use super::reply::{self, ReplyBody};
-use super::sessions::SharedSession;
+use super::sessions::{LegacySession, SharedSession, mint};
 use super::turn::{Turn, era, turn};
 use super::well_known::Site;
 use super::wire::Peer;
 use super::{Inner, RouteState, door, well_known};
 use crate::edge::Shared;
-use crate::edge::upstream::{SESSION_ID, SendContext, Upstream};
+use crate::edge::upstream::{LAST_EVENT_ID, SESSION_ID, SendContext, Upstream};
 use crate::gate::access::{Era, Transport};
 use crate::gate::headers::era_of;
 use crate::gate::session::{Arrival, DoorFacts, DoorRefusal, Session, UpstreamFailure};
@@ -93,11 +94,14 @@ impl TurnedAway {
 struct Received {
     route: Arc<RouteState>,
     session: SharedSession,
+    legacy: Option<Arc<LegacySession>>,
+    /// A GET that goes on where another stream ended.
+    resumes: bool,
     context: SendContext,
     method: Method,
     arrival: Arrival,
     slot: Held,
-    stream_slot: Option<Held>,
+    stream_slots: Vec<Held>,
     /// The body's share of the budget, until it is sent.
     budget: Held,
     /// Where the client finds out how to get a token; where OAuth is in the way.
@@ -107,7 +111,7 @@ struct Received {
 async fn receive(
     inner: &Inner,
     peer: &Peer,
-    parts: Parts,
+    mut parts: Parts,
     body: Incoming,
 ) -> Result<Received, TurnedAway> {
     let limits = &inner.config.limits;
@@ -119,27 +123,22 @@ async fn receive(
     let Some(route) = found else { return Err(away(DoorRefusal::UnknownPath)) };
     door::admit(&parts, &route.allowed, limits.headers_max).map_err(away)?;
     let slot = inner.exchanges.take(1).ok_or_else(|| away(DoorRefusal::TooMany))?;
-    let stream_slot = if parts.method == Method::GET {
-        Some(inner.streams.take(1).ok_or_else(|| away(DoorRefusal::TooMany))?)
-    } else {
-        None
-    };
     let routing = door::routing(&parts.headers).map_err(away)?;
     let traceparent = door::text(&parts.headers, "traceparent").map_err(away)?;
     let modern =
         routing.protocol_version.as_deref().is_some_and(|text| era_of(text) == Era::Modern);
-    // Modern requests have no session; an id that comes along is ignored and not passed on.
-    let id = if modern {
-        None
-    } else {
-        door::text(&parts.headers, SESSION_ID.as_str()).map_err(away)?
-    };
-    let session = match &id {
-        Some(id) => {
-            known_session(inner, route, id).ok_or_else(|| away(DoorRefusal::UnknownSession))?
-        }
-        None => new_session(route),
-    };
+    // Modern requests have no session and resume nothing; ids that come along are ignored and not
+    // passed on.
+    let legacy =
+        if modern { None } else { known_session(inner, route, &parts.headers).map_err(away)? };
+    let opens = parts.method == Method::GET;
+    let stream_slots =
+        if opens { stream_slots(inner, legacy.as_deref()).map_err(away)? } else { Vec::new() };
+    let resumes = opens && !modern;
+    let resumes = resume(inner, route, (legacy.as_deref(), resumes), &mut parts.headers);
+    let resumes = resumes.map_err(away)?;
+    let session =
+        legacy.as_ref().map_or_else(|| new_session(route), |known| Arc::clone(&known.session));
     let (raw, budget) = body::read(
         body,
         BodyLimits {
@@ -157,32 +156,77 @@ async fn receive(
     let metadata_url = well_known::public(route, &parts).map(|public| public.metadata_url());
     let context = SendContext {
         headers: parts.headers,
-        session: id,
+        session: legacy.as_ref().map(|legacy| legacy.theirs.clone()),
         principal: Arc::clone(&route.principal),
     };
     Ok(Received {
         route: Arc::clone(route),
         session,
+        legacy,
+        resumes,
         context,
         method: parts.method,
         arrival: Arrival { raw, headers: Some(routing), traceparent },
         slot,
-        stream_slot,
+        stream_slots,
         budget,
         metadata_url,
     })
 }
 
-/// The session `id` of the route's principal. One that a bug left in no known state is forgotten:
-/// its client will initialize anew.
-fn known_session(inner: &Inner, route: &RouteState, id: &str) -> Option<SharedSession> {
+/// The session that `headers` name, if it is the principal's. One that a bug left in no known
+/// state is forgotten: its client will initialize anew.
+fn known_session(
+    inner: &Inner,
+    route: &RouteState,
+    headers: &HeaderMap,
+) -> Result<Option<Arc<LegacySession>>, DoorRefusal> {
+    let Some(id) = door::text(headers, SESSION_ID.as_str())? else { return Ok(None) };
     let now = inner.shared.clock.uptime();
-    let session = route.sessions.find(id, &route.principal, now)?;
-    if session.is_poisoned() {
-        drop(route.sessions.remove(id));
-        return None;
+    let known = route.sessions.find(&id, &route.principal, now);
+    let known = known.ok_or(DoorRefusal::UnknownSession)?;
+    if known.session.is_poisoned() {
+        drop(route.sessions.remove(&id));
+        return Err(DoorRefusal::UnknownSession);
     }
-    Some(session)
+    Ok(Some(known))
+}
+
+/// Room for one more GET stream, of all and of its session.
+fn stream_slots(inner: &Inner, legacy: Option<&LegacySession>) -> Result<Vec<Held>, DoorRefusal> {
+    let mut slots = vec![inner.streams.take(1).ok_or(DoorRefusal::TooMany)?];
+    if let Some(legacy) = legacy {
+        slots.push(legacy.streams.take(1).ok_or(DoorRefusal::TooMany)?);
+    }
+    Ok(slots)
+}
+
+/// Puts the server's event id in the place of ours where the request `may` resume a stream, else
+/// removes it; says whether it resumes one. The right to ask is the id itself, which only this
+/// principal was given in this session (threat F6).
+fn resume(
+    inner: &Inner,
+    route: &RouteState,
+    (legacy, may): (Option<&LegacySession>, bool),
+    headers: &mut HeaderMap,
+) -> Result<bool, DoorRefusal> {
+    let Some(sealed) = headers.remove(LAST_EVENT_ID).filter(|_| may) else { return Ok(false) };
+    let id = scope(inner, route, legacy).open(sealed.as_bytes());
+    headers.insert(LAST_EVENT_ID, id.ok_or(DoorRefusal::UnknownEvent)?);
+    if let Some(legacy) = legacy {
+        legacy.came_back(inner.shared.clock.uptime());
+    }
+    Ok(true)
+}
+
+/// Who may ask for which events again.
+pub(super) fn scope(
+    inner: &Inner,
+    route: &RouteState,
+    legacy: Option<&LegacySession>,
+) -> EventScope {
+    let (principal, server) = (&route.principal.id, &route.server.facts.name);
+    inner.event_ids.scope(principal, server, legacy.map(|legacy| &*legacy.ours))
 }
 
 fn new_session(route: &RouteState) -> SharedSession {
@@ -225,11 +269,10 @@ impl Received {
         let initialize = method == Some("initialize");
         let dispatch = permitted.dispatch();
         let endless = dispatch == Dispatch::OpenStream || method == Some("subscriptions/listen");
-        let stream_slot = match self.stream_slot {
-            None if endless => inner.streams.take(1),
-            taken => taken,
-        };
-        let crowded = endless && stream_slot.is_none();
+        if endless && self.stream_slots.is_empty() {
+            self.stream_slots.extend(inner.streams.take(1));
+        }
+        let crowded = endless && self.stream_slots.is_empty();
         let room = !initialize || self.context.session.is_some() || inner.make_room(&self.route);
         let child = matches!(self.route.upstream, Upstream::Child(_));
         let begins = match (initialize, child) {
@@ -241,6 +284,8 @@ impl Received {
         if begins == Begins::Ours {
             self.context.session = mint();
         }
+        let known = self.legacy.as_ref().filter(|_| self.resumes);
+        let resuming = known.map(|legacy| Arc::clone(&legacy.resuming));
         let exchange = Arc::new(Exchange {
             call: Arc::clone(permitted.call()),
             asks: permitted.id().is_some(),
@@ -250,10 +295,13 @@ impl Received {
             endless,
             inner,
             route: self.route,
+            legacy: self.legacy.map(OnceLock::from).unwrap_or_default(),
+            resumes: self.resumes,
             session: self.session,
             context: self.context,
             _slot: self.slot,
-            _stream_slot: stream_slot,
+            _stream_slots: self.stream_slots,
+            _resuming: resuming,
         });
         if crowded || !room {
             drop(permitted);
@@ -277,11 +325,4 @@ impl Inner {
         }
         route.sessions.has_room()
     }
-}
-
-/// 128 random bits: not to be guessed (MCP "Session Hijacking").
-fn mint() -> Option<Box<str>> {
-    let mut bits = [0_u8; 16];
-    getrandom::fill(&mut bits).ok()?;
-    Some(format!("{:032x}", u128::from_be_bytes(bits)).into())
 }

@@ -26,13 +26,12 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
 use super::pool::{AnswerBody, Pool, PoolLimits};
-use super::{Media, SESSION_ID, SendContext, is_coded, media};
+use super::{LAST_EVENT_ID, Media, SESSION_ID, SendContext, is_coded, media};
 use crate::edge::sse::SseBody;
 use crate::edge::{Answer, EventStream};
 use crate::gate::session::UpstreamFailure;
 use crate::gate::step::{Dispatch, Permitted};
 
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 

@@ -16,6 +16,7 @@ use crate::gate::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
 use crate::gate::refusal::{Refusal, malformed_place};
 use crate::gate::step::{Act, Dispatch, Permitted, Released, Routing, Status, Step};
 
+use super::replay::Replay;
 use super::{Arrival, Call, Facts, Gate, Session, id_text};
 
 /// The revision that has batches.
@@ -179,8 +180,8 @@ impl Session {
     pub(super) fn server_batch(
         &mut self,
         gate: &Gate,
-        within: Option<&CallId>,
-        raw: &Bytes,
+        (within, raw): (Option<&CallId>, &Bytes),
+        replay: Replay,
         now: Now,
     ) -> Step {
         let limits = &gate.config.frame;
@@ -205,7 +206,7 @@ impl Session {
                 // Which of the exchange's calls it answers nobody can say.
                 self.unsolicited(gate, frame.document().raw(), "no id".to_owned(), now)
             } else {
-                self.server_frame_read(gate, within, frame, now)
+                self.server_frame_read(gate, (within, frame), replay, now)
             };
             let (kept, act) = step.into_parts();
             records.extend(kept);
@@ -223,9 +224,10 @@ impl Session {
             None if bodies.is_empty() => Act::Drop,
             back => Act::Deliver(Released::assertion(body, Status::Ok, false).answering(back)),
         };
-        let place = || (Refusal::Malformed(Malformed::BatchSize), String::new());
         let Some(step) = Step::of_all(records, act) else {
-            return self.withhold(gate, within, raw, place(), now);
+            // Not reached: a batch has an element, and each has a record.
+            let refusal = (Refusal::Malformed(Malformed::BatchSize), String::new());
+            return self.withhold(gate, within, raw, refusal, now);
         };
         let call = within.map_or_else(|| gate.next_call(), Arc::clone);
         step.or_else(Refusal::unrecorded(self.addressee(None, &call)))

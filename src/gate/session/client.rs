@@ -494,8 +494,8 @@ pub(super) fn named_id(frame: &Frame, member: &str) -> Option<Id> {
     id_of(frame.params()?.get(member)?)
 }
 
-/// What the transport must say about the message; parameter headers are recomputed only where an
-/// argument was set.
+/// What the transport must say about the message. Parameter headers are computed where the client
+/// has none, on stdio, and recomputed where an argument was set.
 fn routing_of(
     question: &Question<'_>,
     definition: Option<&Definition>,
@@ -510,7 +510,8 @@ fn routing_of(
     };
     let unchanged = body.as_ptr() == question.frame.document().raw().as_ptr();
     let modern = question.protocol.era == Era::Modern;
-    let (false, true, Some(definition)) = (unchanged, modern, definition) else { return routing };
+    let mirrored = unchanged && question.protocol.transport == Transport::Http;
+    let (false, true, Some(definition)) = (mirrored, modern, definition) else { return routing };
     let Ok(frame) = Frame::read(body.clone(), Sender::Client, &gate.config.frame) else {
         return routing;
     };

@@ -12,6 +12,7 @@ mod question;
 mod client;
 mod ownership;
 mod answer;
+mod replay;
 mod server;
 mod batch;
 
@@ -23,6 +24,7 @@ use bytes::Bytes;
 
 pub use enforcement::{DoorFacts, Gate, GateConfig, Mode};
 
+pub use self::replay::Replay;
 pub use super::protected::{Protected, RefusalForm};
 pub use super::refusal::DoorRefusal;
 
@@ -86,6 +88,8 @@ pub struct Session {
     /// Progress tokens of requests that were answered with a task, which they outlive
     /// (2025-11-25), oldest first.
     task_tokens: VecDeque<Id>,
+    /// Answers that may come again on a resumed stream, oldest first.
+    answered: VecDeque<replay::Answered>,
 }
 
 /// Progress tokens of tasks remembered in one session at most; the oldest are forgotten first.
@@ -118,6 +122,8 @@ impl Call {
 struct Asked {
     started: Duration,
     facts: Facts,
+    /// Of its bytes.
+    digest: Box<str>,
 }
 
 /// What the records of one question share.
@@ -147,6 +153,7 @@ impl Session {
             asked: HashMap::new(),
             client_tasks: Tasks::default(),
             task_tokens: VecDeque::new(),
+            answered: VecDeque::new(),
         }
     }
 
@@ -287,6 +294,7 @@ impl Session {
     pub fn forget(&mut self, call: &CallId) {
         drop(self.settle(call));
         self.asked.retain(|_, asked| asked.facts.call != *call);
+        self.forget_answer(call);
     }
 
     /// Whether `call` still waits for its answer.

@@ -15,6 +15,7 @@ use crate::gate::step::{Act, Dispatch, Permitted, Released, Routing, Status, Ste
 use super::answer::{Carrier, irregular_task};
 use super::client::{Refused, named_id, passing, verdict_of};
 use super::question::{Known, Question};
+use super::replay::Replay;
 use super::{Asked, Call, Facts, Gate, Session, id_text};
 
 impl Session {
@@ -22,26 +23,29 @@ impl Session {
     /// from a child process. The act is `Deliver`, `Drop`, or `Forward` (our refusal of the
     /// server's own request, which goes back to the server).
     pub fn server_frame(&mut self, gate: &Gate, raw: &Bytes, now: Now) -> Step {
-        self.server_message(gate, None, raw, now)
+        self.server_event(gate, None, raw, Replay::default(), now)
     }
 
     /// A message from the server in the exchange of `call` (its HTTP answer, or an event of its
     /// stream): the only answer that may come here is that call's.
     pub fn server_answer(&mut self, gate: &Gate, call: &CallId, raw: &Bytes, now: Now) -> Step {
-        self.server_message(gate, Some(call), raw, now)
+        self.server_event(gate, Some(call), raw, Replay::default(), now)
     }
 
-    fn server_message(
+    /// A message from the server on a stream: in the exchange of `within`, or outside any.
+    /// `replay` says whether it may come again, and whether it may have come before.
+    pub fn server_event(
         &mut self,
         gate: &Gate,
         within: Option<&CallId>,
         raw: &Bytes,
+        replay: Replay,
         now: Now,
     ) -> Step {
         let frame = match Frame::read(raw.clone(), Sender::Server, &gate.config.frame) {
             Ok(frame) => frame,
             Err(Malformed::Batch) if self.takes_batches(None) => {
-                return self.server_batch(gate, within, raw, now);
+                return self.server_batch(gate, (within, raw), replay, now);
             }
             Err(malformed) => {
                 let place = malformed_place(&malformed, Direction::ToClient);
@@ -49,21 +53,29 @@ impl Session {
                 return self.withhold(gate, within, raw, (refusal, place), now);
             }
         };
-        self.server_frame_read(gate, within, &frame, now)
+        self.server_frame_read(gate, (within, &frame), replay, now)
     }
 
     /// One message of the server, which came alone or in a batch.
     pub(super) fn server_frame_read(
         &mut self,
         gate: &Gate,
-        within: Option<&CallId>,
-        frame: &Frame,
+        (within, frame): (Option<&CallId>, &Frame),
+        replay: Replay,
         now: Now,
     ) -> Step {
+        if replay.resumed
+            && within.is_none()
+            && let Some(step) = self.replayed(gate, frame, now)
+        {
+            return step;
+        }
         match frame.message() {
-            Message::Result { id } => self.server_answers(gate, frame, (within, Some(id)), now),
+            Message::Result { id } => {
+                self.server_answers(gate, frame, (within, Some(id)), replay, now)
+            }
             Message::Error { id, .. } => {
-                self.server_answers(gate, frame, (within, id.as_ref()), now)
+                self.server_answers(gate, frame, (within, id.as_ref()), replay, now)
             }
             Message::Request { id, method } => {
                 self.server_asks(gate, frame, (within, Some(id), method), now)
@@ -115,6 +127,7 @@ impl Session {
         gate: &Gate,
         frame: &Frame,
         (within, id): (Option<&CallId>, Option<&Id>),
+        replay: Replay,
         now: Now,
     ) -> Step {
         let mut also = Vec::new();
@@ -154,15 +167,21 @@ impl Session {
         let to = Self::reply_to(&entry);
         let unrecorded = Refusal::unrecorded(to.borrowed());
         also.extend(self.taken(&entry.exchange, now));
+        let digest = gate.digest(raw);
         let act = match self.inspected(gate, frame, &entry, (&mut record, &mut also), now) {
-            Ok(body) => Act::Deliver(Released::assertion(body, Status::Ok, false)),
+            Ok(body) => {
+                if replay.numbered {
+                    self.remember(entry, &digest);
+                }
+                Act::Deliver(Released::assertion(body, Status::Ok, false))
+            }
             Err(refusal) => {
                 record.outcome = Some(Outcome::Withheld);
                 Act::Deliver(refusal.released(to.borrowed()))
             }
         };
         record.bytes = u64::try_from(raw.len()).ok();
-        record.digest = Some(gate.digest(raw));
+        record.digest = Some(digest);
         Step::new(record, act).or_else(unrecorded).and(also)
     }
 
@@ -196,7 +215,8 @@ impl Session {
         let mut record = self.base(event, &facts, now);
         record.id = id.map(id_text);
         record.bytes = u64::try_from(raw.len()).ok();
-        record.digest = Some(gate.digest(raw));
+        let digest = gate.digest(raw);
+        record.digest = Some(digest.clone());
 
         let forbidden = id.and_then(|id| self.unaskable(gate, id));
         if let Some(refusal) = forbidden {
@@ -228,7 +248,7 @@ impl Session {
         };
         let deliver = Act::Deliver(Released::assertion(body, Status::Ok, false));
         if let Some(id) = id {
-            self.asked.insert(id.clone(), Asked { started: now.uptime, facts });
+            self.asked.insert(id.clone(), Asked { started: now.uptime, facts, digest });
         } else if name == "notifications/cancelled" {
             // The server withdraws its own request: the client's answer would come too late.
             also.extend(self.withdrawn(frame, now));
