@@ -240,6 +240,8 @@ fn child_limits(config: &Config, child: &config::ChildUpstream) -> ChildLimits {
         term_grace: half,
         drain_max: config.limits.drain,
         children_max: config.limits.children,
+        // A server has one principal here, so there is nobody to keep room for.
+        children_per_principal_max: config.limits.children,
         ..ChildLimits::default()
     }
 }
@@ -267,5 +269,21 @@ fn http_config(config: &Config) -> HttpConfig {
             idle_session: limits.session_idle,
             ..HttpTimeouts::default()
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_principal_may_have_all_children() {
+        let text = "\
+            listen: 127.0.0.1:0\nadmin: 127.0.0.1:1\nstate: s\nlimits: {children: 100}\n\
+            servers: {s: {path: /s, command: [x]}}\n";
+        let config = Config::parse(text, std::path::Path::new("."), &|_| None).unwrap();
+        let config::Upstream::Child(child) = &config.servers[0].upstream else { panic!() };
+        let limits = child_limits(&config, child);
+        assert_eq!((limits.children_max, limits.children_per_principal_max), (100, 100));
     }
 }

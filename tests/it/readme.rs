@@ -81,13 +81,8 @@ fn no_page_is_left_out_and_no_link_is_dead() {
             }
         }
     }
-    let played = [
-        "README.md",
-        "docs/configuration.md",
-        "docs/policy.md",
-        "docs/audit.md",
-        "docs/oauth.md",
-    ];
+    let played =
+        ["README.md", "docs/configuration.md", "docs/policy.md", "docs/audit.md", "docs/oauth.md"];
     for page in &pages {
         let text = text_of(page);
         if !played.contains(&page.as_str()) {

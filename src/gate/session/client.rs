@@ -114,11 +114,8 @@ impl Session {
                 return self.refuse(&asked, &Refusal::Headers(mismatch), None);
             }
         }
-        if id.is_some_and(|id| self.ids.contains_key(id)) {
-            return self.refuse(&asked, &Refusal::DuplicateId, None);
-        }
-        if self.calls.len() >= gate.config.in_flight_max {
-            return self.refuse(&asked, &Refusal::Busy, None);
+        if let Some(refusal) = self.refused_unasked(gate, (protocol.era, name), id) {
+            return self.refuse(&asked, &refusal, None);
         }
 
         let decision = self.decision(gate, &question, now);
@@ -135,6 +132,24 @@ impl Session {
         };
         let routing = routing_of(&question, definition.as_deref(), &body, gate);
         self.forward(&asked, &question, verdict, (body, routing))
+    }
+
+    /// Why a message is refused whatever policy would say.
+    fn refused_unasked(
+        &self,
+        gate: &Gate,
+        (era, method): (Era, &str),
+        id: Option<&Id>,
+    ) -> Option<Refusal> {
+        // 2026-07-28 has no handshake. A server that took this for one would speak the legacy era
+        // from here on, while everybody else reads the modern one.
+        if era == Era::Modern && method == "initialize" {
+            return Some(Refusal::UnknownMethod);
+        }
+        if id.is_some_and(|id| self.ids.contains_key(id)) {
+            return Some(Refusal::DuplicateId);
+        }
+        (self.calls.len() >= gate.config.in_flight_max).then_some(Refusal::Busy)
     }
 
     /// What the policy says. `subscriptions/listen` is a way of reading each resource that it
