@@ -5,3 +5,9 @@
 //! searches on from the seeds; what it finds of interest stays in the uncommitted `corpus/`.
 
 pub mod reading;
+pub mod stubs;
+pub mod headers;
+pub mod sse;
+pub mod stdio;
+pub mod session;
+pub mod http1;
