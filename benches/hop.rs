@@ -1,7 +1,9 @@
-//! What one hop costs: a `tools/call` to a server on loopback, directly and through the firewall,
-//! with a compiled policy and a journal, one connection each. The difference is the hop.
+//! What one hop costs: a `tools/call` to a server on loopback, and an event of a long stream,
+//! directly and through the firewall, with a compiled policy and a journal, one connection each.
+//! The difference is the hop.
 //!
-//! The server is a thread that answers a fixed text, so that it costs as little as can be.
+//! The server is a thread that answers a fixed text, so that it costs as little as can be. Events
+//! are sent one at a time, direct and through by turns, so that both see the same machine.
 //! Throughput and other proxies are measured in `benches/compare`.
 
 #![expect(
@@ -13,7 +15,9 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bartizan::audit::journal::{Journal, JournalConfig};
 use bartizan::edge::Shared;
@@ -135,6 +139,7 @@ fn firewall(server: SocketAddr, journal: Journal) -> SocketAddr {
         origins: Vec::new(),
         principal: Arc::new(Principal { id: "agent".into(), ..Principal::default() }),
         upstream: upstream.unwrap().into(),
+        oauth: None,
     };
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = tcp.local_addr().unwrap();
@@ -196,5 +201,102 @@ fn hop(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, hop);
+/// Events sent each way.
+const EVENTS: usize = 5_000;
+/// Of those, how many come before anything is measured.
+const WARM: usize = 500;
+
+/// A server whose every GET opens a stream; an event is written to it for each tick of the sender
+/// that comes out of the second half.
+fn streaming() -> (SocketAddr, Receiver<Sender<()>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (opened, streams) = channel();
+    std::thread::spawn(move || {
+        let opened = Mutex::new(opened);
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let (tick, ticks) = channel();
+            opened.lock().unwrap().send(tick).unwrap();
+            std::thread::spawn(move || {
+                stream.set_nodelay(true).unwrap();
+                until(&mut stream, b"\r\n\r\n");
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+                stream.write_all(head.as_bytes()).unwrap();
+                let event = format!(
+                    "id: stream-1/4711\ndata: {{\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{{\"level\":\"info\",\"data\":\"{}\"}}}}\n\n",
+                    "x".repeat(900)
+                );
+                let chunk = format!("{:x}\r\n{event}\r\n", event.len());
+                while ticks.recv().is_ok() {
+                    stream.write_all(chunk.as_bytes()).unwrap();
+                }
+            });
+        }
+    });
+    (address, streams)
+}
+
+/// Reads up to `end`.
+fn until(stream: &mut TcpStream, end: &[u8]) {
+    let mut seen = Vec::new();
+    let mut chunk = [0_u8; 4096];
+    while !seen.ends_with(end) {
+        let read = stream.read(&mut chunk).unwrap();
+        assert_ne!(read, 0, "closed");
+        seen.extend_from_slice(&chunk[..read]);
+    }
+}
+
+/// One event's way, from the word to send it to its last byte.
+#[expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
+fn event(stream: &mut TcpStream, tick: &Sender<()>) -> Duration {
+    let start = Instant::now();
+    tick.send(()).unwrap();
+    until(stream, b"\n\n\r\n");
+    start.elapsed()
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+#[expect(clippy::print_stdout, reason = "the figure that the budget names")]
+fn events(criterion: &mut Criterion) {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Clock::start();
+    let config = JournalConfig::new(directory.path());
+    let (journal, _) = Journal::open(&config, "bench", clock.now()).unwrap();
+    let (server, streams) = streaming();
+    let firewall = firewall(server, journal);
+    let mut ways = [server, firewall].map(|address| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let get = "GET /mcp HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n";
+        stream.write_all(get.as_bytes()).unwrap();
+        until(&mut stream, b"\r\n\r\n");
+        (stream, streams.recv().unwrap(), Vec::with_capacity(EVENTS))
+    });
+    for sent in 0..EVENTS {
+        for (stream, tick, times) in &mut ways {
+            let time = event(stream, tick);
+            if sent >= WARM {
+                times.push(time);
+            }
+        }
+    }
+    let [direct, through] = ways.each_mut().map(|(_, _, times)| median(times));
+    println!(
+        "event: direct {direct:?}, through {through:?}: {:?} more",
+        through.saturating_sub(direct)
+    );
+    let mut group = criterion.benchmark_group("event");
+    for (name, (stream, tick, _)) in ["direct", "through the firewall"].into_iter().zip(&mut ways) {
+        group.bench_function(name, |bencher| bencher.iter(|| event(stream, tick)));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, hop, events);
 criterion_main!(benches);

@@ -89,6 +89,14 @@ deny contains {"code": "closed-method", "message": "this method is closed by nam
 	input.method in data.baseline.closed_methods
 }
 
+# What a user is sent to must at least be who it says. A URL that is missing or no text is denied too.
+deny contains {"code": "elicitation-url", "message": "a user is sent to https addresses alone"} if {
+	input.direction == "to_client"
+	input.method == "elicitation/create"
+	input.params.mode == "url"
+	not startswith(input.params.url, "https://")
+}
+
 refuse contains {"code": "unknown-method", "message": "no rule knows this method"} if {
 	not tool_call
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{Exit, Failure, policy, print};
-use crate::config::{Config, Front, PackRef, Upstream};
+use crate::config::{Config, Front, OAuthMode, PackRef, Upstream};
 use crate::gate::session::Mode;
 use crate::policy::{Ready, prepare};
 
@@ -95,6 +95,15 @@ fn summary(name: &str, config: &Config, ready: &Ready) -> String {
         }
         if let Some(environment) = &server.environment {
             line("", &format!("environment {environment}"));
+        }
+        if let Some(oauth) = &server.oauth {
+            let public = oauth.public_url.as_deref().unwrap_or("loopback");
+            line(
+                "",
+                &match oauth.mode {
+                    OAuthMode::Forward => format!("tokens for {public} go on to it"),
+                },
+            );
         }
     }
     lines.push(String::new());

@@ -7,10 +7,10 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::LogFormat;
 use super::problem::{Place, Problems, Spot};
 use super::section::{References, Section};
 use super::yaml;
+use super::{LogFormat, OAuthMode};
 use crate::gate::session::{Mode, RefusalForm};
 
 /// Size of the file's text, bytes; a configuration of a thousand servers has less.
@@ -71,8 +71,21 @@ pub(super) struct ServerFile {
     pub(super) hosts: Option<Vec<Spot<String>>>,
     pub(super) origins: Option<Vec<Spot<String>>>,
     pub(super) refusal: Option<Spot<RefusalForm>>,
+    pub(super) public_url: Option<Spot<String>>,
+    pub(super) oauth: Option<OAuthFile>,
     pub(super) connect_timeout: Option<Spot<Duration>>,
     pub(super) stop_timeout: Option<Spot<Duration>>,
+}
+
+/// `oauth` of a server.
+#[derive(Debug)]
+pub(super) struct OAuthFile {
+    pub(super) place: Place,
+    pub(super) mode: Option<Spot<OAuthMode>>,
+    /// Whether `mode` was written, if only wrongly.
+    pub(super) has_mode: bool,
+    pub(super) upstream_resource: Option<Spot<String>>,
+    pub(super) origin_endpoints: Option<Spot<bool>>,
 }
 
 /// `principal`.
@@ -194,6 +207,8 @@ impl ServerFile {
             hosts: None,
             origins: None,
             refusal: None,
+            public_url: None,
+            oauth: None,
             connect_timeout: None,
             stop_timeout: None,
         }
@@ -220,8 +235,22 @@ impl ServerFile {
             hosts: section.text_or_texts("hosts"),
             origins: section.text_or_texts("origins"),
             refusal: section.choice("refusal", &refusals),
+            public_url: section.text("public_url"),
+            oauth: section.section("oauth", OAuthFile::read),
             connect_timeout: section.time("connect_timeout", TIME),
             stop_timeout: section.time("stop_timeout", TIME),
+        }
+    }
+}
+
+impl OAuthFile {
+    fn read(section: &mut Section<'_>) -> Self {
+        Self {
+            place: section.place().clone(),
+            has_mode: section.has("mode"),
+            mode: section.choice("mode", &[("forward", OAuthMode::Forward)]),
+            upstream_resource: section.text("upstream_resource"),
+            origin_endpoints: section.flag("origin_endpoints"),
         }
     }
 }

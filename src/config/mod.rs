@@ -29,6 +29,7 @@ mod section;
 mod file;
 mod meaning;
 mod server;
+mod oauth;
 mod wrap;
 mod pack;
 
@@ -130,6 +131,30 @@ pub struct ServerConfig {
     pub origins: Vec<String>,
     /// How a refusal by policy looks (`refusal`: `error` or `tool_result`). Default `error`.
     pub refusal: RefusalForm,
+    /// What stands in the way to tokens for it (`oauth`, `public_url`). Default: nothing.
+    pub oauth: Option<OAuthConfig>,
+}
+
+/// What stands in the way to tokens for a server.
+#[derive(Debug, Clone)]
+pub struct OAuthConfig {
+    /// Who checks tokens (`oauth.mode`).
+    pub mode: OAuthMode,
+    /// The URL that clients dial (`public_url`): https, or http on loopback. Default, on loopback
+    /// alone: `http://`, the host of the request, and `path`.
+    pub public_url: Option<String>,
+    /// What the server calls itself in its metadata (`oauth.upstream_resource`). Default: `url`.
+    pub upstream_resource: Option<Uri>,
+    /// Whether the authorization endpoints of MCP 2025-03-26 at our origin reach the server's
+    /// (`oauth.origin_endpoints`). Default no.
+    pub origin_endpoints: bool,
+}
+
+/// Who checks tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OAuthMode {
+    /// The server (`forward`): we and it are one resource, and the client's token goes on.
+    Forward,
 }
 
 /// How a protected server is reached.

@@ -10,7 +10,9 @@ use super::file::ServerFile;
 use super::meaning::{Reader, or, texts};
 use super::problem::{Place, Spot};
 use super::secret::{Secret, is_variable_name, resolve};
-use super::{ChildUpstream, Front, HttpUpstream, Inherit, PackRef, ServerConfig, Upstream};
+use super::{
+    ChildUpstream, Front, HttpUpstream, Inherit, OAuthMode, PackRef, ServerConfig, Upstream,
+};
 use crate::gate::session::RefusalForm;
 
 /// Variables that a child gets by default: what programs need to start, find their files and
@@ -50,7 +52,7 @@ pub(super) fn servers(
 ) -> Vec<ServerConfig> {
     let single = files.len() == 1;
     let mut taken: Vec<(String, String)> = Vec::new();
-    let mut servers = Vec::new();
+    let mut servers: Vec<(ServerConfig, Place)> = Vec::new();
     for file in files {
         let (place, path) = reader.path(&file, single);
         match taken.iter().find(|(_, other)| *other == path) {
@@ -60,9 +62,10 @@ pub(super) fn servers(
             }
             None => taken.push((file.name.value.clone(), path.clone())),
         }
-        servers.extend(reader.server(file, path, front));
+        servers.extend(reader.server(file, path, front).map(|server| (server, place)));
     }
-    servers
+    reader.oauth_side_by_side(&servers);
+    servers.into_iter().map(|(server, _)| server).collect()
 }
 
 impl Reader<'_> {
@@ -83,6 +86,7 @@ impl Reader<'_> {
             self.problems.push(&environment.place, what, "name one, or remove the key");
         }
         let upstream = self.upstream(&file, front);
+        let oauth = self.oauth(&file, upstream.as_ref(), front);
         let hosts = file.hosts.map(|hosts| self.hosts(hosts));
         let origins = file.origins.map(|origins| self.origins(origins));
         let pack = file.pack.map(|pack| self.pack(pack));
@@ -96,6 +100,7 @@ impl Reader<'_> {
             hosts: hosts.unwrap_or_default(),
             origins: origins.unwrap_or_default(),
             refusal: or(file.refusal, RefusalForm::Error),
+            oauth,
         })
     }
 
@@ -176,7 +181,7 @@ impl Reader<'_> {
         Some(HttpUpstream {
             url: target,
             headers,
-            forward_authorization: forward.is_some(),
+            forward_authorization: forward.is_some() || forwards(file),
             ca_file,
             connect_timeout: or(file.connect_timeout.clone(), Duration::from_secs(5)),
         })
@@ -291,6 +296,11 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+fn forwards(file: &ServerFile) -> bool {
+    let mode = file.oauth.as_ref().and_then(|oauth| oauth.mode.as_ref());
+    mode.is_some_and(|mode| mode.value == OAuthMode::Forward)
 }
 
 /// The keys that mean something only with `command`.

@@ -12,10 +12,12 @@ mod gauge;
 mod door;
 mod body;
 mod sessions;
+mod event_ids;
 mod reply;
 mod turn;
 mod stream;
 mod exchange;
+mod well_known;
 mod receive;
 
 use std::collections::HashMap;
@@ -39,10 +41,13 @@ use tokio_util::task::TaskTracker;
 
 use self::bell::Belled;
 use self::door::Allowed;
+use self::event_ids::EventIds;
 use self::gauge::Gauge;
-use self::sessions::{Sessions, SharedSession};
+use self::sessions::{SessionLimits, Sessions, SharedSession};
+use self::well_known::Sites;
 use self::wire::{Patience, Peer, WatchedStream};
 use super::Shared;
+use super::oauth::OAuth;
 use super::upstream::Upstream;
 use crate::gate::access::Principal;
 use crate::gate::session::Protected;
@@ -69,6 +74,8 @@ pub struct Route {
     pub principal: Arc<Principal>,
     /// The way to the server.
     pub upstream: Upstream,
+    /// What stands in the way to tokens for it.
+    pub oauth: Option<OAuth>,
 }
 
 /// Bounds of the listener.
@@ -82,6 +89,8 @@ pub struct HttpLimits {
     pub streams_max: u64,
     /// Legacy sessions of one route.
     pub sessions_max: usize,
+    /// GET streams of one legacy session at once.
+    pub session_streams_max: u64,
     /// Size of one request body, bytes.
     pub body_bytes_max: usize,
     /// Bytes of all request bodies at once.
@@ -107,6 +116,7 @@ impl Default for HttpLimits {
             exchanges_max: 16_384,
             streams_max: 12_288,
             sessions_max: 8_192,
+            session_streams_max: 8,
             body_bytes_max: 4 << 20,
             body_budget_bytes: 256 << 20,
             headers_max: 100,
@@ -135,7 +145,11 @@ pub struct HttpTimeouts {
     pub answer: Duration,
     /// Between two events of a stream that ends with an answer.
     pub idle_stream: Duration,
-    /// For an answer whose legacy client went away: a disconnect is no cancellation there.
+    /// For the whole of a stream that ends with an answer, however often it shows life: MCP asks
+    /// for a maximum that progress does not put off (threat F9).
+    pub stream: Duration,
+    /// For an answer whose legacy client went away (a disconnect is no cancellation there), and
+    /// for the client to come for an answer that it must come for.
     pub drain: Duration,
     /// After a stream's answer, for the server to end the stream by itself.
     pub linger: Duration,
@@ -154,6 +168,7 @@ impl Default for HttpTimeouts {
             write: Duration::from_secs(30),
             answer: Duration::from_mins(5),
             idle_stream: Duration::from_mins(5),
+            stream: Duration::from_hours(1),
             drain: Duration::from_mins(5),
             linger: Duration::from_millis(100),
             idle_session: Duration::from_hours(1),
@@ -174,10 +189,12 @@ pub struct HttpConfig {
 /// A route and what is alive on it.
 #[derive(Debug)]
 struct RouteState {
+    path: Box<str>,
     server: Arc<Protected>,
     allowed: Allowed,
     principal: Arc<Principal>,
     upstream: Upstream,
+    oauth: Option<OAuth>,
     sessions: Sessions,
 }
 
@@ -185,13 +202,26 @@ struct RouteState {
 struct Inner {
     shared: Shared,
     routes: HashMap<Box<str>, Arc<RouteState>>,
+    sites: Sites,
     config: HttpConfig,
     exchanges: Arc<Gauge>,
     streams: Arc<Gauge>,
     body_budget: Arc<Gauge>,
+    event_ids: EventIds,
 }
 
 impl Inner {
+    /// Forgets idle sessions, and closes calls whose clients did not come for the answer.
+    fn sweep(&self) {
+        let now = self.shared.clock.uptime();
+        for route in self.routes.values() {
+            self.close_sessions(route.sessions.expire(now));
+            for (session, call) in route.sessions.given_up(now, self.config.timeouts.drain) {
+                turn::give_up(&self.shared, &session, &call);
+            }
+        }
+    }
+
     /// Closes what expired or ended sessions still had in flight: nobody will come for it.
     fn close_sessions(&self, sessions: Vec<SharedSession>) {
         for session in sessions {
@@ -215,6 +245,7 @@ impl std::fmt::Debug for Listener {
 impl Listener {
     /// Will serve `routes` on `tcp`. Of two routes with one path the later stands; configurations
     /// are checked elsewhere.
+    #[expect(clippy::large_types_passed_by_value, reason = "once a listener")]
     pub fn new(
         tcp: std::net::TcpListener,
         routes: Vec<Route>,
@@ -222,29 +253,35 @@ impl Listener {
         shared: Shared,
     ) -> io::Result<Self> {
         tcp.set_nonblocking(true)?;
-        let routes = routes
+        let routes: HashMap<Box<str>, Arc<RouteState>> = routes
             .into_iter()
             .map(|route| {
+                let path: Box<str> = route.path.into();
                 let state = RouteState {
+                    path: path.clone(),
                     server: route.server,
                     allowed: Allowed::new(&route.hosts, &route.origins),
                     principal: route.principal,
                     upstream: route.upstream,
-                    sessions: Sessions::new(
-                        config.limits.sessions_max,
-                        config.timeouts.idle_session,
-                    ),
+                    oauth: route.oauth,
+                    sessions: Sessions::new(SessionLimits {
+                        max: config.limits.sessions_max,
+                        streams_max: config.limits.session_streams_max,
+                        idle: config.timeouts.idle_session,
+                    }),
                 };
-                (route.path.into(), Arc::new(state))
+                (path, Arc::new(state))
             })
             .collect();
         let inner = Inner {
             shared,
+            sites: Sites::of(routes.values()),
             routes,
             config,
             exchanges: Gauge::new(config.limits.exchanges_max),
             streams: Gauge::new(config.limits.streams_max),
             body_budget: Gauge::new(config.limits.body_budget_bytes),
+            event_ids: EventIds::new()?,
         };
         Ok(Self { tcp: TcpListener::from_std(tcp)?, inner: Arc::new(inner) })
     }
@@ -271,10 +308,7 @@ impl Listener {
                 () = inner.shared.closing.cancelled() => break,
                 accepted = accept(&tcp, &slots) => accepted,
                 _ = sweep.tick() => {
-                    let now = inner.shared.clock.uptime();
-                    for route in inner.routes.values() {
-                        inner.close_sessions(route.sessions.expire(now));
-                    }
+                    inner.sweep();
                     continue;
                 }
             };

@@ -14,6 +14,7 @@ use crate::gate::step::{Act, AuditSink, Step, Unrecorded};
 
 pub mod clock;
 pub mod sse;
+pub mod oauth;
 pub mod upstream;
 pub mod child;
 pub mod http;

@@ -20,8 +20,8 @@ use super::ServerEvent;
 use crate::gate::session::UpstreamFailure;
 
 /// `retry` values that reach a client, ms: neither a storm of reconnects nor a client that never
-/// comes back.
-pub const RETRY_MS: RangeInclusive<u64> = 1..=60_000;
+/// comes back (threat F5). Servers that poll ask for half a second, which passes.
+pub const RETRY_MS: RangeInclusive<u64> = 100..=60_000;
 
 const BOM: [u8; 3] = [0xEF, 0xBB, 0xBF];
 

@@ -1,7 +1,7 @@
 //! Protected servers: what takes a [`Permitted`] message and gives back an
 //! [`Answer`].
 //!
-//! Nothing but a [`Permitted`] can be sent, and only the gate makes one. Here too is what HTTP
+//! No message but a [`Permitted`] can be sent, and only the gate makes one. Here too is what HTTP
 //! messages of either side must be to carry MCP: their media type and coding.
 
 mod pool;
@@ -21,6 +21,9 @@ use crate::gate::step::Permitted;
 
 /// The session header of the legacy Streamable HTTP transport, as HTTP spells it in lower case.
 pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+
+/// The header that resumes a legacy stream, as HTTP spells it in lower case.
+pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// A protected server.
 #[derive(Debug)]

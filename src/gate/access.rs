@@ -212,10 +212,26 @@ pub enum Resource<'a> {
         /// `params.arguments`.
         arguments: Option<Value<'a>>,
     },
-    /// A task by its id.
-    Task(&'a str),
+    /// A task.
+    Task {
+        /// Its id.
+        id: &'a str,
+        /// What made it; absent where nobody saw it made.
+        origin: Option<&'a TaskOrigin>,
+    },
     /// The server, or the client, as a whole.
     Whole,
+}
+
+/// The request that made a task, so that rules about the task can speak of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskOrigin {
+    /// Its method.
+    pub method: Box<str>,
+    /// The tool that it called, where it called one.
+    pub tool: Option<Box<str>>,
+    /// What it came to.
+    pub operation: Operation,
 }
 
 /// Self-reported facts about the client program: shown to policy, never trusted by the gate.

@@ -9,10 +9,16 @@ mod look_alike;
 use bytes::Bytes;
 
 use super::document::{Document, DocumentLimits, Kind, Unreadable, Value, write_string};
-use look_alike::is_look_alike;
+pub use look_alike::is_look_alike;
 
 /// The largest integer that every reader keeps exactly: 2^53−1 (P8).
 const ID_MAX: i64 = (1 << 53) - 1;
+
+/// `_meta` key of the revision on each modern request.
+pub const META_PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+
+/// The first revision without sessions.
+const MODERN: &str = "2026-07-28";
 
 /// Members of the envelope (JSON-RPC 2.0 §4 and §5).
 const ENVELOPE: &[&str] = &["jsonrpc", "id", "method", "params", "result", "error"];
@@ -45,11 +51,21 @@ const PARAMS: &[&str] = &[
 enum Form {
     /// A string; must be there.
     Text,
-    /// An object; must be there.
-    Object,
+    /// A string. It may be left out of a request of 2026-07-28, which took the method out: that
+    /// server is to say so, with 404 and -32601.
+    LegacyText,
     /// An object, `null`, or absent.
     Arguments,
+    /// What a completion is about: an object that names a prompt or a resource, never both.
+    Reference,
+    /// What is subscribed to: an object of lists of texts and of flags, or absent.
+    Filter,
 }
+
+/// Members of a [`Form::Reference`].
+const REFERENCE: &[&str] = &["type", "name", "uri"];
+/// Members of a [`Form::Filter`] that are lists of texts: URIs and task ids.
+const FILTER: &[&str] = &["resourceSubscriptions", "taskIds"];
 
 /// P10: for a method, the members of `params` that decide what it does, and their forms. A method
 /// without a row may have any object, or none.
@@ -57,12 +73,13 @@ const FORMS: &[(&str, &[(&str, Form)])] = &[
     ("tools/call", &[("name", Form::Text), ("arguments", Form::Arguments)]),
     ("prompts/get", &[("name", Form::Text), ("arguments", Form::Arguments)]),
     ("resources/read", &[("uri", Form::Text)]),
-    ("resources/subscribe", &[("uri", Form::Text)]),
-    ("resources/unsubscribe", &[("uri", Form::Text)]),
-    ("completion/complete", &[("ref", Form::Object)]),
+    ("resources/subscribe", &[("uri", Form::LegacyText)]),
+    ("resources/unsubscribe", &[("uri", Form::LegacyText)]),
+    ("completion/complete", &[("ref", Form::Reference)]),
+    ("subscriptions/listen", &[("notifications", Form::Filter)]),
     ("tasks/get", &[("taskId", Form::Text)]),
     ("tasks/cancel", &[("taskId", Form::Text)]),
-    ("tasks/result", &[("taskId", Form::Text)]),
+    ("tasks/result", &[("taskId", Form::LegacyText)]),
     ("tasks/update", &[("taskId", Form::Text)]),
 ];
 
@@ -329,6 +346,12 @@ fn error_code(error: Value<'_>, sender: Sender) -> Option<i64> {
     error.get("code")?.as_i64()
 }
 
+/// Whether the request names the revision that took legacy methods out.
+fn is_modern(params: Value<'_>) -> bool {
+    let version = params.get("_meta").and_then(|meta| meta.get(META_PROTOCOL_VERSION));
+    version.and_then(Value::as_str) == Some(MODERN)
+}
+
 /// P5 and P10 for `params`.
 fn check_params(method: &str, params: Option<Value<'_>>) -> Result<(), Malformed> {
     let bad = |member| Err(Malformed::BadParams { member });
@@ -345,17 +368,39 @@ fn check_params(method: &str, params: Option<Value<'_>>) -> Result<(), Malformed
     };
     let Some(params) = params else { return bad("params") };
     for (member, form) in *forms {
-        let kind = params.get(member).map(Value::kind);
+        let value = params.get(member);
+        let kind = value.map(Value::kind);
         let fits = match form {
             Form::Text => kind == Some(Kind::String),
-            Form::Object => kind == Some(Kind::Object),
+            Form::LegacyText => kind == Some(Kind::String) || (kind.is_none() && is_modern(params)),
             Form::Arguments => matches!(kind, None | Some(Kind::Null | Kind::Object)),
+            Form::Reference => value.is_some_and(is_reference),
+            Form::Filter => value.is_none_or(is_filter),
         };
         if !fits {
             return bad(member);
         }
+        let known = match form {
+            Form::Text | Form::LegacyText | Form::Arguments => continue,
+            Form::Reference => REFERENCE,
+            Form::Filter => FILTER,
+        };
+        for (name, _) in value.into_iter().flat_map(Value::members) {
+            refuse_look_alike(name, known)?;
+        }
     }
     Ok(())
+}
+
+fn is_reference(value: Value<'_>) -> bool {
+    value.kind() == Kind::Object && !(value.get("name").is_some() && value.get("uri").is_some())
+}
+
+fn is_filter(value: Value<'_>) -> bool {
+    let texts = |list: Value<'_>| {
+        list.kind() == Kind::Array && list.elements().all(|text| text.kind() == Kind::String)
+    };
+    value.kind() == Kind::Object && FILTER.iter().all(|member| value.get(member).is_none_or(texts))
 }
 
 /// P5 for one member name.

@@ -43,6 +43,7 @@ impl<'a> Page<'a> {
             List::Prompts => ("prompts", "name"),
             List::Resources => ("resources", "uri"),
             List::ResourceTemplates => ("resourceTemplates", "uriTemplate"),
+            List::Tasks => ("tasks", "taskId"),
         };
         let list = result.get(member).filter(|value| value.kind() == Kind::Array).ok_or(NoPage)?;
         let entries = list
@@ -95,6 +96,19 @@ impl<'a> Page<'a> {
 pub fn private_scope(result: Value<'_>) -> Option<(Range<usize>, Vec<u8>)> {
     let scope = result.get("cacheScope")?;
     (scope.as_str()? == "public").then(|| (scope.span(), b"\"private\"".to_vec()))
+}
+
+/// How long a client may keep a page that was filtered, milliseconds: what is hidden changes with
+/// the policy, and in 2026-07-28 nobody tells the client of that.
+pub const FILTERED_TTL_MS_MAX: u32 = 60_000;
+
+/// The edit that keeps a filtered page from outliving its policy for long (2026-07-28, caching:
+/// `ttlMs`); none where the answer allows less.
+pub fn short_life(result: Value<'_>) -> Option<(Range<usize>, Vec<u8>)> {
+    let ttl = result.get("ttlMs")?;
+    let millis: f64 = ttl.as_number()?.parse().ok()?;
+    (millis > f64::from(FILTERED_TTL_MS_MAX))
+        .then(|| (ttl.span(), FILTERED_TTL_MS_MAX.to_string().into_bytes()))
 }
 
 /// `document` with `edits` made, in whatever order they come.

@@ -37,6 +37,8 @@ pub enum List {
     Resources,
     /// `result.resourceTemplates`, by `uriTemplate`.
     ResourceTemplates,
+    /// `result.tasks`, by `taskId`.
+    Tasks,
 }
 
 /// One method in one direction.
@@ -137,7 +139,7 @@ const TABLE: &[Method] = &[
         Subject::Task,
         false,
     ),
-    row("tasks/list", A::ListTasks, Read, Some((R4, R4)), Some((R4, R4))),
+    lists(row("tasks/list", A::ListTasks, Read, Some((R4, R4)), Some((R4, R4))), List::Tasks),
     on(row("tasks/update", A::UpdateTask, Write, Some((R5, R5)), NEVER), Subject::Task, true),
     row("sampling/createMessage", A::Sample, Exec, NEVER, LEGACY),
     row("roots/list", A::ListRoots, Read, NEVER, LEGACY),

@@ -20,6 +20,7 @@ pub mod inspect;
 pub mod record;
 pub mod step;
 pub mod refusal;
+pub mod tasks;
 pub mod protected;
 pub mod arguments;
 pub mod session;

@@ -1,11 +1,12 @@
 //! A protected server and what its lists have taught us about its tools.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::access::Server;
 use super::document::{Kind, Value};
 use super::inspect::Page;
+use super::tasks::Tasks;
 
 /// How a refusal by policy looks to the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,7 @@ pub struct Protected {
     /// How refusals look.
     pub refusal: RefusalForm,
     tools: RwLock<HashMap<Box<str>, Arc<Definition>>>,
+    tasks: Mutex<Tasks>,
 }
 
 impl Protected {
@@ -44,7 +46,12 @@ impl Protected {
 
     /// A server of which nothing has been learnt.
     pub fn new(facts: Server, refusal: RefusalForm) -> Self {
-        Self { facts, refusal, tools: RwLock::new(HashMap::new()) }
+        Self { facts, refusal, tools: RwLock::default(), tasks: Mutex::default() }
+    }
+
+    /// The tasks that this server runs, whoever asked for them.
+    pub fn tasks(&self) -> MutexGuard<'_, Tasks> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `tool` as it was last listed.

@@ -46,6 +46,8 @@ pub enum Refusal {
     UnknownTool(Box<str>),
     /// Policy says no to a method that the spoken revision does not define.
     UnknownMethod,
+    /// The task is not the principal's, or nobody saw it made.
+    UnknownTask,
     /// A rate limit is spent.
     Limited(Option<Duration>),
     /// A person must approve first.
@@ -95,6 +97,8 @@ pub enum DoorRefusal {
     Slow,
     /// The session is not known, or is another principal's: 404.
     UnknownSession,
+    /// `Last-Event-ID` names no event of this session: 400.
+    UnknownEvent,
     /// Too many sessions, streams or calls at once: 429.
     TooMany,
     /// We are closing: 503.
@@ -115,6 +119,7 @@ impl DoorRefusal {
             Self::TooLarge => "too-large",
             Self::Slow => "slow",
             Self::UnknownSession => "unknown-session",
+            Self::UnknownEvent => "unknown-event",
             Self::TooMany => "too-many",
             Self::Closing => "closing",
         }
@@ -135,6 +140,7 @@ impl DoorRefusal {
             Self::TooLarge => ("Message too large", Status::TooLarge),
             Self::Slow => ("Message took too long", Status::BadRequest),
             Self::UnknownSession => ("Session not found", Status::NotFound),
+            Self::UnknownEvent => ("Event id not found", Status::BadRequest),
             Self::TooMany => ("Too many at once", Status::TooMany),
             Self::Closing => ("Closing", Status::Unavailable),
         }
@@ -161,6 +167,7 @@ impl Refusal {
             Self::Denied => "denied",
             Self::UnknownTool(_) => "hidden-tool",
             Self::UnknownMethod => "unknown-method",
+            Self::UnknownTask => "unknown-task",
             Self::Limited(_) => "limited",
             Self::ApprovalRequired => "approval-required",
             Self::Malformed(malformed) => malformed_code(malformed),
@@ -186,6 +193,7 @@ impl Refusal {
             Self::ApprovalRequired => Origin::Undischarged,
             Self::Denied | Self::UnknownTool(_) | Self::UnknownMethod => Origin::Rule,
             Self::DuplicateId
+            | Self::UnknownTask
             | Self::Unsolicited
             | Self::Busy
             | Self::Unrecorded
@@ -202,6 +210,7 @@ impl Refusal {
             Self::Limited(_) => Some(Finding::RateLimited),
             Self::ApprovalRequired => Some(Finding::ApprovalRequested),
             Self::Unsolicited => Some(Finding::UnsolicitedAnswer),
+            Self::UnknownTask => Some(Finding::ToolDenied),
             Self::UpstreamFailed | Self::UpstreamTimedOut => Some(Finding::UpstreamFailure),
             Self::Unrecorded => Some(Finding::AuditSinkFailure),
             Self::Malformed(_)
@@ -218,6 +227,7 @@ impl Refusal {
                 DoorRefusal::UnknownPath
                 | DoorRefusal::MethodNotAllowed
                 | DoorRefusal::UnknownSession
+                | DoorRefusal::UnknownEvent
                 | DoorRefusal::TooMany
                 | DoorRefusal::Closing,
             )
@@ -239,6 +249,7 @@ impl Refusal {
                 let status = if era == Era::Modern { Status::NotFound } else { Status::Ok };
                 (METHOD_NOT_FOUND, "Method not found", status)
             }
+            Self::UnknownTask => (INVALID_PARAMS, "Unknown task", Status::Ok),
             Self::Limited(_) => (LIMITED, "Rate limit reached; try again later", Status::Ok),
             Self::ApprovalRequired => (APPROVAL_REQUIRED, "Approval required", Status::Ok),
             Self::Malformed(malformed) => malformed_face(malformed),

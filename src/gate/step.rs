@@ -40,8 +40,8 @@ pub struct Routing {
     pub method: Option<Box<str>>,
     /// The value that `Mcp-Name` mirrors, where the method has one.
     pub name: Option<Box<str>>,
-    /// `Mcp-Param-*` headers recomputed because arguments were set: `(header, encoded value)`,
-    /// an absent value meaning the header must go.
+    /// `Mcp-Param-*` headers that differ from the client's, because arguments were set or because
+    /// it has none on stdio: `(header, encoded value)`, an absent value meaning the header must go.
     pub params: Vec<(Box<str>, Option<Box<str>>)>,
 }
 
@@ -218,14 +218,14 @@ pub(in crate::gate) struct Otherwise {
 #[derive(Debug)]
 pub struct Step {
     record: AuditRecord,
-    also: Option<AuditRecord>,
+    also: Vec<AuditRecord>,
     act: Act,
     otherwise: Option<Otherwise>,
 }
 
 impl Step {
     pub(in crate::gate) fn new(record: AuditRecord, act: Act) -> Self {
-        Self { record, also: None, act, otherwise: None }
+        Self { record, also: Vec::new(), act, otherwise: None }
     }
 
     /// What the client is told if no record can be kept.
@@ -234,9 +234,9 @@ impl Step {
         self
     }
 
-    /// A second record that must be kept too.
-    pub(in crate::gate) fn and(mut self, also: AuditRecord) -> Self {
-        self.also = Some(also);
+    /// Further records that must be kept too.
+    pub(in crate::gate) fn and(mut self, also: impl IntoIterator<Item = AuditRecord>) -> Self {
+        self.also.extend(also);
         self
     }
 
@@ -247,10 +247,9 @@ impl Step {
 
     /// Keeps the record and gives the act, or no act.
     pub fn record(self, sink: &dyn AuditSink) -> Result<Act, Unrecorded> {
-        let kept = sink.keep(&self.record).and_then(|()| match &self.also {
-            Some(also) => sink.keep(also),
-            None => Ok(()),
-        });
+        let kept = std::iter::once(&self.record)
+            .chain(&self.also)
+            .try_for_each(|record| sink.keep(record));
         match kept {
             Ok(()) => Ok(self.act),
             Err(cause) => {

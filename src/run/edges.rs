@@ -7,12 +7,13 @@ use std::sync::Arc;
 use ::http::{HeaderMap, HeaderValue};
 
 use super::{Serving, StartError};
-use crate::config::{self, Config, Front, PackRef, ServerConfig};
+use crate::config::{self, Config, Front, OAuthMode, PackRef, ServerConfig};
 use crate::edge::Shared;
 use crate::edge::admin::{AdminListener, Component, Readiness};
 use crate::edge::child::{ChildLimits, ChildSpec, ChildUpstream};
 use crate::edge::http::{HttpConfig, HttpLimits, HttpTimeouts, Listener, Route};
-use crate::edge::stdio::{StdioUpstream, serve_stdio};
+use crate::edge::oauth::{Forward, OAuth, PublicUrl};
+use crate::edge::stdio::{RemoteLimits, StdioLimits, StdioUpstream, serve_stdio};
 use crate::edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
 use crate::gate::pack::Pack;
 use crate::gate::session::Protected;
@@ -66,7 +67,8 @@ pub(super) fn serve(
             return Err(StartError::new("servers", "there is none"));
         };
         let upstream = stdio_upstream(config, described, shared, &server)?;
-        let serving = serve_stdio(shared.clone(), server, principal, upstream);
+        let serving =
+            serve_stdio(shared.clone(), server, principal, upstream, stdio_limits(config));
         return Ok(Serving::Stdio(Box::pin(serving)));
     };
     let mut routes = Vec::new();
@@ -74,6 +76,7 @@ pub(super) fn serve(
         routes.push(Route {
             path: described.path.clone(),
             upstream: upstream(config, described, shared, &server)?,
+            oauth: oauth(described)?,
             server,
             hosts: described.hosts.clone(),
             origins: described.origins.clone(),
@@ -102,20 +105,41 @@ pub(super) fn serve(
     Ok(Serving::Http { address, admin, done })
 }
 
+/// What stands in the way to tokens for `server`.
+fn oauth(server: &ServerConfig) -> Result<Option<OAuth>, StartError> {
+    let (Some(oauth), config::Upstream::Http(http)) = (&server.oauth, &server.upstream) else {
+        return Ok(None);
+    };
+    let public = oauth.public_url.as_deref().map(|url| {
+        PublicUrl::parse(url).ok_or_else(|| {
+            let subject = format!("servers.{}.public_url", server.name);
+            StartError::new(subject, "is no absolute http or https URL")
+        })
+    });
+    let public = public.transpose()?;
+    Ok(Some(match oauth.mode {
+        OAuthMode::Forward => OAuth::Forward(Forward::new(
+            public,
+            &http.url,
+            oauth.upstream_resource.clone(),
+            oauth.origin_endpoints,
+        )),
+    }))
+}
+
 fn upstream(
     config: &Config,
     server: &ServerConfig,
     shared: &Shared,
-    protected: &Protected,
+    protected: &Arc<Protected>,
 ) -> Result<Upstream, StartError> {
     match &server.upstream {
         config::Upstream::Http(http) => Ok(http_upstream(config, server, http, protected)?.into()),
         config::Upstream::Child(child) => Ok(Upstream::Child(ChildUpstream::new(
             child_spec(child),
             child_limits(config, child),
-            shared.clock,
-            shared.tasks.clone(),
-            shared.closing.clone(),
+            shared.clone(),
+            Arc::clone(protected),
         ))),
     }
 }
@@ -124,7 +148,7 @@ fn stdio_upstream(
     config: &Config,
     server: &ServerConfig,
     shared: &Shared,
-    protected: &Protected,
+    protected: &Arc<Protected>,
 ) -> Result<StdioUpstream, StartError> {
     match &server.upstream {
         config::Upstream::Child(child) => Ok(StdioUpstream::Child {
@@ -135,6 +159,21 @@ fn stdio_upstream(
             let upstream = upstream(config, server, shared, protected)?;
             Ok(StdioUpstream::Http(Arc::new(upstream)))
         }
+    }
+}
+
+fn stdio_limits(config: &Config) -> StdioLimits {
+    let limits = &config.limits;
+    StdioLimits {
+        line_bytes_max: limits.frame.document.bytes_max,
+        http: RemoteLimits {
+            requests_max: limits.in_flight,
+            answer_max: limits.answer_time,
+            silence_max: limits.stream_idle,
+            drain_max: limits.drain,
+            ..RemoteLimits::default()
+        },
+        ..StdioLimits::default()
     }
 }
 
@@ -199,6 +238,8 @@ fn child_limits(config: &Config, child: &config::ChildUpstream) -> ChildLimits {
         term_grace: half,
         drain_max: config.limits.drain,
         children_max: config.limits.children,
+        // A server has one principal here, so there is nobody to keep room for.
+        children_per_principal_max: config.limits.children,
         ..ChildLimits::default()
     }
 }
@@ -226,5 +267,21 @@ fn http_config(config: &Config) -> HttpConfig {
             idle_session: limits.session_idle,
             ..HttpTimeouts::default()
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_principal_may_have_all_children() {
+        let text = "\
+            listen: 127.0.0.1:0\nadmin: 127.0.0.1:1\nstate: s\nlimits: {children: 100}\n\
+            servers: {s: {path: /s, command: [x]}}\n";
+        let config = Config::parse(text, std::path::Path::new("."), &|_| None).unwrap();
+        let config::Upstream::Child(child) = &config.servers[0].upstream else { panic!() };
+        let limits = child_limits(&config, child);
+        assert_eq!((limits.children_max, limits.children_per_principal_max), (100, 100));
     }
 }

@@ -258,6 +258,37 @@ fn each_problem_names_its_place_and_a_next_step() {
             inside("headers: {authorization: x}\n    forward_authorization: true"),
             "servers.s.forward_authorization (line 5): `headers` sets `authorization` too",
         ),
+        (inside("public_url: 'https://a'"), "has a meaning only with `oauth`"),
+        (inside("oauth: {}"), "servers.s.oauth (line 4): `mode` is missing: write `mode: forward`"),
+        (inside("oauth: {mode: forward}\n    hosts: a"), "s.oauth (line 4): `public_url` is missing"),
+        (inside("oauth: {mode: forward}\n    public_url: http://a/"), "is http beyond loopback"),
+        (inside("oauth: {mode: forward}\n    public_url: https://a/?b"), "holds a query"),
+        (inside("oauth: {mode: forward}\n    public_url: a"), "is no http or https URL"),
+        (
+            inside("oauth: {mode: forward}\n    headers: {authorization: x}"),
+            "s.oauth (line 4): `headers` sets `authorization`, so no client's can go on",
+        ),
+        (
+            inside("oauth: {mode: forward}\n    forward_authorization: false"),
+            "s.forward_authorization (line 5): `oauth.mode: forward` sends it on",
+        ),
+        (
+            "servers: {s: {command: [x], oauth: {mode: forward}}}".into(),
+            "s.oauth (line 1): a program's standard input takes no token: use it with `url`",
+        ),
+        (
+            "servers:\n  a: {url: 'http://h', oauth: {mode: forward, origin_endpoints: true}}\n  b: {url: 'http://h', path: /token}".into(),
+            "`/token` is an origin endpoint of `a`",
+        ),
+        (
+            "servers:\n  a: {url: 'http://h', oauth: {mode: forward, origin_endpoints: true}}\n  b: {url: 'http://h', oauth: {mode: forward, origin_endpoints: true}}".into(),
+            "`a` has `origin_endpoints` too",
+        ),
+        (
+            "servers:\n  a: {url: 'http://h', public_url: 'https://x/p', oauth: {mode: forward}}\n  b: {url: 'http://h', public_url: 'https://y/p', oauth: {mode: forward}}".into(),
+            "its metadata is where that of `a` is",
+        ),
+        (inside("path: /.well-known/x"), "`/.well-known` is taken (RFC 8615)"),
         (inside("refusal: html"), "must be `error` or `tool_result`"),
         (inside("hosts: []"), "servers.s.hosts (line 4): is empty"),
         (inside("origins: []"), "servers.s.origins (line 4): is empty"),

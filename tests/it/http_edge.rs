@@ -9,9 +9,10 @@
     reason = "tests"
 )]
 
-mod rig;
+pub(crate) mod rig;
 mod door;
 mod exchange;
 mod streams;
+mod resume;
 mod tls;
 mod admin;

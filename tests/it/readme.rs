@@ -61,6 +61,11 @@ fn the_audit_page_holds() {
     play("docs/audit.md");
 }
 
+#[test]
+fn the_oauth_page_holds() {
+    play("docs/oauth.md");
+}
+
 /// Every page is one of the above, and every link and path in every page leads somewhere.
 #[test]
 fn no_page_is_left_out_and_no_link_is_dead() {
@@ -76,7 +81,8 @@ fn no_page_is_left_out_and_no_link_is_dead() {
             }
         }
     }
-    let played = ["README.md", "docs/configuration.md", "docs/policy.md", "docs/audit.md"];
+    let played =
+        ["README.md", "docs/configuration.md", "docs/policy.md", "docs/audit.md", "docs/oauth.md"];
     for page in &pages {
         let text = text_of(page);
         if !played.contains(&page.as_str()) {

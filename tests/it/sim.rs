@@ -60,7 +60,7 @@ impl Pdp for ByName {
             Resource::Uri(_)
             | Resource::Uris(_)
             | Resource::Prompt { .. }
-            | Resource::Task(_)
+            | Resource::Task { .. }
             | Resource::Whole => request.method,
         };
         match name {

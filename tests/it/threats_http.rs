@@ -126,6 +126,8 @@ fn answers_of_a_shared_child_go_to_whoever_asked() {
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("server.sh");
     let reversed = r#"
+read -r discover
+printf '{"jsonrpc":"2.0","result":{"supportedVersions":["2026-07-28"]},"id":%s\n' "${discover##*'"id":'}"
 read -r one
 read -r two
 for line in "$two" "$one"; do
@@ -373,27 +375,6 @@ fn what_a_stream_brings_is_judged() {
 }
 
 #[test]
-fn resuming_is_for_streams_and_retry_is_bounded() {
-    // F5, F6.
-    let answering = with_sessions(Box::new(|received| {
-        if received.head.starts_with("get") {
-            events("retry: 99999999999999999999\nid: 7\ndata:\n\n")
-        } else {
-            json(&odd_answer(&received.body))
-        }
-    }));
-    let firewall = Firewall::with(Setup { answer: answering, ..ruled("") });
-    let headers = session(&firewall);
-    firewall.send(&post(get_flag(1), &format!("{headers}Last-Event-ID: 6\r\n")));
-    assert!(firewall.received().last().unwrap().header("last-event-id").is_empty());
-    let reply = firewall.send(
-        format!("GET /mcp HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n{headers}Last-Event-ID: 6\r\n\r\n").as_bytes(),
-    );
-    assert_eq!(firewall.received().last().unwrap().header("last-event-id"), ["6"]);
-    assert!(reply.text().contains("retry: 60000\n"), "{}", reply.text());
-}
-
-#[test]
 fn a_hidden_tool_is_an_unknown_tool() {
     let rules = "hide contains \"delete_flag\"\n\ndeny contains {\"code\": \"secret-code\", \"message\": \"secret words\"} if input.tool.name in {\"delete_flag\", \"update_flag\"}\n";
     let firewall = Firewall::with(ruled(rules));
@@ -548,9 +529,15 @@ fn a_forced_argument_changes_its_header_too() {
         assert_eq!(last.header("mcp-param-environment"), ["staging"], "{}", last.head);
         assert_eq!(last.header("mcp-param-key"), ["x"]);
     }
-    // What the client sends must agree before anything is set.
+    // What the client sends must agree, and be whole, before anything is set.
     let before = firewall.received().len();
-    for headers in ["Mcp-Param-Environment: staging\r\n", "Mcp-Param-Key: y\r\n"] {
+    for headers in [
+        "Mcp-Param-Environment: staging\r\nMcp-Param-Key: x\r\n",
+        "Mcp-Param-Environment: production\r\nMcp-Param-Key: y\r\n",
+        "Mcp-Param-Environment: production\r\n",
+        "Mcp-Param-Key: x\r\n",
+        "",
+    ] {
         let reply = update(production, headers);
         assert_eq!((reply.status, reply.code()), (400, -32020), "{headers}: {}", reply.text());
     }

@@ -3,7 +3,9 @@
 //! An `initialize` without a session starts a child of its own and mints the session's name; a
 //! message of that session goes to that child (mcp transports, "Session Management"). Messages of
 //! the modern era have no session and go to the child of their principal, which is started again
-//! after it died, with growing pauses. No child ever serves two principals (L1, F7). The number
+//! after it died, with growing pauses. The first of them waits until a child without a session has
+//! said that it speaks that era; where it does not, the client is answered as a legacy HTTP server
+//! would, and falls back to `initialize`. No child ever serves two principals (L1, F7). The number
 //! of children is bounded, and one that nobody has used for a while is ended.
 
 use std::collections::BTreeMap;
@@ -13,18 +15,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use super::conversation::{ChildStream, Conversation, End, First, Kind, document};
+use super::conversation::{ChildStream, Common, Conversation, End, First, Kind, document};
+use super::era::{Asked, KnownEra, NOT_INITIALIZED};
 use super::process::{ChildLimits, ChildSpec};
 use super::relabel;
-use crate::edge::clock::Clock;
 use crate::edge::upstream::{SESSION_ID, SendContext};
-use crate::edge::{Answer, EventStream};
+use crate::edge::{Answer, EventStream, Shared};
+use crate::gate::access::{Era, Principal};
 use crate::gate::document::Document;
-use crate::gate::session::UpstreamFailure;
+use crate::gate::session::{Protected, UpstreamFailure};
 use crate::gate::step::{Dispatch, Permitted};
 
 /// How often the children are looked over, at most and at least.
@@ -38,7 +41,7 @@ const DRAIN_STEP: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, Copy)]
 struct ChildKey<'a> {
     /// Whose message it is.
-    principal: &'a str,
+    principal: &'a Arc<Principal>,
     /// The session that the request named, if any.
     session: Option<&'a str>,
 }
@@ -51,18 +54,19 @@ pub struct ChildUpstream {
 
 #[derive(Debug)]
 struct Inner {
-    spec: ChildSpec,
-    limits: Arc<ChildLimits>,
-    clock: Clock,
-    tasks: TaskTracker,
-    closing: CancellationToken,
+    common: Arc<Common>,
     table: Mutex<Table>,
+    /// One permit, held while a child is asked which era it speaks, so that it is done once.
+    asking: Semaphore,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     sessions: BTreeMap<Box<str>, Seat>,
     shared: BTreeMap<Box<str>, SharedSeat>,
+    /// When a principal whose sessions' children die at once may start the next.
+    openings: BTreeMap<Box<str>, Pace>,
+    era: KnownEra,
     sweeping: bool,
 }
 
@@ -77,24 +81,30 @@ struct Seat {
 #[derive(Debug, Default)]
 struct SharedSeat {
     child: Option<Arc<Conversation>>,
+    pace: Pace,
+}
+
+/// When the next child may be started, by uptime.
+#[derive(Debug, Default)]
+struct Pace {
     pause: Duration,
     not_before: Duration,
 }
 
 impl ChildUpstream {
     /// No child is started before the first message. The tasks of the children are tracked in
-    /// `tasks`; once `closing` is cancelled, calls in flight may end (bounded by
-    /// [`ChildLimits::drain_max`]) and no child is started any more.
+    /// `shared`; once it is closing, calls in flight may end (bounded by
+    /// [`ChildLimits::drain_max`]) and no child is started any more. What a child writes to nobody
+    /// is recorded as said by `server`.
     pub fn new(
         spec: ChildSpec,
         limits: ChildLimits,
-        clock: Clock,
-        tasks: TaskTracker,
-        closing: CancellationToken,
+        shared: Shared,
+        server: Arc<Protected>,
     ) -> Self {
-        let table = Mutex::default();
-        let limits = Arc::new(limits);
-        Self { inner: Arc::new(Inner { spec, limits, clock, tasks, closing, table }) }
+        let common = Arc::new(Common { spec, limits, shared, server });
+        let (table, asking) = (Mutex::default(), Semaphore::new(1));
+        Self { inner: Arc::new(Inner { common, table, asking }) }
     }
 
     /// Sends one permitted message to its child. An unknown session is answered with 404, a
@@ -108,8 +118,7 @@ impl ChildUpstream {
         permitted: Permitted,
         context: &SendContext,
     ) -> Result<Answer, UpstreamFailure> {
-        let key =
-            ChildKey { principal: &context.principal.id, session: context.session.as_deref() };
+        let key = ChildKey { principal: &context.principal, session: context.session.as_deref() };
         match permitted.dispatch() {
             Dispatch::Message => self.inner.message(&permitted, key).await,
             Dispatch::OpenStream => Ok(self.inner.open_stream(key)),
@@ -130,6 +139,10 @@ impl Drop for ChildUpstream {
 }
 
 impl Inner {
+    fn limits(&self) -> &ChildLimits {
+        &self.common.limits
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
         // Every change below leaves the tables whole at each step.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -142,8 +155,10 @@ impl Inner {
     ) -> Result<Answer, UpstreamFailure> {
         let document = document(permitted.body())?;
         let method = permitted.routing().method.as_deref();
-        let child = match key.session {
-            Some(session) => match self.session(session, key.principal) {
+        let modern = relabel::is_modern(&document);
+        // A session's only child is never tried with what it may not understand.
+        let child = match key.session.filter(|_| !modern) {
+            Some(session) => match self.session(session, &key.principal.id) {
                 Some(child) => child,
                 None if method == Some("initialize") => {
                     return self.initialize(&document, key).await;
@@ -151,15 +166,18 @@ impl Inner {
                 None => return Ok(bare(404)),
             },
             None if method == Some("initialize") => return self.initialize(&document, key).await,
-            None if relabel::is_modern(&document) => self.shared(key.principal).await?,
-            None => return Ok(bare(400)),
+            None if modern => match self.modern(key.principal).await? {
+                Some(child) => child,
+                None => return Ok(not_initialized()),
+            },
+            None => return Ok(not_initialized()),
         };
         if permitted.id().is_none() {
             child.tell(&document, method).await?;
             return Ok(Answer::Accepted { status: 202, headers: HeaderMap::new() });
         }
         let stream = child.ask(&document, method.unwrap_or_default()).await?;
-        let (answer, _) = self.answer(stream, key.session.is_none(), HeaderMap::new()).await?;
+        let (answer, _) = self.answer(stream, modern, HeaderMap::new()).await?;
         Ok(answer)
     }
 
@@ -170,7 +188,7 @@ impl Inner {
         modern: bool,
         mut headers: HeaderMap,
     ) -> Result<(Answer, Option<End>), UpstreamFailure> {
-        let first = timeout(self.limits.whole_wait, stream.first()).await;
+        let first = timeout(self.limits().whole_wait, stream.first()).await;
         let end = match first {
             Ok(First::Answer(end)) => end,
             Ok(First::Nothing) => return Err(stream.failure().await),
@@ -195,6 +213,9 @@ impl Inner {
         document: &Document,
         key: ChildKey<'_>,
     ) -> Result<Answer, UpstreamFailure> {
+        let principal = &*key.principal.id;
+        let pause = self.table().openings.get(principal).map(|pace| pace.wait(self.uptime()));
+        self.patiently(pause.unwrap_or_default()).await?;
         let name = match key.session {
             Some(name) => name.into(),
             None => session_name()?,
@@ -205,15 +226,25 @@ impl Inner {
                 // Another principal's: it does not exist for this one.
                 return Ok(bare(404));
             }
-            self.admit(&mut table, key.principal)?;
-            let child = self.start(&mut table, Kind::Session)?;
-            let seat = Seat { principal: key.principal.into(), child: Arc::clone(&child) };
+            self.admit(&mut table, principal)?;
+            let child = self.start(&mut table, Kind::Session, key.principal)?;
+            let seat = Seat { principal: principal.into(), child: Arc::clone(&child) };
             table.sessions.insert(name.clone(), seat);
             child
         };
         let mut fresh = Fresh { inner: self, name: Some(name) };
-        let stream = child.ask(document, "initialize").await?;
-        let (mut answer, end) = self.answer(stream, false, HeaderMap::new()).await?;
+        let answered = match child.ask(document, "initialize").await {
+            Ok(stream) => self.answer(stream, false, HeaderMap::new()).await,
+            Err(failure) => Err(failure),
+        };
+        if answered.is_err() {
+            let mut table = self.table();
+            let pace = table.openings.entry(principal.into()).or_default();
+            pace.died(false, self.uptime(), self.limits());
+        } else {
+            self.table().openings.remove(principal);
+        }
+        let (mut answer, end) = answered?;
         if !matches!(end, Some(End::Error(_)))
             && let Some(name) = fresh.name.take()
             && let Ok(value) = HeaderValue::from_str(&name)
@@ -228,6 +259,24 @@ impl Inner {
         Ok(answer)
     }
 
+    fn uptime(&self) -> Duration {
+        self.common.uptime()
+    }
+
+    /// Waits until the next child may be started, unless that is too far off.
+    async fn patiently(&self, wait: Duration) -> Result<(), UpstreamFailure> {
+        if wait > self.limits().restart_wait_max {
+            return Err(UpstreamFailure::Unreachable(format!(
+                "child process ended and is not started again for {} ms",
+                wait.as_millis()
+            )));
+        }
+        if !wait.is_zero() {
+            sleep(wait).await;
+        }
+        Ok(())
+    }
+
     /// The child of a session, if it lives and is this principal's.
     fn session(&self, name: &str, principal: &str) -> Option<Arc<Conversation>> {
         let mut table = self.table();
@@ -239,60 +288,94 @@ impl Inner {
         None
     }
 
+    /// The child of a principal for requests of the modern era; `None` where the server speaks the
+    /// legacy era alone.
+    async fn modern(
+        self: &Arc<Self>,
+        principal: &Arc<Principal>,
+    ) -> Result<Option<Arc<Conversation>>, UpstreamFailure> {
+        let _turn = match self.known_era() {
+            Some(Era::Modern) => return self.shared(principal).await.map(Some),
+            Some(Era::Legacy) => return Ok(None),
+            None => self.asking.acquire().await,
+        };
+        // Another request may have learnt it meanwhile.
+        match self.known_era() {
+            Some(Era::Modern) => return self.shared(principal).await.map(Some),
+            Some(Era::Legacy) => return Ok(None),
+            None => {}
+        }
+        let child = self.shared(principal).await?;
+        let mut unproven = Unproven { inner: self, principal: &principal.id, child: Some(&child) };
+        let asked = child.asked_era().await;
+        let limits = self.limits();
+        let (era, held) = match asked {
+            Asked::Speaks(era) => (era, limits.era_max),
+            Asked::Silent => (Era::Legacy, limits.era_guess_max),
+            Asked::Forbidden => {
+                unproven.child = None;
+                return Ok(Some(Arc::clone(&child)));
+            }
+        };
+        tracing::info!(era = era.as_str(), ?asked, "asked a child which era it speaks");
+        self.table().era.learn(era, self.uptime().saturating_add(held));
+        if era == Era::Legacy {
+            return Ok(None);
+        }
+        unproven.child = None;
+        Ok(Some(Arc::clone(&child)))
+    }
+
+    fn known_era(&self) -> Option<Era> {
+        self.table().era.at(self.uptime())
+    }
+
     /// The child of a principal, started again where it died.
     async fn shared(
         self: &Arc<Self>,
-        principal: &str,
+        principal: &Arc<Principal>,
     ) -> Result<Arc<Conversation>, UpstreamFailure> {
         // Each round either ends or waits for a pause, and pauses double until a call would wait
         // too long: the loop is bounded.
         loop {
-            let wait = {
-                let mut table = self.table();
-                match self.seated(&mut table, principal)? {
-                    Seated::Child(child) => return Ok(child),
-                    Seated::Wait(wait) => wait,
-                }
-            };
-            if wait > self.limits.restart_wait_max {
-                return Err(UpstreamFailure::Unreachable(format!(
-                    "child process ended and is not started again for {} ms",
-                    wait.as_millis()
-                )));
+            let seated = self.seated(&mut self.table(), principal)?;
+            match seated {
+                Seated::Child(child) => return Ok(child),
+                Seated::Wait(wait) => self.patiently(wait).await?,
             }
-            sleep(wait).await;
         }
     }
 
     fn seated(
         self: &Arc<Self>,
         table: &mut Table,
-        principal: &str,
+        principal: &Arc<Principal>,
     ) -> Result<Seated, UpstreamFailure> {
-        let now = self.clock.uptime();
-        if let Some(seat) = table.shared.get_mut(principal) {
+        let now = self.uptime();
+        if let Some(seat) = table.shared.get_mut(&*principal.id) {
             match seat.child.take() {
                 Some(child) if !child.ended() => {
                     seat.child = Some(Arc::clone(&child));
                     return Ok(Seated::Child(child));
                 }
-                Some(child) => seat.died(child.was_healthy(), now, &self.limits),
+                Some(child) => seat.pace.died(child.was_healthy(), now, self.limits()),
                 None => {}
             }
-            if seat.not_before > now {
-                return Ok(Seated::Wait(seat.not_before.saturating_sub(now)));
+            let wait = seat.pace.wait(now);
+            if !wait.is_zero() {
+                return Ok(Seated::Wait(wait));
             }
         }
-        self.admit(table, principal)?;
-        let started = self.start(table, Kind::Shared);
-        let seat = table.shared.entry(principal.into()).or_default();
+        self.admit(table, &principal.id)?;
+        let started = self.start(table, Kind::Shared, principal);
+        let seat = table.shared.entry(principal.id.clone()).or_default();
         match started {
             Ok(child) => {
                 seat.child = Some(Arc::clone(&child));
                 Ok(Seated::Child(child))
             }
             Err(failure) => {
-                seat.died(false, now, &self.limits);
+                seat.pace.died(false, now, self.limits());
                 Err(failure)
             }
         }
@@ -300,13 +383,13 @@ impl Inner {
 
     /// Whether one more child fits.
     fn admit(&self, table: &mut Table, principal: &str) -> Result<(), UpstreamFailure> {
-        table.sweep(self.clock.uptime(), &self.limits);
+        table.sweep(self.uptime(), self.limits());
         let bounds = [
-            ("children_max", table.alive(None), self.limits.children_max),
+            ("children_max", table.alive(None), self.limits().children_max),
             (
                 "children_per_principal_max",
                 table.alive(Some(principal)),
-                self.limits.children_per_principal_max,
+                self.limits().children_per_principal_max,
             ),
         ];
         for (name, alive, max) in bounds {
@@ -323,21 +406,23 @@ impl Inner {
         self: &Arc<Self>,
         table: &mut Table,
         kind: Kind,
+        principal: &Arc<Principal>,
     ) -> Result<Arc<Conversation>, UpstreamFailure> {
-        if self.closing.is_cancelled() {
+        let shared = &self.common.shared;
+        if shared.closing.is_cancelled() {
             return Err(UpstreamFailure::Unreachable("closing".to_owned()));
         }
         if !std::mem::replace(&mut table.sweeping, true) {
-            let closing = self.closing.clone();
-            self.tasks.spawn(tend(Arc::downgrade(self), closing));
+            let closing = shared.closing.clone();
+            shared.tasks.spawn(tend(Arc::downgrade(self), closing));
         }
-        Conversation::start(kind, &self.spec, &self.limits, self.clock, &self.tasks)
+        Conversation::start(kind, &self.common, principal)
             .map_err(|error| UpstreamFailure::Unreachable(error.to_string()))
     }
 
     fn open_stream(&self, key: ChildKey<'_>) -> Answer {
         let Some(session) = key.session else { return bare(405) };
-        let Some(child) = self.session(session, key.principal) else { return bare(404) };
+        let Some(child) = self.session(session, &key.principal.id) else { return bare(404) };
         match child.hear() {
             Some(stream) => Answer::Stream {
                 status: 200,
@@ -350,7 +435,7 @@ impl Inner {
 
     fn end_session(&self, key: ChildKey<'_>) -> Answer {
         let Some(session) = key.session else { return bare(405) };
-        if self.session(session, key.principal).is_none() {
+        if self.session(session, &key.principal.id).is_none() {
             return bare(404);
         }
         self.forget(session);
@@ -377,7 +462,17 @@ enum Seated {
     Wait(Duration),
 }
 
-impl SharedSeat {
+impl Pace {
+    /// How long the next start must wait.
+    fn wait(&self, now: Duration) -> Duration {
+        self.not_before.saturating_sub(now)
+    }
+
+    /// Whether nothing need be remembered of it any more.
+    fn is_over(&self, now: Duration, limits: &ChildLimits) -> bool {
+        self.not_before.saturating_add(limits.restart_pause_max) <= now
+    }
+
     /// Puts off the next start: longer each time, unless the child had been healthy.
     fn died(&mut self, healthy: bool, now: Duration, limits: &ChildLimits) {
         self.pause = if healthy || self.pause.is_zero() {
@@ -395,7 +490,8 @@ impl Table {
     fn alive(&self, principal: Option<&str>) -> usize {
         let mine = |name: &str| principal.is_none_or(|principal| principal == name);
         let sessions = self.sessions.values().filter(|seat| mine(&seat.principal));
-        let shared = self.shared.iter().filter(|(name, seat)| mine(name) && seat.child.is_some());
+        let lives = |seat: &SharedSeat| seat.child.as_ref().is_some_and(|child| !child.ended());
+        let shared = self.shared.iter().filter(|(name, seat)| mine(name) && lives(seat));
         sessions.count().saturating_add(shared.count())
     }
 
@@ -405,8 +501,9 @@ impl Table {
         self.end(Conversation::is_idle);
         self.shared.retain(|_, seat| {
             // A seat without a child is kept while it still says when the next may start.
-            seat.child.is_some() || seat.not_before.saturating_add(limits.restart_pause_max) > now
+            seat.child.is_some() || !seat.pace.is_over(now, limits)
         });
+        self.openings.retain(|_, pace| !pace.is_over(now, limits));
     }
 
     fn end(&mut self, which: impl Fn(&Conversation) -> bool) {
@@ -439,17 +536,33 @@ impl Drop for Fresh<'_> {
     }
 }
 
+/// A child that has not yet shown that it speaks the modern era, and is ended unless it does.
+struct Unproven<'a> {
+    inner: &'a Inner,
+    principal: &'a str,
+    child: Option<&'a Arc<Conversation>>,
+}
+
+impl Drop for Unproven<'_> {
+    fn drop(&mut self) {
+        let Some(child) = self.child else { return };
+        child.stop();
+        if let Some(seat) = self.inner.table().shared.get_mut(self.principal) {
+            drop(seat.child.take_if(|seated| Arc::ptr_eq(seated, child)));
+        }
+    }
+}
+
 /// Looks the children over until the upstream is gone or closing; then lets calls in flight end.
 async fn tend(inner: Weak<Inner>, closing: CancellationToken) {
     loop {
-        let Some(limits) = inner.upgrade().map(|inner| Arc::clone(&inner.limits)) else { return };
+        let Some(idle_max) = inner.upgrade().map(|inner| inner.limits().idle_max) else { return };
         tokio::select! {
-            () = sleep(limits.idle_max.clamp(SWEEP_MIN, SWEEP_MAX)) => {}
+            () = sleep(idle_max.clamp(SWEEP_MIN, SWEEP_MAX)) => {}
             () = closing.cancelled() => break,
         }
         let Some(inner) = inner.upgrade() else { return };
-        let now = inner.clock.uptime();
-        inner.table().sweep(now, &inner.limits);
+        inner.table().sweep(inner.uptime(), inner.limits());
     }
     let Some(inner) = inner.upgrade() else { return };
     let over = async {
@@ -457,7 +570,7 @@ async fn tend(inner: Weak<Inner>, closing: CancellationToken) {
             sleep(DRAIN_STEP).await;
         }
     };
-    if timeout(inner.limits.drain_max, over).await.is_err() {
+    if timeout(inner.limits().drain_max, over).await.is_err() {
         inner.stop(|_| true);
     }
 }
@@ -465,6 +578,13 @@ async fn tend(inner: Weak<Inner>, closing: CancellationToken) {
 /// An answer that says nothing but its status.
 fn bare(status: u16) -> Answer {
     Answer::Whole { status, headers: HeaderMap::new(), body: Bytes::new() }
+}
+
+/// What a legacy server says to a request without a session.
+fn not_initialized() -> Answer {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Answer::Whole { status: 400, headers, body: Bytes::from_static(NOT_INITIALIZED) }
 }
 
 /// The HTTP status of an answer in the modern era (revision 2026-07-28, streamable-http).

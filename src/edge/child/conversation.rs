@@ -2,11 +2,12 @@
 //!
 //! Requests go out under our own numbers and each answer comes back to the exchange that asked.
 //! What a child says of its own accord goes to the stream of server messages if one is open, else
-//! to the oldest open exchange. An answer to nothing that was asked is dropped: it is what a
-//! smuggled request would cause (C3). Decides nothing about content; the gate reads every message
+//! to the oldest open exchange. An answer to nothing that was asked is recorded and dropped: it is
+//! what a smuggled request would cause (C3). Decides nothing about content; the gate reads every message
 //! again on its way to the client.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,22 +15,46 @@ use bytes::Bytes;
 use tokio::process::ChildStdout;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_util::task::TaskTracker;
 
+use super::era::{self, Asked, PROBE};
 use super::lines::{Line, Lines, judged, line_for_child};
-use super::process::{ChildLimits, ChildSpec, Process, SpawnError, Wish};
+use super::process::{ChildLimits, ChildSpec, Process, SpawnError, Window, Wish};
 use super::relabel::{self, Labels, Place};
-use crate::edge::ServerEvent;
-use crate::edge::clock::Clock;
+use crate::edge::{ServerEvent, Shared};
+use crate::gate::access::{Principal, Transport};
 use crate::gate::document::Document;
 use crate::gate::frame::{Frame, Id, Malformed, Message, Sender};
-use crate::gate::session::UpstreamFailure;
+use crate::gate::session::{Arrival, Protected, Session, UpstreamFailure};
+use crate::gate::step::{Act, Step};
 
 /// How long the exit status of a child that closed its output is waited for.
 const EXIT_WAIT: Duration = Duration::from_secs(1);
 
 /// Tokens of task-augmented requests remembered for one child.
 const LASTING_TOKENS_MAX: usize = 256;
+
+/// Numbers of exchanges that were given up, remembered for one child: its late answer is no news.
+const GIVEN_UP_MAX: usize = 256;
+
+/// What all children of one server have in common.
+pub(super) struct Common {
+    pub(super) spec: ChildSpec,
+    pub(super) limits: ChildLimits,
+    pub(super) shared: Shared,
+    pub(super) server: Arc<Protected>,
+}
+
+impl fmt::Debug for Common {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Common").field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
+impl Common {
+    pub(super) fn uptime(&self) -> Duration {
+        self.shared.clock.uptime()
+    }
+}
 
 /// Whom a child serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +110,8 @@ struct State {
     exchanges: BTreeMap<i64, Exchange>,
     /// Tokens that outlive their exchange, by our number.
     lasting: BTreeMap<i64, relabel::Label>,
+    /// Exchanges that were given up before their answer.
+    given_up: BTreeSet<i64>,
     stream: Option<mpsc::Sender<Item>>,
     /// What the child said before anybody could hear it.
     backlog: VecDeque<Bytes>,
@@ -98,10 +125,19 @@ struct State {
 pub(super) struct Conversation {
     kind: Kind,
     process: Process,
-    limits: Arc<ChildLimits>,
-    clock: Clock,
+    of: Arc<Common>,
+    principal: Arc<Principal>,
     born: Duration,
     state: Mutex<State>,
+    strays: Mutex<Strays>,
+}
+
+/// What a child writes to nobody: a conversation in which nothing is ever asked judges it, so that
+/// it is recorded.
+#[derive(Debug)]
+struct Strays {
+    session: Session,
+    window: Window,
 }
 
 /// Where one message goes.
@@ -115,32 +151,37 @@ impl Conversation {
     /// Starts a child and listens to it until it ends.
     pub(super) fn start(
         kind: Kind,
-        spec: &ChildSpec,
-        limits: &Arc<ChildLimits>,
-        clock: Clock,
-        tasks: &TaskTracker,
+        of: &Arc<Common>,
+        principal: &Arc<Principal>,
     ) -> Result<Arc<Self>, SpawnError> {
-        let (process, lines) = Process::spawn(spec, limits, clock, tasks)?;
-        let now = clock.uptime();
+        let Common { spec, limits, shared, server } = &**of;
+        let (process, lines) = Process::spawn(spec, limits, shared.clock, &shared.tasks)?;
+        let now = of.uptime();
         let state = State {
             next: 1,
             exchanges: BTreeMap::new(),
             lasting: BTreeMap::new(),
+            given_up: BTreeSet::new(),
             stream: None,
             backlog: VecDeque::new(),
             used: now,
             answered: false,
             ended: false,
         };
+        let strays = Strays {
+            session: Session::new(Arc::clone(principal), Arc::clone(server), Transport::Stdio),
+            window: Window::new(limits.strays_per_second),
+        };
         let conversation = Arc::new(Self {
             kind,
             process,
-            limits: Arc::clone(limits),
-            clock,
+            of: Arc::clone(of),
+            principal: Arc::clone(principal),
             born: now,
             state: Mutex::new(state),
+            strays: Mutex::new(strays),
         });
-        tasks.spawn(Arc::clone(&conversation).listen(lines));
+        shared.tasks.spawn(Arc::clone(&conversation).listen(lines));
         Ok(conversation)
     }
 
@@ -157,7 +198,7 @@ impl Conversation {
     /// Whether the child did its work for a while, so that its end is news and not a habit.
     pub(super) fn was_healthy(&self) -> bool {
         self.state().answered
-            || self.clock.uptime().saturating_sub(self.born) >= self.limits.healthy_after
+            || self.of.uptime().saturating_sub(self.born) >= self.of.limits.healthy_after
     }
 
     /// Whether somebody waits for an answer.
@@ -170,7 +211,7 @@ impl Conversation {
         let state = self.state();
         let heard = state.exchanges.values().map(|open| &open.to).chain(state.stream.as_ref());
         let unheard = heard.into_iter().all(mpsc::Sender::is_closed);
-        unheard && self.clock.uptime().saturating_sub(state.used) >= self.limits.idle_max
+        unheard && self.of.uptime().saturating_sub(state.used) >= self.of.limits.idle_max
     }
 
     /// Ends the child in order.
@@ -211,22 +252,22 @@ impl Conversation {
         document: &Document,
         listens: bool,
     ) -> Result<(Bytes, ChildStream), UpstreamFailure> {
-        let (to, from) = mpsc::channel(self.limits.exchange_queue_max);
+        let (to, from) = mpsc::channel(self.of.limits.exchange_queue_max);
         let mut state = self.state();
-        if state.exchanges.len() >= self.limits.exchanges_max {
-            state.exchanges.retain(|_, open| !open.to.is_closed());
+        if state.exchanges.len() >= self.of.limits.exchanges_max {
+            state.forget_unheard();
         }
-        if state.exchanges.len() >= self.limits.exchanges_max {
+        if state.exchanges.len() >= self.of.limits.exchanges_max {
             return Err(UpstreamFailure::Unreachable(format!(
                 "too many calls at once with one child process (`exchanges_max` {})",
-                self.limits.exchanges_max
+                self.of.limits.exchanges_max
             )));
         }
         let number = state.next;
         let (line, labels) = relabel::outbound(document, number).ok_or_else(unreadable)?;
         let key = document.root().get("id").and_then(relabel::id_of);
         state.next = number.saturating_add(1);
-        state.used = self.clock.uptime();
+        state.used = self.of.uptime();
         if !state.ended {
             state.exchanges.insert(number, Exchange { labels, key, to, listens });
         }
@@ -249,7 +290,7 @@ impl Conversation {
             },
             Some(_) | None => document.raw().clone(),
         };
-        self.state().used = self.clock.uptime();
+        self.state().used = self.of.uptime();
         let line = line_for_child(&renamed).map_err(|_bug| unreadable())?;
         match self.process.write(line).await {
             Ok(()) => Ok(()),
@@ -266,9 +307,45 @@ impl Conversation {
         relabel::cancelled(document, *number)
     }
 
+    /// Asks the child which era it speaks. The question is judged and recorded like a client's.
+    pub(super) async fn asked_era(self: &Arc<Self>) -> Asked {
+        let Shared { gate, .. } = &self.of.shared;
+        let (principal, server) = (Arc::clone(&self.principal), Arc::clone(&self.of.server));
+        let mut session = Session::new(principal, server, Transport::Stdio);
+        let now = || self.of.shared.now();
+        let keep = |step: Option<Step>| step.map(|step| self.of.shared.record(step));
+        let arrival = Arrival { raw: Bytes::from_static(PROBE), ..Arrival::default() };
+        let asked = keep(Some(session.client_frame(gate, arrival, now())));
+        let Some(Ok(Act::Forward(permitted))) = asked else { return Asked::Forbidden };
+        let call = permitted.call();
+        let answer = timeout(self.of.limits.probe_max, self.answer_to(permitted.body())).await;
+        match answer.unwrap_or(Err(UpstreamFailure::TimedOut)) {
+            Ok(body) => {
+                drop(keep(Some(session.server_answer(gate, call, &body, now()))));
+                Asked::Speaks(era::of_answer(&body))
+            }
+            Err(failure) => {
+                drop(keep(session.upstream_failed(call, &failure, now())));
+                Asked::Silent
+            }
+        }
+    }
+
+    /// The answer to a request of our own, and nothing that comes before it.
+    async fn answer_to(self: &Arc<Self>, request: &Bytes) -> Result<Bytes, UpstreamFailure> {
+        let mut stream = self.ask(&document(request)?, "server/discover").await?;
+        loop {
+            let first = stream.first().await;
+            let event = stream.next().await.unwrap_or(Err(UpstreamFailure::EndedEarly))?;
+            if matches!(first, First::Answer(_)) {
+                return Ok(event.data);
+            }
+        }
+    }
+
     /// Opens the stream of server messages; `None` where one is open already (F7).
     pub(super) fn hear(self: &Arc<Self>) -> Option<ChildStream> {
-        let room = self.limits.backlog_max.saturating_add(self.limits.exchange_queue_max);
+        let room = self.of.limits.backlog_max.saturating_add(self.of.limits.exchange_queue_max);
         let (to, from) = mpsc::channel(room);
         let mut state = self.state();
         if state.ended || state.stream.as_ref().is_some_and(|open| !open.is_closed()) {
@@ -279,7 +356,7 @@ impl Conversation {
                 tracing::debug!("no room for a message kept for the stream");
             }
         }
-        state.used = self.clock.uptime();
+        state.used = self.of.uptime();
         state.stream = Some(to);
         drop(state);
         let child = Arc::clone(self);
@@ -292,7 +369,7 @@ impl Conversation {
         if self.kind == Kind::Session {
             return;
         }
-        if self.state().exchanges.remove(&number).is_none() {
+        if !self.state().give_up(number) {
             return;
         }
         if self.process.try_write(relabel::cancel_line(number)).is_err() {
@@ -328,14 +405,14 @@ impl Conversation {
     /// Hands one line to whom it belongs, waiting a bounded time for a slow reader.
     async fn deliver(&self, line: Bytes) {
         let Some(Delivery { to, item, number }) = self.route(line) else { return };
-        match timeout(self.limits.exchange_wait_max, to.send(item)).await {
+        match timeout(self.of.limits.exchange_wait_max, to.send(item)).await {
             Ok(Ok(())) => {}
             Ok(Err(_gone)) => tracing::debug!("the reader of an exchange is gone"),
             Err(_elapsed) => {
                 tracing::warn!("the reader of an exchange is too slow; giving it up");
                 let mut state = self.state();
                 match number {
-                    Some(number) => drop(state.exchanges.remove(&number)),
+                    Some(number) => drop(state.give_up(number)),
                     None => state.stream = None,
                 }
             }
@@ -344,12 +421,10 @@ impl Conversation {
 
     /// Whose one line is, put under the client's labels.
     fn route(&self, line: Bytes) -> Option<Delivery> {
-        let frame = match Frame::read(line.clone(), Sender::Server, &self.limits.frame) {
+        let frame = match Frame::read(line.clone(), Sender::Server, &self.of.limits.frame) {
             Ok(frame) => frame,
             // No JSON-RPC at all: a log on the wrong stream.
-            Err(Malformed::Version | Malformed::NotObject) => {
-                return dropped("child wrote something that is no message");
-            }
+            Err(Malformed::Version | Malformed::NotObject) => return self.stray(&line),
             Err(_) => return self.unreadable(line),
         };
         match frame.message() {
@@ -370,11 +445,14 @@ impl Conversation {
             Id::Text(_) => None,
         };
         let Some((number, open)) = asked else {
-            tracing::warn!("child answered what was not asked, or was given up; dropped");
-            return None;
+            if matches!(id, Id::Number(number) if state.given_up.remove(number)) {
+                return dropped("the answer of an exchange that was given up");
+            }
+            drop(state);
+            return self.stray(document.raw());
         };
         state.answered = true;
-        state.used = self.clock.uptime();
+        state.used = self.of.uptime();
         if open.labels.lasting
             && let Some(token) = open.labels.token
         {
@@ -440,20 +518,57 @@ impl Conversation {
     /// for that one, and the gate withholds and records it there; else it ends here.
     fn unreadable(&self, line: Bytes) -> Option<Delivery> {
         if !matches!(line.trim_ascii_start().first(), Some(b'{' | b'[')) {
-            return dropped("child wrote something that is no message");
+            return self.stray(&line);
         }
         let state = self.state();
         let mut waiting = state.exchanges.iter().filter(|(_, open)| !open.listens);
         let (Some((number, open)), None) = (waiting.next(), waiting.next()) else {
-            tracing::warn!("child wrote an unreadable message; dropped");
-            return None;
+            drop(waiting);
+            drop(state);
+            return self.stray(&line);
         };
         let to = open.to.clone();
         Some(Delivery { to, item: Item { event: message(line), end: None }, number: Some(*number) })
     }
+
+    /// Records a line that is for nobody, and drops it.
+    fn stray(&self, line: &Bytes) -> Option<Delivery> {
+        let mut strays = self.strays.lock().unwrap_or_else(PoisonError::into_inner);
+        let (keep, missed) = strays.window.admit(self.of.uptime());
+        if missed > 0 {
+            tracing::warn!(missed, "lines of a child for nobody were not recorded");
+        }
+        if keep {
+            let Shared { gate, .. } = &self.of.shared;
+            let step = strays.session.server_frame(gate, line, self.of.shared.now());
+            // Dropped either way; that it could not be recorded is logged.
+            drop(self.of.shared.record(step));
+        }
+        None
+    }
 }
 
 impl State {
+    /// Closes an exchange before its answer; `false` where there is none.
+    fn give_up(&mut self, number: i64) -> bool {
+        let open = self.exchanges.remove(&number).is_some();
+        if open {
+            self.given_up.insert(number);
+            if self.given_up.len() > GIVEN_UP_MAX {
+                self.given_up.pop_first();
+            }
+        }
+        open
+    }
+
+    /// Gives up the exchanges whose reader is gone.
+    fn forget_unheard(&mut self) {
+        let unheard = self.exchanges.iter().filter(|(_, open)| open.to.is_closed());
+        for number in unheard.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.give_up(number);
+        }
+    }
+
     /// The oldest exchange that somebody still reads.
     fn oldest(&self) -> Option<(i64, &mpsc::Sender<Item>)> {
         let open = self.exchanges.iter().find(|(_, open)| !open.to.is_closed());
@@ -474,7 +589,7 @@ impl State {
         }
         // A legacy child may ask as soon as it is initialized, before the client has opened the
         // stream to hear it.
-        if self.backlog.len() >= of.limits.backlog_max {
+        if self.backlog.len() >= of.of.limits.backlog_max {
             self.backlog.pop_front();
             tracing::debug!("oldest message that nobody heard is dropped");
         }

@@ -7,6 +7,7 @@
 
 mod bridge;
 mod conversation;
+mod era;
 pub mod lines;
 pub mod process;
 mod relabel;

@@ -128,6 +128,16 @@ pub struct ChildLimits {
     pub stderr_line_bytes_max: usize,
     /// Lines of its standard error logged in one second; further ones are counted.
     pub stderr_lines_per_second: u32,
+    /// Lines of its output recorded in one second that are for nobody: answers to what was not
+    /// asked, and what is no message. Further ones are counted.
+    pub strays_per_second: u32,
+    /// How long a child may take to say which era it speaks; one that takes longer, or ends, is
+    /// taken for a legacy one for [`ChildLimits::era_guess_max`].
+    pub probe_max: Duration,
+    /// How long the era that a child named is relied on.
+    pub era_max: Duration,
+    /// How long an era is relied on that no child named.
+    pub era_guess_max: Duration,
     /// Children of one server at once.
     pub children_max: usize,
     /// Children of one server at once for one principal.
@@ -165,6 +175,10 @@ impl Default for ChildLimits {
             drain_max: Duration::from_secs(25),
             stderr_line_bytes_max: 4 << 10,
             stderr_lines_per_second: 100,
+            strays_per_second: 10,
+            probe_max: Duration::from_secs(20),
+            era_max: Duration::from_mins(10),
+            era_guess_max: Duration::from_mins(1),
             children_max: 64,
             children_per_principal_max: 16,
             idle_max: Duration::from_mins(10),
@@ -470,7 +484,7 @@ async fn log_stderr(stderr: ChildStderr, pid: u32, limits: ChildLimits, clock: C
 
 /// A count of lines by the second.
 #[derive(Debug)]
-struct Window {
+pub(super) struct Window {
     per_second: u32,
     second: u64,
     count: u32,
@@ -478,13 +492,13 @@ struct Window {
 }
 
 impl Window {
-    fn new(per_second: u32) -> Self {
+    pub(super) fn new(per_second: u32) -> Self {
         Self { per_second, second: 0, count: 0, missed: 0 }
     }
 
-    /// Whether a line at `uptime` is logged, and how many before it were not since this was last
+    /// Whether a line at `uptime` is kept, and how many before it were not since this was last
     /// said.
-    fn admit(&mut self, uptime: Duration) -> (bool, u64) {
+    pub(super) fn admit(&mut self, uptime: Duration) -> (bool, u64) {
         let mut missed = 0;
         if uptime.as_secs() != self.second {
             self.second = uptime.as_secs();

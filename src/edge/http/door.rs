@@ -87,15 +87,24 @@ pub(super) fn admit(
     allowed: &Allowed,
     fields_max: usize,
 ) -> Result<(), DoorRefusal> {
-    check_host(parts, allowed)?;
-    check_origin(&parts.headers, allowed)?;
-    check_fields(&parts.headers, fields_max)?;
-    check_framing(parts)?;
+    admit_head(parts, allowed, fields_max)?;
     match parts.method {
         Method::POST => check_media(&parts.headers),
         Method::GET | Method::DELETE => Ok(()),
         _ => Err(DoorRefusal::MethodNotAllowed),
     }
+}
+
+/// Checks all but path, method and media type.
+pub(super) fn admit_head(
+    parts: &Parts,
+    allowed: &Allowed,
+    fields_max: usize,
+) -> Result<(), DoorRefusal> {
+    check_host(parts, allowed)?;
+    check_origin(&parts.headers, allowed)?;
+    check_fields(&parts.headers, fields_max)?;
+    check_framing(parts)
 }
 
 /// Exactly one host, allowed, and the same wherever the request names one.

@@ -5,25 +5,27 @@
 //! (the legacy eras: it is not), and either way the outcome is recorded. Nothing is sent twice.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use ::http::header::{ACCEPT, CONTENT_TYPE};
 use ::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use bytes::Bytes;
 
+use super::event_ids::EventScope;
 use super::gauge::Held;
 use super::reply::{self, ReplyBody};
-use super::sessions::SharedSession;
+use super::sessions::{LegacySession, SharedSession};
 use super::stream::StreamBody;
 use super::turn::{Turn, record, turn};
-use super::{HttpTimeouts, Inner, RouteState};
+use super::{HttpTimeouts, Inner, RouteState, receive};
 use crate::edge::upstream::{Media, SESSION_ID, SendContext, media};
 use crate::edge::{Answer, EventStream};
 use crate::gate::access::Era;
 use crate::gate::frame::{Frame, FrameLimits, Message, Sender};
 use crate::gate::record::{CallId, Now};
-use crate::gate::session::{ErrorAnswer, Gate, Session, UpstreamFailure};
+use crate::gate::session::{ErrorAnswer, Gate, Replay, Session, UpstreamFailure};
 use crate::gate::step::{Act, Dispatch, Permitted, Step};
 
 const PROTOCOL_VERSION: &str = "mcp-protocol-version";
@@ -35,7 +37,7 @@ pub(super) enum Begins {
     Nothing,
     /// One whose id the server mints.
     Theirs,
-    /// One whose id we minted.
+    /// One with a child, whose id we minted for it.
     Ours,
 }
 
@@ -44,6 +46,10 @@ pub(super) struct Exchange {
     pub(super) inner: Arc<Inner>,
     pub(super) route: Arc<RouteState>,
     pub(super) session: SharedSession,
+    /// The legacy session: the one that was asked in, or the one that the answer began.
+    pub(super) legacy: OnceLock<Arc<LegacySession>>,
+    /// A GET stream that goes on where another ended.
+    pub(super) resumes: bool,
     pub(super) context: SendContext,
     pub(super) call: CallId,
     /// Somebody waits for an answer to this very message.
@@ -54,7 +60,8 @@ pub(super) struct Exchange {
     /// The stream has no end: a legacy GET stream, or `subscriptions/listen`.
     pub(super) endless: bool,
     pub(super) _slot: Held,
-    pub(super) _stream_slot: Option<Held>,
+    pub(super) _stream_slots: Vec<Held>,
+    pub(super) _resuming: Option<Arc<()>>,
 }
 
 impl Exchange {
@@ -72,15 +79,41 @@ impl Exchange {
 
     /// Whether the session outlives the exchange.
     pub(super) fn is_kept(&self) -> bool {
-        self.context.session.is_some()
+        self.legacy.get().is_some()
     }
 
     pub(super) fn waits(&self) -> &HttpTimeouts {
         &self.inner.config.timeouts
     }
 
+    pub(super) fn uptime(&self) -> Duration {
+        self.inner.shared.clock.uptime()
+    }
+
+    /// Draining began, and a stream without an end ends; or the session ended, and all do.
     pub(super) async fn closing(&self) {
-        self.inner.shared.closing.cancelled().await;
+        let ended = async {
+            match self.legacy.get() {
+                Some(legacy) => legacy.ended.cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = ended => {}
+            () = self.inner.shared.closing.cancelled(), if self.endless => {}
+        }
+    }
+
+    /// The client must come for the rest, with `Last-Event-ID`.
+    pub(super) fn leave(&self) {
+        if let Some(legacy) = self.legacy.get() {
+            legacy.leave(&self.call, self.uptime());
+        }
+    }
+
+    /// Seals the ids of this exchange's events.
+    pub(super) fn event_scope(&self) -> EventScope {
+        receive::scope(&self.inner, &self.route, self.legacy.get().map(|legacy| &**legacy))
     }
 
     fn turn(&self, step: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step>) -> Turn {
@@ -92,15 +125,12 @@ impl Exchange {
         self.session.lock().is_ok_and(|session| session.awaits(&self.call))
     }
 
-    /// A message from the server, in this exchange or on a stream of its own.
-    pub(super) fn server_message(&self, data: &Bytes) -> Turn {
-        self.turn(|session, gate, now| {
-            Some(if self.dispatch == Dispatch::OpenStream {
-                session.server_frame(gate, data, now)
-            } else {
-                session.server_answer(gate, &self.call, data, now)
-            })
-        })
+    /// A message from the server, in this exchange or on a stream of its own. `numbered`: its
+    /// event has an id, so it may come again.
+    pub(super) fn server_message(&self, data: &Bytes, numbered: bool) -> Turn {
+        let within = (self.dispatch != Dispatch::OpenStream).then_some(&self.call);
+        let replay = Replay { numbered, resumed: self.resumes };
+        self.turn(|session, gate, now| Some(session.server_event(gate, within, data, replay, now)))
     }
 
     /// The way to the server failed.
@@ -166,8 +196,8 @@ impl Exchange {
     }
 
     fn accepted(&self, status: u16, headers: &HeaderMap) -> Response<ReplyBody> {
-        if let (Dispatch::EndSession, Some(id)) = (self.dispatch, &self.context.session) {
-            self.forget_session(id);
+        if self.dispatch == Dispatch::EndSession {
+            self.forget_session();
         }
         match self.accept() {
             Turn::Act(Act::Deliver(released)) | Turn::Refused(Some(released)) => {
@@ -193,7 +223,7 @@ impl Exchange {
         body: Bytes,
     ) -> Response<ReplyBody> {
         self.note_status(status);
-        match self.server_message(&body) {
+        match self.server_message(&body, false) {
             Turn::Act(Act::Deliver(released)) if released.is_own() => reply::own(&released),
             Turn::Act(Act::Deliver(released)) => {
                 let session = self.begin_session(status, headers);
@@ -297,36 +327,39 @@ impl Exchange {
 
     /// Remembers the session that an answer to `initialize` begins, and gives the id that the
     /// client may be told.
-    fn begin_session<'a>(&'a self, status: u16, headers: &'a HeaderMap) -> Option<&'a str> {
+    fn begin_session(&self, status: u16, headers: &HeaderMap) -> Option<&str> {
         let success = (200..300).contains(&status);
-        let (id, known) = match self.begins {
-            Begins::Ours if success => (self.context.session.as_deref()?, false),
-            Begins::Theirs if success => {
-                let id = headers.get(SESSION_ID)?.to_str().ok()?;
-                (id, self.context.session.as_deref() == Some(id))
-            }
+        let theirs = match self.begins {
+            Begins::Ours if success => self.context.session.as_deref()?,
+            Begins::Theirs if success => headers.get(SESSION_ID)?.to_str().ok()?,
             Begins::Nothing | Begins::Ours | Begins::Theirs => return self.named(headers),
         };
-        let now = self.inner.shared.clock.uptime();
-        let sessions = &self.route.sessions;
-        (known || sessions.insert(id, &self.session, &self.route.principal, now)).then_some(id)
+        if self.legacy.get().is_none() {
+            let now = self.uptime();
+            let (session, principal) = (&self.session, &self.route.principal);
+            let begun = self.route.sessions.begin(theirs, session, principal, now)?;
+            return Some(&*self.legacy.get_or_init(|| begun).ours);
+        }
+        self.named(headers)
     }
 
-    /// The session id of an answer, if it is the one that was asked in: no other is adopted.
-    fn named<'a>(&'a self, headers: &HeaderMap) -> Option<&'a str> {
-        let own = self.context.session.as_deref()?;
-        headers.get(SESSION_ID).is_some_and(|id| id == own).then_some(own)
+    /// The session id of an answer as the client knows it, if it is the session that was asked
+    /// in: no other is adopted.
+    fn named(&self, headers: &HeaderMap) -> Option<&str> {
+        let legacy = self.legacy.get()?;
+        headers.get(SESSION_ID).is_some_and(|id| *id == *legacy.theirs).then_some(&*legacy.ours)
     }
 
     /// 404 says that the server has no such session any more.
     fn note_status(&self, status: u16) {
-        if let (404, Era::Legacy, Some(id)) = (status, self.era, &self.context.session) {
-            self.forget_session(id);
+        if status == 404 && self.era == Era::Legacy {
+            self.forget_session();
         }
     }
 
-    fn forget_session(&self, id: &str) {
-        if let Some(session) = self.route.sessions.remove(id) {
+    fn forget_session(&self) {
+        let ours = self.legacy.get().map(|legacy| &*legacy.ours);
+        if let Some(session) = ours.and_then(|ours| self.route.sessions.remove(ours)) {
             let calls = session.lock().map(|session| session.in_flight()).unwrap_or_default();
             for call in calls.iter().filter(|call| **call != self.call) {
                 record(&self.turn(|session, _, now| session.client_gone(call, now)));

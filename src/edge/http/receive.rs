@@ -1,21 +1,23 @@
 //! From a request to the gate: the door, the session, the whole body, the first step.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ::http::request::Parts;
-use ::http::{Method, Request, Response, StatusCode, Version};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::body::{self, BodyLimits};
+use super::event_ids::EventScope;
 use super::exchange::{Begins, Exchange};
 use super::gauge::Held;
 use super::reply::{self, ReplyBody};
-use super::sessions::SharedSession;
+use super::sessions::{LegacySession, SharedSession, mint};
 use super::turn::{Turn, era, turn};
+use super::well_known::Site;
 use super::wire::Peer;
-use super::{Inner, RouteState, door};
+use super::{Inner, RouteState, door, well_known};
 use crate::edge::Shared;
-use crate::edge::upstream::{SESSION_ID, SendContext, Upstream};
+use crate::edge::upstream::{LAST_EVENT_ID, SESSION_ID, SendContext, Upstream};
 use crate::gate::access::{Era, Transport};
 use crate::gate::headers::era_of;
 use crate::gate::session::{Arrival, DoorFacts, DoorRefusal, Session, UpstreamFailure};
@@ -30,8 +32,15 @@ pub(super) async fn answer(
     let busy = peer.begin();
     let (parts, body) = request.into_parts();
     let version = parts.version;
-    let mut response = match receive(&inner, &peer, parts, body).await {
-        Ok(received) => received.handle(inner).await,
+    let answered = match inner.site(&parts) {
+        Some(site) => site.answer(&inner, &peer, parts, body).await,
+        None => match receive(&inner, &peer, parts, body).await {
+            Ok(received) => Ok(received.answer(Arc::clone(&inner)).await),
+            Err(turned_away) => Err(turned_away),
+        },
+    };
+    let mut response = match answered {
+        Ok(response) => response,
         Err(turned_away) => {
             let response = turned_away.refuse(&inner.shared);
             let http1 = version < Version::HTTP_2;
@@ -46,12 +55,18 @@ pub(super) async fn answer(
 }
 
 /// A request that was no message.
-struct TurnedAway {
-    why: DoorRefusal,
-    route: Option<Arc<RouteState>>,
+pub(super) struct TurnedAway {
+    pub(super) why: DoorRefusal,
+    pub(super) route: Option<Arc<RouteState>>,
+    /// A header of the refusal: what the client may do instead.
+    pub(super) header: Option<(HeaderName, HeaderValue)>,
 }
 
 impl TurnedAway {
+    pub(super) fn from(why: DoorRefusal, route: Option<&Arc<RouteState>>) -> Self {
+        Self { why, route: route.cloned(), header: None }
+    }
+
     fn refuse(&self, shared: &Shared) -> Response<ReplyBody> {
         let facts = DoorFacts {
             principal: self.route.as_ref().map(|route| &*route.principal),
@@ -60,9 +75,14 @@ impl TurnedAway {
         };
         let step = shared.gate.refuse_at_door(self.why, facts, shared.now());
         match shared.record(step) {
-            Ok(Act::Deliver(released)) | Err(Unrecorded { refusal: Some(released), .. }) => {
-                reply::own(&released)
+            Ok(Act::Deliver(released)) => {
+                let mut response = reply::own(&released);
+                if let Some((name, value)) = self.header.clone() {
+                    response.headers_mut().insert(name, value);
+                }
+                response
             }
+            Err(Unrecorded { refusal: Some(released), .. }) => reply::own(&released),
             Ok(Act::Forward(_) | Act::Drop) | Err(_) => {
                 reply::bare(StatusCode::SERVICE_UNAVAILABLE)
             }
@@ -74,51 +94,51 @@ impl TurnedAway {
 struct Received {
     route: Arc<RouteState>,
     session: SharedSession,
+    legacy: Option<Arc<LegacySession>>,
+    /// A GET that goes on where another stream ended.
+    resumes: bool,
     context: SendContext,
     method: Method,
     arrival: Arrival,
     slot: Held,
-    stream_slot: Option<Held>,
+    stream_slots: Vec<Held>,
     /// The body's share of the budget, until it is sent.
     budget: Held,
+    /// Where the client finds out how to get a token; where OAuth is in the way.
+    metadata_url: Option<String>,
 }
 
 async fn receive(
     inner: &Inner,
     peer: &Peer,
-    parts: Parts,
+    mut parts: Parts,
     body: Incoming,
 ) -> Result<Received, TurnedAway> {
     let limits = &inner.config.limits;
     let found = door::path(&parts.uri).and_then(|path| inner.routes.get(path));
-    let away = |why| TurnedAway { why, route: found.cloned() };
+    let away = |why| TurnedAway::from(why, found);
     if peer.is_ambiguous() {
         return Err(away(DoorRefusal::Framing));
     }
     let Some(route) = found else { return Err(away(DoorRefusal::UnknownPath)) };
     door::admit(&parts, &route.allowed, limits.headers_max).map_err(away)?;
     let slot = inner.exchanges.take(1).ok_or_else(|| away(DoorRefusal::TooMany))?;
-    let stream_slot = if parts.method == Method::GET {
-        Some(inner.streams.take(1).ok_or_else(|| away(DoorRefusal::TooMany))?)
-    } else {
-        None
-    };
     let routing = door::routing(&parts.headers).map_err(away)?;
     let traceparent = door::text(&parts.headers, "traceparent").map_err(away)?;
     let modern =
         routing.protocol_version.as_deref().is_some_and(|text| era_of(text) == Era::Modern);
-    // Modern requests have no session; an id that comes along is ignored and not passed on.
-    let id = if modern {
-        None
-    } else {
-        door::text(&parts.headers, SESSION_ID.as_str()).map_err(away)?
-    };
-    let session = match &id {
-        Some(id) => {
-            known_session(inner, route, id).ok_or_else(|| away(DoorRefusal::UnknownSession))?
-        }
-        None => new_session(route),
-    };
+    // Modern requests have no session and resume nothing; ids that come along are ignored and not
+    // passed on.
+    let legacy =
+        if modern { None } else { known_session(inner, route, &parts.headers).map_err(away)? };
+    let opens = parts.method == Method::GET;
+    let stream_slots =
+        if opens { stream_slots(inner, legacy.as_deref()).map_err(away)? } else { Vec::new() };
+    let resumes = opens && !modern;
+    let resumes = resume(inner, route, (legacy.as_deref(), resumes), &mut parts.headers);
+    let resumes = resumes.map_err(away)?;
+    let session =
+        legacy.as_ref().map_or_else(|| new_session(route), |known| Arc::clone(&known.session));
     let (raw, budget) = body::read(
         body,
         BodyLimits {
@@ -133,33 +153,80 @@ async fn receive(
     if peer.is_ambiguous() {
         return Err(away(DoorRefusal::Framing));
     }
+    let metadata_url = well_known::public(route, &parts).map(|public| public.metadata_url());
     let context = SendContext {
         headers: parts.headers,
-        session: id,
+        session: legacy.as_ref().map(|legacy| legacy.theirs.clone()),
         principal: Arc::clone(&route.principal),
     };
     Ok(Received {
         route: Arc::clone(route),
         session,
+        legacy,
+        resumes,
         context,
         method: parts.method,
         arrival: Arrival { raw, headers: Some(routing), traceparent },
         slot,
-        stream_slot,
+        stream_slots,
         budget,
+        metadata_url,
     })
 }
 
-/// The session `id` of the route's principal. One that a bug left in no known state is forgotten:
-/// its client will initialize anew.
-fn known_session(inner: &Inner, route: &RouteState, id: &str) -> Option<SharedSession> {
+/// The session that `headers` name, if it is the principal's. One that a bug left in no known
+/// state is forgotten: its client will initialize anew.
+fn known_session(
+    inner: &Inner,
+    route: &RouteState,
+    headers: &HeaderMap,
+) -> Result<Option<Arc<LegacySession>>, DoorRefusal> {
+    let Some(id) = door::text(headers, SESSION_ID.as_str())? else { return Ok(None) };
     let now = inner.shared.clock.uptime();
-    let session = route.sessions.find(id, &route.principal, now)?;
-    if session.is_poisoned() {
-        drop(route.sessions.remove(id));
-        return None;
+    let known = route.sessions.find(&id, &route.principal, now);
+    let known = known.ok_or(DoorRefusal::UnknownSession)?;
+    if known.session.is_poisoned() {
+        drop(route.sessions.remove(&id));
+        return Err(DoorRefusal::UnknownSession);
     }
-    Some(session)
+    Ok(Some(known))
+}
+
+/// Room for one more GET stream, of all and of its session.
+fn stream_slots(inner: &Inner, legacy: Option<&LegacySession>) -> Result<Vec<Held>, DoorRefusal> {
+    let mut slots = vec![inner.streams.take(1).ok_or(DoorRefusal::TooMany)?];
+    if let Some(legacy) = legacy {
+        slots.push(legacy.streams.take(1).ok_or(DoorRefusal::TooMany)?);
+    }
+    Ok(slots)
+}
+
+/// Puts the server's event id in the place of ours where the request `may` resume a stream, else
+/// removes it; says whether it resumes one. The right to ask is the id itself, which only this
+/// principal was given in this session (threat F6).
+fn resume(
+    inner: &Inner,
+    route: &RouteState,
+    (legacy, may): (Option<&LegacySession>, bool),
+    headers: &mut HeaderMap,
+) -> Result<bool, DoorRefusal> {
+    let Some(sealed) = headers.remove(LAST_EVENT_ID).filter(|_| may) else { return Ok(false) };
+    let id = scope(inner, route, legacy).open(sealed.as_bytes());
+    headers.insert(LAST_EVENT_ID, id.ok_or(DoorRefusal::UnknownEvent)?);
+    if let Some(legacy) = legacy {
+        legacy.came_back(inner.shared.clock.uptime());
+    }
+    Ok(true)
+}
+
+/// Who may ask for which events again.
+pub(super) fn scope(
+    inner: &Inner,
+    route: &RouteState,
+    legacy: Option<&LegacySession>,
+) -> EventScope {
+    let (principal, server) = (&route.principal.id, &route.server.facts.name);
+    inner.event_ids.scope(principal, server, legacy.map(|legacy| &*legacy.ours))
 }
 
 fn new_session(route: &RouteState) -> SharedSession {
@@ -168,6 +235,16 @@ fn new_session(route: &RouteState) -> SharedSession {
 }
 
 impl Received {
+    async fn answer(mut self, inner: Arc<Inner>) -> Response<ReplyBody> {
+        let Some(ours) = self.metadata_url.take() else { return self.handle(inner).await };
+        let route = Arc::clone(&self.route);
+        let mut response = self.handle(inner).await;
+        if let Some(oauth) = &route.oauth {
+            well_known::relabel(oauth, &ours, response.headers_mut());
+        }
+        response
+    }
+
     async fn handle(mut self, inner: Arc<Inner>) -> Response<ReplyBody> {
         let arrival = std::mem::take(&mut self.arrival);
         let turn = turn(&inner.shared, &self.session, |session, gate, now| {
@@ -192,11 +269,10 @@ impl Received {
         let initialize = method == Some("initialize");
         let dispatch = permitted.dispatch();
         let endless = dispatch == Dispatch::OpenStream || method == Some("subscriptions/listen");
-        let stream_slot = match self.stream_slot {
-            None if endless => inner.streams.take(1),
-            taken => taken,
-        };
-        let crowded = endless && stream_slot.is_none();
+        if endless && self.stream_slots.is_empty() {
+            self.stream_slots.extend(inner.streams.take(1));
+        }
+        let crowded = endless && self.stream_slots.is_empty();
         let room = !initialize || self.context.session.is_some() || inner.make_room(&self.route);
         let child = matches!(self.route.upstream, Upstream::Child(_));
         let begins = match (initialize, child) {
@@ -208,6 +284,8 @@ impl Received {
         if begins == Begins::Ours {
             self.context.session = mint();
         }
+        let known = self.legacy.as_ref().filter(|_| self.resumes);
+        let resuming = known.map(|legacy| Arc::clone(&legacy.resuming));
         let exchange = Arc::new(Exchange {
             call: Arc::clone(permitted.call()),
             asks: permitted.id().is_some(),
@@ -217,10 +295,13 @@ impl Received {
             endless,
             inner,
             route: self.route,
+            legacy: self.legacy.map(OnceLock::from).unwrap_or_default(),
+            resumes: self.resumes,
             session: self.session,
             context: self.context,
             _slot: self.slot,
-            _stream_slot: stream_slot,
+            _stream_slots: self.stream_slots,
+            _resuming: resuming,
         });
         if crowded || !room {
             drop(permitted);
@@ -232,6 +313,11 @@ impl Received {
 }
 
 impl Inner {
+    /// What `parts` ask for beside the routes.
+    fn site(&self, parts: &Parts) -> Option<Site> {
+        if self.routes.contains_key(parts.uri.path()) { None } else { self.sites.find(parts) }
+    }
+
     /// Whether one more session fits, perhaps after idle ones are forgotten.
     fn make_room(&self, route: &RouteState) -> bool {
         if !route.sessions.has_room() {
@@ -239,11 +325,4 @@ impl Inner {
         }
         route.sessions.has_room()
     }
-}
-
-/// 128 random bits: not to be guessed (MCP "Session Hijacking").
-fn mint() -> Option<Box<str>> {
-    let mut bits = [0_u8; 16];
-    getrandom::fill(&mut bits).ok()?;
-    Some(format!("{:032x}", u128::from_be_bytes(bits)).into())
 }

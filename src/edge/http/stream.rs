@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
@@ -29,7 +30,7 @@ struct Slot {
     chunk: Mutex<Option<Bytes>>,
     /// The client is gone: chunks go nowhere.
     gone: AtomicBool,
-    /// An event with an id came by, so the rest can be asked for with `Last-Event-ID`.
+    /// The client took an event with an id, so it can ask for the rest with `Last-Event-ID`.
     resumable: AtomicBool,
 }
 
@@ -38,9 +39,9 @@ impl Slot {
         self.chunk.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Hands over `chunk` and waits until it is taken. Wakes nobody: whoever takes it polls the
-    /// pump again.
-    async fn put(&self, chunk: Bytes) {
+    /// Hands over `chunk`, which holds an event id if `numbered`, and waits until it is taken.
+    /// Wakes nobody: whoever takes it polls the pump again.
+    async fn put(&self, chunk: Bytes, numbered: bool) {
         if self.gone.load(Ordering::Relaxed) {
             return;
         }
@@ -51,6 +52,9 @@ impl Slot {
             if taken { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+        if numbered && !self.gone.load(Ordering::Relaxed) {
+            self.resumable.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -107,6 +111,7 @@ impl Drop for StreamBody {
             // The client will come for the rest with `Last-Event-ID`, and the session still
             // knows the call.
             drop(pump);
+            exchange.leave();
         } else {
             Exchange::run_on(exchange, pump);
         }
@@ -122,15 +127,17 @@ enum Next {
 }
 
 async fn pump(exchange: Arc<Exchange>, mut events: EventStream, slot: Arc<Slot>) {
+    let scope = exchange.event_scope();
+    let end = exchange.uptime().saturating_add(exchange.waits().stream);
     let mut out = BytesMut::new();
     loop {
-        let over = match next(&exchange, &mut events).await {
-            Next::Event(event) => {
-                if event.id.is_some() {
-                    slot.resumable.store(true, Ordering::Relaxed);
-                }
+        let mut numbered = false;
+        let over = match next(&exchange, &mut events, end).await {
+            Next::Event(mut event) => {
+                event.id = event.id.and_then(|id| scope.seal(&id));
                 let (event, over) = judge(&exchange, event).await;
                 if let Some(event) = event {
+                    numbered = is_numbered(&event);
                     sse::write(&event, &mut out);
                 } else if over {
                     // What came could not be recorded, so no answer can follow it.
@@ -140,7 +147,11 @@ async fn pump(exchange: Arc<Exchange>, mut events: EventStream, slot: Arc<Slot>)
             }
             Next::End => {
                 let resumable = exchange.is_kept() && slot.resumable.load(Ordering::Relaxed);
-                if !(resumable && exchange.era() == Era::Legacy) {
+                if resumable && exchange.era() == Era::Legacy {
+                    if exchange.asks() {
+                        exchange.leave();
+                    }
+                } else {
                     fail(&exchange, &UpstreamFailure::EndedEarly, &mut out);
                 }
                 true
@@ -155,7 +166,7 @@ async fn pump(exchange: Arc<Exchange>, mut events: EventStream, slot: Arc<Slot>)
             }
         };
         if !out.is_empty() {
-            slot.put(out.split().freeze()).await;
+            slot.put(out.split().freeze(), numbered).await;
         }
         if over {
             // A server ends its stream right after the answer: reading that end keeps the
@@ -163,16 +174,16 @@ async fn pump(exchange: Arc<Exchange>, mut events: EventStream, slot: Arc<Slot>)
             drop(tokio::time::timeout(exchange.waits().linger, events.next()).await);
             return;
         }
-        if slot.gone.load(Ordering::Relaxed)
-            && exchange.is_kept()
-            && slot.resumable.load(Ordering::Relaxed)
-        {
-            return;
-        }
     }
 }
 
-async fn next(exchange: &Exchange, events: &mut EventStream) -> Next {
+/// Whether the client can name `event` when it resumes.
+fn is_numbered(event: &ServerEvent) -> bool {
+    event.id.as_deref().is_some_and(|id| !id.is_empty())
+}
+
+/// `end`: by when a stream that ends with an answer must have ended, by uptime.
+async fn next(exchange: &Exchange, events: &mut EventStream, end: Duration) -> Next {
     let next = if exchange.is_endless() {
         tokio::select! {
             biased;
@@ -180,9 +191,17 @@ async fn next(exchange: &Exchange, events: &mut EventStream) -> Next {
             () = exchange.closing() => return Next::Closing,
         }
     } else {
-        match tokio::time::timeout(exchange.waits().idle_stream, events.next()).await {
-            Ok(next) => next,
-            Err(_) => return Next::Failed(UpstreamFailure::TimedOut),
+        let left = end.saturating_sub(exchange.uptime());
+        let wait = exchange.waits().idle_stream.min(left);
+        tokio::select! {
+            biased;
+            next = tokio::time::timeout(wait, events.next()) => {
+                match next {
+                    Ok(next) => next,
+                    Err(_) => return Next::Failed(UpstreamFailure::TimedOut),
+                }
+            }
+            () = exchange.closing() => return Next::Closing,
         }
     };
     match next {
@@ -199,7 +218,7 @@ async fn judge(exchange: &Arc<Exchange>, mut event: ServerEvent) -> (Option<Serv
         return (Some(event), false);
     }
     let data = std::mem::take(&mut event.data);
-    match exchange.server_message(&data) {
+    match exchange.server_message(&data, is_numbered(&event)) {
         Turn::Act(Act::Deliver(released)) => {
             event.data = released.body().clone();
             return (Some(event), exchange.asks() && !exchange.awaits());

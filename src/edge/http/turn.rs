@@ -3,7 +3,7 @@
 use super::sessions::SharedSession;
 use crate::edge::Shared;
 use crate::gate::access::Era;
-use crate::gate::record::Now;
+use crate::gate::record::{CallId, Now};
 use crate::gate::session::{Gate, Session};
 use crate::gate::step::{Act, Released, Step, Unrecorded};
 
@@ -50,8 +50,13 @@ pub(super) fn era(session: &SharedSession) -> Era {
 pub(super) fn abandon(shared: &Shared, session: &SharedSession) {
     let calls = session.lock().map(|session| session.in_flight()).unwrap_or_default();
     for call in calls {
-        record(&turn(shared, session, |session, _, now| session.client_gone(&call, now)));
+        give_up(shared, session, &call);
     }
+}
+
+/// Closes `call`: nobody will come for its answer any more.
+pub(super) fn give_up(shared: &Shared, session: &SharedSession, call: &CallId) {
+    record(&turn(shared, session, |session, _, now| session.client_gone(call, now)));
 }
 
 /// The record was what mattered; there is nobody to act for.

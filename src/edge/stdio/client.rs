@@ -105,8 +105,7 @@ impl Client {
     pub(super) async fn next<R: AsyncRead + Unpin>(&self, input: &mut Lines<R>) -> Input {
         let refused = match input.next().await {
             Ok(Some(Line::Whole(line))) if !has_foreign_line_end(&line) => {
-                let arrival = Arrival { raw: line, ..Arrival::default() };
-                let act = self.act(|session, gate, now| session.client_frame(gate, arrival, now));
+                let act = self.judge(line);
                 if let Act::Forward(permitted) = &act
                     && permitted.routing().method.as_deref() == Some("subscriptions/listen")
                 {
@@ -167,6 +166,17 @@ impl Client {
     pub(super) async fn failed(&self, call: &CallId, failure: &UpstreamFailure) {
         let act = self.settle(|session, now| session.upstream_failed(call, failure, now));
         drop(self.carry(act).await);
+    }
+
+    /// The way to the server failed for `call`, of which nobody is told.
+    pub(super) fn failed_unheard(&self, call: &CallId, failure: &UpstreamFailure) {
+        drop(self.settle(|session, now| session.upstream_failed(call, failure, now)));
+    }
+
+    /// What is to be done about a message of the client.
+    pub(super) fn judge(&self, raw: Bytes) -> Act {
+        let arrival = Arrival { raw, ..Arrival::default() };
+        self.act(|session, gate, now| session.client_frame(gate, arrival, now))
     }
 
     /// Whether `call` still waits for its answer.

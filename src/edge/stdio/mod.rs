@@ -7,6 +7,7 @@
 
 mod client;
 mod remote;
+mod renewal;
 mod wrap;
 
 use std::fmt;
@@ -66,8 +67,10 @@ pub struct RemoteLimits {
     pub requests_max: usize,
     /// How long a notification or an answer may take to be accepted.
     pub accept_max: Duration,
-    /// How long a request may stay without any sign of its server: the head of its answer, an
-    /// event, a comment. Subscriptions are exempt.
+    /// From a request sent to its whole answer, or to the head of a stream. Subscriptions are
+    /// exempt from this and the next.
+    pub answer_max: Duration,
+    /// Silence on the stream of an answer: no event and no comment.
     pub silence_max: Duration,
     /// How often a stream that broke off is resumed for one request.
     pub resumes_max: u32,
@@ -97,9 +100,10 @@ impl Default for StdioLimits {
 impl Default for RemoteLimits {
     fn default() -> Self {
         Self {
-            requests_max: 64,
+            requests_max: 256,
             accept_max: Duration::from_secs(30),
-            silence_max: Duration::from_mins(10),
+            answer_max: Duration::from_mins(5),
+            silence_max: Duration::from_mins(5),
             resumes_max: 100,
             retry: Duration::from_secs(1),
             retry_max: Duration::from_mins(1),
@@ -165,8 +169,8 @@ pub async fn serve_stdio(
     server: Arc<Protected>,
     principal: Arc<Principal>,
     upstream: StdioUpstream,
+    limits: StdioLimits,
 ) -> ExitReason {
-    let limits = StdioLimits::default();
     let flush_max = limits.flush_max;
     let serving = Serving { shared, server, principal, upstream, limits };
     let input = standard_input();

@@ -2,7 +2,8 @@
 //!
 //! Requests run at once, each a POST of its own; notifications and answers go out one after the
 //! other, before anything that follows them. In the legacy era the session that the server minted
-//! is kept, its stream of server messages is held open and resumed, and it is ended at the end.
+//! is kept, its stream of server messages is held open and resumed, it is begun again where the
+//! server has forgotten it, and it is ended at the end.
 //! In the modern era the headers that mirror the body are written from it, and a cancellation
 //! closes the response stream instead of being sent (revision 2026-07-28, streamable-http).
 
@@ -14,17 +15,19 @@ use bytes::Bytes;
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::AsyncRead;
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::client::{Client, Input};
+use super::renewal::Opening;
 use super::{ExitReason, RemoteLimits};
 use crate::edge::child::lines::{Lines, judged};
 use crate::edge::upstream::{SESSION_ID, SendContext, Upstream};
 use crate::edge::{Answer, EventStream, ServerEvent};
 use crate::gate::access::{Era, Revision};
-use crate::gate::document::{Document, Value};
+use crate::gate::document::{Document, Kind, Value};
 use crate::gate::frame::Id;
 use crate::gate::headers::encode;
 use crate::gate::record::CallId;
@@ -37,7 +40,8 @@ const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
 
 /// What a POST can take: either form of an answer.
-const ANY_ANSWER: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
+pub(super) const ANY_ANSWER: HeaderValue =
+    HeaderValue::from_static("application/json, text/event-stream");
 const STREAM_ONLY: HeaderValue = HeaderValue::from_static("text/event-stream");
 
 /// Longest session id that is kept, bytes.
@@ -57,6 +61,7 @@ pub(super) async fn serve<R: AsyncRead + Unpin>(
         tasks: TaskTracker::new(),
         over: CancellationToken::new(),
         state: Mutex::default(),
+        renewing: Semaphore::new(1),
     });
     let client = &remote.client;
     let closing = client.shared.closing.clone();
@@ -90,21 +95,25 @@ pub(super) async fn serve<R: AsyncRead + Unpin>(
 }
 
 /// The way to one HTTP server.
-struct Remote {
-    client: Arc<Client>,
-    upstream: Arc<Upstream>,
-    limits: RemoteLimits,
+pub(super) struct Remote {
+    pub(super) client: Arc<Client>,
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) limits: RemoteLimits,
     /// The calls and the stream of server messages of this run.
     tasks: TaskTracker,
     /// Cancelled at the end of the run.
     over: CancellationToken,
     state: Mutex<State>,
+    /// One permit, held while a forgotten session is begun again, so that it is done once.
+    pub(super) renewing: Semaphore,
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     /// The legacy session that the server minted.
-    session: Option<Box<str>>,
+    pub(super) session: Option<Box<str>>,
+    /// How the client began it.
+    pub(super) opening: Opening,
     /// Requests in flight, and what lets go of each.
     open: BTreeMap<Id, (CallId, CancellationToken)>,
     /// Whether the stream of server messages was asked for.
@@ -131,7 +140,7 @@ impl Position {
 }
 
 impl Remote {
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         // Every change leaves it whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -159,6 +168,7 @@ impl Remote {
         };
         let method: Box<str> = permitted.routing().method.clone().unwrap_or_default();
         let context = self.context(&permitted, &document);
+        self.state().opening.note(&method, permitted.body());
         let Some(id) = permitted.id().cloned() else {
             if &*method == "notifications/cancelled" {
                 self.let_go(&document);
@@ -183,7 +193,8 @@ impl Remote {
         }
         let cancel = self.over.child_token();
         self.state().open.insert(id.clone(), (Arc::clone(&call), cancel.clone()));
-        let exchange = Exchange { remote: Arc::clone(self), call, context, method };
+        let body = permitted.body().clone();
+        let exchange = Exchange { remote: Arc::clone(self), call, context, method, body };
         if &*exchange.method == "initialize" {
             // What follows needs the session that this answer names.
             exchange.run(permitted, id, cancel).await;
@@ -211,18 +222,24 @@ impl Remote {
             set(&mut headers, METHOD, routing.method.as_deref());
             set(&mut headers, NAME, routing.name.as_deref().map(encode).as_deref());
         } else if routing.method.as_deref() != Some("initialize") {
-            set(&mut headers, PROTOCOL_VERSION, protocol.revision.map(Revision::as_str));
+            self.name_revision(&mut headers);
         }
         self.with_session(headers)
     }
 
-    fn with_session(&self, headers: HeaderMap) -> SendContext {
+    /// Names the revision that the session has settled on.
+    pub(super) fn name_revision(&self, headers: &mut HeaderMap) {
+        let revision = self.client.protocol().revision;
+        set(headers, PROTOCOL_VERSION, revision.map(Revision::as_str));
+    }
+
+    pub(super) fn with_session(&self, headers: HeaderMap) -> SendContext {
         let session = self.state().session.clone();
         SendContext { headers, session, principal: self.client.principal() }
     }
 
     /// Sends what is not answered, and says whether it was taken.
-    async fn tell(&self, permitted: Permitted, context: &SendContext) -> bool {
+    pub(super) async fn tell(&self, permitted: Permitted, context: &SendContext) -> bool {
         let call = Arc::clone(permitted.call());
         let sent = timeout(self.limits.accept_max, self.upstream.send(permitted, context)).await;
         match sent.unwrap_or(Err(UpstreamFailure::TimedOut)) {
@@ -266,8 +283,7 @@ impl Remote {
         let call = Arc::clone(permitted.call());
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, STREAM_ONLY);
-        let revision = self.client.protocol().revision;
-        set(&mut headers, PROTOCOL_VERSION, revision.map(Revision::as_str));
+        self.name_revision(&mut headers);
         set(&mut headers, LAST_EVENT_ID, position.last.as_deref());
         let context = self.with_session(headers);
         let sent = timeout(self.limits.accept_max, self.upstream.send(permitted, &context)).await;
@@ -291,7 +307,7 @@ impl Remote {
     }
 
     /// Holds the stream of server messages open for the rest of the run.
-    fn listen(self: &Arc<Self>) {
+    pub(super) fn listen(self: &Arc<Self>) {
         if self.era() == Era::Modern || std::mem::replace(&mut self.state().listening, true) {
             return;
         }
@@ -307,11 +323,27 @@ impl Remote {
 
     async fn hear(&self) {
         let mut position = Position::default();
+        let mut session = self.state().session.clone();
         let mut failures = 0_u32;
         while failures < self.limits.stream_failures_max {
+            {
+                let now = self.state().session.clone();
+                if now != session {
+                    position = Position::default();
+                    session = now;
+                }
+            }
             let heard = match self.open_stream(&position).await {
                 Ok(Some(events)) => self.pass_on(events, &mut position).await,
-                Ok(None) => return,
+                Ok(None) => {
+                    let mut state = self.state();
+                    if state.session == session {
+                        state.listening = false;
+                        return;
+                    }
+                    // Another session has begun meanwhile.
+                    continue;
+                }
                 Err(_told) => false,
             };
             failures = if heard { 0 } else { failures.saturating_add(1) };
@@ -337,12 +369,11 @@ impl Remote {
     }
 
     /// Gives what there is to the client; our refusal of the server's own request goes back.
-    async fn carry(&self, act: Act) {
+    pub(super) async fn carry(&self, act: Act) {
         if let Some(permitted) = self.client.carry(act).await {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT, ANY_ANSWER);
-            let revision = self.client.protocol().revision;
-            set(&mut headers, PROTOCOL_VERSION, revision.map(Revision::as_str));
+            self.name_revision(&mut headers);
             let context = self.with_session(headers);
             self.tell(permitted, &context).await;
         }
@@ -356,6 +387,22 @@ impl Remote {
         grown.clamp(Duration::from_millis(10), self.limits.retry_max)
     }
 
+    /// Keeps the session that the server minted (mcp transports, "Session Management").
+    pub(super) fn keep_session(&self, answer: &Answer) {
+        let (Answer::Accepted { status, headers }
+        | Answer::Whole { status, headers, .. }
+        | Answer::Stream { status, headers, .. }) = answer;
+        let named = headers.get(SESSION_ID).and_then(|value| value.to_str().ok());
+        let named = named.filter(|id| {
+            (1..=SESSION_ID_MAX).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())
+        });
+        if *status < 300
+            && let Some(named) = named
+        {
+            self.state().session = Some(named.into());
+        }
+    }
+
     /// Ends the legacy session.
     async fn end_session(&self) {
         if self.state().session.is_none() {
@@ -364,8 +411,7 @@ impl Remote {
         let act = self.client.act(Session::end);
         let Act::Forward(permitted) = act else { return };
         let mut headers = HeaderMap::new();
-        let revision = self.client.protocol().revision;
-        set(&mut headers, PROTOCOL_VERSION, revision.map(Revision::as_str));
+        self.name_revision(&mut headers);
         let context = self.with_session(headers);
         let call = Arc::clone(permitted.call());
         if timeout(self.limits.end_max, self.tell(permitted, &context)).await.is_err() {
@@ -380,15 +426,41 @@ struct Exchange {
     call: CallId,
     context: SendContext,
     method: Box<str>,
+    body: Bytes,
+}
+
+/// Why a request is not answered yet.
+enum Unanswered {
+    /// It will not be.
+    Failed(UpstreamFailure),
+    /// The server has forgotten the session (404) and says so with this body. It has not acted.
+    Forgotten(Bytes),
+}
+
+impl From<UpstreamFailure> for Unanswered {
+    fn from(failure: UpstreamFailure) -> Self {
+        Self::Failed(failure)
+    }
 }
 
 impl Exchange {
     /// Sends the request and passes on what comes back, until it is answered or let go of.
-    async fn run(self, permitted: Permitted, id: Id, cancel: CancellationToken) {
+    async fn run(mut self, permitted: Permitted, id: Id, cancel: CancellationToken) {
         let result = tokio::select! {
             biased;
             () = cancel.cancelled() => Ok(()),
             result = self.carry_out(permitted) => result,
+        };
+        let result = match result {
+            Err(Unanswered::Forgotten(body)) => tokio::select! {
+                biased;
+                () = cancel.cancelled() => Ok(()),
+                result = self.begin_again(body, &id, &cancel) => result,
+            },
+            result => result.map_err(|unanswered| match unanswered {
+                Unanswered::Failed(failure) => failure,
+                Unanswered::Forgotten(_) => UpstreamFailure::Status(404),
+            }),
         };
         {
             // The id may be in use again by now, for another call.
@@ -402,36 +474,75 @@ impl Exchange {
         }
     }
 
-    async fn carry_out(&self, permitted: Permitted) -> Result<(), UpstreamFailure> {
+    async fn carry_out(&self, permitted: Permitted) -> Result<(), Unanswered> {
         let sent = self.remote.upstream.send(permitted, &self.context);
-        let answer = self.patient(sent).await??;
+        let answer = self.patient(self.remote.limits.answer_max, sent).await??;
         if &*self.method == "initialize" {
-            self.keep_session(&answer);
+            self.remote.keep_session(&answer);
         }
         match answer {
-            Answer::Accepted { .. } => Err(UpstreamFailure::EndedEarly),
-            Answer::Whole { status, body, .. } => {
-                if status >= 400 && !names_its_request(&body) {
-                    return Err(UpstreamFailure::Status(status));
-                }
-                self.pass_on(&body).await;
-                Ok(())
+            Answer::Accepted { .. } => return Err(UpstreamFailure::EndedEarly.into()),
+            Answer::Whole { status: 404, body, .. } if self.in_session() => {
+                return Err(Unanswered::Forgotten(body));
             }
-            Answer::Stream { events, .. } => self.follow(events).await,
+            Answer::Whole { status, body, .. } if status >= 400 => {
+                self.refused(status, &body).await?;
+            }
+            Answer::Whole { body, .. } => self.pass_on(&body).await,
+            Answer::Stream { events, .. } => self.follow(events).await?,
         }
-        .and_then(|()| {
-            let waits = self.remote.client.awaits(&self.call);
-            if waits { Err(UpstreamFailure::EndedEarly) } else { Ok(()) }
-        })
+        let waits = self.remote.client.awaits(&self.call);
+        if waits { Err(UpstreamFailure::EndedEarly.into()) } else { Ok(()) }
     }
 
-    /// Waits as long as a server may be silent.
-    async fn patient<T>(&self, wait: impl Future<Output = T>) -> Result<T, UpstreamFailure> {
+    /// Whether the request named a legacy session.
+    fn in_session(&self) -> bool {
+        self.context.session.is_some() && &*self.method != "initialize"
+    }
+
+    /// Passes on an HTTP error, where its body says in JSON-RPC what is wrong.
+    async fn refused(&self, status: u16, body: &Bytes) -> Result<(), UpstreamFailure> {
+        let answer = under_own_id(body, &self.body).ok_or(UpstreamFailure::Status(status))?;
+        self.pass_on(&answer).await;
+        Ok(())
+    }
+
+    /// Sends the request once more, in a new session.
+    async fn begin_again(
+        &mut self,
+        body: Bytes,
+        id: &Id,
+        cancel: &CancellationToken,
+    ) -> Result<(), UpstreamFailure> {
+        let remote = Arc::clone(&self.remote);
+        if !remote.renew(self.context.session.as_deref()).await {
+            return self.refused(404, &body).await;
+        }
+        let forgotten = UpstreamFailure::Status(404);
+        // The first attempt is recorded; what it would tell the client is not true any more.
+        remote.client.failed_unheard(&self.call, &forgotten);
+        let act = remote.client.judge(self.body.clone());
+        let Some(permitted) = remote.client.carry(act).await else { return Ok(()) };
+        self.call = Arc::clone(permitted.call());
+        self.context.session.clone_from(&remote.state().session);
+        remote.state().open.insert(id.clone(), (Arc::clone(&self.call), cancel.clone()));
+        match self.carry_out(permitted).await {
+            Ok(()) => Ok(()),
+            Err(Unanswered::Failed(failure)) => Err(failure),
+            Err(Unanswered::Forgotten(body)) => self.refused(404, &body).await,
+        }
+    }
+
+    /// Waits at most `longest`, unless the request is one that stays open.
+    async fn patient<T>(
+        &self,
+        longest: Duration,
+        wait: impl Future<Output = T>,
+    ) -> Result<T, UpstreamFailure> {
         if &*self.method == "subscriptions/listen" {
             return Ok(wait.await);
         }
-        let silence_max = self.remote.limits.silence_max;
-        timeout(silence_max, wait).await.map_err(|_elapsed| UpstreamFailure::TimedOut)
+        timeout(longest, wait).await.map_err(|_elapsed| UpstreamFailure::TimedOut)
     }
 
     /// Passes on the events of the answer; where the legacy stream breaks off, resumes it.
@@ -439,7 +550,7 @@ impl Exchange {
         let mut position = Position::default();
         let mut resumes = 0_u32;
         loop {
-            let ended = match self.patient(events.next()).await? {
+            let ended = match self.patient(self.remote.limits.silence_max, events.next()).await? {
                 Some(Ok(event)) => {
                     position.pass(&event);
                     if !event.data.is_empty() {
@@ -472,25 +583,9 @@ impl Exchange {
             client.act(|session, gate, now| session.server_answer(gate, &self.call, raw, now));
         self.remote.carry(act).await;
     }
-
-    /// Keeps the session that the server minted (mcp transports, "Session Management").
-    fn keep_session(&self, answer: &Answer) {
-        let (Answer::Accepted { status, headers }
-        | Answer::Whole { status, headers, .. }
-        | Answer::Stream { status, headers, .. }) = answer;
-        let named = headers.get(SESSION_ID).and_then(|value| value.to_str().ok());
-        let named = named.filter(|id| {
-            (1..=SESSION_ID_MAX).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())
-        });
-        if *status < 300
-            && let Some(named) = named
-        {
-            self.remote.state().session = Some(named.into());
-        }
-    }
 }
 
-fn status_of(answer: &Answer) -> u16 {
+pub(super) fn status_of(answer: &Answer) -> u16 {
     match answer {
         Answer::Accepted { status, .. }
         | Answer::Whole { status, .. }
@@ -498,13 +593,24 @@ fn status_of(answer: &Answer) -> u16 {
     }
 }
 
-/// Whether the body of an error answer is a message under an id. One without would leave a stdio
-/// client waiting, which has nothing else to tell by whose answer it is.
-fn names_its_request(body: &Bytes) -> bool {
-    let id = judged(body).ok().and_then(|document| {
-        document.root().get("id").map(|id| id.as_str().is_some() || id.as_number().is_some())
-    });
-    id == Some(true)
+/// The JSON-RPC error that came with an HTTP error, under the id of the request that it answers. A
+/// stdio client has nothing else to tell by what was refused, and servers write `null` or a word
+/// of their own where they did not read that far.
+fn under_own_id(body: &Bytes, request: &Bytes) -> Option<Bytes> {
+    let (answer, request) = (judged(body).ok()?, judged(request).ok()?);
+    let own = request.root().get("id")?.raw();
+    let named = answer.root().get("id");
+    if named.is_some_and(|id| id.raw() == own) {
+        return Some(body.clone());
+    }
+    answer.root().get("error").filter(|error| error.kind() == Kind::Object)?;
+    let edit = if let Some(id) = named {
+        (id.span(), own.to_vec())
+    } else {
+        let inside = answer.root().span().start.saturating_add(1);
+        (inside..inside, [b"\"id\":", own, b","].concat())
+    };
+    Some(answer.splice(&[edit]))
 }
 
 fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<&str>) {
@@ -532,17 +638,22 @@ mod tests {
     }
 
     #[test]
-    fn an_error_answer_must_name_its_request() {
+    fn an_error_goes_to_the_client_under_the_id_of_its_request() {
         let cases = [
-            (r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":""}}"#, true),
-            (r#"{"jsonrpc":"2.0","id":"a","error":{"code":1,"message":""}}"#, true),
-            (r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":""}}"#, false),
-            (r#"{"error":"x"}"#, false),
-            ("Not Found", false),
-            ("", false),
+            (r#"{"id":"a","error":{}}"#, Some(r#"{"id":"a","error":{}}"#)),
+            (r#"{"error":{},"id":null}"#, Some(r#"{"error":{},"id":"a"}"#)),
+            (r#"{"id": "server-error", "error":{}}"#, Some(r#"{"id": "a", "error":{}}"#)),
+            (r#" {"error":{"code":1}}"#, Some(r#" {"id":"a","error":{"code":1}}"#)),
+            (r#"{"error":"x"}"#, None),
+            (r#"{"id":1,"result":{}}"#, None),
+            (r#"{"error":{},"error":{},"id":null}"#, None),
+            ("Not Found", None),
+            ("", None),
         ];
+        let request = Bytes::from_static(br#"{"method":"m","id":"a"}"#);
         for (body, expected) in cases {
-            assert_eq!(names_its_request(&Bytes::from_static(body.as_bytes())), expected, "{body}");
+            let answer = under_own_id(&Bytes::from_static(body.as_bytes()), &request);
+            assert_eq!(answer.as_deref(), expected.map(str::as_bytes), "{body}");
         }
     }
 }

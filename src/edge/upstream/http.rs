@@ -15,7 +15,7 @@ use std::time::Duration;
 use ::http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use ::http::response::Parts;
 use ::http::uri::{PathAndQuery, Scheme};
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full};
@@ -26,13 +26,12 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
 use super::pool::{AnswerBody, Pool, PoolLimits};
-use super::{Media, SESSION_ID, SendContext, is_coded, media};
+use super::{LAST_EVENT_ID, Media, SESSION_ID, SendContext, is_coded, media};
 use crate::edge::sse::SseBody;
 use crate::edge::{Answer, EventStream};
 use crate::gate::session::UpstreamFailure;
 use crate::gate::step::{Dispatch, Permitted};
 
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
@@ -65,7 +64,8 @@ impl fmt::Debug for HttpUpstreamConfig {
 pub struct HttpUpstreamLimits {
     /// Size of an answer that is one body, bytes.
     pub answer_bytes_max: usize,
-    /// Size of the body of an error answer that is passed on, bytes; a larger one is left out.
+    /// Size of the body of an error answer that is passed on, bytes; a larger one is left out. And
+    /// of an answer that is no message of MCP, such as metadata.
     pub error_bytes_max: usize,
     /// Size of one event of a stream, bytes.
     pub event_bytes_max: usize,
@@ -203,6 +203,27 @@ impl HttpUpstream {
         drop(permitted);
         let (parts, body) = self.pool.send(request).await?;
         self.answer(dispatch, parts, body).await
+    }
+
+    /// Asks for something at the server's origin that is no message of MCP: `request` names its
+    /// path and all of its headers but the host. None of ours goes along, so no credential does.
+    /// The answer is whole, whatever its status, and not coded. No deadline: the caller sets one.
+    pub async fn ask(
+        &self,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Response<Bytes>, UpstreamFailure> {
+        let headers = request.headers_mut();
+        headers.extend(self.base.get(HOST).map(|host| (HOST, host.clone())));
+        headers.insert(ACCEPT_ENCODING, IDENTITY);
+        let (parts, body) = self.pool.send(request).await?;
+        if is_coded(&parts.headers) {
+            return Err(UpstreamFailure::Unreadable("a content coding".into()));
+        }
+        let max = self.limits.error_bytes_max;
+        let body = collect(body, max).await?.ok_or_else(|| {
+            UpstreamFailure::Unreadable(format!("a body larger than {max} bytes"))
+        })?;
+        Ok(Response::from_parts(parts, body))
     }
 
     /// The headers of one request: ours, and those of the client's that are on the allow-list.

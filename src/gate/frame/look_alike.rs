@@ -7,7 +7,7 @@
 use unicode_normalization::UnicodeNormalization;
 
 /// Whether `name` is not among `known`, which are ASCII, yet folds to one of them.
-pub(super) fn is_look_alike(name: &str, known: &[&str]) -> bool {
+pub fn is_look_alike(name: &str, known: &[&str]) -> bool {
     if name.bytes().all(|byte| byte.is_ascii_graphic()) {
         // Most names end here: nothing to strip, nothing to fold but case.
         return known.iter().any(|known| name.eq_ignore_ascii_case(known) && name != *known);

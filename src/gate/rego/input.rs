@@ -169,7 +169,16 @@ impl<'r> Fields<'r> {
                 Some(fields.finish())
             }),
             Resource::Uri(uri) => self.single("resource", "uri", uri),
-            Resource::Task(id) => self.single("task", "id", id),
+            Resource::Task { id, origin } => self.put("task", |reads| {
+                let mut fields = Fields::new(reads);
+                fields.text("id", id);
+                if let Some(origin) = origin {
+                    fields.text("method", &origin.method);
+                    fields.optional("tool", origin.tool.as_deref());
+                    fields.put("operation", |reads| Some(operation(&origin.operation, reads)));
+                }
+                Some(fields.finish())
+            }),
             Resource::Uris(uris) => self.put("resources", |reads| {
                 let mut fields = Fields::new(reads);
                 fields.put("uris", |reads| {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::gate::access::{Action, Direction, Era, Server, Transport};
 use crate::gate::arguments;
-use crate::gate::decision::{Decision, Effect, Obligation, Origin, Reason};
+use crate::gate::decision::{Decision, Effect, Engine, Obligation, Origin, Reason};
 use crate::gate::document::Value;
 use crate::gate::frame::{Frame, Id, Malformed, Message, Sender};
 use crate::gate::headers;
@@ -21,7 +21,8 @@ use crate::gate::refusal::{Addressee, Refusal, malformed_place};
 use crate::gate::step::{Act, Dispatch, Permitted, Routing, Step};
 use crate::gate::{access::Resource, decision::Listing, operation::Operation};
 
-use super::question::{Question, client_of, protocol_of};
+use super::expected::{Expected, id_of};
+use super::question::{Known, Question, client_of, protocol_of};
 use super::{Arrival, Call, Facts, Gate, Session, id_text};
 
 /// A permit whose obligations are discharged.
@@ -30,10 +31,27 @@ struct Discharged {
     obligations: Vec<Box<str>>,
 }
 
+/// Resources that one `subscriptions/listen` may name; each is a question to the policy.
+const LISTEN_URIS_MAX: usize = 256;
+
 /// Something the gate refuses, and why.
 pub(super) struct Refused {
     pub(super) refusal: Refusal,
     pub(super) reasons: Vec<Reason>,
+}
+
+impl Refused {
+    /// Refused by the gate itself.
+    pub(super) fn of(refusal: Refusal, why: &str) -> Self {
+        let reasons = vec![reason(refusal.code(), why, Origin::Protocol)];
+        Self { refusal, reasons }
+    }
+
+    /// A rule would set an argument where there are none.
+    pub(super) fn unsettable() -> Self {
+        let why = reason("unsettable", "there is no argument to set", Origin::Undischarged);
+        Self { refusal: Refusal::Denied, reasons: vec![why] }
+    }
 }
 
 impl Session {
@@ -61,13 +79,12 @@ impl Session {
             }
         };
         let definition = called_tool(&frame, name).and_then(|tool| self.server.definition(tool));
-        let question = Question::of(
-            self,
-            &frame,
-            name,
-            (Direction::ToServer, protocol),
-            definition.as_deref(),
-        );
+        let task = self.task(&frame, name, Direction::ToServer);
+        let known = Known {
+            definition: definition.as_deref(),
+            task: task.as_ref().and_then(|task| task.as_deref()),
+        };
+        let question = Question::of(self, &frame, name, (Direction::ToServer, protocol), known);
         let mut facts = question.facts(&call);
         if facts.trace_id.is_none() {
             let trace = traceparent.as_deref().and_then(super::question::Trace::parse);
@@ -84,15 +101,13 @@ impl Session {
                 return self.refuse(&asked, &Refusal::Headers(mismatch), None);
             }
         }
-        if id.is_some_and(|id| self.ids.contains_key(id)) {
-            return self.refuse(&asked, &Refusal::DuplicateId, None);
-        }
-        if self.calls.len() >= gate.config.in_flight_max {
-            return self.refuse(&asked, &Refusal::Busy, None);
+        if let Some(refusal) = self.refused_unasked(gate, (protocol.era, name), id) {
+            return self.refuse(&asked, &refusal, None);
         }
 
-        let decision = gate.policy().decide(&question.request(self, now));
-        let (body, verdict) = match passing(gate, &question, &decision, now) {
+        let decision = self.decision(gate, &question, now);
+        let barred = self.barred(&question, &task);
+        let (body, verdict) = match passing(gate, &question, &decision, barred, now) {
             Ok(passing) => passing,
             Err(refused) => {
                 let verdict = verdict_of(&decision, &refused, true);
@@ -104,6 +119,54 @@ impl Session {
         };
         let routing = routing_of(&question, definition.as_deref(), &body, gate);
         self.forward(&asked, &question, verdict, (body, routing))
+    }
+
+    /// Why a message is refused whatever policy would say.
+    fn refused_unasked(
+        &self,
+        gate: &Gate,
+        (era, method): (Era, &str),
+        id: Option<&Id>,
+    ) -> Option<Refusal> {
+        // 2026-07-28 has no handshake. A server that took this for one would speak the legacy era
+        // from here on, while everybody else reads the modern one.
+        if era == Era::Modern && method == "initialize" {
+            return Some(Refusal::UnknownMethod);
+        }
+        if id.is_some_and(|id| self.ids.contains_key(id)) {
+            return Some(Refusal::DuplicateId);
+        }
+        (self.calls.len() >= gate.config.in_flight_max).then_some(Refusal::Busy)
+    }
+
+    /// What the policy says. `subscriptions/listen` is a way of reading each resource that it
+    /// names, so each must be permitted by itself, and the whole besides.
+    fn decision(&self, gate: &Gate, question: &Question<'_>, now: Now) -> Decision {
+        let policy = gate.policy();
+        let mut decision = policy.decide(&question.request(self, now));
+        let Resource::Uris(uris) = question.resource else { return decision };
+        if uris.len() > LISTEN_URIS_MAX {
+            let why =
+                reason("too_many_uris", "more resources than one call may name", Origin::Protocol);
+            return Decision::deny(policy.revision(), Engine::None, why);
+        }
+        for uri in uris.elements().filter_map(Value::as_str) {
+            if decision.effect == Effect::Deny {
+                break;
+            }
+            let mut request = question.request(self, now);
+            request.resource = Resource::Uri(uri);
+            let one = policy.decide(&request);
+            if one.effect == Effect::Deny {
+                return one;
+            }
+            for obligation in one.obligations {
+                if !decision.obligations.contains(&obligation) {
+                    decision.obligations.push(obligation);
+                }
+            }
+        }
+        decision
     }
 
     /// A tool that policy hides answers like one that does not exist, and so does a method.
@@ -158,17 +221,14 @@ impl Session {
             id: asked.id.cloned(),
             started: asked.now.uptime,
             facts: asked.facts.clone(),
-            list: question.method.and_then(|method| method.list),
-            initialize: question.action() == Action::Initialize,
+            method: question.method,
+            operation: question.operation.clone(),
+            expected: Expected::of(asked.frame, question.method, question.protocol),
         });
         let unrecorded = Refusal::unrecorded(asked.addressee());
         let permitted =
             Permitted::assertion(Dispatch::Message, body, asked.id.cloned(), call, routing);
-        let step = Step::new(record, Act::Forward(permitted)).or_else(unrecorded);
-        match cancelled {
-            Some(also) => step.and(also),
-            None => step,
-        }
+        Step::new(record, Act::Forward(permitted)).or_else(unrecorded).and(cancelled)
     }
 
     /// A cancellation ends the request that it names: its answer, if one still comes, is late.
@@ -257,6 +317,7 @@ impl Session {
                 Outcome::Ok
             }
         };
+        self.begun_by_client(&asked.facts, frame, now);
         let mut record = self.base(Event::Outcome, &asked.facts, now);
         record.id = id.map(id_text);
         record.outcome = Some(outcome);
@@ -277,15 +338,20 @@ impl Session {
 }
 
 /// What of a frame may go on, and its decision for the record. While observing that is the frame
-/// as it came, whatever was decided.
+/// as it came, whatever was decided. What is `barred` may not pass whatever the policy decided.
 pub(super) fn passing(
     gate: &Gate,
     question: &Question<'_>,
     decision: &Decision,
+    barred: Option<Refused>,
     now: Now,
 ) -> Result<(Bytes, DecisionFacts), Refused> {
     let raw = || question.frame.document().raw().clone();
-    match discharge(gate, question, decision, now) {
+    let discharged = match barred {
+        Some(refused) => Err(refused),
+        None => discharge(gate, question, decision, now),
+    };
+    match discharged {
         Ok(_) if gate.observes() => Ok((raw(), facts_of(decision, false, Vec::new()))),
         Ok(Discharged { body, obligations }) => Ok((body, facts_of(decision, true, obligations))),
         Err(refused) if gate.observes() => Ok((raw(), verdict_of(decision, &refused, false))),
@@ -376,7 +442,7 @@ impl Asking<'_> {
     }
 }
 
-fn reason(code: &str, message: &str, origin: Origin) -> Reason {
+pub(super) fn reason(code: &str, message: &str, origin: Origin) -> Reason {
     Reason { code: code.into(), message: message.into(), origin }
 }
 
@@ -425,12 +491,11 @@ fn called_tool<'a>(frame: &'a Frame, method: &str) -> Option<&'a str> {
 
 /// The request id that a notification's `params` names under `member`.
 pub(super) fn named_id(frame: &Frame, member: &str) -> Option<Id> {
-    let value: Value<'_> = frame.params()?.get(member)?;
-    value.as_i64().map(Id::Number).or_else(|| value.as_str().map(|text| Id::Text(text.into())))
+    id_of(frame.params()?.get(member)?)
 }
 
-/// What the transport must say about the message; parameter headers are recomputed only where an
-/// argument was set.
+/// What the transport must say about the message. Parameter headers are computed where the client
+/// has none, on stdio, and recomputed where an argument was set.
 fn routing_of(
     question: &Question<'_>,
     definition: Option<&Definition>,
@@ -445,7 +510,8 @@ fn routing_of(
     };
     let unchanged = body.as_ptr() == question.frame.document().raw().as_ptr();
     let modern = question.protocol.era == Era::Modern;
-    let (false, true, Some(definition)) = (unchanged, modern, definition) else { return routing };
+    let mirrored = unchanged && question.protocol.transport == Transport::Http;
+    let (false, true, Some(definition)) = (mirrored, modern, definition) else { return routing };
     let Ok(frame) = Frame::read(body.clone(), Sender::Client, &gate.config.frame) else {
         return routing;
     };

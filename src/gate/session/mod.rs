@@ -7,11 +7,15 @@
 //! the way up, `server` the way down.
 
 mod enforcement;
+mod expected;
 mod question;
 mod client;
+mod ownership;
+mod answer;
+mod replay;
 mod server;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,17 +23,23 @@ use bytes::Bytes;
 
 pub use enforcement::{DoorFacts, Gate, GateConfig, Mode};
 
+pub use self::replay::Replay;
 pub use super::protected::{Protected, RefusalForm};
 pub use super::refusal::DoorRefusal;
 
 use super::access::{Client, Direction, Era, Principal, Protocol, RoutingHeaders, Transport};
 use super::frame::{Id, write_id};
-use super::method::List;
+use super::method::Method;
+use super::operation::Operation;
+use super::pack::Effect;
 use super::record::{
     AuditRecord, CallId, Event, Now, OperationFacts, Outcome, ProtocolFacts, Target, micros,
 };
 use super::refusal::{Addressee, Refusal};
 use super::step::{Act, Dispatch, Permitted, Released, Routing, Step};
+use super::tasks::Tasks;
+
+use expected::Expected;
 
 /// One message as an edge received it.
 #[derive(Debug, Default)]
@@ -72,7 +82,17 @@ pub struct Session {
     ids: HashMap<Id, u64>,
     /// The server's requests that the client has not answered yet.
     asked: HashMap<Id, Asked>,
+    /// The tasks that the client runs for the server (2025-11-25).
+    client_tasks: Tasks,
+    /// Progress tokens of requests that were answered with a task, which they outlive
+    /// (2025-11-25), oldest first.
+    task_tokens: VecDeque<Id>,
+    /// Answers that may come again on a resumed stream, oldest first.
+    answered: VecDeque<replay::Answered>,
 }
+
+/// Progress tokens of tasks remembered in one session at most; the oldest are forgotten first.
+const TASK_TOKENS_MAX: usize = 256;
 
 /// Something forwarded and not settled yet.
 #[derive(Debug)]
@@ -81,8 +101,11 @@ struct Call {
     id: Option<Id>,
     started: Duration,
     facts: Facts,
-    list: Option<List>,
-    initialize: bool,
+    /// Its row of the table.
+    method: Option<&'static Method>,
+    /// What it comes to.
+    operation: Operation,
+    expected: Expected,
 }
 
 /// A request of the server that was delivered to the client.
@@ -90,6 +113,8 @@ struct Call {
 struct Asked {
     started: Duration,
     facts: Facts,
+    /// Of its bytes.
+    digest: Box<str>,
 }
 
 /// What the records of one question share.
@@ -117,6 +142,9 @@ impl Session {
             next_order: 0,
             ids: HashMap::new(),
             asked: HashMap::new(),
+            client_tasks: Tasks::default(),
+            task_tokens: VecDeque::new(),
+            answered: VecDeque::new(),
         }
     }
 
@@ -146,7 +174,14 @@ impl Session {
         let facts = Facts::bare(&call, Direction::ToServer, self.protocol);
         let mut record = self.base(Event::Intent, &facts, now);
         record.note = Some(note.into());
-        self.track(Call { id: None, started: now.uptime, facts, list: None, initialize: false });
+        self.track(Call {
+            id: None,
+            started: now.uptime,
+            facts,
+            method: None,
+            operation: Operation::of_method(Effect::Read),
+            expected: Expected::default(),
+        });
         let unrecorded = Refusal::unrecorded(self.addressee(None, &call));
         let permitted =
             Permitted::assertion(dispatch, Bytes::new(), None, call, Routing::default());
@@ -239,6 +274,7 @@ impl Session {
     pub fn forget(&mut self, call: &CallId) {
         drop(self.settle(call));
         self.asked.retain(|_, asked| asked.facts.call != *call);
+        self.forget_answer(call);
     }
 
     /// Whether `call` still waits for its answer.

@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 
 use crate::gate::access::{
     AccessRequest, Action, Client, Direction, Era, Protocol, Resource, Revision, RoutingHeaders,
-    WallTime,
+    TaskOrigin, WallTime,
 };
 use crate::gate::document::{Kind, Value};
 use crate::gate::frame::{Frame, Message};
@@ -22,12 +22,22 @@ use super::{Facts, Session};
 pub(super) struct Question<'a> {
     pub(super) frame: &'a Frame,
     pub(super) name: &'a str,
+    pub(super) params: Option<Value<'a>>,
     pub(super) method: Option<&'static Method>,
     pub(super) direction: Direction,
     pub(super) protocol: Protocol,
     pub(super) resource: Resource<'a>,
     pub(super) operation: Operation,
     pub(super) trace: Option<Trace<'a>>,
+}
+
+/// What is known of the thing that a frame names.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Known<'a> {
+    /// The called tool as last listed.
+    pub(super) definition: Option<&'a Definition>,
+    /// What made the named task.
+    pub(super) task: Option<&'a TaskOrigin>,
 }
 
 /// A W3C trace context (`traceparent`, version 00).
@@ -99,17 +109,40 @@ pub(super) fn client_of(frame: &Frame) -> Option<Client> {
 }
 
 impl<'a> Question<'a> {
-    /// Reads the question out of `frame`; `definition` is the called tool as last listed.
+    /// Reads the question out of `frame`.
     pub(super) fn of(
         session: &Session,
         frame: &'a Frame,
         name: &'a str,
         (direction, protocol): (Direction, Protocol),
-        definition: Option<&'a Definition>,
+        known: Known<'a>,
     ) -> Self {
         let method = Method::find(name, direction, protocol.revision);
-        let params = frame.params();
-        let resource = resource_of(method, params, definition);
+        let asked = (name, frame.params());
+        Self::about(session, frame, asked, (method, direction, protocol), known)
+    }
+
+    /// A request of the server that travels inside its answer `frame` (2026-07-28,
+    /// basic/patterns/mrtr): what earlier revisions sent as a request of its own.
+    pub(super) fn embedded(
+        session: &Session,
+        frame: &'a Frame,
+        asked: (&'a str, Option<Value<'a>>),
+        protocol: Protocol,
+    ) -> Self {
+        let method = Method::find(asked.0, Direction::ToClient, None);
+        let way = (method, Direction::ToClient, protocol);
+        Self::about(session, frame, asked, way, Known::default())
+    }
+
+    fn about(
+        session: &Session,
+        frame: &'a Frame,
+        (name, params): (&'a str, Option<Value<'a>>),
+        (method, direction, protocol): (Option<&'static Method>, Direction, Protocol),
+        known: Known<'a>,
+    ) -> Self {
+        let resource = resource_of(method, params, known);
         let pack = session.server.facts.pack.as_deref();
         let operation = match (method, resource) {
             (_, Resource::Tool { name, arguments, .. }) => {
@@ -123,7 +156,7 @@ impl<'a> Question<'a> {
             .and_then(|meta| meta.get("traceparent"))
             .and_then(Value::as_str)
             .and_then(Trace::parse);
-        Self { frame, name, method, direction, protocol, resource, operation, trace }
+        Self { frame, name, params, method, direction, protocol, resource, operation, trace }
     }
 
     pub(super) fn action(&self) -> Action {
@@ -141,7 +174,7 @@ impl<'a> Question<'a> {
             method: self.name,
             action: self.action(),
             resource: self.resource,
-            params: self.frame.params(),
+            params: self.params,
             operation: self.operation.clone(),
             time: wall_time(now),
             trace_id: self.trace.map(|trace| trace.trace_id),
@@ -190,7 +223,7 @@ pub(super) fn wall_time(now: Now) -> WallTime {
 fn resource_of<'a>(
     method: Option<&Method>,
     params: Option<Value<'a>>,
-    definition: Option<&'a Definition>,
+    known: Known<'a>,
 ) -> Resource<'a> {
     let (Some(method), Some(params)) = (method, params) else { return Resource::Whole };
     let text = |name| params.get(name).and_then(Value::as_str);
@@ -200,7 +233,7 @@ fn resource_of<'a>(
         Subject::Tool => text("name").map(|name| Resource::Tool {
             name,
             arguments,
-            definition: definition.map(|definition| &*definition.digest),
+            definition: known.definition.map(|definition| &*definition.digest),
         }),
         Subject::Prompt => text("name").map(|name| Resource::Prompt { name, arguments }),
         Subject::Uri => text("uri").map(Resource::Uri),
@@ -214,7 +247,7 @@ fn resource_of<'a>(
             .get("notifications")
             .and_then(|filter| filter.get("resourceSubscriptions"))
             .map(Resource::Uris),
-        Subject::Task => text("taskId").map(Resource::Task),
+        Subject::Task => text("taskId").map(|id| Resource::Task { id, origin: known.task }),
     };
     named.unwrap_or(Resource::Whole)
 }
@@ -228,7 +261,7 @@ fn target_of(resource: Resource<'_>) -> Option<Target> {
         }
         Resource::Prompt { name, .. } => target.prompt = Some(name.into()),
         Resource::Uri(uri) => target.uri = Some(uri.into()),
-        Resource::Task(task) => target.task = Some(task.into()),
+        Resource::Task { id, .. } => target.task = Some(id.into()),
         Resource::Uris(_) | Resource::Whole => return None,
     }
     Some(target)

@@ -4,21 +4,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::gate::access::{AccessRequest, Action, Direction, Era, Resource, Revision};
-use crate::gate::decision::Listing;
+use crate::gate::access::{Action, Direction, Era, Revision};
 use crate::gate::document::Value;
 use crate::gate::frame::{Frame, Id, Message, Sender};
-use crate::gate::inspect::{Page, edited, private_scope};
-use crate::gate::method::List;
-use crate::gate::operation::Operation;
-use crate::gate::pack;
-use crate::gate::pdp::ListEntry;
+use crate::gate::headers::META_SUBSCRIPTION_ID;
 use crate::gate::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
 use crate::gate::refusal::{Addressee, Refusal, malformed_place};
 use crate::gate::step::{Act, Dispatch, Permitted, Released, Routing, Status, Step};
 
+use super::answer::{Carrier, irregular_task};
 use super::client::{Refused, named_id, passing, verdict_of};
-use super::question::{Question, wall_time};
+use super::question::{Known, Question};
+use super::replay::Replay;
 use super::{Asked, Call, Facts, Gate, Session, id_text};
 
 impl Session {
@@ -26,20 +23,23 @@ impl Session {
     /// from a child process. The act is `Deliver`, `Drop`, or `Forward` (our refusal of the
     /// server's own request, which goes back to the server).
     pub fn server_frame(&mut self, gate: &Gate, raw: &Bytes, now: Now) -> Step {
-        self.server_message(gate, None, raw, now)
+        self.server_event(gate, None, raw, Replay::default(), now)
     }
 
     /// A message from the server in the exchange of `call` (its HTTP answer, or an event of its
     /// stream): the only answer that may come here is that call's.
     pub fn server_answer(&mut self, gate: &Gate, call: &CallId, raw: &Bytes, now: Now) -> Step {
-        self.server_message(gate, Some(call), raw, now)
+        self.server_event(gate, Some(call), raw, Replay::default(), now)
     }
 
-    fn server_message(
+    /// A message from the server on a stream: in the exchange of `within`, or outside any.
+    /// `replay` says whether it may come again, and whether it may have come before.
+    pub fn server_event(
         &mut self,
         gate: &Gate,
         within: Option<&CallId>,
         raw: &Bytes,
+        replay: Replay,
         now: Now,
     ) -> Step {
         let frame = match Frame::read(raw.clone(), Sender::Server, &gate.config.frame) {
@@ -55,15 +55,25 @@ impl Session {
                 );
             }
         };
+        if replay.resumed
+            && within.is_none()
+            && let Some(step) = self.replayed(gate, &frame, now)
+        {
+            return step;
+        }
         match frame.message() {
-            Message::Result { id } => self.server_answers(gate, &frame, (within, Some(id)), now),
+            Message::Result { id } => {
+                self.server_answers(gate, &frame, (within, Some(id)), replay, now)
+            }
             Message::Error { id, .. } => {
-                self.server_answers(gate, &frame, (within, id.as_ref()), now)
+                self.server_answers(gate, &frame, (within, id.as_ref()), replay, now)
             }
             Message::Request { id, method } => {
-                self.server_asks(gate, &frame, (Some(id), method), now)
+                self.server_asks(gate, &frame, (within, Some(id), method), now)
             }
-            Message::Notification { method } => self.server_asks(gate, &frame, (None, method), now),
+            Message::Notification { method } => {
+                self.server_asks(gate, &frame, (within, None, method), now)
+            }
         }
     }
 
@@ -104,6 +114,7 @@ impl Session {
         gate: &Gate,
         frame: &Frame,
         (within, id): (Option<&CallId>, Option<&Id>),
+        replay: Replay,
         now: Now,
     ) -> Step {
         let entry = match (within, id) {
@@ -136,16 +147,23 @@ impl Session {
         }
         let to = Self::reply_to(&entry);
         let unrecorded = Refusal::unrecorded(to.borrowed());
-        let act = match self.inspected(gate, frame, &entry, &mut record, now) {
-            Ok(body) => Act::Deliver(Released::assertion(body, Status::Ok, false)),
+        let mut also = Vec::new();
+        let digest = gate.digest(raw);
+        let act = match self.inspected(gate, frame, &entry, (&mut record, &mut also), now) {
+            Ok(body) => {
+                if replay.numbered {
+                    self.remember(entry, &digest);
+                }
+                Act::Deliver(Released::assertion(body, Status::Ok, false))
+            }
             Err(refusal) => {
                 record.outcome = Some(Outcome::Withheld);
                 Act::Deliver(refusal.released(to.borrowed()))
             }
         };
         record.bytes = u64::try_from(raw.len()).ok();
-        record.digest = Some(gate.digest(raw));
-        Step::new(record, act).or_else(unrecorded)
+        record.digest = Some(digest);
+        Step::new(record, act).or_else(unrecorded).and(also)
     }
 
     /// An answer that nobody waits for: late, repeated, forged, or another exchange's.
@@ -153,119 +171,27 @@ impl Session {
         self.withhold(gate, None, raw, (Refusal::Unsolicited, place), now)
     }
 
-    /// The body that may go to the client: the server's own bytes, or those with entries hidden.
-    fn inspected(
-        &mut self,
-        gate: &Gate,
-        frame: &Frame,
-        entry: &Call,
-        record: &mut AuditRecord,
-        now: Now,
-    ) -> Result<Bytes, Refusal> {
-        let raw = frame.document().raw();
-        let (Some(list), Some(result)) = (entry.list, frame.result()) else {
-            return Ok(raw.clone());
-        };
-        let Ok(page) = Page::read(result, list) else {
-            // A result of another type (a task, `input_required`) lists nothing.
-            let complete = result
-                .get("resultType")
-                .and_then(Value::as_str)
-                .is_none_or(|kind| kind == "complete");
-            record.note = Some("the answer holds no list that could be filtered".into());
-            return if complete { Err(Refusal::Withheld) } else { Ok(raw.clone()) };
-        };
-        if list == List::Tools {
-            self.server.learn(&page);
-        }
-        let hidden = match self.hidden(gate, entry, list, &page, now) {
-            Ok(hidden) => hidden,
-            Err(reason) => {
-                record.note = Some(reason.into());
-                return if gate.observes() { Ok(raw.clone()) } else { Err(Refusal::Withheld) };
-            }
-        };
-        let mut edits = Vec::new();
-        if !hidden.is_empty() {
-            *record = record.clone().with_finding(Finding::ToolsHidden);
-            record.hidden = hidden;
-            if gate.observes() {
-                record.note = Some("observe: nothing was hidden".into());
-            } else {
-                edits.extend(page.without(frame.document(), &record.hidden));
-            }
-        }
-        if !gate.observes() {
-            edits.extend(private_scope(result));
-        }
-        Ok(edited(frame.document(), edits))
-    }
-
-    /// One question for the whole page: which of its entries the client must not see.
-    fn hidden(
-        &self,
-        gate: &Gate,
-        entry: &Call,
-        list: List,
-        page: &Page<'_>,
-        now: Now,
-    ) -> Result<Vec<Box<str>>, String> {
-        let pack = self.server.facts.pack.as_deref();
-        let entries: Vec<_> = page
-            .entries
-            .iter()
-            .map(|entry| ListEntry {
-                name: entry.name,
-                operation: (list == List::Tools).then(|| Operation::of_tool(pack, entry.name)),
-                digest: &entry.digest,
-                definition: Some(entry.value),
-            })
-            .collect();
-        let request = AccessRequest {
-            principal: &self.principal,
-            client: self.client.as_ref(),
-            server: &self.server.facts,
-            protocol: entry.facts.protocol,
-            direction: Direction::ToServer,
-            method: entry.facts.method.as_deref().unwrap_or_default(),
-            action: match list {
-                List::Tools => Action::ListTools,
-                List::Prompts => Action::ListPrompts,
-                List::Resources => Action::ListResources,
-                List::ResourceTemplates => Action::ListResourceTemplates,
-            },
-            resource: Resource::Whole,
-            params: None,
-            operation: Operation::of_method(pack::Effect::Read),
-            time: wall_time(now),
-            trace_id: entry.facts.trace_id.as_deref(),
-        };
-        match gate.policy().list(&request, &entries) {
-            Listing::Hide { names, .. } => Ok(names
-                .into_iter()
-                .filter(|name| page.entries.iter().any(|entry| *entry.name == **name))
-                .collect()),
-            Listing::Withhold { reason, .. } => Err(format!("{}: {}", reason.code, reason.message)),
-        }
-    }
-
     /// A request or notification of the server, judged like the client's.
     fn server_asks(
         &mut self,
         gate: &Gate,
         frame: &Frame,
-        (id, name): (Option<&Id>, &str),
+        (within, id, name): (Option<&CallId>, Option<&Id>, &str),
         now: Now,
     ) -> Step {
         let call = gate.next_call();
-        let question = Question::of(self, frame, name, (Direction::ToClient, self.protocol), None);
+        let task = self.task(frame, name, Direction::ToClient);
+        let known = Known { task: task.as_ref().and_then(|it| it.as_deref()), definition: None };
+        let way = (Direction::ToClient, self.protocol);
+        let question = Question::of(self, frame, name, way, known);
         let facts = question.facts(&call);
         let raw = frame.document().raw();
         let event = if id.is_some() { Event::Intent } else { Event::Notice };
         let mut record = self.base(event, &facts, now);
         record.id = id.map(id_text);
         record.bytes = u64::try_from(raw.len()).ok();
-        record.digest = Some(gate.digest(raw));
+        let digest = gate.digest(raw);
+        record.digest = Some(digest.clone());
 
         let forbidden = id.and_then(|id| self.unaskable(gate, id));
         if let Some(refusal) = forbidden {
@@ -275,8 +201,15 @@ impl Session {
             let answerable = self.protocol.era == Era::Legacy && refusal != Refusal::DuplicateId;
             return self.refuse_server(record, &refusal, id.filter(|_| answerable), &call);
         }
+        let mut also = Vec::new();
+        let misplaced = self.misplaced(within, &question, &task).or_else(|| {
+            let carried = self.carried_news(gate, within, &question, now, &mut also)?;
+            record.note = Some(carried.into());
+            Some((Refusal::Withheld, "a question in it may not be asked"))
+        });
+        let barred = misplaced.map(|(refusal, why)| Refused::of(refusal, why));
         let decision = gate.policy().decide(&question.request(self, now));
-        let body = match passing(gate, &question, &decision, now) {
+        let body = match passing(gate, &question, &decision, barred, now) {
             Ok((body, verdict)) => {
                 record.decision = Some(verdict);
                 body
@@ -285,22 +218,47 @@ impl Session {
                 record.decision = Some(verdict_of(&decision, &refused, true));
                 record.event = Event::Denial;
                 let record = record.with_finding(finding_of(&refused));
-                return self.refuse_server(record, &refused.refusal, id, &call);
+                return self.refuse_server(record, &refused.refusal, id, &call).and(also);
             }
         };
         let deliver = Act::Deliver(Released::assertion(body, Status::Ok, false));
         if let Some(id) = id {
-            self.asked.insert(id.clone(), Asked { started: now.uptime, facts });
+            self.asked.insert(id.clone(), Asked { started: now.uptime, facts, digest });
         } else if name == "notifications/cancelled" {
             // The server withdraws its own request: the client's answer would come too late.
-            if let Some(asked) = named_id(frame, "requestId").and_then(|id| self.asked.remove(&id))
-            {
-                let mut also = self.base(Event::Outcome, &asked.facts, now);
-                also.outcome = Some(Outcome::Cancelled);
-                return Step::new(record, deliver).and(also);
-            }
+            also.extend(self.withdrawn(frame, now));
         }
-        Step::new(record, deliver)
+        Step::new(record, deliver).and(also)
+    }
+
+    /// The server takes back a request that the client has not answered yet.
+    fn withdrawn(&mut self, frame: &Frame, now: Now) -> Option<AuditRecord> {
+        let asked = named_id(frame, "requestId").and_then(|id| self.asked.remove(&id))?;
+        let mut record = self.base(Event::Outcome, &asked.facts, now);
+        record.outcome = Some(Outcome::Cancelled);
+        Some(record)
+    }
+
+    /// News of a task carries what the answer to `tasks/get` would: it is held to the same.
+    fn carried_news(
+        &self,
+        gate: &Gate,
+        within: Option<&CallId>,
+        question: &Question<'_>,
+        now: Now,
+        also: &mut Vec<AuditRecord>,
+    ) -> Option<String> {
+        let params = question.params.filter(|_| question.name == "notifications/tasks")?;
+        let tag = params.get("_meta").and_then(|meta| meta.get(META_SUBSCRIPTION_ID));
+        let (entry, _) = self.subscriptions(within, tag).next()?;
+        let carrier = Carrier {
+            gate,
+            frame: question.frame,
+            call: &entry.facts.call,
+            declared: entry.expected.declared,
+            now,
+        };
+        irregular_task(params).or_else(|| self.carried(&carrier, Era::Modern, params, also))
     }
 
     /// Why a request of the server cannot even be asked about.
@@ -363,7 +321,7 @@ fn outcome_of(frame: &Frame) -> Outcome {
 
 /// The revision that an answer to `initialize` settles on.
 fn negotiated(entry: &Call, frame: &Frame) -> Option<Revision> {
-    if !entry.initialize {
+    if entry.method.is_none_or(|method| method.action != Action::Initialize) {
         return None;
     }
     frame

@@ -359,8 +359,30 @@ fn params_that_two_readers_take_differently_are_refused() {
         (r#""resources/read""#, r#"{"uri":["file:///a"]}"#, "BadParams uri"),
         (r#""resources/subscribe""#, r#"{"uri":null}"#, "BadParams uri"),
         (r#""resources/unsubscribe""#, r#"{"uri":{}}"#, "BadParams uri"),
+        (
+            r#""resources/subscribe""#,
+            r#"{"uri":1,"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}"#,
+            "BadParams uri",
+        ),
+        (
+            r#""resources/subscribe""#,
+            r#"{"_meta":{"io.modelcontextprotocol/protocolVersion":"2025-11-25"}}"#,
+            "BadParams uri",
+        ),
         (r#""completion/complete""#, r#"{"ref":"ref/prompt"}"#, "BadParams ref"),
         (r#""completion/complete""#, r#"{"ref":null}"#, "BadParams ref"),
+        (r#""completion/complete""#, r#"{"ref":{"name":"a","uri":"b:"}}"#, "BadParams ref"),
+        (r#""subscriptions/listen""#, r#"{"notifications":[]}"#, "BadParams notifications"),
+        (
+            r#""subscriptions/listen""#,
+            r#"{"notifications":{"resourceSubscriptions":"a:"}}"#,
+            "BadParams notifications",
+        ),
+        (
+            r#""subscriptions/listen""#,
+            r#"{"notifications":{"taskIds":[1]}}"#,
+            "BadParams notifications",
+        ),
         (r#""tasks/get""#, r#"{"taskId":1}"#, "BadParams taskId"),
         (r#""tasks/cancel""#, "{}", "BadParams taskId"),
         (r#""tasks/result""#, r#"{"taskId":null}"#, "BadParams taskId"),
@@ -373,6 +395,18 @@ fn params_that_two_readers_take_differently_are_refused() {
     for method in ["tools/call", "prompts/get", "resources/read", "tasks/get"] {
         let raw = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}"}}"#);
         check(Sender::Client, [case("d8 no-params", raw, "BadParams params")]);
+    }
+}
+
+#[test]
+fn members_below_params_that_decide_have_no_look_alikes() {
+    for (method, params) in [
+        ("completion/complete", r#"{"ref":{"uri":"a:","Name":"b"}}"#),
+        ("subscriptions/listen", r#"{"notifications":{"ResourceSubscriptions":["a:"]}}"#),
+        ("subscriptions/listen", r#"{"notifications":{"taskids":["a"],"taskIds":[]}}"#),
+    ] {
+        let raw = asking(&format!("\"{method}\""), params);
+        check(Sender::Client, [case("p5 below params", raw, "LookAlike")]);
     }
 }
 

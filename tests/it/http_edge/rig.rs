@@ -19,6 +19,8 @@ use bartizan::gate::pdp::{ListEntry, Pdp};
 use bartizan::gate::record::{AuditRecord, Event, Outcome};
 use bartizan::gate::session::{Gate, GateConfig, Mode, Protected, RefusalForm};
 use bartizan::gate::step::{AuditSink, Unkept};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -45,7 +47,7 @@ impl Pdp for ByName {
             Resource::Uri(_)
             | Resource::Uris(_)
             | Resource::Prompt { .. }
-            | Resource::Task(_)
+            | Resource::Task { .. }
             | Resource::Whole => request.method,
         };
         let reason =
@@ -144,6 +146,8 @@ pub(crate) enum Play {
     Send(Vec<u8>),
     /// Waits until the test says so.
     Wait(Arc<Notify>),
+    /// Takes its time.
+    Sleep(Duration),
     /// Waits until the peer has closed, and says so.
     UntilClosed(Arc<Notify>),
     /// Closes.
@@ -259,6 +263,7 @@ async fn serve(
                     }
                 }
                 Play::Wait(notify) => notify.notified().await,
+                Play::Sleep(time) => tokio::time::sleep(time).await,
                 Play::UntilClosed(notify) => {
                     let mut byte = [0];
                     while stream.read(&mut byte).await.is_ok_and(|count| count > 0) {}
@@ -333,6 +338,7 @@ impl Rig {
         Self::with(server, HttpConfig::default(), |_| {})
     }
 
+    #[expect(clippy::large_types_passed_by_value, reason = "tests")]
     pub(crate) fn with(
         server: SocketAddr,
         config: HttpConfig,
@@ -364,6 +370,7 @@ impl Rig {
             origins: Vec::new(),
             principal: Arc::new(Principal { id: "agent".into(), ..Principal::default() }),
             upstream: HttpUpstream::new(upstream).unwrap().into(),
+            oauth: None,
         };
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (closing, tasks) = (shared.closing.clone(), shared.tasks.clone());
@@ -396,6 +403,13 @@ impl Rig {
 pub(crate) struct Client {
     stream: TcpStream,
     buffer: Vec<u8>,
+    last_id: String,
+}
+
+/// The server's event id in a sealed one.
+pub(crate) fn opened(sealed: &str) -> String {
+    let bytes = URL_SAFE_NO_PAD.decode(sealed).expect("a sealed id");
+    String::from_utf8(bytes.get(16..).expect("a seal").to_vec()).unwrap()
 }
 
 #[derive(Debug)]
@@ -419,7 +433,7 @@ impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, buffer: Vec::new() }
+        Self { stream, buffer: Vec::new(), last_id: String::new() }
     }
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
@@ -487,8 +501,19 @@ impl Client {
         .await
     }
 
+    /// One event, with the server's id in the place of the sealed one, which is kept.
     pub(crate) async fn event(&mut self) -> String {
-        String::from_utf8(self.chunk().await.expect("an event")).unwrap()
+        let text = String::from_utf8(self.chunk().await.expect("an event")).unwrap();
+        let sealed = text.lines().find_map(|line| line.strip_prefix("id: "));
+        let Some(sealed) = sealed.filter(|id| !id.is_empty()) else { return text };
+        let id = opened(sealed);
+        sealed.clone_into(&mut self.last_id);
+        text.replace(sealed, &id)
+    }
+
+    /// The header that resumes after the last event.
+    pub(crate) fn last_event(&self) -> String {
+        format!("Last-Event-ID: {}\r\n", self.last_id)
     }
 
     /// Whether the peer closes and sends nothing more.

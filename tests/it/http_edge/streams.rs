@@ -14,24 +14,27 @@ use super::rig::{
 
 const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"s","version":"1"}}}"#;
-const PROGRESS: &str = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1}}"#;
-const IN_SESSION: &str = "Mcp-Session-Id: s-1\r\n";
+const NOTICE: &str =
+    r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"x"}}"#;
 
-fn begun() -> Vec<Play> {
+pub(super) fn begun() -> Vec<Play> {
     answer("200 OK", "Content-Type: application/json\r\nMcp-Session-Id: s-1\r\n", INITIALIZED)
 }
 
-/// A client whose `initialize` was the server's first request.
-async fn in_session(rig: &Rig) -> Client {
+/// A client whose `initialize` was the server's first request, and the header that names its
+/// session.
+pub(super) async fn in_session(rig: &Rig) -> (Client, String) {
     let mut client = rig.client().await;
     client.send(&post("", INITIALIZE)).await;
     let reply = client.reply().await;
     assert_eq!((reply.status, reply.text()), (200, INITIALIZED));
-    assert_eq!(reply.header("mcp-session-id"), ["s-1"]);
-    client
+    let [id] = &*reply.header("mcp-session-id") else { panic!("{}", reply.head) };
+    assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+    let session = format!("Mcp-Session-Id: {id}\r\n");
+    (client, session)
 }
 
-fn get(headers: &str) -> Vec<u8> {
+pub(super) fn get(headers: &str) -> Vec<u8> {
     format!("GET /flags HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n{headers}\r\n")
         .into_bytes()
 }
@@ -50,7 +53,7 @@ async fn events_pass_the_moment_they_come() {
             Play::Wait(Arc::clone(&wait)),
             chunk("retry: 90000000\rid: 1\rdata:\r\n\r\n"),
             Play::Wait(Arc::clone(&wait)),
-            chunk(&format!("event: x\nid: 2\ndata: {PROGRESS}")),
+            chunk(&format!("event: x\nid: 2\ndata: {NOTICE}")),
             chunk("\n\n"),
             Play::Wait(Arc::clone(&wait)),
             chunk("data: {\"jsonrpc\":\"2.0\",\ndata: \"id\":1,\"result\":{\"content\":[]}}\n\n"),
@@ -72,7 +75,7 @@ async fn events_pass_the_moment_they_come() {
     go.notify_one();
     assert_eq!(client.event().await, "id: 1\nretry: 60000\ndata: \n\n");
     go.notify_one();
-    assert_eq!(client.event().await, format!("id: 2\nevent: x\ndata: {PROGRESS}\n\n"));
+    assert_eq!(client.event().await, format!("id: 2\nevent: x\ndata: {NOTICE}\n\n"));
     go.notify_one();
     assert_eq!(
         client.event().await,
@@ -94,9 +97,9 @@ async fn what_may_not_pass_leaves_its_id_behind() {
     let behind = Behind::start(|_, _| {
         vec![
             stream_head(""),
-            chunk(&format!("id: 1\nretry: 5\ndata: {}\n\n", result(9))),
+            chunk(&format!("id: 1\nretry: 500\ndata: {}\n\n", result(9))),
             chunk(&format!("data: {}\n\n", result(8))),
-            chunk(&format!("id: 2\nevent: x\ndata: {}{PROGRESS}\n\n", result(1))),
+            chunk(&format!("id: 2\nevent: x\ndata: {}{NOTICE}\n\n", result(1))),
             chunk(&format!("data: {}\n\n", result(1))),
         ]
     })
@@ -105,7 +108,7 @@ async fn what_may_not_pass_leaves_its_id_behind() {
     let mut client = rig.client().await;
     client.send(&post("", &call(1, "get"))).await;
     client.head().await;
-    assert_eq!(client.event().await, "id: 1\nretry: 5\ndata: \n\n");
+    assert_eq!(client.event().await, "id: 1\nretry: 500\ndata: \n\n");
     // Two values in one event are no frame: the call that waits here ends with an error.
     let event = client.event().await;
     assert!(
@@ -184,10 +187,10 @@ async fn a_refused_request_of_the_server_is_answered_to_it() {
     })
     .await;
     let rig = Rig::start(behind.address);
-    let mut client = in_session(&rig).await;
+    let (mut client, session) = in_session(&rig).await;
     client
         .send(&post(
-            &format!("{IN_SESSION}Mcp-Method: tools/call\r\nMcp-Name: get\r\n"),
+            &format!("{session}Mcp-Method: tools/call\r\nMcp-Name: get\r\n"),
             &call(1, "get"),
         ))
         .await;
@@ -222,16 +225,16 @@ async fn a_question_of_the_server_is_answered_by_the_client() {
     })
     .await;
     let rig = Rig::start(behind.address);
-    let mut client = in_session(&rig).await;
-    client.send(&post(IN_SESSION, &call(1, "get"))).await;
+    let (mut client, session) = in_session(&rig).await;
+    client.send(&post(&session, &call(1, "get"))).await;
     client.head().await;
     assert_eq!(client.event().await, format!("data: {question}\n\n"));
     // An answer that nobody asked this session for does not pass.
     let forged = pong.replace(":3,", ":4,");
-    assert_eq!(rig.ask(&post(IN_SESSION, &forged)).await.status, 400);
+    assert_eq!(rig.ask(&post(&session, &forged)).await.status, 400);
     // Nor does one from outside the session.
     assert_eq!(rig.ask(&post("", pong)).await.status, 400);
-    let reply = rig.ask(&post(IN_SESSION, pong)).await;
+    let reply = rig.ask(&post(&session, pong)).await;
     assert_eq!((reply.status, reply.text()), (202, ""));
     assert_eq!(behind.nth(3).await.body, pong.as_bytes());
     go.notify_one();
@@ -247,15 +250,16 @@ async fn sessions_begin_and_end() {
     })
     .await;
     let rig = Rig::start(behind.address);
-    let mut client = in_session(&rig).await;
-    client.send(&post(IN_SESSION, &call(1, "get"))).await;
+    let (mut client, session) = in_session(&rig).await;
+    client.send(&post(&session, &call(1, "get"))).await;
     assert_eq!(client.reply().await.status, 200);
     assert_eq!(behind.nth(2).await.header("mcp-session-id"), ["s-1"]);
-    client.send(b"DELETE /flags HTTP/1.1\r\nHost: localhost\r\nMcp-Session-Id: s-1\r\n\r\n").await;
+    let end = format!("DELETE /flags HTTP/1.1\r\nHost: localhost\r\n{session}\r\n");
+    client.send(end.as_bytes()).await;
     let reply = client.reply().await;
     assert_eq!((reply.status, reply.text()), (200, ""));
     assert!(behind.nth(3).await.head.starts_with("DELETE /up/stream HTTP/1.1\r\n"));
-    client.send(&post(IN_SESSION, &call(1, "get"))).await;
+    client.send(&post(&session, &call(1, "get"))).await;
     assert_eq!(client.reply().await.status, 404);
     assert_eq!(behind.received().len(), 3);
     // A modern request has no session; an id that comes along goes no further.
@@ -273,11 +277,11 @@ async fn a_session_that_the_server_lost_is_forgotten() {
     })
     .await;
     let rig = Rig::start(behind.address);
-    let mut client = in_session(&rig).await;
-    client.send(&post(IN_SESSION, &call(1, "get"))).await;
+    let (mut client, session) = in_session(&rig).await;
+    client.send(&post(&session, &call(1, "get"))).await;
     let reply = client.reply().await;
     assert_eq!((reply.status, reply.text()), (404, "no session"));
-    client.send(&post(IN_SESSION, &call(1, "get"))).await;
+    client.send(&post(&session, &call(1, "get"))).await;
     assert_eq!(client.reply().await.status, 404);
     assert_eq!(behind.received().len(), 2);
 }
@@ -302,7 +306,7 @@ async fn the_legacy_stream_is_opened_resumed_and_ended() {
         0 => begun(),
         _ => vec![
             stream_head(""),
-            chunk(&format!("id: 8\ndata: {PROGRESS}\n\n")),
+            chunk(&format!("id: 8\ndata: {NOTICE}\n\n")),
             Play::UntilClosed(Arc::clone(&told)),
         ],
     })
@@ -313,22 +317,30 @@ async fn the_legacy_stream_is_opened_resumed_and_ended() {
     config.timeouts.answer = Duration::from_secs(1);
     config.limits.streams_max = 1;
     let rig = Rig::with(behind.address, config, |_| {});
-    let mut client = in_session(&rig).await;
-    client.send(&get(&format!("{IN_SESSION}Last-Event-ID: 7\r\n"))).await;
+    let (mut client, session) = in_session(&rig).await;
+    client.send(&get(&session)).await;
+    client.head().await;
+    assert_eq!(client.event().await, format!("id: 8\ndata: {NOTICE}\n\n"));
+    assert!(behind.nth(2).await.header("last-event-id").is_empty());
+    let last = client.last_event();
+    drop(client);
+    soon("letting go", closed.notified()).await;
+    let mut client = rig.client().await;
+    client.send(&get(&format!("{session}{last}"))).await;
     let (status, _) = client.head().await;
     assert_eq!(status, 200);
-    assert_eq!(client.event().await, format!("id: 8\ndata: {PROGRESS}\n\n"));
-    let received = behind.nth(2).await;
+    assert_eq!(client.event().await, format!("id: 8\ndata: {NOTICE}\n\n"));
+    let received = behind.nth(3).await;
     assert!(received.head.starts_with("GET /up/stream HTTP/1.1\r\n"));
-    assert_eq!(received.header("last-event-id"), ["7"]);
+    assert_eq!(received.header("last-event-id"), ["8"]);
     assert_eq!(received.header("mcp-session-id"), ["s-1"]);
     assert!(received.header("content-type").is_empty());
-    assert_eq!(rig.ask(&get(IN_SESSION)).await.status, 429, "one stream at once");
+    assert_eq!(rig.ask(&get(&session)).await.status, 429, "one stream at once");
     drop(client);
     soon("letting go", closed.notified()).await;
 
     let mut client = rig.client().await;
-    client.send(&get(IN_SESSION)).await;
+    client.send(&get(&session)).await;
     client.head().await;
     client.event().await;
     rig.closing.cancel();
@@ -347,16 +359,17 @@ async fn an_answer_comes_on_the_resumed_stream() {
             1 => {
                 let end =
                     if client_leaves { Play::UntilClosed(Arc::clone(&told)) } else { stream_end() };
-                vec![stream_head(""), chunk("id: 1\nretry: 10\ndata:\n\n"), end]
+                vec![stream_head(""), chunk("id: 1\nretry: 1000\ndata:\n\n"), end]
             }
             _ => vec![stream_head(""), chunk(&format!("id: 2\ndata: {}\n\n", result(1)))],
         })
         .await;
         let rig = Rig::start(behind.address);
-        let mut client = in_session(&rig).await;
-        client.send(&post(IN_SESSION, &call(1, "get"))).await;
+        let (mut client, session) = in_session(&rig).await;
+        client.send(&post(&session, &call(1, "get"))).await;
         client.head().await;
-        assert_eq!(client.event().await, "id: 1\nretry: 10\ndata: \n\n");
+        assert_eq!(client.event().await, "id: 1\nretry: 1000\ndata: \n\n");
+        let last = client.last_event();
         if client_leaves {
             drop(client);
             soon("letting go", closed.notified()).await;
@@ -365,7 +378,7 @@ async fn an_answer_comes_on_the_resumed_stream() {
             assert!(client.chunk().await.is_none());
         }
         assert_eq!(rig.sink.outcomes(), [Outcome::Ok], "only initialize has ended");
-        client.send(&get(&format!("{IN_SESSION}Last-Event-ID: 1\r\n"))).await;
+        client.send(&get(&format!("{session}{last}"))).await;
         client.head().await;
         assert_eq!(client.event().await, format!("id: 2\ndata: {}\n\n", result(1)));
         assert_eq!(rig.sink.outcomes(), [Outcome::Ok, Outcome::Accepted, Outcome::Ok]);
@@ -380,8 +393,8 @@ async fn what_nobody_comes_for_is_closed_with_its_session() {
     })
     .await;
     let rig = Rig::start(behind.address);
-    let mut client = in_session(&rig).await;
-    client.send(&post(IN_SESSION, &call(1, "get"))).await;
+    let (mut client, session) = in_session(&rig).await;
+    client.send(&post(&session, &call(1, "get"))).await;
     client.reply().await;
     drop(client);
     rig.closing.cancel();
@@ -415,7 +428,7 @@ async fn a_legacy_disconnect_lets_its_stream_run_on() {
             stream_head(""),
             chunk(": x\n\n"),
             Play::Wait(Arc::clone(&wait)),
-            chunk(&format!("data: {PROGRESS}\n\n")),
+            chunk(&format!("data: {NOTICE}\n\n")),
             chunk(&format!("data: {}\n\n", result(1))),
             stream_end(),
         ]

@@ -9,7 +9,7 @@ use bartizan::audit::journal::{Journal, JournalConfig};
 use bartizan::config::{Config, Surroundings};
 use bartizan::gate::access::{
     AccessRequest, Action, Client, Direction, Era, Principal, Protocol, Resource, Revision, Server,
-    Transport, WallTime,
+    TaskOrigin, Transport, WallTime,
 };
 use bartizan::gate::decision::Listing;
 use bartizan::gate::document::{Document, DocumentLimits, Unreadable};
@@ -72,6 +72,7 @@ fn every_key_is_documented_and_no_other() {
         ("zzzzzzzzzzzzzzzzzzzz: 1", ""),
         ("policy: {zzzzzzzzzzzzzzzzzzzz: 1}", "policy."),
         ("servers: {s: {zzzzzzzzzzzzzzzzzzzz: 1}}", "servers.<name>."),
+        ("servers: {s: {oauth: {zzzzzzzzzzzzzzzzzzzz: 1}}}", "servers.<name>.oauth."),
         ("principal: {zzzzzzzzzzzzzzzzzzzz: 1}", "principal."),
         ("limits: {zzzzzzzzzzzzzzzzzzzz: 1}", "limits."),
         ("audit: {zzzzzzzzzzzzzzzzzzzz: 1}", "audit."),
@@ -89,7 +90,7 @@ fn every_key_is_documented_and_no_other() {
         .filter(|key| documented.iter().any(|inner| inner.starts_with(&format!("{key}."))))
         .cloned()
         .collect();
-    assert_eq!(sections.len(), 7, "{sections:?}");
+    assert_eq!(sections.len(), 8, "{sections:?}");
     read.retain(|key| !sections.contains(key));
     assert!(read.len() > 50, "{read:?}");
     assert_eq!(documented, read);
@@ -126,6 +127,8 @@ fn ranges_and_defaults_are_those_of_the_program() {
                 "the system's",
                 "this program's",
                 "the built-in baseline",
+                "the one that was dialled",
+                "that of `url`",
             ];
             assert!(words.contains(&default.as_str()), "{key}: what is `{default}`?");
         }
@@ -141,7 +144,9 @@ fn load(key: &str, value: Option<&str>) -> Result<String, String> {
     };
     let (mut server, mut rest) = (upstream("").to_owned(), String::new());
     let written = |name: &str| value.map_or(String::new(), |value| format!("{name}: {value}"));
-    if let Some(name) = key.strip_prefix("servers.<name>.") {
+    if let Some(name) = key.strip_prefix("servers.<name>.oauth.") {
+        server = format!("{}, oauth: {{mode: forward, {}}}", upstream(name), written(name));
+    } else if let Some(name) = key.strip_prefix("servers.<name>.") {
         server = format!("{}, {}", upstream(name), written(name));
     } else if let Some((section, name)) = key.split_once('.') {
         rest = format!("{section}: {{{}}}", written(name));
@@ -217,15 +222,20 @@ fn every_field_of_the_input_is_documented_and_no_other() {
     let raw = r#"{"arguments": {"a": 1}, "uris": ["u"], "params": {"p": 1}}"#;
     let document = Document::read(raw.into(), &DocumentLimits::default()).unwrap();
     let part = |name| document.root().get(name);
+    let world = World::new();
+    let origin = TaskOrigin {
+        method: "m".into(),
+        tool: Some("t".into()),
+        operation: world.request().operation,
+    };
     let resources = [
         Resource::Tool { name: "t", arguments: part("arguments"), definition: Some("sha256:0") },
         Resource::Prompt { name: "p", arguments: part("arguments") },
         Resource::Uri("u"),
         Resource::Uris(part("uris").unwrap()),
-        Resource::Task("t"),
+        Resource::Task { id: "t", origin: Some(&origin) },
         Resource::Whole,
     ];
-    let world = World::new();
     for resource in resources {
         let request = AccessRequest { resource, params: part("params"), ..world.request() };
         let input: Value = serde_json::from_str(&input_json(&request)).unwrap();
@@ -536,6 +546,7 @@ fn faces() -> BTreeSet<(i64, String, u16)> {
         Refusal::Denied,
         Refusal::UnknownTool("t".into()),
         Refusal::UnknownMethod,
+        Refusal::UnknownTask,
         Refusal::Limited(Some(Duration::from_secs(1))),
         Refusal::ApprovalRequired,
         Refusal::Malformed(Malformed::Batch),
@@ -624,7 +635,9 @@ fn the_baseline_is_documented_rule_by_rule() {
 
 #[test]
 fn codes_that_no_rule_gives_are_those_of_the_program() {
-    let source = ["src/gate/rego/result.rs", "src/gate/session/client.rs"].map(text_of).concat();
+    let source = ["src/gate/rego/result.rs", "src/gate/refusal.rs", "src/gate/session/client.rs"]
+        .map(text_of)
+        .concat();
     for code in names(&text_of("docs/policy.md"), "| Code | Means |") {
         assert!(source.contains(&format!("\"{code}\"")), "{code}");
     }

@@ -13,16 +13,19 @@ use http::HeaderMap;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use super::support::{LONG, file, limits, principal, protected, script, shared};
+use super::support::{LONG, Sink, file, limits, principal, protected, script, shared};
 
 const META: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#;
 
 /// A server of either era: `initialize` and `ping` are answered at once, `tools/call` too with
-/// the name of the process. It writes down all that it reads.
+/// the name of the process. It writes down all that it reads, the question of its era apart.
 const SERVER: &str = r#"
 while IFS= read -r line; do
-    printf '%s\n' "$line" >> "$1/read"
     id=${line##*'"id":'}
+    case $line in
+        *'"server/discover"'*) printf '{"jsonrpc":"2.0","result":{"supportedVersions":["2026-07-28"]},"id":%s\n' "$id"; continue;;
+    esac
+    printf '%s\n' "$line" >> "$1/read"
     case $line in
         *'"initialize"'*) printf '{"jsonrpc":"2.0","result":{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"s","version":"1"}},"id":%s\n' "$id";;
         *'"tools/call"'*) printf '{"jsonrpc":"2.0","result":{"process":%d},"id":%s\n' $$ "$id";;
@@ -31,9 +34,18 @@ while IFS= read -r line; do
 done
 "#;
 
+/// Before any other script: the first child is asked which era it speaks, and says the modern one.
+const MODERN: &str = r#"
+if ! [ -e "$1/asked" ]; then
+    read -r line; printf '%s\n' "$line" >> "$1/asked"
+    printf '{"jsonrpc":"2.0","result":{"supportedVersions":["2026-07-28"]},"id":%s\n' "${line##*'"id":'}"
+fi
+"#;
+
 /// HTTP clients of one server.
 struct Clients {
     shared: Shared,
+    sink: Arc<Sink>,
     upstream: ChildUpstream,
     folder: TempDir,
 }
@@ -52,11 +64,15 @@ impl Clients {
         Self::of(script(server, folder.path()), limits, folder)
     }
 
+    /// Of a server that is of the modern era.
+    fn modern(server: &str, limits: ChildLimits) -> Self {
+        Self::new(&format!("{MODERN}{server}"), limits)
+    }
+
     fn of(spec: ChildSpec, limits: ChildLimits, folder: TempDir) -> Self {
-        let (shared, _) = shared();
-        let (tasks, closing) = (shared.tasks.clone(), shared.closing.clone());
-        let upstream = ChildUpstream::new(spec, limits, shared.clock, tasks, closing);
-        Self { shared, upstream, folder }
+        let (shared, sink) = shared();
+        let upstream = ChildUpstream::new(spec, limits, shared.clone(), protected());
+        Self { shared, sink, upstream, folder }
     }
 
     /// Judges a message in a conversation of its own.
@@ -197,7 +213,7 @@ read -r a; read -r b; read -r c
 for l in "$c" "$b" "$a"; do answer "$l" "${l##*'"id":'}"; done
 cat > /dev/null
 "#;
-    let clients = Clients::new(reversing, limits());
+    let clients = Clients::modern(reversing, limits());
     let call = |tool: &str, id: &str| {
         modern(id).replace("\"name\":\"t\"", &format!("\"name\":\"{tool}\""))
     };
@@ -225,7 +241,7 @@ echo '{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToke
 for l in "$a" "$b"; do id=${l##*'"id":'}; printf '{"jsonrpc":"2.0","result":{},"id":%s\n' "$id"; done
 cat > /dev/null
 "#;
-    let clients = Clients::new(progressing_server, limits());
+    let clients = Clients::modern(progressing_server, limits());
     let (first, second) = (progressing("a", "5", "\"p\""), progressing("b", "5", "\"p\""));
     let (first, second) =
         tokio::join!(clients.get(("a", None), &first), clients.get(("a", None), &second));
@@ -319,7 +335,7 @@ async fn a_refused_initialize_leaves_nothing_behind() {
 #[tokio::test]
 async fn without_a_session_only_the_modern_era_is_served() {
     let clients = Clients::new(SERVER, limits());
-    assert_eq!(clients.get(("a", None), &call("1")).await, Got::Whole(400, String::new()));
+    assert_eq!(clients.get(("a", None), &call("1")).await, legacy_only());
     assert!(matches!(
         clients.transport(("a", None), false).await,
         Answer::Whole { status: 405, .. }
@@ -341,7 +357,7 @@ while read -r l; do
     printf '{"jsonrpc":"2.0","error":{"code":%s,"message":""},"id":%s\n' "${code%%\"*}" "$id"
 done
 "#;
-    let clients = Clients::new(failing, limits());
+    let clients = Clients::modern(failing, limits());
     for (code, expected) in
         [("-32601", 404), ("-32020", 400), ("-32022", 400), ("-32602", 200), ("-32000", 200)]
     {
@@ -384,24 +400,27 @@ async fn a_modern_client_cancels_by_going_away_and_a_legacy_one_does_not() {
 while IFS= read -r line; do
     printf '%s\n' "$line" >> "$1/read"
     id=${line##*'"id":'}
-    case $line in *'"initialize"'* | *'"ping"'*) printf '{"jsonrpc":"2.0","result":{},"id":%s\n' "$id";; esac
+    case $line in
+        *'"server/discover"'*) printf '{"jsonrpc":"2.0","result":{"supportedVersions":[]},"id":%s\n' "$id";;
+        *'"initialize"'* | *'"ping"'*) printf '{"jsonrpc":"2.0","result":{},"id":%s\n' "$id";;
+    esac
 done
 "#;
     let hasty = ChildLimits { whole_wait: Duration::ZERO, ..limits() };
     let clients = Clients::new(silent, hasty);
     drop(clients.send(("a", None), &modern("9")).await.unwrap());
-    let read = clients.read(2).await;
+    let read = clients.read(3).await;
     assert_eq!(
-        read[1],
-        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#
+        read[2],
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}"#
     );
 
     whole(clients.send(("a", Some("s")), &initialize()).await.unwrap()).await;
     drop(clients.send(("a", Some("s")), &call("9")).await.unwrap());
     let ping = r#"{"jsonrpc":"2.0","method":"ping","id":10}"#;
     whole(clients.send(("a", Some("s")), ping).await.unwrap()).await;
-    let read = clients.read(5).await;
-    assert!(read.iter().skip(2).all(|line| !line.contains("cancelled")), "{read:?}");
+    let read = clients.read(6).await;
+    assert!(read.iter().skip(3).all(|line| !line.contains("cancelled")), "{read:?}");
 }
 
 #[tokio::test]
@@ -448,7 +467,7 @@ printf '{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{%
 printf '{"jsonrpc":"2.0","result":{%s},"id":%s}\n' "$tag" "$id"
 cat > /dev/null
 "#;
-    let clients = Clients::new(listening, limits());
+    let clients = Clients::modern(listening, limits());
     let body = format!(
         r#"{{"jsonrpc":"2.0","method":"subscriptions/listen","params":{{"notifications":{{}},{META}}},"id":"mine"}}"#
     );
@@ -477,18 +496,176 @@ echo '{"level":"info"}'
 printf '{"jsonrpc":"2.0","result":{},"id":%s}\n' "$id" "$id"
 cat > /dev/null
 "#;
-    let clients = Clients::new(forging, limits());
+    let clients = Clients::modern(forging, limits());
     let expected = Got::Whole(200, r#"{"jsonrpc":"2.0","result":{},"id":99}"#.into());
     assert_eq!(clients.get(("a", None), &modern("99")).await, expected);
+    // Each is recorded, the repeated answer too.
+    let dropped = clients.sink.lines().into_iter().filter(|line| line.starts_with("Drop"));
+    assert_eq!(dropped.count(), 6, "{:?}", clients.sink.lines());
+}
+
+#[tokio::test]
+async fn a_flood_for_nobody_is_recorded_within_bounds() {
+    let flooding = r#"
+read -r l; id=${l##*'"id":'}
+i=0; while [ $i -lt 500 ]; do i=$((i+1)); echo 'no message at all'; done
+printf '{"jsonrpc":"2.0","result":{},"id":%s\n' "$id"
+cat > /dev/null
+"#;
+    let few = ChildLimits { strays_per_second: 3, ..limits() };
+    let clients = Clients::modern(flooding, few);
+    assert!(matches!(clients.get(("a", None), &modern("1")).await, Got::Whole(200, _)));
+    let dropped = clients.sink.lines().into_iter().filter(|line| line.starts_with("Drop")).count();
+    assert!((3..=30).contains(&dropped), "{dropped}");
+}
+
+/// What a legacy server over HTTP says to a request that came before `initialize`.
+fn legacy_only() -> Got {
+    let error = r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: Server not initialized"},"id":null}"#;
+    Got::Whole(400, error.into())
+}
+
+#[tokio::test]
+async fn a_modern_request_never_reaches_a_legacy_server() {
+    // It would carry out a call that comes before `initialize`, or exit at it.
+    let answering = r#"
+echo started >> "$1/starts"
+while IFS= read -r line; do
+    printf '%s\n' "$line" >> "$1/read"
+    id=${line##*'"id":'}
+    case $line in
+        *'"server/discover"'*) printf '{"jsonrpc":"2.0","error":{"code":-32601,"message":"Method not found"},"id":%s\n' "$id";;
+        *) printf '{"jsonrpc":"2.0","result":{},"id":%s\n' "$id";;
+    esac
+done
+"#;
+    let exiting =
+        answering.replace("*'\"server/discover\"'*) ", "*'\"server/discover\"'*) exit 3; ");
+    for (server, cached) in [(answering, "-32601"), (&*exiting, "exit")] {
+        let clients = Clients::new(server, limits());
+        let name = clients.initialize("a").await;
+        // Named or not, the session's child is not tried.
+        for session in [Some(&*name), None, None] {
+            assert_eq!(clients.get(("a", session), &modern("1")).await, legacy_only(), "{cached}");
+        }
+        let discover = modern("2").replace("tools/call", "server/discover");
+        assert_eq!(clients.get(("b", None), &discover).await, legacy_only());
+        assert!(matches!(clients.get(("a", Some(&name)), &call("1")).await, Got::Whole(200, _)));
+        let read = clients.read(3).await;
+        let methods: Vec<_> = read
+            .iter()
+            .map(|line| line.split("\"method\":\"").nth(1).unwrap().split('"').next().unwrap())
+            .collect();
+        assert_eq!(methods, ["initialize", "server/discover", "tools/call"]);
+        let starts = std::fs::read_to_string(clients.folder.path().join("starts")).unwrap();
+        assert_eq!(starts.lines().count(), 2, "asked once, and what was asked is ended");
+        assert_eq!(clients.upstream.children(), 1);
+        let lines = clients.sink.lines();
+        assert!(lines.contains(&"Intent server/discover -".to_owned()), "{lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_learnt_of_the_era_is_asked_again_in_time() {
+    let changing = r#"
+echo started >> "$1/starts"
+read -r l; id=${l##*'"id":'}
+[ -e "$1/new" ] || { printf '{"jsonrpc":"2.0","error":{"code":-32601,"message":""},"id":%s\n' "$id"; exit; }
+printf '{"jsonrpc":"2.0","result":{"supportedVersions":[]},"id":%s\n' "$id"
+while read -r l; do printf '{"jsonrpc":"2.0","result":{},"id":%s\n' "${l##*'"id":'}"; done
+"#;
+    let forgetful = ChildLimits { era_max: Duration::from_millis(50), ..limits() };
+    let clients = Clients::new(changing, forgetful);
+    assert_eq!(clients.get(("a", None), &modern("1")).await, legacy_only());
+    std::fs::write(clients.folder.path().join("new"), "").unwrap();
+    let served = timeout(LONG, async {
+        while clients.get(("a", None), &modern("1")).await == legacy_only() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    served.await.unwrap();
+}
+
+#[tokio::test]
+async fn sessions_whose_children_die_at_once_are_not_started_for_ever() {
+    let patient = ChildLimits {
+        restart_pause: Duration::from_millis(1),
+        restart_wait_max: Duration::from_millis(20),
+        restart_pause_max: Duration::from_hours(1),
+        ..limits()
+    };
+    let clients = Clients::new(r#"echo started >> "$1/starts"; exit 1"#, patient);
+    let refused = timeout(LONG, async {
+        loop {
+            match clients.send(("a", None), &initialize()).await {
+                Err(UpstreamFailure::Unreachable(why)) if why.contains("not started again") => {
+                    return;
+                }
+                Err(_) => {}
+                Ok(answer) => drop(answer),
+            }
+        }
+    });
+    refused.await.unwrap();
+    // 1, 2, 4, 8, 16 ms are waited for; 32 ms are not.
+    let starts = std::fs::read_to_string(clients.folder.path().join("starts")).unwrap();
+    assert_eq!(starts.lines().count(), 6);
+    assert_eq!(clients.upstream.children(), 0);
+}
+
+#[tokio::test]
+async fn a_child_that_writes_an_endless_line_fails_its_calls_and_is_killed() {
+    // Threat C6. The child ignores the end of its input and SIGTERM, too.
+    let endless = r"
+trap '' TERM
+read -r l
+head -c 8388608 /dev/zero | tr '\0' x
+while :; do sleep 1; done
+";
+    let clients = Clients::modern(endless, limits());
+    let failed = clients.send(("a", None), &modern("1")).await;
+    let failure = match failed {
+        Err(failure) => failure,
+        Ok(answer) => timeout(LONG, stream(answer).next()).await.unwrap().unwrap().unwrap_err(),
+    };
+    match failure {
+        UpstreamFailure::Unreachable(why) => assert!(why.contains("longer than allowed"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(clients.upstream.children(), 0);
+}
+
+#[tokio::test]
+async fn an_id_may_be_used_again_once_it_was_answered() {
+    // Threat D5: each use is another request to the child.
+    let clients = Clients::new(SERVER, limits());
+    let first = clients.get(("a", None), &modern("1")).await;
+    assert_eq!(clients.get(("a", None), &modern("1")).await, first);
+    let read = clients.read(2).await;
+    let ids: Vec<_> = read.iter().map(|line| line.rsplit("\"id\":").next().unwrap()).collect();
+    assert_eq!(ids, ["2}", "3}"]);
+}
+
+#[tokio::test]
+async fn a_text_reaches_the_child_on_one_line_whatever_its_line_ends() {
+    // Threat C7.
+    let clients = Clients::new(SERVER, limits());
+    let body = modern("1").replace(
+        "\"name\":\"t\"",
+        "\"name\":\"t\",\"arguments\":{\"x\":\"a\u{2028}b\u{2029}c\u{85}\"}",
+    );
+    assert!(matches!(clients.get(("a", None), &body).await, Got::Whole(200, _)));
+    let read = clients.read(1).await;
+    assert!(read[0].contains(r#"{"x":"a\u2028b\u2029c\u0085"}"#), "{read:?}");
 }
 
 #[tokio::test]
 async fn an_unreadable_answer_goes_to_the_only_call_that_waits() {
-    let ambiguous = r#"read -r l; echo '{"jsonrpc":"2.0","result":{},"result":{},"id":1}'; cat"#;
-    let clients = Clients::new(ambiguous, limits());
+    let ambiguous = r#"read -r l; echo '{"jsonrpc":"2.0","result":{},"result":{},"id":2}'; cat"#;
+    let clients = Clients::modern(ambiguous, limits());
     let mut events = stream(clients.send(("a", None), &modern("1")).await.unwrap());
     // As it came, for the gate to withhold.
-    let raw = r#"{"jsonrpc":"2.0","result":{},"result":{},"id":1}"#;
+    let raw = r#"{"jsonrpc":"2.0","result":{},"result":{},"id":2}"#;
     assert_eq!(next(&mut events).await.unwrap(), raw);
 }
 
@@ -498,7 +675,7 @@ async fn a_dead_child_fails_its_calls_and_is_started_again() {
 echo started >> "$1/starts"
 while read -r l; do
     id=${l##*'"id":'}
-    case $l in *'"die"'*) exit 7;; *) printf '{"jsonrpc":"2.0","result":{},"id":%s\n' "$id";; esac
+    case $l in *'"die"'*) exit 7;; *'"server/discover"'*) printf '{"jsonrpc":"2.0","result":{"supportedVersions":[]},"id":%s\n' "$id";; *) printf '{"jsonrpc":"2.0","result":{},"id":%s\n' "$id";; esac
 done
 "#;
     let clients = Clients::new(mortal, limits());
@@ -537,7 +714,7 @@ async fn a_child_that_keeps_dying_is_not_started_for_ever() {
         restart_pause_max: Duration::from_hours(1),
         ..limits()
     };
-    let clients = Clients::new(r#"echo started >> "$1/starts"; exit 1"#, patient);
+    let clients = Clients::modern(r#"echo started >> "$1/starts"; exit 1"#, patient);
     let refused = timeout(LONG, async {
         loop {
             match clients.send(("a", None), &modern("1")).await {
@@ -597,7 +774,7 @@ printf '{"jsonrpc":"2.0","result":{},"id":%s\n' "$id"
 cat > /dev/null
 "#;
     let hasty = ChildLimits { whole_wait: Duration::ZERO, ..limits() };
-    let clients = Clients::new(slow, hasty);
+    let clients = Clients::modern(slow, hasty);
     let mut events = stream(clients.send(("a", None), &modern("1")).await.unwrap());
     clients.shared.closing.cancel();
     std::fs::write(clients.folder.path().join("go"), "").unwrap();
@@ -623,7 +800,7 @@ cat > /dev/null
         exchange_queue_max: 4,
         ..limits()
     };
-    let clients = Clients::new(flooding, strict);
+    let clients = Clients::modern(flooding, strict);
     let slow = clients.send(("a", None), &progressing("slow", "1", "1")).await.unwrap();
     assert!(matches!(clients.get(("a", None), &modern("2")).await, Got::Whole(200, _)));
     let mut slow = stream(slow);

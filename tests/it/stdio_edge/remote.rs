@@ -1,6 +1,7 @@
 //! A client on stdio, a server on HTTP.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -293,6 +294,103 @@ async fn a_stream_that_breaks_off_is_resumed_where_it_broke() {
     );
 }
 
+/// A server that mints `s-1`, `s-2` and so on, and knows only the last one.
+fn forgetful(sessions: &Arc<AtomicU32>, received: &Received, revision: &str) -> Reply {
+    let gone = r#"{"jsonrpc":"2.0","id":"server-error","error":{"code":-32001,"message":"Session not found"}}"#;
+    if received.name() == "POST initialize" {
+        let number = sessions.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":0,"result":{{"protocolVersion":"{revision}","capabilities":{{}},"serverInfo":{{"name":"s","version":"1"}}}}}}"#
+        );
+        return json("200 OK", &format!("Mcp-Session-Id: s-{number}\r\n"), &body);
+    }
+    let known = format!("s-{}", sessions.load(Ordering::Relaxed));
+    if received.header("mcp-session-id") != Some(&known) {
+        return json("404 Not Found", "", gone);
+    }
+    match &*received.name() {
+        "POST tools/call" => {
+            let id = received.body.split_once("\"id\":").unwrap().1;
+            json("200 OK", "", &result(id.split_once(',').unwrap().0))
+        }
+        "GET -" => Reply::Held(events(": open\n\n")),
+        _ => empty("202 Accepted"),
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_the_server_forgot_is_begun_again_once() {
+    let sessions = Arc::new(AtomicU32::new(0));
+    let minted = Arc::clone(&sessions);
+    let server =
+        Server::start(Box::new(move |received| forgetful(&minted, received, "2025-06-18"))).await;
+    let mut run = server.client();
+    run.send(INITIALIZE).await;
+    assert!(run.receive().await.unwrap().contains("2025-06-18"));
+    run.send(INITIALIZED).await;
+    run.send(call("1")).await;
+    assert_eq!(run.receive().await.unwrap(), result("1"));
+    until(|| server.names().contains(&"GET -".to_owned())).await;
+
+    // The server starts again and knows nobody.
+    sessions.fetch_add(10, Ordering::Relaxed);
+    for id in ["2", "3"] {
+        run.send(call(id)).await;
+    }
+    let mut answers = [run.receive().await.unwrap(), run.receive().await.unwrap()];
+    answers.sort();
+    assert_eq!(answers, [result("2"), result("3")]);
+    let in_new = |received: &&Received| received.header("mcp-session-id") == Some("s-12");
+    {
+        let log = server.log.lock().unwrap();
+        let begun: Vec<_> =
+            log.iter().filter(|received| received.name() == "POST initialize").collect();
+        assert_eq!(begun.len(), 2, "once for both calls");
+        for received in begun {
+            assert_eq!((&*received.body, received.header("mcp-session-id")), (INITIALIZE, None));
+        }
+        let names: Vec<_> = log.iter().filter(in_new).map(Received::name).collect();
+        assert_eq!(names.iter().filter(|name| *name == "POST tools/call").count(), 2, "{names:?}");
+        assert_eq!(names.first().unwrap(), "POST notifications/initialized");
+    }
+    let lines = run.sink.lines();
+    for (line, times) in [
+        ("Intent initialize -", 2),
+        ("Outcome initialize Some(Ok)", 2),
+        ("Intent tools/call -", 5),
+        ("Outcome tools/call Ok", 3),
+        ("Outcome tools/call UpstreamFailed", 2),
+    ] {
+        let line = line.replace("Some(Ok)", "Ok");
+        assert_eq!(lines.iter().filter(|kept| **kept == line).count(), times, "{line}: {lines:?}");
+    }
+    run.close().await;
+    assert_eq!(run.rest().await, Vec::<String>::new(), "the second answer to `initialize`");
+    assert_eq!(server.log.lock().unwrap().iter().rfind(in_new).unwrap().name(), "DELETE -");
+}
+
+#[tokio::test]
+async fn a_session_that_cannot_be_begun_again_fails_its_calls() {
+    let sessions = Arc::new(AtomicU32::new(0));
+    let minted = Arc::clone(&sessions);
+    let server = Server::start(Box::new(move |received| {
+        let again = minted.load(Ordering::Relaxed) > 0;
+        forgetful(&minted, received, if again { "2025-03-26" } else { "2025-06-18" })
+    }))
+    .await;
+    let mut run = server.client();
+    run.send(INITIALIZE).await;
+    run.receive().await.unwrap();
+    sessions.fetch_add(10, Ordering::Relaxed);
+    run.send(call("1")).await;
+    let error = run.receive().await.unwrap();
+    assert!(error.contains(r#""id":1"#) && error.contains("Session not found"), "{error}");
+    let names = server.names();
+    assert_eq!(names, ["POST initialize", "POST tools/call", "POST initialize"]);
+    run.close().await;
+    assert_eq!(run.rest().await, Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn the_stream_of_the_server_is_opened_again() {
     let server = Server::start(Box::new(|received| {
@@ -343,6 +441,52 @@ async fn modern_requests_mirror_their_body_in_headers() {
         assert_eq!(received.header("mcp-name"), Some(name));
         assert_eq!(received.header("mcp-session-id"), None);
     }
+}
+
+#[tokio::test]
+async fn annotated_arguments_are_mirrored_once_the_tool_was_listed() {
+    let server = Server::start(Box::new(|received| {
+        if received.name() != "POST tools/list" {
+            return json("200 OK", "", &result("1"));
+        }
+        let region = r#"{"type":"string","x-mcp-header":"Region"}"#;
+        let retries = r#"{"type":"integer","x-mcp-header":"Retries"}"#;
+        let schema = format!(
+            r#"{{"type":"object","properties":{{"region":{region},"deep":{{"type":"object","properties":{{"n":{retries}}}}},"plain":{{}}}}}}"#
+        );
+        let tools = format!(r#"[{{"name":"t","inputSchema":{schema}}}]"#);
+        json(
+            "200 OK",
+            "",
+            &format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"resultType":"complete","tools":{tools}}}}}"#),
+        )
+    }))
+    .await;
+    let with = |arguments: &str| {
+        modern("1", "t").replace("\"name\"", &format!("\"arguments\":{arguments},\"name\""))
+    };
+    let mut run = server.client();
+    for line in [
+        with(r#"{"region":"eu"}"#),
+        modern("1", "t").replace("tools/call", "tools/list"),
+        with(r#"{"region":"größe","deep":{"n":7},"plain":"x"}"#),
+        with(r#"{"region":null}"#),
+    ] {
+        run.send(line).await;
+        run.receive().await.unwrap();
+    }
+    run.close().await;
+    run.reason().await;
+    let log = server.log.lock().unwrap();
+    let seen: Vec<_> = log
+        .iter()
+        .filter(|received| received.name() == "POST tools/call")
+        .map(|call| (call.header("mcp-param-region"), call.header("mcp-param-retries")))
+        .collect();
+    // Before the list nobody knows of the annotations.
+    let expected = [(None, None), (Some("=?base64?Z3LDtsOfZQ==?="), Some("7")), (None, None)];
+    assert_eq!(seen, expected);
+    assert!(log.iter().all(|call| call.header("mcp-param-plain").is_none()));
 }
 
 #[tokio::test]
@@ -431,7 +575,7 @@ async fn every_request_is_answered_under_its_own_id() {
                     r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"no session"}}"#,
                 )
             },
-            "-31005",
+            "-32000",
         ),
         (
             || {

@@ -1,0 +1,791 @@
+//! Rows of the bypass catalogue about what messages mean (§2.7): tasks, questions inside answers,
+//! subscriptions, progress, lists. Each case says what the upstream received, what the client got
+//! and, for a refusal, what the journal says.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
+    reason = "tests"
+)]
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, UNIX_EPOCH};
+
+use bartizan::gate::access::{Principal, Server, Transport};
+use bartizan::gate::frame::FrameLimits;
+use bartizan::gate::record::{AuditRecord, Now};
+use bartizan::gate::rego::{Entrypoints, EvalLimits, Module, Policy, PolicySources, RegoPdp};
+use bartizan::gate::session::{Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session};
+use bartizan::gate::step::{Act, AuditSink, Unkept};
+use bartizan::policy::embedded;
+use serde_json::{Value, json};
+
+use super::firewall::{Firewall, Received, Reply, Setup, events, json as answer, post};
+
+const PERMIT: &str =
+    "package mcp\n\npermit contains {\"code\": \"all\", \"message\": \"everything\"} if true\n";
+
+/// What the upstream answers with: the result, JSON, or a whole event stream.
+type Slot = Arc<Mutex<String>>;
+
+/// A firewall with `rules` beside a permit for everything. Its upstream answers each request with
+/// what the slot holds: a `result`, or an event stream in which `ID` stands for the request's id.
+fn firewall(rules: &str, top: &str) -> (Firewall, Slot) {
+    let slot = Slot::default();
+    let says = Arc::clone(&slot);
+    let setup = Setup {
+        rego: Some(format!("{PERMIT}\n{rules}")),
+        top: top.to_owned(),
+        answer: Box::new(move |received: &Received| {
+            let says = says.lock().unwrap().clone();
+            let body: Value = read(&received.body);
+            let id = body["id"].to_string();
+            if says.starts_with("data:") {
+                return events(&says.replace("ID", &id));
+            }
+            answer(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{says}}}"#).as_bytes())
+        }),
+        ..Setup::default()
+    };
+    (Firewall::with(setup), slot)
+}
+
+/// A message of our own making, or nothing of it.
+fn read(body: &[u8]) -> Value {
+    serde_json::from_reader(body).unwrap_or_default()
+}
+
+fn says(slot: &Slot, text: impl Into<String>) {
+    *slot.lock().unwrap() = text.into();
+}
+
+/// A request of the modern era from a client that offers `capabilities`.
+fn modern(method: &str, name: &str, params: &Value, capabilities: &Value) -> Vec<u8> {
+    let mut params = params.clone();
+    params["_meta"]["io.modelcontextprotocol/protocolVersion"] = "2026-07-28".into();
+    params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = capabilities.clone();
+    let body = json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": params});
+    let name = if name.is_empty() { String::new() } else { format!("Mcp-Name: {name}\r\n") };
+    let headers = format!("MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: {method}\r\n{name}");
+    post(body.to_string(), &headers)
+}
+
+fn call_tool(capabilities: &Value) -> Vec<u8> {
+    let params = json!({"name": "get_flag", "arguments": {"key": "x"}});
+    modern("tools/call", "get_flag", &params, capabilities)
+}
+
+fn tasks() -> Value {
+    json!({"extensions": {"io.modelcontextprotocol/tasks": {}}})
+}
+
+fn about_task(method: &str, id: &str) -> Vec<u8> {
+    modern(method, id, &json!({"taskId": id}), &tasks())
+}
+
+fn legacy(method: &str, params: &Value) -> String {
+    json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": params}).to_string()
+}
+
+/// The messages of an event stream.
+fn messages(reply: &Reply) -> Vec<Value> {
+    let data = reply.text().lines().filter_map(|line| line.strip_prefix("data: "));
+    data.filter(|text| !text.is_empty()).map(|text| serde_json::from_str(text).unwrap()).collect()
+}
+
+#[test]
+fn a_task_is_for_whoever_made_it() {
+    // G13 m-tasks: an id that nobody was seen to be given is unknown, in either era.
+    let (firewall, slot) = firewall("", "");
+    for method in ["tasks/get", "tasks/update", "tasks/cancel"] {
+        let reply = firewall.send(&about_task(method, "t-1"));
+        assert_eq!((reply.status, reply.code()), (200, -32602), "{method}");
+    }
+    for method in ["tasks/get", "tasks/result", "tasks/cancel"] {
+        let reply = firewall.ask(legacy(method, &json!({"taskId": "t-1"})));
+        assert_eq!((reply.status, reply.code()), (200, -32602), "{method}");
+    }
+    // What the revision does not define tells nothing about tasks.
+    let reply = firewall.send(&modern("tasks/result", "", &json!({"taskId": "t-1"}), &tasks()));
+    assert_eq!((reply.status, reply.code()), (404, -32601));
+    let listen = json!({"notifications": {"taskIds": ["t-1"]}});
+    let reply = firewall.send(&modern("subscriptions/listen", "", &listen, &tasks()));
+    assert_eq!(reply.code(), -32602);
+    assert_eq!(firewall.received().len(), 0);
+    let denial = firewall.record("event", "denial", 1);
+    assert_eq!(denial["target"]["task"], "t-1");
+    assert_eq!(denial["decision"]["reasons"][0]["code"], "unknown-task");
+
+    says(&slot, r#"{"resultType":"task","taskId":"t-1","status":"working","ttlMs":null}"#);
+    assert_eq!(firewall.send(&call_tool(&tasks())).json()["result"]["taskId"], "t-1");
+    says(&slot, r#"{"resultType":"complete","taskId":"t-1","status":"working"}"#);
+    assert_eq!(firewall.send(&about_task("tasks/get", "t-1")).json()["result"]["taskId"], "t-1");
+    assert_eq!(firewall.send(&about_task("tasks/cancel", "t-2")).code(), -32602);
+    assert_eq!(firewall.received().len(), 2);
+}
+
+#[test]
+fn tasks_of_2025_11_25_are_remembered_too() {
+    let (firewall, slot) = firewall("", "");
+    let call = json!({"name": "get_flag", "arguments": {}, "task": {"ttl": 60000}});
+    says(&slot, r#"{"task":{"taskId":"t-1","status":"working","ttl":60000}}"#);
+    firewall.ask(legacy("tools/call", &call));
+    says(&slot, r#"{"content":[{"type":"text","text":"done"}]}"#);
+    let reply = firewall.ask(legacy("tasks/result", &json!({"taskId": "t-1"})));
+    assert_eq!(reply.json()["result"]["content"][0]["text"], "done");
+    // A list shows what is this principal's alone.
+    says(&slot, r#"{"tasks":[{"taskId":"t-0"}, {"taskId":"t-1"}],"nextCursor":"c"}"#);
+    let reply = firewall.ask(legacy("tasks/list", &json!({})));
+    assert_eq!(reply.json()["result"], json!({"tasks": [{"taskId": "t-1"}], "nextCursor": "c"}));
+    assert_eq!(firewall.record("event", "outcome", 3)["hidden"], json!(["t-0"]));
+}
+
+#[test]
+fn rules_about_a_task_know_what_made_it() {
+    let rules = "deny contains {\"code\": \"no-undo\", \"message\": \"no\"} if {\n\tinput.method == \"tasks/cancel\"\n\tinput.task.tool == \"get_flag\"\n\tinput.task.method == \"tools/call\"\n\tinput.task.operation.effect == \"read\"\n}\n";
+    let (firewall, slot) = firewall(rules, "");
+    says(&slot, r#"{"resultType":"task","taskId":"t-1","status":"working"}"#);
+    firewall.send(&call_tool(&tasks()));
+    let reply = firewall.send(&about_task("tasks/cancel", "t-1"));
+    assert_eq!(reply.code(), -31001, "{}", reply.text());
+    assert_eq!(firewall.received().len(), 1);
+}
+
+/// Answers to a call, and whether they pass: `(row, capabilities, method, result, passes)`.
+fn results() -> Vec<(&'static str, Value, &'static str, Value, bool)> {
+    let ask = |method: &str, params: Value| {
+        json!({"resultType": "input_required", "requestState": "s",
+            "inputRequests": {"a": {"method": method, "params": params}}})
+    };
+    let sample = || ask("sampling/createMessage", json!({"messages": [], "maxTokens": 1}));
+    let sampling = || json!({"sampling": {}});
+    let form = |field: &str| {
+        let schema = json!({"type": "object", "properties": {field: {"type": "string"}}});
+        ask("elicitation/create", json!({"message": "m", "requestedSchema": schema}))
+    };
+    let url =
+        |url: &str| ask("elicitation/create", json!({"mode": "url", "url": url, "message": "m"}));
+    let both = || json!({"elicitation": {"form": {}, "url": {}}, "roots": {}, "sampling": {}});
+    let call = "tools/call";
+    vec![
+        ("s2c-input-declared", both(), call, sample(), true),
+        ("s2c-input-roots", both(), call, ask("roots/list", json!({})), true),
+        ("s2c-input-undeclared", json!({}), call, sample(), false),
+        ("s2c-input-other", sampling(), call, ask("roots/list", json!({})), false),
+        ("s2c-input-tool", both(), call, ask("tools/call", json!({"name": "x"})), false),
+        ("s2c-input-params", both(), call, ask("roots/list", json!([])), false),
+        (
+            "s2c-input-array",
+            both(),
+            call,
+            json!({"resultType": "input_required", "inputRequests": []}),
+            false,
+        ),
+        (
+            "s2c-input-look-alike",
+            both(),
+            call,
+            json!({"resultType": "input_required",
+            "inputRequests": {"a": {"method": "roots/list", "Method": "sampling/createMessage"}}}),
+            false,
+        ),
+        (
+            "s2c-input-look-alike-members",
+            both(),
+            call,
+            json!({"resultType": "complete", "InputRequests": {}}),
+            false,
+        ),
+        (
+            "s2c-input-in-complete",
+            json!({}),
+            call,
+            json!({"inputRequests": {"a": {"method": "roots/list"}}}),
+            false,
+        ),
+        ("s2c-elicit-form", both(), call, form("name"), true),
+        ("s2c-elicit-secret", both(), call, form("password"), false),
+        ("s2c-elicit-url", both(), call, url("https://ok.example/x"), true),
+        ("s2c-elicit-url-http", both(), call, url("http://ok.example/x"), false),
+        ("s2c-elicit-url-script", both(), call, url("javascript:alert(1)"), false),
+        (
+            "s2c-elicit-url-undeclared",
+            json!({"elicitation": {}}),
+            call,
+            url("https://ok.example/x"),
+            false,
+        ),
+        ("s2c-elicit-mode", both(), call, ask("elicitation/create", json!({"mode": "x"})), false),
+        ("result-type-read", both(), "resources/read", sample(), true),
+        ("result-type-prompt", both(), "prompts/get", sample(), true),
+        ("result-type-misplaced", both(), "completion/complete", sample(), false),
+        (
+            "result-type-list",
+            both(),
+            "tools/list",
+            json!({"resultType": "input_required", "tools": []}),
+            false,
+        ),
+        ("result-type-task", tasks(), call, json!({"resultType": "task", "taskId": "t"}), true),
+        (
+            "result-type-task-undeclared",
+            both(),
+            call,
+            json!({"resultType": "task", "taskId": "t"}),
+            false,
+        ),
+        ("result-type-task-no-id", tasks(), call, json!({"resultType": "task"}), false),
+        (
+            "result-type-task-list",
+            tasks(),
+            "tools/list",
+            json!({"resultType": "task", "taskId": "t"}),
+            false,
+        ),
+        ("result-type-unknown", both(), call, json!({"resultType": "streaming"}), false),
+        ("result-type-form", both(), call, json!({"resultType": 1}), false),
+        (
+            "result-type-complete",
+            json!({}),
+            call,
+            json!({"resultType": "complete", "content": []}),
+            true,
+        ),
+        ("result-type-absent", json!({}), call, json!({"content": []}), true),
+        ("result-type-vendor", json!({}), "vendor/x", json!({"resultType": "streaming"}), true),
+        (
+            "s2c-list-twins",
+            json!({}),
+            "tools/list",
+            json!({"tools": [{"name": "a"}, {"name": "b"}, {"name": "a"}]}),
+            false,
+        ),
+        (
+            "s2c-list-prompt-twins",
+            json!({}),
+            "prompts/list",
+            json!({"prompts": [{"name": "a"}, {"name": "a"}]}),
+            false,
+        ),
+        (
+            "s2c-list-resource-twins",
+            json!({}),
+            "resources/list",
+            json!({"resources": [{"uri": "a:"}, {"uri": "a:"}]}),
+            true,
+        ),
+    ]
+}
+
+/// A rule on field names and one on URLs, as a policy may have for sampling and elicitation.
+const ELICITATION: &str = r#"deny contains {"code": "secrets", "message": "no secrets in forms"} if {
+	input.direction == "to_client"
+	input.method == "elicitation/create"
+	some name in object.keys(input.params.requestedSchema.properties)
+	name in {"password", "token"}
+}
+
+deny contains {"code": "plain-url", "message": "https only"} if {
+	input.method == "elicitation/create"
+	input.params.mode == "url"
+	not startswith(input.params.url, "https://")
+}
+"#;
+
+#[test]
+fn what_an_answer_holds_is_judged() {
+    // G6, G11, G12: a refused question withholds its answer, whole.
+    let (firewall, slot) = firewall(ELICITATION, "");
+    for (row, capabilities, method, result, passes) in results() {
+        let (name, params) = match method {
+            "tools/call" => ("get_flag", json!({"name": "get_flag"})),
+            "prompts/get" => ("p", json!({"name": "p"})),
+            "resources/read" => ("a:", json!({"uri": "a:"})),
+            "completion/complete" => ("", json!({"ref": {"type": "ref/prompt", "name": "p"}})),
+            _ => ("", json!({})),
+        };
+        says(&slot, result.to_string());
+        let before = firewall.records("event", "outcome").len();
+        let reply = firewall.send(&modern(method, name, &params, &capabilities));
+        if passes {
+            assert_eq!(reply.json()["result"], result, "{row}: {}", reply.text());
+        } else {
+            assert_eq!(reply.code(), -31006, "{row}: {}", reply.text());
+            let outcome = firewall.record("event", "outcome", before + 1);
+            assert_eq!(outcome["outcome"], "withheld", "{row}");
+            assert!(outcome["note"].is_string(), "{row}: {outcome}");
+        }
+    }
+    let refused = firewall.records("direction", "to_client");
+    let codes: Vec<_> = refused
+        .iter()
+        .filter(|record| record["event"] == "denial")
+        .filter_map(|record| record["decision"]["reasons"][0]["code"].as_str())
+        .collect();
+    assert!(codes.contains(&"secrets") && codes.contains(&"plain-url"), "{codes:?}");
+    assert!(refused.iter().any(|record| record["event"] == "notice"
+        && record["method"] == "sampling/createMessage"
+        && record["decision"]["effect"] == "permit"));
+}
+
+#[test]
+fn observing_withholds_no_answer_for_what_it_holds() {
+    let (firewall, slot) = firewall("", "mode: observe\n");
+    let result =
+        json!({"resultType": "input_required", "inputRequests": {"a": {"method": "roots/list"}}});
+    says(&slot, result.to_string());
+    let reply = firewall.send(&call_tool(&json!({})));
+    assert_eq!(reply.json()["result"], result);
+    let denial = firewall.record("event", "denial", 1);
+    assert_eq!(denial["decision"]["enforced"], false);
+    firewall.send(&about_task("tasks/get", "t-1"));
+    assert_eq!(firewall.received().len(), 2);
+}
+
+#[test]
+fn a_continuation_is_a_request_like_any_other() {
+    // G14 call-mrtr-delete, pol-publish-requeststate: a state and responses approve nothing.
+    let rules = "deny contains {\"code\": \"delete\", \"message\": \"no\"} if input.tool.name == \"delete_flag\"\n";
+    let (firewall, slot) = firewall(rules, "");
+    let state = |name: &str| {
+        let params = json!({"name": name, "arguments": {}, "requestState": "s",
+            "inputResponses": {"a": {"action": "accept"}}});
+        modern("tools/call", name, &params, &json!({"elicitation": {}}))
+    };
+    says(&slot, r#"{"resultType":"complete","content":[]}"#);
+    assert_eq!(firewall.send(&state("delete_flag")).code(), -31001);
+    assert_eq!(firewall.received().len(), 0);
+    assert_eq!(firewall.send(&state("get_flag")).status, 200);
+    assert_eq!(firewall.received().len(), 1);
+}
+
+#[test]
+fn a_task_says_nothing_that_its_answer_could_not() {
+    // The answer of `tasks/get` carries questions and a result: they are held to the same.
+    let (firewall, slot) = firewall(ELICITATION, "");
+    says(&slot, r#"{"resultType":"task","taskId":"t-1","status":"working"}"#);
+    firewall.send(&call_tool(&tasks()));
+    let asks = |method: &str| {
+        json!({"taskId": "t-1", "status": "input_required",
+            "inputRequests": {"a": {"method": method, "params": {"message": "m"}}}})
+    };
+    for (result, passes) in [
+        (json!({"taskId": "t-1", "status": "completed", "result": {"content": []}}), true),
+        (
+            json!({"taskId": "t-1", "status": "completed",
+            "result": {"resultType": "input_required", "inputRequests": {}}}),
+            false,
+        ),
+        (asks("elicitation/create"), true),
+        (asks("sampling/createMessage"), false),
+    ] {
+        says(&slot, result.to_string());
+        let mut offers = tasks();
+        offers["elicitation"] = json!({});
+        let reply = firewall.send(&modern("tasks/get", "t-1", &json!({"taskId": "t-1"}), &offers));
+        if passes {
+            assert_eq!(reply.json()["result"], result);
+        } else {
+            assert_eq!(reply.code(), -31006, "{}", reply.text());
+        }
+    }
+}
+
+fn listen(uris: &[&str], more: &Value) -> Vec<u8> {
+    let mut filter = more.clone();
+    filter["resourceSubscriptions"] = json!(uris);
+    modern("subscriptions/listen", "", &json!({"notifications": filter}), &tasks())
+}
+
+#[test]
+fn listening_is_reading() {
+    // G9: a rule about a URI holds however the URI is named.
+    let rules = "deny contains {\"code\": \"private\", \"message\": \"no\"} if startswith(input.resource.uri, \"file:///private\")\n\ndeny contains {\"code\": \"many\", \"message\": \"no\"} if count(input.resources.uris) > 3\n";
+    let (firewall, slot) = firewall(rules, "");
+    says(&slot, "{}");
+    for (row, uris) in [
+        ("m-resources-listen", &["file:///private/a"][..]),
+        ("m-resources-listen-second", &["file:///a", "file:///private/a"]),
+        ("m-resources-listen-many", &["a:", "b:", "c:", "d:"]),
+    ] {
+        let reply = firewall.send(&listen(uris, &json!({})));
+        assert_eq!((reply.status, reply.code()), (200, -31001), "{row}");
+    }
+    for method in ["resources/subscribe", "resources/read"] {
+        let reply = firewall.ask(legacy(method, &json!({"uri": "file:///private/a"})));
+        assert_eq!(reply.code(), -31001, "{method}");
+    }
+    let reference = json!({"ref": {"type": "ref/resource", "uri": "file:///private/{x}"}});
+    assert_eq!(firewall.ask(legacy("completion/complete", &reference)).code(), -31001);
+    let both = json!({"ref": {"type": "ref/prompt", "name": "p", "uri": "file:///a"}});
+    assert_eq!(firewall.ask(legacy("completion/complete", &both)).code(), -32602);
+    let look_alike = json!({"ResourceSubscriptions": ["file:///private/a"]});
+    assert_eq!(firewall.send(&listen(&["file:///a"], &look_alike)).code(), -32600);
+    assert_eq!(firewall.received().len(), 0);
+    let all: Vec<String> = (0..300).map(|number| format!("a:{number}")).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let (open, _) = self::firewall("", "");
+    assert_eq!(open.send(&listen(&all, &json!({}))).code(), -31001);
+    assert_eq!(open.received().len(), 0);
+    let denial = open.record("event", "denial", 1);
+    assert_eq!(denial["decision"]["reasons"][0]["code"], "too_many_uris");
+}
+
+#[test]
+fn a_subscription_brings_what_was_asked_for() {
+    let (firewall, slot) = firewall("", "");
+    says(&slot, r#"{"resultType":"task","taskId":"t-1","status":"working"}"#);
+    firewall.send(&call_tool(&tasks()));
+    let news = |method: &str, mut params: Value, tag: Value| {
+        if !tag.is_null() {
+            params["_meta"] = json!({"io.modelcontextprotocol/subscriptionId": tag});
+        }
+        json!({"jsonrpc": "2.0", "method": method, "params": params})
+    };
+    let updated =
+        |uri: &str, tag: Value| news("notifications/resources/updated", json!({"uri": uri}), tag);
+    let task = |id: &str, more: Value| {
+        let mut params = json!({"taskId": id, "status": "working"});
+        if let Value::Object(more) = more {
+            params.as_object_mut().unwrap().extend(more);
+        }
+        news("notifications/tasks", params, json!(7))
+    };
+    let stream = [
+        (news("notifications/subscriptions/acknowledged", json!({}), json!(7)), true),
+        (updated("file:///a", json!(7)), true),
+        (updated("file:///a/b", json!("7")), true),
+        (updated("file:///a", Value::Null), true),
+        (updated("file:///b", json!(7)), false),
+        (updated("file:///a", json!(8)), false),
+        (news("notifications/tools/list_changed", json!({}), json!(9)), false),
+        (task("t-1", json!({})), true),
+        (task("t-1", json!({"result": {"content": []}})), true),
+        (task("t-1", json!({"inputRequests": {"a": {"method": "roots/list"}}})), false),
+        (task("t-2", json!({})), false),
+        (
+            news("notifications/progress", json!({"progressToken": 1, "progress": 1}), Value::Null),
+            false,
+        ),
+    ];
+    let mut text =
+        stream.iter().map(|(event, _)| format!("data: {event}\n\n")).collect::<Vec<_>>().concat();
+    text.push_str("data: {\"jsonrpc\":\"2.0\",\"id\":ID,\"result\":{}}\n\n");
+    says(&slot, text);
+    let reply = firewall.send(&listen(&["file:///a"], &json!({"taskIds": ["t-1"]})));
+    let mut expected: Vec<Value> =
+        stream.iter().filter(|(_, passes)| *passes).map(|(event, _)| event.clone()).collect();
+    expected.push(json!({"jsonrpc": "2.0", "id": 7, "result": {}}));
+    assert_eq!(messages(&reply), expected);
+}
+
+#[test]
+fn news_of_subscriptions_has_no_place_elsewhere() {
+    let (firewall, slot) = firewall("", "");
+    let updated =
+        r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"a:"}}"#;
+    let end = r#"{"jsonrpc":"2.0","id":ID,"result":{"content":[]}}"#;
+    says(&slot, format!("data: {updated}\n\ndata: {end}\n\n"));
+    assert_eq!(messages(&firewall.send(&call_tool(&json!({})))).len(), 1);
+    // In the legacy era servers tell of it on any stream.
+    let reply = firewall.ask(legacy("tools/call", &json!({"name": "get_flag"})));
+    assert_eq!(messages(&reply).len(), 2);
+}
+
+#[test]
+fn progress_is_of_a_request_in_flight() {
+    // F4 sse-progress-foreign.
+    let (firewall, slot) = firewall("", "");
+    let progress = |token: &str| {
+        format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":1}}}}"#
+        )
+    };
+    let tokens = ["\"mine\"", "\"other\"", "1", "null"];
+    let mut text = tokens
+        .iter()
+        .map(|token| format!("data: {}\n\n", progress(token)))
+        .collect::<Vec<_>>()
+        .concat();
+    text.push_str("data: {\"jsonrpc\":\"2.0\",\"id\":ID,\"result\":{\"content\":[]}}\n\n");
+    says(&slot, text);
+    let params = json!({"name": "get_flag", "_meta": {"progressToken": "mine"}});
+    for reply in [
+        firewall.ask(legacy("tools/call", &params)),
+        firewall.send(&modern("tools/call", "get_flag", &params, &json!({}))),
+    ] {
+        let got = messages(&reply);
+        assert_eq!(got.len(), 2, "{}", reply.text());
+        assert_eq!(got[0]["params"]["progressToken"], "mine");
+    }
+    let drops = firewall.records("method", "notifications/progress");
+    let refused = drops.iter().filter(|record| record["event"] == "denial");
+    assert_eq!(refused.count(), 6);
+}
+
+#[test]
+fn a_filtered_list_is_not_kept_for_long() {
+    let (firewall, slot) = firewall("hide contains \"delete_flag\"\n", "");
+    let page = |ttl: &str, tools: &str| {
+        format!(r#"{{"ttlMs":{ttl},"cacheScope":"public","tools":[{tools}]}}"#)
+    };
+    let some = r#"{"name":"get_flag"},{"name":"delete_flag"}"#;
+    for (ttl, tools, expected) in [
+        ("3600000", some, "60000"),
+        ("36e5", some, "60000"),
+        ("500", some, "500"),
+        ("60000", some, "60000"),
+        ("3600000", r#"{"name":"get_flag"}"#, "3600000"),
+    ] {
+        says(&slot, page(ttl, tools));
+        let reply = firewall.send(&modern("tools/list", "", &json!({}), &json!({})));
+        let expected = page(expected, r#"{"name":"get_flag"}"#).replace("public", "private");
+        assert!(reply.text().contains(&expected), "{ttl}: {}", reply.text());
+    }
+}
+
+#[test]
+fn resource_uris_reach_rules_as_they_were_sent() {
+    // G9 m-resources, G10 m-completion-leak: what a rule closes stays closed.
+    let rules = "deny contains {\"code\": \"local\", \"message\": \"no\"} if {\n\tsome prefix in [\"file:\", \"http://169.254.\"]\n\tstartswith(input.resource.uri, prefix)\n}\n\ndeny contains {\"code\": \"completion\", \"message\": \"no\"} if input.method == \"completion/complete\"\n";
+    let (firewall, slot) = firewall(rules, "");
+    says(&slot, r#"{"contents":[]}"#);
+    for uri in
+        ["file:///..%2f..%2fetc/passwd", "file:///etc/passwd", "http://169.254.169.254/latest"]
+    {
+        for method in ["resources/read", "resources/subscribe", "resources/unsubscribe"] {
+            let reply = firewall.ask(legacy(method, &json!({"uri": uri})));
+            assert_eq!(reply.code(), -31001, "{method} {uri}");
+        }
+    }
+    let complete =
+        json!({"ref": {"type": "ref/prompt", "name": "p"}, "argument": {"name": "a", "value": ""}});
+    assert_eq!(firewall.ask(legacy("completion/complete", &complete)).code(), -31001);
+    assert_eq!(firewall.received().len(), 0);
+    let reply = firewall.ask(legacy("resources/read", &json!({"uri": "note:\u{41}"})));
+    assert_eq!(reply.json()["result"]["contents"], json!([]));
+    assert_eq!(firewall.received().len(), 1);
+}
+
+#[test]
+fn tools_behind_tools_and_odd_names_are_what_the_pack_does_not_know() {
+    // G1 meta-*, G2: no name but the exact one has a pack's effect; the baseline refuses the rest.
+    let firewall = Firewall::start();
+    for (name, arguments) in [
+        ("call_tool", json!({"name": "delete_flag"})),
+        ("execute", json!({"code": "delete_flag()"})),
+        ("batch_call", json!({"calls": [{"name": "delete_flag"}]})),
+        ("flags__get_flag", json!({"key": "x"})),
+        ("flags.get_flag", json!({"key": "x"})),
+    ] {
+        let reply =
+            firewall.ask(legacy("tools/call", &json!({"name": name, "arguments": arguments})));
+        assert_eq!((reply.status, reply.code()), (200, -31001), "{name}");
+    }
+    assert_eq!(firewall.received().len(), 0);
+    let last = firewall.record("event", "denial", 5);
+    assert_eq!(last["decision"]["reasons"][0]["code"], "unknown-tool");
+}
+
+#[test]
+fn what_a_client_says_of_itself_is_no_identity() {
+    // G15 seq-rate-clientinfo: a new name is no new bucket.
+    let rules = "limit contains {\"code\": \"calls\", \"key\": input.principal.id, \"rate\": \"1/h\", \"burst\": 1} if input.method == \"tools/call\"\n";
+    let (firewall, slot) = firewall(rules, "");
+    says(&slot, r#"{"content":[]}"#);
+    let call = |client: &str| {
+        let params = json!({"name": "get_flag", "_meta": {"io.modelcontextprotocol/clientInfo": {"name": client, "version": "1"}}});
+        firewall.send(&modern("tools/call", "get_flag", &params, &json!({})))
+    };
+    assert_eq!(call("one").status, 200);
+    assert_eq!(call("two").code(), -31002);
+    assert_eq!(firewall.received().len(), 1);
+}
+
+#[test]
+fn references_in_schemas_are_never_followed() {
+    // G17 s2c-schema: definitions are read as data; nothing is fetched, nothing recurses.
+    let (firewall, slot) = firewall("", "");
+    let upstream_alone = json!({"tools": [
+        {"name": "a", "inputSchema": {"$ref": "http://169.254.169.254/latest"}},
+        {"name": "b", "inputSchema": {"$defs": {"x": {"$ref": "#/$defs/x"}}, "$ref": "#/$defs/x"}},
+        {"name": "c", "inputSchema": {"type": "object", "properties": {"k": {"type": "string", "x-mcp-header": "A\r\nX-Evil: 1"}}}},
+    ]});
+    says(&slot, upstream_alone.to_string());
+    let reply = firewall.send(&modern("tools/list", "", &json!({}), &json!({})));
+    assert_eq!(reply.json()["result"], upstream_alone);
+    assert_eq!(firewall.received().len(), 1);
+    // A header name that is none never becomes a header.
+    let params = json!({"name": "c", "arguments": {"k": "v"}});
+    says(&slot, r#"{"content":[]}"#);
+    firewall.send(&modern("tools/call", "c", &params, &json!({})));
+    assert!(!firewall.received().last().unwrap().head.contains("evil"));
+}
+
+#[test]
+fn a_user_is_sent_to_https_alone() {
+    // G12 s2c-elicit-url under the baseline, as a question of its own and inside an answer.
+    let slot = Slot::default();
+    let says_it = Arc::clone(&slot);
+    let firewall = Firewall::with(Setup {
+        answer: Box::new(move |received: &Received| {
+            let body: Value = read(&received.body);
+            let text = says_it.lock().unwrap().replace("ID", &body["id"].to_string());
+            if text.starts_with("data:") { events(&text) } else { answer(text.as_bytes()) }
+        }),
+        ..Setup::default()
+    });
+    let params =
+        json!({"mode": "url", "url": "http://pay.example/", "message": "m", "elicitationId": "e"});
+    let end = r#"{"jsonrpc":"2.0","id":ID,"result":{"content":[]}}"#;
+    let ask = json!({"jsonrpc": "2.0", "id": 99, "method": "elicitation/create", "params": params});
+    says(&slot, format!("data: {ask}\n\ndata: {end}\n\n"));
+    let call = json!({"name": "get_flag", "arguments": {"key": "x"}});
+    let reply = firewall.ask(legacy("tools/call", &call));
+    assert_eq!(messages(&reply).len(), 1, "{}", reply.text());
+    // The server is told: its question is refused.
+    let refusal: Value = read(&firewall.received()[1].body);
+    assert_eq!((&refusal["id"], &refusal["error"]["code"]), (&json!(99), &json!(-31001)));
+    let inside = json!({"resultType": "input_required",
+        "inputRequests": {"a": {"method": "elicitation/create", "params": params}}});
+    says(&slot, format!(r#"{{"jsonrpc":"2.0","id":ID,"result":{inside}}}"#));
+    let reply = firewall.send(&call_tool(&json!({"elicitation": {"url": {}}})));
+    assert_eq!(reply.code(), -31006, "{}", reply.text());
+    for denial in firewall.records("event", "denial") {
+        assert_eq!(denial["decision"]["reasons"][0]["code"], "elicitation-url");
+    }
+}
+
+/// One conversation over standard input and output, without its edges.
+struct Conversation {
+    gate: Arc<Gate>,
+    session: Session,
+}
+
+struct Kept;
+
+impl AuditSink for Kept {
+    fn keep(&self, _: &AuditRecord) -> Result<(), Unkept> {
+        Ok(())
+    }
+}
+
+impl Conversation {
+    /// Conversations of these principals with one server.
+    fn with_one_server<const N: usize>(principals: [&str; N]) -> [Self; N] {
+        let mut modules = embedded::decision();
+        modules.push(Module { path: "open.rego".into(), text: PERMIT.into() });
+        let sources = PolicySources { modules, data: None, revision: "open".into() };
+        let policy =
+            Policy::compile(&sources, &Entrypoints::default(), &EvalLimits::default()).unwrap();
+        let config = GateConfig {
+            mode: Mode::Enforce,
+            frame: FrameLimits::default(),
+            in_flight_max: 8,
+            buckets_max: 8,
+            boot: "b".into(),
+            digest_key: [7; 32],
+        };
+        let gate = Arc::new(Gate::new(config, Arc::new(RegoPdp::strict(policy, 1))));
+        let server = Arc::new(Protected::new(Server::default(), RefusalForm::Error));
+        principals.map(|id| {
+            let who = Arc::new(Principal { id: id.into(), ..Principal::default() });
+            let session = Session::new(who, Arc::clone(&server), Transport::Stdio);
+            Self { gate: Arc::clone(&gate), session }
+        })
+    }
+
+    const NOW: Now = Now { uptime: Duration::from_secs(1), wall: UNIX_EPOCH };
+
+    /// What the server gets of a message of the client, or the client of its refusal.
+    fn client(&mut self, message: &Value) -> Result<Value, Value> {
+        let arrival = Arrival { raw: message.to_string().into(), ..Arrival::default() };
+        let step = self.session.client_frame(&self.gate, arrival, Self::NOW);
+        match step.record(&Kept).unwrap() {
+            Act::Forward(permitted) => Ok(read(permitted.body())),
+            Act::Deliver(released) => Err(read(released.body())),
+            Act::Drop => Err(Value::Null),
+        }
+    }
+
+    /// What the client gets of a message of the server, or the server of its refusal.
+    fn server(&mut self, message: &Value) -> Result<Value, Value> {
+        let step = self.session.server_frame(&self.gate, &message.to_string().into(), Self::NOW);
+        match step.record(&Kept).unwrap() {
+            Act::Deliver(released) => Ok(read(released.body())),
+            Act::Forward(permitted) => Err(read(permitted.body())),
+            Act::Drop => Err(Value::Null),
+        }
+    }
+}
+
+fn request(id: u32, method: &str, params: Value) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+}
+
+fn result(id: u32, result: Value) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "result": result})
+}
+
+fn notice(method: &str, params: Value) -> Value {
+    json!({"jsonrpc": "2.0", "method": method, "params": params})
+}
+
+#[test]
+fn a_task_of_another_principal_is_unknown() {
+    // G13 seq-task-foreign.
+    let [mut one, mut other] = Conversation::with_one_server(["one", "other"]);
+    one.client(&request(1, "tools/call", json!({"name": "x", "task": {}}))).unwrap();
+    one.server(&result(1, json!({"task": {"taskId": "t"}}))).unwrap();
+    for method in ["tasks/get", "tasks/result", "tasks/cancel"] {
+        let refusal = other.client(&request(1, method, json!({"taskId": "t"}))).unwrap_err();
+        assert_eq!(refusal["error"]["code"], -32602, "{method}");
+        one.client(&request(2, method, json!({"taskId": "t"}))).unwrap();
+        one.server(&result(2, json!({}))).unwrap();
+    }
+    let status = notice("notifications/tasks/status", json!({"taskId": "t", "status": "working"}));
+    one.server(&status).unwrap();
+    other.server(&status).unwrap_err();
+    other.client(&request(1, "tasks/list", json!({}))).unwrap();
+    let page = other.server(&result(1, json!({"tasks": [{"taskId": "t"}]}))).unwrap();
+    assert_eq!(page["result"]["tasks"], json!([]));
+    // A server that gives one id to two principals gives neither the other's task.
+    other.client(&request(2, "tools/call", json!({"name": "x", "task": {}}))).unwrap();
+    let answer = other.server(&result(2, json!({"task": {"taskId": "t"}}))).unwrap();
+    assert_eq!(answer["error"]["code"], -31006);
+}
+
+#[test]
+fn a_server_may_name_only_tasks_that_the_client_runs_for_it() {
+    let [mut one] = Conversation::with_one_server(["one"]);
+    let get = |id| request(id, "tasks/get", json!({"taskId": "c"}));
+    let refusal = one.server(&get(1)).unwrap_err();
+    assert_eq!((&refusal["id"], &refusal["error"]["code"]), (&json!(1), &json!(-32602)));
+    let status = notice("notifications/tasks/status", json!({"taskId": "c", "status": "working"}));
+    one.client(&status).unwrap_err();
+    let ask = json!({"messages": [], "maxTokens": 1, "task": {}});
+    one.server(&request(2, "sampling/createMessage", ask)).unwrap();
+    one.client(&result(2, json!({"task": {"taskId": "c"}}))).unwrap();
+    one.server(&get(3)).unwrap();
+    one.client(&status).unwrap();
+    // The client's own tasks are none of the server's.
+    assert_eq!(one.client(&get(4)).unwrap_err()["error"]["code"], -32602);
+}
+
+#[test]
+fn a_token_lives_as_long_as_its_request_or_its_task() {
+    let [mut one] = Conversation::with_one_server(["one"]);
+    let progress = notice("notifications/progress", json!({"progressToken": 5, "progress": 1}));
+    let call = |id, more: Value| {
+        request(id, "tools/call", json!({"name": "x", "_meta": {"progressToken": 5}, "task": more}))
+    };
+    one.server(&progress).unwrap_err();
+    one.client(&call(1, Value::Null)).unwrap();
+    one.server(&progress).unwrap();
+    one.server(&result(1, json!({"content": []}))).unwrap();
+    one.server(&progress).unwrap_err();
+    one.client(&call(2, json!({}))).unwrap();
+    one.server(&result(2, json!({"task": {"taskId": "t"}}))).unwrap();
+    one.server(&progress).unwrap();
+}
