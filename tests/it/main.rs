@@ -15,6 +15,7 @@ mod imports;
 mod invariants;
 mod journal;
 mod limits;
+mod meta_tools;
 mod oauth;
 mod otlp;
 mod packs;
