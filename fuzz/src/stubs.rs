@@ -37,7 +37,7 @@ impl Pdp for ByName {
             Resource::Uri(_)
             | Resource::Uris(_)
             | Resource::Prompt { .. }
-            | Resource::Task(_)
+            | Resource::Task { .. }
             | Resource::Whole => request.method,
         };
         let reason = Reason { code: "stub".into(), message: "stub".into(), origin: Origin::Rule };
