@@ -12,6 +12,7 @@ mod firewall;
 mod frames;
 mod http_edge;
 mod imports;
+mod invariants;
 mod journal;
 mod limits;
 mod meta_tools;
