@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use super::access::Server;
 use super::document::{Kind, Value};
 use super::inspect::Page;
+use super::operation::Knowledge;
 use super::tasks::Tasks;
 
 /// How a refusal by policy looks to the agent.
@@ -54,6 +55,15 @@ impl Protected {
     /// The tasks that this server runs, whoever asked for them.
     pub fn tasks(&self) -> MutexGuard<'_, Tasks> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a call of one of its tools is resolved against.
+    pub fn knowledge(&self) -> Knowledge<'_> {
+        Knowledge {
+            pack: self.facts.pack.as_deref(),
+            environment_ids: Some(&self.facts.environment_ids),
+            handles: None,
+        }
     }
 
     /// `tool` as it was last listed.

@@ -70,11 +70,14 @@ fn server(args: &ExplainArgs) -> Result<Server, Failure> {
             Failure::usage(format!("--pack: {pack}"), error.whats.join("; ")).hint(error.hint)
         })
     });
-    let labels = args.label.iter();
+    let texts = |pairs: &[(String, String)]| {
+        pairs.iter().map(|(name, text)| (name.as_str().into(), text.as_str().into())).collect()
+    };
     Ok(Server {
         name: args.server.as_str().into(),
         environment: args.environment.as_deref().map(Into::into),
-        labels: labels.map(|(name, text)| (name.as_str().into(), text.as_str().into())).collect(),
+        labels: texts(&args.label),
+        environment_ids: texts(&args.environment_id),
         pack: pack.transpose()?,
     })
 }
