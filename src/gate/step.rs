@@ -140,7 +140,7 @@ pub struct Released {
     body: Bytes,
     status: Status,
     own: bool,
-    back: Option<Permitted>,
+    back: Option<Box<Permitted>>,
 }
 
 impl Released {
@@ -151,13 +151,13 @@ impl Released {
 
     /// Sends `back` to the server at the same time.
     pub(in crate::gate) fn answering(mut self, back: Option<Permitted>) -> Self {
-        self.back = back;
+        self.back = back.map(Box::new);
         self
     }
 
     /// Our refusal of what the server asked in the same batch: it goes back to the server.
     pub fn take_back(&mut self) -> Option<Permitted> {
-        self.back.take()
+        self.back.take().map(|back| *back)
     }
 
     /// The message: the server's bytes, those with entries hidden, or a refusal of ours. Empty

@@ -24,10 +24,25 @@ const REVISION: Revision = Revision::V20250326;
 
 /// A message of a client's batch and what was decided about it alone.
 struct Judged {
-    /// Under which id it is answered; `None` for what could not be read, nothing for what is
-    /// never answered.
-    answered: Option<Option<Id>>,
+    answered: Answered,
     step: Step,
+}
+
+/// How a message of a client's batch is answered.
+enum Answered {
+    Never,
+    /// It could not be read.
+    WithoutId,
+    Under(Id),
+}
+
+impl Answered {
+    fn id(&self) -> Option<&Id> {
+        match self {
+            Self::Under(id) => Some(id),
+            Self::Never | Self::WithoutId => None,
+        }
+    }
 }
 
 impl Session {
@@ -64,7 +79,7 @@ impl Session {
         trial.protocol.revision = Some(REVISION);
         let judged: Vec<_> = batch
             .elements()
-            .map(|raw| trial.batched(gate, raw, (arrival, exchange), now))
+            .map(|raw| trial.batched(gate, &raw, (arrival, exchange), now))
             .collect();
         let step = if judged.iter().all(|judged| judged.step.forwards()) {
             *self = trial;
@@ -84,7 +99,7 @@ impl Session {
     fn batched(
         &mut self,
         gate: &Gate,
-        raw: Bytes,
+        raw: &Bytes,
         (arrival, exchange): (&Arrival, &CallId),
         now: Now,
     ) -> Judged {
@@ -92,8 +107,8 @@ impl Session {
         let frame = match Frame::read(raw.clone(), Sender::Client, &gate.config.frame) {
             Ok(frame) => frame,
             Err(malformed) => {
-                let step = self.refuse_unread(gate, &raw, malformed, &call, now);
-                return Judged { answered: Some(None), step };
+                let step = self.refuse_unread(gate, raw, malformed, &call, now);
+                return Judged { answered: Answered::WithoutId, step };
             }
         };
         let id = match frame.message() {
@@ -109,7 +124,7 @@ impl Session {
         } else {
             self.client_message(gate, &frame, arrival, (&call, exchange), now)
         };
-        Judged { answered: id.map(Some), step }
+        Judged { answered: id.map_or(Answered::Never, Answered::Under), step }
     }
 
     fn refuse_batched(
@@ -150,19 +165,18 @@ impl Session {
                 let Some(record) = kept.into_iter().next() else { continue };
                 let record = companion(gate, record);
                 let call = record.call.clone().unwrap_or_default();
-                let id = answered.as_ref().and_then(Option::as_ref);
-                let released = Refusal::WithBatch.released(self.addressee(id, &call));
+                let released = Refusal::WithBatch.released(self.addressee(answered.id(), &call));
                 records.push(record);
                 released
             };
-            if let Some(id) = answered {
-                answers.push((id, released));
-            } else {
+            if matches!(answered, Answered::Never) {
                 unasked = unasked.or(Some(released));
+            } else {
+                answers.push((answered, released));
             }
         }
         let status = match answers.first() {
-            Some((None, first)) if answers.iter().all(|(id, _)| id.is_none()) => first.status(),
+            Some((_, first)) if answers.iter().all(|(it, _)| it.id().is_none()) => first.status(),
             Some(_) | None => Status::Ok,
         };
         let refusals = answers.iter().map(|(_, released)| released.body());
@@ -291,7 +305,7 @@ fn forwarded(batch: &Batch, judged: Vec<Judged>, exchange: &CallId) -> Option<St
         let Act::Forward(permitted) = act else { return None };
         records.extend(kept);
         bodies.push(permitted.body().clone());
-        asks = asks.or(answered.flatten());
+        asks = asks.or_else(|| answered.id().cloned());
     }
     let body = batch.with(&bodies);
     let call = Arc::clone(exchange);

@@ -56,13 +56,13 @@ impl Refused {
 
 impl Session {
     /// A message from the client. The act is `Forward`, `Deliver` (a refusal) or `Drop`.
-    pub fn client_frame(&mut self, gate: &Gate, arrival: Arrival, now: Now) -> Step {
+    pub fn client_frame(&mut self, gate: &Gate, arrival: &Arrival, now: Now) -> Step {
         let call = gate.next_call();
-        let Arrival { raw, headers, .. } = &arrival;
+        let Arrival { raw, headers, .. } = arrival;
         match Frame::read(raw.clone(), Sender::Client, &gate.config.frame) {
-            Ok(frame) => self.client_message(gate, &frame, &arrival, (&call, &call), now),
+            Ok(frame) => self.client_message(gate, &frame, arrival, (&call, &call), now),
             Err(Malformed::Batch) if self.takes_batches(headers.as_ref()) => {
-                self.client_batch(gate, &arrival, &call, now)
+                self.client_batch(gate, arrival, &call, now)
             }
             Err(malformed) => self.refuse_unread(gate, raw, malformed, &call, now),
         }
