@@ -38,7 +38,7 @@ static STAGE: LazyLock<Stage> = LazyLock::new(|| {
     let list = br#"{"jsonrpc":"2.0","id":0,"method":"tools/list"}"#;
     let (mut session, sink) = (stage.session(), Sink::default());
     let arrival = Arrival { raw: Bytes::from_static(list), ..Arrival::default() };
-    let step = session.client_frame(&stage.gate, arrival, now(0));
+    let step = session.client_frame(&stage.gate, &arrival, now(0));
     assert!(matches!(step.record(&sink), Ok(Act::Forward(_))));
     let step = session.server_frame(&stage.gate, &Bytes::from_static(LISTED), now(1));
     assert!(matches!(step.record(&sink), Ok(Act::Deliver(_))));
@@ -64,7 +64,7 @@ pub fn headers(bytes: &[u8]) {
         headers: Some(headers.clone()),
         traceparent: None,
     };
-    let step = STAGE.session().client_frame(&STAGE.gate, arrival, now(0));
+    let step = STAGE.session().client_frame(&STAGE.gate, &arrival, now(0));
     let Ok(Act::Forward(permitted)) = step.record(&Sink::default()) else { return };
     assert_eq!(permitted.body(), body, "the bytes are kept");
     let body: Value = serde_json::from_slice(body).expect("forwarded, so JSON");

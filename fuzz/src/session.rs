@@ -155,7 +155,7 @@ impl Stage {
 
     fn client(&mut self, raw: &[u8]) {
         let arrival = Arrival { raw: Bytes::copy_from_slice(raw), ..Arrival::default() };
-        let step = self.session.client_frame(&self.gate, arrival, now(self.clock));
+        let step = self.session.client_frame(&self.gate, &arrival, now(self.clock));
         let cancels = Self::cancelled(raw);
         let act = self.record(step);
         match act {
@@ -269,7 +269,7 @@ impl Stage {
         // A probe that the policy never sees if the id is taken.
         let probe = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"delete"}}"#);
         let arrival = Arrival { raw: probe.into(), ..Arrival::default() };
-        let step = self.session.client_frame(&self.gate, arrival, now(self.clock));
+        let step = self.session.client_frame(&self.gate, &arrival, now(self.clock));
         let reasons = step.audit_record().decision.as_ref().map(|decision| &decision.reasons);
         reasons.is_some_and(|reasons| reasons.iter().any(|reason| &*reason.code == "duplicate-id"))
     }

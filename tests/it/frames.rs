@@ -46,6 +46,7 @@ pub(crate) fn fault(malformed: &Malformed) -> String {
         Malformed::Unreadable(unreadable) => named(format!("{unreadable:?}")),
         Malformed::BadParams { member } => format!("BadParams {member}"),
         Malformed::Batch
+        | Malformed::BatchSize
         | Malformed::NotObject
         | Malformed::LookAlike { .. }
         | Malformed::Version

@@ -34,7 +34,7 @@ fn forwarded(policy: &Arc<dyn Pdp>, raw: &str) -> (Option<Bytes>, usize) {
     let mut session = Session::new(Arc::<Principal>::default(), server, Transport::Http);
     let arrival = Arrival { raw: raw.to_owned().into(), ..Arrival::default() };
     let sink = Sink::default();
-    let act = session.client_frame(&gate, arrival, now(0)).record(&sink).unwrap();
+    let act = session.client_frame(&gate, &arrival, now(0)).record(&sink).unwrap();
     let kept = sink.take().len();
     match act {
         Act::Forward(permitted) => (Some(permitted.body().clone()), kept),
