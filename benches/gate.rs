@@ -170,7 +170,7 @@ fn classify(criterion: &mut Criterion) {
         bencher.iter(|| {
             let mut session = session(&server, &principal);
             let arrival = Arrival { raw: raw.clone(), headers: None, traceparent: None };
-            let act = session.client_frame(&gate, arrival, NOW).record(&Nowhere).unwrap();
+            let act = session.client_frame(&gate, &arrival, NOW).record(&Nowhere).unwrap();
             assert!(matches!(act, Act::Forward(_)));
             act
         });
@@ -265,7 +265,7 @@ fn filter(criterion: &mut Criterion) {
         let asked = || {
             let mut session = session(&server, &principal);
             let arrival = Arrival { raw: ask.clone(), headers: None, traceparent: None };
-            match session.client_frame(&gate, arrival, NOW).record(&Nowhere).unwrap() {
+            match session.client_frame(&gate, &arrival, NOW).record(&Nowhere).unwrap() {
                 Act::Forward(permitted) => (session, Arc::clone(permitted.call())),
                 act @ (Act::Deliver(_) | Act::Drop) => panic!("{act:?}"),
             }

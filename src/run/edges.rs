@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use ::http::{HeaderMap, HeaderValue};
+use ::http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Serving, StartError};
 use crate::config::{self, Config, Front, OAuthMode, PackRef, ServerConfig};
@@ -41,7 +41,9 @@ pub(super) fn protected(config: &Config) -> Result<Vec<Arc<Protected>>, StartErr
         .iter()
         .map(|server| {
             let pack = server.pack.as_ref().map(|pack| self::pack(server, pack)).transpose()?;
-            Ok(Arc::new(Protected::new(server.facts(pack), server.refusal)))
+            let mut protected = Protected::new(server.facts(pack), server.refusal);
+            protected.batches = server.batches;
+            Ok(Arc::new(protected))
         })
         .collect()
 }
@@ -192,10 +194,18 @@ fn http_upstream(
         value.set_sensitive(true);
         headers.append(name, value);
     }
+    let pack = protected.facts.pack.as_deref();
+    for (name, value) in pack.iter().flat_map(|pack| &pack.headers) {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
+            StartError::new(format!("{subject}.pack"), format!("`{name}` is no header name"))
+        })?;
+        if let (false, Ok(value)) = (headers.contains_key(&name), HeaderValue::from_str(value)) {
+            headers.append(name, value);
+        }
+    }
     let ca_pem = http.ca_file.as_ref().map(fs::read).transpose().map_err(|error| {
         StartError::new(format!("{subject}.ca_file"), format!("cannot be read: {error}"))
     })?;
-    let pack = protected.facts.pack.as_deref();
     let mut owned_headers = pack.map(|pack| pack.owned_headers.clone()).unwrap_or_default();
     owned_headers.extend(pack.and_then(|pack| pack.credential_header.clone()));
     let document = config.limits.frame.document;

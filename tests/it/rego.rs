@@ -72,6 +72,7 @@ impl Scene {
         let server = Server {
             name: "flags".into(),
             environment: Some("staging".into()),
+            environment_ids: [].into(),
             labels: [("tier".into(), "2".into())].into(),
             pack: None,
         };
@@ -105,6 +106,7 @@ impl Scene {
             operation: Operation {
                 effect: pack::Effect::Write,
                 environments: vec!["staging".into()],
+                name: None,
                 environment_source: EnvironmentSource::Arguments,
                 tags: vec!["go-live".into()],
                 pack: Some("flags".into()),

@@ -235,7 +235,14 @@ impl Exchange {
         self.note_status(status);
         match self.server_message(&body, false) {
             Turn::Act(Act::Deliver(released)) if released.is_own() => reply::own(&released),
-            Turn::Act(Act::Deliver(released)) => {
+            Turn::Act(Act::Deliver(mut released)) => {
+                if let Some(permitted) = released.take_back() {
+                    self.answer_server(permitted).await;
+                }
+                if self.awaits() {
+                    // Nothing follows a whole body: what it leaves unanswered stays so.
+                    record(&self.fail(&UpstreamFailure::EndedEarly));
+                }
                 let session = self.begin_session(status, headers);
                 let headers = reply::headers(headers, session);
                 reply::whole(status, headers, released.body().clone())

@@ -251,7 +251,7 @@ impl Received {
             Some(match self.method {
                 Method::GET => session.open_stream(gate, now),
                 Method::DELETE => session.end(gate, now),
-                _ => session.client_frame(gate, arrival, now),
+                _ => session.client_frame(gate, &arrival, now),
             })
         });
         match turn {
