@@ -16,13 +16,15 @@ use regorus::Value;
 use super::ReadSet;
 use crate::gate::decision::{Decision, Engine, Origin};
 
-/// What a policy may read for its decisions to be kept: names, and no number, since two that are
-/// equal may be written differently. `phase` and below are not in the input of a decision, or the
-/// same in all.
-const READS: [&str; 13] = [
+/// What a policy may read for its decisions to be kept: names, and no number of the message, since
+/// two that are equal may be written differently. `phase` and below are not in the input of a
+/// decision, or the same in all.
+const READS: [&str; 15] = [
     "input.direction",
     "input.method",
     "input.operation",
+    "input.params.mode",
+    "input.params.url",
     "input.principal.groups",
     "input.principal.id",
     "input.principal.kind",
@@ -69,7 +71,8 @@ impl Memo {
     /// Remembers what was decided about `input`. Trouble is not remembered: it may pass.
     pub(super) fn keep(&self, input: Value, decision: &Decision) {
         let troubled = |it: &Origin| !matches!(it, Origin::Rule | Origin::NotApplicable);
-        if decision.reasons.iter().any(|reason| troubled(&reason.origin)) || !is_small(&input) {
+        let kept = is_small(&input) && has_texts_alone(&input["params"]);
+        if !kept || decision.reasons.iter().any(|reason| troubled(&reason.origin)) {
             return;
         }
         let decision = Arc::new(decision.clone());
@@ -78,6 +81,15 @@ impl Memo {
             known.clear();
         }
         known.insert(input, decision);
+    }
+}
+
+/// Whether an object has no member but texts, or is not there.
+fn has_texts_alone(params: &Value) -> bool {
+    match params {
+        Value::Undefined => true,
+        Value::Object(members) => members.values().all(|it| matches!(it, Value::String(_))),
+        _ => false,
     }
 }
 
@@ -129,6 +141,8 @@ mod tests {
         for (body, expected) in [
             ("input.method; input.operation.effect; input.server.name; input.tool.name", true),
             ("input.principal.id; input.principal.groups", true),
+            ("input.params.url; input.params.mode", true),
+            ("input.params.message", false),
             ("input.principal.claims.level", false),
             ("input.principal", false),
             ("input.tool.arguments.key", false),
@@ -145,6 +159,21 @@ mod tests {
     }
 
     #[test]
+    fn the_baseline_is_one_of_them() {
+        let mut engine = regorus::Engine::new();
+        for (name, text) in [
+            ("decision", include_str!("../../../policies/mcp/decision.rego")),
+            ("limits", include_str!("../../../policies/baseline/limits.rego")),
+            ("protocol", include_str!("../../../policies/baseline/protocol.rego")),
+            ("tools", include_str!("../../../policies/baseline/tools.rego")),
+        ] {
+            engine.add_policy(name.to_owned(), text.to_owned()).unwrap();
+        }
+        let reads = ReadSet::of(engine.get_modules(), &[&"data.mcp.decision".to_owned()]);
+        assert!(Memo::for_policy(&reads).is_some(), "{:?}", reads.paths());
+    }
+
+    #[test]
     fn an_answer_is_the_one_to_this_question_and_of_this_engine() {
         let memo = Memo::default();
         let ask = |method: &str| Value::from_json_str(&format!(r#"{{"method":"{method}"}}"#));
@@ -156,6 +185,22 @@ mod tests {
         assert_eq!(memo.find(&other, Engine::Compiled), None);
         memo.keep(other.clone(), &decision(Origin::Indeterminate, Engine::Compiled));
         assert_eq!(memo.find(&other, Engine::Compiled), None, "trouble may pass");
+    }
+
+    #[test]
+    fn what_a_message_says_is_kept_where_it_is_text() {
+        let memo = Memo::default();
+        let known = decision(Origin::Rule, Engine::Compiled);
+        for (params, kept) in [
+            (r#"{"url":"https://a"}"#, true),
+            (r#"{"url":1}"#, false),
+            (r#"{"url":[]}"#, false),
+            ("1", false),
+        ] {
+            let input = Value::from_json_str(&format!(r#"{{"params":{params}}}"#)).unwrap();
+            memo.keep(input.clone(), &known);
+            assert_eq!(memo.find(&input, Engine::Compiled).is_some(), kept, "{params}");
+        }
     }
 
     #[test]
