@@ -227,7 +227,8 @@ async fn judge(exchange: &Arc<Exchange>, mut event: ServerEvent) -> (Option<Serv
             event.data = released.body().clone();
             return (Some(event), exchange.asks() && !exchange.awaits());
         }
-        Turn::Act(Act::Forward(permitted)) => exchange.answer_server(permitted).await,
+        // Rare and large: in a box, or every stream has room for it as long as it lasts.
+        Turn::Act(Act::Forward(permitted)) => Box::pin(exchange.answer_server(permitted)).await,
         Turn::Act(Act::Drop) | Turn::Settled => {}
         Turn::Refused(refusal) => return (refusal.map(|refusal| own(&refusal)), true),
     }
