@@ -299,6 +299,8 @@ fn each_problem_names_its_place_and_a_next_step() {
         (inside("sse_path: /.well-known/x"), "`/.well-known` is taken (RFC 8615)"),
         (inside("sse_path: sse"), "servers.s.sse_path (line 4): is no plain absolute path"),
         (inside("sse_path: /mcp"), "servers.s.sse_path (line 4): `/mcp` is already a path of `s`"),
+        (inside("sse_path: /sse\n    batches: true"), "s.batches (line 5): HTTP+SSE has no batches"),
+        (inside("transport: sse\n    batches: true"), "s.batches (line 5): HTTP+SSE has no batches"),
         (inside("transport: stdio"), "must be `streamable_http` or `sse`"),
         (child("transport: sse"), "servers.s.transport (line 4): has a meaning only with `url`"),
         (inside("refusal: html"), "must be `error` or `tool_result`"),

@@ -312,7 +312,7 @@ async fn take(
     let Entry { client, messages, .. } = entry;
     // The transport has no headers that mirror the body; those of later revisions do not go on.
     let arrival = Arrival { raw, headers: None, traceparent };
-    match client.act(|session, gate, now| session.client_frame(gate, arrival, now)) {
+    match client.act(|session, gate, now| session.client_frame(gate, &arrival, now)) {
         Act::Forward(permitted) => {
             let call = Arc::clone(permitted.call());
             let (challenged, challenge) = oauth.is_some().then(oneshot::channel).unzip();
