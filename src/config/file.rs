@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::problem::{Place, Problems, Spot};
 use super::section::{References, Section};
 use super::yaml;
-use super::{LogFormat, OAuthMode};
+use super::{HttpTransport, LogFormat, OAuthMode};
 use crate::gate::session::{Mode, RefusalForm};
 
 /// Size of the file's text, bytes; a configuration of a thousand servers has less.
@@ -56,9 +56,12 @@ pub(super) struct ServerFile {
     /// Whether `url` or `command` was written, if only wrongly.
     pub(super) reachable: bool,
     pub(super) path: Option<Spot<String>>,
+    pub(super) sse_path: Option<Spot<String>>,
     pub(super) url: Option<Spot<String>>,
+    pub(super) transport: Option<Spot<HttpTransport>>,
     pub(super) headers: Vec<(String, Spot<String>)>,
     pub(super) forward_authorization: Option<Spot<bool>>,
+    pub(super) batches: Option<Spot<bool>>,
     pub(super) ca_file: Option<Spot<String>>,
     pub(super) command: Option<Vec<Spot<String>>>,
     pub(super) args: Option<Vec<Spot<String>>>,
@@ -193,9 +196,12 @@ impl ServerFile {
             name,
             reachable: true,
             path: None,
+            sse_path: None,
             url: None,
+            transport: None,
             headers: Vec::new(),
             forward_authorization: None,
+            batches: None,
             ca_file: None,
             command: None,
             args: None,
@@ -222,9 +228,12 @@ impl ServerFile {
             name: Spot::new(name, section.place().clone()),
             reachable: section.has("url") || section.has("command"),
             path: section.text("path"),
+            sse_path: section.text("sse_path"),
             url: section.text("url"),
+            transport: section.choice("transport", &HttpTransport::NAMES),
             headers: section.texts_by_name("headers", References::Allowed),
             forward_authorization: section.flag("forward_authorization"),
+            batches: section.flag("batches"),
             ca_file: section.text("ca_file"),
             command: section.text_or_texts("command"),
             args: section.texts("args"),

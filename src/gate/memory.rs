@@ -90,6 +90,15 @@ impl Memory {
         }
     }
 
+    /// What a call of `principal` is about to set is not known until it has succeeded: what is
+    /// sent after it may be carried out before it or after it.
+    pub fn forget_facts(&mut self, principal: &str, lesson: &Lesson) {
+        let Some(remembered) = self.principals.get_mut(principal) else { return };
+        for (name, _) in &lesson.facts {
+            remembered.facts.remove(name);
+        }
+    }
+
     /// What `principal` was handed `handle` for.
     pub fn handed(&mut self, principal: &str, handle: &str, now: Duration) -> Option<Handed> {
         let kept = self.used(principal)?.handles.get(&digest(handle))?;

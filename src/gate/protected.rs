@@ -37,6 +37,8 @@ pub struct Protected {
     pub facts: Server,
     /// How refusals look.
     pub refusal: RefusalForm,
+    /// Whether batches may pass, where MCP 2025-03-26 is spoken over HTTP. Off at first.
+    pub batches: bool,
     tools: RwLock<HashMap<Box<str>, Arc<Definition>>>,
     tasks: Mutex<Tasks>,
     memory: Arc<Mutex<Memory>>,
@@ -53,6 +55,7 @@ impl Protected {
         Self {
             facts,
             refusal,
+            batches: false,
             tools: RwLock::default(),
             tasks: Mutex::default(),
             memory: Arc::default(),

@@ -1,6 +1,7 @@
 //! The one integration binary: one link for all of them.
 
 mod audit_cli;
+mod batches;
 mod cli;
 mod config;
 mod demo;
@@ -13,6 +14,7 @@ mod frames;
 mod http_edge;
 mod imports;
 mod inventory;
+mod invariants;
 mod journal;
 mod limits;
 mod memory;

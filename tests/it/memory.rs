@@ -1,12 +1,12 @@
 //! Handles and session facts: learnt from answers that passed, for the principal that they went
 //! to, bounded in number and time; everything else is unknown (threats G1, §2.8).
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use bartizan::gate::access::{Principal, Server, Transport};
+use bartizan::gate::access::{Principal, RoutingHeaders, Server, Transport};
 use bartizan::gate::frame::FrameLimits;
 use bartizan::gate::memory::{Learnt, Memory};
 use bartizan::gate::pack::Pack;
@@ -137,7 +137,7 @@ impl Stage {
         }
         let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
         let arrival = Arrival { raw: call.to_string().into(), ..Arrival::default() };
-        let step = session.client_frame(&self.gate, arrival, self.time());
+        let step = session.client_frame(&self.gate, &arrival, self.time());
         let operation = step.audit_record().operation.clone().unwrap();
         let name = operation.name.unwrap_or_else(|| "-".into());
         let went = matches!(step.record(&Sink(true)).unwrap(), Act::Forward(_));
@@ -361,6 +361,36 @@ fn what_is_remembered_is_bounded() {
 }
 
 #[test]
+fn answers_in_a_batch_teach_as_others_do() {
+    let mut stage = Stage::of(Era::Legacy);
+    let mut server = Protected::new(stage.server.facts.clone(), RefusalForm::Error);
+    server.batches = true;
+    stage.server = Arc::new(server);
+    let who = Arc::new(Principal { id: "a".into(), ..Principal::default() });
+    let mut session = Session::new(who, Arc::clone(&stage.server), Transport::Http);
+    let call = |id: u32, tool: &str, arguments: Value| {
+        let params = json!({"name": tool, "arguments": arguments});
+        json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
+    };
+    let batch = json!([call(1, "discover", json!({})), call(2, "select", json!({"project": "7"}))]);
+    let headers =
+        RoutingHeaders { protocol_version: Some("2025-03-26".into()), ..RoutingHeaders::default() };
+    let arrival =
+        Arrival { raw: batch.to_string().into(), headers: Some(headers), ..Arrival::default() };
+    let step = session.client_frame(&stage.gate, &arrival, stage.time());
+    let Act::Forward(permitted) = step.record(&Sink(true)).unwrap() else { panic!("refused") };
+    let mut found = hands("h-1", "x");
+    found["jsonrpc"] = "2.0".into();
+    found["id"] = 1.into();
+    let answers = json!([found, {"jsonrpc": "2.0", "id": 2, "result": {"content": []}}]);
+    let raw = answers.to_string().into();
+    let step = session.server_answer(&stage.gate, permitted.call(), &raw, stage.time());
+    assert!(matches!(step.record(&Sink(true)).unwrap(), Act::Deliver(_)));
+    assert_eq!(stage.invokes("a", "h-1"), known("x"));
+    assert!(stage.call("a", "act", &json!({})).1);
+}
+
+#[test]
 fn a_rule_reads_what_earlier_calls_have_set() {
     let good = json!({"result": {"content": []}});
     for era in [Era::Legacy, Era::Modern] {
@@ -388,6 +418,13 @@ fn a_rule_reads_what_earlier_calls_have_set() {
             stage.answered("a", "select", &odd, &good);
             assert!(!acts(&stage, "a"), "{odd}");
         }
+        // Sent, and not answered yet: it may have happened already.
+        stage.answered("a", "select", &seven, &good);
+        stage.call("a", "select", &seven);
+        assert!(!acts(&stage, "a"));
+        stage.answered("a", "select", &seven, &good);
+        stage.answered("a", "select", &json!({"project": "8"}), &failed);
+        assert!(!acts(&stage, "a"), "it failed, perhaps half way");
         // A rule set the argument: what counts is what the server got.
         stage.answered("a", "select", &seven, &good);
         stage.answered("a", "select", &json!({"project": "9"}), &good);

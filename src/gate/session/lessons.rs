@@ -1,6 +1,8 @@
 //! What a call's answer teaches about later calls, and when: only a good answer to a tool call,
 //! complete, delivered as the client gets it, and recorded.
 
+use std::sync::PoisonError;
+
 use bytes::Bytes;
 
 use crate::gate::access::{Era, Resource};
@@ -29,7 +31,8 @@ impl Session {
         self.server.session_facts(&self.principal.id, now.uptime)
     }
 
-    /// What a good answer to `question`, sent as `body`, will teach.
+    /// What a good answer to `question`, which goes on as `body`, will teach. What the call may
+    /// change is unknown from here on.
     pub(super) fn lesson(
         &self,
         gate: &Gate,
@@ -40,13 +43,18 @@ impl Session {
         let Resource::Tool { name, arguments, .. } = question.resource else { return None };
         let handles = self.server.handles(&self.principal.id, now.uptime);
         let known = self.knowledge(Some(&handles));
-        if body.as_ptr() == question.frame.document().raw().as_ptr() {
-            return Lesson::of_call(known, name, arguments).map(Box::new);
+        let lesson = if body.as_ptr() == question.frame.document().raw().as_ptr() {
+            Lesson::of_call(known, name, arguments)
+        } else {
+            // A rule set an argument: what counts is what the server got.
+            let sent = Document::read(body.clone(), &gate.config.frame.document).ok()?;
+            Lesson::of_call(known, name, sent.root().pointer("/params/arguments"))
+        }?;
+        if !lesson.facts.is_empty() {
+            let mut memory = self.server.memory().lock().unwrap_or_else(PoisonError::into_inner);
+            memory.forget_facts(&self.principal.id, &lesson);
         }
-        // A rule set an argument: what counts is what the server got.
-        let sent = Document::read(body.clone(), &gate.config.frame.document).ok()?;
-        let arguments = sent.root().pointer("/params/arguments");
-        Lesson::of_call(known, name, arguments).map(Box::new)
+        Some(Box::new(lesson))
     }
 
     /// What the answer `frame` to `entry` teaches, delivered as `body`.
