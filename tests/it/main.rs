@@ -31,3 +31,4 @@ mod threats_http;
 mod threats_sse;
 mod threats_stdio;
 mod tidy;
+mod workbench;
