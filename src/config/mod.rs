@@ -135,6 +135,8 @@ pub struct ServerConfig {
     pub origins: Vec<String>,
     /// How a refusal by policy looks (`refusal`: `error` or `tool_result`). Default `error`.
     pub refusal: RefusalForm,
+    /// Whether batches may pass where MCP 2025-03-26 is spoken over HTTP (`batches`). Default no.
+    pub batches: bool,
     /// What stands in the way to tokens for it (`oauth`, `public_url`). Default: nothing.
     pub oauth: Option<OAuthConfig>,
 }

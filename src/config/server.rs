@@ -107,6 +107,7 @@ impl Reader<'_> {
             hosts: hosts.unwrap_or_default(),
             origins: origins.unwrap_or_default(),
             refusal: or(file.refusal, RefusalForm::Error),
+            batches: or(file.batches, false),
             oauth,
         })
     }
@@ -322,10 +323,11 @@ fn child_keys(file: &ServerFile) -> [Option<&Place>; 5] {
 }
 
 /// The keys that mean something only with `url`.
-fn http_keys(file: &ServerFile) -> [Option<&Place>; 4] {
+fn http_keys(file: &ServerFile) -> [Option<&Place>; 5] {
     [
         file.headers.first().map(|(_, value)| &value.place),
         file.forward_authorization.as_ref().map(|forward| &forward.place),
+        file.batches.as_ref().map(|batches| &batches.place),
         file.ca_file.as_ref().map(|path| &path.place),
         file.connect_timeout.as_ref().map(|timeout| &timeout.place),
     ]

@@ -35,6 +35,8 @@ pub struct Protected {
     pub facts: Server,
     /// How refusals look.
     pub refusal: RefusalForm,
+    /// Whether batches may pass, where MCP 2025-03-26 is spoken over HTTP. Off at first.
+    pub batches: bool,
     tools: RwLock<HashMap<Box<str>, Arc<Definition>>>,
     tasks: Mutex<Tasks>,
 }
@@ -47,7 +49,7 @@ impl Protected {
 
     /// A server of which nothing has been learnt.
     pub fn new(facts: Server, refusal: RefusalForm) -> Self {
-        Self { facts, refusal, tools: RwLock::default(), tasks: Mutex::default() }
+        Self { facts, refusal, batches: false, tools: RwLock::default(), tasks: Mutex::default() }
     }
 
     /// The tasks that this server runs, whoever asked for them.

@@ -41,7 +41,9 @@ pub(super) fn protected(config: &Config) -> Result<Vec<Arc<Protected>>, StartErr
         .iter()
         .map(|server| {
             let pack = server.pack.as_ref().map(|pack| self::pack(server, pack)).transpose()?;
-            Ok(Arc::new(Protected::new(server.facts(pack), server.refusal)))
+            let mut protected = Protected::new(server.facts(pack), server.refusal);
+            protected.batches = server.batches;
+            Ok(Arc::new(protected))
         })
         .collect()
 }

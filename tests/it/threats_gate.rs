@@ -106,6 +106,13 @@ fn a_task_is_for_whoever_made_it() {
         let reply = firewall.ask(legacy(method, &json!({"taskId": "t-1"})));
         assert_eq!((reply.status, reply.code()), (200, -32602), "{method}");
     }
+    // Who does not speak of tasks is told that first, as the extension has it.
+    for method in ["tasks/get", "tasks/update", "tasks/cancel"] {
+        let reply = firewall.send(&modern(method, "t-1", &json!({"taskId": "t-1"}), &json!({})));
+        assert_eq!((reply.status, reply.code()), (400, -32021), "{method}");
+        let required = &reply.json()["error"]["data"]["requiredCapabilities"];
+        assert_eq!(*required, tasks(), "{method}");
+    }
     // What the revision does not define tells nothing about tasks.
     let reply = firewall.send(&modern("tasks/result", "", &json!({"taskId": "t-1"}), &tasks()));
     assert_eq!((reply.status, reply.code()), (404, -32601));
@@ -701,7 +708,7 @@ impl Conversation {
     /// What the server gets of a message of the client, or the client of its refusal.
     fn client(&mut self, message: &Value) -> Result<Value, Value> {
         let arrival = Arrival { raw: message.to_string().into(), ..Arrival::default() };
-        let step = self.session.client_frame(&self.gate, arrival, Self::NOW);
+        let step = self.session.client_frame(&self.gate, &arrival, Self::NOW);
         match step.record(&Kept).unwrap() {
             Act::Forward(permitted) => Ok(read(permitted.body())),
             Act::Deliver(released) => Err(read(released.body())),

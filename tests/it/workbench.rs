@@ -92,7 +92,7 @@ impl Bench {
         for (at, message) in (1..).zip(messages) {
             let raw = message.to_string().into();
             let arrival = Arrival { raw, ..Arrival::default() };
-            drop(session.client_frame(&gate, arrival, now(at)).record(&journal).unwrap());
+            drop(session.client_frame(&gate, &arrival, now(at)).record(&journal).unwrap());
         }
     }
 }

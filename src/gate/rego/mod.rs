@@ -27,6 +27,7 @@ mod glob;
 mod input;
 mod judge;
 mod lint;
+mod memo;
 mod number;
 mod problem;
 mod prove;

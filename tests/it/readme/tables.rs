@@ -644,9 +644,13 @@ fn faces() -> BTreeSet<(i64, String, u16)> {
         Refusal::UnknownTool("t".into()),
         Refusal::UnknownMethod,
         Refusal::UnknownTask,
+        Refusal::TasksUndeclared,
         Refusal::Limited(Some(Duration::from_secs(1))),
         Refusal::ApprovalRequired,
         Refusal::Malformed(Malformed::Batch),
+        Refusal::Malformed(Malformed::BatchSize),
+        Refusal::Batched,
+        Refusal::WithBatch,
         unreadable(Unreadable::NotJson { at: 0 }),
         unreadable(Unreadable::DuplicateName { at: 0 }),
         unreadable(Unreadable::TooLarge),
@@ -698,6 +702,7 @@ fn what_the_agent_sees_is_what_the_readme_says() {
         refusal::UPSTREAM_FAILED,
         refusal::WITHHELD,
         refusal::BUSY,
+        refusal::WITH_BATCH,
     ] {
         assert!(codes.contains(&own), "{own} is not in the README");
     }
