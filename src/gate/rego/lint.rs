@@ -17,6 +17,17 @@ use super::schema::{Holds, below};
 use super::walk::{Chain, Step, Visit, Walk, chain, rule_ref};
 use super::{EvalLimits, Module, Policy, PolicySources};
 
+/// The codes of all traps.
+pub const TRAPS: [&str; 7] = [
+    "no-reason",
+    "not-a-set",
+    "substring-match",
+    "undefined-comparison",
+    "undefined-negation",
+    "unknown-input",
+    "unused-allow",
+];
+
 /// What a comment begins with that lets a finding stand.
 const ALLOW: &str = "bartizan:allow ";
 

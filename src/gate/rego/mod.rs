@@ -57,7 +57,7 @@ pub use capabilities::capabilities;
 pub use engines::{Demotion, RegoPdp};
 pub use input::input_json;
 pub use judge::{Judge, Unknown};
-pub use lint::{Lint, code_of, lint};
+pub use lint::{Lint, TRAPS, code_of, lint};
 pub use problem::PolicyProblem;
 pub use prove::{FileCoverage, Proof, TestOutcome, TestRun, cover_tests, prove, run_tests};
 pub use reads::ReadSet;

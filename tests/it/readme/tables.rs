@@ -25,7 +25,8 @@ use bartizan::gate::record::{
 };
 use bartizan::gate::refusal::{self, Addressee, DoorRefusal, Refusal};
 use bartizan::gate::rego::{
-    Entrypoints, EvalLimits, Module, Policy, PolicySources, RegoPdp, input_json, input_schema,
+    Entrypoints, EvalLimits, Module, Policy, PolicySources, RegoPdp, TRAPS, input_json,
+    input_schema,
 };
 use bartizan::gate::step::AuditSink as _;
 use serde_json::Value;
@@ -214,6 +215,12 @@ fn input_fields() -> BTreeSet<String> {
     let mut fields = names(&text, "| Field | Holds |");
     fields.extend(names(&text, "| Field | On |"));
     fields
+}
+
+#[test]
+fn traps_are_those_that_the_check_finds() {
+    let documented = names(&text_of("docs/policy.md"), "| Code | Trap |");
+    assert_eq!(documented, TRAPS.map(str::to_owned).into());
 }
 
 #[test]

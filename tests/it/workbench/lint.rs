@@ -1,7 +1,9 @@
 //! `policy check`: every trap is found, with its place and code, and no more than those.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use bartizan::gate::rego::TRAPS;
 use serde_json::Value;
 
 use super::Bench;
@@ -109,6 +111,12 @@ fn traps_are_found_and_what_is_sound_is_left_alone() {
         assert_eq!(found(&report), expected, "{rules}\n{report:#}");
         assert_eq!(code, i32::from(!expected.is_empty()), "{rules}");
     }
+}
+
+#[test]
+fn every_trap_has_a_case() {
+    let cases = CASES.iter().flat_map(|(_, found)| found.iter().map(|(code, _)| *code));
+    assert_eq!(cases.collect::<BTreeSet<_>>(), BTreeSet::from(TRAPS));
 }
 
 #[test]
