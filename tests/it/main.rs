@@ -36,3 +36,4 @@ mod threats_sse;
 mod threats_stdio;
 mod tidy;
 mod vendors;
+mod workbench;
