@@ -11,6 +11,7 @@ use super::problem::{Place, Problems, Spot};
 use super::section::{References, Section};
 use super::yaml;
 use super::{HttpTransport, LogFormat, OAuthMode};
+use crate::gate::rego::Inputs;
 use crate::gate::session::{Mode, RefusalForm};
 
 /// Size of the file's text, bytes; a configuration of a thousand servers has less.
@@ -131,6 +132,7 @@ pub(super) struct LimitsFile {
 #[derive(Debug, Default)]
 pub(super) struct AuditFile {
     pub(super) segment_bytes: Option<Spot<u64>>,
+    pub(super) inputs: Option<Spot<Inputs>>,
 }
 
 /// `otlp`.
@@ -308,7 +310,11 @@ impl LimitsFile {
 
 impl AuditFile {
     fn read(section: &mut Section<'_>) -> Self {
-        Self { segment_bytes: section.bytes("segment_bytes", 64 << 10..=16 << 30) }
+        let inputs = [("none", Inputs::None), ("facts", Inputs::Facts), ("values", Inputs::Values)];
+        Self {
+            segment_bytes: section.bytes("segment_bytes", 64 << 10..=16 << 30),
+            inputs: section.choice("inputs", &inputs),
+        }
     }
 }
 

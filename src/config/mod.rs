@@ -20,6 +20,7 @@ use ::http::{HeaderName, Uri};
 use crate::gate::access::{Principal, Server};
 use crate::gate::frame::FrameLimits;
 use crate::gate::pack::Pack;
+use crate::gate::rego::Inputs;
 use crate::gate::session::{GateConfig, Mode, RefusalForm};
 
 mod problem;
@@ -307,6 +308,9 @@ pub struct AuditConfig {
     /// Size at which a new file begins, bytes (`segment_bytes`), 64 KiB to 16 GiB. Default
     /// 64 MiB.
     pub segment_bytes: u64,
+    /// What records keep of the policy's input (`inputs`: `none`, `facts` or `values`). Default
+    /// `none`.
+    pub inputs: Inputs,
 }
 
 /// Where spans go: OTLP over HTTP.

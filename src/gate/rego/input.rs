@@ -21,10 +21,10 @@ use crate::gate::pack::BaselineRate;
 use crate::gate::pdp::ListEntry;
 
 /// The version of the input that this module builds.
-const VERSION: u64 = 1;
+pub(super) const VERSION: u64 = 1;
 
 /// At most this many pointers of numbers without an exact value are kept.
-const LOSSY_MAX: usize = 16;
+pub(super) const LOSSY_MAX: usize = 16;
 
 /// The input of one question.
 #[derive(Debug)]
@@ -83,8 +83,13 @@ pub(super) fn of_listing(
 
 /// A JSON text as an input, read strictly by the gate's own reader.
 pub(super) fn of_document(root: document::Value<'_>) -> Input {
+    of_recorded(root, &ReadSet::everything())
+}
+
+/// A recorded input, as far as it is read.
+pub(super) fn of_recorded(root: document::Value<'_>, reads: &ReadSet) -> Input {
     let mut lossy = Vec::new();
-    let value = convert(root, &ReadSet::everything(), &mut Pointer::root(), &mut lossy);
+    let value = convert(root, reads, &mut Pointer::root(), &mut lossy);
     Input { value, lossy }
 }
 

@@ -18,6 +18,7 @@ use crate::gate::record::{
     AuditRecord, CallId, DecisionFacts, Event, Finding, Now, Outcome, ReasonFacts, micros,
 };
 use crate::gate::refusal::{Addressee, Refusal, malformed_place};
+use crate::gate::rego::RecordedInput;
 use crate::gate::step::{Act, Dispatch, Permitted, Routing, Step};
 use crate::gate::{access::Resource, decision::Listing, operation::Operation};
 
@@ -108,7 +109,7 @@ impl Session {
             facts.trace_id = trace.map(|trace| trace.trace_id.into());
             facts.parent_span_id = trace.map(|trace| trace.span_id.into());
         }
-        let asked = Asking { gate, frame, id, facts, exchange, now };
+        let mut asked = Asking { gate, frame, id, facts, exchange, now, input: None };
 
         if let Some(headers) = headers {
             let parameters = definition.as_deref().map_or(&[][..], |tool| &tool.parameters);
@@ -122,6 +123,7 @@ impl Session {
         }
 
         let decision = self.decision(gate, &question, now);
+        asked.input = gate.recorded(&question.request(self, now));
         let barred = self.barred(&question, &task);
         let (body, verdict) = match passing(gate, &question, &decision, barred, now) {
             Ok(passing) => passing,
@@ -442,6 +444,8 @@ struct Asking<'a> {
     facts: Facts,
     exchange: &'a CallId,
     now: Now,
+    /// What the policy was asked, once it was.
+    input: Option<RecordedInput>,
 }
 
 impl Asking<'_> {
@@ -459,6 +463,7 @@ impl Asking<'_> {
         record.id = self.id.map(id_text);
         record.bytes = u64::try_from(raw.len()).ok();
         record.digest = Some(self.gate.digest(raw));
+        record.keep_input(self.input.clone());
     }
 }
 
