@@ -361,6 +361,20 @@ fn what_is_remembered_is_bounded() {
 }
 
 #[test]
+fn the_policy_page_names_the_bounds() {
+    let page = include_str!("../../docs/policy.md");
+    let hours = Memory::FACT_TTL.as_secs() / 3_600;
+    assert_eq!(Memory::FACT_TTL, Memory::HANDLE_TTL_MAX);
+    let said = format!(
+        "{} principals on each server, for each {} handles and {} facts, none for longer than {hours} hours",
+        Memory::PRINCIPALS_MAX,
+        Memory::HANDLES_MAX,
+        Memory::FACTS_MAX,
+    );
+    assert!(page.contains(&said), "{said}");
+}
+
+#[test]
 fn answers_in_a_batch_teach_as_others_do() {
     let mut stage = Stage::of(Era::Legacy);
     let mut server = Protected::new(stage.server.facts.clone(), RefusalForm::Error);
