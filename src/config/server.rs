@@ -6,13 +6,11 @@ use std::time::Duration;
 use ::http::uri::Authority;
 use ::http::{HeaderName, HeaderValue, Uri};
 
-use super::file::ServerFile;
+use super::file::{OAuthWord, ServerFile};
 use super::meaning::{Reader, or, texts};
 use super::problem::{Place, Spot};
 use super::secret::{Secret, is_variable_name, resolve};
-use super::{
-    ChildUpstream, Front, HttpUpstream, Inherit, OAuthMode, PackRef, ServerConfig, Upstream,
-};
+use super::{ChildUpstream, Front, HttpUpstream, Inherit, PackRef, ServerConfig, Upstream};
 use crate::gate::session::RefusalForm;
 
 /// Variables that a child gets by default: what programs need to start, find their files and
@@ -149,7 +147,7 @@ impl Reader<'_> {
         }
     }
 
-    fn only_with(&mut self, other: &str, places: &[Option<&Place>]) {
+    pub(super) fn only_with(&mut self, other: &str, places: &[Option<&Place>]) {
         for place in places.iter().flatten() {
             let what = format!("has a meaning only with `{other}`");
             self.problems.push(place, what, "remove it");
@@ -300,7 +298,7 @@ impl Reader<'_> {
 
 fn forwards(file: &ServerFile) -> bool {
     let mode = file.oauth.as_ref().and_then(|oauth| oauth.mode.as_ref());
-    mode.is_some_and(|mode| mode.value == OAuthMode::Forward)
+    mode.is_some_and(|mode| mode.value == OAuthWord::Forward)
 }
 
 /// The keys that mean something only with `command`.

@@ -10,6 +10,7 @@ mod wire;
 mod bell;
 mod gauge;
 mod door;
+mod bearer;
 mod body;
 mod sessions;
 mod event_ids;
@@ -70,7 +71,7 @@ pub struct Route {
     /// of loopback names, on any port. A request without `Origin` comes from no browser and
     /// passes.
     pub origins: Vec<String>,
-    /// Who calls here.
+    /// Who calls here, where no token says it.
     pub principal: Arc<Principal>,
     /// The way to the server.
     pub upstream: Upstream,
@@ -208,6 +209,13 @@ struct Inner {
     streams: Arc<Gauge>,
     body_budget: Arc<Gauge>,
     event_ids: EventIds,
+}
+
+impl RouteState {
+    /// Whether clients' tokens end here.
+    fn ends_tokens(&self) -> bool {
+        matches!(self.oauth, Some(OAuth::Terminate(_)))
+    }
 }
 
 impl Inner {

@@ -103,6 +103,16 @@ pub enum DoorRefusal {
     TooMany,
     /// We are closing: 503.
     Closing,
+    /// No access token came along: 401.
+    NoToken,
+    /// The access token is not good here: 401.
+    BadToken,
+    /// The access token does not grant all scopes that are needed: 403.
+    Scope,
+    /// An access token in the request target, where logs and histories keep it: 400.
+    TokenInQuery,
+    /// The keys to check an access token with are not to be had: 503.
+    NoKeys,
 }
 
 impl DoorRefusal {
@@ -122,6 +132,11 @@ impl DoorRefusal {
             Self::UnknownEvent => "unknown-event",
             Self::TooMany => "too-many",
             Self::Closing => "closing",
+            Self::NoToken => "no-token",
+            Self::BadToken => "bad-token",
+            Self::Scope => "insufficient-scope",
+            Self::TokenInQuery => "token-in-query",
+            Self::NoKeys => "no-keys",
         }
     }
 
@@ -143,6 +158,13 @@ impl DoorRefusal {
             Self::UnknownEvent => ("Event id not found", Status::BadRequest),
             Self::TooMany => ("Too many at once", Status::TooMany),
             Self::Closing => ("Closing", Status::Unavailable),
+            // What is wrong with a token is nobody's business but the operator's.
+            Self::NoToken | Self::BadToken => ("Access token required", Status::Unauthorized),
+            Self::Scope => ("Scope required", Status::Forbidden),
+            Self::TokenInQuery => {
+                ("Access token belongs into the header Authorization", Status::BadRequest)
+            }
+            Self::NoKeys => ("Access token cannot be checked now", Status::Unavailable),
         }
     }
 }
@@ -221,15 +243,21 @@ impl Refusal {
                 | DoorRefusal::Host
                 | DoorRefusal::Origin
                 | DoorRefusal::TooLarge
-                | DoorRefusal::Slow,
+                | DoorRefusal::Slow
+                | DoorRefusal::TokenInQuery,
             ) => Some(Finding::MalformedFrame),
+            Self::Door(DoorRefusal::BadToken) => Some(Finding::UnauthenticatedCaller),
             Self::Door(
                 DoorRefusal::UnknownPath
                 | DoorRefusal::MethodNotAllowed
                 | DoorRefusal::UnknownSession
                 | DoorRefusal::UnknownEvent
                 | DoorRefusal::TooMany
-                | DoorRefusal::Closing,
+                | DoorRefusal::Closing
+                // Every OAuth flow begins without a token, or with less than is needed.
+                | DoorRefusal::NoToken
+                | DoorRefusal::Scope
+                | DoorRefusal::NoKeys,
             )
             | Self::Denied
             | Self::UnknownTool(_)

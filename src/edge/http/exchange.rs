@@ -51,6 +51,8 @@ pub(super) struct Exchange {
     /// A GET stream that goes on where another ended.
     pub(super) resumes: bool,
     pub(super) context: SendContext,
+    /// Until when the client's token holds, by uptime: no stream without an end outlives it.
+    pub(super) until: Option<Duration>,
     pub(super) call: CallId,
     /// Somebody waits for an answer to this very message.
     pub(super) asks: bool,
@@ -90,7 +92,8 @@ impl Exchange {
         self.inner.shared.clock.uptime()
     }
 
-    /// Draining began, and a stream without an end ends; or the session ended, and all do.
+    /// Draining began or the token expired, and a stream without an end ends; or the session
+    /// ended, and all do.
     pub(super) async fn closing(&self) {
         let ended = async {
             match self.legacy.get() {
@@ -98,8 +101,15 @@ impl Exchange {
                 None => std::future::pending().await,
             }
         };
+        let expired = async {
+            match self.until {
+                Some(until) => tokio::time::sleep(until.saturating_sub(self.uptime())).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = ended => {}
+            () = expired, if self.endless => {}
             () = self.inner.shared.closing.cancelled(), if self.endless => {}
         }
     }
@@ -113,7 +123,8 @@ impl Exchange {
 
     /// Seals the ids of this exchange's events.
     pub(super) fn event_scope(&self) -> EventScope {
-        receive::scope(&self.inner, &self.route, self.legacy.get().map(|legacy| &**legacy))
+        let legacy = self.legacy.get().map(|legacy| &**legacy);
+        receive::scope(&self.inner, &self.route, &self.context.principal, legacy)
     }
 
     fn turn(&self, step: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step>) -> Turn {
@@ -183,6 +194,11 @@ impl Exchange {
         drop(budget);
         match answer {
             Ok(Answer::Accepted { status, headers }) => self.accepted(status, &headers),
+            // It is our credential that the server refuses here; the client could only get
+            // another token of its own.
+            Ok(Answer::Whole { status: status @ (401 | 403), .. }) if self.route.ends_tokens() => {
+                self.failed(&UpstreamFailure::Status(status))
+            }
             Ok(Answer::Whole { status, headers, body }) => {
                 if (200..300).contains(&status) || is_answer(&headers, &body) {
                     self.whole(status, &headers, body).await
@@ -336,7 +352,7 @@ impl Exchange {
         };
         if self.legacy.get().is_none() {
             let now = self.uptime();
-            let (session, principal) = (&self.session, &self.route.principal);
+            let (session, principal) = (&self.session, &self.context.principal);
             let begun = self.route.sessions.begin(theirs, session, principal, now)?;
             return Some(&*self.legacy.get_or_init(|| begun).ours);
         }
