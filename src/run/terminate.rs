@@ -85,7 +85,7 @@ fn keys(server: &str, described: &IssuerConfig, shared: &Shared) -> Result<Keys,
             KeySource::Address { server: Box::new(server), target }
         }
     };
-    Keys::new(&described.issuer, source, shared.clock)
+    Keys::new(&described.issuer, source, shared.clock.uptime())
         .map_err(|why| StartError::new(subject("jwks_file"), why).hint(HINT))
 }
 

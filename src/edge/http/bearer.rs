@@ -41,7 +41,7 @@ pub(super) async fn caller(
         return Err(challenged(DoorRefusal::NoToken, route, resource, None));
     };
     let now = inner.shared.now();
-    match resource.admit(token, now.wall).await {
+    match resource.admit(token, now).await {
         Ok(Bearer { principal, left }) => {
             Ok(Caller { principal, until: Some(now.uptime.saturating_add(left)) })
         }

@@ -19,7 +19,6 @@ use tokio::sync::Semaphore;
 
 use super::jwk::KeySet;
 use super::metadata::DOCUMENT_BYTES_MAX;
-use crate::edge::clock::Clock;
 use crate::edge::upstream::HttpUpstream;
 
 /// How long keys are used without asking whether they still hold.
@@ -56,7 +55,6 @@ pub struct Keys {
     /// Whose they are, for the log.
     issuer: Box<str>,
     source: KeySource,
-    clock: Clock,
     kept: Mutex<Kept>,
     /// One permit, held by whoever asks.
     asking: Semaphore,
@@ -80,19 +78,19 @@ struct Found {
 
 impl Keys {
     /// Those of `issuer`. A file is read now, an address is asked once a token needs them. An
-    /// error says why the file holds none, in words for the operator.
-    pub fn new(issuer: &str, source: KeySource, clock: Clock) -> Result<Self, String> {
+    /// error says why the file holds none, in words for the operator. `now` is uptime, here and
+    /// below.
+    pub fn new(issuer: &str, source: KeySource, now: Duration) -> Result<Self, String> {
         let mut kept = Kept::default();
         if let KeySource::File(path) = &source {
             kept.keys = Some(Arc::new(read_file(path)?));
-            kept.since = clock.uptime();
+            kept.since = now;
         }
         let (issuer, kept) = (issuer.into(), Mutex::new(kept));
-        Ok(Self { issuer, source, clock, kept, asking: Semaphore::new(1) })
+        Ok(Self { issuer, source, kept, asking: Semaphore::new(1) })
     }
 
-    async fn renew(&self) -> Result<(), String> {
-        let now = self.clock.uptime();
+    async fn renew(&self, now: Duration) -> Result<(), String> {
         self.kept().asked = Some(now);
         let keys = match &self.source {
             KeySource::File(path) => read_file(path)?,
@@ -106,8 +104,12 @@ impl Keys {
 
     /// Keys among which `wanted` holds, asked for anew if need be; or those that there are, if it
     /// holds for none. Nothing where no keys can be had that may still be used.
-    pub async fn with(&self, wanted: impl Fn(&KeySet) -> bool) -> Option<Arc<KeySet>> {
-        let found = self.found().filter(|found| wanted(&found.keys));
+    pub async fn with(
+        &self,
+        wanted: impl Fn(&KeySet) -> bool,
+        now: Duration,
+    ) -> Option<Arc<KeySet>> {
+        let found = self.found(now).filter(|found| wanted(&found.keys));
         let turn = match found {
             Some(found) if found.age < FRESH => return Some(found.keys),
             // Those that there are do for now if somebody else asks already.
@@ -118,18 +120,18 @@ impl Keys {
             None => self.asking.acquire().await.ok()?,
         };
         let asked = self.kept().asked;
-        if asked.is_none_or(|asked| self.clock.uptime().saturating_sub(asked) >= PAUSE)
-            && let Err(why) = self.renew().await
+        if asked.is_none_or(|asked| now.saturating_sub(asked) >= PAUSE)
+            && let Err(why) = self.renew(now).await
         {
             tracing::warn!(issuer = %self.issuer, %why, "an issuer's keys were not had");
         }
         drop(turn);
-        self.found().map(|found| found.keys)
+        self.found(now).map(|found| found.keys)
     }
 
-    fn found(&self) -> Option<Found> {
+    fn found(&self, now: Duration) -> Option<Found> {
         let kept = self.kept();
-        let age = self.clock.uptime().saturating_sub(kept.since);
+        let age = now.saturating_sub(kept.since);
         let keys = kept.keys.clone().filter(|_| age < STALE_MAX)?;
         Some(Found { keys, age })
     }
@@ -169,4 +171,66 @@ async fn asked(server: &HttpUpstream, target: &Uri) -> Result<Bytes, String> {
         return Err(format!("status {}", answer.status().as_u16()));
     }
     Ok(answer.into_body())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::oauth::jwk::Algorithm;
+
+    fn set(kid: &str) -> String {
+        let point = "A".repeat(43);
+        format!(
+            "{{\"keys\":[{{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"kid\":\"{kid}\",\"x\":\"{point}\"}}]}}"
+        )
+    }
+
+    /// Whether the key `kid` is there at `now`; nothing where there are no keys.
+    async fn has(keys: &Keys, kid: &str, now: Duration) -> Option<bool> {
+        let wanted = |set: &KeySet| set.find(Some(kid), Algorithm::EdDsa).is_some();
+        keys.with(wanted, now).await.map(|set| wanted(&set))
+    }
+
+    #[tokio::test]
+    async fn keys_are_fresh_then_stale_then_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("jwks.json");
+        std::fs::write(&file, set("a")).unwrap();
+        let at = Duration::from_secs;
+        let keys = Keys::new("i", KeySource::File(file.clone()), at(100)).unwrap();
+        std::fs::write(&file, set("b")).unwrap();
+        let just = (at(100) + FRESH).saturating_sub(at(1));
+        assert_eq!(has(&keys, "a", just).await, Some(true), "fresh: not read again");
+        assert_eq!(has(&keys, "b", just).await, Some(true), "unknown: read at once");
+        assert_eq!(has(&keys, "a", just).await, Some(false));
+        std::fs::write(&file, set("c")).unwrap();
+        assert_eq!(
+            has(&keys, "c", (just + PAUSE).saturating_sub(at(1))).await,
+            Some(false),
+            "not so soon"
+        );
+        assert_eq!(has(&keys, "c", just + PAUSE).await, Some(true));
+        let since = just + PAUSE;
+        std::fs::write(&file, set("d")).unwrap();
+        assert_eq!(has(&keys, "c", since + FRESH).await, Some(false), "withdrawn");
+        let since = since + FRESH;
+        std::fs::write(&file, "half a").unwrap();
+        assert_eq!(has(&keys, "d", since + FRESH).await, Some(true), "stale, and still good");
+        assert_eq!(has(&keys, "d", (since + STALE_MAX).saturating_sub(at(1))).await, Some(true));
+        assert_eq!(has(&keys, "d", since + STALE_MAX).await, None);
+        std::fs::write(&file, set("d")).unwrap();
+        assert_eq!(has(&keys, "d", since + STALE_MAX + PAUSE).await, Some(true), "back");
+    }
+
+    #[test]
+    fn a_file_without_keys_is_found_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("jwks.json");
+        let problem = || Keys::new("i", KeySource::File(file.clone()), Duration::ZERO).unwrap_err();
+        assert!(problem().starts_with("cannot be read: "), "{}", problem());
+        std::fs::write(&file, set("a").replace("\"x\"", "\"d\":\"s3cret\",\"x\"")).unwrap();
+        assert_eq!(problem(), "holds a private or a shared key");
+        std::fs::write(&file, " ".repeat(DOCUMENT_BYTES_MAX) + &set("a")).unwrap();
+        assert_eq!(problem(), "is not one strict JSON document: TooLarge");
+    }
 }

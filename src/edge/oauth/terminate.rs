@@ -16,13 +16,14 @@ use super::keys::Keys;
 use super::token::{BadToken, Unverified, Verified};
 use crate::gate::access::Principal;
 use crate::gate::document::{Kind, Value, write_string};
+use crate::gate::record::Now;
 
 /// Length of what names a principal in a token, bytes.
 pub const NAME_BYTES_MAX: usize = 256;
 /// Groups of one principal.
 pub const GROUPS_MAX: usize = 256;
 /// Length of one claim that policy sees, bytes.
-pub const CLAIM_BYTES_MAX: usize = 1024;
+pub const CLAIM_BYTES_MAX: usize = 4096;
 
 /// Claims that policy sees wherever a token has them.
 const CLAIMS: [&str; 3] = ["iss", "client_id", "scope"];
@@ -134,7 +135,7 @@ impl Terminate {
     }
 
     /// Whoever may come in with `token` at `now`.
-    pub async fn admit(&self, token: &str, now: SystemTime) -> Result<Bearer, NoEntry> {
+    pub async fn admit(&self, token: &str, now: Now) -> Result<Bearer, NoEntry> {
         let token = Unverified::read(token)?;
         let issuer = self.issuers.iter().find(|issuer| token.issuer() == Some(&issuer.name));
         let issuer = issuer.ok_or(BadToken::Issuer)?;
@@ -143,10 +144,11 @@ impl Terminate {
             return Err(BadToken::Algorithm.into());
         }
         let id = token.key().map(str::to_owned);
-        let keys = issuer.keys.with(|keys| keys.find(id.as_deref(), algorithm).is_some()).await;
-        let keys = keys.ok_or(NoEntry::Unchecked)?;
+        let keys =
+            issuer.keys.with(|keys| keys.find(id.as_deref(), algorithm).is_some(), now.uptime);
+        let keys = keys.await.ok_or(NoEntry::Unchecked)?;
         let key = keys.find(id.as_deref(), algorithm).ok_or(BadToken::Key)?;
-        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = now.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let token = token.verify(key, &issuer.audiences, now)?;
         let principal = Arc::new(self.naming.principal(&issuer.name, &token)?);
         if !self.scopes.iter().all(|scope| token.grants(scope)) {

@@ -1,7 +1,9 @@
 //! A resource of our own: the token ends here, the principal is whom it names, and the server is
 //! spoken to with a credential of ours.
 
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -10,8 +12,8 @@ use serde_json::{Value, json};
 use super::issuer::{Signer, claims, encoded, now, set};
 use super::{challenge, get, targets};
 use crate::firewall::{
-    Answer, Firewall, LEGACY, RecordingUpstream, Reply, Setup, answer, call, events, journal_text,
-    json as answered, odd_answer, post, wait,
+    Answer, Client, Firewall, LEGACY, RecordingUpstream, Reply, Setup, answer, call, events,
+    journal_text, json as answered, odd_answer, post, wait,
 };
 
 pub(super) const ISSUER: &str = "https://login.example.com/realm";
@@ -140,11 +142,12 @@ fn a_good_token_lets_its_principal_in_and_ends_here() {
         (Signer::rsa(), "PS256"),
     ] {
         let rig = Rig::with(Wanted { signer, ..Wanted::default() });
+        let newer = alg.replace("EdDSA", "Ed25519");
         for (header, changes) in [
             (format!("{{\"alg\":\"{alg}\",\"kid\":\"k1\"}}"), json!({})),
             (format!("{{\"alg\":\"{alg}\",\"typ\":\"JWT\"}}"), json!({"aud": ["x", PUBLIC]})),
             (format!("{{\"typ\":\"application/at+jwt\",\"alg\":\"{alg}\"}}"), json!({"exp": 1e10})),
-            (format!("{{\"alg\":\"{alg}\"}}"), json!({"nbf": now(30), "exp": now(-30)})),
+            (format!("{{\"alg\":\"{newer}\"}}"), json!({"nbf": now(30), "exp": now(-30)})),
             (format!("{{\"alg\":\"{alg}\"}}"), json!({"scope": null, "scp": ["mcp:tools"]})),
         ] {
             let token = rig.signer.token(&header, &claims(changes));
@@ -306,7 +309,7 @@ fn lies() -> Vec<Bad> {
         bad(CLAIM, json!({"groups": vec!["g"; 257]})),
         bad(CLAIM, json!({"groups": ["a\nb"]})),
         bad(CLAIM, json!({"client_id": {"a": 1}})),
-        bad(CLAIM, json!({"client_id": "x".repeat(1025)})),
+        bad(CLAIM, json!({"client_id": "x".repeat(4097)})),
     ]
 }
 
@@ -714,4 +717,96 @@ fn no_endless_stream_outlives_the_token_that_opened_it() {
     let reply = client.reply();
     assert_eq!((reply.status, reply.whole), (200, true), "it was ended in order");
     assert_eq!(rig.post(call(1, "get_flag", "{}"), &token).status, 401);
+}
+
+/// The program on a configuration, saying all that it can.
+struct Talkative {
+    child: std::process::Child,
+    said: PathBuf,
+}
+
+impl Talkative {
+    fn run(folder: &Path, server: &str) -> Self {
+        let (config, said) = (folder.join("bartizan.yaml"), folder.join("said"));
+        let text = format!(
+            "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {}\nlog: {{format: json, filter: trace}}\nservers:\n  flags:\n    path: /mcp\n{server}",
+            folder.join("state").display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_bartizan"))
+            .args([Path::new("run"), Path::new("-c"), &config])
+            .stderr(std::fs::File::create(&said).unwrap())
+            .spawn()
+            .unwrap();
+        Self { child, said }
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(&self.said).unwrap()
+    }
+
+    fn address(&self) -> SocketAddr {
+        wait(&format!("serving; it said {}", self.said()), || {
+            let said = self.said();
+            let line = said.lines().find(|line| line.contains("\"serving\""))?;
+            let line: Value = serde_json::from_str(line).ok()?;
+            line["fields"]["address"].as_str()?.parse().ok()
+        })
+    }
+}
+
+impl Drop for Talkative {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[test]
+fn no_log_holds_a_token_however_much_is_logged() {
+    let folder = tempfile::tempdir().unwrap();
+    let signer = Signer::ec();
+    let issuer = Published::new(&signer);
+    let uri = issuer.server.url().replace("/mcp", "/keys");
+    let upstream =
+        RecordingUpstream::start(Box::new(|received| answered(&odd_answer(&received.body))));
+    let issuers = format!("        - {{issuer: '{ISSUER}', jwks_uri: '{uri}'}}\n");
+    let server = format!(
+        "    url: {}\n    headers: {{authorization: Bearer 0ur-own-credential}}\n{}",
+        upstream.url(),
+        below_server(&issuers, "      scopes: mcp:tools\n")
+    );
+    let program = Talkative::run(folder.path(), &server);
+    let address = program.address();
+    let tokens = [
+        (200, signer.token(HEADER, &claims(json!({})))),
+        (401, signer.token(HEADER, &claims(json!({"aud": "x"})))),
+        (403, signer.token(HEADER, &claims(json!({"scope": "x"})))),
+    ];
+    for (status, token) in &tokens {
+        let mut client = Client::connect(address);
+        let headers = format!("{LEGACY}{}", bearer(token));
+        client.send(&post(call(1, "get_flag", "{}"), &headers));
+        assert_eq!(client.reply().status, *status);
+        client = Client::connect(address);
+        client.send(&get(&format!("/mcp?access_token={token}"), ""));
+        assert_eq!(client.reply().status, 400);
+    }
+    // Without its keys, the issuer is what the program complains of.
+    issuer.now(answered(b"<html>"));
+    let mut client = Client::connect(address);
+    let unknown = signer.token(r#"{"alg":"ES256","kid":"no"}"#, &claims(json!({})));
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    client.send(&post(call(1, "get_flag", "{}"), &bearer(&unknown)));
+    assert_eq!(client.reply().status, 401);
+    let said = program.said();
+    assert!(said.contains("an issuer's keys were not had") && said.contains(ISSUER), "{said}");
+    let journal = journal_text(&folder.path().join("state"));
+    assert!(journal.contains("\"principal\":\"alice\""), "{journal}");
+    let all = [said, journal].concat();
+    let tokens = tokens.iter().map(|(_, token)| token).chain([&unknown]);
+    for part in tokens.flat_map(|token| token.split('.').skip(1)) {
+        assert!(!all.contains(part), "{part}: {all}");
+    }
+    assert!(!all.contains("0ur-own-credential"));
 }
