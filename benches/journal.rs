@@ -36,6 +36,7 @@ fn intent() -> AuditRecord {
     record.operation = Some(OperationFacts {
         effect: "write",
         environments: vec!["staging".into()],
+        name: None,
         environment_source: "arguments",
         tags: vec!["go-live".into()],
         pack: Some("flags".into()),

@@ -2,7 +2,8 @@
 # title: "Baseline: limits"
 # description: |
 #   Modest rates, counted apart for each principal: far above what one agent at work needs, far
-#   below what a loop gone wrong does. A burst is what may come at once.
+#   below what a loop gone wrong does. A burst is what may come at once. Where the server's pack
+#   knows the vendor's own limits, those count besides.
 package mcp
 
 limit contains {"code": "calls", "key": input.principal.id, "rate": "600/m", "burst": 100} if {
@@ -12,6 +13,13 @@ limit contains {"code": "calls", "key": input.principal.id, "rate": "600/m", "bu
 limit contains {"code": "writes", "key": input.principal.id, "rate": "10/m", "burst": 5} if {
 	tool_call
 	input.operation.effect != "read"
+}
+
+limit contains {"code": "vendor", "key": key, "rate": known.rate, "burst": known.burst} if {
+	tool_call
+	effect := input.operation.effect
+	known := input.server.rates[effect]
+	key := concat("/", [input.server.name, effect, input.principal.id])
 }
 
 limit contains {"code": "completions", "key": input.principal.id, "rate": "300/m", "burst": 50} if {

@@ -20,6 +20,19 @@ test_changes_count_as_calls_and_as_writes if {
 	}
 }
 
+test_the_vendors_rates_count_besides if {
+	found := {[rule.code, rule.key, rule.rate, rule.burst] |
+		some rule in data.mcp.limit with input as {
+			"method": "tools/call",
+			"principal": {"id": "agent-1"},
+			"server": {"name": "flags", "rates": {"read": {"rate": "100/10s", "burst": 20}}},
+			"operation": {"effect": "read"},
+		}
+		rule.code == "vendor"
+	}
+	found == {["vendor", "flags/read/agent-1", "100/10s", 20]}
+}
+
 test_completions_are_counted if {
 	limited("completion/complete", "read") == {["completions", "agent-1"]}
 }

@@ -5,7 +5,8 @@
 #   the call itself names that environment and no other. All else is refused until a rule permits
 #   it: what destroys, what runs code, and what no pack knows.
 #
-#   A change that reaches outside the pin is denied, whatever another rule permits. The other
+#   A change that reaches outside the pin is denied, whatever another rule permits, and so is a
+#   tool that moves later calls. A write that names no environment waits for a person. The other
 #   refusals give way to a permit: one of your own, or a name in a data.json beside these files,
 #
 #     {"baseline": {"allow_tools": {"flags": ["delete_flag", "run_script"]}}}
@@ -29,8 +30,17 @@ permit contains {"code": "pinned-writes", "message": "writing inside the pinned 
 }
 
 permit contains {"code": "allowed-tools", "message": "this tool is allowed by name"} if {
-	forward_call
-	input.tool.name in data.baseline.allow_tools[input.server.name]
+	allowed_by_name
+}
+
+# With this permit comes a hold of the same code: a person must agree first.
+permit contains {"code": "no-environment", "message": "the call names no environment to hold against the pin"} if {
+	unaddressed_write
+}
+
+hold contains {"code": "no-environment", "message": "the call names no environment to hold against the pin"} if {
+	unaddressed_write
+	not allowed_by_name
 }
 
 deny contains {"code": "wrong-environment", "message": "the call names an environment outside the pin"} if {
@@ -43,6 +53,17 @@ deny contains {"code": "absent-environment", "message": "the call leaves out an 
 	input.operation.environment_source in {"absent", "none"}
 }
 
+deny contains {"code": "unmapped-environment", "message": "the call names an environment by an identifier that is in no map"} if {
+	outside_pin
+	input.operation.environment_source == "unmapped"
+}
+
+deny contains {"code": "moves-later-calls", "message": "this tool decides where later calls go, past the pin"} if {
+	forward_call
+	pinned
+	"session-state" in input.operation.tags
+}
+
 deny contains {"code": "unreadable-environment", "message": "the environment of the call cannot be read"} if {
 	outside_pin
 	input.operation.environment_source == "unreadable"
@@ -52,13 +73,6 @@ refuse contains {"code": "no-pin", "message": "writing needs a server that is pi
 	forward_call
 	input.operation.effect == "write"
 	not pinned
-}
-
-refuse contains {"code": "no-environment", "message": "the call names no environment to hold against the pin"} if {
-	forward_call
-	input.operation.effect == "write"
-	pinned
-	input.operation.environment_source in {"absent", "none"}
 }
 
 refuse contains {"code": "approval-control", "message": "this tool acts on the vendor's own approvals"} if {
@@ -90,6 +104,20 @@ refuse contains {"code": "unknown-tool", "message": "no pack knows this tool"} i
 forward_call if {
 	tool_call
 	input.direction == "to_server"
+}
+
+allowed_by_name if {
+	forward_call
+	input.tool.name in data.baseline.allow_tools[input.server.name]
+}
+
+unaddressed_write if {
+	forward_call
+	input.operation.effect == "write"
+	pinned
+	input.operation.environment_source in {"absent", "none"}
+	not "approval-control" in input.operation.tags
+	not outside_pin
 }
 
 pinned if is_string(input.server.environment)

@@ -7,7 +7,9 @@ own := {
 	"allowed-tools",
 	"wrong-environment",
 	"absent-environment",
+	"unmapped-environment",
 	"unreadable-environment",
+	"moves-later-calls",
 	"no-pin",
 	"no-environment",
 	"approval-control",
@@ -53,6 +55,10 @@ denies(request) := found if {
 
 refuses(request) := found if {
 	found := codes(data.mcp.refuse) with input as request
+}
+
+holds(request) := found if {
+	found := codes(data.mcp.hold) with input as request
 }
 
 test_reads_are_open if {
@@ -105,11 +111,11 @@ test_a_write_that_leaves_the_environment_out_is_denied if {
 }
 
 # The vendor's production and the pin are one: still nothing that the call itself said.
-test_a_write_that_reaches_the_pin_by_omission_is_refused if {
+test_a_write_that_reaches_the_pin_by_omission_is_held if {
 	request := call("write", ["staging"], "absent")
-	permits(request) == set()
 	denies(request) == set()
-	refuses(request) == {"no-environment"}
+	permits(request) == {"no-environment"}
+	holds(request) == {"no-environment"}
 }
 
 test_a_write_whose_environment_cannot_be_read_is_denied if {
@@ -118,11 +124,32 @@ test_a_write_whose_environment_cannot_be_read_is_denied if {
 	denies(request) == {"unreadable-environment"}
 }
 
-test_a_write_with_no_place_for_an_environment_is_refused if {
+test_a_write_with_no_place_for_an_environment_is_held if {
 	request := call("write", [], "none")
-	permits(request) == set()
 	denies(request) == set()
-	refuses(request) == {"no-environment"}
+	permits(request) == {"no-environment"}
+	holds(request) == {"no-environment"}
+}
+
+test_an_approval_without_an_environment_is_refused_not_held if {
+	request := tagged_call("write", [], "none", ["approval-control"])
+	permits(request) == set()
+	holds(request) == set()
+	refuses(request) == {"approval-control"}
+}
+
+test_a_write_whose_identifier_is_not_mapped_is_denied if {
+	request := call("write", ["*"], "unmapped")
+	permits(request) == set()
+	denies(request) == {"unmapped-environment"}
+}
+
+test_moving_later_calls_is_denied_under_a_pin if {
+	every effect in ["read", "write"] {
+		request := tagged_call(effect, [], "none", ["session-state"])
+		denies(request) == {"moves-later-calls"}
+		denies(without_pin(request)) == set()
+	}
 }
 
 test_a_write_that_is_known_to_reach_everything_is_denied if {
@@ -191,6 +218,12 @@ test_a_tool_can_be_allowed_by_name if {
 		found := permits(call(effect, [], "none")) with data.baseline as allowed
 		found == {"allowed-tools"}
 	}
+}
+
+test_a_name_needs_no_person_as_well if {
+	request := call("write", [], "none")
+	found := holds(request) with data.baseline as allowed
+	found == set()
 }
 
 test_a_name_counts_for_its_own_server_only if {

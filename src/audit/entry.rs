@@ -106,6 +106,7 @@ pub struct TargetEntry {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "named as in the record")]
 pub struct OperationEntry {
+    pub name: Option<String>,
     pub effect: String,
     #[serde(default)]
     pub environments: Vec<String>,

@@ -236,6 +236,7 @@ impl Attributes {
         }
         self.text("taxonomy.version", tagged.taxonomy.as_deref());
         if let Some(operation) = &first.operation {
+            self.text("bartizan.operation.name", operation.name.as_deref());
             self.text("bartizan.operation.effect", Some(&operation.effect));
             self.list(
                 "bartizan.operation.environments",

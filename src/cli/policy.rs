@@ -91,6 +91,10 @@ pub(super) struct ExplainArgs {
     /// A label of the server, `name=value`; may be repeated.
     #[arg(long, value_name = "LABEL", value_parser = label)]
     label: Vec<(String, String)>,
+    /// An identifier that the server's tools take for an environment, `id=environment`; may be
+    /// repeated.
+    #[arg(long, value_name = "ID", value_parser = label)]
+    environment_id: Vec<(String, String)>,
     /// Whose call it is.
     #[arg(long, value_name = "ID", default_value = "agent")]
     principal: String,

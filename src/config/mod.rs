@@ -122,6 +122,9 @@ pub struct ServerConfig {
     pub pack: Option<PackRef>,
     /// The environment that calls are pinned to (`environment`). Default: none.
     pub environment: Option<String>,
+    /// Names of environments by the identifiers that the server's tools take
+    /// (`environment_ids`).
+    pub environment_ids: BTreeMap<Box<str>, Box<str>>,
     /// Free labels for rules (`labels`).
     pub labels: BTreeMap<Box<str>, Box<str>>,
     /// Names that `Host` may have (`hosts`), lower case; without a port, any port. Empty, as by
@@ -132,6 +135,8 @@ pub struct ServerConfig {
     pub origins: Vec<String>,
     /// How a refusal by policy looks (`refusal`: `error` or `tool_result`). Default `error`.
     pub refusal: RefusalForm,
+    /// Whether batches may pass where MCP 2025-03-26 is spoken over HTTP (`batches`). Default no.
+    pub batches: bool,
     /// What stands in the way to tokens for it (`oauth`, `public_url`). Default: nothing.
     pub oauth: Option<OAuthConfig>,
 }
@@ -471,6 +476,7 @@ impl ServerConfig {
             name: self.name.as_str().into(),
             environment: self.environment.as_deref().map(Into::into),
             labels: self.labels.clone(),
+            environment_ids: self.environment_ids.clone(),
             pack,
         }
     }

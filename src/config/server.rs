@@ -83,6 +83,12 @@ impl Reader<'_> {
             let what = "`*` stands for every environment and pins nothing";
             self.problems.push(&environment.place, what, "name one, or remove the key");
         }
+        for (_, name) in &file.environment_ids {
+            if name.value.is_empty() || name.value == "*" {
+                let what = "names no environment";
+                self.problems.push(&name.place, what, "write the environment that this id is of");
+            }
+        }
         let upstream = self.upstream(&file, front);
         let oauth = self.oauth(&file, upstream.as_ref(), front);
         let hosts = file.hosts.map(|hosts| self.hosts(hosts));
@@ -94,10 +100,12 @@ impl Reader<'_> {
             upstream: upstream?,
             pack,
             environment: file.environment.map(|spot| spot.value),
+            environment_ids: texts(file.environment_ids),
             labels: texts(file.labels),
             hosts: hosts.unwrap_or_default(),
             origins: origins.unwrap_or_default(),
             refusal: or(file.refusal, RefusalForm::Error),
+            batches: or(file.batches, false),
             oauth,
         })
     }
@@ -313,10 +321,11 @@ fn child_keys(file: &ServerFile) -> [Option<&Place>; 5] {
 }
 
 /// The keys that mean something only with `url`.
-fn http_keys(file: &ServerFile) -> [Option<&Place>; 4] {
+fn http_keys(file: &ServerFile) -> [Option<&Place>; 5] {
     [
         file.headers.first().map(|(_, value)| &value.place),
         file.forward_authorization.as_ref().map(|forward| &forward.place),
+        file.batches.as_ref().map(|batches| &batches.place),
         file.ca_file.as_ref().map(|path| &path.place),
         file.connect_timeout.as_ref().map(|timeout| &timeout.place),
     ]

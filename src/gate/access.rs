@@ -53,6 +53,8 @@ pub struct Server {
     pub environment: Option<Box<str>>,
     /// Free labels from the configuration.
     pub labels: BTreeMap<Box<str>, Box<str>>,
+    /// Names of environments by the identifiers that its tools' arguments carry.
+    pub environment_ids: BTreeMap<Box<str>, Box<str>>,
     /// The pack that knows its tools.
     pub pack: Option<Arc<super::pack::Pack>>,
 }

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use super::rate::Rate;
+
 /// Which policy answered: a digest of its sources and data, or a bundle's own revision.
 pub type PolicyRevision = Arc<str>;
 
@@ -87,15 +89,6 @@ pub struct Reason {
     pub message: Box<str>,
     /// Where it comes from.
     pub origin: Origin,
-}
-
-/// `count` events per `period`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Rate {
-    /// Events; 0 means none at all, never unlimited.
-    pub count: u32,
-    /// The period that they are counted over.
-    pub period: Duration,
 }
 
 /// A duty that comes with a permit.

@@ -1,18 +1,27 @@
 //! Strict JSON-RPC 2.0: one document to one message (rules P5 and P7 to P10 of the profile).
 //!
 //! A frame is refused rather than interpreted whenever two common readers would take it for two
-//! different messages. Batches are refused here. Knows no method by name except through the
-//! member names that MCP gives to `params`; what a method means is `access`'s business.
+//! different messages. A batch is no frame; `batch` takes it apart into what may be some. Knows no
+//! method by name except through the member names that MCP gives to `params`; what a method means
+//! is `access`'s business.
 
 mod look_alike;
+mod batch;
 
 use bytes::Bytes;
 
 use super::document::{Document, DocumentLimits, Kind, Unreadable, Value, write_string};
+pub use batch::{BATCH_MAX, Batch, write_batch};
 pub use look_alike::is_look_alike;
 
 /// The largest integer that every reader keeps exactly: 2^53−1 (P8).
 const ID_MAX: i64 = (1 << 53) - 1;
+
+/// `_meta` key of the revision on each modern request.
+pub const META_PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+
+/// The first revision without sessions.
+const MODERN: &str = "2026-07-28";
 
 /// Members of the envelope (JSON-RPC 2.0 §4 and §5).
 const ENVELOPE: &[&str] = &["jsonrpc", "id", "method", "params", "result", "error"];
@@ -45,6 +54,9 @@ const PARAMS: &[&str] = &[
 enum Form {
     /// A string; must be there.
     Text,
+    /// A string. It may be left out of a request of 2026-07-28, which took the method out: that
+    /// server is to say so, with 404 and -32601.
+    LegacyText,
     /// An object, `null`, or absent.
     Arguments,
     /// What a completion is about: an object that names a prompt or a resource, never both.
@@ -64,13 +76,13 @@ const FORMS: &[(&str, &[(&str, Form)])] = &[
     ("tools/call", &[("name", Form::Text), ("arguments", Form::Arguments)]),
     ("prompts/get", &[("name", Form::Text), ("arguments", Form::Arguments)]),
     ("resources/read", &[("uri", Form::Text)]),
-    ("resources/subscribe", &[("uri", Form::Text)]),
-    ("resources/unsubscribe", &[("uri", Form::Text)]),
+    ("resources/subscribe", &[("uri", Form::LegacyText)]),
+    ("resources/unsubscribe", &[("uri", Form::LegacyText)]),
     ("completion/complete", &[("ref", Form::Reference)]),
     ("subscriptions/listen", &[("notifications", Form::Filter)]),
     ("tasks/get", &[("taskId", Form::Text)]),
     ("tasks/cancel", &[("taskId", Form::Text)]),
-    ("tasks/result", &[("taskId", Form::Text)]),
+    ("tasks/result", &[("taskId", Form::LegacyText)]),
     ("tasks/update", &[("taskId", Form::Text)]),
 ];
 
@@ -143,6 +155,8 @@ pub enum Malformed {
     Unreadable(Unreadable),
     /// The top level is an array (P7).
     Batch,
+    /// A batch is empty, or has more than [`BATCH_MAX`] messages.
+    BatchSize,
     /// The top level is no object.
     NotObject,
     /// A member of the envelope or of `params` looks like a known one but is not (P5).
@@ -337,6 +351,12 @@ fn error_code(error: Value<'_>, sender: Sender) -> Option<i64> {
     error.get("code")?.as_i64()
 }
 
+/// Whether the request names the revision that took legacy methods out.
+fn is_modern(params: Value<'_>) -> bool {
+    let version = params.get("_meta").and_then(|meta| meta.get(META_PROTOCOL_VERSION));
+    version.and_then(Value::as_str) == Some(MODERN)
+}
+
 /// P5 and P10 for `params`.
 fn check_params(method: &str, params: Option<Value<'_>>) -> Result<(), Malformed> {
     let bad = |member| Err(Malformed::BadParams { member });
@@ -357,6 +377,7 @@ fn check_params(method: &str, params: Option<Value<'_>>) -> Result<(), Malformed
         let kind = value.map(Value::kind);
         let fits = match form {
             Form::Text => kind == Some(Kind::String),
+            Form::LegacyText => kind == Some(Kind::String) || (kind.is_none() && is_modern(params)),
             Form::Arguments => matches!(kind, None | Some(Kind::Null | Kind::Object)),
             Form::Reference => value.is_some_and(is_reference),
             Form::Filter => value.is_none_or(is_filter),
@@ -365,7 +386,7 @@ fn check_params(method: &str, params: Option<Value<'_>>) -> Result<(), Malformed
             return bad(member);
         }
         let known = match form {
-            Form::Text | Form::Arguments => continue,
+            Form::Text | Form::LegacyText | Form::Arguments => continue,
             Form::Reference => REFERENCE,
             Form::Filter => FILTER,
         };

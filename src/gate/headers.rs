@@ -9,11 +9,9 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::access::{Era, Revision, RoutingHeaders};
 use super::document::{Kind, Value};
-use super::frame::{Frame, Message};
+use super::frame::{Frame, META_PROTOCOL_VERSION, Message};
 use super::method::{Method, Subject};
 
-/// `_meta` key of the revision on each modern request.
-pub const META_PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 /// `_meta` key of what the client offers on each modern request.
 pub const META_CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 /// `_meta` key that tags what a subscription brings with the id of its `subscriptions/listen`.
@@ -67,7 +65,8 @@ pub fn mirrored_name<'a>(frame: &'a Frame, method: &Method) -> Option<&'a str> {
 
 /// Checks `headers` against `frame`. `parameters` are the `x-mcp-header` annotations of the
 /// called tool as last listed, `(lower-case suffix, pointer below arguments)`; headers for which
-/// there is none are left to the upstream, which knows its schema.
+/// there is none are left to the upstream, which knows its schema. A modern call must mirror each
+/// annotated argument that it carries.
 pub fn check(
     frame: &Frame,
     headers: &RoutingHeaders,
@@ -96,10 +95,10 @@ pub fn check(
         (None, None) => {}
         (Some(_) | None, Some(_)) | (Some(_), None) => return Err(mismatch("Mcp-Name")),
     }
-    check_parameters(frame, headers, parameters)
+    check_parameters(frame, headers, required, parameters)
 }
 
-/// Header and `_meta` must name the same revision, and both the era of the method.
+/// Header and `_meta` must name the same revision.
 fn check_version(frame: &Frame, headers: &RoutingHeaders) -> Result<(), HeaderMismatch> {
     const HEADER: &str = "MCP-Protocol-Version";
     let header = headers.protocol_version.as_deref();
@@ -116,17 +115,13 @@ fn check_version(frame: &Frame, headers: &RoutingHeaders) -> Result<(), HeaderMi
         }
         (None, None) => {}
     }
-    let legacy_only =
-        matches!(frame.message(), Message::Request { method, .. } if &**method == "initialize");
-    if legacy_only && meta_version(frame).is_some() {
-        return Err(mismatch(HEADER));
-    }
     Ok(())
 }
 
 fn check_parameters(
     frame: &Frame,
     headers: &RoutingHeaders,
+    required: bool,
     parameters: &[(Box<str>, Box<str>)],
 ) -> Result<(), HeaderMismatch> {
     let arguments = frame.params().and_then(|params| params.get("arguments"));
@@ -136,6 +131,13 @@ fn check_parameters(
         };
         let argument = arguments.and_then(|arguments| arguments.pointer(pointer));
         if !argument.is_some_and(|argument| says(header, argument)) {
+            return Err(mismatch(&format!("Mcp-Param-{suffix}")));
+        }
+    }
+    for (suffix, pointer) in parameters.iter().filter(|_| required) {
+        let argument = arguments.and_then(|arguments| arguments.pointer(pointer));
+        let mirrored = argument.and_then(encode_argument).is_some();
+        if mirrored && !headers.params.iter().any(|(name, _)| name == suffix) {
             return Err(mismatch(&format!("Mcp-Param-{suffix}")));
         }
     }

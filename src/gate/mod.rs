@@ -7,6 +7,7 @@
 
 pub mod document;
 pub mod frame;
+pub mod rate;
 pub mod pack;
 pub mod operation;
 pub mod access;

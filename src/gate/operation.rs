@@ -4,19 +4,15 @@
 //! know is [`Effect::Unknown`], never harmless; what cannot be read
 //! is every environment, never none.
 
-use std::collections::BTreeSet;
+mod place;
 
-use unicode_normalization::UnicodeNormalization;
+mod dispatch;
 
-use super::document::{Kind, Value};
-use super::pack::{Absent, Effect, Pack, Step, ToolEntry, steps};
+use std::collections::BTreeMap;
+use std::fmt;
 
-/// Different environments that one call may name; a call with more reaches every one.
-const ENVIRONMENTS_MAX: usize = 256;
-/// The name that stands for every environment.
-const EVERY: &str = "*";
-/// The name that a vendor's production goes by where nothing is named.
-const PRODUCTION: &str = "production";
+use super::document::Value;
+use super::pack::{Effect, Pack};
 
 /// Where [`Operation::environments`] came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +24,8 @@ pub enum EnvironmentSource {
     /// The arguments could have named one and did not: the pack says what that means. Names from
     /// other places of the same call stand beside it.
     Absent,
+    /// The arguments hold an identifier that the configuration maps to no name.
+    Unmapped,
     /// The arguments hold something else than a name where a name belongs.
     Unreadable,
 }
@@ -38,15 +36,47 @@ impl EnvironmentSource {
         match self {
             Self::Arguments => "arguments",
             Self::Absent => "absent",
+            Self::Unmapped => "unmapped",
             Self::Unreadable => "unreadable",
             Self::None => "none",
         }
     }
 }
 
+/// What a call is resolved against.
+#[derive(Clone, Copy, Default)]
+pub struct Knowledge<'a> {
+    /// The pack of the server.
+    pub pack: Option<&'a Pack>,
+    /// Names of environments by the identifiers that the vendor's arguments carry.
+    pub environment_ids: Option<&'a BTreeMap<Box<str>, Box<str>>>,
+    /// The handles that this principal was handed.
+    pub handles: Option<&'a dyn Handles>,
+}
+
+impl fmt::Debug for Knowledge<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Knowledge").field("pack", &self.pack).finish_non_exhaustive()
+    }
+}
+
+impl<'a> From<Option<&'a Pack>> for Knowledge<'a> {
+    fn from(pack: Option<&'a Pack>) -> Self {
+        Self { pack, ..Self::default() }
+    }
+}
+
+/// Handles that answers handed out, with the operations that they stand for.
+pub trait Handles {
+    /// The operation behind `handle`; nothing if it was never seen or has expired.
+    fn operation(&self, handle: &str) -> Option<Box<str>>;
+}
+
 /// What one call comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operation {
+    /// The operation behind a tool that does many things, `tool/operation`; absent for others.
+    pub name: Option<Box<str>>,
     /// The worst that it does.
     pub effect: Effect,
     /// The environments that it touches: names, or `*` for every one. Sorted, each once.
@@ -63,6 +93,7 @@ impl Operation {
     /// What a method other than a tool call comes to: `effect` by the method table.
     pub fn of_method(effect: Effect) -> Self {
         Self {
+            name: None,
             effect,
             environments: Vec::new(),
             environment_source: EnvironmentSource::None,
@@ -72,13 +103,34 @@ impl Operation {
     }
 
     /// What calling `tool` with `arguments` comes to.
-    pub fn of_call(pack: Option<&Pack>, tool: &str, arguments: Option<Value<'_>>) -> Self {
-        let mut operation = Self::of_tool(pack, tool);
-        if let Some(entry) = pack.and_then(|pack| pack.tools.get(tool)) {
-            let (environments, source) = environments(entry, arguments);
-            operation.environments = environments;
-            operation.environment_source = source;
+    pub fn of_call<'a>(
+        known: impl Into<Knowledge<'a>>,
+        tool: &str,
+        arguments: Option<Value<'_>>,
+    ) -> Self {
+        let known = known.into();
+        let mut operation = Self::of_tool(known.pack, tool);
+        let Some(entry) = known.pack.and_then(|pack| pack.tools.get(tool)) else {
+            return operation;
+        };
+        let Some(chosen) = dispatch::choose(entry, arguments, known.handles) else {
+            operation.effect = Effect::Unknown;
+            return operation;
+        };
+        if let Some(name) = &chosen.name {
+            operation.name = Some(format!("{tool}/{name}").into());
+            operation.effect = chosen.entry.effect;
+            let more = chosen.entry.tags.iter().filter(|tag| !entry.tags.contains(tag)).cloned();
+            operation.tags.extend(more);
         }
+        let ids = known.environment_ids;
+        let readable = chosen.name.is_none() || place::expected(entry, arguments);
+        let (environments, source) = match chosen.arguments(arguments) {
+            Ok(arguments) if readable => place::environments(chosen.entry, arguments, ids),
+            Ok(_) | Err(_) => place::unreadable(),
+        };
+        operation.environments = environments;
+        operation.environment_source = source;
         operation
     }
 
@@ -93,144 +145,4 @@ impl Operation {
             ..Self::of_method(entry.effect)
         }
     }
-}
-
-/// The environments that `arguments` reach, and how that is known.
-fn environments(
-    entry: &ToolEntry,
-    arguments: Option<Value<'_>>,
-) -> (Vec<Box<str>>, EnvironmentSource) {
-    let mut found = Found { names: BTreeSet::new(), left_out: false };
-    let readable = expected(entry, arguments)
-        && entry.environments.iter().all(|pointer| found.walk(arguments, steps(pointer)));
-    if !readable {
-        return (vec![EVERY.into()], EnvironmentSource::Unreadable);
-    }
-    let left_out = found.left_out || entry.environments.is_empty();
-    if left_out {
-        match entry.absent {
-            Absent::All => _ = found.names.insert(EVERY),
-            Absent::Production => _ = found.names.insert(PRODUCTION),
-            Absent::None => {}
-        }
-    }
-    let source = if entry.environments.is_empty() {
-        EnvironmentSource::None
-    } else if found.left_out {
-        EnvironmentSource::Absent
-    } else {
-        EnvironmentSource::Arguments
-    };
-    (found.names.into_iter().map(Into::into).collect(), source)
-}
-
-/// Whether `arguments` is an object, or nothing, and holds no argument that the pack does not
-/// list, where it lists them.
-fn expected(entry: &ToolEntry, arguments: Option<Value<'_>>) -> bool {
-    let Some(arguments) = arguments.filter(|value| value.kind() != Kind::Null) else {
-        return true;
-    };
-    let listed = |name: &str| match &entry.arguments {
-        Some(listed) => listed.iter().any(|argument| **argument == *name),
-        None => true,
-    };
-    arguments.kind() == Kind::Object
-        && arguments.members().all(|(name, _)| name.as_str().is_some_and(listed))
-}
-
-/// What the walks over one call's arguments have found.
-struct Found<'a> {
-    /// Names, byte for byte.
-    names: BTreeSet<&'a str>,
-    /// Whether some place that could name an environment names none.
-    left_out: bool,
-}
-
-impl<'a> Found<'a> {
-    /// Follows one pointer; `false` where something else stands than what the pack expects.
-    /// The recursion is as deep as the pointer has steps, which the pack's reader bounds.
-    fn walk(
-        &mut self,
-        value: Option<Value<'a>>,
-        mut steps: impl Iterator<Item = Step> + Clone,
-    ) -> bool {
-        let Some(value) = value.filter(|value| value.kind() != Kind::Null) else {
-            self.left_out = true;
-            return true;
-        };
-        let Some(step) = steps.next() else {
-            return self.name(value);
-        };
-        match (step, value.kind()) {
-            (Step::Member(name), Kind::Object) => {
-                !has_alias(value, &name) && self.walk(value.get(&name), steps)
-            }
-            (Step::Each, Kind::Array | Kind::Object) if value.is_empty() => {
-                self.left_out = true;
-                true
-            }
-            (Step::Each, Kind::Array) => {
-                value.elements().all(|element| self.walk(Some(element), steps.clone()))
-            }
-            (Step::Each, Kind::Object) => {
-                value.members().all(|(_, member)| self.walk(Some(member), steps.clone()))
-            }
-            (Step::Member(_) | Step::Each, _) => false,
-        }
-    }
-
-    /// Takes what stands at the end of a pointer: a name or an array of names.
-    fn name(&mut self, value: Value<'a>) -> bool {
-        match value.kind() {
-            Kind::String => match value.as_str() {
-                Some("") => self.left_out = true,
-                Some(name) => _ = self.names.insert(name),
-                None => return false,
-            },
-            Kind::Array if value.is_empty() => self.left_out = true,
-            Kind::Array => {
-                for element in value.elements() {
-                    match element.as_str() {
-                        Some("") | None => return false,
-                        Some(name) => _ = self.names.insert(name),
-                    }
-                    if self.names.len() > ENVIRONMENTS_MAX {
-                        return false;
-                    }
-                }
-            }
-            Kind::Null | Kind::Bool | Kind::Number | Kind::Object => return false,
-        }
-        self.names.len() <= ENVIRONMENTS_MAX
-    }
-}
-
-/// Whether `object` has a member that a lenient reader takes for `name` though its bytes differ:
-/// `Environment`, `environment\u0000`, ` environment` (threats A4 to A6, H4).
-fn has_alias(object: Value<'_>, name: &str) -> bool {
-    let folded = fold(name);
-    object
-        .members()
-        .filter_map(|(member, _)| member.as_str())
-        .any(|member| member != name && may_alias(member, name) && fold(member) == folded)
-}
-
-/// A cheap bound before the costly comparison: ASCII names of another length without white space
-/// or NUL cannot fold to the same.
-fn may_alias(member: &str, name: &str) -> bool {
-    !member.is_ascii()
-        || !name.is_ascii()
-        || member.len() == name.len()
-        || member.bytes().any(|byte| byte == 0 || byte.is_ascii_whitespace())
-        || name.bytes().any(|byte| byte == 0 || byte.is_ascii_whitespace())
-}
-
-/// NFKC, lower case, without white space and NUL (P5). Upper case first: `ſ` and `K` (Kelvin)
-/// have the same upper case as `s` and `k`.
-fn fold(text: &str) -> String {
-    text.nfkc()
-        .filter(|c| *c != '\0' && !c.is_whitespace())
-        .flat_map(char::to_uppercase)
-        .flat_map(char::to_lowercase)
-        .collect()
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use super::access::Server;
 use super::document::{Kind, Value};
 use super::inspect::Page;
+use super::operation::Knowledge;
 use super::tasks::Tasks;
 
 /// How a refusal by policy looks to the agent.
@@ -34,6 +35,8 @@ pub struct Protected {
     pub facts: Server,
     /// How refusals look.
     pub refusal: RefusalForm,
+    /// Whether batches may pass, where MCP 2025-03-26 is spoken over HTTP. Off at first.
+    pub batches: bool,
     tools: RwLock<HashMap<Box<str>, Arc<Definition>>>,
     tasks: Mutex<Tasks>,
 }
@@ -46,12 +49,21 @@ impl Protected {
 
     /// A server of which nothing has been learnt.
     pub fn new(facts: Server, refusal: RefusalForm) -> Self {
-        Self { facts, refusal, tools: RwLock::default(), tasks: Mutex::default() }
+        Self { facts, refusal, batches: false, tools: RwLock::default(), tasks: Mutex::default() }
     }
 
     /// The tasks that this server runs, whoever asked for them.
     pub fn tasks(&self) -> MutexGuard<'_, Tasks> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a call of one of its tools is resolved against.
+    pub fn knowledge(&self) -> Knowledge<'_> {
+        Knowledge {
+            pack: self.facts.pack.as_deref(),
+            environment_ids: Some(&self.facts.environment_ids),
+            handles: None,
+        }
     }
 
     /// `tool` as it was last listed.

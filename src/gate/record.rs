@@ -156,11 +156,14 @@ pub struct Target {
 /// What the call comes to, as its pack says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OperationFacts {
+    /// The operation behind a tool that does many things.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<Box<str>>,
     /// `read`, `write`, `destructive`, `exec`, `unknown`.
     pub effect: &'static str,
     /// Names, or `*`.
     pub environments: Vec<Box<str>>,
-    /// `arguments`, `absent`, `unreadable`, `none`.
+    /// `arguments`, `absent`, `unmapped`, `unreadable`, `none`.
     pub environment_source: &'static str,
     /// The pack's tags.
     pub tags: Vec<Box<str>>,

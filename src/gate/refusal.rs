@@ -30,6 +30,8 @@ pub const UPSTREAM_FAILED: i64 = -31005;
 pub const WITHHELD: i64 = -31006;
 /// Too much at once.
 pub const BUSY: i64 = -31007;
+/// Another message of the same batch is refused, so none passes.
+pub const WITH_BATCH: i64 = -31008;
 
 const PARSE_ERROR: i64 = -32700;
 const INVALID_REQUEST: i64 = -32600;
@@ -58,6 +60,10 @@ pub enum Refusal {
     Headers(HeaderMismatch),
     /// The id is in flight already.
     DuplicateId,
+    /// Nothing that may be in a batch: `initialize`, or a message of another revision.
+    Batched,
+    /// Another message of its batch is refused.
+    WithBatch,
     /// An answer that nobody waits for.
     Unsolicited,
     /// The table of calls in flight is full.
@@ -196,6 +202,8 @@ impl Refusal {
             Self::Headers(HeaderMismatch::Header { .. }) => "header-mismatch",
             Self::Headers(HeaderMismatch::NoMeta) => "meta-missing",
             Self::DuplicateId => "duplicate-id",
+            Self::Batched => "not-in-batch",
+            Self::WithBatch => "with-batch",
             Self::Unsolicited => "unsolicited-answer",
             Self::Busy => "busy",
             Self::Unrecorded => "unrecorded",
@@ -215,6 +223,8 @@ impl Refusal {
             Self::ApprovalRequired => Origin::Undischarged,
             Self::Denied | Self::UnknownTool(_) | Self::UnknownMethod => Origin::Rule,
             Self::DuplicateId
+            | Self::Batched
+            | Self::WithBatch
             | Self::UnknownTask
             | Self::Unsolicited
             | Self::Busy
@@ -236,6 +246,7 @@ impl Refusal {
             Self::UpstreamFailed | Self::UpstreamTimedOut => Some(Finding::UpstreamFailure),
             Self::Unrecorded => Some(Finding::AuditSinkFailure),
             Self::Malformed(_)
+            | Self::Batched
             | Self::Door(
                 DoorRefusal::Header
                 | DoorRefusal::Framing
@@ -263,6 +274,7 @@ impl Refusal {
             | Self::UnknownTool(_)
             | Self::UnknownMethod
             | Self::DuplicateId
+            | Self::WithBatch
             | Self::Busy
             | Self::Withheld => None,
         }
@@ -288,6 +300,8 @@ impl Refusal {
                 (INVALID_PARAMS, "Protocol version missing in params._meta", Status::BadRequest)
             }
             Self::DuplicateId => (INVALID_REQUEST, "Request id already in use", Status::BadRequest),
+            Self::Batched => (INVALID_REQUEST, "Not allowed in a batch", Status::BadRequest),
+            Self::WithBatch => (WITH_BATCH, "Refused with its batch", Status::Ok),
             Self::Unsolicited => (INVALID_REQUEST, "No such request", Status::BadRequest),
             Self::Busy => (BUSY, "Too many requests in flight", Status::TooMany),
             Self::Unrecorded => {
@@ -383,6 +397,7 @@ fn malformed_face(malformed: &Malformed) -> (i64, &'static str, Status) {
         }
         Malformed::Unreadable(_) => (PARSE_ERROR, "Parse error", Status::BadRequest),
         Malformed::Batch => (INVALID_REQUEST, "Batches are not accepted", Status::BadRequest),
+        Malformed::BatchSize => (INVALID_REQUEST, "Batch empty or too large", Status::BadRequest),
         Malformed::NotObject
         | Malformed::Version
         | Malformed::Shape
@@ -406,6 +421,7 @@ fn malformed_code(malformed: &Malformed) -> &'static str {
             Unreadable::ReservedName { .. } => "reserved-name",
         },
         Malformed::Batch => "batch",
+        Malformed::BatchSize => "batch-size",
         Malformed::NotObject => "not-object",
         Malformed::LookAlike { .. } => "look-alike-name",
         Malformed::Version => "jsonrpc-version",
@@ -436,6 +452,7 @@ pub fn malformed_place(malformed: &Malformed, direction: Direction) -> String {
         Malformed::BadParams { member } => return format!("{side}: `params.{member}`"),
         Malformed::Unreadable(Unreadable::TooLarge | Unreadable::TooMany)
         | Malformed::Batch
+        | Malformed::BatchSize
         | Malformed::NotObject
         | Malformed::Version
         | Malformed::Shape

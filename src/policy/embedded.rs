@@ -14,6 +14,12 @@ macro_rules! files {
     };
 }
 
+macro_rules! packs {
+    ($($name:literal),+ $(,)?) => {
+        &[$(($name, include_str!(concat!("../../policies/packs/", $name, "/pack.json")))),+]
+    };
+}
+
 const DECISION: &[File] = files!["mcp/decision.rego"];
 
 const DECISION_TESTS: &[File] = files!["mcp/decision_test.rego"];
@@ -25,8 +31,26 @@ const BASELINE_TESTS: &[File] =
     files!["baseline/limits_test.rego", "baseline/protocol_test.rego", "baseline/tools_test.rego",];
 
 /// Packs by name, each as JSON text for [`Pack::read`](crate::gate::pack::Pack::read).
-pub const PACKS: &[File] =
-    &[("flag-service", include_str!("../../policies/packs/flag-service/pack.json"))];
+pub const PACKS: &[File] = packs![
+    "amplitude",
+    "cequence-gateway",
+    "configcat",
+    "devcycle",
+    "flag-service",
+    "flagsmith",
+    "github",
+    "growthbook",
+    "harness",
+    "kubernetes",
+    "launchdarkly",
+    "posthog",
+    "statsig-docs",
+    "statsig-v1",
+    "statsig-v3",
+    "stigg",
+    "stripe",
+    "unleash",
+];
 
 /// The pack named `name`, as JSON text.
 pub fn pack(name: &str) -> Option<&'static str> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use ::http::{HeaderMap, HeaderValue};
+use ::http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Serving, StartError, terminate};
 use crate::config::{self, Config, Front, OAuthMode, PackRef, ServerConfig};
@@ -41,7 +41,9 @@ pub(super) fn protected(config: &Config) -> Result<Vec<Arc<Protected>>, StartErr
         .iter()
         .map(|server| {
             let pack = server.pack.as_ref().map(|pack| self::pack(server, pack)).transpose()?;
-            Ok(Arc::new(Protected::new(server.facts(pack), server.refusal)))
+            let mut protected = Protected::new(server.facts(pack), server.refusal);
+            protected.batches = server.batches;
+            Ok(Arc::new(protected))
         })
         .collect()
 }
@@ -207,10 +209,18 @@ fn http_upstream(
         value.set_sensitive(true);
         headers.append(name, value);
     }
+    let pack = protected.facts.pack.as_deref();
+    for (name, value) in pack.iter().flat_map(|pack| &pack.headers) {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
+            StartError::new(format!("{subject}.pack"), format!("`{name}` is no header name"))
+        })?;
+        if let (false, Ok(value)) = (headers.contains_key(&name), HeaderValue::from_str(value)) {
+            headers.append(name, value);
+        }
+    }
     let ca_pem = http.ca_file.as_ref().map(fs::read).transpose().map_err(|error| {
         StartError::new(format!("{subject}.ca_file"), format!("cannot be read: {error}"))
     })?;
-    let pack = protected.facts.pack.as_deref();
     let mut owned_headers = pack.map(|pack| pack.owned_headers.clone()).unwrap_or_default();
     owned_headers.extend(pack.and_then(|pack| pack.credential_header.clone()));
     let document = config.limits.frame.document;
@@ -253,6 +263,8 @@ fn child_limits(config: &Config, child: &config::ChildUpstream) -> ChildLimits {
         term_grace: half,
         drain_max: config.limits.drain,
         children_max: config.limits.children,
+        // A server has one principal here, so there is nobody to keep room for.
+        children_per_principal_max: config.limits.children,
         ..ChildLimits::default()
     }
 }
@@ -280,5 +292,21 @@ fn http_config(config: &Config) -> HttpConfig {
             idle_session: limits.session_idle,
             ..HttpTimeouts::default()
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_principal_may_have_all_children() {
+        let text = "\
+            listen: 127.0.0.1:0\nadmin: 127.0.0.1:1\nstate: s\nlimits: {children: 100}\n\
+            servers: {s: {path: /s, command: [x]}}\n";
+        let config = Config::parse(text, std::path::Path::new("."), &|_| None).unwrap();
+        let config::Upstream::Child(child) = &config.servers[0].upstream else { panic!() };
+        let limits = child_limits(&config, child);
+        assert_eq!((limits.children_max, limits.children_per_principal_max), (100, 100));
     }
 }

@@ -1,6 +1,7 @@
 //! The one integration binary: one link for all of them.
 
 mod audit_cli;
+mod batches;
 mod cli;
 mod config;
 mod demo;
@@ -12,8 +13,10 @@ mod firewall;
 mod frames;
 mod http_edge;
 mod imports;
+mod invariants;
 mod journal;
 mod limits;
+mod meta_tools;
 mod oauth;
 mod otlp;
 mod packs;

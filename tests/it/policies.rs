@@ -296,7 +296,7 @@ fn the_baseline_judges_the_flag_service() {
     let approval = Question::call(staging, "approve_review", "{}").decide(&engines);
     assert_eq!(approval.effect, Deny);
     let said: BTreeSet<&str> = codes(&approval).into_iter().collect();
-    assert_eq!(said, BTreeSet::from(["approval-control", "no-environment"]));
+    assert_eq!(said, BTreeSet::from(["approval-control"]));
 }
 
 #[test]

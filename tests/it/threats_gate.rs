@@ -701,7 +701,7 @@ impl Conversation {
     /// What the server gets of a message of the client, or the client of its refusal.
     fn client(&mut self, message: &Value) -> Result<Value, Value> {
         let arrival = Arrival { raw: message.to_string().into(), ..Arrival::default() };
-        let step = self.session.client_frame(&self.gate, arrival, Self::NOW);
+        let step = self.session.client_frame(&self.gate, &arrival, Self::NOW);
         match step.record(&Kept).unwrap() {
             Act::Forward(permitted) => Ok(read(permitted.body())),
             Act::Deliver(released) => Err(read(released.body())),

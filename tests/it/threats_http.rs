@@ -529,9 +529,15 @@ fn a_forced_argument_changes_its_header_too() {
         assert_eq!(last.header("mcp-param-environment"), ["staging"], "{}", last.head);
         assert_eq!(last.header("mcp-param-key"), ["x"]);
     }
-    // What the client sends must agree before anything is set.
+    // What the client sends must agree, and be whole, before anything is set.
     let before = firewall.received().len();
-    for headers in ["Mcp-Param-Environment: staging\r\n", "Mcp-Param-Key: y\r\n"] {
+    for headers in [
+        "Mcp-Param-Environment: staging\r\nMcp-Param-Key: x\r\n",
+        "Mcp-Param-Environment: production\r\nMcp-Param-Key: y\r\n",
+        "Mcp-Param-Environment: production\r\n",
+        "Mcp-Param-Key: x\r\n",
+        "",
+    ] {
         let reply = update(production, headers);
         assert_eq!((reply.status, reply.code()), (400, -32020), "{headers}: {}", reply.text());
     }

@@ -59,7 +59,7 @@ pub(super) fn run(args: ExplainArgs) -> Result<ExitCode, Failure> {
     let server = Arc::new(Protected::new(facts, RefusalForm::Error));
     let mut session = Session::new(Arc::new(principal), server, Transport::Stdio);
     let arrival = Arrival { raw: message.trim_end().to_owned().into(), ..Arrival::default() };
-    let step = session.client_frame(&gate, arrival, Clock::start().now());
+    let step = session.client_frame(&gate, &arrival, Clock::start().now());
     let answer = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
     print(&text(step.audit_record(), answer.as_ref()))
 }
@@ -70,11 +70,14 @@ fn server(args: &ExplainArgs) -> Result<Server, Failure> {
             Failure::usage(format!("--pack: {pack}"), error.whats.join("; ")).hint(error.hint)
         })
     });
-    let labels = args.label.iter();
+    let texts = |pairs: &[(String, String)]| {
+        pairs.iter().map(|(name, text)| (name.as_str().into(), text.as_str().into())).collect()
+    };
     Ok(Server {
         name: args.server.as_str().into(),
         environment: args.environment.as_deref().map(Into::into),
-        labels: labels.map(|(name, text)| (name.as_str().into(), text.as_str().into())).collect(),
+        labels: texts(&args.label),
+        environment_ids: texts(&args.environment_id),
         pack: pack.transpose()?,
     })
 }

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use super::bearer::Caller;
 use super::body::{self, BodyLimits};
 use super::event_ids::EventScope;
-use super::exchange::{Begins, Exchange};
+use super::exchange::{Begins, Exchange, PROTOCOL_VERSION};
 use super::gauge::Held;
 use super::reply::{self, ReplyBody};
 use super::sessions::{LegacySession, SharedSession, mint};
@@ -261,7 +261,7 @@ impl Received {
             Some(match self.method {
                 Method::GET => session.open_stream(gate, now),
                 Method::DELETE => session.end(gate, now),
-                _ => session.client_frame(gate, arrival, now),
+                _ => session.client_frame(gate, &arrival, now),
             })
         });
         match turn {
@@ -294,6 +294,11 @@ impl Received {
         if begins == Begins::Ours {
             self.context.session = mint();
         }
+        let mut headers = std::mem::take(&mut self.context.headers);
+        if endless {
+            detach(&mut headers);
+        }
+        let version = headers.get(PROTOCOL_VERSION).map(detached);
         let known = self.legacy.as_ref().filter(|_| self.resumes);
         let resuming = known.map(|legacy| Arc::clone(&legacy.resuming));
         let exchange = Arc::new(Exchange {
@@ -310,6 +315,7 @@ impl Received {
             session: self.session,
             context: self.context,
             until: self.until,
+            version,
             _slot: self.slot,
             _stream_slots: self.stream_slots,
             _resuming: resuming,
@@ -319,7 +325,7 @@ impl Received {
             let why = "no room for one more session or stream".to_owned();
             return exchange.failed(&UpstreamFailure::Unreachable(why));
         }
-        Exchange::attended(&exchange, permitted, self.budget).await
+        Exchange::attended(&exchange, permitted, (headers, self.budget)).await
     }
 }
 
@@ -344,4 +350,16 @@ impl Inner {
         }
         route.sessions.has_room()
     }
+}
+
+/// Gives each value memory of its own. As they come they share the buffer that the connection read
+/// them into, and while one of them is there the connection must take another to read on.
+fn detach(headers: &mut HeaderMap) {
+    for value in headers.values_mut() {
+        *value = detached(value);
+    }
+}
+
+fn detached(value: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
 }

@@ -176,7 +176,7 @@ impl Client {
     /// What is to be done about a message of the client.
     pub(super) fn judge(&self, raw: Bytes) -> Act {
         let arrival = Arrival { raw, ..Arrival::default() };
-        self.act(|session, gate, now| session.client_frame(gate, arrival, now))
+        self.act(|session, gate, now| session.client_frame(gate, &arrival, now))
     }
 
     /// Whether `call` still waits for its answer.

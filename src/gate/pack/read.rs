@@ -1,11 +1,14 @@
 //! Reading a pack: every problem, each with its place and what to write instead.
 
+mod tool;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::{Absent, Effect, Pack, PackProblem, Step, ToolEntry, steps};
+use super::{BaselineRate, Effect, Pack, PackProblem, ToolEntry};
 use crate::gate::document::{Document, DocumentLimits, Kind, Unreadable, Value};
+use crate::gate::rate::Rate;
 
 /// Size of one pack, bytes.
 const PACK_BYTES_MAX: usize = 4 << 20;
@@ -92,8 +95,17 @@ impl Reading {
     }
 
     fn pack(&mut self, root: Value<'_>) -> Pack {
-        const KNOWN: [&str; 6] =
-            ["version", "name", "notes", "owned_headers", "credential_header", "tools"];
+        const KNOWN: [&str; 9] = [
+            "version",
+            "name",
+            "notes",
+            "owned_headers",
+            "owned_query",
+            "headers",
+            "credential_header",
+            "rates",
+            "tools",
+        ];
         let mut pack = Pack::default();
         if !self.object("", root) {
             return pack;
@@ -112,6 +124,12 @@ impl Reading {
         self.text("/notes", root.get("notes"));
         pack.owned_headers =
             self.strings("/owned_headers", root.get("owned_headers"), header_problem);
+        pack.owned_query = self.strings("/owned_query", root.get("owned_query"), |name| {
+            let legal = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
+            (!legal).then(|| "not the name of a query parameter".to_owned())
+        });
+        pack.headers = self.map("/headers", root.get("headers"), Self::header);
+        pack.rates = self.map("/rates", root.get("rates"), Self::rate);
         pack.credential_header = root.get("credential_header").and_then(|value| {
             self.string("/credential_header", value, header_problem).map(Into::into)
         });
@@ -134,15 +152,7 @@ impl Reading {
         for (name, entry) in value.members() {
             let name = name.as_str().unwrap_or_default();
             let path = format!("/tools/{}", escape(name));
-            if name.is_empty()
-                || name.len() > TOOL_NAME_BYTES_MAX
-                || name.chars().any(char::is_control)
-            {
-                self.problem(
-                    &path,
-                    format!("not a tool name; use 1 to {TOOL_NAME_BYTES_MAX} bytes, none control"),
-                );
-            }
+            self.name(&path, name);
             if let Some(entry) = self.tool(&path, entry) {
                 tools.insert(name.into(), entry);
             }
@@ -150,71 +160,85 @@ impl Reading {
         tools
     }
 
-    fn tool(&mut self, path: &str, value: Value<'_>) -> Option<ToolEntry> {
-        const KNOWN: [&str; 7] =
-            ["effect", "environments", "absent", "arguments", "tags", "confidence", "notes"];
+    /// The name of a tool or of an operation behind one.
+    fn name(&mut self, path: &str, name: &str) {
+        if name.is_empty() || name.len() > TOOL_NAME_BYTES_MAX || name.chars().any(char::is_control)
+        {
+            self.problem(
+                path,
+                format!("not a tool name; use 1 to {TOOL_NAME_BYTES_MAX} bytes, none control"),
+            );
+        }
+    }
+
+    fn header(&mut self, path: &str, name: &str, value: Value<'_>) -> Option<Box<str>> {
+        if let Some(message) = header_problem(name) {
+            self.problem(path, message);
+        }
+        let legal = |text: &str| {
+            let visible = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+            (text.is_empty() || !visible || text.trim() != text)
+                .then(|| "not a header value; write visible ASCII".to_owned())
+        };
+        self.string(path, value, legal).map(Into::into)
+    }
+
+    fn rate(&mut self, path: &str, effect: &str, value: Value<'_>) -> Option<BaselineRate> {
+        if Effect::of_pack(effect).is_none() {
+            self.problem(path, "not an effect; use `read`, `write`, `destructive` or `exec`");
+        }
         if !self.object(path, value) {
             return None;
         }
-        self.known(path, value, &KNOWN);
-        let at = |member: &str| format!("{path}/{member}");
-        let effect = if let Some(effect) = value.get("effect") {
-            self.choice(
-                &at("effect"),
-                effect,
-                Effect::of_pack,
-                "`read`, `write`, `destructive` or `exec`; leave out a tool that is not known",
-            )
-        } else {
-            self.problem(&at("effect"), "missing; write what the tool does at worst");
-            None
-        };
-        let environments =
-            self.strings(&at("environments"), value.get("environments"), pointer_problem);
-        let absent = match value.get("absent") {
-            Some(absent) => {
-                self.choice(&at("absent"), absent, Absent::of_pack, "`all`, `production` or `none`")
-            }
-            None if value.get("environments").is_none() => Some(Absent::None),
-            None => {
-                self.problem(
-                    &at("absent"),
-                    "missing; say what leaving the environment out means: `all`, `production` or \
-                     `none`",
-                );
-                None
-            }
-        };
-        let arguments = value.get("arguments").map(|arguments| {
-            self.strings(&at("arguments"), Some(arguments), |name| {
-                name.is_empty().then(|| "empty; write the argument's name".to_owned())
-            })
+        self.known(path, value, &["rate", "burst"]);
+        let rate = self.required(&format!("{path}/rate"), value.get("rate"), |text| {
+            Rate::parse(text).is_none().then(|| "not a rate; write `600/m` or `100/15m`".to_owned())
         });
-        if let Some(arguments) = &arguments {
-            self.arguments_cover(&at("environments"), &environments, arguments);
-        }
-        let tags = self.strings(&at("tags"), value.get("tags"), |tag| {
-            (!is_slug(tag)).then(|| "not a tag; use a-z, 0-9 and `-`, at most 64".to_owned())
-        });
-        if let Some(confidence) = value.get("confidence") {
-            let known = |text: &str| ["high", "medium", "low"].contains(&text).then_some(());
-            self.choice(&at("confidence"), confidence, known, "`high`, `medium` or `low`");
-        }
-        self.text(&at("notes"), value.get("notes"));
-        Some(ToolEntry { effect: effect?, environments, absent: absent?, arguments, tags })
+        let burst = value.get("burst").and_then(Value::as_i64).map(u32::try_from);
+        let Some(Ok(burst)) = burst else {
+            self.problem(&format!("{path}/burst"), "not a count; write how many may come at once");
+            return None;
+        };
+        Some(BaselineRate { rate: rate?, burst })
     }
 
-    /// A pointer whose first step is not an argument can never name anything.
-    fn arguments_cover(&mut self, path: &str, environments: &[Box<str>], arguments: &[Box<str>]) {
-        for (index, pointer) in environments.iter().enumerate() {
-            let Some(Step::Member(first)) = steps(pointer).next() else { continue };
-            if !arguments.iter().any(|argument| **argument == *first) {
-                self.problem(
-                    &format!("{path}/{index}"),
-                    format!("begins with `{first}`, which `arguments` does not list; add it there"),
-                );
+    /// An object whose members are read alike; empty where there is none.
+    fn map<T>(
+        &mut self,
+        path: &str,
+        value: Option<Value<'_>>,
+        read: impl Fn(&mut Self, &str, &str, Value<'_>) -> Option<T>,
+    ) -> BTreeMap<Box<str>, T> {
+        let mut found = BTreeMap::new();
+        let Some(value) = value else { return found };
+        if !self.object(path, value) {
+            return found;
+        }
+        if value.len() > ITEMS_MAX {
+            self.problem(path, format!("more than {ITEMS_MAX} members"));
+            return found;
+        }
+        for (name, member) in value.members() {
+            let name = name.as_str().unwrap_or_default();
+            if let Some(member) = read(self, &format!("{path}/{}", escape(name)), name, member) {
+                found.insert(name.into(), member);
             }
         }
+        found
+    }
+
+    /// A string that must be there.
+    fn required(
+        &mut self,
+        path: &str,
+        value: Option<Value<'_>>,
+        check: impl Fn(&str) -> Option<String>,
+    ) -> Option<Box<str>> {
+        let Some(value) = value else {
+            self.problem(path, "missing");
+            return None;
+        };
+        self.string(path, value, check).map(Into::into)
     }
 
     fn object(&mut self, path: &str, value: Value<'_>) -> bool {

@@ -153,9 +153,13 @@ impl Generator {
 
     fn operation(&mut self) -> Value {
         object([
+            ("name", self.string()),
             ("effect", self.of(&["read", "write", "destructive", "exec", "unknown"])),
             ("environments", self.strings(2)),
-            ("environment_source", self.of(&["arguments", "absent", "unreadable", "none"])),
+            (
+                "environment_source",
+                self.of(&["arguments", "absent", "unmapped", "unreadable", "none"]),
+            ),
             ("tags", self.strings(2)),
             ("pack", self.string()),
         ])

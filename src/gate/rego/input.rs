@@ -15,6 +15,7 @@ use super::reads::ReadSet;
 use crate::gate::access::{AccessRequest, Action, Principal, Resource, Revision, Server, WallTime};
 use crate::gate::document::{self, Kind};
 use crate::gate::operation::Operation;
+use crate::gate::pack::BaselineRate;
 use crate::gate::pdp::ListEntry;
 
 /// The version of the input that this module builds.
@@ -242,11 +243,25 @@ fn server(server: &Server, reads: &ReadSet) -> Value {
     fields.text("name", &server.name);
     fields.optional("environment", server.environment.as_deref());
     fields.put("labels", |reads| Some(map(&server.labels, reads)));
+    fields.put("rates", |_| server.pack.as_deref().map(|pack| rates(&pack.rates)));
     fields.finish()
+}
+
+/// Whole where any of it is read: a rule looks up an effect that it reads elsewhere.
+fn rates(rates: &BTreeMap<Box<str>, BaselineRate>) -> Value {
+    let rates = rates.iter().map(|(effect, baseline)| {
+        let members = BTreeMap::from([
+            (Value::from("rate"), Value::from(&*baseline.rate)),
+            (Value::from("burst"), Value::from(u64::from(baseline.burst))),
+        ]);
+        (Value::from(&**effect), Value::from(members))
+    });
+    Value::from(rates.collect::<BTreeMap<_, _>>())
 }
 
 fn operation(operation: &Operation, reads: &ReadSet) -> Value {
     let mut fields = Fields::new(reads);
+    fields.optional("name", operation.name.as_deref());
     fields.text("effect", operation.effect.as_str());
     fields.put("environments", |_| Some(strings(&operation.environments)));
     fields.text("environment_source", operation.environment_source.as_str());

@@ -25,6 +25,7 @@ mod engines;
 mod generate;
 mod glob;
 mod input;
+mod memo;
 mod number;
 mod problem;
 mod prove;

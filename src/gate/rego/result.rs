@@ -22,6 +22,7 @@ use regorus::value::Object;
 use crate::gate::decision::{
     Decision, Effect, Engine, Listing, Obligation, Origin, PolicyRevision, Rate, Reason,
 };
+use crate::gate::rate::span;
 
 /// The code of an element that names none.
 const UNNAMED: &str = "unnamed";
@@ -219,34 +220,14 @@ fn is_json(value: &Value) -> bool {
 
 /// `10/m`, `10/15m`.
 fn rate(text: &str) -> Result<Rate, Fault> {
-    let wrong = || Fault::shape(format!("decision: `limit`: `{text}` is not a rate like `10/m`"));
-    let (count, period) = text.split_once('/').ok_or_else(wrong)?;
-    let count = whole(count).and_then(|count| u32::try_from(count).ok()).ok_or_else(wrong)?;
-    let period = match period {
-        "s" | "m" | "h" | "d" => span(&format!("1{period}")),
-        longer => span(longer),
-    };
-    Ok(Rate { count, period: period.ok_or_else(wrong)? })
+    Rate::parse(text).ok_or_else(|| {
+        Fault::shape(format!("decision: `limit`: `{text}` is not a rate like `10/m`"))
+    })
 }
 
 fn duration(text: &str) -> Result<Duration, Fault> {
     span(text)
         .ok_or_else(|| Fault::shape(format!("decision: `hold`: `{text}` is not a time like `15m`")))
-}
-
-/// A whole number of seconds, minutes, hours or days, above 0.
-fn span(text: &str) -> Option<Duration> {
-    let (number, seconds) = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)]
-        .into_iter()
-        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))?;
-    let seconds = whole(number)?.checked_mul(seconds).filter(|seconds| *seconds > 0)?;
-    Some(Duration::from_secs(seconds))
-}
-
-/// Digits only: no sign, no space.
-fn whole(text: &str) -> Option<u64> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| text.parse().ok()).flatten()
 }
 
 /// An object of a result, and what to call it.

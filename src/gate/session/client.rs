@@ -56,56 +56,66 @@ impl Refused {
 
 impl Session {
     /// A message from the client. The act is `Forward`, `Deliver` (a refusal) or `Drop`.
-    pub fn client_frame(&mut self, gate: &Gate, arrival: Arrival, now: Now) -> Step {
+    pub fn client_frame(&mut self, gate: &Gate, arrival: &Arrival, now: Now) -> Step {
         let call = gate.next_call();
-        let Arrival { raw, headers, traceparent } = arrival;
-        let frame = match Frame::read(raw.clone(), Sender::Client, &gate.config.frame) {
-            Ok(frame) => frame,
-            Err(malformed) => return self.refuse_unread(gate, &raw, malformed, &call, now),
-        };
-        let protocol = protocol_of(self.protocol, &frame, headers.as_ref());
+        let Arrival { raw, headers, .. } = arrival;
+        match Frame::read(raw.clone(), Sender::Client, &gate.config.frame) {
+            Ok(frame) => self.client_message(gate, &frame, arrival, (&call, &call), now),
+            Err(Malformed::Batch) if self.takes_batches(headers.as_ref()) => {
+                self.client_batch(gate, arrival, &call, now)
+            }
+            Err(malformed) => self.refuse_unread(gate, raw, malformed, &call, now),
+        }
+    }
+
+    /// One message, which came alone or in a batch.
+    pub(super) fn client_message(
+        &mut self,
+        gate: &Gate,
+        frame: &Frame,
+        Arrival { headers, traceparent, .. }: &Arrival,
+        (call, exchange): (&CallId, &CallId),
+        now: Now,
+    ) -> Step {
+        let protocol = protocol_of(self.protocol, frame, headers.as_ref());
         self.protocol = protocol;
-        if let Some(client) = client_of(&frame) {
+        if let Some(client) = client_of(frame) {
             self.client = Some(client);
         }
         let (id, name) = match frame.message() {
             Message::Request { id, method } => (Some(id), &**method),
             Message::Notification { method } => (None, &**method),
             Message::Result { id } => {
-                return self.client_answers(gate, &frame, Some(id), &call, now);
+                return self.client_answers(gate, frame, Some(id), call, now);
             }
             Message::Error { id, .. } => {
-                return self.client_answers(gate, &frame, id.as_ref(), &call, now);
+                return self.client_answers(gate, frame, id.as_ref(), call, now);
             }
         };
-        let definition = called_tool(&frame, name).and_then(|tool| self.server.definition(tool));
-        let task = self.task(&frame, name, Direction::ToServer);
+        let definition = called_tool(frame, name).and_then(|tool| self.server.definition(tool));
+        let task = self.task(frame, name, Direction::ToServer);
         let known = Known {
             definition: definition.as_deref(),
             task: task.as_ref().and_then(|task| task.as_deref()),
         };
-        let question = Question::of(self, &frame, name, (Direction::ToServer, protocol), known);
-        let mut facts = question.facts(&call);
+        let question = Question::of(self, frame, name, (Direction::ToServer, protocol), known);
+        let mut facts = question.facts(call);
         if facts.trace_id.is_none() {
             let trace = traceparent.as_deref().and_then(super::question::Trace::parse);
             facts.trace_id = trace.map(|trace| trace.trace_id.into());
             facts.parent_span_id = trace.map(|trace| trace.span_id.into());
         }
-        let asked = Asking { gate, frame: &frame, id, facts, now };
+        let asked = Asking { gate, frame, id, facts, exchange, now };
 
-        if let Some(headers) = &headers {
+        if let Some(headers) = headers {
             let parameters = definition.as_deref().map_or(&[][..], |tool| &tool.parameters);
-            let checked =
-                headers::check(&frame, headers, protocol.era, question.method, parameters);
+            let checked = headers::check(frame, headers, protocol.era, question.method, parameters);
             if let Err(mismatch) = checked {
                 return self.refuse(&asked, &Refusal::Headers(mismatch), None);
             }
         }
-        if id.is_some_and(|id| self.ids.contains_key(id)) {
-            return self.refuse(&asked, &Refusal::DuplicateId, None);
-        }
-        if self.calls.len() >= gate.config.in_flight_max {
-            return self.refuse(&asked, &Refusal::Busy, None);
+        if let Some(refusal) = self.refused_unasked(gate, (protocol.era, name), id) {
+            return self.refuse(&asked, &refusal, None);
         }
 
         let decision = self.decision(gate, &question, now);
@@ -122,6 +132,24 @@ impl Session {
         };
         let routing = routing_of(&question, definition.as_deref(), &body, gate);
         self.forward(&asked, &question, verdict, (body, routing))
+    }
+
+    /// Why a message is refused whatever policy would say.
+    fn refused_unasked(
+        &self,
+        gate: &Gate,
+        (era, method): (Era, &str),
+        id: Option<&Id>,
+    ) -> Option<Refusal> {
+        // 2026-07-28 has no handshake. A server that took this for one would speak the legacy era
+        // from here on, while everybody else reads the modern one.
+        if era == Era::Modern && method == "initialize" {
+            return Some(Refusal::UnknownMethod);
+        }
+        if id.is_some_and(|id| self.ids.contains_key(id)) {
+            return Some(Refusal::DuplicateId);
+        }
+        (self.calls.len() >= gate.config.in_flight_max).then_some(Refusal::Busy)
     }
 
     /// What the policy says. `subscriptions/listen` is a way of reading each resource that it
@@ -206,6 +234,7 @@ impl Session {
             id: asked.id.cloned(),
             started: asked.now.uptime,
             facts: asked.facts.clone(),
+            exchange: Arc::clone(asked.exchange),
             method: question.method,
             operation: question.operation.clone(),
             expected: Expected::of(asked.frame, question.method, question.protocol),
@@ -255,7 +284,7 @@ impl Session {
         Step::new(record, Act::Deliver(refusal.released(to))).or_else(unrecorded)
     }
 
-    fn refuse_unread(
+    pub(super) fn refuse_unread(
         &mut self,
         gate: &Gate,
         raw: &Bytes,
@@ -406,6 +435,7 @@ struct Asking<'a> {
     frame: &'a Frame,
     id: Option<&'a Id>,
     facts: Facts,
+    exchange: &'a CallId,
     now: Now,
 }
 

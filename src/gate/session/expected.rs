@@ -11,7 +11,7 @@ use crate::gate::method::{Method, Subject};
 const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
 
 /// What of a request its answers and notices are held against.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Expected {
     /// What the client offers on this request; nothing in the legacy era.
     pub(super) declared: Declared,
@@ -34,7 +34,7 @@ pub(super) struct Declared {
 }
 
 /// What one `subscriptions/listen` asked for.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Listen {
     uris: Vec<Box<str>>,
     tasks: Vec<Box<str>>,

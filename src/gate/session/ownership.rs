@@ -112,7 +112,7 @@ impl Session {
         let Some(token) = named_id(frame, "progressToken") else { return false };
         let same = |other: &Id| reads_alike(&token, other);
         let modern = self.protocol.era == Era::Modern;
-        let here = |entry: &&Call| within.is_none_or(|call| !modern || entry.facts.call == *call);
+        let here = |entry: &&Call| within.is_none_or(|call| !modern || entry.exchange == *call);
         self.task_tokens.iter().any(same)
             || self
                 .calls
@@ -153,7 +153,7 @@ impl Session {
         let tagged = tag.map(id_of);
         self.calls
             .values()
-            .filter(move |entry| within.is_none_or(|call| entry.facts.call == *call))
+            .filter(move |entry| within.is_none_or(|call| entry.exchange == *call))
             .filter(move |entry| match (&tagged, &entry.id) {
                 (None, _) => true,
                 (Some(Some(tag)), Some(id)) => reads_alike(tag, id),

@@ -143,10 +143,9 @@ impl<'a> Question<'a> {
         known: Known<'a>,
     ) -> Self {
         let resource = resource_of(method, params, known);
-        let pack = session.server.facts.pack.as_deref();
         let operation = match (method, resource) {
             (_, Resource::Tool { name, arguments, .. }) => {
-                Operation::of_call(pack, name, arguments)
+                Operation::of_call(session.server.knowledge(), name, arguments)
             }
             (Some(method), _) => Operation::of_method(method.effect),
             (None, _) => Operation::of_method(Effect::Unknown),
@@ -187,6 +186,7 @@ impl<'a> Question<'a> {
         facts.method = Some(self.name.into());
         facts.target = target_of(self.resource);
         facts.operation = Some(OperationFacts {
+            name: self.operation.name.clone(),
             effect: self.operation.effect.as_str(),
             environments: self.operation.environments.clone(),
             environment_source: self.operation.environment_source.as_str(),

@@ -359,6 +359,16 @@ fn params_that_two_readers_take_differently_are_refused() {
         (r#""resources/read""#, r#"{"uri":["file:///a"]}"#, "BadParams uri"),
         (r#""resources/subscribe""#, r#"{"uri":null}"#, "BadParams uri"),
         (r#""resources/unsubscribe""#, r#"{"uri":{}}"#, "BadParams uri"),
+        (
+            r#""resources/subscribe""#,
+            r#"{"uri":1,"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}"#,
+            "BadParams uri",
+        ),
+        (
+            r#""resources/subscribe""#,
+            r#"{"_meta":{"io.modelcontextprotocol/protocolVersion":"2025-11-25"}}"#,
+            "BadParams uri",
+        ),
         (r#""completion/complete""#, r#"{"ref":"ref/prompt"}"#, "BadParams ref"),
         (r#""completion/complete""#, r#"{"ref":null}"#, "BadParams ref"),
         (r#""completion/complete""#, r#"{"ref":{"name":"a","uri":"b:"}}"#, "BadParams ref"),

@@ -108,6 +108,34 @@ async fn refusals_by_policy_are_answered_in_band() {
 }
 
 #[tokio::test]
+async fn methods_that_the_modern_era_took_out_are_not_found() {
+    const META: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#;
+    let behind = Behind::start(|_, _| json(&result(1))).await;
+    let rig = Rig::start(behind.address);
+    let ask = |method: &str, version: &str| {
+        let headers = format!("Mcp-Method: {method}\r\n{version}");
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{{META}}}}}"#);
+        post(&headers, &body)
+    };
+    let version = "MCP-Protocol-Version: 2026-07-28\r\n";
+    // A handshake of an era that has none is ours to refuse.
+    let reply = rig.ask(&ask("initialize", version)).await;
+    assert_eq!(reply.status, 404);
+    assert!(reply.text().contains("-32601"), "{}", reply.text());
+    for other in ["", "MCP-Protocol-Version: 2025-11-25\r\n"] {
+        let reply = rig.ask(&ask("initialize", other)).await;
+        assert_eq!(reply.status, 400, "{other}");
+        assert!(reply.text().contains("-32020"), "{}", reply.text());
+    }
+    assert!(behind.received().is_empty());
+    // The rest is for the server to say, whatever else the request lacks.
+    for method in ["ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"] {
+        rig.ask(&ask(method, version)).await;
+    }
+    assert_eq!(behind.received().len(), 4);
+}
+
+#[tokio::test]
 async fn notifications_are_accepted() {
     let behind = Behind::start(|_, _| {
         vec![Play::Send(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n".to_vec())]

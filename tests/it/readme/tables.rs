@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bartizan::audit::journal::{Journal, JournalConfig};
@@ -16,7 +17,7 @@ use bartizan::gate::document::{Document, DocumentLimits, Unreadable};
 use bartizan::gate::frame::{Id, Malformed};
 use bartizan::gate::headers::HeaderMismatch;
 use bartizan::gate::operation::{EnvironmentSource, Operation};
-use bartizan::gate::pack::Effect;
+use bartizan::gate::pack::{BaselineRate, Effect, Pack};
 use bartizan::gate::pdp::{ListEntry, Pdp as _};
 use bartizan::gate::record::{
     AuditRecord, DecisionFacts, Event, Finding, Now, OperationFacts, Outcome, ProtocolFacts,
@@ -297,13 +298,24 @@ impl World {
             groups: vec!["g".into()],
             claims: texts.clone(),
         };
-        let server =
-            Server { name: "s".into(), environment: Some("e".into()), labels: texts, pack: None };
+        let pack = Pack {
+            rates: [("read".into(), BaselineRate { rate: "1/m".into(), burst: 1 })].into(),
+            ..Pack::default()
+        };
+        let pack = Arc::new(pack);
+        let server = Server {
+            name: "s".into(),
+            environment: Some("e".into()),
+            labels: texts,
+            environment_ids: BTreeMap::new(),
+            pack: Some(pack),
+        };
         Self { principal, client: Client { name: "c".into(), version: "1".into() }, server }
     }
 
     fn request(&self) -> AccessRequest<'_> {
         let operation = Operation {
+            name: Some("o".into()),
             effect: Effect::Write,
             environments: vec!["e".into()],
             environment_source: EnvironmentSource::Arguments,
@@ -374,6 +386,7 @@ fn full_record() -> AuditRecord {
             definition: text(),
         }),
         operation: Some(OperationFacts {
+            name: text(),
             effect: "read",
             environments: vec!["e".into()],
             environment_source: "none",
@@ -570,6 +583,9 @@ fn faces() -> BTreeSet<(i64, String, u16)> {
         Refusal::Limited(Some(Duration::from_secs(1))),
         Refusal::ApprovalRequired,
         Refusal::Malformed(Malformed::Batch),
+        Refusal::Malformed(Malformed::BatchSize),
+        Refusal::Batched,
+        Refusal::WithBatch,
         unreadable(Unreadable::NotJson { at: 0 }),
         unreadable(Unreadable::DuplicateName { at: 0 }),
         unreadable(Unreadable::TooLarge),
@@ -621,6 +637,7 @@ fn what_the_agent_sees_is_what_the_readme_says() {
         refusal::UPSTREAM_FAILED,
         refusal::WITHHELD,
         refusal::BUSY,
+        refusal::WITH_BATCH,
     ] {
         assert!(codes.contains(&own), "{own} is not in the README");
     }

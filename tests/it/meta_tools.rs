@@ -1,0 +1,274 @@
+//! Tools that do many things come down to the operation that a call means, or to nothing known
+//! (threats G1); and environments stand in every form that vendors use (§2.8).
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeMap;
+
+use bartizan::gate::document::{Document, DocumentLimits};
+use bartizan::gate::operation::{Handles, Knowledge, Operation};
+use bartizan::gate::pack::Pack;
+use bytes::Bytes;
+
+const PACK: &str = r#"{
+  "version": 1,
+  "name": "vendor",
+  "headers": {"x-vendor-mode": "tools"},
+  "owned_query": ["mode"],
+  "rates": {"read": {"rate": "100/10s", "burst": 20}, "write": {"rate": "900/15m", "burst": 5}},
+  "tools": {
+    "configure": {
+      "effect": "write", "absent": "all",
+      "environments": [{"at": "/configurations", "form": "keys"}]
+    },
+    "by_id": {
+      "effect": "write", "absent": "all",
+      "environments": [{"at": "/environment_id", "form": "id"}]
+    },
+    "both": {
+      "effect": "write", "absent": "all",
+      "environments": ["/env", {"at": "/overrides/*/env", "optional": true}]
+    },
+    "patch": {
+      "effect": "destructive", "absent": "all",
+      "environments": [{"at": "/patch/*/path", "form": "segment", "after": "environments"}]
+    },
+    "grouped": {
+      "effect": "write", "tags": ["outer"],
+      "dispatch": {
+        "values": ["/action"],
+        "cases": {
+          "list": {"effect": "read", "tags": ["inner"]},
+          "save": {"effect": "write", "environments": ["/environment"], "absent": "production"}
+        }
+      }
+    },
+    "typed": {
+      "effect": "exec",
+      "dispatch": {
+        "values": ["/kind", "/action"],
+        "cases": {"flag/get": {"effect": "read"}, "flag/": {"effect": "read"}}
+      }
+    },
+    "http": {
+      "effect": "destructive",
+      "dispatch": {
+        "method": "/method", "path": "/path",
+        "cases": {
+          "GET /v1/flags": {"effect": "read"},
+          "POST /v1/flags/{id}/toggle": {
+            "effect": "destructive", "absent": "all",
+            "environments": [{"inside": "/body", "at": "/environments", "form": "keys"}]
+          }
+        },
+        "otherwise": {"effect": "destructive", "absent": "all"}
+      }
+    },
+    "exec": {
+      "effect": "exec",
+      "dispatch": {
+        "command": "/command",
+        "cases": {
+          "search": {"effect": "read"},
+          "call flag-get": {"effect": "read"},
+          "call flag-set": {"effect": "write", "environments": ["/environment"], "absent": "all"}
+        }
+      }
+    },
+    "discover": {
+      "effect": "read",
+      "mints": {"handle": "operationHandle", "operation": "operationId", "ttl": "15m"}
+    },
+    "invoke": {
+      "effect": "write",
+      "dispatch": {
+        "handle": "/operationHandle",
+        "cases": {"gates.list": {"effect": "read"}}
+      }
+    }
+  }
+}"#;
+
+struct Handed;
+
+impl Handles for Handed {
+    fn operation(&self, handle: &str) -> Option<Box<str>> {
+        match handle {
+            "h-list" => Some("gates.list".into()),
+            "h-other" => Some("gates.delete".into()),
+            _ => None,
+        }
+    }
+}
+
+/// Name, effect, environments and their source, in one line.
+fn resolve(tool: &str, arguments: &str) -> String {
+    let pack = Pack::read(PACK.as_bytes()).unwrap();
+    let ids: BTreeMap<Box<str>, Box<str>> =
+        [("17".into(), "staging".into()), ("key-p".into(), "production".into())].into();
+    let known =
+        Knowledge { pack: Some(&pack), environment_ids: Some(&ids), handles: Some(&Handed) };
+    let raw = Bytes::copy_from_slice(arguments.as_bytes());
+    let document = Document::read(raw, &DocumentLimits::default()).unwrap();
+    let operation = Operation::of_call(known, tool, Some(document.root()));
+    format!(
+        "{} {} [{}] {}",
+        operation.name.as_deref().unwrap_or("-"),
+        operation.effect.as_str(),
+        operation.environments.join(","),
+        operation.environment_source.as_str()
+    )
+}
+
+#[test]
+fn environments_stand_in_every_form() {
+    for (tool, arguments, expected) in [
+        ("configure", r#"{"configurations":{"dev":{},"prod":{}}}"#, "[dev,prod] arguments"),
+        ("configure", r#"{"configurations":{}}"#, "[*] absent"),
+        ("configure", "{}", "[*] absent"),
+        ("configure", r#"{"configurations":["dev"]}"#, "[*] unreadable"),
+        ("configure", r#"{"configurations":{"":{}}}"#, "[*] unreadable"),
+        ("by_id", r#"{"environment_id":17}"#, "[staging] arguments"),
+        ("by_id", r#"{"environment_id":"17"}"#, "[staging] arguments"),
+        ("by_id", r#"{"environment_id":["17","key-p"]}"#, "[production,staging] arguments"),
+        ("by_id", r#"{"environment_id":18}"#, "[*] unmapped"),
+        ("by_id", r#"{"environment_id":["17",18]}"#, "[*] unmapped"),
+        ("by_id", r#"{"environment_id":"staging"}"#, "[*] unmapped"),
+        ("by_id", r#"{"environment_id":17.0}"#, "[*] unreadable"),
+        ("by_id", r#"{"environment_id":true}"#, "[*] unreadable"),
+        ("by_id", r#"{"environment_id":null}"#, "[*] absent"),
+        ("both", r#"{"env":"dev"}"#, "[dev] arguments"),
+        ("both", r#"{"env":"dev","overrides":[{"env":"qa"}]}"#, "[dev,qa] arguments"),
+        ("both", r#"{"env":"dev","overrides":[{}]}"#, "[*,dev] absent"),
+        ("both", r#"{"env":"dev","overrides":null}"#, "[*,dev] absent"),
+        ("both", r#"{"env":"dev","overrides":[{"env":null}]}"#, "[*,dev] absent"),
+        ("both", r#"{"env":"dev","Overrides":[{"env":"qa"}]}"#, "[*] unreadable"),
+        ("patch", r#"{"patch":[{"path":"/environments/dev/on"}]}"#, "[dev] arguments"),
+        (
+            "patch",
+            r#"{"patch":[{"path":"/environments/dev/on"},{"path":"/name"}]}"#,
+            "[*,dev] arguments",
+        ),
+        ("patch", r#"{"patch":[{"path":"/environments/"}]}"#, "[*] unreadable"),
+        ("patch", r#"{"patch":[{"path":7}]}"#, "[*] unreadable"),
+    ] {
+        let found = resolve(tool, arguments);
+        assert!(found.ends_with(expected), "{tool} {arguments}: {found}");
+    }
+}
+
+#[test]
+fn a_call_comes_down_to_the_operation_that_it_means() {
+    for (tool, arguments, expected) in [
+        ("grouped", r#"{"action":"list"}"#, "grouped/list read [] none"),
+        (
+            "grouped",
+            r#"{"action":"save","environment":"dev"}"#,
+            "grouped/save write [dev] arguments",
+        ),
+        ("grouped", r#"{"action":"save"}"#, "grouped/save write [production] absent"),
+        // Not listed, left out, of another type, or with a twin that some reader prefers.
+        ("grouped", r#"{"action":"drop"}"#, "- unknown [] none"),
+        ("grouped", "{}", "- unknown [] none"),
+        ("grouped", r#"{"action":["list"]}"#, "- unknown [] none"),
+        ("grouped", r#"{"action":"list","Action":"save"}"#, "- unknown [] none"),
+        ("grouped", r#"{"action":"LIST"}"#, "- unknown [] none"),
+        ("typed", r#"{"kind":"flag","action":"get"}"#, "typed/flag/get read [] none"),
+        ("typed", r#"{"kind":"flag"}"#, "typed/flag/ read [] none"),
+        ("typed", r#"{"kind":"flag/get"}"#, "- unknown [] none"),
+        ("http", r#"{"method":"GET","path":"/v1/flags"}"#, "http/GET /v1/flags read [] none"),
+        ("http", r#"{"method":"get","path":"/v1/flags"}"#, "http/get destructive [*] none"),
+        ("http", r#"{"method":"GET","path":"/v1/flags/../keys"}"#, "http/GET destructive [*] none"),
+        (
+            "http",
+            r#"{"method":"POST","path":"/v1/flags/x/toggle","body":"{\"environments\":{\"dev\":true}}"}"#,
+            "http/POST /v1/flags/{id}/toggle destructive [dev] arguments",
+        ),
+        (
+            "http",
+            r#"{"method":"POST","path":"/v1/flags/x/toggle","body":"{\"environments\":{\"dev\":1},\"environments\":{}}"}"#,
+            "http/POST /v1/flags/{id}/toggle destructive [*] unreadable",
+        ),
+        (
+            "http",
+            r#"{"method":"POST","path":"/v1/flags/x/toggle"}"#,
+            "http/POST /v1/flags/{id}/toggle destructive [*] absent",
+        ),
+        ("exec", r#"{"command":"search dark mode"}"#, "exec/search read [] none"),
+        ("exec", r#"{"command":"call flag-get {\"id\":1}"}"#, "exec/call flag-get read [] none"),
+        (
+            "exec",
+            r#"{"command":"call --json --confirm flag-set {\"environment\":\"dev\"}"}"#,
+            "exec/call flag-set write [dev] arguments",
+        ),
+        ("exec", r#"{"command":"call flag-set"}"#, "exec/call flag-set write [*] absent"),
+        (
+            "exec",
+            r#"{"command":"call flag-set {\"environment\""}"#,
+            "exec/call flag-set write [*] unreadable",
+        ),
+        ("exec", r#"{"command":"call flag-drop {}"}"#, "- unknown [] none"),
+        ("exec", r#"{"command":"call  flag-get {}"}"#, "- unknown [] none"),
+        ("exec", r#"{"command":"search x\ncall flag-drop {}"}"#, "- unknown [] none"),
+        ("exec", r#"{"command":"search\tx"}"#, "- unknown [] none"),
+        ("exec", r#"{"command":" search x"}"#, "- unknown [] none"),
+        ("exec", r#"{"command":""}"#, "- unknown [] none"),
+        ("invoke", r#"{"operationHandle":"h-list"}"#, "invoke/gates.list read [] none"),
+        ("invoke", r#"{"operationHandle":"h-other"}"#, "- unknown [] none"),
+        ("invoke", r#"{"operationHandle":"forged"}"#, "- unknown [] none"),
+        ("invoke", "{}", "- unknown [] none"),
+    ] {
+        assert_eq!(resolve(tool, arguments), expected, "{tool} {arguments}");
+    }
+}
+
+#[test]
+fn tags_of_the_tool_and_of_the_operation_add_up() {
+    let pack = Pack::read(PACK.as_bytes()).unwrap();
+    let raw = Bytes::from_static(br#"{"action":"list"}"#);
+    let document = Document::read(raw, &DocumentLimits::default()).unwrap();
+    let operation = Operation::of_call(Some(&pack), "grouped", Some(document.root()));
+    assert_eq!(operation.tags, ["outer".into(), "inner".into()]);
+}
+
+#[test]
+fn a_pack_with_bad_operations_is_refused_with_places() {
+    let broken = r#"{
+      "version": 1, "name": "v",
+      "rates": {"look": {"rate": "5", "burst": -1}},
+      "headers": {"Host": "x", "x-a": ""},
+      "tools": {
+        "a": {"effect": "read", "dispatch": {"cases": {}}},
+        "b": {"effect": "read", "dispatch": {"values": ["/x"], "handle": "/y", "cases": {}}},
+        "c": {"effect": "read", "dispatch": {"method": "GET", "path": "/p", "cases": {"x": {"effect": "read"}}}},
+        "d": {"effect": "read", "dispatch": {"values": ["/x"], "cases": {"y": {"effect": "read", "dispatch": {}}}}},
+        "e": {"effect": "read", "environments": [{"at": "/x", "form": "segment"}], "absent": "all"},
+        "f": {"effect": "read", "environments": [{"form": "keys"}], "absent": "all"},
+        "g": {"effect": "read", "mints": {"handle": "h", "ttl": "soon"}},
+        "h": {"effect": "read", "facts": {"Project": "id"}}
+      }
+    }"#;
+    let problems = Pack::read(broken.as_bytes()).unwrap_err();
+    let places: Vec<&str> = problems.iter().map(|problem| &*problem.path).collect();
+    assert_eq!(
+        places,
+        [
+            "/headers/Host",
+            "/headers/x-a",
+            "/rates/look",
+            "/rates/look/rate",
+            "/rates/look/burst",
+            "/tools/a/dispatch",
+            "/tools/b/dispatch",
+            "/tools/c/dispatch/cases/x",
+            "/tools/d/dispatch/cases/y/dispatch",
+            "/tools/e/environments/0/form",
+            "/tools/f/environments/0/at",
+            "/tools/g/mints/operation",
+            "/tools/g/mints/ttl",
+            "/tools/h/facts/Project",
+            "/tools/h/facts/Project",
+        ],
+        "{problems:#?}"
+    );
+}
