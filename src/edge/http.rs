@@ -193,7 +193,8 @@ struct RouteState {
     path: Box<str>,
     server: Arc<Protected>,
     allowed: Allowed,
-    principal: Arc<Principal>,
+    /// Who calls here. Nothing where tokens end here: then only [`bearer::caller`] knows.
+    principal: Option<Arc<Principal>>,
     upstream: Upstream,
     oauth: Option<OAuth>,
     sessions: Sessions,
@@ -265,11 +266,12 @@ impl Listener {
             .into_iter()
             .map(|route| {
                 let path: Box<str> = route.path.into();
+                let tokens_end = matches!(route.oauth, Some(OAuth::Terminate(_)));
                 let state = RouteState {
                     path: path.clone(),
                     server: route.server,
                     allowed: Allowed::new(&route.hosts, &route.origins),
-                    principal: route.principal,
+                    principal: (!tokens_end).then_some(route.principal),
                     upstream: route.upstream,
                     oauth: route.oauth,
                     sessions: Sessions::new(SessionLimits {

@@ -33,8 +33,11 @@ pub(super) async fn caller(
     route: &Arc<RouteState>,
     headers: &mut HeaderMap,
 ) -> Result<Caller, TurnedAway> {
+    if let Some(principal) = &route.principal {
+        return Ok(Caller { principal: Arc::clone(principal), until: None });
+    }
     let Some(OAuth::Terminate(resource)) = &route.oauth else {
-        return Ok(Caller { principal: Arc::clone(&route.principal), until: None });
+        return Err(TurnedAway::from(DoorRefusal::NoToken, Some(route)));
     };
     let header = headers.remove(AUTHORIZATION);
     let Some(token) = header.as_ref().and_then(token) else {

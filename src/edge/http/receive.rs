@@ -70,8 +70,7 @@ pub(super) struct TurnedAway {
 
 impl TurnedAway {
     pub(super) fn from(why: DoorRefusal, route: Option<&Arc<RouteState>>) -> Self {
-        let known = route.filter(|route| !route.ends_tokens());
-        let principal = known.map(|route| Arc::clone(&route.principal));
+        let principal = route.and_then(|route| route.principal.clone());
         Self { why, route: route.cloned(), principal, header: None, note: None }
     }
 
