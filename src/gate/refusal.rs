@@ -12,7 +12,7 @@ use super::access::{Direction, Era};
 use super::decision::Origin;
 use super::document::{Unreadable, write_string};
 use super::frame::{Id, Malformed, write_id};
-use super::headers::HeaderMismatch;
+use super::headers::{HeaderMismatch, TASKS_EXTENSION};
 use super::record::Finding;
 use super::step::{Otherwise, Released, Status};
 
@@ -38,6 +38,7 @@ const INVALID_REQUEST: i64 = -32600;
 const METHOD_NOT_FOUND: i64 = -32601;
 const INVALID_PARAMS: i64 = -32602;
 const HEADER_MISMATCH: i64 = -32020;
+const MISSING_CAPABILITY: i64 = -32021;
 
 /// Why something is refused, as far as the client may know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub enum Refusal {
     UnknownMethod,
     /// The task is not the principal's, or nobody saw it made.
     UnknownTask,
+    /// Tasks, without the extension declared on this very request (2026-07-28).
+    TasksUndeclared,
     /// A rate limit is spent.
     Limited(Option<Duration>),
     /// A person must approve first.
@@ -196,6 +199,7 @@ impl Refusal {
             Self::UnknownTool(_) => "hidden-tool",
             Self::UnknownMethod => "unknown-method",
             Self::UnknownTask => "unknown-task",
+            Self::TasksUndeclared => "tasks-undeclared",
             Self::Limited(_) => "limited",
             Self::ApprovalRequired => "approval-required",
             Self::Malformed(malformed) => malformed_code(malformed),
@@ -226,6 +230,7 @@ impl Refusal {
             | Self::Batched
             | Self::WithBatch
             | Self::UnknownTask
+            | Self::TasksUndeclared
             | Self::Unsolicited
             | Self::Busy
             | Self::Unrecorded
@@ -242,7 +247,7 @@ impl Refusal {
             Self::Limited(_) => Some(Finding::RateLimited),
             Self::ApprovalRequired => Some(Finding::ApprovalRequested),
             Self::Unsolicited => Some(Finding::UnsolicitedAnswer),
-            Self::UnknownTask => Some(Finding::ToolDenied),
+            Self::UnknownTask | Self::TasksUndeclared => Some(Finding::ToolDenied),
             Self::UpstreamFailed | Self::UpstreamTimedOut => Some(Finding::UpstreamFailure),
             Self::Unrecorded => Some(Finding::AuditSinkFailure),
             Self::Malformed(_)
@@ -290,6 +295,9 @@ impl Refusal {
                 (METHOD_NOT_FOUND, "Method not found", status)
             }
             Self::UnknownTask => (INVALID_PARAMS, "Unknown task", Status::Ok),
+            Self::TasksUndeclared => {
+                (MISSING_CAPABILITY, "Missing required client capability", Status::BadRequest)
+            }
             Self::Limited(_) => (LIMITED, "Rate limit reached; try again later", Status::Ok),
             Self::ApprovalRequired => (APPROVAL_REQUIRED, "Approval required", Status::Ok),
             Self::Malformed(malformed) => malformed_face(malformed),
@@ -360,6 +368,11 @@ impl Refusal {
         write_string(&mut body, to.decision_id);
         if let Self::Limited(Some(retry)) = self {
             body.extend_from_slice(format!(",\"retry_after_ms\":{}", retry.as_millis()).as_bytes());
+        }
+        if let Self::TasksUndeclared = self {
+            body.extend_from_slice(b",\"requiredCapabilities\":{\"extensions\":{");
+            write_string(&mut body, TASKS_EXTENSION);
+            body.extend_from_slice(b":{}}}");
         }
         body.extend_from_slice(b"}}}");
         (body.into(), status)

@@ -106,6 +106,13 @@ fn a_task_is_for_whoever_made_it() {
         let reply = firewall.ask(legacy(method, &json!({"taskId": "t-1"})));
         assert_eq!((reply.status, reply.code()), (200, -32602), "{method}");
     }
+    // Who does not speak of tasks is told that first, as the extension has it.
+    for method in ["tasks/get", "tasks/update", "tasks/cancel"] {
+        let reply = firewall.send(&modern(method, "t-1", &json!({"taskId": "t-1"}), &json!({})));
+        assert_eq!((reply.status, reply.code()), (400, -32021), "{method}");
+        let required = &reply.json()["error"]["data"]["requiredCapabilities"];
+        assert_eq!(*required, tasks(), "{method}");
+    }
     // What the revision does not define tells nothing about tasks.
     let reply = firewall.send(&modern("tasks/result", "", &json!({"taskId": "t-1"}), &tasks()));
     assert_eq!((reply.status, reply.code()), (404, -32601));

@@ -580,6 +580,7 @@ fn faces() -> BTreeSet<(i64, String, u16)> {
         Refusal::UnknownTool("t".into()),
         Refusal::UnknownMethod,
         Refusal::UnknownTask,
+        Refusal::TasksUndeclared,
         Refusal::Limited(Some(Duration::from_secs(1))),
         Refusal::ApprovalRequired,
         Refusal::Malformed(Malformed::Batch),
