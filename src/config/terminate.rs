@@ -26,7 +26,7 @@ impl Reader<'_> {
             self.problems.push(&oauth.place, "`issuers` is missing", ISSUERS_HINT);
         }
         let scopes = oauth.scopes.iter().flatten().map(|scope| self.scope(scope)).collect();
-        let claims: Vec<_> = oauth.claims.iter().flatten().map(|spot| spot.value.clone()).collect();
+        let claims: Vec<_> = oauth.claims.iter().flatten().map(|name| self.claim(name)).collect();
         if let Some(first) =
             oauth.claims.iter().flatten().next().filter(|_| claims.len() > CLAIMS_MAX)
         {
@@ -54,8 +54,8 @@ impl Reader<'_> {
             principal_claim: oauth
                 .principal_claim
                 .as_ref()
-                .map_or_else(|| "sub".to_owned(), |spot| spot.value.clone()),
-            groups_claim: oauth.groups_claim.as_ref().map(|spot| spot.value.clone()),
+                .map_or_else(|| "sub".to_owned(), |name| self.claim(name)),
+            groups_claim: oauth.groups_claim.as_ref().map(|name| self.claim(name)),
             claims,
         }
     }
@@ -123,6 +123,16 @@ impl Reader<'_> {
             self.problems.push(&written.place, "is http beyond loopback", "use https");
         }
         Some(url)
+    }
+
+    /// The name of a claim, or a pointer to one: a malformed one would never find anything.
+    fn claim(&mut self, written: &Spot<String>) -> String {
+        let mut escapes = written.value.split('~').skip(1);
+        if written.value.starts_with('/') && !escapes.all(|rest| rest.starts_with(['0', '1'])) {
+            let hint = "write `~0` for `~` and `~1` for `/` inside a name (RFC 6901 §3)";
+            self.problems.push(&written.place, "is no pointer", hint);
+        }
+        written.value.clone()
     }
 
     /// A scope as challenges can name it (RFC 6749 §3.3).

@@ -116,6 +116,8 @@ pub enum DoorRefusal {
     NoToken,
     /// The access token is not good here: 401.
     BadToken,
+    /// The access token was good once: 401.
+    ExpiredToken,
     /// The access token does not grant all scopes that are needed: 403.
     Scope,
     /// An access token in the request target, where logs and histories keep it: 400.
@@ -143,6 +145,7 @@ impl DoorRefusal {
             Self::Closing => "closing",
             Self::NoToken => "no-token",
             Self::BadToken => "bad-token",
+            Self::ExpiredToken => "expired-token",
             Self::Scope => "insufficient-scope",
             Self::TokenInQuery => "token-in-query",
             Self::NoKeys => "no-keys",
@@ -168,7 +171,9 @@ impl DoorRefusal {
             Self::TooMany => ("Too many at once", Status::TooMany),
             Self::Closing => ("Closing", Status::Unavailable),
             // What is wrong with a token is nobody's business but the operator's.
-            Self::NoToken | Self::BadToken => ("Access token required", Status::Unauthorized),
+            Self::NoToken | Self::BadToken | Self::ExpiredToken => {
+                ("Access token required", Status::Unauthorized)
+            }
             Self::Scope => ("Scope required", Status::Forbidden),
             Self::TokenInQuery => {
                 ("Access token belongs into the header Authorization", Status::BadRequest)
@@ -270,8 +275,10 @@ impl Refusal {
                 | DoorRefusal::UnknownEvent
                 | DoorRefusal::TooMany
                 | DoorRefusal::Closing
-                // Every OAuth flow begins without a token, or with less than is needed.
+                // Every OAuth flow begins without a token, or with less than is needed, and ends
+                // with one that has expired.
                 | DoorRefusal::NoToken
+                | DoorRefusal::ExpiredToken
                 | DoorRefusal::Scope
                 | DoorRefusal::NoKeys,
             )

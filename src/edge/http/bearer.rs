@@ -11,6 +11,7 @@ use ::http::{HeaderMap, HeaderValue, Uri};
 
 use super::receive::TurnedAway;
 use super::{Inner, RouteState};
+use crate::edge::oauth::token::BadToken;
 use crate::edge::oauth::{Bearer, NoEntry, OAuth, Terminate};
 use crate::gate::access::Principal;
 use crate::gate::session::DoorRefusal;
@@ -49,13 +50,13 @@ pub(super) async fn caller(
             Ok(Caller { principal, until: Some(now.uptime.saturating_add(left)) })
         }
         Err(NoEntry::Bad(bad)) => {
-            let error = Some("invalid_token");
-            let away = challenged(DoorRefusal::BadToken, route, resource, error);
+            let expired = bad == BadToken::Expired;
+            let why = if expired { DoorRefusal::ExpiredToken } else { DoorRefusal::BadToken };
+            let away = challenged(why, route, resource, Some("invalid_token"));
             Err(TurnedAway { note: Some(bad.as_str()), ..away })
         }
         Err(NoEntry::Scope(principal)) => {
-            let error = Some("insufficient_scope");
-            let away = challenged(DoorRefusal::Scope, route, resource, error);
+            let away = challenged(DoorRefusal::Scope, route, resource, Some("insufficient_scope"));
             Err(TurnedAway { principal: Some(principal), ..away })
         }
         Err(NoEntry::Unchecked) => Err(TurnedAway::from(DoorRefusal::NoKeys, Some(route))),

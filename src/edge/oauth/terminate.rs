@@ -148,7 +148,8 @@ impl Terminate {
             issuer.keys.with(|keys| keys.find(id.as_deref(), algorithm).is_some(), now.uptime);
         let keys = keys.await.ok_or(NoEntry::Unchecked)?;
         let key = keys.find(id.as_deref(), algorithm).ok_or(BadToken::Key)?;
-        let now = now.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = now.wall.duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.map_err(|_| NoEntry::Unchecked)?;
         let token = token.verify(key, &issuer.audiences, now)?;
         let principal = Arc::new(self.naming.principal(&issuer.name, &token)?);
         if !self.scopes.iter().all(|scope| token.grants(scope)) {

@@ -154,6 +154,14 @@ fn what_is_wrong_is_said_with_its_place() {
             terminate(", scopes: 'a b', issuers: [{issuer: 'https://i', jwks_file: k}]", ""),
             "is no scope",
         ),
+        (
+            terminate(&format!("{ISSUER}, groups_claim: /a~b"), ""),
+            "s.oauth.groups_claim (line 4): is no pointer: write `~0`",
+        ),
+        (
+            terminate(&format!("{ISSUER}, claims: [a~b, /c~]"), ""),
+            "s.oauth.claims[1] (line 4): is no pointer",
+        ),
     ];
     for (text, expected) in rows {
         let problems = read(&text).expect_err(&text).to_string();

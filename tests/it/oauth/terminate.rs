@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use bartizan::edge::oauth::jwk::{Algorithm, KeySet};
+use bartizan::edge::oauth::token::Unverified;
 use serde_json::{Value, json};
 
 use super::issuer::{Signer, claims, encoded, now, set};
@@ -331,9 +334,14 @@ fn a_bad_token_is_refused_like_any_other_and_only_the_record_says_why() {
         assert_eq!((reply.status, challenge(&reply)), (401, error.as_str()), "{says}: {token}");
         let said = said(&reply);
         assert_eq!(&said, first.get_or_insert_with(|| said.clone()), "{says}");
-        let record = rig.firewall.records("finding", "unauthenticated_caller").pop().unwrap();
+        let record = rig.firewall.records("event", "denial").pop().unwrap();
         assert_eq!(record["note"], says, "{token}");
-        assert_eq!(record["decision"]["reasons"][0]["code"], "bad-token");
+        let code = &record["decision"]["reasons"][0]["code"];
+        if says == "the token is expired" {
+            assert!(*code == "expired-token" && record.get("finding").is_none(), "{record}");
+        } else {
+            assert!(*code == "bad-token" && record["finding"] == "unauthenticated_caller");
+        }
         assert!(record.get("principal").is_none(), "{record}");
         let journal = journal_text(&rig.firewall.state());
         let mut parts = token.split('.').filter(|part| part.len() > 12);
@@ -342,6 +350,28 @@ fn a_bad_token_is_refused_like_any_other_and_only_the_record_says_why() {
     assert!(count > 55, "{count}");
     assert!(rig.firewall.received().is_empty());
     assert_eq!(rig.call(&rig.token(json!({}))).status, 200, "the rig lets a good one in");
+}
+
+#[test]
+fn no_byte_of_a_token_can_be_changed() {
+    let signer = Signer::ec();
+    let keys = KeySet::read(set(&[signer.jwk("k1")]).into()).unwrap();
+    let key = keys.find(Some("k1"), Algorithm::Es256).unwrap();
+    let token = signer.token(HEADER, &claims(json!({})));
+    let now = Duration::from_secs(u64::try_from(now(0)).unwrap());
+    let good = |token: &str| {
+        let read = Unverified::read(token);
+        read.and_then(|token| token.verify(key, &[PUBLIC.into()], now)).is_ok()
+    };
+    assert!(good(&token));
+    for at in 0..token.len() {
+        for other in ["A", "B", "_", "=", ".", "~"] {
+            let changed = [&token[..at], other, &token[at + 1..]].concat();
+            assert!(changed == token || !good(&changed), "{other} at {at}: {changed}");
+            assert!(!good(&[&token[..at], other, &token[at..]].concat()), "{other} before {at}");
+        }
+        assert!(!good(&[&token[..at], &token[at + 1..]].concat()), "without {at}");
+    }
 }
 
 #[test]
@@ -796,7 +826,7 @@ fn no_log_holds_a_token_however_much_is_logged() {
     issuer.now(answered(b"<html>"));
     let mut client = Client::connect(address);
     let unknown = signer.token(r#"{"alg":"ES256","kid":"no"}"#, &claims(json!({})));
-    std::thread::sleep(std::time::Duration::from_secs(5));
+    std::thread::sleep(Duration::from_secs(5));
     client.send(&post(call(1, "get_flag", "{}"), &bearer(&unknown)));
     assert_eq!(client.reply().status, 401);
     let said = program.said();
