@@ -63,12 +63,22 @@ pub(super) async fn caller(
     }
 }
 
+/// Waits until a token has expired that holds until `until`; forever where there is none. Both are
+/// uptime.
+pub(super) async fn expired(until: Option<Duration>, now: Duration) {
+    match until {
+        Some(until) => tokio::time::sleep(until.saturating_sub(now)).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Why a request whose target is no route of ours is refused. The right path with a token behind
 /// it gets an answer of its own, so that whoever put it there learns where it belongs.
 pub(super) fn stray(inner: &Inner, uri: &Uri) -> TurnedAway {
     let named = |pair: &str| pair.split('=').next() == Some(PARAMETER);
     let has_token = uri.query().is_some_and(|query| query.split('&').any(named));
-    let route = inner.routes.get(uri.path()).filter(|_| has_token);
+    let route = inner.routes.get(uri.path()).or_else(|| inner.legacy.get(uri.path()));
+    let route = route.filter(|_| has_token);
     match route.map(|route| (route, &route.oauth)) {
         Some((route, Some(OAuth::Terminate(resource)))) => {
             challenged(DoorRefusal::TokenInQuery, route, resource, Some("invalid_request"))

@@ -19,7 +19,7 @@ use super::reply::{self, ReplyBody};
 use super::sessions::{LegacySession, SharedSession};
 use super::stream::StreamBody;
 use super::turn::{Turn, record, turn};
-use super::{HttpTimeouts, Inner, RouteState, receive};
+use super::{HttpTimeouts, Inner, RouteState, bearer, receive};
 use crate::edge::upstream::{Media, SESSION_ID, SendContext, media};
 use crate::edge::{Answer, EventStream};
 use crate::gate::access::Era;
@@ -105,15 +105,9 @@ impl Exchange {
                 None => std::future::pending().await,
             }
         };
-        let expired = async {
-            match self.until {
-                Some(until) => tokio::time::sleep(until.saturating_sub(self.uptime())).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             () = ended => {}
-            () = expired, if self.endless => {}
+            () = bearer::expired(self.until, self.uptime()), if self.endless => {}
             () = self.inner.shared.closing.cancelled(), if self.endless => {}
         }
     }
@@ -204,11 +198,6 @@ impl Exchange {
         drop(budget);
         match answer {
             Ok(Answer::Accepted { status, headers }) => self.accepted(status, &headers),
-            // It is our credential that the server refuses here; the client could only get
-            // another token of its own.
-            Ok(Answer::Whole { status: status @ (401 | 403), .. }) if self.route.ends_tokens() => {
-                self.failed(&UpstreamFailure::Status(status))
-            }
             Ok(Answer::Whole { status, headers, body }) => {
                 if (200..300).contains(&status) || is_answer(&headers, &body) {
                     self.whole(status, &headers, body).await
@@ -259,7 +248,9 @@ impl Exchange {
                     // Nothing follows a whole body: what it leaves unanswered stays so.
                     record(&self.fail(&UpstreamFailure::EndedEarly));
                 }
-                let session = self.begin_session(status, headers);
+                // Whose sessions we name ends one whose `initialize` it refuses.
+                let refused = self.begins == Begins::Ours && is_error(&body);
+                let session = if refused { None } else { self.begin_session(status, headers) };
                 let headers = reply::headers(headers, session);
                 reply::whole(status, headers, released.body().clone())
             }
@@ -405,7 +396,12 @@ fn is_answer(headers: &HeaderMap, body: &Bytes) -> bool {
         })
 }
 
-fn claims_json(headers: &HeaderMap) -> bool {
+fn is_error(body: &Bytes) -> bool {
+    Frame::read(body.clone(), Sender::Server, &FrameLimits::default())
+        .is_ok_and(|frame| matches!(frame.message(), Message::Error { .. }))
+}
+
+pub(super) fn claims_json(headers: &HeaderMap) -> bool {
     headers
         .get_all(CONTENT_TYPE)
         .iter()

@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::iter;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use crate::edge::oauth::metadata::{DOCUMENT_BYTES_MAX, relabelled};
 use crate::edge::oauth::{
     Forward, OAuth, ORIGIN_ENDPOINTS, PublicUrl, RESOURCE_METADATA, Terminate, challenge,
 };
-use crate::edge::upstream::{HttpUpstream, Media, Upstream, media};
+use crate::edge::upstream::{HttpUpstream, Media, media};
 use crate::gate::session::{DoorRefusal, UpstreamFailure};
 
 /// For the server to answer one question.
@@ -60,8 +61,8 @@ pub(super) struct Site {
 pub(super) struct Sites(HashMap<Box<str>, Site>);
 
 impl Sites {
-    /// Those of `routes`. A route's metadata is found by the path of its public URL and by its
-    /// own; without a path, too, where it is the only one that has any.
+    /// Those of `routes`. A route's metadata is found by the path of its public URL and by both of
+    /// its own; without a path, too, where it is the only one that has any.
     pub(super) fn of<'a>(routes: impl Iterator<Item = &'a Arc<RouteState>>) -> Self {
         let mut sites = HashMap::new();
         let mut more = Vec::new();
@@ -74,10 +75,10 @@ impl Sites {
                 method: Method::GET,
                 allowance: Arc::default(),
             };
-            more.push((
-                format!("{RESOURCE_METADATA}{}", route.path.trim_end_matches('/')),
-                site.clone(),
-            ));
+            for path in iter::once(&*route.path).chain(route.streams.path()) {
+                let path = path.trim_end_matches('/');
+                more.push((format!("{RESOURCE_METADATA}{path}"), site.clone()));
+            }
             if routes.len() == 1 {
                 more.push((RESOURCE_METADATA.to_owned(), site.clone()));
             }
@@ -151,9 +152,9 @@ impl Site {
         if !self.allowance.take(inner.shared.clock.uptime()) {
             return Err(away(DoorRefusal::TooMany));
         }
-        let (forward, server) = match (&self.route.oauth, &self.route.upstream) {
+        let (forward, server) = match (&self.route.oauth, self.route.upstream.http()) {
             (Some(OAuth::Terminate(resource)), _) => return Ok(ours(resource)),
-            (Some(OAuth::Forward(forward)), Upstream::Http(server)) => (forward, server),
+            (Some(OAuth::Forward(forward)), Some(server)) => (forward, server),
             (Some(OAuth::Forward(_)) | None, _) => return Err(away(DoorRefusal::UnknownPath)),
         };
         let response = match self.asked {
@@ -275,12 +276,9 @@ async fn asked(
 }
 
 /// Names our metadata, `ours`, in the server's challenges instead of its own. Where tokens end
-/// here, no challenge of the server is for the client.
+/// here, none comes this far.
 pub(super) fn relabel(oauth: &OAuth, ours: &str, headers: &mut HeaderMap) {
-    let OAuth::Forward(forward) = oauth else {
-        headers.remove(WWW_AUTHENTICATE);
-        return;
-    };
+    let OAuth::Forward(forward) = oauth else { return };
     let ::http::header::Entry::Occupied(mut challenges) = headers.entry(WWW_AUTHENTICATE) else {
         return;
     };

@@ -1,7 +1,8 @@
 //! A resource of our own: the token ends here, the principal is whom it names, and the server is
 //! spoken to with a credential of ours.
 
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,8 +16,8 @@ use serde_json::{Value, json};
 use super::issuer::{Signer, claims, encoded, now, set};
 use super::{challenge, get, targets};
 use crate::firewall::{
-    Answer, Client, Firewall, LEGACY, RecordingUpstream, Reply, Setup, answer, call, events,
-    journal_text, json as answered, odd_answer, post, wait,
+    Answer, Client, Firewall, LEGACY, PATIENCE, RecordingUpstream, Reply, Setup, answer, call,
+    events, journal_text, json as answered, odd_answer, post, wait,
 };
 
 pub(super) const ISSUER: &str = "https://login.example.com/realm";
@@ -52,7 +53,7 @@ impl Default for Wanted {
 
 fn below_server(issuers: &str, oauth: &str) -> String {
     format!(
-        "    pack: flag-service\n    environment: staging\n    hosts: [localhost, 127.0.0.1]\n    public_url: {PUBLIC}\n    oauth:\n      mode: terminate\n{oauth}      issuers:\n{issuers}"
+        "    pack: flag-service\n    environment: staging\n    hosts: [localhost, 127.0.0.1]\n    sse_path: /sse\n    public_url: {PUBLIC}\n    oauth:\n      mode: terminate\n{oauth}      issuers:\n{issuers}"
     )
 }
 
@@ -839,4 +840,86 @@ fn no_log_holds_a_token_however_much_is_logged() {
         assert!(!all.contains(part), "{part}: {all}");
     }
     assert!(!all.contains("0ur-own-credential"));
+}
+
+/// A stream as it comes, unframed.
+struct Streamed {
+    from: TcpStream,
+    read: String,
+}
+
+impl Streamed {
+    fn open(firewall: &Firewall, request: &[u8]) -> Self {
+        let mut from = TcpStream::connect(firewall.address()).unwrap();
+        from.set_read_timeout(Some(PATIENCE)).unwrap();
+        from.write_all(request).unwrap();
+        Self { from, read: String::new() }
+    }
+
+    /// Reads until `text` came, and gives all that did; at the end of the stream, too, what came.
+    fn until(&mut self, text: &str) -> &str {
+        let mut piece = [0; 4096];
+        while !self.read.contains(text) {
+            match self.from.read(&mut piece).unwrap() {
+                0 => break,
+                read => self.read.push_str(&String::from_utf8_lossy(&piece[..read])),
+            }
+        }
+        &self.read
+    }
+}
+
+#[test]
+fn streams_of_2024_11_05_ask_for_tokens_too() {
+    let told = Arc::new(Mutex::new("200 OK"));
+    let status = Arc::clone(&told);
+    let answer: Box<Answer> = Box::new(move |received| {
+        let (status, body) = (*status.lock().unwrap(), odd_answer(&received.body));
+        let head = "Content-Type: application/json\r\nWWW-Authenticate: Bearer realm=x\r\n";
+        answer(status, head, &body)
+    });
+    let rig =
+        Rig::with(Wanted { setup: Setup { answer, ..Setup::default() }, ..Wanted::default() });
+    let firewall = &rig.firewall;
+    assert_eq!(firewall.send(&get("/sse", "")).status, 401);
+    assert_eq!(firewall.send(&get("/sse?access_token=x", "")).status, 400);
+    let alice = bearer(&rig.token(json!({})));
+    let mut stream = Streamed::open(firewall, &get("/sse", &alice));
+    let opened = stream.until("data: /sse/").to_owned();
+    let opened =
+        if opened.ends_with("data: /sse/") { stream.until("\n\n").to_owned() } else { opened };
+    let path = opened.split("data: ").nth(1).unwrap().lines().next().unwrap().to_owned();
+    let posted = |id: u32, headers: &str| {
+        let request = String::from_utf8(post(call(id, "get_flag", "{}"), headers)).unwrap();
+        firewall.send(request.replacen("/mcp", &path, 1).as_bytes())
+    };
+    assert_eq!(posted(1, "").status, 401);
+    assert_eq!(posted(2, &bearer(&rig.token(json!({"sub": "bob"})))).status, 404);
+    assert_eq!(posted(3, &bearer(&rig.token(json!({"client_id": "c2"})))).status, 404);
+    assert!(firewall.received().is_empty());
+    let renewed = bearer(&rig.token(json!({"exp": now(600)})));
+    assert_eq!(posted(4, &renewed).status, 202);
+    assert!(stream.until("\"id\":4").contains("\"n\":1.50e+2"));
+    assert_eq!(firewall.received()[0].header("authorization"), ["bearer 0ur-own-credential"]);
+    for (id, refused) in [(5, "401 Unauthorized"), (6, "403 Forbidden")] {
+        *told.lock().unwrap() = refused;
+        let reply = posted(id, &alice);
+        assert_eq!((reply.status, reply.header("www-authenticate").len()), (202, 0), "{refused}");
+        let id = format!("\"id\":{id}");
+        let seen = stream.until(&format!("{id},\"error\":{{\"code\":-31005")).to_owned();
+        assert!(seen.matches(&id).count() == 1, "{seen}");
+        let outcome =
+            firewall.record("outcome", "upstream_failed", usize::from(id.contains('6')) + 1);
+        assert_eq!(outcome["principal"], "alice", "{outcome}");
+    }
+}
+
+#[test]
+fn a_stream_of_2024_11_05_ends_with_its_token() {
+    let rig = Rig::start();
+    let token = bearer(&rig.token(json!({"exp": now(-58)})));
+    let mut stream = Streamed::open(&rig.firewall, &get("/sse", &token));
+    let seen = stream.until("\r\n0\r\n\r\n");
+    assert!(seen.contains("data: /sse/") && seen.ends_with("\r\n0\r\n\r\n"), "{seen}");
+    assert_eq!(rig.firewall.send(&get("/sse", &token)).status, 401);
 }
