@@ -923,3 +923,28 @@ fn a_stream_of_2024_11_05_ends_with_its_token() {
     assert!(seen.contains("data: /sse/") && seen.ends_with("\r\n0\r\n\r\n"), "{seen}");
     assert_eq!(rig.firewall.send(&get("/sse", &token)).status, 401);
 }
+
+#[test]
+fn the_page_names_the_limits_that_are_kept() {
+    use bartizan::edge::oauth::jwk::KEYS_MAX;
+    use bartizan::edge::oauth::keys::{FRESH, PATIENCE as ANSWER_MAX, PAUSE, STALE_MAX};
+    use bartizan::edge::oauth::metadata::DOCUMENT_BYTES_MAX;
+    use bartizan::edge::oauth::token::{LEEWAY, TOKEN_BYTES_MAX};
+    use bartizan::edge::oauth::{CLAIM_BYTES_MAX, GROUPS_MAX, NAME_BYTES_MAX};
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/oauth.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    for line in [
+        format!("| Used without asking again | {} min |", FRESH.as_secs() / 60),
+        format!("| Used while asking fails, in all | {} h |", STALE_MAX.as_secs() / 3600),
+        format!("| Between two questions, whatever tokens come | {} s |", PAUSE.as_secs()),
+        format!("| For an answer | {} s |", ANSWER_MAX.as_secs()),
+        format!("| Size of a set | {} KiB, {KEYS_MAX} keys |", DOCUMENT_BYTES_MAX >> 10),
+        format!("signed, at most {} KiB,", TOKEN_BYTES_MAX >> 10),
+        format!("give or take {} s.", LEEWAY.as_secs()),
+        format!("a text of at most {NAME_BYTES_MAX} bytes"),
+        format!("each of at most {GROUPS_MAX} groups"),
+        format!("of at most {} KiB. A claim", CLAIM_BYTES_MAX >> 10),
+    ] {
+        assert!(page.contains(&line), "{line}");
+    }
+}
