@@ -157,6 +157,11 @@ impl Stage {
     fn kept(&self, principal: &str, call: (&str, &Value), answer: &Value, kept: bool) {
         let mut session = self.session(principal);
         assert!(self.asks(&mut session, call.0, call.1).1, "{call:?}");
+        self.answers(&mut session, answer, kept);
+    }
+
+    /// The server answers the call in flight; `kept` says whether that can be recorded.
+    fn answers(&self, session: &mut Session, answer: &Value, kept: bool) {
         let mut message = answer.clone();
         message["jsonrpc"] = "2.0".into();
         message["id"] = 1.into();
@@ -439,6 +444,15 @@ fn a_rule_reads_what_earlier_calls_have_set() {
         stage.answered("a", "select", &seven, &good);
         stage.answered("a", "select", &json!({"project": "8"}), &failed);
         assert!(!acts(&stage, "a"), "it failed, perhaps half way");
+        // Two at once: what was sent last counts, whichever is answered last.
+        let mut first = stage.session("a");
+        let mut second = stage.session("a");
+        stage.asks(&mut first, "select", &json!({"project": "8"}));
+        stage.asks(&mut second, "select", &seven);
+        stage.answers(&mut second, &good, true);
+        assert!(acts(&stage, "a"));
+        stage.answers(&mut first, &good, true);
+        assert!(acts(&stage, "a"));
         // A rule set the argument: what counts is what the server got.
         stage.answered("a", "select", &seven, &good);
         stage.answered("a", "select", &json!({"project": "9"}), &good);
