@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::problem::{Place, Problems, Spot};
 use super::section::{References, Section};
 use super::yaml;
-use super::{LogFormat, OAuthMode};
+use super::{HttpTransport, LogFormat, OAuthMode};
 use crate::gate::rego::Inputs;
 use crate::gate::session::{Mode, RefusalForm};
 
@@ -57,7 +57,9 @@ pub(super) struct ServerFile {
     /// Whether `url` or `command` was written, if only wrongly.
     pub(super) reachable: bool,
     pub(super) path: Option<Spot<String>>,
+    pub(super) sse_path: Option<Spot<String>>,
     pub(super) url: Option<Spot<String>>,
+    pub(super) transport: Option<Spot<HttpTransport>>,
     pub(super) headers: Vec<(String, Spot<String>)>,
     pub(super) forward_authorization: Option<Spot<bool>>,
     pub(super) batches: Option<Spot<bool>>,
@@ -196,7 +198,9 @@ impl ServerFile {
             name,
             reachable: true,
             path: None,
+            sse_path: None,
             url: None,
+            transport: None,
             headers: Vec::new(),
             forward_authorization: None,
             batches: None,
@@ -226,7 +230,9 @@ impl ServerFile {
             name: Spot::new(name, section.place().clone()),
             reachable: section.has("url") || section.has("command"),
             path: section.text("path"),
+            sse_path: section.text("sse_path"),
             url: section.text("url"),
+            transport: section.choice("transport", &HttpTransport::NAMES),
             headers: section.texts_by_name("headers", References::Allowed),
             forward_authorization: section.flag("forward_authorization"),
             batches: section.flag("batches"),

@@ -116,6 +116,9 @@ pub struct ServerConfig {
     pub name: String,
     /// The path that clients call (`path`). Default `/mcp` for a single server, else `/<name>`.
     pub path: String,
+    /// The path of the HTTP+SSE transport of 2024-11-05 for clients (`sse_path`); its messages are
+    /// posted below it. Default: not served.
+    pub sse_path: Option<String>,
     /// How it is reached.
     pub upstream: Upstream,
     /// What is known about its tools (`pack`). Default: nothing.
@@ -172,11 +175,29 @@ pub enum Upstream {
     Child(ChildUpstream),
 }
 
+/// Which of the two HTTP transports of MCP a server speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HttpTransport {
+    /// Streamable HTTP, of 2025-03-26 and later.
+    #[default]
+    StreamableHttp,
+    /// HTTP+SSE, of 2024-11-05; the address is that of its stream.
+    Sse,
+}
+
+impl HttpTransport {
+    /// The words for them.
+    pub const NAMES: [(&str, Self); 2] =
+        [("streamable_http", Self::StreamableHttp), ("sse", Self::Sse)];
+}
+
 /// A server over HTTP.
 #[derive(Debug, Clone)]
 pub struct HttpUpstream {
     /// Its address (`url`): http or https, without credentials or fragment.
     pub url: Uri,
+    /// What it speaks (`transport`). Default `streamable_http`.
+    pub transport: HttpTransport,
     /// Headers that only this program sets (`headers`); the client's own of these names are
     /// dropped. None of those that the transport needs.
     pub headers: Vec<(HeaderName, Secret)>,

@@ -1,4 +1,5 @@
-//! The agents' listener: Streamable HTTP in both eras of MCP, over HTTP/1.1 and HTTP/2.
+//! The agents' listener: Streamable HTTP in both eras of MCP, and HTTP+SSE, over HTTP/1.1 and
+//! HTTP/2.
 //!
 //! One request is one exchange. It is checked at the [`door`], its body is read whole, the gate
 //! judges it, and only then is the server asked; the answer goes back frame by frame, each judged
@@ -19,6 +20,7 @@ mod stream;
 mod exchange;
 mod well_known;
 mod receive;
+mod legacy_sse;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -43,6 +45,7 @@ use self::bell::Belled;
 use self::door::Allowed;
 use self::event_ids::EventIds;
 use self::gauge::Gauge;
+use self::legacy_sse::LegacyStreams;
 use self::sessions::{SessionLimits, Sessions, SharedSession};
 use self::well_known::Sites;
 use self::wire::{Patience, Peer, WatchedStream};
@@ -62,6 +65,9 @@ const SWEEP: Duration = Duration::from_secs(30);
 pub struct Route {
     /// The path of the request target, compared byte for byte: `/flags`.
     pub path: String,
+    /// The path of the HTTP+SSE transport of 2024-11-05, if it is served: a GET opens a stream,
+    /// and its messages are posted below it.
+    pub sse_path: Option<String>,
     /// The protected server.
     pub server: Arc<Protected>,
     /// Hosts that may be addressed, `name` (any port) or `name:port`; loopback names if empty.
@@ -193,15 +199,18 @@ struct RouteState {
     server: Arc<Protected>,
     allowed: Allowed,
     principal: Arc<Principal>,
-    upstream: Upstream,
+    upstream: Arc<Upstream>,
     oauth: Option<OAuth>,
     sessions: Sessions,
+    streams: LegacyStreams,
 }
 
 /// What all connections share.
 struct Inner {
     shared: Shared,
     routes: HashMap<Box<str>, Arc<RouteState>>,
+    /// Routes by the path of their HTTP+SSE transport.
+    legacy: HashMap<Box<str>, Arc<RouteState>>,
     sites: Sites,
     config: HttpConfig,
     exchanges: Arc<Gauge>,
@@ -253,30 +262,34 @@ impl Listener {
         shared: Shared,
     ) -> io::Result<Self> {
         tcp.set_nonblocking(true)?;
-        let routes: HashMap<Box<str>, Arc<RouteState>> = routes
-            .into_iter()
-            .map(|route| {
-                let path: Box<str> = route.path.into();
-                let state = RouteState {
-                    path: path.clone(),
-                    server: route.server,
-                    allowed: Allowed::new(&route.hosts, &route.origins),
-                    principal: route.principal,
-                    upstream: route.upstream,
-                    oauth: route.oauth,
-                    sessions: Sessions::new(SessionLimits {
-                        max: config.limits.sessions_max,
-                        streams_max: config.limits.session_streams_max,
-                        idle: config.timeouts.idle_session,
-                    }),
-                };
-                (path, Arc::new(state))
-            })
-            .collect();
+        let (mut by_path, mut legacy) = (HashMap::new(), HashMap::new());
+        for route in routes {
+            let path: Box<str> = route.path.into();
+            let sessions_max = config.limits.sessions_max;
+            let state = Arc::new(RouteState {
+                path: path.clone(),
+                server: route.server,
+                allowed: Allowed::new(&route.hosts, &route.origins),
+                principal: route.principal,
+                upstream: Arc::new(route.upstream),
+                oauth: route.oauth,
+                sessions: Sessions::new(SessionLimits {
+                    max: sessions_max,
+                    streams_max: config.limits.session_streams_max,
+                    idle: config.timeouts.idle_session,
+                }),
+                streams: LegacyStreams::new(route.sse_path.as_deref(), sessions_max),
+            });
+            if let Some(path) = route.sse_path {
+                legacy.insert(path.into(), Arc::clone(&state));
+            }
+            by_path.insert(path, state);
+        }
         let inner = Inner {
             shared,
-            sites: Sites::of(routes.values()),
-            routes,
+            sites: Sites::of(by_path.values()),
+            routes: by_path,
+            legacy,
             config,
             exchanges: Gauge::new(config.limits.exchanges_max),
             streams: Gauge::new(config.limits.streams_max),

@@ -576,6 +576,42 @@ fn resource_uris_reach_rules_as_they_were_sent() {
 }
 
 #[test]
+fn a_uri_that_a_server_may_take_for_another_is_refused_by_the_baseline() {
+    // G9 m-resources-canonical: a rule about a path must mean the path that is opened.
+    let firewall = Firewall::start();
+    let read = |uri: &str| firewall.ask(legacy("resources/read", &json!({"uri": uri})));
+    for uri in [
+        "file:///docs/../etc/passwd",
+        "file:///docs/./a",
+        "file:///docs/..",
+        "file:///docs/%2e%2E/etc/passwd",
+        "file:///docs/..%2f..%2Fetc/passwd",
+        "file:///docs%5c..%5Cetc",
+        "file:///docs\\..\\etc",
+        "file:///docs/%252e%252e/etc",
+        "file:///docs/a%00.txt",
+        "file:///docs/a\n",
+        "file:///docs/%zz",
+        "file:///docs/%",
+    ] {
+        assert_eq!(read(uri).code(), -31001, "{uri}");
+    }
+    assert_eq!(firewall.received().len(), 0);
+    let denial = firewall.record("event", "denial", 1);
+    assert_eq!(denial["decision"]["reasons"][0]["code"], "ambiguous-uri");
+    let plain = [
+        "file:///docs/a.b/..c/d..",
+        "file:///docs/caf%C3%A9%20menu",
+        "https://example.com/a?next=../b#..%2f",
+        "note:a",
+    ];
+    for uri in plain {
+        assert_eq!(read(uri).status, 200, "{uri}");
+    }
+    assert_eq!(firewall.received().len(), plain.len());
+}
+
+#[test]
 fn tools_behind_tools_and_odd_names_are_what_the_pack_does_not_know() {
     // G1 meta-*, G2: no name but the exact one has a pack's effect; the baseline refuses the rest.
     let firewall = Firewall::start();

@@ -243,7 +243,9 @@ impl Exchange {
                     // Nothing follows a whole body: what it leaves unanswered stays so.
                     record(&self.fail(&UpstreamFailure::EndedEarly));
                 }
-                let session = self.begin_session(status, headers);
+                // Whose sessions we name ends one whose `initialize` it refuses.
+                let refused = self.begins == Begins::Ours && is_error(&body);
+                let session = if refused { None } else { self.begin_session(status, headers) };
                 let headers = reply::headers(headers, session);
                 reply::whole(status, headers, released.body().clone())
             }
@@ -389,7 +391,12 @@ fn is_answer(headers: &HeaderMap, body: &Bytes) -> bool {
         })
 }
 
-fn claims_json(headers: &HeaderMap) -> bool {
+fn is_error(body: &Bytes) -> bool {
+    Frame::read(body.clone(), Sender::Server, &FrameLimits::default())
+        .is_ok_and(|frame| matches!(frame.message(), Message::Error { .. }))
+}
+
+pub(super) fn claims_json(headers: &HeaderMap) -> bool {
     headers
         .get_all(CONTENT_TYPE)
         .iter()

@@ -15,9 +15,9 @@ use super::sessions::{LegacySession, SharedSession, mint};
 use super::turn::{Turn, era, turn};
 use super::well_known::Site;
 use super::wire::Peer;
-use super::{Inner, RouteState, door, well_known};
+use super::{Inner, RouteState, door, legacy_sse, well_known};
 use crate::edge::Shared;
-use crate::edge::upstream::{LAST_EVENT_ID, SESSION_ID, SendContext, Upstream};
+use crate::edge::upstream::{LAST_EVENT_ID, SESSION_ID, SendContext};
 use crate::gate::access::{Era, Transport};
 use crate::gate::headers::era_of;
 use crate::gate::session::{Arrival, DoorFacts, DoorRefusal, Session, UpstreamFailure};
@@ -32,9 +32,11 @@ pub(super) async fn answer(
     let busy = peer.begin();
     let (parts, body) = request.into_parts();
     let version = parts.version;
-    let answered = match inner.site(&parts) {
-        Some(site) => site.answer(&inner, &peer, parts, body).await,
-        None => match receive(&inner, &peer, parts, body).await {
+    let legacy = legacy_sse::find(&inner, &parts.uri);
+    let answered = match (legacy, inner.site(&parts)) {
+        (Some(called), _) => legacy_sse::answer(&inner, &peer, called, (parts, body)).await,
+        (None, Some(site)) => site.answer(&inner, &peer, parts, body).await,
+        (None, None) => match receive(&inner, &peer, parts, body).await {
             Ok(received) => Ok(received.answer(Arc::clone(&inner)).await),
             Err(turned_away) => Err(turned_away),
         },
@@ -48,8 +50,10 @@ pub(super) async fn answer(
             if http1 && untrusted { reply::last(response) } else { response }
         }
     };
-    if let ReplyBody::Stream(stream) = response.body_mut() {
-        stream.hold(busy);
+    match response.body_mut() {
+        ReplyBody::Stream(stream) => stream.hold(busy),
+        ReplyBody::Legacy(stream) => stream.hold(busy),
+        ReplyBody::Whole(_) => {}
     }
     response
 }
@@ -274,12 +278,11 @@ impl Received {
         }
         let crowded = endless && self.stream_slots.is_empty();
         let room = !initialize || self.context.session.is_some() || inner.make_room(&self.route);
-        let child = matches!(self.route.upstream, Upstream::Child(_));
-        let begins = match (initialize, child) {
-            (true, false) => Begins::Theirs,
-            // No server mints the id of a session with a child; we do.
-            (true, true) if self.context.session.is_none() => Begins::Ours,
-            (true, true) | (false, _) => Begins::Nothing,
+        let begins = match (initialize, self.route.upstream.mints_sessions()) {
+            (true, true) => Begins::Theirs,
+            // No server mints the id of such a session; we do.
+            (true, false) if self.context.session.is_none() => Begins::Ours,
+            (true, false) | (false, _) => Begins::Nothing,
         };
         if begins == Begins::Ours {
             self.context.session = mint();

@@ -12,7 +12,9 @@ use regorus::Value;
 
 use super::number;
 use super::reads::ReadSet;
-use crate::gate::access::{AccessRequest, Action, Principal, Resource, Revision, Server, WallTime};
+use crate::gate::access::{
+    AccessRequest, Action, Principal, Resource, Revision, Server, WallTime, is_ambiguous,
+};
 use crate::gate::document::{self, Kind};
 use crate::gate::operation::Operation;
 use crate::gate::pack::BaselineRate;
@@ -174,7 +176,12 @@ impl<'r> Fields<'r> {
                 fields.arguments("prompt", arguments, lossy);
                 Some(fields.finish())
             }),
-            Resource::Uri(uri) => self.single("resource", "uri", uri),
+            Resource::Uri(uri) => self.put("resource", |reads| {
+                let mut fields = Fields::new(reads);
+                fields.text("uri", uri);
+                fields.put("ambiguous", |_| Some(Value::Bool(is_ambiguous(uri))));
+                Some(fields.finish())
+            }),
             Resource::Task { id, origin } => self.put("task", |reads| {
                 let mut fields = Fields::new(reads);
                 fields.text("id", id);
@@ -196,14 +203,6 @@ impl<'r> Fields<'r> {
                 Some(convert(request.params?, reads, &mut Pointer::at(&["params"]), lossy))
             }),
         }
-    }
-
-    fn single(&mut self, name: &str, member: &str, text: &str) {
-        self.put(name, |reads| {
-            let mut fields = Fields::new(reads);
-            fields.text(member, text);
-            Some(fields.finish())
-        });
     }
 
     /// Absent arguments are an empty object, so that a rule need not ask twice.

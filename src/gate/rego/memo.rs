@@ -19,7 +19,7 @@ use crate::gate::decision::{Decision, Engine, Origin};
 /// What a policy may read for its decisions to be kept: names, and no number of the message, since
 /// two that are equal may be written differently. `phase` and below are not in the input of a
 /// decision, or the same in all.
-const READS: [&str; 15] = [
+const READS: [&str; 16] = [
     "input.direction",
     "input.method",
     "input.operation",
@@ -29,6 +29,7 @@ const READS: [&str; 15] = [
     "input.principal.id",
     "input.principal.kind",
     "input.protocol",
+    "input.resource.ambiguous",
     "input.server",
     "input.tool.name",
     "input.phase",
