@@ -203,6 +203,7 @@ fn question<'a>(
         resource: Resource::Tool { name, arguments, definition: None },
         params,
         operation: Operation::of_call(server.pack.as_deref(), name, arguments),
+        facts: [].into(),
         time: WallTime { unix_ms: 1_800_000_000_000 },
         trace_id: None,
     }

@@ -36,6 +36,7 @@ use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::MissedTickBehavior;
@@ -57,6 +58,12 @@ use crate::gate::session::Protected;
 
 /// Pause after a failed accept, so that a lack of file descriptors does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Silence of an agent's connection after which the kernel asks whether anybody is there.
+const SILENT_MAX: Duration = Duration::from_mins(1);
+/// Time between two such questions.
+const PROBE_INTERVAL: Duration = Duration::from_secs(15);
+/// Questions without an answer after which the connection is over: two minutes after the last sign.
+const PROBES_MAX: u32 = 4;
 /// How often idle sessions are looked for.
 const SWEEP: Duration = Duration::from_secs(30);
 
@@ -352,7 +359,18 @@ async fn accept(
     let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, _) = tcp.accept().await?;
     stream.set_nodelay(true)?;
+    notice_silent_peers(&stream)?;
     Ok((stream, slot))
+}
+
+/// Has the kernel ask a silent peer whether it is there. An agent whose host is gone says no
+/// goodbye, and on an idle stream nothing is written that could fail.
+fn notice_silent_peers(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_tcp_keepidle(stream, SILENT_MAX)?;
+    sockopt::set_tcp_keepintvl(stream, PROBE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, PROBES_MAX)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    Ok(())
 }
 
 /// Runs the tasks of HTTP/2 connections where shutdown waits for them.

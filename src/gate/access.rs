@@ -289,6 +289,8 @@ pub struct AccessRequest<'a> {
     pub params: Option<Value<'a>>,
     /// What it comes to, by the server's pack.
     pub operation: Operation,
+    /// What this principal's earlier calls have set, by the server's pack.
+    pub facts: BTreeMap<Box<str>, Box<str>>,
     /// When.
     pub time: WallTime,
     /// The caller's W3C trace id, 32 lower-case hex digits.

@@ -153,7 +153,7 @@ impl<'r> Fields<'r> {
         self.put("operation", |reads| Some(operation(&request.operation, reads)));
         self.put("session", |reads| {
             let mut fields = Fields::new(reads);
-            fields.put("facts", |_| Some(Value::new_object()));
+            fields.put("facts", |reads| Some(map(&request.facts, reads)));
             fields.put("tainted", |_| Some(Value::Bool(false)));
             Some(fields.finish())
         });

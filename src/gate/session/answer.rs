@@ -276,6 +276,7 @@ impl Session {
             resource: Resource::Whole,
             params: None,
             operation: Operation::of_method(pack::Effect::Read),
+            facts: self.facts(now),
             time: wall_time(now),
             trace_id: entry.facts.trace_id.as_deref(),
         };
@@ -329,7 +330,7 @@ fn has_twins(page: &Page<'_>) -> bool {
 }
 
 /// The `resultType`; a form that is none reads as the empty type.
-fn kind(result: Value<'_>) -> &str {
+pub(super) fn kind(result: Value<'_>) -> &str {
     result.get("resultType").map_or("complete", |kind| kind.as_str().unwrap_or_default())
 }
 

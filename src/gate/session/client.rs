@@ -95,7 +95,10 @@ impl Session {
         };
         let definition = called_tool(frame, name).and_then(|tool| self.server.definition(tool));
         let task = self.task(frame, name, Direction::ToServer);
+        let server = Arc::clone(&self.server);
+        let principal = Arc::clone(&self.principal);
         let known = Known {
+            handles: Some(server.handles(&principal.id, now.uptime)),
             definition: definition.as_deref(),
             task: task.as_ref().and_then(|task| task.as_deref()),
         };
@@ -232,6 +235,7 @@ impl Session {
         asked.weigh(&mut record);
         record.decision = Some(verdict);
         let cancelled = self.cancels(asked);
+        let lesson = self.lesson(asked.gate, question, &body, asked.now);
         self.track(Call {
             id: asked.id.cloned(),
             started: asked.now.uptime,
@@ -240,6 +244,7 @@ impl Session {
             method: question.method,
             operation: question.operation.clone(),
             expected: Expected::of(asked.frame, question.method, question.protocol),
+            lesson,
         });
         let unrecorded = Refusal::unrecorded(asked.addressee());
         let permitted =

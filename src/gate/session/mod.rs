@@ -12,6 +12,7 @@ mod question;
 mod client;
 mod ownership;
 mod answer;
+mod lessons;
 mod replay;
 mod server;
 mod batch;
@@ -31,7 +32,7 @@ pub use super::refusal::DoorRefusal;
 use super::access::{Client, Direction, Era, Principal, Protocol, RoutingHeaders, Transport};
 use super::frame::{Id, write_id};
 use super::method::Method;
-use super::operation::Operation;
+use super::operation::{Lesson, Operation};
 use super::pack::Effect;
 use super::record::{
     AuditRecord, CallId, Event, Now, OperationFacts, Outcome, ProtocolFacts, Target, micros,
@@ -109,6 +110,8 @@ struct Call {
     /// What it comes to.
     operation: Operation,
     expected: Expected,
+    /// What a good answer teaches about later calls.
+    lesson: Option<Box<Lesson>>,
 }
 
 impl Call {
@@ -191,6 +194,7 @@ impl Session {
             method: None,
             operation: Operation::of_method(Effect::Read),
             expected: Expected::default(),
+            lesson: None,
         });
         let unrecorded = Refusal::unrecorded(self.addressee(None, &call));
         let permitted =

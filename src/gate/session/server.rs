@@ -166,10 +166,14 @@ impl Session {
         }
         let to = Self::reply_to(&entry);
         let unrecorded = Refusal::unrecorded(to.borrowed());
+        let mut teaching = None;
         also.extend(self.taken(&entry.exchange, now));
         let digest = gate.digest(raw);
         let act = match self.inspected(gate, frame, &entry, (&mut record, &mut also), now) {
             Ok(body) => {
+                if record.outcome == Some(Outcome::Ok) {
+                    teaching = self.taught(gate, (&entry, frame), &body, now);
+                }
                 if replay.numbered {
                     self.remember(entry, &digest);
                 }
@@ -182,7 +186,7 @@ impl Session {
         };
         record.bytes = u64::try_from(raw.len()).ok();
         record.digest = Some(digest);
-        Step::new(record, act).or_else(unrecorded).and(also)
+        Step::new(record, act).or_else(unrecorded).and(also).teaching(teaching)
     }
 
     /// An answer that nobody waits for: late, repeated, forged, or another exchange's.
@@ -206,7 +210,7 @@ impl Session {
     ) -> Step {
         let call = gate.next_call();
         let task = self.task(frame, name, Direction::ToClient);
-        let known = Known { task: task.as_ref().and_then(|it| it.as_deref()), definition: None };
+        let known = Known { task: task.as_ref().and_then(|it| it.as_deref()), ..Known::default() };
         let way = (Direction::ToClient, self.protocol);
         let question = Question::of(self, frame, name, way, known);
         let facts = question.facts(&call);

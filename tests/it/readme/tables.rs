@@ -408,6 +408,7 @@ impl World {
             resource: Resource::Whole,
             params: None,
             operation,
+            facts: [].into(),
             time: WallTime { unix_ms: 0 },
             trace_id: Some("0"),
         }
