@@ -386,6 +386,7 @@ impl<'a> Rebuilt<'a> {
             resource: resource.unwrap_or(Resource::Whole),
             params: None,
             operation: self.operation.clone(),
+            facts: BTreeMap::new(),
             time: WallTime { unix_ms: u64::try_from(since.as_millis()).ok()? },
             trace_id: entry.trace_id.as_deref(),
         })
