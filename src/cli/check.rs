@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{Exit, Failure, policy, print};
-use crate::config::{Config, Front, HttpTransport, OAuthMode, PackRef, Upstream};
+use crate::config::{Config, Front, HttpTransport, JwksConfig, OAuthMode, PackRef, Upstream};
+use crate::edge::oauth::keys::{HINT, read_file};
 use crate::gate::session::Mode;
 use crate::policy::{Ready, prepare};
 
@@ -33,6 +34,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
             failures.push(Failure::usage(subject, what).hint(error.hint.clone()));
         }
     }
+    failures.extend(bad_keys(&name, &config));
     let settings = policy::settings(config.policy.clone())?;
     let proven = prepare(&settings).await;
     let proven = proven.map_err(|problems| {
@@ -43,6 +45,26 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
         (_, Some(failure)) => Err(failure),
         (Err(()), None) => Err(Failure::failed("policy", "cannot be proven")),
     }
+}
+
+/// Files of issuers' keys that hold none.
+fn bad_keys(name: &str, config: &Config) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    for server in &config.servers {
+        let Some(OAuthMode::Terminate(ours)) = server.oauth.as_ref().map(|oauth| &oauth.mode)
+        else {
+            continue;
+        };
+        for issuer in &ours.issuers {
+            let JwksConfig::File(path) = &issuer.jwks else { continue };
+            if let Err(why) = read_file(path) {
+                let subject = format!("{name}: servers.{}.oauth.issuers.jwks_file", server.name);
+                let what = format!("`{}` {why}", path.display());
+                failures.push(Failure::usage(subject, what).hint(HINT));
+            }
+        }
+    }
+    failures
 }
 
 /// What `config` comes to, a line for each part.
@@ -99,8 +121,9 @@ fn summary(name: &str, config: &Config, ready: &Ready) -> String {
             let public = oauth.public_url.as_deref().unwrap_or("loopback");
             line(
                 "",
-                &match oauth.mode {
-                    OAuthMode::Forward => format!("tokens for {public} go on to it"),
+                &match &oauth.mode {
+                    OAuthMode::Forward { .. } => format!("tokens for {public} go on to it"),
+                    OAuthMode::Terminate(_) => format!("tokens for {public} end here"),
                 },
             );
         }

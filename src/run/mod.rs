@@ -7,6 +7,7 @@
 mod state;
 mod keeping;
 mod policies;
+mod terminate;
 mod edges;
 
 use std::fmt;
