@@ -7,6 +7,7 @@ mod config;
 mod demo;
 mod deploy;
 mod engine_safety;
+mod engines_on_packs;
 mod failures;
 mod fidelity;
 mod firewall;

@@ -238,7 +238,7 @@ impl Session {
         });
         let barred = misplaced.map(|(refusal, why)| Refused::of(refusal, why));
         let decision = gate.policy().decide(&question.request(self, now));
-        record.keep_input(gate.recorded(&question.request(self, now)));
+        record.keep_input(gate.recorded(|| question.request(self, now)));
         let body = match passing(gate, &question, &decision, barred, now) {
             Ok((body, verdict)) => {
                 record.decision = Some(verdict);
