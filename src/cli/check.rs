@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{Exit, Failure, policy, print};
-use crate::config::{Config, Front, OAuthMode, PackRef, Upstream};
+use crate::config::{BundleSource, Config, Front, OAuthMode, PackRef, Upstream};
 use crate::gate::session::Mode;
 use crate::policy::{Ready, prepare};
 
@@ -33,7 +33,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
             failures.push(Failure::usage(subject, what).hint(error.hint.clone()));
         }
     }
-    let settings = policy::settings(config.policy.clone())?;
+    let settings = policy::settings(&config.policy)?;
     let proven = prepare(&settings).await;
     let proven = proven.map_err(|problems| {
         failures.push(Failure::policy(&problems, Exit::Usage));
@@ -66,8 +66,11 @@ fn summary(name: &str, config: &Config, ready: &Ready) -> String {
             Mode::Observe => "observe: nothing is refused by policy",
         },
     );
-    let paths: Vec<String> =
-        config.policy.paths.iter().map(|path| path.display().to_string()).collect();
+    let bundle = config.policy.bundle.iter().map(|bundle| match &bundle.source {
+        BundleSource::Path(path) => format!("bundle {}", path.display()),
+    });
+    let paths = config.policy.paths.iter().map(|path| path.display().to_string());
+    let paths: Vec<String> = paths.chain(bundle).collect();
     let (first, more) = match paths.split_first() {
         Some((first, more)) => (first.as_str(), more),
         None => ("built-in baseline", &[][..]),

@@ -8,10 +8,11 @@ use std::process::ExitCode;
 use super::{Exit, Failure, print};
 use crate::config::PolicyConfig;
 use crate::gate::decision::Engine;
-use crate::gate::rego::{Entrypoints, EvalLimits, Policy, PolicyProblem, capabilities, run_tests};
-use crate::policy::load::{LoadLimits, Loaded, PolicyFiles, load};
+use crate::gate::rego::{EvalLimits, Policy, PolicyProblem, capabilities, run_tests};
+use crate::policy::load::{Loaded, PolicyFiles, load};
 use crate::policy::prove::Prover;
 use crate::policy::{PolicySettings, Ready, prepare};
+use crate::run::policies::files;
 
 mod explain;
 
@@ -144,18 +145,13 @@ fn failed(problems: &[PolicyProblem]) -> Failure {
 }
 
 /// How a policy named in a configuration is proven: by this program itself.
-pub(super) fn settings(policy: PolicyConfig) -> Result<PolicySettings, Failure> {
+pub(super) fn settings(policy: &PolicyConfig) -> Result<PolicySettings, Failure> {
     let prover = Prover::this_program()
         .map_err(|error| Failure::failed("program", format!("cannot find itself: {error}")))?;
     Ok(PolicySettings {
-        files: PolicyFiles {
-            paths: policy.paths,
-            entrypoints: Entrypoints {
-                decision: policy.entrypoint,
-                listing: policy.listing_entrypoint,
-            },
-            limits: LoadLimits::default(),
-        },
+        files: files(policy).map_err(|error| {
+            Failure::usage(error.subject, error.what).hint(error.hint.unwrap_or_default())
+        })?,
         limits: EvalLimits::default(),
         prover,
         workers: 1,
@@ -171,7 +167,7 @@ pub(super) fn proven(ready: &Ready) -> String {
 
 async fn check(source: SourceArgs) -> Result<ExitCode, Failure> {
     let files = source.files();
-    let settings = PolicySettings { files, ..settings(PolicyConfig::default())? };
+    let settings = PolicySettings { files, ..settings(&PolicyConfig::default())? };
     let ready = prepare(&settings).await.map_err(|problems| failed(&problems))?;
     let mut text = format!("good: {}\n", proven(&ready));
     for reason in &ready.proof.reasons {

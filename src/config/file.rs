@@ -7,6 +7,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::bundle::BundleFile;
 use super::problem::{Place, Problems, Spot};
 use super::section::{References, Section};
 use super::yaml;
@@ -44,6 +45,7 @@ pub(super) struct ConfigFile {
 #[derive(Debug, Default)]
 pub(super) struct PolicyFile {
     pub(super) paths: Vec<Spot<String>>,
+    pub(super) bundle: Option<BundleFile>,
     pub(super) entrypoint: Option<Spot<String>>,
     pub(super) listing_entrypoint: Option<Spot<String>>,
     pub(super) shadow_one_in: Option<Spot<u64>>,
@@ -179,6 +181,7 @@ impl PolicyFile {
     fn read(section: &mut Section<'_>) -> Self {
         Self {
             paths: section.texts("paths").unwrap_or_default(),
+            bundle: section.section("bundle", BundleFile::read),
             entrypoint: section.text("entrypoint"),
             listing_entrypoint: section.text("listing_entrypoint"),
             shadow_one_in: section.count("shadow_one_in", 1..=1_000_000),

@@ -124,12 +124,14 @@ impl Reader<'_> {
         Some(address)
     }
 
-    fn policy(&mut self, file: PolicyFile) -> PolicyConfig {
+    fn policy(&mut self, mut file: PolicyFile) -> PolicyConfig {
+        let bundle = self.bundle(&mut file);
         let paths = file.paths.into_iter().map(|path| self.existing(path)).collect();
         let default = PolicyConfig::default();
         let shadow = or(file.shadow_one_in, default.shadow_one_in.into());
         PolicyConfig {
             paths,
+            bundle,
             entrypoint: self.entrypoint(file.entrypoint, default.entrypoint),
             listing_entrypoint: self
                 .entrypoint(file.listing_entrypoint, default.listing_entrypoint),

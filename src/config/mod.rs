@@ -21,6 +21,7 @@ use crate::gate::access::{Principal, Server};
 use crate::gate::frame::FrameLimits;
 use crate::gate::pack::Pack;
 use crate::gate::session::{GateConfig, Mode, RefusalForm};
+use crate::policy::bundle::signature::Algorithm;
 
 mod problem;
 mod secret;
@@ -29,6 +30,7 @@ mod section;
 mod file;
 mod meaning;
 mod server;
+mod bundle;
 mod oauth;
 mod wrap;
 mod pack;
@@ -37,6 +39,7 @@ pub use pack::PackError;
 pub use problem::{Place, Problem, Problems, Spot};
 pub use secret::Secret;
 pub use wrap::Wrap;
+pub(crate) use yaml::to_json as yaml_to_json;
 
 use file::ConfigFile;
 
@@ -87,6 +90,8 @@ pub enum Front {
 pub struct PolicyConfig {
     /// Files and directories of Rego and data (`paths`). Empty: the built-in baseline.
     pub paths: Vec<PathBuf>,
+    /// A bundle in the place of `paths` (`bundle`).
+    pub bundle: Option<BundleConfig>,
     /// The rule that answers for a frame (`entrypoint`). Default `data.mcp.decision`.
     pub entrypoint: String,
     /// The rule that answers for a page of definitions (`listing_entrypoint`). Default
@@ -101,11 +106,59 @@ impl Default for PolicyConfig {
     fn default() -> Self {
         Self {
             paths: Vec::new(),
+            bundle: None,
             entrypoint: "data.mcp.decision".to_owned(),
             listing_entrypoint: "data.mcp.listing".to_owned(),
             shadow_one_in: 1000,
         }
     }
+}
+
+/// An OPA bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleConfig {
+    /// Where it is.
+    pub source: BundleSource,
+    /// Who must have signed it (`signing`). Nothing: it must be unsigned.
+    pub signing: Option<SigningConfig>,
+}
+
+/// Where a bundle is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BundleSource {
+    /// A directory or a gzipped tarball (`path`).
+    Path(PathBuf),
+}
+
+/// Who must have signed a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningConfig {
+    /// Keys by id (`keys`).
+    pub keys: Vec<(String, KeyConfig)>,
+    /// The key that must have been used (`keyid`). Default: the one that the signature names.
+    pub key_id: Option<String>,
+    /// What the signature must be for (`scope`). Default: the key's scope, else none.
+    pub scope: Option<String>,
+}
+
+/// A key that bundles are signed with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyConfig {
+    /// The algorithm (`algorithm`); what a signature says of itself is no choice.
+    pub algorithm: Algorithm,
+    /// The key itself.
+    pub material: KeyMaterial,
+    /// What signatures of it must be for (`scope`), where `signing` says nothing.
+    pub scope: Option<String>,
+}
+
+/// A key itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyMaterial {
+    /// A PEM file with a public key (`public_key`).
+    File(PathBuf),
+    /// What signer and verifier share (`secret`); for HS256 and its like.
+    Secret(Secret),
 }
 
 /// One protected server.

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
+use super::bundle::is_member;
+use super::bundle::manifest::{Root, owns};
 use crate::gate::rego::{
     self, Entrypoints, EvalLimits, Module, PolicyProblem, PolicySources, Proof,
 };
@@ -67,6 +69,8 @@ struct Question {
     revision: String,
     decision: String,
     listing: String,
+    /// What the packages of a bundle must lie under.
+    roots: Option<Vec<Root>>,
     seed: u64,
 }
 
@@ -89,11 +93,12 @@ struct Problem {
 }
 
 /// Proves `sources` in a child of `prover`. A test that fails is a problem too: what a policy says
-/// of itself must hold before it answers.
+/// of itself must hold before it answers. Packages of a bundle must lie under its `roots`.
 pub async fn prove(
     prover: &Prover,
     sources: &PolicySources,
     entrypoints: &Entrypoints,
+    roots: Option<&[Root]>,
     seed: u64,
 ) -> Result<Proof, Vec<PolicyProblem>> {
     let question = Question {
@@ -106,6 +111,7 @@ pub async fn prove(
         revision: sources.revision.to_string(),
         decision: entrypoints.decision.clone(),
         listing: entrypoints.listing.clone(),
+        roots: roots.map(<[Root]>::to_vec),
         seed,
     };
     let proof = match ask(prover, &question).await {
@@ -301,10 +307,35 @@ fn answer(question: Question) -> Answer {
     let sources =
         PolicySources { modules, data: question.data, revision: question.revision.into() };
     let entrypoints = Entrypoints { decision: question.decision, listing: question.listing };
-    match rego::prove(&sources, &entrypoints, &EvalLimits::default(), question.seed) {
+    let limits = EvalLimits::default();
+    let within = question.roots.map_or(Ok(()), |roots| inside(&sources, &roots, &limits));
+    match within.and_then(|()| rego::prove(&sources, &entrypoints, &limits, question.seed)) {
         Ok(proof) => Answer::Proof(proof),
         Err(problems) => Answer::Problems(problems.into_iter().map(Into::into).collect()),
     }
+}
+
+/// Whether every package of a bundle lies under its roots.
+fn inside(
+    sources: &PolicySources,
+    roots: &[Root],
+    limits: &EvalLimits,
+) -> Result<(), Vec<PolicyProblem>> {
+    let packages = rego::packages(sources, limits)?;
+    let outside: Vec<PolicyProblem> = packages
+        .into_iter()
+        .filter(|(file, package)| is_member(file) && !owns(roots, package))
+        .map(|(file, package)| PolicyProblem {
+            file,
+            line: None,
+            message: format!(
+                "package `{}` lies outside the roots of its manifest",
+                package.join(".")
+            ),
+            hint: Some("name its root in `.manifest`".to_owned()),
+        })
+        .collect();
+    if outside.is_empty() { Ok(()) } else { Err(outside) }
 }
 
 #[cfg(test)]

@@ -145,7 +145,8 @@ async fn settle(told: &mut mpsc::Receiver<()>) {
 
 /// Asks the operating system for events. Nothing where it has none to give: polling remains.
 async fn arm(settings: &PolicySettings, tell: &mpsc::Sender<()>) -> Option<RecommendedWatcher> {
-    let paths = settings.files.paths.clone();
+    let bundle = settings.files.bundle.iter().map(|bundle| bundle.path.clone());
+    let paths: Vec<PathBuf> = settings.files.paths.iter().cloned().chain(bundle).collect();
     let tell = tell.clone();
     blocking(move || watcher(&paths, tell)).await.ok().flatten()
 }

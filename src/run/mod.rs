@@ -6,7 +6,7 @@
 
 mod state;
 mod keeping;
-mod policies;
+pub mod policies;
 mod edges;
 
 use std::fmt;
@@ -164,7 +164,7 @@ async fn build(
     let protected = edges::protected(config)?;
     // Bound before the policy is proven, so that a taken port is told at once; served after.
     let sockets = edges::bind(config)?;
-    let settings = policies::settings(config, options.prover);
+    let settings = policies::settings(config, options.prover)?;
     let ready = policies::first(&settings, journal, clock).await?;
     let pdp = Arc::<RegoPdp>::clone(&ready.pdp);
     let gate = Arc::new(Gate::new(config.gate(boot.into(), state.digest_key), pdp));

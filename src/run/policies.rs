@@ -9,13 +9,15 @@ use tokio::sync::{Notify, mpsc};
 
 use super::StartError;
 use crate::audit::journal::Journal;
-use crate::config::Config;
+use crate::config::{BundleConfig, BundleSource, Config, PolicyConfig};
 use crate::edge::Shared;
 use crate::edge::clock::Clock;
 use crate::gate::decision::PolicyRevision;
 use crate::gate::record::{AuditRecord, DecisionFacts, Event, Finding, Now};
 use crate::gate::rego::{Demotion, Entrypoints, EvalLimits, PolicyProblem};
 use crate::gate::step::AuditSink;
+use crate::policy::bundle::LocalBundle;
+use crate::policy::bundle::signature::Signing;
 use crate::policy::load::{LoadLimits, PolicyFiles};
 use crate::policy::prove::Prover;
 use crate::policy::watch::{Answering, POLL, PolicyEvent, Triggers, watch};
@@ -28,23 +30,41 @@ const EVENTS_MAX: usize = 16;
 /// Problems of a refused policy that a record names.
 const PROBLEMS_RECORDED_MAX: usize = 5;
 
-/// How the policy of `config` comes to answer.
-pub(super) fn settings(config: &Config, prover: PathBuf) -> PolicySettings {
+/// Which files a configuration means.
+pub fn files(policy: &PolicyConfig) -> Result<PolicyFiles, StartError> {
     let entrypoints = Entrypoints {
-        decision: config.policy.entrypoint.clone(),
-        listing: config.policy.listing_entrypoint.clone(),
+        decision: policy.entrypoint.clone(),
+        listing: policy.listing_entrypoint.clone(),
     };
-    PolicySettings {
-        files: PolicyFiles {
-            paths: config.policy.paths.clone(),
-            entrypoints,
-            limits: LoadLimits::default(),
-        },
+    let bundle = policy.bundle.as_ref().map(local).transpose()?;
+    let paths = policy.paths.clone();
+    Ok(PolicyFiles { paths, bundle, entrypoints, limits: LoadLimits::default() })
+}
+
+fn local(bundle: &BundleConfig) -> Result<LocalBundle, StartError> {
+    let BundleSource::Path(path) = &bundle.source;
+    Ok(LocalBundle { path: path.clone(), signing: signing(bundle)? })
+}
+
+/// The keys of a bundle.
+fn signing(bundle: &BundleConfig) -> Result<Option<Arc<Signing>>, StartError> {
+    let Some(signing) = &bundle.signing else { return Ok(None) };
+    let signing = signing.read().map_err(|what| {
+        StartError::new("policy.bundle.signing", what)
+            .hint("give the PEM of a public key that fits the algorithm")
+    })?;
+    Ok(Some(Arc::new(signing)))
+}
+
+/// How the policy of `config` comes to answer.
+pub(super) fn settings(config: &Config, prover: PathBuf) -> Result<PolicySettings, StartError> {
+    Ok(PolicySettings {
+        files: files(&config.policy)?,
         limits: EvalLimits::default(),
         prover: Prover { program: prover, wall: PROOF_MAX },
         workers: std::thread::available_parallelism().map_or(2, usize::from),
         shadow_one_in: config.policy.shadow_one_in,
-    }
+    })
 }
 
 /// The first policy: without one nothing starts.

@@ -1,6 +1,7 @@
 //! The one integration binary: one link for all of them.
 
 mod audit_cli;
+mod bundles;
 mod cli;
 mod config;
 mod demo;

@@ -72,6 +72,12 @@ fn every_key_is_documented_and_no_other() {
     for (text, prefix) in [
         ("zzzzzzzzzzzzzzzzzzzz: 1", ""),
         ("policy: {zzzzzzzzzzzzzzzzzzzz: 1}", "policy."),
+        ("policy: {bundle: {zzzzzzzzzzzzzzzzzzzz: 1}}", "policy.bundle."),
+        ("policy: {bundle: {signing: {zzzzzzzzzzzzzzzzzzzz: 1}}}", "policy.bundle.signing."),
+        (
+            "policy: {bundle: {signing: {keys: {k: {zzzzzzzzzzzzzzzzzzzz: 1}}}}}",
+            "policy.bundle.signing.keys.<id>.",
+        ),
         ("servers: {s: {zzzzzzzzzzzzzzzzzzzz: 1}}", "servers.<name>."),
         ("servers: {s: {oauth: {zzzzzzzzzzzzzzzzzzzz: 1}}}", "servers.<name>.oauth."),
         ("principal: {zzzzzzzzzzzzzzzzzzzz: 1}", "principal."),
@@ -91,7 +97,7 @@ fn every_key_is_documented_and_no_other() {
         .filter(|key| documented.iter().any(|inner| inner.starts_with(&format!("{key}."))))
         .cloned()
         .collect();
-    assert_eq!(sections.len(), 8, "{sections:?}");
+    assert_eq!(sections.len(), 11, "{sections:?}");
     read.retain(|key| !sections.contains(key));
     assert!(read.len() > 50, "{read:?}");
     assert_eq!(documented, read);
@@ -128,6 +134,9 @@ fn ranges_and_defaults_are_those_of_the_program() {
                 "the system's",
                 "this program's",
                 "the built-in baseline",
+                "the signature's",
+                "the key's, else empty",
+                "empty",
                 "the one that was dialled",
                 "that of `url`",
             ];
@@ -149,6 +158,16 @@ fn load(key: &str, value: Option<&str>) -> Result<String, String> {
         server = format!("{}, oauth: {{mode: forward, {}}}", upstream(name), written(name));
     } else if let Some(name) = key.strip_prefix("servers.<name>.") {
         server = format!("{}, {}", upstream(name), written(name));
+    } else if let Some(name) = key.strip_prefix("policy.bundle.signing.keys.<id>.") {
+        let key = if name == "secret" { "HS256" } else { "RS256" };
+        let key = if name == "algorithm" { String::new() } else { format!("algorithm: {key}, ") };
+        let key = format!("{key}{}", written(name));
+        rest = format!("policy: {{bundle: {{path: b, signing: {{keys: {{k: {{{key}}}}}}}}}}}");
+    } else if let Some(name) = key.strip_prefix("policy.bundle.signing.") {
+        let keys = "keys: {k: {algorithm: HS256, secret: s}}";
+        rest = format!("policy: {{bundle: {{path: b, signing: {{{keys}, {}}}}}}}", written(name));
+    } else if let Some(name) = key.strip_prefix("policy.bundle.") {
+        rest = format!("policy: {{bundle: {{{}}}}}", written(name));
     } else if let Some((section, name)) = key.split_once('.') {
         rest = format!("{section}: {{{}}}", written(name));
     } else {
