@@ -12,7 +12,6 @@ use crate::gate::rego::{EvalLimits, Policy, PolicyProblem, capabilities, run_tes
 use crate::policy::load::{Loaded, PolicyFiles, load};
 use crate::policy::prove::Prover;
 use crate::policy::{PolicySettings, Ready, prepare};
-use crate::run::policies::files;
 
 mod explain;
 
@@ -144,19 +143,10 @@ fn failed(problems: &[PolicyProblem]) -> Failure {
     Failure::policy(problems, Exit::Failed)
 }
 
-/// How a policy named in a configuration is proven: by this program itself.
-pub(super) fn settings(policy: &PolicyConfig) -> Result<PolicySettings, Failure> {
-    let prover = Prover::this_program()
-        .map_err(|error| Failure::failed("program", format!("cannot find itself: {error}")))?;
-    Ok(PolicySettings {
-        files: files(policy).map_err(|error| {
-            Failure::usage(error.subject, error.what).hint(error.hint.unwrap_or_default())
-        })?,
-        limits: EvalLimits::default(),
-        prover,
-        workers: 1,
-        shadow_one_in: policy.shadow_one_in,
-    })
+/// This program proves.
+pub(super) fn prover() -> Result<Prover, Failure> {
+    Prover::this_program()
+        .map_err(|error| Failure::failed("program", format!("cannot find itself: {error}")))
 }
 
 /// What the proof found, on one line.
@@ -167,7 +157,13 @@ pub(super) fn proven(ready: &Ready) -> String {
 
 async fn check(source: SourceArgs) -> Result<ExitCode, Failure> {
     let files = source.files();
-    let settings = PolicySettings { files, ..settings(&PolicyConfig::default())? };
+    let settings = PolicySettings {
+        files,
+        limits: EvalLimits::default(),
+        prover: prover()?,
+        workers: 1,
+        shadow_one_in: PolicyConfig::default().shadow_one_in,
+    };
     let ready = prepare(&settings).await.map_err(|problems| failed(&problems))?;
     let mut text = format!("good: {}\n", proven(&ready));
     for reason in &ready.proof.reasons {

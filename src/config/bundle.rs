@@ -1,17 +1,26 @@
 //! `policy.bundle`: where a bundle is, and who must have signed it.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::Path;
+use std::time::Duration;
 
 use super::file::PolicyFile;
-use super::meaning::Reader;
+use super::meaning::{Reader, or};
 use super::problem::{Place, Spot};
+use super::remote::{RemoteFile, is_protected};
 use super::section::Section;
-use super::{BundleConfig, BundleSource, KeyConfig, KeyMaterial, SigningConfig, read_file};
+use super::{
+    BundleConfig, BundleServiceConfig, BundleSource, KeyConfig, KeyMaterial, PollingConfig,
+    SigningConfig, read_file,
+};
 use crate::policy::bundle::signature::{Algorithm, Key, Signing};
 
 /// Size of a file with a key or a certificate, bytes.
-pub(super) const PEM_BYTES_MAX: usize = 1 << 20;
+const PEM_BYTES_MAX: usize = 1 << 20;
+
+const DELAY: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(24);
+const LONG_POLL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
 
 const KEYS_HINT: &str = "name at least one key, with its `algorithm` and `public_key`";
 
@@ -20,7 +29,19 @@ const KEYS_HINT: &str = "name at least one key, with its `algorithm` and `public
 pub(super) struct BundleFile {
     place: Place,
     path: Option<Spot<String>>,
+    remote: RemoteFile,
+    bytes: Option<Spot<u64>>,
+    polling: Option<PollingFile>,
     signing: Option<SigningFile>,
+}
+
+/// `policy.bundle.polling`.
+#[derive(Debug)]
+struct PollingFile {
+    place: Place,
+    min_delay: Option<Spot<Duration>>,
+    max_delay: Option<Spot<Duration>>,
+    long_polling_timeout: Option<Spot<Duration>>,
 }
 
 /// `policy.bundle.signing`.
@@ -49,7 +70,21 @@ impl BundleFile {
         Self {
             place: section.place().clone(),
             path: section.text("path"),
+            remote: RemoteFile::read(section),
+            bytes: section.bytes("bytes", 1 << 10..=256 << 20),
+            polling: section.section("polling", PollingFile::read),
             signing: section.section("signing", SigningFile::read),
+        }
+    }
+}
+
+impl PollingFile {
+    fn read(section: &mut Section<'_>) -> Self {
+        Self {
+            place: section.place().clone(),
+            min_delay: section.time("min_delay", DELAY),
+            max_delay: section.time("max_delay", DELAY),
+            long_polling_timeout: section.time("long_polling_timeout", LONG_POLL),
         }
     }
 }
@@ -88,13 +123,54 @@ impl Reader<'_> {
             self.problems.push(&path.place, what, "keep one of them");
         }
         let signing = file.signing.map(|signing| self.signing(signing));
-        let Some(path) = file.path else {
-            let hint = "write `path`: a directory, or a tarball made by `opa build`";
-            self.problems.push(&file.place, "it is not said where it is", hint);
-            return None;
+        let source = match (file.path, file.remote.url.clone()) {
+            (Some(path), None) => {
+                let polling = file.polling.as_ref().map(|polling| &polling.place);
+                let bytes = file.bytes.as_ref().map(|bytes| &bytes.place);
+                for place in file.remote.places().chain(polling).chain(bytes) {
+                    self.problems.push(place, "has a meaning only with `url`", "remove it");
+                }
+                BundleSource::Path(self.existing(path))
+            }
+            (None, Some(url)) => {
+                let remote = self.remote(&url, file.remote, Duration::from_secs(30));
+                let polling = self.polling(file.polling);
+                let remote = remote?;
+                if signing.is_none() && !is_protected(&remote.url) {
+                    let what = "anybody on the way could change the policy";
+                    let hint = "use https, or have bundles signed and name the key in `signing`";
+                    self.problems.push(&url.place, what, hint);
+                }
+                let bytes = usize::try_from(or(file.bytes, 16 << 20)).unwrap_or(usize::MAX);
+                BundleSource::Service(Box::new(BundleServiceConfig { remote, bytes, polling }))
+            }
+            (_, url) => {
+                let hint = "write `path` (a directory or a tarball) or `url`, and not both";
+                let place = url.as_ref().map_or(&file.place, |url| &url.place);
+                self.problems.push(place, "it is not said where it is", hint);
+                return None;
+            }
         };
-        let source = BundleSource::Path(self.existing(path));
         Some(BundleConfig { source, signing })
+    }
+
+    fn polling(&mut self, file: Option<PollingFile>) -> PollingConfig {
+        let (minute, two) = (Duration::from_mins(1), Duration::from_mins(2));
+        let Some(file) = file else {
+            return PollingConfig { min_delay: minute, max_delay: two, long_polling_timeout: None };
+        };
+        let min_delay = or(file.min_delay.clone(), minute);
+        let polling = PollingConfig {
+            min_delay,
+            max_delay: or(file.max_delay.clone(), two.max(min_delay)),
+            long_polling_timeout: file.long_polling_timeout.map(|spot| spot.value),
+        };
+        if polling.max_delay < polling.min_delay {
+            let place = file.max_delay.map_or(file.place, |spot| spot.place);
+            let what = "`max_delay` is shorter than `min_delay`";
+            self.problems.push(&place, what, "exchange them");
+        }
+        polling
     }
 
     fn signing(&mut self, file: SigningFile) -> SigningConfig {
@@ -150,7 +226,7 @@ impl SigningConfig {
 }
 
 /// The bytes of a file with keys or certificates.
-pub(super) fn pem(path: &Path) -> Result<Vec<u8>, String> {
+pub(crate) fn pem(path: &Path) -> Result<Vec<u8>, String> {
     let bytes = read_file(path, PEM_BYTES_MAX.saturating_add(1))
         .map_err(|error| format!("`{}` cannot be read: {error}", path.display()))?;
     if bytes.len() > PEM_BYTES_MAX {

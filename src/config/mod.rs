@@ -30,11 +30,13 @@ mod section;
 mod file;
 mod meaning;
 mod server;
+mod remote;
 mod bundle;
 mod oauth;
 mod wrap;
 mod pack;
 
+pub(crate) use bundle::pem as read_pem;
 pub use pack::PackError;
 pub use problem::{Place, Problem, Problems, Spot};
 pub use secret::Secret;
@@ -128,6 +130,61 @@ pub struct BundleConfig {
 pub enum BundleSource {
     /// A directory or a gzipped tarball (`path`).
     Path(PathBuf),
+    /// With a service that speaks OPA's bundle protocol (`url`).
+    Service(Box<BundleServiceConfig>),
+}
+
+/// A service that hands out a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleServiceConfig {
+    /// The way to it. Its default time for one call is 30 s.
+    pub remote: RemoteConfig,
+    /// Size of the bundle as it is sent, bytes (`bytes`), 1 KiB to 256 MiB. Default 16 MiB.
+    pub bytes: usize,
+    /// How often it is asked (`polling`).
+    pub polling: PollingConfig,
+}
+
+/// How often a bundle service is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PollingConfig {
+    /// Shortest pause between two questions (`min_delay`), 100 ms to 24 h. Default 1 min.
+    pub min_delay: Duration,
+    /// Longest pause, also after failures (`max_delay`), 100 ms to 24 h. Default 2 min, or
+    /// `min_delay` where that is more.
+    pub max_delay: Duration,
+    /// How long the service may hold a question open (`long_polling_timeout`), 1 s to 1 h.
+    /// Default: it is not asked to.
+    pub long_polling_timeout: Option<Duration>,
+}
+
+/// A service that this program calls on its own behalf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteConfig {
+    /// Its address (`url`).
+    pub url: Uri,
+    /// Certificates to trust instead of the system's, PEM (`ca_file`).
+    pub ca_file: Option<PathBuf>,
+    /// For one call (`timeout`), 1 ms to 1 h.
+    pub timeout: Duration,
+    /// Who we are to it (`credentials`). Default: nobody in particular.
+    pub credentials: Option<CredentialsConfig>,
+}
+
+/// Who we are to a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CredentialsConfig {
+    /// A bearer token (`bearer`).
+    Bearer(Secret),
+    /// A file with a bearer token, read for each call (`bearer_file`).
+    BearerFile(PathBuf),
+    /// A client certificate (`client_tls`), PEM.
+    ClientTls {
+        /// The chain (`cert`).
+        cert: PathBuf,
+        /// Its private key (`key`).
+        key: PathBuf,
+    },
 }
 
 /// Who must have signed a bundle.

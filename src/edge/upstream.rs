@@ -12,6 +12,7 @@ use std::sync::Arc;
 use ::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use ::http::{HeaderMap, HeaderName};
 
+pub(super) use self::http::roots;
 pub use self::http::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, HttpUpstreamProblem};
 use super::Answer;
 use super::child::ChildUpstream;

@@ -10,7 +10,9 @@ pub mod bundle;
 mod data;
 pub mod embedded;
 mod find;
+pub mod last_good;
 pub mod load;
+pub mod poll;
 pub mod prove;
 pub mod watch;
 

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
@@ -29,6 +29,8 @@ pub const SUBCOMMAND: &str = "policy-prove";
 const CHILD_MEMORY_BYTES_MAX: u64 = 2 << 30;
 /// Processor time of the child, seconds.
 const CHILD_CPU_S_MAX: u64 = 60;
+/// How far the child steps back before others (nice(2)).
+const CHILD_NICENESS: i32 = 10;
 /// What the child reads, bytes: all sources, escaped.
 const QUESTION_BYTES_MAX: u64 = 512 << 20;
 /// What the parent reads, bytes.
@@ -287,6 +289,8 @@ pub fn child_main(stdin: impl Read, mut stdout: impl Write) -> ExitCode {
 
 /// Sets the limits, or keeps a stricter one that is already there: raising takes a privilege.
 fn limit_self() -> std::io::Result<()> {
+    // Whoever serves calls meanwhile goes first; where that is not granted, nothing is lost.
+    let _niceness = nice(CHILD_NICENESS);
     for (resource, soft, hard) in [
         (Resource::Core, 0, 0),
         // A second between the two: the soft one ends the child with a signal of its own.

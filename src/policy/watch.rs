@@ -33,6 +33,8 @@ pub const POLL: Duration = Duration::from_secs(10);
 pub enum PolicyEvent {
     /// A new one answers.
     Loaded {
+        /// Where it came from.
+        source: Source,
         /// Its revision.
         revision: PolicyRevision,
         /// The engine that it runs on.
@@ -42,6 +44,10 @@ pub enum PolicyEvent {
     },
     /// A change was refused; the old one answers.
     Rejected {
+        /// Where it came from.
+        source: Source,
+        /// What it is called, where it is a bundle of a service.
+        candidate: Option<String>,
         /// Why.
         problems: Vec<PolicyProblem>,
     },
@@ -50,6 +56,37 @@ pub enum PolicyEvent {
         /// The policy that it happened to, and in what they disagreed.
         demotion: Demotion,
     },
+    /// The bundle service cannot be asked, or what it gave cannot be kept. The policy that
+    /// answers goes on.
+    Trouble {
+        /// What happened.
+        what: String,
+    },
+    /// The bundle service can be asked again.
+    Recovered,
+}
+
+impl PolicyEvent {
+    /// `ready` answers.
+    pub fn loaded(ready: &Ready, source: Source) -> Self {
+        Self::Loaded {
+            source,
+            revision: ready.revision.clone(),
+            engine: ready.engine,
+            proof: ready.proof.clone(),
+        }
+    }
+}
+
+/// Where a policy comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Files and directories.
+    Files,
+    /// A bundle service.
+    Service,
+    /// What a bundle service gave before the program was started.
+    LastGood,
 }
 
 /// The policy that answers when a [`watch`] begins.
@@ -121,13 +158,16 @@ async fn follow(
         // A path may be another directory than before.
         watcher = arm(settings, &tell).await.or(watcher);
         let event = match prepare(settings).await {
-            Ok(Ready { pdp, revision, engine, proof, fingerprint }) => {
-                install(Arc::<RegoPdp>::clone(&pdp));
-                answering = Answering { pdp, fingerprint };
+            Ok(ready) => {
+                install(Arc::<RegoPdp>::clone(&ready.pdp));
                 demoted = false;
-                PolicyEvent::Loaded { revision, engine, proof }
+                let event = PolicyEvent::loaded(&ready, Source::Files);
+                answering = Answering { pdp: ready.pdp, fingerprint: ready.fingerprint };
+                event
             }
-            Err(problems) => PolicyEvent::Rejected { problems },
+            Err(problems) => {
+                PolicyEvent::Rejected { source: Source::Files, candidate: None, problems }
+            }
         };
         // Where nobody listens, the policy goes on following its files.
         drop(events.send(event).await);

@@ -6,6 +6,7 @@
 
 mod state;
 mod keeping;
+mod services;
 pub mod policies;
 mod edges;
 
@@ -30,6 +31,7 @@ use crate::edge::Shared;
 use crate::edge::admin::{Component, Readiness};
 use crate::edge::clock::Clock;
 use crate::edge::stdio::ExitReason;
+use crate::gate::pdp::{NoPolicy, Pdp};
 use crate::gate::record::{AuditRecord, Event};
 use crate::gate::rego::RegoPdp;
 use crate::gate::session::Gate;
@@ -164,9 +166,13 @@ async fn build(
     let protected = edges::protected(config)?;
     // Bound before the policy is proven, so that a taken port is told at once; served after.
     let sockets = edges::bind(config)?;
-    let settings = policies::settings(config, options.prover)?;
-    let ready = policies::first(&settings, journal, clock).await?;
-    let pdp = Arc::<RegoPdp>::clone(&ready.pdp);
+    let prover = policies::prover(options.prover);
+    let origin = policies::Origin::new(config, prover, policies::workers())?;
+    let ready = policies::first(&origin, journal, clock).await?;
+    let pdp: Arc<dyn Pdp> = match &ready {
+        Some(ready) => Arc::<RegoPdp>::clone(&ready.pdp),
+        None => Arc::new(NoPolicy),
+    };
     let gate = Arc::new(Gate::new(config.gate(boot.into(), state.digest_key), pdp));
     let keeper = Arc::new(Keeper::new(journal, &readiness));
     let shared = Shared {
@@ -177,9 +183,14 @@ async fn build(
         closing: CancellationToken::new(),
     };
     keeper.tend(&shared);
-    readiness.ready(Component::Policy);
+    if ready.is_some() {
+        readiness.ready(Component::Policy);
+    } else {
+        let why = "the bundle service has not given a good policy yet; the log says why";
+        readiness.not_ready(Component::Policy, why);
+    }
     let reload = Arc::new(Notify::new());
-    policies::follow(&shared, settings, ready, &reload);
+    policies::follow((&shared, &readiness), origin, ready, &reload);
     let export = Export::start(config.otlp.as_ref(), journal)?;
     let serving = edges::serve(config, protected, sockets, (&shared, &readiness))?;
     Ok(Running {

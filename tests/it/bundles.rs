@@ -1,9 +1,20 @@
 //! OPA bundles: what is taken in, what is refused, and what answers meanwhile.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::expect_used,
+    clippy::arithmetic_side_effects,
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests"
+)]
 
 mod archives;
 mod make;
+mod rig;
+mod service;
 mod signed;
 
 use std::path::Path;

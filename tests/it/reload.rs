@@ -1,6 +1,12 @@
 //! A policy follows its files: what is proven replaces the old one whole, what is not leaves it.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::expect_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests"
+)]
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -92,18 +98,14 @@ impl Watched {
                 assert_eq!(self.answering(), revision);
                 revision
             }
-            other @ (PolicyEvent::Rejected { .. } | PolicyEvent::Demoted { .. }) => {
-                panic!("{other:?}")
-            }
+            other => panic!("{other:?}"),
         }
     }
 
     async fn rejected(&mut self) -> Vec<PolicyProblem> {
         match self.event().await {
-            PolicyEvent::Rejected { problems } => problems,
-            other @ (PolicyEvent::Loaded { .. } | PolicyEvent::Demoted { .. }) => {
-                panic!("{other:?}")
-            }
+            PolicyEvent::Rejected { problems, .. } => problems,
+            other => panic!("{other:?}"),
         }
     }
 

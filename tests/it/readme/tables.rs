@@ -73,6 +73,15 @@ fn every_key_is_documented_and_no_other() {
         ("zzzzzzzzzzzzzzzzzzzz: 1", ""),
         ("policy: {zzzzzzzzzzzzzzzzzzzz: 1}", "policy."),
         ("policy: {bundle: {zzzzzzzzzzzzzzzzzzzz: 1}}", "policy.bundle."),
+        ("policy: {bundle: {polling: {zzzzzzzzzzzzzzzzzzzz: 1}}}", "policy.bundle.polling."),
+        (
+            "policy: {bundle: {credentials: {zzzzzzzzzzzzzzzzzzzz: 1}}}",
+            "policy.bundle.credentials.",
+        ),
+        (
+            "policy: {bundle: {credentials: {client_tls: {zzzzzzzzzzzzzzzzzzzz: 1}}}}",
+            "policy.bundle.credentials.client_tls.",
+        ),
         ("policy: {bundle: {signing: {zzzzzzzzzzzzzzzzzzzz: 1}}}", "policy.bundle.signing."),
         (
             "policy: {bundle: {signing: {keys: {k: {zzzzzzzzzzzzzzzzzzzz: 1}}}}}",
@@ -97,7 +106,7 @@ fn every_key_is_documented_and_no_other() {
         .filter(|key| documented.iter().any(|inner| inner.starts_with(&format!("{key}."))))
         .cloned()
         .collect();
-    assert_eq!(sections.len(), 11, "{sections:?}");
+    assert_eq!(sections.len(), 14, "{sections:?}");
     read.retain(|key| !sections.contains(key));
     assert!(read.len() > 50, "{read:?}");
     assert_eq!(documented, read);
@@ -135,6 +144,7 @@ fn ranges_and_defaults_are_those_of_the_program() {
                 "this program's",
                 "the built-in baseline",
                 "the signature's",
+                "`path` or `url`",
                 "the key's, else empty",
                 "empty",
                 "the one that was dialled",
@@ -166,8 +176,19 @@ fn load(key: &str, value: Option<&str>) -> Result<String, String> {
     } else if let Some(name) = key.strip_prefix("policy.bundle.signing.") {
         let keys = "keys: {k: {algorithm: HS256, secret: s}}";
         rest = format!("policy: {{bundle: {{path: b, signing: {{{keys}, {}}}}}}}", written(name));
+    } else if let Some(name) = key.strip_prefix("policy.bundle.polling.") {
+        let polling = format!("polling: {{{}}}", written(name));
+        rest = format!("policy: {{bundle: {{url: 'https://h/b', {polling}}}}}");
+    } else if let Some(name) = key.strip_prefix("policy.bundle.credentials.") {
+        let credentials = match name.strip_prefix("client_tls.") {
+            Some(name) => format!("client_tls: {{{}}}", written(name)),
+            None => written(name),
+        };
+        rest =
+            format!("policy: {{bundle: {{url: 'https://h/b', credentials: {{{credentials}}}}}}}");
     } else if let Some(name) = key.strip_prefix("policy.bundle.") {
-        rest = format!("policy: {{bundle: {{{}}}}}", written(name));
+        let url = if matches!(name, "url" | "path") { "" } else { "url: 'https://h/b', " };
+        rest = format!("policy: {{bundle: {{{url}{}}}}}", written(name));
     } else if let Some((section, name)) = key.split_once('.') {
         rest = format!("{section}: {{{}}}", written(name));
     } else {
@@ -667,9 +688,13 @@ fn the_baseline_is_documented_rule_by_rule() {
 
 #[test]
 fn codes_that_no_rule_gives_are_those_of_the_program() {
-    let source = ["src/gate/rego/result.rs", "src/gate/refusal.rs", "src/gate/session/client.rs"]
-        .map(text_of)
-        .concat();
+    let source = [
+        "src/gate/pdp.rs",
+        "src/gate/rego/result.rs",
+        "src/gate/refusal.rs",
+        "src/gate/session/client.rs",
+    ];
+    let source = source.map(text_of).concat();
     for code in names(&text_of("docs/policy.md"), "| Code | Means |") {
         assert!(source.contains(&format!("\"{code}\"")), "{code}");
     }
