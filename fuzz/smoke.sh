@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Builds every fuzz target and runs each for a short while on its seeds and a scratch corpus.
-# FUZZ_SECONDS says for how long (default 20). Installs cargo-fuzz under $BARTIZAN_CACHE if missing.
+# FUZZ_SECONDS says for how long (default 15). Installs cargo-fuzz under $BARTIZAN_CACHE if missing.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 cache=${BARTIZAN_CACHE:-$HOME/.cache/bartizan}
-seconds=${FUZZ_SECONDS:-20}
+seconds=${FUZZ_SECONDS:-15}
 export PATH=$cache/tools/bin:$PATH
 # A sanitizer's build shares nothing with the others.
 export CARGO_TARGET_DIR=$cache/fuzz-target

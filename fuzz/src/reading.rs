@@ -44,7 +44,7 @@ pub fn minify(bytes: &[u8]) {
 }
 
 /// Whether two values are the same tree: members in the same order, numbers by their literals.
-fn same(one: Value<'_>, other: Value<'_>) -> bool {
+pub fn same(one: Value<'_>, other: Value<'_>) -> bool {
     one.kind() == other.kind()
         && one.len() == other.len()
         && one.as_str() == other.as_str()
@@ -69,7 +69,7 @@ fn second_reader_agrees(document: &Document) {
     }
 }
 
-fn agrees(value: Value<'_>, second: &serde_json::Value) -> bool {
+pub fn agrees(value: Value<'_>, second: &serde_json::Value) -> bool {
     match second {
         serde_json::Value::Null => value.kind() == Kind::Null,
         serde_json::Value::Bool(truth) => value.as_bool() == Some(*truth),

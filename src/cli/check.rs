@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{Exit, Failure, policy, print};
-use crate::config::{BundleSource, Config, Front, OAuthMode, PackRef, PolicyConfig, Upstream};
+use crate::config::{
+    BundleSource, Config, Front, HttpTransport, OAuthMode, PackRef, PolicyConfig, Upstream,
+};
 use crate::gate::session::Mode;
 use crate::policy::prepare;
 use crate::run::StartError;
@@ -88,12 +90,11 @@ fn summary(name: &str, config: &Config, proven: &str) -> String {
     }
     line("", proven);
     for server in &config.servers {
-        let target = match &server.upstream {
-            // Neither a query nor arguments are shown: people put credentials there.
-            Upstream::Http(http) => http.url.to_string().split('?').take(1).collect(),
-            Upstream::Child(child) => format!("{} ({} arguments)", child.program, child.args.len()),
-        };
+        let target = target(&server.upstream);
         line("server", &format!("{} at {}: {target}", server.name, server.path));
+        if let Some(path) = &server.sse_path {
+            line("", &format!("HTTP+SSE at {path}, too"));
+        }
         if let Some(pack) = &server.pack {
             line(
                 "",
@@ -132,4 +133,18 @@ fn sources(policy: &PolicyConfig) -> Vec<String> {
     });
     let paths = policy.paths.iter().map(|path| path.display().to_string());
     paths.chain(bundle).collect()
+}
+
+/// Where a server is. Neither a query nor arguments are shown: people put credentials there.
+fn target(upstream: &Upstream) -> String {
+    match upstream {
+        Upstream::Http(http) => {
+            let url: String = http.url.to_string().split('?').take(1).collect();
+            match http.transport {
+                HttpTransport::StreamableHttp => url,
+                HttpTransport::Sse => format!("{url}, which speaks HTTP+SSE"),
+            }
+        }
+        Upstream::Child(child) => format!("{} ({} arguments)", child.program, child.args.len()),
+    }
 }

@@ -11,7 +11,8 @@ use super::bundle::BundleFile;
 use super::problem::{Place, Problems, Spot};
 use super::section::{References, Section};
 use super::yaml;
-use super::{LogFormat, OAuthMode};
+use super::{HttpTransport, LogFormat, OAuthMode};
+use crate::gate::rego::Inputs;
 use crate::gate::session::{Mode, RefusalForm};
 
 /// Size of the file's text, bytes; a configuration of a thousand servers has less.
@@ -58,9 +59,12 @@ pub(super) struct ServerFile {
     /// Whether `url` or `command` was written, if only wrongly.
     pub(super) reachable: bool,
     pub(super) path: Option<Spot<String>>,
+    pub(super) sse_path: Option<Spot<String>>,
     pub(super) url: Option<Spot<String>>,
+    pub(super) transport: Option<Spot<HttpTransport>>,
     pub(super) headers: Vec<(String, Spot<String>)>,
     pub(super) forward_authorization: Option<Spot<bool>>,
+    pub(super) batches: Option<Spot<bool>>,
     pub(super) ca_file: Option<Spot<String>>,
     pub(super) command: Option<Vec<Spot<String>>>,
     pub(super) args: Option<Vec<Spot<String>>>,
@@ -130,6 +134,7 @@ pub(super) struct LimitsFile {
 #[derive(Debug, Default)]
 pub(super) struct AuditFile {
     pub(super) segment_bytes: Option<Spot<u64>>,
+    pub(super) inputs: Option<Spot<Inputs>>,
 }
 
 /// `otlp`.
@@ -196,9 +201,12 @@ impl ServerFile {
             name,
             reachable: true,
             path: None,
+            sse_path: None,
             url: None,
+            transport: None,
             headers: Vec::new(),
             forward_authorization: None,
+            batches: None,
             ca_file: None,
             command: None,
             args: None,
@@ -225,9 +233,12 @@ impl ServerFile {
             name: Spot::new(name, section.place().clone()),
             reachable: section.has("url") || section.has("command"),
             path: section.text("path"),
+            sse_path: section.text("sse_path"),
             url: section.text("url"),
+            transport: section.choice("transport", &HttpTransport::NAMES),
             headers: section.texts_by_name("headers", References::Allowed),
             forward_authorization: section.flag("forward_authorization"),
+            batches: section.flag("batches"),
             ca_file: section.text("ca_file"),
             command: section.text_or_texts("command"),
             args: section.texts("args"),
@@ -302,7 +313,11 @@ impl LimitsFile {
 
 impl AuditFile {
     fn read(section: &mut Section<'_>) -> Self {
-        Self { segment_bytes: section.bytes("segment_bytes", 64 << 10..=16 << 30) }
+        let inputs = [("none", Inputs::None), ("facts", Inputs::Facts), ("values", Inputs::Values)];
+        Self {
+            segment_bytes: section.bytes("segment_bytes", 64 << 10..=16 << 30),
+            inputs: section.choice("inputs", &inputs),
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use ::http::{HeaderName, Uri};
 use crate::gate::access::{Principal, Server};
 use crate::gate::frame::FrameLimits;
 use crate::gate::pack::Pack;
+use crate::gate::rego::Inputs;
 use crate::gate::session::{GateConfig, Mode, RefusalForm};
 use crate::policy::bundle::signature::Algorithm;
 
@@ -225,6 +226,9 @@ pub struct ServerConfig {
     pub name: String,
     /// The path that clients call (`path`). Default `/mcp` for a single server, else `/<name>`.
     pub path: String,
+    /// The path of the HTTP+SSE transport of 2024-11-05 for clients (`sse_path`); its messages are
+    /// posted below it. Default: not served.
+    pub sse_path: Option<String>,
     /// How it is reached.
     pub upstream: Upstream,
     /// What is known about its tools (`pack`). Default: nothing.
@@ -244,6 +248,8 @@ pub struct ServerConfig {
     pub origins: Vec<String>,
     /// How a refusal by policy looks (`refusal`: `error` or `tool_result`). Default `error`.
     pub refusal: RefusalForm,
+    /// Whether batches may pass where MCP 2025-03-26 is spoken over HTTP (`batches`). Default no.
+    pub batches: bool,
     /// What stands in the way to tokens for it (`oauth`, `public_url`). Default: nothing.
     pub oauth: Option<OAuthConfig>,
 }
@@ -279,11 +285,29 @@ pub enum Upstream {
     Child(ChildUpstream),
 }
 
+/// Which of the two HTTP transports of MCP a server speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HttpTransport {
+    /// Streamable HTTP, of 2025-03-26 and later.
+    #[default]
+    StreamableHttp,
+    /// HTTP+SSE, of 2024-11-05; the address is that of its stream.
+    Sse,
+}
+
+impl HttpTransport {
+    /// The words for them.
+    pub const NAMES: [(&str, Self); 2] =
+        [("streamable_http", Self::StreamableHttp), ("sse", Self::Sse)];
+}
+
 /// A server over HTTP.
 #[derive(Debug, Clone)]
 pub struct HttpUpstream {
     /// Its address (`url`): http or https, without credentials or fragment.
     pub url: Uri,
+    /// What it speaks (`transport`). Default `streamable_http`.
+    pub transport: HttpTransport,
     /// Headers that only this program sets (`headers`); the client's own of these names are
     /// dropped. None of those that the transport needs.
     pub headers: Vec<(HeaderName, Secret)>,
@@ -394,6 +418,9 @@ pub struct AuditConfig {
     /// Size at which a new file begins, bytes (`segment_bytes`), 64 KiB to 16 GiB. Default
     /// 64 MiB.
     pub segment_bytes: u64,
+    /// What records keep of the policy's input (`inputs`: `none`, `facts` or `values`). Default
+    /// `none`.
+    pub inputs: Inputs,
 }
 
 /// Where spans go: OTLP over HTTP.

@@ -1,6 +1,7 @@
 //! What `public_url` and `oauth` of a server mean, and what about them cannot be.
 
 use std::collections::HashMap;
+use std::iter;
 
 use ::http::Uri;
 
@@ -100,10 +101,6 @@ impl Reader<'_> {
         let mut metadata: HashMap<String, &str> = HashMap::new();
         let mut endpoints: Option<&str> = None;
         for (server, place) in servers {
-            if server.path.starts_with("/.well-known") {
-                let what = "`/.well-known` is taken (RFC 8615)";
-                self.problems.push(place, what, "give the server another path");
-            }
             let Some(oauth) = &server.oauth else { continue };
             let path = oauth.public_url.as_ref().and_then(|url| url.parse::<Uri>().ok());
             let path = path.map_or_else(|| server.path.clone(), |url| url.path().to_owned());
@@ -121,10 +118,11 @@ impl Reader<'_> {
                 self.problems.push(place, what, "one origin has one authorization server");
             }
             for (other, place) in servers {
-                if ENDPOINTS.contains(&other.path.as_str()) {
-                    let what =
-                        format!("`{}` is an origin endpoint of `{}`", other.path, server.name);
-                    self.problems.push(place, what, "give the server another path");
+                for path in iter::once(&other.path).chain(&other.sse_path) {
+                    if ENDPOINTS.contains(&path.as_str()) {
+                        let what = format!("`{path}` is an origin endpoint of `{}`", server.name);
+                        self.problems.push(place, what, "give the server another path");
+                    }
                 }
             }
         }

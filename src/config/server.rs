@@ -11,7 +11,8 @@ use super::meaning::{Reader, or, texts};
 use super::problem::{Place, Spot};
 use super::secret::{Secret, is_variable_name, resolve};
 use super::{
-    ChildUpstream, Front, HttpUpstream, Inherit, OAuthMode, PackRef, ServerConfig, Upstream,
+    ChildUpstream, Front, HttpTransport, HttpUpstream, Inherit, OAuthMode, PackRef, ServerConfig,
+    Upstream,
 };
 use crate::gate::session::RefusalForm;
 
@@ -62,6 +63,17 @@ pub(super) fn servers(
             }
             None => taken.push((file.name.value.clone(), path.clone())),
         }
+        if let Some(sse) = &file.sse_path {
+            reader.plain_path(sse);
+            match taken.iter().find(|(_, other)| *other == sse.value) {
+                Some((other, _)) => {
+                    let what = format!("`{}` is already a path of `{other}`", sse.value);
+                    let hint = "give the stream a path of its own, such as `/sse`";
+                    reader.problems.push(&sse.place, what, hint);
+                }
+                None => taken.push((file.name.value.clone(), sse.value.clone())),
+            }
+        }
         servers.extend(reader.server(file, path, front).map(|server| (server, place)));
     }
     reader.oauth_side_by_side(&servers);
@@ -91,6 +103,13 @@ impl Reader<'_> {
                 self.problems.push(&name.place, what, "write the environment that this id is of");
             }
         }
+        let streams = file.transport.as_ref().is_some_and(|spot| spot.value == HttpTransport::Sse);
+        if let Some(batches) = file.batches.as_ref().filter(|spot| spot.value)
+            && (streams || file.sse_path.is_some())
+        {
+            let hint = "keep one of the two";
+            self.problems.push(&batches.place, "HTTP+SSE has no batches", hint);
+        }
         let upstream = self.upstream(&file, front);
         let oauth = self.oauth(&file, upstream.as_ref(), front);
         let hosts = file.hosts.map(|hosts| self.hosts(hosts));
@@ -99,6 +118,7 @@ impl Reader<'_> {
         Some(ServerConfig {
             name: file.name.value,
             path,
+            sse_path: file.sse_path.map(|spot| spot.value),
             upstream: upstream?,
             pack,
             environment: file.environment.map(|spot| spot.value),
@@ -107,6 +127,7 @@ impl Reader<'_> {
             hosts: hosts.unwrap_or_default(),
             origins: origins.unwrap_or_default(),
             refusal: or(file.refusal, RefusalForm::Error),
+            batches: or(file.batches, false),
             oauth,
         })
     }
@@ -117,6 +138,11 @@ impl Reader<'_> {
             let default = if single { "/mcp".to_owned() } else { format!("/{}", file.name.value) };
             return (file.name.place.clone(), default);
         };
+        self.plain_path(written);
+        (written.place.clone(), written.value.clone())
+    }
+
+    fn plain_path(&mut self, written: &Spot<String>) {
         let path = &written.value;
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~');
         let segment_is_plain = |segment: &str| {
@@ -128,8 +154,10 @@ impl Reader<'_> {
             let what = "is no plain absolute path";
             let hint = "write it like `/mcp`: letters, digits, `-._~`; no `//`, `..`, `%`, `?`";
             self.problems.push(&written.place, what, hint);
+        } else if path.starts_with("/.well-known") {
+            let what = "`/.well-known` is taken (RFC 8615)";
+            self.problems.push(&written.place, what, "give the server another path");
         }
-        (written.place.clone(), path.clone())
     }
 
     fn upstream(&mut self, file: &ServerFile, front: Option<Front>) -> Option<Upstream> {
@@ -187,6 +215,7 @@ impl Reader<'_> {
         }
         Some(HttpUpstream {
             url: target,
+            transport: or(file.transport.clone(), HttpTransport::default()),
             headers,
             forward_authorization: forward.is_some() || forwards(file),
             ca_file,
@@ -322,10 +351,12 @@ fn child_keys(file: &ServerFile) -> [Option<&Place>; 5] {
 }
 
 /// The keys that mean something only with `url`.
-fn http_keys(file: &ServerFile) -> [Option<&Place>; 4] {
+fn http_keys(file: &ServerFile) -> [Option<&Place>; 6] {
     [
+        file.transport.as_ref().map(|transport| &transport.place),
         file.headers.first().map(|(_, value)| &value.place),
         file.forward_authorization.as_ref().map(|forward| &forward.place),
+        file.batches.as_ref().map(|batches| &batches.place),
         file.ca_file.as_ref().map(|path| &path.place),
         file.connect_timeout.as_ref().map(|timeout| &timeout.place),
     ]

@@ -221,6 +221,8 @@ pub fn write(event: &ServerEvent, out: &mut BytesMut) {
         }
     }
     if let Some(id) = &event.id {
+        // A reader ignores an id with a NUL in it.
+        let id = id.split('\0').next().unwrap_or_default();
         field(out, b"id", one_line(id).as_bytes());
     }
     if let Some(name) = &event.event {
@@ -256,7 +258,7 @@ fn field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
 
 /// A value that cannot end its line: what the reader gives never can.
 fn one_line(value: &str) -> &str {
-    value.split(['\n', '\r', '\0']).next().unwrap_or_default()
+    value.split(['\n', '\r']).next().unwrap_or_default()
 }
 
 /// Bytes of an answer, with the failure that ended them.

@@ -1,14 +1,17 @@
 //! Strict JSON-RPC 2.0: one document to one message (rules P5 and P7 to P10 of the profile).
 //!
 //! A frame is refused rather than interpreted whenever two common readers would take it for two
-//! different messages. Batches are refused here. Knows no method by name except through the
-//! member names that MCP gives to `params`; what a method means is `access`'s business.
+//! different messages. A batch is no frame; `batch` takes it apart into what may be some. Knows no
+//! method by name except through the member names that MCP gives to `params`; what a method means
+//! is `access`'s business.
 
 mod look_alike;
+mod batch;
 
 use bytes::Bytes;
 
 use super::document::{Document, DocumentLimits, Kind, Unreadable, Value, write_string};
+pub use batch::{BATCH_MAX, Batch, write_batch};
 pub use look_alike::is_look_alike;
 
 /// The largest integer that every reader keeps exactly: 2^53−1 (P8).
@@ -152,6 +155,8 @@ pub enum Malformed {
     Unreadable(Unreadable),
     /// The top level is an array (P7).
     Batch,
+    /// A batch is empty, or has more than [`BATCH_MAX`] messages.
+    BatchSize,
     /// The top level is no object.
     NotObject,
     /// A member of the envelope or of `params` looks like a known one but is not (P5).

@@ -10,6 +10,7 @@ pub mod frame;
 pub mod rate;
 pub mod pack;
 pub mod operation;
+pub mod memory;
 pub mod access;
 pub mod method;
 pub mod headers;

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use super::access::Server;
 use super::document::{Kind, Value};
 use super::inspect::Page;
+use super::memory::{Facts, Memory, OfPrincipal};
 use super::operation::Knowledge;
 use super::tasks::Tasks;
 
@@ -35,8 +37,11 @@ pub struct Protected {
     pub facts: Server,
     /// How refusals look.
     pub refusal: RefusalForm,
+    /// Whether batches may pass, where MCP 2025-03-26 is spoken over HTTP. Off at first.
+    pub batches: bool,
     tools: RwLock<HashMap<Box<str>, Arc<Definition>>>,
     tasks: Mutex<Tasks>,
+    memory: Arc<Mutex<Memory>>,
 }
 
 impl Protected {
@@ -47,7 +52,14 @@ impl Protected {
 
     /// A server of which nothing has been learnt.
     pub fn new(facts: Server, refusal: RefusalForm) -> Self {
-        Self { facts, refusal, tools: RwLock::default(), tasks: Mutex::default() }
+        Self {
+            facts,
+            refusal,
+            batches: false,
+            tools: RwLock::default(),
+            tasks: Mutex::default(),
+            memory: Arc::default(),
+        }
     }
 
     /// The tasks that this server runs, whoever asked for them.
@@ -55,7 +67,22 @@ impl Protected {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a call of one of its tools is resolved against.
+    /// What its answers taught.
+    pub fn memory(&self) -> &Arc<Mutex<Memory>> {
+        &self.memory
+    }
+
+    /// The handles that its answers gave to `principal`, at `now` (uptime).
+    pub fn handles<'a>(&'a self, principal: &'a str, now: Duration) -> OfPrincipal<'a> {
+        OfPrincipal { memory: &self.memory, principal, now }
+    }
+
+    /// The session facts of `principal`, at `now` (uptime).
+    pub fn session_facts(&self, principal: &str, now: Duration) -> Facts {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).facts(principal, now)
+    }
+
+    /// What a call of one of its tools is resolved against, but for handles.
     pub fn knowledge(&self) -> Knowledge<'_> {
         Knowledge {
             pack: self.facts.pack.as_deref(),

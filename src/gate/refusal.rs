@@ -12,7 +12,7 @@ use super::access::{Direction, Era};
 use super::decision::Origin;
 use super::document::{Unreadable, write_string};
 use super::frame::{Id, Malformed, write_id};
-use super::headers::HeaderMismatch;
+use super::headers::{HeaderMismatch, TASKS_EXTENSION};
 use super::record::Finding;
 use super::step::{Otherwise, Released, Status};
 
@@ -30,12 +30,15 @@ pub const UPSTREAM_FAILED: i64 = -31005;
 pub const WITHHELD: i64 = -31006;
 /// Too much at once.
 pub const BUSY: i64 = -31007;
+/// Another message of the same batch is refused, so none passes.
+pub const WITH_BATCH: i64 = -31008;
 
 const PARSE_ERROR: i64 = -32700;
 const INVALID_REQUEST: i64 = -32600;
 const METHOD_NOT_FOUND: i64 = -32601;
 const INVALID_PARAMS: i64 = -32602;
 const HEADER_MISMATCH: i64 = -32020;
+const MISSING_CAPABILITY: i64 = -32021;
 
 /// Why something is refused, as far as the client may know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +51,8 @@ pub enum Refusal {
     UnknownMethod,
     /// The task is not the principal's, or nobody saw it made.
     UnknownTask,
+    /// Tasks, without the extension declared on this very request (2026-07-28).
+    TasksUndeclared,
     /// A rate limit is spent.
     Limited(Option<Duration>),
     /// A person must approve first.
@@ -58,6 +63,10 @@ pub enum Refusal {
     Headers(HeaderMismatch),
     /// The id is in flight already.
     DuplicateId,
+    /// Nothing that may be in a batch: `initialize`, or a message of another revision.
+    Batched,
+    /// Another message of its batch is refused.
+    WithBatch,
     /// An answer that nobody waits for.
     Unsolicited,
     /// The table of calls in flight is full.
@@ -168,12 +177,15 @@ impl Refusal {
             Self::UnknownTool(_) => "hidden-tool",
             Self::UnknownMethod => "unknown-method",
             Self::UnknownTask => "unknown-task",
+            Self::TasksUndeclared => "tasks-undeclared",
             Self::Limited(_) => "limited",
             Self::ApprovalRequired => "approval-required",
             Self::Malformed(malformed) => malformed_code(malformed),
             Self::Headers(HeaderMismatch::Header { .. }) => "header-mismatch",
             Self::Headers(HeaderMismatch::NoMeta) => "meta-missing",
             Self::DuplicateId => "duplicate-id",
+            Self::Batched => "not-in-batch",
+            Self::WithBatch => "with-batch",
             Self::Unsolicited => "unsolicited-answer",
             Self::Busy => "busy",
             Self::Unrecorded => "unrecorded",
@@ -193,7 +205,10 @@ impl Refusal {
             Self::ApprovalRequired => Origin::Undischarged,
             Self::Denied | Self::UnknownTool(_) | Self::UnknownMethod => Origin::Rule,
             Self::DuplicateId
+            | Self::Batched
+            | Self::WithBatch
             | Self::UnknownTask
+            | Self::TasksUndeclared
             | Self::Unsolicited
             | Self::Busy
             | Self::Unrecorded
@@ -210,10 +225,11 @@ impl Refusal {
             Self::Limited(_) => Some(Finding::RateLimited),
             Self::ApprovalRequired => Some(Finding::ApprovalRequested),
             Self::Unsolicited => Some(Finding::UnsolicitedAnswer),
-            Self::UnknownTask => Some(Finding::ToolDenied),
+            Self::UnknownTask | Self::TasksUndeclared => Some(Finding::ToolDenied),
             Self::UpstreamFailed | Self::UpstreamTimedOut => Some(Finding::UpstreamFailure),
             Self::Unrecorded => Some(Finding::AuditSinkFailure),
             Self::Malformed(_)
+            | Self::Batched
             | Self::Door(
                 DoorRefusal::Header
                 | DoorRefusal::Framing
@@ -235,6 +251,7 @@ impl Refusal {
             | Self::UnknownTool(_)
             | Self::UnknownMethod
             | Self::DuplicateId
+            | Self::WithBatch
             | Self::Busy
             | Self::Withheld => None,
         }
@@ -250,6 +267,9 @@ impl Refusal {
                 (METHOD_NOT_FOUND, "Method not found", status)
             }
             Self::UnknownTask => (INVALID_PARAMS, "Unknown task", Status::Ok),
+            Self::TasksUndeclared => {
+                (MISSING_CAPABILITY, "Missing required client capability", Status::BadRequest)
+            }
             Self::Limited(_) => (LIMITED, "Rate limit reached; try again later", Status::Ok),
             Self::ApprovalRequired => (APPROVAL_REQUIRED, "Approval required", Status::Ok),
             Self::Malformed(malformed) => malformed_face(malformed),
@@ -260,6 +280,8 @@ impl Refusal {
                 (INVALID_PARAMS, "Protocol version missing in params._meta", Status::BadRequest)
             }
             Self::DuplicateId => (INVALID_REQUEST, "Request id already in use", Status::BadRequest),
+            Self::Batched => (INVALID_REQUEST, "Not allowed in a batch", Status::BadRequest),
+            Self::WithBatch => (WITH_BATCH, "Refused with its batch", Status::Ok),
             Self::Unsolicited => (INVALID_REQUEST, "No such request", Status::BadRequest),
             Self::Busy => (BUSY, "Too many requests in flight", Status::TooMany),
             Self::Unrecorded => {
@@ -319,6 +341,11 @@ impl Refusal {
         if let Self::Limited(Some(retry)) = self {
             body.extend_from_slice(format!(",\"retry_after_ms\":{}", retry.as_millis()).as_bytes());
         }
+        if let Self::TasksUndeclared = self {
+            body.extend_from_slice(b",\"requiredCapabilities\":{\"extensions\":{");
+            write_string(&mut body, TASKS_EXTENSION);
+            body.extend_from_slice(b":{}}}");
+        }
         body.extend_from_slice(b"}}}");
         (body.into(), status)
     }
@@ -355,6 +382,7 @@ fn malformed_face(malformed: &Malformed) -> (i64, &'static str, Status) {
         }
         Malformed::Unreadable(_) => (PARSE_ERROR, "Parse error", Status::BadRequest),
         Malformed::Batch => (INVALID_REQUEST, "Batches are not accepted", Status::BadRequest),
+        Malformed::BatchSize => (INVALID_REQUEST, "Batch empty or too large", Status::BadRequest),
         Malformed::NotObject
         | Malformed::Version
         | Malformed::Shape
@@ -378,6 +406,7 @@ fn malformed_code(malformed: &Malformed) -> &'static str {
             Unreadable::ReservedName { .. } => "reserved-name",
         },
         Malformed::Batch => "batch",
+        Malformed::BatchSize => "batch-size",
         Malformed::NotObject => "not-object",
         Malformed::LookAlike { .. } => "look-alike-name",
         Malformed::Version => "jsonrpc-version",
@@ -408,6 +437,7 @@ pub fn malformed_place(malformed: &Malformed, direction: Direction) -> String {
         Malformed::BadParams { member } => return format!("{side}: `params.{member}`"),
         Malformed::Unreadable(Unreadable::TooLarge | Unreadable::TooMany)
         | Malformed::Batch
+        | Malformed::BatchSize
         | Malformed::NotObject
         | Malformed::Version
         | Malformed::Shape

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::access::Era;
 use super::frame::Id;
+use super::memory::Teaching;
 use super::record::{AuditRecord, CallId};
 
 /// What the transport is to do with a [`Permitted`].
@@ -68,7 +69,7 @@ impl Permitted {
         &self.body
     }
 
-    /// The request's id; absent for notifications and answers.
+    /// The request's id, of a batch its first request's; absent where nothing is asked.
     pub fn id(&self) -> Option<&Id> {
         self.id.as_ref()
     }
@@ -140,12 +141,24 @@ pub struct Released {
     body: Bytes,
     status: Status,
     own: bool,
+    back: Option<Box<Permitted>>,
 }
 
 impl Released {
     /// The one place where a message for the client is made.
     pub(in crate::gate) fn assertion(body: Bytes, status: Status, own: bool) -> Self {
-        Self { body, status, own }
+        Self { body, status, own, back: None }
+    }
+
+    /// Sends `back` to the server at the same time.
+    pub(in crate::gate) fn answering(mut self, back: Option<Permitted>) -> Self {
+        self.back = back.map(Box::new);
+        self
+    }
+
+    /// Our refusal of what the server asked in the same batch: it goes back to the server.
+    pub fn take_back(&mut self) -> Option<Permitted> {
+        self.back.take().map(|back| *back)
     }
 
     /// The message: the server's bytes, those with entries hidden, or a refusal of ours. Empty
@@ -221,11 +234,43 @@ pub struct Step {
     also: Vec<AuditRecord>,
     act: Act,
     otherwise: Option<Otherwise>,
+    /// The call that will not happen if no record can be kept, where the first record is not its.
+    exchange: Option<CallId>,
+    teaching: Vec<Teaching>,
 }
 
 impl Step {
     pub(in crate::gate) fn new(record: AuditRecord, act: Act) -> Self {
-        Self { record, also: Vec::new(), act, otherwise: None }
+        Self {
+            record,
+            also: Vec::new(),
+            act,
+            otherwise: None,
+            exchange: None,
+            teaching: Vec::new(),
+        }
+    }
+
+    /// An act that needs all of `records`; nothing if there are none.
+    pub(in crate::gate) fn of_all(records: Vec<AuditRecord>, act: Act) -> Option<Self> {
+        let mut records = records.into_iter();
+        Some(Self::new(records.next()?, act).and(records))
+    }
+
+    /// The call that will not happen if no record can be kept.
+    pub(in crate::gate) fn about(mut self, exchange: &CallId) -> Self {
+        self.exchange = Some(CallId::clone(exchange));
+        self
+    }
+
+    /// Whether the act goes to the server.
+    pub(in crate::gate) fn forwards(&self) -> bool {
+        matches!(self.act, Act::Forward(_))
+    }
+
+    /// The records and the act, for a step that needs them all.
+    pub(in crate::gate) fn into_parts(self) -> (Vec<AuditRecord>, Act) {
+        (std::iter::once(self.record).chain(self.also).collect(), self.act)
     }
 
     /// What the client is told if no record can be kept.
@@ -240,6 +285,20 @@ impl Step {
         self
     }
 
+    /// What is learnt once the record is kept.
+    pub(in crate::gate) fn teaching(
+        mut self,
+        teaching: impl IntoIterator<Item = Teaching>,
+    ) -> Self {
+        self.teaching.extend(teaching);
+        self
+    }
+
+    /// Takes that out, for a step that this one becomes part of.
+    pub(in crate::gate) fn take_teaching(&mut self) -> Vec<Teaching> {
+        std::mem::take(&mut self.teaching)
+    }
+
     /// What will be recorded.
     pub fn audit_record(&self) -> &AuditRecord {
         &self.record
@@ -251,9 +310,12 @@ impl Step {
             .chain(&self.also)
             .try_for_each(|record| sink.keep(record));
         match kept {
-            Ok(()) => Ok(self.act),
+            Ok(()) => {
+                self.teaching.into_iter().for_each(Teaching::take_place);
+                Ok(self.act)
+            }
             Err(cause) => {
-                let call = self.record.call;
+                let call = self.exchange.or(self.record.call);
                 let named = call.as_deref().unwrap_or_default();
                 let refusal = self.otherwise.map(|it| (it.write)(it.id.as_ref(), named, it.era));
                 Err(Unrecorded { cause, call, refusal })

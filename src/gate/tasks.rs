@@ -15,14 +15,14 @@ use super::access::TaskOrigin;
 pub struct Foreign;
 
 /// The tasks that one peer runs.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Tasks {
     known: HashMap<Box<str>, Task>,
     /// Counts uses, so that the least recent can be told.
     uses: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Task {
     owner: Box<str>,
     origin: Arc<TaskOrigin>,

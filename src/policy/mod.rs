@@ -11,9 +11,12 @@ mod data;
 pub mod embedded;
 mod find;
 pub mod last_good;
+pub mod learn;
 pub mod load;
 pub mod poll;
 pub mod prove;
+pub mod recorded;
+pub mod replay;
 pub mod watch;
 
 use std::sync::Arc;

@@ -7,14 +7,17 @@ use std::sync::Arc;
 use ::http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Serving, StartError};
-use crate::config::{self, Config, Front, OAuthMode, PackRef, ServerConfig};
+use crate::config::{self, Config, Front, HttpTransport, OAuthMode, PackRef, ServerConfig};
 use crate::edge::Shared;
 use crate::edge::admin::{AdminListener, Component, Readiness};
 use crate::edge::child::{ChildLimits, ChildSpec, ChildUpstream};
 use crate::edge::http::{HttpConfig, HttpLimits, HttpTimeouts, Listener, Route};
 use crate::edge::oauth::{Forward, OAuth, PublicUrl};
 use crate::edge::stdio::{RemoteLimits, StdioLimits, StdioUpstream, serve_stdio};
-use crate::edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
+use crate::edge::upstream::{
+    HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, LegacySseLimits, LegacySseUpstream,
+    Upstream,
+};
 use crate::gate::pack::Pack;
 use crate::gate::session::Protected;
 
@@ -41,7 +44,9 @@ pub(super) fn protected(config: &Config) -> Result<Vec<Arc<Protected>>, StartErr
         .iter()
         .map(|server| {
             let pack = server.pack.as_ref().map(|pack| self::pack(server, pack)).transpose()?;
-            Ok(Arc::new(Protected::new(server.facts(pack), server.refusal)))
+            let mut protected = Protected::new(server.facts(pack), server.refusal);
+            protected.batches = server.batches;
+            Ok(Arc::new(protected))
         })
         .collect()
 }
@@ -75,6 +80,7 @@ pub(super) fn serve(
     for (server, described) in servers.into_iter().zip(&config.servers) {
         routes.push(Route {
             path: described.path.clone(),
+            sse_path: described.sse_path.clone(),
             upstream: upstream(config, described, shared, &server)?,
             oauth: oauth(described)?,
             server,
@@ -134,7 +140,20 @@ fn upstream(
     protected: &Arc<Protected>,
 ) -> Result<Upstream, StartError> {
     match &server.upstream {
-        config::Upstream::Http(http) => Ok(http_upstream(config, server, http, protected)?.into()),
+        config::Upstream::Http(http) => {
+            let way = http_upstream(config, server, http, protected)?;
+            Ok(match http.transport {
+                HttpTransport::StreamableHttp => way.into(),
+                HttpTransport::Sse => LegacySseUpstream::new(
+                    way,
+                    legacy_sse_limits(config),
+                    shared.clock,
+                    shared.tasks.clone(),
+                    shared.closing.clone(),
+                )
+                .into(),
+            })
+        }
         config::Upstream::Child(child) => Ok(Upstream::Child(ChildUpstream::new(
             child_spec(child),
             child_limits(config, child),
@@ -221,6 +240,17 @@ fn http_upstream(
         },
     })
     .map_err(|problem| StartError::new(format!("{subject}.url"), problem.to_string()))
+}
+
+fn legacy_sse_limits(config: &Config) -> LegacySseLimits {
+    LegacySseLimits {
+        sessions_max: config.limits.sessions,
+        frame: config.limits.frame,
+        exchanges_max: config.limits.in_flight,
+        idle_max: config.limits.session_idle,
+        drain_max: config.limits.drain,
+        ..LegacySseLimits::default()
+    }
 }
 
 fn child_spec(child: &config::ChildUpstream) -> ChildSpec {

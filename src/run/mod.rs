@@ -173,7 +173,8 @@ async fn build(
         Some(ready) => Arc::<RegoPdp>::clone(&ready.pdp),
         None => Arc::new(NoPolicy),
     };
-    let gate = Arc::new(Gate::new(config.gate(boot.into(), state.digest_key), pdp));
+    let gate = Gate::new(config.gate(boot.into(), state.digest_key), pdp);
+    let gate = Arc::new(gate.recording(config.audit.inputs));
     let keeper = Arc::new(Keeper::new(journal, &readiness));
     let shared = Shared {
         gate,

@@ -1,6 +1,7 @@
 //! The one integration binary: one link for all of them.
 
 mod audit_cli;
+mod batches;
 mod bundles;
 mod cli;
 mod config;
@@ -13,8 +14,11 @@ mod firewall;
 mod frames;
 mod http_edge;
 mod imports;
+mod invariants;
+mod inventory;
 mod journal;
 mod limits;
+mod memory;
 mod meta_tools;
 mod oauth;
 mod otlp;
@@ -32,3 +36,5 @@ mod threats_http;
 mod threats_sse;
 mod threats_stdio;
 mod tidy;
+mod vendors;
+mod workbench;

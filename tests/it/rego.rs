@@ -111,6 +111,7 @@ impl Scene {
                 tags: vec!["go-live".into()],
                 pack: Some("flags".into()),
             },
+            facts: [].into(),
             time: WallTime { unix_ms: 1_763_640_000_000 },
             trace_id: Some("0af7651916cd43dd8448eb211c80319c"),
         }
@@ -216,6 +217,64 @@ fn each_kind_of_resource_has_its_own_place_in_the_input() {
         assert_eq!(input.pointer(pointer), Some(&expected), "{pointer}");
         if pointer != "/tool" {
             assert_eq!(input.get("tool"), None, "{pointer}");
+        }
+    }
+}
+
+#[test]
+fn a_question_that_comes_again_is_answered_like_the_first_time() {
+    let rego = r#"package mcp
+
+permit contains {"code": input.tool.name, "message": input.principal.id} if {
+	input.operation.environments == ["staging"]
+}
+
+limit contains {"code": "l", "key": input.tool.name, "rate": "1/m"}
+"#;
+    let both = Both::new(&compile(rego, None).unwrap());
+    let (mine, mut other) = (Scene::new(), Scene::new());
+    other.principal.id = "agent-2".into();
+    for _ in 0..3 {
+        for (scene, tool, environment, expected) in [
+            (&mine, "a", "staging", "agent-1 may a, 1 duty"),
+            (&mine, "b", "staging", "agent-1 may b, 1 duty"),
+            (&other, "a", "staging", "agent-2 may a, 1 duty"),
+            (&mine, "a", "production", "no rule permits this"),
+        ] {
+            let mut request = scene.call(tool, None);
+            request.operation.environments = vec![environment.into()];
+            let decision = both.decide(&request);
+            let Decision { reasons, obligations, .. } = &decision;
+            let said = match decision.effect {
+                Effect::Permit => format!(
+                    "{} may {}, {} duty",
+                    reasons[0].message,
+                    reasons[0].code,
+                    obligations.len()
+                ),
+                Effect::Deny => reasons[0].message.to_string(),
+            };
+            assert_eq!(said, expected);
+        }
+    }
+}
+
+#[test]
+fn what_changes_from_call_to_call_is_judged_each_time() {
+    for (condition, message) in
+        [("input.time.hour == 12", "noon"), ("input.tool.arguments.key == \"k\"", "key")]
+    {
+        let rule = format!(r#"{{"code": "c", "message": "{message}"}} if {condition}"#);
+        let rego = format!("package mcp\npermit contains {rule}");
+        let both = Both::new(&compile(&rego, None).unwrap());
+        let scene = Scene::new();
+        let (right, wrong) = (document(r#"{"key": "k"}"#), document(r#"{"key": "l"}"#));
+        let late = WallTime { unix_ms: 1_763_640_000_000 + 3_600_000 };
+        for _ in 0..2 {
+            let permitted = scene.call("t", Some(&right));
+            assert_eq!(both.decide(&permitted).effect, Effect::Permit, "{condition}");
+            let refused = AccessRequest { time: late, ..scene.call("t", Some(&wrong)) };
+            assert_eq!(both.decide(&refused).effect, Effect::Deny, "{condition}");
         }
     }
 }

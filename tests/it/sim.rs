@@ -236,7 +236,7 @@ impl Simulation {
     fn client(&mut self, text: String) -> (Option<Act>, Bytes) {
         let raw = Bytes::from(text);
         let arrival = Arrival { raw: raw.clone(), ..Arrival::default() };
-        let step = self.session.client_frame(&self.gate, arrival, self.now);
+        let step = self.session.client_frame(&self.gate, &arrival, self.now);
         (self.take(step), raw)
     }
 

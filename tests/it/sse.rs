@@ -52,15 +52,12 @@ fn stream_text() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
 }
 
-fn one_line() -> impl Strategy<Value = String> {
-    "[^\r\n\0]{0,12}"
-}
-
 fn event() -> impl Strategy<Value = ServerEvent> {
     (
         "[^\r]{0,40}",
-        prop::option::of("[^\r\n\0]{1,12}"),
-        prop::option::of(one_line()),
+        // A name may hold a NUL, an id may not.
+        prop::option::of("[a-z\0]{1,4}|[^\r\n]{1,12}"),
+        prop::option::of("[^\r\n\0]{0,12}"),
         prop::option::of(RETRY_MS),
         prop::option::of("[^\r\n]{0,12}(\n[^\r\n]{0,12}){0,3}"),
     )

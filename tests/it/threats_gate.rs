@@ -106,6 +106,13 @@ fn a_task_is_for_whoever_made_it() {
         let reply = firewall.ask(legacy(method, &json!({"taskId": "t-1"})));
         assert_eq!((reply.status, reply.code()), (200, -32602), "{method}");
     }
+    // Who does not speak of tasks is told that first, as the extension has it.
+    for method in ["tasks/get", "tasks/update", "tasks/cancel"] {
+        let reply = firewall.send(&modern(method, "t-1", &json!({"taskId": "t-1"}), &json!({})));
+        assert_eq!((reply.status, reply.code()), (400, -32021), "{method}");
+        let required = &reply.json()["error"]["data"]["requiredCapabilities"];
+        assert_eq!(*required, tasks(), "{method}");
+    }
     // What the revision does not define tells nothing about tasks.
     let reply = firewall.send(&modern("tasks/result", "", &json!({"taskId": "t-1"}), &tasks()));
     assert_eq!((reply.status, reply.code()), (404, -32601));
@@ -569,6 +576,42 @@ fn resource_uris_reach_rules_as_they_were_sent() {
 }
 
 #[test]
+fn a_uri_that_a_server_may_take_for_another_is_refused_by_the_baseline() {
+    // G9 m-resources-canonical: a rule about a path must mean the path that is opened.
+    let firewall = Firewall::start();
+    let read = |uri: &str| firewall.ask(legacy("resources/read", &json!({"uri": uri})));
+    for uri in [
+        "file:///docs/../etc/passwd",
+        "file:///docs/./a",
+        "file:///docs/..",
+        "file:///docs/%2e%2E/etc/passwd",
+        "file:///docs/..%2f..%2Fetc/passwd",
+        "file:///docs%5c..%5Cetc",
+        "file:///docs\\..\\etc",
+        "file:///docs/%252e%252e/etc",
+        "file:///docs/a%00.txt",
+        "file:///docs/a\n",
+        "file:///docs/%zz",
+        "file:///docs/%",
+    ] {
+        assert_eq!(read(uri).code(), -31001, "{uri}");
+    }
+    assert_eq!(firewall.received().len(), 0);
+    let denial = firewall.record("event", "denial", 1);
+    assert_eq!(denial["decision"]["reasons"][0]["code"], "ambiguous-uri");
+    let plain = [
+        "file:///docs/a.b/..c/d..",
+        "file:///docs/caf%C3%A9%20menu",
+        "https://example.com/a?next=../b#..%2f",
+        "note:a",
+    ];
+    for uri in plain {
+        assert_eq!(read(uri).status, 200, "{uri}");
+    }
+    assert_eq!(firewall.received().len(), plain.len());
+}
+
+#[test]
 fn tools_behind_tools_and_odd_names_are_what_the_pack_does_not_know() {
     // G1 meta-*, G2: no name but the exact one has a pack's effect; the baseline refuses the rest.
     let firewall = Firewall::start();
@@ -701,7 +744,7 @@ impl Conversation {
     /// What the server gets of a message of the client, or the client of its refusal.
     fn client(&mut self, message: &Value) -> Result<Value, Value> {
         let arrival = Arrival { raw: message.to_string().into(), ..Arrival::default() };
-        let step = self.session.client_frame(&self.gate, arrival, Self::NOW);
+        let step = self.session.client_frame(&self.gate, &arrival, Self::NOW);
         match step.record(&Kept).unwrap() {
             Act::Forward(permitted) => Ok(read(permitted.body())),
             Act::Deliver(released) => Err(read(released.body())),

@@ -59,7 +59,7 @@ pub(super) fn run(args: ExplainArgs) -> Result<ExitCode, Failure> {
     let server = Arc::new(Protected::new(facts, RefusalForm::Error));
     let mut session = Session::new(Arc::new(principal), server, Transport::Stdio);
     let arrival = Arrival { raw: message.trim_end().to_owned().into(), ..Arrival::default() };
-    let step = session.client_frame(&gate, arrival, Clock::start().now());
+    let step = session.client_frame(&gate, &arrival, Clock::start().now());
     let answer = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
     print(&text(step.audit_record(), answer.as_ref()))
 }

@@ -315,7 +315,7 @@ impl Conversation {
         let now = || self.of.shared.now();
         let keep = |step: Option<Step>| step.map(|step| self.of.shared.record(step));
         let arrival = Arrival { raw: Bytes::from_static(PROBE), ..Arrival::default() };
-        let asked = keep(Some(session.client_frame(gate, arrival, now())));
+        let asked = keep(Some(session.client_frame(gate, &arrival, now())));
         let Some(Ok(Act::Forward(permitted))) = asked else { return Asked::Forbidden };
         let call = permitted.call();
         let answer = timeout(self.of.limits.probe_max, self.answer_to(permitted.body())).await;

@@ -28,7 +28,7 @@ use crate::gate::record::{CallId, Now};
 use crate::gate::session::{ErrorAnswer, Gate, Replay, Session, UpstreamFailure};
 use crate::gate::step::{Act, Dispatch, Permitted, Step};
 
-const PROTOCOL_VERSION: &str = "mcp-protocol-version";
+pub(super) const PROTOCOL_VERSION: &str = "mcp-protocol-version";
 
 /// Which session the answer begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,11 @@ pub(super) struct Exchange {
     pub(super) legacy: OnceLock<Arc<LegacySession>>,
     /// A GET stream that goes on where another ended.
     pub(super) resumes: bool,
+    /// Without headers: they are let go once the message is sent, because they keep the buffer
+    /// that they were read into, and a stream may last for days.
     pub(super) context: SendContext,
+    /// The revision that the client's message named in its header.
+    pub(super) version: Option<HeaderValue>,
     pub(super) call: CallId,
     /// Somebody waits for an answer to this very message.
     pub(super) asks: bool,
@@ -161,15 +165,21 @@ impl Exchange {
     pub(super) fn attended(
         exchange: &Arc<Self>,
         permitted: Permitted,
-        budget: Held,
+        (headers, budget): (HeaderMap, Held),
     ) -> impl Future<Output = Response<ReplyBody>> + Send {
-        let carrying = Arc::clone(exchange).carry(permitted, budget);
+        let carrying = Arc::clone(exchange).carry(permitted, headers, budget);
         Attended { carrying: Some(Box::pin(carrying)), exchange: Arc::clone(exchange) }
     }
 
     /// Sends the message and brings back the answer.
-    async fn carry(self: Arc<Self>, permitted: Permitted, budget: Held) -> Response<ReplyBody> {
-        let sending = self.route.upstream.send(permitted, &self.context);
+    async fn carry(
+        self: Arc<Self>,
+        permitted: Permitted,
+        headers: HeaderMap,
+        budget: Held,
+    ) -> Response<ReplyBody> {
+        let context = SendContext { headers, ..self.context.clone() };
+        let sending = self.route.upstream.send(permitted, &context);
         let answer = if self.endless {
             tokio::select! {
                 biased;
@@ -225,8 +235,17 @@ impl Exchange {
         self.note_status(status);
         match self.server_message(&body, false) {
             Turn::Act(Act::Deliver(released)) if released.is_own() => reply::own(&released),
-            Turn::Act(Act::Deliver(released)) => {
-                let session = self.begin_session(status, headers);
+            Turn::Act(Act::Deliver(mut released)) => {
+                if let Some(permitted) = released.take_back() {
+                    self.answer_server(permitted).await;
+                }
+                if self.awaits() {
+                    // Nothing follows a whole body: what it leaves unanswered stays so.
+                    record(&self.fail(&UpstreamFailure::EndedEarly));
+                }
+                // Whose sessions we name ends one whose `initialize` it refuses.
+                let refused = self.begins == Begins::Ours && is_error(&body);
+                let session = if refused { None } else { self.begin_session(status, headers) };
                 let headers = reply::headers(headers, session);
                 reply::whole(status, headers, released.body().clone())
             }
@@ -308,14 +327,10 @@ impl Exchange {
         let call = Arc::clone(permitted.call());
         let mut headers = HeaderMap::with_capacity(2);
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
-        if let Some(version) = self.context.headers.get(PROTOCOL_VERSION) {
+        if let Some(version) = &self.version {
             headers.insert(PROTOCOL_VERSION, version.clone());
         }
-        let context = SendContext {
-            headers,
-            session: self.context.session.clone(),
-            principal: Arc::clone(&self.context.principal),
-        };
+        let context = SendContext { headers, ..self.context.clone() };
         let sending = self.route.upstream.send(permitted, &context);
         let answer = tokio::time::timeout(self.waits().answer, sending).await;
         record(&self.turn(|session, _, now| match answer {
@@ -376,7 +391,12 @@ fn is_answer(headers: &HeaderMap, body: &Bytes) -> bool {
         })
 }
 
-fn claims_json(headers: &HeaderMap) -> bool {
+fn is_error(body: &Bytes) -> bool {
+    Frame::read(body.clone(), Sender::Server, &FrameLimits::default())
+        .is_ok_and(|frame| matches!(frame.message(), Message::Error { .. }))
+}
+
+pub(super) fn claims_json(headers: &HeaderMap) -> bool {
     headers
         .get_all(CONTENT_TYPE)
         .iter()

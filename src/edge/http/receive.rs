@@ -8,16 +8,16 @@ use hyper::body::Incoming;
 
 use super::body::{self, BodyLimits};
 use super::event_ids::EventScope;
-use super::exchange::{Begins, Exchange};
+use super::exchange::{Begins, Exchange, PROTOCOL_VERSION};
 use super::gauge::Held;
 use super::reply::{self, ReplyBody};
 use super::sessions::{LegacySession, SharedSession, mint};
 use super::turn::{Turn, era, turn};
 use super::well_known::Site;
 use super::wire::Peer;
-use super::{Inner, RouteState, door, well_known};
+use super::{Inner, RouteState, door, legacy_sse, well_known};
 use crate::edge::Shared;
-use crate::edge::upstream::{LAST_EVENT_ID, SESSION_ID, SendContext, Upstream};
+use crate::edge::upstream::{LAST_EVENT_ID, SESSION_ID, SendContext};
 use crate::gate::access::{Era, Transport};
 use crate::gate::headers::era_of;
 use crate::gate::session::{Arrival, DoorFacts, DoorRefusal, Session, UpstreamFailure};
@@ -32,9 +32,11 @@ pub(super) async fn answer(
     let busy = peer.begin();
     let (parts, body) = request.into_parts();
     let version = parts.version;
-    let answered = match inner.site(&parts) {
-        Some(site) => site.answer(&inner, &peer, parts, body).await,
-        None => match receive(&inner, &peer, parts, body).await {
+    let legacy = legacy_sse::find(&inner, &parts.uri);
+    let answered = match (legacy, inner.site(&parts)) {
+        (Some(called), _) => legacy_sse::answer(&inner, &peer, called, (parts, body)).await,
+        (None, Some(site)) => site.answer(&inner, &peer, parts, body).await,
+        (None, None) => match receive(&inner, &peer, parts, body).await {
             Ok(received) => Ok(received.answer(Arc::clone(&inner)).await),
             Err(turned_away) => Err(turned_away),
         },
@@ -48,8 +50,10 @@ pub(super) async fn answer(
             if http1 && untrusted { reply::last(response) } else { response }
         }
     };
-    if let ReplyBody::Stream(stream) = response.body_mut() {
-        stream.hold(busy);
+    match response.body_mut() {
+        ReplyBody::Stream(stream) => stream.hold(busy),
+        ReplyBody::Legacy(stream) => stream.hold(busy),
+        ReplyBody::Whole(_) => {}
     }
     response
 }
@@ -251,7 +255,7 @@ impl Received {
             Some(match self.method {
                 Method::GET => session.open_stream(gate, now),
                 Method::DELETE => session.end(gate, now),
-                _ => session.client_frame(gate, arrival, now),
+                _ => session.client_frame(gate, &arrival, now),
             })
         });
         match turn {
@@ -274,16 +278,20 @@ impl Received {
         }
         let crowded = endless && self.stream_slots.is_empty();
         let room = !initialize || self.context.session.is_some() || inner.make_room(&self.route);
-        let child = matches!(self.route.upstream, Upstream::Child(_));
-        let begins = match (initialize, child) {
-            (true, false) => Begins::Theirs,
-            // No server mints the id of a session with a child; we do.
-            (true, true) if self.context.session.is_none() => Begins::Ours,
-            (true, true) | (false, _) => Begins::Nothing,
+        let begins = match (initialize, self.route.upstream.mints_sessions()) {
+            (true, true) => Begins::Theirs,
+            // No server mints the id of such a session; we do.
+            (true, false) if self.context.session.is_none() => Begins::Ours,
+            (true, false) | (false, _) => Begins::Nothing,
         };
         if begins == Begins::Ours {
             self.context.session = mint();
         }
+        let mut headers = std::mem::take(&mut self.context.headers);
+        if endless {
+            detach(&mut headers);
+        }
+        let version = headers.get(PROTOCOL_VERSION).map(detached);
         let known = self.legacy.as_ref().filter(|_| self.resumes);
         let resuming = known.map(|legacy| Arc::clone(&legacy.resuming));
         let exchange = Arc::new(Exchange {
@@ -299,6 +307,7 @@ impl Received {
             resumes: self.resumes,
             session: self.session,
             context: self.context,
+            version,
             _slot: self.slot,
             _stream_slots: self.stream_slots,
             _resuming: resuming,
@@ -308,7 +317,7 @@ impl Received {
             let why = "no room for one more session or stream".to_owned();
             return exchange.failed(&UpstreamFailure::Unreachable(why));
         }
-        Exchange::attended(&exchange, permitted, self.budget).await
+        Exchange::attended(&exchange, permitted, (headers, self.budget)).await
     }
 }
 
@@ -325,4 +334,16 @@ impl Inner {
         }
         route.sessions.has_room()
     }
+}
+
+/// Gives each value memory of its own. As they come they share the buffer that the connection read
+/// them into, and while one of them is there the connection must take another to read on.
+fn detach(headers: &mut HeaderMap) {
+    for value in headers.values_mut() {
+        *value = detached(value);
+    }
+}
+
+fn detached(value: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
 }

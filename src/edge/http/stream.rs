@@ -139,7 +139,8 @@ async fn pump(exchange: Arc<Exchange>, mut events: EventStream, slot: Arc<Slot>)
                 if let Some(event) = event {
                     numbered = is_numbered(&event);
                     sse::write(&event, &mut out);
-                } else if over {
+                }
+                if over {
                     // What came could not be recorded, so no answer can follow it.
                     fail(&exchange, &UpstreamFailure::EndedEarly, &mut out);
                 }
@@ -219,11 +220,15 @@ async fn judge(exchange: &Arc<Exchange>, mut event: ServerEvent) -> (Option<Serv
     }
     let data = std::mem::take(&mut event.data);
     match exchange.server_message(&data, is_numbered(&event)) {
-        Turn::Act(Act::Deliver(released)) => {
+        Turn::Act(Act::Deliver(mut released)) => {
+            if let Some(permitted) = released.take_back() {
+                exchange.answer_server(permitted).await;
+            }
             event.data = released.body().clone();
             return (Some(event), exchange.asks() && !exchange.awaits());
         }
-        Turn::Act(Act::Forward(permitted)) => exchange.answer_server(permitted).await,
+        // Rare and large: in a box, or every stream has room for it as long as it lasts.
+        Turn::Act(Act::Forward(permitted)) => Box::pin(exchange.answer_server(permitted)).await,
         Turn::Act(Act::Drop) | Turn::Settled => {}
         Turn::Refused(refusal) => return (refusal.map(|refusal| own(&refusal)), true),
     }

@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::iter;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use crate::edge::oauth::metadata::{DOCUMENT_BYTES_MAX, relabelled};
 use crate::edge::oauth::{
     Forward, OAuth, ORIGIN_ENDPOINTS, PublicUrl, RESOURCE_METADATA, challenge,
 };
-use crate::edge::upstream::{HttpUpstream, Media, Upstream, media};
+use crate::edge::upstream::{HttpUpstream, Media, media};
 use crate::gate::session::{DoorRefusal, UpstreamFailure};
 
 /// For the server to answer one question.
@@ -60,8 +61,8 @@ pub(super) struct Site {
 pub(super) struct Sites(HashMap<Box<str>, Site>);
 
 impl Sites {
-    /// Those of `routes`. A route's metadata is found by the path of its public URL and by its
-    /// own; without a path, too, where it is the only one that has any.
+    /// Those of `routes`. A route's metadata is found by the path of its public URL and by both of
+    /// its own; without a path, too, where it is the only one that has any.
     pub(super) fn of<'a>(routes: impl Iterator<Item = &'a Arc<RouteState>>) -> Self {
         let mut sites = HashMap::new();
         let mut more = Vec::new();
@@ -74,10 +75,10 @@ impl Sites {
                 method: Method::GET,
                 allowance: Arc::default(),
             };
-            more.push((
-                format!("{RESOURCE_METADATA}{}", route.path.trim_end_matches('/')),
-                site.clone(),
-            ));
+            for path in iter::once(&*route.path).chain(route.streams.path()) {
+                let path = path.trim_end_matches('/');
+                more.push((format!("{RESOURCE_METADATA}{path}"), site.clone()));
+            }
             if routes.len() == 1 {
                 more.push((RESOURCE_METADATA.to_owned(), site.clone()));
             }
@@ -151,8 +152,8 @@ impl Site {
         if !self.allowance.take(inner.shared.clock.uptime()) {
             return Err(away(DoorRefusal::TooMany));
         }
-        let (Some(OAuth::Forward(forward)), Upstream::Http(server)) =
-            (&self.route.oauth, &self.route.upstream)
+        let (Some(OAuth::Forward(forward)), Some(server)) =
+            (&self.route.oauth, self.route.upstream.http())
         else {
             return Err(away(DoorRefusal::UnknownPath));
         };

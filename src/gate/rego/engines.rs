@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use regorus::Value;
 
-use super::compiled::{self, Doubt, Entry, Machine};
+use super::compiled::{self, Entry, Machine};
+use super::memo::Memo;
 use super::problem::PolicyProblem;
 use super::result::{self, Fault, LATE};
 use super::strict::{Interpreter, Trouble};
@@ -35,6 +36,8 @@ pub struct RegoPdp {
     policy: Policy,
     strict: Workers<Interpreter>,
     compiled: Option<Compiled>,
+    /// Where the policy reads only what comes again.
+    memo: Option<Memo>,
     demotion: OnceLock<Demotion>,
 }
 
@@ -52,7 +55,8 @@ impl RegoPdp {
     pub fn strict(policy: Policy, workers: usize) -> Self {
         let others = (1..workers).map(|_| Interpreter::ready(&policy));
         let strict = Workers::new(Interpreter::ready(&policy), others);
-        Self { policy, strict, compiled: None, demotion: OnceLock::new() }
+        let memo = Memo::for_policy(policy.reads());
+        Self { policy, strict, compiled: None, memo, demotion: OnceLock::new() }
     }
 
     /// Answers with the compiled engine, `workers` of it, and asks the strict engine again one
@@ -98,16 +102,19 @@ impl RegoPdp {
         })
     }
 
-    /// What the compiled engine answers, and whether the strict engine is to be asked as well.
-    /// Nothing where the strict engine alone answers.
-    fn compiled_value(&self, entry: Entry, input: &Value) -> Option<(Value, bool)> {
+    /// Whether the next answer of the compiled engine is asked of the strict engine as well.
+    fn is_shadowed(&self) -> bool {
+        self.compiled.as_ref().is_some_and(|compiled| {
+            let answered = compiled.answered.fetch_add(1, Ordering::Relaxed);
+            answered.checked_rem(compiled.shadow_one_in) == Some(0)
+        })
+    }
+
+    /// What the compiled engine answers; nothing where the strict engine alone answers.
+    fn compiled_value(&self, entry: Entry, input: &Value) -> Option<Value> {
         let compiled = self.compiled.as_ref().filter(|_| self.demotion.get().is_none())?;
-        let answered = compiled.answered.fetch_add(1, Ordering::Relaxed);
-        let shadowed = answered.checked_rem(compiled.shadow_one_in) == Some(0);
-        match compiled.machines.take()?.evaluate(entry, input.clone()) {
-            Ok(value) => Some((value, shadowed)),
-            Err(Doubt(_)) => None,
-        }
+        // Doubt is for the strict engine to settle.
+        compiled.machines.take()?.evaluate(entry, input.clone()).ok()
     }
 
     fn demote(&self, question: &'static str, strict: String, compiled: String) {
@@ -125,7 +132,24 @@ impl RegoPdp {
 
     /// Judges an input as it is.
     pub(super) fn judge(&self, input: Value) -> Decision {
-        let Some((value, shadowed)) = self.compiled_value(Entry::Decision, &input) else {
+        self.judge_anew(input, self.is_shadowed())
+    }
+
+    /// Judges an input as before, if it came before. What the strict engine is to be asked as
+    /// well is judged anew by both.
+    fn judge_again(&self, input: Value) -> Decision {
+        let shadowed = self.is_shadowed();
+        let Some(memo) = &self.memo else { return self.judge_anew(input, shadowed) };
+        if !shadowed && let Some(known) = memo.find(&input, self.engine()) {
+            return known;
+        }
+        let decision = self.judge_anew(input.clone(), shadowed);
+        memo.keep(input, &decision);
+        decision
+    }
+
+    fn judge_anew(&self, input: Value, shadowed: bool) -> Decision {
+        let Some(value) = self.compiled_value(Entry::Decision, &input) else {
             return self.strict_decision(input);
         };
         let revision = self.policy.revision();
@@ -152,7 +176,8 @@ impl RegoPdp {
 
     /// Judges the input of a listing as it is.
     pub(super) fn judge_page(&self, input: Value) -> Listing {
-        let Some((value, shadowed)) = self.compiled_value(Entry::Listing, &input) else {
+        let shadowed = self.is_shadowed();
+        let Some(value) = self.compiled_value(Entry::Listing, &input) else {
             return self.strict_listing(input);
         };
         let revision = self.policy.revision();
@@ -188,7 +213,7 @@ impl Pdp for RegoPdp {
         let input = input::of_request(request, self.policy.reads());
         match input.lossy.first() {
             Some(pointer) => Fault::lossy(pointer).deny(self.policy.revision(), self.engine()),
-            None => self.judge(input.value),
+            None => self.judge_again(input.value),
         }
     }
 

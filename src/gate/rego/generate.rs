@@ -214,7 +214,13 @@ impl Generator {
                 ]),
             ),
             ("tool", object([("name", self.string()), ("arguments", arguments)])),
-            ("resource", object([("uri", self.string())])),
+            (
+                "resource",
+                object([
+                    ("uri", self.string()),
+                    ("ambiguous", Value::Bool(self.random.below(4) == 0)),
+                ]),
+            ),
             ("operation", self.operation()),
             ("session", object([("facts", Value::new_object()), ("tainted", Value::Bool(false))])),
             ("time", object([("hour", Value::from(hour)), ("unix_ms", Value::from(unix_ms))])),

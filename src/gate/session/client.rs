@@ -18,6 +18,7 @@ use crate::gate::record::{
     AuditRecord, CallId, DecisionFacts, Event, Finding, Now, Outcome, ReasonFacts, micros,
 };
 use crate::gate::refusal::{Addressee, Refusal, malformed_place};
+use crate::gate::rego::RecordedInput;
 use crate::gate::step::{Act, Dispatch, Permitted, Routing, Step};
 use crate::gate::{access::Resource, decision::Listing, operation::Operation};
 
@@ -56,47 +57,63 @@ impl Refused {
 
 impl Session {
     /// A message from the client. The act is `Forward`, `Deliver` (a refusal) or `Drop`.
-    pub fn client_frame(&mut self, gate: &Gate, arrival: Arrival, now: Now) -> Step {
+    pub fn client_frame(&mut self, gate: &Gate, arrival: &Arrival, now: Now) -> Step {
         let call = gate.next_call();
-        let Arrival { raw, headers, traceparent } = arrival;
-        let frame = match Frame::read(raw.clone(), Sender::Client, &gate.config.frame) {
-            Ok(frame) => frame,
-            Err(malformed) => return self.refuse_unread(gate, &raw, malformed, &call, now),
-        };
-        let protocol = protocol_of(self.protocol, &frame, headers.as_ref());
+        let Arrival { raw, headers, .. } = arrival;
+        match Frame::read(raw.clone(), Sender::Client, &gate.config.frame) {
+            Ok(frame) => self.client_message(gate, &frame, arrival, (&call, &call), now),
+            Err(Malformed::Batch) if self.takes_batches(headers.as_ref()) => {
+                self.client_batch(gate, arrival, &call, now)
+            }
+            Err(malformed) => self.refuse_unread(gate, raw, malformed, &call, now),
+        }
+    }
+
+    /// One message, which came alone or in a batch.
+    pub(super) fn client_message(
+        &mut self,
+        gate: &Gate,
+        frame: &Frame,
+        Arrival { headers, traceparent, .. }: &Arrival,
+        (call, exchange): (&CallId, &CallId),
+        now: Now,
+    ) -> Step {
+        let protocol = protocol_of(self.protocol, frame, headers.as_ref());
         self.protocol = protocol;
-        if let Some(client) = client_of(&frame) {
+        if let Some(client) = client_of(frame) {
             self.client = Some(client);
         }
         let (id, name) = match frame.message() {
             Message::Request { id, method } => (Some(id), &**method),
             Message::Notification { method } => (None, &**method),
             Message::Result { id } => {
-                return self.client_answers(gate, &frame, Some(id), &call, now);
+                return self.client_answers(gate, frame, Some(id), call, now);
             }
             Message::Error { id, .. } => {
-                return self.client_answers(gate, &frame, id.as_ref(), &call, now);
+                return self.client_answers(gate, frame, id.as_ref(), call, now);
             }
         };
-        let definition = called_tool(&frame, name).and_then(|tool| self.server.definition(tool));
-        let task = self.task(&frame, name, Direction::ToServer);
+        let definition = called_tool(frame, name).and_then(|tool| self.server.definition(tool));
+        let task = self.task(frame, name, Direction::ToServer);
+        let server = Arc::clone(&self.server);
+        let principal = Arc::clone(&self.principal);
         let known = Known {
+            handles: Some(server.handles(&principal.id, now.uptime)),
             definition: definition.as_deref(),
             task: task.as_ref().and_then(|task| task.as_deref()),
         };
-        let question = Question::of(self, &frame, name, (Direction::ToServer, protocol), known);
-        let mut facts = question.facts(&call);
+        let question = Question::of(self, frame, name, (Direction::ToServer, protocol), known);
+        let mut facts = question.facts(call);
         if facts.trace_id.is_none() {
             let trace = traceparent.as_deref().and_then(super::question::Trace::parse);
             facts.trace_id = trace.map(|trace| trace.trace_id.into());
             facts.parent_span_id = trace.map(|trace| trace.span_id.into());
         }
-        let asked = Asking { gate, frame: &frame, id, facts, now };
+        let mut asked = Asking { gate, frame, id, facts, exchange, now, input: None };
 
-        if let Some(headers) = &headers {
+        if let Some(headers) = headers {
             let parameters = definition.as_deref().map_or(&[][..], |tool| &tool.parameters);
-            let checked =
-                headers::check(&frame, headers, protocol.era, question.method, parameters);
+            let checked = headers::check(frame, headers, protocol.era, question.method, parameters);
             if let Err(mismatch) = checked {
                 return self.refuse(&asked, &Refusal::Headers(mismatch), None);
             }
@@ -106,6 +123,7 @@ impl Session {
         }
 
         let decision = self.decision(gate, &question, now);
+        asked.input = gate.recorded(&question.request(self, now));
         let barred = self.barred(&question, &task);
         let (body, verdict) = match passing(gate, &question, &decision, barred, now) {
             Ok(passing) => passing,
@@ -217,13 +235,16 @@ impl Session {
         asked.weigh(&mut record);
         record.decision = Some(verdict);
         let cancelled = self.cancels(asked);
+        let lesson = self.lesson(asked.gate, question, &body, asked.now);
         self.track(Call {
             id: asked.id.cloned(),
             started: asked.now.uptime,
             facts: asked.facts.clone(),
+            exchange: Arc::clone(asked.exchange),
             method: question.method,
             operation: question.operation.clone(),
             expected: Expected::of(asked.frame, question.method, question.protocol),
+            lesson,
         });
         let unrecorded = Refusal::unrecorded(asked.addressee());
         let permitted =
@@ -270,7 +291,7 @@ impl Session {
         Step::new(record, Act::Deliver(refusal.released(to))).or_else(unrecorded)
     }
 
-    fn refuse_unread(
+    pub(super) fn refuse_unread(
         &mut self,
         gate: &Gate,
         raw: &Bytes,
@@ -421,7 +442,10 @@ struct Asking<'a> {
     frame: &'a Frame,
     id: Option<&'a Id>,
     facts: Facts,
+    exchange: &'a CallId,
     now: Now,
+    /// What the policy was asked, once it was.
+    input: Option<RecordedInput>,
 }
 
 impl Asking<'_> {
@@ -439,6 +463,7 @@ impl Asking<'_> {
         record.id = self.id.map(id_text);
         record.bytes = u64::try_from(raw.len()).ok();
         record.digest = Some(self.gate.digest(raw));
+        record.keep_input(self.input.clone());
     }
 }
 

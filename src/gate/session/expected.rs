@@ -4,14 +4,11 @@
 use crate::gate::access::{Era, Protocol};
 use crate::gate::document::{Kind, Value};
 use crate::gate::frame::{Frame, Id};
-use crate::gate::headers::META_CLIENT_CAPABILITIES;
+use crate::gate::headers::{META_CLIENT_CAPABILITIES, TASKS_EXTENSION};
 use crate::gate::method::{Method, Subject};
 
-/// Capability of the tasks extension, below `extensions`.
-const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
-
 /// What of a request its answers and notices are held against.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Expected {
     /// What the client offers on this request; nothing in the legacy era.
     pub(super) declared: Declared,
@@ -34,7 +31,7 @@ pub(super) struct Declared {
 }
 
 /// What one `subscriptions/listen` asked for.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Listen {
     uris: Vec<Box<str>>,
     tasks: Vec<Box<str>>,

@@ -12,8 +12,10 @@ mod question;
 mod client;
 mod ownership;
 mod answer;
+mod lessons;
 mod replay;
 mod server;
+mod batch;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -30,7 +32,7 @@ pub use super::refusal::DoorRefusal;
 use super::access::{Client, Direction, Era, Principal, Protocol, RoutingHeaders, Transport};
 use super::frame::{Id, write_id};
 use super::method::Method;
-use super::operation::Operation;
+use super::operation::{Lesson, Operation};
 use super::pack::Effect;
 use super::record::{
     AuditRecord, CallId, Event, Now, OperationFacts, Outcome, ProtocolFacts, Target, micros,
@@ -69,7 +71,7 @@ pub enum UpstreamFailure {
 }
 
 /// One conversation.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Session {
     principal: Arc<Principal>,
     server: Arc<Protected>,
@@ -95,21 +97,31 @@ pub struct Session {
 const TASK_TOKENS_MAX: usize = 256;
 
 /// Something forwarded and not settled yet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Call {
     /// Present for a request: somebody waits.
     id: Option<Id>,
     started: Duration,
     facts: Facts,
+    /// The call under which the transport knows it: its own, or that of its batch.
+    exchange: CallId,
     /// Its row of the table.
     method: Option<&'static Method>,
     /// What it comes to.
     operation: Operation,
     expected: Expected,
+    /// What a good answer teaches about later calls.
+    lesson: Option<Box<Lesson>>,
+}
+
+impl Call {
+    fn is_batched(&self) -> bool {
+        self.exchange != self.facts.call
+    }
 }
 
 /// A request of the server that was delivered to the client.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Asked {
     started: Duration,
     facts: Facts,
@@ -178,9 +190,11 @@ impl Session {
             id: None,
             started: now.uptime,
             facts,
+            exchange: Arc::clone(&call),
             method: None,
             operation: Operation::of_method(Effect::Read),
             expected: Expected::default(),
+            lesson: None,
         });
         let unrecorded = Refusal::unrecorded(self.addressee(None, &call));
         let permitted =
@@ -194,8 +208,9 @@ impl Session {
         if self.awaits(call) {
             return self.upstream_failed(call, &UpstreamFailure::EndedEarly, now);
         }
-        let entry = self.settle(call)?;
-        Some(Step::new(self.outcome(&entry, Outcome::Accepted, now), Act::Drop))
+        self.end_all(call, |session, entry| {
+            Step::new(session.outcome(entry, Outcome::Accepted, now), Act::Drop)
+        })
     }
 
     /// The way to the server failed for `call`. `Deliver` gives the client an error where it
@@ -206,7 +221,10 @@ impl Session {
         failure: &UpstreamFailure,
         now: Now,
     ) -> Option<Step> {
-        let entry = self.settle(call)?;
+        self.end_all(call, |session, entry| session.failed(entry, failure, now))
+    }
+
+    fn failed(&self, entry: &Call, failure: &UpstreamFailure, now: Now) -> Step {
         let (refusal, kind, note) = match failure {
             UpstreamFailure::Unreachable(why) => {
                 (Refusal::UpstreamFailed, "unreachable".into(), Some(why.clone()))
@@ -220,21 +238,21 @@ impl Session {
                 (Refusal::UpstreamFailed, code.to_string().into_boxed_str(), None)
             }
         };
-        let mut record = self.outcome(&entry, Outcome::UpstreamFailed, now);
+        let mut record = self.outcome(entry, Outcome::UpstreamFailed, now);
         record.error_type = Some(kind);
         record.note = note.map(Into::into);
         if let Some(finding) = refusal.finding() {
             record = record.with_finding(finding);
         }
-        let to = Self::reply_to(&entry);
+        let to = Self::reply_to(entry);
         let released = refusal.released(to.borrowed());
         // Nobody waits for a notification's answer; an HTTP client still waits for its status.
         let silent = entry.id.is_none() && self.protocol.transport == Transport::Stdio;
-        Some(if silent {
+        if silent {
             Step::new(record, Act::Drop)
         } else {
             Step::new(record, Act::Deliver(released)).or_else(Refusal::unrecorded(to.borrowed()))
-        })
+        }
     }
 
     /// The server answered `call` with an HTTP error status and a body that is no frame. The
@@ -254,20 +272,26 @@ impl Session {
             let why = format!("status {} with a body that is no strict JSON", answer.status);
             return self.upstream_failed(call, &UpstreamFailure::Unreadable(why), now);
         }
-        let entry = self.settle(call)?;
-        let mut record = self.outcome(&entry, Outcome::Error, now);
-        record.error_type = Some(answer.status.to_string().into());
-        record.bytes = u64::try_from(answer.body.len()).ok();
-        record.digest = Some(gate.digest(&answer.body));
-        let to = Self::reply_to(&entry);
+        let ended = self.settle(call);
+        let to = Self::reply_to(ended.first()?);
+        let record = |entry| {
+            let mut record = self.outcome(entry, Outcome::Error, now);
+            record.error_type = Some(answer.status.to_string().into());
+            record.bytes = u64::try_from(answer.body.len()).ok();
+            record.digest = Some(gate.digest(&answer.body));
+            record
+        };
+        let records = ended.iter().map(record).collect();
         let released = Released::assertion(answer.body, super::step::Status::BadGateway, false);
-        Some(Step::new(record, Act::Deliver(released)).or_else(Refusal::unrecorded(to.borrowed())))
+        let step = Step::of_all(records, Act::Deliver(released))?;
+        Some(step.or_else(Refusal::unrecorded(to.borrowed())))
     }
 
     /// The client went away before `call` was answered; always `Drop`.
     pub fn client_gone(&mut self, call: &CallId, now: Now) -> Option<Step> {
-        let entry = self.settle(call)?;
-        Some(Step::new(self.outcome(&entry, Outcome::Cancelled, now), Act::Drop))
+        self.end_all(call, |session, entry| {
+            Step::new(session.outcome(entry, Outcome::Cancelled, now), Act::Drop)
+        })
     }
 
     /// A step could not be recorded, so its call never happened.
@@ -279,12 +303,17 @@ impl Session {
 
     /// Whether `call` still waits for its answer.
     pub fn awaits(&self, call: &CallId) -> bool {
-        self.calls.values().any(|entry| entry.facts.call == *call && entry.id.is_some())
+        self.calls.values().any(|entry| entry.exchange == *call && entry.id.is_some())
     }
 
-    /// Calls not settled yet, oldest first: what must be closed when the server dies.
+    /// Calls not settled yet, oldest first: what must be closed when the server dies. A batch is
+    /// one call here.
     pub fn in_flight(&self) -> Vec<CallId> {
-        self.calls.values().map(|entry| Arc::clone(&entry.facts.call)).collect()
+        let mut calls: Vec<_> =
+            self.calls.values().map(|entry| Arc::clone(&entry.exchange)).collect();
+        // The calls of one exchange were tracked at once.
+        calls.dedup();
+        calls
     }
 
     fn track(&mut self, call: Call) {
@@ -296,13 +325,18 @@ impl Session {
         self.calls.insert(order, call);
     }
 
-    fn settle(&mut self, call: &CallId) -> Option<Call> {
-        let order = self
+    /// Takes the calls of an exchange off the tables, oldest first.
+    fn settle(&mut self, exchange: &CallId) -> Vec<Call> {
+        let mut ended = Vec::new();
+        while let Some(order) = self
             .calls
             .iter()
-            .find(|(_, entry)| entry.facts.call == *call)
-            .map(|(order, _)| *order)?;
-        self.settle_order(order)
+            .find(|(_, entry)| entry.exchange == *exchange)
+            .map(|(order, _)| *order)
+        {
+            ended.extend(self.settle_order(order));
+        }
+        ended
     }
 
     fn settle_id(&mut self, id: &Id) -> Option<Call> {

@@ -15,7 +15,7 @@ use crate::gate::record::{CallId, Now};
 use crate::gate::refusal::Refusal;
 
 use super::client::{Refused, named_id, reason};
-use super::expected::{Listen, id_of, reads_alike, texts};
+use super::expected::{Expected, Listen, id_of, reads_alike, texts};
 use super::question::Question;
 use super::{Call, Facts, Session};
 
@@ -65,11 +65,21 @@ impl Session {
         if known {
             return None;
         }
-        // A method that the revision does not have cannot tell which tasks there are.
-        let refusal =
-            if question.method.is_some() { Refusal::UnknownTask } else { Refusal::UnknownMethod };
+        let modern = question.protocol.era == Era::Modern;
+        let refusal = match question.method {
+            // A method that the revision does not have cannot tell which tasks there are.
+            None => Refusal::UnknownMethod,
+            // Tasks extension, "Capability negotiation": this comes before whose task it is.
+            Some(_) if modern && !Self::declares_tasks(question) => Refusal::TasksUndeclared,
+            Some(_) => Refusal::UnknownTask,
+        };
         let why = "nobody saw this principal make the task";
         Some(Refused { refusal, reasons: vec![reason("unknown-task", why, Origin::Protocol)] })
+    }
+
+    /// Whether the client declares the tasks extension on this request.
+    fn declares_tasks(question: &Question<'_>) -> bool {
+        Expected::of(question.frame, question.method, question.protocol).declared.tasks
     }
 
     /// The client answers a request of the server with a task that it will run (2025-11-25).
@@ -112,7 +122,7 @@ impl Session {
         let Some(token) = named_id(frame, "progressToken") else { return false };
         let same = |other: &Id| reads_alike(&token, other);
         let modern = self.protocol.era == Era::Modern;
-        let here = |entry: &&Call| within.is_none_or(|call| !modern || entry.facts.call == *call);
+        let here = |entry: &&Call| within.is_none_or(|call| !modern || entry.exchange == *call);
         self.task_tokens.iter().any(same)
             || self
                 .calls
@@ -153,7 +163,7 @@ impl Session {
         let tagged = tag.map(id_of);
         self.calls
             .values()
-            .filter(move |entry| within.is_none_or(|call| entry.facts.call == *call))
+            .filter(move |entry| within.is_none_or(|call| entry.exchange == *call))
             .filter(move |entry| match (&tagged, &entry.id) {
                 (None, _) => true,
                 (Some(Some(tag)), Some(id)) => reads_alike(tag, id),

@@ -26,7 +26,7 @@ pub struct Replay {
 }
 
 /// An answer that was delivered.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Answered {
     call: Call,
     /// Of the server's bytes.

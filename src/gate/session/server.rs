@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::gate::access::{Action, Direction, Era, Revision};
 use crate::gate::document::Value;
-use crate::gate::frame::{Frame, Id, Message, Sender};
+use crate::gate::frame::{Frame, Id, Malformed, Message, Sender};
 use crate::gate::headers::META_SUBSCRIPTION_ID;
 use crate::gate::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
 use crate::gate::refusal::{Addressee, Refusal, malformed_place};
@@ -44,42 +44,51 @@ impl Session {
     ) -> Step {
         let frame = match Frame::read(raw.clone(), Sender::Server, &gate.config.frame) {
             Ok(frame) => frame,
+            Err(Malformed::Batch) if self.takes_batches(None) => {
+                return self.server_batch(gate, (within, raw), replay, now);
+            }
             Err(malformed) => {
                 let place = malformed_place(&malformed, Direction::ToClient);
-                return self.withhold(
-                    gate,
-                    within,
-                    raw,
-                    (Refusal::Malformed(malformed), place),
-                    now,
-                );
+                let refusal = Refusal::Malformed(malformed);
+                return self.withhold(gate, within, raw, (refusal, place), now);
             }
         };
+        self.server_frame_read(gate, (within, &frame), replay, now)
+    }
+
+    /// One message of the server, which came alone or in a batch.
+    pub(super) fn server_frame_read(
+        &mut self,
+        gate: &Gate,
+        (within, frame): (Option<&CallId>, &Frame),
+        replay: Replay,
+        now: Now,
+    ) -> Step {
         if replay.resumed
             && within.is_none()
-            && let Some(step) = self.replayed(gate, &frame, now)
+            && let Some(step) = self.replayed(gate, frame, now)
         {
             return step;
         }
         match frame.message() {
             Message::Result { id } => {
-                self.server_answers(gate, &frame, (within, Some(id)), replay, now)
+                self.server_answers(gate, frame, (within, Some(id)), replay, now)
             }
             Message::Error { id, .. } => {
-                self.server_answers(gate, &frame, (within, id.as_ref()), replay, now)
+                self.server_answers(gate, frame, (within, id.as_ref()), replay, now)
             }
             Message::Request { id, method } => {
-                self.server_asks(gate, &frame, (within, Some(id), method), now)
+                self.server_asks(gate, frame, (within, Some(id), method), now)
             }
             Message::Notification { method } => {
-                self.server_asks(gate, &frame, (within, None, method), now)
+                self.server_asks(gate, frame, (within, None, method), now)
             }
         }
     }
 
     /// A frame that may not pass. If a call waits in this exchange it ends with an error, so that
     /// the client is not left waiting.
-    fn withhold(
+    pub(super) fn withhold(
         &mut self,
         gate: &Gate,
         within: Option<&CallId>,
@@ -87,26 +96,30 @@ impl Session {
         (refusal, place): (Refusal, String),
         now: Now,
     ) -> Step {
-        let entry = within.filter(|call| self.awaits(call)).and_then(|call| self.settle(call));
-        let mut record = if let Some(entry) = &entry {
-            let mut record = self.outcome(entry, Outcome::Withheld, now);
-            record.error_type = Some(refusal.code().into());
-            record
-        } else {
+        let explained = |mut record: AuditRecord| {
+            record.bytes = u64::try_from(raw.len()).ok();
+            record.digest = Some(gate.digest(raw));
+            record.decision = Some(gate.refused(&refusal, Some(place.clone())));
+            match refusal.finding() {
+                Some(finding) => record.with_finding(finding),
+                None => record,
+            }
+        };
+        let ended = within.filter(|call| self.awaits(call)).and_then(|call| {
+            self.end_all(call, |session, entry| {
+                let mut record = session.outcome(entry, Outcome::Withheld, now);
+                record.error_type = Some(refusal.code().into());
+                let to = Self::reply_to(entry);
+                let released = Refusal::Withheld.released(to.borrowed());
+                Step::new(explained(record), Act::Deliver(released))
+                    .or_else(Refusal::unrecorded(to.borrowed()))
+            })
+        });
+        ended.unwrap_or_else(|| {
             let call = within.map_or_else(|| gate.next_call(), Arc::clone);
             let facts = Facts::bare(&call, Direction::ToClient, self.protocol);
-            self.base(Event::Drop, &facts, now)
-        };
-        record.bytes = u64::try_from(raw.len()).ok();
-        record.digest = Some(gate.digest(raw));
-        record.decision = Some(gate.refused(&refusal, Some(place)));
-        if let Some(finding) = refusal.finding() {
-            record = record.with_finding(finding);
-        }
-        let Some(entry) = entry else { return Step::new(record, Act::Drop) };
-        let to = Self::reply_to(&entry);
-        Step::new(record, Act::Deliver(Refusal::Withheld.released(to.borrowed())))
-            .or_else(Refusal::unrecorded(to.borrowed()))
+            Step::new(explained(self.base(Event::Drop, &facts, now)), Act::Drop)
+        })
     }
 
     fn server_answers(
@@ -117,15 +130,21 @@ impl Session {
         replay: Replay,
         now: Now,
     ) -> Step {
+        let mut also = Vec::new();
         let entry = match (within, id) {
             // An error that could not name its request belongs to the exchange that it came in.
-            (Some(call), None) => self.settle(call),
+            (Some(call), None) => {
+                let mut ended = self.settle(call).into_iter();
+                let first = ended.next();
+                also.extend(ended.map(|entry| self.outcome(&entry, Outcome::Error, now)));
+                first
+            }
             (Some(call), Some(id)) => {
                 let mine = self
                     .ids
                     .get(id)
                     .and_then(|order| self.calls.get(order))
-                    .is_some_and(|entry| entry.facts.call == *call);
+                    .is_some_and(|entry| entry.exchange == *call);
                 if mine { self.settle_id(id) } else { None }
             }
             (None, Some(id)) => self.settle_id(id),
@@ -147,10 +166,14 @@ impl Session {
         }
         let to = Self::reply_to(&entry);
         let unrecorded = Refusal::unrecorded(to.borrowed());
-        let mut also = Vec::new();
+        let mut teaching = None;
+        also.extend(self.taken(&entry.exchange, now));
         let digest = gate.digest(raw);
         let act = match self.inspected(gate, frame, &entry, (&mut record, &mut also), now) {
             Ok(body) => {
+                if record.outcome == Some(Outcome::Ok) {
+                    teaching = self.taught(gate, (&entry, frame), &body, now);
+                }
                 if replay.numbered {
                     self.remember(entry, &digest);
                 }
@@ -163,11 +186,17 @@ impl Session {
         };
         record.bytes = u64::try_from(raw.len()).ok();
         record.digest = Some(digest);
-        Step::new(record, act).or_else(unrecorded).and(also)
+        Step::new(record, act).or_else(unrecorded).and(also).teaching(teaching)
     }
 
     /// An answer that nobody waits for: late, repeated, forged, or another exchange's.
-    fn unsolicited(&mut self, gate: &Gate, raw: &Bytes, place: String, now: Now) -> Step {
+    pub(super) fn unsolicited(
+        &mut self,
+        gate: &Gate,
+        raw: &Bytes,
+        place: String,
+        now: Now,
+    ) -> Step {
         self.withhold(gate, None, raw, (Refusal::Unsolicited, place), now)
     }
 
@@ -181,7 +210,7 @@ impl Session {
     ) -> Step {
         let call = gate.next_call();
         let task = self.task(frame, name, Direction::ToClient);
-        let known = Known { task: task.as_ref().and_then(|it| it.as_deref()), definition: None };
+        let known = Known { task: task.as_ref().and_then(|it| it.as_deref()), ..Known::default() };
         let way = (Direction::ToClient, self.protocol);
         let question = Question::of(self, frame, name, way, known);
         let facts = question.facts(&call);
@@ -209,6 +238,7 @@ impl Session {
         });
         let barred = misplaced.map(|(refusal, why)| Refused::of(refusal, why));
         let decision = gate.policy().decide(&question.request(self, now));
+        record.keep_input(gate.recorded(&question.request(self, now)));
         let body = match passing(gate, &question, &decision, barred, now) {
             Ok((body, verdict)) => {
                 record.decision = Some(verdict);

@@ -8,7 +8,7 @@ use super::{document, reading};
 
 /// A tree as its writer means it. Members are kept in order, with distinct names.
 #[derive(Debug, Clone)]
-enum Tree {
+pub(crate) enum Tree {
     Word(&'static str),
     Number(String),
     Text(String),
@@ -16,7 +16,7 @@ enum Tree {
     Object(Vec<(String, Self)>),
 }
 
-fn text() -> impl Strategy<Value = String> {
+pub(crate) fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         "[a-z]{0,12}",
         proptest::collection::vec(any::<char>(), 0..12).prop_map(String::from_iter),
@@ -32,7 +32,7 @@ fn number() -> impl Strategy<Value = String> {
     ]
 }
 
-fn tree() -> impl Strategy<Value = Tree> {
+pub(crate) fn tree() -> impl Strategy<Value = Tree> {
     let leaf = prop_oneof![
         proptest::sample::select(vec!["null", "true", "false"]).prop_map(Tree::Word),
         number().prop_map(Tree::Number),
@@ -48,7 +48,7 @@ fn tree() -> impl Strategy<Value = Tree> {
 }
 
 /// A tree that is an object with one member at least.
-fn object() -> impl Strategy<Value = Tree> {
+pub(crate) fn object() -> impl Strategy<Value = Tree> {
     proptest::collection::btree_map(text(), tree(), 1..6)
         .prop_map(|members| Tree::Object(members.into_iter().collect()))
 }
@@ -62,7 +62,7 @@ impl Choices<'_> {
     }
 }
 
-fn choices() -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn choices() -> impl Strategy<Value = Vec<u8>> {
     proptest::collection::vec(any::<u8>(), 0..400)
 }
 
@@ -131,7 +131,7 @@ fn write_text(text: &str, choices: &mut Choices<'_>, out: &mut String) {
     out.push('"');
 }
 
-fn spell(tree: &Tree, choices: &[u8]) -> String {
+pub(crate) fn spell(tree: &Tree, choices: &[u8]) -> String {
     let mut out = String::new();
     write(tree, &mut Choices(choices.iter()), &mut out);
     out
@@ -191,6 +191,92 @@ fn all<'a>(value: Value<'a>, found: &mut Vec<Value<'a>>) {
     }
 }
 
+/// What a YAML reader makes of the text: JSON is nearly a part of YAML 1.2, and this reader shares
+/// nothing with the others. It knows no surrogate pairs and has its own view of tabs and of long
+/// names, so it refuses some. A scalar keeps its text and whether it was quoted.
+#[derive(Debug, PartialEq)]
+enum Yaml {
+    Scalar(String, bool),
+    List(Vec<Self>),
+    Map(Vec<(Self, Self)>),
+}
+
+fn yaml(raw: &str) -> Option<Yaml> {
+    use saphyr_parser::{Event, Parser, ScalarStyle};
+    // The containers that are open, each with what it holds so far, names before values.
+    let mut open: Vec<(bool, Vec<Yaml>)> = vec![(false, Vec::new())];
+    for event in Parser::new_from_str(raw) {
+        let done = match event.ok()?.0 {
+            Event::SequenceStart(..) => {
+                open.push((false, Vec::new()));
+                continue;
+            }
+            Event::MappingStart(..) => {
+                open.push((true, Vec::new()));
+                continue;
+            }
+            Event::SequenceEnd | Event::MappingEnd => match open.pop()? {
+                (false, items) => Yaml::List(items),
+                (true, items) => {
+                    let mut items = items.into_iter();
+                    let pairs = std::iter::from_fn(|| Some((items.next()?, items.next()?)));
+                    Yaml::Map(pairs.collect())
+                }
+            },
+            Event::Scalar(text, style, ..) => {
+                Yaml::Scalar(text.into_owned(), style == ScalarStyle::DoubleQuoted)
+            }
+            Event::Alias(_) => return None,
+            Event::Nothing
+            | Event::StreamStart
+            | Event::StreamEnd
+            | Event::DocumentStart(_)
+            | Event::DocumentEnd => continue,
+        };
+        open.last_mut()?.1.push(done);
+    }
+    open.pop()?.1.pop()
+}
+
+fn reads_as_yaml(tree: &Tree, yaml: &Yaml) -> bool {
+    match (tree, yaml) {
+        (Tree::Word(word), Yaml::Scalar(text, quoted)) => !quoted && text == word,
+        (Tree::Number(literal), Yaml::Scalar(text, quoted)) => !quoted && text == literal,
+        (Tree::Text(wanted), Yaml::Scalar(text, quoted)) => *quoted && text == wanted,
+        (Tree::Array(elements), Yaml::List(found)) => {
+            elements.len() == found.len()
+                && elements.iter().zip(found).all(|(tree, yaml)| reads_as_yaml(tree, yaml))
+        }
+        (Tree::Object(members), Yaml::Map(found)) => {
+            members.len() == found.len()
+                && members.iter().all(|(name, tree)| {
+                    let name = Yaml::Scalar(name.clone(), true);
+                    found.iter().any(|(key, yaml)| *key == name && reads_as_yaml(tree, yaml))
+                })
+        }
+        _ => false,
+    }
+}
+
+#[test]
+fn the_yaml_reader_reads_json() {
+    let raw = r#" {"a":[1.5e3,"\u00e9\n",null,{}], "" : "" } "#;
+    let text = |text: &str| Tree::Text(text.to_owned());
+    let tree = Tree::Object(vec![
+        (String::new(), text("")),
+        (
+            "a".to_owned(),
+            Tree::Array(vec![
+                Tree::Number("1.5e3".to_owned()),
+                text("é\n"),
+                Tree::Word("null"),
+                Tree::Object(Vec::new()),
+            ]),
+        ),
+    ]);
+    assert!(reads_as_yaml(&tree, &yaml(raw).unwrap()));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
 
@@ -202,6 +288,9 @@ proptest! {
         prop_assert!(reads_as(document.root(), &tree), "{}", raw);
         reading::frame(raw.as_bytes());
         reading::minify(raw.as_bytes());
+        if let Some(second) = yaml(&raw) {
+            prop_assert!(reads_as_yaml(&tree, &second), "{} read as {:?}", raw, second);
+        }
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl Clients {
 
     fn permit_in(&self, session: &mut Session, body: &str) -> Permitted {
         let arrival = Arrival { raw: body.to_owned().into(), ..Arrival::default() };
-        let step = session.client_frame(&self.shared.gate, arrival, self.shared.now());
+        let step = session.client_frame(&self.shared.gate, &arrival, self.shared.now());
         permitted(self.shared.record(step).unwrap())
     }
 

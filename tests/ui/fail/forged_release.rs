@@ -3,5 +3,5 @@
 use bartizan::gate::step::{Released, Status};
 
 fn main() {
-    let _ = Released { body: b"{}".as_slice().into(), status: Status::Ok, own: false };
+    let _ = Released { body: b"{}".as_slice().into(), status: Status::Ok, own: false, back: None };
 }

@@ -1,0 +1,340 @@
+//! Invariants of `gate::session` over any order of events, checked against a small model of what
+//! is outstanding. A broken one panics.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bartizan::gate::access::{Principal, Server, Transport};
+use bartizan::gate::record::CallId;
+use bartizan::gate::session::{
+    Arrival, ErrorAnswer, Gate, Protected, RefusalForm, Session, UpstreamFailure,
+};
+use bartizan::gate::step::{Act, Dispatch, Permitted, Released, Step};
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::stubs::{ByName, IN_FLIGHT_MAX, Sink, gate_config, now};
+
+/// One line for each event, after a first byte that chooses policy and transport:
+///
+/// - `c` and `s` and a frame: from the client, from the server outside any exchange;
+/// - `C`, `S`, `R`, `A` and two letters: the same in short, a call, a question of the server, its
+///   answer to the client's request, the client's answer to it;
+/// - `a`, `r` and a letter for a call, and a frame or a letter for an id: an answer in an exchange;
+/// - `g`, `f`, `t`, `x` and a letter: the client has gone, the server failed, timed out, accepted;
+/// - `e` and a letter and a body: the server answered with an HTTP error;
+/// - `o`, `d`: the client opens the stream, ends the session; `!`: records cannot be kept, or can
+///   again.
+pub fn session(bytes: &[u8]) {
+    let Some((choice, events)) = bytes.split_first() else { return };
+    let mut stage = Stage::new(choice & 1 == 0, choice & 2 == 0);
+    for (step, event) in events.split(|byte| *byte == b'\n').enumerate() {
+        stage.clock = u64::try_from(step).expect("few events");
+        stage.play(event);
+        stage.check();
+    }
+}
+
+struct Stage {
+    gate: Gate,
+    sink: Sink,
+    session: Session,
+    permits: bool,
+    clock: u64,
+    /// Calls that were forwarded, in order, settled ones too.
+    calls: Vec<CallId>,
+    /// The client's requests that the server has and has not answered.
+    waiting: BTreeSet<String>,
+    /// The server's requests that the client has and has not answered.
+    asked: BTreeSet<String>,
+    /// Streams opened and sessions ended: acts without a message.
+    bodiless: usize,
+}
+
+impl Stage {
+    fn new(permits: bool, http: bool) -> Self {
+        let server = Arc::new(Protected::new(Server::default(), RefusalForm::Error));
+        let transport = if http { Transport::Http } else { Transport::Stdio };
+        Self {
+            gate: Gate::new(gate_config(), Arc::new(ByName { permits })),
+            sink: Sink::default(),
+            session: Session::new(Arc::<Principal>::default(), server, transport),
+            permits,
+            clock: 0,
+            calls: Vec::new(),
+            waiting: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            bodiless: 0,
+        }
+    }
+
+    fn play(&mut self, event: &[u8]) {
+        let Some((kind, rest)) = event.split_first() else { return };
+        let (first, after) = rest.split_first().map_or((b'a', rest), |(one, all)| (*one, all));
+        let letter = plain(first);
+        let second = plain(after.first().copied().unwrap_or(b'a'));
+        let tool = if second == 'd' { "delete" } else { "get" };
+        match kind {
+            b'c' => self.client(rest),
+            b's' => self.server(None, rest),
+            b'C' => self.client(
+                format!(r#"{{"jsonrpc":"2.0","id":"{letter}","method":"tools/call","params":{{"name":"{tool}"}}}}"#)
+                    .as_bytes(),
+            ),
+            b'S' => self.server(
+                None,
+                format!(r#"{{"jsonrpc":"2.0","id":"{letter}","method":"roots/list"}}"#).as_bytes(),
+            ),
+            b'R' => self.server(
+                None,
+                format!(r#"{{"jsonrpc":"2.0","id":"{letter}","result":{{}}}}"#).as_bytes(),
+            ),
+            b'A' => self.client(
+                format!(r#"{{"jsonrpc":"2.0","id":"{letter}","result":{{}}}}"#).as_bytes(),
+            ),
+            b'a' => self.server(self.call(first).as_ref(), after),
+            b'r' => self.server(
+                self.call(first).as_ref(),
+                format!(r#"{{"jsonrpc":"2.0","id":"{second}","result":{{}}}}"#).as_bytes(),
+            ),
+            b'o' | b'd' => self.without_message(*kind == b'o'),
+            b'!' => {
+                self.sink.refusing.fetch_xor(true, Ordering::Relaxed);
+            }
+            _ => self.ended(*kind, first, after),
+        }
+    }
+
+    /// The call that a letter names.
+    fn call(&self, letter: u8) -> Option<CallId> {
+        let count = self.calls.len().max(1);
+        self.calls.get(usize::from(letter) % count).map(Arc::clone)
+    }
+
+    fn ended(&mut self, kind: u8, letter: u8, body: &[u8]) {
+        let Some(call) = self.call(letter) else { return };
+        let now = now(self.clock);
+        let step = match kind {
+            b'g' => self.session.client_gone(&call, now),
+            b'x' => self.session.upstream_accepted(&call, now),
+            b'f' => {
+                let failure = UpstreamFailure::Unreachable("gone".into());
+                self.session.upstream_failed(&call, &failure, now)
+            }
+            b't' => self.session.upstream_failed(&call, &UpstreamFailure::TimedOut, now),
+            b'e' => {
+                let body = Bytes::copy_from_slice(body);
+                let answer = ErrorAnswer { status: 500, json: true, body };
+                self.session.upstream_status(&self.gate, &call, answer, now)
+            }
+            _ => return,
+        };
+        let Some(step) = step else { return };
+        self.settled(&call);
+        match self.record(step) {
+            Some(Act::Forward(_)) => panic!("an end is forwarded"),
+            Some(Act::Deliver(_) | Act::Drop) | None => {}
+        }
+    }
+
+    fn without_message(&mut self, opens: bool) {
+        let now = now(self.clock);
+        let step = if opens {
+            self.session.open_stream(&self.gate, now)
+        } else {
+            self.session.end(&self.gate, now)
+        };
+        if let Some(Act::Forward(permitted)) = self.record(step) {
+            assert_ne!(permitted.dispatch(), Dispatch::Message);
+            assert!(permitted.body().is_empty());
+            self.bodiless += 1;
+            self.forwarded(&permitted);
+        }
+    }
+
+    fn client(&mut self, raw: &[u8]) {
+        let arrival = Arrival { raw: Bytes::copy_from_slice(raw), ..Arrival::default() };
+        let step = self.session.client_frame(&self.gate, &arrival, now(self.clock));
+        let cancels = Self::cancelled(raw);
+        let act = self.record(step);
+        match act {
+            Some(Act::Forward(permitted)) => {
+                assert_eq!(permitted.body(), raw, "the bytes are kept");
+                let body = read(raw);
+                let id = body.get("id").map(Value::to_string);
+                if let Some(method) = body.get("method").and_then(Value::as_str) {
+                    assert!(self.permits && !ByName::refuses(subject(method, &body)), "was denied");
+                    if let Some(id) = id {
+                        assert!(self.waiting.insert(id), "an id is in flight twice");
+                    }
+                    // Which request ended is the named one's business, not the order's.
+                    if let Some(id) = cancels {
+                        self.waiting.remove(&id);
+                    }
+                    self.forwarded(&permitted);
+                } else {
+                    let id = id.expect("an answer has an id");
+                    assert!(self.asked.remove(&id), "answers what nobody asked");
+                }
+            }
+            Some(Act::Deliver(released)) => assert!(released.is_own(), "a refusal is ours"),
+            Some(Act::Drop) => {}
+            // The session has taken the answer as come, though it may not pass.
+            None => self.unrecorded_answer(raw, false),
+        }
+    }
+
+    fn server(&mut self, within: Option<&CallId>, raw: &[u8]) {
+        let bytes = Bytes::copy_from_slice(raw);
+        let now = now(self.clock);
+        let step = match within {
+            Some(call) => self.session.server_answer(&self.gate, call, &bytes, now),
+            None => self.session.server_frame(&self.gate, &bytes, now),
+        };
+        match self.record(step) {
+            Some(Act::Forward(permitted)) => {
+                // Our refusal of the server's own request.
+                let answer = read(permitted.body());
+                let question = read(raw);
+                assert_eq!(answer.get("id"), question.get("id"));
+                assert!(answer.get("error").is_some() && question.get("method").is_some());
+            }
+            Some(Act::Deliver(released)) if released.is_own() => {
+                // A call ended without its answer.
+                let body = read(released.body());
+                let id = body.get("id").map(Value::to_string).unwrap_or_default();
+                assert!(self.waiting.remove(&id), "an error for what nobody asked: {body}");
+            }
+            Some(Act::Deliver(released)) => self.delivered(&released, raw, within),
+            Some(Act::Drop) => {}
+            None => self.unrecorded_answer(raw, true),
+        }
+    }
+
+    fn delivered(&mut self, released: &Released, raw: &[u8], within: Option<&CallId>) {
+        let body = read(raw);
+        let id = body.get("id").filter(|id| !id.is_null()).map(Value::to_string);
+        if let Some(method) = body.get("method").and_then(Value::as_str) {
+            assert_eq!(released.body(), raw, "the bytes are kept");
+            assert!(self.permits && !ByName::refuses(subject(method, &body)), "was denied");
+            if let Some(id) = id {
+                assert!(self.asked.insert(id), "a question is outstanding twice");
+            } else if let Some(id) = Self::cancelled(raw) {
+                self.asked.remove(&id);
+            }
+            return;
+        }
+        if let Some(id) = id {
+            assert!(self.waiting.remove(&id), "answers what nobody asked: {id}");
+        } else {
+            // An error that could not name its request belongs to its exchange.
+            assert!(within.is_some());
+            self.resync();
+        }
+    }
+
+    /// The id that a cancellation names, as it stands in the body.
+    fn cancelled(raw: &[u8]) -> Option<String> {
+        let body: Value = serde_json::from_slice(raw).ok()?;
+        let cancels = body.get("method")?.as_str()? == "notifications/cancelled";
+        cancels.then(|| body.pointer("/params/requestId").map(Value::to_string))?
+    }
+
+    fn forwarded(&mut self, permitted: &Permitted) {
+        let kept = self.sink.of(permitted.call());
+        assert!(kept.intents == 1 && kept.outcomes == 0, "forwarded without its record: {kept:?}");
+        assert!(!self.calls.contains(permitted.call()), "one call forwarded twice");
+        self.calls.push(Arc::clone(permitted.call()));
+    }
+
+    fn settled(&mut self, call: &CallId) {
+        assert!(!self.session.awaits(call));
+        self.resync();
+    }
+
+    /// Ends without a message name no id: what the session says to be in flight bounds the model.
+    fn resync(&mut self) {
+        let mut left = BTreeSet::new();
+        for id in std::mem::take(&mut self.waiting) {
+            // A request under an id in flight is refused; that is how to ask.
+            if self.is_in_flight(&id) {
+                left.insert(id);
+            }
+        }
+        self.waiting = left;
+    }
+
+    fn is_in_flight(&mut self, id: &str) -> bool {
+        // A probe that the policy never sees if the id is taken.
+        let probe = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"delete"}}"#);
+        let arrival = Arrival { raw: probe.into(), ..Arrival::default() };
+        let step = self.session.client_frame(&self.gate, &arrival, now(self.clock));
+        let reasons = step.audit_record().decision.as_ref().map(|decision| &decision.reasons);
+        reasons.is_some_and(|reasons| reasons.iter().any(|reason| &*reason.code == "duplicate-id"))
+    }
+
+    /// A record that is not kept: nothing happened, but for what has ended on the way.
+    fn record(&mut self, step: Step) -> Option<Act> {
+        match step.record(&self.sink) {
+            Ok(act) => {
+                assert!(!self.sink.refusing.load(Ordering::Relaxed), "an act without a record");
+                Some(act)
+            }
+            Err(unrecorded) => {
+                if let Some(call) = &unrecorded.call {
+                    self.session.forget(call);
+                }
+                if let Some(refusal) = unrecorded.refusal {
+                    assert!(refusal.is_own());
+                }
+                self.resync();
+                None
+            }
+        }
+    }
+
+    fn unrecorded_answer(&mut self, raw: &[u8], of_server: bool) {
+        let Ok(body) = serde_json::from_slice::<Value>(raw) else { return };
+        let id = body.get("id").map(Value::to_string).unwrap_or_default();
+        if body.get("method").is_none() && !of_server {
+            self.asked.remove(&id);
+        }
+        if let Some(id) = Self::cancelled(raw) {
+            if of_server {
+                self.asked.remove(&id);
+            } else {
+                self.waiting.remove(&id);
+            }
+        }
+    }
+
+    fn check(&self) {
+        let in_flight = self.session.in_flight();
+        assert!(in_flight.len() <= IN_FLIGHT_MAX + self.bodiless, "in flight: {in_flight:?}");
+        assert!(self.waiting.len() <= in_flight.len(), "{:?} wait of {in_flight:?}", self.waiting);
+        assert!(self.asked.len() <= IN_FLIGHT_MAX, "asked: {:?}", self.asked);
+        for call in &self.calls {
+            let kept = self.sink.of(call);
+            assert!(kept.intents == 1 && kept.outcomes <= 1, "{call}: {kept:?}");
+            assert!(kept.outcomes == 0 || !in_flight.contains(call), "{call} ended and has not");
+        }
+    }
+}
+
+fn read(raw: &[u8]) -> Value {
+    serde_json::from_slice(raw).expect("passed, so JSON")
+}
+
+/// A letter that needs no escape.
+fn plain(byte: u8) -> char {
+    char::from(b'a' + byte % 26)
+}
+
+/// What the stub policy looks at.
+fn subject<'a>(method: &'a str, body: &'a Value) -> &'a str {
+    match method {
+        "tools/call" => body.pointer("/params/name").and_then(Value::as_str).unwrap_or(method),
+        _ => method,
+    }
+}
