@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::bundle::BundleFile;
 use super::problem::{Place, Problems, Spot};
+use super::remote::RemoteFile;
 use super::section::{References, Section};
 use super::yaml;
 use super::{HttpTransport, LogFormat, OAuthMode};
@@ -135,6 +136,15 @@ pub(super) struct LimitsFile {
 pub(super) struct AuditFile {
     pub(super) segment_bytes: Option<Spot<u64>>,
     pub(super) inputs: Option<Spot<Inputs>>,
+    pub(super) decision_logs: Option<DecisionLogsFile>,
+}
+
+/// `audit.decision_logs`.
+#[derive(Debug)]
+pub(super) struct DecisionLogsFile {
+    pub(super) place: Place,
+    pub(super) remote: RemoteFile,
+    pub(super) labels: Vec<(String, Spot<String>)>,
 }
 
 /// `otlp`.
@@ -317,6 +327,17 @@ impl AuditFile {
         Self {
             segment_bytes: section.bytes("segment_bytes", 64 << 10..=16 << 30),
             inputs: section.choice("inputs", &inputs),
+            decision_logs: section.section("decision_logs", DecisionLogsFile::read),
+        }
+    }
+}
+
+impl DecisionLogsFile {
+    fn read(section: &mut Section<'_>) -> Self {
+        Self {
+            place: section.place().clone(),
+            remote: RemoteFile::read(section),
+            labels: section.texts_by_name("labels", References::Refused),
         }
     }
 }

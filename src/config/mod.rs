@@ -421,6 +421,17 @@ pub struct AuditConfig {
     /// What records keep of the policy's input (`inputs`: `none`, `facts` or `values`). Default
     /// `none`.
     pub inputs: Inputs,
+    /// Where decisions are sent, if anywhere (`decision_logs`).
+    pub decision_logs: Option<DecisionLogsConfig>,
+}
+
+/// A service that takes OPA's decision logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecisionLogsConfig {
+    /// The way to it; `/logs` is added to its address. Its default time for one call is 10 s.
+    pub remote: RemoteConfig,
+    /// Labels of each event (`labels`), beside `id` and `version`.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Where spans go: OTLP over HTTP.

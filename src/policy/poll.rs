@@ -22,7 +22,6 @@ use super::last_good::LastGood;
 use super::watch::{PolicyEvent, Source, Triggers};
 use super::{PolicySettings, Ready, blocking, prove_and_build};
 use crate::edge::service::{Service, ServiceAnswer, ServiceCall, ServiceFailure};
-use crate::gate::pdp::Pdp;
 use crate::gate::rego::{PolicyProblem, RegoPdp};
 
 /// First wait after a failure; it doubles up to the longest delay.
@@ -186,7 +185,7 @@ pub async fn poll(
     service: BundleService,
     now: Option<Arc<RegoPdp>>,
     triggers: Triggers,
-    install: impl Fn(Arc<dyn Pdp>) + Send,
+    install: impl Fn(Arc<RegoPdp>) + Send,
     events: mpsc::Sender<PolicyEvent>,
 ) {
     let mut poller = Poller {
@@ -222,7 +221,7 @@ struct Poller<I> {
     failures: u32,
 }
 
-impl<I: Fn(Arc<dyn Pdp>) + Send> Poller<I> {
+impl<I: Fn(Arc<RegoPdp>) + Send> Poller<I> {
     async fn run(&mut self) {
         loop {
             let asked = self.service.ask(self.tag.as_ref(), self.long);
@@ -292,7 +291,7 @@ impl<I: Fn(Arc<dyn Pdp>) + Send> Poller<I> {
         };
         match self.service.prepare(&self.settings, bytes.clone()).await {
             Ok(ready) => {
-                (self.install)(Arc::<RegoPdp>::clone(&ready.pdp));
+                (self.install)(Arc::clone(&ready.pdp));
                 (self.tag, self.active, self.refused) = (tag, Some(digest), None);
                 self.attention.answers(&ready).await;
                 self.keep(bytes).await;

@@ -18,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 use super::load::{Fingerprint, fingerprint};
 use super::{PolicySettings, Ready, blocking, prepare};
 use crate::gate::decision::{Engine, PolicyRevision};
-use crate::gate::pdp::Pdp;
 use crate::gate::rego::{Demotion, PolicyProblem, Proof, RegoPdp};
 
 /// How long the files must be left alone before they are read.
@@ -104,7 +103,7 @@ pub async fn watch(
     settings: PolicySettings,
     now: Answering,
     triggers: Triggers,
-    install: impl Fn(Arc<dyn Pdp>) + Send,
+    install: impl Fn(Arc<RegoPdp>) + Send,
     events: mpsc::Sender<PolicyEvent>,
 ) {
     let follow = follow(&settings, now, &triggers, install, &events);
@@ -129,7 +128,7 @@ async fn follow(
     settings: &PolicySettings,
     mut answering: Answering,
     triggers: &Triggers,
-    install: impl Fn(Arc<dyn Pdp>) + Send,
+    install: impl Fn(Arc<RegoPdp>) + Send,
     events: &mpsc::Sender<PolicyEvent>,
 ) {
     // One place is enough: an event says only that something happened.
@@ -159,7 +158,7 @@ async fn follow(
         watcher = arm(settings, &tell).await.or(watcher);
         let event = match prepare(settings).await {
             Ok(ready) => {
-                install(Arc::<RegoPdp>::clone(&ready.pdp));
+                install(Arc::clone(&ready.pdp));
                 demoted = false;
                 let event = PolicyEvent::loaded(&ready, Source::Files);
                 answering = Answering { pdp: ready.pdp, fingerprint: ready.fingerprint };

@@ -24,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::keeping::Keeper;
+use self::policies::Current;
+use crate::audit::decisions::{self, DecisionLogs};
 use crate::audit::journal::Journal;
 use crate::audit::otlp::{self, OtlpConfig};
 use crate::config::{self, Config};
@@ -36,6 +38,9 @@ use crate::gate::record::{AuditRecord, Event};
 use crate::gate::rego::RegoPdp;
 use crate::gate::session::Gate;
 use crate::gate::step::AuditSink as _;
+
+/// How long decisions gather before they are sent.
+const LOGS_LINGER: Duration = Duration::from_secs(1);
 
 /// What a run needs that no configuration says.
 #[derive(Debug, Clone)]
@@ -105,9 +110,21 @@ struct Export {
 }
 
 impl Export {
-    fn start(otlp: Option<&config::OtlpConfig>, journal: &Journal) -> Result<Self, StartError> {
+    fn start(config: &Config, current: &Current, journal: &Journal) -> Result<Self, StartError> {
         let export = Self::default();
-        let Some(otlp) = otlp else { return Ok(export) };
+        if let Some(logs) = &config.audit.decision_logs {
+            let logs = DecisionLogs {
+                service: services::open("audit.decision_logs", &logs.remote)?,
+                url: logs.remote.url.clone(),
+                labels: logs.labels.clone(),
+                path: decision_path(&config.policy.entrypoint),
+                state: config.state.clone(),
+                linger: LOGS_LINGER,
+            };
+            let stop = export.stop.clone();
+            decisions::start(logs, current.masker(), journal, &export.tasks, stop);
+        }
+        let Some(otlp) = &config.otlp else { return Ok(export) };
         let mut settings = OtlpConfig::new(otlp.endpoint.to_string());
         settings.headers = otlp
             .headers
@@ -124,6 +141,11 @@ impl Export {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+/// A rule as decision logs name it: `mcp/decision` for `data.mcp.decision`.
+fn decision_path(entrypoint: &str) -> String {
+    entrypoint.split('.').skip(1).collect::<Vec<_>>().join("/")
 }
 
 impl fmt::Debug for Running {
@@ -191,8 +213,9 @@ async fn build(
         readiness.not_ready(Component::Policy, why);
     }
     let reload = Arc::new(Notify::new());
-    policies::follow((&shared, &readiness), origin, ready, &reload);
-    let export = Export::start(config.otlp.as_ref(), journal)?;
+    let current = Current::default();
+    policies::follow((&shared, &readiness), origin, ready, (&current, &reload));
+    let export = Export::start(config, &current, journal)?;
     let serving = edges::serve(config, protected, sockets, (&shared, &readiness))?;
     Ok(Running {
         shared,

@@ -2,12 +2,13 @@
 //! change of it in the log and in the journal.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 
 use super::{StartError, services};
+use crate::audit::decisions::Masker;
 use crate::audit::journal::Journal;
 use crate::config::{BundleConfig, BundleServiceConfig, BundleSource, Config};
 use crate::edge::Shared;
@@ -15,7 +16,7 @@ use crate::edge::admin::{Component, Readiness};
 use crate::edge::clock::Clock;
 use crate::gate::decision::PolicyRevision;
 use crate::gate::record::{AuditRecord, DecisionFacts, Event, Finding, Now};
-use crate::gate::rego::{Demotion, Entrypoints, EvalLimits, PolicyProblem};
+use crate::gate::rego::{Asker, Demotion, Entrypoints, EvalLimits, Policy, PolicyProblem, RegoPdp};
 use crate::gate::step::AuditSink;
 use crate::policy::bundle::LocalBundle;
 use crate::policy::bundle::signature::Signing;
@@ -109,6 +110,35 @@ fn service(
     })
 }
 
+/// The policy that answers now, for those who ask it something else than decisions.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Current(Arc<Mutex<Option<Policy>>>);
+
+/// What says which parts of a decision may not be logged (OPA, "Masking Sensitive Data").
+const MASK: &str = "data.system.log.mask";
+
+impl Current {
+    fn set(&self, policy: &Policy) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(policy.clone());
+    }
+
+    /// Asks it for the mask of a decision that is to be logged.
+    pub(super) fn masker(&self) -> Masker {
+        let current = self.clone();
+        let mut asker: Option<Asker> = None;
+        Box::new(move |event| {
+            let policy = current.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let policy = policy.ok_or("there is no policy yet that could say what to mask")?;
+            let same = asker.take().filter(|asker| *asker.revision() == policy.revision());
+            let asker = asker.insert(match same {
+                Some(same) => same,
+                None => Asker::new(&policy, MASK).map_err(|problem| problem.to_string())?,
+            });
+            asker.ask(event).map_err(|problem| problem.to_string())
+        })
+    }
+}
+
 /// Who proves the policies of a run.
 pub(super) fn prover(program: PathBuf) -> Prover {
     Prover { program, wall: PROOF_MAX }
@@ -157,12 +187,16 @@ pub(super) fn follow(
     (shared, readiness): (&Shared, &Readiness),
     origin: Origin,
     ready: Option<Ready>,
-    again: &Arc<Notify>,
+    (current, again): (&Current, &Arc<Notify>),
 ) {
+    if let Some(ready) = &ready {
+        current.set(ready.pdp.policy());
+    }
     let (events, mut happened) = mpsc::channel(EVENTS_MAX);
     let triggers = Triggers { again: Arc::clone(again), poll: POLL, stop: shared.closing.clone() };
-    let (gate, readiness) = (Arc::clone(&shared.gate), readiness.clone());
-    let install = move |pdp| {
+    let (gate, readiness, current) = (Arc::clone(&shared.gate), readiness.clone(), current.clone());
+    let install = move |pdp: Arc<RegoPdp>| {
+        current.set(pdp.policy());
         gate.replace_policy(pdp);
         readiness.ready(Component::Policy);
     };

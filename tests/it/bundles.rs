@@ -13,7 +13,7 @@
 
 mod archives;
 mod make;
-mod rig;
+pub(crate) mod rig;
 mod service;
 mod signed;
 

@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bartizan::gate::decision::PolicyRevision;
-use bartizan::gate::pdp::Pdp;
-use bartizan::gate::rego::{EvalLimits, PolicyProblem};
+use bartizan::gate::pdp::Pdp as _;
+use bartizan::gate::rego::{EvalLimits, PolicyProblem, RegoPdp};
 use bartizan::policy::load::PolicyFiles;
 use bartizan::policy::prove::Prover;
 use bartizan::policy::watch::{Answering, PolicyEvent, Triggers, watch};
@@ -76,7 +76,7 @@ impl Watched {
             Triggers { again: Arc::new(Notify::new()), poll, stop: CancellationToken::new() };
         let install = {
             let installed = Arc::clone(&installed);
-            move |pdp: Arc<dyn Pdp>| installed.lock().unwrap().push(pdp.revision())
+            move |pdp: Arc<RegoPdp>| installed.lock().unwrap().push(pdp.revision())
         };
         let tracker = tokio_util::task::TaskTracker::new();
         let (again, stop) = (Arc::clone(&triggers.again), triggers.stop.clone());

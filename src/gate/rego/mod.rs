@@ -15,6 +15,7 @@
     reason = "values and syntax of regorus: what is not named here is refused or left out"
 )]
 
+mod asker;
 mod builtins;
 mod capabilities;
 mod check;
@@ -53,6 +54,7 @@ use compiled::Entry;
 use super::decision::{Engine, PolicyRevision};
 use super::document::{Document, DocumentLimits};
 
+pub use asker::Asker;
 pub use capabilities::capabilities;
 pub use engines::{Demotion, RegoPdp};
 pub use input::input_json;

@@ -93,6 +93,15 @@ fn every_key_is_documented_and_no_other() {
         ("principal: {zzzzzzzzzzzzzzzzzzzz: 1}", "principal."),
         ("limits: {zzzzzzzzzzzzzzzzzzzz: 1}", "limits."),
         ("audit: {zzzzzzzzzzzzzzzzzzzz: 1}", "audit."),
+        ("audit: {decision_logs: {zzzzzzzzzzzzzzzzzzzz: 1}}", "audit.decision_logs."),
+        (
+            "audit: {decision_logs: {credentials: {zzzzzzzzzzzzzzzzzzzz: 1}}}",
+            "audit.decision_logs.credentials.",
+        ),
+        (
+            "audit: {decision_logs: {credentials: {client_tls: {zzzzzzzzzzzzzzzzzzzz: 1}}}}",
+            "audit.decision_logs.credentials.client_tls.",
+        ),
         ("otlp: {zzzzzzzzzzzzzzzzzzzz: 1}", "otlp."),
         ("log: {zzzzzzzzzzzzzzzzzzzz: 1}", "log."),
     ] {
@@ -107,7 +116,7 @@ fn every_key_is_documented_and_no_other() {
         .filter(|key| documented.iter().any(|inner| inner.starts_with(&format!("{key}."))))
         .cloned()
         .collect();
-    assert_eq!(sections.len(), 14, "{sections:?}");
+    assert_eq!(sections.len(), 17, "{sections:?}");
     read.retain(|key| !sections.contains(key));
     assert!(read.len() > 50, "{read:?}");
     assert_eq!(documented, read);
@@ -177,6 +186,9 @@ fn load(key: &str, value: Option<&str>) -> Result<String, String> {
     } else if let Some(name) = key.strip_prefix("policy.bundle.signing.") {
         let keys = "keys: {k: {algorithm: HS256, secret: s}}";
         rest = format!("policy: {{bundle: {{path: b, signing: {{{keys}, {}}}}}}}", written(name));
+    } else if let Some(name) = key.strip_prefix("audit.decision_logs.") {
+        let url = if name == "url" { "" } else { "url: 'https://h', " };
+        rest = format!("audit: {{decision_logs: {{{url}{}}}}}", written(name));
     } else if let Some(name) = key.strip_prefix("policy.bundle.polling.") {
         let polling = format!("polling: {{{}}}", written(name));
         rest = format!("policy: {{bundle: {{url: 'https://h/b', {polling}}}}}");
