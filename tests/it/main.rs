@@ -2,8 +2,10 @@
 
 mod audit_cli;
 mod batches;
+mod bundles;
 mod cli;
 mod config;
+mod decision_logs;
 mod demo;
 mod deploy;
 mod engine_safety;
