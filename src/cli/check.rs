@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use super::{Exit, Failure, policy, print};
 use crate::config::{Config, Front, OAuthMode, PackRef, Upstream};
 use crate::gate::session::Mode;
+use crate::lock::LockFile;
 use crate::policy::{Ready, prepare};
 
 /// Say everything that is wrong with a configuration, and start nothing.
@@ -33,20 +34,32 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
             failures.push(Failure::usage(subject, what).hint(error.hint.clone()));
         }
     }
+    let lock = config.lock.as_ref().map(|path| (path, LockFile::read(path)));
+    if let Some((path, Err(what))) = &lock {
+        let what = format!("`{}`: {what}", path.display());
+        let failure = Failure::usage(format!("{name}: lock"), what);
+        failures.push(failure.hint("`bartizan lock` writes it"));
+    }
     let settings = policy::settings(config.policy.clone())?;
     let proven = prepare(&settings).await;
     let proven = proven.map_err(|problems| {
         failures.push(Failure::policy(&problems, Exit::Usage));
     });
     match (proven, failures.into_iter().reduce(Failure::joined)) {
-        (Ok(ready), None) => print(&summary(&name, &config, &ready)),
+        (Ok(ready), None) => {
+            let lock = lock.and_then(|(path, lock)| {
+                let (servers, tools) = lock.ok()?.counts();
+                Some(format!("{}: {tools} tools of {servers} servers", path.display()))
+            });
+            print(&summary(&name, &config, (&ready, lock.as_deref())))
+        }
         (_, Some(failure)) => Err(failure),
         (Err(()), None) => Err(Failure::failed("policy", "cannot be proven")),
     }
 }
 
 /// What `config` comes to, a line for each part.
-fn summary(name: &str, config: &Config, ready: &Ready) -> String {
+fn summary(name: &str, config: &Config, (ready, lock): (&Ready, Option<&str>)) -> String {
     let mut lines = vec![format!("{name}: good")];
     let mut line = |key: &str, value: &str| {
         lines.push(format!("  {key:<10} {value}"));
@@ -66,6 +79,9 @@ fn summary(name: &str, config: &Config, ready: &Ready) -> String {
             Mode::Observe => "observe: nothing is refused by policy",
         },
     );
+    if let Some(lock) = lock {
+        line("lock", lock);
+    }
     let paths: Vec<String> =
         config.policy.paths.iter().map(|path| path.display().to_string()).collect();
     let (first, more) = match paths.split_first() {

@@ -32,7 +32,7 @@ use crate::edge::clock::Clock;
 use crate::edge::stdio::ExitReason;
 use crate::gate::record::{AuditRecord, Event};
 use crate::gate::rego::RegoPdp;
-use crate::gate::session::Gate;
+use crate::gate::session::{Gate, Protected};
 use crate::gate::step::AuditSink as _;
 
 /// What a run needs that no configuration says.
@@ -89,6 +89,7 @@ impl std::error::Error for StartError {}
 pub struct Running {
     shared: Shared,
     journal: Arc<Journal>,
+    protected: Vec<Arc<Protected>>,
     serving: Serving,
     reload: Arc<Notify>,
     export: Export,
@@ -181,10 +182,11 @@ async fn build(
     let reload = Arc::new(Notify::new());
     policies::follow(&shared, settings, ready, &reload);
     let export = Export::start(config.otlp.as_ref(), journal)?;
-    let serving = edges::serve(config, protected, sockets, (&shared, &readiness))?;
+    let serving = edges::serve(config, protected.clone(), sockets, (&shared, &readiness))?;
     Ok(Running {
         shared,
         journal: Arc::clone(journal),
+        protected,
         serving,
         reload,
         export,
@@ -212,6 +214,11 @@ impl Running {
     /// Notify it to read the policy again, even if no file changed.
     pub fn reload_trigger(&self) -> Arc<Notify> {
         Arc::clone(&self.reload)
+    }
+
+    /// The protected servers, in the order of the configuration.
+    pub fn protected(&self) -> &[Arc<Protected>] {
+        &self.protected
     }
 
     /// The journal.

@@ -14,6 +14,7 @@ use super::number;
 use super::reads::ReadSet;
 use crate::gate::access::{AccessRequest, Action, Principal, Resource, Revision, Server, WallTime};
 use crate::gate::document::{self, Kind};
+use crate::gate::lock::{Drift, Standing};
 use crate::gate::operation::Operation;
 use crate::gate::pack::BaselineRate;
 use crate::gate::pdp::ListEntry;
@@ -156,10 +157,11 @@ impl<'r> Fields<'r> {
 
     fn resource(&mut self, request: &AccessRequest<'_>, lossy: &mut Vec<String>) {
         match request.resource {
-            Resource::Tool { name, arguments, definition } => self.put("tool", |reads| {
+            Resource::Tool { name, arguments, definition, standing } => self.put("tool", |reads| {
                 let mut fields = Fields::new(reads);
                 fields.text("name", name);
                 fields.optional("definition", definition);
+                fields.standing(standing);
                 fields.arguments("tool", arguments, lossy);
                 Some(fields.finish())
             }),
@@ -191,6 +193,14 @@ impl<'r> Fields<'r> {
                 Some(convert(request.params?, reads, &mut Pointer::at(&["params"]), lossy))
             }),
         }
+    }
+
+    fn standing(&mut self, standing: Standing<'_>) {
+        self.optional("drift", standing.drift.map(Drift::as_str));
+        self.put("flags", |_| {
+            let flags = standing.flags.iter().map(|flag| Value::from(*flag));
+            (!standing.flags.is_empty()).then(|| Value::from(flags.collect::<Vec<_>>()))
+        });
     }
 
     fn single(&mut self, name: &str, member: &str, text: &str) {
@@ -274,6 +284,7 @@ fn entry(entry: &ListEntry<'_>, reads: &ReadSet) -> Value {
     let mut fields = Fields::new(reads);
     fields.text("name", entry.name);
     fields.text("definition", entry.digest);
+    fields.standing(entry.standing);
     fields.put("operation", |reads| entry.operation.as_ref().map(|it| operation(it, reads)));
     fields.finish()
 }

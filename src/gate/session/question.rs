@@ -10,6 +10,7 @@ use crate::gate::access::{
 use crate::gate::document::{Kind, Value};
 use crate::gate::frame::{Frame, Message};
 use crate::gate::headers::{META_CLIENT_INFO, era_of, meta_version};
+use crate::gate::lock::Standing;
 use crate::gate::method::{Method, Subject};
 use crate::gate::operation::Operation;
 use crate::gate::pack::Effect;
@@ -38,6 +39,8 @@ pub(super) struct Known<'a> {
     pub(super) definition: Option<&'a Definition>,
     /// What made the named task.
     pub(super) task: Option<&'a TaskOrigin>,
+    /// How the called tool stands.
+    pub(super) standing: Standing<'a>,
 }
 
 /// A W3C trace context (`traceparent`, version 00).
@@ -234,6 +237,7 @@ fn resource_of<'a>(
             name,
             arguments,
             definition: known.definition.map(|definition| &*definition.digest),
+            standing: known.standing,
         }),
         Subject::Prompt => text("name").map(|name| Resource::Prompt { name, arguments }),
         Subject::Uri => text("uri").map(Resource::Uri),
