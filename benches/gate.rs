@@ -209,6 +209,7 @@ fn question<'a>(
         },
         params,
         operation: Operation::of_call(server.pack.as_deref(), name, arguments),
+        facts: [].into(),
         time: WallTime { unix_ms: 1_800_000_000_000 },
         trace_id: None,
     }

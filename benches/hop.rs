@@ -134,6 +134,7 @@ fn firewall(server: SocketAddr, journal: Journal) -> SocketAddr {
     });
     let route = Route {
         path: "/mcp".into(),
+        sse_path: None,
         server: Arc::new(Protected::new(facts, RefusalForm::Error)),
         hosts: Vec::new(),
         origins: Vec::new(),

@@ -97,6 +97,11 @@ deny contains {"code": "elicitation-url", "message": "a user is sent to https ad
 	not startswith(input.params.url, "https://")
 }
 
+# A rule that reads the text of a URI must mean the path that the server will open.
+deny contains {"code": "ambiguous-uri", "message": "this URI can be taken for another"} if {
+	input.resource.ambiguous
+}
+
 refuse contains {"code": "unknown-method", "message": "no rule knows this method"} if {
 	not tool_call
 }

@@ -103,6 +103,29 @@ test_allowing_one_method_allows_no_other if {
 	codes == set()
 }
 
+test_a_resource_must_be_what_its_uri_says if {
+	every method in ["resources/read", "resources/subscribe", "subscriptions/listen"] {
+		codes := {rule.code |
+			some rule in data.mcp.deny with input as {
+				"method": method,
+				"direction": "to_server",
+				"resource": {"uri": "file:///a/%2e%2e/b", "ambiguous": true},
+			}
+		}
+		codes == {"ambiguous-uri"}
+	}
+}
+
+test_a_plain_resource_is_open if {
+	every rule in data.mcp.deny {
+		rule.code != "ambiguous-uri"
+	} with input as {
+		"method": "resources/read",
+		"direction": "to_server",
+		"resource": {"uri": "file:///a/b", "ambiguous": false},
+	}
+}
+
 test_a_method_can_be_closed_by_name if {
 	every method in ["sampling/createMessage", "elicitation/create", "roots/list"] {
 		codes := denied(method, "to_client") with data.baseline as {"closed_methods": [method]}

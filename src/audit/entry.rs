@@ -47,6 +47,9 @@ pub struct Entry {
     pub owasp: Option<OwaspEntry>,
     pub mitre: Option<MitreEntry>,
     pub taxonomy: Option<String>,
+    pub input: Option<serde_json::Value>,
+    #[serde(default)]
+    pub input_left_out: Vec<String>,
     pub note: Option<String>,
 }
 

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{Exit, Failure, policy, print};
-use crate::config::{Config, Front, OAuthMode, PackRef, Upstream};
+use crate::config::{Config, Front, HttpTransport, JwksConfig, OAuthMode, PackRef, Upstream};
+use crate::edge::oauth::keys::{HINT, read_file};
 use crate::gate::session::Mode;
 use crate::lock::LockFile;
 use crate::policy::{Ready, prepare};
@@ -40,6 +41,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
         let failure = Failure::usage(format!("{name}: lock"), what);
         failures.push(failure.hint("`bartizan lock` writes it"));
     }
+    failures.extend(bad_keys(&name, &config));
     let settings = policy::settings(config.policy.clone())?;
     let proven = prepare(&settings).await;
     let proven = proven.map_err(|problems| {
@@ -56,6 +58,26 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
         (_, Some(failure)) => Err(failure),
         (Err(()), None) => Err(Failure::failed("policy", "cannot be proven")),
     }
+}
+
+/// Files of issuers' keys that hold none.
+fn bad_keys(name: &str, config: &Config) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    for server in &config.servers {
+        let Some(OAuthMode::Terminate(ours)) = server.oauth.as_ref().map(|oauth| &oauth.mode)
+        else {
+            continue;
+        };
+        for issuer in &ours.issuers {
+            let JwksConfig::File(path) = &issuer.jwks else { continue };
+            if let Err(why) = read_file(path) {
+                let subject = format!("{name}: servers.{}.oauth.issuers.jwks_file", server.name);
+                let what = format!("`{}` {why}", path.display());
+                failures.push(Failure::usage(subject, what).hint(HINT));
+            }
+        }
+    }
+    failures
 }
 
 /// What `config` comes to, a line for each part.
@@ -94,12 +116,11 @@ fn summary(name: &str, config: &Config, (ready, lock): (&Ready, Option<&str>)) -
     }
     line("", &policy::proven(ready));
     for server in &config.servers {
-        let target = match &server.upstream {
-            // Neither a query nor arguments are shown: people put credentials there.
-            Upstream::Http(http) => http.url.to_string().split('?').take(1).collect(),
-            Upstream::Child(child) => format!("{} ({} arguments)", child.program, child.args.len()),
-        };
+        let target = target(&server.upstream);
         line("server", &format!("{} at {}: {target}", server.name, server.path));
+        if let Some(path) = &server.sse_path {
+            line("", &format!("HTTP+SSE at {path}, too"));
+        }
         if let Some(pack) = &server.pack {
             line(
                 "",
@@ -116,12 +137,27 @@ fn summary(name: &str, config: &Config, (ready, lock): (&Ready, Option<&str>)) -
             let public = oauth.public_url.as_deref().unwrap_or("loopback");
             line(
                 "",
-                &match oauth.mode {
-                    OAuthMode::Forward => format!("tokens for {public} go on to it"),
+                &match &oauth.mode {
+                    OAuthMode::Forward { .. } => format!("tokens for {public} go on to it"),
+                    OAuthMode::Terminate(_) => format!("tokens for {public} end here"),
                 },
             );
         }
     }
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// Where a server is. Neither a query nor arguments are shown: people put credentials there.
+fn target(upstream: &Upstream) -> String {
+    match upstream {
+        Upstream::Http(http) => {
+            let url: String = http.url.to_string().split('?').take(1).collect();
+            match http.transport {
+                HttpTransport::StreamableHttp => url,
+                HttpTransport::Sse => format!("{url}, which speaks HTTP+SSE"),
+            }
+        }
+        Upstream::Child(child) => format!("{} ({} arguments)", child.program, child.args.len()),
+    }
 }

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::{Exit, Failure};
-use crate::demo::{self, DemoError};
+use crate::demo::{self, DemoError, Vendor};
 use crate::run::Options;
 
-/// Show the firewall at work: a flag service, an agent, every verdict, the audit journal.
+/// Show the firewall at work: a service, an agent, every verdict, the audit journal.
 ///
 /// Everything runs on loopback and ends by itself. Exit code 1 where something did not go as it
 /// should.
@@ -24,12 +24,21 @@ pub struct Args {
     /// Keep the journal in this empty directory; otherwise it goes when the demo ends.
     #[arg(long, value_name = "DIRECTORY")]
     state: Option<PathBuf>,
-    /// Serve the flag service alone, without a firewall, and print its address.
+    /// Whose server is protected: flag-service (the demo's own), or a stand-in with the tools of
+    /// statsig-v1, statsig-v3, flagsmith or stigg.
+    #[arg(long, value_name = "VENDOR", default_value = "flag-service", value_parser = vendor)]
+    vendor: Vendor,
+    /// Serve the service alone, without a firewall, and print its address.
     #[arg(long, conflicts_with_all = ["stay", "state"])]
     server_only: bool,
-    /// The loopback port of the flag service; any free one by default.
+    /// The loopback port of the service; any free one by default.
     #[arg(long, default_value_t = 0, requires = "server_only")]
     port: u16,
+}
+
+fn vendor(name: &str) -> Result<Vendor, String> {
+    let names = || Vendor::ALL.map(Vendor::name).join(", ");
+    Vendor::of_name(name).ok_or_else(|| format!("not one of {}", names()))
 }
 
 /// Gives the demo.
@@ -47,7 +56,7 @@ pub async fn run(args: Args) -> ExitCode {
 async fn given(args: &Args, out: &mut (dyn Write + Send)) -> Result<Exit, Failure> {
     let failed = |error: DemoError| Failure::failed("demo", error.to_string());
     if args.server_only {
-        demo::serve_alone(args.port, out).await.map_err(failed)?;
+        demo::serve_alone((args.vendor, args.port), out).await.map_err(failed)?;
         return Ok(Exit::Done);
     }
     let prover =
@@ -56,7 +65,7 @@ async fn given(args: &Args, out: &mut (dyn Write + Send)) -> Result<Exit, Failur
         Some(directory) => empty(directory)?,
         None => private().map_err(|error| Failure::failed("demo: state", error.to_string()))?,
     };
-    let options = demo::Options { state: state.clone(), stay: args.stay };
+    let options = demo::Options { state: state.clone(), stay: args.stay, vendor: args.vendor };
     let summary = demo::run(&options, |setting| demo::start(setting, prover), out).await;
     if args.state.is_none() {
         let removed = std::fs::remove_dir_all(&state);

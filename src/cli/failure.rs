@@ -133,7 +133,7 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 /// `text` on one line, with nothing in it that a terminal obeys.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }

@@ -8,15 +8,24 @@ use std::process::ExitCode;
 use super::{Exit, Failure, print};
 use crate::config::PolicyConfig;
 use crate::gate::decision::Engine;
-use crate::gate::rego::{Entrypoints, EvalLimits, Policy, PolicyProblem, capabilities, run_tests};
+use crate::gate::rego::{
+    Entrypoints, EvalLimits, Policy, PolicyProblem, capabilities, input_schema,
+};
 use crate::policy::load::{LoadLimits, Loaded, PolicyFiles, load};
 use crate::policy::prove::Prover;
-use crate::policy::{PolicySettings, Ready, prepare};
+use crate::policy::{PolicySettings, Ready};
 
+mod check;
 mod explain;
+mod learn;
+mod replay;
+mod test;
 
 /// Size of an input or a message read from a file, bytes.
 const INPUT_BYTES_MAX: u64 = 8 << 20;
+
+/// The form of a pack.
+const PACK_SCHEMA: &str = include_str!("../../policies/schema/pack.schema.json");
 
 /// Try, explain, test and prove policies.
 #[derive(Debug, clap::Subcommand)]
@@ -38,20 +47,62 @@ pub(super) enum Command {
         | bartizan policy explain -p policies/ --pack flag-service --environment staging")]
     Explain(ExplainArgs),
     /// Prove a policy as `run` would, and say everything that is wrong with it
+    ///
+    /// Exit code 1 where it would not be served, and where it has a trap: something that compiles
+    /// and does not do what its author means. A comment `# bartizan:allow CODE` lets one stand.
     #[command(after_help = "Example:\n  bartizan policy check -p policies/")]
-    Check(SourceArgs),
+    Check(check::CheckArgs),
     /// Run the `test_` rules of policies
     ///
     /// Exit code 1 where one fails; such a policy is not served either.
-    #[command(after_help = "Example:\n  bartizan policy test -p policies/")]
-    Test(SourceArgs),
+    #[command(after_help = "Example:\n  \
+        bartizan policy test -p policies/ --coverage --threshold 90")]
+    Test(test::TestArgs),
+    /// Put recorded questions to a policy, and say which verdicts would change
+    ///
+    /// Reads the journal of a state directory, or files with a JSON object on each line: records,
+    /// events of an OPA decision log, or inputs. What a policy says is compared with what was
+    /// recorded, or with what the policy `--against` says. Rate limits are not spent. A question
+    /// is not judged where a rule reads what the record does not hold; `audit.inputs` has more
+    /// recorded, and `--config` tells the servers and the principal.
+    #[command(after_help = "Example:\n  \
+        bartizan policy replay -p policies/ -c bartizan.yaml --state state --fail-on opened")]
+    Replay(Box<replay::ReplayArgs>),
+    /// Draft a policy from what a journal saw
+    ///
+    /// Permits what went through, by principal, server, tool, operation, effect and environments,
+    /// and nothing else; comments say what needs a second look. With it come its tests, and a pack
+    /// to complete for each server with tools that no pack knows. Best from a journal that was
+    /// written with `mode: observe`.
+    #[command(after_help = "Example:\n  bartizan policy learn --state state --out learned/")]
+    Learn(learn::LearnArgs),
     /// Print the capabilities file for `opa check --capabilities` and Regal
     #[command(after_help = "Example:\n  bartizan policy capabilities > capabilities.json")]
     Capabilities,
+    /// Print the JSON Schema of `input`, or of packs
+    #[command(after_help = "Example:\n  bartizan policy schema > input.schema.json")]
+    Schema(SchemaArgs),
+}
+
+/// Arguments of `policy schema`.
+#[derive(Debug, clap::Args)]
+pub(super) struct SchemaArgs {
+    /// The schema of pack files instead.
+    #[arg(long)]
+    packs: bool,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// For a person.
+    Text,
+    /// For a program.
+    Json,
 }
 
 /// Which policy.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(super) struct SourceArgs {
     /// Rego and data, a file or directory; may be repeated. Without it: the built-in baseline.
     #[arg(short, long = "policy", value_name = "PATH")]
@@ -112,11 +163,15 @@ fn label(text: &str) -> Result<(String, String), String> {
 /// Does it.
 pub(super) async fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
-        Command::Check(source) => check(source).await,
-        Command::Test(source) => test(source),
+        Command::Check(args) => check::run(args).await,
+        Command::Test(args) => test::run(&args),
         Command::Eval(args) => eval(args),
         Command::Explain(args) => explain::run(args),
+        Command::Learn(args) => learn::run(args),
+        Command::Replay(args) => replay::run(*args),
         Command::Capabilities => print(&(capabilities() + "\n")),
+        Command::Schema(args) if args.packs => print(PACK_SCHEMA),
+        Command::Schema(_) => print(&input_schema()),
     }
 }
 
@@ -167,34 +222,6 @@ pub(super) fn settings(policy: PolicyConfig) -> Result<PolicySettings, Failure> 
 pub(super) fn proven(ready: &Ready) -> String {
     let tests = ready.proof.tests.len();
     format!("{}, {} engine, {tests} tests passed", ready.revision, ready.engine.as_str())
-}
-
-async fn check(source: SourceArgs) -> Result<ExitCode, Failure> {
-    let files = source.files();
-    let settings = PolicySettings { files, ..settings(PolicyConfig::default())? };
-    let ready = prepare(&settings).await.map_err(|problems| failed(&problems))?;
-    let mut text = format!("good: {}\n", proven(&ready));
-    for reason in &ready.proof.reasons {
-        text.push_str("  not compiled: ");
-        text.push_str(reason);
-        text.push('\n');
-    }
-    print(&text)
-}
-
-fn test(source: SourceArgs) -> Result<ExitCode, Failure> {
-    let loaded = source.load()?;
-    let outcomes = run_tests(&loaded.proving, &EvalLimits::default());
-    let outcomes = outcomes.map_err(|problems| failed(&problems))?;
-    let mut lines = Vec::new();
-    for outcome in outcomes.iter().filter(|outcome| !outcome.passed) {
-        let message = outcome.message.as_deref().unwrap_or("false");
-        lines.push(format!("failed: {} ({}): {message}", outcome.name, outcome.file));
-    }
-    let (all, failures) = (outcomes.len(), lines.len());
-    lines.push(format!("{} of {all} tests passed\n", all.saturating_sub(failures)));
-    print(&lines.join("\n"))?;
-    Ok(if failures == 0 { Exit::Done } else { Exit::Failed }.into())
 }
 
 fn eval(args: EvalArgs) -> Result<ExitCode, Failure> {

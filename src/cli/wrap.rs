@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::Failure;
 use super::run::serve;
-use crate::config::{Config, Wrap};
+use crate::config::{Config, HttpTransport, Wrap};
 
 /// Guard one server for a client that speaks over standard input and output.
 ///
@@ -41,6 +41,10 @@ pub(super) struct Args {
     /// The HTTP server to guard, instead of a program.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// What that server speaks: `streamable_http`, or `sse`, the transport of 2024-11-05, whose
+    /// stream is at the URL. Default: `streamable_http`.
+    #[arg(long, value_name = "TRANSPORT", requires = "url", value_parser = transport)]
+    transport: Option<HttpTransport>,
     /// A header for that server, `name: value`; may be repeated. `${env:NAME}` and
     /// `${file:/path}` in the value keep a credential off the command line.
     #[arg(long, value_name = "HEADER", requires = "url")]
@@ -57,11 +61,20 @@ fn header(text: &str) -> (String, String) {
     (name.to_owned(), value.trim().to_owned())
 }
 
+fn transport(text: &str) -> Result<HttpTransport, String> {
+    let known = HttpTransport::NAMES.iter().find(|(name, _)| *name == text);
+    known.map(|(_, transport)| *transport).ok_or_else(|| {
+        let names: Vec<&str> = HttpTransport::NAMES.iter().map(|(name, _)| *name).collect();
+        format!("must be {}", names.join(" or "))
+    })
+}
+
 impl From<Args> for Wrap {
     fn from(args: Args) -> Self {
         Self {
             command: args.command,
             url: args.url,
+            transport: args.transport,
             headers: args.header.iter().map(|text| header(text)).collect(),
             pack: args.pack,
             policies: args.policy,

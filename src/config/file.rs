@@ -10,13 +10,18 @@ use std::time::Duration;
 use super::problem::{Place, Problems, Spot};
 use super::section::{References, Section};
 use super::yaml;
-use super::{LogFormat, OAuthMode};
+use super::{HttpTransport, LogFormat, SignatureAlgorithm};
+use crate::gate::rego::Inputs;
 use crate::gate::session::{Mode, RefusalForm};
 
 /// Size of the file's text, bytes; a configuration of a thousand servers has less.
 pub(super) const FILE_BYTES_MAX: usize = 1 << 20;
 
 const SERVERS_HINT: &str = "name at least one server, with its `url` or its `command`";
+
+/// What `oauth.issuers` must be.
+pub(super) const ISSUERS_HINT: &str =
+    "write `- issuer: https://…` with its `jwks_uri` or `jwks_file` below";
 
 const HOUR: Duration = Duration::from_hours(1);
 const TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=HOUR;
@@ -57,7 +62,9 @@ pub(super) struct ServerFile {
     /// Whether `url` or `command` was written, if only wrongly.
     pub(super) reachable: bool,
     pub(super) path: Option<Spot<String>>,
+    pub(super) sse_path: Option<Spot<String>>,
     pub(super) url: Option<Spot<String>>,
+    pub(super) transport: Option<Spot<HttpTransport>>,
     pub(super) headers: Vec<(String, Spot<String>)>,
     pub(super) forward_authorization: Option<Spot<bool>>,
     pub(super) batches: Option<Spot<bool>>,
@@ -84,11 +91,43 @@ pub(super) struct ServerFile {
 #[derive(Debug)]
 pub(super) struct OAuthFile {
     pub(super) place: Place,
-    pub(super) mode: Option<Spot<OAuthMode>>,
+    pub(super) mode: Option<Spot<OAuthWord>>,
     /// Whether `mode` was written, if only wrongly.
     pub(super) has_mode: bool,
     pub(super) upstream_resource: Option<Spot<String>>,
     pub(super) origin_endpoints: Option<Spot<bool>>,
+    /// Whether `issuers` was written, if only wrongly.
+    pub(super) has_issuers: bool,
+    pub(super) issuers: Option<Vec<IssuerFile>>,
+    pub(super) scopes: Option<Vec<Spot<String>>>,
+    pub(super) principal_claim: Option<Spot<String>>,
+    pub(super) groups_claim: Option<Spot<String>>,
+    pub(super) claims: Option<Vec<Spot<String>>>,
+}
+
+/// The words that `oauth.mode` can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OAuthWord {
+    /// `forward`.
+    Forward,
+    /// `terminate`.
+    Terminate,
+}
+
+/// One element of `oauth.issuers`.
+#[derive(Debug)]
+pub(super) struct IssuerFile {
+    pub(super) place: Place,
+    /// Whether `issuer` was written, if only wrongly.
+    pub(super) named: bool,
+    pub(super) issuer: Option<Spot<String>>,
+    /// Whether `jwks_uri` or `jwks_file` was written, if only wrongly.
+    pub(super) has_keys: bool,
+    pub(super) jwks_uri: Option<Spot<String>>,
+    pub(super) jwks_file: Option<Spot<String>>,
+    pub(super) ca_file: Option<Spot<String>>,
+    pub(super) audiences: Option<Vec<Spot<String>>>,
+    pub(super) algorithms: Option<Vec<Spot<SignatureAlgorithm>>>,
 }
 
 /// `principal`.
@@ -130,6 +169,7 @@ pub(super) struct LimitsFile {
 #[derive(Debug, Default)]
 pub(super) struct AuditFile {
     pub(super) segment_bytes: Option<Spot<u64>>,
+    pub(super) inputs: Option<Spot<Inputs>>,
 }
 
 /// `otlp`.
@@ -196,7 +236,9 @@ impl ServerFile {
             name,
             reachable: true,
             path: None,
+            sse_path: None,
             url: None,
+            transport: None,
             headers: Vec::new(),
             forward_authorization: None,
             batches: None,
@@ -226,7 +268,9 @@ impl ServerFile {
             name: Spot::new(name, section.place().clone()),
             reachable: section.has("url") || section.has("command"),
             path: section.text("path"),
+            sse_path: section.text("sse_path"),
             url: section.text("url"),
+            transport: section.choice("transport", &HttpTransport::NAMES),
             headers: section.texts_by_name("headers", References::Allowed),
             forward_authorization: section.flag("forward_authorization"),
             batches: section.flag("batches"),
@@ -253,12 +297,35 @@ impl ServerFile {
 
 impl OAuthFile {
     fn read(section: &mut Section<'_>) -> Self {
+        let modes = [("forward", OAuthWord::Forward), ("terminate", OAuthWord::Terminate)];
         Self {
             place: section.place().clone(),
             has_mode: section.has("mode"),
-            mode: section.choice("mode", &[("forward", OAuthMode::Forward)]),
+            mode: section.choice("mode", &modes),
             upstream_resource: section.text("upstream_resource"),
             origin_endpoints: section.flag("origin_endpoints"),
+            has_issuers: section.has("issuers"),
+            issuers: section.list_of_sections("issuers", ISSUERS_HINT, IssuerFile::read),
+            scopes: section.text_or_texts("scopes"),
+            principal_claim: section.text("principal_claim"),
+            groups_claim: section.text("groups_claim"),
+            claims: section.text_or_texts("claims"),
+        }
+    }
+}
+
+impl IssuerFile {
+    fn read(section: &mut Section<'_>) -> Self {
+        Self {
+            place: section.place().clone(),
+            named: section.has("issuer"),
+            issuer: section.text("issuer"),
+            has_keys: section.has("jwks_uri") || section.has("jwks_file"),
+            jwks_uri: section.text("jwks_uri"),
+            jwks_file: section.text("jwks_file"),
+            ca_file: section.text("ca_file"),
+            audiences: section.text_or_texts("audiences"),
+            algorithms: section.choices("algorithms", &SignatureAlgorithm::ALL),
         }
     }
 }
@@ -304,7 +371,11 @@ impl LimitsFile {
 
 impl AuditFile {
     fn read(section: &mut Section<'_>) -> Self {
-        Self { segment_bytes: section.bytes("segment_bytes", 64 << 10..=16 << 30) }
+        let inputs = [("none", Inputs::None), ("facts", Inputs::Facts), ("values", Inputs::Values)];
+        Self {
+            segment_bytes: section.bytes("segment_bytes", 64 << 10..=16 << 30),
+            inputs: section.choice("inputs", &inputs),
+        }
     }
 }
 

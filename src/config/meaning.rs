@@ -21,6 +21,7 @@ use super::{
 use crate::gate::access::Principal;
 use crate::gate::document::DocumentLimits;
 use crate::gate::frame::FrameLimits;
+use crate::gate::rego::Inputs;
 use crate::gate::session::Mode;
 
 /// Length of a principal's id, bytes: it is in every record and names buckets.
@@ -59,7 +60,10 @@ pub(super) fn config(
         servers,
         principal,
         limits: limits(file.limits, problems),
-        audit: AuditConfig { segment_bytes: or(file.audit.segment_bytes, 64 << 20) },
+        audit: AuditConfig {
+            segment_bytes: or(file.audit.segment_bytes, 64 << 20),
+            inputs: or(file.audit.inputs, Inputs::None),
+        },
         otlp,
         log,
     })

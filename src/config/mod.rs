@@ -20,6 +20,7 @@ use ::http::{HeaderName, Uri};
 use crate::gate::access::{Principal, Server};
 use crate::gate::frame::FrameLimits;
 use crate::gate::pack::Pack;
+use crate::gate::rego::Inputs;
 use crate::gate::session::{GateConfig, Mode, RefusalForm};
 
 mod problem;
@@ -30,6 +31,7 @@ mod file;
 mod meaning;
 mod server;
 mod oauth;
+mod terminate;
 mod wrap;
 mod pack;
 
@@ -117,6 +119,9 @@ pub struct ServerConfig {
     pub name: String,
     /// The path that clients call (`path`). Default `/mcp` for a single server, else `/<name>`.
     pub path: String,
+    /// The path of the HTTP+SSE transport of 2024-11-05 for clients (`sse_path`); its messages are
+    /// posted below it. Default: not served.
+    pub sse_path: Option<String>,
     /// How it is reached.
     pub upstream: Upstream,
     /// What is known about its tools (`pack`). Default: nothing.
@@ -145,23 +150,90 @@ pub struct ServerConfig {
 /// What stands in the way to tokens for a server.
 #[derive(Debug, Clone)]
 pub struct OAuthConfig {
+    /// The URL that clients dial (`public_url`): https, or http on loopback. With `forward` there
+    /// is a default, on loopback alone: `http://`, the host of the request, and `path`.
+    pub public_url: Option<String>,
     /// Who checks tokens (`oauth.mode`).
     pub mode: OAuthMode,
-    /// The URL that clients dial (`public_url`): https, or http on loopback. Default, on loopback
-    /// alone: `http://`, the host of the request, and `path`.
-    pub public_url: Option<String>,
-    /// What the server calls itself in its metadata (`oauth.upstream_resource`). Default: `url`.
-    pub upstream_resource: Option<Uri>,
-    /// Whether the authorization endpoints of MCP 2025-03-26 at our origin reach the server's
-    /// (`oauth.origin_endpoints`). Default no.
-    pub origin_endpoints: bool,
 }
 
 /// Who checks tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum OAuthMode {
     /// The server (`forward`): we and it are one resource, and the client's token goes on.
-    Forward,
+    Forward {
+        /// What the server calls itself in its metadata (`oauth.upstream_resource`). Default:
+        /// `url`.
+        upstream_resource: Option<Uri>,
+        /// Whether the authorization endpoints of MCP 2025-03-26 at our origin reach the server's
+        /// (`oauth.origin_endpoints`). Default no.
+        origin_endpoints: bool,
+    },
+    /// We (`terminate`): we are a resource of our own, and the client's token ends here.
+    Terminate(TerminateConfig),
+}
+
+/// A resource of our own, `public_url`, where clients' tokens end.
+#[derive(Debug, Clone)]
+pub struct TerminateConfig {
+    /// Who makes tokens for it (`oauth.issuers`), 1 to 8, each once.
+    pub issuers: Vec<IssuerConfig>,
+    /// Scopes that each token must grant (`oauth.scopes`). Default none.
+    pub scopes: Vec<String>,
+    /// The claim that names the principal (`oauth.principal_claim`): a name, or an RFC 6901
+    /// pointer. Default `sub`.
+    pub principal_claim: String,
+    /// The claim that holds its groups (`oauth.groups_claim`). Default none.
+    pub groups_claim: Option<String>,
+    /// Further claims that rules see (`oauth.claims`), at most 32. Default none.
+    pub claims: Vec<String>,
+}
+
+/// An issuer of tokens.
+#[derive(Debug, Clone)]
+pub struct IssuerConfig {
+    /// Its identifier (`issuer`): https, or http on loopback; `iss` of its tokens, byte for byte.
+    pub issuer: String,
+    /// Its public keys (`jwks_uri`, `jwks_file`).
+    pub jwks: JwksConfig,
+    /// Values of `aud` of which a token must have one (`audiences`). Default: `public_url`.
+    pub audiences: Vec<String>,
+    /// How it may sign (`algorithms`). Default: all that there are.
+    pub algorithms: Vec<SignatureAlgorithm>,
+}
+
+/// Where an issuer's public keys are.
+#[derive(Debug, Clone)]
+pub enum JwksConfig {
+    /// At an address (`jwks_uri`): https, or http on loopback.
+    Uri {
+        /// The address.
+        uri: Uri,
+        /// Certificates to trust instead of the system's, PEM (`ca_file`).
+        ca_file: Option<PathBuf>,
+    },
+    /// In a file (`jwks_file`).
+    File(PathBuf),
+}
+
+/// How a token may be signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the algorithm of that name in RFC 7518 and RFC 8037")]
+pub enum SignatureAlgorithm {
+    Rs256,
+    Ps256,
+    Es256,
+    EdDsa,
+}
+
+impl SignatureAlgorithm {
+    /// All, with the names that they have in the file and in tokens.
+    pub const ALL: [(&str, Self); 4] = [
+        ("RS256", Self::Rs256),
+        ("PS256", Self::Ps256),
+        ("ES256", Self::Es256),
+        ("EdDSA", Self::EdDsa),
+    ];
 }
 
 /// How a protected server is reached.
@@ -173,11 +245,29 @@ pub enum Upstream {
     Child(ChildUpstream),
 }
 
+/// Which of the two HTTP transports of MCP a server speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HttpTransport {
+    /// Streamable HTTP, of 2025-03-26 and later.
+    #[default]
+    StreamableHttp,
+    /// HTTP+SSE, of 2024-11-05; the address is that of its stream.
+    Sse,
+}
+
+impl HttpTransport {
+    /// The words for them.
+    pub const NAMES: [(&str, Self); 2] =
+        [("streamable_http", Self::StreamableHttp), ("sse", Self::Sse)];
+}
+
 /// A server over HTTP.
 #[derive(Debug, Clone)]
 pub struct HttpUpstream {
     /// Its address (`url`): http or https, without credentials or fragment.
     pub url: Uri,
+    /// What it speaks (`transport`). Default `streamable_http`.
+    pub transport: HttpTransport,
     /// Headers that only this program sets (`headers`); the client's own of these names are
     /// dropped. None of those that the transport needs.
     pub headers: Vec<(HeaderName, Secret)>,
@@ -288,6 +378,9 @@ pub struct AuditConfig {
     /// Size at which a new file begins, bytes (`segment_bytes`), 64 KiB to 16 GiB. Default
     /// 64 MiB.
     pub segment_bytes: u64,
+    /// What records keep of the policy's input (`inputs`: `none`, `facts` or `values`). Default
+    /// `none`.
+    pub inputs: Inputs,
 }
 
 /// Where spans go: OTLP over HTTP.

@@ -6,12 +6,12 @@ use std::time::Duration;
 use ::http::uri::Authority;
 use ::http::{HeaderName, HeaderValue, Uri};
 
-use super::file::ServerFile;
+use super::file::{OAuthWord, ServerFile};
 use super::meaning::{Reader, or, texts};
 use super::problem::{Place, Spot};
 use super::secret::{Secret, is_variable_name, resolve};
 use super::{
-    ChildUpstream, Front, HttpUpstream, Inherit, OAuthMode, PackRef, ServerConfig, Upstream,
+    ChildUpstream, Front, HttpTransport, HttpUpstream, Inherit, PackRef, ServerConfig, Upstream,
 };
 use crate::gate::session::RefusalForm;
 
@@ -62,6 +62,17 @@ pub(super) fn servers(
             }
             None => taken.push((file.name.value.clone(), path.clone())),
         }
+        if let Some(sse) = &file.sse_path {
+            reader.plain_path(sse);
+            match taken.iter().find(|(_, other)| *other == sse.value) {
+                Some((other, _)) => {
+                    let what = format!("`{}` is already a path of `{other}`", sse.value);
+                    let hint = "give the stream a path of its own, such as `/sse`";
+                    reader.problems.push(&sse.place, what, hint);
+                }
+                None => taken.push((file.name.value.clone(), sse.value.clone())),
+            }
+        }
         servers.extend(reader.server(file, path, front).map(|server| (server, place)));
     }
     reader.oauth_side_by_side(&servers);
@@ -91,6 +102,13 @@ impl Reader<'_> {
                 self.problems.push(&name.place, what, "write the environment that this id is of");
             }
         }
+        let streams = file.transport.as_ref().is_some_and(|spot| spot.value == HttpTransport::Sse);
+        if let Some(batches) = file.batches.as_ref().filter(|spot| spot.value)
+            && (streams || file.sse_path.is_some())
+        {
+            let hint = "keep one of the two";
+            self.problems.push(&batches.place, "HTTP+SSE has no batches", hint);
+        }
         let upstream = self.upstream(&file, front);
         let oauth = self.oauth(&file, upstream.as_ref(), front);
         let hosts = file.hosts.map(|hosts| self.hosts(hosts));
@@ -99,6 +117,7 @@ impl Reader<'_> {
         Some(ServerConfig {
             name: file.name.value,
             path,
+            sse_path: file.sse_path.map(|spot| spot.value),
             upstream: upstream?,
             pack,
             environment: file.environment.map(|spot| spot.value),
@@ -118,6 +137,11 @@ impl Reader<'_> {
             let default = if single { "/mcp".to_owned() } else { format!("/{}", file.name.value) };
             return (file.name.place.clone(), default);
         };
+        self.plain_path(written);
+        (written.place.clone(), written.value.clone())
+    }
+
+    fn plain_path(&mut self, written: &Spot<String>) {
         let path = &written.value;
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~');
         let segment_is_plain = |segment: &str| {
@@ -129,8 +153,10 @@ impl Reader<'_> {
             let what = "is no plain absolute path";
             let hint = "write it like `/mcp`: letters, digits, `-._~`; no `//`, `..`, `%`, `?`";
             self.problems.push(&written.place, what, hint);
+        } else if path.starts_with("/.well-known") {
+            let what = "`/.well-known` is taken (RFC 8615)";
+            self.problems.push(&written.place, what, "give the server another path");
         }
-        (written.place.clone(), path.clone())
     }
 
     fn upstream(&mut self, file: &ServerFile, front: Option<Front>) -> Option<Upstream> {
@@ -157,7 +183,7 @@ impl Reader<'_> {
         }
     }
 
-    fn only_with(&mut self, other: &str, places: &[Option<&Place>]) {
+    pub(super) fn only_with(&mut self, other: &str, places: &[Option<&Place>]) {
         for place in places.iter().flatten() {
             let what = format!("has a meaning only with `{other}`");
             self.problems.push(place, what, "remove it");
@@ -188,6 +214,7 @@ impl Reader<'_> {
         }
         Some(HttpUpstream {
             url: target,
+            transport: or(file.transport.clone(), HttpTransport::default()),
             headers,
             forward_authorization: forward.is_some() || forwards(file),
             ca_file,
@@ -308,7 +335,7 @@ impl Reader<'_> {
 
 fn forwards(file: &ServerFile) -> bool {
     let mode = file.oauth.as_ref().and_then(|oauth| oauth.mode.as_ref());
-    mode.is_some_and(|mode| mode.value == OAuthMode::Forward)
+    mode.is_some_and(|mode| mode.value == OAuthWord::Forward)
 }
 
 /// The keys that mean something only with `command`.
@@ -323,8 +350,9 @@ fn child_keys(file: &ServerFile) -> [Option<&Place>; 5] {
 }
 
 /// The keys that mean something only with `url`.
-fn http_keys(file: &ServerFile) -> [Option<&Place>; 5] {
+fn http_keys(file: &ServerFile) -> [Option<&Place>; 6] {
     [
+        file.transport.as_ref().map(|transport| &transport.place),
         file.headers.first().map(|(_, value)| &value.place),
         file.forward_authorization.as_ref().map(|forward| &forward.place),
         file.batches.as_ref().map(|batches| &batches.place),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::file::{ConfigFile, ServerFile};
 use super::problem::{Place, Problems, Spot};
-use super::{LogFormat, Surroundings};
+use super::{HttpTransport, LogFormat, Surroundings};
 use crate::gate::session::Mode;
 
 /// What `bartizan wrap` was given.
@@ -17,6 +17,8 @@ pub struct Wrap {
     pub command: Vec<String>,
     /// The HTTP server to reach instead.
     pub url: Option<String>,
+    /// What that server speaks; absent: Streamable HTTP.
+    pub transport: Option<HttpTransport>,
     /// Headers for it, as `(name, value)`; a value may hold references.
     pub headers: Vec<(String, String)>,
     /// A pack's name or file.
@@ -53,6 +55,7 @@ impl Wrap {
             server.env_inherit = Some(vec![spot("*".to_owned(), "COMMAND")]);
         }
         server.url = self.url.map(|url| spot(url, "--url"));
+        server.transport = self.transport.map(|transport| spot(transport, "--transport"));
         let header = |(name, value)| (name, spot(value, "--header"));
         server.headers = self.headers.into_iter().map(header).collect();
         server.pack = self.pack.map(|pack| spot(pack, "--pack"));

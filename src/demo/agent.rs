@@ -4,6 +4,7 @@
 //! (2025-11-25). What no MCP library would send is sent as raw HTTP. The agent only tries and
 //! tells what it saw; whether that was right is judged in `mod.rs`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rmcp::model::{
@@ -175,6 +176,42 @@ fn connect(era: Era, what: &'static str) -> Attempt {
     Attempt { era, what, act: Act::Connect, expected: Expected::Passed }
 }
 
+/// Attempts of one era, in order.
+pub(super) struct Attempts(Era, Vec<Attempt>);
+
+/// Attempts of `era`, in order.
+pub(super) fn attempts(era: Era) -> Attempts {
+    Attempts(era, Vec::new())
+}
+
+impl Attempts {
+    /// Connects, and lists the tools.
+    pub(super) fn connect(mut self) -> Self {
+        self.1.push(connect(self.0, "connect, then list the tools"));
+        self
+    }
+
+    /// A call that ought to pass.
+    pub(super) fn passes(self, what: &'static str, tool: &'static str, arguments: Value) -> Self {
+        self.call(what, Act::Call(tool, arguments), Expected::Passed)
+    }
+
+    /// A call that policy ought to refuse.
+    pub(super) fn refused(self, what: &'static str, tool: &'static str, arguments: Value) -> Self {
+        self.call(what, Act::Call(tool, arguments), Expected::Refused(POLICY))
+    }
+
+    fn call(mut self, what: &'static str, act: Act, expected: Expected) -> Self {
+        self.1.push(Attempt { era: self.0, what, act, expected });
+        self
+    }
+
+    /// All of them.
+    pub(super) fn done(self) -> Vec<Attempt> {
+        self.1
+    }
+}
+
 fn modern() -> Vec<Attempt> {
     let call = |what, tool, arguments, expected| {
         let act = Act::Call(tool, arguments);
@@ -266,11 +303,16 @@ pub(super) struct Agent {
     http: HttpClient,
     modern: Option<Peer>,
     legacy: Option<Peer>,
+    /// Handles that answers gave out, by their operations.
+    handles: BTreeMap<String, String>,
 }
+
+/// An argument that begins so stands for the handle of the operation that it names.
+const HANDLE_OF: &str = "handle of ";
 
 impl Agent {
     pub(super) fn new(url: &str, http: HttpClient) -> Self {
-        Self { url: url.into(), http, modern: None, legacy: None }
+        Self { url: url.into(), http, modern: None, legacy: None, handles: BTreeMap::new() }
     }
 
     /// Makes one attempt.
@@ -321,7 +363,7 @@ impl Agent {
         Ok(seen)
     }
 
-    async fn call(&self, era: Era, tool: &'static str, arguments: &Value) -> Seen {
+    async fn call(&mut self, era: Era, tool: &'static str, arguments: &Value) -> Seen {
         let peer = match era {
             Era::Modern => &self.modern,
             Era::Legacy | Era::Raw => &self.legacy,
@@ -329,17 +371,36 @@ impl Agent {
         let Some(peer) = peer else {
             return Seen::Failure("not connected".to_owned());
         };
-        let arguments = arguments.as_object().cloned().unwrap_or_default();
+        let mut arguments = arguments.as_object().cloned().unwrap_or_default();
+        for value in arguments.values_mut() {
+            let named = value.as_str().and_then(|text| text.strip_prefix(HANDLE_OF));
+            if let Some(handle) = named.and_then(|operation| self.handles.get(operation)) {
+                *value = handle.as_str().into();
+            }
+        }
         match peer.call_tool(CallToolRequestParams::new(tool).with_arguments(arguments)).await {
             Ok(result) if result.is_error == Some(true) => {
                 Seen::Failure(format!("the tool failed: {}", json!(result.content)))
             }
-            Ok(_) => Seen::Answer("a result".to_owned()),
+            Ok(result) => {
+                self.keep_handles(&result.structured_content.unwrap_or_default());
+                Seen::Answer("a result".to_owned())
+            }
             Err(error) => seen(&error),
         }
     }
 
-    async fn flood(&self, era: Era, tool: &'static str, arguments: &Value) -> Seen {
+    fn keep_handles(&mut self, answer: &Value) {
+        let operations = answer.get("operations").and_then(Value::as_array);
+        for operation in operations.into_iter().flatten() {
+            let text = |name| operation.get(name).and_then(Value::as_str).map(str::to_owned);
+            if let (Some(id), Some(handle)) = (text("operationId"), text("operationHandle")) {
+                self.handles.insert(id, handle);
+            }
+        }
+    }
+
+    async fn flood(&mut self, era: Era, tool: &'static str, arguments: &Value) -> Seen {
         for sent in 0..FLOOD_CALLS_MAX {
             match self.call(era, tool, arguments).await {
                 Seen::Answer(_) => {}

@@ -27,7 +27,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    fn rejected(text: impl Into<String>) -> Self {
+    pub(super) fn rejected(text: impl Into<String>) -> Self {
         Self::Rejected(text.into())
     }
 }

@@ -1,4 +1,4 @@
-//! The demo: a flag service, Bartizan in front of it, and an agent that tries its luck.
+//! The demo: a service, Bartizan in front of it, and an agent that tries its luck.
 //!
 //! Everything runs in one process on loopback and is real: rmcp serves and rmcp asks, in both
 //! protocol eras, and what is said of a rule is read from the audit journal. The demo judges each
@@ -14,6 +14,7 @@ mod journal;
 mod server;
 mod service;
 mod show;
+mod vendor;
 
 use std::fmt;
 use std::future::Future;
@@ -31,15 +32,16 @@ use crate::audit::entry::Entry;
 use crate::audit::verify::{self, Extent, verify};
 
 pub use self::firewall::start;
-pub use self::server::{FlagService, PATH, serve_flag_service};
+pub use self::server::{FlagService, PATH, Reached, serve_flag_service, serve_vendor};
+pub use self::vendor::Vendor;
 
 /// What a firewall is to be started on.
 #[derive(Debug, Clone)]
 pub struct Setting {
     /// The MCP endpoint to protect.
     pub upstream: String,
-    /// The pack that knows its tools.
-    pub pack: &'static str,
+    /// Whose server that is.
+    pub vendor: Vendor,
     /// The environment that its writes are pinned to.
     pub environment: &'static str,
     /// An empty directory of its own.
@@ -48,7 +50,7 @@ pub struct Setting {
 
 /// A firewall that runs.
 pub struct Firewall {
-    /// Where agents reach the flag service through it.
+    /// Where agents reach the service through it.
     pub url: String,
     /// The directory of its journal.
     pub journal: PathBuf,
@@ -69,6 +71,8 @@ pub struct Options {
     pub state: PathBuf,
     /// Go on serving until Ctrl-C.
     pub stay: bool,
+    /// Whose server is protected.
+    pub vendor: Vendor,
 }
 
 /// Why the demo could not be given at all.
@@ -150,7 +154,7 @@ impl Judged {
 
 /// Gives the demo and says what it came to.
 ///
-/// `start` puts a firewall in front of the flag service; what is shown goes to `out`.
+/// `start` puts a firewall in front of the service; what is shown goes to `out`.
 pub async fn run<F, S>(
     options: &Options,
     start: F,
@@ -161,15 +165,15 @@ where
     S: Future<Output = Result<Firewall, String>>,
 {
     let closing = CancellationToken::new();
-    let service = served(0, &closing).await?;
+    let service = served((options.vendor, 0), &closing).await?;
     let setting = Setting {
         upstream: service.url(),
-        pack: "flag-service",
+        vendor: options.vendor,
         environment: "staging",
         state: options.state.clone(),
     };
     let Firewall { url, journal, stop } = start(setting).await.map_err(DemoError::Firewall)?;
-    let stage = Stage { service, url, journal, http: HttpClient::new() };
+    let stage = Stage { vendor: options.vendor, service, url, journal, http: HttpClient::new() };
     let production = stage.service.snapshot("production");
     let judged = stage.play(out).await?;
     let mut stop = Some(stop);
@@ -189,17 +193,23 @@ where
     Ok(summary)
 }
 
-async fn served(port: u16, closing: &CancellationToken) -> Result<FlagService, DemoError> {
+async fn served(
+    (vendor, port): (Vendor, u16),
+    closing: &CancellationToken,
+) -> Result<FlagService, DemoError> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
-    let listener = listener.map_err(doing("binding the flag service to loopback"))?;
-    serve_flag_service(listener, closing.clone()).map_err(doing("serving the flag service"))
+    let listener = listener.map_err(doing("binding the service to loopback"))?;
+    serve_vendor(vendor, listener, closing.clone()).map_err(doing("serving the service"))
 }
 
-/// Serves the flag service alone on `port` of loopback, 0 for any, until Ctrl-C: for other
-/// clients, and for tests of interoperability.
-pub async fn serve_alone(port: u16, out: &mut (dyn Write + Send)) -> Result<(), DemoError> {
+/// Serves what stands in for `vendor` alone on `port` of loopback, 0 for any, until Ctrl-C: for
+/// other clients, and for tests of interoperability.
+pub async fn serve_alone(
+    (vendor, port): (Vendor, u16),
+    out: &mut (dyn Write + Send),
+) -> Result<(), DemoError> {
     let closing = CancellationToken::new();
-    let service = served(port, &closing).await?;
+    let service = served((vendor, port), &closing).await?;
     writeln!(out, "{}", service.url()).map_err(doing("writing"))?;
     out.flush().map_err(doing("writing"))?;
     tokio::signal::ctrl_c().await.map_err(doing("waiting for Ctrl-C"))?;
@@ -210,6 +220,7 @@ pub async fn serve_alone(port: u16, out: &mut (dyn Write + Send)) -> Result<(), 
 
 /// Everybody on it.
 struct Stage {
+    vendor: Vendor,
     service: FlagService,
     url: String,
     journal: PathBuf,
@@ -218,10 +229,11 @@ struct Stage {
 
 impl Stage {
     async fn play(&self, out: &mut (dyn Write + Send)) -> Result<Vec<Judged>, DemoError> {
-        show::opening(out, &self.service.url(), &self.url).map_err(doing("writing"))?;
+        show::opening(out, self.vendor.title(), &self.service.url(), &self.url)
+            .map_err(doing("writing"))?;
         let mut agent = Agent::new(&self.url, self.http.clone());
         let mut judged = Vec::new();
-        for attempt in agent::script() {
+        for attempt in self.vendor.script() {
             let one = self.attempt(&mut agent, &attempt).await?;
             judged.push(one.clone());
             show::attempt(out, judged.len(), &one).map_err(doing("writing"))?;

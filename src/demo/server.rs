@@ -1,9 +1,10 @@
-//! The protected server of the demo: a feature-flag service that speaks MCP.
+//! The protected servers of the demo: feature flags of the demo's own, or in the place of a
+//! vendor's.
 //!
-//! rmcp serves it over Streamable HTTP in both eras, so that it is a peer that Bartizan did not
-//! write. Names and arguments are those of the `flag-service` pack. It keeps every body that
+//! rmcp serves them over Streamable HTTP in both eras, so that they are peers that Bartizan did
+//! not write. Names and arguments are those of the pack. A server keeps every request that
 //! reached it: what a firewall let through is only to be believed when the server says so.
-//! It holds no rule about who may call what.
+//! It asks for its vendor's credential and holds no other rule about who may call what.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -11,13 +12,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response, Uri};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use rmcp::ServerHandler;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 use serde_json::Value;
@@ -27,6 +29,7 @@ use tokio_util::task::TaskTracker;
 
 use super::flags::Flags;
 use super::service::FlagHandler;
+use super::vendor::{Key, Service, Vendor, VendorHandler};
 
 /// The path that it serves.
 pub const PATH: &str = "/mcp";
@@ -40,31 +43,42 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 /// Connections served at once.
 const CONNECTIONS_MAX: usize = 256;
 
+/// One request that reached the server by POST.
+#[derive(Debug, Clone)]
+pub struct Reached {
+    /// The path and query.
+    pub uri: Uri,
+    /// The headers, credentials included.
+    pub headers: HeaderMap,
+    /// The body, byte for byte.
+    pub body: Bytes,
+}
+
 /// What reached the server, in order.
 #[derive(Debug, Default)]
 struct Traffic {
-    bodies: VecDeque<Bytes>,
+    requests: VecDeque<Reached>,
     forgotten: usize,
 }
 
 impl Traffic {
     fn count(&self) -> usize {
-        self.forgotten.saturating_add(self.bodies.len())
+        self.forgotten.saturating_add(self.requests.len())
     }
 
-    fn keep(&mut self, body: Bytes) {
-        if self.bodies.len() >= RECEIVED_MAX && self.bodies.pop_front().is_some() {
+    fn keep(&mut self, request: Reached) {
+        if self.requests.len() >= RECEIVED_MAX && self.requests.pop_front().is_some() {
             self.forgotten = self.forgotten.saturating_add(1);
         }
-        self.bodies.push_back(body);
+        self.requests.push_back(request);
     }
 }
 
-/// A flag service that is being served.
+/// A service that is being served: the demo's own flags, or in the place of a vendor's.
 #[derive(Debug, Clone)]
 pub struct FlagService {
     address: SocketAddr,
-    flags: Arc<Mutex<Flags>>,
+    service: Arc<Mutex<dyn Service>>,
     traffic: Arc<Mutex<Traffic>>,
     tasks: TaskTracker,
 }
@@ -75,21 +89,26 @@ impl FlagService {
         format!("http://{}{PATH}", self.address)
     }
 
-    /// How many bodies have reached it by POST.
+    /// How many requests have reached it by POST.
     pub fn received_count(&self) -> usize {
         lock(&self.traffic).count()
     }
 
     /// The bodies that reached it by POST after the first `skip`, byte for byte.
     pub fn received_since(&self, skip: usize) -> Vec<Bytes> {
-        let traffic = lock(&self.traffic);
-        let forgotten = skip.saturating_sub(traffic.forgotten);
-        traffic.bodies.iter().skip(forgotten).cloned().collect()
+        self.requests_since(skip).into_iter().map(|request| request.body).collect()
     }
 
-    /// One environment's flags as they stand.
+    /// The requests that reached it by POST after the first `skip`.
+    pub fn requests_since(&self, skip: usize) -> Vec<Reached> {
+        let traffic = lock(&self.traffic);
+        let forgotten = skip.saturating_sub(traffic.forgotten);
+        traffic.requests.iter().skip(forgotten).cloned().collect()
+    }
+
+    /// One environment as it stands, with everything that all environments share.
     pub fn snapshot(&self, environment: &str) -> Value {
-        lock(&self.flags).snapshot(environment)
+        lock(&self.service).snapshot(environment)
     }
 
     /// Waits until it has closed; cancel the token that it was given first.
@@ -106,9 +125,35 @@ pub fn serve_flag_service(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> std::io::Result<FlagService> {
+    let flags = Arc::new(Mutex::new(Flags::seeded()));
+    let handler = FlagHandler::new(Arc::clone(&flags));
+    serve((listener, shutdown), flags, handler, None)
+}
+
+/// Serves what stands in for `vendor` on `listener` until `shutdown` is cancelled, to requests
+/// with the credential that [`Vendor::headers`] names; others get 401. Otherwise as
+/// [`serve_flag_service`], which is [`Vendor::FlagService`].
+pub fn serve_vendor(
+    vendor: Vendor,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> std::io::Result<FlagService> {
+    let Some((service, key)) = vendor.service() else {
+        return serve_flag_service(listener, shutdown);
+    };
+    let handler = VendorHandler::new(vendor, Arc::clone(&service));
+    serve((listener, shutdown), service, handler, Some(key))
+}
+
+fn serve<H: ServerHandler + Clone>(
+    (listener, shutdown): (TcpListener, CancellationToken),
+    service: Arc<Mutex<dyn Service>>,
+    handler: H,
+    key: Option<Key>,
+) -> std::io::Result<FlagService> {
     let service = FlagService {
         address: listener.local_addr()?,
-        flags: Arc::new(Mutex::new(Flags::seeded())),
+        service,
         traffic: Arc::default(),
         tasks: TaskTracker::new(),
     };
@@ -116,14 +161,14 @@ pub fn serve_flag_service(
         .with_allowed_hosts(["127.0.0.1", "localhost", "::1"])
         .enforce_origin_validation()
         .with_cancellation_token(shutdown.child_token());
-    let flags = Arc::clone(&service.flags);
     let mcp = StreamableHttpService::new(
-        move || Ok(FlagHandler::new(Arc::clone(&flags))),
+        move || Ok(handler.clone()),
         Arc::new(LocalSessionManager::default()),
         config,
     );
     let running = Running {
         mcp,
+        key,
         traffic: Arc::clone(&service.traffic),
         tasks: service.tasks.clone(),
         shutdown,
@@ -134,14 +179,15 @@ pub fn serve_flag_service(
 }
 
 #[derive(Clone)]
-struct Running {
-    mcp: StreamableHttpService<FlagHandler, LocalSessionManager>,
+struct Running<H> {
+    mcp: StreamableHttpService<H, LocalSessionManager>,
+    key: Option<Key>,
     traffic: Arc<Mutex<Traffic>>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
 
-impl Running {
+impl<H: ServerHandler + Clone> Running<H> {
     async fn accept(self, listener: TcpListener) {
         let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
         loop {
@@ -181,7 +227,7 @@ impl Running {
         }
     }
 
-    /// Keeps the body, then lets rmcp answer those very bytes.
+    /// Keeps the request, then lets rmcp answer those very bytes.
     async fn answer(&self, request: Request<Incoming>) -> Response<BoxBody<Bytes, Infallible>> {
         if request.uri().path() != PATH {
             return status(http::StatusCode::NOT_FOUND);
@@ -192,7 +238,14 @@ impl Running {
         };
         let body = body.to_bytes();
         if parts.method == http::Method::POST {
-            lock(&self.traffic).keep(body.clone());
+            lock(&self.traffic).keep(Reached {
+                uri: parts.uri.clone(),
+                headers: parts.headers.clone(),
+                body: body.clone(),
+            });
+        }
+        if self.key.is_some_and(|key| !key.opens(&parts.headers)) {
+            return status(http::StatusCode::UNAUTHORIZED);
         }
         self.mcp.handle(Request::from_parts(parts, Full::new(body))).await
     }
@@ -205,6 +258,6 @@ fn status(status: http::StatusCode) -> Response<BoxBody<Bytes, Infallible>> {
 }
 
 /// A panic of another holder leaves nothing half done that this demo could not bear.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use http::HeaderMap;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams, CompleteResult,
     CompletionInfo, GetPromptRequestParams, GetPromptResponse, GetPromptResult, Implementation,
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 
 use super::flags::{ENVIRONMENTS, Fault, Flags};
 use super::server::lock;
+use super::vendor::Service;
 
 const PROMPT: &str = "plan_rollout";
 const SCHEME: &str = "flag://";
@@ -35,6 +37,20 @@ impl FlagHandler {
 
     fn call(&self, tool: &str, arguments: &Value) -> Result<Value, Fault> {
         lock(&self.flags).call(tool, arguments)
+    }
+}
+
+impl Service for Flags {
+    fn tools(&self) -> Vec<Tool> {
+        tools()
+    }
+
+    fn call(&mut self, tool: &str, arguments: &Value, _: &HeaderMap) -> Result<Value, Fault> {
+        Self::call(self, tool, arguments)
+    }
+
+    fn snapshot(&self, environment: &str) -> Value {
+        Self::snapshot(self, environment)
     }
 }
 
@@ -163,7 +179,12 @@ fn tools() -> Vec<Tool> {
     tools
 }
 
-fn tool(name: &'static str, text: &'static str, properties: &Value, required: &[&str]) -> Tool {
+pub(super) fn tool(
+    name: &'static str,
+    text: &'static str,
+    properties: &Value,
+    required: &[&str],
+) -> Tool {
     let schema = json!({"type": "object", "properties": properties, "required": required});
     let schema = schema.as_object().cloned().unwrap_or_default();
     let read_only = name.starts_with("list_") || name.starts_with("get_");

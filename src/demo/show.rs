@@ -19,8 +19,13 @@ pub(super) fn escaped(text: &str) -> String {
 }
 
 /// Says what is about to be seen.
-pub(super) fn opening(out: &mut dyn Write, server: &str, firewall: &str) -> io::Result<()> {
-    writeln!(out, "A flag service listens at {server}.")?;
+pub(super) fn opening(
+    out: &mut dyn Write,
+    title: &str,
+    server: &str,
+    firewall: &str,
+) -> io::Result<()> {
+    writeln!(out, "{title} listens at {server}.")?;
     writeln!(out, "Bartizan stands in front of it at {firewall}, pinned to staging.")?;
     writeln!(out, "An agent that is given Bartizan's address now tries its luck.\n")?;
     writeln!(
@@ -67,7 +72,7 @@ pub(super) fn summary(out: &mut dyn Write, summary: &Summary) -> io::Result<()> 
     )?;
     writeln!(
         out,
-        "  {} messages reached the flag service, {}",
+        "  {} messages reached the server, {}",
         summary.reached,
         if summary.altered == 0 {
             "each byte for byte as the agent sent it".to_owned()

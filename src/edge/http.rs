@@ -1,4 +1,5 @@
-//! The agents' listener: Streamable HTTP in both eras of MCP, over HTTP/1.1 and HTTP/2.
+//! The agents' listener: Streamable HTTP in both eras of MCP, and HTTP+SSE, over HTTP/1.1 and
+//! HTTP/2.
 //!
 //! One request is one exchange. It is checked at the [`door`], its body is read whole, the gate
 //! judges it, and only then is the server asked; the answer goes back frame by frame, each judged
@@ -10,6 +11,7 @@ mod wire;
 mod bell;
 mod gauge;
 mod door;
+mod bearer;
 mod body;
 mod sessions;
 mod event_ids;
@@ -19,6 +21,7 @@ mod stream;
 mod exchange;
 mod well_known;
 mod receive;
+mod legacy_sse;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -34,6 +37,7 @@ use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::MissedTickBehavior;
@@ -43,6 +47,7 @@ use self::bell::Belled;
 use self::door::Allowed;
 use self::event_ids::EventIds;
 use self::gauge::Gauge;
+use self::legacy_sse::LegacyStreams;
 use self::sessions::{SessionLimits, Sessions, SharedSession};
 use self::well_known::Sites;
 use self::wire::{Patience, Peer, WatchedStream};
@@ -54,6 +59,12 @@ use crate::gate::session::Protected;
 
 /// Pause after a failed accept, so that a lack of file descriptors does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Silence of an agent's connection after which the kernel asks whether anybody is there.
+const SILENT_MAX: Duration = Duration::from_mins(1);
+/// Time between two such questions.
+const PROBE_INTERVAL: Duration = Duration::from_secs(15);
+/// Questions without an answer after which the connection is over: two minutes after the last sign.
+const PROBES_MAX: u32 = 4;
 /// How often idle sessions are looked for.
 const SWEEP: Duration = Duration::from_secs(30);
 
@@ -62,6 +73,9 @@ const SWEEP: Duration = Duration::from_secs(30);
 pub struct Route {
     /// The path of the request target, compared byte for byte: `/flags`.
     pub path: String,
+    /// The path of the HTTP+SSE transport of 2024-11-05, if it is served: a GET opens a stream,
+    /// and its messages are posted below it.
+    pub sse_path: Option<String>,
     /// The protected server.
     pub server: Arc<Protected>,
     /// Hosts that may be addressed, `name` (any port) or `name:port`; loopback names if empty.
@@ -70,7 +84,7 @@ pub struct Route {
     /// of loopback names, on any port. A request without `Origin` comes from no browser and
     /// passes.
     pub origins: Vec<String>,
-    /// Who calls here.
+    /// Who calls here, where no token says it.
     pub principal: Arc<Principal>,
     /// The way to the server.
     pub upstream: Upstream,
@@ -192,16 +206,20 @@ struct RouteState {
     path: Box<str>,
     server: Arc<Protected>,
     allowed: Allowed,
-    principal: Arc<Principal>,
-    upstream: Upstream,
+    /// Who calls here. Nothing where tokens end here: then only [`bearer::caller`] knows.
+    principal: Option<Arc<Principal>>,
+    upstream: Arc<Upstream>,
     oauth: Option<OAuth>,
     sessions: Sessions,
+    streams: LegacyStreams,
 }
 
 /// What all connections share.
 struct Inner {
     shared: Shared,
     routes: HashMap<Box<str>, Arc<RouteState>>,
+    /// Routes by the path of their HTTP+SSE transport.
+    legacy: HashMap<Box<str>, Arc<RouteState>>,
     sites: Sites,
     config: HttpConfig,
     exchanges: Arc<Gauge>,
@@ -253,30 +271,35 @@ impl Listener {
         shared: Shared,
     ) -> io::Result<Self> {
         tcp.set_nonblocking(true)?;
-        let routes: HashMap<Box<str>, Arc<RouteState>> = routes
-            .into_iter()
-            .map(|route| {
-                let path: Box<str> = route.path.into();
-                let state = RouteState {
-                    path: path.clone(),
-                    server: route.server,
-                    allowed: Allowed::new(&route.hosts, &route.origins),
-                    principal: route.principal,
-                    upstream: route.upstream,
-                    oauth: route.oauth,
-                    sessions: Sessions::new(SessionLimits {
-                        max: config.limits.sessions_max,
-                        streams_max: config.limits.session_streams_max,
-                        idle: config.timeouts.idle_session,
-                    }),
-                };
-                (path, Arc::new(state))
-            })
-            .collect();
+        let (mut by_path, mut legacy) = (HashMap::new(), HashMap::new());
+        for route in routes {
+            let path: Box<str> = route.path.into();
+            let sessions_max = config.limits.sessions_max;
+            let tokens_end = matches!(route.oauth, Some(OAuth::Terminate(_)));
+            let state = Arc::new(RouteState {
+                path: path.clone(),
+                server: route.server,
+                allowed: Allowed::new(&route.hosts, &route.origins),
+                principal: (!tokens_end).then_some(route.principal),
+                upstream: Arc::new(route.upstream),
+                oauth: route.oauth,
+                sessions: Sessions::new(SessionLimits {
+                    max: sessions_max,
+                    streams_max: config.limits.session_streams_max,
+                    idle: config.timeouts.idle_session,
+                }),
+                streams: LegacyStreams::new(route.sse_path.as_deref(), sessions_max),
+            });
+            if let Some(path) = route.sse_path {
+                legacy.insert(path.into(), Arc::clone(&state));
+            }
+            by_path.insert(path, state);
+        }
         let inner = Inner {
             shared,
-            sites: Sites::of(routes.values()),
-            routes,
+            sites: Sites::of(by_path.values()),
+            routes: by_path,
+            legacy,
             config,
             exchanges: Gauge::new(config.limits.exchanges_max),
             streams: Gauge::new(config.limits.streams_max),
@@ -339,7 +362,18 @@ async fn accept(
     let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, _) = tcp.accept().await?;
     stream.set_nodelay(true)?;
+    notice_silent_peers(&stream)?;
     Ok((stream, slot))
+}
+
+/// Has the kernel ask a silent peer whether it is there. An agent whose host is gone says no
+/// goodbye, and on an idle stream nothing is written that could fail.
+fn notice_silent_peers(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_tcp_keepidle(stream, SILENT_MAX)?;
+    sockopt::set_tcp_keepintvl(stream, PROBE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, PROBES_MAX)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    Ok(())
 }
 
 /// Runs the tasks of HTTP/2 connections where shutdown waits for them.

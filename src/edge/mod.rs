@@ -104,6 +104,8 @@ pub enum EventStream {
     Sse(Box<sse::SseBody>),
     /// From a child process.
     Child(child::ChildStream),
+    /// From the one stream of an HTTP+SSE server.
+    LegacySse(Box<upstream::LegacySseStream>),
 }
 
 impl EventStream {
@@ -112,6 +114,7 @@ impl EventStream {
         match self {
             Self::Sse(body) => body.next().await,
             Self::Child(stream) => stream.next().await,
+            Self::LegacySse(stream) => stream.next().await,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod pool;
 mod http;
+mod legacy_sse;
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use ::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use ::http::{HeaderMap, HeaderName};
 
 pub use self::http::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, HttpUpstreamProblem};
+pub use self::legacy_sse::{LegacySseLimits, LegacySseStream, LegacySseUpstream};
 use super::Answer;
 use super::child::ChildUpstream;
 use crate::gate::access::Principal;
@@ -30,6 +32,8 @@ pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event
 pub enum Upstream {
     /// Behind Streamable HTTP.
     Http(Box<HttpUpstream>),
+    /// Behind HTTP+SSE, the transport of 2024-11-05.
+    LegacySse(LegacySseUpstream),
     /// A child process.
     Child(ChildUpstream),
 }
@@ -37,6 +41,12 @@ pub enum Upstream {
 impl From<HttpUpstream> for Upstream {
     fn from(server: HttpUpstream) -> Self {
         Self::Http(Box::new(server))
+    }
+}
+
+impl From<LegacySseUpstream> for Upstream {
+    fn from(server: LegacySseUpstream) -> Self {
+        Self::LegacySse(server)
     }
 }
 
@@ -51,14 +61,32 @@ impl From<ChildUpstream> for Upstream {
 pub struct SendContext {
     /// The client's headers as they came; each upstream takes only those on its allow-list.
     pub headers: HeaderMap,
-    /// The legacy session. An HTTP server minted it; for a child the edge did, and names it
-    /// already when it sends `initialize`.
+    /// The legacy session. A Streamable HTTP server minted it; for any other the edge did, and
+    /// names it already when it sends `initialize`.
     pub session: Option<Box<str>>,
     /// Who asks.
     pub principal: Arc<Principal>,
 }
 
 impl Upstream {
+    /// The way over HTTP, whichever transport is spoken on it.
+    pub fn http(&self) -> Option<&HttpUpstream> {
+        match self {
+            Self::Http(server) => Some(server),
+            Self::LegacySse(server) => Some(server.http()),
+            Self::Child(_) => None,
+        }
+    }
+
+    /// Whether sessions with it have ids of the server's own. Else whoever sends `initialize`
+    /// mints one.
+    pub fn mints_sessions(&self) -> bool {
+        match self {
+            Self::Http(_) => true,
+            Self::LegacySse(_) | Self::Child(_) => false,
+        }
+    }
+
     /// Sends `permitted` and waits for the answer, or for the beginning of its stream.
     ///
     /// Dropping the future, or the stream that it gives, lets go of the server at once. There is
@@ -70,6 +98,7 @@ impl Upstream {
     ) -> Result<Answer, UpstreamFailure> {
         match self {
             Self::Http(server) => server.send(permitted, context).await,
+            Self::LegacySse(server) => server.send(permitted, context).await,
             Self::Child(server) => server.send(permitted, context).await,
         }
     }

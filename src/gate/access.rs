@@ -193,6 +193,20 @@ pub enum Action {
     Unknown,
 }
 
+/// Whether a server may take the path of `uri` for another one than a rule that reads its text: dot
+/// segments, backslashes, control characters, and percent signs that hide one of them or a slash, a
+/// dot or another percent sign (RFC 3986 §§2.3, 5.2.4 and 6.2.2).
+pub fn is_ambiguous(uri: &str) -> bool {
+    let path = uri.split(['?', '#']).next().unwrap_or_default();
+    let hidden = path.split('%').skip(1).any(|rest| {
+        let code = rest.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        code.is_none_or(|code| code.is_ascii_control() || b"./\\%".contains(&code))
+    });
+    hidden
+        || path.contains(|it: char| it == '\\' || it.is_control())
+        || path.split('/').any(|segment| matches!(segment, "." | ".."))
+}
+
 /// What is acted on.
 #[derive(Debug, Clone, Copy)]
 pub enum Resource<'a> {
@@ -281,6 +295,8 @@ pub struct AccessRequest<'a> {
     pub params: Option<Value<'a>>,
     /// What it comes to, by the server's pack.
     pub operation: Operation,
+    /// What this principal's earlier calls have set, by the server's pack.
+    pub facts: BTreeMap<Box<str>, Box<str>>,
     /// When.
     pub time: WallTime,
     /// The caller's W3C trace id, 32 lower-case hex digits.

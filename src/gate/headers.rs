@@ -14,6 +14,8 @@ use super::method::{Method, Subject};
 
 /// `_meta` key of what the client offers on each modern request.
 pub const META_CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+/// The tasks extension, as a client and a server declare it.
+pub const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
 /// `_meta` key that tags what a subscription brings with the id of its `subscriptions/listen`.
 pub const META_SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 /// `_meta` key of the client's self-description on each modern request.

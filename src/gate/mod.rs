@@ -14,6 +14,7 @@ pub mod lock;
 pub mod rate;
 pub mod pack;
 pub mod operation;
+pub mod memory;
 pub mod access;
 pub mod method;
 pub mod headers;

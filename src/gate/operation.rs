@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::document::Value;
-use super::pack::{Effect, Pack};
+use super::pack::{Effect, Mint, Pack};
 
 /// Where [`Operation::environments`] came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,8 +68,47 @@ impl<'a> From<Option<&'a Pack>> for Knowledge<'a> {
 
 /// Handles that answers handed out, with the operations that they stand for.
 pub trait Handles {
-    /// The operation behind `handle`; nothing if it was never seen or has expired.
-    fn operation(&self, handle: &str) -> Option<Box<str>>;
+    /// What `handle` was handed out for; nothing if it was never seen or has expired.
+    fn handed(&self, handle: &str) -> Option<Handed>;
+}
+
+/// What a handle stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handed {
+    /// The operation.
+    pub operation: Box<str>,
+    /// What the server says that it does at least.
+    pub effect: Option<Effect>,
+}
+
+/// What the answer to a call teaches about later calls.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lesson {
+    /// How the answer hands out handles.
+    pub mint: Option<Mint>,
+    /// Session facts that the call sets by succeeding; one without a value is no longer known.
+    pub facts: Vec<(Box<str>, Option<Box<str>>)>,
+}
+
+impl Lesson {
+    /// What a good answer to a call of `tool` with `arguments` teaches; nothing for most.
+    pub fn of_call(known: Knowledge<'_>, tool: &str, arguments: Option<Value<'_>>) -> Option<Self> {
+        let entry = known.pack?.tools.get(tool)?;
+        let mut lesson = Self { mint: entry.mints.clone(), facts: Vec::new() };
+        lesson.set(&entry.facts, arguments);
+        if let Some(chosen) =
+            dispatch::choose(entry, arguments, known.handles).filter(|it| it.name.is_some())
+        {
+            lesson.set(&chosen.entry.facts, chosen.arguments(arguments).unwrap_or_default());
+        }
+        (lesson != Self::default()).then_some(lesson)
+    }
+
+    fn set(&mut self, facts: &BTreeMap<Box<str>, Box<str>>, arguments: Option<Value<'_>>) {
+        for (name, pointer) in facts {
+            self.facts.push((name.clone(), place::fact(arguments, pointer)));
+        }
+    }
 }
 
 /// What one call comes to.
@@ -119,19 +158,33 @@ impl Operation {
         };
         if let Some(name) = &chosen.name {
             operation.name = Some(format!("{tool}/{name}").into());
-            operation.effect = chosen.entry.effect;
-            let more = chosen.entry.tags.iter().filter(|tag| !entry.tags.contains(tag)).cloned();
-            operation.tags.extend(more);
+            operation.effect = chosen.entry.effect.max(chosen.at_least);
+            operation.tag(&chosen.entry.tags);
         }
         let ids = known.environment_ids;
         let readable = chosen.name.is_none() || place::expected(entry, arguments);
-        let (environments, source) = match chosen.arguments(arguments) {
+        let inner = chosen.arguments(arguments);
+        for (entry, arguments) in [(entry, arguments), (chosen.entry, inner.unwrap_or_default())] {
+            let tags = entry.tags_if.iter().filter(|(_, places)| {
+                places.iter().any(|pointer| place::is_present(arguments, pointer))
+            });
+            operation.tag(tags.map(|(tag, _)| tag));
+        }
+        let (environments, source) = match inner {
             Ok(arguments) if readable => place::environments(chosen.entry, arguments, ids),
             Ok(_) | Err(_) => place::unreadable(),
         };
         operation.environments = environments;
         operation.environment_source = source;
         operation
+    }
+
+    fn tag<'t>(&mut self, tags: impl IntoIterator<Item = &'t Box<str>>) {
+        for tag in tags {
+            if !self.tags.contains(tag) {
+                self.tags.push(tag.clone());
+            }
+        }
     }
 
     /// What `tool` comes to before its arguments are known: effect and tags without environments.

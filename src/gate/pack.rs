@@ -41,7 +41,7 @@ impl Effect {
     }
 
     /// The effect that a pack names `text`. A pack cannot say `unknown`: it leaves the tool out.
-    fn of_pack(text: &str) -> Option<Self> {
+    pub(super) fn of_pack(text: &str) -> Option<Self> {
         [Self::Read, Self::Write, Self::Destructive, Self::Exec]
             .into_iter()
             .find(|effect| effect.as_str() == text)
@@ -87,6 +87,9 @@ pub struct ToolEntry {
     /// Facts that rules may ask for: `go-live`, `approval-control`, `full-replace`,
     /// `credential-read` and others.
     pub tags: Vec<Box<str>>,
+    /// Tags that a call has besides where it has an argument at one of these pointers, whatever
+    /// stands there.
+    pub tags_if: BTreeMap<Box<str>, Vec<Box<str>>>,
     /// Set where the tool does one of many things, and the arguments say which.
     pub dispatch: Option<Box<Dispatch>>,
     /// Set where the tool's answers hand out handles that later calls are made with.
@@ -167,6 +170,9 @@ pub struct Mint {
     pub handle: Box<str>,
     /// The member that names its operation.
     pub operation: Box<str>,
+    /// A member that says what the operation does, by the name of an effect. It can only make
+    /// matters worse than the pack says; any other text there is [`Effect::Unknown`].
+    pub effect: Option<Box<str>>,
     /// How long the handle is good for.
     pub ttl: Duration,
 }

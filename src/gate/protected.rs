@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use super::access::Server;
 use super::document::{Kind, Value};
 use super::inspect::Page;
 use super::lock::Lock;
+use super::memory::{Facts, Memory, OfPrincipal};
 use super::operation::Knowledge;
 use super::tasks::Tasks;
 
@@ -50,6 +52,7 @@ pub struct Protected {
     told: Mutex<HashSet<Box<str>>>,
     tools: RwLock<HashMap<Box<str>, Arc<Definition>>>,
     tasks: Mutex<Tasks>,
+    memory: Arc<Mutex<Memory>>,
 }
 
 impl Protected {
@@ -69,6 +72,7 @@ impl Protected {
             told: Mutex::default(),
             tools: RwLock::default(),
             tasks: Mutex::default(),
+            memory: Arc::default(),
         }
     }
 
@@ -77,7 +81,22 @@ impl Protected {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a call of one of its tools is resolved against.
+    /// What its answers taught.
+    pub fn memory(&self) -> &Arc<Mutex<Memory>> {
+        &self.memory
+    }
+
+    /// The handles that its answers gave to `principal`, at `now` (uptime).
+    pub fn handles<'a>(&'a self, principal: &'a str, now: Duration) -> OfPrincipal<'a> {
+        OfPrincipal { memory: &self.memory, principal, now }
+    }
+
+    /// The session facts of `principal`, at `now` (uptime).
+    pub fn session_facts(&self, principal: &str, now: Duration) -> Facts {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).facts(principal, now)
+    }
+
+    /// What a call of one of its tools is resolved against, but for handles.
     pub fn knowledge(&self) -> Knowledge<'_> {
         Knowledge {
             pack: self.facts.pack.as_deref(),

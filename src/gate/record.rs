@@ -3,8 +3,8 @@
 //! This is the normative schema, version [`SCHEMA`]. Every record MUST say what happened
 //! (`event`), when (`time`, RFC 3339 UTC with microseconds, and `uptime_us`, which no clock change
 //! moves) and to what. A record about one call MUST carry its `call`, the same in `intent` and
-//! `outcome`. Absent members mean "does not apply" or "not known". Values of arguments and
-//! results are never in a record; keyed digests of them are. The journal adds `seq`, `prev` and
+//! `outcome`. Absent members mean "does not apply" or "not known". Values of results are never in
+//! a record, values of arguments only where the configuration says so; keyed digests are. The journal adds `seq`, `prev` and
 //! `boot` around each record; nothing here knows of files.
 
 use std::borrow::Cow;
@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use super::decision::Reason;
+use super::rego::RecordedInput;
 
 /// Version of this schema; a change that breaks a reader raises it.
 pub const SCHEMA: u32 = 1;
@@ -94,6 +95,7 @@ pub enum Finding {
     ResponseSecretLeak,
     ToolDefinitionDrift,
     HiddenUnicodeToolDescription,
+    UnauthenticatedCaller,
 }
 
 /// Ids of a finding in the taxonomies; an empty list is a legal value.
@@ -324,6 +326,12 @@ pub struct AuditRecord {
     /// Versions of those taxonomies; with `tags`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub taxonomy: Option<&'static str>,
+    /// What the policy was asked, where the configuration says so (`audit.inputs`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input: Option<serde_json::Value>,
+    /// RFC 6901 pointers below `input` of what was left out of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub input_left_out: Vec<String>,
     /// Free text of the program's own events (a policy's problems, what a recovery did).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<Cow<'static, str>>,
@@ -359,7 +367,17 @@ impl AuditRecord {
             finding: None,
             tags: None,
             taxonomy: None,
+            input: None,
+            input_left_out: Vec::new(),
             note: None,
+        }
+    }
+
+    /// Adds what the policy was asked.
+    pub(super) fn keep_input(&mut self, recorded: Option<RecordedInput>) {
+        if let Some(RecordedInput { input, left_out }) = recorded {
+            self.input = Some(input);
+            self.input_left_out = left_out;
         }
     }
 
@@ -498,11 +516,8 @@ impl Finding {
             Self::ToolsHidden => {
                 tags(("L7", L7, &["L7/Agent Tool Misuse"]), (&["MCP02:2025"], &["ASI02"]), &[])
             }
-            Self::UnsolicitedAnswer => tags(
-                ("L3", L3, &["L3/Input Validation Attacks", "L7/Agent Impersonation"]),
-                (&["MCP06:2025"], &["ASI07"]),
-                &[],
-            ),
+            Self::UnsolicitedAnswer => UNSOLICITED_ANSWER,
+            Self::UnauthenticatedCaller => UNAUTHENTICATED_CALLER,
             Self::ResponseSecretLeak => RESPONSE_SECRET_LEAK,
             Self::ToolDefinitionDrift => TOOL_DEFINITION_DRIFT,
             Self::HiddenUnicodeToolDescription => HIDDEN_UNICODE_TOOL_DESCRIPTION,
@@ -512,6 +527,17 @@ impl Finding {
 
 type MaestroRow = (&'static str, &'static str, &'static [&'static str]);
 type OwaspRow = (&'static [&'static str], &'static [&'static str]);
+
+const UNSOLICITED_ANSWER: Tags = tags(
+    ("L3", L3, &["L3/Input Validation Attacks", "L7/Agent Impersonation"]),
+    (&["MCP06:2025"], &["ASI07"]),
+    &[],
+);
+const UNAUTHENTICATED_CALLER: Tags = tags(
+    ("L7", L7, &["L7/Agent Identity Attack", "L7/Agent Impersonation"]),
+    (&["MCP07:2025"], &["ASI03"]),
+    &["AML.T0073"],
+);
 
 const fn tags(maestro: MaestroRow, owasp: OwaspRow, atlas: &'static [&'static str]) -> Tags {
     Tags {

@@ -12,7 +12,7 @@ use super::access::{Direction, Era};
 use super::decision::Origin;
 use super::document::{Unreadable, write_string};
 use super::frame::{Id, Malformed, write_id};
-use super::headers::HeaderMismatch;
+use super::headers::{HeaderMismatch, TASKS_EXTENSION};
 use super::record::Finding;
 use super::step::{Otherwise, Released, Status};
 
@@ -38,6 +38,7 @@ const INVALID_REQUEST: i64 = -32600;
 const METHOD_NOT_FOUND: i64 = -32601;
 const INVALID_PARAMS: i64 = -32602;
 const HEADER_MISMATCH: i64 = -32020;
+const MISSING_CAPABILITY: i64 = -32021;
 
 /// Why something is refused, as far as the client may know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub enum Refusal {
     UnknownMethod,
     /// The task is not the principal's, or nobody saw it made.
     UnknownTask,
+    /// Tasks, without the extension declared on this very request (2026-07-28).
+    TasksUndeclared,
     /// A rate limit is spent.
     Limited(Option<Duration>),
     /// A person must approve first.
@@ -109,6 +112,18 @@ pub enum DoorRefusal {
     TooMany,
     /// We are closing: 503.
     Closing,
+    /// No access token came along: 401.
+    NoToken,
+    /// The access token is not good here: 401.
+    BadToken,
+    /// The access token was good once: 401.
+    ExpiredToken,
+    /// The access token does not grant all scopes that are needed: 403.
+    Scope,
+    /// An access token in the request target, where logs and histories keep it: 400.
+    TokenInQuery,
+    /// The keys to check an access token with are not to be had: 503.
+    NoKeys,
 }
 
 impl DoorRefusal {
@@ -128,6 +143,12 @@ impl DoorRefusal {
             Self::UnknownEvent => "unknown-event",
             Self::TooMany => "too-many",
             Self::Closing => "closing",
+            Self::NoToken => "no-token",
+            Self::BadToken => "bad-token",
+            Self::ExpiredToken => "expired-token",
+            Self::Scope => "insufficient-scope",
+            Self::TokenInQuery => "token-in-query",
+            Self::NoKeys => "no-keys",
         }
     }
 
@@ -149,6 +170,15 @@ impl DoorRefusal {
             Self::UnknownEvent => ("Event id not found", Status::BadRequest),
             Self::TooMany => ("Too many at once", Status::TooMany),
             Self::Closing => ("Closing", Status::Unavailable),
+            // What is wrong with a token is nobody's business but the operator's.
+            Self::NoToken | Self::BadToken | Self::ExpiredToken => {
+                ("Access token required", Status::Unauthorized)
+            }
+            Self::Scope => ("Scope required", Status::Forbidden),
+            Self::TokenInQuery => {
+                ("Access token belongs into the header Authorization", Status::BadRequest)
+            }
+            Self::NoKeys => ("Access token cannot be checked now", Status::Unavailable),
         }
     }
 }
@@ -174,6 +204,7 @@ impl Refusal {
             Self::UnknownTool(_) => "hidden-tool",
             Self::UnknownMethod => "unknown-method",
             Self::UnknownTask => "unknown-task",
+            Self::TasksUndeclared => "tasks-undeclared",
             Self::Limited(_) => "limited",
             Self::ApprovalRequired => "approval-required",
             Self::Malformed(malformed) => malformed_code(malformed),
@@ -204,6 +235,7 @@ impl Refusal {
             | Self::Batched
             | Self::WithBatch
             | Self::UnknownTask
+            | Self::TasksUndeclared
             | Self::Unsolicited
             | Self::Busy
             | Self::Unrecorded
@@ -220,7 +252,7 @@ impl Refusal {
             Self::Limited(_) => Some(Finding::RateLimited),
             Self::ApprovalRequired => Some(Finding::ApprovalRequested),
             Self::Unsolicited => Some(Finding::UnsolicitedAnswer),
-            Self::UnknownTask => Some(Finding::ToolDenied),
+            Self::UnknownTask | Self::TasksUndeclared => Some(Finding::ToolDenied),
             Self::UpstreamFailed | Self::UpstreamTimedOut => Some(Finding::UpstreamFailure),
             Self::Unrecorded => Some(Finding::AuditSinkFailure),
             Self::Malformed(_)
@@ -232,15 +264,23 @@ impl Refusal {
                 | DoorRefusal::Host
                 | DoorRefusal::Origin
                 | DoorRefusal::TooLarge
-                | DoorRefusal::Slow,
+                | DoorRefusal::Slow
+                | DoorRefusal::TokenInQuery,
             ) => Some(Finding::MalformedFrame),
+            Self::Door(DoorRefusal::BadToken) => Some(Finding::UnauthenticatedCaller),
             Self::Door(
                 DoorRefusal::UnknownPath
                 | DoorRefusal::MethodNotAllowed
                 | DoorRefusal::UnknownSession
                 | DoorRefusal::UnknownEvent
                 | DoorRefusal::TooMany
-                | DoorRefusal::Closing,
+                | DoorRefusal::Closing
+                // Every OAuth flow begins without a token, or with less than is needed, and ends
+                // with one that has expired.
+                | DoorRefusal::NoToken
+                | DoorRefusal::ExpiredToken
+                | DoorRefusal::Scope
+                | DoorRefusal::NoKeys,
             )
             | Self::Denied
             | Self::UnknownTool(_)
@@ -262,6 +302,9 @@ impl Refusal {
                 (METHOD_NOT_FOUND, "Method not found", status)
             }
             Self::UnknownTask => (INVALID_PARAMS, "Unknown task", Status::Ok),
+            Self::TasksUndeclared => {
+                (MISSING_CAPABILITY, "Missing required client capability", Status::BadRequest)
+            }
             Self::Limited(_) => (LIMITED, "Rate limit reached; try again later", Status::Ok),
             Self::ApprovalRequired => (APPROVAL_REQUIRED, "Approval required", Status::Ok),
             Self::Malformed(malformed) => malformed_face(malformed),
@@ -332,6 +375,11 @@ impl Refusal {
         write_string(&mut body, to.decision_id);
         if let Self::Limited(Some(retry)) = self {
             body.extend_from_slice(format!(",\"retry_after_ms\":{}", retry.as_millis()).as_bytes());
+        }
+        if let Self::TasksUndeclared = self {
+            body.extend_from_slice(b",\"requiredCapabilities\":{\"extensions\":{");
+            write_string(&mut body, TASKS_EXTENSION);
+            body.extend_from_slice(b":{}}}");
         }
         body.extend_from_slice(b"}}}");
         (body.into(), status)

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::access::Era;
 use super::frame::Id;
+use super::memory::Teaching;
 use super::record::{AuditRecord, CallId};
 
 /// What the transport is to do with a [`Permitted`].
@@ -93,6 +94,8 @@ pub enum Status {
     Accepted,
     /// 400.
     BadRequest,
+    /// 401: no access token, or none that is good here.
+    Unauthorized,
     /// 403: a refused notification, or a foreign Origin or Host.
     Forbidden,
     /// 404: no such path or session.
@@ -120,6 +123,7 @@ impl Status {
             Self::Ok => 200,
             Self::Accepted => 202,
             Self::BadRequest => 400,
+            Self::Unauthorized => 401,
             Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
@@ -235,11 +239,19 @@ pub struct Step {
     otherwise: Option<Otherwise>,
     /// The call that will not happen if no record can be kept, where the first record is not its.
     exchange: Option<CallId>,
+    teaching: Vec<Teaching>,
 }
 
 impl Step {
     pub(in crate::gate) fn new(record: AuditRecord, act: Act) -> Self {
-        Self { record, also: Vec::new(), act, otherwise: None, exchange: None }
+        Self {
+            record,
+            also: Vec::new(),
+            act,
+            otherwise: None,
+            exchange: None,
+            teaching: Vec::new(),
+        }
     }
 
     /// An act that needs all of `records`; nothing if there are none.
@@ -276,6 +288,20 @@ impl Step {
         self
     }
 
+    /// What is learnt once the record is kept.
+    pub(in crate::gate) fn teaching(
+        mut self,
+        teaching: impl IntoIterator<Item = Teaching>,
+    ) -> Self {
+        self.teaching.extend(teaching);
+        self
+    }
+
+    /// Takes that out, for a step that this one becomes part of.
+    pub(in crate::gate) fn take_teaching(&mut self) -> Vec<Teaching> {
+        std::mem::take(&mut self.teaching)
+    }
+
     /// What will be recorded.
     pub fn audit_record(&self) -> &AuditRecord {
         &self.record
@@ -287,7 +313,10 @@ impl Step {
             .chain(&self.also)
             .try_for_each(|record| sink.keep(record));
         match kept {
-            Ok(()) => Ok(self.act),
+            Ok(()) => {
+                self.teaching.into_iter().for_each(Teaching::take_place);
+                Ok(self.act)
+            }
             Err(cause) => {
                 let call = self.exchange.or(self.record.call);
                 let named = call.as_deref().unwrap_or_default();

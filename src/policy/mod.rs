@@ -9,8 +9,11 @@
 mod data;
 pub mod embedded;
 mod find;
+pub mod learn;
 pub mod load;
 pub mod prove;
+pub mod recorded;
+pub mod replay;
 pub mod watch;
 
 use std::sync::Arc;

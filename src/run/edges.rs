@@ -6,15 +6,18 @@ use std::sync::Arc;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Serving, StartError};
-use crate::config::{self, Config, Front, OAuthMode, PackRef, ServerConfig};
+use super::{Serving, StartError, terminate};
+use crate::config::{self, Config, Front, HttpTransport, OAuthMode, PackRef, ServerConfig};
 use crate::edge::Shared;
 use crate::edge::admin::{AdminListener, Component, Readiness};
 use crate::edge::child::{ChildLimits, ChildSpec, ChildUpstream};
 use crate::edge::http::{HttpConfig, HttpLimits, HttpTimeouts, Listener, Route};
 use crate::edge::oauth::{Forward, OAuth, PublicUrl};
 use crate::edge::stdio::{RemoteLimits, StdioLimits, StdioUpstream, serve_stdio};
-use crate::edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
+use crate::edge::upstream::{
+    HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, LegacySseLimits, LegacySseUpstream,
+    Upstream,
+};
 use crate::gate::pack::Pack;
 use crate::gate::session::Protected;
 use crate::lock::LockFile;
@@ -88,8 +91,9 @@ pub(super) fn serve(
     for (server, described) in servers.into_iter().zip(&config.servers) {
         routes.push(Route {
             path: described.path.clone(),
+            sse_path: described.sse_path.clone(),
             upstream: upstream(config, described, shared, &server)?,
-            oauth: oauth(described)?,
+            oauth: oauth(config, described, shared)?,
             server,
             hosts: described.hosts.clone(),
             origins: described.origins.clone(),
@@ -119,10 +123,12 @@ pub(super) fn serve(
 }
 
 /// What stands in the way to tokens for `server`.
-fn oauth(server: &ServerConfig) -> Result<Option<OAuth>, StartError> {
-    let (Some(oauth), config::Upstream::Http(http)) = (&server.oauth, &server.upstream) else {
-        return Ok(None);
-    };
+fn oauth(
+    config: &Config,
+    server: &ServerConfig,
+    shared: &Shared,
+) -> Result<Option<OAuth>, StartError> {
+    let Some(oauth) = &server.oauth else { return Ok(None) };
     let public = oauth.public_url.as_deref().map(|url| {
         PublicUrl::parse(url).ok_or_else(|| {
             let subject = format!("servers.{}.public_url", server.name);
@@ -130,14 +136,27 @@ fn oauth(server: &ServerConfig) -> Result<Option<OAuth>, StartError> {
         })
     });
     let public = public.transpose()?;
-    Ok(Some(match oauth.mode {
-        OAuthMode::Forward => OAuth::Forward(Forward::new(
+    Ok(match (&oauth.mode, &server.upstream, public) {
+        (
+            OAuthMode::Forward { upstream_resource, origin_endpoints },
+            config::Upstream::Http(http),
+            public,
+        ) => Some(OAuth::Forward(Forward::new(
             public,
             &http.url,
-            oauth.upstream_resource.clone(),
-            oauth.origin_endpoints,
-        )),
-    }))
+            upstream_resource.clone(),
+            *origin_endpoints,
+        ))),
+        (OAuthMode::Terminate(ours), _, Some(public)) => {
+            Some(OAuth::Terminate(terminate::resource(config, (server, ours), public, shared)?))
+        }
+        // No configuration that was read is of this form.
+        (OAuthMode::Forward { .. }, config::Upstream::Child(_), _)
+        | (OAuthMode::Terminate(_), _, None) => {
+            let subject = format!("servers.{}.oauth", server.name);
+            return Err(StartError::new(subject, "has no resource"));
+        }
+    })
 }
 
 fn upstream(
@@ -147,7 +166,24 @@ fn upstream(
     protected: &Arc<Protected>,
 ) -> Result<Upstream, StartError> {
     match &server.upstream {
-        config::Upstream::Http(http) => Ok(http_upstream(config, server, http, protected)?.into()),
+        config::Upstream::Http(http) => {
+            let mut way = http_upstream(config, server, http, protected)?;
+            if matches!(&server.oauth, Some(oauth) if matches!(oauth.mode, OAuthMode::Terminate(_)))
+            {
+                way = way.with_own_credential();
+            }
+            Ok(match http.transport {
+                HttpTransport::StreamableHttp => way.into(),
+                HttpTransport::Sse => LegacySseUpstream::new(
+                    way,
+                    legacy_sse_limits(config),
+                    shared.clock,
+                    shared.tasks.clone(),
+                    shared.closing.clone(),
+                )
+                .into(),
+            })
+        }
         config::Upstream::Child(child) => Ok(Upstream::Child(ChildUpstream::new(
             child_spec(child),
             child_limits(config, child),
@@ -234,6 +270,17 @@ fn http_upstream(
         },
     })
     .map_err(|problem| StartError::new(format!("{subject}.url"), problem.to_string()))
+}
+
+fn legacy_sse_limits(config: &Config) -> LegacySseLimits {
+    LegacySseLimits {
+        sessions_max: config.limits.sessions,
+        frame: config.limits.frame,
+        exchanges_max: config.limits.in_flight,
+        idle_max: config.limits.session_idle,
+        drain_max: config.limits.drain,
+        ..LegacySseLimits::default()
+    }
 }
 
 fn child_spec(child: &config::ChildUpstream) -> ChildSpec {

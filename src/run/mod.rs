@@ -7,6 +7,7 @@
 mod state;
 mod keeping;
 mod policies;
+mod terminate;
 mod edges;
 
 use std::fmt;
@@ -168,7 +169,8 @@ async fn build(
     let settings = policies::settings(config, options.prover);
     let ready = policies::first(&settings, journal, clock).await?;
     let pdp = Arc::<RegoPdp>::clone(&ready.pdp);
-    let gate = Arc::new(Gate::new(config.gate(boot.into(), state.digest_key), pdp));
+    let gate = Gate::new(config.gate(boot.into(), state.digest_key), pdp);
+    let gate = Arc::new(gate.recording(config.audit.inputs));
     let keeper = Arc::new(Keeper::new(journal, &readiness));
     let shared = Shared {
         gate,

@@ -1,6 +1,7 @@
 // The official TypeScript client, 1.x: legacy era.
 
 import { Client } from '@modelcontextprotocol/sdk/client/index.js'
+import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js'
 import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js'
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
 import {
@@ -23,9 +24,12 @@ if (peer) {
     client.setRequestHandler(schema, ({ params }) => handlers[method](params))
   }
 }
-const transport = kind === 'http'
-  ? new StreamableHTTPClientTransport(new URL(rest[0]))
-  : new StdioClientTransport({ command: rest[0], args: rest.slice(1), stderr: 'ignore' })
+const transports = {
+  http: () => new StreamableHTTPClientTransport(new URL(rest[0])),
+  sse: () => new SSEClientTransport(new URL(rest[0])),
+  stdio: () => new StdioClientTransport({ command: rest[0], args: rest.slice(1), stderr: 'ignore' })
+}
+const transport = transports[kind]()
 await client.connect(transport)
 
 const ways = {

@@ -46,7 +46,14 @@ TARGETS = {
     "everything over stdio, served over HTTP": "scenario.everything.json",
     "everything over HTTP, served over stdio": "scenario.everything.json",
     "flag service (rmcp) over HTTP": "scenario.flags.json",
+    "everything over SSE": "scenario.everything.json",
+    "everything over SSE, served over stdio": "scenario.everything.json",
+    "everything over SSE, served over HTTP": "scenario.everything.json",
+    "everything over HTTP, served over SSE": "scenario.everything.json",
+    "everything over stdio, served over SSE": "scenario.everything.json",
 }
+# The clients that speak HTTP+SSE, which is of the legacy era alone.
+SSE_CLIENTS = {"typescript-1": ["legacy"], "python-2": ["legacy"]}
 
 
 # A process a step takes its time: only where all its eras are spoken.
@@ -101,6 +108,14 @@ def everything_http(work: pathlib.Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
+def everything_sse(work: pathlib.Path) -> Iterator[str]:
+    port = free_port()
+    command = ["node", "--require", str(INTEROP / "loopback.cjs"), str(EVERYTHING), "sse"]
+    with serving(command, port, work / "everything.log", {"PORT": str(port)}):
+        yield f"http://127.0.0.1:{port}/sse"
+
+
+@contextlib.contextmanager
 def flags_http(work: pathlib.Path) -> Iterator[str]:
     port = free_port()
     with serving([BARTIZAN, "demo", "--server-only", "--port", str(port)], port, work / "flags.log"):
@@ -108,16 +123,16 @@ def flags_http(work: pathlib.Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def bartizan(work: pathlib.Path, server: dict[str, object]) -> Iterator[str]:
+def bartizan(work: pathlib.Path, server: dict[str, object], port: int | None = None) -> Iterator[str]:
     """`bartizan run` in front of `server`; its journal must verify afterwards."""
-    port, admin = free_port(), free_port()
+    port, admin = port or free_port(), free_port()
     state = work / "state"
     config = {
         "listen": f"127.0.0.1:{port}",
         "admin": f"127.0.0.1:{admin}",
         "state": str(state),
         "policy": {"paths": [str(ROOT / "policies/examples/open")]},
-        "servers": {"peer": {"path": "/mcp", **server}},
+        "servers": {"peer": {"path": "/mcp", "sse_path": "/sse", **server}},
     }
     file = work / "bartizan.yaml"
     file.write_text(json.dumps(config))  # JSON is YAML
@@ -161,12 +176,37 @@ def direct(client: str, era: str, target: str, work: pathlib.Path) -> list[objec
     scenario = TARGETS[target]
     if over_stdio(target):
         return play(client, era, scenario, ["stdio", *everything_stdio()], work)
+    if target.startswith("everything over SSE"):
+        with everything_sse(work) as url:
+            return play(client, era, scenario, ["sse", url], work)
     with (flags_http if "flag" in target else everything_http)(work) as url:
         return play(client, era, scenario, ["http", url], work)
 
 
+def through_sse(client: str, era: str, target: str, work: pathlib.Path) -> list[object]:
+    """HTTP+SSE on one side of Bartizan or on both."""
+    scenario = TARGETS[target]
+    if target == "everything over stdio, served over SSE":
+        with bartizan(work, {"command": everything_stdio()}) as url:
+            return play(client, era, scenario, ["sse", url.replace("/mcp", "/sse")], work)
+    if target == "everything over HTTP, served over SSE":
+        with everything_http(work) as upstream, bartizan(work, {"url": upstream}) as url:
+            return play(client, era, scenario, ["sse", url.replace("/mcp", "/sse")], work)
+    with everything_sse(work) as upstream:
+        if target == "everything over SSE, served over stdio":
+            wrap = wrapped(work, ["--transport", "sse", "--url", upstream])
+            seen = play(client, era, scenario, ["stdio", *wrap], work)
+            verify(work / "state")
+            return seen
+        with bartizan(work, {"url": upstream, "transport": "sse"}) as url:
+            kind = ["http", url] if "served" in target else ["sse", url.replace("/mcp", "/sse")]
+            return play(client, era, scenario, kind, work)
+
+
 def through(client: str, era: str, target: str, work: pathlib.Path) -> list[object]:
     scenario = TARGETS[target]
+    if "SSE" in target:
+        return through_sse(client, era, target, work)
     if target == "everything over stdio":
         seen = play(client, era, scenario, ["stdio", *wrapped(work, ["--", *everything_stdio()])], work)
         verify(work / "state")
@@ -226,7 +266,8 @@ def main() -> int:
     seen_direct: dict[object, list[object]] = {}
     for target in TARGETS:
         for client, (_, eras) in CLIENTS.items():
-            for era in eras if target in ONLY.get(client, [target]) else []:
+            spoken = SSE_CLIENTS.get(client, []) if "SSE" in target else eras
+            for era in spoken if target in ONLY.get(client, [target]) else []:
                 name = f"{client} ({era}), {target}"
                 if args.only in name:
                     held = case(name, client, era, target, "direct" if args.direct else "through", seen_direct)

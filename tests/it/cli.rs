@@ -95,6 +95,7 @@ servers:
     environment: staging
     headers: {x-key: '${env:TOKEN}'}
   child: {command: [server, --token=hidden]}
+  old: {url: 'https://h/sse', transport: sse, sse_path: /old/sse}
 ";
     std::fs::write(&file, text).unwrap();
     let (code, stdout, stderr) = bartizan(&["check", "-c", file.to_str().unwrap()]);
@@ -102,6 +103,8 @@ servers:
     for expected in [
         ": good\n",
         "flags at /flags: https://h/mcp\n",
+        "old at /old: https://h/sse, which speaks HTTP+SSE\n",
+        "HTTP+SSE at /old/sse, too\n",
         "environment staging\n",
         "built-in baseline\n",
         " engine, ",

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bartizan::config::{
-    Config, Front, Inherit, LogFormat, PackRef, Problems, Surroundings, Upstream, Wrap,
+    Config, Front, HttpTransport, Inherit, LogFormat, PackRef, Problems, Surroundings, Upstream,
+    Wrap,
 };
 use bartizan::gate::session::{Mode, RefusalForm};
 
@@ -52,6 +53,7 @@ fn the_shortest_file_means_the_safe_thing() {
     let Upstream::Http(upstream) = &server.upstream else { panic!("over HTTP") };
     assert_eq!(upstream.url, "https://api.example.com/v3/mcp");
     assert!(upstream.headers.is_empty() && !upstream.forward_authorization);
+    assert_eq!((upstream.transport, &server.sse_path), (HttpTransport::StreamableHttp, &None));
 }
 
 #[test]
@@ -76,7 +78,9 @@ log: {format: json, filter: 'warn,bartizan::edge=debug'}
 servers:
   http:
     path: /deep/flags.v1
+    sse_path: /deep/flags.v1/sse
     url: http://localhost:9000/mcp?x=1
+    transport: sse
     headers: {Statsig-Api-Key: '${file:/run/key}'}
     forward_authorization: true
     ca_file: ca.pem
@@ -135,6 +139,8 @@ servers:
 
     let [http, child] = &config.servers[..] else { panic!("two servers") };
     assert_eq!((http.path.as_str(), child.path.as_str()), ("/deep/flags.v1", "/child"));
+    let streams = (http.sse_path.as_deref(), child.sse_path.as_deref());
+    assert_eq!(streams, (Some("/deep/flags.v1/sse"), None));
     assert_eq!(http.pack, Some(PackRef::File("/etc/bartizan/./packs/mine".into())));
     assert_eq!(http.refusal, RefusalForm::ToolResult);
     assert_eq!(http.hosts, ["gate.example:8080"]);
@@ -144,6 +150,7 @@ servers:
     assert_eq!(facts.labels["tier"], "gold".into());
     let Upstream::Http(upstream) = &http.upstream else { panic!("over HTTP") };
     assert_eq!(upstream.url, "http://localhost:9000/mcp?x=1");
+    assert_eq!(upstream.transport, HttpTransport::Sse);
     assert_eq!(upstream.headers[0].0, "statsig-api-key");
     assert_eq!(upstream.headers[0].1.expose(), "k3y");
     assert!(upstream.forward_authorization);
@@ -259,10 +266,10 @@ fn each_problem_names_its_place_and_a_next_step() {
             "servers.s.forward_authorization (line 5): `headers` sets `authorization` too",
         ),
         (inside("public_url: 'https://a'"), "has a meaning only with `oauth`"),
-        (inside("oauth: {}"), "servers.s.oauth (line 4): `mode` is missing: write `mode: forward`"),
+        (inside("oauth: {}"), "servers.s.oauth (line 4): `mode` is missing: write `mode: forward` or"),
         (inside("oauth: {mode: forward}\n    hosts: a"), "s.oauth (line 4): `public_url` is missing"),
         (inside("oauth: {mode: forward}\n    public_url: http://a/"), "is http beyond loopback"),
-        (inside("oauth: {mode: forward}\n    public_url: https://a/?b"), "holds a query"),
+        (inside("oauth: {mode: forward}\n    public_url: https://a/?b"), "holds a query, or what must be quoted"),
         (inside("oauth: {mode: forward}\n    public_url: a"), "is no http or https URL"),
         (
             inside("oauth: {mode: forward}\n    headers: {authorization: x}"),
@@ -274,7 +281,7 @@ fn each_problem_names_its_place_and_a_next_step() {
         ),
         (
             "servers: {s: {command: [x], oauth: {mode: forward}}}".into(),
-            "s.oauth (line 1): a program's standard input takes no token: use it with `url`",
+            "s.oauth (line 1): a program's standard input takes no token: use it with `url`, or",
         ),
         (
             "servers:\n  a: {url: 'http://h', oauth: {mode: forward, origin_endpoints: true}}\n  b: {url: 'http://h', path: /token}".into(),
@@ -289,6 +296,13 @@ fn each_problem_names_its_place_and_a_next_step() {
             "its metadata is where that of `a` is",
         ),
         (inside("path: /.well-known/x"), "`/.well-known` is taken (RFC 8615)"),
+        (inside("sse_path: /.well-known/x"), "`/.well-known` is taken (RFC 8615)"),
+        (inside("sse_path: sse"), "servers.s.sse_path (line 4): is no plain absolute path"),
+        (inside("sse_path: /mcp"), "servers.s.sse_path (line 4): `/mcp` is already a path of `s`"),
+        (inside("sse_path: /sse\n    batches: true"), "s.batches (line 5): HTTP+SSE has no batches"),
+        (inside("transport: sse\n    batches: true"), "s.batches (line 5): HTTP+SSE has no batches"),
+        (inside("transport: stdio"), "must be `streamable_http` or `sse`"),
+        (child("transport: sse"), "servers.s.transport (line 4): has a meaning only with `url`"),
         (inside("refusal: html"), "must be `error` or `tool_result`"),
         (inside("hosts: []"), "servers.s.hosts (line 4): is empty"),
         (inside("origins: []"), "servers.s.origins (line 4): is empty"),
@@ -310,6 +324,22 @@ fn each_problem_names_its_place_and_a_next_step() {
         (
             "servers:\n  a: {url: 'http://h', path: /x}\n  b: {url: 'http://h', path: /x}".into(),
             "servers.b.path (line 3): `/x` is already the path of `a`: give each server a path",
+        ),
+        (
+            "servers:\n  a: {url: 'http://h', sse_path: /x}\n  b: {url: 'http://h', path: /x}".into(),
+            "servers.b.path (line 3): `/x` is already the path of `a`",
+        ),
+        (
+            "servers:\n  a: {url: 'http://h', path: /x}\n  b: {url: 'http://h', sse_path: /x}".into(),
+            "servers.b.sse_path (line 3): `/x` is already a path of `a`: give the stream a path",
+        ),
+        (
+            "servers:\n  a: {url: 'http://h', sse_path: /x}\n  b: {url: 'http://h', sse_path: /x}".into(),
+            "servers.b.sse_path (line 3): `/x` is already a path of `a`",
+        ),
+        (
+            "servers:\n  a: {url: 'http://h', oauth: {mode: forward, origin_endpoints: true}}\n  b: {url: 'http://h', sse_path: /token}".into(),
+            "`/token` is an origin endpoint of `a`",
         ),
     ];
     for (text, expected) in rows {
@@ -416,6 +446,16 @@ fn wrap_means_the_same_as_a_file() {
     );
     let Upstream::Http(http) = &config.servers[0].upstream else { panic!("over HTTP") };
     assert_eq!(http.headers[0].1.expose(), "Bearer t0ken");
+    assert_eq!(http.transport, HttpTransport::StreamableHttp);
+
+    let config = wrap(Wrap {
+        url: Some("https://h/sse".to_owned()),
+        transport: Some(HttpTransport::Sse),
+        ..Wrap::default()
+    })
+    .unwrap();
+    let Upstream::Http(http) = &config.servers[0].upstream else { panic!("over HTTP") };
+    assert_eq!(http.transport, HttpTransport::Sse);
 
     let problems = wrap(Wrap {
         url: Some("nowhere".to_owned()),

@@ -7,7 +7,11 @@
 
 use std::net::Ipv4Addr;
 
-use bartizan::demo::{self, Firewall, FlagService, Options, PATH, serve_flag_service};
+use bartizan::demo::{
+    self, Firewall, FlagService, Options, PATH, Vendor, serve_flag_service, serve_vendor,
+};
+use bartizan::gate::pack::Pack;
+use bartizan::policy::embedded;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -120,7 +124,8 @@ async fn the_flag_service_refuses_what_a_browser_could_send() {
 #[tokio::test]
 async fn the_demo_fails_when_nothing_stands_in_front() {
     let state = tempfile::tempdir().unwrap();
-    let options = Options { state: state.path().to_owned(), stay: false };
+    let options =
+        Options { state: state.path().to_owned(), stay: false, vendor: Vendor::FlagService };
     let mut shown = Vec::new();
     let start = async |setting: demo::Setting| {
         Ok(Firewall {
@@ -144,7 +149,8 @@ async fn the_demo_fails_when_nothing_stands_in_front() {
 #[tokio::test]
 async fn the_demo_fails_when_nothing_answers() {
     let state = tempfile::tempdir().unwrap();
-    let options = Options { state: state.path().to_owned(), stay: false };
+    let options =
+        Options { state: state.path().to_owned(), stay: false, vendor: Vendor::FlagService };
     let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let url = format!("http://{}{PATH}", closed.local_addr().unwrap());
     drop(closed);
@@ -156,11 +162,63 @@ async fn the_demo_fails_when_nothing_answers() {
     assert!(!summary.is_as_expected());
 }
 
+/// In the place of each vendor, with its pack and its credential.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_demo_succeeds_in_the_place_of_every_vendor() {
+    for vendor in Vendor::ALL.into_iter().filter(|it| *it != Vendor::FlagService) {
+        let state = tempfile::tempdir().unwrap();
+        let options = Options { state: state.path().to_owned(), stay: false, vendor };
+        let prover = bartizan::run::Options { prover: env!("CARGO_BIN_EXE_bartizan").into() };
+        let mut shown = Vec::new();
+        let start = |setting| demo::start(setting, prover);
+        let summary = demo::run(&options, start, &mut shown).await.unwrap();
+        let shown = String::from_utf8(shown).unwrap();
+        assert!(summary.is_as_expected(), "{shown}");
+        assert!(summary.passed > 1 && summary.refused > 1, "{shown}");
+    }
+}
+
+/// A stand-in opens to its vendor's credential alone, and has the tools and arguments that the
+/// pack knows.
+#[tokio::test]
+async fn stand_ins_are_what_their_packs_say() {
+    for vendor in Vendor::ALL.into_iter().filter(|it| *it != Vendor::FlagService) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let _service = serve_vendor(vendor, listener, CancellationToken::new()).unwrap();
+        let (headers, list) = modern("tools/list", json!({}));
+        for wrong in [String::new(), format!("{}: x\r\n", vendor.headers()[0].0)] {
+            let answer = post(port, &format!("{headers}{wrong}"), &list).await;
+            assert!(answer.starts_with("HTTP/1.1 401"), "{vendor:?} {answer}");
+        }
+        let (name, key) = vendor.headers()[0];
+        let answer = post(port, &format!("{headers}{name}: {key}\r\n"), &list).await;
+        let body = answer.split_once("\r\n\r\n").unwrap().1;
+        let body = body.lines().find_map(|line| {
+            line.strip_prefix("data: ").or_else(|| line.starts_with('{').then_some(line))
+        });
+        let body: Value = serde_json::from_str(body.unwrap()).unwrap();
+        let pack = Pack::read(embedded::pack(vendor.name()).unwrap().as_bytes()).unwrap();
+        for tool in body["result"]["tools"].as_array().unwrap() {
+            let name = tool["name"].as_str().unwrap();
+            let entry = pack.tools.get(name).unwrap_or_else(|| panic!("{vendor:?} {name}"));
+            for argument in tool["inputSchema"]["properties"].as_object().unwrap().keys() {
+                let listed = entry.arguments.as_ref();
+                assert!(
+                    listed.is_none_or(|listed| listed.iter().any(|it| **it == **argument)),
+                    "{vendor:?} {name} {argument}"
+                );
+            }
+        }
+    }
+}
+
 /// The whole of it: every attempt as it should be, in front of the real firewall.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_demo_succeeds_in_front_of_the_real_firewall() {
     let state = tempfile::tempdir().unwrap();
-    let options = Options { state: state.path().to_owned(), stay: false };
+    let options =
+        Options { state: state.path().to_owned(), stay: false, vendor: Vendor::FlagService };
     let prover = bartizan::run::Options { prover: env!("CARGO_BIN_EXE_bartizan").into() };
     let mut shown = Vec::new();
     let start = |setting| demo::start(setting, prover);

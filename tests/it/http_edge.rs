@@ -13,6 +13,7 @@ pub(crate) mod rig;
 mod door;
 mod exchange;
 mod streams;
+mod legacy_sse;
 mod resume;
 mod tls;
 mod admin;

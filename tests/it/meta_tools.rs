@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use bartizan::gate::document::{Document, DocumentLimits};
-use bartizan::gate::operation::{Handles, Knowledge, Operation};
-use bartizan::gate::pack::Pack;
+use bartizan::gate::operation::{Handed, Handles, Knowledge, Operation};
+use bartizan::gate::pack::{Effect, Pack};
 use bytes::Bytes;
 
 const PACK: &str = r#"{
@@ -75,6 +75,11 @@ const PACK: &str = r#"{
         }
       }
     },
+    "tagged": {
+      "effect": "write",
+      "tags": ["always"],
+      "tags_if": {"review": ["/body/review", "/rules/*/review"], "always": ["/body"]}
+    },
     "discover": {
       "effect": "read",
       "mints": {"handle": "operationHandle", "operation": "operationId", "ttl": "15m"}
@@ -89,15 +94,18 @@ const PACK: &str = r#"{
   }
 }"#;
 
-struct Handed;
+struct Seen;
 
-impl Handles for Handed {
-    fn operation(&self, handle: &str) -> Option<Box<str>> {
-        match handle {
-            "h-list" => Some("gates.list".into()),
-            "h-other" => Some("gates.delete".into()),
-            _ => None,
-        }
+impl Handles for Seen {
+    fn handed(&self, handle: &str) -> Option<Handed> {
+        let (operation, effect) = match handle {
+            "h-list" => ("gates.list", None),
+            "h-worse" => ("gates.list", Some(Effect::Destructive)),
+            "h-odd" => ("gates.list", Some(Effect::Unknown)),
+            "h-other" => ("gates.delete", Some(Effect::Read)),
+            _ => return None,
+        };
+        Some(Handed { operation: operation.into(), effect })
     }
 }
 
@@ -106,8 +114,7 @@ fn resolve(tool: &str, arguments: &str) -> String {
     let pack = Pack::read(PACK.as_bytes()).unwrap();
     let ids: BTreeMap<Box<str>, Box<str>> =
         [("17".into(), "staging".into()), ("key-p".into(), "production".into())].into();
-    let known =
-        Knowledge { pack: Some(&pack), environment_ids: Some(&ids), handles: Some(&Handed) };
+    let known = Knowledge { pack: Some(&pack), environment_ids: Some(&ids), handles: Some(&Seen) };
     let raw = Bytes::copy_from_slice(arguments.as_bytes());
     let document = Document::read(raw, &DocumentLimits::default()).unwrap();
     let operation = Operation::of_call(known, tool, Some(document.root()));
@@ -214,6 +221,9 @@ fn a_call_comes_down_to_the_operation_that_it_means() {
         ("exec", r#"{"command":" search x"}"#, "- unknown [] none"),
         ("exec", r#"{"command":""}"#, "- unknown [] none"),
         ("invoke", r#"{"operationHandle":"h-list"}"#, "invoke/gates.list read [] none"),
+        // What the server says may only make it worse.
+        ("invoke", r#"{"operationHandle":"h-worse"}"#, "invoke/gates.list destructive [] none"),
+        ("invoke", r#"{"operationHandle":"h-odd"}"#, "invoke/gates.list unknown [] none"),
         ("invoke", r#"{"operationHandle":"h-other"}"#, "- unknown [] none"),
         ("invoke", r#"{"operationHandle":"forged"}"#, "- unknown [] none"),
         ("invoke", "{}", "- unknown [] none"),
@@ -232,6 +242,28 @@ fn tags_of_the_tool_and_of_the_operation_add_up() {
 }
 
 #[test]
+fn some_arguments_add_tags() {
+    let pack = Pack::read(PACK.as_bytes()).unwrap();
+    for (arguments, expected) in [
+        ("{}", "always"),
+        (r#"{"body":{}}"#, "always"),
+        (r#"{"body":{"review":{}}}"#, "always review"),
+        (r#"{"body":{"review":null}}"#, "always review"),
+        (r#"{"body":{"Review":true}}"#, "always review"),
+        (r#"{"Body":{}}"#, "always review"),
+        (r#"{"body":"review"}"#, "always"),
+        (r#"{"rules":[{},{"review":0}]}"#, "always review"),
+        (r#"{"rules":{"a":{"review":0}}}"#, "always review"),
+        (r#"{"rules":[{}]}"#, "always"),
+    ] {
+        let raw = Bytes::copy_from_slice(arguments.as_bytes());
+        let document = Document::read(raw, &DocumentLimits::default()).unwrap();
+        let operation = Operation::of_call(Some(&pack), "tagged", Some(document.root()));
+        assert_eq!(operation.tags.join(" "), expected, "{arguments}");
+    }
+}
+
+#[test]
 fn a_pack_with_bad_operations_is_refused_with_places() {
     let broken = r#"{
       "version": 1, "name": "v",
@@ -245,7 +277,8 @@ fn a_pack_with_bad_operations_is_refused_with_places() {
         "e": {"effect": "read", "environments": [{"at": "/x", "form": "segment"}], "absent": "all"},
         "f": {"effect": "read", "environments": [{"form": "keys"}], "absent": "all"},
         "g": {"effect": "read", "mints": {"handle": "h", "ttl": "soon"}},
-        "h": {"effect": "read", "facts": {"Project": "id"}}
+        "h": {"effect": "read", "facts": {"Project": "id"}},
+        "i": {"effect": "read", "tags_if": {"A b": ["/x"], "a": ["x"], "c": "/x"}}
       }
     }"#;
     let problems = Pack::read(broken.as_bytes()).unwrap_err();
@@ -268,6 +301,9 @@ fn a_pack_with_bad_operations_is_refused_with_places() {
             "/tools/g/mints/ttl",
             "/tools/h/facts/Project",
             "/tools/h/facts/Project",
+            "/tools/i/tags_if/A b",
+            "/tools/i/tags_if/a/0",
+            "/tools/i/tags_if/c",
         ],
         "{problems:#?}"
     );

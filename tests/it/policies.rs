@@ -24,7 +24,7 @@ use bartizan::policy::embedded;
 use bartizan::policy::load::{LoadLimits, Loaded, PolicyFiles, load};
 use bytes::Bytes;
 
-fn policies() -> PathBuf {
+pub(crate) fn policies() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("policies")
 }
 
@@ -46,7 +46,7 @@ fn files(directory: &Path, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-fn loaded(paths: &[PathBuf]) -> Loaded {
+pub(crate) fn loaded(paths: &[PathBuf]) -> Loaded {
     let files = PolicyFiles { paths: paths.to_vec(), ..PolicyFiles::default() };
     load(&files).unwrap_or_else(|problems| panic!("{paths:?}: {problems:#?}"))
 }
@@ -58,6 +58,7 @@ fn every_policy_compiles_and_its_tests_pass() {
         vec![],
         vec![policies.join("baseline")],
         vec![policies.join("examples/open")],
+        vec![policies.join("baseline"), policies.join("examples/read-only")],
         // As `opa test policies/` loads them.
         vec![policies.clone()],
     ];
@@ -189,6 +190,7 @@ impl<'a> Question<'a> {
             resource,
             params: None,
             operation,
+            facts: [].into(),
             time: WallTime { unix_ms: 1_790_000_000_000 },
             trace_id: None,
         })
@@ -359,7 +361,7 @@ fn the_open_example_permits_what_is_well_formed() {
 
 #[test]
 fn the_open_example_stands_back_behind_the_baseline() {
-    let engines = engines(&[policies()]);
+    let engines = engines(&[policies().join("baseline"), policies().join("examples/open")]);
     let decision = Question::call(None, "anything", "{}").decide(&engines);
     assert_eq!((decision.effect, &*codes(&decision)), (Effect::Deny, &["unknown-tool"][..]));
 }

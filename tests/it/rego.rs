@@ -113,6 +113,7 @@ impl Scene {
                 tags: vec!["go-live".into()],
                 pack: Some("flags".into()),
             },
+            facts: [].into(),
             time: WallTime { unix_ms: 1_763_640_000_000 },
             trace_id: Some("0af7651916cd43dd8448eb211c80319c"),
         }

@@ -106,6 +106,13 @@ fn a_task_is_for_whoever_made_it() {
         let reply = firewall.ask(legacy(method, &json!({"taskId": "t-1"})));
         assert_eq!((reply.status, reply.code()), (200, -32602), "{method}");
     }
+    // Who does not speak of tasks is told that first, as the extension has it.
+    for method in ["tasks/get", "tasks/update", "tasks/cancel"] {
+        let reply = firewall.send(&modern(method, "t-1", &json!({"taskId": "t-1"}), &json!({})));
+        assert_eq!((reply.status, reply.code()), (400, -32021), "{method}");
+        let required = &reply.json()["error"]["data"]["requiredCapabilities"];
+        assert_eq!(*required, tasks(), "{method}");
+    }
     // What the revision does not define tells nothing about tasks.
     let reply = firewall.send(&modern("tasks/result", "", &json!({"taskId": "t-1"}), &tasks()));
     assert_eq!((reply.status, reply.code()), (404, -32601));
@@ -566,6 +573,42 @@ fn resource_uris_reach_rules_as_they_were_sent() {
     let reply = firewall.ask(legacy("resources/read", &json!({"uri": "note:\u{41}"})));
     assert_eq!(reply.json()["result"]["contents"], json!([]));
     assert_eq!(firewall.received().len(), 1);
+}
+
+#[test]
+fn a_uri_that_a_server_may_take_for_another_is_refused_by_the_baseline() {
+    // G9 m-resources-canonical: a rule about a path must mean the path that is opened.
+    let firewall = Firewall::start();
+    let read = |uri: &str| firewall.ask(legacy("resources/read", &json!({"uri": uri})));
+    for uri in [
+        "file:///docs/../etc/passwd",
+        "file:///docs/./a",
+        "file:///docs/..",
+        "file:///docs/%2e%2E/etc/passwd",
+        "file:///docs/..%2f..%2Fetc/passwd",
+        "file:///docs%5c..%5Cetc",
+        "file:///docs\\..\\etc",
+        "file:///docs/%252e%252e/etc",
+        "file:///docs/a%00.txt",
+        "file:///docs/a\n",
+        "file:///docs/%zz",
+        "file:///docs/%",
+    ] {
+        assert_eq!(read(uri).code(), -31001, "{uri}");
+    }
+    assert_eq!(firewall.received().len(), 0);
+    let denial = firewall.record("event", "denial", 1);
+    assert_eq!(denial["decision"]["reasons"][0]["code"], "ambiguous-uri");
+    let plain = [
+        "file:///docs/a.b/..c/d..",
+        "file:///docs/caf%C3%A9%20menu",
+        "https://example.com/a?next=../b#..%2f",
+        "note:a",
+    ];
+    for uri in plain {
+        assert_eq!(read(uri).status, 200, "{uri}");
+    }
+    assert_eq!(firewall.received().len(), plain.len());
 }
 
 #[test]

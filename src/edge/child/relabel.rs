@@ -132,7 +132,7 @@ pub(super) fn is_modern(document: &Document) -> bool {
 }
 
 /// The id that a value spells.
-pub(super) fn id_of(value: Value<'_>) -> Option<Id> {
+pub(in crate::edge) fn id_of(value: Value<'_>) -> Option<Id> {
     match value.as_i64() {
         Some(number) => Some(Id::Number(number)),
         None => value.as_str().map(|text| Id::Text(text.into())),

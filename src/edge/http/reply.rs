@@ -11,6 +11,7 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::legacy_sse::LegacyBody;
 use super::stream::StreamBody;
 use crate::edge::upstream::SESSION_ID;
 use crate::gate::step::Released;
@@ -28,6 +29,8 @@ pub(super) enum ReplyBody {
     Whole(Bytes),
     /// Events, each as it comes.
     Stream(Box<StreamBody>),
+    /// Events of the one stream of an HTTP+SSE client.
+    Legacy(Box<LegacyBody>),
 }
 
 impl Body for ReplyBody {
@@ -45,6 +48,10 @@ impl Body for ReplyBody {
                 let chunk = chunk?;
                 Some(Ok(Frame::data(chunk)))
             }),
+            Self::Legacy(stream) => stream.poll_chunk(cx).map(|chunk| {
+                let chunk = chunk?;
+                Some(Ok(Frame::data(chunk)))
+            }),
         }
     }
 
@@ -57,7 +64,7 @@ impl Body for ReplyBody {
             Self::Whole(body) => {
                 SizeHint::with_exact(u64::try_from(body.len()).unwrap_or(u64::MAX))
             }
-            Self::Stream(_) => SizeHint::default(),
+            Self::Stream(_) | Self::Legacy(_) => SizeHint::default(),
         }
     }
 }
@@ -91,12 +98,21 @@ pub(super) fn whole(code: u16, headers: HeaderMap, body: Bytes) -> Response<Repl
 }
 
 /// A server's answer as a stream.
-pub(super) fn stream(code: u16, mut headers: HeaderMap, body: StreamBody) -> Response<ReplyBody> {
+pub(super) fn stream(code: u16, headers: HeaderMap, body: StreamBody) -> Response<ReplyBody> {
+    events(code, headers, ReplyBody::Stream(Box::new(body)))
+}
+
+/// The stream of an HTTP+SSE client.
+pub(super) fn legacy(body: LegacyBody) -> Response<ReplyBody> {
+    events(200, HeaderMap::with_capacity(3), ReplyBody::Legacy(Box::new(body)))
+}
+
+fn events(code: u16, mut headers: HeaderMap, body: ReplyBody) -> Response<ReplyBody> {
     headers.insert(CONTENT_TYPE, EVENT_STREAM);
     headers.entry(CACHE_CONTROL).or_insert(NO_TRANSFORM);
     // Asks the proxies between us and the client not to hold events back (MCP 2026-07-28).
     headers.insert(ACCEL, HeaderValue::from_static("no"));
-    let mut response = Response::new(ReplyBody::Stream(Box::new(body)));
+    let mut response = Response::new(body);
     *response.status_mut() = status(code);
     *response.headers_mut() = headers;
     response

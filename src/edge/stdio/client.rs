@@ -1,34 +1,44 @@
-//! What both kinds of run share: the session, the records, and the client's pipe.
+//! What all kinds of run share: the session, the records, and the way to the client.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncRead;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::edge::Shared;
-use crate::edge::child::lines::{Line, Lines, has_foreign_line_end, line_for_client};
+use crate::edge::child::lines::{Line, Lines, has_foreign_line_end, judged, line_for_client};
+use crate::edge::{ServerEvent, Shared, sse};
 use crate::gate::access::{Principal, Protocol, Transport};
 use crate::gate::record::{CallId, Now};
 use crate::gate::session::{
-    Arrival, DoorFacts, DoorRefusal, Gate, Protected, Session, UpstreamFailure,
+    Arrival, DoorFacts, DoorRefusal, ErrorAnswer, Gate, Protected, Session, UpstreamFailure,
 };
 use crate::gate::step::{Act, Permitted, Released, Step};
 
+/// How messages are framed for the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::edge) enum Form {
+    /// As lines on a pipe.
+    Lines,
+    /// As events on an HTTP stream.
+    Events,
+}
+
 /// The client of one run.
-pub(super) struct Client {
-    pub(super) shared: Shared,
+pub(in crate::edge) struct Client {
+    pub(in crate::edge) shared: Shared,
     server: Arc<Protected>,
     principal: Arc<Principal>,
     session: Mutex<Session>,
+    form: Form,
     out: mpsc::Sender<Bytes>,
     /// Cancelled once the client no longer reads.
-    pub(super) gone: CancellationToken,
+    pub(in crate::edge) gone: CancellationToken,
     /// Told whenever a call may have been settled.
     settled: Notify,
     /// Subscriptions, which nobody expects to be answered soon.
@@ -36,7 +46,7 @@ pub(super) struct Client {
 }
 
 /// What came from the client.
-pub(super) enum Input {
+pub(in crate::edge) enum Input {
     /// Something was decided about a line.
     Act(Act),
     /// The client closed our input.
@@ -46,18 +56,23 @@ pub(super) enum Input {
 }
 
 impl Client {
-    pub(super) fn new(
+    pub(in crate::edge) fn new(
         shared: Shared,
         server: Arc<Protected>,
         principal: Arc<Principal>,
-        out: mpsc::Sender<Bytes>,
+        (form, out): (Form, mpsc::Sender<Bytes>),
     ) -> Self {
-        let session = Session::new(Arc::clone(&principal), Arc::clone(&server), Transport::Stdio);
+        let transport = match form {
+            Form::Lines => Transport::Stdio,
+            Form::Events => Transport::Http,
+        };
+        let session = Session::new(Arc::clone(&principal), Arc::clone(&server), transport);
         Self {
             shared,
             server,
             principal,
             session: Mutex::new(session),
+            form,
             out,
             gone: CancellationToken::new(),
             settled: Notify::new(),
@@ -70,17 +85,17 @@ impl Client {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn principal(&self) -> Arc<Principal> {
+    pub(in crate::edge) fn principal(&self) -> Arc<Principal> {
         Arc::clone(&self.principal)
     }
 
     /// What the conversation speaks, as far as is known.
-    pub(super) fn protocol(&self) -> Protocol {
+    pub(in crate::edge) fn protocol(&self) -> Protocol {
         self.session().protocol()
     }
 
     /// Takes one step and keeps its record; without a record there is no act but the refusal.
-    pub(super) fn act(&self, step: impl FnOnce(&mut Session, &Gate, Now) -> Step) -> Act {
+    pub(in crate::edge) fn act(&self, step: impl FnOnce(&mut Session, &Gate, Now) -> Step) -> Act {
         let step = step(&mut self.session(), &self.shared.gate, self.shared.now());
         let act = match self.shared.record(step) {
             Ok(act) => act,
@@ -102,7 +117,7 @@ impl Client {
     }
 
     /// The next line of the client and what is to be done about it.
-    pub(super) async fn next<R: AsyncRead + Unpin>(&self, input: &mut Lines<R>) -> Input {
+    pub(in crate::edge) async fn next<R: AsyncRead + Unpin>(&self, input: &mut Lines<R>) -> Input {
         let refused = match input.next().await {
             Ok(Some(Line::Whole(line))) if !has_foreign_line_end(&line) => {
                 let act = self.judge(line);
@@ -130,22 +145,33 @@ impl Client {
     }
 
     /// Gives a message to the client, waiting while it does not read.
-    pub(super) async fn deliver(&self, released: Released) {
+    pub(in crate::edge) async fn deliver(&self, released: Released) {
         if released.body().is_empty() {
             return;
         }
-        let Ok(line) = line_for_client(released.body()) else {
+        let message = match self.form {
+            Form::Lines => line_for_client(released.body()).ok(),
+            // Its POST is over, and on the stream nobody could tell what it is about.
+            Form::Events if released.is_own() && !names_its_request(released.body()) => return,
+            Form::Events => Some(event(released.body())),
+        };
+        let Some(message) = message else {
             // The gate releases strict JSON only.
             tracing::error!("a released message cannot be written as one line");
             return;
         };
-        if self.out.send(line).await.is_err() {
+        if self.out.send(message).await.is_err() {
             self.gone.cancel();
         }
     }
 
+    /// How messages are framed for it.
+    pub(in crate::edge) fn form(&self) -> Form {
+        self.form
+    }
+
     /// Gives what there is to the client. A message for the server comes back.
-    pub(super) async fn carry(&self, act: Act) -> Option<Permitted> {
+    pub(in crate::edge) async fn carry(&self, act: Act) -> Option<Permitted> {
         match act {
             Act::Forward(permitted) => Some(permitted),
             Act::Deliver(released) => {
@@ -156,14 +182,19 @@ impl Client {
         }
     }
 
+    /// The client's stream stands: `call`, which asked for it, is over.
+    pub(in crate::edge) fn opened(&self, call: &CallId) {
+        drop(self.settle(|session, now| session.upstream_accepted(call, now)));
+    }
+
     /// The server took `call`.
-    pub(super) async fn accepted(&self, call: &CallId) {
+    pub(in crate::edge) async fn accepted(&self, call: &CallId) {
         let act = self.settle(|session, now| session.upstream_accepted(call, now));
         drop(self.carry(act).await);
     }
 
     /// The way to the server failed for `call`; who waits for it is told.
-    pub(super) async fn failed(&self, call: &CallId, failure: &UpstreamFailure) {
+    pub(in crate::edge) async fn failed(&self, call: &CallId, failure: &UpstreamFailure) {
         let act = self.settle(|session, now| session.upstream_failed(call, failure, now));
         drop(self.carry(act).await);
     }
@@ -173,6 +204,12 @@ impl Client {
         drop(self.settle(|session, now| session.upstream_failed(call, failure, now)));
     }
 
+    /// The server answered `call` with an HTTP error that its client gets as one.
+    pub(in crate::edge) fn turned_away(&self, call: &CallId, answer: ErrorAnswer) -> Act {
+        let gate = &self.shared.gate;
+        self.settle(|session, now| session.upstream_status(gate, call, answer, now))
+    }
+
     /// What is to be done about a message of the client.
     pub(super) fn judge(&self, raw: Bytes) -> Act {
         let arrival = Arrival { raw, ..Arrival::default() };
@@ -180,12 +217,12 @@ impl Client {
     }
 
     /// Whether `call` still waits for its answer.
-    pub(super) fn awaits(&self, call: &CallId) -> bool {
+    pub(in crate::edge) fn awaits(&self, call: &CallId) -> bool {
         self.session().awaits(call)
     }
 
     /// Waits until no call waits for an answer, subscriptions apart.
-    pub(super) async fn idle(&self) {
+    pub(in crate::edge) async fn idle(&self) {
         loop {
             let busy = {
                 let session = self.session();
@@ -202,7 +239,11 @@ impl Client {
 
     /// Settles what is left at the end: with an error where the client may still read one, for
     /// which it has `flush_max`.
-    pub(super) async fn close(&self, failure: Option<&UpstreamFailure>, flush_max: Duration) {
+    pub(in crate::edge) async fn close(
+        &self,
+        failure: Option<&UpstreamFailure>,
+        flush_max: Duration,
+    ) {
         let left = self.session().in_flight();
         let settled = left.iter().map(|call| {
             self.settle(|session, now| match failure {
@@ -219,6 +260,46 @@ impl Client {
         };
         if timeout(flush_max, told).await.is_err() {
             tracing::debug!("the client does not read how its calls ended");
+        }
+    }
+}
+
+/// A message as an event of its own, named as 2024-11-05 has it.
+fn event(message: &Bytes) -> Bytes {
+    let mut out = BytesMut::new();
+    let event = ServerEvent {
+        data: message.clone(),
+        event: Some("message".into()),
+        ..ServerEvent::default()
+    };
+    sse::write(&event, &mut out);
+    out.freeze()
+}
+
+/// Whether a message stands under an id, by which its reader can tell what it answers.
+pub(in crate::edge) fn names_its_request(body: &Bytes) -> bool {
+    let id = judged(body).ok().and_then(|document| {
+        document.root().get("id").map(|id| id.as_str().is_some() || id.as_number().is_some())
+    });
+    id == Some(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_answer_must_name_its_request() {
+        let cases = [
+            (r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":""}}"#, true),
+            (r#"{"jsonrpc":"2.0","id":"a","error":{"code":1,"message":""}}"#, true),
+            (r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":""}}"#, false),
+            (r#"{"error":"x"}"#, false),
+            ("Not Found", false),
+            ("", false),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(names_its_request(&Bytes::from_static(body.as_bytes())), expected, "{body}");
         }
     }
 }

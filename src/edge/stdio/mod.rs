@@ -5,8 +5,8 @@
 //! Standard output carries frames and nothing else. A slow client holds up the server and never
 //! fills our memory.
 
-mod client;
-mod remote;
+pub(in crate::edge) mod client;
+pub(in crate::edge) mod remote;
 mod renewal;
 mod wrap;
 
@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use self::client::Client;
+use self::client::{Client, Form};
 use super::Shared;
 use super::child::lines::Lines;
 use super::child::process::Exit;
@@ -127,6 +127,8 @@ pub enum ExitReason {
     NotStarted(SpawnError),
     /// The child ended while the client was still there.
     ChildEnded(Exit),
+    /// The server no longer knows the session, which the client can only begin anew.
+    SessionLost,
 }
 
 impl ExitReason {
@@ -134,7 +136,10 @@ impl ExitReason {
     pub fn is_failure(&self) -> bool {
         match self {
             Self::ClientClosed | Self::Closing => false,
-            Self::ClientBroken(_) | Self::NotStarted(_) | Self::ChildEnded(_) => true,
+            Self::ClientBroken(_)
+            | Self::NotStarted(_)
+            | Self::ChildEnded(_)
+            | Self::SessionLost => true,
         }
     }
 
@@ -145,7 +150,7 @@ impl ExitReason {
             Self::ChildEnded(_) => {
                 Some("run its command alone and read what it writes to standard error")
             }
-            Self::ClientClosed | Self::ClientBroken(_) | Self::Closing => None,
+            Self::ClientClosed | Self::ClientBroken(_) | Self::Closing | Self::SessionLost => None,
         }
     }
 }
@@ -158,6 +163,7 @@ impl fmt::Display for ExitReason {
             Self::Closing => f.write_str("closing"),
             Self::NotStarted(error) => error.fmt(f),
             Self::ChildEnded(exit) => write!(f, "the server process ended by itself: {exit}"),
+            Self::SessionLost => f.write_str("the server ended the session"),
         }
     }
 }
@@ -205,7 +211,7 @@ impl fmt::Debug for Serving {
 /// Like [`serve_stdio`], for a client at any pair of pipes.
 pub async fn serve_pipes<R, W>(serving: Serving, input: R, output: W) -> ExitReason
 where
-    R: AsyncRead + Unpin,
+    R: AsyncRead + Unpin + Send,
     W: AsyncWrite + Unpin + Send + 'static,
 {
     let Serving { shared, server, principal, upstream, limits } = serving;
@@ -213,7 +219,7 @@ where
     let (done, written) = oneshot::channel();
     shared.tasks.spawn(write_lines(output, lines, done));
     let input = Lines::new(input, limits.line_bytes_max);
-    let client = Arc::new(Client::new(shared, server, principal, out));
+    let client = Arc::new(Client::new(shared, server, principal, (Form::Lines, out)));
     let reason = match upstream {
         StdioUpstream::Child { spec, limits } => wrap::serve(&client, input, &spec, &limits).await,
         StdioUpstream::Http(upstream) => {

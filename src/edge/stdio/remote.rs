@@ -1,4 +1,5 @@
-//! A client on stdio, a server on HTTP: what a desktop client needs to reach a remote server.
+//! A client with one stream of messages, a server on HTTP: what a desktop client needs to reach a
+//! remote server, and what a client of HTTP+SSE gets.
 //!
 //! Requests run at once, each a POST of its own; notifications and answers go out one after the
 //! other, before anything that follows them. In the legacy era the session that the server minted
@@ -12,15 +13,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::ACCEPT;
+use http::header::{ACCEPT, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::AsyncRead;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::client::{Client, Input};
+use super::client::{Client, Form, Input};
 use super::renewal::Opening;
 use super::{ExitReason, RemoteLimits};
 use crate::edge::child::lines::{Lines, judged};
@@ -47,10 +48,43 @@ const STREAM_ONLY: HeaderValue = HeaderValue::from_static("text/event-stream");
 /// Longest session id that is kept, bytes.
 const SESSION_ID_MAX: usize = 512;
 
+/// Where the client's messages come from, one after the other.
+pub(in crate::edge) trait Source: Send {
+    /// The next message and what is to be done about it.
+    fn next(&mut self, client: &Client) -> impl Future<Output = Input> + Send;
+
+    /// The client's headers that came with it; none on a pipe.
+    fn headers(&self) -> HeaderMap {
+        HeaderMap::new()
+    }
+
+    /// Who is told where the server asks for credentials instead; on a pipe, nobody.
+    fn challenged(&mut self) -> Option<Challenged> {
+        None
+    }
+}
+
+/// An HTTP error by which a server asks for other credentials. Its call is not settled.
+#[derive(Debug)]
+pub(in crate::edge) struct Challenge {
+    pub(in crate::edge) status: u16,
+    pub(in crate::edge) headers: HeaderMap,
+    pub(in crate::edge) body: Bytes,
+}
+
+/// Who waits to hear of a challenge. Dropped once there will be none.
+pub(in crate::edge) type Challenged = oneshot::Sender<Challenge>;
+
+impl<R: AsyncRead + Unpin + Send> Source for Lines<R> {
+    async fn next(&mut self, client: &Client) -> Input {
+        client.next(self).await
+    }
+}
+
 /// Serves the client until one of the two ends.
-pub(super) async fn serve<R: AsyncRead + Unpin>(
+pub(in crate::edge) async fn serve<S: Source>(
     client: Arc<Client>,
-    mut input: Lines<R>,
+    mut input: S,
     upstream: Arc<Upstream>,
     limits: RemoteLimits,
 ) -> ExitReason {
@@ -60,6 +94,7 @@ pub(super) async fn serve<R: AsyncRead + Unpin>(
         limits,
         tasks: TaskTracker::new(),
         over: CancellationToken::new(),
+        lost: CancellationToken::new(),
         state: Mutex::default(),
         renewing: Semaphore::new(1),
     });
@@ -69,6 +104,7 @@ pub(super) async fn serve<R: AsyncRead + Unpin>(
         reason = remote.pump_up(&mut input) => reason,
         () = closing.cancelled() => ExitReason::Closing,
         () = client.gone.cancelled() => ExitReason::ClientBroken("it no longer reads".to_owned()),
+        () = remote.lost.cancelled() => ExitReason::SessionLost,
     };
     let hurry = async {
         if reason == ExitReason::Closing {
@@ -87,9 +123,9 @@ pub(super) async fn serve<R: AsyncRead + Unpin>(
     remote.over.cancel();
     remote.tasks.close();
     remote.tasks.wait().await;
-    let closed = UpstreamFailure::Unreachable("closing".to_owned());
-    let failure = (reason == ExitReason::Closing).then_some(&closed);
-    client.close(failure, remote.limits.end_max).await;
+    let unasked = matches!(reason, ExitReason::Closing | ExitReason::SessionLost);
+    let failure = unasked.then(|| UpstreamFailure::Unreachable(reason.to_string()));
+    client.close(failure.as_ref(), remote.limits.end_max).await;
     remote.end_session().await;
     reason
 }
@@ -103,6 +139,8 @@ pub(super) struct Remote {
     tasks: TaskTracker,
     /// Cancelled at the end of the run.
     over: CancellationToken,
+    /// Cancelled once the server no longer knows the session of a client that lives by it.
+    lost: CancellationToken,
     state: Mutex<State>,
     /// One permit, held while a forgotten session is begun again, so that it is done once.
     pub(super) renewing: Semaphore,
@@ -114,6 +152,8 @@ pub(super) struct State {
     pub(super) session: Option<Box<str>>,
     /// How the client began it.
     pub(super) opening: Opening,
+    /// The headers that came with the client's last message.
+    headers: HeaderMap,
     /// Requests in flight, and what lets go of each.
     open: BTreeMap<Id, (CallId, CancellationToken)>,
     /// Whether the stream of server messages was asked for.
@@ -146,19 +186,20 @@ impl Remote {
     }
 
     /// Carries the client's messages to the server.
-    async fn pump_up<R: AsyncRead + Unpin>(self: &Arc<Self>, input: &mut Lines<R>) -> ExitReason {
+    async fn pump_up<S: Source>(self: &Arc<Self>, input: &mut S) -> ExitReason {
         loop {
-            let act = match self.client.next(input).await {
+            let act = match input.next(&self.client).await {
                 Input::Act(act) => act,
                 Input::Closed => return ExitReason::ClientClosed,
                 Input::Broken(cause) => return ExitReason::ClientBroken(cause.to_string()),
             };
             let Some(permitted) = self.client.carry(act).await else { continue };
-            self.send(permitted).await;
+            self.state().headers = input.headers();
+            self.send(permitted, input.challenged()).await;
         }
     }
 
-    async fn send(self: &Arc<Self>, permitted: Permitted) {
+    async fn send(self: &Arc<Self>, permitted: Permitted, challenged: Option<Challenged>) {
         let call = Arc::clone(permitted.call());
         let Ok(document) = judged(permitted.body()) else {
             // The gate permits strict JSON only.
@@ -178,7 +219,7 @@ impl Remote {
                 }
             }
             let initialized = &*method == "notifications/initialized";
-            if self.tell(permitted, &context).await && initialized {
+            if self.post(permitted, &context, challenged).await && initialized {
                 self.listen();
             }
             return;
@@ -194,7 +235,8 @@ impl Remote {
         let cancel = self.over.child_token();
         self.state().open.insert(id.clone(), (Arc::clone(&call), cancel.clone()));
         let body = permitted.body().clone();
-        let exchange = Exchange { remote: Arc::clone(self), call, context, method, body };
+        let remote = Arc::clone(self);
+        let exchange = Exchange { remote, call, context, method, body, challenged };
         if &*exchange.method == "initialize" {
             // What follows needs the session that this answer names.
             exchange.run(permitted, id, cancel).await;
@@ -233,13 +275,27 @@ impl Remote {
         set(headers, PROTOCOL_VERSION, revision.map(Revision::as_str));
     }
 
-    pub(super) fn with_session(&self, headers: HeaderMap) -> SendContext {
-        let session = self.state().session.clone();
+    pub(super) fn with_session(&self, own: HeaderMap) -> SendContext {
+        let (session, mut headers) = {
+            let state = self.state();
+            (state.session.clone(), state.headers.clone())
+        };
+        headers.extend(own);
         SendContext { headers, session, principal: self.client.principal() }
     }
 
     /// Sends what is not answered, and says whether it was taken.
     pub(super) async fn tell(&self, permitted: Permitted, context: &SendContext) -> bool {
+        self.post(permitted, context, None).await
+    }
+
+    /// Like [`Remote::tell`], for a message whose sender may be `challenged`.
+    async fn post(
+        &self,
+        permitted: Permitted,
+        context: &SendContext,
+        challenged: Option<Challenged>,
+    ) -> bool {
         let call = Arc::clone(permitted.call());
         let sent = timeout(self.limits.accept_max, self.upstream.send(permitted, context)).await;
         match sent.unwrap_or(Err(UpstreamFailure::TimedOut)) {
@@ -248,14 +304,26 @@ impl Remote {
                 true
             }
             Ok(answer) => {
-                let failure = UpstreamFailure::Status(status_of(&answer));
-                self.client.failed(&call, &failure).await;
+                if let Some(answer) = challenge(answer, challenged) {
+                    self.note_status(status_of(&answer));
+                    let failure = UpstreamFailure::Status(status_of(&answer));
+                    self.client.failed(&call, &failure).await;
+                }
                 false
             }
             Err(failure) => {
                 self.client.failed(&call, &failure).await;
                 false
             }
+        }
+    }
+
+    /// 404 says that the server has no such session any more (2025-03-26, "Session Management").
+    /// Whose session is its stream then loses the stream; a pipe stays.
+    fn note_status(&self, status: u16) {
+        let lives_by_it = self.client.form() == Form::Events && self.era() == Era::Legacy;
+        if status == 404 && lives_by_it && self.state().session.is_some() {
+            self.lost.cancel();
         }
     }
 
@@ -294,6 +362,7 @@ impl Remote {
             }
             Ok(answer) => {
                 let status = status_of(&answer);
+                self.note_status(status);
                 self.client.failed(&call, &UpstreamFailure::Status(status)).await;
                 // 405 and its like will not change; 429 and 5xx may.
                 let passing = status == 429 || status >= 500;
@@ -427,6 +496,7 @@ struct Exchange {
     context: SendContext,
     method: Box<str>,
     body: Bytes,
+    challenged: Option<Challenged>,
 }
 
 /// Why a request is not answered yet.
@@ -474,9 +544,10 @@ impl Exchange {
         }
     }
 
-    async fn carry_out(&self, permitted: Permitted) -> Result<(), Unanswered> {
+    async fn carry_out(&mut self, permitted: Permitted) -> Result<(), Unanswered> {
         let sent = self.remote.upstream.send(permitted, &self.context);
         let answer = self.patient(self.remote.limits.answer_max, sent).await??;
+        let Some(answer) = challenge(answer, self.challenged.take()) else { return Ok(()) };
         if &*self.method == "initialize" {
             self.remote.keep_session(&answer);
         }
@@ -515,7 +586,9 @@ impl Exchange {
         cancel: &CancellationToken,
     ) -> Result<(), UpstreamFailure> {
         let remote = Arc::clone(&self.remote);
-        if !remote.renew(self.context.session.as_deref()).await {
+        remote.note_status(404);
+        let lost = remote.lost.is_cancelled();
+        if lost || !remote.renew(self.context.session.as_deref()).await {
             return self.refused(404, &body).await;
         }
         let forgotten = UpstreamFailure::Status(404);
@@ -582,6 +655,22 @@ impl Exchange {
         let act =
             client.act(|session, gate, now| session.server_answer(gate, &self.call, raw, now));
         self.remote.carry(act).await;
+    }
+}
+
+/// Tells whoever is `challenged` if `answer` asks for other credentials (RFC 9110 §11.6.1, RFC 6750
+/// §3.1). Every other answer comes back, and one that nobody waits for any more.
+fn challenge(answer: Answer, challenged: Option<Challenged>) -> Option<Answer> {
+    let Some(challenged) = challenged else { return Some(answer) };
+    match answer {
+        Answer::Whole { status, headers, body }
+            if status == 401 || status == 403 && headers.contains_key(WWW_AUTHENTICATE) =>
+        {
+            let untold = challenged.send(Challenge { status, headers, body }).err()?;
+            let Challenge { status, headers, body } = untold;
+            Some(Answer::Whole { status, headers, body })
+        }
+        Answer::Accepted { .. } | Answer::Whole { .. } | Answer::Stream { .. } => Some(answer),
     }
 }
 

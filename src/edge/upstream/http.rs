@@ -12,7 +12,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
+use ::http::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT, WWW_AUTHENTICATE,
+};
 use ::http::response::Parts;
 use ::http::uri::{PathAndQuery, Scheme};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
@@ -32,6 +34,7 @@ use crate::edge::{Answer, EventStream};
 use crate::gate::session::UpstreamFailure;
 use crate::gate::step::{Dispatch, Permitted};
 
+const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
@@ -130,6 +133,7 @@ pub struct HttpUpstream {
     base: HeaderMap,
     owned: BTreeSet<Box<str>>,
     forward_authorization: bool,
+    own_credential: bool,
     limits: HttpUpstreamLimits,
 }
 
@@ -179,8 +183,16 @@ impl HttpUpstream {
             base,
             owned,
             forward_authorization: config.forward_authorization,
+            own_credential: false,
             limits,
         })
+    }
+
+    /// The same server where clients' tokens end before it: its 401 and 403 are about our own
+    /// credential then, failures that no client can mend, and its challenges are for nobody else.
+    #[must_use]
+    pub fn with_own_credential(self) -> Self {
+        Self { own_credential: true, ..self }
     }
 
     /// Sends `permitted` and waits for the answer, or for the head of its stream. A 2xx answer is
@@ -191,18 +203,60 @@ impl HttpUpstream {
         context: &SendContext,
     ) -> Result<Answer, UpstreamFailure> {
         let dispatch = permitted.dispatch();
-        let mut request = Request::new(Full::new(permitted.body().clone()));
-        *request.method_mut() = match dispatch {
+        let method = match dispatch {
             Dispatch::Message => Method::POST,
             Dispatch::OpenStream => Method::GET,
             Dispatch::EndSession => Method::DELETE,
         };
-        *request.uri_mut() = self.target.clone();
-        *request.headers_mut() = self.headers(&permitted, context);
+        let headers = self.headers(&permitted, &context.headers, context.session.as_deref());
+        let request = Self::request(method, self.target.clone(), headers, permitted.body().clone());
         // From here on only the transport holds the message.
         drop(permitted);
         let (parts, body) = self.pool.send(request).await?;
-        self.answer(dispatch, parts, body).await
+        self.answer(dispatch == Dispatch::EndSession, parts, body).await
+    }
+
+    /// Opens the stream of the HTTP+SSE transport with `headers`, those of its first message.
+    pub(super) async fn open_legacy(
+        &self,
+        mut headers: HeaderMap,
+    ) -> Result<Answer, UpstreamFailure> {
+        headers.remove(CONTENT_TYPE);
+        headers.insert(ACCEPT, EVENT_STREAM);
+        let request = Self::request(Method::GET, self.target.clone(), headers, Bytes::new());
+        let (parts, body) = self.pool.send(request).await?;
+        self.answer(false, parts, body).await
+    }
+
+    /// Posts a message of the HTTP+SSE transport to `endpoint`, which must lead to this server. A
+    /// success says only that it was taken.
+    pub(super) async fn post_legacy(
+        &self,
+        endpoint: Uri,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Answer, UpstreamFailure> {
+        let request = Self::request(Method::POST, endpoint, headers, body);
+        let (parts, body) = self.pool.send(request).await?;
+        self.answer(true, parts, body).await
+    }
+
+    /// Where the server is, as configured.
+    pub(super) fn address(&self) -> &Uri {
+        self.pool.address()
+    }
+
+    fn request(
+        method: Method,
+        target: Uri,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = target;
+        *request.headers_mut() = headers;
+        request
     }
 
     /// Asks for something at the server's origin that is no message of MCP: `request` names its
@@ -227,10 +281,15 @@ impl HttpUpstream {
     }
 
     /// The headers of one request: ours, and those of the client's that are on the allow-list.
-    fn headers(&self, permitted: &Permitted, context: &SendContext) -> HeaderMap {
+    pub(super) fn headers(
+        &self,
+        permitted: &Permitted,
+        client: &HeaderMap,
+        session: Option<&str>,
+    ) -> HeaderMap {
         let dispatch = permitted.dispatch();
         let mut headers = self.base.clone();
-        for (name, value) in &context.headers {
+        for (name, value) in client {
             if self.passes(name, dispatch) {
                 headers.append(name, value.clone());
             }
@@ -238,7 +297,7 @@ impl HttpUpstream {
         if dispatch == Dispatch::Message {
             headers.insert(CONTENT_TYPE, JSON);
         }
-        if let Some(session) = context.session.as_deref().map(HeaderValue::from_str) {
+        if let Some(session) = session.map(HeaderValue::from_str) {
             headers.extend(session.ok().map(|session| (SESSION_ID, session)));
         }
         for (name, value) in &permitted.routing().params {
@@ -271,14 +330,18 @@ impl HttpUpstream {
         listed && !self.owned.contains(name.as_str())
     }
 
+    /// `mute`: a success says nothing but that it is one.
     async fn answer(
         &self,
-        dispatch: Dispatch,
+        mute: bool,
         parts: Parts,
         body: AnswerBody,
     ) -> Result<Answer, UpstreamFailure> {
-        let Parts { status, headers, .. } = parts;
+        let Parts { status, mut headers, .. } = parts;
         let code = status.as_u16();
+        if self.own_credential {
+            headers.remove(WWW_AUTHENTICATE);
+        }
         if !status.is_success() {
             return self.error_answer(status, headers, body).await;
         }
@@ -287,7 +350,7 @@ impl HttpUpstream {
         }
         let empty =
             matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT) || body.is_end_stream();
-        if empty || dispatch == Dispatch::EndSession {
+        if empty || mute {
             // A body here says nothing; the connection is kept if it is short.
             drop(collect(body, self.limits.error_bytes_max).await?);
             return Ok(Answer::Accepted { status: code, headers });
@@ -321,8 +384,10 @@ impl HttpUpstream {
         headers: HeaderMap,
         body: AnswerBody,
     ) -> Result<Answer, UpstreamFailure> {
+        let refuses_us = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+            && self.own_credential;
         // A redirect must not lead the client around the sidecar.
-        if status.is_redirection() || is_coded(&headers) {
+        if status.is_redirection() || is_coded(&headers) || refuses_us {
             return Err(UpstreamFailure::Status(status.as_u16()));
         }
         let body = collect(body, self.limits.error_bytes_max).await?.unwrap_or_default();

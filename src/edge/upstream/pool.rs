@@ -102,6 +102,11 @@ impl Pool {
         Self { address, connector, limits, clock, idle: Mutex::new(Vec::new()) }
     }
 
+    /// Whose connections these are.
+    pub(super) fn address(&self) -> &Uri {
+        &self.address
+    }
+
     /// Sends `request` and waits for the head of its answer.
     pub(super) async fn send(
         self: &Arc<Self>,

@@ -8,15 +8,23 @@ use bytes::Bytes;
 use super::Handles;
 use super::place::{NotText, held};
 use crate::gate::document::{Document, DocumentLimits, Value};
-use crate::gate::pack::{Dispatch, Selector, ToolEntry};
+use crate::gate::pack::{Dispatch, Effect, Selector, ToolEntry};
 
 /// What a call came down to.
 pub(super) struct Chosen<'p> {
     pub(super) entry: &'p ToolEntry,
     /// The operation; absent for a tool that does one thing.
     pub(super) name: Option<Box<str>>,
+    /// What the server said of the operation; the pack may say worse.
+    pub(super) at_least: Effect,
     /// The arguments of the operation, where they stand inside a command line.
     inner: Inner,
+}
+
+impl<'p> Chosen<'p> {
+    fn of(entry: &'p ToolEntry, name: Option<Box<str>>, inner: Inner) -> Self {
+        Self { entry, name, at_least: Effect::Read, inner }
+    }
 }
 
 enum Inner {
@@ -56,7 +64,7 @@ pub(super) fn choose<'p>(
     handles: Option<&dyn Handles>,
 ) -> Option<Chosen<'p>> {
     let Some(dispatch) = &tool.dispatch else {
-        return Some(Chosen { entry: tool, name: None, inner: Inner::Same });
+        return Some(Chosen::of(tool, None, Inner::Same));
     };
     match &dispatch.by {
         Selector::Values(pointers) => {
@@ -80,12 +88,15 @@ pub(super) fn choose<'p>(
                 return dispatch.entry(route.text.clone());
             }
             let entry = dispatch.otherwise.as_ref()?;
-            Some(Chosen { entry, name: Some(method.into()), inner: Inner::Same })
+            Some(Chosen::of(entry, Some(method.into()), Inner::Same))
         }
         Selector::Command(pointer) => command(dispatch, held(arguments, pointer).ok().flatten()?),
         Selector::Handle(pointer) => {
             let handle = held(arguments, pointer).ok().flatten()?;
-            dispatch.entry(handles?.operation(handle)?)
+            let handed = handles?.handed(handle)?;
+            let mut chosen = dispatch.entry(handed.operation)?;
+            chosen.at_least = handed.effect.unwrap_or(Effect::Read);
+            Some(chosen)
         }
     }
 }
@@ -99,7 +110,7 @@ impl Dispatch {
             return None;
         }
         let entry = self.cases.get(&name).or(self.otherwise.as_ref())?;
-        Some(Chosen { entry, name: Some(name), inner: Inner::Same })
+        Some(Chosen::of(entry, Some(name), Inner::Same))
     }
 }
 
@@ -123,11 +134,11 @@ fn command<'p>(dispatch: &'p Dispatch, text: &str) -> Option<Chosen<'p>> {
     if word(operation) {
         let name = format!("{verb} {operation}");
         if let Some(entry) = dispatch.cases.get(name.as_str()) {
-            return Some(Chosen { entry, name: Some(name.into()), inner: inner(json) });
+            return Some(Chosen::of(entry, Some(name.into()), inner(json)));
         }
     }
     let entry = dispatch.cases.get(verb).or(dispatch.otherwise.as_ref())?;
-    Some(Chosen { entry, name: Some(verb.into()), inner: Inner::Nothing })
+    Some(Chosen::of(entry, Some(verb.into()), Inner::Nothing))
 }
 
 fn inner(json: &str) -> Inner {

@@ -210,7 +210,26 @@ fn is_missing(value: Option<Value<'_>>, steps: impl Iterator<Item = Step>) -> bo
     false
 }
 
+/// Whether anything stands at `pointer`, or something that a lenient reader would take for it.
+/// What is no object or array holds nothing that a pointer could lead to.
+pub(super) fn is_present(arguments: Option<Value<'_>>, pointer: &str) -> bool {
+    fn walk(value: Value<'_>, mut steps: impl Iterator<Item = Step> + Clone) -> bool {
+        match steps.next() {
+            None => true,
+            Some(Step::Member(name)) => {
+                has_alias(value, &name) || value.get(&name).is_some_and(|next| walk(next, steps))
+            }
+            Some(Step::Each) => {
+                let members = value.members().map(|(_, member)| member);
+                value.elements().chain(members).any(|next| walk(next, steps.clone()))
+            }
+        }
+    }
+    arguments.is_some_and(|arguments| walk(arguments, steps(pointer)))
+}
+
 /// Something else stands where a text belongs, or beside it one that is read for it.
+#[derive(Clone, Copy)]
 pub(super) struct NotText;
 
 /// The text at `pointer`; nothing where it is left out, `null` or empty.
@@ -235,6 +254,20 @@ pub(super) fn held<'a>(
             value.as_str().map(|text| Some(text).filter(|it| !it.is_empty())).ok_or(NotText)
         }
     }
+}
+
+/// A text or whole number at `pointer`, for a session fact; nothing where anything else stands.
+pub(super) fn fact(arguments: Option<Value<'_>>, pointer: &str) -> Option<Box<str>> {
+    let mut value = arguments?;
+    for step in steps(pointer) {
+        let Step::Member(name) = step else { return None };
+        if has_alias(value, &name) {
+            return None;
+        }
+        value = value.get(&name)?;
+    }
+    let number = || value.as_i64().map(|number| number.to_string());
+    value.as_str().map(Into::into).or_else(|| number().map(Into::into))
 }
 
 /// Whether `object` has a member that a lenient reader takes for `name` though its bytes differ:

@@ -12,7 +12,9 @@ use regorus::Value;
 
 use super::number;
 use super::reads::ReadSet;
-use crate::gate::access::{AccessRequest, Action, Principal, Resource, Revision, Server, WallTime};
+use crate::gate::access::{
+    AccessRequest, Action, Principal, Resource, Revision, Server, WallTime, is_ambiguous,
+};
 use crate::gate::document::{self, Kind};
 use crate::gate::lock::{Drift, Standing};
 use crate::gate::operation::Operation;
@@ -20,10 +22,10 @@ use crate::gate::pack::BaselineRate;
 use crate::gate::pdp::ListEntry;
 
 /// The version of the input that this module builds.
-const VERSION: u64 = 1;
+pub(super) const VERSION: u64 = 1;
 
 /// At most this many pointers of numbers without an exact value are kept.
-const LOSSY_MAX: usize = 16;
+pub(super) const LOSSY_MAX: usize = 16;
 
 /// The input of one question.
 #[derive(Debug)]
@@ -82,8 +84,13 @@ pub(super) fn of_listing(
 
 /// A JSON text as an input, read strictly by the gate's own reader.
 pub(super) fn of_document(root: document::Value<'_>) -> Input {
+    of_recorded(root, &ReadSet::everything())
+}
+
+/// A recorded input, as far as it is read.
+pub(super) fn of_recorded(root: document::Value<'_>, reads: &ReadSet) -> Input {
     let mut lossy = Vec::new();
-    let value = convert(root, &ReadSet::everything(), &mut Pointer::root(), &mut lossy);
+    let value = convert(root, reads, &mut Pointer::root(), &mut lossy);
     Input { value, lossy }
 }
 
@@ -147,7 +154,7 @@ impl<'r> Fields<'r> {
         self.put("operation", |reads| Some(operation(&request.operation, reads)));
         self.put("session", |reads| {
             let mut fields = Fields::new(reads);
-            fields.put("facts", |_| Some(Value::new_object()));
+            fields.put("facts", |reads| Some(map(&request.facts, reads)));
             fields.put("tainted", |_| Some(Value::Bool(false)));
             Some(fields.finish())
         });
@@ -171,7 +178,12 @@ impl<'r> Fields<'r> {
                 fields.arguments("prompt", arguments, lossy);
                 Some(fields.finish())
             }),
-            Resource::Uri(uri) => self.single("resource", "uri", uri),
+            Resource::Uri(uri) => self.put("resource", |reads| {
+                let mut fields = Fields::new(reads);
+                fields.text("uri", uri);
+                fields.put("ambiguous", |_| Some(Value::Bool(is_ambiguous(uri))));
+                Some(fields.finish())
+            }),
             Resource::Task { id, origin } => self.put("task", |reads| {
                 let mut fields = Fields::new(reads);
                 fields.text("id", id);
@@ -200,14 +212,6 @@ impl<'r> Fields<'r> {
         self.put("flags", |_| {
             let flags = standing.flags.iter().map(|flag| Value::from(*flag));
             (!standing.flags.is_empty()).then(|| Value::from(flags.collect::<Vec<_>>()))
-        });
-    }
-
-    fn single(&mut self, name: &str, member: &str, text: &str) {
-        self.put(name, |reads| {
-            let mut fields = Fields::new(reads);
-            fields.text(member, text);
-            Some(fields.finish())
         });
     }
 

@@ -19,7 +19,7 @@ use crate::gate::decision::{Decision, Engine, Origin};
 /// What a policy may read for its decisions to be kept: names, and no number of the message, since
 /// two that are equal may be written differently. `phase` and below are not in the input of a
 /// decision, or the same in all.
-const READS: [&str; 17] = [
+const READS: [&str; 18] = [
     "input.direction",
     "input.method",
     "input.operation",
@@ -29,6 +29,7 @@ const READS: [&str; 17] = [
     "input.principal.id",
     "input.principal.kind",
     "input.protocol",
+    "input.resource.ambiguous",
     "input.server",
     "input.tool.drift",
     "input.tool.flags",

@@ -25,12 +25,16 @@ mod engines;
 mod generate;
 mod glob;
 mod input;
+mod judge;
+mod lint;
 mod memo;
 mod number;
 mod problem;
 mod prove;
 mod reads;
+mod recorded;
 mod result;
+mod schema;
 mod source;
 mod sprintf;
 mod strict;
@@ -52,9 +56,13 @@ use super::document::{Document, DocumentLimits};
 pub use capabilities::capabilities;
 pub use engines::{Demotion, RegoPdp};
 pub use input::input_json;
+pub use judge::{Judge, Unknown};
+pub use lint::{Lint, TRAPS, code_of, lint};
 pub use problem::PolicyProblem;
-pub use prove::{Proof, TestOutcome, prove, run_tests};
+pub use prove::{FileCoverage, Proof, TestOutcome, TestRun, cover_tests, prove, run_tests};
 pub use reads::ReadSet;
+pub use recorded::{Inputs, RecordedInput, recorded_input};
+pub use schema::input_schema;
 
 /// One Rego source.
 #[derive(Debug, Clone, PartialEq, Eq)]

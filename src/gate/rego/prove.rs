@@ -4,6 +4,9 @@
 //! The proof holds that the policy's own tests pass, that each of its constructs is known to mean
 //! the same on both engines, and that generated inputs were answered alike by both.
 
+use std::collections::BTreeSet;
+
+use regorus::unstable::{Module, Ref};
 use serde::{Deserialize, Serialize};
 
 use super::check::{Index, dotted, place};
@@ -11,6 +14,7 @@ use super::engines::RegoPdp;
 use super::generate::Generator;
 use super::problem::PolicyProblem;
 use super::strict::{self, Interpreter};
+use super::walk::{Visit, Walk};
 use super::{Entrypoints, EvalLimits, Policy, PolicySources, compiled};
 
 /// How much longer than a decision a test may take.
@@ -42,18 +46,60 @@ pub struct Proof {
     pub inputs: u64,
 }
 
+/// Lines of one source that tests came to, and those that none did. Only lines that hold
+/// something to evaluate count.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FileCoverage {
+    /// The source.
+    pub file: String,
+    /// Evaluated at least once.
+    pub covered: BTreeSet<u32>,
+    /// Never evaluated.
+    pub not_covered: BTreeSet<u32>,
+}
+
+/// Tests that ran, and what they came to of each source.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TestRun {
+    /// The tests.
+    pub outcomes: Vec<TestOutcome>,
+    /// Every source, tests among them; in their order.
+    pub coverage: Vec<FileCoverage>,
+}
+
 /// Runs every rule whose name begins with `test_` on the strict engine. `todo_test_` is OPA's
 /// prefix for a test that is not to run yet.
 pub fn run_tests(
     sources: &PolicySources,
     limits: &EvalLimits,
 ) -> Result<Vec<TestOutcome>, Vec<PolicyProblem>> {
+    run(sources, limits, &|_| true, false).map(|run| run.outcomes)
+}
+
+/// The same for the tests whose names `select` wants, with their coverage.
+pub fn cover_tests(
+    sources: &PolicySources,
+    limits: &EvalLimits,
+    select: &dyn Fn(&str) -> bool,
+) -> Result<TestRun, Vec<PolicyProblem>> {
+    run(sources, limits, select, true)
+}
+
+fn run(
+    sources: &PolicySources,
+    limits: &EvalLimits,
+    select: &dyn Fn(&str) -> bool,
+    cover: bool,
+) -> Result<TestRun, Vec<PolicyProblem>> {
     let patient =
         EvalLimits { time_max: limits.time_max.saturating_mul(TEST_TIME_FACTOR), ..*limits };
     let policy = Policy::parse(sources, None, &patient)?;
     let mut engine = parsed(&policy).map_err(|problem| vec![problem])?;
     let index = Index::of(engine.get_modules());
     let mut interpreter = Interpreter::new(&policy).map_err(|problem| vec![problem])?;
+    if cover {
+        interpreter.count_lines();
+    }
     let mut outcomes = Vec::new();
     for (path, rules) in &index.rules {
         let Some((_, rule)) =
@@ -62,6 +108,9 @@ pub fn run_tests(
             continue;
         };
         let name = dotted(path);
+        if !select(&name) {
+            continue;
+        }
         let message = match interpreter.evaluate(&name, regorus::Value::new_object()) {
             Ok(value) => failed(&value),
             Err(error) => Some(error.to_string()),
@@ -69,7 +118,32 @@ pub fn run_tests(
         let file = place(rule.span()).0.to_owned();
         outcomes.push(TestOutcome { name, file, passed: message.is_none(), message });
     }
-    Ok(outcomes)
+    let coverage = if cover {
+        let counted = interpreter.counted_lines();
+        engine.get_modules().iter().map(|module| coverage(module, &counted)).collect()
+    } else {
+        Vec::new()
+    };
+    Ok(TestRun { outcomes, coverage })
+}
+
+/// The engine says nothing of a source that was never touched: then every line with something in
+/// it is uncovered.
+fn coverage(module: &Ref<Module>, counted: &[FileCoverage]) -> FileCoverage {
+    let file = place(module.package.refr.span()).0;
+    if let Some(found) = counted.iter().find(|it| it.file == file) {
+        let not_covered = found.not_covered.difference(&found.covered).copied().collect();
+        return FileCoverage { not_covered, ..found.clone() };
+    }
+    let mut lines = BTreeSet::new();
+    for rule in &module.policy {
+        for visit in Walk::rule(rule) {
+            if let Visit::Expr(expr) = visit {
+                lines.insert(place(expr.span()).1);
+            }
+        }
+    }
+    FileCoverage { file: file.to_owned(), not_covered: lines, ..FileCoverage::default() }
 }
 
 /// What is wrong with a test's value. A test with cases holds one value for each.
@@ -87,7 +161,7 @@ fn failed(value: &regorus::Value) -> Option<String> {
     }
 }
 
-fn parsed(policy: &Policy) -> Result<regorus::Engine, PolicyProblem> {
+pub(super) fn parsed(policy: &Policy) -> Result<regorus::Engine, PolicyProblem> {
     let mut engine = strict::empty_engine(policy.limits());
     for module in policy.modules() {
         engine

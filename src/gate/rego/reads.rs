@@ -84,16 +84,44 @@ impl ReadSet {
         let mut reads = Self::default();
         for path in index.reachable(entrypoints.iter().copied()) {
             for (at, rule) in index.rules.get(&path).into_iter().flatten() {
-                // `import input.tool`, `import input as request`: an alias is read whole.
-                let imports = modules.get(*at).map_or(&[][..], |module| &module.imports);
-                for (chain, _) in imports.iter().filter_map(|it| super::walk::chain(&it.refr)) {
-                    reads.add(&chain, false);
-                }
-                reads.add_rule(rule);
+                reads.add_definition(modules.get(*at), rule);
             }
         }
         reads.collapse();
         reads
+    }
+
+    /// What one definition of a rule reads by itself.
+    pub(super) fn of_definition(module: Option<&Ref<Module>>, rule: &Rule) -> Self {
+        let mut reads = Self::default();
+        reads.add_definition(module, rule);
+        reads.collapse();
+        reads
+    }
+
+    /// Whether what stands at an RFC 6901 pointer below `input` is read, or anything in it.
+    pub(super) fn reaches(&self, pointer: &str) -> bool {
+        let mut at = self;
+        for name in pointer.split('/').skip(1) {
+            if at.all {
+                return true;
+            }
+            let name = name.replace("~1", "/").replace("~0", "~");
+            match at.members.get(name.as_str()) {
+                Some(member) => at = member,
+                None => return false,
+            }
+        }
+        *at != Self::default()
+    }
+
+    fn add_definition(&mut self, module: Option<&Ref<Module>>, rule: &Rule) {
+        // `import input.tool`, `import input as request`: an alias is read whole.
+        let imports = module.map_or(&[][..], |module| &module.imports);
+        for (chain, _) in imports.iter().filter_map(|it| super::walk::chain(&it.refr)) {
+            self.add(&chain, false);
+        }
+        self.add_rule(rule);
     }
 
     fn add_rule(&mut self, rule: &Rule) {

@@ -14,7 +14,7 @@ use regorus::{Engine, PolicyLengthConfig, Value};
 
 use super::builtins;
 use super::problem::{Message, PolicyProblem};
-use super::{EvalLimits, Policy};
+use super::{EvalLimits, FileCoverage, Policy};
 
 /// How many steps pass between two looks at the time.
 const TIMER_STEPS: u32 = 16;
@@ -93,6 +93,26 @@ impl Interpreter {
             Ok(Err(error)) => Err(PolicyProblem::of_regorus(&error.to_string(), "")),
             Err(_) => Err(PolicyProblem::whole("the interpreter panicked on this policy")),
         }
+    }
+
+    /// Counts from now on which lines are evaluated.
+    pub(super) fn count_lines(&mut self) {
+        if let Some(engine) = &mut self.engine {
+            engine.set_enable_coverage(true);
+        }
+    }
+
+    /// Which lines were, of the sources that were touched.
+    pub(super) fn counted_lines(&self) -> Vec<FileCoverage> {
+        let report = self.engine.as_ref().and_then(|engine| engine.get_coverage_report().ok());
+        let files = report.into_iter().flat_map(|report| report.files);
+        files
+            .map(|file| FileCoverage {
+                file: file.path,
+                covered: file.covered,
+                not_covered: file.not_covered,
+            })
+            .collect()
     }
 
     /// The value of the rule at `path`, or what went wrong.

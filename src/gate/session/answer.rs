@@ -146,6 +146,7 @@ impl Session {
             return Some(format!("asks for {method}, which the client does not offer"));
         }
         let decision = gate.policy().decide(&question.request(self, now));
+        record.keep_input(gate.recorded(&question.request(self, now)));
         let passed = passing(gate, &question, &decision, None, now).and_then(|(body, verdict)| {
             // What a rule would set has no place here; what it would redact must go anyway.
             let same = body.as_ptr() == frame.document().raw().as_ptr();
@@ -344,6 +345,7 @@ impl Session {
             resource: Resource::Whole,
             params: None,
             operation: Operation::of_method(pack::Effect::Read),
+            facts: self.facts(now),
             time: wall_time(now),
             trace_id: entry.facts.trace_id.as_deref(),
         };
@@ -409,7 +411,7 @@ fn has_twins(page: &Page<'_>) -> bool {
 }
 
 /// The `resultType`; a form that is none reads as the empty type.
-fn kind(result: Value<'_>) -> &str {
+pub(super) fn kind(result: Value<'_>) -> &str {
     result.get("resultType").map_or("complete", |kind| kind.as_str().unwrap_or_default())
 }
 

@@ -215,13 +215,15 @@ impl Session {
         let mut records = Vec::new();
         let mut bodies = Vec::new();
         let mut refused = Vec::new();
+        let mut teaching = Vec::new();
         for frame in &frames {
-            let step = if let Message::Error { id: None, .. } = frame.message() {
+            let mut step = if let Message::Error { id: None, .. } = frame.message() {
                 // Which of the exchange's calls it answers nobody can say.
                 self.unsolicited(gate, frame.document().raw(), "no id".to_owned(), now)
             } else {
                 self.server_frame_read(gate, (within, frame), replay, now)
             };
+            teaching.extend(step.take_teaching());
             let (kept, act) = step.into_parts();
             records.extend(kept);
             match act {
@@ -244,7 +246,7 @@ impl Session {
             return self.withhold(gate, within, raw, refusal, now);
         };
         let call = within.map_or_else(|| gate.next_call(), Arc::clone);
-        step.or_else(Refusal::unrecorded(self.addressee(None, &call)))
+        step.or_else(Refusal::unrecorded(self.addressee(None, &call))).teaching(teaching)
     }
 
     /// Ends every call of `exchange`, each by `end`: the records of all, and the answers in the

@@ -20,6 +20,7 @@ use crate::gate::record::{
 };
 use crate::gate::redact::Redaction;
 use crate::gate::refusal::{Addressee, Refusal, malformed_place};
+use crate::gate::rego::RecordedInput;
 use crate::gate::step::{Act, Dispatch, Permitted, Routing, Step};
 use crate::gate::{access::Resource, decision::Listing, operation::Operation};
 
@@ -98,7 +99,10 @@ impl Session {
         let tool = called_tool(frame, name);
         let definition = tool.and_then(|tool| self.server.definition(tool));
         let task = self.task(frame, name, Direction::ToServer);
+        let server = Arc::clone(&self.server);
+        let principal = Arc::clone(&self.principal);
         let known = Known {
+            handles: Some(server.handles(&principal.id, now.uptime)),
             definition: definition.as_deref(),
             task: task.as_ref().and_then(|task| task.as_deref()),
             standing: tool.map_or_else(Standing::default, |tool| Standing {
@@ -113,7 +117,8 @@ impl Session {
             facts.trace_id = trace.map(|trace| trace.trace_id.into());
             facts.parent_span_id = trace.map(|trace| trace.span_id.into());
         }
-        let mut asked = Asking { gate, frame, id, facts, exchange, redact: Vec::new(), now };
+        let redact = Vec::new();
+        let mut asked = Asking { gate, frame, id, facts, exchange, redact, now, input: None };
 
         if let Some(headers) = headers {
             let parameters = definition.as_deref().map_or(&[][..], |tool| &tool.parameters);
@@ -128,6 +133,7 @@ impl Session {
 
         let decision = self.decision(gate, &question, now);
         asked.redact = redactions(&decision, known.task);
+        asked.input = gate.recorded(&question.request(self, now));
         let barred = self.barred(&question, &task);
         let (body, verdict) = match passing(gate, &question, &decision, barred, now) {
             Ok(passing) => passing,
@@ -242,6 +248,7 @@ impl Session {
         asked.weigh(&mut record);
         record.decision = Some(verdict);
         let cancelled = self.cancels(asked);
+        let lesson = self.lesson(asked.gate, question, &body, asked.now);
         self.track(Call {
             id: asked.id.cloned(),
             started: asked.now.uptime,
@@ -251,6 +258,7 @@ impl Session {
             operation: question.operation.clone(),
             expected: Expected::of(asked.frame, question.method, question.protocol),
             redact: asked.redact.clone(),
+            lesson,
         });
         let unrecorded = Refusal::unrecorded(asked.addressee());
         let permitted =
@@ -457,6 +465,8 @@ struct Asking<'a> {
     exchange: &'a CallId,
     redact: Vec<Redaction>,
     now: Now,
+    /// What the policy was asked, once it was.
+    input: Option<RecordedInput>,
 }
 
 impl Asking<'_> {
@@ -474,6 +484,7 @@ impl Asking<'_> {
         record.id = self.id.map(id_text);
         record.bytes = u64::try_from(raw.len()).ok();
         record.digest = Some(self.gate.digest(raw));
+        record.keep_input(self.input.clone());
     }
 }
 

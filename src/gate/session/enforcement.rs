@@ -8,13 +8,14 @@ use arc_swap::ArcSwap;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use crate::gate::access::{Era, Principal};
+use crate::gate::access::{AccessRequest, Era, Principal};
 use crate::gate::frame::FrameLimits;
 use crate::gate::inspect::hex;
 use crate::gate::limit::Limits;
 use crate::gate::pdp::Pdp;
 use crate::gate::record::{AuditRecord, CallId, DecisionFacts, Event, Now, ReasonFacts};
 use crate::gate::refusal::{Addressee, DoorRefusal, Refusal};
+use crate::gate::rego::{Inputs, RecordedInput, recorded_input};
 use crate::gate::step::{Act, Step};
 
 /// Whether verdicts are carried out.
@@ -63,6 +64,7 @@ pub struct Gate {
     pub(super) limits: Limits,
     calls: AtomicU64,
     digest: Hmac<Sha256>,
+    inputs: Inputs,
 }
 
 impl std::fmt::Debug for Gate {
@@ -81,7 +83,20 @@ impl Gate {
             *to = from;
         }
         let digest = Hmac::<Sha256>::new(&block.into());
-        Self { config, pdp: ArcSwap::from_pointee(pdp), limits, calls: AtomicU64::new(0), digest }
+        let pdp = ArcSwap::from_pointee(pdp);
+        Self { config, pdp, limits, calls: AtomicU64::new(0), digest, inputs: Inputs::None }
+    }
+
+    /// The same gate, whose records keep so much of what the policy was asked.
+    #[must_use]
+    pub fn recording(mut self, inputs: Inputs) -> Self {
+        self.inputs = inputs;
+        self
+    }
+
+    /// What the record about a question keeps of it.
+    pub(super) fn recorded(&self, question: &AccessRequest<'_>) -> Option<RecordedInput> {
+        recorded_input(question, self.inputs)
     }
 
     /// From the next question on, asks `pdp`. Questions already asked keep their answer.

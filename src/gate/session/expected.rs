@@ -4,11 +4,8 @@
 use crate::gate::access::{Era, Protocol};
 use crate::gate::document::{Kind, Value};
 use crate::gate::frame::{Frame, Id};
-use crate::gate::headers::META_CLIENT_CAPABILITIES;
+use crate::gate::headers::{META_CLIENT_CAPABILITIES, TASKS_EXTENSION};
 use crate::gate::method::{Method, Subject};
-
-/// Capability of the tasks extension, below `extensions`.
-const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
 
 /// What of a request its answers and notices are held against.
 #[derive(Debug, Clone, Default)]

@@ -13,6 +13,7 @@ mod redaction;
 mod client;
 mod ownership;
 mod answer;
+mod lessons;
 mod replay;
 mod server;
 mod batch;
@@ -32,7 +33,7 @@ pub use super::refusal::DoorRefusal;
 use super::access::{Client, Direction, Era, Principal, Protocol, RoutingHeaders, Transport};
 use super::frame::{Id, write_id};
 use super::method::Method;
-use super::operation::Operation;
+use super::operation::{Lesson, Operation};
 use super::pack::Effect;
 use super::record::{
     AuditRecord, CallId, Event, Now, OperationFacts, Outcome, ProtocolFacts, Target, micros,
@@ -113,6 +114,8 @@ struct Call {
     expected: Expected,
     /// What must be taken out of whatever comes of it.
     redact: Vec<Redaction>,
+    /// What a good answer teaches about later calls.
+    lesson: Option<Box<Lesson>>,
 }
 
 impl Call {
@@ -198,6 +201,7 @@ impl Session {
             operation: Operation::of_method(Effect::Read),
             expected: Expected::default(),
             redact: Vec::new(),
+            lesson: None,
         });
         let unrecorded = Refusal::unrecorded(self.addressee(None, &call));
         let permitted =

@@ -15,7 +15,7 @@ use crate::gate::record::{CallId, Now};
 use crate::gate::refusal::Refusal;
 
 use super::client::{Refused, named_id, reason};
-use super::expected::{Listen, id_of, reads_alike, texts};
+use super::expected::{Expected, Listen, id_of, reads_alike, texts};
 use super::question::Question;
 use super::{Call, Facts, Session};
 
@@ -65,11 +65,21 @@ impl Session {
         if known {
             return None;
         }
-        // A method that the revision does not have cannot tell which tasks there are.
-        let refusal =
-            if question.method.is_some() { Refusal::UnknownTask } else { Refusal::UnknownMethod };
+        let modern = question.protocol.era == Era::Modern;
+        let refusal = match question.method {
+            // A method that the revision does not have cannot tell which tasks there are.
+            None => Refusal::UnknownMethod,
+            // Tasks extension, "Capability negotiation": this comes before whose task it is.
+            Some(_) if modern && !Self::declares_tasks(question) => Refusal::TasksUndeclared,
+            Some(_) => Refusal::UnknownTask,
+        };
         let why = "nobody saw this principal make the task";
         Some(Refused { refusal, reasons: vec![reason("unknown-task", why, Origin::Protocol)] })
+    }
+
+    /// Whether the client declares the tasks extension on this request.
+    fn declares_tasks(question: &Question<'_>) -> bool {
+        Expected::of(question.frame, question.method, question.protocol).declared.tasks
     }
 
     /// The client answers a request of the server with a task that it will run (2025-11-25).

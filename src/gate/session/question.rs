@@ -11,6 +11,7 @@ use crate::gate::document::{Kind, Value};
 use crate::gate::frame::{Frame, Message};
 use crate::gate::headers::{META_CLIENT_INFO, era_of, meta_version};
 use crate::gate::lock::Standing;
+use crate::gate::memory::OfPrincipal;
 use crate::gate::method::{Method, Subject};
 use crate::gate::operation::Operation;
 use crate::gate::pack::Effect;
@@ -41,6 +42,8 @@ pub(super) struct Known<'a> {
     pub(super) task: Option<&'a TaskOrigin>,
     /// How the called tool stands.
     pub(super) standing: Standing<'a>,
+    /// The handles that this principal was handed.
+    pub(super) handles: Option<OfPrincipal<'a>>,
 }
 
 /// A W3C trace context (`traceparent`, version 00).
@@ -148,7 +151,7 @@ impl<'a> Question<'a> {
         let resource = resource_of(method, params, known);
         let operation = match (method, resource) {
             (_, Resource::Tool { name, arguments, .. }) => {
-                Operation::of_call(session.server.knowledge(), name, arguments)
+                Operation::of_call(session.knowledge(known.handles.as_ref()), name, arguments)
             }
             (Some(method), _) => Operation::of_method(method.effect),
             (None, _) => Operation::of_method(Effect::Unknown),
@@ -178,6 +181,7 @@ impl<'a> Question<'a> {
             resource: self.resource,
             params: self.params,
             operation: self.operation.clone(),
+            facts: session.facts(now),
             time: wall_time(now),
             trace_id: self.trace.map(|trace| trace.trace_id),
         }

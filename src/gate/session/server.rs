@@ -168,12 +168,16 @@ impl Session {
         }
         let to = Self::reply_to(&entry);
         let unrecorded = Refusal::unrecorded(to.borrowed());
+        let mut teaching = None;
         also.extend(self.taken(&entry.exchange, now));
         let digest = gate.digest(raw);
         record.bytes = u64::try_from(raw.len()).ok();
         record.digest = Some(digest.clone());
         let act = match self.inspected(gate, frame, &entry, (&mut record, &mut also), now) {
             Ok(body) => {
+                if record.outcome == Some(Outcome::Ok) {
+                    teaching = self.taught(gate, (&entry, frame), &body, now);
+                }
                 if replay.numbered {
                     self.remember(entry, &digest);
                 }
@@ -184,7 +188,7 @@ impl Session {
                 Act::Deliver(refusal.released(to.borrowed()))
             }
         };
-        Step::new(record, act).or_else(unrecorded).and(also)
+        Step::new(record, act).or_else(unrecorded).and(also).teaching(teaching)
     }
 
     /// An answer that nobody waits for: late, repeated, forged, or another exchange's.
@@ -238,6 +242,7 @@ impl Session {
             Some((Refusal::Withheld, "a question in it may not be asked"))
         });
         let barred = misplaced.map(|(refusal, why)| Refused::of(refusal, why));
+        record.keep_input(gate.recorded(&question.request(self, now)));
         let passed = passing(gate, &question, &decision, barred, now).and_then(|it| {
             let (body, verdict) = it;
             match redacted(gate, body, &redact, &mut record) {

@@ -3,28 +3,46 @@
 
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client'
 
+import { SignIn, signingIn } from './sign_in.mjs'
+
 const scenario = process.env.MCP_CONFORMANCE_SCENARIO
 const context = JSON.parse(process.env.MCP_CONFORMANCE_CONTEXT ?? '{}')
 const modern = process.env.MCP_CONFORMANCE_PROTOCOL_VERSION === '2026-07-28'
 const url = new URL(process.argv[2])
 
-const client = new Client(
-  { name: 'conformance-fixture-client', version: '1.0.0' },
-  {
-    capabilities: { sampling: {}, elicitation: { form: { applyDefaults: true } }, roots: {} },
-    versionNegotiation: { mode: modern ? 'auto' : 'legacy' },
-  },
-)
-client.setRequestHandler('elicitation/create', ({ params }) => ({
-  action: 'accept',
-  content: 'confirmed' in (params.requestedSchema?.properties ?? {}) ? { confirmed: true } : {},
-}))
+const oauth = scenario.startsWith('auth/')
+const signIn = new SignIn(context.client_id && { client_id: context.client_id, client_secret: context.client_secret })
+let transport
 
-const call = (name, args = {}) => client.callTool({ name, arguments: args })
+function newClient() {
+  const client = new Client(
+    { name: 'conformance-fixture-client', version: '1.0.0' },
+    {
+      capabilities: { sampling: {}, elicitation: { form: { applyDefaults: true } }, roots: {} },
+      versionNegotiation: { mode: modern ? 'auto' : 'legacy' },
+    },
+  )
+  client.setRequestHandler('elicitation/create', ({ params }) => ({
+    action: 'accept',
+    content: 'confirmed' in (params.requestedSchema?.properties ?? {}) ? { confirmed: true } : {},
+  }))
+  return client
+}
+
+/** A client that failed to connect is not used again. */
+const client = await signingIn(signIn, () => transport, async () => {
+  const client = newClient()
+  transport = new StreamableHTTPClientTransport(url, oauth ? { authProvider: signIn } : {})
+  await client.connect(transport)
+  return client
+})
+
+const call = (name, args = {}) =>
+  signingIn(signIn, () => transport, () => client.callTool({ name, arguments: args }))
 
 /** Every tool that the client deems usable, so that the tool sees which ones it left out. */
 async function callListed(args) {
-  const { tools } = await client.listTools()
+  const { tools } = await signingIn(signIn, () => transport, () => client.listTools())
   for (const { name } of tools) await call(name, args)
   return tools
 }
@@ -51,6 +69,5 @@ const plays = {
   },
 }
 
-await client.connect(new StreamableHTTPClientTransport(url))
 await (plays[scenario] ?? (() => callListed()))()
 await client.close()

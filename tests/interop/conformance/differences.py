@@ -16,6 +16,18 @@ OWN_REFUSAL = (
     "A server refuses a request without clientCapabilities with -32602. Over stdio that code says "
     "nothing of a status, and most faults that have it are answered with 200, not 400."
 )
+RESOURCE_DIALLED = (
+    "The tool's authorization server knows the server by the URL at which it listens itself. A client "
+    "that dials Bartizan asks for a token for the URL that it dialled, as RFC 8707 wants."
+)
+ISSUER_ELSEWHERE = (
+    "The client looks for the authorization server at the origin that it dialled, and finds the issuer "
+    "of another. Bartizan rewrites no issuer (RFC 8414, section 3.3), so the client stops there."
+)
+METADATA_SOUGHT = (
+    "A server without resource metadata is asked for it by Bartizan at each place where it may be, "
+    "which the tool logs as requests."
+)
 
 
 class Difference(NamedTuple):
@@ -26,6 +38,13 @@ class Difference(NamedTuple):
 
 
 FAILURE, INFO, SUCCESS, WARNING = "FAILURE", "INFO", "SUCCESS", "WARNING"
+
+
+def logged(direct: int, through: int) -> dict[str, tuple[list[str], list[str]]]:
+    """So many requests in the log of the tool's servers."""
+    counts = ([INFO] * direct, [INFO] * through)
+    return {"incoming-request Incoming-request": counts, "outgoing-response Outgoing-response": counts}
+
 
 DIFFERENCES = [
     *(
@@ -82,5 +101,52 @@ DIFFERENCES = [
             "stream-closed StreamClosed": ([INFO], []),
         },
         ONE_ANSWER,
+    ),
+    *(
+        Difference(
+            f"client, {tool} {revision}, auth/{scenario}",
+            f"auth/{scenario}",
+            {"resource-parameter-matches-prm Resource parameter matches protected resource metadata": ([SUCCESS], [FAILURE])},
+            RESOURCE_DIALLED,
+        )
+        for tool, revision in (("0.2", "2025-11-25"), ("0.2", "2026-07-28"))
+        for scenario in (
+            "metadata-default", "metadata-var1", "metadata-var2", "metadata-var3",
+            "token-endpoint-auth-basic", "token-endpoint-auth-none", "token-endpoint-auth-post",
+        )
+    ),
+    Difference(
+        "client, 0.1 2025-03-26, auth/2025-03-26-oauth-metadata-backcompat",
+        "auth/2025-03-26-oauth-metadata-backcompat",
+        logged(4, 6),
+        METADATA_SOUGHT,
+    ),
+    Difference(
+        "client, 0.2 2025-03-26, auth/2025-03-26-oauth-metadata-backcompat",
+        "auth/2025-03-26-oauth-metadata-backcompat",
+        {
+            **logged(14, 6),
+            "authorization-request AuthorizationRequest": ([SUCCESS], []),
+            "authorization-request Expected Check Missing: authorization-request": ([], [FAILURE]),
+            "client-registration ClientRegistration": ([SUCCESS], []),
+            "client-registration Expected Check Missing: client-registration": ([], [FAILURE]),
+            "pkce-code-challenge-sent PKCE Code Challenge": ([SUCCESS], []),
+            "pkce-code-verifier-sent PKCE Code Verifier": ([SUCCESS], []),
+            "pkce-s256-method-used PKCE S256 Method": ([SUCCESS], []),
+            "pkce-verifier-matches-challenge PKCE Verifier Validation": ([SUCCESS], []),
+            "token-request Expected Check Missing: token-request": ([], [FAILURE]),
+            "token-request TokenRequest": ([SUCCESS], []),
+            "valid-bearer-token ValidBearerToken": ([SUCCESS] * 4, []),
+        },
+        ISSUER_ELSEWHERE,
+    ),
+    *(
+        Difference(
+            f"client, {tool} 2025-03-26, auth/2025-03-26-oauth-endpoint-fallback",
+            "auth/2025-03-26-oauth-endpoint-fallback",
+            logged(17, 19),
+            METADATA_SOUGHT,
+        )
+        for tool in ("0.1", "0.2")
     ),
 ]

@@ -293,3 +293,33 @@ async fn draining_answers_what_is_in_progress() {
     rig.drained().await;
     assert!(tokio::net::TcpStream::connect(rig.address).await.is_err());
 }
+
+/// The timer that the kernel runs for the firewall's end of `client` (Linux, proc(5) `/proc/net/tcp`,
+/// column `tr`): 1 for retransmission, 2 for keep-alive.
+#[cfg(target_os = "linux")]
+fn timer_of(client: &tokio::net::TcpStream) -> Option<String> {
+    let ends = [client.peer_addr(), client.local_addr()];
+    let [server, client] = ends.map(|end| format!(":{:04X}", end.unwrap().port()));
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let ours = |row: &&str| {
+        let mut columns = row.split_whitespace().skip(1);
+        columns.next().is_some_and(|local| local.ends_with(&server))
+            && columns.next().is_some_and(|remote| remote.ends_with(&client))
+    };
+    let timer = table.lines().find(ours)?.split_whitespace().nth(5)?;
+    Some(timer.split(':').next()?.to_owned())
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn half_open_connections_are_found_by_the_kernel() {
+    let behind = Behind::start(|_, _| json(&result(1))).await;
+    let rig = Rig::start(behind.address);
+    let client = tokio::net::TcpStream::connect(rig.address).await.unwrap();
+    let accepted = async {
+        while timer_of(&client).as_deref() != Some("02") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon("a keep-alive timer", accepted).await;
+}

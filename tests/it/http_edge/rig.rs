@@ -11,7 +11,7 @@ use std::time::Duration;
 use bartizan::edge::Shared;
 use bartizan::edge::clock::Clock;
 use bartizan::edge::http::{HttpConfig, Listener, Route};
-use bartizan::edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits};
+use bartizan::edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
 use bartizan::gate::access::{AccessRequest, Principal, Resource, Server};
 use bartizan::gate::decision::{Decision, Effect, Engine, Listing, Origin, PolicyRevision, Reason};
 use bartizan::gate::frame::FrameLimits;
@@ -24,7 +24,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -150,9 +150,14 @@ pub(crate) enum Play {
     Sleep(Duration),
     /// Waits until the peer has closed, and says so.
     UntilClosed(Arc<Notify>),
+    /// Writes whatever comes, until nobody sends more or the peer has closed.
+    Relay(Relay),
     /// Closes.
     Close,
 }
+
+/// What the first to ask for it gets.
+type Relay = Arc<Mutex<Option<mpsc::Receiver<Vec<u8>>>>>;
 
 pub(crate) fn json(body: &str) -> Vec<Play> {
     answer("200 OK", "Content-Type: application/json\r\n", body)
@@ -270,6 +275,25 @@ async fn serve(
                     notify.notify_one();
                     return;
                 }
+                Play::Relay(from) => {
+                    let taken = from.lock().unwrap().take();
+                    let (Some(mut from), mut byte) = (taken, [0]) else { return };
+                    loop {
+                        tokio::select! {
+                            bytes = from.recv() => match bytes {
+                                Some(bytes) if stream.write_all(&bytes).await.is_ok() => {}
+                                Some(_) | None => break,
+                            },
+                            read = stream.read(&mut byte) => {
+                                if !read.is_ok_and(|count| count > 0) {
+                                    from.close();
+                                    break;
+                                }
+                            }
+                        }
+                    }
+                    return;
+                }
                 Play::Close => return,
             }
         }
@@ -333,6 +357,27 @@ pub(crate) fn upstream_config(address: SocketAddr) -> HttpUpstreamConfig {
     }
 }
 
+/// What an edge shares, and where its records go.
+pub(crate) fn shared() -> (Shared, Arc<Sink>) {
+    let gate = GateConfig {
+        mode: Mode::Enforce,
+        frame: FrameLimits::default(),
+        in_flight_max: 64,
+        buckets_max: 64,
+        boot: "test".into(),
+        digest_key: [7; 32],
+    };
+    let sink = Arc::new(Sink::default());
+    let shared = Shared {
+        gate: Arc::new(Gate::new(gate, Arc::new(ByName))),
+        sink: Arc::<Sink>::clone(&sink),
+        clock: Clock::start(),
+        tasks: TaskTracker::new(),
+        closing: CancellationToken::new(),
+    };
+    (shared, sink)
+}
+
 impl Rig {
     pub(crate) fn start(server: SocketAddr) -> Self {
         Self::with(server, HttpConfig::default(), |_| {})
@@ -344,37 +389,41 @@ impl Rig {
         config: HttpConfig,
         change: impl FnOnce(&mut HttpUpstreamConfig),
     ) -> Self {
-        let gate = GateConfig {
-            mode: Mode::Enforce,
-            frame: FrameLimits::default(),
-            in_flight_max: 64,
-            buckets_max: 64,
-            boot: "test".into(),
-            digest_key: [7; 32],
-        };
-        let sink = Arc::new(Sink::default());
-        let shared = Shared {
-            gate: Arc::new(Gate::new(gate, Arc::new(ByName))),
-            sink: Arc::<Sink>::clone(&sink),
-            clock: Clock::start(),
-            tasks: TaskTracker::new(),
-            closing: CancellationToken::new(),
-        };
-        let facts = Server { name: "flags".into(), ..Server::default() };
         let mut upstream = upstream_config(server);
         change(&mut upstream);
+        let upstream = HttpUpstream::new(upstream).unwrap();
+        Self::to(config, |_| upstream.into())
+    }
+
+    /// A firewall before whatever `upstream` makes.
+    #[expect(clippy::large_types_passed_by_value, reason = "tests")]
+    pub(crate) fn to(config: HttpConfig, upstream: impl FnOnce(&Shared) -> Upstream) -> Self {
+        Self::of(config, upstream, |route| vec![route])
+    }
+
+    /// A firewall of whatever `routes` makes of the usual one, before whatever `upstream` makes.
+    #[expect(clippy::large_types_passed_by_value, reason = "tests")]
+    pub(crate) fn of(
+        config: HttpConfig,
+        upstream: impl FnOnce(&Shared) -> Upstream,
+        routes: impl FnOnce(Route) -> Vec<Route>,
+    ) -> Self {
+        let (shared, sink) = shared();
+        let facts = Server { name: "flags".into(), ..Server::default() };
+        let upstream = upstream(&shared);
         let route = Route {
             path: "/flags".into(),
+            sse_path: Some("/flags/sse".into()),
             server: Arc::new(Protected::new(facts, RefusalForm::Error)),
             hosts: Vec::new(),
             origins: Vec::new(),
             principal: Arc::new(Principal { id: "agent".into(), ..Principal::default() }),
-            upstream: HttpUpstream::new(upstream).unwrap().into(),
+            upstream,
             oauth: None,
         };
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (closing, tasks) = (shared.closing.clone(), shared.tasks.clone());
-        let listener = Listener::new(tcp, vec![route], config, shared).unwrap();
+        let listener = Listener::new(tcp, routes(route), config, shared).unwrap();
         let address = listener.local_addr().unwrap();
         let serving = TaskTracker::new().spawn(listener.serve());
         Self { address, sink, closing, tasks, serving }

@@ -26,7 +26,8 @@ use bartizan::gate::record::{
 };
 use bartizan::gate::refusal::{self, Addressee, DoorRefusal, Refusal};
 use bartizan::gate::rego::{
-    Entrypoints, EvalLimits, Module, Policy, PolicySources, RegoPdp, input_json,
+    Entrypoints, EvalLimits, Module, Policy, PolicySources, RegoPdp, TRAPS, input_json,
+    input_schema,
 };
 use bartizan::gate::step::AuditSink as _;
 use serde_json::Value;
@@ -75,6 +76,10 @@ fn every_key_is_documented_and_no_other() {
         ("policy: {zzzzzzzzzzzzzzzzzzzz: 1}", "policy."),
         ("servers: {s: {zzzzzzzzzzzzzzzzzzzz: 1}}", "servers.<name>."),
         ("servers: {s: {oauth: {zzzzzzzzzzzzzzzzzzzz: 1}}}", "servers.<name>.oauth."),
+        (
+            "servers: {s: {oauth: {issuers: [{zzzzzzzzzzzzzzzzzzzz: 1}]}}}",
+            "servers.<name>.oauth.issuers[].",
+        ),
         ("principal: {zzzzzzzzzzzzzzzzzzzz: 1}", "principal."),
         ("limits: {zzzzzzzzzzzzzzzzzzzz: 1}", "limits."),
         ("audit: {zzzzzzzzzzzzzzzzzzzz: 1}", "audit."),
@@ -131,6 +136,7 @@ fn ranges_and_defaults_are_those_of_the_program() {
                 "the built-in baseline",
                 "the one that was dialled",
                 "that of `url`",
+                "that of `public_url`",
             ];
             assert!(words.contains(&default.as_str()), "{key}: what is `{default}`?");
         }
@@ -146,7 +152,20 @@ fn load(key: &str, value: Option<&str>) -> Result<String, String> {
     };
     let (mut server, mut rest) = (upstream("").to_owned(), String::new());
     let written = |name: &str| value.map_or(String::new(), |value| format!("{name}: {value}"));
-    if let Some(name) = key.strip_prefix("servers.<name>.oauth.") {
+    let issuer = "issuer: 'https://i', jwks_file: k";
+    let terminate = |more: &str, issuer: &str| {
+        format!(
+            "{}, public_url: 'https://a', oauth: {{mode: terminate, issuers: [{{{issuer}}}], {more}}}",
+            upstream("")
+        )
+    };
+    if let Some(name) = key.strip_prefix("servers.<name>.oauth.issuers[].") {
+        server = terminate("", &format!("{issuer}, {}", written(name)));
+    } else if let Some(name @ ("scopes" | "principal_claim" | "groups_claim" | "claims")) =
+        key.strip_prefix("servers.<name>.oauth.")
+    {
+        server = terminate(&written(name), issuer);
+    } else if let Some(name) = key.strip_prefix("servers.<name>.oauth.") {
         server = format!("{}, oauth: {{mode: forward, {}}}", upstream(name), written(name));
     } else if let Some(name) = key.strip_prefix("servers.<name>.") {
         server = format!("{}, {}", upstream(name), written(name));
@@ -218,6 +237,12 @@ fn input_fields() -> BTreeSet<String> {
 }
 
 #[test]
+fn traps_are_those_that_the_check_finds() {
+    let documented = names(&text_of("docs/policy.md"), "| Code | Trap |");
+    assert_eq!(documented, TRAPS.map(str::to_owned).into());
+}
+
+#[test]
 fn every_field_of_the_input_is_documented_and_no_other() {
     let documented = input_fields();
     let mut met = BTreeSet::new();
@@ -247,13 +272,95 @@ fn every_field_of_the_input_is_documented_and_no_other() {
     for resource in resources {
         let request = AccessRequest { resource, params: part("params"), ..world.request() };
         let input: Value = serde_json::from_str(&input_json(&request)).unwrap();
+        valid("input", &schema(), &input);
         walk("input", &input, &documented, &mut met);
     }
     for action in [Action::ListTools, Action::ListPrompts] {
         let request = AccessRequest { action, ..world.request() };
-        walk("input", &listing_input(&request), &documented, &mut met);
+        let input = listing_input(&request);
+        valid("input", &schema(), &input);
+        walk("input", &input, &documented, &mut met);
     }
     assert_eq!(met, documented);
+    let mut described = BTreeSet::new();
+    fields_of("input", &schema(), &documented, &mut described);
+    assert_eq!(described, documented, "the schema");
+}
+
+fn schema() -> Value {
+    let schema = input_schema();
+    assert_eq!(schema, text_of("policies/schema/input.schema.json"), "`bartizan policy schema`");
+    serde_json::from_str(&schema).unwrap()
+}
+
+/// Every field that a schema names, as documents name it.
+fn fields_of(
+    path: &str,
+    schema: &Value,
+    documented: &BTreeSet<String>,
+    into: &mut BTreeSet<String>,
+) {
+    if documented.contains(path) {
+        into.insert(path.to_owned());
+    } else if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+        for (name, schema) in properties {
+            fields_of(&format!("{path}.{name}"), schema, documented, into);
+        }
+    } else if schema["items"].get("properties").is_some() {
+        fields_of(&format!("{path}[]"), &schema["items"], documented, into);
+    } else {
+        into.insert(path.to_owned());
+    }
+}
+
+/// Whether a value is as its schema says, as far as our schema says anything.
+fn valid(path: &str, schema: &Value, value: &Value) {
+    for word in schema.as_object().unwrap().keys() {
+        let known = [
+            "$schema",
+            "additionalProperties",
+            "const",
+            "enum",
+            "items",
+            "minimum",
+            "properties",
+            "required",
+            "title",
+            "type",
+        ];
+        assert!(known.contains(&word.as_str()), "{path}: nothing here knows `{word}`");
+    }
+    match schema.get("type").and_then(Value::as_str) {
+        Some("object") => assert!(value.is_object(), "{path}: {value}"),
+        Some("array") => assert!(value.is_array(), "{path}: {value}"),
+        Some("string") => assert!(value.is_string(), "{path}: {value}"),
+        Some("boolean") => assert!(value.is_boolean(), "{path}: {value}"),
+        Some("integer") => assert!(value.is_u64(), "{path}: {value}"),
+        other => assert_eq!(other, None, "{path}"),
+    }
+    if let Some(known) = schema.get("enum").and_then(Value::as_array) {
+        assert!(known.contains(value), "{path}: {value}");
+    }
+    if let Some(known) = schema.get("const") {
+        assert_eq!(known, value, "{path}");
+    }
+    for required in schema.get("required").and_then(Value::as_array).into_iter().flatten() {
+        assert!(value.get(required.as_str().unwrap()).is_some(), "{path}: {required}: {value}");
+    }
+    for (name, member) in value.as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        match (&schema["properties"][name], &schema["additionalProperties"]) {
+            (Value::Null, Value::Bool(false)) => panic!("{path} is not in the schema"),
+            (Value::Null, Value::Null) => {}
+            (Value::Null, further) => valid(&path, further, member),
+            (schema, _) => valid(&path, schema, member),
+        }
+    }
+    for element in value.as_array().into_iter().flatten() {
+        if schema.get("items").is_some() {
+            valid(&format!("{path}[]"), &schema["items"], element);
+        }
+    }
 }
 
 /// The input of a listing, as a policy that hides it under its own name tells it.
@@ -329,6 +436,7 @@ impl World {
             resource: Resource::Whole,
             params: None,
             operation,
+            facts: [].into(),
             time: WallTime { unix_ms: 0 },
             trace_id: Some("0"),
         }
@@ -406,6 +514,8 @@ fn full_record() -> AuditRecord {
         duration_us: Some(1),
         trace_id: text(),
         parent_span_id: text(),
+        input: Some(Value::from("i")),
+        input_left_out: vec!["/p".into()],
         note: Some("n".into()),
         ..AuditRecord::new(Event::Outcome, now())
     }
@@ -534,6 +644,7 @@ fn findings_are_documented_with_their_tags() {
         F::ResponseSecretLeak,
         F::ToolDefinitionDrift,
         F::HiddenUnicodeToolDescription,
+        F::UnauthenticatedCaller,
     ];
     for finding in findings {
         match finding {
@@ -549,6 +660,7 @@ fn findings_are_documented_with_their_tags() {
             | F::UpstreamFailure
             | F::ToolsHidden
             | F::UnsolicitedAnswer
+            | F::UnauthenticatedCaller
             | F::ResponseSecretLeak
             | F::ToolDefinitionDrift
             | F::HiddenUnicodeToolDescription => {}
@@ -581,6 +693,7 @@ fn faces() -> BTreeSet<(i64, String, u16)> {
         Refusal::UnknownTool("t".into()),
         Refusal::UnknownMethod,
         Refusal::UnknownTask,
+        Refusal::TasksUndeclared,
         Refusal::Limited(Some(Duration::from_secs(1))),
         Refusal::ApprovalRequired,
         Refusal::Malformed(Malformed::Batch),

@@ -17,12 +17,13 @@ impl Reading {
 
     /// A tool, or an operation behind one, which has no operations behind it.
     fn entry(&mut self, path: &str, value: Value<'_>, tool: bool) -> Option<ToolEntry> {
-        const KNOWN: [&str; 10] = [
+        const KNOWN: [&str; 11] = [
             "effect",
             "environments",
             "absent",
             "arguments",
             "tags",
+            "tags_if",
             "confidence",
             "notes",
             "facts",
@@ -57,17 +58,13 @@ impl Reading {
             self.arguments_cover(&at("environments"), &environments, arguments);
         }
         let tags = self.strings(&at("tags"), value.get("tags"), slug_problem);
+        let tags_if = self.tags_if(&at("tags_if"), value);
         if let Some(confidence) = value.get("confidence") {
             let known = |text: &str| ["high", "medium", "low"].contains(&text).then_some(());
             self.choice(&at("confidence"), confidence, known, "`high`, `medium` or `low`");
         }
         self.text(&at("notes"), value.get("notes"));
-        let facts = self.map(&at("facts"), value.get("facts"), |reading, path, name, pointer| {
-            if let Some(message) = slug_problem(name) {
-                reading.problem(path, message);
-            }
-            reading.string(path, pointer, pointer_problem).map(Into::into)
-        });
+        let facts = self.facts(&at("facts"), value);
         let dispatch = value.get("dispatch").filter(|_| tool);
         let dispatch =
             dispatch.and_then(|value| self.dispatch(&at("dispatch"), value)).map(Box::new);
@@ -79,9 +76,28 @@ impl Reading {
             absent: absent?,
             arguments,
             tags,
+            tags_if,
             dispatch,
             mints,
             facts,
+        })
+    }
+
+    fn tags_if(&mut self, path: &str, tool: Value<'_>) -> BTreeMap<Box<str>, Vec<Box<str>>> {
+        self.map(path, tool.get("tags_if"), |reading, path, tag, places| {
+            if let Some(message) = slug_problem(tag) {
+                reading.problem(path, message);
+            }
+            Some(reading.strings(path, Some(places), pointer_problem))
+        })
+    }
+
+    fn facts(&mut self, path: &str, tool: Value<'_>) -> BTreeMap<Box<str>, Box<str>> {
+        self.map(path, tool.get("facts"), |reading, path, name, pointer| {
+            if let Some(message) = slug_problem(name) {
+                reading.problem(path, message);
+            }
+            reading.string(path, pointer, pointer_problem).map(Into::into)
         })
     }
 
@@ -264,7 +280,7 @@ impl Reading {
         if !self.object(path, value) {
             return None;
         }
-        self.known(path, value, &["handle", "operation", "ttl"]);
+        self.known(path, value, &["handle", "operation", "effect", "ttl"]);
         let named = |text: &str| text.is_empty().then(|| "empty; name the member".to_owned());
         let handle = self.required(&format!("{path}/handle"), value.get("handle"), named);
         let operation = self.required(&format!("{path}/operation"), value.get("operation"), named);
@@ -272,7 +288,11 @@ impl Reading {
             span(text).is_none().then(|| "not a time; write `15m`".to_owned())
         });
         let ttl: Duration = span(&ttl?)?;
-        Some(Mint { handle: handle?, operation: operation?, ttl })
+        let effect = value
+            .get("effect")
+            .and_then(|effect| self.string(&format!("{path}/effect"), effect, named))
+            .map(Into::into);
+        Some(Mint { handle: handle?, operation: operation?, effect, ttl })
     }
 }
 

@@ -1,0 +1,223 @@
+//! `bartizan policy replay`: recorded questions put to another policy, and what would change.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::thread;
+
+use serde_json::{Value, json};
+
+use super::{Failure, Format, SourceArgs};
+use crate::cli::failure::plain;
+use crate::cli::{Exit, print};
+use crate::config::{Config, Surroundings};
+use crate::policy::recorded::{Known, Said, Verdict};
+use crate::policy::replay::{Change, Replay, Report, Source, replay};
+
+/// Arguments of `policy replay`.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct ReplayArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Lines of JSON: records of a journal, events of an OPA decision log, or inputs; `-` is
+    /// standard input.
+    #[arg(value_name = "FILE", required_unless_present = "state")]
+    files: Vec<PathBuf>,
+    /// A state directory, whose journal is replayed; may be repeated.
+    #[arg(long, value_name = "DIR")]
+    state: Vec<PathBuf>,
+    /// The configuration whose servers and principal the records name. Secrets are not read.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Compare with this policy instead of what was recorded; may be repeated.
+    #[arg(long, value_name = "PATH")]
+    against: Vec<PathBuf>,
+    /// Exit with 1 where there is one of these; may be repeated.
+    #[arg(long, value_name = "WHAT")]
+    fail_on: Vec<FailOn>,
+    /// How to print.
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    format: Format,
+    /// Changed verdicts to print.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    list: usize,
+}
+
+/// What makes a replay fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum FailOn {
+    /// Any changed verdict.
+    Changed,
+    /// A verdict that lets more through.
+    Opened,
+    /// A verdict that lets less through.
+    Closed,
+    /// A question that could not be judged.
+    Unjudged,
+}
+
+impl FailOn {
+    fn count(self, report: &Report) -> u64 {
+        match self {
+            Self::Changed => report.changes_all(),
+            Self::Opened => report.changes_that(|before, after| before < after),
+            Self::Closed => report.changes_that(|before, after| before > after),
+            Self::Unjudged => report.unjudged_all(),
+        }
+    }
+}
+
+/// Replays, prints what changes, and fails where that was asked.
+pub(super) fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
+    let known = args.config.as_deref().map_or_else(|| Ok(Known::default()), known)?;
+    let against = (!args.against.is_empty())
+        .then(|| SourceArgs { policies: args.against }.compile("data.mcp.decision"))
+        .transpose()?;
+    let work = Replay {
+        candidate: args.source.compile("data.mcp.decision")?,
+        against,
+        known,
+        workers: thread::available_parallelism().map_or(1, usize::from),
+    };
+    let states = args.state.into_iter().map(Source::State);
+    let sources: Vec<Source> = states.chain(args.files.into_iter().map(Source::File)).collect();
+    let report =
+        replay(&work, &sources).map_err(|error| Failure::failed(error.place, error.what))?;
+    let text = match args.format {
+        Format::Text => text(&work, &report, args.list),
+        Format::Json => json(&work, &report, &sources, args.list),
+    };
+    print(&text)?;
+    let failed = args.fail_on.iter().any(|what| what.count(&report) > 0);
+    Ok(if failed { Exit::Failed } else { Exit::Done }.into())
+}
+
+/// What the configuration says about servers and the principal.
+fn known(path: &Path) -> Result<Known, Failure> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::usage(name.as_str(), format!("cannot be read: {error}")))?;
+    // Nothing is connected to, so no secret is needed, and none is looked up.
+    let surroundings = Surroundings {
+        env: &|_| Some("unread".to_owned()),
+        read: &|_, _| Ok(b"unread".to_vec()),
+        exists: &|_| true,
+    };
+    let base = path.parent().unwrap_or(Path::new(""));
+    let config = Config::parse_in(&text, base, &surroundings)
+        .map_err(|problems| Failure::configuration(&name, &problems))?;
+    let mut known = Known { principal: Some(config.principal.clone()), ..Known::default() };
+    for server in &config.servers {
+        let pack = server.pack.as_ref().map(|pack| {
+            pack.read().map_err(|error| {
+                let subject = format!("{name}: servers.{}.pack", server.name);
+                Failure::usage(subject, error.whats.join("; ")).hint(error.hint)
+            })
+        });
+        known.servers.insert(server.name.clone(), server.facts(pack.transpose()?));
+    }
+    Ok(known)
+}
+
+/// For a person.
+fn text(work: &Replay, report: &Report, list: usize) -> String {
+    let mut lines = Vec::new();
+    let mut line = |key: &str, value: String| lines.push(format!("{key:<11} {value}"));
+    line("candidate", work.candidate.revision().to_string());
+    let before = work.against.as_ref().map(|policy| policy.revision().to_string());
+    line("against", before.unwrap_or_else(|| "what was recorded".to_owned()));
+    line("judged", format!("{} questions", report.judged));
+    let tally = |(verdict, count): (&Verdict, &u64)| format!("{count} {}", verdict.as_str());
+    let verdicts: Vec<String> = report.verdicts.iter().map(tally).collect();
+    line("verdicts", verdicts.join(", "));
+    line("same", format!("{}, {} for other reasons", report.same, report.other_reasons));
+    line("changed", report.changes_all().to_string());
+    for ((before, after), count) in &report.changed {
+        line("", format!("{} -> {}: {count}", before.as_str(), after.as_str()));
+    }
+    if report.incomparable > 0 {
+        line("new", format!("{} without a verdict to compare with", report.incomparable));
+    }
+    line("not judged", report.unjudged_all().to_string());
+    for (why, count) in &report.unjudged {
+        line("", format!("{count}: {why}"));
+    }
+    if report.unjudged.keys().any(|why| why.contains("`/server/") || why.contains("`/principal/")) {
+        lines.push("hint: `--config` tells about the servers and the principal".to_owned());
+    }
+    lines.extend(report.changes.iter().take(list).map(change_line));
+    let left = report.changes_all().saturating_sub(u64::try_from(list).unwrap_or(u64::MAX));
+    if left > 0 {
+        lines.push(format!("and {left} more: see --list"));
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn change_line(change: &Change) -> String {
+    let about = &change.about;
+    let said = |said: &Said| format!("{} [{}]", said.verdict.as_str(), said.codes.join(" "));
+    let place = [&about.principal, &about.server, &about.method, &about.target];
+    let place: Vec<&str> = place.into_iter().flatten().map(String::as_str).collect();
+    let call = about.call.as_deref().unwrap_or("-");
+    let line = format!(
+        "#{} {call} {}: {} -> {}",
+        change.line,
+        place.join(" "),
+        said(&change.before),
+        said(&change.after)
+    );
+    plain(&line)
+}
+
+/// For a program.
+fn json(work: &Replay, report: &Report, sources: &[Source], list: usize) -> String {
+    let counts: Vec<Value> = report
+        .changed
+        .iter()
+        .map(|((before, after), count)| {
+            json!({"before": before.as_str(), "after": after.as_str(), "count": count})
+        })
+        .collect();
+    let unjudged: Vec<Value> =
+        report.unjudged.iter().map(|(why, count)| json!({"why": why, "count": count})).collect();
+    let changes = report.changes.iter().take(list);
+    let changes: Vec<Value> = changes.map(|change| change_json(change, sources)).collect();
+    let verdicts: serde_json::Map<String, Value> = report
+        .verdicts
+        .iter()
+        .map(|(verdict, count)| (verdict.as_str().to_owned(), Value::from(*count)))
+        .collect();
+    let report = json!({
+        "candidate": &*work.candidate.revision(),
+        "against": work.against.as_ref().map(|policy| policy.revision().to_string()),
+        "judged": report.judged,
+        "verdicts": verdicts,
+        "same": report.same,
+        "other_reasons": report.other_reasons,
+        "changed": counts,
+        "opened": FailOn::Opened.count(report),
+        "closed": FailOn::Closed.count(report),
+        "incomparable": report.incomparable,
+        "unjudged": unjudged,
+        "not_asked": report.not_asked,
+        "changes": changes,
+    });
+    format!("{report:#}\n")
+}
+
+fn change_json(change: &Change, sources: &[Source]) -> Value {
+    let about = &change.about;
+    let said = |said: &Said| json!({"verdict": said.verdict.as_str(), "codes": said.codes, "policy": said.policy});
+    json!({
+        "source": sources.get(change.source).map(Source::shown),
+        "line": change.line,
+        "call": about.call,
+        "time": about.time,
+        "principal": about.principal,
+        "server": about.server,
+        "method": about.method,
+        "target": about.target,
+        "before": said(&change.before),
+        "after": said(&change.after),
+    })
+}

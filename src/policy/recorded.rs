@@ -1,0 +1,420 @@
+//! Recorded questions, read back from where they were written down: the journal, OPA decision
+//! logs, and plain inputs.
+//!
+//! A record of the journal says who called what, where, and what that came to. What else the
+//! policy's input held comes from `audit.inputs` where that was on; else the facts about servers
+//! and the principal come from a configuration, and the rest is unknown and named so.
+
+use std::collections::BTreeMap;
+use std::time::UNIX_EPOCH;
+
+use bytes::Bytes;
+
+use crate::audit::entry::{DecisionEntry, Entry, OperationEntry};
+use crate::gate::access::{
+    AccessRequest, Action, Direction, Era, Principal, Protocol, Resource, Revision, Server,
+    Transport, WallTime,
+};
+use crate::gate::decision::{Decision, Effect, Obligation};
+use crate::gate::document::{Document, DocumentLimits, Value};
+use crate::gate::lock::Standing;
+use crate::gate::operation::{EnvironmentSource, Operation};
+use crate::gate::pack;
+use crate::gate::rego::{Judge, Unknown};
+
+/// What a configuration says about those who are named in records.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Servers by name.
+    pub servers: BTreeMap<String, Server>,
+    /// The principal.
+    pub principal: Option<Principal>,
+}
+
+/// What a policy says, before limits are spent and arguments are set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// It may not pass.
+    Deny,
+    /// It may pass once a person agrees.
+    Hold,
+    /// It may pass.
+    Permit,
+}
+
+impl Verdict {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Hold => "hold",
+            Self::Permit => "permit",
+        }
+    }
+}
+
+/// A verdict with the codes that go with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Codes of its reasons and holds, sorted, each once.
+    pub codes: Vec<String>,
+    /// The policy that said it, where that is known.
+    pub policy: Option<String>,
+}
+
+impl Said {
+    fn new(
+        verdict: Verdict,
+        codes: impl IntoIterator<Item = String>,
+        policy: Option<&str>,
+    ) -> Self {
+        let mut codes: Vec<String> = codes.into_iter().collect();
+        codes.sort();
+        codes.dedup();
+        Self { verdict, codes, policy: policy.map(str::to_owned) }
+    }
+
+    /// What `decision` comes to.
+    pub fn of(decision: &Decision) -> Self {
+        let holds = decision.obligations.iter().filter_map(|duty| match duty {
+            Obligation::Hold { code, .. } => Some(code.to_string()),
+            Obligation::Limit { .. } | Obligation::Set { .. } | Obligation::Redact { .. } => None,
+        });
+        let holds: Vec<String> = holds.collect();
+        let verdict = match decision.effect {
+            Effect::Deny => Verdict::Deny,
+            Effect::Permit if holds.is_empty() => Verdict::Permit,
+            Effect::Permit => Verdict::Hold,
+        };
+        let reasons = decision.reasons.iter().map(|reason| reason.code.to_string());
+        Self::new(verdict, reasons.chain(holds), Some(&decision.revision))
+    }
+
+    /// What the policy said by a record. Absent where the gate refused by itself: nobody can tell
+    /// from the record whether the policy would have, too.
+    fn of_record(decision: &DecisionEntry) -> Option<Self> {
+        // What the gate adds comes before the policy's own reasons.
+        let first = decision.reasons.first();
+        let origin = first.map_or("", |reason| reason.origin.as_str());
+        let code = first.map_or("", |reason| reason.code.as_str());
+        let verdict = match (decision.effect.as_str(), origin, code) {
+            ("permit", _, _) | (_, "limited", _) | (_, "undischarged", "unsettable") => {
+                Verdict::Permit
+            }
+            (_, "protocol", _) => return None,
+            // A duty that this version does not know.
+            (_, "undischarged", "undischarged") => Verdict::Deny,
+            (_, "undischarged", _) => Verdict::Hold,
+            _ => Verdict::Deny,
+        };
+        let gates = |reason: &&crate::audit::entry::ReasonEntry| {
+            reason.origin == "limited" || reason.code == "unsettable"
+        };
+        let codes = decision.reasons.iter().filter(|reason| !gates(reason));
+        let codes = codes.map(|reason| reason.code.clone());
+        Some(Self::new(verdict, codes, Some(&decision.policy)))
+    }
+
+    /// What the policy said by the `result` of a decision log.
+    fn of_result(result: Value<'_>, policy: Option<&str>) -> Option<Self> {
+        let each = |name| result.get(name).into_iter().flat_map(Value::elements);
+        let code = |element: Value<'_>| Some(element.get("code")?.as_str()?.to_owned());
+        let verdict = match result.get("effect")?.as_str()? {
+            "permit" if each("hold").next().is_some() => Verdict::Hold,
+            "permit" => Verdict::Permit,
+            _ => Verdict::Deny,
+        };
+        let codes = each("reasons").chain(each("hold")).filter_map(code);
+        Some(Self::new(verdict, codes, policy))
+    }
+}
+
+/// Where a question comes from and what it was about: for lists of questions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "members of a record, named as there")]
+pub struct About {
+    pub call: Option<String>,
+    pub time: Option<String>,
+    pub principal: Option<String>,
+    pub server: Option<String>,
+    pub method: Option<String>,
+    /// The tool, prompt, resource or task.
+    pub target: Option<String>,
+}
+
+/// One line of what was written down.
+#[derive(Debug)]
+pub enum Recorded {
+    /// A question that a policy was or could be asked.
+    Question(Box<Question>),
+    /// Something else.
+    Other,
+}
+
+/// One question.
+#[derive(Debug)]
+pub struct Question {
+    /// What it was about.
+    pub about: About,
+    /// What was said to it then.
+    pub before: Option<Said>,
+    by_gate: bool,
+    asked: Asked,
+    unknown: Vec<String>,
+}
+
+#[derive(Debug)]
+enum Asked {
+    /// A record without its input.
+    Record(Box<Entry>),
+    /// A line whose member, or which itself, is the input.
+    Line { document: Document, member: Option<&'static str> },
+}
+
+/// Why a question is not judged.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum NotJudged {
+    /// A rule reads what is not known.
+    Unknown(Unknown),
+    /// The gate refused by itself, so there is nothing to compare with.
+    Gate,
+    /// A subscription is one question for each resource that it names.
+    Subscription,
+    /// What the record says is of no known form, such as an effect of a newer version.
+    Form,
+}
+
+impl std::fmt::Display for NotJudged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unknown(Unknown { file, line, pointer }) => {
+                write!(f, "{file}:{line} reads `{pointer}`, which is not recorded")
+            }
+            Self::Gate => f.write_str("refused whatever the policy said"),
+            Self::Subscription => f.write_str("a subscription asks about each resource by itself"),
+            Self::Form => f.write_str("recorded in a form that is not known here"),
+        }
+    }
+}
+
+impl Recorded {
+    /// Reads one line, without its LF. The error says what is wrong with it.
+    pub fn read(line: &[u8]) -> Result<Self, String> {
+        if line.starts_with(b"{\"seq\":") {
+            return Self::of_journal(line);
+        }
+        let document = document(line)?;
+        let root = document.root();
+        let text = |value: Option<Value<'_>>| Some(value?.as_str()?.to_owned());
+        let member = root.get("input").map(|_| "input");
+        let Some(input) = root.get("input").or(Some(root)).filter(|it| it.get("method").is_some())
+        else {
+            return Err("neither a record, nor a decision log event, nor an input".to_owned());
+        };
+        let mut about = About::of_input(input);
+        let mut before = None;
+        let mut unknown = Vec::new();
+        if member.is_some() {
+            about.call = text(root.get("decision_id"));
+            about.time = text(root.get("timestamp"));
+            let policy = root.get("bundles").and_then(|it| it.members().next());
+            let policy = policy.and_then(|(_, bundle)| bundle.get("revision")?.as_str());
+            before = root.get("result").and_then(|result| Said::of_result(result, policy));
+            let hidden = ["erased", "masked"].into_iter().filter_map(|name| root.get(name));
+            let hidden = hidden.flat_map(Value::elements).filter_map(Value::as_str);
+            unknown.extend(hidden.filter_map(|it| it.strip_prefix("/input")).map(str::to_owned));
+        }
+        let asked = Asked::Line { document, member };
+        let by_gate = false;
+        Ok(Self::Question(Box::new(Question { about, before, by_gate, asked, unknown })))
+    }
+
+    fn of_journal(line: &[u8]) -> Result<Self, String> {
+        let entry = Entry::read(line)?;
+        let (Some(decision), Some(_)) = (&entry.decision, &entry.method) else {
+            return Ok(Self::Other);
+        };
+        let asked = matches!(entry.event.as_str(), "intent" | "denial" | "notice");
+        if decision.engine == "none" || !asked {
+            return Ok(Self::Other);
+        }
+        let before = Said::of_record(decision);
+        let about = About {
+            call: entry.call.clone(),
+            time: Some(entry.time.clone()),
+            principal: entry.principal.clone(),
+            server: entry.server.clone(),
+            method: entry.method.clone(),
+            target: entry.target_name().map(str::to_owned),
+        };
+        let (asked, unknown) = if entry.input.is_some() {
+            let asked = Asked::Line { document: document(line)?, member: Some("input") };
+            (asked, entry.input_left_out)
+        } else {
+            (Asked::Record(Box::new(entry)), Vec::new())
+        };
+        let by_gate = before.is_none();
+        Ok(Self::Question(Box::new(Question { about, before, by_gate, asked, unknown })))
+    }
+}
+
+fn document(line: &[u8]) -> Result<Document, String> {
+    Document::read(Bytes::copy_from_slice(line), &DocumentLimits::default())
+        .map_err(|unreadable| format!("not strict JSON: {unreadable:?}"))
+}
+
+impl About {
+    fn of_input(input: Value<'_>) -> Self {
+        let text = |pointer: &str| Some(input.pointer(pointer)?.as_str()?.to_owned());
+        let target = ["/tool/name", "/prompt/name", "/resource/uri", "/task/id"];
+        Self {
+            call: None,
+            time: text("/time/rfc3339"),
+            principal: text("/principal/id"),
+            server: text("/server/name"),
+            method: text("/method"),
+            target: target.into_iter().find_map(text),
+        }
+    }
+}
+
+impl Question {
+    /// Whether the gate refused it by itself, so that nobody can tell what the policy said.
+    pub fn by_gate(&self) -> bool {
+        self.by_gate
+    }
+
+    /// What `judge` says to it.
+    pub fn judge(&self, judge: &mut Judge, known: &Known) -> Result<Said, NotJudged> {
+        if self.about.method.as_deref() == Some("subscriptions/listen") {
+            return Err(NotJudged::Subscription);
+        }
+        let decision = match &self.asked {
+            Asked::Line { document, member } => {
+                let root = document.root();
+                let input = member.map_or(Some(root), |member| root.get(member));
+                judge.input(input.ok_or(NotJudged::Form)?, &self.unknown)
+            }
+            Asked::Record(entry) => {
+                let rebuilt = Rebuilt::of(entry, known).ok_or(NotJudged::Form)?;
+                judge.question(&rebuilt.request().ok_or(NotJudged::Form)?, &rebuilt.unknown)
+            }
+        };
+        decision.map(|decision| Said::of(&decision)).map_err(NotJudged::Unknown)
+    }
+}
+
+/// What a record without its input says, for the builder of inputs.
+struct Rebuilt<'a> {
+    entry: &'a Entry,
+    principal: Principal,
+    server: Server,
+    operation: Operation,
+    unknown: Vec<String>,
+}
+
+impl<'a> Rebuilt<'a> {
+    fn of(entry: &'a Entry, known: &Known) -> Option<Self> {
+        let mut unknown: Vec<String> = ["/client", "/session"].map(str::to_owned).into();
+        let mut lacks = |pointers: &[&str]| {
+            unknown.extend(pointers.iter().map(|pointer| (*pointer).to_owned()));
+        };
+        let id = entry.principal.as_deref().unwrap_or_default();
+        let principal = known.principal.clone().filter(|it| *it.id == *id).unwrap_or_else(|| {
+            lacks(&["/principal/kind", "/principal/groups", "/principal/claims"]);
+            Principal { id: id.into(), ..Principal::default() }
+        });
+        let name = entry.server.as_deref().unwrap_or_default();
+        let server = known.servers.get(name).cloned().unwrap_or_else(|| {
+            lacks(&["/server/environment", "/server/labels", "/server/rates"]);
+            Server { name: name.into(), ..Server::default() }
+        });
+        let target = entry.target.as_ref();
+        let has = |of: fn(&crate::audit::entry::TargetEntry) -> bool| target.is_some_and(of);
+        if has(|target| target.tool.is_some()) {
+            lacks(&["/tool/arguments"]);
+        } else if has(|target| target.prompt.is_some()) {
+            lacks(&["/prompt/arguments"]);
+        } else if has(|target| target.task.is_some()) {
+            lacks(&["/task/method", "/task/tool", "/task/operation"]);
+        } else if !has(|target| target.uri.is_some()) {
+            lacks(&["/params", "/resources"]);
+        }
+        let operation = operation(entry.operation.as_ref()?)?;
+        Some(Self { entry, principal, server, operation, unknown })
+    }
+
+    fn request(&self) -> Option<AccessRequest<'_>> {
+        let entry = self.entry;
+        let protocol = entry.protocol.as_ref()?;
+        let target = entry.target.as_ref();
+        let resource = target.and_then(|target| {
+            let tool = target.tool.as_deref().map(|name| Resource::Tool {
+                name,
+                arguments: None,
+                definition: target.definition.as_deref(),
+                // As if there were no lock: a record does not hold how the tool stood to one.
+                standing: Standing::default(),
+            });
+            let prompt = target.prompt.as_deref();
+            tool.or(prompt.map(|name| Resource::Prompt { name, arguments: None }))
+                .or(target.uri.as_deref().map(Resource::Uri))
+                .or(target.task.as_deref().map(|id| Resource::Task { id, origin: None }))
+        });
+        let time = humantime::parse_rfc3339(&entry.time).ok()?;
+        let since = time.duration_since(UNIX_EPOCH).ok()?;
+        Some(AccessRequest {
+            principal: &self.principal,
+            client: None,
+            server: &self.server,
+            protocol: Protocol {
+                revision: protocol.revision.as_deref().and_then(Revision::parse),
+                era: if protocol.era == "modern" { Era::Modern } else { Era::Legacy },
+                transport: match protocol.transport.as_str() {
+                    "http" => Transport::Http,
+                    "stdio" => Transport::Stdio,
+                    _ => return None,
+                },
+            },
+            direction: match entry.direction.as_deref()? {
+                "to_server" => Direction::ToServer,
+                "to_client" => Direction::ToClient,
+                _ => return None,
+            },
+            method: entry.method.as_deref()?,
+            // Only a list's input depends on it, and records hold no lists.
+            action: Action::Unknown,
+            resource: resource.unwrap_or(Resource::Whole),
+            params: None,
+            operation: self.operation.clone(),
+            facts: BTreeMap::new(),
+            time: WallTime { unix_ms: u64::try_from(since.as_millis()).ok()? },
+            trace_id: entry.trace_id.as_deref(),
+        })
+    }
+}
+
+fn operation(entry: &OperationEntry) -> Option<Operation> {
+    use EnvironmentSource as S;
+    let effect = [
+        pack::Effect::Read,
+        pack::Effect::Write,
+        pack::Effect::Destructive,
+        pack::Effect::Exec,
+        pack::Effect::Unknown,
+    ];
+    let source = [S::Arguments, S::Absent, S::Unmapped, S::Unreadable, S::None];
+    let texts = |texts: &[String]| texts.iter().map(|text| text.as_str().into()).collect();
+    Some(Operation {
+        name: entry.name.as_deref().map(Into::into),
+        effect: effect.into_iter().find(|it| it.as_str() == entry.effect)?,
+        environments: texts(&entry.environments),
+        environment_source: source
+            .into_iter()
+            .find(|it| it.as_str() == entry.environment_source)?,
+        tags: texts(&entry.tags),
+        pack: entry.pack.as_deref().map(Into::into),
+    })
+}

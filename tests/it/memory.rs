@@ -1,0 +1,446 @@
+//! Handles and session facts: learnt from answers that passed, for the principal that they went
+//! to, bounded in number and time; everything else is unknown (threats G1, §2.8).
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use bartizan::gate::access::{Principal, RoutingHeaders, Server, Transport};
+use bartizan::gate::frame::FrameLimits;
+use bartizan::gate::memory::{Learnt, Memory};
+use bartizan::gate::pack::Pack;
+use bartizan::gate::record::{AuditRecord, Now};
+use bartizan::gate::rego::{Entrypoints, EvalLimits, Module, Policy, PolicySources, RegoPdp};
+use bartizan::gate::session::{Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session};
+use bartizan::gate::step::{Act, AuditSink, Unkept};
+use bartizan::policy::embedded;
+use serde_json::{Value, json};
+
+const PACK: &str = r#"{
+  "version": 1,
+  "name": "vendor",
+  "tools": {
+    "discover": {
+      "effect": "read",
+      "mints": {"handle": "handle", "operation": "id", "effect": "lane", "ttl": "15m"}
+    },
+    "invoke": {
+      "effect": "write",
+      "dispatch": {"handle": "/handle", "otherwise": {"effect": "read"}}
+    },
+    "select": {"effect": "read", "facts": {"project": "/project"}},
+    "session": {
+      "effect": "read",
+      "dispatch": {
+        "values": ["/action"],
+        "cases": {"open": {"effect": "read", "facts": {"account": "/account"}}}
+      }
+    },
+    "act": {"effect": "read"}
+  }
+}"#;
+
+/// Everything that a pack knows may be done; `act` only in project 7; `select` of 9 selects 8.
+const POLICY: &str = r#"package mcp
+
+permit contains {"code": "known", "message": "a pack knows it"} if {
+	input.operation.effect != "unknown"
+	input.tool.name != "act"
+}
+
+permit contains {"code": "project", "message": "in project 7"} if {
+	input.tool.name == "act"
+	input.session.facts.project == "7"
+}
+
+permit contains {"code": "account", "message": "for account a"} if {
+	input.tool.name == "act"
+	input.session.facts.account == "a"
+}
+
+set contains {"pointer": "/project", "value": "8"} if {
+	input.tool.name == "select"
+	input.tool.arguments.project == "9"
+}
+"#;
+
+/// Keeps records, or cannot.
+struct Sink(bool);
+
+impl AuditSink for Sink {
+    fn keep(&self, _: &AuditRecord) -> Result<(), Unkept> {
+        if self.0 { Ok(()) } else { Err(Unkept { cause: "full".into() }) }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Era {
+    Legacy,
+    Modern,
+}
+
+/// A server that principals talk to, each in a session of its own.
+struct Stage {
+    gate: Gate,
+    server: Arc<Protected>,
+    era: Era,
+    now: Duration,
+}
+
+impl Stage {
+    fn of(era: Era) -> Self {
+        Self::with(era, POLICY, Mode::Enforce)
+    }
+
+    fn with(era: Era, rules: &str, mode: Mode) -> Self {
+        let mut modules = embedded::decision();
+        modules.push(Module { path: "test.rego".into(), text: rules.into() });
+        let sources = PolicySources { modules, data: None, revision: "r".into() };
+        let policy =
+            Policy::compile(&sources, &Entrypoints::default(), &EvalLimits::default()).unwrap();
+        let config = GateConfig {
+            mode,
+            frame: FrameLimits::default(),
+            in_flight_max: 8,
+            buckets_max: 8,
+            boot: "b".into(),
+            digest_key: [7; 32],
+        };
+        let pack = Pack::read(PACK.as_bytes()).unwrap();
+        let facts = Server { pack: Some(Arc::new(pack)), ..Server::default() };
+        Self {
+            gate: Gate::new(config, Arc::new(RegoPdp::strict(policy, 1))),
+            server: Arc::new(Protected::new(facts, RefusalForm::Error)),
+            era,
+            now: Duration::from_secs(1),
+        }
+    }
+
+    fn session(&self, principal: &str) -> Session {
+        let who = Arc::new(Principal { id: principal.into(), ..Principal::default() });
+        Session::new(who, Arc::clone(&self.server), Transport::Stdio)
+    }
+
+    fn time(&self) -> Now {
+        Now { uptime: self.now, wall: UNIX_EPOCH }
+    }
+
+    /// Sends a call in a fresh session: what it came to, and whether it went on.
+    fn asks(&self, session: &mut Session, tool: &str, arguments: &Value) -> (String, bool) {
+        let mut params = json!({"name": tool, "arguments": arguments});
+        if self.era == Era::Modern {
+            params["_meta"] = json!({
+                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                "io.modelcontextprotocol/clientCapabilities": {},
+            });
+        }
+        let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+        let arrival = Arrival { raw: call.to_string().into(), ..Arrival::default() };
+        let step = session.client_frame(&self.gate, &arrival, self.time());
+        let operation = step.audit_record().operation.clone().unwrap();
+        let name = operation.name.unwrap_or_else(|| "-".into());
+        let went = matches!(step.record(&Sink(true)).unwrap(), Act::Forward(_));
+        (format!("{name} {}", operation.effect), went)
+    }
+
+    /// A call in a session of its own.
+    fn call(&self, principal: &str, tool: &str, arguments: &Value) -> (String, bool) {
+        self.asks(&mut self.session(principal), tool, arguments)
+    }
+
+    /// A call that is answered with `answer`: its `result` or `error`.
+    fn answered(&self, principal: &str, tool: &str, arguments: &Value, answer: &Value) {
+        self.kept(principal, (tool, arguments), answer, true);
+    }
+
+    fn kept(&self, principal: &str, call: (&str, &Value), answer: &Value, kept: bool) {
+        let mut session = self.session(principal);
+        assert!(self.asks(&mut session, call.0, call.1).1, "{call:?}");
+        let mut message = answer.clone();
+        message["jsonrpc"] = "2.0".into();
+        message["id"] = 1.into();
+        let step = session.server_frame(&self.gate, &message.to_string().into(), self.time());
+        assert_eq!(step.record(&Sink(kept)).is_ok(), kept);
+    }
+
+    fn discovers(&self, principal: &str, handle: &str, id: &str) {
+        self.answered(principal, "discover", &json!({}), &hands(handle, id));
+    }
+
+    fn invokes(&self, principal: &str, handle: &str) -> (String, bool) {
+        self.call(principal, "invoke", &json!({"handle": handle}))
+    }
+}
+
+/// An answer that hands out a handle.
+fn hands(handle: &str, id: &str) -> Value {
+    json!({"result": {
+        "content": [],
+        "structuredContent": {"found": [{"deep": {"handle": handle, "id": id, "title": "x"}}]},
+    }})
+}
+
+fn unknown() -> (String, bool) {
+    ("- unknown".to_owned(), false)
+}
+
+fn known(name: &str) -> (String, bool) {
+    (format!("invoke/{name} read"), true)
+}
+
+#[test]
+fn a_handle_means_what_the_answer_said_to_whom_it_said_it() {
+    for era in [Era::Legacy, Era::Modern] {
+        let stage = Stage::of(era);
+        assert_eq!(stage.invokes("a", "h-1"), unknown(), "never seen");
+        stage.discovers("a", "h-1", "gates.list");
+        assert_eq!(stage.invokes("a", "h-1"), known("gates.list"));
+        assert_eq!(stage.invokes("b", "h-1"), unknown(), "another principal's");
+        assert_eq!(stage.invokes("a", "h-2"), unknown());
+        assert_eq!(stage.invokes("a", "H-1"), unknown());
+        for odd in
+            [json!({"handle": ["h-1"]}), json!({"handle": "h-1", "Handle": "h-2"}), json!({})]
+        {
+            assert_eq!(stage.call("a", "invoke", &odd), unknown(), "{odd}");
+        }
+    }
+}
+
+#[test]
+fn a_handle_is_read_from_structured_content_or_from_text_that_is_json() {
+    let stage = Stage::of(Era::Legacy);
+    let text = |text: &str| json!({"result": {"content": [{"type": "text", "text": text}]}});
+    let answer =
+        text(r#"{"operations":[{"handle":"h-1","id":"one"},{"id":"two","handle":"h-2"}]}"#);
+    stage.answered("a", "discover", &json!({}), &answer);
+    assert_eq!(stage.invokes("a", "h-1"), known("one"));
+    assert_eq!(stage.invokes("a", "h-2"), known("two"));
+    // Prose around it, another type, half of it, or no object: nothing.
+    for odd in [
+        text(r#"found {"handle":"h-3","id":"three"}"#),
+        text(r#"{"handle":"h-3","handle":"h-3","id":"three"}"#),
+        text(r#"{"handle":3,"id":"three"}"#),
+        text(r#"{"handle":"h-3"}"#),
+        json!({"result": {"content": [], "_meta": {"handle": "h-3", "id": "three"}}}),
+    ] {
+        stage.answered("a", "discover", &json!({}), &odd);
+        assert_eq!(stage.invokes("a", "h-3"), unknown(), "{odd}");
+    }
+    // The same from a tool that hands out none.
+    stage.answered("a", "select", &json!({}), &hands("h-3", "three"));
+    assert_eq!(stage.invokes("a", "h-3"), unknown());
+}
+
+#[test]
+fn what_the_server_says_of_an_operation_may_only_make_it_worse() {
+    let stage = Stage::of(Era::Legacy);
+    for (lane, effect) in [("read", "read"), ("destructive", "destructive"), ("odd", "unknown")] {
+        let found = json!({"handle": lane, "id": "o", "lane": lane});
+        let answer = json!({"result": {"content": [], "structuredContent": found}});
+        stage.answered("a", "discover", &json!({}), &answer);
+        assert_eq!(stage.invokes("a", lane).0, format!("invoke/o {effect}"));
+    }
+}
+
+#[test]
+fn answers_that_failed_or_never_came_teach_nothing() {
+    for era in [Era::Legacy, Era::Modern] {
+        let stage = Stage::of(era);
+        let mut failed = hands("h-1", "x");
+        failed["result"]["isError"] = true.into();
+        stage.answered("a", "discover", &json!({}), &failed);
+        let data = hands("h-1", "x")["result"].clone();
+        let error = json!({"error": {"code": -32000, "message": "no", "data": data}});
+        stage.answered("a", "discover", &json!({}), &error);
+        // It could not be recorded, so the client never got it.
+        stage.kept("a", ("discover", &json!({})), &hands("h-1", "x"), false);
+        // An answer to nobody's call.
+        let mut session = stage.session("a");
+        let mut late = hands("h-1", "x");
+        late["jsonrpc"] = "2.0".into();
+        late["id"] = 1.into();
+        let step = session.server_frame(&stage.gate, &late.to_string().into(), stage.time());
+        assert!(matches!(step.record(&Sink(true)).unwrap(), Act::Drop));
+        assert_eq!(stage.invokes("a", "h-1"), unknown(), "{era:?}");
+    }
+}
+
+#[test]
+fn a_question_or_a_task_in_place_of_the_answer_teaches_nothing() {
+    let stage = Stage::of(Era::Modern);
+    for kind in ["input_required", "task", "odd"] {
+        let mut answer = hands("h-1", "x");
+        answer["result"]["resultType"] = kind.into();
+        stage.answered("a", "discover", &json!({}), &answer);
+        assert_eq!(stage.invokes("a", "h-1"), unknown(), "{kind}");
+    }
+    let stage = Stage::of(Era::Legacy);
+    let mut answer = hands("h-1", "x");
+    answer["result"]["task"] = json!({"taskId": "t", "status": "working"});
+    stage.answered("a", "discover", &json!({}), &answer);
+    assert_eq!(stage.invokes("a", "h-1"), unknown());
+}
+
+#[test]
+fn an_answer_that_is_withheld_teaches_nothing() {
+    // A question inside the answer that the client did not offer to take: withheld whole.
+    let stage = Stage::of(Era::Modern);
+    let mut answer = hands("h-1", "x");
+    answer["result"]["inputRequests"] =
+        json!({"q": {"method": "sampling/createMessage", "params": {}}});
+    stage.answered("a", "discover", &json!({}), &answer);
+    assert_eq!(stage.invokes("a", "h-1"), unknown());
+}
+
+#[test]
+fn while_observing_what_passes_is_learnt() {
+    let stage = Stage::with(Era::Legacy, "package mcp\n", Mode::Observe);
+    stage.discovers("a", "h-1", "x");
+    assert_eq!(stage.invokes("a", "h-1"), known("x"));
+}
+
+#[test]
+fn a_handle_for_two_operations_is_for_none() {
+    let stage = Stage::of(Era::Legacy);
+    stage.discovers("a", "h-1", "gates.list");
+    stage.discovers("a", "h-1", "gates.list");
+    assert_eq!(stage.invokes("a", "h-1"), known("gates.list"));
+    stage.discovers("a", "h-1", "gates.delete");
+    assert_eq!(stage.invokes("a", "h-1"), unknown());
+    stage.discovers("a", "h-1", "gates.list");
+    assert_eq!(stage.invokes("a", "h-1"), unknown(), "it stays so while it lives");
+    let twice = json!([{"handle": "h-2", "id": "x"}, {"handle": "h-2", "id": "y"}]);
+    let answer = json!({"result": {"content": [], "structuredContent": {"all": twice}}});
+    stage.answered("a", "discover", &json!({}), &answer);
+    assert_eq!(stage.invokes("a", "h-2"), unknown());
+}
+
+#[test]
+fn handles_end_with_their_time() {
+    let mut stage = Stage::of(Era::Legacy);
+    stage.discovers("a", "h-1", "x");
+    stage.now += Duration::from_secs(15 * 60 - 1);
+    assert_eq!(stage.invokes("a", "h-1"), known("x"));
+    stage.now += Duration::from_secs(1);
+    assert_eq!(stage.invokes("a", "h-1"), unknown());
+    stage.discovers("a", "h-1", "y");
+    assert_eq!(stage.invokes("a", "h-1"), known("y"), "handed out anew");
+}
+
+#[test]
+fn what_is_remembered_is_bounded() {
+    let mut stage = Stage::of(Era::Legacy);
+    stage.discovers("a", "first", "x");
+    stage.now += Duration::from_secs(1);
+    for number in 0..Memory::HANDLES_MAX {
+        stage.discovers("a", &format!("h-{number}"), "x");
+    }
+    assert_eq!(stage.invokes("a", "first"), unknown(), "the soonest to end goes first");
+    let kept =
+        (0..Memory::HANDLES_MAX).filter(|number| stage.invokes("a", &format!("h-{number}")).1);
+    assert_eq!(kept.count(), Memory::HANDLES_MAX);
+
+    let many: Vec<Value> = (0..=Memory::HANDLES_MAX)
+        .map(|number| json!({"handle": format!("m-{number}"), "id": "x"}))
+        .collect();
+    let answer = json!({"result": {"content": [], "structuredContent": {"all": many}}});
+    stage.answered("b", "discover", &json!({}), &answer);
+    assert_eq!(stage.invokes("b", &format!("m-{}", Memory::HANDLES_MAX)), unknown());
+    let long = "x".repeat(Learnt::TEXT_BYTES_MAX + 1);
+    stage.discovers("b", "long", &long);
+    assert_eq!(stage.invokes("b", "long"), unknown());
+
+    // `a` asks again, so that `b` is the one to be forgotten.
+    assert!(stage.invokes("a", "h-0").1);
+    for number in 0..Memory::PRINCIPALS_MAX - 1 {
+        stage.discovers(&format!("p-{number}"), "h", "x");
+    }
+    assert!(stage.invokes("a", "h-0").1);
+    assert_eq!(stage.invokes("b", "m-1"), unknown());
+}
+
+#[test]
+fn answers_in_a_batch_teach_as_others_do() {
+    let mut stage = Stage::of(Era::Legacy);
+    let mut server = Protected::new(stage.server.facts.clone(), RefusalForm::Error);
+    server.batches = true;
+    stage.server = Arc::new(server);
+    let who = Arc::new(Principal { id: "a".into(), ..Principal::default() });
+    let mut session = Session::new(who, Arc::clone(&stage.server), Transport::Http);
+    let call = |id: u32, tool: &str, arguments: Value| {
+        let params = json!({"name": tool, "arguments": arguments});
+        json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
+    };
+    let batch = json!([call(1, "discover", json!({})), call(2, "select", json!({"project": "7"}))]);
+    let headers =
+        RoutingHeaders { protocol_version: Some("2025-03-26".into()), ..RoutingHeaders::default() };
+    let arrival =
+        Arrival { raw: batch.to_string().into(), headers: Some(headers), ..Arrival::default() };
+    let step = session.client_frame(&stage.gate, &arrival, stage.time());
+    let Act::Forward(permitted) = step.record(&Sink(true)).unwrap() else { panic!("refused") };
+    let mut found = hands("h-1", "x");
+    found["jsonrpc"] = "2.0".into();
+    found["id"] = 1.into();
+    let answers = json!([found, {"jsonrpc": "2.0", "id": 2, "result": {"content": []}}]);
+    let raw = answers.to_string().into();
+    let step = session.server_answer(&stage.gate, permitted.call(), &raw, stage.time());
+    assert!(matches!(step.record(&Sink(true)).unwrap(), Act::Deliver(_)));
+    assert_eq!(stage.invokes("a", "h-1"), known("x"));
+    assert!(stage.call("a", "act", &json!({})).1);
+}
+
+#[test]
+fn a_rule_reads_what_earlier_calls_have_set() {
+    let good = json!({"result": {"content": []}});
+    for era in [Era::Legacy, Era::Modern] {
+        let mut stage = Stage::of(era);
+        let acts = |stage: &Stage, who: &str| stage.call(who, "act", &json!({})).1;
+        assert!(!acts(&stage, "a"));
+        let seven = json!({"project": "7"});
+        let mut failed = good.clone();
+        failed["result"]["isError"] = true.into();
+        stage.answered("a", "select", &seven, &failed);
+        assert!(!acts(&stage, "a"), "it did not succeed");
+        stage.call("a", "select", &seven);
+        assert!(!acts(&stage, "a"), "it was not answered");
+        stage.answered("a", "select", &seven, &good);
+        assert!(acts(&stage, "a"));
+        assert!(!acts(&stage, "b"), "another principal's");
+        stage.answered("a", "select", &json!({"project": 8}), &good);
+        assert!(!acts(&stage, "a"));
+        stage.answered("a", "select", &json!({"project": 7}), &good);
+        assert!(acts(&stage, "a"), "a number is as good");
+        // What the last call set cannot be told: nothing is known any more.
+        for odd in [json!({}), json!({"project": ["7"]}), json!({"project": "7", "Project": "6"})] {
+            stage.answered("a", "select", &seven, &good);
+            assert!(acts(&stage, "a"));
+            stage.answered("a", "select", &odd, &good);
+            assert!(!acts(&stage, "a"), "{odd}");
+        }
+        // Sent, and not answered yet: it may have happened already.
+        stage.answered("a", "select", &seven, &good);
+        stage.call("a", "select", &seven);
+        assert!(!acts(&stage, "a"));
+        stage.answered("a", "select", &seven, &good);
+        stage.answered("a", "select", &json!({"project": "8"}), &failed);
+        assert!(!acts(&stage, "a"), "it failed, perhaps half way");
+        // A rule set the argument: what counts is what the server got.
+        stage.answered("a", "select", &seven, &good);
+        stage.answered("a", "select", &json!({"project": "9"}), &good);
+        assert!(!acts(&stage, "a"));
+        stage.answered("a", "select", &seven, &good);
+        let long = "7".repeat(Learnt::TEXT_BYTES_MAX + 1);
+        stage.answered("a", "select", &json!({"project": long}), &good);
+        assert!(!acts(&stage, "a"), "too long to be kept");
+
+        stage.answered("a", "select", &seven, &good);
+        stage.now += Memory::FACT_TTL.checked_sub(Duration::from_secs(1)).unwrap();
+        assert!(acts(&stage, "a"));
+        stage.now += Duration::from_secs(1);
+        assert!(!acts(&stage, "a"), "it was long ago");
+
+        stage.answered("a", "session", &json!({"action": "open", "account": "a"}), &good);
+        assert!(acts(&stage, "a"), "a fact of an operation behind a tool");
+    }
+}

@@ -1,0 +1,164 @@
+//! `policy check`: every trap is found, with its place and code, and no more than those.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use bartizan::gate::rego::TRAPS;
+use serde_json::Value;
+
+use super::Bench;
+
+/// A policy's rules, and the traps in it: code and line. The rules begin at line 3.
+const CASES: &[(&str, &[(&str, u64)])] = &[
+    ("permit contains {\"code\": \"a\", \"message\": \"m\"} if input.tool.name == \"x\"", &[]),
+    (
+        "permit contains {\"code\": \"a\", \"message\": \"m\"} if input.tool.argumnets.key == \"x\"",
+        &[("unknown-input", 3)],
+    ),
+    (
+        "deny contains {\"code\": \"a\", \"message\": \"m\"} if input.operation.efect == \"x\"",
+        &[("unknown-input", 3)],
+    ),
+    (
+        "deny contains {\"code\": \"a\", \"message\": \"m\"} if input.tool.arguments.any.thing == \"x\"",
+        &[],
+    ),
+    (
+        "hide contains tool.name if {\n\tsome tool in input.tools\n\ttool.operation.effect == \"exec\"\n}",
+        &[],
+    ),
+    (
+        "hide contains input.tools[i].nam if {\n\tinput.tools[i].operation.effect == \"exec\"\n}",
+        &[("unknown-input", 3)],
+    ),
+    ("permit := true", &[("not-a-set", 3)]),
+    ("deny if input.method == \"x\"", &[("not-a-set", 3)]),
+    ("deny contains \"no\" if input.method == \"x\"", &[]),
+    ("deny contains {\"message\": \"m\"} if input.method == \"x\"", &[("no-reason", 3)]),
+    (
+        "limit contains {\"key\": \"k\", \"rate\": \"1/m\", \"code\": \"c\"} if input.method == \"x\"",
+        &[],
+    ),
+    (
+        "permit contains {\"code\": \"a\", \"message\": \"m\"} if {\n\tsome env in input.operation.environments\n\tstartswith(env, \"stag\")\n}",
+        &[("substring-match", 5)],
+    ),
+    (
+        "deny contains {\"code\": \"a\", \"message\": \"m\"} if contains(input.tool.arguments.environment, \"prod\")",
+        &[("substring-match", 3)],
+    ),
+    (
+        "permit contains {\"code\": \"a\", \"message\": \"m\"} if regex.match(`get_.*`, input.tool.name)",
+        &[("substring-match", 3)],
+    ),
+    (
+        "permit contains {\"code\": \"a\", \"message\": \"m\"} if regex.match(`^get_[a-z]+$`, input.tool.name)",
+        &[],
+    ),
+    (
+        "deny contains {\"code\": \"a\", \"message\": \"m\"} if startswith(input.tool.arguments.key, \"prod-\")",
+        &[],
+    ),
+    (
+        "permit contains {\"code\": \"a\", \"message\": \"m\"} if not input.tool.arguments.environment == \"production\"",
+        &[("undefined-negation", 3)],
+    ),
+    (
+        "permit contains {\"code\": \"a\", \"message\": \"m\"} if safe\n\nsafe if not input.server.environment in {\"production\"}",
+        &[("undefined-negation", 5)],
+    ),
+    (
+        "permit contains {\"code\": \"a\", \"message\": \"m\"} if not \"go-live\" in input.operation.tags",
+        &[],
+    ),
+    (
+        "deny contains {\"code\": \"a\", \"message\": \"m\"} if not input.tool.arguments.confirm == true",
+        &[],
+    ),
+    (
+        "deny contains {\"code\": \"a\", \"message\": \"m\"} if input.tool.arguments.environment != \"staging\"",
+        &[("undefined-comparison", 3)],
+    ),
+    (
+        "deny contains {\"code\": \"a\", \"message\": \"m\"} if input.operation.effect != \"read\"",
+        &[],
+    ),
+    ("# bartizan:allow not-a-set\npermit := true", &[]),
+    (
+        "permit contains {\"message\": \"m\"} if input.method == \"x\" # bartizan:allow no-reason",
+        &[],
+    ),
+    ("# bartizan:allow substring-match\npermit := true", &[("unused-allow", 3), ("not-a-set", 4)]),
+];
+
+fn found(report: &Value) -> Vec<(String, u64)> {
+    let problems = report["problems"].as_array().unwrap().iter();
+    let found = problems.map(|it| {
+        assert!(!it["hint"].as_str().unwrap().is_empty(), "{it}");
+        (it["code"].as_str().unwrap().to_owned(), it["line"].as_u64().unwrap())
+    });
+    found.collect()
+}
+
+#[test]
+fn traps_are_found_and_what_is_sound_is_left_alone() {
+    for (rules, expected) in CASES {
+        let bench = Bench::new();
+        bench.write("p.rego", &format!("package mcp\n\n{rules}\n"));
+        let (code, report) = bench.json(&["policy", "check", "-p", "p.rego", "--format", "json"]);
+        let expected: Vec<(String, u64)> =
+            expected.iter().map(|(code, line)| ((*code).to_owned(), *line)).collect();
+        assert_eq!(found(&report), expected, "{rules}\n{report:#}");
+        assert_eq!(code, i32::from(!expected.is_empty()), "{rules}");
+    }
+}
+
+#[test]
+fn every_trap_has_a_case() {
+    let cases = CASES.iter().flat_map(|(_, found)| found.iter().map(|(code, _)| *code));
+    assert_eq!(cases.collect::<BTreeSet<_>>(), BTreeSet::from(TRAPS));
+}
+
+#[test]
+fn what_keeps_a_policy_from_running_has_a_code_too() {
+    for (rules, code, line) in [
+        ("x if http.send({\"method\": \"get\", \"url\": \"u\"})", "forbidden-builtin", 3),
+        ("x if time.now_ns() > 0", "forbidden-builtin", 3),
+        ("x if nothing.like(1)", "unknown-function", 3),
+        ("f(a) := f(a)", "recursion", 3),
+        ("x if y == 1", "undefined-name", 3),
+    ] {
+        let bench = Bench::new();
+        bench.write("p.rego", &format!("package mcp\n\n{rules}\n"));
+        let (exit, report) = bench.json(&["policy", "check", "-p", "p.rego", "--format", "json"]);
+        assert_eq!(exit, 1);
+        assert!(found(&report).contains(&(code.to_owned(), line)), "{rules}\n{report:#}");
+    }
+}
+
+#[test]
+fn a_person_is_told_the_place_and_the_next_step() {
+    let bench = Bench::new();
+    bench.write("p.rego", "package mcp\n\npermit := true\n");
+    let (code, out, _) = bench.run(&["policy", "check", "-p", "p.rego"]);
+    assert_eq!(code, 1);
+    assert!(out.starts_with("p.rego:3: not-a-set: `permit` is one value here, not a set: it is not combined\n  hint: write `permit contains "), "{out}");
+}
+
+/// What ships has no traps, in the policies and in the examples.
+#[test]
+fn what_ships_has_no_traps() {
+    let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
+    let bench = Bench::new();
+    let paths: [Option<PathBuf>; 3] =
+        [None, Some(policies.join("baseline")), Some(policies.join("examples/open"))];
+    for path in paths {
+        let mut args = vec!["policy", "check", "--format", "json"];
+        let path = path.map(|path| path.to_str().unwrap().to_owned());
+        if let Some(path) = &path {
+            args.extend(["-p", path.as_str()]);
+        }
+        let (code, report) = bench.json(&args);
+        assert_eq!((code, found(&report)), (0, Vec::new()), "{path:?}");
+    }
+}
