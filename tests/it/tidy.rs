@@ -66,7 +66,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("hyper_util", &["src/edge/", "src/demo/", "src/audit/collector.rs"]),
     ("hyper_rustls", &["src/edge/", "src/audit/collector.rs"]),
     ("rustls", &["src/edge/", "src/audit/collector.rs"]),
-    ("ring", &["src/edge/", "src/audit/collector.rs"]),
+    ("ring", &["src/edge/", "src/audit/collector.rs", "src/policy/bundle/signature.rs"]),
     ("rmcp", &["src/demo/", "src/lock/ask.rs"]),
     ("notify", &["src/policy/watch.rs"]),
     ("saphyr_parser", &["src/config/yaml.rs"]),

@@ -168,6 +168,23 @@ impl Generator {
         ])
     }
 
+    fn principal(&mut self) -> Value {
+        object([
+            ("id", self.string()),
+            ("kind", self.of(&["agent", "user"])),
+            ("groups", self.strings(3)),
+            ("claims", object([("team", self.string())])),
+        ])
+    }
+
+    fn server(&mut self) -> Value {
+        object([
+            ("name", self.string()),
+            ("environment", self.string()),
+            ("labels", object([("tier", self.string())])),
+        ])
+    }
+
     /// An input of the shape that real ones have.
     fn plausible(&mut self) -> Value {
         let hour = self.random.below(24);
@@ -192,24 +209,9 @@ impl Generator {
                 "method",
                 self.of(&["tools/call", "tools/list", "resources/read", "initialize", "x/y"]),
             ),
-            (
-                "principal",
-                object([
-                    ("id", self.string()),
-                    ("kind", self.of(&["agent", "user"])),
-                    ("groups", self.strings(3)),
-                    ("claims", object([("team", self.string())])),
-                ]),
-            ),
+            ("principal", self.principal()),
             ("client", object([("name", self.string()), ("version", self.string())])),
-            (
-                "server",
-                object([
-                    ("name", self.string()),
-                    ("environment", self.string()),
-                    ("labels", object([("tier", self.string())])),
-                ]),
-            ),
+            ("server", self.server()),
             (
                 "protocol",
                 object([
