@@ -3,7 +3,7 @@
 //! Neither method returns a `Result`, so no caller can turn a failure into a permit.
 
 use super::access::AccessRequest;
-use super::decision::{Decision, Listing};
+use super::decision::{Decision, Engine, Listing, Origin, PolicyRevision, Reason};
 use super::document::Value;
 use super::lock::Standing;
 use super::operation::Operation;
@@ -33,5 +33,33 @@ pub trait Pdp: Send + Sync + std::fmt::Debug {
     fn list(&self, request: &AccessRequest<'_>, entries: &[ListEntry<'_>]) -> Listing;
 
     /// The revision that answers now.
-    fn revision(&self) -> super::decision::PolicyRevision;
+    fn revision(&self) -> PolicyRevision;
+}
+
+/// Answers while there is no policy yet: nothing may pass.
+#[derive(Debug, Default)]
+pub struct NoPolicy;
+
+impl NoPolicy {
+    fn reason() -> Reason {
+        Reason {
+            code: "no_policy".into(),
+            message: "no policy has been loaded yet".into(),
+            origin: Origin::Indeterminate,
+        }
+    }
+}
+
+impl Pdp for NoPolicy {
+    fn decide(&self, _: &AccessRequest<'_>) -> Decision {
+        Decision::deny(self.revision(), Engine::None, Self::reason())
+    }
+
+    fn list(&self, _: &AccessRequest<'_>, _: &[ListEntry<'_>]) -> Listing {
+        Listing::Withhold { reason: Self::reason(), revision: self.revision() }
+    }
+
+    fn revision(&self) -> PolicyRevision {
+        "none".into()
+    }
 }

@@ -389,6 +389,7 @@ impl<'a> Rebuilt<'a> {
             resource: resource.unwrap_or(Resource::Whole),
             params: None,
             operation: self.operation.clone(),
+            // Unknown, as all of the session is.
             facts: BTreeMap::new(),
             time: WallTime { unix_ms: u64::try_from(since.as_millis()).ok()? },
             trace_id: entry.trace_id.as_deref(),

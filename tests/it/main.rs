@@ -2,11 +2,14 @@
 
 mod audit_cli;
 mod batches;
+mod bundles;
 mod cli;
 mod config;
+mod decision_logs;
 mod demo;
 mod deploy;
 mod engine_safety;
+mod engines_on_packs;
 mod failures;
 mod fidelity;
 mod firewall;
@@ -25,8 +28,8 @@ mod otlp;
 mod packs;
 mod policies;
 mod readme;
-mod rego;
 mod redaction;
+mod rego;
 mod reload;
 mod sim;
 mod sse;

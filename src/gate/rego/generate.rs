@@ -236,7 +236,13 @@ impl Generator {
                 ]),
             ),
             ("operation", self.operation()),
-            ("session", object([("facts", Value::new_object()), ("tainted", Value::Bool(false))])),
+            (
+                "session",
+                object([
+                    ("facts", object([("project", self.string())])),
+                    ("tainted", Value::Bool(false)),
+                ]),
+            ),
             ("time", object([("hour", Value::from(hour)), ("unix_ms", Value::from(unix_ms))])),
             ("tools", listed),
         ])

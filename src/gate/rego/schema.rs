@@ -85,7 +85,7 @@ pub(super) static FIELDS: &[Field] = &[
     always("operation.tags", Holds::Texts),
     sometimes("operation.pack", Holds::Text),
     always("session", Holds::Fields),
-    always("session.facts", Holds::Anything),
+    always("session.facts", Holds::TextsByName),
     always("session.tainted", Holds::Flag),
     always("time", Holds::Fields),
     always("time.unix_ms", Holds::Count),

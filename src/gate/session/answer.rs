@@ -146,7 +146,7 @@ impl Session {
             return Some(format!("asks for {method}, which the client does not offer"));
         }
         let decision = gate.policy().decide(&question.request(self, now));
-        record.keep_input(gate.recorded(&question.request(self, now)));
+        record.keep_input(gate.recorded(|| question.request(self, now)));
         let passed = passing(gate, &question, &decision, None, now).and_then(|(body, verdict)| {
             // What a rule would set has no place here; what it would redact must go anyway.
             let same = body.as_ptr() == frame.document().raw().as_ptr();

@@ -133,7 +133,7 @@ impl Session {
 
         let decision = self.decision(gate, &question, now);
         asked.redact = redactions(&decision, known.task);
-        asked.input = gate.recorded(&question.request(self, now));
+        asked.input = gate.recorded(|| question.request(self, now));
         let barred = self.barred(&question, &task);
         let (body, verdict) = match passing(gate, &question, &decision, barred, now) {
             Ok(passing) => passing,

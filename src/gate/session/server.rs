@@ -242,7 +242,7 @@ impl Session {
             Some((Refusal::Withheld, "a question in it may not be asked"))
         });
         let barred = misplaced.map(|(refusal, why)| Refused::of(refusal, why));
-        record.keep_input(gate.recorded(&question.request(self, now)));
+        record.keep_input(gate.recorded(|| question.request(self, now)));
         let passed = passing(gate, &question, &decision, barred, now).and_then(|it| {
             let (body, verdict) = it;
             match redacted(gate, body, &redact, &mut record) {

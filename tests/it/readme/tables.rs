@@ -74,6 +74,21 @@ fn every_key_is_documented_and_no_other() {
     for (text, prefix) in [
         ("zzzzzzzzzzzzzzzzzzzz: 1", ""),
         ("policy: {zzzzzzzzzzzzzzzzzzzz: 1}", "policy."),
+        ("policy: {bundle: {zzzzzzzzzzzzzzzzzzzz: 1}}", "policy.bundle."),
+        ("policy: {bundle: {polling: {zzzzzzzzzzzzzzzzzzzz: 1}}}", "policy.bundle.polling."),
+        (
+            "policy: {bundle: {credentials: {zzzzzzzzzzzzzzzzzzzz: 1}}}",
+            "policy.bundle.credentials.",
+        ),
+        (
+            "policy: {bundle: {credentials: {client_tls: {zzzzzzzzzzzzzzzzzzzz: 1}}}}",
+            "policy.bundle.credentials.client_tls.",
+        ),
+        ("policy: {bundle: {signing: {zzzzzzzzzzzzzzzzzzzz: 1}}}", "policy.bundle.signing."),
+        (
+            "policy: {bundle: {signing: {keys: {k: {zzzzzzzzzzzzzzzzzzzz: 1}}}}}",
+            "policy.bundle.signing.keys.<id>.",
+        ),
         ("servers: {s: {zzzzzzzzzzzzzzzzzzzz: 1}}", "servers.<name>."),
         ("servers: {s: {oauth: {zzzzzzzzzzzzzzzzzzzz: 1}}}", "servers.<name>.oauth."),
         (
@@ -83,6 +98,15 @@ fn every_key_is_documented_and_no_other() {
         ("principal: {zzzzzzzzzzzzzzzzzzzz: 1}", "principal."),
         ("limits: {zzzzzzzzzzzzzzzzzzzz: 1}", "limits."),
         ("audit: {zzzzzzzzzzzzzzzzzzzz: 1}", "audit."),
+        ("audit: {decision_logs: {zzzzzzzzzzzzzzzzzzzz: 1}}", "audit.decision_logs."),
+        (
+            "audit: {decision_logs: {credentials: {zzzzzzzzzzzzzzzzzzzz: 1}}}",
+            "audit.decision_logs.credentials.",
+        ),
+        (
+            "audit: {decision_logs: {credentials: {client_tls: {zzzzzzzzzzzzzzzzzzzz: 1}}}}",
+            "audit.decision_logs.credentials.client_tls.",
+        ),
         ("otlp: {zzzzzzzzzzzzzzzzzzzz: 1}", "otlp."),
         ("log: {zzzzzzzzzzzzzzzzzzzz: 1}", "log."),
     ] {
@@ -97,7 +121,7 @@ fn every_key_is_documented_and_no_other() {
         .filter(|key| documented.iter().any(|inner| inner.starts_with(&format!("{key}."))))
         .cloned()
         .collect();
-    assert_eq!(sections.len(), 8, "{sections:?}");
+    assert_eq!(sections.len(), 17, "{sections:?}");
     read.retain(|key| !sections.contains(key));
     assert!(read.len() > 50, "{read:?}");
     assert_eq!(documented, read);
@@ -134,6 +158,10 @@ fn ranges_and_defaults_are_those_of_the_program() {
                 "the system's",
                 "this program's",
                 "the built-in baseline",
+                "the signature's",
+                "`path` or `url`",
+                "the key's, else empty",
+                "empty",
                 "the one that was dialled",
                 "that of `url`",
                 "that of `public_url`",
@@ -169,6 +197,30 @@ fn load(key: &str, value: Option<&str>) -> Result<String, String> {
         server = format!("{}, oauth: {{mode: forward, {}}}", upstream(name), written(name));
     } else if let Some(name) = key.strip_prefix("servers.<name>.") {
         server = format!("{}, {}", upstream(name), written(name));
+    } else if let Some(name) = key.strip_prefix("policy.bundle.signing.keys.<id>.") {
+        let key = if name == "secret" { "HS256" } else { "RS256" };
+        let key = if name == "algorithm" { String::new() } else { format!("algorithm: {key}, ") };
+        let key = format!("{key}{}", written(name));
+        rest = format!("policy: {{bundle: {{path: b, signing: {{keys: {{k: {{{key}}}}}}}}}}}");
+    } else if let Some(name) = key.strip_prefix("policy.bundle.signing.") {
+        let keys = "keys: {k: {algorithm: HS256, secret: s}}";
+        rest = format!("policy: {{bundle: {{path: b, signing: {{{keys}, {}}}}}}}", written(name));
+    } else if let Some(name) = key.strip_prefix("audit.decision_logs.") {
+        let url = if name == "url" { "" } else { "url: 'https://h', " };
+        rest = format!("audit: {{decision_logs: {{{url}{}}}}}", written(name));
+    } else if let Some(name) = key.strip_prefix("policy.bundle.polling.") {
+        let polling = format!("polling: {{{}}}", written(name));
+        rest = format!("policy: {{bundle: {{url: 'https://h/b', {polling}}}}}");
+    } else if let Some(name) = key.strip_prefix("policy.bundle.credentials.") {
+        let credentials = match name.strip_prefix("client_tls.") {
+            Some(name) => format!("client_tls: {{{}}}", written(name)),
+            None => written(name),
+        };
+        rest =
+            format!("policy: {{bundle: {{url: 'https://h/b', credentials: {{{credentials}}}}}}}");
+    } else if let Some(name) = key.strip_prefix("policy.bundle.") {
+        let url = if matches!(name, "url" | "path") { "" } else { "url: 'https://h/b', " };
+        rest = format!("policy: {{bundle: {{{url}{}}}}}", written(name));
     } else if let Some((section, name)) = key.split_once('.') {
         rest = format!("{section}: {{{}}}", written(name));
     } else {
@@ -786,9 +838,13 @@ fn the_baseline_is_documented_rule_by_rule() {
 
 #[test]
 fn codes_that_no_rule_gives_are_those_of_the_program() {
-    let source = ["src/gate/rego/result.rs", "src/gate/refusal.rs", "src/gate/session/client.rs"]
-        .map(text_of)
-        .concat();
+    let source = [
+        "src/gate/pdp.rs",
+        "src/gate/rego/result.rs",
+        "src/gate/refusal.rs",
+        "src/gate/session/client.rs",
+    ];
+    let source = source.map(text_of).concat();
     for code in names(&text_of("docs/policy.md"), "| Code | Means |") {
         assert!(source.contains(&format!("\"{code}\"")), "{code}");
     }
