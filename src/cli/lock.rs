@@ -173,7 +173,7 @@ fn told(changes: &[Change]) -> String {
         let digests = [&change.before, &change.now];
         let digests: Vec<&str> = digests.iter().filter_map(|it| it.as_deref()).collect();
         let tool = format!("{}/{}", shown(&change.server), shown(&change.tool));
-        writeln!(out, "{:<8} {tool}  {}", change.change, digests.join(" -> ")).unwrap_or_default();
+        writeln!(out, "{:<8} {tool}  {}", change.what, digests.join(" -> ")).unwrap_or_default();
         for member in &change.members {
             let side = |text: &Option<String>| match text {
                 Some(text) => text.chars().take(VALUE_CHARS_MAX).collect(),

@@ -35,6 +35,9 @@ pub fn of(definition: Value<'_>, is_twin: bool) -> Vec<&'static str> {
 /// For each of `names` whether it passes for another one: it looks the same, and is not plain
 /// ASCII.
 pub fn twins(names: &[&str]) -> Vec<bool> {
+    if names.iter().all(|name| name.is_ascii()) {
+        return vec![false; names.len()];
+    }
     let looks: Vec<String> = names.iter().map(|name| skeleton(name).collect()).collect();
     let mut counts: HashMap<&str, usize> = HashMap::new();
     for look in &looks {
@@ -211,7 +214,7 @@ mod tests {
             "🏳\u{fe0f}\u{200d}🌈",
             "🏴\u{e0067}\u{e0062}\u{e0073}\u{e0063}\u{e0074}\u{e007f} Scotland",
         ] {
-            assert_eq!(flags(text), [] as [&str; 0], "{text:?}");
+            assert!(flags(text).is_empty(), "{text:?}");
         }
     }
 

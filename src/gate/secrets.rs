@@ -81,12 +81,12 @@ struct Compiled {
 
 /// The rules of one file.
 struct Rules {
-    rules: Vec<Rule>,
+    all: Vec<Rule>,
     allow_secret: Vec<String>,
     stopwords: Vec<String>,
     keywords: AhoCorasick,
     /// For each keyword its rule.
-    keyword_rules: Vec<usize>,
+    of_keyword: Vec<usize>,
 }
 
 /// `None` where a file is broken, which a test rules out.
@@ -111,11 +111,11 @@ impl Rules {
     fn read(text: &str) -> Option<Self> {
         let file: File = serde_json::from_str(text).ok()?;
         let mut words = Vec::new();
-        let mut keyword_rules = Vec::new();
+        let mut of_keyword = Vec::new();
         for (index, form) in file.rules.iter().enumerate() {
             for keyword in &form.keywords {
                 words.push(keyword.clone());
-                keyword_rules.push(index);
+                of_keyword.push(index);
             }
         }
         let keywords = AhoCorasick::builder()
@@ -125,11 +125,11 @@ impl Rules {
             .ok()?;
         let rule = |form| Rule { form, compiled: OnceLock::new() };
         Some(Self {
-            rules: file.rules.into_iter().map(rule).collect(),
+            all: file.rules.into_iter().map(rule).collect(),
             allow_secret: file.allow_secret,
             stopwords: file.stopwords,
             keywords,
-            keyword_rules,
+            of_keyword,
         })
     }
 
@@ -141,11 +141,11 @@ impl Rules {
     ) -> Result<(), Unasked> {
         let mut asked = BTreeSet::new();
         for hit in self.keywords.find_overlapping_iter(text) {
-            asked.extend(self.keyword_rules.get(hit.pattern().as_usize()));
+            asked.extend(self.of_keyword.get(hit.pattern().as_usize()));
         }
         let cost = text.len().saturating_mul(asked.len().saturating_add(1));
         *left = left.checked_sub(cost).ok_or(Unasked::TooMuch)?;
-        for rule in asked.into_iter().filter_map(|index: &usize| self.rules.get(*index)) {
+        for rule in asked.into_iter().filter_map(|index: &usize| self.all.get(*index)) {
             let compiled = rule.compiled(&self.allow_secret).ok_or(Unasked::Broken)?;
             for captures in compiled.regex.captures_iter(text.as_bytes()) {
                 let group = match rule.form.group {
@@ -231,7 +231,7 @@ mod tests {
     fn every_rule_compiles_within_its_bounds() {
         let mut count = 0;
         for rules in ALL.as_ref().unwrap() {
-            for rule in &rules.rules {
+            for rule in &rules.all {
                 assert!(rule.compiled(&rules.allow_secret).is_some(), "{}", rule.form.id);
                 let lower = |word: &String| word.to_ascii_lowercase() == *word && !word.is_empty();
                 assert!(!rule.form.keywords.is_empty(), "{}", rule.form.id);
@@ -248,7 +248,10 @@ mod tests {
         let found = |parts: &[&str]| {
             let text = parts.concat();
             let found = find(&text, &mut usize::MAX.clone()).unwrap();
-            found.iter().map(|it| (it.rule, text[it.at.clone()].to_owned())).collect::<Vec<_>>()
+            found
+                .iter()
+                .map(|it| (it.rule, text.get(it.at.clone()).unwrap().to_owned()))
+                .collect::<Vec<_>>()
         };
         let one = |parts: &[&str], rule: &str, secret: &[&str]| {
             let found = found(parts);

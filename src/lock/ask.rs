@@ -28,7 +28,7 @@ use crate::gate::session::{Mode, Protected};
 use crate::run::{self, Options, Running, StartError};
 
 /// For one server to list all its tools.
-const SERVER_MAX: Duration = Duration::from_secs(120);
+const SERVER_MAX: Duration = Duration::from_mins(2);
 /// Pages of one list.
 const PAGES_MAX: usize = 1000;
 

@@ -60,7 +60,8 @@ pub struct Change {
     /// The tool.
     pub tool: String,
     /// `added`, `removed`, `changed`.
-    pub change: &'static str,
+    #[serde(rename = "change")]
+    pub what: &'static str,
     /// Digest before; absent where it is new.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<Box<str>>,
@@ -180,7 +181,7 @@ impl LockFile {
             let now = now.servers.get(server).unwrap_or(&none);
             for tool in keys(before, now) {
                 let (was, is) = (before.get(tool), now.get(tool));
-                let change = match (was, is) {
+                let what = match (was, is) {
                     (Some(was), Some(is)) if was.digest == is.digest => continue,
                     (Some(_), Some(_)) => "changed",
                     (None, _) => "added",
@@ -189,7 +190,7 @@ impl LockFile {
                 changes.push(Change {
                     server: server.clone(),
                     tool: tool.clone(),
-                    change,
+                    what,
                     before: was.map(|it| it.digest.clone()),
                     now: is.map(|it| it.digest.clone()),
                     members: member_changes(was, is),

@@ -3,8 +3,10 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects,
+    clippy::disallowed_methods,
     clippy::indexing_slicing,
-    clippy::needless_pass_by_value,
     reason = "tests"
 )]
 

@@ -1,7 +1,12 @@
 //! `redact`: answers lose what a rule names and what looks like a secret, and nothing else; what
 //! cannot be searched is withheld; no record holds what was taken out.
 
-#![expect(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
 use std::sync::{Arc, Mutex};
 

@@ -185,6 +185,15 @@ impl Generator {
         ])
     }
 
+    fn tool(&mut self, arguments: Value) -> Value {
+        object([
+            ("name", self.string()),
+            ("arguments", arguments),
+            ("drift", self.of(DRIFTS)),
+            ("flags", self.strings(2)),
+        ])
+    }
+
     /// An input of the shape that real ones have.
     fn plausible(&mut self) -> Value {
         let hour = self.random.below(24);
@@ -220,15 +229,7 @@ impl Generator {
                     ("transport", self.of(&["http", "stdio"])),
                 ]),
             ),
-            (
-                "tool",
-                object([
-                    ("name", self.string()),
-                    ("arguments", arguments),
-                    ("drift", self.of(DRIFTS)),
-                    ("flags", self.strings(2)),
-                ]),
-            ),
+            ("tool", self.tool(arguments)),
             (
                 "resource",
                 object([
