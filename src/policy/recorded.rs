@@ -5,7 +5,7 @@
 //! policy's input held comes from `audit.inputs` where that was on; else the facts about servers
 //! and the principal come from a configuration, and the rest is unknown and named so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
@@ -26,8 +26,10 @@ use crate::gate::rego::{Judge, Unknown};
 pub struct Known {
     /// Servers by name.
     pub servers: BTreeMap<String, Server>,
-    /// The principal.
+    /// The principal of every server that takes nobody's token for one.
     pub principal: Option<Principal>,
+    /// Servers whose principals are those of tokens.
+    pub by_token: BTreeSet<String>,
 }
 
 /// What a policy says, before limits are spent and arguments are set.
@@ -321,11 +323,13 @@ impl<'a> Rebuilt<'a> {
             unknown.extend(pointers.iter().map(|pointer| (*pointer).to_owned()));
         };
         let id = entry.principal.as_deref().unwrap_or_default();
-        let principal = known.principal.clone().filter(|it| *it.id == *id).unwrap_or_else(|| {
+        let name = entry.server.as_deref().unwrap_or_default();
+        let configured = known.principal.clone().filter(|it| *it.id == *id);
+        let configured = configured.filter(|_| !known.by_token.contains(name));
+        let principal = configured.unwrap_or_else(|| {
             lacks(&["/principal/kind", "/principal/groups", "/principal/claims"]);
             Principal { id: id.into(), ..Principal::default() }
         });
-        let name = entry.server.as_deref().unwrap_or_default();
         let server = known.servers.get(name).cloned().unwrap_or_else(|| {
             lacks(&["/server/environment", "/server/labels", "/server/rates"]);
             Server { name: name.into(), ..Server::default() }
