@@ -3,7 +3,7 @@
 //! The journal is the record; everything else here only reads it. [`journal`] keeps records and is
 //! the one writer, [`recover`] puts a directory right after a crash, [`tail`] reads records back,
 //! [`verify`] proves them whole, [`pretty`] shows them to a person, [`otlp`] sends them on as
-//! spans. Nothing here decides anything, and no reader can slow the writer down.
+//! spans, [`decisions`] as OPA's decision logs. Nothing here decides anything, and no reader can slow the writer down.
 //!
 //! # What is in a journal directory
 //!
@@ -49,6 +49,7 @@ pub mod pretty;
 pub mod span;
 pub mod collector;
 pub mod otlp;
+pub mod decisions;
 
 /// The journal's directory below the state directory of a configuration.
 pub fn journal_directory(state: &Path) -> PathBuf {

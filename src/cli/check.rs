@@ -4,10 +4,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{Exit, Failure, policy, print};
-use crate::config::{Config, Front, HttpTransport, JwksConfig, OAuthMode, PackRef, Upstream};
+use crate::config::{
+    BundleSource, Config, Front, HttpTransport, JwksConfig, OAuthMode, PackRef, PolicyConfig,
+    Upstream,
+};
 use crate::edge::oauth::keys::{HINT, read_file};
 use crate::gate::session::Mode;
-use crate::policy::{Ready, prepare};
+use crate::lock::LockFile;
+use crate::policy::prepare;
+use crate::run::StartError;
+use crate::run::policies::Origin;
 
 /// Say everything that is wrong with a configuration, and start nothing.
 ///
@@ -34,16 +40,37 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
             failures.push(Failure::usage(subject, what).hint(error.hint.clone()));
         }
     }
+    let lock = config.lock.as_ref().map(|path| (path, LockFile::read(path)));
+    if let Some((path, Err(what))) = &lock {
+        let what = format!("`{}`: {what}", path.display());
+        let failure = Failure::usage(format!("{name}: lock"), what);
+        failures.push(failure.hint("`bartizan lock` writes it"));
+    }
     failures.extend(bad_keys(&name, &config));
-    let settings = policy::settings(config.policy.clone())?;
-    let proven = prepare(&settings).await;
-    let proven = proven.map_err(|problems| {
-        failures.push(Failure::policy(&problems, Exit::Usage));
-    });
-    match (proven, failures.into_iter().reduce(Failure::joined)) {
-        (Ok(ready), None) => print(&summary(&name, &config, &ready)),
-        (_, Some(failure)) => Err(failure),
-        (Err(()), None) => Err(Failure::failed("policy", "cannot be proven")),
+    let proven = match Origin::new(&config, policy::prover()?, 1) {
+        Ok(Origin::Files(settings)) => match prepare(&settings).await {
+            Ok(ready) => policy::proven(&ready),
+            Err(problems) => {
+                failures.push(Failure::policy(&problems, Exit::Usage));
+                String::new()
+            }
+        },
+        Ok(Origin::Service(..)) => "proven when it is fetched".to_owned(),
+        Err(StartError { subject, what, hint }) => {
+            let failure = Failure::usage(format!("{name}: {subject}"), what);
+            failures.push(failure.hint(hint.unwrap_or_default()));
+            String::new()
+        }
+    };
+    match failures.into_iter().reduce(Failure::joined) {
+        None => {
+            let lock = lock.and_then(|(path, lock)| {
+                let (servers, tools) = lock.ok()?.counts();
+                Some(format!("{}: {tools} tools of {servers} servers", path.display()))
+            });
+            print(&summary(&name, &config, (&proven, lock.as_deref())))
+        }
+        Some(failure) => Err(failure),
     }
 }
 
@@ -68,7 +95,7 @@ fn bad_keys(name: &str, config: &Config) -> Vec<Failure> {
 }
 
 /// What `config` comes to, a line for each part.
-fn summary(name: &str, config: &Config, ready: &Ready) -> String {
+fn summary(name: &str, config: &Config, (proven, lock): (&str, Option<&str>)) -> String {
     let mut lines = vec![format!("{name}: good")];
     let mut line = |key: &str, value: &str| {
         lines.push(format!("  {key:<10} {value}"));
@@ -88,8 +115,10 @@ fn summary(name: &str, config: &Config, ready: &Ready) -> String {
             Mode::Observe => "observe: nothing is refused by policy",
         },
     );
-    let paths: Vec<String> =
-        config.policy.paths.iter().map(|path| path.display().to_string()).collect();
+    if let Some(lock) = lock {
+        line("lock", lock);
+    }
+    let paths = sources(&config.policy);
     let (first, more) = match paths.split_first() {
         Some((first, more)) => (first.as_str(), more),
         None => ("built-in baseline", &[][..]),
@@ -98,7 +127,7 @@ fn summary(name: &str, config: &Config, ready: &Ready) -> String {
     for path in more {
         line("", path);
     }
-    line("", &policy::proven(ready));
+    line("", proven);
     for server in &config.servers {
         let target = target(&server.upstream);
         line("server", &format!("{} at {}: {target}", server.name, server.path));
@@ -130,6 +159,20 @@ fn summary(name: &str, config: &Config, ready: &Ready) -> String {
     }
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// Where the policy comes from, as the configuration names it.
+fn sources(policy: &PolicyConfig) -> Vec<String> {
+    let bundle = policy.bundle.iter().map(|bundle| match &bundle.source {
+        BundleSource::Path(path) => format!("bundle {}", path.display()),
+        // Neither a query nor credentials are shown.
+        BundleSource::Service(service) => {
+            let url = service.remote.url.to_string();
+            format!("bundle from {}", url.split('?').next().unwrap_or_default())
+        }
+    });
+    let paths = policy.paths.iter().map(|path| path.display().to_string());
+    paths.chain(bundle).collect()
 }
 
 /// Where a server is. Neither a query nor arguments are shown: people put credentials there.

@@ -8,10 +8,8 @@ use std::process::ExitCode;
 use super::{Exit, Failure, print};
 use crate::config::PolicyConfig;
 use crate::gate::decision::Engine;
-use crate::gate::rego::{
-    Entrypoints, EvalLimits, Policy, PolicyProblem, capabilities, input_schema,
-};
-use crate::policy::load::{LoadLimits, Loaded, PolicyFiles, load};
+use crate::gate::rego::{EvalLimits, Policy, PolicyProblem, capabilities, input_schema};
+use crate::policy::load::{Loaded, PolicyFiles, load};
 use crate::policy::prove::Prover;
 use crate::policy::{PolicySettings, Ready};
 
@@ -198,23 +196,20 @@ fn failed(problems: &[PolicyProblem]) -> Failure {
     Failure::policy(problems, Exit::Failed)
 }
 
-/// How a policy named in a configuration is proven: by this program itself.
-pub(super) fn settings(policy: PolicyConfig) -> Result<PolicySettings, Failure> {
-    let prover = Prover::this_program()
-        .map_err(|error| Failure::failed("program", format!("cannot find itself: {error}")))?;
+/// This program proves.
+pub(super) fn prover() -> Result<Prover, Failure> {
+    Prover::this_program()
+        .map_err(|error| Failure::failed("program", format!("cannot find itself: {error}")))
+}
+
+/// How the policy in `files` is proven: by this program itself, with the defaults.
+fn settings(files: PolicyFiles) -> Result<PolicySettings, Failure> {
     Ok(PolicySettings {
-        files: PolicyFiles {
-            paths: policy.paths,
-            entrypoints: Entrypoints {
-                decision: policy.entrypoint,
-                listing: policy.listing_entrypoint,
-            },
-            limits: LoadLimits::default(),
-        },
+        files,
         limits: EvalLimits::default(),
-        prover,
+        prover: prover()?,
         workers: 1,
-        shadow_one_in: policy.shadow_one_in,
+        shadow_one_in: PolicyConfig::default().shadow_one_in,
     })
 }
 

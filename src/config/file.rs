@@ -7,7 +7,9 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::bundle::BundleFile;
 use super::problem::{Place, Problems, Spot};
+use super::remote::RemoteFile;
 use super::section::{References, Section};
 use super::yaml;
 use super::{HttpTransport, LogFormat, SignatureAlgorithm};
@@ -35,6 +37,7 @@ pub(super) struct ConfigFile {
     pub(super) admin: Option<Spot<String>>,
     pub(super) admin_anywhere: Option<Spot<bool>>,
     pub(super) state: Option<Spot<String>>,
+    pub(super) lock: Option<Spot<String>>,
     pub(super) mode: Option<Spot<Mode>>,
     pub(super) policy: PolicyFile,
     pub(super) servers: Vec<ServerFile>,
@@ -49,6 +52,7 @@ pub(super) struct ConfigFile {
 #[derive(Debug, Default)]
 pub(super) struct PolicyFile {
     pub(super) paths: Vec<Spot<String>>,
+    pub(super) bundle: Option<BundleFile>,
     pub(super) entrypoint: Option<Spot<String>>,
     pub(super) listing_entrypoint: Option<Spot<String>>,
     pub(super) shadow_one_in: Option<Spot<u64>>,
@@ -169,6 +173,15 @@ pub(super) struct LimitsFile {
 pub(super) struct AuditFile {
     pub(super) segment_bytes: Option<Spot<u64>>,
     pub(super) inputs: Option<Spot<Inputs>>,
+    pub(super) decision_logs: Option<DecisionLogsFile>,
+}
+
+/// `audit.decision_logs`.
+#[derive(Debug)]
+pub(super) struct DecisionLogsFile {
+    pub(super) place: Place,
+    pub(super) remote: RemoteFile,
+    pub(super) labels: Vec<(String, Spot<String>)>,
 }
 
 /// `otlp`.
@@ -202,6 +215,7 @@ impl ConfigFile {
             admin: root.text("admin"),
             admin_anywhere: root.flag("admin_anywhere"),
             state: root.text("state"),
+            lock: root.text("lock"),
             mode: root.choice("mode", &[("enforce", Mode::Enforce), ("observe", Mode::Observe)]),
             policy: root.section("policy", PolicyFile::read).unwrap_or_default(),
             servers: root.sections("servers", SERVERS_HINT, ServerFile::read),
@@ -220,6 +234,7 @@ impl PolicyFile {
     fn read(section: &mut Section<'_>) -> Self {
         Self {
             paths: section.texts("paths").unwrap_or_default(),
+            bundle: section.section("bundle", BundleFile::read),
             entrypoint: section.text("entrypoint"),
             listing_entrypoint: section.text("listing_entrypoint"),
             shadow_one_in: section.count("shadow_one_in", 1..=1_000_000),
@@ -373,6 +388,17 @@ impl AuditFile {
         Self {
             segment_bytes: section.bytes("segment_bytes", 64 << 10..=16 << 30),
             inputs: section.choice("inputs", &inputs),
+            decision_logs: section.section("decision_logs", DecisionLogsFile::read),
+        }
+    }
+}
+
+impl DecisionLogsFile {
+    fn read(section: &mut Section<'_>) -> Self {
+        Self {
+            place: section.place().clone(),
+            remote: RemoteFile::read(section),
+            labels: section.texts_by_name("labels", References::Refused),
         }
     }
 }

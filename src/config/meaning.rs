@@ -11,12 +11,14 @@ use std::time::Duration;
 use ::http::Uri;
 use tracing_subscriber::EnvFilter;
 
-use super::file::{ConfigFile, LimitsFile, LogFile, OtlpFile, PolicyFile, PrincipalFile};
+use super::file::{
+    ConfigFile, DecisionLogsFile, LimitsFile, LogFile, OtlpFile, PolicyFile, PrincipalFile,
+};
 use super::problem::{Place, Problems, Spot};
 use super::secret::is_variable_name;
 use super::{
-    AuditConfig, Config, Front, Limits, LogConfig, LogFormat, OtlpConfig, PolicyConfig,
-    Surroundings, server,
+    AuditConfig, Config, DecisionLogsConfig, Front, Limits, LogConfig, LogFormat, OtlpConfig,
+    PolicyConfig, Surroundings, server,
 };
 use crate::gate::access::Principal;
 use crate::gate::document::DocumentLimits;
@@ -51,9 +53,11 @@ pub(super) fn config(
     let principal = reader.principal(file.principal);
     let otlp = file.otlp.and_then(|otlp| reader.otlp(otlp));
     let log = reader.log(file.log);
+    let decision_logs = file.audit.decision_logs.and_then(|logs| reader.decision_logs(logs));
     Some(Config {
         front: front?,
         state,
+        lock: file.lock.map(|lock| base.join(lock.value)),
         mode: or(file.mode, Mode::Enforce),
         policy,
         servers,
@@ -62,6 +66,7 @@ pub(super) fn config(
         audit: AuditConfig {
             segment_bytes: or(file.audit.segment_bytes, 64 << 20),
             inputs: or(file.audit.inputs, Inputs::None),
+            decision_logs,
         },
         otlp,
         log,
@@ -128,12 +133,14 @@ impl Reader<'_> {
         Some(address)
     }
 
-    fn policy(&mut self, file: PolicyFile) -> PolicyConfig {
+    fn policy(&mut self, mut file: PolicyFile) -> PolicyConfig {
+        let bundle = self.bundle(&mut file);
         let paths = file.paths.into_iter().map(|path| self.existing(path)).collect();
         let default = PolicyConfig::default();
         let shadow = or(file.shadow_one_in, default.shadow_one_in.into());
         PolicyConfig {
             paths,
+            bundle,
             entrypoint: self.entrypoint(file.entrypoint, default.entrypoint),
             listing_entrypoint: self
                 .entrypoint(file.listing_entrypoint, default.listing_entrypoint),
@@ -178,6 +185,17 @@ impl Reader<'_> {
             return None;
         };
         Some(OtlpConfig { endpoint: self.url(&endpoint)?, headers })
+    }
+
+    fn decision_logs(&mut self, file: DecisionLogsFile) -> Option<DecisionLogsConfig> {
+        let Some(url) = file.remote.url.clone() else {
+            let hint = "write where decisions go, like `https://control.example.com`";
+            self.problems.push(&file.place, "`url` is missing", hint);
+            return None;
+        };
+        let remote = self.remote(&url, file.remote, Duration::from_secs(10))?;
+        let labels = file.labels.into_iter().map(|(name, text)| (name, text.value)).collect();
+        Some(DecisionLogsConfig { remote, labels })
     }
 
     fn log(&mut self, file: LogFile) -> LogConfig {

@@ -22,6 +22,7 @@ use crate::gate::frame::FrameLimits;
 use crate::gate::pack::Pack;
 use crate::gate::rego::Inputs;
 use crate::gate::session::{GateConfig, Mode, RefusalForm};
+use crate::policy::bundle::signature::Algorithm;
 
 mod problem;
 mod secret;
@@ -30,15 +31,19 @@ mod section;
 mod file;
 mod meaning;
 mod server;
+mod remote;
+mod bundle;
 mod oauth;
 mod terminate;
 mod wrap;
 mod pack;
 
+pub(crate) use bundle::pem as read_pem;
 pub use pack::PackError;
 pub use problem::{Place, Problem, Problems, Spot};
 pub use secret::Secret;
 pub use wrap::Wrap;
+pub(crate) use yaml::to_json as yaml_to_json;
 
 use file::ConfigFile;
 
@@ -50,6 +55,8 @@ pub struct Config {
     /// Directory of the journal and of everything else that outlives a restart (`state`).
     /// Default `/var/lib/bartizan`.
     pub state: PathBuf,
+    /// The lock of tool definitions (`lock`). Default: none.
+    pub lock: Option<PathBuf>,
     /// Whether verdicts are carried out (`mode`: `enforce` or `observe`). Default `enforce`.
     pub mode: Mode,
     /// The policy (`policy`).
@@ -89,6 +96,8 @@ pub enum Front {
 pub struct PolicyConfig {
     /// Files and directories of Rego and data (`paths`). Empty: the built-in baseline.
     pub paths: Vec<PathBuf>,
+    /// A bundle in the place of `paths` (`bundle`).
+    pub bundle: Option<BundleConfig>,
     /// The rule that answers for a frame (`entrypoint`). Default `data.mcp.decision`.
     pub entrypoint: String,
     /// The rule that answers for a page of definitions (`listing_entrypoint`). Default
@@ -103,11 +112,114 @@ impl Default for PolicyConfig {
     fn default() -> Self {
         Self {
             paths: Vec::new(),
+            bundle: None,
             entrypoint: "data.mcp.decision".to_owned(),
             listing_entrypoint: "data.mcp.listing".to_owned(),
             shadow_one_in: 1000,
         }
     }
+}
+
+/// An OPA bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleConfig {
+    /// Where it is.
+    pub source: BundleSource,
+    /// Who must have signed it (`signing`). Nothing: it must be unsigned.
+    pub signing: Option<SigningConfig>,
+}
+
+/// Where a bundle is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BundleSource {
+    /// A directory or a gzipped tarball (`path`).
+    Path(PathBuf),
+    /// With a service that speaks OPA's bundle protocol (`url`).
+    Service(Box<BundleServiceConfig>),
+}
+
+/// A service that hands out a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleServiceConfig {
+    /// The way to it. Its default time for one call is 30 s.
+    pub remote: RemoteConfig,
+    /// Size of the bundle as it is sent, bytes (`bytes`), 1 KiB to 256 MiB. Default 16 MiB.
+    pub bytes: usize,
+    /// How often it is asked (`polling`).
+    pub polling: PollingConfig,
+}
+
+/// How often a bundle service is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PollingConfig {
+    /// Shortest pause between two questions (`min_delay`), 100 ms to 24 h. Default 1 min.
+    pub min_delay: Duration,
+    /// Longest pause, also after failures (`max_delay`), 100 ms to 24 h. Default 2 min, or
+    /// `min_delay` where that is more.
+    pub max_delay: Duration,
+    /// How long the service may hold a question open (`long_polling_timeout`), 1 s to 1 h.
+    /// Default: it is not asked to.
+    pub long_polling_timeout: Option<Duration>,
+}
+
+/// A service that this program calls on its own behalf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteConfig {
+    /// Its address (`url`).
+    pub url: Uri,
+    /// Certificates to trust instead of the system's, PEM (`ca_file`).
+    pub ca_file: Option<PathBuf>,
+    /// For one call (`timeout`), 1 ms to 1 h.
+    pub timeout: Duration,
+    /// Who we are to it (`credentials`). Default: nobody in particular.
+    pub credentials: Option<CredentialsConfig>,
+}
+
+/// Who we are to a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CredentialsConfig {
+    /// A bearer token (`bearer`).
+    Bearer(Secret),
+    /// A file with a bearer token, read for each call (`bearer_file`).
+    BearerFile(PathBuf),
+    /// A client certificate (`client_tls`), PEM.
+    ClientTls {
+        /// The chain (`cert`).
+        cert: PathBuf,
+        /// Its private key (`key`).
+        key: PathBuf,
+    },
+}
+
+/// Who must have signed a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningConfig {
+    /// Keys by id (`keys`).
+    pub keys: Vec<(String, KeyConfig)>,
+    /// The key that must have been used (`keyid`). Default: the one that the signature names.
+    pub key_id: Option<String>,
+    /// What the signature must be for (`scope`). Default: the key's scope, else none.
+    pub scope: Option<String>,
+}
+
+/// A key that bundles are signed with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyConfig {
+    /// The algorithm (`algorithm`); what a signature says of itself is no choice.
+    pub algorithm: Algorithm,
+    /// The key itself.
+    pub material: KeyMaterial,
+    /// What signatures of it must be for (`scope`), where `signing` says nothing.
+    pub scope: Option<String>,
+}
+
+/// A key itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyMaterial {
+    /// A PEM file with a public key (`public_key`).
+    File(PathBuf),
+    /// What signer and verifier share (`secret`); for HS256 and its like.
+    Secret(Secret),
 }
 
 /// One protected server.
@@ -379,6 +491,17 @@ pub struct AuditConfig {
     /// What records keep of the policy's input (`inputs`: `none`, `facts` or `values`). Default
     /// `none`.
     pub inputs: Inputs,
+    /// Where decisions are sent, if anywhere (`decision_logs`).
+    pub decision_logs: Option<DecisionLogsConfig>,
+}
+
+/// A service that takes OPA's decision logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecisionLogsConfig {
+    /// The way to it; `/logs` is added to its address. Its default time for one call is 10 s.
+    pub remote: RemoteConfig,
+    /// Labels of each event (`labels`), beside `id` and `version`.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Where spans go: OTLP over HTTP.

@@ -58,6 +58,12 @@ impl<'p> Section<'p> {
         text(node, place, References::Refused, self.problems)
     }
 
+    /// A text that may hold references.
+    pub(super) fn secret(&mut self, key: &'static str) -> Option<Spot<String>> {
+        let (node, place) = self.take(key)?;
+        text(node, place, References::Allowed, self.problems)
+    }
+
     /// `true` or `false`.
     pub(super) fn flag(&mut self, key: &'static str) -> Option<Spot<bool>> {
         let (node, place) = self.take(key)?;
@@ -308,7 +314,8 @@ fn text(
             None
         }
         Kind::Text(text) if references == References::Refused && has_reference(&text) => {
-            let hint = "references are read in `headers`, `env` and `otlp.headers` only";
+            let hint =
+                "references are read only where credentials stand, such as `headers` and `env`";
             problems.push(&place, "a reference (`${…}`) stands where none is read", hint);
             None
         }

@@ -322,7 +322,7 @@ impl Reader<'_> {
         headers
     }
 
-    fn secret(&mut self, written: &Spot<String>) -> Option<Secret> {
+    pub(super) fn secret(&mut self, written: &Spot<String>) -> Option<Secret> {
         match resolve(&written.value, self.surroundings) {
             Ok(secret) => Some(secret),
             Err(unresolved) => {

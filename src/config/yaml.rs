@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 use super::problem::{Place, Problems};
+use crate::gate::document::write_string;
 
 /// Nesting of lists and mappings; the deepest key of a configuration has 4.
 const DEPTH_MAX: usize = 16;
@@ -72,8 +73,11 @@ enum OpenKind {
 
 /// Reads `text`. Absent where it is no such tree; then `problems` says why.
 pub(super) fn read(text: &str, problems: &mut Problems) -> Option<Node> {
+    build(text, Builder { depth_max: DEPTH_MAX, ..Builder::default() }, problems)
+}
+
+fn build(text: &str, mut builder: Builder, problems: &mut Problems) -> Option<Node> {
     let mut parser = Parser::new_from_str(text);
-    let mut builder = Builder::default();
     loop {
         match parser.next_event() {
             Some(Ok((event, span))) => {
@@ -101,6 +105,9 @@ struct Builder {
     open: Vec<Open>,
     root: Option<Node>,
     documents: usize,
+    depth_max: usize,
+    /// Whether what YAML 1.1 reads otherwise is refused.
+    unambiguous: bool,
 }
 
 impl Builder {
@@ -155,8 +162,8 @@ impl Builder {
             problems.push(&path, "a key that is no text", "write a plain key");
             return false;
         }
-        if self.open.len() >= DEPTH_MAX {
-            let what = format!("nested deeper than {DEPTH_MAX} levels");
+        if self.open.len() >= self.depth_max {
+            let what = format!("nested deeper than {} levels", self.depth_max);
             problems.push(&path, what, "remove levels");
             return false;
         }
@@ -165,6 +172,10 @@ impl Builder {
     }
 
     fn scalar(&mut self, text: Cow<'_, str>, style: ScalarStyle, line: usize, p: &mut Problems) {
+        if self.unambiguous && style == ScalarStyle::Plain && is_ambiguous(&text) {
+            let what = format!("`{}` has more than one meaning", text.escape_debug());
+            p.push(&Place::line("", line), what, "put it in quotes, or write it otherwise");
+        }
         if let Some(open) = self.open.last_mut()
             && let OpenKind::Map { entries, key: key @ None } = &mut open.kind
         {
@@ -242,6 +253,94 @@ fn resolve(text: Cow<'_, str>, style: ScalarStyle) -> Kind {
     }
 }
 
+/// Nesting of data, as in JSON.
+const DATA_DEPTH_MAX: usize = 64;
+
+/// `text` as JSON. What readers of YAML 1.1, OPA's among them, take for something else than those
+/// of YAML 1.2 is refused, so that nobody can sign one thing and have another one enforced. The
+/// error says what is wrong.
+pub(crate) fn to_json(text: &str) -> Result<String, String> {
+    let builder = Builder { depth_max: DATA_DEPTH_MAX, unambiguous: true, ..Builder::default() };
+    let mut problems = Problems::default();
+    let node = build(text, builder, &mut problems);
+    match (node, problems.list().first()) {
+        (Some(node), None) => {
+            let mut json = String::with_capacity(text.len());
+            write_json(&mut json, &node.kind);
+            Ok(json)
+        }
+        (_, Some(problem)) => Err(format!("{}: {}", problem.place, problem.what)),
+        (None, None) => Err("not YAML".to_owned()),
+    }
+}
+
+/// Whether YAML 1.1 makes a truth, a number or a merge of what is a text or another number in
+/// YAML 1.2 (yaml.org/type: bool, int, float, merge).
+fn is_ambiguous(plain: &str) -> bool {
+    let digits = plain.strip_prefix(['-', '+']).unwrap_or(plain);
+    let lower = digits.to_ascii_lowercase();
+    let word = matches!(
+        lower.as_str(),
+        "y" | "n" | "yes" | "no" | "on" | "off" | ".inf" | ".nan" | "<<" | "="
+    );
+    let based = ["0x", "0o", "0b"].iter().any(|base| lower.starts_with(base));
+    let number_like = |c: char| c.is_ascii_digit() || matches!(c, '_' | '.' | 'e' | '+' | '-');
+    let starts = digits.starts_with(|c: char| c.is_ascii_digit());
+    let numeric = starts && lower.chars().all(number_like);
+    let octal = starts && digits.len() > 1 && digits.starts_with('0') && !digits.starts_with("0.");
+    word || based || numeric && (digits.contains('_') || octal && !digits.contains('-'))
+}
+
+/// The recursion is as deep as the tree, which its reader bounds.
+fn write_json(out: &mut String, kind: &Kind) {
+    match kind {
+        Kind::Null => out.push_str("null"),
+        Kind::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
+        Kind::Integer(Ok(value)) => out.push_str(&value.to_string()),
+        Kind::Integer(Err(text)) => out.push_str(text.trim_start_matches('+')),
+        Kind::Float(text) => out.push_str(&float(text)),
+        Kind::Text(text) => write_text(out, text),
+        Kind::List(nodes) => {
+            out.push('[');
+            for (at, node) in nodes.iter().enumerate() {
+                if at > 0 {
+                    out.push(',');
+                }
+                write_json(out, &node.kind);
+            }
+            out.push(']');
+        }
+        Kind::Map(entries) => {
+            out.push('{');
+            for (at, entry) in entries.iter().enumerate() {
+                if at > 0 {
+                    out.push(',');
+                }
+                write_text(out, &entry.key);
+                out.push(':');
+                write_json(out, &entry.value.kind);
+            }
+            out.push('}');
+        }
+    }
+}
+
+fn write_text(out: &mut String, text: &str) {
+    let mut literal = Vec::new();
+    write_string(&mut literal, text);
+    out.push_str(&String::from_utf8_lossy(&literal));
+}
+
+/// A number as Go's `encoding/json` writes it, which is what OPA signs for YAML.
+fn float(text: &str) -> String {
+    let Ok(value) = text.parse::<f64>() else { return text.to_owned() };
+    if value != 0.0 && !(1e-6..1e21).contains(&value.abs()) {
+        let written = format!("{value:e}");
+        return if value.abs() >= 1.0 { written.replace('e', "e+") } else { written };
+    }
+    value.to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,6 +402,47 @@ mod tests {
         ] {
             let problems = outcome(written).unwrap_err();
             assert!(problems.contains(expected), "{written:?}: {problems}");
+        }
+    }
+
+    #[test]
+    fn data_becomes_json_that_every_reader_of_yaml_means() {
+        for (yaml, json) in [
+            (
+                "a: 1\nb: [x, 'yes', -2.50, 1e21, 0.0000001, 1.0, ~, true]",
+                r#"{"a":1,"b":["x","yes",-2.5,1e+21,1e-7,1,null,true]}"#,
+            ),
+            (
+                "a: {b: 10.0.0.1, d: 2025-06-18, e: 0.5}",
+                r#"{"a":{"b":"10.0.0.1","d":"2025-06-18","e":0.5}}"#,
+            ),
+            ("a: |\n  two\n  lines\n", r#"{"a":"two\nlines\n"}"#),
+        ] {
+            assert_eq!(to_json(yaml).unwrap(), json);
+        }
+        for yaml in [
+            "yes",
+            "On",
+            "N",
+            "0777",
+            "0x1f",
+            "1_000",
+            ".inf",
+            "-.INF",
+            "a: &x 1",
+            "a: 1\na: 2",
+            "",
+        ] {
+            let text = if yaml.contains(':') && yaml.contains('a') {
+                yaml.to_owned()
+            } else {
+                format!("a: {yaml}")
+            };
+            if yaml.is_empty() {
+                assert!(to_json("").is_err());
+            } else {
+                assert!(to_json(&text).is_err(), "{text}: {:?}", to_json(&text));
+            }
         }
     }
 

@@ -16,6 +16,7 @@ pub mod clock;
 pub mod sse;
 pub mod oauth;
 pub mod upstream;
+pub mod service;
 pub mod child;
 pub mod http;
 pub mod stdio;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use ::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use ::http::{HeaderMap, HeaderName};
 
+pub(super) use self::http::roots;
 pub use self::http::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, HttpUpstreamProblem};
 pub use self::legacy_sse::{LegacySseLimits, LegacySseStream, LegacySseUpstream};
 use super::Answer;

@@ -3,8 +3,9 @@
 //! Neither method returns a `Result`, so no caller can turn a failure into a permit.
 
 use super::access::AccessRequest;
-use super::decision::{Decision, Listing};
+use super::decision::{Decision, Engine, Listing, Origin, PolicyRevision, Reason};
 use super::document::Value;
+use super::lock::Standing;
 use super::operation::Operation;
 
 /// One entry of a page of definitions, as the policy sees it.
@@ -18,6 +19,8 @@ pub struct ListEntry<'a> {
     pub digest: &'a str,
     /// The definition as the server sent it.
     pub definition: Option<Value<'a>>,
+    /// What is known of it beside that.
+    pub standing: Standing<'a>,
 }
 
 /// Answers questions.
@@ -30,5 +33,33 @@ pub trait Pdp: Send + Sync + std::fmt::Debug {
     fn list(&self, request: &AccessRequest<'_>, entries: &[ListEntry<'_>]) -> Listing;
 
     /// The revision that answers now.
-    fn revision(&self) -> super::decision::PolicyRevision;
+    fn revision(&self) -> PolicyRevision;
+}
+
+/// Answers while there is no policy yet: nothing may pass.
+#[derive(Debug, Default)]
+pub struct NoPolicy;
+
+impl NoPolicy {
+    fn reason() -> Reason {
+        Reason {
+            code: "no_policy".into(),
+            message: "no policy has been loaded yet".into(),
+            origin: Origin::Indeterminate,
+        }
+    }
+}
+
+impl Pdp for NoPolicy {
+    fn decide(&self, _: &AccessRequest<'_>) -> Decision {
+        Decision::deny(self.revision(), Engine::None, Self::reason())
+    }
+
+    fn list(&self, _: &AccessRequest<'_>, _: &[ListEntry<'_>]) -> Listing {
+        Listing::Withhold { reason: Self::reason(), revision: self.revision() }
+    }
+
+    fn revision(&self) -> PolicyRevision {
+        "none".into()
+    }
 }

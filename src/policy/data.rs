@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::bundle::manifest::{Root, leads_to, owns};
 use crate::gate::document::{Document, DocumentLimits, Kind, Unreadable, Value, write_string};
 
 /// Values in one data file.
@@ -34,6 +35,15 @@ impl Data {
         self.given = true;
         merge(&mut self.members, node, &mut Vec::new())
             .map_err(|path| (None, format!("`data.{path}` is given by another file too")))
+    }
+
+    /// The path of a value that none of `roots` holds, if there is one.
+    pub(super) fn outside(&self, roots: &[Root]) -> Option<String> {
+        let inside = |(name, node)| outside(node, &mut vec![name], roots);
+        if owns::<&str>(roots, &[]) {
+            return None;
+        }
+        self.members.iter().map(|(name, node)| (name.as_str(), node)).find_map(inside)
     }
 
     /// The whole as one JSON text; nothing where no file was added.
@@ -113,6 +123,23 @@ fn merge(
         drop(path.pop());
     }
     Ok(())
+}
+
+/// The recursion is as deep as the document, which its reader bounds.
+fn outside<'a>(node: &'a Node, path: &mut Vec<&'a str>, roots: &[Root]) -> Option<String> {
+    if owns(roots, path) {
+        return None;
+    }
+    let Node::Object(members) = node else { return Some(path.join(".")) };
+    if !leads_to(roots, path) {
+        return Some(path.join("."));
+    }
+    members.iter().find_map(|(name, node)| {
+        path.push(name);
+        let found = outside(node, path, roots);
+        path.pop();
+        found
+    })
 }
 
 fn write(out: &mut Vec<u8>, node: &Node) {

@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::bundle::{MANIFEST, SIGNATURES};
 use super::load::{LoadLimits, PolicyFiles};
 use crate::gate::rego::PolicyProblem;
 
@@ -31,6 +32,8 @@ pub(super) enum Content {
     Tests,
     /// A JSON object that belongs below these names of `data`.
     Data(Vec<String>),
+    /// A file of a bundle, or a bundle as a whole: what is in it decides.
+    Member,
 }
 
 /// One file to read.
@@ -51,12 +54,14 @@ pub(super) struct Entry {
 /// Looks at the files without reading them.
 pub fn fingerprint(files: &PolicyFiles) -> Fingerprint {
     let mut walk = Walk {
+        bundle: files.bundle.is_some(),
         limits: files.limits,
         found: Fingerprint::default(),
         seen: BTreeSet::new(),
         entries_left: files.limits.entries_max,
     };
-    for path in &files.paths {
+    let bundle = files.bundle.as_ref().map(|bundle| &bundle.path);
+    for path in files.paths.iter().chain(bundle) {
         walk.root(path);
     }
     walk.found
@@ -65,6 +70,8 @@ pub fn fingerprint(files: &PolicyFiles) -> Fingerprint {
 /// One walk over the configured paths.
 struct Walk {
     limits: LoadLimits,
+    /// Whether every file counts.
+    bundle: bool,
     found: Fingerprint,
     /// Real paths, so that nothing is read twice and no ring of links is walked.
     seen: BTreeSet<PathBuf>,
@@ -101,6 +108,9 @@ impl Walk {
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                 let extension = path.extension().and_then(|extension| extension.to_str());
                 match (rules(name), extension) {
+                    _ if self.bundle => {
+                        self.file(path, &[name.into()], real, Content::Member, &metadata);
+                    }
                     (Some(content), _) => self.file(path, &[name.into()], real, content, &metadata),
                     (None, Some("json")) => {
                         self.file(path, &[name.into()], real, Content::Data(Vec::new()), &metadata);
@@ -146,7 +156,7 @@ impl Walk {
             let path = place.shown.join(&name);
             match name.to_str() {
                 // Hidden, and the versioned directories behind a mounted ConfigMap.
-                Some(name) if name.starts_with('.') => {}
+                Some(name) if name.starts_with('.') && !self.is_bundle_fact(name, place) => {}
                 Some(name) => self.child(real, place, name),
                 None if path.extension().is_some_and(|extension| extension == "rego") => {
                     self.problem(&path, "the name is not UTF-8", "rename the file");
@@ -156,9 +166,15 @@ impl Walk {
         }
     }
 
+    /// Whether a hidden file says something about the bundle at whose root it is.
+    fn is_bundle_fact(&self, name: &str, place: &Place<'_>) -> bool {
+        self.bundle && place.names.is_empty() && matches!(name, MANIFEST | SIGNATURES)
+    }
+
     fn child(&mut self, directory: &Path, place: &Place<'_>, name: &str) {
         let path = place.shown.join(name);
         let content = match name {
+            _ if self.bundle => Some(Content::Member),
             "data.json" => Some(Content::Data(place.names.clone())),
             "data.yaml" | "data.yml" => {
                 return self.problem(&path, "data must be JSON", "write it as data.json");
@@ -242,7 +258,7 @@ pub(super) fn problem(file: String, message: String, hint: &str) -> PolicyProble
 }
 
 /// What a name promises to hold, if rules.
-fn rules(name: &str) -> Option<Content> {
+pub(super) fn rules(name: &str) -> Option<Content> {
     let stem = name.strip_suffix(".rego")?;
     Some(if stem.ends_with("_test") { Content::Tests } else { Content::Rules })
 }

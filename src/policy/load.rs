@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::bundle::manifest::Root;
+use super::bundle::{self, LocalBundle, Members, archive};
 use super::data::Data;
 use super::embedded;
 use super::find::{Content, Entry, HINT_PATH, HINT_READ, PROBLEMS_MAX, problem, shown};
@@ -17,6 +19,7 @@ use crate::gate::rego::{Entrypoints, Module, PolicyProblem, PolicySources};
 
 /// How often a reading is begun again because a file changed meanwhile.
 const ATTEMPTS_MAX: usize = 5;
+
 /// Bounds on what is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::struct_field_names, reason = "limits end in `_max` everywhere")]
@@ -50,6 +53,8 @@ impl Default for LoadLimits {
 pub struct PolicyFiles {
     /// Files and directories, in order; none means the baseline.
     pub paths: Vec<PathBuf>,
+    /// A bundle in the place of `paths`.
+    pub bundle: Option<LocalBundle>,
     /// What is evaluated. Where neither is the default, `mcp/decision.rego` is not added.
     pub entrypoints: Entrypoints,
     /// Bounds on reading.
@@ -67,6 +72,8 @@ pub struct Loaded {
     pub seed: u64,
     /// What the files looked like.
     pub fingerprint: Fingerprint,
+    /// What packages and data a bundle owns; nothing where it owns all.
+    pub roots: Option<Vec<Root>>,
 }
 
 /// Reads the files: all problems at once, or sources that belong together.
@@ -90,12 +97,18 @@ pub fn load(files: &PolicyFiles) -> Result<Loaded, Vec<PolicyProblem>> {
 
 /// Reads everything that `found` names.
 fn read(files: &PolicyFiles, found: &Fingerprint) -> Result<Loaded, Vec<PolicyProblem>> {
+    if let Some(bundle) = &files.bundle {
+        let members = members(bundle, files, found)?;
+        let loaded = bundle::read(&members, bundle.signing.as_deref(), files)?;
+        return Ok(Loaded { fingerprint: found.clone(), ..loaded });
+    }
     let mut sources = Sources::default();
     let mut problems = found.problems.clone();
     let mut left = files.limits.total_bytes_max;
     for entry in &found.entries {
         let read = read_text(entry, files.limits.file_bytes_max.min(left)).and_then(|text| {
-            sources.take(entry, text).map(|bytes| left = left.saturating_sub(bytes))
+            left = left.saturating_sub(u64::try_from(text.len()).unwrap_or(u64::MAX));
+            sources.take(&entry.content, entry.name.clone(), entry.shown.clone(), text)
         });
         if let Err(problem) = read
             && problems.len() < PROBLEMS_MAX
@@ -112,16 +125,40 @@ fn read(files: &PolicyFiles, found: &Fingerprint) -> Result<Loaded, Vec<PolicyPr
     if !problems.is_empty() {
         return Err(problems);
     }
-    let default = Entrypoints::default();
-    let combined = files.entrypoints.decision == default.decision
-        || files.entrypoints.listing == default.listing;
-    if combined && !sources.has_decision {
-        sources.embed(embedded::decision(), embedded::decision_tests());
-    }
-    Ok(sources.finish(found.clone()))
+    sources.combine(&files.entrypoints);
+    Ok(Loaded { fingerprint: found.clone(), ..sources.finish(None) })
 }
 
-fn read_text(entry: &Entry, bytes_max: u64) -> Result<String, PolicyProblem> {
+/// The files of a bundle on disk: of a directory, or out of an archive.
+fn members(
+    bundle: &LocalBundle,
+    files: &PolicyFiles,
+    found: &Fingerprint,
+) -> Result<Members, Vec<PolicyProblem>> {
+    if !found.problems.is_empty() {
+        return Err(found.problems.clone());
+    }
+    let limits = &files.limits;
+    let mut left = limits.total_bytes_max;
+    let mut members = Members::new();
+    for entry in &found.entries {
+        let bytes = read_bytes(entry, limits.file_bytes_max.min(left)).map_err(|it| vec![it])?;
+        left = left.saturating_sub(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        members.insert(entry.name.clone(), bytes);
+    }
+    match found.entries.as_slice() {
+        [archive] if archive.shown == shown(&bundle.path) => {
+            let packed = members.values().next().map(Vec::as_slice).unwrap_or_default();
+            archive::unpack(packed, limits)
+                .map_err(|what| vec![problem(archive.shown.clone(), what, HINT_ARCHIVE)])
+        }
+        _ => Ok(members),
+    }
+}
+
+const HINT_ARCHIVE: &str = "make it anew, with `opa build` or `tar -czf`";
+
+fn read_bytes(entry: &Entry, bytes_max: u64) -> Result<Vec<u8>, PolicyProblem> {
     let unreadable = |error: std::io::Error| {
         problem(entry.shown.clone(), format!("cannot be read: {error}"), HINT_READ)
     };
@@ -135,7 +172,11 @@ fn read_text(entry: &Entry, bytes_max: u64) -> Result<String, PolicyProblem> {
             "split the file, or leave out what no rule reads",
         ));
     }
-    String::from_utf8(bytes).map_err(|error| {
+    Ok(bytes)
+}
+
+fn read_text(entry: &Entry, bytes_max: u64) -> Result<String, PolicyProblem> {
+    String::from_utf8(read_bytes(entry, bytes_max)?).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let bytes = error.as_bytes().iter().take(at);
         PolicyProblem {
@@ -155,33 +196,50 @@ fn line_after<'a>(bytes: impl Iterator<Item = &'a u8>) -> Option<u32> {
 
 /// What has been read so far.
 #[derive(Default)]
-struct Sources {
-    rules: Vec<(String, Module)>,
+pub(super) struct Sources {
+    pub(super) rules: Vec<(String, Module)>,
     tests: Vec<Module>,
-    data: Data,
+    pub(super) data: Data,
     has_decision: bool,
 }
 
 impl Sources {
-    /// Takes one file; gives its size.
-    fn take(&mut self, entry: &Entry, text: String) -> Result<u64, PolicyProblem> {
-        let bytes = u64::try_from(text.len()).unwrap_or(u64::MAX);
-        match &entry.content {
+    /// Takes the text of one file. `name` goes into the revision, `shown` into problems.
+    pub(super) fn take(
+        &mut self,
+        content: &Content,
+        name: String,
+        shown: String,
+        text: String,
+    ) -> Result<(), PolicyProblem> {
+        match content {
             Content::Rules => {
-                self.has_decision |= Path::new(&entry.shown).ends_with("mcp/decision.rego");
-                self.rules.push((entry.name.clone(), Module { path: entry.shown.clone(), text }));
+                self.has_decision |= Path::new(&shown).ends_with("mcp/decision.rego");
+                self.rules.push((name, Module { path: shown, text }));
             }
-            Content::Tests => self.tests.push(Module { path: entry.shown.clone(), text }),
+            Content::Tests => self.tests.push(Module { path: shown, text }),
             Content::Data(names) => {
                 self.data.add(&text, names).map_err(|(at, message)| PolicyProblem {
-                    file: entry.shown.clone(),
+                    file: shown,
                     line: at.and_then(|at| line_after(text.as_bytes().iter().take(at))),
                     message,
                     hint: Some("write one JSON object, and each value once".to_owned()),
                 })?;
             }
+            // Read as a whole, by `members`.
+            Content::Member => {}
         }
-        Ok(bytes)
+        Ok(())
+    }
+
+    /// Adds what combines the rules, unless it is there or nobody asks for it.
+    pub(super) fn combine(&mut self, entrypoints: &Entrypoints) {
+        let default = Entrypoints::default();
+        let combined =
+            entrypoints.decision == default.decision || entrypoints.listing == default.listing;
+        if combined && !self.has_decision {
+            self.embed(embedded::decision(), embedded::decision_tests());
+        }
     }
 
     fn embed(&mut self, rules: Vec<Module>, tests: Vec<Module>) {
@@ -189,7 +247,8 @@ impl Sources {
         self.tests.extend(tests);
     }
 
-    fn finish(self, fingerprint: Fingerprint) -> Loaded {
+    /// All of it. The revision is the digest, behind what the bundle is `called`.
+    pub(super) fn finish(self, called: Option<&str>) -> Loaded {
         let data = self.data.text();
         let mut hash = Sha256::new();
         let files = self.rules.iter().map(|(name, module)| (&**name, &*module.text));
@@ -201,7 +260,8 @@ impl Sources {
         }
         let digest = hash.finalize();
         let seed = digest.iter().take(8).fold(0_u64, |seed, byte| seed << 8 | u64::from(*byte));
-        let revision: std::sync::Arc<str> = format!("sha256:{seed:016x}").into();
+        let prefix = called.map(|called| format!("{called}@")).unwrap_or_default();
+        let revision: std::sync::Arc<str> = format!("{prefix}sha256:{seed:016x}").into();
         let serving: Vec<Module> = self.rules.into_iter().map(|(_, module)| module).collect();
         let proving = serving
             .iter()
@@ -216,7 +276,8 @@ impl Sources {
             },
             proving: PolicySources { modules: proving, data, revision },
             seed,
-            fingerprint,
+            fingerprint: Fingerprint::default(),
+            roots: None,
         }
     }
 }

@@ -6,11 +6,14 @@
 //! until the new one is proven. [`embedded`] is what runs where nothing is configured. Evaluation
 //! itself is [`gate::rego`](crate::gate::rego).
 
+pub mod bundle;
 mod data;
 pub mod embedded;
 mod find;
+pub mod last_good;
 pub mod learn;
 pub mod load;
+pub mod poll;
 pub mod prove;
 pub mod recorded;
 pub mod replay;
@@ -57,9 +60,18 @@ pub struct Ready {
 pub async fn prepare(settings: &PolicySettings) -> Result<Ready, Vec<PolicyProblem>> {
     let files = settings.files.clone();
     let loaded = blocking(move || load::load(&files)).await??;
-    let Loaded { serving, proving, seed, fingerprint } = loaded;
+    prove_and_build(settings, loaded).await
+}
+
+/// Proves what was loaded, and compiles it.
+async fn prove_and_build(
+    settings: &PolicySettings,
+    loaded: Loaded,
+) -> Result<Ready, Vec<PolicyProblem>> {
+    let Loaded { serving, proving, seed, fingerprint, roots } = loaded;
     let entrypoints = &settings.files.entrypoints;
-    let mut proof = prove::prove(&settings.prover, &proving, entrypoints, seed).await?;
+    let mut proof =
+        prove::prove(&settings.prover, &proving, entrypoints, roots.as_deref(), seed).await?;
     let revision = serving.revision.clone();
     let settings = settings.clone();
     let compiled = proof.compiled;

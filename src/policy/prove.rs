@@ -11,11 +11,13 @@ use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
+use super::bundle::is_member;
+use super::bundle::manifest::{Root, owns};
 use crate::gate::rego::{
     self, Entrypoints, EvalLimits, Module, PolicyProblem, PolicySources, Proof,
 };
@@ -27,6 +29,8 @@ pub const SUBCOMMAND: &str = "policy-prove";
 const CHILD_MEMORY_BYTES_MAX: u64 = 2 << 30;
 /// Processor time of the child, seconds.
 const CHILD_CPU_S_MAX: u64 = 60;
+/// How far the child steps back before others (nice(2)).
+const CHILD_NICENESS: i32 = 10;
 /// What the child reads, bytes: all sources, escaped.
 const QUESTION_BYTES_MAX: u64 = 512 << 20;
 /// What the parent reads, bytes.
@@ -67,6 +71,8 @@ struct Question {
     revision: String,
     decision: String,
     listing: String,
+    /// What the packages of a bundle must lie under.
+    roots: Option<Vec<Root>>,
     seed: u64,
 }
 
@@ -89,11 +95,12 @@ struct Problem {
 }
 
 /// Proves `sources` in a child of `prover`. A test that fails is a problem too: what a policy says
-/// of itself must hold before it answers.
+/// of itself must hold before it answers. Packages of a bundle must lie under its `roots`.
 pub async fn prove(
     prover: &Prover,
     sources: &PolicySources,
     entrypoints: &Entrypoints,
+    roots: Option<&[Root]>,
     seed: u64,
 ) -> Result<Proof, Vec<PolicyProblem>> {
     let question = Question {
@@ -106,6 +113,7 @@ pub async fn prove(
         revision: sources.revision.to_string(),
         decision: entrypoints.decision.clone(),
         listing: entrypoints.listing.clone(),
+        roots: roots.map(<[Root]>::to_vec),
         seed,
     };
     let proof = match ask(prover, &question).await {
@@ -281,6 +289,8 @@ pub fn child_main(stdin: impl Read, mut stdout: impl Write) -> ExitCode {
 
 /// Sets the limits, or keeps a stricter one that is already there: raising takes a privilege.
 fn limit_self() -> std::io::Result<()> {
+    // Whoever serves calls meanwhile goes first; where that is not granted, nothing is lost.
+    let _niceness = nice(CHILD_NICENESS);
     for (resource, soft, hard) in [
         (Resource::Core, 0, 0),
         // A second between the two: the soft one ends the child with a signal of its own.
@@ -301,10 +311,35 @@ fn answer(question: Question) -> Answer {
     let sources =
         PolicySources { modules, data: question.data, revision: question.revision.into() };
     let entrypoints = Entrypoints { decision: question.decision, listing: question.listing };
-    match rego::prove(&sources, &entrypoints, &EvalLimits::default(), question.seed) {
+    let limits = EvalLimits::default();
+    let within = question.roots.map_or(Ok(()), |roots| inside(&sources, &roots, &limits));
+    match within.and_then(|()| rego::prove(&sources, &entrypoints, &limits, question.seed)) {
         Ok(proof) => Answer::Proof(proof),
         Err(problems) => Answer::Problems(problems.into_iter().map(Into::into).collect()),
     }
+}
+
+/// Whether every package of a bundle lies under its roots.
+fn inside(
+    sources: &PolicySources,
+    roots: &[Root],
+    limits: &EvalLimits,
+) -> Result<(), Vec<PolicyProblem>> {
+    let packages = rego::packages(sources, limits)?;
+    let outside: Vec<PolicyProblem> = packages
+        .into_iter()
+        .filter(|(file, package)| is_member(file) && !owns(roots, package))
+        .map(|(file, package)| PolicyProblem {
+            file,
+            line: None,
+            message: format!(
+                "package `{}` lies outside the roots of its manifest",
+                package.join(".")
+            ),
+            hint: Some("name its root in `.manifest`".to_owned()),
+        })
+        .collect();
+    if outside.is_empty() { Ok(()) } else { Err(outside) }
 }
 
 #[cfg(test)]

@@ -18,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 use super::load::{Fingerprint, fingerprint};
 use super::{PolicySettings, Ready, blocking, prepare};
 use crate::gate::decision::{Engine, PolicyRevision};
-use crate::gate::pdp::Pdp;
 use crate::gate::rego::{Demotion, PolicyProblem, Proof, RegoPdp};
 
 /// How long the files must be left alone before they are read.
@@ -33,6 +32,8 @@ pub const POLL: Duration = Duration::from_secs(10);
 pub enum PolicyEvent {
     /// A new one answers.
     Loaded {
+        /// Where it came from.
+        source: Source,
         /// Its revision.
         revision: PolicyRevision,
         /// The engine that it runs on.
@@ -42,6 +43,10 @@ pub enum PolicyEvent {
     },
     /// A change was refused; the old one answers.
     Rejected {
+        /// Where it came from.
+        source: Source,
+        /// What it is called, where it is a bundle of a service.
+        candidate: Option<String>,
         /// Why.
         problems: Vec<PolicyProblem>,
     },
@@ -50,6 +55,37 @@ pub enum PolicyEvent {
         /// The policy that it happened to, and in what they disagreed.
         demotion: Demotion,
     },
+    /// The bundle service cannot be asked, or what it gave cannot be kept. The policy that
+    /// answers goes on.
+    Trouble {
+        /// What happened.
+        what: String,
+    },
+    /// The bundle service can be asked again.
+    Recovered,
+}
+
+impl PolicyEvent {
+    /// `ready` answers.
+    pub fn loaded(ready: &Ready, source: Source) -> Self {
+        Self::Loaded {
+            source,
+            revision: ready.revision.clone(),
+            engine: ready.engine,
+            proof: ready.proof.clone(),
+        }
+    }
+}
+
+/// Where a policy comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Files and directories.
+    Files,
+    /// A bundle service.
+    Service,
+    /// What a bundle service gave before the program was started.
+    LastGood,
 }
 
 /// The policy that answers when a [`watch`] begins.
@@ -67,7 +103,7 @@ pub async fn watch(
     settings: PolicySettings,
     now: Answering,
     triggers: Triggers,
-    install: impl Fn(Arc<dyn Pdp>) + Send,
+    install: impl Fn(Arc<RegoPdp>) + Send,
     events: mpsc::Sender<PolicyEvent>,
 ) {
     let follow = follow(&settings, now, &triggers, install, &events);
@@ -92,7 +128,7 @@ async fn follow(
     settings: &PolicySettings,
     mut answering: Answering,
     triggers: &Triggers,
-    install: impl Fn(Arc<dyn Pdp>) + Send,
+    install: impl Fn(Arc<RegoPdp>) + Send,
     events: &mpsc::Sender<PolicyEvent>,
 ) {
     // One place is enough: an event says only that something happened.
@@ -121,13 +157,16 @@ async fn follow(
         // A path may be another directory than before.
         watcher = arm(settings, &tell).await.or(watcher);
         let event = match prepare(settings).await {
-            Ok(Ready { pdp, revision, engine, proof, fingerprint }) => {
-                install(Arc::<RegoPdp>::clone(&pdp));
-                answering = Answering { pdp, fingerprint };
+            Ok(ready) => {
+                install(Arc::clone(&ready.pdp));
                 demoted = false;
-                PolicyEvent::Loaded { revision, engine, proof }
+                let event = PolicyEvent::loaded(&ready, Source::Files);
+                answering = Answering { pdp: ready.pdp, fingerprint: ready.fingerprint };
+                event
             }
-            Err(problems) => PolicyEvent::Rejected { problems },
+            Err(problems) => {
+                PolicyEvent::Rejected { source: Source::Files, candidate: None, problems }
+            }
         };
         // Where nobody listens, the policy goes on following its files.
         drop(events.send(event).await);
@@ -145,7 +184,8 @@ async fn settle(told: &mut mpsc::Receiver<()>) {
 
 /// Asks the operating system for events. Nothing where it has none to give: polling remains.
 async fn arm(settings: &PolicySettings, tell: &mpsc::Sender<()>) -> Option<RecommendedWatcher> {
-    let paths = settings.files.paths.clone();
+    let bundle = settings.files.bundle.iter().map(|bundle| bundle.path.clone());
+    let paths: Vec<PathBuf> = settings.files.paths.iter().cloned().chain(bundle).collect();
     let tell = tell.clone();
     blocking(move || watcher(&paths, tell)).await.ok().flatten()
 }

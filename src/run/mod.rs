@@ -6,7 +6,8 @@
 
 mod state;
 mod keeping;
-mod policies;
+mod services;
+pub mod policies;
 mod terminate;
 mod edges;
 
@@ -24,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::keeping::Keeper;
+use self::policies::Current;
+use crate::audit::decisions::{self, DecisionLogs};
 use crate::audit::journal::Journal;
 use crate::audit::otlp::{self, OtlpConfig};
 use crate::config::{self, Config};
@@ -31,10 +34,14 @@ use crate::edge::Shared;
 use crate::edge::admin::{Component, Readiness};
 use crate::edge::clock::Clock;
 use crate::edge::stdio::ExitReason;
+use crate::gate::pdp::{NoPolicy, Pdp};
 use crate::gate::record::{AuditRecord, Event};
 use crate::gate::rego::RegoPdp;
-use crate::gate::session::Gate;
+use crate::gate::session::{Gate, Protected};
 use crate::gate::step::AuditSink as _;
+
+/// How long decisions gather before they are sent.
+const LOGS_LINGER: Duration = Duration::from_secs(1);
 
 /// What a run needs that no configuration says.
 #[derive(Debug, Clone)]
@@ -90,6 +97,7 @@ impl std::error::Error for StartError {}
 pub struct Running {
     shared: Shared,
     journal: Arc<Journal>,
+    protected: Vec<Arc<Protected>>,
     serving: Serving,
     reload: Arc<Notify>,
     export: Export,
@@ -104,9 +112,21 @@ struct Export {
 }
 
 impl Export {
-    fn start(otlp: Option<&config::OtlpConfig>, journal: &Journal) -> Result<Self, StartError> {
+    fn start(config: &Config, current: &Current, journal: &Journal) -> Result<Self, StartError> {
         let export = Self::default();
-        let Some(otlp) = otlp else { return Ok(export) };
+        if let Some(logs) = &config.audit.decision_logs {
+            let logs = DecisionLogs {
+                service: services::open("audit.decision_logs", &logs.remote)?,
+                url: logs.remote.url.clone(),
+                labels: logs.labels.clone(),
+                path: decision_path(&config.policy.entrypoint),
+                state: config.state.clone(),
+                linger: LOGS_LINGER,
+            };
+            let stop = export.stop.clone();
+            decisions::start(logs, current.masker(), journal, &export.tasks, stop);
+        }
+        let Some(otlp) = &config.otlp else { return Ok(export) };
         let mut settings = OtlpConfig::new(otlp.endpoint.to_string());
         settings.headers = otlp
             .headers
@@ -123,6 +143,11 @@ impl Export {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+/// A rule as decision logs name it: `mcp/decision` for `data.mcp.decision`.
+fn decision_path(entrypoint: &str) -> String {
+    entrypoint.split('.').skip(1).collect::<Vec<_>>().join("/")
 }
 
 impl fmt::Debug for Running {
@@ -165,9 +190,13 @@ async fn build(
     let protected = edges::protected(config)?;
     // Bound before the policy is proven, so that a taken port is told at once; served after.
     let sockets = edges::bind(config)?;
-    let settings = policies::settings(config, options.prover);
-    let ready = policies::first(&settings, journal, clock).await?;
-    let pdp = Arc::<RegoPdp>::clone(&ready.pdp);
+    let prover = policies::prover(options.prover);
+    let origin = policies::Origin::new(config, prover, policies::workers())?;
+    let ready = policies::first(&origin, journal, clock).await?;
+    let pdp: Arc<dyn Pdp> = match &ready {
+        Some(ready) => Arc::<RegoPdp>::clone(&ready.pdp),
+        None => Arc::new(NoPolicy),
+    };
     let gate = Gate::new(config.gate(boot.into(), state.digest_key), pdp);
     let gate = Arc::new(gate.recording(config.audit.inputs));
     let keeper = Arc::new(Keeper::new(journal, &readiness));
@@ -179,14 +208,21 @@ async fn build(
         closing: CancellationToken::new(),
     };
     keeper.tend(&shared);
-    readiness.ready(Component::Policy);
+    if ready.is_some() {
+        readiness.ready(Component::Policy);
+    } else {
+        let why = "the bundle service has not given a good policy yet; the log says why";
+        readiness.not_ready(Component::Policy, why);
+    }
     let reload = Arc::new(Notify::new());
-    policies::follow(&shared, settings, ready, &reload);
-    let export = Export::start(config.otlp.as_ref(), journal)?;
-    let serving = edges::serve(config, protected, sockets, (&shared, &readiness))?;
+    let current = Current::default();
+    policies::follow((&shared, &readiness), origin, ready, (&current, &reload));
+    let export = Export::start(config, &current, journal)?;
+    let serving = edges::serve(config, protected.clone(), sockets, (&shared, &readiness))?;
     Ok(Running {
         shared,
         journal: Arc::clone(journal),
+        protected,
         serving,
         reload,
         export,
@@ -214,6 +250,11 @@ impl Running {
     /// Notify it to read the policy again, even if no file changed.
     pub fn reload_trigger(&self) -> Arc<Notify> {
         Arc::clone(&self.reload)
+    }
+
+    /// The protected servers, in the order of the configuration.
+    pub fn protected(&self) -> &[Arc<Protected>] {
+        &self.protected
     }
 
     /// The journal.

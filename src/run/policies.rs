@@ -1,24 +1,30 @@
 //! The policy of a run: proven before anything is served, followed while it serves, and every
 //! change of it in the log and in the journal.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 
-use super::StartError;
+use super::{StartError, services};
+use crate::audit::decisions::Masker;
 use crate::audit::journal::Journal;
-use crate::config::Config;
+use crate::config::{BundleConfig, BundleServiceConfig, BundleSource, Config};
 use crate::edge::Shared;
+use crate::edge::admin::{Component, Readiness};
 use crate::edge::clock::Clock;
 use crate::gate::decision::PolicyRevision;
 use crate::gate::record::{AuditRecord, DecisionFacts, Event, Finding, Now};
-use crate::gate::rego::{Demotion, Entrypoints, EvalLimits, PolicyProblem};
+use crate::gate::rego::{Asker, Demotion, Entrypoints, EvalLimits, Policy, PolicyProblem, RegoPdp};
 use crate::gate::step::AuditSink;
+use crate::policy::bundle::LocalBundle;
+use crate::policy::bundle::signature::Signing;
+use crate::policy::last_good::LastGood;
 use crate::policy::load::{LoadLimits, PolicyFiles};
+use crate::policy::poll::{BundleService, Polling, Refused, poll};
 use crate::policy::prove::Prover;
-use crate::policy::watch::{Answering, POLL, PolicyEvent, Triggers, watch};
+use crate::policy::watch::{Answering, POLL, PolicyEvent, Source, Triggers, watch};
 use crate::policy::{PolicySettings, Ready, prepare};
 
 /// How long the proof of one revision may take.
@@ -28,58 +34,185 @@ const EVENTS_MAX: usize = 16;
 /// Problems of a refused policy that a record names.
 const PROBLEMS_RECORDED_MAX: usize = 5;
 
-/// How the policy of `config` comes to answer.
-pub(super) fn settings(config: &Config, prover: PathBuf) -> PolicySettings {
-    let entrypoints = Entrypoints {
-        decision: config.policy.entrypoint.clone(),
-        listing: config.policy.listing_entrypoint.clone(),
-    };
-    PolicySettings {
-        files: PolicyFiles {
-            paths: config.policy.paths.clone(),
-            entrypoints,
+/// How the policy of a configuration comes to answer.
+#[derive(Debug)]
+pub enum Origin {
+    /// From files, which are followed.
+    Files(PolicySettings),
+    /// From a bundle service, which is asked. The files of the settings are none.
+    Service(PolicySettings, Box<BundleService>),
+}
+
+impl Origin {
+    /// What `config` means, proven by `prover` and answered by `workers` at once. Reads keys and
+    /// certificates, and no policy.
+    pub fn new(config: &Config, prover: Prover, workers: usize) -> Result<Self, StartError> {
+        let policy = &config.policy;
+        let files = PolicyFiles {
+            paths: policy.paths.clone(),
+            bundle: None,
+            entrypoints: Entrypoints {
+                decision: policy.entrypoint.clone(),
+                listing: policy.listing_entrypoint.clone(),
+            },
             limits: LoadLimits::default(),
-        },
-        limits: EvalLimits::default(),
-        prover: Prover { program: prover, wall: PROOF_MAX },
-        workers: std::thread::available_parallelism().map_or(2, usize::from),
-        shadow_one_in: config.policy.shadow_one_in,
+        };
+        let mut settings = PolicySettings {
+            files,
+            limits: EvalLimits::default(),
+            prover,
+            workers,
+            shadow_one_in: policy.shadow_one_in,
+        };
+        let Some(bundle) = &policy.bundle else { return Ok(Self::Files(settings)) };
+        let signing = signing(bundle)?;
+        match &bundle.source {
+            BundleSource::Path(path) => {
+                settings.files.bundle = Some(LocalBundle { path: path.clone(), signing });
+                Ok(Self::Files(settings))
+            }
+            BundleSource::Service(service) => {
+                let service = self::service(service, signing, &config.state)?;
+                Ok(Self::Service(settings, Box::new(service)))
+            }
+        }
     }
 }
 
-/// The first policy: without one nothing starts.
+/// The keys of a bundle.
+fn signing(bundle: &BundleConfig) -> Result<Option<Arc<Signing>>, StartError> {
+    let Some(signing) = &bundle.signing else { return Ok(None) };
+    let signing = signing.read().map_err(|what| {
+        StartError::new("policy.bundle.signing", what)
+            .hint("give the PEM of a public key that fits the algorithm")
+    })?;
+    Ok(Some(Arc::new(signing)))
+}
+
+fn service(
+    config: &BundleServiceConfig,
+    signing: Option<Arc<Signing>>,
+    state: &Path,
+) -> Result<BundleService, StartError> {
+    let url = config.remote.url.clone();
+    let polling = config.polling;
+    Ok(BundleService {
+        service: services::open("policy.bundle", &config.remote)?,
+        last_good: LastGood::new(state, &url.to_string()),
+        url,
+        bytes_max: config.bytes,
+        polling: Polling {
+            min: polling.min_delay,
+            max: polling.max_delay,
+            long: polling.long_polling_timeout,
+        },
+        signing,
+    })
+}
+
+/// The policy that answers now, for those who ask it something else than decisions.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Current(Arc<Mutex<Option<Policy>>>);
+
+/// What says which parts of a decision may not be logged (OPA, "Masking Sensitive Data").
+const MASK: &str = "data.system.log.mask";
+
+impl Current {
+    fn set(&self, policy: &Policy) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(policy.clone());
+    }
+
+    /// Asks it for the mask of a decision that is to be logged.
+    pub(super) fn masker(&self) -> Masker {
+        let current = self.clone();
+        let mut asker: Option<Asker> = None;
+        Box::new(move |event| {
+            let policy = current.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let policy = policy.ok_or("there is no policy yet that could say what to mask")?;
+            let same = asker.take().filter(|asker| *asker.revision() == policy.revision());
+            let asker = asker.insert(match same {
+                Some(same) => same,
+                None => Asker::new(&policy, MASK).map_err(|problem| problem.to_string())?,
+            });
+            asker.ask(event).map_err(|problem| problem.to_string())
+        })
+    }
+}
+
+/// Who proves the policies of a run.
+pub(super) fn prover(program: PathBuf) -> Prover {
+    Prover { program, wall: PROOF_MAX }
+}
+
+/// Evaluations at once.
+pub(super) fn workers() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
+}
+
+/// The first policy. Without one nothing starts where it comes from files; where it comes from a
+/// service, the last good one stands in, and without that nothing passes until there is one.
 pub(super) async fn first(
-    settings: &PolicySettings,
+    origin: &Origin,
     journal: &Journal,
     clock: Clock,
-) -> Result<Ready, StartError> {
-    match prepare(settings).await {
-        Ok(ready) => {
-            let event = PolicyEvent::Loaded {
-                revision: Arc::clone(&ready.revision),
-                engine: ready.engine,
-                proof: ready.proof.clone(),
-            };
-            tell(&event, journal, clock.now());
-            Ok(ready)
+) -> Result<Option<Ready>, StartError> {
+    let rejected = |source, candidate, problems: Vec<PolicyProblem>| {
+        let what = summary(&problems, usize::MAX);
+        tell(&PolicyEvent::Rejected { source, candidate, problems }, journal, clock.now());
+        what
+    };
+    let (source, ready) = match origin {
+        Origin::Files(settings) => {
+            let ready = prepare(settings).await.map_err(|problems| {
+                StartError::new("policy", rejected(Source::Files, None, problems))
+                    .hint("`bartizan policy check` says the same without starting anything")
+            })?;
+            (Source::Files, ready)
         }
-        Err(problems) => {
-            let what = summary(&problems, usize::MAX);
-            tell(&PolicyEvent::Rejected { problems }, journal, clock.now());
-            Err(StartError::new("policy", what)
-                .hint("`bartizan policy check` says the same without starting anything"))
-        }
-    }
+        Origin::Service(settings, service) => match service.last_good(settings).await {
+            Ok(Some(ready)) => (Source::LastGood, ready),
+            Ok(None) => return Ok(None),
+            Err(Refused { candidate, problems }) => {
+                rejected(Source::LastGood, Some(candidate), problems);
+                return Ok(None);
+            }
+        },
+    };
+    tell(&PolicyEvent::loaded(&ready, source), journal, clock.now());
+    Ok(Some(ready))
 }
 
-/// Follows the files until closing; each proven change answers from the next question on.
-pub(super) fn follow(shared: &Shared, settings: PolicySettings, ready: Ready, again: &Arc<Notify>) {
+/// Follows the origin until closing; each proven change answers from the next question on.
+pub(super) fn follow(
+    (shared, readiness): (&Shared, &Readiness),
+    origin: Origin,
+    ready: Option<Ready>,
+    (current, again): (&Current, &Arc<Notify>),
+) {
+    if let Some(ready) = &ready {
+        current.set(ready.pdp.policy());
+    }
     let (events, mut happened) = mpsc::channel(EVENTS_MAX);
     let triggers = Triggers { again: Arc::clone(again), poll: POLL, stop: shared.closing.clone() };
-    let gate = Arc::clone(&shared.gate);
-    let install = move |pdp| gate.replace_policy(pdp);
-    let answering = Answering { pdp: ready.pdp, fingerprint: ready.fingerprint };
-    shared.tasks.spawn(async move { watch(settings, answering, triggers, install, events).await });
+    let (gate, readiness, current) = (Arc::clone(&shared.gate), readiness.clone(), current.clone());
+    let install = move |pdp: Arc<RegoPdp>| {
+        current.set(pdp.policy());
+        gate.replace_policy(pdp);
+        readiness.ready(Component::Policy);
+    };
+    let tasks = &shared.tasks;
+    match (origin, ready) {
+        (Origin::Files(settings), Some(ready)) => {
+            let now = Answering { pdp: ready.pdp, fingerprint: ready.fingerprint };
+            tasks.spawn(async move { watch(settings, now, triggers, install, events).await });
+        }
+        // There is none: `first` gives an error instead.
+        (Origin::Files(_), None) => {}
+        (Origin::Service(settings, service), ready) => {
+            let now = ready.map(|ready| ready.pdp);
+            tasks.spawn(poll(settings, *service, now, triggers, install, events));
+        }
+    }
     let (sink, clock) = (Arc::clone(&shared.sink), shared.clock);
     shared.tasks.spawn(async move {
         while let Some(event) = happened.recv().await {
@@ -93,9 +226,10 @@ pub(super) fn follow(shared: &Shared, settings: PolicySettings, ready: Ready, ag
 fn tell(event: &PolicyEvent, sink: &dyn AuditSink, now: Now) {
     let mut record = AuditRecord::new(Event::Policy, now);
     let (finding, note) = match event {
-        PolicyEvent::Loaded { revision, engine, proof } => {
+        PolicyEvent::Loaded { source, revision, engine, proof } => {
             tracing::info!(
                 %revision,
+                source = from(*source),
                 engine = engine.as_str(),
                 tests = proof.tests.len(),
                 inputs = proof.inputs,
@@ -104,18 +238,23 @@ fn tell(event: &PolicyEvent, sink: &dyn AuditSink, now: Now) {
             record.decision = Some(about(revision, engine.as_str()));
             let why = proof.reasons.first().map(|why| format!("; not compiled: {why}"));
             let note = format!(
-                "loaded; {} tests passed, {} inputs compared{}",
+                "loaded{}; {} tests passed, {} inputs compared{}",
+                from(*source),
                 proof.tests.len(),
                 proof.inputs,
                 why.unwrap_or_default()
             );
             (Finding::PolicyReload, note)
         }
-        PolicyEvent::Rejected { problems } => {
+        PolicyEvent::Rejected { source, candidate, problems } => {
+            let candidate = candidate.as_deref().unwrap_or_default();
             for problem in problems {
-                tracing::error!(problem = %shown(problem), "policy refused");
+                tracing::error!(candidate, problem = %shown(problem), "policy refused");
             }
-            let note = format!("refused: {}", summary(problems, PROBLEMS_RECORDED_MAX));
+            let named =
+                if candidate.is_empty() { String::new() } else { format!(" ({candidate})") };
+            let what = summary(problems, PROBLEMS_RECORDED_MAX);
+            let note = format!("refused{}{named}: {what}", from(*source));
             (Finding::PolicyReloadRejected, note)
         }
         PolicyEvent::Demoted { demotion } => {
@@ -131,10 +270,22 @@ fn tell(event: &PolicyEvent, sink: &dyn AuditSink, now: Now) {
             let note = format!("the engines disagreed on a {question}: the strict one answers");
             (Finding::PolicyReload, note)
         }
+        // Neither changes the policy.
+        PolicyEvent::Trouble { what } => return tracing::warn!(what, "bundle service"),
+        PolicyEvent::Recovered => return tracing::info!("the bundle service answers again"),
     };
     record.note = Some(note.into());
     if let Err(unkept) = sink.keep(&record.with_finding(finding)) {
         tracing::error!(cause = %unkept.cause, "the policy event was not recorded");
+    }
+}
+
+/// Where a policy came from, to follow what became of it; files need no word.
+fn from(source: Source) -> &'static str {
+    match source {
+        Source::Files => "",
+        Source::Service => " from the bundle service",
+        Source::LastGood => " from the last good bundle on disk",
     }
 }
 

@@ -2,8 +2,10 @@
 
 mod audit_cli;
 mod batches;
+mod bundles;
 mod cli;
 mod config;
+mod decision_logs;
 mod demo;
 mod deploy;
 mod engine_safety;
@@ -18,6 +20,7 @@ mod invariants;
 mod inventory;
 mod journal;
 mod limits;
+mod lock;
 mod memory;
 mod meta_tools;
 mod oauth;
@@ -25,6 +28,7 @@ mod otlp;
 mod packs;
 mod policies;
 mod readme;
+mod redaction;
 mod rego;
 mod reload;
 mod sim;

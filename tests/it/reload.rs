@@ -1,6 +1,12 @@
 //! A policy follows its files: what is proven replaces the old one whole, what is not leaves it.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::expect_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests"
+)]
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,8 +15,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bartizan::gate::decision::PolicyRevision;
-use bartizan::gate::pdp::Pdp;
-use bartizan::gate::rego::{EvalLimits, PolicyProblem};
+use bartizan::gate::pdp::Pdp as _;
+use bartizan::gate::rego::{EvalLimits, PolicyProblem, RegoPdp};
 use bartizan::policy::load::PolicyFiles;
 use bartizan::policy::prove::Prover;
 use bartizan::policy::watch::{Answering, PolicyEvent, Triggers, watch};
@@ -70,7 +76,7 @@ impl Watched {
             Triggers { again: Arc::new(Notify::new()), poll, stop: CancellationToken::new() };
         let install = {
             let installed = Arc::clone(&installed);
-            move |pdp: Arc<dyn Pdp>| installed.lock().unwrap().push(pdp.revision())
+            move |pdp: Arc<RegoPdp>| installed.lock().unwrap().push(pdp.revision())
         };
         let tracker = tokio_util::task::TaskTracker::new();
         let (again, stop) = (Arc::clone(&triggers.again), triggers.stop.clone());
@@ -92,18 +98,14 @@ impl Watched {
                 assert_eq!(self.answering(), revision);
                 revision
             }
-            other @ (PolicyEvent::Rejected { .. } | PolicyEvent::Demoted { .. }) => {
-                panic!("{other:?}")
-            }
+            other => panic!("{other:?}"),
         }
     }
 
     async fn rejected(&mut self) -> Vec<PolicyProblem> {
         match self.event().await {
-            PolicyEvent::Rejected { problems } => problems,
-            other @ (PolicyEvent::Loaded { .. } | PolicyEvent::Demoted { .. }) => {
-                panic!("{other:?}")
-            }
+            PolicyEvent::Rejected { problems, .. } => problems,
+            other => panic!("{other:?}"),
         }
     }
 

@@ -22,7 +22,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 
 /// Functions of `src` over the limit, with their length in lines: `(file, function, lines)`. This
 /// list may only shrink: no entry is added, no number raised, and what got shorter is written down.
-const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[("src/gate/record.rs", "tags", 76)];
+const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[];
 
 /// Modules of the gate whose own parts are not in order yet. This list may only shrink.
 const UNORDERED: &[&str] = &["gate::rego"];
@@ -67,7 +67,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("hyper_rustls", &["src/edge/", "src/audit/collector.rs"]),
     ("rustls", &["src/edge/", "src/audit/collector.rs"]),
     ("ring", &["src/edge/", "src/audit/collector.rs"]),
-    ("rmcp", &["src/demo/"]),
+    ("rmcp", &["src/demo/", "src/lock/ask.rs"]),
     ("notify", &["src/policy/watch.rs"]),
     ("saphyr_parser", &["src/config/yaml.rs"]),
     ("clap", &["src/cli/"]),

@@ -8,10 +8,9 @@ use serde_json::json;
 use super::{Failure, Format, SourceArgs, failed, proven, settings};
 use crate::cli::failure::plain;
 use crate::cli::{Exit, print};
-use crate::config::PolicyConfig;
 use crate::gate::rego::{EvalLimits, Lint, PolicyProblem, code_of, lint};
 use crate::policy::load::load;
-use crate::policy::{PolicySettings, Ready, prepare};
+use crate::policy::{Ready, prepare};
 
 /// Arguments of `policy check`.
 #[derive(Debug, clap::Args)]
@@ -27,7 +26,7 @@ pub(in crate::cli) struct CheckArgs {
 pub(super) async fn run(args: CheckArgs) -> Result<ExitCode, Failure> {
     let named = !args.source.policies.is_empty();
     let files = args.source.files();
-    let settings = PolicySettings { files: files.clone(), ..settings(PolicyConfig::default())? };
+    let settings = settings(files.clone())?;
     let ready = match prepare(&settings).await {
         Ok(ready) => ready,
         Err(problems) if args.format == Format::Json => {

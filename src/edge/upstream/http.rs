@@ -441,21 +441,7 @@ fn address_of(url: &str) -> Result<(Uri, HeaderValue), HttpUpstreamProblem> {
 
 /// TLS 1.2 and 1.3 with ring, said explicitly: no process-wide default is relied on.
 fn tls(ca_pem: Option<&[u8]>, needed: bool) -> Result<ClientConfig, HttpUpstreamProblem> {
-    let mut roots = RootCertStore::empty();
-    if let Some(pem) = ca_pem {
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            let added = certificate
-                .map_err(|error| error.to_string())
-                .and_then(|found| roots.add(found).map_err(|error| error.to_string()));
-            added.map_err(HttpUpstreamProblem::Roots)?;
-        }
-    } else if needed {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    }
-    if needed && roots.is_empty() {
-        let why = "none found; name a CA file in the configuration".to_owned();
-        return Err(HttpUpstreamProblem::Roots(why));
-    }
+    let roots = roots(ca_pem, needed).map_err(HttpUpstreamProblem::Roots)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -463,4 +449,21 @@ fn tls(ca_pem: Option<&[u8]>, needed: bool) -> Result<ClientConfig, HttpUpstream
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(config)
+}
+
+/// The certificates of `ca_pem`, or the system's. None is an error where some are `needed`.
+pub(in crate::edge) fn roots(ca_pem: Option<&[u8]>, needed: bool) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    if let Some(pem) = ca_pem {
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let found = certificate.map_err(|error| error.to_string())?;
+            roots.add(found).map_err(|error| error.to_string())?;
+        }
+    } else if needed {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
+    if needed && roots.is_empty() {
+        return Err("none found; name a CA file in the configuration".to_owned());
+    }
+    Ok(roots)
 }

@@ -22,6 +22,12 @@ const PARAMETERS_MAX: usize = 8;
 /// The path of a rule or document below `data`.
 pub(super) type Path<'a> = Vec<&'a str>;
 
+/// The package of each module.
+pub(super) fn packages(modules: &[Ref<Module>]) -> impl Iterator<Item = Vec<String>> {
+    let names = modules.iter().map(|module| names_of(&module.package.refr));
+    names.map(|names| names.into_iter().map(str::to_owned).collect())
+}
+
 /// The rules of all modules by path, and what names mean in each module.
 #[derive(Debug)]
 pub(super) struct Index<'a> {

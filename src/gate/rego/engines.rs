@@ -80,6 +80,11 @@ impl RegoPdp {
         Ok(Self { compiled: Some(compiled), ..Self::strict(policy, workers) })
     }
 
+    /// The policy that answers.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// The engine that answers now.
     pub fn engine(&self) -> Engine {
         if self.compiled.is_some() && self.demotion.get().is_none() {

@@ -15,6 +15,7 @@
     reason = "values and syntax of regorus: what is not named here is refused or left out"
 )]
 
+mod asker;
 mod builtins;
 mod capabilities;
 mod check;
@@ -53,6 +54,7 @@ use compiled::Entry;
 use super::decision::{Engine, PolicyRevision};
 use super::document::{Document, DocumentLimits};
 
+pub use asker::Asker;
 pub use capabilities::capabilities;
 pub use engines::{Demotion, RegoPdp};
 pub use input::input_json;
@@ -158,6 +160,46 @@ impl Default for EvalLimits {
     }
 }
 
+/// The package of each source, by the source's path: the names below `data`. To be asked where a
+/// source may end the process, as [`prove()`] is.
+pub fn packages(
+    sources: &PolicySources,
+    limits: &EvalLimits,
+) -> Result<Vec<(String, Vec<String>)>, Vec<PolicyProblem>> {
+    let mut engine = strict::empty_engine(limits);
+    let mut problems = Vec::new();
+    for module in &sources.modules {
+        problems.extend(parse_into(&mut engine, module, limits));
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let paths = sources.modules.iter().map(|module| module.path.clone());
+    Ok(paths.zip(check::packages(engine.get_modules())).collect())
+}
+
+/// Parses `module` into `engine`; gives what is wrong with it.
+fn parse_into(
+    engine: &mut regorus::Engine,
+    module: &Module,
+    limits: &EvalLimits,
+) -> Vec<PolicyProblem> {
+    let mut problems = source::problems(module, limits);
+    if problems.is_empty() {
+        let parsed = catch_unwind(AssertUnwindSafe(|| {
+            engine.add_policy(module.path.clone(), module.text.clone())
+        }));
+        match parsed {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                problems.push(PolicyProblem::of_regorus(&error.to_string(), &module.path));
+            }
+            Err(_) => problems.push(PolicyProblem::at(&module.path, 1, "the parser panicked")),
+        }
+    }
+    problems
+}
+
 /// A policy that was parsed and checked. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Policy(Arc<Parts>);
@@ -200,23 +242,7 @@ impl Policy {
         }
         let mut engine = strict::empty_engine(limits);
         for module in &sources.modules {
-            let found = source::problems(module, limits);
-            if found.is_empty() {
-                let parsed = catch_unwind(AssertUnwindSafe(|| {
-                    engine.add_policy(module.path.clone(), module.text.clone())
-                }));
-                match parsed {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(error)) => {
-                        problems.push(PolicyProblem::of_regorus(&error.to_string(), &module.path));
-                    }
-                    Err(_) => {
-                        let what = "the parser panicked";
-                        problems.push(PolicyProblem::at(&module.path, 1, what));
-                    }
-                }
-            }
-            problems.extend(found);
+            problems.extend(parse_into(&mut engine, module, limits));
         }
         let data = match read_data(sources, limits) {
             Ok(data) => data,
