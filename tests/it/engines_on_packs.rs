@@ -14,6 +14,7 @@ use bartizan::gate::access::{
 };
 use bartizan::gate::decision::Effect;
 use bartizan::gate::document::{Document, DocumentLimits};
+use bartizan::gate::lock::Standing;
 use bartizan::gate::operation::{Knowledge, Operation};
 use bartizan::gate::pack::{Dispatch, Pack, Place, Selector, ToolEntry};
 use bartizan::gate::pdp::Pdp as _;
@@ -182,6 +183,7 @@ fn both_engines_judge_the_calls_of_every_pack_alike() {
                     name: tool,
                     arguments: Some(document.root()),
                     definition: None,
+                    standing: Standing::default(),
                 },
                 params: None,
                 operation: Operation::of_call(knowledge, tool, Some(document.root())),
