@@ -5,7 +5,7 @@
 //! policy's input held comes from `audit.inputs` where that was on; else the facts about servers
 //! and the principal come from a configuration, and the rest is unknown and named so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
@@ -27,8 +27,10 @@ use crate::gate::rego::{Judge, Unknown};
 pub struct Known {
     /// Servers by name.
     pub servers: BTreeMap<String, Server>,
-    /// The principal.
+    /// The principal of every server that takes nobody's token for one.
     pub principal: Option<Principal>,
+    /// Servers whose principals are those of tokens.
+    pub by_token: BTreeSet<String>,
 }
 
 /// What a policy says, before limits are spent and arguments are set.
@@ -95,11 +97,16 @@ impl Said {
     /// What the policy said by a record. Absent where the gate refused by itself: nobody can tell
     /// from the record whether the policy would have, too.
     fn of_record(decision: &DecisionEntry) -> Option<Self> {
-        // What the gate adds comes before the policy's own reasons.
-        let first = decision.reasons.first();
-        let origin = first.map_or("", |reason| reason.origin.as_str());
-        let code = first.map_or("", |reason| reason.code.as_str());
-        let verdict = match (decision.effect.as_str(), origin, code) {
+        let reasons = decision.reasons.iter();
+        let reasons = reasons.map(|it| (it.code.as_str(), it.origin.as_str())).collect::<Vec<_>>();
+        Self::of_outcome(&decision.effect, &reasons, Some(&decision.policy))
+    }
+
+    /// What the policy said, by what came of it. What the gate adds, because it spent a limit or
+    /// could not discharge a duty, comes before the policy's own reasons.
+    fn of_outcome(effect: &str, reasons: &[(&str, &str)], policy: Option<&str>) -> Option<Self> {
+        let (code, origin) = reasons.first().copied().unwrap_or_default();
+        let verdict = match (effect, origin, code) {
             ("permit", _, _) | (_, "limited", _) | (_, "undischarged", "unsettable") => {
                 Verdict::Permit
             }
@@ -109,25 +116,30 @@ impl Said {
             (_, "undischarged", _) => Verdict::Hold,
             _ => Verdict::Deny,
         };
-        let gates = |reason: &&crate::audit::entry::ReasonEntry| {
-            reason.origin == "limited" || reason.code == "unsettable"
-        };
-        let codes = decision.reasons.iter().filter(|reason| !gates(reason));
-        let codes = codes.map(|reason| reason.code.clone());
-        Some(Self::new(verdict, codes, Some(&decision.policy)))
+        let own = reasons.iter().filter(|(code, origin)| {
+            !(*origin == "limited" || (*origin == "undischarged" && *code == "unsettable"))
+        });
+        Some(Self::new(verdict, own.map(|(code, _)| (*code).to_owned()), policy))
     }
 
-    /// What the policy said by the `result` of a decision log.
+    /// What the policy said by the `result` of a decision log: ours says whence a reason comes,
+    /// that of another program is what the rule itself came to.
     fn of_result(result: Value<'_>, policy: Option<&str>) -> Option<Self> {
         let each = |name| result.get(name).into_iter().flat_map(Value::elements);
-        let code = |element: Value<'_>| Some(element.get("code")?.as_str()?.to_owned());
-        let verdict = match result.get("effect")?.as_str()? {
-            "permit" if each("hold").next().is_some() => Verdict::Hold,
-            "permit" => Verdict::Permit,
-            _ => Verdict::Deny,
-        };
-        let codes = each("reasons").chain(each("hold")).filter_map(code);
-        Some(Self::new(verdict, codes, policy))
+        let text = |element: Value<'_>, name| Some(element.get(name)?.as_str()?.to_owned());
+        let effect = result.get("effect")?.as_str()?;
+        let reasons: Vec<(String, String)> = each("reasons")
+            .map(|it| (text(it, "code"), text(it, "origin").unwrap_or_default()))
+            .filter_map(|(code, origin)| Some((code?, origin)))
+            .collect();
+        let reasons: Vec<_> = reasons.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+        let mut said = Self::of_outcome(effect, &reasons, policy)?;
+        let holds: Vec<String> = each("hold").filter_map(|it| text(it, "code")).collect();
+        if said.verdict == Verdict::Permit && each("hold").next().is_some() {
+            let codes = said.codes.into_iter().chain(holds);
+            said = Self::new(Verdict::Hold, codes, policy);
+        }
+        Some(said)
     }
 }
 
@@ -208,6 +220,9 @@ impl Recorded {
         let document = document(line)?;
         let root = document.root();
         let text = |value: Option<Value<'_>>| Some(value?.as_str()?.to_owned());
+        if root.get("decision_id").is_some() && root.get("input").is_none() {
+            return Ok(Self::Other);
+        }
         let member = root.get("input").map(|_| "input");
         let Some(input) = root.get("input").or(Some(root)).filter(|it| it.get("method").is_some())
         else {
@@ -216,6 +231,9 @@ impl Recorded {
         let mut about = About::of_input(input);
         let mut before = None;
         let mut unknown = Vec::new();
+        if root.pointer("/custom/bartizan/engine").and_then(Value::as_str) == Some("none") {
+            return Ok(Self::Other);
+        }
         if member.is_some() {
             about.call = text(root.get("decision_id"));
             about.time = text(root.get("timestamp"));
@@ -226,8 +244,8 @@ impl Recorded {
             let hidden = hidden.flat_map(Value::elements).filter_map(Value::as_str);
             unknown.extend(hidden.filter_map(|it| it.strip_prefix("/input")).map(str::to_owned));
         }
+        let by_gate = root.get("result").is_some() && before.is_none();
         let asked = Asked::Line { document, member };
-        let by_gate = false;
         Ok(Self::Question(Box::new(Question { about, before, by_gate, asked, unknown })))
     }
 
@@ -322,11 +340,13 @@ impl<'a> Rebuilt<'a> {
             unknown.extend(pointers.iter().map(|pointer| (*pointer).to_owned()));
         };
         let id = entry.principal.as_deref().unwrap_or_default();
-        let principal = known.principal.clone().filter(|it| *it.id == *id).unwrap_or_else(|| {
+        let name = entry.server.as_deref().unwrap_or_default();
+        let configured = known.principal.clone().filter(|it| *it.id == *id);
+        let configured = configured.filter(|_| !known.by_token.contains(name));
+        let principal = configured.unwrap_or_else(|| {
             lacks(&["/principal/kind", "/principal/groups", "/principal/claims"]);
             Principal { id: id.into(), ..Principal::default() }
         });
-        let name = entry.server.as_deref().unwrap_or_default();
         let server = known.servers.get(name).cloned().unwrap_or_else(|| {
             lacks(&["/server/environment", "/server/labels", "/server/rates"]);
             Server { name: name.into(), ..Server::default() }
@@ -334,7 +354,7 @@ impl<'a> Rebuilt<'a> {
         let target = entry.target.as_ref();
         let has = |of: fn(&crate::audit::entry::TargetEntry) -> bool| target.is_some_and(of);
         if has(|target| target.tool.is_some()) {
-            lacks(&["/tool/arguments"]);
+            lacks(&["/tool/arguments", "/tool/drift", "/tool/flags"]);
         } else if has(|target| target.prompt.is_some()) {
             lacks(&["/prompt/arguments"]);
         } else if has(|target| target.task.is_some()) {

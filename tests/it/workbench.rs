@@ -141,7 +141,7 @@ fn server() -> Server {
 /// What the configuration of that server says.
 fn known() -> Known {
     let servers = [("flags".to_owned(), server())].into();
-    Known { servers, principal: Some(principal()) }
+    Known { servers, principal: Some(principal()), ..Known::default() }
 }
 
 const CONFIG: &str = "principal: {id: agent-7, kind: agent, groups: [testers]}

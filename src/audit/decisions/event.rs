@@ -79,6 +79,8 @@ fn input(entry: Entry) -> (Value, Vec<String>) {
             known.insert(name.to_owned(), value);
         }
     };
+    put("version", Some(Value::from(1)));
+    put("phase", Some(Value::from("call")));
     put("direction", entry.direction.map(Value::from));
     put("method", entry.method.map(Value::from));
     put("principal", entry.principal.map(|id| json!({ "id": id })));
@@ -117,6 +119,9 @@ fn input(entry: Entry) -> (Value, Vec<String>) {
         "/server/environment",
         "/server/labels",
         "/server/rates",
+        "/time/hour",
+        "/time/unix_ms",
+        "/time/weekday",
     ];
     match target(entry.target.unwrap_or_default()) {
         Some((name, value, lacks)) => {
@@ -132,13 +137,13 @@ fn input(entry: Entry) -> (Value, Vec<String>) {
 fn target(target: TargetEntry) -> Option<(&'static str, Value, &'static [&'static str])> {
     if let Some(name) = target.tool {
         let tool = present(json!({"name": name, "definition": target.definition}));
-        return Some(("tool", tool, &["/tool/arguments"]));
+        return Some(("tool", tool, &["/tool/arguments", "/tool/drift", "/tool/flags"]));
     }
     if let Some(name) = target.prompt {
         return Some(("prompt", json!({ "name": name }), &["/prompt/arguments"]));
     }
     if let Some(uri) = target.uri {
-        return Some(("resource", json!({ "uri": uri }), &[]));
+        return Some(("resource", json!({ "uri": uri }), &["/resource/ambiguous"]));
     }
     let lacks: &[&str] = &["/task/method", "/task/tool", "/task/operation"];
     target.task.map(|id| ("task", json!({ "id": id }), lacks))

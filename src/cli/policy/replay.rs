@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Failure, Format, SourceArgs};
 use crate::cli::failure::plain;
 use crate::cli::{Exit, print};
-use crate::config::{Config, Surroundings};
+use crate::config::{Config, OAuthMode, Surroundings};
 use crate::policy::recorded::{Known, Said, Verdict};
 use crate::policy::replay::{Change, Replay, Report, Source, replay};
 
@@ -107,6 +107,10 @@ fn known(path: &Path) -> Result<Known, Failure> {
         .map_err(|problems| Failure::configuration(&name, &problems))?;
     let mut known = Known { principal: Some(config.principal.clone()), ..Known::default() };
     for server in &config.servers {
+        if server.oauth.as_ref().is_some_and(|oauth| matches!(oauth.mode, OAuthMode::Terminate(_)))
+        {
+            known.by_token.insert(server.name.clone());
+        }
         let pack = server.pack.as_ref().map(|pack| {
             pack.read().map_err(|error| {
                 let subject = format!("{name}: servers.{}.pack", server.name);

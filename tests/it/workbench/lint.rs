@@ -150,8 +150,12 @@ fn a_person_is_told_the_place_and_the_next_step() {
 fn what_ships_has_no_traps() {
     let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
     let bench = Bench::new();
-    let paths: [Option<PathBuf>; 3] =
-        [None, Some(policies.join("baseline")), Some(policies.join("examples/open"))];
+    let paths: [Option<PathBuf>; 4] = [
+        None,
+        Some(policies.join("baseline")),
+        Some(policies.join("examples/open")),
+        Some(policies.join("examples/read-only")),
+    ];
     for path in paths {
         let mut args = vec!["policy", "check", "--format", "json"];
         let path = path.map(|path| path.to_str().unwrap().to_owned());

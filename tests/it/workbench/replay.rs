@@ -46,6 +46,20 @@ fn without_a_configuration_nothing_is_guessed_about_servers() {
     assert_eq!(replayed(&bench, &[], Known::default(), "facts").judged, 25);
 }
 
+#[test]
+fn a_configuration_tells_nothing_of_those_who_come_with_a_token() {
+    let bench = Bench::new();
+    let policy = [bench.write(
+        "p.rego",
+        "package mcp\npermit contains {\"code\": \"t\", \"message\": \"m\"} if \"testers\" in input.principal.groups\n",
+    )];
+    bench.record("state", &policy, &world(Inputs::None), &[call(1, "t", &json!({}))]);
+    assert_eq!(replayed(&bench, &policy, known(), "state").judged, 1);
+    let by_token = Known { by_token: ["flags".to_owned()].into(), ..known() };
+    let report = replayed(&bench, &policy, by_token, "state");
+    assert_eq!((report.judged, report.unjudged_all()), (0, 1));
+}
+
 /// Rules that read what a journal does not hold, in every way that a rule can.
 const READERS: [&str; 9] = [
     "deny contains {\"code\": \"d\", \"message\": \"m\"} if input.tool.arguments.key == \"prod-x\"",
