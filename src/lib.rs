@@ -33,7 +33,7 @@
 //! | # | What happens | Where |
 //! |---|---|---|
 //! | 1 | A connection is accepted; how many there are is bounded. | [`edge::http`], [`edge::stdio`] |
-//! | 2 | Host, origin, framing and media type are checked, the body is read whole; an [`Arrival`](gate::session::Arrival) is made. | [`edge::http`] |
+//! | 2 | Host, origin, framing and media type are checked, and the token where it ends here; the body is read whole; an [`Arrival`](gate::session::Arrival) is made. | [`edge::http`] |
 //! | 3 | The bytes become a [`Frame`](gate::frame::Frame), or are refused. | [`gate::document`], [`gate::frame`] |
 //! | 4 | The frame becomes a question: method, resource, what the call comes to by its pack. Routing headers must agree with the body. | [`gate::method`], [`gate::operation`], [`gate::headers`], [`gate::access`] |
 //! | 5 | The policy answers with a [`Decision`](gate::decision::Decision). | [`gate::pdp`], [`gate::rego`] |

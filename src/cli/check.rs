@@ -5,8 +5,10 @@ use std::process::ExitCode;
 
 use super::{Exit, Failure, policy, print};
 use crate::config::{
-    BundleSource, Config, Front, HttpTransport, OAuthMode, PackRef, PolicyConfig, Upstream,
+    BundleSource, Config, Front, HttpTransport, JwksConfig, OAuthMode, PackRef, PolicyConfig,
+    Upstream,
 };
+use crate::edge::oauth::keys::{HINT, read_file};
 use crate::gate::session::Mode;
 use crate::policy::prepare;
 use crate::run::StartError;
@@ -37,6 +39,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
             failures.push(Failure::usage(subject, what).hint(error.hint.clone()));
         }
     }
+    failures.extend(bad_keys(&name, &config));
     let proven = match Origin::new(&config, policy::prover()?, 1) {
         Ok(Origin::Files(settings)) => match prepare(&settings).await {
             Ok(ready) => policy::proven(&ready),
@@ -56,6 +59,26 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
         None => print(&summary(&name, &config, &proven)),
         Some(failure) => Err(failure),
     }
+}
+
+/// Files of issuers' keys that hold none.
+fn bad_keys(name: &str, config: &Config) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    for server in &config.servers {
+        let Some(OAuthMode::Terminate(ours)) = server.oauth.as_ref().map(|oauth| &oauth.mode)
+        else {
+            continue;
+        };
+        for issuer in &ours.issuers {
+            let JwksConfig::File(path) = &issuer.jwks else { continue };
+            if let Err(why) = read_file(path) {
+                let subject = format!("{name}: servers.{}.oauth.issuers.jwks_file", server.name);
+                let what = format!("`{}` {why}", path.display());
+                failures.push(Failure::usage(subject, what).hint(HINT));
+            }
+        }
+    }
+    failures
 }
 
 /// What `config` comes to, a line for each part.
@@ -111,8 +134,9 @@ fn summary(name: &str, config: &Config, proven: &str) -> String {
             let public = oauth.public_url.as_deref().unwrap_or("loopback");
             line(
                 "",
-                &match oauth.mode {
-                    OAuthMode::Forward => format!("tokens for {public} go on to it"),
+                &match &oauth.mode {
+                    OAuthMode::Forward { .. } => format!("tokens for {public} go on to it"),
+                    OAuthMode::Terminate(_) => format!("tokens for {public} end here"),
                 },
             );
         }

@@ -12,7 +12,7 @@ use super::problem::{Place, Problems, Spot};
 use super::remote::RemoteFile;
 use super::section::{References, Section};
 use super::yaml;
-use super::{HttpTransport, LogFormat, OAuthMode};
+use super::{HttpTransport, LogFormat, SignatureAlgorithm};
 use crate::gate::rego::Inputs;
 use crate::gate::session::{Mode, RefusalForm};
 
@@ -20,6 +20,10 @@ use crate::gate::session::{Mode, RefusalForm};
 pub(super) const FILE_BYTES_MAX: usize = 1 << 20;
 
 const SERVERS_HINT: &str = "name at least one server, with its `url` or its `command`";
+
+/// What `oauth.issuers` must be.
+pub(super) const ISSUERS_HINT: &str =
+    "write `- issuer: https://…` with its `jwks_uri` or `jwks_file` below";
 
 const HOUR: Duration = Duration::from_hours(1);
 const TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=HOUR;
@@ -89,11 +93,43 @@ pub(super) struct ServerFile {
 #[derive(Debug)]
 pub(super) struct OAuthFile {
     pub(super) place: Place,
-    pub(super) mode: Option<Spot<OAuthMode>>,
+    pub(super) mode: Option<Spot<OAuthWord>>,
     /// Whether `mode` was written, if only wrongly.
     pub(super) has_mode: bool,
     pub(super) upstream_resource: Option<Spot<String>>,
     pub(super) origin_endpoints: Option<Spot<bool>>,
+    /// Whether `issuers` was written, if only wrongly.
+    pub(super) has_issuers: bool,
+    pub(super) issuers: Option<Vec<IssuerFile>>,
+    pub(super) scopes: Option<Vec<Spot<String>>>,
+    pub(super) principal_claim: Option<Spot<String>>,
+    pub(super) groups_claim: Option<Spot<String>>,
+    pub(super) claims: Option<Vec<Spot<String>>>,
+}
+
+/// The words that `oauth.mode` can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OAuthWord {
+    /// `forward`.
+    Forward,
+    /// `terminate`.
+    Terminate,
+}
+
+/// One element of `oauth.issuers`.
+#[derive(Debug)]
+pub(super) struct IssuerFile {
+    pub(super) place: Place,
+    /// Whether `issuer` was written, if only wrongly.
+    pub(super) named: bool,
+    pub(super) issuer: Option<Spot<String>>,
+    /// Whether `jwks_uri` or `jwks_file` was written, if only wrongly.
+    pub(super) has_keys: bool,
+    pub(super) jwks_uri: Option<Spot<String>>,
+    pub(super) jwks_file: Option<Spot<String>>,
+    pub(super) ca_file: Option<Spot<String>>,
+    pub(super) audiences: Option<Vec<Spot<String>>>,
+    pub(super) algorithms: Option<Vec<Spot<SignatureAlgorithm>>>,
 }
 
 /// `principal`.
@@ -272,12 +308,35 @@ impl ServerFile {
 
 impl OAuthFile {
     fn read(section: &mut Section<'_>) -> Self {
+        let modes = [("forward", OAuthWord::Forward), ("terminate", OAuthWord::Terminate)];
         Self {
             place: section.place().clone(),
             has_mode: section.has("mode"),
-            mode: section.choice("mode", &[("forward", OAuthMode::Forward)]),
+            mode: section.choice("mode", &modes),
             upstream_resource: section.text("upstream_resource"),
             origin_endpoints: section.flag("origin_endpoints"),
+            has_issuers: section.has("issuers"),
+            issuers: section.list_of_sections("issuers", ISSUERS_HINT, IssuerFile::read),
+            scopes: section.text_or_texts("scopes"),
+            principal_claim: section.text("principal_claim"),
+            groups_claim: section.text("groups_claim"),
+            claims: section.text_or_texts("claims"),
+        }
+    }
+}
+
+impl IssuerFile {
+    fn read(section: &mut Section<'_>) -> Self {
+        Self {
+            place: section.place().clone(),
+            named: section.has("issuer"),
+            issuer: section.text("issuer"),
+            has_keys: section.has("jwks_uri") || section.has("jwks_file"),
+            jwks_uri: section.text("jwks_uri"),
+            jwks_file: section.text("jwks_file"),
+            ca_file: section.text("ca_file"),
+            audiences: section.text_or_texts("audiences"),
+            algorithms: section.choices("algorithms", &SignatureAlgorithm::ALL),
         }
     }
 }

@@ -34,6 +34,7 @@ mod server;
 mod remote;
 mod bundle;
 mod oauth;
+mod terminate;
 mod wrap;
 mod pack;
 
@@ -257,23 +258,90 @@ pub struct ServerConfig {
 /// What stands in the way to tokens for a server.
 #[derive(Debug, Clone)]
 pub struct OAuthConfig {
+    /// The URL that clients dial (`public_url`): https, or http on loopback. With `forward` there
+    /// is a default, on loopback alone: `http://`, the host of the request, and `path`.
+    pub public_url: Option<String>,
     /// Who checks tokens (`oauth.mode`).
     pub mode: OAuthMode,
-    /// The URL that clients dial (`public_url`): https, or http on loopback. Default, on loopback
-    /// alone: `http://`, the host of the request, and `path`.
-    pub public_url: Option<String>,
-    /// What the server calls itself in its metadata (`oauth.upstream_resource`). Default: `url`.
-    pub upstream_resource: Option<Uri>,
-    /// Whether the authorization endpoints of MCP 2025-03-26 at our origin reach the server's
-    /// (`oauth.origin_endpoints`). Default no.
-    pub origin_endpoints: bool,
 }
 
 /// Who checks tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum OAuthMode {
     /// The server (`forward`): we and it are one resource, and the client's token goes on.
-    Forward,
+    Forward {
+        /// What the server calls itself in its metadata (`oauth.upstream_resource`). Default:
+        /// `url`.
+        upstream_resource: Option<Uri>,
+        /// Whether the authorization endpoints of MCP 2025-03-26 at our origin reach the server's
+        /// (`oauth.origin_endpoints`). Default no.
+        origin_endpoints: bool,
+    },
+    /// We (`terminate`): we are a resource of our own, and the client's token ends here.
+    Terminate(TerminateConfig),
+}
+
+/// A resource of our own, `public_url`, where clients' tokens end.
+#[derive(Debug, Clone)]
+pub struct TerminateConfig {
+    /// Who makes tokens for it (`oauth.issuers`), 1 to 8, each once.
+    pub issuers: Vec<IssuerConfig>,
+    /// Scopes that each token must grant (`oauth.scopes`). Default none.
+    pub scopes: Vec<String>,
+    /// The claim that names the principal (`oauth.principal_claim`): a name, or an RFC 6901
+    /// pointer. Default `sub`.
+    pub principal_claim: String,
+    /// The claim that holds its groups (`oauth.groups_claim`). Default none.
+    pub groups_claim: Option<String>,
+    /// Further claims that rules see (`oauth.claims`), at most 32. Default none.
+    pub claims: Vec<String>,
+}
+
+/// An issuer of tokens.
+#[derive(Debug, Clone)]
+pub struct IssuerConfig {
+    /// Its identifier (`issuer`): https, or http on loopback; `iss` of its tokens, byte for byte.
+    pub issuer: String,
+    /// Its public keys (`jwks_uri`, `jwks_file`).
+    pub jwks: JwksConfig,
+    /// Values of `aud` of which a token must have one (`audiences`). Default: `public_url`.
+    pub audiences: Vec<String>,
+    /// How it may sign (`algorithms`). Default: all that there are.
+    pub algorithms: Vec<SignatureAlgorithm>,
+}
+
+/// Where an issuer's public keys are.
+#[derive(Debug, Clone)]
+pub enum JwksConfig {
+    /// At an address (`jwks_uri`): https, or http on loopback.
+    Uri {
+        /// The address.
+        uri: Uri,
+        /// Certificates to trust instead of the system's, PEM (`ca_file`).
+        ca_file: Option<PathBuf>,
+    },
+    /// In a file (`jwks_file`).
+    File(PathBuf),
+}
+
+/// How a token may be signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the algorithm of that name in RFC 7518 and RFC 8037")]
+pub enum SignatureAlgorithm {
+    Rs256,
+    Ps256,
+    Es256,
+    EdDsa,
+}
+
+impl SignatureAlgorithm {
+    /// All, with the names that they have in the file and in tokens.
+    pub const ALL: [(&str, Self); 4] = [
+        ("RS256", Self::Rs256),
+        ("PS256", Self::Ps256),
+        ("ES256", Self::Es256),
+        ("EdDSA", Self::EdDsa),
+    ];
 }
 
 /// How a protected server is reached.

@@ -5,7 +5,7 @@ use std::iter;
 
 use ::http::Uri;
 
-use super::file::{OAuthFile, ServerFile};
+use super::file::{OAuthFile, OAuthWord, ServerFile};
 use super::meaning::{Reader, or};
 use super::problem::Place;
 use super::{Front, OAuthConfig, OAuthMode, ServerConfig, Upstream};
@@ -27,8 +27,35 @@ impl Reader<'_> {
             }
             return None;
         };
-        let mode = self.oauth_mode(oauth);
-        let public_url = self.public_url(file, front, &oauth.place);
+        if oauth.mode.is_none() && !oauth.has_mode {
+            let hint = "write `mode: forward` or `mode: terminate`";
+            self.problems.push(&oauth.place, "`mode` is missing", hint);
+        }
+        let mode = oauth.mode.as_ref()?.value;
+        let public_url = self.public_url(file, front, (&oauth.place, mode));
+        let forwards = mode == OAuthWord::Forward;
+        let foreign = if forwards { terminate_keys(oauth) } else { forward_keys(oauth) };
+        let other = if forwards { "oauth.mode: terminate" } else { "oauth.mode: forward" };
+        self.only_with(other, &foreign);
+        let mode = match mode {
+            OAuthWord::Forward => self.forward(file, oauth, upstream),
+            OAuthWord::Terminate => {
+                if let Some(forward) = file.forward_authorization.as_ref().filter(|it| it.value) {
+                    let what = "`oauth.mode: terminate` lets no token go on";
+                    self.problems.push(&forward.place, what, "remove one of them");
+                }
+                OAuthMode::Terminate(self.terminate(oauth, public_url.as_deref()))
+            }
+        };
+        Some(OAuthConfig { public_url, mode })
+    }
+
+    fn forward(
+        &mut self,
+        file: &ServerFile,
+        oauth: &OAuthFile,
+        upstream: Option<&Upstream>,
+    ) -> OAuthMode {
         let upstream_resource =
             oauth.upstream_resource.as_ref().and_then(|written| self.url(written));
         match upstream {
@@ -46,39 +73,31 @@ impl Reader<'_> {
             }
             Some(Upstream::Child(_)) => {
                 let what = "a program's standard input takes no token";
-                self.problems.push(&oauth.place, what, "use it with `url`");
+                let hint = "use it with `url`, or write `mode: terminate`";
+                self.problems.push(&oauth.place, what, hint);
             }
             None => {}
         }
-        Some(OAuthConfig {
-            mode: mode?,
-            public_url,
+        OAuthMode::Forward {
             upstream_resource,
             origin_endpoints: or(oauth.origin_endpoints.clone(), false),
-        })
-    }
-
-    fn oauth_mode(&mut self, oauth: &OAuthFile) -> Option<OAuthMode> {
-        if oauth.mode.is_none() && !oauth.has_mode {
-            self.problems.push(&oauth.place, "`mode` is missing", "write `mode: forward`");
         }
-        oauth.mode.as_ref().map(|mode| mode.value)
     }
 
-    /// The URL that clients dial. It can be left out on loopback alone, where whoever names us
-    /// by another name deceives nobody but itself.
+    /// The URL that clients dial. It can be left out where the server checks tokens, on loopback
+    /// alone, where whoever names us by another name deceives nobody but itself.
     fn public_url(
         &mut self,
         file: &ServerFile,
         front: Option<Front>,
-        oauth: &Place,
+        (oauth, mode): (&Place, OAuthWord),
     ) -> Option<String> {
         let Some(written) = &file.public_url else {
             let loopback = match front {
                 Some(Front::Http { listen, .. }) => listen.ip().to_canonical().is_loopback(),
                 Some(Front::Stdio) | None => true,
             };
-            if !loopback || file.hosts.is_some() {
+            if !loopback || file.hosts.is_some() || mode == OAuthWord::Terminate {
                 let what = "`public_url` is missing";
                 self.problems.push(oauth, what, "write the URL that clients dial");
             }
@@ -86,9 +105,9 @@ impl Reader<'_> {
         };
         let url = self.url(written)?;
         let host = url.host().unwrap_or_default();
-        if written.value.contains('?') {
-            let hint = "write it without a query: it names a resource";
-            self.problems.push(&written.place, "holds a query", hint);
+        if written.value.contains(['?', '"', '\\']) {
+            let hint = "write it without a query, quotes and backslashes: it names a resource";
+            self.problems.push(&written.place, "holds a query, or what must be quoted", hint);
         } else if url.scheme_str() == Some("http") && !is_loopback(host) {
             let hint = "use https: tokens travel under it (RFC 9728 §3)";
             self.problems.push(&written.place, "is http beyond loopback", hint);
@@ -110,7 +129,9 @@ impl Reader<'_> {
                 self.problems.push(place, what, "give each `public_url` a path of its own");
             }
             metadata.insert(path, &server.name);
-            if !oauth.origin_endpoints {
+            let origin_endpoints =
+                matches!(oauth.mode, OAuthMode::Forward { origin_endpoints: true, .. });
+            if !origin_endpoints {
                 continue;
             }
             if let Some(other) = endpoints.replace(&server.name) {
@@ -127,6 +148,25 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// The keys that mean something only where the server checks tokens.
+fn forward_keys(oauth: &OAuthFile) -> Vec<Option<&Place>> {
+    vec![
+        oauth.upstream_resource.as_ref().map(|spot| &spot.place),
+        oauth.origin_endpoints.as_ref().map(|spot| &spot.place),
+    ]
+}
+
+/// The keys that mean something only where tokens end here.
+fn terminate_keys(oauth: &OAuthFile) -> Vec<Option<&Place>> {
+    vec![
+        oauth.issuers.as_ref().and_then(|issuers| issuers.first()).map(|issuer| &issuer.place),
+        oauth.scopes.as_ref().and_then(|scopes| scopes.first()).map(|spot| &spot.place),
+        oauth.principal_claim.as_ref().map(|spot| &spot.place),
+        oauth.groups_claim.as_ref().map(|spot| &spot.place),
+        oauth.claims.as_ref().and_then(|claims| claims.first()).map(|spot| &spot.place),
+    ]
 }
 
 /// Whether `host` of a URL is this machine, whoever asks.

@@ -142,13 +142,17 @@ impl<'p> Section<'p> {
         choices: &[(&'static str, T)],
     ) -> Option<Spot<T>> {
         let spot = self.text(key)?;
-        if let Some((_, value)) = choices.iter().find(|(word, _)| *word == spot.value) {
-            return Some(Spot::new(*value, spot.place));
-        }
-        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-        let what = format!("must be {}", list_of(&words));
-        self.problems.push(&spot.place, what, did_you_mean(&spot.value, &words));
-        None
+        chosen(spot, choices, self.problems)
+    }
+
+    /// A list of at least one of some words, or one that stands for a list of one.
+    pub(super) fn choices<T: Copy>(
+        &mut self,
+        key: &'static str,
+        choices: &[(&'static str, T)],
+    ) -> Option<Vec<Spot<T>>> {
+        let spots = self.text_or_texts(key)?.into_iter();
+        Some(spots.filter_map(|spot| chosen(spot, choices, self.problems)).collect())
     }
 
     /// A list of texts.
@@ -227,6 +231,36 @@ impl<'p> Section<'p> {
         values
     }
 
+    /// A list of mappings with keys of their own; at least one, `hint` says what.
+    pub(super) fn list_of_sections<T>(
+        &mut self,
+        key: &'static str,
+        hint: &str,
+        read: impl Fn(&mut Section<'_>) -> T,
+    ) -> Option<Vec<T>> {
+        let (node, place) = self.take(key)?;
+        let nodes = match node.kind {
+            Kind::List(nodes) if !nodes.is_empty() => nodes,
+            Kind::List(_) => {
+                self.problems.push(&place, "is empty", hint);
+                return None;
+            }
+            other => {
+                expected(&place, "a list of keys with values", &other, hint, self.problems);
+                return None;
+            }
+        };
+        let mut values = Vec::new();
+        for (index, node) in nodes.into_iter().enumerate() {
+            let place = place.element(index, Some(node.line));
+            if let Some(mut section) = Section::open(node, place, self.problems) {
+                values.push(read(&mut section));
+                section.close();
+            }
+        }
+        Some(values)
+    }
+
     /// Takes a member out; a member without a value is reported.
     fn take(&mut self, key: &'static str) -> Option<(Node, Place)> {
         self.asked.push(key);
@@ -252,6 +286,20 @@ pub(super) enum References {
 
 fn expected(place: &Place, form: &str, found: &Kind, hint: &str, problems: &mut Problems) {
     problems.push(place, format!("must be {form}, is {}", found.describe()), hint);
+}
+
+fn chosen<T: Copy>(
+    spot: Spot<String>,
+    choices: &[(&'static str, T)],
+    problems: &mut Problems,
+) -> Option<Spot<T>> {
+    if let Some((_, value)) = choices.iter().find(|(word, _)| *word == spot.value) {
+        return Some(Spot::new(*value, spot.place));
+    }
+    let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+    let what = format!("must be {}", list_of(&words));
+    problems.push(&spot.place, what, did_you_mean(&spot.value, &words));
+    None
 }
 
 fn text(

@@ -6,13 +6,12 @@ use std::time::Duration;
 use ::http::uri::Authority;
 use ::http::{HeaderName, HeaderValue, Uri};
 
-use super::file::ServerFile;
+use super::file::{OAuthWord, ServerFile};
 use super::meaning::{Reader, or, texts};
 use super::problem::{Place, Spot};
 use super::secret::{Secret, is_variable_name, resolve};
 use super::{
-    ChildUpstream, Front, HttpTransport, HttpUpstream, Inherit, OAuthMode, PackRef, ServerConfig,
-    Upstream,
+    ChildUpstream, Front, HttpTransport, HttpUpstream, Inherit, PackRef, ServerConfig, Upstream,
 };
 use crate::gate::session::RefusalForm;
 
@@ -184,7 +183,7 @@ impl Reader<'_> {
         }
     }
 
-    fn only_with(&mut self, other: &str, places: &[Option<&Place>]) {
+    pub(super) fn only_with(&mut self, other: &str, places: &[Option<&Place>]) {
         for place in places.iter().flatten() {
             let what = format!("has a meaning only with `{other}`");
             self.problems.push(place, what, "remove it");
@@ -336,7 +335,7 @@ impl Reader<'_> {
 
 fn forwards(file: &ServerFile) -> bool {
     let mode = file.oauth.as_ref().and_then(|oauth| oauth.mode.as_ref());
-    mode.is_some_and(|mode| mode.value == OAuthMode::Forward)
+    mode.is_some_and(|mode| mode.value == OAuthWord::Forward)
 }
 
 /// The keys that mean something only with `command`.

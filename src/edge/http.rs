@@ -11,6 +11,7 @@ mod wire;
 mod bell;
 mod gauge;
 mod door;
+mod bearer;
 mod body;
 mod sessions;
 mod event_ids;
@@ -83,7 +84,7 @@ pub struct Route {
     /// of loopback names, on any port. A request without `Origin` comes from no browser and
     /// passes.
     pub origins: Vec<String>,
-    /// Who calls here.
+    /// Who calls here, where no token says it.
     pub principal: Arc<Principal>,
     /// The way to the server.
     pub upstream: Upstream,
@@ -205,7 +206,8 @@ struct RouteState {
     path: Box<str>,
     server: Arc<Protected>,
     allowed: Allowed,
-    principal: Arc<Principal>,
+    /// Who calls here. Nothing where tokens end here: then only [`bearer::caller`] knows.
+    principal: Option<Arc<Principal>>,
     upstream: Arc<Upstream>,
     oauth: Option<OAuth>,
     sessions: Sessions,
@@ -273,11 +275,12 @@ impl Listener {
         for route in routes {
             let path: Box<str> = route.path.into();
             let sessions_max = config.limits.sessions_max;
+            let tokens_end = matches!(route.oauth, Some(OAuth::Terminate(_)));
             let state = Arc::new(RouteState {
                 path: path.clone(),
                 server: route.server,
                 allowed: Allowed::new(&route.hosts, &route.origins),
-                principal: route.principal,
+                principal: (!tokens_end).then_some(route.principal),
                 upstream: Arc::new(route.upstream),
                 oauth: route.oauth,
                 sessions: Sessions::new(SessionLimits {

@@ -92,6 +92,7 @@ pub enum Finding {
     UpstreamFailure,
     ToolsHidden,
     UnsolicitedAnswer,
+    UnauthenticatedCaller,
 }
 
 /// Ids of a finding in the taxonomies; an empty list is a legal value.
@@ -459,11 +460,8 @@ impl Finding {
             Self::ToolsHidden => {
                 tags(("L7", L7, &["L7/Agent Tool Misuse"]), (&["MCP02:2025"], &["ASI02"]), &[])
             }
-            Self::UnsolicitedAnswer => tags(
-                ("L3", L3, &["L3/Input Validation Attacks", "L7/Agent Impersonation"]),
-                (&["MCP06:2025"], &["ASI07"]),
-                &[],
-            ),
+            Self::UnsolicitedAnswer => UNSOLICITED_ANSWER,
+            Self::UnauthenticatedCaller => UNAUTHENTICATED_CALLER,
         }
     }
 }
@@ -471,7 +469,18 @@ impl Finding {
 type MaestroRow = (&'static str, &'static str, &'static [&'static str]);
 type OwaspRow = (&'static [&'static str], &'static [&'static str]);
 
-fn tags(maestro: MaestroRow, owasp: OwaspRow, atlas: &'static [&'static str]) -> Tags {
+const UNSOLICITED_ANSWER: Tags = tags(
+    ("L3", L3, &["L3/Input Validation Attacks", "L7/Agent Impersonation"]),
+    (&["MCP06:2025"], &["ASI07"]),
+    &[],
+);
+const UNAUTHENTICATED_CALLER: Tags = tags(
+    ("L7", L7, &["L7/Agent Identity Attack", "L7/Agent Impersonation"]),
+    (&["MCP07:2025"], &["ASI03"]),
+    &["AML.T0073"],
+);
+
+const fn tags(maestro: MaestroRow, owasp: OwaspRow, atlas: &'static [&'static str]) -> Tags {
     Tags {
         maestro: Maestro { layer: maestro.0, layer_name: maestro.1, threats: maestro.2 },
         owasp: Owasp { mcp: owasp.0, asi: owasp.1 },

@@ -112,6 +112,18 @@ pub enum DoorRefusal {
     TooMany,
     /// We are closing: 503.
     Closing,
+    /// No access token came along: 401.
+    NoToken,
+    /// The access token is not good here: 401.
+    BadToken,
+    /// The access token was good once: 401.
+    ExpiredToken,
+    /// The access token does not grant all scopes that are needed: 403.
+    Scope,
+    /// An access token in the request target, where logs and histories keep it: 400.
+    TokenInQuery,
+    /// The keys to check an access token with are not to be had: 503.
+    NoKeys,
 }
 
 impl DoorRefusal {
@@ -131,6 +143,12 @@ impl DoorRefusal {
             Self::UnknownEvent => "unknown-event",
             Self::TooMany => "too-many",
             Self::Closing => "closing",
+            Self::NoToken => "no-token",
+            Self::BadToken => "bad-token",
+            Self::ExpiredToken => "expired-token",
+            Self::Scope => "insufficient-scope",
+            Self::TokenInQuery => "token-in-query",
+            Self::NoKeys => "no-keys",
         }
     }
 
@@ -152,6 +170,15 @@ impl DoorRefusal {
             Self::UnknownEvent => ("Event id not found", Status::BadRequest),
             Self::TooMany => ("Too many at once", Status::TooMany),
             Self::Closing => ("Closing", Status::Unavailable),
+            // What is wrong with a token is nobody's business but the operator's.
+            Self::NoToken | Self::BadToken | Self::ExpiredToken => {
+                ("Access token required", Status::Unauthorized)
+            }
+            Self::Scope => ("Scope required", Status::Forbidden),
+            Self::TokenInQuery => {
+                ("Access token belongs into the header Authorization", Status::BadRequest)
+            }
+            Self::NoKeys => ("Access token cannot be checked now", Status::Unavailable),
         }
     }
 }
@@ -237,15 +264,23 @@ impl Refusal {
                 | DoorRefusal::Host
                 | DoorRefusal::Origin
                 | DoorRefusal::TooLarge
-                | DoorRefusal::Slow,
+                | DoorRefusal::Slow
+                | DoorRefusal::TokenInQuery,
             ) => Some(Finding::MalformedFrame),
+            Self::Door(DoorRefusal::BadToken) => Some(Finding::UnauthenticatedCaller),
             Self::Door(
                 DoorRefusal::UnknownPath
                 | DoorRefusal::MethodNotAllowed
                 | DoorRefusal::UnknownSession
                 | DoorRefusal::UnknownEvent
                 | DoorRefusal::TooMany
-                | DoorRefusal::Closing,
+                | DoorRefusal::Closing
+                // Every OAuth flow begins without a token, or with less than is needed, and ends
+                // with one that has expired.
+                | DoorRefusal::NoToken
+                | DoorRefusal::ExpiredToken
+                | DoorRefusal::Scope
+                | DoorRefusal::NoKeys,
             )
             | Self::Denied
             | Self::UnknownTool(_)

@@ -94,6 +94,8 @@ pub enum Status {
     Accepted,
     /// 400.
     BadRequest,
+    /// 401: no access token, or none that is good here.
+    Unauthorized,
     /// 403: a refused notification, or a foreign Origin or Host.
     Forbidden,
     /// 404: no such path or session.
@@ -121,6 +123,7 @@ impl Status {
             Self::Ok => 200,
             Self::Accepted => 202,
             Self::BadRequest => 400,
+            Self::Unauthorized => 401,
             Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,

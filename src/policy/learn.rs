@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::replay::{ReplayError, Source, read_lines};
 use crate::audit::entry::{Entry, OperationEntry};
+use crate::gate::access::is_ambiguous;
 
 /// Different calls and messages in one draft.
 pub const SEEN_MAX: usize = 2_000;
@@ -395,7 +396,10 @@ impl Message {
             if self.method == "prompts/get" {
                 members.insert("prompt".to_owned(), json!({"name": target, "arguments": {}}));
             } else {
-                members.insert("resource".to_owned(), json!({"uri": target}));
+                members.insert(
+                    "resource".to_owned(),
+                    json!({"uri": target, "ambiguous": is_ambiguous(target)}),
+                );
             }
         }
         input

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Serving, StartError};
+use super::{Serving, StartError, terminate};
 use crate::config::{self, Config, Front, HttpTransport, OAuthMode, PackRef, ServerConfig};
 use crate::edge::Shared;
 use crate::edge::admin::{AdminListener, Component, Readiness};
@@ -82,7 +82,7 @@ pub(super) fn serve(
             path: described.path.clone(),
             sse_path: described.sse_path.clone(),
             upstream: upstream(config, described, shared, &server)?,
-            oauth: oauth(described)?,
+            oauth: oauth(config, described, shared)?,
             server,
             hosts: described.hosts.clone(),
             origins: described.origins.clone(),
@@ -112,10 +112,12 @@ pub(super) fn serve(
 }
 
 /// What stands in the way to tokens for `server`.
-fn oauth(server: &ServerConfig) -> Result<Option<OAuth>, StartError> {
-    let (Some(oauth), config::Upstream::Http(http)) = (&server.oauth, &server.upstream) else {
-        return Ok(None);
-    };
+fn oauth(
+    config: &Config,
+    server: &ServerConfig,
+    shared: &Shared,
+) -> Result<Option<OAuth>, StartError> {
+    let Some(oauth) = &server.oauth else { return Ok(None) };
     let public = oauth.public_url.as_deref().map(|url| {
         PublicUrl::parse(url).ok_or_else(|| {
             let subject = format!("servers.{}.public_url", server.name);
@@ -123,14 +125,27 @@ fn oauth(server: &ServerConfig) -> Result<Option<OAuth>, StartError> {
         })
     });
     let public = public.transpose()?;
-    Ok(Some(match oauth.mode {
-        OAuthMode::Forward => OAuth::Forward(Forward::new(
+    Ok(match (&oauth.mode, &server.upstream, public) {
+        (
+            OAuthMode::Forward { upstream_resource, origin_endpoints },
+            config::Upstream::Http(http),
+            public,
+        ) => Some(OAuth::Forward(Forward::new(
             public,
             &http.url,
-            oauth.upstream_resource.clone(),
-            oauth.origin_endpoints,
-        )),
-    }))
+            upstream_resource.clone(),
+            *origin_endpoints,
+        ))),
+        (OAuthMode::Terminate(ours), _, Some(public)) => {
+            Some(OAuth::Terminate(terminate::resource(config, (server, ours), public, shared)?))
+        }
+        // No configuration that was read is of this form.
+        (OAuthMode::Forward { .. }, config::Upstream::Child(_), _)
+        | (OAuthMode::Terminate(_), _, None) => {
+            let subject = format!("servers.{}.oauth", server.name);
+            return Err(StartError::new(subject, "has no resource"));
+        }
+    })
 }
 
 fn upstream(
@@ -141,7 +156,11 @@ fn upstream(
 ) -> Result<Upstream, StartError> {
     match &server.upstream {
         config::Upstream::Http(http) => {
-            let way = http_upstream(config, server, http, protected)?;
+            let mut way = http_upstream(config, server, http, protected)?;
+            if matches!(&server.oauth, Some(oauth) if matches!(oauth.mode, OAuthMode::Terminate(_)))
+            {
+                way = way.with_own_credential();
+            }
             Ok(match http.transport {
                 HttpTransport::StreamableHttp => way.into(),
                 HttpTransport::Sse => LegacySseUpstream::new(

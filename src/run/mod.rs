@@ -8,6 +8,7 @@ mod state;
 mod keeping;
 mod services;
 pub mod policies;
+mod terminate;
 mod edges;
 
 use std::fmt;

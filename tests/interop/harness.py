@@ -123,9 +123,9 @@ def flags_http(work: pathlib.Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def bartizan(work: pathlib.Path, server: dict[str, object]) -> Iterator[str]:
+def bartizan(work: pathlib.Path, server: dict[str, object], port: int | None = None) -> Iterator[str]:
     """`bartizan run` in front of `server`; its journal must verify afterwards."""
-    port, admin = free_port(), free_port()
+    port, admin = port or free_port(), free_port()
     state = work / "state"
     config = {
         "listen": f"127.0.0.1:{port}",

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Official MCP clients and servers, at pinned versions, directly and through Bartizan: what a client
 # sees must be the same. Needs node 20 or later, npm, python 3.10 or later, and network the first
-# time; installs under $BARTIZAN_CACHE. Arguments go to harness.py (--direct, --only WORD).
+# time; installs under $BARTIZAN_CACHE. Arguments go to harness.py (--direct, --only WORD); `oauth`
+# alone plays oauth/run.py, which comes last without any.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -33,5 +34,10 @@ if ! cmp -s requirements.txt "$INTEROP/requirements.txt" || [[ ! -x $INTEROP/ven
 fi
 # Module resolution wants the clients beside node_modules.
 cp ./*.mjs ./*.cjs client.py scenario.*.json "$INTEROP/"
+mkdir -p "$INTEROP/oauth"
+cp oauth/*.mjs "$INTEROP/oauth/"
 
-exec "$INTEROP/venv/bin/python" harness.py "$@"
+python=$INTEROP/venv/bin/python
+[[ ${1:-} != oauth ]] || exec "$python" oauth/run.py
+"$python" harness.py "$@"
+[[ $# -gt 0 ]] || exec "$python" oauth/run.py

@@ -266,10 +266,10 @@ fn each_problem_names_its_place_and_a_next_step() {
             "servers.s.forward_authorization (line 5): `headers` sets `authorization` too",
         ),
         (inside("public_url: 'https://a'"), "has a meaning only with `oauth`"),
-        (inside("oauth: {}"), "servers.s.oauth (line 4): `mode` is missing: write `mode: forward`"),
+        (inside("oauth: {}"), "servers.s.oauth (line 4): `mode` is missing: write `mode: forward` or"),
         (inside("oauth: {mode: forward}\n    hosts: a"), "s.oauth (line 4): `public_url` is missing"),
         (inside("oauth: {mode: forward}\n    public_url: http://a/"), "is http beyond loopback"),
-        (inside("oauth: {mode: forward}\n    public_url: https://a/?b"), "holds a query"),
+        (inside("oauth: {mode: forward}\n    public_url: https://a/?b"), "holds a query, or what must be quoted"),
         (inside("oauth: {mode: forward}\n    public_url: a"), "is no http or https URL"),
         (
             inside("oauth: {mode: forward}\n    headers: {authorization: x}"),
@@ -281,7 +281,7 @@ fn each_problem_names_its_place_and_a_next_step() {
         ),
         (
             "servers: {s: {command: [x], oauth: {mode: forward}}}".into(),
-            "s.oauth (line 1): a program's standard input takes no token: use it with `url`",
+            "s.oauth (line 1): a program's standard input takes no token: use it with `url`, or",
         ),
         (
             "servers:\n  a: {url: 'http://h', oauth: {mode: forward, origin_endpoints: true}}\n  b: {url: 'http://h', path: /token}".into(),

@@ -1,7 +1,7 @@
 //! Handles and session facts: learnt from answers that passed, for the principal that they went
 //! to, bounded in number and time; everything else is unknown (threats G1, §2.8).
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};

@@ -1,9 +1,19 @@
 //! OAuth through the firewall: what a client finds out, what reaches the server, and what never
 //! may. Real requests, real signatures, a whole firewall.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::arithmetic_side_effects,
+    reason = "tests"
+)]
 
+mod configuration;
 mod forward;
+mod issuer;
+mod terminate;
 
 use super::firewall::{Firewall, Received, Reply};
 

@@ -22,7 +22,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 
 /// Functions of `src` over the limit, with their length in lines: `(file, function, lines)`. This
 /// list may only shrink: no entry is added, no number raised, and what got shorter is written down.
-const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[("src/gate/record.rs", "tags", 79)];
+const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[("src/gate/record.rs", "tags", 76)];
 
 /// Modules of the gate whose own parts are not in order yet. This list may only shrink.
 const UNORDERED: &[&str] = &["gate::rego"];
@@ -66,6 +66,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("hyper_util", &["src/edge/", "src/demo/", "src/audit/collector.rs"]),
     ("hyper_rustls", &["src/edge/", "src/audit/collector.rs"]),
     ("rustls", &["src/edge/", "src/audit/collector.rs"]),
+    ("ring", &["src/edge/", "src/audit/collector.rs"]),
     ("rmcp", &["src/demo/"]),
     ("notify", &["src/policy/watch.rs"]),
     ("saphyr_parser", &["src/config/yaml.rs"]),

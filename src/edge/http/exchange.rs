@@ -19,7 +19,7 @@ use super::reply::{self, ReplyBody};
 use super::sessions::{LegacySession, SharedSession};
 use super::stream::StreamBody;
 use super::turn::{Turn, record, turn};
-use super::{HttpTimeouts, Inner, RouteState, receive};
+use super::{HttpTimeouts, Inner, RouteState, bearer, receive};
 use crate::edge::upstream::{Media, SESSION_ID, SendContext, media};
 use crate::edge::{Answer, EventStream};
 use crate::gate::access::Era;
@@ -53,6 +53,8 @@ pub(super) struct Exchange {
     /// Without headers: they are let go once the message is sent, because they keep the buffer
     /// that they were read into, and a stream may last for days.
     pub(super) context: SendContext,
+    /// Until when the client's token holds, by uptime: no stream without an end outlives it.
+    pub(super) until: Option<Duration>,
     /// The revision that the client's message named in its header.
     pub(super) version: Option<HeaderValue>,
     pub(super) call: CallId,
@@ -94,7 +96,8 @@ impl Exchange {
         self.inner.shared.clock.uptime()
     }
 
-    /// Draining began, and a stream without an end ends; or the session ended, and all do.
+    /// Draining began or the token expired, and a stream without an end ends; or the session
+    /// ended, and all do.
     pub(super) async fn closing(&self) {
         let ended = async {
             match self.legacy.get() {
@@ -104,6 +107,7 @@ impl Exchange {
         };
         tokio::select! {
             () = ended => {}
+            () = bearer::expired(self.until, self.uptime()), if self.endless => {}
             () = self.inner.shared.closing.cancelled(), if self.endless => {}
         }
     }
@@ -117,7 +121,8 @@ impl Exchange {
 
     /// Seals the ids of this exchange's events.
     pub(super) fn event_scope(&self) -> EventScope {
-        receive::scope(&self.inner, &self.route, self.legacy.get().map(|legacy| &**legacy))
+        let legacy = self.legacy.get().map(|legacy| &**legacy);
+        receive::scope(&self.inner, &self.route, &self.context.principal, legacy)
     }
 
     fn turn(&self, step: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step>) -> Turn {
@@ -351,7 +356,7 @@ impl Exchange {
         };
         if self.legacy.get().is_none() {
             let now = self.uptime();
-            let (session, principal) = (&self.session, &self.route.principal);
+            let (session, principal) = (&self.session, &self.context.principal);
             let begun = self.route.sessions.begin(theirs, session, principal, now)?;
             return Some(&*self.legacy.get_or_init(|| begun).ours);
         }

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::bearer::{self, Caller};
 use super::body::{self, BodyLimits};
 use super::exchange::claims_json;
 use super::gauge::Held;
@@ -98,7 +99,7 @@ impl LegacyStreams {
     }
 
     fn find(&self, id: &str, principal: &Principal) -> Option<Entry> {
-        self.table().get(id).filter(|entry| entry.principal.id == principal.id).cloned()
+        self.table().get(id).filter(|entry| *entry.principal == *principal).cloned()
     }
 
     fn forget(&self, id: &str) {
@@ -133,7 +134,7 @@ pub(super) async fn answer(
     inner: &Arc<Inner>,
     peer: &Peer,
     called: Called,
-    (parts, body): (Parts, Incoming),
+    (mut parts, body): (Parts, Incoming),
 ) -> Result<Response<ReplyBody>, TurnedAway> {
     let (Called::Stream(route) | Called::Messages(route, _)) = &called;
     let away = |why| TurnedAway::from(why, Some(route));
@@ -150,13 +151,16 @@ pub(super) async fn answer(
         return Err(TurnedAway { header, ..away(DoorRefusal::MethodNotAllowed) });
     }
     let slot = inner.exchanges.take(1).ok_or_else(|| away(DoorRefusal::TooMany))?;
+    let asker = bearer::caller(inner, route, &mut parts.headers).await?;
+    let away = |why| TurnedAway { principal: Some(Arc::clone(&asker.principal)), ..away(why) };
     match &called {
-        Called::Stream(route) => open(inner, route, slot).map_err(away),
+        Called::Stream(route) => open(inner, route, &asker, slot).map_err(away),
         Called::Messages(route, id) => {
-            let entry = route.streams.find(id, &route.principal);
+            let entry = route.streams.find(id, &asker.principal);
             let entry = entry.ok_or_else(|| away(DoorRefusal::UnknownSession))?;
             let public = well_known::public(route, &parts).map(|public| public.metadata_url());
-            let oauth = route.oauth.as_ref().zip(public);
+            let oauth = route.oauth.as_ref().filter(|oauth| matches!(oauth, OAuth::Forward(_)));
+            let oauth = oauth.zip(public);
             take(inner, peer, (entry, oauth), (parts, body)).await.map_err(away)
         }
     }
@@ -166,6 +170,7 @@ pub(super) async fn answer(
 fn open(
     inner: &Arc<Inner>,
     route: &Arc<RouteState>,
+    caller: &Caller,
     slot: Held,
 ) -> Result<Response<ReplyBody>, DoorRefusal> {
     if inner.shared.closing.is_cancelled() {
@@ -177,7 +182,7 @@ fn open(
     };
     let (out, events) = mpsc::channel(EVENTS_MAX);
     let (messages, queue) = mpsc::channel(MESSAGES_MAX);
-    let (server, principal) = (Arc::clone(&route.server), Arc::clone(&route.principal));
+    let (server, principal) = (Arc::clone(&route.server), Arc::clone(&caller.principal));
     let shared = inner.shared.clone();
     let client = Client::new(shared, server, Arc::clone(&principal), (Form::Events, out.clone()));
     let client = Arc::new(client);
@@ -199,8 +204,9 @@ fn open(
     };
     sse::write(&endpoint, &mut first);
     let gone = client.gone.clone();
+    let expired = bearer::expired(caller.until, inner.shared.clock.uptime());
     let run = Run { id, route: Arc::clone(route), client, out };
-    inner.shared.tasks.spawn(run.serve(queue, limits(&inner.config.timeouts)));
+    inner.shared.tasks.spawn(run.serve(queue, limits(&inner.config.timeouts), expired));
     let body = LegacyBody {
         first: Some(first.freeze()),
         events,
@@ -229,16 +235,29 @@ struct Run {
 }
 
 impl Run {
-    /// Carries messages until one side ends. The stream ends with the last sender to it.
-    async fn serve(self, queue: mpsc::Receiver<Posted>, limits: RemoteLimits) {
+    /// Carries messages until one side ends, or the token has `expired` that opened the stream.
+    /// The stream ends with the last sender to it.
+    async fn serve(
+        self,
+        queue: mpsc::Receiver<Posted>,
+        limits: RemoteLimits,
+        expired: impl Future<Output = ()> + Send,
+    ) {
         let Self { id, route, client, out } = self;
         let gone = client.gone.clone();
         let messages = Messages { queue, current: None, challenged: None };
         let upstream = Arc::clone(&route.upstream);
         let serving = remote::serve(client, messages, upstream, limits);
+        let over = gone.clone();
+        let ending = async {
+            expired.await;
+            over.cancel();
+            std::future::pending::<std::convert::Infallible>().await
+        };
         let reason = tokio::select! {
             reason = serving => reason,
             never = keep_alive(out, gone) => match never {},
+            never = ending => match never {},
         };
         tracing::debug!(%reason, "an HTTP+SSE stream is over");
         route.streams.forget(&id);

@@ -1,11 +1,13 @@
 //! From a request to the gate: the door, the session, the whole body, the first step.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
+use super::bearer::Caller;
 use super::body::{self, BodyLimits};
 use super::event_ids::EventScope;
 use super::exchange::{Begins, Exchange, PROTOCOL_VERSION};
@@ -15,10 +17,10 @@ use super::sessions::{LegacySession, SharedSession, mint};
 use super::turn::{Turn, era, turn};
 use super::well_known::Site;
 use super::wire::Peer;
-use super::{Inner, RouteState, door, legacy_sse, well_known};
+use super::{Inner, RouteState, bearer, door, legacy_sse, well_known};
 use crate::edge::Shared;
 use crate::edge::upstream::{LAST_EVENT_ID, SESSION_ID, SendContext};
-use crate::gate::access::{Era, Transport};
+use crate::gate::access::{Era, Principal, Transport};
 use crate::gate::headers::era_of;
 use crate::gate::session::{Arrival, DoorFacts, DoorRefusal, Session, UpstreamFailure};
 use crate::gate::step::{Act, Dispatch, Permitted, Unrecorded};
@@ -62,20 +64,25 @@ pub(super) async fn answer(
 pub(super) struct TurnedAway {
     pub(super) why: DoorRefusal,
     pub(super) route: Option<Arc<RouteState>>,
+    /// Who sent it, as far as is known.
+    pub(super) principal: Option<Arc<Principal>>,
     /// A header of the refusal: what the client may do instead.
     pub(super) header: Option<(HeaderName, HeaderValue)>,
+    /// What exactly was wrong, for the record alone.
+    pub(super) note: Option<&'static str>,
 }
 
 impl TurnedAway {
     pub(super) fn from(why: DoorRefusal, route: Option<&Arc<RouteState>>) -> Self {
-        Self { why, route: route.cloned(), header: None }
+        let principal = route.and_then(|route| route.principal.clone());
+        Self { why, route: route.cloned(), principal, header: None, note: None }
     }
 
     fn refuse(&self, shared: &Shared) -> Response<ReplyBody> {
         let facts = DoorFacts {
-            principal: self.route.as_ref().map(|route| &*route.principal),
+            principal: self.principal.as_deref(),
             server: self.route.as_ref().map(|route| &*route.server.facts.name),
-            note: None,
+            note: self.note.map(str::to_owned),
         };
         let step = shared.gate.refuse_at_door(self.why, facts, shared.now());
         match shared.record(step) {
@@ -102,6 +109,8 @@ struct Received {
     /// A GET that goes on where another stream ended.
     resumes: bool,
     context: SendContext,
+    /// Until when the client's token holds, by uptime.
+    until: Option<Duration>,
     method: Method,
     arrival: Arrival,
     slot: Held,
@@ -118,41 +127,38 @@ async fn receive(
     mut parts: Parts,
     body: Incoming,
 ) -> Result<Received, TurnedAway> {
-    let limits = &inner.config.limits;
     let found = door::path(&parts.uri).and_then(|path| inner.routes.get(path));
     let away = |why| TurnedAway::from(why, found);
     if peer.is_ambiguous() {
         return Err(away(DoorRefusal::Framing));
     }
-    let Some(route) = found else { return Err(away(DoorRefusal::UnknownPath)) };
-    door::admit(&parts, &route.allowed, limits.headers_max).map_err(away)?;
+    let Some(route) = found else { return Err(bearer::stray(inner, &parts.uri)) };
+    door::admit(&parts, &route.allowed, inner.config.limits.headers_max).map_err(away)?;
     let slot = inner.exchanges.take(1).ok_or_else(|| away(DoorRefusal::TooMany))?;
+    let Caller { principal, until } = bearer::caller(inner, route, &mut parts.headers).await?;
+    let away = |why| TurnedAway { principal: Some(Arc::clone(&principal)), ..away(why) };
     let routing = door::routing(&parts.headers).map_err(away)?;
     let traceparent = door::text(&parts.headers, "traceparent").map_err(away)?;
     let modern =
         routing.protocol_version.as_deref().is_some_and(|text| era_of(text) == Era::Modern);
     // Modern requests have no session and resume nothing; ids that come along are ignored and not
     // passed on.
-    let legacy =
-        if modern { None } else { known_session(inner, route, &parts.headers).map_err(away)? };
+    let legacy = if modern {
+        None
+    } else {
+        known_session(inner, route, &principal, &parts.headers).map_err(away)?
+    };
     let opens = parts.method == Method::GET;
     let stream_slots =
         if opens { stream_slots(inner, legacy.as_deref()).map_err(away)? } else { Vec::new() };
     let resumes = opens && !modern;
-    let resumes = resume(inner, route, (legacy.as_deref(), resumes), &mut parts.headers);
+    let who = (&**route, &*principal);
+    let resumes = resume(inner, who, (legacy.as_deref(), resumes), &mut parts.headers);
     let resumes = resumes.map_err(away)?;
-    let session =
-        legacy.as_ref().map_or_else(|| new_session(route), |known| Arc::clone(&known.session));
-    let (raw, budget) = body::read(
-        body,
-        BodyLimits {
-            bytes_max: limits.body_bytes_max,
-            budget: &inner.body_budget,
-            patience: inner.config.timeouts.body,
-        },
-    )
-    .await
-    .map_err(away)?;
+    let session = legacy
+        .as_ref()
+        .map_or_else(|| new_session(route, &principal), |known| Arc::clone(&known.session));
+    let (raw, budget) = body::read(body, inner.body_limits()).await.map_err(away)?;
     // Chunk framing comes with the body.
     if peer.is_ambiguous() {
         return Err(away(DoorRefusal::Framing));
@@ -161,7 +167,7 @@ async fn receive(
     let context = SendContext {
         headers: parts.headers,
         session: legacy.as_ref().map(|legacy| legacy.theirs.clone()),
-        principal: Arc::clone(&route.principal),
+        principal,
     };
     Ok(Received {
         route: Arc::clone(route),
@@ -169,6 +175,7 @@ async fn receive(
         legacy,
         resumes,
         context,
+        until,
         method: parts.method,
         arrival: Arrival { raw, headers: Some(routing), traceparent },
         slot,
@@ -183,11 +190,12 @@ async fn receive(
 fn known_session(
     inner: &Inner,
     route: &RouteState,
+    principal: &Principal,
     headers: &HeaderMap,
 ) -> Result<Option<Arc<LegacySession>>, DoorRefusal> {
     let Some(id) = door::text(headers, SESSION_ID.as_str())? else { return Ok(None) };
     let now = inner.shared.clock.uptime();
-    let known = route.sessions.find(&id, &route.principal, now);
+    let known = route.sessions.find(&id, principal, now);
     let known = known.ok_or(DoorRefusal::UnknownSession)?;
     if known.session.is_poisoned() {
         drop(route.sessions.remove(&id));
@@ -210,12 +218,12 @@ fn stream_slots(inner: &Inner, legacy: Option<&LegacySession>) -> Result<Vec<Hel
 /// principal was given in this session (threat F6).
 fn resume(
     inner: &Inner,
-    route: &RouteState,
+    (route, principal): (&RouteState, &Principal),
     (legacy, may): (Option<&LegacySession>, bool),
     headers: &mut HeaderMap,
 ) -> Result<bool, DoorRefusal> {
     let Some(sealed) = headers.remove(LAST_EVENT_ID).filter(|_| may) else { return Ok(false) };
-    let id = scope(inner, route, legacy).open(sealed.as_bytes());
+    let id = scope(inner, route, principal, legacy).open(sealed.as_bytes());
     headers.insert(LAST_EVENT_ID, id.ok_or(DoorRefusal::UnknownEvent)?);
     if let Some(legacy) = legacy {
         legacy.came_back(inner.shared.clock.uptime());
@@ -227,14 +235,15 @@ fn resume(
 pub(super) fn scope(
     inner: &Inner,
     route: &RouteState,
+    principal: &Principal,
     legacy: Option<&LegacySession>,
 ) -> EventScope {
-    let (principal, server) = (&route.principal.id, &route.server.facts.name);
-    inner.event_ids.scope(principal, server, legacy.map(|legacy| &*legacy.ours))
+    let server = &route.server.facts.name;
+    inner.event_ids.scope(&principal.id, server, legacy.map(|legacy| &*legacy.ours))
 }
 
-fn new_session(route: &RouteState) -> SharedSession {
-    let principal = Arc::clone(&route.principal);
+fn new_session(route: &RouteState, principal: &Arc<Principal>) -> SharedSession {
+    let principal = Arc::clone(principal);
     Arc::new(Session::new(principal, Arc::clone(&route.server), Transport::Http).into())
 }
 
@@ -307,6 +316,7 @@ impl Received {
             resumes: self.resumes,
             session: self.session,
             context: self.context,
+            until: self.until,
             version,
             _slot: self.slot,
             _stream_slots: self.stream_slots,
@@ -325,6 +335,14 @@ impl Inner {
     /// What `parts` ask for beside the routes.
     fn site(&self, parts: &Parts) -> Option<Site> {
         if self.routes.contains_key(parts.uri.path()) { None } else { self.sites.find(parts) }
+    }
+
+    fn body_limits(&self) -> BodyLimits<'_> {
+        BodyLimits {
+            bytes_max: self.config.limits.body_bytes_max,
+            budget: &self.body_budget,
+            patience: self.config.timeouts.body,
+        }
     }
 
     /// Whether one more session fits, perhaps after idle ones are forgotten.

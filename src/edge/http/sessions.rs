@@ -115,7 +115,9 @@ impl Sessions {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The session that `principal` calls `ours`.
+    /// The session that `principal` calls `ours`. It belongs to the principal as it was: one whose
+    /// groups or claims have changed since begins another, so that no answer is judged by what a
+    /// later token says.
     pub(super) fn find(
         &self,
         ours: &str,
@@ -123,8 +125,7 @@ impl Sessions {
         now: Duration,
     ) -> Option<Arc<LegacySession>> {
         let mut table = self.table();
-        let entry =
-            table.sessions.get_mut(ours).filter(|entry| entry.principal.id == principal.id)?;
+        let entry = table.sessions.get_mut(ours).filter(|entry| *entry.principal == *principal)?;
         entry.used = now;
         Some(Arc::clone(&entry.legacy))
     }

@@ -28,7 +28,7 @@ use super::wire::Peer;
 use super::{Inner, RouteState, door};
 use crate::edge::oauth::metadata::{DOCUMENT_BYTES_MAX, relabelled};
 use crate::edge::oauth::{
-    Forward, OAuth, ORIGIN_ENDPOINTS, PublicUrl, RESOURCE_METADATA, challenge,
+    Forward, OAuth, ORIGIN_ENDPOINTS, PublicUrl, RESOURCE_METADATA, Terminate, challenge,
 };
 use crate::edge::upstream::{HttpUpstream, Media, media};
 use crate::gate::session::{DoorRefusal, UpstreamFailure};
@@ -152,10 +152,10 @@ impl Site {
         if !self.allowance.take(inner.shared.clock.uptime()) {
             return Err(away(DoorRefusal::TooMany));
         }
-        let (Some(OAuth::Forward(forward)), Some(server)) =
-            (&self.route.oauth, self.route.upstream.http())
-        else {
-            return Err(away(DoorRefusal::UnknownPath));
+        let (forward, server) = match (&self.route.oauth, self.route.upstream.http()) {
+            (Some(OAuth::Terminate(resource)), _) => return Ok(ours(resource)),
+            (Some(OAuth::Forward(forward)), Some(server)) => (forward, server),
+            (Some(OAuth::Forward(_)) | None, _) => return Err(away(DoorRefusal::UnknownPath)),
         };
         let response = match self.asked {
             Asked::Metadata => match public(&self.route, &parts) {
@@ -189,6 +189,13 @@ pub(super) fn public<'a>(route: &'a RouteState, parts: &Parts) -> Option<Cow<'a,
     let header = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
     let host = header.or_else(|| parts.uri.authority().map(::http::uri::Authority::as_str))?;
     PublicUrl::parse(&format!("http://{host}{}", route.path)).map(Cow::Owned)
+}
+
+/// The metadata of a resource of our own.
+fn ours(resource: &Terminate) -> Response<ReplyBody> {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    reply::whole(200, headers, resource.metadata())
 }
 
 /// The server's own metadata, with our address. Nothing is kept: what the server says now is what
@@ -268,9 +275,10 @@ async fn asked(
     answered.unwrap_or(Err(UpstreamFailure::TimedOut))
 }
 
-/// Names our metadata, `ours`, in the server's challenges instead of its own.
+/// Names our metadata, `ours`, in the server's challenges instead of its own. Where tokens end
+/// here, none comes this far.
 pub(super) fn relabel(oauth: &OAuth, ours: &str, headers: &mut HeaderMap) {
-    let OAuth::Forward(forward) = oauth;
+    let OAuth::Forward(forward) = oauth else { return };
     let ::http::header::Entry::Occupied(mut challenges) = headers.entry(WWW_AUTHENTICATE) else {
         return;
     };

@@ -3,11 +3,16 @@
 //! In front of one resource ([`Forward`]) the client's token goes on, and what the server says
 //! about itself is told with our address instead of its own: the `resource` of its metadata
 //! (RFC 9728) and the URL of that metadata in its challenges. Nothing else is changed: no issuer,
-//! no status. Nothing here asks the network; `edge::http` does.
+//! no status. As a resource of our own ([`Terminate`]) we check the token, and it ends here.
+//! Nothing here asks the network but [`keys`], for the keys of issuers; `edge::http` does the rest.
 
 pub mod challenge;
 pub mod metadata;
 mod address;
+pub mod jwk;
+pub mod token;
+pub mod keys;
+mod terminate;
 
 use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
@@ -15,6 +20,9 @@ use std::sync::{Mutex, PoisonError};
 use ::http::Uri;
 
 pub use self::address::PublicUrl;
+pub use self::terminate::{
+    Bearer, CLAIM_BYTES_MAX, GROUPS_MAX, Issuer, NAME_BYTES_MAX, Naming, NoEntry, Terminate,
+};
 
 /// Where protected resources publish metadata about themselves; the path of the resource follows
 /// (RFC 9728 §3.1).
@@ -38,6 +46,8 @@ const LEARNT_BYTES_MAX: usize = 2048;
 pub enum OAuth {
     /// We and the server are one resource to the authorization server; the token goes on.
     Forward(Forward),
+    /// We are a resource of our own; the token ends here.
+    Terminate(Terminate),
 }
 
 impl OAuth {
@@ -45,6 +55,7 @@ impl OAuth {
     pub fn public(&self) -> Option<&PublicUrl> {
         match self {
             Self::Forward(forward) => forward.public.as_ref(),
+            Self::Terminate(terminate) => Some(terminate.public()),
         }
     }
 }

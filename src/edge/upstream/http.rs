@@ -12,7 +12,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
+use ::http::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT, WWW_AUTHENTICATE,
+};
 use ::http::response::Parts;
 use ::http::uri::{PathAndQuery, Scheme};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
@@ -131,6 +133,7 @@ pub struct HttpUpstream {
     base: HeaderMap,
     owned: BTreeSet<Box<str>>,
     forward_authorization: bool,
+    own_credential: bool,
     limits: HttpUpstreamLimits,
 }
 
@@ -180,8 +183,16 @@ impl HttpUpstream {
             base,
             owned,
             forward_authorization: config.forward_authorization,
+            own_credential: false,
             limits,
         })
+    }
+
+    /// The same server where clients' tokens end before it: its 401 and 403 are about our own
+    /// credential then, failures that no client can mend, and its challenges are for nobody else.
+    #[must_use]
+    pub fn with_own_credential(self) -> Self {
+        Self { own_credential: true, ..self }
     }
 
     /// Sends `permitted` and waits for the answer, or for the head of its stream. A 2xx answer is
@@ -326,8 +337,11 @@ impl HttpUpstream {
         parts: Parts,
         body: AnswerBody,
     ) -> Result<Answer, UpstreamFailure> {
-        let Parts { status, headers, .. } = parts;
+        let Parts { status, mut headers, .. } = parts;
         let code = status.as_u16();
+        if self.own_credential {
+            headers.remove(WWW_AUTHENTICATE);
+        }
         if !status.is_success() {
             return self.error_answer(status, headers, body).await;
         }
@@ -370,8 +384,10 @@ impl HttpUpstream {
         headers: HeaderMap,
         body: AnswerBody,
     ) -> Result<Answer, UpstreamFailure> {
+        let refuses_us = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+            && self.own_credential;
         // A redirect must not lead the client around the sidecar.
-        if status.is_redirection() || is_coded(&headers) {
+        if status.is_redirection() || is_coded(&headers) || refuses_us {
             return Err(UpstreamFailure::Status(status.as_u16()));
         }
         let body = collect(body, self.limits.error_bytes_max).await?.unwrap_or_default();

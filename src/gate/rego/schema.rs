@@ -99,6 +99,7 @@ pub(super) static FIELDS: &[Field] = &[
     always("prompt.arguments", Holds::Anything),
     sometimes("resource", Holds::Fields),
     always("resource.uri", Holds::Text),
+    always("resource.ambiguous", Holds::Flag),
     sometimes("resources", Holds::Fields),
     always("resources.uris", Holds::Texts),
     sometimes("task", Holds::Fields),

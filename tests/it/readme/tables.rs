@@ -90,6 +90,10 @@ fn every_key_is_documented_and_no_other() {
         ),
         ("servers: {s: {zzzzzzzzzzzzzzzzzzzz: 1}}", "servers.<name>."),
         ("servers: {s: {oauth: {zzzzzzzzzzzzzzzzzzzz: 1}}}", "servers.<name>.oauth."),
+        (
+            "servers: {s: {oauth: {issuers: [{zzzzzzzzzzzzzzzzzzzz: 1}]}}}",
+            "servers.<name>.oauth.issuers[].",
+        ),
         ("principal: {zzzzzzzzzzzzzzzzzzzz: 1}", "principal."),
         ("limits: {zzzzzzzzzzzzzzzzzzzz: 1}", "limits."),
         ("audit: {zzzzzzzzzzzzzzzzzzzz: 1}", "audit."),
@@ -159,6 +163,7 @@ fn ranges_and_defaults_are_those_of_the_program() {
                 "empty",
                 "the one that was dialled",
                 "that of `url`",
+                "that of `public_url`",
             ];
             assert!(words.contains(&default.as_str()), "{key}: what is `{default}`?");
         }
@@ -174,7 +179,20 @@ fn load(key: &str, value: Option<&str>) -> Result<String, String> {
     };
     let (mut server, mut rest) = (upstream("").to_owned(), String::new());
     let written = |name: &str| value.map_or(String::new(), |value| format!("{name}: {value}"));
-    if let Some(name) = key.strip_prefix("servers.<name>.oauth.") {
+    let issuer = "issuer: 'https://i', jwks_file: k";
+    let terminate = |more: &str, issuer: &str| {
+        format!(
+            "{}, public_url: 'https://a', oauth: {{mode: terminate, issuers: [{{{issuer}}}], {more}}}",
+            upstream("")
+        )
+    };
+    if let Some(name) = key.strip_prefix("servers.<name>.oauth.issuers[].") {
+        server = terminate("", &format!("{issuer}, {}", written(name)));
+    } else if let Some(name @ ("scopes" | "principal_claim" | "groups_claim" | "claims")) =
+        key.strip_prefix("servers.<name>.oauth.")
+    {
+        server = terminate(&written(name), issuer);
+    } else if let Some(name) = key.strip_prefix("servers.<name>.oauth.") {
         server = format!("{}, oauth: {{mode: forward, {}}}", upstream(name), written(name));
     } else if let Some(name) = key.strip_prefix("servers.<name>.") {
         server = format!("{}, {}", upstream(name), written(name));
@@ -660,6 +678,7 @@ fn findings_are_documented_with_their_tags() {
         F::UpstreamFailure,
         F::ToolsHidden,
         F::UnsolicitedAnswer,
+        F::UnauthenticatedCaller,
     ];
     for finding in findings {
         match finding {
@@ -674,7 +693,8 @@ fn findings_are_documented_with_their_tags() {
             | F::AuditSinkFailure
             | F::UpstreamFailure
             | F::ToolsHidden
-            | F::UnsolicitedAnswer => {}
+            | F::UnsolicitedAnswer
+            | F::UnauthenticatedCaller => {}
         }
     }
     let row = |finding: Finding| {
