@@ -14,6 +14,7 @@ use bartizan::gate::access::{
 use bartizan::gate::decision::{Decision, Effect, Engine, Listing, Origin, PolicyRevision, Reason};
 use bartizan::gate::document::Value;
 use bartizan::gate::frame::{Frame, FrameLimits, Sender};
+use bartizan::gate::lock::Standing;
 use bartizan::gate::operation::Operation;
 use bartizan::gate::pack::Pack;
 use bartizan::gate::pdp::{ListEntry, Pdp};
@@ -200,7 +201,12 @@ fn question<'a>(
         direction: Direction::ToServer,
         method: "tools/call",
         action: Action::CallTool,
-        resource: Resource::Tool { name, arguments, definition: None },
+        resource: Resource::Tool {
+            name,
+            arguments,
+            definition: None,
+            standing: Standing::default(),
+        },
         params,
         operation: Operation::of_call(server.pack.as_deref(), name, arguments),
         facts: [].into(),

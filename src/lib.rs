@@ -75,7 +75,7 @@
 //!   meets them.
 //! - **A foreign crate has one door**: regorus in [`gate::rego`], governor in [`gate::limit`],
 //!   OpenTelemetry in [`audit`], the clocks in [`edge::clock`], YAML in [`config`], rmcp in
-//!   [`demo`] and so never on the forwarding path.
+//!   [`demo`] and [`lock::ask`] and so never on the forwarding path.
 //! - **Nothing is unbounded.** Queues, tables, buffers, depths and waits have a limit with a name
 //!   and a unit; most are keys of the configuration.
 //! - **The journal depends on nobody who reads it.** Spans are made from its files; a slow reader
@@ -93,7 +93,8 @@
 //! 5. [`edge`]: sockets and pipes.
 //! 6. [`demo`]: a flag service, an agent, and the firewall between them.
 //! 7. [`run`]: everything built once, started, and stopped in order.
-//! 8. [`cli`]: arguments in, exit code out.
+//! 8. [`lock`]: tools as they were reviewed, and how they are asked for.
+//! 9. [`cli`]: arguments in, exit code out.
 //!
 //! Decisions that could have gone otherwise are in `docs/decisions/`, each with its price.
 
@@ -104,4 +105,5 @@ pub mod policy;
 pub mod edge;
 pub mod demo;
 pub mod run;
+pub mod lock;
 pub mod cli;

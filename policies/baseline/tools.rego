@@ -11,7 +11,8 @@
 #
 #     {"baseline": {"allow_tools": {"flags": ["delete_flag", "run_script"]}}}
 #
-#   by the server's name in the configuration and the tool's exact name.
+#   by the server's name in the configuration and the tool's exact name. A tool that hands out
+#   credentials is answered without them, unless reveal_credentials names it in the same way.
 package mcp
 
 permit contains {"code": "reads", "message": "reading tools are open"} if {
@@ -56,6 +57,13 @@ deny contains {"code": "absent-environment", "message": "the call leaves out an 
 deny contains {"code": "unmapped-environment", "message": "the call names an environment by an identifier that is in no map"} if {
 	outside_pin
 	input.operation.environment_source == "unmapped"
+}
+
+# Whoever permits such a tool gets its answer without the secrets in it, as far as their form is known.
+redact contains {"code": "credential-read", "what": "secrets"} if {
+	forward_call
+	"credential-read" in input.operation.tags
+	not revealed
 }
 
 deny contains {"code": "moves-later-calls", "message": "this tool decides where later calls go, past the pin"} if {
@@ -110,6 +118,8 @@ allowed_by_name if {
 	forward_call
 	input.tool.name in data.baseline.allow_tools[input.server.name]
 }
+
+revealed if input.tool.name in data.baseline.reveal_credentials[input.server.name]
 
 unaddressed_write if {
 	forward_call

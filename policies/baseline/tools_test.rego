@@ -79,6 +79,19 @@ test_reading_credentials_is_refused if {
 	refuses(request) == {"credential-read"}
 }
 
+test_secrets_are_redacted_from_what_reads_credentials if {
+	duty := {{"code": "credential-read", "what": "secrets"}}
+	every effect in ["read", "write", "exec"] {
+		request := tagged_call(effect, [], "none", ["credential-read"])
+		data.mcp.redact == duty with input as request
+		data.mcp.redact == set() with input as request
+			with data.baseline.reveal_credentials as {request.server.name: [request.tool.name]}
+		data.mcp.redact == duty with input as request
+			with data.baseline.reveal_credentials as {request.server.name: ["another"]}
+	}
+	data.mcp.redact == set() with input as call("read", [], "none")
+}
+
 test_a_write_inside_the_pin_is_open if {
 	request := call("write", ["staging"], "arguments")
 	permits(request) == {"pinned-writes"}

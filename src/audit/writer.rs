@@ -478,6 +478,7 @@ fn unknown_outcome(call: &str, intent: Option<&[u8]>, now: Now) -> AuditRecord {
         uri: target.uri.map(Into::into),
         task: target.task.map(Into::into),
         definition: target.definition.map(Into::into),
+        locked: None,
     });
     record
 }

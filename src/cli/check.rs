@@ -10,6 +10,7 @@ use crate::config::{
 };
 use crate::edge::oauth::keys::{HINT, read_file};
 use crate::gate::session::Mode;
+use crate::lock::LockFile;
 use crate::policy::prepare;
 use crate::run::StartError;
 use crate::run::policies::Origin;
@@ -39,6 +40,12 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
             failures.push(Failure::usage(subject, what).hint(error.hint.clone()));
         }
     }
+    let lock = config.lock.as_ref().map(|path| (path, LockFile::read(path)));
+    if let Some((path, Err(what))) = &lock {
+        let what = format!("`{}`: {what}", path.display());
+        let failure = Failure::usage(format!("{name}: lock"), what);
+        failures.push(failure.hint("`bartizan lock` writes it"));
+    }
     failures.extend(bad_keys(&name, &config));
     let proven = match Origin::new(&config, policy::prover()?, 1) {
         Ok(Origin::Files(settings)) => match prepare(&settings).await {
@@ -56,7 +63,13 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
         }
     };
     match failures.into_iter().reduce(Failure::joined) {
-        None => print(&summary(&name, &config, &proven)),
+        None => {
+            let lock = lock.and_then(|(path, lock)| {
+                let (servers, tools) = lock.ok()?.counts();
+                Some(format!("{}: {tools} tools of {servers} servers", path.display()))
+            });
+            print(&summary(&name, &config, (&proven, lock.as_deref())))
+        }
         Some(failure) => Err(failure),
     }
 }
@@ -82,7 +95,7 @@ fn bad_keys(name: &str, config: &Config) -> Vec<Failure> {
 }
 
 /// What `config` comes to, a line for each part.
-fn summary(name: &str, config: &Config, proven: &str) -> String {
+fn summary(name: &str, config: &Config, (proven, lock): (&str, Option<&str>)) -> String {
     let mut lines = vec![format!("{name}: good")];
     let mut line = |key: &str, value: &str| {
         lines.push(format!("  {key:<10} {value}"));
@@ -102,6 +115,9 @@ fn summary(name: &str, config: &Config, proven: &str) -> String {
             Mode::Observe => "observe: nothing is refused by policy",
         },
     );
+    if let Some(lock) = lock {
+        line("lock", lock);
+    }
     let paths = sources(&config.policy);
     let (first, more) = match paths.split_first() {
         Some((first, more)) => (first.as_str(), more),

@@ -17,6 +17,7 @@ mod failure;
 mod run;
 mod wrap;
 mod check;
+mod lock;
 pub mod demo;
 mod policy;
 pub mod audit;
@@ -48,6 +49,7 @@ enum Command {
     Run(run::Args),
     Wrap(wrap::Args),
     Check(check::Args),
+    Lock(lock::Args),
     Demo(demo::Args),
     /// Try, explain, test and prove policies
     #[command(subcommand)]
@@ -73,6 +75,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let ended = match cli.command {
         Command::Run(args) => asynchronous(run::run(args)).flatten(),
         Command::Wrap(args) => asynchronous(wrap::run(args)).flatten(),
+        Command::Lock(args) => asynchronous(lock::run(args)).flatten(),
         Command::Check(args) => asynchronous(check::run(args)).flatten(),
         Command::Demo(args) => asynchronous(demo::run(args)),
         Command::Policy(command) => asynchronous(policy::run(command)).flatten(),

@@ -57,6 +57,7 @@ pub(super) fn config(
     Some(Config {
         front: front?,
         state,
+        lock: file.lock.map(|lock| base.join(lock.value)),
         mode: or(file.mode, Mode::Enforce),
         policy,
         servers,

@@ -55,6 +55,8 @@ pub struct Config {
     /// Directory of the journal and of everything else that outlives a restart (`state`).
     /// Default `/var/lib/bartizan`.
     pub state: PathBuf,
+    /// The lock of tool definitions (`lock`). Default: none.
+    pub lock: Option<PathBuf>,
     /// Whether verdicts are carried out (`mode`: `enforce` or `observe`). Default `enforce`.
     pub mode: Mode,
     /// The policy (`policy`).

@@ -36,7 +36,7 @@ const SENT_MAX: usize = 256;
 
 /// Why an exchange failed.
 #[derive(Debug)]
-pub(super) enum HttpFault {
+pub(crate) enum HttpFault {
     /// The request could not be built.
     Request(http::Error),
     /// No answer came.
@@ -61,13 +61,13 @@ type Fault = StreamableHttpError<HttpFault>;
 
 /// A pooled HTTP/1.1 client that remembers what it sent.
 #[derive(Debug, Clone)]
-pub(super) struct HttpClient {
+pub(crate) struct HttpClient {
     client: Client<HttpConnector, Full<Bytes>>,
     sent: Arc<Mutex<VecDeque<Bytes>>>,
 }
 
 impl HttpClient {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new()).build(connector);

@@ -7,7 +7,7 @@
 //! something else in its place.
 
 mod agent;
-mod client;
+pub(crate) mod client;
 mod firewall;
 mod flags;
 mod journal;

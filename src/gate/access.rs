@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use super::document::Value;
 
+use super::lock::Standing;
 use super::operation::Operation;
+use super::redact::Redaction;
 
 /// Which way a frame goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -216,6 +218,8 @@ pub enum Resource<'a> {
         arguments: Option<Value<'a>>,
         /// Digest of the definition last seen in a list that passed, `sha256:<hex>`.
         definition: Option<&'a str>,
+        /// What is known of it beside its definition.
+        standing: Standing<'a>,
     },
     /// A resource by its URI.
     Uri(&'a str),
@@ -248,6 +252,8 @@ pub struct TaskOrigin {
     pub tool: Option<Box<str>>,
     /// What it came to.
     pub operation: Operation,
+    /// What must be taken out of its result, whenever that comes.
+    pub redact: Vec<Redaction>,
 }
 
 /// Self-reported facts about the client program: shown to policy, never trusted by the gate.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::rate::Rate;
+pub use super::redact::Redaction;
 
 /// Which policy answered: a digest of its sources and data, or a bundle's own revision.
 pub type PolicyRevision = Arc<str>;
@@ -123,6 +124,13 @@ pub enum Obligation {
         /// The value, as strict JSON text.
         value: Box<str>,
     },
+    /// Something is taken out of the answer before anybody has it.
+    Redact {
+        /// The rule's code.
+        code: Box<str>,
+        /// What.
+        redaction: Redaction,
+    },
 }
 
 impl Obligation {
@@ -132,6 +140,7 @@ impl Obligation {
             Self::Hold { .. } => "hold",
             Self::Limit { .. } => "limit",
             Self::Set { .. } => "set",
+            Self::Redact { .. } => "redact",
         }
     }
 }
@@ -152,6 +161,14 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// What must be taken out of the answer.
+    pub fn redactions(&self) -> impl Iterator<Item = &Redaction> {
+        self.obligations.iter().filter_map(|obligation| match obligation {
+            Obligation::Redact { redaction, .. } => Some(redaction),
+            Obligation::Hold { .. } | Obligation::Limit { .. } | Obligation::Set { .. } => None,
+        })
+    }
+
     /// A denial for one reason.
     pub fn deny(revision: PolicyRevision, engine: Engine, reason: Reason) -> Self {
         Self {

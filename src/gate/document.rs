@@ -211,6 +211,14 @@ impl<'a> Value<'a> {
         self.document.tree.text(&self.document.raw, self.index)
     }
 
+    /// Where in [`Document::raw`] the characters of a string stand that decode to each of
+    /// `ranges` of its text: in order, not overlapping, cutting no character.
+    pub(super) fn spans_of(self, ranges: &[Range<usize>]) -> Vec<Range<usize>> {
+        let start = self.span().start;
+        let spans = text::literal_ranges(self.raw(), ranges).into_iter();
+        spans.map(|at| start.saturating_add(at.start)..start.saturating_add(at.end)).collect()
+    }
+
     /// The decoded text of a string.
     pub fn as_str(self) -> Option<&'a str> {
         std::str::from_utf8(self.text()?).ok()
@@ -301,7 +309,7 @@ impl<'a> Value<'a> {
 }
 
 /// A reference token with `~1` and `~0` replaced, in that order (RFC 6901 §4).
-fn unescaped(token: &str) -> Option<Cow<'_, str>> {
+pub(super) fn unescaped(token: &str) -> Option<Cow<'_, str>> {
     let mut after_tildes = token.split('~').skip(1).peekable();
     if after_tildes.peek().is_none() {
         return Some(Cow::Borrowed(token));

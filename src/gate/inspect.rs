@@ -124,11 +124,17 @@ pub fn edited(document: &Document, mut edits: Vec<(Range<usize>, Vec<u8>)>) -> B
 /// strings in one spelling, numbers as written. A server may reformat a definition freely; any
 /// change of its content is another digest.
 pub fn digest(value: Value<'_>) -> Box<str> {
+    let mut out = String::from("sha256:");
+    hex(&Sha256::digest(canonical_text(value)), &mut out);
+    out.into()
+}
+
+/// The canonical form that [`digest`] is of.
+pub fn canonical_text(value: Value<'_>) -> String {
     let mut text = Vec::with_capacity(value.raw().len());
     canonical(value, &mut text);
-    let mut out = String::from("sha256:");
-    hex(&Sha256::digest(&text), &mut out);
-    out.into()
+    // Always UTF-8: all of it came from texts.
+    String::from_utf8(text).unwrap_or_default()
 }
 
 /// Appends lower-case hex.

@@ -31,8 +31,18 @@ pub struct Memory {
 struct Remembered {
     /// By the SHA-256 of the handle: a handle is as good as a credential, and can be long.
     handles: HashMap<[u8; 32], Kept>,
-    facts: BTreeMap<Box<str>, (Box<str>, Duration)>,
+    facts: BTreeMap<Box<str>, Fact>,
     last_use: u64,
+}
+
+#[derive(Debug)]
+struct Fact {
+    /// Nothing until the call that sets it has succeeded.
+    value: Option<Box<str>>,
+    /// The last call that sets it.
+    sent: u64,
+    /// Uptime from which it is unknown.
+    expires: Duration,
 }
 
 #[derive(Debug)]
@@ -50,6 +60,7 @@ pub struct Learnt {
     ttl: Duration,
     /// A fact without a value is no longer known.
     facts: Vec<(Box<str>, Option<Box<str>>)>,
+    sent: u64,
 }
 
 impl Memory {
@@ -64,38 +75,38 @@ impl Memory {
     /// How long a session fact is remembered.
     pub const FACT_TTL: Duration = Duration::from_hours(24);
 
+    /// A call of `principal` goes to the server that may set facts: until it has succeeded nobody
+    /// knows them, and nothing that was sent before it sets them any more. Gives the number of
+    /// the call, for [`Lesson::sent`].
+    pub fn sent(&mut self, principal: &str, lesson: &Lesson, now: Duration) -> u64 {
+        self.uses = self.uses.wrapping_add(1);
+        let sent = self.uses;
+        let remembered = self.remembered(principal);
+        remembered.facts.retain(|_, fact| fact.expires > now);
+        for (name, _) in &lesson.facts {
+            let expires = now.saturating_add(Self::FACT_TTL);
+            let full = remembered.facts.len() >= Self::FACTS_MAX;
+            if !full || remembered.facts.contains_key(name) {
+                remembered.facts.insert(name.clone(), Fact { value: None, sent, expires });
+            }
+        }
+        sent
+    }
+
     /// Remembers what an answer to `principal` taught at `now` (uptime).
     pub fn learn(&mut self, principal: &str, learnt: Learnt, now: Duration) {
-        if !self.principals.contains_key(principal) {
-            if self.principals.len() >= Self::PRINCIPALS_MAX {
-                self.forget_one();
-            }
-            self.principals.insert(principal.into(), Remembered::default());
-        }
-        let Some(remembered) = self.used(principal) else { return };
+        let remembered = self.remembered(principal);
         let expires = now.saturating_add(learnt.ttl.min(Self::HANDLE_TTL_MAX));
         for (digest, handed) in learnt.handles {
             remembered.keep(digest, Kept { handed, expires }, now);
         }
-        remembered.facts.retain(|_, (_, expires)| *expires > now);
         for (name, value) in learnt.facts {
-            let room = remembered.facts.len() < Self::FACTS_MAX;
-            match value {
-                Some(value) if room || remembered.facts.contains_key(&name) => {
-                    let expires = now.saturating_add(Self::FACT_TTL);
-                    remembered.facts.insert(name, (value, expires));
-                }
-                Some(_) | None => drop(remembered.facts.remove(&name)),
+            if let Some(fact) = remembered.facts.get_mut(&name)
+                && fact.sent == learnt.sent
+            {
+                fact.value = value;
+                fact.expires = now.saturating_add(Self::FACT_TTL);
             }
-        }
-    }
-
-    /// What a call of `principal` is about to set is not known until it has succeeded: what is
-    /// sent after it may be carried out before it or after it.
-    pub fn forget_facts(&mut self, principal: &str, lesson: &Lesson) {
-        let Some(remembered) = self.principals.get_mut(principal) else { return };
-        for (name, _) in &lesson.facts {
-            remembered.facts.remove(name);
         }
     }
 
@@ -108,8 +119,20 @@ impl Memory {
     /// The session facts of `principal`.
     pub fn facts(&mut self, principal: &str, now: Duration) -> Facts {
         let Some(remembered) = self.used(principal) else { return Facts::new() };
-        let known = remembered.facts.iter().filter(|(_, (_, expires))| *expires > now);
-        known.map(|(name, (value, _))| (name.clone(), value.clone())).collect()
+        let known = remembered.facts.iter().filter(|(_, fact)| fact.expires > now);
+        known.filter_map(|(name, fact)| Some((name.clone(), fact.value.clone()?))).collect()
+    }
+
+    /// What is remembered of `principal`, who may be new.
+    fn remembered(&mut self, principal: &str) -> &mut Remembered {
+        if !self.principals.contains_key(principal) && self.principals.len() >= Self::PRINCIPALS_MAX
+        {
+            self.forget_one();
+        }
+        self.uses = self.uses.wrapping_add(1);
+        let remembered = self.principals.entry(principal.into()).or_default();
+        remembered.last_use = self.uses;
+        remembered
     }
 
     fn used(&mut self, principal: &str) -> Option<&mut Remembered> {
@@ -156,7 +179,7 @@ impl Learnt {
 
     /// What the good answer `result` to a call that teaches `lesson` says, or nothing.
     pub fn of_answer(lesson: &Lesson, result: Value<'_>) -> Option<Self> {
-        let mut learnt = Self { facts: lesson.facts.clone(), ..Self::default() };
+        let mut learnt = Self { facts: lesson.facts.clone(), sent: lesson.sent, ..Self::default() };
         for (_, value) in &mut learnt.facts {
             if value.as_ref().is_some_and(|value| value.len() > Self::TEXT_BYTES_MAX) {
                 *value = None;

@@ -7,6 +7,10 @@
 
 pub mod document;
 pub mod frame;
+pub mod secrets;
+pub mod redact;
+pub mod flags;
+pub mod lock;
 pub mod rate;
 pub mod pack;
 pub mod operation;

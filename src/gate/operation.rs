@@ -88,13 +88,15 @@ pub struct Lesson {
     pub mint: Option<Mint>,
     /// Session facts that the call sets by succeeding; one without a value is no longer known.
     pub facts: Vec<(Box<str>, Option<Box<str>>)>,
+    /// Which of the calls that set them it is, once it has been sent.
+    pub sent: u64,
 }
 
 impl Lesson {
     /// What a good answer to a call of `tool` with `arguments` teaches; nothing for most.
     pub fn of_call(known: Knowledge<'_>, tool: &str, arguments: Option<Value<'_>>) -> Option<Self> {
         let entry = known.pack?.tools.get(tool)?;
-        let mut lesson = Self { mint: entry.mints.clone(), facts: Vec::new() };
+        let mut lesson = Self { mint: entry.mints.clone(), ..Self::default() };
         lesson.set(&entry.facts, arguments);
         if let Some(chosen) =
             dispatch::choose(entry, arguments, known.handles).filter(|it| it.name.is_some())

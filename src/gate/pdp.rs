@@ -5,6 +5,7 @@
 use super::access::AccessRequest;
 use super::decision::{Decision, Engine, Listing, Origin, PolicyRevision, Reason};
 use super::document::Value;
+use super::lock::Standing;
 use super::operation::Operation;
 
 /// One entry of a page of definitions, as the policy sees it.
@@ -18,6 +19,8 @@ pub struct ListEntry<'a> {
     pub digest: &'a str,
     /// The definition as the server sent it.
     pub definition: Option<Value<'a>>,
+    /// What is known of it beside that.
+    pub standing: Standing<'a>,
 }
 
 /// Answers questions.

@@ -1,12 +1,14 @@
 //! A protected server and what its lists have taught us about its tools.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::access::Server;
 use super::document::{Kind, Value};
 use super::inspect::Page;
+use super::lock::Lock;
 use super::memory::{Facts, Memory, OfPrincipal};
 use super::operation::Knowledge;
 use super::tasks::Tasks;
@@ -28,6 +30,10 @@ pub struct Definition {
     /// `x-mcp-header` annotations of its input schema: lower-case header suffix and RFC 6901
     /// pointer below the arguments (2026-07-28, Streamable HTTP "Parameter Headers").
     pub parameters: Vec<(Box<str>, Box<str>)>,
+    /// What people cannot see in it; see [`super::flags`].
+    pub flags: Vec<&'static str>,
+    /// The definition as the server wrote it, after [`Protected::keep_texts`].
+    pub text: Option<Box<str>>,
 }
 
 /// A protected server; shared by its sessions.
@@ -39,6 +45,11 @@ pub struct Protected {
     pub refusal: RefusalForm,
     /// Whether batches may pass, where MCP 2025-03-26 is spoken over HTTP. Off at first.
     pub batches: bool,
+    /// Its tools as they were reviewed. None at first.
+    pub lock: Lock,
+    keeps_texts: AtomicBool,
+    /// Digests of definitions that were told of.
+    told: Mutex<HashSet<Box<str>>>,
     tools: RwLock<HashMap<Box<str>, Arc<Definition>>>,
     tasks: Mutex<Tasks>,
     memory: Arc<Mutex<Memory>>,
@@ -56,6 +67,9 @@ impl Protected {
             facts,
             refusal,
             batches: false,
+            lock: Lock::Off,
+            keeps_texts: AtomicBool::new(false),
+            told: Mutex::default(),
             tools: RwLock::default(),
             tasks: Mutex::default(),
             memory: Arc::default(),
@@ -96,21 +110,44 @@ impl Protected {
         self.tools.read().unwrap_or_else(PoisonError::into_inner).get(tool).cloned()
     }
 
-    /// Remembers a page of tools that passed.
-    pub fn learn(&self, page: &Page<'_>) {
+    /// From now on, keeps definitions whole, for those who want to read them.
+    pub fn keep_texts(&self) {
+        self.keeps_texts.store(true, Ordering::Relaxed);
+    }
+
+    /// The tools that were listed so far, by name.
+    pub fn tools(&self) -> BTreeMap<Box<str>, Arc<Definition>> {
+        let tools = self.tools.read().unwrap_or_else(PoisonError::into_inner);
+        tools.iter().map(|(name, definition)| (name.clone(), Arc::clone(definition))).collect()
+    }
+
+    /// Whether something about the definition with `digest` is to be told now: once for each, and
+    /// for a bounded number.
+    pub fn tell(&self, digest: &str) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.len() < Self::TOOLS_MAX && told.insert(digest.into())
+    }
+
+    /// Remembers a page of tools that passed, each with its flags.
+    pub fn learn(&self, page: &Page<'_>, flags: &[Vec<&'static str>]) {
         let mut tools = self.tools.write().unwrap_or_else(PoisonError::into_inner);
-        for entry in &page.entries {
+        let keeps_texts = self.keeps_texts.load(Ordering::Relaxed);
+        for (entry, flags) in page.entries.iter().zip(flags) {
             if tools.len() >= Self::TOOLS_MAX && !tools.contains_key(entry.name) {
                 continue;
             }
-            if tools.get(entry.name).is_some_and(|known| known.digest == entry.digest) {
+            let same =
+                |known: &Arc<Definition>| known.digest == entry.digest && known.flags == *flags;
+            if tools.get(entry.name).is_some_and(same) {
                 continue;
             }
             let mut parameters = Vec::new();
             if let Some(schema) = entry.value.get("inputSchema") {
                 annotations(schema, &mut String::new(), &mut parameters);
             }
-            let definition = Definition { digest: entry.digest.clone(), parameters };
+            let text = keeps_texts.then(|| String::from_utf8_lossy(entry.value.raw()).into());
+            let definition =
+                Definition { digest: entry.digest.clone(), parameters, flags: flags.clone(), text };
             tools.insert(entry.name.into(), Arc::new(definition));
         }
     }

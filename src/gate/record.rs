@@ -92,6 +92,9 @@ pub enum Finding {
     UpstreamFailure,
     ToolsHidden,
     UnsolicitedAnswer,
+    ResponseSecretLeak,
+    ToolDefinitionDrift,
+    HiddenUnicodeToolDescription,
     UnauthenticatedCaller,
 }
 
@@ -152,6 +155,9 @@ pub struct Target {
     /// Digest of the tool's definition as last listed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub definition: Option<Box<str>>,
+    /// Digest of its definition in the lock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locked: Option<Box<str>>,
 }
 
 /// What the call comes to, as its pack says.
@@ -192,6 +198,24 @@ impl From<&Reason> for ReasonFacts {
             origin: reason.origin.as_str(),
         }
     }
+}
+
+/// What an answer lost on its way. Never what it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RedactionFacts {
+    /// Places.
+    pub count: usize,
+    /// The first of them.
+    pub places: Vec<PlaceFacts>,
+}
+
+/// Something that was taken out of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlaceFacts {
+    /// Where it stood: a JSON pointer from the message down, through texts that are JSON.
+    pub pointer: Box<str>,
+    /// `pointer`, `copy`, or the form by which a secret is known.
+    pub rule: &'static str,
 }
 
 /// What was decided.
@@ -274,10 +298,14 @@ pub struct AuditRecord {
     /// Entries that a list answer lost on its way, by name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hidden: Vec<Box<str>>,
-    /// Size of the frame, bytes.
+    /// What an answer lost on its way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redacted: Option<RedactionFacts>,
+    /// Size of the frame, bytes; of what was delivered, where something was taken out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
-    /// Keyed digest of the frame, `hmac-sha256:<hex>`.
+    /// Keyed digest of the frame, `hmac-sha256:<hex>`; of what was delivered, where something was
+    /// taken out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<Box<str>>,
     /// From the first byte in to this record, µs.
@@ -330,6 +358,7 @@ impl AuditRecord {
             outcome: None,
             error_type: None,
             hidden: Vec::new(),
+            redacted: None,
             bytes: None,
             digest: None,
             duration_us: None,
@@ -385,6 +414,57 @@ const L4: &str = "Deployment and Infrastructure";
 const L5: &str = "Evaluation and Observability";
 const L6: &str = "Security and Compliance";
 const L7: &str = "Agent Ecosystem";
+const X: &str = "Cross-layer";
+
+const RATE_LIMITED: Tags = tags(
+    (
+        "L4",
+        L4,
+        &[
+            "L4/Denial of Service (DoS) Attacks",
+            "L4/Resource Hijacking",
+            "L3/Denial of Service on Framework APIs",
+        ],
+    ),
+    (&[], &["ASI08"]),
+    &["AML.T0029", "AML.T0034"],
+);
+const AUDIT_SINK_FAILURE: Tags = tags(
+    (
+        "L5",
+        L5,
+        &[
+            "L5/Compromised Observability Tools",
+            "L5/Denial of Service on Evaluation Infrastructure",
+            "L7/Repudiation",
+        ],
+    ),
+    (&["MCP08:2025"], &[]),
+    &[],
+);
+const RESPONSE_SECRET_LEAK: Tags = tags(
+    ("X", X, &["X/Data Leakage", "L2/Data Exfiltration"]),
+    (&["MCP01:2025"], &["ASI03", "ASI02"]),
+    &["AML.T0098", "AML.T0057", "AML.T0085.001"],
+);
+const TOOL_DEFINITION_DRIFT: Tags = tags(
+    ("X", X, &["X/Supply Chain Attacks", "L7/Inaccurate Agent Capability Description"]),
+    (&["MCP03:2025", "MCP04:2025"], &["ASI04", "ASI02"]),
+    &["AML.T0109", "AML.T0110"],
+);
+const HIDDEN_UNICODE_TOOL_DESCRIPTION: Tags = tags(
+    (
+        "L3",
+        L3,
+        &[
+            "L3/Input Validation Attacks",
+            "L7/Inaccurate Agent Capability Description",
+            "L1/Adversarial Examples",
+        ],
+    ),
+    (&["MCP03:2025", "MCP06:2025"], &["ASI01", "ASI04"]),
+    &["AML.T0068", "AML.T0051.001", "AML.T0110"],
+);
 
 impl Finding {
     /// The row of the table for this finding.
@@ -409,19 +489,7 @@ impl Finding {
                 (&["MCP02:2025"], &["ASI09", "ASI02"]),
                 &[],
             ),
-            Self::RateLimited => tags(
-                (
-                    "L4",
-                    L4,
-                    &[
-                        "L4/Denial of Service (DoS) Attacks",
-                        "L4/Resource Hijacking",
-                        "L3/Denial of Service on Framework APIs",
-                    ],
-                ),
-                (&[], &["ASI08"]),
-                &["AML.T0029", "AML.T0034"],
-            ),
+            Self::RateLimited => RATE_LIMITED,
             Self::HeaderBodyMismatch => tags(
                 ("L3", L3, &["L3/Input Validation Attacks", "L3/Framework Evasion"]),
                 (&["MCP07:2025"], &["ASI03"]),
@@ -439,19 +507,7 @@ impl Finding {
                 (&["MCP02:2025"], &["ASI03"]),
                 &["AML.T0081"],
             ),
-            Self::AuditSinkFailure => tags(
-                (
-                    "L5",
-                    L5,
-                    &[
-                        "L5/Compromised Observability Tools",
-                        "L5/Denial of Service on Evaluation Infrastructure",
-                        "L7/Repudiation",
-                    ],
-                ),
-                (&["MCP08:2025"], &[]),
-                &[],
-            ),
+            Self::AuditSinkFailure => AUDIT_SINK_FAILURE,
             Self::UpstreamFailure => tags(
                 ("L7", L7, &["L7/Integration Risks", "L4/Denial of Service (DoS) Attacks"]),
                 (&[], &["ASI08"]),
@@ -462,6 +518,9 @@ impl Finding {
             }
             Self::UnsolicitedAnswer => UNSOLICITED_ANSWER,
             Self::UnauthenticatedCaller => UNAUTHENTICATED_CALLER,
+            Self::ResponseSecretLeak => RESPONSE_SECRET_LEAK,
+            Self::ToolDefinitionDrift => TOOL_DEFINITION_DRIFT,
+            Self::HiddenUnicodeToolDescription => HIDDEN_UNICODE_TOOL_DESCRIPTION,
         }
     }
 }

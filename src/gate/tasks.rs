@@ -118,6 +118,7 @@ mod tests {
             method: "tools/call".into(),
             tool: Some(tool.into()),
             operation: Operation::of_method(Effect::Write),
+            redact: Vec::new(),
         }
     }
 

@@ -24,11 +24,19 @@ const DECISION: &[File] = files!["mcp/decision.rego"];
 
 const DECISION_TESTS: &[File] = files!["mcp/decision_test.rego"];
 
-const BASELINE: &[File] =
-    files!["baseline/limits.rego", "baseline/protocol.rego", "baseline/tools.rego"];
+const BASELINE: &[File] = files![
+    "baseline/definitions.rego",
+    "baseline/limits.rego",
+    "baseline/protocol.rego",
+    "baseline/tools.rego"
+];
 
-const BASELINE_TESTS: &[File] =
-    files!["baseline/limits_test.rego", "baseline/protocol_test.rego", "baseline/tools_test.rego",];
+const BASELINE_TESTS: &[File] = files![
+    "baseline/definitions_test.rego",
+    "baseline/limits_test.rego",
+    "baseline/protocol_test.rego",
+    "baseline/tools_test.rego",
+];
 
 /// Packs by name, each as JSON text for [`Pack::read`](crate::gate::pack::Pack::read).
 pub const PACKS: &[File] = packs![

@@ -17,6 +17,7 @@ use crate::gate::access::{
 };
 use crate::gate::decision::{Decision, Effect, Obligation};
 use crate::gate::document::{Document, DocumentLimits, Value};
+use crate::gate::lock::Standing;
 use crate::gate::operation::{EnvironmentSource, Operation};
 use crate::gate::pack;
 use crate::gate::rego::{Judge, Unknown};
@@ -79,7 +80,7 @@ impl Said {
     pub fn of(decision: &Decision) -> Self {
         let holds = decision.obligations.iter().filter_map(|duty| match duty {
             Obligation::Hold { code, .. } => Some(code.to_string()),
-            Obligation::Limit { .. } | Obligation::Set { .. } => None,
+            Obligation::Limit { .. } | Obligation::Set { .. } | Obligation::Redact { .. } => None,
         });
         let holds: Vec<String> = holds.collect();
         let verdict = match decision.effect {
@@ -354,6 +355,8 @@ impl<'a> Rebuilt<'a> {
                 name,
                 arguments: None,
                 definition: target.definition.as_deref(),
+                // As if there were no lock: a record does not hold how the tool stood to one.
+                standing: Standing::default(),
             });
             let prompt = target.prompt.as_deref();
             tool.or(prompt.map(|name| Resource::Prompt { name, arguments: None }))
@@ -386,6 +389,7 @@ impl<'a> Rebuilt<'a> {
             resource: resource.unwrap_or(Resource::Whole),
             params: None,
             operation: self.operation.clone(),
+            // Unknown, as all of the session is.
             facts: BTreeMap::new(),
             time: WallTime { unix_ms: u64::try_from(since.as_millis()).ok()? },
             trace_id: entry.trace_id.as_deref(),

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use crate::audit::journal_directory;
@@ -194,12 +194,16 @@ type Batch = Vec<(usize, u64, Vec<u8>)>;
 pub fn replay(replay: &Replay, sources: &[Source]) -> Result<Report, ReplayError> {
     let workers = replay.workers.max(1);
     let (send, batches) = sync_channel::<Batch>(workers.saturating_mul(2));
-    let batches = Mutex::new(batches);
+    // Gone with the last worker, so that the reader ends where nobody is left to judge.
+    let batches = Arc::new(Mutex::new(batches));
     let mut report = Report::default();
     thread::scope(|scope| {
         let feeder = scope.spawn(move || feed(sources, &send));
-        let judging: Vec<_> =
-            (0..workers).map(|_| scope.spawn(|| work(replay, sources, &batches))).collect();
+        let judging: Vec<_> = (0..workers)
+            .map(|_| Arc::clone(&batches))
+            .map(|batches| scope.spawn(move || work(replay, sources, &batches)))
+            .collect();
+        drop(batches);
         let mut failed = None;
         for worker in judging {
             match worker.join().unwrap_or_else(|_| Err(panicked())) {
@@ -219,41 +223,31 @@ fn panicked() -> ReplayError {
     ReplayError { place: "replay".to_owned(), what: "a thread panicked; report this".to_owned() }
 }
 
-/// Judges batches until there are no more. After a failure it takes them and does nothing, so
-/// that the reader is not held up.
+/// Judges batches until there are no more, or one cannot be read.
 fn work(
     replay: &Replay,
     sources: &[Source],
     batches: &Mutex<Receiver<Batch>>,
 ) -> Result<Report, ReplayError> {
     let mut report = Report::default();
-    let mut failed = None;
-    let mut judges = match Judges::new(replay) {
-        Ok(judges) => Some(judges),
-        Err(problem) => {
-            failed = Some(ReplayError { place: "policy".to_owned(), what: problem.to_string() });
-            None
-        }
-    };
+    let mut judges = Judges::new(replay)
+        .map_err(|problem| ReplayError { place: "policy".to_owned(), what: problem.to_string() })?;
     loop {
         let batch = batches.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(batch) = batch else { break };
-        let Some(judges) = judges.as_mut().filter(|_| failed.is_none()) else { continue };
+        let Ok(batch) = batch else { return Ok(report) };
         for (source, line, bytes) in batch {
             match Recorded::read(&bytes) {
                 Ok(Recorded::Question(question)) => {
-                    report.question((source, line), *question, judges);
+                    report.question((source, line), *question, &mut judges);
                 }
                 Ok(Recorded::Other) => report.not_asked = report.not_asked.saturating_add(1),
                 Err(what) => {
                     let place = sources.get(source).map_or_else(String::new, Source::shown);
-                    failed = Some(ReplayError { place: format!("{place}:{line}"), what });
-                    break;
+                    return Err(ReplayError { place: format!("{place}:{line}"), what });
                 }
             }
         }
     }
-    failed.map_or(Ok(report), Err)
 }
 
 impl Source {

@@ -20,6 +20,7 @@ use crate::edge::upstream::{
 };
 use crate::gate::pack::Pack;
 use crate::gate::session::Protected;
+use crate::lock::LockFile;
 
 /// The agents' socket and the operators', bound; none on stdio.
 pub(super) type Sockets = Option<(TcpListener, TcpListener)>;
@@ -39,6 +40,13 @@ fn socket(key: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
 
 /// What policy will see of each server, with its pack.
 pub(super) fn protected(config: &Config) -> Result<Vec<Arc<Protected>>, StartError> {
+    let lock = config.lock.as_ref().map(|path| {
+        LockFile::read(path).map_err(|what| {
+            StartError::new("lock", format!("`{}`: {what}", path.display()))
+                .hint("`bartizan lock` writes it")
+        })
+    });
+    let lock = lock.transpose()?;
     config
         .servers
         .iter()
@@ -46,6 +54,9 @@ pub(super) fn protected(config: &Config) -> Result<Vec<Arc<Protected>>, StartErr
             let pack = server.pack.as_ref().map(|pack| self::pack(server, pack)).transpose()?;
             let mut protected = Protected::new(server.facts(pack), server.refusal);
             protected.batches = server.batches;
+            if let Some(lock) = &lock {
+                protected.lock = lock.of_server(&server.name);
+            }
             Ok(Arc::new(protected))
         })
         .collect()

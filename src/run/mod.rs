@@ -37,7 +37,7 @@ use crate::edge::stdio::ExitReason;
 use crate::gate::pdp::{NoPolicy, Pdp};
 use crate::gate::record::{AuditRecord, Event};
 use crate::gate::rego::RegoPdp;
-use crate::gate::session::Gate;
+use crate::gate::session::{Gate, Protected};
 use crate::gate::step::AuditSink as _;
 
 /// How long decisions gather before they are sent.
@@ -97,6 +97,7 @@ impl std::error::Error for StartError {}
 pub struct Running {
     shared: Shared,
     journal: Arc<Journal>,
+    protected: Vec<Arc<Protected>>,
     serving: Serving,
     reload: Arc<Notify>,
     export: Export,
@@ -217,10 +218,11 @@ async fn build(
     let current = Current::default();
     policies::follow((&shared, &readiness), origin, ready, (&current, &reload));
     let export = Export::start(config, &current, journal)?;
-    let serving = edges::serve(config, protected, sockets, (&shared, &readiness))?;
+    let serving = edges::serve(config, protected.clone(), sockets, (&shared, &readiness))?;
     Ok(Running {
         shared,
         journal: Arc::clone(journal),
+        protected,
         serving,
         reload,
         export,
@@ -248,6 +250,11 @@ impl Running {
     /// Notify it to read the policy again, even if no file changed.
     pub fn reload_trigger(&self) -> Arc<Notify> {
         Arc::clone(&self.reload)
+    }
+
+    /// The protected servers, in the order of the configuration.
+    pub fn protected(&self) -> &[Arc<Protected>] {
+        &self.protected
     }
 
     /// The journal.

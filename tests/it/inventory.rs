@@ -106,7 +106,8 @@ fn put(object: &mut Value, pointer: &str, text: &str) {
 
 /// A policy in front of a server with a pack, pinned to staging.
 struct Gate {
-    policy: RegoPdp,
+    strict: RegoPdp,
+    compiled: RegoPdp,
     scene: Scene,
     server: Server,
 }
@@ -116,9 +117,11 @@ impl Gate {
         let paths: Vec<_> = paths.iter().map(|path| policies().join(path)).collect();
         let limits = EvalLimits::default();
         let serving = loaded(&paths).serving;
-        let policy = Policy::compile(&serving, &Entrypoints::default(), &limits).unwrap();
+        let policy = || Policy::compile(&serving, &Entrypoints::default(), &limits).unwrap();
+        let compiled = RegoPdp::compiled(policy(), 1, u32::MAX).unwrap();
+        let strict = RegoPdp::strict(policy(), 1);
         let server = Server { environment: Some("staging".into()), ..Server::default() };
-        Self { policy: RegoPdp::strict(policy, 1), scene: Scene::new(), server }
+        Self { strict, compiled, scene: Scene::new(), server }
     }
 
     fn operation(pack: &Pack, tool: &str, arguments: &Document) -> Operation {
@@ -127,7 +130,7 @@ impl Gate {
         Operation::of_call(known, tool, Some(arguments.root()))
     }
 
-    /// Whether a call passes, and whether it only reads.
+    /// Whether a call passes, by either engine, and whether it only reads.
     fn passes(&self, pack: &Pack, tool: &str, arguments: &Value) -> (bool, bool) {
         let arguments = document(&arguments.to_string());
         let operation = Self::operation(pack, tool, &arguments);
@@ -137,7 +140,10 @@ impl Gate {
             operation,
             ..self.scene.call(tool, Some(&arguments))
         };
-        let Decision { effect, obligations, .. } = self.policy.decide(&request);
+        let decision = self.strict.decide(&request);
+        let other = self.compiled.decide(&request);
+        assert_eq!(Decision { engine: Engine::Strict, ..other }, decision, "{tool}");
+        let Decision { effect, obligations, .. } = decision;
         let held = obligations.iter().any(|it| matches!(it, Obligation::Hold { .. }));
         (effect == Verdict::Permit && !held, reads)
     }

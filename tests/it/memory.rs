@@ -157,6 +157,11 @@ impl Stage {
     fn kept(&self, principal: &str, call: (&str, &Value), answer: &Value, kept: bool) {
         let mut session = self.session(principal);
         assert!(self.asks(&mut session, call.0, call.1).1, "{call:?}");
+        self.answers(&mut session, answer, kept);
+    }
+
+    /// The server answers the call in flight; `kept` says whether that can be recorded.
+    fn answers(&self, session: &mut Session, answer: &Value, kept: bool) {
         let mut message = answer.clone();
         message["jsonrpc"] = "2.0".into();
         message["id"] = 1.into();
@@ -361,6 +366,20 @@ fn what_is_remembered_is_bounded() {
 }
 
 #[test]
+fn the_policy_page_names_the_bounds() {
+    let page = include_str!("../../docs/policy.md");
+    let hours = Memory::FACT_TTL.as_secs() / 3_600;
+    assert_eq!(Memory::FACT_TTL, Memory::HANDLE_TTL_MAX);
+    let said = format!(
+        "{} principals on each server, for each {} handles and {} facts, none for longer than {hours} hours",
+        Memory::PRINCIPALS_MAX,
+        Memory::HANDLES_MAX,
+        Memory::FACTS_MAX,
+    );
+    assert!(page.contains(&said), "{said}");
+}
+
+#[test]
 fn answers_in_a_batch_teach_as_others_do() {
     let mut stage = Stage::of(Era::Legacy);
     let mut server = Protected::new(stage.server.facts.clone(), RefusalForm::Error);
@@ -425,6 +444,15 @@ fn a_rule_reads_what_earlier_calls_have_set() {
         stage.answered("a", "select", &seven, &good);
         stage.answered("a", "select", &json!({"project": "8"}), &failed);
         assert!(!acts(&stage, "a"), "it failed, perhaps half way");
+        // Two at once: what was sent last counts, whichever is answered last.
+        let mut first = stage.session("a");
+        let mut second = stage.session("a");
+        stage.asks(&mut first, "select", &json!({"project": "8"}));
+        stage.asks(&mut second, "select", &seven);
+        stage.answers(&mut second, &good, true);
+        assert!(acts(&stage, "a"));
+        stage.answers(&mut first, &good, true);
+        assert!(acts(&stage, "a"));
         // A rule set the argument: what counts is what the server got.
         stage.answered("a", "select", &seven, &good);
         stage.answered("a", "select", &json!({"project": "9"}), &good);

@@ -15,6 +15,7 @@ use bartizan::gate::access::{
 };
 use bartizan::gate::decision::{Decision, Effect, Engine, Listing, Obligation, Origin};
 use bartizan::gate::document::{Document, DocumentLimits};
+use bartizan::gate::lock::Standing;
 use bartizan::gate::operation::Operation;
 use bartizan::gate::pack::{Effect as Does, Pack};
 use bartizan::gate::pdp::{ListEntry, Pdp};
@@ -164,7 +165,12 @@ impl<'a> Question<'a> {
         let (action, resource, operation) = match self.tool {
             Some((name, _)) => (
                 Action::CallTool,
-                Resource::Tool { name, arguments: Some(root), definition: None },
+                Resource::Tool {
+                    name,
+                    arguments: Some(root),
+                    definition: None,
+                    standing: Standing::default(),
+                },
                 Operation::of_call(server.pack.as_deref(), name, Some(root)),
             ),
             None => (Action::Unknown, Resource::Whole, Operation::of_method(Does::Read)),
@@ -209,7 +215,7 @@ fn codes(decision: &Decision) -> Vec<&str> {
 fn limits(decision: &Decision) -> Vec<&str> {
     let code = |obligation: &'_ Obligation| match obligation {
         Obligation::Limit { .. } => Some(()),
-        Obligation::Hold { .. } | Obligation::Set { .. } => None,
+        Obligation::Hold { .. } | Obligation::Set { .. } | Obligation::Redact { .. } => None,
     };
     assert!(decision.obligations.iter().all(|it| code(it).is_some()));
     let mut codes: Vec<&str> = decision
@@ -217,7 +223,7 @@ fn limits(decision: &Decision) -> Vec<&str> {
         .iter()
         .filter_map(|obligation| match obligation {
             Obligation::Limit { code, .. } => Some(&**code),
-            Obligation::Hold { .. } | Obligation::Set { .. } => None,
+            Obligation::Hold { .. } | Obligation::Set { .. } | Obligation::Redact { .. } => None,
         })
         .collect();
     codes.sort_unstable();
@@ -383,6 +389,7 @@ fn the_baseline_hides_nothing() {
             operation: Some(Operation::of_method(Does::Destructive)),
             digest: "sha256:0",
             definition: None,
+            standing: Standing::default(),
         };
         let listing = question.ask(|request| engine.list(request, &[entry]));
         let Listing::Hide { names, .. } = listing else { panic!("{listing:?}") };

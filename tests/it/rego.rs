@@ -12,6 +12,7 @@ use bartizan::gate::decision::{
     Decision, Effect, Engine, Listing, Obligation, Origin, PolicyRevision, Rate,
 };
 use bartizan::gate::document::{Document, DocumentLimits};
+use bartizan::gate::lock::Standing;
 use bartizan::gate::operation::{EnvironmentSource, Operation};
 use bartizan::gate::pack;
 use bartizan::gate::pdp::{ListEntry, Pdp};
@@ -101,6 +102,7 @@ impl Scene {
                 name: tool,
                 arguments: arguments.map(Document::root),
                 definition: None,
+                standing: Standing::default(),
             },
             params: None,
             operation: Operation {
@@ -202,8 +204,12 @@ fn each_kind_of_resource_has_its_own_place_in_the_input() {
     };
     let prompt = Resource::Prompt { name: "p", arguments: None };
     let arguments = document("null");
-    let tool =
-        Resource::Tool { name: "t", arguments: Some(arguments.root()), definition: Some("d") };
+    let tool = Resource::Tool {
+        name: "t",
+        arguments: Some(arguments.root()),
+        definition: Some("d"),
+        standing: Standing::default(),
+    };
     for (resource, params, pointer, expected) in [
         (Resource::Uri("file:///a"), None, "/resource/uri", r#""file:///a""#),
         (Resource::Uris(uris.root()), None, "/resources/uris", r#"["file:///a"]"#),
@@ -329,6 +335,7 @@ fn a_page_is_judged_at_once() {
         operation: Some(Operation::of_method(effect)),
         digest: "sha256:00",
         definition: None,
+        standing: Standing::default(),
     };
     let entries = [
         entry("get_flag", pack::Effect::Read),
@@ -347,7 +354,13 @@ fn a_listing_that_cannot_be_answered_withholds_the_page() {
     let both = Both::new(&compile(rego, None).unwrap());
     let scene = Scene::new();
     let request = AccessRequest { action: Action::ListTools, ..scene.call("", None) };
-    let entry = ListEntry { name: "a", operation: None, digest: "d", definition: None };
+    let entry = ListEntry {
+        name: "a",
+        operation: None,
+        digest: "d",
+        definition: None,
+        standing: Standing::default(),
+    };
     let Listing::Withhold { reason, .. } = both.list(&request, &[entry]) else { panic!() };
     assert_eq!(reason.origin, Origin::Indeterminate);
 }

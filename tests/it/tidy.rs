@@ -22,7 +22,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 
 /// Functions of `src` over the limit, with their length in lines: `(file, function, lines)`. This
 /// list may only shrink: no entry is added, no number raised, and what got shorter is written down.
-const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[("src/gate/record.rs", "tags", 76)];
+const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[];
 
 /// Modules of the gate whose own parts are not in order yet. This list may only shrink.
 const UNORDERED: &[&str] = &["gate::rego"];
@@ -68,7 +68,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rustls", &["src/edge/", "src/audit/collector.rs"]),
     ("ring", &["src/edge/", "src/audit/collector.rs", "src/policy/bundle/"]),
     ("tar", &["src/policy/bundle/archive.rs"]),
-    ("rmcp", &["src/demo/"]),
+    ("rmcp", &["src/demo/", "src/lock/ask.rs"]),
     ("notify", &["src/policy/watch.rs"]),
     ("saphyr_parser", &["src/config/yaml.rs"]),
     ("clap", &["src/cli/"]),

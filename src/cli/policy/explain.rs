@@ -12,7 +12,7 @@ use crate::cli::print;
 use crate::config::PackRef;
 use crate::edge::clock::Clock;
 use crate::gate::access::{AccessRequest, Principal, Server, Transport};
-use crate::gate::decision::{Decision, Listing, Obligation, PolicyRevision};
+use crate::gate::decision::{Decision, Listing, Obligation, PolicyRevision, Redaction};
 use crate::gate::frame::FrameLimits;
 use crate::gate::pdp::{ListEntry, Pdp};
 use crate::gate::record::{AuditRecord, DecisionFacts};
@@ -144,5 +144,9 @@ fn duty(obligation: &Obligation) -> String {
             format!("limit {code}: {} in {period}, burst {burst}, for `{key}`", rate.count)
         }
         Obligation::Set { pointer, value } => format!("set {pointer} to {value}"),
+        Obligation::Redact { code, redaction } => match redaction {
+            Redaction::Pointer(pointer) => format!("redact {code}: {pointer} of the answer"),
+            Redaction::Secrets => format!("redact {code}: secrets in the answer"),
+        },
     }
 }

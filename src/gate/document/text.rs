@@ -3,6 +3,8 @@
 //! Knows nothing of trees or limits. [`minify`] and [`literal_len`] expect bytes that `read` has
 //! accepted; on other bytes they still end and do not panic, but their answer means nothing.
 
+use std::ops::Range;
+
 use super::tree::wide;
 
 /// The length of the run at the start of `bytes` without `"`, `\` and bytes below 0x20: what may
@@ -101,6 +103,40 @@ pub(super) fn minify(raw: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Where in a string `literal`, both quotes included, the characters stand that decode to each of
+/// `ranges`, which are in order, do not overlap and cut no character. Fewer than were asked for
+/// where the literal ends before them.
+pub(super) fn literal_ranges(literal: &[u8], ranges: &[Range<usize>]) -> Vec<Range<usize>> {
+    let (mut at, mut decoded) = (1_usize, 0_usize);
+    let mut seek = |to: usize| {
+        while decoded < to {
+            let (raw_len, decoded_len) = unit(literal.get(at..)?)?;
+            at = at.saturating_add(raw_len);
+            decoded = decoded.saturating_add(decoded_len);
+        }
+        Some(at)
+    };
+    ranges.iter().map_while(|range| Some(seek(range.start)?..seek(range.end)?)).collect()
+}
+
+/// The length of the byte or escape at the start of `rest`, raw and decoded.
+fn unit(rest: &[u8]) -> Option<(usize, usize)> {
+    match rest {
+        [b'\\', b'u', hex @ ..] => {
+            let digits = std::str::from_utf8(hex.get(..4)?).ok()?;
+            Some(match u32::from_str_radix(digits, 16).ok()? {
+                0..0x80 => (6, 1),
+                0x80..0x800 => (6, 2),
+                0xd800..0xe000 => (12, 4),
+                _ => (6, 3),
+            })
+        }
+        [b'\\', _, ..] => Some((2, 1)),
+        [_, ..] => Some((1, 1)),
+        [] => None,
+    }
+}
+
 /// The length of the string literal at the start of `bytes`, both quotes included.
 fn literal_len(bytes: &[u8]) -> usize {
     let mut at = 1_usize;
@@ -173,6 +209,19 @@ mod tests {
             write_string(&mut out, text);
             assert_eq!(String::from_utf8(out).unwrap(), literal);
         }
+    }
+
+    #[test]
+    fn ranges_of_a_text_are_found_in_its_literal() {
+        let literal = r#""aé\n\u00e9\ud83c\udde9x""#;
+        // Decoded: a(1) é(2) newline(1) é(2) U+1F1E9(4) x(1).
+        let find = |ranges: &[Range<usize>]| {
+            let found = literal_ranges(literal.as_bytes(), ranges);
+            found.into_iter().map(|range| &literal[range]).collect::<Vec<_>>()
+        };
+        assert_eq!(find(&[0..1, 1..3, 3..4]), ["a", "é", "\\n"]);
+        assert_eq!(find(&[3..6, 6..10, 10..11]), ["\\n\\u00e9", "\\ud83c\\udde9", "x"]);
+        assert_eq!(find(&[10..11, 40..50]), ["x"]);
     }
 
     #[test]

@@ -12,6 +12,9 @@ use regorus::unstable::{Expr, Module, Ref};
 use super::ReadSet;
 use super::walk::{Visit, Walk};
 
+/// How a tool may stand to the lock.
+const DRIFTS: &[&str] = &["none", "changed", "added", "unlocked"];
+
 /// Most constants of a policy that are used.
 const CONSTANTS_MAX: usize = 512;
 
@@ -174,6 +177,8 @@ impl Generator {
                 ("name", self.string()),
                 ("operation", self.operation()),
                 ("definition", self.string()),
+                ("drift", self.of(DRIFTS)),
+                ("flags", self.strings(2)),
             ])
         });
         let listed = Value::from(listed.collect::<Vec<_>>());
@@ -213,7 +218,15 @@ impl Generator {
                     ("transport", self.of(&["http", "stdio"])),
                 ]),
             ),
-            ("tool", object([("name", self.string()), ("arguments", arguments)])),
+            (
+                "tool",
+                object([
+                    ("name", self.string()),
+                    ("arguments", arguments),
+                    ("drift", self.of(DRIFTS)),
+                    ("flags", self.strings(2)),
+                ]),
+            ),
             (
                 "resource",
                 object([
@@ -222,7 +235,13 @@ impl Generator {
                 ]),
             ),
             ("operation", self.operation()),
-            ("session", object([("facts", Value::new_object()), ("tainted", Value::Bool(false))])),
+            (
+                "session",
+                object([
+                    ("facts", object([("project", self.string())])),
+                    ("tainted", Value::Bool(false)),
+                ]),
+            ),
             ("time", object([("hour", Value::from(hour)), ("unix_ms", Value::from(unix_ms))])),
             ("tools", listed),
         ])

@@ -16,6 +16,7 @@ use crate::gate::access::{
     AccessRequest, Action, Principal, Resource, Revision, Server, WallTime, is_ambiguous,
 };
 use crate::gate::document::{self, Kind};
+use crate::gate::lock::{Drift, Standing};
 use crate::gate::operation::Operation;
 use crate::gate::pack::BaselineRate;
 use crate::gate::pdp::ListEntry;
@@ -163,10 +164,11 @@ impl<'r> Fields<'r> {
 
     fn resource(&mut self, request: &AccessRequest<'_>, lossy: &mut Vec<String>) {
         match request.resource {
-            Resource::Tool { name, arguments, definition } => self.put("tool", |reads| {
+            Resource::Tool { name, arguments, definition, standing } => self.put("tool", |reads| {
                 let mut fields = Fields::new(reads);
                 fields.text("name", name);
                 fields.optional("definition", definition);
+                fields.standing(standing);
                 fields.arguments("tool", arguments, lossy);
                 Some(fields.finish())
             }),
@@ -203,6 +205,14 @@ impl<'r> Fields<'r> {
                 Some(convert(request.params?, reads, &mut Pointer::at(&["params"]), lossy))
             }),
         }
+    }
+
+    fn standing(&mut self, standing: Standing<'_>) {
+        self.optional("drift", standing.drift.map(Drift::as_str));
+        self.put("flags", |_| {
+            let flags = standing.flags.iter().map(|flag| Value::from(*flag));
+            (!standing.flags.is_empty()).then(|| Value::from(flags.collect::<Vec<_>>()))
+        });
     }
 
     /// Absent arguments are an empty object, so that a rule need not ask twice.
@@ -278,6 +288,7 @@ fn entry(entry: &ListEntry<'_>, reads: &ReadSet) -> Value {
     let mut fields = Fields::new(reads);
     fields.text("name", entry.name);
     fields.text("definition", entry.digest);
+    fields.standing(entry.standing);
     fields.put("operation", |reads| entry.operation.as_ref().map(|it| operation(it, reads)));
     fields.finish()
 }

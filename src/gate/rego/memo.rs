@@ -19,7 +19,7 @@ use crate::gate::decision::{Decision, Engine, Origin};
 /// What a policy may read for its decisions to be kept: names, and no number of the message, since
 /// two that are equal may be written differently. `phase` and below are not in the input of a
 /// decision, or the same in all.
-const READS: [&str; 16] = [
+const READS: [&str; 18] = [
     "input.direction",
     "input.method",
     "input.operation",
@@ -31,6 +31,8 @@ const READS: [&str; 16] = [
     "input.protocol",
     "input.resource.ambiguous",
     "input.server",
+    "input.tool.drift",
+    "input.tool.flags",
     "input.tool.name",
     "input.phase",
     "input.version",
@@ -164,6 +166,7 @@ mod tests {
         let mut engine = regorus::Engine::new();
         for (name, text) in [
             ("decision", include_str!("../../../policies/mcp/decision.rego")),
+            ("definitions", include_str!("../../../policies/baseline/definitions.rego")),
             ("limits", include_str!("../../../policies/baseline/limits.rego")),
             ("protocol", include_str!("../../../policies/baseline/protocol.rego")),
             ("tools", include_str!("../../../policies/baseline/tools.rego")),

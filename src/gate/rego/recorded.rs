@@ -16,14 +16,16 @@ pub enum Inputs {
     /// Nothing.
     #[default]
     None,
-    /// What the firewall itself knows: no argument, parameter or list of URIs.
+    /// What the firewall itself knows: no argument, parameter, list of URIs or
+    /// session fact.
     Facts,
     /// Arguments and parameters too, but those whose names are of secrets.
     Values,
 }
 
-/// What clients write: the members of the input that can hold a secret.
-const WRITTEN: [&str; 4] = ["/tool/arguments", "/prompt/arguments", "/params", "/resources/uris"];
+/// What clients write, now or in an earlier call: the members of the input that can hold a secret.
+const WRITTEN: [&str; 5] =
+    ["/tool/arguments", "/prompt/arguments", "/params", "/resources/uris", "/session/facts"];
 
 /// Parts of names that secrets go by; a name is compared in lower case, letters and digits alone.
 const SECRET_NAMES: [&str; 14] = [

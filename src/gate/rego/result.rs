@@ -9,7 +9,7 @@
 //! | `hold` | `{code?, message, approvers?, ttl?}` |
 //! | `limit` | `{code?, message?, key, rate, burst?}`; a rate is `10/m` or `10/15m` |
 //! | `set` | `{code?, message?, pointer, value}` |
-//! | `redact` | not discharged by this version |
+//! | `redact` | `{code?, message?, pointer}` or `{code?, message?, what}`, where `what` is `"secrets"` |
 //!
 //! `data.mcp.listing` is `{"hide": [names]}`. Collections may be arrays or sets; those that are
 //! left out are empty; a member that is not named here is an error, because it may be a duty.
@@ -20,9 +20,10 @@ use regorus::Value;
 use regorus::value::Object;
 
 use crate::gate::decision::{
-    Decision, Effect, Engine, Listing, Obligation, Origin, PolicyRevision, Rate, Reason,
+    Decision, Effect, Engine, Listing, Obligation, Origin, PolicyRevision, Rate, Reason, Redaction,
 };
 use crate::gate::rate::span;
+use crate::gate::redact::REDACTIONS_MAX;
 
 /// The code of an element that names none.
 const UNNAMED: &str = "unnamed";
@@ -130,10 +131,6 @@ pub(super) fn listing(value: &Value, revision: PolicyRevision) -> Result<Listing
 }
 
 fn obligations(fields: &Fields<'_>) -> Result<Vec<Obligation>, Fault> {
-    if !fields.elements("redact")?.is_empty() {
-        let message = "decision: `redact` cannot be discharged by this version".to_owned();
-        return Err(Fault { origin: Origin::Undischarged, code: "undischarged", message });
-    }
     let mut obligations = fields.each("hold", |element| {
         element.only(&["code", "message", "approvers", "ttl"])?;
         Ok(Obligation::Hold {
@@ -155,6 +152,11 @@ fn obligations(fields: &Fields<'_>) -> Result<Vec<Obligation>, Fault> {
         pointers.push(pointer);
     }
     obligations.extend(sets);
+    let redactions = fields.each("redact", redact)?;
+    if redactions.len() > REDACTIONS_MAX {
+        return Err(Fault::shape(format!("decision: more than {REDACTIONS_MAX} of `redact`")));
+    }
+    obligations.extend(redactions);
     Ok(obligations)
 }
 
@@ -194,6 +196,24 @@ fn set(element: &Fields<'_>) -> Result<Obligation, Fault> {
     let value = element.member("value").filter(|value| is_json(value));
     let value = value.ok_or_else(|| Fault::shape("decision: `set`: `value` is not JSON"))?;
     Ok(Obligation::Set { pointer, value: super::input::json(value).into() })
+}
+
+fn redact(element: &Fields<'_>) -> Result<Obligation, Fault> {
+    element.only(&["code", "message", "pointer", "what"])?;
+    element.text("message")?;
+    let redaction = match (element.text("pointer")?, element.text("what")?.as_deref()) {
+        (Some(pointer), None) => Redaction::pointer(&pointer).ok_or_else(|| {
+            Fault::shape(format!(
+                "decision: `redact`: `{pointer}` is no JSON pointer below `/result` or `/error`"
+            ))
+        })?,
+        (None, Some("secrets")) => Redaction::Secrets,
+        _ => {
+            let message = "decision: `redact` needs a `pointer`, or `what` as \"secrets\"";
+            return Err(Fault::shape(message));
+        }
+    };
+    Ok(Obligation::Redact { code: element.code()?, redaction })
 }
 
 /// Whether a value has a JSON text that means it: no sets, names that are strings.
@@ -366,6 +386,14 @@ mod tests {
                 ttl: Some(minute * 120),
             }])
         );
+        let redact = |redaction| Obligation::Redact { code: "unnamed".into(), redaction };
+        assert_eq!(
+            obliged(r#""redact": [{"what": "secrets"}, {"pointer": "/result/a~1b/*"}]"#),
+            Ok(vec![
+                redact(Redaction::Secrets),
+                redact(Redaction::Pointer("/result/a~1b/*".into())),
+            ])
+        );
         assert_eq!(
             obliged(r#""set": [{"pointer": "/a~1b", "value": {"x": [1, null]}}]"#),
             Ok(vec![Obligation::Set {
@@ -397,8 +425,12 @@ mod tests {
             assert!(read(json).is_err(), "{json}");
         }
         for member in [
-            r#""redact": [{"pointer": "/a"}]"#,
             r#""redact": 1"#,
+            r#""redact": [{"pointer": "/a"}]"#,
+            r#""redact": [{"pointer": "/result/a~2"}]"#,
+            r#""redact": [{"what": "names"}]"#,
+            r#""redact": [{"what": "secrets", "pointer": "/result/a"}]"#,
+            r#""redact": [{"code": "c"}]"#,
             r#""hold": [{}]"#,
             r#""hold": [{"message": "m", "ttl": "soon"}]"#,
             r#""hold": [{"message": "m", "ttl": "0s"}]"#,

@@ -48,6 +48,8 @@ const EFFECTS: Holds = Holds::OneOf(&["read", "write", "destructive", "exec", "u
 
 const SOURCES: Holds = Holds::OneOf(&["arguments", "absent", "unmapped", "unreadable", "none"]);
 
+const DRIFTS: Holds = Holds::OneOf(&["none", "changed", "added", "unlocked"]);
+
 const WEEKDAYS: Holds =
     Holds::OneOf(&["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]);
 
@@ -83,7 +85,7 @@ pub(super) static FIELDS: &[Field] = &[
     always("operation.tags", Holds::Texts),
     sometimes("operation.pack", Holds::Text),
     always("session", Holds::Fields),
-    always("session.facts", Holds::Anything),
+    always("session.facts", Holds::TextsByName),
     always("session.tainted", Holds::Flag),
     always("time", Holds::Fields),
     always("time.unix_ms", Holds::Count),
@@ -94,6 +96,8 @@ pub(super) static FIELDS: &[Field] = &[
     always("tool.name", Holds::Text),
     always("tool.arguments", Holds::Anything),
     sometimes("tool.definition", Holds::Text),
+    sometimes("tool.drift", DRIFTS),
+    sometimes("tool.flags", Holds::Texts),
     sometimes("prompt", Holds::Fields),
     always("prompt.name", Holds::Text),
     always("prompt.arguments", Holds::Anything),
@@ -117,6 +121,8 @@ pub(super) static FIELDS: &[Field] = &[
     sometimes("tools", Holds::Each),
     always("tools.name", Holds::Text),
     always("tools.definition", Holds::Text),
+    sometimes("tools.drift", DRIFTS),
+    sometimes("tools.flags", Holds::Texts),
     sometimes("tools.operation", Holds::Fields),
     sometimes("tools.operation.name", Holds::Text),
     always("tools.operation.effect", EFFECTS),
@@ -127,6 +133,7 @@ pub(super) static FIELDS: &[Field] = &[
     sometimes("entries", Holds::Each),
     always("entries.name", Holds::Text),
     always("entries.definition", Holds::Text),
+    sometimes("entries.flags", Holds::Texts),
 ];
 
 /// Fields right below `path`; the empty one is the input itself.

@@ -8,20 +8,26 @@ use bytes::Bytes;
 use crate::gate::access::{AccessRequest, Action, Direction, Era, Resource, TaskOrigin};
 use crate::gate::decision::Listing;
 use crate::gate::document::{Kind, Value};
+use crate::gate::flags;
 use crate::gate::frame::{Frame, is_look_alike};
 use crate::gate::inspect::{Page, edited, private_scope, short_life};
+use crate::gate::lock::{Drift, Standing};
 use crate::gate::method::{List, Subject};
 use crate::gate::operation::Operation;
 use crate::gate::pack;
 use crate::gate::pdp::ListEntry;
-use crate::gate::record::{AuditRecord, Event, Finding, Now};
+use crate::gate::record::{AuditRecord, Event, Finding, Now, Target};
+use crate::gate::redact::Redaction;
 use crate::gate::refusal::Refusal;
 
 use super::client::{Refused, passing, verdict_of};
 use super::expected::Declared;
 use super::question::{Question, wall_time};
+use super::redaction::redacted;
 use super::{Call, Gate, Session};
 
+/// Records about the definitions of one page; what is left is told with the next.
+const TOLD_MAX: usize = 64;
 /// Questions that one answer may carry.
 const INPUT_REQUESTS_MAX: usize = 64;
 
@@ -37,13 +43,28 @@ pub(super) struct Carrier<'a> {
     pub(super) frame: &'a Frame,
     pub(super) call: &'a str,
     pub(super) declared: Declared,
+    /// What is taken out of the whole.
+    pub(super) redact: &'a [Redaction],
     pub(super) now: Now,
 }
 
 impl Session {
-    /// The body that may go to the client: the server's own bytes, or those with entries hidden.
-    /// `also` gets a record for each question that the answer carries.
+    /// The body that may go to the client: the server's own bytes, or those with entries hidden
+    /// and what must be redacted taken out. `also` gets a record for each question that the answer
+    /// carries.
     pub(super) fn inspected(
+        &mut self,
+        gate: &Gate,
+        frame: &Frame,
+        entry: &Call,
+        (record, also): (&mut AuditRecord, &mut Vec<AuditRecord>),
+        now: Now,
+    ) -> Result<Bytes, Refusal> {
+        let body = self.judged(gate, frame, entry, (record, also), now)?;
+        redacted(gate, body, &entry.redact, record)
+    }
+
+    fn judged(
         &mut self,
         gate: &Gate,
         frame: &Frame,
@@ -58,6 +79,7 @@ impl Session {
             frame,
             call: &entry.facts.call,
             declared: entry.expected.declared,
+            redact: &entry.redact,
             now,
         };
         let found = irregular(entry, result)
@@ -70,7 +92,7 @@ impl Session {
             }
         }
         match entry.method.and_then(|method| method.list) {
-            Some(list) => self.listed(gate, (frame, result, list), entry, record, now),
+            Some(list) => self.listed(gate, (frame, result, list), entry, (record, also), now),
             None => Ok(raw.clone()),
         }
     }
@@ -124,11 +146,12 @@ impl Session {
             return Some(format!("asks for {method}, which the client does not offer"));
         }
         let decision = gate.policy().decide(&question.request(self, now));
-        record.keep_input(gate.recorded(&question.request(self, now)));
+        record.keep_input(gate.recorded(|| question.request(self, now)));
         let passed = passing(gate, &question, &decision, None, now).and_then(|(body, verdict)| {
-            // What a rule would set has no place here.
+            // What a rule would set has no place here; what it would redact must go anyway.
             let same = body.as_ptr() == frame.document().raw().as_ptr();
-            if same { Ok(verdict) } else { Err(Refused::unsettable()) }
+            let redacted = decision.redactions().all(|it| carrier.redact.contains(it));
+            if same && redacted { Ok(verdict) } else { Err(Refused::unsettable()) }
         });
         match passed {
             Ok(verdict) => {
@@ -167,6 +190,7 @@ impl Session {
             method: entry.facts.method.clone().unwrap_or_default(),
             tool: entry.facts.target.as_ref().and_then(|target| target.tool.clone()),
             operation: entry.operation.clone(),
+            redact: entry.redact.clone(),
         };
         if self.server.tasks().remember((id, owner), origin, (now.uptime, ttl(task))).is_err() {
             return Some("the id of the task is another principal's".to_owned());
@@ -186,7 +210,7 @@ impl Session {
         gate: &Gate,
         (frame, result, list): (&Frame, Value<'_>, List),
         entry: &Call,
-        record: &mut AuditRecord,
+        (record, also): (&mut AuditRecord, &mut Vec<AuditRecord>),
         now: Now,
     ) -> Result<Bytes, Refusal> {
         let raw = frame.document().raw();
@@ -200,13 +224,15 @@ impl Session {
                 return Err(Refusal::Withheld);
             }
         }
+        let flags = flags_of(&page, list);
         if list == List::Tools {
-            self.server.learn(&page);
+            also.extend(self.told(entry, &page, &flags, now));
+            self.server.learn(&page, &flags);
         }
         let hidden = match list {
             List::Tasks => Ok(self.foreign_tasks(&page)),
             List::Tools | List::Prompts | List::Resources | List::ResourceTemplates => {
-                self.hidden(gate, entry, list, &page, now)
+                self.hidden(gate, entry, list, (&page, &flags), now)
             }
         };
         let hidden = match hidden {
@@ -233,6 +259,42 @@ impl Session {
         Ok(edited(frame.document(), edits))
     }
 
+    /// Records of what is wrong with definitions of a page, each told once.
+    fn told(
+        &self,
+        entry: &Call,
+        page: &Page<'_>,
+        flags: &[Vec<&'static str>],
+        now: Now,
+    ) -> Vec<AuditRecord> {
+        let mut told = Vec::new();
+        for (tool, flags) in page.entries.iter().zip(flags) {
+            let drift = self.server.lock.drift(tool.name, Some(&tool.digest));
+            let drift = drift.filter(|it| matches!(it, Drift::Changed | Drift::Added));
+            let wrong = drift.is_some() || !flags.is_empty();
+            if told.len() >= TOLD_MAX || !wrong || !self.server.tell(&tool.digest) {
+                continue;
+            }
+            let mut record = self.base(Event::Notice, &entry.facts, now);
+            record.target = Some(Target {
+                tool: Some(tool.name.into()),
+                definition: Some(tool.digest.clone()),
+                locked: self.server.lock.digest(tool.name).map(Into::into),
+                ..Target::default()
+            });
+            if let Some(drift) = drift {
+                let mut record = record.clone();
+                record.note = Some(format!("stands to the lock as: {}", drift.as_str()).into());
+                told.push(record.with_finding(Finding::ToolDefinitionDrift));
+            }
+            if !flags.is_empty() {
+                record.note = Some(format!("its definition has: {}", flags.join(", ")).into());
+                told.push(record.with_finding(Finding::HiddenUnicodeToolDescription));
+            }
+        }
+        told
+    }
+
     fn foreign_tasks(&self, page: &Page<'_>) -> Vec<Box<str>> {
         let tasks = self.server.tasks();
         let foreign = page.entries.iter().filter(|it| !tasks.is_of(it.name, &self.principal.id));
@@ -245,18 +307,25 @@ impl Session {
         gate: &Gate,
         entry: &Call,
         list: List,
-        page: &Page<'_>,
+        (page, flags): (&Page<'_>, &[Vec<&'static str>]),
         now: Now,
     ) -> Result<Vec<Box<str>>, String> {
         let pack = self.server.facts.pack.as_deref();
         let entries: Vec<_> = page
             .entries
             .iter()
-            .map(|entry| ListEntry {
+            .zip(flags)
+            .map(|(entry, flags)| ListEntry {
                 name: entry.name,
                 operation: (list == List::Tools).then(|| Operation::of_tool(pack, entry.name)),
                 digest: &entry.digest,
                 definition: Some(entry.value),
+                standing: Standing {
+                    drift: (list == List::Tools)
+                        .then(|| self.server.lock.drift(entry.name, Some(&entry.digest)))
+                        .flatten(),
+                    flags,
+                },
             })
             .collect();
         let request = AccessRequest {
@@ -320,6 +389,18 @@ pub(super) fn irregular_task(task: Value<'_>) -> Option<String> {
     let ended = |inner| !looks_alike(inner, RESULT) && kind(inner) == "complete";
     let regular = !looks_alike(task, RESULT) && task.get("result").is_none_or(ended);
     (!regular).then(|| "the result of the task is not complete".to_owned())
+}
+
+/// What people cannot see in the definitions of a page.
+fn flags_of(page: &Page<'_>, list: List) -> Vec<Vec<&'static str>> {
+    let names: Vec<&str> = page.entries.iter().map(|entry| entry.name).collect();
+    // A URI is no name that people would take for another.
+    let twins = match list {
+        List::Tools | List::Prompts => flags::twins(&names),
+        List::Resources | List::ResourceTemplates | List::Tasks => vec![false; names.len()],
+    };
+    let entries = page.entries.iter().zip(twins);
+    entries.map(|(entry, is_twin)| flags::of(entry.value, is_twin)).collect()
 }
 
 /// Two definitions under one name: which of them the client takes nobody can say.

@@ -11,12 +11,14 @@ use crate::gate::document::Value;
 use crate::gate::frame::{Frame, Id, Malformed, Message, Sender};
 use crate::gate::headers;
 use crate::gate::limit::BucketKey;
+use crate::gate::lock::Standing;
 use crate::gate::pack;
 use crate::gate::pdp::ListEntry;
 use crate::gate::protected::{Definition, RefusalForm};
 use crate::gate::record::{
     AuditRecord, CallId, DecisionFacts, Event, Finding, Now, Outcome, ReasonFacts, micros,
 };
+use crate::gate::redact::Redaction;
 use crate::gate::refusal::{Addressee, Refusal, malformed_place};
 use crate::gate::rego::RecordedInput;
 use crate::gate::step::{Act, Dispatch, Permitted, Routing, Step};
@@ -24,6 +26,7 @@ use crate::gate::{access::Resource, decision::Listing, operation::Operation};
 
 use super::expected::{Expected, id_of};
 use super::question::{Known, Question, client_of, protocol_of};
+use super::redaction::redactions;
 use super::{Arrival, Call, Facts, Gate, Session, id_text};
 
 /// A permit whose obligations are discharged.
@@ -93,7 +96,8 @@ impl Session {
                 return self.client_answers(gate, frame, id.as_ref(), call, now);
             }
         };
-        let definition = called_tool(frame, name).and_then(|tool| self.server.definition(tool));
+        let tool = called_tool(frame, name);
+        let definition = tool.and_then(|tool| self.server.definition(tool));
         let task = self.task(frame, name, Direction::ToServer);
         let server = Arc::clone(&self.server);
         let principal = Arc::clone(&self.principal);
@@ -101,6 +105,10 @@ impl Session {
             handles: Some(server.handles(&principal.id, now.uptime)),
             definition: definition.as_deref(),
             task: task.as_ref().and_then(|task| task.as_deref()),
+            standing: tool.map_or_else(Standing::default, |tool| Standing {
+                drift: self.server.lock.drift(tool, definition.as_deref().map(|it| &*it.digest)),
+                flags: definition.as_deref().map_or(&[][..], |it| &it.flags),
+            }),
         };
         let question = Question::of(self, frame, name, (Direction::ToServer, protocol), known);
         let mut facts = question.facts(call);
@@ -109,7 +117,8 @@ impl Session {
             facts.trace_id = trace.map(|trace| trace.trace_id.into());
             facts.parent_span_id = trace.map(|trace| trace.span_id.into());
         }
-        let mut asked = Asking { gate, frame, id, facts, exchange, now, input: None };
+        let redact = Vec::new();
+        let mut asked = Asking { gate, frame, id, facts, exchange, redact, now, input: None };
 
         if let Some(headers) = headers {
             let parameters = definition.as_deref().map_or(&[][..], |tool| &tool.parameters);
@@ -123,7 +132,8 @@ impl Session {
         }
 
         let decision = self.decision(gate, &question, now);
-        asked.input = gate.recorded(&question.request(self, now));
+        asked.redact = redactions(&decision, known.task);
+        asked.input = gate.recorded(|| question.request(self, now));
         let barred = self.barred(&question, &task);
         let (body, verdict) = match passing(gate, &question, &decision, barred, now) {
             Ok(passing) => passing,
@@ -201,7 +211,9 @@ impl Session {
         if question.action() == Action::Unknown {
             return Refusal::UnknownMethod;
         }
-        let Resource::Tool { name, definition, .. } = question.resource else { return refusal };
+        let Resource::Tool { name, definition, standing, .. } = question.resource else {
+            return refusal;
+        };
         let mut request = question.request(self, now);
         request.method = "tools/list";
         request.action = Action::ListTools;
@@ -213,6 +225,7 @@ impl Session {
             operation: Some(Operation::of_tool(self.server.facts.pack.as_deref(), name)),
             digest: definition.unwrap_or_default(),
             definition: None,
+            standing,
         };
         match gate.policy().list(&request, &[entry]) {
             Listing::Hide { names, .. } if names.iter().any(|hidden| **hidden == *name) => {
@@ -244,6 +257,7 @@ impl Session {
             method: question.method,
             operation: question.operation.clone(),
             expected: Expected::of(asked.frame, question.method, question.protocol),
+            redact: asked.redact.clone(),
             lesson,
         });
         let unrecorded = Refusal::unrecorded(asked.addressee());
@@ -426,6 +440,12 @@ fn discharge(
         }
     }
     for obligation in &decision.obligations {
+        // Discharged when the answer comes.
+        if let Obligation::Redact { code, .. } = obligation {
+            obligations.push(format!("redact:{code}").into());
+        }
+    }
+    for obligation in &decision.obligations {
         if let Obligation::Hold { code, message, .. } = obligation {
             return Err(Refused {
                 refusal: Refusal::ApprovalRequired,
@@ -443,6 +463,7 @@ struct Asking<'a> {
     id: Option<&'a Id>,
     facts: Facts,
     exchange: &'a CallId,
+    redact: Vec<Redaction>,
     now: Now,
     /// What the policy was asked, once it was.
     input: Option<RecordedInput>,

@@ -94,9 +94,13 @@ impl Gate {
         self
     }
 
-    /// What the record about a question keeps of it.
-    pub(super) fn recorded(&self, question: &AccessRequest<'_>) -> Option<RecordedInput> {
-        recorded_input(question, self.inputs)
+    /// What the record about a question keeps of it. Where that is nothing, it is not even asked
+    /// for.
+    pub(super) fn recorded<'a>(
+        &self,
+        question: impl FnOnce() -> AccessRequest<'a>,
+    ) -> Option<RecordedInput> {
+        (self.inputs != Inputs::None).then(|| recorded_input(&question(), self.inputs)).flatten()
     }
 
     /// From the next question on, asks `pdp`. Questions already asked keep their answer.

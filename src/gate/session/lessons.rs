@@ -43,7 +43,7 @@ impl Session {
         let Resource::Tool { name, arguments, .. } = question.resource else { return None };
         let handles = self.server.handles(&self.principal.id, now.uptime);
         let known = self.knowledge(Some(&handles));
-        let lesson = if body.as_ptr() == question.frame.document().raw().as_ptr() {
+        let mut lesson = if body.as_ptr() == question.frame.document().raw().as_ptr() {
             Lesson::of_call(known, name, arguments)
         } else {
             // A rule set an argument: what counts is what the server got.
@@ -52,7 +52,7 @@ impl Session {
         }?;
         if !lesson.facts.is_empty() {
             let mut memory = self.server.memory().lock().unwrap_or_else(PoisonError::into_inner);
-            memory.forget_facts(&self.principal.id, &lesson);
+            lesson.sent = memory.sent(&self.principal.id, &lesson, now.uptime);
         }
         Some(Box::new(lesson))
     }

@@ -9,6 +9,7 @@
 mod enforcement;
 mod expected;
 mod question;
+mod redaction;
 mod client;
 mod ownership;
 mod answer;
@@ -37,6 +38,7 @@ use super::pack::Effect;
 use super::record::{
     AuditRecord, CallId, Event, Now, OperationFacts, Outcome, ProtocolFacts, Target, micros,
 };
+use super::redact::Redaction;
 use super::refusal::{Addressee, Refusal};
 use super::step::{Act, Dispatch, Permitted, Released, Routing, Step};
 use super::tasks::Tasks;
@@ -110,6 +112,8 @@ struct Call {
     /// What it comes to.
     operation: Operation,
     expected: Expected,
+    /// What must be taken out of whatever comes of it.
+    redact: Vec<Redaction>,
     /// What a good answer teaches about later calls.
     lesson: Option<Box<Lesson>>,
 }
@@ -127,6 +131,8 @@ struct Asked {
     facts: Facts,
     /// Of its bytes.
     digest: Box<str>,
+    /// What must be taken out of it.
+    redact: Vec<Redaction>,
 }
 
 /// What the records of one question share.
@@ -194,6 +200,7 @@ impl Session {
             method: None,
             operation: Operation::of_method(Effect::Read),
             expected: Expected::default(),
+            redact: Vec::new(),
             lesson: None,
         });
         let unrecorded = Refusal::unrecorded(self.addressee(None, &call));
@@ -270,6 +277,10 @@ impl Session {
                 .is_err();
         if ambiguous {
             let why = format!("status {} with a body that is no strict JSON", answer.status);
+            return self.upstream_failed(call, &UpstreamFailure::Unreadable(why), now);
+        }
+        if self.redactions_within(Some(call)).next().is_some() && !gate.observes() {
+            let why = format!("status {} with a body that cannot be redacted", answer.status);
             return self.upstream_failed(call, &UpstreamFailure::Unreadable(why), now);
         }
         let ended = self.settle(call);

@@ -91,7 +91,8 @@ impl Session {
         let method = asked.method.clone().unwrap_or_default();
         let row = Method::find(&method, Direction::ToClient, None);
         let effect = row.map_or(Effect::Unknown, |row| row.effect);
-        let origin = TaskOrigin { method, tool: None, operation: Operation::of_method(effect) };
+        let operation = Operation::of_method(effect);
+        let origin = TaskOrigin { method, tool: None, operation, redact: Vec::new() };
         let owner = &self.principal.id;
         // This session's table has one owner, so no task in it can be foreign.
         self.client_tasks.remember((id, owner), origin, (now.uptime, None)).unwrap_or_default();

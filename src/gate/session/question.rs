@@ -10,6 +10,7 @@ use crate::gate::access::{
 use crate::gate::document::{Kind, Value};
 use crate::gate::frame::{Frame, Message};
 use crate::gate::headers::{META_CLIENT_INFO, era_of, meta_version};
+use crate::gate::lock::Standing;
 use crate::gate::memory::OfPrincipal;
 use crate::gate::method::{Method, Subject};
 use crate::gate::operation::Operation;
@@ -39,6 +40,8 @@ pub(super) struct Known<'a> {
     pub(super) definition: Option<&'a Definition>,
     /// What made the named task.
     pub(super) task: Option<&'a TaskOrigin>,
+    /// How the called tool stands.
+    pub(super) standing: Standing<'a>,
     /// The handles that this principal was handed.
     pub(super) handles: Option<OfPrincipal<'a>>,
 }
@@ -238,6 +241,7 @@ fn resource_of<'a>(
             name,
             arguments,
             definition: known.definition.map(|definition| &*definition.digest),
+            standing: known.standing,
         }),
         Subject::Prompt => text("name").map(|name| Resource::Prompt { name, arguments }),
         Subject::Uri => text("uri").map(Resource::Uri),

@@ -10,6 +10,7 @@ use crate::gate::frame::{Frame, Id, Message};
 use crate::gate::record::{AuditRecord, CallId, Event, Now, Outcome};
 use crate::gate::step::{Act, Released, Status, Step};
 
+use super::redaction::redacted;
 use super::{Call, Facts, Gate, Session, id_text};
 
 /// Answers that a session remembers; one that was forgotten is withheld like any answer that
@@ -108,7 +109,9 @@ impl Session {
         let mut record = self.again(&asked.facts, frame, digest, now);
         record.id = Some(id_text(id));
         record.note = Some("a request of the server again, on a resumed stream".into());
-        Some(Step::new(record, Act::Deliver(Released::assertion(raw.clone(), Status::Ok, false))))
+        // It was redacted before, so it can be.
+        let body = redacted(gate, raw.clone(), &asked.redact, &mut record).ok()?;
+        Some(Step::new(record, Act::Deliver(Released::assertion(body, Status::Ok, false))))
     }
 
     fn again(&self, facts: &Facts, frame: &Frame, digest: Box<str>, now: Now) -> AuditRecord {

@@ -9,12 +9,14 @@ use crate::gate::document::Value;
 use crate::gate::frame::{Frame, Id, Malformed, Message, Sender};
 use crate::gate::headers::META_SUBSCRIPTION_ID;
 use crate::gate::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
+use crate::gate::redact::Redaction;
 use crate::gate::refusal::{Addressee, Refusal, malformed_place};
 use crate::gate::step::{Act, Dispatch, Permitted, Released, Routing, Status, Step};
 
 use super::answer::{Carrier, irregular_task};
 use super::client::{Refused, named_id, passing, verdict_of};
 use super::question::{Known, Question};
+use super::redaction::{redacted, redactions};
 use super::replay::Replay;
 use super::{Asked, Call, Facts, Gate, Session, id_text};
 
@@ -169,6 +171,8 @@ impl Session {
         let mut teaching = None;
         also.extend(self.taken(&entry.exchange, now));
         let digest = gate.digest(raw);
+        record.bytes = u64::try_from(raw.len()).ok();
+        record.digest = Some(digest.clone());
         let act = match self.inspected(gate, frame, &entry, (&mut record, &mut also), now) {
             Ok(body) => {
                 if record.outcome == Some(Outcome::Ok) {
@@ -184,8 +188,6 @@ impl Session {
                 Act::Deliver(refusal.released(to.borrowed()))
             }
         };
-        record.bytes = u64::try_from(raw.len()).ok();
-        record.digest = Some(digest);
         Step::new(record, act).or_else(unrecorded).and(also).teaching(teaching)
     }
 
@@ -231,15 +233,24 @@ impl Session {
             return self.refuse_server(record, &refusal, id.filter(|_| answerable), &call);
         }
         let mut also = Vec::new();
+        let decision = gate.policy().decide(&question.request(self, now));
+        let mut redact = redactions(&decision, known.task);
+        redact.extend(self.redactions_within(within).cloned());
         let misplaced = self.misplaced(within, &question, &task).or_else(|| {
-            let carried = self.carried_news(gate, within, &question, now, &mut also)?;
+            let carried = self.carried_news(gate, (within, &redact), &question, now, &mut also)?;
             record.note = Some(carried.into());
             Some((Refusal::Withheld, "a question in it may not be asked"))
         });
         let barred = misplaced.map(|(refusal, why)| Refused::of(refusal, why));
-        let decision = gate.policy().decide(&question.request(self, now));
-        record.keep_input(gate.recorded(&question.request(self, now)));
-        let body = match passing(gate, &question, &decision, barred, now) {
+        record.keep_input(gate.recorded(|| question.request(self, now)));
+        let passed = passing(gate, &question, &decision, barred, now).and_then(|it| {
+            let (body, verdict) = it;
+            match redacted(gate, body, &redact, &mut record) {
+                Ok(body) => Ok((body, verdict)),
+                Err(refusal) => Err(Refused::of(refusal, "it cannot be redacted")),
+            }
+        });
+        let body = match passed {
             Ok((body, verdict)) => {
                 record.decision = Some(verdict);
                 body
@@ -253,7 +264,7 @@ impl Session {
         };
         let deliver = Act::Deliver(Released::assertion(body, Status::Ok, false));
         if let Some(id) = id {
-            self.asked.insert(id.clone(), Asked { started: now.uptime, facts, digest });
+            self.asked.insert(id.clone(), Asked { started: now.uptime, facts, digest, redact });
         } else if name == "notifications/cancelled" {
             // The server withdraws its own request: the client's answer would come too late.
             also.extend(self.withdrawn(frame, now));
@@ -273,7 +284,7 @@ impl Session {
     fn carried_news(
         &self,
         gate: &Gate,
-        within: Option<&CallId>,
+        (within, redact): (Option<&CallId>, &[Redaction]),
         question: &Question<'_>,
         now: Now,
         also: &mut Vec<AuditRecord>,
@@ -286,6 +297,7 @@ impl Session {
             frame: question.frame,
             call: &entry.facts.call,
             declared: entry.expected.declared,
+            redact,
             now,
         };
         irregular_task(params).or_else(|| self.carried(&carrier, Era::Modern, params, also))

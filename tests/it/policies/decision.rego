@@ -13,7 +13,7 @@
 #     hold    {code, message, approvers?, ttl?}       a person must approve first
 #     limit   {code, key, rate, burst?}               spends from a rate limit
 #     set     {pointer, value}                        sets an argument before the call goes on
-#     redact  {pointer}                               removes a value from the answer
+#     redact  {code, pointer} or {code, what}         takes something out of the answer
 #     hide    name                                    leaves a definition out of a list
 #
 #   Any deny wins. Else some permit is needed. Else the frame is refused: for the reasons in

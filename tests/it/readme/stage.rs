@@ -107,6 +107,12 @@ impl Stage {
             "run" => self.serve(place, words),
             "wrap" => self.wrap(place, words),
             "demo" if background => self.flag_service(place, words),
+            "lock" => {
+                // The same file, with the ports that the servers really have.
+                let file = &words[words.iter().position(|word| word == "-c").unwrap() + 1];
+                self.write(file, &self.live(&fs::read_to_string(self.path(file)).unwrap()));
+                return self.bartizan(place, words);
+            }
             _ if background => panic!("{place}: does not go on by itself"),
             _ => return self.bartizan(place, words),
         }
@@ -149,6 +155,13 @@ impl Stage {
         self.background.push(Background { what: place.to_owned(), child, drains: false });
     }
 
+    /// A configuration with the addresses that servers really have.
+    fn live(&self, text: &str) -> String {
+        self.addresses.iter().fold(text.to_owned(), |text, (name, address)| {
+            text.replace(&format!("//{name}/"), &format!("//{address}/"))
+        })
+    }
+
     /// `run -c FILE`: the same file with free ports.
     fn serve(&mut self, place: &str, args: &[String]) {
         let [_, option, file] = args else { panic!("{place}: run how?") };
@@ -162,10 +175,7 @@ impl Stage {
         for own in [&listen, &admin] {
             text = text.replacen(&format!(" {own}"), " 127.0.0.1:0", 1);
         }
-        for (name, address) in &self.addresses {
-            text = text.replace(&format!("//{name}/"), &format!("//{address}/"));
-        }
-        self.write(&format!("live-{file}"), &text);
+        self.write(&format!("live-{file}"), &self.live(&text));
         let args = ["run".to_owned(), "-c".to_owned(), format!("live-{file}")];
         let mut child = self.command(&args).stderr(Stdio::piped()).spawn().unwrap();
         let mut said = String::new();

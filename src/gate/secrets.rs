@@ -1,0 +1,298 @@
+//! The forms of well-known secrets, and where a text holds one.
+//!
+//! The forms are data, kept by others: the rules of gitleaks (`secrets/gitleaks.json`, MIT), and
+//! beside them those of the vendors whose tools the built-in packs know (`secrets/vendors.json`).
+//! A rule says by which words a text may hold its secret at all, by which expression it is found,
+//! how random it must be, and which look-alikes are none. One pass finds the words; only rules
+//! whose words are there are asked, each in time linear in the text. A rule is compiled when it is
+//! first asked, and kept.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::{LazyLock, OnceLock};
+
+use aho_corasick::{AhoCorasick, MatchKind};
+use regex::bytes::{Regex, RegexBuilder};
+use serde::Deserialize;
+
+/// Size of one compiled expression, bytes; a larger one fails, and what it should judge cannot be
+/// redacted.
+const REGEX_BYTES_MAX: usize = 16 << 20;
+
+/// Nothing can be said about the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unasked {
+    /// A rule does not compile.
+    Broken,
+    /// It would take more than what is left.
+    TooMuch,
+}
+
+/// A secret in a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Where it stands, bytes; never cuts a character.
+    pub at: Range<usize>,
+    /// Which rule found it.
+    pub rule: &'static str,
+}
+
+/// A file of rules.
+#[derive(Deserialize)]
+struct File {
+    /// Secrets that are none, whatever rule finds them.
+    allow_secret: Vec<String>,
+    /// Words that a secret does not hold, whatever rule finds it.
+    stopwords: Vec<String>,
+    rules: Vec<Form>,
+}
+
+/// One rule, as it is written.
+#[derive(Deserialize)]
+struct Form {
+    id: String,
+    regex: String,
+    /// Lower case; one of them must be in the text, in any case.
+    keywords: Vec<String>,
+    /// The group that holds the secret; by default the first one that took part, else the whole.
+    #[serde(default)]
+    group: Option<usize>,
+    /// Bits per byte that the secret must exceed.
+    #[serde(default)]
+    entropy: f64,
+    #[serde(default)]
+    allow_secret: Vec<String>,
+    #[serde(default)]
+    allow_match: Vec<String>,
+    #[serde(default)]
+    stopwords: Vec<String>,
+}
+
+struct Rule {
+    form: Form,
+    compiled: OnceLock<Option<Compiled>>,
+}
+
+struct Compiled {
+    regex: Regex,
+    allow_secret: Vec<Regex>,
+    allow_match: Vec<Regex>,
+}
+
+/// The rules of one file.
+struct Rules {
+    rules: Vec<Rule>,
+    allow_secret: Vec<String>,
+    stopwords: Vec<String>,
+    keywords: AhoCorasick,
+    /// For each keyword its rule.
+    keyword_rules: Vec<usize>,
+}
+
+/// `None` where a file is broken, which a test rules out.
+static ALL: LazyLock<Option<Vec<Rules>>> = LazyLock::new(|| {
+    [include_str!("secrets/gitleaks.json"), include_str!("secrets/vendors.json")]
+        .into_iter()
+        .map(Rules::read)
+        .collect()
+});
+
+/// The secrets of known forms in `text`, in no particular order; they may overlap. Takes the size
+/// of the text off `left`, bytes, once for the words and once for each rule that is asked.
+pub fn find(text: &str, left: &mut usize) -> Result<Vec<Found>, Unasked> {
+    let mut found = Vec::new();
+    for rules in ALL.as_ref().ok_or(Unasked::Broken)? {
+        rules.find(text, left, &mut found)?;
+    }
+    Ok(found)
+}
+
+impl Rules {
+    fn read(text: &str) -> Option<Self> {
+        let file: File = serde_json::from_str(text).ok()?;
+        let mut words = Vec::new();
+        let mut keyword_rules = Vec::new();
+        for (index, form) in file.rules.iter().enumerate() {
+            for keyword in &form.keywords {
+                words.push(keyword.clone());
+                keyword_rules.push(index);
+            }
+        }
+        let keywords = AhoCorasick::builder()
+            .ascii_case_insensitive(true)
+            .match_kind(MatchKind::Standard)
+            .build(words)
+            .ok()?;
+        let rule = |form| Rule { form, compiled: OnceLock::new() };
+        Some(Self {
+            rules: file.rules.into_iter().map(rule).collect(),
+            allow_secret: file.allow_secret,
+            stopwords: file.stopwords,
+            keywords,
+            keyword_rules,
+        })
+    }
+
+    fn find(
+        &'static self,
+        text: &str,
+        left: &mut usize,
+        found: &mut Vec<Found>,
+    ) -> Result<(), Unasked> {
+        let mut asked = BTreeSet::new();
+        for hit in self.keywords.find_overlapping_iter(text) {
+            asked.extend(self.keyword_rules.get(hit.pattern().as_usize()));
+        }
+        let cost = text.len().saturating_mul(asked.len().saturating_add(1));
+        *left = left.checked_sub(cost).ok_or(Unasked::TooMuch)?;
+        for rule in asked.into_iter().filter_map(|index: &usize| self.rules.get(*index)) {
+            let compiled = rule.compiled(&self.allow_secret).ok_or(Unasked::Broken)?;
+            for captures in compiled.regex.captures_iter(text.as_bytes()) {
+                let group = match rule.form.group {
+                    Some(group) => captures.get(group),
+                    None => captures.iter().skip(1).flatten().find(|group| !group.is_empty()),
+                };
+                let (Some(whole), Some(secret)) = (captures.get(0), group.or(captures.get(0)))
+                else {
+                    continue;
+                };
+                if !rule.allows(compiled, &self.stopwords, whole.as_bytes(), secret.as_bytes()) {
+                    let at = on_characters(text, secret.range());
+                    found.push(Found { at, rule: &rule.form.id });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Rule {
+    fn compiled(&self, allow_secret: &[String]) -> Option<&Compiled> {
+        let compile = || {
+            let all = |expressions: &[String]| {
+                expressions.iter().map(|it| expression(it)).collect::<Option<Vec<_>>>()
+            };
+            let mut allowed = all(allow_secret)?;
+            allowed.extend(all(&self.form.allow_secret)?);
+            Some(Compiled {
+                regex: expression(&self.form.regex)?,
+                allow_secret: allowed,
+                allow_match: all(&self.form.allow_match)?,
+            })
+        };
+        self.compiled.get_or_init(compile).as_ref()
+    }
+
+    /// Whether what was found only looks like a secret.
+    fn allows(&self, compiled: &Compiled, words: &[String], whole: &[u8], secret: &[u8]) -> bool {
+        if self.form.entropy > 0.0 && entropy(secret) <= self.form.entropy {
+            return true;
+        }
+        let lower = secret.to_ascii_lowercase();
+        let holds = |word: &String| holds(&lower, word.as_bytes());
+        compiled.allow_secret.iter().any(|allow| allow.is_match(secret))
+            || compiled.allow_match.iter().any(|allow| allow.is_match(whole))
+            || words.iter().chain(&self.form.stopwords).any(holds)
+    }
+}
+
+/// Bytes, not characters: secrets are ASCII, and classes of all of Unicode are large.
+fn expression(text: &str) -> Option<Regex> {
+    RegexBuilder::new(text).unicode(false).size_limit(REGEX_BYTES_MAX).build().ok()
+}
+
+fn holds(text: &[u8], word: &[u8]) -> bool {
+    !word.is_empty() && text.windows(word.len()).any(|window| window == word)
+}
+
+/// A range of bytes widened to whole characters.
+fn on_characters(text: &str, at: Range<usize>) -> Range<usize> {
+    text.floor_char_boundary(at.start)..text.ceil_char_boundary(at.end)
+}
+
+/// Shannon entropy of the bytes, bits per byte.
+fn entropy(bytes: &[u8]) -> f64 {
+    let mut counts = [0_u32; 256];
+    for byte in bytes {
+        if let Some(count) = counts.get_mut(usize::from(*byte)) {
+            *count = count.saturating_add(1);
+        }
+    }
+    let total = f64::from(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+    let seen = counts.iter().filter(|count| **count > 0);
+    seen.map(|count| f64::from(*count) / total).map(|share| -share * share.log2()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rule_compiles_within_its_bounds() {
+        let mut count = 0;
+        for rules in ALL.as_ref().unwrap() {
+            for rule in &rules.rules {
+                assert!(rule.compiled(&rules.allow_secret).is_some(), "{}", rule.form.id);
+                let lower = |word: &String| word.to_ascii_lowercase() == *word && !word.is_empty();
+                assert!(!rule.form.keywords.is_empty(), "{}", rule.form.id);
+                assert!(rule.form.keywords.iter().all(lower), "{}", rule.form.id);
+                count += 1;
+            }
+        }
+        assert!(count > 200, "{count}");
+    }
+
+    #[test]
+    fn secrets_are_found_and_look_alikes_are_not() {
+        // Spelled in parts, so that no scanner takes this file for a leak.
+        let found = |parts: &[&str]| {
+            let text = parts.concat();
+            let found = find(&text, &mut usize::MAX.clone()).unwrap();
+            found.iter().map(|it| (it.rule, text[it.at.clone()].to_owned())).collect::<Vec<_>>()
+        };
+        let one = |parts: &[&str], rule: &str, secret: &[&str]| {
+            let found = found(parts);
+            let secret = secret.concat();
+            assert!(found.contains(&(rule, secret)), "{rule}: {found:?}");
+        };
+        one(
+            &["é key AK", "IAQYLPMN5HHHFPZAM2 é"],
+            "aws-access-token",
+            &["AK", "IAQYLPMN5HHHFPZAM2"],
+        );
+        let token = ["gh", "p_", "x7Kq2Lm9Zt4Vb8Nc1Rf6Hj3Wd5Ys0Pg2Aa1B"];
+        one(&token, "github-pat", &token);
+        one(
+            &["\"api_key\": \"", "q8Zr3Lk0", "vT5yWn2Bc7Xd", "\""],
+            "generic-api-key",
+            &["q8Zr3Lk0", "vT5yWn2Bc7Xd"],
+        );
+        let uuid = ["sdk-", "0a1b2c3d-4e5f-6071-8293-", "a4b5c6d7e8f9"];
+        one(&uuid, "launchdarkly-key", &uuid);
+        let server = ["ser", ".", "T7pKx2Wm9Qr4Zb6Nc8Vd3y"];
+        one(&server, "flagsmith-server-key", &server);
+        let statsig = ["sec", "ret-", "9fK2mZq7Lw4Xc8Vb1Nn5Rt3Yy6Uu0Pp2Aa4Dd7Ff9Gg"];
+        one(&statsig, "statsig-key", &statsig);
+        let unleash = ["*:", "development.", &"0a9f8e7d6c5b4a39".repeat(4)];
+        one(&unleash, "unleash-token", &unleash);
+        let configcat =
+            ["configcat-", "sdk-1/", "aBcDeFgHiJkLmNoPqRsTu1", "/", "vWxYzAbCdEfGhIjKlMnOp2"];
+        one(&configcat, "configcat-sdk-key", &configcat);
+        for harmless in [
+            "the flag `checkout` is on in staging",
+            "{\"key\": \"production\", \"environment\": \"staging\"}",
+            "{\"key\": \"new-checkout-flow\"}",
+            "AKIA",
+            "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9",
+        ] {
+            assert_eq!(found(&[harmless]), [], "{harmless}");
+        }
+    }
+
+    #[test]
+    fn entropy_is_that_of_shannon() {
+        for (text, bits) in [("aaaa", 0.0), ("abab", 1.0), ("abcd", 2.0), ("abcdefgh", 3.0)] {
+            assert!((entropy(text.as_bytes()) - bits).abs() < 1e-9, "{text}");
+        }
+    }
+}

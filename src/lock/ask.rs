@@ -1,0 +1,186 @@
+//! Asks the servers of a configuration for their tools.
+//!
+//! A firewall is started on loopback that observes and refuses nothing, with the servers of the
+//! configuration behind it, and rmcp lists their tools through it, page by page. So each server is
+//! reached exactly as in a run (its transport, credentials and limits), and the definitions are
+//! what the gate read, never what a typed model made of them. Nothing of it stays: the journal of
+//! this run is thrown away with its directory.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rmcp::model::{
+    ClientCapabilities, ClientConfig, Implementation, PaginatedRequestParams, ProtocolVersion,
+};
+use rmcp::service::{ClientLifecycleMode, serve_client_with_lifecycle};
+use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
+
+use super::{LockFile, LockedTool};
+use crate::config::{Config, Front, PolicyConfig, ServerConfig};
+use crate::demo::client::HttpClient;
+use crate::gate::inspect::hex;
+use crate::gate::operation::Operation;
+use crate::gate::session::{Mode, Protected};
+use crate::run::{self, Options, Running, StartError};
+
+/// For one server to list all its tools.
+const SERVER_MAX: Duration = Duration::from_secs(120);
+/// Pages of one list.
+const PAGES_MAX: usize = 1000;
+
+/// Why the servers could not be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AskError {
+    /// The firewall that asks does not start.
+    Start(StartError),
+    /// A server does not list its tools.
+    Server {
+        /// Its name.
+        name: String,
+        /// What happened.
+        what: String,
+    },
+}
+
+impl fmt::Display for AskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start(error) => write!(f, "{error}"),
+            Self::Server { name, what } => write!(f, "servers.{name}: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for AskError {}
+
+/// A directory that goes with its value.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    /// A name for a directory below that of temporary files; the run makes it, for its owner.
+    fn new() -> Result<Self, AskError> {
+        let mut random = [0_u8; 8];
+        getrandom::fill(&mut random).map_err(|error| {
+            AskError::Start(StartError {
+                subject: "random".to_owned(),
+                what: error.to_string(),
+                hint: None,
+            })
+        })?;
+        let mut name = String::from("bartizan-lock-");
+        hex(&random, &mut name);
+        Ok(Self(std::env::temp_dir().join(name)))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Nobody is left to tell.
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// The tools of every server of `config` now.
+pub async fn ask(config: &Config, options: Options) -> Result<LockFile, AskError> {
+    let scratch = Scratch::new()?;
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let mut asking = Config {
+        front: Front::Http { listen: any, admin: any },
+        state: scratch.path().to_owned(),
+        lock: None,
+        mode: Mode::Observe,
+        policy: PolicyConfig::default(),
+        otlp: None,
+        ..config.clone()
+    };
+    for (index, server) in asking.servers.iter_mut().enumerate() {
+        server.path = format!("/{index}");
+        server.hosts = Vec::new();
+        server.origins = Vec::new();
+        server.oauth = None;
+    }
+    let running = run::start(asking, options).await.map_err(AskError::Start)?;
+    let asked = ask_all(&running, &config.servers).await;
+    running.stop().await;
+    asked
+}
+
+async fn ask_all(running: &Running, servers: &[ServerConfig]) -> Result<LockFile, AskError> {
+    let mut file = LockFile::default();
+    for (index, (server, protected)) in servers.iter().zip(running.protected()).enumerate() {
+        let failed = |what: String| AskError::Server { name: server.name.clone(), what };
+        protected.keep_texts();
+        let address = running.address().ok_or_else(|| failed("is not served".to_owned()))?;
+        let url = format!("http://{address}/{index}");
+        match tokio::time::timeout(SERVER_MAX, list(&url)).await {
+            Ok(listed) => listed.map_err(failed)?,
+            Err(_) => return Err(failed("did not list its tools in time".to_owned())),
+        }
+        let tools = tools(protected).map_err(failed)?;
+        file.servers.insert(server.name.clone(), tools);
+    }
+    Ok(file)
+}
+
+/// Lists all tools, so that the firewall sees them.
+async fn list(url: &str) -> Result<(), String> {
+    let lifecycle = ClientLifecycleMode::Auto {
+        preferred_versions: vec![ProtocolVersion::V_2026_07_28],
+        legacy_version: Some(ProtocolVersion::V_2025_11_25),
+    };
+    let client = Implementation::new("bartizan-lock", env!("CARGO_PKG_VERSION"));
+    let client = ClientConfig::new(ClientCapabilities::default(), client)
+        .with_protocol_version(ProtocolVersion::V_2025_11_25);
+    let transport = StreamableHttpClientTransport::with_client(
+        HttpClient::new(),
+        StreamableHttpClientTransportConfig::with_uri(Arc::<str>::from(url)),
+    );
+    let mut peer = serve_client_with_lifecycle(client, transport, lifecycle)
+        .await
+        .map_err(|error| format!("cannot be spoken to: {error}"))?;
+    let mut cursor = None;
+    let mut pages = 0_usize;
+    let listed = loop {
+        let page = PaginatedRequestParams::default().with_cursor(cursor);
+        match peer.list_tools(Some(page)).await {
+            Err(error) => break Err(format!("does not list its tools: {error}")),
+            Ok(page) => cursor = page.next_cursor,
+        }
+        pages = pages.saturating_add(1);
+        if cursor.is_none() {
+            break Ok(());
+        }
+        if pages >= PAGES_MAX {
+            break Err(format!("lists its tools on more than {PAGES_MAX} pages"));
+        }
+    };
+    if let Err(error) = peer.close().await {
+        tracing::debug!(%error, "connection ended badly");
+    }
+    listed
+}
+
+/// What the firewall saw.
+fn tools(protected: &Protected) -> Result<std::collections::BTreeMap<String, LockedTool>, String> {
+    let pack = protected.facts.pack.as_deref();
+    let listed = protected.tools();
+    if listed.len() >= Protected::TOOLS_MAX {
+        return Err(format!("has more than {} tools", Protected::TOOLS_MAX));
+    }
+    listed
+        .into_iter()
+        .map(|(name, definition)| {
+            let text = definition.text.as_deref().unwrap_or_default();
+            let effect = Operation::of_tool(pack, &name).effect.as_str();
+            Ok((name.into(), LockedTool::new(text, effect, &definition.flags)?))
+        })
+        .collect()
+}

@@ -1,0 +1,374 @@
+//! `bartizan.lock`: the tools of each server as somebody reviewed them.
+//!
+//! A JSON file made to be read by people and compared by version control: sorted, one member a
+//! line, whole definitions, and no character in it that cannot be seen. The digest beside each
+//! definition is of it, so a file changed by hand is found out. [`ask`] makes one; a run holds
+//! every list against it.
+
+pub mod ask;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::audit::inert::is_hostile;
+use crate::gate::document::{Document, DocumentLimits, Kind, Value, write_string};
+use crate::gate::inspect::{canonical_text, digest};
+use crate::gate::lock::Lock;
+
+/// Version of the file's format.
+const VERSION: i64 = 1;
+
+/// Size of a file, bytes.
+const FILE_BYTES_MAX: usize = 64 << 20;
+
+/// Bounds of a file: what a definition may be, and the few levels around it.
+const LIMITS: DocumentLimits = DocumentLimits {
+    bytes_max: FILE_BYTES_MAX,
+    depth_max: 136,
+    number_chars_max: 4096,
+    values_max: 1 << 24,
+};
+
+/// The tools of each server, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LockFile {
+    servers: BTreeMap<String, BTreeMap<String, LockedTool>>,
+}
+
+/// One tool as it was reviewed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedTool {
+    /// Of the definition, `sha256:<hex>`.
+    pub digest: Box<str>,
+    /// What it does by its server's pack, for the reviewer.
+    pub effect: Box<str>,
+    /// What people cannot see in it, for the reviewer.
+    pub flags: Vec<Box<str>>,
+    /// The definition in its canonical form.
+    pub definition: String,
+}
+
+/// A difference between two locks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// The server.
+    pub server: String,
+    /// The tool.
+    pub tool: String,
+    /// `added`, `removed`, `changed`.
+    pub change: &'static str,
+    /// Digest before; absent where it is new.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<Box<str>>,
+    /// Digest now; absent where it is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub now: Option<Box<str>>,
+    /// What differs in it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<MemberChange>,
+}
+
+/// A difference inside a definition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MemberChange {
+    /// Where, a JSON pointer.
+    pub pointer: String,
+    /// JSON text before; absent where it is new.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// JSON text now; absent where it is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub now: Option<String>,
+}
+
+impl LockFile {
+    /// Reads the file at `path`; what is wrong with it, if it is no lock.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+        if usize::try_from(size).map_or(true, |size| size > FILE_BYTES_MAX) {
+            return Err(format!("larger than {FILE_BYTES_MAX} bytes"));
+        }
+        let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+        Self::parse(bytes.into())
+    }
+
+    /// Reads the text of a file.
+    pub fn parse(bytes: Bytes) -> Result<Self, String> {
+        let document = Document::read(bytes, &LIMITS).map_err(|_| "is no strict JSON")?;
+        let root = document.root();
+        only(root, &["version", "servers"], "")?;
+        if root.get("version").and_then(Value::as_i64) != Some(VERSION) {
+            return Err(format!("is not of version {VERSION}"));
+        }
+        let mut servers = BTreeMap::new();
+        for (server, value) in members(root.get("servers"), "servers")? {
+            only(value, &["tools"], &server)?;
+            let mut tools = BTreeMap::new();
+            for (tool, value) in members(value.get("tools"), &server)? {
+                let locked = LockedTool::read(value)
+                    .map_err(|what| format!("{server}/{}: {what}", shown(&tool)))?;
+                tools.insert(tool, locked);
+            }
+            servers.insert(server, tools);
+        }
+        Ok(Self { servers })
+    }
+
+    /// The file's text.
+    pub fn text(&self) -> String {
+        let mut out = format!("{{\n  \"version\": {VERSION},\n  \"servers\": {{");
+        for (index, (server, tools)) in self.servers.iter().enumerate() {
+            out.push_str(if index > 0 { ",\n    " } else { "\n    " });
+            out.push_str(&literal(server));
+            out.push_str(": {\n      \"tools\": {");
+            for (index, (tool, locked)) in tools.iter().enumerate() {
+                out.push_str(if index > 0 { ",\n        " } else { "\n        " });
+                out.push_str(&literal(tool));
+                out.push_str(": ");
+                locked.write(&mut out);
+            }
+            out.push_str(if tools.is_empty() { "}" } else { "\n      }" });
+            out.push_str("\n    }");
+        }
+        out.push_str(if self.servers.is_empty() { "}\n}\n" } else { "\n  }\n}\n" });
+        out
+    }
+
+    /// What the gate holds the tools of `server` against.
+    pub fn of_server(&self, server: &str) -> Lock {
+        let Some(tools) = self.servers.get(server) else { return Lock::Unlocked };
+        let digests = tools.iter().map(|(tool, it)| (tool.as_str().into(), it.digest.clone()));
+        Lock::Locked(digests.collect())
+    }
+
+    /// Servers and tools.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.servers.len(), self.servers.values().map(BTreeMap::len).sum())
+    }
+
+    /// The tool that `server/tool` names, or `tool` where one server alone has it.
+    pub fn find(&self, name: &str) -> Vec<(String, String)> {
+        let tools = self.servers.iter().flat_map(|(server, tools)| {
+            tools.keys().map(move |tool| (server.clone(), tool.clone()))
+        });
+        tools.filter(|(server, tool)| tool == name || format!("{server}/{tool}") == name).collect()
+    }
+
+    /// Takes over how `now` has one tool, or has it not.
+    pub fn renew(&mut self, now: &Self, server: &str, tool: &str) {
+        match now.servers.get(server).and_then(|tools| tools.get(tool)) {
+            Some(locked) => {
+                let tools = self.servers.entry(server.to_owned()).or_default();
+                tools.insert(tool.to_owned(), locked.clone());
+            }
+            None => {
+                self.servers.get_mut(server).map(|tools| tools.remove(tool));
+            }
+        }
+    }
+
+    /// What is different in `now`, by server and tool.
+    pub fn diff(&self, now: &Self) -> Vec<Change> {
+        let none = BTreeMap::new();
+        let mut changes = Vec::new();
+        for server in keys(&self.servers, &now.servers) {
+            let before = self.servers.get(server).unwrap_or(&none);
+            let now = now.servers.get(server).unwrap_or(&none);
+            for tool in keys(before, now) {
+                let (was, is) = (before.get(tool), now.get(tool));
+                let change = match (was, is) {
+                    (Some(was), Some(is)) if was.digest == is.digest => continue,
+                    (Some(_), Some(_)) => "changed",
+                    (None, _) => "added",
+                    (Some(_), None) => "removed",
+                };
+                changes.push(Change {
+                    server: server.clone(),
+                    tool: tool.clone(),
+                    change,
+                    before: was.map(|it| it.digest.clone()),
+                    now: is.map(|it| it.digest.clone()),
+                    members: member_changes(was, is),
+                });
+            }
+        }
+        changes
+    }
+}
+
+impl LockedTool {
+    /// A tool as its server wrote it.
+    pub fn new(definition: &str, effect: &str, flags: &[&str]) -> Result<Self, String> {
+        let document = Document::read(Bytes::copy_from_slice(definition.as_bytes()), &LIMITS)
+            .map_err(|_| "the definition is no strict JSON")?;
+        Ok(Self {
+            digest: digest(document.root()),
+            effect: effect.into(),
+            flags: flags.iter().map(|flag| (*flag).into()).collect(),
+            definition: canonical_text(document.root()),
+        })
+    }
+
+    fn read(value: Value<'_>) -> Result<Self, String> {
+        only(value, &["digest", "effect", "flags", "definition"], "it")?;
+        let text = |name| value.get(name).and_then(Value::as_str);
+        let definition = value.get("definition").ok_or("`definition` is missing")?;
+        let digest = digest(definition);
+        if text("digest") != Some(&digest) {
+            return Err("`digest` is not that of `definition`: it was changed by hand".to_owned());
+        }
+        let flags = value.get("flags").into_iter().flat_map(Value::elements);
+        Ok(Self {
+            digest,
+            effect: text("effect").ok_or("`effect` is missing")?.into(),
+            flags: flags.filter_map(Value::as_str).map(Into::into).collect(),
+            definition: canonical_text(definition),
+        })
+    }
+
+    fn write(&self, out: &mut String) {
+        let indent = "\n          ";
+        write!(out, "{{{indent}\"digest\": {}", literal(&self.digest)).unwrap_or_default();
+        write!(out, ",{indent}\"effect\": {}", literal(&self.effect)).unwrap_or_default();
+        if !self.flags.is_empty() {
+            let flags: Vec<_> = self.flags.iter().map(|flag| literal(flag)).collect();
+            write!(out, ",{indent}\"flags\": [{}]", flags.join(", ")).unwrap_or_default();
+        }
+        write!(out, ",{indent}\"definition\": ").unwrap_or_default();
+        if let Some(document) = self.document() {
+            pretty(document.root(), 10, out);
+        }
+        out.push_str("\n        }");
+    }
+
+    fn document(&self) -> Option<Document> {
+        Document::read(self.definition.clone().into(), &LIMITS).ok()
+    }
+}
+
+/// The keys of either map, each once, in order.
+fn keys<'a, T>(one: &'a BTreeMap<String, T>, other: &'a BTreeMap<String, T>) -> Vec<&'a String> {
+    let mut keys: Vec<_> = one.keys().chain(other.keys()).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+fn members<'a>(value: Option<Value<'a>>, at: &str) -> Result<Vec<(String, Value<'a>)>, String> {
+    let value = value.filter(|value| value.kind() == Kind::Object);
+    let value = value.ok_or_else(|| format!("{at}: is no object"))?;
+    let name =
+        |(name, value): (Value<'a>, _)| (name.as_str().unwrap_or_default().to_owned(), value);
+    Ok(value.members().map(name).collect())
+}
+
+fn only(value: Value<'_>, known: &[&str], at: &str) -> Result<(), String> {
+    let names = value.members().filter_map(|(name, _)| name.as_str());
+    match names.into_iter().find(|name| !known.contains(name)) {
+        Some(unknown) => Err(format!("{at}: unknown member {}", shown(unknown))),
+        None => Ok(()),
+    }
+}
+
+/// What differs between two definitions, down to values that are no objects and no arrays.
+fn member_changes(was: Option<&LockedTool>, is: Option<&LockedTool>) -> Vec<MemberChange> {
+    let leaves = |tool: Option<&LockedTool>| {
+        let mut found = BTreeMap::new();
+        if let Some(document) = tool.and_then(LockedTool::document) {
+            leaves(document.root(), &mut String::new(), &mut found);
+        }
+        found
+    };
+    let (before, now) = (leaves(was), leaves(is));
+    if was.is_none() || is.is_none() {
+        return Vec::new();
+    }
+    keys(&before, &now)
+        .into_iter()
+        .filter(|pointer| before.get(*pointer) != now.get(*pointer))
+        .map(|pointer| MemberChange {
+            pointer: pointer.clone(),
+            before: before.get(pointer).cloned(),
+            now: now.get(pointer).cloned(),
+        })
+        .collect()
+}
+
+/// Depth is bounded by that of the document, here and in [`pretty`].
+fn leaves(value: Value<'_>, at: &mut String, found: &mut BTreeMap<String, String>) {
+    if value.is_empty() {
+        let mut text = String::new();
+        pretty(value, 0, &mut text);
+        found.insert(at.clone(), text);
+        return;
+    }
+    let length = at.len();
+    for (name, member) in value.members() {
+        let name = shown(name.as_str().unwrap_or_default());
+        write!(at, "/{}", name.replace('~', "~0").replace('/', "~1")).unwrap_or_default();
+        leaves(member, at, found);
+        at.truncate(length);
+    }
+    for (index, element) in value.elements().enumerate() {
+        write!(at, "/{index}").unwrap_or_default();
+        leaves(element, at, found);
+        at.truncate(length);
+    }
+}
+
+/// Canonical JSON for people: two spaces a level.
+fn pretty(value: Value<'_>, indent: usize, out: &mut String) {
+    let inner = indent.saturating_add(2);
+    let (open, close) = if value.kind() == Kind::Array { ('[', ']') } else { ('{', '}') };
+    match value.kind() {
+        Kind::String => out.push_str(&literal(value.as_str().unwrap_or_default())),
+        Kind::Null | Kind::Bool | Kind::Number => {
+            out.push_str(&String::from_utf8_lossy(value.raw()));
+        }
+        Kind::Array | Kind::Object if value.is_empty() => out.extend([open, close]),
+        Kind::Array | Kind::Object => {
+            out.push(open);
+            let mut members: Vec<_> = value.members().collect();
+            members.sort_by_key(|(name, _)| name.as_str());
+            for (index, (name, member)) in members.into_iter().enumerate() {
+                let comma = if index > 0 { "," } else { "" };
+                let name = literal(name.as_str().unwrap_or_default());
+                write!(out, "{comma}\n{:inner$}{name}: ", "").unwrap_or_default();
+                pretty(member, inner, out);
+            }
+            for (index, element) in value.elements().enumerate() {
+                let comma = if index > 0 { "," } else { "" };
+                write!(out, "{comma}\n{:inner$}", "").unwrap_or_default();
+                pretty(element, inner, out);
+            }
+            write!(out, "\n{:indent$}{close}", "").unwrap_or_default();
+        }
+    }
+}
+
+/// A JSON literal in which every character can be seen.
+fn literal(text: &str) -> String {
+    let mut bytes = Vec::new();
+    write_string(&mut bytes, text);
+    let mut out = String::new();
+    for char in String::from_utf8_lossy(&bytes).chars() {
+        if is_hostile(char) {
+            for unit in char.encode_utf16(&mut [0; 2]) {
+                write!(out, "\\u{unit:04x}").unwrap_or_default();
+            }
+        } else {
+            out.push(char);
+        }
+    }
+    out
+}
+
+/// A name as a person may see it.
+pub(crate) fn shown(name: &str) -> String {
+    let quoted = literal(name);
+    quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default().to_owned()
+}
