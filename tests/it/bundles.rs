@@ -12,10 +12,12 @@
 )]
 
 mod archives;
+mod configuration;
 mod make;
 pub(crate) mod rig;
 mod service;
 mod signed;
+mod tls;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -176,8 +176,7 @@ fn a_policy_that_would_do_harm_costs_running_traffic_nothing() {
     let recurses = "package mcp\n\nf(x) := f(x + 1)\n\npermit contains {\"message\": f(1)}\n";
     let grows = "package mcp\n\na := concat(\"\", [\"x\" | some n in numbers.range(1, 500)])\n\n\
         b := concat(\"\", [a | some n in numbers.range(1, 500)])\n\n\
-        test_it if count([s | some m in numbers.range(1, 10000); \
-        s := concat(\"\", [sprintf(\"%d\", [m]), b])]) > 0\n";
+        test_it if count([s | some m in numbers.range(1, 10000); s := upper(b)]) > 0\n";
     let outside = "package elsewhere\n\nx := 1\n";
     let manifest: &[u8] = br#"{"revision":"harmful","roots":["mcp"]}"#;
     let service = Service::start();
@@ -187,16 +186,13 @@ fn a_policy_that_would_do_harm_costs_running_traffic_nothing() {
     let sidecar = Sidecar::start(state.path(), &format!("url: {}, {polling}", service.url()));
     sidecar.wait_ready();
     let quiet = median_ping(&sidecar, || false);
-    for (count, (what, rego, expected)) in [
+    for (what, rego, expected) in [
         ("loops", loops, "exceeded time limit"),
         ("recurses", recurses, "recursion"),
         // Which limit it meets first is the machine's affair.
         ("grows", grows, ""),
         ("outside its roots", outside, "outside the roots"),
-    ]
-    .into_iter()
-    .enumerate()
-    {
+    ] {
         let more = rules("more");
         let packed = tarball(&[
             ("mcp/rules.rego", more.as_bytes()),
@@ -204,9 +200,12 @@ fn a_policy_that_would_do_harm_costs_running_traffic_nothing() {
             (".manifest", manifest),
         ]);
         service.publish(&packed, None);
-        let refused = || sidecar.mentions("policy_reload_rejected") > count;
-        let busy = median_ping(&sidecar, refused);
-        let record = sidecar.record("finding", "policy_reload_rejected", count + 1);
+        let digest = sha256(&packed);
+        let busy = median_ping(&sidecar, || sidecar.mentions(&digest) > 0);
+        let record = wait(what, || {
+            let mut records = sidecar.records("finding", "policy_reload_rejected").into_iter();
+            records.find(|record| record["note"].to_string().contains(&digest))
+        });
         let note = record["note"].as_str().unwrap();
         assert!(note.starts_with("refused from the bundle service (`harmful`, sha256:"), "{note}");
         assert!(note.contains(expected), "{what}: {note}");
