@@ -103,6 +103,9 @@ pub struct TargetEntry {
     pub uri: Option<String>,
     pub task: Option<String>,
     pub definition: Option<String>,
+    pub drift: Option<String>,
+    #[serde(default)]
+    pub flags: Vec<String>,
 }
 
 /// See [`OperationFacts`](crate::gate::record::OperationFacts).

@@ -479,6 +479,8 @@ fn unknown_outcome(call: &str, intent: Option<&[u8]>, now: Now) -> AuditRecord {
         task: target.task.map(Into::into),
         definition: target.definition.map(Into::into),
         locked: None,
+        drift: target.drift.map(Into::into),
+        flags: target.flags.into_iter().map(Into::into).collect(),
     });
     record
 }

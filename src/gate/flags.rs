@@ -21,6 +21,11 @@ pub const CONTROL: &str = "control";
 /// Another name of the same page looks the same (UTS #39).
 pub const TWIN: &str = "twin";
 
+/// The flag of this name.
+pub fn named(name: &str) -> Option<&'static str> {
+    [INVISIBLE, BIDI, CONTROL, TWIN].into_iter().find(|flag| *flag == name)
+}
+
 /// The flags of a definition, in order, each once. `twins` are those of its page.
 pub fn of(definition: Value<'_>, is_twin: bool) -> Vec<&'static str> {
     let mut found = Found::default();

@@ -29,6 +29,13 @@ impl Drift {
             Self::Unlocked => "unlocked",
         }
     }
+
+    /// What [`Self::as_str`] calls `name`.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::None, Self::Changed, Self::Added, Self::Unlocked]
+            .into_iter()
+            .find(|drift| drift.as_str() == name)
+    }
 }
 
 /// What is locked of one server.

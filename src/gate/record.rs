@@ -158,6 +158,12 @@ pub struct Target {
     /// Digest of its definition in the lock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locked: Option<Box<str>>,
+    /// How the tool stands to the lock, where there is one; see [`Drift`](super::lock::Drift).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Box<str>>,
+    /// What about its definition people cannot see; see [`super::flags`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<Box<str>>,
 }
 
 /// What the call comes to, as its pack says.

@@ -17,7 +17,8 @@ use crate::gate::access::{
 };
 use crate::gate::decision::{Decision, Effect, Obligation};
 use crate::gate::document::{Document, DocumentLimits, Value};
-use crate::gate::lock::Standing;
+use crate::gate::flags;
+use crate::gate::lock::{Drift, Standing};
 use crate::gate::operation::{EnvironmentSource, Operation};
 use crate::gate::pack;
 use crate::gate::rego::{Judge, Unknown};
@@ -330,6 +331,8 @@ struct Rebuilt<'a> {
     principal: Principal,
     server: Server,
     operation: Operation,
+    drift: Option<Drift>,
+    flags: Vec<&'static str>,
     unknown: Vec<String>,
 }
 
@@ -354,7 +357,7 @@ impl<'a> Rebuilt<'a> {
         let target = entry.target.as_ref();
         let has = |of: fn(&crate::audit::entry::TargetEntry) -> bool| target.is_some_and(of);
         if has(|target| target.tool.is_some()) {
-            lacks(&["/tool/arguments", "/tool/drift", "/tool/flags"]);
+            lacks(&["/tool/arguments"]);
         } else if has(|target| target.prompt.is_some()) {
             lacks(&["/prompt/arguments"]);
         } else if has(|target| target.task.is_some()) {
@@ -363,7 +366,11 @@ impl<'a> Rebuilt<'a> {
             lacks(&["/params", "/resources"]);
         }
         let operation = operation(entry.operation.as_ref()?)?;
-        Some(Self { entry, principal, server, operation, unknown })
+        let drift = target.and_then(|target| target.drift.as_deref());
+        let drift = drift.map(|name| Drift::named(name).ok_or(())).transpose().ok()?;
+        let named = target.into_iter().flat_map(|target| &target.flags);
+        let flags = named.map(|name| flags::named(name)).collect::<Option<_>>()?;
+        Some(Self { entry, principal, server, operation, drift, flags, unknown })
     }
 
     fn request(&self) -> Option<AccessRequest<'_>> {
@@ -375,8 +382,7 @@ impl<'a> Rebuilt<'a> {
                 name,
                 arguments: None,
                 definition: target.definition.as_deref(),
-                // As if there were no lock: a record does not hold how the tool stood to one.
-                standing: Standing::default(),
+                standing: Standing { drift: self.drift, flags: &self.flags },
             });
             let prompt = target.prompt.as_deref();
             tool.or(prompt.map(|name| Resource::Prompt { name, arguments: None }))

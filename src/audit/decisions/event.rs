@@ -136,8 +136,14 @@ fn input(entry: Entry) -> (Value, Vec<String>) {
 /// The member that says what was acted on, and what is missing from it.
 fn target(target: TargetEntry) -> Option<(&'static str, Value, &'static [&'static str])> {
     if let Some(name) = target.tool {
-        let tool = present(json!({"name": name, "definition": target.definition}));
-        return Some(("tool", tool, &["/tool/arguments", "/tool/drift", "/tool/flags"]));
+        let flags = (!target.flags.is_empty()).then_some(target.flags);
+        let tool = present(json!({
+            "name": name,
+            "definition": target.definition,
+            "drift": target.drift,
+            "flags": flags,
+        }));
+        return Some(("tool", tool, &["/tool/arguments"]));
     }
     if let Some(name) = target.prompt {
         return Some(("prompt", json!({ "name": name }), &["/prompt/arguments"]));

@@ -263,9 +263,11 @@ fn resource_of<'a>(
 fn target_of(resource: Resource<'_>) -> Option<Target> {
     let mut target = Target::default();
     match resource {
-        Resource::Tool { name, definition, .. } => {
+        Resource::Tool { name, definition, standing, .. } => {
             target.tool = Some(name.into());
             target.definition = definition.map(Into::into);
+            target.drift = standing.drift.map(|drift| drift.as_str().into());
+            target.flags = standing.flags.iter().map(|flag| (*flag).into()).collect();
         }
         Resource::Prompt { name, .. } => target.prompt = Some(name.into()),
         Resource::Uri(uri) => target.uri = Some(uri.into()),

@@ -537,6 +537,8 @@ fn full_record() -> AuditRecord {
             task: text(),
             definition: text(),
             locked: text(),
+            drift: text(),
+            flags: vec!["f".into()],
         }),
         operation: Some(OperationFacts {
             name: text(),
