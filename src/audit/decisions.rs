@@ -108,7 +108,15 @@ pub fn start(
 ) -> Arc<Progress> {
     let progress = Arc::new(Progress::default());
     let cursor = Cursor { path: config.state.join(CURSOR_FILE) };
-    let from = cursor.load().filter(|next| *next <= journal.last_seq().saturating_add(1));
+    let known = cursor.load().filter(|next| *next <= journal.last_seq().saturating_add(1));
+    let from = known.unwrap_or_else(|| {
+        // Whatever becomes of the first upload, the next start must not begin behind this one.
+        let from = journal.first_seq();
+        if let Err(error) = cursor.save(from) {
+            tracing::warn!(%error, "decision logs may begin anew with the next start");
+        }
+        from
+    });
     let mut labels = config.labels;
     labels.insert("id".to_owned(), journal.boot().to_owned());
     labels.insert("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
@@ -117,7 +125,7 @@ pub fn start(
         url: logs_url(&config.url),
         form: Arc::new(event::Form { labels, path: config.path }),
         masker: Some(masker),
-        follower: journal.follow(from.unwrap_or(journal.first_seq())),
+        follower: journal.follow(from),
         cursor,
         progress: Arc::clone(&progress),
         linger: config.linger,

@@ -168,6 +168,8 @@ fn nothing_is_lost_while_the_service_is_away() {
     let folder = tempfile::tempdir().unwrap();
     let audit = format!("decision_logs: {{url: '{}'}}", service.url());
     let first = sidecar(folder.path(), "", &audit);
+    let from = folder.path().join("state/decision-logs.seq");
+    assert!(from.exists(), "where it begins is known before anything could be sent");
     for _ in 0..20 {
         send(&first, "update_flag", "{}");
     }
