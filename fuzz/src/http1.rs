@@ -131,11 +131,13 @@ fn listener(server: SocketAddr, sink: Arc<Sink>) -> Listener {
     };
     let route = Route {
         path: "/x".into(),
+        sse_path: None,
         server: Arc::new(Protected::new(Server::default(), RefusalForm::Error)),
         hosts: Vec::new(),
         origins: Vec::new(),
         principal: Arc::<Principal>::default(),
         upstream: HttpUpstream::new(upstream).expect("a way to the server").into(),
+        oauth: None,
     };
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     Listener::new(tcp, vec![route], HttpConfig::default(), shared).expect("a listener")
