@@ -13,6 +13,7 @@ use crate::gate::session::{Gate, UpstreamFailure};
 use crate::gate::step::{Act, AuditSink, Step, Unrecorded};
 
 pub mod clock;
+mod session;
 pub mod sse;
 pub mod oauth;
 pub mod upstream;
@@ -47,9 +48,46 @@ impl Shared {
     pub fn record(&self, step: Step) -> Result<Act, Unrecorded> {
         let kept = step.record(&*self.sink);
         if let Err(unrecorded) = &kept {
-            tracing::error!(cause = %unrecorded.cause.cause, "audit record not kept; refusing");
+            let (call, cause) = (unrecorded.call.as_deref(), &*unrecorded.cause.cause);
+            tracing::error!(call, cause, "audit record not kept; refusing");
         }
         kept
+    }
+}
+
+#[cfg(test)]
+impl Shared {
+    /// A gate without a policy, whose records are kept nowhere.
+    pub(self) fn for_tests() -> Self {
+        use crate::gate::frame::FrameLimits;
+        use crate::gate::pdp::NoPolicy;
+        use crate::gate::record::AuditRecord;
+        use crate::gate::session::{GateConfig, Mode};
+        use crate::gate::step::Unkept;
+
+        struct Nowhere;
+
+        impl AuditSink for Nowhere {
+            fn keep(&self, _: &AuditRecord) -> Result<(), Unkept> {
+                Ok(())
+            }
+        }
+
+        let config = GateConfig {
+            mode: Mode::Enforce,
+            frame: FrameLimits::default(),
+            in_flight_max: 8,
+            buckets_max: 8,
+            boot: "test".into(),
+            digest_key: [7; 32],
+        };
+        Self {
+            gate: Arc::new(Gate::new(config, Arc::new(NoPolicy))),
+            sink: Arc::new(Nowhere),
+            clock: clock::Clock::start(),
+            tasks: tokio_util::task::TaskTracker::new(),
+            closing: tokio_util::sync::CancellationToken::new(),
+        }
     }
 }
 

@@ -20,12 +20,13 @@ use super::era::{self, Asked, PROBE};
 use super::lines::{Line, Lines, judged, line_for_child};
 use super::process::{ChildLimits, ChildSpec, Process, SpawnError, Window, Wish};
 use super::relabel::{self, Labels, Place};
+use crate::edge::session::{SessionHandle, Turn};
 use crate::edge::{ServerEvent, Shared};
 use crate::gate::access::{Principal, Transport};
 use crate::gate::document::Document;
 use crate::gate::frame::{Frame, Id, Malformed, Message, Sender};
 use crate::gate::session::{Arrival, Protected, Session, UpstreamFailure};
-use crate::gate::step::{Act, Step};
+use crate::gate::step::Act;
 
 /// How long the exit status of a child that closed its output is waited for.
 const EXIT_WAIT: Duration = Duration::from_secs(1);
@@ -129,15 +130,10 @@ pub(super) struct Conversation {
     principal: Arc<Principal>,
     born: Duration,
     state: Mutex<State>,
-    strays: Mutex<Strays>,
-}
-
-/// What a child writes to nobody: a conversation in which nothing is ever asked judges it, so that
-/// it is recorded.
-#[derive(Debug)]
-struct Strays {
-    session: Session,
-    window: Window,
+    /// Judges what the child writes to nobody, so that it is recorded. Nothing is ever asked in
+    /// this session.
+    strays: SessionHandle,
+    strays_window: Mutex<Window>,
 }
 
 /// Where one message goes.
@@ -168,10 +164,7 @@ impl Conversation {
             answered: false,
             ended: false,
         };
-        let strays = Strays {
-            session: Session::new(Arc::clone(principal), Arc::clone(server), Transport::Stdio),
-            window: Window::new(limits.strays_per_second),
-        };
+        let strays = Session::new(Arc::clone(principal), Arc::clone(server), Transport::Stdio);
         let conversation = Arc::new(Self {
             kind,
             process,
@@ -179,7 +172,8 @@ impl Conversation {
             principal: Arc::clone(principal),
             born: now,
             state: Mutex::new(state),
-            strays: Mutex::new(strays),
+            strays: SessionHandle::new(shared, strays),
+            strays_window: Mutex::new(Window::new(limits.strays_per_second)),
         });
         shared.tasks.spawn(Arc::clone(&conversation).listen(lines));
         Ok(conversation)
@@ -309,23 +303,36 @@ impl Conversation {
 
     /// Asks the child which era it speaks. The question is judged and recorded like a client's.
     pub(super) async fn asked_era(self: &Arc<Self>) -> Asked {
-        let Shared { gate, .. } = &self.of.shared;
         let (principal, server) = (Arc::clone(&self.principal), Arc::clone(&self.of.server));
-        let mut session = Session::new(principal, server, Transport::Stdio);
-        let now = || self.of.shared.now();
-        let keep = |step: Option<Step>| step.map(|step| self.of.shared.record(step));
+        let session = Session::new(principal, server, Transport::Stdio);
+        let session = SessionHandle::new(&self.of.shared, session);
         let arrival = Arrival { raw: Bytes::from_static(PROBE), ..Arrival::default() };
-        let asked = keep(Some(session.client_frame(gate, &arrival, now())));
-        let Some(Ok(Act::Forward(permitted))) = asked else { return Asked::Forbidden };
+        let asked = session
+            .step(None, |session, gate, now| Some(session.client_frame(gate, &arrival, now)));
+        let permitted = match asked {
+            Turn::Act(Act::Forward(permitted)) => permitted,
+            Turn::Refused(_) if session.is_closed() => return Asked::Silent,
+            Turn::Act(Act::Deliver(_) | Act::Drop) | Turn::Settled | Turn::Refused(_) => {
+                return Asked::Forbidden;
+            }
+        };
         let call = permitted.call();
         let answer = timeout(self.of.limits.probe_max, self.answer_to(permitted.body())).await;
         match answer.unwrap_or(Err(UpstreamFailure::TimedOut)) {
             Ok(body) => {
-                drop(keep(Some(session.server_answer(gate, call, &body, now()))));
-                Asked::Speaks(era::of_answer(&body))
+                drop(session.step(Some(call), |session, gate, now| {
+                    Some(session.server_answer(gate, call, &body, now))
+                }));
+                if session.is_closed() {
+                    Asked::Silent
+                } else {
+                    Asked::Speaks(era::of_answer(&body))
+                }
             }
             Err(failure) => {
-                drop(keep(session.upstream_failed(call, &failure, now())));
+                drop(session.step(Some(call), |session, _, now| {
+                    session.upstream_failed(call, &failure, now)
+                }));
                 Asked::Silent
             }
         }
@@ -533,16 +540,22 @@ impl Conversation {
 
     /// Records a line that is for nobody, and drops it.
     fn stray(&self, line: &Bytes) -> Option<Delivery> {
-        let mut strays = self.strays.lock().unwrap_or_else(PoisonError::into_inner);
-        let (keep, missed) = strays.window.admit(self.of.uptime());
+        let (keep, missed) = {
+            let mut window = self.strays_window.lock().unwrap_or_else(PoisonError::into_inner);
+            window.admit(self.of.uptime())
+        };
         if missed > 0 {
             tracing::warn!(missed, "lines of a child for nobody were not recorded");
         }
         if keep {
-            let Shared { gate, .. } = &self.of.shared;
-            let step = strays.session.server_frame(gate, line, self.of.shared.now());
             // Dropped either way; that it could not be recorded is logged.
-            drop(self.of.shared.record(step));
+            drop(
+                self.strays
+                    .step(None, |session, gate, now| Some(session.server_frame(gate, line, now))),
+            );
+        }
+        if self.strays.is_closed() {
+            self.process.wish(Wish::Kill("what it wrote could not be judged"));
         }
         None
     }

@@ -16,10 +16,10 @@ use bytes::Bytes;
 use super::event_ids::EventScope;
 use super::gauge::Held;
 use super::reply::{self, ReplyBody};
-use super::sessions::{LegacySession, SharedSession};
+use super::sessions::LegacySession;
 use super::stream::StreamBody;
-use super::turn::{Turn, record, turn};
 use super::{HttpTimeouts, Inner, RouteState, bearer, receive};
+use crate::edge::session::{SessionHandle, Turn};
 use crate::edge::upstream::{Media, SESSION_ID, SendContext, media};
 use crate::edge::{Answer, EventStream};
 use crate::gate::access::Era;
@@ -45,7 +45,7 @@ pub(super) enum Begins {
 pub(super) struct Exchange {
     pub(super) inner: Arc<Inner>,
     pub(super) route: Arc<RouteState>,
-    pub(super) session: SharedSession,
+    pub(super) session: Arc<SessionHandle>,
     /// The legacy session: the one that was asked in, or the one that the answer began.
     pub(super) legacy: OnceLock<Arc<LegacySession>>,
     /// A GET stream that goes on where another ended.
@@ -125,13 +125,14 @@ impl Exchange {
         receive::scope(&self.inner, &self.route, &self.context.principal, legacy)
     }
 
+    /// Takes a step about this exchange's call.
     fn turn(&self, step: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step>) -> Turn {
-        turn(&self.inner.shared, &self.session, step)
+        self.session.step(Some(&self.call), step)
     }
 
     /// Whether the client still waits for the answer.
     pub(super) fn awaits(&self) -> bool {
-        self.session.lock().is_ok_and(|session| session.awaits(&self.call))
+        self.session.awaits(&self.call)
     }
 
     /// A message from the server, in this exchange or on a stream of its own. `numbered`: its
@@ -149,7 +150,7 @@ impl Exchange {
 
     /// The client went away.
     pub(super) fn client_gone(&self) {
-        record(&self.turn(|session, _, now| session.client_gone(&self.call, now)));
+        self.session.client_gone(&self.call);
     }
 
     /// Lets `work` run to its end without a client, for a bounded time.
@@ -192,8 +193,13 @@ impl Exchange {
                 () = self.closing() => Err(UpstreamFailure::EndedEarly),
             }
         } else {
-            let answered = tokio::time::timeout(self.waits().answer, sending).await;
-            answered.unwrap_or(Err(UpstreamFailure::TimedOut))
+            tokio::select! {
+                biased;
+                answered = tokio::time::timeout(self.waits().answer, sending) => {
+                    answered.unwrap_or(Err(UpstreamFailure::TimedOut))
+                }
+                () = self.session.closed().cancelled() => Err(UpstreamFailure::EndedEarly),
+            }
         };
         drop(budget);
         match answer {
@@ -246,7 +252,7 @@ impl Exchange {
                 }
                 if self.awaits() {
                     // Nothing follows a whole body: what it leaves unanswered stays so.
-                    record(&self.fail(&UpstreamFailure::EndedEarly));
+                    drop(self.fail(&UpstreamFailure::EndedEarly));
                 }
                 // Whose sessions we name ends one whose `initialize` it refuses.
                 let refused = self.begins == Begins::Ours && is_error(&body);
@@ -270,7 +276,7 @@ impl Exchange {
         if self.awaits() {
             return self.failed(&UpstreamFailure::EndedEarly);
         }
-        record(&self.accept());
+        drop(self.accept());
         reply::bare(StatusCode::ACCEPTED)
     }
 
@@ -338,7 +344,7 @@ impl Exchange {
         let context = SendContext { headers, ..self.context.clone() };
         let sending = self.route.upstream.send(permitted, &context);
         let answer = tokio::time::timeout(self.waits().answer, sending).await;
-        record(&self.turn(|session, _, now| match answer {
+        drop(self.session.step(Some(&call), |session, _, now| match answer {
             Ok(Ok(_)) => session.upstream_accepted(&call, now),
             Ok(Err(failure)) => session.upstream_failed(&call, &failure, now),
             Err(_) => session.upstream_failed(&call, &UpstreamFailure::TimedOut, now),
@@ -380,9 +386,8 @@ impl Exchange {
     fn forget_session(&self) {
         let ours = self.legacy.get().map(|legacy| &*legacy.ours);
         if let Some(session) = ours.and_then(|ours| self.route.sessions.remove(ours)) {
-            let calls = session.lock().map(|session| session.in_flight()).unwrap_or_default();
-            for call in calls.iter().filter(|call| **call != self.call) {
-                record(&self.turn(|session, _, now| session.client_gone(call, now)));
+            for call in session.in_flight().iter().filter(|call| **call != self.call) {
+                session.client_gone(call);
             }
         }
     }

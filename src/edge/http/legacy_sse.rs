@@ -32,13 +32,14 @@ use super::sessions::mint;
 use super::wire::{Busy, Peer};
 use super::{HttpTimeouts, Inner, RouteState, door, well_known};
 use crate::edge::oauth::OAuth;
+use crate::edge::session::Turn;
 use crate::edge::stdio::RemoteLimits;
 use crate::edge::stdio::client::{Client, Form, Input, names_its_request};
 use crate::edge::stdio::remote::{self, Challenge, Challenged, Source};
 use crate::edge::{ServerEvent, sse};
 use crate::gate::access::Principal;
 use crate::gate::record::CallId;
-use crate::gate::session::{Arrival, DoorRefusal, ErrorAnswer, Session, UpstreamFailure};
+use crate::gate::session::{Arrival, DoorRefusal, ErrorAnswer, Gate, Session, UpstreamFailure};
 use crate::gate::step::{Act, Permitted};
 
 /// Events waiting to be written to one agent.
@@ -331,8 +332,10 @@ async fn take(
     let Entry { client, messages, .. } = entry;
     // The transport has no headers that mirror the body; those of later revisions do not go on.
     let arrival = Arrival { raw, headers: None, traceparent };
-    match client.act(|session, gate, now| session.client_frame(gate, &arrival, now)) {
-        Act::Forward(permitted) => {
+    let judge =
+        |session: &mut Session, gate: &Gate, now| Some(session.client_frame(gate, &arrival, now));
+    match client.turn(None, judge) {
+        Turn::Act(Act::Forward(permitted)) => {
             let call = Arc::clone(permitted.call());
             let (challenged, challenge) = oauth.is_some().then(oneshot::channel).unzip();
             let headers = passing(&parts.headers);
@@ -350,11 +353,14 @@ async fn take(
                 }
             }
         }
-        Act::Deliver(released) if names_its_request(released.body()) => {
+        Turn::Act(Act::Deliver(released)) | Turn::Refused(Some(released)) => {
+            if !names_its_request(released.body()) {
+                return Ok(reply::own(&released));
+            }
             client.deliver(released).await;
         }
-        Act::Deliver(released) => return Ok(reply::own(&released)),
-        Act::Drop => {}
+        Turn::Act(Act::Drop) | Turn::Settled => {}
+        Turn::Refused(None) => return Ok(reply::bare(StatusCode::SERVICE_UNAVAILABLE)),
     }
     Ok(reply::bare(StatusCode::ACCEPTED))
 }
@@ -387,9 +393,16 @@ impl Hearing<'_> {
         let answer = ErrorAnswer { status, json: claims_json(&headers), body };
         let headers = reply::headers(&headers, None);
         match self.client.turned_away(self.call, answer) {
-            Act::Deliver(released) if released.is_own() => reply::own(&released),
-            Act::Deliver(released) => reply::whole(status, headers, released.body().clone()),
-            Act::Forward(_) | Act::Drop => reply::whole(status, headers, Bytes::new()),
+            Turn::Act(Act::Deliver(released)) if !released.is_own() => {
+                reply::whole(status, headers, released.body().clone())
+            }
+            Turn::Act(Act::Deliver(released)) | Turn::Refused(Some(released)) => {
+                reply::own(&released)
+            }
+            Turn::Act(Act::Forward(_) | Act::Drop) | Turn::Settled => {
+                reply::whole(status, headers, Bytes::new())
+            }
+            Turn::Refused(None) => reply::bare(StatusCode::SERVICE_UNAVAILABLE),
         }
     }
 }

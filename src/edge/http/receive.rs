@@ -13,12 +13,12 @@ use super::event_ids::EventScope;
 use super::exchange::{Begins, Exchange, PROTOCOL_VERSION};
 use super::gauge::Held;
 use super::reply::{self, ReplyBody};
-use super::sessions::{LegacySession, SharedSession, mint};
-use super::turn::{Turn, era, turn};
+use super::sessions::{LegacySession, mint};
 use super::well_known::Site;
 use super::wire::Peer;
-use super::{Inner, RouteState, bearer, door, legacy_sse, well_known};
+use super::{Inner, RouteState, bearer, close_sessions, door, legacy_sse, well_known};
 use crate::edge::Shared;
+use crate::edge::session::{SessionHandle, Turn};
 use crate::edge::upstream::{LAST_EVENT_ID, SESSION_ID, SendContext};
 use crate::gate::access::{Era, Principal, Transport};
 use crate::gate::headers::era_of;
@@ -104,7 +104,7 @@ impl TurnedAway {
 /// A request whose door checks are done and whose body is whole.
 struct Received {
     route: Arc<RouteState>,
-    session: SharedSession,
+    session: Arc<SessionHandle>,
     legacy: Option<Arc<LegacySession>>,
     /// A GET that goes on where another stream ended.
     resumes: bool,
@@ -157,7 +157,7 @@ async fn receive(
     let resumes = resumes.map_err(away)?;
     let session = legacy
         .as_ref()
-        .map_or_else(|| new_session(route, &principal), |known| Arc::clone(&known.session));
+        .map_or_else(|| new_session(inner, route, &principal), |known| Arc::clone(&known.session));
     let (raw, budget) = body::read(body, inner.body_limits()).await.map_err(away)?;
     // Chunk framing comes with the body.
     if peer.is_ambiguous() {
@@ -185,8 +185,8 @@ async fn receive(
     })
 }
 
-/// The session that `headers` name, if it is the principal's. One that a bug left in no known
-/// state is forgotten: its client will initialize anew.
+/// The session that `headers` name, if it is the principal's. One that a panic closed is forgotten:
+/// its client will initialize anew.
 fn known_session(
     inner: &Inner,
     route: &RouteState,
@@ -197,7 +197,7 @@ fn known_session(
     let now = inner.shared.clock.uptime();
     let known = route.sessions.find(&id, principal, now);
     let known = known.ok_or(DoorRefusal::UnknownSession)?;
-    if known.session.is_poisoned() {
+    if known.session.is_closed() {
         drop(route.sessions.remove(&id));
         return Err(DoorRefusal::UnknownSession);
     }
@@ -242,9 +242,14 @@ pub(super) fn scope(
     inner.event_ids.scope(&principal.id, server, legacy.map(|legacy| &*legacy.ours))
 }
 
-fn new_session(route: &RouteState, principal: &Arc<Principal>) -> SharedSession {
+fn new_session(
+    inner: &Inner,
+    route: &RouteState,
+    principal: &Arc<Principal>,
+) -> Arc<SessionHandle> {
     let principal = Arc::clone(principal);
-    Arc::new(Session::new(principal, Arc::clone(&route.server), Transport::Http).into())
+    let session = Session::new(principal, Arc::clone(&route.server), Transport::Http);
+    Arc::new(SessionHandle::new(&inner.shared, session))
 }
 
 impl Received {
@@ -260,7 +265,7 @@ impl Received {
 
     async fn handle(mut self, inner: Arc<Inner>) -> Response<ReplyBody> {
         let arrival = std::mem::take(&mut self.arrival);
-        let turn = turn(&inner.shared, &self.session, |session, gate, now| {
+        let turn = self.session.step(None, |session, gate, now| {
             Some(match self.method {
                 Method::GET => session.open_stream(gate, now),
                 Method::DELETE => session.end(gate, now),
@@ -306,7 +311,7 @@ impl Received {
         let exchange = Arc::new(Exchange {
             call: Arc::clone(permitted.call()),
             asks: permitted.id().is_some(),
-            era: era(&self.session),
+            era: self.session.protocol().era,
             dispatch,
             begins,
             endless,
@@ -348,7 +353,7 @@ impl Inner {
     /// Whether one more session fits, perhaps after idle ones are forgotten.
     fn make_room(&self, route: &RouteState) -> bool {
         if !route.sessions.has_room() {
-            self.close_sessions(route.sessions.expire(self.shared.clock.uptime()));
+            close_sessions(route.sessions.expire(self.shared.clock.uptime()));
         }
         route.sessions.has_room()
     }

@@ -12,13 +12,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::gauge::Gauge;
+use crate::edge::session::SessionHandle;
 use crate::gate::access::Principal;
 use crate::gate::record::CallId;
-use crate::gate::session::Session;
-
-/// A conversation that several exchanges share. Locked for one step at a time, never over an
-/// await.
-pub(super) type SharedSession = Arc<Mutex<Session>>;
 
 /// Length of a server's session id, bytes.
 const ID_MAX: usize = 512;
@@ -27,14 +23,14 @@ const ID_MAX: usize = 512;
 #[derive(Debug)]
 pub(super) struct LegacySession {
     /// The conversation.
-    pub(super) session: SharedSession,
+    pub(super) session: Arc<SessionHandle>,
     /// What the client calls it.
     pub(super) ours: Box<str>,
     /// What the server calls it.
     pub(super) theirs: Box<str>,
     /// Its GET streams. One more never takes the place of another (F7).
     pub(super) streams: Arc<Gauge>,
-    /// Cancelled once it is forgotten: its streams end.
+    /// Cancelled once it is forgotten or a panic has closed it: its streams end.
     pub(super) ended: CancellationToken,
     /// Held by each GET stream that goes on where another ended.
     pub(super) resuming: Arc<()>,
@@ -45,9 +41,8 @@ pub(super) struct LegacySession {
 impl LegacySession {
     /// The client must come for the answer of `call` with `Last-Event-ID`.
     pub(super) fn leave(&self, call: &CallId, now: Duration) {
-        let Ok(session) = self.session.lock() else { return };
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        left.retain(|(call, _)| session.awaits(call));
+        left.retain(|(call, _)| self.session.awaits(call));
         left.push((Arc::clone(call), now));
     }
 
@@ -141,7 +136,7 @@ impl Sessions {
     pub(super) fn begin(
         &self,
         theirs: &str,
-        session: &SharedSession,
+        session: &Arc<SessionHandle>,
         principal: &Arc<Principal>,
         now: Duration,
     ) -> Option<Arc<LegacySession>> {
@@ -154,7 +149,7 @@ impl Sessions {
             ours: mint()?,
             theirs: theirs.into(),
             streams: Gauge::new(self.limits.streams_max),
-            ended: CancellationToken::new(),
+            ended: session.closed().child_token(),
             resuming: Arc::default(),
             left: Mutex::default(),
         });
@@ -169,19 +164,21 @@ impl Sessions {
     }
 
     /// Forgets the session that clients call `ours`, and ends its streams.
-    pub(super) fn remove(&self, ours: &str) -> Option<SharedSession> {
+    pub(super) fn remove(&self, ours: &str) -> Option<Arc<SessionHandle>> {
         let mut table = self.table();
         let entry = table.sessions.remove(ours)?;
         Some(entry.end(&mut table.theirs))
     }
 
-    /// Forgets what nobody has used for too long and no exchange holds.
-    pub(super) fn expire(&self, now: Duration) -> Vec<SharedSession> {
+    /// Forgets what nobody has used for too long and no exchange holds, and what a panic closed.
+    pub(super) fn expire(&self, now: Duration) -> Vec<Arc<SessionHandle>> {
         let mut table = self.table();
         let Table { sessions, theirs } = &mut *table;
         let old = |entry: &mut Entry| {
-            Arc::strong_count(&entry.legacy.session) == 1
-                && now.saturating_sub(entry.used) >= self.limits.idle
+            let session = &entry.legacy.session;
+            let unused = Arc::strong_count(session) == 1
+                && now.saturating_sub(entry.used) >= self.limits.idle;
+            unused || session.is_closed()
         };
         sessions.extract_if(|_, entry| old(entry)).map(|(_, entry)| entry.end(theirs)).collect()
     }
@@ -191,7 +188,7 @@ impl Sessions {
         &self,
         now: Duration,
         patience: Duration,
-    ) -> Vec<(SharedSession, CallId)> {
+    ) -> Vec<(Arc<SessionHandle>, CallId)> {
         let table = self.table();
         let of = |legacy: &Arc<LegacySession>| {
             let session = Arc::clone(&legacy.session);
@@ -202,7 +199,7 @@ impl Sessions {
     }
 
     /// Forgets all.
-    pub(super) fn clear(&self) -> Vec<SharedSession> {
+    pub(super) fn clear(&self) -> Vec<Arc<SessionHandle>> {
         let mut table = self.table();
         let Table { sessions, theirs } = &mut *table;
         sessions.drain().map(|(_, entry)| entry.end(theirs)).collect()
@@ -210,7 +207,7 @@ impl Sessions {
 }
 
 impl Entry {
-    fn end(self, theirs: &mut HashSet<Box<str>>) -> SharedSession {
+    fn end(self, theirs: &mut HashSet<Box<str>>) -> Arc<SessionHandle> {
         theirs.remove(&self.legacy.theirs);
         self.legacy.ended.cancel();
         Arc::clone(&self.legacy.session)
@@ -227,16 +224,18 @@ pub(super) fn mint() -> Option<Box<str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::Shared;
     use crate::gate::access::{Server, Transport};
-    use crate::gate::session::{Protected, RefusalForm};
+    use crate::gate::session::{Protected, RefusalForm, Session};
 
     fn principal(id: &str) -> Arc<Principal> {
         Arc::new(Principal { id: id.into(), ..Principal::default() })
     }
 
-    fn session() -> SharedSession {
+    fn session() -> Arc<SessionHandle> {
         let server = Arc::new(Protected::new(Server::default(), RefusalForm::Error));
-        Arc::new(Mutex::new(Session::new(principal("a"), server, Transport::Http)))
+        let session = Session::new(principal("a"), server, Transport::Http);
+        Arc::new(SessionHandle::new(&Shared::for_tests(), session))
     }
 
     #[test]

@@ -17,8 +17,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::exchange::Exchange;
-use super::turn::Turn;
 use super::wire::Busy;
+use crate::edge::session::Turn;
 use crate::edge::{EventStream, ServerEvent, sse};
 use crate::gate::access::Era;
 use crate::gate::session::UpstreamFailure;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::edge::child::lines::{Line, Lines, has_foreign_line_end, judged, line_for_client};
+use crate::edge::session::{SessionHandle, Turn};
 use crate::edge::{ServerEvent, Shared, sse};
 use crate::gate::access::{Principal, Protocol, Transport};
 use crate::gate::record::{CallId, Now};
@@ -34,7 +35,7 @@ pub(in crate::edge) struct Client {
     pub(in crate::edge) shared: Shared,
     server: Arc<Protected>,
     principal: Arc<Principal>,
-    session: Mutex<Session>,
+    session: SessionHandle,
     form: Form,
     out: mpsc::Sender<Bytes>,
     /// Cancelled once the client no longer reads.
@@ -68,10 +69,10 @@ impl Client {
         };
         let session = Session::new(Arc::clone(&principal), Arc::clone(&server), transport);
         Self {
+            session: SessionHandle::new(&shared, session),
             shared,
             server,
             principal,
-            session: Mutex::new(session),
             form,
             out,
             gone: CancellationToken::new(),
@@ -80,40 +81,39 @@ impl Client {
         }
     }
 
-    fn session(&self) -> MutexGuard<'_, Session> {
-        // A panic inside a step ends the task that took it, and with it the run.
-        self.session.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(in crate::edge) fn principal(&self) -> Arc<Principal> {
         Arc::clone(&self.principal)
     }
 
     /// What the conversation speaks, as far as is known.
     pub(in crate::edge) fn protocol(&self) -> Protocol {
-        self.session().protocol()
+        self.session.protocol()
     }
 
-    /// Takes one step and keeps its record; without a record there is no act but the refusal.
-    pub(in crate::edge) fn act(&self, step: impl FnOnce(&mut Session, &Gate, Now) -> Step) -> Act {
-        let step = step(&mut self.session(), &self.shared.gate, self.shared.now());
-        let act = match self.shared.record(step) {
-            Ok(act) => act,
-            Err(unrecorded) => {
-                if let Some(call) = &unrecorded.call {
-                    self.session().forget(call);
-                }
-                unrecorded.refusal.map_or(Act::Drop, Act::Deliver)
-            }
-        };
+    /// Cancelled once a panic has closed the session, which ends the run.
+    pub(in crate::edge) fn closed(&self) -> &CancellationToken {
+        self.session.closed()
+    }
+
+    /// Takes one step, about `call` if it is about a call in flight.
+    pub(in crate::edge) fn turn(
+        &self,
+        call: Option<&CallId>,
+        step: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step>,
+    ) -> Turn {
+        let turn = self.session.step(call, step);
         self.settled.notify_one();
-        act
+        turn
     }
 
-    /// Like [`Client::act`], where there may be nothing to do.
-    fn settle(&self, step: impl FnOnce(&mut Session, Now) -> Option<Step>) -> Act {
-        let step = step(&mut self.session(), self.shared.now());
-        step.map_or(Act::Drop, |step| self.act(|_, _, _| step))
+    /// Takes one step about no call in flight. Without a record there is no act but the refusal.
+    pub(in crate::edge) fn act(&self, step: impl FnOnce(&mut Session, &Gate, Now) -> Step) -> Act {
+        self.turn(None, |session, gate, now| Some(step(session, gate, now))).into_act()
+    }
+
+    /// Takes one step about `call`; there may be nothing to do.
+    fn settle(&self, call: &CallId, step: impl FnOnce(&mut Session, Now) -> Option<Step>) -> Act {
+        self.turn(Some(call), |session, _, now| step(session, now)).into_act()
     }
 
     /// The next line of the client and what is to be done about it.
@@ -184,30 +184,37 @@ impl Client {
 
     /// The client's stream stands: `call`, which asked for it, is over.
     pub(in crate::edge) fn opened(&self, call: &CallId) {
-        drop(self.settle(|session, now| session.upstream_accepted(call, now)));
+        drop(self.settle(call, |session, now| session.upstream_accepted(call, now)));
     }
 
     /// The server took `call`.
     pub(in crate::edge) async fn accepted(&self, call: &CallId) {
-        let act = self.settle(|session, now| session.upstream_accepted(call, now));
+        let act = self.settle(call, |session, now| session.upstream_accepted(call, now));
         drop(self.carry(act).await);
     }
 
     /// The way to the server failed for `call`; who waits for it is told.
     pub(in crate::edge) async fn failed(&self, call: &CallId, failure: &UpstreamFailure) {
-        let act = self.settle(|session, now| session.upstream_failed(call, failure, now));
+        let act = self.settle(call, |session, now| session.upstream_failed(call, failure, now));
         drop(self.carry(act).await);
     }
 
     /// The way to the server failed for `call`, of which nobody is told.
     pub(super) fn failed_unheard(&self, call: &CallId, failure: &UpstreamFailure) {
-        drop(self.settle(|session, now| session.upstream_failed(call, failure, now)));
+        drop(self.settle(call, |session, now| session.upstream_failed(call, failure, now)));
     }
 
     /// The server answered `call` with an HTTP error that its client gets as one.
-    pub(in crate::edge) fn turned_away(&self, call: &CallId, answer: ErrorAnswer) -> Act {
-        let gate = &self.shared.gate;
-        self.settle(|session, now| session.upstream_status(gate, call, answer, now))
+    pub(in crate::edge) fn turned_away(&self, call: &CallId, answer: ErrorAnswer) -> Turn {
+        self.turn(Some(call), |session, gate, now| session.upstream_status(gate, call, answer, now))
+    }
+
+    /// What is to be done about a message of the server that belongs to `call`.
+    pub(in crate::edge) fn answered(&self, call: &CallId, raw: &Bytes) -> Act {
+        self.turn(Some(call), |session, gate, now| {
+            Some(session.server_answer(gate, call, raw, now))
+        })
+        .into_act()
     }
 
     /// What is to be done about a message of the client.
@@ -218,17 +225,16 @@ impl Client {
 
     /// Whether `call` still waits for its answer.
     pub(in crate::edge) fn awaits(&self, call: &CallId) -> bool {
-        self.session().awaits(call)
+        self.session.awaits(call)
     }
 
     /// Waits until no call waits for an answer, subscriptions apart.
     pub(in crate::edge) async fn idle(&self) {
         loop {
             let busy = {
-                let session = self.session();
+                let calls = self.session.waiting();
                 let listens = self.listens.lock().unwrap_or_else(PoisonError::into_inner);
-                let mut calls = session.in_flight().into_iter();
-                calls.any(|call| session.awaits(&call) && !listens.contains(&call))
+                calls.iter().any(|call| !listens.contains(call))
             };
             if !busy {
                 return;
@@ -244,18 +250,10 @@ impl Client {
         failure: Option<&UpstreamFailure>,
         flush_max: Duration,
     ) {
-        let left = self.session().in_flight();
-        let settled = left.iter().map(|call| {
-            self.settle(|session, now| match failure {
-                Some(failure) => session.upstream_failed(call, failure, now),
-                None => session.client_gone(call, now),
-            })
-        });
-        // All are recorded before any is told.
-        let acts: Vec<Act> = settled.collect();
+        let left = self.session.settle_all(failure);
         let told = async {
-            for act in acts {
-                drop(self.carry(act).await);
+            for released in left {
+                self.deliver(released).await;
             }
         };
         if timeout(flush_max, told).await.is_err() {

@@ -129,6 +129,8 @@ pub enum ExitReason {
     ChildEnded(Exit),
     /// The server no longer knows the session, which the client can only begin anew.
     SessionLost,
+    /// An internal error left the session in an unknown state, so it was closed.
+    SessionClosed,
 }
 
 impl ExitReason {
@@ -139,7 +141,8 @@ impl ExitReason {
             Self::ClientBroken(_)
             | Self::NotStarted(_)
             | Self::ChildEnded(_)
-            | Self::SessionLost => true,
+            | Self::SessionLost
+            | Self::SessionClosed => true,
         }
     }
 
@@ -150,6 +153,7 @@ impl ExitReason {
             Self::ChildEnded(_) => {
                 Some("run its command alone and read what it writes to standard error")
             }
+            Self::SessionClosed => Some("report it with the log line that names the call"),
             Self::ClientClosed | Self::ClientBroken(_) | Self::Closing | Self::SessionLost => None,
         }
     }
@@ -164,6 +168,7 @@ impl fmt::Display for ExitReason {
             Self::NotStarted(error) => error.fmt(f),
             Self::ChildEnded(exit) => write!(f, "the server process ended by itself: {exit}"),
             Self::SessionLost => f.write_str("the server ended the session"),
+            Self::SessionClosed => f.write_str("an internal error closed the session"),
         }
     }
 }

@@ -103,6 +103,7 @@ pub(in crate::edge) async fn serve<S: Source>(
     let reason = tokio::select! {
         reason = remote.pump_up(&mut input) => reason,
         () = closing.cancelled() => ExitReason::Closing,
+        () = client.closed().cancelled() => ExitReason::SessionClosed,
         () = client.gone.cancelled() => ExitReason::ClientBroken("it no longer reads".to_owned()),
         () = remote.lost.cancelled() => ExitReason::SessionLost,
     };
@@ -651,9 +652,7 @@ impl Exchange {
     }
 
     async fn pass_on(&self, raw: &Bytes) {
-        let client = &self.remote.client;
-        let act =
-            client.act(|session, gate, now| session.server_answer(gate, &self.call, raw, now));
+        let act = self.remote.client.answered(&self.call, raw);
         self.remote.carry(act).await;
     }
 }

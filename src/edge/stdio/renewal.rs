@@ -124,7 +124,7 @@ impl Remote {
 
     /// What the gate releases of the answer to `call`. Any other message goes to the client.
     async fn kept_back(&self, call: &CallId, raw: &Bytes) -> Option<Bytes> {
-        let act = self.client.act(|session, gate, now| session.server_answer(gate, call, raw, now));
+        let act = self.client.answered(call, raw);
         if self.client.awaits(call) {
             self.carry(act).await;
             return None;

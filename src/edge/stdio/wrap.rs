@@ -45,6 +45,7 @@ pub(super) async fn serve<R: AsyncRead + Unpin>(
             reason = pump_up(client, &process, &mut input) => reason,
             () = silent.cancelled() => None,
             () = shared.closing.cancelled() => Some(ExitReason::Closing),
+            () = client.closed().cancelled() => Some(ExitReason::SessionClosed),
             () = client.gone.cancelled() => {
                 Some(ExitReason::ClientBroken("it no longer reads".to_owned()))
             }

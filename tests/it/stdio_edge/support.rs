@@ -31,6 +31,8 @@ struct AllButForbidden;
 
 impl Pdp for AllButForbidden {
     fn decide(&self, request: &AccessRequest<'_>) -> Decision {
+        let panics = matches!(request.resource, Resource::Tool { name: "panics", .. });
+        assert!(!panics, "the test says so");
         let reason = Reason { code: "test".into(), message: "test".into(), origin: Origin::Rule };
         let forbidden = matches!(request.resource, Resource::Tool { name: "forbidden", .. })
             || request.method == "sampling/createMessage";
@@ -60,6 +62,7 @@ impl Pdp for AllButForbidden {
 pub(super) struct Sink {
     pub(super) kept: Mutex<Vec<AuditRecord>>,
     pub(super) refusing: AtomicBool,
+    pub(super) panicking: AtomicBool,
 }
 
 impl AuditSink for Sink {
@@ -67,6 +70,7 @@ impl AuditSink for Sink {
         if self.refusing.load(Ordering::Relaxed) {
             return Err(Unkept { cause: "told to refuse".into() });
         }
+        assert!(!self.panicking.load(Ordering::Relaxed), "the test says so");
         self.kept.lock().unwrap().push(record.clone());
         Ok(())
     }
@@ -160,7 +164,15 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn start(upstream: StdioUpstream, limits: StdioLimits) -> Self {
-        let (shared, sink) = shared();
+        Self::of(shared(), upstream, limits)
+    }
+
+    /// A run that shares the gate and the sink with others.
+    pub(super) fn of(
+        (shared, sink): (Shared, Arc<Sink>),
+        upstream: StdioUpstream,
+        limits: StdioLimits,
+    ) -> Self {
         let (client, edge) = tokio::io::duplex(64 << 10);
         let (input, output) = tokio::io::split(edge);
         let serving = Serving {
