@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-use bartizan::edge::child::{ChildLimits, ChildSpec, ChildUpstream};
-use bartizan::edge::http::HttpConfig;
-use bartizan::edge::upstream::{HttpUpstream, LegacySseLimits, LegacySseUpstream, Upstream};
-use bartizan::gate::record::Outcome;
+use bartizan_edge::child::{ChildLimits, ChildSpec, ChildUpstream};
+use bartizan_edge::http::HttpConfig;
+use bartizan_edge::upstream::{HttpUpstream, LegacySseLimits, LegacySseUpstream, Upstream};
+use bartizan_gate::evidence::record::Outcome;
 use tokio::sync::{Notify, mpsc};
 
 use super::legacy_sse::{Agent, INITIALIZE, INITIALIZED, event, protected};
