@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use ::http::HeaderMap;
+use ::http::header::CONTENT_TYPE;
+use ::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 
 use bartizan_gate::evidence::record::Now;
@@ -15,12 +16,16 @@ use bartizan_gate::session::{Gate, UpstreamFailure};
 pub mod clock;
 mod session;
 pub mod sse;
+mod seats;
+mod duplex;
 pub mod oauth;
 pub mod upstream;
 pub mod child;
 pub mod http;
 pub mod stdio;
 pub mod admin;
+
+pub use duplex::DuplexStream;
 
 /// What every edge shares.
 #[derive(Clone)]
@@ -135,15 +140,46 @@ pub enum Answer {
     },
 }
 
+impl Answer {
+    /// An answer that says nothing but its status.
+    fn bare(status: u16) -> Self {
+        Self::Whole { status, headers: HeaderMap::new(), body: Bytes::new() }
+    }
+
+    /// The message was taken.
+    fn accepted(status: u16) -> Self {
+        Self::Accepted { status, headers: HeaderMap::new() }
+    }
+
+    /// A whole JSON body.
+    fn json(status: u16, body: Bytes) -> Self {
+        let json = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Self::Whole { status, headers: HeaderMap::from_iter([json]), body }
+    }
+
+    /// A stream from a line that many exchanges share.
+    fn stream(stream: DuplexStream) -> Self {
+        let events = EventStream::Duplex(stream);
+        Self::Stream { status: 200, headers: HeaderMap::new(), events }
+    }
+
+    /// The answer's headers.
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        match self {
+            Self::Accepted { headers, .. }
+            | Self::Whole { headers, .. }
+            | Self::Stream { headers, .. } => headers,
+        }
+    }
+}
+
 /// Server messages, one at a time, never read ahead.
 #[derive(Debug)]
 pub enum EventStream {
     /// From an HTTP body.
     Sse(Box<sse::SseBody>),
-    /// From a child process.
-    Child(child::ChildStream),
-    /// From the one stream of an HTTP+SSE server.
-    LegacySse(Box<upstream::LegacySseStream>),
+    /// From a line that many exchanges share: a child process, or an HTTP+SSE server.
+    Duplex(DuplexStream),
 }
 
 impl EventStream {
@@ -151,8 +187,7 @@ impl EventStream {
     pub async fn next(&mut self) -> Option<Result<ServerEvent, UpstreamFailure>> {
         match self {
             Self::Sse(body) => body.next().await,
-            Self::Child(stream) => stream.next().await,
-            Self::LegacySse(stream) => stream.next().await,
+            Self::Duplex(stream) => stream.next().await,
         }
     }
 }

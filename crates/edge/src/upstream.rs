@@ -14,7 +14,7 @@ use ::http::header::CONTENT_TYPE;
 use ::http::{HeaderMap, HeaderName};
 
 pub use self::http::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, HttpUpstreamProblem};
-pub use self::legacy_sse::{LegacySseLimits, LegacySseStream, LegacySseUpstream};
+pub use self::legacy_sse::{LegacySseLimits, LegacySseUpstream};
 use super::Answer;
 use super::child::ChildUpstream;
 use bartizan_gate::evidence::step::Permitted;

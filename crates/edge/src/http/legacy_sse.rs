@@ -7,7 +7,6 @@
 //! no request is refused with a status, because on the stream nobody could tell what it answers.
 //! Behind the door the agent is a [`Client`] like that on a pipe, and goes the same ways.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -28,10 +27,10 @@ use super::exchange::claims_json;
 use super::gauge::Held;
 use super::receive::TurnedAway;
 use super::reply::{self, ReplyBody};
-use super::sessions::mint;
 use super::wire::{Busy, Peer};
 use super::{HttpTimeouts, Inner, RouteState, door, well_known};
 use crate::oauth::OAuth;
+use crate::seats::{Seats, mint};
 use crate::session::Turn;
 use crate::stdio::RemoteLimits;
 use crate::stdio::client::{Client, Form, Input, names_its_request};
@@ -60,13 +59,12 @@ const ID_LEN: usize = 32;
 pub(super) struct LegacyStreams {
     path: Option<Box<str>>,
     max: usize,
-    table: Mutex<HashMap<Box<str>, Entry>>,
+    table: Mutex<Seats<Entry>>,
 }
 
 #[derive(Clone)]
 struct Entry {
     client: Arc<Client>,
-    principal: Arc<Principal>,
     messages: mpsc::Sender<Posted>,
 }
 
@@ -86,25 +84,26 @@ impl LegacyStreams {
         self.path.as_deref()
     }
 
-    fn table(&self) -> MutexGuard<'_, HashMap<Box<str>, Entry>> {
+    fn table(&self) -> MutexGuard<'_, Seats<Entry>> {
+        // No panic can leave the table half updated, so a poisoned lock is safe.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn insert(&self, id: &str, entry: Entry) -> bool {
+    fn begin(&self, id: &str, principal: Arc<Principal>, entry: Entry) -> bool {
         let mut table = self.table();
-        let fits = table.len() < self.max && !table.contains_key(id);
+        let fits = table.len() < self.max && !table.is_taken(id);
         if fits {
-            table.insert(id.into(), entry);
+            table.begin(id.into(), principal, entry);
         }
         fits
     }
 
     fn find(&self, id: &str, principal: &Principal) -> Option<Entry> {
-        self.table().get(id).filter(|entry| *entry.principal == *principal).cloned()
+        self.table().get(id, principal).cloned()
     }
 
     fn forget(&self, id: &str) {
-        self.table().remove(id);
+        self.table().forget(id);
     }
 }
 
@@ -192,8 +191,8 @@ fn open(
         Act::Deliver(released) => return Ok(reply::own(&released)),
         Act::Drop => return Ok(reply::bare(StatusCode::SERVICE_UNAVAILABLE)),
     }
-    let entry = Entry { client: Arc::clone(&client), principal, messages };
-    if !route.streams.insert(&id, entry) {
+    let entry = Entry { client: Arc::clone(&client), messages };
+    if !route.streams.begin(&id, principal, entry) {
         return Err(DoorRefusal::TooMany);
     }
     let mut first = BytesMut::new();

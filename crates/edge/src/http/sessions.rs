@@ -5,13 +5,14 @@
 //! that it brings from elsewhere is unknown (threats F7, F8). Sessions are not authentication:
 //! whoever asks must be the principal that the session belongs to.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::gauge::Gauge;
+use crate::seats::{Seats, mint};
 use crate::session::SessionHandle;
 use bartizan_gate::evidence::record::CallId;
 use bartizan_gate::question::access::Principal;
@@ -87,7 +88,7 @@ pub(super) struct Sessions {
 #[derive(Debug, Default)]
 struct Table {
     /// By our name.
-    sessions: HashMap<Box<str>, Entry>,
+    sessions: Seats<Entry>,
     /// The servers' names of all of them.
     theirs: HashSet<Box<str>>,
 }
@@ -95,7 +96,6 @@ struct Table {
 #[derive(Debug)]
 struct Entry {
     legacy: Arc<LegacySession>,
-    principal: Arc<Principal>,
     /// When it was last used, by uptime.
     used: Duration,
 }
@@ -106,13 +106,11 @@ impl Sessions {
     }
 
     fn table(&self) -> std::sync::MutexGuard<'_, Table> {
-        // Every change below leaves the table whole at each step.
+        // No panic can leave the table half updated, so a poisoned lock is safe.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The session that `principal` calls `ours`. It belongs to the principal as it was: one whose
-    /// groups or claims have changed since begins another, so that no answer is judged by what a
-    /// later token says.
+    /// The session that `principal` calls `ours`.
     pub(super) fn find(
         &self,
         ours: &str,
@@ -120,7 +118,7 @@ impl Sessions {
         now: Duration,
     ) -> Option<Arc<LegacySession>> {
         let mut table = self.table();
-        let entry = table.sessions.get_mut(ours).filter(|entry| *entry.principal == *principal)?;
+        let entry = table.sessions.get_mut(ours, principal)?;
         entry.used = now;
         Some(Arc::clone(&entry.legacy))
     }
@@ -157,16 +155,15 @@ impl Sessions {
         if table.sessions.len() >= self.limits.max || !table.theirs.insert(theirs.into()) {
             return None;
         }
-        let entry =
-            Entry { legacy: Arc::clone(&legacy), principal: Arc::clone(principal), used: now };
-        table.sessions.insert(legacy.ours.clone(), entry);
+        let entry = Entry { legacy: Arc::clone(&legacy), used: now };
+        table.sessions.begin(legacy.ours.clone(), Arc::clone(principal), entry);
         Some(legacy)
     }
 
     /// Forgets the session that clients call `ours`, and ends its streams.
     pub(super) fn remove(&self, ours: &str) -> Option<Arc<SessionHandle>> {
         let mut table = self.table();
-        let entry = table.sessions.remove(ours)?;
+        let entry = table.sessions.forget(ours)?;
         Some(entry.end(&mut table.theirs))
     }
 
@@ -174,13 +171,13 @@ impl Sessions {
     pub(super) fn expire(&self, now: Duration) -> Vec<Arc<SessionHandle>> {
         let mut table = self.table();
         let Table { sessions, theirs } = &mut *table;
-        let old = |entry: &mut Entry| {
+        let old = |entry: &Entry| {
             let session = &entry.legacy.session;
             let unused = Arc::strong_count(session) == 1
                 && now.saturating_sub(entry.used) >= self.limits.idle;
             unused || session.is_closed()
         };
-        sessions.extract_if(|_, entry| old(entry)).map(|(_, entry)| entry.end(theirs)).collect()
+        sessions.forget_if(old).into_iter().map(|entry| entry.end(theirs)).collect()
     }
 
     /// Calls whose answers clients did not come for in `patience`.
@@ -195,14 +192,14 @@ impl Sessions {
             let calls = legacy.given_up(now, patience);
             calls.into_iter().map(move |call| (Arc::clone(&session), call))
         };
-        table.sessions.values().flat_map(|entry| of(&entry.legacy)).collect()
+        table.sessions.iter().flat_map(|entry| of(&entry.legacy)).collect()
     }
 
     /// Forgets all.
     pub(super) fn clear(&self) -> Vec<Arc<SessionHandle>> {
         let mut table = self.table();
         let Table { sessions, theirs } = &mut *table;
-        sessions.drain().map(|(_, entry)| entry.end(theirs)).collect()
+        sessions.forget_if(|_| true).into_iter().map(|entry| entry.end(theirs)).collect()
     }
 }
 
@@ -212,13 +209,6 @@ impl Entry {
         self.legacy.ended.cancel();
         Arc::clone(&self.legacy.session)
     }
-}
-
-/// 128 random bits: not to be guessed (MCP "Session Hijacking").
-pub(super) fn mint() -> Option<Box<str>> {
-    let mut bits = [0_u8; 16];
-    getrandom::fill(&mut bits).ok()?;
-    Some(format!("{:032x}", u128::from_be_bytes(bits)).into())
 }
 
 #[cfg(test)]
