@@ -218,3 +218,173 @@ impl<L: Line> Owner for Duplex<L> {
         L::abandoned(self, number);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A line whose messages say themselves where they go.
+    #[derive(Debug, Default)]
+    struct Spelt {
+        strays: Mutex<Vec<Bytes>>,
+    }
+
+    impl Line for Spelt {
+        type Exchange = ();
+
+        fn route(&self, table: &mut Table<()>, message: Bytes) -> Route {
+            let text = String::from_utf8(message.to_vec()).unwrap();
+            let (word, number) = text.split_once(' ').unwrap_or((&text, "0"));
+            let number: i64 = number.parse().unwrap();
+            match word {
+                "answer" if table.was_given_up(number) => Route::Nobody("it was given up"),
+                "answer" if table.get(number).is_some() => {
+                    Route::Answer(number, message, End::Result)
+                }
+                "progress" => Route::Exchange(number, message),
+                "named" => Route::Anybody(Some(number), message),
+                "notice" => Route::Anybody(None, message),
+                "streamed" => Route::Stream(message),
+                _ => Route::Stray(message),
+            }
+        }
+
+        fn hears_anything((): &()) -> bool {
+            true
+        }
+
+        fn keeps_backlog(&self) -> bool {
+            true
+        }
+
+        fn stray(&self, message: &Bytes) {
+            self.strays.lock().unwrap().push(message.clone());
+        }
+
+        fn abandoned(duplex: &Duplex<Self>, number: i64) {
+            duplex.table().give_up(number);
+        }
+
+        async fn failure(&self, ended: bool) -> UpstreamFailure {
+            if ended { UpstreamFailure::TimedOut } else { UpstreamFailure::EndedEarly }
+        }
+    }
+
+    fn line() -> Arc<Duplex<Spelt>> {
+        let limits = DuplexLimits {
+            exchanges_max: 2,
+            exchange_queue_max: 1,
+            exchange_wait_max: Duration::from_millis(20),
+            backlog_max: 2,
+        };
+        Duplex::new(Spelt::default(), limits, Clock::start())
+    }
+
+    async fn open(line: &Arc<Duplex<Spelt>>) -> Result<DuplexStream, UpstreamFailure> {
+        let (stream, ()) = line.open(false, |_| Ok(((), ()))).await?;
+        Ok(stream)
+    }
+
+    async fn say(line: &Duplex<Spelt>, message: &'static str) {
+        line.deliver(Bytes::from_static(message.as_bytes())).await;
+    }
+
+    async fn read(stream: &mut DuplexStream) -> Option<String> {
+        let event = timeout(Duration::from_secs(10), stream.next()).await.expect("a message")?;
+        Some(String::from_utf8(event.unwrap().data.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn each_message_goes_to_its_exchange_and_the_rest_to_whoever_hears_it() {
+        let line = line();
+        for kept in ["notice 1", "notice 2", "notice 3"] {
+            say(&line, kept).await;
+        }
+        let mut one = open(&line).await.unwrap();
+        say(&line, "notice 4").await;
+        assert_eq!(read(&mut one).await.unwrap(), "notice 4", "the oldest that is read");
+        let mut heard = line.hear().unwrap();
+        assert!(line.hear().is_none(), "one at a time");
+        assert_eq!(read(&mut heard).await.unwrap(), "notice 2", "the newest were kept");
+        assert_eq!(read(&mut heard).await.unwrap(), "notice 3");
+        let mut two = open(&line).await.unwrap();
+        assert!(open(&line).await.is_err(), "two are the most");
+        for (message, to) in [
+            ("progress 2", &mut two),
+            ("named 1", &mut one),
+            ("notice 5", &mut heard),
+            ("named 7", &mut heard),
+            ("streamed", &mut heard),
+            ("answer 2", &mut two),
+            ("answer 1", &mut one),
+        ] {
+            say(&line, message).await;
+            assert_eq!(read(to).await.unwrap(), message);
+        }
+        assert_eq!(read(&mut two).await, None, "nothing follows an answer");
+        say(&line, "answer 2").await;
+        assert_eq!(*line.line.strays.lock().unwrap(), ["answer 2"], "answered already");
+        drop(heard);
+        assert!(line.hear().is_some());
+    }
+
+    #[tokio::test]
+    async fn who_reads_too_slowly_is_given_up_and_nobody_else() {
+        let line = line();
+        let mut slow = open(&line).await.unwrap();
+        let mut heard = line.hear().unwrap();
+        say(&line, "progress 1").await;
+        say(&line, "progress 1").await;
+        assert_eq!(read(&mut slow).await.unwrap(), "progress 1");
+        assert_eq!(slow.next().await.unwrap().unwrap_err(), UpstreamFailure::EndedEarly);
+        say(&line, "answer 1").await;
+        assert!(line.line.strays.lock().unwrap().is_empty(), "its late answer is expected");
+        // An answer that is not taken ends its exchange alone.
+        let slow = open(&line).await.unwrap();
+        say(&line, "progress 2").await;
+        say(&line, "answer 2").await;
+        drop(slow);
+        say(&line, "notice").await;
+        assert_eq!(read(&mut heard).await.unwrap(), "notice", "the stream is still open");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_line_is_told_to_everybody() {
+        let line = line();
+        let mut one = open(&line).await.unwrap();
+        let mut heard = line.hear().unwrap();
+        assert!(line.unused().is_none() && line.table().is_busy());
+        line.end();
+        assert_eq!(one.next().await.unwrap().unwrap_err(), UpstreamFailure::TimedOut);
+        assert!(heard.next().await.is_none());
+        assert_eq!(open(&line).await.unwrap_err(), UpstreamFailure::TimedOut);
+        assert!(line.hear().is_none() && line.unused().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_request_that_was_not_taken_is_answered_by_its_status() {
+        let line = line();
+        let long = Duration::from_secs(10);
+        let stream = open(&line).await.unwrap();
+        line.posted(1, Ok(Answer::bare(401))).await;
+        let answered = stream.answer(false, long).await.unwrap();
+        assert!(
+            matches!(answered, Answered::Turned(Answer::Whole { status: 401, .. })),
+            "{answered:?}"
+        );
+        let stream = open(&line).await.unwrap();
+        line.posted(2, Err(UpstreamFailure::TimedOut)).await;
+        let failed = stream.answer(false, long).await;
+        assert_eq!(failed.unwrap_err(), UpstreamFailure::TimedOut);
+        let stream = open(&line).await.unwrap();
+        line.posted(3, Ok(Answer::accepted(202))).await;
+        let answered = stream.answer(false, Duration::ZERO).await.unwrap();
+        let Answered::Stream(mut stream) = answered else { panic!("{answered:?}") };
+        say(&line, "answer 3").await;
+        assert_eq!(read(&mut stream).await.unwrap(), "answer 3");
+        let stream = open(&line).await.unwrap();
+        say(&line, "answer 4").await;
+        let answered = stream.answer(true, long).await.unwrap();
+        assert!(matches!(answered, Answered::Whole(_, End::Result)), "{answered:?}");
+    }
+}
