@@ -16,6 +16,7 @@ mod body;
 mod sessions;
 mod event_ids;
 mod reply;
+mod turned_away;
 mod stream;
 mod exchange;
 mod well_known;
@@ -44,10 +45,10 @@ use tokio_util::task::TaskTracker;
 
 use self::bell::Belled;
 use self::door::Allowed;
-use self::event_ids::EventIds;
+use self::event_ids::{EventIds, EventScope};
 use self::gauge::Gauge;
 use self::legacy_sse::LegacyStreams;
-use self::sessions::{SessionLimits, Sessions};
+use self::sessions::{LegacySession, SessionLimits, Sessions};
 use self::well_known::Sites;
 use self::wire::{Patience, Peer, WatchedStream};
 use super::Shared;
@@ -229,6 +230,17 @@ struct Inner {
 }
 
 impl Inner {
+    /// Who may ask for which events again.
+    fn event_scope(
+        &self,
+        route: &RouteState,
+        principal: &Principal,
+        legacy: Option<&LegacySession>,
+    ) -> EventScope {
+        let server = &route.server.facts.name;
+        self.event_ids.scope(&principal.id, server, legacy.map(|legacy| &*legacy.ours))
+    }
+
     /// Forgets idle sessions, and closes calls whose clients did not come for the answer.
     fn sweep(&self) {
         let now = self.shared.clock.uptime();

@@ -18,9 +18,9 @@ use super::gauge::Held;
 use super::reply::{self, ReplyBody};
 use super::sessions::LegacySession;
 use super::stream::StreamBody;
-use super::{HttpTimeouts, Inner, RouteState, bearer, receive};
+use super::{HttpTimeouts, Inner, RouteState, bearer};
 use crate::session::{SessionHandle, Turn};
-use crate::upstream::{Media, SESSION_ID, SendContext, media};
+use crate::upstream::{Media, SESSION_ID, SendContext, claims_json, media};
 use crate::{Answer, EventStream};
 use bartizan_gate::evidence::record::{CallId, Now};
 use bartizan_gate::evidence::step::{Act, Dispatch, Permitted, Step};
@@ -122,7 +122,7 @@ impl Exchange {
     /// Seals the ids of this exchange's events.
     pub(super) fn event_scope(&self) -> EventScope {
         let legacy = self.legacy.get().map(|legacy| &**legacy);
-        receive::scope(&self.inner, &self.route, &self.context.principal, legacy)
+        self.inner.event_scope(&self.route, &self.context.principal, legacy)
     }
 
     /// Takes a step about this exchange's call.
@@ -317,7 +317,7 @@ impl Exchange {
             }
         }
         let headers = reply::headers(headers, self.begin_session(status, headers));
-        reply::stream(status, headers, StreamBody::new(self, events))
+        reply::events(status, headers, StreamBody::new(self, events))
     }
 
     pub(super) fn failed(&self, failure: &UpstreamFailure) -> Response<ReplyBody> {
@@ -404,13 +404,6 @@ fn is_answer(headers: &HeaderMap, body: &Bytes) -> bool {
 fn is_error(body: &Bytes) -> bool {
     Frame::read(body.clone(), Sender::Server, &FrameLimits::default())
         .is_ok_and(|frame| matches!(frame.message(), Message::Error { .. }))
-}
-
-pub(super) fn claims_json(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(CONTENT_TYPE)
-        .iter()
-        .any(|value| value.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains("json")))
 }
 
 /// An exchange that its client's connection polls, and what becomes of it when that goes away.

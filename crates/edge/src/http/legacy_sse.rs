@@ -23,10 +23,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::bearer::{self, Caller};
 use super::body::{self, BodyLimits};
-use super::exchange::claims_json;
 use super::gauge::Held;
-use super::receive::TurnedAway;
-use super::reply::{self, ReplyBody};
+use super::reply::{self, Events, ReplyBody};
+use super::turned_away::TurnedAway;
 use super::wire::{Busy, Peer};
 use super::{HttpTimeouts, Inner, RouteState, door, well_known};
 use crate::oauth::OAuth;
@@ -35,6 +34,7 @@ use crate::session::Turn;
 use crate::stdio::RemoteLimits;
 use crate::stdio::client::{Client, Form, Input, names_its_request};
 use crate::stdio::remote::{self, Challenge, Challenged, Source};
+use crate::upstream::claims_json;
 use crate::{ServerEvent, sse};
 use bartizan_gate::evidence::record::CallId;
 use bartizan_gate::evidence::step::{Act, Permitted};
@@ -214,7 +214,7 @@ fn open(
         busy: None,
         _slots: (slot, stream_slot),
     };
-    Ok(reply::legacy(body))
+    Ok(reply::events(200, HeaderMap::with_capacity(3), body))
 }
 
 fn limits(timeouts: &HttpTimeouts) -> RemoteLimits {
@@ -434,13 +434,12 @@ pub(super) struct LegacyBody {
     _slots: (Held, Held),
 }
 
-impl LegacyBody {
-    /// The connection is busy as long as this body is.
-    pub(super) fn hold(&mut self, busy: Busy) {
+impl Events for LegacyBody {
+    fn hold(&mut self, busy: Busy) {
         self.busy = Some(busy);
     }
 
-    pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         match self.first.take() {
             Some(first) => Poll::Ready(Some(first)),
             None => self.events.poll_recv(cx),

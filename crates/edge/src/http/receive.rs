@@ -4,26 +4,25 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ::http::request::Parts;
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::bearer::Caller;
 use super::body::{self, BodyLimits};
-use super::event_ids::EventScope;
 use super::exchange::{Begins, Exchange, PROTOCOL_VERSION};
 use super::gauge::Held;
 use super::reply::{self, ReplyBody};
 use super::sessions::LegacySession;
+use super::turned_away::TurnedAway;
 use super::well_known::Site;
 use super::wire::Peer;
 use super::{Inner, RouteState, bearer, close_sessions, door, legacy_sse, well_known};
-use crate::Shared;
 use crate::seats::mint;
 use crate::session::{SessionHandle, Turn};
 use crate::upstream::{LAST_EVENT_ID, SESSION_ID, SendContext};
-use bartizan_gate::evidence::step::{Act, Dispatch, Permitted, Unrecorded};
+use bartizan_gate::evidence::step::{Act, Dispatch, Permitted};
 use bartizan_gate::question::access::Principal;
-use bartizan_gate::session::{Arrival, DoorFacts, DoorRefusal, Session, UpstreamFailure};
+use bartizan_gate::session::{Arrival, DoorRefusal, Session, UpstreamFailure};
 use bartizan_gate::wire::headers::era_of;
 use bartizan_gate::wire::protocol::{Era, Transport};
 
@@ -55,52 +54,10 @@ pub(super) async fn answer(
         }
     };
     match response.body_mut() {
-        ReplyBody::Stream(stream) => stream.hold(busy),
-        ReplyBody::Legacy(stream) => stream.hold(busy),
+        ReplyBody::Events(events) => events.hold(busy),
         ReplyBody::Whole(_) => {}
     }
     response
-}
-
-/// A request that was no message.
-pub(super) struct TurnedAway {
-    pub(super) why: DoorRefusal,
-    pub(super) route: Option<Arc<RouteState>>,
-    /// Who sent it, as far as is known.
-    pub(super) principal: Option<Arc<Principal>>,
-    /// A header of the refusal: what the client may do instead.
-    pub(super) header: Option<(HeaderName, HeaderValue)>,
-    /// What exactly was wrong, for the record alone.
-    pub(super) note: Option<&'static str>,
-}
-
-impl TurnedAway {
-    pub(super) fn from(why: DoorRefusal, route: Option<&Arc<RouteState>>) -> Self {
-        let principal = route.and_then(|route| route.principal.clone());
-        Self { why, route: route.cloned(), principal, header: None, note: None }
-    }
-
-    fn refuse(&self, shared: &Shared) -> Response<ReplyBody> {
-        let facts = DoorFacts {
-            principal: self.principal.as_deref(),
-            server: self.route.as_ref().map(|route| &*route.server.facts.name),
-            note: self.note.map(str::to_owned),
-        };
-        let step = shared.gate.refuse_at_door(self.why, facts, shared.now());
-        match shared.record(step) {
-            Ok(Act::Deliver(released)) => {
-                let mut response = reply::own(&released);
-                if let Some((name, value)) = self.header.clone() {
-                    response.headers_mut().insert(name, value);
-                }
-                response
-            }
-            Err(Unrecorded { refusal: Some(released), .. }) => reply::own(&released),
-            Ok(Act::Forward(_) | Act::Drop) | Err(_) => {
-                reply::bare(StatusCode::SERVICE_UNAVAILABLE)
-            }
-        }
-    }
 }
 
 /// A request whose door checks are done and whose body is whole.
@@ -225,23 +182,12 @@ fn resume(
     headers: &mut HeaderMap,
 ) -> Result<bool, DoorRefusal> {
     let Some(sealed) = headers.remove(LAST_EVENT_ID).filter(|_| may) else { return Ok(false) };
-    let id = scope(inner, route, principal, legacy).open(sealed.as_bytes());
+    let id = inner.event_scope(route, principal, legacy).open(sealed.as_bytes());
     headers.insert(LAST_EVENT_ID, id.ok_or(DoorRefusal::UnknownEvent)?);
     if let Some(legacy) = legacy {
         legacy.came_back(inner.shared.clock.uptime());
     }
     Ok(true)
-}
-
-/// Who may ask for which events again.
-pub(super) fn scope(
-    inner: &Inner,
-    route: &RouteState,
-    principal: &Principal,
-    legacy: Option<&LegacySession>,
-) -> EventScope {
-    let server = &route.server.facts.name;
-    inner.event_ids.scope(&principal.id, server, legacy.map(|legacy| &*legacy.ours))
 }
 
 fn new_session(

@@ -22,7 +22,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::client::{Client, Form, Input};
-use super::renewal::Opening;
 use super::{ExitReason, RemoteLimits};
 use crate::child::lines::{Lines, judged};
 use crate::upstream::{SESSION_ID, SendContext, Upstream};
@@ -159,6 +158,24 @@ pub(super) struct State {
     open: BTreeMap<Id, (CallId, CancellationToken)>,
     /// Whether the stream of server messages was asked for.
     listening: bool,
+}
+
+/// How the client began its session; each at most one line long.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Opening {
+    pub(super) initialize: Option<Bytes>,
+    pub(super) initialized: Option<Bytes>,
+}
+
+impl Opening {
+    /// Remembers a message if it is part of the beginning.
+    fn note(&mut self, method: &str, body: &Bytes) {
+        match method {
+            "initialize" => *self = Self { initialize: Some(body.clone()), initialized: None },
+            "notifications/initialized" => self.initialized = Some(body.clone()),
+            _ => {}
+        }
+    }
 }
 
 /// Where a stream stands: what is needed to resume it.

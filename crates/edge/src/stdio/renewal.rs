@@ -22,24 +22,6 @@ use bartizan_gate::session::UpstreamFailure;
 use bartizan_gate::wire::document::Value;
 use bartizan_gate::wire::protocol::Revision;
 
-/// How the client began its session; each at most one line long.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Opening {
-    initialize: Option<Bytes>,
-    initialized: Option<Bytes>,
-}
-
-impl Opening {
-    /// Remembers a message if it is part of the beginning.
-    pub(super) fn note(&mut self, method: &str, body: &Bytes) {
-        match method {
-            "initialize" => *self = Self { initialize: Some(body.clone()), initialized: None },
-            "notifications/initialized" => self.initialized = Some(body.clone()),
-            _ => {}
-        }
-    }
-}
-
 impl Remote {
     /// Begins the session anew, unless that was done since `stale` was in use. `false` where the
     /// server does not take the client as it was.
