@@ -32,7 +32,7 @@
 //!
 //! | # | What happens | Where |
 //! |---|---|---|
-//! | 1 | A connection is accepted; how many there are is bounded. | [`edge::http`], [`edge::stdio`] |
+//! | 1 | A connection is accepted; how many there are is bounded. | [`edge::http`], [`edge::client`] |
 //! | 2 | Host, origin, framing and media type are checked, and the token where it ends here; the body is read whole; an [`Arrival`](gate::session::Arrival) is made. | [`edge::http`] |
 //! | 3 | The bytes become a [`Frame`](gate::frame::Frame), or are refused. | [`gate::document`], [`gate::frame`] |
 //! | 4 | The frame becomes a question: method, resource, what the call comes to by its pack. Routing headers must agree with the body. | [`gate::method`], [`gate::operation`], [`gate::headers`], [`gate::access`] |
@@ -43,7 +43,7 @@
 //! | 9 | The [`Permitted`](gate::step::Permitted) message goes to the server. | [`edge::upstream`], [`edge::child`] |
 //! | 10 | Each frame of the answer is read, matched with its call, filtered if it is a list, and judged if it asks something. | [`gate::session`], [`gate::inspect`] |
 //! | 11 | The outcome is recorded; that releases the answer. | [`gate::step`], [`audit::journal`] |
-//! | 12 | The [`Released`](gate::step::Released) message goes to the client. | [`edge::http`], [`edge::stdio`] |
+//! | 12 | The [`Released`](gate::step::Released) message goes to the client. | [`edge::http`], [`edge::client`] |
 //!
 //! The control flow of rows 3 to 7 is [`Session::client_frame`](gate::session::Session::client_frame),
 //! that of row 10 [`Session::server_answer`](gate::session::Session::server_answer) and

@@ -21,8 +21,8 @@ mod duplex;
 pub mod oauth;
 pub mod upstream;
 pub mod child;
+pub mod client;
 pub mod http;
-pub mod stdio;
 pub mod admin;
 
 pub use duplex::DuplexStream;

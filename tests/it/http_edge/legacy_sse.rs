@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bartizan_edge::Shared;
 use bartizan_edge::child::{ChildLimits, ChildSpec, ChildUpstream};
+use bartizan_edge::client::{Serving, StdioLimits, StdioUpstream, serve_pipes};
 use bartizan_edge::http::{HttpConfig, Route};
 use bartizan_edge::oauth::{Forward, OAuth};
-use bartizan_edge::stdio::{Serving, StdioLimits, StdioUpstream, serve_pipes};
 use bartizan_edge::upstream::{
     HttpUpstream, HttpUpstreamConfig, LegacySseLimits, LegacySseUpstream, Upstream,
 };

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use bartizan_edge::stdio::{ExitReason, StdioLimits, StdioUpstream};
+use bartizan_edge::client::{ExitReason, StdioLimits, StdioUpstream};
 
 use super::remote::{INITIALIZE, Reply, Server, events, json, legacy, result};
 use super::support::{Run, file, limits, script, shared};

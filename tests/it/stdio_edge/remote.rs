@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bartizan_edge::Shared;
-use bartizan_edge::stdio::{ExitReason, RemoteLimits, StdioLimits, StdioUpstream};
+use bartizan_edge::client::{ExitReason, RemoteLimits, StdioLimits, StdioUpstream};
 use bartizan_edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
 use http::HeaderMap;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};

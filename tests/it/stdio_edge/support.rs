@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bartizan_edge::Shared;
 use bartizan_edge::child::{ChildLimits, ChildSpec};
+use bartizan_edge::client::{ExitReason, Serving, StdioLimits, StdioUpstream, serve_pipes};
 use bartizan_edge::clock::Clock;
-use bartizan_edge::stdio::{ExitReason, Serving, StdioLimits, StdioUpstream, serve_pipes};
 use bartizan_gate::duty::decision::{
     Decision, Effect, Engine, Listing, Origin, PolicyRevision, Reason,
 };

@@ -1,4 +1,14 @@
-//! What all kinds of run share: the session, the records, and the way to the client.
+//! The client's side: a client with one stream of messages, on a pipe or on an HTTP+SSE stream.
+//!
+//! One run is one [`Session`]. [`child`] joins a client on a pipe to a child process, [`remote`] joins
+//! any client to a server over HTTP; both walk every frame of either direction through the gate.
+//! [`Client`] is what they share: the session, the records, and the way to the client.
+
+mod exit;
+mod child;
+pub(crate) mod remote;
+mod renewal;
+mod pipe;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,6 +21,9 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+pub use self::exit::ExitReason;
+pub use self::pipe::{Serving, StdioLimits, StdioUpstream, serve_pipes, serve_stdio};
+pub use self::remote::RemoteLimits;
 use crate::child::lines::{Line, Lines, has_foreign_line_end, judged, line_for_client};
 use crate::session::{SessionHandle, Turn};
 use crate::{ServerEvent, Shared, sse};
