@@ -48,16 +48,6 @@ const CIRCLES: &[&[&str]] = &[
         "crates/rego/src: reads",
         "crates/rego/src: sprintf",
     ],
-    &[
-        "crates/edge/src: http::bearer",
-        "crates/edge/src: http::exchange",
-        "crates/edge/src: http::legacy_sse",
-        "crates/edge/src: http::receive",
-        "crates/edge/src: http::reply",
-        "crates/edge/src: http::stream",
-        "crates/edge/src: http::well_known",
-    ],
-    &["crates/edge/src: stdio::remote", "crates/edge/src: stdio::renewal"],
     &["crates/demo/src: server", "crates/demo/src: service", "crates/demo/src: vendor"],
     &[
         "src: config::bundle",

@@ -17,6 +17,7 @@ mod sessions;
 mod event_ids;
 mod reply;
 mod turned_away;
+mod in_flight;
 mod stream;
 mod exchange;
 mod well_known;

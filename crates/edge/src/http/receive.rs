@@ -9,8 +9,8 @@ use hyper::body::Incoming;
 
 use super::bearer::Caller;
 use super::body::{self, BodyLimits};
-use super::exchange::{Begins, Exchange, PROTOCOL_VERSION};
 use super::gauge::Held;
+use super::in_flight::{Begins, Exchange, PROTOCOL_VERSION};
 use super::reply::{self, ReplyBody};
 use super::sessions::LegacySession;
 use super::turned_away::TurnedAway;

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::exchange::Exchange;
+use super::in_flight::Exchange;
 use super::reply::Events;
 use super::wire::Busy;
 use crate::session::Turn;
