@@ -307,20 +307,22 @@ mod tests {
         assert!(line.hear().is_none(), "one at a time");
         assert_eq!(read(&mut heard).await.unwrap(), "notice 2", "the newest were kept");
         assert_eq!(read(&mut heard).await.unwrap(), "notice 3");
-        let mut two = open(&line).await.unwrap();
+        let two = open(&line).await.unwrap();
         assert!(open(&line).await.is_err(), "two are the most");
+        let mut streams = [one, two, heard];
         for (message, to) in [
-            ("progress 2", &mut two),
-            ("named 1", &mut one),
-            ("notice 5", &mut heard),
-            ("named 7", &mut heard),
-            ("streamed", &mut heard),
-            ("answer 2", &mut two),
-            ("answer 1", &mut one),
+            ("progress 2", 1),
+            ("named 1", 0),
+            ("notice 5", 2),
+            ("named 7", 2),
+            ("streamed", 2),
+            ("answer 2", 1),
+            ("answer 1", 0),
         ] {
             say(&line, message).await;
-            assert_eq!(read(to).await.unwrap(), message);
+            assert_eq!(read(&mut streams[to]).await.unwrap(), message);
         }
+        let [_, mut two, heard] = streams;
         assert_eq!(read(&mut two).await, None, "nothing follows an answer");
         say(&line, "answer 2").await;
         assert_eq!(*line.line.strays.lock().unwrap(), ["answer 2"], "answered already");
