@@ -33,6 +33,7 @@ pub(crate) const DRAIN_STEP: Duration = Duration::from_millis(20);
 
 /// Bounds on what passes over one line.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_field_names, reason = "each of them is a maximum")]
 pub(crate) struct DuplexLimits {
     /// Exchanges open at once.
     pub(crate) exchanges_max: usize,

@@ -130,7 +130,7 @@ impl<E> Table<E> {
     /// The one exchange that waits for an answer, if there is exactly one. `read`: of those alone
     /// that somebody reads.
     pub(crate) fn only(&self, read: bool) -> Option<i64> {
-        let waits = |open: &Open<E>| !open.listens && !(read && open.to.is_closed());
+        let waits = |open: &Open<E>| !(open.listens || read && open.to.is_closed());
         let mut waiting = self.open.iter().filter(|(_, open)| waits(open));
         let (number, _) = waiting.next()?;
         waiting.next().is_none().then_some(*number)

@@ -327,7 +327,7 @@ async fn take(
     if peer.is_ambiguous() {
         return Err(DoorRefusal::Framing);
     }
-    let Entry { client, messages, .. } = entry;
+    let Entry { client, messages } = entry;
     // The transport has no headers that mirror the body; those of later revisions do not go on.
     let arrival = Arrival { raw, headers: None, traceparent };
     let judge =
