@@ -14,7 +14,7 @@ use bartizan::gate::step::{Act, Dispatch, Permitted, Released, Step};
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::stubs::{ByName, IN_FLIGHT_MAX, Sink, gate_config, now};
+use super::stubs::{ByName, IN_FLIGHT_MAX, Sink, gate_config, now, proof_is_true};
 
 /// One line for each event, after a first byte that chooses policy and transport:
 ///
@@ -279,6 +279,7 @@ impl Stage {
         match step.record(&self.sink) {
             Ok(act) => {
                 assert!(!self.sink.refusing.load(Ordering::Relaxed), "an act without a record");
+                proof_is_true(&act);
                 Some(act)
             }
             Err(unrecorded) => {

@@ -7,11 +7,13 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bartizan::gate::access::{AccessRequest, Resource};
 use bartizan::gate::decision::{Decision, Effect, Engine, Listing, Origin, PolicyRevision, Reason};
-use bartizan::gate::frame::FrameLimits;
+use bartizan::gate::frame::{Frame, FrameLimits, Message, Sender};
+use bartizan::gate::method::Method;
 use bartizan::gate::pdp::{ListEntry, Pdp};
 use bartizan::gate::record::{AuditRecord, Event, Now};
 use bartizan::gate::session::{GateConfig, Mode};
-use bartizan::gate::step::{AuditSink, Unkept};
+use bartizan::gate::step::{Act, AuditSink, Content, Unkept};
+use bytes::Bytes;
 
 /// Requests in flight in one session.
 pub const IN_FLIGHT_MAX: usize = 4;
@@ -129,4 +131,33 @@ impl AuditSink for Sink {
 pub fn now(step: u64) -> Now {
     let uptime = Duration::from_millis(step);
     Now { uptime, wall: UNIX_EPOCH + Duration::from_secs(1_700_000_000) + uptime }
+}
+
+/// What a proof says of its message is what a fresh reading of its bytes says.
+pub fn proof_is_true(act: &Act) {
+    let read = |raw: &Bytes, sender| Frame::read(raw.clone(), sender, &FrameLimits::default());
+    match act {
+        Act::Forward(permitted) => {
+            let Some(frame) = permitted.frame() else { return };
+            assert_eq!(frame.document().raw(), permitted.body());
+            let again = read(permitted.body(), Sender::Client).expect("it was read before");
+            assert_eq!(frame.message(), again.message());
+            assert_eq!(permitted.method().map(|row| row.name), {
+                let named = again.message().method();
+                named.filter(|name| Method::all().any(|row| row.name == *name))
+            });
+            let asks = matches!(again.message(), Message::Request { .. });
+            assert_eq!(permitted.id(), again.message().id().filter(|_| asks));
+        }
+        Act::Deliver(released) => {
+            if matches!(released.content(), Content::Batch | Content::Opaque) {
+                assert_eq!(released.id(), None);
+                return;
+            }
+            let again = read(released.body(), Sender::Server).expect("it is a message");
+            assert_eq!(released.content(), Content::from(again.message()));
+            assert_eq!(released.id(), again.message().id());
+        }
+        Act::Drop => {}
+    }
 }

@@ -77,11 +77,8 @@ pub fn check(
     parameters: &[(Box<str>, Box<str>)],
 ) -> Result<(), HeaderMismatch> {
     check_version(frame, headers)?;
-    let (name, is_request) = match frame.message() {
-        Message::Request { method, .. } => (Some(&**method), true),
-        Message::Notification { method } => (Some(&**method), false),
-        Message::Result { .. } | Message::Error { .. } => (None, false),
-    };
+    let name = frame.message().method();
+    let is_request = matches!(frame.message(), Message::Request { .. });
     // The header rules for notifications are undefined in 2026-07-28: what is present must
     // match, nothing need be present.
     let required = is_request && era == Era::Modern;

@@ -6,7 +6,6 @@
 //! above.
 
 pub mod document;
-pub mod frame;
 pub mod secrets;
 pub mod redact;
 pub mod flags;
@@ -17,6 +16,7 @@ pub mod operation;
 pub mod memory;
 pub mod access;
 pub mod method;
+pub mod frame;
 pub mod headers;
 pub mod decision;
 pub mod pdp;

@@ -34,6 +34,8 @@ use bartizan::gate::session::{
 use bartizan::gate::step::{Act, AuditSink, Step, Unkept};
 use bytes::Bytes;
 
+use crate::invariants::stubs::proof_is_true;
+
 const LIMIT_BURST: u32 = 3;
 const LIMIT_PER_SECOND: u32 = 2;
 const IN_FLIGHT_MAX: usize = 24;
@@ -223,6 +225,7 @@ impl Simulation {
     }
 
     fn note(&mut self, act: &Act) {
+        proof_is_true(act);
         let (tag, body) = match act {
             Act::Forward(permitted) => (1_u64, permitted.body().clone()),
             Act::Deliver(released) => (2, released.body().clone()),

@@ -1,8 +1,10 @@
 //! The one way to an act: keep the record. Everything that the failing cases lean on compiles.
 
+use bartizan::gate::access::Protocol;
+use bartizan::gate::frame::{Frame, Id};
 use bartizan::gate::record::{AuditRecord, CallId};
 use bartizan::gate::step::{
-    Act, AuditSink, Dispatch, Permitted, Released, Routing, Status, Step, Unkept, Unrecorded,
+    Act, AuditSink, Content, Dispatch, Permitted, Released, Routing, Status, Step, Unkept, Unrecorded,
 };
 
 struct Memory;
@@ -17,13 +19,17 @@ fn to_server(message: &Permitted) -> (usize, Dispatch, &CallId, &Routing) {
     (message.body().len(), message.dispatch(), message.call(), message.routing())
 }
 
-fn to_client(message: &Released) -> (usize, Status, bool) {
-    (message.body().len(), message.status(), message.is_own())
+fn read(message: &Permitted) -> (Option<&Frame>, Option<&Id>, Protocol) {
+    (message.frame(), message.id(), message.protocol())
+}
+
+fn to_client(message: &Released) -> (usize, Content, Option<&Id>, Status, bool) {
+    (message.body().len(), message.content(), message.id(), message.status(), message.is_own())
 }
 
 fn carry(step: Step) -> Result<(), Unrecorded> {
     match step.record(&Memory)? {
-        Act::Forward(message) => drop(to_server(&message)),
+        Act::Forward(message) => drop((to_server(&message), read(&message))),
         Act::Deliver(message) => drop(to_client(&message)),
         Act::Drop => {}
     }

@@ -33,7 +33,7 @@ use super::wire::{Busy, Peer};
 use super::{HttpTimeouts, Inner, RouteState, door, well_known};
 use crate::edge::oauth::OAuth;
 use crate::edge::stdio::RemoteLimits;
-use crate::edge::stdio::client::{Client, Form, Input, names_its_request};
+use crate::edge::stdio::client::{Client, Form, Input};
 use crate::edge::stdio::remote::{self, Challenge, Challenged, Source};
 use crate::edge::{ServerEvent, sse};
 use crate::gate::access::Principal;
@@ -350,7 +350,7 @@ async fn take(
                 }
             }
         }
-        Act::Deliver(released) if names_its_request(released.body()) => {
+        Act::Deliver(released) if released.id().is_some() => {
             client.deliver(released).await;
         }
         Act::Deliver(released) => return Ok(reply::own(&released)),

@@ -2,7 +2,6 @@
 
 use super::sessions::SharedSession;
 use crate::edge::Shared;
-use crate::gate::access::Era;
 use crate::gate::record::{CallId, Now};
 use crate::gate::session::{Gate, Session};
 use crate::gate::step::{Act, Released, Step, Unrecorded};
@@ -39,11 +38,6 @@ pub(super) fn turn(
             Turn::Refused(refusal)
         }
     }
-}
-
-/// The era that `session` speaks, as far as is known.
-pub(super) fn era(session: &SharedSession) -> Era {
-    session.lock().map_or(Era::Legacy, |session| session.protocol().era)
 }
 
 /// Closes what `session` has in flight: nobody will come for it any more.

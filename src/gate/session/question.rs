@@ -8,11 +8,11 @@ use crate::gate::access::{
     TaskOrigin, WallTime,
 };
 use crate::gate::document::{Kind, Value};
-use crate::gate::frame::{Frame, Message};
+use crate::gate::frame::Frame;
 use crate::gate::headers::{META_CLIENT_INFO, era_of, meta_version};
 use crate::gate::lock::Standing;
 use crate::gate::memory::OfPrincipal;
-use crate::gate::method::{Method, Subject};
+use crate::gate::method::{Method, Role, Subject};
 use crate::gate::operation::Operation;
 use crate::gate::pack::Effect;
 use crate::gate::protected::Definition;
@@ -25,6 +25,9 @@ pub(super) struct Question<'a> {
     pub(super) frame: &'a Frame,
     pub(super) name: &'a str,
     pub(super) params: Option<Value<'a>>,
+    /// The row of its method, whichever revision and direction defines it.
+    pub(super) row: Option<&'static Method>,
+    /// The same, where the revision spoken defines it in this direction.
     pub(super) method: Option<&'static Method>,
     pub(super) direction: Direction,
     pub(super) protocol: Protocol,
@@ -88,7 +91,8 @@ pub(super) fn protocol_of(
         let revision = Revision::parse(version).filter(|revision| revision.era() == Era::Modern);
         return Protocol { revision, era: Era::Modern, ..known };
     }
-    if matches!(frame.message(), Message::Request { method, .. } if &**method == "initialize") {
+    let row = frame.message().method().and_then(Method::named);
+    if row.is_some_and(|row| row.role == Role::Handshake) {
         let asked = frame.params().and_then(|params| params.get("protocolVersion"));
         let revision = asked
             .and_then(Value::as_str)
@@ -161,7 +165,8 @@ impl<'a> Question<'a> {
             .and_then(|meta| meta.get("traceparent"))
             .and_then(Value::as_str)
             .and_then(Trace::parse);
-        Self { frame, name, params, method, direction, protocol, resource, operation, trace }
+        let row = Method::named(name);
+        Self { frame, name, params, row, method, direction, protocol, resource, operation, trace }
     }
 
     pub(super) fn action(&self) -> Action {

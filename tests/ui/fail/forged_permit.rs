@@ -1,14 +1,19 @@
 //! A message for the server cannot be written down.
 
+use bartizan::gate::access::Protocol;
 use bartizan::gate::record::CallId;
-use bartizan::gate::step::{Dispatch, Permitted, Routing};
+use bartizan::gate::step::{Permitted, Routing};
 
-fn main() {
-    let _ = Permitted {
-        dispatch: Dispatch::Message,
-        body: b"{}".as_slice().into(),
-        id: None,
+fn forge(protocol: Protocol) -> Permitted {
+    Permitted {
+        payload: loop {},
+        method: None,
+        protocol,
         call: CallId::from("1"),
         routing: Routing::default(),
-    };
+    }
+}
+
+fn main() {
+    let _ = forge;
 }
