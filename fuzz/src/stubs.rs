@@ -5,14 +5,16 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
-use bartizan::gate::access::{AccessRequest, Resource};
-use bartizan::gate::decision::{Decision, Effect, Engine, Listing, Origin, PolicyRevision, Reason};
-use bartizan::gate::frame::{Frame, FrameLimits, Message, Sender};
-use bartizan::gate::method::Method;
-use bartizan::gate::pdp::{ListEntry, Pdp};
-use bartizan::gate::record::{AuditRecord, Event, Now};
-use bartizan::gate::session::{GateConfig, Mode};
-use bartizan::gate::step::{Act, AuditSink, Content, Unkept};
+use bartizan_gate::duty::decision::{
+    Decision, Effect, Engine, Listing, Origin, PolicyRevision, Reason,
+};
+use bartizan_gate::duty::pdp::{ListEntry, Pdp};
+use bartizan_gate::evidence::record::{AuditRecord, Event, Now};
+use bartizan_gate::evidence::step::{Act, AuditSink, Content, Unkept};
+use bartizan_gate::question::access::{AccessRequest, Resource};
+use bartizan_gate::session::{GateConfig, Mode};
+use bartizan_gate::wire::frame::{Frame, FrameLimits, Message, Sender};
+use bartizan_gate::wire::method::Method;
 use bytes::Bytes;
 
 /// Requests in flight in one session.

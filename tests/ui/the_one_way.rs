@@ -1,11 +1,9 @@
 //! The one way to an act: keep the record. Everything that the failing cases lean on compiles.
 
-use bartizan::gate::access::Protocol;
-use bartizan::gate::frame::{Frame, Id};
-use bartizan::gate::record::{AuditRecord, CallId};
-use bartizan::gate::step::{
-    Act, AuditSink, Content, Dispatch, Permitted, Released, Routing, Status, Step, Unkept, Unrecorded,
-};
+use bartizan_gate::evidence::record::{AuditRecord, CallId};
+use bartizan_gate::evidence::step::{Act, AuditSink, Content, Dispatch, Permitted, Released, Routing, Status, Step, Unkept, Unrecorded};
+use bartizan_gate::wire::frame::{Frame, Id};
+use bartizan_gate::wire::protocol::Protocol;
 
 struct Memory;
 

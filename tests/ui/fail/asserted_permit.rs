@@ -1,8 +1,8 @@
 //! A message for the server cannot be asserted from outside the gate.
 
-use bartizan::gate::access::Protocol;
-use bartizan::gate::record::CallId;
-use bartizan::gate::step::{Permitted, Routing};
+use bartizan_gate::evidence::record::CallId;
+use bartizan_gate::evidence::step::{Permitted, Routing};
+use bartizan_gate::wire::protocol::Protocol;
 
 fn assert(protocol: Protocol) -> Permitted {
     Permitted::assertion(loop {}, protocol, CallId::from("1"), Routing::default())

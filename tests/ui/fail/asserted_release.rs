@@ -1,6 +1,6 @@
 //! A message for the client cannot be asserted from outside the gate.
 
-use bartizan::gate::step::{Content, Released, Status};
+use bartizan_gate::evidence::step::{Content, Released, Status};
 
 fn main() {
     let _ = Released::assertion(b"{}".as_slice().into(), Content::Opaque, None, Status::Ok, false);

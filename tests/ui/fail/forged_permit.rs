@@ -1,8 +1,8 @@
 //! A message for the server cannot be written down.
 
-use bartizan::gate::access::Protocol;
-use bartizan::gate::record::CallId;
-use bartizan::gate::step::{Permitted, Routing};
+use bartizan_gate::evidence::record::CallId;
+use bartizan_gate::evidence::step::{Permitted, Routing};
+use bartizan_gate::wire::protocol::Protocol;
 
 fn forge(protocol: Protocol) -> Permitted {
     Permitted {

@@ -1,6 +1,6 @@
 //! A message for the client cannot be written down.
 
-use bartizan::gate::step::{Content, Released, Status};
+use bartizan_gate::evidence::step::{Content, Released, Status};
 
 fn main() {
     let _ = Released {
