@@ -27,9 +27,9 @@ use crate::{Answer, EventStream, Shared};
 use bartizan_gate::evidence::step::{Dispatch, Permitted};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{Protected, UpstreamFailure};
-use bartizan_gate::wire::protocol::Era;
 use bartizan_gate::wire::headers::meta_version;
 use bartizan_gate::wire::method::Role;
+use bartizan_gate::wire::protocol::Era;
 
 /// How often the children are looked over, at most and at least.
 const SWEEP_MIN: Duration = Duration::from_secs(1);

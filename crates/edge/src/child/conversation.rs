@@ -26,8 +26,8 @@ use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{Arrival, Protected, Session, UpstreamFailure};
 use bartizan_gate::wire::document::Document;
 use bartizan_gate::wire::frame::{Frame, Id, Malformed, Message, Sender};
-use bartizan_gate::wire::protocol::Transport;
 use bartizan_gate::wire::method::{Method, Role};
+use bartizan_gate::wire::protocol::Transport;
 
 /// How long the exit status of a child that closed its output is waited for.
 const EXIT_WAIT: Duration = Duration::from_secs(1);

@@ -24,8 +24,8 @@ use bartizan_gate::evidence::step::{Act, Dispatch, Permitted, Unrecorded};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{Arrival, DoorFacts, DoorRefusal, Session, UpstreamFailure};
 use bartizan_gate::wire::headers::era_of;
-use bartizan_gate::wire::protocol::{Era, Transport};
 use bartizan_gate::wire::method::Role;
+use bartizan_gate::wire::protocol::{Era, Transport};
 
 /// Answers one request.
 pub(super) async fn answer(

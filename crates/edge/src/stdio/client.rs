@@ -17,9 +17,9 @@ use bartizan_gate::evidence::record::{CallId, Now};
 use bartizan_gate::evidence::step::{Act, Permitted, Released, Step};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{
-use bartizan_gate::wire::method::Role;
     Arrival, DoorFacts, DoorRefusal, ErrorAnswer, Gate, Protected, Session, UpstreamFailure,
 };
+use bartizan_gate::wire::method::Role;
 use bartizan_gate::wire::protocol::{Protocol, Transport};
 
 /// How messages are framed for the client.

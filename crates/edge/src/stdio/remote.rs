@@ -33,8 +33,8 @@ use bartizan_gate::session::{Session, UpstreamFailure};
 use bartizan_gate::wire::document::{Document, DocumentLimits, Kind};
 use bartizan_gate::wire::frame::{Id, write_id};
 use bartizan_gate::wire::headers::{encode, meta_version};
-use bartizan_gate::wire::protocol::{Era, Revision};
 use bartizan_gate::wire::method::Role;
+use bartizan_gate::wire::protocol::{Era, Revision};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");

@@ -18,8 +18,8 @@ use crate::upstream::SendContext;
 use bartizan_gate::evidence::record::CallId;
 use bartizan_gate::evidence::step::{Act, Permitted, Released};
 use bartizan_gate::session::UpstreamFailure;
-use bartizan_gate::wire::protocol::Revision;
 use bartizan_gate::wire::method::Role;
+use bartizan_gate::wire::protocol::Revision;
 
 /// How the client began its session; each at most one line long.
 #[derive(Debug, Clone, Default)]
