@@ -338,7 +338,7 @@ impl Refusal {
     /// The refusal as a JSON-RPC message: its bytes, what it is, and the status that goes with
     /// it. A request that was understood is answered with 200 even if its server failed, so that
     /// the agent reads a JSON-RPC error and not a broken transport.
-    pub(crate) fn written(&self, to: Addressee<'_>) -> (Bytes, Content, Status) {
+    pub fn message(&self, to: Addressee<'_>) -> (Bytes, Content, Status) {
         let (code, text, status) = self.face(to.era);
         let failed = matches!(status, Status::BadGateway | Status::GatewayTimeout);
         let status = if failed && to.id.is_some() {
@@ -388,7 +388,7 @@ impl Refusal {
 
     /// The refusal as something that may go to the client.
     pub(crate) fn released(&self, to: Addressee<'_>) -> Released {
-        let (body, content, status) = self.written(to);
+        let (body, content, status) = self.message(to);
         Released::assertion(body, content, to.id.cloned(), status, true)
     }
 

@@ -355,7 +355,7 @@ impl Session {
             era: self.protocol.era,
             tool_result: false,
         };
-        let (body, _, _) = refusal.written(to);
+        let (body, _, _) = refusal.message(to);
         let permitted = Permitted::assertion(
             Payload::Refusal(body),
             self.protocol,
