@@ -15,17 +15,18 @@ use tokio::process::ChildStdout;
 use tokio::time::timeout;
 
 use super::era::{self, Asked, PROBE};
-use super::lines::{self, Lines, judged, line_for_child};
+use super::lines::{self, Lines, line_for_child};
 use super::process::{ChildLimits, ChildSpec, Process, SpawnError, Window, Wish};
 use super::relabel::{self, Label, Labels, Place};
 use crate::Shared;
 use crate::duplex::{Duplex, DuplexLimits, DuplexStream, End, Line, Route, Table};
 use crate::session::{SessionHandle, Turn};
-use bartizan_gate::evidence::step::Act;
+use bartizan_gate::evidence::step::{Act, Permitted};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{Arrival, Protected, Session, UpstreamFailure};
 use bartizan_gate::wire::document::Document;
 use bartizan_gate::wire::frame::{Frame, Id, Malformed, Message, Sender};
+use bartizan_gate::wire::method::{Method, Role};
 use bartizan_gate::wire::protocol::Transport;
 
 /// How long the exit status of a child that closed its output is waited for.
@@ -151,50 +152,48 @@ impl Duplex<Child> {
     /// Sends a request and gives the messages that belong to it.
     pub(super) async fn ask(
         self: &Arc<Self>,
-        document: &Document,
-        method: &str,
+        permitted: &Permitted,
     ) -> Result<DuplexStream, UpstreamFailure> {
+        let request = permitted.frame().map(Frame::document);
         let describe = |number| {
-            let (line, labels) = relabel::outbound(document, number).ok_or_else(unreadable)?;
-            let key = document.root().get("id").and_then(relabel::id_of);
-            Ok((Exchange { labels, key }, line))
+            let (line, labels) =
+                request.and_then(|request| relabel::outbound(request, number)).ok_or_else(
+                    || UpstreamFailure::Unreadable("a child process takes no batch".to_owned()),
+                )?;
+            Ok((Exchange { labels, key: permitted.id().cloned() }, line))
         };
-        let (stream, line) = self.open(method == "subscriptions/listen", describe).await?;
-        let line = line_for_child(&line).map_err(|_bug| unreadable())?;
-        if self.line.process.write(line).await.is_err() {
+        let listens = permitted.method().is_some_and(|method| method.role == Role::Listen);
+        let (stream, line) = self.open(listens, describe).await?;
+        if self.line.process.write(line_for_child(&line)).await.is_err() {
             return Err(self.failure().await);
         }
         Ok(stream)
     }
 
     /// Sends a notification or an answer of the client.
-    pub(super) async fn tell(
-        &self,
-        document: &Document,
-        method: Option<&str>,
-    ) -> Result<(), UpstreamFailure> {
-        let renamed = match method {
-            Some("notifications/cancelled") => match self.cancelled(document) {
+    pub(super) async fn tell(&self, permitted: &Permitted) -> Result<(), UpstreamFailure> {
+        let cancels = permitted.method().is_some_and(|method| method.role == Role::Cancel);
+        let message = match permitted.frame().filter(|_| cancels) {
+            Some(frame) => match self.cancelled(frame) {
                 Some(renamed) => renamed,
                 // What it cancels is over, or never was.
                 None => return Ok(()),
             },
-            Some(_) | None => document.raw().clone(),
+            None => permitted.minified(),
         };
         self.touch();
-        let line = line_for_child(&renamed).map_err(|_bug| unreadable())?;
-        match self.line.process.write(line).await {
+        match self.line.process.write(line_for_child(&message)).await {
             Ok(()) => Ok(()),
             Err(_closed) => Err(self.failure().await),
         }
     }
 
     /// The client's cancel under our number.
-    fn cancelled(&self, document: &Document) -> Option<Bytes> {
-        let id = relabel::cancelled_id(document)?;
+    fn cancelled(&self, frame: &Frame) -> Option<Bytes> {
+        let id = frame.named_id("requestId")?;
         let table = self.table();
         let (number, _) = table.iter().rev().find(|(_, open)| open.key.as_ref() == Some(&id))?;
-        relabel::cancelled(document, number)
+        relabel::cancelled(frame.document(), number)
     }
 
     /// Asks the child which era it speaks. The question is judged and recorded like a client's.
@@ -214,7 +213,7 @@ impl Duplex<Child> {
             }
         };
         let call = permitted.call();
-        let answer = timeout(line.of.limits.probe_max, self.answer_to(permitted.body())).await;
+        let answer = timeout(line.of.limits.probe_max, self.answer_to(&permitted)).await;
         match answer.unwrap_or(Err(UpstreamFailure::TimedOut)) {
             Ok(body) => {
                 drop(session.step(Some(call), |session, gate, now| {
@@ -223,7 +222,7 @@ impl Duplex<Child> {
                 if session.is_closed() {
                     Asked::Silent
                 } else {
-                    Asked::Speaks(era::of_answer(&body))
+                    Asked::Speaks(era::of_answer(&body, &line.of.limits.frame.document))
                 }
             }
             Err(failure) => {
@@ -236,8 +235,8 @@ impl Duplex<Child> {
     }
 
     /// The answer to a request of our own, and nothing that comes before it.
-    async fn answer_to(self: &Arc<Self>, request: &Bytes) -> Result<Bytes, UpstreamFailure> {
-        self.ask(&document(request)?, "server/discover").await?.only_answer().await
+    async fn answer_to(self: &Arc<Self>, request: &Permitted) -> Result<Bytes, UpstreamFailure> {
+        self.ask(request).await?.only_answer().await
     }
 
     /// Reads the child's output until it ends.
@@ -279,7 +278,10 @@ impl Line for Child {
             }
             Message::Error { id: None, .. } => unreadable_line(table, line),
             Message::Request { .. } => Route::Anybody(None, line),
-            Message::Notification { method } => self.notice(table, frame.document(), method),
+            Message::Notification { method } => {
+                let role = Method::named(method).map(|method| method.role);
+                self.notice(table, frame.document(), role)
+            }
         }
     }
 
@@ -364,8 +366,8 @@ impl Child {
         Route::Answer(*number, relabel::answer(document, *number, &labels.id), end)
     }
 
-    fn notice(&self, table: &Table<Exchange>, document: &Document, method: &str) -> Route {
-        if method == "notifications/progress" {
+    fn notice(&self, table: &Table<Exchange>, document: &Document, role: Option<Role>) -> Route {
+        if role == Some(Role::Progress) {
             let Some(number) = relabel::progress_number(document) else {
                 return Route::Nobody("progress without a token of ours");
             };
@@ -376,7 +378,7 @@ impl Child {
         }
         // In a session a child cancels its own requests; a shared child has none, and can only
         // mean a subscription (revision 2026-07-28, basic/patterns/cancellation).
-        if method == "notifications/cancelled" && self.kind == Kind::Shared {
+        if role == Some(Role::Cancel) && self.kind == Kind::Shared {
             let Some(number) = relabel::cancelled_number(document) else {
                 return Route::Nobody("a cancel of nothing");
             };
@@ -415,13 +417,4 @@ fn unreadable_line(table: &Table<Exchange>, line: Bytes) -> Route {
         Some(number) => Route::Exchange(number, line),
         None => Route::Stray(line),
     }
-}
-
-fn unreadable() -> UpstreamFailure {
-    UpstreamFailure::Unreadable("the message cannot be written as one line".to_owned())
-}
-
-/// The document of a body that the gate has judged.
-pub(super) fn document(body: &Bytes) -> Result<Document, UpstreamFailure> {
-    judged(body).map_err(|_bug| unreadable())
 }

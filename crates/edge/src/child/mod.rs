@@ -14,4 +14,3 @@ mod relabel;
 
 pub use bridge::ChildUpstream;
 pub use process::{ChildLimits, ChildSpec, SpawnError};
-pub(crate) use relabel::id_of;

@@ -29,7 +29,7 @@ use super::turned_away::TurnedAway;
 use super::wire::{Busy, Peer};
 use super::{HttpTimeouts, Inner, RouteState, door, well_known};
 use crate::client::remote::{self, Challenge, Challenged, Source};
-use crate::client::{Client, Form, Input, RemoteLimits, names_its_request};
+use crate::client::{Client, Form, Input, RemoteLimits};
 use crate::oauth::OAuth;
 use crate::seats::{Seats, mint};
 use crate::session::Turn;
@@ -352,7 +352,7 @@ async fn take(
             }
         }
         Turn::Act(Act::Deliver(released)) | Turn::Refused(Some(released)) => {
-            if !names_its_request(released.body()) {
+            if released.id().is_none() {
                 return Ok(reply::own(&released));
             }
             client.deliver(released).await;

@@ -24,6 +24,7 @@ use bartizan_gate::evidence::step::{Act, Dispatch, Permitted};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{Arrival, DoorRefusal, Session, UpstreamFailure};
 use bartizan_gate::wire::headers::era_of;
+use bartizan_gate::wire::method::Role;
 use bartizan_gate::wire::protocol::{Era, Transport};
 
 /// Answers one request.
@@ -231,10 +232,10 @@ impl Received {
     }
 
     async fn forward(mut self, inner: Arc<Inner>, permitted: Permitted) -> Response<ReplyBody> {
-        let method = permitted.routing().method.as_deref();
-        let initialize = method == Some("initialize");
+        let role = permitted.method().map(|method| method.role);
+        let initialize = role == Some(Role::Handshake);
         let dispatch = permitted.dispatch();
-        let endless = dispatch == Dispatch::OpenStream || method == Some("subscriptions/listen");
+        let endless = dispatch == Dispatch::OpenStream || role == Some(Role::Listen);
         if endless && self.stream_slots.is_empty() {
             self.stream_slots.extend(inner.streams.take(1));
         }
@@ -259,7 +260,7 @@ impl Received {
         let exchange = Arc::new(Exchange {
             call: Arc::clone(permitted.call()),
             asks: permitted.id().is_some(),
-            era: self.session.protocol().era,
+            era: permitted.protocol().era,
             dispatch,
             begins,
             endless,

@@ -19,16 +19,17 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::conversation::{Conversation, document};
+use self::conversation::Conversation;
 use super::{HttpUpstream, SESSION_ID, SendContext};
 use crate::clock::Clock;
-use crate::duplex::Answered;
+use crate::duplex::{Answered, End};
 use crate::seats::{Seats, Unannounced, mint};
 use crate::sse::SseBody;
 use crate::{Answer, EventStream};
 use bartizan_gate::evidence::step::{Dispatch, Permitted};
 use bartizan_gate::session::UpstreamFailure;
-use bartizan_gate::wire::frame::FrameLimits;
+use bartizan_gate::wire::frame::{Frame, FrameLimits};
+use bartizan_gate::wire::method::Role;
 
 /// Bounds on sessions with an HTTP+SSE server.
 #[derive(Debug, Clone, Copy)]
@@ -159,10 +160,10 @@ impl Inner {
         permitted: Permitted,
         context: &SendContext,
     ) -> Result<Answer, UpstreamFailure> {
-        let initialize = permitted.routing().method.as_deref() == Some("initialize");
+        let initialize = permitted.method().is_some_and(|method| method.role == Role::Handshake);
         let headers = self.http.headers(&permitted, &context.headers, None);
         match (&context.session, self.session(context)) {
-            (_, Some(session)) => self.say(&session, permitted, headers).await,
+            (_, Some(session)) => Ok(self.say(&session, permitted, headers).await?.0),
             (_, None) if initialize => self.initialize(permitted, headers, context).await,
             (Some(_), None) => Ok(Answer::bare(404)),
             (None, None) => Ok(Answer::bare(400)),
@@ -214,9 +215,9 @@ impl Inner {
             Arc::clone(&session).listen(*events, self.closing.clone()),
         ));
         let fresh = Unannounced::new(name, |name| self.forget(name));
-        let mut answer = self.say(&session, permitted, headers).await?;
+        let (mut answer, end) = self.say(&session, permitted, headers).await?;
         let begun = match &answer {
-            Answer::Whole { status, body, .. } => *status < 300 && !is_error(body),
+            Answer::Whole { status, .. } => *status < 300 && !matches!(end, Some(End::Error(_))),
             Answer::Stream { .. } => true,
             Answer::Accepted { .. } => false,
         };
@@ -260,24 +261,27 @@ impl Inner {
         }
     }
 
-    /// Posts a message and waits for its answer on the stream, or for the beginning of it.
+    /// Posts a message and waits for its answer on the stream, or for the beginning of it; and how
+    /// it ended, where the answer is whole.
     async fn say(
         self: &Arc<Self>,
         session: &Arc<Conversation>,
         permitted: Permitted,
         headers: HeaderMap,
-    ) -> Result<Answer, UpstreamFailure> {
+    ) -> Result<(Answer, Option<End>), UpstreamFailure> {
         session.touch();
         let Some(id) = permitted.id() else {
-            if permitted.routing().method.as_deref() == Some("notifications/cancelled") {
-                session.cancelled(&document(permitted.body())?);
+            if permitted.method().is_some_and(|method| method.role == Role::Cancel) {
+                let cancelled = permitted.frame().and_then(|frame| frame.named_id("requestId"));
+                session.cancelled(cancelled.as_ref());
             }
             return match self.post(session, permitted.body().clone(), headers).await? {
-                Answer::Accepted { .. } => Ok(Answer::accepted(202)),
-                turned @ (Answer::Whole { .. } | Answer::Stream { .. }) => Ok(turned),
+                Answer::Accepted { .. } => Ok((Answer::accepted(202), None)),
+                turned @ (Answer::Whole { .. } | Answer::Stream { .. }) => Ok((turned, None)),
             };
         };
-        let stream = session.ask(id, &document(permitted.body())?).await?;
+        let token = permitted.frame().and_then(Frame::progress_token);
+        let stream = session.ask(id, token).await?;
         // The answer may come before the POST is over, and the POST goes on if nobody waits: to go
         // away is no cancellation in the legacy eras.
         let (inner, session, number) = (Arc::clone(self), Arc::clone(session), stream.number());
@@ -288,9 +292,9 @@ impl Inner {
             }
         });
         Ok(match stream.answer(false, self.limits.whole_wait).await? {
-            Answered::Whole(body, _) => Answer::json(200, body),
-            Answered::Stream(stream) => Answer::stream(stream),
-            Answered::Turned(answer) => answer,
+            Answered::Whole(body, end) => (Answer::json(200, body), Some(end)),
+            Answered::Stream(stream) => (Answer::stream(stream), None),
+            Answered::Turned(answer) => (answer, None),
         })
     }
 
@@ -344,11 +348,6 @@ async fn listen(inner: Weak<Inner>, name: Box<str>, listening: impl Future<Outpu
     if let Some(inner) = inner.upgrade() {
         inner.forget(&name);
     }
-}
-
-/// Whether an answer of the server is an error.
-fn is_error(body: &Bytes) -> bool {
-    document(body).is_ok_and(|answer| answer.root().get("error").is_some())
 }
 
 fn no_randomness() -> UpstreamFailure {

@@ -12,13 +12,12 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::LegacySseLimits;
-use crate::child::{id_of, lines::judged};
 use crate::clock::Clock;
 use crate::duplex::{DRAIN_STEP, Duplex, DuplexLimits, DuplexStream, End, Line, Route, Table};
 use crate::sse::SseBody;
 use bartizan_gate::session::UpstreamFailure;
-use bartizan_gate::wire::document::Document;
 use bartizan_gate::wire::frame::{Frame, Id, Message, Sender};
+use bartizan_gate::wire::method::{Method, Role};
 
 /// One session with the server: as long as its stream is open.
 pub(super) type Conversation = Duplex<SseLine>;
@@ -65,25 +64,24 @@ impl Duplex<SseLine> {
         self.line.stop.cancel();
     }
 
-    /// Makes room for the answer to `document`, a request.
+    /// Makes room for the answer to a request of this id, and for what comes under its progress
+    /// token.
     pub(super) async fn ask(
         self: &Arc<Self>,
         id: &Id,
-        document: &Document,
+        token: Option<Id>,
     ) -> Result<DuplexStream, UpstreamFailure> {
         // An earlier request of this id is over: ids in use at once differ (the gate's rule).
         self.table().retain(|open| open.id != *id);
-        let token = document.root().pointer("/params/_meta/progressToken").and_then(id_of);
         let exchange = Exchange { id: id.clone(), token, cancelled: false };
         let (stream, ()) = self.open(false, |_| Ok((exchange, ()))).await?;
         Ok(stream)
     }
 
-    /// The client cancels a call by `document`: whoever reads it may be gone.
-    pub(super) fn cancelled(&self, document: &Document) {
-        let id = document.root().pointer("/params/requestId").and_then(id_of);
+    /// The client cancels the call of this id: whoever reads its answer may be gone.
+    pub(super) fn cancelled(&self, id: Option<&Id>) {
         for (_, open) in self.table().iter_mut() {
-            open.cancelled |= id.as_ref() == Some(&open.id);
+            open.cancelled |= id == Some(&open.id);
         }
     }
 
@@ -161,9 +159,10 @@ impl Line for SseLine {
             Message::Result { id } => (id, End::Result),
             Message::Error { id: Some(id), code } => (id, End::Error(*code)),
             Message::Error { id: None, .. } => return unreadable(table, data),
-            Message::Notification { method } if &**method == "notifications/progress" => {
-                let token = frame.document().root().pointer("/params/progressToken");
-                let token = token.and_then(id_of);
+            Message::Notification { method }
+                if Method::named(method).is_some_and(|method| method.role == Role::Progress) =>
+            {
+                let token = frame.named_id("progressToken");
                 let owner = |open: &Exchange| token.is_some() && open.token == token;
                 let number = table.iter().find(|(_, open)| owner(open)).map(|(number, _)| number);
                 return Route::Anybody(number, data);
@@ -205,9 +204,4 @@ fn unreadable(table: &Table<Exchange>, data: Bytes) -> Route {
         Some(number) => Route::Exchange(number, data),
         None => Route::Stream(data),
     }
-}
-
-/// The document of a body that the gate has judged.
-pub(super) fn document(body: &Bytes) -> Result<Document, UpstreamFailure> {
-    judged(body).map_err(|_bug| UpstreamFailure::Unreadable("it cannot be read again".to_owned()))
 }
