@@ -22,6 +22,7 @@ use bartizan_gate::wire::method::Method;
 /// The sources of each crate.
 const CRATES: &[&str] = &[
     "crates/gate/src",
+    "crates/jose/src",
     "crates/rego/src",
     "crates/outbound/src",
     "crates/audit/src",
