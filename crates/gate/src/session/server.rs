@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::duty::redact::Redaction;
 use crate::evidence::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
 use crate::evidence::refusal::{Addressee, Refusal, malformed_place};
-use crate::evidence::step::{Act, Payload, Permitted, Released, Routing, Status, Step};
+use crate::evidence::step::{Act, Payload, Permitted, Routing, Step};
 use crate::wire::document::Value;
 use crate::wire::frame::{Frame, Id, Malformed, Message, Sender};
 use crate::wire::headers::META_SUBSCRIPTION_ID;
