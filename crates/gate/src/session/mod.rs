@@ -42,7 +42,7 @@ use crate::question::access::{Client, Principal};
 use crate::question::operation::{Lesson, Operation};
 use crate::question::pack::Effect;
 use crate::session::tasks::Tasks;
-use crate::wire::frame::{Id, write_id};
+use crate::wire::frame::{Frame, Id, write_id};
 use crate::wire::headers::RoutingHeaders;
 use crate::wire::method::Method;
 use crate::wire::protocol::{Direction, Era, Protocol, Transport};
@@ -446,4 +446,11 @@ fn id_text(id: &Id) -> Box<str> {
     let mut text = Vec::new();
     write_id(&mut text, id);
     String::from_utf8(text).unwrap_or_default().into()
+}
+
+/// The server's message `frame` for the client, as `edited` where the gate changed it.
+fn released(frame: &Frame, edited: Option<Bytes>) -> Released {
+    let body = edited.unwrap_or_else(|| frame.document().raw().clone());
+    let (content, id) = (frame.message().into(), frame.message().id().cloned());
+    Released::assertion(body, content, id, Status::Ok, false)
 }

@@ -11,8 +11,7 @@ use crate::evidence::step::{Act, Step};
 use crate::wire::frame::{Frame, Id, Message};
 
 use super::redaction::redacted;
-use super::server::released;
-use super::{Call, Facts, Gate, Session, id_text};
+use super::{Call, Facts, Gate, Session, id_text, released};
 
 /// Answers that a session remembers; one that was forgotten is withheld like any answer that
 /// nobody waits for.

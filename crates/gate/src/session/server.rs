@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::duty::redact::Redaction;
 use crate::evidence::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
 use crate::evidence::refusal::{Addressee, Refusal, malformed_place};
-use crate::evidence::step::{Act, Payload, Permitted, Released, Routing, Status, Step};
+use crate::evidence::step::{Act, Payload, Permitted, Routing, Step};
 use crate::wire::document::Value;
 use crate::wire::frame::{Frame, Id, Malformed, Message, Sender};
 use crate::wire::headers::META_SUBSCRIPTION_ID;
@@ -19,7 +19,7 @@ use super::client::{Refused, passing, verdict_of};
 use super::question::{Known, Question};
 use super::redaction::{redacted, redactions};
 use super::replay::Replay;
-use super::{Asked, Call, ErrorAnswer, Facts, Gate, Session, id_text};
+use super::{Asked, Call, ErrorAnswer, Facts, Gate, Session, id_text, released};
 
 impl Session {
     /// A message from the server that came outside any exchange: on the legacy GET stream, or
@@ -264,13 +264,10 @@ impl Session {
         let passed = passing(gate, &question, &decision, barred, now).and_then(|it| {
             let (set, verdict) = it;
             let document = set.as_ref().unwrap_or(frame).document();
-            match redacted(gate, document, &redact, &mut record) {
-                Ok(redacted) => {
-                    let set = set.as_ref().map(|frame| frame.document().raw().clone());
-                    Ok((redacted.or(set), verdict))
-                }
-                Err(refusal) => Err(Refused::of(refusal, "it cannot be redacted")),
-            }
+            let redacted = redacted(gate, document, &redact, &mut record)
+                .map_err(|refusal| Refused::of(refusal, "it cannot be redacted"))?;
+            let set = set.as_ref().map(|frame| frame.document().raw().clone());
+            Ok((redacted.or(set), verdict))
         });
         let edited = match passed {
             Ok((edited, verdict)) => {
@@ -388,11 +385,4 @@ fn outcome_of(frame: &Frame) -> Outcome {
 fn settled(entry: &Call, frame: &Frame) -> Option<Revision> {
     entry.method.filter(|method| method.role == Role::Handshake)?;
     frame.result()?.get("protocolVersion").and_then(Value::as_str).and_then(Revision::parse)
-}
-
-/// The server's message `frame` for the client, as `edited` where the gate changed it.
-pub(super) fn released(frame: &Frame, edited: Option<Bytes>) -> Released {
-    let body = edited.unwrap_or_else(|| frame.document().raw().clone());
-    let (content, id) = (frame.message().into(), frame.message().id().cloned());
-    Released::assertion(body, content, id, Status::Ok, false)
 }
