@@ -37,17 +37,10 @@ const FUNCTION_LINES_MAX: usize = 70;
 const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[];
 
 /// Crates whose modules use only those declared above them.
-const ORDERED: &[&str] = &["crates/gate/src"];
+const ORDERED: &[&str] = &["crates/gate/src", "crates/rego/src"];
 
 /// Circles of modules that are still there, each with its files. This list may only shrink.
 const CIRCLES: &[&[&str]] = &[
-    &[
-        "crates/rego/src: builtins",
-        "crates/rego/src: check",
-        "crates/rego/src: input",
-        "crates/rego/src: reads",
-        "crates/rego/src: sprintf",
-    ],
     &[
         "crates/edge/src: http::bearer",
         "crates/edge/src: http::exchange",
@@ -58,7 +51,6 @@ const CIRCLES: &[&[&str]] = &[
         "crates/edge/src: http::well_known",
     ],
     &["crates/edge/src: stdio::remote", "crates/edge/src: stdio::renewal"],
-    &["crates/demo/src: server", "crates/demo/src: service", "crates/demo/src: vendor"],
     &[
         "src: config::bundle",
         "src: config::file",
