@@ -1,4 +1,4 @@
-//! Every row of the bypass catalogue that one frame can carry, and how it is refused.
+//! Every row of `docs/threats.md` that one frame can carry, and how it is refused.
 
 use bartizan::gate::document::Unreadable;
 use bartizan::gate::frame::{Malformed, Sender};
