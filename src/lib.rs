@@ -98,12 +98,9 @@
 //!
 //! Decisions that could have gone otherwise are in `docs/decisions/`, each with its price.
 
-pub mod gate;
 pub mod config;
-pub mod audit;
 pub mod policy;
-pub mod edge;
-pub mod demo;
 pub mod run;
+pub mod demo;
 pub mod lock;
 pub mod cli;

@@ -13,8 +13,8 @@ use super::remote::RemoteFile;
 use super::section::{References, Section};
 use super::yaml;
 use super::{HttpTransport, LogFormat, SignatureAlgorithm};
-use crate::gate::rego::Inputs;
-use crate::gate::session::{Mode, RefusalForm};
+use bartizan_gate::duty::pdp::Inputs;
+use bartizan_gate::session::{Mode, RefusalForm};
 
 /// Size of the file's text, bytes; a configuration of a thousand servers has less.
 pub(super) const FILE_BYTES_MAX: usize = 1 << 20;

@@ -20,11 +20,11 @@ use super::{
     AuditConfig, Config, DecisionLogsConfig, Front, Limits, LogConfig, LogFormat, OtlpConfig,
     PolicyConfig, Surroundings, server,
 };
-use crate::gate::access::Principal;
-use crate::gate::document::DocumentLimits;
-use crate::gate::frame::FrameLimits;
-use crate::gate::rego::Inputs;
-use crate::gate::session::Mode;
+use bartizan_gate::duty::pdp::Inputs;
+use bartizan_gate::question::access::Principal;
+use bartizan_gate::session::Mode;
+use bartizan_gate::wire::document::DocumentLimits;
+use bartizan_gate::wire::frame::FrameLimits;
 
 /// Length of a principal's id, bytes: it is in every record and names buckets.
 const PRINCIPAL_BYTES_MAX: usize = 256;

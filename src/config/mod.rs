@@ -17,12 +17,12 @@ use std::time::Duration;
 
 use ::http::{HeaderName, Uri};
 
-use crate::gate::access::{Principal, Server};
-use crate::gate::frame::FrameLimits;
-use crate::gate::pack::Pack;
-use crate::gate::rego::Inputs;
-use crate::gate::session::{GateConfig, Mode, RefusalForm};
 use crate::policy::bundle::signature::Algorithm;
+use bartizan_gate::duty::pdp::Inputs;
+use bartizan_gate::question::access::{Principal, Server};
+use bartizan_gate::question::pack::Pack;
+use bartizan_gate::session::{GateConfig, Mode, RefusalForm};
+use bartizan_gate::wire::frame::FrameLimits;
 
 mod problem;
 mod secret;

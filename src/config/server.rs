@@ -13,7 +13,7 @@ use super::secret::{Secret, is_variable_name, resolve};
 use super::{
     ChildUpstream, Front, HttpTransport, HttpUpstream, Inherit, PackRef, ServerConfig, Upstream,
 };
-use crate::gate::session::RefusalForm;
+use bartizan_gate::session::RefusalForm;
 
 /// Variables that a child gets by default: what programs need to start, find their files and
 /// speak the right language; none of them is a credential.

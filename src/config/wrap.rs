@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::file::{ConfigFile, ServerFile};
 use super::problem::{Place, Problems, Spot};
 use super::{HttpTransport, LogFormat, Surroundings};
-use crate::gate::session::Mode;
+use bartizan_gate::session::Mode;
 
 /// What `bartizan wrap` was given.
 #[derive(Debug, Clone, Default)]

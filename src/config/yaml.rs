@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 use super::problem::{Place, Problems};
-use crate::gate::document::write_string;
+use bartizan_gate::wire::document::write_string;
 
 /// Nesting of lists and mappings; the deepest key of a configuration has 4.
 const DEPTH_MAX: usize = 16;

@@ -26,7 +26,7 @@ use self::signature::Signing;
 use super::find::{Content, problem, rules};
 use super::load::{Loaded, PolicyFiles, Sources};
 use crate::config::yaml_to_json;
-use crate::gate::rego::PolicyProblem;
+use bartizan_rego::PolicyProblem;
 
 /// The files of a bundle by their path below its root.
 pub type Members = BTreeMap<String, Vec<u8>>;

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use super::bundle::{MANIFEST, SIGNATURES};
 use super::load::{LoadLimits, PolicyFiles};
-use crate::gate::rego::PolicyProblem;
+use bartizan_rego::PolicyProblem;
 
 /// Problems reported at once; the rest would be noise.
 pub(super) const PROBLEMS_MAX: usize = 50;

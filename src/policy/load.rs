@@ -15,7 +15,7 @@ use super::data::Data;
 use super::embedded;
 use super::find::{Content, Entry, HINT_PATH, HINT_READ, PROBLEMS_MAX, problem, shown};
 pub use super::find::{Fingerprint, fingerprint};
-use crate::gate::rego::{Entrypoints, Module, PolicyProblem, PolicySources};
+use bartizan_rego::{Entrypoints, Module, PolicyProblem, PolicySources};
 
 /// How often a reading is begun again because a file changed meanwhile.
 const ATTEMPTS_MAX: usize = 5;

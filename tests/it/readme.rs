@@ -26,11 +26,11 @@ mod tables;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use bartizan::audit::entry::Entry;
 use bartizan::config::{Config, Surroundings};
-use bartizan::gate::pack::Pack;
-use bartizan::gate::rego::{Entrypoints, EvalLimits, Module, Policy, PolicySources};
 use bartizan::policy::embedded;
+use bartizan_audit::entry::Entry;
+use bartizan_gate::question::pack::Pack;
+use bartizan_rego::{Entrypoints, EvalLimits, Module, Policy, PolicySources};
 use serde_json::Value;
 
 use fence::{Fence, fences};
