@@ -8,12 +8,13 @@ use regorus::Value;
 use super::compiled::{self, Entry, Machine};
 use super::memo::Memo;
 use super::problem::PolicyProblem;
+use super::recorded::recorded_input;
 use super::result::{self, Fault, LATE};
 use super::strict::{Interpreter, Trouble};
 use super::workers::Workers;
 use super::{Policy, input};
 use bartizan_gate::duty::decision::{Decision, Engine, Listing, Origin, PolicyRevision, Reason};
-use bartizan_gate::duty::pdp::{ListEntry, Pdp};
+use bartizan_gate::duty::pdp::{Inputs, ListEntry, Pdp, RecordedInput};
 use bartizan_gate::question::access::AccessRequest;
 
 /// Both engines were asked the same and answered differently. From then on the strict engine
@@ -228,6 +229,10 @@ impl Pdp for RegoPdp {
             Some(pointer) => Fault::lossy(pointer).withhold(self.policy.revision()),
             None => self.judge_page(input.value),
         }
+    }
+
+    fn recorded_input(&self, request: &AccessRequest<'_>, inputs: Inputs) -> Option<RecordedInput> {
+        recorded_input(request, inputs)
     }
 
     fn revision(&self) -> PolicyRevision {

@@ -63,7 +63,6 @@ pub use lint::{Lint, TRAPS, code_of, lint};
 pub use problem::PolicyProblem;
 pub use prove::{FileCoverage, Proof, TestOutcome, TestRun, cover_tests, prove, run_tests};
 pub use reads::ReadSet;
-pub use recorded::recorded_input;
 pub use schema::input_schema;
 
 /// One Rego source.
