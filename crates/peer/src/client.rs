@@ -67,13 +67,19 @@ pub struct HttpClient {
     sent: Arc<Mutex<VecDeque<Bytes>>>,
 }
 
-impl HttpClient {
-    /// A client with no connection yet.
-    pub fn new() -> Self {
+impl Default for HttpClient {
+    fn default() -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new()).build(connector);
         Self { client, sent: Arc::default() }
+    }
+}
+
+impl HttpClient {
+    /// A client with no connection yet.
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Whether exactly these bytes were among the last bodies sent.

@@ -101,7 +101,8 @@ const fn lists(method: Method, list: List) -> Method {
 use Action as A;
 use Effect::{Exec, Read, Write};
 
-/// `mcp.md` §2, from the `schema.ts` unions of each revision.
+/// From the unions `ClientRequest`, `ServerRequest`, `ClientNotification` and `ServerNotification`
+/// in `schema.ts` of each revision of MCP, and the tasks extension.
 const TABLE: &[Method] = &[
     row("initialize", A::Initialize, Read, LEGACY, NEVER),
     row("server/discover", A::Discover, Read, Some((R5, R5)), NEVER),
