@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
+use bartizan_jose::Algorithm;
+
 use super::file::PolicyFile;
 use super::meaning::{Reader, or};
 use super::problem::{Place, Spot};
@@ -14,7 +16,7 @@ use super::{
     BundleConfig, BundleServiceConfig, BundleSource, KeyConfig, KeyMaterial, PollingConfig,
     SigningConfig, read_file,
 };
-use crate::policy::bundle::signature::{Algorithm, Key, Signing};
+use crate::policy::bundle::signature::{Key, Signing};
 
 /// Size of a file with a key or a certificate, bytes.
 const PEM_BYTES_MAX: usize = 1 << 20;

@@ -7,12 +7,15 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use bartizan_jose::Algorithm;
+
 use super::bundle::BundleFile;
 use super::problem::{Place, Problems, Spot};
 use super::remote::RemoteFile;
 use super::section::{References, Section};
 use super::yaml;
-use super::{HttpTransport, LogFormat, SignatureAlgorithm};
+use super::{HttpTransport, LogFormat};
+use bartizan_edge::oauth::token::ALGORITHMS;
 use bartizan_gate::duty::pdp::Inputs;
 use bartizan_gate::session::{Mode, RefusalForm};
 
@@ -130,7 +133,7 @@ pub(super) struct IssuerFile {
     pub(super) jwks_file: Option<Spot<String>>,
     pub(super) ca_file: Option<Spot<String>>,
     pub(super) audiences: Option<Vec<Spot<String>>>,
-    pub(super) algorithms: Option<Vec<Spot<SignatureAlgorithm>>>,
+    pub(super) algorithms: Option<Vec<Spot<Algorithm>>>,
 }
 
 /// `principal`.
@@ -338,7 +341,7 @@ impl IssuerFile {
             jwks_file: section.text("jwks_file"),
             ca_file: section.text("ca_file"),
             audiences: section.text_or_texts("audiences"),
-            algorithms: section.choices("algorithms", &SignatureAlgorithm::ALL),
+            algorithms: section.choices("algorithms", &ALGORITHMS.map(|it| (it.as_str(), it))),
         }
     }
 }

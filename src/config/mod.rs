@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{HeaderName, Uri};
+use bartizan_jose::Algorithm;
 
-use crate::policy::bundle::signature::Algorithm;
 use bartizan_gate::duty::pdp::Inputs;
 use bartizan_gate::question::access::{Principal, Server};
 use bartizan_gate::question::pack::Pack;
@@ -308,8 +308,9 @@ pub struct IssuerConfig {
     pub jwks: JwksConfig,
     /// Values of `aud` of which a token must have one (`audiences`). Default: `public_url`.
     pub audiences: Vec<String>,
-    /// How it may sign (`algorithms`). Default: all that there are.
-    pub algorithms: Vec<SignatureAlgorithm>,
+    /// How it may sign (`algorithms`). Default:
+    /// [all that tokens may have](bartizan_edge::oauth::token::ALGORITHMS).
+    pub algorithms: Vec<Algorithm>,
 }
 
 /// Where an issuer's public keys are.
@@ -324,26 +325,6 @@ pub enum JwksConfig {
     },
     /// In a file (`jwks_file`).
     File(PathBuf),
-}
-
-/// How a token may be signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is the algorithm of that name in RFC 7518 and RFC 8037")]
-pub enum SignatureAlgorithm {
-    Rs256,
-    Ps256,
-    Es256,
-    EdDsa,
-}
-
-impl SignatureAlgorithm {
-    /// All, with the names that they have in the file and in tokens.
-    pub const ALL: [(&str, Self); 4] = [
-        ("RS256", Self::Rs256),
-        ("PS256", Self::Ps256),
-        ("ES256", Self::Es256),
-        ("EdDSA", Self::EdDsa),
-    ];
 }
 
 /// How a protected server is reached.

@@ -8,7 +8,8 @@ use super::file::{ISSUERS_HINT, IssuerFile, OAuthFile};
 use super::meaning::Reader;
 use super::oauth::is_loopback;
 use super::problem::Spot;
-use super::{IssuerConfig, JwksConfig, SignatureAlgorithm, TerminateConfig};
+use super::{IssuerConfig, JwksConfig, TerminateConfig};
+use bartizan_edge::oauth::token::ALGORITHMS;
 
 /// Issuers of one server.
 const ISSUERS_MAX: usize = 8;
@@ -79,7 +80,7 @@ impl Reader<'_> {
         };
         let algorithms = match &file.algorithms {
             Some(algorithms) => algorithms.iter().map(|spot| spot.value).collect(),
-            None => SignatureAlgorithm::ALL.map(|(_, algorithm)| algorithm).to_vec(),
+            None => ALGORITHMS.to_vec(),
         };
         let issuer = file.issuer.as_ref()?.value.clone();
         Some(IssuerConfig { issuer, jwks: jwks?, audiences, algorithms })

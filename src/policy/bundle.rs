@@ -13,7 +13,6 @@
 
 pub mod archive;
 mod canonical;
-mod der;
 pub mod manifest;
 pub mod signature;
 
