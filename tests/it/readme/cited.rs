@@ -11,6 +11,7 @@ use super::{is_path, root, text_of};
 const SOURCES: &[&str] = &["src", "crates", "tests", "fuzz/src", "fuzz/fuzz_targets", "benches"];
 
 const THREATS: &str = "| Id | Attack | What Bartizan does | Where | Held by |";
+const CRATES: &str = "| Crate | What it is for | Uses of ours | Must not |";
 const WAY: &str = "| # | What happens | File | Function |";
 
 /// Rules of the strict profile.
@@ -91,6 +92,29 @@ fn the_way_of_a_call_leads_through_functions_that_are_there() {
     }
 }
 
+/// Each crate has its row, which names the crates of ours that its manifest names.
+#[test]
+fn the_map_of_the_crates_is_that_of_the_manifests() {
+    let rows = rows(&text_of("ARCHITECTURE.md"), CRATES);
+    let mut count = 0;
+    for entry in std::fs::read_dir(root().join("crates")).unwrap() {
+        let folder = entry.unwrap().path();
+        let name = folder.file_name().unwrap().to_str().unwrap();
+        let cell = format!("`crates/{name}`");
+        let row = rows.iter().find(|row| row[0] == cell);
+        let uses = &row.unwrap_or_else(|| panic!("ARCHITECTURE.md has no {cell}"))[2];
+        let manifest = read(&folder.join("Cargo.toml"));
+        let dependencies = manifest.split("[dependencies]").nth(1).unwrap();
+        let dependencies = dependencies.split("\n[").next().unwrap();
+        let ours = dependencies.lines().filter_map(|line| line.strip_prefix("bartizan-"));
+        let ours: Vec<&str> = ours.filter_map(|line| line.split(['.', ' ', '=']).next()).collect();
+        let expected = if ours.is_empty() { "nothing".to_owned() } else { ours.join(", ") };
+        assert_eq!(*uses, expected, "{cell} uses");
+        count += 1;
+    }
+    assert!(count > 5 && rows.len() == count + 1, "{count} crates and `src`, {} rows", rows.len());
+}
+
 /// In a list of places each file is there, and names what is quoted behind it.
 fn stands_there(what: &str, places: &str) {
     let mut file: Option<(&str, String)> = None;
@@ -141,9 +165,7 @@ fn module_of(path: &Path) -> String {
     let path = path.strip_prefix(root()).unwrap().with_extension("");
     let parts: Vec<&str> = path.iter().map(|part| part.to_str().unwrap()).collect();
     let (head, rest): (Vec<String>, &[&str]) = match parts.as_slice() {
-        ["tests", "it", rest @ ..] | ["tests", rest @ ..] | ["benches", rest @ ..] => {
-            (Vec::new(), rest)
-        }
+        ["tests", "it", rest @ ..] | ["tests" | "benches", rest @ ..] => (Vec::new(), rest),
         ["crates", name, "src", rest @ ..] => (vec![format!("bartizan_{name}")], rest),
         ["src", rest @ ..] => (vec!["bartizan".to_owned()], rest),
         other => (Vec::new(), other),

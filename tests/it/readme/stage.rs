@@ -86,7 +86,7 @@ impl Stage {
             };
             let mut words = words(command);
             match words.first().map(String::as_str) {
-                Some("cargo") => printed.push_str(&self.cargo(&place, &command, &words[1..])),
+                Some("cargo") => printed.push_str(&self.cargo(&place, command, &words[1..])),
                 Some("bartizan") => {
                     words.remove(0);
                     printed.push_str(&self.ours(&place, &words, background));
