@@ -69,17 +69,17 @@ pub struct HttpClient {
 
 impl Default for HttpClient {
     fn default() -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new()).build(connector);
-        Self { client, sent: Arc::default() }
+        Self::new()
     }
 }
 
 impl HttpClient {
     /// A client with no connection yet.
     pub fn new() -> Self {
-        Self::default()
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        let client = Client::builder(TokioExecutor::new()).build(connector);
+        Self { client, sent: Arc::default() }
     }
 
     /// Whether exactly these bytes were among the last bodies sent.

@@ -1,4 +1,4 @@
-//! A client on stdio, a server on stdio: `wrap`.
+//! A client on a pipe, a child process of its own: `wrap`.
 //!
 //! Two pumps, one for each direction, keep each direction's order. The child is fed minified
 //! lines; the client gets the child's bytes as they are wherever they are one line to any reader.
@@ -11,8 +11,8 @@ use tokio::process::ChildStdout;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::ExitReason;
-use super::client::{Client, Input};
+use super::exit::ExitReason;
+use super::{Client, Input};
 use crate::child::lines::{Line, Lines, line_for_child};
 use crate::child::process::{Process, Wish};
 use crate::child::{ChildLimits, ChildSpec};
@@ -45,6 +45,7 @@ pub(super) async fn serve<R: AsyncRead + Unpin>(
             reason = pump_up(client, &process, &mut input) => reason,
             () = silent.cancelled() => None,
             () = shared.closing.cancelled() => Some(ExitReason::Closing),
+            () = client.closed().cancelled() => Some(ExitReason::SessionClosed),
             () = client.gone.cancelled() => {
                 Some(ExitReason::ClientBroken("it no longer reads".to_owned()))
             }
@@ -110,13 +111,7 @@ async fn pump_up<R: AsyncRead + Unpin>(
             Input::Broken(cause) => return Some(ExitReason::ClientBroken(cause.to_string())),
         };
         let Some(permitted) = client.carry(act).await else { continue };
-        let Ok(line) = line_for_child(permitted.body()) else {
-            // The gate permits strict JSON only.
-            let failure = UpstreamFailure::Unreadable("it cannot be written as one line".into());
-            client.failed(permitted.call(), &failure).await;
-            continue;
-        };
-        if process.write(line).await.is_err() {
+        if process.write(line_for_child(&permitted.minified())).await.is_err() {
             // The end of the child settles this call with all others.
             return None;
         }
@@ -153,8 +148,7 @@ async fn pump_down(client: &Client, process: &Process, output: &mut Lines<ChildS
 /// Our refusal of the child's own request. Never waits: a child that writes requests without
 /// reading our answers would stop both directions.
 fn refuse(process: &Process, permitted: &Permitted) {
-    let refused = line_for_child(permitted.body()).ok().map(|line| process.try_write(line));
-    if !matches!(refused, Some(Ok(()))) {
+    if process.try_write(line_for_child(&permitted.minified())).is_err() {
         tracing::debug!("no room to tell the child of a refusal");
     }
 }
