@@ -17,7 +17,8 @@ use bartizan_edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimi
 /// a bad file is found before anything is served; those at addresses once a token needs them.
 pub(super) fn resource(
     config: &Config,
-    (server, ours): (&ServerConfig, &TerminateConfig),
+    server: &ServerConfig,
+    ours: &TerminateConfig,
     public: PublicUrl,
     shared: &Shared,
 ) -> Result<Terminate, StartError> {
