@@ -323,5 +323,50 @@ pub fn diagnostics(config: &config::LogConfig) -> Result<(), StartError> {
         config::LogFormat::Text => builder.with_ansi(false).try_init(),
         config::LogFormat::Json => builder.json().try_init(),
     };
-    set.map_err(|error| StartError::new("log", error.to_string()))
+    set.map_err(|error| StartError::new("log", error.to_string()))?;
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// Says where a panic happened. What it says itself is left out: the text may hold what a peer sent.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    tracing::error!(place, "an internal error; what it interrupted is refused");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_log_says_where_a_panic_was_and_not_what_it_said() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(log_panic));
+        tracing::subscriber::with_default(subscriber, || {
+            std::panic::catch_unwind(|| panic!("a secret")).unwrap_err();
+        });
+        std::panic::set_hook(before);
+        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert!(log.contains(file!()) && !log.contains("secret"), "{log}");
+    }
 }

@@ -35,7 +35,7 @@ use serde_json::Value;
 use super::text_of;
 
 /// The cells of all rows of all tables in `text` whose header row is `header`.
-fn rows(text: &str, header: &str) -> Vec<Vec<String>> {
+pub(super) fn rows(text: &str, header: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     let mut inside = false;
     for line in text.lines() {
@@ -54,7 +54,7 @@ fn rows(text: &str, header: &str) -> Vec<Vec<String>> {
 }
 
 /// The texts in backticks.
-fn quoted(cell: &str) -> Vec<&str> {
+pub(super) fn quoted(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
 }
 
