@@ -19,6 +19,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::HeaderValue;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -104,7 +105,7 @@ pub struct Running {
     drain: Duration,
 }
 
-/// The task that sends spans; it outlives all others, to send the last records too.
+/// The tasks that send the journal on; they outlive all others, to send the last records too.
 #[derive(Debug, Default)]
 struct Export {
     tasks: TaskTracker,
@@ -117,7 +118,6 @@ impl Export {
         if let Some(logs) = &config.audit.decision_logs {
             let logs = DecisionLogs {
                 service: services::open("audit.decision_logs", &logs.remote)?,
-                url: logs.remote.url.clone(),
                 labels: logs.labels.clone(),
                 path: decision_path(&config.policy.entrypoint),
                 state: config.state.clone(),
@@ -126,15 +126,18 @@ impl Export {
             let stop = export.stop.clone();
             decisions::start(logs, current.masker(), journal, &export.tasks, stop);
         }
-        let Some(otlp) = &config.otlp else { return Ok(export) };
-        let mut settings = OtlpConfig::new(otlp.endpoint.to_string());
-        settings.headers = otlp
-            .headers
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.expose().to_owned()))
-            .collect();
-        otlp::start(&settings, journal, &export.tasks, export.stop.clone())
-            .map_err(|error| StartError::new("otlp", error.to_string()))?;
+        if let Some(otlp) = &config.otlp {
+            let collector = services::open("otlp", &otlp.remote)?;
+            let mut settings = OtlpConfig::new(collector, config.state.clone());
+            for (name, secret) in &otlp.headers {
+                let mut value = HeaderValue::from_str(secret.expose()).map_err(|_| {
+                    StartError::new(format!("otlp.headers.{name}"), "is no legal header value")
+                })?;
+                value.set_sensitive(true);
+                settings.headers.append(name, value);
+            }
+            otlp::start(settings, journal, &export.tasks, export.stop.clone());
+        }
         Ok(export)
     }
 
