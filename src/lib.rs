@@ -74,7 +74,7 @@
 //! - **A module of `gate` uses only those declared above it**; the order is that in which a frame
 //!   meets them.
 //! - **A foreign crate has one door**: regorus in [`gate::rego`], governor in [`gate::limit`],
-//!   OpenTelemetry in [`audit`], the clocks in [`edge::clock`], YAML in [`config`], rmcp in
+//!   OpenTelemetry in [`audit`], the clocks in [`edge::clock`], YAML in [`yaml`], rmcp in
 //!   [`demo`] and [`lock::ask`] and so never on the forwarding path.
 //! - **Nothing is unbounded.** Queues, tables, buffers, depths and waits have a limit with a name
 //!   and a unit; most are keys of the configuration.
@@ -87,7 +87,8 @@
 //! # Modules, in reading order
 //!
 //! 1. [`gate`]: what may pass, decided on values. Its own order is that of a frame's way.
-//! 2. [`config`]: what a file says, and what the program means by it; all problems at once.
+//! 2. [`yaml`] and [`config`]: what a file says, and what the program means by it; all problems at
+//!    once.
 //! 3. [`audit`]: the journal, its recovery and proof, how it is shown and sent on.
 //! 4. [`policy`]: policies found, proven in a child process, put in place, reloaded.
 //! 5. [`edge`]: sockets and pipes.
@@ -99,6 +100,7 @@
 //! Decisions that could have gone otherwise are in `docs/decisions/`, each with its price.
 
 pub mod gate;
+pub mod yaml;
 pub mod config;
 pub mod audit;
 pub mod policy;

@@ -25,8 +25,8 @@ use self::manifest::Manifest;
 use self::signature::Signing;
 use super::find::{Content, problem, rules};
 use super::load::{Loaded, PolicyFiles, Sources};
-use crate::config::yaml_to_json;
 use crate::gate::rego::PolicyProblem;
+use crate::yaml;
 
 /// The files of a bundle by their path below its root.
 pub type Members = BTreeMap<String, Vec<u8>>;
@@ -129,7 +129,7 @@ fn take(sources: &mut Sources, name: &str, bytes: &[u8]) -> Result<(), PolicyPro
     let text = std::str::from_utf8(bytes)
         .map_err(|_| problem(shown(name), "not UTF-8".to_owned(), "save the file as UTF-8"))?;
     let text = if base.ends_with("ml") {
-        yaml_to_json(text).map_err(|what| problem(shown(name), what, "or write it as data.json"))?
+        yaml::to_json(text).map_err(|what| problem(shown(name), what, "or write it as data.json"))?
     } else {
         text.to_owned()
     };

@@ -15,7 +15,7 @@
     reason = "tests"
 )]
 
-mod fence;
+pub(crate) mod fence;
 mod stage;
 mod tables;
 

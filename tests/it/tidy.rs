@@ -70,7 +70,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tar", &["src/policy/bundle/archive.rs"]),
     ("rmcp", &["src/demo/", "src/lock/ask.rs"]),
     ("notify", &["src/policy/watch.rs"]),
-    ("saphyr_parser", &["src/config/yaml.rs"]),
+    ("saphyr_parser", &["src/yaml.rs"]),
     ("clap", &["src/cli/"]),
 ];
 
