@@ -7,22 +7,24 @@
     reason = "a wrong bench may end in a panic"
 )]
 
-use bartizan::gate::access::{
-    AccessRequest, Action, Direction, Era, Principal, Protocol, Resource, Revision, Server,
-    Transport, WallTime,
-};
-use bartizan::gate::decision::{Decision, Effect, Engine, Listing, Origin, PolicyRevision, Reason};
-use bartizan::gate::document::Value;
-use bartizan::gate::frame::{Frame, FrameLimits, Sender};
-use bartizan::gate::lock::Standing;
-use bartizan::gate::operation::Operation;
-use bartizan::gate::pack::Pack;
-use bartizan::gate::pdp::{ListEntry, Pdp};
-use bartizan::gate::record::{AuditRecord, Now};
-use bartizan::gate::rego::{Entrypoints, EvalLimits, Policy, PolicySources, RegoPdp};
-use bartizan::gate::session::{Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session};
-use bartizan::gate::step::{Act, AuditSink, Unkept};
 use bartizan::policy::embedded;
+use bartizan_gate::duty::decision::{
+    Decision, Effect, Engine, Listing, Origin, PolicyRevision, Reason,
+};
+use bartizan_gate::duty::pdp::{ListEntry, Pdp};
+use bartizan_gate::evidence::record::{AuditRecord, Now};
+use bartizan_gate::evidence::step::{Act, AuditSink, Unkept};
+use bartizan_gate::question::access::{
+    AccessRequest, Action, Principal, Resource, Server, WallTime,
+};
+use bartizan_gate::question::operation::Operation;
+use bartizan_gate::question::pack::Pack;
+use bartizan_gate::question::standing::Standing;
+use bartizan_gate::session::{Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session};
+use bartizan_gate::wire::document::Value;
+use bartizan_gate::wire::frame::{Frame, FrameLimits, Sender};
+use bartizan_gate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
+use bartizan_rego::{Entrypoints, EvalLimits, Policy, PolicySources, RegoPdp};
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -130,8 +132,7 @@ fn policy() -> Policy {
 
 hide contains "delete_flag" if input.server.environment == "staging"
 "#;
-    modules
-        .push(bartizan::gate::rego::Module { path: "hide.rego".to_owned(), text: hide.to_owned() });
+    modules.push(bartizan_rego::Module { path: "hide.rego".to_owned(), text: hide.to_owned() });
     let sources = PolicySources { modules, data: None, revision: "bench".into() };
     Policy::compile(&sources, &Entrypoints::default(), &EvalLimits::default()).unwrap()
 }

@@ -8,12 +8,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use bartizan::audit::journal::{Journal, JournalConfig};
-use bartizan::gate::record::{
+use bartizan_audit::journal::{Journal, JournalConfig};
+use bartizan_gate::evidence::record::{
     AuditRecord, DecisionFacts, Event, Now, OperationFacts, Outcome, ProtocolFacts, ReasonFacts,
     Target,
 };
-use bartizan::gate::step::AuditSink as _;
+use bartizan_gate::evidence::step::AuditSink as _;
 use criterion::{Criterion, criterion_group, criterion_main};
 
 fn now() -> Now {

@@ -1,11 +1,11 @@
 //! Bartizan: a policy-enforcing firewall for the Model Context Protocol.
 //!
-//! A transparent reverse proxy between an MCP client and the MCP servers that it uses. It reads
-//! every JSON-RPC message once and strictly, asks a Rego policy what may pass, discharges what the
-//! policy demands, and writes down what is about to happen before it happens. `README.md` says how
-//! to use it; this page says how it is built.
+//! A transparent reverse proxy between an MCP client and the MCP servers that it uses. It parses
+//! every JSON-RPC message once and strictly, asks a Rego policy what may pass, carries out the
+//! obligations that the policy returns, and writes each act to the journal before it does it.
+//! `README.md` says how to use it; this page says how it is built.
 //!
-//! # From above
+//! # Crates
 //!
 //! ```text
 //!            agents                                                  MCP servers
@@ -22,90 +22,98 @@
 //!                              policy (Rego)  audit journal ──► spans
 //! ```
 //!
-//! The [`gate`] decides and does nothing; the [`edge`] does and decides nothing. Between them
-//! stands a [`Step`](gate::step::Step): an act that can be had only in exchange for its kept
-//! record.
+//! | Crate | What it does | What it must not do |
+//! |---|---|---|
+//! | [`bartizan_gate`] | Parses, decides, writes refusals and records: functions on values. | Any input or output; know Rego. |
+//! | [`bartizan_rego`] | Evaluates Rego policies behind the gate's [`Pdp`](bartizan_gate::duty::pdp::Pdp). | Any input or output. |
+//! | [`bartizan_outbound`] | Makes HTTP connections on the firewall's own behalf: TLS, time-outs, bounds. | Carry an agent's message by itself. |
+//! | [`bartizan_audit`] | Keeps, recovers, verifies and exports the journal. | Delay a decision for an exporter. |
+//! | [`bartizan_edge`] | Moves bytes: listeners, servers over HTTP, child processes. | Decide anything. |
+//! | [`bartizan_peer`] | Speaks MCP as a client, through rmcp. | Stand on the forwarding path. |
+//! | [`bartizan_demo`] | A flag service, stand-ins for vendors' servers, a scripted agent. | Be needed by the firewall. |
+//! | this one | Command line, configuration, policy distribution, start and stop. | |
 //!
-//! # One request's way
+//! Between gate and edge stands a [`Step`](bartizan_gate::evidence::step::Step): an act that can be
+//! taken out of it only in exchange for its kept record.
 //!
-//! HTTP and stdio differ in the first, second, ninth and last row, and nowhere else.
+//! # The way of one request
+//!
+//! HTTP and stdio differ in rows 1, 2, 9 and 12 only.
 //!
 //! | # | What happens | Where |
 //! |---|---|---|
-//! | 1 | A connection is accepted; how many there are is bounded. | [`edge::http`], [`edge::stdio`] |
-//! | 2 | Host, origin, framing and media type are checked, and the token where it ends here; the body is read whole; an [`Arrival`](gate::session::Arrival) is made. | [`edge::http`] |
-//! | 3 | The bytes become a [`Frame`](gate::frame::Frame), or are refused. | [`gate::document`], [`gate::frame`] |
-//! | 4 | The frame becomes a question: method, resource, what the call comes to by its pack. Routing headers must agree with the body. | [`gate::method`], [`gate::operation`], [`gate::headers`], [`gate::access`] |
-//! | 5 | The policy answers with a [`Decision`](gate::decision::Decision). | [`gate::pdp`], [`gate::rego`] |
-//! | 6 | Obligations are discharged: limits, arguments, approval last. | [`gate::limit`], [`gate::arguments`] |
-//! | 7 | The call is put among those in flight; a [`Step`](gate::step::Step) holds record and act. | [`gate::session`] |
-//! | 8 | The record is kept; that releases the act. | [`gate::step`], [`audit::journal`] |
-//! | 9 | The [`Permitted`](gate::step::Permitted) message goes to the server. | [`edge::upstream`], [`edge::child`] |
-//! | 10 | Each frame of the answer is read, matched with its call, filtered if it is a list, and judged if it asks something. | [`gate::session`], [`gate::inspect`] |
-//! | 11 | The outcome is recorded; that releases the answer. | [`gate::step`], [`audit::journal`] |
-//! | 12 | The [`Released`](gate::step::Released) message goes to the client. | [`edge::http`], [`edge::stdio`] |
+//! | 1 | A connection is accepted; their number is bounded. | [`bartizan_edge::http`], [`bartizan_edge::stdio`] |
+//! | 2 | Host, origin, framing, media type and, where configured, the access token are checked; the body is read whole; an [`Arrival`](bartizan_gate::session::Arrival) is made. | [`bartizan_edge::http`] |
+//! | 3 | The bytes become a [`Frame`](bartizan_gate::wire::frame::Frame), or are refused. | [`bartizan_gate::wire`] |
+//! | 4 | The frame becomes a question: method, resource, operation by the server's pack. Routing headers must agree with the body. | [`bartizan_gate::question`] |
+//! | 5 | The policy answers with a [`Decision`](bartizan_gate::duty::decision::Decision). | [`bartizan_gate::duty::pdp`], [`bartizan_rego`] |
+//! | 6 | Obligations are carried out: limits, then arguments to set, approval last. | [`bartizan_gate::duty`] |
+//! | 7 | The call enters the table of calls in flight; a [`Step`](bartizan_gate::evidence::step::Step) holds record and act. | [`bartizan_gate::session`] |
+//! | 8 | The record is kept; that releases the act. | [`bartizan_gate::evidence::step`], [`bartizan_audit::journal`] |
+//! | 9 | The [`Permitted`](bartizan_gate::evidence::step::Permitted) message goes to the server. | [`bartizan_edge::upstream`], [`bartizan_edge::child`] |
+//! | 10 | Each frame of the answer is parsed, matched with its call, filtered if it is a list, and judged if it asks something. | [`bartizan_gate::session`], [`bartizan_gate::catalog`] |
+//! | 11 | The outcome is recorded; that releases the answer. | [`bartizan_gate::evidence::step`], [`bartizan_audit::journal`] |
+//! | 12 | The [`Released`](bartizan_gate::evidence::step::Released) message goes to the client. | [`bartizan_edge::http`], [`bartizan_edge::stdio`] |
 //!
-//! The control flow of rows 3 to 7 is [`Session::client_frame`](gate::session::Session::client_frame),
-//! that of row 10 [`Session::server_answer`](gate::session::Session::server_answer) and
-//! [`Session::server_frame`](gate::session::Session::server_frame). Read those first.
+//! Rows 3 to 7 are [`Session::client_frame`](bartizan_gate::session::Session::client_frame); row 10
+//! is [`Session::server_answer`](bartizan_gate::session::Session::server_answer) and
+//! [`Session::server_frame`](bartizan_gate::session::Session::server_frame). Read those first.
 //!
 //! # Architecture invariants
 //!
-//! Most of what holds is an absence. `tests/it/tidy.rs` and the compile-fail tests in `tests/ui`
-//! hold the ones that can be seen in the source.
+//! Cargo enforces which crate may use which. `tests/it/tidy.rs` and the compile-fail tests in
+//! `tests/ui` hold the rest of what can be seen in the source.
 //!
-//! - **`gate` does no IO.** No socket, file, clock, environment, task, log or `async`. Time comes
-//!   in as [`Now`](gate::record::Now), so a whole session can be replayed.
-//! - **There is no way to a server but a `Permitted`, and none to a client but a `Released`.**
-//!   Both have private fields, cannot be cloned, and are made by the session alone; a refusal is
-//!   the one other thing that may be released.
-//! - **There is no act without a record.** [`Step::record`](gate::step::Step::record) consumes
-//!   the step and gives the act only if the sink kept the record.
-//! - **Deciding cannot fail.** [`Pdp`](gate::pdp::Pdp) has no `Result`: an error, a timeout, a
-//!   panic and a wrong shape are denials with a reason, so no caller can turn one into a permit.
-//! - **There is one parser on the decision path.** The policy's input is made from the spans that
-//!   [`gate::document`] found, what is forwarded are the bytes that it read, and edits replace
-//!   spans. Nothing is decoded into a map and written out again.
-//! - **No method is special in the control flow.** A method is a row of [`gate::method`]; one
-//!   without a row is a question like any other.
-//! - **No decision is taken on a header.** Routing headers are held against the body and then
-//!   forgotten.
-//! - **`edge` knows no `Decision`, `Effect` or `Obligation`.**
-//! - **A module of `gate` uses only those declared above it**; the order is that in which a frame
-//!   meets them.
-//! - **A foreign crate has one door**: regorus in [`gate::rego`], governor in [`gate::limit`],
-//!   OpenTelemetry in [`audit`], the clocks in [`edge::clock`], YAML in [`yaml`], rmcp in
-//!   [`demo`] and [`lock::ask`] and so never on the forwarding path.
+//! - **The gate does no input or output.** No socket, file, clock, environment, task, log or
+//!   `async`. Time comes in as [`Now`](bartizan_gate::evidence::record::Now), so a whole session can
+//!   be replayed.
+//! - **Only a `Permitted` reaches a server, and only a `Released` reaches a client.** Both have
+//!   private fields, cannot be cloned, and are made by the session alone; a refusal is the one other
+//!   source of a `Released`.
+//! - **No act without a record.** [`Step::record`](bartizan_gate::evidence::step::Step::record)
+//!   consumes the step and gives the act only if the sink kept the record.
+//! - **Deciding cannot fail.** [`Pdp`](bartizan_gate::duty::pdp::Pdp) returns no `Result`: an error,
+//!   a time-out, a panic and a wrong shape are denials with a reason, so no caller can turn one into
+//!   a permit.
+//! - **One parser on the decision path.** The policy's input is built from the spans that
+//!   [`bartizan_gate::wire::document`] found, the bytes that it parsed are the bytes forwarded, and
+//!   edits replace spans. Nothing is decoded into a map and serialised again.
+//! - **No method is special in the control flow.** A method is a row of
+//!   [`bartizan_gate::question::method`]; one without a row is a question like any other.
+//! - **No decision depends on a header.** Routing headers are compared with the body and then
+//!   dropped.
+//! - **The edge knows no `Decision`, `Effect` or `Obligation`.**
+//! - **A module of the gate uses only those declared above it**, in the order in which a frame meets
+//!   them; modules of other crates use one another in no circle.
+//! - **A foreign crate has one door**: regorus in [`bartizan_rego`], OpenTelemetry in
+//!   [`bartizan_audit`], governor in [`bartizan_gate::duty::limit`], the clocks in
+//!   [`bartizan_edge::clock`], YAML in [`yaml`], rmcp in [`bartizan_peer`], [`bartizan_demo`] and
+//!   [`lock::ask`] and so never on the forwarding path.
 //! - **Nothing is unbounded.** Queues, tables, buffers, depths and waits have a limit with a name
 //!   and a unit; most are keys of the configuration.
-//! - **The journal depends on nobody who reads it.** Spans are made from its files; a slow reader
-//!   slows nothing down.
+//! - **The journal does not wait for its readers.** Spans and decision logs are made from its files,
+//!   so a slow collector slows no call.
 //! - **No secret reaches a log, an error or a record.** [`config::Secret`] prints nothing, records
-//!   hold keyed digests in the place of values, refusals have constant text.
+//!   hold keyed digests in place of values, refusals have constant text.
 //! - **There are no Cargo features**: one program, one behaviour.
 //!
-//! # Modules, in reading order
+//! # Modules of this crate, in reading order
 //!
-//! 1. [`gate`]: what may pass, decided on values. Its own order is that of a frame's way.
-//! 2. [`yaml`] and [`config`]: what a file says, and what the program means by it; all problems at
+//! 1. [`yaml`]: YAML text to a tree, for configurations and for the data of policies.
+//! 2. [`config`]: from the text of `bartizan.yaml` to what the program does; reports all problems at
 //!    once.
-//! 3. [`audit`]: the journal, its recovery and proof, how it is shown and sent on.
-//! 4. [`policy`]: policies found, proven in a child process, put in place, reloaded.
-//! 5. [`edge`]: sockets and pipes.
-//! 6. [`demo`]: a flag service, an agent, and the firewall between them.
-//! 7. [`run`]: everything built once, started, and stopped in order.
-//! 8. [`lock`]: tools as they were reviewed, and how they are asked for.
-//! 9. [`cli`]: arguments in, exit code out.
+//! 3. [`policy`]: policies found, proven in a child process, put in place, reloaded.
+//! 4. [`run`]: builds everything once, starts it, stops it in order.
+//! 5. [`demo`]: starts the firewall for the demo.
+//! 6. [`lock`]: tool definitions as they were reviewed, and how they are asked for.
+//! 7. [`cli`]: arguments in, exit code out.
 //!
-//! Decisions that could have gone otherwise are in `docs/decisions/`, each with its price.
+//! `docs/decisions/` records decisions that could have gone otherwise, each with its price.
 
-pub mod gate;
 pub mod yaml;
 pub mod config;
-pub mod audit;
 pub mod policy;
-pub mod edge;
-pub mod demo;
 pub mod run;
+pub mod demo;
 pub mod lock;
 pub mod cli;

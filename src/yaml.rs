@@ -11,7 +11,7 @@ use std::fmt;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
-use crate::gate::document::write_string;
+use bartizan_gate::wire::document::write_string;
 
 /// Nesting of lists and mappings; the deepest key of a configuration has 7.
 const DEPTH_MAX: usize = 16;

@@ -92,7 +92,7 @@ fn compile(path: &Path) -> String {
         .arg("-L")
         .arg(format!("dependency={}", deps.display()))
         .arg("--extern")
-        .arg(format!("bartizan={}", library(&deps).display()))
+        .arg(format!("bartizan_gate={}", library(&deps).display()))
         .arg(path.file_name().unwrap())
         .current_dir(path.parent().unwrap())
         .output()
@@ -104,10 +104,10 @@ fn compile(path: &Path) -> String {
 
 /// `line` without line and column, where it names a place in the library.
 fn without_place(line: &str) -> String {
-    match line.split_once(" src/") {
+    match line.split_once(" crates/gate/src/") {
         Some((arrow, place)) if matches!(arrow.trim(), "-->" | ":::") => {
             let file = place.split(':').next().unwrap_or_default();
-            format!("{arrow} src/{file}")
+            format!("{arrow} crates/gate/src/{file}")
         }
         _ => line.to_owned(),
     }
@@ -122,7 +122,7 @@ fn library(deps: &Path) -> PathBuf {
             let name = entry.file_name();
             let name = name.to_str().unwrap_or_default();
             let is_library = Path::new(name).extension().is_some_and(|end| end == "rlib");
-            is_library && name.starts_with("libbartizan-")
+            is_library && name.starts_with("libbartizan_gate-")
         })
         .max_by_key(|entry| entry.metadata().unwrap().modified().unwrap())
         .unwrap_or_else(|| panic!("no library in {}", deps.display()))

@@ -3,10 +3,12 @@
 
 use std::sync::{Arc, LazyLock};
 
-use bartizan::gate::access::{Principal, RoutingHeaders, Server, Transport};
-use bartizan::gate::headers::{decode, encode};
-use bartizan::gate::session::{Arrival, Gate, Protected, RefusalForm, Session};
-use bartizan::gate::step::Act;
+use bartizan_gate::evidence::step::Act;
+use bartizan_gate::question::access::{Principal, Server};
+use bartizan_gate::session::{Arrival, Gate, Protected, RefusalForm, Session};
+use bartizan_gate::wire::headers::RoutingHeaders;
+use bartizan_gate::wire::headers::{decode, encode};
+use bartizan_gate::wire::protocol::Transport;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;

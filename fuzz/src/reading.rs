@@ -1,8 +1,8 @@
 //! Invariants of `gate::document` and `gate::frame`, checked against `serde_json` as a second
 //! reader. A broken one panics.
 
-use bartizan::gate::document::{Document, DocumentLimits, Kind, Unreadable, Value};
-use bartizan::gate::frame::{Frame, FrameLimits, Id, Message, Sender};
+use bartizan_gate::wire::document::{Document, DocumentLimits, Kind, Unreadable, Value};
+use bartizan_gate::wire::frame::{Frame, FrameLimits, Id, Message, Sender};
 use bytes::Bytes;
 
 /// Reading ends without a panic; what is accepted, a second reader reads as the same tree; what is

@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bartizan::gate::access::{Principal, Server, Transport};
-use bartizan::gate::record::CallId;
-use bartizan::gate::session::{
+use bartizan_gate::evidence::record::CallId;
+use bartizan_gate::evidence::step::{Act, Dispatch, Permitted, Released, Step};
+use bartizan_gate::question::access::{Principal, Server};
+use bartizan_gate::session::{
     Arrival, ErrorAnswer, Gate, Protected, RefusalForm, Session, UpstreamFailure,
 };
-use bartizan::gate::step::{Act, Dispatch, Permitted, Released, Step};
+use bartizan_gate::wire::protocol::Transport;
 use bytes::Bytes;
 use serde_json::Value;
 

@@ -1,7 +1,7 @@
 //! Invariants of `edge::sse`, checked against a reader of whole texts. A broken one panics.
 
-use bartizan::edge::ServerEvent;
-use bartizan::edge::sse::{EventReader, RETRY_MS, write};
+use bartizan_edge::ServerEvent;
+use bartizan_edge::sse::{EventReader, RETRY_MS, write};
 use bytes::{Bytes, BytesMut};
 
 /// Events read, and whether reading ended at one that was too large.

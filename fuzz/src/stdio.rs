@@ -5,10 +5,10 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
-use bartizan::edge::child::lines::{
+use bartizan_edge::child::lines::{
     Line, Lines, has_foreign_line_end, line_for_child, line_for_client,
 };
-use bartizan::gate::document::{Document, DocumentLimits};
+use bartizan_gate::wire::document::{Document, DocumentLimits};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 

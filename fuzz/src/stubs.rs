@@ -5,13 +5,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
-use bartizan::gate::access::{AccessRequest, Resource};
-use bartizan::gate::decision::{Decision, Effect, Engine, Listing, Origin, PolicyRevision, Reason};
-use bartizan::gate::frame::FrameLimits;
-use bartizan::gate::pdp::{ListEntry, Pdp};
-use bartizan::gate::record::{AuditRecord, Event, Now};
-use bartizan::gate::session::{GateConfig, Mode};
-use bartizan::gate::step::{AuditSink, Unkept};
+use bartizan_gate::duty::decision::{
+    Decision, Effect, Engine, Listing, Origin, PolicyRevision, Reason,
+};
+use bartizan_gate::duty::pdp::{ListEntry, Pdp};
+use bartizan_gate::evidence::record::{AuditRecord, Event, Now};
+use bartizan_gate::evidence::step::{AuditSink, Unkept};
+use bartizan_gate::question::access::{AccessRequest, Resource};
+use bartizan_gate::session::{GateConfig, Mode};
+use bartizan_gate::wire::frame::FrameLimits;
 
 /// Requests in flight in one session.
 pub const IN_FLIGHT_MAX: usize = 4;

@@ -11,13 +11,13 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 
-use crate::audit::entry::Entry;
-use crate::audit::filter::Filter;
-use crate::audit::journal_directory;
-use crate::audit::pretty::{self, Colour};
-use crate::audit::tail::{ReadError, Reader};
-use crate::audit::verify::{Extent, Summary, VerifyError, verify};
-use crate::edge::clock::Clock;
+use bartizan_audit::entry::Entry;
+use bartizan_audit::filter::Filter;
+use bartizan_audit::journal_directory;
+use bartizan_audit::pretty::{self, Colour};
+use bartizan_audit::tail::{ReadError, Reader};
+use bartizan_audit::verify::{Extent, Summary, VerifyError, verify};
+use bartizan_edge::clock::Clock;
 
 /// How often a followed journal is looked at.
 const FOLLOW_EVERY: Duration = Duration::from_millis(100);

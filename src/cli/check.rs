@@ -8,12 +8,12 @@ use crate::config::{
     BundleSource, Config, Front, HttpTransport, JwksConfig, OAuthMode, PackRef, PolicyConfig,
     Upstream,
 };
-use crate::edge::oauth::keys::{HINT, read_file};
-use crate::gate::session::Mode;
 use crate::lock::LockFile;
 use crate::policy::prepare;
 use crate::run::StartError;
 use crate::run::policies::Origin;
+use bartizan_edge::oauth::keys::{HINT, read_file};
+use bartizan_gate::session::Mode;
 
 /// Say everything that is wrong with a configuration, and start nothing.
 ///

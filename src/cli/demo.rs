@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::{Exit, Failure};
-use crate::demo::{self, DemoError, Vendor};
 use crate::run::Options;
+use bartizan_demo::{DemoError, Vendor};
 
 /// Show the firewall at work: a service, an agent, every verdict, the audit journal.
 ///
@@ -56,7 +56,7 @@ pub async fn run(args: Args) -> ExitCode {
 async fn given(args: &Args, out: &mut (dyn Write + Send)) -> Result<Exit, Failure> {
     let failed = |error: DemoError| Failure::failed("demo", error.to_string());
     if args.server_only {
-        demo::serve_alone((args.vendor, args.port), out).await.map_err(failed)?;
+        bartizan_demo::serve_alone((args.vendor, args.port), out).await.map_err(failed)?;
         return Ok(Exit::Done);
     }
     let prover =
@@ -65,8 +65,10 @@ async fn given(args: &Args, out: &mut (dyn Write + Send)) -> Result<Exit, Failur
         Some(directory) => empty(directory)?,
         None => private().map_err(|error| Failure::failed("demo: state", error.to_string()))?,
     };
-    let options = demo::Options { state: state.clone(), stay: args.stay, vendor: args.vendor };
-    let summary = demo::run(&options, |setting| demo::start(setting, prover), out).await;
+    let options =
+        bartizan_demo::Options { state: state.clone(), stay: args.stay, vendor: args.vendor };
+    let summary =
+        bartizan_demo::run(&options, |setting| crate::demo::start(setting, prover), out).await;
     if args.state.is_none() {
         let removed = std::fs::remove_dir_all(&state);
         removed.map_err(|error| Failure::failed(state.display().to_string(), error.to_string()))?;

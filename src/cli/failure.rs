@@ -7,8 +7,8 @@ use std::fmt;
 use std::process::ExitCode;
 
 use crate::config::Problems;
-use crate::gate::rego::PolicyProblem;
 use crate::run::StartError;
+use bartizan_rego::PolicyProblem;
 
 /// A command ended without doing what it was asked to.
 #[derive(Debug, Clone, PartialEq, Eq)]

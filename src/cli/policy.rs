@@ -7,11 +7,11 @@ use std::process::ExitCode;
 
 use super::{Exit, Failure, print};
 use crate::config::PolicyConfig;
-use crate::gate::decision::Engine;
-use crate::gate::rego::{EvalLimits, Policy, PolicyProblem, capabilities, input_schema};
 use crate::policy::load::{Loaded, PolicyFiles, load};
 use crate::policy::prove::Prover;
 use crate::policy::{PolicySettings, Ready};
+use bartizan_gate::duty::decision::Engine;
+use bartizan_rego::{EvalLimits, Policy, PolicyProblem, capabilities, input_schema};
 
 mod check;
 mod explain;

@@ -10,7 +10,7 @@ use super::headers::headers;
 use super::remote::{RemoteConfig, RemoteKeys};
 use super::secret::Secret;
 use super::section::{Section, section};
-use crate::gate::rego::Inputs;
+use bartizan_gate::duty::pdp::Inputs;
 
 /// The journal.
 #[derive(Debug, Clone, PartialEq, Eq)]

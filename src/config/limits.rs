@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::form::{bytes, count, time};
 use super::section::Section;
 use super::table::show_bytes;
-use crate::gate::document::DocumentLimits;
-use crate::gate::frame::FrameLimits;
+use bartizan_gate::wire::document::DocumentLimits;
+use bartizan_gate::wire::frame::FrameLimits;
 
 /// The range of times within which one step must be done.
 pub(super) const STEP_TIMES: RangeInclusive<Duration> =

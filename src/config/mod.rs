@@ -15,9 +15,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::gate::access::Principal;
-use crate::gate::session::{GateConfig, Mode};
 use crate::yaml;
+use bartizan_gate::question::access::Principal;
+use bartizan_gate::session::{GateConfig, Mode};
 
 mod problem;
 mod surroundings;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::problem::did_you_mean;
 use super::surroundings::read_file;
-use crate::gate::pack::Pack;
 use crate::policy::embedded;
+use bartizan_gate::question::pack::Pack;
 
 /// Size of a pack's file, bytes; the largest vendor has a few hundred tools.
 const FILE_BYTES_MAX: usize = 4 << 20;

@@ -7,7 +7,7 @@ use super::form::{Form, count, existing, list, text};
 use super::problem::wrong;
 use super::secret::is_variable_name;
 use super::section::{Section, section};
-use crate::gate::rego::Entrypoints;
+use bartizan_rego::Entrypoints;
 
 /// Which policy decides.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use super::form::{Form, list, text, texts_by_name};
 use super::problem::wrong;
 use super::section::Section;
-use crate::gate::access::Principal;
+use bartizan_gate::question::access::Principal;
 
 /// Length of a principal's id, bytes: it is in every record and names buckets.
 const PRINCIPAL_BYTES_MAX: usize = 256;

@@ -13,9 +13,9 @@ use super::pack::PackRef;
 use super::problem::{Location, wrong};
 use super::section::Section;
 use super::upstream::{HttpTransport, Upstream, over_http};
-use crate::gate::access::Server;
-use crate::gate::pack::Pack;
-use crate::gate::session::RefusalForm;
+use bartizan_gate::question::access::Server;
+use bartizan_gate::question::pack::Pack;
+use bartizan_gate::session::RefusalForm;
 
 /// What every path that clients may call matches.
 const PATH_PATTERN: &str = r"^(/|(/[A-Za-z0-9._~-]+)+)$";

@@ -21,11 +21,11 @@ use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig
 
 use super::{LockFile, LockedTool};
 use crate::config::{Config, Front, PolicyConfig, ServerConfig};
-use crate::demo::client::HttpClient;
-use crate::gate::inspect::hex;
-use crate::gate::operation::Operation;
-use crate::gate::session::{Mode, Protected};
 use crate::run::{self, Options, Running, StartError};
+use bartizan_gate::catalog::lists::hex;
+use bartizan_gate::question::operation::Operation;
+use bartizan_gate::session::{Mode, Protected};
+use bartizan_peer::client::HttpClient;
 
 /// For one server to list all its tools.
 const SERVER_MAX: Duration = Duration::from_mins(2);

@@ -14,10 +14,10 @@ use std::path::Path;
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::audit::inert::is_hostile;
-use crate::gate::document::{Document, DocumentLimits, Kind, Value, write_string};
-use crate::gate::inspect::{canonical_text, digest};
-use crate::gate::lock::Lock;
+use bartizan_audit::inert::is_hostile;
+use bartizan_gate::catalog::drift::Lock;
+use bartizan_gate::catalog::lists::{canonical_text, digest};
+use bartizan_gate::wire::document::{Document, DocumentLimits, Kind, Value, write_string};
 
 /// Version of the file's format.
 const VERSION: i64 = 1;

@@ -27,8 +27,8 @@ pub use super::files::LocalBundle;
 use super::files::{PolicyFiles, problem};
 use super::find::{Content, rules};
 use super::sources::{Loaded, Sources};
-use crate::gate::rego::PolicyProblem;
 use crate::yaml;
+use bartizan_rego::PolicyProblem;
 
 /// What stands before the path of each file in problems.
 const SHOWN: &str = "bundle/";

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::bundle::manifest::{Root, leads_to, owns};
-use crate::gate::document::{Document, DocumentLimits, Kind, Unreadable, Value, write_string};
+use bartizan_gate::wire::document::{
+    Document, DocumentLimits, Kind, Unreadable, Value, write_string,
+};
 
 /// Values in one data file.
 const VALUES_MAX: usize = 1 << 23;

@@ -3,7 +3,7 @@
 //! The files are those of `policies/`, byte for byte. Reading and proving them is done like that
 //! of any other policy; being built in earns no trust.
 
-use crate::gate::rego::Module;
+use bartizan_rego::Module;
 
 /// A policy file: its path below `policies/` and its text.
 type File = (&'static str, &'static str);
@@ -38,7 +38,7 @@ const BASELINE_TESTS: &[File] = files![
     "baseline/tools_test.rego",
 ];
 
-/// Packs by name, each as JSON text for [`Pack::read`](crate::gate::pack::Pack::read).
+/// Packs by name, each as JSON text for [`Pack::read`](bartizan_gate::question::pack::Pack::read).
 pub const PACKS: &[File] = packs![
     "amplitude",
     "cequence-gateway",

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::bundle::signature::Signing;
-use crate::gate::rego::{Entrypoints, PolicyProblem};
+use bartizan_rego::{Entrypoints, PolicyProblem};
 
 /// Bounds on what is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use super::bundle::members::{MANIFEST, SIGNATURES};
 use super::files::{HINT_PATH, HINT_READ, LoadLimits, PROBLEMS_MAX, PolicyFiles, problem, shown};
-use crate::gate::rego::PolicyProblem;
+use bartizan_rego::PolicyProblem;
 
 /// What the files of a policy look like from outside. Another one means: read again.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

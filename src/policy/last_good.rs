@@ -28,7 +28,7 @@ impl LastGood {
         let digest = Sha256::digest(url);
         let mut name = String::new();
         let digest: &[u8] = digest.as_ref();
-        crate::gate::inspect::hex(digest.get(..NAME_BYTES).unwrap_or(digest), &mut name);
+        bartizan_gate::catalog::lists::hex(digest.get(..NAME_BYTES).unwrap_or(digest), &mut name);
         let file = directory.join(format!("{name}.tar.gz"));
         Self { directory, file }
     }

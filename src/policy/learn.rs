@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::replay::{ReplayError, Source, read_lines};
-use crate::audit::entry::{Entry, OperationEntry};
-use crate::gate::access::is_ambiguous;
+use bartizan_audit::entry::{Entry, OperationEntry};
+use bartizan_gate::question::access::is_ambiguous;
 
 /// Different calls and messages in one draft.
 pub const SEEN_MAX: usize = 2_000;

@@ -14,7 +14,7 @@ use super::find::FoundFile;
 pub use super::find::{Fingerprint, fingerprint};
 pub use super::sources::Loaded;
 use super::sources::{Sources, line_after};
-use crate::gate::rego::PolicyProblem;
+use bartizan_rego::PolicyProblem;
 
 /// How often a reading is begun again because a file changed meanwhile.
 const ATTEMPTS_MAX: usize = 5;

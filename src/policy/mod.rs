@@ -4,7 +4,7 @@
 //! child process, because a policy can overflow the stack or eat all memory and neither can be
 //! caught; [`watch`] does both again whenever a file changes, and leaves the old policy whole
 //! until the new one is proven. [`embedded`] is what runs where nothing is configured. Evaluation
-//! itself is [`gate::rego`](crate::gate::rego).
+//! itself is [`gate::rego`](bartizan_rego).
 
 pub mod bundle;
 mod data;
@@ -25,8 +25,8 @@ use std::sync::Arc;
 
 use self::load::{Fingerprint, Loaded, PolicyFiles};
 use self::prove::Prover;
-use crate::gate::decision::{Engine, PolicyRevision};
-use crate::gate::rego::{EvalLimits, Policy, PolicyProblem, PolicySources, Proof, RegoPdp};
+use bartizan_gate::duty::decision::{Engine, PolicyRevision};
+use bartizan_rego::{EvalLimits, Policy, PolicyProblem, PolicySources, Proof, RegoPdp};
 
 /// How a policy comes to answer.
 #[derive(Debug, Clone)]

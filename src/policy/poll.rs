@@ -21,8 +21,8 @@ use super::bundle::{self, archive, manifest};
 use super::last_good::LastGood;
 use super::watch::{PolicyEvent, Source, Triggers};
 use super::{PolicySettings, Ready, blocking, prove_and_build};
-use crate::edge::service::{Service, ServiceAnswer, ServiceCall, ServiceFailure};
-use crate::gate::rego::{PolicyProblem, RegoPdp};
+use bartizan_outbound::service::{Service, ServiceAnswer, ServiceCall, ServiceFailure};
+use bartizan_rego::{PolicyProblem, RegoPdp};
 
 /// First wait after a failure; it doubles up to the longest delay.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
@@ -131,7 +131,7 @@ impl BundleService {
         });
         let named = |called: Option<String>| {
             let mut hex = String::from("sha256:");
-            crate::gate::inspect::hex(&digest(&bytes), &mut hex);
+            bartizan_gate::catalog::lists::hex(&digest(&bytes), &mut hex);
             called.map_or(hex.clone(), |called| format!("`{called}`, {hex}"))
         };
         let refused = |called, problems| Refused { candidate: named(called), problems };

@@ -18,9 +18,7 @@ use tokio::process::{Child, Command};
 
 use super::bundle::is_member;
 use super::bundle::manifest::{Root, owns};
-use crate::gate::rego::{
-    self, Entrypoints, EvalLimits, Module, PolicyProblem, PolicySources, Proof,
-};
+use bartizan_rego::{self, Entrypoints, EvalLimits, Module, PolicyProblem, PolicySources, Proof};
 
 /// The hidden subcommand that runs [`child_main`].
 pub const SUBCOMMAND: &str = "policy-prove";
@@ -313,7 +311,8 @@ fn answer(question: Question) -> Answer {
     let entrypoints = Entrypoints { decision: question.decision, listing: question.listing };
     let limits = EvalLimits::default();
     let within = question.roots.map_or(Ok(()), |roots| inside(&sources, &roots, &limits));
-    match within.and_then(|()| rego::prove(&sources, &entrypoints, &limits, question.seed)) {
+    match within.and_then(|()| bartizan_rego::prove(&sources, &entrypoints, &limits, question.seed))
+    {
         Ok(proof) => Answer::Proof(proof),
         Err(problems) => Answer::Problems(problems.into_iter().map(Into::into).collect()),
     }
@@ -325,7 +324,7 @@ fn inside(
     roots: &[Root],
     limits: &EvalLimits,
 ) -> Result<(), Vec<PolicyProblem>> {
-    let packages = rego::packages(sources, limits)?;
+    let packages = bartizan_rego::packages(sources, limits)?;
     let outside: Vec<PolicyProblem> = packages
         .into_iter()
         .filter(|(file, package)| is_member(file) && !owns(roots, package))

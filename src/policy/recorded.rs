@@ -10,18 +10,18 @@ use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 
-use crate::audit::entry::{DecisionEntry, Entry, OperationEntry};
-use crate::gate::access::{
-    AccessRequest, Action, Direction, Era, Principal, Protocol, Resource, Revision, Server,
-    Transport, WallTime,
+use bartizan_audit::entry::{DecisionEntry, Entry, OperationEntry};
+use bartizan_gate::duty::decision::{Decision, Effect, Obligation};
+use bartizan_gate::question::access::{
+    AccessRequest, Action, Principal, Resource, Server, WallTime,
 };
-use crate::gate::decision::{Decision, Effect, Obligation};
-use crate::gate::document::{Document, DocumentLimits, Value};
-use crate::gate::flags;
-use crate::gate::lock::{Drift, Standing};
-use crate::gate::operation::{EnvironmentSource, Operation};
-use crate::gate::pack;
-use crate::gate::rego::{Judge, Unknown};
+use bartizan_gate::question::operation::{EnvironmentSource, Operation};
+use bartizan_gate::question::pack;
+use bartizan_gate::question::standing::{Drift, Standing};
+use bartizan_gate::wire::document::{Document, DocumentLimits, Value};
+use bartizan_gate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
+use bartizan_gate::wire::unseen;
+use bartizan_rego::{Judge, Unknown};
 
 /// What a configuration says about those who are named in records.
 #[derive(Debug, Clone, Default)]
@@ -355,7 +355,7 @@ impl<'a> Rebuilt<'a> {
             Server { name: name.into(), ..Server::default() }
         });
         let target = entry.target.as_ref();
-        let has = |of: fn(&crate::audit::entry::TargetEntry) -> bool| target.is_some_and(of);
+        let has = |of: fn(&bartizan_audit::entry::TargetEntry) -> bool| target.is_some_and(of);
         if has(|target| target.tool.is_some()) {
             lacks(&["/tool/arguments"]);
         } else if has(|target| target.prompt.is_some()) {
@@ -369,7 +369,7 @@ impl<'a> Rebuilt<'a> {
         let drift = target.and_then(|target| target.drift.as_deref());
         let drift = drift.map(|name| Drift::named(name).ok_or(())).transpose().ok()?;
         let named = target.into_iter().flat_map(|target| &target.flags);
-        let flags = named.map(|name| flags::named(name)).collect::<Option<_>>()?;
+        let flags = named.map(|name| unseen::named(name)).collect::<Option<_>>()?;
         Some(Self { entry, principal, server, operation, drift, flags, unknown })
     }
 

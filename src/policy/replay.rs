@@ -12,9 +12,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use crate::audit::journal_directory;
-use crate::audit::tail::Reader;
-use crate::gate::rego::{Judge, Policy, PolicyProblem};
+use bartizan_audit::journal_directory;
+use bartizan_audit::tail::Reader;
+use bartizan_rego::{Judge, Policy, PolicyProblem};
 
 use super::recorded::{About, Known, NotJudged, Question, Recorded, Said, Verdict};
 

@@ -8,7 +8,7 @@ use super::bundle::manifest::Root;
 use super::data::Data;
 use super::embedded;
 use super::find::{Content, Fingerprint};
-use crate::gate::rego::{Entrypoints, Module, PolicyProblem, PolicySources};
+use bartizan_rego::{Entrypoints, Module, PolicyProblem, PolicySources};
 
 /// A policy as read, not yet proven.
 #[derive(Debug)]

@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::load::{Fingerprint, fingerprint};
 use super::{PolicySettings, Ready, blocking, prepare};
-use crate::gate::decision::{Engine, PolicyRevision};
-use crate::gate::rego::{Demotion, PolicyProblem, Proof, RegoPdp};
+use bartizan_gate::duty::decision::{Engine, PolicyRevision};
+use bartizan_rego::{Demotion, PolicyProblem, Proof, RegoPdp};
 
 /// How long the files must be left alone before they are read.
 const SETTLE: Duration = Duration::from_millis(150);

@@ -8,19 +8,19 @@ use ::http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Serving, StartError, terminate};
 use crate::config::{self, Config, Front, HttpTransport, OAuthMode, PackRef, ServerConfig};
-use crate::edge::Shared;
-use crate::edge::admin::{AdminListener, Component, Readiness};
-use crate::edge::child::{ChildLimits, ChildSpec, ChildUpstream};
-use crate::edge::http::{HttpConfig, HttpLimits, HttpTimeouts, Listener, Route};
-use crate::edge::oauth::{Forward, OAuth, PublicUrl};
-use crate::edge::stdio::{RemoteLimits, StdioLimits, StdioUpstream, serve_stdio};
-use crate::edge::upstream::{
+use crate::lock::LockFile;
+use bartizan_edge::Shared;
+use bartizan_edge::admin::{AdminListener, Component, Readiness};
+use bartizan_edge::child::{ChildLimits, ChildSpec, ChildUpstream};
+use bartizan_edge::http::{HttpConfig, HttpLimits, HttpTimeouts, Listener, Route};
+use bartizan_edge::oauth::{Forward, OAuth, PublicUrl};
+use bartizan_edge::stdio::{RemoteLimits, StdioLimits, StdioUpstream, serve_stdio};
+use bartizan_edge::upstream::{
     HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, LegacySseLimits, LegacySseUpstream,
     Upstream,
 };
-use crate::gate::pack::Pack;
-use crate::gate::session::Protected;
-use crate::lock::LockFile;
+use bartizan_gate::question::pack::Pack;
+use bartizan_gate::session::Protected;
 
 /// The agents' socket and the operators', bound; none on stdio.
 pub(super) type Sockets = Option<(TcpListener, TcpListener)>;

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::audit::journal::Journal;
-use crate::edge::Shared;
-use crate::edge::admin::{Component, Readiness};
-use crate::gate::record::AuditRecord;
-use crate::gate::step::{AuditSink, Unkept};
+use bartizan_audit::journal::Journal;
+use bartizan_edge::Shared;
+use bartizan_edge::admin::{Component, Readiness};
+use bartizan_gate::evidence::record::AuditRecord;
+use bartizan_gate::evidence::step::{AuditSink, Unkept};
 
 /// How often a journal that refuses is tried.
 const TRY_EVERY: Duration = Duration::from_millis(500);

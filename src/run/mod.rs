@@ -26,19 +26,19 @@ use tokio_util::task::TaskTracker;
 
 use self::keeping::Keeper;
 use self::policies::Current;
-use crate::audit::decisions::{self, DecisionLogs};
-use crate::audit::journal::Journal;
-use crate::audit::otlp::{self, OtlpConfig};
 use crate::config::{self, Config};
-use crate::edge::Shared;
-use crate::edge::admin::{Component, Readiness};
-use crate::edge::clock::Clock;
-use crate::edge::stdio::ExitReason;
-use crate::gate::pdp::{NoPolicy, Pdp};
-use crate::gate::record::{AuditRecord, Event};
-use crate::gate::rego::RegoPdp;
-use crate::gate::session::{Gate, Protected};
-use crate::gate::step::AuditSink as _;
+use bartizan_audit::decisions::{self, DecisionLogs};
+use bartizan_audit::journal::Journal;
+use bartizan_audit::otlp::{self, OtlpConfig};
+use bartizan_edge::Shared;
+use bartizan_edge::admin::{Component, Readiness};
+use bartizan_edge::clock::Clock;
+use bartizan_edge::stdio::ExitReason;
+use bartizan_gate::duty::pdp::{NoPolicy, Pdp};
+use bartizan_gate::evidence::record::{AuditRecord, Event};
+use bartizan_gate::evidence::step::AuditSink as _;
+use bartizan_gate::session::{Gate, Protected};
+use bartizan_rego::RegoPdp;
 
 /// How long decisions gather before they are sent.
 const LOGS_LINGER: Duration = Duration::from_secs(1);

@@ -8,16 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 
 use super::{StartError, services};
-use crate::audit::decisions::Masker;
-use crate::audit::journal::Journal;
 use crate::config::{BundleConfig, BundleServiceConfig, BundleSource, Config};
-use crate::edge::Shared;
-use crate::edge::admin::{Component, Readiness};
-use crate::edge::clock::Clock;
-use crate::gate::decision::PolicyRevision;
-use crate::gate::record::{AuditRecord, DecisionFacts, Event, Finding, Now};
-use crate::gate::rego::{Asker, Demotion, Entrypoints, EvalLimits, Policy, PolicyProblem, RegoPdp};
-use crate::gate::step::AuditSink;
 use crate::policy::bundle::LocalBundle;
 use crate::policy::bundle::signature::Signing;
 use crate::policy::last_good::LastGood;
@@ -26,6 +17,15 @@ use crate::policy::poll::{BundleService, Polling, Refused, poll};
 use crate::policy::prove::Prover;
 use crate::policy::watch::{Answering, POLL, PolicyEvent, Source, Triggers, watch};
 use crate::policy::{PolicySettings, Ready, prepare};
+use bartizan_audit::decisions::Masker;
+use bartizan_audit::journal::Journal;
+use bartizan_edge::Shared;
+use bartizan_edge::admin::{Component, Readiness};
+use bartizan_edge::clock::Clock;
+use bartizan_gate::duty::decision::PolicyRevision;
+use bartizan_gate::evidence::record::{AuditRecord, DecisionFacts, Event, Finding, Now};
+use bartizan_gate::evidence::step::AuditSink;
+use bartizan_rego::{Asker, Demotion, Entrypoints, EvalLimits, Policy, PolicyProblem, RegoPdp};
 
 /// How long the proof of one revision may take.
 const PROOF_MAX: Duration = Duration::from_mins(1);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::StartError;
 use crate::config::{CredentialsConfig, RemoteConfig};
-use crate::edge::service::{Credentials, Service, ServiceConfig};
+use bartizan_outbound::service::{Credentials, Service, ServiceConfig};
 
 /// The way to `remote`, which the configuration names at `subject`.
 pub(super) fn open(subject: &str, remote: &RemoteConfig) -> Result<Service, StartError> {

@@ -6,10 +6,10 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::StartError;
-use crate::audit;
-use crate::audit::journal::{Journal, JournalConfig};
 use crate::config::AuditConfig;
-use crate::gate::record::Now;
+use ::bartizan_audit;
+use bartizan_audit::journal::{Journal, JournalConfig};
+use bartizan_gate::evidence::record::Now;
 
 /// The file below the state directory that holds the digest key, 32 bytes.
 const KEY_FILE: &str = "digest.key";
@@ -50,7 +50,7 @@ impl State {
         boot: &str,
         now: Now,
     ) -> Result<Journal, StartError> {
-        let directory = audit::journal_directory(&self.directory);
+        let directory = bartizan_audit::journal_directory(&self.directory);
         let settings = JournalConfig {
             segment_bytes_max: config.segment_bytes,
             ..JournalConfig::new(directory)
@@ -73,7 +73,7 @@ pub(super) fn boot() -> Result<String, StartError> {
     let mut bytes = [0_u8; 8];
     random(&mut bytes).map_err(|error| StartError::new("random", error.to_string()))?;
     let mut name = String::with_capacity(16);
-    crate::gate::inspect::hex(&bytes, &mut name);
+    bartizan_gate::catalog::lists::hex(&bytes, &mut name);
     Ok(name)
 }
 

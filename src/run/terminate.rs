@@ -9,12 +9,12 @@ use super::StartError;
 use crate::config::{
     Config, IssuerConfig, JwksConfig, OAuthMode, ServerConfig, SignatureAlgorithm, TerminateConfig,
 };
-use crate::edge::Shared;
-use crate::edge::oauth::jwk::Algorithm;
-use crate::edge::oauth::keys::{HINT, KeySource, Keys, PATIENCE};
-use crate::edge::oauth::metadata::DOCUMENT_BYTES_MAX;
-use crate::edge::oauth::{Issuer, Naming, PublicUrl, Terminate};
-use crate::edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits};
+use bartizan_edge::Shared;
+use bartizan_edge::oauth::jwk::Algorithm;
+use bartizan_edge::oauth::keys::{HINT, KeySource, Keys, PATIENCE};
+use bartizan_edge::oauth::metadata::DOCUMENT_BYTES_MAX;
+use bartizan_edge::oauth::{Issuer, Naming, PublicUrl, Terminate};
+use bartizan_edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits};
 
 /// The resource of our own at `public`, in front of a server. Keys in files are read now, so that
 /// a bad file is found before anything is served; those at addresses once a token needs them.

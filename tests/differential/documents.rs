@@ -25,8 +25,8 @@ mod project;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
-use bartizan::edge::child::lines::line_for_child;
-use bartizan::gate::frame::{Frame, FrameLimits, Sender};
+use bartizan_edge::child::lines::line_for_child;
+use bartizan_gate::wire::frame::{Frame, FrameLimits, Sender};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;

@@ -1,7 +1,7 @@
 //! What a reader makes of a document, as one digest that readers in other languages can compute.
 
-use bartizan::gate::document::{Kind, Value};
-use bartizan::gate::frame::Frame;
+use bartizan_gate::wire::document::{Kind, Value};
+use bartizan_gate::wire::frame::Frame;
 use rmcp::model::{ClientJsonRpcMessage, ServerJsonRpcMessage};
 use sha2::{Digest as _, Sha256};
 

@@ -1,6 +1,6 @@
 """Second, independent verifier of a Bartizan journal: `verify_journal.py DIRECTORY`.
 
-Written from the description in src/audit/mod.rs, sharing nothing with the program. Prints
+Written from the description in crates/audit/src/lib.rs, sharing nothing with the program. Prints
 `ok <records> records, head <hash>` and ends with 0, or `bad <seq> <file>: <why>` and ends with 1.
 """
 import hashlib

@@ -12,12 +12,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use bartizan::audit::journal::Journal;
-use bartizan::audit::journal_directory;
-use bartizan::audit::pretty::Colour;
 use bartizan::cli::audit::{AuditArgs, AuditError, Form, TailArgs, VerifyArgs, prove, run, tail};
-use bartizan::gate::record::{DecisionFacts, Finding, ReasonFacts, Target};
-use bartizan::gate::step::AuditSink as _;
+use bartizan_audit::journal::Journal;
+use bartizan_audit::journal_directory;
+use bartizan_audit::pretty::Colour;
+use bartizan_gate::evidence::record::{DecisionFacts, Finding, ReasonFacts, Target};
+use bartizan_gate::evidence::step::AuditSink as _;
 use clap::Parser;
 
 use crate::journal::{config, denial, intent, now, outcome};

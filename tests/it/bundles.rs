@@ -23,12 +23,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bartizan::gate::rego::{EvalLimits, PolicyProblem};
 use bartizan::policy::bundle::LocalBundle;
 use bartizan::policy::bundle::signature::Signing;
 use bartizan::policy::load::PolicyFiles;
 use bartizan::policy::prove::Prover;
 use bartizan::policy::{PolicySettings, Ready, prepare};
+use bartizan_rego::{EvalLimits, PolicyProblem};
 
 /// Proves the bundle at `path`.
 async fn prove(path: &Path, signing: Option<Signing>) -> Result<Ready, Vec<PolicyProblem>> {

@@ -11,7 +11,7 @@ use bartizan::config::{
     Config, Front, HttpTransport, Inherit, LogFormat, PackRef, Problems, Surroundings, Upstream,
     Wrap,
 };
-use bartizan::gate::session::{Mode, RefusalForm};
+use bartizan_gate::session::{Mode, RefusalForm};
 
 /// Reads `text` in a world with one variable, one credential file, and no path below `/gone`.
 /// Whatever has a meaning, the schema takes.
@@ -64,7 +64,7 @@ fn the_shortest_file_means_the_safe_thing() {
     assert_eq!(config.policy.paths, Vec::<PathBuf>::new());
     assert_eq!(config.policy.entrypoint, "data.mcp.decision");
     assert_eq!((&*config.principal.id, &*config.principal.kind), ("agent", "agent"));
-    assert_eq!(config.limits.frame, bartizan::gate::frame::FrameLimits::default());
+    assert_eq!(config.limits.frame, bartizan_gate::wire::frame::FrameLimits::default());
     assert!(config.otlp.is_none());
     assert_eq!((config.log.format, config.log.filter.as_str()), (LogFormat::Text, "info"));
     let [server] = &config.servers[..] else { panic!("one server") };
@@ -96,7 +96,7 @@ limits: {frame_bytes: 1 MiB, json_depth: 32, json_values: 1000, number_chars: 64
   answer_time: 5s, stream_idle: 6s, children: 7, buckets: 60, drain: 4s}
 audit: {segment_bytes: 1MiB}
 otlp: {endpoint: 'http://127.0.0.1:4318', headers: {x-key: 'a ${env:TOKEN}'}}
-log: {format: json, filter: 'warn,bartizan::edge=debug'}
+log: {format: json, filter: 'warn,bartizan_edge=debug'}
 servers:
   http:
     path: /deep/flags.v1

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bartizan::audit::decisions::{DecisionLogs, Progress, start};
-use bartizan::audit::journal::Journal;
-use bartizan::edge::service::{Credentials, Service, ServiceConfig};
-use bartizan::gate::record::{AuditRecord, DecisionFacts};
-use bartizan::gate::step::AuditSink as _;
+use bartizan_audit::decisions::{DecisionLogs, Progress, start};
+use bartizan_audit::journal::Journal;
+use bartizan_gate::evidence::record::{AuditRecord, DecisionFacts};
+use bartizan_gate::evidence::step::AuditSink as _;
+use bartizan_outbound::service::{Credentials, Service, ServiceConfig};
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;

@@ -7,11 +7,11 @@
 
 use std::net::Ipv4Addr;
 
-use bartizan::demo::{
+use bartizan::policy::embedded;
+use bartizan_demo::{
     self, Firewall, FlagService, Options, PATH, Vendor, serve_flag_service, serve_vendor,
 };
-use bartizan::gate::pack::Pack;
-use bartizan::policy::embedded;
+use bartizan_gate::question::pack::Pack;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -127,14 +127,14 @@ async fn the_demo_fails_when_nothing_stands_in_front() {
     let options =
         Options { state: state.path().to_owned(), stay: false, vendor: Vendor::FlagService };
     let mut shown = Vec::new();
-    let start = async |setting: demo::Setting| {
+    let start = async |setting: bartizan_demo::Setting| {
         Ok(Firewall {
             url: setting.upstream,
             journal: setting.state,
             stop: Box::pin(std::future::ready(())),
         })
     };
-    let summary = demo::run(&options, start, &mut shown).await.unwrap();
+    let summary = bartizan_demo::run(&options, start, &mut shown).await.unwrap();
     let shown = String::from_utf8(shown).unwrap();
     assert!(!summary.is_as_expected(), "{shown}");
     assert_eq!(summary.faults, summary.attempts, "{shown}");
@@ -154,10 +154,10 @@ async fn the_demo_fails_when_nothing_answers() {
     let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let url = format!("http://{}{PATH}", closed.local_addr().unwrap());
     drop(closed);
-    let start = async |setting: demo::Setting| {
+    let start = async |setting: bartizan_demo::Setting| {
         Ok(Firewall { url, journal: setting.state, stop: Box::pin(std::future::ready(())) })
     };
-    let summary = demo::run(&options, start, &mut Vec::new()).await.unwrap();
+    let summary = bartizan_demo::run(&options, start, &mut Vec::new()).await.unwrap();
     assert_eq!((summary.faults, summary.reached), (summary.attempts, 0));
     assert!(!summary.is_as_expected());
 }
@@ -170,8 +170,8 @@ async fn the_demo_succeeds_in_the_place_of_every_vendor() {
         let options = Options { state: state.path().to_owned(), stay: false, vendor };
         let prover = bartizan::run::Options { prover: env!("CARGO_BIN_EXE_bartizan").into() };
         let mut shown = Vec::new();
-        let start = |setting| demo::start(setting, prover);
-        let summary = demo::run(&options, start, &mut shown).await.unwrap();
+        let start = |setting| bartizan::demo::start(setting, prover);
+        let summary = bartizan_demo::run(&options, start, &mut shown).await.unwrap();
         let shown = String::from_utf8(shown).unwrap();
         assert!(summary.is_as_expected(), "{shown}");
         assert!(summary.passed > 1 && summary.refused > 1, "{shown}");
@@ -221,8 +221,8 @@ async fn the_demo_succeeds_in_front_of_the_real_firewall() {
         Options { state: state.path().to_owned(), stay: false, vendor: Vendor::FlagService };
     let prover = bartizan::run::Options { prover: env!("CARGO_BIN_EXE_bartizan").into() };
     let mut shown = Vec::new();
-    let start = |setting| demo::start(setting, prover);
-    let summary = demo::run(&options, start, &mut shown).await.unwrap();
+    let start = |setting| bartizan::demo::start(setting, prover);
+    let summary = bartizan_demo::run(&options, start, &mut shown).await.unwrap();
     let shown = String::from_utf8(shown).unwrap();
     assert!(summary.is_as_expected(), "{shown}");
     assert_eq!(summary.faults, 0, "{shown}");

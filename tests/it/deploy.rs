@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use bartizan::cli;
 use bartizan::config::{Config, Front, PackRef, Surroundings};
-use bartizan::gate::rego::{self, EvalLimits};
 use bartizan::policy::embedded;
 use bartizan::policy::load::{self, PolicyFiles};
+use bartizan_rego::{self, EvalLimits};
 
 fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
@@ -115,7 +115,7 @@ fn the_policy_of_the_sidecar_passes_its_tests() {
         ..PolicyFiles::default()
     };
     let loaded = load::load(&files).unwrap();
-    let outcomes = rego::run_tests(&loaded.proving, &EvalLimits::default()).unwrap();
+    let outcomes = bartizan_rego::run_tests(&loaded.proving, &EvalLimits::default()).unwrap();
     let own = outcomes.iter().filter(|outcome| outcome.name.contains("mcp_agent_test")).count();
     assert!(own >= 5, "{outcomes:?}");
     let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.passed).collect();

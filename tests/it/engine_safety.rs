@@ -7,10 +7,10 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use bartizan::gate::decision::{Effect, Origin};
-use bartizan::gate::document::{Document, DocumentLimits};
-use bartizan::gate::pdp::Pdp;
-use bartizan::gate::rego::{Entrypoints, EvalLimits, Policy, RegoPdp, prove};
+use bartizan_gate::duty::decision::{Effect, Origin};
+use bartizan_gate::duty::pdp::Pdp;
+use bartizan_gate::wire::document::{Document, DocumentLimits};
+use bartizan_rego::{Entrypoints, EvalLimits, Policy, RegoPdp, prove};
 
 use super::rego::{Both, RICH, RICH_DATA, Scene, compile, document, sources};
 

@@ -8,19 +8,19 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bartizan::gate::access::{
-    AccessRequest, Action, Direction, Era, Principal, Protocol, Resource, Revision, Server,
-    Transport, WallTime,
-};
-use bartizan::gate::decision::Effect;
-use bartizan::gate::document::{Document, DocumentLimits};
-use bartizan::gate::lock::Standing;
-use bartizan::gate::operation::{Knowledge, Operation};
-use bartizan::gate::pack::{Dispatch, Pack, Place, Selector, ToolEntry};
-use bartizan::gate::pdp::Pdp as _;
-use bartizan::gate::rego::{Entrypoints, EvalLimits, Policy, RegoPdp};
 use bartizan::policy::embedded;
 use bartizan::policy::load::{PolicyFiles, load};
+use bartizan_gate::duty::decision::Effect;
+use bartizan_gate::duty::pdp::Pdp as _;
+use bartizan_gate::question::access::{
+    AccessRequest, Action, Principal, Resource, Server, WallTime,
+};
+use bartizan_gate::question::operation::{Knowledge, Operation};
+use bartizan_gate::question::pack::{Dispatch, Pack, Place, Selector, ToolEntry};
+use bartizan_gate::question::standing::Standing;
+use bartizan_gate::wire::document::{Document, DocumentLimits};
+use bartizan_gate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
+use bartizan_rego::{Entrypoints, EvalLimits, Policy, RegoPdp};
 use serde_json::{Map, Value, json};
 
 /// `SplitMix64`.

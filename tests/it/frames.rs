@@ -25,8 +25,8 @@ mod refusals;
 #[path = "../../fuzz/src/reading.rs"]
 pub(crate) mod reading;
 
-use bartizan::gate::document::{Document, DocumentLimits, Unreadable};
-use bartizan::gate::frame::{
+use bartizan_gate::wire::document::{Document, DocumentLimits, Unreadable};
+use bartizan_gate::wire::frame::{
     Frame, FrameLimits, Id, Malformed, Message, Sender, is_plain_name, write_id,
 };
 use bytes::Bytes;

@@ -3,8 +3,8 @@
 //! The engine underneath evaluates a whole package module by module and forgets the later ones, so
 //! a `deny` that goes through an import could vanish. These cases hold the door shut.
 
-use bartizan::gate::decision::Engine;
-use bartizan::gate::rego::{Entrypoints, EvalLimits, Module, Policy, PolicySources};
+use bartizan_gate::duty::decision::Engine;
+use bartizan_rego::{Entrypoints, EvalLimits, Module, Policy, PolicySources};
 
 const FIRST: &str = "package org\n\nbad contains \"a\" if input.method == \"a\"\n";
 const SECOND: &str =

@@ -13,14 +13,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use bartizan::gate::access::{AccessRequest, Server};
-use bartizan::gate::decision::{Decision, Effect as Verdict, Engine, Obligation};
-use bartizan::gate::document::Document;
-use bartizan::gate::operation::{Handed, Handles, Knowledge, Operation};
-use bartizan::gate::pack::{Dispatch, Effect, Pack, Selector, ToolEntry};
-use bartizan::gate::pdp::Pdp;
-use bartizan::gate::rego::{Entrypoints, EvalLimits, Module, Policy, RegoPdp};
 use bartizan::policy::embedded;
+use bartizan_gate::duty::decision::{Decision, Effect as Verdict, Engine, Obligation};
+use bartizan_gate::duty::pdp::Pdp;
+use bartizan_gate::question::access::{AccessRequest, Server};
+use bartizan_gate::question::operation::{Handed, Handles, Knowledge, Operation};
+use bartizan_gate::question::pack::{Dispatch, Effect, Pack, Selector, ToolEntry};
+use bartizan_gate::wire::document::Document;
+use bartizan_rego::{Entrypoints, EvalLimits, Module, Policy, RegoPdp};
 use serde_json::{Value, json};
 
 use super::policies::{loaded, policies};

@@ -15,15 +15,15 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use bartizan::audit::chain::Fault;
-use bartizan::audit::entry::Entry;
-use bartizan::audit::journal::{Journal, JournalConfig, OPEN_LISTED_MAX};
-use bartizan::audit::recover::{JournalError, Recovery};
-use bartizan::audit::segment::{self, Directory, Store, StoreError};
-use bartizan::audit::tail::{ReadError, Reader};
-use bartizan::audit::verify::{Extent, VerifyError, verify};
-use bartizan::gate::record::{AuditRecord, Event, Finding, Now, Outcome, Target};
-use bartizan::gate::step::AuditSink as _;
+use bartizan_audit::chain::Fault;
+use bartizan_audit::entry::Entry;
+use bartizan_audit::journal::{Journal, JournalConfig, OPEN_LISTED_MAX};
+use bartizan_audit::recover::{JournalError, Recovery};
+use bartizan_audit::segment::{self, Directory, Store, StoreError};
+use bartizan_audit::tail::{ReadError, Reader};
+use bartizan_audit::verify::{Extent, VerifyError, verify};
+use bartizan_gate::evidence::record::{AuditRecord, Event, Finding, Now, Outcome, Target};
+use bartizan_gate::evidence::step::AuditSink as _;
 use proptest::prelude::{ProptestConfig, any, proptest};
 use proptest::{prop_assert, prop_assert_eq};
 

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use bartizan::gate::decision::Rate;
-use bartizan::gate::limit::{BucketKey, Limits};
+use bartizan_gate::duty::decision::Rate;
+use bartizan_gate::duty::limit::{BucketKey, Limits};
 use proptest::prelude::*;
 
 fn bucket(key: &str, count: u32, period_ms: u64, burst: u32) -> BucketKey {

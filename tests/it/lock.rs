@@ -282,11 +282,11 @@ fn a_lock_can_be_read_by_people_and_not_be_changed_by_hand() {
         r#"{{"version":1,"servers":{{"s":{{"tools":{{"t":{{"digest":"DIGEST","effect":"read","flags":["bidi"],"definition":{definition}}}}}}}}}}}"#
     );
     let digest = {
-        let document = bartizan::gate::document::Document::read(
+        let document = bartizan_gate::wire::document::Document::read(
             definition.to_string().into(),
-            &bartizan::gate::document::DocumentLimits::default(),
+            &bartizan_gate::wire::document::DocumentLimits::default(),
         );
-        bartizan::gate::inspect::digest(document.unwrap().root())
+        bartizan_gate::catalog::lists::digest(document.unwrap().root())
     };
     let good = text.replace("DIGEST", &digest);
     let file = LockFile::parse(good.clone().into()).unwrap();

@@ -6,15 +6,17 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use bartizan::gate::access::{Principal, RoutingHeaders, Server, Transport};
-use bartizan::gate::frame::FrameLimits;
-use bartizan::gate::memory::{Learnt, Memory};
-use bartizan::gate::pack::Pack;
-use bartizan::gate::record::{AuditRecord, Now};
-use bartizan::gate::rego::{Entrypoints, EvalLimits, Module, Policy, PolicySources, RegoPdp};
-use bartizan::gate::session::{Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session};
-use bartizan::gate::step::{Act, AuditSink, Unkept};
 use bartizan::policy::embedded;
+use bartizan_gate::evidence::record::{AuditRecord, Now};
+use bartizan_gate::evidence::step::{Act, AuditSink, Unkept};
+use bartizan_gate::question::access::{Principal, Server};
+use bartizan_gate::question::handles::{Learnt, Memory};
+use bartizan_gate::question::pack::Pack;
+use bartizan_gate::session::{Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session};
+use bartizan_gate::wire::frame::FrameLimits;
+use bartizan_gate::wire::headers::RoutingHeaders;
+use bartizan_gate::wire::protocol::Transport;
+use bartizan_rego::{Entrypoints, EvalLimits, Module, Policy, PolicySources, RegoPdp};
 use serde_json::{Value, json};
 
 const PACK: &str = r#"{

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use bartizan::gate::document::{Document, DocumentLimits};
-use bartizan::gate::operation::{Handed, Handles, Knowledge, Operation};
-use bartizan::gate::pack::{Effect, Pack};
+use bartizan_gate::question::operation::{Handed, Handles, Knowledge, Operation};
+use bartizan_gate::question::pack::{Effect, Pack};
+use bartizan_gate::wire::document::{Document, DocumentLimits};
 use bytes::Bytes;
 
 const PACK: &str = r#"{

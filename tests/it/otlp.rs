@@ -13,12 +13,12 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bartizan::audit::journal::Journal;
-use bartizan::audit::otlp::{OtlpConfig, OtlpError, Progress, start};
-use bartizan::gate::record::{
+use bartizan_audit::journal::Journal;
+use bartizan_audit::otlp::{OtlpConfig, OtlpError, Progress, start};
+use bartizan_gate::evidence::record::{
     AuditRecord, DecisionFacts, Event, Finding, Outcome, ProtocolFacts, ReasonFacts, Target,
 };
-use bartizan::gate::step::AuditSink as _;
+use bartizan_gate::evidence::step::AuditSink as _;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};

@@ -2,10 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use bartizan::gate::document::{Document, DocumentLimits};
-use bartizan::gate::operation::{EnvironmentSource, Operation};
-use bartizan::gate::pack::{Absent, Effect, Pack};
 use bartizan::policy::embedded;
+use bartizan_gate::question::operation::{EnvironmentSource, Operation};
+use bartizan_gate::question::pack::{Absent, Effect, Pack};
+use bartizan_gate::wire::document::{Document, DocumentLimits};
 use bytes::Bytes;
 
 const PACK: &str = r#"{

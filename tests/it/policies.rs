@@ -9,19 +9,19 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bartizan::gate::access::{
-    AccessRequest, Action, Direction, Era, Principal, Protocol, Resource, Revision, Server,
-    Transport, WallTime,
-};
-use bartizan::gate::decision::{Decision, Effect, Engine, Listing, Obligation, Origin};
-use bartizan::gate::document::{Document, DocumentLimits};
-use bartizan::gate::lock::Standing;
-use bartizan::gate::operation::Operation;
-use bartizan::gate::pack::{Effect as Does, Pack};
-use bartizan::gate::pdp::{ListEntry, Pdp};
-use bartizan::gate::rego::{Entrypoints, EvalLimits, Policy, RegoPdp, prove, run_tests};
 use bartizan::policy::embedded;
 use bartizan::policy::load::{LoadLimits, Loaded, PolicyFiles, load};
+use bartizan_gate::duty::decision::{Decision, Effect, Engine, Listing, Obligation, Origin};
+use bartizan_gate::duty::pdp::{ListEntry, Pdp};
+use bartizan_gate::question::access::{
+    AccessRequest, Action, Principal, Resource, Server, WallTime,
+};
+use bartizan_gate::question::operation::Operation;
+use bartizan_gate::question::pack::{Effect as Does, Pack};
+use bartizan_gate::question::standing::Standing;
+use bartizan_gate::wire::document::{Document, DocumentLimits};
+use bartizan_gate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
+use bartizan_rego::{Entrypoints, EvalLimits, Policy, RegoPdp, prove, run_tests};
 use bytes::Bytes;
 
 pub(crate) fn policies() -> PathBuf {
@@ -447,7 +447,7 @@ fn a_revision_names_what_decides() {
 fn tests_are_kept_for_the_proof() {
     let directory = tree(&[("a.rego", RULE), ("a_test.rego", "package t\n")]);
     let loaded = loaded(&[directory.path().to_path_buf()]);
-    let names = |modules: &[bartizan::gate::rego::Module]| -> Vec<String> {
+    let names = |modules: &[bartizan_rego::Module]| -> Vec<String> {
         let name = |path: &str| Path::new(path).file_name().unwrap().to_str().unwrap().to_owned();
         modules.iter().map(|module| name(&module.path)).collect()
     };

@@ -22,11 +22,11 @@ mod tables;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use bartizan::audit::entry::Entry;
 use bartizan::config::{Config, Surroundings};
-use bartizan::gate::pack::Pack;
-use bartizan::gate::rego::{Entrypoints, EvalLimits, Module, Policy, PolicySources};
 use bartizan::policy::embedded;
+use bartizan_audit::entry::Entry;
+use bartizan_gate::question::pack::Pack;
+use bartizan_rego::{Entrypoints, EvalLimits, Module, Policy, PolicySources};
 use serde_json::Value;
 
 use fence::{Fence, fences};
@@ -232,7 +232,8 @@ fn paths(text: &str) -> Vec<String> {
             prose.push('\n');
         }
     }
-    let folders = ["deploy/", "docs/", "policies/", "src/", "tests/", "benches/", "fuzz/"];
+    let folders =
+        ["deploy/", "docs/", "policies/", "src/", "crates/", "tests/", "benches/", "fuzz/"];
     let quoted = prose.split('`').skip(1).step_by(2);
     let found = quoted.filter(|text| folders.iter().any(|folder| text.starts_with(folder)));
     found.map(str::to_owned).collect()

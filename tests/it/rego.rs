@@ -4,19 +4,19 @@
 
 use std::time::Duration;
 
-use bartizan::gate::access::{
-    AccessRequest, Action, Client, Direction, Era, Principal, Protocol, Resource, Revision, Server,
-    Transport, WallTime,
-};
-use bartizan::gate::decision::{
+use bartizan_gate::duty::decision::{
     Decision, Effect, Engine, Listing, Obligation, Origin, PolicyRevision, Rate,
 };
-use bartizan::gate::document::{Document, DocumentLimits};
-use bartizan::gate::lock::Standing;
-use bartizan::gate::operation::{EnvironmentSource, Operation};
-use bartizan::gate::pack;
-use bartizan::gate::pdp::{ListEntry, Pdp};
-use bartizan::gate::rego::{
+use bartizan_gate::duty::pdp::{ListEntry, Pdp};
+use bartizan_gate::question::access::{
+    AccessRequest, Action, Client, Principal, Resource, Server, WallTime,
+};
+use bartizan_gate::question::operation::{EnvironmentSource, Operation};
+use bartizan_gate::question::pack;
+use bartizan_gate::question::standing::Standing;
+use bartizan_gate::wire::document::{Document, DocumentLimits};
+use bartizan_gate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
+use bartizan_rego::{
     Entrypoints, EvalLimits, Module, Policy, PolicyProblem, PolicySources, Proof, RegoPdp,
     capabilities, input_json, prove, run_tests,
 };

@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bartizan::gate::decision::PolicyRevision;
-use bartizan::gate::pdp::Pdp as _;
-use bartizan::gate::rego::{EvalLimits, PolicyProblem, RegoPdp};
 use bartizan::policy::load::PolicyFiles;
 use bartizan::policy::prove::Prover;
 use bartizan::policy::watch::{Answering, PolicyEvent, Triggers, watch};
 use bartizan::policy::{PolicySettings, prepare};
+use bartizan_gate::duty::decision::PolicyRevision;
+use bartizan_gate::duty::pdp::Pdp as _;
+use bartizan_rego::{EvalLimits, PolicyProblem, RegoPdp};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 

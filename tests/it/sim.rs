@@ -21,17 +21,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use bartizan::gate::access::{AccessRequest, Direction, Principal, Resource, Server, Transport};
-use bartizan::gate::decision::{
+use bartizan_gate::duty::decision::{
     Decision, Effect, Engine, Listing, Obligation, Origin, PolicyRevision, Rate, Reason,
 };
-use bartizan::gate::frame::FrameLimits;
-use bartizan::gate::pdp::{ListEntry, Pdp};
-use bartizan::gate::record::{AuditRecord, CallId, Event, Now, Outcome};
-use bartizan::gate::session::{
+use bartizan_gate::duty::pdp::{ListEntry, Pdp};
+use bartizan_gate::evidence::record::{AuditRecord, CallId, Event, Now, Outcome};
+use bartizan_gate::evidence::step::{Act, AuditSink, Step, Unkept};
+use bartizan_gate::question::access::{AccessRequest, Principal, Resource, Server};
+use bartizan_gate::session::{
     Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session, UpstreamFailure,
 };
-use bartizan::gate::step::{Act, AuditSink, Step, Unkept};
+use bartizan_gate::wire::frame::FrameLimits;
+use bartizan_gate::wire::protocol::{Direction, Transport};
 use bytes::Bytes;
 
 const LIMIT_BURST: u32 = 3;

@@ -2,8 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::arithmetic_side_effects, reason = "tests")]
 
-use bartizan::edge::ServerEvent;
-use bartizan::edge::sse::{EventReader, RETRY_MS, write};
+use bartizan_edge::ServerEvent;
+use bartizan_edge::sse::{EventReader, RETRY_MS, write};
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 

@@ -14,7 +14,7 @@
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use bartizan::demo::{FlagService, Reached, Vendor, serve_vendor};
+use bartizan_demo::{FlagService, Reached, Vendor, serve_vendor};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;

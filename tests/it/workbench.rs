@@ -16,17 +16,19 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bartizan::audit::journal::{Journal, JournalConfig};
-use bartizan::audit::journal_directory;
-use bartizan::gate::access::{Principal, Server, Transport};
-use bartizan::gate::frame::FrameLimits;
-use bartizan::gate::pack::Pack;
-use bartizan::gate::record::Now;
-use bartizan::gate::rego::{Entrypoints, EvalLimits, Inputs, Policy, RegoPdp};
-use bartizan::gate::session::{Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session};
 use bartizan::policy::embedded;
 use bartizan::policy::load::{PolicyFiles, load};
 use bartizan::policy::recorded::Known;
+use bartizan_audit::journal::{Journal, JournalConfig};
+use bartizan_audit::journal_directory;
+use bartizan_gate::duty::pdp::Inputs;
+use bartizan_gate::evidence::record::Now;
+use bartizan_gate::question::access::{Principal, Server};
+use bartizan_gate::question::pack::Pack;
+use bartizan_gate::session::{Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session};
+use bartizan_gate::wire::frame::FrameLimits;
+use bartizan_gate::wire::protocol::Transport;
+use bartizan_rego::{Entrypoints, EvalLimits, Policy, RegoPdp};
 use serde_json::{Value, json};
 
 /// A directory of its own, with policies and journals.

@@ -1,9 +1,7 @@
 //! The one way to an act: keep the record. Everything that the failing cases lean on compiles.
 
-use bartizan::gate::record::{AuditRecord, CallId};
-use bartizan::gate::step::{
-    Act, AuditSink, Dispatch, Permitted, Released, Routing, Status, Step, Unkept, Unrecorded,
-};
+use bartizan_gate::evidence::record::{AuditRecord, CallId};
+use bartizan_gate::evidence::step::{Act, AuditSink, Dispatch, Permitted, Released, Routing, Status, Step, Unkept, Unrecorded};
 
 struct Memory;
 

@@ -8,9 +8,9 @@ use serde_json::json;
 use super::{Failure, Format, SourceArgs, failed, proven, settings};
 use crate::cli::failure::plain;
 use crate::cli::{Exit, print};
-use crate::gate::rego::{EvalLimits, Lint, PolicyProblem, code_of, lint};
 use crate::policy::load::load;
 use crate::policy::{Ready, prepare};
+use bartizan_rego::{EvalLimits, Lint, PolicyProblem, code_of, lint};
 
 /// Arguments of `policy check`.
 #[derive(Debug, clap::Args)]

@@ -10,14 +10,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{ExplainArgs, Failure, INPUT_BYTES_MAX, read_input};
 use crate::cli::print;
 use crate::config::PackRef;
-use crate::edge::clock::Clock;
-use crate::gate::access::{AccessRequest, Principal, Server, Transport};
-use crate::gate::decision::{Decision, Listing, Obligation, PolicyRevision, Redaction};
-use crate::gate::frame::FrameLimits;
-use crate::gate::pdp::{ListEntry, Pdp};
-use crate::gate::record::{AuditRecord, DecisionFacts};
-use crate::gate::rego::RegoPdp;
-use crate::gate::session::{Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session};
+use bartizan_edge::clock::Clock;
+use bartizan_gate::duty::decision::{Decision, Listing, Obligation, PolicyRevision, Redaction};
+use bartizan_gate::duty::pdp::{ListEntry, Pdp};
+use bartizan_gate::evidence::record::{AuditRecord, DecisionFacts};
+use bartizan_gate::question::access::{AccessRequest, Principal, Server};
+use bartizan_gate::session::{Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session};
+use bartizan_gate::wire::frame::FrameLimits;
+use bartizan_gate::wire::protocol::Transport;
+use bartizan_rego::RegoPdp;
 
 /// A policy that remembers its last answer.
 #[derive(Debug)]

@@ -8,8 +8,8 @@ use serde_json::json;
 use super::{Failure, SourceArgs, failed};
 use crate::cli::failure::plain;
 use crate::cli::{Exit, print};
-use crate::gate::rego::{EvalLimits, FileCoverage, TestOutcome, TestRun, cover_tests};
 use crate::policy::load::Loaded;
+use bartizan_rego::{EvalLimits, FileCoverage, TestOutcome, TestRun, cover_tests};
 
 /// Arguments of `policy test`.
 #[derive(Debug, clap::Args)]

@@ -3,7 +3,7 @@
 //! Members sorted by name, no white space, every number as it was written, strings escaped as Go's
 //! `encoding/json` does without HTML escapes. Two files that differ only in layout hash alike.
 
-use crate::gate::document::{Document, DocumentLimits, Kind, Value};
+use bartizan_gate::wire::document::{Document, DocumentLimits, Kind, Value};
 use bytes::Bytes;
 
 /// Values in one file.

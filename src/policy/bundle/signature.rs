@@ -299,6 +299,6 @@ fn hash(name: &str, bytes: &[u8], algorithm: &str) -> Result<String, String> {
     };
     let form = form.map_err(|what| format!("`{name}`: {what}"))?;
     let mut hex = String::new();
-    crate::gate::inspect::hex(digest::digest(algorithm, &form).as_ref(), &mut hex);
+    bartizan_gate::catalog::lists::hex(digest::digest(algorithm, &form).as_ref(), &mut hex);
     Ok(hex)
 }

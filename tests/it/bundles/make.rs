@@ -117,7 +117,7 @@ impl Signer<'_> {
 /// SHA-256 in hex.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     let mut hex = String::new();
-    bartizan::gate::inspect::hex(digest::digest(&digest::SHA256, bytes).as_ref(), &mut hex);
+    bartizan_gate::catalog::lists::hex(digest::digest(&digest::SHA256, bytes).as_ref(), &mut hex);
     hex
 }
 

@@ -1,7 +1,9 @@
 //! Documents below the frame: limits, values, pointers, edits, literals.
 
-use bartizan::gate::document::{Document, DocumentLimits, Kind, Unreadable, Value, write_string};
-use bartizan::gate::frame::Sender;
+use bartizan_gate::wire::document::{
+    Document, DocumentLimits, Kind, Unreadable, Value, write_string,
+};
+use bartizan_gate::wire::frame::Sender;
 use bytes::Bytes;
 
 use super::{document, many_names, read, with_arguments};

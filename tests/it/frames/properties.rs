@@ -1,6 +1,6 @@
 //! Properties of reading, for generated trees in generated spellings.
 
-use bartizan::gate::document::{Kind, Unreadable, Value};
+use bartizan_gate::wire::document::{Kind, Unreadable, Value};
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -370,7 +370,7 @@ proptest! {
         id in -9_007_199_254_740_991_i64..=9_007_199_254_740_991,
         choices in choices(),
     ) {
-        use bartizan::gate::frame::{Id, Message, Sender};
+        use bartizan_gate::wire::frame::{Id, Message, Sender};
         let member = |name: &str, tree| (name.to_owned(), tree);
         let params = vec![
             member("name", Tree::Text(name.clone())),

@@ -1,7 +1,7 @@
 //! Every row of the bypass catalogue that one frame can carry, and how it is refused.
 
-use bartizan::gate::document::Unreadable;
-use bartizan::gate::frame::{Malformed, Sender};
+use bartizan_gate::wire::document::Unreadable;
+use bartizan_gate::wire::frame::{Malformed, Sender};
 
 use super::{
     asking, document, fault, in_envelope, in_params, many_names, nested, read, reading,

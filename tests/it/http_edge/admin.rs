@@ -1,6 +1,6 @@
 //! Health on a socket of its own.
 
-use bartizan::edge::admin::{AdminListener, Component, Readiness};
+use bartizan_edge::admin::{AdminListener, Component, Readiness};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 

@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bartizan::edge::http::HttpConfig;
-use bartizan::gate::record::Event;
+use bartizan_edge::http::HttpConfig;
+use bartizan_gate::evidence::record::Event;
 
 use super::rig::{Behind, Client, Rig, call, json, post, result, soon};
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bartizan::edge::http::HttpConfig;
-use bartizan::edge::upstream::{HttpUpstream, HttpUpstreamProblem};
-use bartizan::gate::record::{Event, Outcome};
+use bartizan_edge::http::HttpConfig;
+use bartizan_edge::upstream::{HttpUpstream, HttpUpstreamProblem};
+use bartizan_gate::evidence::record::{Event, Outcome};
 use tokio::sync::Notify;
 
 use super::rig::{

@@ -5,17 +5,17 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bartizan::edge::Shared;
-use bartizan::edge::child::{ChildLimits, ChildSpec, ChildUpstream};
-use bartizan::edge::http::{HttpConfig, Route};
-use bartizan::edge::oauth::{Forward, OAuth};
-use bartizan::edge::stdio::{Serving, StdioLimits, StdioUpstream, serve_pipes};
-use bartizan::edge::upstream::{
+use bartizan_edge::Shared;
+use bartizan_edge::child::{ChildLimits, ChildSpec, ChildUpstream};
+use bartizan_edge::http::{HttpConfig, Route};
+use bartizan_edge::oauth::{Forward, OAuth};
+use bartizan_edge::stdio::{Serving, StdioLimits, StdioUpstream, serve_pipes};
+use bartizan_edge::upstream::{
     HttpUpstream, HttpUpstreamConfig, LegacySseLimits, LegacySseUpstream, Upstream,
 };
-use bartizan::gate::access::{Principal, Server};
-use bartizan::gate::record::{Event, Outcome};
-use bartizan::gate::session::{Protected, RefusalForm};
+use bartizan_gate::evidence::record::{Event, Outcome};
+use bartizan_gate::question::access::{Principal, Server};
+use bartizan_gate::session::{Protected, RefusalForm};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::task::TaskTracker;

@@ -8,17 +8,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bartizan::edge::Shared;
-use bartizan::edge::clock::Clock;
-use bartizan::edge::http::{HttpConfig, Listener, Route};
-use bartizan::edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
-use bartizan::gate::access::{AccessRequest, Principal, Resource, Server};
-use bartizan::gate::decision::{Decision, Effect, Engine, Listing, Origin, PolicyRevision, Reason};
-use bartizan::gate::frame::FrameLimits;
-use bartizan::gate::pdp::{ListEntry, Pdp};
-use bartizan::gate::record::{AuditRecord, Event, Outcome};
-use bartizan::gate::session::{Gate, GateConfig, Mode, Protected, RefusalForm};
-use bartizan::gate::step::{AuditSink, Unkept};
+use bartizan_edge::Shared;
+use bartizan_edge::clock::Clock;
+use bartizan_edge::http::{HttpConfig, Listener, Route};
+use bartizan_edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
+use bartizan_gate::duty::decision::{
+    Decision, Effect, Engine, Listing, Origin, PolicyRevision, Reason,
+};
+use bartizan_gate::duty::pdp::{ListEntry, Pdp};
+use bartizan_gate::evidence::record::{AuditRecord, Event, Outcome};
+use bartizan_gate::evidence::step::{AuditSink, Unkept};
+use bartizan_gate::question::access::{AccessRequest, Principal, Resource, Server};
+use bartizan_gate::session::{Gate, GateConfig, Mode, Protected, RefusalForm};
+use bartizan_gate::wire::frame::FrameLimits;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue};

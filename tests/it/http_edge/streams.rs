@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bartizan::edge::http::HttpConfig;
-use bartizan::gate::record::{Event, Outcome};
+use bartizan_edge::http::HttpConfig;
+use bartizan_gate::evidence::record::{Event, Outcome};
 use tokio::sync::Notify;
 
 use super::rig::{

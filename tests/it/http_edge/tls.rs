@@ -8,8 +8,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 
-use bartizan::edge::http::HttpConfig;
-use bartizan::gate::record::Outcome;
+use bartizan_edge::http::HttpConfig;
+use bartizan_gate::evidence::record::Outcome;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};

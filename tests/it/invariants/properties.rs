@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use bartizan::gate::access::{Principal, Server, Transport};
-use bartizan::gate::pdp::Pdp;
-use bartizan::gate::rego::RegoPdp;
-use bartizan::gate::session::{Arrival, Gate, Protected, RefusalForm, Session};
-use bartizan::gate::step::Act;
+use bartizan_gate::duty::pdp::Pdp;
+use bartizan_gate::evidence::step::Act;
+use bartizan_gate::question::access::{Principal, Server};
+use bartizan_gate::session::{Arrival, Gate, Protected, RefusalForm, Session};
+use bartizan_gate::wire::protocol::Transport;
+use bartizan_rego::RegoPdp;
 use bytes::Bytes;
 use proptest::prelude::*;
 

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bartizan::edge::oauth::jwk::{Algorithm, KeySet};
-use bartizan::edge::oauth::token::Unverified;
+use bartizan_edge::oauth::jwk::{Algorithm, KeySet};
+use bartizan_edge::oauth::token::Unverified;
 use serde_json::{Value, json};
 
 use super::issuer::{Signer, claims, encoded, now, set};
@@ -926,11 +926,11 @@ fn a_stream_of_2024_11_05_ends_with_its_token() {
 
 #[test]
 fn the_page_names_the_limits_that_are_kept() {
-    use bartizan::edge::oauth::jwk::KEYS_MAX;
-    use bartizan::edge::oauth::keys::{FRESH, PATIENCE as ANSWER_MAX, PAUSE, STALE_MAX};
-    use bartizan::edge::oauth::metadata::DOCUMENT_BYTES_MAX;
-    use bartizan::edge::oauth::token::{LEEWAY, TOKEN_BYTES_MAX};
-    use bartizan::edge::oauth::{CLAIM_BYTES_MAX, GROUPS_MAX, NAME_BYTES_MAX};
+    use bartizan_edge::oauth::jwk::KEYS_MAX;
+    use bartizan_edge::oauth::keys::{FRESH, PATIENCE as ANSWER_MAX, PAUSE, STALE_MAX};
+    use bartizan_edge::oauth::metadata::DOCUMENT_BYTES_MAX;
+    use bartizan_edge::oauth::token::{LEEWAY, TOKEN_BYTES_MAX};
+    use bartizan_edge::oauth::{CLAIM_BYTES_MAX, GROUPS_MAX, NAME_BYTES_MAX};
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/oauth.md");
     let page = std::fs::read_to_string(page).unwrap();
     for line in [

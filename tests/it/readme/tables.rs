@@ -6,30 +6,30 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use bartizan::audit::journal::{Journal, JournalConfig};
 use bartizan::config::{Config, Surroundings};
-use bartizan::gate::access::{
-    AccessRequest, Action, Client, Direction, Era, Principal, Protocol, Resource, Revision, Server,
-    TaskOrigin, Transport, WallTime,
-};
-use bartizan::gate::decision::Listing;
-use bartizan::gate::document::{Document, DocumentLimits, Unreadable};
-use bartizan::gate::frame::{Id, Malformed};
-use bartizan::gate::headers::HeaderMismatch;
-use bartizan::gate::lock::{Drift, Standing};
-use bartizan::gate::operation::{EnvironmentSource, Operation};
-use bartizan::gate::pack::{BaselineRate, Effect, Pack};
-use bartizan::gate::pdp::{ListEntry, Pdp as _};
-use bartizan::gate::record::{
+use bartizan_audit::journal::{Journal, JournalConfig};
+use bartizan_gate::duty::decision::Listing;
+use bartizan_gate::duty::pdp::{ListEntry, Pdp as _};
+use bartizan_gate::evidence::record::{
     AuditRecord, DecisionFacts, Event, Finding, Now, OperationFacts, Outcome, PlaceFacts,
     ProtocolFacts, ReasonFacts, RedactionFacts, TAXONOMY, Target,
 };
-use bartizan::gate::refusal::{self, Addressee, DoorRefusal, Refusal};
-use bartizan::gate::rego::{
+use bartizan_gate::evidence::refusal::{self, Addressee, DoorRefusal, Refusal};
+use bartizan_gate::evidence::step::AuditSink as _;
+use bartizan_gate::question::access::{
+    AccessRequest, Action, Client, Principal, Resource, Server, TaskOrigin, WallTime,
+};
+use bartizan_gate::question::operation::{EnvironmentSource, Operation};
+use bartizan_gate::question::pack::{BaselineRate, Effect, Pack};
+use bartizan_gate::question::routing::HeaderMismatch;
+use bartizan_gate::question::standing::{Drift, Standing};
+use bartizan_gate::wire::document::{Document, DocumentLimits, Unreadable};
+use bartizan_gate::wire::frame::{Id, Malformed};
+use bartizan_gate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
+use bartizan_rego::{
     Entrypoints, EvalLimits, Module, Policy, PolicySources, RegoPdp, TRAPS, input_json,
     input_schema,
 };
-use bartizan::gate::step::AuditSink as _;
 use serde_json::Value;
 
 use super::text_of;
@@ -304,7 +304,6 @@ fn every_field_of_the_input_is_documented_and_no_other() {
     let part = |name| document.root().get(name);
     let world = World::new();
     let origin = TaskOrigin {
-        redact: Vec::new(),
         method: "m".into(),
         tool: Some("t".into()),
         operation: world.request().operation,
@@ -561,7 +560,7 @@ fn every_field_of_a_record_is_documented_and_no_other() {
         assert!(added.contains(name) && journal.contains(name), "{name}: {added:?}");
     }
     // The others come with faults; the module that adds them documents them too.
-    let source = text_of("src/audit/mod.rs");
+    let source = text_of("crates/audit/src/lib.rs");
     for name in journal {
         let last = name.rsplit('.').next().unwrap();
         assert!(source.contains(&format!("`{last}`")), "{name}: unknown to the journal");
@@ -797,10 +796,10 @@ fn the_baseline_is_documented_rule_by_rule() {
 #[test]
 fn codes_that_no_rule_gives_are_those_of_the_program() {
     let source = [
-        "src/gate/pdp.rs",
-        "src/gate/rego/result.rs",
-        "src/gate/refusal.rs",
-        "src/gate/session/client.rs",
+        "crates/gate/src/duty/pdp.rs",
+        "crates/rego/src/result.rs",
+        "crates/gate/src/evidence/refusal.rs",
+        "crates/gate/src/session/client.rs",
     ];
     let source = source.map(text_of).concat();
     for code in names(&text_of("docs/policy.md"), "| Code | Means |") {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bartizan::edge::child::{ChildLimits, ChildSpec, ChildUpstream};
-use bartizan::edge::upstream::SendContext;
-use bartizan::edge::{Answer, EventStream, Shared};
-use bartizan::gate::access::{Principal, Transport};
-use bartizan::gate::session::{Arrival, Session, UpstreamFailure};
-use bartizan::gate::step::{Act, Permitted};
+use bartizan_edge::child::{ChildLimits, ChildSpec, ChildUpstream};
+use bartizan_edge::upstream::SendContext;
+use bartizan_edge::{Answer, EventStream, Shared};
+use bartizan_gate::evidence::step::{Act, Permitted};
+use bartizan_gate::question::access::Principal;
+use bartizan_gate::session::{Arrival, Session, UpstreamFailure};
+use bartizan_gate::wire::protocol::Transport;
 use http::HeaderMap;
 use tempfile::TempDir;
 use tokio::time::timeout;

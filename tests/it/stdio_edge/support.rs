@@ -5,17 +5,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bartizan::edge::Shared;
-use bartizan::edge::child::{ChildLimits, ChildSpec};
-use bartizan::edge::clock::Clock;
-use bartizan::edge::stdio::{ExitReason, Serving, StdioLimits, StdioUpstream, serve_pipes};
-use bartizan::gate::access::{AccessRequest, Principal, Resource, Server};
-use bartizan::gate::decision::{Decision, Effect, Engine, Listing, Origin, PolicyRevision, Reason};
-use bartizan::gate::frame::FrameLimits;
-use bartizan::gate::pdp::{ListEntry, Pdp};
-use bartizan::gate::record::AuditRecord;
-use bartizan::gate::session::{Gate, GateConfig, Mode, Protected, RefusalForm};
-use bartizan::gate::step::{AuditSink, Unkept};
+use bartizan_edge::Shared;
+use bartizan_edge::child::{ChildLimits, ChildSpec};
+use bartizan_edge::clock::Clock;
+use bartizan_edge::stdio::{ExitReason, Serving, StdioLimits, StdioUpstream, serve_pipes};
+use bartizan_gate::duty::decision::{
+    Decision, Effect, Engine, Listing, Origin, PolicyRevision, Reason,
+};
+use bartizan_gate::duty::pdp::{ListEntry, Pdp};
+use bartizan_gate::evidence::record::AuditRecord;
+use bartizan_gate::evidence::step::{AuditSink, Unkept};
+use bartizan_gate::question::access::{AccessRequest, Principal, Resource, Server};
+use bartizan_gate::session::{Gate, GateConfig, Mode, Protected, RefusalForm};
+use bartizan_gate::wire::frame::FrameLimits;
 use tokio::io::{
     AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream, ReadHalf, WriteHalf,
 };

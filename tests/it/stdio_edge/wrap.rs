@@ -3,9 +3,9 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bartizan::edge::child::process::Wish;
-use bartizan::edge::child::{ChildLimits, ChildSpec, SpawnError};
-use bartizan::edge::stdio::{ExitReason, StdioLimits, StdioUpstream};
+use bartizan_edge::child::process::Wish;
+use bartizan_edge::child::{ChildLimits, ChildSpec, SpawnError};
+use bartizan_edge::stdio::{ExitReason, StdioLimits, StdioUpstream};
 use tempfile::TempDir;
 
 use super::support::{LONG, Run, file, limits, script};

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use bartizan::gate::rego::Inputs;
-use bartizan::gate::session::Mode;
+use bartizan_gate::duty::pdp::Inputs;
+use bartizan_gate::session::Mode;
 use serde_json::{Value, json};
 
 use super::{Bench, CONFIG, World, call, conversation};
@@ -91,7 +91,8 @@ fn what_needs_a_second_look_says_so() {
     assert!(!before("\"get_flag\"").contains("REVIEW"), "{rules}");
 
     let pack = fs::read(bench.path("learned/flags.pack.json")).unwrap();
-    let pack = bartizan::gate::pack::Pack::read(&pack).unwrap_or_else(|it| panic!("{it:?}"));
+    let pack =
+        bartizan_gate::question::pack::Pack::read(&pack).unwrap_or_else(|it| panic!("{it:?}"));
     let tools: Vec<&str> = pack.tools.keys().map(AsRef::as_ref).collect();
     assert_eq!(tools, ["no_such_tool"]);
 

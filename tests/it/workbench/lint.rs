@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use bartizan::gate::rego::TRAPS;
+use bartizan_rego::TRAPS;
 use serde_json::Value;
 
 use super::Bench;

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use bartizan::gate::rego::Inputs;
 use bartizan::policy::recorded::{Known, Verdict};
 use bartizan::policy::replay::{Replay, Report, Source, replay};
+use bartizan_gate::duty::pdp::Inputs;
 use serde_json::{Value, json};
 
 use super::{Bench, CONFIG, call, compile, conversation, known, world};

@@ -1,6 +1,6 @@
 //! An act cannot be taken out of its step: only a kept record gives it.
 
-use bartizan::gate::step::{Act, Step};
+use bartizan_gate::evidence::step::{Act, Step};
 
 fn take(step: Step) -> Act {
     step.act

@@ -1,7 +1,7 @@
 //! A message for the server cannot be asserted from outside the gate.
 
-use bartizan::gate::record::CallId;
-use bartizan::gate::step::{Dispatch, Permitted, Routing};
+use bartizan_gate::evidence::record::CallId;
+use bartizan_gate::evidence::step::{Dispatch, Permitted, Routing};
 
 fn main() {
     let body = b"{}".as_slice().into();

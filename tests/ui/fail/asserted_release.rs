@@ -1,6 +1,6 @@
 //! A message for the client cannot be asserted from outside the gate.
 
-use bartizan::gate::step::{Released, Status};
+use bartizan_gate::evidence::step::{Released, Status};
 
 fn main() {
     let _ = Released::assertion(b"{}".as_slice().into(), Status::Ok, false);

@@ -1,6 +1,6 @@
 //! A permit is spent once: it has no copy.
 
-use bartizan::gate::step::Permitted;
+use bartizan_gate::evidence::step::Permitted;
 
 fn twice(message: &Permitted) -> (Permitted, Permitted) {
     (message.clone(), message.clone())

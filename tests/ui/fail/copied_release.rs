@@ -1,6 +1,6 @@
 //! A release is spent once: it has no copy.
 
-use bartizan::gate::step::Released;
+use bartizan_gate::evidence::step::Released;
 
 fn twice(message: &Released) -> (Released, Released) {
     (message.clone(), message.clone())

@@ -1,6 +1,6 @@
 //! What a sink that keeps nothing leaves is no act.
 
-use bartizan::gate::step::{Act, AuditSink, Step};
+use bartizan_gate::evidence::step::{Act, AuditSink, Step};
 
 fn take(step: Step, sink: &dyn AuditSink) -> Act {
     match step.record(sink) {

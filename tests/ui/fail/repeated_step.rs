@@ -1,6 +1,6 @@
 //! One record gives one act.
 
-use bartizan::gate::step::{Act, AuditSink, Step, Unrecorded};
+use bartizan_gate::evidence::step::{Act, AuditSink, Step, Unrecorded};
 
 fn twice(step: Step, sink: &dyn AuditSink) -> (Result<Act, Unrecorded>, Result<Act, Unrecorded>) {
     (step.record(sink), step.record(sink))

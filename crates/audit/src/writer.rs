@@ -1,0 +1,486 @@
+//! The journal's one writer: where the next line goes, and what must come before it.
+//!
+//! Not shared and not locked; [`journal`](super::journal) does that. It knows no readers. It is
+//! long for one file because its state (place, torn line, gap, open calls, space) changes together
+//! in `keep`, and is easier to judge in one piece.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use bartizan_gate::evidence::record::{AuditRecord, CallId, Event, Finding, Now, Outcome, Target};
+
+use super::chain::{self, Hex};
+use super::entry::Entry;
+use super::inert;
+use super::recover::{OpenIntents, Recovery, Survey};
+use super::segment::{LINE_BYTES_MAX, Store, StoreError};
+
+/// Calls without outcome that the journal keeps track of; an intent beyond is refused.
+pub const OPEN_CALLS_MAX: usize = 65_536;
+
+/// Call ids that a `rotation` record lists.
+pub const OPEN_LISTED_MAX: usize = 4_096;
+
+/// Bytes of call ids that a `rotation` record lists.
+const OPEN_LISTED_BYTES_MAX: usize = LINE_BYTES_MAX / 2;
+
+/// Bytes written between two looks at the free space.
+const SPACE_CHECK_BYTES: u64 = 1 << 20;
+
+/// What the journal adds to a record without members of its own, at most, bytes.
+const ENVELOPE_BYTES_MAX: usize = 256;
+
+/// Memory that is kept for the next line, bytes.
+const LINE_BYTES_KEPT: usize = 1 << 16;
+
+/// When a record counts as kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Once `write(2)` took it: it survives a killed program, not a killed machine.
+    #[default]
+    Written,
+}
+
+/// Where and how a journal is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalConfig {
+    /// Its directory; created where missing, for its owner alone.
+    pub directory: PathBuf,
+    /// Size from which on a new segment is begun, bytes.
+    pub segment_bytes_max: u64,
+    /// Free space on the file system, bytes, below which only the ends of what was begun are
+    /// still recorded, so that a full disk cannot cost the outcome of a call that was let through.
+    /// 0 turns this off.
+    pub reserve_bytes: u64,
+    /// When a record counts as kept.
+    pub durability: Durability,
+}
+
+impl JournalConfig {
+    /// The defaults, in `directory`: segments of 64 MiB, a reserve of 16 MiB.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            segment_bytes_max: 64 << 20,
+            reserve_bytes: 16 << 20,
+            durability: Durability::Written,
+        }
+    }
+}
+
+/// Appends `record` to `body` as one JSON object.
+pub(super) fn encode(record: &AuditRecord, body: &mut Vec<u8>) -> Result<(), String> {
+    if record.time < SystemTime::UNIX_EPOCH {
+        return Err("the wall clock is before 1970".to_owned());
+    }
+    inert::write_json(record, body).map_err(|error| format!("cannot write it as JSON: {error}"))
+}
+
+/// What the journal adds to a `rotation` record.
+#[derive(Serialize)]
+struct RotationMembers<'a> {
+    open: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    open_elided: Option<usize>,
+}
+
+/// What the journal adds to a `gap` record.
+#[derive(Serialize)]
+struct GapMembers<'a> {
+    gap: &'a Refused,
+}
+
+/// Records that were refused since the last one kept.
+#[derive(Debug, Serialize)]
+struct Refused {
+    #[serde(rename = "refused")]
+    count: u64,
+    since: String,
+    cause: String,
+}
+
+/// Where the next line goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Into the segment that the store has.
+    Running,
+    /// Into a segment that is still to be begun.
+    Wanted,
+    /// Into a segment that is begun and lacks its `rotation` record.
+    Begun,
+}
+
+pub(super) struct Writer {
+    store: Box<dyn Store>,
+    boot: Box<str>,
+    segment_bytes_max: u64,
+    reserve_bytes: u64,
+    next_seq: u64,
+    prev: Hex,
+    /// Bytes of whole lines in the segment.
+    length: u64,
+    place: Place,
+    /// Whether there may be a piece of a line behind `length`.
+    torn: bool,
+    line: Vec<u8>,
+    open: BTreeMap<CallId, u32>,
+    refused: Option<Refused>,
+    low_on_space: bool,
+    unchecked_bytes: u64,
+    closed: bool,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer")
+            .field("next_seq", &self.next_seq)
+            .field("length", &self.length)
+            .field("place", &self.place)
+            .field("refused", &self.refused)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    pub(super) fn new(
+        config: &JournalConfig,
+        boot: &str,
+        survey: &Survey,
+        store: Box<dyn Store>,
+    ) -> Self {
+        let Durability::Written = config.durability;
+        let (length, place) = match &survey.segment {
+            None => (0, Place::Wanted),
+            Some((segment, 0)) if segment.first_seq > 1 => (0, Place::Begun),
+            Some((_, length)) => (*length, Place::Running),
+        };
+        let open =
+            survey.open.iter().map(|(call, (owed, _))| (call.as_str().into(), *owed)).collect();
+        Self {
+            store,
+            boot: boot.into(),
+            segment_bytes_max: config.segment_bytes_max,
+            reserve_bytes: config.reserve_bytes,
+            next_seq: survey.chain.next_seq,
+            prev: survey.chain.prev.unwrap_or(chain::GENESIS),
+            length,
+            place,
+            torn: false,
+            line: Vec::new(),
+            open,
+            refused: None,
+            low_on_space: false,
+            unchecked_bytes: u64::MAX,
+            closed: false,
+        }
+    }
+
+    /// Sequence number of the last record; 0 before the first of all.
+    pub(super) fn last_seq(&self) -> u64 {
+        self.next_seq.saturating_sub(1)
+    }
+
+    /// Records the recovery, where there was anything to recover, and an unknown outcome for each
+    /// call that was open. Says how many.
+    pub(super) fn settle(
+        &mut self,
+        recovery: &Recovery,
+        open: OpenIntents,
+        now: Now,
+    ) -> Result<usize, String> {
+        if recovery.clean {
+            return Ok(0);
+        }
+        let owed: usize = open
+            .values()
+            .map(|(owed, _)| usize::try_from(*owed).unwrap_or(usize::MAX))
+            .fold(0, usize::saturating_add);
+        let mut record = AuditRecord::new(Event::Recovery, now);
+        let torn = recovery.torn.as_ref().map(|torn| {
+            let file = torn.aside.file_name().unwrap_or_default().to_string_lossy();
+            format!("; {} torn bytes moved to `{file}`", torn.bytes)
+        });
+        let note = format!(
+            "the run before did not end in order; {owed} calls get the outcome `unknown`{}",
+            torn.unwrap_or_default()
+        );
+        record.note = Some(note.into());
+        self.keep_own(&record)?;
+        for (call, (owed, intent)) in open {
+            let record = unknown_outcome(&call, intent.as_deref(), now);
+            for _ in 0..owed {
+                self.keep_own(&record)?;
+            }
+        }
+        Ok(owed)
+    }
+
+    pub(super) fn keep_own(&mut self, record: &AuditRecord) -> Result<u64, String> {
+        let mut body = Vec::new();
+        let encoded = encode(record, &mut body);
+        self.keep(record, encoded.map(|()| body.as_slice()))
+    }
+
+    pub(super) fn close(&mut self, record: &AuditRecord) -> Result<u64, String> {
+        let seq = self.keep_own(record)?;
+        self.closed = true;
+        self.store.sync().map_err(|error| format!("cannot flush it: {error}"))?;
+        Ok(seq)
+    }
+
+    /// Keeps `record`, which is `body` as JSON, and says its sequence number. A refusal is counted.
+    pub(super) fn keep(
+        &mut self,
+        record: &AuditRecord,
+        body: Result<&[u8], String>,
+    ) -> Result<u64, String> {
+        let kept = body.and_then(|body| self.try_keep(record, body));
+        match &kept {
+            Ok(_) => self.track(record),
+            Err(cause) => self.count_refusal(record, cause),
+        }
+        kept
+    }
+
+    /// Records the gap, if there is one, and gives the sequence number of the last record. A
+    /// refusal is not counted: no record was lost.
+    pub(super) fn mend(&mut self, now: Now) -> Result<u64, String> {
+        if self.closed {
+            return Err("the journal is closed".to_owned());
+        }
+        if self.refused.is_some() {
+            // Not for the gap alone: there must be room for what comes after it.
+            self.look_at_space(Event::Intent)?;
+            self.prepare(&AuditRecord::new(Event::Gap, now), 0)?;
+        }
+        Ok(self.last_seq())
+    }
+
+    fn try_keep(&mut self, record: &AuditRecord, body: &[u8]) -> Result<u64, String> {
+        if self.closed {
+            return Err("the journal is closed".to_owned());
+        }
+        if record.event == Event::Intent && self.open.len() >= OPEN_CALLS_MAX {
+            return Err(format!("{OPEN_CALLS_MAX} calls without outcome"));
+        }
+        self.look_at_space(record.event)?;
+        self.prepare(record, body.len())?;
+        self.write(&[], body)
+    }
+
+    /// Below the reserve, only ends are recorded.
+    fn look_at_space(&mut self, event: Event) -> Result<(), String> {
+        if self.reserve_bytes == 0 {
+            return Ok(());
+        }
+        if self.low_on_space || self.unchecked_bytes >= SPACE_CHECK_BYTES {
+            let free = self
+                .store
+                .free_bytes()
+                .map_err(|error| format!("cannot tell free space: {error}"))?;
+            self.low_on_space = free < self.reserve_bytes;
+            self.unchecked_bytes = 0;
+        }
+        let end = match event {
+            Event::Outcome
+            | Event::Stop
+            | Event::Policy
+            | Event::Recovery
+            | Event::Gap
+            | Event::Rotation => true,
+            Event::Start | Event::Intent | Event::Denial | Event::Notice | Event::Drop => false,
+        };
+        if self.low_on_space && !end {
+            return Err(format!("less than {} bytes of disk are free", self.reserve_bytes));
+        }
+        Ok(())
+    }
+
+    /// Does what must come before a record of `body_bytes`: the repair of a torn line, the next
+    /// segment, the record of a gap.
+    fn prepare(&mut self, record: &AuditRecord, body_bytes: usize) -> Result<(), String> {
+        if self.torn {
+            self.cut_torn_line()?;
+        }
+        let line_bytes = body_bytes.saturating_add(ENVELOPE_BYTES_MAX);
+        let after = self.length.saturating_add(u64::try_from(line_bytes).unwrap_or(u64::MAX));
+        if self.place == Place::Running && self.length > 0 && after > self.segment_bytes_max {
+            self.place = Place::Wanted;
+        }
+        if self.place == Place::Wanted {
+            self.store
+                .begin_segment(self.next_seq)
+                .map_err(|error| format!("cannot begin a segment: {error}"))?;
+            self.length = 0;
+            // The first segment of all has nothing to take over.
+            self.place = if self.next_seq == 1 { Place::Running } else { Place::Begun };
+        }
+        let now = Now { uptime: Duration::from_micros(record.uptime_us), wall: record.time };
+        if self.place == Place::Begun {
+            let members = self.rotation_members()?;
+            self.write_own(&members, &AuditRecord::new(Event::Rotation, now))?;
+            self.place = Place::Running;
+        }
+        if let Some(refused) = self.refused.take_if(|_| !self.low_on_space) {
+            let gap = AuditRecord::new(Event::Gap, now).with_finding(Finding::AuditSinkFailure);
+            let written = members(&GapMembers { gap: &refused })
+                .and_then(|members| self.write_own(&members, &gap));
+            if let Err(cause) = written {
+                self.refused = Some(refused);
+                return Err(cause);
+            }
+            tracing::warn!(refused = refused.count, "audit records are kept again");
+        }
+        Ok(())
+    }
+
+    fn rotation_members(&self) -> Result<Vec<u8>, String> {
+        let every =
+            self.open.iter().flat_map(|(call, owed)| (0..*owed).map(move |_| call.as_ref()));
+        let total = every.clone().count();
+        let mut bytes: usize = 0;
+        let open: Vec<&str> = every
+            .take(OPEN_LISTED_MAX)
+            .take_while(|call| {
+                bytes = bytes.saturating_add(call.len());
+                bytes <= OPEN_LISTED_BYTES_MAX
+            })
+            .collect();
+        let elided = total.saturating_sub(open.len());
+        members(&RotationMembers { open, open_elided: (elided > 0).then_some(elided) })
+    }
+
+    fn write_own(&mut self, members: &[u8], record: &AuditRecord) -> Result<u64, String> {
+        let mut body = Vec::new();
+        encode(record, &mut body)?;
+        self.write(members, &body)
+    }
+
+    /// Appends one line: the envelope, `members`, and what is in the object `body`.
+    fn write(&mut self, members: &[u8], body: &[u8]) -> Result<u64, String> {
+        let record = body.strip_prefix(b"{").ok_or("a record is no JSON object")?;
+        let seq = self.next_seq;
+        self.line.clear();
+        self.line.shrink_to(LINE_BYTES_KEPT);
+        write!(self.line, r#"{{"seq":{seq},"boot":"{}","prev":""#, self.boot)
+            .map_err(|error| error.to_string())?;
+        self.line.extend_from_slice(&self.prev);
+        self.line.extend_from_slice(b"\",");
+        self.line.extend_from_slice(members);
+        self.line.extend_from_slice(record);
+        if self.line.len() > LINE_BYTES_MAX {
+            return Err(format!("the record is larger than {LINE_BYTES_MAX} bytes"));
+        }
+        let hash = chain::hash(&self.line);
+        self.line.push(b'\n');
+        self.append()?;
+        let bytes = u64::try_from(self.line.len()).unwrap_or(u64::MAX);
+        self.length = self.length.saturating_add(bytes);
+        self.unchecked_bytes = self.unchecked_bytes.saturating_add(bytes);
+        self.prev = hash;
+        self.next_seq = seq.checked_add(1).ok_or("no sequence numbers are left")?;
+        Ok(seq)
+    }
+
+    fn append(&mut self) -> Result<(), String> {
+        let cause = match self.store.append(self.length, &self.line) {
+            Ok(taken) if taken == self.line.len() => return Ok(()),
+            Ok(taken) => format!("only {taken} of {} bytes were taken", self.line.len()),
+            Err(StoreError::Io(error)) => error.to_string(),
+            Err(StoreError::Displaced) => {
+                self.place = Place::Wanted;
+                return Err("another program removed or changed the segment".to_owned());
+            }
+        };
+        self.torn = true;
+        // If this fails too, the next record begins with it.
+        if let Err(error) = self.cut_torn_line() {
+            tracing::warn!(error, "audit: torn line not cut off yet");
+        }
+        Err(cause)
+    }
+
+    fn cut_torn_line(&mut self) -> Result<(), String> {
+        self.store
+            .truncate(self.length)
+            .map_err(|error| format!("cannot cut off a torn line: {error}"))?;
+        self.torn = false;
+        Ok(())
+    }
+
+    /// Keeps count of the calls that await their outcome.
+    fn track(&mut self, record: &AuditRecord) {
+        let Some(call) = &record.call else { return };
+        if record.event == Event::Intent {
+            let owed = self.open.entry(CallId::clone(call)).or_default();
+            *owed = owed.saturating_add(1);
+        } else if record.event == Event::Outcome
+            && let Some(owed) = self.open.get_mut(call)
+        {
+            *owed = owed.saturating_sub(1);
+            if *owed == 0 {
+                self.open.remove(call);
+            }
+        }
+    }
+
+    fn count_refusal(&mut self, record: &AuditRecord, cause: &str) {
+        if self.refused.is_none() {
+            tracing::error!(cause, "audit records cannot be kept");
+        }
+        let refused = self.refused.get_or_insert_with(|| Refused {
+            count: 0,
+            since: rfc3339(record.time),
+            cause: String::new(),
+        });
+        refused.count = refused.count.saturating_add(1);
+        cause.clone_into(&mut refused.cause);
+    }
+}
+
+/// `value`, which is a JSON object, as members to put before others.
+fn members<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
+    let mut json = Vec::new();
+    inert::write_json(value, &mut json).map_err(|error| error.to_string())?;
+    let members = json.strip_prefix(b"{").and_then(|json| json.strip_suffix(b"}"));
+    let mut members = members.ok_or("no JSON object")?.to_vec();
+    members.push(b',');
+    Ok(members)
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    let mut text = String::new();
+    let time = humantime::format_rfc3339_micros(time.max(SystemTime::UNIX_EPOCH));
+    // Fails for the year 10000; then there is no time to name.
+    std::fmt::Write::write_fmt(&mut text, format_args!("{time}")).unwrap_or_default();
+    text
+}
+
+/// The outcome of a call whose run died, with what its intent says of it.
+fn unknown_outcome(call: &str, intent: Option<&[u8]>, now: Now) -> AuditRecord {
+    let mut record = AuditRecord::new(Event::Outcome, now);
+    record.call = Some(call.into());
+    record.outcome = Some(Outcome::Unknown);
+    let intent = intent.and_then(|line| Entry::read(line).ok()).unwrap_or_default();
+    record.principal = intent.principal.map(Into::into);
+    record.server = intent.server.map(Into::into);
+    record.method = intent.method.map(Into::into);
+    record.id = intent.id.map(Into::into);
+    record.trace_id = intent.trace_id.map(Into::into);
+    record.parent_span_id = intent.parent_span_id.map(Into::into);
+    record.target = intent.target.map(|target| Target {
+        tool: target.tool.map(Into::into),
+        prompt: target.prompt.map(Into::into),
+        uri: target.uri.map(Into::into),
+        task: target.task.map(Into::into),
+        definition: target.definition.map(Into::into),
+        locked: None,
+        drift: target.drift.map(Into::into),
+        flags: target.flags.into_iter().map(Into::into).collect(),
+    });
+    record
+}

@@ -1,0 +1,118 @@
+//! Reads the journal back, as an analyst would: what the demo says of a rule, it has from here.
+//!
+//! Records are only looked at; [`verify`](bartizan_audit::verify) proves them whole.
+
+use std::path::Path;
+
+use super::DemoError;
+use bartizan_audit::entry::{Entry, ReasonEntry};
+use bartizan_audit::tail::{Line, Reader};
+use bartizan_gate::duty::decision::Origin;
+
+/// Records of a demo that are read; its script leaves some hundred.
+const RECORDS_MAX: usize = 10_000;
+
+/// The records of the journal in `directory` from number `from_seq` on; none where there is no
+/// journal.
+pub(super) fn read(directory: &Path, from_seq: u64) -> Result<Vec<Entry>, DemoError> {
+    if !directory.exists() {
+        return Ok(Vec::new());
+    }
+    let lines = Reader::new(directory, from_seq).read_many(RECORDS_MAX);
+    let lines = lines.map_err(|error| DemoError::Journal(error.to_string()))?;
+    let read = |line: &Line| {
+        Entry::read(&line.bytes)
+            .map_err(|error| DemoError::Journal(format!("record {}: {error}", line.seq)))
+    };
+    lines.iter().map(read).collect()
+}
+
+/// The codes of a record's reasons on one of `grounds`; of all where it has none on them.
+pub(super) fn codes<'a>(record: &'a Entry, grounds: &[Origin]) -> Vec<&'a str> {
+    let on_grounds =
+        |reason: &&ReasonEntry| grounds.iter().any(|ground| reason.origin == ground.as_str());
+    let all = || record.decision.iter().flat_map(|decision| &decision.reasons);
+    let some: Vec<&str> = all().filter(on_grounds).map(|reason| reason.code.as_str()).collect();
+    if some.is_empty() { all().map(|reason| reason.code.as_str()).collect() } else { some }
+}
+
+/// Whether a record has a reason on one of `grounds`.
+pub(super) fn is_on(record: &Entry, grounds: &[Origin]) -> bool {
+    let mut reasons = record.decision.iter().flat_map(|decision| &decision.reasons);
+    reasons.any(|reason| grounds.iter().any(|ground| reason.origin == ground.as_str()))
+}
+
+/// The first record that tells what was decided: of `decision`, where its id is known, else of
+/// this method and tool.
+pub(super) fn decided<'a>(
+    records: &'a [Entry],
+    decision: Option<&str>,
+    (method, tool): (Option<&str>, Option<&str>),
+) -> Option<&'a Entry> {
+    let about = |record: &&Entry| {
+        let found = record.target.as_ref().and_then(|target| target.tool.as_deref());
+        (method.is_none() || record.method.as_deref() == method)
+            && (tool.is_none() || found == tool)
+    };
+    let mut decided = records.iter().filter(|record| record.decision.is_some());
+    if decision.is_some() {
+        decided.find(|record| record.call.as_deref() == decision)
+    } else {
+        decided.find(about)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bartizan_audit::entry::{DecisionEntry, TargetEntry};
+
+    fn reason(code: &str, origin: Origin) -> ReasonEntry {
+        let (code, origin) = (code.to_owned(), origin.as_str().to_owned());
+        ReasonEntry { code, origin, ..ReasonEntry::default() }
+    }
+
+    fn record(call: &str, tool: &str, code: &str) -> Entry {
+        let reason = reason(code, Origin::Rule);
+        Entry {
+            call: Some(call.to_owned()),
+            method: Some("tools/call".to_owned()),
+            target: Some(TargetEntry { tool: Some(tool.to_owned()), ..TargetEntry::default() }),
+            decision: Some(DecisionEntry { reasons: vec![reason], ..DecisionEntry::default() }),
+            ..Entry::default()
+        }
+    }
+
+    #[test]
+    fn a_decision_is_found_by_its_id_or_by_what_it_was_about() {
+        let outcome = Entry { decision: None, ..record("b", "y", "none") };
+        let records = [Entry::default(), record("a", "x", "one"), outcome, record("b", "y", "two")];
+        let code = |id, target| decided(&records, id, target).map(|found| codes(found, &[]));
+        let call = Some("tools/call");
+        assert_eq!(code(Some("b"), (None, None)), Some(vec!["two"]));
+        assert_eq!(code(Some("c"), (call, None)), None);
+        assert_eq!(code(None, (call, Some("y"))), Some(vec!["two"]));
+        assert_eq!(code(None, (call, None)), Some(vec!["one"]));
+        assert_eq!(code(None, (None, None)), Some(vec!["one"]));
+        assert_eq!(code(None, (Some("tools/list"), None)), None);
+    }
+
+    #[test]
+    fn the_reasons_that_count_are_those_on_the_grounds() {
+        let reasons = vec![reason("spent", Origin::Limited), reason("open", Origin::Rule)];
+        let decision = DecisionEntry { reasons, ..DecisionEntry::default() };
+        let record = Entry { decision: Some(decision), ..Entry::default() };
+        assert_eq!(codes(&record, &[Origin::Limited]), ["spent"]);
+        assert_eq!(codes(&record, &[]), ["spent", "open"]);
+        assert_eq!(codes(&record, &[Origin::Malformed]), ["spent", "open"]);
+        assert!(is_on(&record, &[Origin::Malformed, Origin::Limited]));
+        assert!(!is_on(&record, &[Origin::Malformed]) && !is_on(&record, &[]));
+    }
+
+    #[test]
+    fn no_journal_holds_no_records() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(read(&directory.path().join("none"), 1).unwrap().is_empty());
+        assert!(read(directory.path(), 1).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,114 @@
+//! What the demo prints: plain text, a line an attempt, nothing that a terminal would obey.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::{Judged, Summary};
+use bartizan_audit::entry::Entry;
+use bartizan_audit::inert;
+use bartizan_audit::pretty::{self, Colour};
+
+/// Characters of one foreign text that are shown.
+const TEXT_CHARS_MAX: usize = 400;
+
+/// `text` with everything escaped that a terminal or an eye could be fooled by.
+pub(super) fn escaped(text: &str) -> String {
+    let mut shown = String::new();
+    inert::push(&mut shown, text, TEXT_CHARS_MAX);
+    shown
+}
+
+/// Says what is about to be seen.
+pub(super) fn opening(
+    out: &mut dyn Write,
+    title: &str,
+    server: &str,
+    firewall: &str,
+) -> io::Result<()> {
+    writeln!(out, "{title} listens at {server}.")?;
+    writeln!(out, "Bartizan stands in front of it at {firewall}, pinned to staging.")?;
+    writeln!(out, "An agent that is given Bartizan's address now tries its luck.\n")?;
+    writeln!(
+        out,
+        "{:>3}  {:<6}  {:<44}  {:<8}  {:<34}  reached the server",
+        "", "era", "attempt", "verdict", "rule"
+    )?;
+    out.flush()
+}
+
+/// One attempt and what came of it.
+pub(super) fn attempt(out: &mut dyn Write, number: usize, judged: &Judged) -> io::Result<()> {
+    writeln!(
+        out,
+        "{number:>3}  {:<6}  {:<44}  {:<8}  {:<34}  {}",
+        judged.era,
+        judged.what,
+        judged.verdict,
+        escaped(&judged.rule),
+        judged.reached_text(),
+    )?;
+    if let Some(fault) = &judged.fault {
+        writeln!(out, "     NOT AS EXPECTED: {}", escaped(fault))?;
+    }
+    out.flush()
+}
+
+/// The audit records, a line each.
+pub(super) fn records(out: &mut dyn Write, records: &[Entry]) -> io::Result<()> {
+    writeln!(out, "\nThe audit journal of all this:\n")?;
+    for entry in records {
+        writeln!(out, "{}", pretty::line(entry, Colour::None))?;
+    }
+    Ok(())
+}
+
+/// What it came to.
+pub(super) fn summary(out: &mut dyn Write, summary: &Summary) -> io::Result<()> {
+    writeln!(out, "\nSummary")?;
+    writeln!(
+        out,
+        "  {} attempts: {} passed, {} refused, {} not as expected",
+        summary.attempts, summary.passed, summary.refused, summary.faults
+    )?;
+    writeln!(
+        out,
+        "  {} messages reached the server, {}",
+        summary.reached,
+        if summary.altered == 0 {
+            "each byte for byte as the agent sent it".to_owned()
+        } else {
+            format!("{} of them ALTERED on the way", summary.altered)
+        }
+    )?;
+    writeln!(
+        out,
+        "  production: {}",
+        if summary.production_unchanged { "unchanged" } else { "CHANGED" }
+    )?;
+    match &summary.journal {
+        Ok(whole) => writeln!(
+            out,
+            "  audit: {} records ({} intents, {} denials, {} outcomes), chain verified, head {}",
+            whole.records, whole.intents, whole.denials, whole.outcomes, whole.head
+        )?,
+        Err(fault) => writeln!(out, "  audit: NOT VERIFIED: {}", escaped(fault))?,
+    }
+    let verdict = if summary.is_as_expected() { "all as expected" } else { "NOT AS EXPECTED" };
+    writeln!(out, "  {verdict}")?;
+    out.flush()
+}
+
+/// How another client can join in.
+pub(super) fn invitation(out: &mut dyn Write, url: &str, journal: &Path) -> io::Result<()> {
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"curl","version":"1"}}}"#;
+    let snippet = serde_json::json!({"mcpServers": {"flags": {"type": "http", "url": url}}});
+    writeln!(
+        out,
+        "\nStill serving until Ctrl-C; the journal is in {}\n",
+        escaped(&journal.to_string_lossy())
+    )?;
+    writeln!(out, "  curl -s {url} \\\n    -H 'content-type: application/json' \\")?;
+    writeln!(out, "    -H 'accept: application/json, text/event-stream' \\\n    -d '{body}'\n")?;
+    writeln!(out, "  For a client's configuration:\n\n  {snippet}\n")?;
+    out.flush()
+}

@@ -1,0 +1,101 @@
+//! Which era the children of a server speak, learnt by asking one of them.
+//!
+//! On stdio the era is a process's own (revision 2026-07-28, basic/versioning). A legacy server
+//! may carry out a request that comes before `initialize`, or exit at it, so a modern request is
+//! passed on only after a child that no session uses has answered `server/discover`. Pure.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::lines::judged;
+use bartizan_gate::wire::document::{Kind, Value};
+use bartizan_gate::wire::protocol::Era;
+
+/// The question, in the words of a client of the newest revision.
+pub(super) const PROBE: &[u8] = concat!(
+    r#"{"jsonrpc":"2.0","method":"server/discover","params":{"_meta":{"#,
+    r#""io.modelcontextprotocol/protocolVersion":"2026-07-28","#,
+    r#""io.modelcontextprotocol/clientInfo":{"name":"bartizan","version":""#,
+    env!("CARGO_PKG_VERSION"),
+    r#""},"io.modelcontextprotocol/clientCapabilities":{}}},"id":"bartizan-era"}"#,
+)
+.as_bytes();
+
+/// What a server of the legacy era answers over HTTP (with status 400) to a request that came
+/// before `initialize`; clients of both eras then fall back to it.
+pub(super) const NOT_INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: Server not initialized"},"id":null}"#;
+
+/// What asking a child came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// It answered as a server of this era does.
+    Speaks(Era),
+    /// It ended, or did not answer in time.
+    Silent,
+    /// Policy does not let it be asked.
+    Forbidden,
+}
+
+/// What is known of a server's children.
+#[derive(Debug, Default)]
+pub(super) struct KnownEra {
+    learnt: Option<(Era, Duration)>,
+}
+
+impl KnownEra {
+    /// The era, if it was learnt and that still holds at `uptime`.
+    pub(super) fn at(&self, uptime: Duration) -> Option<Era> {
+        self.learnt.filter(|(_, until)| uptime < *until).map(|(era, _)| era)
+    }
+
+    /// Keeps `era` until `until`, by uptime.
+    pub(super) fn learn(&mut self, era: Era, until: Duration) {
+        self.learnt = Some((era, until));
+    }
+}
+
+/// The era of a server that gave this answer to `server/discover`. Every error but those that only
+/// the modern era has is a legacy server's (basic/versioning, "Compatibility Matrix").
+pub(super) fn of_answer(body: &Bytes) -> Era {
+    let Ok(document) = judged(body) else { return Era::Legacy };
+    let root = document.root();
+    let versions = root.pointer("/result/supportedVersions");
+    let code = root.pointer("/error/code").and_then(Value::as_i64);
+    let modern = versions.is_some_and(|versions| versions.kind() == Kind::Array)
+        || code.is_some_and(|code| (-32022..=-32020).contains(&code));
+    if modern { Era::Modern } else { Era::Legacy }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eras_are_told_by_what_only_one_of_them_says() {
+        let cases = [
+            (r#"{"result":{"supportedVersions":["2026-07-28"]}}"#, Era::Modern),
+            (r#"{"result":{"supportedVersions":[]}}"#, Era::Modern),
+            (r#"{"error":{"code":-32022,"message":""}}"#, Era::Modern),
+            (r#"{"error":{"code":-32601,"message":""}}"#, Era::Legacy),
+            (r#"{"error":{"code":-32000,"message":""}}"#, Era::Legacy),
+            (r#"{"result":{}}"#, Era::Legacy),
+            (r#"{"result":{"supportedVersions":"2026-07-28"}}"#, Era::Legacy),
+        ];
+        for (answer, expected) in cases {
+            assert_eq!(of_answer(&Bytes::from_static(answer.as_bytes())), expected, "{answer}");
+        }
+        for line in [PROBE, NOT_INITIALIZED] {
+            judged(&Bytes::from_static(line)).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_was_learnt_holds_for_a_while() {
+        let mut known = KnownEra::default();
+        assert_eq!(known.at(Duration::ZERO), None);
+        known.learn(Era::Legacy, Duration::from_secs(5));
+        assert_eq!(known.at(Duration::from_secs(4)), Some(Era::Legacy));
+        assert_eq!(known.at(Duration::from_secs(5)), None);
+    }
+}

@@ -1,0 +1,220 @@
+//! One message, one line: reading lines with a bound and writing frames as lines.
+//!
+//! The stdio transport frames messages by LF alone, while many line readers also split at CR, and
+//! some at U+0085, U+2028 or U+2029. So nothing is written as a line that any of them would see as
+//! two (C3, C4, C7), and a reader never holds more than its bound (C6). Knows nothing of JSON-RPC.
+
+use std::io;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use bartizan_gate::wire::document::{Document, DocumentLimits, Unreadable};
+
+/// Room made before each read, bytes.
+const READ_BYTES: usize = 16 << 10;
+
+/// What a reader found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Line {
+    /// A line without its line end; never blank.
+    Whole(Bytes),
+    /// A line longer than the bound. Its bytes are gone; what follows up to the next LF is
+    /// skipped without being kept.
+    TooLong,
+}
+
+/// Reads lines, each at most `bytes_max` bytes long. Blank lines are skipped.
+#[derive(Debug)]
+pub struct Lines<R> {
+    source: R,
+    buffer: BytesMut,
+    /// How much of `buffer` is known to hold no LF.
+    scanned: usize,
+    bytes_max: usize,
+    /// Whether the line at hand was already found too long.
+    skipping: bool,
+    ended: bool,
+}
+
+impl<R: AsyncRead + Unpin> Lines<R> {
+    /// A reader of `source`.
+    pub fn new(source: R, bytes_max: usize) -> Self {
+        Self {
+            source,
+            buffer: BytesMut::new(),
+            scanned: 0,
+            bytes_max,
+            skipping: false,
+            ended: false,
+        }
+    }
+
+    /// The next line; `None` at the end. A last line without LF is a line. Dropping the future
+    /// loses nothing.
+    pub async fn next(&mut self) -> io::Result<Option<Line>> {
+        loop {
+            if let Some(line) = self.take_line() {
+                return Ok(Some(line));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            self.buffer.reserve(READ_BYTES);
+            if self.source.read_buf(&mut self.buffer).await? == 0 {
+                self.ended = true;
+            }
+        }
+    }
+
+    fn take_line(&mut self) -> Option<Line> {
+        loop {
+            let fresh = self.buffer.get(self.scanned..).unwrap_or_default();
+            let Some(offset) = fresh.iter().position(|byte| *byte == b'\n') else {
+                self.scanned = self.buffer.len();
+                return self.unfinished();
+            };
+            let line = self.buffer.split_to(self.scanned.saturating_add(offset)).freeze();
+            self.buffer.advance(1);
+            self.scanned = 0;
+            if std::mem::take(&mut self.skipping) {
+                continue;
+            }
+            if line.len() > self.bytes_max {
+                return Some(Line::TooLong);
+            }
+            if let Some(line) = trimmed(line) {
+                return Some(Line::Whole(line));
+            }
+        }
+    }
+
+    /// What the bytes without an LF come to: a line only at the end or when too long.
+    fn unfinished(&mut self) -> Option<Line> {
+        if self.skipping || self.buffer.len() > self.bytes_max {
+            self.buffer.clear();
+            self.scanned = 0;
+            return (!std::mem::replace(&mut self.skipping, true)).then_some(Line::TooLong);
+        }
+        if !self.ended {
+            return None;
+        }
+        self.scanned = 0;
+        trimmed(self.buffer.split().freeze()).map(Line::Whole)
+    }
+}
+
+/// The line without the CR of a CRLF; `None` where it is blank.
+fn trimmed(mut line: Bytes) -> Option<Bytes> {
+    if line.last() == Some(&b'\r') {
+        line.truncate(line.len().saturating_sub(1));
+    }
+    let blank = line.iter().all(|byte| matches!(byte, b' ' | b'\t'));
+    (!blank).then_some(line)
+}
+
+/// Whether some reader of lines would see `line` as more than one, or as less than it is: a CR
+/// (C3) or a NUL (C5) inside. Strict JSON has a place for the CR, a line has none.
+pub fn has_foreign_line_end(line: &[u8]) -> bool {
+    line.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0))
+}
+
+/// The frame as one line for a child, LF included: the same tokens, minified, so that no byte is
+/// below 0x20 (C3, C4) and U+2028 and U+2029 are escapes (C7).
+pub fn line_for_child(body: &Bytes) -> Result<Bytes, Unreadable> {
+    Ok(terminated(&judged(body)?.minified()))
+}
+
+/// The document of a body that the gate has read before.
+pub fn judged(body: &Bytes) -> Result<Document, Unreadable> {
+    Document::read(body.clone(), &JUDGED)
+}
+
+/// The frame as one line for the client, LF included: the bytes as they are, unless some reader
+/// would split them; then minified.
+pub fn line_for_client(body: &Bytes) -> Result<Bytes, Unreadable> {
+    if has_foreign_line_end(body) || has_unicode_line_end(body) {
+        line_for_child(body)
+    } else {
+        Ok(terminated(body))
+    }
+}
+
+fn terminated(body: &[u8]) -> Bytes {
+    let mut line = BytesMut::with_capacity(body.len().saturating_add(1));
+    line.extend_from_slice(body);
+    line.extend_from_slice(b"\n");
+    line.freeze()
+}
+
+/// U+0085, U+2028 or U+2029 in UTF-8.
+fn has_unicode_line_end(body: &[u8]) -> bool {
+    body.windows(3).any(|bytes| matches!(bytes, [0xe2, 0x80, 0xa8 | 0xa9] | [0xc2, 0x85, _]))
+}
+
+/// The gate has judged these bytes under its own limits; a second, smaller bound here could only
+/// lose a message that was permitted.
+const JUDGED: DocumentLimits = DocumentLimits {
+    bytes_max: usize::MAX,
+    depth_max: usize::MAX,
+    number_chars_max: usize::MAX,
+    values_max: usize::MAX,
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn all(input: &[u8], bytes_max: usize) -> Vec<Option<String>> {
+        let mut lines = Lines::new(input, bytes_max);
+        let mut found = Vec::new();
+        while let Some(line) = lines.next().await.unwrap() {
+            found.push(match line {
+                Line::Whole(line) => Some(String::from_utf8(line.to_vec()).unwrap()),
+                Line::TooLong => None,
+            });
+        }
+        found
+    }
+
+    #[tokio::test]
+    async fn lines_are_split_at_lf_and_bounded() {
+        let cases: &[(&str, &[Option<&str>])] = &[
+            ("", &[]),
+            ("a\n", &[Some("a")]),
+            ("a", &[Some("a")]),
+            ("a\r\nb\r\n", &[Some("a"), Some("b")]),
+            ("a\rb\n", &[Some("a\rb")]),
+            ("\n \n\t\r\n\na\n\n", &[Some("a")]),
+            ("12345\n", &[Some("12345")]),
+            ("123456\n12\n", &[None, Some("12")]),
+            ("123456789012345678901234567890\n1\n", &[None, Some("1")]),
+            ("123456789", &[None]),
+            ("1\n123456789", &[Some("1"), None]),
+        ];
+        for (input, expected) in cases {
+            let found = all(input.as_bytes(), 5).await;
+            let found: Vec<_> = found.iter().map(Option::as_deref).collect();
+            assert_eq!(found, *expected, "{input:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endless_line_is_not_kept() {
+        let (mut from, to) = tokio::io::duplex(1 << 10);
+        let mut lines = Lines::new(to, 100);
+        let flood = async {
+            for _ in 0..1000 {
+                tokio::io::AsyncWriteExt::write_all(&mut from, &[b'x'; 1000]).await.unwrap();
+            }
+            tokio::io::AsyncWriteExt::write_all(&mut from, b"\nok\n").await.unwrap();
+            drop(from);
+        };
+        let read = async {
+            assert_eq!(lines.next().await.unwrap(), Some(Line::TooLong));
+            assert_eq!(lines.next().await.unwrap(), Some(Line::Whole(Bytes::from_static(b"ok"))));
+            assert!(lines.buffer.capacity() < 64 << 10, "{}", lines.buffer.capacity());
+        };
+        tokio::join!(flood, read);
+    }
+}

@@ -1,0 +1,271 @@
+//! Two spaces of ids: the clients' and ours towards one child.
+//!
+//! Several exchanges share a child, and ids of different clients collide (D5). So each request
+//! goes out under a number of ours, its progress token too, and what comes back is put under the
+//! client's own labels again. Only those spans change. Pure: bytes in, bytes out.
+//!
+//! Ids of the child's own requests are not touched: a child asks within one session only.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use bartizan_gate::wire::document::{Document, Value, write_string};
+use bartizan_gate::wire::frame::Id;
+
+/// The key under which a subscription's messages carry the id of its `subscriptions/listen`
+/// (revision 2026-07-28, basic/patterns/subscriptions).
+const SUBSCRIPTION_ID: &str = "/_meta/io.modelcontextprotocol~1subscriptionId";
+
+/// The key that each request of the modern era carries.
+const PROTOCOL_VERSION: &str = "/params/_meta/io.modelcontextprotocol~1protocolVersion";
+
+/// A label as its owner wrote it: a JSON string or number.
+pub(super) type Label = Bytes;
+
+/// A client's labels on one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Labels {
+    /// Its `id`.
+    pub(super) id: Label,
+    /// Its `params._meta.progressToken`.
+    pub(super) token: Option<Label>,
+    /// Whether the token outlives the answer, as in a task-augmented request (2025-11-25).
+    pub(super) lasting: bool,
+}
+
+/// A request under our number, and the labels that it had.
+pub(super) fn outbound(document: &Document, number: i64) -> Option<(Bytes, Labels)> {
+    let id = document.root().get("id")?;
+    let token = document.root().pointer("/params/_meta/progressToken");
+    let number = number.to_string();
+    let edits = [Some(id), token].into_iter().flatten().map(|value| (value.span(), number.clone()));
+    let labels = Labels {
+        id: raw(id),
+        token: token.map(raw),
+        lasting: document.root().pointer("/params/task").is_some(),
+    };
+    Some((spliced(document, edits), labels))
+}
+
+/// A client's `notifications/cancelled` about our number.
+pub(super) fn cancelled(document: &Document, number: i64) -> Option<Bytes> {
+    let id = document.root().pointer("/params/requestId")?;
+    Some(spliced(document, [(id.span(), number.to_string())]))
+}
+
+/// Our own word that nobody waits for `number` any longer: what closing the response stream says
+/// on HTTP has this form on stdio (revision 2026-07-28, basic/patterns/cancellation).
+pub(super) fn cancel_line(number: i64) -> Bytes {
+    let line = format!(
+        "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\
+         \"params\":{{\"requestId\":{number}}}}}\n"
+    );
+    Bytes::from(line)
+}
+
+/// Which request a client's `notifications/cancelled` is about.
+pub(super) fn cancelled_id(document: &Document) -> Option<Id> {
+    id_of(document.root().pointer("/params/requestId")?)
+}
+
+/// The number of ours that a child's `notifications/cancelled` is about.
+pub(super) fn cancelled_number(document: &Document) -> Option<i64> {
+    number_of(document.root().pointer("/params/requestId")?)
+}
+
+/// The number of ours that a child's `notifications/progress` carries.
+pub(super) fn progress_number(document: &Document) -> Option<i64> {
+    number_of(document.root().pointer("/params/progressToken")?)
+}
+
+/// The number of ours that a notification names as its subscription.
+pub(super) fn subscription_number(document: &Document) -> Option<i64> {
+    number_of(document.root().get("params")?.pointer(SUBSCRIPTION_ID)?)
+}
+
+/// A child's answer under the client's id.
+pub(super) fn answer(document: &Document, number: i64, id: &Label) -> Bytes {
+    let subscription =
+        document.root().get("result").and_then(|result| result.pointer(SUBSCRIPTION_ID));
+    let own = document.root().get("id").map(|value| (value.span(), text(id)));
+    let tagged = subscription
+        .filter(|value| number_of(*value) == Some(number))
+        .map(|value| (value.span(), alike(value, id)));
+    spliced(document, [own, tagged].into_iter().flatten())
+}
+
+/// A child's notification with the label at `/params{pointer}` put back.
+pub(super) fn notification(document: &Document, place: Place, label: &Label) -> Bytes {
+    let value = document.root().get("params").and_then(|params| params.pointer(place.pointer()));
+    let edit = value.map(|value| match place {
+        Place::Subscription => (value.span(), alike(value, label)),
+        Place::Progress | Place::Cancelled => (value.span(), text(label)),
+    });
+    spliced(document, edit)
+}
+
+/// Where in `params` a notification carries a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// `progressToken` of `notifications/progress`.
+    Progress,
+    /// `requestId` of `notifications/cancelled`.
+    Cancelled,
+    /// The subscription id in `_meta`.
+    Subscription,
+}
+
+impl Place {
+    fn pointer(self) -> &'static str {
+        match self {
+            Self::Progress => "/progressToken",
+            Self::Cancelled => "/requestId",
+            Self::Subscription => SUBSCRIPTION_ID,
+        }
+    }
+}
+
+/// Whether the message says in its own `_meta` that it is of the modern era.
+pub(super) fn is_modern(document: &Document) -> bool {
+    document.root().pointer(PROTOCOL_VERSION).is_some()
+}
+
+/// The id that a value spells.
+pub(crate) fn id_of(value: Value<'_>) -> Option<Id> {
+    match value.as_i64() {
+        Some(number) => Some(Id::Number(number)),
+        None => value.as_str().map(|text| Id::Text(text.into())),
+    }
+}
+
+/// A number of ours, also where the child turned it into a string.
+fn number_of(value: Value<'_>) -> Option<i64> {
+    value.as_i64().or_else(|| value.as_str()?.parse().ok())
+}
+
+fn raw(value: Value<'_>) -> Label {
+    Bytes::copy_from_slice(value.raw())
+}
+
+fn text(label: &Label) -> String {
+    String::from_utf8_lossy(label).into_owned()
+}
+
+/// The label in the type that the child used: one that made a string of our number would have
+/// made a string of the client's.
+fn alike(value: Value<'_>, label: &Label) -> String {
+    let label = text(label);
+    if value.as_str().is_none() || label.starts_with('"') {
+        return label;
+    }
+    let mut quoted = Vec::new();
+    write_string(&mut quoted, &label);
+    String::from_utf8_lossy(&quoted).into_owned()
+}
+
+/// The document with these spans replaced, in whatever order they come.
+fn spliced(document: &Document, edits: impl IntoIterator<Item = (Range<usize>, String)>) -> Bytes {
+    let mut edits: Vec<_> =
+        edits.into_iter().map(|(span, text)| (span, text.into_bytes())).collect();
+    edits.sort_by_key(|(span, _)| span.start);
+    document.splice(&edits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bartizan_gate::wire::document::DocumentLimits;
+
+    fn read(text: &str) -> Document {
+        Document::read(Bytes::copy_from_slice(text.as_bytes()), &DocumentLimits::default()).unwrap()
+    }
+
+    #[test]
+    fn requests_go_out_under_our_number() {
+        let cases = [
+            (
+                r#"{"id": "a\u0062", "method":"m","params":{"_meta":{"progressToken": 1.0 }}}"#,
+                r#"{"id": 7, "method":"m","params":{"_meta":{"progressToken": 7 }}}"#,
+                r#""a\u0062""#,
+                Some("1.0"),
+            ),
+            (
+                r#"{"params":{"_meta":{"progressToken":"t"},"n":1e400,"id":5},"id":5}"#,
+                r#"{"params":{"_meta":{"progressToken":7},"n":1e400,"id":5},"id":7}"#,
+                "5",
+                Some(r#""t""#),
+            ),
+            (r#"{"id":5,"method":"m"}"#, r#"{"id":7,"method":"m"}"#, "5", None),
+        ];
+        for (input, expected, id, token) in cases {
+            // 1e400 is for the gate to refuse; here only bytes are moved.
+            let input = input.replace("1e400", "1e40");
+            let expected = expected.replace("1e400", "1e40");
+            let (line, labels) = outbound(&read(&input), 7).unwrap();
+            assert_eq!(line, expected);
+            assert_eq!(labels.id, id);
+            assert_eq!(labels.token.as_deref(), token.map(str::as_bytes));
+            assert!(!labels.lasting);
+        }
+    }
+
+    #[test]
+    fn answers_come_back_under_the_label_of_the_client() {
+        let tag = "io.modelcontextprotocol/subscriptionId";
+        let cases = [
+            (r#"{"id":7,"result":{"id":7}}"#.to_owned(), r#"{"id":"x","result":{"id":7}}"#.into()),
+            (
+                format!(r#"{{"result":{{"_meta":{{"{tag}":7}}}},"id":7}}"#),
+                format!(r#"{{"result":{{"_meta":{{"{tag}":"x"}}}},"id":"x"}}"#),
+            ),
+            (
+                format!(r#"{{"result":{{"_meta":{{"{tag}":8}}}},"id":7}}"#),
+                format!(r#"{{"result":{{"_meta":{{"{tag}":8}}}},"id":"x"}}"#),
+            ),
+        ];
+        for (input, expected) in cases {
+            let label = Label::from_static(br#""x""#);
+            assert_eq!(answer(&read(&input), 7, &label), expected);
+        }
+    }
+
+    #[test]
+    fn notifications_come_back_under_the_label_of_the_client() {
+        let tag = "io.modelcontextprotocol/subscriptionId";
+        let three = Label::from_static(b"3");
+        let message = read(r#"{"method":"m","params":{"progressToken":7,"progress":7}}"#);
+        assert_eq!(progress_number(&message), Some(7));
+        assert_eq!(
+            notification(&message, Place::Progress, &three),
+            r#"{"method":"m","params":{"progressToken":3,"progress":7}}"#
+        );
+        let message = read(r#"{"method":"m","params":{"requestId":7}}"#);
+        assert_eq!(cancelled_number(&message), Some(7));
+        assert_eq!(
+            notification(&message, Place::Cancelled, &three),
+            r#"{"method":"m","params":{"requestId":3}}"#
+        );
+        for (ours, theirs) in [("7", "3"), (r#""7""#, r#""3""#)] {
+            let message = read(&format!(r#"{{"params":{{"_meta":{{"{tag}":{ours}}}}}}}"#));
+            assert_eq!(subscription_number(&message), Some(7));
+            assert_eq!(
+                notification(&message, Place::Subscription, &three),
+                format!(r#"{{"params":{{"_meta":{{"{tag}":{theirs}}}}}}}"#)
+            );
+        }
+    }
+
+    #[test]
+    fn a_cancel_names_the_request_in_either_space() {
+        let message = read(r#"{"method":"notifications/cancelled","params":{"requestId":"a"}}"#);
+        assert_eq!(cancelled_id(&message), Some(Id::Text("a".into())));
+        assert_eq!(
+            cancelled(&message, 9).unwrap(),
+            r#"{"method":"notifications/cancelled","params":{"requestId":9}}"#
+        );
+        let line = cancel_line(9);
+        let document = read(std::str::from_utf8(&line).unwrap().trim_end());
+        assert_eq!(cancelled_number(&document), Some(9));
+    }
+}

@@ -1,0 +1,150 @@
+//! What goes back to a client: a status, the few headers that may pass, and a body.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use ::http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::legacy_sse::LegacyBody;
+use super::stream::StreamBody;
+use crate::upstream::SESSION_ID;
+use bartizan_gate::evidence::step::Released;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+const NO_TRANSFORM: HeaderValue = HeaderValue::from_static("no-cache, no-transform");
+const ACCEL: HeaderName = HeaderName::from_static("x-accel-buffering");
+const METHODS: HeaderValue = HeaderValue::from_static("POST, GET, DELETE");
+
+/// A body as hyper writes it.
+#[derive(Debug)]
+pub(super) enum ReplyBody {
+    /// One piece, framed by our own `Content-Length`.
+    Whole(Bytes),
+    /// Events, each as it comes.
+    Stream(Box<StreamBody>),
+    /// Events of the one stream of an HTTP+SSE client.
+    Legacy(Box<LegacyBody>),
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut *self {
+            Self::Whole(body) if body.is_empty() => Poll::Ready(None),
+            Self::Whole(body) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(body))))),
+            Self::Stream(stream) => stream.poll_chunk(cx).map(|chunk| {
+                let chunk = chunk?;
+                Some(Ok(Frame::data(chunk)))
+            }),
+            Self::Legacy(stream) => stream.poll_chunk(cx).map(|chunk| {
+                let chunk = chunk?;
+                Some(Ok(Frame::data(chunk)))
+            }),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Whole(body) if body.is_empty())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => {
+                SizeHint::with_exact(u64::try_from(body.len()).unwrap_or(u64::MAX))
+            }
+            Self::Stream(_) | Self::Legacy(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// A refusal of the gate.
+pub(super) fn own(released: &Released) -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::Whole(released.body().clone()));
+    *response.status_mut() = status(released.status().code());
+    if !released.body().is_empty() {
+        response.headers_mut().insert(CONTENT_TYPE, JSON);
+    }
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(ALLOW, METHODS);
+    }
+    response
+}
+
+/// A status and nothing else.
+pub(super) fn bare(code: StatusCode) -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::Whole(Bytes::new()));
+    *response.status_mut() = code;
+    response
+}
+
+/// A server's answer in one body.
+pub(super) fn whole(code: u16, headers: HeaderMap, body: Bytes) -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::Whole(body));
+    *response.status_mut() = status(code);
+    *response.headers_mut() = headers;
+    response
+}
+
+/// A server's answer as a stream.
+pub(super) fn stream(code: u16, headers: HeaderMap, body: StreamBody) -> Response<ReplyBody> {
+    events(code, headers, ReplyBody::Stream(Box::new(body)))
+}
+
+/// The stream of an HTTP+SSE client.
+pub(super) fn legacy(body: LegacyBody) -> Response<ReplyBody> {
+    events(200, HeaderMap::with_capacity(3), ReplyBody::Legacy(Box::new(body)))
+}
+
+fn events(code: u16, mut headers: HeaderMap, body: ReplyBody) -> Response<ReplyBody> {
+    headers.insert(CONTENT_TYPE, EVENT_STREAM);
+    headers.entry(CACHE_CONTROL).or_insert(NO_TRANSFORM);
+    // Asks the proxies between us and the client not to hold events back (MCP 2026-07-28).
+    headers.insert(ACCEL, HeaderValue::from_static("no"));
+    let mut response = Response::new(body);
+    *response.status_mut() = status(code);
+    *response.headers_mut() = headers;
+    response
+}
+
+/// Ends the connection after this reply: its framing cannot be trusted any further.
+pub(super) fn last(mut response: Response<ReplyBody>) -> Response<ReplyBody> {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// The server's headers that may reach the client (P13), and the session that it may name.
+/// `Location` and cookies are not among them.
+pub(super) fn headers(from: &HeaderMap, session: Option<&str>) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(8);
+    for (name, value) in from {
+        let listed = *name == CONTENT_TYPE
+            || *name == WWW_AUTHENTICATE
+            || *name == RETRY_AFTER
+            || *name == ALLOW
+            || *name == CACHE_CONTROL
+            || name.as_str() == "mcp-protocol-version";
+        if listed {
+            headers.append(name, value.clone());
+        }
+    }
+    if let Some(Ok(session)) = session.map(HeaderValue::from_str) {
+        headers.insert(SESSION_ID, session);
+    }
+    headers
+}
+
+fn status(code: u16) -> StatusCode {
+    StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_GATEWAY)
+}

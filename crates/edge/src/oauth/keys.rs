@@ -1,0 +1,236 @@
+//! Where an issuer's keys come from, and how long they are kept.
+//!
+//! They are asked for when a token needs them: none are kept yet, those that are are no longer
+//! fresh, or the token names a key that is not among them. However many tokens come, an issuer is
+//! asked by one at a time, and not again within [`PAUSE`]. The address is the configuration's;
+//! redirects are not followed.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ::http::header::ACCEPT;
+use ::http::{HeaderValue, Request, StatusCode, Uri};
+use bytes::Bytes;
+use http_body_util::Full;
+use tokio::sync::Semaphore;
+
+use super::jwk::KeySet;
+use super::metadata::DOCUMENT_BYTES_MAX;
+use crate::upstream::HttpUpstream;
+
+/// How long keys are used without asking whether they still hold.
+pub const FRESH: Duration = Duration::from_mins(5);
+/// How long they are used while asking fails; from then on no token is taken.
+pub const STALE_MAX: Duration = Duration::from_hours(1);
+/// From one question to the next, whatever tokens come meanwhile.
+pub const PAUSE: Duration = Duration::from_secs(5);
+/// For the issuer to answer.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+const MEDIA: HeaderValue = HeaderValue::from_static("application/jwk-set+json, application/json");
+
+/// What to do about a file that holds none.
+pub const HINT: &str = "write the issuer's public keys there, as a JWK Set (RFC 7517)";
+
+/// Where keys come from.
+#[derive(Debug)]
+pub enum KeySource {
+    /// A file; read again like an address is asked again, so it may be replaced.
+    File(PathBuf),
+    /// An address.
+    Address {
+        /// The way to its host.
+        server: Box<HttpUpstream>,
+        /// Path and query.
+        target: Uri,
+    },
+}
+
+/// The keys of one issuer.
+#[derive(Debug)]
+pub struct Keys {
+    /// Whose they are, for the log.
+    issuer: Box<str>,
+    source: KeySource,
+    kept: Mutex<Kept>,
+    /// One permit, held by whoever asks.
+    asking: Semaphore,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    keys: Option<Arc<KeySet>>,
+    /// When they came, by uptime.
+    since: Duration,
+    /// When they were asked for last.
+    asked: Option<Duration>,
+}
+
+/// Keys to look into.
+#[derive(Debug)]
+struct Found {
+    keys: Arc<KeySet>,
+    age: Duration,
+}
+
+impl Keys {
+    /// Those of `issuer`. A file is read now, an address is asked once a token needs them. An
+    /// error says why the file holds none, in words for the operator. `now` is uptime, here and
+    /// below.
+    pub fn new(issuer: &str, source: KeySource, now: Duration) -> Result<Self, String> {
+        let mut kept = Kept::default();
+        if let KeySource::File(path) = &source {
+            kept.keys = Some(Arc::new(read_file(path)?));
+            kept.since = now;
+        }
+        let (issuer, kept) = (issuer.into(), Mutex::new(kept));
+        Ok(Self { issuer, source, kept, asking: Semaphore::new(1) })
+    }
+
+    async fn renew(&self, now: Duration) -> Result<(), String> {
+        self.kept().asked = Some(now);
+        let keys = match &self.source {
+            KeySource::File(path) => read_file(path)?,
+            KeySource::Address { server, target } => key_set(asked(server, target).await?)?,
+        };
+        let mut kept = self.kept();
+        kept.keys = Some(Arc::new(keys));
+        kept.since = now;
+        Ok(())
+    }
+
+    /// Keys among which `wanted` holds, asked for anew if need be; or those that there are, if it
+    /// holds for none. Nothing where no keys can be had that may still be used.
+    pub async fn with(
+        &self,
+        wanted: impl Fn(&KeySet) -> bool,
+        now: Duration,
+    ) -> Option<Arc<KeySet>> {
+        let found = self.found(now).filter(|found| wanted(&found.keys));
+        let turn = match found {
+            Some(found) if found.age < FRESH => return Some(found.keys),
+            // Those that there are do for now if somebody else asks already.
+            Some(found) => match self.asking.try_acquire() {
+                Ok(turn) => turn,
+                Err(_) => return Some(found.keys),
+            },
+            None => self.asking.acquire().await.ok()?,
+        };
+        let asked = self.kept().asked;
+        if asked.is_none_or(|asked| now.saturating_sub(asked) >= PAUSE)
+            && let Err(why) = self.renew(now).await
+        {
+            tracing::warn!(issuer = %self.issuer, %why, "an issuer's keys were not had");
+        }
+        drop(turn);
+        self.found(now).map(|found| found.keys)
+    }
+
+    fn found(&self, now: Duration) -> Option<Found> {
+        let kept = self.kept();
+        let age = now.saturating_sub(kept.since);
+        let keys = kept.keys.clone().filter(|_| age < STALE_MAX)?;
+        Some(Found { keys, age })
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        // Every change leaves it whole at each step.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key_set(raw: Bytes) -> Result<KeySet, String> {
+    KeySet::read(raw).map_err(|problem| problem.to_string())
+}
+
+/// The keys in the file at `path`: a small local one, no wait worth a thread. An error says why
+/// there are none, in words for the operator.
+pub fn read_file(path: &Path) -> Result<KeySet, String> {
+    key_set(read(path).map_err(|error| format!("cannot be read: {error}"))?)
+}
+
+fn read(path: &Path) -> std::io::Result<Bytes> {
+    let mut bytes = Vec::new();
+    // One more than is read, so that a longer file is found too large.
+    let max = u64::try_from(DOCUMENT_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    File::open(path)?.take(max).read_to_end(&mut bytes)?;
+    Ok(bytes.into())
+}
+
+async fn asked(server: &HttpUpstream, target: &Uri) -> Result<Bytes, String> {
+    let mut request =
+        Request::get(target.clone()).body(Full::default()).map_err(|error| error.to_string())?;
+    request.headers_mut().insert(ACCEPT, MEDIA);
+    let answer = tokio::time::timeout(PATIENCE, server.ask(request)).await;
+    let answer = answer.map_err(|_| "no answer in time".to_owned())?;
+    let answer = answer.map_err(|failure| format!("{failure:?}"))?;
+    if answer.status() != StatusCode::OK {
+        return Err(format!("status {}", answer.status().as_u16()));
+    }
+    Ok(answer.into_body())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oauth::jwk::Algorithm;
+
+    fn set(kid: &str) -> String {
+        let point = "A".repeat(43);
+        format!(
+            "{{\"keys\":[{{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"kid\":\"{kid}\",\"x\":\"{point}\"}}]}}"
+        )
+    }
+
+    /// Whether the key `kid` is there at `now`; nothing where there are no keys.
+    async fn has(keys: &Keys, kid: &str, now: Duration) -> Option<bool> {
+        let wanted = |set: &KeySet| set.find(Some(kid), Algorithm::EdDsa).is_some();
+        keys.with(wanted, now).await.map(|set| wanted(&set))
+    }
+
+    #[tokio::test]
+    async fn keys_are_fresh_then_stale_then_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("jwks.json");
+        std::fs::write(&file, set("a")).unwrap();
+        let at = Duration::from_secs;
+        let keys = Keys::new("i", KeySource::File(file.clone()), at(100)).unwrap();
+        std::fs::write(&file, set("b")).unwrap();
+        let just = (at(100) + FRESH).saturating_sub(at(1));
+        assert_eq!(has(&keys, "a", just).await, Some(true), "fresh: not read again");
+        assert_eq!(has(&keys, "b", just).await, Some(true), "unknown: read at once");
+        assert_eq!(has(&keys, "a", just).await, Some(false));
+        std::fs::write(&file, set("c")).unwrap();
+        assert_eq!(
+            has(&keys, "c", (just + PAUSE).saturating_sub(at(1))).await,
+            Some(false),
+            "not so soon"
+        );
+        assert_eq!(has(&keys, "c", just + PAUSE).await, Some(true));
+        let since = just + PAUSE;
+        std::fs::write(&file, set("d")).unwrap();
+        assert_eq!(has(&keys, "c", since + FRESH).await, Some(false), "withdrawn");
+        let since = since + FRESH;
+        std::fs::write(&file, "half a").unwrap();
+        assert_eq!(has(&keys, "d", since + FRESH).await, Some(true), "stale, and still good");
+        assert_eq!(has(&keys, "d", (since + STALE_MAX).saturating_sub(at(1))).await, Some(true));
+        assert_eq!(has(&keys, "d", since + STALE_MAX).await, None);
+        std::fs::write(&file, set("d")).unwrap();
+        assert_eq!(has(&keys, "d", since + STALE_MAX + PAUSE).await, Some(true), "back");
+    }
+
+    #[test]
+    fn a_file_without_keys_is_found_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("jwks.json");
+        let problem = || Keys::new("i", KeySource::File(file.clone()), Duration::ZERO).unwrap_err();
+        assert!(problem().starts_with("cannot be read: "), "{}", problem());
+        std::fs::write(&file, set("a").replace("\"x\"", "\"d\":\"s3cret\",\"x\"")).unwrap();
+        assert_eq!(problem(), "holds a private or a shared key");
+        std::fs::write(&file, " ".repeat(DOCUMENT_BYTES_MAX) + &set("a")).unwrap();
+        assert_eq!(problem(), "is not one strict JSON document: TooLarge");
+    }
+}

@@ -1,0 +1,224 @@
+//! A resource of our own: tokens end here.
+//!
+//! We are the protected resource (RFC 9728). Whoever brings a token that one of the configured
+//! issuers made for us is the principal that the token names; the server behind us is spoken to
+//! with a credential of ours and never sees a token.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use super::PublicUrl;
+use super::jwk::Algorithm;
+use super::keys::Keys;
+use super::token::{BadToken, Unverified, Verified};
+use bartizan_gate::evidence::record::Now;
+use bartizan_gate::question::access::Principal;
+use bartizan_gate::wire::document::{Kind, Value, write_string};
+
+/// Length of what names a principal in a token, bytes.
+pub const NAME_BYTES_MAX: usize = 256;
+/// Groups of one principal.
+pub const GROUPS_MAX: usize = 256;
+/// Length of one claim that policy sees, bytes.
+pub const CLAIM_BYTES_MAX: usize = 4096;
+
+/// Claims that policy sees wherever a token has them.
+const CLAIMS: [&str; 3] = ["iss", "client_id", "scope"];
+
+/// One issuer of tokens.
+#[derive(Debug)]
+pub struct Issuer {
+    /// Its identifier: `iss`, compared byte for byte, and what clients are told.
+    pub name: Box<str>,
+    /// Values of `aud`; a token must have one.
+    pub audiences: Vec<Box<str>>,
+    /// How it may sign.
+    pub algorithms: Vec<Algorithm>,
+    /// Its keys.
+    pub keys: Keys,
+}
+
+/// How a token names a principal.
+#[derive(Debug)]
+pub struct Naming {
+    /// The claim that is the id; a name, or an RFC 6901 pointer.
+    pub id: Box<str>,
+    /// Whether the issuer is part of the id: where there are several, a subject of one is not
+    /// that of another.
+    pub qualified: bool,
+    /// What every principal is.
+    pub kind: Box<str>,
+    /// The claim that holds groups.
+    pub groups: Option<Box<str>>,
+    /// Further claims that policy sees.
+    pub claims: Vec<Box<str>>,
+}
+
+/// A resource of our own.
+#[derive(Debug)]
+pub struct Terminate {
+    public: PublicUrl,
+    issuers: Vec<Issuer>,
+    /// Scopes that each token must grant.
+    scopes: Vec<Box<str>>,
+    naming: Naming,
+}
+
+/// Who sends a request, by its token.
+#[derive(Debug, Clone)]
+pub struct Bearer {
+    /// The principal.
+    pub principal: Arc<Principal>,
+    /// For how long the token holds still.
+    pub left: Duration,
+}
+
+/// Why a token does not let its bearer in.
+#[derive(Debug)]
+pub enum NoEntry {
+    /// It is not good here.
+    Bad(BadToken),
+    /// It is good, and does not grant all scopes.
+    Scope(Arc<Principal>),
+    /// It cannot be checked: its issuer's keys are not to be had.
+    Unchecked,
+}
+
+impl From<BadToken> for NoEntry {
+    fn from(bad: BadToken) -> Self {
+        Self::Bad(bad)
+    }
+}
+
+impl Terminate {
+    /// The resource at `public`.
+    pub fn new(
+        public: PublicUrl,
+        issuers: Vec<Issuer>,
+        scopes: Vec<Box<str>>,
+        naming: Naming,
+    ) -> Self {
+        Self { public, issuers, scopes, naming }
+    }
+
+    /// Where clients reach it.
+    pub fn public(&self) -> &PublicUrl {
+        &self.public
+    }
+
+    /// Its metadata (RFC 9728 §2).
+    pub fn metadata(&self) -> Bytes {
+        let mut out = b"{\"resource\":".to_vec();
+        write_string(&mut out, self.public.as_str());
+        let issuers = self.issuers.iter().map(|issuer| &*issuer.name);
+        write_list(&mut out, "authorization_servers", issuers);
+        if !self.scopes.is_empty() {
+            write_list(&mut out, "scopes_supported", self.scopes.iter().map(|scope| &**scope));
+        }
+        write_list(&mut out, "bearer_methods_supported", ["header"].into_iter());
+        out.push(b'}');
+        out.into()
+    }
+
+    /// A challenge (RFC 6750 §3, RFC 9728 §5.1), with its `error` where a token was sent.
+    pub fn challenge(&self, error: Option<&str>) -> String {
+        let mut parts = Vec::new();
+        parts.extend(error.map(|error| format!("error=\"{error}\"")));
+        if !self.scopes.is_empty() {
+            parts.push(format!("scope=\"{}\"", self.scopes.join(" ")));
+        }
+        parts.push(format!("resource_metadata=\"{}\"", self.public.metadata_url()));
+        format!("Bearer {}", parts.join(", "))
+    }
+
+    /// Whoever may come in with `token` at `now`.
+    pub async fn admit(&self, token: &str, now: Now) -> Result<Bearer, NoEntry> {
+        let token = Unverified::read(token)?;
+        let issuer = self.issuers.iter().find(|issuer| token.issuer() == Some(&issuer.name));
+        let issuer = issuer.ok_or(BadToken::Issuer)?;
+        let algorithm = token.algorithm;
+        if !issuer.algorithms.contains(&algorithm) {
+            return Err(BadToken::Algorithm.into());
+        }
+        let id = token.key().map(str::to_owned);
+        let keys =
+            issuer.keys.with(|keys| keys.find(id.as_deref(), algorithm).is_some(), now.uptime);
+        let keys = keys.await.ok_or(NoEntry::Unchecked)?;
+        let key = keys.find(id.as_deref(), algorithm).ok_or(BadToken::Key)?;
+        let now = now.wall.duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.map_err(|_| NoEntry::Unchecked)?;
+        let token = token.verify(key, &issuer.audiences, now)?;
+        let principal = Arc::new(self.naming.principal(&issuer.name, &token)?);
+        if !self.scopes.iter().all(|scope| token.grants(scope)) {
+            return Err(NoEntry::Scope(principal));
+        }
+        Ok(Bearer { principal, left: token.until.saturating_sub(now) })
+    }
+}
+
+impl Naming {
+    /// The principal that `token` of `issuer` names. What was configured and cannot be shown to
+    /// policy refuses: a rule must not fail to see what would have denied.
+    fn principal(&self, issuer: &str, token: &Verified) -> Result<Principal, BadToken> {
+        let subject = token.claim(&self.id).and_then(Value::as_str).filter(|name| is_name(name));
+        let subject = subject.ok_or(BadToken::Principal)?;
+        // An issuer has no fragment (RFC 8414 §2), so the first `#` ends it.
+        let id = if self.qualified { format!("{issuer}#{subject}") } else { subject.to_owned() };
+        let groups = self.groups.as_ref().and_then(|name| token.claim(name));
+        let groups = groups.map_or(Some(Vec::new()), names).ok_or(BadToken::Claim)?;
+        let mut claims = BTreeMap::new();
+        for name in CLAIMS.into_iter().chain(self.claims.iter().map(|name| &**name)) {
+            let Some(claim) = token.claim(name) else { continue };
+            let text = shown(claim).filter(|text| text.len() <= CLAIM_BYTES_MAX);
+            claims.insert(name.into(), text.ok_or(BadToken::Claim)?);
+        }
+        Ok(Principal { id: id.into(), kind: self.kind.clone(), groups, claims })
+    }
+}
+
+/// Whether `text` can name somebody in rules, records and on a terminal.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.len() <= NAME_BYTES_MAX && !text.contains(char::is_control)
+}
+
+/// The groups in `claim`: one text, or an array of texts.
+fn names(claim: Value<'_>) -> Option<Vec<Box<str>>> {
+    let names: Option<Vec<&str>> = match claim.kind() {
+        Kind::String => Some(vec![claim.as_str()?]),
+        Kind::Array => claim.elements().map(Value::as_str).collect(),
+        Kind::Null | Kind::Bool | Kind::Number | Kind::Object => None,
+    };
+    let names = names.filter(|names| names.len() <= GROUPS_MAX)?;
+    names.iter().all(|name| is_name(name)).then(|| names.into_iter().map(Box::from).collect())
+}
+
+/// A claim as policy sees it: a text, number or boolean as it is, an array of texts with spaces
+/// between them.
+fn shown(claim: Value<'_>) -> Option<Box<str>> {
+    match claim.kind() {
+        Kind::String => claim.as_str().map(Box::from),
+        Kind::Number => claim.as_number().map(Box::from),
+        Kind::Bool => Some(claim.as_bool()?.to_string().into()),
+        Kind::Array => {
+            let texts: Option<Vec<&str>> = claim.elements().map(Value::as_str).collect();
+            Some(texts?.join(" ").into())
+        }
+        Kind::Null | Kind::Object => None,
+    }
+}
+
+fn write_list<'a>(out: &mut Vec<u8>, name: &str, texts: impl Iterator<Item = &'a str>) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":[");
+    for (index, text) in texts.enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_string(out, text);
+    }
+    out.push(b']');
+}

@@ -1,0 +1,206 @@
+//! One access token: a signed JWT (RFC 7519, RFC 9068) that was made for us, or nothing.
+//!
+//! Pure: text, keys and time in. What a token says is looked at only once its signature holds;
+//! before that its header and its `iss` choose the key, from keys that the configuration names.
+//! Keys and addresses inside the token are never used (RFC 8725 §3.10).
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+
+use super::jwk::{Algorithm, Key};
+use bartizan_gate::wire::document::{Document, DocumentLimits, Kind, Value};
+
+/// Length of a token, bytes.
+pub const TOKEN_BYTES_MAX: usize = 16 << 10;
+/// How far the issuer's clock and ours may be apart.
+pub const LEEWAY: Duration = Duration::from_mins(1);
+
+/// Bounds on each part of a token.
+const PART: DocumentLimits = DocumentLimits {
+    bytes_max: TOKEN_BYTES_MAX,
+    depth_max: 16,
+    number_chars_max: 64,
+    values_max: 4096,
+};
+
+/// Media types of a token that is no other kind of JWT (RFC 9068 §2.1, RFC 8725 §3.11). Many
+/// issuers write the plain one, or none.
+const TYPES: [&str; 4] = ["at+jwt", "application/at+jwt", "jwt", "application/jwt"];
+
+/// Why a token is not good here: for the operator, never for the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is what `as_str` says")]
+pub enum BadToken {
+    TooLong,
+    Form,
+    Type,
+    Critical,
+    Algorithm,
+    Issuer,
+    Key,
+    Signature,
+    Expiry,
+    Expired,
+    NotYet,
+    Audience,
+    Bound,
+    Principal,
+    Claim,
+}
+
+impl BadToken {
+    /// The reason in words. Nothing of the token itself.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TooLong => "the token is too long",
+            Self::Form => "the token is no signed JWT in strict JSON",
+            Self::Type => "the token is another kind of JWT",
+            Self::Critical => "the token has critical extensions",
+            Self::Algorithm => "the token is signed with an algorithm that is not allowed",
+            Self::Issuer => "the token is of an issuer that is not configured",
+            Self::Key => "the token is signed with a key that its issuer does not publish",
+            Self::Signature => "the signature of the token is wrong",
+            Self::Expiry => "the token has no readable expiry or beginning",
+            Self::Expired => "the token is expired",
+            Self::NotYet => "the token is not valid yet",
+            Self::Audience => "the token is for another audience",
+            Self::Bound => "the token is bound to a key of its client, which is not checked here",
+            Self::Principal => "the token does not name a principal as configured",
+            Self::Claim => "a configured claim of the token has a form or size that cannot be used",
+        }
+    }
+}
+
+/// A token that was read and not yet believed.
+#[derive(Debug)]
+pub struct Unverified<'a> {
+    /// What is signed: header and claims as they came.
+    signed: &'a str,
+    signature: Vec<u8>,
+    /// How it says that it is signed.
+    pub algorithm: Algorithm,
+    key: Option<Box<str>>,
+    claims: Document,
+}
+
+impl<'a> Unverified<'a> {
+    /// Reads `token`, in compact serialization (RFC 7515 §7.1).
+    pub fn read(token: &'a str) -> Result<Self, BadToken> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(BadToken::TooLong);
+        }
+        let (signed, signature) = token.rsplit_once('.').ok_or(BadToken::Form)?;
+        let (header, claims) = signed.split_once('.').ok_or(BadToken::Form)?;
+        let (header, claims) = (part(header)?, part(claims)?);
+        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| BadToken::Form)?;
+        let header = header.root();
+        let text = |name: &str| header.get(name).and_then(Value::as_str);
+        if let Some(found) = header.get("typ") {
+            let found = found.as_str().unwrap_or_default();
+            if !TYPES.iter().any(|known| known.eq_ignore_ascii_case(found)) {
+                return Err(BadToken::Type);
+            }
+        }
+        // We understand no extension, so each that must be understood refuses (RFC 7515 §4.1.11).
+        if header.get("crit").is_some() {
+            return Err(BadToken::Critical);
+        }
+        let algorithm = text("alg").and_then(Algorithm::parse).ok_or(BadToken::Algorithm)?;
+        let key = match header.get("kid") {
+            Some(key) => Some(key.as_str().ok_or(BadToken::Form)?.into()),
+            None => None,
+        };
+        Ok(Self { signed, signature, algorithm, key, claims })
+    }
+
+    /// The issuer that it names.
+    pub fn issuer(&self) -> Option<&str> {
+        self.claims.root().get("iss")?.as_str()
+    }
+
+    /// The key that it names.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// Believes it if it was signed with `key`, names one of `audiences`, and is good at `now`,
+    /// the time since the Unix epoch.
+    pub fn verify(
+        self,
+        key: &Key,
+        audiences: &[Box<str>],
+        now: Duration,
+    ) -> Result<Verified, BadToken> {
+        if !key.verifies(self.algorithm, self.signed.as_bytes(), &self.signature) {
+            return Err(BadToken::Signature);
+        }
+        let claims = self.claims.root();
+        let until = claims.get("exp").and_then(date).ok_or(BadToken::Expiry)?;
+        let until = until.saturating_add(LEEWAY);
+        if now >= until {
+            return Err(BadToken::Expired);
+        }
+        if let Some(from) = claims.get("nbf") {
+            let from = date(from).ok_or(BadToken::Expiry)?;
+            if now.saturating_add(LEEWAY) < from {
+                return Err(BadToken::NotYet);
+            }
+        }
+        let ours = |found: &str| audiences.iter().any(|ours| **ours == *found);
+        if !claims.get("aud").is_some_and(|aud| texts(aud).any(ours)) {
+            return Err(BadToken::Audience);
+        }
+        // Whoever stole a token that is bound to a key (RFC 7800) must not get in because we do
+        // not ask for that key (RFC 9449 §7.2).
+        if claims.get("cnf").is_some() {
+            return Err(BadToken::Bound);
+        }
+        Ok(Verified { claims: self.claims, until })
+    }
+}
+
+/// What a token says, believed.
+#[derive(Debug)]
+pub struct Verified {
+    claims: Document,
+    /// When it ends, leeway included: time since the Unix epoch.
+    pub until: Duration,
+}
+
+impl Verified {
+    /// The claim `name`; an RFC 6901 pointer where it begins with `/`.
+    pub fn claim(&self, name: &str) -> Option<Value<'_>> {
+        let claims = self.claims.root();
+        if name.starts_with('/') { claims.pointer(name) } else { claims.get(name) }
+    }
+
+    /// Whether it grants `scope`: in `scope`, a text of several (RFC 9068 §2.2.3), or in `scp`, a
+    /// text or an array, as some issuers have it.
+    pub fn grants(&self, scope: &str) -> bool {
+        let among = |text: &str| text.split(' ').any(|granted| granted == scope);
+        ["scope", "scp"].iter().any(|name| {
+            let granted = self.claims.root().get(name);
+            granted.is_some_and(|granted| texts(granted).any(among))
+        })
+    }
+}
+
+/// One text, or the texts of an array.
+fn texts(value: Value<'_>) -> impl Iterator<Item = &str> {
+    value.as_str().into_iter().chain(value.elements().filter_map(Value::as_str))
+}
+
+/// A part of a token: a JSON object in base64url.
+fn part(text: &str) -> Result<Document, BadToken> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| BadToken::Form)?;
+    let document = Document::read(Bytes::from(bytes), &PART).map_err(|_| BadToken::Form)?;
+    if document.root().kind() == Kind::Object { Ok(document) } else { Err(BadToken::Form) }
+}
+
+/// A `NumericDate` (RFC 7519 §2): seconds since the Unix epoch, perhaps with a fraction.
+fn date(value: Value<'_>) -> Option<Duration> {
+    Duration::try_from_secs_f64(value.as_number()?.parse().ok()?).ok()
+}

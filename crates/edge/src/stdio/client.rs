@@ -1,0 +1,302 @@
+//! What all kinds of run share: the session, the records, and the way to the client.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncRead;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::child::lines::{Line, Lines, has_foreign_line_end, judged, line_for_client};
+use crate::{ServerEvent, Shared, sse};
+use bartizan_gate::evidence::record::{CallId, Now};
+use bartizan_gate::evidence::step::{Act, Permitted, Released, Step};
+use bartizan_gate::question::access::Principal;
+use bartizan_gate::session::{
+    Arrival, DoorFacts, DoorRefusal, ErrorAnswer, Gate, Protected, Session, UpstreamFailure,
+};
+use bartizan_gate::wire::protocol::{Protocol, Transport};
+
+/// How messages are framed for the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As lines on a pipe.
+    Lines,
+    /// As events on an HTTP stream.
+    Events,
+}
+
+/// The client of one run.
+pub(crate) struct Client {
+    pub(crate) shared: Shared,
+    server: Arc<Protected>,
+    principal: Arc<Principal>,
+    session: Mutex<Session>,
+    form: Form,
+    out: mpsc::Sender<Bytes>,
+    /// Cancelled once the client no longer reads.
+    pub(crate) gone: CancellationToken,
+    /// Told whenever a call may have been settled.
+    settled: Notify,
+    /// Subscriptions, which nobody expects to be answered soon.
+    listens: Mutex<BTreeSet<CallId>>,
+}
+
+/// What came from the client.
+pub(crate) enum Input {
+    /// Something was decided about a line.
+    Act(Act),
+    /// The client closed our input.
+    Closed,
+    /// Reading failed.
+    Broken(io::Error),
+}
+
+impl Client {
+    pub(crate) fn new(
+        shared: Shared,
+        server: Arc<Protected>,
+        principal: Arc<Principal>,
+        (form, out): (Form, mpsc::Sender<Bytes>),
+    ) -> Self {
+        let transport = match form {
+            Form::Lines => Transport::Stdio,
+            Form::Events => Transport::Http,
+        };
+        let session = Session::new(Arc::clone(&principal), Arc::clone(&server), transport);
+        Self {
+            shared,
+            server,
+            principal,
+            session: Mutex::new(session),
+            form,
+            out,
+            gone: CancellationToken::new(),
+            settled: Notify::new(),
+            listens: Mutex::default(),
+        }
+    }
+
+    fn session(&self) -> MutexGuard<'_, Session> {
+        // A panic inside a step ends the task that took it, and with it the run.
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn principal(&self) -> Arc<Principal> {
+        Arc::clone(&self.principal)
+    }
+
+    /// What the conversation speaks, as far as is known.
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.session().protocol()
+    }
+
+    /// Takes one step and keeps its record; without a record there is no act but the refusal.
+    pub(crate) fn act(&self, step: impl FnOnce(&mut Session, &Gate, Now) -> Step) -> Act {
+        let step = step(&mut self.session(), &self.shared.gate, self.shared.now());
+        let act = match self.shared.record(step) {
+            Ok(act) => act,
+            Err(unrecorded) => {
+                if let Some(call) = &unrecorded.call {
+                    self.session().forget(call);
+                }
+                unrecorded.refusal.map_or(Act::Drop, Act::Deliver)
+            }
+        };
+        self.settled.notify_one();
+        act
+    }
+
+    /// Like [`Client::act`], where there may be nothing to do.
+    fn settle(&self, step: impl FnOnce(&mut Session, Now) -> Option<Step>) -> Act {
+        let step = step(&mut self.session(), self.shared.now());
+        step.map_or(Act::Drop, |step| self.act(|_, _, _| step))
+    }
+
+    /// The next line of the client and what is to be done about it.
+    pub(crate) async fn next<R: AsyncRead + Unpin>(&self, input: &mut Lines<R>) -> Input {
+        let refused = match input.next().await {
+            Ok(Some(Line::Whole(line))) if !has_foreign_line_end(&line) => {
+                let act = self.judge(line);
+                if let Act::Forward(permitted) = &act
+                    && permitted.routing().method.as_deref() == Some("subscriptions/listen")
+                {
+                    let mut listens = self.listens.lock().unwrap_or_else(PoisonError::into_inner);
+                    listens.insert(Arc::clone(permitted.call()));
+                }
+                return Input::Act(act);
+            }
+            Ok(Some(Line::Whole(_))) => DoorRefusal::Framing,
+            Ok(Some(Line::TooLong)) => DoorRefusal::TooLarge,
+            Ok(None) => return Input::Closed,
+            Err(cause) => return Input::Broken(cause),
+        };
+        Input::Act(self.act(|_, gate, now| {
+            let facts = DoorFacts {
+                principal: Some(&self.principal),
+                server: Some(&self.server.facts.name),
+                note: None,
+            };
+            gate.refuse_at_door(refused, facts, now)
+        }))
+    }
+
+    /// Gives a message to the client, waiting while it does not read.
+    pub(crate) async fn deliver(&self, released: Released) {
+        if released.body().is_empty() {
+            return;
+        }
+        let message = match self.form {
+            Form::Lines => line_for_client(released.body()).ok(),
+            // Its POST is over, and on the stream nobody could tell what it is about.
+            Form::Events if released.is_own() && !names_its_request(released.body()) => return,
+            Form::Events => Some(event(released.body())),
+        };
+        let Some(message) = message else {
+            // The gate releases strict JSON only.
+            tracing::error!("a released message cannot be written as one line");
+            return;
+        };
+        if self.out.send(message).await.is_err() {
+            self.gone.cancel();
+        }
+    }
+
+    /// How messages are framed for it.
+    pub(crate) fn form(&self) -> Form {
+        self.form
+    }
+
+    /// Gives what there is to the client. A message for the server comes back.
+    pub(crate) async fn carry(&self, act: Act) -> Option<Permitted> {
+        match act {
+            Act::Forward(permitted) => Some(permitted),
+            Act::Deliver(released) => {
+                self.deliver(released).await;
+                None
+            }
+            Act::Drop => None,
+        }
+    }
+
+    /// The client's stream stands: `call`, which asked for it, is over.
+    pub(crate) fn opened(&self, call: &CallId) {
+        drop(self.settle(|session, now| session.upstream_accepted(call, now)));
+    }
+
+    /// The server took `call`.
+    pub(crate) async fn accepted(&self, call: &CallId) {
+        let act = self.settle(|session, now| session.upstream_accepted(call, now));
+        drop(self.carry(act).await);
+    }
+
+    /// The way to the server failed for `call`; who waits for it is told.
+    pub(crate) async fn failed(&self, call: &CallId, failure: &UpstreamFailure) {
+        let act = self.settle(|session, now| session.upstream_failed(call, failure, now));
+        drop(self.carry(act).await);
+    }
+
+    /// The way to the server failed for `call`, of which nobody is told.
+    pub(super) fn failed_unheard(&self, call: &CallId, failure: &UpstreamFailure) {
+        drop(self.settle(|session, now| session.upstream_failed(call, failure, now)));
+    }
+
+    /// The server answered `call` with an HTTP error that its client gets as one.
+    pub(crate) fn turned_away(&self, call: &CallId, answer: ErrorAnswer) -> Act {
+        let gate = &self.shared.gate;
+        self.settle(|session, now| session.upstream_status(gate, call, answer, now))
+    }
+
+    /// What is to be done about a message of the client.
+    pub(super) fn judge(&self, raw: Bytes) -> Act {
+        let arrival = Arrival { raw, ..Arrival::default() };
+        self.act(|session, gate, now| session.client_frame(gate, &arrival, now))
+    }
+
+    /// Whether `call` still waits for its answer.
+    pub(crate) fn awaits(&self, call: &CallId) -> bool {
+        self.session().awaits(call)
+    }
+
+    /// Waits until no call waits for an answer, subscriptions apart.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let busy = {
+                let session = self.session();
+                let listens = self.listens.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut calls = session.in_flight().into_iter();
+                calls.any(|call| session.awaits(&call) && !listens.contains(&call))
+            };
+            if !busy {
+                return;
+            }
+            self.settled.notified().await;
+        }
+    }
+
+    /// Settles what is left at the end: with an error where the client may still read one, for
+    /// which it has `flush_max`.
+    pub(crate) async fn close(&self, failure: Option<&UpstreamFailure>, flush_max: Duration) {
+        let left = self.session().in_flight();
+        let settled = left.iter().map(|call| {
+            self.settle(|session, now| match failure {
+                Some(failure) => session.upstream_failed(call, failure, now),
+                None => session.client_gone(call, now),
+            })
+        });
+        // All are recorded before any is told.
+        let acts: Vec<Act> = settled.collect();
+        let told = async {
+            for act in acts {
+                drop(self.carry(act).await);
+            }
+        };
+        if timeout(flush_max, told).await.is_err() {
+            tracing::debug!("the client does not read how its calls ended");
+        }
+    }
+}
+
+/// A message as an event of its own, named as 2024-11-05 has it.
+fn event(message: &Bytes) -> Bytes {
+    let mut out = BytesMut::new();
+    let event = ServerEvent {
+        data: message.clone(),
+        event: Some("message".into()),
+        ..ServerEvent::default()
+    };
+    sse::write(&event, &mut out);
+    out.freeze()
+}
+
+/// Whether a message stands under an id, by which its reader can tell what it answers.
+pub(crate) fn names_its_request(body: &Bytes) -> bool {
+    let id = judged(body).ok().and_then(|document| {
+        document.root().get("id").map(|id| id.as_str().is_some() || id.as_number().is_some())
+    });
+    id == Some(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_answer_must_name_its_request() {
+        let cases = [
+            (r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":""}}"#, true),
+            (r#"{"jsonrpc":"2.0","id":"a","error":{"code":1,"message":""}}"#, true),
+            (r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":""}}"#, false),
+            (r#"{"error":"x"}"#, false),
+            ("Not Found", false),
+            ("", false),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(names_its_request(&Bytes::from_static(body.as_bytes())), expected, "{body}");
+        }
+    }
+}

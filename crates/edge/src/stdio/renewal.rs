@@ -1,0 +1,137 @@
+//! A legacy session that its server has forgotten, begun again without the client.
+//!
+//! A server that restarts answers 404 to the sessions it had, and a client over HTTP would begin a
+//! new one (revision 2025-11-25, "Session Management"). A client on stdio has never heard of
+//! sessions, so its own `initialize` and `notifications/initialized` are sent again for it. They
+//! pass the gate like all else, policy and journal included; only their answer is kept back.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::ACCEPT;
+use tokio::time::timeout;
+
+use super::remote::{ANY_ANSWER, Remote, status_of};
+use crate::Answer;
+use crate::child::lines::judged;
+use crate::upstream::SendContext;
+use bartizan_gate::evidence::record::CallId;
+use bartizan_gate::evidence::step::{Act, Permitted};
+use bartizan_gate::session::UpstreamFailure;
+use bartizan_gate::wire::document::Value;
+use bartizan_gate::wire::protocol::Revision;
+
+/// How the client began its session; each at most one line long.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Opening {
+    initialize: Option<Bytes>,
+    initialized: Option<Bytes>,
+}
+
+impl Opening {
+    /// Remembers a message if it is part of the beginning.
+    pub(super) fn note(&mut self, method: &str, body: &Bytes) {
+        match method {
+            "initialize" => *self = Self { initialize: Some(body.clone()), initialized: None },
+            "notifications/initialized" => self.initialized = Some(body.clone()),
+            _ => {}
+        }
+    }
+}
+
+impl Remote {
+    /// Begins the session anew, unless that was done since `stale` was in use. `false` where the
+    /// server does not take the client as it was.
+    pub(super) async fn renew(self: &Arc<Self>, stale: Option<&str>) -> bool {
+        let _turn = self.renewing.acquire().await;
+        if self.state().session.as_deref() != stale {
+            return true;
+        }
+        let opening = self.state().opening.clone();
+        let Some(initialize) = opening.initialize else { return false };
+        tracing::info!("the server has forgotten the session; beginning it again");
+        if !self.initialize(initialize).await {
+            return false;
+        }
+        let Some(initialized) = opening.initialized else { return true };
+        let Act::Forward(permitted) = self.client.judge(initialized) else { return false };
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, ANY_ANSWER);
+        self.name_revision(&mut headers);
+        let taken = self.tell(permitted, &self.with_session(headers)).await;
+        self.listen();
+        taken
+    }
+
+    /// Sends the client's `initialize` again, and says whether the server settles on the same
+    /// revision as before. If so, the session that it names is kept.
+    async fn initialize(self: &Arc<Self>, initialize: Bytes) -> bool {
+        let settled = self.client.protocol().revision;
+        let Act::Forward(permitted) = self.client.judge(initialize) else { return false };
+        let call = Arc::clone(permitted.call());
+        let held = self.state().session.clone();
+        let answered = timeout(self.limits.answer_max, self.settle(&call, permitted)).await;
+        let failure = match answered.unwrap_or(Err(UpstreamFailure::TimedOut)) {
+            Ok(named) if named == settled => return true,
+            Ok(_) => UpstreamFailure::EndedEarly,
+            Err(failure) => failure,
+        };
+        self.state().session = held;
+        self.client.failed_unheard(&call, &failure);
+        false
+    }
+
+    /// The revision that the server settles on.
+    async fn settle(
+        &self,
+        call: &CallId,
+        permitted: Permitted,
+    ) -> Result<Option<Revision>, UpstreamFailure> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, ANY_ANSWER);
+        let context = SendContext { headers, session: None, principal: self.client.principal() };
+        let answer = self.upstream.send(permitted, &context).await?;
+        let status = status_of(&answer);
+        if status >= 300 {
+            return Err(UpstreamFailure::Status(status));
+        }
+        self.state().session = None;
+        self.keep_session(&answer);
+        let body = self.answer_kept_back(call, answer).await;
+        Ok(body.and_then(|body| judged(&body).ok()).and_then(|document| {
+            let named = document.root().pointer("/result/protocolVersion");
+            named.and_then(Value::as_str).and_then(Revision::parse)
+        }))
+    }
+
+    /// The answer to `call`; whatever else comes before it goes to the client.
+    async fn answer_kept_back(&self, call: &CallId, answer: Answer) -> Option<Bytes> {
+        let mut events = match answer {
+            Answer::Accepted { .. } => return None,
+            Answer::Whole { body, .. } => return self.kept_back(call, &body).await,
+            Answer::Stream { events, .. } => events,
+        };
+        while let Some(Ok(event)) = events.next().await {
+            if !event.data.is_empty()
+                && let Some(body) = self.kept_back(call, &event.data).await
+            {
+                return Some(body);
+            }
+        }
+        None
+    }
+
+    /// What the gate releases of the answer to `call`. Any other message goes to the client.
+    async fn kept_back(&self, call: &CallId, raw: &Bytes) -> Option<Bytes> {
+        let act = self.client.act(|session, gate, now| session.server_answer(gate, call, raw, now));
+        if self.client.awaits(call) {
+            self.carry(act).await;
+            return None;
+        }
+        match act {
+            Act::Deliver(released) => Some(released.body().clone()),
+            Act::Forward(_) | Act::Drop => None,
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! A protected server over Streamable HTTP.
+//!
+//! The way to it is fixed by configuration: address, credentials and TLS roots. Of a client's
+//! headers only a short allow-list goes on (P13), never one that the sidecar owns. Redirects are
+//! not followed, nothing is decompressed, and nothing that may have been written is ever sent
+//! twice. There is no deadline here but that of connecting: whoever sends knows whether it waits
+//! for an answer or for a stream.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT, WWW_AUTHENTICATE,
+};
+use ::http::response::Parts;
+use ::http::uri::{PathAndQuery, Scheme};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use bartizan_outbound::is_coded;
+use bartizan_outbound::tls::{TlsProblem, tls};
+use bytes::{Bytes, BytesMut};
+use http_body::Body;
+use http_body_util::{BodyExt as _, Full};
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::connect::HttpConnector;
+
+use super::pool::{AnswerBody, Pool, PoolLimits};
+use super::{LAST_EVENT_ID, Media, SESSION_ID, SendContext, media};
+use crate::sse::SseBody;
+use crate::{Answer, EventStream};
+use bartizan_gate::evidence::step::{Dispatch, Permitted};
+use bartizan_gate::session::UpstreamFailure;
+
+const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+
+/// Where an HTTP server is and how to speak with it.
+pub struct HttpUpstreamConfig {
+    /// Its address, `http` or `https`; nothing of a request's own target is added to it.
+    pub url: String,
+    /// Headers set on every request; they replace the client's and are never logged.
+    pub headers: HeaderMap,
+    /// Headers that only the sidecar may set, lower case: the client's are dropped even where
+    /// `headers` has none.
+    pub owned_headers: Vec<Box<str>>,
+    /// Whether the client's `Authorization` goes on. Off unless this sidecar and the server are
+    /// one resource to the authorization server (MCP "Token Passthrough").
+    pub forward_authorization: bool,
+    /// Roots to trust instead of the system's, PEM.
+    pub ca_pem: Option<Vec<u8>>,
+    /// Bounds.
+    pub limits: HttpUpstreamLimits,
+}
+
+impl fmt::Debug for HttpUpstreamConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpUpstreamConfig").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// Bounds on the way to an HTTP server.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpUpstreamLimits {
+    /// Size of an answer that is one body, bytes.
+    pub answer_bytes_max: usize,
+    /// Size of the body of an error answer that is passed on, bytes; a larger one is left out. And
+    /// of an answer that is no message of MCP, such as metadata.
+    pub error_bytes_max: usize,
+    /// Size of one event of a stream, bytes.
+    pub event_bytes_max: usize,
+    /// Header fields of an answer.
+    pub headers_max: usize,
+    /// Size of an answer's head, bytes; at least 8192.
+    pub head_bytes_max: usize,
+    /// Connections kept while idle.
+    pub idle_connections_max: usize,
+    /// How long an idle connection is kept.
+    pub idle: Duration,
+    /// How long connecting may take, name look-up and TLS included.
+    pub connect: Duration,
+}
+
+impl Default for HttpUpstreamLimits {
+    fn default() -> Self {
+        Self {
+            answer_bytes_max: 4 << 20,
+            error_bytes_max: 64 << 10,
+            event_bytes_max: 4 << 20,
+            headers_max: 100,
+            head_bytes_max: 64 << 10,
+            idle_connections_max: 64,
+            idle: Duration::from_secs(30),
+            connect: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Why no way to an HTTP server can be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HttpUpstreamProblem {
+    /// The address is no absolute `http` or `https` URL.
+    Url(String),
+    /// The address holds a user or password: put credentials in `headers`.
+    UrlCredentials,
+    /// The given roots are no PEM certificates, or the system has none.
+    Roots(String),
+    /// TLS cannot be set up.
+    Tls(String),
+}
+
+impl fmt::Display for HttpUpstreamProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(why) => write!(f, "not an absolute http or https URL: {why}"),
+            Self::UrlCredentials => f.write_str("the URL holds credentials; use `headers`"),
+            Self::Roots(why) => write!(f, "no root certificates: {why}"),
+            Self::Tls(why) => write!(f, "TLS cannot be set up: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for HttpUpstreamProblem {}
+
+/// An HTTP server and the connections to it.
+pub struct HttpUpstream {
+    pool: Arc<Pool>,
+    target: Uri,
+    /// Sent with every message: host, configured headers, and the codings we take.
+    base: HeaderMap,
+    owned: BTreeSet<Box<str>>,
+    forward_authorization: bool,
+    own_credential: bool,
+    limits: HttpUpstreamLimits,
+}
+
+// Addresses and headers may hold secrets.
+impl fmt::Debug for HttpUpstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpUpstream").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl HttpUpstream {
+    /// Prepares the way; connects to nothing yet.
+    pub fn new(config: HttpUpstreamConfig) -> Result<Self, HttpUpstreamProblem> {
+        let HttpUpstreamConfig { url, headers, owned_headers, .. } = config;
+        let (address, host) = address_of(&url)?;
+        let target = address.path_and_query().cloned();
+        let target = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
+        let secure = address.scheme() == Some(&Scheme::HTTPS);
+        let tls = tls(config.ca_pem.as_deref(), None, secure).map_err(|problem| match problem {
+            TlsProblem::Roots(why) => HttpUpstreamProblem::Roots(why),
+            TlsProblem::Client(why) | TlsProblem::Setup(why) => HttpUpstreamProblem::Tls(why),
+        })?;
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(Duration::from_mins(1)));
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
+        let limits = config.limits;
+        let pool = PoolLimits {
+            idle_max: limits.idle_connections_max,
+            idle: limits.idle,
+            connect: limits.connect,
+            headers_max: limits.headers_max,
+            head_bytes_max: limits.head_bytes_max.max(8192),
+        };
+        let mut base = HeaderMap::new();
+        base.extend(headers);
+        for value in base.values_mut() {
+            value.set_sensitive(true);
+        }
+        let mut owned: BTreeSet<Box<str>> =
+            owned_headers.iter().map(|name| name.to_ascii_lowercase().into()).collect();
+        owned.extend(base.keys().map(|name| Box::from(name.as_str())));
+        base.insert(HOST, host);
+        // A coded answer could not be judged (threat B9).
+        base.insert(ACCEPT_ENCODING, IDENTITY);
+        Ok(Self {
+            pool: Arc::new(Pool::new(address, connector.wrap_connector(tcp), pool)),
+            target,
+            base,
+            owned,
+            forward_authorization: config.forward_authorization,
+            own_credential: false,
+            limits,
+        })
+    }
+
+    /// The same server where clients' tokens end before it: its 401 and 403 are about our own
+    /// credential then, failures that no client can mend, and its challenges are for nobody else.
+    #[must_use]
+    pub fn with_own_credential(self) -> Self {
+        Self { own_credential: true, ..self }
+    }
+
+    /// Sends `permitted` and waits for the answer, or for the head of its stream. A 2xx answer is
+    /// JSON, an event stream, or empty; anything else fails. No deadline: the caller sets one.
+    pub async fn send(
+        &self,
+        permitted: Permitted,
+        context: &SendContext,
+    ) -> Result<Answer, UpstreamFailure> {
+        let dispatch = permitted.dispatch();
+        let method = match dispatch {
+            Dispatch::Message => Method::POST,
+            Dispatch::OpenStream => Method::GET,
+            Dispatch::EndSession => Method::DELETE,
+        };
+        let headers = self.headers(&permitted, &context.headers, context.session.as_deref());
+        let request = Self::request(method, self.target.clone(), headers, permitted.body().clone());
+        // From here on only the transport holds the message.
+        drop(permitted);
+        let (parts, body) = self.pool.send(request).await?;
+        self.answer(dispatch == Dispatch::EndSession, parts, body).await
+    }
+
+    /// Opens the stream of the HTTP+SSE transport with `headers`, those of its first message.
+    pub(super) async fn open_legacy(
+        &self,
+        mut headers: HeaderMap,
+    ) -> Result<Answer, UpstreamFailure> {
+        headers.remove(CONTENT_TYPE);
+        headers.insert(ACCEPT, EVENT_STREAM);
+        let request = Self::request(Method::GET, self.target.clone(), headers, Bytes::new());
+        let (parts, body) = self.pool.send(request).await?;
+        self.answer(false, parts, body).await
+    }
+
+    /// Posts a message of the HTTP+SSE transport to `endpoint`, which must lead to this server. A
+    /// success says only that it was taken.
+    pub(super) async fn post_legacy(
+        &self,
+        endpoint: Uri,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Answer, UpstreamFailure> {
+        let request = Self::request(Method::POST, endpoint, headers, body);
+        let (parts, body) = self.pool.send(request).await?;
+        self.answer(true, parts, body).await
+    }
+
+    /// Where the server is, as configured.
+    pub(super) fn address(&self) -> &Uri {
+        self.pool.address()
+    }
+
+    fn request(
+        method: Method,
+        target: Uri,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = target;
+        *request.headers_mut() = headers;
+        request
+    }
+
+    /// Asks for something at the server's origin that is no message of MCP: `request` names its
+    /// path and all of its headers but the host. None of ours goes along, so no credential does.
+    /// The answer is whole, whatever its status, and not coded. No deadline: the caller sets one.
+    pub async fn ask(
+        &self,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Response<Bytes>, UpstreamFailure> {
+        let headers = request.headers_mut();
+        headers.extend(self.base.get(HOST).map(|host| (HOST, host.clone())));
+        headers.insert(ACCEPT_ENCODING, IDENTITY);
+        let (parts, body) = self.pool.send(request).await?;
+        if is_coded(&parts.headers) {
+            return Err(UpstreamFailure::Unreadable("a content coding".into()));
+        }
+        let max = self.limits.error_bytes_max;
+        let body = collect(body, max).await?.ok_or_else(|| {
+            UpstreamFailure::Unreadable(format!("a body larger than {max} bytes"))
+        })?;
+        Ok(Response::from_parts(parts, body))
+    }
+
+    /// The headers of one request: ours, and those of the client's that are on the allow-list.
+    pub(super) fn headers(
+        &self,
+        permitted: &Permitted,
+        client: &HeaderMap,
+        session: Option<&str>,
+    ) -> HeaderMap {
+        let dispatch = permitted.dispatch();
+        let mut headers = self.base.clone();
+        for (name, value) in client {
+            if self.passes(name, dispatch) {
+                headers.append(name, value.clone());
+            }
+        }
+        if dispatch == Dispatch::Message {
+            headers.insert(CONTENT_TYPE, JSON);
+        }
+        if let Some(session) = session.map(HeaderValue::from_str) {
+            headers.extend(session.ok().map(|session| (SESSION_ID, session)));
+        }
+        for (name, value) in &permitted.routing().params {
+            let Ok(name) = HeaderName::try_from(&**name) else { continue };
+            headers.remove(&name);
+            let value = value.as_deref().and_then(|value| HeaderValue::from_str(value).ok());
+            headers.extend(value.map(|value| (name, value)));
+        }
+        headers
+    }
+
+    /// The allow-list of P13: what MCP and W3C Trace Context define, and who is speaking.
+    fn passes(&self, name: &HeaderName, dispatch: Dispatch) -> bool {
+        if *name == AUTHORIZATION {
+            return self.forward_authorization && !self.owned.contains(name.as_str());
+        }
+        let listed = *name == ACCEPT
+            || *name == USER_AGENT
+            || (*name == LAST_EVENT_ID && dispatch == Dispatch::OpenStream)
+            || matches!(
+                name.as_str(),
+                "mcp-protocol-version"
+                    | "mcp-method"
+                    | "mcp-name"
+                    | "traceparent"
+                    | "tracestate"
+                    | "baggage"
+            )
+            || name.as_str().starts_with("mcp-param-");
+        listed && !self.owned.contains(name.as_str())
+    }
+
+    /// `mute`: a success says nothing but that it is one.
+    async fn answer(
+        &self,
+        mute: bool,
+        parts: Parts,
+        body: AnswerBody,
+    ) -> Result<Answer, UpstreamFailure> {
+        let Parts { status, mut headers, .. } = parts;
+        let code = status.as_u16();
+        if self.own_credential {
+            headers.remove(WWW_AUTHENTICATE);
+        }
+        if !status.is_success() {
+            return self.error_answer(status, headers, body).await;
+        }
+        if is_coded(&headers) {
+            return Err(UpstreamFailure::Unreadable("a content coding".into()));
+        }
+        let empty =
+            matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT) || body.is_end_stream();
+        if empty || mute {
+            // A body here says nothing; the connection is kept if it is short.
+            drop(collect(body, self.limits.error_bytes_max).await?);
+            return Ok(Answer::Accepted { status: code, headers });
+        }
+        match media(&headers) {
+            Some(Media::EventStream) => {
+                let events = SseBody::new(body.boxed_unsync(), self.limits.event_bytes_max);
+                Ok(Answer::Stream {
+                    status: code,
+                    headers,
+                    events: EventStream::Sse(Box::new(events)),
+                })
+            }
+            Some(Media::Json) => match collect(body, self.limits.answer_bytes_max).await? {
+                Some(body) if body.is_empty() => Ok(Answer::Accepted { status: code, headers }),
+                Some(body) => Ok(Answer::Whole { status: code, headers, body }),
+                None => {
+                    let max = self.limits.answer_bytes_max;
+                    Err(UpstreamFailure::Unreadable(format!("a body larger than {max} bytes")))
+                }
+            },
+            None => Err(UpstreamFailure::Unreadable(
+                "a content type that is neither JSON nor an event stream, in UTF-8".into(),
+            )),
+        }
+    }
+
+    async fn error_answer(
+        &self,
+        status: StatusCode,
+        headers: HeaderMap,
+        body: AnswerBody,
+    ) -> Result<Answer, UpstreamFailure> {
+        let refuses_us = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+            && self.own_credential;
+        // A redirect must not lead the client around the sidecar.
+        if status.is_redirection() || is_coded(&headers) || refuses_us {
+            return Err(UpstreamFailure::Status(status.as_u16()));
+        }
+        let body = collect(body, self.limits.error_bytes_max).await?.unwrap_or_default();
+        Ok(Answer::Whole { status: status.as_u16(), headers, body })
+    }
+}
+
+/// The whole of `body`; nothing if it is longer than `max`. One frame is not copied.
+async fn collect(mut body: AnswerBody, max: usize) -> Result<Option<Bytes>, UpstreamFailure> {
+    if body.size_hint().lower() > u64::try_from(max).unwrap_or(u64::MAX) {
+        return Ok(None);
+    }
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        // Trailers say nothing here.
+        let Ok(data) = frame?.into_data() else { continue };
+        let size = first.len().saturating_add(rest.len()).saturating_add(data.len());
+        if size > max {
+            return Ok(None);
+        }
+        if first.is_empty() {
+            first = data;
+        } else {
+            rest.extend_from_slice(&data);
+        }
+    }
+    if rest.is_empty() {
+        return Ok(Some(first));
+    }
+    let mut whole = BytesMut::with_capacity(first.len().saturating_add(rest.len()));
+    whole.extend_from_slice(&first);
+    whole.extend_from_slice(&rest);
+    Ok(Some(whole.freeze()))
+}
+
+fn address_of(url: &str) -> Result<(Uri, HeaderValue), HttpUpstreamProblem> {
+    let problem = |why: &str| HttpUpstreamProblem::Url(why.to_owned());
+    let address: Uri = url.parse().map_err(|_| problem("it cannot be parsed"))?;
+    if !matches!(address.scheme_str(), Some("http" | "https")) {
+        return Err(problem("the scheme is missing or another"));
+    }
+    let authority = address.authority().ok_or_else(|| problem("the host is missing"))?;
+    if authority.as_str().contains('@') {
+        return Err(HttpUpstreamProblem::UrlCredentials);
+    }
+    let host =
+        HeaderValue::from_str(authority.as_str()).map_err(|_| problem("the host is not ASCII"))?;
+    Ok((address, host))
+}

@@ -1,0 +1,84 @@
+//! Discharges [`Obligation::Set`](super::decision::Obligation): an argument is set, and nothing
+//! else in the frame changes.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::wire::document::{Document, DocumentLimits, Kind, Value, write_string};
+
+/// The argument cannot be set: the pointer leads through something that is no object, the value
+/// is no strict JSON, or the frame has no `params`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unsettable;
+
+/// The frame in `raw` with `params.arguments` + `pointer` set to `value`. An argument that is
+/// there is replaced; one that is not becomes the first member of its parent, which must exist
+/// (absent `arguments` are made).
+pub fn set(
+    raw: &Bytes,
+    pointer: &str,
+    value: &str,
+    limits: &DocumentLimits,
+) -> Result<Bytes, Unsettable> {
+    Document::read(Bytes::copy_from_slice(value.as_bytes()), limits).map_err(|_| Unsettable)?;
+    let document = Document::read(raw.clone(), limits).map_err(|_| Unsettable)?;
+    let params = document.root().get("params").ok_or(Unsettable)?;
+    let edit = match params.get("arguments") {
+        Some(arguments) if arguments.kind() == Kind::Object => within(arguments, pointer, value)?,
+        Some(arguments) if arguments.kind() == Kind::Null => {
+            (arguments.span(), object(pointer, value)?)
+        }
+        Some(_) => return Err(Unsettable),
+        None => insert(params, "arguments", &object(pointer, value)?),
+    };
+    let out = document.splice(&[edit]);
+    // What is sent must be as strict as what was read.
+    Document::read(out.clone(), limits).map_err(|_| Unsettable)?;
+    Ok(out)
+}
+
+fn within(
+    arguments: Value<'_>,
+    pointer: &str,
+    value: &str,
+) -> Result<(Range<usize>, Vec<u8>), Unsettable> {
+    if let Some(present) = arguments.pointer(pointer).filter(|_| !pointer.is_empty()) {
+        return Ok((present.span(), value.as_bytes().to_vec()));
+    }
+    let (parent, name) = pointer.rsplit_once('/').ok_or(Unsettable)?;
+    let parent = arguments.pointer(parent).ok_or(Unsettable)?;
+    if parent.kind() != Kind::Object {
+        return Err(Unsettable);
+    }
+    Ok(insert(parent, &unescape(name), value.as_bytes()))
+}
+
+/// A fresh `arguments` object that holds one top-level member.
+fn object(pointer: &str, value: &str) -> Result<Vec<u8>, Unsettable> {
+    let name = pointer.strip_prefix('/').filter(|name| !name.contains('/')).ok_or(Unsettable)?;
+    let mut text = vec![b'{'];
+    write_string(&mut text, &unescape(name));
+    text.push(b':');
+    text.extend_from_slice(value.as_bytes());
+    text.push(b'}');
+    Ok(text)
+}
+
+/// The edit that makes `name` the first member of `parent`.
+fn insert(parent: Value<'_>, name: &str, value: &[u8]) -> (Range<usize>, Vec<u8>) {
+    let at = parent.span().start.saturating_add(1);
+    let mut text = Vec::with_capacity(name.len().saturating_add(value.len()).saturating_add(8));
+    write_string(&mut text, name);
+    text.push(b':');
+    text.extend_from_slice(value);
+    if !parent.is_empty() {
+        text.push(b',');
+    }
+    (at..at, text)
+}
+
+/// RFC 6901 §4.
+fn unescape(token: &str) -> String {
+    token.replace("~1", "/").replace("~0", "~")
+}

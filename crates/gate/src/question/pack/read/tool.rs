@@ -1,0 +1,301 @@
+//! Reading one tool of a pack, and the operations behind it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{ITEMS_MAX, Reading, TOOLS_MAX, escape, is_slug, pointer_problem};
+use crate::question::pack::{
+    Absent, Dispatch, Effect, Form, Mint, Place, Route, Selector, Step, ToolEntry, steps,
+};
+use crate::question::rate::span;
+use crate::wire::document::{Kind, Value};
+
+impl Reading {
+    pub(super) fn tool(&mut self, path: &str, value: Value<'_>) -> Option<ToolEntry> {
+        self.entry(path, value, true)
+    }
+
+    /// A tool, or an operation behind one, which has no operations behind it.
+    fn entry(&mut self, path: &str, value: Value<'_>, tool: bool) -> Option<ToolEntry> {
+        const KNOWN: [&str; 11] = [
+            "effect",
+            "environments",
+            "absent",
+            "arguments",
+            "tags",
+            "tags_if",
+            "confidence",
+            "notes",
+            "facts",
+            "dispatch",
+            "mints",
+        ];
+        if !self.object(path, value) {
+            return None;
+        }
+        let known = if tool { KNOWN.len() } else { KNOWN.len().saturating_sub(2) };
+        self.known(path, value, KNOWN.get(..known).unwrap_or_default());
+        let at = |member: &str| format!("{path}/{member}");
+        let effect = if let Some(effect) = value.get("effect") {
+            self.choice(
+                &at("effect"),
+                effect,
+                Effect::of_pack,
+                "`read`, `write`, `destructive` or `exec`; leave out a tool that is not known",
+            )
+        } else {
+            self.problem(&at("effect"), "missing; write what the tool does at worst");
+            None
+        };
+        let environments = self.places(&at("environments"), value.get("environments"));
+        let absent = self.absent(&at("absent"), value);
+        let arguments = value.get("arguments").map(|arguments| {
+            self.strings(&at("arguments"), Some(arguments), |name| {
+                name.is_empty().then(|| "empty; write the argument's name".to_owned())
+            })
+        });
+        if let Some(arguments) = &arguments {
+            self.arguments_cover(&at("environments"), &environments, arguments);
+        }
+        let tags = self.strings(&at("tags"), value.get("tags"), slug_problem);
+        let tags_if = self.tags_if(&at("tags_if"), value);
+        if let Some(confidence) = value.get("confidence") {
+            let known = |text: &str| ["high", "medium", "low"].contains(&text).then_some(());
+            self.choice(&at("confidence"), confidence, known, "`high`, `medium` or `low`");
+        }
+        self.text(&at("notes"), value.get("notes"));
+        let facts = self.facts(&at("facts"), value);
+        let dispatch = value.get("dispatch").filter(|_| tool);
+        let dispatch =
+            dispatch.and_then(|value| self.dispatch(&at("dispatch"), value)).map(Box::new);
+        let mints = value.get("mints").filter(|_| tool);
+        let mints = mints.and_then(|value| self.mint(&at("mints"), value));
+        Some(ToolEntry {
+            effect: effect?,
+            environments,
+            absent: absent?,
+            arguments,
+            tags,
+            tags_if,
+            dispatch,
+            mints,
+            facts,
+        })
+    }
+
+    fn tags_if(&mut self, path: &str, tool: Value<'_>) -> BTreeMap<Box<str>, Vec<Box<str>>> {
+        self.map(path, tool.get("tags_if"), |reading, path, tag, places| {
+            if let Some(message) = slug_problem(tag) {
+                reading.problem(path, message);
+            }
+            Some(reading.strings(path, Some(places), pointer_problem))
+        })
+    }
+
+    fn facts(&mut self, path: &str, tool: Value<'_>) -> BTreeMap<Box<str>, Box<str>> {
+        self.map(path, tool.get("facts"), |reading, path, name, pointer| {
+            if let Some(message) = slug_problem(name) {
+                reading.problem(path, message);
+            }
+            reading.string(path, pointer, pointer_problem).map(Into::into)
+        })
+    }
+
+    fn absent(&mut self, path: &str, tool: Value<'_>) -> Option<Absent> {
+        match tool.get("absent") {
+            Some(absent) => {
+                self.choice(path, absent, Absent::of_pack, "`all`, `production` or `none`")
+            }
+            None if tool.get("environments").is_none() => Some(Absent::None),
+            None => {
+                self.problem(
+                    path,
+                    "missing; say what leaving the environment out means: `all`, `production` or \
+                     `none`",
+                );
+                None
+            }
+        }
+    }
+
+    fn places(&mut self, path: &str, value: Option<Value<'_>>) -> Vec<Place> {
+        let mut places: Vec<Place> = Vec::new();
+        let Some(value) = value else { return places };
+        if value.kind() != Kind::Array || value.len() > ITEMS_MAX {
+            self.problem(path, format!("not an array of at most {ITEMS_MAX} places"));
+            return places;
+        }
+        for (index, element) in value.elements().enumerate() {
+            let path = format!("{path}/{index}");
+            let place = if element.kind() == Kind::Object {
+                self.place(&path, element)
+            } else {
+                let at = self.string(&path, element, pointer_problem);
+                at.map(|at| Place {
+                    inside: None,
+                    at: at.into(),
+                    form: Form::Name,
+                    optional: false,
+                })
+            };
+            let Some(place) = place else { continue };
+            if places.contains(&place) {
+                self.problem(&path, "stands here twice; keep one");
+            } else {
+                places.push(place);
+            }
+        }
+        places
+    }
+
+    fn place(&mut self, path: &str, value: Value<'_>) -> Option<Place> {
+        self.known(path, value, &["at", "inside", "form", "after", "optional"]);
+        let at = self.required(&format!("{path}/at"), value.get("at"), pointer_problem)?;
+        let inside = match value.get("inside") {
+            Some(inside) => {
+                Some(self.string(&format!("{path}/inside"), inside, pointer_problem)?.into())
+            }
+            None => None,
+        };
+        let after = match value.get("after") {
+            Some(after) => Some(self.string(&format!("{path}/after"), after, |text| {
+                (text.is_empty() || text.contains('/')).then(|| "not one segment".to_owned())
+            })?),
+            None => None,
+        };
+        let form = value.get("form").map_or(Some("name"), Value::as_str);
+        let form = match (form, after) {
+            (Some("name"), None) => Form::Name,
+            (Some("keys"), None) => Form::Keys,
+            (Some("id"), None) => Form::Id,
+            (Some("segment"), Some(after)) => Form::Segment(after.into()),
+            _ => {
+                self.problem(
+                    &format!("{path}/form"),
+                    "not a form; write `name`, `keys` or `id`, or `segment` together with `after`",
+                );
+                return None;
+            }
+        };
+        let optional = match value.get("optional").map(Value::as_bool) {
+            None => false,
+            Some(Some(optional)) => optional,
+            Some(None) => {
+                self.problem(&format!("{path}/optional"), "neither `true` nor `false`");
+                return None;
+            }
+        };
+        Some(Place { inside, at, form, optional })
+    }
+
+    /// A pointer whose first step is not an argument can never name anything.
+    fn arguments_cover(&mut self, path: &str, places: &[Place], arguments: &[Box<str>]) {
+        for (index, place) in places.iter().enumerate() {
+            let pointer = place.inside.as_deref().unwrap_or(&place.at);
+            let Some(Step::Member(first)) = steps(pointer).next() else { continue };
+            if !arguments.iter().any(|argument| **argument == *first) {
+                self.problem(
+                    &format!("{path}/{index}"),
+                    format!("begins with `{first}`, which `arguments` does not list; add it there"),
+                );
+            }
+        }
+    }
+
+    fn dispatch(&mut self, path: &str, value: Value<'_>) -> Option<Dispatch> {
+        if !self.object(path, value) {
+            return None;
+        }
+        self.known(
+            path,
+            value,
+            &["values", "method", "path", "command", "handle", "cases", "otherwise"],
+        );
+        let by = self.selector(path, value);
+        let mut cases = BTreeMap::new();
+        let mut routes = Vec::new();
+        if let Some(listed) = value.get("cases") {
+            let path = format!("{path}/cases");
+            if self.object(&path, listed) && listed.len() <= TOOLS_MAX {
+                for (name, case) in listed.members() {
+                    let name = name.as_str().unwrap_or_default();
+                    let path = format!("{path}/{}", escape(name));
+                    self.name(&path, name);
+                    if let Some(Selector::Route { .. }) = by {
+                        match Route::read(name) {
+                            Ok(route) => routes.push(route),
+                            Err(_) => self.problem(&path, "not a route; write `POST /v1/x/{id}`"),
+                        }
+                    }
+                    if let Some(entry) = self.entry(&path, case, false) {
+                        cases.insert(name.into(), entry);
+                    }
+                }
+            }
+        }
+        let otherwise = match value.get("otherwise") {
+            Some(entry) => Some(self.entry(&format!("{path}/otherwise"), entry, false)?),
+            None => None,
+        };
+        Some(Dispatch { by: by?, cases, routes, otherwise })
+    }
+
+    fn selector(&mut self, path: &str, value: Value<'_>) -> Option<Selector> {
+        let pointer = |reading: &mut Self, member: &str| {
+            reading.required(&format!("{path}/{member}"), value.get(member), pointer_problem)
+        };
+        let given: Vec<_> = ["values", "path", "command", "handle"]
+            .into_iter()
+            .filter(|member| value.get(member).is_some())
+            .collect();
+        match given.as_slice() {
+            ["values"] => {
+                let values = value.get("values");
+                let found = self.strings(&format!("{path}/values"), values, pointer_problem);
+                Some(Selector::Values(found))
+            }
+            ["path"] => {
+                let method =
+                    self.required(&format!("{path}/method"), value.get("method"), |text| {
+                        let literal =
+                            !text.is_empty() && text.bytes().all(|b| b.is_ascii_uppercase());
+                        if literal { None } else { pointer_problem(text) }
+                    });
+                Some(Selector::Route { method: method?, path: pointer(self, "path")? })
+            }
+            ["command"] => Some(Selector::Command(pointer(self, "command")?)),
+            ["handle"] => Some(Selector::Handle(pointer(self, "handle")?)),
+            _ => {
+                self.problem(
+                    path,
+                    "say once where the operation stands: `values`, `method` with `path`, \
+                     `command` or `handle`",
+                );
+                None
+            }
+        }
+    }
+
+    fn mint(&mut self, path: &str, value: Value<'_>) -> Option<Mint> {
+        if !self.object(path, value) {
+            return None;
+        }
+        self.known(path, value, &["handle", "operation", "effect", "ttl"]);
+        let named = |text: &str| text.is_empty().then(|| "empty; name the member".to_owned());
+        let handle = self.required(&format!("{path}/handle"), value.get("handle"), named);
+        let operation = self.required(&format!("{path}/operation"), value.get("operation"), named);
+        let ttl = self.required(&format!("{path}/ttl"), value.get("ttl"), |text| {
+            span(text).is_none().then(|| "not a time; write `15m`".to_owned())
+        });
+        let ttl: Duration = span(&ttl?)?;
+        let effect = value
+            .get("effect")
+            .and_then(|effect| self.string(&format!("{path}/effect"), effect, named))
+            .map(Into::into);
+        Some(Mint { handle: handle?, operation: operation?, effect, ttl })
+    }
+}
+
+fn slug_problem(text: &str) -> Option<String> {
+    (!is_slug(text)).then(|| "not a tag; use a-z, 0-9 and `-`, at most 64".to_owned())
+}

@@ -1,0 +1,138 @@
+//! Routing headers against the body (rule P11; MCP 2026-07-28, Streamable HTTP "Server
+//! Validation"; SEP-2243 extends the duty to any intermediary that reads the body).
+//!
+//! Every present `Mcp-*` header must say what the body says, in any era. A decision is never
+//! taken on a header: after this check they are forgotten.
+
+use super::method::{Method, Subject};
+use crate::wire::document::{Kind, Value};
+use crate::wire::frame::{Frame, Message};
+use crate::wire::headers::{RoutingHeaders, decode, encode_argument, era_of, meta_version};
+use crate::wire::protocol::Era;
+
+/// Headers and body do not go together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeaderMismatch {
+    /// A header disagrees with the body, or is missing where the era demands it.
+    Header {
+        /// The header, as the specification spells it.
+        name: Box<str>,
+    },
+    /// The header names a modern revision and the request carries no revision in `_meta`.
+    NoMeta,
+}
+
+fn mismatch(header: &str) -> HeaderMismatch {
+    HeaderMismatch::Header { name: header.into() }
+}
+
+/// The member of `params` that `Mcp-Name` mirrors for `method`.
+pub fn mirrored_name<'a>(frame: &'a Frame, method: &Method) -> Option<&'a str> {
+    if !method.mirrored {
+        return None;
+    }
+    let member = match method.subject {
+        Subject::Tool | Subject::Prompt => "name",
+        Subject::Uri => "uri",
+        Subject::Task => "taskId",
+        Subject::Whole | Subject::Reference | Subject::Subscriptions => return None,
+    };
+    frame.params()?.get(member)?.as_str()
+}
+
+/// Checks `headers` against `frame`. `parameters` are the `x-mcp-header` annotations of the
+/// called tool as last listed, `(lower-case suffix, pointer below arguments)`; headers for which
+/// there is none are left to the upstream, which knows its schema. A modern call must mirror each
+/// annotated argument that it carries.
+pub fn check(
+    frame: &Frame,
+    headers: &RoutingHeaders,
+    era: Era,
+    method: Option<&Method>,
+    parameters: &[(Box<str>, Box<str>)],
+) -> Result<(), HeaderMismatch> {
+    check_version(frame, headers)?;
+    let (name, is_request) = match frame.message() {
+        Message::Request { method, .. } => (Some(&**method), true),
+        Message::Notification { method } => (Some(&**method), false),
+        Message::Result { .. } | Message::Error { .. } => (None, false),
+    };
+    // The header rules for notifications are undefined in 2026-07-28: what is present must
+    // match, nothing need be present.
+    let required = is_request && era == Era::Modern;
+    match &headers.method {
+        Some(header) if Some(&**header) != name => return Err(mismatch("Mcp-Method")),
+        None if required => return Err(mismatch("Mcp-Method")),
+        Some(_) | None => {}
+    }
+    let mirrored = method.and_then(|method| mirrored_name(frame, method));
+    match (&headers.name, mirrored) {
+        (Some(header), Some(body)) if decode(header).as_deref() == Some(body) => {}
+        (None, Some(_)) if !required => {}
+        (None, None) => {}
+        (Some(_) | None, Some(_)) | (Some(_), None) => return Err(mismatch("Mcp-Name")),
+    }
+    check_parameters(frame, headers, required, parameters)
+}
+
+/// Header and `_meta` must name the same revision.
+fn check_version(frame: &Frame, headers: &RoutingHeaders) -> Result<(), HeaderMismatch> {
+    const HEADER: &str = "MCP-Protocol-Version";
+    let header = headers.protocol_version.as_deref();
+    match (meta_version(frame), header) {
+        (Some(meta), Some(header)) if meta == header => {}
+        (Some(_), _) => return Err(mismatch(HEADER)),
+        (None, Some(header)) => {
+            // Only a request must carry `_meta`; a modern header on a request without it would
+            // be read as legacy by one server and refused by another.
+            let request = matches!(frame.message(), Message::Request { .. });
+            if request && era_of(header) == Era::Modern {
+                return Err(HeaderMismatch::NoMeta);
+            }
+        }
+        (None, None) => {}
+    }
+    Ok(())
+}
+
+fn check_parameters(
+    frame: &Frame,
+    headers: &RoutingHeaders,
+    required: bool,
+    parameters: &[(Box<str>, Box<str>)],
+) -> Result<(), HeaderMismatch> {
+    let arguments = frame.params().and_then(|params| params.get("arguments"));
+    for (suffix, header) in &headers.params {
+        let Some((_, pointer)) = parameters.iter().find(|(name, _)| name == suffix) else {
+            continue;
+        };
+        let argument = arguments.and_then(|arguments| arguments.pointer(pointer));
+        if !argument.is_some_and(|argument| says(header, argument)) {
+            return Err(mismatch(&format!("Mcp-Param-{suffix}")));
+        }
+    }
+    for (suffix, pointer) in parameters.iter().filter(|_| required) {
+        let argument = arguments.and_then(|arguments| arguments.pointer(pointer));
+        let mirrored = argument.and_then(encode_argument).is_some();
+        if mirrored && !headers.params.iter().any(|(name, _)| name == suffix) {
+            return Err(mismatch(&format!("Mcp-Param-{suffix}")));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the header text says what the argument is (strings, integers and booleans only).
+fn says(header: &str, argument: Value<'_>) -> bool {
+    let Some(text) = decode(header) else { return false };
+    match argument.kind() {
+        Kind::String => argument.as_str() == Some(&*text),
+        Kind::Bool => {
+            argument.as_bool().map(|flag| if flag { "true" } else { "false" }) == Some(&*text)
+        }
+        Kind::Number => {
+            argument.as_number() == Some(&*text)
+                || argument.as_i64().is_some_and(|number| text.parse() == Ok(number))
+        }
+        Kind::Null | Kind::Array | Kind::Object => false,
+    }
+}

@@ -1,0 +1,337 @@
+//! Batches: each message is judged as if it came alone, and all pass or none (rule P7).
+//!
+//! A client's batch is judged on a copy of the conversation, which is kept only if every message
+//! may pass; what a refused batch spent of rate limits stays spent. A server's batch is held to
+//! what a stream of single messages is: what may not pass is left out. The transport knows a
+//! client's batch under one call of its own, the exchange, whoever in it waits for answers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::evidence::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
+use crate::evidence::refusal::{Refusal, malformed_place};
+use crate::evidence::step::{Act, Dispatch, Permitted, Released, Routing, Status, Step};
+use crate::wire::frame::{Batch, Frame, Id, Malformed, Message, Sender, write_batch};
+use crate::wire::headers::RoutingHeaders;
+use crate::wire::headers::meta_version;
+use crate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
+
+use super::replay::Replay;
+use super::{Arrival, Call, Facts, Gate, Session, id_text};
+
+/// The revision that has batches.
+const REVISION: Revision = Revision::V20250326;
+
+/// A message of a client's batch and what was decided about it alone.
+struct Judged {
+    answered: Answered,
+    step: Step,
+}
+
+/// How a message of a client's batch is answered.
+enum Answered {
+    Never,
+    /// It could not be read.
+    WithoutId,
+    Under(Id),
+}
+
+impl Answered {
+    fn id(&self) -> Option<&Id> {
+        match self {
+            Self::Under(id) => Some(id),
+            Self::Never | Self::WithoutId => None,
+        }
+    }
+}
+
+impl Session {
+    /// Whether an array of messages may be looked at: the server's configuration has to say so,
+    /// and the conversation must be of the one revision that has batches. It is also what a server
+    /// must assume over HTTP where nothing names another (2025-06-18, transports, "Protocol
+    /// Version Header").
+    pub(super) fn takes_batches(&self, headers: Option<&RoutingHeaders>) -> bool {
+        let named = headers.and_then(|headers| headers.protocol_version.as_deref());
+        let Protocol { revision, era, transport } = self.protocol;
+        self.server.batches
+            && transport == Transport::Http
+            && era == Era::Legacy
+            && named.is_none_or(|named| named == REVISION.as_str())
+            && revision.is_none_or(|known| known == REVISION)
+    }
+
+    /// An array of messages from the client. The act is `Forward` (the bytes as they came, but
+    /// for arguments that a rule sets) or `Deliver` (an array of refusals).
+    pub(super) fn client_batch(
+        &mut self,
+        gate: &Gate,
+        arrival: &Arrival,
+        exchange: &CallId,
+        now: Now,
+    ) -> Step {
+        let batch = match Batch::read(arrival.raw.clone(), &gate.config.frame) {
+            Ok(batch) => batch,
+            Err(malformed) => {
+                return self.refuse_unread(gate, &arrival.raw, malformed, exchange, now);
+            }
+        };
+        let mut trial = self.clone();
+        trial.protocol.revision = Some(REVISION);
+        let judged: Vec<_> = batch
+            .elements()
+            .map(|raw| trial.batched(gate, &raw, (arrival, exchange), now))
+            .collect();
+        let step = if judged.iter().all(|judged| judged.step.forwards()) {
+            *self = trial;
+            forwarded(&batch, judged, exchange)
+        } else {
+            self.refused_batch(gate, judged)
+        };
+        let unrecorded = Refusal::unrecorded(self.addressee(None, exchange));
+        match step {
+            Some(step) => step.about(exchange).or_else(unrecorded),
+            // Not reached: a batch has an element, and each has a record.
+            None => self.refuse_unread(gate, &arrival.raw, Malformed::BatchSize, exchange, now),
+        }
+    }
+
+    /// One message of a client's batch, judged as if it came alone.
+    fn batched(
+        &mut self,
+        gate: &Gate,
+        raw: &Bytes,
+        (arrival, exchange): (&Arrival, &CallId),
+        now: Now,
+    ) -> Judged {
+        let call = gate.next_call();
+        let frame = match Frame::read(raw.clone(), Sender::Client, &gate.config.frame) {
+            Ok(frame) => frame,
+            Err(malformed) => {
+                let step = self.refuse_unread(gate, raw, malformed, &call, now);
+                return Judged { answered: Answered::WithoutId, step };
+            }
+        };
+        let id = match frame.message() {
+            Message::Request { id, .. } => Some(id.clone()),
+            Message::Notification { .. } | Message::Result { .. } | Message::Error { .. } => None,
+        };
+        // 2025-03-26, lifecycle: `initialize` must not be part of a batch.
+        let initialize = matches!(
+            frame.message(), Message::Request { method, .. } if &**method == "initialize"
+        );
+        let step = if initialize || meta_version(&frame).is_some() {
+            self.refuse_batched(gate, &frame, id.as_ref(), &call, now)
+        } else {
+            self.client_message(gate, &frame, arrival, (&call, exchange), now)
+        };
+        Judged { answered: id.map_or(Answered::Never, Answered::Under), step }
+    }
+
+    fn refuse_batched(
+        &self,
+        gate: &Gate,
+        frame: &Frame,
+        id: Option<&Id>,
+        call: &CallId,
+        now: Now,
+    ) -> Step {
+        let mut facts = Facts::bare(call, Direction::ToServer, self.protocol);
+        if let Message::Request { method, .. } | Message::Notification { method } = frame.message()
+        {
+            facts.method = Some(method.clone());
+        }
+        let raw = frame.document().raw();
+        let mut record = self.base(Event::Denial, &facts, now);
+        record.id = id.map(id_text);
+        record.bytes = u64::try_from(raw.len()).ok();
+        record.digest = Some(gate.digest(raw));
+        record.decision = Some(gate.refused(&Refusal::Batched, None));
+        let record = record.with_finding(Finding::MalformedFrame);
+        let to = self.addressee(id, call);
+        Step::new(record, Act::Deliver(Refusal::Batched.released(to)))
+    }
+
+    /// Each refused message gets its own refusal, the others one that says why; nothing passes.
+    fn refused_batch(&self, gate: &Gate, judged: Vec<Judged>) -> Option<Step> {
+        let mut records = Vec::new();
+        let mut answers = Vec::new();
+        let mut unasked = None;
+        for Judged { answered, step } in judged {
+            let (kept, act) = step.into_parts();
+            let released = if let Act::Deliver(released) = act {
+                records.extend(kept);
+                released
+            } else {
+                let Some(record) = kept.into_iter().next() else { continue };
+                let record = companion(gate, record);
+                let call = record.call.clone().unwrap_or_default();
+                let released = Refusal::WithBatch.released(self.addressee(answered.id(), &call));
+                records.push(record);
+                released
+            };
+            if matches!(answered, Answered::Never) {
+                unasked = unasked.or(Some(released));
+            } else {
+                answers.push((answered, released));
+            }
+        }
+        let status = match answers.first() {
+            Some((_, first)) if answers.iter().all(|(it, _)| it.id().is_none()) => first.status(),
+            Some(_) | None => Status::Ok,
+        };
+        let refusals = answers.iter().map(|(_, released)| released.body());
+        let act = match unasked {
+            Some(released) if answers.is_empty() => Act::Deliver(released),
+            Some(_) | None => {
+                Act::Deliver(Released::assertion(write_batch(refusals), status, true))
+            }
+        };
+        Step::of_all(records, act)
+    }
+
+    /// An array of messages from the server. The act is `Deliver` (the bytes as they came, or
+    /// without what may not pass), `Drop`, or `Forward` (our refusals of the server's requests).
+    pub(super) fn server_batch(
+        &mut self,
+        gate: &Gate,
+        (within, raw): (Option<&CallId>, &Bytes),
+        replay: Replay,
+        now: Now,
+    ) -> Step {
+        let limits = &gate.config.frame;
+        let read = Batch::read(raw.clone(), limits).and_then(|batch| {
+            let frames = batch.elements().map(|raw| Frame::read(raw, Sender::Server, limits));
+            let frames = frames.collect::<Result<Vec<_>, _>>()?;
+            Ok((batch, frames))
+        });
+        let (batch, frames) = match read {
+            Ok(read) => read,
+            Err(malformed) => {
+                let place = malformed_place(&malformed, Direction::ToClient);
+                let refusal = Refusal::Malformed(malformed);
+                return self.withhold(gate, within, raw, (refusal, place), now);
+            }
+        };
+        let mut records = Vec::new();
+        let mut bodies = Vec::new();
+        let mut refused = Vec::new();
+        let mut teaching = Vec::new();
+        for frame in &frames {
+            let mut step = if let Message::Error { id: None, .. } = frame.message() {
+                // Which of the exchange's calls it answers nobody can say.
+                self.unsolicited(gate, frame.document().raw(), "no id".to_owned(), now)
+            } else {
+                self.server_frame_read(gate, (within, frame), replay, now)
+            };
+            teaching.extend(step.take_teaching());
+            let (kept, act) = step.into_parts();
+            records.extend(kept);
+            match act {
+                Act::Deliver(released) => bodies.push(released.body().clone()),
+                Act::Forward(permitted) => refused.push(permitted),
+                Act::Drop => {}
+            }
+        }
+        let body =
+            if bodies.len() == frames.len() { batch.with(&bodies) } else { write_batch(&bodies) };
+        let back = refusals(&refused);
+        let act = match back {
+            Some(permitted) if bodies.is_empty() => Act::Forward(permitted),
+            None if bodies.is_empty() => Act::Drop,
+            back => Act::Deliver(Released::assertion(body, Status::Ok, false).answering(back)),
+        };
+        let Some(step) = Step::of_all(records, act) else {
+            // Not reached: a batch has an element, and each has a record.
+            let refusal = (Refusal::Malformed(Malformed::BatchSize), String::new());
+            return self.withhold(gate, within, raw, refusal, now);
+        };
+        let call = within.map_or_else(|| gate.next_call(), Arc::clone);
+        step.or_else(Refusal::unrecorded(self.addressee(None, &call))).teaching(teaching)
+    }
+
+    /// Ends every call of `exchange`, each by `end`: the records of all, and the answers in the
+    /// form that was asked in. Nothing if all are settled already.
+    pub(super) fn end_all(
+        &mut self,
+        exchange: &CallId,
+        end: impl Fn(&Self, &Call) -> Step,
+    ) -> Option<Step> {
+        let ended = self.settle(exchange);
+        if let [only] = ended.as_slice()
+            && !only.is_batched()
+        {
+            return Some(end(self, only));
+        }
+        let mut records = Vec::new();
+        let mut answers = Vec::new();
+        let mut unasked = None;
+        for entry in &ended {
+            let (kept, act) = end(self, entry).into_parts();
+            records.extend(kept);
+            match act {
+                Act::Deliver(released) if entry.id.is_some() => answers.push(released),
+                Act::Deliver(released) => unasked = Some(released),
+                Act::Forward(_) | Act::Drop => {}
+            }
+        }
+        let act = match unasked {
+            Some(released) if answers.is_empty() => Act::Deliver(released),
+            None if answers.is_empty() => Act::Drop,
+            Some(_) | None => {
+                let body = write_batch(answers.iter().map(Released::body));
+                Act::Deliver(Released::assertion(body, Status::Ok, true))
+            }
+        };
+        let unrecorded = Refusal::unrecorded(self.addressee(None, exchange));
+        Some(Step::of_all(records, act)?.or_else(unrecorded))
+    }
+
+    /// The server answers a batch, so it took the notifications that came in it.
+    pub(super) fn taken(&mut self, exchange: &CallId, now: Now) -> Vec<AuditRecord> {
+        let told = |entry: &Call| entry.id.is_none() && entry.exchange == *exchange;
+        let orders: Vec<_> =
+            self.calls.iter().filter(|(_, entry)| told(entry)).map(|(order, _)| *order).collect();
+        let settled = orders.into_iter().filter_map(|order| self.settle_order(order));
+        let settled: Vec<_> = settled.collect();
+        settled.iter().map(|entry| self.outcome(entry, Outcome::Accepted, now)).collect()
+    }
+}
+
+/// The batch itself, once every message of it may pass.
+fn forwarded(batch: &Batch, judged: Vec<Judged>, exchange: &CallId) -> Option<Step> {
+    let mut records = Vec::new();
+    let mut bodies = Vec::new();
+    let mut asks = None;
+    for Judged { answered, step } in judged {
+        let (kept, act) = step.into_parts();
+        let Act::Forward(permitted) = act else { return None };
+        records.extend(kept);
+        bodies.push(permitted.body().clone());
+        asks = asks.or_else(|| answered.id().cloned());
+    }
+    let body = batch.with(&bodies);
+    let call = Arc::clone(exchange);
+    let permitted = Permitted::assertion(Dispatch::Message, body, asks, call, Routing::default());
+    Step::of_all(records, Act::Forward(permitted))
+}
+
+/// The record of a message that might have passed alone.
+fn companion(gate: &Gate, mut record: AuditRecord) -> AuditRecord {
+    record.event = Event::Denial;
+    record.decision = Some(gate.refused(&Refusal::WithBatch, None));
+    record.outcome = None;
+    record.duration_us = None;
+    record
+}
+
+/// Our refusals of a server's requests, as one message to it.
+fn refusals(refused: &[Permitted]) -> Option<Permitted> {
+    let first = refused.first()?;
+    let body = match refused {
+        [only] => only.body().clone(),
+        several => write_batch(several.iter().map(Permitted::body)),
+    };
+    let call = Arc::clone(first.call());
+    Some(Permitted::assertion(Dispatch::Message, body, None, call, Routing::default()))
+}

@@ -1,0 +1,576 @@
+//! The way up: a frame of the client, from bytes to the step that forwards or refuses it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::duty::arguments;
+use crate::duty::decision::Listing;
+use crate::duty::decision::{Decision, Effect, Engine, Obligation, Origin, Reason};
+use crate::duty::limit::BucketKey;
+use crate::duty::pdp::ListEntry;
+use crate::duty::pdp::RecordedInput;
+use crate::duty::redact::Redaction;
+use crate::evidence::record::{
+    AuditRecord, CallId, DecisionFacts, Event, Finding, Now, Outcome, ReasonFacts, micros,
+};
+use crate::evidence::refusal::{Addressee, Refusal, malformed_place};
+use crate::evidence::step::{Act, Dispatch, Permitted, Routing, Step};
+use crate::question::access::Resource;
+use crate::question::access::{Action, Server};
+use crate::question::operation::Operation;
+use crate::question::pack;
+use crate::question::routing;
+use crate::question::standing::Standing;
+use crate::session::protected::{Definition, RefusalForm};
+use crate::wire::document::Value;
+use crate::wire::frame::{Frame, Id, Malformed, Message, Sender};
+use crate::wire::headers;
+use crate::wire::protocol::{Direction, Era, Transport};
+
+use super::expected::{Expected, id_of};
+use super::question::{Known, Question, client_of, protocol_of};
+use super::redaction::redactions;
+use super::{Arrival, Call, Facts, Gate, Session, id_text};
+
+/// A permit whose obligations are discharged.
+struct Discharged {
+    body: Bytes,
+    obligations: Vec<Box<str>>,
+}
+
+/// Resources that one `subscriptions/listen` may name; each is a question to the policy.
+const LISTEN_URIS_MAX: usize = 256;
+
+/// Something the gate refuses, and why.
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    pub(super) reasons: Vec<Reason>,
+}
+
+impl Refused {
+    /// Refused by the gate itself.
+    pub(super) fn of(refusal: Refusal, why: &str) -> Self {
+        let reasons = vec![reason(refusal.code(), why, Origin::Protocol)];
+        Self { refusal, reasons }
+    }
+
+    /// A rule would set an argument where there are none.
+    pub(super) fn unsettable() -> Self {
+        let why = reason("unsettable", "there is no argument to set", Origin::Undischarged);
+        Self { refusal: Refusal::Denied, reasons: vec![why] }
+    }
+}
+
+impl Session {
+    /// A message from the client. The act is `Forward`, `Deliver` (a refusal) or `Drop`.
+    pub fn client_frame(&mut self, gate: &Gate, arrival: &Arrival, now: Now) -> Step {
+        let call = gate.next_call();
+        let Arrival { raw, headers, .. } = arrival;
+        match Frame::read(raw.clone(), Sender::Client, &gate.config.frame) {
+            Ok(frame) => self.client_message(gate, &frame, arrival, (&call, &call), now),
+            Err(Malformed::Batch) if self.takes_batches(headers.as_ref()) => {
+                self.client_batch(gate, arrival, &call, now)
+            }
+            Err(malformed) => self.refuse_unread(gate, raw, malformed, &call, now),
+        }
+    }
+
+    /// One message, which came alone or in a batch.
+    pub(super) fn client_message(
+        &mut self,
+        gate: &Gate,
+        frame: &Frame,
+        Arrival { headers, traceparent, .. }: &Arrival,
+        (call, exchange): (&CallId, &CallId),
+        now: Now,
+    ) -> Step {
+        let protocol = protocol_of(self.protocol, frame, headers.as_ref());
+        self.protocol = protocol;
+        if let Some(client) = client_of(frame) {
+            self.client = Some(client);
+        }
+        let (id, name) = match frame.message() {
+            Message::Request { id, method } => (Some(id), &**method),
+            Message::Notification { method } => (None, &**method),
+            Message::Result { id } => {
+                return self.client_answers(gate, frame, Some(id), call, now);
+            }
+            Message::Error { id, .. } => {
+                return self.client_answers(gate, frame, id.as_ref(), call, now);
+            }
+        };
+        let tool = called_tool(frame, name);
+        let definition = tool.and_then(|tool| self.server.definition(tool));
+        let task = self.task(frame, name, Direction::ToServer);
+        let server = Arc::clone(&self.server);
+        let principal = Arc::clone(&self.principal);
+        let known = Known {
+            handles: Some(server.handles(&principal.id, now.uptime)),
+            definition: definition.as_deref(),
+            task: task.as_ref().and_then(|task| task.as_deref()),
+            standing: tool.map_or_else(Standing::default, |tool| Standing {
+                drift: self.server.lock.drift(tool, definition.as_deref().map(|it| &*it.digest)),
+                flags: definition.as_deref().map_or(&[][..], |it| &it.flags),
+            }),
+        };
+        let question = Question::of(self, frame, name, (Direction::ToServer, protocol), known);
+        let mut facts = question.facts(call);
+        if facts.trace_id.is_none() {
+            let trace = traceparent.as_deref().and_then(super::question::Trace::parse);
+            facts.trace_id = trace.map(|trace| trace.trace_id.into());
+            facts.parent_span_id = trace.map(|trace| trace.span_id.into());
+        }
+        let redact = Vec::new();
+        let mut asked = Asking { gate, frame, id, facts, exchange, redact, now, input: None };
+
+        if let Some(headers) = headers {
+            let parameters = definition.as_deref().map_or(&[][..], |tool| &tool.parameters);
+            let checked = routing::check(frame, headers, protocol.era, question.method, parameters);
+            if let Err(mismatch) = checked {
+                return self.refuse(&asked, &Refusal::Headers(mismatch), None);
+            }
+        }
+        if let Some(refusal) = self.refused_unasked(gate, (protocol.era, name), id) {
+            return self.refuse(&asked, &refusal, None);
+        }
+
+        let decision = self.decision(gate, &question, now);
+        asked.redact = redactions(&decision, known.task);
+        asked.input = gate.recorded(|| question.request(self, now));
+        let barred = self.barred(&question, &task);
+        let (body, verdict) = match passing(gate, &question, &decision, barred, now) {
+            Ok(passing) => passing,
+            Err(refused) => {
+                let verdict = verdict_of(&decision, &refused, true);
+                let refusal = self.disguise(gate, &question, refused.refusal, now);
+                let finding =
+                    refusal.finding().unwrap_or_else(|| pin_finding(&self.server.facts, &question));
+                return self.refuse(&asked, &refusal, Some((verdict, Some(finding))));
+            }
+        };
+        let routing = routing_of(&question, definition.as_deref(), &body, gate);
+        self.forward(&asked, &question, verdict, (body, routing))
+    }
+
+    /// Why a message is refused whatever policy would say.
+    fn refused_unasked(
+        &self,
+        gate: &Gate,
+        (era, method): (Era, &str),
+        id: Option<&Id>,
+    ) -> Option<Refusal> {
+        // 2026-07-28 has no handshake. A server that took this for one would speak the legacy era
+        // from here on, while everybody else reads the modern one.
+        if era == Era::Modern && method == "initialize" {
+            return Some(Refusal::UnknownMethod);
+        }
+        if id.is_some_and(|id| self.ids.contains_key(id)) {
+            return Some(Refusal::DuplicateId);
+        }
+        (self.calls.len() >= gate.config.in_flight_max).then_some(Refusal::Busy)
+    }
+
+    /// What the policy says. `subscriptions/listen` is a way of reading each resource that it
+    /// names, so each must be permitted by itself, and the whole besides.
+    fn decision(&self, gate: &Gate, question: &Question<'_>, now: Now) -> Decision {
+        let policy = gate.policy();
+        let mut decision = policy.decide(&question.request(self, now));
+        let Resource::Uris(uris) = question.resource else { return decision };
+        if uris.len() > LISTEN_URIS_MAX {
+            let why =
+                reason("too_many_uris", "more resources than one call may name", Origin::Protocol);
+            return Decision::deny(policy.revision(), Engine::None, why);
+        }
+        for uri in uris.elements().filter_map(Value::as_str) {
+            if decision.effect == Effect::Deny {
+                break;
+            }
+            let mut request = question.request(self, now);
+            request.resource = Resource::Uri(uri);
+            let one = policy.decide(&request);
+            if one.effect == Effect::Deny {
+                return one;
+            }
+            for obligation in one.obligations {
+                if !decision.obligations.contains(&obligation) {
+                    decision.obligations.push(obligation);
+                }
+            }
+        }
+        decision
+    }
+
+    /// A tool that policy hides answers like one that does not exist, and so does a method.
+    fn disguise(
+        &self,
+        gate: &Gate,
+        question: &Question<'_>,
+        refusal: Refusal,
+        now: Now,
+    ) -> Refusal {
+        if refusal != Refusal::Denied {
+            return refusal;
+        }
+        if question.action() == Action::Unknown {
+            return Refusal::UnknownMethod;
+        }
+        let Resource::Tool { name, definition, standing, .. } = question.resource else {
+            return refusal;
+        };
+        let mut request = question.request(self, now);
+        request.method = "tools/list";
+        request.action = Action::ListTools;
+        request.resource = Resource::Whole;
+        request.params = None;
+        request.operation = Operation::of_method(pack::Effect::Read);
+        let entry = ListEntry {
+            name,
+            operation: Some(Operation::of_tool(self.server.facts.pack.as_deref(), name)),
+            digest: definition.unwrap_or_default(),
+            definition: None,
+            standing,
+        };
+        match gate.policy().list(&request, &[entry]) {
+            Listing::Hide { names, .. } if names.iter().any(|hidden| **hidden == *name) => {
+                Refusal::UnknownTool(name.into())
+            }
+            Listing::Hide { .. } | Listing::Withhold { .. } => refusal,
+        }
+    }
+
+    /// The one way to a `Forward`: in-flight entry, record, permitted message.
+    fn forward(
+        &mut self,
+        asked: &Asking<'_>,
+        question: &Question<'_>,
+        verdict: DecisionFacts,
+        (body, routing): (Bytes, Routing),
+    ) -> Step {
+        let call = Arc::clone(&asked.facts.call);
+        let mut record = self.base(Event::Intent, &asked.facts, asked.now);
+        asked.weigh(&mut record);
+        record.decision = Some(verdict);
+        let cancelled = self.cancels(asked);
+        let lesson = self.lesson(asked.gate, question, &body, asked.now);
+        self.track(Call {
+            id: asked.id.cloned(),
+            started: asked.now.uptime,
+            facts: asked.facts.clone(),
+            exchange: Arc::clone(asked.exchange),
+            method: question.method,
+            operation: question.operation.clone(),
+            expected: Expected::of(asked.frame, question.method, question.protocol),
+            redact: asked.redact.clone(),
+            lesson,
+        });
+        let unrecorded = Refusal::unrecorded(asked.addressee());
+        let permitted =
+            Permitted::assertion(Dispatch::Message, body, asked.id.cloned(), call, routing);
+        Step::new(record, Act::Forward(permitted)).or_else(unrecorded).and(cancelled)
+    }
+
+    /// A cancellation ends the request that it names: its answer, if one still comes, is late.
+    fn cancels(&mut self, asked: &Asking<'_>) -> Option<AuditRecord> {
+        if asked.facts.method.as_deref() != Some("notifications/cancelled") {
+            return None;
+        }
+        let entry = self.settle_id(&named_id(asked.frame, "requestId")?)?;
+        Some(self.outcome(&entry, Outcome::Cancelled, asked.now))
+    }
+
+    fn refuse(
+        &mut self,
+        asked: &Asking<'_>,
+        refusal: &Refusal,
+        verdict: Option<(DecisionFacts, Option<Finding>)>,
+    ) -> Step {
+        let mut record = self.base(Event::Denial, &asked.facts, asked.now);
+        asked.weigh(&mut record);
+        let (verdict, finding) =
+            verdict.unwrap_or_else(|| (asked.gate.refused(refusal, None), refusal.finding()));
+        record.decision = Some(verdict);
+        if let Some(finding) = finding {
+            record = record.with_finding(finding);
+        }
+        let mut to = asked.addressee();
+        to.tool_result = self.server.refusal == RefusalForm::ToolResult
+            && asked.facts.method.as_deref() == Some("tools/call");
+        self.refusal_step(record, refusal, to)
+    }
+
+    /// A refusal goes to whoever waits for it: nobody waits for a notification's answer on
+    /// stdio, on HTTP its POST is answered with a status.
+    fn refusal_step(&self, record: AuditRecord, refusal: &Refusal, to: Addressee<'_>) -> Step {
+        let unrecorded = Refusal::unrecorded(to);
+        if to.id.is_none() && self.protocol.transport == Transport::Stdio {
+            return Step::new(record, Act::Drop);
+        }
+        Step::new(record, Act::Deliver(refusal.released(to))).or_else(unrecorded)
+    }
+
+    pub(super) fn refuse_unread(
+        &mut self,
+        gate: &Gate,
+        raw: &Bytes,
+        malformed: Malformed,
+        call: &CallId,
+        now: Now,
+    ) -> Step {
+        let facts = Facts::bare(call, Direction::ToServer, self.protocol);
+        let mut record = self.base(Event::Denial, &facts, now);
+        record.bytes = u64::try_from(raw.len()).ok();
+        record.digest = Some(gate.digest(raw));
+        let place = malformed_place(&malformed, Direction::ToServer);
+        let refusal = Refusal::Malformed(malformed);
+        record.decision = Some(gate.refused(&refusal, Some(place)));
+        let to = self.addressee(None, call);
+        // JSON-RPC 2.0 §5: what could not be read is answered under a null id.
+        Step::new(record.with_finding(Finding::MalformedFrame), Act::Deliver(refusal.released(to)))
+            .or_else(Refusal::unrecorded(to))
+    }
+
+    /// The client answers a request of the server. Only an outstanding one may be answered
+    /// (P14); modern clients have none (2026-07-28 forbids client responses).
+    fn client_answers(
+        &mut self,
+        gate: &Gate,
+        frame: &Frame,
+        id: Option<&Id>,
+        call: &CallId,
+        now: Now,
+    ) -> Step {
+        let Some(asked) = id.and_then(|id| self.asked.remove(id)) else {
+            let facts = Facts::bare(call, Direction::ToServer, self.protocol);
+            let mut record = self.base(Event::Denial, &facts, now);
+            record.bytes = u64::try_from(frame.document().raw().len()).ok();
+            record.id = id.map(id_text);
+            record.decision = Some(gate.refused(&Refusal::Unsolicited, None));
+            let record = record.with_finding(Finding::UnsolicitedAnswer);
+            let to = self.addressee(None, call);
+            return self.refusal_step(record, &Refusal::Unsolicited, to);
+        };
+        let outcome = match frame.message() {
+            Message::Error { .. } => Outcome::Error,
+            Message::Request { .. } | Message::Notification { .. } | Message::Result { .. } => {
+                Outcome::Ok
+            }
+        };
+        self.begun_by_client(&asked.facts, frame, now);
+        let mut record = self.base(Event::Outcome, &asked.facts, now);
+        record.id = id.map(id_text);
+        record.outcome = Some(outcome);
+        record.duration_us = Some(micros(now.uptime.saturating_sub(asked.started)));
+        record.bytes = u64::try_from(frame.document().raw().len()).ok();
+        record.digest = Some(gate.digest(frame.document().raw()));
+        let to = self.addressee(None, call);
+        let unrecorded = Refusal::unrecorded(to);
+        let permitted = Permitted::assertion(
+            Dispatch::Message,
+            frame.document().raw().clone(),
+            None,
+            asked.facts.call,
+            Routing::default(),
+        );
+        Step::new(record, Act::Forward(permitted)).or_else(unrecorded)
+    }
+}
+
+/// What of a frame may go on, and its decision for the record. While observing that is the frame
+/// as it came, whatever was decided. What is `barred` may not pass whatever the policy decided.
+pub(super) fn passing(
+    gate: &Gate,
+    question: &Question<'_>,
+    decision: &Decision,
+    barred: Option<Refused>,
+    now: Now,
+) -> Result<(Bytes, DecisionFacts), Refused> {
+    let raw = || question.frame.document().raw().clone();
+    let discharged = match barred {
+        Some(refused) => Err(refused),
+        None => discharge(gate, question, decision, now),
+    };
+    match discharged {
+        Ok(_) if gate.observes() => Ok((raw(), facts_of(decision, false, Vec::new()))),
+        Ok(Discharged { body, obligations }) => Ok((body, facts_of(decision, true, obligations))),
+        Err(refused) if gate.observes() => Ok((raw(), verdict_of(decision, &refused, false))),
+        Err(refused) => Err(refused),
+    }
+}
+
+/// Limits first, so that a flood reaches neither a person nor the server; then arguments;
+/// approval last.
+fn discharge(
+    gate: &Gate,
+    question: &Question<'_>,
+    decision: &Decision,
+    now: Now,
+) -> Result<Discharged, Refused> {
+    if decision.effect == Effect::Deny {
+        return Err(Refused { refusal: Refusal::Denied, reasons: Vec::new() });
+    }
+    let mut buckets = Vec::new();
+    let mut obligations = Vec::new();
+    for obligation in &decision.obligations {
+        if let Obligation::Limit { code, key, rate, burst } = obligation {
+            obligations.push(format!("limit:{code}").into());
+            buckets.push(BucketKey {
+                code: code.clone(),
+                key: key.clone(),
+                rate: *rate,
+                burst: *burst,
+            });
+        }
+    }
+    if let Err((bucket, spent)) = gate.limits.spend(&buckets, now.uptime) {
+        return Err(Refused {
+            refusal: Refusal::Limited(spent.retry_after),
+            reasons: vec![reason(&bucket.code, "the rate limit is spent", Origin::Limited)],
+        });
+    }
+    let mut body = question.frame.document().raw().clone();
+    for obligation in &decision.obligations {
+        if let Obligation::Set { pointer, value } = obligation {
+            let limits = &gate.config.frame.document;
+            body = arguments::set(&body, pointer, value, limits).map_err(|_| Refused {
+                refusal: Refusal::Denied,
+                reasons: vec![reason(
+                    "unsettable",
+                    &format!("`{pointer}` cannot be set in this call"),
+                    Origin::Undischarged,
+                )],
+            })?;
+            obligations.push(format!("set:{pointer}").into());
+        }
+    }
+    for obligation in &decision.obligations {
+        // Discharged when the answer comes.
+        if let Obligation::Redact { code, .. } = obligation {
+            obligations.push(format!("redact:{code}").into());
+        }
+    }
+    for obligation in &decision.obligations {
+        if let Obligation::Hold { code, message, .. } = obligation {
+            return Err(Refused {
+                refusal: Refusal::ApprovalRequired,
+                reasons: vec![reason(code, message, Origin::Undischarged)],
+            });
+        }
+    }
+    Ok(Discharged { body, obligations })
+}
+
+/// What every step about one client frame needs.
+struct Asking<'a> {
+    gate: &'a Gate,
+    frame: &'a Frame,
+    id: Option<&'a Id>,
+    facts: Facts,
+    exchange: &'a CallId,
+    redact: Vec<Redaction>,
+    now: Now,
+    /// What the policy was asked, once it was.
+    input: Option<RecordedInput>,
+}
+
+impl Asking<'_> {
+    fn addressee(&self) -> Addressee<'_> {
+        Addressee {
+            id: self.id,
+            decision_id: &self.facts.call,
+            era: self.facts.protocol.era,
+            tool_result: false,
+        }
+    }
+
+    fn weigh(&self, record: &mut AuditRecord) {
+        let raw = self.frame.document().raw();
+        record.id = self.id.map(id_text);
+        record.bytes = u64::try_from(raw.len()).ok();
+        record.digest = Some(self.gate.digest(raw));
+        record.keep_input(self.input.clone());
+    }
+}
+
+pub(super) fn reason(code: &str, message: &str, origin: Origin) -> Reason {
+    Reason { code: code.into(), message: message.into(), origin }
+}
+
+fn facts_of(decision: &Decision, enforced: bool, obligations: Vec<Box<str>>) -> DecisionFacts {
+    DecisionFacts {
+        effect: match decision.effect {
+            Effect::Permit => "permit",
+            Effect::Deny => "deny",
+        },
+        enforced,
+        reasons: decision.reasons.iter().map(ReasonFacts::from).collect(),
+        obligations,
+        policy: Arc::clone(&decision.revision),
+        engine: decision.engine.as_str(),
+    }
+}
+
+/// The decision as it came out: a permit with an obligation not discharged is a denial.
+pub(super) fn verdict_of(decision: &Decision, refused: &Refused, enforced: bool) -> DecisionFacts {
+    let mut verdict = facts_of(decision, enforced, Vec::new());
+    verdict.effect = "deny";
+    // The undischarged obligation is what refused; the permitting rules follow it.
+    let mut reasons: Vec<_> = refused.reasons.iter().map(ReasonFacts::from).collect();
+    reasons.append(&mut verdict.reasons);
+    verdict.reasons = reasons;
+    verdict
+}
+
+/// A denied call that reaches beyond the pin is that, whatever rule said no.
+fn pin_finding(server: &Server, question: &Question<'_>) -> Finding {
+    let Resource::Tool { .. } = question.resource else { return Finding::ToolDenied };
+    let operation = &question.operation;
+    let outside = server.environment.as_ref().is_some_and(|pin| {
+        operation.effect != pack::Effect::Read
+            && operation.environments.iter().any(|environment| environment != pin)
+    });
+    if outside { Finding::EnvPinViolation } else { Finding::ToolDenied }
+}
+
+fn called_tool<'a>(frame: &'a Frame, method: &str) -> Option<&'a str> {
+    if method != "tools/call" {
+        return None;
+    }
+    frame.params()?.get("name")?.as_str()
+}
+
+/// The request id that a notification's `params` names under `member`.
+pub(super) fn named_id(frame: &Frame, member: &str) -> Option<Id> {
+    id_of(frame.params()?.get(member)?)
+}
+
+/// What the transport must say about the message. Parameter headers are computed where the client
+/// has none, on stdio, and recomputed where an argument was set.
+fn routing_of(
+    question: &Question<'_>,
+    definition: Option<&Definition>,
+    body: &Bytes,
+    gate: &Gate,
+) -> Routing {
+    let name = question.method.and_then(|method| routing::mirrored_name(question.frame, method));
+    let mut routing = Routing {
+        method: Some(question.name.into()),
+        name: name.map(Into::into),
+        params: Vec::new(),
+    };
+    let unchanged = body.as_ptr() == question.frame.document().raw().as_ptr();
+    let modern = question.protocol.era == Era::Modern;
+    let mirrored = unchanged && question.protocol.transport == Transport::Http;
+    let (false, true, Some(definition)) = (mirrored, modern, definition) else { return routing };
+    let Ok(frame) = Frame::read(body.clone(), Sender::Client, &gate.config.frame) else {
+        return routing;
+    };
+    let arguments = frame.params().and_then(|params| params.get("arguments"));
+    for (suffix, pointer) in &definition.parameters {
+        let value = arguments
+            .and_then(|arguments| arguments.pointer(pointer))
+            .and_then(headers::encode_argument);
+        routing.params.push((format!("mcp-param-{suffix}").into(), value));
+    }
+    routing
+}

@@ -1,0 +1,206 @@
+//! What a request lets its server send: which questions in an answer, under which progress token,
+//! about which subscriptions.
+
+use crate::question::method::{Method, Subject};
+use crate::wire::document::{Kind, Value};
+use crate::wire::frame::{Frame, Id};
+use crate::wire::headers::{META_CLIENT_CAPABILITIES, TASKS_EXTENSION};
+use crate::wire::protocol::{Era, Protocol};
+
+/// What of a request its answers and notices are held against.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Expected {
+    /// What the client offers on this request; nothing in the legacy era.
+    pub(super) declared: Declared,
+    /// Its progress token.
+    pub(super) token: Option<Id>,
+    /// What it subscribes to, if it is `subscriptions/listen`.
+    pub(super) listen: Option<Box<Listen>>,
+}
+
+/// What a client offers to servers on one request (2026-07-28, `clientCapabilities`).
+#[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent capabilities")]
+pub(super) struct Declared {
+    sampling: bool,
+    roots: bool,
+    elicitation_form: bool,
+    elicitation_url: bool,
+    /// Answers may be tasks.
+    pub(super) tasks: bool,
+}
+
+/// What one `subscriptions/listen` asked for.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Listen {
+    uris: Vec<Box<str>>,
+    tasks: Vec<Box<str>>,
+}
+
+impl Expected {
+    pub(super) fn of(frame: &Frame, method: Option<&Method>, protocol: Protocol) -> Self {
+        let Some(params) = frame.params() else { return Self::default() };
+        let meta = params.get("_meta");
+        let capabilities = meta
+            .filter(|_| protocol.era == Era::Modern)
+            .and_then(|meta| meta.get(META_CLIENT_CAPABILITIES));
+        let listens = method.is_some_and(|method| method.subject == Subject::Subscriptions);
+        Self {
+            declared: capabilities.map(Declared::of).unwrap_or_default(),
+            token: meta.and_then(|meta| meta.get("progressToken")).and_then(id_of),
+            listen: listens.then(|| Box::new(Listen::of(params))),
+        }
+    }
+}
+
+impl Declared {
+    fn of(capabilities: Value<'_>) -> Self {
+        let has = |name| capabilities.get(name).is_some_and(|it| it.kind() == Kind::Object);
+        let elicitation =
+            |mode| capabilities.get("elicitation").and_then(|modes| modes.get(mode)).is_some();
+        let url = elicitation("url");
+        Self {
+            sampling: has("sampling"),
+            roots: has("roots"),
+            // `{}` means forms, as it did before there were modes.
+            elicitation_form: has("elicitation") && (elicitation("form") || !url),
+            elicitation_url: url,
+            tasks: capabilities
+                .get("extensions")
+                .is_some_and(|extensions| extensions.get(TASKS_EXTENSION).is_some()),
+        }
+    }
+
+    /// Whether the client offers to answer `method` with `params` (2026-07-28,
+    /// basic/patterns/mrtr: a server must not send other kinds).
+    pub(super) fn allows(self, method: &str, params: Option<Value<'_>>) -> bool {
+        match method {
+            "sampling/createMessage" => self.sampling,
+            "roots/list" => self.roots,
+            "elicitation/create" => {
+                let mode = params.and_then(|params| params.get("mode"));
+                match mode.map(Value::as_str) {
+                    None | Some(Some("form")) => self.elicitation_form,
+                    Some(Some("url")) => self.elicitation_url,
+                    Some(_) => false,
+                }
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Listen {
+    fn of(params: Value<'_>) -> Self {
+        Self {
+            uris: texts(params, "resourceSubscriptions").map(Into::into).collect(),
+            tasks: texts(params, "taskIds").map(Into::into).collect(),
+        }
+    }
+
+    /// Whether news of `uri` was asked for: of itself, or of something that it contains
+    /// (2026-07-28, `ResourceUpdatedNotification`: it "might be a sub-resource").
+    pub(super) fn covers(&self, uri: &str) -> bool {
+        self.uris.iter().any(|subscribed| {
+            uri.strip_prefix(&**subscribed).is_some_and(|rest| {
+                rest.is_empty() || subscribed.ends_with('/') || rest.starts_with(['/', '?', '#'])
+            })
+        })
+    }
+
+    /// Whether news of `task` was asked for.
+    pub(super) fn follows(&self, task: &str) -> bool {
+        self.tasks.iter().any(|id| **id == *task)
+    }
+}
+
+/// The texts of a list in the filter of a `subscriptions/listen`.
+pub(super) fn texts<'a>(params: Value<'a>, list: &str) -> impl Iterator<Item = &'a str> {
+    let list = params.get("notifications").and_then(|filter| filter.get(list));
+    list.into_iter().flat_map(Value::elements).filter_map(Value::as_str)
+}
+
+/// The JSON-RPC id, progress token or the like that a value spells.
+pub(super) fn id_of(value: Value<'_>) -> Option<Id> {
+    value.as_i64().map(Id::Number).or_else(|| value.as_str().map(|text| Id::Text(text.into())))
+}
+
+/// Whether two ids read alike. A server that keeps ids as text may tag with `"1"` what was asked
+/// under `1`.
+pub(super) fn reads_alike(id: &Id, other: &Id) -> bool {
+    match (id, other) {
+        (Id::Number(number), Id::Text(text)) | (Id::Text(text), Id::Number(number)) => {
+            number.to_string() == **text
+        }
+        (Id::Number(_), Id::Number(_)) | (Id::Text(_), Id::Text(_)) => id == other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::document::{Document, DocumentLimits};
+
+    #[test]
+    fn a_subscription_covers_what_it_contains_and_no_neighbour() {
+        let listen =
+            Listen { uris: vec!["file:///a".into(), "note://b/".into()], tasks: vec!["t".into()] };
+        for (uri, covered) in [
+            ("file:///a", true),
+            ("file:///a/x", true),
+            ("file:///a?x", true),
+            ("file:///a#x", true),
+            ("file:///ab", false),
+            ("file:///", false),
+            ("note://b/c", true),
+            ("note://c", false),
+        ] {
+            assert_eq!(listen.covers(uri), covered, "{uri}");
+        }
+        assert!(listen.follows("t") && !listen.follows("u"));
+    }
+
+    #[test]
+    fn only_declared_kinds_are_allowed() {
+        let cases = [
+            ("{}", ""),
+            (r#"{"sampling":{}}"#, "sampling"),
+            (r#"{"roots":{},"sampling":true}"#, "roots"),
+            (r#"{"elicitation":{}}"#, "form"),
+            (r#"{"elicitation":{"url":{}}}"#, "url"),
+            (r#"{"elicitation":{"url":{},"form":{}}}"#, "form url"),
+        ];
+        for (capabilities, expected) in cases {
+            let read = |text: &str| {
+                Document::read(text.to_owned().into(), &DocumentLimits::default()).unwrap()
+            };
+            let document = read(capabilities);
+            let declared = Declared::of(document.root());
+            let url = read(r#"{"mode":"url"}"#);
+            let form = read(r#"{"mode":"form"}"#);
+            let odd = read(r#"{"mode":"x"}"#);
+            let ask = |method, params: &Document| declared.allows(method, Some(params.root()));
+            let allowed: Vec<_> = [
+                ("sampling", ask("sampling/createMessage", &form)),
+                ("roots", declared.allows("roots/list", None)),
+                ("form", ask("elicitation/create", &form)),
+                ("url", ask("elicitation/create", &url)),
+                ("odd", ask("elicitation/create", &odd)),
+                ("tools", declared.allows("tools/call", None)),
+            ]
+            .into_iter()
+            .filter_map(|(name, allowed)| allowed.then_some(name))
+            .collect();
+            assert_eq!(allowed.join(" "), expected, "{capabilities}");
+        }
+    }
+
+    #[test]
+    fn ids_read_alike_across_spellings() {
+        let text = |text: &str| Id::Text(text.into());
+        assert!(reads_alike(&Id::Number(1), &text("1")));
+        assert!(reads_alike(&text("1"), &Id::Number(1)));
+        assert!(!reads_alike(&Id::Number(1), &text("01")));
+        assert!(!reads_alike(&text("a"), &text("b")));
+    }
+}

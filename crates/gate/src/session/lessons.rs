@@ -1,0 +1,94 @@
+//! What a call's answer teaches about later calls, and when: only a good answer to a tool call,
+//! complete, delivered as the client gets it, and recorded.
+
+use std::sync::PoisonError;
+
+use bytes::Bytes;
+
+use crate::evidence::record::Now;
+use crate::question::access::Resource;
+use crate::question::handles::{Facts, Learnt, OfPrincipal, Teaching};
+use crate::question::operation::{Handles, Knowledge, Lesson};
+use crate::wire::document::{Document, Value};
+use crate::wire::frame::Frame;
+use crate::wire::protocol::Era;
+
+use super::answer::kind;
+use super::question::Question;
+use super::{Call, Gate, Session};
+
+impl Session {
+    /// What a call of a tool is resolved against.
+    pub(super) fn knowledge<'a>(&'a self, handles: Option<&'a OfPrincipal<'a>>) -> Knowledge<'a> {
+        let handles: Option<&dyn Handles> = match handles {
+            Some(handles) => Some(handles),
+            None => None,
+        };
+        Knowledge { handles, ..self.server.knowledge() }
+    }
+
+    /// What this principal's earlier calls have set.
+    pub(super) fn facts(&self, now: Now) -> Facts {
+        self.server.session_facts(&self.principal.id, now.uptime)
+    }
+
+    /// What a good answer to `question`, which goes on as `body`, will teach. What the call may
+    /// change is unknown from here on.
+    pub(super) fn lesson(
+        &self,
+        gate: &Gate,
+        question: &Question<'_>,
+        body: &Bytes,
+        now: Now,
+    ) -> Option<Box<Lesson>> {
+        let Resource::Tool { name, arguments, .. } = question.resource else { return None };
+        let handles = self.server.handles(&self.principal.id, now.uptime);
+        let known = self.knowledge(Some(&handles));
+        let mut lesson = if body.as_ptr() == question.frame.document().raw().as_ptr() {
+            Lesson::of_call(known, name, arguments)
+        } else {
+            // A rule set an argument: what counts is what the server got.
+            let sent = Document::read(body.clone(), &gate.config.frame.document).ok()?;
+            Lesson::of_call(known, name, sent.root().pointer("/params/arguments"))
+        }?;
+        if !lesson.facts.is_empty() {
+            let mut memory = self.server.memory().lock().unwrap_or_else(PoisonError::into_inner);
+            lesson.sent = memory.sent(&self.principal.id, &lesson, now.uptime);
+        }
+        Some(Box::new(lesson))
+    }
+
+    /// What the answer `frame` to `entry` teaches, delivered as `body`.
+    pub(super) fn taught(
+        &self,
+        gate: &Gate,
+        (entry, frame): (&Call, &Frame),
+        body: &Bytes,
+        now: Now,
+    ) -> Option<Teaching> {
+        let lesson = entry.lesson.as_deref()?;
+        let learnt = if body.as_ptr() == frame.document().raw().as_ptr() {
+            learnt(lesson, frame.result()?, entry.facts.protocol.era)
+        } else {
+            let given = Document::read(body.clone(), &gate.config.frame.document).ok()?;
+            learnt(lesson, given.root().get("result")?, entry.facts.protocol.era)
+        };
+        Some(Teaching {
+            memory: self.server.memory().clone(),
+            principal: self.principal.id.clone(),
+            learnt: learnt?,
+            now: now.uptime,
+        })
+    }
+}
+
+/// A question in return, or the promise of a task, is no answer yet; and what the end of a task
+/// brings is not read.
+fn learnt(lesson: &Lesson, result: Value<'_>, era: Era) -> Option<Learnt> {
+    let failed = result.get("isError").is_some_and(|failed| failed.as_bool() != Some(false));
+    let whole = match era {
+        Era::Modern => kind(result) == "complete",
+        Era::Legacy => result.get("task").is_none(),
+    };
+    (whole && !failed).then(|| Learnt::of_answer(lesson, result)).flatten()
+}

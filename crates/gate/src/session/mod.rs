@@ -1,0 +1,449 @@
+//! The policy enforcement point: one frame's way, top to bottom.
+//!
+//! A [`Session`] is one conversation between one principal and one protected server: on stdio the
+//! whole run, on legacy HTTP one MCP session, on modern HTTP one exchange. It owns the tables of
+//! what is in flight and decides nothing itself: it asks the policy, discharges the obligations,
+//! and hands out a [`Step`]. Every method and every transport takes the same way; `client` holds
+//! the way up, `server` the way down.
+
+pub mod tasks;
+pub mod protected;
+mod enforcement;
+mod expected;
+mod question;
+mod redaction;
+mod client;
+mod ownership;
+mod answer;
+mod lessons;
+mod replay;
+mod server;
+mod batch;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+pub use enforcement::{DoorFacts, Gate, GateConfig, Mode};
+
+pub use self::replay::Replay;
+pub use crate::evidence::refusal::DoorRefusal;
+pub use crate::session::protected::{Protected, RefusalForm};
+
+use crate::duty::redact::Redaction;
+use crate::evidence::record::{
+    AuditRecord, CallId, Event, Now, OperationFacts, Outcome, ProtocolFacts, Target, micros,
+};
+use crate::evidence::refusal::{Addressee, Refusal};
+use crate::evidence::step::{Act, Dispatch, Permitted, Released, Routing, Step};
+use crate::question::access::{Client, Principal};
+use crate::question::method::Method;
+use crate::question::operation::{Lesson, Operation};
+use crate::question::pack::Effect;
+use crate::session::tasks::Tasks;
+use crate::wire::frame::{Id, write_id};
+use crate::wire::headers::RoutingHeaders;
+use crate::wire::protocol::{Direction, Era, Protocol, Transport};
+
+use expected::Expected;
+
+/// One message as an edge received it.
+#[derive(Debug, Default)]
+pub struct Arrival {
+    /// The bytes.
+    pub raw: Bytes,
+    /// Routing headers; absent on transports that have none.
+    pub headers: Option<RoutingHeaders>,
+    /// `traceparent` of the transport, undecoded; the one in `_meta` goes before it.
+    pub traceparent: Option<Box<str>>,
+}
+
+/// How the way to the server failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpstreamFailure {
+    /// Could not be reached, or closed before it answered.
+    Unreachable(String),
+    /// Took longer than allowed.
+    TimedOut,
+    /// Answered with something that is no frame: a wrong content type, a coding, a body or an
+    /// event too large, a broken stream.
+    Unreadable(String),
+    /// Ended its stream without the answer.
+    EndedEarly,
+    /// Answered with this HTTP status and nothing that may pass (a redirect).
+    Status(u16),
+}
+
+/// One conversation.
+#[derive(Debug, Clone)]
+pub struct Session {
+    principal: Arc<Principal>,
+    server: Arc<Protected>,
+    protocol: Protocol,
+    client: Option<Client>,
+    /// Everything forwarded and not settled yet, oldest first.
+    calls: BTreeMap<u64, Call>,
+    next_order: u64,
+    /// The client's requests in flight.
+    ids: HashMap<Id, u64>,
+    /// The server's requests that the client has not answered yet.
+    asked: HashMap<Id, Asked>,
+    /// The tasks that the client runs for the server (2025-11-25).
+    client_tasks: Tasks,
+    /// Progress tokens of requests that were answered with a task, which they outlive
+    /// (2025-11-25), oldest first.
+    task_tokens: VecDeque<Id>,
+    /// Answers that may come again on a resumed stream, oldest first.
+    answered: VecDeque<replay::Answered>,
+}
+
+/// Progress tokens of tasks remembered in one session at most; the oldest are forgotten first.
+const TASK_TOKENS_MAX: usize = 256;
+
+/// Something forwarded and not settled yet.
+#[derive(Debug, Clone)]
+struct Call {
+    /// Present for a request: somebody waits.
+    id: Option<Id>,
+    started: Duration,
+    facts: Facts,
+    /// The call under which the transport knows it: its own, or that of its batch.
+    exchange: CallId,
+    /// Its row of the table.
+    method: Option<&'static Method>,
+    /// What it comes to.
+    operation: Operation,
+    expected: Expected,
+    /// What must be taken out of whatever comes of it.
+    redact: Vec<Redaction>,
+    /// What a good answer teaches about later calls.
+    lesson: Option<Box<Lesson>>,
+}
+
+impl Call {
+    fn is_batched(&self) -> bool {
+        self.exchange != self.facts.call
+    }
+}
+
+/// A request of the server that was delivered to the client.
+#[derive(Debug, Clone)]
+struct Asked {
+    started: Duration,
+    facts: Facts,
+    /// Of its bytes.
+    digest: Box<str>,
+    /// What must be taken out of it.
+    redact: Vec<Redaction>,
+}
+
+/// What the records of one question share.
+#[derive(Debug, Clone)]
+struct Facts {
+    call: CallId,
+    direction: Direction,
+    protocol: Protocol,
+    method: Option<Box<str>>,
+    target: Option<Target>,
+    operation: Option<OperationFacts>,
+    trace_id: Option<Box<str>>,
+    parent_span_id: Option<Box<str>>,
+}
+
+impl Session {
+    /// A fresh conversation.
+    pub fn new(principal: Arc<Principal>, server: Arc<Protected>, transport: Transport) -> Self {
+        Self {
+            principal,
+            server,
+            protocol: Protocol { revision: None, era: Era::Legacy, transport },
+            client: None,
+            calls: BTreeMap::new(),
+            next_order: 0,
+            ids: HashMap::new(),
+            asked: HashMap::new(),
+            client_tasks: Tasks::default(),
+            task_tokens: VecDeque::new(),
+            answered: VecDeque::new(),
+        }
+    }
+
+    /// What the conversation speaks, as far as is known.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// The client wants the legacy stream of server messages (GET). `Forward`.
+    pub fn open_stream(&mut self, gate: &Gate, now: Now) -> Step {
+        self.transport_act(gate, Dispatch::OpenStream, "stream opened by the client", now)
+    }
+
+    /// The client ends the legacy session (DELETE). `Forward`.
+    pub fn end(&mut self, gate: &Gate, now: Now) -> Step {
+        self.transport_act(gate, Dispatch::EndSession, "session ended by the client", now)
+    }
+
+    fn transport_act(
+        &mut self,
+        gate: &Gate,
+        dispatch: Dispatch,
+        note: &'static str,
+        now: Now,
+    ) -> Step {
+        let call = gate.next_call();
+        let facts = Facts::bare(&call, Direction::ToServer, self.protocol);
+        let mut record = self.base(Event::Intent, &facts, now);
+        record.note = Some(note.into());
+        self.track(Call {
+            id: None,
+            started: now.uptime,
+            facts,
+            exchange: Arc::clone(&call),
+            method: None,
+            operation: Operation::of_method(Effect::Read),
+            expected: Expected::default(),
+            redact: Vec::new(),
+            lesson: None,
+        });
+        let unrecorded = Refusal::unrecorded(self.addressee(None, &call));
+        let permitted =
+            Permitted::assertion(dispatch, Bytes::new(), None, call, Routing::default());
+        Step::new(record, Act::Forward(permitted)).or_else(unrecorded)
+    }
+
+    /// The server took `call` without an answer (202, or a line written to a child), or its
+    /// stream opened. A request that is only accepted will never be answered, and fails.
+    pub fn upstream_accepted(&mut self, call: &CallId, now: Now) -> Option<Step> {
+        if self.awaits(call) {
+            return self.upstream_failed(call, &UpstreamFailure::EndedEarly, now);
+        }
+        self.end_all(call, |session, entry| {
+            Step::new(session.outcome(entry, Outcome::Accepted, now), Act::Drop)
+        })
+    }
+
+    /// The way to the server failed for `call`. `Deliver` gives the client an error where it
+    /// still waits for an answer, else `Drop`; nothing if `call` is settled already.
+    pub fn upstream_failed(
+        &mut self,
+        call: &CallId,
+        failure: &UpstreamFailure,
+        now: Now,
+    ) -> Option<Step> {
+        self.end_all(call, |session, entry| session.failed(entry, failure, now))
+    }
+
+    fn failed(&self, entry: &Call, failure: &UpstreamFailure, now: Now) -> Step {
+        let (refusal, kind, note) = match failure {
+            UpstreamFailure::Unreachable(why) => {
+                (Refusal::UpstreamFailed, "unreachable".into(), Some(why.clone()))
+            }
+            UpstreamFailure::TimedOut => (Refusal::UpstreamTimedOut, "timeout".into(), None),
+            UpstreamFailure::Unreadable(why) => {
+                (Refusal::Withheld, "unreadable".into(), Some(why.clone()))
+            }
+            UpstreamFailure::EndedEarly => (Refusal::UpstreamFailed, "ended_early".into(), None),
+            UpstreamFailure::Status(code) => {
+                (Refusal::UpstreamFailed, code.to_string().into_boxed_str(), None)
+            }
+        };
+        let mut record = self.outcome(entry, Outcome::UpstreamFailed, now);
+        record.error_type = Some(kind);
+        record.note = note.map(Into::into);
+        if let Some(finding) = refusal.finding() {
+            record = record.with_finding(finding);
+        }
+        let to = Self::reply_to(entry);
+        let released = refusal.released(to.borrowed());
+        // Nobody waits for a notification's answer; an HTTP client still waits for its status.
+        let silent = entry.id.is_none() && self.protocol.transport == Transport::Stdio;
+        if silent {
+            Step::new(record, Act::Drop)
+        } else {
+            Step::new(record, Act::Deliver(released)).or_else(Refusal::unrecorded(to.borrowed()))
+        }
+    }
+
+    /// The server answered `call` with an HTTP error status and a body that is no frame. The
+    /// body passes unchanged unless it claims to be JSON and is not strict JSON.
+    pub fn upstream_status(
+        &mut self,
+        gate: &Gate,
+        call: &CallId,
+        answer: ErrorAnswer,
+        now: Now,
+    ) -> Option<Step> {
+        let ambiguous = answer.json
+            && !answer.body.is_empty()
+            && crate::wire::document::Document::read(
+                answer.body.clone(),
+                &gate.config.frame.document,
+            )
+            .is_err();
+        if ambiguous {
+            let why = format!("status {} with a body that is no strict JSON", answer.status);
+            return self.upstream_failed(call, &UpstreamFailure::Unreadable(why), now);
+        }
+        if self.redactions_within(Some(call)).next().is_some() && !gate.observes() {
+            let why = format!("status {} with a body that cannot be redacted", answer.status);
+            return self.upstream_failed(call, &UpstreamFailure::Unreadable(why), now);
+        }
+        let ended = self.settle(call);
+        let to = Self::reply_to(ended.first()?);
+        let record = |entry| {
+            let mut record = self.outcome(entry, Outcome::Error, now);
+            record.error_type = Some(answer.status.to_string().into());
+            record.bytes = u64::try_from(answer.body.len()).ok();
+            record.digest = Some(gate.digest(&answer.body));
+            record
+        };
+        let records = ended.iter().map(record).collect();
+        let released =
+            Released::assertion(answer.body, crate::evidence::step::Status::BadGateway, false);
+        let step = Step::of_all(records, Act::Deliver(released))?;
+        Some(step.or_else(Refusal::unrecorded(to.borrowed())))
+    }
+
+    /// The client went away before `call` was answered; always `Drop`.
+    pub fn client_gone(&mut self, call: &CallId, now: Now) -> Option<Step> {
+        self.end_all(call, |session, entry| {
+            Step::new(session.outcome(entry, Outcome::Cancelled, now), Act::Drop)
+        })
+    }
+
+    /// A step could not be recorded, so its call never happened.
+    pub fn forget(&mut self, call: &CallId) {
+        drop(self.settle(call));
+        self.asked.retain(|_, asked| asked.facts.call != *call);
+        self.forget_answer(call);
+    }
+
+    /// Whether `call` still waits for its answer.
+    pub fn awaits(&self, call: &CallId) -> bool {
+        self.calls.values().any(|entry| entry.exchange == *call && entry.id.is_some())
+    }
+
+    /// Calls not settled yet, oldest first: what must be closed when the server dies. A batch is
+    /// one call here.
+    pub fn in_flight(&self) -> Vec<CallId> {
+        let mut calls: Vec<_> =
+            self.calls.values().map(|entry| Arc::clone(&entry.exchange)).collect();
+        // The calls of one exchange were tracked at once.
+        calls.dedup();
+        calls
+    }
+
+    fn track(&mut self, call: Call) {
+        let order = self.next_order;
+        self.next_order = self.next_order.wrapping_add(1);
+        if let Some(id) = &call.id {
+            self.ids.insert(id.clone(), order);
+        }
+        self.calls.insert(order, call);
+    }
+
+    /// Takes the calls of an exchange off the tables, oldest first.
+    fn settle(&mut self, exchange: &CallId) -> Vec<Call> {
+        let mut ended = Vec::new();
+        while let Some(order) = self
+            .calls
+            .iter()
+            .find(|(_, entry)| entry.exchange == *exchange)
+            .map(|(order, _)| *order)
+        {
+            ended.extend(self.settle_order(order));
+        }
+        ended
+    }
+
+    fn settle_id(&mut self, id: &Id) -> Option<Call> {
+        let order = self.ids.get(id).copied()?;
+        self.settle_order(order)
+    }
+
+    fn settle_order(&mut self, order: u64) -> Option<Call> {
+        let entry = self.calls.remove(&order)?;
+        if let Some(id) = &entry.id {
+            self.ids.remove(id);
+        }
+        Some(entry)
+    }
+
+    fn addressee<'a>(&self, id: Option<&'a Id>, call: &'a CallId) -> Addressee<'a> {
+        Addressee { id, decision_id: call, era: self.protocol.era, tool_result: false }
+    }
+
+    fn reply_to(entry: &Call) -> OwnedAddressee {
+        OwnedAddressee {
+            id: entry.id.clone(),
+            call: Arc::clone(&entry.facts.call),
+            era: entry.facts.protocol.era,
+        }
+    }
+
+    /// A record that says who, what, where; the caller adds what came of it.
+    fn base(&self, event: Event, facts: &Facts, now: Now) -> AuditRecord {
+        let mut record = AuditRecord::new(event, now);
+        record.call = Some(Arc::clone(&facts.call));
+        record.principal = Some(self.principal.id.clone());
+        record.server = Some(self.server.facts.name.clone());
+        record.direction = Some(facts.direction.as_str());
+        record.protocol = Some(ProtocolFacts {
+            revision: facts.protocol.revision.map(crate::wire::protocol::Revision::as_str),
+            era: facts.protocol.era.as_str(),
+            transport: facts.protocol.transport.as_str(),
+        });
+        record.method.clone_from(&facts.method);
+        record.target.clone_from(&facts.target);
+        record.operation.clone_from(&facts.operation);
+        record.trace_id.clone_from(&facts.trace_id);
+        record.parent_span_id.clone_from(&facts.parent_span_id);
+        record
+    }
+
+    /// The record that closes `entry`.
+    fn outcome(&self, entry: &Call, outcome: Outcome, now: Now) -> AuditRecord {
+        let mut record = self.base(Event::Outcome, &entry.facts, now);
+        record.id = entry.id.as_ref().map(id_text);
+        record.outcome = Some(outcome);
+        record.duration_us = Some(micros(now.uptime.saturating_sub(entry.started)));
+        record
+    }
+}
+
+/// A server's HTTP error answer that is no frame.
+#[derive(Debug)]
+pub struct ErrorAnswer {
+    /// The HTTP status, 400 to 599.
+    pub status: u16,
+    /// Whether its `Content-Type` claims JSON.
+    pub json: bool,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// An [`Addressee`] that outlives the entry it was made from.
+struct OwnedAddressee {
+    id: Option<Id>,
+    call: CallId,
+    era: Era,
+}
+
+impl OwnedAddressee {
+    fn borrowed(&self) -> Addressee<'_> {
+        Addressee {
+            id: self.id.as_ref(),
+            decision_id: &self.call,
+            era: self.era,
+            tool_result: false,
+        }
+    }
+}
+
+fn id_text(id: &Id) -> Box<str> {
+    let mut text = Vec::new();
+    write_id(&mut text, id);
+    String::from_utf8(text).unwrap_or_default().into()
+}

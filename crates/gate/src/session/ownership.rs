@@ -1,0 +1,178 @@
+//! Who may name what: tasks, progress tokens, subscriptions. An id is no proof of anything; what
+//! counts is who was seen to be given it.
+
+use std::sync::Arc;
+
+use crate::duty::decision::Origin;
+use crate::evidence::record::{CallId, Now};
+use crate::evidence::refusal::Refusal;
+use crate::question::access::{Action, Resource, TaskOrigin};
+use crate::question::method::{Method, Subject};
+use crate::question::operation::Operation;
+use crate::question::pack::Effect;
+use crate::session::tasks::Maker;
+use crate::wire::document::Value;
+use crate::wire::frame::{Frame, Id, Message};
+use crate::wire::headers::META_SUBSCRIPTION_ID;
+use crate::wire::protocol::{Direction, Era};
+
+use super::client::{Refused, named_id, reason};
+use super::expected::{Expected, Listen, id_of, reads_alike, texts};
+use super::question::Question;
+use super::{Call, Facts, Session};
+
+/// What a frame says of a task: none, or one with what made it, where that is known.
+pub(super) type Named = Option<Option<Arc<Maker>>>;
+
+/// What a server may tell only to those who subscribed to it (2026-07-28,
+/// basic/patterns/subscriptions, and the tasks extension).
+const SUBSCRIBED: &[&str] = &[
+    "notifications/tools/list_changed",
+    "notifications/prompts/list_changed",
+    "notifications/resources/list_changed",
+    "notifications/resources/updated",
+    "notifications/tasks",
+    "notifications/subscriptions/acknowledged",
+];
+
+impl Session {
+    /// The task that a frame is about, if it is about one, and what made it, if it is known to be
+    /// this principal's. Whoever asks about a task made it; whoever tells about one runs it.
+    pub(super) fn task(&mut self, frame: &Frame, name: &str, direction: Direction) -> Named {
+        let method = Method::find(name, direction, None)?;
+        if method.subject != Subject::Task {
+            return None;
+        }
+        let id = frame.params()?.get("taskId")?.as_str()?;
+        let asks = matches!(frame.message(), Message::Request { .. });
+        let owner = &self.principal.id;
+        Some(if asks == (direction == Direction::ToServer) {
+            self.server.tasks().maker(id, owner)
+        } else {
+            self.client_tasks.maker(id, owner)
+        })
+    }
+
+    /// Why the client may not name the tasks that it names, whatever the policy says.
+    pub(super) fn barred(&self, question: &Question<'_>, task: &Named) -> Option<Refused> {
+        let params = question.params.filter(|_| question.action() == Action::Listen);
+        let known = match (task, params) {
+            (Some(origin), _) => origin.is_some(),
+            (None, Some(params)) => {
+                let tasks = self.server.tasks();
+                texts(params, "taskIds").all(|id| tasks.is_of(id, &self.principal.id))
+            }
+            (None, None) => true,
+        };
+        if known {
+            return None;
+        }
+        let modern = question.protocol.era == Era::Modern;
+        let refusal = match question.method {
+            // A method that the revision does not have cannot tell which tasks there are.
+            None => Refusal::UnknownMethod,
+            // Tasks extension, "Capability negotiation": this comes before whose task it is.
+            Some(_) if modern && !Self::declares_tasks(question) => Refusal::TasksUndeclared,
+            Some(_) => Refusal::UnknownTask,
+        };
+        let why = "nobody saw this principal make the task";
+        Some(Refused { refusal, reasons: vec![reason("unknown-task", why, Origin::Protocol)] })
+    }
+
+    /// Whether the client declares the tasks extension on this request.
+    fn declares_tasks(question: &Question<'_>) -> bool {
+        Expected::of(question.frame, question.method, question.protocol).declared.tasks
+    }
+
+    /// The client answers a request of the server with a task that it will run (2025-11-25).
+    pub(super) fn begun_by_client(&mut self, asked: &Facts, frame: &Frame, now: Now) {
+        let task = frame.result().and_then(|result| result.get("task"));
+        let Some(id) = task.and_then(|task| task.get("taskId")).and_then(Value::as_str) else {
+            return;
+        };
+        let method = asked.method.clone().unwrap_or_default();
+        let row = Method::find(&method, Direction::ToClient, None);
+        let effect = row.map_or(Effect::Unknown, |row| row.effect);
+        let operation = Operation::of_method(effect);
+        let origin = TaskOrigin { method, tool: None, operation };
+        let maker = Maker { origin, redact: Vec::new() };
+        let owner = &self.principal.id;
+        // This session's table has one owner, so no task in it can be foreign.
+        self.client_tasks.remember((id, owner), maker, (now.uptime, None)).unwrap_or_default();
+    }
+
+    /// Why a frame of the server speaks of something that it has no business with here.
+    pub(super) fn misplaced(
+        &self,
+        within: Option<&CallId>,
+        question: &Question<'_>,
+        task: &Named,
+    ) -> Option<(Refusal, &'static str)> {
+        if matches!(task, Some(None)) {
+            return Some((Refusal::UnknownTask, "a task that is not this principal's"));
+        }
+        if question.name == "notifications/progress" && !self.progresses(within, question.frame) {
+            return Some((Refusal::Unsolicited, "progress of no request in flight"));
+        }
+        if question.protocol.era == Era::Modern && !self.is_subscribed(within, question) {
+            return Some((Refusal::Unsolicited, "news that nobody subscribed to"));
+        }
+        None
+    }
+
+    /// Whether a progress token is of a request in flight: of this very one in the modern era,
+    /// where progress has no other stream to be on.
+    fn progresses(&self, within: Option<&CallId>, frame: &Frame) -> bool {
+        let Some(token) = named_id(frame, "progressToken") else { return false };
+        let same = |other: &Id| reads_alike(&token, other);
+        let modern = self.protocol.era == Era::Modern;
+        let here = |entry: &&Call| within.is_none_or(|call| !modern || entry.exchange == *call);
+        self.task_tokens.iter().any(same)
+            || self
+                .calls
+                .values()
+                .filter(here)
+                .any(|entry| entry.expected.token.as_ref().is_some_and(same))
+    }
+
+    /// Whether a notification belongs to no subscription, or to one in flight that asked for it.
+    /// Servers differ in whether they tag all of them; a tag that is there must be right.
+    fn is_subscribed(&self, within: Option<&CallId>, question: &Question<'_>) -> bool {
+        if matches!(question.frame.message(), Message::Request { .. }) {
+            return true;
+        }
+        let tag = question
+            .params
+            .and_then(|params| params.get("_meta"))
+            .and_then(|meta| meta.get(META_SUBSCRIPTION_ID));
+        if tag.is_none() && !SUBSCRIBED.contains(&question.name) {
+            return true;
+        }
+        self.subscriptions(within, tag).any(|(_, listen)| match question.resource {
+            Resource::Uri(uri) => listen.covers(uri),
+            Resource::Task { id, .. } => listen.follows(id),
+            Resource::Tool { .. }
+            | Resource::Uris(_)
+            | Resource::Prompt { .. }
+            | Resource::Whole => true,
+        })
+    }
+
+    /// The subscriptions that a notification with this tag may be of.
+    pub(super) fn subscriptions<'a>(
+        &'a self,
+        within: Option<&'a CallId>,
+        tag: Option<Value<'_>>,
+    ) -> impl Iterator<Item = (&'a Call, &'a Listen)> {
+        let tagged = tag.map(id_of);
+        self.calls
+            .values()
+            .filter(move |entry| within.is_none_or(|call| entry.exchange == *call))
+            .filter(move |entry| match (&tagged, &entry.id) {
+                (None, _) => true,
+                (Some(Some(tag)), Some(id)) => reads_alike(tag, id),
+                (Some(_), _) => false,
+            })
+            .filter_map(|entry| Some((entry, entry.expected.listen.as_deref()?)))
+    }
+}

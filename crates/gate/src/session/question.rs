@@ -1,0 +1,304 @@
+//! A frame becomes a question: protocol, method row, resource, operation, trace.
+
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use crate::evidence::record::{CallId, Now, OperationFacts, Target};
+use crate::question::access::{AccessRequest, Action, Client, Resource, WallTime};
+use crate::question::handles::OfPrincipal;
+use crate::question::method::{Method, Subject};
+use crate::question::operation::Operation;
+use crate::question::pack::Effect;
+use crate::question::standing::Standing;
+use crate::session::protected::Definition;
+use crate::session::tasks::Maker;
+use crate::wire::document::{Kind, Value};
+use crate::wire::frame::{Frame, Message};
+use crate::wire::headers::RoutingHeaders;
+use crate::wire::headers::{META_CLIENT_INFO, era_of, meta_version};
+use crate::wire::protocol::{Direction, Era, Protocol, Revision};
+
+use super::{Facts, Session};
+
+/// What a request or notification asks, before policy is asked.
+pub(super) struct Question<'a> {
+    pub(super) frame: &'a Frame,
+    pub(super) name: &'a str,
+    pub(super) params: Option<Value<'a>>,
+    pub(super) method: Option<&'static Method>,
+    pub(super) direction: Direction,
+    pub(super) protocol: Protocol,
+    pub(super) resource: Resource<'a>,
+    pub(super) operation: Operation,
+    pub(super) trace: Option<Trace<'a>>,
+}
+
+/// What is known of the thing that a frame names.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Known<'a> {
+    /// The called tool as last listed.
+    pub(super) definition: Option<&'a Definition>,
+    /// What made the named task.
+    pub(super) task: Option<&'a Maker>,
+    /// How the called tool stands.
+    pub(super) standing: Standing<'a>,
+    /// The handles that this principal was handed.
+    pub(super) handles: Option<OfPrincipal<'a>>,
+}
+
+/// A W3C trace context (`traceparent`, version 00).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Trace<'a> {
+    /// 32 lower-case hex digits.
+    pub(super) trace_id: &'a str,
+    /// 16 lower-case hex digits.
+    pub(super) span_id: &'a str,
+}
+
+impl<'a> Trace<'a> {
+    /// Reads a `traceparent` (W3C Trace Context §3.2.2); anything else is no context.
+    pub(super) fn parse(text: &'a str) -> Option<Self> {
+        let mut parts = text.split('-');
+        let (version, trace_id, span_id, flags) =
+            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let lower_hex = |part: &str, length: usize| {
+            part.len() == length
+                && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        let nonzero = |part: &str| part.bytes().any(|byte| byte != b'0');
+        let valid = version == "00"
+            && parts.next().is_none()
+            && lower_hex(trace_id, 32)
+            && lower_hex(span_id, 16)
+            && lower_hex(flags, 2)
+            && nonzero(trace_id)
+            && nonzero(span_id);
+        valid.then_some(Self { trace_id, span_id })
+    }
+}
+
+/// The protocol of one client frame: its own `_meta`, else `initialize`, else the header, else
+/// what the conversation speaks already. `Mcp-Session-Id` and `Mcp-Method` never pick the era.
+pub(super) fn protocol_of(
+    known: Protocol,
+    frame: &Frame,
+    headers: Option<&RoutingHeaders>,
+) -> Protocol {
+    if let Some(version) = meta_version(frame) {
+        let revision = Revision::parse(version).filter(|revision| revision.era() == Era::Modern);
+        return Protocol { revision, era: Era::Modern, ..known };
+    }
+    if matches!(frame.message(), Message::Request { method, .. } if &**method == "initialize") {
+        let asked = frame.params().and_then(|params| params.get("protocolVersion"));
+        let revision = asked
+            .and_then(Value::as_str)
+            .and_then(Revision::parse)
+            .filter(|revision| revision.era() == Era::Legacy);
+        return Protocol { revision, era: Era::Legacy, ..known };
+    }
+    match headers.and_then(|headers| headers.protocol_version.as_deref()) {
+        Some(version) => {
+            Protocol { revision: Revision::parse(version), era: era_of(version), ..known }
+        }
+        None => known,
+    }
+}
+
+/// What the client says of itself: on `initialize`, or on each modern request.
+pub(super) fn client_of(frame: &Frame) -> Option<Client> {
+    let params = frame.params()?;
+    let info = params
+        .get("clientInfo")
+        .or_else(|| params.get("_meta").and_then(|meta| meta.get(META_CLIENT_INFO)))?;
+    let text = |name| info.get(name).and_then(Value::as_str).unwrap_or_default().into();
+    Some(Client { name: text("name"), version: text("version") })
+}
+
+impl<'a> Question<'a> {
+    /// Reads the question out of `frame`.
+    pub(super) fn of(
+        session: &Session,
+        frame: &'a Frame,
+        name: &'a str,
+        (direction, protocol): (Direction, Protocol),
+        known: Known<'a>,
+    ) -> Self {
+        let method = Method::find(name, direction, protocol.revision);
+        let asked = (name, frame.params());
+        Self::about(session, frame, asked, (method, direction, protocol), known)
+    }
+
+    /// A request of the server that travels inside its answer `frame` (2026-07-28,
+    /// basic/patterns/mrtr): what earlier revisions sent as a request of its own.
+    pub(super) fn embedded(
+        session: &Session,
+        frame: &'a Frame,
+        asked: (&'a str, Option<Value<'a>>),
+        protocol: Protocol,
+    ) -> Self {
+        let method = Method::find(asked.0, Direction::ToClient, None);
+        let way = (method, Direction::ToClient, protocol);
+        Self::about(session, frame, asked, way, Known::default())
+    }
+
+    fn about(
+        session: &Session,
+        frame: &'a Frame,
+        (name, params): (&'a str, Option<Value<'a>>),
+        (method, direction, protocol): (Option<&'static Method>, Direction, Protocol),
+        known: Known<'a>,
+    ) -> Self {
+        let resource = resource_of(method, params, known);
+        let operation = match (method, resource) {
+            (_, Resource::Tool { name, arguments, .. }) => {
+                Operation::of_call(session.knowledge(known.handles.as_ref()), name, arguments)
+            }
+            (Some(method), _) => Operation::of_method(method.effect),
+            (None, _) => Operation::of_method(Effect::Unknown),
+        };
+        let trace = params
+            .and_then(|params| params.get("_meta"))
+            .and_then(|meta| meta.get("traceparent"))
+            .and_then(Value::as_str)
+            .and_then(Trace::parse);
+        Self { frame, name, params, method, direction, protocol, resource, operation, trace }
+    }
+
+    pub(super) fn action(&self) -> Action {
+        self.method.map_or(Action::Unknown, |method| method.action)
+    }
+
+    /// The question as the policy reads it.
+    pub(super) fn request(&self, session: &'a Session, now: Now) -> AccessRequest<'a> {
+        AccessRequest {
+            principal: &session.principal,
+            client: session.client.as_ref(),
+            server: &session.server.facts,
+            protocol: self.protocol,
+            direction: self.direction,
+            method: self.name,
+            action: self.action(),
+            resource: self.resource,
+            params: self.params,
+            operation: self.operation.clone(),
+            facts: session.facts(now),
+            time: wall_time(now),
+            trace_id: self.trace.map(|trace| trace.trace_id),
+        }
+    }
+
+    /// What its records say.
+    pub(super) fn facts(&self, call: &CallId) -> Facts {
+        let mut facts = Facts::bare(call, self.direction, self.protocol);
+        facts.method = Some(self.name.into());
+        facts.target = target_of(self.resource);
+        facts.operation = Some(OperationFacts {
+            name: self.operation.name.clone(),
+            effect: self.operation.effect.as_str(),
+            environments: self.operation.environments.clone(),
+            environment_source: self.operation.environment_source.as_str(),
+            tags: self.operation.tags.clone(),
+            pack: self.operation.pack.clone(),
+        });
+        facts.trace_id = self.trace.map(|trace| trace.trace_id.into());
+        facts.parent_span_id = self.trace.map(|trace| trace.span_id.into());
+        facts
+    }
+}
+
+impl Facts {
+    /// Facts about something that has no method.
+    pub(super) fn bare(call: &CallId, direction: Direction, protocol: Protocol) -> Self {
+        Self {
+            call: Arc::clone(call),
+            direction,
+            protocol,
+            method: None,
+            target: None,
+            operation: None,
+            trace_id: None,
+            parent_span_id: None,
+        }
+    }
+}
+
+pub(super) fn wall_time(now: Now) -> WallTime {
+    let since = now.wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+    WallTime { unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
+}
+
+fn resource_of<'a>(
+    method: Option<&Method>,
+    params: Option<Value<'a>>,
+    known: Known<'a>,
+) -> Resource<'a> {
+    let (Some(method), Some(params)) = (method, params) else { return Resource::Whole };
+    let text = |name| params.get(name).and_then(Value::as_str);
+    let arguments = params.get("arguments").filter(|value| value.kind() == Kind::Object);
+    let named = match method.subject {
+        Subject::Whole => None,
+        Subject::Tool => text("name").map(|name| Resource::Tool {
+            name,
+            arguments,
+            definition: known.definition.map(|definition| &*definition.digest),
+            standing: known.standing,
+        }),
+        Subject::Prompt => text("name").map(|name| Resource::Prompt { name, arguments }),
+        Subject::Uri => text("uri").map(Resource::Uri),
+        Subject::Reference => params.get("ref").and_then(|reference| {
+            let member = |name| reference.get(name).and_then(Value::as_str);
+            member("uri")
+                .map(Resource::Uri)
+                .or_else(|| member("name").map(|name| Resource::Prompt { name, arguments: None }))
+        }),
+        Subject::Subscriptions => params
+            .get("notifications")
+            .and_then(|filter| filter.get("resourceSubscriptions"))
+            .map(Resource::Uris),
+        Subject::Task => text("taskId").map(|id| {
+            let origin = known.task.map(|maker| &maker.origin);
+            Resource::Task { id, origin }
+        }),
+    };
+    named.unwrap_or(Resource::Whole)
+}
+
+fn target_of(resource: Resource<'_>) -> Option<Target> {
+    let mut target = Target::default();
+    match resource {
+        Resource::Tool { name, definition, standing, .. } => {
+            target.tool = Some(name.into());
+            target.definition = definition.map(Into::into);
+            target.drift = standing.drift.map(|drift| drift.as_str().into());
+            target.flags = standing.flags.iter().map(|flag| (*flag).into()).collect();
+        }
+        Resource::Prompt { name, .. } => target.prompt = Some(name.into()),
+        Resource::Uri(uri) => target.uri = Some(uri.into()),
+        Resource::Task { id, .. } => target.task = Some(id.into()),
+        Resource::Uris(_) | Resource::Whole => return None,
+    }
+    Some(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_traceparent_is_a_context() {
+        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+        let trace = Trace::parse(good).unwrap();
+        assert_eq!(trace.trace_id, "0af7651916cd43dd8448eb211c80319c");
+        assert_eq!(trace.span_id, "b7ad6b7169203331");
+        for bad in [
+            "",
+            "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-00",
+            "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00-x",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+        ] {
+            assert_eq!(Trace::parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! The way down: a frame of the server, from bytes to the step that delivers or withholds it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::duty::redact::Redaction;
+use crate::evidence::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
+use crate::evidence::refusal::{Addressee, Refusal, malformed_place};
+use crate::evidence::step::{Act, Dispatch, Permitted, Released, Routing, Status, Step};
+use crate::question::access::Action;
+use crate::wire::document::Value;
+use crate::wire::frame::{Frame, Id, Malformed, Message, Sender};
+use crate::wire::headers::META_SUBSCRIPTION_ID;
+use crate::wire::protocol::{Direction, Era, Revision};
+
+use super::answer::{Carrier, irregular_task};
+use super::client::{Refused, named_id, passing, verdict_of};
+use super::question::{Known, Question};
+use super::redaction::{redacted, redactions};
+use super::replay::Replay;
+use super::{Asked, Call, Facts, Gate, Session, id_text};
+
+impl Session {
+    /// A message from the server that came outside any exchange: on the legacy GET stream, or
+    /// from a child process. The act is `Deliver`, `Drop`, or `Forward` (our refusal of the
+    /// server's own request, which goes back to the server).
+    pub fn server_frame(&mut self, gate: &Gate, raw: &Bytes, now: Now) -> Step {
+        self.server_event(gate, None, raw, Replay::default(), now)
+    }
+
+    /// A message from the server in the exchange of `call` (its HTTP answer, or an event of its
+    /// stream): the only answer that may come here is that call's.
+    pub fn server_answer(&mut self, gate: &Gate, call: &CallId, raw: &Bytes, now: Now) -> Step {
+        self.server_event(gate, Some(call), raw, Replay::default(), now)
+    }
+
+    /// A message from the server on a stream: in the exchange of `within`, or outside any.
+    /// `replay` says whether it may come again, and whether it may have come before.
+    pub fn server_event(
+        &mut self,
+        gate: &Gate,
+        within: Option<&CallId>,
+        raw: &Bytes,
+        replay: Replay,
+        now: Now,
+    ) -> Step {
+        let frame = match Frame::read(raw.clone(), Sender::Server, &gate.config.frame) {
+            Ok(frame) => frame,
+            Err(Malformed::Batch) if self.takes_batches(None) => {
+                return self.server_batch(gate, (within, raw), replay, now);
+            }
+            Err(malformed) => {
+                let place = malformed_place(&malformed, Direction::ToClient);
+                let refusal = Refusal::Malformed(malformed);
+                return self.withhold(gate, within, raw, (refusal, place), now);
+            }
+        };
+        self.server_frame_read(gate, (within, &frame), replay, now)
+    }
+
+    /// One message of the server, which came alone or in a batch.
+    pub(super) fn server_frame_read(
+        &mut self,
+        gate: &Gate,
+        (within, frame): (Option<&CallId>, &Frame),
+        replay: Replay,
+        now: Now,
+    ) -> Step {
+        if replay.resumed
+            && within.is_none()
+            && let Some(step) = self.replayed(gate, frame, now)
+        {
+            return step;
+        }
+        match frame.message() {
+            Message::Result { id } => {
+                self.server_answers(gate, frame, (within, Some(id)), replay, now)
+            }
+            Message::Error { id, .. } => {
+                self.server_answers(gate, frame, (within, id.as_ref()), replay, now)
+            }
+            Message::Request { id, method } => {
+                self.server_asks(gate, frame, (within, Some(id), method), now)
+            }
+            Message::Notification { method } => {
+                self.server_asks(gate, frame, (within, None, method), now)
+            }
+        }
+    }
+
+    /// A frame that may not pass. If a call waits in this exchange it ends with an error, so that
+    /// the client is not left waiting.
+    pub(super) fn withhold(
+        &mut self,
+        gate: &Gate,
+        within: Option<&CallId>,
+        raw: &Bytes,
+        (refusal, place): (Refusal, String),
+        now: Now,
+    ) -> Step {
+        let explained = |mut record: AuditRecord| {
+            record.bytes = u64::try_from(raw.len()).ok();
+            record.digest = Some(gate.digest(raw));
+            record.decision = Some(gate.refused(&refusal, Some(place.clone())));
+            match refusal.finding() {
+                Some(finding) => record.with_finding(finding),
+                None => record,
+            }
+        };
+        let ended = within.filter(|call| self.awaits(call)).and_then(|call| {
+            self.end_all(call, |session, entry| {
+                let mut record = session.outcome(entry, Outcome::Withheld, now);
+                record.error_type = Some(refusal.code().into());
+                let to = Self::reply_to(entry);
+                let released = Refusal::Withheld.released(to.borrowed());
+                Step::new(explained(record), Act::Deliver(released))
+                    .or_else(Refusal::unrecorded(to.borrowed()))
+            })
+        });
+        ended.unwrap_or_else(|| {
+            let call = within.map_or_else(|| gate.next_call(), Arc::clone);
+            let facts = Facts::bare(&call, Direction::ToClient, self.protocol);
+            Step::new(explained(self.base(Event::Drop, &facts, now)), Act::Drop)
+        })
+    }
+
+    fn server_answers(
+        &mut self,
+        gate: &Gate,
+        frame: &Frame,
+        (within, id): (Option<&CallId>, Option<&Id>),
+        replay: Replay,
+        now: Now,
+    ) -> Step {
+        let mut also = Vec::new();
+        let entry = match (within, id) {
+            // An error that could not name its request belongs to the exchange that it came in.
+            (Some(call), None) => {
+                let mut ended = self.settle(call).into_iter();
+                let first = ended.next();
+                also.extend(ended.map(|entry| self.outcome(&entry, Outcome::Error, now)));
+                first
+            }
+            (Some(call), Some(id)) => {
+                let mine = self
+                    .ids
+                    .get(id)
+                    .and_then(|order| self.calls.get(order))
+                    .is_some_and(|entry| entry.exchange == *call);
+                if mine { self.settle_id(id) } else { None }
+            }
+            (None, Some(id)) => self.settle_id(id),
+            (None, None) => None,
+        };
+        let raw = frame.document().raw();
+        let Some(entry) = entry else {
+            let place = id.map_or_else(|| "no id".to_owned(), |id| format!("id {}", id_text(id)));
+            return self.unsolicited(gate, raw, place, now);
+        };
+        let mut record = self.outcome(&entry, outcome_of(frame), now);
+        if let Message::Error { code, .. } = frame.message() {
+            record.error_type = Some(code.to_string().into());
+        } else if record.outcome == Some(Outcome::ToolError) {
+            record.error_type = Some("tool_error".into());
+        }
+        if let Some(revision) = negotiated(&entry, frame) {
+            self.protocol.revision = Some(revision);
+        }
+        let to = Self::reply_to(&entry);
+        let unrecorded = Refusal::unrecorded(to.borrowed());
+        let mut teaching = None;
+        also.extend(self.taken(&entry.exchange, now));
+        let digest = gate.digest(raw);
+        record.bytes = u64::try_from(raw.len()).ok();
+        record.digest = Some(digest.clone());
+        let act = match self.inspected(gate, frame, &entry, (&mut record, &mut also), now) {
+            Ok(body) => {
+                if record.outcome == Some(Outcome::Ok) {
+                    teaching = self.taught(gate, (&entry, frame), &body, now);
+                }
+                if replay.numbered {
+                    self.remember(entry, &digest);
+                }
+                Act::Deliver(Released::assertion(body, Status::Ok, false))
+            }
+            Err(refusal) => {
+                record.outcome = Some(Outcome::Withheld);
+                Act::Deliver(refusal.released(to.borrowed()))
+            }
+        };
+        Step::new(record, act).or_else(unrecorded).and(also).teaching(teaching)
+    }
+
+    /// An answer that nobody waits for: late, repeated, forged, or another exchange's.
+    pub(super) fn unsolicited(
+        &mut self,
+        gate: &Gate,
+        raw: &Bytes,
+        place: String,
+        now: Now,
+    ) -> Step {
+        self.withhold(gate, None, raw, (Refusal::Unsolicited, place), now)
+    }
+
+    /// A request or notification of the server, judged like the client's.
+    fn server_asks(
+        &mut self,
+        gate: &Gate,
+        frame: &Frame,
+        (within, id, name): (Option<&CallId>, Option<&Id>, &str),
+        now: Now,
+    ) -> Step {
+        let call = gate.next_call();
+        let task = self.task(frame, name, Direction::ToClient);
+        let known = Known { task: task.as_ref().and_then(|it| it.as_deref()), ..Known::default() };
+        let way = (Direction::ToClient, self.protocol);
+        let question = Question::of(self, frame, name, way, known);
+        let facts = question.facts(&call);
+        let raw = frame.document().raw();
+        let event = if id.is_some() { Event::Intent } else { Event::Notice };
+        let mut record = self.base(event, &facts, now);
+        record.id = id.map(id_text);
+        record.bytes = u64::try_from(raw.len()).ok();
+        let digest = gate.digest(raw);
+        record.digest = Some(digest.clone());
+
+        let forbidden = id.and_then(|id| self.unaskable(gate, id));
+        if let Some(refusal) = forbidden {
+            record.event = Event::Denial;
+            record.decision = Some(gate.refused(&refusal, None));
+            // 2026-07-28 knows no server request on any transport, so no answer to one either.
+            let answerable = self.protocol.era == Era::Legacy && refusal != Refusal::DuplicateId;
+            return self.refuse_server(record, &refusal, id.filter(|_| answerable), &call);
+        }
+        let mut also = Vec::new();
+        let decision = gate.policy().decide(&question.request(self, now));
+        let mut redact = redactions(&decision, known.task);
+        redact.extend(self.redactions_within(within).cloned());
+        let misplaced = self.misplaced(within, &question, &task).or_else(|| {
+            let carried = self.carried_news(gate, (within, &redact), &question, now, &mut also)?;
+            record.note = Some(carried.into());
+            Some((Refusal::Withheld, "a question in it may not be asked"))
+        });
+        let barred = misplaced.map(|(refusal, why)| Refused::of(refusal, why));
+        record.keep_input(gate.recorded(|| question.request(self, now)));
+        let passed = passing(gate, &question, &decision, barred, now).and_then(|it| {
+            let (body, verdict) = it;
+            match redacted(gate, body, &redact, &mut record) {
+                Ok(body) => Ok((body, verdict)),
+                Err(refusal) => Err(Refused::of(refusal, "it cannot be redacted")),
+            }
+        });
+        let body = match passed {
+            Ok((body, verdict)) => {
+                record.decision = Some(verdict);
+                body
+            }
+            Err(refused) => {
+                record.decision = Some(verdict_of(&decision, &refused, true));
+                record.event = Event::Denial;
+                let record = record.with_finding(finding_of(&refused));
+                return self.refuse_server(record, &refused.refusal, id, &call).and(also);
+            }
+        };
+        let deliver = Act::Deliver(Released::assertion(body, Status::Ok, false));
+        if let Some(id) = id {
+            self.asked.insert(id.clone(), Asked { started: now.uptime, facts, digest, redact });
+        } else if name == "notifications/cancelled" {
+            // The server withdraws its own request: the client's answer would come too late.
+            also.extend(self.withdrawn(frame, now));
+        }
+        Step::new(record, deliver).and(also)
+    }
+
+    /// The server takes back a request that the client has not answered yet.
+    fn withdrawn(&mut self, frame: &Frame, now: Now) -> Option<AuditRecord> {
+        let asked = named_id(frame, "requestId").and_then(|id| self.asked.remove(&id))?;
+        let mut record = self.base(Event::Outcome, &asked.facts, now);
+        record.outcome = Some(Outcome::Cancelled);
+        Some(record)
+    }
+
+    /// News of a task carries what the answer to `tasks/get` would: it is held to the same.
+    fn carried_news(
+        &self,
+        gate: &Gate,
+        (within, redact): (Option<&CallId>, &[Redaction]),
+        question: &Question<'_>,
+        now: Now,
+        also: &mut Vec<AuditRecord>,
+    ) -> Option<String> {
+        let params = question.params.filter(|_| question.name == "notifications/tasks")?;
+        let tag = params.get("_meta").and_then(|meta| meta.get(META_SUBSCRIPTION_ID));
+        let (entry, _) = self.subscriptions(within, tag).next()?;
+        let carrier = Carrier {
+            gate,
+            frame: question.frame,
+            call: &entry.facts.call,
+            declared: entry.expected.declared,
+            redact,
+            now,
+        };
+        irregular_task(params).or_else(|| self.carried(&carrier, Era::Modern, params, also))
+    }
+
+    /// Why a request of the server cannot even be asked about.
+    fn unaskable(&self, gate: &Gate, id: &Id) -> Option<Refusal> {
+        if self.protocol.era == Era::Modern {
+            Some(Refusal::UnknownMethod)
+        } else if self.asked.contains_key(id) {
+            Some(Refusal::DuplicateId)
+        } else if self.asked.len() >= gate.config.in_flight_max {
+            Some(Refusal::Busy)
+        } else {
+            None
+        }
+    }
+
+    /// A refused request is answered, to the server; a refused notification is dropped.
+    fn refuse_server(
+        &self,
+        record: AuditRecord,
+        refusal: &Refusal,
+        id: Option<&Id>,
+        call: &CallId,
+    ) -> Step {
+        let Some(id) = id else { return Step::new(record, Act::Drop) };
+        let to = Addressee {
+            id: Some(id),
+            decision_id: call,
+            era: self.protocol.era,
+            tool_result: false,
+        };
+        let (body, _) = refusal.message(to);
+        let permitted = Permitted::assertion(
+            Dispatch::Message,
+            body,
+            None,
+            Arc::clone(call),
+            Routing::default(),
+        );
+        Step::new(record, Act::Forward(permitted))
+    }
+}
+
+fn finding_of(refused: &Refused) -> Finding {
+    refused.refusal.finding().unwrap_or(Finding::ToolDenied)
+}
+
+fn outcome_of(frame: &Frame) -> Outcome {
+    match frame.message() {
+        Message::Error { .. } => Outcome::Error,
+        Message::Result { .. } | Message::Request { .. } | Message::Notification { .. } => {
+            let failed = frame.result().and_then(|result| result.get("isError"));
+            if failed.and_then(Value::as_bool) == Some(true) {
+                Outcome::ToolError
+            } else {
+                Outcome::Ok
+            }
+        }
+    }
+}
+
+/// The revision that an answer to `initialize` settles on.
+fn negotiated(entry: &Call, frame: &Frame) -> Option<Revision> {
+    if entry.method.is_none_or(|method| method.action != Action::Initialize) {
+        return None;
+    }
+    frame
+        .result()?
+        .get("protocolVersion")
+        .and_then(Value::as_str)
+        .and_then(Revision::parse)
+        .filter(|revision| revision.era() == Era::Legacy)
+}

@@ -1,0 +1,177 @@
+//! Tasks that were seen in the making: whose they are, and what made them.
+//!
+//! A task id is no proof of anything (MCP 2025-11-25, tasks, "Security Considerations"; tasks
+//! extension likewise): only the principal whose request made a task may name it. The table is
+//! bounded; what it forgets is unknown, and refused.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::duty::redact::Redaction;
+use crate::question::access::TaskOrigin;
+
+/// A task of the same id is another principal's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Foreign;
+
+/// The request that made a task, with what the policy demanded then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Maker {
+    /// The request.
+    pub origin: TaskOrigin,
+    /// What must be taken out of the task's result, whenever that comes.
+    pub redact: Vec<Redaction>,
+}
+
+/// The tasks that one peer runs.
+#[derive(Debug, Clone, Default)]
+pub struct Tasks {
+    known: HashMap<Box<str>, Task>,
+    /// Counts uses, so that the least recent can be told.
+    uses: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Task {
+    owner: Box<str>,
+    maker: Arc<Maker>,
+    last_use: u64,
+    /// When the peer may forget it, as it said when the task was made (uptime).
+    expires: Option<Duration>,
+}
+
+impl Tasks {
+    /// Tasks remembered at most. Beyond it those whose time is over are forgotten, then the least
+    /// recently used one.
+    pub const TASKS_MAX: usize = 4096;
+    /// Longest id, method and tool name that are remembered, bytes; what goes with a longer one
+    /// is not.
+    pub const NAME_BYTES_MAX: usize = 1024;
+    /// Names of environments remembered with a task, bytes in all; with more, the task touches
+    /// every environment.
+    const ENVIRONMENTS_BYTES_MAX: usize = 4096;
+
+    /// Remembers that `owner` made the task `id` by `maker`, at `now` for `ttl`. The peer may
+    /// name one task twice; the later origin stands.
+    pub fn remember(
+        &mut self,
+        (id, owner): (&str, &str),
+        maker: Maker,
+        (now, ttl): (Duration, Option<Duration>),
+    ) -> Result<(), Foreign> {
+        if self.known.get(id).is_some_and(|task| *task.owner != *owner) {
+            return Err(Foreign);
+        }
+        let Maker { origin, .. } = &maker;
+        let names = [id, &origin.method, origin.tool.as_deref().unwrap_or_default()];
+        if names.iter().any(|name| name.len() > Self::NAME_BYTES_MAX) {
+            return Ok(());
+        }
+        if self.known.len() >= Self::TASKS_MAX && !self.known.contains_key(id) {
+            self.forget_some(now);
+        }
+        let task = Task {
+            owner: owner.into(),
+            maker: Arc::new(bounded(maker)),
+            last_use: self.next_use(),
+            expires: ttl.map(|ttl| now.saturating_add(ttl)),
+        };
+        self.known.insert(id.into(), task);
+        Ok(())
+    }
+
+    /// What made the task `id`, if it is `owner`'s.
+    pub fn maker(&mut self, id: &str, owner: &str) -> Option<Arc<Maker>> {
+        let last_use = self.next_use();
+        let task = self.known.get_mut(id).filter(|task| *task.owner == *owner)?;
+        task.last_use = last_use;
+        Some(Arc::clone(&task.maker))
+    }
+
+    /// Whether the task `id` is `owner`'s.
+    pub fn is_of(&self, id: &str, owner: &str) -> bool {
+        self.known.get(id).is_some_and(|task| *task.owner == *owner)
+    }
+
+    fn next_use(&mut self) -> u64 {
+        self.uses = self.uses.wrapping_add(1);
+        self.uses
+    }
+
+    fn forget_some(&mut self, now: Duration) {
+        self.known.retain(|_, task| task.expires.is_none_or(|end| end > now));
+        if self.known.len() >= Self::TASKS_MAX {
+            let oldest = self.known.iter().min_by_key(|(_, task)| task.last_use);
+            if let Some(id) = oldest.map(|(id, _)| id.clone()) {
+                self.known.remove(&id);
+            }
+        }
+    }
+}
+
+fn bounded(mut maker: Maker) -> Maker {
+    let names = &mut maker.origin.operation.environments;
+    if names.iter().map(|name| name.len()).sum::<usize>() > Tasks::ENVIRONMENTS_BYTES_MAX {
+        *names = vec!["*".into()];
+    }
+    maker
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::question::operation::Operation;
+    use crate::question::pack::Effect;
+
+    fn maker(tool: &str) -> Maker {
+        let origin = TaskOrigin {
+            method: "tools/call".into(),
+            tool: Some(tool.into()),
+            operation: Operation::of_method(Effect::Write),
+        };
+        Maker { origin, redact: Vec::new() }
+    }
+
+    const NOW: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_task_is_its_owners_alone() {
+        let mut tasks = Tasks::default();
+        assert_eq!(tasks.remember(("t", "a"), maker("x"), (NOW, None)), Ok(()));
+        assert_eq!(tasks.remember(("t", "b"), maker("y"), (NOW, None)), Err(Foreign));
+        assert_eq!(tasks.maker("t", "b"), None);
+        assert_eq!(tasks.maker("u", "a"), None);
+        assert_eq!(tasks.maker("t", "a").unwrap().origin.tool.as_deref(), Some("x"));
+        assert!(tasks.is_of("t", "a") && !tasks.is_of("t", "b"));
+    }
+
+    #[test]
+    fn a_full_table_forgets_the_expired_and_then_the_least_used() {
+        let mut tasks = Tasks::default();
+        let late = NOW + Duration::from_secs(5);
+        tasks.remember(("old", "a"), maker("x"), (NOW, Some(Duration::from_secs(2)))).unwrap();
+        for number in 1..Tasks::TASKS_MAX {
+            tasks.remember((&number.to_string(), "a"), maker("x"), (NOW, None)).unwrap();
+        }
+        assert!(tasks.maker("1", "a").is_some());
+        tasks.remember(("new", "a"), maker("x"), (late, None)).unwrap();
+        assert!(!tasks.is_of("old", "a") && tasks.is_of("1", "a") && tasks.is_of("2", "a"));
+        tasks.remember(("newer", "a"), maker("x"), (late, None)).unwrap();
+        assert!(tasks.is_of("1", "a") && !tasks.is_of("2", "a") && tasks.is_of("new", "a"));
+        assert_eq!(tasks.known.len(), Tasks::TASKS_MAX);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut tasks = Tasks::default();
+        let long = "x".repeat(Tasks::NAME_BYTES_MAX + 1);
+        tasks.remember((&long, "a"), maker("x"), (NOW, None)).unwrap();
+        tasks.remember(("t", "a"), maker(&long), (NOW, None)).unwrap();
+        assert!(tasks.known.is_empty());
+        let mut wide = maker("x");
+        wide.origin.operation.environments = vec![long.clone().into(); 5];
+        tasks.remember(("t", "a"), wide, (NOW, None)).unwrap();
+        assert_eq!(tasks.maker("t", "a").unwrap().origin.operation.environments, [Box::from("*")]);
+    }
+}

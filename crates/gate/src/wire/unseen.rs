@@ -1,0 +1,234 @@
+//! What people cannot see in a definition, and models can: characters without a shape, changes of
+//! the writing direction, control characters; and a name that passes for another.
+//!
+//! A client shows its user a description that the user cannot read as the model does (threats of
+//! "tool poisoning" and "shadowing"). Only definitions are looked at, never arguments or answers.
+//! What a script or an emoji needs (joiners, one variation selector, the tags of a flag) is no
+//! finding.
+
+use std::collections::HashMap;
+
+use unicode_security::confusable_detection::skeleton;
+
+use super::document::{Kind, Value};
+
+/// Characters that show nothing, where they have no business.
+pub const INVISIBLE: &str = "invisible";
+/// Embeddings, overrides and isolates of the writing direction (UAX #9).
+pub const BIDI: &str = "bidi";
+/// Control characters but tab and line ends: escape sequences of terminals begin with one.
+pub const CONTROL: &str = "control";
+/// Another name of the same page looks the same (UTS #39).
+pub const TWIN: &str = "twin";
+
+/// The flag of this name.
+pub fn named(name: &str) -> Option<&'static str> {
+    [INVISIBLE, BIDI, CONTROL, TWIN].into_iter().find(|flag| *flag == name)
+}
+
+/// The flags of a definition, in order, each once. `twins` are those of its page.
+pub fn of(definition: Value<'_>, is_twin: bool) -> Vec<&'static str> {
+    let mut found = Found::default();
+    found.value(definition);
+    let Found { bidi, control, invisible } = found;
+    [(bidi, BIDI), (control, CONTROL), (invisible, INVISIBLE), (is_twin, TWIN)]
+        .into_iter()
+        .filter_map(|(there, flag)| there.then_some(flag))
+        .collect()
+}
+
+/// For each of `names` whether it passes for another one: it looks the same, and is not plain
+/// ASCII.
+pub fn twins(names: &[&str]) -> Vec<bool> {
+    if names.iter().all(|name| name.is_ascii()) {
+        return vec![false; names.len()];
+    }
+    let looks: Vec<String> = names.iter().map(|name| skeleton(name).collect()).collect();
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    for look in &looks {
+        let count = counts.entry(look).or_default();
+        *count = count.saturating_add(1);
+    }
+    let is_twin = |look: &String| counts.get(look.as_str()).is_some_and(|count| *count > 1);
+    names.iter().zip(&looks).map(|(name, look)| !name.is_ascii() && is_twin(look)).collect()
+}
+
+/// Tags of one flag, the last among them: a region and up to three letters or digits.
+const FLAG_TAGS_MAX: usize = 6;
+
+#[derive(Default)]
+struct Found {
+    bidi: bool,
+    control: bool,
+    invisible: bool,
+}
+
+impl Found {
+    /// All texts and names; the depth of the recursion is bounded by that of the document.
+    fn value(&mut self, value: Value<'_>) {
+        match value.kind() {
+            Kind::String => self.text(value.as_str().unwrap_or_default()),
+            Kind::Array => value.elements().for_each(|element| self.value(element)),
+            Kind::Object => {
+                for (name, member) in value.members() {
+                    self.value(name);
+                    self.value(member);
+                }
+            }
+            Kind::Null | Kind::Bool | Kind::Number => {}
+        }
+    }
+
+    fn text(&mut self, text: &str) {
+        if text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t' | b'\n' | b'\r')) {
+            return;
+        }
+        let mut before = None;
+        let mut chars = text.chars().peekable();
+        // Tags of the flag that is being read, so far.
+        let mut flag: Option<usize> = None;
+        while let Some(char) = chars.next() {
+            let after = chars.peek().copied();
+            match char {
+                '\t' | '\n' | '\r' => {}
+                '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' => self.control = true,
+                '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => self.bidi = true,
+                // The tags of a flag follow a black flag and end with CANCEL TAG (UTS #51).
+                '\u{e0020}'..='\u{e007f}' if flag.is_some_and(|tags| tags < FLAG_TAGS_MAX) => {}
+                _ if shows_nothing(char) && !is_needed(char, before, after) => {
+                    self.invisible = true;
+                }
+                _ => {}
+            }
+            flag = match flag {
+                Some(_) if char == '\u{e007f}' => None,
+                Some(tags) if is_tag(char) => Some(tags.saturating_add(1)),
+                Some(_) => {
+                    self.invisible = true;
+                    None
+                }
+                None => (char == '\u{1f3f4}' && after.is_some_and(is_tag)).then_some(0),
+            };
+            before = Some(char);
+        }
+        self.invisible |= flag.is_some();
+    }
+}
+
+fn is_tag(char: char) -> bool {
+    matches!(char, '\u{e0000}'..='\u{e007f}')
+}
+
+/// `Default_Ignorable_Code_Point` of the Unicode Character Database (`DerivedCoreProperties`), and
+/// the blank of Braille.
+fn shows_nothing(char: char) -> bool {
+    matches!(
+        char,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{2800}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fff8}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
+}
+
+/// Whether an invisible character does here what it is for.
+fn is_needed(char: char, before: Option<char>, after: Option<char>) -> bool {
+    let letter = |it: Option<char>| it.is_some_and(|it| it.is_alphabetic() && !it.is_ascii());
+    let symbol = |it: Option<char>| it.is_some_and(|it| it >= '\u{203c}' && !it.is_alphabetic());
+    match char {
+        // Joiners: between letters of scripts that join, and inside emoji.
+        '\u{200c}' | '\u{200d}' => {
+            (letter(before) && letter(after))
+                || (symbol(before) && symbol(after))
+                || (before == Some('\u{94d}') && letter(after))
+        }
+        // Marks of direction: beside a letter that is not ASCII.
+        '\u{200e}' | '\u{200f}' | '\u{61c}' => letter(before) || letter(after),
+        // One selector after a symbol that shows something, or after what makes a keycap.
+        '\u{fe0e}' | '\u{fe0f}' => before.is_some_and(|it| {
+            let keycap = matches!(it, '0'..='9' | '#' | '*') && after == Some('\u{20e3}');
+            let signs = matches!(it, '\u{a9}' | '\u{ae}');
+            let drawn = it >= '\u{203c}' && !it.is_alphabetic() && !shows_nothing(it);
+            keycap || signs || drawn
+        }),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::document::{Document, DocumentLimits};
+
+    fn flags(text: &str) -> Vec<&'static str> {
+        let json = serde_json::json!({"name": "t", "inputSchema": {"properties": {"a": [text]}}});
+        let bytes = json.to_string().into_bytes().into();
+        of(Document::read(bytes, &DocumentLimits::default()).unwrap().root(), false)
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_flagged() {
+        let tags: String =
+            "do it".chars().map(|it| char::from_u32(0xe0000 + u32::from(it)).unwrap()).collect();
+        for (text, expected) in [
+            (format!("hello{tags}"), INVISIBLE),
+            (format!("\u{1f3f4}{tags}"), INVISIBLE),
+            (format!("\u{1f3f4}{tags}{tags}\u{e007f}"), INVISIBLE),
+            ("a\u{200b}b".to_owned(), INVISIBLE),
+            ("a\u{200d}b".to_owned(), INVISIBLE),
+            ("a\u{2060}b".to_owned(), INVISIBLE),
+            ("a\u{feff}".to_owned(), INVISIBLE),
+            ("a\u{fe0f}b".to_owned(), INVISIBLE),
+            ("\u{1f600}\u{fe0f}\u{fe0f}".to_owned(), INVISIBLE),
+            ("\u{1f600}\u{e0101}".to_owned(), INVISIBLE),
+            ("a\u{3164}b".to_owned(), INVISIBLE),
+            ("a\u{200e}b".to_owned(), INVISIBLE),
+            ("a\u{202e}b".to_owned(), BIDI),
+            ("a\u{2066}b\u{2069}".to_owned(), BIDI),
+            ("\u{1b}[8mhidden\u{1b}[0m".to_owned(), CONTROL),
+            ("\u{9b}8m".to_owned(), CONTROL),
+            ("a\u{8}b".to_owned(), CONTROL),
+        ] {
+            assert_eq!(flags(&text), [expected], "{text:?}");
+        }
+        assert_eq!(flags("\u{202e}\u{1b}\u{200b}"), [BIDI, CONTROL, INVISIBLE]);
+    }
+
+    #[test]
+    fn what_people_write_is_not() {
+        for text in [
+            "Plain, with\ttabs and\r\nlines.",
+            "naïve café, 日本語, 한국어, Ελληνικά",
+            "می\u{200c}خواهم",
+            "क्\u{200d}ष",
+            "שלום\u{200f}!",
+            "👩\u{200d}👩\u{200d}👧 ❤\u{fe0f} 1\u{fe0f}\u{20e3} ©\u{fe0f} 👍🏽",
+            "🏳\u{fe0f}\u{200d}🌈",
+            "🏴\u{e0067}\u{e0062}\u{e0073}\u{e0063}\u{e0074}\u{e007f} Scotland",
+        ] {
+            assert!(flags(text).is_empty(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn names_that_look_the_same_are_twins() {
+        assert_eq!(
+            twins(&["delete_flag", "d\u{435}lete_flag", "get_flag", "get-flag"]),
+            [false, true, false, false]
+        );
+        assert_eq!(twins(&["get_l", "get_I", "é", "ü"]), [false; 4]);
+    }
+}

@@ -1,0 +1,643 @@
+//! The one table of built-ins that both engines call.
+//!
+//! A built-in that is not here does not exist: the network, the wall clock, randomness and the
+//! file system have no entry, so a decision is a function of policy, data and input. Every call
+//! from either engine goes through [`call`], which bounds it, catches its panic and turns what
+//! regorus would leave undefined into a failure. The caller keeps the first failure, and a
+//! question with a failure is denied whatever the engine made of it.
+//!
+//! Where regorus's own function is right it is used; `glob.match`, `sprintf` and what reads
+//! numbers are ours.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use regorus::Value;
+use regorus::unstable::{BUILTINS, BuiltinFcn, Expr, Ref, Source, Span};
+
+use super::EvalLimits;
+use super::{glob, number, sprintf};
+use bartizan_gate::wire::document::{Document, DocumentLimits};
+
+/// Longest text that `units.parse` and `to_number` look at, characters.
+const NUMBER_CHARS_MAX: usize = 64;
+
+/// Most factors of `product`: each may add 64 bits.
+const FACTORS_MAX: usize = 256;
+
+/// Widest shift of `bits.lsh` and `bits.rsh`, bits.
+const SHIFT_MAX: i64 = 64;
+
+/// What carries out a built-in.
+#[derive(Clone, Copy)]
+enum Run {
+    /// regorus's own, as it is.
+    Theirs,
+    /// regorus's own, once the arguments are found within bounds.
+    Checked(fn(&[Value], &EvalLimits) -> Result<(), String>),
+    /// Ours.
+    Ours(fn(&[Value], &EvalLimits) -> Result<Value, String>),
+}
+
+/// One built-in.
+#[derive(Clone, Copy)]
+pub(super) struct Builtin {
+    /// As a policy calls it.
+    pub(super) name: &'static str,
+    /// Its arguments and result, in the letters that `capabilities` spells out.
+    pub(super) types: &'static str,
+    run: Run,
+}
+
+const fn theirs(name: &'static str, types: &'static str) -> Builtin {
+    Builtin { name, types, run: Run::Theirs }
+}
+
+const fn checked(
+    name: &'static str,
+    types: &'static str,
+    check: fn(&[Value], &EvalLimits) -> Result<(), String>,
+) -> Builtin {
+    Builtin { name, types, run: Run::Checked(check) }
+}
+
+const fn ours(
+    name: &'static str,
+    types: &'static str,
+    run: fn(&[Value], &EvalLimits) -> Result<Value, String>,
+) -> Builtin {
+    Builtin { name, types, run: Run::Ours(run) }
+}
+
+/// Every built-in, sorted by name.
+pub(super) static TABLE: &[Builtin] = &[
+    theirs("abs", "n>n"),
+    checked("array.concat", "A,A>A", items_within),
+    theirs("array.reverse", "A>A"),
+    theirs("array.slice", "A,n,n>A"),
+    theirs("base64.decode", "s>s"),
+    checked("base64.encode", "s>s", text_within),
+    theirs("base64.is_valid", "s>b"),
+    theirs("base64url.decode", "s>s"),
+    checked("base64url.encode", "s>s", text_within),
+    checked("base64url.encode_no_pad", "s>s", text_within),
+    theirs("bits.and", "n,n>n"),
+    checked("bits.lsh", "n,n>n", shift_within),
+    theirs("bits.negate", "n>n"),
+    theirs("bits.or", "n,n>n"),
+    checked("bits.rsh", "n,n>n", shift_within),
+    theirs("bits.xor", "n,n>n"),
+    theirs("ceil", "n>n"),
+    checked("concat", "s,C>s", concat_within),
+    theirs("contains", "s,s>b"),
+    theirs("count", "K>n"),
+    theirs("endswith", "s,s>b"),
+    theirs("floor", "n>n"),
+    theirs("format_int", "n,n>s"),
+    ours("glob.match", "s,D,s>b", glob_match),
+    checked("glob.quote_meta", "s>s", text_within),
+    theirs("hex.decode", "s>s"),
+    checked("hex.encode", "s>s", text_within),
+    theirs("indexof", "s,s>n"),
+    theirs("indexof_n", "s,s>N"),
+    theirs("intersection", "G>S"),
+    theirs("is_array", "a>b"),
+    theirs("is_boolean", "a>b"),
+    theirs("is_null", "a>b"),
+    theirs("is_number", "a>b"),
+    theirs("is_object", "a>b"),
+    theirs("is_set", "a>b"),
+    theirs("is_string", "a>b"),
+    theirs("json.filter", "O,J>a"),
+    ours("json.is_valid", "s>b", json_is_valid),
+    ours("json.marshal", "a>s", json_marshal),
+    theirs("json.remove", "O,J>a"),
+    ours("json.unmarshal", "s>a", json_unmarshal),
+    theirs("lower", "s>s"),
+    theirs("max", "M>a"),
+    theirs("min", "M>a"),
+    checked("numbers.range", "n,n>N", range_within),
+    checked("numbers.range_step", "n,n,n>N", range_step_within),
+    theirs("object.filter", "O,Q>a"),
+    theirs("object.get", "O,a,a>a"),
+    theirs("object.keys", "O>S"),
+    theirs("object.remove", "O,Q>a"),
+    ours("object.subset", "U,U>a", object_subset),
+    theirs("object.union", "O,O>a"),
+    theirs("object.union_n", "Y>a"),
+    checked("product", "F>n", product_within),
+    checked("regex.find_all_string_submatch_n", "s,s,n>Z", regex_within),
+    checked("regex.find_n", "s,s,n>L", regex_within),
+    checked("regex.is_valid", "s>b", regex_within),
+    checked("regex.match", "s,s>b", regex_within),
+    checked("regex.replace", "s,s,s>s", regex_replace_within),
+    checked("regex.split", "s,s>L", regex_within),
+    checked("replace", "s,s,s>s", replace_within),
+    theirs("round", "n>n"),
+    theirs("semver.compare", "s,s>n"),
+    theirs("semver.is_valid", "a>b"),
+    theirs("sort", "M>A"),
+    checked("split", "s,s>L", text_within),
+    ours("sprintf", "s,A>s", sprintf_call),
+    theirs("startswith", "s,s>b"),
+    theirs("strings.any_prefix_match", "P,P>b"),
+    theirs("strings.any_suffix_match", "P,P>b"),
+    ours("strings.count", "s,s>n", strings_count),
+    checked("strings.replace_n", "R,s>s", replace_n_within),
+    checked("strings.reverse", "s>s", text_within),
+    theirs("substring", "s,n,n>s"),
+    theirs("sum", "F>n"),
+    ours("to_number", "T>n", to_number),
+    theirs("trim", "s,s>s"),
+    theirs("trim_left", "s,s>s"),
+    theirs("trim_prefix", "s,s>s"),
+    theirs("trim_right", "s,s>s"),
+    theirs("trim_space", "s>s"),
+    theirs("trim_suffix", "s,s>s"),
+    theirs("type_name", "a>s"),
+    theirs("union", "G>S"),
+    checked("units.parse", "s>n", number_text_within),
+    checked("units.parse_bytes", "s>n", number_text_within),
+    theirs("upper", "s>s"),
+];
+
+/// Built-ins of OPA that are left out on purpose, with the reason that a problem gives.
+pub(super) fn forbidden(name: &str) -> Option<&'static str> {
+    const NETWORK: &str = "a decision may not reach the network";
+    const CLOCK: &str = "a decision may not read a clock; use `input.time`";
+    const RANDOM: &str = "a decision may not be random";
+    const HOST: &str = "a decision may not look at the host";
+    Some(match name {
+        "http.send" | "net.lookup_ip_addr" | "providers.aws.sign_req" => NETWORK,
+        "time.now_ns" => CLOCK,
+        "rand.intn" | "uuid.rfc4122" => RANDOM,
+        "opa.runtime" | "rego.metadata.chain" | "rego.metadata.rule" | "rego.parse_module" => HOST,
+        _ => return None,
+    })
+}
+
+impl Builtin {
+    /// How many arguments it takes.
+    pub(super) fn arity(&self) -> usize {
+        let arguments = self.types.split_once('>').map_or("", |(arguments, _)| arguments);
+        arguments.split(',').filter(|argument| !argument.is_empty()).count()
+    }
+}
+
+/// The built-in called `name`.
+pub(super) fn find(name: &str) -> Option<&'static Builtin> {
+    let at = TABLE.binary_search_by(|builtin| builtin.name.cmp(name)).ok()?;
+    TABLE.get(at)
+}
+
+/// Carries out one call. No argument is undefined: the engines see to that.
+pub(super) fn call(
+    builtin: &Builtin,
+    args: &[Value],
+    limits: &EvalLimits,
+) -> Result<Value, String> {
+    if args.len() != builtin.arity() {
+        return Err(format!("{}: takes {} arguments", builtin.name, builtin.arity()));
+    }
+    let run = || match builtin.run {
+        Run::Theirs => their_call(builtin.name, args),
+        Run::Checked(check) => {
+            check(args, limits)?;
+            their_call(builtin.name, args)
+        }
+        Run::Ours(run) => run(args, limits),
+    };
+    let result = catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|_| Err("panicked on these arguments".to_owned()));
+    result.and_then(|value| bounded(builtin, value, limits)).map_err(|error| {
+        if error.starts_with(builtin.name) { error } else { format!("{}: {error}", builtin.name) }
+    })
+}
+
+/// Holds a result to its bounds. Undefined is a failure that the built-in hid, except where OPA
+/// itself has no result.
+fn bounded(builtin: &Builtin, value: Value, limits: &EvalLimits) -> Result<Value, String> {
+    match &value {
+        Value::Undefined if !matches!(builtin.name, "max" | "min") => {
+            Err("has no result for these arguments".to_owned())
+        }
+        Value::String(text) if text.len() > limits.string_bytes_max => {
+            Err(format!("the result is longer than {} bytes", limits.string_bytes_max))
+        }
+        Value::Array(items) if items.len() > limits.items_max => {
+            Err(format!("the result has more than {} items", limits.items_max))
+        }
+        _ => Ok(value),
+    }
+}
+
+/// What regorus's functions want beside the arguments, to name a place in an error.
+struct Place {
+    span: Span,
+    params: Vec<Ref<Expr>>,
+}
+
+fn place() -> Option<&'static Place> {
+    static PLACE: OnceLock<Option<Place>> = OnceLock::new();
+    PLACE
+        .get_or_init(|| {
+            let source = Source::from_contents("built-in".to_owned(), "call".to_owned()).ok()?;
+            let span = Span { source, line: 1, col: 1, start: 0, end: 4 };
+            let param = || Ref::new(Expr::Null { span: span.clone(), value: Value::Null, eidx: 0 });
+            let params = std::iter::repeat_with(param).take(8).collect();
+            Some(Place { span, params })
+        })
+        .as_ref()
+}
+
+/// regorus's function of that name, found once.
+fn their_function(name: &str) -> Option<BuiltinFcn> {
+    static FOUND: OnceLock<Vec<Option<BuiltinFcn>>> = OnceLock::new();
+    let found =
+        FOUND.get_or_init(|| TABLE.iter().map(|it| BUILTINS.get(it.name).copied()).collect());
+    let at = TABLE.binary_search_by(|builtin| builtin.name.cmp(name)).ok()?;
+    found.get(at).copied().flatten()
+}
+
+fn their_call(name: &str, args: &[Value]) -> Result<Value, String> {
+    let (function, _) = their_function(name).ok_or("is not part of this build")?;
+    let place = place().ok_or("no place")?;
+    let params = place.params.get(..args.len()).ok_or("too many arguments")?;
+    function(&place.span, params, args, true)
+        .map_err(|error| super::problem::Message::of(&error.to_string()).text)
+}
+
+fn text(args: &[Value], at: usize) -> Result<&str, String> {
+    match args.get(at) {
+        Some(Value::String(text)) => Ok(text),
+        Some(other) => Err(format!("expects a string, not {}", kind(other))),
+        None => Err("an argument is missing".to_owned()),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Set(_) => "a set",
+        Value::Object(_) => "an object",
+        Value::Undefined => "undefined",
+    }
+}
+
+/// The length of the argument where it is a string; otherwise nothing is known to be wrong yet.
+fn length(args: &[Value], at: usize) -> usize {
+    match args.get(at) {
+        Some(Value::String(text)) => text.len(),
+        _ => 0,
+    }
+}
+
+fn at_most(what: &str, size: usize, max: usize) -> Result<(), String> {
+    if size > max { Err(format!("{what} of {size} is above {max}")) } else { Ok(()) }
+}
+
+fn text_within(args: &[Value], limits: &EvalLimits) -> Result<(), String> {
+    at_most("a length", length(args, 0), limits.string_bytes_max)
+}
+
+fn items_within(args: &[Value], limits: &EvalLimits) -> Result<(), String> {
+    let items = args.iter().map(|arg| match arg {
+        Value::Array(items) => items.len(),
+        _ => 0,
+    });
+    at_most("a count", items.sum(), limits.items_max)
+}
+
+fn shift_within(args: &[Value], _: &EvalLimits) -> Result<(), String> {
+    match args.get(1).map(Value::as_i64) {
+        Some(Ok(shift)) if (0..=SHIFT_MAX).contains(&shift) => Ok(()),
+        _ => Err(format!("expects a shift between 0 and {SHIFT_MAX}")),
+    }
+}
+
+fn concat_within(args: &[Value], limits: &EvalLimits) -> Result<(), String> {
+    let parts: Vec<usize> = match args.get(1) {
+        Some(Value::Array(items)) => items.iter().map(text_length).collect(),
+        Some(Value::Set(items)) => items.iter().map(text_length).collect(),
+        _ => Vec::new(),
+    };
+    let between = length(args, 0).saturating_mul(parts.len());
+    let total = parts.into_iter().fold(between, usize::saturating_add);
+    at_most("a length", total, limits.string_bytes_max)
+}
+
+fn text_length(value: &Value) -> usize {
+    length(std::slice::from_ref(value), 0)
+}
+
+/// Every position may be replaced, before and after each character.
+fn replaced(text: usize, with: usize) -> usize {
+    text.saturating_add(1).saturating_mul(with).saturating_add(text)
+}
+
+fn replace_within(args: &[Value], limits: &EvalLimits) -> Result<(), String> {
+    // A pattern of n bytes leaves room for at most length / n replacements.
+    let (whole, old) = (length(args, 0), length(args, 1));
+    let slots = if old == 0 { whole } else { whole.checked_div(old).unwrap_or(whole) };
+    let grown = replaced(slots, length(args, 2)).saturating_add(whole);
+    at_most("a length", grown, limits.string_bytes_max)
+}
+
+fn replace_n_within(args: &[Value], limits: &EvalLimits) -> Result<(), String> {
+    let mut size = length(args, 1);
+    if let Some(Value::Object(patterns)) = args.first() {
+        for with in patterns.values() {
+            size = replaced(size, text_length(with));
+        }
+    }
+    at_most("a length", size, limits.string_bytes_max)
+}
+
+fn regex_within(args: &[Value], limits: &EvalLimits) -> Result<(), String> {
+    for at in 0..args.len() {
+        at_most("a length", length(args, at), limits.pattern_text_bytes_max)?;
+    }
+    Ok(())
+}
+
+fn regex_replace_within(args: &[Value], limits: &EvalLimits) -> Result<(), String> {
+    regex_within(args, limits)?;
+    at_most("a length", replaced(length(args, 0), length(args, 2)), limits.string_bytes_max)
+}
+
+fn product_within(args: &[Value], _: &EvalLimits) -> Result<(), String> {
+    let factors = match args.first() {
+        Some(Value::Array(items)) => items.len(),
+        Some(Value::Set(items)) => items.len(),
+        _ => 0,
+    };
+    at_most("a count", factors, FACTORS_MAX)
+}
+
+fn integers(args: &[Value]) -> Result<Vec<i64>, String> {
+    args.iter().map(|arg| arg.as_i64().map_err(|_| "expects integers".to_owned())).collect()
+}
+
+fn range_within(args: &[Value], limits: &EvalLimits) -> Result<(), String> {
+    match integers(args)?.as_slice() {
+        [from, to, ..] => {
+            let items = usize::try_from(from.abs_diff(*to)).unwrap_or(usize::MAX);
+            at_most("a count", items.saturating_add(1), limits.items_max)
+        }
+        _ => Err("expects integers".to_owned()),
+    }
+}
+
+fn range_step_within(args: &[Value], limits: &EvalLimits) -> Result<(), String> {
+    range_within(args, limits)?;
+    match integers(args)?.as_slice() {
+        [_, _, step] if *step > 0 => Ok(()),
+        _ => Err("expects a step above 0".to_owned()),
+    }
+}
+
+/// A long exponent alone keeps regorus's number reader busy for minutes.
+fn number_text_within(args: &[Value], _: &EvalLimits) -> Result<(), String> {
+    let text = text(args, 0)?;
+    at_most("a length", text.len(), NUMBER_CHARS_MAX)?;
+    let mut digits: Option<usize> = None;
+    for byte in text.bytes() {
+        digits = match byte {
+            b'e' | b'E' => Some(0),
+            b'+' | b'-' => digits,
+            b'0'..=b'9' => digits.map(|digits| digits.saturating_add(1)),
+            _ => None,
+        };
+        if digits.is_some_and(|digits| digits > 2) {
+            return Err("expects an exponent of at most two digits".to_owned());
+        }
+    }
+    Ok(())
+}
+
+fn glob_match(args: &[Value], limits: &EvalLimits) -> Result<Value, String> {
+    let (pattern, matched) = (text(args, 0)?, text(args, 2)?);
+    regex_within(args, limits)?;
+    let mut delimiters = Vec::new();
+    match args.get(1) {
+        Some(Value::Null) => {}
+        Some(Value::Array(items)) if items.is_empty() => delimiters.push('.'),
+        Some(Value::Array(items)) => {
+            for item in items.iter() {
+                let mut characters = text(std::slice::from_ref(item), 0)?.chars();
+                match (characters.next(), characters.next()) {
+                    (Some(delimiter), None) => delimiters.push(delimiter),
+                    _ => return Err("expects delimiters of one character".to_owned()),
+                }
+            }
+        }
+        _ => return Err("expects null or an array of delimiters".to_owned()),
+    }
+    glob::matches(pattern, &delimiters, matched).map(Value::from)
+}
+
+fn sprintf_call(args: &[Value], limits: &EvalLimits) -> Result<Value, String> {
+    let format = text(args, 0)?;
+    match args.get(1) {
+        Some(Value::Array(items)) => {
+            sprintf::sprintf(format, items.as_slice(), limits.string_bytes_max).map(Value::from)
+        }
+        _ => Err("expects an array of arguments".to_owned()),
+    }
+}
+
+/// regorus's own panics on an empty array.
+fn object_subset(args: &[Value], _: &EvalLimits) -> Result<Value, String> {
+    match args {
+        [Value::Array(_) | Value::Set(_), Value::Array(sub)] if sub.is_empty() => {
+            Ok(Value::Bool(true))
+        }
+        _ => their_call("object.subset", args),
+    }
+}
+
+fn strings_count(args: &[Value], _: &EvalLimits) -> Result<Value, String> {
+    let (whole, part) = (text(args, 0)?, text(args, 1)?);
+    // Go counts the places before, between and after the characters.
+    let count = if part.is_empty() {
+        whole.chars().count().saturating_add(1)
+    } else {
+        whole.matches(part).count()
+    };
+    Ok(Value::from(count))
+}
+
+fn to_number(args: &[Value], _: &EvalLimits) -> Result<Value, String> {
+    match args.first() {
+        Some(Value::Null) => Ok(Value::from(0_u64)),
+        Some(Value::Bool(value)) => Ok(Value::from(u64::from(*value))),
+        Some(number @ Value::Number(_)) => Ok(number.clone()),
+        Some(Value::String(text)) => {
+            at_most("a length", text.len(), NUMBER_CHARS_MAX)?;
+            number::exact(text).ok_or_else(|| "expects a number with an exact value".to_owned())
+        }
+        _ => Err("expects null, a boolean, a number or a string".to_owned()),
+    }
+}
+
+fn read_json(args: &[Value], limits: &EvalLimits) -> Result<Result<Value, String>, String> {
+    let text = text(args, 0)?;
+    at_most("a length", text.len(), limits.string_bytes_max)?;
+    let bounds = DocumentLimits { bytes_max: limits.string_bytes_max, ..DocumentLimits::default() };
+    let document = match Document::read(Bytes::copy_from_slice(text.as_bytes()), &bounds) {
+        Ok(document) => document,
+        Err(unreadable) => return Ok(Err(format!("{unreadable:?}"))),
+    };
+    let input = super::input::of_document(document.root());
+    Ok(match input.lossy.first() {
+        Some(pointer) => Err(format!("the number at `{pointer}` has no exact value")),
+        None => Ok(input.value),
+    })
+}
+
+fn json_is_valid(args: &[Value], limits: &EvalLimits) -> Result<Value, String> {
+    Ok(Value::Bool(read_json(args, limits)?.is_ok()))
+}
+
+fn json_unmarshal(args: &[Value], limits: &EvalLimits) -> Result<Value, String> {
+    read_json(args, limits)?
+}
+
+/// Escapes as Go's encoder does, so that the text is OPA's.
+fn json_marshal(args: &[Value], _: &EvalLimits) -> Result<Value, String> {
+    let value = args.first().ok_or("an argument is missing")?;
+    let mut text = String::new();
+    for character in super::input::json(value).chars() {
+        match character {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                let escape = format!("\\u{:04x}", u32::from(character));
+                text.push_str(&escape);
+            }
+            other => text.push(other),
+        }
+    }
+    Ok(Value::from(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(name: &str, args: &str) -> Result<String, String> {
+        let args = Value::from_json_str(args).unwrap();
+        let args: Vec<Value> = args.as_array().unwrap().iter().cloned().collect();
+        call(find(name).unwrap(), &args, &EvalLimits::default()).map(|value| value.to_string())
+    }
+
+    #[test]
+    fn the_table_is_sorted_and_each_entry_can_run() {
+        assert!(TABLE.windows(2).all(|pair| pair[0].name < pair[1].name));
+        for builtin in TABLE {
+            let carried_out = matches!(builtin.run, Run::Ours(_));
+            let theirs = their_function(builtin.name);
+            assert!(carried_out || theirs.is_some(), "{}", builtin.name);
+            if let Some((_, arity)) = theirs {
+                assert_eq!(builtin.arity(), usize::from(arity), "{}", builtin.name);
+            }
+            assert!(forbidden(builtin.name).is_none(), "{}", builtin.name);
+        }
+    }
+
+    #[test]
+    fn no_arguments_panic_or_hang_a_builtin() {
+        let values = [
+            "null",
+            "true",
+            "-1",
+            "0",
+            "5",
+            "1.5",
+            "9223372036854775807",
+            "18446744073709551615",
+            "1e300",
+            "\"\"",
+            "\"a\"",
+            "\"日本\"",
+            "\"1e99\"",
+            "\"%d\"",
+            "\"[\"",
+            "[]",
+            "[\"a\", 1]",
+            "[[1]]",
+            "{}",
+            "{\"a\": 1}",
+            "{\"a\": {\"b\": \"c\"}}",
+        ];
+        for builtin in TABLE {
+            for first in values {
+                for second in values {
+                    let args = [first, second, "5"][..builtin.arity()].join(",");
+                    let result = run(builtin.name, &format!("[{args}]"));
+                    let panicked = result.as_ref().is_err_and(|error| error.contains("panicked"));
+                    assert!(!panicked, "{}({args}): {result:?}", builtin.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_hangs_or_grows_elsewhere_fails_here() {
+        let long = "x".repeat(5_000);
+        for (name, args) in [
+            ("units.parse", "[\"1e400000000\"]".to_owned()),
+            ("units.parse", "[\"1e400000000Ki\"]".to_owned()),
+            ("units.parse_bytes", "[\"1E+400000000\"]".to_owned()),
+            ("units.parse", "[\"5 Ki\"]".to_owned()),
+            ("units.parse", "[\"5x\"]".to_owned()),
+            ("to_number", "[\"1e100000000\"]".to_owned()),
+            ("to_number", "[\"18446744073709551617\"]".to_owned()),
+            ("numbers.range", "[1, 50000000]".to_owned()),
+            ("numbers.range_step", "[5, 9, -1]".to_owned()),
+            ("numbers.range_step", "[5, 9, 0]".to_owned()),
+            ("bits.lsh", "[1, 1000000000]".to_owned()),
+            ("bits.lsh", "[1, -1]".to_owned()),
+            ("sprintf", "[\"%1000000000d\", [1]]".to_owned()),
+            ("replace", format!("[\"{long}\", \"\", \"{long}\"]")),
+            ("startswith", "[[\"a\"], \"a\"]".to_owned()),
+            ("count", "[5]".to_owned()),
+            ("glob.match", "[\"[\", [], \"a\"]".to_owned()),
+            ("glob.match", "[\"a\", [\"ab\"], \"a\"]".to_owned()),
+            ("regex.match", "[\"(\", \"a\"]".to_owned()),
+            ("json.unmarshal", "[\"{\\\"a\\\": 1, \\\"a\\\": 2}\"]".to_owned()),
+        ] {
+            assert!(run(name, &args).is_err(), "{name}({args})");
+        }
+    }
+
+    #[test]
+    fn results_are_those_of_opa() {
+        for (name, args, expected) in [
+            ("strings.count", "[\"ab\", \"\"]", "3"),
+            ("strings.count", "[\"abab\", \"ab\"]", "2"),
+            ("units.parse", "[\"10Ki\"]", "10240"),
+            ("units.parse", "[\"1.5K\"]", "1500"),
+            ("to_number", "[\"1.50\"]", "1.5"),
+            ("to_number", "[true]", "1"),
+            ("numbers.range", "[3, 1]", "[3,2,1]"),
+            ("glob.match", "[\"a.*\", [], \"a.b\"]", "true"),
+            ("glob.match", "[\"a.*\", [], \"a.b.c\"]", "false"),
+            ("glob.match", "[\"a*\", null, \"a.b.c\"]", "true"),
+            ("sprintf", "[\"%v\", [[\"a\"]]]", "\"[\\\"a\\\"]\""),
+            (
+                "json.marshal",
+                "[{\"b\": \"<\", \"a\": 1}]",
+                "\"{\\\"a\\\":1,\\\"b\\\":\\\"\\\\u003c\\\"}\"",
+            ),
+            ("object.get", "[{\"a\": {\"b\": 1}}, [\"a\", \"b\"], 0]", "1"),
+            ("substring", "[\"abc\", 1, -1]", "\"bc\""),
+            ("trim_space", "[\" a \"]", "\"a\""),
+        ] {
+            assert_eq!(run(name, args).as_deref(), Ok(expected), "{name}({args})");
+        }
+    }
+}

@@ -1,0 +1,484 @@
+//! The question as the policy sees it: `input`, version 1.
+//!
+//! Built straight from our own parse into the engines' values, never through a second reader, and
+//! only as far as the policy reads it. A number without an exact value (see `number`) is left
+//! standing as `null` and its pointer is kept: a rule may not judge a value that another reader
+//! of the same bytes would see differently, so the decision is a denial, whatever the rule says.
+//! Where no rule can see the number it changes nothing.
+
+use std::collections::BTreeMap;
+
+use regorus::Value;
+
+use super::number;
+use super::reads::ReadSet;
+use bartizan_gate::duty::pdp::ListEntry;
+use bartizan_gate::question::access::{
+    AccessRequest, Action, Principal, Resource, Server, WallTime, is_ambiguous,
+};
+use bartizan_gate::question::operation::Operation;
+use bartizan_gate::question::pack::BaselineRate;
+use bartizan_gate::question::standing::{Drift, Standing};
+use bartizan_gate::wire::document::{self, Kind};
+use bartizan_gate::wire::protocol::Revision;
+
+/// The version of the input that this module builds.
+pub(super) const VERSION: u64 = 1;
+
+/// At most this many pointers of numbers without an exact value are kept.
+pub(super) const LOSSY_MAX: usize = 16;
+
+/// The input of one question.
+#[derive(Debug)]
+pub(super) struct Input {
+    /// The value to evaluate with.
+    pub(super) value: Value,
+    /// Pointers, below `input`, of the numbers that are read and have no exact value.
+    pub(super) lossy: Vec<String>,
+}
+
+/// The whole input of a question as JSON text, for explanations and recorded examples.
+pub fn input_json(request: &AccessRequest<'_>) -> String {
+    let Input { value, lossy } = of_request(request, &ReadSet::everything());
+    let value = match value {
+        Value::Object(members) if !lossy.is_empty() => {
+            let mut members = (*members).clone();
+            let pointers: Vec<Value> = lossy.into_iter().map(Value::from).collect();
+            members.insert(Value::from("lossy"), Value::from(pointers));
+            members.into_value()
+        }
+        other => other,
+    };
+    json(&value)
+}
+
+/// A value as JSON text: sets become arrays.
+pub(super) fn json(value: &Value) -> String {
+    serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned())
+}
+
+/// The input of a decision.
+pub(super) fn of_request(request: &AccessRequest<'_>, reads: &ReadSet) -> Input {
+    let mut lossy = Vec::new();
+    let mut fields = Fields::new(reads);
+    fields.question(request, &mut lossy);
+    fields.put("phase", |_| Some(Value::from("call")));
+    Input { value: fields.finish(), lossy }
+}
+
+/// The input of a listing: the question, and the entries of the page.
+pub(super) fn of_listing(
+    request: &AccessRequest<'_>,
+    entries: &[ListEntry<'_>],
+    reads: &ReadSet,
+) -> Input {
+    let mut lossy = Vec::new();
+    let mut fields = Fields::new(reads);
+    fields.question(request, &mut lossy);
+    fields.put("phase", |_| Some(Value::from("list")));
+    let name = if request.action == Action::ListTools { "tools" } else { "entries" };
+    fields.put(name, |reads| {
+        Some(Value::from(entries.iter().map(|it| entry(it, reads)).collect::<Vec<_>>()))
+    });
+    Input { value: fields.finish(), lossy }
+}
+
+/// A JSON text as an input, read strictly by the gate's own reader.
+pub(super) fn of_document(root: document::Value<'_>) -> Input {
+    of_recorded(root, &ReadSet::everything())
+}
+
+/// A recorded input, as far as it is read.
+pub(super) fn of_recorded(root: document::Value<'_>, reads: &ReadSet) -> Input {
+    let mut lossy = Vec::new();
+    let value = convert(root, reads, &mut Pointer::root(), &mut lossy);
+    Input { value, lossy }
+}
+
+/// The members of one object, as far as they are read.
+struct Fields<'r> {
+    reads: &'r ReadSet,
+    members: BTreeMap<Value, Value>,
+}
+
+impl<'r> Fields<'r> {
+    fn new(reads: &'r ReadSet) -> Self {
+        Self { reads, members: BTreeMap::new() }
+    }
+
+    /// Adds a member if it is read; `value` may find that there is none.
+    fn put(&mut self, name: &str, value: impl FnOnce(&ReadSet) -> Option<Value>) {
+        if let Some(reads) = self.reads.member(name) {
+            if let Some(value) = value(reads) {
+                self.members.insert(Value::from(name), value);
+            }
+        } else if self.reads.reads_names() && value(&ReadSet::default()).is_some() {
+            self.members.insert(Value::from(name), Value::Null);
+        }
+    }
+
+    fn text(&mut self, name: &str, text: &str) {
+        self.put(name, |_| Some(Value::from(text)));
+    }
+
+    fn optional(&mut self, name: &str, text: Option<&str>) {
+        self.put(name, |_| text.map(Value::from));
+    }
+
+    fn finish(self) -> Value {
+        Value::from(self.members)
+    }
+
+    /// What decisions and listings share.
+    fn question(&mut self, request: &AccessRequest<'_>, lossy: &mut Vec<String>) {
+        self.put("version", |_| Some(Value::from(VERSION)));
+        self.text("direction", request.direction.as_str());
+        self.text("method", request.method);
+        self.optional("trace_id", request.trace_id);
+        self.put("principal", |reads| Some(principal(request.principal, reads)));
+        self.put("client", |reads| {
+            let client = request.client?;
+            let mut fields = Fields::new(reads);
+            fields.text("name", &client.name);
+            fields.text("version", &client.version);
+            Some(fields.finish())
+        });
+        self.put("server", |reads| Some(server(request.server, reads)));
+        self.put("protocol", |reads| {
+            let protocol = request.protocol;
+            let mut fields = Fields::new(reads);
+            fields.optional("revision", protocol.revision.map(Revision::as_str));
+            fields.text("era", protocol.era.as_str());
+            fields.text("transport", protocol.transport.as_str());
+            Some(fields.finish())
+        });
+        self.put("operation", |reads| Some(operation(&request.operation, reads)));
+        self.put("session", |reads| {
+            let mut fields = Fields::new(reads);
+            fields.put("facts", |reads| Some(map(&request.facts, reads)));
+            fields.put("tainted", |_| Some(Value::Bool(false)));
+            Some(fields.finish())
+        });
+        self.put("time", |reads| Some(time(request.time, reads)));
+        self.resource(request, lossy);
+    }
+
+    fn resource(&mut self, request: &AccessRequest<'_>, lossy: &mut Vec<String>) {
+        match request.resource {
+            Resource::Tool { name, arguments, definition, standing } => self.put("tool", |reads| {
+                let mut fields = Fields::new(reads);
+                fields.text("name", name);
+                fields.optional("definition", definition);
+                fields.standing(standing);
+                fields.arguments("tool", arguments, lossy);
+                Some(fields.finish())
+            }),
+            Resource::Prompt { name, arguments } => self.put("prompt", |reads| {
+                let mut fields = Fields::new(reads);
+                fields.text("name", name);
+                fields.arguments("prompt", arguments, lossy);
+                Some(fields.finish())
+            }),
+            Resource::Uri(uri) => self.put("resource", |reads| {
+                let mut fields = Fields::new(reads);
+                fields.text("uri", uri);
+                fields.put("ambiguous", |_| Some(Value::Bool(is_ambiguous(uri))));
+                Some(fields.finish())
+            }),
+            Resource::Task { id, origin } => self.put("task", |reads| {
+                let mut fields = Fields::new(reads);
+                fields.text("id", id);
+                if let Some(origin) = origin {
+                    fields.text("method", &origin.method);
+                    fields.optional("tool", origin.tool.as_deref());
+                    fields.put("operation", |reads| Some(operation(&origin.operation, reads)));
+                }
+                Some(fields.finish())
+            }),
+            Resource::Uris(uris) => self.put("resources", |reads| {
+                let mut fields = Fields::new(reads);
+                fields.put("uris", |reads| {
+                    Some(convert(uris, reads, &mut Pointer::at(&["resources", "uris"]), lossy))
+                });
+                Some(fields.finish())
+            }),
+            Resource::Whole => self.put("params", |reads| {
+                Some(convert(request.params?, reads, &mut Pointer::at(&["params"]), lossy))
+            }),
+        }
+    }
+
+    fn standing(&mut self, standing: Standing<'_>) {
+        self.optional("drift", standing.drift.map(Drift::as_str));
+        self.put("flags", |_| {
+            let flags = standing.flags.iter().map(|flag| Value::from(*flag));
+            (!standing.flags.is_empty()).then(|| Value::from(flags.collect::<Vec<_>>()))
+        });
+    }
+
+    /// Absent arguments are an empty object, so that a rule need not ask twice.
+    fn arguments(
+        &mut self,
+        of: &str,
+        arguments: Option<document::Value<'_>>,
+        lossy: &mut Vec<String>,
+    ) {
+        self.put("arguments", |reads| {
+            Some(match arguments.filter(|arguments| arguments.kind() != Kind::Null) {
+                Some(it) => convert(it, reads, &mut Pointer::at(&[of, "arguments"]), lossy),
+                None => Value::new_object(),
+            })
+        });
+    }
+}
+
+fn strings<'a>(texts: impl IntoIterator<Item = &'a Box<str>>) -> Value {
+    Value::from(texts.into_iter().map(|text| Value::from(&**text)).collect::<Vec<_>>())
+}
+
+fn map(texts: &BTreeMap<Box<str>, Box<str>>, reads: &ReadSet) -> Value {
+    let mut fields = Fields::new(reads);
+    for (name, text) in texts {
+        fields.text(name, text);
+    }
+    fields.finish()
+}
+
+fn principal(principal: &Principal, reads: &ReadSet) -> Value {
+    let mut fields = Fields::new(reads);
+    fields.text("id", &principal.id);
+    fields.text("kind", &principal.kind);
+    fields.put("groups", |_| Some(strings(&principal.groups)));
+    fields.put("claims", |reads| Some(map(&principal.claims, reads)));
+    fields.finish()
+}
+
+fn server(server: &Server, reads: &ReadSet) -> Value {
+    let mut fields = Fields::new(reads);
+    fields.text("name", &server.name);
+    fields.optional("environment", server.environment.as_deref());
+    fields.put("labels", |reads| Some(map(&server.labels, reads)));
+    fields.put("rates", |_| server.pack.as_deref().map(|pack| rates(&pack.rates)));
+    fields.finish()
+}
+
+/// Whole where any of it is read: a rule looks up an effect that it reads elsewhere.
+fn rates(rates: &BTreeMap<Box<str>, BaselineRate>) -> Value {
+    let rates = rates.iter().map(|(effect, baseline)| {
+        let members = BTreeMap::from([
+            (Value::from("rate"), Value::from(&*baseline.rate)),
+            (Value::from("burst"), Value::from(u64::from(baseline.burst))),
+        ]);
+        (Value::from(&**effect), Value::from(members))
+    });
+    Value::from(rates.collect::<BTreeMap<_, _>>())
+}
+
+fn operation(operation: &Operation, reads: &ReadSet) -> Value {
+    let mut fields = Fields::new(reads);
+    fields.optional("name", operation.name.as_deref());
+    fields.text("effect", operation.effect.as_str());
+    fields.put("environments", |_| Some(strings(&operation.environments)));
+    fields.text("environment_source", operation.environment_source.as_str());
+    fields.put("tags", |_| Some(strings(&operation.tags)));
+    fields.optional("pack", operation.pack.as_deref());
+    fields.finish()
+}
+
+fn entry(entry: &ListEntry<'_>, reads: &ReadSet) -> Value {
+    let mut fields = Fields::new(reads);
+    fields.text("name", entry.name);
+    fields.text("definition", entry.digest);
+    fields.standing(entry.standing);
+    fields.put("operation", |reads| entry.operation.as_ref().map(|it| operation(it, reads)));
+    fields.finish()
+}
+
+/// UTC. `weekday` is the English name, as OPA's `time.weekday` gives it.
+fn time(time: WallTime, reads: &ReadSet) -> Value {
+    let civil = Civil::of(time);
+    let mut fields = Fields::new(reads);
+    fields.put("unix_ms", |_| Some(Value::from(time.unix_ms)));
+    fields.put("rfc3339", |_| Some(Value::from(civil.rfc3339())));
+    fields.text("weekday", civil.weekday());
+    fields.put("hour", |_| Some(Value::from(civil.hour)));
+    fields.finish()
+}
+
+/// A time of the proleptic Gregorian calendar, UTC.
+struct Civil {
+    days: u64,
+    year: u64,
+    month: u64,
+    day: u64,
+    hour: u64,
+    minute: u64,
+    second: u64,
+    millisecond: u64,
+}
+
+impl Civil {
+    /// Counts 400-year eras from 0000-03-01, so that the leap day ends a year.
+    fn of(time: WallTime) -> Self {
+        let days = time.unix_ms / 86_400_000;
+        let in_day = time.unix_ms % 86_400_000;
+        let shifted = days.saturating_add(719_468);
+        let era = shifted / 146_097;
+        let in_era = shifted % 146_097;
+        let leap_free = in_era
+            .saturating_sub(in_era / 1_460)
+            .saturating_add(in_era / 36_524)
+            .saturating_sub(in_era / 146_096);
+        let year_of_era = leap_free / 365;
+        let before_year = year_of_era
+            .saturating_mul(365)
+            .saturating_add(year_of_era / 4)
+            .saturating_sub(year_of_era / 100);
+        let day_of_year = in_era.saturating_sub(before_year);
+        let from_march = day_of_year.saturating_mul(5).saturating_add(2) / 153;
+        let before_month = from_march.saturating_mul(153).saturating_add(2) / 5;
+        let (month, next_year) = if from_march < 10 {
+            (from_march.saturating_add(3), 0)
+        } else {
+            (from_march.saturating_sub(9), 1)
+        };
+        Self {
+            days,
+            year: era.saturating_mul(400).saturating_add(year_of_era).saturating_add(next_year),
+            month,
+            day: day_of_year.saturating_sub(before_month).saturating_add(1),
+            hour: in_day / 3_600_000,
+            minute: in_day / 60_000 % 60,
+            second: in_day / 1_000 % 60,
+            millisecond: in_day % 1_000,
+        }
+    }
+
+    fn rfc3339(&self) -> String {
+        let Self { year, month, day, hour, minute, second, millisecond, .. } = self;
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millisecond:03}Z")
+    }
+
+    fn weekday(&self) -> &'static str {
+        match self.days % 7 {
+            0 => "Thursday",
+            1 => "Friday",
+            2 => "Saturday",
+            3 => "Sunday",
+            4 => "Monday",
+            5 => "Tuesday",
+            _ => "Wednesday",
+        }
+    }
+}
+
+/// Where a value stands, kept only as far as a problem would have to name it.
+struct Pointer<'a> {
+    steps: Vec<Segment<'a>>,
+}
+
+enum Segment<'a> {
+    Name(&'a str),
+    Index(usize),
+}
+
+impl<'a> Pointer<'a> {
+    fn root() -> Self {
+        Self { steps: Vec::new() }
+    }
+
+    fn at(names: &[&'a str]) -> Self {
+        Self { steps: names.iter().map(|name| Segment::Name(name)).collect() }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for step in &self.steps {
+            text.push('/');
+            match step {
+                Segment::Name(name) => {
+                    text.push_str(&name.replace('~', "~0").replace('/', "~1"));
+                }
+                Segment::Index(index) => text.push_str(&index.to_string()),
+            }
+        }
+        text
+    }
+}
+
+/// A document's value, as far as it is read.
+///
+/// The depth of the recursion is bounded by that of the document (P3).
+fn convert<'a>(
+    value: document::Value<'a>,
+    reads: &ReadSet,
+    at: &mut Pointer<'a>,
+    lossy: &mut Vec<String>,
+) -> Value {
+    match value.kind() {
+        Kind::Null => Value::Null,
+        Kind::Bool => Value::Bool(value.as_bool().unwrap_or(false)),
+        Kind::String => Value::from(value.as_str().unwrap_or_default()),
+        Kind::Number => match number::exact(value.as_number().unwrap_or_default()) {
+            Some(number) => number,
+            // Read only for its kind: any number will do.
+            None if !reads.is_everything() => Value::from(0_u64),
+            None => {
+                if lossy.len() < LOSSY_MAX {
+                    lossy.push(at.text());
+                }
+                Value::Null
+            }
+        },
+        // A static path or `object.keys` cannot tell one array from another.
+        Kind::Array if !reads.is_everything() => Value::new_array(),
+        Kind::Array => {
+            let mut items = Vec::with_capacity(value.len());
+            for (index, item) in value.elements().enumerate() {
+                at.steps.push(Segment::Index(index));
+                items.push(convert(item, reads, at, lossy));
+                at.steps.pop();
+            }
+            Value::from(items)
+        }
+        Kind::Object => {
+            let mut members = BTreeMap::new();
+            for (name, member) in value.members() {
+                let name = name.as_str().unwrap_or_default();
+                let converted = match reads.member(name) {
+                    Some(reads) => {
+                        at.steps.push(Segment::Name(name));
+                        let converted = convert(member, reads, at, lossy);
+                        at.steps.pop();
+                        converted
+                    }
+                    None if reads.reads_names() => Value::Null,
+                    None => continue,
+                };
+                members.insert(Value::from(name), converted);
+            }
+            Value::from(members)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wall_time_is_read_as_utc() {
+        for (unix_ms, text, weekday) in [
+            (0, "1970-01-01T00:00:00.000Z", "Thursday"),
+            (951_782_399_999, "2000-02-28T23:59:59.999Z", "Monday"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z", "Tuesday"),
+            (1_709_251_200_000, "2024-03-01T00:00:00.000Z", "Friday"),
+            (1_735_689_599_001, "2024-12-31T23:59:59.001Z", "Tuesday"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z", "Monday"),
+        ] {
+            let civil = Civil::of(WallTime { unix_ms });
+            assert_eq!(civil.rfc3339(), text);
+            assert_eq!(civil.weekday(), weekday, "{text}");
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! From what a policy said to what the gate does: read strictly, or denied.
+//!
+//! `data.mcp.decision` is an object:
+//!
+//! | member | |
+//! |---|---|
+//! | `effect` | `"permit"` or `"deny"` |
+//! | `reasons` | `{code?, message}` each; a permit needs one |
+//! | `hold` | `{code?, message, approvers?, ttl?}` |
+//! | `limit` | `{code?, message?, key, rate, burst?}`; a rate is `10/m` or `10/15m` |
+//! | `set` | `{code?, message?, pointer, value}` |
+//! | `redact` | `{code?, message?, pointer}` or `{code?, message?, what}`, where `what` is `"secrets"` |
+//!
+//! `data.mcp.listing` is `{"hide": [names]}`. Collections may be arrays or sets; those that are
+//! left out are empty; a member that is not named here is an error, because it may be a duty.
+
+use std::time::Duration;
+
+use regorus::Value;
+use regorus::value::Object;
+
+use bartizan_gate::duty::decision::{
+    Decision, Effect, Engine, Listing, Obligation, Origin, PolicyRevision, Rate, Reason, Redaction,
+};
+use bartizan_gate::duty::redact::REDACTIONS_MAX;
+use bartizan_gate::question::rate::span;
+
+/// The code of an element that names none.
+const UNNAMED: &str = "unnamed";
+
+/// The code with which a policy says that no rule permits.
+const NOT_APPLICABLE: &str = "not_applicable";
+
+/// The code of a denial because time ran out.
+pub(super) const LATE: &str = "policy_late";
+
+/// Most elements in one collection of a result.
+const ELEMENTS_MAX: usize = 256;
+
+/// Longest text of one element that is kept, bytes.
+const TEXT_BYTES_MAX: usize = 4096;
+
+/// Why a result is not a decision.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    origin: Origin,
+    code: &'static str,
+    message: String,
+}
+
+impl Fault {
+    /// The policy could not be evaluated.
+    pub(super) fn evaluation(message: impl Into<String>) -> Self {
+        Self { origin: Origin::Indeterminate, code: "policy_error", message: message.into() }
+    }
+
+    /// The time for one evaluation was spent.
+    pub(super) fn late(message: impl Into<String>) -> Self {
+        Self { origin: Origin::Indeterminate, code: LATE, message: message.into() }
+    }
+
+    /// The input has a number that no rule may judge.
+    pub(super) fn lossy(pointer: &str) -> Self {
+        let message = format!("number cannot be represented exactly: `{pointer}`");
+        Self { origin: Origin::Indeterminate, code: "lossy_number", message }
+    }
+
+    fn shape(message: impl Into<String>) -> Self {
+        Self { origin: Origin::Indeterminate, code: "policy_shape", message: message.into() }
+    }
+
+    fn reason(self) -> Reason {
+        Reason { code: self.code.into(), message: self.message.into(), origin: self.origin }
+    }
+
+    /// The denial that follows.
+    pub(super) fn deny(self, revision: PolicyRevision, engine: Engine) -> Decision {
+        Decision::deny(revision, engine, self.reason())
+    }
+
+    /// The withheld page that follows.
+    pub(super) fn withhold(self, revision: PolicyRevision) -> Listing {
+        Listing::Withhold { reason: self.reason(), revision }
+    }
+}
+
+/// Reads a decision.
+pub(super) fn decision(
+    value: &Value,
+    revision: PolicyRevision,
+    engine: Engine,
+) -> Result<Decision, Fault> {
+    let fields = Fields::of(value, "decision")?;
+    fields.only(&["effect", "reasons", "hold", "limit", "set", "redact"])?;
+    let effect = match fields.text("effect")?.as_deref() {
+        Some("permit") => Effect::Permit,
+        Some("deny") => Effect::Deny,
+        _ => return Err(Fault::shape("decision: `effect` is neither \"permit\" nor \"deny\"")),
+    };
+    let mut reasons = fields.each("reasons", |element| {
+        element.only(&["code", "message"])?;
+        let code = element.code()?;
+        let not_applicable = effect == Effect::Deny && &*code == NOT_APPLICABLE;
+        let origin = if not_applicable { Origin::NotApplicable } else { Origin::Rule };
+        Ok(Reason { code, message: element.required("message")?, origin })
+    })?;
+    if effect == Effect::Deny {
+        if reasons.is_empty() {
+            let message = "no rule permits this".into();
+            let origin = Origin::NotApplicable;
+            reasons.push(Reason { code: NOT_APPLICABLE.into(), message, origin });
+        }
+        return Ok(Decision { effect, reasons, obligations: Vec::new(), revision, engine });
+    }
+    if reasons.is_empty() {
+        return Err(Fault::shape("decision: a permit without `reasons`"));
+    }
+    let obligations = obligations(&fields)?;
+    Ok(Decision { effect, reasons, obligations, revision, engine })
+}
+
+/// Reads a listing.
+pub(super) fn listing(value: &Value, revision: PolicyRevision) -> Result<Listing, Fault> {
+    let fields = Fields::of(value, "listing")?;
+    fields.only(&["hide"])?;
+    if fields.member("hide").is_none() {
+        return Err(Fault::shape("listing: `hide` is missing"));
+    }
+    let names = fields.strings("hide")?;
+    Ok(Listing::Hide { names, revision })
+}
+
+fn obligations(fields: &Fields<'_>) -> Result<Vec<Obligation>, Fault> {
+    let mut obligations = fields.each("hold", |element| {
+        element.only(&["code", "message", "approvers", "ttl"])?;
+        Ok(Obligation::Hold {
+            code: element.code()?,
+            message: element.required("message")?,
+            approvers: element.strings("approvers")?,
+            ttl: element.text("ttl")?.map(|text| duration(&text)).transpose()?,
+        })
+    })?;
+    obligations.extend(fields.each("limit", limit)?);
+    let sets = fields.each("set", set)?;
+    let mut pointers: Vec<&str> = Vec::new();
+    for set in &sets {
+        let Obligation::Set { pointer, .. } = set else { continue };
+        let clash = |other: &&str| below(other, pointer) || below(pointer, other);
+        if pointers.iter().any(clash) {
+            return Err(Fault::shape(format!("decision: `set` sets `{pointer}` twice")));
+        }
+        pointers.push(pointer);
+    }
+    obligations.extend(sets);
+    let redactions = fields.each("redact", redact)?;
+    if redactions.len() > REDACTIONS_MAX {
+        return Err(Fault::shape(format!("decision: more than {REDACTIONS_MAX} of `redact`")));
+    }
+    obligations.extend(redactions);
+    Ok(obligations)
+}
+
+/// Whether `inner` is `outer` or lies below it.
+fn below(inner: &str, outer: &str) -> bool {
+    inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn limit(element: &Fields<'_>) -> Result<Obligation, Fault> {
+    element.only(&["code", "message", "key", "rate", "burst"])?;
+    let rate = rate(&element.required("rate")?)?;
+    let burst = match element.member("burst") {
+        None => rate.count,
+        Some(burst) => burst
+            .as_u32()
+            .map_err(|_| Fault::shape("decision: `limit`: `burst` is not a small whole number"))?,
+    };
+    if burst == 0 && rate.count > 0 {
+        return Err(Fault::shape(
+            "decision: `limit`: a `burst` of 0 would never let anything pass",
+        ));
+    }
+    let burst = if rate.count == 0 { 0 } else { burst };
+    element.text("message")?;
+    Ok(Obligation::Limit { code: element.code()?, key: element.required("key")?, rate, burst })
+}
+
+fn set(element: &Fields<'_>) -> Result<Obligation, Fault> {
+    element.only(&["code", "message", "pointer", "value"])?;
+    element.code()?;
+    element.text("message")?;
+    let pointer = element.required("pointer")?;
+    let escapes_ok = pointer.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
+    if !pointer.starts_with('/') || !escapes_ok {
+        return Err(Fault::shape(format!("decision: `set`: `{pointer}` is not a JSON pointer")));
+    }
+    let value = element.member("value").filter(|value| is_json(value));
+    let value = value.ok_or_else(|| Fault::shape("decision: `set`: `value` is not JSON"))?;
+    Ok(Obligation::Set { pointer, value: super::input::json(value).into() })
+}
+
+fn redact(element: &Fields<'_>) -> Result<Obligation, Fault> {
+    element.only(&["code", "message", "pointer", "what"])?;
+    element.text("message")?;
+    let redaction = match (element.text("pointer")?, element.text("what")?.as_deref()) {
+        (Some(pointer), None) => Redaction::pointer(&pointer).ok_or_else(|| {
+            Fault::shape(format!(
+                "decision: `redact`: `{pointer}` is no JSON pointer below `/result` or `/error`"
+            ))
+        })?,
+        (None, Some("secrets")) => Redaction::Secrets,
+        _ => {
+            let message = "decision: `redact` needs a `pointer`, or `what` as \"secrets\"";
+            return Err(Fault::shape(message));
+        }
+    };
+    Ok(Obligation::Redact { code: element.code()?, redaction })
+}
+
+/// Whether a value has a JSON text that means it: no sets, names that are strings.
+fn is_json(value: &Value) -> bool {
+    let mut todo = vec![value];
+    while let Some(value) = todo.pop() {
+        match value {
+            Value::Null | Value::Bool(_) | Value::String(_) => {}
+            Value::Number(number) if number.as_f64().is_some_and(f64::is_finite) => {}
+            Value::Array(items) => todo.extend(items.iter()),
+            Value::Object(members) => {
+                for (name, member) in members.iter() {
+                    todo.push(member);
+                    if !matches!(name, Value::String(_)) {
+                        return false;
+                    }
+                }
+            }
+            Value::Number(_) | Value::Set(_) | Value::Undefined => return false,
+        }
+    }
+    true
+}
+
+/// `10/m`, `10/15m`.
+fn rate(text: &str) -> Result<Rate, Fault> {
+    Rate::parse(text).ok_or_else(|| {
+        Fault::shape(format!("decision: `limit`: `{text}` is not a rate like `10/m`"))
+    })
+}
+
+fn duration(text: &str) -> Result<Duration, Fault> {
+    span(text)
+        .ok_or_else(|| Fault::shape(format!("decision: `hold`: `{text}` is not a time like `15m`")))
+}
+
+/// An object of a result, and what to call it.
+struct Fields<'a> {
+    members: &'a Object,
+    called: &'a str,
+}
+
+impl<'a> Fields<'a> {
+    fn of(value: &'a Value, called: &'a str) -> Result<Self, Fault> {
+        match value {
+            Value::Object(members) => Ok(Self { members, called }),
+            Value::Undefined => Err(Fault::shape(format!("{called}: undefined"))),
+            _ => Err(Fault::shape(format!("{called}: not an object"))),
+        }
+    }
+
+    fn member(&self, name: &str) -> Option<&'a Value> {
+        self.members.get(&Value::from(name))
+    }
+
+    fn only(&self, names: &[&str]) -> Result<(), Fault> {
+        for name in self.members.keys() {
+            let known = matches!(name, Value::String(name) if names.contains(&&**name));
+            if !known {
+                return Err(Fault::shape(format!("{}: unknown member {name}", self.called)));
+            }
+        }
+        Ok(())
+    }
+
+    fn text(&self, name: &str) -> Result<Option<Box<str>>, Fault> {
+        match self.member(name) {
+            None => Ok(None),
+            Some(Value::String(text)) if text.len() <= TEXT_BYTES_MAX => Ok(Some((&**text).into())),
+            Some(Value::String(_)) => {
+                Err(Fault::shape(format!("{}: `{name}` is too long", self.called)))
+            }
+            Some(_) => Err(Fault::shape(format!("{}: `{name}` is not a string", self.called))),
+        }
+    }
+
+    fn required(&self, name: &str) -> Result<Box<str>, Fault> {
+        self.text(name)?
+            .ok_or_else(|| Fault::shape(format!("{}: `{name}` is missing", self.called)))
+    }
+
+    fn code(&self) -> Result<Box<str>, Fault> {
+        Ok(self.text("code")?.unwrap_or_else(|| UNNAMED.into()))
+    }
+
+    fn elements(&self, name: &str) -> Result<Vec<&'a Value>, Fault> {
+        let elements: Vec<&Value> = match self.member(name) {
+            None => Vec::new(),
+            Some(Value::Array(items)) => items.iter().collect(),
+            Some(Value::Set(items)) => items.iter().collect(),
+            Some(_) => {
+                let message = format!("{}: `{name}` is neither an array nor a set", self.called);
+                return Err(Fault::shape(message));
+            }
+        };
+        if elements.len() > ELEMENTS_MAX && name != "hide" {
+            return Err(Fault::shape(format!("{}: `{name}` is too long", self.called)));
+        }
+        Ok(elements)
+    }
+
+    fn each<T>(
+        &self,
+        name: &'a str,
+        read: impl Fn(&Self) -> Result<T, Fault>,
+    ) -> Result<Vec<T>, Fault> {
+        self.elements(name)?.into_iter().map(|element| read(&Fields::of(element, name)?)).collect()
+    }
+
+    fn strings(&self, name: &str) -> Result<Vec<Box<str>>, Fault> {
+        let strings = self.elements(name)?.into_iter().map(|element| match element {
+            Value::String(text) => Ok((&**text).into()),
+            _ => Err(Fault::shape(format!(
+                "{}: `{name}` holds something else than strings",
+                self.called
+            ))),
+        });
+        strings.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Decision, Fault> {
+        decision(&Value::from_json_str(json).unwrap(), "r".into(), Engine::Strict)
+    }
+
+    fn obliged(member: &str) -> Result<Vec<Obligation>, Fault> {
+        let json = format!(r#"{{"effect": "permit", "reasons": [{{"message": "m"}}], {member}}}"#);
+        read(&json).map(|decision| decision.obligations)
+    }
+
+    #[test]
+    fn a_denial_says_why_and_has_no_duties() {
+        let denial = read(
+            r#"{"effect": "deny", "reasons": [{"code": "c", "message": "m"}, {"message": "n"}],
+                "set": [{"pointer": "/a", "value": 1}]}"#,
+        )
+        .unwrap();
+        assert_eq!(denial.effect, Effect::Deny);
+        assert_eq!(denial.obligations, []);
+        let codes: Vec<&str> = denial.reasons.iter().map(|reason| &*reason.code).collect();
+        assert_eq!(codes, ["c", "unnamed"]);
+        assert_eq!(denial.reasons[0].origin, Origin::Rule);
+        let silent = read(r#"{"effect": "deny"}"#).unwrap();
+        assert_eq!(silent.reasons[0].origin, Origin::NotApplicable);
+    }
+
+    #[test]
+    fn duties_are_read_into_values() {
+        let minute = Duration::from_mins(1);
+        let limit = |count, period, burst| {
+            let (code, key) = ("c".into(), "k".into());
+            Ok(vec![Obligation::Limit { code, key, rate: Rate { count, period }, burst }])
+        };
+        let limited =
+            |rest: &str| obliged(&format!(r#""limit": [{{"code": "c", "key": "k", {rest}}}]"#));
+        assert_eq!(limited(r#""rate": "10/m""#), limit(10, minute, 10));
+        assert_eq!(limited(r#""rate": "10/15m", "burst": 3"#), limit(10, minute * 15, 3));
+        assert_eq!(limited(r#""rate": "0/m""#), limit(0, minute, 0));
+        assert_eq!(limited(r#""rate": "2/d""#), limit(2, minute * 1440, 2));
+        assert_eq!(
+            obliged(r#""hold": [{"message": "m", "approvers": ["a"], "ttl": "2h"}]"#),
+            Ok(vec![Obligation::Hold {
+                code: "unnamed".into(),
+                message: "m".into(),
+                approvers: vec!["a".into()],
+                ttl: Some(minute * 120),
+            }])
+        );
+        let redact = |redaction| Obligation::Redact { code: "unnamed".into(), redaction };
+        assert_eq!(
+            obliged(r#""redact": [{"what": "secrets"}, {"pointer": "/result/a~1b/*"}]"#),
+            Ok(vec![
+                redact(Redaction::Secrets),
+                redact(Redaction::Pointer("/result/a~1b/*".into())),
+            ])
+        );
+        assert_eq!(
+            obliged(r#""set": [{"pointer": "/a~1b", "value": {"x": [1, null]}}]"#),
+            Ok(vec![Obligation::Set {
+                pointer: "/a~1b".into(),
+                value: r#"{"x":[1,null]}"#.into()
+            }])
+        );
+    }
+
+    #[test]
+    fn anything_else_is_a_fault() {
+        for json in [
+            "null",
+            "true",
+            "\"permit\"",
+            "[]",
+            "{}",
+            r#"{"effect": true}"#,
+            r#"{"effect": "allow"}"#,
+            r#"{"effect": "permit"}"#,
+            r#"{"effect": "permit", "reasons": []}"#,
+            r#"{"effect": "permit", "reasons": {}}"#,
+            r#"{"effect": "permit", "reasons": ["m"]}"#,
+            r#"{"effect": "permit", "reasons": [{"code": "c"}]}"#,
+            r#"{"effect": "permit", "reasons": [{"message": 1}]}"#,
+            r#"{"effect": "permit", "reasons": [{"message": "m", "severity": 1}]}"#,
+            r#"{"effect": "permit", "reasons": [{"message": "m"}], "warn": []}"#,
+        ] {
+            assert!(read(json).is_err(), "{json}");
+        }
+        for member in [
+            r#""redact": 1"#,
+            r#""redact": [{"pointer": "/a"}]"#,
+            r#""redact": [{"pointer": "/result/a~2"}]"#,
+            r#""redact": [{"what": "names"}]"#,
+            r#""redact": [{"what": "secrets", "pointer": "/result/a"}]"#,
+            r#""redact": [{"code": "c"}]"#,
+            r#""hold": [{}]"#,
+            r#""hold": [{"message": "m", "ttl": "soon"}]"#,
+            r#""hold": [{"message": "m", "ttl": "0s"}]"#,
+            r#""hold": [{"message": "m", "approvers": [1]}]"#,
+            r#""hold": [{"message": "m", "quorum": 2}]"#,
+            r#""limit": [{"key": "k"}]"#,
+            r#""limit": [{"rate": "1/m"}]"#,
+            r#""limit": [{"key": 1, "rate": "1/m"}]"#,
+            r#""limit": [{"key": "k", "rate": "1"}]"#,
+            r#""limit": [{"key": "k", "rate": "-1/m"}]"#,
+            r#""limit": [{"key": "k", "rate": "+1/m"}]"#,
+            r#""limit": [{"key": "k", "rate": "1/0m"}]"#,
+            r#""limit": [{"key": "k", "rate": "1/week"}]"#,
+            r#""limit": [{"key": "k", "rate": "99999999999/m"}]"#,
+            r#""limit": [{"key": "k", "rate": "1/m", "burst": 0}]"#,
+            r#""limit": [{"key": "k", "rate": "1/m", "burst": -1}]"#,
+            r#""set": [{"pointer": "a", "value": 1}]"#,
+            r#""set": [{"pointer": "/a~2", "value": 1}]"#,
+            r#""set": [{"pointer": "", "value": 1}]"#,
+            r#""set": [{"pointer": "/a"}]"#,
+            r#""set": [{"pointer": "/a", "value": 1}, {"pointer": "/a", "value": 2}]"#,
+            r#""set": [{"pointer": "/a", "value": 1}, {"pointer": "/a/b", "value": 2}]"#,
+        ] {
+            assert!(obliged(member).is_err(), "{member}");
+        }
+        let listing_of = |json: &str| listing(&Value::from_json_str(json).unwrap(), "r".into());
+        for json in
+            ["null", "{}", r#"{"hide": "a"}"#, r#"{"hide": [1]}"#, r#"{"hide": [], "x": 1}"#]
+        {
+            assert!(listing_of(json).is_err(), "{json}");
+        }
+        assert!(listing_of(r#"{"hide": ["a"]}"#).is_ok());
+        assert!(listing(&Value::Undefined, "r".into()).is_err());
+    }
+}
