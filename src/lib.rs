@@ -25,6 +25,7 @@
 //! | Crate | What it does | What it must not do |
 //! |---|---|---|
 //! | [`bartizan_gate`] | Parses, decides, writes refusals and records: functions on values. | Any input or output; know Rego. |
+//! | [`bartizan_jose`] | Verifies signed tokens (JWS) with public keys and shared secrets. | Judge what a token says; make one. |
 //! | [`bartizan_rego`] | Evaluates Rego policies behind the gate's [`Pdp`](bartizan_gate::duty::pdp::Pdp). | Any input or output. |
 //! | [`bartizan_outbound`] | Makes HTTP connections on the firewall's own behalf: TLS, time-outs, bounds. | Carry an agent's message by itself. |
 //! | [`bartizan_audit`] | Keeps, recovers, verifies and exports the journal. | Delay a decision for an exporter. |

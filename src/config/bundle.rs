@@ -11,7 +11,8 @@ use super::secret::Secret;
 use super::section::{Section, defaulted, section};
 use super::surroundings::read_pem;
 use super::table::Condition;
-use crate::policy::bundle::signature::{Algorithm, Key, Signing};
+use crate::policy::bundle::signature::{Key, Signing};
+use bartizan_jose::Algorithm;
 
 const DELAYS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(24);
 const LONG_POLLS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);

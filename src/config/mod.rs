@@ -62,7 +62,7 @@ pub use server::ServerConfig;
 pub use surroundings::Surroundings;
 pub(crate) use surroundings::read_pem;
 pub use table::DocumentedKey;
-pub use terminate::{IssuerConfig, JwksConfig, SignatureAlgorithm, TerminateConfig};
+pub use terminate::{IssuerConfig, JwksConfig, TerminateConfig};
 pub use upstream::{ChildUpstream, HttpTransport, HttpUpstream, Inherit, Upstream};
 pub use wrap::Wrap;
 

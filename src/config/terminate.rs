@@ -10,6 +10,8 @@ use super::problem::{Wrong, wrong};
 use super::remote::is_loopback;
 use super::section::{Section, section};
 use super::table::Condition;
+use bartizan_edge::oauth::token::ALGORITHMS;
+use bartizan_jose::Algorithm;
 
 /// Issuers of one server.
 const ISSUERS_MAX: usize = 8;
@@ -45,8 +47,9 @@ pub struct IssuerConfig {
     pub jwks: JwksConfig,
     /// Values of `aud` of which a token must have one (`audiences`). Default: `public_url`.
     pub audiences: Vec<String>,
-    /// How it may sign (`algorithms`).
-    pub algorithms: Vec<SignatureAlgorithm>,
+    /// How it may sign (`algorithms`): some of
+    /// [those that tokens may have](bartizan_edge::oauth::token::ALGORITHMS).
+    pub algorithms: Vec<Algorithm>,
 }
 
 /// Where an issuer's public keys are.
@@ -61,26 +64,6 @@ pub enum JwksConfig {
     },
     /// In a file (`jwks_file`).
     File(PathBuf),
-}
-
-/// How a token may be signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is the algorithm of that name in RFC 7518 and RFC 8037")]
-pub enum SignatureAlgorithm {
-    Rs256,
-    Ps256,
-    Es256,
-    EdDsa,
-}
-
-impl SignatureAlgorithm {
-    /// All, with the names that they have in the file and in tokens.
-    pub const ALL: [(&str, Self); 4] = [
-        ("RS256", Self::Rs256),
-        ("PS256", Self::Ps256),
-        ("ES256", Self::Es256),
-        ("EdDSA", Self::EdDsa),
-    ];
 }
 
 impl TerminateConfig {
@@ -191,10 +174,10 @@ impl IssuerConfig {
         let algorithms = s
             .key(
                 "algorithms",
-                one_or_more(word(SignatureAlgorithm::ALL)),
+                one_or_more(word(ALGORITHMS.map(|it| (it.as_str(), it)))),
                 "Text or texts: how it may sign.",
             )
-            .or(SignatureAlgorithm::ALL.map(|(_, algorithm)| algorithm).into());
+            .or(ALGORITHMS.to_vec());
         Some(Self { issuer: issuer?, jwks: jwks?, audiences, algorithms })
     }
 }

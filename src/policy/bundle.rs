@@ -13,7 +13,6 @@
 
 pub mod archive;
 mod canonical;
-mod der;
 pub mod manifest;
 pub(super) mod members;
 pub mod signature;

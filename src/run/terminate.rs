@@ -4,15 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use ::http::{HeaderMap, Uri};
+use bartizan_jose::KEY_SET_BYTES_MAX;
 
 use super::StartError;
-use crate::config::{
-    Config, IssuerConfig, JwksConfig, OAuthMode, ServerConfig, SignatureAlgorithm, TerminateConfig,
-};
+use crate::config::{Config, IssuerConfig, JwksConfig, OAuthMode, ServerConfig, TerminateConfig};
 use bartizan_edge::Shared;
-use bartizan_edge::oauth::jwk::Algorithm;
 use bartizan_edge::oauth::keys::{HINT, KeySource, Keys, PATIENCE};
-use bartizan_edge::oauth::metadata::DOCUMENT_BYTES_MAX;
 use bartizan_edge::oauth::{Issuer, Naming, PublicUrl, Terminate};
 use bartizan_edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits};
 
@@ -30,7 +27,7 @@ pub(super) fn resource(
         issuers.push(Issuer {
             name: described.issuer.as_str().into(),
             audiences: boxed(&described.audiences),
-            algorithms: described.algorithms.iter().copied().map(algorithm).collect(),
+            algorithms: described.algorithms.clone(),
             keys: keys(&server.name, described, shared)?,
         });
     }
@@ -71,7 +68,7 @@ fn keys(server: &str, described: &IssuerConfig, shared: &Shared) -> Result<Keys,
                 forward_authorization: false,
                 ca_pem,
                 limits: HttpUpstreamLimits {
-                    error_bytes_max: DOCUMENT_BYTES_MAX,
+                    error_bytes_max: KEY_SET_BYTES_MAX,
                     // Asked seldom; a connection kept meanwhile would be closed by then.
                     idle_connections_max: 0,
                     connect: PATIENCE,
@@ -87,13 +84,4 @@ fn keys(server: &str, described: &IssuerConfig, shared: &Shared) -> Result<Keys,
     };
     Keys::new(&described.issuer, source, shared.clock.uptime())
         .map_err(|why| StartError::new(subject("jwks_file"), why).hint(HINT))
-}
-
-fn algorithm(named: SignatureAlgorithm) -> Algorithm {
-    match named {
-        SignatureAlgorithm::Rs256 => Algorithm::Rs256,
-        SignatureAlgorithm::Ps256 => Algorithm::Ps256,
-        SignatureAlgorithm::Es256 => Algorithm::Es256,
-        SignatureAlgorithm::EdDsa => Algorithm::EdDsa,
-    }
 }

@@ -20,6 +20,7 @@ use std::process::Command;
 /// The sources of each crate.
 const CRATES: &[&str] = &[
     "crates/gate/src",
+    "crates/jose/src",
     "crates/rego/src",
     "crates/outbound/src",
     "crates/audit/src",

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use bartizan::config::{
-    Config, JwksConfig, OAuthMode, Problems, SignatureAlgorithm, Surroundings, TerminateConfig,
-};
+use bartizan::config::{Config, JwksConfig, OAuthMode, Problems, Surroundings, TerminateConfig};
+use bartizan_edge::oauth::token::ALGORITHMS;
+use bartizan_jose::Algorithm;
 
 /// Reads `text` in a world without a path below `/gone`.
 fn read(text: &str) -> Result<Config, Problems> {
@@ -45,7 +45,7 @@ fn the_shortest_form_means_the_strict_thing() {
         (issuer.issuer.as_str(), &issuer.audiences[..]),
         ("https://i/r", &["https://a/b".to_owned()][..])
     );
-    assert_eq!(issuer.algorithms, SignatureAlgorithm::ALL.map(|(_, algorithm)| algorithm));
+    assert_eq!(issuer.algorithms, ALGORITHMS);
     let JwksConfig::Uri { uri, ca_file: None } = &issuer.jwks else { panic!("{issuer:?}") };
     assert_eq!(uri, "https://k/keys?x=1");
     assert_eq!((meant.principal_claim.as_str(), meant.groups_claim), ("sub", None));
@@ -66,7 +66,7 @@ fn every_key_arrives() {
         (&one.audiences[..], &two.audiences[..]),
         (&["x".to_owned(), "y".into()][..], &["z".to_owned()][..])
     );
-    assert_eq!(one.algorithms, [SignatureAlgorithm::Es256]);
+    assert_eq!(one.algorithms, [Algorithm::ES256]);
     assert!(
         matches!(&one.jwks, JwksConfig::File(path) if *path == Path::new("/etc/bartizan/keys.json"))
     );

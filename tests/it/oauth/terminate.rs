@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bartizan_edge::oauth::jwk::{Algorithm, KeySet};
-use bartizan_edge::oauth::token::Unverified;
+use bartizan_edge::oauth::token::{ALGORITHMS, Unverified};
+use bartizan_jose::{Algorithm, KeySet};
 use serde_json::{Value, json};
 
 use super::issuer::{Signer, claims, encoded, now, set};
@@ -356,8 +356,8 @@ fn a_bad_token_is_refused_like_any_other_and_only_the_record_says_why() {
 #[test]
 fn no_byte_of_a_token_can_be_changed() {
     let signer = Signer::ec();
-    let keys = KeySet::read(set(&[signer.jwk("k1")]).into()).unwrap();
-    let key = keys.find(Some("k1"), Algorithm::Es256).unwrap();
+    let keys = KeySet::read(set(&[signer.jwk("k1")]).into(), &ALGORITHMS).unwrap();
+    let key = keys.find(Some("k1"), Algorithm::ES256).unwrap();
     let token = signer.token(HEADER, &claims(json!({})));
     let now = Duration::from_secs(u64::try_from(now(0)).unwrap());
     let good = |token: &str| {
@@ -926,11 +926,11 @@ fn a_stream_of_2024_11_05_ends_with_its_token() {
 
 #[test]
 fn the_page_names_the_limits_that_are_kept() {
-    use bartizan_edge::oauth::jwk::KEYS_MAX;
     use bartizan_edge::oauth::keys::{FRESH, PATIENCE as ANSWER_MAX, PAUSE, STALE_MAX};
     use bartizan_edge::oauth::metadata::DOCUMENT_BYTES_MAX;
     use bartizan_edge::oauth::token::{LEEWAY, TOKEN_BYTES_MAX};
     use bartizan_edge::oauth::{CLAIM_BYTES_MAX, GROUPS_MAX, NAME_BYTES_MAX};
+    use bartizan_jose::KEYS_MAX;
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/oauth.md");
     let page = std::fs::read_to_string(page).unwrap();
     for line in [

@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use ::http::header::ACCEPT;
 use ::http::{HeaderValue, Request, StatusCode, Uri};
+use bartizan_jose::{KEY_SET_BYTES_MAX, KeySet};
 use bytes::Bytes;
 use http_body_util::Full;
 use tokio::sync::Semaphore;
 
-use super::jwk::KeySet;
-use super::metadata::DOCUMENT_BYTES_MAX;
+use super::token::ALGORITHMS;
 use crate::upstream::HttpUpstream;
 
 /// How long keys are used without asking whether they still hold.
@@ -112,7 +112,7 @@ impl Keys {
         let found = self.found(now).filter(|found| wanted(&found.keys));
         let turn = match found {
             Some(found) if found.age < FRESH => return Some(found.keys),
-            // Those that there are do for now if somebody else asks already.
+            // Another task is asking; use the keys that are there.
             Some(found) => match self.asking.try_acquire() {
                 Ok(turn) => turn,
                 Err(_) => return Some(found.keys),
@@ -137,13 +137,13 @@ impl Keys {
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
-        // Every change leaves it whole at each step.
+        // No panic can leave this half-updated, so a poisoned lock is safe.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn key_set(raw: Bytes) -> Result<KeySet, String> {
-    KeySet::read(raw).map_err(|problem| problem.to_string())
+    KeySet::read(raw, &ALGORITHMS).map_err(|problem| problem.to_string())
 }
 
 /// The keys in the file at `path`: a small local one, no wait worth a thread. An error says why
@@ -155,7 +155,7 @@ pub fn read_file(path: &Path) -> Result<KeySet, String> {
 fn read(path: &Path) -> std::io::Result<Bytes> {
     let mut bytes = Vec::new();
     // One more than is read, so that a longer file is found too large.
-    let max = u64::try_from(DOCUMENT_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    let max = u64::try_from(KEY_SET_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
     File::open(path)?.take(max).read_to_end(&mut bytes)?;
     Ok(bytes.into())
 }
@@ -176,7 +176,7 @@ async fn asked(server: &HttpUpstream, target: &Uri) -> Result<Bytes, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oauth::jwk::Algorithm;
+    use bartizan_jose::Algorithm;
 
     fn set(kid: &str) -> String {
         let point = "A".repeat(43);
@@ -187,7 +187,7 @@ mod tests {
 
     /// Whether the key `kid` is there at `now`; nothing where there are no keys.
     async fn has(keys: &Keys, kid: &str, now: Duration) -> Option<bool> {
-        let wanted = |set: &KeySet| set.find(Some(kid), Algorithm::EdDsa).is_some();
+        let wanted = |set: &KeySet| set.find(Some(kid), Algorithm::EdDSA).is_some();
         keys.with(wanted, now).await.map(|set| wanted(&set))
     }
 
@@ -230,7 +230,7 @@ mod tests {
         assert!(problem().starts_with("cannot be read: "), "{}", problem());
         std::fs::write(&file, set("a").replace("\"x\"", "\"d\":\"s3cret\",\"x\"")).unwrap();
         assert_eq!(problem(), "holds a private or a shared key");
-        std::fs::write(&file, " ".repeat(DOCUMENT_BYTES_MAX) + &set("a")).unwrap();
+        std::fs::write(&file, " ".repeat(KEY_SET_BYTES_MAX) + &set("a")).unwrap();
         assert_eq!(problem(), "is not one strict JSON document: TooLarge");
     }
 }

@@ -7,10 +7,10 @@ use bytes::Bytes;
 
 use bartizan_gate::wire::document::{Document, DocumentLimits, Kind, Unreadable, write_string};
 
-/// Size of a document about a resource, an issuer or its keys, bytes.
+/// Size of a document about a resource or an issuer, bytes.
 pub const DOCUMENT_BYTES_MAX: usize = 64 << 10;
 
-/// Bounds on a document about a resource, an issuer or its keys.
+/// Bounds on a document about a resource or an issuer.
 pub const DOCUMENT: DocumentLimits = DocumentLimits {
     bytes_max: DOCUMENT_BYTES_MAX,
     depth_max: 16,

@@ -4,12 +4,12 @@
 //! about itself is told with our address instead of its own: the `resource` of its metadata
 //! (RFC 9728) and the URL of that metadata in its challenges. Nothing else is changed: no issuer,
 //! no status. As a resource of our own ([`Terminate`]) we check the token, and it ends here.
-//! Nothing here asks the network but [`keys`], for the keys of issuers; `edge::http` does the rest.
+//! Signatures are checked by `bartizan_jose`. Nothing here asks the network but [`keys`], for the
+//! keys of issuers; `edge::http` does the rest.
 
 pub mod challenge;
 pub mod metadata;
 mod address;
-pub mod jwk;
 pub mod token;
 pub mod keys;
 mod terminate;

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bartizan_jose::Algorithm;
 use bytes::Bytes;
 
 use super::PublicUrl;
-use super::jwk::Algorithm;
 use super::keys::Keys;
 use super::token::{BadToken, Unverified, Verified};
 use bartizan_gate::evidence::record::Now;
@@ -35,7 +35,7 @@ pub struct Issuer {
     pub name: Box<str>,
     /// Values of `aud`; a token must have one.
     pub audiences: Vec<Box<str>>,
-    /// How it may sign.
+    /// How it may sign: some of [`ALGORITHMS`](super::token::ALGORITHMS).
     pub algorithms: Vec<Algorithm>,
     /// Its keys.
     pub keys: Keys,

@@ -1,16 +1,14 @@
 //! One access token: a signed JWT (RFC 7519, RFC 9068) that was made for us, or nothing.
 //!
-//! Pure: text, keys and time in. What a token says is looked at only once its signature holds;
-//! before that its header and its `iss` choose the key, from keys that the configuration names.
-//! Keys and addresses inside the token are never used (RFC 8725 §3.10).
+//! Pure: text, keys and time in. The signature is `bartizan_jose`'s business, the claims are judged
+//! here, once the signature holds; before that the header and `iss` only choose the key, from keys
+//! that the configuration names (RFC 8725 §3.10).
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bartizan_jose::{Algorithm, Jws, Key, Malformed, NotVerified};
 use bytes::Bytes;
 
-use super::jwk::{Algorithm, Key};
 use bartizan_gate::wire::document::{Document, DocumentLimits, Kind, Value};
 
 /// Length of a token, bytes.
@@ -18,8 +16,13 @@ pub const TOKEN_BYTES_MAX: usize = 16 << 10;
 /// How far the issuer's clock and ours may be apart.
 pub const LEEWAY: Duration = Duration::from_mins(1);
 
-/// Bounds on each part of a token.
-const PART: DocumentLimits = DocumentLimits {
+/// How a token may be signed, unless the configuration allows less. Nothing that is made with a
+/// shared secret: whoever can check such a token can also make one.
+pub const ALGORITHMS: [Algorithm; 4] =
+    [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA];
+
+/// Bounds on the claims of a token.
+const CLAIMS: DocumentLimits = DocumentLimits {
     bytes_max: TOKEN_BYTES_MAX,
     depth_max: 16,
     number_chars_max: 64,
@@ -74,46 +77,49 @@ impl BadToken {
     }
 }
 
-/// A token that was read and not yet believed.
+impl From<Malformed> for BadToken {
+    fn from(malformed: Malformed) -> Self {
+        match malformed {
+            Malformed::TooLong(_) => Self::TooLong,
+            Malformed::Critical => Self::Critical,
+            Malformed::Algorithm => Self::Algorithm,
+            Malformed::Parts | Malformed::Header | Malformed::KeyId => Self::Form,
+        }
+    }
+}
+
+impl From<NotVerified> for BadToken {
+    fn from(not: NotVerified) -> Self {
+        match not {
+            NotVerified::Algorithm => Self::Algorithm,
+            NotVerified::Key => Self::Key,
+            NotVerified::Signature => Self::Signature,
+        }
+    }
+}
+
+/// A token that was read and is not believed yet.
 #[derive(Debug)]
 pub struct Unverified<'a> {
-    /// What is signed: header and claims as they came.
-    signed: &'a str,
-    signature: Vec<u8>,
-    /// How it says that it is signed.
+    jws: Jws<'a>,
+    /// How it says that it is signed: one of [`ALGORITHMS`].
     pub algorithm: Algorithm,
-    key: Option<Box<str>>,
     claims: Document,
 }
 
 impl<'a> Unverified<'a> {
     /// Reads `token`, in compact serialization (RFC 7515 §7.1).
     pub fn read(token: &'a str) -> Result<Self, BadToken> {
-        if token.len() > TOKEN_BYTES_MAX {
-            return Err(BadToken::TooLong);
+        let jws = Jws::read(token, TOKEN_BYTES_MAX)?;
+        if let Some(found) = jws.media_type()
+            && !TYPES.iter().any(|known| known.eq_ignore_ascii_case(found))
+        {
+            return Err(BadToken::Type);
         }
-        let (signed, signature) = token.rsplit_once('.').ok_or(BadToken::Form)?;
-        let (header, claims) = signed.split_once('.').ok_or(BadToken::Form)?;
-        let (header, claims) = (part(header)?, part(claims)?);
-        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| BadToken::Form)?;
-        let header = header.root();
-        let text = |name: &str| header.get(name).and_then(Value::as_str);
-        if let Some(found) = header.get("typ") {
-            let found = found.as_str().unwrap_or_default();
-            if !TYPES.iter().any(|known| known.eq_ignore_ascii_case(found)) {
-                return Err(BadToken::Type);
-            }
-        }
-        // We understand no extension, so each that must be understood refuses (RFC 7515 §4.1.11).
-        if header.get("crit").is_some() {
-            return Err(BadToken::Critical);
-        }
-        let algorithm = text("alg").and_then(Algorithm::parse).ok_or(BadToken::Algorithm)?;
-        let key = match header.get("kid") {
-            Some(key) => Some(key.as_str().ok_or(BadToken::Form)?.into()),
-            None => None,
-        };
-        Ok(Self { signed, signature, algorithm, key, claims })
+        let algorithm = Algorithm::parse(jws.algorithm()).filter(|it| ALGORITHMS.contains(it));
+        let algorithm = algorithm.ok_or(BadToken::Algorithm)?;
+        let claims = claims(jws.unverified_payload().clone())?;
+        Ok(Self { jws, algorithm, claims })
     }
 
     /// The issuer that it names.
@@ -123,7 +129,7 @@ impl<'a> Unverified<'a> {
 
     /// The key that it names.
     pub fn key(&self) -> Option<&str> {
-        self.key.as_deref()
+        self.jws.key_id()
     }
 
     /// Believes it if it was signed with `key`, names one of `audiences`, and is good at `now`,
@@ -134,9 +140,7 @@ impl<'a> Unverified<'a> {
         audiences: &[Box<str>],
         now: Duration,
     ) -> Result<Verified, BadToken> {
-        if !key.verifies(self.algorithm, self.signed.as_bytes(), &self.signature) {
-            return Err(BadToken::Signature);
-        }
+        self.jws.verify(key, &ALGORITHMS)?;
         let claims = self.claims.root();
         let until = claims.get("exp").and_then(date).ok_or(BadToken::Expiry)?;
         let until = until.saturating_add(LEEWAY);
@@ -193,10 +197,9 @@ fn texts(value: Value<'_>) -> impl Iterator<Item = &str> {
     value.as_str().into_iter().chain(value.elements().filter_map(Value::as_str))
 }
 
-/// A part of a token: a JSON object in base64url.
-fn part(text: &str) -> Result<Document, BadToken> {
-    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| BadToken::Form)?;
-    let document = Document::read(Bytes::from(bytes), &PART).map_err(|_| BadToken::Form)?;
+/// The claims of a token: a JSON object (RFC 7519 §3).
+fn claims(payload: Bytes) -> Result<Document, BadToken> {
+    let document = Document::read(payload, &CLAIMS).map_err(|_| BadToken::Form)?;
     if document.root().kind() == Kind::Object { Ok(document) } else { Err(BadToken::Form) }
 }
 
