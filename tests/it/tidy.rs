@@ -60,14 +60,6 @@ const CIRCLES: &[&[&str]] = &[
     ],
     &["crates/edge/src: stdio::remote", "crates/edge/src: stdio::renewal"],
     &["crates/demo/src: server", "crates/demo/src: service", "crates/demo/src: vendor"],
-    &[
-        "src: config::bundle",
-        "src: config::file",
-        "src: config::meaning",
-        "src: config::remote",
-        "src: config::server",
-    ],
-    &["src: policy::bundle", "src: policy::find", "src: policy::load"],
 ];
 
 /// What the gate's manifest must not bring, at any depth.
