@@ -21,8 +21,10 @@ const REASONS: &[(&str, &[&str])] = &[
     ("asserted_release", &["E0624"]),
     ("copied_permit", &["E0308", "E0308"]),
     ("copied_release", &["E0308", "E0308"]),
+    ("edited_permit", &["E0308"]),
     ("forged_permit", &["E0451"]),
     ("forged_release", &["E0451"]),
+    ("named_payload", &["E0603"]),
     ("refused_record", &["E0609"]),
     ("repeated_step", &["E0382"]),
 ];

@@ -15,7 +15,7 @@ use bartizan_gate::wire::protocol::Transport;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::stubs::{ByName, IN_FLIGHT_MAX, Sink, gate_config, now};
+use super::stubs::{ByName, IN_FLIGHT_MAX, Sink, gate_config, now, proof_is_true};
 
 /// One line for each event, after a first byte that chooses policy and transport:
 ///
@@ -280,6 +280,7 @@ impl Stage {
         match step.record(&self.sink) {
             Ok(act) => {
                 assert!(!self.sink.refusing.load(Ordering::Relaxed), "an act without a record");
+                proof_is_true(&act);
                 Some(act)
             }
             Err(unrecorded) => {

@@ -10,10 +10,12 @@ use bartizan_gate::duty::decision::{
 };
 use bartizan_gate::duty::pdp::{ListEntry, Pdp};
 use bartizan_gate::evidence::record::{AuditRecord, Event, Now};
-use bartizan_gate::evidence::step::{AuditSink, Unkept};
+use bartizan_gate::evidence::step::{Act, AuditSink, Content, Unkept};
 use bartizan_gate::question::access::{AccessRequest, Resource};
 use bartizan_gate::session::{GateConfig, Mode};
-use bartizan_gate::wire::frame::FrameLimits;
+use bartizan_gate::wire::frame::{Frame, FrameLimits, Message, Sender};
+use bartizan_gate::wire::method::Method;
+use bytes::Bytes;
 
 /// Requests in flight in one session.
 pub const IN_FLIGHT_MAX: usize = 4;
@@ -131,4 +133,33 @@ impl AuditSink for Sink {
 pub fn now(step: u64) -> Now {
     let uptime = Duration::from_millis(step);
     Now { uptime, wall: UNIX_EPOCH + Duration::from_secs(1_700_000_000) + uptime }
+}
+
+/// What a proof says of its message is what a fresh reading of its bytes says.
+pub fn proof_is_true(act: &Act) {
+    let read = |raw: &Bytes, sender| Frame::read(raw.clone(), sender, &FrameLimits::default());
+    match act {
+        Act::Forward(permitted) => {
+            let Some(frame) = permitted.frame() else { return };
+            assert_eq!(frame.document().raw(), permitted.body());
+            let again = read(permitted.body(), Sender::Client).expect("it was read before");
+            assert_eq!(frame.message(), again.message());
+            assert_eq!(permitted.method().map(|row| row.name), {
+                let named = again.message().method();
+                named.filter(|name| Method::all().any(|row| row.name == *name))
+            });
+            let asks = matches!(again.message(), Message::Request { .. });
+            assert_eq!(permitted.id(), again.message().id().filter(|_| asks));
+        }
+        Act::Deliver(released) => {
+            if matches!(released.content(), Content::Batch | Content::Opaque) {
+                assert_eq!(released.id(), None);
+                return;
+            }
+            let again = read(released.body(), Sender::Server).expect("it is a message");
+            assert_eq!(released.content(), Content::from(again.message()));
+            assert_eq!(released.id(), again.message().id());
+        }
+        Act::Drop => {}
+    }
 }

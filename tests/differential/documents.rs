@@ -47,9 +47,9 @@ fn main() -> std::io::Result<()> {
     for number in 0..count.parse::<u64>().unwrap() {
         let mut raw = Bytes::from(generator.document());
         let reading = read(&raw);
-        if reading.is_some() && number % 4 == 0 {
+        if let (Some(frame), 0) = (&reading, number % 4) {
             // What a child process gets: the same tokens on one line.
-            raw = line_for_child(&raw).unwrap();
+            raw = line_for_child(&frame.document().minified());
         }
         writeln!(documents, "{}", STANDARD.encode(&raw))?;
         let reading = reading.map_or_else(Reading::refused, |frame| Reading::of(&frame, &raw));

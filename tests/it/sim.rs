@@ -35,6 +35,8 @@ use bartizan_gate::wire::frame::FrameLimits;
 use bartizan_gate::wire::protocol::{Direction, Transport};
 use bytes::Bytes;
 
+use crate::invariants::stubs::proof_is_true;
+
 const LIMIT_BURST: u32 = 3;
 const LIMIT_PER_SECOND: u32 = 2;
 const IN_FLIGHT_MAX: usize = 24;
@@ -224,6 +226,7 @@ impl Simulation {
     }
 
     fn note(&mut self, act: &Act) {
+        proof_is_true(act);
         let (tag, body) = match act {
             Act::Forward(permitted) => (1_u64, permitted.body().clone()),
             Act::Deliver(released) => (2, released.body().clone()),

@@ -1,7 +1,9 @@
 //! The one way to an act: keep the record. Everything that the failing cases lean on compiles.
 
 use bartizan_gate::evidence::record::{AuditRecord, CallId};
-use bartizan_gate::evidence::step::{Act, AuditSink, Dispatch, Permitted, Released, Routing, Status, Step, Unkept, Unrecorded};
+use bartizan_gate::evidence::step::{Act, AuditSink, Content, Dispatch, Permitted, Released, Routing, Status, Step, Unkept, Unrecorded};
+use bartizan_gate::wire::frame::{Frame, Id};
+use bartizan_gate::wire::protocol::Protocol;
 
 struct Memory;
 
@@ -15,13 +17,17 @@ fn to_server(message: &Permitted) -> (usize, Dispatch, &CallId, &Routing) {
     (message.body().len(), message.dispatch(), message.call(), message.routing())
 }
 
-fn to_client(message: &Released) -> (usize, Status, bool) {
-    (message.body().len(), message.status(), message.is_own())
+fn read(message: &Permitted) -> (Option<&Frame>, Option<&Id>, Protocol) {
+    (message.frame(), message.id(), message.protocol())
+}
+
+fn to_client(message: &Released) -> (usize, Content, Option<&Id>, Status, bool) {
+    (message.body().len(), message.content(), message.id(), message.status(), message.is_own())
 }
 
 fn carry(step: Step) -> Result<(), Unrecorded> {
     match step.record(&Memory)? {
-        Act::Forward(message) => drop(to_server(&message)),
+        Act::Forward(message) => drop((to_server(&message), read(&message))),
         Act::Deliver(message) => drop(to_client(&message)),
         Act::Drop => {}
     }

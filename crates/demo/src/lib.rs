@@ -20,6 +20,7 @@ use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -318,6 +319,11 @@ fn judge(attempt: &Attempt, seen: &Seen, reached: usize, records: &[Entry]) -> J
         reached,
         fault,
     }
+}
+
+/// A panic of another holder leaves nothing half done that this demo could not bear.
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

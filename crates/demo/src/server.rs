@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, Uri};
@@ -28,8 +28,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::flags::Flags;
-use super::service::FlagHandler;
-use super::vendor::{Key, Service, Vendor, VendorHandler};
+use super::lock;
+use super::service::{FlagHandler, Service};
+use super::vendor::{Key, Vendor, VendorHandler};
 
 /// The path that it serves.
 pub const PATH: &str = "/mcp";
@@ -255,9 +256,4 @@ fn status(status: http::StatusCode) -> Response<BoxBody<Bytes, Infallible>> {
     let mut response = Response::new(Full::new(Bytes::new()).boxed());
     *response.status_mut() = status;
     response
-}
-
-/// A panic of another holder leaves nothing half done that this demo could not bear.
-pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

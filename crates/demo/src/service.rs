@@ -2,6 +2,7 @@
 //!
 //! Definitions and dispatch only. The flags are in `flags`; the sockets are in `server`.
 
+use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use http::HeaderMap;
@@ -18,11 +19,20 @@ use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde_json::{Value, json};
 
 use super::flags::{ENVIRONMENTS, Fault, Flags};
-use super::server::lock;
-use super::vendor::Service;
+use super::lock;
 
 const PROMPT: &str = "plan_rollout";
 const SCHEME: &str = "flag://";
+
+/// A service with tools and state.
+pub(super) trait Service: fmt::Debug + Send {
+    /// Its tools.
+    fn tools(&self) -> Vec<Tool>;
+    /// Carries out one call that came with `headers`.
+    fn call(&mut self, tool: &str, arguments: &Value, headers: &HeaderMap) -> Result<Value, Fault>;
+    /// One environment as it stands, with everything that all environments share.
+    fn snapshot(&self, environment: &str) -> Value;
+}
 
 /// One peer's view of the flags.
 #[derive(Debug, Clone)]

@@ -9,7 +9,6 @@ mod flagsmith;
 mod statsig;
 mod stigg;
 
-use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use http::HeaderMap;
@@ -23,17 +22,8 @@ use serde_json::{Value, json};
 
 use super::agent::{self, Attempt};
 use super::flags::Fault;
-use super::server::lock;
-
-/// A service with tools and state.
-pub(super) trait Service: fmt::Debug + Send {
-    /// Its tools.
-    fn tools(&self) -> Vec<Tool>;
-    /// Carries out one call that came with `headers`.
-    fn call(&mut self, tool: &str, arguments: &Value, headers: &HeaderMap) -> Result<Value, Fault>;
-    /// One environment as it stands, with everything that all environments share.
-    fn snapshot(&self, environment: &str) -> Value;
-}
+use super::lock;
+use super::service::{self, Service};
 
 /// Whose server the demo shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -195,7 +185,7 @@ impl ServerHandler for VendorHandler {
 /// A tool whose schema says only which arguments it takes: what they mean is for the vendor.
 fn tool(name: &'static str, text: &'static str, arguments: &[&str], required: &[&str]) -> Tool {
     let properties = arguments.iter().map(|name| ((*name).to_owned(), json!({}))).collect();
-    super::service::tool(name, text, &Value::Object(properties), required)
+    service::tool(name, text, &Value::Object(properties), required)
 }
 
 /// The member `name` of an object as a lenient reader finds it: in any case, and inside a string

@@ -67,6 +67,12 @@ pub struct HttpClient {
     sent: Arc<Mutex<VecDeque<Bytes>>>,
 }
 
+impl Default for HttpClient {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl HttpClient {
     /// A client with no connection yet.
     pub fn new() -> Self {

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use regorus::Value;
 
 use super::check::Index;
-use super::input;
 use super::problem::PolicyProblem;
 use super::prove::parsed;
 use super::strict::Interpreter;
+use super::value;
 use super::{Policy, PolicyRevision};
 use bartizan_gate::wire::document::{Document, DocumentLimits};
 
@@ -46,11 +46,11 @@ impl Asker {
         let document = Document::read(raw, &DocumentLimits::default())
             .map_err(|unreadable| whole(format!("the input is not strict JSON: {unreadable:?}")))?;
         let value = interpreter
-            .evaluate(&self.path, input::of_document(document.root()).value)
+            .evaluate(&self.path, value::of_document(document.root()).value)
             .map_err(|trouble| whole(trouble.to_string()))?;
         Ok(match value {
             Value::Undefined => None,
-            value => Some(input::json(&value)),
+            value => Some(value::json(&value)),
         })
     }
 }

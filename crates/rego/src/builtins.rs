@@ -493,7 +493,7 @@ fn read_json(args: &[Value], limits: &EvalLimits) -> Result<Result<Value, String
         Ok(document) => document,
         Err(unreadable) => return Ok(Err(format!("{unreadable:?}"))),
     };
-    let input = super::input::of_document(document.root());
+    let input = super::value::of_document(document.root());
     Ok(match input.lossy.first() {
         Some(pointer) => Err(format!("the number at `{pointer}` has no exact value")),
         None => Ok(input.value),
@@ -512,7 +512,7 @@ fn json_unmarshal(args: &[Value], limits: &EvalLimits) -> Result<Value, String> 
 fn json_marshal(args: &[Value], _: &EvalLimits) -> Result<Value, String> {
     let value = args.first().ok_or("an argument is missing")?;
     let mut text = String::new();
-    for character in super::input::json(value).chars() {
+    for character in super::value::json(value).chars() {
         match character {
             '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
                 let escape = format!("\\u{:04x}", u32::from(character));

@@ -12,10 +12,11 @@ use regorus::unstable::{BoolOp, Expr, Literal, LiteralStmt, Rule};
 
 use super::check::{Index, place};
 use super::engines::RegoPdp;
-use super::input::{self, Input};
+use super::input;
 use super::prove::parsed;
 use super::reads::ReadSet;
 use super::result::Fault;
+use super::value::{self, Input};
 use super::walk::chain;
 use super::{Policy, PolicyProblem};
 use bartizan_gate::duty::decision::{Decision, Engine};
@@ -77,7 +78,7 @@ impl Judge {
                 definitions.push(Definition {
                     file: file.to_owned(),
                     line,
-                    reads: ReadSet::of_definition(modules.get(*module), rule),
+                    reads: ReadSet::of([(modules.get(*module), &**rule)]),
                     bodies: guards(rule),
                 });
             }
@@ -103,7 +104,7 @@ impl Judge {
         input: document::Value<'_>,
         unknown: &[String],
     ) -> Result<Decision, Unknown> {
-        let input = input::of_recorded(input, self.policy.reads());
+        let input = value::of_recorded(input, self.policy.reads());
         self.decide(input, unknown)
     }
 

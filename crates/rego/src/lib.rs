@@ -15,32 +15,34 @@
     reason = "values and syntax of regorus: what is not named here is refused or left out"
 )]
 
-mod asker;
+mod problem;
+mod walk;
+mod number;
+mod reads;
+mod value;
+mod glob;
+mod sprintf;
 mod builtins;
 mod capabilities;
 mod check;
-mod compiled;
+mod reachable;
 mod eligible;
 mod imports;
-mod engines;
-mod generate;
-mod glob;
+mod source;
 mod input;
-mod judge;
-mod lint;
-mod memo;
-mod number;
-mod problem;
-mod prove;
-mod reads;
+mod schema;
 mod recorded;
 mod result;
-mod schema;
-mod source;
-mod sprintf;
 mod strict;
-mod walk;
+mod compiled;
+mod memo;
 mod workers;
+mod engines;
+mod generate;
+mod prove;
+mod judge;
+mod asker;
+mod lint;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -260,7 +262,7 @@ impl Policy {
         }
         let modules = imports::written_out(&sources.modules, engine.get_modules())?;
         let asked = entrypoints.cloned().unwrap_or_default();
-        let reads = ReadSet::of(engine.get_modules(), &[&asked.decision, &asked.listing]);
+        let reads = reachable::reads(engine.get_modules(), &[&asked.decision, &asked.listing]);
         Ok(Self(Arc::new(Parts {
             modules,
             data,
@@ -293,7 +295,7 @@ impl Policy {
         let raw = Bytes::copy_from_slice(input_json.as_bytes());
         let document = Document::read(raw, &DocumentLimits::default())
             .map_err(|unreadable| whole(format!("the input is not strict JSON: {unreadable:?}")))?;
-        let input = input::of_document(document.root());
+        let input = value::of_document(document.root());
         if let Some(pointer) = input.lossy.first() {
             return Err(whole(format!("number cannot be represented exactly: `{pointer}`")));
         }
@@ -305,7 +307,7 @@ impl Policy {
         };
         Ok(match value {
             Value::Undefined => "undefined".to_owned(),
-            value => input::json(&value),
+            value => value::json(&value),
         })
     }
 
@@ -344,7 +346,7 @@ impl Policy {
 }
 
 fn data_value(data: &Document) -> Value {
-    input::of_document(data.root()).value
+    value::of_document(data.root()).value
 }
 
 /// Reads the data strictly.
@@ -364,7 +366,7 @@ fn read_data(
     };
     let document = Document::read(Bytes::copy_from_slice(text.as_bytes()), &bounds)
         .map_err(|unreadable| in_data(format!("not strict JSON: {unreadable:?}")))?;
-    let value = input::of_document(document.root());
+    let value = value::of_document(document.root());
     if let Some(pointer) = value.lossy.first() {
         return Err(in_data(format!("the number at `{pointer}` has no exact value"))
             .hint("integers have at most 64 bits, other numbers at most 17 digits"));

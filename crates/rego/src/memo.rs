@@ -125,7 +125,7 @@ mod tests {
         let body = format!("package p\nx if {{{paths}}}");
         let mut engine = regorus::Engine::new();
         engine.add_policy("p.rego".to_owned(), body).unwrap();
-        ReadSet::of(engine.get_modules(), &[&"data.p.x".to_owned()])
+        crate::reachable::reads(engine.get_modules(), &[&"data.p.x".to_owned()])
     }
 
     fn decision(origin: Origin, engine: Engine) -> Decision {
@@ -173,7 +173,8 @@ mod tests {
         ] {
             engine.add_policy(name.to_owned(), text.to_owned()).unwrap();
         }
-        let reads = ReadSet::of(engine.get_modules(), &[&"data.mcp.decision".to_owned()]);
+        let reads =
+            crate::reachable::reads(engine.get_modules(), &[&"data.mcp.decision".to_owned()]);
         assert!(Memo::for_policy(&reads).is_some(), "{:?}", reads.paths());
     }
 

@@ -216,7 +216,7 @@ fn compare(policy: &Policy, both: &RegoPdp, seed: u64) -> (u64, Option<String>) 
         drop(both.judge(input.clone()));
         drop(both.judge_page(input.clone()));
         if let Some(found) = both.demotion() {
-            let shown: String = super::input::json(&input).chars().take(4_000).collect();
+            let shown: String = super::value::json(&input).chars().take(4_000).collect();
             let reason = format!(
                 "the engines differ on a {}: strict {}, compiled {}, input {shown}",
                 found.question, found.strict, found.compiled

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 
 use regorus::unstable::{Module, Ref, Rule};
 
-use super::check::Index;
 use super::walk::{Chain, Visit, Walk};
 
 /// The members of one value that are read.
@@ -78,23 +77,14 @@ impl ReadSet {
         *at = ALL.clone();
     }
 
-    /// What answering `entrypoints` reads; other rules, tests among them, bring their own input.
-    pub(super) fn of(modules: &[Ref<Module>], entrypoints: &[&String]) -> Self {
-        let index = Index::of(modules);
+    /// What `definitions` read, each with its module.
+    pub(super) fn of<'a>(
+        definitions: impl IntoIterator<Item = (Option<&'a Ref<Module>>, &'a Rule)>,
+    ) -> Self {
         let mut reads = Self::default();
-        for path in index.reachable(entrypoints.iter().copied()) {
-            for (at, rule) in index.rules.get(&path).into_iter().flatten() {
-                reads.add_definition(modules.get(*at), rule);
-            }
+        for (module, rule) in definitions {
+            reads.add_definition(module, rule);
         }
-        reads.collapse();
-        reads
-    }
-
-    /// What one definition of a rule reads by itself.
-    pub(super) fn of_definition(module: Option<&Ref<Module>>, rule: &Rule) -> Self {
-        let mut reads = Self::default();
-        reads.add_definition(module, rule);
         reads.collapse();
         reads
     }
@@ -163,57 +153,5 @@ impl ReadSet {
         for member in self.members.values_mut() {
             member.collapse();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn paths(body: &str) -> String {
-        let mut engine = regorus::Engine::new();
-        let text = format!("package p\n{body}");
-        engine.add_policy("p.rego".to_owned(), text).unwrap();
-        ReadSet::of(engine.get_modules(), &[&"data.p.x".to_owned()]).paths().join(" ")
-    }
-
-    #[test]
-    fn what_a_rule_reads_is_found_and_what_cannot_be_followed_is_read_whole() {
-        for (body, expected) in [
-            ("x if input.tool.name == \"a\"", "input.tool.name"),
-            ("x if input[\"tool\"].name", "input.tool.name"),
-            ("x if input.tool[input.key]", "input.key input.tool"),
-            (
-                "x if {some e in input.operation.environments; e == 1}",
-                "input.operation.environments",
-            ),
-            ("x if f(input.tool)\nf(t) := t.name", "input.tool"),
-            ("x := input", "input"),
-            ("x if walk(input, [p, v])", "input"),
-            ("x if {r := input.a; r.b}", "input.a"),
-            ("x if \"k\" in object.keys(input.tool.arguments)", "input.tool.arguments.*"),
-            ("x if {a := input.tool.arguments; \"k\" in object.keys(a)}", "input.tool.arguments"),
-            ("x if {\"k\" in object.keys(input.a); input.a.b == 1}", "input.a.* input.a.b"),
-            ("x if \"k\" in object.keys(input)", "input"),
-            ("test_x if x with input as {\"a\": input.b}\nx if input.c", "input.c"),
-            (
-                "x if y with input as {\"a\": input.b}\ny if input.c\nz if input.d",
-                "input.b input.c",
-            ),
-            (
-                "x contains input.a if input.b\nx contains y if {y := [z | z := input.c]}",
-                "input.a input.b input.c",
-            ),
-            ("x[input.k] := input.v if true", "input.k input.v"),
-            ("x := 1 if input.a else := input.b if input.c", "input.a input.b input.c"),
-            (
-                "x if {not input.a; y}\ny if every v in input.b { v == input.c }",
-                "input.a input.b input.c",
-            ),
-            ("x if data[input.a]\ny if input.b", "input.a input.b"),
-        ] {
-            assert_eq!(paths(body), expected, "{body}");
-        }
-        assert_eq!(paths("import input.tool as t\nx if t.name"), "input.tool");
     }
 }

@@ -6,8 +6,9 @@
 
 use serde_json::Value;
 
-use super::input::{self, LOSSY_MAX};
+use super::input;
 use super::reads::ReadSet;
+use super::value::LOSSY_MAX;
 use bartizan_gate::duty::pdp::{Inputs, RecordedInput};
 use bartizan_gate::question::access::AccessRequest;
 
@@ -40,7 +41,7 @@ const WRITTEN_BYTES_MAX: usize = 32 << 10;
 const LEFT_OUT_MAX: usize = 32;
 
 /// The input of `request` as its record keeps it, if it is to.
-pub fn recorded_input(request: &AccessRequest<'_>, inputs: Inputs) -> Option<RecordedInput> {
+pub(super) fn recorded_input(request: &AccessRequest<'_>, inputs: Inputs) -> Option<RecordedInput> {
     if inputs == Inputs::None {
         return None;
     }

@@ -195,7 +195,7 @@ fn set(element: &Fields<'_>) -> Result<Obligation, Fault> {
     }
     let value = element.member("value").filter(|value| is_json(value));
     let value = value.ok_or_else(|| Fault::shape("decision: `set`: `value` is not JSON"))?;
-    Ok(Obligation::Set { pointer, value: super::input::json(value).into() })
+    Ok(Obligation::Set { pointer, value: super::value::json(value).into() })
 }
 
 fn redact(element: &Fields<'_>) -> Result<Obligation, Fault> {

@@ -400,7 +400,7 @@ pub(super) fn rego_text(value: &Value) -> String {
             format!("{{{}}}", members.join(", "))
         }
         Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {
-            super::input::json(value)
+            super::value::json(value)
         }
         Value::Undefined => "undefined".to_owned(),
     }

@@ -445,3 +445,21 @@ async fn a_legacy_disconnect_lets_its_stream_run_on() {
     rig.sink.outcome(Outcome::Ok).await;
     rig.drained().await;
 }
+
+#[tokio::test]
+async fn a_refused_stream_shows_the_status_of_the_server() {
+    // What servers without such a stream say, in JSON-RPC or in words of their own.
+    for body in [
+        r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Method not allowed."},"id":null}"#,
+        r#"{"error":"no stream here"}"#,
+    ] {
+        let behind = Behind::start(move |_, _| {
+            answer("405 Method Not Allowed", "Content-Type: application/json\r\n", body)
+        })
+        .await;
+        let rig = Rig::start(behind.address);
+        let reply = rig.ask(&get("")).await;
+        assert_eq!((reply.status, reply.text()), (405, body));
+        assert_eq!(rig.sink.outcomes(), [Outcome::Error]);
+    }
+}

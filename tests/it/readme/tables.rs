@@ -730,7 +730,7 @@ fn faces() -> BTreeSet<(i64, String, u16)> {
 fn face(refusal: &Refusal) -> (i64, String, u16) {
     let id = Id::Number(1);
     let to = Addressee { id: Some(&id), decision_id: "d", era: Era::Legacy, tool_result: false };
-    let (body, status) = refusal.message(to);
+    let (body, _, status) = refusal.message(to);
     let body: Value = serde_json::from_str(std::str::from_utf8(&body).unwrap()).unwrap();
     let text = body["error"]["message"].as_str().unwrap();
     let text = if matches!(refusal, Refusal::UnknownTool(_)) {

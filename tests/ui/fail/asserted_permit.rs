@@ -1,9 +1,13 @@
 //! A message for the server cannot be asserted from outside the gate.
 
 use bartizan_gate::evidence::record::CallId;
-use bartizan_gate::evidence::step::{Dispatch, Permitted, Routing};
+use bartizan_gate::evidence::step::{Permitted, Routing};
+use bartizan_gate::wire::protocol::Protocol;
+
+fn assert(protocol: Protocol) -> Permitted {
+    Permitted::assertion(loop {}, protocol, CallId::from("1"), Routing::default())
+}
 
 fn main() {
-    let body = b"{}".as_slice().into();
-    let _ = Permitted::assertion(Dispatch::Message, body, None, CallId::from("1"), Routing::default());
+    let _ = assert;
 }

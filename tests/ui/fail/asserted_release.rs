@@ -1,7 +1,7 @@
 //! A message for the client cannot be asserted from outside the gate.
 
-use bartizan_gate::evidence::step::{Released, Status};
+use bartizan_gate::evidence::step::{Content, Released, Status};
 
 fn main() {
-    let _ = Released::assertion(b"{}".as_slice().into(), Status::Ok, false);
+    let _ = Released::assertion(b"{}".as_slice().into(), Content::Opaque, None, Status::Ok, false);
 }

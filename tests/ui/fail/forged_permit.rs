@@ -1,14 +1,19 @@
 //! A message for the server cannot be written down.
 
 use bartizan_gate::evidence::record::CallId;
-use bartizan_gate::evidence::step::{Dispatch, Permitted, Routing};
+use bartizan_gate::evidence::step::{Permitted, Routing};
+use bartizan_gate::wire::protocol::Protocol;
 
-fn main() {
-    let _ = Permitted {
-        dispatch: Dispatch::Message,
-        body: b"{}".as_slice().into(),
-        id: None,
+fn forge(protocol: Protocol) -> Permitted {
+    Permitted {
+        payload: loop {},
+        method: None,
+        protocol,
         call: CallId::from("1"),
         routing: Routing::default(),
-    };
+    }
+}
+
+fn main() {
+    let _ = forge;
 }

@@ -1,7 +1,15 @@
 //! A message for the client cannot be written down.
 
-use bartizan_gate::evidence::step::{Released, Status};
+use bartizan_gate::evidence::step::{Content, Released, Status};
 
 fn main() {
-    let _ = Released { body: b"{}".as_slice().into(), status: Status::Ok, own: false, back: None };
+    let _ = Released {
+        body: b"{}".as_slice().into(),
+        content: Content::Opaque,
+        id: None,
+        status: Status::Ok,
+        own: false,
+        settles: None,
+        back: None,
+    };
 }

@@ -19,16 +19,16 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::conversation::{ChildStream, Common, Conversation, End, First, Kind, document};
+use super::conversation::{ChildStream, Common, Conversation, End, First, Kind};
 use super::era::{Asked, KnownEra, NOT_INITIALIZED};
 use super::process::{ChildLimits, ChildSpec};
-use super::relabel;
 use crate::upstream::{SESSION_ID, SendContext};
 use crate::{Answer, EventStream, Shared};
 use bartizan_gate::evidence::step::{Dispatch, Permitted};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{Protected, UpstreamFailure};
-use bartizan_gate::wire::document::Document;
+use bartizan_gate::wire::headers::meta_version;
+use bartizan_gate::wire::method::Role;
 use bartizan_gate::wire::protocol::Era;
 
 /// How often the children are looked over, at most and at least.
@@ -154,19 +154,16 @@ impl Inner {
         permitted: &Permitted,
         key: ChildKey<'_>,
     ) -> Result<Answer, UpstreamFailure> {
-        let document = document(permitted.body())?;
-        let method = permitted.routing().method.as_deref();
-        let modern = relabel::is_modern(&document);
+        let initialize = permitted.method().is_some_and(|method| method.role == Role::Handshake);
+        let modern = permitted.frame().and_then(meta_version).is_some();
         // A session's only child is never tried with what it may not understand.
         let child = match key.session.filter(|_| !modern) {
             Some(session) => match self.session(session, &key.principal.id) {
                 Some(child) => child,
-                None if method == Some("initialize") => {
-                    return self.initialize(&document, key).await;
-                }
+                None if initialize => return self.initialize(permitted, key).await,
                 None => return Ok(bare(404)),
             },
-            None if method == Some("initialize") => return self.initialize(&document, key).await,
+            None if initialize => return self.initialize(permitted, key).await,
             None if modern => match self.modern(key.principal).await? {
                 Some(child) => child,
                 None => return Ok(not_initialized()),
@@ -174,10 +171,10 @@ impl Inner {
             None => return Ok(not_initialized()),
         };
         if permitted.id().is_none() {
-            child.tell(&document, method).await?;
+            child.tell(permitted).await?;
             return Ok(Answer::Accepted { status: 202, headers: HeaderMap::new() });
         }
-        let stream = child.ask(&document, method.unwrap_or_default()).await?;
+        let stream = child.ask(permitted).await?;
         let (answer, _) = self.answer(stream, modern, HeaderMap::new()).await?;
         Ok(answer)
     }
@@ -211,7 +208,7 @@ impl Inner {
     /// wait, there is no session.
     async fn initialize(
         self: &Arc<Self>,
-        document: &Document,
+        permitted: &Permitted,
         key: ChildKey<'_>,
     ) -> Result<Answer, UpstreamFailure> {
         let principal = &*key.principal.id;
@@ -234,7 +231,7 @@ impl Inner {
             child
         };
         let mut fresh = Fresh { inner: self, name: Some(name) };
-        let answered = match child.ask(document, "initialize").await {
+        let answered = match child.ask(permitted).await {
             Ok(stream) => self.answer(stream, false, HeaderMap::new()).await,
             Err(failure) => Err(failure),
         };

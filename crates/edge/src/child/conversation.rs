@@ -17,15 +17,16 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::era::{self, Asked, PROBE};
-use super::lines::{Line, Lines, judged, line_for_child};
+use super::lines::{Line, Lines, line_for_child};
 use super::process::{ChildLimits, ChildSpec, Process, SpawnError, Window, Wish};
 use super::relabel::{self, Labels, Place};
 use crate::{ServerEvent, Shared};
-use bartizan_gate::evidence::step::{Act, Step};
+use bartizan_gate::evidence::step::{Act, Permitted, Step};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{Arrival, Protected, Session, UpstreamFailure};
 use bartizan_gate::wire::document::Document;
 use bartizan_gate::wire::frame::{Frame, Id, Malformed, Message, Sender};
+use bartizan_gate::wire::method::{Method, Role};
 use bartizan_gate::wire::protocol::Transport;
 
 /// How long the exit status of a child that closed its output is waited for.
@@ -236,12 +237,10 @@ impl Conversation {
     /// Sends a request and gives the messages that belong to it.
     pub(super) async fn ask(
         self: &Arc<Self>,
-        document: &Document,
-        method: &str,
+        permitted: &Permitted,
     ) -> Result<ChildStream, UpstreamFailure> {
-        let (line, stream) = self.open(document, method == "subscriptions/listen")?;
-        let line = line_for_child(&line).map_err(|_bug| unreadable())?;
-        if self.process.write(line).await.is_err() {
+        let (line, stream) = self.open(permitted)?;
+        if self.process.write(line_for_child(&line)).await.is_err() {
             return Err(self.failure().await);
         }
         Ok(stream)
@@ -250,8 +249,7 @@ impl Conversation {
     /// Makes room for an exchange and gives its request under our number.
     fn open(
         self: &Arc<Self>,
-        document: &Document,
-        listens: bool,
+        permitted: &Permitted,
     ) -> Result<(Bytes, ChildStream), UpstreamFailure> {
         let (to, from) = mpsc::channel(self.of.limits.exchange_queue_max);
         let mut state = self.state();
@@ -265,8 +263,13 @@ impl Conversation {
             )));
         }
         let number = state.next;
-        let (line, labels) = relabel::outbound(document, number).ok_or_else(unreadable)?;
-        let key = document.root().get("id").and_then(relabel::id_of);
+        let request = permitted.frame().map(Frame::document);
+        let (line, labels) =
+            request.and_then(|request| relabel::outbound(request, number)).ok_or_else(|| {
+                UpstreamFailure::Unreadable("a child process takes no batch".to_owned())
+            })?;
+        let key = permitted.id().cloned();
+        let listens = permitted.method().is_some_and(|method| method.role == Role::Listen);
         state.next = number.saturating_add(1);
         state.used = self.of.uptime();
         if !state.ended {
@@ -278,34 +281,30 @@ impl Conversation {
     }
 
     /// Sends a notification or an answer of the client.
-    pub(super) async fn tell(
-        &self,
-        document: &Document,
-        method: Option<&str>,
-    ) -> Result<(), UpstreamFailure> {
-        let renamed = match method {
-            Some("notifications/cancelled") => match self.cancelled(document) {
+    pub(super) async fn tell(&self, permitted: &Permitted) -> Result<(), UpstreamFailure> {
+        let cancels = permitted.method().is_some_and(|method| method.role == Role::Cancel);
+        let message = match permitted.frame().filter(|_| cancels) {
+            Some(frame) => match self.cancelled(frame) {
                 Some(renamed) => renamed,
                 // What it cancels is over, or never was.
                 None => return Ok(()),
             },
-            Some(_) | None => document.raw().clone(),
+            None => permitted.minified(),
         };
         self.state().used = self.of.uptime();
-        let line = line_for_child(&renamed).map_err(|_bug| unreadable())?;
-        match self.process.write(line).await {
+        match self.process.write(line_for_child(&message)).await {
             Ok(()) => Ok(()),
             Err(_closed) => Err(self.failure().await),
         }
     }
 
     /// The client's cancel under our number.
-    fn cancelled(&self, document: &Document) -> Option<Bytes> {
-        let id = relabel::cancelled_id(document)?;
+    fn cancelled(&self, frame: &Frame) -> Option<Bytes> {
+        let id = frame.named_id("requestId")?;
         let state = self.state();
         let (number, _) =
             state.exchanges.iter().rev().find(|(_, open)| open.key.as_ref() == Some(&id))?;
-        relabel::cancelled(document, *number)
+        relabel::cancelled(frame.document(), *number)
     }
 
     /// Asks the child which era it speaks. The question is judged and recorded like a client's.
@@ -319,11 +318,11 @@ impl Conversation {
         let asked = keep(Some(session.client_frame(gate, &arrival, now())));
         let Some(Ok(Act::Forward(permitted))) = asked else { return Asked::Forbidden };
         let call = permitted.call();
-        let answer = timeout(self.of.limits.probe_max, self.answer_to(permitted.body())).await;
+        let answer = timeout(self.of.limits.probe_max, self.answer_to(&permitted)).await;
         match answer.unwrap_or(Err(UpstreamFailure::TimedOut)) {
             Ok(body) => {
                 drop(keep(Some(session.server_answer(gate, call, &body, now()))));
-                Asked::Speaks(era::of_answer(&body))
+                Asked::Speaks(era::of_answer(&body, &self.of.limits.frame.document))
             }
             Err(failure) => {
                 drop(keep(session.upstream_failed(call, &failure, now())));
@@ -333,8 +332,8 @@ impl Conversation {
     }
 
     /// The answer to a request of our own, and nothing that comes before it.
-    async fn answer_to(self: &Arc<Self>, request: &Bytes) -> Result<Bytes, UpstreamFailure> {
-        let mut stream = self.ask(&document(request)?, "server/discover").await?;
+    async fn answer_to(self: &Arc<Self>, request: &Permitted) -> Result<Bytes, UpstreamFailure> {
+        let mut stream = self.ask(request).await?;
         loop {
             let first = stream.first().await;
             let event = stream.next().await.unwrap_or(Err(UpstreamFailure::EndedEarly))?;
@@ -435,7 +434,10 @@ impl Conversation {
             }
             Message::Error { id: None, .. } => self.unreadable(line),
             Message::Request { .. } => self.unasked(line),
-            Message::Notification { method } => self.notice(frame.document(), method),
+            Message::Notification { method } => {
+                let role = Method::named(method).map(|method| method.role);
+                self.notice(frame.document(), role)
+            }
         }
     }
 
@@ -466,8 +468,8 @@ impl Conversation {
         Some(Delivery { to: open.to, item: Item { event, end: Some(end) }, number: None })
     }
 
-    fn notice(&self, document: &Document, method: &str) -> Option<Delivery> {
-        if method == "notifications/progress" {
+    fn notice(&self, document: &Document, role: Option<Role>) -> Option<Delivery> {
+        if role == Some(Role::Progress) {
             let Some(number) = relabel::progress_number(document) else {
                 return dropped("progress without a token of ours");
             };
@@ -478,7 +480,7 @@ impl Conversation {
         }
         // In a session a child cancels its own requests; a shared child has none, and can only
         // mean a subscription (revision 2026-07-28, basic/patterns/cancellation).
-        if method == "notifications/cancelled" && self.kind == Kind::Shared {
+        if role == Some(Role::Cancel) && self.kind == Kind::Shared {
             let number = relabel::cancelled_number(document);
             return self.tagged(document, number?, Place::Cancelled);
         }
@@ -606,15 +608,6 @@ fn dropped(why: &'static str) -> Option<Delivery> {
 
 fn message(data: Bytes) -> ServerEvent {
     ServerEvent { data, ..ServerEvent::default() }
-}
-
-fn unreadable() -> UpstreamFailure {
-    UpstreamFailure::Unreadable("the message cannot be written as one line".to_owned())
-}
-
-/// The document of a body that the gate has judged.
-pub(super) fn document(body: &Bytes) -> Result<Document, UpstreamFailure> {
-    judged(body).map_err(|_bug| unreadable())
 }
 
 /// The messages of a child that belong to one exchange, or to no exchange.

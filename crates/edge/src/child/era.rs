@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::lines::judged;
-use bartizan_gate::wire::document::{Kind, Value};
+use bartizan_gate::wire::document::{Document, DocumentLimits, Kind, Value};
 use bartizan_gate::wire::protocol::Era;
 
 /// The question, in the words of a client of the newest revision.
@@ -55,10 +54,11 @@ impl KnownEra {
     }
 }
 
-/// The era of a server that gave this answer to `server/discover`. Every error but those that only
-/// the modern era has is a legacy server's (basic/versioning, "Compatibility Matrix").
-pub(super) fn of_answer(body: &Bytes) -> Era {
-    let Ok(document) = judged(body) else { return Era::Legacy };
+/// The era of a server that gave this answer to `server/discover`, read within `limits`. Every
+/// error but those that only the modern era has is a legacy server's (basic/versioning,
+/// "Compatibility Matrix").
+pub(super) fn of_answer(body: &Bytes, limits: &DocumentLimits) -> Era {
+    let Ok(document) = Document::read(body.clone(), limits) else { return Era::Legacy };
     let root = document.root();
     let versions = root.pointer("/result/supportedVersions");
     let code = root.pointer("/error/code").and_then(Value::as_i64);
@@ -83,10 +83,11 @@ mod tests {
             (r#"{"result":{"supportedVersions":"2026-07-28"}}"#, Era::Legacy),
         ];
         for (answer, expected) in cases {
-            assert_eq!(of_answer(&Bytes::from_static(answer.as_bytes())), expected, "{answer}");
+            let body = Bytes::from_static(answer.as_bytes());
+            assert_eq!(of_answer(&body, &DocumentLimits::default()), expected, "{answer}");
         }
         for line in [PROBE, NOT_INITIALIZED] {
-            judged(&Bytes::from_static(line)).unwrap();
+            Document::read(Bytes::from_static(line), &DocumentLimits::default()).unwrap();
         }
     }
 

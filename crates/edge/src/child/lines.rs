@@ -9,8 +9,6 @@ use std::io;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use bartizan_gate::wire::document::{Document, DocumentLimits, Unreadable};
-
 /// Room made before each read, bytes.
 const READ_BYTES: usize = 16 << 10;
 
@@ -119,24 +117,21 @@ pub fn has_foreign_line_end(line: &[u8]) -> bool {
     line.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0))
 }
 
-/// The frame as one line for a child, LF included: the same tokens, minified, so that no byte is
-/// below 0x20 (C3, C4) and U+2028 and U+2029 are escapes (C7).
-pub fn line_for_child(body: &Bytes) -> Result<Bytes, Unreadable> {
-    Ok(terminated(&judged(body)?.minified()))
+/// A line for a child, LF included: `minified` is a message as [`Document::minified`] gives it, so
+/// that no byte is below 0x20 (C3, C4) and U+2028 and U+2029 are escapes (C7).
+///
+/// [`Document::minified`]: bartizan_gate::wire::document::Document::minified
+pub fn line_for_child(minified: &[u8]) -> Bytes {
+    terminated(minified)
 }
 
-/// The document of a body that the gate has read before.
-pub fn judged(body: &Bytes) -> Result<Document, Unreadable> {
-    Document::read(body.clone(), &JUDGED)
-}
-
-/// The frame as one line for the client, LF included: the bytes as they are, unless some reader
-/// would split them; then minified.
-pub fn line_for_client(body: &Bytes) -> Result<Bytes, Unreadable> {
+/// A message as one line for the client, LF included: its bytes as they are, unless some reader
+/// would split them; then `minified`, which is the same message or absent where there is none.
+pub fn line_for_client(body: &[u8], minified: impl FnOnce() -> Option<Bytes>) -> Option<Bytes> {
     if has_foreign_line_end(body) || has_unicode_line_end(body) {
-        line_for_child(body)
+        minified().map(|minified| terminated(&minified))
     } else {
-        Ok(terminated(body))
+        Some(terminated(body))
     }
 }
 
@@ -151,15 +146,6 @@ fn terminated(body: &[u8]) -> Bytes {
 fn has_unicode_line_end(body: &[u8]) -> bool {
     body.windows(3).any(|bytes| matches!(bytes, [0xe2, 0x80, 0xa8 | 0xa9] | [0xc2, 0x85, _]))
 }
-
-/// The gate has judged these bytes under its own limits; a second, smaller bound here could only
-/// lose a message that was permitted.
-const JUDGED: DocumentLimits = DocumentLimits {
-    bytes_max: usize::MAX,
-    depth_max: usize::MAX,
-    number_chars_max: usize::MAX,
-    values_max: usize::MAX,
-};
 
 #[cfg(test)]
 mod tests {

@@ -15,4 +15,3 @@ mod relabel;
 pub use bridge::ChildUpstream;
 pub use conversation::ChildStream;
 pub use process::{ChildLimits, ChildSpec, SpawnError};
-pub(crate) use relabel::id_of;

@@ -11,14 +11,10 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use bartizan_gate::wire::document::{Document, Value, write_string};
-use bartizan_gate::wire::frame::Id;
 
 /// The key under which a subscription's messages carry the id of its `subscriptions/listen`
 /// (revision 2026-07-28, basic/patterns/subscriptions).
 const SUBSCRIPTION_ID: &str = "/_meta/io.modelcontextprotocol~1subscriptionId";
-
-/// The key that each request of the modern era carries.
-const PROTOCOL_VERSION: &str = "/params/_meta/io.modelcontextprotocol~1protocolVersion";
 
 /// A label as its owner wrote it: a JSON string or number.
 pub(super) type Label = Bytes;
@@ -34,24 +30,26 @@ pub(super) struct Labels {
     pub(super) lasting: bool,
 }
 
-/// A request under our number, and the labels that it had.
+/// A request under our number, minified, and the labels that it had. Absent where the message has
+/// no id.
 pub(super) fn outbound(document: &Document, number: i64) -> Option<(Bytes, Labels)> {
     let id = document.root().get("id")?;
     let token = document.root().pointer("/params/_meta/progressToken");
     let number = number.to_string();
     let edits = [Some(id), token].into_iter().flatten().map(|value| (value.span(), number.clone()));
+    let line = document.minified_with(&in_order(edits));
     let labels = Labels {
         id: raw(id),
         token: token.map(raw),
         lasting: document.root().pointer("/params/task").is_some(),
     };
-    Some((spliced(document, edits), labels))
+    Some((line, labels))
 }
 
-/// A client's `notifications/cancelled` about our number.
+/// A client's `notifications/cancelled` about our number, minified.
 pub(super) fn cancelled(document: &Document, number: i64) -> Option<Bytes> {
     let id = document.root().pointer("/params/requestId")?;
-    Some(spliced(document, [(id.span(), number.to_string())]))
+    Some(document.minified_with(&in_order([(id.span(), number.to_string())])))
 }
 
 /// Our own word that nobody waits for `number` any longer: what closing the response stream says
@@ -62,11 +60,6 @@ pub(super) fn cancel_line(number: i64) -> Bytes {
          \"params\":{{\"requestId\":{number}}}}}\n"
     );
     Bytes::from(line)
-}
-
-/// Which request a client's `notifications/cancelled` is about.
-pub(super) fn cancelled_id(document: &Document) -> Option<Id> {
-    id_of(document.root().pointer("/params/requestId")?)
 }
 
 /// The number of ours that a child's `notifications/cancelled` is about.
@@ -126,19 +119,6 @@ impl Place {
     }
 }
 
-/// Whether the message says in its own `_meta` that it is of the modern era.
-pub(super) fn is_modern(document: &Document) -> bool {
-    document.root().pointer(PROTOCOL_VERSION).is_some()
-}
-
-/// The id that a value spells.
-pub(crate) fn id_of(value: Value<'_>) -> Option<Id> {
-    match value.as_i64() {
-        Some(number) => Some(Id::Number(number)),
-        None => value.as_str().map(|text| Id::Text(text.into())),
-    }
-}
-
 /// A number of ours, also where the child turned it into a string.
 fn number_of(value: Value<'_>) -> Option<i64> {
     value.as_i64().or_else(|| value.as_str()?.parse().ok())
@@ -166,10 +146,16 @@ fn alike(value: Value<'_>, label: &Label) -> String {
 
 /// The document with these spans replaced, in whatever order they come.
 fn spliced(document: &Document, edits: impl IntoIterator<Item = (Range<usize>, String)>) -> Bytes {
+    document.splice(&in_order(edits))
+}
+
+fn in_order(
+    edits: impl IntoIterator<Item = (Range<usize>, String)>,
+) -> Vec<(Range<usize>, Vec<u8>)> {
     let mut edits: Vec<_> =
         edits.into_iter().map(|(span, text)| (span, text.into_bytes())).collect();
     edits.sort_by_key(|(span, _)| span.start);
-    document.splice(&edits)
+    edits
 }
 
 #[cfg(test)]
@@ -186,7 +172,7 @@ mod tests {
         let cases = [
             (
                 r#"{"id": "a\u0062", "method":"m","params":{"_meta":{"progressToken": 1.0 }}}"#,
-                r#"{"id": 7, "method":"m","params":{"_meta":{"progressToken": 7 }}}"#,
+                r#"{"id":7,"method":"m","params":{"_meta":{"progressToken":7}}}"#,
                 r#""a\u0062""#,
                 Some("1.0"),
             ),
@@ -259,7 +245,6 @@ mod tests {
     #[test]
     fn a_cancel_names_the_request_in_either_space() {
         let message = read(r#"{"method":"notifications/cancelled","params":{"requestId":"a"}}"#);
-        assert_eq!(cancelled_id(&message), Some(Id::Text("a".into())));
         assert_eq!(
             cancelled(&message, 9).unwrap(),
             r#"{"method":"notifications/cancelled","params":{"requestId":9}}"#

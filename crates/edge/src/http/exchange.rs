@@ -23,9 +23,8 @@ use super::{HttpTimeouts, Inner, RouteState, bearer, receive};
 use crate::upstream::{Media, SESSION_ID, SendContext, media};
 use crate::{Answer, EventStream};
 use bartizan_gate::evidence::record::{CallId, Now};
-use bartizan_gate::evidence::step::{Act, Dispatch, Permitted, Step};
+use bartizan_gate::evidence::step::{Act, Content, Dispatch, Permitted, Step};
 use bartizan_gate::session::{ErrorAnswer, Gate, Replay, Session, UpstreamFailure};
-use bartizan_gate::wire::frame::{Frame, FrameLimits, Message, Sender};
 use bartizan_gate::wire::protocol::Era;
 
 pub(super) const PROTOCOL_VERSION: &str = "mcp-protocol-version";
@@ -198,13 +197,7 @@ impl Exchange {
         drop(budget);
         match answer {
             Ok(Answer::Accepted { status, headers }) => self.accepted(status, &headers),
-            Ok(Answer::Whole { status, headers, body }) => {
-                if (200..300).contains(&status) || is_answer(&headers, &body) {
-                    self.whole(status, &headers, body).await
-                } else {
-                    self.error(status, &headers, body)
-                }
-            }
+            Ok(Answer::Whole { status, headers, body }) => self.whole(status, &headers, body).await,
             Ok(Answer::Stream { status, headers, events }) => self.stream(status, &headers, events),
             Err(failure) => self.failed(&failure),
         }
@@ -238,7 +231,12 @@ impl Exchange {
         body: Bytes,
     ) -> Response<ReplyBody> {
         self.note_status(status);
-        match self.server_message(&body, false) {
+        let turn = if (200..300).contains(&status) {
+            self.server_message(&body, false)
+        } else {
+            self.error(status, headers, body)
+        };
+        match turn {
             Turn::Act(Act::Deliver(released)) if released.is_own() => reply::own(&released),
             Turn::Act(Act::Deliver(mut released)) => {
                 if let Some(permitted) = released.take_back() {
@@ -249,7 +247,7 @@ impl Exchange {
                     record(&self.fail(&UpstreamFailure::EndedEarly));
                 }
                 // Whose sessions we name ends one whose `initialize` it refuses.
-                let refused = self.begins == Begins::Ours && is_error(&body);
+                let refused = self.begins == Begins::Ours && released.content() == Content::Error;
                 let session = if refused { None } else { self.begin_session(status, headers) };
                 let headers = reply::headers(headers, session);
                 reply::whole(status, headers, released.body().clone())
@@ -258,7 +256,8 @@ impl Exchange {
                 self.answer_server(permitted).await;
                 self.unanswered()
             }
-            Turn::Act(Act::Drop) | Turn::Settled => self.unanswered(),
+            Turn::Act(Act::Drop) => self.unanswered(),
+            Turn::Settled => reply::whole(status, reply::headers(headers, None), Bytes::new()),
             Turn::Refused(Some(released)) => reply::own(&released),
             Turn::Refused(None) => reply::bare(StatusCode::SERVICE_UNAVAILABLE),
         }
@@ -274,26 +273,18 @@ impl Exchange {
         reply::bare(StatusCode::ACCEPTED)
     }
 
-    /// An HTTP error whose body is no answer passes as it is: clients of both eras read the
-    /// status, and a probe's body must arrive unchanged.
-    fn error(&self, status: u16, headers: &HeaderMap, body: Bytes) -> Response<ReplyBody> {
-        self.note_status(status);
+    /// An HTTP error: a body that is an answer is judged as one, any other passes as it is. Clients
+    /// of both eras read the status, and a probe's body must arrive unchanged.
+    fn error(&self, status: u16, headers: &HeaderMap, body: Bytes) -> Turn {
         let answer = ErrorAnswer { status, json: claims_json(headers), body };
-        let turn =
-            self.turn(|session, gate, now| session.upstream_status(gate, &self.call, answer, now));
-        match turn {
-            Turn::Act(Act::Deliver(released)) if !released.is_own() => {
-                let headers = reply::headers(headers, self.named(headers));
-                reply::whole(status, headers, released.body().clone())
+        let message = media(headers) == Some(Media::Json);
+        self.turn(|session, gate, now| {
+            if message {
+                session.server_error(gate, &self.call, answer, now)
+            } else {
+                session.upstream_status(gate, &self.call, answer, now)
             }
-            Turn::Act(Act::Deliver(released)) | Turn::Refused(Some(released)) => {
-                reply::own(&released)
-            }
-            Turn::Act(Act::Forward(_) | Act::Drop) | Turn::Settled => {
-                reply::whole(status, reply::headers(headers, None), Bytes::new())
-            }
-            Turn::Refused(None) => reply::bare(StatusCode::SERVICE_UNAVAILABLE),
-        }
+        })
     }
 
     fn stream(
@@ -386,19 +377,6 @@ impl Exchange {
             }
         }
     }
-}
-
-/// Whether the body of an error answer is a JSON-RPC answer, which then is judged as one.
-fn is_answer(headers: &HeaderMap, body: &Bytes) -> bool {
-    media(headers) == Some(Media::Json)
-        && Frame::read(body.clone(), Sender::Server, &FrameLimits::default()).is_ok_and(|frame| {
-            matches!(frame.message(), Message::Result { .. } | Message::Error { .. })
-        })
-}
-
-fn is_error(body: &Bytes) -> bool {
-    Frame::read(body.clone(), Sender::Server, &FrameLimits::default())
-        .is_ok_and(|frame| matches!(frame.message(), Message::Error { .. }))
 }
 
 pub(super) fn claims_json(headers: &HeaderMap) -> bool {

@@ -33,7 +33,7 @@ use super::wire::{Busy, Peer};
 use super::{HttpTimeouts, Inner, RouteState, door, well_known};
 use crate::oauth::OAuth;
 use crate::stdio::RemoteLimits;
-use crate::stdio::client::{Client, Form, Input, names_its_request};
+use crate::stdio::client::{Client, Form, Input};
 use crate::stdio::remote::{self, Challenge, Challenged, Source};
 use crate::{ServerEvent, sse};
 use bartizan_gate::evidence::record::CallId;
@@ -350,7 +350,7 @@ async fn take(
                 }
             }
         }
-        Act::Deliver(released) if names_its_request(released.body()) => {
+        Act::Deliver(released) if released.id().is_some() => {
             client.deliver(released).await;
         }
         Act::Deliver(released) => return Ok(reply::own(&released)),

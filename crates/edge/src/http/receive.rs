@@ -14,7 +14,7 @@ use super::exchange::{Begins, Exchange, PROTOCOL_VERSION};
 use super::gauge::Held;
 use super::reply::{self, ReplyBody};
 use super::sessions::{LegacySession, SharedSession, mint};
-use super::turn::{Turn, era, turn};
+use super::turn::{Turn, turn};
 use super::well_known::Site;
 use super::wire::Peer;
 use super::{Inner, RouteState, bearer, door, legacy_sse, well_known};
@@ -24,6 +24,7 @@ use bartizan_gate::evidence::step::{Act, Dispatch, Permitted, Unrecorded};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{Arrival, DoorFacts, DoorRefusal, Session, UpstreamFailure};
 use bartizan_gate::wire::headers::era_of;
+use bartizan_gate::wire::method::Role;
 use bartizan_gate::wire::protocol::{Era, Transport};
 
 /// Answers one request.
@@ -279,10 +280,10 @@ impl Received {
     }
 
     async fn forward(mut self, inner: Arc<Inner>, permitted: Permitted) -> Response<ReplyBody> {
-        let method = permitted.routing().method.as_deref();
-        let initialize = method == Some("initialize");
+        let role = permitted.method().map(|method| method.role);
+        let initialize = role == Some(Role::Handshake);
         let dispatch = permitted.dispatch();
-        let endless = dispatch == Dispatch::OpenStream || method == Some("subscriptions/listen");
+        let endless = dispatch == Dispatch::OpenStream || role == Some(Role::Listen);
         if endless && self.stream_slots.is_empty() {
             self.stream_slots.extend(inner.streams.take(1));
         }
@@ -307,7 +308,7 @@ impl Received {
         let exchange = Arc::new(Exchange {
             call: Arc::clone(permitted.call()),
             asks: permitted.id().is_some(),
-            era: era(&self.session),
+            era: permitted.protocol().era,
             dispatch,
             begins,
             endless,

@@ -5,7 +5,6 @@ use crate::Shared;
 use bartizan_gate::evidence::record::{CallId, Now};
 use bartizan_gate::evidence::step::{Act, Released, Step, Unrecorded};
 use bartizan_gate::session::{Gate, Session};
-use bartizan_gate::wire::protocol::Era;
 
 /// What came of one step.
 pub(super) enum Turn {
@@ -39,11 +38,6 @@ pub(super) fn turn(
             Turn::Refused(refusal)
         }
     }
-}
-
-/// The era that `session` speaks, as far as is known.
-pub(super) fn era(session: &SharedSession) -> Era {
-    session.lock().map_or(Era::Legacy, |session| session.protocol().era)
 }
 
 /// Closes what `session` has in flight: nobody will come for it any more.

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::child::lines::{Line, Lines, has_foreign_line_end, judged, line_for_client};
+use crate::child::lines::{Line, Lines, has_foreign_line_end, line_for_client};
 use crate::{ServerEvent, Shared, sse};
 use bartizan_gate::evidence::record::{CallId, Now};
 use bartizan_gate::evidence::step::{Act, Permitted, Released, Step};
@@ -19,6 +19,7 @@ use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{
     Arrival, DoorFacts, DoorRefusal, ErrorAnswer, Gate, Protected, Session, UpstreamFailure,
 };
+use bartizan_gate::wire::method::Role;
 use bartizan_gate::wire::protocol::{Protocol, Transport};
 
 /// How messages are framed for the client.
@@ -123,7 +124,7 @@ impl Client {
             Ok(Some(Line::Whole(line))) if !has_foreign_line_end(&line) => {
                 let act = self.judge(line);
                 if let Act::Forward(permitted) = &act
-                    && permitted.routing().method.as_deref() == Some("subscriptions/listen")
+                    && permitted.method().is_some_and(|method| method.role == Role::Listen)
                 {
                     let mut listens = self.listens.lock().unwrap_or_else(PoisonError::into_inner);
                     listens.insert(Arc::clone(permitted.call()));
@@ -151,15 +152,14 @@ impl Client {
             return;
         }
         let message = match self.form {
-            Form::Lines => line_for_client(released.body()).ok(),
+            Form::Lines => match line_for_client(released.body(), || released.minified()) {
+                Some(line) => line,
+                // The body of an HTTP error, which no line can carry.
+                None => return,
+            },
             // Its POST is over, and on the stream nobody could tell what it is about.
-            Form::Events if released.is_own() && !names_its_request(released.body()) => return,
-            Form::Events => Some(event(released.body())),
-        };
-        let Some(message) = message else {
-            // The gate releases strict JSON only.
-            tracing::error!("a released message cannot be written as one line");
-            return;
+            Form::Events if released.is_own() && released.id().is_none() => return,
+            Form::Events => event(released.body()),
         };
         if self.out.send(message).await.is_err() {
             self.gone.cancel();
@@ -271,32 +271,4 @@ fn event(message: &Bytes) -> Bytes {
     };
     sse::write(&event, &mut out);
     out.freeze()
-}
-
-/// Whether a message stands under an id, by which its reader can tell what it answers.
-pub(crate) fn names_its_request(body: &Bytes) -> bool {
-    let id = judged(body).ok().and_then(|document| {
-        document.root().get("id").map(|id| id.as_str().is_some() || id.as_number().is_some())
-    });
-    id == Some(true)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_error_answer_must_name_its_request() {
-        let cases = [
-            (r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":""}}"#, true),
-            (r#"{"jsonrpc":"2.0","id":"a","error":{"code":1,"message":""}}"#, true),
-            (r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":""}}"#, false),
-            (r#"{"error":"x"}"#, false),
-            ("Not Found", false),
-            ("", false),
-        ];
-        for (body, expected) in cases {
-            assert_eq!(names_its_request(&Bytes::from_static(body.as_bytes())), expected, "{body}");
-        }
-    }
 }

@@ -24,15 +24,16 @@ use tokio_util::task::TaskTracker;
 use super::client::{Client, Form, Input};
 use super::renewal::Opening;
 use super::{ExitReason, RemoteLimits};
-use crate::child::lines::{Lines, judged};
+use crate::child::lines::Lines;
 use crate::upstream::{SESSION_ID, SendContext, Upstream};
 use crate::{Answer, EventStream, ServerEvent};
 use bartizan_gate::evidence::record::CallId;
 use bartizan_gate::evidence::step::{Act, Permitted};
 use bartizan_gate::session::{Session, UpstreamFailure};
-use bartizan_gate::wire::document::{Document, Kind, Value};
-use bartizan_gate::wire::frame::Id;
-use bartizan_gate::wire::headers::encode;
+use bartizan_gate::wire::document::{Document, DocumentLimits, Kind};
+use bartizan_gate::wire::frame::{Id, write_id};
+use bartizan_gate::wire::headers::{encode, meta_version};
+use bartizan_gate::wire::method::Role;
 use bartizan_gate::wire::protocol::{Era, Revision};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -201,25 +202,18 @@ impl Remote {
 
     async fn send(self: &Arc<Self>, permitted: Permitted, challenged: Option<Challenged>) {
         let call = Arc::clone(permitted.call());
-        let Ok(document) = judged(permitted.body()) else {
-            // The gate permits strict JSON only.
-            let failure = UpstreamFailure::Unreadable("it cannot be read again".to_owned());
-            self.client.failed(&call, &failure).await;
-            return;
-        };
-        let method: Box<str> = permitted.routing().method.clone().unwrap_or_default();
-        let context = self.context(&permitted, &document);
-        self.state().opening.note(&method, permitted.body());
+        let role = permitted.method().map(|method| method.role);
+        let context = self.context(&permitted);
+        self.state().opening.note(role, permitted.body());
         let Some(id) = permitted.id().cloned() else {
-            if &*method == "notifications/cancelled" {
-                self.let_go(&document);
+            if role == Some(Role::Cancel) {
+                self.let_go(permitted.frame().and_then(|frame| frame.named_id("requestId")));
                 if self.era() == Era::Modern {
                     self.client.accepted(&call).await;
                     return;
                 }
             }
-            let initialized = &*method == "notifications/initialized";
-            if self.post(permitted, &context, challenged).await && initialized {
+            if self.post(permitted, &context, challenged).await && role == Some(Role::Ready) {
                 self.listen();
             }
             return;
@@ -236,12 +230,12 @@ impl Remote {
         self.state().open.insert(id.clone(), (Arc::clone(&call), cancel.clone()));
         let body = permitted.body().clone();
         let remote = Arc::clone(self);
-        let exchange = Exchange { remote, call, context, method, body, challenged };
-        if &*exchange.method == "initialize" {
+        let exchange = Exchange { remote, call, context, role, id, body, challenged };
+        if role == Some(Role::Handshake) {
             // What follows needs the session that this answer names.
-            exchange.run(permitted, id, cancel).await;
+            exchange.run(permitted, cancel).await;
         } else {
-            self.tasks.spawn(exchange.run(permitted, id, cancel));
+            self.tasks.spawn(exchange.run(permitted, cancel));
         }
     }
 
@@ -250,20 +244,18 @@ impl Remote {
     }
 
     /// What goes with a message: in the modern era the headers that mirror the body.
-    fn context(&self, permitted: &Permitted, document: &Document) -> SendContext {
+    fn context(&self, permitted: &Permitted) -> SendContext {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, ANY_ANSWER);
-        let protocol = self.client.protocol();
-        let routing = permitted.routing();
+        let protocol = permitted.protocol();
         if protocol.era == Era::Modern {
-            let named = document
-                .root()
-                .pointer("/params/_meta/io.modelcontextprotocol~1protocolVersion")
-                .and_then(Value::as_str);
+            let named = permitted.frame().and_then(meta_version);
+            let method = permitted.frame().and_then(|frame| frame.message().method());
+            let name = permitted.routing().name.as_deref().map(encode);
             set(&mut headers, PROTOCOL_VERSION, named.or(protocol.revision.map(Revision::as_str)));
-            set(&mut headers, METHOD, routing.method.as_deref());
-            set(&mut headers, NAME, routing.name.as_deref().map(encode).as_deref());
-        } else if routing.method.as_deref() != Some("initialize") {
+            set(&mut headers, METHOD, method);
+            set(&mut headers, NAME, name.as_deref());
+        } else if permitted.method().is_none_or(|method| method.role != Role::Handshake) {
             self.name_revision(&mut headers);
         }
         self.with_session(headers)
@@ -329,12 +321,7 @@ impl Remote {
 
     /// The client cancels: its request's response stream is closed, which in the modern era is
     /// the whole cancellation and in the legacy era means nothing.
-    fn let_go(&self, document: &Document) {
-        let Some(value) = document.root().pointer("/params/requestId") else { return };
-        let id = match value.as_i64() {
-            Some(number) => Some(Id::Number(number)),
-            None => value.as_str().map(|text| Id::Text(text.into())),
-        };
+    fn let_go(&self, id: Option<Id>) {
         if let Some((_, cancel)) = id.and_then(|id| self.state().open.remove(&id)) {
             cancel.cancel();
         }
@@ -494,7 +481,8 @@ struct Exchange {
     remote: Arc<Remote>,
     call: CallId,
     context: SendContext,
-    method: Box<str>,
+    role: Option<Role>,
+    id: Id,
     body: Bytes,
     challenged: Option<Challenged>,
 }
@@ -515,7 +503,7 @@ impl From<UpstreamFailure> for Unanswered {
 
 impl Exchange {
     /// Sends the request and passes on what comes back, until it is answered or let go of.
-    async fn run(mut self, permitted: Permitted, id: Id, cancel: CancellationToken) {
+    async fn run(mut self, permitted: Permitted, cancel: CancellationToken) {
         let result = tokio::select! {
             biased;
             () = cancel.cancelled() => Ok(()),
@@ -525,7 +513,7 @@ impl Exchange {
             Err(Unanswered::Forgotten(body)) => tokio::select! {
                 biased;
                 () = cancel.cancelled() => Ok(()),
-                result = self.begin_again(body, &id, &cancel) => result,
+                result = self.begin_again(body, &cancel) => result,
             },
             result => result.map_err(|unanswered| match unanswered {
                 Unanswered::Failed(failure) => failure,
@@ -535,8 +523,8 @@ impl Exchange {
         {
             // The id may be in use again by now, for another call.
             let mut state = self.remote.state();
-            if state.open.get(&id).is_some_and(|(call, _)| *call == self.call) {
-                state.open.remove(&id);
+            if state.open.get(&self.id).is_some_and(|(call, _)| *call == self.call) {
+                state.open.remove(&self.id);
             }
         }
         if let Err(failure) = result {
@@ -548,7 +536,7 @@ impl Exchange {
         let sent = self.remote.upstream.send(permitted, &self.context);
         let answer = self.patient(self.remote.limits.answer_max, sent).await??;
         let Some(answer) = challenge(answer, self.challenged.take()) else { return Ok(()) };
-        if &*self.method == "initialize" {
+        if self.role == Some(Role::Handshake) {
             self.remote.keep_session(&answer);
         }
         match answer {
@@ -568,12 +556,14 @@ impl Exchange {
 
     /// Whether the request named a legacy session.
     fn in_session(&self) -> bool {
-        self.context.session.is_some() && &*self.method != "initialize"
+        self.context.session.is_some() && self.role != Some(Role::Handshake)
     }
 
     /// Passes on an HTTP error, where its body says in JSON-RPC what is wrong.
     async fn refused(&self, status: u16, body: &Bytes) -> Result<(), UpstreamFailure> {
-        let answer = under_own_id(body, &self.body).ok_or(UpstreamFailure::Status(status))?;
+        let limits = self.remote.client.shared.gate.frame_limits();
+        let answer = under_id(body, &self.id, &limits.document);
+        let answer = answer.ok_or(UpstreamFailure::Status(status))?;
         self.pass_on(&answer).await;
         Ok(())
     }
@@ -582,7 +572,6 @@ impl Exchange {
     async fn begin_again(
         &mut self,
         body: Bytes,
-        id: &Id,
         cancel: &CancellationToken,
     ) -> Result<(), UpstreamFailure> {
         let remote = Arc::clone(&self.remote);
@@ -598,7 +587,7 @@ impl Exchange {
         let Some(permitted) = remote.client.carry(act).await else { return Ok(()) };
         self.call = Arc::clone(permitted.call());
         self.context.session.clone_from(&remote.state().session);
-        remote.state().open.insert(id.clone(), (Arc::clone(&self.call), cancel.clone()));
+        remote.state().open.insert(self.id.clone(), (Arc::clone(&self.call), cancel.clone()));
         match self.carry_out(permitted).await {
             Ok(()) => Ok(()),
             Err(Unanswered::Failed(failure)) => Err(failure),
@@ -612,7 +601,7 @@ impl Exchange {
         longest: Duration,
         wait: impl Future<Output = T>,
     ) -> Result<T, UpstreamFailure> {
-        if &*self.method == "subscriptions/listen" {
+        if self.role == Some(Role::Listen) {
             return Ok(wait.await);
         }
         timeout(longest, wait).await.map_err(|_elapsed| UpstreamFailure::TimedOut)
@@ -685,19 +674,20 @@ pub(super) fn status_of(answer: &Answer) -> u16 {
 /// The JSON-RPC error that came with an HTTP error, under the id of the request that it answers. A
 /// stdio client has nothing else to tell by what was refused, and servers write `null` or a word
 /// of their own where they did not read that far.
-fn under_own_id(body: &Bytes, request: &Bytes) -> Option<Bytes> {
-    let (answer, request) = (judged(body).ok()?, judged(request).ok()?);
-    let own = request.root().get("id")?.raw();
+fn under_id(body: &Bytes, id: &Id, limits: &DocumentLimits) -> Option<Bytes> {
+    let answer = Document::read(body.clone(), limits).ok()?;
     let named = answer.root().get("id");
-    if named.is_some_and(|id| id.raw() == own) {
+    if named.and_then(Id::spelt_by).as_ref() == Some(id) {
         return Some(body.clone());
     }
     answer.root().get("error").filter(|error| error.kind() == Kind::Object)?;
-    let edit = if let Some(id) = named {
-        (id.span(), own.to_vec())
+    let mut own = Vec::new();
+    write_id(&mut own, id);
+    let edit = if let Some(named) = named {
+        (named.span(), own)
     } else {
         let inside = answer.root().span().start.saturating_add(1);
-        (inside..inside, [b"\"id\":", own, b","].concat())
+        (inside..inside, [b"\"id\":", &*own, b","].concat())
     };
     Some(answer.splice(&[edit]))
 }
@@ -739,10 +729,10 @@ mod tests {
             ("Not Found", None),
             ("", None),
         ];
-        let request = Bytes::from_static(br#"{"method":"m","id":"a"}"#);
         for (body, expected) in cases {
-            let answer = under_own_id(&Bytes::from_static(body.as_bytes()), &request);
-            assert_eq!(answer.as_deref(), expected.map(str::as_bytes), "{body}");
+            let body = Bytes::from_static(body.as_bytes());
+            let answer = under_id(&body, &Id::Text("a".into()), &DocumentLimits::default());
+            assert_eq!(answer.as_deref(), expected.map(str::as_bytes), "{body:?}");
         }
     }
 }

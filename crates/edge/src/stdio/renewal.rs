@@ -14,12 +14,11 @@ use tokio::time::timeout;
 
 use super::remote::{ANY_ANSWER, Remote, status_of};
 use crate::Answer;
-use crate::child::lines::judged;
 use crate::upstream::SendContext;
 use bartizan_gate::evidence::record::CallId;
-use bartizan_gate::evidence::step::{Act, Permitted};
+use bartizan_gate::evidence::step::{Act, Permitted, Released};
 use bartizan_gate::session::UpstreamFailure;
-use bartizan_gate::wire::document::Value;
+use bartizan_gate::wire::method::Role;
 use bartizan_gate::wire::protocol::Revision;
 
 /// How the client began its session; each at most one line long.
@@ -31,11 +30,11 @@ pub(super) struct Opening {
 
 impl Opening {
     /// Remembers a message if it is part of the beginning.
-    pub(super) fn note(&mut self, method: &str, body: &Bytes) {
-        match method {
-            "initialize" => *self = Self { initialize: Some(body.clone()), initialized: None },
-            "notifications/initialized" => self.initialized = Some(body.clone()),
-            _ => {}
+    pub(super) fn note(&mut self, role: Option<Role>, body: &Bytes) {
+        if role == Some(Role::Handshake) {
+            *self = Self { initialize: Some(body.clone()), initialized: None };
+        } else if role == Some(Role::Ready) {
+            self.initialized = Some(body.clone());
         }
     }
 }
@@ -98,15 +97,12 @@ impl Remote {
         }
         self.state().session = None;
         self.keep_session(&answer);
-        let body = self.answer_kept_back(call, answer).await;
-        Ok(body.and_then(|body| judged(&body).ok()).and_then(|document| {
-            let named = document.root().pointer("/result/protocolVersion");
-            named.and_then(Value::as_str).and_then(Revision::parse)
-        }))
+        let answer = self.answer_kept_back(call, answer).await;
+        Ok(answer.and_then(|answer| answer.settles()))
     }
 
     /// The answer to `call`; whatever else comes before it goes to the client.
-    async fn answer_kept_back(&self, call: &CallId, answer: Answer) -> Option<Bytes> {
+    async fn answer_kept_back(&self, call: &CallId, answer: Answer) -> Option<Released> {
         let mut events = match answer {
             Answer::Accepted { .. } => return None,
             Answer::Whole { body, .. } => return self.kept_back(call, &body).await,
@@ -114,23 +110,23 @@ impl Remote {
         };
         while let Some(Ok(event)) = events.next().await {
             if !event.data.is_empty()
-                && let Some(body) = self.kept_back(call, &event.data).await
+                && let Some(released) = self.kept_back(call, &event.data).await
             {
-                return Some(body);
+                return Some(released);
             }
         }
         None
     }
 
     /// What the gate releases of the answer to `call`. Any other message goes to the client.
-    async fn kept_back(&self, call: &CallId, raw: &Bytes) -> Option<Bytes> {
+    async fn kept_back(&self, call: &CallId, raw: &Bytes) -> Option<Released> {
         let act = self.client.act(|session, gate, now| session.server_answer(gate, call, raw, now));
         if self.client.awaits(call) {
             self.carry(act).await;
             return None;
         }
         match act {
-            Act::Deliver(released) => Some(released.body().clone()),
+            Act::Deliver(released) => Some(released),
             Act::Forward(_) | Act::Drop => None,
         }
     }

@@ -110,13 +110,7 @@ async fn pump_up<R: AsyncRead + Unpin>(
             Input::Broken(cause) => return Some(ExitReason::ClientBroken(cause.to_string())),
         };
         let Some(permitted) = client.carry(act).await else { continue };
-        let Ok(line) = line_for_child(permitted.body()) else {
-            // The gate permits strict JSON only.
-            let failure = UpstreamFailure::Unreadable("it cannot be written as one line".into());
-            client.failed(permitted.call(), &failure).await;
-            continue;
-        };
-        if process.write(line).await.is_err() {
+        if process.write(line_for_child(&permitted.minified())).await.is_err() {
             // The end of the child settles this call with all others.
             return None;
         }
@@ -153,8 +147,7 @@ async fn pump_down(client: &Client, process: &Process, output: &mut Lines<ChildS
 /// Our refusal of the child's own request. Never waits: a child that writes requests without
 /// reading our answers would stop both directions.
 fn refuse(process: &Process, permitted: &Permitted) {
-    let refused = line_for_child(permitted.body()).ok().map(|line| process.try_write(line));
-    if !matches!(refused, Some(Ok(()))) {
+    if process.try_write(line_for_child(&permitted.minified())).is_err() {
         tracing::debug!("no room to tell the child of a refusal");
     }
 }

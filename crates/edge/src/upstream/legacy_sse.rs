@@ -22,14 +22,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::conversation::LegacySseStream;
-use self::conversation::{Conversation, First, document};
+use self::conversation::{Conversation, End, First};
 use super::{HttpUpstream, SESSION_ID, SendContext};
 use crate::clock::Clock;
 use crate::sse::SseBody;
 use crate::{Answer, EventStream};
 use bartizan_gate::evidence::step::{Dispatch, Permitted};
 use bartizan_gate::session::UpstreamFailure;
-use bartizan_gate::wire::frame::FrameLimits;
+use bartizan_gate::wire::frame::{Frame, FrameLimits};
+use bartizan_gate::wire::method::Role;
 
 /// Bounds on sessions with an HTTP+SSE server.
 #[derive(Debug, Clone, Copy)]
@@ -168,10 +169,10 @@ impl Inner {
         permitted: Permitted,
         context: &SendContext,
     ) -> Result<Answer, UpstreamFailure> {
-        let initialize = permitted.routing().method.as_deref() == Some("initialize");
+        let initialize = permitted.method().is_some_and(|method| method.role == Role::Handshake);
         let headers = self.http.headers(&permitted, &context.headers, None);
         match (&context.session, self.seat(context)) {
-            (_, Some(seat)) => self.say(&seat, permitted, headers).await,
+            (_, Some(seat)) => Ok(self.say(&seat, permitted, headers).await?.0),
             (_, None) if initialize => self.initialize(permitted, headers, context).await,
             (Some(_), None) => Ok(bare(404)),
             (None, None) => Ok(bare(400)),
@@ -228,9 +229,9 @@ impl Inner {
             conversation.listen(*events, self.closing.clone()),
         ));
         let mut fresh = Fresh { inner: self, name: Some(name) };
-        let mut answer = self.say(&seat, permitted, headers).await?;
+        let (mut answer, end) = self.say(&seat, permitted, headers).await?;
         let begun = match &answer {
-            Answer::Whole { status, body, .. } => *status < 300 && !is_error(body),
+            Answer::Whole { status, .. } => *status < 300 && end != Some(End::Error),
             Answer::Stream { .. } => true,
             Answer::Accepted { .. } => false,
         };
@@ -275,24 +276,27 @@ impl Inner {
         }
     }
 
-    /// Posts a message and waits for its answer on the stream, or for the beginning of it.
+    /// Posts a message and waits for its answer on the stream, or for the beginning of it; and how
+    /// it ended, where the answer is whole.
     async fn say(
         self: &Arc<Self>,
         seat: &Seat,
         permitted: Permitted,
         headers: HeaderMap,
-    ) -> Result<Answer, UpstreamFailure> {
+    ) -> Result<(Answer, Option<End>), UpstreamFailure> {
         seat.conversation.touch();
         let Some(id) = permitted.id() else {
-            if permitted.routing().method.as_deref() == Some("notifications/cancelled") {
-                seat.conversation.cancelled(&document(permitted.body())?);
+            if permitted.method().is_some_and(|method| method.role == Role::Cancel) {
+                let cancelled = permitted.frame().and_then(|frame| frame.named_id("requestId"));
+                seat.conversation.cancelled(cancelled.as_ref());
             }
             return match self.post(seat, permitted.body().clone(), headers).await? {
-                Answer::Accepted { .. } => Ok(accepted(202)),
-                turned @ (Answer::Whole { .. } | Answer::Stream { .. }) => Ok(turned),
+                Answer::Accepted { .. } => Ok((accepted(202), None)),
+                turned @ (Answer::Whole { .. } | Answer::Stream { .. }) => Ok((turned, None)),
             };
         };
-        let mut stream = seat.conversation.open(id, &document(permitted.body())?)?;
+        let token = permitted.frame().and_then(Frame::progress_token);
+        let mut stream = seat.conversation.open(id, token)?;
         // The answer may come before the POST is over, and the POST goes on if nobody waits: to go
         // away is no cancellation in the legacy eras.
         let posting = {
@@ -306,12 +310,12 @@ impl Inner {
             first = soon.unwrap_or(First::Accepted);
         }
         match first {
-            First::Message { last: true } => match stream.next().await {
-                Some(event) => Ok(whole(event?.data)),
+            First::Message { end: Some(end) } => match stream.next().await {
+                Some(event) => Ok((whole(event?.data), Some(end))),
                 None => Err(UpstreamFailure::EndedEarly),
             },
-            First::Message { last: false } | First::Accepted => Ok(streamed(stream)),
-            First::Turned(answer) => Ok(*answer),
+            First::Message { end: None } | First::Accepted => Ok((streamed(stream), None)),
+            First::Turned(answer) => Ok((*answer, None)),
             First::Failed(failure) => Err(failure),
         }
     }
@@ -394,11 +398,6 @@ fn whole(body: Bytes) -> Answer {
 
 fn accepted(status: u16) -> Answer {
     Answer::Accepted { status, headers: HeaderMap::new() }
-}
-
-/// Whether an answer of the server is an error.
-fn is_error(body: &Bytes) -> bool {
-    document(body).is_ok_and(|answer| answer.root().get("error").is_some())
 }
 
 /// An answer that says nothing but its status.

@@ -8,8 +8,8 @@ use std::ops::Range;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::question::method::List;
 use crate::wire::document::{Document, Kind, Value, write_string};
+use crate::wire::method::List;
 
 /// One definition of a page.
 #[derive(Debug)]

@@ -12,17 +12,17 @@ use crate::wire::document::{Document, DocumentLimits, Kind, Value, write_string}
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unsettable;
 
-/// The frame in `raw` with `params.arguments` + `pointer` set to `value`. An argument that is
+/// The frame in `document` with `params.arguments` + `pointer` set to `value`. An argument that is
 /// there is replaced; one that is not becomes the first member of its parent, which must exist
-/// (absent `arguments` are made).
+/// (absent `arguments` are made). What is sent must be as strict as what was read: the caller reads
+/// the result.
 pub fn set(
-    raw: &Bytes,
+    document: &Document,
     pointer: &str,
     value: &str,
     limits: &DocumentLimits,
 ) -> Result<Bytes, Unsettable> {
     Document::read(Bytes::copy_from_slice(value.as_bytes()), limits).map_err(|_| Unsettable)?;
-    let document = Document::read(raw.clone(), limits).map_err(|_| Unsettable)?;
     let params = document.root().get("params").ok_or(Unsettable)?;
     let edit = match params.get("arguments") {
         Some(arguments) if arguments.kind() == Kind::Object => within(arguments, pointer, value)?,
@@ -32,10 +32,7 @@ pub fn set(
         Some(_) => return Err(Unsettable),
         None => insert(params, "arguments", &object(pointer, value)?),
     };
-    let out = document.splice(&[edit]);
-    // What is sent must be as strict as what was read.
-    Document::read(out.clone(), limits).map_err(|_| Unsettable)?;
-    Ok(out)
+    Ok(document.splice(&[edit]))
 }
 
 fn within(

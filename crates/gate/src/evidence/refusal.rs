@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::record::Finding;
-use super::step::{Otherwise, Released, Status};
+use super::step::{Content, IfUnrecorded, Released, Status};
 use crate::duty::decision::Origin;
 use crate::question::routing::HeaderMismatch;
 use crate::wire::document::{Unreadable, write_string};
@@ -335,10 +335,10 @@ impl Refusal {
         }
     }
 
-    /// The refusal as a JSON-RPC message and the status that goes with it. A request that was
-    /// understood is answered with 200 even if its server failed, so that the agent reads a
-    /// JSON-RPC error and not a broken transport.
-    pub fn message(&self, to: Addressee<'_>) -> (Bytes, Status) {
+    /// The refusal as a JSON-RPC message: its bytes, what it is, and the status that goes with
+    /// it. A request that was understood is answered with 200 even if its server failed, so that
+    /// the agent reads a JSON-RPC error and not a broken transport.
+    pub fn message(&self, to: Addressee<'_>) -> (Bytes, Content, Status) {
         let (code, text, status) = self.face(to.era);
         let failed = matches!(status, Status::BadGateway | Status::GatewayTimeout);
         let status = if failed && to.id.is_some() {
@@ -364,7 +364,7 @@ impl Refusal {
             body.extend_from_slice(b"\"content\":[{\"type\":\"text\",\"text\":");
             write_string(&mut body, &format!("{text}. decision_id: {}", to.decision_id));
             body.extend_from_slice(b"}],\"isError\":true}}");
-            return (body.into(), status);
+            return (body.into(), Content::Result, status);
         }
         body.extend_from_slice(format!(",\"error\":{{\"code\":{code},\"message\":").as_bytes());
         if let Self::UnknownTool(name) = self {
@@ -383,18 +383,18 @@ impl Refusal {
             body.extend_from_slice(b":{}}}");
         }
         body.extend_from_slice(b"}}}");
-        (body.into(), status)
+        (body.into(), Content::Error, status)
     }
 
     /// The refusal as something that may go to the client.
     pub(crate) fn released(&self, to: Addressee<'_>) -> Released {
-        let (body, status) = self.message(to);
-        Released::assertion(body, status, true)
+        let (body, content, status) = self.message(to);
+        Released::assertion(body, content, to.id.cloned(), status, true)
     }
 
     /// [`Refusal::Unrecorded`], to be written where a record cannot be kept.
-    pub(crate) fn unrecorded(to: Addressee<'_>) -> Otherwise {
-        Otherwise {
+    pub(crate) fn unrecorded(to: Addressee<'_>) -> IfUnrecorded {
+        IfUnrecorded {
             id: to.id.cloned(),
             era: to.era,
             write: |id, decision_id, era| {

@@ -3,14 +3,19 @@
 //! A [`Step`] holds what is to be done and the record of it; the act can be had only by handing
 //! the record to a sink that keeps it. [`Permitted`] and [`Released`] are the proofs that the
 //! gate let a message go: the upstream takes only the one, the client only the other. Neither
-//! can be made outside the gate, and neither can be copied.
+//! can be made outside the gate, and neither can be copied. A proof says what the gate read in its
+//! message, so that no edge reads it again.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::record::{AuditRecord, CallId};
 use crate::question::handles::Teaching;
-use crate::wire::frame::Id;
-use crate::wire::protocol::Era;
+use crate::wire::document::minify;
+use crate::wire::frame::{Frame, Id, Message};
+use crate::wire::method::Method;
+use crate::wire::protocol::{Era, Protocol, Revision};
 
 /// What the transport is to do with a [`Permitted`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,22 +28,38 @@ pub enum Dispatch {
     EndSession,
 }
 
+/// The body of what has none.
+static EMPTY: Bytes = Bytes::new();
+
+/// What a [`Permitted`] lets go to the server.
+#[derive(Debug)]
+pub(crate) enum Payload {
+    /// [`Dispatch::OpenStream`].
+    OpenStream,
+    /// [`Dispatch::EndSession`].
+    EndSession,
+    /// One message of the client, as it goes on.
+    Message(Arc<Frame>),
+    /// A batch of the client, as it goes on, and the id of its first request.
+    Batch(Bytes, Option<Id>),
+    /// Our refusal of what the server asked, or an array of several. The gate wrote it.
+    Refusal(Bytes),
+}
+
 /// A message that may go to the protected server.
 #[must_use]
 #[derive(Debug)]
 pub struct Permitted {
-    dispatch: Dispatch,
-    body: Bytes,
-    id: Option<Id>,
+    payload: Payload,
+    method: Option<&'static Method>,
+    protocol: Protocol,
     call: CallId,
     routing: Routing,
 }
 
-/// What the transport needs to know about a permitted message.
+/// What must stand in HTTP headers beside a permitted message.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Routing {
-    /// The method; absent for an answer.
-    pub method: Option<Box<str>>,
     /// The value that `Mcp-Name` mirrors, where the method has one.
     pub name: Option<Box<str>>,
     /// `Mcp-Param-*` headers that differ from the client's, because arguments were set or because
@@ -50,28 +71,81 @@ impl Permitted {
     /// The one place where a permit becomes a message; `session` alone calls it, after a record's
     /// worth of facts was gathered and every obligation discharged.
     pub(crate) fn assertion(
-        dispatch: Dispatch,
-        body: Bytes,
-        id: Option<Id>,
+        payload: Payload,
+        protocol: Protocol,
         call: CallId,
         routing: Routing,
     ) -> Self {
-        Self { dispatch, body, id, call, routing }
+        let method = match &payload {
+            Payload::Message(frame) => frame.message().method().and_then(Method::named),
+            Payload::OpenStream
+            | Payload::EndSession
+            | Payload::Batch(..)
+            | Payload::Refusal(_) => None,
+        };
+        Self { payload, method, protocol, call, routing }
     }
 
     /// What to do with it.
     pub fn dispatch(&self) -> Dispatch {
-        self.dispatch
+        match self.payload {
+            Payload::OpenStream => Dispatch::OpenStream,
+            Payload::EndSession => Dispatch::EndSession,
+            Payload::Message(_) | Payload::Batch(..) | Payload::Refusal(_) => Dispatch::Message,
+        }
     }
 
-    /// The message: the client's bytes, or those with an argument set.
+    /// The bytes: the client's own, those with an argument set, or a refusal of ours.
     pub fn body(&self) -> &Bytes {
-        &self.body
+        match &self.payload {
+            Payload::OpenStream | Payload::EndSession => &EMPTY,
+            Payload::Message(frame) => frame.document().raw(),
+            Payload::Batch(body, _) | Payload::Refusal(body) => body,
+        }
+    }
+
+    /// The client's message as the gate read it, spans included: of exactly the bytes that
+    /// [`Permitted::body`] gives. Absent for a batch, for a refusal of ours, and where there is no
+    /// body.
+    pub fn frame(&self) -> Option<&Frame> {
+        match &self.payload {
+            Payload::Message(frame) => Some(frame),
+            Payload::OpenStream
+            | Payload::EndSession
+            | Payload::Batch(..)
+            | Payload::Refusal(_) => None,
+        }
     }
 
     /// The request's id, of a batch its first request's; absent where nothing is asked.
     pub fn id(&self) -> Option<&Id> {
-        self.id.as_ref()
+        match &self.payload {
+            Payload::Message(frame) => match frame.message() {
+                Message::Request { id, .. } => Some(id),
+                Message::Notification { .. } | Message::Result { .. } | Message::Error { .. } => {
+                    None
+                }
+            },
+            Payload::Batch(_, asks) => asks.as_ref(),
+            Payload::OpenStream | Payload::EndSession | Payload::Refusal(_) => None,
+        }
+    }
+
+    /// The row of its method in the method table, whichever revision defines it; absent for a
+    /// method that MCP does not know and where [`Permitted::frame`] is no request or notification.
+    pub fn method(&self) -> Option<&'static Method> {
+        self.method
+    }
+
+    /// The protocol that the client speaks with it.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// [`Permitted::body`] as one line: see [`Document::minified`](crate::wire::document::Document::minified).
+    #[must_use]
+    pub fn minified(&self) -> Bytes {
+        minify(self.body())
     }
 
     /// The call that it belongs to.
@@ -79,7 +153,7 @@ impl Permitted {
         &self.call
     }
 
-    /// Facts for the transport.
+    /// What its HTTP headers must say.
     pub fn routing(&self) -> &Routing {
         &self.routing
     }
@@ -137,20 +211,57 @@ impl Status {
     }
 }
 
+/// What a [`Released`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// An answer with a `result`.
+    Result,
+    /// An answer with an `error`.
+    Error,
+    /// A request of the server.
+    Request,
+    /// A notification of the server.
+    Notification,
+    /// Several messages in one array.
+    Batch,
+    /// The body of an HTTP error that is no message: whatever the server wrote.
+    Opaque,
+}
+
+impl From<&Message> for Content {
+    fn from(message: &Message) -> Self {
+        match message {
+            Message::Request { .. } => Self::Request,
+            Message::Notification { .. } => Self::Notification,
+            Message::Result { .. } => Self::Result,
+            Message::Error { .. } => Self::Error,
+        }
+    }
+}
+
 /// A message that may go to the client.
 #[must_use]
 #[derive(Debug)]
 pub struct Released {
     body: Bytes,
+    content: Content,
+    id: Option<Id>,
     status: Status,
     own: bool,
+    settles: Option<Revision>,
     back: Option<Box<Permitted>>,
 }
 
 impl Released {
     /// The one place where a message for the client is made.
-    pub(crate) fn assertion(body: Bytes, status: Status, own: bool) -> Self {
-        Self { body, status, own, back: None }
+    pub(crate) fn assertion(
+        body: Bytes,
+        content: Content,
+        id: Option<Id>,
+        status: Status,
+        own: bool,
+    ) -> Self {
+        Self { body, content, id, status, own, settles: None, back: None }
     }
 
     /// Sends `back` to the server at the same time.
@@ -159,15 +270,44 @@ impl Released {
         self
     }
 
+    /// It answers `initialize` and settles on `revision`.
+    pub(crate) fn settling(mut self, revision: Option<Revision>) -> Self {
+        self.settles = revision;
+        self
+    }
+
     /// Our refusal of what the server asked in the same batch: it goes back to the server.
     pub fn take_back(&mut self) -> Option<Permitted> {
         self.back.take().map(|back| *back)
     }
 
-    /// The message: the server's bytes, those with entries hidden, or a refusal of ours. Empty
+    /// The message: the server's bytes, those with entries hidden, or a refusal. Empty
     /// where there is nothing to say but the status.
     pub fn body(&self) -> &Bytes {
         &self.body
+    }
+
+    /// What it is.
+    pub fn content(&self) -> Content {
+        self.content
+    }
+
+    /// The id that it stands under, by which its reader can tell what it answers or asks. Absent
+    /// for a batch, for a notification, and for an error whose request could not be read.
+    pub fn id(&self) -> Option<&Id> {
+        self.id.as_ref()
+    }
+
+    /// The revision that it settles on, where it is the answer to `initialize` and names one.
+    pub fn settles(&self) -> Option<Revision> {
+        self.settles
+    }
+
+    /// [`Released::body`] as one line: see [`Document::minified`](crate::wire::document::Document::minified).
+    /// Absent for the body of an HTTP error, which may be no JSON.
+    #[must_use]
+    pub fn minified(&self) -> Option<Bytes> {
+        (self.content != Content::Opaque).then(|| minify(&self.body))
     }
 
     /// The status to answer with where [`Released::is_own`]; otherwise the upstream's stands.
@@ -220,7 +360,7 @@ pub struct Unrecorded {
 
 /// What the client is told if no record can be kept: written only then, not for each message.
 #[derive(Debug)]
-pub(crate) struct Otherwise {
+pub(crate) struct IfUnrecorded {
     /// The request that waits for an answer.
     pub(crate) id: Option<Id>,
     /// The era to word it for.
@@ -236,7 +376,7 @@ pub struct Step {
     record: AuditRecord,
     also: Vec<AuditRecord>,
     act: Act,
-    otherwise: Option<Otherwise>,
+    if_unrecorded: Option<IfUnrecorded>,
     /// The call that will not happen if no record can be kept, where the first record is not its.
     exchange: Option<CallId>,
     teaching: Vec<Teaching>,
@@ -248,7 +388,7 @@ impl Step {
             record,
             also: Vec::new(),
             act,
-            otherwise: None,
+            if_unrecorded: None,
             exchange: None,
             teaching: Vec::new(),
         }
@@ -257,7 +397,7 @@ impl Step {
     /// An act that needs all of `records`; nothing if there are none.
     pub(crate) fn of_all(records: Vec<AuditRecord>, act: Act) -> Option<Self> {
         let mut records = records.into_iter();
-        Some(Self::new(records.next()?, act).and(records))
+        Some(Self::new(records.next()?, act).with_records(records))
     }
 
     /// The call that will not happen if no record can be kept.
@@ -277,13 +417,13 @@ impl Step {
     }
 
     /// What the client is told if no record can be kept.
-    pub(crate) fn or_else(mut self, otherwise: Otherwise) -> Self {
-        self.otherwise = Some(otherwise);
+    pub(crate) fn if_unrecorded(mut self, told: IfUnrecorded) -> Self {
+        self.if_unrecorded = Some(told);
         self
     }
 
     /// Further records that must be kept too.
-    pub(crate) fn and(mut self, also: impl IntoIterator<Item = AuditRecord>) -> Self {
+    pub(crate) fn with_records(mut self, also: impl IntoIterator<Item = AuditRecord>) -> Self {
         self.also.extend(also);
         self
     }
@@ -317,7 +457,8 @@ impl Step {
             Err(cause) => {
                 let call = self.exchange.or(self.record.call);
                 let named = call.as_deref().unwrap_or_default();
-                let refusal = self.otherwise.map(|it| (it.write)(it.id.as_ref(), named, it.era));
+                let refusal =
+                    self.if_unrecorded.map(|it| (it.write)(it.id.as_ref(), named, it.era));
                 Err(Unrecorded { cause, call, refusal })
             }
         }

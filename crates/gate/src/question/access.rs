@@ -8,6 +8,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use crate::wire::method::Action;
+
 use crate::wire::document::Value;
 use crate::wire::protocol::{Direction, Protocol};
 
@@ -40,38 +42,6 @@ pub struct Server {
     pub environment_ids: BTreeMap<Box<str>, Box<str>>,
     /// The pack that knows its tools.
     pub pack: Option<Arc<super::pack::Pack>>,
-}
-
-/// What a method does in MCP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "each is the MCP method of that name")]
-pub enum Action {
-    Initialize,
-    Discover,
-    Ping,
-    ListTools,
-    CallTool,
-    ListResources,
-    ListResourceTemplates,
-    ReadResource,
-    SubscribeResource,
-    UnsubscribeResource,
-    ListPrompts,
-    GetPrompt,
-    Complete,
-    SetLevel,
-    Listen,
-    GetTask,
-    CancelTask,
-    TaskResult,
-    ListTasks,
-    UpdateTask,
-    Sample,
-    ListRoots,
-    Elicit,
-    Notify,
-    /// Any method without a row in the table.
-    Unknown,
 }
 
 /// Whether a server may take the path of `uri` for another one than a rule that reads its text: dot

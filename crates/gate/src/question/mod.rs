@@ -1,4 +1,4 @@
-//! What a frame asks: the method table, what a call comes to by its pack, handles given out
+//! What a frame asks: what a call comes to by its pack, handles given out
 //! earlier, and the [`AccessRequest`](access::AccessRequest) that is put to the policy.
 
 pub mod standing;
@@ -7,5 +7,4 @@ pub mod pack;
 pub mod operation;
 pub mod handles;
 pub mod access;
-pub mod method;
 pub mod routing;

@@ -11,42 +11,8 @@ mod route;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use crate::wire::method::Effect;
 pub use route::{NoRoute, Route};
-
-/// What carrying out an operation does to the system behind it. Ordered: later is worse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Effect {
-    /// Changes nothing.
-    Read,
-    /// Adds or changes.
-    Write,
-    /// Removes, fully replaces, or changes at once what end users get.
-    Destructive,
-    /// Runs code or anything else that the call alone does not bound.
-    Exec,
-    /// Not in the pack: the worst, for a rule that compares.
-    Unknown,
-}
-
-impl Effect {
-    /// The name used in policy input, packs and records.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Destructive => "destructive",
-            Self::Exec => "exec",
-            Self::Unknown => "unknown",
-        }
-    }
-
-    /// The effect that a pack names `text`. A pack cannot say `unknown`: it leaves the tool out.
-    pub(super) fn of_pack(text: &str) -> Option<Self> {
-        [Self::Read, Self::Write, Self::Destructive, Self::Exec]
-            .into_iter()
-            .find(|effect| effect.as_str() == text)
-    }
-}
 
 /// What a call means that names no environment where it could.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

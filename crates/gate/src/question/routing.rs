@@ -4,10 +4,10 @@
 //! Every present `Mcp-*` header must say what the body says, in any era. A decision is never
 //! taken on a header: after this check they are forgotten.
 
-use super::method::{Method, Subject};
 use crate::wire::document::{Kind, Value};
 use crate::wire::frame::{Frame, Message};
 use crate::wire::headers::{RoutingHeaders, decode, encode_argument, era_of, meta_version};
+use crate::wire::method::{Method, Subject};
 use crate::wire::protocol::Era;
 
 /// Headers and body do not go together.
@@ -52,11 +52,8 @@ pub fn check(
     parameters: &[(Box<str>, Box<str>)],
 ) -> Result<(), HeaderMismatch> {
     check_version(frame, headers)?;
-    let (name, is_request) = match frame.message() {
-        Message::Request { method, .. } => (Some(&**method), true),
-        Message::Notification { method } => (Some(&**method), false),
-        Message::Result { .. } | Message::Error { .. } => (None, false),
-    };
+    let name = frame.message().method();
+    let is_request = matches!(frame.message(), Message::Request { .. });
     // The header rules for notifications are undefined in 2026-07-28: what is present must
     // match, nothing need be present.
     let required = is_request && era == Era::Modern;

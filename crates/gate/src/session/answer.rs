@@ -11,14 +11,14 @@ use crate::duty::pdp::ListEntry;
 use crate::duty::redact::Redaction;
 use crate::evidence::record::{AuditRecord, Event, Finding, Now, Target};
 use crate::evidence::refusal::Refusal;
-use crate::question::access::{AccessRequest, Action, Resource, TaskOrigin};
-use crate::question::method::{List, Subject};
+use crate::question::access::{AccessRequest, Resource, TaskOrigin};
 use crate::question::operation::Operation;
 use crate::question::pack;
 use crate::question::standing::{Drift, Standing};
 use crate::session::tasks::Maker;
-use crate::wire::document::{Kind, Value};
+use crate::wire::document::{Document, Kind, Value};
 use crate::wire::frame::{Frame, is_look_alike};
+use crate::wire::method::{List, Role, Subject};
 use crate::wire::protocol::{Direction, Era};
 use crate::wire::unseen;
 
@@ -51,9 +51,9 @@ pub(super) struct Carrier<'a> {
 }
 
 impl Session {
-    /// The body that may go to the client: the server's own bytes, or those with entries hidden
-    /// and what must be redacted taken out. `also` gets a record for each question that the answer
-    /// carries.
+    /// What goes to the client instead of the server's own bytes, if anything does: those with
+    /// entries hidden and what must be redacted taken out. `also` gets a record for each question
+    /// that the answer carries.
     pub(super) fn inspected(
         &mut self,
         gate: &Gate,
@@ -61,9 +61,17 @@ impl Session {
         entry: &Call,
         (record, also): (&mut AuditRecord, &mut Vec<AuditRecord>),
         now: Now,
-    ) -> Result<Bytes, Refusal> {
-        let body = self.judged(gate, frame, entry, (record, also), now)?;
-        redacted(gate, body, &entry.redact, record)
+    ) -> Result<Option<Bytes>, Refusal> {
+        let edited = self.judged(gate, frame, entry, (record, also), now)?;
+        match &edited {
+            Some(body) if !entry.redact.is_empty() => {
+                let document = Document::read(body.clone(), &gate.config.frame.document);
+                let document = document.map_err(|_| Refusal::Withheld)?;
+                Ok(redacted(gate, &document, &entry.redact, record)?.or(edited))
+            }
+            Some(_) => Ok(edited),
+            None => redacted(gate, frame.document(), &entry.redact, record),
+        }
     }
 
     fn judged(
@@ -73,9 +81,8 @@ impl Session {
         entry: &Call,
         (record, also): (&mut AuditRecord, &mut Vec<AuditRecord>),
         now: Now,
-    ) -> Result<Bytes, Refusal> {
-        let raw = frame.document().raw();
-        let Some(result) = frame.result() else { return Ok(raw.clone()) };
+    ) -> Result<Option<Bytes>, Refusal> {
+        let Some(result) = frame.result() else { return Ok(None) };
         let carrier = Carrier {
             gate,
             frame,
@@ -95,7 +102,7 @@ impl Session {
         }
         match entry.method.and_then(|method| method.list) {
             Some(list) => self.listed(gate, (frame, result, list), entry, (record, also), now),
-            None => Ok(raw.clone()),
+            None => Ok(None),
         }
     }
 
@@ -138,7 +145,7 @@ impl Session {
         let facts = question.facts(&gate.next_call());
         let mut record = self.base(Event::Notice, &facts, now);
         record.note = Some(format!("asked inside the answer to {}", carrier.call).into());
-        if !carrier.declared.allows(method, params) {
+        if !carrier.declared.allows(question.method, params) {
             let place = "the client does not offer this on its request".to_owned();
             let mut verdict = gate.refused(&Refusal::Withheld, Some(place));
             verdict.enforced = !gate.observes();
@@ -149,12 +156,12 @@ impl Session {
         }
         let decision = gate.policy().decide(&question.request(self, now));
         record.keep_input(gate.recorded(|| question.request(self, now)));
-        let passed = passing(gate, &question, &decision, None, now).and_then(|(body, verdict)| {
-            // What a rule would set has no place here; what it would redact must go anyway.
-            let same = body.as_ptr() == frame.document().raw().as_ptr();
-            let redacted = decision.redactions().all(|it| carrier.redact.contains(it));
-            if same && redacted { Ok(verdict) } else { Err(Refused::unsettable()) }
-        });
+        let passed =
+            passing(gate, &question, &decision, None, now).and_then(|(edited, verdict)| {
+                // What a rule would set has no place here; what it would redact must go anyway.
+                let redacted = decision.redactions().all(|it| carrier.redact.contains(it));
+                if edited.is_none() && redacted { Ok(verdict) } else { Err(Refused::unsettable()) }
+            });
         match passed {
             Ok(verdict) => {
                 record.decision = Some(verdict);
@@ -214,8 +221,7 @@ impl Session {
         entry: &Call,
         (record, also): (&mut AuditRecord, &mut Vec<AuditRecord>),
         now: Now,
-    ) -> Result<Bytes, Refusal> {
-        let raw = frame.document().raw();
+    ) -> Result<Option<Bytes>, Refusal> {
         let Ok(page) = Page::read(result, list) else {
             record.note = Some("the answer holds no list that could be filtered".into());
             return Err(Refusal::Withheld);
@@ -241,7 +247,7 @@ impl Session {
             Ok(hidden) => hidden,
             Err(reason) => {
                 record.note = Some(reason.into());
-                return if gate.observes() { Ok(raw.clone()) } else { Err(Refusal::Withheld) };
+                return if gate.observes() { Ok(None) } else { Err(Refusal::Withheld) };
             }
         };
         let mut edits = Vec::new();
@@ -258,7 +264,7 @@ impl Session {
         if !gate.observes() {
             edits.extend(private_scope(result));
         }
-        Ok(edited(frame.document(), edits))
+        Ok((!edits.is_empty()).then(|| edited(frame.document(), edits)))
     }
 
     /// Records of what is wrong with definitions of a page, each told once.
@@ -337,13 +343,7 @@ impl Session {
             protocol: entry.facts.protocol,
             direction: Direction::ToServer,
             method: entry.facts.method.as_deref().unwrap_or_default(),
-            action: match list {
-                List::Tools => Action::ListTools,
-                List::Prompts => Action::ListPrompts,
-                List::Resources => Action::ListResources,
-                List::ResourceTemplates => Action::ListResourceTemplates,
-                List::Tasks => Action::ListTasks,
-            },
+            action: list.method().action,
             resource: Resource::Whole,
             params: None,
             operation: Operation::of_method(pack::Effect::Read),
@@ -371,16 +371,15 @@ fn irregular(entry: &Call, result: Value<'_>) -> Option<String> {
     if looks_alike(result, RESULT) {
         return Some("a member of the result looks like another".to_owned());
     }
-    let action = entry.method.map(|method| method.action)?;
-    if let Some(why) = (action == Action::GetTask).then(|| irregular_task(result)).flatten() {
+    let method = entry.method?;
+    let tells = method.role == Role::TaskState;
+    if let Some(why) = tells.then(|| irregular_task(result)).flatten() {
         return Some(why);
     }
     let fits = match kind(result) {
         "complete" => true,
-        "input_required" => {
-            matches!(action, Action::CallTool | Action::GetPrompt | Action::ReadResource)
-        }
-        "task" => action == Action::CallTool && entry.expected.declared.tasks,
+        "input_required" => method.asks_back,
+        "task" => method.makes_task && entry.expected.declared.tasks,
         _ => false,
     };
     (!fits).then(|| "its `resultType` is none that this request may be answered with".to_owned())

@@ -11,10 +11,11 @@ use bytes::Bytes;
 
 use crate::evidence::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
 use crate::evidence::refusal::{Refusal, malformed_place};
-use crate::evidence::step::{Act, Dispatch, Permitted, Released, Routing, Status, Step};
+use crate::evidence::step::{Act, Content, Payload, Permitted, Released, Routing, Status, Step};
 use crate::wire::frame::{Batch, Frame, Id, Malformed, Message, Sender, write_batch};
 use crate::wire::headers::RoutingHeaders;
 use crate::wire::headers::meta_version;
+use crate::wire::method::Method;
 use crate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
 
 use super::replay::Replay;
@@ -84,13 +85,13 @@ impl Session {
             .collect();
         let step = if judged.iter().all(|judged| judged.step.forwards()) {
             *self = trial;
-            forwarded(&batch, judged, exchange)
+            forwarded(&batch, judged, (exchange, self.protocol))
         } else {
             self.refused_batch(gate, judged)
         };
         let unrecorded = Refusal::unrecorded(self.addressee(None, exchange));
         match step {
-            Some(step) => step.about(exchange).or_else(unrecorded),
+            Some(step) => step.about(exchange).if_unrecorded(unrecorded),
             // Not reached: a batch has an element, and each has a record.
             None => self.refuse_unread(gate, &arrival.raw, Malformed::BatchSize, exchange, now),
         }
@@ -106,7 +107,7 @@ impl Session {
     ) -> Judged {
         let call = gate.next_call();
         let frame = match Frame::read(raw.clone(), Sender::Client, &gate.config.frame) {
-            Ok(frame) => frame,
+            Ok(frame) => Arc::new(frame),
             Err(malformed) => {
                 let step = self.refuse_unread(gate, raw, malformed, &call, now);
                 return Judged { answered: Answered::WithoutId, step };
@@ -116,11 +117,9 @@ impl Session {
             Message::Request { id, .. } => Some(id.clone()),
             Message::Notification { .. } | Message::Result { .. } | Message::Error { .. } => None,
         };
-        // 2025-03-26, lifecycle: `initialize` must not be part of a batch.
-        let initialize = matches!(
-            frame.message(), Message::Request { method, .. } if &**method == "initialize"
-        );
-        let step = if initialize || meta_version(&frame).is_some() {
+        let row = frame.message().method().and_then(Method::named);
+        let alone = row.is_some_and(|row| !row.batched);
+        let step = if alone || meta_version(&frame).is_some() {
             self.refuse_batched(gate, &frame, id.as_ref(), &call, now)
         } else {
             self.client_message(gate, &frame, arrival, (&call, exchange), now)
@@ -137,10 +136,7 @@ impl Session {
         now: Now,
     ) -> Step {
         let mut facts = Facts::bare(call, Direction::ToServer, self.protocol);
-        if let Message::Request { method, .. } | Message::Notification { method } = frame.message()
-        {
-            facts.method = Some(method.clone());
-        }
+        facts.method = frame.message().method().map(Into::into);
         let raw = frame.document().raw();
         let mut record = self.base(Event::Denial, &facts, now);
         record.id = id.map(id_text);
@@ -184,7 +180,8 @@ impl Session {
         let act = match unasked {
             Some(released) if answers.is_empty() => Act::Deliver(released),
             Some(_) | None => {
-                Act::Deliver(Released::assertion(write_batch(refusals), status, true))
+                let body = write_batch(refusals);
+                Act::Deliver(Released::assertion(body, Content::Batch, None, status, true))
             }
         };
         Step::of_all(records, act)
@@ -239,7 +236,10 @@ impl Session {
         let act = match back {
             Some(permitted) if bodies.is_empty() => Act::Forward(permitted),
             None if bodies.is_empty() => Act::Drop,
-            back => Act::Deliver(Released::assertion(body, Status::Ok, false).answering(back)),
+            back => {
+                let released = Released::assertion(body, Content::Batch, None, Status::Ok, false);
+                Act::Deliver(released.answering(back))
+            }
         };
         let Some(step) = Step::of_all(records, act) else {
             // Not reached: a batch has an element, and each has a record.
@@ -247,7 +247,8 @@ impl Session {
             return self.withhold(gate, within, raw, refusal, now);
         };
         let call = within.map_or_else(|| gate.next_call(), Arc::clone);
-        step.or_else(Refusal::unrecorded(self.addressee(None, &call))).teaching(teaching)
+        let unrecorded = Refusal::unrecorded(self.addressee(None, &call));
+        step.if_unrecorded(unrecorded).teaching(teaching)
     }
 
     /// Ends every call of `exchange`, each by `end`: the records of all, and the answers in the
@@ -280,11 +281,11 @@ impl Session {
             None if answers.is_empty() => Act::Drop,
             Some(_) | None => {
                 let body = write_batch(answers.iter().map(Released::body));
-                Act::Deliver(Released::assertion(body, Status::Ok, true))
+                Act::Deliver(Released::assertion(body, Content::Batch, None, Status::Ok, true))
             }
         };
         let unrecorded = Refusal::unrecorded(self.addressee(None, exchange));
-        Some(Step::of_all(records, act)?.or_else(unrecorded))
+        Some(Step::of_all(records, act)?.if_unrecorded(unrecorded))
     }
 
     /// The server answers a batch, so it took the notifications that came in it.
@@ -299,7 +300,11 @@ impl Session {
 }
 
 /// The batch itself, once every message of it may pass.
-fn forwarded(batch: &Batch, judged: Vec<Judged>, exchange: &CallId) -> Option<Step> {
+fn forwarded(
+    batch: &Batch,
+    judged: Vec<Judged>,
+    (exchange, protocol): (&CallId, Protocol),
+) -> Option<Step> {
     let mut records = Vec::new();
     let mut bodies = Vec::new();
     let mut asks = None;
@@ -310,9 +315,9 @@ fn forwarded(batch: &Batch, judged: Vec<Judged>, exchange: &CallId) -> Option<St
         bodies.push(permitted.body().clone());
         asks = asks.or_else(|| answered.id().cloned());
     }
-    let body = batch.with(&bodies);
+    let payload = Payload::Batch(batch.with(&bodies), asks);
     let call = Arc::clone(exchange);
-    let permitted = Permitted::assertion(Dispatch::Message, body, asks, call, Routing::default());
+    let permitted = Permitted::assertion(payload, protocol, call, Routing::default());
     Step::of_all(records, Act::Forward(permitted))
 }
 
@@ -332,6 +337,6 @@ fn refusals(refused: &[Permitted]) -> Option<Permitted> {
         [only] => only.body().clone(),
         several => write_batch(several.iter().map(Permitted::body)),
     };
-    let call = Arc::clone(first.call());
-    Some(Permitted::assertion(Dispatch::Message, body, None, call, Routing::default()))
+    let (protocol, call) = (first.protocol(), Arc::clone(first.call()));
+    Some(Permitted::assertion(Payload::Refusal(body), protocol, call, Routing::default()))
 }

@@ -15,9 +15,9 @@ use crate::evidence::record::{
     AuditRecord, CallId, DecisionFacts, Event, Finding, Now, Outcome, ReasonFacts, micros,
 };
 use crate::evidence::refusal::{Addressee, Refusal, malformed_place};
-use crate::evidence::step::{Act, Dispatch, Permitted, Routing, Step};
+use crate::evidence::step::{Act, Payload, Permitted, Routing, Step};
 use crate::question::access::Resource;
-use crate::question::access::{Action, Server};
+use crate::question::access::Server;
 use crate::question::operation::Operation;
 use crate::question::pack;
 use crate::question::routing;
@@ -26,16 +26,18 @@ use crate::session::protected::{Definition, RefusalForm};
 use crate::wire::document::Value;
 use crate::wire::frame::{Frame, Id, Malformed, Message, Sender};
 use crate::wire::headers;
+use crate::wire::method::{Action, List, Method, Role, Subject};
 use crate::wire::protocol::{Direction, Era, Transport};
 
-use super::expected::{Expected, id_of};
+use super::expected::Expected;
 use super::question::{Known, Question, client_of, protocol_of};
 use super::redaction::redactions;
 use super::{Arrival, Call, Facts, Gate, Session, id_text};
 
 /// A permit whose obligations are discharged.
 struct Discharged {
-    body: Bytes,
+    /// The frame with arguments set, read anew; absent where none was.
+    edited: Option<Frame>,
     obligations: Vec<Box<str>>,
 }
 
@@ -68,7 +70,7 @@ impl Session {
         let call = gate.next_call();
         let Arrival { raw, headers, .. } = arrival;
         match Frame::read(raw.clone(), Sender::Client, &gate.config.frame) {
-            Ok(frame) => self.client_message(gate, &frame, arrival, (&call, &call), now),
+            Ok(frame) => self.client_message(gate, &Arc::new(frame), arrival, (&call, &call), now),
             Err(Malformed::Batch) if self.takes_batches(headers.as_ref()) => {
                 self.client_batch(gate, arrival, &call, now)
             }
@@ -80,7 +82,7 @@ impl Session {
     pub(super) fn client_message(
         &mut self,
         gate: &Gate,
-        frame: &Frame,
+        frame: &Arc<Frame>,
         Arrival { headers, traceparent, .. }: &Arrival,
         (call, exchange): (&CallId, &CallId),
         now: Now,
@@ -100,7 +102,8 @@ impl Session {
                 return self.client_answers(gate, frame, id.as_ref(), call, now);
             }
         };
-        let tool = called_tool(frame, name);
+        let row = Method::named(name);
+        let tool = called_tool(frame, row);
         let definition = tool.and_then(|tool| self.server.definition(tool));
         let task = self.task(frame, name, Direction::ToServer);
         let server = Arc::clone(&self.server);
@@ -122,7 +125,7 @@ impl Session {
             facts.parent_span_id = trace.map(|trace| trace.span_id.into());
         }
         let redact = Vec::new();
-        let mut asked = Asking { gate, frame, id, facts, exchange, redact, now, input: None };
+        let mut asked = Asking { gate, frame, row, id, facts, exchange, redact, now, input: None };
 
         if let Some(headers) = headers {
             let parameters = definition.as_deref().map_or(&[][..], |tool| &tool.parameters);
@@ -131,7 +134,7 @@ impl Session {
                 return self.refuse(&asked, &Refusal::Headers(mismatch), None);
             }
         }
-        if let Some(refusal) = self.refused_unasked(gate, (protocol.era, name), id) {
+        if let Some(refusal) = self.refused_unasked(gate, (protocol.era, row), id) {
             return self.refuse(&asked, &refusal, None);
         }
 
@@ -139,7 +142,7 @@ impl Session {
         asked.redact = redactions(&decision, known.task);
         asked.input = gate.recorded(|| question.request(self, now));
         let barred = self.barred(&question, &task);
-        let (body, verdict) = match passing(gate, &question, &decision, barred, now) {
+        let (edited, verdict) = match passing(gate, &question, &decision, barred, now) {
             Ok(passing) => passing,
             Err(refused) => {
                 let verdict = verdict_of(&decision, &refused, true);
@@ -149,20 +152,20 @@ impl Session {
                 return self.refuse(&asked, &refusal, Some((verdict, Some(finding))));
             }
         };
-        let routing = routing_of(&question, definition.as_deref(), &body, gate);
-        self.forward(&asked, &question, verdict, (body, routing))
+        let routing = routing_of(&question, definition.as_deref(), edited.as_ref());
+        self.forward(&asked, &question, verdict, (edited, routing))
     }
 
     /// Why a message is refused whatever policy would say.
     fn refused_unasked(
         &self,
         gate: &Gate,
-        (era, method): (Era, &str),
+        (era, row): (Era, Option<&Method>),
         id: Option<&Id>,
     ) -> Option<Refusal> {
         // 2026-07-28 has no handshake. A server that took this for one would speak the legacy era
         // from here on, while everybody else reads the modern one.
-        if era == Era::Modern && method == "initialize" {
+        if era == Era::Modern && row.is_some_and(|row| row.role == Role::Handshake) {
             return Some(Refusal::UnknownMethod);
         }
         if id.is_some_and(|id| self.ids.contains_key(id)) {
@@ -219,8 +222,8 @@ impl Session {
             return refusal;
         };
         let mut request = question.request(self, now);
-        request.method = "tools/list";
-        request.action = Action::ListTools;
+        request.method = List::Tools.method().name;
+        request.action = List::Tools.method().action;
         request.resource = Resource::Whole;
         request.params = None;
         request.operation = Operation::of_method(pack::Effect::Read);
@@ -245,14 +248,14 @@ impl Session {
         asked: &Asking<'_>,
         question: &Question<'_>,
         verdict: DecisionFacts,
-        (body, routing): (Bytes, Routing),
+        (edited, routing): (Option<Frame>, Routing),
     ) -> Step {
         let call = Arc::clone(&asked.facts.call);
         let mut record = self.base(Event::Intent, &asked.facts, asked.now);
-        asked.weigh(&mut record);
+        asked.describe(&mut record);
         record.decision = Some(verdict);
         let cancelled = self.cancels(asked);
-        let lesson = self.lesson(asked.gate, question, &body, asked.now);
+        let lesson = self.lesson(question, edited.as_ref(), asked.now);
         self.track(Call {
             id: asked.id.cloned(),
             started: asked.now.uptime,
@@ -265,17 +268,16 @@ impl Session {
             lesson,
         });
         let unrecorded = Refusal::unrecorded(asked.addressee());
-        let permitted =
-            Permitted::assertion(Dispatch::Message, body, asked.id.cloned(), call, routing);
-        Step::new(record, Act::Forward(permitted)).or_else(unrecorded).and(cancelled)
+        let sent = edited.map_or_else(|| Arc::clone(asked.frame), Arc::new);
+        let payload = Payload::Message(sent);
+        let permitted = Permitted::assertion(payload, question.protocol, call, routing);
+        Step::new(record, Act::Forward(permitted)).if_unrecorded(unrecorded).with_records(cancelled)
     }
 
     /// A cancellation ends the request that it names: its answer, if one still comes, is late.
     fn cancels(&mut self, asked: &Asking<'_>) -> Option<AuditRecord> {
-        if asked.facts.method.as_deref() != Some("notifications/cancelled") {
-            return None;
-        }
-        let entry = self.settle_id(&named_id(asked.frame, "requestId")?)?;
+        asked.row.filter(|row| row.role == Role::Cancel)?;
+        let entry = self.settle_id(&asked.frame.named_id("requestId")?)?;
         Some(self.outcome(&entry, Outcome::Cancelled, asked.now))
     }
 
@@ -286,7 +288,7 @@ impl Session {
         verdict: Option<(DecisionFacts, Option<Finding>)>,
     ) -> Step {
         let mut record = self.base(Event::Denial, &asked.facts, asked.now);
-        asked.weigh(&mut record);
+        asked.describe(&mut record);
         let (verdict, finding) =
             verdict.unwrap_or_else(|| (asked.gate.refused(refusal, None), refusal.finding()));
         record.decision = Some(verdict);
@@ -295,7 +297,7 @@ impl Session {
         }
         let mut to = asked.addressee();
         to.tool_result = self.server.refusal == RefusalForm::ToolResult
-            && asked.facts.method.as_deref() == Some("tools/call");
+            && asked.row.is_some_and(|row| row.subject == Subject::Tool);
         self.refusal_step(record, refusal, to)
     }
 
@@ -306,7 +308,7 @@ impl Session {
         if to.id.is_none() && self.protocol.transport == Transport::Stdio {
             return Step::new(record, Act::Drop);
         }
-        Step::new(record, Act::Deliver(refusal.released(to))).or_else(unrecorded)
+        Step::new(record, Act::Deliver(refusal.released(to))).if_unrecorded(unrecorded)
     }
 
     pub(super) fn refuse_unread(
@@ -327,7 +329,7 @@ impl Session {
         let to = self.addressee(None, call);
         // JSON-RPC 2.0 §5: what could not be read is answered under a null id.
         Step::new(record.with_finding(Finding::MalformedFrame), Act::Deliver(refusal.released(to)))
-            .or_else(Refusal::unrecorded(to))
+            .if_unrecorded(Refusal::unrecorded(to))
     }
 
     /// The client answers a request of the server. Only an outstanding one may be answered
@@ -335,7 +337,7 @@ impl Session {
     fn client_answers(
         &mut self,
         gate: &Gate,
-        frame: &Frame,
+        frame: &Arc<Frame>,
         id: Option<&Id>,
         call: &CallId,
         now: Now,
@@ -366,34 +368,35 @@ impl Session {
         let to = self.addressee(None, call);
         let unrecorded = Refusal::unrecorded(to);
         let permitted = Permitted::assertion(
-            Dispatch::Message,
-            frame.document().raw().clone(),
-            None,
+            Payload::Message(Arc::clone(frame)),
+            self.protocol,
             asked.facts.call,
             Routing::default(),
         );
-        Step::new(record, Act::Forward(permitted)).or_else(unrecorded)
+        Step::new(record, Act::Forward(permitted)).if_unrecorded(unrecorded)
     }
 }
 
-/// What of a frame may go on, and its decision for the record. While observing that is the frame
-/// as it came, whatever was decided. What is `barred` may not pass whatever the policy decided.
+/// What goes on instead of the frame as it came, if anything does, and the decision for the record.
+/// While observing nothing is edited, whatever was decided. What is `barred` may not pass whatever
+/// the policy decided.
 pub(super) fn passing(
     gate: &Gate,
     question: &Question<'_>,
     decision: &Decision,
     barred: Option<Refused>,
     now: Now,
-) -> Result<(Bytes, DecisionFacts), Refused> {
-    let raw = || question.frame.document().raw().clone();
+) -> Result<(Option<Frame>, DecisionFacts), Refused> {
     let discharged = match barred {
         Some(refused) => Err(refused),
         None => discharge(gate, question, decision, now),
     };
     match discharged {
-        Ok(_) if gate.observes() => Ok((raw(), facts_of(decision, false, Vec::new()))),
-        Ok(Discharged { body, obligations }) => Ok((body, facts_of(decision, true, obligations))),
-        Err(refused) if gate.observes() => Ok((raw(), verdict_of(decision, &refused, false))),
+        Ok(_) if gate.observes() => Ok((None, facts_of(decision, false, Vec::new()))),
+        Ok(Discharged { edited, obligations }) => {
+            Ok((edited, facts_of(decision, true, obligations)))
+        }
+        Err(refused) if gate.observes() => Ok((None, verdict_of(decision, &refused, false))),
         Err(refused) => Err(refused),
     }
 }
@@ -428,18 +431,19 @@ fn discharge(
             reasons: vec![reason(&bucket.code, "the rate limit is spent", Origin::Limited)],
         });
     }
-    let mut body = question.frame.document().raw().clone();
+    let mut edited = None;
     for obligation in &decision.obligations {
         if let Obligation::Set { pointer, value } = obligation {
-            let limits = &gate.config.frame.document;
-            body = arguments::set(&body, pointer, value, limits).map_err(|_| Refused {
+            let frame = edited.as_ref().unwrap_or(question.frame);
+            let set = with_argument(gate, (frame, question.direction), pointer, value);
+            edited = Some(set.ok_or_else(|| Refused {
                 refusal: Refusal::Denied,
                 reasons: vec![reason(
                     "unsettable",
                     &format!("`{pointer}` cannot be set in this call"),
                     Origin::Undischarged,
                 )],
-            })?;
+            })?);
             obligations.push(format!("set:{pointer}").into());
         }
     }
@@ -457,13 +461,31 @@ fn discharge(
             });
         }
     }
-    Ok(Discharged { body, obligations })
+    Ok(Discharged { edited, obligations })
+}
+
+/// `frame` with one argument set, held to the same rules as a frame that came so.
+fn with_argument(
+    gate: &Gate,
+    (frame, direction): (&Frame, Direction),
+    pointer: &str,
+    value: &str,
+) -> Option<Frame> {
+    let limits = &gate.config.frame;
+    let body = arguments::set(frame.document(), pointer, value, &limits.document).ok()?;
+    let sender = match direction {
+        Direction::ToServer => Sender::Client,
+        Direction::ToClient => Sender::Server,
+    };
+    Frame::read(body, sender, limits).ok()
 }
 
 /// What every step about one client frame needs.
 struct Asking<'a> {
     gate: &'a Gate,
-    frame: &'a Frame,
+    frame: &'a Arc<Frame>,
+    /// The row of its method, whatever the revision.
+    row: Option<&'static Method>,
     id: Option<&'a Id>,
     facts: Facts,
     exchange: &'a CallId,
@@ -483,7 +505,8 @@ impl Asking<'_> {
         }
     }
 
-    fn weigh(&self, record: &mut AuditRecord) {
+    /// Writes down which message it was: id, size, digest, and what the policy was asked.
+    fn describe(&self, record: &mut AuditRecord) {
         let raw = self.frame.document().raw();
         record.id = self.id.map(id_text);
         record.bytes = u64::try_from(raw.len()).ok();
@@ -532,39 +555,24 @@ fn pin_finding(server: &Server, question: &Question<'_>) -> Finding {
     if outside { Finding::EnvPinViolation } else { Finding::ToolDenied }
 }
 
-fn called_tool<'a>(frame: &'a Frame, method: &str) -> Option<&'a str> {
-    if method != "tools/call" {
-        return None;
-    }
+fn called_tool<'a>(frame: &'a Frame, row: Option<&Method>) -> Option<&'a str> {
+    row.filter(|row| row.subject == Subject::Tool)?;
     frame.params()?.get("name")?.as_str()
 }
 
-/// The request id that a notification's `params` names under `member`.
-pub(super) fn named_id(frame: &Frame, member: &str) -> Option<Id> {
-    id_of(frame.params()?.get(member)?)
-}
-
-/// What the transport must say about the message. Parameter headers are computed where the client
-/// has none, on stdio, and recomputed where an argument was set.
+/// What HTTP headers must say about the message. Parameter headers are computed where the client
+/// has none, on stdio, and recomputed where an argument was set, from the frame `edited` so.
 fn routing_of(
     question: &Question<'_>,
     definition: Option<&Definition>,
-    body: &Bytes,
-    gate: &Gate,
+    edited: Option<&Frame>,
 ) -> Routing {
     let name = question.method.and_then(|method| routing::mirrored_name(question.frame, method));
-    let mut routing = Routing {
-        method: Some(question.name.into()),
-        name: name.map(Into::into),
-        params: Vec::new(),
-    };
-    let unchanged = body.as_ptr() == question.frame.document().raw().as_ptr();
+    let mut routing = Routing { name: name.map(Into::into), params: Vec::new() };
     let modern = question.protocol.era == Era::Modern;
-    let mirrored = unchanged && question.protocol.transport == Transport::Http;
+    let mirrored = edited.is_none() && question.protocol.transport == Transport::Http;
     let (false, true, Some(definition)) = (mirrored, modern, definition) else { return routing };
-    let Ok(frame) = Frame::read(body.clone(), Sender::Client, &gate.config.frame) else {
-        return routing;
-    };
+    let frame = edited.unwrap_or(question.frame);
     let arguments = frame.params().and_then(|params| params.get("arguments"));
     for (suffix, pointer) in &definition.parameters {
         let value = arguments

@@ -133,7 +133,7 @@ impl Gate {
             None => record,
         };
         let to = Addressee { id: None, decision_id: &call, era: Era::Legacy, tool_result: false };
-        Step::new(record, Act::Deliver(refusal.released(to))).or_else(Refusal::unrecorded(to))
+        Step::new(record, Act::Deliver(refusal.released(to))).if_unrecorded(Refusal::unrecorded(to))
     }
 
     /// The decision of the gate itself, for a record.
@@ -150,6 +150,11 @@ impl Gate {
             policy: self.policy().revision(),
             engine: "none",
         }
+    }
+
+    /// The bounds on frames of either side, for an edge that must read one itself.
+    pub fn frame_limits(&self) -> &FrameLimits {
+        &self.config.frame
     }
 
     pub(super) fn observes(&self) -> bool {

@@ -1,10 +1,10 @@
 //! What a request lets its server send: which questions in an answer, under which progress token,
 //! about which subscriptions.
 
-use crate::question::method::{Method, Subject};
 use crate::wire::document::{Kind, Value};
 use crate::wire::frame::{Frame, Id};
 use crate::wire::headers::{META_CLIENT_CAPABILITIES, TASKS_EXTENSION};
+use crate::wire::method::{Method, Offer, Role};
 use crate::wire::protocol::{Era, Protocol};
 
 /// What of a request its answers and notices are held against.
@@ -44,10 +44,10 @@ impl Expected {
         let capabilities = meta
             .filter(|_| protocol.era == Era::Modern)
             .and_then(|meta| meta.get(META_CLIENT_CAPABILITIES));
-        let listens = method.is_some_and(|method| method.subject == Subject::Subscriptions);
+        let listens = method.is_some_and(|method| method.role == Role::Listen);
         Self {
             declared: capabilities.map(Declared::of).unwrap_or_default(),
-            token: meta.and_then(|meta| meta.get("progressToken")).and_then(id_of),
+            token: frame.progress_token(),
             listen: listens.then(|| Box::new(Listen::of(params))),
         }
     }
@@ -73,11 +73,11 @@ impl Declared {
 
     /// Whether the client offers to answer `method` with `params` (2026-07-28,
     /// basic/patterns/mrtr: a server must not send other kinds).
-    pub(super) fn allows(self, method: &str, params: Option<Value<'_>>) -> bool {
-        match method {
-            "sampling/createMessage" => self.sampling,
-            "roots/list" => self.roots,
-            "elicitation/create" => {
+    pub(super) fn allows(self, method: Option<&Method>, params: Option<Value<'_>>) -> bool {
+        match method.and_then(|method| method.offer) {
+            Some(Offer::Sampling) => self.sampling,
+            Some(Offer::Roots) => self.roots,
+            Some(Offer::Elicitation) => {
                 let mode = params.and_then(|params| params.get("mode"));
                 match mode.map(Value::as_str) {
                     None | Some(Some("form")) => self.elicitation_form,
@@ -85,7 +85,7 @@ impl Declared {
                     Some(_) => false,
                 }
             }
-            _ => false,
+            None => false,
         }
     }
 }
@@ -118,11 +118,6 @@ impl Listen {
 pub(super) fn texts<'a>(params: Value<'a>, list: &str) -> impl Iterator<Item = &'a str> {
     let list = params.get("notifications").and_then(|filter| filter.get(list));
     list.into_iter().flat_map(Value::elements).filter_map(Value::as_str)
-}
-
-/// The JSON-RPC id, progress token or the like that a value spells.
-pub(super) fn id_of(value: Value<'_>) -> Option<Id> {
-    value.as_i64().map(Id::Number).or_else(|| value.as_str().map(|text| Id::Text(text.into())))
 }
 
 /// Whether two ids read alike. A server that keeps ids as text may tag with `"1"` what was asked
@@ -179,14 +174,16 @@ mod tests {
             let url = read(r#"{"mode":"url"}"#);
             let form = read(r#"{"mode":"form"}"#);
             let odd = read(r#"{"mode":"x"}"#);
-            let ask = |method, params: &Document| declared.allows(method, Some(params.root()));
+            let ask = |method, params: &Document| {
+                declared.allows(Method::named(method), Some(params.root()))
+            };
             let allowed: Vec<_> = [
                 ("sampling", ask("sampling/createMessage", &form)),
-                ("roots", declared.allows("roots/list", None)),
+                ("roots", declared.allows(Method::named("roots/list"), None)),
                 ("form", ask("elicitation/create", &form)),
                 ("url", ask("elicitation/create", &url)),
                 ("odd", ask("elicitation/create", &odd)),
-                ("tools", declared.allows("tools/call", None)),
+                ("tools", declared.allows(Method::named("tools/call"), None)),
             ]
             .into_iter()
             .filter_map(|(name, allowed)| allowed.then_some(name))

@@ -32,25 +32,23 @@ impl Session {
         self.server.session_facts(&self.principal.id, now.uptime)
     }
 
-    /// What a good answer to `question`, which goes on as `body`, will teach. What the call may
-    /// change is unknown from here on.
+    /// What a good answer to `question` will teach, which goes on as `edited` where a rule set an
+    /// argument. What the call may change is unknown from here on.
     pub(super) fn lesson(
         &self,
-        gate: &Gate,
         question: &Question<'_>,
-        body: &Bytes,
+        edited: Option<&Frame>,
         now: Now,
     ) -> Option<Box<Lesson>> {
         let Resource::Tool { name, arguments, .. } = question.resource else { return None };
         let handles = self.server.handles(&self.principal.id, now.uptime);
         let known = self.knowledge(Some(&handles));
-        let mut lesson = if body.as_ptr() == question.frame.document().raw().as_ptr() {
-            Lesson::of_call(known, name, arguments)
-        } else {
-            // A rule set an argument: what counts is what the server got.
-            let sent = Document::read(body.clone(), &gate.config.frame.document).ok()?;
-            Lesson::of_call(known, name, sent.root().pointer("/params/arguments"))
-        }?;
+        // What counts is what the server gets.
+        let sent = match edited {
+            Some(frame) => frame.params().and_then(|params| params.get("arguments")),
+            None => arguments,
+        };
+        let mut lesson = Lesson::of_call(known, name, sent)?;
         if !lesson.facts.is_empty() {
             let mut memory = self.server.memory().lock().unwrap_or_else(PoisonError::into_inner);
             lesson.sent = memory.sent(&self.principal.id, &lesson, now.uptime);
@@ -58,20 +56,21 @@ impl Session {
         Some(Box::new(lesson))
     }
 
-    /// What the answer `frame` to `entry` teaches, delivered as `body`.
+    /// What the answer `frame` to `entry` teaches, delivered as `edited` where the gate changed it.
     pub(super) fn taught(
         &self,
         gate: &Gate,
         (entry, frame): (&Call, &Frame),
-        body: &Bytes,
+        edited: Option<&Bytes>,
         now: Now,
     ) -> Option<Teaching> {
         let lesson = entry.lesson.as_deref()?;
-        let learnt = if body.as_ptr() == frame.document().raw().as_ptr() {
-            learnt(lesson, frame.result()?, entry.facts.protocol.era)
-        } else {
-            let given = Document::read(body.clone(), &gate.config.frame.document).ok()?;
-            learnt(lesson, given.root().get("result")?, entry.facts.protocol.era)
+        let learnt = match edited {
+            None => learnt(lesson, frame.result()?, entry.facts.protocol.era),
+            Some(body) => {
+                let given = Document::read(body.clone(), &gate.config.frame.document).ok()?;
+                learnt(lesson, given.root().get("result")?, entry.facts.protocol.era)
+            }
         };
         Some(Teaching {
             memory: self.server.memory().clone(),

@@ -37,14 +37,14 @@ use crate::evidence::record::{
     AuditRecord, CallId, Event, Now, OperationFacts, Outcome, ProtocolFacts, Target, micros,
 };
 use crate::evidence::refusal::{Addressee, Refusal};
-use crate::evidence::step::{Act, Dispatch, Permitted, Released, Routing, Step};
+use crate::evidence::step::{Act, Content, Payload, Permitted, Released, Routing, Status, Step};
 use crate::question::access::{Client, Principal};
-use crate::question::method::Method;
 use crate::question::operation::{Lesson, Operation};
 use crate::question::pack::Effect;
 use crate::session::tasks::Tasks;
-use crate::wire::frame::{Id, write_id};
+use crate::wire::frame::{Frame, Id, write_id};
 use crate::wire::headers::RoutingHeaders;
+use crate::wire::method::Method;
 use crate::wire::protocol::{Direction, Era, Protocol, Transport};
 
 use expected::Expected;
@@ -177,18 +177,18 @@ impl Session {
 
     /// The client wants the legacy stream of server messages (GET). `Forward`.
     pub fn open_stream(&mut self, gate: &Gate, now: Now) -> Step {
-        self.transport_act(gate, Dispatch::OpenStream, "stream opened by the client", now)
+        self.transport_act(gate, Payload::OpenStream, "stream opened by the client", now)
     }
 
     /// The client ends the legacy session (DELETE). `Forward`.
     pub fn end(&mut self, gate: &Gate, now: Now) -> Step {
-        self.transport_act(gate, Dispatch::EndSession, "session ended by the client", now)
+        self.transport_act(gate, Payload::EndSession, "session ended by the client", now)
     }
 
     fn transport_act(
         &mut self,
         gate: &Gate,
-        dispatch: Dispatch,
+        payload: Payload,
         note: &'static str,
         now: Now,
     ) -> Step {
@@ -208,9 +208,8 @@ impl Session {
             lesson: None,
         });
         let unrecorded = Refusal::unrecorded(self.addressee(None, &call));
-        let permitted =
-            Permitted::assertion(dispatch, Bytes::new(), None, call, Routing::default());
-        Step::new(record, Act::Forward(permitted)).or_else(unrecorded)
+        let permitted = Permitted::assertion(payload, self.protocol, call, Routing::default());
+        Step::new(record, Act::Forward(permitted)).if_unrecorded(unrecorded)
     }
 
     /// The server took `call` without an answer (202, or a line written to a child), or its
@@ -262,7 +261,8 @@ impl Session {
         if silent {
             Step::new(record, Act::Drop)
         } else {
-            Step::new(record, Act::Deliver(released)).or_else(Refusal::unrecorded(to.borrowed()))
+            Step::new(record, Act::Deliver(released))
+                .if_unrecorded(Refusal::unrecorded(to.borrowed()))
         }
     }
 
@@ -300,10 +300,10 @@ impl Session {
             record
         };
         let records = ended.iter().map(record).collect();
-        let released =
-            Released::assertion(answer.body, crate::evidence::step::Status::BadGateway, false);
+        let (opaque, status) = (Content::Opaque, Status::BadGateway);
+        let released = Released::assertion(answer.body, opaque, None, status, false);
         let step = Step::of_all(records, Act::Deliver(released))?;
-        Some(step.or_else(Refusal::unrecorded(to.borrowed())))
+        Some(step.if_unrecorded(Refusal::unrecorded(to.borrowed())))
     }
 
     /// The client went away before `call` was answered; always `Drop`.
@@ -446,4 +446,11 @@ fn id_text(id: &Id) -> Box<str> {
     let mut text = Vec::new();
     write_id(&mut text, id);
     String::from_utf8(text).unwrap_or_default().into()
+}
+
+/// The server's message `frame` for the client, as `edited` where the gate changed it.
+fn released(frame: &Frame, edited: Option<Bytes>) -> Released {
+    let body = edited.unwrap_or_else(|| frame.document().raw().clone());
+    let (content, id) = (frame.message().into(), frame.message().id().cloned());
+    Released::assertion(body, content, id, Status::Ok, false)
 }

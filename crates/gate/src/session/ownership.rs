@@ -6,34 +6,23 @@ use std::sync::Arc;
 use crate::duty::decision::Origin;
 use crate::evidence::record::{CallId, Now};
 use crate::evidence::refusal::Refusal;
-use crate::question::access::{Action, Resource, TaskOrigin};
-use crate::question::method::{Method, Subject};
+use crate::question::access::{Resource, TaskOrigin};
 use crate::question::operation::Operation;
 use crate::question::pack::Effect;
 use crate::session::tasks::Maker;
 use crate::wire::document::Value;
 use crate::wire::frame::{Frame, Id, Message};
 use crate::wire::headers::META_SUBSCRIPTION_ID;
+use crate::wire::method::{Action, Method, Role, Subject};
 use crate::wire::protocol::{Direction, Era};
 
-use super::client::{Refused, named_id, reason};
-use super::expected::{Expected, Listen, id_of, reads_alike, texts};
+use super::client::{Refused, reason};
+use super::expected::{Expected, Listen, reads_alike, texts};
 use super::question::Question;
 use super::{Call, Facts, Session};
 
 /// What a frame says of a task: none, or one with what made it, where that is known.
 pub(super) type Named = Option<Option<Arc<Maker>>>;
-
-/// What a server may tell only to those who subscribed to it (2026-07-28,
-/// basic/patterns/subscriptions, and the tasks extension).
-const SUBSCRIBED: &[&str] = &[
-    "notifications/tools/list_changed",
-    "notifications/prompts/list_changed",
-    "notifications/resources/list_changed",
-    "notifications/resources/updated",
-    "notifications/tasks",
-    "notifications/subscriptions/acknowledged",
-];
 
 impl Session {
     /// The task that a frame is about, if it is about one, and what made it, if it is known to be
@@ -111,7 +100,8 @@ impl Session {
         if matches!(task, Some(None)) {
             return Some((Refusal::UnknownTask, "a task that is not this principal's"));
         }
-        if question.name == "notifications/progress" && !self.progresses(within, question.frame) {
+        let progress = question.row.is_some_and(|row| row.role == Role::Progress);
+        if progress && !self.progresses(within, question.frame) {
             return Some((Refusal::Unsolicited, "progress of no request in flight"));
         }
         if question.protocol.era == Era::Modern && !self.is_subscribed(within, question) {
@@ -123,7 +113,7 @@ impl Session {
     /// Whether a progress token is of a request in flight: of this very one in the modern era,
     /// where progress has no other stream to be on.
     fn progresses(&self, within: Option<&CallId>, frame: &Frame) -> bool {
-        let Some(token) = named_id(frame, "progressToken") else { return false };
+        let Some(token) = frame.named_id("progressToken") else { return false };
         let same = |other: &Id| reads_alike(&token, other);
         let modern = self.protocol.era == Era::Modern;
         let here = |entry: &&Call| within.is_none_or(|call| !modern || entry.exchange == *call);
@@ -145,7 +135,7 @@ impl Session {
             .params
             .and_then(|params| params.get("_meta"))
             .and_then(|meta| meta.get(META_SUBSCRIPTION_ID));
-        if tag.is_none() && !SUBSCRIBED.contains(&question.name) {
+        if tag.is_none() && question.row.is_none_or(|row| !row.subscribed) {
             return true;
         }
         self.subscriptions(within, tag).any(|(_, listen)| match question.resource {
@@ -164,7 +154,7 @@ impl Session {
         within: Option<&'a CallId>,
         tag: Option<Value<'_>>,
     ) -> impl Iterator<Item = (&'a Call, &'a Listen)> {
-        let tagged = tag.map(id_of);
+        let tagged = tag.map(Id::spelt_by);
         self.calls
             .values()
             .filter(move |entry| within.is_none_or(|call| entry.exchange == *call))

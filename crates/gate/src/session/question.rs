@@ -4,18 +4,18 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use crate::evidence::record::{CallId, Now, OperationFacts, Target};
-use crate::question::access::{AccessRequest, Action, Client, Resource, WallTime};
+use crate::question::access::{AccessRequest, Client, Resource, WallTime};
 use crate::question::handles::OfPrincipal;
-use crate::question::method::{Method, Subject};
 use crate::question::operation::Operation;
 use crate::question::pack::Effect;
 use crate::question::standing::Standing;
 use crate::session::protected::Definition;
 use crate::session::tasks::Maker;
 use crate::wire::document::{Kind, Value};
-use crate::wire::frame::{Frame, Message};
+use crate::wire::frame::Frame;
 use crate::wire::headers::RoutingHeaders;
 use crate::wire::headers::{META_CLIENT_INFO, era_of, meta_version};
+use crate::wire::method::{Action, Method, Role, Subject};
 use crate::wire::protocol::{Direction, Era, Protocol, Revision};
 
 use super::{Facts, Session};
@@ -25,6 +25,9 @@ pub(super) struct Question<'a> {
     pub(super) frame: &'a Frame,
     pub(super) name: &'a str,
     pub(super) params: Option<Value<'a>>,
+    /// The row of its method, whichever revision and direction defines it.
+    pub(super) row: Option<&'static Method>,
+    /// The same, where the revision spoken defines it in this direction.
     pub(super) method: Option<&'static Method>,
     pub(super) direction: Direction,
     pub(super) protocol: Protocol,
@@ -88,7 +91,8 @@ pub(super) fn protocol_of(
         let revision = Revision::parse(version).filter(|revision| revision.era() == Era::Modern);
         return Protocol { revision, era: Era::Modern, ..known };
     }
-    if matches!(frame.message(), Message::Request { method, .. } if &**method == "initialize") {
+    let row = frame.message().method().and_then(Method::named);
+    if row.is_some_and(|row| row.role == Role::Handshake) {
         let asked = frame.params().and_then(|params| params.get("protocolVersion"));
         let revision = asked
             .and_then(Value::as_str)
@@ -161,7 +165,8 @@ impl<'a> Question<'a> {
             .and_then(|meta| meta.get("traceparent"))
             .and_then(Value::as_str)
             .and_then(Trace::parse);
-        Self { frame, name, params, method, direction, protocol, resource, operation, trace }
+        let row = Method::named(name);
+        Self { frame, name, params, row, method, direction, protocol, resource, operation, trace }
     }
 
     pub(super) fn action(&self) -> Action {

@@ -32,28 +32,27 @@ pub(super) fn redactions(decision: &Decision, task: Option<&Maker>) -> Vec<Redac
     all
 }
 
-/// The body without what must not be in it; `record` says what was taken out. While observing the
-/// record says what would have been.
+/// The bytes of `document` without what must not be in them, where something was taken out;
+/// `record` says what. While observing nothing is, and the record says what would have been.
 pub(super) fn redacted(
     gate: &Gate,
-    body: Bytes,
+    document: &Document,
     redactions: &[Redaction],
     record: &mut AuditRecord,
-) -> Result<Bytes, Refusal> {
+) -> Result<Option<Bytes>, Refusal> {
     if redactions.is_empty() {
-        return Ok(body);
+        return Ok(None);
     }
     let limits = &gate.config.frame.document;
-    let Ok(document) = Document::read(body.clone(), limits) else { return Err(Refusal::Withheld) };
-    let redacted = match redact(&document, &scope(&document), redactions, limits) {
+    let redacted = match redact(document, &scope(document), redactions, limits) {
         Ok(redacted) => redacted,
         Err(why) => {
             record.note = Some(why.as_str().into());
-            return if gate.observes() { Ok(body) } else { Err(Refusal::Withheld) };
+            return if gate.observes() { Ok(None) } else { Err(Refusal::Withheld) };
         }
     };
     if redacted.places.is_empty() {
-        return Ok(body);
+        return Ok(None);
     }
     let named = redacted.places.iter().take(PLACES_NAMED_MAX);
     record.redacted = Some(RedactionFacts {
@@ -65,11 +64,11 @@ pub(super) fn redacted(
     *record = record.clone().with_finding(Finding::ResponseSecretLeak);
     if gate.observes() {
         record.note = Some("observe: nothing was redacted".into());
-        return Ok(body);
+        return Ok(None);
     }
     record.bytes = u64::try_from(redacted.body.len()).ok();
     record.digest = Some(gate.digest(&redacted.body));
-    Ok(redacted.body)
+    Ok(Some(redacted.body))
 }
 
 /// What of a message is its content: not its envelope, whose ids must stay what they are. The

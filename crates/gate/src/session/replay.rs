@@ -7,11 +7,11 @@
 //! recorded as seen, with no second outcome, and inspected by the policy of now.
 
 use crate::evidence::record::{AuditRecord, CallId, Event, Now, Outcome};
-use crate::evidence::step::{Act, Released, Status, Step};
+use crate::evidence::step::{Act, Step};
 use crate::wire::frame::{Frame, Id, Message};
 
 use super::redaction::redacted;
-use super::{Call, Facts, Gate, Session, id_text};
+use super::{Call, Facts, Gate, Session, id_text, released};
 
 /// Answers that a session remembers; one that was forgotten is withheld like any answer that
 /// nobody waits for.
@@ -51,11 +51,7 @@ impl Session {
     /// The step for `frame`, if it came before to the byte and may come again: an answer that was
     /// delivered, or a request of the server that still waits for the client's answer.
     pub(super) fn replayed(&mut self, gate: &Gate, frame: &Frame, now: Now) -> Option<Step> {
-        let id = match frame.message() {
-            Message::Result { id } | Message::Request { id, .. } => id,
-            Message::Error { id, .. } => id.as_ref()?,
-            Message::Notification { .. } => return None,
-        };
+        let id = frame.message().id()?;
         if matches!(frame.message(), Message::Request { .. }) {
             return self.asked_again(gate, frame, id, now);
         }
@@ -85,9 +81,9 @@ impl Session {
         record.id = call.id.as_ref().map(id_text);
         let mut also = Vec::new();
         let act = match self.inspected(gate, frame, call, (&mut record, &mut also), now) {
-            Ok(body) => {
+            Ok(edited) => {
                 record.note = Some("an answer again, on a resumed stream".into());
-                Act::Deliver(Released::assertion(body, Status::Ok, false))
+                Act::Deliver(released(frame, edited))
             }
             Err(refusal) => {
                 record.event = Event::Drop;
@@ -96,7 +92,7 @@ impl Session {
                 Act::Deliver(refusal.released(to.borrowed()))
             }
         };
-        Step::new(record, act).and(also)
+        Step::new(record, act).with_records(also)
     }
 
     fn asked_again(&self, gate: &Gate, frame: &Frame, id: &Id, now: Now) -> Option<Step> {
@@ -110,8 +106,8 @@ impl Session {
         record.id = Some(id_text(id));
         record.note = Some("a request of the server again, on a resumed stream".into());
         // It was redacted before, so it can be.
-        let body = redacted(gate, raw.clone(), &asked.redact, &mut record).ok()?;
-        Some(Step::new(record, Act::Deliver(Released::assertion(body, Status::Ok, false))))
+        let edited = redacted(gate, frame.document(), &asked.redact, &mut record).ok()?;
+        Some(Step::new(record, Act::Deliver(released(frame, edited))))
     }
 
     fn again(&self, facts: &Facts, frame: &Frame, digest: Box<str>, now: Now) -> AuditRecord {

@@ -7,19 +7,19 @@ use bytes::Bytes;
 use crate::duty::redact::Redaction;
 use crate::evidence::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
 use crate::evidence::refusal::{Addressee, Refusal, malformed_place};
-use crate::evidence::step::{Act, Dispatch, Permitted, Released, Routing, Status, Step};
-use crate::question::access::Action;
+use crate::evidence::step::{Act, Payload, Permitted, Routing, Step};
 use crate::wire::document::Value;
 use crate::wire::frame::{Frame, Id, Malformed, Message, Sender};
 use crate::wire::headers::META_SUBSCRIPTION_ID;
+use crate::wire::method::Role;
 use crate::wire::protocol::{Direction, Era, Revision};
 
 use super::answer::{Carrier, irregular_task};
-use super::client::{Refused, named_id, passing, verdict_of};
+use super::client::{Refused, passing, verdict_of};
 use super::question::{Known, Question};
 use super::redaction::{redacted, redactions};
 use super::replay::Replay;
-use super::{Asked, Call, Facts, Gate, Session, id_text};
+use super::{Asked, Call, ErrorAnswer, Facts, Gate, Session, id_text, released};
 
 impl Session {
     /// A message from the server that came outside any exchange: on the legacy GET stream, or
@@ -57,6 +57,22 @@ impl Session {
             }
         };
         self.server_frame_read(gate, (within, &frame), replay, now)
+    }
+
+    /// The server answered `call` with an HTTP error status and a body of JSON in UTF-8. A body that
+    /// is an answer in JSON-RPC is judged as the answer to `call`; any other as by
+    /// [`Session::upstream_status`].
+    pub fn server_error(
+        &mut self,
+        gate: &Gate,
+        call: &CallId,
+        answer: ErrorAnswer,
+        now: Now,
+    ) -> Option<Step> {
+        let frame = Frame::read(answer.body.clone(), Sender::Server, &gate.config.frame);
+        let judged = frame.ok().filter(|frame| frame.message().method().is_none());
+        let Some(frame) = judged else { return self.upstream_status(gate, call, answer, now) };
+        Some(self.server_frame_read(gate, (Some(call), &frame), Replay::default(), now))
     }
 
     /// One message of the server, which came alone or in a batch.
@@ -115,7 +131,7 @@ impl Session {
                 let to = Self::reply_to(entry);
                 let released = Refusal::Withheld.released(to.borrowed());
                 Step::new(explained(record), Act::Deliver(released))
-                    .or_else(Refusal::unrecorded(to.borrowed()))
+                    .if_unrecorded(Refusal::unrecorded(to.borrowed()))
             })
         });
         ended.unwrap_or_else(|| {
@@ -164,7 +180,8 @@ impl Session {
         } else if record.outcome == Some(Outcome::ToolError) {
             record.error_type = Some("tool_error".into());
         }
-        if let Some(revision) = negotiated(&entry, frame) {
+        let settles = settled(&entry, frame);
+        if let Some(revision) = settles.filter(|revision| revision.era() == Era::Legacy) {
             self.protocol.revision = Some(revision);
         }
         let to = Self::reply_to(&entry);
@@ -175,21 +192,21 @@ impl Session {
         record.bytes = u64::try_from(raw.len()).ok();
         record.digest = Some(digest.clone());
         let act = match self.inspected(gate, frame, &entry, (&mut record, &mut also), now) {
-            Ok(body) => {
+            Ok(edited) => {
                 if record.outcome == Some(Outcome::Ok) {
-                    teaching = self.taught(gate, (&entry, frame), &body, now);
+                    teaching = self.taught(gate, (&entry, frame), edited.as_ref(), now);
                 }
                 if replay.numbered {
                     self.remember(entry, &digest);
                 }
-                Act::Deliver(Released::assertion(body, Status::Ok, false))
+                Act::Deliver(released(frame, edited).settling(settles))
             }
             Err(refusal) => {
                 record.outcome = Some(Outcome::Withheld);
                 Act::Deliver(refusal.released(to.borrowed()))
             }
         };
-        Step::new(record, act).or_else(unrecorded).and(also).teaching(teaching)
+        Step::new(record, act).if_unrecorded(unrecorded).with_records(also).teaching(teaching)
     }
 
     /// An answer that nobody waits for: late, repeated, forged, or another exchange's.
@@ -245,37 +262,39 @@ impl Session {
         let barred = misplaced.map(|(refusal, why)| Refused::of(refusal, why));
         record.keep_input(gate.recorded(|| question.request(self, now)));
         let passed = passing(gate, &question, &decision, barred, now).and_then(|it| {
-            let (body, verdict) = it;
-            match redacted(gate, body, &redact, &mut record) {
-                Ok(body) => Ok((body, verdict)),
-                Err(refusal) => Err(Refused::of(refusal, "it cannot be redacted")),
-            }
+            let (set, verdict) = it;
+            let document = set.as_ref().unwrap_or(frame).document();
+            let redacted = redacted(gate, document, &redact, &mut record)
+                .map_err(|refusal| Refused::of(refusal, "it cannot be redacted"))?;
+            let set = set.as_ref().map(|frame| frame.document().raw().clone());
+            Ok((redacted.or(set), verdict))
         });
-        let body = match passed {
-            Ok((body, verdict)) => {
+        let edited = match passed {
+            Ok((edited, verdict)) => {
                 record.decision = Some(verdict);
-                body
+                edited
             }
             Err(refused) => {
                 record.decision = Some(verdict_of(&decision, &refused, true));
                 record.event = Event::Denial;
                 let record = record.with_finding(finding_of(&refused));
-                return self.refuse_server(record, &refused.refusal, id, &call).and(also);
+                let refused = self.refuse_server(record, &refused.refusal, id, &call);
+                return refused.with_records(also);
             }
         };
-        let deliver = Act::Deliver(Released::assertion(body, Status::Ok, false));
+        let deliver = Act::Deliver(released(frame, edited));
         if let Some(id) = id {
             self.asked.insert(id.clone(), Asked { started: now.uptime, facts, digest, redact });
-        } else if name == "notifications/cancelled" {
+        } else if question.row.is_some_and(|row| row.role == Role::Cancel) {
             // The server withdraws its own request: the client's answer would come too late.
             also.extend(self.withdrawn(frame, now));
         }
-        Step::new(record, deliver).and(also)
+        Step::new(record, deliver).with_records(also)
     }
 
     /// The server takes back a request that the client has not answered yet.
     fn withdrawn(&mut self, frame: &Frame, now: Now) -> Option<AuditRecord> {
-        let asked = named_id(frame, "requestId").and_then(|id| self.asked.remove(&id))?;
+        let asked = frame.named_id("requestId").and_then(|id| self.asked.remove(&id))?;
         let mut record = self.base(Event::Outcome, &asked.facts, now);
         record.outcome = Some(Outcome::Cancelled);
         Some(record)
@@ -290,7 +309,8 @@ impl Session {
         now: Now,
         also: &mut Vec<AuditRecord>,
     ) -> Option<String> {
-        let params = question.params.filter(|_| question.name == "notifications/tasks")?;
+        question.row.filter(|row| row.role == Role::TaskState && row.subscribed)?;
+        let params = question.params?;
         let tag = params.get("_meta").and_then(|meta| meta.get(META_SUBSCRIPTION_ID));
         let (entry, _) = self.subscriptions(within, tag).next()?;
         let carrier = Carrier {
@@ -332,11 +352,10 @@ impl Session {
             era: self.protocol.era,
             tool_result: false,
         };
-        let (body, _) = refusal.message(to);
+        let (body, _, _) = refusal.message(to);
         let permitted = Permitted::assertion(
-            Dispatch::Message,
-            body,
-            None,
+            Payload::Refusal(body),
+            self.protocol,
             Arc::clone(call),
             Routing::default(),
         );
@@ -362,15 +381,8 @@ fn outcome_of(frame: &Frame) -> Outcome {
     }
 }
 
-/// The revision that an answer to `initialize` settles on.
-fn negotiated(entry: &Call, frame: &Frame) -> Option<Revision> {
-    if entry.method.is_none_or(|method| method.action != Action::Initialize) {
-        return None;
-    }
-    frame
-        .result()?
-        .get("protocolVersion")
-        .and_then(Value::as_str)
-        .and_then(Revision::parse)
-        .filter(|revision| revision.era() == Era::Legacy)
+/// The revision that an answer to `initialize` names.
+fn settled(entry: &Call, frame: &Frame) -> Option<Revision> {
+    entry.method.filter(|method| method.role == Role::Handshake)?;
+    frame.result()?.get("protocolVersion").and_then(Value::as_str).and_then(Revision::parse)
 }

@@ -155,13 +155,25 @@ impl Document {
         Some(out)
     }
 
+    /// [`Document::minified`] of the document with `edits` carried out, which are as for
+    /// [`Document::splice`]; each text must be one JSON value.
+    #[must_use]
+    pub fn minified_with(&self, edits: &[(Range<usize>, Vec<u8>)]) -> Bytes {
+        minify(&self.splice(edits))
+    }
+
     /// The same tokens without white space between them and with no byte below 0x20; U+0085,
     /// U+2028 and U+2029 inside strings are written as escapes. What a line-framed peer may be
     /// given: no reader of lines finds a line end in it.
     #[must_use]
     pub fn minified(&self) -> Bytes {
-        Bytes::from(text::minify(&self.raw))
+        minify(&self.raw)
     }
+}
+
+/// [`Document::minified`] of a text that is known to be strict JSON.
+pub(crate) fn minify(text: &[u8]) -> Bytes {
+    Bytes::from(text::minify(text))
 }
 
 /// One value inside a [`Document`].

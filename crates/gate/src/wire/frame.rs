@@ -1,9 +1,8 @@
 //! Strict JSON-RPC 2.0: one document to one message (rules P5 and P7 to P10 of the profile).
 //!
 //! A frame is refused rather than interpreted whenever two common readers would take it for two
-//! different messages. A batch is no frame; `batch` takes it apart into what may be some. Knows no
-//! method by name except through the member names that MCP gives to `params`; what a method means
-//! is `access`'s business.
+//! different messages. A batch is no frame; `batch` takes it apart into what may be some. What
+//! `params` must look like stands in the method table; what a method means is `access`'s business.
 
 mod look_alike;
 mod batch;
@@ -11,6 +10,7 @@ mod batch;
 use bytes::Bytes;
 
 use super::document::{Document, DocumentLimits, Kind, Unreadable, Value, write_string};
+use super::method::{Form, Method};
 pub use batch::{BATCH_MAX, Batch, write_batch};
 pub use look_alike::is_look_alike;
 
@@ -49,42 +49,10 @@ const PARAMS: &[&str] = &[
     "notifications",
 ];
 
-/// What a member of `params` must be.
-#[derive(Clone, Copy)]
-enum Form {
-    /// A string; must be there.
-    Text,
-    /// A string. It may be left out of a request of 2026-07-28, which took the method out: that
-    /// server is to say so, with 404 and -32601.
-    LegacyText,
-    /// An object, `null`, or absent.
-    Arguments,
-    /// What a completion is about: an object that names a prompt or a resource, never both.
-    Reference,
-    /// What is subscribed to: an object of lists of texts and of flags, or absent.
-    Filter,
-}
-
 /// Members of a [`Form::Reference`].
 const REFERENCE: &[&str] = &["type", "name", "uri"];
 /// Members of a [`Form::Filter`] that are lists of texts: URIs and task ids.
 const FILTER: &[&str] = &["resourceSubscriptions", "taskIds"];
-
-/// P10: for a method, the members of `params` that decide what it does, and their forms. A method
-/// without a row may have any object, or none.
-const FORMS: &[(&str, &[(&str, Form)])] = &[
-    ("tools/call", &[("name", Form::Text), ("arguments", Form::Arguments)]),
-    ("prompts/get", &[("name", Form::Text), ("arguments", Form::Arguments)]),
-    ("resources/read", &[("uri", Form::Text)]),
-    ("resources/subscribe", &[("uri", Form::LegacyText)]),
-    ("resources/unsubscribe", &[("uri", Form::LegacyText)]),
-    ("completion/complete", &[("ref", Form::Reference)]),
-    ("subscriptions/listen", &[("notifications", Form::Filter)]),
-    ("tasks/get", &[("taskId", Form::Text)]),
-    ("tasks/cancel", &[("taskId", Form::Text)]),
-    ("tasks/result", &[("taskId", Form::LegacyText)]),
-    ("tasks/update", &[("taskId", Form::Text)]),
-];
 
 /// Bounds on one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,13 +69,22 @@ impl Default for FrameLimits {
     }
 }
 
-/// A JSON-RPC id. `1` and `"1"` are two ids.
+/// A JSON-RPC id, or something that has the form of one: a progress token, the id that a
+/// cancellation names. `1` and `"1"` are two ids.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Id {
     /// An integer in ±(2^53−1).
     Number(i64),
     /// A string of at most [`FrameLimits::id_bytes_max`] bytes, decoded.
     Text(Box<str>),
+}
+
+impl Id {
+    /// The id that `value` spells, of whatever length: an integer or a string, else none.
+    pub fn spelt_by(value: Value<'_>) -> Option<Self> {
+        let number = value.as_i64().map(Self::Number);
+        number.or_else(|| value.as_str().map(|text| Self::Text(text.into())))
+    }
 }
 
 /// Who wrote the frame; a client may not send an error with a null id, a server may.
@@ -146,6 +123,26 @@ pub enum Message {
         /// The error's `code`.
         code: i64,
     },
+}
+
+impl Message {
+    /// The id that it stands under: its own where it asks, the asker's where it answers. Absent for
+    /// a notification, and for an error whose asker could not be read.
+    pub fn id(&self) -> Option<&Id> {
+        match self {
+            Self::Request { id, .. } | Self::Result { id } => Some(id),
+            Self::Error { id, .. } => id.as_ref(),
+            Self::Notification { .. } => None,
+        }
+    }
+
+    /// The method of a request or a notification.
+    pub fn method(&self) -> Option<&str> {
+        match self {
+            Self::Request { method, .. } | Self::Notification { method } => Some(method),
+            Self::Result { .. } | Self::Error { .. } => None,
+        }
+    }
 }
 
 /// Why bytes are not one strict JSON-RPC message.
@@ -213,6 +210,17 @@ impl Frame {
     /// `result`, where present.
     pub fn result(&self) -> Option<Value<'_>> {
         self.document.root().get("result")
+    }
+
+    /// The id that `params` carries as `member`: `requestId` of a cancellation, `progressToken` of
+    /// progress.
+    pub fn named_id(&self, member: &str) -> Option<Id> {
+        Id::spelt_by(self.params()?.get(member)?)
+    }
+
+    /// The token under which a request wants to hear of its progress (`params._meta`).
+    pub fn progress_token(&self) -> Option<Id> {
+        Id::spelt_by(self.params()?.get("_meta")?.get("progressToken")?)
     }
 
     /// The same bytes with only the literal of the envelope's id replaced by `id`. A frame without
@@ -315,7 +323,7 @@ impl<'a> Envelope<'a> {
     fn asking(&self, method: Value<'a>, limits: &FrameLimits) -> Result<Message, Malformed> {
         let name = method.as_str().filter(|name| !name.is_empty()).ok_or(Malformed::BadMethod)?;
         let method = Box::from(name);
-        let message = match (name.starts_with("notifications/"), self.id) {
+        let message = match (Method::is_notification(name), self.id) {
             (true, None) => Message::Notification { method },
             (true, Some(_)) => return Err(Malformed::BadId),
             (false, _) => Message::Request { id: self.required_id(limits)?, method },
@@ -368,11 +376,12 @@ fn check_params(method: &str, params: Option<Value<'_>>) -> Result<(), Malformed
             refuse_look_alike(name, PARAMS)?;
         }
     }
-    let Some((_, forms)) = FORMS.iter().find(|(known, _)| *known == method) else {
+    let forms = Method::named(method).map_or(&[][..], |method| method.params);
+    if forms.is_empty() {
         return Ok(());
-    };
+    }
     let Some(params) = params else { return bad("params") };
-    for (member, form) in *forms {
+    for (member, form) in forms {
         let value = params.get(member);
         let kind = value.map(Value::kind);
         let fits = match form {

@@ -16,14 +16,12 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::LegacySseLimits;
-use crate::child::id_of;
-use crate::child::lines::judged;
 use crate::clock::Clock;
 use crate::sse::SseBody;
 use crate::{Answer, ServerEvent};
 use bartizan_gate::session::UpstreamFailure;
-use bartizan_gate::wire::document::Document;
 use bartizan_gate::wire::frame::{Frame, Id, Message, Sender};
+use bartizan_gate::wire::method::{Method, Role};
 
 /// How often a draining conversation looks whether its calls are over.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
@@ -32,8 +30,17 @@ const DRAIN_STEP: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 struct Item {
     data: Bytes,
-    /// It is the answer.
-    last: bool,
+    /// Set on the answer.
+    end: Option<End>,
+}
+
+/// How an exchange ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// With a result.
+    Result,
+    /// With an error.
+    Error,
 }
 
 #[derive(Debug)]
@@ -99,11 +106,12 @@ impl Conversation {
         self.state().used = self.clock.uptime();
     }
 
-    /// Makes room for the answer to `document`, a request.
+    /// Makes room for the answer to a request of this id, and for what comes under its progress
+    /// token.
     pub(super) fn open(
         self: &Arc<Self>,
         id: &Id,
-        document: &Document,
+        token: Option<Id>,
     ) -> Result<LegacySseStream, UpstreamFailure> {
         let (to, from) = mpsc::channel(self.limits.exchange_queue_max);
         let mut state = self.state();
@@ -124,17 +132,15 @@ impl Conversation {
         state.used = self.clock.uptime();
         // An earlier request of this id is over: ids in use at once differ (the gate's rule).
         state.exchanges.retain(|_, open| open.id != *id);
-        let token = document.root().pointer("/params/_meta/progressToken").and_then(id_of);
         state.exchanges.insert(number, Exchange { id: id.clone(), token, to, cancelled: false });
         drop(state);
         Ok(LegacySseStream::new(Arc::clone(self), from, true))
     }
 
-    /// The client cancels a call by `document`: whoever reads it may be gone.
-    pub(super) fn cancelled(&self, document: &Document) {
-        let id = document.root().pointer("/params/requestId").and_then(id_of);
+    /// The client cancels the call of this id: whoever reads its answer may be gone.
+    pub(super) fn cancelled(&self, id: Option<&Id>) {
         for open in self.state().exchanges.values_mut() {
-            open.cancelled |= id.as_ref() == Some(&open.id);
+            open.cancelled |= id == Some(&open.id);
         }
     }
 
@@ -148,7 +154,7 @@ impl Conversation {
             return None;
         }
         for data in state.backlog.drain(..) {
-            if to.try_send(Item { data, last: false }).is_err() {
+            if to.try_send(Item { data, end: None }).is_err() {
                 tracing::debug!("no room for a message kept for the stream");
             }
         }
@@ -258,13 +264,15 @@ impl Conversation {
         };
         let number = match frame.message() {
             Message::Result { id } | Message::Error { id: Some(id), .. } => {
+                let failed = matches!(frame.message(), Message::Error { .. });
+                let end = if failed { End::Error } else { End::Result };
                 let found = state.exchanges.iter().find(|(_, open)| open.id == *id);
                 if let Some(number) = found.map(|(number, _)| *number) {
                     let open = state.exchanges.remove(&number)?;
                     state.used = self.clock.uptime();
                     return Some(Delivery {
                         to: open.to,
-                        item: Item { data, last: true },
+                        item: Item { data, end: Some(end) },
                         number: None,
                     });
                 }
@@ -272,9 +280,10 @@ impl Conversation {
                 None
             }
             Message::Error { id: None, .. } => return state.unreadable(data),
-            Message::Notification { method } if &**method == "notifications/progress" => {
-                let token = frame.document().root().pointer("/params/progressToken");
-                let token = token.and_then(id_of);
+            Message::Notification { method }
+                if Method::named(method).is_some_and(|method| method.role == Role::Progress) =>
+            {
+                let token = frame.named_id("progressToken");
                 let owner = |open: &Exchange| token.is_some() && open.token == token;
                 state.exchanges.iter().find(|(_, open)| owner(open)).map(|(number, _)| *number)
             }
@@ -298,7 +307,7 @@ impl State {
             (!open.to.is_closed()).then(|| (*number, open.to.clone()))
         };
         let named = number.and_then(|number| self.exchanges.get_key_value(&number)).and_then(read);
-        let item = |data| Item { data, last: false };
+        let item = |data| Item { data, end: None };
         if let (None, Some(to)) = (&named, self.stream.as_ref().filter(|open| !open.is_closed())) {
             return Some(Delivery { to: to.clone(), item: item(data), number: None });
         }
@@ -318,7 +327,7 @@ impl State {
     /// that one, and the gate withholds and records it there; else it goes where a message goes
     /// that belongs to no call.
     fn unreadable(&mut self, data: Bytes) -> Option<Delivery> {
-        let item = Item { data, last: false };
+        let item = Item { data, end: None };
         let mut waiting = self.exchanges.iter().filter(|(_, open)| !open.to.is_closed());
         if let (Some((number, open)), None) = (waiting.next(), waiting.next()) {
             return Some(Delivery { to: open.to.clone(), item, number: Some(*number) });
@@ -346,8 +355,8 @@ pub struct LegacySseStream {
 
 /// What comes first in an exchange.
 pub(super) enum First {
-    /// A message; whether it is the answer.
-    Message { last: bool },
+    /// A message, and how the exchange ended where it is the answer.
+    Message { end: Option<End> },
     /// The request was taken.
     Accepted,
     /// The request was answered with a status, not with a message.
@@ -385,7 +394,7 @@ impl LegacySseStream {
             }
         }
         match &self.peeked {
-            Some(Item { last, .. }) => First::Message { last: *last },
+            Some(Item { end, .. }) => First::Message { end: *end },
             None => First::Failed(self.failure()),
         }
     }
@@ -401,7 +410,7 @@ impl LegacySseStream {
                 First::Accepted => {}
                 First::Message { .. } => {
                     let item = self.peeked.take()?;
-                    self.done = item.last;
+                    self.done = item.end.is_some();
                     return Some(Ok(ServerEvent { data: item.data, ..ServerEvent::default() }));
                 }
                 First::Turned(answer) => match *answer {
@@ -430,9 +439,4 @@ async fn posted(
     let outcome = running.await;
     *posting = None;
     outcome.unwrap_or_else(|broken| Err(UpstreamFailure::Unreachable(broken.to_string())))
-}
-
-/// The document of a body that the gate has judged.
-pub(super) fn document(body: &Bytes) -> Result<Document, UpstreamFailure> {
-    judged(body).map_err(|_bug| UpstreamFailure::Unreadable("it cannot be read again".to_owned()))
 }

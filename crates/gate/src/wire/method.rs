@@ -1,0 +1,503 @@
+//! The method table: every method of the five published revisions, one row each.
+//!
+//! A row says all that is special about a method: what it does and on what, in which direction and
+//! since when, what its `params` must look like, what its answer may be. The rest of the program
+//! asks the row; [`Method::named`] is the only place that compares a name. A method that the spoken
+//! revision does not define has no row there and is asked about as unknown.
+
+use super::protocol::{Direction, Revision};
+
+/// What a method does in MCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "each is the MCP method of that name")]
+pub enum Action {
+    Initialize,
+    Discover,
+    Ping,
+    ListTools,
+    CallTool,
+    ListResources,
+    ListResourceTemplates,
+    ReadResource,
+    SubscribeResource,
+    UnsubscribeResource,
+    ListPrompts,
+    GetPrompt,
+    Complete,
+    SetLevel,
+    Listen,
+    GetTask,
+    CancelTask,
+    TaskResult,
+    ListTasks,
+    UpdateTask,
+    Sample,
+    ListRoots,
+    Elicit,
+    Notify,
+    /// Any method without a row in the table.
+    Unknown,
+}
+
+/// What carrying out an operation does to the system behind it. Ordered: later is worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Effect {
+    /// Changes nothing.
+    Read,
+    /// Adds or changes.
+    Write,
+    /// Removes, fully replaces, or changes at once what end users get.
+    Destructive,
+    /// Runs code or anything else that the call alone does not bound.
+    Exec,
+    /// Not in the pack: the worst, for a rule that compares.
+    Unknown,
+}
+
+impl Effect {
+    /// The name used in policy input, packs and records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Destructive => "destructive",
+            Self::Exec => "exec",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The effect that a pack names `text`. A pack cannot say `unknown`: it leaves the tool out.
+    pub(crate) fn of_pack(text: &str) -> Option<Self> {
+        [Self::Read, Self::Write, Self::Destructive, Self::Exec]
+            .into_iter()
+            .find(|effect| effect.as_str() == text)
+    }
+}
+
+/// Which member of `params` names the thing acted on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// The peer as a whole.
+    Whole,
+    /// `params.name`, a tool; `params.arguments`.
+    Tool,
+    /// `params.name`, a prompt; `params.arguments`.
+    Prompt,
+    /// `params.uri`.
+    Uri,
+    /// `params.ref.name` or `params.ref.uri`.
+    Reference,
+    /// `params.notifications.resourceSubscriptions`.
+    Subscriptions,
+    /// `params.taskId`.
+    Task,
+}
+
+/// Which list of definitions a result carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum List {
+    /// `result.tools`, by `name`.
+    Tools,
+    /// `result.prompts`, by `name`.
+    Prompts,
+    /// `result.resources`, by `uri`.
+    Resources,
+    /// `result.resourceTemplates`, by `uriTemplate`.
+    ResourceTemplates,
+    /// `result.tasks`, by `taskId`.
+    Tasks,
+}
+
+/// A part that a method plays between client and server, besides asking for something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// None.
+    Plain,
+    /// Begins a legacy session: `params.protocolVersion` proposes a revision, and the answer
+    /// settles on one.
+    Handshake,
+    /// Says that the handshake is over.
+    Ready,
+    /// Subscribes: its answer is a stream that stays open until somebody ends it.
+    Listen,
+    /// Cancels its sender's request of the id `params.requestId`.
+    Cancel,
+    /// Tells of the progress of the request whose token is `params.progressToken`.
+    Progress,
+    /// Tells the state of a task: in its answer where it is a request, else in `params`.
+    TaskState,
+}
+
+/// What a client must offer, in its capabilities, before a server may ask it something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offer {
+    /// `sampling`.
+    Sampling,
+    /// `roots`.
+    Roots,
+    /// `elicitation`, in the mode that the question is in.
+    Elicitation,
+}
+
+/// What a member of `params` must be (rule P10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A string; must be there.
+    Text,
+    /// A string. It may be left out of a request of 2026-07-28, which took the method out: that
+    /// server is to say so, with 404 and -32601.
+    LegacyText,
+    /// An object, `null`, or absent.
+    Arguments,
+    /// What a completion is about: an object that names a prompt or a resource, never both.
+    Reference,
+    /// What is subscribed to: an object of lists of texts and of flags, or absent.
+    Filter,
+}
+
+/// One method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent columns of a table")]
+pub struct Method {
+    /// Its exact name.
+    pub name: &'static str,
+    /// What it does.
+    pub action: Action,
+    /// What it acts on.
+    pub subject: Subject,
+    /// What it comes to; a tool call's is its pack's to say.
+    pub effect: Effect,
+    /// The members of `params` that decide what it does, and their forms; no others are held to
+    /// any form.
+    pub params: &'static [(&'static str, Form)],
+    /// Whether `Mcp-Name` must mirror its subject (2026-07-28, Streamable HTTP "Standard
+    /// Headers"; tasks extension for task ids).
+    pub mirrored: bool,
+    /// What else it does between the two peers.
+    pub role: Role,
+    /// The list that its result carries.
+    pub list: Option<List>,
+    /// Whether its answer may be questions to the client (2026-07-28, basic/patterns/mrtr:
+    /// `resultType` is `input_required`).
+    pub asks_back: bool,
+    /// Whether its answer may be a task (tasks extension of 2026-07-28: `resultType` is `task`). In
+    /// 2025-11-25 any request may be made a task.
+    pub makes_task: bool,
+    /// Whether it is told only to a client that subscribed to it (2026-07-28,
+    /// basic/patterns/subscriptions, and the tasks extension).
+    pub subscribed: bool,
+    /// What the client must offer before a server may ask it this inside an answer (2026-07-28).
+    pub offer: Option<Offer>,
+    /// Whether it may be part of a batch (2025-03-26, basic/lifecycle: `initialize` must not).
+    pub batched: bool,
+    to_server: Span,
+    to_client: Span,
+}
+
+/// The revisions that define a method in one direction: first and last, or none.
+type Span = Option<(Revision, Revision)>;
+
+use Revision::{V20241105 as R1, V20250618 as R3, V20251125 as R4, V20260728 as R5};
+
+const ALL: Span = Some((R1, R5));
+const LEGACY: Span = Some((R1, R4));
+const MODERN: Span = Some((R5, R5));
+const TASKS: Span = Some((R4, R5));
+/// Tasks as part of MCP itself; the extension of 2026-07-28 has fewer methods for them.
+const LEGACY_TASKS: Span = Some((R4, R4));
+const NEVER: Span = None;
+
+const NAMED: &[(&str, Form)] = &[("name", Form::Text), ("arguments", Form::Arguments)];
+const URI: &[(&str, Form)] = &[("uri", Form::Text)];
+const LEGACY_URI: &[(&str, Form)] = &[("uri", Form::LegacyText)];
+const TASK_ID: &[(&str, Form)] = &[("taskId", Form::Text)];
+
+use Action as A;
+use Effect::{Exec, Read, Write};
+
+/// A row with nothing special about it.
+const fn row(
+    name: &'static str,
+    action: Action,
+    effect: Effect,
+    to_server: Span,
+    to_client: Span,
+) -> Method {
+    Method {
+        name,
+        action,
+        subject: Subject::Whole,
+        effect,
+        params: &[],
+        mirrored: false,
+        role: Role::Plain,
+        list: None,
+        asks_back: false,
+        makes_task: false,
+        subscribed: false,
+        offer: None,
+        batched: true,
+        to_server,
+        to_client,
+    }
+}
+
+/// A row of a method whose result carries `list`.
+const fn lists(
+    name: &'static str,
+    action: Action,
+    list: List,
+    (to_server, to_client): (Span, Span),
+) -> Method {
+    Method { list: Some(list), ..row(name, action, Read, to_server, to_client) }
+}
+
+/// A row of something that a server tells its subscribers.
+const fn news(name: &'static str, first_and_last: Span) -> Method {
+    Method { subscribed: true, ..row(name, A::Notify, Read, NEVER, first_and_last) }
+}
+
+const LIST_TOOLS: Method = lists("tools/list", A::ListTools, List::Tools, (ALL, NEVER));
+const LIST_PROMPTS: Method = lists("prompts/list", A::ListPrompts, List::Prompts, (ALL, NEVER));
+const LIST_RESOURCES: Method =
+    lists("resources/list", A::ListResources, List::Resources, (ALL, NEVER));
+const LIST_RESOURCE_TEMPLATES: Method = lists(
+    "resources/templates/list",
+    A::ListResourceTemplates,
+    List::ResourceTemplates,
+    (ALL, NEVER),
+);
+const LIST_TASKS: Method =
+    lists("tasks/list", A::ListTasks, List::Tasks, (LEGACY_TASKS, LEGACY_TASKS));
+
+/// From the `schema.ts` unions of each revision, and the tasks extension of 2026-07-28.
+const TABLE: &[Method] = &[
+    Method {
+        role: Role::Handshake,
+        batched: false,
+        ..row("initialize", A::Initialize, Read, LEGACY, NEVER)
+    },
+    row("server/discover", A::Discover, Read, MODERN, NEVER),
+    row("ping", A::Ping, Read, LEGACY, LEGACY),
+    LIST_TOOLS,
+    Method {
+        subject: Subject::Tool,
+        params: NAMED,
+        mirrored: true,
+        asks_back: true,
+        makes_task: true,
+        ..row("tools/call", A::CallTool, Effect::Unknown, ALL, NEVER)
+    },
+    LIST_RESOURCES,
+    LIST_RESOURCE_TEMPLATES,
+    Method {
+        subject: Subject::Uri,
+        params: URI,
+        mirrored: true,
+        asks_back: true,
+        ..row("resources/read", A::ReadResource, Read, ALL, NEVER)
+    },
+    Method {
+        subject: Subject::Uri,
+        params: LEGACY_URI,
+        ..row("resources/subscribe", A::SubscribeResource, Read, LEGACY, NEVER)
+    },
+    Method {
+        subject: Subject::Uri,
+        params: LEGACY_URI,
+        ..row("resources/unsubscribe", A::UnsubscribeResource, Read, LEGACY, NEVER)
+    },
+    LIST_PROMPTS,
+    Method {
+        subject: Subject::Prompt,
+        params: NAMED,
+        mirrored: true,
+        asks_back: true,
+        ..row("prompts/get", A::GetPrompt, Read, ALL, NEVER)
+    },
+    Method {
+        subject: Subject::Reference,
+        params: &[("ref", Form::Reference)],
+        ..row("completion/complete", A::Complete, Read, ALL, NEVER)
+    },
+    row("logging/setLevel", A::SetLevel, Read, LEGACY, NEVER),
+    Method {
+        subject: Subject::Subscriptions,
+        params: &[("notifications", Form::Filter)],
+        role: Role::Listen,
+        ..row("subscriptions/listen", A::Listen, Read, MODERN, NEVER)
+    },
+    Method {
+        subject: Subject::Task,
+        params: TASK_ID,
+        mirrored: true,
+        role: Role::TaskState,
+        ..row("tasks/get", A::GetTask, Read, TASKS, LEGACY_TASKS)
+    },
+    Method {
+        subject: Subject::Task,
+        params: TASK_ID,
+        mirrored: true,
+        ..row("tasks/cancel", A::CancelTask, Write, TASKS, LEGACY_TASKS)
+    },
+    Method {
+        subject: Subject::Task,
+        params: &[("taskId", Form::LegacyText)],
+        ..row("tasks/result", A::TaskResult, Read, LEGACY_TASKS, LEGACY_TASKS)
+    },
+    LIST_TASKS,
+    Method {
+        subject: Subject::Task,
+        params: TASK_ID,
+        mirrored: true,
+        ..row("tasks/update", A::UpdateTask, Write, MODERN, NEVER)
+    },
+    Method {
+        offer: Some(Offer::Sampling),
+        ..row("sampling/createMessage", A::Sample, Exec, NEVER, LEGACY)
+    },
+    Method { offer: Some(Offer::Roots), ..row("roots/list", A::ListRoots, Read, NEVER, LEGACY) },
+    Method {
+        offer: Some(Offer::Elicitation),
+        ..row("elicitation/create", A::Elicit, Write, NEVER, Some((R3, R4)))
+    },
+    Method {
+        role: Role::Ready,
+        ..row("notifications/initialized", A::Notify, Read, LEGACY, NEVER)
+    },
+    Method { role: Role::Cancel, ..row("notifications/cancelled", A::Notify, Read, ALL, ALL) },
+    Method { role: Role::Progress, ..row("notifications/progress", A::Notify, Read, LEGACY, ALL) },
+    row("notifications/message", A::Notify, Read, NEVER, ALL),
+    news("notifications/tools/list_changed", ALL),
+    news("notifications/prompts/list_changed", ALL),
+    news("notifications/resources/list_changed", ALL),
+    Method { subject: Subject::Uri, ..news("notifications/resources/updated", ALL) },
+    row("notifications/roots/list_changed", A::Notify, Read, LEGACY, NEVER),
+    row("notifications/elicitation/complete", A::Notify, Read, NEVER, Some((R4, R4))),
+    Method {
+        subject: Subject::Task,
+        ..row("notifications/tasks/status", A::Notify, Read, LEGACY_TASKS, LEGACY_TASKS)
+    },
+    Method { subject: Subject::Task, role: Role::TaskState, ..news("notifications/tasks", MODERN) },
+    news("notifications/subscriptions/acknowledged", MODERN),
+];
+
+impl Method {
+    /// The row of `name`, in whichever direction and revision it is defined.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        TABLE.iter().find(|method| method.name == name)
+    }
+
+    /// The row of `name` in `direction`, where `revision` defines it; with no revision known yet,
+    /// where any does.
+    pub fn find(
+        name: &str,
+        direction: Direction,
+        revision: Option<Revision>,
+    ) -> Option<&'static Self> {
+        let method = Self::named(name)?;
+        let span = match direction {
+            Direction::ToServer => method.to_server,
+            Direction::ToClient => method.to_client,
+        };
+        let (first, last) = span?;
+        match revision {
+            Some(revision) => (first..=last).contains(&revision).then_some(method),
+            None => Some(method),
+        }
+    }
+
+    /// Whether MCP makes a notification of `name`, known or not: they begin with one word.
+    pub fn is_notification(name: &str) -> bool {
+        name.starts_with("notifications/")
+    }
+
+    /// Every row, for tests and documents.
+    pub fn all() -> impl Iterator<Item = &'static Self> {
+        TABLE.iter()
+    }
+}
+
+impl List {
+    /// The method whose result carries it.
+    pub fn method(self) -> &'static Method {
+        match self {
+            Self::Tools => &LIST_TOOLS,
+            Self::Prompts => &LIST_PROMPTS,
+            Self::Resources => &LIST_RESOURCES,
+            Self::ResourceTemplates => &LIST_RESOURCE_TEMPLATES,
+            Self::Tasks => &LIST_TASKS,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_name_has_one_row() {
+        for method in Method::all() {
+            assert_eq!(Method::named(method.name), Some(method), "a second row");
+            let notifies = Method::is_notification(method.name);
+            assert_eq!(notifies, method.action == Action::Notify, "{}", method.name);
+        }
+        assert_eq!(Method::named("tools/Call"), None);
+    }
+
+    #[test]
+    fn a_row_counts_in_the_revisions_and_directions_that_define_it() {
+        use Direction::{ToClient, ToServer};
+        for (name, direction, revision, found) in [
+            ("initialize", ToServer, None, true),
+            ("initialize", ToServer, Some(R4), true),
+            ("initialize", ToServer, Some(R5), false),
+            ("initialize", ToClient, None, false),
+            ("tasks/get", ToClient, Some(R4), true),
+            ("tasks/get", ToClient, Some(R5), false),
+            ("x/y", ToServer, None, false),
+        ] {
+            let row = Method::find(name, direction, revision);
+            assert_eq!(row.is_some(), found, "{name} {direction:?} {revision:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_special_is_said_of_the_methods_that_it_is_true_of() {
+        let names = |special: fn(&Method) -> bool| -> Vec<&str> {
+            Method::all().filter(|method| special(method)).map(|method| method.name).collect()
+        };
+        assert_eq!(names(|row| !row.batched), ["initialize"]);
+        assert_eq!(names(|row| row.makes_task), ["tools/call"]);
+        assert_eq!(names(|row| row.asks_back), ["tools/call", "resources/read", "prompts/get"]);
+        assert_eq!(
+            names(|row| row.offer.is_some()),
+            ["sampling/createMessage", "roots/list", "elicitation/create"]
+        );
+        assert_eq!(
+            names(|row| row.subscribed),
+            [
+                "notifications/tools/list_changed",
+                "notifications/prompts/list_changed",
+                "notifications/resources/list_changed",
+                "notifications/resources/updated",
+                "notifications/tasks",
+                "notifications/subscriptions/acknowledged",
+            ]
+        );
+        for (role, expected) in [
+            (Role::Handshake, &["initialize"][..]),
+            (Role::Ready, &["notifications/initialized"]),
+            (Role::Listen, &["subscriptions/listen"]),
+            (Role::Cancel, &["notifications/cancelled"]),
+            (Role::Progress, &["notifications/progress"]),
+            (Role::TaskState, &["tasks/get", "notifications/tasks"]),
+        ] {
+            let of_role = Method::all().filter(|method| method.role == role);
+            assert_eq!(of_role.map(|method| method.name).collect::<Vec<_>>(), expected, "{role:?}");
+        }
+        for method in Method::all().filter(|method| method.list.is_some()) {
+            assert_eq!(method.list.map(List::method), Some(method));
+        }
+    }
+}
