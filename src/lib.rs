@@ -43,7 +43,7 @@
 //!
 //! | # | What happens | Where |
 //! |---|---|---|
-//! | 1 | A connection is accepted; their number is bounded. | [`bartizan_edge::http`], [`bartizan_edge::stdio`] |
+//! | 1 | A connection is accepted; their number is bounded. | [`bartizan_edge::http`], [`bartizan_edge::client`] |
 //! | 2 | Host, origin, framing, media type and, where configured, the access token are checked; the body is read whole; an [`Arrival`](bartizan_gate::session::Arrival) is made. | [`bartizan_edge::http`] |
 //! | 3 | The bytes become a [`Frame`](bartizan_gate::wire::frame::Frame), or are refused. | [`bartizan_gate::wire`] |
 //! | 4 | The frame becomes a question: method, resource, operation by the server's pack. Routing headers must agree with the body. | [`bartizan_gate::question`] |
@@ -54,7 +54,7 @@
 //! | 9 | The [`Permitted`](bartizan_gate::evidence::step::Permitted) message goes to the server. | [`bartizan_edge::upstream`], [`bartizan_edge::child`] |
 //! | 10 | Each frame of the answer is parsed, matched with its call, filtered if it is a list, and judged if it asks something. | [`bartizan_gate::session`], [`bartizan_gate::catalog`] |
 //! | 11 | The outcome is recorded; that releases the answer. | [`bartizan_gate::evidence::step`], [`bartizan_audit::journal`] |
-//! | 12 | The [`Released`](bartizan_gate::evidence::step::Released) message goes to the client. | [`bartizan_edge::http`], [`bartizan_edge::stdio`] |
+//! | 12 | The [`Released`](bartizan_gate::evidence::step::Released) message goes to the client. | [`bartizan_edge::http`], [`bartizan_edge::client`] |
 //!
 //! Rows 3 to 7 are [`Session::client_frame`](bartizan_gate::session::Session::client_frame); row 10
 //! is [`Session::server_answer`](bartizan_gate::session::Session::server_answer) and

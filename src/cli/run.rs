@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Failure;
 use crate::config::Config;
 use crate::run::{self, Options};
-use bartizan_edge::stdio::ExitReason;
+use bartizan_edge::client::ExitReason;
 
 /// Guard the servers of a configuration file, over HTTP.
 ///

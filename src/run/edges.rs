@@ -12,9 +12,9 @@ use crate::lock::LockFile;
 use bartizan_edge::Shared;
 use bartizan_edge::admin::{AdminListener, Component, Readiness};
 use bartizan_edge::child::{ChildLimits, ChildSpec, ChildUpstream};
+use bartizan_edge::client::{RemoteLimits, StdioLimits, StdioUpstream, serve_stdio};
 use bartizan_edge::http::{HttpConfig, HttpLimits, HttpTimeouts, Listener, Route};
 use bartizan_edge::oauth::{Forward, OAuth, PublicUrl};
-use bartizan_edge::stdio::{RemoteLimits, StdioLimits, StdioUpstream, serve_stdio};
 use bartizan_edge::upstream::{
     HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, LegacySseLimits, LegacySseUpstream,
     Upstream,

@@ -1,7 +1,7 @@
-//! Reading frames: the rows of the bypass catalogue that one frame can carry, their benign
+//! Reading frames: the rows of `docs/threats.md` that one frame can carry, their benign
 //! look-alikes, and the properties that hold for every frame.
 //!
-//! A case is named for its row: the letter and number of the catalogue's section, then what is
+//! A case is named for its row: its letter and number there, then what is
 //! tried. What the upstream receives is not looked at here; `step` and `edge` tests do that.
 
 #![expect(

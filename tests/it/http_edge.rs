@@ -15,5 +15,6 @@ mod exchange;
 mod streams;
 mod legacy_sse;
 mod resume;
+mod panics;
 mod tls;
 mod admin;

@@ -1,5 +1,5 @@
 //! Handles and session facts: learnt from answers that passed, for the principal that they went
-//! to, bounded in number and time; everything else is unknown (threats G1, §2.8).
+//! to, bounded in number and time; everything else is unknown (threats G1, H1 to H5).
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 

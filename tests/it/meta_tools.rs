@@ -1,5 +1,5 @@
 //! Tools that do many things come down to the operation that a call means, or to nothing known
-//! (threats G1); and environments stand in every form that vendors use (§2.8).
+//! (threat G1); and environments stand in every form that vendors use (threats H1 to H4).
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 

@@ -1,10 +1,13 @@
-//! The documents: every command and example of `README.md` and `docs/` runs, and every table that
-//! says what the program does says it rightly.
+//! The documents: every command and example of the pages at the root and in `docs/` runs, every
+//! table that says what the program does says it rightly, and what a page cites of the sources is
+//! there.
 //!
 //! A document runs in a directory of its own, top to bottom: fences with `file=` are written
 //! there, `sh` fences run, a `text` fence is what the commands before it printed. What is not
-//! recognised fails, so nothing goes untested. `fence` reads documents, `stage` runs their
-//! commands, `tables` holds their tables to the code.
+//! recognised fails, so nothing goes untested; commands that are too expensive to run here are
+//! listed with the reason (`stage::NOT_RUN`). `fence` reads documents, `stage` runs their
+//! commands, `tables` holds their tables to the code, `cited` the tests, threats, files and
+//! functions that they name.
 
 #![expect(
     clippy::unwrap_used,
@@ -15,6 +18,7 @@
     reason = "tests"
 )]
 
+mod cited;
 pub(crate) mod fence;
 mod stage;
 mod tables;
@@ -36,6 +40,16 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Pages with examples; a test below plays each.
+const PLAYED: &[&str] = &[
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/configuration.md",
+    "docs/policy.md",
+    "docs/audit.md",
+    "docs/oauth.md",
+];
+
 /// The text of a file of the repository.
 fn text_of(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
@@ -44,6 +58,11 @@ fn text_of(path: &str) -> String {
 #[test]
 fn the_readme_holds() {
     play("README.md");
+}
+
+#[test]
+fn the_contributors_page_holds() {
+    play("CONTRIBUTING.md");
 }
 
 #[test]
@@ -66,28 +85,19 @@ fn the_oauth_page_holds() {
     play("docs/oauth.md");
 }
 
-/// Every page is one of the above, and every link and path in every page leads somewhere.
+/// Every page with examples is one of the above, and every link and path in every page leads
+/// somewhere.
 #[test]
 fn no_page_is_left_out_and_no_link_is_dead() {
-    let mut pages = vec!["README.md".to_owned(), "CHANGELOG.md".to_owned()];
-    let mut folders = vec![root().join("docs")];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                pages.push(path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned());
-            }
-        }
-    }
-    let played =
-        ["README.md", "docs/configuration.md", "docs/policy.md", "docs/audit.md", "docs/oauth.md"];
+    let pages = pages();
+    assert!(pages.len() > 20, "{pages:?}");
     for page in &pages {
         let text = text_of(page);
-        if !played.contains(&page.as_str()) {
-            let fences = fences(page, &text);
-            assert!(fences.is_empty(), "{page}: has examples that no test here plays");
+        if !PLAYED.contains(&page.as_str()) {
+            // Nothing is claimed of a program in a drawing.
+            let examples = fences(page, &text);
+            let examples = examples.iter().filter(|fence| fence.language != "text drawing");
+            assert_eq!(examples.count(), 0, "{page}: has examples that no test here plays");
         }
         for link in links(&text) {
             let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
@@ -103,6 +113,48 @@ fn no_page_is_left_out_and_no_link_is_dead() {
             assert!(root().join(&path).exists(), "{page}: `{path}` is not there");
         }
     }
+}
+
+/// Every page can be found from the README.
+#[test]
+fn the_readme_leads_to_every_page() {
+    let readme = text_of("README.md");
+    let more = readme.split("## More").nth(1).unwrap();
+    for page in pages() {
+        let folder = page.starts_with("docs/decisions/") && more.contains("`docs/decisions/`");
+        let linked = more.contains(&format!("]({page})"));
+        assert!(linked || folder || page == "README.md", "{page} is not in \"More\"");
+    }
+}
+
+/// Every command that is said not to be run here stands in some page.
+#[test]
+fn what_is_not_run_here_is_in_a_page() {
+    let texts: String = PLAYED.iter().map(|page| text_of(page)).collect();
+    for (command, reason) in stage::NOT_RUN {
+        assert!(
+            texts.contains(&format!("\n{command}\n")),
+            "`{command}` ({reason}): no page has it"
+        );
+    }
+}
+
+/// Pages for people: those at the root and those in `docs/`.
+fn pages() -> Vec<String> {
+    let mut pages = Vec::new();
+    let mut folders = vec![root().to_path_buf(), root().join("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && folder != root() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "md") {
+                pages.push(path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+    pages.sort();
+    pages
 }
 
 /// Plays one document.
@@ -232,9 +284,24 @@ fn paths(text: &str) -> Vec<String> {
             prose.push('\n');
         }
     }
-    let folders =
-        ["deploy/", "docs/", "policies/", "src/", "crates/", "tests/", "benches/", "fuzz/"];
-    let quoted = prose.split('`').skip(1).step_by(2);
-    let found = quoted.filter(|text| folders.iter().any(|folder| text.starts_with(folder)));
-    found.map(str::to_owned).collect()
+    // A command may have arguments behind its path.
+    let quoted = prose.split('`').skip(1).step_by(2).filter_map(|text| text.split(' ').next());
+    quoted.filter(|text| is_path(text)).map(str::to_owned).collect()
+}
+
+/// Whether `text` names something in the repository.
+fn is_path(text: &str) -> bool {
+    const FOLDERS: &[&str] = &[
+        ".ci/",
+        ".github/",
+        "benches/",
+        "crates/",
+        "deploy/",
+        "docs/",
+        "fuzz/",
+        "policies/",
+        "src/",
+        "tests/",
+    ];
+    FOLDERS.iter().any(|folder| text.starts_with(folder))
 }

@@ -11,6 +11,7 @@
 )]
 
 mod bridge;
+mod panics;
 mod remote;
 mod support;
 mod wrap;

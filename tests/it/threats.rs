@@ -1,6 +1,6 @@
-//! The bypass catalogue as one table: every row of the strict profile's threats (JSON, bytes,
-//! syntax, JSON-RPC, HTTP, environment pins) against a whole running firewall, each saying what
-//! the upstream received (nothing, or those very bytes) and what the client got.
+//! The rows of `docs/threats.md` that one request can show (JSON, bytes, syntax, JSON-RPC, HTTP,
+//! environment pins), as one table against a whole running firewall. Each case says what the
+//! upstream received (nothing, or those very bytes) and what the client got.
 
 #![expect(
     clippy::arithmetic_side_effects,
@@ -97,7 +97,7 @@ impl Table {
     }
 }
 
-/// §2.1: keys and values.
+/// Section A: names and values.
 fn json_keys(t: &mut Table) {
     t.refuse("A1", "dup-name", &call(r#"{"name":"get_flag","name":"delete_flag"}"#), -32600);
     t.refuse("A1", "dup-env", &call(r#"{"name":"get_flag","arguments":{"environment":"staging","environment":"production"}}"#), -32600);
@@ -253,7 +253,7 @@ fn json_keys(t: &mut Table) {
     );
 }
 
-/// §2.2: bytes, charsets, codings.
+/// Section B: bytes, charsets, codings.
 fn bytes(t: &mut Table) {
     let utf7 = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get_flag","arguments":{},"z":"+ACI-,+ACI-name+ACI-:+ACI-delete_flag"}}"#;
     let with_type = |kind: &str, body: &[u8]| {
@@ -362,7 +362,7 @@ fn bytes(t: &mut Table) {
     );
 }
 
-/// §2.3: syntax and framing. The stdio rows (C3 to C7) run in `threats_stdio`.
+/// Section C: syntax and framing. The stdio rows (C3 to C7) run in `threats_stdio`.
 fn syntax(t: &mut Table) {
     let mut two = read_call();
     two.extend_from_slice(&call(r#"{"name":"delete_flag"}"#));
@@ -391,7 +391,7 @@ fn syntax(t: &mut Table) {
     t.refuse("C2", "syn-empty", b"", -32700);
 }
 
-/// §2.4: JSON-RPC.
+/// Section D: JSON-RPC.
 fn rpc(t: &mut Table) {
     let mut batch = vec![b'['];
     batch.extend_from_slice(&read_call());
@@ -488,7 +488,7 @@ fn rpc(t: &mut Table) {
     t.refuse("D10", "struct-string", br#""tools/call""#, -32600);
 }
 
-/// §2.5: HTTP.
+/// Section E: HTTP.
 fn http(t: &mut Table) {
     let body = read_call();
     let mismatch = Client::Refused(400, -32020);
@@ -696,7 +696,7 @@ fn http(t: &mut Table) {
     );
 }
 
-/// §2.8: environment pins; the server is pinned to `staging`.
+/// Section H: environment pins; the server is pinned to `staging`.
 fn pins(t: &mut Table) {
     let update = |arguments: &str| format!(r#"{{"name":"update_flag","arguments":{arguments}}}"#);
     t.pass(

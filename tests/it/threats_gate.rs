@@ -1,4 +1,4 @@
-//! Rows of the bypass catalogue about what messages mean (§2.7): tasks, questions inside answers,
+//! Rows of `docs/threats.md` about what messages mean (section G): tasks, questions inside answers,
 //! subscriptions, progress, lists. Each case says what the upstream received, what the client got
 //! and, for a refusal, what the journal says.
 

@@ -1,4 +1,4 @@
-//! Rows of the bypass catalogue that one raw request cannot show: several requests at once,
+//! Rows of `docs/threats.md` that one raw request cannot show: several requests at once,
 //! sessions, streams, slow and chunked bodies, HTTP/2 frame by frame; and what policy can ask for
 //! (hide, set, limit, hold, observe) as an agent meets it. Each says what the upstream received.
 

@@ -1,4 +1,4 @@
-//! Event streams and legacy sessions under attack (rows F1 to F10 of the catalogue): what the
+//! Event streams and legacy sessions under attack (rows F1 to F10 of `docs/threats.md`): what the
 //! client got, and what the server did.
 
 #![expect(

@@ -1,4 +1,4 @@
-//! Rows C3 to C7 of the bypass catalogue: what readers of lines disagree about, through
+//! Rows C3 to C7 of `docs/threats.md`: what readers of lines disagree about, through
 //! `bartizan wrap` as a client starts it, and from an HTTP body to a child. Each says to the byte
 //! what the child received and what the client got.
 

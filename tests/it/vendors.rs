@@ -1,6 +1,6 @@
 //! The vendors that packs are bundled for, end to end: the real firewall with the baseline and a
 //! pin in front of a server with the vendor's tools and a little state. Each case says which row
-//! of the bypass catalogue (threats §2.8, and G, E for tools that do many things) it is about, and
+//! of `docs/threats.md` (section H, and G and E for tools that do many things) it is about, and
 //! is judged by what the server received, by its production, and by the journal.
 
 #![expect(

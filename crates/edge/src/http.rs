@@ -16,7 +16,8 @@ mod body;
 mod sessions;
 mod event_ids;
 mod reply;
-mod turn;
+mod turned_away;
+mod in_flight;
 mod stream;
 mod exchange;
 mod well_known;
@@ -45,14 +46,15 @@ use tokio_util::task::TaskTracker;
 
 use self::bell::Belled;
 use self::door::Allowed;
-use self::event_ids::EventIds;
+use self::event_ids::{EventIds, EventScope};
 use self::gauge::Gauge;
 use self::legacy_sse::LegacyStreams;
-use self::sessions::{SessionLimits, Sessions, SharedSession};
+use self::sessions::{LegacySession, SessionLimits, Sessions};
 use self::well_known::Sites;
 use self::wire::{Patience, Peer, WatchedStream};
 use super::Shared;
 use super::oauth::OAuth;
+use super::session::SessionHandle;
 use super::upstream::Upstream;
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::Protected;
@@ -229,22 +231,33 @@ struct Inner {
 }
 
 impl Inner {
+    /// Who may ask for which events again.
+    fn event_scope(
+        &self,
+        route: &RouteState,
+        principal: &Principal,
+        legacy: Option<&LegacySession>,
+    ) -> EventScope {
+        let server = &route.server.facts.name;
+        self.event_ids.scope(&principal.id, server, legacy.map(|legacy| &*legacy.ours))
+    }
+
     /// Forgets idle sessions, and closes calls whose clients did not come for the answer.
     fn sweep(&self) {
         let now = self.shared.clock.uptime();
         for route in self.routes.values() {
-            self.close_sessions(route.sessions.expire(now));
+            close_sessions(route.sessions.expire(now));
             for (session, call) in route.sessions.given_up(now, self.config.timeouts.drain) {
-                turn::give_up(&self.shared, &session, &call);
+                session.client_gone(&call);
             }
         }
     }
+}
 
-    /// Closes what expired or ended sessions still had in flight: nobody will come for it.
-    fn close_sessions(&self, sessions: Vec<SharedSession>) {
-        for session in sessions {
-            turn::abandon(&self.shared, &session);
-        }
+/// Closes what expired or ended sessions still had in flight: nobody will come for it.
+fn close_sessions(sessions: Vec<Arc<SessionHandle>>) {
+    for session in sessions {
+        drop(session.settle_all(None));
     }
 }
 
@@ -350,7 +363,7 @@ impl Listener {
         connections.close();
         connections.wait().await;
         for route in inner.routes.values() {
-            inner.close_sessions(route.sessions.clear());
+            close_sessions(route.sessions.clear());
         }
     }
 }

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use ::http::HeaderMap;
+use ::http::header::CONTENT_TYPE;
+use ::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 
 use bartizan_gate::evidence::record::Now;
@@ -13,13 +14,18 @@ use bartizan_gate::evidence::step::{Act, AuditSink, Step, Unrecorded};
 use bartizan_gate::session::{Gate, UpstreamFailure};
 
 pub mod clock;
+mod session;
 pub mod sse;
+mod seats;
+mod duplex;
 pub mod oauth;
 pub mod upstream;
 pub mod child;
+pub mod client;
 pub mod http;
-pub mod stdio;
 pub mod admin;
+
+pub use duplex::DuplexStream;
 
 /// What every edge shares.
 #[derive(Clone)]
@@ -46,9 +52,46 @@ impl Shared {
     pub fn record(&self, step: Step) -> Result<Act, Unrecorded> {
         let kept = step.record(&*self.sink);
         if let Err(unrecorded) = &kept {
-            tracing::error!(cause = %unrecorded.cause.cause, "audit record not kept; refusing");
+            let (call, cause) = (unrecorded.call.as_deref(), &*unrecorded.cause.cause);
+            tracing::error!(call, cause, "audit record not kept; refusing");
         }
         kept
+    }
+}
+
+#[cfg(test)]
+impl Shared {
+    /// A gate without a policy, whose records are kept nowhere.
+    pub(self) fn for_tests() -> Self {
+        use bartizan_gate::duty::pdp::NoPolicy;
+        use bartizan_gate::evidence::record::AuditRecord;
+        use bartizan_gate::evidence::step::Unkept;
+        use bartizan_gate::session::{GateConfig, Mode};
+        use bartizan_gate::wire::frame::FrameLimits;
+
+        struct Nowhere;
+
+        impl AuditSink for Nowhere {
+            fn keep(&self, _: &AuditRecord) -> Result<(), Unkept> {
+                Ok(())
+            }
+        }
+
+        let config = GateConfig {
+            mode: Mode::Enforce,
+            frame: FrameLimits::default(),
+            in_flight_max: 8,
+            buckets_max: 8,
+            boot: "test".into(),
+            digest_key: [7; 32],
+        };
+        Self {
+            gate: Arc::new(Gate::new(config, Arc::new(NoPolicy))),
+            sink: Arc::new(Nowhere),
+            clock: clock::Clock::start(),
+            tasks: tokio_util::task::TaskTracker::new(),
+            closing: tokio_util::sync::CancellationToken::new(),
+        }
     }
 }
 
@@ -97,15 +140,46 @@ pub enum Answer {
     },
 }
 
+impl Answer {
+    /// An answer that says nothing but its status.
+    fn bare(status: u16) -> Self {
+        Self::Whole { status, headers: HeaderMap::new(), body: Bytes::new() }
+    }
+
+    /// The message was taken.
+    fn accepted(status: u16) -> Self {
+        Self::Accepted { status, headers: HeaderMap::new() }
+    }
+
+    /// A whole JSON body.
+    fn json(status: u16, body: Bytes) -> Self {
+        let json = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Self::Whole { status, headers: HeaderMap::from_iter([json]), body }
+    }
+
+    /// A stream from a line that many exchanges share.
+    fn stream(stream: DuplexStream) -> Self {
+        let events = EventStream::Duplex(stream);
+        Self::Stream { status: 200, headers: HeaderMap::new(), events }
+    }
+
+    /// The answer's headers.
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        match self {
+            Self::Accepted { headers, .. }
+            | Self::Whole { headers, .. }
+            | Self::Stream { headers, .. } => headers,
+        }
+    }
+}
+
 /// Server messages, one at a time, never read ahead.
 #[derive(Debug)]
 pub enum EventStream {
     /// From an HTTP body.
     Sse(Box<sse::SseBody>),
-    /// From a child process.
-    Child(child::ChildStream),
-    /// From the one stream of an HTTP+SSE server.
-    LegacySse(Box<upstream::LegacySseStream>),
+    /// From a line that many exchanges share: a child process, or an HTTP+SSE server.
+    Duplex(DuplexStream),
 }
 
 impl EventStream {
@@ -113,8 +187,7 @@ impl EventStream {
     pub async fn next(&mut self) -> Option<Result<ServerEvent, UpstreamFailure>> {
         match self {
             Self::Sse(body) => body.next().await,
-            Self::Child(stream) => stream.next().await,
-            Self::LegacySse(stream) => stream.next().await,
+            Self::Duplex(stream) => stream.next().await,
         }
     }
 }

@@ -14,7 +14,7 @@ use ::http::header::CONTENT_TYPE;
 use ::http::{HeaderMap, HeaderName};
 
 pub use self::http::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, HttpUpstreamProblem};
-pub use self::legacy_sse::{LegacySseLimits, LegacySseStream, LegacySseUpstream};
+pub use self::legacy_sse::{LegacySseLimits, LegacySseUpstream};
 use super::Answer;
 use super::child::ChildUpstream;
 use bartizan_gate::evidence::step::Permitted;
@@ -139,4 +139,12 @@ fn is_utf8(parameter: &str) -> bool {
     let Some((name, value)) = parameter.split_once('=') else { return false };
     let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
     name.eq_ignore_ascii_case("charset") && value.eq_ignore_ascii_case("utf-8")
+}
+
+/// Whether a `Content-Type` of `headers` speaks of JSON, however it is written.
+pub(super) fn claims_json(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(CONTENT_TYPE)
+        .iter()
+        .any(|value| value.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains("json")))
 }

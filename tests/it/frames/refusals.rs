@@ -1,4 +1,4 @@
-//! Every row of the bypass catalogue that one frame can carry, and how it is refused.
+//! Every row of `docs/threats.md` that one frame can carry, and how it is refused.
 
 use bartizan_gate::wire::document::Unreadable;
 use bartizan_gate::wire::frame::{Malformed, Sender};

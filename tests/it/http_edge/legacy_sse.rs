@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bartizan_edge::Shared;
 use bartizan_edge::child::{ChildLimits, ChildSpec, ChildUpstream};
+use bartizan_edge::client::{Serving, StdioLimits, StdioUpstream, serve_pipes};
 use bartizan_edge::http::{HttpConfig, Route};
 use bartizan_edge::oauth::{Forward, OAuth};
-use bartizan_edge::stdio::{Serving, StdioLimits, StdioUpstream, serve_pipes};
 use bartizan_edge::upstream::{
     HttpUpstream, HttpUpstreamConfig, LegacySseLimits, LegacySseUpstream, Upstream,
 };
@@ -26,8 +26,8 @@ use super::rig::{
 };
 
 /// With white space of its own, which must arrive as it is.
-const INITIALIZE: &str = r#"{ "jsonrpc":"2.0", "id":0,"method":"initialize","params":{"protocolVersion":"2024-11-05","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
-const INITIALIZED: &str = r#"{"jsonrpc":"2.0", "id":0,"result":{"protocolVersion":"2024-11-05","capabilities":{},"serverInfo":{"name":"s","version":"1"}}}"#;
+pub(super) const INITIALIZE: &str = r#"{ "jsonrpc":"2.0", "id":0,"method":"initialize","params":{"protocolVersion":"2024-11-05","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
+pub(super) const INITIALIZED: &str = r#"{"jsonrpc":"2.0", "id":0,"result":{"protocolVersion":"2024-11-05","capabilities":{},"serverInfo":{"name":"s","version":"1"}}}"#;
 const READY: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 const CHANGED: &str = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
 
@@ -37,12 +37,12 @@ struct SseServer {
     events: mpsc::Sender<Vec<u8>>,
 }
 
-fn protected() -> Arc<Protected> {
+pub(super) fn protected() -> Arc<Protected> {
     let facts = Server { name: "flags".into(), ..Server::default() };
     Arc::new(Protected::new(facts, RefusalForm::Error))
 }
 
-fn event(text: &str) -> Vec<u8> {
+pub(super) fn event(text: &str) -> Vec<u8> {
     format!("{:x}\r\n{text}\r\n", text.len()).into_bytes()
 }
 
@@ -102,13 +102,13 @@ impl SseServer {
 }
 
 /// An agent with an open stream.
-struct Agent {
-    stream: Client,
+pub(super) struct Agent {
+    pub(super) stream: Client,
     endpoint: String,
 }
 
 impl Agent {
-    async fn open(rig: &Rig) -> Self {
+    pub(super) async fn open(rig: &Rig) -> Self {
         let mut stream = rig.client().await;
         stream.send(&request("GET", "/flags/sse", "Accept: text/event-stream\r\n", "")).await;
         let (status, head) = stream.head().await;
@@ -122,18 +122,18 @@ impl Agent {
         Self { stream, endpoint }
     }
 
-    async fn post(&self, rig: &Rig, body: &str) -> Reply {
+    pub(super) async fn post(&self, rig: &Rig, body: &str) -> Reply {
         rig.ask(&request("POST", &self.endpoint, "", body)).await
     }
 
     /// Posts what must be taken.
-    async fn say(&self, rig: &Rig, body: &str) {
+    pub(super) async fn say(&self, rig: &Rig, body: &str) {
         let reply = self.post(rig, body).await;
         assert_eq!((reply.status, reply.text()), (202, ""), "{body}");
     }
 
     /// The next message on the stream.
-    async fn hear(&mut self) -> String {
+    pub(super) async fn hear(&mut self) -> String {
         let event = self.stream.event().await;
         let data = event.strip_prefix("event: message\ndata: ");
         data.and_then(|data| data.strip_suffix("\n\n")).expect(&event).to_owned()

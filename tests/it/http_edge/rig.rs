@@ -52,6 +52,7 @@ impl Pdp for ByName {
             | Resource::Task { .. }
             | Resource::Whole => request.method,
         };
+        assert!(name != "panics", "the test says so");
         let reason =
             Reason { code: "by-name".into(), message: "by name".into(), origin: Origin::Rule };
         if name.contains("denied") || name == "sampling/createMessage" {
@@ -79,6 +80,7 @@ impl Pdp for ByName {
 pub(crate) struct Sink {
     kept: Mutex<Vec<AuditRecord>>,
     pub(crate) refusing: AtomicBool,
+    pub(crate) panicking: AtomicBool,
     changed: Notify,
 }
 
@@ -87,6 +89,7 @@ impl AuditSink for Sink {
         if self.refusing.load(Ordering::Relaxed) {
             return Err(Unkept { cause: "the test says no".into() });
         }
+        assert!(!self.panicking.load(Ordering::Relaxed), "the test says so");
         self.kept.lock().unwrap().push(record.clone());
         self.changed.notify_waiters();
         Ok(())
@@ -100,6 +103,21 @@ impl Sink {
 
     pub(crate) fn outcomes(&self) -> Vec<Outcome> {
         self.kept.lock().unwrap().iter().filter_map(|record| record.outcome.clone()).collect()
+    }
+
+    /// Waits for `count` records that let a message go to the server.
+    pub(crate) async fn intents(&self, count: usize) {
+        soon("the intents", async {
+            loop {
+                let changed = self.changed.notified();
+                let kept = self.events().iter().filter(|event| **event == Event::Intent).count();
+                if kept >= count {
+                    return;
+                }
+                changed.await;
+            }
+        })
+        .await;
     }
 
     /// Waits for a record that says `outcome`.

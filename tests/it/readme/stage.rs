@@ -22,6 +22,14 @@ const SERVER: &str = "#!/bin/sh\nwhile read -r line; do\n\
     echo '{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"protocolVersion\":\"2025-11-25\",\
     \"capabilities\":{},\"serverInfo\":{\"name\":\"stand-in\",\"version\":\"1\"}}}'\ndone\n";
 
+/// Commands of documents that are too expensive to be run by a test, and why. What they name is
+/// looked at all the same.
+pub(super) const NOT_RUN: &[(&str, &str)] = &[
+    ("cargo test -p bartizan-gate", "compiles the tests of another crate"),
+    ("cargo fmt --all --check", "the first step of `.ci/quick` and `.ci/run`"),
+    ("cargo clippy --workspace --all-targets -- -D warnings", "compiles everything once more"),
+];
+
 const INITIALIZE: &str = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\",\"params\":\
     {\"protocolVersion\":\"2025-11-25\",\"capabilities\":{},\
     \"clientInfo\":{\"name\":\"reader\",\"version\":\"1\"}}}\n";
@@ -78,14 +86,7 @@ impl Stage {
             };
             let mut words = words(command);
             match words.first().map(String::as_str) {
-                Some("cargo") => match words[1..].join(" ").as_str() {
-                    // It is running.
-                    "test" => {}
-                    "run --release -- demo" => {
-                        printed.push_str(&self.bartizan(&place, &["demo".to_owned()]));
-                    }
-                    other => panic!("{place}: nothing here knows `cargo {other}`"),
-                },
+                Some("cargo") => printed.push_str(&self.cargo(&place, command, &words[1..])),
                 Some("bartizan") => {
                     words.remove(0);
                     printed.push_str(&self.ours(&place, &words, background));
@@ -95,6 +96,32 @@ impl Stage {
             }
         }
         printed
+    }
+
+    /// cargo, as far as it can be played within one of its own runs.
+    fn cargo(&self, place: &str, command: &str, words: &[String]) -> String {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            // It is running.
+            ["test"] => String::new(),
+            ["run", "--release", "--", "demo"] => self.bartizan(place, &["demo".to_owned()]),
+            // This binary is what would run.
+            ["test", "--test", "it", filter] => {
+                let own = std::env::current_exe().unwrap();
+                let output = Command::new(own).arg(filter).output().unwrap();
+                let said = String::from_utf8_lossy(&output.stdout);
+                assert!(output.status.success(), "{place}: {said}");
+                assert!(!said.contains("running 0 tests"), "{place}: no test has such a name");
+                String::new()
+            }
+            words => {
+                let listed = NOT_RUN.iter().any(|(listed, _)| *listed == command);
+                assert!(listed, "{place}: nothing here knows this command");
+                let package = words.iter().skip_while(|word| **word != "-p").nth(1);
+                assert!(package.is_none_or(|name| is_package(name)), "{place}: no such package");
+                String::new()
+            }
+        }
     }
 
     /// One of our own commands, perhaps with a filter behind it.
@@ -296,4 +323,14 @@ fn filter(place: &str, words: &[String], printed: &str) -> String {
     let output = jq.wait_with_output().unwrap();
     assert!(output.status.success() && !output.stdout.is_empty(), "{place}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Whether the workspace has a package of this name.
+fn is_package(name: &str) -> bool {
+    let crates = fs::read_dir(super::root().join("crates")).into_iter().flatten();
+    let manifests = crates.map(|entry| entry.unwrap().path().join("Cargo.toml"));
+    let line = format!("name = \"{name}\"");
+    std::iter::once(super::root().join("Cargo.toml"))
+        .chain(manifests)
+        .any(|manifest| fs::read_to_string(manifest).is_ok_and(|text| text.contains(&line)))
 }

@@ -36,7 +36,7 @@ use super::text_of;
 use crate::json_schema::refusals;
 
 /// The cells of all rows of all tables in `text` whose header row is `header`.
-fn rows(text: &str, header: &str) -> Vec<Vec<String>> {
+pub(super) fn rows(text: &str, header: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     let mut inside = false;
     for line in text.lines() {
@@ -55,7 +55,7 @@ fn rows(text: &str, header: &str) -> Vec<Vec<String>> {
 }
 
 /// The texts in backticks.
-fn quoted(cell: &str) -> Vec<&str> {
+pub(super) fn quoted(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
 }
 

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bartizan_edge::stdio::{ExitReason, RemoteLimits, StdioLimits, StdioUpstream};
+use bartizan_edge::Shared;
+use bartizan_edge::client::{ExitReason, RemoteLimits, StdioLimits, StdioUpstream};
 use bartizan_edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
 use http::HeaderMap;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -13,11 +14,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use super::support::{LONG, Run};
+use super::support::{LONG, Run, Sink, shared};
 
 /// One request as the server received it.
 #[derive(Debug, Clone)]
-struct Received {
+pub(super) struct Received {
     method: String,
     headers: BTreeMap<String, String>,
     body: String,
@@ -28,8 +29,12 @@ impl Received {
         self.headers.get(name).map(String::as_str)
     }
 
+    pub(super) fn body(&self) -> &str {
+        &self.body
+    }
+
     /// `POST` and the JSON-RPC method, or the HTTP method alone.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         let method =
             self.body.split_once("\"method\":\"").and_then(|(_, rest)| rest.split_once('"'));
         format!("{} {}", self.method, method.map_or("-", |(method, _)| method))
@@ -37,7 +42,7 @@ impl Received {
 }
 
 /// What the server does with one request.
-enum Reply {
+pub(super) enum Reply {
     /// Answers with this and closes.
     Whole(String),
     /// Answers with this, and holds the stream open until the client closes it.
@@ -48,10 +53,10 @@ enum Reply {
 type Answer = fn() -> Reply;
 
 /// What the server answers to one request.
-type Handler = dyn Fn(&Received) -> Reply + Send + Sync;
+pub(super) type Handler = dyn Fn(&Received) -> Reply + Send + Sync;
 
 #[derive(Clone)]
-struct Server {
+pub(super) struct Server {
     url: String,
     log: Arc<Mutex<Vec<Received>>>,
     /// Names of requests whose held stream the client closed.
@@ -59,7 +64,7 @@ struct Server {
 }
 
 impl Server {
-    async fn start(handler: Box<Handler>) -> Self {
+    pub(super) async fn start(handler: Box<Handler>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/mcp", listener.local_addr().unwrap());
         let server = Self { url, log: Arc::default(), closed: Arc::default() };
@@ -90,8 +95,13 @@ impl Server {
         stream.shutdown().await.ok()
     }
 
-    fn names(&self) -> Vec<String> {
+    pub(super) fn names(&self) -> Vec<String> {
         self.log.lock().unwrap().iter().map(Received::name).collect()
+    }
+
+    /// Waits until the names of all requests are what `wanted` says.
+    pub(super) async fn until(&self, wanted: impl Fn(&[String]) -> bool) {
+        until(|| wanted(&self.names())).await;
     }
 
     /// The one request of this name.
@@ -104,6 +114,11 @@ impl Server {
     }
 
     fn client(&self) -> Run {
+        self.client_of(shared())
+    }
+
+    /// A client that shares the gate and the sink with others.
+    pub(super) fn client_of(&self, shared: (Shared, Arc<Sink>)) -> Run {
         let config = HttpUpstreamConfig {
             url: self.url.clone(),
             headers: HeaderMap::new(),
@@ -119,7 +134,7 @@ impl Server {
             ..RemoteLimits::default()
         };
         let limits = StdioLimits { http, ..StdioLimits::default() };
-        Run::start(StdioUpstream::Http(Arc::new(upstream)), limits)
+        Run::of(shared, StdioUpstream::Http(Arc::new(upstream)), limits)
     }
 }
 
@@ -150,7 +165,7 @@ async fn until(what: impl Fn() -> bool) {
     timeout(LONG, wait).await.expect("it happens");
 }
 
-fn json(status: &str, more: &str, body: &str) -> Reply {
+pub(super) fn json(status: &str, more: &str, body: &str) -> Reply {
     Reply::Whole(format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{more}connection: close\r\n\
          content-length: {}\r\n\r\n{body}",
@@ -162,19 +177,19 @@ fn empty(status: &str) -> Reply {
     Reply::Whole(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"))
 }
 
-fn events(text: &str) -> String {
+pub(super) fn events(text: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n{text}")
 }
 
-fn result(id: &str) -> String {
+pub(super) fn result(id: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#)
 }
 
-const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}"#;
+pub(super) const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}"#;
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
 /// Answers `initialize` with a session; all else is the handler's.
-fn legacy(received: &Received) -> Option<Reply> {
+pub(super) fn legacy(received: &Received) -> Option<Reply> {
     let body = r#"{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-06-18","capabilities":{},"serverInfo":{"name":"s","version":"1"}}}"#;
     match &*received.name() {
         "POST initialize" => Some(json("200 OK", "Mcp-Session-Id: s-1\r\n", body)),
@@ -184,7 +199,7 @@ fn legacy(received: &Received) -> Option<Reply> {
     }
 }
 
-fn call(id: &str) -> String {
+pub(super) fn call(id: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"t"}}}}"#)
 }
 

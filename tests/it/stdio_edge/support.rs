@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bartizan_edge::Shared;
 use bartizan_edge::child::{ChildLimits, ChildSpec};
+use bartizan_edge::client::{ExitReason, Serving, StdioLimits, StdioUpstream, serve_pipes};
 use bartizan_edge::clock::Clock;
-use bartizan_edge::stdio::{ExitReason, Serving, StdioLimits, StdioUpstream, serve_pipes};
 use bartizan_gate::duty::decision::{
     Decision, Effect, Engine, Listing, Origin, PolicyRevision, Reason,
 };
@@ -33,6 +33,8 @@ struct AllButForbidden;
 
 impl Pdp for AllButForbidden {
     fn decide(&self, request: &AccessRequest<'_>) -> Decision {
+        let panics = matches!(request.resource, Resource::Tool { name: "panics", .. });
+        assert!(!panics, "the test says so");
         let reason = Reason { code: "test".into(), message: "test".into(), origin: Origin::Rule };
         let forbidden = matches!(request.resource, Resource::Tool { name: "forbidden", .. })
             || request.method == "sampling/createMessage";
@@ -62,6 +64,7 @@ impl Pdp for AllButForbidden {
 pub(super) struct Sink {
     pub(super) kept: Mutex<Vec<AuditRecord>>,
     pub(super) refusing: AtomicBool,
+    pub(super) panicking: AtomicBool,
 }
 
 impl AuditSink for Sink {
@@ -69,6 +72,7 @@ impl AuditSink for Sink {
         if self.refusing.load(Ordering::Relaxed) {
             return Err(Unkept { cause: "told to refuse".into() });
         }
+        assert!(!self.panicking.load(Ordering::Relaxed), "the test says so");
         self.kept.lock().unwrap().push(record.clone());
         Ok(())
     }
@@ -162,7 +166,15 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn start(upstream: StdioUpstream, limits: StdioLimits) -> Self {
-        let (shared, sink) = shared();
+        Self::of(shared(), upstream, limits)
+    }
+
+    /// A run that shares the gate and the sink with others.
+    pub(super) fn of(
+        (shared, sink): (Shared, Arc<Sink>),
+        upstream: StdioUpstream,
+        limits: StdioLimits,
+    ) -> Self {
         let (client, edge) = tokio::io::duplex(64 << 10);
         let (input, output) = tokio::io::split(edge);
         let serving = Serving {

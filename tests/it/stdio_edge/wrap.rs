@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bartizan_edge::child::process::Wish;
 use bartizan_edge::child::{ChildLimits, ChildSpec, SpawnError};
-use bartizan_edge::stdio::{ExitReason, StdioLimits, StdioUpstream};
+use bartizan_edge::client::{ExitReason, StdioLimits, StdioUpstream};
 use tempfile::TempDir;
 
 use super::support::{LONG, Run, file, limits, script};

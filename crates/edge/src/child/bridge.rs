@@ -13,17 +13,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::conversation::{ChildStream, Common, Conversation, End, First, Kind};
+use super::conversation::{Common, Conversation, Kind};
 use super::era::{Asked, KnownEra, NOT_INITIALIZED};
 use super::process::{ChildLimits, ChildSpec};
+use crate::duplex::{Answered, DRAIN_STEP, DuplexStream, End};
+use crate::seats::{Seats, Unannounced, mint};
 use crate::upstream::{SESSION_ID, SendContext};
-use crate::{Answer, EventStream, Shared};
+use crate::{Answer, Shared};
 use bartizan_gate::evidence::step::{Dispatch, Permitted};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{Protected, UpstreamFailure};
@@ -34,9 +35,6 @@ use bartizan_gate::wire::protocol::Era;
 /// How often the children are looked over, at most and at least.
 const SWEEP_MIN: Duration = Duration::from_secs(1);
 const SWEEP_MAX: Duration = Duration::from_mins(1);
-
-/// How often a closing upstream looks whether its children's calls are over.
-const DRAIN_STEP: Duration = Duration::from_millis(50);
 
 /// Chooses a child.
 #[derive(Debug, Clone, Copy)]
@@ -63,19 +61,12 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Table {
-    sessions: BTreeMap<Box<str>, Seat>,
+    sessions: Seats<Arc<Conversation>>,
     shared: BTreeMap<Box<str>, SharedSeat>,
     /// When a principal whose sessions' children die at once may start the next.
     openings: BTreeMap<Box<str>, Pace>,
     era: KnownEra,
     sweeping: bool,
-}
-
-/// The child of one legacy session.
-#[derive(Debug)]
-struct Seat {
-    principal: Box<str>,
-    child: Arc<Conversation>,
 }
 
 /// The child of one principal, and when the next one may be started.
@@ -158,10 +149,10 @@ impl Inner {
         let modern = permitted.frame().and_then(meta_version).is_some();
         // A session's only child is never tried with what it may not understand.
         let child = match key.session.filter(|_| !modern) {
-            Some(session) => match self.session(session, &key.principal.id) {
+            Some(session) => match self.session(session, key.principal) {
                 Some(child) => child,
                 None if initialize => return self.initialize(permitted, key).await,
-                None => return Ok(bare(404)),
+                None => return Ok(Answer::bare(404)),
             },
             None if initialize => return self.initialize(permitted, key).await,
             None if modern => match self.modern(key.principal).await? {
@@ -172,36 +163,27 @@ impl Inner {
         };
         if permitted.id().is_none() {
             child.tell(permitted).await?;
-            return Ok(Answer::Accepted { status: 202, headers: HeaderMap::new() });
+            return Ok(Answer::accepted(202));
         }
         let stream = child.ask(permitted).await?;
-        let (answer, _) = self.answer(stream, modern, HeaderMap::new()).await?;
+        let (answer, _) = self.answer(stream, modern).await?;
         Ok(answer)
     }
 
     /// The answer: whole where it comes first and soon, else as a stream.
     async fn answer(
         &self,
-        mut stream: ChildStream,
+        stream: DuplexStream,
         modern: bool,
-        mut headers: HeaderMap,
     ) -> Result<(Answer, Option<End>), UpstreamFailure> {
-        let first = timeout(self.limits().whole_wait, stream.first()).await;
-        let end = match first {
-            Ok(First::Answer(end)) => end,
-            Ok(First::Nothing) => return Err(stream.failure().await),
-            Ok(First::Other) | Err(_) => {
-                let events = EventStream::Child(stream);
-                return Ok((Answer::Stream { status: 200, headers, events }, None));
+        Ok(match stream.answer(true, self.limits().whole_wait).await? {
+            Answered::Whole(body, end) => {
+                let status = if modern { modern_status(end) } else { 200 };
+                (Answer::json(status, body), Some(end))
             }
-        };
-        let body = match stream.next().await {
-            Some(event) => event?.data,
-            None => return Err(UpstreamFailure::EndedEarly),
-        };
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let status = if modern { modern_status(end) } else { 200 };
-        Ok((Answer::Whole { status, headers, body }, Some(end)))
+            Answered::Stream(stream) => (Answer::stream(stream), None),
+            Answered::Turned(answer) => (answer, None),
+        })
     }
 
     /// A new session with a child of its own. Where the child refuses, or the client does not
@@ -216,23 +198,23 @@ impl Inner {
         self.patiently(pause.unwrap_or_default()).await?;
         let name = match key.session {
             Some(name) => name.into(),
-            None => session_name()?,
+            None => mint().ok_or_else(no_randomness)?,
         };
         let child = {
             let mut table = self.table();
-            if table.sessions.contains_key(&name) {
+            if table.sessions.is_taken(&name) {
                 // Another principal's: it does not exist for this one.
-                return Ok(bare(404));
+                return Ok(Answer::bare(404));
             }
             self.admit(&mut table, principal)?;
             let child = self.start(&mut table, Kind::Session, key.principal)?;
-            let seat = Seat { principal: principal.into(), child: Arc::clone(&child) };
-            table.sessions.insert(name.clone(), seat);
+            let owner = Arc::clone(key.principal);
+            table.sessions.begin(name.clone(), owner, Arc::clone(&child));
             child
         };
-        let mut fresh = Fresh { inner: self, name: Some(name) };
+        let fresh = Unannounced::new(name, |name| self.forget(name));
         let answered = match child.ask(permitted).await {
-            Ok(stream) => self.answer(stream, false, HeaderMap::new()).await,
+            Ok(stream) => self.answer(stream, false).await,
             Err(failure) => Err(failure),
         };
         if answered.is_err() {
@@ -244,15 +226,11 @@ impl Inner {
         }
         let (mut answer, end) = answered?;
         if !matches!(end, Some(End::Error(_)))
-            && let Some(name) = fresh.name.take()
+            && let Some(name) = fresh.announce()
             && let Ok(value) = HeaderValue::from_str(&name)
             && key.session.is_none()
         {
-            match &mut answer {
-                Answer::Whole { headers, .. }
-                | Answer::Stream { headers, .. }
-                | Answer::Accepted { headers, .. } => drop(headers.insert(SESSION_ID, value)),
-            }
+            answer.headers_mut().insert(SESSION_ID, value);
         }
         Ok(answer)
     }
@@ -276,13 +254,13 @@ impl Inner {
     }
 
     /// The child of a session, if it lives and is this principal's.
-    fn session(&self, name: &str, principal: &str) -> Option<Arc<Conversation>> {
+    fn session(&self, name: &str, principal: &Principal) -> Option<Arc<Conversation>> {
         let mut table = self.table();
-        let seat = table.sessions.get(name).filter(|seat| *seat.principal == *principal)?;
-        if !seat.child.ended() {
-            return Some(Arc::clone(&seat.child));
+        let child = table.sessions.get(name, principal)?;
+        if !child.ended() {
+            return Some(Arc::clone(child));
         }
-        table.sessions.remove(name);
+        table.sessions.forget(name);
         None
     }
 
@@ -419,31 +397,24 @@ impl Inner {
     }
 
     fn open_stream(&self, key: ChildKey<'_>) -> Answer {
-        let Some(session) = key.session else { return bare(405) };
-        let Some(child) = self.session(session, &key.principal.id) else { return bare(404) };
-        match child.hear() {
-            Some(stream) => Answer::Stream {
-                status: 200,
-                headers: HeaderMap::new(),
-                events: EventStream::Child(stream),
-            },
-            None => bare(409),
-        }
+        let Some(session) = key.session else { return Answer::bare(405) };
+        let Some(child) = self.session(session, key.principal) else { return Answer::bare(404) };
+        child.hear().map_or_else(|| Answer::bare(409), Answer::stream)
     }
 
     fn end_session(&self, key: ChildKey<'_>) -> Answer {
-        let Some(session) = key.session else { return bare(405) };
-        if self.session(session, &key.principal.id).is_none() {
-            return bare(404);
+        let Some(session) = key.session else { return Answer::bare(405) };
+        if self.session(session, key.principal).is_none() {
+            return Answer::bare(404);
         }
         self.forget(session);
-        Answer::Accepted { status: 204, headers: HeaderMap::new() }
+        Answer::accepted(204)
     }
 
     /// Ends a session and its child.
     fn forget(&self, name: &str) {
-        if let Some(seat) = self.table().sessions.remove(name) {
-            seat.child.stop();
+        if let Some(child) = self.table().sessions.forget(name) {
+            child.stop();
         }
     }
 
@@ -487,15 +458,16 @@ impl Table {
     /// Children alive, of one principal or of all.
     fn alive(&self, principal: Option<&str>) -> usize {
         let mine = |name: &str| principal.is_none_or(|principal| principal == name);
-        let sessions = self.sessions.values().filter(|seat| mine(&seat.principal));
+        let sessions =
+            principal.map_or(self.sessions.len(), |principal| self.sessions.count_of(principal));
         let lives = |seat: &SharedSeat| seat.child.as_ref().is_some_and(|child| !child.ended());
         let shared = self.shared.iter().filter(|(name, seat)| mine(name) && lives(seat));
-        sessions.count().saturating_add(shared.count())
+        sessions.saturating_add(shared.count())
     }
 
     /// Forgets children that ended and ends those that nobody uses.
     fn sweep(&mut self, now: Duration, limits: &ChildLimits) {
-        self.sessions.retain(|_, seat| !seat.child.ended());
+        drop(self.sessions.forget_if(|child| child.ended()));
         self.end(Conversation::is_idle);
         self.shared.retain(|_, seat| {
             // A seat without a child is kept while it still says when the next may start.
@@ -505,31 +477,13 @@ impl Table {
     }
 
     fn end(&mut self, which: impl Fn(&Conversation) -> bool) {
-        self.sessions.retain(|_, seat| {
-            let ends = which(&seat.child);
-            if ends {
-                seat.child.stop();
-            }
-            !ends
-        });
+        for child in self.sessions.forget_if(|child| which(child)) {
+            child.stop();
+        }
         for seat in self.shared.values_mut() {
             if let Some(child) = seat.child.take_if(|child| which(child)) {
                 child.stop();
             }
-        }
-    }
-}
-
-/// A session that nobody has been told of yet.
-struct Fresh<'a> {
-    inner: &'a Inner,
-    name: Option<Box<str>>,
-}
-
-impl Drop for Fresh<'_> {
-    fn drop(&mut self) {
-        if let Some(name) = &self.name {
-            self.inner.forget(name);
         }
     }
 }
@@ -573,16 +527,9 @@ async fn tend(inner: Weak<Inner>, closing: CancellationToken) {
     }
 }
 
-/// An answer that says nothing but its status.
-fn bare(status: u16) -> Answer {
-    Answer::Whole { status, headers: HeaderMap::new(), body: Bytes::new() }
-}
-
 /// What a legacy server says to a request without a session.
 fn not_initialized() -> Answer {
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Answer::Whole { status: 400, headers, body: Bytes::from_static(NOT_INITIALIZED) }
+    Answer::json(400, Bytes::from_static(NOT_INITIALIZED))
 }
 
 /// The HTTP status of an answer in the modern era (revision 2026-07-28, streamable-http).
@@ -594,10 +541,6 @@ fn modern_status(end: End) -> u16 {
     }
 }
 
-/// 128 random bits: what nobody guesses (F7).
-fn session_name() -> Result<Box<str>, UpstreamFailure> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)
-        .map_err(|cause| UpstreamFailure::Unreachable(format!("no randomness: {cause}")))?;
-    Ok(format!("{:032x}", u128::from_be_bytes(bytes)).into())
+fn no_randomness() -> UpstreamFailure {
+    UpstreamFailure::Unreachable("no randomness for the name of a session".to_owned())
 }

@@ -13,5 +13,4 @@ pub mod process;
 mod relabel;
 
 pub use bridge::ChildUpstream;
-pub use conversation::ChildStream;
 pub use process::{ChildLimits, ChildSpec, SpawnError};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use ::http::{HeaderMap, HeaderValue, Uri};
 
-use super::receive::TurnedAway;
+use super::turned_away::TurnedAway;
 use super::{Inner, RouteState};
 use crate::oauth::token::BadToken;
 use crate::oauth::{Bearer, NoEntry, OAuth, Terminate};

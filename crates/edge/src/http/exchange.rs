@@ -5,166 +5,25 @@
 //! (the legacy eras: it is not), and either way the outcome is recorded. Nothing is sent twice.
 
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use ::http::header::{ACCEPT, CONTENT_TYPE};
-use ::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use ::http::header::CONTENT_TYPE;
+use ::http::{HeaderMap, Response, StatusCode};
 use bytes::Bytes;
 
-use super::event_ids::EventScope;
 use super::gauge::Held;
+use super::in_flight::{Begins, Exchange};
 use super::reply::{self, ReplyBody};
-use super::sessions::{LegacySession, SharedSession};
 use super::stream::StreamBody;
-use super::turn::{Turn, record, turn};
-use super::{HttpTimeouts, Inner, RouteState, bearer, receive};
-use crate::upstream::{Media, SESSION_ID, SendContext, media};
+use crate::session::Turn;
+use crate::upstream::{Media, SESSION_ID, SendContext, claims_json, media};
 use crate::{Answer, EventStream};
-use bartizan_gate::evidence::record::{CallId, Now};
-use bartizan_gate::evidence::step::{Act, Content, Dispatch, Permitted, Step};
-use bartizan_gate::session::{ErrorAnswer, Gate, Replay, Session, UpstreamFailure};
+use bartizan_gate::evidence::step::{Act, Content, Dispatch, Permitted};
+use bartizan_gate::session::{ErrorAnswer, UpstreamFailure};
 use bartizan_gate::wire::protocol::Era;
 
-pub(super) const PROTOCOL_VERSION: &str = "mcp-protocol-version";
-
-/// Which session the answer begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Begins {
-    /// None: the message is no `initialize`.
-    Nothing,
-    /// One whose id the server mints.
-    Theirs,
-    /// One with a child, whose id we minted for it.
-    Ours,
-}
-
-/// A permitted message on its way, and the answer on its way back.
-pub(super) struct Exchange {
-    pub(super) inner: Arc<Inner>,
-    pub(super) route: Arc<RouteState>,
-    pub(super) session: SharedSession,
-    /// The legacy session: the one that was asked in, or the one that the answer began.
-    pub(super) legacy: OnceLock<Arc<LegacySession>>,
-    /// A GET stream that goes on where another ended.
-    pub(super) resumes: bool,
-    /// Without headers: they are let go once the message is sent, because they keep the buffer
-    /// that they were read into, and a stream may last for days.
-    pub(super) context: SendContext,
-    /// Until when the client's token holds, by uptime: no stream without an end outlives it.
-    pub(super) until: Option<Duration>,
-    /// The revision that the client's message named in its header.
-    pub(super) version: Option<HeaderValue>,
-    pub(super) call: CallId,
-    /// Somebody waits for an answer to this very message.
-    pub(super) asks: bool,
-    pub(super) era: Era,
-    pub(super) dispatch: Dispatch,
-    pub(super) begins: Begins,
-    /// The stream has no end: a legacy GET stream, or `subscriptions/listen`.
-    pub(super) endless: bool,
-    pub(super) _slot: Held,
-    pub(super) _stream_slots: Vec<Held>,
-    pub(super) _resuming: Option<Arc<()>>,
-}
-
 impl Exchange {
-    pub(super) fn era(&self) -> Era {
-        self.era
-    }
-
-    pub(super) fn asks(&self) -> bool {
-        self.asks
-    }
-
-    pub(super) fn is_endless(&self) -> bool {
-        self.endless
-    }
-
-    /// Whether the session outlives the exchange.
-    pub(super) fn is_kept(&self) -> bool {
-        self.legacy.get().is_some()
-    }
-
-    pub(super) fn waits(&self) -> &HttpTimeouts {
-        &self.inner.config.timeouts
-    }
-
-    pub(super) fn uptime(&self) -> Duration {
-        self.inner.shared.clock.uptime()
-    }
-
-    /// Draining began or the token expired, and a stream without an end ends; or the session
-    /// ended, and all do.
-    pub(super) async fn closing(&self) {
-        let ended = async {
-            match self.legacy.get() {
-                Some(legacy) => legacy.ended.cancelled().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = ended => {}
-            () = bearer::expired(self.until, self.uptime()), if self.endless => {}
-            () = self.inner.shared.closing.cancelled(), if self.endless => {}
-        }
-    }
-
-    /// The client must come for the rest, with `Last-Event-ID`.
-    pub(super) fn leave(&self) {
-        if let Some(legacy) = self.legacy.get() {
-            legacy.leave(&self.call, self.uptime());
-        }
-    }
-
-    /// Seals the ids of this exchange's events.
-    pub(super) fn event_scope(&self) -> EventScope {
-        let legacy = self.legacy.get().map(|legacy| &**legacy);
-        receive::scope(&self.inner, &self.route, &self.context.principal, legacy)
-    }
-
-    fn turn(&self, step: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step>) -> Turn {
-        turn(&self.inner.shared, &self.session, step)
-    }
-
-    /// Whether the client still waits for the answer.
-    pub(super) fn awaits(&self) -> bool {
-        self.session.lock().is_ok_and(|session| session.awaits(&self.call))
-    }
-
-    /// A message from the server, in this exchange or on a stream of its own. `numbered`: its
-    /// event has an id, so it may come again.
-    pub(super) fn server_message(&self, data: &Bytes, numbered: bool) -> Turn {
-        let within = (self.dispatch != Dispatch::OpenStream).then_some(&self.call);
-        let replay = Replay { numbered, resumed: self.resumes };
-        self.turn(|session, gate, now| Some(session.server_event(gate, within, data, replay, now)))
-    }
-
-    /// The way to the server failed.
-    pub(super) fn fail(&self, failure: &UpstreamFailure) -> Turn {
-        self.turn(|session, _, now| session.upstream_failed(&self.call, failure, now))
-    }
-
-    /// The client went away.
-    pub(super) fn client_gone(&self) {
-        record(&self.turn(|session, _, now| session.client_gone(&self.call, now)));
-    }
-
-    /// Lets `work` run to its end without a client, for a bounded time.
-    pub(super) fn run_on(exchange: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
-        // Without a runtime the program is ending, and the journal closes what is open.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let exchange = Arc::clone(exchange);
-        let tasks = exchange.inner.shared.tasks.clone();
-        let running = async move {
-            if tokio::time::timeout(exchange.waits().drain, work).await.is_err() {
-                exchange.client_gone();
-            }
-        };
-        drop(tasks.spawn_on(running, &runtime));
-    }
-
     /// Sends the message and brings back the answer, whatever becomes of the client meanwhile.
     pub(super) fn attended(
         exchange: &Arc<Self>,
@@ -191,8 +50,13 @@ impl Exchange {
                 () = self.closing() => Err(UpstreamFailure::EndedEarly),
             }
         } else {
-            let answered = tokio::time::timeout(self.waits().answer, sending).await;
-            answered.unwrap_or(Err(UpstreamFailure::TimedOut))
+            tokio::select! {
+                biased;
+                answered = tokio::time::timeout(self.waits().answer, sending) => {
+                    answered.unwrap_or(Err(UpstreamFailure::TimedOut))
+                }
+                () = self.session.closed().cancelled() => Err(UpstreamFailure::EndedEarly),
+            }
         };
         drop(budget);
         match answer {
@@ -244,7 +108,7 @@ impl Exchange {
                 }
                 if self.awaits() {
                     // Nothing follows a whole body: what it leaves unanswered stays so.
-                    record(&self.fail(&UpstreamFailure::EndedEarly));
+                    drop(self.fail(&UpstreamFailure::EndedEarly));
                 }
                 // Whose sessions we name ends one whose `initialize` it refuses.
                 let refused = self.begins == Begins::Ours && released.content() == Content::Error;
@@ -269,7 +133,7 @@ impl Exchange {
         if self.awaits() {
             return self.failed(&UpstreamFailure::EndedEarly);
         }
-        record(&self.accept());
+        drop(self.accept());
         reply::bare(StatusCode::ACCEPTED)
     }
 
@@ -302,7 +166,7 @@ impl Exchange {
             }
         }
         let headers = reply::headers(headers, self.begin_session(status, headers));
-        reply::stream(status, headers, StreamBody::new(self, events))
+        reply::events(status, headers, StreamBody::new(self, events))
     }
 
     pub(super) fn failed(&self, failure: &UpstreamFailure) -> Response<ReplyBody> {
@@ -315,25 +179,6 @@ impl Exchange {
             }
             Turn::Refused(None) => reply::bare(StatusCode::SERVICE_UNAVAILABLE),
         }
-    }
-
-    /// Takes our answer to a request of the server back to it. No header of the client's own
-    /// message goes along but the revision.
-    pub(super) async fn answer_server(&self, permitted: Permitted) {
-        let call = Arc::clone(permitted.call());
-        let mut headers = HeaderMap::with_capacity(2);
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
-        if let Some(version) = &self.version {
-            headers.insert(PROTOCOL_VERSION, version.clone());
-        }
-        let context = SendContext { headers, ..self.context.clone() };
-        let sending = self.route.upstream.send(permitted, &context);
-        let answer = tokio::time::timeout(self.waits().answer, sending).await;
-        record(&self.turn(|session, _, now| match answer {
-            Ok(Ok(_)) => session.upstream_accepted(&call, now),
-            Ok(Err(failure)) => session.upstream_failed(&call, &failure, now),
-            Err(_) => session.upstream_failed(&call, &UpstreamFailure::TimedOut, now),
-        }));
     }
 
     /// Remembers the session that an answer to `initialize` begins, and gives the id that the
@@ -371,19 +216,11 @@ impl Exchange {
     fn forget_session(&self) {
         let ours = self.legacy.get().map(|legacy| &*legacy.ours);
         if let Some(session) = ours.and_then(|ours| self.route.sessions.remove(ours)) {
-            let calls = session.lock().map(|session| session.in_flight()).unwrap_or_default();
-            for call in calls.iter().filter(|call| **call != self.call) {
-                record(&self.turn(|session, _, now| session.client_gone(call, now)));
+            for call in session.in_flight().iter().filter(|call| **call != self.call) {
+                session.client_gone(call);
             }
         }
     }
-}
-
-pub(super) fn claims_json(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(CONTENT_TYPE)
-        .iter()
-        .any(|value| value.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains("json")))
 }
 
 /// An exchange that its client's connection polls, and what becomes of it when that goes away.

@@ -7,7 +7,6 @@
 //! no request is refused with a status, because on the stream nobody could tell what it answers.
 //! Behind the door the agent is a [`Client`] like that on a pipe, and goes the same ways.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -24,22 +23,22 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::bearer::{self, Caller};
 use super::body::{self, BodyLimits};
-use super::exchange::claims_json;
 use super::gauge::Held;
-use super::receive::TurnedAway;
-use super::reply::{self, ReplyBody};
-use super::sessions::mint;
+use super::reply::{self, Events, ReplyBody};
+use super::turned_away::TurnedAway;
 use super::wire::{Busy, Peer};
 use super::{HttpTimeouts, Inner, RouteState, door, well_known};
+use crate::client::remote::{self, Challenge, Challenged, Source};
+use crate::client::{Client, Form, Input, RemoteLimits};
 use crate::oauth::OAuth;
-use crate::stdio::RemoteLimits;
-use crate::stdio::client::{Client, Form, Input};
-use crate::stdio::remote::{self, Challenge, Challenged, Source};
+use crate::seats::{Seats, mint};
+use crate::session::Turn;
+use crate::upstream::claims_json;
 use crate::{ServerEvent, sse};
 use bartizan_gate::evidence::record::CallId;
 use bartizan_gate::evidence::step::{Act, Permitted};
 use bartizan_gate::question::access::Principal;
-use bartizan_gate::session::{Arrival, DoorRefusal, ErrorAnswer, Session, UpstreamFailure};
+use bartizan_gate::session::{Arrival, DoorRefusal, ErrorAnswer, Gate, Session, UpstreamFailure};
 
 /// Events waiting to be written to one agent.
 const EVENTS_MAX: usize = 8;
@@ -59,13 +58,12 @@ const ID_LEN: usize = 32;
 pub(super) struct LegacyStreams {
     path: Option<Box<str>>,
     max: usize,
-    table: Mutex<HashMap<Box<str>, Entry>>,
+    table: Mutex<Seats<Entry>>,
 }
 
 #[derive(Clone)]
 struct Entry {
     client: Arc<Client>,
-    principal: Arc<Principal>,
     messages: mpsc::Sender<Posted>,
 }
 
@@ -85,25 +83,26 @@ impl LegacyStreams {
         self.path.as_deref()
     }
 
-    fn table(&self) -> MutexGuard<'_, HashMap<Box<str>, Entry>> {
+    fn table(&self) -> MutexGuard<'_, Seats<Entry>> {
+        // No panic can leave the table half updated, so a poisoned lock is safe.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn insert(&self, id: &str, entry: Entry) -> bool {
+    fn begin(&self, id: &str, principal: Arc<Principal>, entry: Entry) -> bool {
         let mut table = self.table();
-        let fits = table.len() < self.max && !table.contains_key(id);
+        let fits = table.len() < self.max && !table.is_taken(id);
         if fits {
-            table.insert(id.into(), entry);
+            table.begin(id.into(), principal, entry);
         }
         fits
     }
 
     fn find(&self, id: &str, principal: &Principal) -> Option<Entry> {
-        self.table().get(id).filter(|entry| *entry.principal == *principal).cloned()
+        self.table().get(id, principal).cloned()
     }
 
     fn forget(&self, id: &str) {
-        self.table().remove(id);
+        self.table().forget(id);
     }
 }
 
@@ -191,8 +190,8 @@ fn open(
         Act::Deliver(released) => return Ok(reply::own(&released)),
         Act::Drop => return Ok(reply::bare(StatusCode::SERVICE_UNAVAILABLE)),
     }
-    let entry = Entry { client: Arc::clone(&client), principal, messages };
-    if !route.streams.insert(&id, entry) {
+    let entry = Entry { client: Arc::clone(&client), messages };
+    if !route.streams.begin(&id, principal, entry) {
         return Err(DoorRefusal::TooMany);
     }
     let mut first = BytesMut::new();
@@ -214,7 +213,7 @@ fn open(
         busy: None,
         _slots: (slot, stream_slot),
     };
-    Ok(reply::legacy(body))
+    Ok(reply::events(200, HeaderMap::with_capacity(3), body))
 }
 
 fn limits(timeouts: &HttpTimeouts) -> RemoteLimits {
@@ -328,11 +327,13 @@ async fn take(
     if peer.is_ambiguous() {
         return Err(DoorRefusal::Framing);
     }
-    let Entry { client, messages, .. } = entry;
+    let Entry { client, messages } = entry;
     // The transport has no headers that mirror the body; those of later revisions do not go on.
     let arrival = Arrival { raw, headers: None, traceparent };
-    match client.act(|session, gate, now| session.client_frame(gate, &arrival, now)) {
-        Act::Forward(permitted) => {
+    let judge =
+        |session: &mut Session, gate: &Gate, now| Some(session.client_frame(gate, &arrival, now));
+    match client.turn(None, judge) {
+        Turn::Act(Act::Forward(permitted)) => {
             let call = Arc::clone(permitted.call());
             let (challenged, challenge) = oauth.is_some().then(oneshot::channel).unzip();
             let headers = passing(&parts.headers);
@@ -350,11 +351,14 @@ async fn take(
                 }
             }
         }
-        Act::Deliver(released) if released.id().is_some() => {
+        Turn::Act(Act::Deliver(released)) | Turn::Refused(Some(released)) => {
+            if released.id().is_none() {
+                return Ok(reply::own(&released));
+            }
             client.deliver(released).await;
         }
-        Act::Deliver(released) => return Ok(reply::own(&released)),
-        Act::Drop => {}
+        Turn::Act(Act::Drop) | Turn::Settled => {}
+        Turn::Refused(None) => return Ok(reply::bare(StatusCode::SERVICE_UNAVAILABLE)),
     }
     Ok(reply::bare(StatusCode::ACCEPTED))
 }
@@ -387,9 +391,16 @@ impl Hearing<'_> {
         let answer = ErrorAnswer { status, json: claims_json(&headers), body };
         let headers = reply::headers(&headers, None);
         match self.client.turned_away(self.call, answer) {
-            Act::Deliver(released) if released.is_own() => reply::own(&released),
-            Act::Deliver(released) => reply::whole(status, headers, released.body().clone()),
-            Act::Forward(_) | Act::Drop => reply::whole(status, headers, Bytes::new()),
+            Turn::Act(Act::Deliver(released)) if !released.is_own() => {
+                reply::whole(status, headers, released.body().clone())
+            }
+            Turn::Act(Act::Deliver(released)) | Turn::Refused(Some(released)) => {
+                reply::own(&released)
+            }
+            Turn::Act(Act::Forward(_) | Act::Drop) | Turn::Settled => {
+                reply::whole(status, headers, Bytes::new())
+            }
+            Turn::Refused(None) => reply::bare(StatusCode::SERVICE_UNAVAILABLE),
         }
     }
 }
@@ -422,13 +433,12 @@ pub(super) struct LegacyBody {
     _slots: (Held, Held),
 }
 
-impl LegacyBody {
-    /// The connection is busy as long as this body is.
-    pub(super) fn hold(&mut self, busy: Busy) {
+impl Events for LegacyBody {
+    fn hold(&mut self, busy: Busy) {
         self.busy = Some(busy);
     }
 
-    pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         match self.first.take() {
             Some(first) => Poll::Ready(Some(first)),
             None => self.events.poll_recv(cx),

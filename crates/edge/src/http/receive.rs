@@ -4,25 +4,25 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ::http::request::Parts;
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::bearer::Caller;
 use super::body::{self, BodyLimits};
-use super::event_ids::EventScope;
-use super::exchange::{Begins, Exchange, PROTOCOL_VERSION};
 use super::gauge::Held;
+use super::in_flight::{Begins, Exchange, PROTOCOL_VERSION};
 use super::reply::{self, ReplyBody};
-use super::sessions::{LegacySession, SharedSession, mint};
-use super::turn::{Turn, turn};
+use super::sessions::LegacySession;
+use super::turned_away::TurnedAway;
 use super::well_known::Site;
 use super::wire::Peer;
-use super::{Inner, RouteState, bearer, door, legacy_sse, well_known};
-use crate::Shared;
+use super::{Inner, RouteState, bearer, close_sessions, door, legacy_sse, well_known};
+use crate::seats::mint;
+use crate::session::{SessionHandle, Turn};
 use crate::upstream::{LAST_EVENT_ID, SESSION_ID, SendContext};
-use bartizan_gate::evidence::step::{Act, Dispatch, Permitted, Unrecorded};
+use bartizan_gate::evidence::step::{Act, Dispatch, Permitted};
 use bartizan_gate::question::access::Principal;
-use bartizan_gate::session::{Arrival, DoorFacts, DoorRefusal, Session, UpstreamFailure};
+use bartizan_gate::session::{Arrival, DoorRefusal, Session, UpstreamFailure};
 use bartizan_gate::wire::headers::era_of;
 use bartizan_gate::wire::method::Role;
 use bartizan_gate::wire::protocol::{Era, Transport};
@@ -55,58 +55,16 @@ pub(super) async fn answer(
         }
     };
     match response.body_mut() {
-        ReplyBody::Stream(stream) => stream.hold(busy),
-        ReplyBody::Legacy(stream) => stream.hold(busy),
+        ReplyBody::Events(events) => events.hold(busy),
         ReplyBody::Whole(_) => {}
     }
     response
 }
 
-/// A request that was no message.
-pub(super) struct TurnedAway {
-    pub(super) why: DoorRefusal,
-    pub(super) route: Option<Arc<RouteState>>,
-    /// Who sent it, as far as is known.
-    pub(super) principal: Option<Arc<Principal>>,
-    /// A header of the refusal: what the client may do instead.
-    pub(super) header: Option<(HeaderName, HeaderValue)>,
-    /// What exactly was wrong, for the record alone.
-    pub(super) note: Option<&'static str>,
-}
-
-impl TurnedAway {
-    pub(super) fn from(why: DoorRefusal, route: Option<&Arc<RouteState>>) -> Self {
-        let principal = route.and_then(|route| route.principal.clone());
-        Self { why, route: route.cloned(), principal, header: None, note: None }
-    }
-
-    fn refuse(&self, shared: &Shared) -> Response<ReplyBody> {
-        let facts = DoorFacts {
-            principal: self.principal.as_deref(),
-            server: self.route.as_ref().map(|route| &*route.server.facts.name),
-            note: self.note.map(str::to_owned),
-        };
-        let step = shared.gate.refuse_at_door(self.why, facts, shared.now());
-        match shared.record(step) {
-            Ok(Act::Deliver(released)) => {
-                let mut response = reply::own(&released);
-                if let Some((name, value)) = self.header.clone() {
-                    response.headers_mut().insert(name, value);
-                }
-                response
-            }
-            Err(Unrecorded { refusal: Some(released), .. }) => reply::own(&released),
-            Ok(Act::Forward(_) | Act::Drop) | Err(_) => {
-                reply::bare(StatusCode::SERVICE_UNAVAILABLE)
-            }
-        }
-    }
-}
-
 /// A request whose door checks are done and whose body is whole.
 struct Received {
     route: Arc<RouteState>,
-    session: SharedSession,
+    session: Arc<SessionHandle>,
     legacy: Option<Arc<LegacySession>>,
     /// A GET that goes on where another stream ended.
     resumes: bool,
@@ -159,7 +117,7 @@ async fn receive(
     let resumes = resumes.map_err(away)?;
     let session = legacy
         .as_ref()
-        .map_or_else(|| new_session(route, &principal), |known| Arc::clone(&known.session));
+        .map_or_else(|| new_session(inner, route, &principal), |known| Arc::clone(&known.session));
     let (raw, budget) = body::read(body, inner.body_limits()).await.map_err(away)?;
     // Chunk framing comes with the body.
     if peer.is_ambiguous() {
@@ -187,8 +145,8 @@ async fn receive(
     })
 }
 
-/// The session that `headers` name, if it is the principal's. One that a bug left in no known
-/// state is forgotten: its client will initialize anew.
+/// The session that `headers` name, if it is the principal's. One that a panic closed is forgotten:
+/// its client will initialize anew.
 fn known_session(
     inner: &Inner,
     route: &RouteState,
@@ -199,7 +157,7 @@ fn known_session(
     let now = inner.shared.clock.uptime();
     let known = route.sessions.find(&id, principal, now);
     let known = known.ok_or(DoorRefusal::UnknownSession)?;
-    if known.session.is_poisoned() {
+    if known.session.is_closed() {
         drop(route.sessions.remove(&id));
         return Err(DoorRefusal::UnknownSession);
     }
@@ -225,7 +183,7 @@ fn resume(
     headers: &mut HeaderMap,
 ) -> Result<bool, DoorRefusal> {
     let Some(sealed) = headers.remove(LAST_EVENT_ID).filter(|_| may) else { return Ok(false) };
-    let id = scope(inner, route, principal, legacy).open(sealed.as_bytes());
+    let id = inner.event_scope(route, principal, legacy).open(sealed.as_bytes());
     headers.insert(LAST_EVENT_ID, id.ok_or(DoorRefusal::UnknownEvent)?);
     if let Some(legacy) = legacy {
         legacy.came_back(inner.shared.clock.uptime());
@@ -233,20 +191,14 @@ fn resume(
     Ok(true)
 }
 
-/// Who may ask for which events again.
-pub(super) fn scope(
+fn new_session(
     inner: &Inner,
     route: &RouteState,
-    principal: &Principal,
-    legacy: Option<&LegacySession>,
-) -> EventScope {
-    let server = &route.server.facts.name;
-    inner.event_ids.scope(&principal.id, server, legacy.map(|legacy| &*legacy.ours))
-}
-
-fn new_session(route: &RouteState, principal: &Arc<Principal>) -> SharedSession {
+    principal: &Arc<Principal>,
+) -> Arc<SessionHandle> {
     let principal = Arc::clone(principal);
-    Arc::new(Session::new(principal, Arc::clone(&route.server), Transport::Http).into())
+    let session = Session::new(principal, Arc::clone(&route.server), Transport::Http);
+    Arc::new(SessionHandle::new(&inner.shared, session))
 }
 
 impl Received {
@@ -262,7 +214,7 @@ impl Received {
 
     async fn handle(mut self, inner: Arc<Inner>) -> Response<ReplyBody> {
         let arrival = std::mem::take(&mut self.arrival);
-        let turn = turn(&inner.shared, &self.session, |session, gate, now| {
+        let turn = self.session.step(None, |session, gate, now| {
             Some(match self.method {
                 Method::GET => session.open_stream(gate, now),
                 Method::DELETE => session.end(gate, now),
@@ -350,7 +302,7 @@ impl Inner {
     /// Whether one more session fits, perhaps after idle ones are forgotten.
     fn make_room(&self, route: &RouteState) -> bool {
         if !route.sessions.has_room() {
-            self.close_sessions(route.sessions.expire(self.shared.clock.uptime()));
+            close_sessions(route.sessions.expire(self.shared.clock.uptime()));
         }
         route.sessions.has_room()
     }

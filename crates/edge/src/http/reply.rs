@@ -1,6 +1,7 @@
 //! What goes back to a client: a status, the few headers that may pass, and a body.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -11,8 +12,7 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::legacy_sse::LegacyBody;
-use super::stream::StreamBody;
+use super::wire::Busy;
 use crate::upstream::SESSION_ID;
 use bartizan_gate::evidence::step::Released;
 
@@ -28,9 +28,16 @@ pub(super) enum ReplyBody {
     /// One piece, framed by our own `Content-Length`.
     Whole(Bytes),
     /// Events, each as it comes.
-    Stream(Box<StreamBody>),
-    /// Events of the one stream of an HTTP+SSE client.
-    Legacy(Box<LegacyBody>),
+    Events(Box<dyn Events>),
+}
+
+/// A body of events on its way to the client.
+pub(super) trait Events: fmt::Debug + Send {
+    /// The connection is busy as long as this body is.
+    fn hold(&mut self, busy: Busy);
+
+    /// The next bytes; nothing at the end.
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>>;
 }
 
 impl Body for ReplyBody {
@@ -44,11 +51,7 @@ impl Body for ReplyBody {
         match &mut *self {
             Self::Whole(body) if body.is_empty() => Poll::Ready(None),
             Self::Whole(body) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(body))))),
-            Self::Stream(stream) => stream.poll_chunk(cx).map(|chunk| {
-                let chunk = chunk?;
-                Some(Ok(Frame::data(chunk)))
-            }),
-            Self::Legacy(stream) => stream.poll_chunk(cx).map(|chunk| {
+            Self::Events(events) => events.poll_chunk(cx).map(|chunk| {
                 let chunk = chunk?;
                 Some(Ok(Frame::data(chunk)))
             }),
@@ -64,7 +67,7 @@ impl Body for ReplyBody {
             Self::Whole(body) => {
                 SizeHint::with_exact(u64::try_from(body.len()).unwrap_or(u64::MAX))
             }
-            Self::Stream(_) | Self::Legacy(_) => SizeHint::default(),
+            Self::Events(_) => SizeHint::default(),
         }
     }
 }
@@ -97,22 +100,17 @@ pub(super) fn whole(code: u16, headers: HeaderMap, body: Bytes) -> Response<Repl
     response
 }
 
-/// A server's answer as a stream.
-pub(super) fn stream(code: u16, headers: HeaderMap, body: StreamBody) -> Response<ReplyBody> {
-    events(code, headers, ReplyBody::Stream(Box::new(body)))
-}
-
-/// The stream of an HTTP+SSE client.
-pub(super) fn legacy(body: LegacyBody) -> Response<ReplyBody> {
-    events(200, HeaderMap::with_capacity(3), ReplyBody::Legacy(Box::new(body)))
-}
-
-fn events(code: u16, mut headers: HeaderMap, body: ReplyBody) -> Response<ReplyBody> {
+/// A stream of events.
+pub(super) fn events(
+    code: u16,
+    mut headers: HeaderMap,
+    body: impl Events + 'static,
+) -> Response<ReplyBody> {
     headers.insert(CONTENT_TYPE, EVENT_STREAM);
     headers.entry(CACHE_CONTROL).or_insert(NO_TRANSFORM);
     // Asks the proxies between us and the client not to hold events back (MCP 2026-07-28).
     headers.insert(ACCEL, HeaderValue::from_static("no"));
-    let mut response = Response::new(body);
+    let mut response = Response::new(ReplyBody::Events(Box::new(body)));
     *response.status_mut() = status(code);
     *response.headers_mut() = headers;
     response

@@ -5,20 +5,17 @@
 //! that it brings from elsewhere is unknown (threats F7, F8). Sessions are not authentication:
 //! whoever asks must be the principal that the session belongs to.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::gauge::Gauge;
+use crate::seats::{Seats, mint};
+use crate::session::SessionHandle;
 use bartizan_gate::evidence::record::CallId;
 use bartizan_gate::question::access::Principal;
-use bartizan_gate::session::Session;
-
-/// A conversation that several exchanges share. Locked for one step at a time, never over an
-/// await.
-pub(super) type SharedSession = Arc<Mutex<Session>>;
 
 /// Length of a server's session id, bytes.
 const ID_MAX: usize = 512;
@@ -27,14 +24,14 @@ const ID_MAX: usize = 512;
 #[derive(Debug)]
 pub(super) struct LegacySession {
     /// The conversation.
-    pub(super) session: SharedSession,
+    pub(super) session: Arc<SessionHandle>,
     /// What the client calls it.
     pub(super) ours: Box<str>,
     /// What the server calls it.
     pub(super) theirs: Box<str>,
     /// Its GET streams. One more never takes the place of another (F7).
     pub(super) streams: Arc<Gauge>,
-    /// Cancelled once it is forgotten: its streams end.
+    /// Cancelled once it is forgotten or a panic has closed it: its streams end.
     pub(super) ended: CancellationToken,
     /// Held by each GET stream that goes on where another ended.
     pub(super) resuming: Arc<()>,
@@ -45,9 +42,8 @@ pub(super) struct LegacySession {
 impl LegacySession {
     /// The client must come for the answer of `call` with `Last-Event-ID`.
     pub(super) fn leave(&self, call: &CallId, now: Duration) {
-        let Ok(session) = self.session.lock() else { return };
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        left.retain(|(call, _)| session.awaits(call));
+        left.retain(|(call, _)| self.session.awaits(call));
         left.push((Arc::clone(call), now));
     }
 
@@ -92,7 +88,7 @@ pub(super) struct Sessions {
 #[derive(Debug, Default)]
 struct Table {
     /// By our name.
-    sessions: HashMap<Box<str>, Entry>,
+    sessions: Seats<Entry>,
     /// The servers' names of all of them.
     theirs: HashSet<Box<str>>,
 }
@@ -100,7 +96,6 @@ struct Table {
 #[derive(Debug)]
 struct Entry {
     legacy: Arc<LegacySession>,
-    principal: Arc<Principal>,
     /// When it was last used, by uptime.
     used: Duration,
 }
@@ -111,13 +106,11 @@ impl Sessions {
     }
 
     fn table(&self) -> std::sync::MutexGuard<'_, Table> {
-        // Every change below leaves the table whole at each step.
+        // No panic can leave the table half updated, so a poisoned lock is safe.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The session that `principal` calls `ours`. It belongs to the principal as it was: one whose
-    /// groups or claims have changed since begins another, so that no answer is judged by what a
-    /// later token says.
+    /// The session that `principal` calls `ours`.
     pub(super) fn find(
         &self,
         ours: &str,
@@ -125,7 +118,7 @@ impl Sessions {
         now: Duration,
     ) -> Option<Arc<LegacySession>> {
         let mut table = self.table();
-        let entry = table.sessions.get_mut(ours).filter(|entry| *entry.principal == *principal)?;
+        let entry = table.sessions.get_mut(ours, principal)?;
         entry.used = now;
         Some(Arc::clone(&entry.legacy))
     }
@@ -141,7 +134,7 @@ impl Sessions {
     pub(super) fn begin(
         &self,
         theirs: &str,
-        session: &SharedSession,
+        session: &Arc<SessionHandle>,
         principal: &Arc<Principal>,
         now: Duration,
     ) -> Option<Arc<LegacySession>> {
@@ -154,7 +147,7 @@ impl Sessions {
             ours: mint()?,
             theirs: theirs.into(),
             streams: Gauge::new(self.limits.streams_max),
-            ended: CancellationToken::new(),
+            ended: session.closed().child_token(),
             resuming: Arc::default(),
             left: Mutex::default(),
         });
@@ -162,28 +155,29 @@ impl Sessions {
         if table.sessions.len() >= self.limits.max || !table.theirs.insert(theirs.into()) {
             return None;
         }
-        let entry =
-            Entry { legacy: Arc::clone(&legacy), principal: Arc::clone(principal), used: now };
-        table.sessions.insert(legacy.ours.clone(), entry);
+        let entry = Entry { legacy: Arc::clone(&legacy), used: now };
+        table.sessions.begin(legacy.ours.clone(), Arc::clone(principal), entry);
         Some(legacy)
     }
 
     /// Forgets the session that clients call `ours`, and ends its streams.
-    pub(super) fn remove(&self, ours: &str) -> Option<SharedSession> {
+    pub(super) fn remove(&self, ours: &str) -> Option<Arc<SessionHandle>> {
         let mut table = self.table();
-        let entry = table.sessions.remove(ours)?;
+        let entry = table.sessions.forget(ours)?;
         Some(entry.end(&mut table.theirs))
     }
 
-    /// Forgets what nobody has used for too long and no exchange holds.
-    pub(super) fn expire(&self, now: Duration) -> Vec<SharedSession> {
+    /// Forgets what nobody has used for too long and no exchange holds, and what a panic closed.
+    pub(super) fn expire(&self, now: Duration) -> Vec<Arc<SessionHandle>> {
         let mut table = self.table();
         let Table { sessions, theirs } = &mut *table;
-        let old = |entry: &mut Entry| {
-            Arc::strong_count(&entry.legacy.session) == 1
-                && now.saturating_sub(entry.used) >= self.limits.idle
+        let old = |entry: &Entry| {
+            let session = &entry.legacy.session;
+            let unused = Arc::strong_count(session) == 1
+                && now.saturating_sub(entry.used) >= self.limits.idle;
+            unused || session.is_closed()
         };
-        sessions.extract_if(|_, entry| old(entry)).map(|(_, entry)| entry.end(theirs)).collect()
+        sessions.forget_if(old).into_iter().map(|entry| entry.end(theirs)).collect()
     }
 
     /// Calls whose answers clients did not come for in `patience`.
@@ -191,53 +185,48 @@ impl Sessions {
         &self,
         now: Duration,
         patience: Duration,
-    ) -> Vec<(SharedSession, CallId)> {
+    ) -> Vec<(Arc<SessionHandle>, CallId)> {
         let table = self.table();
         let of = |legacy: &Arc<LegacySession>| {
             let session = Arc::clone(&legacy.session);
             let calls = legacy.given_up(now, patience);
             calls.into_iter().map(move |call| (Arc::clone(&session), call))
         };
-        table.sessions.values().flat_map(|entry| of(&entry.legacy)).collect()
+        table.sessions.iter().flat_map(|entry| of(&entry.legacy)).collect()
     }
 
     /// Forgets all.
-    pub(super) fn clear(&self) -> Vec<SharedSession> {
+    pub(super) fn clear(&self) -> Vec<Arc<SessionHandle>> {
         let mut table = self.table();
         let Table { sessions, theirs } = &mut *table;
-        sessions.drain().map(|(_, entry)| entry.end(theirs)).collect()
+        sessions.forget_if(|_| true).into_iter().map(|entry| entry.end(theirs)).collect()
     }
 }
 
 impl Entry {
-    fn end(self, theirs: &mut HashSet<Box<str>>) -> SharedSession {
+    fn end(self, theirs: &mut HashSet<Box<str>>) -> Arc<SessionHandle> {
         theirs.remove(&self.legacy.theirs);
         self.legacy.ended.cancel();
         Arc::clone(&self.legacy.session)
     }
 }
 
-/// 128 random bits: not to be guessed (MCP "Session Hijacking").
-pub(super) fn mint() -> Option<Box<str>> {
-    let mut bits = [0_u8; 16];
-    getrandom::fill(&mut bits).ok()?;
-    Some(format!("{:032x}", u128::from_be_bytes(bits)).into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Shared;
     use bartizan_gate::question::access::Server;
-    use bartizan_gate::session::{Protected, RefusalForm};
+    use bartizan_gate::session::{Protected, RefusalForm, Session};
     use bartizan_gate::wire::protocol::Transport;
 
     fn principal(id: &str) -> Arc<Principal> {
         Arc::new(Principal { id: id.into(), ..Principal::default() })
     }
 
-    fn session() -> SharedSession {
+    fn session() -> Arc<SessionHandle> {
         let server = Arc::new(Protected::new(Server::default(), RefusalForm::Error));
-        Arc::new(Mutex::new(Session::new(principal("a"), server, Transport::Http)))
+        let session = Session::new(principal("a"), server, Transport::Http);
+        Arc::new(SessionHandle::new(&Shared::for_tests(), session))
     }
 
     #[test]

@@ -16,9 +16,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::exchange::Exchange;
-use super::turn::Turn;
+use super::in_flight::Exchange;
+use super::reply::Events;
 use super::wire::Busy;
+use crate::session::Turn;
 use crate::{EventStream, ServerEvent, sse};
 use bartizan_gate::evidence::step::{Act, Released};
 use bartizan_gate::session::UpstreamFailure;
@@ -79,13 +80,14 @@ impl StreamBody {
         let pump = pump(Arc::clone(&exchange), events, Arc::clone(&slot));
         Self { pump: Some(Box::pin(pump)), slot, exchange, busy: None }
     }
+}
 
-    /// The connection is busy as long as this body is.
-    pub(super) fn hold(&mut self, busy: Busy) {
+impl Events for StreamBody {
+    fn hold(&mut self, busy: Busy) {
         self.busy = Some(busy);
     }
 
-    pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let Some(pump) = &mut self.pump else { return Poll::Ready(None) };
         let over = pump.as_mut().poll(cx).is_ready();
         if over {

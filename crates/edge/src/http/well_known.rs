@@ -22,8 +22,8 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 use super::body::{self, BodyLimits};
-use super::receive::TurnedAway;
 use super::reply::{self, ReplyBody};
+use super::turned_away::TurnedAway;
 use super::wire::Peer;
 use super::{Inner, RouteState, door};
 use crate::oauth::metadata::{DOCUMENT_BYTES_MAX, relabelled};

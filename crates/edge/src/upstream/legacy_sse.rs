@@ -9,22 +9,21 @@
 mod endpoint;
 mod conversation;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use ::http::header::CONTENT_TYPE;
 use ::http::{HeaderMap, HeaderValue, Uri};
 use bytes::Bytes;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::conversation::LegacySseStream;
-use self::conversation::{Conversation, End, First};
+use self::conversation::Conversation;
 use super::{HttpUpstream, SESSION_ID, SendContext};
 use crate::clock::Clock;
+use crate::duplex::{Answered, End};
+use crate::seats::{Seats, Unannounced, mint};
 use crate::sse::SseBody;
 use crate::{Answer, EventStream};
 use bartizan_gate::evidence::step::{Dispatch, Permitted};
@@ -88,15 +87,7 @@ struct Inner {
     clock: Clock,
     tasks: TaskTracker,
     closing: CancellationToken,
-    sessions: Mutex<HashMap<Box<str>, Seat>>,
-}
-
-/// A session, and whose it is.
-#[derive(Clone)]
-struct Seat {
-    principal: Box<str>,
-    endpoint: Uri,
-    conversation: Arc<Conversation>,
+    sessions: Mutex<Seats<Arc<Conversation>>>,
 }
 
 impl fmt::Debug for LegacySseUpstream {
@@ -146,21 +137,21 @@ impl LegacySseUpstream {
 
     /// Sessions alive now.
     pub fn sessions(&self) -> usize {
-        self.inner.sessions().values().filter(|seat| !seat.conversation.has_ended()).count()
+        self.inner.sessions().iter().filter(|session| !session.has_ended()).count()
     }
 }
 
 impl Drop for LegacySseUpstream {
     fn drop(&mut self) {
-        for seat in self.inner.sessions().values() {
-            seat.conversation.stop();
+        for session in self.inner.sessions().iter() {
+            session.stop();
         }
     }
 }
 
 impl Inner {
-    fn sessions(&self) -> MutexGuard<'_, HashMap<Box<str>, Seat>> {
-        // Every change leaves it whole.
+    fn sessions(&self) -> MutexGuard<'_, Seats<Arc<Conversation>>> {
+        // No panic can leave the table half updated, so a poisoned lock is safe.
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -171,20 +162,19 @@ impl Inner {
     ) -> Result<Answer, UpstreamFailure> {
         let initialize = permitted.method().is_some_and(|method| method.role == Role::Handshake);
         let headers = self.http.headers(&permitted, &context.headers, None);
-        match (&context.session, self.seat(context)) {
-            (_, Some(seat)) => Ok(self.say(&seat, permitted, headers).await?.0),
+        match (&context.session, self.session(context)) {
+            (_, Some(session)) => Ok(self.say(&session, permitted, headers).await?.0),
             (_, None) if initialize => self.initialize(permitted, headers, context).await,
-            (Some(_), None) => Ok(bare(404)),
-            (None, None) => Ok(bare(400)),
+            (Some(_), None) => Ok(Answer::bare(404)),
+            (None, None) => Ok(Answer::bare(400)),
         }
     }
 
     /// The session that `context` names, if it lives and is this principal's.
-    fn seat(&self, context: &SendContext) -> Option<Seat> {
-        let name = context.session.as_deref()?;
+    fn session(&self, context: &SendContext) -> Option<Arc<Conversation>> {
         let sessions = self.sessions();
-        let seat = sessions.get(name).filter(|seat| *seat.principal == *context.principal.id)?;
-        (!seat.conversation.has_ended()).then(|| seat.clone())
+        let session = sessions.get(context.session.as_deref()?, &context.principal)?;
+        (!session.has_ended()).then(|| Arc::clone(session))
     }
 
     /// A new session. Where the server refuses, or the client does not wait, there is none.
@@ -196,24 +186,19 @@ impl Inner {
     ) -> Result<Answer, UpstreamFailure> {
         let name = match &context.session {
             Some(name) => name.clone(),
-            None => session_name()?,
+            None => mint().ok_or_else(no_randomness)?,
         };
         let opening = timeout(self.limits.open_max, self.open(headers.clone()));
         let (events, endpoint) = match opening.await.unwrap_or(Err(UpstreamFailure::TimedOut))? {
             Opened::Stream(events, endpoint) => (events, endpoint),
             Opened::Turned(answer) => return Ok(answer),
         };
-        let conversation = Conversation::new(self.limits, self.clock);
-        let seat = Seat {
-            principal: context.principal.id.clone(),
-            endpoint,
-            conversation: Arc::clone(&conversation),
-        };
+        let session = Conversation::of(endpoint, self.limits, self.clock);
         {
             let mut sessions = self.sessions();
-            if sessions.contains_key(&name) {
+            if sessions.is_taken(&name) {
                 // Another principal's: it does not exist for this one.
-                return Ok(bare(404));
+                return Ok(Answer::bare(404));
             }
             if sessions.len() >= self.limits.sessions_max {
                 return Err(UpstreamFailure::Unreachable(format!(
@@ -221,26 +206,26 @@ impl Inner {
                     self.limits.sessions_max
                 )));
             }
-            sessions.insert(name.clone(), seat.clone());
+            let owner = Arc::clone(&context.principal);
+            sessions.begin(name.clone(), owner, Arc::clone(&session));
         }
         self.tasks.spawn(listen(
             Arc::downgrade(self),
             name.clone(),
-            conversation.listen(*events, self.closing.clone()),
+            Arc::clone(&session).listen(*events, self.closing.clone()),
         ));
-        let mut fresh = Fresh { inner: self, name: Some(name) };
-        let (mut answer, end) = self.say(&seat, permitted, headers).await?;
+        let fresh = Unannounced::new(name, |name| self.forget(name));
+        let (mut answer, end) = self.say(&session, permitted, headers).await?;
         let begun = match &answer {
-            Answer::Whole { status, .. } => *status < 300 && end != Some(End::Error),
+            Answer::Whole { status, .. } => *status < 300 && !matches!(end, Some(End::Error(_))),
             Answer::Stream { .. } => true,
             Answer::Accepted { .. } => false,
         };
         if begun
-            && let Some(name) = fresh.name.take()
+            && let Some(name) = fresh.announce()
             && let (Ok(value), None) = (HeaderValue::from_str(&name), &context.session)
-            && let Answer::Whole { headers, .. } | Answer::Stream { headers, .. } = &mut answer
         {
-            headers.insert(SESSION_ID, value);
+            answer.headers_mut().insert(SESSION_ID, value);
         }
         Ok(answer)
     }
@@ -280,78 +265,71 @@ impl Inner {
     /// it ended, where the answer is whole.
     async fn say(
         self: &Arc<Self>,
-        seat: &Seat,
+        session: &Arc<Conversation>,
         permitted: Permitted,
         headers: HeaderMap,
     ) -> Result<(Answer, Option<End>), UpstreamFailure> {
-        seat.conversation.touch();
+        session.touch();
         let Some(id) = permitted.id() else {
             if permitted.method().is_some_and(|method| method.role == Role::Cancel) {
                 let cancelled = permitted.frame().and_then(|frame| frame.named_id("requestId"));
-                seat.conversation.cancelled(cancelled.as_ref());
+                session.cancelled(cancelled.as_ref());
             }
-            return match self.post(seat, permitted.body().clone(), headers).await? {
-                Answer::Accepted { .. } => Ok((accepted(202), None)),
+            return match self.post(session, permitted.body().clone(), headers).await? {
+                Answer::Accepted { .. } => Ok((Answer::accepted(202), None)),
                 turned @ (Answer::Whole { .. } | Answer::Stream { .. }) => Ok((turned, None)),
             };
         };
         let token = permitted.frame().and_then(Frame::progress_token);
-        let mut stream = seat.conversation.open(id, token)?;
+        let stream = session.ask(id, token).await?;
         // The answer may come before the POST is over, and the POST goes on if nobody waits: to go
         // away is no cancellation in the legacy eras.
-        let posting = {
-            let (inner, seat, body) = (Arc::clone(self), seat.clone(), permitted.body().clone());
-            self.tasks.spawn(async move { inner.post(&seat, body, headers).await })
-        };
-        stream.posting(posting);
-        let mut first = stream.first().await;
-        if matches!(first, First::Accepted) {
-            let soon = timeout(self.limits.whole_wait, stream.first()).await;
-            first = soon.unwrap_or(First::Accepted);
-        }
-        match first {
-            First::Message { end: Some(end) } => match stream.next().await {
-                Some(event) => Ok((whole(event?.data), Some(end))),
-                None => Err(UpstreamFailure::EndedEarly),
-            },
-            First::Message { end: None } | First::Accepted => Ok((streamed(stream), None)),
-            First::Turned(answer) => Ok((*answer, None)),
-            First::Failed(failure) => Err(failure),
-        }
+        let (inner, session, number) = (Arc::clone(self), Arc::clone(session), stream.number());
+        self.tasks.spawn(async move {
+            let outcome = inner.post(&session, permitted.body().clone(), headers).await;
+            if let Some(number) = number {
+                session.posted(number, outcome).await;
+            }
+        });
+        Ok(match stream.answer(false, self.limits.whole_wait).await? {
+            Answered::Whole(body, end) => (Answer::json(200, body), Some(end)),
+            Answered::Stream(stream) => (Answer::stream(stream), None),
+            Answered::Turned(answer) => (answer, None),
+        })
     }
 
     async fn post(
         &self,
-        seat: &Seat,
+        session: &Conversation,
         body: Bytes,
         headers: HeaderMap,
     ) -> Result<Answer, UpstreamFailure> {
-        let posting = self.http.post_legacy(seat.endpoint.clone(), headers, body);
+        let posting = self.http.post_legacy(session.line.endpoint.clone(), headers, body);
         let posted = timeout(self.limits.accept_max, posting).await;
         posted.unwrap_or(Err(UpstreamFailure::TimedOut))
     }
 
     fn open_stream(&self, context: &SendContext) -> Answer {
         if context.session.is_none() {
-            return bare(405);
+            return Answer::bare(405);
         }
-        let Some(seat) = self.seat(context) else { return bare(404) };
-        seat.conversation.hear().map_or_else(|| bare(409), streamed)
+        let Some(session) = self.session(context) else { return Answer::bare(404) };
+        session.hear().map_or_else(|| Answer::bare(409), Answer::stream)
     }
 
     fn end_session(&self, context: &SendContext) -> Answer {
-        let Some(name) = context.session.as_deref() else { return bare(405) };
-        if self.seat(context).is_none() {
-            return bare(404);
+        let Some(name) = context.session.as_deref() else { return Answer::bare(405) };
+        if self.session(context).is_none() {
+            return Answer::bare(404);
         }
         self.forget(name);
-        accepted(204)
+        Answer::accepted(204)
     }
 
     /// Ends a session and its stream.
     fn forget(&self, name: &str) {
-        if let Some(seat) = self.sessions().remove(name) {
-            seat.conversation.stop();
+        if let Some(session) = self.sessions().forget(name) {
+            session.stop();
         }
     }
 }
@@ -372,43 +350,6 @@ async fn listen(inner: Weak<Inner>, name: Box<str>, listening: impl Future<Outpu
     }
 }
 
-/// A session that nobody has been told of yet.
-struct Fresh<'a> {
-    inner: &'a Inner,
-    name: Option<Box<str>>,
-}
-
-impl Drop for Fresh<'_> {
-    fn drop(&mut self) {
-        if let Some(name) = &self.name {
-            self.inner.forget(name);
-        }
-    }
-}
-
-fn streamed(stream: LegacySseStream) -> Answer {
-    let events = EventStream::LegacySse(Box::new(stream));
-    Answer::Stream { status: 200, headers: HeaderMap::new(), events }
-}
-
-fn whole(body: Bytes) -> Answer {
-    let json = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Answer::Whole { status: 200, headers: HeaderMap::from_iter([json]), body }
-}
-
-fn accepted(status: u16) -> Answer {
-    Answer::Accepted { status, headers: HeaderMap::new() }
-}
-
-/// An answer that says nothing but its status.
-fn bare(status: u16) -> Answer {
-    Answer::Whole { status, headers: HeaderMap::new(), body: Bytes::new() }
-}
-
-/// 128 random bits: what nobody guesses (threat F7).
-fn session_name() -> Result<Box<str>, UpstreamFailure> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)
-        .map_err(|cause| UpstreamFailure::Unreachable(format!("no randomness: {cause}")))?;
-    Ok(format!("{:032x}", u128::from_be_bytes(bytes)).into())
+fn no_randomness() -> UpstreamFailure {
+    UpstreamFailure::Unreachable("no randomness for the name of a session".to_owned())
 }

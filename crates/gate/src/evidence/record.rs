@@ -75,7 +75,8 @@ pub enum Outcome {
     Unknown,
 }
 
-/// What a security analyst would call it; the key into the taxonomy table of `telemetry.md` §3.5.
+/// What a security analyst would call it. `docs/audit.md`, "Findings", has the ids of each in the
+/// published lists of threats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the rows of the table, named as it names them")]

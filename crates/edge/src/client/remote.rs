@@ -21,9 +21,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::client::{Client, Form, Input};
-use super::renewal::Opening;
-use super::{ExitReason, RemoteLimits};
+use super::exit::ExitReason;
+use super::{Client, Form, Input};
 use crate::child::lines::Lines;
 use crate::upstream::{SESSION_ID, SendContext, Upstream};
 use crate::{Answer, EventStream, ServerEvent};
@@ -48,6 +47,49 @@ const STREAM_ONLY: HeaderValue = HeaderValue::from_static("text/event-stream");
 
 /// Longest session id that is kept, bytes.
 const SESSION_ID_MAX: usize = 512;
+
+/// Bounds on a client's way to an HTTP server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteLimits {
+    /// Requests of the client in flight at once.
+    pub requests_max: usize,
+    /// How long a notification or an answer may take to be accepted.
+    pub accept_max: Duration,
+    /// From a request sent to its whole answer, or to the head of a stream. Subscriptions are
+    /// exempt from this and the next.
+    pub answer_max: Duration,
+    /// Silence on the stream of an answer: no event and no comment.
+    pub silence_max: Duration,
+    /// How often a stream that broke off is resumed for one request.
+    pub resumes_max: u32,
+    /// Pause before a stream is opened again, where its server names none.
+    pub retry: Duration,
+    /// The longest pause, whatever a server names and however often it failed.
+    pub retry_max: Duration,
+    /// Failures in a row after which the stream of server messages is given up.
+    pub stream_failures_max: u32,
+    /// How long calls in flight may go on once the client has gone or we are closing.
+    pub drain_max: Duration,
+    /// How long ending the session may take.
+    pub end_max: Duration,
+}
+
+impl Default for RemoteLimits {
+    fn default() -> Self {
+        Self {
+            requests_max: 256,
+            accept_max: Duration::from_secs(30),
+            answer_max: Duration::from_mins(5),
+            silence_max: Duration::from_mins(5),
+            resumes_max: 100,
+            retry: Duration::from_secs(1),
+            retry_max: Duration::from_mins(1),
+            stream_failures_max: 10,
+            drain_max: Duration::from_secs(25),
+            end_max: Duration::from_secs(2),
+        }
+    }
+}
 
 /// Where the client's messages come from, one after the other.
 pub(crate) trait Source: Send {
@@ -104,6 +146,7 @@ pub(crate) async fn serve<S: Source>(
     let reason = tokio::select! {
         reason = remote.pump_up(&mut input) => reason,
         () = closing.cancelled() => ExitReason::Closing,
+        () = client.closed().cancelled() => ExitReason::SessionClosed,
         () = client.gone.cancelled() => ExitReason::ClientBroken("it no longer reads".to_owned()),
         () = remote.lost.cancelled() => ExitReason::SessionLost,
     };
@@ -159,6 +202,24 @@ pub(super) struct State {
     open: BTreeMap<Id, (CallId, CancellationToken)>,
     /// Whether the stream of server messages was asked for.
     listening: bool,
+}
+
+/// How the client began its session; each at most one line long.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Opening {
+    pub(super) initialize: Option<Bytes>,
+    pub(super) initialized: Option<Bytes>,
+}
+
+impl Opening {
+    /// Remembers a message if it is part of the beginning.
+    fn note(&mut self, role: Option<Role>, body: &Bytes) {
+        if role == Some(Role::Handshake) {
+            *self = Self { initialize: Some(body.clone()), initialized: None };
+        } else if role == Some(Role::Ready) {
+            self.initialized = Some(body.clone());
+        }
+    }
 }
 
 /// Where a stream stands: what is needed to resume it.
@@ -640,9 +701,7 @@ impl Exchange {
     }
 
     async fn pass_on(&self, raw: &Bytes) {
-        let client = &self.remote.client;
-        let act =
-            client.act(|session, gate, now| session.server_answer(gate, &self.call, raw, now));
+        let act = self.remote.client.answered(&self.call, raw);
         self.remote.carry(act).await;
     }
 }

@@ -18,26 +18,7 @@ use crate::upstream::SendContext;
 use bartizan_gate::evidence::record::CallId;
 use bartizan_gate::evidence::step::{Act, Permitted, Released};
 use bartizan_gate::session::UpstreamFailure;
-use bartizan_gate::wire::method::Role;
 use bartizan_gate::wire::protocol::Revision;
-
-/// How the client began its session; each at most one line long.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Opening {
-    initialize: Option<Bytes>,
-    initialized: Option<Bytes>,
-}
-
-impl Opening {
-    /// Remembers a message if it is part of the beginning.
-    pub(super) fn note(&mut self, role: Option<Role>, body: &Bytes) {
-        if role == Some(Role::Handshake) {
-            *self = Self { initialize: Some(body.clone()), initialized: None };
-        } else if role == Some(Role::Ready) {
-            self.initialized = Some(body.clone());
-        }
-    }
-}
 
 impl Remote {
     /// Begins the session anew, unless that was done since `stale` was in use. `false` where the
@@ -120,7 +101,7 @@ impl Remote {
 
     /// What the gate releases of the answer to `call`. Any other message goes to the client.
     async fn kept_back(&self, call: &CallId, raw: &Bytes) -> Option<Released> {
-        let act = self.client.act(|session, gate, now| session.server_answer(gate, call, raw, now));
+        let act = self.client.answered(call, raw);
         if self.client.awaits(call) {
             self.carry(act).await;
             return None;

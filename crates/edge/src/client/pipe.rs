@@ -1,14 +1,7 @@
-//! The client on our standard input and output.
+//! The client on our standard input and output, or at any other pair of pipes.
 //!
-//! One run is one [`Session`](bartizan_gate::session::Session). `wrap` joins it to a child process,
-//! `remote` to an HTTP server; both walk every frame of either direction through the gate.
 //! Standard output carries frames and nothing else. A slow client holds up the server and never
 //! fills our memory.
-
-pub(crate) mod client;
-pub(crate) mod remote;
-mod renewal;
-mod wrap;
 
 use std::fmt;
 use std::io::{Read as _, Write as _};
@@ -21,12 +14,13 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use self::client::{Client, Form};
-use super::Shared;
-use super::child::lines::Lines;
-use super::child::process::Exit;
-use super::child::{ChildLimits, ChildSpec, SpawnError};
-use super::upstream::Upstream;
+use super::exit::ExitReason;
+use super::remote::{self, RemoteLimits};
+use super::{Client, Form, child};
+use crate::Shared;
+use crate::child::lines::Lines;
+use crate::child::{ChildLimits, ChildSpec};
+use crate::upstream::Upstream;
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::Protected;
 
@@ -60,32 +54,6 @@ pub struct StdioLimits {
     pub http: RemoteLimits,
 }
 
-/// Bounds on a stdio client's way to an HTTP server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RemoteLimits {
-    /// Requests of the client in flight at once.
-    pub requests_max: usize,
-    /// How long a notification or an answer may take to be accepted.
-    pub accept_max: Duration,
-    /// From a request sent to its whole answer, or to the head of a stream. Subscriptions are
-    /// exempt from this and the next.
-    pub answer_max: Duration,
-    /// Silence on the stream of an answer: no event and no comment.
-    pub silence_max: Duration,
-    /// How often a stream that broke off is resumed for one request.
-    pub resumes_max: u32,
-    /// Pause before a stream is opened again, where its server names none.
-    pub retry: Duration,
-    /// The longest pause, whatever a server names and however often it failed.
-    pub retry_max: Duration,
-    /// Failures in a row after which the stream of server messages is given up.
-    pub stream_failures_max: u32,
-    /// How long calls in flight may go on once the client has gone or we are closing.
-    pub drain_max: Duration,
-    /// How long ending the session may take.
-    pub end_max: Duration,
-}
-
 impl Default for StdioLimits {
     fn default() -> Self {
         Self {
@@ -93,77 +61,6 @@ impl Default for StdioLimits {
             write_queue_max: 16,
             flush_max: Duration::from_secs(5),
             http: RemoteLimits::default(),
-        }
-    }
-}
-
-impl Default for RemoteLimits {
-    fn default() -> Self {
-        Self {
-            requests_max: 256,
-            accept_max: Duration::from_secs(30),
-            answer_max: Duration::from_mins(5),
-            silence_max: Duration::from_mins(5),
-            resumes_max: 100,
-            retry: Duration::from_secs(1),
-            retry_max: Duration::from_mins(1),
-            stream_failures_max: 10,
-            drain_max: Duration::from_secs(25),
-            end_max: Duration::from_secs(2),
-        }
-    }
-}
-
-/// Why a run at standard input and output ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ExitReason {
-    /// The client closed our standard input: the ordinary end.
-    ClientClosed,
-    /// The client's pipes broke.
-    ClientBroken(String),
-    /// We were told to close.
-    Closing,
-    /// The child could not be started.
-    NotStarted(SpawnError),
-    /// The child ended while the client was still there.
-    ChildEnded(Exit),
-    /// The server no longer knows the session, which the client can only begin anew.
-    SessionLost,
-}
-
-impl ExitReason {
-    /// Whether the program should say that it failed.
-    pub fn is_failure(&self) -> bool {
-        match self {
-            Self::ClientClosed | Self::Closing => false,
-            Self::ClientBroken(_)
-            | Self::NotStarted(_)
-            | Self::ChildEnded(_)
-            | Self::SessionLost => true,
-        }
-    }
-
-    /// What to do about it.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::NotStarted(error) => error.hint(),
-            Self::ChildEnded(_) => {
-                Some("run its command alone and read what it writes to standard error")
-            }
-            Self::ClientClosed | Self::ClientBroken(_) | Self::Closing | Self::SessionLost => None,
-        }
-    }
-}
-
-impl fmt::Display for ExitReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ClientClosed => f.write_str("the client closed standard input"),
-            Self::ClientBroken(why) => write!(f, "the client's pipe broke: {why}"),
-            Self::Closing => f.write_str("closing"),
-            Self::NotStarted(error) => error.fmt(f),
-            Self::ChildEnded(exit) => write!(f, "the server process ended by itself: {exit}"),
-            Self::SessionLost => f.write_str("the server ended the session"),
         }
     }
 }
@@ -221,7 +118,7 @@ where
     let input = Lines::new(input, limits.line_bytes_max);
     let client = Arc::new(Client::new(shared, server, principal, (Form::Lines, out)));
     let reason = match upstream {
-        StdioUpstream::Child { spec, limits } => wrap::serve(&client, input, &spec, &limits).await,
+        StdioUpstream::Child { spec, limits } => child::serve(&client, input, &spec, &limits).await,
         StdioUpstream::Http(upstream) => {
             remote::serve(Arc::clone(&client), input, upstream, limits.http).await
         }

@@ -1,4 +1,4 @@
-//! A client on stdio, a server on stdio: `wrap`.
+//! A client on a pipe, a child process of its own: `wrap`.
 //!
 //! Two pumps, one for each direction, keep each direction's order. The child is fed minified
 //! lines; the client gets the child's bytes as they are wherever they are one line to any reader.
@@ -11,8 +11,8 @@ use tokio::process::ChildStdout;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::ExitReason;
-use super::client::{Client, Input};
+use super::exit::ExitReason;
+use super::{Client, Input};
 use crate::child::lines::{Line, Lines, line_for_child};
 use crate::child::process::{Process, Wish};
 use crate::child::{ChildLimits, ChildSpec};
@@ -45,6 +45,7 @@ pub(super) async fn serve<R: AsyncRead + Unpin>(
             reason = pump_up(client, &process, &mut input) => reason,
             () = silent.cancelled() => None,
             () = shared.closing.cancelled() => Some(ExitReason::Closing),
+            () = client.closed().cancelled() => Some(ExitReason::SessionClosed),
             () = client.gone.cancelled() => {
                 Some(ExitReason::ClientBroken("it no longer reads".to_owned()))
             }

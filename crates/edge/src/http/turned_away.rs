@@ -1,0 +1,54 @@
+//! Requests that are refused before they are a message: why, and what the client is told.
+
+use std::sync::Arc;
+
+use ::http::{HeaderName, HeaderValue, Response, StatusCode};
+
+use super::RouteState;
+use super::reply::{self, ReplyBody};
+use crate::Shared;
+use bartizan_gate::evidence::step::{Act, Unrecorded};
+use bartizan_gate::question::access::Principal;
+use bartizan_gate::session::{DoorFacts, DoorRefusal};
+
+/// A request that was no message.
+pub(super) struct TurnedAway {
+    pub(super) why: DoorRefusal,
+    pub(super) route: Option<Arc<RouteState>>,
+    /// Who sent it, as far as is known.
+    pub(super) principal: Option<Arc<Principal>>,
+    /// A header of the refusal: what the client may do instead.
+    pub(super) header: Option<(HeaderName, HeaderValue)>,
+    /// What exactly was wrong, for the record alone.
+    pub(super) note: Option<&'static str>,
+}
+
+impl TurnedAway {
+    pub(super) fn from(why: DoorRefusal, route: Option<&Arc<RouteState>>) -> Self {
+        let principal = route.and_then(|route| route.principal.clone());
+        Self { why, route: route.cloned(), principal, header: None, note: None }
+    }
+
+    /// The refusal, recorded before it is given.
+    pub(super) fn refuse(&self, shared: &Shared) -> Response<ReplyBody> {
+        let facts = DoorFacts {
+            principal: self.principal.as_deref(),
+            server: self.route.as_ref().map(|route| &*route.server.facts.name),
+            note: self.note.map(str::to_owned),
+        };
+        let step = shared.gate.refuse_at_door(self.why, facts, shared.now());
+        match shared.record(step) {
+            Ok(Act::Deliver(released)) => {
+                let mut response = reply::own(&released);
+                if let Some((name, value)) = self.header.clone() {
+                    response.headers_mut().insert(name, value);
+                }
+                response
+            }
+            Err(Unrecorded { refusal: Some(released), .. }) => reply::own(&released),
+            Ok(Act::Forward(_) | Act::Drop) | Err(_) => {
+                reply::bare(StatusCode::SERVICE_UNAVAILABLE)
+            }
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! The one way to take a step in a session, for every transport.
+//!
+//! A [`SessionHandle`] holds a session under its lock, and the gate, the journal and the clock that
+//! its steps need. [`SessionHandle::step`] takes the lock, asks the gate, keeps the record, and only
+//! then gives the act. Without a record there is no act, and the gate forgets the call.
+//!
+//! A panic inside a step leaves the session in an unknown state, so the handle closes it (fail
+//! closed): every call in flight is recorded as failed and whoever waits for it gets a refusal,
+//! every later step is refused, and [`SessionHandle::closed`] tells the edge to let go of both
+//! peers. Other sessions go on.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::clock::Clock;
+use bartizan_gate::evidence::record::{CallId, Now};
+use bartizan_gate::evidence::step::{Act, AuditSink, Released, Step, Unrecorded};
+use bartizan_gate::session::{Gate, Session, UpstreamFailure};
+use bartizan_gate::wire::protocol::Protocol;
+
+/// What came of one step.
+#[must_use]
+#[derive(Debug)]
+pub(super) enum Turn {
+    /// The act; its record is kept.
+    Act(Act),
+    /// There was nothing to do: the call is settled already.
+    Settled,
+    /// No act, because its record was not kept or the session is closed; and what the client is
+    /// told, if it waits for an answer.
+    Refused(Option<Released>),
+}
+
+impl Turn {
+    /// The act, for an edge that has no status to tell the other outcomes by.
+    pub(super) fn into_act(self) -> Act {
+        match self {
+            Self::Act(act) => act,
+            Self::Settled | Self::Refused(None) => Act::Drop,
+            Self::Refused(Some(refusal)) => Act::Deliver(refusal),
+        }
+    }
+
+    /// What the client is told.
+    fn into_released(self) -> Option<Released> {
+        match self.into_act() {
+            Act::Deliver(released) => Some(released),
+            Act::Forward(_) | Act::Drop => None,
+        }
+    }
+}
+
+/// A session, and all that is needed to take a step in it.
+pub(super) struct SessionHandle {
+    gate: Arc<Gate>,
+    sink: Arc<dyn AuditSink>,
+    clock: Clock,
+    /// Locked for the step alone: never while a record is kept, and never over an await.
+    state: Mutex<State>,
+    closed: CancellationToken,
+}
+
+#[expect(clippy::large_enum_variant, reason = "nearly every session is open all its life")]
+enum State {
+    Open(Session),
+    Closed {
+        protocol: Protocol,
+        /// For those who waited when it was closed, until each has been told.
+        refusals: HashMap<CallId, Released>,
+    },
+}
+
+impl fmt::Debug for SessionHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionHandle").field("closed", &self.is_closed()).finish_non_exhaustive()
+    }
+}
+
+impl SessionHandle {
+    /// Steps in `session` ask the gate of `shared`, and are recorded in its journal.
+    pub(super) fn new(shared: &Shared, session: Session) -> Self {
+        Self {
+            gate: Arc::clone(&shared.gate),
+            sink: Arc::clone(&shared.sink),
+            clock: shared.clock,
+            state: Mutex::new(State::Open(session)),
+            closed: CancellationToken::new(),
+        }
+    }
+
+    /// Takes one step and keeps its record. `call` is the call in flight that the step is about,
+    /// if it is about one: if the session is closed, whoever waits for this call gets its refusal.
+    pub(super) fn step(
+        &self,
+        call: Option<&CallId>,
+        take: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step>,
+    ) -> Turn {
+        let now = self.clock.now();
+        let taken = {
+            let mut state = self.lock();
+            let State::Open(session) = &mut *state else { return state.refused(call) };
+            match caught(|| take(session, &self.gate, now)) {
+                Some(taken) => taken,
+                None => return self.close(&mut state, call),
+            }
+        };
+        let Some(step) = taken else { return Turn::Settled };
+        let named = step.audit_record().call.clone();
+        match caught(|| step.record(&*self.sink)) {
+            Some(Ok(act)) => Turn::Act(act),
+            Some(Err(Unrecorded { cause, call, refusal })) => {
+                let cause = cause.cause;
+                tracing::error!(call = call.as_deref(), cause, "audit record not kept; refusing");
+                if let Some(call) = &call {
+                    self.with(|session| session.forget(call));
+                }
+                Turn::Refused(refusal)
+            }
+            None => {
+                if let Some(call) = &named {
+                    self.with(|session| session.forget(call));
+                }
+                self.close(&mut self.lock(), call.or(named.as_ref()))
+            }
+        }
+    }
+
+    /// Closes `call`: nobody will come for its answer any more.
+    pub(super) fn client_gone(&self, call: &CallId) {
+        drop(self.step(Some(call), |session, _, now| session.client_gone(call, now)));
+    }
+
+    /// Closes every call in flight and gives what there is to tell the client. They failed at the
+    /// server by `failure`, or else nobody will come for their answers any more. All are recorded
+    /// before the caller tells any.
+    pub(super) fn settle_all(&self, failure: Option<&UpstreamFailure>) -> Vec<Released> {
+        let calls = self.in_flight();
+        let settle = |call: &CallId| {
+            let turn = self.step(Some(call), |session, _, now| match failure {
+                Some(failure) => session.upstream_failed(call, failure, now),
+                None => session.client_gone(call, now),
+            });
+            turn.into_released()
+        };
+        let mut told: Vec<Released> = calls.iter().filter_map(settle).collect();
+        if let State::Closed { refusals, .. } = &mut *self.lock() {
+            told.extend(refusals.drain().map(|(_, refusal)| refusal));
+        }
+        told
+    }
+
+    /// What the session speaks, as far as is known.
+    pub(super) fn protocol(&self) -> Protocol {
+        match &*self.lock() {
+            State::Open(session) => session.protocol(),
+            State::Closed { protocol, .. } => *protocol,
+        }
+    }
+
+    /// Whether somebody still waits for the answer to `call`.
+    pub(super) fn awaits(&self, call: &CallId) -> bool {
+        match &*self.lock() {
+            State::Open(session) => session.awaits(call),
+            State::Closed { refusals, .. } => refusals.contains_key(call),
+        }
+    }
+
+    /// Calls not settled yet, oldest first.
+    pub(super) fn in_flight(&self) -> Vec<CallId> {
+        self.with(|session| session.in_flight()).unwrap_or_default()
+    }
+
+    /// Calls that wait for an answer, oldest first.
+    pub(super) fn waiting(&self) -> Vec<CallId> {
+        let waiting = |session: &mut Session| {
+            let mut calls = session.in_flight();
+            calls.retain(|call| session.awaits(call));
+            calls
+        };
+        self.with(waiting).unwrap_or_default()
+    }
+
+    /// Whether a panic closed the session.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.is_cancelled()
+    }
+
+    /// Cancelled once a panic has closed the session.
+    pub(super) fn closed(&self) -> &CancellationToken {
+        &self.closed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| {
+            let mut state = poisoned.into_inner();
+            drop(self.close(&mut state, None));
+            self.state.clear_poison();
+            state
+        })
+    }
+
+    /// Does something with an open session that needs no record.
+    fn with<T>(&self, what: impl FnOnce(&mut Session) -> T) -> Option<T> {
+        let mut state = self.lock();
+        let State::Open(session) = &mut *state else { return None };
+        let done = caught(|| what(session));
+        if done.is_none() {
+            drop(self.close(&mut state, None));
+        }
+        done
+    }
+
+    /// Closes the session after a panic in a step about `call`. What panicked is not logged: the
+    /// text may hold what a peer sent.
+    fn close(&self, state: &mut State, call: Option<&CallId>) -> Turn {
+        if let State::Open(session) = state {
+            let named = call.map(|call| &**call);
+            tracing::error!(call = named, "a step of the gate panicked; its session is closed");
+            let calls = caught(|| session.in_flight()).unwrap_or_default();
+            let refusal = |call: CallId| {
+                let refusal = caught(|| self.given_up(session, &call)).flatten()?;
+                Some((call, refusal))
+            };
+            let refusals = calls.into_iter().filter_map(refusal).collect();
+            *state = State::Closed { protocol: session.protocol(), refusals };
+            self.closed.cancel();
+        }
+        state.refused(call)
+    }
+
+    /// Records that `call` failed because its session was closed, and gives its refusal.
+    fn given_up(&self, session: &mut Session, call: &CallId) -> Option<Released> {
+        let failure = UpstreamFailure::Unreadable("an internal error closed the session".into());
+        let step = session.upstream_failed(call, &failure, self.clock.now())?;
+        match step.record(&*self.sink) {
+            Ok(Act::Deliver(refusal)) => Some(refusal),
+            Ok(Act::Forward(_) | Act::Drop) => None,
+            Err(unrecorded) => unrecorded.refusal,
+        }
+    }
+}
+
+impl State {
+    /// What whoever waits for `call` is told.
+    fn refused(&mut self, call: Option<&CallId>) -> Turn {
+        match self {
+            Self::Open(_) => Turn::Refused(None),
+            Self::Closed { refusals, .. } => {
+                Turn::Refused(call.and_then(|call| refusals.remove(call)))
+            }
+        }
+    }
+}
+
+/// What `run` gives; nothing if it panicked. Nothing that it changed is used afterwards but to
+/// close it.
+fn caught<T>(run: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(run)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tracing::field::{Field, Visit};
+    use tracing::span::{Attributes, Id, Record};
+
+    use super::*;
+    use bartizan_gate::evidence::record::AuditRecord;
+    use bartizan_gate::evidence::step::Unkept;
+    use bartizan_gate::question::access::{Principal, Server};
+    use bartizan_gate::session::{Protected, RefusalForm};
+    use bartizan_gate::wire::protocol::Transport;
+
+    /// Keeps records, or panics.
+    #[derive(Default)]
+    struct Sink {
+        kept: Mutex<Vec<AuditRecord>>,
+        panicking: AtomicBool,
+    }
+
+    impl AuditSink for Sink {
+        fn keep(&self, record: &AuditRecord) -> Result<(), Unkept> {
+            assert!(!self.panicking.load(Ordering::Relaxed), "secret");
+            self.kept.lock().unwrap().push(record.clone());
+            Ok(())
+        }
+    }
+
+    fn handle() -> (SessionHandle, Arc<Sink>) {
+        let sink = Arc::new(Sink::default());
+        let shared = Shared { sink: Arc::<Sink>::clone(&sink), ..Shared::for_tests() };
+        let server = Arc::new(Protected::new(Server::default(), RefusalForm::Error));
+        let session = Session::new(Arc::new(Principal::default()), server, Transport::Http);
+        (SessionHandle::new(&shared, session), sink)
+    }
+
+    /// A call in flight.
+    fn open(handle: &SessionHandle) -> CallId {
+        let turn = handle.step(None, |session, gate, now| Some(session.open_stream(gate, now)));
+        let Turn::Act(Act::Forward(permitted)) = turn else { panic!("{turn:?}") };
+        Arc::clone(permitted.call())
+    }
+
+    /// Each event logged, as text.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<String>>>);
+
+    impl Visit for Log {
+        fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+            self.0.lock().unwrap().push(format!("{field}={value:?}"));
+        }
+    }
+
+    impl tracing::Subscriber for Log {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            event.record(&mut self.clone());
+        }
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn a_panic_in_a_step_closes_the_session_and_refuses_whoever_waits() {
+        let log = Log::default();
+        let (handle, sink) = handle();
+        let (one, two) = (open(&handle), open(&handle));
+        let turn = tracing::subscriber::with_default(log.clone(), || {
+            handle.step(Some(&one), |_, _, _| panic!("secret"))
+        });
+        assert!(matches!(turn, Turn::Refused(Some(_))), "{turn:?}");
+        assert!(handle.is_closed() && handle.in_flight().is_empty());
+        let told = [format!("call={one:?}"), "message=".to_owned()];
+        let log = log.0.lock().unwrap().clone();
+        assert_eq!(log.len(), 2, "one event: {log:?}");
+        assert!(log.iter().all(|text| told.iter().any(|told| text.starts_with(told))), "{log:?}");
+
+        let step = handle.step(None, |session, gate, now| Some(session.open_stream(gate, now)));
+        assert!(matches!(step, Turn::Refused(None)), "{step:?}");
+        assert!(!handle.awaits(&one) && handle.awaits(&two), "the other was not told yet");
+        assert_eq!(handle.settle_all(None).len(), 1);
+        assert!(!handle.awaits(&two));
+        assert_eq!(handle.settle_all(None).len(), 0, "told once");
+        let outcomes: Vec<_> =
+            sink.kept.lock().unwrap().iter().map(|record| record.outcome.clone()).collect();
+        assert_eq!(outcomes.iter().flatten().count(), 2, "both calls are recorded as failed");
+    }
+
+    #[test]
+    fn a_panic_while_a_record_is_kept_is_no_act_and_no_call() {
+        let (handle, sink) = handle();
+        sink.panicking.store(true, Ordering::Relaxed);
+        let step = handle.step(None, |session, gate, now| Some(session.open_stream(gate, now)));
+        assert!(matches!(step, Turn::Refused(None)), "{step:?}");
+        sink.panicking.store(false, Ordering::Relaxed);
+        assert!(handle.is_closed());
+        assert_eq!(handle.settle_all(None).len(), 0);
+        assert_eq!(sink.kept.lock().unwrap().len(), 0, "what never happened has no outcome");
+    }
+
+    #[test]
+    fn a_poisoned_lock_closes_the_session() {
+        let (handle, _) = handle();
+        let one = open(&handle);
+        let poisoned = catch_unwind(AssertUnwindSafe(|| {
+            let _state = handle.state.lock().unwrap();
+            panic!("while it is locked");
+        }));
+        assert!(poisoned.is_err() && handle.state.is_poisoned());
+        let turn = handle.step(Some(&one), |_, _, _| panic!("no step in a closed session"));
+        assert!(matches!(turn, Turn::Refused(Some(_))), "{turn:?}");
+        assert!(handle.is_closed());
+    }
+}
