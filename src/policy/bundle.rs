@@ -14,7 +14,7 @@
 pub mod archive;
 mod canonical;
 pub mod manifest;
-pub(super) mod members;
+pub mod members;
 pub mod signature;
 
 use self::manifest::Manifest;
