@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ::http::{HeaderName, Uri};
+use ::http::HeaderName;
 
 use super::form::{bytes, texts_by_name, url, word};
 use super::headers::headers;
@@ -35,8 +35,8 @@ pub struct DecisionLogsConfig {
 /// Where spans go: OTLP over HTTP.
 #[derive(Debug, Clone)]
 pub struct OtlpConfig {
-    /// The collector (`endpoint`): http or https, such as `http://127.0.0.1:4318`.
-    pub endpoint: Uri,
+    /// The way to the collector, whose address (`endpoint`) is such as `http://127.0.0.1:4318`.
+    pub remote: RemoteConfig,
     /// Headers for it (`headers`).
     pub headers: Vec<(HeaderName, Secret)>,
 }
@@ -115,6 +115,11 @@ impl OtlpConfig {
             )
             .optional("none")
             .unwrap_or_default();
-        Some(Self { endpoint: endpoint?, headers })
+        let keys = RemoteKeys {
+            timeout_means: "Time for one request.",
+            timeout: Duration::from_secs(10),
+            only: None,
+        };
+        Some(Self { remote: RemoteConfig::read(s, endpoint, &keys)?, headers })
     }
 }
