@@ -61,9 +61,9 @@ impl Failure {
     /// Everything wrong with a configuration, called `subject`: exit code 64.
     pub fn configuration(subject: &str, problems: &Problems) -> Self {
         let reports = problems.list().iter().map(|problem| Report {
-            subject: match (problem.place.path.as_str(), problem.place.line) {
+            subject: match (problem.location.path.as_str(), problem.location.line) {
                 ("", None) => subject.to_owned(),
-                _ => format!("{subject}: {}", problem.place),
+                _ => format!("{subject}: {}", problem.location),
             },
             what: problem.what.clone(),
             hint: Some(problem.hint.clone()),

@@ -83,7 +83,7 @@ impl Origin {
 /// The keys of a bundle.
 fn signing(bundle: &BundleConfig) -> Result<Option<Arc<Signing>>, StartError> {
     let Some(signing) = &bundle.signing else { return Ok(None) };
-    let signing = signing.read().map_err(|what| {
+    let signing = signing.read_keys().map_err(|what| {
         StartError::new("policy.bundle.signing", what)
             .hint("give the PEM of a public key that fits the algorithm")
     })?;
