@@ -79,8 +79,12 @@
 //! - **One parser on the decision path.** The policy's input is built from the spans that
 //!   [`bartizan_gate::wire::document`] found, the bytes that it parsed are the bytes forwarded, and
 //!   edits replace spans. Nothing is decoded into a map and serialised again.
+//! - **Proofs carry what the gate read.** A `Permitted` lends the frame that goes on, a `Released`
+//!   says what it is and under which id. The edge reads a message itself only before the gate has:
+//!   to find whose answer it is among calls that share a child or a stream.
 //! - **No method is special in the control flow.** A method is a row of
-//!   [`bartizan_gate::question::method`]; one without a row is a question like any other.
+//!   [`bartizan_gate::wire::method`], which alone compares names; one without a row is a question
+//!   like any other.
 //! - **No decision depends on a header.** Routing headers are compared with the body and then
 //!   dropped.
 //! - **The edge knows no `Decision`, `Effect` or `Obligation`.**
@@ -88,7 +92,7 @@
 //!   them; modules of other crates use one another in no circle.
 //! - **A foreign crate has one door**: regorus in [`bartizan_rego`], OpenTelemetry in
 //!   [`bartizan_audit`], governor in [`bartizan_gate::duty::limit`], the clocks in
-//!   [`bartizan_edge::clock`], YAML in [`config`], rmcp in [`bartizan_peer`], [`bartizan_demo`] and
+//!   [`bartizan_edge::clock`], YAML in [`yaml`], rmcp in [`bartizan_peer`], [`bartizan_demo`] and
 //!   [`lock::ask`] and so never on the forwarding path.
 //! - **Nothing is unbounded.** Queues, tables, buffers, depths and waits have a limit with a name
 //!   and a unit; most are keys of the configuration.
@@ -100,16 +104,18 @@
 //!
 //! # Modules of this crate, in reading order
 //!
-//! 1. [`config`]: from the text of `bartizan.yaml` to what the program does; reports all problems at
+//! 1. [`yaml`]: YAML text to a tree, for configurations and for the data of policies.
+//! 2. [`config`]: from the text of `bartizan.yaml` to what the program does; reports all problems at
 //!    once.
-//! 2. [`policy`]: policies found, proven in a child process, put in place, reloaded.
-//! 3. [`run`]: builds everything once, starts it, stops it in order.
-//! 4. [`demo`]: starts the firewall for the demo.
-//! 5. [`lock`]: tool definitions as they were reviewed, and how they are asked for.
-//! 6. [`cli`]: arguments in, exit code out.
+//! 3. [`policy`]: policies found, proven in a child process, put in place, reloaded.
+//! 4. [`run`]: builds everything once, starts it, stops it in order.
+//! 5. [`demo`]: starts the firewall for the demo.
+//! 6. [`lock`]: tool definitions as they were reviewed, and how they are asked for.
+//! 7. [`cli`]: arguments in, exit code out.
 //!
 //! `docs/decisions/` records decisions that could have gone otherwise, each with its price.
 
+pub mod yaml;
 pub mod config;
 pub mod policy;
 pub mod run;

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH};
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use bartizan_outbound::service::{Service, ServiceAnswer, ServiceCall, ServiceFailure};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
@@ -21,7 +22,6 @@ use super::bundle::{self, archive, manifest};
 use super::last_good::LastGood;
 use super::watch::{PolicyEvent, Source, Triggers};
 use super::{PolicySettings, Ready, blocking, prove_and_build};
-use bartizan_outbound::service::{Service, ServiceAnswer, ServiceCall, ServiceFailure};
 use bartizan_rego::{PolicyProblem, RegoPdp};
 
 /// First wait after a failure; it doubles up to the longest delay.
@@ -41,10 +41,8 @@ const PREFER: HeaderName = HeaderName::from_static("prefer");
 /// A service that hands out a bundle.
 #[derive(Debug)]
 pub struct BundleService {
-    /// The way to it.
+    /// The way to it; its address is that of the bundle.
     pub service: Service,
-    /// Where the bundle is.
-    pub url: Uri,
     /// Size of a bundle as it is sent, bytes.
     pub bytes_max: usize,
     /// How often it is asked.
@@ -157,7 +155,7 @@ impl BundleService {
         }
         let call = ServiceCall {
             method: Method::GET,
-            url: self.url.clone(),
+            target: self.service.target(),
             headers,
             body: Bytes::new(),
             wait,
