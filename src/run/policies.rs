@@ -2,7 +2,7 @@
 //! change of it in the log and in the journal.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
@@ -26,6 +26,7 @@ use bartizan_gate::duty::decision::PolicyRevision;
 use bartizan_gate::evidence::record::{AuditRecord, DecisionFacts, Event, Finding, Now};
 use bartizan_gate::evidence::step::AuditSink;
 use bartizan_rego::{Asker, Demotion, Entrypoints, EvalLimits, Policy, PolicyProblem, RegoPdp};
+use bartizan_sync::lock;
 
 /// How long the proof of one revision may take.
 const PROOF_MAX: Duration = Duration::from_mins(1);
@@ -117,7 +118,7 @@ const MASK: &str = "data.system.log.mask";
 
 impl Current {
     fn set(&self, policy: &Policy) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(policy.clone());
+        *lock(&self.0) = Some(policy.clone());
     }
 
     /// Asks it for the mask of a decision that is to be logged.
@@ -125,7 +126,7 @@ impl Current {
         let current = self.clone();
         let mut asker: Option<Asker> = None;
         Box::new(move |event| {
-            let policy = current.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let policy = lock(&current.0).clone();
             let policy = policy.ok_or("there is no policy yet that could say what to mask")?;
             let same = asker.take().filter(|asker| *asker.revision() == policy.revision());
             let asker = asker.insert(match same {
@@ -182,10 +183,12 @@ pub(super) async fn first(
 
 /// Follows the origin until closing; each proven change answers from the next question on.
 pub(super) fn follow(
-    (shared, readiness): (&Shared, &Readiness),
+    shared: &Shared,
+    readiness: &Readiness,
     origin: Origin,
     ready: Option<Ready>,
-    (current, again): (&Current, &Arc<Notify>),
+    current: &Current,
+    again: &Arc<Notify>,
 ) {
     if let Some(ready) = &ready {
         current.set(ready.pdp.policy());

@@ -29,6 +29,8 @@ const CRATES: &[&str] = &[
     "crates/edge/src",
     "crates/peer/src",
     "crates/demo/src",
+    "crates/sync/src",
+    "crates/testing/src",
     "src",
 ];
 

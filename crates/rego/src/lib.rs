@@ -38,6 +38,7 @@ mod compiled;
 mod memo;
 mod workers;
 mod engines;
+mod random;
 mod generate;
 mod prove;
 mod judge;
@@ -64,6 +65,7 @@ pub use judge::{Judge, Unknown};
 pub use lint::{Lint, TRAPS, code_of, lint};
 pub use problem::PolicyProblem;
 pub use prove::{FileCoverage, Proof, TestOutcome, TestRun, cover_tests, prove, run_tests};
+pub use random::Random;
 pub use reads::ReadSet;
 pub use schema::input_schema;
 

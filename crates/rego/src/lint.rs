@@ -86,7 +86,7 @@ pub fn lint(
             }
             linter.head(path, rule);
             let opens = permitting.contains(path) && !denying.contains(path);
-            linter.rule(rule, (opens, denying.contains(path)));
+            linter.rule(rule, opens, denying.contains(path));
         }
     }
     let found = linter.found.into_iter().collect();
@@ -139,7 +139,7 @@ impl Linter {
         }
     }
 
-    fn rule(&mut self, rule: &Rule, (opens, denies): (bool, bool)) {
+    fn rule(&mut self, rule: &Rule, opens: bool, denies: bool) {
         let pinned = pinned_names(rule);
         for visit in Walk::rule(rule) {
             match visit {

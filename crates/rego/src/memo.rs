@@ -9,12 +9,13 @@
 //! call.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use regorus::Value;
 
 use super::ReadSet;
 use bartizan_gate::duty::decision::{Decision, Engine, Origin};
+use bartizan_sync::lock;
 
 /// What a policy may read for its decisions to be kept: names, and no number of the message, since
 /// two that are equal may be written differently. `phase` and below are not in the input of a
@@ -67,7 +68,7 @@ impl Memo {
 
     /// What `engine` decided about `input`.
     pub(super) fn find(&self, input: &Value, engine: Engine) -> Option<Decision> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(input).cloned();
+        let known = lock(&self.0).get(input).cloned();
         known.filter(|known| known.engine == engine).map(|known| (*known).clone())
     }
 
@@ -79,7 +80,7 @@ impl Memo {
             return;
         }
         let decision = Arc::new(decision.clone());
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.0);
         if known.len() >= DECISIONS_MAX {
             known.clear();
         }

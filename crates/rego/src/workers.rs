@@ -1,7 +1,9 @@
 //! A few engines that share nothing, and the one that is free.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, TryLockError};
+
+use bartizan_sync::lock;
 
 /// Engines, one to a worker. A question takes the next one that is free, and waits only where
 /// none is.
@@ -32,6 +34,6 @@ impl<T> Workers<T> {
                 Err(TryLockError::WouldBlock) => {}
             }
         }
-        Some(at(0)?.lock().unwrap_or_else(PoisonError::into_inner))
+        Some(lock(at(0)?))
     }
 }
