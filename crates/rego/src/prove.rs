@@ -17,8 +17,9 @@ use super::strict::{self, Interpreter};
 use super::walk::{Visit, Walk};
 use super::{Entrypoints, EvalLimits, Policy, PolicySources, compiled};
 
-/// How much longer than a decision a test may take.
-const TEST_TIME_FACTOR: u32 = 25;
+/// One test may take this many times the time of one decision: 2 s by default. A reload runs the
+/// tests beside running traffic, so a test that loops must end soon.
+const TEST_TIME_FACTOR: u32 = 10;
 
 /// What became of one test.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
