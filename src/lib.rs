@@ -79,8 +79,12 @@
 //! - **One parser on the decision path.** The policy's input is built from the spans that
 //!   [`bartizan_gate::wire::document`] found, the bytes that it parsed are the bytes forwarded, and
 //!   edits replace spans. Nothing is decoded into a map and serialised again.
+//! - **Proofs carry what the gate read.** A `Permitted` lends the frame that goes on, a `Released`
+//!   says what it is and under which id. The edge reads a message itself only before the gate has:
+//!   to find whose answer it is among calls that share a child or a stream.
 //! - **No method is special in the control flow.** A method is a row of
-//!   [`bartizan_gate::question::method`]; one without a row is a question like any other.
+//!   [`bartizan_gate::wire::method`], which alone compares names; one without a row is a question
+//!   like any other.
 //! - **No decision depends on a header.** Routing headers are compared with the body and then
 //!   dropped.
 //! - **The edge knows no `Decision`, `Effect` or `Obligation`.**

@@ -10,12 +10,12 @@ cd "$(dirname "$0")"
 
 ROOT=$(cd ../.. && pwd)
 CACHE=${BARTIZAN_CACHE:-$HOME/.cache/bartizan}/compare
-BARTIZAN=${BARTIZAN:-${CARGO_TARGET_DIR:-$ROOT/target}/release/bartizan}
+BARTIZAN=${BARTIZAN:-${CARGO_TARGET_DIR:-$ROOT/target}/dist/bartizan}
 ENVOY_VERSION=1.40.0
 mkdir -p "$CACHE/debian"
 
 if [[ ! -x $BARTIZAN ]]; then
-    echo "compare.sh: no binary at $BARTIZAN; run \`cargo build --release\`, or set BARTIZAN" >&2
+    echo "compare.sh: no binary at $BARTIZAN; run \`cargo build --profile dist\`, or set BARTIZAN" >&2
     exit 2
 fi
 

@@ -191,7 +191,7 @@ pub(super) struct DecisionLogsFile {
 #[derive(Debug)]
 pub(super) struct OtlpFile {
     pub(super) place: Place,
-    pub(super) endpoint: Option<Spot<String>>,
+    pub(super) remote: RemoteFile,
     pub(super) headers: Vec<(String, Spot<String>)>,
 }
 
@@ -410,7 +410,7 @@ impl OtlpFile {
     fn read(section: &mut Section<'_>) -> Self {
         Self {
             place: section.place().clone(),
-            endpoint: section.text("endpoint"),
+            remote: RemoteFile::read_at("endpoint", section),
             headers: section.texts_by_name("headers", References::Allowed),
         }
     }

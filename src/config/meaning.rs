@@ -179,12 +179,13 @@ impl Reader<'_> {
 
     fn otlp(&mut self, file: OtlpFile) -> Option<OtlpConfig> {
         let headers = self.headers(file.headers);
-        let Some(endpoint) = file.endpoint else {
+        let Some(endpoint) = file.remote.url.clone() else {
             let hint = "write where spans go, like `http://127.0.0.1:4318`";
             self.problems.push(&file.place, "`endpoint` is missing", hint);
             return None;
         };
-        Some(OtlpConfig { endpoint: self.url(&endpoint)?, headers })
+        let remote = self.remote(&endpoint, file.remote, Duration::from_secs(10))?;
+        Some(OtlpConfig { remote, headers })
     }
 
     fn decision_logs(&mut self, file: DecisionLogsFile) -> Option<DecisionLogsConfig> {

@@ -488,8 +488,9 @@ pub struct DecisionLogsConfig {
 /// Where spans go: OTLP over HTTP.
 #[derive(Debug, Clone)]
 pub struct OtlpConfig {
-    /// The collector (`endpoint`): http or https, such as `http://127.0.0.1:4318`.
-    pub endpoint: Uri,
+    /// The way to the collector. Its address (`endpoint`) is such as `http://127.0.0.1:4318`; its
+    /// default time for one call is 10 s.
+    pub remote: RemoteConfig,
     /// Headers for it (`headers`).
     pub headers: Vec<(HeaderName, Secret)>,
 }

@@ -41,8 +41,13 @@ struct ClientTlsFile {
 
 impl RemoteFile {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
+        Self::read_at("url", section)
+    }
+
+    /// The same, where the address has the key `address`.
+    pub(super) fn read_at(address: &'static str, section: &mut Section<'_>) -> Self {
         Self {
-            url: section.text("url"),
+            url: section.text(address),
             ca_file: section.text("ca_file"),
             timeout: section.time("timeout", TIMEOUT),
             credentials: section.section("credentials", CredentialsFile::read),

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH};
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use bartizan_outbound::service::{Service, ServiceAnswer, ServiceCall, ServiceFailure};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
@@ -20,7 +21,6 @@ use super::bundle::{self, archive, manifest};
 use super::last_good::LastGood;
 use super::watch::{PolicyEvent, Source, Triggers};
 use super::{PolicySettings, Ready, blocking, prove_and_build};
-use bartizan_outbound::service::{Service, ServiceAnswer, ServiceCall, ServiceFailure};
 use bartizan_rego::{PolicyProblem, RegoPdp};
 
 /// Pause after the first failure. It doubles with each further one, up to [`Polling::max`].
@@ -41,10 +41,8 @@ const PREFER: HeaderName = HeaderName::from_static("prefer");
 /// A bundle service, and how to use it.
 #[derive(Debug)]
 pub struct BundleService {
-    /// The HTTP client for it.
+    /// The HTTP client for it. Its address is that of the bundle.
     pub service: Service,
-    /// The address of the bundle.
-    pub url: Uri,
     /// Largest bundle as it is sent (compressed), bytes.
     pub bytes_max: usize,
     /// The pauses between requests.
@@ -161,7 +159,7 @@ impl BundleService {
         }
         let call = ServiceCall {
             method: Method::GET,
-            url: self.url.clone(),
+            target: self.service.target(),
             headers,
             body: Bytes::new(),
             wait,

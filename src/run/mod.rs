@@ -19,6 +19,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::HeaderValue;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -104,7 +105,7 @@ pub struct Running {
     drain: Duration,
 }
 
-/// The task that sends spans; it outlives all others, to send the last records too.
+/// The tasks that send the journal on; they outlive all others, to send the last records too.
 #[derive(Debug, Default)]
 struct Export {
     tasks: TaskTracker,
@@ -117,7 +118,6 @@ impl Export {
         if let Some(logs) = &config.audit.decision_logs {
             let logs = DecisionLogs {
                 service: services::open("audit.decision_logs", &logs.remote)?,
-                url: logs.remote.url.clone(),
                 labels: logs.labels.clone(),
                 path: decision_path(&config.policy.entrypoint),
                 state: config.state.clone(),
@@ -126,15 +126,18 @@ impl Export {
             let stop = export.stop.clone();
             decisions::start(logs, current.masker(), journal, &export.tasks, stop);
         }
-        let Some(otlp) = &config.otlp else { return Ok(export) };
-        let mut settings = OtlpConfig::new(otlp.endpoint.to_string());
-        settings.headers = otlp
-            .headers
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.expose().to_owned()))
-            .collect();
-        otlp::start(&settings, journal, &export.tasks, export.stop.clone())
-            .map_err(|error| StartError::new("otlp", error.to_string()))?;
+        if let Some(otlp) = &config.otlp {
+            let collector = services::open("otlp", &otlp.remote)?;
+            let mut settings = OtlpConfig::new(collector, config.state.clone());
+            for (name, secret) in &otlp.headers {
+                let mut value = HeaderValue::from_str(secret.expose()).map_err(|_| {
+                    StartError::new(format!("otlp.headers.{name}"), "is no legal header value")
+                })?;
+                value.set_sensitive(true);
+                settings.headers.append(name, value);
+            }
+            otlp::start(settings, journal, &export.tasks, export.stop.clone());
+        }
         Ok(export)
     }
 
@@ -320,5 +323,50 @@ pub fn diagnostics(config: &config::LogConfig) -> Result<(), StartError> {
         config::LogFormat::Text => builder.with_ansi(false).try_init(),
         config::LogFormat::Json => builder.json().try_init(),
     };
-    set.map_err(|error| StartError::new("log", error.to_string()))
+    set.map_err(|error| StartError::new("log", error.to_string()))?;
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// Says where a panic happened. What it says itself is left out: the text may hold what a peer sent.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    tracing::error!(place, "an internal error; what it interrupted is refused");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_log_says_where_a_panic_was_and_not_what_it_said() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(log_panic));
+        tracing::subscriber::with_default(subscriber, || {
+            std::panic::catch_unwind(|| panic!("a secret")).unwrap_err();
+        });
+        std::panic::set_hook(before);
+        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert!(log.contains(file!()) && !log.contains("secret"), "{log}");
+    }
 }

@@ -94,12 +94,10 @@ fn service(
     signing: Option<Arc<Signing>>,
     state: &Path,
 ) -> Result<BundleService, StartError> {
-    let url = config.remote.url.clone();
     let polling = config.polling;
     Ok(BundleService {
         service: services::open("policy.bundle", &config.remote)?,
-        last_good: LastGood::new(state, &url.to_string()),
-        url,
+        last_good: LastGood::new(state, &config.remote.url.to_string()),
         bytes_max: config.bytes,
         polling: Polling {
             min: polling.min_delay,

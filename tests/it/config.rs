@@ -133,7 +133,7 @@ servers:
     assert_eq!([limits.answer_time, limits.stream_idle], [5, 6].map(Duration::from_secs));
     assert_eq!(config.audit.segment_bytes, 1 << 20);
     let otlp = config.otlp.as_ref().unwrap();
-    assert_eq!(otlp.endpoint, "http://127.0.0.1:4318");
+    assert_eq!(otlp.remote.url, "http://127.0.0.1:4318");
     assert_eq!(otlp.headers[0].1.expose(), "a t0ken");
     assert_eq!(config.log.format, LogFormat::Json);
 

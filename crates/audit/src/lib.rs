@@ -2,8 +2,9 @@
 //!
 //! The journal is the record; everything else here only reads it. [`journal`] keeps records and is
 //! the one writer, [`recover`] puts a directory right after a crash, [`tail`] reads records back,
-//! [`verify`] proves them whole, [`pretty`] shows them to a person, [`otlp`] sends them on as
-//! spans, [`decisions`] as OPA's decision logs. Nothing here decides anything, and no reader can slow the writer down.
+//! [`verify`] proves them whole, [`pretty`] shows them to a person, [`export`] sends them on:
+//! [`otlp`] as spans, [`decisions`] as OPA's decision logs. Nothing here decides anything, and no
+//! reader can slow the writer down.
 //!
 //! # What is in a journal directory
 //!
@@ -47,7 +48,7 @@ pub mod verify;
 pub mod filter;
 pub mod pretty;
 pub mod span;
-pub mod collector;
+pub mod export;
 pub mod otlp;
 pub mod decisions;
 

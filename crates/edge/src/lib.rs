@@ -2,6 +2,20 @@
 //!
 //! An edge turns bytes into [`Arrival`](bartizan_gate::session::Arrival)s and carries out the acts
 //! that the gate hands back. HTTP and stdio differ here and nowhere else.
+//!
+//! | room | what it does |
+//! |---|---|
+//! | `session` | The one way to take a step on every transport: lock, ask the gate, keep the record, give the act; a panic closes the session. |
+//! | [`http`] | The agents' listener: Streamable HTTP of both eras, and HTTP+SSE. |
+//! | [`client`] | A client with one stream of messages, on a pipe or on HTTP+SSE, joined to a child process or to a server over HTTP. |
+//! | [`upstream`] | Protected servers: over HTTP, over HTTP+SSE, or a child process. |
+//! | [`child`] | Child processes, and which of them an agent's message goes to. |
+//! | `duplex` | Many agents over one line: a child's pipes, or an HTTP+SSE server's stream. |
+//! | `seats` | Named sessions, each of the principal that began it. |
+//! | [`sse`] | Reads and writes event streams. |
+//! | [`oauth`] | Access tokens that end here, and challenges of servers that are passed on. |
+//! | [`admin`] | Liveness and readiness, on a listener of its own. |
+//! | [`clock`] | The only reader of clocks. |
 
 use std::sync::Arc;
 

@@ -8,9 +8,10 @@
 //!
 //! Rooms, in the order in which a frame meets them; a module uses only those declared above it:
 //!
-//! 1. [`wire`]: bytes to [`Frame`](wire::frame::Frame): strict JSON, JSON-RPC, routing headers.
-//! 2. [`question`]: frame to [`AccessRequest`](question::access::AccessRequest): the method table,
-//!    packs, operations, handles.
+//! 1. [`wire`]: bytes to [`Frame`](wire::frame::Frame): strict JSON, JSON-RPC, the method table,
+//!    routing headers.
+//! 2. [`question`]: frame to [`AccessRequest`](question::access::AccessRequest): packs, operations,
+//!    handles.
 //! 3. [`duty`]: the [`Decision`](duty::decision::Decision) and its obligations: limits, arguments to
 //!    set, redaction.
 //! 4. [`catalog`]: lists of definitions: filtering, and drift from a reviewed lock.

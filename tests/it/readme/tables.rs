@@ -108,6 +108,11 @@ fn every_key_is_documented_and_no_other() {
             "audit.decision_logs.credentials.client_tls.",
         ),
         ("otlp: {zzzzzzzzzzzzzzzzzzzz: 1}", "otlp."),
+        ("otlp: {credentials: {zzzzzzzzzzzzzzzzzzzz: 1}}", "otlp.credentials."),
+        (
+            "otlp: {credentials: {client_tls: {zzzzzzzzzzzzzzzzzzzz: 1}}}",
+            "otlp.credentials.client_tls.",
+        ),
         ("log: {zzzzzzzzzzzzzzzzzzzz: 1}", "log."),
     ] {
         let problems = Config::parse(text, Path::new("/"), &|_| None).unwrap_err();
@@ -121,7 +126,7 @@ fn every_key_is_documented_and_no_other() {
         .filter(|key| documented.iter().any(|inner| inner.starts_with(&format!("{key}."))))
         .cloned()
         .collect();
-    assert_eq!(sections.len(), 17, "{sections:?}");
+    assert_eq!(sections.len(), 19, "{sections:?}");
     read.retain(|key| !sections.contains(key));
     assert!(read.len() > 50, "{read:?}");
     assert_eq!(documented, read);
@@ -180,6 +185,10 @@ fn load(key: &str, value: Option<&str>) -> Result<String, String> {
     };
     let (mut server, mut rest) = (upstream("").to_owned(), String::new());
     let written = |name: &str| value.map_or(String::new(), |value| format!("{name}: {value}"));
+    let credential = |name: &str| match name.strip_prefix("client_tls.") {
+        Some(name) => format!("client_tls: {{{}}}", written(name)),
+        None => written(name),
+    };
     let issuer = "issuer: 'https://i', jwks_file: k";
     let terminate = |more: &str, issuer: &str| {
         format!(
@@ -208,14 +217,16 @@ fn load(key: &str, value: Option<&str>) -> Result<String, String> {
     } else if let Some(name) = key.strip_prefix("audit.decision_logs.") {
         let url = if name == "url" { "" } else { "url: 'https://h', " };
         rest = format!("audit: {{decision_logs: {{{url}{}}}}}", written(name));
+    } else if let Some(name) = key.strip_prefix("otlp.credentials.") {
+        rest = format!("otlp: {{endpoint: 'https://h', credentials: {{{}}}}}", credential(name));
+    } else if let Some(name) = key.strip_prefix("otlp.") {
+        let endpoint = if name == "endpoint" { "" } else { "endpoint: 'https://h', " };
+        rest = format!("otlp: {{{endpoint}{}}}", written(name));
     } else if let Some(name) = key.strip_prefix("policy.bundle.polling.") {
         let polling = format!("polling: {{{}}}", written(name));
         rest = format!("policy: {{bundle: {{url: 'https://h/b', {polling}}}}}");
     } else if let Some(name) = key.strip_prefix("policy.bundle.credentials.") {
-        let credentials = match name.strip_prefix("client_tls.") {
-            Some(name) => format!("client_tls: {{{}}}", written(name)),
-            None => written(name),
-        };
+        let credentials = credential(name);
         rest =
             format!("policy: {{bundle: {{url: 'https://h/b', credentials: {{{credentials}}}}}}}");
     } else if let Some(name) = key.strip_prefix("policy.bundle.") {

@@ -136,7 +136,7 @@ impl Inner {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        // Every change below leaves the tables whole at each step.
+        // No panic can leave the tables half updated, so a poisoned lock is safe.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -243,7 +243,7 @@ impl Position {
 
 impl Remote {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        // Every change leaves it whole.
+        // No panic can leave the state half updated, so a poisoned lock is safe.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

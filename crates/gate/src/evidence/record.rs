@@ -381,7 +381,7 @@ impl AuditRecord {
     }
 
     /// Adds what the policy was asked.
-    pub(crate) fn keep_input(&mut self, recorded: Option<RecordedInput>) {
+    pub(crate) fn set_input(&mut self, recorded: Option<RecordedInput>) {
         if let Some(RecordedInput { input, left_out }) = recorded {
             self.input = Some(input);
             self.input_left_out = left_out;

@@ -28,8 +28,8 @@ use super::question::{Question, wall_time};
 use super::redaction::redacted;
 use super::{Call, Gate, Session};
 
-/// Records about the definitions of one page; what is left is told with the next.
-const TOLD_MAX: usize = 64;
+/// Records about the definitions of one page at most; the others come with a later page.
+const DEFINITION_NOTICES_MAX: usize = 64;
 /// Questions that one answer may carry.
 const INPUT_REQUESTS_MAX: usize = 64;
 
@@ -143,7 +143,7 @@ impl Session {
         };
         let question = Question::embedded(self, frame, (method, params), self.protocol);
         let facts = question.facts(&gate.next_call());
-        let mut record = self.base(Event::Notice, &facts, now);
+        let mut record = self.record_of(Event::Notice, &facts, now);
         record.note = Some(format!("asked inside the answer to {}", carrier.call).into());
         if !carrier.declared.allows(question.method, params) {
             let place = "the client does not offer this on its request".to_owned();
@@ -155,7 +155,7 @@ impl Session {
             return Some(format!("asks for {method}, which the client does not offer"));
         }
         let decision = gate.policy().decide(&question.request(self, now));
-        record.keep_input(gate.recorded(|| question.request(self, now)));
+        record.set_input(gate.recorded(|| question.request(self, now)));
         let passed =
             passing(gate, &question, &decision, None, now).and_then(|(edited, verdict)| {
                 // What a rule would set has no place here; what it would redact must go anyway.
@@ -234,7 +234,7 @@ impl Session {
         }
         let flags = flags_of(&page, list);
         if list == List::Tools {
-            also.extend(self.told(entry, &page, &flags, now));
+            also.extend(self.definition_notices(entry, &page, &flags, now));
             self.server.learn(&page, &flags);
         }
         let hidden = match list {
@@ -267,8 +267,8 @@ impl Session {
         Ok((!edits.is_empty()).then(|| edited(frame.document(), edits)))
     }
 
-    /// Records of what is wrong with definitions of a page, each told once.
-    fn told(
+    /// Records of what is wrong with definitions of a page, one for each definition ever.
+    fn definition_notices(
         &self,
         entry: &Call,
         page: &Page<'_>,
@@ -280,10 +280,11 @@ impl Session {
             let drift = self.server.lock.drift(tool.name, Some(&tool.digest));
             let drift = drift.filter(|it| matches!(it, Drift::Changed | Drift::Added));
             let wrong = drift.is_some() || !flags.is_empty();
-            if told.len() >= TOLD_MAX || !wrong || !self.server.tell(&tool.digest) {
+            let room = told.len() < DEFINITION_NOTICES_MAX;
+            if !room || !wrong || !self.server.first_notice(&tool.digest) {
                 continue;
             }
-            let mut record = self.base(Event::Notice, &entry.facts, now);
+            let mut record = self.record_of(Event::Notice, &entry.facts, now);
             record.target = Some(Target {
                 tool: Some(tool.name.into()),
                 definition: Some(tool.digest.clone()),

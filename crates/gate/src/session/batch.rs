@@ -19,7 +19,7 @@ use crate::wire::method::Method;
 use crate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
 
 use super::replay::Replay;
-use super::{Arrival, Call, Facts, Gate, Session, id_text};
+use super::{Arrival, Call, CallFacts, Gate, Session, id_text};
 
 /// The revision that has batches.
 const REVISION: Revision = Revision::V20250326;
@@ -135,10 +135,10 @@ impl Session {
         call: &CallId,
         now: Now,
     ) -> Step {
-        let mut facts = Facts::bare(call, Direction::ToServer, self.protocol);
+        let mut facts = CallFacts::bare(call, Direction::ToServer, self.protocol);
         facts.method = frame.message().method().map(Into::into);
         let raw = frame.document().raw();
-        let mut record = self.base(Event::Denial, &facts, now);
+        let mut record = self.record_of(Event::Denial, &facts, now);
         record.id = id.map(id_text);
         record.bytes = u64::try_from(raw.len()).ok();
         record.digest = Some(gate.digest(raw));
@@ -295,7 +295,7 @@ impl Session {
             self.calls.iter().filter(|(_, entry)| told(entry)).map(|(order, _)| *order).collect();
         let settled = orders.into_iter().filter_map(|order| self.settle_order(order));
         let settled: Vec<_> = settled.collect();
-        settled.iter().map(|entry| self.outcome(entry, Outcome::Accepted, now)).collect()
+        settled.iter().map(|entry| self.outcome_record(entry, Outcome::Accepted, now)).collect()
     }
 }
 

@@ -32,7 +32,7 @@ use crate::wire::protocol::{Direction, Era, Transport};
 use super::expected::Expected;
 use super::question::{Known, Question, client_of, protocol_of};
 use super::redaction::redactions;
-use super::{Arrival, Call, Facts, Gate, Session, id_text};
+use super::{Arrival, Call, CallFacts, Gate, Session, id_text};
 
 /// A permit whose obligations are discharged.
 struct Discharged {
@@ -251,7 +251,7 @@ impl Session {
         (edited, routing): (Option<Frame>, Routing),
     ) -> Step {
         let call = Arc::clone(&asked.facts.call);
-        let mut record = self.base(Event::Intent, &asked.facts, asked.now);
+        let mut record = self.record_of(Event::Intent, &asked.facts, asked.now);
         asked.describe(&mut record);
         record.decision = Some(verdict);
         let cancelled = self.cancels(asked);
@@ -278,7 +278,7 @@ impl Session {
     fn cancels(&mut self, asked: &Asking<'_>) -> Option<AuditRecord> {
         asked.row.filter(|row| row.role == Role::Cancel)?;
         let entry = self.settle_id(&asked.frame.named_id("requestId")?)?;
-        Some(self.outcome(&entry, Outcome::Cancelled, asked.now))
+        Some(self.outcome_record(&entry, Outcome::Cancelled, asked.now))
     }
 
     fn refuse(
@@ -287,7 +287,7 @@ impl Session {
         refusal: &Refusal,
         verdict: Option<(DecisionFacts, Option<Finding>)>,
     ) -> Step {
-        let mut record = self.base(Event::Denial, &asked.facts, asked.now);
+        let mut record = self.record_of(Event::Denial, &asked.facts, asked.now);
         asked.describe(&mut record);
         let (verdict, finding) =
             verdict.unwrap_or_else(|| (asked.gate.refused(refusal, None), refusal.finding()));
@@ -319,8 +319,8 @@ impl Session {
         call: &CallId,
         now: Now,
     ) -> Step {
-        let facts = Facts::bare(call, Direction::ToServer, self.protocol);
-        let mut record = self.base(Event::Denial, &facts, now);
+        let facts = CallFacts::bare(call, Direction::ToServer, self.protocol);
+        let mut record = self.record_of(Event::Denial, &facts, now);
         record.bytes = u64::try_from(raw.len()).ok();
         record.digest = Some(gate.digest(raw));
         let place = malformed_place(&malformed, Direction::ToServer);
@@ -342,9 +342,9 @@ impl Session {
         call: &CallId,
         now: Now,
     ) -> Step {
-        let Some(asked) = id.and_then(|id| self.asked.remove(id)) else {
-            let facts = Facts::bare(call, Direction::ToServer, self.protocol);
-            let mut record = self.base(Event::Denial, &facts, now);
+        let Some(asked) = id.and_then(|id| self.server_requests.remove(id)) else {
+            let facts = CallFacts::bare(call, Direction::ToServer, self.protocol);
+            let mut record = self.record_of(Event::Denial, &facts, now);
             record.bytes = u64::try_from(frame.document().raw().len()).ok();
             record.id = id.map(id_text);
             record.decision = Some(gate.refused(&Refusal::Unsolicited, None));
@@ -359,7 +359,7 @@ impl Session {
             }
         };
         self.begun_by_client(&asked.facts, frame, now);
-        let mut record = self.base(Event::Outcome, &asked.facts, now);
+        let mut record = self.record_of(Event::Outcome, &asked.facts, now);
         record.id = id.map(id_text);
         record.outcome = Some(outcome);
         record.duration_us = Some(micros(now.uptime.saturating_sub(asked.started)));
@@ -487,7 +487,7 @@ struct Asking<'a> {
     /// The row of its method, whatever the revision.
     row: Option<&'static Method>,
     id: Option<&'a Id>,
-    facts: Facts,
+    facts: CallFacts,
     exchange: &'a CallId,
     redact: Vec<Redaction>,
     now: Now,
@@ -511,7 +511,7 @@ impl Asking<'_> {
         record.id = self.id.map(id_text);
         record.bytes = u64::try_from(raw.len()).ok();
         record.digest = Some(self.gate.digest(raw));
-        record.keep_input(self.input.clone());
+        record.set_input(self.input.clone());
     }
 }
 

@@ -89,7 +89,7 @@ pub struct Session {
     /// The client's requests in flight.
     ids: HashMap<Id, u64>,
     /// The server's requests that the client has not answered yet.
-    asked: HashMap<Id, Asked>,
+    server_requests: HashMap<Id, ServerRequest>,
     /// The tasks that the client runs for the server (2025-11-25).
     client_tasks: Tasks,
     /// Progress tokens of requests that were answered with a task, which they outlive
@@ -108,7 +108,7 @@ struct Call {
     /// Present for a request: somebody waits.
     id: Option<Id>,
     started: Duration,
-    facts: Facts,
+    facts: CallFacts,
     /// The call under which the transport knows it: its own, or that of its batch.
     exchange: CallId,
     /// Its row of the table.
@@ -130,9 +130,9 @@ impl Call {
 
 /// A request of the server that was delivered to the client.
 #[derive(Debug, Clone)]
-struct Asked {
+struct ServerRequest {
     started: Duration,
-    facts: Facts,
+    facts: CallFacts,
     /// Of its bytes.
     digest: Box<str>,
     /// What must be taken out of it.
@@ -141,7 +141,7 @@ struct Asked {
 
 /// What the records of one question share.
 #[derive(Debug, Clone)]
-struct Facts {
+struct CallFacts {
     call: CallId,
     direction: Direction,
     protocol: Protocol,
@@ -163,7 +163,7 @@ impl Session {
             calls: BTreeMap::new(),
             next_order: 0,
             ids: HashMap::new(),
-            asked: HashMap::new(),
+            server_requests: HashMap::new(),
             client_tasks: Tasks::default(),
             task_tokens: VecDeque::new(),
             answered: VecDeque::new(),
@@ -193,8 +193,8 @@ impl Session {
         now: Now,
     ) -> Step {
         let call = gate.next_call();
-        let facts = Facts::bare(&call, Direction::ToServer, self.protocol);
-        let mut record = self.base(Event::Intent, &facts, now);
+        let facts = CallFacts::bare(&call, Direction::ToServer, self.protocol);
+        let mut record = self.record_of(Event::Intent, &facts, now);
         record.note = Some(note.into());
         self.track(Call {
             id: None,
@@ -219,7 +219,7 @@ impl Session {
             return self.upstream_failed(call, &UpstreamFailure::EndedEarly, now);
         }
         self.end_all(call, |session, entry| {
-            Step::new(session.outcome(entry, Outcome::Accepted, now), Act::Drop)
+            Step::new(session.outcome_record(entry, Outcome::Accepted, now), Act::Drop)
         })
     }
 
@@ -248,7 +248,7 @@ impl Session {
                 (Refusal::UpstreamFailed, code.to_string().into_boxed_str(), None)
             }
         };
-        let mut record = self.outcome(entry, Outcome::UpstreamFailed, now);
+        let mut record = self.outcome_record(entry, Outcome::UpstreamFailed, now);
         record.error_type = Some(kind);
         record.note = note.map(Into::into);
         if let Some(finding) = refusal.finding() {
@@ -293,7 +293,7 @@ impl Session {
         let ended = self.settle(call);
         let to = Self::reply_to(ended.first()?);
         let record = |entry| {
-            let mut record = self.outcome(entry, Outcome::Error, now);
+            let mut record = self.outcome_record(entry, Outcome::Error, now);
             record.error_type = Some(answer.status.to_string().into());
             record.bytes = u64::try_from(answer.body.len()).ok();
             record.digest = Some(gate.digest(&answer.body));
@@ -309,14 +309,14 @@ impl Session {
     /// The client went away before `call` was answered; always `Drop`.
     pub fn client_gone(&mut self, call: &CallId, now: Now) -> Option<Step> {
         self.end_all(call, |session, entry| {
-            Step::new(session.outcome(entry, Outcome::Cancelled, now), Act::Drop)
+            Step::new(session.outcome_record(entry, Outcome::Cancelled, now), Act::Drop)
         })
     }
 
     /// A step could not be recorded, so its call never happened.
     pub fn forget(&mut self, call: &CallId) {
         drop(self.settle(call));
-        self.asked.retain(|_, asked| asked.facts.call != *call);
+        self.server_requests.retain(|_, asked| asked.facts.call != *call);
         self.forget_answer(call);
     }
 
@@ -383,8 +383,8 @@ impl Session {
         }
     }
 
-    /// A record that says who, what, where; the caller adds what came of it.
-    fn base(&self, event: Event, facts: &Facts, now: Now) -> AuditRecord {
+    /// A record about `facts`: who, what, where. The caller adds what came of it.
+    fn record_of(&self, event: Event, facts: &CallFacts, now: Now) -> AuditRecord {
         let mut record = AuditRecord::new(event, now);
         record.call = Some(Arc::clone(&facts.call));
         record.principal = Some(self.principal.id.clone());
@@ -404,8 +404,8 @@ impl Session {
     }
 
     /// The record that closes `entry`.
-    fn outcome(&self, entry: &Call, outcome: Outcome, now: Now) -> AuditRecord {
-        let mut record = self.base(Event::Outcome, &entry.facts, now);
+    fn outcome_record(&self, entry: &Call, outcome: Outcome, now: Now) -> AuditRecord {
+        let mut record = self.record_of(Event::Outcome, &entry.facts, now);
         record.id = entry.id.as_ref().map(id_text);
         record.outcome = Some(outcome);
         record.duration_us = Some(micros(now.uptime.saturating_sub(entry.started)));

@@ -19,7 +19,7 @@ use crate::wire::protocol::{Direction, Era};
 use super::client::{Refused, reason};
 use super::expected::{Expected, Listen, reads_alike, texts};
 use super::question::Question;
-use super::{Call, Facts, Session};
+use super::{Call, CallFacts, Session};
 
 /// What a frame says of a task: none, or one with what made it, where that is known.
 pub(super) type Named = Option<Option<Arc<Maker>>>;
@@ -74,7 +74,7 @@ impl Session {
     }
 
     /// The client answers a request of the server with a task that it will run (2025-11-25).
-    pub(super) fn begun_by_client(&mut self, asked: &Facts, frame: &Frame, now: Now) {
+    pub(super) fn begun_by_client(&mut self, asked: &CallFacts, frame: &Frame, now: Now) {
         let task = frame.result().and_then(|result| result.get("task"));
         let Some(id) = task.and_then(|task| task.get("taskId")).and_then(Value::as_str) else {
             return;

@@ -121,9 +121,9 @@ impl Protected {
         tools.iter().map(|(name, definition)| (name.clone(), Arc::clone(definition))).collect()
     }
 
-    /// Whether something about the definition with `digest` is to be told now: once for each, and
-    /// for a bounded number.
-    pub fn tell(&self, digest: &str) -> bool {
+    /// Whether this is the first notice about the definition with `digest`, which it then counts as
+    /// given. `false` also once [`Protected::TOOLS_MAX`] definitions have had theirs.
+    pub fn first_notice(&self, digest: &str) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.len() < Self::TOOLS_MAX && told.insert(digest.into())
     }

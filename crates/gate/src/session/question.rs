@@ -18,7 +18,7 @@ use crate::wire::headers::{META_CLIENT_INFO, era_of, meta_version};
 use crate::wire::method::{Action, Method, Role, Subject};
 use crate::wire::protocol::{Direction, Era, Protocol, Revision};
 
-use super::{Facts, Session};
+use super::{CallFacts, Session};
 
 /// What a request or notification asks, before policy is asked.
 pub(super) struct Question<'a> {
@@ -193,8 +193,8 @@ impl<'a> Question<'a> {
     }
 
     /// What its records say.
-    pub(super) fn facts(&self, call: &CallId) -> Facts {
-        let mut facts = Facts::bare(call, self.direction, self.protocol);
+    pub(super) fn facts(&self, call: &CallId) -> CallFacts {
+        let mut facts = CallFacts::bare(call, self.direction, self.protocol);
         facts.method = Some(self.name.into());
         facts.target = target_of(self.resource);
         facts.operation = Some(OperationFacts {
@@ -211,8 +211,8 @@ impl<'a> Question<'a> {
     }
 }
 
-impl Facts {
-    /// Facts about something that has no method.
+impl CallFacts {
+    /// Of something that has no method.
     pub(super) fn bare(call: &CallId, direction: Direction, protocol: Protocol) -> Self {
         Self {
             call: Arc::clone(call),

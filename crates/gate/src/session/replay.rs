@@ -11,7 +11,7 @@ use crate::evidence::step::{Act, Step};
 use crate::wire::frame::{Frame, Id, Message};
 
 use super::redaction::redacted;
-use super::{Call, Facts, Gate, Session, id_text, released};
+use super::{Call, CallFacts, Gate, Session, id_text, released};
 
 /// Answers that a session remembers; one that was forgotten is withheld like any answer that
 /// nobody waits for.
@@ -97,7 +97,7 @@ impl Session {
 
     fn asked_again(&self, gate: &Gate, frame: &Frame, id: &Id, now: Now) -> Option<Step> {
         let raw = frame.document().raw();
-        let asked = self.asked.get(id)?;
+        let asked = self.server_requests.get(id)?;
         let digest = gate.digest(raw);
         if asked.digest != digest {
             return None;
@@ -110,8 +110,8 @@ impl Session {
         Some(Step::new(record, Act::Deliver(released(frame, edited))))
     }
 
-    fn again(&self, facts: &Facts, frame: &Frame, digest: Box<str>, now: Now) -> AuditRecord {
-        let mut record = self.base(Event::Notice, facts, now);
+    fn again(&self, facts: &CallFacts, frame: &Frame, digest: Box<str>, now: Now) -> AuditRecord {
+        let mut record = self.record_of(Event::Notice, facts, now);
         record.bytes = u64::try_from(frame.document().raw().len()).ok();
         record.digest = Some(digest);
         record

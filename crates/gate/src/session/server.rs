@@ -19,7 +19,7 @@ use super::client::{Refused, passing, verdict_of};
 use super::question::{Known, Question};
 use super::redaction::{redacted, redactions};
 use super::replay::Replay;
-use super::{Asked, Call, ErrorAnswer, Facts, Gate, Session, id_text, released};
+use super::{Call, CallFacts, ErrorAnswer, Gate, ServerRequest, Session, id_text, released};
 
 impl Session {
     /// A message from the server that came outside any exchange: on the legacy GET stream, or
@@ -126,7 +126,7 @@ impl Session {
         };
         let ended = within.filter(|call| self.awaits(call)).and_then(|call| {
             self.end_all(call, |session, entry| {
-                let mut record = session.outcome(entry, Outcome::Withheld, now);
+                let mut record = session.outcome_record(entry, Outcome::Withheld, now);
                 record.error_type = Some(refusal.code().into());
                 let to = Self::reply_to(entry);
                 let released = Refusal::Withheld.released(to.borrowed());
@@ -136,8 +136,8 @@ impl Session {
         });
         ended.unwrap_or_else(|| {
             let call = within.map_or_else(|| gate.next_call(), Arc::clone);
-            let facts = Facts::bare(&call, Direction::ToClient, self.protocol);
-            Step::new(explained(self.base(Event::Drop, &facts, now)), Act::Drop)
+            let facts = CallFacts::bare(&call, Direction::ToClient, self.protocol);
+            Step::new(explained(self.record_of(Event::Drop, &facts, now)), Act::Drop)
         })
     }
 
@@ -155,7 +155,7 @@ impl Session {
             (Some(call), None) => {
                 let mut ended = self.settle(call).into_iter();
                 let first = ended.next();
-                also.extend(ended.map(|entry| self.outcome(&entry, Outcome::Error, now)));
+                also.extend(ended.map(|entry| self.outcome_record(&entry, Outcome::Error, now)));
                 first
             }
             (Some(call), Some(id)) => {
@@ -174,7 +174,7 @@ impl Session {
             let place = id.map_or_else(|| "no id".to_owned(), |id| format!("id {}", id_text(id)));
             return self.unsolicited(gate, raw, place, now);
         };
-        let mut record = self.outcome(&entry, outcome_of(frame), now);
+        let mut record = self.outcome_record(&entry, outcome_of(frame), now);
         if let Message::Error { code, .. } = frame.message() {
             record.error_type = Some(code.to_string().into());
         } else if record.outcome == Some(Outcome::ToolError) {
@@ -236,7 +236,7 @@ impl Session {
         let facts = question.facts(&call);
         let raw = frame.document().raw();
         let event = if id.is_some() { Event::Intent } else { Event::Notice };
-        let mut record = self.base(event, &facts, now);
+        let mut record = self.record_of(event, &facts, now);
         record.id = id.map(id_text);
         record.bytes = u64::try_from(raw.len()).ok();
         let digest = gate.digest(raw);
@@ -260,9 +260,8 @@ impl Session {
             Some((Refusal::Withheld, "a question in it may not be asked"))
         });
         let barred = misplaced.map(|(refusal, why)| Refused::of(refusal, why));
-        record.keep_input(gate.recorded(|| question.request(self, now)));
-        let passed = passing(gate, &question, &decision, barred, now).and_then(|it| {
-            let (set, verdict) = it;
+        record.set_input(gate.recorded(|| question.request(self, now)));
+        let passed = passing(gate, &question, &decision, barred, now).and_then(|(set, verdict)| {
             let document = set.as_ref().unwrap_or(frame).document();
             let redacted = redacted(gate, document, &redact, &mut record)
                 .map_err(|refusal| Refused::of(refusal, "it cannot be redacted"))?;
@@ -284,7 +283,8 @@ impl Session {
         };
         let deliver = Act::Deliver(released(frame, edited));
         if let Some(id) = id {
-            self.asked.insert(id.clone(), Asked { started: now.uptime, facts, digest, redact });
+            self.server_requests
+                .insert(id.clone(), ServerRequest { started: now.uptime, facts, digest, redact });
         } else if question.row.is_some_and(|row| row.role == Role::Cancel) {
             // The server withdraws its own request: the client's answer would come too late.
             also.extend(self.withdrawn(frame, now));
@@ -294,8 +294,8 @@ impl Session {
 
     /// The server takes back a request that the client has not answered yet.
     fn withdrawn(&mut self, frame: &Frame, now: Now) -> Option<AuditRecord> {
-        let asked = frame.named_id("requestId").and_then(|id| self.asked.remove(&id))?;
-        let mut record = self.base(Event::Outcome, &asked.facts, now);
+        let asked = frame.named_id("requestId").and_then(|id| self.server_requests.remove(&id))?;
+        let mut record = self.record_of(Event::Outcome, &asked.facts, now);
         record.outcome = Some(Outcome::Cancelled);
         Some(record)
     }
@@ -328,9 +328,9 @@ impl Session {
     fn unaskable(&self, gate: &Gate, id: &Id) -> Option<Refusal> {
         if self.protocol.era == Era::Modern {
             Some(Refusal::UnknownMethod)
-        } else if self.asked.contains_key(id) {
+        } else if self.server_requests.contains_key(id) {
             Some(Refusal::DuplicateId)
-        } else if self.asked.len() >= gate.config.in_flight_max {
+        } else if self.server_requests.len() >= gate.config.in_flight_max {
             Some(Refusal::Busy)
         } else {
             None
