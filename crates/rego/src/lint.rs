@@ -91,7 +91,7 @@ pub fn lint(
             }
             linter.combined_set(path, rule);
             let denies = denying.contains(path);
-            linter.rule(rule, Role { permits: permitting.contains(path) && !denies, denies });
+            linter.rule(rule, Polarity { permits: permitting.contains(path) && !denies, denies });
         }
     }
     let found = linter.found.into_iter().collect();
@@ -100,7 +100,7 @@ pub fn lint(
 
 /// What a rule's result leads to: a permit, or a denial or hold.
 #[derive(Clone, Copy)]
-struct Role {
+struct Polarity {
     permits: bool,
     denies: bool,
 }
@@ -150,15 +150,15 @@ impl Linter {
         }
     }
 
-    fn rule(&mut self, rule: &Rule, role: Role) {
+    fn rule(&mut self, rule: &Rule, polarity: Polarity) {
         let pinned = pinned_names(rule);
         for visit in Walk::rule(rule) {
             match visit {
                 Visit::Ref(reference) => self.unknown_input(&reference),
                 Visit::Call { callee, params } => self.substring_match(&callee, &params, &pinned),
                 Visit::Statement(statement) => {
-                    self.undefined_negation(statement, role);
-                    self.undefined_comparison(statement, role);
+                    self.undefined_negation(statement, polarity);
+                    self.undefined_comparison(statement, polarity);
                 }
                 Visit::Expr(_) => {}
             }
@@ -223,9 +223,9 @@ impl Linter {
 
     /// `undefined-negation`: `not` is true where its operand is undefined, so in a rule that permits,
     /// a client that leaves the field out is permitted.
-    fn undefined_negation(&mut self, statement: &LiteralStmt, role: Role) {
+    fn undefined_negation(&mut self, statement: &LiteralStmt, polarity: Polarity) {
         let Literal::NotExpr { expr, span } = &statement.literal else { return };
-        if !role.permits {
+        if !polarity.permits {
             return;
         }
         if let Some(field) = optional_in(expr) {
@@ -237,10 +237,10 @@ impl Linter {
 
     /// `undefined-comparison`: `!=` is undefined where an operand is, so a client that leaves the
     /// field out is not denied.
-    fn undefined_comparison(&mut self, statement: &LiteralStmt, role: Role) {
+    fn undefined_comparison(&mut self, statement: &LiteralStmt, polarity: Polarity) {
         let Literal::Expr { expr, .. } = &statement.literal else { return };
         let Expr::BoolExpr { op: BoolOp::Ne, lhs, rhs, span, .. } = expr.as_ref() else { return };
-        if !role.denies {
+        if !polarity.denies {
             return;
         }
         let written = |field: &String| CLIENT_WRITTEN.iter().any(|part| field.starts_with(part));
