@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 
 use super::replay::{ReplayError, Source, read_lines};
 use bartizan_audit::entry::{Entry, OperationEntry};
+use bartizan_audit::inert;
 use bartizan_gate::question::access::is_ambiguous;
+use bartizan_gate::wire::unseen::is_unseen;
 
 /// Most kinds of calls and messages in one draft.
 pub const SEEN_MAX: usize = 2_000;
@@ -230,7 +232,7 @@ impl Seen {
                 })
                 .collect();
             let pack = json!({"version": 1, "name": name, "tools": tools});
-            (format!("{name}.pack.json"), format!("{pack:#}\n"))
+            (format!("{name}.pack.json"), inert::escaped(&format!("{pack:#}\n")))
         };
         servers.into_iter().map(pack).collect()
     }
@@ -448,7 +450,7 @@ fn denials(times: &Times) -> Vec<String> {
 /// Appends one element of a set, on a line of its own. JSON text is valid Rego.
 fn entry(text: &mut String, value: &Value) {
     text.push('\t');
-    text.push_str(&value.to_string());
+    text.push_str(&inert::escaped(&value.to_string()));
     text.push_str(",\n");
 }
 
@@ -456,7 +458,7 @@ fn entry(text: &mut String, value: &Value) {
 fn comment(text: &mut String, remarks: &[String]) {
     let line: String = remarks.join(" ").chars().take(COMMENT_CHARS_MAX).collect();
     text.push_str("\t# ");
-    text.extend(line.chars().map(|c| if c.is_control() { ' ' } else { c }));
+    text.extend(line.chars().map(|c| if is_unseen(c) { ' ' } else { c }));
     text.push('\n');
 }
 

@@ -10,6 +10,7 @@
 pub mod bundle;
 mod data;
 pub mod embedded;
+mod files;
 mod find;
 pub mod last_good;
 pub mod learn;
@@ -18,6 +19,7 @@ pub mod poll;
 pub mod prove;
 pub mod recorded;
 pub mod replay;
+mod sources;
 pub mod watch;
 
 use std::sync::Arc;

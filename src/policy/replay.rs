@@ -11,12 +11,13 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use bartizan_audit::journal_directory;
 use bartizan_audit::tail::Reader;
 use bartizan_rego::{Policy, PolicyProblem, ReplayEvaluator};
+use bartizan_sync::lock;
 
 use super::recorded::{About, Known, NotJudged, Question, Recorded, Said, Verdict};
 
@@ -254,7 +255,7 @@ fn work(
     let mut evaluators = Evaluators::new(replay)
         .map_err(|problem| ReplayError { place: "policy".to_owned(), what: problem.to_string() })?;
     loop {
-        let batch = batches.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let batch = lock(batches).recv();
         let Ok(batch) = batch else { return Ok(report) };
         for line in batch {
             match Recorded::read(&line.bytes) {

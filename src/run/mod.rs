@@ -171,7 +171,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, StartErr
     let state = state::State::open(&config.state)?;
     let boot = state::boot()?;
     let journal = Arc::new(state.journal(&config.audit, &boot, clock.now())?);
-    let started = build(&config, options, (clock, &state, &boot), &journal).await;
+    let started = build(&config, options, clock, &state, &boot, &journal).await;
     if let Err(error) = &started {
         // What could not start is in the journal too, and the journal ends in order.
         let mut record = AuditRecord::new(Event::Policy, clock.now());
@@ -185,7 +185,9 @@ pub async fn start(config: Config, options: Options) -> Result<Running, StartErr
 async fn build(
     config: &Config,
     options: Options,
-    (clock, state, boot): (Clock, &state::State, &str),
+    clock: Clock,
+    state: &state::State,
+    boot: &str,
     journal: &Arc<Journal>,
 ) -> Result<Running, StartError> {
     let readiness = Readiness::new();
@@ -219,9 +221,9 @@ async fn build(
     }
     let reload = Arc::new(Notify::new());
     let current = Current::default();
-    policies::follow((&shared, &readiness), origin, ready, (&current, &reload));
+    policies::follow(&shared, &readiness, origin, ready, &current, &reload);
     let export = Export::start(config, &current, journal)?;
-    let serving = edges::serve(config, protected.clone(), sockets, (&shared, &readiness))?;
+    let serving = edges::serve(config, protected.clone(), sockets, &shared, &readiness)?;
     Ok(Running {
         shared,
         journal: Arc::clone(journal),

@@ -2,7 +2,7 @@
 //! change of it in the log and in the journal.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
@@ -26,6 +26,7 @@ use bartizan_gate::duty::decision::PolicyRevision;
 use bartizan_gate::evidence::record::{AuditRecord, DecisionFacts, Event, Finding, Now};
 use bartizan_gate::evidence::step::AuditSink;
 use bartizan_rego::{Demotion, Entrypoints, EvalLimits, Policy, PolicyProblem, RegoPdp, RuleQuery};
+use bartizan_sync::lock;
 
 /// How long the proof of one revision may take.
 const PROOF_MAX: Duration = Duration::from_mins(1);
@@ -82,7 +83,7 @@ impl Origin {
 /// The keys of a bundle.
 fn signing(bundle: &BundleConfig) -> Result<Option<Arc<Signing>>, StartError> {
     let Some(signing) = &bundle.signing else { return Ok(None) };
-    let signing = signing.read().map_err(|what| {
+    let signing = signing.read_keys().map_err(|what| {
         StartError::new("policy.bundle.signing", what)
             .hint("give the PEM of a public key that fits the algorithm")
     })?;
@@ -117,7 +118,7 @@ const MASK: &str = "data.system.log.mask";
 
 impl Current {
     fn set(&self, policy: &Policy) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(policy.clone());
+        *lock(&self.0) = Some(policy.clone());
     }
 
     /// Asks it for the mask of a decision that is to be logged.
@@ -125,7 +126,7 @@ impl Current {
         let current = self.clone();
         let mut query: Option<RuleQuery> = None;
         Box::new(move |event| {
-            let policy = current.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let policy = lock(&current.0).clone();
             let policy = policy.ok_or("there is no policy yet that could say what to mask")?;
             let same = query.take().filter(|query| *query.revision() == policy.revision());
             let query = query.insert(match same {
@@ -182,10 +183,12 @@ pub(super) async fn first(
 
 /// Follows the origin until closing; each proven change answers from the next question on.
 pub(super) fn follow(
-    (shared, readiness): (&Shared, &Readiness),
+    shared: &Shared,
+    readiness: &Readiness,
     origin: Origin,
     ready: Option<Ready>,
-    (current, again): (&Current, &Arc<Notify>),
+    current: &Current,
+    again: &Arc<Notify>,
 ) {
     if let Some(ready) = &ready {
         current.set(ready.pdp.policy());

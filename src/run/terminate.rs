@@ -16,7 +16,8 @@ use bartizan_edge::oauth::{Issuer, Naming, PublicUrl, Terminate};
 /// a bad file is found before anything is served; those at addresses once a token needs them.
 pub(super) fn resource(
     config: &Config,
-    (server, ours): (&ServerConfig, &TerminateConfig),
+    server: &ServerConfig,
+    ours: &TerminateConfig,
     public: PublicUrl,
     shared: &Shared,
 ) -> Result<Terminate, StartError> {

@@ -27,8 +27,8 @@
 //!   last `cause`.
 //!
 //! Every segment but the first begins with a `rotation` record. Characters that could steer a
-//! terminal or hide text (see [`inert::is_hostile`]) are written as JSON escapes, so a line is
-//! safe to print as it is.
+//! terminal or hide text ([`bartizan_gate::wire::unseen`]) are written as JSON escapes, so a line is safe to
+//! print as it is.
 //!
 //! The chain shows any change to a record that has a successor. It does not show that whole
 //! records were cut off at the end, nor a journal rewritten from some point on by someone who can

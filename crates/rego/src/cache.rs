@@ -10,12 +10,13 @@
 //! may be a secret, must not be stored after its call. The PDP in `engines` is the only user.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use regorus::Value;
 
 use super::ReadSet;
 use bartizan_gate::duty::decision::{Decision, Engine, Origin};
+use bartizan_sync::lock;
 
 /// The paths that a policy may read and still have a cache. They hold names, and no number from the
 /// message, because `1.0` and `1` compare equal as keys but are different texts. `phase` and the
@@ -70,7 +71,7 @@ impl DecisionCache {
 
     /// The decision of `engine` on `input`; `None` on a cache miss.
     pub(super) fn get(&self, input: &Value, engine: Engine) -> Option<Decision> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(input).cloned();
+        let known = lock(&self.0).get(input).cloned();
         known.filter(|known| known.engine == engine).map(|known| (*known).clone())
     }
 
@@ -83,7 +84,7 @@ impl DecisionCache {
             return;
         }
         let decision = Arc::new(decision.clone());
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.0);
         if known.len() >= DECISIONS_MAX {
             known.clear();
         }

@@ -12,6 +12,7 @@ use regorus::Value;
 use regorus::unstable::{Expr, Module, Ref};
 
 use super::ReadSet;
+use super::random::Random;
 use super::walk::{Visit, Walk};
 
 /// The values of `input.tool.drift`.
@@ -19,33 +20,6 @@ const DRIFTS: &[&str] = &["none", "changed", "added", "unlocked"];
 
 /// Most constants of a policy that are used as values.
 const CONSTANTS_MAX: usize = 512;
-
-/// The generator `SplitMix64` (Steele, Lea and Flood, 2014): the same sequence on every platform.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        let bound = u64::try_from(bound.max(1)).unwrap_or(1);
-        usize::try_from(self.next().checked_rem(bound).unwrap_or(0)).unwrap_or(0)
-    }
-
-    fn one_in(&mut self, many: usize) -> bool {
-        self.below(many) == 0
-    }
-
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
-        from.get(self.below(from.len()))
-    }
-}
 
 /// A seeded generator of inputs for one policy.
 #[derive(Debug)]
@@ -103,7 +77,7 @@ impl Generator {
             .iter()
             .map(|path| path.split('.').skip(1).map(str::to_owned).collect())
             .collect();
-        Self { random: Random(seed), values, strings, paths }
+        Self { random: Random::new(seed), values, strings, paths }
     }
 
     /// The next input of the sequence.
@@ -200,7 +174,7 @@ impl Generator {
     /// An input with the members and types that real ones have.
     fn plausible(&mut self) -> Value {
         let hour = self.random.below(24);
-        let unix_ms = self.random.next() >> 22;
+        let unix_ms = self.random.number() >> 22;
         let listed = (0..self.random.below(4)).map(|_| {
             object([
                 ("name", self.string()),

@@ -4,7 +4,9 @@
 //! `engines` has one pool for each kind of engine.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, TryLockError};
+
+use bartizan_sync::lock;
 
 /// A fixed number of engines. An evaluation takes one that is free, and waits only if none is.
 #[derive(Debug)]
@@ -35,6 +37,6 @@ impl<T> Pool<T> {
                 Err(TryLockError::WouldBlock) => {}
             }
         }
-        Some(at(0)?.lock().unwrap_or_else(PoisonError::into_inner))
+        Some(lock(at(0)?))
     }
 }

@@ -7,7 +7,7 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use regorus::utils::limits::ExecutionTimerConfig;
 use regorus::{Engine, PolicyLengthConfig, Value};
@@ -15,6 +15,7 @@ use regorus::{Engine, PolicyLengthConfig, Value};
 use super::builtins;
 use super::problem::{PolicyProblem, RegorusError};
 use super::{EvalLimits, FileCoverage, Policy};
+use bartizan_sync::lock;
 
 /// The interpreter compares the time with the limit once in this many steps.
 const TIMER_STEPS: u32 = 16;
@@ -131,7 +132,7 @@ impl Interpreter {
             None => build(&self.policy, &self.failure)
                 .map_err(|problem| EvalError::Failed(problem.to_string()))?,
         };
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&self.failure) = None;
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             engine.set_input(input);
             let value = engine.eval_rule(path.to_owned());
@@ -142,7 +143,7 @@ impl Interpreter {
             return Err(EvalError::Failed("the interpreter panicked".to_owned()));
         };
         self.engine = Some(engine);
-        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let failure = lock(&self.failure).take();
         match (value, failure) {
             (Ok(value), None) => Ok(value),
             (Ok(_), Some(failure)) => Err(EvalError::Failed(failure)),
@@ -177,7 +178,7 @@ fn build(policy: &Policy, failure: &Failure) -> Result<Engine, PolicyProblem> {
         let arity = u8::try_from(builtin.arity()).unwrap_or(u8::MAX);
         let call = move |args: Vec<Value>| {
             let value = builtins::call(builtin, &args, &limits).map_err(|error| {
-                let mut first = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut first = lock(&failure);
                 PolicyProblem::unlocated(first.get_or_insert(error).as_str())
             })?;
             Ok(value)

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use governor::clock::Clock;
@@ -26,6 +26,7 @@ use governor::state::{NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
 
 use super::decision::Rate;
+use bartizan_sync::lock;
 
 /// The longest time that the arithmetic below handles, ns: 100 years. Five of them fit into 64
 /// bits, and no sum has more than four. Uptimes beyond it stand still, so that limits only get stricter.
@@ -75,7 +76,7 @@ impl Limits {
     /// started; a value below an earlier one counts as the earlier one.
     pub fn spend(&self, keys: &[BucketKey], uptime: Duration) -> Result<(), (BucketKey, Spent)> {
         // A panic while the lock was held can only have left too little in a bucket.
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tables = lock(&self.tables);
         let now_ns = self.uptime.advance(uptime);
         let mut taken: Vec<Taken> = Vec::with_capacity(keys.len());
         for key in keys {

@@ -204,6 +204,32 @@ fn below(at: &str, name: &str) -> String {
     format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
+/// Where a value stands.
+#[derive(Clone, Copy)]
+struct Position<'a> {
+    /// The JSON pointer to it.
+    pointer: &'a str,
+    /// Texts around it that are read as JSON.
+    nesting: usize,
+}
+
+impl<'a> Position<'a> {
+    /// At `pointer`, in no text.
+    fn top(pointer: &'a str) -> Self {
+        Self { pointer, nesting: 0 }
+    }
+
+    /// At `pointer`, in the same text.
+    fn at(self, pointer: &str) -> Position<'_> {
+        Position { pointer, nesting: self.nesting }
+    }
+
+    /// In the text that stands here.
+    fn inside(self) -> Self {
+        Self { nesting: self.nesting.saturating_add(1), ..self }
+    }
+}
+
 /// What one answer has come to so far.
 struct Run<'l> {
     limits: &'l DocumentLimits,
@@ -226,11 +252,12 @@ impl Run<'_> {
         let tokens: Vec<&str> = tokens.collect();
         if root == Some("error") {
             let error = scope.error.map(|error| ("/error".to_owned(), error));
-            return error
-                .map_or(Ok(()), |(at, error)| self.named(error, &tokens, (&at, true), 0, edits));
+            return error.map_or(Ok(()), |(at, error)| {
+                self.named(error, &tokens, Position::top(&at), true, edits)
+            });
         }
         for (at, result) in &scope.results {
-            self.named(*result, &tokens, (at, true), 0, edits)?;
+            self.named(*result, &tokens, Position::top(at), true, edits)?;
             // Servers repeat structured content as JSON in a text (2025-06-18, tools,
             // "Structured Content").
             if let Some(("structuredContent", rest)) = tokens.split_first().map(|(a, b)| (*a, b)) {
@@ -240,23 +267,24 @@ impl Run<'_> {
                         continue;
                     };
                     let at = format!("{at}/content/{index}/text");
-                    self.named(text, rest, (&at, false), 0, edits)?;
+                    self.named(text, rest, Position::top(&at), false, edits)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Replaces what `tokens` lead to from `value`, which stands `at`. A text on the way must be
+    /// Replaces what `tokens` lead to from `value`, which stands at `position`. A text on the way must be
     /// JSON if it `must`; else what is no JSON has no such place.
     fn named(
         &mut self,
         value: Value<'_>,
         tokens: &[&str],
-        (at, must): (&str, bool),
-        nesting: usize,
+        position: Position<'_>,
+        must: bool,
         edits: &mut Vec<Edit>,
     ) -> Result<(), Unredactable> {
+        let at = position.pointer;
         let Some((token, rest)) = tokens.split_first() else {
             self.copy(value);
             edits.push(replaced(value, at));
@@ -269,7 +297,7 @@ impl Run<'_> {
                 for (key, member) in value.members() {
                     let key = key.as_str().unwrap_or_default();
                     if every || *key == *name {
-                        self.named(member, rest, (&below(at, key), must), nesting, edits)?;
+                        self.named(member, rest, position.at(&below(at, key)), must, edits)?;
                     }
                 }
             }
@@ -277,20 +305,22 @@ impl Run<'_> {
                 for (index, element) in value.elements().enumerate() {
                     let index = index.to_string();
                     if every || *index == *name {
-                        self.named(element, rest, (&below(at, &index), must), nesting, edits)?;
+                        self.named(element, rest, position.at(&below(at, &index)), must, edits)?;
                     }
                 }
             }
-            Kind::String => match self.inner(value.as_str().unwrap_or_default(), nesting)? {
-                Some(document) => {
-                    let mut inside = Vec::new();
-                    let root = document.root();
-                    self.named(root, tokens, (at, must), nesting.saturating_add(1), &mut inside)?;
-                    edits.extend(lifted(value, inside)?);
+            Kind::String => {
+                match self.inner(value.as_str().unwrap_or_default(), position.nesting)? {
+                    Some(document) => {
+                        let mut inside = Vec::new();
+                        let root = document.root();
+                        self.named(root, tokens, position.inside(), must, &mut inside)?;
+                        edits.extend(lifted(value, inside)?);
+                    }
+                    None if must => return Err(Unredactable::Unreadable),
+                    None => {}
                 }
-                None if must => return Err(Unredactable::Unreadable),
-                None => {}
-            },
+            }
             Kind::Null | Kind::Bool | Kind::Number => {}
         }
         if edits.len() > PLACES_MAX { Err(Unredactable::TooMuch) } else { Ok(()) }
@@ -342,7 +372,7 @@ impl Run<'_> {
         edits: &mut Vec<Edit>,
     ) -> Result<(), Unredactable> {
         if part.kind() != Kind::Object {
-            return self.search(part, ("", at), 0, edits);
+            return self.search(part, "", Position::top(at), edits);
         }
         for (name, member) in part.members() {
             let name = name.as_str().unwrap_or_default();
@@ -353,7 +383,7 @@ impl Run<'_> {
             if name != "structuredContent" {
                 self.texts_alone(member)?;
             }
-            self.search(member, (name, &below(at, name)), 0, edits)?;
+            self.search(member, name, Position::top(&below(at, name)), edits)?;
         }
         Ok(())
     }
@@ -373,35 +403,36 @@ impl Run<'_> {
         value.elements().try_for_each(|element| self.texts_alone(element))
     }
 
-    /// Finds what must go in `value`, which stands `at` and is known by `name`. The depth of the
-    /// recursion is bounded by that of the document.
+    /// Finds what must go in `value`, which stands at `position` and is known by `name`. The depth
+    /// of the recursion is bounded by that of the document.
     fn search(
         &mut self,
         value: Value<'_>,
-        (name, at): (&str, &str),
-        nesting: usize,
+        name: &str,
+        position: Position<'_>,
         edits: &mut Vec<Edit>,
     ) -> Result<(), Unredactable> {
+        let at = position.pointer;
         match value.kind() {
             Kind::Object => {
                 for (name, member) in value.members() {
                     let name = name.as_str().unwrap_or_default();
                     self.name(name)?;
-                    self.search(member, (name, &below(at, name)), nesting, edits)?;
+                    self.search(member, name, position.at(&below(at, name)), edits)?;
                 }
             }
             Kind::Array => {
                 for (index, element) in value.elements().enumerate() {
-                    self.search(element, (name, &format!("{at}/{index}")), nesting, edits)?;
+                    self.search(element, name, position.at(&format!("{at}/{index}")), edits)?;
                 }
                 self.across(value, at, edits)?;
             }
             Kind::String => {
                 let text = value.as_str().unwrap_or_default();
-                let mut inside = self.plain(text, (name, at))?;
-                if let Some(document) = self.inner(text, nesting)? {
+                let mut inside = self.plain(text, name, at)?;
+                if let Some(document) = self.inner(text, position.nesting)? {
                     let root = document.root();
-                    self.search(root, (name, at), nesting.saturating_add(1), &mut inside)?;
+                    self.search(root, name, position.inside(), &mut inside)?;
                 }
                 edits.extend(lifted(value, inside)?);
             }
@@ -420,7 +451,7 @@ impl Run<'_> {
 
     /// Secrets and copies in one text. Many forms are known by what stands before the secret, so
     /// the text is searched as it would stand in JSON, behind its name.
-    fn plain(&mut self, text: &str, (name, at): (&str, &str)) -> Result<Vec<Edit>, Unredactable> {
+    fn plain(&mut self, text: &str, name: &str, at: &str) -> Result<Vec<Edit>, Unredactable> {
         let edit = |at_text: Range<usize>, rule| Edit {
             at: at_text,
             with: MARKER.to_owned(),

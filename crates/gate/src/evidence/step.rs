@@ -335,7 +335,7 @@ pub enum Act {
 
 /// Keeps records.
 pub trait AuditSink: Send + Sync {
-    /// Keeps `record`, or says that it cannot. `Ok` means kept to the sink's named durability.
+    /// Keeps `record`, or says that it cannot. `Ok` means kept as durably as the sink promises.
     fn keep(&self, record: &AuditRecord) -> Result<(), Unkept>;
 }
 

@@ -6,7 +6,7 @@
 //! Everything is bounded in number, size and time; what was forgotten is unknown, never harmless.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::operation::{Handed, Handles, Lesson};
 use super::pack::{Effect, Mint};
 use crate::wire::document::{Document, DocumentLimits, Kind, Value};
+use bartizan_sync::lock;
 
 /// Session facts: names, and what the principal's last successful calls set them to.
 pub type Facts = BTreeMap<Box<str>, Box<str>>;
@@ -252,7 +253,7 @@ pub struct OfPrincipal<'a> {
 
 impl Handles for OfPrincipal<'_> {
     fn handed(&self, handle: &str) -> Option<Handed> {
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = lock(self.memory);
         memory.handed(self.principal, handle, self.now)
     }
 }
@@ -273,7 +274,7 @@ pub struct Teaching {
 impl Teaching {
     /// Remembers it.
     pub fn take_place(self) {
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = lock(&self.memory);
         memory.learn(&self.principal, self.learnt, self.now);
     }
 }

@@ -1,8 +1,6 @@
 //! What a call's answer teaches about later calls, and when: only a good answer to a tool call,
 //! complete, delivered as the client gets it, and recorded.
 
-use std::sync::PoisonError;
-
 use bytes::Bytes;
 
 use crate::evidence::record::Now;
@@ -12,6 +10,7 @@ use crate::question::operation::{Handles, Knowledge, Lesson};
 use crate::wire::document::{Document, Value};
 use crate::wire::frame::Frame;
 use crate::wire::protocol::Era;
+use bartizan_sync::lock;
 
 use super::answer::kind;
 use super::question::Question;
@@ -50,7 +49,7 @@ impl Session {
         };
         let mut lesson = Lesson::of_call(known, name, sent)?;
         if !lesson.facts.is_empty() {
-            let mut memory = self.server.memory().lock().unwrap_or_else(PoisonError::into_inner);
+            let mut memory = lock(self.server.memory());
             lesson.sent = memory.sent(&self.principal.id, &lesson, now.uptime);
         }
         Some(Box::new(lesson))

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use super::tasks::Tasks;
@@ -12,6 +12,7 @@ use crate::question::access::Server;
 use crate::question::handles::{Facts, Memory, OfPrincipal};
 use crate::question::operation::Knowledge;
 use crate::wire::document::{Kind, Value};
+use bartizan_sync::{lock, read, write};
 
 /// How a refusal by policy looks to the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +79,7 @@ impl Protected {
 
     /// The tasks that this server runs, whoever asked for them.
     pub fn tasks(&self) -> MutexGuard<'_, Tasks> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.tasks)
     }
 
     /// What its answers taught.
@@ -93,7 +94,7 @@ impl Protected {
 
     /// The session facts of `principal`, at `now` (uptime).
     pub fn session_facts(&self, principal: &str, now: Duration) -> Facts {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner).facts(principal, now)
+        lock(&self.memory).facts(principal, now)
     }
 
     /// What a call of one of its tools is resolved against, but for handles.
@@ -107,7 +108,7 @@ impl Protected {
 
     /// `tool` as it was last listed.
     pub fn definition(&self, tool: &str) -> Option<Arc<Definition>> {
-        self.tools.read().unwrap_or_else(PoisonError::into_inner).get(tool).cloned()
+        read(&self.tools).get(tool).cloned()
     }
 
     /// From now on, keeps definitions whole, for those who want to read them.
@@ -117,20 +118,20 @@ impl Protected {
 
     /// The tools that were listed so far, by name.
     pub fn tools(&self) -> BTreeMap<Box<str>, Arc<Definition>> {
-        let tools = self.tools.read().unwrap_or_else(PoisonError::into_inner);
+        let tools = read(&self.tools);
         tools.iter().map(|(name, definition)| (name.clone(), Arc::clone(definition))).collect()
     }
 
     /// Whether this is the first notice about the definition with `digest`, which it then counts as
     /// given. `false` also once [`Protected::TOOLS_MAX`] definitions have had theirs.
     pub fn first_notice(&self, digest: &str) -> bool {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = lock(&self.told);
         told.len() < Self::TOOLS_MAX && told.insert(digest.into())
     }
 
     /// Remembers a page of tools that passed, each with its flags.
     pub fn learn(&self, page: &Page<'_>, flags: &[Vec<&'static str>]) {
-        let mut tools = self.tools.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tools = write(&self.tools);
         let keeps_texts = self.keeps_texts.load(Ordering::Relaxed);
         for (entry, flags) in page.entries.iter().zip(flags) {
             if tools.len() >= Self::TOOLS_MAX && !tools.contains_key(entry.name) {
