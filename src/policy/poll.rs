@@ -1,6 +1,6 @@
 //! Polls a bundle service for policies (OPA docs, "Bundles", "Bundle Service API").
 //!
-//! Each request carries the ETag of the running bundle. The pause between requests is random within
+//! Each request carries the `ETag` of the running bundle. The pause between requests is random within
 //! the configured bounds, or short where the service supports long polling. A new bundle is
 //! unpacked, verified, proven and built while the old policy runs; then it replaces the old one and
 //! is stored as the last good bundle. After a failure the running policy stays. This module writes
@@ -89,7 +89,7 @@ struct RefusedBundle {
 enum Response {
     /// 304: the running bundle is the newest.
     NotModified,
-    /// 200: a bundle, its ETag, and whether the service supports long polling.
+    /// 200: a bundle, its `ETag`, and whether the service supports long polling.
     Bundle { bytes: Bytes, tag: Option<HeaderValue>, long: bool },
 }
 
@@ -142,7 +142,7 @@ impl BundleService {
         prove_and_build(settings, loaded).await.map_err(|problems| refused(called, problems))
     }
 
-    /// Requests a bundle whose ETag is not `tag`. `long` permits a delayed response.
+    /// Requests a bundle whose `ETag` is not `tag`. `long` permits a delayed response.
     async fn request(&self, tag: Option<&HeaderValue>, long: bool) -> Result<Response, String> {
         let wait = self.polling.long.filter(|_| long).unwrap_or_default();
         let mut headers = HeaderMap::new();
@@ -212,7 +212,7 @@ struct Poller<I> {
     service: BundleService,
     monitor: Monitor,
     install: I,
-    /// The ETag of the running bundle.
+    /// The `ETag` of the running bundle.
     tag: Option<HeaderValue>,
     /// The digest of the running bundle, if it came from the service in this run.
     active: Option<Digest>,
