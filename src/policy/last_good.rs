@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use bartizan_gate::wire::hex::hex;
 use sha2::{Digest as _, Sha256};
 
 /// How many bytes of the address's SHA-256 digest make the file's name.
@@ -27,9 +28,8 @@ impl LastGood {
     pub fn new(state: &Path, url: &str) -> Self {
         let directory = state.join("bundle");
         let digest = Sha256::digest(url);
-        let mut name = String::new();
         let digest: &[u8] = digest.as_ref();
-        bartizan_gate::catalog::lists::hex(digest.get(..NAME_BYTES).unwrap_or(digest), &mut name);
+        let name = hex(digest.get(..NAME_BYTES).unwrap_or(digest));
         let file = directory.join(format!("{name}.tar.gz"));
         Self { directory, file }
     }

@@ -21,6 +21,7 @@ use super::bundle::{self, archive, manifest};
 use super::last_good::LastGood;
 use super::watch::{PolicyEvent, Source, Triggers};
 use super::{PolicySettings, Ready, blocking, prove_and_build};
+use bartizan_gate::wire::hex::hex;
 use bartizan_rego::{PolicyProblem, RegoPdp};
 
 /// Pause after the first failure. It doubles with each further one, up to [`Polling::max`].
@@ -132,9 +133,8 @@ impl BundleService {
                 .map(|loaded| (called, loaded))
         });
         let named = |called: Option<String>| {
-            let mut hex = String::from("sha256:");
-            bartizan_gate::catalog::lists::hex(&digest(&bytes), &mut hex);
-            called.map_or(hex.clone(), |called| format!("`{called}`, {hex}"))
+            let digest = hex(&digest(&bytes));
+            called.map_or(format!("sha256:{digest}"), |it| format!("`{it}`, sha256:{digest}"))
         };
         let refused = |called, problems| Refused { candidate: named(called), problems };
         let unpacked = unpacked.await.map_err(|problems| refused(None, problems))?;
