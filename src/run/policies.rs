@@ -25,7 +25,7 @@ use bartizan_edge::clock::Clock;
 use bartizan_gate::duty::decision::PolicyRevision;
 use bartizan_gate::evidence::record::{AuditRecord, DecisionFacts, Event, Finding, Now};
 use bartizan_gate::evidence::step::AuditSink;
-use bartizan_rego::{Asker, Demotion, Entrypoints, EvalLimits, Policy, PolicyProblem, RegoPdp};
+use bartizan_rego::{Demotion, Entrypoints, EvalLimits, Policy, PolicyProblem, RegoPdp, RuleQuery};
 use bartizan_sync::lock;
 
 /// How long the proof of one revision may take.
@@ -124,16 +124,16 @@ impl Current {
     /// Asks it for the mask of a decision that is to be logged.
     pub(super) fn masker(&self) -> Masker {
         let current = self.clone();
-        let mut asker: Option<Asker> = None;
+        let mut query: Option<RuleQuery> = None;
         Box::new(move |event| {
             let policy = lock(&current.0).clone();
             let policy = policy.ok_or("there is no policy yet that could say what to mask")?;
-            let same = asker.take().filter(|asker| *asker.revision() == policy.revision());
-            let asker = asker.insert(match same {
+            let same = query.take().filter(|query| *query.revision() == policy.revision());
+            let query = query.insert(match same {
                 Some(same) => same,
-                None => Asker::new(&policy, MASK).map_err(|problem| problem.to_string())?,
+                None => RuleQuery::new(&policy, MASK).map_err(|problem| problem.to_string())?,
             });
-            asker.ask(event).map_err(|problem| problem.to_string())
+            query.evaluate(event).map_err(|problem| problem.to_string())
         })
     }
 }
@@ -272,7 +272,7 @@ fn tell(event: &PolicyEvent, sink: &dyn AuditSink, now: Now) {
             (Finding::PolicyReload, note)
         }
         // Neither changes the policy.
-        PolicyEvent::Trouble { what } => return tracing::warn!(what, "bundle service"),
+        PolicyEvent::ServiceFailed { what } => return tracing::warn!(what, "bundle service"),
         PolicyEvent::Recovered => return tracing::info!("the bundle service answers again"),
     };
     record.note = Some(note.into());
