@@ -15,7 +15,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use bartizan_audit::inert::is_hostile;
-use bartizan_gate::catalog::drift::Lock;
+use bartizan_gate::catalog::drift::DefinitionLock;
 use bartizan_gate::catalog::lists::{canonical_text, digest};
 use bartizan_gate::wire::document::{Document, DocumentLimits, Kind, Value, write_string};
 
@@ -86,7 +86,7 @@ pub struct MemberChange {
     pub now: Option<String>,
 }
 
-impl LockFile {
+impl DefinitionLockFile {
     /// Reads the file at `path`; what is wrong with it, if it is no lock.
     pub fn read(path: &Path) -> Result<Self, String> {
         let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
@@ -140,10 +140,10 @@ impl LockFile {
     }
 
     /// What the gate holds the tools of `server` against.
-    pub fn of_server(&self, server: &str) -> Lock {
-        let Some(tools) = self.servers.get(server) else { return Lock::Unlocked };
+    pub fn of_server(&self, server: &str) -> DefinitionLock {
+        let Some(tools) = self.servers.get(server) else { return DefinitionLock::Unlocked };
         let digests = tools.iter().map(|(tool, it)| (tool.as_str().into(), it.digest.clone()));
-        Lock::Locked(digests.collect())
+        DefinitionLock::Locked(digests.collect())
     }
 
     /// Servers and tools.
@@ -201,7 +201,7 @@ impl LockFile {
     }
 }
 
-impl LockedTool {
+impl DefinitionLockedTool {
     /// A tool as its server wrote it.
     pub fn new(definition: &str, effect: &str, flags: &[&str]) -> Result<Self, String> {
         let document = Document::read(Bytes::copy_from_slice(definition.as_bytes()), &LIMITS)

@@ -1,16 +1,16 @@
-//! Batches: each message is judged as if it came alone, and all pass or none (rule P7).
+//! Batches (P7; JSON-RPC 2.0 §6; MCP 2025-03-26 alone): each message is decided as if it came alone.
 //!
-//! A client's batch is judged on a copy of the conversation, which is kept only if every message
-//! may pass; what a refused batch spent of rate limits stays spent. A server's batch is held to
-//! what a stream of single messages is: what may not pass is left out. The transport knows a
-//! client's batch under one call of its own, the exchange, whoever in it waits for answers.
+//! A client's batch is forwarded only if every message may pass. It is decided on a copy of the
+//! session, which replaces the session only then; events that a refused batch took from rate limits
+//! are not given back. Of a server's batch, messages that may not pass are left out, as in a stream of
+//! single messages. The transport names a client's batch by one call id of its own, the exchange.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::evidence::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
-use crate::evidence::refusal::{Refusal, malformed_place};
+use crate::evidence::refusal::{Refusal, malformed_position};
 use crate::evidence::step::{Act, Content, Payload, Permitted, Released, Routing, Status, Step};
 use crate::wire::frame::{Batch, Frame, Id, Malformed, Message, Sender, write_batch};
 use crate::wire::headers::RoutingHeaders;
@@ -21,19 +21,19 @@ use crate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
 use super::replay::Replay;
 use super::{Arrival, Call, CallFacts, Gate, Session, id_text};
 
-/// The revision that has batches.
+/// The only revision with batches.
 const REVISION: Revision = Revision::V20250326;
 
-/// A message of a client's batch and what was decided about it alone.
+/// A message of a client's batch, with the step that it would have alone.
 struct Judged {
     answered: Answered,
     step: Step,
 }
 
-/// How a message of a client's batch is answered.
+/// Which answer a message of a client's batch gets.
 enum Answered {
     Never,
-    /// It could not be read.
+    /// An error with a null id: the message could not be read.
     WithoutId,
     Under(Id),
 }
@@ -48,9 +48,9 @@ impl Answered {
 }
 
 impl Session {
-    /// Whether an array of messages may be looked at: the server's configuration has to say so,
-    /// and the conversation must be of the one revision that has batches. It is also what a server
-    /// must assume over HTTP where nothing names another (2025-06-18, transports, "Protocol
+    /// Whether an array of messages is read as a batch: the server's configuration allows it, and
+    /// the conversation has the one revision with batches, or no revision yet. Over HTTP a server
+    /// must assume that revision where nothing names another (MCP 2025-06-18, transports, "Protocol
     /// Version Header").
     pub(super) fn takes_batches(&self, headers: Option<&RoutingHeaders>) -> bool {
         let named = headers.and_then(|headers| headers.protocol_version.as_deref());
@@ -62,8 +62,8 @@ impl Session {
             && revision.is_none_or(|known| known == REVISION)
     }
 
-    /// An array of messages from the client. The act is `Forward` (the bytes as they came, but
-    /// for arguments that a rule sets) or `Deliver` (an array of refusals).
+    /// Handles a batch of the client. The act is `Forward` (the bytes as they came, except arguments
+    /// that a rule sets) or `Deliver` (an array of refusals).
     pub(super) fn client_batch(
         &mut self,
         gate: &Gate,
@@ -92,12 +92,12 @@ impl Session {
         let unrecorded = Refusal::unrecorded(self.addressee(None, exchange));
         match step {
             Some(step) => step.about(exchange).if_unrecorded(unrecorded),
-            // Not reached: a batch has an element, and each has a record.
+            // Unreachable: a batch is not empty, and each message has a record.
             None => self.refuse_unread(gate, &arrival.raw, Malformed::BatchSize, exchange, now),
         }
     }
 
-    /// One message of a client's batch, judged as if it came alone.
+    /// Decides one message of a client's batch as if it came alone.
     fn batched(
         &mut self,
         gate: &Gate,
@@ -148,7 +148,7 @@ impl Session {
         Step::new(record, Act::Deliver(Refusal::Batched.released(to)))
     }
 
-    /// Each refused message gets its own refusal, the others one that says why; nothing passes.
+    /// Refuses a batch: each refused message gets its own refusal, each other one `WithBatch`.
     fn refused_batch(&self, gate: &Gate, judged: Vec<Judged>) -> Option<Step> {
         let mut records = Vec::new();
         let mut answers = Vec::new();
@@ -181,14 +181,14 @@ impl Session {
             Some(released) if answers.is_empty() => Act::Deliver(released),
             Some(_) | None => {
                 let body = write_batch(refusals);
-                Act::Deliver(Released::assertion(body, Content::Batch, None, status, true))
+                Act::Deliver(Released::new(body, Content::Batch, None, status, true))
             }
         };
         Step::of_all(records, act)
     }
 
-    /// An array of messages from the server. The act is `Deliver` (the bytes as they came, or
-    /// without what may not pass), `Drop`, or `Forward` (our refusals of the server's requests).
+    /// Handles a batch of the server. The act is `Deliver` (the bytes as they came, or without the
+    /// messages that may not pass), `Drop`, or `Forward` (refusals of the server's requests).
     pub(super) fn server_batch(
         &mut self,
         gate: &Gate,
@@ -205,7 +205,7 @@ impl Session {
         let (batch, frames) = match read {
             Ok(read) => read,
             Err(malformed) => {
-                let place = malformed_place(&malformed, Direction::ToClient);
+                let place = malformed_position(&malformed, Direction::ToClient);
                 let refusal = Refusal::Malformed(malformed);
                 return self.withhold(gate, within, raw, (refusal, place), now);
             }
@@ -213,15 +213,15 @@ impl Session {
         let mut records = Vec::new();
         let mut bodies = Vec::new();
         let mut refused = Vec::new();
-        let mut teaching = Vec::new();
+        let mut updates = Vec::new();
         for frame in &frames {
             let mut step = if let Message::Error { id: None, .. } = frame.message() {
-                // Which of the exchange's calls it answers nobody can say.
+                // It is unknown which call of the exchange this error answers.
                 self.unsolicited(gate, frame.document().raw(), "no id".to_owned(), now)
             } else {
                 self.server_frame_read(gate, (within, frame), replay, now)
             };
-            teaching.extend(step.take_teaching());
+            updates.extend(step.take_updates());
             let (kept, act) = step.into_parts();
             records.extend(kept);
             match act {
@@ -237,22 +237,22 @@ impl Session {
             Some(permitted) if bodies.is_empty() => Act::Forward(permitted),
             None if bodies.is_empty() => Act::Drop,
             back => {
-                let released = Released::assertion(body, Content::Batch, None, Status::Ok, false);
+                let released = Released::new(body, Content::Batch, None, Status::Ok, false);
                 Act::Deliver(released.answering(back))
             }
         };
         let Some(step) = Step::of_all(records, act) else {
-            // Not reached: a batch has an element, and each has a record.
+            // Unreachable: a batch is not empty, and each message has a record.
             let refusal = (Refusal::Malformed(Malformed::BatchSize), String::new());
             return self.withhold(gate, within, raw, refusal, now);
         };
         let call = within.map_or_else(|| gate.next_call(), Arc::clone);
         let unrecorded = Refusal::unrecorded(self.addressee(None, &call));
-        step.if_unrecorded(unrecorded).teaching(teaching)
+        step.if_unrecorded(unrecorded).updates(updates)
     }
 
-    /// Ends every call of `exchange`, each by `end`: the records of all, and the answers in the
-    /// form that was asked in. Nothing if all are settled already.
+    /// Ends every call of `exchange`, each with the step that `end` returns. Joins their records,
+    /// and their answers into an array if the request was a batch. `None` if all have their outcome.
     pub(super) fn end_all(
         &mut self,
         exchange: &CallId,
@@ -281,14 +281,14 @@ impl Session {
             None if answers.is_empty() => Act::Drop,
             Some(_) | None => {
                 let body = write_batch(answers.iter().map(Released::body));
-                Act::Deliver(Released::assertion(body, Content::Batch, None, Status::Ok, true))
+                Act::Deliver(Released::new(body, Content::Batch, None, Status::Ok, true))
             }
         };
         let unrecorded = Refusal::unrecorded(self.addressee(None, exchange));
         Some(Step::of_all(records, act)?.if_unrecorded(unrecorded))
     }
 
-    /// The server answers a batch, so it took the notifications that came in it.
+    /// Records the notifications of a batch as accepted, once the server answers the batch.
     pub(super) fn taken(&mut self, exchange: &CallId, now: Now) -> Vec<AuditRecord> {
         let told = |entry: &Call| entry.id.is_none() && entry.exchange == *exchange;
         let orders: Vec<_> =
@@ -299,7 +299,7 @@ impl Session {
     }
 }
 
-/// The batch itself, once every message of it may pass.
+/// Forwards a batch of which every message may pass; `None` if one may not.
 fn forwarded(
     batch: &Batch,
     judged: Vec<Judged>,
@@ -317,11 +317,11 @@ fn forwarded(
     }
     let payload = Payload::Batch(batch.with(&bodies), asks);
     let call = Arc::clone(exchange);
-    let permitted = Permitted::assertion(payload, protocol, call, Routing::default());
+    let permitted = Permitted::new(payload, protocol, call, Routing::default());
     Step::of_all(records, Act::Forward(permitted))
 }
 
-/// The record of a message that might have passed alone.
+/// The record of a message that is refused only because of its batch.
 fn companion(gate: &Gate, mut record: AuditRecord) -> AuditRecord {
     record.event = Event::Denial;
     record.decision = Some(gate.refused(&Refusal::WithBatch, None));
@@ -330,7 +330,7 @@ fn companion(gate: &Gate, mut record: AuditRecord) -> AuditRecord {
     record
 }
 
-/// Our refusals of a server's requests, as one message to it.
+/// Joins refusals of a server's requests into one message to the server.
 fn refusals(refused: &[Permitted]) -> Option<Permitted> {
     let first = refused.first()?;
     let body = match refused {
@@ -338,5 +338,5 @@ fn refusals(refused: &[Permitted]) -> Option<Permitted> {
         several => write_batch(several.iter().map(Permitted::body)),
     };
     let (protocol, call) = (first.protocol(), Arc::clone(first.call()));
-    Some(Permitted::assertion(Payload::Refusal(body), protocol, call, Routing::default()))
+    Some(Permitted::new(Payload::Refusal(body), protocol, call, Routing::default()))
 }

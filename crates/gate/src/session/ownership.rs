@@ -1,5 +1,5 @@
-//! Who may name what: tasks, progress tokens, subscriptions. An id is no proof of anything; what
-//! counts is who was seen to be given it.
+//! Ownership of tasks, progress tokens and subscriptions: a message may name only those that this
+//! session saw created for its principal. Knowing an id proves nothing.
 
 use std::sync::Arc;
 
@@ -21,12 +21,13 @@ use super::expected::{Expected, Listen, reads_alike, texts};
 use super::question::Question;
 use super::{Call, CallFacts, Session};
 
-/// What a frame says of a task: none, or one with what made it, where that is known.
+/// The task that a frame names: absent if it names none; an inner `None` if the task is unknown or
+/// belongs to another principal.
 pub(super) type Named = Option<Option<Arc<Maker>>>;
 
 impl Session {
-    /// The task that a frame is about, if it is about one, and what made it, if it is known to be
-    /// this principal's. Whoever asks about a task made it; whoever tells about one runs it.
+    /// Looks up the task that a frame names. A request about a task comes from the side that created
+    /// it, a notification about it from the side that runs it.
     pub(super) fn task(&mut self, frame: &Frame, name: &str, direction: Direction) -> Named {
         let method = Method::find(name, direction, None)?;
         if method.subject != Subject::Task {
@@ -42,7 +43,8 @@ impl Session {
         })
     }
 
-    /// Why the client may not name the tasks that it names, whatever the policy says.
+    /// Returns the refusal if the client names a task that this principal did not create. It holds
+    /// whatever the policy decides.
     pub(super) fn barred(&self, question: &Question<'_>, task: &Named) -> Option<Refused> {
         let params = question.params.filter(|_| question.action() == Action::Listen);
         let known = match (task, params) {
@@ -58,9 +60,10 @@ impl Session {
         }
         let modern = question.protocol.era == Era::Modern;
         let refusal = match question.method {
-            // A method that the revision does not have cannot tell which tasks there are.
+            // The same answer for known and unknown tasks, so that a method which the revision does
+            // not define reveals nothing about tasks.
             None => Refusal::UnknownMethod,
-            // Tasks extension, "Capability negotiation": this comes before whose task it is.
+            // Tasks extension, "Capability negotiation": checked before ownership.
             Some(_) if modern && !Self::declares_tasks(question) => Refusal::TasksUndeclared,
             Some(_) => Refusal::UnknownTask,
         };
@@ -86,11 +89,12 @@ impl Session {
         let origin = TaskOrigin { method, tool: None, operation };
         let maker = Maker { origin, redact: Vec::new() };
         let owner = &self.principal.id;
-        // This session's table has one owner, so no task in it can be foreign.
+        // This session's table has one owner, so the id cannot belong to another principal.
         self.client_tasks.remember((id, owner), maker, (now.uptime, None)).unwrap_or_default();
     }
 
-    /// Why a frame of the server speaks of something that it has no business with here.
+    /// Returns the refusal if a frame of the server refers to a task, a request or a subscription that
+    /// is not this session's.
     pub(super) fn misplaced(
         &self,
         within: Option<&CallId>,
@@ -110,8 +114,8 @@ impl Session {
         None
     }
 
-    /// Whether a progress token is of a request in flight: of this very one in the modern era,
-    /// where progress has no other stream to be on.
+    /// Whether a progress token belongs to a request in flight. In the modern era it must be the
+    /// request of this exchange, because progress comes on that request's stream.
     fn progresses(&self, within: Option<&CallId>, frame: &Frame) -> bool {
         let Some(token) = frame.named_id("progressToken") else { return false };
         let same = |other: &Id| reads_alike(&token, other);
@@ -125,8 +129,8 @@ impl Session {
                 .any(|entry| entry.expected.token.as_ref().is_some_and(same))
     }
 
-    /// Whether a notification belongs to no subscription, or to one in flight that asked for it.
-    /// Servers differ in whether they tag all of them; a tag that is there must be right.
+    /// Whether a notification needs no subscription, or matches one in flight. Servers differ in
+    /// whether they add the subscription's id; where it is present it must match.
     fn is_subscribed(&self, within: Option<&CallId>, question: &Question<'_>) -> bool {
         if matches!(question.frame.message(), Message::Request { .. }) {
             return true;
@@ -148,7 +152,7 @@ impl Session {
         })
     }
 
-    /// The subscriptions that a notification with this tag may be of.
+    /// The subscriptions in flight that a notification with this subscription id may belong to.
     pub(super) fn subscriptions<'a>(
         &'a self,
         within: Option<&'a CallId>,

@@ -1,10 +1,10 @@
-//! What comes again on a resumed stream.
+//! Redelivery of messages on a resumed stream.
 //!
-//! A legacy client that lost its connection asks for the events after the last one that it took
-//! (MCP 2025-11-25, transports, "Resumability and Redelivery"), and a server repeats them to the
-//! byte. An answer that was delivered once is settled, but the client may never have got it. So a
-//! session remembers the answers that could come again, and lets exactly those pass once more:
-//! recorded as seen, with no second outcome, and inspected by the policy of now.
+//! A legacy client that lost its connection asks for the events after the last one that it received
+//! (MCP 2025-11-25, transports, "Resumability and Redelivery"), and the server repeats them byte for
+//! byte. An answer that was delivered has its outcome, but the client may never have received it. So
+//! a session remembers the answers that may be redelivered and lets exactly those pass again. A
+//! redelivery is recorded as a notice, not as a second outcome, and inspected with the current policy.
 
 use crate::evidence::record::{AuditRecord, CallId, Event, Now, Outcome};
 use crate::evidence::step::{Act, Step};
@@ -13,34 +13,34 @@ use crate::wire::frame::{Frame, Id, Message};
 use super::redaction::redacted;
 use super::{Call, CallFacts, Gate, Session, id_text, released};
 
-/// Answers that a session remembers; one that was forgotten is withheld like any answer that
-/// nobody waits for.
+/// Answers that a session remembers for redelivery. The oldest is evicted first; a redelivery of an
+/// evicted answer is withheld as unsolicited.
 const ANSWERED_MAX: usize = 32;
 
-/// How an event of a stream stands to resuming.
+/// Whether an event of a stream may be redelivered, or may be a redelivery.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Replay {
-    /// It has an id, so it may come again.
+    /// The event has an id, so the server may redeliver it.
     pub numbered: bool,
-    /// Its stream goes on where another ended, so it may have come before.
+    /// Its stream resumes another one, so the event may be a redelivery.
     pub resumed: bool,
 }
 
-/// An answer that was delivered.
+/// An answer that was delivered and may be redelivered.
 #[derive(Debug, Clone)]
 pub(super) struct Answered {
     call: Call,
-    /// Of the server's bytes.
+    /// The keyed digest of the server's bytes.
     digest: Box<str>,
 }
 
 impl Session {
-    /// Forgets the answer to `call`.
+    /// Removes the answer to `call`, because its record could not be kept.
     pub(super) fn forget_answer(&mut self, call: &CallId) {
         self.answered.retain(|seen| seen.call.facts.call != *call);
     }
 
-    /// Remembers the answer to `call`, whose bytes have `digest`.
+    /// Remembers the answer to `call`, whose bytes have the keyed digest `digest`.
     pub(super) fn remember(&mut self, call: Call, digest: &str) {
         if self.answered.len() >= ANSWERED_MAX {
             self.answered.pop_front();
@@ -48,14 +48,14 @@ impl Session {
         self.answered.push_back(Answered { call, digest: digest.into() });
     }
 
-    /// The step for `frame`, if it came before to the byte and may come again: an answer that was
-    /// delivered, or a request of the server that still waits for the client's answer.
+    /// Returns the step for `frame` if it is a redelivery, byte for byte: of an answer that was
+    /// delivered, or of a request of the server that is still in flight.
     pub(super) fn replayed(&mut self, gate: &Gate, frame: &Frame, now: Now) -> Option<Step> {
         let id = frame.message().id()?;
         if matches!(frame.message(), Message::Request { .. }) {
             return self.asked_again(gate, frame, id, now);
         }
-        // An id that is in flight again belongs to the new call.
+        // The client uses the id for a new request, so an answer to it is not a redelivery.
         if self.ids.contains_key(id) {
             return None;
         }
@@ -64,7 +64,7 @@ impl Session {
         let same = |seen: &&Answered| seen.call.id.as_ref() == Some(id) && seen.digest == digest;
         let step =
             answered.iter().find(same).map(|seen| self.answered_again(gate, frame, seen, now));
-        // It may be lost again.
+        // The redelivery may be lost too, so keep the answer.
         self.answered = answered;
         step
     }
@@ -105,7 +105,7 @@ impl Session {
         let mut record = self.again(&asked.facts, frame, digest, now);
         record.id = Some(id_text(id));
         record.note = Some("a request of the server again, on a resumed stream".into());
-        // It was redacted before, so it can be.
+        // The same bytes were redacted at the first delivery, so this cannot fail.
         let edited = redacted(gate, frame.document(), &asked.redact, &mut record).ok()?;
         Some(Step::new(record, Act::Deliver(released(frame, edited))))
     }

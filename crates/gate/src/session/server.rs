@@ -1,4 +1,4 @@
-//! The way down: a frame of the server, from bytes to the step that delivers or withholds it.
+//! Frames of the server: from bytes to the step that delivers or withholds them.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::duty::redact::Redaction;
 use crate::evidence::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
-use crate::evidence::refusal::{Addressee, Refusal, malformed_place};
+use crate::evidence::refusal::{Addressee, Refusal, malformed_position};
 use crate::evidence::step::{Act, Payload, Permitted, Routing, Step};
 use crate::wire::document::Value;
 use crate::wire::frame::{Frame, Id, Malformed, Message, Sender};
@@ -22,21 +22,21 @@ use super::replay::Replay;
 use super::{Call, CallFacts, ErrorAnswer, Gate, ServerRequest, Session, id_text, released};
 
 impl Session {
-    /// A message from the server that came outside any exchange: on the legacy GET stream, or
-    /// from a child process. The act is `Deliver`, `Drop`, or `Forward` (our refusal of the
-    /// server's own request, which goes back to the server).
+    /// Handles a message of the server outside any exchange: on the legacy GET stream, or from a
+    /// child process. The act is `Deliver`, `Drop`, or `Forward` (a refusal of the server's own
+    /// request, which goes back to the server).
     pub fn server_frame(&mut self, gate: &Gate, raw: &Bytes, now: Now) -> Step {
         self.server_event(gate, None, raw, Replay::default(), now)
     }
 
-    /// A message from the server in the exchange of `call` (its HTTP answer, or an event of its
-    /// stream): the only answer that may come here is that call's.
+    /// Handles a message of the server in the exchange of `call` (its HTTP answer, or an event of
+    /// its stream). The only answer that may come here is that of `call`.
     pub fn server_answer(&mut self, gate: &Gate, call: &CallId, raw: &Bytes, now: Now) -> Step {
         self.server_event(gate, Some(call), raw, Replay::default(), now)
     }
 
-    /// A message from the server on a stream: in the exchange of `within`, or outside any.
-    /// `replay` says whether it may come again, and whether it may have come before.
+    /// Handles a message of the server on a stream, in the exchange `within` or outside any.
+    /// `replay` says whether the event may be redelivered, and whether it may be a redelivery.
     pub fn server_event(
         &mut self,
         gate: &Gate,
@@ -51,7 +51,7 @@ impl Session {
                 return self.server_batch(gate, (within, raw), replay, now);
             }
             Err(malformed) => {
-                let place = malformed_place(&malformed, Direction::ToClient);
+                let place = malformed_position(&malformed, Direction::ToClient);
                 let refusal = Refusal::Malformed(malformed);
                 return self.withhold(gate, within, raw, (refusal, place), now);
             }
@@ -59,8 +59,8 @@ impl Session {
         self.server_frame_read(gate, (within, &frame), replay, now)
     }
 
-    /// The server answered `call` with an HTTP error status and a body of JSON in UTF-8. A body that
-    /// is an answer in JSON-RPC is judged as the answer to `call`; any other as by
+    /// Handles an HTTP error status for `call` with a body of JSON in UTF-8. A body that is a
+    /// JSON-RPC answer is handled as the answer to `call`; any other body as by
     /// [`Session::upstream_status`].
     pub fn server_error(
         &mut self,
@@ -75,7 +75,7 @@ impl Session {
         Some(self.server_frame_read(gate, (Some(call), &frame), Replay::default(), now))
     }
 
-    /// One message of the server, which came alone or in a batch.
+    /// Handles one message of the server, which came alone or in a batch.
     pub(super) fn server_frame_read(
         &mut self,
         gate: &Gate,
@@ -105,8 +105,8 @@ impl Session {
         }
     }
 
-    /// A frame that may not pass. If a call waits in this exchange it ends with an error, so that
-    /// the client is not left waiting.
+    /// Withholds a frame. If a call of this exchange is in flight it ends with an error, so that
+    /// the client does not wait for ever.
     pub(super) fn withhold(
         &mut self,
         gate: &Gate,
@@ -151,7 +151,7 @@ impl Session {
     ) -> Step {
         let mut also = Vec::new();
         let entry = match (within, id) {
-            // An error that could not name its request belongs to the exchange that it came in.
+            // An error without an id belongs to the exchange that it came in.
             (Some(call), None) => {
                 let mut ended = self.settle(call).into_iter();
                 let first = ended.next();
@@ -186,7 +186,7 @@ impl Session {
         }
         let to = Self::reply_to(&entry);
         let unrecorded = Refusal::unrecorded(to.borrowed());
-        let mut teaching = None;
+        let mut updates = None;
         also.extend(self.taken(&entry.exchange, now));
         let digest = gate.digest(raw);
         record.bytes = u64::try_from(raw.len()).ok();
@@ -194,7 +194,7 @@ impl Session {
         let act = match self.inspected(gate, frame, &entry, (&mut record, &mut also), now) {
             Ok(edited) => {
                 if record.outcome == Some(Outcome::Ok) {
-                    teaching = self.taught(gate, (&entry, frame), edited.as_ref(), now);
+                    updates = self.taught(gate, (&entry, frame), edited.as_ref(), now);
                 }
                 if replay.numbered {
                     self.remember(entry, &digest);
@@ -206,10 +206,10 @@ impl Session {
                 Act::Deliver(refusal.released(to.borrowed()))
             }
         };
-        Step::new(record, act).if_unrecorded(unrecorded).with_records(also).teaching(teaching)
+        Step::new(record, act).if_unrecorded(unrecorded).with_records(also).updates(updates)
     }
 
-    /// An answer that nobody waits for: late, repeated, forged, or another exchange's.
+    /// Withholds an answer to no request in flight: late, repeated, forged, or of another exchange.
     pub(super) fn unsolicited(
         &mut self,
         gate: &Gate,
@@ -220,7 +220,7 @@ impl Session {
         self.withhold(gate, None, raw, (Refusal::Unsolicited, place), now)
     }
 
-    /// A request or notification of the server, judged like the client's.
+    /// Handles a request or notification of the server, which the policy decides like the client's.
     fn server_asks(
         &mut self,
         gate: &Gate,
@@ -246,7 +246,7 @@ impl Session {
         if let Some(refusal) = forbidden {
             record.event = Event::Denial;
             record.decision = Some(gate.refused(&refusal, None));
-            // 2026-07-28 knows no server request on any transport, so no answer to one either.
+            // MCP 2026-07-28 has no requests of servers on any transport, so none is answered.
             let answerable = self.protocol.era == Era::Legacy && refusal != Refusal::DuplicateId;
             return self.refuse_server(record, &refusal, id.filter(|_| answerable), &call);
         }
@@ -286,13 +286,13 @@ impl Session {
             self.server_requests
                 .insert(id.clone(), ServerRequest { started: now.uptime, facts, digest, redact });
         } else if question.row.is_some_and(|row| row.role == Role::Cancel) {
-            // The server withdraws its own request: the client's answer would come too late.
+            // The server cancels its own request, so an answer of the client is no longer accepted.
             also.extend(self.withdrawn(frame, now));
         }
         Step::new(record, deliver).with_records(also)
     }
 
-    /// The server takes back a request that the client has not answered yet.
+    /// Ends a request of the server that the server cancels before the client answered it.
     fn withdrawn(&mut self, frame: &Frame, now: Now) -> Option<AuditRecord> {
         let asked = frame.named_id("requestId").and_then(|id| self.server_requests.remove(&id))?;
         let mut record = self.record_of(Event::Outcome, &asked.facts, now);
@@ -300,7 +300,8 @@ impl Session {
         Some(record)
     }
 
-    /// News of a task carries what the answer to `tasks/get` would: it is held to the same.
+    /// A notification about a task carries what an answer to `tasks/get` does, so the same checks
+    /// apply. Returns the reason if it must be withheld.
     fn carried_news(
         &self,
         gate: &Gate,
@@ -324,7 +325,7 @@ impl Session {
         irregular_task(params).or_else(|| self.carried(&carrier, Era::Modern, params, also))
     }
 
-    /// Why a request of the server cannot even be asked about.
+    /// Returns why a request of the server is refused without asking the policy, if it is.
     fn unaskable(&self, gate: &Gate, id: &Id) -> Option<Refusal> {
         if self.protocol.era == Era::Modern {
             Some(Refusal::UnknownMethod)
@@ -337,7 +338,7 @@ impl Session {
         }
     }
 
-    /// A refused request is answered, to the server; a refused notification is dropped.
+    /// Answers a refused request of the server, to the server; drops a refused notification.
     fn refuse_server(
         &self,
         record: AuditRecord,
@@ -353,7 +354,7 @@ impl Session {
             tool_result: false,
         };
         let (body, _, _) = refusal.message(to);
-        let permitted = Permitted::assertion(
+        let permitted = Permitted::new(
             Payload::Refusal(body),
             self.protocol,
             Arc::clone(call),
@@ -381,7 +382,7 @@ fn outcome_of(frame: &Frame) -> Outcome {
     }
 }
 
-/// The revision that an answer to `initialize` names.
+/// The revision that an answer to `initialize` negotiates, if it is one.
 fn settled(entry: &Call, frame: &Frame) -> Option<Revision> {
     entry.method.filter(|method| method.role == Role::Handshake)?;
     frame.result()?.get("protocolVersion").and_then(Value::as_str).and_then(Revision::parse)

@@ -1,8 +1,8 @@
-//! Tasks that were seen in the making: whose they are, and what made them.
+//! A table of tasks with their owners and the requests that created them.
 //!
-//! A task id is no proof of anything (MCP 2025-11-25, tasks, "Security Considerations"; tasks
-//! extension likewise): only the principal whose request made a task may name it. The table is
-//! bounded; what it forgets is unknown, and refused.
+//! Knowing a task id proves nothing (MCP 2025-11-25, tasks, "Security Considerations"; the tasks
+//! extension says the same): only the principal whose request created a task may name it. The table
+//! is bounded; an evicted task is unknown, and requests about it are refused.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,24 +11,24 @@ use std::time::Duration;
 use crate::duty::redact::Redaction;
 use crate::question::access::TaskOrigin;
 
-/// A task of the same id is another principal's.
+/// A task with the same id belongs to another principal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Foreign;
 
-/// The request that made a task, with what the policy demanded then.
+/// The request that created a task, with the redactions that the policy demanded then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Maker {
-    /// The request.
+    /// What the request was.
     pub origin: TaskOrigin,
-    /// What must be taken out of the task's result, whenever that comes.
+    /// What must be removed from the task's result, whenever it comes.
     pub redact: Vec<Redaction>,
 }
 
-/// The tasks that one peer runs.
+/// The tasks that one side of a conversation runs.
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
     known: HashMap<Box<str>, Task>,
-    /// Counts uses, so that the least recent can be told.
+    /// Counts uses, to find the least recently used task.
     uses: u64,
 }
 
@@ -37,23 +37,28 @@ struct Task {
     owner: Box<str>,
     maker: Arc<Maker>,
     last_use: u64,
-    /// When the peer may forget it, as it said when the task was made (uptime).
+    /// The uptime at which the peer may delete it, as it stated when the task was created.
     expires: Option<Duration>,
 }
 
 impl Tasks {
-    /// Tasks remembered at most. Beyond it those whose time is over are forgotten, then the least
-    /// recently used one.
+    /// Tasks at most. When the table is full, expired ones are evicted, else the least recently
+    /// used one.
     pub const TASKS_MAX: usize = 4096;
-    /// Longest id, method and tool name that are remembered, bytes; what goes with a longer one
-    /// is not.
+    /// Longest id, method and tool name, bytes; a task with a longer one is not remembered, so it is
+    /// unknown.
     pub const NAME_BYTES_MAX: usize = 1024;
-    /// Names of environments remembered with a task, bytes in all; with more, the task touches
+    /// Names of environments stored with a task, bytes in all; a task with more counts as reaching
     /// every environment.
     const ENVIRONMENTS_BYTES_MAX: usize = 4096;
 
-    /// Remembers that `owner` made the task `id` by `maker`, at `now` for `ttl`. The peer may
-    /// name one task twice; the later origin stands.
+    /// Remembers that a request of `owner` created the task `id` at `now` (uptime), for `ttl` if
+    /// the peer stated one. If the peer states the same task twice, the later request replaces the
+    /// earlier.
+    ///
+    /// # Errors
+    ///
+    /// The id belongs to another principal.
     pub fn remember(
         &mut self,
         (id, owner): (&str, &str),
@@ -81,7 +86,7 @@ impl Tasks {
         Ok(())
     }
 
-    /// What made the task `id`, if it is `owner`'s.
+    /// Returns the request that created the task `id`, if `owner` owns it.
     pub fn maker(&mut self, id: &str, owner: &str) -> Option<Arc<Maker>> {
         let last_use = self.next_use();
         let task = self.known.get_mut(id).filter(|task| *task.owner == *owner)?;
@@ -89,7 +94,7 @@ impl Tasks {
         Some(Arc::clone(&task.maker))
     }
 
-    /// Whether the task `id` is `owner`'s.
+    /// Whether `owner` owns the task `id`.
     pub fn is_of(&self, id: &str, owner: &str) -> bool {
         self.known.get(id).is_some_and(|task| *task.owner == *owner)
     }

@@ -1,5 +1,5 @@
-//! What a call's answer teaches about later calls, and when: only a good answer to a tool call,
-//! complete, delivered as the client gets it, and recorded.
+//! Updates the store of handles and session facts from answers of tool calls: only from an answer
+//! that is successful and complete, as it is delivered, and once it is recorded.
 
 use std::sync::PoisonError;
 
@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use crate::evidence::record::Now;
 use crate::question::access::Resource;
-use crate::question::handles::{Facts, Learnt, OfPrincipal, Teaching};
-use crate::question::operation::{Handles, Knowledge, Lesson};
+use crate::question::handles::{Facts, PendingUpdate, PrincipalHandles, StoreUpdate};
+use crate::question::operation::{HandleLookup, OnSuccess, ResolutionContext};
 use crate::wire::document::{Document, Value};
 use crate::wire::frame::Frame;
 use crate::wire::protocol::Era;
@@ -18,52 +18,57 @@ use super::question::Question;
 use super::{Call, Gate, Session};
 
 impl Session {
-    /// What a call of a tool is resolved against.
-    pub(super) fn knowledge<'a>(&'a self, handles: Option<&'a OfPrincipal<'a>>) -> Knowledge<'a> {
-        let handles: Option<&dyn Handles> = match handles {
+    /// What a call of a tool is classified with.
+    pub(super) fn resolution_context<'a>(
+        &'a self,
+        handles: Option<&'a PrincipalHandles<'a>>,
+    ) -> ResolutionContext<'a> {
+        let handles: Option<&dyn HandleLookup> = match handles {
             Some(handles) => Some(handles),
             None => None,
         };
-        Knowledge { handles, ..self.server.knowledge() }
+        ResolutionContext { handles, ..self.server.resolution_context() }
     }
 
-    /// What this principal's earlier calls have set.
+    /// The session facts that this principal's earlier calls have set.
     pub(super) fn facts(&self, now: Now) -> Facts {
         self.server.session_facts(&self.principal.id, now.uptime)
     }
 
-    /// What a good answer to `question` will teach, which goes on as `edited` where a rule set an
-    /// argument. What the call may change is unknown from here on.
+    /// Returns what the call changes if it succeeds. `edited` is the frame with arguments that
+    /// rules set. The session facts that it may set are unknown from now on.
     pub(super) fn lesson(
         &self,
         question: &Question<'_>,
         edited: Option<&Frame>,
         now: Now,
-    ) -> Option<Box<Lesson>> {
+    ) -> Option<Box<OnSuccess>> {
         let Resource::Tool { name, arguments, .. } = question.resource else { return None };
         let handles = self.server.handles(&self.principal.id, now.uptime);
-        let known = self.knowledge(Some(&handles));
-        // What counts is what the server gets.
+        let known = self.resolution_context(Some(&handles));
+        // Use the arguments that the server receives.
         let sent = match edited {
             Some(frame) => frame.params().and_then(|params| params.get("arguments")),
             None => arguments,
         };
-        let mut lesson = Lesson::of_call(known, name, sent)?;
+        let mut lesson = OnSuccess::of_call(known, name, sent)?;
         if !lesson.facts.is_empty() {
-            let mut memory = self.server.memory().lock().unwrap_or_else(PoisonError::into_inner);
-            lesson.sent = memory.sent(&self.principal.id, &lesson, now.uptime);
+            let mut store =
+                self.server.handle_store().lock().unwrap_or_else(PoisonError::into_inner);
+            lesson.sent = store.call_sent(&self.principal.id, &lesson, now.uptime);
         }
         Some(Box::new(lesson))
     }
 
-    /// What the answer `frame` to `entry` teaches, delivered as `edited` where the gate changed it.
+    /// Returns the update of the store by the answer `frame` to `entry`, as it is delivered:
+    /// `edited` where the gate changed it.
     pub(super) fn taught(
         &self,
         gate: &Gate,
         (entry, frame): (&Call, &Frame),
         edited: Option<&Bytes>,
         now: Now,
-    ) -> Option<Teaching> {
+    ) -> Option<PendingUpdate> {
         let lesson = entry.lesson.as_deref()?;
         let learnt = match edited {
             None => learnt(lesson, frame.result()?, entry.facts.protocol.era),
@@ -72,22 +77,22 @@ impl Session {
                 learnt(lesson, given.root().get("result")?, entry.facts.protocol.era)
             }
         };
-        Some(Teaching {
-            memory: self.server.memory().clone(),
+        Some(PendingUpdate {
+            store: self.server.handle_store().clone(),
             principal: self.principal.id.clone(),
-            learnt: learnt?,
+            update: learnt?,
             now: now.uptime,
         })
     }
 }
 
-/// A question in return, or the promise of a task, is no answer yet; and what the end of a task
-/// brings is not read.
-fn learnt(lesson: &Lesson, result: Value<'_>, era: Era) -> Option<Learnt> {
+/// Reads the update from a result that is complete and successful. A request for input or a created
+/// task is not a complete answer, and the later result of a task is not read.
+fn learnt(lesson: &OnSuccess, result: Value<'_>, era: Era) -> Option<StoreUpdate> {
     let failed = result.get("isError").is_some_and(|failed| failed.as_bool() != Some(false));
     let whole = match era {
         Era::Modern => kind(result) == "complete",
         Era::Legacy => result.get("task").is_none(),
     };
-    (whole && !failed).then(|| Learnt::of_answer(lesson, result)).flatten()
+    (whole && !failed).then(|| StoreUpdate::of_answer(lesson, result)).flatten()
 }
