@@ -92,7 +92,7 @@
 //!   them; modules of other crates use one another in no circle.
 //! - **A foreign crate has one door**: regorus in [`bartizan_rego`], OpenTelemetry in
 //!   [`bartizan_audit`], governor in [`bartizan_gate::duty::limit`], the clocks in
-//!   [`bartizan_edge::clock`], YAML in [`config`], rmcp in [`bartizan_peer`], [`bartizan_demo`] and
+//!   [`bartizan_edge::clock`], YAML in [`yaml`], rmcp in [`bartizan_peer`], [`bartizan_demo`] and
 //!   [`lock::ask`] and so never on the forwarding path.
 //! - **Nothing is unbounded.** Queues, tables, buffers, depths and waits have a limit with a name
 //!   and a unit; most are keys of the configuration.
@@ -104,16 +104,18 @@
 //!
 //! # Modules of this crate, in reading order
 //!
-//! 1. [`config`]: from the text of `bartizan.yaml` to what the program does; reports all problems at
+//! 1. [`yaml`]: YAML text to a tree, for configurations and for the data of policies.
+//! 2. [`config`]: from the text of `bartizan.yaml` to what the program does; reports all problems at
 //!    once.
-//! 2. [`policy`]: policies found, proven in a child process, put in place, reloaded.
-//! 3. [`run`]: builds everything once, starts it, stops it in order.
-//! 4. [`demo`]: starts the firewall for the demo.
-//! 5. [`lock`]: tool definitions as they were reviewed, and how they are asked for.
-//! 6. [`cli`]: arguments in, exit code out.
+//! 3. [`policy`]: policies found, proven in a child process, put in place, reloaded.
+//! 4. [`run`]: builds everything once, starts it, stops it in order.
+//! 5. [`demo`]: starts the firewall for the demo.
+//! 6. [`lock`]: tool definitions as they were reviewed, and how they are asked for.
+//! 7. [`cli`]: arguments in, exit code out.
 //!
 //! `docs/decisions/` records decisions that could have gone otherwise, each with its price.
 
+pub mod yaml;
 pub mod config;
 pub mod policy;
 pub mod run;

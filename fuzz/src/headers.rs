@@ -9,12 +9,13 @@ use bartizan_gate::session::{Arrival, Gate, Protected, RefusalForm, Session};
 use bartizan_gate::wire::headers::RoutingHeaders;
 use bartizan_gate::wire::headers::{decode, encode};
 use bartizan_gate::wire::protocol::Transport;
+use bartizan_testing::Sink;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::stubs::{ByName, Sink, gate_config, now};
+use super::stubs::{gate_config, now, policy};
 
 const OPEN: &str = "=?base64?";
 const CLOSE: &str = "?=";
@@ -33,7 +34,7 @@ struct Stage {
 
 static STAGE: LazyLock<Stage> = LazyLock::new(|| {
     let stage = Stage {
-        gate: Gate::new(gate_config(), Arc::new(ByName { permits: true })),
+        gate: Gate::new(gate_config(), policy(true)),
         server: Arc::new(Protected::new(Server::default(), RefusalForm::Error)),
         principal: Arc::default(),
     };

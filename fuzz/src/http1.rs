@@ -13,8 +13,9 @@ use bartizan_edge::clock::Clock;
 use bartizan_edge::http::{HttpConfig, Listener, Route};
 use bartizan_edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits};
 use bartizan_gate::question::access::{Principal, Server};
-use bartizan_gate::wire::headers::decode;
 use bartizan_gate::session::{Gate, Protected, RefusalForm};
+use bartizan_gate::wire::headers::decode;
+use bartizan_testing::Sink;
 use http::HeaderMap;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -25,7 +26,7 @@ use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::stubs::{ByName, Sink, gate_config};
+use super::stubs::{Calls, count, gate_config, policy, refuses};
 
 /// Stands for the length of what follows the head, so that a body may grow and still arrive.
 const ANY_LENGTH: &[u8] = b"Content-Length: *";
@@ -77,7 +78,8 @@ pub fn http1(bytes: &[u8]) {
         let sent = with_length(bytes);
         stage.runtime.block_on(stage.tasks.run_until(exchange(stage.listener, &sent)));
         let received = stage.received.take();
-        let kept = stage.sink.take();
+        let mut kept = Calls::new();
+        count(&stage.sink, &mut kept);
         let intents: u32 = kept.values().map(|kept| kept.intents).sum();
         let count = u32::try_from(received.len()).expect("few requests");
         assert!(count <= intents, "{count} received, {intents} recorded");
@@ -115,7 +117,7 @@ impl Stage {
 
 fn listener(server: SocketAddr, sink: Arc<Sink>) -> Listener {
     let shared = Shared {
-        gate: Arc::new(Gate::new(gate_config(), Arc::new(ByName { permits: true }))),
+        gate: Arc::new(Gate::new(gate_config(), policy(true))),
         sink,
         clock: Clock::start(),
         tasks: TaskTracker::new(),
@@ -279,7 +281,7 @@ fn message(request: &Received, fields: &[(String, Vec<u8>)], sent: &[u8]) {
     let text = |pointer| body.pointer(pointer).and_then(Value::as_str);
     let Some(method) = text("/method") else { panic!("an answer that nobody asked for") };
     let subject = if method == "tools/call" { text("/params/name") } else { Some(method) };
-    assert!(subject.is_some_and(|subject| !ByName::refuses(subject)), "was denied");
+    assert!(subject.is_some_and(|subject| !refuses(subject)), "was denied");
     let header = |wanted: &str| {
         let found = fields.iter().find(|(name, _)| name == wanted)?;
         Some(std::str::from_utf8(&found.1).expect("routing headers are ASCII"))

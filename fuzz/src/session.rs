@@ -12,10 +12,11 @@ use bartizan_gate::session::{
     Arrival, ErrorAnswer, Gate, Protected, RefusalForm, Session, UpstreamFailure,
 };
 use bartizan_gate::wire::protocol::Transport;
+use bartizan_testing::Sink;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::stubs::{ByName, IN_FLIGHT_MAX, Sink, gate_config, now, proof_is_true};
+use super::stubs::{Calls, IN_FLIGHT_MAX, count, gate_config, now, policy, proof_is_true, refuses};
 
 /// One line for each event, after a first byte that chooses policy and transport:
 ///
@@ -40,6 +41,7 @@ pub fn session(bytes: &[u8]) {
 struct Stage {
     gate: Gate,
     sink: Sink,
+    kept: Calls,
     session: Session,
     permits: bool,
     clock: u64,
@@ -58,8 +60,9 @@ impl Stage {
         let server = Arc::new(Protected::new(Server::default(), RefusalForm::Error));
         let transport = if http { Transport::Http } else { Transport::Stdio };
         Self {
-            gate: Gate::new(gate_config(), Arc::new(ByName { permits })),
+            gate: Gate::new(gate_config(), policy(permits)),
             sink: Sink::default(),
+            kept: Calls::new(),
             session: Session::new(Arc::<Principal>::default(), server, transport),
             permits,
             clock: 0,
@@ -165,7 +168,7 @@ impl Stage {
                 let body = read(raw);
                 let id = body.get("id").map(Value::to_string);
                 if let Some(method) = body.get("method").and_then(Value::as_str) {
-                    assert!(self.permits && !ByName::refuses(subject(method, &body)), "was denied");
+                    assert!(self.permits && !refuses(subject(method, &body)), "was denied");
                     if let Some(id) = id {
                         assert!(self.waiting.insert(id), "an id is in flight twice");
                     }
@@ -218,7 +221,7 @@ impl Stage {
         let id = body.get("id").filter(|id| !id.is_null()).map(Value::to_string);
         if let Some(method) = body.get("method").and_then(Value::as_str) {
             assert_eq!(released.body(), raw, "the bytes are kept");
-            assert!(self.permits && !ByName::refuses(subject(method, &body)), "was denied");
+            assert!(self.permits && !refuses(subject(method, &body)), "was denied");
             if let Some(id) = id {
                 assert!(self.asked.insert(id), "a question is outstanding twice");
             } else if let Some(id) = Self::cancelled(raw) {
@@ -243,7 +246,7 @@ impl Stage {
     }
 
     fn forwarded(&mut self, permitted: &Permitted) {
-        let kept = self.sink.of(permitted.call());
+        let kept = self.kept.get(&**permitted.call()).copied().unwrap_or_default();
         assert!(kept.intents == 1 && kept.outcomes == 0, "forwarded without its record: {kept:?}");
         assert!(!self.calls.contains(permitted.call()), "one call forwarded twice");
         self.calls.push(Arc::clone(permitted.call()));
@@ -277,7 +280,9 @@ impl Stage {
 
     /// A record that is not kept: nothing happened, but for what has ended on the way.
     fn record(&mut self, step: Step) -> Option<Act> {
-        match step.record(&self.sink) {
+        let recorded = step.record(&self.sink);
+        count(&self.sink, &mut self.kept);
+        match recorded {
             Ok(act) => {
                 assert!(!self.sink.refusing.load(Ordering::Relaxed), "an act without a record");
                 proof_is_true(&act);
@@ -317,7 +322,7 @@ impl Stage {
         assert!(self.waiting.len() <= in_flight.len(), "{:?} wait of {in_flight:?}", self.waiting);
         assert!(self.asked.len() <= IN_FLIGHT_MAX, "asked: {:?}", self.asked);
         for call in &self.calls {
-            let kept = self.sink.of(call);
+            let kept = self.kept.get(&**call).copied().unwrap_or_default();
             assert!(kept.intents == 1 && kept.outcomes <= 1, "{call}: {kept:?}");
             assert!(kept.outcomes == 0 || !in_flight.contains(call), "{call} ended and has not");
         }

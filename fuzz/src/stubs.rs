@@ -1,71 +1,34 @@
-//! What stands around a session under test: two policies, a sink that keeps its records, clocks.
+//! What stands around a session under test: two policies, counts of its records, clocks.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use bartizan_gate::duty::decision::{
-    Decision, Effect, Engine, Listing, Origin, PolicyRevision, Reason,
-};
-use bartizan_gate::duty::pdp::{ListEntry, Pdp};
-use bartizan_gate::evidence::record::{AuditRecord, Event, Now};
-use bartizan_gate::evidence::step::{Act, AuditSink, Content, Unkept};
-use bartizan_gate::question::access::{AccessRequest, Resource};
+use bartizan_gate::evidence::record::{Event, Now};
+use bartizan_gate::evidence::step::{Act, Content};
+use bartizan_gate::question::access::AccessRequest;
 use bartizan_gate::session::{GateConfig, Mode};
 use bartizan_gate::wire::frame::{Frame, FrameLimits, Message, Sender};
 use bartizan_gate::wire::method::Method;
+use bartizan_testing::{ByName, Sink};
 use bytes::Bytes;
 
 /// Requests in flight in one session.
 pub const IN_FLIGHT_MAX: usize = 4;
 
-/// Permits everything but what is named in [`ByName::refuses`], or nothing at all.
-#[derive(Debug)]
-pub struct ByName {
-    /// Whether anything is permitted.
-    pub permits: bool,
+/// Tools and methods whose name says so are refused even by a policy that permits.
+pub fn refuses(name: &str) -> bool {
+    name.starts_with("delete")
 }
 
-impl ByName {
-    /// Tools and methods whose name says so are refused even by a policy that permits.
-    pub fn refuses(name: &str) -> bool {
-        name.starts_with("delete")
-    }
-}
-
-impl Pdp for ByName {
-    fn decide(&self, request: &AccessRequest<'_>) -> Decision {
-        let name = match request.resource {
-            Resource::Tool { name, .. } => name,
-            Resource::Uri(_)
-            | Resource::Uris(_)
-            | Resource::Prompt { .. }
-            | Resource::Task { .. }
-            | Resource::Whole => request.method,
-        };
-        let reason = Reason { code: "stub".into(), message: "stub".into(), origin: Origin::Rule };
-        if !self.permits || Self::refuses(name) {
-            return Decision::deny(self.revision(), Engine::Strict, reason);
-        }
-        Decision {
-            effect: Effect::Permit,
-            reasons: vec![reason],
-            obligations: Vec::new(),
-            revision: self.revision(),
-            engine: Engine::Strict,
-        }
-    }
-
-    fn list(&self, _: &AccessRequest<'_>, entries: &[ListEntry<'_>]) -> Listing {
-        let hides = |name: &str| !self.permits || Self::refuses(name);
-        let names = entries.iter().map(|entry| entry.name).filter(|name| hides(name));
-        Listing::Hide { names: names.map(Into::into).collect(), revision: self.revision() }
-    }
-
-    fn revision(&self) -> PolicyRevision {
-        "stub".into()
-    }
+/// Permits everything but what [`refuses`] names, or nothing at all.
+pub fn policy(permits: bool) -> Arc<ByName> {
+    Arc::new(if permits {
+        let judge = |name: &str, _: &AccessRequest<'_>| (!refuses(name)).then(Vec::new);
+        ByName { hides: refuses, ..ByName::new(judge) }
+    } else {
+        ByName { hides: |_| true, ..ByName::new(|_, _| None) }
+    })
 }
 
 /// A gate's bounds, small enough to be met.
@@ -91,41 +54,19 @@ pub struct Kept {
     pub outcomes: u32,
 }
 
-/// Counts what is kept of each call.
-#[derive(Debug, Default)]
-pub struct Sink {
-    calls: Mutex<BTreeMap<Box<str>, Kept>>,
-    /// Keeps nothing while set.
-    pub refusing: AtomicBool,
-}
+/// What was recorded, by call.
+pub type Calls = BTreeMap<Box<str>, Kept>;
 
-impl Sink {
-    /// What was kept of `call`.
-    pub fn of(&self, call: &str) -> Kept {
-        self.calls.lock().expect("one thread").get(call).copied().unwrap_or_default()
-    }
-
-    /// Takes all that was kept.
-    pub fn take(&self) -> BTreeMap<Box<str>, Kept> {
-        std::mem::take(&mut self.calls.lock().expect("one thread"))
-    }
-}
-
-impl AuditSink for Sink {
-    fn keep(&self, record: &AuditRecord) -> Result<(), Unkept> {
-        if self.refusing.load(Ordering::Relaxed) {
-            return Err(Unkept { cause: "the sink is full".into() });
-        }
-        let call = record.call.as_deref().unwrap_or_default();
-        let mut calls = self.calls.lock().expect("one thread");
-        let kept = calls.entry(call.into()).or_default();
+/// Takes the records out of `sink` and counts them.
+pub fn count(sink: &Sink, calls: &mut Calls) {
+    for record in sink.kept().drain(..) {
+        let kept = calls.entry(record.call.as_deref().unwrap_or_default().into()).or_default();
         match record.event {
             Event::Intent | Event::Notice => kept.intents += 1,
             Event::Denial => kept.denials += 1,
             Event::Outcome => kept.outcomes += 1,
             _ => {}
         }
-        Ok(())
     }
 }
 

@@ -68,7 +68,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
                 let (servers, tools) = lock.ok()?.counts();
                 Some(format!("{}: {tools} tools of {servers} servers", path.display()))
             });
-            print(&summary(&name, &config, (&proven, lock.as_deref())))
+            print(&summary(&name, &config, &proven, lock.as_deref()))
         }
         Some(failure) => Err(failure),
     }
@@ -95,7 +95,7 @@ fn bad_keys(name: &str, config: &Config) -> Vec<Failure> {
 }
 
 /// What `config` comes to, a line for each part.
-fn summary(name: &str, config: &Config, (proven, lock): (&str, Option<&str>)) -> String {
+fn summary(name: &str, config: &Config, proven: &str, lock: Option<&str>) -> String {
     let mut lines = vec![format!("{name}: good")];
     let mut line = |key: &str, value: &str| {
         lines.push(format!("  {key:<10} {value}"));

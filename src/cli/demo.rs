@@ -56,7 +56,7 @@ pub async fn run(args: Args) -> ExitCode {
 async fn given(args: &Args, out: &mut (dyn Write + Send)) -> Result<Exit, Failure> {
     let failed = |error: DemoError| Failure::failed("demo", error.to_string());
     if args.server_only {
-        bartizan_demo::serve_alone((args.vendor, args.port), out).await.map_err(failed)?;
+        bartizan_demo::serve_alone(args.vendor, args.port, out).await.map_err(failed)?;
         return Ok(Exit::Done);
     }
     let prover =

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use crate::config::Problems;
 use crate::run::StartError;
+use bartizan_gate::wire::unseen::is_unseen;
 use bartizan_rego::PolicyProblem;
 
 /// A command ended without doing what it was asked to.
@@ -60,9 +61,9 @@ impl Failure {
     /// Everything wrong with a configuration, called `subject`: exit code 64.
     pub fn configuration(subject: &str, problems: &Problems) -> Self {
         let reports = problems.list().iter().map(|problem| Report {
-            subject: match (problem.place.path.as_str(), problem.place.line) {
+            subject: match (problem.location.path.as_str(), problem.location.line) {
                 ("", None) => subject.to_owned(),
-                _ => format!("{subject}: {}", problem.place),
+                _ => format!("{subject}: {}", problem.location),
             },
             what: problem.what.clone(),
             hint: Some(problem.hint.clone()),
@@ -132,11 +133,11 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// `text` on one line, with nothing in it that a terminal obeys.
+/// `text` on one line, with nothing in it that a terminal obeys or a person cannot see.
 pub(super) fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+        if is_unseen(c) { out.extend(c.escape_default()) } else { out.push(c) }
     }
     out
 }
@@ -159,11 +160,12 @@ mod tests {
 
     #[test]
     fn messages_have_one_form() {
-        let failure = Failure::failed("state", "cannot be written: /x\u{1b}[2J\n").hint("chmod");
+        let failure =
+            Failure::failed("state", "cannot be written: /x\u{1b}[2J\u{202e}\n").hint("chmod");
         let failure = failure.joined(Failure::failed("otlp", "is not there"));
         assert_eq!(
             failure.to_string(),
-            "error: state: cannot be written: /x\\u{1b}[2J\\n\nhint: chmod\nerror: otlp: is not there"
+            "error: state: cannot be written: /x\\u{1b}[2J\\u{202e}\\n\nhint: chmod\nerror: otlp: is not there"
         );
         assert_eq!(failure.exit(), Exit::Failed);
         assert_eq!(Failure::usage("x", "y").exit(), Exit::Usage);

@@ -17,6 +17,7 @@ mod failure;
 mod run;
 mod wrap;
 mod check;
+mod config;
 mod lock;
 pub mod demo;
 mod policy;
@@ -49,6 +50,9 @@ enum Command {
     Run(run::Args),
     Wrap(wrap::Args),
     Check(check::Args),
+    /// Say what a configuration file may hold
+    #[command(subcommand)]
+    Config(config::Command),
     Lock(lock::Args),
     Demo(demo::Args),
     /// Try, explain, test and prove policies
@@ -77,6 +81,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Wrap(args) => asynchronous(wrap::run(args)).flatten(),
         Command::Lock(args) => asynchronous(lock::run(args)).flatten(),
         Command::Check(args) => asynchronous(check::run(args)).flatten(),
+        Command::Config(command) => config::run(&command),
         Command::Demo(args) => asynchronous(demo::run(args)),
         Command::Policy(command) => asynchronous(policy::run(command)).flatten(),
         Command::Audit(args) => Ok(audit::run(&args)),

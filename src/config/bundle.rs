@@ -2,221 +2,218 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::form::{Names, by_name, bytes, existing, secret, text, time, url, word};
+use super::remote::{RemoteConfig, RemoteKeys, is_protected};
+use super::secret::Secret;
+use super::section::{Section, defaulted, section};
+use super::surroundings::read_pem;
+use super::table::Condition;
+use crate::policy::bundle::signature::{Key, Signing};
 use bartizan_jose::Algorithm;
 
-use super::file::PolicyFile;
-use super::meaning::{Reader, or};
-use super::problem::{Place, Spot};
-use super::remote::{RemoteFile, is_protected};
-use super::section::Section;
-use super::{
-    BundleConfig, BundleServiceConfig, BundleSource, KeyConfig, KeyMaterial, PollingConfig,
-    SigningConfig, read_file,
-};
-use crate::policy::bundle::signature::{Key, Signing};
-
-/// Size of a file with a key or a certificate, bytes.
-const PEM_BYTES_MAX: usize = 1 << 20;
-
-const DELAY: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(24);
-const LONG_POLL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
+const DELAYS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(24);
+const LONG_POLLS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
 
 const KEYS_HINT: &str = "name at least one key, with its `algorithm` and `public_key`";
 
-/// `policy.bundle`.
-#[derive(Debug)]
-pub(super) struct BundleFile {
-    place: Place,
-    path: Option<Spot<String>>,
-    remote: RemoteFile,
-    bytes: Option<Spot<u64>>,
-    polling: Option<PollingFile>,
-    signing: Option<SigningFile>,
+/// An OPA bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleConfig {
+    /// Where it is.
+    pub source: BundleSource,
+    /// Who must have signed it (`signing`). Nothing: it must be unsigned.
+    pub signing: Option<SigningConfig>,
 }
 
-/// `policy.bundle.polling`.
-#[derive(Debug)]
-struct PollingFile {
-    place: Place,
-    min_delay: Option<Spot<Duration>>,
-    max_delay: Option<Spot<Duration>>,
-    long_polling_timeout: Option<Spot<Duration>>,
+/// Where a bundle is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BundleSource {
+    /// A directory or a gzipped tarball (`path`).
+    Path(PathBuf),
+    /// With a service that speaks OPA's bundle protocol (`url`).
+    Service(Box<BundleServiceConfig>),
 }
 
-/// `policy.bundle.signing`.
-#[derive(Debug)]
-struct SigningFile {
-    keys: Vec<KeyFile>,
-    keyid: Option<Spot<String>>,
-    scope: Option<Spot<String>>,
+/// A service that hands out a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleServiceConfig {
+    /// The way to it.
+    pub remote: RemoteConfig,
+    /// Size of the bundle as it is sent, bytes (`bytes`).
+    pub bytes: usize,
+    /// How often it is asked (`polling`).
+    pub polling: PollingConfig,
 }
 
-/// One member of `policy.bundle.signing.keys`.
-#[derive(Debug)]
-struct KeyFile {
-    id: String,
-    place: Place,
-    /// Whether `algorithm` was written, if only wrongly.
-    has_algorithm: bool,
-    algorithm: Option<Spot<Algorithm>>,
-    public_key: Option<Spot<String>>,
-    secret: Option<Spot<String>>,
-    scope: Option<Spot<String>>,
+/// How often a bundle service is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PollingConfig {
+    /// Shortest pause between two questions (`min_delay`).
+    pub min_delay: Duration,
+    /// Longest pause, also after failures (`max_delay`); never less than `min_delay`.
+    pub max_delay: Duration,
+    /// How long the service may hold a question open (`long_polling_timeout`). Default: it is not
+    /// asked to.
+    pub long_polling_timeout: Option<Duration>,
 }
 
-impl BundleFile {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
-        Self {
-            place: section.place().clone(),
-            path: section.text("path"),
-            remote: RemoteFile::read(section),
-            bytes: section.bytes("bytes", 1 << 10..=256 << 20),
-            polling: section.section("polling", PollingFile::read),
-            signing: section.section("signing", SigningFile::read),
-        }
-    }
+/// Who must have signed a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningConfig {
+    /// Keys by id (`keys`).
+    pub keys: Vec<(String, KeyConfig)>,
+    /// The key that must have been used (`keyid`). Default: the one that the signature names.
+    pub key_id: Option<String>,
+    /// What the signature must be for (`scope`). Default: the key's scope, else none.
+    pub scope: Option<String>,
 }
 
-impl PollingFile {
-    fn read(section: &mut Section<'_>) -> Self {
-        Self {
-            place: section.place().clone(),
-            min_delay: section.time("min_delay", DELAY),
-            max_delay: section.time("max_delay", DELAY),
-            long_polling_timeout: section.time("long_polling_timeout", LONG_POLL),
-        }
-    }
+/// A key that bundles are signed with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyConfig {
+    /// The algorithm (`algorithm`); what a signature says of itself is no choice.
+    pub algorithm: Algorithm,
+    /// The key itself.
+    pub material: KeyMaterial,
+    /// What signatures of it must be for (`scope`), where `signing` says nothing.
+    pub scope: Option<String>,
 }
 
-impl SigningFile {
-    fn read(section: &mut Section<'_>) -> Self {
-        Self {
-            keys: section.sections("keys", KEYS_HINT, KeyFile::read),
-            keyid: section.text("keyid"),
-            scope: section.text("scope"),
-        }
-    }
+/// A key itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyMaterial {
+    /// A PEM file with a public key (`public_key`).
+    File(PathBuf),
+    /// What signer and verifier share (`secret`); for HS256 and its like.
+    Secret(Secret),
 }
 
-impl KeyFile {
-    fn read(section: &mut Section<'_>, id: String) -> Self {
-        let algorithms = Algorithm::ALL.map(|algorithm| (algorithm.as_str(), algorithm));
-        Self {
-            id,
-            place: section.place().clone(),
-            has_algorithm: section.has("algorithm"),
-            algorithm: section.choice("algorithm", &algorithms),
-            public_key: section.text("public_key"),
-            secret: section.secret("secret"),
-            scope: section.text("scope"),
-        }
-    }
-}
-
-impl Reader<'_> {
-    /// What `policy.bundle` means.
-    pub(super) fn bundle(&mut self, policy: &mut PolicyFile) -> Option<BundleConfig> {
-        let file = policy.bundle.take()?;
-        if let Some(path) = policy.paths.first() {
-            let what = "`policy.bundle` is the whole policy";
-            self.problems.push(&path.place, what, "keep one of them");
-        }
-        let signing = file.signing.map(|signing| self.signing(signing));
-        let source = match (file.path, file.remote.url.clone()) {
-            (Some(path), None) => {
-                let polling = file.polling.as_ref().map(|polling| &polling.place);
-                let bytes = file.bytes.as_ref().map(|bytes| &bytes.place);
-                for place in file.remote.places().chain(polling).chain(bytes) {
-                    self.problems.push(place, "has a meaning only with `url`", "remove it");
-                }
-                BundleSource::Path(self.existing(path))
-            }
-            (None, Some(url)) => {
-                let remote = self.remote(&url, file.remote, Duration::from_secs(30));
-                let polling = self.polling(file.polling);
-                let remote = remote?;
-                if signing.is_none() && !is_protected(&remote.url) {
-                    let what = "anybody on the way could change the policy";
-                    let hint = "use https, or have bundles signed and name the key in `signing`";
-                    self.problems.push(&url.place, what, hint);
-                }
-                let bytes = usize::try_from(or(file.bytes, 16 << 20)).unwrap_or(usize::MAX);
-                BundleSource::Service(Box::new(BundleServiceConfig { remote, bytes, polling }))
-            }
-            (_, url) => {
-                let hint = "write `path` (a directory or a tarball) or `url`, and not both";
-                let place = url.as_ref().map_or(&file.place, |url| &url.place);
-                self.problems.push(place, "it is not said where it is", hint);
-                return None;
-            }
-        };
-        Some(BundleConfig { source, signing })
-    }
-
-    fn polling(&mut self, file: Option<PollingFile>) -> PollingConfig {
-        let (minute, two) = (Duration::from_mins(1), Duration::from_mins(2));
-        let Some(file) = file else {
-            return PollingConfig { min_delay: minute, max_delay: two, long_polling_timeout: None };
-        };
-        let min_delay = or(file.min_delay.clone(), minute);
-        let polling = PollingConfig {
-            min_delay,
-            max_delay: or(file.max_delay.clone(), two.max(min_delay)),
-            long_polling_timeout: file.long_polling_timeout.map(|spot| spot.value),
-        };
-        if polling.max_delay < polling.min_delay {
-            let place = file.max_delay.map_or(file.place, |spot| spot.place);
-            let what = "`max_delay` is shorter than `min_delay`";
-            self.problems.push(&place, what, "exchange them");
-        }
-        polling
-    }
-
-    fn signing(&mut self, file: SigningFile) -> SigningConfig {
-        if let Some(id) = &file.keyid
-            && !file.keys.iter().any(|key| key.id == id.value)
+impl BundleConfig {
+    pub(super) fn read(s: &mut Section<'_>) -> Option<Self> {
+        s.exactly_one_of(&["path", "url"], "write `path` (a directory or a tarball) or `url`");
+        let path = s
+            .key(
+                "path",
+                existing(),
+                "Where it is: a directory, or a gzipped tarball as `opa build` makes it. Changes \
+                 are followed as with `policy.paths`. Required, unless there is \
+                 `policy.bundle.url`.",
+            )
+            .optional("none");
+        let url = s
+            .key(
+                "url",
+                url(),
+                "Where a service hands it out, by OPA's bundle protocol or as a plain file. \
+                 Unsigned bundles need https, or a service on this machine.",
+            )
+            .optional("none");
+        let service = service(s, url);
+        let signing = s
+            .key(
+                "signing",
+                section(SigningConfig::read),
+                "Who must have signed the bundle. Without it the bundle must be unsigned.",
+            )
+            .optional("none");
+        if let Some(service) = &service
+            && !s.has("signing")
+            && !is_protected(&service.remote.url)
         {
-            self.problems.push(&id.place, "no key of `keys` is called so", "correct the name");
+            let hint = "use https, or have bundles signed and name the key in `signing`";
+            s.problem("url", "anybody on the way could change the policy", hint);
         }
-        let keys = file.keys.into_iter().filter_map(|key| self.key(key)).collect();
-        SigningConfig {
-            keys,
-            key_id: file.keyid.map(|spot| spot.value),
-            scope: file.scope.map(|spot| spot.value),
-        }
-    }
-
-    fn key(&mut self, file: KeyFile) -> Option<(String, KeyConfig)> {
-        if !file.has_algorithm {
-            let hint = "write the algorithm that the signer uses, such as `RS256` or `ES256`";
-            self.problems.push(&file.place, "`algorithm` is missing", hint);
-        }
-        let algorithm = file.algorithm?.value;
-        let material = match (file.public_key, file.secret, algorithm.is_symmetric()) {
-            (Some(path), None, false) => KeyMaterial::File(self.existing(path)),
-            (None, Some(secret), true) => KeyMaterial::Secret(self.secret(&secret)?),
-            (_, _, symmetric) => {
-                let wanted = if symmetric { "`secret`" } else { "`public_key`, a PEM file" };
-                let what = format!("{} takes {wanted}, and that alone", algorithm.as_str());
-                self.problems.push(&file.place, what, "give the key that fits the algorithm");
-                return None;
-            }
+        let source = match (path, service) {
+            (Some(path), None) => BundleSource::Path(path),
+            (None, Some(service)) => BundleSource::Service(Box::new(service)),
+            _ => return None,
         };
-        let scope = file.scope.map(|spot| spot.value);
-        Some((file.id, KeyConfig { algorithm, material, scope }))
+        Some(Self { source, signing })
+    }
+}
+
+/// The keys that say how a service at `url` is asked.
+fn service(s: &mut Section<'_>, url: Option<::http::Uri>) -> Option<BundleServiceConfig> {
+    let only = Condition::written("url", s.has("url") || !s.has("path"));
+    let keys = RemoteKeys {
+        timeout_means: "Time for one answer to arrive, added to `long_polling_timeout`.",
+        timeout: Duration::from_secs(30),
+        only: Some(only),
+    };
+    let remote = RemoteConfig::read(s, url, &keys);
+    let bytes = s
+        .key("bytes", bytes(1 << 10..=256 << 20), "Size of the bundle as the service sends it.")
+        .only(only)
+        .or(16 << 20);
+    let polling = s
+        .key("polling", defaulted(PollingConfig::read), "How often the service is asked.")
+        .only(only)
+        .or_empty();
+    Some(BundleServiceConfig { remote: remote?, bytes, polling: polling? })
+}
+
+impl PollingConfig {
+    fn read(s: &mut Section<'_>) -> Self {
+        let min_delay = s
+            .key("min_delay", time(DELAYS), "Shortest pause between two questions.")
+            .or(Duration::from_mins(1));
+        let max_delay = s
+            .key(
+                "max_delay",
+                time(DELAYS),
+                "Longest pause, also after failures. The pause is chosen at random between both.",
+            )
+            .or(Duration::from_mins(2));
+        let long_polling_timeout = s
+            .key(
+                "long_polling_timeout",
+                time(LONG_POLLS),
+                "How long the service may hold a question open, so that a new bundle arrives at \
+                 once.",
+            )
+            .optional("none");
+        if s.has("max_delay") && max_delay < min_delay {
+            s.problem("max_delay", "`max_delay` is shorter than `min_delay`", "exchange them");
+        }
+        Self { min_delay, max_delay: max_delay.max(min_delay), long_polling_timeout }
     }
 }
 
 impl SigningConfig {
+    fn read(s: &mut Section<'_>) -> Option<Self> {
+        let ids = Names { placeholder: "<id>", pattern: None, read: |id| Ok(id.to_owned()) };
+        let keys = s
+            .key(
+                "keys",
+                by_name(&ids, section(|s| Some(KeyConfig::read(s)))).not_empty(KEYS_HINT),
+                "Keys by id.",
+            )
+            .required(KEYS_HINT);
+        let key_id = s
+            .key("keyid", text(), "The key that must have signed it, of those below.")
+            .optional("the signature's");
+        let scope = s
+            .key("scope", text(), "The `scope` that the signature must have.")
+            .optional("the key's, else empty");
+        let keys = keys?;
+        if let Some(id) = &key_id
+            && !keys.iter().any(|(key, _)| key == id)
+        {
+            s.problem("keyid", "no key of `keys` is called so", "correct the name");
+        }
+        let keys = keys.into_iter().map(|(id, key)| Some((id, key?))).collect::<Option<_>>()?;
+        Some(Self { keys, key_id, scope })
+    }
+
     /// Reads the keys. The error names the key and says what is wrong with it.
-    pub fn read(&self) -> Result<Signing, String> {
+    pub fn read_keys(&self) -> Result<Signing, String> {
         let mut keys = BTreeMap::new();
         for (id, config) in &self.keys {
             let material = match &config.material {
-                KeyMaterial::File(path) => pem(path)?,
+                KeyMaterial::File(path) => read_pem(path)?,
                 KeyMaterial::Secret(secret) => secret.expose().as_bytes().to_vec(),
             };
             let key = Key::new(config.algorithm, &material, config.scope.clone())
@@ -227,12 +224,38 @@ impl SigningConfig {
     }
 }
 
-/// The bytes of a file with keys or certificates.
-pub(crate) fn pem(path: &Path) -> Result<Vec<u8>, String> {
-    let bytes = read_file(path, PEM_BYTES_MAX.saturating_add(1))
-        .map_err(|error| format!("`{}` cannot be read: {error}", path.display()))?;
-    if bytes.len() > PEM_BYTES_MAX {
-        return Err(format!("`{}` is larger than {PEM_BYTES_MAX} bytes", path.display()));
+impl KeyConfig {
+    fn read(s: &mut Section<'_>) -> Option<Self> {
+        let algorithms = Algorithm::ALL.map(|algorithm| (algorithm.as_str(), algorithm));
+        let algorithm = s
+            .key(
+                "algorithm",
+                word(algorithms),
+                "`RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384`, `EdDSA`, \
+                 `HS256`, `HS384` or `HS512`.",
+            )
+            .required("write the algorithm that the signer uses, such as `RS256` or `ES256`");
+        let public_key = s
+            .key(
+                "public_key",
+                existing(),
+                "The key, a PEM file; required but for the `HS` algorithms.",
+            )
+            .optional("none");
+        let secret = s
+            .key("secret", secret(), "The secret, for the `HS` algorithms; may hold a reference.")
+            .optional("none");
+        let scope = s.key("scope", text(), "The `scope` of what this key signs.").optional("empty");
+        let algorithm = algorithm?;
+        let symmetric = algorithm.is_symmetric();
+        if s.has("secret") != symmetric || s.has("public_key") == symmetric {
+            let wanted = if symmetric { "`secret`" } else { "`public_key`, a PEM file" };
+            let what = format!("{} takes {wanted}, and that alone", algorithm.as_str());
+            s.problem_here(what, "give the key that fits the algorithm");
+            return None;
+        }
+        let material =
+            if symmetric { KeyMaterial::Secret(secret?) } else { KeyMaterial::File(public_key?) };
+        Some(Self { algorithm, material, scope })
     }
-    Ok(bytes)
 }

@@ -1,15 +1,24 @@
 //! Reads the pack that a configuration names: from the program, or from a file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::problem::did_you_mean;
-use super::{PackRef, read_file};
+use super::surroundings::read_file;
 use crate::policy::embedded;
 use bartizan_gate::question::pack::Pack;
 
 /// Size of a pack's file, bytes; the largest vendor has a few hundred tools.
 const FILE_BYTES_MAX: usize = 4 << 20;
+
+/// Where a pack is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PackRef {
+    /// In the program, by name.
+    Embedded(String),
+    /// In a file: the text held a `/`, or ended in `.json`.
+    File(PathBuf),
+}
 
 /// A pack that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,13 +1,15 @@
 //! What is wrong with a configuration: every problem at once, each with its place and a next step.
 //!
-//! Knows nothing of any key, and never holds a secret: a problem about a value that may be one
-//! says where it stands, not what it is.
+//! Knows no key, and never holds a secret: a problem about a value that may be one says where it
+//! stands, not what it is.
 
 use std::fmt;
 
+use crate::yaml::{Origin, element_path, member_path};
+
 /// Where something was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Location {
     /// The way through the keys (`servers.flags.url`), or an argument (`--url`); empty for the
     /// file as a whole.
     pub path: String,
@@ -15,31 +17,37 @@ pub struct Place {
     pub line: Option<usize>,
 }
 
-impl Place {
-    /// A place in a file.
-    pub fn line(path: impl Into<String>, line: usize) -> Self {
-        Self { path: path.into(), line: Some(line) }
-    }
-
-    /// A place without a line.
+impl Location {
+    /// A location without a line.
     pub fn named(path: impl Into<String>) -> Self {
         Self { path: path.into(), line: None }
     }
 
-    /// The place of `key` inside this one.
-    pub(super) fn member(&self, key: &str, line: Option<usize>) -> Self {
-        let path =
-            if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
-        Self { path, line }
+    /// Where what is at `path` came from.
+    fn of(path: String, origin: Origin) -> Self {
+        match origin {
+            Origin::Line(line) => Self { path, line: Some(line) },
+            Origin::Named(name) => Self::named(name),
+        }
     }
 
-    /// The place of the element `index` (from 0) of this list.
-    pub(super) fn element(&self, index: usize, line: Option<usize>) -> Self {
-        Self { path: format!("{}[{index}]", self.path), line }
+    /// The location of the member `key` of this mapping.
+    pub(super) fn member(&self, key: &str, origin: Origin) -> Self {
+        Self::of(member_path(&self.path, key), origin)
+    }
+
+    /// The location of the member `key` of this mapping, which has no such member.
+    pub(super) fn absent_member(&self, key: &str) -> Self {
+        Self::named(member_path(&self.path, key))
+    }
+
+    /// The location of the element `index` (from 0) of this list.
+    pub(super) fn element(&self, index: usize, origin: Origin) -> Self {
+        Self::of(element_path(&self.path, index), origin)
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.path.as_str(), self.line) {
             ("", None) => f.write_str("the file"),
@@ -50,27 +58,11 @@ impl fmt::Display for Place {
     }
 }
 
-/// A value and where it was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Spot<T> {
-    /// The value.
-    pub value: T,
-    /// Where it was written.
-    pub place: Place,
-}
-
-impl<T> Spot<T> {
-    /// `value`, written at `place`.
-    pub fn new(value: T, place: Place) -> Self {
-        Self { value, place }
-    }
-}
-
 /// One thing wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Where.
-    pub place: Place,
+    pub location: Location,
     /// What.
     pub what: String,
     /// What to do about it.
@@ -79,7 +71,7 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.place, self.what, self.hint)
+        write!(f, "{}: {}: {}", self.location, self.what, self.hint)
     }
 }
 
@@ -91,8 +83,12 @@ pub struct Problems {
 
 impl Problems {
     /// One more.
-    pub fn push(&mut self, place: &Place, what: impl Into<String>, hint: impl Into<String>) {
-        self.list.push(Problem { place: place.clone(), what: what.into(), hint: hint.into() });
+    pub fn push(&mut self, location: &Location, what: impl Into<String>, hint: impl Into<String>) {
+        self.list.push(Problem {
+            location: location.clone(),
+            what: what.into(),
+            hint: hint.into(),
+        });
     }
 
     /// All of them: by line, then as found.
@@ -107,7 +103,7 @@ impl Problems {
 
     /// `value`, unless something is wrong.
     pub(super) fn unless_any<T>(mut self, value: Option<T>) -> Result<T, Self> {
-        self.list.sort_by_key(|problem| problem.place.line.unwrap_or(usize::MAX));
+        self.list.sort_by_key(|problem| problem.location.line.unwrap_or(usize::MAX));
         match value {
             Some(value) if self.list.is_empty() => Ok(value),
             Some(_) | None => Err(self),
@@ -129,6 +125,20 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+/// Why a value cannot be meant, before it is known where it stands.
+#[derive(Debug)]
+pub(super) struct Wrong {
+    /// What is wrong.
+    pub(super) what: String,
+    /// What to do about it.
+    pub(super) hint: String,
+}
+
+/// The error of a value: `what` is wrong, and `hint` says what to do.
+pub(super) fn wrong<T>(what: impl Into<String>, hint: impl Into<String>) -> Result<T, Wrong> {
+    Err(Wrong { what: what.into(), hint: hint.into() })
+}
+
 /// What to write instead of `written`, which is none of `known`.
 pub(super) fn did_you_mean(written: &str, known: &[&str]) -> String {
     let plain = |text: &str| text.to_ascii_lowercase().replace('-', "_");
@@ -148,10 +158,15 @@ pub(super) fn did_you_mean(written: &str, known: &[&str]) -> String {
 
 /// `a, b or c`, each in backticks.
 pub(super) fn list_of(words: &[&str]) -> String {
+    joined(words, "or")
+}
+
+/// `a, b and c` with another word for "and", each in backticks.
+pub(super) fn joined(words: &[&str], and: &str) -> String {
     let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
     match quoted.split_last() {
         Some((last, [])) => last.clone(),
-        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        Some((last, others)) => format!("{} {and} {last}", others.join(", ")),
         None => String::new(),
     }
 }

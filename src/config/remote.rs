@@ -1,140 +1,111 @@
 //! A service that this program calls on its own behalf: where it is, and who we are to it.
 
-use std::net::IpAddr;
-use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ::http::Uri;
 
-use super::meaning::{Reader, or};
-use super::problem::{Place, Spot};
-use super::section::Section;
-use super::{CredentialsConfig, RemoteConfig};
+use super::form::{existing, secret, time};
+use super::limits::STEP_TIMES;
+use super::secret::Secret;
+use super::section::{Section, section};
+use super::table::Condition;
 
-const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(1);
-
-/// The keys of a service, in a section of their own or among others.
-#[derive(Debug)]
-pub(super) struct RemoteFile {
-    pub(super) url: Option<Spot<String>>,
-    ca_file: Option<Spot<String>>,
-    timeout: Option<Spot<Duration>>,
-    credentials: Option<CredentialsFile>,
+/// A service that this program calls on its own behalf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteConfig {
+    /// Its address (`url`).
+    pub url: Uri,
+    /// Certificates to trust instead of the system's, PEM (`ca_file`).
+    pub ca_file: Option<PathBuf>,
+    /// For one call (`timeout`).
+    pub timeout: Duration,
+    /// Who we are to it (`credentials`). Default: no credentials are sent.
+    pub credentials: Option<CredentialsConfig>,
 }
 
-/// `credentials`.
-#[derive(Debug)]
-struct CredentialsFile {
-    place: Place,
-    bearer: Option<Spot<String>>,
-    bearer_file: Option<Spot<String>>,
-    client_tls: Option<ClientTlsFile>,
+/// Who we are to a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CredentialsConfig {
+    /// A bearer token (`bearer`).
+    Bearer(Secret),
+    /// A file with a bearer token, read for each call (`bearer_file`).
+    BearerFile(PathBuf),
+    /// A client certificate (`client_tls`), PEM.
+    ClientTls {
+        /// The chain (`cert`).
+        cert: PathBuf,
+        /// Its private key (`key`).
+        key: PathBuf,
+    },
 }
 
-/// `credentials.client_tls`.
-#[derive(Debug)]
-struct ClientTlsFile {
-    place: Place,
-    cert: Option<Spot<String>>,
-    key: Option<Spot<String>>,
+/// What differs between services in the keys beside `url`.
+pub(super) struct RemoteKeys {
+    /// What `timeout` means.
+    pub(super) timeout_means: &'static str,
+    pub(super) timeout: Duration,
+    /// When the keys have a meaning.
+    pub(super) only: Option<Condition>,
 }
 
-impl RemoteFile {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
-        Self {
-            url: section.text("url"),
-            ca_file: section.text("ca_file"),
-            timeout: section.time("timeout", TIMEOUT),
-            credentials: section.section("credentials", CredentialsFile::read),
+impl RemoteConfig {
+    /// Reads the keys beside `url`, which was read already and is absent where it is wrong.
+    pub(super) fn read(s: &mut Section<'_>, url: Option<Uri>, keys: &RemoteKeys) -> Option<Self> {
+        let ca_file = s
+            .key("ca_file", existing(), "Certificates to trust instead of the system's, PEM.")
+            .only(keys.only)
+            .optional("the system's");
+        let timeout =
+            s.key("timeout", time(STEP_TIMES), keys.timeout_means).only(keys.only).or(keys.timeout);
+        let credentials = s
+            .key("credentials", section(CredentialsConfig::read), "Who we are to the service.")
+            .only(keys.only)
+            .optional("none");
+        let url = url?;
+        if s.has("credentials") && !is_protected(&url) {
+            s.problem("credentials", "credentials would be sent unprotected", "use https");
         }
-    }
-
-    /// Where the keys stand that mean something only with `url`.
-    pub(super) fn places(&self) -> impl Iterator<Item = &Place> {
-        let ca_file = self.ca_file.as_ref().map(|spot| &spot.place);
-        let timeout = self.timeout.as_ref().map(|spot| &spot.place);
-        let credentials = self.credentials.as_ref().map(|file| &file.place);
-        [ca_file, timeout, credentials].into_iter().flatten()
+        Some(Self { url, ca_file, timeout, credentials })
     }
 }
 
-impl CredentialsFile {
-    fn read(section: &mut Section<'_>) -> Self {
-        Self {
-            place: section.place().clone(),
-            bearer: section.secret("bearer"),
-            bearer_file: section.text("bearer_file"),
-            client_tls: section.section("client_tls", ClientTlsFile::read),
-        }
-    }
-}
-
-impl ClientTlsFile {
-    fn read(section: &mut Section<'_>) -> Self {
-        Self {
-            place: section.place().clone(),
-            cert: section.text("cert"),
-            key: section.text("key"),
-        }
-    }
-}
-
-impl Reader<'_> {
-    /// What the keys of a service at `url` mean. `default` is the time for one call.
-    pub(super) fn remote(
-        &mut self,
-        url: &Spot<String>,
-        file: RemoteFile,
-        default: Duration,
-    ) -> Option<RemoteConfig> {
-        let credentials = file.credentials.map(|credentials| {
-            let place = credentials.place.clone();
-            (place, self.credentials(credentials))
-        });
-        let ca_file = file.ca_file.map(|path| self.existing(path));
-        let meant = self.url(url)?;
-        if let Some((place, _)) = &credentials
-            && !is_protected(&meant)
-        {
-            let what = "credentials would be sent unprotected";
-            self.problems.push(place, what, "use https");
-        }
-        let credentials = match credentials {
-            Some((_, credentials)) => Some(credentials?),
-            None => None,
-        };
-        let timeout = or(file.timeout, default);
-        Some(RemoteConfig { url: meant, ca_file, timeout, credentials })
-    }
-
-    fn credentials(&mut self, file: CredentialsFile) -> Option<CredentialsConfig> {
-        match (file.bearer, file.bearer_file, file.client_tls) {
-            (Some(token), None, None) => Some(CredentialsConfig::Bearer(self.secret(&token)?)),
-            (None, Some(path), None) => Some(CredentialsConfig::BearerFile(self.existing(path))),
-            (None, None, Some(tls)) => {
-                let (Some(cert), Some(key)) = (tls.cert, tls.key) else {
-                    let hint = "write both, each a PEM file";
-                    self.problems.push(&tls.place, "`cert` or `key` is missing", hint);
-                    return None;
-                };
-                let (cert, key) = (self.existing(cert), self.existing(key));
-                Some(CredentialsConfig::ClientTls { cert, key })
-            }
-            _ => {
-                let hint = "write one of `bearer`, `bearer_file` and `client_tls`";
-                self.problems.push(&file.place, "it is not said which credential", hint);
-                None
-            }
+impl CredentialsConfig {
+    fn read(s: &mut Section<'_>) -> Option<Self> {
+        s.exactly_one_of(&["bearer", "bearer_file", "client_tls"], "write one of them");
+        let bearer = s
+            .key("bearer", secret(), "A bearer token for it; may hold a reference.")
+            .optional("none");
+        let bearer_file = s
+            .key("bearer_file", existing(), "A file with a bearer token, read for each call.")
+            .optional("none");
+        let client_tls = s
+            .key("client_tls", section(client_tls), "A certificate that we show to it.")
+            .optional("none");
+        match (bearer, bearer_file, client_tls) {
+            (Some(token), None, None) => Some(Self::Bearer(token)),
+            (None, Some(path), None) => Some(Self::BearerFile(path)),
+            (None, None, Some((cert, key))) => Some(Self::ClientTls { cert, key }),
+            _ => None,
         }
     }
 }
 
-/// Whether nobody on the way to `url` can read or change what is sent: TLS, or no way at all.
+fn client_tls(s: &mut Section<'_>) -> Option<(PathBuf, PathBuf)> {
+    let hint = "write both `cert` and `key`, each a PEM file";
+    let cert = s.key("cert", existing(), "Our certificate and its chain, PEM.").required(hint);
+    let key = s.key("key", existing(), "Its private key, PEM.").required(hint);
+    Some((cert?, key?))
+}
+
+/// Whether nobody on the way to `url` can read or change what is sent: TLS, or this machine.
 pub(super) fn is_protected(url: &Uri) -> bool {
-    let host = url.host().unwrap_or_default();
-    let loopback = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
-        Ok(ip) => ip.to_canonical().is_loopback(),
-        Err(_) => host.eq_ignore_ascii_case("localhost"),
-    };
-    url.scheme_str() == Some("https") || loopback
+    url.scheme_str() == Some("https") || is_loopback(url.host().unwrap_or_default())
+}
+
+/// Whether `host` of a URL is this machine, whoever asks.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_matches(['[', ']']);
+    host.eq_ignore_ascii_case("localhost")
+        || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }

@@ -7,7 +7,8 @@
 use std::fmt;
 use std::path::Path;
 
-use super::Surroundings;
+use super::problem::{Wrong, wrong};
+use super::surroundings::Surroundings;
 
 /// Size of a file that a reference names, bytes: more than any credential needs.
 const FILE_BYTES_MAX: usize = 64 << 10;
@@ -34,23 +35,13 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Why a reference leads nowhere: what is wrong, and what to do.
-pub(super) struct Unresolved {
-    pub(super) what: String,
-    pub(super) hint: String,
-}
-
-fn unresolved<T>(what: impl Into<String>, hint: impl Into<String>) -> Result<T, Unresolved> {
-    Err(Unresolved { what: what.into(), hint: hint.into() })
-}
-
 /// Whether `text` holds a reference, or what may have been meant as one.
 pub(super) fn has_reference(text: &str) -> bool {
     text.contains("${")
 }
 
 /// `text` with its references replaced by what they lead to.
-pub(super) fn resolve(text: &str, surroundings: &Surroundings<'_>) -> Result<Secret, Unresolved> {
+pub(super) fn resolve(text: &str, surroundings: &Surroundings<'_>) -> Result<Secret, Wrong> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
@@ -62,10 +53,7 @@ pub(super) fn resolve(text: &str, surroundings: &Surroundings<'_>) -> Result<Sec
         }
         out.push_str(before);
         let Some((reference, after)) = after.split_once('}') else {
-            return unresolved(
-                "a reference is not closed",
-                "end it with `}`; write `$${` for `${`",
-            );
+            return wrong("a reference is not closed", "end it with `}`; write `$${` for `${`");
         };
         out.push_str(&follow(reference, surroundings)?);
         rest = after;
@@ -74,21 +62,21 @@ pub(super) fn resolve(text: &str, surroundings: &Surroundings<'_>) -> Result<Sec
     Ok(Secret::new(out))
 }
 
-fn follow(reference: &str, surroundings: &Surroundings<'_>) -> Result<String, Unresolved> {
+fn follow(reference: &str, surroundings: &Surroundings<'_>) -> Result<String, Wrong> {
     match reference.split_once(':') {
         Some(("env", name)) if is_variable_name(name) => match (surroundings.env)(name) {
             Some(text) if !text.is_empty() => Ok(text),
-            Some(_) => unresolved(
+            Some(_) => wrong(
                 format!("environment variable `{name}` is empty"),
                 "give it a value before the start",
             ),
-            None => unresolved(
+            None => wrong(
                 format!("environment variable `{name}` is not set, or is not UTF-8"),
                 "set it before the start, or correct its name",
             ),
         },
         Some(("file", path)) if path.starts_with('/') => read_file(Path::new(path), surroundings),
-        _ => unresolved(
+        _ => wrong(
             // The text may be a secret that was pasted into the braces.
             "a reference is of no known form",
             "write `${env:NAME}` or `${file:/absolute/path}`; `$${` stands for `${`",
@@ -96,32 +84,32 @@ fn follow(reference: &str, surroundings: &Surroundings<'_>) -> Result<String, Un
     }
 }
 
-fn read_file(path: &Path, surroundings: &Surroundings<'_>) -> Result<String, Unresolved> {
+fn read_file(path: &Path, surroundings: &Surroundings<'_>) -> Result<String, Wrong> {
     let shown = path.display();
     let bytes = match (surroundings.read)(path, FILE_BYTES_MAX.saturating_add(1)) {
         Ok(bytes) => bytes,
         Err(error) => {
-            return unresolved(
+            return wrong(
                 format!("file `{shown}` cannot be read: {error}"),
                 "mount it, or let this user read it",
             );
         }
     };
     if bytes.len() > FILE_BYTES_MAX {
-        return unresolved(
+        return wrong(
             format!("file `{shown}` is larger than {FILE_BYTES_MAX} bytes"),
             "name the file that holds the credential alone",
         );
     }
     let Ok(text) = String::from_utf8(bytes) else {
-        return unresolved(format!("file `{shown}` is not UTF-8"), "store the credential as text");
+        return wrong(format!("file `{shown}` is not UTF-8"), "store the credential as text");
     };
     // Editors and `kubectl create secret --from-file` leave one line end.
     let text = text
         .strip_suffix('\n')
         .map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
     if text.is_empty() {
-        return unresolved(format!("file `{shown}` is empty"), "write the credential into it");
+        return wrong(format!("file `{shown}` is empty"), "write the credential into it");
     }
     Ok(text.to_owned())
 }

@@ -1,418 +1,306 @@
-//! Reads the members of one mapping by key and form, and reports those that nobody asked for.
+//! Reads the members of one mapping by key, and reports those that no key asked for.
 //!
-//! Forms only: whether a port is free or a path exists is asked later. A value of the wrong form
-//! is reported and then treated as left out, so that reading goes on.
+//! Each call of [`Section::key`] is a row of the table of keys: its name, its form with range and
+//! unit, what it means, and, by the call that ends it, what holds where it is not written. The same
+//! calls read a file and describe it ([`describe`]), so that the schema and the documents cannot
+//! differ from what is read. For this every section asks for all of its keys, whatever it finds.
 
-#![expect(clippy::wildcard_enum_match_arm, reason = "every other kind is the wrong form")]
-
-use std::fmt::Display;
-use std::ops::RangeInclusive;
-use std::time::Duration;
-
-use super::problem::{Place, Problems, Spot, did_you_mean, list_of};
-use super::secret::has_reference;
-use super::yaml::{Entry, Kind, Node};
+use super::context::Context;
+use super::form::{Form, Written, expected, is_empty};
+use super::problem::{Location, did_you_mean, joined};
+use super::table::{Absent, Condition, Row, Shape, Table};
+use crate::yaml::{Kind, Member, Node, Origin};
 
 /// One mapping that is being read.
-pub(super) struct Section<'p> {
-    place: Place,
-    entries: Vec<Entry>,
+pub(super) struct Section<'c> {
+    cx: &'c Context<'c>,
+    location: Location,
+    /// Its own name, where the writer chooses names; else empty.
+    name: String,
+    /// What no key has asked for yet.
+    members: Vec<Member>,
+    /// The keys that were asked for and are written, with their places.
+    found: Vec<(&'static str, Location)>,
     asked: Vec<&'static str>,
-    problems: &'p mut Problems,
+    /// Filled where the context describes.
+    table: Table,
 }
 
-impl<'p> Section<'p> {
-    /// Reads `node` as a mapping.
-    pub(super) fn open(node: Node, place: Place, problems: &'p mut Problems) -> Option<Self> {
-        match node.kind {
-            Kind::Map(entries) => Some(Self { place, entries, asked: Vec::new(), problems }),
-            other => {
-                expected(&place, "keys with values", &other, "indent them below", problems);
-                None
+/// A mapping with keys of its own, which `read` asks for. `read` gives nothing where it reported a
+/// problem that leaves nothing to give.
+pub(super) fn section<'f, T: 'f>(read: impl Fn(&mut Section<'_>) -> Option<T> + 'f) -> Form<'f, T> {
+    let read = std::rc::Rc::new(read);
+    let reader = std::rc::Rc::clone(&read);
+    let shape = move |_: &Context<'_>| Shape::Section(describe(&*reader));
+    Form::new("keys with values", shape, move |written, cx| {
+        let Written { node, location, name } = written;
+        let members = match node.kind {
+            Kind::Map(members) => members,
+            Kind::Null
+            | Kind::Bool(_)
+            | Kind::Integer(_)
+            | Kind::Float(_)
+            | Kind::Text(_)
+            | Kind::List(_) => {
+                expected(cx, &location, "keys with values", &node.kind, "indent them below");
+                return None;
+            }
+        };
+        let mut section = Section::open(cx, members, location, name);
+        let value = read(&mut section);
+        section.close();
+        value
+    })
+}
+
+/// A mapping with keys of its own, whatever is wrong with them.
+pub(super) fn defaulted<'f, T: 'f>(read: impl Fn(&mut Section<'_>) -> T + 'f) -> Form<'f, T> {
+    section(move |s| Some(read(s)))
+}
+
+/// The keys that `read` asks for.
+pub(super) fn describe<T>(read: impl Fn(&mut Section<'_>) -> Option<T>) -> Table {
+    super::context::describing(|cx| {
+        let mut section = Section::open(cx, Vec::new(), Location::named(""), "name".to_owned());
+        read(&mut section);
+        section.table
+    })
+}
+
+impl<'c> Section<'c> {
+    fn open(cx: &'c Context<'c>, members: Vec<Member>, location: Location, name: String) -> Self {
+        let (found, asked) = (Vec::new(), Vec::new());
+        Self { cx, location, name, members, found, asked, table: Table::default() }
+    }
+
+    /// Reports the keys that nobody asked for.
+    fn close(self) {
+        for member in &self.members {
+            let location = self.location.member(&member.key, member.origin);
+            self.cx.problem(&location, "no such key", did_you_mean(&member.key, &self.asked));
+        }
+    }
+
+    /// The row of `name`: its form, and what it means.
+    pub(super) fn key<'s, 'f, T: 'f>(
+        &'s mut self,
+        name: &'static str,
+        form: Form<'f, T>,
+        doc: &'static str,
+    ) -> Key<'s, 'c, 'f, T> {
+        Key { section: self, name, form, doc, only: None }
+    }
+
+    /// Says that exactly one of `keys` must be written; `hint` says what to write.
+    pub(super) fn exactly_one_of(&mut self, keys: &'static [&'static str], hint: &str) {
+        self.table.exclusive.push(keys);
+        let written: Vec<&str> = keys.iter().copied().filter(|key| self.has(key)).collect();
+        match written.as_slice() {
+            [_] => {}
+            [] => {
+                let what = match keys {
+                    [one, other] => format!("has neither `{one}` nor `{other}`"),
+                    _ => format!("has none of {}", joined(keys, "and")),
+                };
+                self.cx.problem(&self.location, what, hint);
+            }
+            [first, ..] => {
+                let what = format!("{} are given at once", joined(&written, "and"));
+                self.cx.problem(&self.at(first), what, "keep one of them");
             }
         }
     }
 
-    /// Reports the keys that nobody asked for.
-    pub(super) fn close(self) {
-        for entry in &self.entries {
-            let place = self.place.member(&entry.key, Some(entry.line));
-            let hint = did_you_mean(&entry.key, &self.asked);
-            self.problems.push(&place, "no such key", hint);
-        }
+    /// Its own name, where the writer chooses names.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Where this mapping stands.
-    pub(super) fn place(&self) -> &Place {
-        &self.place
+    pub(super) fn location(&self) -> &Location {
+        &self.location
     }
 
     /// Whether `key` was written, in whatever form.
     pub(super) fn has(&self, key: &str) -> bool {
-        self.entries.iter().any(|entry| entry.key == key)
+        self.found.iter().any(|(found, _)| *found == key)
+            || self.members.iter().any(|member| member.key == key)
     }
 
-    /// A text without references.
-    pub(super) fn text(&mut self, key: &'static str) -> Option<Spot<String>> {
-        let (node, place) = self.take(key)?;
-        text(node, place, References::Refused, self.problems)
-    }
-
-    /// A text that may hold references.
-    pub(super) fn secret(&mut self, key: &'static str) -> Option<Spot<String>> {
-        let (node, place) = self.take(key)?;
-        text(node, place, References::Allowed, self.problems)
-    }
-
-    /// `true` or `false`.
-    pub(super) fn flag(&mut self, key: &'static str) -> Option<Spot<bool>> {
-        let (node, place) = self.take(key)?;
-        match node.kind {
-            Kind::Bool(value) => Some(Spot::new(value, place)),
-            other => {
-                expected(&place, "`true` or `false`", &other, "write one of them", self.problems);
-                None
-            }
+    /// Where `key` stands, or would stand.
+    pub(super) fn at(&self, key: &str) -> Location {
+        if let Some((_, location)) = self.found.iter().find(|(found, _)| *found == key) {
+            return location.clone();
+        }
+        match self.members.iter().find(|member| member.key == key) {
+            Some(member) => self.location.member(key, member.origin),
+            None => self.location.absent_member(key),
         }
     }
 
-    /// A count inside `range`.
-    pub(super) fn count(
-        &mut self,
-        key: &'static str,
-        range: RangeInclusive<u64>,
-    ) -> Option<Spot<u64>> {
-        let (node, place) = self.take(key)?;
-        match node.kind {
-            Kind::Integer(Ok(value)) => {
-                let value = u64::try_from(value).ok();
-                in_range(value, range, |n| n.to_string(), place, self.problems)
-            }
-            other => {
-                expected(&place, "a whole number", &other, "write digits only", self.problems);
-                None
-            }
+    /// How many members the mapping `key` has, which was not asked for yet.
+    pub(super) fn size_of(&self, key: &str) -> usize {
+        let value = self.members.iter().find(|member| member.key == key).map(|it| &it.value.kind);
+        match value {
+            Some(Kind::Map(members)) => members.len(),
+            _ => 0,
         }
     }
 
-    /// A number of bytes inside `range`: digits, or digits with `KiB`, `MiB` or `GiB`.
-    pub(super) fn bytes(
-        &mut self,
-        key: &'static str,
-        range: RangeInclusive<u64>,
-    ) -> Option<Spot<u64>> {
-        let (node, place) = self.take(key)?;
-        let read = match &node.kind {
-            Kind::Integer(Ok(value)) => u64::try_from(*value).ok(),
-            Kind::Text(text) => size(text),
-            _ => None,
-        };
-        if read.is_none() {
-            let hint = "write bytes, or a size such as `4MiB`";
-            expected(&place, "a size", &node.kind, hint, self.problems);
-            return None;
-        }
-        in_range(read, range, show_size, place, self.problems)
+    /// Reports a problem with the value of `key`, or with its absence.
+    pub(super) fn problem(&self, key: &str, what: impl Into<String>, hint: impl Into<String>) {
+        self.cx.problem(&self.at(key), what, hint);
     }
 
-    /// A length of time inside `range`, such as `30s` or `5m`.
-    pub(super) fn time(
-        &mut self,
-        key: &'static str,
-        range: RangeInclusive<Duration>,
-    ) -> Option<Spot<Duration>> {
-        let (node, place) = self.take(key)?;
-        let read = match &node.kind {
-            Kind::Text(text) => humantime::parse_duration(text).ok(),
-            _ => None,
-        };
-        if read.is_none() {
-            let hint = "write a number with a unit, such as `500ms`, `30s` or `5m`";
-            expected(&place, "a length of time", &node.kind, hint, self.problems);
-            return None;
-        }
-        let show = |time| humantime::format_duration(time).to_string();
-        in_range(read, range, show, place, self.problems)
+    /// Reports a problem at a place inside the mapping.
+    pub(super) fn problem_at(
+        &self,
+        location: &Location,
+        what: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        self.cx.problem(location, what, hint);
     }
 
-    /// One of some words.
-    pub(super) fn choice<T: Copy>(
-        &mut self,
-        key: &'static str,
-        choices: &[(&'static str, T)],
-    ) -> Option<Spot<T>> {
-        let spot = self.text(key)?;
-        chosen(spot, choices, self.problems)
-    }
-
-    /// A list of at least one of some words, or one that stands for a list of one.
-    pub(super) fn choices<T: Copy>(
-        &mut self,
-        key: &'static str,
-        choices: &[(&'static str, T)],
-    ) -> Option<Vec<Spot<T>>> {
-        let spots = self.text_or_texts(key)?.into_iter();
-        Some(spots.filter_map(|spot| chosen(spot, choices, self.problems)).collect())
-    }
-
-    /// A list of texts.
-    pub(super) fn texts(&mut self, key: &'static str) -> Option<Vec<Spot<String>>> {
-        let (node, place) = self.take(key)?;
-        texts(node, &place, self.problems)
-    }
-
-    /// A list of at least one text, or one text that stands for a list of one.
-    pub(super) fn text_or_texts(&mut self, key: &'static str) -> Option<Vec<Spot<String>>> {
-        let (node, place) = self.take(key)?;
-        match &node.kind {
-            Kind::Text(_) => Some(vec![text(node, place, References::Refused, self.problems)?]),
-            Kind::List(nodes) if nodes.is_empty() => {
-                self.problems.push(&place, "is empty", "give it a value, or remove it");
-                None
-            }
-            _ => texts(node, &place, self.problems),
-        }
-    }
-
-    /// A mapping of free names to texts; the place of a name is that of its text.
-    pub(super) fn texts_by_name(
-        &mut self,
-        key: &'static str,
-        references: References,
-    ) -> Vec<(String, Spot<String>)> {
-        let mut found = Vec::new();
-        let Some((node, place)) = self.take(key) else { return found };
-        let Some(inner) = Section::open(node, place, self.problems) else { return found };
-        for entry in inner.entries {
-            let place = inner.place.member(&entry.key, Some(entry.line));
-            if let Some(spot) = text(entry.value, place, references, inner.problems) {
-                found.push((entry.key, spot));
-            }
-        }
-        found
-    }
-
-    /// A mapping with keys of its own. An absent one is read as an empty one.
-    pub(super) fn section<T>(
-        &mut self,
-        key: &'static str,
-        read: impl FnOnce(&mut Section<'_>) -> T,
-    ) -> Option<T> {
-        let (node, place) = self.take(key)?;
-        let mut inner = Section::open(node, place, self.problems)?;
-        let value = read(&mut inner);
-        inner.close();
-        Some(value)
-    }
-
-    /// A mapping of free names to mappings with keys of their own; at least one, `hint` says what.
-    pub(super) fn sections<T>(
-        &mut self,
-        key: &'static str,
-        hint: &str,
-        read: impl Fn(&mut Section<'_>, String) -> T,
-    ) -> Vec<T> {
-        let mut values = Vec::new();
-        if !self.has(key) {
-            self.problems.push(&self.place.member(key, None), "is missing", hint);
-        }
-        let Some((node, place)) = self.take(key) else { return values };
-        let Some(inner) = Section::open(node, place, self.problems) else { return values };
-        if inner.entries.is_empty() {
-            inner.problems.push(&inner.place, "is empty", hint);
-        }
-        for entry in inner.entries {
-            let place = inner.place.member(&entry.key, Some(entry.line));
-            if let Some(mut section) = Section::open(entry.value, place, inner.problems) {
-                values.push(read(&mut section, entry.key));
-                section.close();
-            }
-        }
-        values
-    }
-
-    /// A list of mappings with keys of their own; at least one, `hint` says what.
-    pub(super) fn list_of_sections<T>(
-        &mut self,
-        key: &'static str,
-        hint: &str,
-        read: impl Fn(&mut Section<'_>) -> T,
-    ) -> Option<Vec<T>> {
-        let (node, place) = self.take(key)?;
-        let nodes = match node.kind {
-            Kind::List(nodes) if !nodes.is_empty() => nodes,
-            Kind::List(_) => {
-                self.problems.push(&place, "is empty", hint);
-                return None;
-            }
-            other => {
-                expected(&place, "a list of keys with values", &other, hint, self.problems);
-                return None;
-            }
-        };
-        let mut values = Vec::new();
-        for (index, node) in nodes.into_iter().enumerate() {
-            let place = place.element(index, Some(node.line));
-            if let Some(mut section) = Section::open(node, place, self.problems) {
-                values.push(read(&mut section));
-                section.close();
-            }
-        }
-        Some(values)
+    /// Reports a problem with the mapping as a whole.
+    pub(super) fn problem_here(&self, what: impl Into<String>, hint: impl Into<String>) {
+        self.cx.problem(&self.location, what, hint);
     }
 
     /// Takes a member out; a member without a value is reported.
-    fn take(&mut self, key: &'static str) -> Option<(Node, Place)> {
+    fn take(&mut self, key: &'static str) -> Option<(Node, Location)> {
         self.asked.push(key);
-        let index = self.entries.iter().position(|entry| entry.key == key)?;
-        let entry = self.entries.remove(index);
-        let place = self.place.member(key, Some(entry.line));
-        if entry.value.kind == Kind::Null {
-            self.problems.push(&place, "has no value", "give it one, or remove the key");
-            return None;
-        }
-        Some((entry.value, place))
+        let index = self.members.iter().position(|member| member.key == key)?;
+        let member = self.members.remove(index);
+        let location = self.location.member(key, member.origin);
+        self.found.push((key, location.clone()));
+        Some((member.value, location))
     }
 }
 
-/// Whether a text may name a secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum References {
-    /// It may.
-    Allowed,
-    /// It may not: the text is shown, or visible to other processes.
-    Refused,
+/// A row of the table, whose last column is the method that ends it.
+#[must_use]
+pub(super) struct Key<'s, 'c, 'f, T> {
+    section: &'s mut Section<'c>,
+    name: &'static str,
+    form: Form<'f, T>,
+    doc: &'static str,
+    only: Option<Condition>,
 }
 
-fn expected(place: &Place, form: &str, found: &Kind, hint: &str, problems: &mut Problems) {
-    problems.push(place, format!("must be {form}, is {}", found.describe()), hint);
+/// What was found for a key.
+enum Found<T> {
+    Absent,
+    /// Something that was reported.
+    Wrong,
+    Value(T),
 }
 
-fn chosen<T: Copy>(
-    spot: Spot<String>,
-    choices: &[(&'static str, T)],
-    problems: &mut Problems,
-) -> Option<Spot<T>> {
-    if let Some((_, value)) = choices.iter().find(|(word, _)| *word == spot.value) {
-        return Some(Spot::new(*value, spot.place));
+impl<'f, T: 'f> Key<'_, '_, 'f, T> {
+    /// The key has a meaning only where `condition` holds, if there is one.
+    pub(super) fn only(self, condition: impl Into<Option<Condition>>) -> Self {
+        Self { only: condition.into(), ..self }
     }
-    let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-    let what = format!("must be {}", list_of(&words));
-    problems.push(&spot.place, what, did_you_mean(&spot.value, &words));
-    None
-}
 
-fn text(
-    node: Node,
-    place: Place,
-    references: References,
-    problems: &mut Problems,
-) -> Option<Spot<String>> {
-    match node.kind {
-        Kind::Text(text) if text.is_empty() => {
-            problems.push(&place, "is empty", "give it a value, or remove it");
-            None
+    /// Without it, it is as with `default`. So it is where something wrong is written, too.
+    pub(super) fn or(self, default: T) -> T {
+        let shown = self.form.show(&default);
+        match self.find(Absent::Default(shown)) {
+            Found::Value(value) => value,
+            Found::Absent | Found::Wrong => default,
         }
-        Kind::Text(text) if references == References::Refused && has_reference(&text) => {
-            let hint =
-                "references are read only where credentials stand, such as `headers` and `env`";
-            problems.push(&place, "a reference (`${…}`) stands where none is read", hint);
-            None
+    }
+
+    /// Without it, it is as with `default`; nothing where something wrong is written.
+    pub(super) fn or_if_absent(self, default: T) -> Option<T> {
+        let shown = self.form.show(&default);
+        match self.find(Absent::Default(shown)) {
+            Found::Value(value) => Some(value),
+            Found::Absent => Some(default),
+            Found::Wrong => None,
         }
-        Kind::Text(text) => Some(Spot::new(text, place)),
-        other => {
-            let hint = match other {
-                Kind::Bool(_) | Kind::Integer(_) | Kind::Float(_) | Kind::Null => {
-                    "put it in quotes"
+    }
+
+    /// It can be left out; `means` says what holds then.
+    pub(super) fn optional(self, means: &'static str) -> Option<T> {
+        match self.find(Absent::Means(means)) {
+            Found::Value(value) => Some(value),
+            Found::Absent | Found::Wrong => None,
+        }
+    }
+
+    /// It must be written, which `hint` says how. Nothing where it is not, or wrongly.
+    pub(super) fn required(self, hint: &str) -> Option<T> {
+        let (cx, name) = (self.section.cx, self.name);
+        let location = self.section.location.clone();
+        let needed = self.only.is_none_or(|condition| condition.holds);
+        match self.find(Absent::Refused) {
+            Found::Value(value) => Some(value),
+            Found::Wrong => None,
+            Found::Absent => {
+                if needed {
+                    cx.problem(&location, format!("`{name}` is missing"), hint);
                 }
-                Kind::Text(_) | Kind::List(_) | Kind::Map(_) => "write one value",
-            };
-            expected(&place, "a text", &other, hint, problems);
-            None
+                None
+            }
         }
     }
-}
 
-fn texts(node: Node, place: &Place, problems: &mut Problems) -> Option<Vec<Spot<String>>> {
-    match node.kind {
-        Kind::List(nodes) => {
-            let spots = nodes.into_iter().enumerate().filter_map(|(index, node)| {
-                let place = place.element(index, Some(node.line));
-                text(node, place, References::Refused, problems)
-            });
-            Some(spots.collect())
-        }
-        other => {
-            expected(place, "a list of texts", &other, "write `[one, two]`", problems);
-            None
+    /// Without it, it is like an empty mapping, of which each key has a default.
+    pub(super) fn or_empty(mut self) -> Option<T> {
+        let cx = self.section.cx;
+        let written = match self.take() {
+            Found::Absent => {
+                let location = self.section.location.absent_member(self.name);
+                let node = Node { origin: Origin::Named(self.name), kind: Kind::Map(Vec::new()) };
+                Written { node, location, name: String::new() }
+            }
+            Found::Wrong => return None,
+            Found::Value(written) => written,
+        };
+        self.describe(Absent::Means("its defaults"));
+        self.form.read(written, cx)
+    }
+
+    fn find(mut self, absent: Absent) -> Found<T> {
+        let cx = self.section.cx;
+        let taken = self.take();
+        self.describe(absent);
+        match taken {
+            Found::Absent => Found::Absent,
+            Found::Wrong => Found::Wrong,
+            Found::Value(written) => self.form.read(written, cx).map_or(Found::Wrong, Found::Value),
         }
     }
-}
 
-fn in_range<T: PartialOrd + Copy, S: Display>(
-    value: Option<T>,
-    range: RangeInclusive<T>,
-    show: impl Fn(T) -> S,
-    place: Place,
-    problems: &mut Problems,
-) -> Option<Spot<T>> {
-    match value {
-        Some(value) if range.contains(&value) => Some(Spot::new(value, place)),
-        _ => {
-            let (low, high) = (show(*range.start()), show(*range.end()));
-            problems.push(&place, "out of range", format!("from {low} to {high}"));
-            None
+    /// Takes what is written, if it may be.
+    fn take(&mut self) -> Found<Written> {
+        let Some((node, location)) = self.section.take(self.name) else { return Found::Absent };
+        if node.kind == Kind::Null {
+            self.section.cx.problem(&location, "has no value", "give it one, or remove the key");
+            return Found::Wrong;
         }
-    }
-}
-
-/// Reads `4194304`, `4096KiB` or `4MiB`; a space may stand before the unit.
-fn size(text: &str) -> Option<u64> {
-    let digits_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (digits, unit) = text.split_at_checked(digits_end)?;
-    let unit: u64 = match unit.trim_start() {
-        "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(unit)
-}
-
-/// The largest unit that shows `bytes` without a fraction.
-fn show_size(bytes: u64) -> String {
-    [(30, "GiB"), (20, "MiB"), (10, "KiB")]
-        .into_iter()
-        .find(|(shift, _)| bytes >= 1 << shift && bytes.trailing_zeros() >= *shift)
-        .map_or_else(|| format!("{bytes} B"), |(shift, unit)| format!("{} {unit}", bytes >> shift))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes() {
-        for (text, expected) in [
-            ("4096", Some(4096)),
-            ("4KiB", Some(4096)),
-            ("4 MiB", Some(4 << 20)),
-            ("1GiB", Some(1 << 30)),
-            ("12 B", Some(12)),
-            ("4MB", None),
-            ("4mib", None),
-            ("MiB", None),
-            ("-4MiB", None),
-            ("4.5MiB", None),
-            ("99999999999GiB", None),
-        ] {
-            assert_eq!(size(text), expected, "{text}");
-        }
-        for (bytes, expected) in
-            [(0, "0 B"), (4 << 20, "4 MiB"), (1025, "1025 B"), (1 << 30, "1 GiB")]
+        if let Some(condition) = self.only
+            && !condition.holds
         {
-            assert_eq!(show_size(bytes), expected);
+            // An empty list or mapping says nothing, so it does no harm.
+            if is_empty(&node.kind) {
+                return Found::Absent;
+            }
+            let what = format!("has a meaning only with `{}`", condition.shown());
+            self.section.cx.problem(&location, what, "remove it");
+            return Found::Wrong;
+        }
+        Found::Value(Written { node, location, name: String::new() })
+    }
+
+    /// Writes the row down, where that is what is being done.
+    fn describe(&mut self, absent: Absent) {
+        let cx = self.section.cx;
+        if cx.describing {
+            let (key, doc, only) = (self.name, self.doc, self.only);
+            let shape = self.form.shape(cx);
+            self.section.table.rows.push(Row { key, doc, shape, absent, only });
         }
     }
 }

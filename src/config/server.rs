@@ -1,148 +1,184 @@
-//! What the configuration of one protected server means, and how several stand beside each other.
+//! One member of `servers`: a protected server.
 
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use ::http::uri::Authority;
-use ::http::{HeaderName, HeaderValue, Uri};
+use ::http::uri::{Authority, Scheme};
 
-use super::file::{OAuthWord, ServerFile};
-use super::meaning::{Reader, or, texts};
-use super::problem::{Place, Spot};
-use super::secret::{Secret, is_variable_name, resolve};
-use super::{
-    ChildUpstream, Front, HttpTransport, HttpUpstream, Inherit, PackRef, ServerConfig, Upstream,
-};
+use super::form::{Form, Names, by_name, flag, must_exist, one_or_more, text, texts_by_name, word};
+use super::listeners::Front;
+use super::oauth::OAuthConfig;
+use super::pack::PackRef;
+use super::problem::{Location, wrong};
+use super::section::Section;
+use super::upstream::{HttpTransport, Upstream, over_http};
+use bartizan_gate::question::access::Server;
+use bartizan_gate::question::pack::Pack;
 use bartizan_gate::session::RefusalForm;
 
-/// Variables that a child gets by default: what programs need to start, find their files and
-/// speak the right language; none of them is a credential.
-const INHERITED: [&str; 11] = [
-    "HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ",
-    "USER",
-];
+/// What every path that clients may call matches.
+const PATH_PATTERN: &str = r"^(/|(/[A-Za-z0-9._~-]+)+)$";
 
-/// Headers that the transport sets or that say how a message is framed; not for `headers`.
-const TRANSPORT_HEADERS: [&str; 18] = [
-    "accept",
-    "accept-encoding",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "expect",
-    "host",
-    "keep-alive",
-    "last-event-id",
-    "proxy-connection",
-    "te",
-    "traceparent",
-    "tracestate",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "via",
-];
-
-/// All servers. `front` is known unless it had problems of its own.
-pub(super) fn servers(
-    files: Vec<ServerFile>,
-    front: Option<Front>,
-    reader: &mut Reader<'_>,
-) -> Vec<ServerConfig> {
-    let single = files.len() == 1;
-    let mut taken: Vec<(String, String)> = Vec::new();
-    let mut servers: Vec<(ServerConfig, Place)> = Vec::new();
-    for file in files {
-        let (place, path) = reader.path(&file, single);
-        match taken.iter().find(|(_, other)| *other == path) {
-            Some((name, _)) => {
-                let what = format!("`{path}` is already the path of `{name}`");
-                reader.problems.push(&place, what, "give each server a path of its own");
-            }
-            None => taken.push((file.name.value.clone(), path.clone())),
-        }
-        if let Some(sse) = &file.sse_path {
-            reader.plain_path(sse);
-            match taken.iter().find(|(_, other)| *other == sse.value) {
-                Some((other, _)) => {
-                    let what = format!("`{}` is already a path of `{other}`", sse.value);
-                    let hint = "give the stream a path of its own, such as `/sse`";
-                    reader.problems.push(&sse.place, what, hint);
-                }
-                None => taken.push((file.name.value.clone(), sse.value.clone())),
-            }
-        }
-        servers.extend(reader.server(file, path, front).map(|server| (server, place)));
-    }
-    reader.oauth_side_by_side(&servers);
-    servers.into_iter().map(|(server, _)| server).collect()
+/// One protected server.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Its key below `servers`: 1 to 63 letters, digits, `-`, `_`.
+    pub name: String,
+    /// The path that clients call (`path`). Default `/mcp` for a single server, else `/<name>`.
+    pub path: String,
+    /// The path of the HTTP+SSE transport of 2024-11-05 for clients (`sse_path`); its messages are
+    /// posted below it. Default: not served.
+    pub sse_path: Option<String>,
+    /// How it is reached.
+    pub upstream: Upstream,
+    /// What is known about its tools (`pack`). Default: nothing.
+    pub pack: Option<PackRef>,
+    /// The environment that calls are pinned to (`environment`). Default: none.
+    pub environment: Option<String>,
+    /// Names of environments by the identifiers that the server's tools take
+    /// (`environment_ids`).
+    pub environment_ids: BTreeMap<Box<str>, Box<str>>,
+    /// Free labels for rules (`labels`).
+    pub labels: BTreeMap<Box<str>, Box<str>>,
+    /// Names that `Host` may have (`hosts`), lower case; without a port, any port. Empty, as by
+    /// default: the loopback names.
+    pub hosts: Vec<String>,
+    /// Web origins that may call (`origins`), lower case, compared whole. Empty, as by
+    /// default: those of the loopback names. A request without `Origin` comes from no browser.
+    pub origins: Vec<String>,
+    /// How a refusal by policy looks (`refusal`).
+    pub refusal: RefusalForm,
+    /// Whether batches may pass where MCP 2025-03-26 is spoken over HTTP (`batches`).
+    pub batches: bool,
+    /// Who checks tokens for it, and how (`oauth`, `public_url`). Default: nobody asks for any.
+    pub oauth: Option<OAuthConfig>,
 }
 
-impl Reader<'_> {
-    fn server(
-        &mut self,
-        file: ServerFile,
-        path: String,
-        front: Option<Front>,
-    ) -> Option<ServerConfig> {
-        let name_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        let name = &file.name.value;
-        if name.is_empty() || name.len() > 63 || !name.chars().all(name_char) {
-            let hint = "use 1 to 63 letters, digits, `-` and `_`";
-            self.problems.push(&file.name.place, "is no name for a server", hint);
-        }
-        if let Some(environment) = file.environment.as_ref().filter(|spot| spot.value == "*") {
-            let what = "`*` stands for every environment and pins nothing";
-            self.problems.push(&environment.place, what, "name one, or remove the key");
-        }
-        for (_, name) in &file.environment_ids {
-            if name.value.is_empty() || name.value == "*" {
-                let what = "names no environment";
-                self.problems.push(&name.place, what, "write the environment that this id is of");
-            }
-        }
-        let streams = file.transport.as_ref().is_some_and(|spot| spot.value == HttpTransport::Sse);
-        if let Some(batches) = file.batches.as_ref().filter(|spot| spot.value)
-            && (streams || file.sse_path.is_some())
-        {
-            let hint = "keep one of the two";
-            self.problems.push(&batches.place, "HTTP+SSE has no batches", hint);
-        }
-        let upstream = self.upstream(&file, front);
-        let oauth = self.oauth(&file, upstream.as_ref(), front);
-        let hosts = file.hosts.map(|hosts| self.hosts(hosts));
-        let origins = file.origins.map(|origins| self.origins(origins));
-        let pack = file.pack.map(|pack| self.pack(pack));
-        Some(ServerConfig {
-            name: file.name.value,
-            path,
-            sse_path: file.sse_path.map(|spot| spot.value),
-            upstream: upstream?,
+impl ServerConfig {
+    /// What policy sees of this server, whose pack was loaded.
+    pub fn facts(&self, pack: Option<Arc<Pack>>) -> Server {
+        Server {
+            name: self.name.as_str().into(),
+            environment: self.environment.as_deref().map(Into::into),
+            labels: self.labels.clone(),
+            environment_ids: self.environment_ids.clone(),
             pack,
-            environment: file.environment.map(|spot| spot.value),
-            environment_ids: texts(file.environment_ids),
-            labels: texts(file.labels),
-            hosts: hosts.unwrap_or_default(),
-            origins: origins.unwrap_or_default(),
-            refusal: or(file.refusal, RefusalForm::Error),
-            batches: or(file.batches, false),
-            oauth,
-        })
+        }
     }
+}
 
-    /// The path that clients call, and where it was written.
-    fn path(&mut self, file: &ServerFile, single: bool) -> (Place, String) {
-        let Some(written) = &file.path else {
-            let default = if single { "/mcp".to_owned() } else { format!("/{}", file.name.value) };
-            return (file.name.place.clone(), default);
-        };
-        self.plain_path(written);
-        (written.place.clone(), written.value.clone())
+/// Paths that clients call, each with the name of its server.
+pub(super) type Paths = RefCell<Vec<(String, String)>>;
+
+/// Reads one server, and says where its path stands. `front` is known unless it had problems of
+/// its own; `single` says whether there is no other server.
+pub(super) fn read(
+    s: &mut Section<'_>,
+    front: Option<Front>,
+    single: bool,
+    paths: &Paths,
+) -> Option<(ServerConfig, Location)> {
+    let name = s.name().to_owned();
+    let (path, sse_path) = client_paths(s, single, paths);
+    let path_at = if s.has("path") { s.at("path") } else { s.location().clone() };
+    let pack = s
+        .key(
+            "pack",
+            pack(),
+            "What is known about its tools: the name of a built-in pack, or a JSON file (a text \
+             with `/` or ending in `.json`). See [policy.md](policy.md#packs).",
+        )
+        .optional("none");
+    let environment = s
+        .key(
+            "environment",
+            environment(),
+            "The environment that calls are pinned to. Rules read it as \
+             `input.server.environment`.",
+        )
+        .optional("none");
+    let environment_ids = environment_ids(s);
+    let labels = s
+        .key("labels", texts_by_name(), "Names and texts for rules: `input.server.labels`.")
+        .optional("none")
+        .unwrap_or_default();
+    let (hosts, origins) = hosts_and_origins(s);
+    let refusal = s
+        .key(
+            "refusal",
+            word([("error", RefusalForm::Error), ("tool_result", RefusalForm::ToolResult)]),
+            "How a refusal by policy looks: `error`, or `tool_result` with `isError: true`, which \
+             models read more readily.",
+        )
+        .or(RefusalForm::Error);
+    let mut upstream = Upstream::read(s, front);
+    let batches = batches(s, upstream.as_ref());
+    let oauth = OAuthConfig::read(s, front, &mut upstream);
+    let server = ServerConfig {
+        name,
+        path,
+        sse_path,
+        upstream: upstream?,
+        pack,
+        environment,
+        environment_ids,
+        labels,
+        hosts,
+        origins,
+        refusal,
+        batches,
+        oauth,
+    };
+    Some((server, path_at))
+}
+
+/// The paths that clients call. No two may be the same, of this server or of another one.
+fn client_paths(s: &mut Section<'_>, single: bool, paths: &Paths) -> (String, Option<String>) {
+    let path = s
+        .key(
+            "path",
+            plain_path(),
+            "The path that agents call: `/` or plain segments, compared byte for byte.",
+        )
+        .optional("`/mcp` for a single server, else `/<name>`");
+    let sse_path = s
+        .key(
+            "sse_path",
+            plain_path(),
+            "The path of a stream for agents that speak HTTP+SSE, the transport of 2024-11-05, \
+             such as `/sse`. Their messages are posted to `<sse_path>/<session>`. Without it the \
+             transport is not served.",
+        )
+        .optional("none");
+    let name = s.name().to_owned();
+    let is_wrong = path.is_none() && s.has("path");
+    let default = || if single { "/mcp".to_owned() } else { format!("/{name}") };
+    let path = path.unwrap_or_else(default);
+    let mut paths = paths.borrow_mut();
+    let mut claim = |path: &str| {
+        let other = paths.iter().find(|(_, taken)| taken == path).map(|(other, _)| other.clone());
+        if other.is_none() {
+            paths.push((name.clone(), path.to_owned()));
+        }
+        other
+    };
+    if let Some(other) = claim(&path).filter(|_| !is_wrong) {
+        let what = format!("`{path}` is already the path of `{other}`");
+        let hint = "give each server a path of its own";
+        if s.has("path") { s.problem("path", what, hint) } else { s.problem_here(what, hint) }
     }
+    if let Some(sse) = &sse_path
+        && let Some(other) = claim(sse)
+    {
+        let what = format!("`{sse}` is already a path of `{other}`");
+        s.problem("sse_path", what, "give the stream a path of its own, such as `/sse`");
+    }
+    (path, sse_path)
+}
 
-    fn plain_path(&mut self, written: &Spot<String>) {
-        let path = &written.value;
+fn plain_path<'f>() -> Form<'f, String> {
+    text().checked(PATH_PATTERN, |path| {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~');
         let segment_is_plain = |segment: &str| {
             !segment.is_empty() && segment != "." && segment != ".." && segment.chars().all(plain)
@@ -150,224 +186,111 @@ impl Reader<'_> {
         let is_plain = path == "/"
             || path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(segment_is_plain));
         if !is_plain {
-            let what = "is no plain absolute path";
             let hint = "write it like `/mcp`: letters, digits, `-._~`; no `//`, `..`, `%`, `?`";
-            self.problems.push(&written.place, what, hint);
-        } else if path.starts_with("/.well-known") {
-            let what = "`/.well-known` is taken (RFC 8615)";
-            self.problems.push(&written.place, what, "give the server another path");
+            return wrong("is no plain absolute path", hint);
         }
-    }
-
-    fn upstream(&mut self, file: &ServerFile, front: Option<Front>) -> Option<Upstream> {
-        match (&file.url, &file.command) {
-            (Some(url), None) => {
-                self.only_with("command", &child_keys(file));
-                self.http(url, file, front).map(Upstream::Http)
-            }
-            (None, Some(command)) => {
-                self.only_with("url", &http_keys(file));
-                self.child(command, file).map(Upstream::Child)
-            }
-            (Some(url), Some(_)) => {
-                let what = "`url` and `command` are two servers";
-                self.problems.push(&url.place, what, "keep one, or name two servers");
-                None
-            }
-            (None, None) if file.reachable => None,
-            (None, None) => {
-                let hint = "write `url: https://…` or `command: [program, argument]`";
-                self.problems.push(&file.name.place, "has neither `url` nor `command`", hint);
-                None
-            }
+        if path.starts_with("/.well-known") {
+            return wrong("`/.well-known` is taken (RFC 8615)", "give the server another path");
         }
-    }
-
-    pub(super) fn only_with(&mut self, other: &str, places: &[Option<&Place>]) {
-        for place in places.iter().flatten() {
-            let what = format!("has a meaning only with `{other}`");
-            self.problems.push(place, what, "remove it");
-        }
-    }
-
-    fn http(
-        &mut self,
-        url: &Spot<String>,
-        file: &ServerFile,
-        front: Option<Front>,
-    ) -> Option<HttpUpstream> {
-        let headers = self.headers(file.headers.clone());
-        let forward = file.forward_authorization.as_ref().filter(|spot| spot.value);
-        if let Some(forward) = forward
-            && headers.iter().any(|(name, _)| *name == ::http::header::AUTHORIZATION)
-        {
-            let what = "`headers` sets `authorization` too";
-            self.problems.push(&forward.place, what, "keep one of them");
-        }
-        let ca_file = file.ca_file.clone().map(|path| self.existing(path));
-        let target = self.url(url)?;
-        if let Some(Front::Http { listen, admin }) = front
-            && [listen, admin].iter().any(|own| leads_to(&target, *own))
-        {
-            let hint = "name the server that is to be protected";
-            self.problems.push(&url.place, "leads back to this program", hint);
-        }
-        Some(HttpUpstream {
-            url: target,
-            transport: or(file.transport.clone(), HttpTransport::default()),
-            headers,
-            forward_authorization: forward.is_some() || forwards(file),
-            ca_file,
-            connect_timeout: or(file.connect_timeout.clone(), Duration::from_secs(5)),
-        })
-    }
-
-    fn child(&mut self, command: &[Spot<String>], file: &ServerFile) -> Option<ChildUpstream> {
-        let mut env = Vec::new();
-        for (name, value) in &file.env {
-            if !is_variable_name(name) {
-                let hint = "use letters, digits and `_`, no digit first";
-                self.problems.push(&value.place, "is no name for a variable", hint);
-            }
-            env.extend(self.secret(value).map(|secret| (name.clone(), secret)));
-        }
-        let cwd = file.cwd.clone().map(|path| self.existing(path));
-        // Empty only where its words had problems of their own.
-        let (program, words) = command.split_first()?;
-        let inherit = match &file.env_inherit {
-            None => Inherit::Only(INHERITED.map(str::to_owned).into()),
-            Some(names) if names.iter().any(|name| name.value == "*") => Inherit::Everything,
-            Some(names) => Inherit::Only(names.iter().map(|name| name.value.clone()).collect()),
-        };
-        let args = words.iter().chain(file.args.iter().flatten());
-        Some(ChildUpstream {
-            program: program.value.clone(),
-            args: args.map(|word| word.value.clone()).collect(),
-            env,
-            inherit,
-            cwd,
-            stop_timeout: or(file.stop_timeout.clone(), Duration::from_secs(2)),
-        })
-    }
-
-    fn pack(&mut self, written: Spot<String>) -> PackRef {
-        match PackRef::named(&written.value) {
-            PackRef::File(_) => PackRef::File(self.existing(written)),
-            embedded @ PackRef::Embedded(_) => embedded,
-        }
-    }
-
-    fn hosts(&mut self, written: Vec<Spot<String>>) -> Vec<String> {
-        let mut hosts = Vec::new();
-        for host in written {
-            match host.value.parse::<Authority>() {
-                Ok(parsed) if !parsed.as_str().contains(['@', '*']) => {
-                    hosts.push(host.value.to_ascii_lowercase());
-                }
-                Ok(_) | Err(_) => {
-                    let hint = "write a name, with a port if only that may be used: `localhost`";
-                    self.problems.push(&host.place, "is no host name", hint);
-                }
-            }
-        }
-        hosts
-    }
-
-    fn origins(&mut self, written: Vec<Spot<String>>) -> Vec<String> {
-        let mut origins = Vec::new();
-        for origin in written {
-            let parts = origin.value.split_once("://");
-            let is_origin = parts.is_some_and(|(scheme, host)| {
-                scheme.parse::<::http::uri::Scheme>().is_ok()
-                    && host.parse::<Authority>().is_ok()
-                    && !host.contains(['@', '*'])
-            });
-            if is_origin {
-                origins.push(origin.value.to_ascii_lowercase());
-            } else {
-                let hint = "write scheme and host, like `https://app.example.com`; no path";
-                self.problems.push(&origin.place, "is no origin", hint);
-            }
-        }
-        origins
-    }
-
-    /// Header names and values. A value is never part of a problem.
-    pub(super) fn headers(
-        &mut self,
-        written: Vec<(String, Spot<String>)>,
-    ) -> Vec<(HeaderName, Secret)> {
-        let mut headers: Vec<(HeaderName, Secret)> = Vec::new();
-        for (name, value) in written {
-            let secret = self.secret(&value);
-            let Ok(name) = name.parse::<HeaderName>() else {
-                self.problems.push(&value.place, "is no name for a header", "see RFC 9110 §5.1");
-                continue;
-            };
-            if TRANSPORT_HEADERS.contains(&name.as_str()) || name.as_str().starts_with("mcp-") {
-                let what = format!("`{name}` belongs to the transport");
-                self.problems.push(&value.place, what, "remove it");
-            } else if headers.iter().any(|(other, _)| *other == name) {
-                let what = format!("`{name}` stands twice, but for case");
-                self.problems.push(&value.place, what, "keep one");
-            }
-            let Some(secret) = secret else { continue };
-            if HeaderValue::from_str(secret.expose()).is_err() {
-                let what = "its value holds a character that no header may hold";
-                self.problems.push(&value.place, what, "is there a line end in the credential?");
-                continue;
-            }
-            headers.push((name, secret));
-        }
-        headers
-    }
-
-    pub(super) fn secret(&mut self, written: &Spot<String>) -> Option<Secret> {
-        match resolve(&written.value, self.surroundings) {
-            Ok(secret) => Some(secret),
-            Err(unresolved) => {
-                self.problems.push(&written.place, unresolved.what, unresolved.hint);
-                None
-            }
-        }
-    }
+        Ok(path)
+    })
 }
 
-fn forwards(file: &ServerFile) -> bool {
-    let mode = file.oauth.as_ref().and_then(|oauth| oauth.mode.as_ref());
-    mode.is_some_and(|mode| mode.value == OAuthWord::Forward)
+fn pack<'f>() -> Form<'f, PackRef> {
+    text().try_map(|text, cx| match PackRef::named(&text) {
+        PackRef::File(path) => Ok(PackRef::File(must_exist(cx.base.join(path), cx)?)),
+        embedded @ PackRef::Embedded(_) => Ok(embedded),
+    })
 }
 
-/// The keys that mean something only with `command`.
-fn child_keys(file: &ServerFile) -> [Option<&Place>; 5] {
-    [
-        file.args.as_ref().and_then(|args| args.first()).map(|arg| &arg.place),
-        file.env.first().map(|(_, value)| &value.place),
-        file.env_inherit.as_ref().and_then(|names| names.first()).map(|name| &name.place),
-        file.cwd.as_ref().map(|cwd| &cwd.place),
-        file.stop_timeout.as_ref().map(|timeout| &timeout.place),
-    ]
+fn environment<'f>() -> Form<'f, String> {
+    text().try_map(|name, _| {
+        if name == "*" {
+            let what = "`*` stands for every environment and pins nothing";
+            return wrong(what, "name one, or remove the key");
+        }
+        Ok(name)
+    })
 }
 
-/// The keys that mean something only with `url`.
-fn http_keys(file: &ServerFile) -> [Option<&Place>; 6] {
-    [
-        file.transport.as_ref().map(|transport| &transport.place),
-        file.headers.first().map(|(_, value)| &value.place),
-        file.forward_authorization.as_ref().map(|forward| &forward.place),
-        file.batches.as_ref().map(|batches| &batches.place),
-        file.ca_file.as_ref().map(|path| &path.place),
-        file.connect_timeout.as_ref().map(|timeout| &timeout.place),
-    ]
+fn environment_ids(s: &mut Section<'_>) -> BTreeMap<Box<str>, Box<str>> {
+    let ids = Names { placeholder: "<id>", pattern: None, read: |id| Ok(id.to_owned()) };
+    let name = text().try_map(|name, _| {
+        if name == "*" {
+            return wrong("names no environment", "write the environment that this id is of");
+        }
+        Ok(name)
+    });
+    let ids = s
+        .key(
+            "environment_ids",
+            by_name(&ids, name),
+            "Identifiers that the server's tools take for environments, each with the name of its \
+             environment: `{\"1842\": staging, \"ser.9hQ\": production}`. An identifier that is \
+             not here counts as every environment.",
+        )
+        .optional("none");
+    ids.into_iter().flatten().map(|(id, name)| (id.into(), name.into())).collect()
 }
 
-/// Whether calling `url` would call our own listener `own`.
-fn leads_to(url: &Uri, own: SocketAddr) -> bool {
-    let default_port = if url.scheme_str() == Some("https") { 443 } else { 80 };
-    let host = url.host().unwrap_or_default();
-    let is_us = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
-        Ok(ip) => ip == own.ip() || (ip.is_loopback() && own.ip().is_unspecified()),
-        Err(_) => host.eq_ignore_ascii_case("localhost"),
+/// The names that requests may come under: hosts, and web origins.
+fn hosts_and_origins(s: &mut Section<'_>) -> (Vec<String>, Vec<String>) {
+    let host = text().try_map(|host, _| match host.parse::<Authority>() {
+        Ok(parsed) if !parsed.as_str().contains(['@', '*']) => Ok(host.to_ascii_lowercase()),
+        Ok(_) | Err(_) => wrong(
+            "is no host name",
+            "write a name, with a port if only that may be used: `localhost`",
+        ),
+    });
+    let hosts = s
+        .key(
+            "hosts",
+            one_or_more(host),
+            "Text or texts: names that the `Host` of a request may have; without a port, any port.",
+        )
+        .optional("the loopback names");
+    let origin = text().try_map(|origin, _| {
+        let parts = origin.split_once("://");
+        let is_origin = parts.is_some_and(|(scheme, host)| {
+            scheme.parse::<Scheme>().is_ok()
+                && host.parse::<Authority>().is_ok()
+                && !host.contains(['@', '*'])
+        });
+        if !is_origin {
+            let hint = "write scheme and host, like `https://app.example.com`; no path";
+            return wrong("is no origin", hint);
+        }
+        Ok(origin.to_ascii_lowercase())
+    });
+    let origins = s
+        .key(
+            "origins",
+            one_or_more(origin),
+            "Text or texts: web origins that may call, such as `https://app.example.com`, compared \
+             whole. A request without `Origin` comes from no browser and passes.",
+        )
+        .optional("those of the loopback names");
+    (hosts.unwrap_or_default(), origins.unwrap_or_default())
+}
+
+fn batches(s: &mut Section<'_>, upstream: Option<&Upstream>) -> bool {
+    let only = over_http(s);
+    let batches = s
+        .key(
+            "batches",
+            flag(),
+            "Lets JSON-RPC batches of MCP 2025-03-26 pass, of at most 64 messages: each is judged \
+             and recorded alone, and all reach the server or none. Not beside HTTP+SSE, which has \
+             none.",
+        )
+        .only(only)
+        .or(false);
+    let streams = match upstream {
+        Some(Upstream::Http(http)) => http.transport == HttpTransport::Sse,
+        Some(Upstream::Child(_)) | None => false,
     };
-    is_us && own.port() != 0 && url.port_u16().unwrap_or(default_port) == own.port()
+    if batches && (streams || s.has("sse_path")) {
+        s.problem("batches", "HTTP+SSE has no batches", "keep one of the two");
+    }
+    batches
 }

@@ -1,14 +1,14 @@
 //! The arguments of `bartizan wrap` as a configuration: one server, no file.
 //!
-//! They go the same way as a file does, so that they mean the same and are refused alike; only
-//! the places of problems are names of arguments.
+//! They become the tree that a file would have, and are read like one, so that they mean the same
+//! and are refused alike; only the places of problems are names of arguments.
 
 use std::path::{Path, PathBuf};
 
-use super::file::{ConfigFile, ServerFile};
-use super::problem::{Place, Problems, Spot};
-use super::{HttpTransport, LogFormat, Surroundings};
-use bartizan_gate::session::Mode;
+use super::problem::Location;
+use super::surroundings::Surroundings;
+use super::upstream::HttpTransport;
+use crate::yaml::{Kind, Member, Node, Origin};
 
 /// What `bartizan wrap` was given.
 #[derive(Debug, Clone, Default)]
@@ -36,41 +36,61 @@ pub struct Wrap {
 }
 
 impl Wrap {
-    pub(super) fn into_file(
+    /// The same as the tree of a file. Where no state directory can be found, `problem` is told.
+    pub(super) fn into_tree(
         self,
         surroundings: &Surroundings<'_>,
-        problems: &mut Problems,
-    ) -> ConfigFile {
+        problem: impl FnOnce(&Location, &str, &str),
+    ) -> Node {
         let name = self.server_name();
         let state = self.state.or_else(|| default_state(&name, surroundings));
         if state.is_none() {
             let hint = "name a directory that you may write to, or set HOME";
-            problems.push(&Place::named("--state"), "is missing, and HOME is not set", hint);
+            problem(&Location::named("--state"), "is missing, and HOME is not set", hint);
         }
-        let mut server = ServerFile::named(spot(name, "wrap"));
+        let mut server = Vec::new();
         if !self.command.is_empty() {
-            let words = self.command.into_iter();
-            server.command = Some(words.map(|word| spot(word, "COMMAND")).collect());
+            server.push(member("command", texts(self.command, "COMMAND")));
             // The child would have had all of them without us.
-            server.env_inherit = Some(vec![spot("*".to_owned(), "COMMAND")]);
+            server.push(member("env_inherit", texts(vec!["*".to_owned()], "COMMAND")));
         }
-        server.url = self.url.map(|url| spot(url, "--url"));
-        server.transport = self.transport.map(|transport| spot(transport, "--transport"));
-        let header = |(name, value)| (name, spot(value, "--header"));
-        server.headers = self.headers.into_iter().map(header).collect();
-        server.pack = self.pack.map(|pack| spot(pack, "--pack"));
-        server.environment = self.environment.map(|name| spot(name, "--environment"));
-        let mut file = ConfigFile {
-            state: state.map(|state| spot(state, "--state")),
-            servers: vec![server],
-            mode: self.observe.then(|| spot(Mode::Observe, "--observe")),
-            ..ConfigFile::default()
-        };
-        file.policy.paths = self.policies.into_iter().map(|path| spot(path, "--policy")).collect();
-        file.principal.id = self.principal.map(|id| spot(id, "--principal"));
-        file.log.format = Some(spot(LogFormat::Text, "wrap"));
-        file.log.filter = Some(spot("warn".to_owned(), "wrap"));
-        file
+        let transport = self.transport.and_then(|transport| {
+            HttpTransport::NAMES.iter().find(|(_, known)| *known == transport)
+        });
+        let headers = self.headers.into_iter().map(|(name, value)| Member {
+            key: name,
+            origin: Origin::Named("--header"),
+            value: text(value, "--header"),
+        });
+        let headers = map(headers.collect(), "--header");
+        server.push(member("headers", headers));
+        server.extend(optional("url", self.url, "--url"));
+        let transport = transport.map(|(word, _)| (*word).to_owned());
+        server.extend(optional("transport", transport, "--transport"));
+        server.extend(optional("pack", self.pack, "--pack"));
+        server.extend(optional("environment", self.environment, "--environment"));
+        let server =
+            Member { key: name, origin: Origin::Named("wrap"), value: map(server, "wrap") };
+        let mut root = vec![
+            member("servers", map(vec![server], "wrap")),
+            member("policy", map(vec![member("paths", texts(self.policies, "--policy"))], "wrap")),
+            member(
+                "log",
+                map(
+                    vec![
+                        member("format", text("text".to_owned(), "wrap")),
+                        member("filter", text("warn".to_owned(), "wrap")),
+                    ],
+                    "wrap",
+                ),
+            ),
+        ];
+        root.extend(optional("state", state, "--state"));
+        let mode = self.observe.then(|| "observe".to_owned());
+        root.extend(optional("mode", mode, "--observe"));
+        let id = optional("id", self.principal, "--principal");
+        root.push(member("principal", map(id.into_iter().collect(), "wrap")));
+        map(root, "wrap")
     }
 
     /// The pack's name, else the program's, else `server`: what records call the server.
@@ -87,8 +107,25 @@ impl Wrap {
     }
 }
 
-fn spot<T>(value: T, argument: &str) -> Spot<T> {
-    Spot::new(value, Place::named(argument))
+fn text(text: String, argument: &'static str) -> Node {
+    Node { origin: Origin::Named(argument), kind: Kind::Text(text) }
+}
+
+fn texts(all: Vec<String>, argument: &'static str) -> Node {
+    let nodes = all.into_iter().map(|one| text(one, argument)).collect();
+    Node { origin: Origin::Named(argument), kind: Kind::List(nodes) }
+}
+
+fn map(members: Vec<Member>, argument: &'static str) -> Node {
+    Node { origin: Origin::Named(argument), kind: Kind::Map(members) }
+}
+
+fn member(key: &str, value: Node) -> Member {
+    Member { key: key.to_owned(), origin: value.origin, value }
+}
+
+fn optional(key: &str, value: Option<String>, argument: &'static str) -> Option<Member> {
+    Some(member(key, text(value?, argument)))
 }
 
 /// `bartizan/<server>` in the user's state directory (XDG base directories, `XDG_STATE_HOME`).

@@ -14,7 +14,7 @@ use std::path::Path;
 use bytes::Bytes;
 use serde::Serialize;
 
-use bartizan_audit::inert::is_hostile;
+use bartizan_audit::inert;
 use bartizan_gate::catalog::drift::DefinitionLock;
 use bartizan_gate::catalog::lists::{canonical_text, digest};
 use bartizan_gate::wire::document::{Document, DocumentLimits, Kind, Value, write_string};
@@ -355,21 +355,67 @@ fn pretty(value: Value<'_>, indent: usize, out: &mut String) {
 fn literal(text: &str) -> String {
     let mut bytes = Vec::new();
     write_string(&mut bytes, text);
-    let mut out = String::new();
-    for char in String::from_utf8_lossy(&bytes).chars() {
-        if is_hostile(char) {
-            for unit in char.encode_utf16(&mut [0; 2]) {
-                write!(out, "\\u{unit:04x}").unwrap_or_default();
-            }
-        } else {
-            out.push(char);
-        }
-    }
-    out
+    inert::escaped(&String::from_utf8_lossy(&bytes))
 }
 
 /// A name as a person may see it.
 pub(crate) fn shown(name: &str) -> String {
     let quoted = literal(name);
     quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bartizan_audit::entry::Entry;
+    use bartizan_audit::pretty;
+    use bartizan_gate::wire::unseen::{self, is_unseen};
+
+    /// One character as it stands in the lock, in the journal and before a person, with what the
+    /// layout of each adds taken away.
+    fn written(text: &str) -> [String; 3] {
+        let entry = Entry { note: Some(text.to_owned()), ..Entry::default() };
+        let line = pretty::line(&entry, pretty::Colour::None);
+        let empty = Entry { note: Some(String::new()), ..Entry::default() };
+        let layout = pretty::line(&empty, pretty::Colour::None);
+        let mut json = Vec::new();
+        inert::write_json(&text, &mut json).unwrap();
+        let json = String::from_utf8(json).unwrap();
+        [
+            shown(text),
+            json.trim_matches('"').to_owned(),
+            line.strip_prefix(&layout).unwrap().to_owned(),
+        ]
+    }
+
+    fn flags(text: &str) -> Vec<&'static str> {
+        let json = serde_json::to_vec(text).unwrap();
+        unseen::of(Document::read(json.into(), &LIMITS).unwrap().root(), false)
+    }
+
+    /// Texts of this many characters are cut by nobody.
+    const TEXT_CHARS: usize = 100;
+
+    #[test]
+    fn lock_journal_printer_and_flags_agree_on_every_character() {
+        let (unseen, seen): (Vec<char>, Vec<char>) =
+            ('\0'..=char::MAX).partition(|char| is_unseen(*char));
+        for char in unseen {
+            let text = char.to_string();
+            for written in written(&text) {
+                assert!(written.chars().all(|it| matches!(it, '!'..='~')), "{char:?}: {written}");
+                assert!(written.starts_with('\\'), "{char:?}: {written}");
+            }
+            // A definition may have lines.
+            let lays_out = matches!(char, '\t' | '\n' | '\r' | '\u{2028}' | '\u{2029}');
+            assert_eq!(flags(&text).len(), usize::from(!lays_out), "{char:?}");
+        }
+        for chars in seen.chunks(TEXT_CHARS) {
+            let text: String = chars.iter().filter(|it| !matches!(it, '"' | '\\')).collect();
+            for written in written(&text) {
+                assert_eq!(written, text);
+            }
+            assert!(flags(&text).is_empty(), "{text:?}");
+        }
+    }
 }

@@ -14,41 +14,25 @@
 pub mod archive;
 mod canonical;
 pub mod manifest;
+pub mod members;
 pub mod signature;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
-
 use self::manifest::Manifest;
+pub use self::members::Members;
+use self::members::PATCH;
+pub(super) use self::members::{MANIFEST, SIGNATURES};
 use self::signature::Signing;
-use super::find::{Content, problem, rules};
-use super::load::{Loaded, PolicyFiles, Sources};
-use crate::config::yaml_to_json;
+pub use super::files::LocalBundle;
+use super::files::{PolicyFiles, problem};
+use super::find::{Content, rules};
+use super::sources::{Loaded, Sources};
+use crate::yaml;
 use bartizan_rego::PolicyProblem;
-
-/// The files of a bundle by their path below its root.
-pub type Members = BTreeMap<String, Vec<u8>>;
 
 /// What stands before the path of each file in problems.
 const SHOWN: &str = "bundle/";
 
-pub(super) const MANIFEST: &str = ".manifest";
-pub(super) const SIGNATURES: &str = ".signatures.json";
-
-/// What would make a bundle a change to another one.
-const PATCH: &str = "patch.json";
-
 const HINT_BUILD: &str = "build it with `opa build`, or as a tarball of `.rego` and `data.json`";
-
-/// A bundle on disk, and who must have signed it.
-#[derive(Debug, Clone)]
-pub struct LocalBundle {
-    /// A directory, or a gzipped tarball.
-    pub path: PathBuf,
-    /// The keys; without them the bundle must be unsigned.
-    pub signing: Option<Arc<Signing>>,
-}
 
 /// The sources in a bundle whose files are `members`.
 pub fn read(
@@ -128,7 +112,8 @@ fn take(sources: &mut Sources, name: &str, bytes: &[u8]) -> Result<(), PolicyPro
     let text = std::str::from_utf8(bytes)
         .map_err(|_| problem(shown(name), "not UTF-8".to_owned(), "save the file as UTF-8"))?;
     let text = if base.ends_with("ml") {
-        yaml_to_json(text).map_err(|what| problem(shown(name), what, "or write it as data.json"))?
+        yaml::to_json(text)
+            .map_err(|what| problem(shown(name), what, "or write it as data.json"))?
     } else {
         text.to_owned()
     };

@@ -9,21 +9,18 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::bundle::{MANIFEST, SIGNATURES};
-use super::load::{LoadLimits, PolicyFiles};
+use super::bundle::members::{MANIFEST, SIGNATURES};
+use super::files::{HINT_PATH, HINT_READ, LoadLimits, PROBLEMS_MAX, PolicyFiles, problem, shown};
 use bartizan_rego::PolicyProblem;
-
-/// Problems reported at once; the rest would be noise.
-pub(super) const PROBLEMS_MAX: usize = 50;
 
 /// What the files of a policy look like from outside. Another one means: read again.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fingerprint {
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<FoundFile>,
     pub(super) problems: Vec<PolicyProblem>,
 }
 
-/// What kind of file an [`Entry`] is.
+/// What kind of file an [`FoundFile`] is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Content {
     /// Rules.
@@ -38,7 +35,7 @@ pub(super) enum Content {
 
 /// One file to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct FoundFile {
     /// The path as the operator wrote it, for messages.
     pub(super) shown: String,
     /// The path below the named directory: part of the revision, the same on every host.
@@ -78,8 +75,8 @@ struct Walk {
     entries_left: usize,
 }
 
-/// Where a walk stands: `shown` for messages, `names` below the root.
-struct Place<'a> {
+/// A directory that is being walked: `shown` for messages, `names` the way below the root.
+struct Directory<'a> {
     root: &'a Path,
     shown: PathBuf,
     names: Vec<String>,
@@ -101,7 +98,7 @@ impl Walk {
         };
         match fs::metadata(&real) {
             Ok(metadata) if metadata.is_dir() => {
-                let place = Place { root: &real, shown: path.to_path_buf(), names: Vec::new() };
+                let place = Directory { root: &real, shown: path.to_path_buf(), names: Vec::new() };
                 self.directory(&real, &place);
             }
             Ok(metadata) => {
@@ -122,42 +119,50 @@ impl Walk {
         }
     }
 
-    fn directory(&mut self, real: &Path, place: &Place<'_>) {
+    fn directory(&mut self, real: &Path, directory: &Directory<'_>) {
         if !self.seen.insert(real.to_path_buf()) {
             return;
         }
-        if place.names.len() > self.limits.depth_max {
+        if directory.names.len() > self.limits.depth_max {
             let message = format!("more than {} directories deep", self.limits.depth_max);
-            return self.problem(&place.shown, message, "name the inner directory itself");
+            return self.problem(&directory.shown, message, "name the inner directory itself");
         }
         let mut names = Vec::new();
         let entries = match fs::read_dir(real) {
             Ok(entries) => entries,
             Err(error) => {
-                return self.problem(&place.shown, format!("cannot be listed: {error}"), HINT_READ);
+                return self.problem(
+                    &directory.shown,
+                    format!("cannot be listed: {error}"),
+                    HINT_READ,
+                );
             }
         };
         for entry in entries {
             let Some(left) = self.entries_left.checked_sub(1) else {
                 let message = format!("more than {} entries", self.limits.entries_max);
-                return self.problem(&place.shown, message, "keep policies in their own directory");
+                return self.problem(
+                    &directory.shown,
+                    message,
+                    "keep policies in their own directory",
+                );
             };
             self.entries_left = left;
             match entry {
                 Ok(entry) => names.push(entry.file_name()),
                 Err(error) => {
                     let message = format!("cannot be listed: {error}");
-                    return self.problem(&place.shown, message, HINT_READ);
+                    return self.problem(&directory.shown, message, HINT_READ);
                 }
             }
         }
         names.sort();
         for name in names {
-            let path = place.shown.join(&name);
+            let path = directory.shown.join(&name);
             match name.to_str() {
                 // Hidden, and the versioned directories behind a mounted ConfigMap.
-                Some(name) if name.starts_with('.') && !self.is_bundle_fact(name, place) => {}
-                Some(name) => self.child(real, place, name),
+                Some(name) if name.starts_with('.') && !self.is_bundle_fact(name, directory) => {}
+                Some(name) => self.child(real, directory, name),
                 None if path.extension().is_some_and(|extension| extension == "rego") => {
                     self.problem(&path, "the name is not UTF-8", "rename the file");
                 }
@@ -167,21 +172,21 @@ impl Walk {
     }
 
     /// Whether a hidden file says something about the bundle at whose root it is.
-    fn is_bundle_fact(&self, name: &str, place: &Place<'_>) -> bool {
-        self.bundle && place.names.is_empty() && matches!(name, MANIFEST | SIGNATURES)
+    fn is_bundle_fact(&self, name: &str, directory: &Directory<'_>) -> bool {
+        self.bundle && directory.names.is_empty() && matches!(name, MANIFEST | SIGNATURES)
     }
 
-    fn child(&mut self, directory: &Path, place: &Place<'_>, name: &str) {
-        let path = place.shown.join(name);
+    fn child(&mut self, real: &Path, directory: &Directory<'_>, name: &str) {
+        let path = directory.shown.join(name);
         let content = match name {
             _ if self.bundle => Some(Content::Member),
-            "data.json" => Some(Content::Data(place.names.clone())),
+            "data.json" => Some(Content::Data(directory.names.clone())),
             "data.yaml" | "data.yml" => {
                 return self.problem(&path, "data must be JSON", "write it as data.json");
             }
             name => rules(name),
         };
-        let real = match fs::canonicalize(directory.join(name)) {
+        let real = match fs::canonicalize(real.join(name)) {
             Ok(real) => real,
             // A dangling link to something else than a policy is no business of ours.
             Err(_) if content.is_none() => return,
@@ -199,17 +204,17 @@ impl Walk {
         if content.is_none() && !metadata.is_dir() {
             return;
         }
-        if !real.starts_with(place.root) {
+        if !real.starts_with(directory.root) {
             return self.problem(
                 &path,
                 "links outside of the directory that was named",
                 "name its target in `policy.paths` as well",
             );
         }
-        let mut names = place.names.clone();
+        let mut names = directory.names.clone();
         names.push(name.to_owned());
         if metadata.is_dir() {
-            let place = Place { root: place.root, shown: path, names };
+            let place = Directory { root: directory.root, shown: path, names };
             self.directory(&real, &place);
         } else if let Some(content) = content {
             self.file(&path, &names, real, content, &metadata);
@@ -234,7 +239,7 @@ impl Walk {
         if !self.seen.insert(real.clone()) {
             return;
         }
-        self.found.entries.push(Entry {
+        self.found.entries.push(FoundFile {
             shown: shown(path),
             name: names.join("/"),
             real,
@@ -244,17 +249,6 @@ impl Walk {
             inode: metadata.ino(),
         });
     }
-}
-
-pub(super) const HINT_PATH: &str = "name a directory, a `.rego` file or a `.json` file";
-pub(super) const HINT_READ: &str = "let the account that Bartizan runs under read it";
-
-pub(super) fn shown(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
-}
-
-pub(super) fn problem(file: String, message: String, hint: &str) -> PolicyProblem {
-    PolicyProblem { file, line: None, message, hint: Some(hint.to_owned()) }
 }
 
 /// What a name promises to hold, if rules.

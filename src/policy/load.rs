@@ -5,76 +5,19 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
-use super::bundle::manifest::Root;
-use super::bundle::{self, LocalBundle, Members, archive};
-use super::data::Data;
+use super::bundle::{self, Members, archive};
 use super::embedded;
-use super::find::{Content, Entry, HINT_PATH, HINT_READ, PROBLEMS_MAX, problem, shown};
+use super::files::{HINT_PATH, HINT_READ, LocalBundle, PROBLEMS_MAX, problem, shown};
+pub use super::files::{LoadLimits, PolicyFiles};
+use super::find::FoundFile;
 pub use super::find::{Fingerprint, fingerprint};
-use bartizan_rego::{Entrypoints, Module, PolicyProblem, PolicySources};
+pub use super::sources::Loaded;
+use super::sources::{Sources, line_after};
+use bartizan_rego::PolicyProblem;
 
 /// How often a reading is begun again because a file changed meanwhile.
 const ATTEMPTS_MAX: usize = 5;
-
-/// Bounds on what is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(clippy::struct_field_names, reason = "limits end in `_max` everywhere")]
-pub struct LoadLimits {
-    /// Policy and data files, all paths together.
-    pub files_max: usize,
-    /// Directory entries looked at, all paths together.
-    pub entries_max: usize,
-    /// Size of one file, bytes.
-    pub file_bytes_max: u64,
-    /// Size of all files, bytes.
-    pub total_bytes_max: u64,
-    /// Directories below a path.
-    pub depth_max: usize,
-}
-
-impl Default for LoadLimits {
-    fn default() -> Self {
-        Self {
-            files_max: 1024,
-            entries_max: 65_536,
-            file_bytes_max: 16 << 20,
-            total_bytes_max: 64 << 20,
-            depth_max: 16,
-        }
-    }
-}
-
-/// Which policy to load.
-#[derive(Debug, Clone, Default)]
-pub struct PolicyFiles {
-    /// Files and directories, in order; none means the baseline.
-    pub paths: Vec<PathBuf>,
-    /// A bundle in the place of `paths`.
-    pub bundle: Option<LocalBundle>,
-    /// What is evaluated. Where neither is the default, `mcp/decision.rego` is not added.
-    pub entrypoints: Entrypoints,
-    /// Bounds on reading.
-    pub limits: LoadLimits,
-}
-
-/// A policy as read, not yet proven.
-#[derive(Debug)]
-pub struct Loaded {
-    /// What is to answer: no test in it.
-    pub serving: PolicySources,
-    /// The same and its tests, for the proof.
-    pub proving: PolicySources,
-    /// A number that follows from the revision, for whatever the proof chooses by chance.
-    pub seed: u64,
-    /// What the files looked like.
-    pub fingerprint: Fingerprint,
-    /// What packages and data a bundle owns; nothing where it owns all.
-    pub roots: Option<Vec<Root>>,
-}
 
 /// Reads the files: all problems at once, or sources that belong together.
 pub fn load(files: &PolicyFiles) -> Result<Loaded, Vec<PolicyProblem>> {
@@ -158,7 +101,7 @@ fn members(
 
 const HINT_ARCHIVE: &str = "make it anew, with `opa build` or `tar -czf`";
 
-fn read_bytes(entry: &Entry, bytes_max: u64) -> Result<Vec<u8>, PolicyProblem> {
+fn read_bytes(entry: &FoundFile, bytes_max: u64) -> Result<Vec<u8>, PolicyProblem> {
     let unreadable = |error: std::io::Error| {
         problem(entry.shown.clone(), format!("cannot be read: {error}"), HINT_READ)
     };
@@ -175,7 +118,7 @@ fn read_bytes(entry: &Entry, bytes_max: u64) -> Result<Vec<u8>, PolicyProblem> {
     Ok(bytes)
 }
 
-fn read_text(entry: &Entry, bytes_max: u64) -> Result<String, PolicyProblem> {
+fn read_text(entry: &FoundFile, bytes_max: u64) -> Result<String, PolicyProblem> {
     String::from_utf8(read_bytes(entry, bytes_max)?).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let bytes = error.as_bytes().iter().take(at);
@@ -186,98 +129,4 @@ fn read_text(entry: &Entry, bytes_max: u64) -> Result<String, PolicyProblem> {
             hint: Some("save the file as UTF-8".to_owned()),
         }
     })
-}
-
-/// The number of the line that follows `bytes`.
-fn line_after<'a>(bytes: impl Iterator<Item = &'a u8>) -> Option<u32> {
-    let newlines = bytes.filter(|byte| **byte == b'\n').count();
-    u32::try_from(newlines.saturating_add(1)).ok()
-}
-
-/// What has been read so far.
-#[derive(Default)]
-pub(super) struct Sources {
-    pub(super) rules: Vec<(String, Module)>,
-    tests: Vec<Module>,
-    pub(super) data: Data,
-    has_decision: bool,
-}
-
-impl Sources {
-    /// Takes the text of one file. `name` goes into the revision, `shown` into problems.
-    pub(super) fn take(
-        &mut self,
-        content: &Content,
-        name: String,
-        shown: String,
-        text: String,
-    ) -> Result<(), PolicyProblem> {
-        match content {
-            Content::Rules => {
-                self.has_decision |= Path::new(&shown).ends_with("mcp/decision.rego");
-                self.rules.push((name, Module { path: shown, text }));
-            }
-            Content::Tests => self.tests.push(Module { path: shown, text }),
-            Content::Data(names) => {
-                self.data.add(&text, names).map_err(|(at, message)| PolicyProblem {
-                    file: shown,
-                    line: at.and_then(|at| line_after(text.as_bytes().iter().take(at))),
-                    message,
-                    hint: Some("write one JSON object, and each value once".to_owned()),
-                })?;
-            }
-            // Read as a whole, by `members`.
-            Content::Member => {}
-        }
-        Ok(())
-    }
-
-    /// Adds what combines the rules, unless it is there or nobody asks for it.
-    pub(super) fn combine(&mut self, entrypoints: &Entrypoints) {
-        let default = Entrypoints::default();
-        let combined =
-            entrypoints.decision == default.decision || entrypoints.listing == default.listing;
-        if combined && !self.has_decision {
-            self.embed(embedded::decision(), embedded::decision_tests());
-        }
-    }
-
-    fn embed(&mut self, rules: Vec<Module>, tests: Vec<Module>) {
-        self.rules.extend(rules.into_iter().map(|module| (module.path.clone(), module)));
-        self.tests.extend(tests);
-    }
-
-    /// All of it. The revision is the digest, behind what the bundle is `called`.
-    pub(super) fn finish(self, called: Option<&str>) -> Loaded {
-        let data = self.data.text();
-        let mut hash = Sha256::new();
-        let files = self.rules.iter().map(|(name, module)| (&**name, &*module.text));
-        for (name, text) in files.chain(data.iter().map(|text| ("data", &**text))) {
-            for part in [name, text] {
-                hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-                hash.update(part);
-            }
-        }
-        let digest = hash.finalize();
-        let seed = digest.iter().take(8).fold(0_u64, |seed, byte| seed << 8 | u64::from(*byte));
-        let prefix = called.map(|called| format!("{called}@")).unwrap_or_default();
-        let revision: std::sync::Arc<str> = format!("{prefix}sha256:{seed:016x}").into();
-        let serving: Vec<Module> = self.rules.into_iter().map(|(_, module)| module).collect();
-        let proving = serving
-            .iter()
-            .chain(&self.tests)
-            .map(|module| Module { path: module.path.clone(), text: module.text.clone() })
-            .collect();
-        Loaded {
-            serving: PolicySources {
-                modules: serving,
-                data: data.clone(),
-                revision: revision.clone(),
-            },
-            proving: PolicySources { modules: proving, data, revision },
-            seed,
-            fingerprint: Fingerprint::default(),
-            roots: None,
-        }
-    }
 }

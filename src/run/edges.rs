@@ -74,7 +74,8 @@ pub(super) fn serve(
     config: &Config,
     servers: Vec<Arc<Protected>>,
     sockets: Sockets,
-    (shared, readiness): (&Shared, &Readiness),
+    shared: &Shared,
+    readiness: &Readiness,
 ) -> Result<Serving, StartError> {
     let principal = Arc::new(config.principal.clone());
     let Some((agents, operators)) = sockets else {
@@ -148,7 +149,7 @@ fn oauth(
             *origin_endpoints,
         ))),
         (OAuthMode::Terminate(ours), _, Some(public)) => {
-            Some(OAuth::Terminate(terminate::resource(config, (server, ours), public, shared)?))
+            Some(OAuth::Terminate(terminate::resource(config, server, ours, public, shared)?))
         }
         // No configuration that was read is of this form.
         (OAuthMode::Forward { .. }, config::Upstream::Child(_), _)

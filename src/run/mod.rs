@@ -19,6 +19,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::HeaderValue;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -104,7 +105,7 @@ pub struct Running {
     drain: Duration,
 }
 
-/// The task that sends spans; it outlives all others, to send the last records too.
+/// The tasks that send the journal on; they outlive all others, to send the last records too.
 #[derive(Debug, Default)]
 struct Export {
     tasks: TaskTracker,
@@ -117,7 +118,6 @@ impl Export {
         if let Some(logs) = &config.audit.decision_logs {
             let logs = DecisionLogs {
                 service: services::open("audit.decision_logs", &logs.remote)?,
-                url: logs.remote.url.clone(),
                 labels: logs.labels.clone(),
                 path: decision_path(&config.policy.entrypoint),
                 state: config.state.clone(),
@@ -126,15 +126,18 @@ impl Export {
             let stop = export.stop.clone();
             decisions::start(logs, current.masker(), journal, &export.tasks, stop);
         }
-        let Some(otlp) = &config.otlp else { return Ok(export) };
-        let mut settings = OtlpConfig::new(otlp.endpoint.to_string());
-        settings.headers = otlp
-            .headers
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.expose().to_owned()))
-            .collect();
-        otlp::start(&settings, journal, &export.tasks, export.stop.clone())
-            .map_err(|error| StartError::new("otlp", error.to_string()))?;
+        if let Some(otlp) = &config.otlp {
+            let collector = services::open("otlp", &otlp.remote)?;
+            let mut settings = OtlpConfig::new(collector, config.state.clone());
+            for (name, secret) in &otlp.headers {
+                let mut value = HeaderValue::from_str(secret.expose()).map_err(|_| {
+                    StartError::new(format!("otlp.headers.{name}"), "is no legal header value")
+                })?;
+                value.set_sensitive(true);
+                settings.headers.append(name, value);
+            }
+            otlp::start(settings, journal, &export.tasks, export.stop.clone());
+        }
         Ok(export)
     }
 
@@ -168,7 +171,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, StartErr
     let state = state::State::open(&config.state)?;
     let boot = state::boot()?;
     let journal = Arc::new(state.journal(&config.audit, &boot, clock.now())?);
-    let started = build(&config, options, (clock, &state, &boot), &journal).await;
+    let started = build(&config, options, clock, &state, &boot, &journal).await;
     if let Err(error) = &started {
         // What could not start is in the journal too, and the journal ends in order.
         let mut record = AuditRecord::new(Event::Policy, clock.now());
@@ -182,7 +185,9 @@ pub async fn start(config: Config, options: Options) -> Result<Running, StartErr
 async fn build(
     config: &Config,
     options: Options,
-    (clock, state, boot): (Clock, &state::State, &str),
+    clock: Clock,
+    state: &state::State,
+    boot: &str,
     journal: &Arc<Journal>,
 ) -> Result<Running, StartError> {
     let readiness = Readiness::new();
@@ -216,9 +221,9 @@ async fn build(
     }
     let reload = Arc::new(Notify::new());
     let current = Current::default();
-    policies::follow((&shared, &readiness), origin, ready, (&current, &reload));
+    policies::follow(&shared, &readiness, origin, ready, &current, &reload);
     let export = Export::start(config, &current, journal)?;
-    let serving = edges::serve(config, protected.clone(), sockets, (&shared, &readiness))?;
+    let serving = edges::serve(config, protected.clone(), sockets, &shared, &readiness)?;
     Ok(Running {
         shared,
         journal: Arc::clone(journal),

@@ -2,7 +2,7 @@
 //! change of it in the log and in the journal.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
@@ -25,7 +25,8 @@ use bartizan_edge::clock::Clock;
 use bartizan_gate::duty::decision::PolicyRevision;
 use bartizan_gate::evidence::record::{AuditRecord, DecisionFacts, Event, Finding, Now};
 use bartizan_gate::evidence::step::AuditSink;
-use bartizan_rego::{Asker, Demotion, Entrypoints, EvalLimits, Policy, PolicyProblem, RegoPdp};
+use bartizan_rego::{Demotion, Entrypoints, EvalLimits, Policy, PolicyProblem, RegoPdp, RuleQuery};
+use bartizan_sync::lock;
 
 /// How long the proof of one revision may take.
 const PROOF_MAX: Duration = Duration::from_mins(1);
@@ -82,7 +83,7 @@ impl Origin {
 /// The keys of a bundle.
 fn signing(bundle: &BundleConfig) -> Result<Option<Arc<Signing>>, StartError> {
     let Some(signing) = &bundle.signing else { return Ok(None) };
-    let signing = signing.read().map_err(|what| {
+    let signing = signing.read_keys().map_err(|what| {
         StartError::new("policy.bundle.signing", what)
             .hint("give the PEM of a public key that fits the algorithm")
     })?;
@@ -94,12 +95,10 @@ fn service(
     signing: Option<Arc<Signing>>,
     state: &Path,
 ) -> Result<BundleService, StartError> {
-    let url = config.remote.url.clone();
     let polling = config.polling;
     Ok(BundleService {
         service: services::open("policy.bundle", &config.remote)?,
-        last_good: LastGood::new(state, &url.to_string()),
-        url,
+        last_good: LastGood::new(state, &config.remote.url.to_string()),
         bytes_max: config.bytes,
         polling: Polling {
             min: polling.min_delay,
@@ -119,22 +118,22 @@ const MASK: &str = "data.system.log.mask";
 
 impl Current {
     fn set(&self, policy: &Policy) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(policy.clone());
+        *lock(&self.0) = Some(policy.clone());
     }
 
     /// Asks it for the mask of a decision that is to be logged.
     pub(super) fn masker(&self) -> Masker {
         let current = self.clone();
-        let mut asker: Option<Asker> = None;
+        let mut query: Option<RuleQuery> = None;
         Box::new(move |event| {
-            let policy = current.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let policy = lock(&current.0).clone();
             let policy = policy.ok_or("there is no policy yet that could say what to mask")?;
-            let same = asker.take().filter(|asker| *asker.revision() == policy.revision());
-            let asker = asker.insert(match same {
+            let same = query.take().filter(|query| *query.revision() == policy.revision());
+            let query = query.insert(match same {
                 Some(same) => same,
-                None => Asker::new(&policy, MASK).map_err(|problem| problem.to_string())?,
+                None => RuleQuery::new(&policy, MASK).map_err(|problem| problem.to_string())?,
             });
-            asker.ask(event).map_err(|problem| problem.to_string())
+            query.evaluate(event).map_err(|problem| problem.to_string())
         })
     }
 }
@@ -184,10 +183,12 @@ pub(super) async fn first(
 
 /// Follows the origin until closing; each proven change answers from the next question on.
 pub(super) fn follow(
-    (shared, readiness): (&Shared, &Readiness),
+    shared: &Shared,
+    readiness: &Readiness,
     origin: Origin,
     ready: Option<Ready>,
-    (current, again): (&Current, &Arc<Notify>),
+    current: &Current,
+    again: &Arc<Notify>,
 ) {
     if let Some(ready) = &ready {
         current.set(ready.pdp.policy());
@@ -271,7 +272,7 @@ fn tell(event: &PolicyEvent, sink: &dyn AuditSink, now: Now) {
             (Finding::PolicyReload, note)
         }
         // Neither changes the policy.
-        PolicyEvent::Trouble { what } => return tracing::warn!(what, "bundle service"),
+        PolicyEvent::ServiceFailed { what } => return tracing::warn!(what, "bundle service"),
         PolicyEvent::Recovered => return tracing::info!("the bundle service answers again"),
     };
     record.note = Some(note.into());

@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
+use bartizan_outbound::address::Address;
+use bartizan_outbound::service::{Credentials, Service, ServiceConfig};
+use bartizan_outbound::tls::ClientCertificate;
+
 use super::StartError;
 use crate::config::{CredentialsConfig, RemoteConfig};
-use bartizan_outbound::service::{Credentials, Service, ServiceConfig};
 
 /// The way to `remote`, which the configuration names at `subject`.
 pub(super) fn open(subject: &str, remote: &RemoteConfig) -> Result<Service, StartError> {
@@ -17,16 +20,19 @@ pub(super) fn open(subject: &str, remote: &RemoteConfig) -> Result<Service, Star
         None => Credentials::None,
         Some(CredentialsConfig::Bearer(token)) => Credentials::Bearer(token.expose().to_owned()),
         Some(CredentialsConfig::BearerFile(path)) => Credentials::BearerFile(path.clone()),
-        Some(CredentialsConfig::ClientTls { cert, key }) => Credentials::ClientTls {
-            certificates: file("credentials.client_tls.cert", cert)?,
-            key: file("credentials.client_tls.key", key)?,
-        },
+        Some(CredentialsConfig::ClientTls { cert, key }) => {
+            Credentials::ClientTls(ClientCertificate {
+                chain_pem: file("credentials.client_tls.cert", cert)?,
+                key_pem: file("credentials.client_tls.key", key)?,
+            })
+        }
     };
-    Service::new(ServiceConfig {
-        ca_pem,
-        credentials,
-        secure: remote.url.scheme_str() == Some("https"),
-        timeout: remote.timeout,
-    })
-    .map_err(|what| StartError::new(subject, what).hint("correct its credentials or `ca_file`"))
+    Address::parse(&remote.url.to_string())
+        .and_then(|address| {
+            Service::new(ServiceConfig { address, ca_pem, credentials, timeout: remote.timeout })
+        })
+        .map_err(|error| {
+            let hint = "correct its credentials or `ca_file`";
+            StartError::new(subject, error.to_string()).hint(hint)
+        })
 }

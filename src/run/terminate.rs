@@ -3,21 +3,21 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use ::http::{HeaderMap, Uri};
-use bartizan_jose::KEY_SET_BYTES_MAX;
+use bartizan_outbound::address::Address;
+use bartizan_outbound::service::{Credentials, Service, ServiceConfig};
 
 use super::StartError;
 use crate::config::{Config, IssuerConfig, JwksConfig, OAuthMode, ServerConfig, TerminateConfig};
 use bartizan_edge::Shared;
 use bartizan_edge::oauth::keys::{HINT, KeySource, Keys, PATIENCE};
 use bartizan_edge::oauth::{Issuer, Naming, PublicUrl, Terminate};
-use bartizan_edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits};
 
 /// The resource of our own at `public`, in front of a server. Keys in files are read now, so that
 /// a bad file is found before anything is served; those at addresses once a token needs them.
 pub(super) fn resource(
     config: &Config,
-    (server, ours): (&ServerConfig, &TerminateConfig),
+    server: &ServerConfig,
+    ours: &TerminateConfig,
     public: PublicUrl,
     shared: &Shared,
 ) -> Result<Terminate, StartError> {
@@ -61,25 +61,13 @@ fn keys(server: &str, described: &IssuerConfig, shared: &Shared) -> Result<Keys,
             let ca_pem = ca_file.as_ref().map(fs::read).transpose().map_err(|error| {
                 StartError::new(subject("ca_file"), format!("cannot be read: {error}"))
             })?;
-            let server = HttpUpstream::new(HttpUpstreamConfig {
-                url: uri.to_string(),
-                headers: HeaderMap::new(),
-                owned_headers: Vec::new(),
-                forward_authorization: false,
-                ca_pem,
-                limits: HttpUpstreamLimits {
-                    error_bytes_max: KEY_SET_BYTES_MAX,
-                    // Asked seldom; a connection kept meanwhile would be closed by then.
-                    idle_connections_max: 0,
-                    connect: PATIENCE,
-                    ..HttpUpstreamLimits::default()
-                },
-            })
-            .map_err(|problem| StartError::new(subject("jwks_uri"), problem.to_string()))?;
-            let target = uri.path_and_query().map_or("/", |target| target.as_str());
-            let target = Uri::try_from(target)
-                .map_err(|error| StartError::new(subject("jwks_uri"), error.to_string()))?;
-            KeySource::Address { server: Box::new(server), target }
+            let service = Address::parse(&uri.to_string()).and_then(|address| {
+                let credentials = Credentials::None;
+                Service::new(ServiceConfig { address, ca_pem, credentials, timeout: PATIENCE })
+            });
+            let service = service
+                .map_err(|problem| StartError::new(subject("jwks_uri"), problem.to_string()))?;
+            KeySource::Address(Box::new(service))
         }
     };
     Keys::new(&described.issuer, source, shared.clock.uptime())

@@ -1,5 +1,7 @@
 //! Random JSON-RPC documents: a tree, a spelling of it, and damage, in that order.
 
+use bartizan_rego::Random;
+
 /// Names that decide, and how they are disguised.
 const NAMES: [&str; 16] = [
     "jsonrpc",
@@ -146,41 +148,20 @@ const MEMBERS: [&str; 12] = [
     r#""na\u006de":"delete_flag""#,
 ];
 
-/// `SplitMix64`: the same numbers on every machine.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, count: usize) -> usize {
-        let count = u64::try_from(count.max(1)).unwrap();
-        usize::try_from(self.next() % count).unwrap()
-    }
-
-    fn one_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
-
-    fn of<'a, T: ?Sized>(&mut self, all: &[&'a T]) -> &'a T {
-        all[self.below(all.len())]
-    }
-}
-
 /// Makes documents.
 pub(crate) struct Generator {
-    chance: Chance,
+    chance: Random,
     corpus: Vec<Vec<u8>>,
 }
 
 impl Generator {
     pub(crate) fn new(seed: u64, corpus: &[Vec<u8>]) -> Self {
-        Self { chance: Chance(seed), corpus: corpus.to_vec() }
+        Self { chance: Random::new(seed), corpus: corpus.to_vec() }
+    }
+
+    /// One of `all`.
+    fn of<'a, T: ?Sized>(&mut self, all: &[&'a T]) -> &'a T {
+        self.chance.pick(all).unwrap()
     }
 
     /// The next document: one in four grows from the corpus; those and some others are damaged.
@@ -204,7 +185,7 @@ impl Generator {
 
     fn message(&mut self, out: &mut Vec<u8>) {
         let mut members = vec![member("jsonrpc", b"\"2.0\"".to_vec())];
-        let method = self.chance.of(&METHODS);
+        let method = self.of(&METHODS);
         if self.chance.one_in(8) {
             members.push(member("id", self.id()));
             if self.chance.one_in(3) {
@@ -227,10 +208,10 @@ impl Generator {
 
     fn id(&mut self) -> Vec<u8> {
         match self.chance.below(12) {
-            0 => self.chance.of(&NUMBERS).into(),
+            0 => self.of(&NUMBERS).into(),
             1 => b"null".to_vec(),
             2..=5 => {
-                let text = self.chance.of(&TEXTS);
+                let text = self.of(&TEXTS);
                 self.text(text)
             }
             _ => self.chance.below(1000).to_string().into_bytes(),
@@ -239,7 +220,7 @@ impl Generator {
 
     fn params(&mut self, method: &str) -> Vec<u8> {
         let mut members = Vec::new();
-        let name = self.chance.of(&TEXTS);
+        let name = self.of(&TEXTS);
         let decisive = match method {
             "tools/call" | "prompts/get" => Some("name"),
             "resources/read" => Some("uri"),
@@ -272,9 +253,9 @@ impl Generator {
             return;
         }
         let added = if self.chance.one_in(3) {
-            self.chance.of(&MEMBERS).into()
+            self.of(&MEMBERS).into()
         } else {
-            let name = self.chance.of(&NAMES);
+            let name = self.of(&NAMES);
             let name = self.disguise(name);
             let mut out = name;
             out.push(b':');
@@ -309,7 +290,7 @@ impl Generator {
             } else {
                 // Names may repeat: refused, and nobody is asked.
                 let texts = if self.chance.one_in(2) { &TEXTS[..] } else { &NAMES[..] };
-                self.chance.of(texts).to_owned()
+                self.of(texts).to_owned()
             };
             let mut out = self.text(&name);
             self.space(&mut out);
@@ -326,11 +307,11 @@ impl Generator {
     fn value(&mut self, depth: usize, out: &mut Vec<u8>) {
         self.space(out);
         let made = match self.chance.below(if depth == 0 { 6 } else { 9 }) {
-            0 => self.chance.of(&["null", "true", "false"]).into(),
-            1 => self.chance.of(&NUMBERS).into(),
+            0 => self.of(&["null", "true", "false"]).into(),
+            1 => self.of(&NUMBERS).into(),
             2 => self.number(),
             3..=5 => {
-                let text = self.chance.of(&TEXTS);
+                let text = self.of(&TEXTS);
                 self.text(text)
             }
             6 => {
@@ -350,12 +331,12 @@ impl Generator {
 
     /// A number of any length and form that RFC 8259 has.
     fn number(&mut self) -> Vec<u8> {
-        let digits = |chance: &mut Chance, most: usize| -> String {
+        let digits = |chance: &mut Random, most: usize| -> String {
             (0..=chance.below(most))
                 .map(|_| char::from(b'0' + u8::try_from(chance.below(10)).unwrap()))
                 .collect()
         };
-        let mut text = self.chance.of(&["", "-"]).to_owned();
+        let mut text = self.of(&["", "-"]).to_owned();
         let whole = digits(&mut self.chance, 22);
         let whole = whole.trim_start_matches('0');
         text.push_str(if whole.is_empty() { "0" } else { whole });
@@ -363,7 +344,7 @@ impl Generator {
             text = format!("{text}.{}", digits(&mut self.chance, 20));
         }
         if self.chance.one_in(3) {
-            let sign = self.chance.of(&["", "+", "-"]);
+            let sign = self.of(&["", "+", "-"]);
             text = format!("{text}e{sign}{}", self.chance.below(330));
         }
         text.into_bytes()
@@ -392,7 +373,7 @@ impl Generator {
 
     fn space(&mut self, out: &mut Vec<u8>) {
         if self.chance.one_in(8) {
-            out.extend_from_slice(self.chance.of(&[&b" "[..], b"\n", b"\r", b"\t", b"\r\n  "]));
+            out.extend_from_slice(self.of(&[&b" "[..], b"\n", b"\r", b"\t", b"\r\n  "]));
         }
     }
 
@@ -433,7 +414,7 @@ impl Generator {
                 drop(document.splice(at..at, moved));
             }
             4 => {
-                let name = self.chance.of(&NAMES);
+                let name = self.of(&NAMES);
                 let mut added = self.disguise(name);
                 added.push(b':');
                 self.value(2, &mut added);
@@ -448,7 +429,7 @@ impl Generator {
                 self.value(2, &mut value);
                 drop(document.splice(at..end, value));
             }
-            _ => drop(document.splice(at..at, self.chance.of(&TOKENS).to_vec())),
+            _ => drop(document.splice(at..at, self.of(&TOKENS).to_vec())),
         }
     }
 }

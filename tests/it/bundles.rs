@@ -17,7 +17,7 @@ mod make;
 pub(crate) mod rig;
 mod service;
 mod signed;
-mod tls;
+pub(crate) mod tls;
 
 use std::path::Path;
 use std::sync::Arc;

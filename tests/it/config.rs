@@ -1,5 +1,8 @@
 //! Configuration through its public doors: what a file means, and everything wrong with one.
 
+mod page;
+mod schema;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,8 +14,28 @@ use bartizan::config::{
 use bartizan_gate::session::{Mode, RefusalForm};
 
 /// Reads `text` in a world with one variable, one credential file, and no path below `/gone`.
+/// Whatever has a meaning, the schema takes.
 fn read(text: &str) -> Result<Config, Problems> {
-    in_world(|world| Config::parse_in(text, Path::new("/etc/bartizan"), world))
+    let read = in_world(|world| Config::parse_in(text, Path::new("/etc/bartizan"), world));
+    if read.is_ok() {
+        assert_eq!(schema::refused(text), [""; 0], "{text}");
+    }
+    read
+}
+
+/// Holds a file of the repository to what `written` makes of it. With `BARTIZAN_BLESS=1` in the
+/// environment the file is written instead.
+#[expect(clippy::unwrap_used, reason = "tests")]
+fn bless(file: &str, written: impl FnOnce(&str) -> String) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let there = std::fs::read_to_string(&path).unwrap_or_default();
+    let written = written(&there);
+    if std::env::var_os("BARTIZAN_BLESS").is_some() {
+        std::fs::write(&path, written).unwrap();
+    } else {
+        let how = "write it anew: BARTIZAN_BLESS=1 cargo test --test it config::";
+        assert!(there == written, "{file} is not what the program says; {how}");
+    }
 }
 
 fn in_world<T>(act: impl FnOnce(&Surroundings<'_>) -> T) -> T {
@@ -133,7 +156,7 @@ servers:
     assert_eq!([limits.answer_time, limits.stream_idle], [5, 6].map(Duration::from_secs));
     assert_eq!(config.audit.segment_bytes, 1 << 20);
     let otlp = config.otlp.as_ref().unwrap();
-    assert_eq!(otlp.endpoint, "http://127.0.0.1:4318");
+    assert_eq!(otlp.remote.url, "http://127.0.0.1:4318");
     assert_eq!(otlp.headers[0].1.expose(), "a t0ken");
     assert_eq!(config.log.format, LogFormat::Json);
 
@@ -200,7 +223,7 @@ fn each_problem_names_its_place_and_a_next_step() {
     let rows: Vec<(String, &str)> = vec![
         (String::new(), "the file: it is empty: name at least one server"),
         ("hello".into(), "the file: must be keys with values, is a text: indent them below"),
-        ("mode: enforce".into(), "servers: is missing: name at least one server, with its"),
+        ("mode: enforce".into(), "the file: `servers` is missing: name at least one server, with its"),
         ("servers: {}".into(), "servers (line 1): is empty: name at least one server"),
         (beside("lsten: x"), "lsten (line 2): no such key: did you mean `listen`?"),
         (beside("mode: dry"), "mode (line 2): must be `enforce` or `observe`: known here"),
@@ -225,7 +248,7 @@ fn each_problem_names_its_place_and_a_next_step() {
         (beside("limits: {json_depth: 1.5}"), "must be a whole number, is the number 1.5"),
         (beside("limits: {json_depth: 99999999999999999999}"), "is the number 99999999999999999"),
         (beside("limits: {frame_bytes: 4MB}"), "must be a size, is a text: write bytes, or a si"),
-        (beside("limits: {frame_bytes: 1}"), "out of range: from 1 KiB to 256 MiB"),
+        (beside("limits: {frame_bytes: 1}"), "out of range: from 1KiB to 256MiB"),
         (beside("limits: {drain: 5}"), "must be a length of time, is the number 5: write a num"),
         (beside("limits: {drain: 2h}"), "out of range: from 1ms to 1h"),
         (beside("limits: {frames: 2}"), "limits.frames (line 2): no such key: "),
@@ -237,7 +260,7 @@ fn each_problem_names_its_place_and_a_next_step() {
         ("servers: {s: {}}".into(), "servers.s (line 1): has neither `url` nor `command`: write"),
         ("servers: {s: [x]}".into(), "servers.s (line 1): must be keys with values, is a list"),
         ("servers: {'a b': {url: 'http://h'}}".into(), "is no name for a server: use 1 to 63"),
-        (inside("command: [x]"), "servers.s.url (line 3): `url` and `command` are two servers"),
+        (inside("command: [x]"), "servers.s.url (line 3): `url` and `command` are given at once: keep one of them"),
         (inside("path: flags"), "servers.s.path (line 4): is no plain absolute path: write it"),
         (inside("path: //flags"), "is no plain absolute path"),
         (inside("path: /a/../b"), "is no plain absolute path"),
@@ -245,8 +268,8 @@ fn each_problem_names_its_place_and_a_next_step() {
         (inside("path: /a/"), "is no plain absolute path"),
         (inside("environment: '*'"), "servers.s.environment (line 4): `*` stands for every"),
         (inside("cwd: /x"), "servers.s.cwd (line 4): has a meaning only with `command`: remove"),
-        (inside("env: {A: b}"), "servers.s.env.A (line 4): has a meaning only with `command`"),
-        (inside("args: [x]"), "servers.s.args[0] (line 4): has a meaning only with `command`"),
+        (inside("env: {A: b}"), "servers.s.env (line 4): has a meaning only with `command`"),
+        (inside("args: [x]"), "servers.s.args (line 4): has a meaning only with `command`"),
         (inside("ca_file: /gone/ca"), "servers.s.ca_file (line 4): `/gone/ca` does not exist"),
         (inside("pack: /gone/p.json"), "servers.s.pack (line 4): `/gone/p.json` does not exist"),
         (inside("hosts: ['http://x']"), "servers.s.hosts[0] (line 4): is no host name: write a"),
@@ -306,9 +329,9 @@ fn each_problem_names_its_place_and_a_next_step() {
         (inside("refusal: html"), "must be `error` or `tool_result`"),
         (inside("hosts: []"), "servers.s.hosts (line 4): is empty"),
         (inside("origins: []"), "servers.s.origins (line 4): is empty"),
-        (beside("limits: {session_idle: 1ms}"), "out of range: from 1s to 1day"),
+        (beside("limits: {session_idle: 1ms}"), "out of range: from 1s to 24h"),
         (beside("limits: {bodies_bytes: 2MiB}"), "less than `frame_bytes`: no message of that"),
-        (child("headers: {a: b}"), "servers.s.headers.a (line 4): has a meaning only with `url`"),
+        (child("headers: {a: b}"), "servers.s.headers (line 4): has a meaning only with `url`"),
         (child("connect_timeout: 1s"), "(line 4): has a meaning only with `url`"),
         (child("env: {A-B: x}"), "servers.s.env.A-B (line 4): is no name for a variable"),
         ("servers: {s: {command: []}}".into(), "servers.s.command (line 1): is empty: give"),
@@ -377,11 +400,11 @@ servers:
             "limits.json_depth (line 5)",
             "limits.in_flight (line 5)",
             "servers.a.path (line 7)",
+            "servers.a.url (line 7)",
             "servers.a.headers.Host (line 7)",
             "servers.a.headers.k (line 7)",
-            "servers.a.url (line 7)",
-            "servers.b.colour (line 8)",
             "servers.b (line 8)",
+            "servers.b.colour (line 8)",
         ],
         "{shown}"
     );
@@ -456,6 +479,15 @@ fn wrap_means_the_same_as_a_file() {
     .unwrap();
     let Upstream::Http(http) = &config.servers[0].upstream else { panic!("over HTTP") };
     assert_eq!(http.transport, HttpTransport::Sse);
+
+    // A shell has read the words already: none is empty by mistake, and `${…}` means itself. There
+    // is no listener that a server could be mistaken for.
+    let words = ["sh", "-c", "", "echo ${HOME}"];
+    let config = wrap(Wrap { command: texts(&words), ..Wrap::default() }).unwrap();
+    let Upstream::Child(child) = &config.servers[0].upstream else { panic!("a child") };
+    assert_eq!(child.args, words[1..]);
+    let url = Some("http://127.0.0.1:7070/mcp".to_owned());
+    assert!(wrap(Wrap { url, ..Wrap::default() }).is_ok());
 
     let problems = wrap(Wrap {
         url: Some("nowhere".to_owned()),

@@ -14,6 +14,7 @@ use bartizan_audit::decisions::{DecisionLogs, Progress, start};
 use bartizan_audit::journal::Journal;
 use bartizan_gate::evidence::record::{AuditRecord, DecisionFacts};
 use bartizan_gate::evidence::step::AuditSink as _;
+use bartizan_outbound::address::Address;
 use bartizan_outbound::service::{Credentials, Service, ServiceConfig};
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
@@ -221,14 +222,13 @@ async fn ship(service: &RecordingUpstream, count: u64) -> Arc<Progress> {
     let settings = config(&folder.path().join("journal"), 1 << 20);
     let (journal, _) = Journal::open(&settings, "boot-1", now(0)).unwrap();
     let way = ServiceConfig {
+        address: Address::parse(&service.url()).unwrap(),
         ca_pem: None,
         credentials: Credentials::None,
-        secure: false,
         timeout: Duration::from_secs(10),
     };
     let logs = DecisionLogs {
         service: Service::new(way).unwrap(),
-        url: service.url().parse().unwrap(),
         labels: BTreeMap::new(),
         path: "mcp/decision".to_owned(),
         state: folder.path().to_owned(),

@@ -3,7 +3,7 @@
 //!
 //! `PACK_INPUTS` says how many calls of each pack are tried; `PACK_SEED` gives others.
 
-#![expect(clippy::unwrap_used, clippy::arithmetic_side_effects, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,25 +22,8 @@ use bartizan_gate::question::pack::{
 use bartizan_gate::question::status::DefinitionStatus;
 use bartizan_gate::wire::document::{Document, DocumentLimits};
 use bartizan_gate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
-use bartizan_rego::{Entrypoints, EvalLimits, Policy, RegoPdp};
+use bartizan_rego::{Entrypoints, EvalLimits, Policy, Random, RegoPdp};
 use serde_json::{Map, Value, json};
-
-/// `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % u64::try_from(bound).unwrap()).unwrap()
-    }
-
-    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
-        from.get(self.below(from.len())).unwrap().clone()
-    }
-}
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().unwrap())
@@ -53,7 +36,7 @@ fn environment(random: &mut Random) -> Value {
         ["staging", "production"], [], [null], {"staging": {}}, {"name": "staging"}, "*",
         "projects/p/environments/staging", "1234", "{\"environment\":\"staging\"}",
     ]);
-    random.pick(names.as_array().unwrap())
+    random.pick(names.as_array().unwrap()).unwrap().clone()
 }
 
 /// Puts `value` at a pointer in which `*` stands for the first element or any member.
@@ -83,7 +66,7 @@ fn place(random: &mut Random, arguments: &mut Map<String, Value>, place: &Enviro
 
 fn select(random: &mut Random, arguments: &mut Map<String, Value>, dispatch: &OperationDispatch) {
     let cases: Vec<&str> = dispatch.cases.keys().map(AsRef::as_ref).chain(["no/such"]).collect();
-    let case = random.pick(&cases);
+    let case = *random.pick(&cases).unwrap();
     match &dispatch.by {
         Selector::Values(pointers) => {
             for (pointer, value) in pointers.iter().zip(case.split('/')) {
@@ -143,12 +126,12 @@ fn both_engines_judge_the_calls_of_every_pack_alike() {
         let pack = Arc::new(Pack::read(text.as_bytes()).unwrap());
         // Each answer of the compiled engine is asked of the strict one, too.
         let both = RegoPdp::compiled(policy.clone(), 1, 1).unwrap();
-        let mut random = Random(number("PACK_SEED", 7));
+        let mut random = Random::new(number("PACK_SEED", 7));
         let tools: Vec<&str> =
             pack.tools.keys().map(AsRef::as_ref).chain(["no_such_tool"]).collect();
         let mut codes = BTreeSet::new();
         for input in 0..inputs {
-            let tool = random.pick(&tools);
+            let tool = *random.pick(&tools).unwrap();
             let mut arguments = Map::new();
             if let Some(entry) = pack.tools.get(tool) {
                 fill(&mut random, &mut arguments, entry);
@@ -159,6 +142,7 @@ fn both_engines_judge_the_calls_of_every_pack_alike() {
                 name: (*name).into(),
                 environment: random
                     .pick(&[Some("staging"), Some("production"), None])
+                    .unwrap()
                     .map(Into::into),
                 environment_ids: [("1234".into(), "staging".into())].into(),
                 pack: Some(Arc::clone(&pack)),

@@ -328,14 +328,14 @@ fn a_child_that_dies_is_named() {
 }
 
 /// `bartizan` as a process of its own.
-struct Program {
+pub(crate) struct Program {
     child: Child,
     said: Arc<Mutex<String>>,
 }
 
 impl Program {
     /// Runs `bartizan run` on a configuration; `before` is said to the shell that starts it.
-    fn run(folder: &Path, before: &str, config: &str) -> Self {
+    pub(crate) fn run(folder: &Path, before: &str, config: &str) -> Self {
         let file = folder.join("bartizan.yaml");
         std::fs::write(&file, format!("{config}\nlog: {{format: json}}\n")).unwrap();
         let mut child = Command::new("sh")
@@ -365,7 +365,7 @@ impl Program {
     }
 
     /// Where it serves agents, and operators, once it does.
-    fn addresses(&self) -> (SocketAddr, SocketAddr) {
+    pub(crate) fn addresses(&self) -> (SocketAddr, SocketAddr) {
         wait(&format!("serving; it said {}", self.said()), || {
             let said = self.said();
             let line = said.lines().find(|line| line.contains("\"serving\""))?;
@@ -380,7 +380,7 @@ impl Program {
     }
 
     /// Ends it in order, and gives its exit code.
-    fn stop(mut self) -> Option<i32> {
+    pub(crate) fn stop(mut self) -> Option<i32> {
         kill_process(self.pid(), Signal::TERM).unwrap();
         self.child.wait().unwrap().code()
     }

@@ -19,6 +19,7 @@ mod imports;
 mod invariants;
 mod inventory;
 mod journal;
+mod json_schema;
 mod limits;
 mod lock;
 mod memory;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bartizan::policy::embedded;
-use bartizan_gate::evidence::record::{AuditRecord, Now};
-use bartizan_gate::evidence::step::{Act, AuditSink, Unkept};
+use bartizan_gate::evidence::record::Now;
+use bartizan_gate::evidence::step::Act;
 use bartizan_gate::question::access::{Principal, Server};
 use bartizan_gate::question::handles::{HandleStore, StoreUpdate};
 use bartizan_gate::question::pack::Pack;
@@ -17,6 +17,7 @@ use bartizan_gate::wire::frame::FrameLimits;
 use bartizan_gate::wire::headers::RoutingHeaders;
 use bartizan_gate::wire::protocol::Transport;
 use bartizan_rego::{Entrypoints, EvalLimits, Module, Policy, PolicySources, RegoPdp};
+use bartizan_testing::Sink;
 use serde_json::{Value, json};
 
 const PACK: &str = r#"{
@@ -66,15 +67,6 @@ set contains {"pointer": "/project", "value": "8"} if {
 	input.tool.arguments.project == "9"
 }
 "#;
-
-/// Keeps records, or cannot.
-struct Sink(bool);
-
-impl AuditSink for Sink {
-    fn keep(&self, _: &AuditRecord) -> Result<(), Unkept> {
-        if self.0 { Ok(()) } else { Err(Unkept { cause: "full".into() }) }
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Era {
@@ -142,7 +134,7 @@ impl Stage {
         let step = session.client_frame(&self.gate, &arrival, self.time());
         let operation = step.audit_record().operation.clone().unwrap();
         let name = operation.name.unwrap_or_else(|| "-".into());
-        let went = matches!(step.record(&Sink(true)).unwrap(), Act::Forward(_));
+        let went = matches!(step.record(&Sink::default()).unwrap(), Act::Forward(_));
         (format!("{name} {}", operation.effect), went)
     }
 
@@ -168,7 +160,8 @@ impl Stage {
         message["jsonrpc"] = "2.0".into();
         message["id"] = 1.into();
         let step = session.server_frame(&self.gate, &message.to_string().into(), self.time());
-        assert_eq!(step.record(&Sink(kept)).is_ok(), kept);
+        let sink = if kept { Sink::default() } else { Sink::refusing() };
+        assert_eq!(step.record(&sink).is_ok(), kept);
     }
 
     fn discovers(&self, principal: &str, handle: &str, id: &str) {
@@ -268,7 +261,7 @@ fn answers_that_failed_or_never_came_teach_nothing() {
         late["jsonrpc"] = "2.0".into();
         late["id"] = 1.into();
         let step = session.server_frame(&stage.gate, &late.to_string().into(), stage.time());
-        assert!(matches!(step.record(&Sink(true)).unwrap(), Act::Drop));
+        assert!(matches!(step.record(&Sink::default()).unwrap(), Act::Drop));
         assert_eq!(stage.invokes("a", "h-1"), unknown(), "{era:?}");
     }
 }
@@ -399,14 +392,14 @@ fn answers_in_a_batch_teach_as_others_do() {
     let arrival =
         Arrival { raw: batch.to_string().into(), headers: Some(headers), ..Arrival::default() };
     let step = session.client_frame(&stage.gate, &arrival, stage.time());
-    let Act::Forward(permitted) = step.record(&Sink(true)).unwrap() else { panic!("refused") };
+    let Act::Forward(permitted) = step.record(&Sink::default()).unwrap() else { panic!("refused") };
     let mut found = hands("h-1", "x");
     found["jsonrpc"] = "2.0".into();
     found["id"] = 1.into();
     let answers = json!([found, {"jsonrpc": "2.0", "id": 2, "result": {"content": []}}]);
     let raw = answers.to_string().into();
     let step = session.server_answer(&stage.gate, permitted.call(), &raw, stage.time());
-    assert!(matches!(step.record(&Sink(true)).unwrap(), Act::Deliver(_)));
+    assert!(matches!(step.record(&Sink::default()).unwrap(), Act::Deliver(_)));
     assert_eq!(stage.invokes("a", "h-1"), known("x"));
     assert!(stage.call("a", "act", &json!({})).1);
 }

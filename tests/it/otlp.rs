@@ -8,19 +8,25 @@
     reason = "a test that cannot go on should say where"
 )]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bartizan::config::Config;
 use bartizan_audit::journal::Journal;
-use bartizan_audit::otlp::{OtlpConfig, OtlpError, Progress, start};
+use bartizan_audit::otlp::{OtlpConfig, Progress, start};
 use bartizan_gate::evidence::record::{
     AuditRecord, DecisionFacts, Event, Finding, Outcome, ProtocolFacts, ReasonFacts, Target,
 };
 use bartizan_gate::evidence::step::AuditSink as _;
+use bartizan_outbound::address::Address;
+use bartizan_outbound::service::{Credentials, Service, ServiceConfig};
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -37,6 +43,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::bundles::rig::Sidecar;
+use crate::bundles::tls;
+use crate::failures::Program;
+use crate::firewall::{
+    Client, LEGACY, RecordingUpstream, answer as http_answer, call, journal, json, odd_answer,
+    post, wait,
+};
 use crate::journal::{config, denial, intent, now, outcome};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -118,7 +131,7 @@ async fn answer(
 }
 
 struct Fixture {
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
     journal: Journal,
     receiver: Receiver,
     progress: Arc<Progress>,
@@ -126,19 +139,57 @@ struct Fixture {
     stop: CancellationToken,
 }
 
-async fn fixture(answers: Vec<(u16, Vec<u8>)>) -> Fixture {
-    let directory = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(&config(directory.path(), 5000), "boot-1", now(0)).unwrap();
-    let receiver = Receiver::start(answers).await;
-    let mut config = OtlpConfig::new(&receiver.endpoint);
-    config.headers = vec![("authorization".to_owned(), "Bearer secret".to_owned())];
+/// What sends to `endpoint`, with the cursor in `state`.
+fn to(endpoint: &str, state: &Path) -> OtlpConfig {
+    let collector = Service::new(ServiceConfig {
+        address: Address::parse(endpoint).unwrap(),
+        ca_pem: None,
+        credentials: Credentials::None,
+        timeout: Duration::from_secs(10),
+    });
+    let mut config = OtlpConfig::new(collector.unwrap(), state.to_owned());
+    config.headers.insert("authorization", HeaderValue::from_static("Bearer secret"));
     config.linger = Duration::ZERO;
-    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let progress = start(&config, &journal, &tasks, stop.clone()).unwrap();
-    Fixture { _directory: directory, journal, receiver, progress, tasks, stop }
+    config
+}
+
+async fn fixture(answers: Vec<(u16, Vec<u8>)>) -> Fixture {
+    Fixture::run(tempfile::tempdir().unwrap(), "boot-1", answers).await
 }
 
 impl Fixture {
+    /// A run on the journal in `directory`.
+    async fn run(directory: tempfile::TempDir, boot: &str, answers: Vec<(u16, Vec<u8>)>) -> Self {
+        let settings = config(&directory.path().join("journal"), 5000);
+        let (journal, _) = Journal::open(&settings, boot, now(0)).unwrap();
+        let receiver = Receiver::start(answers).await;
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let config = to(&receiver.endpoint, directory.path());
+        let progress = start(config, &journal, &tasks, stop.clone());
+        Self { directory, journal, receiver, progress, tasks, stop }
+    }
+
+    /// Waits until this place in the journal is saved.
+    async fn saved(&self, place: &str) {
+        let file = self.directory.path().join("otlp.seq");
+        let saved = async {
+            while fs::read_to_string(&file).unwrap().trim() != place {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), saved).await.expect(place);
+    }
+
+    /// Ends at once, like a killed program: nothing is sent or recorded any more. The next run of
+    /// the journal in the directory sends on.
+    async fn killed(self, boot: &str, answers: Vec<(u16, Vec<u8>)>) -> Self {
+        let Self { directory, journal, tasks, .. } = self;
+        drop(journal);
+        tasks.close();
+        tokio::time::timeout(Duration::from_secs(20), tasks.wait()).await.unwrap();
+        Self::run(directory, boot, answers).await
+    }
+
     /// Ends in order; everything that was kept was sent or counted.
     async fn end(self) -> Arc<Progress> {
         self.journal.close(now(99)).unwrap();
@@ -421,28 +472,247 @@ async fn https_speaks_tls() {
     let directory = tempfile::tempdir().unwrap();
     let (journal, _) = Journal::open(&config(directory.path(), 5000), "boot-1", now(0)).unwrap();
     journal.keep(&denial("c1")).unwrap();
-    let endpoint = OtlpConfig::new(format!("https://{}", listener.local_addr().unwrap()));
+    let config = to(&format!("https://{}", listener.local_addr().unwrap()), directory.path());
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    start(&endpoint, &journal, &tasks, stop).unwrap();
+    start(config, &journal, &tasks, stop);
     let (mut stream, _) = listener.accept().await.unwrap();
     // RFC 8446, section 5.1: a handshake record.
     assert_eq!(stream.read_u8().await.unwrap(), 22);
 }
 
-#[tokio::test]
-async fn bad_configuration_is_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(&config(directory.path(), 5000), "boot-1", now(0)).unwrap();
-    let try_start = |config: &OtlpConfig| {
-        start(config, &journal, &TaskTracker::new(), CancellationToken::new()).map(drop)
-    };
-    for endpoint in ["", "collector", "ftp://host", "http://", "http://host/?a=b", "/v1/traces"] {
-        let error = try_start(&OtlpConfig::new(endpoint)).unwrap_err();
-        assert!(matches!(error, OtlpError::Endpoint { .. }), "{endpoint}: {error}");
+/// What a program reads of `yaml` below `otlp`, or its problems.
+fn read(yaml: &str) -> Result<Config, String> {
+    let text = format!("servers: {{s: {{url: 'http://127.0.0.1:1/'}}}}\notlp: {{{yaml}}}\n");
+    Config::parse(&text, Path::new("/"), &|_| None).map_err(|problems| problems.to_string())
+}
+
+#[test]
+fn bad_configuration_is_refused() {
+    for endpoint in ["", "collector", "ftp://host", "http://", "/v1/traces", "http://a:b@host"] {
+        let problems = read(&format!("endpoint: '{endpoint}'")).unwrap_err();
+        assert!(problems.contains("otlp.endpoint (line 2)"), "{endpoint}: {problems}");
     }
-    let mut config = OtlpConfig::new("http://127.0.0.1:4318");
-    config.headers = vec![("x".to_owned(), "secret\n".to_owned())];
-    let error = try_start(&config).unwrap_err();
-    assert!(matches!(error, OtlpError::Header { .. }), "{error}");
-    assert!(!format!("{error} {config:?}").contains("secret"), "secrets are not shown");
+    let header = r#"endpoint: 'http://127.0.0.1:4318', headers: {x: "secret\n"}"#;
+    let problems = read(header).unwrap_err();
+    assert!(problems.contains("otlp.headers.x"), "{problems}");
+    assert!(!problems.contains("secret"), "secrets are not shown");
+    // Like every other service that gets a credential.
+    for credential in ["bearer: secret", "bearer_file: /dev/null"] {
+        let open = format!("endpoint: 'http://example.com', credentials: {{{credential}}}");
+        let problems = read(&open).unwrap_err();
+        assert!(problems.contains("unprotected"), "{problems}");
+        read(&open.replace("http:", "https:")).unwrap();
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let config = to("http://127.0.0.1:4318", directory.path());
+    assert!(!format!("{config:?}").contains("secret"), "secrets are not shown");
+}
+
+/// Spans by call and kind, with how often each came. A client span names its call by its parent.
+fn counted(spans: &[Span]) -> BTreeMap<(String, i32), usize> {
+    let call = |span: &Span| attribute(span, "bartizan.call");
+    let mut counted: BTreeMap<_, usize> = BTreeMap::new();
+    for span in spans {
+        let server = || spans.iter().find(|server| server.span_id == span.parent_span_id);
+        let key = (call(span).or_else(|| call(server()?)).unwrap(), span.kind);
+        let count = counted.entry(key).or_default();
+        *count = count.saturating_add(1);
+    }
+    counted
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_was_open_at_a_restart_comes_whole() {
+    let mut first = fixture(Vec::new()).await;
+    first.journal.keep(&called("open")).unwrap();
+    for n in 0..3 {
+        first.journal.keep(&called(&format!("c{n}"))).unwrap();
+        first.journal.keep(&outcome(&format!("c{n}"))).unwrap();
+    }
+    let spans = first.receiver.spans(6).await;
+    assert_eq!(counted(&spans).len(), 6);
+    // The first record is `start`, the second the intent that is still open.
+    first.saved("9 2").await;
+
+    // The next start settles the call, and nothing that was sent comes again.
+    let mut second = first.killed("boot-2", Vec::new()).await;
+    let spans = second.receiver.spans(2).await;
+    let [server, client] = spans.as_slice() else { panic!("{spans:?}") };
+    assert_eq!(
+        (server.kind, client.kind),
+        (i32::from(SpanKind::Server), i32::from(SpanKind::Client))
+    );
+    for span in &spans {
+        assert_eq!(hex(&span.trace_id), TRACE);
+        check(span, &[("gen_ai.tool.name", "update_gate"), ("error.type", "unknown")]);
+    }
+    check(server, &[("bartizan.call", "open"), ("bartizan.boot", "boot-1")]);
+    second.journal.keep(&denial("last")).unwrap();
+    assert_eq!(counted(&second.receiver.spans(1).await).len(), 1);
+    let progress = second.end().await;
+    assert_eq!((progress.sent(), progress.lost()), (3, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_from_the_journal_is_counted_once() {
+    let first = fixture(Vec::new()).await;
+    first.journal.keep(&called("open")).unwrap();
+    // Enough for several segments.
+    for n in 0..40 {
+        first.journal.keep(&denial(&format!("c{n}"))).unwrap();
+    }
+    first.saved(&format!("{} 2", first.journal.last_seq() + 1)).await;
+    let directory = first.directory.path().join("journal");
+    let mut segments: Vec<_> =
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    segments.retain(|path| path.extension().is_some_and(|end| end == "ndjson"));
+    segments.sort();
+    assert!(segments.len() > 2, "{segments:?}");
+    // Its records were sent, but for the intent, whose end is told without it.
+    fs::remove_file(&segments[0]).unwrap();
+    let mut second = first.killed("boot-2", Vec::new()).await;
+    let mut spans = Vec::new();
+    while !counted(&spans).contains_key(&("open".to_owned(), i32::from(SpanKind::Server))) {
+        spans.extend(second.receiver.next().await.spans());
+    }
+    let progress = second.end().await;
+    assert_eq!(progress.lost(), 0);
+}
+
+const POLICY: &str = r#"package mcp
+
+permit contains {"code": "all", "message": "everything passes"} if input.tool.name != "drop_flag"
+"#;
+
+/// Killed with calls in the air and with a collector that was away: everything comes, and what the
+/// collector has taken does not come again.
+#[test]
+fn a_killed_program_goes_on_where_the_collector_is() {
+    let away = Arc::new(AtomicBool::new(true));
+    let gone = Arc::clone(&away);
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&taken);
+    let collector = RecordingUpstream::start(Box::new(move |received| {
+        if gone.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        log.lock().unwrap().push(received.clone());
+        http_answer("200 OK", "", b"")
+    }));
+    let hold = Arc::new(AtomicBool::new(true));
+    let slow = Arc::clone(&hold);
+    let server = RecordingUpstream::start(Box::new(move |received| {
+        while slow.load(Ordering::Relaxed) && received.body.windows(4).any(|four| four == b"slow") {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        json(&odd_answer(&received.body))
+    }));
+    let folder = tempfile::tempdir().unwrap();
+    let (state, policies) = (folder.path().join("state"), folder.path().join("policies"));
+    fs::create_dir(&policies).unwrap();
+    fs::write(policies.join("rules.rego"), POLICY).unwrap();
+    let text = format!(
+        "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {}\npolicy: {{paths: [{}]}}\n\
+         otlp: {{endpoint: '{}'}}\nservers: {{flags: {{path: /mcp, url: '{}'}}}}",
+        state.display(),
+        policies.display(),
+        collector.url(),
+        server.url()
+    );
+    let spans = || -> Vec<Span> {
+        let taken = taken.lock().unwrap();
+        let bodies = taken.iter().map(|received| {
+            assert!(received.head.starts_with("post /mcp/v1/traces "), "{}", received.head);
+            ExportTraceServiceRequest::decode(received.body.as_slice()).unwrap()
+        });
+        let resources = bodies.flat_map(|body| body.resource_spans);
+        let scopes = resources.flat_map(|resource| resource.scope_spans);
+        scopes.flat_map(|scope| scope.spans).collect()
+    };
+    let records = |event: &str| -> Vec<serde_json::Value> {
+        let mut records = journal(&state);
+        records.retain(|record| record["event"] == event);
+        records
+    };
+    let cursor = || -> (u64, u64) {
+        let text = fs::read_to_string(state.join("otlp.seq")).unwrap();
+        let mut numbers = text.split_ascii_whitespace().map(|number| number.parse().unwrap());
+        let next = numbers.next().unwrap();
+        (next, numbers.next().unwrap_or(next))
+    };
+    // One call stays open until the program is killed, the others end.
+    let calls = |program: &Program, quick: usize| {
+        let address = program.addresses().0;
+        let before = records("intent").len();
+        let mut open = Client::connect(address);
+        open.send(&post(call(1000, "slow", "{}"), LEGACY));
+        wait("the open call", || (records("intent").len() > before).then_some(()));
+        let mut client = Client::connect(address);
+        for id in 0..quick {
+            client.send(&post(call(id, "update_flag", "{}"), LEGACY));
+            client.reply();
+        }
+        open
+    };
+
+    let first = Program::run(folder.path(), "", &text);
+    let open = calls(&first, 10);
+    wait("a try", || (!collector.received().is_empty()).then_some(()));
+    drop(first);
+    drop(open);
+    away.store(false, Ordering::Relaxed);
+    let second = Program::run(folder.path(), "", &text);
+    let open = calls(&second, 5);
+    wait("everything but the open call", || (spans().len() >= 2 * 16).then_some(()));
+    let last = records("outcome").last().unwrap()["seq"].as_u64().unwrap();
+    let slow = records("intent")[11]["seq"].as_u64().unwrap();
+    wait("the cursor", || (cursor() == (last + 1, slow)).then_some(()));
+    drop(second);
+    drop(open);
+
+    let third = Program::run(folder.path(), "", &text);
+    let expected: BTreeMap<(String, i32), usize> = records("intent")
+        .iter()
+        .flat_map(|record| {
+            [SpanKind::Server, SpanKind::Client]
+                .map(|kind| ((record["call"].as_str().unwrap().to_owned(), i32::from(kind)), 1))
+        })
+        .collect();
+    assert_eq!(expected.len(), 2 * 17);
+    wait("everything", || (spans().len() >= expected.len()).then_some(()));
+    third.stop();
+    assert_eq!(counted(&spans()), expected, "each once");
+    hold.store(false, Ordering::Relaxed);
+}
+
+/// As for bundles and decision logs: roots of our own, and a certificate that says who we are.
+#[test]
+fn a_client_certificate_opens_the_collector() {
+    let refused = Arc::new(Mutex::new(0));
+    let address = tls::start(&refused, http_answer("200 OK", "", b""));
+    let folder = tempfile::tempdir().unwrap();
+    let way = format!("endpoint: 'https://{address}', ca_file: {}/ca.pem", tls::THEIRS);
+    let begin = |name: &str, way: &str| {
+        let state = folder.path().join(name);
+        (Sidecar::with(&state, &format!("otlp: {{{way}}}\n")), state.join("otlp.seq"))
+    };
+    // The last record of a call, and whether the collector has it.
+    let ping = |sidecar: &Sidecar| -> u64 {
+        sidecar.ping();
+        sidecar.records("method", "ping").last().unwrap()["seq"].as_u64().unwrap()
+    };
+    let has = |cursor: &Path, seq: u64| {
+        let text = fs::read_to_string(cursor).unwrap();
+        text.split_ascii_whitespace().next().unwrap().parse::<u64>().unwrap() > seq
+    };
+    let (stranger, cursor) = begin("a", &way);
+    let seq = ping(&stranger);
+    wait("a refusal", || (*refused.lock().unwrap() > 0).then_some(()));
+    assert!(!has(&cursor, seq));
+    stranger.stop();
+
+    let ours = format!("{{cert: {0}/client.pem, key: {0}/client.key}}", tls::OURS);
+    let (known, cursor) = begin("b", &format!("{way}, credentials: {{client_tls: {ours}}}"));
+    let seq = ping(&known);
+    wait("spans", || has(&cursor, seq).then_some(()));
 }

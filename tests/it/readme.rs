@@ -19,7 +19,7 @@
 )]
 
 mod cited;
-mod fence;
+pub(crate) mod fence;
 mod stage;
 mod tables;
 

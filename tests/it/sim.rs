@@ -9,7 +9,6 @@
     clippy::as_conversions,
     clippy::cast_precision_loss,
     clippy::expect_used,
-    clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
     clippy::wildcard_enum_match_arm,
@@ -17,22 +16,21 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use bartizan_gate::duty::decision::{
-    Decision, Effect, Engine, Listing, Obligation, Origin, PolicyRevision, Rate, Reason,
-};
-use bartizan_gate::duty::pdp::{ListEntry, Pdp};
-use bartizan_gate::evidence::record::{AuditRecord, CallId, Event, Now, Outcome};
-use bartizan_gate::evidence::step::{Act, AuditSink, Step, Unkept};
-use bartizan_gate::question::access::{AccessRequest, Principal, Resource, Server};
+use bartizan_gate::duty::decision::{Obligation, PolicyRevision, Rate};
+use bartizan_gate::evidence::record::{CallId, Event, Now, Outcome};
+use bartizan_gate::evidence::step::{Act, Step};
+use bartizan_gate::question::access::{AccessRequest, Principal, Server};
 use bartizan_gate::session::{
     Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session, UpstreamFailure,
 };
 use bartizan_gate::wire::frame::FrameLimits;
 use bartizan_gate::wire::protocol::{Direction, Transport};
+use bartizan_rego::Random;
+use bartizan_testing::{ByName, Sink};
 use bytes::Bytes;
 
 use crate::invariants::stubs::proof_is_true;
@@ -42,100 +40,27 @@ const LIMIT_PER_SECOND: u32 = 2;
 const IN_FLIGHT_MAX: usize = 24;
 
 /// Decides by the tool's name, so that the model knows what must happen.
-#[derive(Debug)]
-struct ByName {
-    revision: PolicyRevision,
-}
-
-impl Pdp for ByName {
-    fn decide(&self, request: &AccessRequest<'_>) -> Decision {
-        let reason =
-            |code: &str, origin| Reason { code: code.into(), message: code.into(), origin };
-        let permit = |obligations| Decision {
-            effect: Effect::Permit,
-            reasons: vec![reason("by-name", Origin::Rule)],
-            obligations,
-            revision: Arc::clone(&self.revision),
-            engine: Engine::Strict,
-        };
-        let name = match request.resource {
-            Resource::Tool { name, .. } => name,
-            Resource::Uri(_)
-            | Resource::Uris(_)
-            | Resource::Prompt { .. }
-            | Resource::Task { .. }
-            | Resource::Whole => request.method,
-        };
-        match name {
-            "limited" => permit(vec![Obligation::Limit {
-                code: "limited".into(),
-                key: request.principal.id.clone(),
-                rate: Rate { count: LIMIT_PER_SECOND, period: Duration::from_secs(1) },
-                burst: LIMIT_BURST,
-            }]),
-            "held" => permit(vec![Obligation::Hold {
-                code: "held".into(),
-                message: "held".into(),
-                approvers: Vec::new(),
-                ttl: None,
-            }]),
-            name if name.contains("denied") || name == "sampling/createMessage" => Decision::deny(
-                Arc::clone(&self.revision),
-                Engine::Strict,
-                reason("denied", Origin::Rule),
-            ),
-            _ => permit(Vec::new()),
-        }
-    }
-
-    fn list(&self, _: &AccessRequest<'_>, entries: &[ListEntry<'_>]) -> Listing {
-        let names = entries.iter().map(|entry| entry.name);
-        Listing::Hide {
-            names: names.filter(|name| name.contains("hidden")).map(Into::into).collect(),
-            revision: Arc::clone(&self.revision),
-        }
-    }
-
-    fn revision(&self) -> PolicyRevision {
-        Arc::clone(&self.revision)
+fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
+    match name {
+        "limited" => Some(vec![Obligation::Limit {
+            code: "limited".into(),
+            key: request.principal.id.clone(),
+            rate: Rate { count: LIMIT_PER_SECOND, period: Duration::from_secs(1) },
+            burst: LIMIT_BURST,
+        }]),
+        "held" => Some(vec![Obligation::Hold {
+            code: "held".into(),
+            message: "held".into(),
+            approvers: Vec::new(),
+            ttl: None,
+        }]),
+        "sampling/createMessage" => None,
+        name => (!name.contains("denied")).then(Vec::new),
     }
 }
 
-#[derive(Default)]
-struct Sink {
-    kept: Mutex<Vec<AuditRecord>>,
-    refusing: AtomicBool,
-}
-
-impl AuditSink for Sink {
-    fn keep(&self, record: &AuditRecord) -> Result<(), Unkept> {
-        if self.refusing.load(Ordering::Relaxed) {
-            return Err(Unkept { cause: "the simulated disk is full".into() });
-        }
-        self.kept.lock().unwrap().push(record.clone());
-        Ok(())
-    }
-}
-
-/// `SplitMix64`: small, seedable, the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[usize::try_from(self.below(from.len() as u64)).unwrap()]
-    }
+fn policy(revision: PolicyRevision) -> Arc<ByName> {
+    Arc::new(ByName { revision, judge, hides: |name| name.contains("hidden") })
 }
 
 struct Simulation {
@@ -158,6 +83,10 @@ struct Simulation {
 }
 
 impl Simulation {
+    fn below(&mut self, bound: usize) -> u64 {
+        self.random.below(bound) as u64
+    }
+
     fn new(seed: u64) -> Self {
         let gate = Gate::new(
             GateConfig {
@@ -168,7 +97,7 @@ impl Simulation {
                 boot: "sim".into(),
                 digest_key: [7; 32],
             },
-            Arc::new(ByName { revision: "rev-0".into() }),
+            policy("rev-0".into()),
         );
         let principal = Principal { id: "agent".into(), ..Principal::default() };
         let server = Server { name: "sim".into(), ..Server::default() };
@@ -177,7 +106,7 @@ impl Simulation {
         Self {
             seed,
             step: 0,
-            random: Random(seed),
+            random: Random::new(seed),
             gate,
             sink: Sink::default(),
             session,
@@ -198,10 +127,10 @@ impl Simulation {
 
     /// Takes the act out of a step and checks that its record was kept for it.
     fn take(&mut self, step: Step) -> Option<Act> {
-        let before = self.sink.kept.lock().unwrap().len();
+        let before = self.sink.kept().len();
         match step.record(&self.sink) {
             Ok(act) => {
-                let kept = self.sink.kept.lock().unwrap().len();
+                let kept = self.sink.kept().len();
                 assert!(
                     kept > before,
                     "seed {} step {}: an act without a record",
@@ -250,7 +179,8 @@ impl Simulation {
     }
 
     fn call_tool(&mut self) {
-        let tool = self.random.pick(&["open", "open", "limited", "limited", "held", "denied"]);
+        let tool =
+            *self.random.pick(&["open", "open", "limited", "limited", "held", "denied"]).unwrap();
         let duplicate = self.random.below(6) == 0 && !self.in_flight.is_empty();
         let id = if duplicate {
             *self.in_flight.keys().next().unwrap()
@@ -362,7 +292,7 @@ impl Simulation {
     fn answer(&mut self) {
         let known = self.random.below(4) != 0 && !self.in_flight.is_empty();
         let id = if known {
-            let index = usize::try_from(self.random.below(self.in_flight.len() as u64)).unwrap();
+            let index = self.random.below(self.in_flight.len());
             *self.in_flight.keys().nth(index).unwrap()
         } else {
             self.next_id + 1000
@@ -391,8 +321,8 @@ impl Simulation {
     }
 
     fn server_request(&mut self) {
-        let id = self.random.below(8);
-        let method = self.random.pick(&["roots/list", "sampling/createMessage", "ping"]);
+        let id = self.below(8);
+        let method = *self.random.pick(&["roots/list", "sampling/createMessage", "ping"]).unwrap();
         let known = self.asked.contains(&id);
         let text =
             format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"{method}\",\"params\":{{}}}}");
@@ -415,7 +345,7 @@ impl Simulation {
     }
 
     fn client_answer(&mut self) {
-        let id = self.random.below(8);
+        let id = self.below(8);
         let outstanding = self.asked.remove(&id);
         let act = self.client(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{}}}}")).0;
         match act {
@@ -444,10 +374,10 @@ impl Simulation {
     }
 
     fn tick(&mut self) {
-        let jump = if self.random.below(50) == 0 { 3_600_000 } else { self.random.below(400) };
+        let jump = if self.random.below(50) == 0 { 3_600_000 } else { self.below(400) };
         self.now.uptime += Duration::from_millis(jump);
         // The wall clock may go anywhere; nothing but records may notice.
-        let wall = self.random.below(1 << 40);
+        let wall = self.below(1 << 40);
         self.now.wall = SystemTime::UNIX_EPOCH + Duration::from_millis(wall);
     }
 
@@ -465,7 +395,7 @@ impl Simulation {
             95..=96 => {
                 self.revision += 1;
                 let revision = format!("rev-{}", self.revision).into();
-                self.gate.replace_policy(Arc::new(ByName { revision }));
+                self.gate.replace_policy(policy(revision));
             }
             97 => self.sink.refusing.store(true, Ordering::Relaxed),
             _ => self.sink.refusing.store(false, Ordering::Relaxed),
@@ -493,7 +423,7 @@ impl Simulation {
 
     /// Every kept intent towards the server has its permit and at most one outcome.
     fn check_records(&self) {
-        let kept = self.sink.kept.lock().unwrap();
+        let kept = self.sink.kept();
         let mut open = BTreeSet::new();
         for record in kept.iter() {
             let call = record.call.clone().expect("every record of a session names its call");

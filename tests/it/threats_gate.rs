@@ -13,13 +13,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bartizan::policy::embedded;
-use bartizan_gate::evidence::record::{AuditRecord, Now};
-use bartizan_gate::evidence::step::{Act, AuditSink, Unkept};
+use bartizan_gate::evidence::record::Now;
+use bartizan_gate::evidence::step::Act;
 use bartizan_gate::question::access::{Principal, Server};
 use bartizan_gate::session::{Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session};
 use bartizan_gate::wire::frame::FrameLimits;
 use bartizan_gate::wire::protocol::Transport;
 use bartizan_rego::{Entrypoints, EvalLimits, Module, Policy, PolicySources, RegoPdp};
+use bartizan_testing::Sink;
 use serde_json::{Value, json};
 
 use super::firewall::{Firewall, Received, Reply, Setup, events, json as answer, post};
@@ -707,14 +708,6 @@ struct Conversation {
     session: Session,
 }
 
-struct Kept;
-
-impl AuditSink for Kept {
-    fn keep(&self, _: &AuditRecord) -> Result<(), Unkept> {
-        Ok(())
-    }
-}
-
 impl Conversation {
     /// Conversations of these principals with one server.
     fn with_one_server<const N: usize>(principals: [&str; N]) -> [Self; N] {
@@ -746,7 +739,7 @@ impl Conversation {
     fn client(&mut self, message: &Value) -> Result<Value, Value> {
         let arrival = Arrival { raw: message.to_string().into(), ..Arrival::default() };
         let step = self.session.client_frame(&self.gate, &arrival, Self::NOW);
-        match step.record(&Kept).unwrap() {
+        match step.record(&Sink::default()).unwrap() {
             Act::Forward(permitted) => Ok(read(permitted.body())),
             Act::Deliver(released) => Err(read(released.body())),
             Act::Drop => Err(Value::Null),
@@ -756,7 +749,7 @@ impl Conversation {
     /// What the client gets of a message of the server, or the server of its refusal.
     fn server(&mut self, message: &Value) -> Result<Value, Value> {
         let step = self.session.server_frame(&self.gate, &message.to_string().into(), Self::NOW);
-        match step.record(&Kept).unwrap() {
+        match step.record(&Sink::default()).unwrap() {
             Act::Deliver(released) => Ok(read(released.body())),
             Act::Forward(permitted) => Err(read(permitted.body())),
             Act::Drop => Err(Value::Null),

@@ -29,6 +29,8 @@ const CRATES: &[&str] = &[
     "crates/edge/src",
     "crates/peer/src",
     "crates/demo/src",
+    "crates/sync/src",
+    "crates/testing/src",
     "src",
 ];
 
@@ -43,16 +45,7 @@ const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[];
 const ORDERED: &[&str] = &["crates/gate/src", "crates/rego/src"];
 
 /// Circles of modules that are still there, each with its files. This list may only shrink.
-const CIRCLES: &[&[&str]] = &[
-    &[
-        "src: config::bundle",
-        "src: config::file",
-        "src: config::meaning",
-        "src: config::remote",
-        "src: config::server",
-    ],
-    &["src: policy::bundle", "src: policy::find", "src: policy::load"],
-];
+const CIRCLES: &[&[&str]] = &[];
 
 /// What the gate's manifest must not bring, at any depth.
 const IMPURE_CRATES: &[&str] =
@@ -77,12 +70,13 @@ const IMPURE: &[&str] = &[
 /// where it may be named)`.
 const DOORS: &[(&str, &[&str])] = &[
     ("governor", &["crates/gate/src/duty/limit.rs"]),
-    ("Instant::now", &["crates/edge/src/clock.rs"]),
+    // The pool measures age by the runtime's clock, which a test can pause.
+    ("Instant::now", &["crates/edge/src/clock.rs", "crates/outbound/src/pool.rs"]),
     ("SystemTime::now", &["crates/edge/src/clock.rs"]),
     ("tar", &["src/policy/bundle/archive.rs"]),
     ("rmcp", &["crates/demo/src/", "crates/peer/src/", "src/lock/ask.rs"]),
     ("notify", &["src/policy/watch.rs"]),
-    ("saphyr_parser", &["src/config/yaml.rs"]),
+    ("saphyr_parser", &["src/yaml.rs"]),
     ("clap", &["src/cli/"]),
 ];
 

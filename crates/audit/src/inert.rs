@@ -1,8 +1,8 @@
 //! Text that cannot act on whoever looks at it.
 //!
 //! Names of tools, methods and principals come from strangers and end on an analyst's terminal.
-//! This is the one list of characters that are never shown or written as themselves, and the two
-//! ways to write them: as JSON escapes in the journal and as `\u{..}` for a person.
+//! Characters that cannot be seen ([`is_unseen`]) are never written there as themselves. There are
+//! two ways to write them: as JSON escapes in the journal, and as `\u{..}` for a person.
 
 use std::fmt::Write as _;
 use std::io;
@@ -10,31 +10,9 @@ use std::io;
 use serde::Serialize;
 use serde_json::ser::Formatter;
 
-/// Whether `c` could steer a terminal, reorder or hide text, or break a line: controls (C0, DEL,
-/// C1), line and paragraph separators, bidi marks and overrides, zero-width and other invisible
-/// characters, variation selectors, tags.
-pub fn is_hostile(c: char) -> bool {
-    matches!(c,
-        '\0'..='\u{1f}'
-        | '\u{7f}'..='\u{9f}'
-        | '\u{ad}'
-        | '\u{34f}'
-        | '\u{61c}'
-        | '\u{115f}'..='\u{1160}'
-        | '\u{17b4}'..='\u{17b5}'
-        | '\u{180b}'..='\u{180f}'
-        | '\u{200b}'..='\u{200f}'
-        | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}'
-        | '\u{3164}'
-        | '\u{fe00}'..='\u{fe0f}'
-        | '\u{feff}'
-        | '\u{ffa0}'
-        | '\u{fff9}'..='\u{fffb}'
-        | '\u{e0000}'..='\u{e0fff}')
-}
+use bartizan_gate::wire::unseen::is_unseen;
 
-/// Appends `text` to `out` with every hostile character as `\u{..}`, cut after `chars_max`
+/// Appends `text` to `out` with every unseen character as `\u{..}`, cut after `chars_max`
 /// characters of it with a mark that says so. A backslash is doubled, so that no text can pass
 /// for an escape.
 pub fn push(out: &mut String, text: &str, chars_max: usize) {
@@ -43,7 +21,7 @@ pub fn push(out: &mut String, text: &str, chars_max: usize) {
             out.push('…');
             return;
         }
-        if is_hostile(c) {
+        if is_unseen(c) {
             // Writing to a `String` cannot fail.
             write!(out, "\\u{{{:x}}}", u32::from(c)).unwrap_or_default();
         } else if c == '\\' {
@@ -54,12 +32,29 @@ pub fn push(out: &mut String, text: &str, chars_max: usize) {
     }
 }
 
-/// Appends `value` to `out` as JSON with every hostile character escaped.
-pub(super) fn write_json<T: Serialize>(value: &T, out: &mut Vec<u8>) -> serde_json::Result<()> {
+/// Appends `value` to `out` as JSON with every unseen character escaped.
+pub fn write_json<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> serde_json::Result<()> {
     value.serialize(&mut serde_json::Serializer::with_formatter(out, Inert))
 }
 
-/// Compact JSON that escapes what [`is_hostile`] names; the rest is serde's default.
+/// `json` with every unseen character but LF as an escape. Outside of its strings JSON has none but
+/// for its layout.
+pub fn escaped(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_unseen(c) && c != '\n' {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a `String` cannot fail.
+                write!(out, "\\u{unit:04x}").unwrap_or_default();
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Compact JSON that escapes what [`is_unseen`] names; the rest is serde's default.
 struct Inert;
 
 impl Formatter for Inert {
@@ -70,18 +65,8 @@ impl Formatter for Inert {
         if fragment.bytes().all(|byte| (b' '..0x7f).contains(&byte)) {
             return writer.write_all(fragment.as_bytes());
         }
-        let mut utf8 = [0; 4];
-        let mut utf16 = [0; 2];
-        for c in fragment.chars() {
-            if is_hostile(c) {
-                for unit in c.encode_utf16(&mut utf16) {
-                    write!(writer, "\\u{unit:04x}")?;
-                }
-            } else {
-                writer.write_all(c.encode_utf8(&mut utf8).as_bytes())?;
-            }
-        }
-        Ok(())
+        // A fragment has no LF: serde has escaped it.
+        writer.write_all(escaped(fragment).as_bytes())
     }
 }
 
@@ -98,12 +83,13 @@ mod tests {
         ("\u{202e}txt", r"\u{202e}txt", r#""\u202etxt""#),
         ("\u{200b}\u{feff}", r"\u{200b}\u{feff}", r#""\u200b\ufeff""#),
         ("\u{2028}", r"\u{2028}", r#""\u2028""#),
+        ("\u{2800}\u{1d173}", r"\u{2800}\u{1d173}", r#""\u2800\ud834\udd73""#),
         ("\u{e0041}", r"\u{e0041}", r#""\udb40\udc41""#),
         (r"\u{1b}", r"\\u{1b}", r#""\\u{1b}""#),
     ];
 
     #[test]
-    fn hostile_characters_are_written_as_escapes() {
+    fn unseen_characters_are_written_as_escapes() {
         for &(text, shown, json) in CASES {
             let mut out = String::new();
             push(&mut out, text, 100);
@@ -113,6 +99,7 @@ mod tests {
             let out = String::from_utf8(out).unwrap();
             assert_eq!(out, json);
             assert_eq!(serde_json::from_str::<String>(&out).unwrap(), text, "same meaning");
+            assert_eq!(escaped(&serde_json::to_string(text).unwrap()), json);
         }
     }
 

@@ -1,7 +1,7 @@
 //! The journal: keeps records, in order, or says that it cannot.
 //!
 //! `keep` returns after one `write(2)` of the whole line: the record survives the program, not
-//! the machine ([`Durability::Written`]). A record that could not be kept is refused, and so is
+//! the machine. A record that could not be kept is refused, and so is
 //! the act that hung on it; the torn piece is cut off, every later call tries again, and the first
 //! record kept after that is a `gap` that says how many were refused. The journal never deletes,
 //! never rewrites a whole line, and never waits for a reader.
@@ -21,7 +21,7 @@ use super::segment::{self, Directory, Store};
 use super::tail::Follower;
 use super::writer::{Writer, encode};
 
-pub use super::writer::{Durability, JournalConfig, OPEN_CALLS_MAX, OPEN_LISTED_MAX};
+pub use super::writer::{JournalConfig, OPEN_CALLS_MAX, OPEN_LISTED_MAX};
 
 /// Memory that a thread keeps for its next record, bytes.
 const BODY_BYTES_KEPT: usize = 1 << 16;

@@ -2,8 +2,9 @@
 //!
 //! The journal is the record; everything else here only reads it. [`journal`] keeps records and is
 //! the one writer, [`recover`] puts a directory right after a crash, [`tail`] reads records back,
-//! [`verify`] proves them whole, [`pretty`] shows them to a person, [`otlp`] sends them on as
-//! spans, [`decisions`] as OPA's decision logs. Nothing here decides anything, and no reader can slow the writer down.
+//! [`verify`] proves them whole, [`pretty`] shows them to a person, [`export`] sends them on:
+//! [`otlp`] as spans, [`decisions`] as OPA's decision logs. Nothing here decides anything, and no
+//! reader can slow the writer down.
 //!
 //! # What is in a journal directory
 //!
@@ -26,8 +27,8 @@
 //!   last `cause`.
 //!
 //! Every segment but the first begins with a `rotation` record. Characters that could steer a
-//! terminal or hide text (see [`inert::is_hostile`]) are written as JSON escapes, so a line is
-//! safe to print as it is.
+//! terminal or hide text ([`bartizan_gate::wire::unseen`]) are written as JSON escapes, so a line is safe to
+//! print as it is.
 //!
 //! The chain shows any change to a record that has a successor. It does not show that whole
 //! records were cut off at the end, nor a journal rewritten from some point on by someone who can
@@ -47,7 +48,7 @@ pub mod verify;
 pub mod filter;
 pub mod pretty;
 pub mod span;
-pub mod collector;
+pub mod export;
 pub mod otlp;
 pub mod decisions;
 

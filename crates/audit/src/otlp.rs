@@ -1,318 +1,250 @@
-//! Sends the journal on as OpenTelemetry traces.
+//! Sends the journal on as OpenTelemetry traces: OTLP over HTTP, in protobuf.
 //!
-//! A task of its own follows the journal by reading its files, so it cannot block or slow a call,
-//! and while the collector is away it only falls behind. What it does not do yet: remember across
-//! restarts how far it came. It begins with the records of the run that starts it, and what is
-//! unsent when the program ends is not sent later. Every loss is counted and logged.
+//! How records are followed, tried again and resumed after a restart is in [`export`](super::export);
+//! here is what records become ([`span`](super::span)) and what an answer of a collector means
+//! (OTLP specification, "OTLP/HTTP Response"). A span needs the records of the beginning and of the end of
+//! its call, so the place where reading begins after a restart is that of the oldest call that had
+//! not ended; spans that were sent before are then not sent again.
 //!
-//! The standard `OTEL_EXPORTER_OTLP_HEADERS` variables are honoured beside the configuration.
+//! Headers in the variables `OTEL_EXPORTER_OTLP_TRACES_HEADERS` or `OTEL_EXPORTER_OTLP_HEADERS` are
+//! sent beside those of the configuration.
 
-use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::Uri;
+use bartizan_outbound::service::{Service, ServiceAnswer, ServiceCall};
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::{
-    Protocol, RetryPolicy, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
+use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
+use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
+use opentelemetry_sdk::trace::SpanData;
+use percent_encoding::percent_decode_str;
+use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::collector::{Collector, LastAnswer};
 use super::entry::Entry;
+use super::export::{Answer, Cursor, Destination, Exporter, Made};
 use super::journal::Journal;
 use super::span::Assembler;
-use super::tail::{Follower, Line, ReadError};
+use super::tail::Line;
 
-/// Records read for one request to the collector.
-const BATCH_RECORDS_MAX: usize = 512;
+pub use super::export::Progress;
 
-/// First wait before a request is tried again.
-const RETRY_FIRST: Duration = Duration::from_millis(500);
+/// Longest answer of a collector, bytes.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
 
-/// Longest wait before a request is tried again.
-const RETRY_MAX: Duration = Duration::from_secs(30);
-
-/// Time to send what is left once the program ends.
-const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// Variables with headers; the first that is set is read (OTLP exporter specification).
+const HEADER_VARIABLES: [&str; 2] =
+    ["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"];
 
 /// Where traces go.
-#[derive(Clone, PartialEq, Eq)]
 pub struct OtlpConfig {
-    /// Base URL of the collector, `http` or `https`; `/v1/traces` is added unless it ends so.
-    pub endpoint: String,
+    /// The way to the collector. Its address is the base URL; `/v1/traces` is added to the path
+    /// unless it ends so.
+    pub collector: Service,
     /// Headers of each request, credentials among them.
-    pub headers: Vec<(String, String)>,
+    pub headers: HeaderMap,
     /// `service.name` of the resource.
     pub service_name: String,
-    /// Time for one request.
-    pub timeout: Duration,
-    /// Pause after each request, so that records gather into one.
+    /// The state directory.
+    pub state: PathBuf,
+    /// Pause after a request, so that records gather into one.
     pub linger: Duration,
 }
 
 impl OtlpConfig {
-    /// The defaults, for `endpoint`: 10 s for a request, one request a second.
-    pub fn new(endpoint: impl Into<String>) -> Self {
+    /// The defaults: no headers, the service is called `bartizan`, one request a second.
+    pub fn new(collector: Service, state: PathBuf) -> Self {
         Self {
-            endpoint: endpoint.into(),
-            headers: Vec::new(),
+            collector,
+            headers: HeaderMap::new(),
             service_name: "bartizan".to_owned(),
-            timeout: Duration::from_secs(10),
+            state,
             linger: Duration::from_secs(1),
         }
     }
 }
 
+// Headers hold secrets.
 impl fmt::Debug for OtlpConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
         f.debug_struct("OtlpConfig")
-            .field("endpoint", &self.endpoint)
-            .field("headers", &names)
             .field("service_name", &self.service_name)
-            .field("timeout", &self.timeout)
             .field("linger", &self.linger)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
-/// Why no traces can be sent at all.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OtlpError {
-    /// The endpoint is no `http` or `https` URL with a host.
-    Endpoint {
-        /// As it was given.
-        endpoint: String,
-    },
-    /// A header cannot be sent.
-    Header {
-        /// Its name.
-        name: String,
-    },
-    /// The exporter cannot be built.
-    Exporter(String),
-}
-
-impl fmt::Display for OtlpError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Endpoint { endpoint } => write!(
-                f,
-                "`{endpoint}` is no collector's address\n\
-                 hint: give its base URL, like `http://127.0.0.1:4318`"
-            ),
-            Self::Header { name } => write!(f, "header `{name}` cannot be sent to the collector"),
-            Self::Exporter(cause) => write!(f, "cannot build the trace exporter: {cause}"),
-        }
-    }
-}
-
-impl std::error::Error for OtlpError {}
-
-/// What became of the spans so far.
-#[derive(Debug, Default)]
-pub struct Progress {
-    sent: AtomicU64,
-    lost: AtomicU64,
-}
-
-impl Progress {
-    /// Spans that the collector took.
-    pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
-    }
-
-    /// Spans, and records that could not be made into spans, that it will not get.
-    pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
-    }
-}
-
-/// Starts sending the records of this run, as a task in `tasks`. Cancel `stop` once the last
-/// record was kept: what is left is sent for up to five seconds, then the task ends.
+/// Starts sending, as a task in `tasks`: the records of this run, or where an earlier run has sent
+/// to the collector, all since. Cancel `stop` once the last record was kept: what is left is sent
+/// for up to five seconds, then the task ends, and the next start goes on.
 pub fn start(
-    config: &OtlpConfig,
+    config: OtlpConfig,
     journal: &Journal,
     tasks: &TaskTracker,
     stop: CancellationToken,
-) -> Result<Arc<Progress>, OtlpError> {
-    let last = Arc::new(LastAnswer::default());
-    let exporter = exporter(config, journal.boot(), Arc::clone(&last))?;
-    let progress = Arc::new(Progress::default());
-    let mut shipper = Shipper {
-        exporter,
-        last,
-        follower: journal.follow(journal.first_seq()),
-        assembler: Assembler::default(),
-        progress: Arc::clone(&progress),
-        linger: config.linger,
-    };
-    tasks.spawn(async move {
-        let out_of_time = async {
-            stop.cancelled().await;
-            tokio::time::sleep(DRAIN_MAX).await;
-        };
-        tokio::select! {
-            () = shipper.run(&stop) => {}
-            () = out_of_time => {
-                tracing::warn!(records = shipper.follower.lag(), "audit traces unsent at the end");
-            }
-        }
-    });
-    Ok(progress)
-}
-
-fn exporter(
-    config: &OtlpConfig,
-    boot: &str,
-    last: Arc<LastAnswer>,
-) -> Result<SpanExporter, OtlpError> {
-    let client =
-        Collector::new(config.timeout, last).map_err(|no_tls| OtlpError::Exporter(no_tls.0))?;
-    let mut headers = HashMap::new();
-    for (name, value) in &config.headers {
-        let sendable =
-            http::HeaderName::try_from(name).is_ok() && http::HeaderValue::try_from(value).is_ok();
-        if !sendable {
-            return Err(OtlpError::Header { name: name.clone() });
-        }
-        headers.insert(name.clone(), value.clone());
-    }
-    let mut exporter = SpanExporter::builder()
-        .with_http()
-        .with_http_client(client)
-        .with_endpoint(traces_url(&config.endpoint)?)
-        .with_protocol(Protocol::HttpBinary)
-        .with_timeout(config.timeout)
-        .with_headers(headers)
-        // The exporter's own retries would block this thread while they wait.
-        .with_retry_policy(RetryPolicy::default().with_max_retries(0))
-        .build()
-        .map_err(|error| OtlpError::Exporter(error.to_string()))?;
+) -> Arc<Progress> {
+    let OtlpConfig { collector, mut headers, service_name, state, linger } = config;
+    let variable = HEADER_VARIABLES.iter().find_map(|name| std::env::var(name).ok());
+    headers.extend(headers_in(variable.as_deref().unwrap_or_default()));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
     let resource = Resource::builder_empty()
-        .with_service_name(config.service_name.clone())
+        .with_service_name(service_name)
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
-        .with_attribute(KeyValue::new("service.instance.id", boot.to_owned()))
+        .with_attribute(KeyValue::new("service.instance.id", journal.boot().to_owned()))
         .build();
-    exporter.set_resource(&resource);
-    Ok(exporter)
+    let (cursor, position) = Cursor::open::<Traces>(&state, journal);
+    let traces = Traces {
+        target: traces_target(&collector),
+        collector,
+        headers,
+        resource: (&resource).into(),
+        assembler: Assembler::default(),
+        begins: position.next,
+    };
+    Exporter::new(traces, journal, (cursor, position), linger).start(tasks, stop)
 }
 
-fn traces_url(endpoint: &str) -> Result<String, OtlpError> {
-    let refused = || OtlpError::Endpoint { endpoint: endpoint.to_owned() };
-    let uri: Uri = endpoint.parse().map_err(|_| refused())?;
-    let known = matches!(uri.scheme_str(), Some("http" | "https"));
-    if !known || uri.host().is_none_or(str::is_empty) || uri.query().is_some() {
-        return Err(refused());
-    }
-    let base = endpoint.trim_end_matches('/');
-    let whole = base.ends_with("/v1/traces");
-    Ok(if whole { base.to_owned() } else { format!("{base}/v1/traces") })
+/// The path of the address with `/v1/traces` behind it, unless it is there.
+fn traces_target(collector: &Service) -> PathAndQuery {
+    let whole = collector.url().path().trim_end_matches('/').ends_with("/v1/traces");
+    collector.target_below(if whole { "" } else { "/v1/traces" })
 }
 
-/// Reads records, makes spans, sends them.
-struct Shipper {
-    exporter: SpanExporter,
-    last: Arc<LastAnswer>,
-    follower: Follower,
+/// The headers in a variable's text: `name=value`, with commas between them, values
+/// percent-encoded. What is no header is left out.
+fn headers_in(text: &str) -> HeaderMap {
+    let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
+    let headers = pairs.filter_map(|(name, value)| {
+        let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
+        let mut value = HeaderValue::from_str(&value).ok()?;
+        value.set_sensitive(true);
+        Some((HeaderName::try_from(name.trim()).ok()?, value))
+    });
+    headers.collect()
+}
+
+/// A collector of traces.
+struct Traces {
+    collector: Service,
+    target: PathAndQuery,
+    headers: HeaderMap,
+    resource: ResourceAttributesWithSchema,
     assembler: Assembler,
-    progress: Arc<Progress>,
-    linger: Duration,
+    /// Spans that records before this one completed were sent by an earlier run.
+    begins: u64,
 }
 
-impl Shipper {
-    /// Until the journal is gone, or `stop` is cancelled and everything was sent.
-    async fn run(&mut self, stop: &CancellationToken) {
-        loop {
-            if stop.is_cancelled() && self.follower.lag() == 0 {
-                return;
-            }
-            let read = tokio::select! {
-                biased;
-                read = self.follower.batch(BATCH_RECORDS_MAX) => read,
-                () = stop.cancelled(), if !stop.is_cancelled() => continue,
-            };
-            match read {
-                Ok(lines) if lines.is_empty() => return,
-                Ok(lines) => {
-                    let spans = self.assemble(&lines);
-                    if !spans.is_empty() {
-                        self.deliver(spans).await;
+impl Destination for Traces {
+    type Item = SpanData;
+    const NAME: &'static str = "audit traces";
+    const CURSOR_FILE: &'static str = "otlp.seq";
+    const BATCH_RECORDS_MAX: usize = 512;
+
+    async fn make(&mut self, lines: Vec<Line>) -> Made<SpanData> {
+        let (mut items, mut lost) = (Vec::new(), Vec::new());
+        let given_up = self.assembler.given_up();
+        for line in &lines {
+            let sent_before = line.seq < self.begins;
+            match Entry::read(&line.bytes) {
+                Ok(entry) => {
+                    let spans = self.assembler.take(entry);
+                    if !sent_before {
+                        items.extend(spans);
                     }
                 }
-                Err(ReadError::Io { path, source }) => {
-                    tracing::warn!(path = %path.display(), error = %source, "cannot read the journal");
-                    tokio::time::sleep(RETRY_FIRST).await;
-                }
-                Err(ReadError::Missing { found, .. }) => {
-                    self.pass_over(found, "records are missing from the journal");
-                }
-                Err(ReadError::Unreadable { seq, .. }) => {
-                    self.pass_over(seq.saturating_add(1), "a record cannot be read");
-                }
-            }
-            tokio::select! {
-                () = tokio::time::sleep(self.linger) => {}
-                () = stop.cancelled() => {}
-            }
-        }
-    }
-
-    fn assemble(&mut self, lines: &[Line]) -> Vec<SpanData> {
-        let mut spans = Vec::new();
-        let given_up = self.assembler.given_up();
-        for line in lines {
-            match Entry::read(&line.bytes) {
-                Ok(entry) => spans.extend(self.assembler.take(entry)),
-                Err(cause) => self.lose(1, &format!("record {}: {cause}", line.seq)),
+                Err(_) if sent_before => {}
+                Err(cause) => lost.push((1, format!("record {}: {cause}", line.seq))),
             }
         }
         let given_up = self.assembler.given_up().saturating_sub(given_up);
         if given_up > 0 {
-            self.lose(given_up, "too many calls await their outcome");
+            lost.push((given_up, "too many calls await their outcome".to_owned()));
         }
-        spans
+        Made { items, lost }
     }
 
-    /// Sends `spans`, again and again while that may succeed.
-    async fn deliver(&self, spans: Vec<SpanData>) {
-        let count = u64::try_from(spans.len()).unwrap_or(u64::MAX);
-        let mut wait = RETRY_FIRST;
-        loop {
-            match self.exporter.export(spans.clone()).await {
-                Ok(()) => {
-                    let rejected = self.last.rejected().min(count);
-                    if rejected > 0 {
-                        self.lose(rejected, "rejected by the collector");
-                    }
-                    let sent = count.saturating_sub(rejected);
-                    self.progress.sent.fetch_add(sent, Ordering::Relaxed);
-                    return;
-                }
-                Err(error) if self.last.may_succeed_later() => {
-                    tracing::warn!(%error, spans = count, "audit traces not sent yet");
-                }
-                Err(error) => return self.lose(count, &error.to_string()),
-            }
-            tokio::time::sleep(wait).await;
-            wait = wait.saturating_mul(2).min(RETRY_MAX);
+    async fn send(&self, spans: &[SpanData]) -> Answer {
+        let resource_spans = group_spans_by_resource_and_scope(spans.to_vec(), &self.resource);
+        let body = ExportTraceServiceRequest { resource_spans }.encode_to_vec();
+        let call = ServiceCall {
+            method: Method::POST,
+            target: self.target.clone(),
+            headers: self.headers.clone(),
+            body: Bytes::from(body),
+            wait: Duration::ZERO,
+            bytes_max: ANSWER_BYTES_MAX,
+        };
+        match self.collector.call(call).await {
+            Ok(answer) => judged(answer),
+            Err(failure) => Answer::Later(failure.to_string()),
         }
     }
 
-    /// Goes on at record `found`.
-    fn pass_over(&mut self, found: u64, cause: &str) {
-        self.lose(found.saturating_sub(self.follower.next_seq()), cause);
-        self.follower.seek(found);
+    fn needed_since(&self, next: u64) -> u64 {
+        self.assembler.oldest_open().unwrap_or(next).min(next)
+    }
+}
+
+/// What a collector's answer means. Only some failures may be tried again ("Retryable Response
+/// Codes").
+fn judged(ServiceAnswer { status, body, .. }: ServiceAnswer) -> Answer {
+    if status.is_success() {
+        let answer = ExportTraceServiceResponse::decode(body).unwrap_or_default();
+        let rejected = answer.partial_success.map_or(0, |partial| partial.rejected_spans);
+        return Answer::Taken { rejected: u64::try_from(rejected).unwrap_or(0) };
+    }
+    let cause = format!("the collector answered with status {}", status.as_u16());
+    match status.as_u16() {
+        429 | 502 | 503 | 504 => Answer::Later(cause),
+        413 => Answer::TooLarge,
+        _ => Answer::Refused(cause),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bartizan_outbound::address::Address;
+    use bartizan_outbound::service::{Credentials, ServiceConfig};
+
+    use super::*;
+
+    #[test]
+    fn headers_of_a_variable() {
+        let headers = headers_in("a=b, api-key = x%20y%3D=1 ,no,=v,bad name=v,c=%0a,d=%ff,e=");
+        let found: Vec<(&str, &str)> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        assert_eq!(found, [("a", "b"), ("api-key", "x y==1"), ("e", "")]);
+        assert!(!format!("{headers:?}").contains("x y"), "may be credentials");
     }
 
-    fn lose(&self, count: u64, cause: &str) {
-        self.progress.lost.fetch_add(count, Ordering::Relaxed);
-        tracing::error!(count, cause, "audit traces lost");
+    #[test]
+    fn the_path_is_added_once() {
+        for (base, whole) in [
+            ("", "/v1/traces"),
+            ("/", "/v1/traces"),
+            ("/otlp/?a=b", "/otlp/v1/traces?a=b"),
+            ("/v1/traces", "/v1/traces"),
+            ("/x/v1/traces/", "/x/v1/traces"),
+        ] {
+            let address = Address::parse(&format!("http://localhost{base}")).unwrap();
+            let collector = Service::new(ServiceConfig {
+                address,
+                ca_pem: None,
+                credentials: Credentials::None,
+                timeout: Duration::from_secs(1),
+            });
+            assert_eq!(traces_target(&collector.unwrap()), whole, "{base}");
+        }
     }
 }

@@ -75,6 +75,11 @@ impl Assembler {
         }
     }
 
+    /// The record of the oldest call that awaits its outcome.
+    pub fn oldest_open(&self) -> Option<u64> {
+        self.order.keys().next().copied()
+    }
+
     /// How many calls were given up because too many awaited their outcome.
     pub fn given_up(&self) -> u64 {
         self.given_up

@@ -8,11 +8,12 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
 use super::segment::{self, Lines, Piece};
+use bartizan_sync::lock;
 
 /// One record as it stands in the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -249,7 +250,7 @@ impl Follower {
         }
         let reader = Arc::clone(&self.reader);
         let read = tokio::task::spawn_blocking(move || {
-            let mut reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut reader = lock(&reader);
             if reader.next_seq() != next_seq {
                 reader.seek(next_seq);
             }

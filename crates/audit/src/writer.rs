@@ -37,14 +37,6 @@ const ENVELOPE_BYTES_MAX: usize = 256;
 /// Memory that is kept for the next line, bytes.
 const LINE_BYTES_KEPT: usize = 1 << 16;
 
-/// When a record counts as kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Durability {
-    /// Once `write(2)` took it: it survives a killed program, not a killed machine.
-    #[default]
-    Written,
-}
-
 /// Where and how a journal is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalConfig {
@@ -56,19 +48,12 @@ pub struct JournalConfig {
     /// still recorded, so that a full disk cannot cost the outcome of a call that was let through.
     /// 0 turns this off.
     pub reserve_bytes: u64,
-    /// When a record counts as kept.
-    pub durability: Durability,
 }
 
 impl JournalConfig {
     /// The defaults, in `directory`: segments of 64 MiB, a reserve of 16 MiB.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self {
-            directory: directory.into(),
-            segment_bytes_max: 64 << 20,
-            reserve_bytes: 16 << 20,
-            durability: Durability::Written,
-        }
+        Self { directory: directory.into(), segment_bytes_max: 64 << 20, reserve_bytes: 16 << 20 }
     }
 }
 
@@ -152,7 +137,6 @@ impl Writer {
         survey: &Survey,
         store: Box<dyn Store>,
     ) -> Self {
-        let Durability::Written = config.durability;
         let (length, place) = match &survey.segment {
             None => (0, Place::Wanted),
             Some((segment, 0)) if segment.first_seq > 1 => (0, Place::Begun),

@@ -47,7 +47,8 @@ pub(super) fn is_on(record: &Entry, grounds: &[Origin]) -> bool {
 pub(super) fn decided<'a>(
     records: &'a [Entry],
     decision: Option<&str>,
-    (method, tool): (Option<&str>, Option<&str>),
+    method: Option<&str>,
+    tool: Option<&str>,
 ) -> Option<&'a Entry> {
     let about = |record: &&Entry| {
         let found = record.target.as_ref().and_then(|target| target.tool.as_deref());
@@ -87,14 +88,15 @@ mod tests {
     fn a_decision_is_found_by_its_id_or_by_what_it_was_about() {
         let outcome = Entry { decision: None, ..record("b", "y", "none") };
         let records = [Entry::default(), record("a", "x", "one"), outcome, record("b", "y", "two")];
-        let code = |id, target| decided(&records, id, target).map(|found| codes(found, &[]));
+        let code =
+            |id, method, tool| decided(&records, id, method, tool).map(|found| codes(found, &[]));
         let call = Some("tools/call");
-        assert_eq!(code(Some("b"), (None, None)), Some(vec!["two"]));
-        assert_eq!(code(Some("c"), (call, None)), None);
-        assert_eq!(code(None, (call, Some("y"))), Some(vec!["two"]));
-        assert_eq!(code(None, (call, None)), Some(vec!["one"]));
-        assert_eq!(code(None, (None, None)), Some(vec!["one"]));
-        assert_eq!(code(None, (Some("tools/list"), None)), None);
+        assert_eq!(code(Some("b"), None, None), Some(vec!["two"]));
+        assert_eq!(code(Some("c"), call, None), None);
+        assert_eq!(code(None, call, Some("y")), Some(vec!["two"]));
+        assert_eq!(code(None, call, None), Some(vec!["one"]));
+        assert_eq!(code(None, None, None), Some(vec!["one"]));
+        assert_eq!(code(None, Some("tools/list"), None), None);
     }
 
     #[test]

@@ -20,7 +20,6 @@ use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -163,7 +162,7 @@ where
     S: Future<Output = Result<Firewall, String>>,
 {
     let closing = CancellationToken::new();
-    let service = served((options.vendor, 0), &closing).await?;
+    let service = served(options.vendor, 0, &closing).await?;
     let setting = Setting {
         upstream: service.url(),
         vendor: options.vendor,
@@ -192,7 +191,8 @@ where
 }
 
 async fn served(
-    (vendor, port): (Vendor, u16),
+    vendor: Vendor,
+    port: u16,
     closing: &CancellationToken,
 ) -> Result<FlagService, DemoError> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
@@ -203,11 +203,12 @@ async fn served(
 /// Serves what stands in for `vendor` alone on `port` of loopback, 0 for any, until Ctrl-C: for
 /// other clients, and for tests of interoperability.
 pub async fn serve_alone(
-    (vendor, port): (Vendor, u16),
+    vendor: Vendor,
+    port: u16,
     out: &mut (dyn Write + Send),
 ) -> Result<(), DemoError> {
     let closing = CancellationToken::new();
-    let service = served((vendor, port), &closing).await?;
+    let service = served(vendor, port, &closing).await?;
     writeln!(out, "{}", service.url()).map_err(doing("writing"))?;
     out.flush().map_err(doing("writing"))?;
     tokio::signal::ctrl_c().await.map_err(doing("waiting for Ctrl-C"))?;
@@ -286,7 +287,8 @@ fn judge(attempt: &Attempt, seen: &Seen, reached: usize, records: &[Entry]) -> J
         Seen::Refusal { decision, .. } => decision.as_deref(),
         Seen::Answer(_) | Seen::Failure(_) => None,
     };
-    let record = journal::decided(records, decision, attempt.target());
+    let (method, tool) = attempt.target();
+    let record = journal::decided(records, decision, method, tool);
     let blamed = |grounds| record.is_some_and(|record| journal::is_on(record, grounds));
     let fault = match (seen, attempt.expected) {
         (Seen::Failure(text), _) => Some(text.clone()),
@@ -319,11 +321,6 @@ fn judge(attempt: &Attempt, seen: &Seen, reached: usize, records: &[Entry]) -> J
         reached,
         fault,
     }
-}
-
-/// A panic of another holder leaves nothing half done that this demo could not bear.
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

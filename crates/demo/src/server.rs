@@ -28,9 +28,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::flags::Flags;
-use super::lock;
 use super::service::{FlagHandler, Service};
 use super::vendor::{Key, Vendor, VendorHandler};
+use bartizan_sync::lock;
 
 /// The path that it serves.
 pub const PATH: &str = "/mcp";
@@ -128,7 +128,7 @@ pub fn serve_flag_service(
 ) -> std::io::Result<FlagService> {
     let flags = Arc::new(Mutex::new(Flags::seeded()));
     let handler = FlagHandler::new(Arc::clone(&flags));
-    serve((listener, shutdown), flags, handler, None)
+    serve(listener, shutdown, flags, handler, None)
 }
 
 /// Serves what stands in for `vendor` on `listener` until `shutdown` is cancelled, to requests
@@ -143,11 +143,12 @@ pub fn serve_vendor(
         return serve_flag_service(listener, shutdown);
     };
     let handler = VendorHandler::new(vendor, Arc::clone(&service));
-    serve((listener, shutdown), service, handler, Some(key))
+    serve(listener, shutdown, service, handler, Some(key))
 }
 
 fn serve<H: ServerHandler + Clone>(
-    (listener, shutdown): (TcpListener, CancellationToken),
+    listener: TcpListener,
+    shutdown: CancellationToken,
     service: Arc<Mutex<dyn Service>>,
     handler: H,
     key: Option<Key>,

@@ -19,7 +19,7 @@ use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde_json::{Value, json};
 
 use super::flags::{ENVIRONMENTS, Fault, Flags};
-use super::lock;
+use bartizan_sync::lock;
 
 const PROMPT: &str = "plan_rollout";
 const SCHEME: &str = "flag://";

@@ -22,8 +22,8 @@ use serde_json::{Value, json};
 
 use super::agent::{self, Attempt};
 use super::flags::Fault;
-use super::lock;
 use super::service::{self, Service};
+use bartizan_sync::lock;
 
 /// Whose server the demo shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -24,6 +24,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use bartizan_sync::lock;
 
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 64;
@@ -69,22 +71,22 @@ impl Readiness {
 
     /// `component` stands.
     pub fn ready(&self, component: Component) {
-        self.missing.lock().unwrap_or_else(PoisonError::into_inner).remove(&component);
+        lock(&self.missing).remove(&component);
     }
 
     /// `component` does not stand, and why, for the operator.
     pub fn not_ready(&self, component: Component, reason: impl Into<String>) {
-        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut missing = lock(&self.missing);
         missing.insert(component, reason.into());
     }
 
     /// Whether calls can be served.
     pub fn is_ready(&self) -> bool {
-        self.missing.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        lock(&self.missing).is_empty()
     }
 
     fn report(&self, draining: bool) -> (StatusCode, Bytes) {
-        let missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let missing = lock(&self.missing).clone();
         let ready = missing.is_empty() && !draining;
         let report = Report { ready, draining, reasons: missing };
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

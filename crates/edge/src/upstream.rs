@@ -2,9 +2,8 @@
 //! [`Answer`].
 //!
 //! No message but a [`Permitted`] can be sent, and only the gate makes one. Here too is what HTTP
-//! messages of either side must be to carry MCP: their media type and coding.
+//! messages of either side must be to carry MCP: their media type.
 
-mod pool;
 mod http;
 mod legacy_sse;
 
@@ -13,7 +12,7 @@ use std::sync::Arc;
 use ::http::header::CONTENT_TYPE;
 use ::http::{HeaderMap, HeaderName};
 
-pub use self::http::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, HttpUpstreamProblem};
+pub use self::http::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits};
 pub use self::legacy_sse::{LegacySseLimits, LegacySseUpstream};
 use super::Answer;
 use super::child::ChildUpstream;

@@ -1,27 +1,30 @@
-//! An HTTP service that this program calls on its own behalf: one that hands out policy, one that
-//! takes decision logs.
+//! A service that Bartizan calls on its own behalf: one that hands out policy, one that takes
+//! decision logs, a collector of OpenTelemetry, an issuer of access tokens.
 //!
 //! Nothing of an agent ever goes this way. Each call has a deadline and a bound on the answer;
-//! redirects are not followed, because a credential and a trusted policy belong to one origin;
-//! coded answers are refused. Failures are told without the address, which may hold a secret.
+//! redirects are refused, because a credential and a trusted policy belong to one origin; coded
+//! answers are refused. Failures are told without the address, which may hold a secret.
 
 use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::header::{ACCEPT_ENCODING, AUTHORIZATION, USER_AGENT};
-use ::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HOST, USER_AGENT};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use http_body_util::Full;
 
-use crate::tls::tls;
+use crate::address::Address;
+use crate::pool::{Pool, PoolLimits};
+use crate::tls::{ClientCertificate, Tls};
+use crate::{Failure, SetUpError, is_coded};
 
+/// Connections to one service that are kept while idle. Calls come one at a time.
+const IDLE_CONNECTIONS_MAX: usize = 1;
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(30);
 /// Header fields of an answer.
@@ -30,22 +33,21 @@ const HEADERS_MAX: usize = 100;
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Size of a file with a token, bytes.
 const TOKEN_BYTES_MAX: u64 = 64 << 10;
-/// Causes of a failure that are named, outermost first.
-const CAUSES_MAX: usize = 8;
 
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("bartizan/", env!("CARGO_PKG_VERSION")));
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
 /// How to reach a service.
+#[derive(Debug)]
 pub struct ServiceConfig {
-    /// Roots to trust instead of the system's, PEM.
+    /// Its address; each call names the path.
+    pub address: Address,
+    /// Root certificates to trust instead of the system's, PEM.
     pub ca_pem: Option<Vec<u8>>,
     /// Who we are to it.
     pub credentials: Credentials,
-    /// Whether it is reached over TLS.
-    pub secure: bool,
-    /// Time for one call, beyond what the service was asked to wait.
+    /// Time for one call, connecting included, beyond what the service was asked to wait.
     pub timeout: Duration,
 }
 
@@ -57,13 +59,15 @@ pub enum Credentials {
     Bearer(String),
     /// A bearer token in a file, read anew for each call, because others replace it.
     BearerFile(PathBuf),
-    /// A TLS client certificate with its chain, and its key; both PEM.
-    ClientTls {
-        /// The chain, our own certificate first.
-        certificates: Vec<u8>,
-        /// The private key.
-        key: Vec<u8>,
-    },
+    /// A TLS client certificate.
+    ClientTls(ClientCertificate),
+}
+
+// Holds secrets.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").finish_non_exhaustive()
+    }
 }
 
 /// Why a call has no answer.
@@ -98,6 +102,17 @@ impl fmt::Display for ServiceFailure {
 
 impl std::error::Error for ServiceFailure {}
 
+impl From<Failure> for ServiceFailure {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Unreachable(_) | Failure::BrokenOff(_) => {
+                Self::Unreachable(failure.to_string())
+            }
+            Failure::ConnectTimedOut => Self::Late,
+        }
+    }
+}
+
 /// What a service answered, whatever the status but a redirect.
 #[derive(Debug)]
 pub struct ServiceAnswer {
@@ -114,21 +129,21 @@ pub struct ServiceAnswer {
 pub struct ServiceCall {
     /// `GET` or `POST`.
     pub method: Method,
-    /// Where to.
-    pub url: Uri,
-    /// Headers beside our own.
+    /// Path and query.
+    pub target: PathAndQuery,
+    /// Headers beside our own. A `User-Agent` here replaces ours.
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
     /// How long the service was asked to wait before it answers.
     pub wait: Duration,
-    /// Size of the answer, bytes.
+    /// Size of the answer's body, bytes.
     pub bytes_max: usize,
 }
 
 /// The way to a service.
 pub struct Service {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    pool: Arc<Pool>,
     token: Token,
     timeout: Duration,
 }
@@ -139,7 +154,7 @@ enum Token {
     File(PathBuf),
 }
 
-// Headers hold secrets.
+// Addresses, tokens and keys may be secret.
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service").field("timeout", &self.timeout).finish_non_exhaustive()
@@ -147,33 +162,45 @@ impl fmt::Debug for Service {
 }
 
 impl Service {
-    /// Prepares the way; connects to nothing yet. The error says what is wrong.
-    pub fn new(config: ServiceConfig) -> Result<Self, String> {
-        let (token, client_tls) = match config.credentials {
+    /// Prepares the way; connects to nothing yet.
+    pub fn new(config: ServiceConfig) -> Result<Self, SetUpError> {
+        let (token, client_certificate) = match config.credentials {
             Credentials::None => (Token::None, None),
-            Credentials::Bearer(token) => (Token::Fixed(bearer(&token)?), None),
-            Credentials::BearerFile(path) => (Token::File(path), None),
-            Credentials::ClientTls { certificates, key } => {
-                (Token::None, Some((certificates, key)))
+            Credentials::Bearer(token) => {
+                (Token::Fixed(bearer(&token).map_err(SetUpError::Token)?), None)
             }
+            Credentials::BearerFile(path) => (Token::File(path), None),
+            Credentials::ClientTls(certificate) => (Token::None, Some(certificate)),
         };
-        let tls = tls(config.ca_pem.as_deref(), client_tls, config.secure)
-            .map_err(|problem| problem.to_string())?;
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(config.timeout));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .http1_max_headers(HEADERS_MAX)
-            .http1_max_buf_size(HEAD_BYTES_MAX)
-            .build(connector);
-        Ok(Self { client, token, timeout: config.timeout })
+        let tls = Tls { ca_pem: config.ca_pem, client_certificate };
+        let limits = PoolLimits {
+            idle_max: IDLE_CONNECTIONS_MAX,
+            idle: IDLE,
+            connect: config.timeout,
+            headers_max: HEADERS_MAX,
+            head_bytes_max: HEAD_BYTES_MAX,
+        };
+        let pool = Arc::new(Pool::new(config.address, tls, limits)?);
+        Ok(Self { pool, token, timeout: config.timeout })
+    }
+
+    /// Its address.
+    pub fn url(&self) -> &Uri {
+        self.pool.address().url()
+    }
+
+    /// Path and query of its address.
+    pub fn target(&self) -> PathAndQuery {
+        let target = self.url().path_and_query().cloned();
+        target.unwrap_or_else(|| PathAndQuery::from_static("/"))
+    }
+
+    /// The path of its address with `path` behind it, and its query.
+    pub fn target_below(&self, path: &str) -> PathAndQuery {
+        let (base, query) = (self.url().path().trim_end_matches('/'), self.url().query());
+        let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+        // What was the path of a URL is one with another path behind it too.
+        format!("{base}{path}{query}").parse().unwrap_or_else(|_| self.target())
     }
 
     /// Makes a call and waits for the whole answer.
@@ -185,30 +212,24 @@ impl Service {
     async fn exchange(&self, call: ServiceCall) -> Result<ServiceAnswer, ServiceFailure> {
         let mut request = Request::new(Full::new(call.body));
         *request.method_mut() = call.method;
-        *request.uri_mut() = call.url;
+        *request.uri_mut() = Uri::from(call.target);
         let headers = request.headers_mut();
-        headers.extend(call.headers);
         headers.insert(USER_AGENT, AGENT);
+        headers.extend(call.headers);
+        headers.insert(HOST, self.pool.address().host().clone());
         headers.insert(ACCEPT_ENCODING, IDENTITY);
         if let Some(token) = self.token().await? {
             headers.insert(AUTHORIZATION, token);
         }
-        let response = self.client.request(request).await;
-        let (head, body) = response.map_err(|error| unreachable(&error))?.into_parts();
+        let (head, body) = self.pool.send(request).await?;
         if head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED {
             return Err(ServiceFailure::Redirected);
         }
-        if crate::is_coded(&head.headers) {
+        if is_coded(&head.headers) {
             return Err(ServiceFailure::Coded);
         }
-        let body = Limited::new(body, call.bytes_max).collect().await.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                ServiceFailure::TooLarge(call.bytes_max)
-            } else {
-                unreachable(&*error)
-            }
-        })?;
-        let body = body.to_bytes();
+        let body = body.whole(call.bytes_max).await?;
+        let body = body.ok_or(ServiceFailure::TooLarge(call.bytes_max))?;
         Ok(ServiceAnswer { status: head.status, headers: head.headers, body })
     }
 
@@ -247,11 +268,4 @@ fn bearer(token: &str) -> Result<HeaderValue, String> {
         .map_err(|_| "the token holds a character that no header may hold".to_owned())?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-/// The causes of an error, which hyper keeps one below the other.
-fn unreachable(error: &(dyn std::error::Error + 'static)) -> ServiceFailure {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let said: Vec<String> = causes.take(CAUSES_MAX).map(ToString::to_string).collect();
-    ServiceFailure::Unreachable(said.join(": "))
 }

@@ -1,4 +1,4 @@
-//! TLS towards others: versions, cryptography provider and roots of trust.
+//! TLS as a client: whom we trust, and who we are.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,50 +7,60 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-/// Why TLS cannot be used. Each holds the reason, without addresses or key material.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TlsProblem {
-    /// The given roots are no PEM certificates, or the system has none.
-    Roots(String),
-    /// Our certificate or its key cannot be used.
-    Client(String),
-    /// The library refuses the set-up.
-    Setup(String),
+use crate::SetUpError;
+
+/// Settings of TLS for one address.
+#[derive(Clone, Default)]
+pub struct Tls {
+    /// Root certificates to trust instead of the system's, PEM.
+    pub ca_pem: Option<Vec<u8>>,
+    /// Shown to a server that asks for one.
+    pub client_certificate: Option<ClientCertificate>,
 }
 
-impl fmt::Display for TlsProblem {
+/// A certificate that says who we are (RFC 8446, section 4.4.2).
+#[derive(Clone)]
+pub struct ClientCertificate {
+    /// The chain, our own certificate first, PEM.
+    pub chain_pem: Vec<u8>,
+    /// Its private key, PEM.
+    pub key_pem: Vec<u8>,
+}
+
+// The key is secret.
+impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Roots(why) | Self::Client(why) | Self::Setup(why)) = self;
-        f.write_str(why)
+        f.debug_struct("Tls").finish_non_exhaustive()
     }
 }
 
-impl std::error::Error for TlsProblem {}
-
-/// TLS 1.2 and 1.3 with ring, said explicitly: no process-wide default is relied on. `client` is our
-/// certificate chain and its key, PEM.
-pub fn tls(
-    ca_pem: Option<&[u8]>,
-    client: Option<(Vec<u8>, Vec<u8>)>,
-    needed: bool,
-) -> Result<ClientConfig, TlsProblem> {
-    let roots = roots(ca_pem, needed).map_err(TlsProblem::Roots)?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(|error| TlsProblem::Setup(error.to_string()))?
-        .with_root_certificates(roots);
-    let Some((certificates, key)) = client else { return Ok(config.with_no_client_auth()) };
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&certificates).collect();
-    let chain =
-        chain.map_err(|error| TlsProblem::Client(format!("the client certificate: {error}")))?;
-    if chain.is_empty() {
-        let why = "the client certificate: no PEM certificate";
-        return Err(TlsProblem::Client(why.to_owned()));
+impl fmt::Debug for ClientCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientCertificate").finish_non_exhaustive()
     }
-    let key = PrivateKeyDer::from_pem_slice(&key)
-        .map_err(|error| TlsProblem::Client(format!("its key: {error}")))?;
-    config.with_client_auth_cert(chain, key).map_err(|error| TlsProblem::Client(error.to_string()))
+}
+
+impl Tls {
+    /// The configuration for rustls. `https`: whether the address needs TLS; where it does not,
+    /// the system's roots are not read, and having none is no error.
+    pub(crate) fn config(self, https: bool) -> Result<ClientConfig, SetUpError> {
+        let roots = roots(self.ca_pem.as_deref(), https).map_err(SetUpError::Roots)?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(|error| SetUpError::Tls(error.to_string()))?
+            .with_root_certificates(roots);
+        let Some(ours) = self.client_certificate else { return Ok(config.with_no_client_auth()) };
+        let problem = SetUpError::ClientCertificate;
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&ours.chain_pem).collect();
+        let chain = chain.map_err(|error| problem(error.to_string()))?;
+        if chain.is_empty() {
+            return Err(problem("no PEM certificate".to_owned()));
+        }
+        let key = PrivateKeyDer::from_pem_slice(&ours.key_pem)
+            .map_err(|error| problem(format!("its key: {error}")))?;
+        config.with_client_auth_cert(chain, key).map_err(|error| problem(error.to_string()))
+    }
 }
 
 /// The certificates of `ca_pem`, or the system's. None is an error where some are `needed`.

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST};
@@ -25,6 +25,8 @@ use rmcp::transport::streamable_http_client::{
     StreamableHttpClient, StreamableHttpError, StreamableHttpPostResponse,
 };
 use sse_stream::SseStream;
+
+use bartizan_sync::lock;
 
 /// Characters of a foreign text that an error shows.
 const TEXT_CHARS_MAX: usize = 400;
@@ -253,11 +255,6 @@ async fn whole(body: Incoming) -> Result<Bytes, HttpFault> {
 
 fn unexpected(status: StatusCode) -> Fault {
     StreamableHttpError::UnexpectedServerResponse(Cow::Owned(format!("HTTP {status}")))
-}
-
-/// Locks; a poisoned lock is taken all the same, because no panic can leave this half-updated.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// `text`, bounded, with everything escaped that a terminal would act on.

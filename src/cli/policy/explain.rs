@@ -5,7 +5,7 @@
 //! evaluation's own output, not a second opinion.
 
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::{ExplainArgs, Failure, INPUT_BYTES_MAX, read_input};
 use crate::cli::print;
@@ -19,6 +19,7 @@ use bartizan_gate::session::{Arrival, Gate, GateConfig, Mode, Protected, Refusal
 use bartizan_gate::wire::frame::FrameLimits;
 use bartizan_gate::wire::protocol::Transport;
 use bartizan_rego::RegoPdp;
+use bartizan_sync::lock;
 
 /// A policy that remembers its last answer.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ struct Witness {
 impl Pdp for Witness {
     fn decide(&self, request: &AccessRequest<'_>) -> Decision {
         let decision = self.policy.decide(request);
-        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(decision.clone());
+        *lock(&self.answer) = Some(decision.clone());
         decision
     }
 
@@ -61,7 +62,7 @@ pub(super) fn run(args: ExplainArgs) -> Result<ExitCode, Failure> {
     let mut session = Session::new(Arc::new(principal), server, Transport::Stdio);
     let arrival = Arrival { raw: message.trim_end().to_owned().into(), ..Arrival::default() };
     let step = session.client_frame(&gate, &arrival, Clock::start().now());
-    let answer = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let answer = lock(&answer).take();
     print(&text(step.audit_record(), answer.as_ref()))
 }
 

@@ -68,7 +68,7 @@ pub(super) fn run(args: &TestArgs) -> Result<ExitCode, Failure> {
     let failures = run.outcomes.iter().filter(|outcome| !outcome.passed).count();
     let under = args.threshold.is_some_and(|threshold| share < threshold);
     let text = match args.format {
-        TestFormat::Text => text(args, &run, (failures, share)),
+        TestFormat::Text => text(args, &run, failures, share),
         TestFormat::Json => json(&run, share),
         TestFormat::Junit => junit(&run),
     };
@@ -97,7 +97,7 @@ fn share(coverage: &[FileCoverage]) -> f64 {
 }
 
 /// For a person.
-fn text(args: &TestArgs, run: &TestRun, (failures, share): (usize, f64)) -> String {
+fn text(args: &TestArgs, run: &TestRun, failures: usize, share: f64) -> String {
     let mut lines = Vec::new();
     for outcome in &run.outcomes {
         let TestOutcome { name, file, message, .. } = outcome;

@@ -10,8 +10,8 @@ use std::io::Read as _;
 use flate2::bufread::GzDecoder;
 use tar::{Archive, Entry, EntryType};
 
-use super::Members;
-use crate::policy::load::LoadLimits;
+use super::members::Members;
+use crate::policy::files::LoadLimits;
 
 /// How many times its size an archive may unpack to. Text of rules and data stays far below; the
 /// format allows more than a thousand.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use bartizan_gate::wire::hex::hex;
 pub use bartizan_jose::Algorithm;
 use bartizan_jose::Jws;
 use serde::Deserialize;
@@ -13,7 +14,7 @@ use sha2::{Digest as _, Sha256, Sha384, Sha512, Sha512_256};
 
 use super::canonical::canonical;
 use super::{MANIFEST, Members, SIGNATURES};
-use crate::config::yaml_to_json;
+use crate::yaml;
 
 /// Files that one signature may name.
 const FILES_MAX: usize = 65_536;
@@ -161,11 +162,9 @@ fn hash(name: &str, bytes: &[u8], algorithm: &str) -> Result<String, String> {
     let text = || std::str::from_utf8(bytes).map_err(|_| format!("`{name}` is not UTF-8"));
     let form = match base {
         "data.json" | MANIFEST => canonical(text()?),
-        "data.yaml" => yaml_to_json(text()?).and_then(|json| canonical(&json)),
+        "data.yaml" => yaml::to_json(text()?).and_then(|json| canonical(&json)),
         _ => Ok(bytes.to_vec()),
     };
     let form = form.map_err(|what| format!("`{name}`: {what}"))?;
-    let mut hex = String::new();
-    bartizan_gate::catalog::lists::hex(&digest(&form), &mut hex);
-    Ok(hex)
+    Ok(hex(&digest(&form)))
 }

@@ -19,8 +19,11 @@ fn what_cannot_be_meant_is_named() {
     let url = "url: 'https://h/b'";
     let keys = "signing: {keys: {k: {algorithm: RS256, public_key: k.pem}}}";
     for (bundle, expected) in [
-        ("{}", "policy.bundle (line 2): it is not said where it is"),
-        (&format!("{{path: b, {url}}}"), "policy.bundle.url (line 2): it is not said where it is"),
+        ("{}", "policy.bundle (line 2): has neither `path` nor `url`: write `path` (a directory"),
+        (
+            &format!("{{path: b, {url}}}"),
+            "policy.bundle.path (line 2): `path` and `url` are given at once: keep one of them",
+        ),
         ("{path: gone}", "does not exist"),
         ("{path: b, timeout: 1s}", "policy.bundle.timeout (line 2): has a meaning only with `url`"),
         ("{path: b, polling: {min_delay: 1s}}", "policy.bundle.polling (line 2): has a meaning"),
@@ -36,21 +39,27 @@ fn what_cannot_be_meant_is_named() {
             &format!("{{url: 'http://h/b', {keys}, credentials: {{bearer: x}}}}"),
             "credentials would be sent unprotected",
         ),
-        (&format!("{{{url}, credentials: {{}}}}"), "it is not said which credential"),
+        (
+            &format!("{{{url}, credentials: {{}}}}"),
+            "policy.bundle.credentials (line 2): has none of `bearer`, `bearer_file` and `client_tls`",
+        ),
         (
             &format!("{{{url}, credentials: {{bearer: x, bearer_file: y}}}}"),
-            "it is not said which credential",
+            "policy.bundle.credentials.bearer (line 2): `bearer` and `bearer_file` are given at once",
         ),
         (
             &format!("{{{url}, credentials: {{client_tls: {{cert: c}}}}}}"),
-            "`cert` or `key` is missing",
+            "policy.bundle.credentials.client_tls (line 2): `key` is missing: write both",
         ),
         (&format!("{{{url}, credentials: {{bearer: '${{env:GONE}}'}}}}"), "`GONE` is not set"),
         (
             &format!("{{{url}, polling: {{min_delay: 2m, max_delay: 1m}}}}"),
             "policy.bundle.polling.max_delay (line 2): `max_delay` is shorter",
         ),
-        ("{path: b, signing: {}}", "policy.bundle.signing.keys: is missing"),
+        (
+            "{path: b, signing: {}}",
+            "policy.bundle.signing (line 2): `keys` is missing: name at least one key",
+        ),
         ("{path: b, signing: {keys: {k: {public_key: k}}}}", "`algorithm` is missing"),
         ("{path: b, signing: {keys: {k: {algorithm: none}}}}", "must be `RS256`, "),
         ("{path: b, signing: {keys: {k: {algorithm: RS256}}}}", "RS256 takes `public_key`"),

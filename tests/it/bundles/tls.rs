@@ -16,11 +16,11 @@ use super::make::bundle;
 use super::rig::Sidecar;
 use crate::firewall::{answer, wait};
 
-const OURS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/bundles/keys");
-const THEIRS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/http_edge/tls");
+pub(crate) const OURS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/bundles/keys");
+pub(crate) const THEIRS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/http_edge/tls");
 
-/// Hands out a bundle to those whose certificate it trusts, and tells of the others.
-fn start(refused: &Arc<Mutex<usize>>) -> SocketAddr {
+/// Gives `answer` to those whose certificate it trusts, and counts the others.
+pub(crate) fn start(refused: &Arc<Mutex<usize>>, answer: Vec<u8>) -> SocketAddr {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(format!("{OURS}/client-ca.pem")).unwrap()).unwrap();
@@ -43,14 +43,14 @@ fn start(refused: &Arc<Mutex<usize>>) -> SocketAddr {
         for stream in listener.incoming().flatten() {
             let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
             let mut stream = StreamOwned::new(connection, stream);
-            let refused = Arc::clone(&refused);
+            let (refused, answer) = (Arc::clone(&refused), answer.clone());
             thread::spawn(move || {
                 let mut bytes = [0; 4096];
                 loop {
                     // A request of a test arrives in one record.
                     match stream.read(&mut bytes) {
                         Ok(0) => return,
-                        Ok(_) => drop(stream.write_all(&answer("200 OK", "", &bundle("v1")))),
+                        Ok(_) => drop(stream.write_all(&answer)),
                         Err(_) => {
                             *refused.lock().unwrap() += 1;
                             return;
@@ -66,7 +66,7 @@ fn start(refused: &Arc<Mutex<usize>>) -> SocketAddr {
 #[test]
 fn a_client_certificate_opens_the_service() {
     let refused = Arc::new(Mutex::new(0));
-    let address = start(&refused);
+    let address = start(&refused, answer("200 OK", "", &bundle("v1")));
     let way = format!(
         "url: 'https://{address}/b', ca_file: {THEIRS}/ca.pem, polling: {{min_delay: 100ms}}"
     );

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bartizan_edge::http::HttpConfig;
-use bartizan_edge::upstream::{HttpUpstream, HttpUpstreamProblem};
+use bartizan_edge::upstream::HttpUpstream;
 use bartizan_gate::evidence::record::{Event, Outcome};
+use bartizan_outbound::SetUpError;
 use tokio::sync::Notify;
 
 use super::rig::{
@@ -357,13 +358,13 @@ async fn ways_that_cannot_be_made() {
         config.ca_pem = pem.map(|pem| pem.as_bytes().to_vec());
         HttpUpstream::new(config).err()
     };
-    assert!(matches!(problem("/relative", None), Some(HttpUpstreamProblem::Url(_))));
-    assert!(matches!(problem("ftp://x/", None), Some(HttpUpstreamProblem::Url(_))));
-    assert!(matches!(problem("http://", None), Some(HttpUpstreamProblem::Url(_))));
-    assert_eq!(problem("http://a:b@x/", None), Some(HttpUpstreamProblem::UrlCredentials));
-    assert!(matches!(problem("https://x/", Some("")), Some(HttpUpstreamProblem::Roots(_))));
+    assert!(matches!(problem("/relative", None), Some(SetUpError::Url(_))));
+    assert!(matches!(problem("ftp://x/", None), Some(SetUpError::Url(_))));
+    assert!(matches!(problem("http://", None), Some(SetUpError::Url(_))));
+    assert_eq!(problem("http://a:b@x/", None), Some(SetUpError::UrlCredentials));
+    assert!(matches!(problem("https://x/", Some("")), Some(SetUpError::Roots(_))));
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    assert!(matches!(problem("https://x/", Some(broken)), Some(HttpUpstreamProblem::Roots(_))));
+    assert!(matches!(problem("https://x/", Some(broken)), Some(SetUpError::Roots(_))));
     assert_eq!(problem("http://x", None), None);
     let shown = format!("{:?}", upstream_config(address));
     assert!(!shown.contains("from-the-sidecar"), "{shown}");

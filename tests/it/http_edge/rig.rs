@@ -4,7 +4,7 @@
 //! bytes that a test gives it, so that nothing between repairs what is tested.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,15 +12,11 @@ use bartizan_edge::Shared;
 use bartizan_edge::clock::Clock;
 use bartizan_edge::http::{HttpConfig, Listener, Route};
 use bartizan_edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
-use bartizan_gate::duty::decision::{
-    Decision, Effect, Engine, Listing, Origin, PolicyRevision, Reason,
-};
-use bartizan_gate::duty::pdp::{ListEntry, Pdp};
-use bartizan_gate::evidence::record::{AuditRecord, Event, Outcome};
-use bartizan_gate::evidence::step::{AuditSink, Unkept};
-use bartizan_gate::question::access::{AccessRequest, Principal, Resource, Server};
+use bartizan_gate::duty::decision::Obligation;
+use bartizan_gate::question::access::{AccessRequest, Principal, Server};
 use bartizan_gate::session::{Gate, GateConfig, Mode, Protected, RefusalForm};
 use bartizan_gate::wire::frame::FrameLimits;
+use bartizan_testing::{ByName, Sink};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -39,100 +35,9 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 /// Decides by name, so that a test knows what must happen.
-#[derive(Debug)]
-struct ByName;
-
-impl Pdp for ByName {
-    fn decide(&self, request: &AccessRequest<'_>) -> Decision {
-        let name = match request.resource {
-            Resource::Tool { name, .. } => name,
-            Resource::Uri(_)
-            | Resource::Uris(_)
-            | Resource::Prompt { .. }
-            | Resource::Task { .. }
-            | Resource::Whole => request.method,
-        };
-        assert!(name != "panics", "the test says so");
-        let reason =
-            Reason { code: "by-name".into(), message: "by name".into(), origin: Origin::Rule };
-        if name.contains("denied") || name == "sampling/createMessage" {
-            return Decision::deny(self.revision(), Engine::Strict, reason);
-        }
-        Decision {
-            effect: Effect::Permit,
-            reasons: vec![reason],
-            obligations: Vec::new(),
-            revision: self.revision(),
-            engine: Engine::Strict,
-        }
-    }
-
-    fn list(&self, _: &AccessRequest<'_>, _: &[ListEntry<'_>]) -> Listing {
-        Listing::Hide { names: Vec::new(), revision: self.revision() }
-    }
-
-    fn revision(&self) -> PolicyRevision {
-        "test".into()
-    }
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Sink {
-    kept: Mutex<Vec<AuditRecord>>,
-    pub(crate) refusing: AtomicBool,
-    pub(crate) panicking: AtomicBool,
-    changed: Notify,
-}
-
-impl AuditSink for Sink {
-    fn keep(&self, record: &AuditRecord) -> Result<(), Unkept> {
-        if self.refusing.load(Ordering::Relaxed) {
-            return Err(Unkept { cause: "the test says no".into() });
-        }
-        assert!(!self.panicking.load(Ordering::Relaxed), "the test says so");
-        self.kept.lock().unwrap().push(record.clone());
-        self.changed.notify_waiters();
-        Ok(())
-    }
-}
-
-impl Sink {
-    pub(crate) fn events(&self) -> Vec<Event> {
-        self.kept.lock().unwrap().iter().map(|record| record.event).collect()
-    }
-
-    pub(crate) fn outcomes(&self) -> Vec<Outcome> {
-        self.kept.lock().unwrap().iter().filter_map(|record| record.outcome.clone()).collect()
-    }
-
-    /// Waits for `count` records that let a message go to the server.
-    pub(crate) async fn intents(&self, count: usize) {
-        soon("the intents", async {
-            loop {
-                let changed = self.changed.notified();
-                let kept = self.events().iter().filter(|event| **event == Event::Intent).count();
-                if kept >= count {
-                    return;
-                }
-                changed.await;
-            }
-        })
-        .await;
-    }
-
-    /// Waits for a record that says `outcome`.
-    pub(crate) async fn outcome(&self, outcome: Outcome) {
-        soon("the outcome", async {
-            loop {
-                let changed = self.changed.notified();
-                if self.outcomes().contains(&outcome) {
-                    return;
-                }
-                changed.await;
-            }
-        })
-        .await;
-    }
+fn judge(name: &str, _: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
+    assert!(name != "panics", "the test says so");
+    (!name.contains("denied") && name != "sampling/createMessage").then(Vec::new)
 }
 
 /// A request as the server received it.
@@ -389,7 +294,7 @@ pub(crate) fn shared() -> (Shared, Arc<Sink>) {
     };
     let sink = Arc::new(Sink::default());
     let shared = Shared {
-        gate: Arc::new(Gate::new(gate, Arc::new(ByName))),
+        gate: Arc::new(Gate::new(gate, Arc::new(ByName::new(judge)))),
         sink: Arc::<Sink>::clone(&sink),
         clock: Clock::start(),
         tasks: TaskTracker::new(),

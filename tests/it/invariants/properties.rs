@@ -8,10 +8,11 @@ use bartizan_gate::question::access::{Principal, Server};
 use bartizan_gate::session::{Arrival, Gate, Protected, RefusalForm, Session};
 use bartizan_gate::wire::protocol::Transport;
 use bartizan_rego::RegoPdp;
+use bartizan_testing::Sink;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::stubs::{Sink, gate_config, now};
+use super::stubs::{gate_config, now};
 use super::{headers, session, sse, stdio};
 use crate::frames::properties::{Tree, choices, object, spell, text, tree};
 use crate::rego::compile;
@@ -36,7 +37,7 @@ fn forwarded(policy: &Arc<dyn Pdp>, raw: &str) -> (Option<Bytes>, usize) {
     let arrival = Arrival { raw: raw.to_owned().into(), ..Arrival::default() };
     let sink = Sink::default();
     let act = session.client_frame(&gate, &arrival, now(0)).record(&sink).unwrap();
-    let kept = sink.take().len();
+    let kept = sink.kept().len();
     match act {
         Act::Forward(permitted) => (Some(permitted.body().clone()), kept),
         Act::Deliver(_) | Act::Drop => (None, kept),

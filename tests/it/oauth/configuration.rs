@@ -99,15 +99,15 @@ fn what_is_wrong_is_said_with_its_place() {
         ),
         (
             terminate(&format!("{ISSUER}, origin_endpoints: true"), ""),
-            "has a meaning only with `oauth.mode: forward`",
+            "s.oauth.origin_endpoints (line 4): has a meaning only with `mode: forward`",
         ),
         (
             server("oauth: {mode: forward, scopes: a}"),
-            "s.oauth.scopes (line 4): has a meaning only with `oauth.mode: terminate`",
+            "s.oauth.scopes (line 4): has a meaning only with `mode: terminate`",
         ),
         (
             server("oauth: {mode: forward, issuers: [{issuer: 'https://i'}]}"),
-            "s.oauth.issuers[0] (line 4): has a meaning only with",
+            "s.oauth.issuers (line 4): has a meaning only with",
         ),
         (
             server("oauth: {mode: terminate, issuers: [{issuer: 'https://i', jwks_file: k}]}"),
@@ -117,7 +117,7 @@ fn what_is_wrong_is_said_with_its_place() {
         (with_issuer("issuer: 'https://i'"), "has neither `jwks_uri` nor `jwks_file`"),
         (
             with_issuer("issuer: 'https://i', jwks_file: k, jwks_uri: 'https://i/k'"),
-            "are two sets of keys",
+            "issuers[0].jwks_uri (line 4): `jwks_uri` and `jwks_file` are given at once",
         ),
         (
             with_issuer("issuer: 'http://i', jwks_file: k"),

@@ -2,19 +2,19 @@
 
 /// One fenced block.
 #[derive(Debug)]
-pub(super) struct Fence {
+pub(crate) struct Fence {
     /// Page and line, for messages.
-    pub(super) place: String,
+    pub(crate) place: String,
     /// The info string without `file=`.
-    pub(super) language: String,
+    pub(crate) language: String,
     /// The file that it is to be written to.
-    pub(super) file: Option<String>,
+    pub(crate) file: Option<String>,
     /// What is inside.
-    pub(super) body: String,
+    pub(crate) body: String,
 }
 
 /// All fences of `text`, the page `page`.
-pub(super) fn fences(page: &str, text: &str) -> Vec<Fence> {
+pub(crate) fn fences(page: &str, text: &str) -> Vec<Fence> {
     let mut fences = Vec::new();
     let mut open: Option<Fence> = None;
     for (index, line) in text.lines().enumerate() {

@@ -1,23 +1,19 @@
 //! A gate that permits all but tools named `forbidden`, a sink that can refuse, and clients.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bartizan_edge::Shared;
 use bartizan_edge::child::{ChildLimits, ChildSpec};
 use bartizan_edge::client::{ExitReason, Serving, StdioLimits, StdioUpstream, serve_pipes};
 use bartizan_edge::clock::Clock;
-use bartizan_gate::duty::decision::{
-    Decision, Effect, Engine, Listing, Origin, PolicyRevision, Reason,
-};
-use bartizan_gate::duty::pdp::{ListEntry, Pdp};
-use bartizan_gate::evidence::record::AuditRecord;
-use bartizan_gate::evidence::step::{AuditSink, Unkept};
-use bartizan_gate::question::access::{AccessRequest, Principal, Resource, Server};
+use bartizan_gate::duty::decision::Obligation;
+use bartizan_gate::question::access::{AccessRequest, Principal, Server};
 use bartizan_gate::session::{Gate, GateConfig, Mode, Protected, RefusalForm};
 use bartizan_gate::wire::frame::FrameLimits;
+use bartizan_testing::ByName;
+pub(super) use bartizan_testing::Sink;
 use tokio::io::{
     AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream, ReadHalf, WriteHalf,
 };
@@ -28,71 +24,9 @@ use tokio_util::task::TaskTracker;
 /// Far more than anything here takes; a test that waits this long has failed.
 pub(super) const LONG: Duration = Duration::from_mins(1);
 
-#[derive(Debug)]
-struct AllButForbidden;
-
-impl Pdp for AllButForbidden {
-    fn decide(&self, request: &AccessRequest<'_>) -> Decision {
-        let panics = matches!(request.resource, Resource::Tool { name: "panics", .. });
-        assert!(!panics, "the test says so");
-        let reason = Reason { code: "test".into(), message: "test".into(), origin: Origin::Rule };
-        let forbidden = matches!(request.resource, Resource::Tool { name: "forbidden", .. })
-            || request.method == "sampling/createMessage";
-        if forbidden {
-            return Decision::deny(self.revision(), Engine::Strict, reason);
-        }
-        Decision {
-            effect: Effect::Permit,
-            reasons: vec![reason],
-            obligations: Vec::new(),
-            revision: self.revision(),
-            engine: Engine::Strict,
-        }
-    }
-
-    fn list(&self, _: &AccessRequest<'_>, _: &[ListEntry<'_>]) -> Listing {
-        Listing::Hide { names: Vec::new(), revision: self.revision() }
-    }
-
-    fn revision(&self) -> PolicyRevision {
-        "test".into()
-    }
-}
-
-/// Keeps records in memory, or refuses.
-#[derive(Default)]
-pub(super) struct Sink {
-    pub(super) kept: Mutex<Vec<AuditRecord>>,
-    pub(super) refusing: AtomicBool,
-    pub(super) panicking: AtomicBool,
-}
-
-impl AuditSink for Sink {
-    fn keep(&self, record: &AuditRecord) -> Result<(), Unkept> {
-        if self.refusing.load(Ordering::Relaxed) {
-            return Err(Unkept { cause: "told to refuse".into() });
-        }
-        assert!(!self.panicking.load(Ordering::Relaxed), "the test says so");
-        self.kept.lock().unwrap().push(record.clone());
-        Ok(())
-    }
-}
-
-impl Sink {
-    /// Each record as `event method outcome`.
-    pub(super) fn lines(&self) -> Vec<String> {
-        let kept = self.kept.lock().unwrap();
-        let line = |record: &AuditRecord| {
-            let outcome = record.outcome.as_ref().map(|outcome| format!("{outcome:?}"));
-            format!(
-                "{:?} {} {}",
-                record.event,
-                record.method.as_deref().unwrap_or("-"),
-                outcome.as_deref().unwrap_or("-")
-            )
-        };
-        kept.iter().map(line).collect()
-    }
+fn judge(name: &str, _: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
+    assert!(name != "panics", "the test says so");
+    (name != "forbidden" && name != "sampling/createMessage").then(Vec::new)
 }
 
 pub(super) fn shared() -> (Shared, Arc<Sink>) {
@@ -106,7 +40,7 @@ pub(super) fn shared() -> (Shared, Arc<Sink>) {
     };
     let sink = Arc::new(Sink::default());
     let shared = Shared {
-        gate: Arc::new(Gate::new(config, Arc::new(AllButForbidden))),
+        gate: Arc::new(Gate::new(config, Arc::new(ByName::new(judge)))),
         sink: Arc::<Sink>::clone(&sink),
         clock: Clock::start(),
         tasks: TaskTracker::new(),

@@ -4,6 +4,7 @@ use std::fs;
 
 use bartizan_gate::duty::pdp::Inputs;
 use bartizan_gate::session::Mode;
+use bartizan_gate::wire::unseen::is_unseen;
 use serde_json::{Value, json};
 
 use super::{Bench, CONFIG, World, call, conversation};
@@ -105,11 +106,18 @@ fn what_needs_a_second_look_says_so() {
 #[test]
 fn names_that_a_stranger_chose_stay_names() {
     let bench = Bench::new();
-    let name = "x\"}\n# \u{1b}[2J\u{2028}\npermit := true\n{\"";
+    let name = "x\"}\n# \u{1b}[2J\u{2028}\u{202e}\u{e0041}\npermit := true\n{\"";
     bench.record("state", &[], &observed(), &[call(1, name, &json!({}))]);
     assert_eq!(bench.run(&["policy", "learn", "--state", "state", "--out", "learned"]).0, 0);
     let (code, out, err) = bench.run(&["policy", "check", "-p", "learned"]);
     assert_eq!(code, 0, "{out}{err}");
+    let (code, out, err) = bench.run(&["policy", "test", "-p", "learned"]);
+    assert_eq!(code, 0, "{out}{err}");
+    for file in ["learned.rego", "learned_test.rego", "flags.pack.json"] {
+        let text = fs::read_to_string(bench.path("learned").join(file)).unwrap();
+        let layout = |c: char| matches!(c, '\n' | '\t');
+        assert!(text.chars().all(|c| layout(c) || !is_unseen(c)), "{text:?}");
+    }
     bench.record("empty", &[], &observed(), &[]);
     let (code, _, err) = bench.run(&["policy", "learn", "--state", "empty"]);
     assert_eq!(code, 1);

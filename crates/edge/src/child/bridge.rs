@@ -9,7 +9,7 @@
 //! of children is bounded, and one that nobody has used for a while is ended.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,6 +31,7 @@ use bartizan_gate::session::{Protected, UpstreamFailure};
 use bartizan_gate::wire::headers::meta_version;
 use bartizan_gate::wire::method::Role;
 use bartizan_gate::wire::protocol::Era;
+use bartizan_sync::lock;
 
 /// How often the children are looked over, at most and at least.
 const SWEEP_MIN: Duration = Duration::from_secs(1);
@@ -136,8 +137,7 @@ impl Inner {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        // No panic can leave the tables half updated, so a poisoned lock is safe.
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 
     async fn message(

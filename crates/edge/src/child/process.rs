@@ -322,7 +322,7 @@ impl Process {
         let (ended, exit) = watch::channel(None);
         tasks.spawn(write(stdin, queue, wish.clone(), limits.write_max));
         tasks.spawn(log_stderr(stderr, pid, limits.clone(), clock));
-        tasks.spawn(guard(child, wished, ended, (limits.close_grace, limits.term_grace)));
+        tasks.spawn(guard(child, wished, ended, limits.clone()));
         let lines = Lines::new(stdout, limits.frame.document.bytes_max);
         Ok((Self { writes, wish, exit }, lines))
     }
@@ -413,7 +413,7 @@ async fn guard(
     mut child: Child,
     mut wished: watch::Receiver<Wish>,
     ended: watch::Sender<Option<Exit>>,
-    (close_grace, term_grace): (Duration, Duration),
+    limits: ChildLimits,
 ) {
     let id = child.id();
     let group = id.and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
@@ -422,7 +422,8 @@ async fn guard(
             status = child.wait() => break 'ended status,
             _ = wished.wait_for(|wish| *wish >= Wish::Stop) => {}
         }
-        for (grace, then) in [(close_grace, Signal::TERM), (term_grace, Signal::KILL)] {
+        for (grace, then) in [(limits.close_grace, Signal::TERM), (limits.term_grace, Signal::KILL)]
+        {
             tokio::select! {
                 status = child.wait() => break 'ended status,
                 () = hurried(&mut wished) => {}

@@ -8,18 +8,18 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ::http::header::ACCEPT;
-use ::http::{HeaderValue, Request, StatusCode, Uri};
+use ::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use bartizan_jose::{KEY_SET_BYTES_MAX, KeySet};
+use bartizan_outbound::service::{Service, ServiceCall};
+use bartizan_sync::lock;
 use bytes::Bytes;
-use http_body_util::Full;
 use tokio::sync::Semaphore;
 
 use super::token::ALGORITHMS;
-use crate::upstream::HttpUpstream;
 
 /// How long keys are used without asking whether they still hold.
 pub const FRESH: Duration = Duration::from_mins(5);
@@ -40,13 +40,8 @@ pub const HINT: &str = "write the issuer's public keys there, as a JWK Set (RFC 
 pub enum KeySource {
     /// A file; read again like an address is asked again, so it may be replaced.
     File(PathBuf),
-    /// An address.
-    Address {
-        /// The way to its host.
-        server: Box<HttpUpstream>,
-        /// Path and query.
-        target: Uri,
-    },
+    /// An address, with at most [`PATIENCE`] for a call.
+    Address(Box<Service>),
 }
 
 /// The keys of one issuer.
@@ -94,7 +89,7 @@ impl Keys {
         self.kept().asked = Some(now);
         let keys = match &self.source {
             KeySource::File(path) => read_file(path)?,
-            KeySource::Address { server, target } => key_set(asked(server, target).await?)?,
+            KeySource::Address(issuer) => key_set(asked(issuer).await?)?,
         };
         let mut kept = self.kept();
         kept.keys = Some(Arc::new(keys));
@@ -138,7 +133,7 @@ impl Keys {
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
         // No panic can leave this half-updated, so a poisoned lock is safe.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.kept)
     }
 }
 
@@ -160,17 +155,20 @@ fn read(path: &Path) -> std::io::Result<Bytes> {
     Ok(bytes.into())
 }
 
-async fn asked(server: &HttpUpstream, target: &Uri) -> Result<Bytes, String> {
-    let mut request =
-        Request::get(target.clone()).body(Full::default()).map_err(|error| error.to_string())?;
-    request.headers_mut().insert(ACCEPT, MEDIA);
-    let answer = tokio::time::timeout(PATIENCE, server.ask(request)).await;
-    let answer = answer.map_err(|_| "no answer in time".to_owned())?;
-    let answer = answer.map_err(|failure| format!("{failure:?}"))?;
-    if answer.status() != StatusCode::OK {
-        return Err(format!("status {}", answer.status().as_u16()));
+async fn asked(issuer: &Service) -> Result<Bytes, String> {
+    let call = ServiceCall {
+        method: Method::GET,
+        target: issuer.target(),
+        headers: HeaderMap::from_iter([(ACCEPT, MEDIA)]),
+        body: Bytes::new(),
+        wait: Duration::ZERO,
+        bytes_max: KEY_SET_BYTES_MAX,
+    };
+    let answer = issuer.call(call).await.map_err(|failure| failure.to_string())?;
+    if answer.status != StatusCode::OK {
+        return Err(format!("status {}", answer.status.as_u16()));
     }
-    Ok(answer.into_body())
+    Ok(answer.body)
 }
 
 #[cfg(test)]

@@ -15,9 +15,11 @@ pub mod keys;
 mod terminate;
 
 use std::borrow::Cow;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use ::http::Uri;
+
+use bartizan_sync::lock;
 
 pub use self::address::PublicUrl;
 pub use self::terminate::{
@@ -102,7 +104,7 @@ impl Forward {
     /// last challenge named, then both well-known forms.
     pub fn sources(&self) -> Vec<Cow<'static, str>> {
         let mut sources = Vec::with_capacity(3);
-        let learnt = self.learnt.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let learnt = lock(&self.learnt).clone();
         sources.extend(learnt.map(|path| Cow::Owned(path.into())));
         for path in
             [Cow::Owned(format!("{RESOURCE_METADATA}{}", self.path)), RESOURCE_METADATA.into()]
@@ -120,7 +122,7 @@ impl Forward {
         let Ok(named) = named.parse::<Uri>() else { return };
         let path = named.path_and_query().map_or("/", |path| path.as_str());
         if named.scheme().is_some() && path.len() <= LEARNT_BYTES_MAX {
-            let mut learnt = self.learnt.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut learnt = lock(&self.learnt);
             *learnt = Some(path.into());
         }
     }

@@ -8,7 +8,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,22 +15,21 @@ use ::http::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT, WWW_AUTHENTICATE,
 };
 use ::http::response::Parts;
-use ::http::uri::{PathAndQuery, Scheme};
+use ::http::uri::PathAndQuery;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use bartizan_outbound::is_coded;
-use bartizan_outbound::tls::{TlsProblem, tls};
-use bytes::{Bytes, BytesMut};
+use bartizan_gate::evidence::step::{Dispatch, Permitted};
+use bartizan_gate::session::UpstreamFailure;
+use bartizan_outbound::address::Address;
+use bartizan_outbound::pool::{AnswerBody, Pool, PoolLimits};
+use bartizan_outbound::tls::Tls;
+use bartizan_outbound::{Failure, SetUpError, is_coded};
+use bytes::Bytes;
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full};
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::connect::HttpConnector;
 
-use super::pool::{AnswerBody, Pool, PoolLimits};
 use super::{LAST_EVENT_ID, Media, SESSION_ID, SendContext, media};
 use crate::sse::SseBody;
 use crate::{Answer, EventStream};
-use bartizan_gate::evidence::step::{Dispatch, Permitted};
-use bartizan_gate::session::UpstreamFailure;
 
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -98,32 +96,6 @@ impl Default for HttpUpstreamLimits {
     }
 }
 
-/// Why no way to an HTTP server can be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HttpUpstreamProblem {
-    /// The address is no absolute `http` or `https` URL.
-    Url(String),
-    /// The address holds a user or password: put credentials in `headers`.
-    UrlCredentials,
-    /// The given roots are no PEM certificates, or the system has none.
-    Roots(String),
-    /// TLS cannot be set up.
-    Tls(String),
-}
-
-impl fmt::Display for HttpUpstreamProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Url(why) => write!(f, "not an absolute http or https URL: {why}"),
-            Self::UrlCredentials => f.write_str("the URL holds credentials; use `headers`"),
-            Self::Roots(why) => write!(f, "no root certificates: {why}"),
-            Self::Tls(why) => write!(f, "TLS cannot be set up: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for HttpUpstreamProblem {}
-
 /// An HTTP server and the connections to it.
 pub struct HttpUpstream {
     pool: Arc<Pool>,
@@ -145,30 +117,22 @@ impl fmt::Debug for HttpUpstream {
 
 impl HttpUpstream {
     /// Prepares the way; connects to nothing yet.
-    pub fn new(config: HttpUpstreamConfig) -> Result<Self, HttpUpstreamProblem> {
+    pub fn new(config: HttpUpstreamConfig) -> Result<Self, SetUpError> {
         let HttpUpstreamConfig { url, headers, owned_headers, .. } = config;
-        let (address, host) = address_of(&url)?;
-        let target = address.path_and_query().cloned();
+        let address = Address::parse(&url)?;
+        let host = address.host().clone();
+        let target = address.url().path_and_query().cloned();
         let target = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
-        let secure = address.scheme() == Some(&Scheme::HTTPS);
-        let tls = tls(config.ca_pem.as_deref(), None, secure).map_err(|problem| match problem {
-            TlsProblem::Roots(why) => HttpUpstreamProblem::Roots(why),
-            TlsProblem::Client(why) | TlsProblem::Setup(why) => HttpUpstreamProblem::Tls(why),
-        })?;
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(Duration::from_mins(1)));
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
         let limits = config.limits;
         let pool = PoolLimits {
             idle_max: limits.idle_connections_max,
             idle: limits.idle,
             connect: limits.connect,
             headers_max: limits.headers_max,
-            head_bytes_max: limits.head_bytes_max.max(8192),
+            head_bytes_max: limits.head_bytes_max,
         };
+        let tls = Tls { ca_pem: config.ca_pem, client_certificate: None };
+        let pool = Arc::new(Pool::new(address, tls, pool)?);
         let mut base = HeaderMap::new();
         base.extend(headers);
         for value in base.values_mut() {
@@ -181,7 +145,7 @@ impl HttpUpstream {
         // A coded answer could not be judged (threat B9).
         base.insert(ACCEPT_ENCODING, IDENTITY);
         Ok(Self {
-            pool: Arc::new(Pool::new(address, connector.wrap_connector(tcp), pool)),
+            pool,
             target,
             base,
             owned,
@@ -215,7 +179,7 @@ impl HttpUpstream {
         let request = Self::request(method, self.target.clone(), headers, permitted.body().clone());
         // From here on only the transport holds the message.
         drop(permitted);
-        let (parts, body) = self.pool.send(request).await?;
+        let (parts, body) = self.pool.send(request).await.map_err(failed)?;
         self.answer(dispatch == Dispatch::EndSession, parts, body).await
     }
 
@@ -227,7 +191,7 @@ impl HttpUpstream {
         headers.remove(CONTENT_TYPE);
         headers.insert(ACCEPT, EVENT_STREAM);
         let request = Self::request(Method::GET, self.target.clone(), headers, Bytes::new());
-        let (parts, body) = self.pool.send(request).await?;
+        let (parts, body) = self.pool.send(request).await.map_err(failed)?;
         self.answer(false, parts, body).await
     }
 
@@ -240,13 +204,13 @@ impl HttpUpstream {
         body: Bytes,
     ) -> Result<Answer, UpstreamFailure> {
         let request = Self::request(Method::POST, endpoint, headers, body);
-        let (parts, body) = self.pool.send(request).await?;
+        let (parts, body) = self.pool.send(request).await.map_err(failed)?;
         self.answer(true, parts, body).await
     }
 
     /// Where the server is, as configured.
     pub(super) fn address(&self) -> &Uri {
-        self.pool.address()
+        self.pool.address().url()
     }
 
     fn request(
@@ -272,7 +236,7 @@ impl HttpUpstream {
         let headers = request.headers_mut();
         headers.extend(self.base.get(HOST).map(|host| (HOST, host.clone())));
         headers.insert(ACCEPT_ENCODING, IDENTITY);
-        let (parts, body) = self.pool.send(request).await?;
+        let (parts, body) = self.pool.send(request).await.map_err(failed)?;
         if is_coded(&parts.headers) {
             return Err(UpstreamFailure::Unreadable("a content coding".into()));
         }
@@ -360,7 +324,8 @@ impl HttpUpstream {
         }
         match media(&headers) {
             Some(Media::EventStream) => {
-                let events = SseBody::new(body.boxed_unsync(), self.limits.event_bytes_max);
+                let events =
+                    SseBody::new(body.map_err(failed).boxed_unsync(), self.limits.event_bytes_max);
                 Ok(Answer::Stream {
                     status: code,
                     headers,
@@ -398,46 +363,15 @@ impl HttpUpstream {
     }
 }
 
-/// The whole of `body`; nothing if it is longer than `max`. One frame is not copied.
-async fn collect(mut body: AnswerBody, max: usize) -> Result<Option<Bytes>, UpstreamFailure> {
-    if body.size_hint().lower() > u64::try_from(max).unwrap_or(u64::MAX) {
-        return Ok(None);
-    }
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
-    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        // Trailers say nothing here.
-        let Ok(data) = frame?.into_data() else { continue };
-        let size = first.len().saturating_add(rest.len()).saturating_add(data.len());
-        if size > max {
-            return Ok(None);
-        }
-        if first.is_empty() {
-            first = data;
-        } else {
-            rest.extend_from_slice(&data);
-        }
-    }
-    if rest.is_empty() {
-        return Ok(Some(first));
-    }
-    let mut whole = BytesMut::with_capacity(first.len().saturating_add(rest.len()));
-    whole.extend_from_slice(&first);
-    whole.extend_from_slice(&rest);
-    Ok(Some(whole.freeze()))
+/// The whole of `body`; nothing if it is longer than `max` bytes.
+async fn collect(body: AnswerBody, max: usize) -> Result<Option<Bytes>, UpstreamFailure> {
+    body.whole(max).await.map_err(failed)
 }
 
-fn address_of(url: &str) -> Result<(Uri, HeaderValue), HttpUpstreamProblem> {
-    let problem = |why: &str| HttpUpstreamProblem::Url(why.to_owned());
-    let address: Uri = url.parse().map_err(|_| problem("it cannot be parsed"))?;
-    if !matches!(address.scheme_str(), Some("http" | "https")) {
-        return Err(problem("the scheme is missing or another"));
+fn failed(failure: Failure) -> UpstreamFailure {
+    match failure {
+        Failure::Unreachable(why) => UpstreamFailure::Unreachable(why),
+        Failure::ConnectTimedOut => UpstreamFailure::TimedOut,
+        Failure::BrokenOff(why) => UpstreamFailure::Unreadable(why),
     }
-    let authority = address.authority().ok_or_else(|| problem("the host is missing"))?;
-    if authority.as_str().contains('@') {
-        return Err(HttpUpstreamProblem::UrlCredentials);
-    }
-    let host =
-        HeaderValue::from_str(authority.as_str()).map_err(|_| problem("the host is not ASCII"))?;
-    Ok((address, host))
 }

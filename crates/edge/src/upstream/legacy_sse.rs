@@ -10,7 +10,7 @@ mod endpoint;
 mod conversation;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderValue, Uri};
@@ -30,6 +30,7 @@ use bartizan_gate::evidence::step::{Dispatch, Permitted};
 use bartizan_gate::session::UpstreamFailure;
 use bartizan_gate::wire::frame::{Frame, FrameLimits};
 use bartizan_gate::wire::method::Role;
+use bartizan_sync::lock;
 
 /// Bounds on sessions with an HTTP+SSE server.
 #[derive(Debug, Clone, Copy)]
@@ -151,8 +152,7 @@ impl Drop for LegacySseUpstream {
 
 impl Inner {
     fn sessions(&self) -> MutexGuard<'_, Seats<Arc<Conversation>>> {
-        // No panic can leave the table half updated, so a poisoned lock is safe.
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.sessions)
     }
 
     async fn message(

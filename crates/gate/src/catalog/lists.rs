@@ -10,6 +10,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use crate::wire::document::{Document, Kind, Value, write_string};
+use crate::wire::hex::hex;
 use crate::wire::method::List;
 
 /// One definition on a page.
@@ -133,9 +134,7 @@ pub fn with_edits(document: &Document, mut edits: Vec<(Range<usize>, Vec<u8>)>) 
 /// name, no white space, one spelling for each string, numbers as written. Reformatting does not
 /// change it; any change of content does. Records, policy input and lock file use it.
 pub fn digest(value: Value<'_>) -> Box<str> {
-    let mut out = String::from("sha256:");
-    hex(&Sha256::digest(canonical_text(value)), &mut out);
-    out.into()
+    format!("sha256:{}", hex(&Sha256::digest(canonical_text(value)))).into()
 }
 
 /// Returns the canonical form over which [`digest`] is computed.
@@ -144,15 +143,6 @@ pub fn canonical_text(value: Value<'_>) -> String {
     canonical(value, &mut text);
     // Always UTF-8: it is assembled from UTF-8 texts.
     String::from_utf8(text).unwrap_or_default()
-}
-
-/// Appends `bytes` to `out` as lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8], out: &mut String) {
-    for byte in bytes {
-        for nibble in [byte >> 4, byte & 0xf] {
-            out.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
-        }
-    }
 }
 
 /// Recursive; the document's own depth limit bounds it.

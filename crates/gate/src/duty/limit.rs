@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use governor::clock::Clock;
@@ -26,6 +26,7 @@ use governor::state::{NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
 
 use super::decision::Rate;
+use bartizan_sync::lock;
 
 /// The longest time that the arithmetic below handles, ns: 100 years. Five times that value fits
 /// into 64 bits, and no sum adds more than four. A longer uptime counts as this one, so buckets no
@@ -88,7 +89,7 @@ impl RateLimits {
     ) -> Result<(), (BucketKey, BucketEmpty)> {
         // A panic under the lock can only have left too few events in a bucket, which is the strict
         // side, so a poisoned lock is safe.
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tables = lock(&self.tables);
         let now_ns = self.uptime.advance(uptime);
         let mut taken: Vec<TakenEvent> = Vec::with_capacity(keys.len());
         for key in keys {

@@ -211,6 +211,32 @@ fn below(at: &str, name: &str) -> String {
     format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
+/// Where a value stands in the message.
+#[derive(Clone, Copy)]
+struct Position<'a> {
+    /// The RFC 6901 pointer to it, also through strings that hold JSON.
+    pointer: &'a str,
+    /// Strings read as JSON around it; at most [`NESTING_MAX`].
+    nesting: usize,
+}
+
+impl<'a> Position<'a> {
+    /// At `pointer`, not inside a string.
+    fn top(pointer: &'a str) -> Self {
+        Self { pointer, nesting: 0 }
+    }
+
+    /// At `pointer`, inside the same string.
+    fn at(self, pointer: &str) -> Position<'_> {
+        Position { pointer, nesting: self.nesting }
+    }
+
+    /// Inside the JSON that the string at this position holds.
+    fn inside(self) -> Self {
+        Self { nesting: self.nesting.saturating_add(1), ..self }
+    }
+}
+
 /// The state of one call of [`redact`].
 struct Redactor<'l> {
     limits: &'l DocumentLimits,
@@ -233,11 +259,12 @@ impl Redactor<'_> {
         let tokens: Vec<&str> = tokens.collect();
         if root == Some("error") {
             let error = scope.error.map(|error| ("/error".to_owned(), error));
-            return error
-                .map_or(Ok(()), |(at, error)| self.named(error, &tokens, (&at, true), 0, edits));
+            return error.map_or(Ok(()), |(at, error)| {
+                self.named(error, &tokens, Position::top(&at), true, edits)
+            });
         }
         for (at, result) in &scope.results {
-            self.named(*result, &tokens, (at, true), 0, edits)?;
+            self.named(*result, &tokens, Position::top(at), true, edits)?;
             // Servers repeat structured content as JSON in a text (2025-06-18, tools,
             // "Structured Content").
             if let Some(("structuredContent", rest)) = tokens.split_first().map(|(a, b)| (*a, b)) {
@@ -247,23 +274,24 @@ impl Redactor<'_> {
                         continue;
                     };
                     let at = format!("{at}/content/{index}/text");
-                    self.named(text, rest, (&at, false), 0, edits)?;
+                    self.named(text, rest, Position::top(&at), false, edits)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Replaces each value that `tokens` lead to from `value`, which stands at the pointer `at`. If
-    /// `must`, a string on the way that is not JSON is an error; otherwise it is skipped.
+    /// Replaces each value that `tokens` lead to from `value`, which stands at `position`. If `must`,
+    /// a string on the way that is not JSON is an error; otherwise it is skipped.
     fn named(
         &mut self,
         value: Value<'_>,
         tokens: &[&str],
-        (at, must): (&str, bool),
-        nesting: usize,
+        position: Position<'_>,
+        must: bool,
         edits: &mut Vec<Replacement>,
     ) -> Result<(), Unredactable> {
+        let at = position.pointer;
         let Some((token, rest)) = tokens.split_first() else {
             self.copy(value);
             edits.push(replaced(value, at));
@@ -276,7 +304,7 @@ impl Redactor<'_> {
                 for (key, member) in value.members() {
                     let key = key.as_str().unwrap_or_default();
                     if every || *key == *name {
-                        self.named(member, rest, (&below(at, key), must), nesting, edits)?;
+                        self.named(member, rest, position.at(&below(at, key)), must, edits)?;
                     }
                 }
             }
@@ -284,20 +312,22 @@ impl Redactor<'_> {
                 for (index, element) in value.elements().enumerate() {
                     let index = index.to_string();
                     if every || *index == *name {
-                        self.named(element, rest, (&below(at, &index), must), nesting, edits)?;
+                        self.named(element, rest, position.at(&below(at, &index)), must, edits)?;
                     }
                 }
             }
-            Kind::String => match self.inner(value.as_str().unwrap_or_default(), nesting)? {
-                Some(document) => {
-                    let mut inside = Vec::new();
-                    let root = document.root();
-                    self.named(root, tokens, (at, must), nesting.saturating_add(1), &mut inside)?;
-                    edits.extend(lifted(value, inside)?);
+            Kind::String => {
+                match self.inner(value.as_str().unwrap_or_default(), position.nesting)? {
+                    Some(document) => {
+                        let mut inside = Vec::new();
+                        let root = document.root();
+                        self.named(root, tokens, position.inside(), must, &mut inside)?;
+                        edits.extend(lifted(value, inside)?);
+                    }
+                    None if must => return Err(Unredactable::Unreadable),
+                    None => {}
                 }
-                None if must => return Err(Unredactable::Unreadable),
-                None => {}
-            },
+            }
             Kind::Null | Kind::Bool | Kind::Number => {}
         }
         if edits.len() > PLACES_MAX { Err(Unredactable::TooMuch) } else { Ok(()) }
@@ -349,7 +379,7 @@ impl Redactor<'_> {
         edits: &mut Vec<Replacement>,
     ) -> Result<(), Unredactable> {
         if part.kind() != Kind::Object {
-            return self.search(part, ("", at), 0, edits);
+            return self.search(part, "", Position::top(at), edits);
         }
         for (name, member) in part.members() {
             let name = name.as_str().unwrap_or_default();
@@ -360,7 +390,7 @@ impl Redactor<'_> {
             if name != "structuredContent" {
                 self.texts_alone(member)?;
             }
-            self.search(member, (name, &below(at, name)), 0, edits)?;
+            self.search(member, name, Position::top(&below(at, name)), edits)?;
         }
         Ok(())
     }
@@ -380,35 +410,36 @@ impl Redactor<'_> {
         value.elements().try_for_each(|element| self.texts_alone(element))
     }
 
-    /// Finds secrets and copies in `value`, which stands at the pointer `at` under `name`. The
-    /// document's own depth limit bounds the recursion.
+    /// Finds secrets and copies in `value`, which stands at `position` under `name`. The document's
+    /// own depth limit bounds the recursion.
     fn search(
         &mut self,
         value: Value<'_>,
-        (name, at): (&str, &str),
-        nesting: usize,
+        name: &str,
+        position: Position<'_>,
         edits: &mut Vec<Replacement>,
     ) -> Result<(), Unredactable> {
+        let at = position.pointer;
         match value.kind() {
             Kind::Object => {
                 for (name, member) in value.members() {
                     let name = name.as_str().unwrap_or_default();
                     self.name(name)?;
-                    self.search(member, (name, &below(at, name)), nesting, edits)?;
+                    self.search(member, name, position.at(&below(at, name)), edits)?;
                 }
             }
             Kind::Array => {
                 for (index, element) in value.elements().enumerate() {
-                    self.search(element, (name, &format!("{at}/{index}")), nesting, edits)?;
+                    self.search(element, name, position.at(&format!("{at}/{index}")), edits)?;
                 }
                 self.across(value, at, edits)?;
             }
             Kind::String => {
                 let text = value.as_str().unwrap_or_default();
-                let mut inside = self.plain(text, (name, at))?;
-                if let Some(document) = self.inner(text, nesting)? {
+                let mut inside = self.plain(text, name, at)?;
+                if let Some(document) = self.inner(text, position.nesting)? {
                     let root = document.root();
-                    self.search(root, (name, at), nesting.saturating_add(1), &mut inside)?;
+                    self.search(root, name, position.inside(), &mut inside)?;
                 }
                 edits.extend(lifted(value, inside)?);
             }
@@ -430,7 +461,8 @@ impl Redactor<'_> {
     fn plain(
         &mut self,
         text: &str,
-        (name, at): (&str, &str),
+        name: &str,
+        at: &str,
     ) -> Result<Vec<Replacement>, Unredactable> {
         let edit = |at_text: Range<usize>, rule| Replacement {
             at: at_text,

@@ -7,7 +7,7 @@
 //! which policies treat as the worst, never as harmless.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 use super::operation::{HandleLookup, HandleTarget, OnSuccess};
 use super::pack::{Effect, HandleFormat};
 use crate::wire::document::{Document, DocumentLimits, Kind, Value};
+use bartizan_sync::lock;
 
 /// Session facts by name, with the values that the principal's last successful calls set.
 pub type Facts = BTreeMap<Box<str>, Box<str>>;
@@ -262,7 +263,7 @@ pub struct PrincipalHandles<'a> {
 
 impl HandleLookup for PrincipalHandles<'_> {
     fn resolve(&self, handle: &str) -> Option<HandleTarget> {
-        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut store = lock(self.store);
         store.resolve(self.principal, handle, self.now)
     }
 }
@@ -283,7 +284,7 @@ pub struct PendingUpdate {
 impl PendingUpdate {
     /// Applies the update to its store.
     pub fn apply(self) {
-        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut store = lock(&self.store);
         store.apply(&self.principal, self.update, self.now);
     }
 }

@@ -1,8 +1,6 @@
 //! Updates the store of handles and session facts from answers of tool calls: only from an answer
 //! that is successful and complete, as it is delivered, and once it is recorded.
 
-use std::sync::PoisonError;
-
 use bytes::Bytes;
 
 use crate::evidence::record::Now;
@@ -12,6 +10,7 @@ use crate::question::operation::{HandleLookup, OnSuccess, ResolutionContext};
 use crate::wire::document::{Document, Value};
 use crate::wire::frame::Frame;
 use crate::wire::protocol::Era;
+use bartizan_sync::lock;
 
 use super::answer::kind;
 use super::question::Question;
@@ -53,8 +52,7 @@ impl Session {
         };
         let mut lesson = OnSuccess::of_call(known, name, sent)?;
         if !lesson.facts.is_empty() {
-            let mut store =
-                self.server.handle_store().lock().unwrap_or_else(PoisonError::into_inner);
+            let mut store = lock(self.server.handle_store());
             lesson.sent = store.call_sent(&self.principal.id, &lesson, now.uptime);
         }
         Some(Box::new(lesson))

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use super::tasks::Tasks;
@@ -13,6 +13,7 @@ use crate::question::access::Server;
 use crate::question::handles::{Facts, HandleStore, PrincipalHandles};
 use crate::question::operation::ResolutionContext;
 use crate::wire::document::{Kind, Value};
+use bartizan_sync::{lock, read, write};
 
 /// The form in which the agent sees a refusal by policy (`refusals` in the configuration).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +80,7 @@ impl Protected {
 
     /// The tasks that this server runs, for all principals.
     pub fn tasks(&self) -> MutexGuard<'_, Tasks> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.tasks)
     }
 
     /// The handles and session facts of its answers, for all principals.
@@ -94,7 +95,7 @@ impl Protected {
 
     /// The session facts of `principal`, at `now` (uptime).
     pub fn session_facts(&self, principal: &str, now: Duration) -> Facts {
-        self.handle_store.lock().unwrap_or_else(PoisonError::into_inner).facts(principal, now)
+        lock(&self.handle_store).facts(principal, now)
     }
 
     /// What a call of one of its tools is classified with, except handles.
@@ -108,7 +109,7 @@ impl Protected {
 
     /// The definition of `tool` as last listed.
     pub fn definition(&self, tool: &str) -> Option<Arc<Definition>> {
-        self.tools.read().unwrap_or_else(PoisonError::into_inner).get(tool).cloned()
+        read(&self.tools).get(tool).cloned()
     }
 
     /// From now on keeps the text of definitions, not only their digests (`bartizan lock`).
@@ -118,20 +119,20 @@ impl Protected {
 
     /// The definitions that were listed so far, by name.
     pub fn tools(&self) -> BTreeMap<Box<str>, Arc<Definition>> {
-        let tools = self.tools.read().unwrap_or_else(PoisonError::into_inner);
+        let tools = read(&self.tools);
         tools.iter().map(|(name, definition)| (name.clone(), Arc::clone(definition))).collect()
     }
 
     /// Whether this is the first notice about the definition with `digest`, which it then counts as
     /// given. `false` also once [`Protected::TOOLS_MAX`] definitions have had theirs.
     pub fn first_notice(&self, digest: &str) -> bool {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = lock(&self.told);
         told.len() < Self::TOOLS_MAX && told.insert(digest.into())
     }
 
     /// Keeps the definitions of a page of tools, each with its flags.
     pub fn learn(&self, page: &ListPage<'_>, flags: &[Vec<&'static str>]) {
-        let mut tools = self.tools.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tools = write(&self.tools);
         let keeps_texts = self.keeps_texts.load(Ordering::Relaxed);
         for (entry, flags) in page.entries.iter().zip(flags) {
             if tools.len() >= Self::TOOLS_MAX && !tools.contains_key(entry.name) {

@@ -1,15 +1,29 @@
-//! What people cannot see in a definition, and models can: characters without a shape, changes of
-//! the writing direction, control characters; and a name that passes for another.
+//! Characters that a person cannot see, and where they make a definition suspect.
 //!
-//! A client shows its user a description that the user cannot read as the model does (threats of
-//! "tool poisoning" and "shadowing"). Only definitions are looked at, never arguments or answers.
-//! What a script or an emoji needs (joiners, one variation selector, the tags of a flag) is no
-//! finding.
+//! There is one table of them, [`table`]; it says what is in it and why. It has three uses:
+//!
+//! - *What a person reads.* [`is_unseen`]: the journal, `bartizan.lock`, a learned policy, and on
+//!   a terminal the lines of `audit tail`, errors and the demo, never carry such a character as
+//!   itself. All of the table, since each of them hides text, moves text, ends the line, or makes
+//!   two texts look alike that differ.
+//! - *Names that look alike* (rule P5, in [`super::frame`]). All of the table and white space: a
+//!   reader that trims, stops at a NUL or ignores what it cannot show takes the name for the known
+//!   one.
+//! - *Flags of a definition*, below. A client shows its user a description that the user cannot
+//!   read as the model does (the threats "tool poisoning" and "shadowing"). [`kind`]: all of the
+//!   table but tab and line ends, which lay out a text, and but what a script or an emoji needs at
+//!   this place (joiners, one variation selector, the tags of an emoji flag). A further flag says
+//!   that a name passes for another one. Only definitions are looked at, never arguments or
+//!   answers.
+
+mod table;
 
 use std::collections::HashMap;
 
 use unicode_security::confusable_detection::skeleton;
 
+pub use self::table::is_unseen;
+use self::table::{Unseen, kind};
 use super::document::{Kind, Value};
 
 /// Characters that show nothing, where they have no business.
@@ -89,16 +103,16 @@ impl Found {
         let mut flag: Option<usize> = None;
         while let Some(char) = chars.next() {
             let after = chars.peek().copied();
-            match char {
-                '\t' | '\n' | '\r' => {}
-                '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' => self.control = true,
-                '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => self.bidi = true,
+            match kind(char) {
+                Some(Unseen::Control) => self.control |= !matches!(char, '\t' | '\n' | '\r'),
+                Some(Unseen::Bidi) => self.bidi = true,
                 // The tags of a flag follow a black flag and end with CANCEL TAG (UTS #51).
-                '\u{e0020}'..='\u{e007f}' if flag.is_some_and(|tags| tags < FLAG_TAGS_MAX) => {}
-                _ if shows_nothing(char) && !is_needed(char, before, after) => {
-                    self.invisible = true;
+                Some(Unseen::Invisible) if matches!(char, '\u{e0020}'..='\u{e007f}') => {
+                    self.invisible |= flag.is_none_or(|tags| tags >= FLAG_TAGS_MAX);
                 }
-                _ => {}
+                Some(Unseen::Invisible) => self.invisible |= !is_needed(char, before, after),
+                // A line ends here.
+                Some(Unseen::Separator) | None => {}
             }
             flag = match flag {
                 Some(_) if char == '\u{e007f}' => None,
@@ -119,34 +133,10 @@ fn is_tag(char: char) -> bool {
     matches!(char, '\u{e0000}'..='\u{e007f}')
 }
 
-/// `Default_Ignorable_Code_Point` of the Unicode Character Database (`DerivedCoreProperties`), and
-/// the blank of Braille.
-fn shows_nothing(char: char) -> bool {
-    matches!(
-        char,
-        '\u{ad}'
-            | '\u{34f}'
-            | '\u{61c}'
-            | '\u{115f}'..='\u{1160}'
-            | '\u{17b4}'..='\u{17b5}'
-            | '\u{180b}'..='\u{180f}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{2800}'
-            | '\u{3164}'
-            | '\u{fe00}'..='\u{fe0f}'
-            | '\u{feff}'
-            | '\u{ffa0}'
-            | '\u{fff0}'..='\u{fff8}'
-            | '\u{1bca0}'..='\u{1bca3}'
-            | '\u{1d173}'..='\u{1d17a}'
-            | '\u{e0000}'..='\u{e0fff}'
-    )
-}
-
 /// Whether an invisible character does here what it is for.
 fn is_needed(char: char, before: Option<char>, after: Option<char>) -> bool {
-    let letter = |it: Option<char>| it.is_some_and(|it| it.is_alphabetic() && !it.is_ascii());
+    let seen = |it: char| !it.is_ascii() && !is_unseen(it);
+    let letter = |it: Option<char>| it.is_some_and(|it| it.is_alphabetic() && seen(it));
     let symbol = |it: Option<char>| it.is_some_and(|it| it >= '\u{203c}' && !it.is_alphabetic());
     match char {
         // Joiners: between letters of scripts that join, and inside emoji.
@@ -161,9 +151,13 @@ fn is_needed(char: char, before: Option<char>, after: Option<char>) -> bool {
         '\u{fe0e}' | '\u{fe0f}' => before.is_some_and(|it| {
             let keycap = matches!(it, '0'..='9' | '#' | '*') && after == Some('\u{20e3}');
             let signs = matches!(it, '\u{a9}' | '\u{ae}');
-            let drawn = it >= '\u{203c}' && !it.is_alphabetic() && !shows_nothing(it);
+            let drawn = it >= '\u{203c}' && !it.is_alphabetic() && !is_unseen(it);
             keycap || signs || drawn
         }),
+        // Joiners and blanks of Egyptian hieroglyphs, the filler of Khitan: beside a letter.
+        '\u{13430}'..='\u{1343f}' | '\u{13441}' | '\u{13442}' | '\u{16fe4}' => {
+            letter(before) || letter(after)
+        }
         _ => false,
     }
 }
@@ -196,6 +190,10 @@ mod tests {
             ("\u{1f600}\u{e0101}".to_owned(), INVISIBLE),
             ("a\u{3164}b".to_owned(), INVISIBLE),
             ("a\u{200e}b".to_owned(), INVISIBLE),
+            ("a\u{2800}b".to_owned(), INVISIBLE),
+            ("a\u{fff9}b\u{fffa}c\u{fffb}".to_owned(), INVISIBLE),
+            ("a\u{13441}b".to_owned(), INVISIBLE),
+            ("\u{13441}\u{13441}".to_owned(), INVISIBLE),
             ("a\u{202e}b".to_owned(), BIDI),
             ("a\u{2066}b\u{2069}".to_owned(), BIDI),
             ("\u{1b}[8mhidden\u{1b}[0m".to_owned(), CONTROL),
@@ -217,6 +215,8 @@ mod tests {
             "שלום\u{200f}!",
             "👩\u{200d}👩\u{200d}👧 ❤\u{fe0f} 1\u{fe0f}\u{20e3} ©\u{fe0f} 👍🏽",
             "🏳\u{fe0f}\u{200d}🌈",
+            "𓂋\u{13430}𓏤\u{13441}𓊖",
+            "One line.\u{2028}Another.\u{2029}A paragraph.",
             "🏴\u{e0067}\u{e0062}\u{e0073}\u{e0063}\u{e0074}\u{e007f} Scotland",
         ] {
             assert!(flags(text).is_empty(), "{text:?}");

@@ -6,6 +6,8 @@
 
 use unicode_normalization::UnicodeNormalization;
 
+use crate::wire::unseen::is_unseen;
+
 /// Whether `name` is not among `known`, which are ASCII, yet folds to one of them.
 pub fn is_look_alike(name: &str, known: &[&str]) -> bool {
     if name.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -31,32 +33,10 @@ fn fold(name: &str, chars_max: usize) -> Option<String> {
     Some(folded.filter(|char| !is_stripped(*char)).collect())
 }
 
-/// White space, controls, and what Unicode calls default ignorable (UAX #44,
-/// `Default_Ignorable_Code_Point`), which NFKC casefolding removes: soft hyphen, zero-width and
-/// bidirectional marks, variation selectors, tags.
+/// White space and all that cannot be seen. NFKC casefolding removes a part of it
+/// (`Default_Ignorable_Code_Point`), readers that trim or stop at a NUL another one.
 fn is_stripped(char: char) -> bool {
-    char.is_whitespace()
-        || char.is_control()
-        || matches!(
-            char,
-            '\u{ad}'
-                | '\u{34f}'
-                | '\u{61c}'
-                | '\u{115f}'..='\u{1160}'
-                | '\u{17b4}'..='\u{17b5}'
-                | '\u{180b}'..='\u{180f}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{202a}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{3164}'
-                | '\u{fe00}'..='\u{fe0f}'
-                | '\u{feff}'
-                | '\u{ffa0}'
-                | '\u{fff0}'..='\u{fff8}'
-                | '\u{1bca0}'..='\u{1bca3}'
-                | '\u{1d173}'..='\u{1d17a}'
-                | '\u{e0000}'..='\u{e0fff}'
-        )
+    char.is_whitespace() || is_unseen(char)
 }
 
 #[cfg(test)]
@@ -80,6 +60,7 @@ mod tests {
             "params\u{200b}",
             "pa\u{ad}rams",
             "params\u{fe0f}",
+            "params\u{2800}",
             "params\u{e0061}",
             "ｐａｒａｍｓ",
             "𝐩𝐚𝐫𝐚𝐦𝐬",

@@ -1,43 +1,61 @@
-//! YAML text to a tree of nodes, each with its line. The only door to `saphyr_parser`.
+//! YAML text to a tree of nodes, each with the line that it begins on. The only user of
+//! `saphyr_parser`.
 //!
-//! Reads what a configuration needs of YAML 1.2: one document of mappings, lists and scalars of
-//! the core schema. Anchors, aliases and tags are refused: they hide what a reader sees. The tree
-//! is built without recursion and bounded in depth; text is bounded by the caller.
+//! Reads what a configuration and the data of a policy need of YAML 1.2: one document of mappings,
+//! lists and scalars of the core schema. Anchors, aliases and tags are refused, because a reader of
+//! the file does not see what they stand for. The tree is built without recursion and is bounded in
+//! depth; the caller bounds the length of the text.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
-use super::problem::{Place, Problems};
 use bartizan_gate::wire::document::write_string;
 
-/// Nesting of lists and mappings; the deepest key of a configuration has 4.
+/// Nesting of lists and mappings; the deepest key of a configuration has 7.
 const DEPTH_MAX: usize = 16;
 
-/// One value and the line that it begins on.
-#[derive(Debug, PartialEq)]
-pub(super) struct Node {
-    pub(super) line: usize,
-    pub(super) kind: Kind,
+/// One value and where it was written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Where it begins.
+    pub origin: Origin,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// Where a value or a key comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// This line of the text, from 1.
+    Line(usize),
+    /// Something that has a name and no line, such as the argument `--url` of a command.
+    Named(&'static str),
 }
 
 /// What a [`Node`] is.
-#[derive(Debug, PartialEq)]
-pub(super) enum Kind {
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kind {
+    /// Nothing: `null`, `~`, or no text at all.
     Null,
+    /// `true` or `false`.
     Bool(bool),
     /// An integer, or one too large for `i64` as its text.
     Integer(Result<i64, String>),
     /// A number with a fraction or an exponent, as written.
     Float(String),
+    /// Any other scalar, and whatever stands in quotes.
     Text(String),
+    /// A list.
     List(Vec<Node>),
-    Map(Vec<Entry>),
+    /// A mapping, in the order of the text.
+    Map(Vec<Member>),
 }
 
 impl Kind {
     /// Its name in problems.
-    pub(super) fn describe(&self) -> String {
+    pub fn describe(&self) -> String {
         match self {
             Self::Null => "nothing".to_owned(),
             Self::Bool(value) => format!("`{value}`"),
@@ -49,53 +67,88 @@ impl Kind {
             Self::Map(_) => "a mapping".to_owned(),
         }
     }
+
+    /// The same as JSON text.
+    pub fn to_json(&self) -> String {
+        let mut json = String::new();
+        write_json(&mut json, self);
+        json
+    }
 }
 
 /// One member of a mapping.
-#[derive(Debug, PartialEq)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) line: usize,
-    pub(super) value: Node,
+#[derive(Debug, Clone, PartialEq)]
+pub struct Member {
+    /// Its key.
+    pub key: String,
+    /// Where the key stands.
+    pub origin: Origin,
+    /// Its value.
+    pub value: Node,
+}
+
+/// Why a text, or a part of it, is not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The keys that lead to it, like `servers.flags`; empty where only the line is known.
+    pub path: String,
+    /// Its line, from 1; absent for the text as a whole.
+    pub line: Option<usize>,
+    /// What is wrong.
+    pub what: String,
+    /// What to do about it.
+    pub hint: &'static str,
 }
 
 /// A list or mapping that is not closed yet.
 struct Open {
     line: usize,
-    path: Place,
+    path: String,
     kind: OpenKind,
 }
 
 enum OpenKind {
     List(Vec<Node>),
-    Map { entries: Vec<Entry>, key: Option<(String, usize)> },
+    Map { members: Vec<Member>, key: Option<(String, usize)> },
 }
 
-/// Reads `text`. Absent where it is no such tree; then `problems` says why.
-pub(super) fn read(text: &str, problems: &mut Problems) -> Option<Node> {
-    build(text, Builder { depth_max: DEPTH_MAX, ..Builder::default() }, problems)
+/// Reads `text`. Absent where it is empty, or no such tree; then `faults` says why. There can be
+/// faults and a tree, so that its reader can go on and find more.
+pub fn read(text: &str, faults: &mut Vec<Fault>) -> Option<Node> {
+    build(text, Builder { depth_max: DEPTH_MAX, ..Builder::default() }, faults)
 }
 
-fn build(text: &str, mut builder: Builder, problems: &mut Problems) -> Option<Node> {
+/// The path of the member `key` of what is at `path`.
+pub fn member_path(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+/// The path of the element `index` (from 0) of the list at `path`.
+pub fn element_path(path: &str, index: usize) -> String {
+    format!("{path}[{index}]")
+}
+
+fn fault(line: Option<usize>, what: impl Into<String>, hint: &'static str) -> Fault {
+    Fault { path: String::new(), line, what: what.into(), hint }
+}
+
+fn build(text: &str, mut builder: Builder, faults: &mut Vec<Fault>) -> Option<Node> {
     let mut parser = Parser::new_from_str(text);
     loop {
         match parser.next_event() {
             Some(Ok((event, span))) => {
-                if !builder.event(event, span, problems) {
+                if !builder.event(event, span, faults) {
                     return None;
                 }
             }
             Some(Err(error)) => {
-                let place = Place::line("", error.marker().line());
                 let what = format!("not YAML: {}", error.info());
-                problems.push(&place, what, "check indentation, quotes and brackets");
+                let hint = "check indentation, quotes and brackets";
+                faults.push(fault(Some(error.marker().line()), what, hint));
                 return None;
             }
             None => break,
         }
-    }
-    if builder.root.is_none() {
-        problems.push(&Place::named(""), "it is empty", "name at least one server");
     }
     builder.root
 }
@@ -112,117 +165,125 @@ struct Builder {
 
 impl Builder {
     /// Takes one event in; false where reading on makes no sense.
-    fn event(&mut self, event: Event<'_>, span: Span, problems: &mut Problems) -> bool {
+    fn event(&mut self, event: Event<'_>, span: Span, faults: &mut Vec<Fault>) -> bool {
         let line = span.start.line();
         match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => true,
             Event::DocumentStart(_) => {
                 self.documents = self.documents.saturating_add(1);
                 if self.documents > 1 {
-                    let place = Place::line("", line);
-                    problems.push(&place, "a second document begins", "keep one document");
+                    faults.push(fault(Some(line), "a second document begins", "keep one document"));
                 }
                 self.documents == 1
             }
             Event::Alias(_) => {
-                let place = Place::line("", line);
-                problems.push(&place, "an alias (`*name`)", "write the value itself");
+                faults.push(fault(Some(line), "an alias (`*name`)", "write the value itself"));
                 false
             }
             Event::Scalar(text, style, anchor, tag) => {
-                refuse_properties(anchor, tag.is_some(), line, problems);
-                self.scalar(text, style, line, problems);
+                refuse_properties(anchor, tag.is_some(), line, faults);
+                self.scalar(text, style, line, faults);
                 true
             }
             Event::SequenceStart(anchor, tag) => {
-                refuse_properties(anchor, tag.is_some(), line, problems);
-                self.begin(OpenKind::List(Vec::new()), line, problems)
+                refuse_properties(anchor, tag.is_some(), line, faults);
+                self.begin(OpenKind::List(Vec::new()), line, faults)
             }
             Event::MappingStart(anchor, tag) => {
-                refuse_properties(anchor, tag.is_some(), line, problems);
-                let kind = OpenKind::Map { entries: Vec::new(), key: None };
-                self.begin(kind, line, problems)
+                refuse_properties(anchor, tag.is_some(), line, faults);
+                let kind = OpenKind::Map { members: Vec::new(), key: None };
+                self.begin(kind, line, faults)
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 if let Some(open) = self.open.pop() {
                     let kind = match open.kind {
                         OpenKind::List(nodes) => Kind::List(nodes),
-                        OpenKind::Map { entries, .. } => Kind::Map(entries),
+                        OpenKind::Map { members, .. } => Kind::Map(members),
                     };
-                    self.place(Node { line: open.line, kind });
+                    self.add(Node { origin: Origin::Line(open.line), kind });
                 }
                 true
             }
         }
     }
 
-    fn begin(&mut self, kind: OpenKind, line: usize, problems: &mut Problems) -> bool {
-        let path = self.next_path(line);
+    fn begin(&mut self, kind: OpenKind, line: usize, faults: &mut Vec<Fault>) -> bool {
+        let path = self.next_path();
         if let Some(Open { kind: OpenKind::Map { key: None, .. }, .. }) = self.open.last() {
-            problems.push(&path, "a key that is no text", "write a plain key");
+            let what = "a key that is no text".to_owned();
+            faults.push(Fault { path, line: Some(line), what, hint: "write a plain key" });
             return false;
         }
         if self.open.len() >= self.depth_max {
             let what = format!("nested deeper than {} levels", self.depth_max);
-            problems.push(&path, what, "remove levels");
+            faults.push(Fault { path, line: Some(line), what, hint: "remove levels" });
             return false;
         }
         self.open.push(Open { line, path, kind });
         true
     }
 
-    fn scalar(&mut self, text: Cow<'_, str>, style: ScalarStyle, line: usize, p: &mut Problems) {
+    fn scalar(
+        &mut self,
+        text: Cow<'_, str>,
+        style: ScalarStyle,
+        line: usize,
+        faults: &mut Vec<Fault>,
+    ) {
         if self.unambiguous && style == ScalarStyle::Plain && is_ambiguous(&text) {
             let what = format!("`{}` has more than one meaning", text.escape_debug());
-            p.push(&Place::line("", line), what, "put it in quotes, or write it otherwise");
+            faults.push(fault(Some(line), what, "put it in quotes, or write it otherwise"));
         }
         if let Some(open) = self.open.last_mut()
-            && let OpenKind::Map { entries, key: key @ None } = &mut open.kind
+            && let OpenKind::Map { members, key: key @ None } = &mut open.kind
         {
-            if let Some(first) = entries.iter().find(|entry| entry.key == text) {
-                let place = open.path.member(&text, Some(line));
-                let what = format!("the key stands twice, first on line {}", first.line);
-                p.push(&place, what, "keep one");
+            if let Some(first) = members.iter().find(|member| member.key == text)
+                && let Origin::Line(first) = first.origin
+            {
+                let path = member_path(&open.path, &text);
+                let what = format!("the key stands twice, first on line {first}");
+                faults.push(Fault { path, line: Some(line), what, hint: "keep one" });
             }
             *key = Some((text.into_owned(), line));
             return;
         }
-        self.place(Node { line, kind: resolve(text, style) });
+        self.add(Node { origin: Origin::Line(line), kind: resolve(text, style) });
     }
 
-    /// Puts a finished node where it belongs.
-    fn place(&mut self, node: Node) {
+    /// Puts a finished node into the list or mapping that is open.
+    fn add(&mut self, node: Node) {
         match self.open.last_mut() {
             None => self.root = Some(node),
             Some(Open { kind: OpenKind::List(nodes), .. }) => nodes.push(node),
-            Some(Open { kind: OpenKind::Map { entries, key }, .. }) => {
-                if let Some((key, line)) = key.take() {
-                    entries.push(Entry { key, line, value: node });
+            Some(Open { kind: OpenKind::Map { members, key }, .. }) => {
+                // Of a key that stands twice, which is a fault, the first value is kept.
+                if let Some((key, line)) = key.take()
+                    && !members.iter().any(|member| member.key == key)
+                {
+                    members.push(Member { key, origin: Origin::Line(line), value: node });
                 }
             }
         }
     }
 
-    /// Where the node that begins next stands.
-    fn next_path(&self, line: usize) -> Place {
+    /// The path of the node that begins next.
+    fn next_path(&self) -> String {
         match self.open.last() {
-            None => Place::line("", line),
-            Some(Open { path, kind: OpenKind::List(nodes), .. }) => {
-                path.element(nodes.len(), Some(line))
-            }
+            None => String::new(),
+            Some(Open { path, kind: OpenKind::List(nodes), .. }) => element_path(path, nodes.len()),
             Some(Open { path, kind: OpenKind::Map { key, .. }, .. }) => {
-                path.member(key.as_ref().map_or("?", |(key, _)| key), Some(line))
+                member_path(path, key.as_ref().map_or("?", |(key, _)| key))
             }
         }
     }
 }
 
-fn refuse_properties(anchor: usize, tagged: bool, line: usize, problems: &mut Problems) {
+fn refuse_properties(anchor: usize, tagged: bool, line: usize, faults: &mut Vec<Fault>) {
     if anchor != 0 {
-        problems.push(&Place::line("", line), "an anchor (`&name`)", "remove it");
+        faults.push(fault(Some(line), "an anchor (`&name`)", "remove it"));
     }
     if tagged {
-        problems.push(&Place::line("", line), "a tag (`!name`)", "remove it");
+        faults.push(fault(Some(line), "a tag (`!name`)", "remove it"));
     }
 }
 
@@ -259,18 +320,26 @@ const DATA_DEPTH_MAX: usize = 64;
 /// `text` as JSON. What readers of YAML 1.1, OPA's among them, take for something else than those
 /// of YAML 1.2 is refused, so that nobody can sign one thing and have another one enforced. The
 /// error says what is wrong.
-pub(crate) fn to_json(text: &str) -> Result<String, String> {
+pub fn to_json(text: &str) -> Result<String, String> {
     let builder = Builder { depth_max: DATA_DEPTH_MAX, unambiguous: true, ..Builder::default() };
-    let mut problems = Problems::default();
-    let node = build(text, builder, &mut problems);
-    match (node, problems.list().first()) {
-        (Some(node), None) => {
-            let mut json = String::with_capacity(text.len());
-            write_json(&mut json, &node.kind);
-            Ok(json)
+    let mut faults = Vec::new();
+    let node = build(text, builder, &mut faults);
+    match (node, faults.first()) {
+        (Some(node), None) => Ok(node.kind.to_json()),
+        (_, Some(fault)) => Err(fault.to_string()),
+        (None, None) => Err("it is empty".to_owned()),
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.path.as_str(), self.line) {
+            ("", None) => f.write_str("the text")?,
+            ("", Some(line)) => write!(f, "line {line}")?,
+            (path, None) => f.write_str(path)?,
+            (path, Some(line)) => write!(f, "{path} (line {line})")?,
         }
-        (_, Some(problem)) => Err(format!("{}: {}", problem.place, problem.what)),
-        (None, None) => Err("not YAML".to_owned()),
+        write!(f, ": {}", self.what)
     }
 }
 
@@ -310,15 +379,15 @@ fn write_json(out: &mut String, kind: &Kind) {
             }
             out.push(']');
         }
-        Kind::Map(entries) => {
+        Kind::Map(members) => {
             out.push('{');
-            for (at, entry) in entries.iter().enumerate() {
+            for (at, member) in members.iter().enumerate() {
                 if at > 0 {
                     out.push(',');
                 }
-                write_text(out, &entry.key);
+                write_text(out, &member.key);
                 out.push(':');
-                write_json(out, &entry.value.kind);
+                write_json(out, &member.value.kind);
             }
             out.push('}');
         }
@@ -346,10 +415,10 @@ mod tests {
     use super::*;
 
     fn outcome(text: &str) -> Result<Kind, String> {
-        let mut problems = Problems::default();
-        match read(text, &mut problems) {
-            Some(node) if problems.is_empty() => Ok(node.kind),
-            _ => Err(problems.to_string()),
+        let mut faults = Vec::new();
+        match read(text, &mut faults) {
+            Some(node) if faults.is_empty() => Ok(node.kind),
+            _ => Err(faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n")),
         }
     }
 
@@ -369,7 +438,7 @@ mod tests {
             ("4MiB", text("4MiB")),
             ("30s", text("30s")),
             ("'12'", text("12")),
-            ("-", Kind::List(vec![Node { line: 1, kind: Kind::Null }])),
+            ("-", Kind::List(vec![Node { origin: Origin::Line(1), kind: Kind::Null }])),
         ] {
             assert_eq!(outcome(written).unwrap(), expected, "{written}");
         }
@@ -377,19 +446,18 @@ mod tests {
 
     #[test]
     fn lines_are_those_of_the_file() {
-        let Kind::Map(entries) = outcome("# first\na: 1\n\nb:\n  - x\n  - y: 2\n").unwrap() else {
+        let Kind::Map(members) = outcome("# first\na: 1\n\nb:\n  - x\n  - y: 2\n").unwrap() else {
             panic!("no mapping");
         };
-        assert_eq!(entries[0].line, 2);
-        assert_eq!(entries[1].line, 4);
-        let Kind::List(nodes) = &entries[1].value.kind else { panic!("no list") };
-        assert_eq!((nodes[0].line, nodes[1].line), (5, 6));
+        assert_eq!(members[0].origin, Origin::Line(2));
+        assert_eq!(members[1].origin, Origin::Line(4));
+        let Kind::List(nodes) = &members[1].value.kind else { panic!("no list") };
+        assert_eq!((nodes[0].origin, nodes[1].origin), (Origin::Line(5), Origin::Line(6)));
     }
 
     #[test]
     fn what_is_not_read_is_named_with_its_line() {
         for (written, expected) in [
-            ("", "the file: it is empty"),
             ("a: [1", "line "),
             ("a: 1\nb: 2\na: 3", "a (line 3): the key stands twice, first on line 1"),
             ("s:\n  x:\n    u: 1\n    u: 2", "s.x.u (line 4): the key stands twice"),
@@ -439,7 +507,8 @@ mod tests {
                 format!("a: {yaml}")
             };
             if yaml.is_empty() {
-                assert!(to_json("").is_err());
+                assert_eq!(to_json(""), Err("it is empty".to_owned()));
+                assert_eq!(outcome(""), Err(String::new()));
             } else {
                 assert!(to_json(&text).is_err(), "{text}: {:?}", to_json(&text));
             }

@@ -1,0 +1,435 @@
+//! Connections to one address, kept between exchanges.
+//!
+//! A connection is driven by whoever uses it and not by a task of its own: a request then costs
+//! no hop between tasks on the way up or down, nothing is read that nobody waits for, and dropping
+//! the user closes the socket at once, which is how a server learns that its client went away.
+//! `docs/decisions/0010-own-connection-pool.md` has the comparison with hyper-util's pool.
+//! HTTP/1.1 only. A request is sent once: it is given to another connection only if hyper hands it
+//! back with not one byte written.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bartizan_sync::lock;
+use bytes::{Bytes, BytesMut};
+use http::response::Parts;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_rustls::MaybeHttpsStream;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tower_service::Service as _;
+
+use crate::address::{Address, Connector};
+use crate::tls::Tls;
+use crate::{Failure, SetUpError, causes};
+
+type Io = MaybeHttpsStream<TokioIo<TcpStream>>;
+
+/// Smallest bound on an answer's head that hyper takes, bytes.
+const HEAD_BYTES_LEAST: usize = 8192;
+
+/// Bounds of a pool.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolLimits {
+    /// Connections kept while nobody uses them.
+    pub idle_max: usize,
+    /// How long one is kept so.
+    pub idle: Duration,
+    /// How long connecting may take, name look-up and TLS included.
+    pub connect: Duration,
+    /// Header fields of an answer.
+    pub headers_max: usize,
+    /// Bytes of an answer's head; fewer than 8192 mean 8192.
+    pub head_bytes_max: usize,
+}
+
+struct Connection {
+    sender: http1::SendRequest<Full<Bytes>>,
+    /// Absent once it has ended.
+    driver: Option<http1::Connection<Io, Full<Bytes>>>,
+}
+
+impl Connection {
+    /// Does what can be done now.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(driver) = &mut self.driver
+            && Pin::new(driver).poll(cx).is_ready()
+        {
+            self.driver = None;
+        }
+    }
+
+    /// Whether a request can be sent on it at once.
+    async fn is_ready(&mut self) -> bool {
+        poll_fn(|cx| {
+            self.drive(cx);
+            Poll::Ready(self.driver.is_some() && self.sender.is_ready())
+        })
+        .await
+    }
+}
+
+struct Idle {
+    connection: Box<Connection>,
+    since: Instant,
+}
+
+/// Connections to one address.
+pub struct Pool {
+    address: Address,
+    connector: Connector,
+    limits: PoolLimits,
+    /// Last used last; used in that order, so that a quiet time lets the rest grow old.
+    idle: Mutex<Vec<Idle>>,
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl Pool {
+    /// Prepares connections to `address`; opens none yet.
+    pub fn new(address: Address, tls: Tls, limits: PoolLimits) -> Result<Self, SetUpError> {
+        let connector = address.connector(tls)?;
+        Ok(Self { address, connector, limits, idle: Mutex::new(Vec::new()) })
+    }
+
+    /// Whose connections these are.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Sends `request` and waits for the head of its answer. The request's target is path and
+    /// query, and its headers are sent as they are, so they must have `Host`. There is no deadline
+    /// but that of connecting: the caller sets one.
+    pub async fn send(
+        self: &Arc<Self>,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<(Parts, AnswerBody), Failure> {
+        while let Some(mut connection) = self.kept().await {
+            match exchange(&mut connection, request).await {
+                Ok(answer) => return Ok(self.lease(connection, answer)),
+                Err((_, Some(unsent))) => request = *unsent,
+                Err((failure, None)) => return Err(failure),
+            }
+        }
+        let mut connection = self.connect().await?;
+        match exchange(&mut connection, request).await {
+            Ok(answer) => Ok(self.lease(connection, answer)),
+            Err((failure, _)) => Err(failure),
+        }
+    }
+
+    fn lease(
+        self: &Arc<Self>,
+        connection: Box<Connection>,
+        answer: Response<Incoming>,
+    ) -> (Parts, AnswerBody) {
+        let (parts, incoming) = answer.into_parts();
+        let mut body =
+            AnswerBody { incoming, connection: Some(connection), pool: Arc::clone(self) };
+        if body.incoming.is_end_stream() {
+            body.give_back();
+        }
+        (parts, body)
+    }
+
+    /// A kept connection that still stands.
+    async fn kept(&self) -> Option<Box<Connection>> {
+        loop {
+            let Idle { mut connection, since } = lock(&self.idle).pop()?;
+            let fresh = since.elapsed() < self.limits.idle;
+            if fresh && connection.is_ready().await {
+                return Some(connection);
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Box<Connection>, Failure> {
+        let connecting = async {
+            let mut connector = self.connector.clone();
+            poll_fn(|cx| connector.poll_ready(cx)).await.map_err(|error| causes(&*error))?;
+            let url = self.address.url().clone();
+            let io = connector.call(url).await.map_err(|error| causes(&*error))?;
+            http1::Builder::new()
+                .max_headers(self.limits.headers_max)
+                .max_buf_size(self.limits.head_bytes_max.max(HEAD_BYTES_LEAST))
+                .handshake(io)
+                .await
+                .map_err(|error| causes(&error))
+        };
+        let (sender, driver) = tokio::time::timeout(self.limits.connect, connecting)
+            .await
+            .map_err(|_| Failure::ConnectTimedOut)?
+            .map_err(Failure::Unreachable)?;
+        Ok(Box::new(Connection { sender, driver: Some(driver) }))
+    }
+
+    fn keep(&self, connection: Box<Connection>) {
+        let since = now();
+        let mut idle = lock(&self.idle);
+        let stale = idle
+            .iter()
+            .take_while(|kept| since.saturating_duration_since(kept.since) >= self.limits.idle)
+            .count();
+        idle.drain(..stale);
+        if idle.len() < self.limits.idle_max {
+            idle.push(Idle { connection, since });
+        }
+    }
+}
+
+/// The runtime's clock.
+fn now() -> Instant {
+    Instant::now()
+}
+
+type Unsent = Option<Box<Request<Full<Bytes>>>>;
+
+async fn exchange(
+    connection: &mut Connection,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, (Failure, Unsent)> {
+    let mut answer = pin!(connection.sender.try_send_request(request));
+    let outcome = poll_fn(|cx| {
+        if let Some(driver) = &mut connection.driver
+            && Pin::new(driver).poll(cx).is_ready()
+        {
+            // The connection ended, and has told `answer` what that means for the request.
+            connection.driver = None;
+        }
+        answer.as_mut().poll(cx)
+    })
+    .await;
+    outcome.map_err(|mut error| {
+        let unsent = error.take_message().map(Box::new);
+        (Failure::Unreachable(causes(error.error())), unsent)
+    })
+}
+
+/// An answer's body and the connection that it comes on.
+pub struct AnswerBody {
+    incoming: Incoming,
+    connection: Option<Box<Connection>>,
+    pool: Arc<Pool>,
+}
+
+impl fmt::Debug for AnswerBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AnswerBody").finish_non_exhaustive()
+    }
+}
+
+impl AnswerBody {
+    /// The whole body; nothing if it is longer than `bytes_max`. A body that comes in one piece is
+    /// not copied.
+    pub async fn whole(mut self, bytes_max: usize) -> Result<Option<Bytes>, Failure> {
+        if self.size_hint().lower() > u64::try_from(bytes_max).unwrap_or(u64::MAX) {
+            return Ok(None);
+        }
+        let mut first = Bytes::new();
+        let mut rest = BytesMut::new();
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {
+            // Trailers are ignored.
+            let Ok(data) = frame?.into_data() else { continue };
+            let size = first.len().saturating_add(rest.len()).saturating_add(data.len());
+            if size > bytes_max {
+                return Ok(None);
+            }
+            if first.is_empty() {
+                first = data;
+            } else {
+                rest.extend_from_slice(&data);
+            }
+        }
+        if rest.is_empty() {
+            return Ok(Some(first));
+        }
+        let mut whole = BytesMut::with_capacity(first.len().saturating_add(rest.len()));
+        whole.extend_from_slice(&first);
+        whole.extend_from_slice(&rest);
+        Ok(Some(whole.freeze()))
+    }
+
+    /// The body is over, so the connection can serve another exchange.
+    fn give_back(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && connection.driver.is_some()
+        {
+            self.pool.keep(connection);
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Failure;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        let this = &mut *self;
+        let mut frame = Pin::new(&mut this.incoming).poll_frame(cx);
+        if frame.is_pending() {
+            if let Some(connection) = &mut this.connection {
+                connection.drive(cx);
+            }
+            frame = Pin::new(&mut this.incoming).poll_frame(cx);
+        }
+        let frame = std::task::ready!(frame);
+        if this.incoming.is_end_stream() || frame.is_none() {
+            if let Some(connection) = &mut this.connection {
+                // Lets the connection see that the message is over.
+                connection.drive(cx);
+            }
+            this.give_back();
+        }
+        Poll::Ready(frame.map(|frame| {
+            frame.map_err(|error| {
+                this.connection = None;
+                Failure::BrokenOff(causes(&error))
+            })
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::mpsc;
+
+    use http::HeaderValue;
+    use http::header::HOST;
+
+    use super::*;
+
+    const WHOLE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+    /// Reads one request without a body; whether there was one.
+    fn read(stream: &mut TcpStream) -> bool {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            if stream.read(&mut byte).unwrap_or(0) == 0 {
+                return false;
+            }
+            head.push(byte[0]);
+        }
+        true
+    }
+
+    /// A pool to a server that treats its connections as `serve` does, given their number. What
+    /// `serve` returns comes through the channel.
+    fn pool<T: Send + 'static>(
+        serve: impl Fn(usize, TcpStream) -> T + Send + 'static,
+    ) -> (Arc<Pool>, mpsc::Receiver<T>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::parse(&format!("http://{}/", listener.local_addr().unwrap()));
+        let (to, from) = mpsc::channel();
+        std::thread::spawn(move || {
+            for (number, stream) in listener.incoming().enumerate() {
+                drop(to.send(serve(number, stream.unwrap())));
+            }
+        });
+        let limits = PoolLimits {
+            idle_max: 4,
+            idle: Duration::from_secs(30),
+            connect: Duration::from_secs(5),
+            headers_max: 100,
+            head_bytes_max: 0,
+        };
+        (Arc::new(Pool::new(address.unwrap(), Tls::default(), limits).unwrap()), from)
+    }
+
+    async fn get(pool: &Arc<Pool>) -> Result<AnswerBody, Failure> {
+        let mut request = Request::get("/").body(Full::default()).unwrap();
+        request.headers_mut().insert(HOST, HeaderValue::from_static("any"));
+        Ok(pool.send(request).await?.1)
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_and_a_closed_one_replaced() {
+        let (pool, closed) = pool(|number, mut stream| {
+            for _ in 0..2 {
+                assert!(read(&mut stream));
+                stream.write_all(WHOLE).unwrap();
+            }
+            number
+        });
+        for number in 0..3 {
+            for _ in 0..2 {
+                let body = get(&pool).await.unwrap().whole(10).await.unwrap();
+                assert_eq!(body.as_deref(), Some(&b"ok"[..]));
+            }
+            assert_eq!(closed.recv().unwrap(), number);
+            // The runtime learns of the end.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_was_written_is_not_sent_again() {
+        let (pool, asked) = pool(|_, mut stream| {
+            let mut asked = 0;
+            while read(&mut stream) {
+                asked += 1;
+                if asked == 2 {
+                    break;
+                }
+                stream.write_all(WHOLE).unwrap();
+            }
+            asked
+        });
+        get(&pool).await.unwrap().whole(10).await.unwrap();
+        assert!(matches!(get(&pool).await, Err(Failure::Unreachable(_))));
+        assert_eq!(asked.recv().unwrap(), 2);
+        assert!(asked.try_recv().is_err(), "on one connection");
+    }
+
+    #[tokio::test]
+    async fn dropping_an_answer_closes_its_connection() {
+        let (pool, closed) = pool(|_, mut stream| {
+            assert!(read(&mut stream));
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok").unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            stream.read(&mut [0])
+        });
+        let body = get(&pool).await.unwrap();
+        drop(body);
+        // No other task runs on this thread: the socket is closed already.
+        assert_eq!(closed.recv().unwrap().unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_body_is_bounded() {
+        for head in ["Content-Length: 5\r\n\r\n", "Connection: close\r\n\r\n"] {
+            let (pool, _) = pool(move |_, mut stream| {
+                assert!(read(&mut stream));
+                stream.write_all(format!("HTTP/1.1 200 OK\r\n{head}12345").as_bytes())
+            });
+            assert_eq!(get(&pool).await.unwrap().whole(4).await, Ok(None), "{head}");
+            assert!(get(&pool).await.unwrap().whole(5).await.unwrap().is_some(), "{head}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What is read of a policy file by file, and the policy that it adds up to.
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::bundle::manifest::Root;
+use super::data::Data;
+use super::embedded;
+use super::find::{Content, Fingerprint};
+use bartizan_rego::{Entrypoints, Module, PolicyProblem, PolicySources};
+
+/// A policy as read, not yet proven.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What is to answer: no test in it.
+    pub serving: PolicySources,
+    /// The same and its tests, for the proof.
+    pub proving: PolicySources,
+    /// A number that follows from the revision, for whatever the proof chooses by chance.
+    pub seed: u64,
+    /// What the files looked like.
+    pub fingerprint: Fingerprint,
+    /// What packages and data a bundle owns; nothing where it owns all.
+    pub roots: Option<Vec<Root>>,
+}
+
+/// The number of the line that follows `bytes`.
+pub(super) fn line_after<'a>(bytes: impl Iterator<Item = &'a u8>) -> Option<u32> {
+    let newlines = bytes.filter(|byte| **byte == b'\n').count();
+    u32::try_from(newlines.saturating_add(1)).ok()
+}
+
+/// What has been read so far.
+#[derive(Default)]
+pub(super) struct Sources {
+    pub(super) rules: Vec<(String, Module)>,
+    tests: Vec<Module>,
+    pub(super) data: Data,
+    has_decision: bool,
+}
+
+impl Sources {
+    /// Takes the text of one file. `name` goes into the revision, `shown` into problems.
+    pub(super) fn take(
+        &mut self,
+        content: &Content,
+        name: String,
+        shown: String,
+        text: String,
+    ) -> Result<(), PolicyProblem> {
+        match content {
+            Content::Rules => {
+                self.has_decision |= Path::new(&shown).ends_with("mcp/decision.rego");
+                self.rules.push((name, Module { path: shown, text }));
+            }
+            Content::Tests => self.tests.push(Module { path: shown, text }),
+            Content::Data(names) => {
+                self.data.add(&text, names).map_err(|(at, message)| PolicyProblem {
+                    file: shown,
+                    line: at.and_then(|at| line_after(text.as_bytes().iter().take(at))),
+                    message,
+                    hint: Some("write one JSON object, and each value once".to_owned()),
+                })?;
+            }
+            // Read as a whole, by `members`.
+            Content::Member => {}
+        }
+        Ok(())
+    }
+
+    /// Adds what combines the rules, unless it is there or nobody asks for it.
+    pub(super) fn combine(&mut self, entrypoints: &Entrypoints) {
+        let default = Entrypoints::default();
+        let combined =
+            entrypoints.decision == default.decision || entrypoints.listing == default.listing;
+        if combined && !self.has_decision {
+            self.embed(embedded::decision(), embedded::decision_tests());
+        }
+    }
+
+    /// Adds modules that are in the program.
+    pub(super) fn embed(&mut self, rules: Vec<Module>, tests: Vec<Module>) {
+        self.rules.extend(rules.into_iter().map(|module| (module.path.clone(), module)));
+        self.tests.extend(tests);
+    }
+
+    /// All of it. The revision is the digest, behind what the bundle is `called`.
+    pub(super) fn finish(self, called: Option<&str>) -> Loaded {
+        let data = self.data.text();
+        let mut hash = Sha256::new();
+        let files = self.rules.iter().map(|(name, module)| (&**name, &*module.text));
+        for (name, text) in files.chain(data.iter().map(|text| ("data", &**text))) {
+            for part in [name, text] {
+                hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+                hash.update(part);
+            }
+        }
+        let digest = hash.finalize();
+        let seed = digest.iter().take(8).fold(0_u64, |seed, byte| seed << 8 | u64::from(*byte));
+        let prefix = called.map(|called| format!("{called}@")).unwrap_or_default();
+        let revision: std::sync::Arc<str> = format!("{prefix}sha256:{seed:016x}").into();
+        let serving: Vec<Module> = self.rules.into_iter().map(|(_, module)| module).collect();
+        let proving = serving
+            .iter()
+            .chain(&self.tests)
+            .map(|module| Module { path: module.path.clone(), text: module.text.clone() })
+            .collect();
+        Loaded {
+            serving: PolicySources {
+                modules: serving,
+                data: data.clone(),
+                revision: revision.clone(),
+            },
+            proving: PolicySources { modules: proving, data, revision },
+            seed,
+            fingerprint: Fingerprint::default(),
+            roots: None,
+        }
+    }
+}
