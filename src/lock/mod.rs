@@ -86,7 +86,7 @@ pub struct MemberChange {
     pub now: Option<String>,
 }
 
-impl DefinitionLockFile {
+impl LockFile {
     /// Reads the file at `path`; what is wrong with it, if it is no lock.
     pub fn read(path: &Path) -> Result<Self, String> {
         let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
@@ -201,7 +201,7 @@ impl DefinitionLockFile {
     }
 }
 
-impl DefinitionLockedTool {
+impl LockedTool {
     /// A tool as its server wrote it.
     pub fn new(definition: &str, effect: &str, flags: &[&str]) -> Result<Self, String> {
         let document = Document::read(Bytes::copy_from_slice(definition.as_bytes()), &LIMITS)
