@@ -15,22 +15,22 @@ use crate::question::access::{AccessRequest, Resource, TaskOrigin};
 use crate::question::operation::Operation;
 use crate::question::pack;
 use crate::question::status::{DefinitionStatus, Drift};
-use crate::session::tasks::Maker;
+use crate::session::tasks::TaskCreation;
 use crate::wire::document::{Document, Kind, Value};
 use crate::wire::frame::{Frame, is_look_alike};
 use crate::wire::method::{List, Role, Subject};
 use crate::wire::protocol::{Direction, Era};
 use crate::wire::unseen;
 
-use super::client::{Refused, passing, verdict_of};
+use super::client::{ReasonedRefusal, denied_facts, enforce};
 use super::expected::Declared;
 use super::question::{Question, wall_time};
 use super::redaction::redacted;
 use super::{Call, Gate, Session};
 
-/// Records about the definitions of one page at most; the others come with a later page.
+/// Notices about definitions recorded with one page at most; further ones follow with a later page.
 const DEFINITION_NOTICES_MAX: usize = 64;
-/// Questions that one answer may carry.
+/// Requests that one answer may embed (`inputRequests`).
 const INPUT_REQUESTS_MAX: usize = 64;
 
 /// Members of a modern result that determine its type (MCP 2026-07-28 and the tasks extension).
@@ -40,7 +40,7 @@ const INPUT_REQUEST: &[&str] = &["method", "params"];
 
 /// A message of the server that may embed requests: an answer, or a notification about a task.
 #[derive(Clone, Copy)]
-pub(super) struct Carrier<'a> {
+pub(super) struct EmbeddingMessage<'a> {
     pub(super) gate: &'a Gate,
     pub(super) frame: &'a Frame,
     pub(super) call: &'a str,
@@ -58,7 +58,7 @@ impl Session {
     /// # Errors
     ///
     /// The answer must be withheld; the refusal is for the client.
-    pub(super) fn inspected(
+    pub(super) fn inspect(
         &mut self,
         gate: &Gate,
         frame: &Frame,
@@ -66,7 +66,7 @@ impl Session {
         (record, also): (&mut AuditRecord, &mut Vec<AuditRecord>),
         now: Now,
     ) -> Result<Option<Bytes>, Refusal> {
-        let edited = self.judged(gate, frame, entry, (record, also), now)?;
+        let edited = self.inspect_result(gate, frame, entry, (record, also), now)?;
         match &edited {
             Some(body) if !entry.redact.is_empty() => {
                 let document = Document::read(body.clone(), &gate.config.frame.document);
@@ -78,7 +78,7 @@ impl Session {
         }
     }
 
-    fn judged(
+    fn inspect_result(
         &mut self,
         gate: &Gate,
         frame: &Frame,
@@ -87,7 +87,7 @@ impl Session {
         now: Now,
     ) -> Result<Option<Bytes>, Refusal> {
         let Some(result) = frame.result() else { return Ok(None) };
-        let carrier = Carrier {
+        let carrier = EmbeddingMessage {
             gate,
             frame,
             call: &entry.facts.call,
@@ -95,9 +95,11 @@ impl Session {
             redact: &entry.redact,
             now,
         };
-        let found = irregular(entry, result)
-            .or_else(|| self.carried(&carrier, entry.facts.protocol.era, result, also))
-            .or_else(|| self.begun(entry, result, now));
+        let found = result_problem(entry, result)
+            .or_else(|| {
+                self.refused_input_request(&carrier, entry.facts.protocol.era, result, also)
+            })
+            .or_else(|| self.remember_task(entry, result, now));
         if let Some(why) = found {
             record.note = Some(why.into());
             if !gate.observes() {
@@ -105,16 +107,16 @@ impl Session {
             }
         }
         match entry.method.and_then(|method| method.list) {
-            Some(list) => self.listed(gate, (frame, result, list), entry, (record, also), now),
+            Some(list) => self.filter_list(gate, (frame, result, list), entry, (record, also), now),
             None => Ok(None),
         }
     }
 
     /// Asks the policy about each request embedded in `place`, as about a request of the server
     /// (MCP 2026-07-28, basic/patterns/mrtr). Returns the reason if one of them is refused.
-    pub(super) fn carried(
+    pub(super) fn refused_input_request(
         &self,
-        carrier: &Carrier<'_>,
+        carrier: &EmbeddingMessage<'_>,
         era: Era,
         place: Value<'_>,
         also: &mut Vec<AuditRecord>,
@@ -125,19 +127,19 @@ impl Session {
         }
         let mut refused = None;
         for (_, request) in requests.members() {
-            let why = self.judge_input(carrier, request, also);
+            let why = self.decide_input_request(carrier, request, also);
             refused = refused.or(why);
         }
         refused
     }
 
-    fn judge_input(
+    fn decide_input_request(
         &self,
-        carrier: &Carrier<'_>,
+        carrier: &EmbeddingMessage<'_>,
         request: Value<'_>,
         also: &mut Vec<AuditRecord>,
     ) -> Option<String> {
-        let Carrier { gate, frame, now, .. } = *carrier;
+        let EmbeddingMessage { gate, frame, now, .. } = *carrier;
         let params = request.get("params");
         let readable = !looks_alike(request, INPUT_REQUEST)
             && params.is_none_or(|params| params.kind() == Kind::Object);
@@ -161,11 +163,15 @@ impl Session {
         let decision = gate.policy().decide(&question.request(self, now));
         record.set_input(gate.recorded(|| question.request(self, now)));
         let passed =
-            passing(gate, &question, &decision, None, now).and_then(|(edited, verdict)| {
+            enforce(gate, &question, &decision, None, now).and_then(|(edited, verdict)| {
                 // An embedded request has no arguments to set, and a redaction holds only if the
                 // whole message is redacted so.
                 let redacted = decision.redactions().all(|it| carrier.redact.contains(it));
-                if edited.is_none() && redacted { Ok(verdict) } else { Err(Refused::unsettable()) }
+                if edited.is_none() && redacted {
+                    Ok(verdict)
+                } else {
+                    Err(ReasonedRefusal::unsettable())
+                }
             });
         match passed {
             Ok(verdict) => {
@@ -174,7 +180,7 @@ impl Session {
                 None
             }
             Err(refused) => {
-                record.decision = Some(verdict_of(&decision, &refused, true));
+                record.decision = Some(denied_facts(&decision, &refused, true));
                 record.event = Event::Denial;
                 let finding = refused.refusal.finding().unwrap_or(Finding::ToolDenied);
                 also.push(record.with_finding(finding));
@@ -185,7 +191,7 @@ impl Session {
 
     /// Remembers the owner and the origin of the task that an answer creates. Returns the reason
     /// if the answer must be withheld.
-    fn begun(&mut self, entry: &Call, result: Value<'_>, now: Now) -> Option<String> {
+    fn remember_task(&mut self, entry: &Call, result: Value<'_>, now: Now) -> Option<String> {
         let task = match entry.facts.protocol.era {
             Era::Modern => {
                 (result.get("resultType").and_then(Value::as_str) == Some("task")).then_some(result)
@@ -205,8 +211,8 @@ impl Session {
             tool: entry.facts.target.as_ref().and_then(|target| target.tool.clone()),
             operation: entry.operation.clone(),
         };
-        let maker = Maker { origin, redact: entry.redact.clone() };
-        if self.server.tasks().remember((id, owner), maker, (now.uptime, ttl(task))).is_err() {
+        let creation = TaskCreation { origin, redact: entry.redact.clone() };
+        if self.server.tasks().remember((id, owner), creation, (now.uptime, ttl(task))).is_err() {
             return Some("the id of the task is another principal's".to_owned());
         }
         if let (Era::Legacy, Some(token)) = (entry.facts.protocol.era, &entry.expected.token) {
@@ -220,7 +226,7 @@ impl Session {
 
     /// Returns the page without the entries that the client must not see; `None` if it is
     /// unchanged.
-    fn listed(
+    fn filter_list(
         &self,
         gate: &Gate,
         (frame, result, list): (&Frame, Value<'_>, List),
@@ -232,7 +238,7 @@ impl Session {
             record.note = Some("the answer holds no list that could be filtered".into());
             return Err(Refusal::Withheld);
         };
-        if matches!(list, List::Tools | List::Prompts) && has_twins(&page) {
+        if matches!(list, List::Tools | List::Prompts) && has_duplicate_names(&page) {
             record.note = Some("two definitions have one name".into());
             if !gate.observes() {
                 return Err(Refusal::Withheld);
@@ -241,12 +247,12 @@ impl Session {
         let flags = flags_of(&page, list);
         if list == List::Tools {
             also.extend(self.definition_notices(entry, &page, &flags, now));
-            self.server.learn(&page, &flags);
+            self.server.remember_page(&page, &flags);
         }
         let hidden = match list {
             List::Tasks => Ok(self.foreign_tasks(&page)),
             List::Tools | List::Prompts | List::Resources | List::ResourceTemplates => {
-                self.hidden(gate, entry, list, (&page, &flags), now)
+                self.hidden_names(gate, entry, list, (&page, &flags), now)
             }
         };
         let hidden = match hidden {
@@ -273,7 +279,7 @@ impl Session {
         Ok((!edits.is_empty()).then(|| with_edits(frame.document(), edits)))
     }
 
-    /// Records of what is wrong with definitions of a page, one for each definition ever.
+    /// Creates the notices about drift and flags of a page's definitions, one for each definition.
     fn definition_notices(
         &self,
         entry: &Call,
@@ -317,7 +323,7 @@ impl Session {
     }
 
     /// Asks the policy, once for the whole page, which entries the client must not see.
-    fn hidden(
+    fn hidden_names(
         &self,
         gate: &Gate,
         entry: &Call,
@@ -371,7 +377,7 @@ impl Session {
 /// Returns the reason if the type of a result is not one that its request allows (MCP 2026-07-28:
 /// an absent `resultType` means `complete`, an unknown one makes the answer invalid). Methods that
 /// MCP does not define may have types of their own.
-fn irregular(entry: &Call, result: Value<'_>) -> Option<String> {
+fn result_problem(entry: &Call, result: Value<'_>) -> Option<String> {
     if entry.facts.protocol.era != Era::Modern {
         return None;
     }
@@ -380,7 +386,7 @@ fn irregular(entry: &Call, result: Value<'_>) -> Option<String> {
     }
     let method = entry.method?;
     let tells = method.role == Role::TaskState;
-    if let Some(why) = tells.then(|| irregular_task(result)).flatten() {
+    if let Some(why) = tells.then(|| task_problem(result)).flatten() {
         return Some(why);
     }
     let fits = match kind(result) {
@@ -394,7 +400,7 @@ fn irregular(entry: &Call, result: Value<'_>) -> Option<String> {
 
 /// Returns the reason if a task's state is not valid: its `result` is the final result of the call
 /// that created it, so its type must be `complete`.
-pub(super) fn irregular_task(task: Value<'_>) -> Option<String> {
+pub(super) fn task_problem(task: Value<'_>) -> Option<String> {
     let ended = |inner| !looks_alike(inner, RESULT) && kind(inner) == "complete";
     let regular = !looks_alike(task, RESULT) && task.get("result").is_none_or(ended);
     (!regular).then(|| "the result of the task is not complete".to_owned())
@@ -413,7 +419,7 @@ fn flags_of(page: &ListPage<'_>, list: List) -> Vec<Vec<&'static str>> {
 }
 
 /// Whether two definitions have the same name, so that it is unknown which one the client uses.
-fn has_twins(page: &ListPage<'_>) -> bool {
+fn has_duplicate_names(page: &ListPage<'_>) -> bool {
     let mut names: Vec<_> = page.entries.iter().map(|entry| entry.name).collect();
     names.sort_unstable();
     names.windows(2).any(|pair| pair.first() == pair.last())

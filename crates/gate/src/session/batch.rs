@@ -25,20 +25,20 @@ use super::{Arrival, Call, CallFacts, Gate, Session, id_text};
 const REVISION: Revision = Revision::V20250326;
 
 /// A message of a client's batch, with the step that it would have alone.
-struct Judged {
-    answered: Answered,
+struct DecidedMessage {
+    reply_to: ReplyTo,
     step: Step,
 }
 
 /// Which answer a message of a client's batch gets.
-enum Answered {
+enum ReplyTo {
     Never,
     /// An error with a null id: the message could not be read.
     WithoutId,
     Under(Id),
 }
 
-impl Answered {
+impl ReplyTo {
     fn id(&self) -> Option<&Id> {
         match self {
             Self::Under(id) => Some(id),
@@ -79,15 +79,15 @@ impl Session {
         };
         let mut trial = self.clone();
         trial.protocol.revision = Some(REVISION);
-        let judged: Vec<_> = batch
+        let decided: Vec<_> = batch
             .elements()
-            .map(|raw| trial.batched(gate, &raw, (arrival, exchange), now))
+            .map(|raw| trial.decide_batched(gate, &raw, (arrival, exchange), now))
             .collect();
-        let step = if judged.iter().all(|judged| judged.step.forwards()) {
+        let step = if decided.iter().all(|decided| decided.step.forwards()) {
             *self = trial;
-            forwarded(&batch, judged, (exchange, self.protocol))
+            forward_batch(&batch, decided, (exchange, self.protocol))
         } else {
-            self.refused_batch(gate, judged)
+            self.refused_batch(gate, decided)
         };
         let unrecorded = Refusal::unrecorded(self.addressee(None, exchange));
         match step {
@@ -98,19 +98,19 @@ impl Session {
     }
 
     /// Decides one message of a client's batch as if it came alone.
-    fn batched(
+    fn decide_batched(
         &mut self,
         gate: &Gate,
         raw: &Bytes,
         (arrival, exchange): (&Arrival, &CallId),
         now: Now,
-    ) -> Judged {
+    ) -> DecidedMessage {
         let call = gate.next_call();
         let frame = match Frame::read(raw.clone(), Sender::Client, &gate.config.frame) {
             Ok(frame) => Arc::new(frame),
             Err(malformed) => {
                 let step = self.refuse_unread(gate, raw, malformed, &call, now);
-                return Judged { answered: Answered::WithoutId, step };
+                return DecidedMessage { reply_to: ReplyTo::WithoutId, step };
             }
         };
         let id = match frame.message() {
@@ -124,7 +124,7 @@ impl Session {
         } else {
             self.client_message(gate, &frame, arrival, (&call, exchange), now)
         };
-        Judged { answered: id.map_or(Answered::Never, Answered::Under), step }
+        DecidedMessage { reply_to: id.map_or(ReplyTo::Never, ReplyTo::Under), step }
     }
 
     fn refuse_batched(
@@ -149,27 +149,27 @@ impl Session {
     }
 
     /// Refuses a batch: each refused message gets its own refusal, each other one `WithBatch`.
-    fn refused_batch(&self, gate: &Gate, judged: Vec<Judged>) -> Option<Step> {
+    fn refused_batch(&self, gate: &Gate, decided: Vec<DecidedMessage>) -> Option<Step> {
         let mut records = Vec::new();
         let mut answers = Vec::new();
         let mut unasked = None;
-        for Judged { answered, step } in judged {
+        for DecidedMessage { reply_to, step } in decided {
             let (kept, act) = step.into_parts();
             let released = if let Act::Deliver(released) = act {
                 records.extend(kept);
                 released
             } else {
                 let Some(record) = kept.into_iter().next() else { continue };
-                let record = companion(gate, record);
+                let record = refused_with_batch(gate, record);
                 let call = record.call.clone().unwrap_or_default();
-                let released = Refusal::WithBatch.released(self.addressee(answered.id(), &call));
+                let released = Refusal::WithBatch.released(self.addressee(reply_to.id(), &call));
                 records.push(record);
                 released
             };
-            if matches!(answered, Answered::Never) {
+            if matches!(reply_to, ReplyTo::Never) {
                 unasked = unasked.or(Some(released));
             } else {
-                answers.push((answered, released));
+                answers.push((reply_to, released));
             }
         }
         let status = match answers.first() {
@@ -253,12 +253,12 @@ impl Session {
 
     /// Ends every call of `exchange`, each with the step that `end` returns. Joins their records,
     /// and their answers into an array if the request was a batch. `None` if all have their outcome.
-    pub(super) fn end_all(
+    pub(super) fn end_exchange(
         &mut self,
         exchange: &CallId,
         end: impl Fn(&Self, &Call) -> Step,
     ) -> Option<Step> {
-        let ended = self.settle(exchange);
+        let ended = self.end_calls(exchange);
         if let [only] = ended.as_slice()
             && !only.is_batched()
         {
@@ -289,31 +289,34 @@ impl Session {
     }
 
     /// Records the notifications of a batch as accepted, once the server answers the batch.
-    pub(super) fn taken(&mut self, exchange: &CallId, now: Now) -> Vec<AuditRecord> {
+    pub(super) fn accept_notifications(&mut self, exchange: &CallId, now: Now) -> Vec<AuditRecord> {
         let told = |entry: &Call| entry.id.is_none() && entry.exchange == *exchange;
         let orders: Vec<_> =
             self.calls.iter().filter(|(_, entry)| told(entry)).map(|(order, _)| *order).collect();
-        let settled = orders.into_iter().filter_map(|order| self.settle_order(order));
-        let settled: Vec<_> = settled.collect();
-        settled.iter().map(|entry| self.outcome_record(entry, Outcome::Accepted, now)).collect()
+        let negotiated_revision = orders.into_iter().filter_map(|order| self.end_call(order));
+        let negotiated_revision: Vec<_> = negotiated_revision.collect();
+        negotiated_revision
+            .iter()
+            .map(|entry| self.outcome_record(entry, Outcome::Accepted, now))
+            .collect()
     }
 }
 
 /// Forwards a batch of which every message may pass; `None` if one may not.
-fn forwarded(
+fn forward_batch(
     batch: &Batch,
-    judged: Vec<Judged>,
+    decided: Vec<DecidedMessage>,
     (exchange, protocol): (&CallId, Protocol),
 ) -> Option<Step> {
     let mut records = Vec::new();
     let mut bodies = Vec::new();
     let mut asks = None;
-    for Judged { answered, step } in judged {
+    for DecidedMessage { reply_to, step } in decided {
         let (kept, act) = step.into_parts();
         let Act::Forward(permitted) = act else { return None };
         records.extend(kept);
         bodies.push(permitted.body().clone());
-        asks = asks.or_else(|| answered.id().cloned());
+        asks = asks.or_else(|| reply_to.id().cloned());
     }
     let payload = Payload::Batch(batch.with(&bodies), asks);
     let call = Arc::clone(exchange);
@@ -322,7 +325,7 @@ fn forwarded(
 }
 
 /// The record of a message that is refused only because of its batch.
-fn companion(gate: &Gate, mut record: AuditRecord) -> AuditRecord {
+fn refused_with_batch(gate: &Gate, mut record: AuditRecord) -> AuditRecord {
     record.event = Event::Denial;
     record.decision = Some(gate.refused(&Refusal::WithBatch, None));
     record.outcome = None;

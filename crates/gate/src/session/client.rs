@@ -22,7 +22,7 @@ use crate::question::operation::Operation;
 use crate::question::pack;
 use crate::question::routing;
 use crate::question::status::DefinitionStatus;
-use crate::session::protected::{Definition, RefusalForm};
+use crate::session::protected::{RefusalForm, ToolDefinition};
 use crate::wire::document::Value;
 use crate::wire::frame::{Frame, Id, Malformed, Message, Sender};
 use crate::wire::headers;
@@ -30,7 +30,7 @@ use crate::wire::method::{Action, List, Method, Role, Subject};
 use crate::wire::protocol::{Direction, Era, Transport};
 
 use super::expected::Expected;
-use super::question::{Known, Question, client_of, protocol_of};
+use super::question::{Lookups, Question, client_of, protocol_of};
 use super::redaction::redactions;
 use super::{Arrival, Call, CallFacts, Gate, Session, id_text};
 
@@ -45,12 +45,12 @@ struct Discharged {
 const LISTEN_URIS_MAX: usize = 256;
 
 /// A refusal with the reasons for its record.
-pub(super) struct Refused {
+pub(super) struct ReasonedRefusal {
     pub(super) refusal: Refusal,
     pub(super) reasons: Vec<Reason>,
 }
 
-impl Refused {
+impl ReasonedRefusal {
     /// A refusal by a check of the gate itself.
     pub(super) fn of(refusal: Refusal, why: &str) -> Self {
         let reasons = vec![reason(refusal.code(), why, Origin::Protocol)];
@@ -108,7 +108,7 @@ impl Session {
         let task = self.task(frame, name, Direction::ToServer);
         let server = Arc::clone(&self.server);
         let principal = Arc::clone(&self.principal);
-        let known = Known {
+        let known = Lookups {
             handles: Some(server.handles(&principal.id, now.uptime)),
             definition: definition.as_deref(),
             task: task.as_ref().and_then(|task| task.as_deref()),
@@ -120,44 +120,45 @@ impl Session {
         let question = Question::of(self, frame, name, (Direction::ToServer, protocol), known);
         let mut facts = question.facts(call);
         if facts.trace_id.is_none() {
-            let trace = traceparent.as_deref().and_then(super::question::Trace::parse);
+            let trace = traceparent.as_deref().and_then(super::question::TraceContext::parse);
             facts.trace_id = trace.map(|trace| trace.trace_id.into());
             facts.parent_span_id = trace.map(|trace| trace.span_id.into());
         }
         let redact = Vec::new();
-        let mut asked = Asking { gate, frame, row, id, facts, exchange, redact, now, input: None };
+        let mut message =
+            ClientMessage { gate, frame, row, id, facts, exchange, redact, now, input: None };
 
         if let Some(headers) = headers {
             let parameters = definition.as_deref().map_or(&[][..], |tool| &tool.parameters);
             let checked = routing::check(frame, headers, protocol.era, question.method, parameters);
             if let Err(mismatch) = checked {
-                return self.refuse(&asked, &Refusal::Headers(mismatch), None);
+                return self.refuse(&message, &Refusal::Headers(mismatch), None);
             }
         }
-        if let Some(refusal) = self.refused_unasked(gate, (protocol.era, row), id) {
-            return self.refuse(&asked, &refusal, None);
+        if let Some(refusal) = self.refused_before_policy(gate, (protocol.era, row), id) {
+            return self.refuse(&message, &refusal, None);
         }
 
         let decision = self.decision(gate, &question, now);
-        asked.redact = redactions(&decision, known.task);
-        asked.input = gate.recorded(|| question.request(self, now));
-        let barred = self.barred(&question, &task);
-        let (edited, verdict) = match passing(gate, &question, &decision, barred, now) {
-            Ok(passing) => passing,
+        message.redact = redactions(&decision, known.task);
+        message.input = gate.recorded(|| question.request(self, now));
+        let precheck = self.task_refusal(&question, &task);
+        let (edited, verdict) = match enforce(gate, &question, &decision, precheck, now) {
+            Ok(enforce) => enforce,
             Err(refused) => {
-                let verdict = verdict_of(&decision, &refused, true);
-                let refusal = self.disguise(gate, &question, refused.refusal, now);
+                let verdict = denied_facts(&decision, &refused, true);
+                let refusal = self.hide_existence(gate, &question, refused.refusal, now);
                 let finding =
                     refusal.finding().unwrap_or_else(|| pin_finding(&self.server.facts, &question));
-                return self.refuse(&asked, &refusal, Some((verdict, Some(finding))));
+                return self.refuse(&message, &refusal, Some((verdict, Some(finding))));
             }
         };
         let routing = routing_of(&question, definition.as_deref(), edited.as_ref());
-        self.forward(&asked, &question, verdict, (edited, routing))
+        self.forward(&message, &question, verdict, (edited, routing))
     }
 
     /// Returns why a message is refused without asking the policy, if it is.
-    fn refused_unasked(
+    fn refused_before_policy(
         &self,
         gate: &Gate,
         (era, row): (Era, Option<&Method>),
@@ -206,7 +207,7 @@ impl Session {
 
     /// Replaces a denial so that a hidden tool answers like one that does not exist, and so does
     /// a method that the negotiated revision does not define.
-    fn disguise(
+    fn hide_existence(
         &self,
         gate: &Gate,
         question: &Question<'_>,
@@ -247,30 +248,30 @@ impl Session {
     /// and its [`Permitted`].
     fn forward(
         &mut self,
-        asked: &Asking<'_>,
+        message: &ClientMessage<'_>,
         question: &Question<'_>,
         verdict: DecisionFacts,
         (edited, routing): (Option<Frame>, Routing),
     ) -> Step {
-        let call = Arc::clone(&asked.facts.call);
-        let mut record = self.record_of(Event::Intent, &asked.facts, asked.now);
-        asked.describe(&mut record);
+        let call = Arc::clone(&message.facts.call);
+        let mut record = self.record_of(Event::Intent, &message.facts, message.now);
+        message.describe(&mut record);
         record.decision = Some(verdict);
-        let cancelled = self.cancels(asked);
-        let lesson = self.lesson(question, edited.as_ref(), asked.now);
+        let cancelled = self.cancels(message);
+        let on_success = self.on_success(question, edited.as_ref(), message.now);
         self.track(Call {
-            id: asked.id.cloned(),
-            started: asked.now.uptime,
-            facts: asked.facts.clone(),
-            exchange: Arc::clone(asked.exchange),
+            id: message.id.cloned(),
+            started: message.now.uptime,
+            facts: message.facts.clone(),
+            exchange: Arc::clone(message.exchange),
             method: question.method,
             operation: question.operation.clone(),
-            expected: Expected::of(asked.frame, question.method, question.protocol),
-            redact: asked.redact.clone(),
-            lesson,
+            expected: Expected::of(message.frame, question.method, question.protocol),
+            redact: message.redact.clone(),
+            on_success,
         });
-        let unrecorded = Refusal::unrecorded(asked.addressee());
-        let sent = edited.map_or_else(|| Arc::clone(asked.frame), Arc::new);
+        let unrecorded = Refusal::unrecorded(message.addressee());
+        let sent = edited.map_or_else(|| Arc::clone(message.frame), Arc::new);
         let payload = Payload::Message(sent);
         let permitted = Permitted::new(payload, question.protocol, call, routing);
         Step::new(record, Act::Forward(permitted)).if_unrecorded(unrecorded).with_records(cancelled)
@@ -278,29 +279,29 @@ impl Session {
 
     /// If this is a cancellation, ends the request that it names. An answer that still comes is
     /// withheld.
-    fn cancels(&mut self, asked: &Asking<'_>) -> Option<AuditRecord> {
-        asked.row.filter(|row| row.role == Role::Cancel)?;
-        let entry = self.settle_id(&asked.frame.named_id("requestId")?)?;
-        Some(self.outcome_record(&entry, Outcome::Cancelled, asked.now))
+    fn cancels(&mut self, message: &ClientMessage<'_>) -> Option<AuditRecord> {
+        message.row.filter(|row| row.role == Role::Cancel)?;
+        let entry = self.end_request(&message.frame.named_id("requestId")?)?;
+        Some(self.outcome_record(&entry, Outcome::Cancelled, message.now))
     }
 
     fn refuse(
         &mut self,
-        asked: &Asking<'_>,
+        message: &ClientMessage<'_>,
         refusal: &Refusal,
         verdict: Option<(DecisionFacts, Option<Finding>)>,
     ) -> Step {
-        let mut record = self.record_of(Event::Denial, &asked.facts, asked.now);
-        asked.describe(&mut record);
+        let mut record = self.record_of(Event::Denial, &message.facts, message.now);
+        message.describe(&mut record);
         let (verdict, finding) =
-            verdict.unwrap_or_else(|| (asked.gate.refused(refusal, None), refusal.finding()));
+            verdict.unwrap_or_else(|| (message.gate.refused(refusal, None), refusal.finding()));
         record.decision = Some(verdict);
         if let Some(finding) = finding {
             record = record.with_finding(finding);
         }
-        let mut to = asked.addressee();
+        let mut to = message.addressee();
         to.tool_result = self.server.refusal == RefusalForm::ToolResult
-            && asked.row.is_some_and(|row| row.subject == Subject::Tool);
+            && message.row.is_some_and(|row| row.subject == Subject::Tool);
         self.refusal_step(record, refusal, to)
     }
 
@@ -345,7 +346,7 @@ impl Session {
         call: &CallId,
         now: Now,
     ) -> Step {
-        let Some(asked) = id.and_then(|id| self.server_requests.remove(id)) else {
+        let Some(message) = id.and_then(|id| self.server_requests.remove(id)) else {
             let facts = CallFacts::bare(call, Direction::ToServer, self.protocol);
             let mut record = self.record_of(Event::Denial, &facts, now);
             record.bytes = u64::try_from(frame.document().raw().len()).ok();
@@ -361,11 +362,11 @@ impl Session {
                 Outcome::Ok
             }
         };
-        self.begun_by_client(&asked.facts, frame, now);
-        let mut record = self.record_of(Event::Outcome, &asked.facts, now);
+        self.remember_client_task(&message.facts, frame, now);
+        let mut record = self.record_of(Event::Outcome, &message.facts, now);
         record.id = id.map(id_text);
         record.outcome = Some(outcome);
-        record.duration_us = Some(micros(now.uptime.saturating_sub(asked.started)));
+        record.duration_us = Some(micros(now.uptime.saturating_sub(message.started)));
         record.bytes = u64::try_from(frame.document().raw().len()).ok();
         record.digest = Some(gate.digest(frame.document().raw()));
         let to = self.addressee(None, call);
@@ -373,7 +374,7 @@ impl Session {
         let permitted = Permitted::new(
             Payload::Message(Arc::clone(frame)),
             self.protocol,
-            asked.facts.call,
+            message.facts.call,
             Routing::default(),
         );
         Step::new(record, Act::Forward(permitted)).if_unrecorded(unrecorded)
@@ -381,29 +382,29 @@ impl Session {
 }
 
 /// Enforces a decision. Returns the edited frame to forward, if an argument was set, and the decision
-/// for the record. `barred` is a refusal that holds whatever the policy decided. In observe mode
+/// for the record. `precheck` is a refusal that holds whatever the policy decided. In observe mode
 /// nothing is edited or refused; the record says what would have been.
 ///
 /// # Errors
 ///
 /// The refusal and its reasons.
-pub(super) fn passing(
+pub(super) fn enforce(
     gate: &Gate,
     question: &Question<'_>,
     decision: &Decision,
-    barred: Option<Refused>,
+    precheck: Option<ReasonedRefusal>,
     now: Now,
-) -> Result<(Option<Frame>, DecisionFacts), Refused> {
-    let discharged = match barred {
+) -> Result<(Option<Frame>, DecisionFacts), ReasonedRefusal> {
+    let discharged = match precheck {
         Some(refused) => Err(refused),
         None => discharge(gate, question, decision, now),
     };
     match discharged {
-        Ok(_) if gate.observes() => Ok((None, facts_of(decision, false, Vec::new()))),
+        Ok(_) if gate.observes() => Ok((None, decision_facts(decision, false, Vec::new()))),
         Ok(Discharged { edited, obligations }) => {
-            Ok((edited, facts_of(decision, true, obligations)))
+            Ok((edited, decision_facts(decision, true, obligations)))
         }
-        Err(refused) if gate.observes() => Ok((None, verdict_of(decision, &refused, false))),
+        Err(refused) if gate.observes() => Ok((None, denied_facts(decision, &refused, false))),
         Err(refused) => Err(refused),
     }
 }
@@ -415,9 +416,9 @@ fn discharge(
     question: &Question<'_>,
     decision: &Decision,
     now: Now,
-) -> Result<Discharged, Refused> {
+) -> Result<Discharged, ReasonedRefusal> {
     if decision.effect == Effect::Deny {
-        return Err(Refused { refusal: Refusal::Denied, reasons: Vec::new() });
+        return Err(ReasonedRefusal { refusal: Refusal::Denied, reasons: Vec::new() });
     }
     let mut buckets = Vec::new();
     let mut obligations = Vec::new();
@@ -433,7 +434,7 @@ fn discharge(
         }
     }
     if let Err((bucket, spent)) = gate.limits.spend(&buckets, now.uptime) {
-        return Err(Refused {
+        return Err(ReasonedRefusal {
             refusal: Refusal::Limited(spent.retry_after),
             reasons: vec![reason(&bucket.code, "the rate limit is spent", Origin::Limited)],
         });
@@ -443,7 +444,7 @@ fn discharge(
         if let Obligation::Set { pointer, value } = obligation {
             let frame = edited.as_ref().unwrap_or(question.frame);
             let set = with_argument(gate, (frame, question.direction), pointer, value);
-            edited = Some(set.ok_or_else(|| Refused {
+            edited = Some(set.ok_or_else(|| ReasonedRefusal {
                 refusal: Refusal::Denied,
                 reasons: vec![reason(
                     "unsettable",
@@ -462,7 +463,7 @@ fn discharge(
     }
     for obligation in &decision.obligations {
         if let Obligation::Hold { code, message, .. } = obligation {
-            return Err(Refused {
+            return Err(ReasonedRefusal {
                 refusal: Refusal::ApprovalRequired,
                 reasons: vec![reason(code, message, Origin::Undischarged)],
             });
@@ -488,7 +489,7 @@ fn with_argument(
 }
 
 /// One request or notification of the client, with what its record and its answer need.
-struct Asking<'a> {
+struct ClientMessage<'a> {
     gate: &'a Gate,
     frame: &'a Arc<Frame>,
     /// The row of its method, in any revision.
@@ -502,7 +503,7 @@ struct Asking<'a> {
     input: Option<RecordedInput>,
 }
 
-impl Asking<'_> {
+impl ClientMessage<'_> {
     fn addressee(&self) -> Addressee<'_> {
         Addressee {
             id: self.id,
@@ -526,7 +527,11 @@ pub(super) fn reason(code: &str, message: &str, origin: Origin) -> Reason {
     Reason { code: code.into(), message: message.into(), origin }
 }
 
-fn facts_of(decision: &Decision, enforced: bool, obligations: Vec<Box<str>>) -> DecisionFacts {
+fn decision_facts(
+    decision: &Decision,
+    enforced: bool,
+    obligations: Vec<Box<str>>,
+) -> DecisionFacts {
     DecisionFacts {
         effect: match decision.effect {
             Effect::Permit => "permit",
@@ -542,8 +547,12 @@ fn facts_of(decision: &Decision, enforced: bool, obligations: Vec<Box<str>>) -> 
 
 /// The decision for the record of a refusal: a permit whose obligation could not be discharged is a
 /// denial.
-pub(super) fn verdict_of(decision: &Decision, refused: &Refused, enforced: bool) -> DecisionFacts {
-    let mut verdict = facts_of(decision, enforced, Vec::new());
+pub(super) fn denied_facts(
+    decision: &Decision,
+    refused: &ReasonedRefusal,
+    enforced: bool,
+) -> DecisionFacts {
+    let mut verdict = decision_facts(decision, enforced, Vec::new());
     verdict.effect = "deny";
     // The obligation that was not discharged comes first, then the rules that permitted.
     let mut reasons: Vec<_> = refused.reasons.iter().map(ReasonFacts::from).collect();
@@ -573,7 +582,7 @@ fn called_tool<'a>(frame: &'a Frame, row: Option<&Method>) -> Option<&'a str> {
 /// which sends none, and recomputed from `edited` where an argument was set.
 fn routing_of(
     question: &Question<'_>,
-    definition: Option<&Definition>,
+    definition: Option<&ToolDefinition>,
     edited: Option<&Frame>,
 ) -> Routing {
     let name = question.method.and_then(|method| routing::mirrored_name(question.frame, method));

@@ -36,7 +36,7 @@ impl Session {
 
     /// Returns what the call changes if it succeeds. `edited` is the frame with arguments that
     /// rules set. The session facts that it may set are unknown from now on.
-    pub(super) fn lesson(
+    pub(super) fn on_success(
         &self,
         question: &Question<'_>,
         edited: Option<&Frame>,
@@ -50,35 +50,35 @@ impl Session {
             Some(frame) => frame.params().and_then(|params| params.get("arguments")),
             None => arguments,
         };
-        let mut lesson = OnSuccess::of_call(known, name, sent)?;
-        if !lesson.facts.is_empty() {
+        let mut on_success = OnSuccess::of_call(known, name, sent)?;
+        if !on_success.facts.is_empty() {
             let mut store = lock(self.server.handle_store());
-            lesson.sent = store.call_sent(&self.principal.id, &lesson, now.uptime);
+            on_success.sent = store.call_sent(&self.principal.id, &on_success, now.uptime);
         }
-        Some(Box::new(lesson))
+        Some(Box::new(on_success))
     }
 
     /// Returns the update of the store by the answer `frame` to `entry`, as it is delivered:
     /// `edited` where the gate changed it.
-    pub(super) fn taught(
+    pub(super) fn pending_update(
         &self,
         gate: &Gate,
         (entry, frame): (&Call, &Frame),
         edited: Option<&Bytes>,
         now: Now,
     ) -> Option<PendingUpdate> {
-        let lesson = entry.lesson.as_deref()?;
-        let learnt = match edited {
-            None => learnt(lesson, frame.result()?, entry.facts.protocol.era),
+        let on_success = entry.on_success.as_deref()?;
+        let store_update = match edited {
+            None => store_update(on_success, frame.result()?, entry.facts.protocol.era),
             Some(body) => {
                 let given = Document::read(body.clone(), &gate.config.frame.document).ok()?;
-                learnt(lesson, given.root().get("result")?, entry.facts.protocol.era)
+                store_update(on_success, given.root().get("result")?, entry.facts.protocol.era)
             }
         };
         Some(PendingUpdate {
             store: self.server.handle_store().clone(),
             principal: self.principal.id.clone(),
-            update: learnt?,
+            update: store_update?,
             now: now.uptime,
         })
     }
@@ -86,11 +86,11 @@ impl Session {
 
 /// Reads the update from a result that is complete and successful. A request for input or a created
 /// task is not a complete answer, and the later result of a task is not read.
-fn learnt(lesson: &OnSuccess, result: Value<'_>, era: Era) -> Option<StoreUpdate> {
+fn store_update(on_success: &OnSuccess, result: Value<'_>, era: Era) -> Option<StoreUpdate> {
     let failed = result.get("isError").is_some_and(|failed| failed.as_bool() != Some(false));
     let whole = match era {
         Era::Modern => kind(result) == "complete",
         Era::Legacy => result.get("task").is_none(),
     };
-    (whole && !failed).then(|| StoreUpdate::of_answer(lesson, result)).flatten()
+    (whole && !failed).then(|| StoreUpdate::of_answer(on_success, result)).flatten()
 }

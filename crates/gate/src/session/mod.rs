@@ -97,7 +97,7 @@ pub struct Session {
     /// while the task runs (MCP 2025-11-25, tasks).
     task_tokens: VecDeque<Id>,
     /// Delivered answers that may be redelivered on a resumed stream, oldest first.
-    answered: VecDeque<replay::Answered>,
+    answered: VecDeque<replay::DeliveredAnswer>,
 }
 
 /// Progress tokens of tasks in one session at most; the oldest is evicted first.
@@ -120,7 +120,7 @@ struct Call {
     /// What must be removed from its answer and from related messages.
     redact: Vec<Redaction>,
     /// What the call changes for later calls if it succeeds.
-    lesson: Option<Box<OnSuccess>>,
+    on_success: Option<Box<OnSuccess>>,
 }
 
 impl Call {
@@ -206,7 +206,7 @@ impl Session {
             operation: Operation::of_method(Effect::Read),
             expected: Expected::default(),
             redact: Vec::new(),
-            lesson: None,
+            on_success: None,
         });
         let unrecorded = Refusal::unrecorded(self.addressee(None, &call));
         let permitted = Permitted::new(payload, self.protocol, call, Routing::default());
@@ -220,7 +220,7 @@ impl Session {
         if self.awaits(call) {
             return self.upstream_failed(call, &UpstreamFailure::EndedEarly, now);
         }
-        self.end_all(call, |session, entry| {
+        self.end_exchange(call, |session, entry| {
             Step::new(session.outcome_record(entry, Outcome::Accepted, now), Act::Drop)
         })
     }
@@ -233,7 +233,7 @@ impl Session {
         failure: &UpstreamFailure,
         now: Now,
     ) -> Option<Step> {
-        self.end_all(call, |session, entry| session.failed(entry, failure, now))
+        self.end_exchange(call, |session, entry| session.failed(entry, failure, now))
     }
 
     fn failed(&self, entry: &Call, failure: &UpstreamFailure, now: Now) -> Step {
@@ -293,7 +293,7 @@ impl Session {
             let why = format!("status {} with a body that cannot be redacted", answer.status);
             return self.upstream_failed(call, &UpstreamFailure::Unreadable(why), now);
         }
-        let ended = self.settle(call);
+        let ended = self.end_calls(call);
         let to = Self::reply_to(ended.first()?);
         let record = |entry| {
             let mut record = self.outcome_record(entry, Outcome::Error, now);
@@ -312,14 +312,14 @@ impl Session {
     /// The client disconnected before `call` was answered. The act is `Drop`. `None` if `call` has
     /// its outcome already.
     pub fn client_gone(&mut self, call: &CallId, now: Now) -> Option<Step> {
-        self.end_all(call, |session, entry| {
+        self.end_exchange(call, |session, entry| {
             Step::new(session.outcome_record(entry, Outcome::Cancelled, now), Act::Drop)
         })
     }
 
     /// Removes `call` from all tables: its record could not be kept, so it was not forwarded.
     pub fn forget(&mut self, call: &CallId) {
-        drop(self.settle(call));
+        drop(self.end_calls(call));
         self.server_requests.retain(|_, asked| asked.facts.call != *call);
         self.forget_answer(call);
     }
@@ -349,7 +349,7 @@ impl Session {
     }
 
     /// Removes the calls of an exchange from the tables and returns them, oldest first.
-    fn settle(&mut self, exchange: &CallId) -> Vec<Call> {
+    fn end_calls(&mut self, exchange: &CallId) -> Vec<Call> {
         let mut ended = Vec::new();
         while let Some(order) = self
             .calls
@@ -357,17 +357,17 @@ impl Session {
             .find(|(_, entry)| entry.exchange == *exchange)
             .map(|(order, _)| *order)
         {
-            ended.extend(self.settle_order(order));
+            ended.extend(self.end_call(order));
         }
         ended
     }
 
-    fn settle_id(&mut self, id: &Id) -> Option<Call> {
+    fn end_request(&mut self, id: &Id) -> Option<Call> {
         let order = self.ids.get(id).copied()?;
-        self.settle_order(order)
+        self.end_call(order)
     }
 
-    fn settle_order(&mut self, order: u64) -> Option<Call> {
+    fn end_call(&mut self, order: u64) -> Option<Call> {
         let entry = self.calls.remove(&order)?;
         if let Some(id) = &entry.id {
             self.ids.remove(id);
@@ -387,7 +387,8 @@ impl Session {
         }
     }
 
-    /// A record about `facts`: who, what, where. The caller adds what came of it.
+    /// Creates a record with principal, server, protocol, method and target of `facts`; the caller
+    /// adds the rest.
     fn record_of(&self, event: Event, facts: &CallFacts, now: Now) -> AuditRecord {
         let mut record = AuditRecord::new(event, now);
         record.call = Some(Arc::clone(&facts.call));

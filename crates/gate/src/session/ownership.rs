@@ -9,26 +9,26 @@ use crate::evidence::refusal::Refusal;
 use crate::question::access::{Resource, TaskOrigin};
 use crate::question::operation::Operation;
 use crate::question::pack::Effect;
-use crate::session::tasks::Maker;
+use crate::session::tasks::TaskCreation;
 use crate::wire::document::Value;
 use crate::wire::frame::{Frame, Id, Message};
 use crate::wire::headers::META_SUBSCRIPTION_ID;
 use crate::wire::method::{Action, Method, Role, Subject};
 use crate::wire::protocol::{Direction, Era};
 
-use super::client::{Refused, reason};
+use super::client::{ReasonedRefusal, reason};
 use super::expected::{Expected, Listen, reads_alike, texts};
 use super::question::Question;
 use super::{Call, CallFacts, Session};
 
 /// The task that a frame names: absent if it names none; an inner `None` if the task is unknown or
 /// belongs to another principal.
-pub(super) type Named = Option<Option<Arc<Maker>>>;
+pub(super) type TaskLookup = Option<Option<Arc<TaskCreation>>>;
 
 impl Session {
     /// Looks up the task that a frame names. A request about a task comes from the side that created
     /// it, a notification about it from the side that runs it.
-    pub(super) fn task(&mut self, frame: &Frame, name: &str, direction: Direction) -> Named {
+    pub(super) fn task(&mut self, frame: &Frame, name: &str, direction: Direction) -> TaskLookup {
         let method = Method::find(name, direction, None)?;
         if method.subject != Subject::Task {
             return None;
@@ -37,15 +37,19 @@ impl Session {
         let asks = matches!(frame.message(), Message::Request { .. });
         let owner = &self.principal.id;
         Some(if asks == (direction == Direction::ToServer) {
-            self.server.tasks().maker(id, owner)
+            self.server.tasks().creation(id, owner)
         } else {
-            self.client_tasks.maker(id, owner)
+            self.client_tasks.creation(id, owner)
         })
     }
 
     /// Returns the refusal if the client names a task that this principal did not create. It holds
     /// whatever the policy decides.
-    pub(super) fn barred(&self, question: &Question<'_>, task: &Named) -> Option<Refused> {
+    pub(super) fn task_refusal(
+        &self,
+        question: &Question<'_>,
+        task: &TaskLookup,
+    ) -> Option<ReasonedRefusal> {
         let params = question.params.filter(|_| question.action() == Action::Listen);
         let known = match (task, params) {
             (Some(origin), _) => origin.is_some(),
@@ -68,7 +72,10 @@ impl Session {
             Some(_) => Refusal::UnknownTask,
         };
         let why = "nobody saw this principal make the task";
-        Some(Refused { refusal, reasons: vec![reason("unknown-task", why, Origin::Protocol)] })
+        Some(ReasonedRefusal {
+            refusal,
+            reasons: vec![reason("unknown-task", why, Origin::Protocol)],
+        })
     }
 
     /// Whether the client declares the tasks extension on this request.
@@ -77,7 +84,7 @@ impl Session {
     }
 
     /// The client answers a request of the server with a task that it will run (2025-11-25).
-    pub(super) fn begun_by_client(&mut self, asked: &CallFacts, frame: &Frame, now: Now) {
+    pub(super) fn remember_client_task(&mut self, asked: &CallFacts, frame: &Frame, now: Now) {
         let task = frame.result().and_then(|result| result.get("task"));
         let Some(id) = task.and_then(|task| task.get("taskId")).and_then(Value::as_str) else {
             return;
@@ -87,25 +94,25 @@ impl Session {
         let effect = row.map_or(Effect::Unknown, |row| row.effect);
         let operation = Operation::of_method(effect);
         let origin = TaskOrigin { method, tool: None, operation };
-        let maker = Maker { origin, redact: Vec::new() };
+        let creation = TaskCreation { origin, redact: Vec::new() };
         let owner = &self.principal.id;
         // This session's table has one owner, so the id cannot belong to another principal.
-        self.client_tasks.remember((id, owner), maker, (now.uptime, None)).unwrap_or_default();
+        self.client_tasks.remember((id, owner), creation, (now.uptime, None)).unwrap_or_default();
     }
 
     /// Returns the refusal if a frame of the server refers to a task, a request or a subscription that
     /// is not this session's.
-    pub(super) fn misplaced(
+    pub(super) fn uncorrelated(
         &self,
         within: Option<&CallId>,
         question: &Question<'_>,
-        task: &Named,
+        task: &TaskLookup,
     ) -> Option<(Refusal, &'static str)> {
         if matches!(task, Some(None)) {
             return Some((Refusal::UnknownTask, "a task that is not this principal's"));
         }
         let progress = question.row.is_some_and(|row| row.role == Role::Progress);
-        if progress && !self.progresses(within, question.frame) {
+        if progress && !self.is_progress_in_flight(within, question.frame) {
             return Some((Refusal::Unsolicited, "progress of no request in flight"));
         }
         if question.protocol.era == Era::Modern && !self.is_subscribed(within, question) {
@@ -116,7 +123,7 @@ impl Session {
 
     /// Whether a progress token belongs to a request in flight. In the modern era it must be the
     /// request of this exchange, because progress comes on that request's stream.
-    fn progresses(&self, within: Option<&CallId>, frame: &Frame) -> bool {
+    fn is_progress_in_flight(&self, within: Option<&CallId>, frame: &Frame) -> bool {
         let Some(token) = frame.named_id("progressToken") else { return false };
         let same = |other: &Id| reads_alike(&token, other);
         let modern = self.protocol.era == Era::Modern;

@@ -26,7 +26,7 @@ pub enum RefusalForm {
 
 /// A tool as it was last listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Definition {
+pub struct ToolDefinition {
     /// `sha256:<hex>` of its canonical form; see [`digest`](crate::catalog::lists::digest).
     pub digest: Box<str>,
     /// `x-mcp-header` annotations of its input schema: lower-case header suffix, and RFC 6901 pointer
@@ -52,7 +52,7 @@ pub struct Protected {
     keeps_texts: AtomicBool,
     /// Digests of definitions about which a notice was recorded.
     told: Mutex<HashSet<Box<str>>>,
-    tools: RwLock<HashMap<Box<str>, Arc<Definition>>>,
+    tools: RwLock<HashMap<Box<str>, Arc<ToolDefinition>>>,
     tasks: Mutex<Tasks>,
     handle_store: Arc<Mutex<HandleStore>>,
 }
@@ -108,7 +108,7 @@ impl Protected {
     }
 
     /// The definition of `tool` as last listed.
-    pub fn definition(&self, tool: &str) -> Option<Arc<Definition>> {
+    pub fn definition(&self, tool: &str) -> Option<Arc<ToolDefinition>> {
         read(&self.tools).get(tool).cloned()
     }
 
@@ -118,20 +118,20 @@ impl Protected {
     }
 
     /// The definitions that were listed so far, by name.
-    pub fn tools(&self) -> BTreeMap<Box<str>, Arc<Definition>> {
+    pub fn tools(&self) -> BTreeMap<Box<str>, Arc<ToolDefinition>> {
         let tools = read(&self.tools);
         tools.iter().map(|(name, definition)| (name.clone(), Arc::clone(definition))).collect()
     }
 
-    /// Whether this is the first notice about the definition with `digest`, which it then counts as
-    /// given. `false` also once [`Protected::TOOLS_MAX`] definitions have had theirs.
+    /// Returns `true` once for each definition, named by its `digest`, so that one notice is
+    /// recorded. `false` for all further ones after [`Protected::TOOLS_MAX`] definitions.
     pub fn first_notice(&self, digest: &str) -> bool {
         let mut told = lock(&self.told);
         told.len() < Self::TOOLS_MAX && told.insert(digest.into())
     }
 
     /// Keeps the definitions of a page of tools, each with its flags.
-    pub fn learn(&self, page: &ListPage<'_>, flags: &[Vec<&'static str>]) {
+    pub fn remember_page(&self, page: &ListPage<'_>, flags: &[Vec<&'static str>]) {
         let mut tools = write(&self.tools);
         let keeps_texts = self.keeps_texts.load(Ordering::Relaxed);
         for (entry, flags) in page.entries.iter().zip(flags) {
@@ -139,7 +139,7 @@ impl Protected {
                 continue;
             }
             let same =
-                |known: &Arc<Definition>| known.digest == entry.digest && known.flags == *flags;
+                |known: &Arc<ToolDefinition>| known.digest == entry.digest && known.flags == *flags;
             if tools.get(entry.name).is_some_and(same) {
                 continue;
             }
@@ -148,8 +148,12 @@ impl Protected {
                 annotations(schema, &mut String::new(), &mut parameters);
             }
             let text = keeps_texts.then(|| String::from_utf8_lossy(entry.value.raw()).into());
-            let definition =
-                Definition { digest: entry.digest.clone(), parameters, flags: flags.clone(), text };
+            let definition = ToolDefinition {
+                digest: entry.digest.clone(),
+                parameters,
+                flags: flags.clone(),
+                text,
+            };
             tools.insert(entry.name.into(), Arc::new(definition));
         }
     }

@@ -10,8 +10,8 @@ use crate::question::handles::PrincipalHandles;
 use crate::question::operation::Operation;
 use crate::question::pack::Effect;
 use crate::question::status::DefinitionStatus;
-use crate::session::protected::Definition;
-use crate::session::tasks::Maker;
+use crate::session::protected::ToolDefinition;
+use crate::session::tasks::TaskCreation;
 use crate::wire::document::{Kind, Value};
 use crate::wire::frame::Frame;
 use crate::wire::headers::RoutingHeaders;
@@ -34,16 +34,16 @@ pub(super) struct Question<'a> {
     pub(super) protocol: Protocol,
     pub(super) resource: Resource<'a>,
     pub(super) operation: Operation,
-    pub(super) trace: Option<Trace<'a>>,
+    pub(super) trace: Option<TraceContext<'a>>,
 }
 
 /// What the session's tables hold about the tool, task or handle that a frame names.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Known<'a> {
+pub(super) struct Lookups<'a> {
     /// The called tool as last listed.
-    pub(super) definition: Option<&'a Definition>,
+    pub(super) definition: Option<&'a ToolDefinition>,
     /// The request that created the named task.
-    pub(super) task: Option<&'a Maker>,
+    pub(super) task: Option<&'a TaskCreation>,
     /// The called tool's drift and flags.
     pub(super) status: DefinitionStatus<'a>,
     /// The handles that were issued to this principal.
@@ -52,14 +52,14 @@ pub(super) struct Known<'a> {
 
 /// A W3C trace context (`traceparent`, version 00).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Trace<'a> {
+pub(super) struct TraceContext<'a> {
     /// 32 lower-case hex digits.
     pub(super) trace_id: &'a str,
     /// 16 lower-case hex digits.
     pub(super) span_id: &'a str,
 }
 
-impl<'a> Trace<'a> {
+impl<'a> TraceContext<'a> {
     /// Parses a `traceparent` of version 00 (W3C Trace Context §3.2.2); `None` for any other text.
     pub(super) fn parse(text: &'a str) -> Option<Self> {
         let mut parts = text.split('-');
@@ -127,7 +127,7 @@ impl<'a> Question<'a> {
         frame: &'a Frame,
         name: &'a str,
         (direction, protocol): (Direction, Protocol),
-        known: Known<'a>,
+        known: Lookups<'a>,
     ) -> Self {
         let method = Method::find(name, direction, protocol.revision);
         let asked = (name, frame.params());
@@ -144,7 +144,7 @@ impl<'a> Question<'a> {
     ) -> Self {
         let method = Method::find(asked.0, Direction::ToClient, None);
         let way = (method, Direction::ToClient, protocol);
-        Self::about(session, frame, asked, way, Known::default())
+        Self::about(session, frame, asked, way, Lookups::default())
     }
 
     fn about(
@@ -152,7 +152,7 @@ impl<'a> Question<'a> {
         frame: &'a Frame,
         (name, params): (&'a str, Option<Value<'a>>),
         (method, direction, protocol): (Option<&'static Method>, Direction, Protocol),
-        known: Known<'a>,
+        known: Lookups<'a>,
     ) -> Self {
         let resource = resource_of(method, params, known);
         let operation = match (method, resource) {
@@ -168,7 +168,7 @@ impl<'a> Question<'a> {
             .and_then(|params| params.get("_meta"))
             .and_then(|meta| meta.get("traceparent"))
             .and_then(Value::as_str)
-            .and_then(Trace::parse);
+            .and_then(TraceContext::parse);
         let row = Method::named(name);
         Self { frame, name, params, row, method, direction, protocol, resource, operation, trace }
     }
@@ -216,7 +216,7 @@ impl<'a> Question<'a> {
 }
 
 impl CallFacts {
-    /// Of something that has no method.
+    /// The facts of a message without a method.
     pub(super) fn bare(call: &CallId, direction: Direction, protocol: Protocol) -> Self {
         Self {
             call: Arc::clone(call),
@@ -239,7 +239,7 @@ pub(super) fn wall_time(now: Now) -> WallTime {
 fn resource_of<'a>(
     method: Option<&Method>,
     params: Option<Value<'a>>,
-    known: Known<'a>,
+    known: Lookups<'a>,
 ) -> Resource<'a> {
     let (Some(method), Some(params)) = (method, params) else { return Resource::Whole };
     let text = |name| params.get(name).and_then(Value::as_str);
@@ -265,7 +265,7 @@ fn resource_of<'a>(
             .and_then(|filter| filter.get("resourceSubscriptions"))
             .map(Resource::Uris),
         Subject::Task => text("taskId").map(|id| {
-            let origin = known.task.map(|maker| &maker.origin);
+            let origin = known.task.map(|creation| &creation.origin);
             Resource::Task { id, origin }
         }),
     };
@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn only_a_whole_traceparent_is_a_context() {
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
-        let trace = Trace::parse(good).unwrap();
+        let trace = TraceContext::parse(good).unwrap();
         assert_eq!(trace.trace_id, "0af7651916cd43dd8448eb211c80319c");
         assert_eq!(trace.span_id, "b7ad6b7169203331");
         for bad in [
@@ -307,7 +307,7 @@ mod tests {
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00-x",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
         ] {
-            assert_eq!(Trace::parse(bad), None, "{bad}");
+            assert_eq!(TraceContext::parse(bad), None, "{bad}");
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::duty::decision::Decision;
 use crate::duty::redact::{Redaction, RedactionScope, redact};
 use crate::evidence::record::{AuditRecord, CallId, Finding, PlaceFacts, RedactionFacts};
 use crate::evidence::refusal::Refusal;
-use crate::session::tasks::Maker;
+use crate::session::tasks::TaskCreation;
 use crate::wire::document::{Document, Kind};
 
 use super::{Gate, Session};
@@ -21,7 +21,7 @@ const POINTER_CHARS_MAX: usize = 256;
 
 /// The redactions of an answer: those of the current decision, and those of the decision by which the
 /// task that the request names was created.
-pub(super) fn redactions(decision: &Decision, task: Option<&Maker>) -> Vec<Redaction> {
+pub(super) fn redactions(decision: &Decision, task: Option<&TaskCreation>) -> Vec<Redaction> {
     let of_task = task.into_iter().flat_map(|task| &task.redact);
     let mut all: Vec<Redaction> = Vec::new();
     for redaction in decision.redactions().chain(of_task) {

@@ -28,7 +28,7 @@ pub struct Replay {
 
 /// An answer that was delivered and may be redelivered.
 #[derive(Debug, Clone)]
-pub(super) struct Answered {
+pub(super) struct DeliveredAnswer {
     call: Call,
     /// The keyed digest of the server's bytes.
     digest: Box<str>,
@@ -45,15 +45,15 @@ impl Session {
         if self.answered.len() >= ANSWERED_MAX {
             self.answered.pop_front();
         }
-        self.answered.push_back(Answered { call, digest: digest.into() });
+        self.answered.push_back(DeliveredAnswer { call, digest: digest.into() });
     }
 
     /// Returns the step for `frame` if it is a redelivery, byte for byte: of an answer that was
     /// delivered, or of a request of the server that is still in flight.
-    pub(super) fn replayed(&mut self, gate: &Gate, frame: &Frame, now: Now) -> Option<Step> {
+    pub(super) fn redelivery(&mut self, gate: &Gate, frame: &Frame, now: Now) -> Option<Step> {
         let id = frame.message().id()?;
         if matches!(frame.message(), Message::Request { .. }) {
-            return self.asked_again(gate, frame, id, now);
+            return self.redeliver_request(gate, frame, id, now);
         }
         // The client uses the id for a new request, so an answer to it is not a redelivery.
         if self.ids.contains_key(id) {
@@ -61,28 +61,29 @@ impl Session {
         }
         let digest = gate.digest(frame.document().raw());
         let answered = std::mem::take(&mut self.answered);
-        let same = |seen: &&Answered| seen.call.id.as_ref() == Some(id) && seen.digest == digest;
+        let same =
+            |seen: &&DeliveredAnswer| seen.call.id.as_ref() == Some(id) && seen.digest == digest;
         let step =
-            answered.iter().find(same).map(|seen| self.answered_again(gate, frame, seen, now));
+            answered.iter().find(same).map(|seen| self.redeliver_answer(gate, frame, seen, now));
         // The redelivery may be lost too, so keep the answer.
         self.answered = answered;
         step
     }
 
-    fn answered_again(
+    fn redeliver_answer(
         &mut self,
         gate: &Gate,
         frame: &Frame,
-        answered: &Answered,
+        answered: &DeliveredAnswer,
         now: Now,
     ) -> Step {
-        let Answered { call, digest } = answered;
-        let mut record = self.again(&call.facts, frame, digest.clone(), now);
+        let DeliveredAnswer { call, digest } = answered;
+        let mut record = self.redelivery_record(&call.facts, frame, digest.clone(), now);
         record.id = call.id.as_ref().map(id_text);
         let mut also = Vec::new();
-        let act = match self.inspected(gate, frame, call, (&mut record, &mut also), now) {
+        let act = match self.inspect(gate, frame, call, (&mut record, &mut also), now) {
             Ok(edited) => {
-                record.note = Some("an answer again, on a resumed stream".into());
+                record.note = Some("an answer redelivery_record, on a resumed stream".into());
                 Act::Deliver(released(frame, edited))
             }
             Err(refusal) => {
@@ -95,22 +96,28 @@ impl Session {
         Step::new(record, act).with_records(also)
     }
 
-    fn asked_again(&self, gate: &Gate, frame: &Frame, id: &Id, now: Now) -> Option<Step> {
+    fn redeliver_request(&self, gate: &Gate, frame: &Frame, id: &Id, now: Now) -> Option<Step> {
         let raw = frame.document().raw();
         let asked = self.server_requests.get(id)?;
         let digest = gate.digest(raw);
         if asked.digest != digest {
             return None;
         }
-        let mut record = self.again(&asked.facts, frame, digest, now);
+        let mut record = self.redelivery_record(&asked.facts, frame, digest, now);
         record.id = Some(id_text(id));
-        record.note = Some("a request of the server again, on a resumed stream".into());
+        record.note = Some("a request of the server redelivery_record, on a resumed stream".into());
         // The same bytes were redacted at the first delivery, so this cannot fail.
         let edited = redacted(gate, frame.document(), &asked.redact, &mut record).ok()?;
         Some(Step::new(record, Act::Deliver(released(frame, edited))))
     }
 
-    fn again(&self, facts: &CallFacts, frame: &Frame, digest: Box<str>, now: Now) -> AuditRecord {
+    fn redelivery_record(
+        &self,
+        facts: &CallFacts,
+        frame: &Frame,
+        digest: Box<str>,
+        now: Now,
+    ) -> AuditRecord {
         let mut record = self.record_of(Event::Notice, facts, now);
         record.bytes = u64::try_from(frame.document().raw().len()).ok();
         record.digest = Some(digest);

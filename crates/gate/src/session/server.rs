@@ -14,9 +14,9 @@ use crate::wire::headers::META_SUBSCRIPTION_ID;
 use crate::wire::method::Role;
 use crate::wire::protocol::{Direction, Era, Revision};
 
-use super::answer::{Carrier, irregular_task};
-use super::client::{Refused, passing, verdict_of};
-use super::question::{Known, Question};
+use super::answer::{EmbeddingMessage, task_problem};
+use super::client::{ReasonedRefusal, denied_facts, enforce};
+use super::question::{Lookups, Question};
 use super::redaction::{redacted, redactions};
 use super::replay::Replay;
 use super::{Call, CallFacts, ErrorAnswer, Gate, ServerRequest, Session, id_text, released};
@@ -85,7 +85,7 @@ impl Session {
     ) -> Step {
         if replay.resumed
             && within.is_none()
-            && let Some(step) = self.replayed(gate, frame, now)
+            && let Some(step) = self.redelivery(gate, frame, now)
         {
             return step;
         }
@@ -125,7 +125,7 @@ impl Session {
             }
         };
         let ended = within.filter(|call| self.awaits(call)).and_then(|call| {
-            self.end_all(call, |session, entry| {
+            self.end_exchange(call, |session, entry| {
                 let mut record = session.outcome_record(entry, Outcome::Withheld, now);
                 record.error_type = Some(refusal.code().into());
                 let to = Self::reply_to(entry);
@@ -153,7 +153,7 @@ impl Session {
         let entry = match (within, id) {
             // An error without an id belongs to the exchange that it came in.
             (Some(call), None) => {
-                let mut ended = self.settle(call).into_iter();
+                let mut ended = self.end_calls(call).into_iter();
                 let first = ended.next();
                 also.extend(ended.map(|entry| self.outcome_record(&entry, Outcome::Error, now)));
                 first
@@ -164,9 +164,9 @@ impl Session {
                     .get(id)
                     .and_then(|order| self.calls.get(order))
                     .is_some_and(|entry| entry.exchange == *call);
-                if mine { self.settle_id(id) } else { None }
+                if mine { self.end_request(id) } else { None }
             }
-            (None, Some(id)) => self.settle_id(id),
+            (None, Some(id)) => self.end_request(id),
             (None, None) => None,
         };
         let raw = frame.document().raw();
@@ -180,21 +180,21 @@ impl Session {
         } else if record.outcome == Some(Outcome::ToolError) {
             record.error_type = Some("tool_error".into());
         }
-        let settles = settled(&entry, frame);
+        let settles = negotiated_revision(&entry, frame);
         if let Some(revision) = settles.filter(|revision| revision.era() == Era::Legacy) {
             self.protocol.revision = Some(revision);
         }
         let to = Self::reply_to(&entry);
         let unrecorded = Refusal::unrecorded(to.borrowed());
         let mut updates = None;
-        also.extend(self.taken(&entry.exchange, now));
+        also.extend(self.accept_notifications(&entry.exchange, now));
         let digest = gate.digest(raw);
         record.bytes = u64::try_from(raw.len()).ok();
         record.digest = Some(digest.clone());
-        let act = match self.inspected(gate, frame, &entry, (&mut record, &mut also), now) {
+        let act = match self.inspect(gate, frame, &entry, (&mut record, &mut also), now) {
             Ok(edited) => {
                 if record.outcome == Some(Outcome::Ok) {
-                    updates = self.taught(gate, (&entry, frame), edited.as_ref(), now);
+                    updates = self.pending_update(gate, (&entry, frame), edited.as_ref(), now);
                 }
                 if replay.numbered {
                     self.remember(entry, &digest);
@@ -230,7 +230,8 @@ impl Session {
     ) -> Step {
         let call = gate.next_call();
         let task = self.task(frame, name, Direction::ToClient);
-        let known = Known { task: task.as_ref().and_then(|it| it.as_deref()), ..Known::default() };
+        let known =
+            Lookups { task: task.as_ref().and_then(|it| it.as_deref()), ..Lookups::default() };
         let way = (Direction::ToClient, self.protocol);
         let question = Question::of(self, frame, name, way, known);
         let facts = question.facts(&call);
@@ -242,7 +243,7 @@ impl Session {
         let digest = gate.digest(raw);
         record.digest = Some(digest.clone());
 
-        let forbidden = id.and_then(|id| self.unaskable(gate, id));
+        let forbidden = id.and_then(|id| self.refused_before_policy_to_client(gate, id));
         if let Some(refusal) = forbidden {
             record.event = Event::Denial;
             record.decision = Some(gate.refused(&refusal, None));
@@ -254,29 +255,31 @@ impl Session {
         let decision = gate.policy().decide(&question.request(self, now));
         let mut redact = redactions(&decision, known.task);
         redact.extend(self.redactions_within(within).cloned());
-        let misplaced = self.misplaced(within, &question, &task).or_else(|| {
-            let carried = self.carried_news(gate, (within, &redact), &question, now, &mut also)?;
-            record.note = Some(carried.into());
+        let uncorrelated = self.uncorrelated(within, &question, &task).or_else(|| {
+            let refused_input_request =
+                self.refused_task_notification(gate, (within, &redact), &question, now, &mut also)?;
+            record.note = Some(refused_input_request.into());
             Some((Refusal::Withheld, "a question in it may not be asked"))
         });
-        let barred = misplaced.map(|(refusal, why)| Refused::of(refusal, why));
+        let precheck = uncorrelated.map(|(refusal, why)| ReasonedRefusal::of(refusal, why));
         record.set_input(gate.recorded(|| question.request(self, now)));
-        let passed = passing(gate, &question, &decision, barred, now).and_then(|(set, verdict)| {
-            let document = set.as_ref().unwrap_or(frame).document();
-            let redacted = redacted(gate, document, &redact, &mut record)
-                .map_err(|refusal| Refused::of(refusal, "it cannot be redacted"))?;
-            let set = set.as_ref().map(|frame| frame.document().raw().clone());
-            Ok((redacted.or(set), verdict))
-        });
+        let passed =
+            enforce(gate, &question, &decision, precheck, now).and_then(|(set, verdict)| {
+                let document = set.as_ref().unwrap_or(frame).document();
+                let redacted = redacted(gate, document, &redact, &mut record)
+                    .map_err(|refusal| ReasonedRefusal::of(refusal, "it cannot be redacted"))?;
+                let set = set.as_ref().map(|frame| frame.document().raw().clone());
+                Ok((redacted.or(set), verdict))
+            });
         let edited = match passed {
             Ok((edited, verdict)) => {
                 record.decision = Some(verdict);
                 edited
             }
             Err(refused) => {
-                record.decision = Some(verdict_of(&decision, &refused, true));
+                record.decision = Some(denied_facts(&decision, &refused, true));
                 record.event = Event::Denial;
-                let record = record.with_finding(finding_of(&refused));
+                let record = record.with_finding(refusal_finding(&refused));
                 let refused = self.refuse_server(record, &refused.refusal, id, &call);
                 return refused.with_records(also);
             }
@@ -287,13 +290,13 @@ impl Session {
                 .insert(id.clone(), ServerRequest { started: now.uptime, facts, digest, redact });
         } else if question.row.is_some_and(|row| row.role == Role::Cancel) {
             // The server cancels its own request, so an answer of the client is no longer accepted.
-            also.extend(self.withdrawn(frame, now));
+            also.extend(self.cancel_server_request(frame, now));
         }
         Step::new(record, deliver).with_records(also)
     }
 
     /// Ends a request of the server that the server cancels before the client answered it.
-    fn withdrawn(&mut self, frame: &Frame, now: Now) -> Option<AuditRecord> {
+    fn cancel_server_request(&mut self, frame: &Frame, now: Now) -> Option<AuditRecord> {
         let asked = frame.named_id("requestId").and_then(|id| self.server_requests.remove(&id))?;
         let mut record = self.record_of(Event::Outcome, &asked.facts, now);
         record.outcome = Some(Outcome::Cancelled);
@@ -302,7 +305,7 @@ impl Session {
 
     /// A notification about a task carries what an answer to `tasks/get` does, so the same checks
     /// apply. Returns the reason if it must be withheld.
-    fn carried_news(
+    fn refused_task_notification(
         &self,
         gate: &Gate,
         (within, redact): (Option<&CallId>, &[Redaction]),
@@ -314,7 +317,7 @@ impl Session {
         let params = question.params?;
         let tag = params.get("_meta").and_then(|meta| meta.get(META_SUBSCRIPTION_ID));
         let (entry, _) = self.subscriptions(within, tag).next()?;
-        let carrier = Carrier {
+        let carrier = EmbeddingMessage {
             gate,
             frame: question.frame,
             call: &entry.facts.call,
@@ -322,11 +325,12 @@ impl Session {
             redact,
             now,
         };
-        irregular_task(params).or_else(|| self.carried(&carrier, Era::Modern, params, also))
+        task_problem(params)
+            .or_else(|| self.refused_input_request(&carrier, Era::Modern, params, also))
     }
 
     /// Returns why a request of the server is refused without asking the policy, if it is.
-    fn unaskable(&self, gate: &Gate, id: &Id) -> Option<Refusal> {
+    fn refused_before_policy_to_client(&self, gate: &Gate, id: &Id) -> Option<Refusal> {
         if self.protocol.era == Era::Modern {
             Some(Refusal::UnknownMethod)
         } else if self.server_requests.contains_key(id) {
@@ -364,7 +368,7 @@ impl Session {
     }
 }
 
-fn finding_of(refused: &Refused) -> Finding {
+fn refusal_finding(refused: &ReasonedRefusal) -> Finding {
     refused.refusal.finding().unwrap_or(Finding::ToolDenied)
 }
 
@@ -383,7 +387,7 @@ fn outcome_of(frame: &Frame) -> Outcome {
 }
 
 /// The revision that an answer to `initialize` negotiates, if it is one.
-fn settled(entry: &Call, frame: &Frame) -> Option<Revision> {
+fn negotiated_revision(entry: &Call, frame: &Frame) -> Option<Revision> {
     entry.method.filter(|method| method.role == Role::Handshake)?;
     frame.result()?.get("protocolVersion").and_then(Value::as_str).and_then(Revision::parse)
 }

@@ -13,11 +13,11 @@ use crate::question::access::TaskOrigin;
 
 /// A task with the same id belongs to another principal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Foreign;
+pub struct ForeignTask;
 
 /// The request that created a task, with the redactions that the policy demanded then.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Maker {
+pub struct TaskCreation {
     /// What the request was.
     pub origin: TaskOrigin,
     /// What must be removed from the task's result, whenever it comes.
@@ -35,7 +35,7 @@ pub struct Tasks {
 #[derive(Debug, Clone)]
 struct Task {
     owner: Box<str>,
-    maker: Arc<Maker>,
+    creation: Arc<TaskCreation>,
     last_use: u64,
     /// The uptime at which the peer may delete it, as it stated when the task was created.
     expires: Option<Duration>,
@@ -62,13 +62,13 @@ impl Tasks {
     pub fn remember(
         &mut self,
         (id, owner): (&str, &str),
-        maker: Maker,
+        creation: TaskCreation,
         (now, ttl): (Duration, Option<Duration>),
-    ) -> Result<(), Foreign> {
+    ) -> Result<(), ForeignTask> {
         if self.known.get(id).is_some_and(|task| *task.owner != *owner) {
-            return Err(Foreign);
+            return Err(ForeignTask);
         }
-        let Maker { origin, .. } = &maker;
+        let TaskCreation { origin, .. } = &creation;
         let names = [id, &origin.method, origin.tool.as_deref().unwrap_or_default()];
         if names.iter().any(|name| name.len() > Self::NAME_BYTES_MAX) {
             return Ok(());
@@ -78,7 +78,7 @@ impl Tasks {
         }
         let task = Task {
             owner: owner.into(),
-            maker: Arc::new(bounded(maker)),
+            creation: Arc::new(bounded(creation)),
             last_use: self.next_use(),
             expires: ttl.map(|ttl| now.saturating_add(ttl)),
         };
@@ -87,11 +87,11 @@ impl Tasks {
     }
 
     /// Returns the request that created the task `id`, if `owner` owns it.
-    pub fn maker(&mut self, id: &str, owner: &str) -> Option<Arc<Maker>> {
+    pub fn creation(&mut self, id: &str, owner: &str) -> Option<Arc<TaskCreation>> {
         let last_use = self.next_use();
         let task = self.known.get_mut(id).filter(|task| *task.owner == *owner)?;
         task.last_use = last_use;
-        Some(Arc::clone(&task.maker))
+        Some(Arc::clone(&task.creation))
     }
 
     /// Whether `owner` owns the task `id`.
@@ -115,12 +115,12 @@ impl Tasks {
     }
 }
 
-fn bounded(mut maker: Maker) -> Maker {
-    let names = &mut maker.origin.operation.environments;
+fn bounded(mut creation: TaskCreation) -> TaskCreation {
+    let names = &mut creation.origin.operation.environments;
     if names.iter().map(|name| name.len()).sum::<usize>() > Tasks::ENVIRONMENTS_BYTES_MAX {
         *names = vec!["*".into()];
     }
-    maker
+    creation
 }
 
 #[cfg(test)]
@@ -129,13 +129,13 @@ mod tests {
     use crate::question::operation::Operation;
     use crate::question::pack::Effect;
 
-    fn maker(tool: &str) -> Maker {
+    fn creation(tool: &str) -> TaskCreation {
         let origin = TaskOrigin {
             method: "tools/call".into(),
             tool: Some(tool.into()),
             operation: Operation::of_method(Effect::Write),
         };
-        Maker { origin, redact: Vec::new() }
+        TaskCreation { origin, redact: Vec::new() }
     }
 
     const NOW: Duration = Duration::from_secs(1);
@@ -143,11 +143,11 @@ mod tests {
     #[test]
     fn a_task_is_its_owners_alone() {
         let mut tasks = Tasks::default();
-        assert_eq!(tasks.remember(("t", "a"), maker("x"), (NOW, None)), Ok(()));
-        assert_eq!(tasks.remember(("t", "b"), maker("y"), (NOW, None)), Err(Foreign));
-        assert_eq!(tasks.maker("t", "b"), None);
-        assert_eq!(tasks.maker("u", "a"), None);
-        assert_eq!(tasks.maker("t", "a").unwrap().origin.tool.as_deref(), Some("x"));
+        assert_eq!(tasks.remember(("t", "a"), creation("x"), (NOW, None)), Ok(()));
+        assert_eq!(tasks.remember(("t", "b"), creation("y"), (NOW, None)), Err(ForeignTask));
+        assert_eq!(tasks.creation("t", "b"), None);
+        assert_eq!(tasks.creation("u", "a"), None);
+        assert_eq!(tasks.creation("t", "a").unwrap().origin.tool.as_deref(), Some("x"));
         assert!(tasks.is_of("t", "a") && !tasks.is_of("t", "b"));
     }
 
@@ -155,14 +155,14 @@ mod tests {
     fn a_full_table_forgets_the_expired_and_then_the_least_used() {
         let mut tasks = Tasks::default();
         let late = NOW + Duration::from_secs(5);
-        tasks.remember(("old", "a"), maker("x"), (NOW, Some(Duration::from_secs(2)))).unwrap();
+        tasks.remember(("old", "a"), creation("x"), (NOW, Some(Duration::from_secs(2)))).unwrap();
         for number in 1..Tasks::TASKS_MAX {
-            tasks.remember((&number.to_string(), "a"), maker("x"), (NOW, None)).unwrap();
+            tasks.remember((&number.to_string(), "a"), creation("x"), (NOW, None)).unwrap();
         }
-        assert!(tasks.maker("1", "a").is_some());
-        tasks.remember(("new", "a"), maker("x"), (late, None)).unwrap();
+        assert!(tasks.creation("1", "a").is_some());
+        tasks.remember(("new", "a"), creation("x"), (late, None)).unwrap();
         assert!(!tasks.is_of("old", "a") && tasks.is_of("1", "a") && tasks.is_of("2", "a"));
-        tasks.remember(("newer", "a"), maker("x"), (late, None)).unwrap();
+        tasks.remember(("newer", "a"), creation("x"), (late, None)).unwrap();
         assert!(tasks.is_of("1", "a") && !tasks.is_of("2", "a") && tasks.is_of("new", "a"));
         assert_eq!(tasks.known.len(), Tasks::TASKS_MAX);
     }
@@ -171,12 +171,15 @@ mod tests {
     fn what_is_remembered_is_bounded() {
         let mut tasks = Tasks::default();
         let long = "x".repeat(Tasks::NAME_BYTES_MAX + 1);
-        tasks.remember((&long, "a"), maker("x"), (NOW, None)).unwrap();
-        tasks.remember(("t", "a"), maker(&long), (NOW, None)).unwrap();
+        tasks.remember((&long, "a"), creation("x"), (NOW, None)).unwrap();
+        tasks.remember(("t", "a"), creation(&long), (NOW, None)).unwrap();
         assert!(tasks.known.is_empty());
-        let mut wide = maker("x");
+        let mut wide = creation("x");
         wide.origin.operation.environments = vec![long.clone().into(); 5];
         tasks.remember(("t", "a"), wide, (NOW, None)).unwrap();
-        assert_eq!(tasks.maker("t", "a").unwrap().origin.operation.environments, [Box::from("*")]);
+        assert_eq!(
+            tasks.creation("t", "a").unwrap().origin.operation.environments,
+            [Box::from("*")]
+        );
     }
 }
