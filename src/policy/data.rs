@@ -1,7 +1,7 @@
 //! Merges JSON files into the document `data` of a policy, as OPA does (OPA docs, "Bundles").
 //!
 //! Each file is read with the strict reader. Scalars and arrays are copied as text, so no number is
-//! rounded. Two files with a value at one path are an error. `load`, `find` and `bundle` call it.
+//! rounded. Two files with a value at one path are an error. `sources` and `bundle` call it.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! The policies and packs that are compiled into the program. They are used where a configuration
 //! names none.
 //!
-//! The texts are the files of `policies/`. They are loaded and proven like any other policy. `load`
-//! and the command line call this module.
+//! The texts are the files of `policies/`. They are loaded and proven like any other policy. The
+//! loader (`load`, `sources`) and the configuration call this module.
 
 use bartizan_rego::Module;
 

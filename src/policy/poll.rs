@@ -48,7 +48,7 @@ pub struct BundleService {
     pub bytes_max: usize,
     /// The pauses between requests.
     pub polling: Polling,
-    /// The keys that must have signed; `None` accepts unsigned bundles.
+    /// The keys that must have signed the bundle; with `None` it must be unsigned.
     pub signing: Option<Arc<Signing>>,
     /// The file with the last good bundle.
     pub last_good: LastGood,

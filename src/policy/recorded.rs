@@ -58,7 +58,7 @@ impl Verdict {
 
 /// A verdict with the codes of the rules that caused it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
+pub struct PolicyVerdict {
     /// The verdict.
     pub verdict: Verdict,
     /// The codes of its reasons and holds, sorted, without duplicates.
@@ -67,7 +67,7 @@ pub struct Said {
     pub policy: Option<String>,
 }
 
-impl Said {
+impl PolicyVerdict {
     fn new(
         verdict: Verdict,
         codes: impl IntoIterator<Item = String>,
@@ -147,7 +147,7 @@ impl Said {
 /// A summary of a recorded request, for lists of changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "members of a journal record, with its names")]
-pub struct About {
+pub struct QuestionSummary {
     pub call: Option<String>,
     pub time: Option<String>,
     pub principal: Option<String>,
@@ -170,9 +170,9 @@ pub enum Recorded {
 #[derive(Debug)]
 pub struct Question {
     /// Its summary.
-    pub about: About,
+    pub about: QuestionSummary,
     /// The recorded verdict, where there is one.
-    pub before: Option<Said>,
+    pub before: Option<PolicyVerdict>,
     by_gate: bool,
     form: RecordedForm,
     unknown: Vec<String>,
@@ -188,7 +188,7 @@ enum RecordedForm {
 
 /// Why a recorded request was not evaluated.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum NotJudged {
+pub enum NotEvaluated {
     /// A rule reads a value that is not recorded.
     Unknown(UnknownInput),
     /// The gate refused the message itself, so there is no verdict to compare with.
@@ -200,7 +200,7 @@ pub enum NotJudged {
     Form,
 }
 
-impl std::fmt::Display for NotJudged {
+impl std::fmt::Display for NotEvaluated {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Unknown(UnknownInput { file, line, pointer }) => {
@@ -234,7 +234,7 @@ impl Recorded {
         else {
             return Err("neither a record, nor a decision log event, nor an input".to_owned());
         };
-        let mut about = About::of_input(input);
+        let mut about = QuestionSummary::of_input(input);
         let mut before = None;
         let mut unknown = Vec::new();
         if root.pointer("/custom/bartizan/engine").and_then(Value::as_str) == Some("none") {
@@ -245,7 +245,7 @@ impl Recorded {
             about.time = text(root.get("timestamp"));
             let policy = root.get("bundles").and_then(|it| it.members().next());
             let policy = policy.and_then(|(_, bundle)| bundle.get("revision")?.as_str());
-            before = root.get("result").and_then(|result| Said::of_result(result, policy));
+            before = root.get("result").and_then(|result| PolicyVerdict::of_result(result, policy));
             let hidden = ["erased", "masked"].into_iter().filter_map(|name| root.get(name));
             let hidden = hidden.flat_map(Value::elements).filter_map(Value::as_str);
             unknown.extend(hidden.filter_map(|it| it.strip_prefix("/input")).map(str::to_owned));
@@ -264,8 +264,8 @@ impl Recorded {
         if decision.engine == "none" || !is_request {
             return Ok(Self::Other);
         }
-        let before = Said::of_record(decision);
-        let about = About {
+        let before = PolicyVerdict::of_record(decision);
+        let about = QuestionSummary {
             call: entry.call.clone(),
             time: Some(entry.time.clone()),
             principal: entry.principal.clone(),
@@ -289,7 +289,7 @@ fn document(line: &[u8]) -> Result<Document, String> {
         .map_err(|unreadable| format!("not strict JSON: {unreadable:?}"))
 }
 
-impl About {
+impl QuestionSummary {
     fn of_input(input: Value<'_>) -> Self {
         let text = |pointer: &str| Some(input.pointer(pointer)?.as_str()?.to_owned());
         let target = ["/tool/name", "/prompt/name", "/resource/uri", "/task/id"];
@@ -319,23 +319,23 @@ impl Question {
         &self,
         evaluator: &mut ReplayEvaluator,
         known: &Known,
-    ) -> Result<Said, NotJudged> {
+    ) -> Result<PolicyVerdict, NotEvaluated> {
         if self.about.method.as_deref() == Some("subscriptions/listen") {
-            return Err(NotJudged::Subscription);
+            return Err(NotEvaluated::Subscription);
         }
         let decision = match &self.form {
             RecordedForm::Line { document, member } => {
                 let root = document.root();
                 let input = member.map_or(Some(root), |member| root.get(member));
-                evaluator.decide_input(input.ok_or(NotJudged::Form)?, &self.unknown)
+                evaluator.decide_input(input.ok_or(NotEvaluated::Form)?, &self.unknown)
             }
             RecordedForm::Record(entry) => {
-                let rebuilt = Rebuilt::of(entry, known).ok_or(NotJudged::Form)?;
+                let rebuilt = Rebuilt::of(entry, known).ok_or(NotEvaluated::Form)?;
                 evaluator
-                    .decide_request(&rebuilt.request().ok_or(NotJudged::Form)?, &rebuilt.unknown)
+                    .decide_request(&rebuilt.request().ok_or(NotEvaluated::Form)?, &rebuilt.unknown)
             }
         };
-        decision.map(|decision| Said::of(&decision)).map_err(NotJudged::Unknown)
+        decision.map(|decision| PolicyVerdict::of(&decision)).map_err(NotEvaluated::Unknown)
     }
 }
 

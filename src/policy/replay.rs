@@ -19,7 +19,9 @@ use bartizan_audit::tail::Reader;
 use bartizan_rego::{Policy, PolicyProblem, ReplayEvaluator};
 use bartizan_sync::lock;
 
-use super::recorded::{About, Known, NotJudged, Question, Recorded, Said, Verdict};
+use super::recorded::{
+    Known, NotEvaluated, PolicyVerdict, Question, QuestionSummary, Recorded, Verdict,
+};
 
 /// Lines in one batch.
 const BATCH_LINES: usize = 256;
@@ -81,11 +83,11 @@ pub struct Change {
     /// The sequence number in a journal, or the line number in a file, from 1.
     pub line: u64,
     /// A summary of the request.
-    pub about: About,
+    pub about: QuestionSummary,
     /// The verdict to compare with.
-    pub before: Said,
+    pub before: PolicyVerdict,
     /// The candidate's verdict.
-    pub after: Said,
+    pub after: PolicyVerdict,
 }
 
 /// Why a replay was aborted.
@@ -182,10 +184,13 @@ impl<'a> Evaluators<'a> {
     }
 
     /// The verdict to compare with, where there is one, and the candidate's.
-    fn verdicts(&mut self, question: &Question) -> Result<(Option<Said>, Said), NotJudged> {
+    fn verdicts(
+        &mut self,
+        question: &Question,
+    ) -> Result<(Option<PolicyVerdict>, PolicyVerdict), NotEvaluated> {
         let before = match &mut self.against {
             Some(against) => Some(question.evaluate(against, self.known)?),
-            None if question.by_gate() => return Err(NotJudged::Gate),
+            None if question.by_gate() => return Err(NotEvaluated::Gate),
             None => question.before.clone(),
         };
         Ok((before, question.evaluate(&mut self.candidate, self.known)?))

@@ -44,7 +44,7 @@ pub enum PolicyEvent {
     },
     /// A new policy was refused; the old one still runs.
     Rejected {
-        /// Where it came from.
+        /// Where it comes from.
         source: Source,
         /// The name of the bundle, where it is one of a service.
         candidate: Option<String>,
