@@ -83,7 +83,7 @@ impl Session {
         let mut also = Vec::new();
         let act = match self.inspect(gate, frame, call, (&mut record, &mut also), now) {
             Ok(edited) => {
-                record.note = Some("an answer redelivery_record, on a resumed stream".into());
+                record.note = Some("an answer again, on a resumed stream".into());
                 Act::Deliver(released(frame, edited))
             }
             Err(refusal) => {
@@ -105,7 +105,7 @@ impl Session {
         }
         let mut record = self.redelivery_record(&asked.facts, frame, digest, now);
         record.id = Some(id_text(id));
-        record.note = Some("a request of the server redelivery_record, on a resumed stream".into());
+        record.note = Some("a request of the server again, on a resumed stream".into());
         // The same bytes were redacted at the first delivery, so this cannot fail.
         let edited = redacted(gate, frame.document(), &asked.redact, &mut record).ok()?;
         Some(Step::new(record, Act::Deliver(released(frame, edited))))
