@@ -26,7 +26,7 @@ use super::client::{ReasonedRefusal, denied_facts, enforce};
 use super::expected::Declared;
 use super::question::{Question, wall_time};
 use super::redaction::redacted;
-use super::{Call, Gate, Session};
+use super::{Gate, InFlightCall, Session};
 
 /// Notices about definitions recorded with one page at most; further ones follow with a later page.
 const DEFINITION_NOTICES_MAX: usize = 64;
@@ -62,7 +62,7 @@ impl Session {
         &mut self,
         gate: &Gate,
         frame: &Frame,
-        entry: &Call,
+        entry: &InFlightCall,
         (record, also): (&mut AuditRecord, &mut Vec<AuditRecord>),
         now: Now,
     ) -> Result<Option<Bytes>, Refusal> {
@@ -82,7 +82,7 @@ impl Session {
         &mut self,
         gate: &Gate,
         frame: &Frame,
-        entry: &Call,
+        entry: &InFlightCall,
         (record, also): (&mut AuditRecord, &mut Vec<AuditRecord>),
         now: Now,
     ) -> Result<Option<Bytes>, Refusal> {
@@ -191,7 +191,12 @@ impl Session {
 
     /// Remembers the owner and the origin of the task that an answer creates. Returns the reason
     /// if the answer must be withheld.
-    fn remember_task(&mut self, entry: &Call, result: Value<'_>, now: Now) -> Option<String> {
+    fn remember_task(
+        &mut self,
+        entry: &InFlightCall,
+        result: Value<'_>,
+        now: Now,
+    ) -> Option<String> {
         let task = match entry.facts.protocol.era {
             Era::Modern => {
                 (result.get("resultType").and_then(Value::as_str) == Some("task")).then_some(result)
@@ -212,7 +217,7 @@ impl Session {
             operation: entry.operation.clone(),
         };
         let creation = TaskCreation { origin, redact: entry.redact.clone() };
-        if self.server.tasks().remember((id, owner), creation, (now.uptime, ttl(task))).is_err() {
+        if self.server.tasks().remember(id, owner, creation, now.uptime, ttl(task)).is_err() {
             return Some("the id of the task is another principal's".to_owned());
         }
         if let (Era::Legacy, Some(token)) = (entry.facts.protocol.era, &entry.expected.token) {
@@ -230,7 +235,7 @@ impl Session {
         &self,
         gate: &Gate,
         (frame, result, list): (&Frame, Value<'_>, List),
-        entry: &Call,
+        entry: &InFlightCall,
         (record, also): (&mut AuditRecord, &mut Vec<AuditRecord>),
         now: Now,
     ) -> Result<Option<Bytes>, Refusal> {
@@ -282,7 +287,7 @@ impl Session {
     /// Creates the notices about drift and flags of a page's definitions, one for each definition.
     fn definition_notices(
         &self,
-        entry: &Call,
+        entry: &InFlightCall,
         page: &ListPage<'_>,
         flags: &[Vec<&'static str>],
         now: Now,
@@ -326,7 +331,7 @@ impl Session {
     fn hidden_names(
         &self,
         gate: &Gate,
-        entry: &Call,
+        entry: &InFlightCall,
         list: List,
         (page, flags): (&ListPage<'_>, &[Vec<&'static str>]),
         now: Now,
@@ -377,7 +382,7 @@ impl Session {
 /// Returns the reason if the type of a result is not one that its request allows (MCP 2026-07-28:
 /// an absent `resultType` means `complete`, an unknown one makes the answer invalid). Methods that
 /// MCP does not define may have types of their own.
-fn result_problem(entry: &Call, result: Value<'_>) -> Option<String> {
+fn result_problem(entry: &InFlightCall, result: Value<'_>) -> Option<String> {
     if entry.facts.protocol.era != Era::Modern {
         return None;
     }

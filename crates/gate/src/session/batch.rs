@@ -18,8 +18,8 @@ use crate::wire::headers::meta_version;
 use crate::wire::method::Method;
 use crate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
 
-use super::replay::Replay;
-use super::{Arrival, Call, CallFacts, Gate, Session, id_text};
+use super::redelivery::Redelivery;
+use super::{Arrival, CallFacts, Gate, InFlightCall, Session, id_text};
 
 /// The only revision with batches.
 const REVISION: Revision = Revision::V20250326;
@@ -81,11 +81,11 @@ impl Session {
         trial.protocol.revision = Some(REVISION);
         let decided: Vec<_> = batch
             .elements()
-            .map(|raw| trial.decide_batched(gate, &raw, (arrival, exchange), now))
+            .map(|raw| trial.decide_batched(gate, &raw, arrival, exchange, now))
             .collect();
         let step = if decided.iter().all(|decided| decided.step.forwards()) {
             *self = trial;
-            forward_batch(&batch, decided, (exchange, self.protocol))
+            forward_batch(&batch, decided, exchange, self.protocol)
         } else {
             self.refused_batch(gate, decided)
         };
@@ -102,7 +102,8 @@ impl Session {
         &mut self,
         gate: &Gate,
         raw: &Bytes,
-        (arrival, exchange): (&Arrival, &CallId),
+        arrival: &Arrival,
+        exchange: &CallId,
         now: Now,
     ) -> DecidedMessage {
         let call = gate.next_call();
@@ -192,8 +193,9 @@ impl Session {
     pub(super) fn server_batch(
         &mut self,
         gate: &Gate,
-        (within, raw): (Option<&CallId>, &Bytes),
-        replay: Replay,
+        within: Option<&CallId>,
+        raw: &Bytes,
+        redelivery: Redelivery,
         now: Now,
     ) -> Step {
         let limits = &gate.config.frame;
@@ -219,7 +221,7 @@ impl Session {
                 // It is unknown which call of the exchange this error answers.
                 self.unsolicited(gate, frame.document().raw(), "no id".to_owned(), now)
             } else {
-                self.server_frame_read(gate, (within, frame), replay, now)
+                self.server_frame_read(gate, within, frame, redelivery, now)
             };
             updates.extend(step.take_updates());
             let (kept, act) = step.into_parts();
@@ -256,7 +258,7 @@ impl Session {
     pub(super) fn end_exchange(
         &mut self,
         exchange: &CallId,
-        end: impl Fn(&Self, &Call) -> Step,
+        end: impl Fn(&Self, &InFlightCall) -> Step,
     ) -> Option<Step> {
         let ended = self.end_calls(exchange);
         if let [only] = ended.as_slice()
@@ -290,7 +292,7 @@ impl Session {
 
     /// Records the notifications of a batch as accepted, once the server answers the batch.
     pub(super) fn accept_notifications(&mut self, exchange: &CallId, now: Now) -> Vec<AuditRecord> {
-        let told = |entry: &Call| entry.id.is_none() && entry.exchange == *exchange;
+        let told = |entry: &InFlightCall| entry.id.is_none() && entry.exchange == *exchange;
         let orders: Vec<_> =
             self.calls.iter().filter(|(_, entry)| told(entry)).map(|(order, _)| *order).collect();
         let negotiated_revision = orders.into_iter().filter_map(|order| self.end_call(order));
@@ -306,7 +308,8 @@ impl Session {
 fn forward_batch(
     batch: &Batch,
     decided: Vec<DecidedMessage>,
-    (exchange, protocol): (&CallId, Protocol),
+    exchange: &CallId,
+    protocol: Protocol,
 ) -> Option<Step> {
     let mut records = Vec::new();
     let mut bodies = Vec::new();

@@ -32,7 +32,7 @@ use crate::wire::protocol::{Direction, Era, Transport};
 use super::expected::Expected;
 use super::question::{Lookups, Question, client_of, protocol_of};
 use super::redaction::redactions;
-use super::{Arrival, Call, CallFacts, Gate, Session, id_text};
+use super::{Arrival, CallFacts, Gate, InFlightCall, Session, id_text};
 
 /// A permit whose obligations are all discharged.
 struct Discharged {
@@ -117,7 +117,7 @@ impl Session {
                 flags: definition.as_deref().map_or(&[][..], |it| &it.flags),
             }),
         };
-        let question = Question::of(self, frame, name, (Direction::ToServer, protocol), known);
+        let question = Question::of(self, frame, name, Direction::ToServer, protocol, known);
         let mut facts = question.facts(call);
         if facts.trace_id.is_none() {
             let trace = traceparent.as_deref().and_then(super::question::TraceContext::parse);
@@ -135,7 +135,7 @@ impl Session {
                 return self.refuse(&message, &Refusal::Headers(mismatch), None);
             }
         }
-        if let Some(refusal) = self.refused_before_policy(gate, (protocol.era, row), id) {
+        if let Some(refusal) = self.refused_before_policy(gate, protocol.era, row, id) {
             return self.refuse(&message, &refusal, None);
         }
 
@@ -154,14 +154,15 @@ impl Session {
             }
         };
         let routing = routing_of(&question, definition.as_deref(), edited.as_ref());
-        self.forward(&message, &question, verdict, (edited, routing))
+        self.forward(&message, &question, verdict, edited, routing)
     }
 
     /// Returns why a message is refused without asking the policy, if it is.
     fn refused_before_policy(
         &self,
         gate: &Gate,
-        (era, row): (Era, Option<&Method>),
+        era: Era,
+        row: Option<&Method>,
         id: Option<&Id>,
     ) -> Option<Refusal> {
         // MCP 2026-07-28 has no handshake. A server that accepted one would use the legacy era
@@ -251,7 +252,8 @@ impl Session {
         message: &ClientMessage<'_>,
         question: &Question<'_>,
         verdict: DecisionFacts,
-        (edited, routing): (Option<Frame>, Routing),
+        edited: Option<Frame>,
+        routing: Routing,
     ) -> Step {
         let call = Arc::clone(&message.facts.call);
         let mut record = self.record_of(Event::Intent, &message.facts, message.now);
@@ -259,7 +261,7 @@ impl Session {
         record.decision = Some(verdict);
         let cancelled = self.cancels(message);
         let on_success = self.on_success(question, edited.as_ref(), message.now);
-        self.track(Call {
+        self.track(InFlightCall {
             id: message.id.cloned(),
             started: message.now.uptime,
             facts: message.facts.clone(),
@@ -443,7 +445,7 @@ fn discharge(
     for obligation in &decision.obligations {
         if let Obligation::Set { pointer, value } = obligation {
             let frame = edited.as_ref().unwrap_or(question.frame);
-            let set = with_argument(gate, (frame, question.direction), pointer, value);
+            let set = with_argument(gate, frame, question.direction, pointer, value);
             edited = Some(set.ok_or_else(|| ReasonedRefusal {
                 refusal: Refusal::Denied,
                 reasons: vec![reason(
@@ -475,7 +477,8 @@ fn discharge(
 /// Returns `frame` with one argument set, read again by the same rules as any frame.
 fn with_argument(
     gate: &Gate,
-    (frame, direction): (&Frame, Direction),
+    frame: &Frame,
+    direction: Direction,
     pointer: &str,
     value: &str,
 ) -> Option<Frame> {

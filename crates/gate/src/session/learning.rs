@@ -14,7 +14,7 @@ use bartizan_sync::lock;
 
 use super::answer::kind;
 use super::question::Question;
-use super::{Call, Gate, Session};
+use super::{Gate, InFlightCall, Session};
 
 impl Session {
     /// What a call of a tool is classified with.
@@ -63,7 +63,8 @@ impl Session {
     pub(super) fn pending_update(
         &self,
         gate: &Gate,
-        (entry, frame): (&Call, &Frame),
+        entry: &InFlightCall,
+        frame: &Frame,
         edited: Option<&Bytes>,
         now: Now,
     ) -> Option<PendingUpdate> {

@@ -17,7 +17,7 @@ mod client;
 mod ownership;
 mod answer;
 mod learning;
-mod replay;
+mod redelivery;
 mod server;
 mod batch;
 
@@ -29,7 +29,7 @@ use bytes::Bytes;
 
 pub use enforcement::{DoorFacts, Gate, GateConfig, Mode};
 
-pub use self::replay::Replay;
+pub use self::redelivery::Redelivery;
 pub use crate::evidence::refusal::DoorRefusal;
 pub use crate::session::protected::{Protected, RefusalForm};
 
@@ -85,7 +85,7 @@ pub struct Session {
     protocol: Protocol,
     client: Option<Client>,
     /// Everything forwarded and still in flight, oldest first.
-    calls: BTreeMap<u64, Call>,
+    calls: BTreeMap<u64, InFlightCall>,
     next_order: u64,
     /// The client's requests in flight, by id; the key of each in `calls`.
     ids: HashMap<Id, u64>,
@@ -97,7 +97,7 @@ pub struct Session {
     /// while the task runs (MCP 2025-11-25, tasks).
     task_tokens: VecDeque<Id>,
     /// Delivered answers that may be redelivered on a resumed stream, oldest first.
-    answered: VecDeque<replay::DeliveredAnswer>,
+    answered: VecDeque<redelivery::DeliveredAnswer>,
 }
 
 /// Progress tokens of tasks in one session at most; the oldest is evicted first.
@@ -105,7 +105,7 @@ const TASK_TOKENS_MAX: usize = 256;
 
 /// A message that was forwarded to the server and has no outcome yet.
 #[derive(Debug, Clone)]
-struct Call {
+struct InFlightCall {
     /// The id of a request, whose answer the client waits for; absent for other messages.
     id: Option<Id>,
     started: Duration,
@@ -123,7 +123,7 @@ struct Call {
     on_success: Option<Box<OnSuccess>>,
 }
 
-impl Call {
+impl InFlightCall {
     fn is_batched(&self) -> bool {
         self.exchange != self.facts.call
     }
@@ -197,7 +197,7 @@ impl Session {
         let facts = CallFacts::bare(&call, Direction::ToServer, self.protocol);
         let mut record = self.record_of(Event::Intent, &facts, now);
         record.note = Some(note.into());
-        self.track(Call {
+        self.track(InFlightCall {
             id: None,
             started: now.uptime,
             facts,
@@ -236,7 +236,7 @@ impl Session {
         self.end_exchange(call, |session, entry| session.failed(entry, failure, now))
     }
 
-    fn failed(&self, entry: &Call, failure: &UpstreamFailure, now: Now) -> Step {
+    fn failed(&self, entry: &InFlightCall, failure: &UpstreamFailure, now: Now) -> Step {
         let (refusal, kind, note) = match failure {
             UpstreamFailure::Unreachable(why) => {
                 (Refusal::UpstreamFailed, "unreachable".into(), Some(why.clone()))
@@ -339,7 +339,7 @@ impl Session {
         calls
     }
 
-    fn track(&mut self, call: Call) {
+    fn track(&mut self, call: InFlightCall) {
         let order = self.next_order;
         self.next_order = self.next_order.wrapping_add(1);
         if let Some(id) = &call.id {
@@ -349,7 +349,7 @@ impl Session {
     }
 
     /// Removes the calls of an exchange from the tables and returns them, oldest first.
-    fn end_calls(&mut self, exchange: &CallId) -> Vec<Call> {
+    fn end_calls(&mut self, exchange: &CallId) -> Vec<InFlightCall> {
         let mut ended = Vec::new();
         while let Some(order) = self
             .calls
@@ -362,12 +362,12 @@ impl Session {
         ended
     }
 
-    fn end_request(&mut self, id: &Id) -> Option<Call> {
+    fn end_request(&mut self, id: &Id) -> Option<InFlightCall> {
         let order = self.ids.get(id).copied()?;
         self.end_call(order)
     }
 
-    fn end_call(&mut self, order: u64) -> Option<Call> {
+    fn end_call(&mut self, order: u64) -> Option<InFlightCall> {
         let entry = self.calls.remove(&order)?;
         if let Some(id) = &entry.id {
             self.ids.remove(id);
@@ -379,7 +379,7 @@ impl Session {
         Addressee { id, decision_id: call, era: self.protocol.era, tool_result: false }
     }
 
-    fn reply_to(entry: &Call) -> OwnedAddressee {
+    fn reply_to(entry: &InFlightCall) -> OwnedAddressee {
         OwnedAddressee {
             id: entry.id.clone(),
             call: Arc::clone(&entry.facts.call),
@@ -409,7 +409,7 @@ impl Session {
     }
 
     /// Creates the record of the outcome of `entry`.
-    fn outcome_record(&self, entry: &Call, outcome: Outcome, now: Now) -> AuditRecord {
+    fn outcome_record(&self, entry: &InFlightCall, outcome: Outcome, now: Now) -> AuditRecord {
         let mut record = self.record_of(Event::Outcome, &entry.facts, now);
         record.id = entry.id.as_ref().map(id_text);
         record.outcome = Some(outcome);

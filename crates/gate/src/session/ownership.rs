@@ -19,7 +19,7 @@ use crate::wire::protocol::{Direction, Era};
 use super::client::{ReasonedRefusal, reason};
 use super::expected::{Expected, Listen, reads_alike, texts};
 use super::question::Question;
-use super::{Call, CallFacts, Session};
+use super::{CallFacts, InFlightCall, Session};
 
 /// The task that a frame names: absent if it names none; an inner `None` if the task is unknown or
 /// belongs to another principal.
@@ -97,7 +97,7 @@ impl Session {
         let creation = TaskCreation { origin, redact: Vec::new() };
         let owner = &self.principal.id;
         // This session's table has one owner, so the id cannot belong to another principal.
-        self.client_tasks.remember((id, owner), creation, (now.uptime, None)).unwrap_or_default();
+        self.client_tasks.remember(id, owner, creation, now.uptime, None).unwrap_or_default();
     }
 
     /// Returns the refusal if a frame of the server refers to a task, a request or a subscription that
@@ -127,7 +127,8 @@ impl Session {
         let Some(token) = frame.named_id("progressToken") else { return false };
         let same = |other: &Id| reads_alike(&token, other);
         let modern = self.protocol.era == Era::Modern;
-        let here = |entry: &&Call| within.is_none_or(|call| !modern || entry.exchange == *call);
+        let here =
+            |entry: &&InFlightCall| within.is_none_or(|call| !modern || entry.exchange == *call);
         self.task_tokens.iter().any(same)
             || self
                 .calls
@@ -164,7 +165,7 @@ impl Session {
         &'a self,
         within: Option<&'a CallId>,
         tag: Option<Value<'_>>,
-    ) -> impl Iterator<Item = (&'a Call, &'a Listen)> {
+    ) -> impl Iterator<Item = (&'a InFlightCall, &'a Listen)> {
         let tagged = tag.map(Id::spelt_by);
         self.calls
             .values()

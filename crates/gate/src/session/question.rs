@@ -126,7 +126,8 @@ impl<'a> Question<'a> {
         session: &Session,
         frame: &'a Frame,
         name: &'a str,
-        (direction, protocol): (Direction, Protocol),
+        direction: Direction,
+        protocol: Protocol,
         known: Lookups<'a>,
     ) -> Self {
         let method = Method::find(name, direction, protocol.revision);

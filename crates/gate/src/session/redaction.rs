@@ -108,7 +108,8 @@ impl Session {
         &'a self,
         within: Option<&'a CallId>,
     ) -> impl Iterator<Item = &'a Redaction> {
-        let here = move |entry: &&super::Call| within.is_none_or(|call| entry.exchange == *call);
+        let here =
+            move |entry: &&super::InFlightCall| within.is_none_or(|call| entry.exchange == *call);
         self.calls.values().filter(here).flat_map(|entry| &entry.redact)
     }
 }

@@ -18,37 +18,39 @@ use super::answer::{EmbeddingMessage, task_problem};
 use super::client::{ReasonedRefusal, denied_facts, enforce};
 use super::question::{Lookups, Question};
 use super::redaction::{redacted, redactions};
-use super::replay::Replay;
-use super::{Call, CallFacts, ErrorAnswer, Gate, ServerRequest, Session, id_text, released};
+use super::redelivery::Redelivery;
+use super::{
+    CallFacts, ErrorAnswer, Gate, InFlightCall, ServerRequest, Session, id_text, released,
+};
 
 impl Session {
     /// Handles a message of the server outside any exchange: on the legacy GET stream, or from a
     /// child process. The act is `Deliver`, `Drop`, or `Forward` (a refusal of the server's own
     /// request, which goes back to the server).
     pub fn server_frame(&mut self, gate: &Gate, raw: &Bytes, now: Now) -> Step {
-        self.server_event(gate, None, raw, Replay::default(), now)
+        self.server_event(gate, None, raw, Redelivery::default(), now)
     }
 
     /// Handles a message of the server in the exchange of `call` (its HTTP answer, or an event of
     /// its stream). The only answer that may come here is that of `call`.
     pub fn server_answer(&mut self, gate: &Gate, call: &CallId, raw: &Bytes, now: Now) -> Step {
-        self.server_event(gate, Some(call), raw, Replay::default(), now)
+        self.server_event(gate, Some(call), raw, Redelivery::default(), now)
     }
 
     /// Handles a message of the server on a stream, in the exchange `within` or outside any.
-    /// `replay` says whether the event may be redelivered, and whether it may be a redelivery.
+    /// `redelivery` says whether the event may be redelivered, and whether it may be a redelivery.
     pub fn server_event(
         &mut self,
         gate: &Gate,
         within: Option<&CallId>,
         raw: &Bytes,
-        replay: Replay,
+        redelivery: Redelivery,
         now: Now,
     ) -> Step {
         let frame = match Frame::read(raw.clone(), Sender::Server, &gate.config.frame) {
             Ok(frame) => frame,
             Err(Malformed::Batch) if self.takes_batches(None) => {
-                return self.server_batch(gate, (within, raw), replay, now);
+                return self.server_batch(gate, within, raw, redelivery, now);
             }
             Err(malformed) => {
                 let place = malformed_position(&malformed, Direction::ToClient);
@@ -56,7 +58,7 @@ impl Session {
                 return self.withhold(gate, within, raw, (refusal, place), now);
             }
         };
-        self.server_frame_read(gate, (within, &frame), replay, now)
+        self.server_frame_read(gate, within, &frame, redelivery, now)
     }
 
     /// Handles an HTTP error status for `call` with a body of JSON in UTF-8. A body that is a
@@ -72,35 +74,30 @@ impl Session {
         let frame = Frame::read(answer.body.clone(), Sender::Server, &gate.config.frame);
         let judged = frame.ok().filter(|frame| frame.message().method().is_none());
         let Some(frame) = judged else { return self.upstream_status(gate, call, answer, now) };
-        Some(self.server_frame_read(gate, (Some(call), &frame), Replay::default(), now))
+        Some(self.server_frame_read(gate, Some(call), &frame, Redelivery::default(), now))
     }
 
     /// Handles one message of the server, which came alone or in a batch.
     pub(super) fn server_frame_read(
         &mut self,
         gate: &Gate,
-        (within, frame): (Option<&CallId>, &Frame),
-        replay: Replay,
+        within: Option<&CallId>,
+        frame: &Frame,
+        redelivery: Redelivery,
         now: Now,
     ) -> Step {
-        if replay.resumed
+        if redelivery.resumed
             && within.is_none()
             && let Some(step) = self.redelivery(gate, frame, now)
         {
             return step;
         }
         match frame.message() {
-            Message::Result { id } => {
-                self.server_answers(gate, frame, (within, Some(id)), replay, now)
+            Message::Result { .. } | Message::Error { .. } => {
+                self.server_answers(gate, frame, within, redelivery, now)
             }
-            Message::Error { id, .. } => {
-                self.server_answers(gate, frame, (within, id.as_ref()), replay, now)
-            }
-            Message::Request { id, method } => {
-                self.server_asks(gate, frame, (within, Some(id), method), now)
-            }
-            Message::Notification { method } => {
-                self.server_asks(gate, frame, (within, None, method), now)
+            Message::Request { method, .. } | Message::Notification { method } => {
+                self.server_asks(gate, frame, within, method, now)
             }
         }
     }
@@ -145,10 +142,11 @@ impl Session {
         &mut self,
         gate: &Gate,
         frame: &Frame,
-        (within, id): (Option<&CallId>, Option<&Id>),
-        replay: Replay,
+        within: Option<&CallId>,
+        redelivery: Redelivery,
         now: Now,
     ) -> Step {
+        let id = frame.message().id();
         let mut also = Vec::new();
         let entry = match (within, id) {
             // An error without an id belongs to the exchange that it came in.
@@ -194,9 +192,9 @@ impl Session {
         let act = match self.inspect(gate, frame, &entry, (&mut record, &mut also), now) {
             Ok(edited) => {
                 if record.outcome == Some(Outcome::Ok) {
-                    updates = self.pending_update(gate, (&entry, frame), edited.as_ref(), now);
+                    updates = self.pending_update(gate, &entry, frame, edited.as_ref(), now);
                 }
-                if replay.numbered {
+                if redelivery.numbered {
                     self.remember(entry, &digest);
                 }
                 Act::Deliver(released(frame, edited).settling(settles))
@@ -225,15 +223,16 @@ impl Session {
         &mut self,
         gate: &Gate,
         frame: &Frame,
-        (within, id, name): (Option<&CallId>, Option<&Id>, &str),
+        within: Option<&CallId>,
+        name: &str,
         now: Now,
     ) -> Step {
+        let id = frame.message().id();
         let call = gate.next_call();
         let task = self.task(frame, name, Direction::ToClient);
         let known =
             Lookups { task: task.as_ref().and_then(|it| it.as_deref()), ..Lookups::default() };
-        let way = (Direction::ToClient, self.protocol);
-        let question = Question::of(self, frame, name, way, known);
+        let question = Question::of(self, frame, name, Direction::ToClient, self.protocol, known);
         let facts = question.facts(&call);
         let raw = frame.document().raw();
         let event = if id.is_some() { Event::Intent } else { Event::Notice };
@@ -387,7 +386,7 @@ fn outcome_of(frame: &Frame) -> Outcome {
 }
 
 /// The revision that an answer to `initialize` negotiates, if it is one.
-fn negotiated_revision(entry: &Call, frame: &Frame) -> Option<Revision> {
+fn negotiated_revision(entry: &InFlightCall, frame: &Frame) -> Option<Revision> {
     entry.method.filter(|method| method.role == Role::Handshake)?;
     frame.result()?.get("protocolVersion").and_then(Value::as_str).and_then(Revision::parse)
 }

@@ -61,9 +61,11 @@ impl Tasks {
     /// The id belongs to another principal.
     pub fn remember(
         &mut self,
-        (id, owner): (&str, &str),
+        id: &str,
+        owner: &str,
         creation: TaskCreation,
-        (now, ttl): (Duration, Option<Duration>),
+        now: Duration,
+        ttl: Option<Duration>,
     ) -> Result<(), ForeignTask> {
         if self.known.get(id).is_some_and(|task| *task.owner != *owner) {
             return Err(ForeignTask);
@@ -143,8 +145,8 @@ mod tests {
     #[test]
     fn a_task_is_its_owners_alone() {
         let mut tasks = Tasks::default();
-        assert_eq!(tasks.remember(("t", "a"), creation("x"), (NOW, None)), Ok(()));
-        assert_eq!(tasks.remember(("t", "b"), creation("y"), (NOW, None)), Err(ForeignTask));
+        assert_eq!(tasks.remember("t", "a", creation("x"), NOW, None), Ok(()));
+        assert_eq!(tasks.remember("t", "b", creation("y"), NOW, None), Err(ForeignTask));
         assert_eq!(tasks.creation("t", "b"), None);
         assert_eq!(tasks.creation("u", "a"), None);
         assert_eq!(tasks.creation("t", "a").unwrap().origin.tool.as_deref(), Some("x"));
@@ -155,14 +157,14 @@ mod tests {
     fn a_full_table_forgets_the_expired_and_then_the_least_used() {
         let mut tasks = Tasks::default();
         let late = NOW + Duration::from_secs(5);
-        tasks.remember(("old", "a"), creation("x"), (NOW, Some(Duration::from_secs(2)))).unwrap();
+        tasks.remember("old", "a", creation("x"), NOW, Some(Duration::from_secs(2))).unwrap();
         for number in 1..Tasks::TASKS_MAX {
-            tasks.remember((&number.to_string(), "a"), creation("x"), (NOW, None)).unwrap();
+            tasks.remember(&number.to_string(), "a", creation("x"), NOW, None).unwrap();
         }
         assert!(tasks.creation("1", "a").is_some());
-        tasks.remember(("new", "a"), creation("x"), (late, None)).unwrap();
+        tasks.remember("new", "a", creation("x"), late, None).unwrap();
         assert!(!tasks.is_of("old", "a") && tasks.is_of("1", "a") && tasks.is_of("2", "a"));
-        tasks.remember(("newer", "a"), creation("x"), (late, None)).unwrap();
+        tasks.remember("newer", "a", creation("x"), late, None).unwrap();
         assert!(tasks.is_of("1", "a") && !tasks.is_of("2", "a") && tasks.is_of("new", "a"));
         assert_eq!(tasks.known.len(), Tasks::TASKS_MAX);
     }
@@ -171,12 +173,12 @@ mod tests {
     fn what_is_remembered_is_bounded() {
         let mut tasks = Tasks::default();
         let long = "x".repeat(Tasks::NAME_BYTES_MAX + 1);
-        tasks.remember((&long, "a"), creation("x"), (NOW, None)).unwrap();
-        tasks.remember(("t", "a"), creation(&long), (NOW, None)).unwrap();
+        tasks.remember(&long, "a", creation("x"), NOW, None).unwrap();
+        tasks.remember("t", "a", creation(&long), NOW, None).unwrap();
         assert!(tasks.known.is_empty());
         let mut wide = creation("x");
         wide.origin.operation.environments = vec![long.clone().into(); 5];
-        tasks.remember(("t", "a"), wide, (NOW, None)).unwrap();
+        tasks.remember("t", "a", wide, NOW, None).unwrap();
         assert_eq!(
             tasks.creation("t", "a").unwrap().origin.operation.environments,
             [Box::from("*")]

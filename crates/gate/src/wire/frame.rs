@@ -10,7 +10,7 @@ mod batch;
 use bytes::Bytes;
 
 use super::document::{Document, DocumentLimits, Kind, Unreadable, Value, write_string};
-use super::method::{Form, Method};
+use super::method::{Method, ParamForm};
 pub use batch::{BATCH_MAX, Batch, write_batch};
 pub use look_alike::is_look_alike;
 
@@ -49,9 +49,9 @@ const PARAMS: &[&str] = &[
     "notifications",
 ];
 
-/// Members of a [`Form::Reference`].
+/// Members of a [`ParamForm::Reference`].
 const REFERENCE: &[&str] = &["type", "name", "uri"];
-/// Members of a [`Form::Filter`] that are lists of texts: URIs and task ids.
+/// Members of a [`ParamForm::Filter`] that are lists of texts: URIs and task ids.
 const FILTER: &[&str] = &["resourceSubscriptions", "taskIds"];
 
 /// Limits on one frame.
@@ -389,19 +389,21 @@ fn check_params(method: &str, params: Option<Value<'_>>) -> Result<(), Malformed
         let value = params.get(member);
         let kind = value.map(Value::kind);
         let fits = match form {
-            Form::Text => kind == Some(Kind::String),
-            Form::LegacyText => kind == Some(Kind::String) || (kind.is_none() && is_modern(params)),
-            Form::Arguments => matches!(kind, None | Some(Kind::Null | Kind::Object)),
-            Form::Reference => value.is_some_and(is_reference),
-            Form::Filter => value.is_none_or(is_filter),
+            ParamForm::Text => kind == Some(Kind::String),
+            ParamForm::LegacyText => {
+                kind == Some(Kind::String) || (kind.is_none() && is_modern(params))
+            }
+            ParamForm::Arguments => matches!(kind, None | Some(Kind::Null | Kind::Object)),
+            ParamForm::Reference => value.is_some_and(is_reference),
+            ParamForm::Filter => value.is_none_or(is_filter),
         };
         if !fits {
             return bad(member);
         }
         let known = match form {
-            Form::Text | Form::LegacyText | Form::Arguments => continue,
-            Form::Reference => REFERENCE,
-            Form::Filter => FILTER,
+            ParamForm::Text | ParamForm::LegacyText | ParamForm::Arguments => continue,
+            ParamForm::Reference => REFERENCE,
+            ParamForm::Filter => FILTER,
         };
         for (name, _) in value.into_iter().flat_map(Value::members) {
             refuse_look_alike(name, known)?;

@@ -141,7 +141,7 @@ pub enum Offer {
 
 /// What a member of `params` must be (rule P10).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum ParamForm {
     /// A string that must be present.
     Text,
     /// A string. It may be absent from a request of MCP 2026-07-28, which removed the method: the
@@ -169,7 +169,7 @@ pub struct Method {
     pub effect: Effect,
     /// The members of `params` on which depends what it does, with their forms (P10); other members
     /// may have any form.
-    pub params: &'static [(&'static str, Form)],
+    pub params: &'static [(&'static str, ParamForm)],
     /// Whether `Mcp-Name` must mirror its subject (2026-07-28, Streamable HTTP "Standard
     /// Headers"; tasks extension for task ids).
     pub mirrored: bool,
@@ -208,10 +208,11 @@ const TASKS: Span = Some((R4, R5));
 const LEGACY_TASKS: Span = Some((R4, R4));
 const NEVER: Span = None;
 
-const NAMED: &[(&str, Form)] = &[("name", Form::Text), ("arguments", Form::Arguments)];
-const URI: &[(&str, Form)] = &[("uri", Form::Text)];
-const LEGACY_URI: &[(&str, Form)] = &[("uri", Form::LegacyText)];
-const TASK_ID: &[(&str, Form)] = &[("taskId", Form::Text)];
+const NAMED: &[(&str, ParamForm)] =
+    &[("name", ParamForm::Text), ("arguments", ParamForm::Arguments)];
+const URI: &[(&str, ParamForm)] = &[("uri", ParamForm::Text)];
+const LEGACY_URI: &[(&str, ParamForm)] = &[("uri", ParamForm::LegacyText)];
+const TASK_ID: &[(&str, ParamForm)] = &[("taskId", ParamForm::Text)];
 
 use Action as A;
 use Effect::{Exec, Read, Write};
@@ -248,7 +249,8 @@ const fn lists(
     name: &'static str,
     action: Action,
     list: List,
-    (to_server, to_client): (Span, Span),
+    to_server: Span,
+    to_client: Span,
 ) -> Method {
     Method { list: Some(list), ..row(name, action, Read, to_server, to_client) }
 }
@@ -258,18 +260,19 @@ const fn news(name: &'static str, first_and_last: Span) -> Method {
     Method { subscribed: true, ..row(name, A::Notify, Read, NEVER, first_and_last) }
 }
 
-const LIST_TOOLS: Method = lists("tools/list", A::ListTools, List::Tools, (ALL, NEVER));
-const LIST_PROMPTS: Method = lists("prompts/list", A::ListPrompts, List::Prompts, (ALL, NEVER));
+const LIST_TOOLS: Method = lists("tools/list", A::ListTools, List::Tools, ALL, NEVER);
+const LIST_PROMPTS: Method = lists("prompts/list", A::ListPrompts, List::Prompts, ALL, NEVER);
 const LIST_RESOURCES: Method =
-    lists("resources/list", A::ListResources, List::Resources, (ALL, NEVER));
+    lists("resources/list", A::ListResources, List::Resources, ALL, NEVER);
 const LIST_RESOURCE_TEMPLATES: Method = lists(
     "resources/templates/list",
     A::ListResourceTemplates,
     List::ResourceTemplates,
-    (ALL, NEVER),
+    ALL,
+    NEVER,
 );
 const LIST_TASKS: Method =
-    lists("tasks/list", A::ListTasks, List::Tasks, (LEGACY_TASKS, LEGACY_TASKS));
+    lists("tasks/list", A::ListTasks, List::Tasks, LEGACY_TASKS, LEGACY_TASKS);
 
 /// From the `schema.ts` unions of each revision, and the tasks extension of 2026-07-28.
 const TABLE: &[Method] = &[
@@ -318,13 +321,13 @@ const TABLE: &[Method] = &[
     },
     Method {
         subject: Subject::Reference,
-        params: &[("ref", Form::Reference)],
+        params: &[("ref", ParamForm::Reference)],
         ..row("completion/complete", A::Complete, Read, ALL, NEVER)
     },
     row("logging/setLevel", A::SetLevel, Read, LEGACY, NEVER),
     Method {
         subject: Subject::Subscriptions,
-        params: &[("notifications", Form::Filter)],
+        params: &[("notifications", ParamForm::Filter)],
         role: Role::Listen,
         ..row("subscriptions/listen", A::Listen, Read, MODERN, NEVER)
     },
@@ -343,7 +346,7 @@ const TABLE: &[Method] = &[
     },
     Method {
         subject: Subject::Task,
-        params: &[("taskId", Form::LegacyText)],
+        params: &[("taskId", ParamForm::LegacyText)],
         ..row("tasks/result", A::TaskResult, Read, LEGACY_TASKS, LEGACY_TASKS)
     },
     LIST_TASKS,

@@ -41,9 +41,9 @@ pub fn named(name: &str) -> Option<&'static str> {
 /// Returns the flags of a definition, in a fixed order, without duplicates. `is_twin` comes from
 /// [`twins`] of its page.
 pub fn of(definition: Value<'_>, is_twin: bool) -> Vec<&'static str> {
-    let mut found = Found::default();
+    let mut found = UnseenFlags::default();
     found.value(definition);
-    let Found { bidi, control, invisible } = found;
+    let UnseenFlags { bidi, control, invisible } = found;
     [(bidi, BIDI), (control, CONTROL), (invisible, INVISIBLE), (is_twin, TWIN)]
         .into_iter()
         .filter_map(|(there, flag)| there.then_some(flag))
@@ -70,13 +70,13 @@ pub fn twins(names: &[&str]) -> Vec<bool> {
 const FLAG_TAGS_MAX: usize = 6;
 
 #[derive(Default)]
-struct Found {
+struct UnseenFlags {
     bidi: bool,
     control: bool,
     invisible: bool,
 }
 
-impl Found {
+impl UnseenFlags {
     /// Checks all texts and names. Recursive; the document's own depth limit bounds it.
     fn value(&mut self, value: Value<'_>) {
         match value.kind() {

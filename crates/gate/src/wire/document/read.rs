@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 
 use super::text::plain_len;
-use super::tree::{Node, Shape, Tree, narrow, wide};
+use super::tree::{Shape, Tree, TreeNode, narrow, wide};
 use super::{DocumentLimits, Unreadable};
 
 /// Objects with at most this many members are checked for duplicates pair by pair; larger ones are
@@ -31,7 +31,7 @@ pub(super) fn read(bytes: &[u8], limits: &DocumentLimits) -> Result<Tree, Unread
     // Enough for most calls without reallocation; the bound prevents a large body from reserving
     // memory before its values are read.
     let nodes = Vec::with_capacity((bytes.len() >> 3).saturating_add(4).min(4096));
-    let mut reader = Reader {
+    let mut reader = TreeReader {
         bytes,
         limits,
         at: 0,
@@ -45,10 +45,10 @@ pub(super) fn read(bytes: &[u8], limits: &DocumentLimits) -> Result<Tree, Unread
 }
 
 /// An array or object whose end is not read yet.
-struct Open {
+struct OpenContainer {
     node: u32,
     len: u32,
-    /// For an object, where its names begin in [`Reader::names`]; `None` for an array.
+    /// For an object, where its names begin in [`TreeReader::names`]; `None` for an array.
     names: Option<usize>,
 }
 
@@ -62,30 +62,30 @@ struct Name {
 }
 
 /// What the reader expects next.
-enum Next {
+enum NextToken {
     Value,
     Separator,
     End,
 }
 
-struct Reader<'a> {
+struct TreeReader<'a> {
     bytes: &'a [u8],
     limits: &'a DocumentLimits,
     at: usize,
     tree: Tree,
     values: usize,
-    open: Vec<Open>,
+    open: Vec<OpenContainer>,
     names: Vec<Name>,
 }
 
-impl Reader<'_> {
+impl TreeReader<'_> {
     fn document(&mut self) -> Result<(), Unreadable> {
-        let mut next = Next::Value;
+        let mut next = NextToken::Value;
         loop {
             next = match next {
-                Next::Value => self.value()?,
-                Next::Separator => self.separator()?,
-                Next::End => return Ok(()),
+                NextToken::Value => self.value()?,
+                NextToken::Separator => self.separator()?,
+                NextToken::End => return Ok(()),
             }
         }
     }
@@ -113,7 +113,7 @@ impl Reader<'_> {
     }
 
     /// Reads a scalar, or the beginning of an array or object.
-    fn value(&mut self) -> Result<Next, Unreadable> {
+    fn value(&mut self) -> Result<NextToken, Unreadable> {
         let token = self.token();
         if self.values >= self.limits.values_max {
             return Err(Unreadable::TooMany);
@@ -132,15 +132,15 @@ impl Reader<'_> {
             Some(b'n') => self.word(b"null", Shape::Null)?,
             Some(_) | None => return self.stopped(),
         }
-        Ok(Next::Separator)
+        Ok(NextToken::Separator)
     }
 
     /// Reads what follows a value: a comma, the end of its array or object, or the end of the
     /// document.
-    fn separator(&mut self) -> Result<Next, Unreadable> {
+    fn separator(&mut self) -> Result<NextToken, Unreadable> {
         let token = self.token();
         let Some(parent) = self.open.last() else {
-            return if token.is_none() { Ok(Next::End) } else { self.stopped() };
+            return if token.is_none() { Ok(NextToken::End) } else { self.stopped() };
         };
         match (token, parent.names.is_some()) {
             (Some(b','), true) => {
@@ -149,28 +149,28 @@ impl Reader<'_> {
             }
             (Some(b','), false) => {
                 self.step();
-                Ok(Next::Value)
+                Ok(NextToken::Value)
             }
             (Some(b'}'), true) | (Some(b']'), false) => self.end(),
             _ => self.stopped(),
         }
     }
 
-    fn begin_object(&mut self) -> Result<Next, Unreadable> {
+    fn begin_object(&mut self) -> Result<NextToken, Unreadable> {
         self.begin(Some(self.names.len()))?;
         if self.token() == Some(b'}') { self.end() } else { self.name() }
     }
 
-    fn begin_array(&mut self) -> Result<Next, Unreadable> {
+    fn begin_array(&mut self) -> Result<NextToken, Unreadable> {
         self.begin(None)?;
-        if self.token() == Some(b']') { self.end() } else { Ok(Next::Value) }
+        if self.token() == Some(b']') { self.end() } else { Ok(NextToken::Value) }
     }
 
     fn begin(&mut self, names: Option<usize>) -> Result<(), Unreadable> {
         if self.open.len() >= self.limits.depth_max {
             return Err(Unreadable::TooDeep { at: self.at });
         }
-        self.open.push(Open { node: narrow(self.tree.nodes.len()), len: 0, names });
+        self.open.push(OpenContainer { node: narrow(self.tree.nodes.len()), len: 0, names });
         // `end` sets the final span and shape.
         self.push(self.at, Shape::Null);
         self.step();
@@ -178,10 +178,12 @@ impl Reader<'_> {
     }
 
     /// Ends the innermost array or object; `at` is at its closing bracket.
-    fn end(&mut self) -> Result<Next, Unreadable> {
+    fn end(&mut self) -> Result<NextToken, Unreadable> {
         self.step();
         let after = narrow(self.tree.nodes.len());
-        let Some(Open { node, len, names }) = self.open.pop() else { return self.stopped() };
+        let Some(OpenContainer { node, len, names }) = self.open.pop() else {
+            return self.stopped();
+        };
         let shape = match names {
             Some(from) => {
                 self.distinct(from)?;
@@ -194,12 +196,12 @@ impl Reader<'_> {
             node.end = narrow(self.at);
             node.shape = shape;
         }
-        Ok(Next::Separator)
+        Ok(NextToken::Separator)
     }
 
     /// Adds a node that begins at `start` and ends at the current position.
     fn push(&mut self, start: usize, shape: Shape) {
-        self.tree.nodes.push(Node { start: narrow(start), end: narrow(self.at), shape });
+        self.tree.nodes.push(TreeNode { start: narrow(start), end: narrow(self.at), shape });
     }
 
     fn word(&mut self, word: &[u8], shape: Shape) -> Result<(), Unreadable> {
@@ -214,7 +216,7 @@ impl Reader<'_> {
     }
 
     /// Reads a member name and its colon.
-    fn name(&mut self) -> Result<Next, Unreadable> {
+    fn name(&mut self) -> Result<NextToken, Unreadable> {
         if self.token() != Some(b'"') {
             return self.stopped();
         }
@@ -231,7 +233,7 @@ impl Reader<'_> {
             return self.stopped();
         }
         self.step();
-        Ok(Next::Value)
+        Ok(NextToken::Value)
     }
 
     /// Refuses an object in which two names are equal (P4); its names begin at `from`.

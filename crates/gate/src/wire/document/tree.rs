@@ -33,7 +33,7 @@ pub(super) enum Shape {
 
 /// One value or member name: its first byte, the byte after its last, and its kind.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Node {
+pub(super) struct TreeNode {
     pub(super) start: u32,
     pub(super) end: u32,
     pub(super) shape: Shape,
@@ -42,7 +42,7 @@ pub(super) struct Node {
 /// The nodes of one document, the root first.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
-    pub(super) nodes: Vec<Node>,
+    pub(super) nodes: Vec<TreeNode>,
     pub(super) decoded: Vec<u8>,
 }
 

@@ -11,7 +11,7 @@ use crate::evidence::step::{Act, Step};
 use crate::wire::frame::{Frame, Id, Message};
 
 use super::redaction::redacted;
-use super::{Call, CallFacts, Gate, Session, id_text, released};
+use super::{CallFacts, Gate, InFlightCall, Session, id_text, released};
 
 /// Answers that a session remembers for redelivery. The oldest is evicted first; a redelivery of an
 /// evicted answer is withheld as unsolicited.
@@ -19,7 +19,7 @@ const ANSWERED_MAX: usize = 32;
 
 /// Whether an event of a stream may be redelivered, or may be a redelivery.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Replay {
+pub struct Redelivery {
     /// The event has an id, so the server may redeliver it.
     pub numbered: bool,
     /// Its stream resumes another one, so the event may be a redelivery.
@@ -29,7 +29,7 @@ pub struct Replay {
 /// An answer that was delivered and may be redelivered.
 #[derive(Debug, Clone)]
 pub(super) struct DeliveredAnswer {
-    call: Call,
+    call: InFlightCall,
     /// The keyed digest of the server's bytes.
     digest: Box<str>,
 }
@@ -41,7 +41,7 @@ impl Session {
     }
 
     /// Remembers the answer to `call`, whose bytes have the keyed digest `digest`.
-    pub(super) fn remember(&mut self, call: Call, digest: &str) {
+    pub(super) fn remember(&mut self, call: InFlightCall, digest: &str) {
         if self.answered.len() >= ANSWERED_MAX {
             self.answered.pop_front();
         }
