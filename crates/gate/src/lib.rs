@@ -13,8 +13,8 @@
 //!    routing headers.
 //! 2. [`question`]: frame to [`AccessRequest`](question::access::AccessRequest): packs, operations,
 //!    handles.
-//! 3. [`duty`]: the [`Decision`](duty::decision::Decision) and its obligations: limits, arguments to
-//!    set, redaction.
+//! 3. [`duty`]: the [`Decision`](duty::decision::Decision) and its obligations: limits, arguments
+//!    to set, redaction.
 //! 4. [`catalog`]: lists of definitions: filtering, and drift from a reviewed lock.
 //! 5. [`evidence`]: audit records, steps, refusals.
 //! 6. [`session`]: one conversation: what happens to one frame, in both directions. Read

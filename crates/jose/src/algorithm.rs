@@ -66,7 +66,8 @@ impl Algorithm {
     ];
 
     /// Returns the algorithm with the exact name `alg`; names are case-sensitive (RFC 7515 §4.1.1).
-    /// `Ed25519` is the newer name of `EdDSA` with this curve, the only one supported (RFC 9864 §2.2).
+    /// `Ed25519` is the newer name of `EdDSA` with this curve, the only one supported (RFC 9864
+    /// §2.2).
     pub fn parse(alg: &str) -> Option<Self> {
         let alg = if alg == "Ed25519" { "EdDSA" } else { alg };
         Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == alg)

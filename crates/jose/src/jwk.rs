@@ -43,7 +43,8 @@ pub enum NoKeySet {
     NoSet,
     /// It contains a private or a shared key, which is compromised by being published.
     Secret,
-    /// None of its keys can verify a signature of one of these algorithms, which the caller accepts.
+    /// None of its keys can verify a signature of one of these algorithms, which the caller
+    /// accepts.
     NoneUsable(Box<[Algorithm]>),
 }
 
@@ -92,9 +93,9 @@ impl KeySet {
         }
     }
 
-    /// Returns the key for a token that names the key id `id` and `algorithm`. For a token without a
-    /// key id, the set must have exactly one key for the algorithm. `None` if no key or more than one
-    /// matches.
+    /// Returns the key for a token that names the key id `id` and `algorithm`. For a token without
+    /// a key id, the set must have exactly one key for the algorithm. `None` if no key or more than
+    /// one matches.
     pub fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&Key> {
         let named = |key: &&Key| id.is_none() || key.id.as_deref() == id;
         let mut fitting = self.0.iter().filter(named).filter(|key| key.fits(algorithm));
@@ -134,8 +135,8 @@ fn key(jwk: Value<'_>) -> Option<Key> {
     Some(Key { id, algorithm, kind, bytes })
 }
 
-/// Writes an `RSAPublicKey` in DER (RFC 8017 §A.1.1): a sequence of modulus and exponent, which must be
-/// big-endian without leading zero bytes (RFC 7518 §6.3.1).
+/// Writes an `RSAPublicKey` in DER (RFC 8017 §A.1.1): a sequence of modulus and exponent, which
+/// must be big-endian without leading zero bytes (RFC 7518 §6.3.1).
 fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<Vec<u8>> {
     let padded = |number: &[u8]| number.first().is_none_or(|first| *first == 0);
     if !MODULUS_BYTES.contains(&modulus.len()) || padded(modulus) || padded(exponent) {
@@ -147,8 +148,8 @@ fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<Vec<u8>> {
     Some(der)
 }
 
-/// Writes an uncompressed point (SEC 1 §2.3.3). Both coordinates must have exactly `coordinate_bytes`
-/// bytes (RFC 7518 §6.2.1.2).
+/// Writes an uncompressed point (SEC 1 §2.3.3). Both coordinates must have exactly
+/// `coordinate_bytes` bytes (RFC 7518 §6.2.1.2).
 fn point(coordinate_bytes: usize, x: &[u8], y: &[u8]) -> Option<Vec<u8>> {
     let whole = x.len() == coordinate_bytes && y.len() == coordinate_bytes;
     whole.then(|| [&[UNCOMPRESSED], x, y].concat())

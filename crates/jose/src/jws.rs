@@ -154,8 +154,8 @@ impl<'a> Jws<'a> {
         self.media_type.as_deref()
     }
 
-    /// The payload, which must not be trusted before [`Jws::verify`]. A caller may need it to find the
-    /// key, such as the issuer.
+    /// The payload, which must not be trusted before [`Jws::verify`]. A caller may need it to find
+    /// the key, such as the issuer.
     pub fn unverified_payload(&self) -> &Bytes {
         &self.payload
     }

@@ -132,8 +132,8 @@ impl Key {
         Ok(Self { id: None, algorithm: Some(algorithm), kind: KeyKind::Secret, bytes })
     }
 
-    /// Whether the key may verify signatures of `algorithm`. The key decides this, not the token (RFC
-    /// 8725 §3.1).
+    /// Whether the key may verify signatures of `algorithm`. The key decides this, not the token
+    /// (RFC 8725 §3.1).
     pub(crate) fn fits(&self, algorithm: Algorithm) -> bool {
         self.kind == algorithm.key_kind() && self.algorithm.is_none_or(|only| only == algorithm)
     }

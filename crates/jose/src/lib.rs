@@ -1,8 +1,9 @@
 //! Verifies signed tokens (JOSE): algorithms, keys, key sets and compact JWS.
 //!
 //! Two callers verify a compact JWS (RFC 7515 §3.1): `bartizan-edge` verifies access tokens with an
-//! issuer's JWK Set, and the policy loader verifies signatures of bundles with configured keys. This
-//! crate does not interpret the payload (claims, expiry, audience, file names); the callers do. It has
+//! issuer's JWK Set, and the policy loader verifies signatures of bundles with configured keys.
+//! This crate does not interpret the payload (claims, expiry, audience, file names); the callers
+//! do. It has
 //!
 //! - [`Algorithm`]: the algorithms that can be verified (RFC 7518 §3.1, RFC 8037 §3.1),
 //! - [`Key`]: one key, out of a JWK (RFC 7517), of the PEM of a public key (RFC 7468 §13), or a
@@ -17,8 +18,8 @@
 //!   because [`Key`] holds the kind of the key.
 //! - `alg: none` is not an [`Algorithm`], so it verifies nothing (RFC 8725 §3.2).
 //! - No extension is ignored: a token with `crit` is refused (RFC 7515 §4.1.11).
-//! - No header has two meanings: duplicate members are refused (RFC 7515 §4), by the same strict JSON
-//!   reader that reads every message of MCP.
+//! - No header has two meanings: duplicate members are refused (RFC 7515 §4), by the same strict
+//!   JSON reader that reads every message of MCP.
 //! - Keys and addresses inside a token (`jwk`, `jku`, `x5c`, `x5u`) are not read.
 //! - No error text and no `Debug` shows a key, a secret or a part of a token.
 //!

@@ -1,9 +1,9 @@
 //! Compares a tool's definition with the one that was reviewed (`bartizan.lock`).
 //!
 //! A client asks its user once whether a tool may be used, and the server may change the tool
-//! afterwards ("rug pull"). The lock file keeps digests of reviewed definitions by name. This module
-//! says how a definition differs; the policy decides what a difference means. `bartizan lock` writes
-//! the file; `session` compares.
+//! afterwards ("rug pull"). The lock file keeps digests of reviewed definitions by name. This
+//! module says how a definition differs; the policy decides what a difference means. `bartizan
+//! lock` writes the file; `session` compares.
 
 use std::collections::BTreeMap;
 

@@ -108,8 +108,8 @@ pub fn make_cache_private(result: Value<'_>) -> Option<(Range<usize>, Vec<u8>)> 
     (scope.as_str()? == "public").then(|| (scope.span(), b"\"private\"".to_vec()))
 }
 
-/// The longest `ttlMs` of a filtered page, milliseconds. What is hidden changes with the policy, and
-/// the server does not notify the client of that.
+/// The longest `ttlMs` of a filtered page, milliseconds. What is hidden changes with the policy,
+/// and the server does not notify the client of that.
 pub const FILTERED_TTL_MS_MAX: u32 = 60_000;
 
 /// Returns the edit that lowers `ttlMs` to [`FILTERED_TTL_MS_MAX`], so that a cached page does not

@@ -52,8 +52,8 @@ pub enum Origin {
     Rule,
     /// No rule permitted the request (default deny).
     NotApplicable,
-    /// The policy could not be evaluated: a runtime error, an exceeded limit, or a result of the wrong
-    /// shape.
+    /// The policy could not be evaluated: a runtime error, an exceeded limit, or a result of the
+    /// wrong shape.
     Indeterminate,
     /// A rate limit was exceeded.
     Limited,

@@ -53,8 +53,8 @@ pub struct BucketKey {
 /// The bucket is empty, so the event is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BucketEmpty {
-    /// The time until the bucket allows one more event; absent for a rate or burst of 0, which never
-    /// allows one.
+    /// The time until the bucket allows one more event; absent for a rate or burst of 0, which
+    /// never allows one.
     pub retry_after: Option<Duration>,
 }
 
@@ -75,9 +75,9 @@ impl RateLimits {
         Self { buckets_max, uptime: Uptime::default(), tables: Mutex::new(tables) }
     }
 
-    /// Takes one event from every bucket in `keys`, or from none of them. A key that stands twice in
-    /// `keys` pays twice. `uptime` is the monotonic time since the program started; a value below an
-    /// earlier one counts as the earlier one. Called once for each permitted call.
+    /// Takes one event from every bucket in `keys`, or from none of them. A key that stands twice
+    /// in `keys` pays twice. `uptime` is the monotonic time since the program started; a value
+    /// below an earlier one counts as the earlier one. Called once for each permitted call.
     ///
     /// # Errors
     ///

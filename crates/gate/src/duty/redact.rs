@@ -2,9 +2,9 @@
 //! the values at given pointers, and secrets of known forms wherever they occur.
 //!
 //! Each removed value is replaced by [`MARKER`]; every other byte stays as the server wrote it. A
-//! string that holds JSON, as servers repeat structured content, is searched like the message around
-//! it. A message that cannot be searched, or that holds a secret where no marker can stand, is
-//! [`Unredactable`], and `session` withholds it.
+//! string that holds JSON, as servers repeat structured content, is searched like the message
+//! around it. A message that cannot be searched, or that holds a secret where no marker can stand,
+//! is [`Unredactable`], and `session` withholds it.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -44,7 +44,7 @@ pub enum Redaction {
     /// The value at this RFC 6901 pointer from the message's root, below `/result` or `/error`, in
     /// which `*` means each element or member. The pointer also leads into strings that hold JSON.
     Pointer(Box<str>),
-    /// Every text that has the form of a known kind of secret; see [`secrets`].
+    /// Every text that has the form of a known kind of secret; see `duty::secrets`.
     Secrets,
 }
 
@@ -64,8 +64,8 @@ impl Redaction {
 pub struct RedactedPlace {
     /// Where it stood: a pointer from the message's root, also through strings that hold JSON.
     pub pointer: String,
-    /// Why it was removed: `pointer`, `copy` (of a value that a pointer named), or the id of the rule
-    /// that found a secret.
+    /// Why it was removed: `pointer`, `copy` (of a value that a pointer named), or the id of the
+    /// rule that found a secret.
     pub rule: &'static str,
 }
 
@@ -83,7 +83,7 @@ pub struct Redacted {
 pub enum Unredactable {
     /// It holds an image, audio or a blob, which cannot be searched for secrets.
     NoText,
-    /// It exceeds [`SEARCH_BYTES_MAX`], [`NESTING_MAX`] or [`PLACES_MAX`].
+    /// It exceeds `SEARCH_BYTES_MAX`, `NESTING_MAX` or `PLACES_MAX`.
     TooMuch,
     /// A member's name has the form of a secret. A marker in its place could make two names equal.
     InName,
@@ -281,8 +281,8 @@ impl Redactor<'_> {
         Ok(())
     }
 
-    /// Replaces each value that `tokens` lead to from `value`, which stands at `position`. If `must`,
-    /// a string on the way that is not JSON is an error; otherwise it is skipped.
+    /// Replaces each value that `tokens` lead to from `value`, which stands at `position`. If
+    /// `must`, a string on the way that is not JSON is an error; otherwise it is skipped.
     fn named(
         &mut self,
         value: Value<'_>,

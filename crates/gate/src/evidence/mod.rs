@@ -1,8 +1,8 @@
 //! Audit records, the step that releases an act only once its record is kept, and the refusals that
 //! a client receives.
 //!
-//! Nothing here writes: a record is a value, and an [`AuditSink`](step::AuditSink) of the edge keeps
-//! it.
+//! Nothing here writes: a record is a value, and an [`AuditSink`](step::AuditSink) of the edge
+//! keeps it.
 
 pub mod record;
 pub mod step;

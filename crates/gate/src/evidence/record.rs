@@ -68,8 +68,8 @@ pub enum Outcome {
     Accepted,
     /// The client disconnected or cancelled.
     Cancelled,
-    /// The server could not be reached, broke the connection, or answered with something that is not a
-    /// frame.
+    /// The server could not be reached, broke the connection, or answered with something that is
+    /// not a frame.
     UpstreamFailed,
     /// The server's answer was withheld from the client.
     Withheld,
@@ -170,7 +170,8 @@ pub struct Target {
     pub flags: Vec<Box<str>>,
 }
 
-/// What the call does, as classified by its pack: [`Operation`](crate::question::operation::Operation).
+/// What the call does, as classified by its pack:
+/// [`Operation`](crate::question::operation::Operation).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OperationFacts {
     /// `tool/operation`, for a tool that dispatches to several operations.

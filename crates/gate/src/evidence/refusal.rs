@@ -1,7 +1,7 @@
 //! Refusals: the code, the constant text and the HTTP status that a client receives.
 //!
-//! A refusal names no rule, no other principal and no internal address; the record holds all of that
-//! under the `decision_id` that the refusal carries. Error codes of this product lie outside
+//! A refusal names no rule, no other principal and no internal address; the record holds all of
+//! that under the `decision_id` that the refusal carries. Error codes of this product lie outside
 //! -32768..-32000, which JSON-RPC 2.0 §5.1 reserves (MCP 2026-07-28, basic/index "Error Codes").
 
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Write-ahead auditing: an act is available only once its record is kept.
 //!
-//! A [`Step`] holds an act and its records; [`Step::record`] hands the records to a sink and returns
-//! the act only if the sink kept them all. [`Permitted`] and [`Released`] are proof types: the
-//! upstream accepts only the one, the client's side only the other. Code outside the gate can
+//! A [`Step`] holds an act and its records; [`Step::record`] hands the records to a sink and
+//! returns the act only if the sink kept them all. [`Permitted`] and [`Released`] are proof types:
+//! the upstream accepts only the one, the client's side only the other. Code outside the gate can
 //! neither create nor copy them (`tests/ui` shows that it does not compile). A proof carries what
 //! the gate read in its message, so that the edge does not read it again.
 
@@ -95,8 +95,8 @@ impl Permitted {
         }
     }
 
-    /// The bytes to send: the client's own, those with an argument set, or the gate's refusal. Empty
-    /// for [`Dispatch::OpenStream`] and [`Dispatch::EndSession`].
+    /// The bytes to send: the client's own, those with an argument set, or the gate's refusal.
+    /// Empty for [`Dispatch::OpenStream`] and [`Dispatch::EndSession`].
     pub fn body(&self) -> &Bytes {
         match &self.payload {
             Payload::OpenStream | Payload::EndSession => &EMPTY,
@@ -106,7 +106,8 @@ impl Permitted {
     }
 
     /// The client's message as the gate read it; its spans refer to exactly the bytes of
-    /// [`Permitted::body`]. Absent for a batch, for a refusal of the gate, and where there is no body.
+    /// [`Permitted::body`]. Absent for a batch, for a refusal of the gate, and where there is no
+    /// body.
     pub fn frame(&self) -> Option<&Frame> {
         match &self.payload {
             Payload::Message(frame) => Some(frame),
@@ -117,7 +118,8 @@ impl Permitted {
         }
     }
 
-    /// The id of the request, or of the first request of a batch; absent where no answer is expected.
+    /// The id of the request, or of the first request of a batch; absent where no answer is
+    /// expected.
     pub fn id(&self) -> Option<&Id> {
         match &self.payload {
             Payload::Message(frame) => match frame.message() {
@@ -142,7 +144,8 @@ impl Permitted {
         self.protocol
     }
 
-    /// [`Permitted::body`] as one line: see [`Document::minified`](crate::wire::document::Document::minified).
+    /// [`Permitted::body`] as one line: see
+    /// [`Document::minified`](crate::wire::document::Document::minified).
     #[must_use]
     pub fn minified(&self) -> Bytes {
         minify(self.body())
@@ -253,8 +256,8 @@ pub struct Released {
 }
 
 impl Released {
-    /// Only the gate calls it: `session` for a message of the server, `refusal` for its own. `own` says
-    /// which of the two it is.
+    /// Only the gate calls it: `session` for a message of the server, `refusal` for its own. `own`
+    /// says which of the two it is.
     pub(crate) fn new(
         body: Bytes,
         content: Content,
@@ -277,14 +280,14 @@ impl Released {
         self
     }
 
-    /// Takes the gate's refusal of a request of the server in the same batch, which the edge must send
-    /// to the server.
+    /// Takes the gate's refusal of a request of the server in the same batch, which the edge must
+    /// send to the server.
     pub fn take_back(&mut self) -> Option<Permitted> {
         self.back.take().map(|back| *back)
     }
 
-    /// The bytes to deliver: the server's own, those with something removed, or a refusal. Empty where
-    /// only the HTTP status answers.
+    /// The bytes to deliver: the server's own, those with something removed, or a refusal. Empty
+    /// where only the HTTP status answers.
     pub fn body(&self) -> &Bytes {
         &self.body
     }
@@ -294,8 +297,8 @@ impl Released {
         self.content
     }
 
-    /// The JSON-RPC id of the message. Absent for a batch, for a notification, and for an error whose
-    /// request could not be read.
+    /// The JSON-RPC id of the message. Absent for a batch, for a notification, and for an error
+    /// whose request could not be read.
     pub fn id(&self) -> Option<&Id> {
         self.id.as_ref()
     }
@@ -305,8 +308,9 @@ impl Released {
         self.settles
     }
 
-    /// [`Released::body`] as one line: see [`Document::minified`](crate::wire::document::Document::minified).
-    /// Absent for the body of an HTTP error, which need not be JSON.
+    /// [`Released::body`] as one line: see
+    /// [`Document::minified`](crate::wire::document::Document::minified). Absent for the body of an
+    /// HTTP error, which need not be JSON.
     #[must_use]
     pub fn minified(&self) -> Option<Bytes> {
         (self.content != Content::Opaque).then(|| minify(&self.body))
@@ -365,7 +369,8 @@ pub struct Unrecorded {
     pub refusal: Option<Released>,
 }
 
-/// How to write the refusal if no record can be kept. It is written only then, because that is rare.
+/// How to write the refusal if no record can be kept. It is written only then, because that is
+/// rare.
 #[derive(Debug)]
 pub(crate) struct IfUnrecorded {
     /// The id of the request that waits for an answer.

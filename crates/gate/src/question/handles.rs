@@ -1,9 +1,9 @@
 //! Handles and session facts: what successful calls mean for later calls of the same principal.
 //!
 //! Some vendors name an operation once and let later calls refer to it by an opaque handle; some
-//! tools select what later calls act on, such as a project. The store is updated only by a call that
-//! succeeded, whose answer was recorded and delivered, and only for the principal that made it.
-//! Number, size and lifetime of entries are bounded; an evicted handle is an unknown operation,
+//! tools select what later calls act on, such as a project. The store is updated only by a call
+//! that succeeded, whose answer was recorded and delivered, and only for the principal that made
+//! it. Number, size and lifetime of entries are bounded; an evicted handle is an unknown operation,
 //! which policies treat as the worst, never as harmless.
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,6 +1,6 @@
 //! From a frame to the [`AccessRequest`](access::AccessRequest) that the policy decides: the packs
-//! that classify tools, the operation that a call means, handles and session facts of earlier calls,
-//! and routing headers.
+//! that classify tools, the operation that a call means, handles and session facts of earlier
+//! calls, and routing headers.
 //!
 //! Nothing here decides. `session` calls these modules for each request and notification.
 

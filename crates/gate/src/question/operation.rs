@@ -89,12 +89,13 @@ pub struct OnSuccess {
     pub handle_format: Option<HandleFormat>,
     /// Session facts that the call sets: name and value. A fact without a value becomes unknown.
     pub facts: Vec<(Box<str>, Option<Box<str>>)>,
-    /// The number of the call among those that set facts, from [`HandleStore::call_sent`](super::handles::HandleStore::call_sent).
+    /// The number of the call among those that set facts, from `HandleStore::call_sent`.
     pub sent: u64,
 }
 
 impl OnSuccess {
-    /// Returns what a call of `tool` with `arguments` changes if it succeeds; `None` for most tools.
+    /// Returns what a call of `tool` with `arguments` changes if it succeeds; `None` for most
+    /// tools.
     pub fn of_call(
         known: ResolutionContext<'_>,
         tool: &str,
@@ -132,7 +133,8 @@ pub struct Operation {
     pub environment_source: EnvironmentSource,
     /// The tags that the pack gives the call, without duplicates.
     pub tags: Vec<Box<str>>,
-    /// The name of the pack that classified it; absent where the server's pack does not know the tool.
+    /// The name of the pack that classified it; absent where the server's pack does not know the
+    /// tool.
     pub pack: Option<Box<str>>,
 }
 

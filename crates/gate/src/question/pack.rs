@@ -1,10 +1,10 @@
 //! Packs: data that classifies a vendor's tools.
 //!
 //! A pack states for each tool its effect and which arguments name an environment. It holds no
-//! rules: the policy decides. The format is `policies/schema/pack.schema.json`, version 1. Reading a
-//! pack is strict and reports all problems at once, each with a pointer, because a misspelt member
-//! that is ignored would leave a tool less restricted than its author believes. The program reads
-//! packs at its start; [`operation`](super::operation) uses them.
+//! rules: the policy decides. The format is `policies/schema/pack.schema.json`, version 1. Reading
+//! a pack is strict and reports all problems at once, each with a pointer, because a misspelt
+//! member that is ignored would leave a tool less restricted than its author believes. The program
+//! reads packs at its start; [`operation`](super::operation) uses them.
 
 mod read;
 mod route;
@@ -53,8 +53,8 @@ pub struct ToolEntry {
     pub arguments: Option<Vec<Box<str>>>,
     /// Tags for rules: `go-live`, `approval-control`, `full-replace`, `credential-read` and others.
     pub tags: Vec<Box<str>>,
-    /// Further tags, each with pointers below `arguments`: a call has the tag if a value of any kind
-    /// stands at one of them.
+    /// Further tags, each with pointers below `arguments`: a call has the tag if a value of any
+    /// kind stands at one of them.
     pub tags_if: BTreeMap<Box<str>, Vec<Box<str>>>,
     /// Present where the tool has several operations and the arguments select one (`dispatch`).
     pub dispatch: Option<Box<OperationDispatch>>,
@@ -67,8 +67,8 @@ pub struct ToolEntry {
 /// Where in a call's arguments names of environments stand (`environments` in the file).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnvironmentPath {
-    /// An RFC 6901 pointer below `arguments` to a string that holds JSON; `at` then points into that
-    /// JSON.
+    /// An RFC 6901 pointer below `arguments` to a string that holds JSON; `at` then points into
+    /// that JSON.
     pub inside: Option<Box<str>>,
     /// An RFC 6901 pointer in which `*` means every element of an array or member of an object.
     pub at: Box<str>,
@@ -136,7 +136,7 @@ pub struct HandleFormat {
     /// The name of the member that holds the operation's effect. It can only make the pack's effect
     /// worse; a text that names no effect is [`Effect::Unknown`].
     pub effect: Option<Box<str>>,
-    /// How long a handle stays known, up to [`HandleStore::HANDLE_TTL_MAX`](super::handles::HandleStore::HANDLE_TTL_MAX).
+    /// How long a handle stays known, up to `HandleStore::HANDLE_TTL_MAX`.
     pub ttl: Duration,
 }
 
@@ -161,8 +161,8 @@ pub struct Pack {
     pub owned_headers: Vec<Box<str>>,
     /// Name of the header, in lower case, that carries the credential for the server.
     pub credential_header: Option<Box<str>>,
-    /// Headers, with names in lower case, that the firewall sets unless the configuration does. They
-    /// count as owned.
+    /// Headers, with names in lower case, that the firewall sets unless the configuration does.
+    /// They count as owned.
     pub headers: BTreeMap<Box<str>, Box<str>>,
     /// Names of query parameters that change what the server does. An agent's query never reaches a
     /// server; the list is for the person who writes the server's address.

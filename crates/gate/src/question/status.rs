@@ -1,5 +1,5 @@
-//! What the firewall knows about a tool's definition besides its text: its drift from the lock file,
-//! and its flags. Passed to the policy as `drift` and `flags`.
+//! What the firewall knows about a tool's definition besides its text: its drift from the lock
+//! file, and its flags. Passed to the policy as `drift` and `flags`.
 
 /// How a tool's definition differs from the reviewed one in the lock file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,9 +1,11 @@
-//! Batches (P7; JSON-RPC 2.0 §6; MCP 2025-03-26 alone): each message is decided as if it came alone.
+//! Batches (P7; JSON-RPC 2.0 §6; MCP 2025-03-26 alone): each message is decided as if it came
+//! alone.
 //!
 //! A client's batch is forwarded only if every message may pass. It is decided on a copy of the
 //! session, which replaces the session only then; events that a refused batch took from rate limits
-//! are not given back. Of a server's batch, messages that may not pass are left out, as in a stream of
-//! single messages. The transport names a client's batch by one call id of its own, the exchange.
+//! are not given back. Of a server's batch, messages that may not pass are left out, as in a stream
+//! of single messages. The transport names a client's batch by one call id of its own, the
+//! exchange.
 
 use std::sync::Arc;
 
@@ -62,8 +64,8 @@ impl Session {
             && revision.is_none_or(|known| known == REVISION)
     }
 
-    /// Handles a batch of the client. The act is `Forward` (the bytes as they came, except arguments
-    /// that a rule sets) or `Deliver` (an array of refusals).
+    /// Handles a batch of the client. The act is `Forward` (the bytes as they came, except
+    /// arguments that a rule sets) or `Deliver` (an array of refusals).
     pub(super) fn client_batch(
         &mut self,
         gate: &Gate,
@@ -254,7 +256,8 @@ impl Session {
     }
 
     /// Ends every call of `exchange`, each with the step that `end` returns. Joins their records,
-    /// and their answers into an array if the request was a batch. `None` if all have their outcome.
+    /// and their answers into an array if the request was a batch. `None` if all have their
+    /// outcome.
     pub(super) fn end_exchange(
         &mut self,
         exchange: &CallId,

@@ -383,9 +383,9 @@ impl Session {
     }
 }
 
-/// Enforces a decision. Returns the edited frame to forward, if an argument was set, and the decision
-/// for the record. `precheck` is a refusal that holds whatever the policy decided. In observe mode
-/// nothing is edited or refused; the record says what would have been.
+/// Enforces a decision. Returns the edited frame to forward, if an argument was set, and the
+/// decision for the record. `precheck` is a refusal that holds whatever the policy decided. In
+/// observe mode nothing is edited or refused; the record says what would have been.
 ///
 /// # Errors
 ///
@@ -581,8 +581,8 @@ fn called_tool<'a>(frame: &'a Frame, row: Option<&Method>) -> Option<&'a str> {
     frame.params()?.get("name")?.as_str()
 }
 
-/// The routing headers of a forwarded message. `Mcp-Param-*` headers are computed for a stdio client,
-/// which sends none, and recomputed from `edited` where an argument was set.
+/// The routing headers of a forwarded message. `Mcp-Param-*` headers are computed for a stdio
+/// client, which sends none, and recomputed from `edited` where an argument was set.
 fn routing_of(
     question: &Question<'_>,
     definition: Option<&ToolDefinition>,

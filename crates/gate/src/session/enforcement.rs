@@ -25,7 +25,8 @@ use crate::wire::protocol::Era;
 pub enum Mode {
     /// Decisions are enforced.
     Enforce,
-    /// Decisions are recorded only; every message that keeps to the strict profile passes unchanged.
+    /// Decisions are recorded only; every message that keeps to the strict profile passes
+    /// unchanged.
     Observe,
 }
 
@@ -118,8 +119,8 @@ impl Gate {
         Arc::clone(&self.pdp.load())
     }
 
-    /// Refuses an HTTP request before its body is read as a frame, such as one with an unknown path or
-    /// a foreign `Origin`. `facts` is what is known about it. The act is `Deliver`.
+    /// Refuses an HTTP request before its body is read as a frame, such as one with an unknown path
+    /// or a foreign `Origin`. `facts` is what is known about it. The act is `Deliver`.
     pub fn refuse_at_door(&self, refusal: DoorRefusal, facts: DoorFacts<'_>, now: Now) -> Step {
         let call = self.next_call();
         let refusal = Refusal::Door(refusal);
@@ -167,8 +168,8 @@ impl Gate {
         format!("{}-{number:x}", self.config.boot).into()
     }
 
-    /// Returns the keyed digest of `bytes` for a record. Equal bytes have equal digests, but a reader of
-    /// the record cannot test guesses without the key.
+    /// Returns the keyed digest of `bytes` for a record. Equal bytes have equal digests, but a
+    /// reader of the record cannot test guesses without the key.
     pub(super) fn digest(&self, bytes: &[u8]) -> Box<str> {
         let mut mac = self.digest.clone();
         mac.update(bytes);

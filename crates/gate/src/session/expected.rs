@@ -1,5 +1,5 @@
-//! What a request allows its server to send: embedded requests that the client declared support for,
-//! progress with the request's token, notifications of the request's subscriptions.
+//! What a request allows its server to send: embedded requests that the client declared support
+//! for, progress with the request's token, notifications of the request's subscriptions.
 
 use crate::wire::document::{Kind, Value};
 use crate::wire::frame::{Frame, Id};

@@ -1,11 +1,11 @@
 //! The policy enforcement point (PEP): what happens to one frame, from bytes to a [`Step`].
 //!
 //! A [`Session`] is one conversation between one principal and one protected server: on stdio the
-//! whole run, on legacy HTTP one MCP session, on modern HTTP one exchange. It correlates answers with
-//! the requests in flight, asks the policy, discharges obligations, and returns a [`Step`]. It takes
-//! no decision of its own beyond the strict profile, and does no input or output. Every method and
-//! transport takes the same path: `client` handles frames of the client, `server` those of the server.
-//! The edge calls it, one step at a time under a lock.
+//! whole run, on legacy HTTP one MCP session, on modern HTTP one exchange. It correlates answers
+//! with the requests in flight, asks the policy, discharges obligations, and returns a [`Step`]. It
+//! takes no decision of its own beyond the strict profile, and does no input or output. Every
+//! method and transport takes the same path: `client` handles frames of the client, `server` those
+//! of the server. The edge calls it, one step at a time under a lock.
 
 pub mod tasks;
 pub mod protected;
@@ -225,8 +225,8 @@ impl Session {
         })
     }
 
-    /// Forwarding `call` failed. The act is `Deliver` (an error) where the client still waits for an
-    /// answer, else `Drop`. `None` if `call` has its outcome already.
+    /// Forwarding `call` failed. The act is `Deliver` (an error) where the client still waits for
+    /// an answer, else `Drop`. `None` if `call` has its outcome already.
     pub fn upstream_failed(
         &mut self,
         call: &CallId,
@@ -258,7 +258,8 @@ impl Session {
         }
         let to = Self::reply_to(entry);
         let released = refusal.released(to.borrowed());
-        // On stdio nobody waits for the answer to a notification; an HTTP client waits for a status.
+        // On stdio nobody waits for the answer to a notification; an HTTP client waits for a
+        // status.
         let silent = entry.id.is_none() && self.protocol.transport == Transport::Stdio;
         if silent {
             Step::new(record, Act::Drop)
@@ -269,8 +270,8 @@ impl Session {
     }
 
     /// The server answered `call` with an HTTP error status and a body that is not a frame. The
-    /// body is delivered unchanged, unless it claims to be JSON and is not strict JSON, or something
-    /// would have to be redacted from it. `None` if `call` has its outcome already.
+    /// body is delivered unchanged, unless it claims to be JSON and is not strict JSON, or
+    /// something would have to be redacted from it. `None` if `call` has its outcome already.
     pub fn upstream_status(
         &mut self,
         gate: &Gate,

@@ -26,8 +26,8 @@ use super::{CallFacts, InFlightCall, Session};
 pub(super) type TaskLookup = Option<Option<Arc<TaskCreation>>>;
 
 impl Session {
-    /// Looks up the task that a frame names. A request about a task comes from the side that created
-    /// it, a notification about it from the side that runs it.
+    /// Looks up the task that a frame names. A request about a task comes from the side that
+    /// created it, a notification about it from the side that runs it.
     pub(super) fn task(&mut self, frame: &Frame, name: &str, direction: Direction) -> TaskLookup {
         let method = Method::find(name, direction, None)?;
         if method.subject != Subject::Task {
@@ -100,8 +100,8 @@ impl Session {
         self.client_tasks.remember(id, owner, creation, now.uptime, None).unwrap_or_default();
     }
 
-    /// Returns the refusal if a frame of the server refers to a task, a request or a subscription that
-    /// is not this session's.
+    /// Returns the refusal if a frame of the server refers to a task, a request or a subscription
+    /// that is not this session's.
     pub(super) fn uncorrelated(
         &self,
         within: Option<&CallId>,

@@ -1,5 +1,5 @@
-//! A protected server, with what its lists and answers have shown: tool definitions, tasks, handles.
-//! One value for each server, shared by its sessions.
+//! A protected server, with what its lists and answers have shown: tool definitions, tasks,
+//! handles. One value for each server, shared by its sessions.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,8 +29,8 @@ pub enum RefusalForm {
 pub struct ToolDefinition {
     /// `sha256:<hex>` of its canonical form; see [`digest`](crate::catalog::lists::digest).
     pub digest: Box<str>,
-    /// `x-mcp-header` annotations of its input schema: lower-case header suffix, and RFC 6901 pointer
-    /// below the arguments (MCP 2026-07-28, Streamable HTTP "Parameter Headers").
+    /// `x-mcp-header` annotations of its input schema: lower-case header suffix, and RFC 6901
+    /// pointer below the arguments (MCP 2026-07-28, Streamable HTTP "Parameter Headers").
     pub parameters: Vec<(Box<str>, Box<str>)>,
     /// Flags, such as invisible characters; see [`crate::wire::unseen`].
     pub flags: Vec<&'static str>,

@@ -82,8 +82,8 @@ impl<'a> TraceContext<'a> {
 }
 
 /// Determines the protocol of a client's frame from its own `_meta`, else from `initialize`, else
-/// from `MCP-Protocol-Version`, else from the conversation so far. `Mcp-Session-Id` and `Mcp-Method`
-/// never choose the era.
+/// from `MCP-Protocol-Version`, else from the conversation so far. `Mcp-Session-Id` and
+/// `Mcp-Method` never choose the era.
 pub(super) fn protocol_of(
     known: Protocol,
     frame: &Frame,

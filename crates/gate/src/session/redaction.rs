@@ -19,8 +19,8 @@ const PLACES_NAMED_MAX: usize = 32;
 /// Longest pointer in a record, characters; a longer one is cut and ends in `…`.
 const POINTER_CHARS_MAX: usize = 256;
 
-/// The redactions of an answer: those of the current decision, and those of the decision by which the
-/// task that the request names was created.
+/// The redactions of an answer: those of the current decision, and those of the decision by which
+/// the task that the request names was created.
 pub(super) fn redactions(decision: &Decision, task: Option<&TaskCreation>) -> Vec<Redaction> {
     let of_task = task.into_iter().flat_map(|task| &task.redact);
     let mut all: Vec<Redaction> = Vec::new();
@@ -32,8 +32,8 @@ pub(super) fn redactions(decision: &Decision, task: Option<&TaskCreation>) -> Ve
     all
 }
 
-/// Redacts `document` and notes in `record` what was removed. `None` if nothing was. In observe mode
-/// nothing is removed; the record says what would have been.
+/// Redacts `document` and notes in `record` what was removed. `None` if nothing was. In observe
+/// mode nothing is removed; the record says what would have been.
 ///
 /// # Errors
 ///

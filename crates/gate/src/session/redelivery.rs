@@ -1,10 +1,11 @@
 //! Redelivery of messages on a resumed stream.
 //!
 //! A legacy client that lost its connection asks for the events after the last one that it received
-//! (MCP 2025-11-25, transports, "Resumability and Redelivery"), and the server repeats them byte for
-//! byte. An answer that was delivered has its outcome, but the client may never have received it. So
-//! a session remembers the answers that may be redelivered and lets exactly those pass again. A
-//! redelivery is recorded as a notice, not as a second outcome, and inspected with the current policy.
+//! (MCP 2025-11-25, transports, "Resumability and Redelivery"), and the server repeats them byte
+//! for byte. An answer that was delivered has its outcome, but the client may never have received
+//! it. So a session remembers the answers that may be redelivered and lets exactly those pass
+//! again. A redelivery is recorded as a notice, not as a second outcome, and inspected with the
+//! current policy.
 
 use crate::evidence::record::{AuditRecord, CallId, Event, Now, Outcome};
 use crate::evidence::step::{Act, Step};

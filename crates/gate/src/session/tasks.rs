@@ -45,8 +45,8 @@ impl Tasks {
     /// Tasks at most. When the table is full, expired ones are evicted, else the least recently
     /// used one.
     pub const TASKS_MAX: usize = 4096;
-    /// Longest id, method and tool name, bytes; a task with a longer one is not remembered, so it is
-    /// unknown.
+    /// Longest id, method and tool name, bytes; a task with a longer one is not remembered, so it
+    /// is unknown.
     pub const NAME_BYTES_MAX: usize = 1024;
     /// Names of environments stored with a task, bytes in all; a task with more counts as reaching
     /// every environment.

@@ -1,12 +1,13 @@
 //! A strict JSON reader: from bytes to one tree, with the span of every value.
 //!
 //! It carries out P2 to P6 of the strict profile: one value, the grammar of RFC 8259, bounded depth
-//! and numbers, no duplicate member names, no lone surrogates, nothing that two common parsers would
-//! read differently. It keeps the original bytes and the span of every value, so that an edit
+//! and numbers, no duplicate member names, no lone surrogates, nothing that two common parsers
+//! would read differently. It keeps the original bytes and the span of every value, so that an edit
 //! replaces only the bytes of one value. It knows nothing of JSON-RPC; `frame` does.
 //!
-//! Reading is one pass without recursion (`read`); a string is copied only if it contains an escape.
-//! If the bytes have several faults, one of them is reported; which one is not part of the contract.
+//! Reading is one pass without recursion (`read`); a string is copied only if it contains an
+//! escape. If the bytes have several faults, one of them is reported; which one is not part of the
+//! contract.
 
 mod tree;
 mod text;
@@ -132,8 +133,8 @@ impl Document {
         Value { document: self, index: 0 }
     }
 
-    /// Returns the document with each `(span, text)` replaced. Spans must be in rising order and must
-    /// not overlap. An empty span inserts before its byte.
+    /// Returns the document with each `(span, text)` replaced. Spans must be in rising order and
+    /// must not overlap. An empty span inserts before its byte.
     ///
     /// If a span breaks these rules or ends outside the document, the result is empty, so that a
     /// partly applied edit can never be forwarded.
@@ -166,8 +167,8 @@ impl Document {
     }
 
     /// Returns the same tokens without white space between them and without any byte below 0x20;
-    /// U+0085, U+2028 and U+2029 inside strings become escapes. Safe for a line-framed peer: no line
-    /// reader finds a line end in it.
+    /// U+0085, U+2028 and U+2029 inside strings become escapes. Safe for a line-framed peer: no
+    /// line reader finds a line end in it.
     #[must_use]
     pub fn minified(&self) -> Bytes {
         minify(&self.raw)
@@ -226,8 +227,9 @@ impl<'a> Value<'a> {
         self.document.tree.text(&self.document.raw, self.index)
     }
 
-    /// Returns, for each of `ranges` of a string's decoded text, the range in [`Document::raw`] that
-    /// decodes to it. `ranges` must be in order, must not overlap, and must not cut a character.
+    /// Returns, for each of `ranges` of a string's decoded text, the range in [`Document::raw`]
+    /// that decodes to it. `ranges` must be in order, must not overlap, and must not cut a
+    /// character.
     pub(crate) fn spans_of(self, ranges: &[Range<usize>]) -> Vec<Range<usize>> {
         let start = self.span().start;
         let spans = text::literal_ranges(self.raw(), ranges).into_iter();

@@ -227,7 +227,8 @@ impl Frame {
         Id::spelt_by(self.params()?.get("_meta")?.get("progressToken")?)
     }
 
-    /// Returns the same bytes with the envelope's id replaced by `id`; unchanged where there is none.
+    /// Returns the same bytes with the envelope's id replaced by `id`; unchanged where there is
+    /// none.
     #[must_use]
     pub fn with_id(&self, id: &Id) -> Bytes {
         let Some(old) = self.document.root().get("id") else {
@@ -247,8 +248,8 @@ pub fn write_id(out: &mut Vec<u8>, id: &Id) {
     }
 }
 
-/// Whether a tool or prompt name has the form that MCP recommends: `[A-Za-z0-9_.-]{1,128}`. P10 asks
-/// that another name is permitted only by its exact literal, never by a pattern.
+/// Whether a tool or prompt name has the form that MCP recommends: `[A-Za-z0-9_.-]{1,128}`. P10
+/// asks that another name is permitted only by its exact literal, never by a pattern.
 pub fn is_plain_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     (1..=128).contains(&name.len()) && name.bytes().all(plain)
@@ -322,8 +323,8 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    /// Reads a request or a notification. In MCP both the method's name and the id tell which it is,
-    /// and they must agree (P8).
+    /// Reads a request or a notification. In MCP both the method's name and the id tell which it
+    /// is, and they must agree (P8).
     fn asking(&self, method: Value<'a>, limits: &FrameLimits) -> Result<Message, Malformed> {
         let name = method.as_str().filter(|name| !name.is_empty()).ok_or(Malformed::BadMethod)?;
         let method = Box::from(name);
@@ -350,8 +351,8 @@ fn read_id(value: Value<'_>, limits: &FrameLimits) -> Option<Id> {
     (-ID_MAX..=ID_MAX).contains(&number).then_some(Id::Number(number))
 }
 
-/// The `code` of a well-formed error object (JSON-RPC 2.0 §5.1). Servers may add members; a client's
-/// error with further members is refused, because nothing would check them.
+/// The `code` of a well-formed error object (JSON-RPC 2.0 §5.1). Servers may add members; a
+/// client's error with further members is refused, because nothing would check them.
 fn error_code(error: Value<'_>, sender: Sender) -> Option<i64> {
     let known = |(name, _): (Value<'_>, Value<'_>)| {
         matches!(name.text(), Some(b"code" | b"message" | b"data"))

@@ -1,6 +1,6 @@
-//! Routing headers (MCP 2026-07-28, Streamable HTTP "Standard Headers"; SEP-2243): their values, the
-//! encoding of texts in them, and the `_meta` keys that hold the same in the body. The check of
-//! headers against the body is in [`routing`](crate::question::routing).
+//! Routing headers (MCP 2026-07-28, Streamable HTTP "Standard Headers"; SEP-2243): their values,
+//! the encoding of texts in them, and the `_meta` keys that hold the same in the body. The check of
+//! headers against the body is in `question::routing`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -34,8 +34,8 @@ pub struct RoutingHeaders {
     pub params: Vec<(Box<str>, Box<str>)>,
 }
 
-/// The revision that a modern request names in its `_meta`; absent in legacy requests. The text need
-/// not be a known revision.
+/// The revision that a modern request names in its `_meta`; absent in legacy requests. The text
+/// need not be a known revision.
 pub fn meta_version(frame: &Frame) -> Option<&str> {
     frame.params()?.get("_meta")?.get(META_PROTOCOL_VERSION)?.as_str()
 }

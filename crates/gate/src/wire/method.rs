@@ -1,9 +1,9 @@
 //! The method table: one row for each method of the five published revisions of MCP.
 //!
-//! A row states everything that is special about a method: its action and subject, the directions and
-//! revisions that define it, the form of its `params`, what its answer may be. The rest of the
-//! program reads rows; [`Method::named`] is the only function that compares names. A method that the
-//! negotiated revision does not define is decided as [`Action::Unknown`].
+//! A row states everything that is special about a method: its action and subject, the directions
+//! and revisions that define it, the form of its `params`, what its answer may be. The rest of the
+//! program reads rows; [`Method::named`] is the only function that compares names. A method that
+//! the negotiated revision does not define is decided as [`Action::Unknown`].
 
 use super::protocol::{Direction, Revision};
 
@@ -411,7 +411,8 @@ impl Method {
         }
     }
 
-    /// Whether `name`, known or not, is the name of a notification: it begins with `notifications/`.
+    /// Whether `name`, known or not, is the name of a notification: it begins with
+    /// `notifications/`.
     pub fn is_notification(name: &str) -> bool {
         name.starts_with("notifications/")
     }

@@ -5,14 +5,15 @@
 //! - *Text for people.* [`is_unseen`]: the journal, `bartizan.lock`, a learned policy, and on a
 //!   terminal the lines of `audit tail`, errors and the demo escape all characters of the table,
 //!   because each of them hides or moves text, ends the line, or makes different texts look alike.
-//! - *Names that look alike* (P5, in [`super::frame`]). All characters of the table, and white space:
-//!   a reader that trims, stops at a NUL or ignores what it cannot show reads the name as a known one.
-//! - *Flags of a definition*, in this file. A client shows its user a description that the model reads
-//!   differently (the threats "tool poisoning" and "shadowing"). [`kind`]: all characters of the table,
-//!   except tab and line ends, which format a text, and except characters that a script or an emoji
-//!   needs at that position (joiners, one variation selector, the tags of an emoji flag). A further
-//!   flag marks a name that imitates another one. Only definitions are checked, never arguments or
-//!   answers.
+//! - *Names that look alike* (P5, in [`super::frame`]). All characters of the table, and white
+//!   space: a reader that trims, stops at a NUL or ignores what it cannot show reads the name as a
+//!   known one.
+//! - *Flags of a definition*, in this file. A client shows its user a description that the model
+//!   reads differently (the threats "tool poisoning" and "shadowing"). [`kind`]: all characters of
+//!   the table, except tab and line ends, which format a text, and except characters that a script
+//!   or an emoji needs at that position (joiners, one variation selector, the tags of an emoji
+//!   flag). A further flag marks a name that imitates another one. Only definitions are checked,
+//!   never arguments or answers.
 
 mod table;
 
@@ -28,7 +29,8 @@ use super::document::{Kind, Value};
 pub const INVISIBLE: &str = "invisible";
 /// The flag for embeddings, overrides and isolates of the writing direction (UAX #9).
 pub const BIDI: &str = "bidi";
-/// The flag for control characters except tab and line ends; terminal escape sequences begin with one.
+/// The flag for control characters except tab and line ends; terminal escape sequences begin with
+/// one.
 pub const CONTROL: &str = "control";
 /// The flag for a name that looks the same as another name of the same page (UTS #39).
 pub const TWIN: &str = "twin";

@@ -1,7 +1,7 @@
 //! The reader: from bytes to a flat tree, in one pass, without recursion.
 //!
-//! It checks P2 to P6 of the strict profile. Its work is linear in the bytes, except one sort of the
-//! names of each large object.
+//! It checks P2 to P6 of the strict profile. Its work is linear in the bytes, except one sort of
+//! the names of each large object.
 
 use std::cmp::Ordering;
 
@@ -387,8 +387,8 @@ impl TreeReader<'_> {
     }
 }
 
-/// The first eight bytes, or all bytes of a shorter text. Two texts of at most eight bytes are equal
-/// if this and their lengths are.
+/// The first eight bytes, or all bytes of a shorter text. Two texts of at most eight bytes are
+/// equal if this and their lengths are.
 fn head(text: &[u8]) -> u64 {
     match text.first_chunk::<8>() {
         Some(chunk) => u64::from_be_bytes(*chunk),

@@ -104,8 +104,8 @@ pub(super) fn minify(raw: &[u8]) -> Vec<u8> {
 }
 
 /// Returns, for each of `ranges` of the decoded text, the range of `literal` (both quotes included)
-/// that decodes to it. `ranges` must be in order, must not overlap and must not cut a character. The
-/// result is shorter than `ranges` where the literal ends before one of them.
+/// that decodes to it. `ranges` must be in order, must not overlap and must not cut a character.
+/// The result is shorter than `ranges` where the literal ends before one of them.
 pub(super) fn literal_ranges(literal: &[u8], ranges: &[Range<usize>]) -> Vec<Range<usize>> {
     let (mut at, mut decoded) = (1_usize, 0_usize);
     let mut seek = |to: usize| {

@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
-/// The kind of a node, with what is needed to navigate. `after` is an index of nodes; `at` and `len`
-/// of [`Shape::Escaped`] are bytes in [`Tree::decoded`].
+/// The kind of a node, with what is needed to navigate. `after` is an index of nodes; `at` and
+/// `len` of [`Shape::Escaped`] are bytes in [`Tree::decoded`].
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Shape {
     Null,

@@ -20,8 +20,8 @@ impl Batch {
     ///
     /// # Errors
     ///
-    /// `Unreadable` if it is not strict JSON, `Shape` if it is not an array, `BatchSize` if it is empty
-    /// or too large.
+    /// `Unreadable` if it is not strict JSON, `Shape` if it is not an array, `BatchSize` if it is
+    /// empty or too large.
     pub fn read(raw: Bytes, limits: &FrameLimits) -> Result<Self, Malformed> {
         let document = Document::read(raw, &limits.document).map_err(Malformed::Unreadable)?;
         let root = document.root();

@@ -18,9 +18,9 @@ pub fn is_look_alike(name: &str, known: &[&str]) -> bool {
     known.iter().any(|known| folded.eq_ignore_ascii_case(known) && name != *known)
 }
 
-/// Returns the folded form; `None` if it must be longer than `chars_max`. Each character that is not
-/// stripped yields at least one, so the length is known before normalisation. That bounds the work: a
-/// name may be megabytes of combining marks.
+/// Returns the folded form; `None` if it must be longer than `chars_max`. Each character that is
+/// not stripped yields at least one, so the length is known before normalisation. That bounds the
+/// work: a name may be megabytes of combining marks.
 fn fold(name: &str, chars_max: usize) -> Option<String> {
     let mut visible = name.chars().filter(|char| !is_stripped(*char));
     let start: String = visible.by_ref().take(chars_max).collect();
@@ -32,8 +32,9 @@ fn fold(name: &str, chars_max: usize) -> Option<String> {
     Some(folded.filter(|char| !is_stripped(*char)).collect())
 }
 
-/// Whether a character is white space or invisible. Some readers remove `Default_Ignorable_Code_Point`
-/// (NFKC casefolding), others trim white space or stop at a NUL; all of these are stripped here.
+/// Whether a character is white space or invisible. Some readers remove
+/// `Default_Ignorable_Code_Point` (NFKC casefolding), others trim white space or stop at a NUL; all
+/// of these are stripped here.
 fn is_stripped(char: char) -> bool {
     char.is_whitespace() || is_unseen(char)
 }
