@@ -350,7 +350,7 @@ async fn a_legacy_disconnect_is_no_cancellation() {
 }
 
 #[tokio::test]
-async fn ways_that_cannot_be_made() {
+async fn server_addresses_that_cannot_work_are_refused() {
     let address = "127.0.0.1:1".parse().unwrap();
     let problem = |url: &str, pem: Option<&str>| {
         let mut config = upstream_config(address);
