@@ -129,7 +129,7 @@ async fn methods_that_the_modern_era_took_out_are_not_found() {
         assert!(reply.text().contains("-32020"), "{}", reply.text());
     }
     assert!(behind.received().is_empty());
-    // The rest is for the server to say, whatever else the request lacks.
+    // Other methods are for the server to answer, even if the request lacks something else.
     for method in ["ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"] {
         rig.ask(&ask(method, version)).await;
     }
