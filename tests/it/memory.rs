@@ -366,7 +366,7 @@ fn the_policy_page_names_the_bounds() {
     let hours = Memory::FACT_TTL.as_secs() / 3_600;
     assert_eq!(Memory::FACT_TTL, Memory::HANDLE_TTL_MAX);
     let said = format!(
-        "{} principals on each server, for each {} handles and {} facts, none for longer than {hours} hours",
+        "{} principals for each server, and {} handles and {} facts for each principal. Nothing is kept for longer than {hours} hours",
         Memory::PRINCIPALS_MAX,
         Memory::HANDLES_MAX,
         Memory::FACTS_MAX,

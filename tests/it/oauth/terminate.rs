@@ -934,16 +934,22 @@ fn the_page_names_the_limits_that_are_kept() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/oauth.md");
     let page = std::fs::read_to_string(page).unwrap();
     for line in [
-        format!("| Used without asking again | {} min |", FRESH.as_secs() / 60),
-        format!("| Used while asking fails, in all | {} h |", STALE_MAX.as_secs() / 3600),
-        format!("| Between two questions, whatever tokens come | {} s |", PAUSE.as_secs()),
-        format!("| For an answer | {} s |", ANSWER_MAX.as_secs()),
-        format!("| Size of a set | {} KiB, {KEYS_MAX} keys |", DOCUMENT_BYTES_MAX >> 10),
-        format!("signed, at most {} KiB,", TOKEN_BYTES_MAX >> 10),
-        format!("give or take {} s.", LEEWAY.as_secs()),
-        format!("a text of at most {NAME_BYTES_MAX} bytes"),
+        format!("| Keys are used without a new fetch for | {} min |", FRESH.as_secs() / 60),
+        format!(
+            "| Keys are used while fetches fail for, in total | {} h |",
+            STALE_MAX.as_secs() / 3600
+        ),
+        format!(
+            "| Minimum time between two fetches, for any number of tokens | {} s |",
+            PAUSE.as_secs()
+        ),
+        format!("| Time limit of a fetch | {} s |", ANSWER_MAX.as_secs()),
+        format!("| Size of a key set | {} KiB, {KEYS_MAX} keys |", DOCUMENT_BYTES_MAX >> 10),
+        format!("in compact form, of at most {} KiB,", TOKEN_BYTES_MAX >> 10),
+        format!("with a tolerance of {} s.", LEEWAY.as_secs()),
+        format!("a string of at most {NAME_BYTES_MAX} bytes"),
         format!("each of at most {GROUPS_MAX} groups"),
-        format!("of at most {} KiB. A claim", CLAIM_BYTES_MAX >> 10),
+        format!("of at most {} KiB. If a configured claim", CLAIM_BYTES_MAX >> 10),
     ] {
         assert!(page.contains(&line), "{line}");
     }
