@@ -1,4 +1,4 @@
-//! The journal through its public door: kept order, faults, crashes, damage.
+//! The journal through its public interface: order of records, faults, crashes, damage.
 
 #![expect(
     clippy::arithmetic_side_effects,
@@ -460,7 +460,7 @@ fn a_segment_changed_by_another_program_is_left_as_it_is() {
     }
 }
 
-/// A journal of a few segments that ended in the middle of things, as files.
+/// The files of a journal of a few segments whose program was killed with calls in flight.
 fn crashed() -> (tempfile::TempDir, Vec<String>) {
     let directory = tempfile::tempdir().unwrap();
     let (journal, _) = open(directory.path(), 3000);

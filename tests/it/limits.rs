@@ -1,4 +1,4 @@
-//! Rate limits through their public door: exact numbers, then the bound under any clock.
+//! Rate limits through their public interface: exact numbers, then the upper bound for any clock.
 
 #![expect(clippy::arithmetic_side_effects, reason = "tests")]
 
@@ -111,7 +111,7 @@ fn inventing_keys_buys_one_shared_bucket() {
     assert_eq!(passed, 4 * 3 + 3);
     // Another rule has an overflow bucket of its own.
     assert_eq!(drain(&limits, &[bucket("x", 2, 3_600_000, 7)], ms(1000)).0, 7);
-    // What is full again leaves, and its place is free.
+    // A bucket that is full again is removed, and its place in the table is free.
     let later = ms(4 * 3_600_000);
     assert_eq!(drain(&limits, &[bucket("new", 1, 3_600_000, 3)], later).0, 3);
 }

@@ -1,5 +1,5 @@
-//! Tools that do many things come down to the operation that a call means, or to nothing known
-//! (threat G1); and environments stand in every form that vendors use (threats H1 to H4).
+//! A call of a tool that does many things counts as the operation that it selects, or as `unknown`
+//! (threat G1). Environments are found in every form that vendors use (threats H1 to H4).
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 

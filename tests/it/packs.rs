@@ -1,4 +1,4 @@
-//! Packs are read strictly, and tell of each call what it reaches (threats H1 to H4).
+//! Packs are read strictly, and name the environments that each call touches (threats H1 to H4).
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 

@@ -1,8 +1,8 @@
 //! The architecture as tests: what may name what, and what no file may do.
 //!
 //! Reads the sources as text, with comments, the contents of strings and test modules blanked out.
-//! It is no compiler: a name is a name. Where a rule gets in the way of a better design, change the
-//! rule here, in the open.
+//! It matches names as text and resolves nothing. If a rule prevents a better design, change the
+//! rule here, with the reason in the commit.
 
 #![expect(
     clippy::unwrap_used,
@@ -704,7 +704,7 @@ fn first_difference(
 }
 
 mod the_checker_itself {
-    //! A checker that finds nothing is no better than none.
+    //! Tests of the checker: it must find violations in small examples.
 
     use super::*;
 

@@ -1,4 +1,4 @@
-//! Signatures: what they cover, who may make them, and what they cannot be talked into.
+//! Signatures: what they cover, which keys may make them, and attempts to get a bad one accepted.
 
 use bartizan::policy::bundle::signature::{Algorithm, Key, Signing};
 use ring::{hmac, signature};
@@ -61,7 +61,7 @@ async fn every_algorithm_is_verified_by_its_key_alone() {
         let outcome = prove_bytes(&packed, Some(signing(algorithm, material))).await;
         assert!(outcome.is_ok(), "{algorithm:?}: {outcome:?}");
         for (_, other, material) in algorithms().into_iter().filter(|(_, it, _)| *it != algorithm) {
-            // The header says what is true; the key says otherwise, and is believed.
+            // The header names the algorithm that was used, but the configured key is for another.
             let outcome = prove_bytes(&packed, Some(signing(other, material))).await;
             refused(outcome, &format!("the signature is not {}", other.as_str()));
             // The header says what the key says; the signature is another one.

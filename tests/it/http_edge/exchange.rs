@@ -119,7 +119,7 @@ async fn methods_that_the_modern_era_took_out_are_not_found() {
         post(&headers, &body)
     };
     let version = "MCP-Protocol-Version: 2026-07-28\r\n";
-    // A handshake of an era that has none is ours to refuse.
+    // The modern era has no handshake, so the firewall refuses it.
     let reply = rig.ask(&ask("initialize", version)).await;
     assert_eq!(reply.status, 404);
     assert!(reply.text().contains("-32601"), "{}", reply.text());

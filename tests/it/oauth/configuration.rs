@@ -1,4 +1,4 @@
-//! What a configuration says about tokens that end here, and what about it cannot be.
+//! The configuration of `oauth: {mode: terminate}`: what it means, and which ones are refused.
 
 use std::path::Path;
 

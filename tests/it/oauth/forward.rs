@@ -1,4 +1,5 @@
-//! One resource: the token goes on, and the server is told of under our address.
+//! `oauth: {mode: forward}`: the token is forwarded, and the metadata of the server is served under
+//! the firewall's address.
 
 use super::{challenge, get, target, targets};
 use crate::firewall::{Answer, Firewall, LEGACY, Setup, answer, call, json, odd_answer, post};

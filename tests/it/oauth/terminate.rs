@@ -1,5 +1,5 @@
-//! A resource of our own: the token ends here, the principal is whom it names, and the server is
-//! spoken to with a credential of ours.
+//! `oauth: {mode: terminate}`: the token is checked and not forwarded, it names the principal, and
+//! the server gets a configured credential.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};

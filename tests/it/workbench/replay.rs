@@ -1,4 +1,4 @@
-//! Replay: the same verdicts from the records as from the messages, or none.
+//! Replay: a record gives the same verdict as its message, or the record is not judged.
 
 use std::path::PathBuf;
 
