@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::replay::{ReplayError, Source, read_lines};
-use bartizan_audit::entry::{Entry, OperationEntry};
+use bartizan_audit::entry::{JournalRecord, OperationRecord};
 use bartizan_audit::inert;
 use bartizan_gate::question::access::is_ambiguous;
 use bartizan_gate::wire::unseen::is_unseen;
@@ -78,7 +78,7 @@ pub fn learn(
 ) -> Result<Seen, ReplayError> {
     let mut seen = Seen::default();
     let mut failed = None;
-    read_lines(sources, |source, line, bytes| match Entry::read(&bytes) {
+    read_lines(sources, |source, line, bytes| match JournalRecord::read(&bytes) {
         Ok(entry) => {
             let named = |names: &[String], name: Option<&str>| {
                 names.is_empty() || name.is_some_and(|name| names.iter().any(|it| it == name))
@@ -100,7 +100,7 @@ pub fn learn(
 }
 
 impl Seen {
-    fn record(&mut self, entry: &Entry) {
+    fn record(&mut self, entry: &JournalRecord) {
         let went_through = matches!(entry.event.as_str(), "intent" | "notice");
         let (Some(decision), Some(method)) = (&entry.decision, &entry.method) else { return };
         if !went_through || decision.engine == "none" {
@@ -334,7 +334,7 @@ fn close(empty: bool) -> &'static str {
     if empty { "\n\n" } else { "}\n\n" }
 }
 
-fn call(principal: String, server: String, tool: String, operation: &OperationEntry) -> Call {
+fn call(principal: String, server: String, tool: String, operation: &OperationRecord) -> Call {
     Call {
         principal,
         server,

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::bundle::manifest::Root;
 use super::data::Data;
 use super::embedded;
-use super::find::{Content, Fingerprint};
+use super::find::{FileContent, Fingerprint};
 use bartizan_rego::{Entrypoints, Module, PolicyProblem, PolicySources};
 
 /// A policy as read, not yet proven.
@@ -44,18 +44,18 @@ impl Sources {
     /// Takes the text of one file. `name` goes into the revision, `shown` into problems.
     pub(super) fn take(
         &mut self,
-        content: &Content,
+        content: &FileContent,
         name: String,
         shown: String,
         text: String,
     ) -> Result<(), PolicyProblem> {
         match content {
-            Content::Rules => {
+            FileContent::Rules => {
                 self.has_decision |= Path::new(&shown).ends_with("mcp/decision.rego");
                 self.rules.push((name, Module { path: shown, text }));
             }
-            Content::Tests => self.tests.push(Module { path: shown, text }),
-            Content::Data(names) => {
+            FileContent::Tests => self.tests.push(Module { path: shown, text }),
+            FileContent::Data(names) => {
                 self.data.add(&text, names).map_err(|(at, message)| PolicyProblem {
                     file: shown,
                     line: at.and_then(|at| line_after(text.as_bytes().iter().take(at))),
@@ -64,7 +64,7 @@ impl Sources {
                 })?;
             }
             // Read as a whole, by `members`.
-            Content::Member => {}
+            FileContent::Member => {}
         }
         Ok(())
     }

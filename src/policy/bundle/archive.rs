@@ -1,9 +1,9 @@
-//! A gzipped tarball, taken apart in memory.
+//! Unpacks a gzip-compressed tarball in memory.
 //!
-//! Nothing is ever written below a name that an archive gives, so that such a name can do no harm
-//! beyond confusing a reader; confusing ones are refused. Bounded are the bytes unpacked, their
-//! ratio to the bytes packed, the entries, and the files. An archive that is cut off anywhere is
-//! refused, also where the cut falls between two files.
+//! Nothing is written to disk under a name from the archive, so such a name can at most mislead a
+//! reader; misleading names are rejected. The unpacked size, the ratio of unpacked to packed size,
+//! the entries and the files have limits. An archive that is cut off anywhere is rejected, even
+//! between two files.
 
 use std::io::Read as _;
 
@@ -13,21 +13,25 @@ use tar::{Archive, Entry, EntryType};
 use super::members::Members;
 use crate::policy::files::LoadLimits;
 
-/// How many times its size an archive may unpack to. Text of rules and data stays far below; the
-/// format allows more than a thousand.
+/// Largest ratio of unpacked to packed size. Text of rules and data stays far below it; gzip allows
+/// more than a thousand.
 const EXPANSION_MAX: usize = 200;
-/// What a small archive may unpack to whatever the ratio, bytes.
+/// Unpacked size that is allowed whatever the ratio, bytes.
 const EXPANSION_FREE_BYTES: usize = 4 << 20;
-/// Bytes of an archive that belong to no file: headers and padding.
+/// Largest size of headers and padding, bytes.
 const OVERHEAD_BYTES_MAX: u64 = 8 << 20;
-/// The zero blocks that end an archive, bytes (POSIX.1-2017, pax, "ustar Interchange Format").
+/// The zero blocks at the end of an archive, bytes (POSIX.1-2017, pax, "ustar Interchange Format").
 const END_BYTES: usize = 1024;
-/// A block, bytes.
+/// Size of a block, bytes.
 const BLOCK_BYTES: usize = 512;
-/// A name, bytes.
+/// Largest length of a name, bytes.
 const NAME_BYTES_MAX: usize = 1024;
 
-/// The files in `packed`, or what is wrong with it.
+/// Unpacks `packed`.
+///
+/// # Errors
+///
+/// What is wrong with the archive.
 pub fn unpack(packed: &[u8], limits: &LoadLimits) -> Result<Members, String> {
     if packed.is_empty() {
         return Err("it is empty".to_owned());
@@ -82,7 +86,7 @@ fn gunzip(packed: &[u8], limits: &LoadLimits) -> Result<Vec<u8>, String> {
     Ok(unpacked)
 }
 
-/// The name of a file; nothing for what is not one and does no harm.
+/// The name of a regular file; `None` for entries that are skipped, such as directories.
 fn file_name<R: std::io::Read>(
     entry: &Entry<'_, R>,
     limits: &LoadLimits,
@@ -95,15 +99,15 @@ fn file_name<R: std::io::Read>(
     if matches!(kind, EntryType::Directory | EntryType::XGlobalHeader) {
         return Ok(None);
     }
-    // Links, devices, pipes, sparse and contiguous files.
+    // Reject links, devices, pipes, sparse and contiguous files.
     if kind != EntryType::Regular {
-        return Err(format!("`{}` is no plain file", name.escape_debug()));
+        return Err(format!("`{}` is not a regular file", name.escape_debug()));
     }
     member_name(name, limits).map(Some)
 }
 
-/// The path below the bundle's root. `opa build` writes each with a `/` before it, which means the
-/// root of the bundle; `tar` may write `./`.
+/// The path below the bundle's root. `opa build` begins names with `/`, which means the root of the
+/// bundle; `tar` may begin them with `./`.
 fn member_name(name: &str, limits: &LoadLimits) -> Result<String, String> {
     let path = name.strip_prefix("./").or_else(|| name.strip_prefix('/')).unwrap_or(name);
     let refused = |why: &str| Err(format!("`{}`: {why}", name.escape_debug()));

@@ -25,7 +25,7 @@ fn nothing_passes_before_the_first_good_policy() {
     let (status, said) = sidecar.ready();
     assert_eq!(status, 503);
     assert!(
-        said.contains(r#""policy":"the bundle service has not given a good policy yet"#),
+        said.contains(r#""policy":"the bundle service has not delivered a valid policy yet"#),
         "{said}"
     );
     assert_eq!(sidecar.ping().code(), -31001);

@@ -1,6 +1,6 @@
 //! Signatures: what they cover, who may make them, and what they cannot be talked into.
 
-use bartizan::policy::bundle::signature::{Algorithm, Key, Signing};
+use bartizan::policy::bundle::signature::{Algorithm, Signing, SigningKey};
 use ring::{hmac, signature};
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ fn algorithms() -> Vec<(Signer<'static>, Algorithm, &'static str)> {
 }
 
 fn signing(algorithm: Algorithm, material: &str) -> Signing {
-    let key = Key::new(algorithm, material.as_bytes(), None).unwrap();
+    let key = SigningKey::new(algorithm, material.as_bytes(), None).unwrap();
     Signing { keys: [("release".to_owned(), key)].into(), ..Signing::default() }
 }
 
@@ -151,7 +151,7 @@ async fn keys_and_scopes_are_chosen_as_opa_chooses() {
     let signer = Signer::Rsa(&signature::RSA_PKCS1_SHA256);
     let keys = || {
         let key = |scope: Option<&str>| {
-            Key::new(Algorithm::RS256, RSA.as_bytes(), scope.map(str::to_owned)).unwrap()
+            SigningKey::new(Algorithm::RS256, RSA.as_bytes(), scope.map(str::to_owned)).unwrap()
         };
         let keys = [("release".to_owned(), key(None)), ("scoped".to_owned(), key(Some("read")))];
         Signing { keys: keys.into(), ..Signing::default() }
@@ -181,7 +181,7 @@ async fn keys_and_scopes_are_chosen_as_opa_chooses() {
         prove_bytes(&packed, Some(signing)).await.unwrap();
     }
     for (packed, signing, expected) in [
-        (bundle(None, None, None), keys(), "names no key"),
+        (bundle(None, None, None), keys(), "does not name a key"),
         (bundle(Some("gone"), Some("release"), None), keys(), "no key is called `gone`"),
         (bundle(Some("release"), None, Some("write")), keys(), "another scope"),
         (bundle(Some("scoped"), None, None), keys(), "another scope"),
@@ -238,7 +238,7 @@ fn keys_of_the_wrong_kind_are_refused() {
         ),
         (Algorithm::HS256, "", "empty"),
     ] {
-        let problem = Key::new(algorithm, pem.as_bytes(), None).unwrap_err();
+        let problem = SigningKey::new(algorithm, pem.as_bytes(), None).unwrap_err();
         assert!(problem.contains(expected), "{algorithm:?}: {problem}");
     }
 }
