@@ -22,9 +22,9 @@ use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig
 use super::{LockFile, LockedTool};
 use crate::config::{Config, Front, PolicyConfig, ServerConfig};
 use crate::run::{self, RunOptions, Running, StartError};
-use bartizan_gate::catalog::lists::hex;
 use bartizan_gate::question::operation::Operation;
 use bartizan_gate::session::{Mode, Protected};
+use bartizan_gate::wire::hex::hex;
 use bartizan_peer::client::HttpClient;
 
 /// Time limit for one server to list all its tools.
@@ -72,9 +72,7 @@ impl Scratch {
                 hint: None,
             })
         })?;
-        let mut name = String::from("bartizan-lock-");
-        hex(&random, &mut name);
-        Ok(Self(std::env::temp_dir().join(name)))
+        Ok(Self(std::env::temp_dir().join(format!("bartizan-lock-{}", hex(&random)))))
     }
 
     fn path(&self) -> &Path {

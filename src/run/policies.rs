@@ -25,7 +25,7 @@ use bartizan_edge::clock::Clock;
 use bartizan_gate::duty::decision::PolicyRevision;
 use bartizan_gate::evidence::record::{AuditRecord, DecisionFacts, Event, Finding, Now};
 use bartizan_gate::evidence::step::AuditSink;
-use bartizan_rego::{Asker, Demotion, Entrypoints, EvalLimits, Policy, PolicyProblem, RegoPdp};
+use bartizan_rego::{Demotion, Entrypoints, EvalLimits, Policy, PolicyProblem, RegoPdp, RuleQuery};
 use bartizan_sync::lock;
 
 /// Time limit for the proof of one revision.
@@ -129,16 +129,16 @@ impl Current {
     /// A function that evaluates the mask rule for a decision before it is logged.
     pub(super) fn masker(&self) -> Masker {
         let current = self.clone();
-        let mut asker: Option<Asker> = None;
+        let mut query: Option<RuleQuery> = None;
         Box::new(move |event| {
             let policy = lock(&current.0).clone();
             let policy = policy.ok_or("no policy is loaded yet, so the mask is unknown")?;
-            let same = asker.take().filter(|asker| *asker.revision() == policy.revision());
-            let asker = asker.insert(match same {
+            let same = query.take().filter(|query| *query.revision() == policy.revision());
+            let query = query.insert(match same {
                 Some(same) => same,
-                None => Asker::new(&policy, MASK).map_err(|problem| problem.to_string())?,
+                None => RuleQuery::new(&policy, MASK).map_err(|problem| problem.to_string())?,
             });
-            asker.ask(event).map_err(|problem| problem.to_string())
+            query.evaluate(event).map_err(|problem| problem.to_string())
         })
     }
 }
@@ -279,7 +279,7 @@ fn report(event: &PolicyEvent, sink: &dyn AuditSink, now: Now) {
             (Finding::PolicyReload, note)
         }
         // These do not change the policy.
-        PolicyEvent::Trouble { what } => return tracing::warn!(what, "bundle service"),
+        PolicyEvent::ServiceFailed { what } => return tracing::warn!(what, "bundle service"),
         PolicyEvent::Recovered => return tracing::info!("the bundle service answers again"),
     };
     record.note = Some(note.into());

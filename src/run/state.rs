@@ -10,6 +10,7 @@ use crate::config::AuditConfig;
 use ::bartizan_audit;
 use bartizan_audit::journal::{Journal, JournalConfig};
 use bartizan_gate::evidence::record::Now;
+use bartizan_gate::wire::hex::hex;
 
 /// The file in the state directory with the digest key, 32 bytes.
 const KEY_FILE: &str = "digest.key";
@@ -82,9 +83,7 @@ impl StateDirectory {
 pub(super) fn boot() -> Result<String, StartError> {
     let mut bytes = [0_u8; 8];
     random(&mut bytes).map_err(|error| StartError::new("random", error.to_string()))?;
-    let mut name = String::with_capacity(16);
-    bartizan_gate::catalog::lists::hex(&bytes, &mut name);
-    Ok(name)
+    Ok(hex(&bytes))
 }
 
 fn random(bytes: &mut [u8]) -> std::io::Result<()> {

@@ -25,6 +25,7 @@ fn read(text: &str) -> Result<Config, Problems> {
 
 /// Holds a file of the repository to what `written` makes of it. With `BARTIZAN_BLESS=1` in the
 /// environment the file is written instead.
+#[expect(clippy::unwrap_used, reason = "tests")]
 fn bless(file: &str, written: impl FnOnce(&str) -> String) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     let there = std::fs::read_to_string(&path).unwrap_or_default();

@@ -267,8 +267,8 @@ fn what_the_parser_cannot_bear_is_refused() {
         refused(&nested, "policy.rego:3: brackets nest deeper than 12");
     }
     refused(&format!("x := {}1{}", "abs(".repeat(60), ")".repeat(60)), "brackets nest deeper");
-    refused(&format!("x := 1{}", " + 1".repeat(5_000)), "joins more than");
-    refused(&format!("x := input{}", ".a".repeat(5_000)), "joins more than");
+    refused(&format!("x := 1{}", " + 1".repeat(5_000)), "operators, dots and indexes");
+    refused(&format!("x := input{}", ".a".repeat(5_000)), "operators, dots and indexes");
     refused("x := 18446744073709551617", "the number `18446744073709551617` has no exact value");
     refused("x := 1e100000000", "has no exact value");
     refused("x := $\"{input.a}\"", "policy.rego:3");

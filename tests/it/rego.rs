@@ -22,7 +22,7 @@ use bartizan_rego::{
 };
 
 /// The rules that combine the partial sets, as shipped.
-pub(crate) const DECISION: &str = include_str!("policies/decision.rego");
+pub(crate) const DECISION: &str = include_str!("../../policies/mcp/decision.rego");
 
 /// A policy of the size and mixture that a security team writes.
 pub(crate) const RICH: &str = include_str!("policies/rich.rego");

@@ -342,6 +342,9 @@ mod tests {
     #[test]
     fn a_panic_in_a_step_closes_the_session_and_refuses_whoever_waits() {
         let log = Log::default();
+        // While a process has one dispatcher, tracing asks that of the thread which meets a call
+        // site first; in a test run that is often another thread, which has none.
+        let _second = tracing::Dispatch::new(Log::default());
         let (handle, sink) = handle();
         let (one, two) = (open(&handle), open(&handle));
         let turn = tracing::subscriber::with_default(log.clone(), || {

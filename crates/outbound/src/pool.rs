@@ -10,10 +10,11 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bartizan_sync::lock;
 use bytes::{Bytes, BytesMut};
 use http::response::Parts;
 use http::{Request, Response};
@@ -156,8 +157,7 @@ impl Pool {
     /// Takes an idle connection that is still open.
     async fn take_idle(&self) -> Option<Box<Connection>> {
         loop {
-            let Idle { mut connection, since } =
-                self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            let Idle { mut connection, since } = lock(&self.idle).pop()?;
             let fresh = since.elapsed() < self.limits.idle;
             if fresh && connection.is_ready().await {
                 return Some(connection);
@@ -187,7 +187,7 @@ impl Pool {
 
     fn put_idle(&self, connection: Box<Connection>) {
         let since = now();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = lock(&self.idle);
         let stale = idle
             .iter()
             .take_while(|kept| since.saturating_duration_since(kept.since) >= self.limits.idle)

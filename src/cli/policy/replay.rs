@@ -10,7 +10,7 @@ use super::{Failure, OutputFormat, SourceArgs};
 use crate::cli::failure::plain;
 use crate::cli::{Exit, print};
 use crate::config::{Config, OAuthMode, Surroundings};
-use crate::policy::recorded::{Known, Said, Verdict};
+use crate::policy::recorded::{Known, PolicyVerdict, Verdict};
 use crate::policy::replay::{Change, Replay, Report, Source, replay};
 
 /// Arguments of `policy replay`.
@@ -159,7 +159,8 @@ fn text(work: &Replay, report: &Report, list: usize) -> String {
 
 fn change_line(change: &Change) -> String {
     let about = &change.about;
-    let said = |said: &Said| format!("{} [{}]", said.verdict.as_str(), said.codes.join(" "));
+    let said =
+        |said: &PolicyVerdict| format!("{} [{}]", said.verdict.as_str(), said.codes.join(" "));
     let place = [&about.principal, &about.server, &about.method, &about.target];
     let place: Vec<&str> = place.into_iter().flatten().map(String::as_str).collect();
     let call = about.call.as_deref().unwrap_or("-");
@@ -211,7 +212,7 @@ fn json(work: &Replay, report: &Report, sources: &[Source], list: usize) -> Stri
 
 fn change_json(change: &Change, sources: &[Source]) -> Value {
     let about = &change.about;
-    let said = |said: &Said| json!({"verdict": said.verdict.as_str(), "codes": said.codes, "policy": said.policy});
+    let said = |said: &PolicyVerdict| json!({"verdict": said.verdict.as_str(), "codes": said.codes, "policy": said.policy});
     json!({
         "source": sources.get(change.source).map(Source::shown),
         "line": change.line,

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use bartizan_gate::wire::hex::hex;
 pub use bartizan_jose::Algorithm;
 use bartizan_jose::Jws;
 use serde::Deserialize;
@@ -173,7 +174,5 @@ fn hash(name: &str, bytes: &[u8], algorithm: &str) -> Result<String, String> {
         _ => Ok(bytes.to_vec()),
     };
     let form = form.map_err(|what| format!("`{name}`: {what}"))?;
-    let mut hex = String::new();
-    bartizan_gate::catalog::lists::hex(&digest(&form), &mut hex);
-    Ok(hex)
+    Ok(hex(&digest(&form)))
 }

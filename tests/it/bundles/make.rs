@@ -116,9 +116,7 @@ impl Signer<'_> {
 
 /// SHA-256 in hex.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    let mut hex = String::new();
-    bartizan_gate::catalog::lists::hex(digest::digest(&digest::SHA256, bytes).as_ref(), &mut hex);
-    hex
+    bartizan_gate::wire::hex::hex(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 
 /// `.signatures.json` with one token.

@@ -25,9 +25,10 @@ fn rewritten(page: &str, keys: &[DocumentedKey]) -> String {
             out.push('\n');
             continue;
         };
-        let Some(at) = keys.iter().position(|key| key.path == path) else { continue };
-        out.push_str(&row(&keys[at]));
-        for new in &keys[at + 1..] {
+        let mut from_here = keys.iter().skip_while(|key| key.path != path);
+        let Some(key) = from_here.next() else { continue };
+        out.push_str(&row(key));
+        for new in from_here {
             if !written.insert(&new.path) {
                 break;
             }

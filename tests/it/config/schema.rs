@@ -1,6 +1,8 @@
 //! The JSON Schema of a configuration: it is checked in as the program prints it, takes every
 //! example, and refuses what editors should mark.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;

@@ -7,9 +7,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bartizan_sync::lock;
 use bytes::Bytes;
 use tokio::process::ChildStdout;
 use tokio::time::timeout;
@@ -298,7 +299,7 @@ impl Line for Child {
     /// Records a line that is for nobody, and drops it.
     fn stray(&self, line: &Bytes) {
         let (keep, missed) = {
-            let mut window = self.strays_window.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut window = lock(&self.strays_window);
             window.admit(self.of.uptime())
         };
         if missed > 0 {
@@ -343,7 +344,7 @@ impl Line for Child {
 
 impl Child {
     fn lasting(&self) -> std::sync::MutexGuard<'_, BTreeMap<i64, Label>> {
-        self.lasting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.lasting)
     }
 
     fn answer(&self, table: &mut Table<Exchange>, document: &Document, id: &Id, end: End) -> Route {

@@ -12,9 +12,10 @@ mod pipe;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bartizan_sync::lock;
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncRead;
 use tokio::sync::{Notify, mpsc};
@@ -139,7 +140,7 @@ impl Client {
                 if let Act::Forward(permitted) = &act
                     && permitted.method().is_some_and(|method| method.role == Role::Listen)
                 {
-                    let mut listens = self.listens.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut listens = lock(&self.listens);
                     listens.insert(Arc::clone(permitted.call()));
                 }
                 return Input::Act(act);
@@ -247,7 +248,7 @@ impl Client {
         loop {
             let busy = {
                 let calls = self.session.waiting();
-                let listens = self.listens.lock().unwrap_or_else(PoisonError::into_inner);
+                let listens = lock(&self.listens);
                 calls.iter().any(|call| !listens.contains(call))
             };
             if !busy {

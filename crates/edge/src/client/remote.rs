@@ -9,9 +9,10 @@
 //! closes the response stream instead of being sent (revision 2026-07-28, streamable-http).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use bartizan_sync::lock;
 use bytes::Bytes;
 use http::header::{ACCEPT, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -244,7 +245,7 @@ impl Position {
 impl Remote {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         // No panic can leave the state half updated, so a poisoned lock is safe.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Carries the client's messages to the server.

@@ -12,9 +12,10 @@ mod table;
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use bartizan_sync::lock;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -104,7 +105,7 @@ impl<L: Line> Duplex<L> {
     /// The exchanges.
     pub(crate) fn table(&self) -> MutexGuard<'_, Table<L::Exchange>> {
         // No panic can leave the table half updated, so a poisoned lock is safe.
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 
     /// Opens an exchange, and gives what `describe` makes of its number: what is remembered of it,

@@ -8,13 +8,14 @@
 //! Behind the door the agent is a [`Client`] like that on a pipe, and goes the same ways.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ::http::header::{ACCEPT, ALLOW};
 use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
+use bartizan_sync::lock;
 use bytes::{Bytes, BytesMut};
 use hyper::body::Incoming;
 use tokio::sync::{mpsc, oneshot};
@@ -85,7 +86,7 @@ impl LegacyStreams {
 
     fn table(&self) -> MutexGuard<'_, Seats<Entry>> {
         // No panic can leave the table half updated, so a poisoned lock is safe.
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 
     fn begin(&self, id: &str, principal: Arc<Principal>, entry: Entry) -> bool {

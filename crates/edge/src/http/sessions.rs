@@ -6,9 +6,10 @@
 //! whoever asks must be the principal that the session belongs to.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bartizan_sync::lock;
 use tokio_util::sync::CancellationToken;
 
 use super::gauge::Gauge;
@@ -42,14 +43,14 @@ pub(super) struct LegacySession {
 impl LegacySession {
     /// The client must come for the answer of `call` with `Last-Event-ID`.
     pub(super) fn leave(&self, call: &CallId, now: Duration) {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = lock(&self.left);
         left.retain(|(call, _)| self.session.awaits(call));
         left.push((Arc::clone(call), now));
     }
 
     /// The client came.
     pub(super) fn came_back(&self, now: Duration) {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = lock(&self.left);
         for (_, since) in left.iter_mut() {
             *since = now;
         }
@@ -60,7 +61,7 @@ impl LegacySession {
         if Arc::strong_count(&self.resuming) > 1 {
             self.came_back(now);
         }
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = lock(&self.left);
         left.extract_if(.., |(_, since)| now.saturating_sub(*since) >= patience)
             .map(|(call, _)| call)
             .collect()
@@ -107,7 +108,7 @@ impl Sessions {
 
     fn table(&self) -> std::sync::MutexGuard<'_, Table> {
         // No panic can leave the table half updated, so a poisoned lock is safe.
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 
     /// The session that `principal` calls `ours`.

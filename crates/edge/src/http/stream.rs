@@ -10,10 +10,11 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bartizan_sync::lock;
 use bytes::{Bytes, BytesMut};
 
 use super::in_flight::Exchange;
@@ -37,7 +38,7 @@ struct Slot {
 
 impl Slot {
     fn take(&self) -> Option<Bytes> {
-        self.chunk.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.chunk).take()
     }
 
     /// Hands over `chunk`, which holds an event id if `numbered`, and waits until it is taken.
@@ -46,9 +47,9 @@ impl Slot {
         if self.gone.load(Ordering::Relaxed) {
             return;
         }
-        *self.chunk.lock().unwrap_or_else(PoisonError::into_inner) = Some(chunk);
+        *lock(&self.chunk) = Some(chunk);
         poll_fn(|_| {
-            let chunk = self.chunk.lock().unwrap_or_else(PoisonError::into_inner);
+            let chunk = lock(&self.chunk);
             let taken = chunk.is_none() || self.gone.load(Ordering::Relaxed);
             if taken { Poll::Ready(()) } else { Poll::Pending }
         })

@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::iter;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ::http::header::{
@@ -17,6 +17,7 @@ use ::http::header::{
 };
 use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use bartizan_sync::lock;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -119,7 +120,7 @@ struct Spent {
 
 impl Allowance {
     fn take(&self, uptime: Duration) -> bool {
-        let mut spent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spent = lock(&self.0);
         if uptime.as_secs() != spent.second {
             *spent = Spent { questions: 0, second: uptime.as_secs() };
         }

@@ -8,13 +8,14 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ::http::header::ACCEPT;
 use ::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use bartizan_jose::{KEY_SET_BYTES_MAX, KeySet};
 use bartizan_outbound::service::{Service, ServiceCall};
+use bartizan_sync::lock;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
@@ -132,7 +133,7 @@ impl Keys {
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
         // No panic can leave this half-updated, so a poisoned lock is safe.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.kept)
     }
 }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use crate::wire::document::{Document, Kind, Value, write_string};
+use crate::wire::hex::hex;
 use crate::wire::method::List;
 
 /// One definition of a page.
@@ -124,9 +125,7 @@ pub fn edited(document: &Document, mut edits: Vec<(Range<usize>, Vec<u8>)>) -> B
 /// strings in one spelling, numbers as written. A server may reformat a definition freely; any
 /// change of its content is another digest.
 pub fn digest(value: Value<'_>) -> Box<str> {
-    let mut out = String::from("sha256:");
-    hex(&Sha256::digest(canonical_text(value)), &mut out);
-    out.into()
+    format!("sha256:{}", hex(&Sha256::digest(canonical_text(value)))).into()
 }
 
 /// The canonical form that [`digest`] is of.
@@ -135,15 +134,6 @@ pub fn canonical_text(value: Value<'_>) -> String {
     canonical(value, &mut text);
     // Always UTF-8: all of it came from texts.
     String::from_utf8(text).unwrap_or_default()
-}
-
-/// Appends lower-case hex.
-pub fn hex(bytes: &[u8], out: &mut String) {
-    for byte in bytes {
-        for nibble in [byte >> 4, byte & 0xf] {
-            out.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
-        }
-    }
 }
 
 /// Depth is bounded by the document's own limit.

@@ -8,7 +8,6 @@ use arc_swap::ArcSwap;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use crate::catalog::lists::hex;
 use crate::duty::limit::Limits;
 use crate::duty::pdp::Pdp;
 use crate::duty::pdp::{Inputs, RecordedInput};
@@ -17,6 +16,7 @@ use crate::evidence::refusal::{Addressee, DoorRefusal, Refusal};
 use crate::evidence::step::{Act, Step};
 use crate::question::access::{AccessRequest, Principal};
 use crate::wire::frame::FrameLimits;
+use crate::wire::hex::hex;
 use crate::wire::protocol::Era;
 
 /// Whether verdicts are carried out.
@@ -170,10 +170,7 @@ impl Gate {
     pub(super) fn digest(&self, bytes: &[u8]) -> Box<str> {
         let mut mac = self.digest.clone();
         mac.update(bytes);
-        let mut text = String::with_capacity(76);
-        text.push_str("hmac-sha256:");
-        hex(&mac.finalize().into_bytes(), &mut text);
-        text.into()
+        format!("hmac-sha256:{}", hex(&mac.finalize().into_bytes())).into()
     }
 }
 
