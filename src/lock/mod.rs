@@ -384,8 +384,8 @@ mod tests {
     use bartizan_audit::pretty;
     use bartizan_gate::wire::unseen::{self, is_unseen};
 
-    /// One character as it stands in the lock, in the journal and before a person, with what the
-    /// layout of each adds taken away.
+    /// One character as the lock, the journal and the output for people write it, without the
+    /// layout that each adds.
     fn written(text: &str) -> [String; 3] {
         let entry = JournalRecord { note: Some(text.to_owned()), ..JournalRecord::default() };
         let line = pretty::line(&entry, pretty::Colour::None);
@@ -406,7 +406,7 @@ mod tests {
         unseen::of(Document::read(json.into(), &LIMITS).unwrap().root(), false)
     }
 
-    /// Texts of this many characters are cut by nobody.
+    /// Short enough that no writer cuts the text.
     const TEXT_CHARS: usize = 100;
 
     #[test]
@@ -419,7 +419,7 @@ mod tests {
                 assert!(written.chars().all(|it| matches!(it, '!'..='~')), "{char:?}: {written}");
                 assert!(written.starts_with('\\'), "{char:?}: {written}");
             }
-            // A definition may have lines.
+            // A definition may contain line breaks.
             let lays_out = matches!(char, '\t' | '\n' | '\r' | '\u{2028}' | '\u{2029}');
             assert_eq!(flags(&text).len(), usize::from(!lays_out), "{char:?}");
         }

@@ -12,6 +12,7 @@ use super::replay::{ReplayError, Source, read_lines};
 use bartizan_audit::entry::{JournalRecord, OperationRecord};
 use bartizan_audit::inert;
 use bartizan_gate::question::access::is_ambiguous;
+use bartizan_gate::wire::method::{Action, Method};
 use bartizan_gate::wire::unseen::is_unseen;
 
 /// Most kinds of calls and messages in one draft.
@@ -121,7 +122,8 @@ impl Seen {
         let direction = entry.direction.clone().unwrap_or_default();
         let target = entry.target.clone().unwrap_or_default();
         let full = self.calls.len().saturating_add(self.messages.len()) >= SEEN_MAX;
-        let called = target.tool.filter(|_| method == "tools/call" && direction == "to_server");
+        let calls_tool = is_action(method, Action::CallTool) && direction == "to_server";
+        let called = target.tool.filter(|_| calls_tool);
         let times = if let (Some(tool), Some(operation)) = (called, &entry.operation) {
             if operation.pack.is_some() {
                 self.packed.insert((server.clone(), tool.clone()));
@@ -403,7 +405,7 @@ impl Message {
         });
         if let (false, Some(members)) = (self.target.is_empty(), input.as_object_mut()) {
             let target = self.target.as_str();
-            if self.method == "prompts/get" {
+            if is_action(&self.method, Action::GetPrompt) {
                 members.insert("prompt".to_owned(), json!({"name": target, "arguments": {}}));
             } else {
                 members.insert(
@@ -468,4 +470,9 @@ fn slug(name: &str) -> String {
     let slug = plain.collect::<String>().to_ascii_lowercase();
     let slug = slug.trim_matches('-');
     if slug.is_empty() { "server".to_owned() } else { slug.to_owned() }
+}
+
+/// Whether the method called `name` does `action`.
+fn is_action(name: &str, action: Action) -> bool {
+    Method::named(name).is_some_and(|method| method.action == action)
 }

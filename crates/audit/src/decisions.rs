@@ -77,21 +77,21 @@ pub fn start(
     let mut labels = config.labels;
     labels.insert("id".to_owned(), journal.boot().to_owned());
     labels.insert("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
-    let place = Cursor::open::<Decisions>(&config.state, journal);
+    let (cursor, position) = Cursor::open::<Decisions>(&config.state, journal);
     let decisions = Decisions {
         target: config.service.target_below("/logs"),
         service: config.service,
-        form: Arc::new(event::EventTemplate { labels, path: config.path }),
+        template: Arc::new(event::EventTemplate { labels, path: config.path }),
         masker: Some(masker),
     };
-    Exporter::new(decisions, journal, place, config.linger).start(tasks, stop)
+    Exporter::new(decisions, journal, cursor, position, config.linger).start(tasks, stop)
 }
 
 /// Converts records to OPA's decision log events and sends them.
 struct Decisions {
     service: Service,
     target: PathAndQuery,
-    form: Arc<event::EventTemplate>,
+    template: Arc<event::EventTemplate>,
     /// `None` while a blocking thread uses it, and after a panic there.
     masker: Option<Masker>,
 }
@@ -105,9 +105,9 @@ impl Destination for Decisions {
     /// Converts `lines` to masked events, on a blocking thread, because masking evaluates policy
     /// and must not delay the threads that serve calls.
     async fn make(&mut self, lines: Vec<Line>) -> Batch<Value> {
-        let (form, masker) = (Arc::clone(&self.form), self.masker.take());
+        let (template, masker) = (Arc::clone(&self.template), self.masker.take());
         let count = u64::try_from(lines.len()).unwrap_or(u64::MAX);
-        let made = tokio::task::spawn_blocking(move || make(&form, masker, &lines)).await;
+        let made = tokio::task::spawn_blocking(move || make(&template, masker, &lines)).await;
         let Ok((made, masker)) = made else {
             let cause = "a panic while events were made".to_owned();
             return Batch { items: Vec::new(), lost: vec![(count, cause)] };
@@ -147,7 +147,7 @@ impl Destination for Decisions {
 
 /// Converts and masks `lines`; also returns the masker for the next batch.
 fn make(
-    form: &event::EventTemplate,
+    template: &event::EventTemplate,
     mut masker: Option<Masker>,
     lines: &[Line],
 ) -> (Batch<Value>, Option<Masker>) {
@@ -157,7 +157,7 @@ fn make(
             unknown = unknown.saturating_add(1);
             continue;
         };
-        let Some(mut event) = form.event(entry) else { continue };
+        let Some(mut event) = template.event(entry) else { continue };
         let mask = match &mut masker {
             Some(masker) => masker(&event.to_string()),
             None => Err("the mask was lost in a panic".to_owned()),
@@ -172,7 +172,7 @@ fn make(
         }
         items.push(event);
     }
-    let lost = (unknown > 0).then(|| (unknown, "records of no known form".to_owned()));
+    let lost = (unknown > 0).then(|| (unknown, "records of no known template".to_owned()));
     (Batch { items, lost: lost.into_iter().collect() }, masker)
 }
 

@@ -204,7 +204,8 @@ impl<D: Destination> Exporter<D> {
     pub(super) fn new(
         destination: D,
         journal: &Journal,
-        (cursor, position): (Cursor, ExportPosition),
+        cursor: Cursor,
+        position: ExportPosition,
         linger: Duration,
     ) -> Self {
         Self {

@@ -115,7 +115,7 @@ pub fn start(
         assembler: Assembler::default(),
         begins: position.next,
     };
-    Exporter::new(traces, journal, (cursor, position), linger).start(tasks, stop)
+    Exporter::new(traces, journal, cursor, position, linger).start(tasks, stop)
 }
 
 /// The path and query to send to: the address with `/v1/traces` appended, unless it ends with it.

@@ -19,6 +19,8 @@ use opentelemetry::{Array, InstrumentationScope, KeyValue, StringValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use sha2::{Digest as _, Sha256};
 
+use bartizan_gate::wire::method::{Action, Method};
+
 use super::entry::JournalRecord;
 
 /// Largest number of calls without outcome that are remembered; one more discards the oldest.
@@ -266,7 +268,8 @@ impl Attributes {
             self.text("gen_ai.prompt.name", target.prompt.as_deref());
             self.text("mcp.resource.uri", target.uri.as_deref());
         }
-        if first.method.as_deref() == Some("tools/call") {
+        let method = first.method.as_deref().and_then(Method::named);
+        if method.is_some_and(|method| method.action == Action::CallTool) {
             self.text("gen_ai.operation.name", Some("execute_tool"));
         }
         // The convention defines the id as text, not as JSON.

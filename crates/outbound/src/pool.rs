@@ -339,7 +339,7 @@ mod tests {
 
     const WHOLE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-    /// Reads one request without a body; whether there was one.
+    /// Reads one request without a body; returns whether there was one.
     fn read(stream: &mut TcpStream) -> bool {
         let mut head = Vec::new();
         let mut byte = [0];
@@ -352,8 +352,8 @@ mod tests {
         true
     }
 
-    /// A pool to a server that treats its connections as `serve` does, given their number. What
-    /// `serve` returns comes through the channel.
+    /// A pool that connects to a test server. The server calls `serve` with each connection and its
+    /// number; what `serve` returns arrives through the channel.
     fn pool<T: Send + 'static>(
         serve: impl Fn(usize, TcpStream) -> T + Send + 'static,
     ) -> (Arc<Pool>, mpsc::Receiver<T>) {
@@ -396,7 +396,7 @@ mod tests {
                 assert_eq!(body.as_deref(), Some(&b"ok"[..]));
             }
             assert_eq!(closed.recv().unwrap(), number);
-            // The runtime learns of the end.
+            // Let the runtime notice that the connection ended.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -430,7 +430,7 @@ mod tests {
         });
         let body = get(&pool).await.unwrap();
         drop(body);
-        // No other task runs on this thread: the socket is closed already.
+        // This thread runs no other task, so the socket must be closed already.
         assert_eq!(closed.recv().unwrap().unwrap(), 0);
     }
 
