@@ -60,7 +60,7 @@ pub fn read(
         }
     }
     if let Some(path) = manifest.roots.as_deref().and_then(|roots| sources.data.outside(roots)) {
-        let message = format!("`data.{path}` lies outside the roots of its manifest");
+        let message = format!("`data.{path}` lies outside the roots of the manifest");
         problems.push(problem(shown(MANIFEST), message, "name its root in `.manifest`"));
     }
     if sources.rules.is_empty() && problems.is_empty() {
@@ -78,7 +78,7 @@ pub fn read(
 /// Verifies the signature of the bundle, if one is required.
 fn verify(members: &Members, signing: Option<&Signing>) -> Result<(), PolicyProblem> {
     if members.contains_key(PATCH) {
-        let message = "a delta bundle".to_owned();
+        let message = "delta bundles are not supported".to_owned();
         return Err(problem(shown(PATCH), message, "publish whole bundles (snapshots)"));
     }
     match (signing, members.get(SIGNATURES)) {
@@ -106,8 +106,8 @@ fn take(sources: &mut Sources, name: &str, bytes: &[u8]) -> Result<(), PolicyPro
     let content = match base {
         "data.json" | "data.yaml" | "data.yml" => FileContent::Data(names().collect()),
         MANIFEST if !directories.is_empty() => {
-            let message = "a manifest that is not at the root of the bundle".to_owned();
-            return Err(problem(shown(name), message, "keep one, at the root"));
+            let message = "the manifest is not at the root of the bundle".to_owned();
+            return Err(problem(shown(name), message, "keep one manifest, at the root"));
         }
         base => match rules(base) {
             Some(content) => content,

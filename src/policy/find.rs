@@ -216,7 +216,7 @@ impl PolicyWalk {
         if !real.starts_with(directory.root) {
             return self.problem(
                 &path,
-                "links outside of the directory that was named",
+                "links outside of the named directory",
                 "name its target in `policy.paths` as well",
             );
         }

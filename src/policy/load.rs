@@ -68,7 +68,7 @@ fn read(files: &PolicyFiles, found: &Fingerprint) -> Result<Loaded, Vec<PolicyPr
         sources.embed(embedded::baseline(), embedded::baseline_tests());
     } else if sources.rules.is_empty() && problems.is_empty() {
         let path = files.paths.first().map_or_else(String::new, |path| shown(path));
-        problems.push(problem(path, "no `.rego` file here".to_owned(), HINT_PATH));
+        problems.push(problem(path, "no `.rego` file found here".to_owned(), HINT_PATH));
     }
     if !problems.is_empty() {
         return Err(problems);
@@ -116,7 +116,7 @@ fn read_bytes(entry: &FoundFile, bytes_max: u64) -> Result<Vec<u8>, PolicyProble
     if u64::try_from(bytes.len()).map_or(true, |length| length > bytes_max) {
         return Err(problem(
             entry.shown.clone(),
-            format!("more than the {bytes_max} bytes that are left for it"),
+            format!("larger than the {bytes_max} bytes that remain of the limit"),
             "split the file, or leave out what no rule reads",
         ));
     }

@@ -109,7 +109,7 @@ impl Destination for Decisions {
         let count = u64::try_from(lines.len()).unwrap_or(u64::MAX);
         let made = tokio::task::spawn_blocking(move || make(&template, masker, &lines)).await;
         let Ok((made, masker)) = made else {
-            let cause = "a panic while events were made".to_owned();
+            let cause = "a panic while records were converted to events".to_owned();
             return Batch { items: Vec::new(), lost: vec![(count, cause)] };
         };
         self.masker = masker;
@@ -160,19 +160,25 @@ fn make(
         let Some(mut event) = template.event(entry) else { continue };
         let mask = match &mut masker {
             Some(masker) => masker(&event.to_string()),
-            None => Err("the mask was lost in a panic".to_owned()),
+            None => {
+                Err("an earlier panic ended the evaluation of the mask rule; restart the program"
+                    .to_owned())
+            }
         };
         let done = mask.and_then(|mask| match mask {
             Some(mask) => mask::apply(&mut event, &mask),
             None => Ok(()),
         });
         if let Err(cause) = done {
-            tracing::error!(cause, "no mask; the decision is logged without input and result");
+            tracing::error!(
+                cause,
+                "the mask rule cannot be evaluated; the decision is sent without input and result"
+            );
             mask::strip(&mut event, &cause);
         }
         items.push(event);
     }
-    let lost = (unknown > 0).then(|| (unknown, "records of no known template".to_owned()));
+    let lost = (unknown > 0).then(|| (unknown, "records that cannot be parsed".to_owned()));
     (Batch { items, lost: lost.into_iter().collect() }, masker)
 }
 

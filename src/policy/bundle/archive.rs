@@ -34,14 +34,14 @@ const NAME_BYTES_MAX: usize = 1024;
 /// What is wrong with the archive.
 pub fn unpack(packed: &[u8], limits: &LoadLimits) -> Result<Members, String> {
     if packed.is_empty() {
-        return Err("it is empty".to_owned());
+        return Err("the archive is empty".to_owned());
     }
     let tarball = gunzip(packed, limits)?;
     let ended = tarball.len().checked_sub(END_BYTES).and_then(|end| tarball.get(end..));
     let whole = tarball.len().is_multiple_of(BLOCK_BYTES)
         && ended.is_some_and(|end| end.iter().all(|byte| *byte == 0));
     if !whole {
-        return Err("no whole tar archive: it is cut off, or something else".to_owned());
+        return Err("the tar archive is incomplete or invalid".to_owned());
     }
     let mut members = Members::new();
     let mut archive = Archive::new(tarball.as_slice());
@@ -57,7 +57,7 @@ pub fn unpack(packed: &[u8], limits: &LoadLimits) -> Result<Members, String> {
         }
         let bytes = content(&mut entry, &name, limits)?;
         if members.insert(name.clone(), bytes).is_some() {
-            return Err(format!("`{name}` stands in it twice"));
+            return Err(format!("the archive contains `{name}` twice"));
         }
     }
     Ok(members)
@@ -76,12 +76,12 @@ fn gunzip(packed: &[u8], limits: &LoadLimits) -> Result<Vec<u8>, String> {
     (&mut decoder)
         .take(max.saturating_add(1))
         .read_to_end(&mut unpacked)
-        .map_err(|error| format!("no whole gzip stream: {error}"))?;
+        .map_err(|error| format!("the gzip stream is incomplete or invalid: {error}"))?;
     if u64::try_from(unpacked.len()).map_or(true, |length| length > max) {
         return Err(format!("{} bytes unpack to more than {max}", packed.len()));
     }
     if !decoder.into_inner().is_empty() {
-        return Err("something follows the gzip stream".to_owned());
+        return Err("the archive has data after the gzip stream".to_owned());
     }
     Ok(unpacked)
 }
@@ -93,7 +93,7 @@ fn file_name<R: std::io::Read>(
 ) -> Result<Option<String>, String> {
     let bytes = entry.path_bytes();
     let Ok(name) = std::str::from_utf8(&bytes) else {
-        return Err("a name in it is not UTF-8".to_owned());
+        return Err("a file name is not UTF-8".to_owned());
     };
     let kind = entry.header().entry_type();
     if matches!(kind, EntryType::Directory | EntryType::XGlobalHeader) {
@@ -112,13 +112,13 @@ fn member_name(name: &str, limits: &LoadLimits) -> Result<String, String> {
     let path = name.strip_prefix("./").or_else(|| name.strip_prefix('/')).unwrap_or(name);
     let refused = |why: &str| Err(format!("`{}`: {why}", name.escape_debug()));
     if path.len() > NAME_BYTES_MAX {
-        return Err(format!("a name longer than {NAME_BYTES_MAX} bytes"));
+        return Err(format!("a name is longer than {NAME_BYTES_MAX} bytes"));
     }
     if path.contains('\\') || path.contains(char::is_control) {
-        return refused("a name with a backslash or a control character");
+        return refused("the name contains a backslash or a control character");
     }
     if path.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
-        return refused("a path that leaves the bundle or takes a detour");
+        return refused("the path contains an empty segment, `.` or `..`");
     }
     if path.split('/').count() > limits.depth_max.saturating_add(1) {
         return refused("more directories than are allowed");

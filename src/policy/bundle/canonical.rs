@@ -22,7 +22,7 @@ pub(super) fn canonical(text: &str) -> Result<Vec<u8>, String> {
         ..DocumentLimits::default()
     };
     let document = Document::read(Bytes::copy_from_slice(text.as_bytes()), &limits)
-        .map_err(|_| "not JSON that has one meaning".to_owned())?;
+        .map_err(|_| "not strict JSON".to_owned())?;
     let mut out = Vec::with_capacity(text.len());
     write(&mut out, document.root());
     Ok(out)

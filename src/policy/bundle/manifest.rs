@@ -45,7 +45,7 @@ impl Manifest {
     pub fn read(bytes: &[u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned())?;
         let written: ManifestFile =
-            serde_json::from_str(text).map_err(|error| format!("no manifest: {error}"))?;
+            serde_json::from_str(text).map_err(|error| format!("not a valid manifest: {error}"))?;
         if !written.wasm.is_empty() {
             return Err("it contains WebAssembly, which is not supported".to_owned());
         }
@@ -55,7 +55,7 @@ impl Manifest {
             .chain(written.file_rego_versions.into_values())
             .any(|version| version != 1)
         {
-            return Err("it holds Rego of another version than v1".to_owned());
+            return Err("it contains Rego of a version other than v1".to_owned());
         }
         let revision = Some(written.revision).filter(|revision| !revision.is_empty());
         if let Some(revision) = &revision

@@ -109,12 +109,12 @@ impl Signing {
             let signed = left.remove(name.as_str());
             let signed = signed.ok_or_else(|| format!("`{name}` is not signed"))?;
             if hash(name, bytes, &signed.algorithm)? != signed.hash.to_ascii_lowercase() {
-                return Err(format!("`{name}` is not what was signed"));
+                return Err(format!("`{name}` differs from the signed file"));
             }
         }
         match left.keys().next() {
             None => Ok(()),
-            Some(name) => Err(format!("`{}` is signed and missing", name.escape_debug())),
+            Some(name) => Err(format!("`{}` is signed, but missing", name.escape_debug())),
         }
     }
 
@@ -124,7 +124,10 @@ impl Signing {
             return Err("the signature uses a plugin, which is not supported".to_owned());
         }
         let [token] = written.signatures.as_slice() else {
-            return Err(format!("{} signatures instead of one", written.signatures.len()));
+            return Err(format!(
+                "{} signatures, but exactly one is allowed",
+                written.signatures.len()
+            ));
         };
         let jws =
             Jws::read(token, TOKEN_BYTES_MAX).map_err(|why| format!("the signature {why}"))?;
@@ -133,7 +136,9 @@ impl Signing {
         let key = match self.keys.get(id) {
             Some(key) => key,
             None if id.is_empty() => return Err("the signature does not name a key".to_owned()),
-            None => return Err(format!("no key is called `{}`", id.escape_debug())),
+            None => {
+                return Err(format!("no key with the id `{}` is configured", id.escape_debug()));
+            }
         };
         // Compare the exact name: OPA accepts no other name for an algorithm.
         if jws.algorithm() != key.algorithm.as_str() {
@@ -143,7 +148,7 @@ impl Signing {
             .map_err(|why| format!("the signature {why}"))?;
         let scope = self.scope.as_deref().or(key.scope.as_deref()).unwrap_or_default();
         if claimed.scope != scope {
-            return Err("the signature is for another scope".to_owned());
+            return Err("the signature has another scope".to_owned());
         }
         Ok(claimed.files)
     }
@@ -151,7 +156,7 @@ impl Signing {
 
 fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned())?;
-    serde_json::from_str(text).map_err(|error| format!("of no known form: {error}"))
+    serde_json::from_str(text).map_err(|error| format!("not in the expected format: {error}"))
 }
 
 /// The hash of a file as lower-case hexadecimal: for data, of its canonical JSON, otherwise of its

@@ -23,7 +23,7 @@ struct MaskRule {
 /// What is wrong with the mask.
 pub(super) fn apply(event: &mut Value, mask: &str) -> Result<(), String> {
     let mask: Value = serde_json::from_str(mask).map_err(|error| error.to_string())?;
-    let Value::Array(written) = mask else { return Err("the mask is no set".to_owned()) };
+    let Value::Array(written) = mask else { return Err("the mask is not a set".to_owned()) };
     let rules: Result<Vec<MaskRule>, String> = written.into_iter().map(rule).collect();
     for rule in rules? {
         let pointer = format!("/{}", rule.path.join("/"));
@@ -56,7 +56,7 @@ fn rule(written: Value) -> Result<MaskRule, String> {
         Value::String(path) => Ok(MaskRule { path: self::path(&path)?, value: None }),
         Value::Object(mut members) => {
             let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
-            let path = text(members.get("path")).ok_or("a mask without `path`")?;
+            let path = text(members.get("path")).ok_or("a mask has no `path`")?;
             let path = self::path(&path)?;
             match text(members.get("op")).as_deref() {
                 Some("remove") => Ok(MaskRule { path, value: None }),
@@ -64,23 +64,23 @@ fn rule(written: Value) -> Result<MaskRule, String> {
                     let value = members.remove("value").unwrap_or(Value::Null);
                     Ok(MaskRule { path, value: Some(value) })
                 }
-                _ => Err("a mask whose `op` is neither `remove` nor `upsert`".to_owned()),
+                _ => Err("a mask's `op` is neither `remove` nor `upsert`".to_owned()),
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
-            Err("a mask that is neither a path nor an object".to_owned())
+            Err("a mask is neither a path nor an object".to_owned())
         }
     }
 }
 
 fn path(written: &str) -> Result<Vec<String>, String> {
-    let rest = written.strip_prefix('/').ok_or("a mask's path without `/` before it")?;
+    let rest = written.strip_prefix('/').ok_or("a mask's path does not begin with `/`")?;
     let path: Vec<String> = rest.split('/').map(str::to_owned).collect();
     match path.first().map(String::as_str) {
         // The policy engine allows no non-deterministic built-ins, so `nd_builtin_cache` is always
         // absent.
         Some("input" | "result" | "nd_builtin_cache") => Ok(path),
-        _ => Err("a mask's path outside of `/input` and `/result`".to_owned()),
+        _ => Err("a mask's path is outside of `/input` and `/result`".to_owned()),
     }
 }
 
