@@ -133,7 +133,7 @@ impl Cursor {
             }
             Ok(None) => {}
             Err(error) => {
-                tracing::warn!(what, %error, "the cursor cannot be read; export begins with this run")
+                tracing::warn!(what, %error, "the cursor cannot be read; export begins with this run");
             }
         }
         // Save the position before the first request: if the program ends before that request
