@@ -217,8 +217,8 @@ fn question<'a>(
 }
 
 /// The baseline's answer about a write inside the pin: the budgets are 15 µs compiled, 100 µs
-/// strict. They are for an evaluation, so there are more agents than answers are remembered for;
-/// a remembered answer is shown beside it.
+/// strict. They are for an evaluation without the cache, so there are more agents than cache
+/// entries; a cached answer is measured beside it.
 fn decide(criterion: &mut Criterion) {
     let server = server();
     let agent =

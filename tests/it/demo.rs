@@ -120,7 +120,7 @@ async fn the_flag_service_refuses_what_a_browser_could_send() {
     assert_eq!(service.snapshot("production")["new-pricing"]["enabled"], false);
 }
 
-/// Nothing in front: the agent reaches everything, and the demo must say so.
+/// Without a firewall the agent reaches everything, and the demo must fail.
 #[tokio::test]
 async fn the_demo_fails_when_nothing_stands_in_front() {
     let state = tempfile::tempdir().unwrap();
@@ -145,7 +145,7 @@ async fn the_demo_fails_when_nothing_stands_in_front() {
     assert!(!shown.contains('\u{1b}'), "{shown}");
 }
 
-/// The script must still say what it saw when the firewall cannot be reached at all.
+/// If the firewall cannot be reached, the demo must fail and still print its table.
 #[tokio::test]
 async fn the_demo_fails_when_nothing_answers() {
     let state = tempfile::tempdir().unwrap();

@@ -478,7 +478,7 @@ fn what_cannot_be_recorded_does_not_happen() {
     assert!(verify.status.success(), "{}", String::from_utf8_lossy(&verify.stderr));
 }
 
-/// The journal breaks off between a call and what comes of it.
+/// The journal fails after the intent of a call and before its outcome.
 #[cfg(target_os = "linux")]
 #[test]
 fn an_answer_that_cannot_be_recorded_does_not_pass() {

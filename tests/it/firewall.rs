@@ -1,5 +1,5 @@
 //! A whole firewall in front of an upstream that records what it receives, and a client that
-//! writes raw bytes. Nothing between repairs what is tested.
+//! writes raw bytes. Neither uses an HTTP library, because it could repair what is tested.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 #![expect(

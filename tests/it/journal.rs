@@ -1,4 +1,4 @@
-//! The journal through its public door: kept order, faults, crashes, damage.
+//! The journal through its public interface: order of records, faults, crashes, damage.
 
 #![expect(
     clippy::arithmetic_side_effects,
@@ -461,7 +461,7 @@ fn a_segment_changed_by_another_program_is_left_as_it_is() {
     }
 }
 
-/// A journal of a few segments that ended in the middle of things, as files.
+/// The files of a journal of a few segments whose program was killed with calls in flight.
 fn crashed() -> (tempfile::TempDir, Vec<String>) {
     let directory = tempfile::tempdir().unwrap();
     let (journal, _) = open(directory.path(), 3000);
@@ -631,7 +631,7 @@ fn every_mutation_is_found_at_its_record_by_both_verifiers() {
     let (path, lines) = &files[1];
     let first_seq = u64::try_from(files[0].1.len() + 1).unwrap();
     for (name, mutate, later) in mutations {
-        // A flip is found wherever it is; the others keep clear of the ends of the file.
+        // Flips are tried in every line, the other changes only away from the ends of the file.
         let flip = name.starts_with("flip");
         let places = if flip { 0..lines.len() } else { 1..lines.len() - 2 };
         for at in places {
@@ -884,7 +884,7 @@ fn a_killed_writer_leaves_a_journal_that_recovers() {
     for round in 0..12_u32 {
         let mut child = child(path, "").spawn().unwrap();
         let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
-        // Killed after a different number of calls each time, wherever it then is.
+        // Each time the writer is killed after a different number of calls, at an arbitrary point.
         let enough = usize::try_from((round * 37) % 150).unwrap() + 1;
         let mut calls = 0;
         for line in said.by_ref() {

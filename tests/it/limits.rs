@@ -1,4 +1,4 @@
-//! Rate limits through their public door: exact numbers, then the bound under any clock.
+//! Rate limits through their public interface: exact numbers, then the upper bound for any clock.
 
 #![expect(clippy::arithmetic_side_effects, reason = "tests")]
 
@@ -72,7 +72,7 @@ fn buckets_are_told_apart_by_every_part_of_their_name() {
 }
 
 #[test]
-fn several_buckets_pay_together_or_not_at_all() {
+fn a_call_spends_from_all_its_buckets_or_from_none() {
     let limits = Limits::new(8);
     let (wide, narrow) = (bucket("wide", 1, 1000, 10), bucket("narrow", 1, 1000, 3));
     let both = [wide.clone(), narrow.clone()];
@@ -102,7 +102,7 @@ fn a_clock_that_jumps_back_gives_nothing() {
 }
 
 #[test]
-fn inventing_keys_buys_one_shared_bucket() {
+fn keys_without_room_share_one_bucket() {
     let limits = Limits::new(4);
     let mut passed = 0;
     for i in 0..10_000 {
@@ -111,13 +111,13 @@ fn inventing_keys_buys_one_shared_bucket() {
     assert_eq!(passed, 4 * 3 + 3);
     // Another rule has an overflow bucket of its own.
     assert_eq!(drain(&limits, &[bucket("x", 2, 3_600_000, 7)], ms(1000)).0, 7);
-    // What is full again leaves, and its place is free.
+    // A bucket that is full again is removed, and its place in the table is free.
     let later = ms(4 * 3_600_000);
     assert_eq!(drain(&limits, &[bucket("new", 1, 3_600_000, 3)], later).0, 3);
 }
 
 #[test]
-fn leaving_the_overflow_bucket_buys_nothing() {
+fn leaving_the_overflow_bucket_gives_no_extra_events() {
     let limits = Limits::new(1);
     let (short, long) = (bucket("short", 1, 1000, 1), bucket("long", 1, 60_000, 4));
     assert_eq!(drain(&limits, std::slice::from_ref(&short), ms(0)).0, 1);

@@ -1,5 +1,5 @@
-//! Handles and session facts: learnt from answers that passed, for the principal that they went
-//! to, bounded in number and time; everything else is unknown (threats G1, H1 to H5).
+//! Handles and session facts are learnt from delivered answers, for the principal that got them,
+//! and are bounded in number and time. Any other handle or fact is unknown (threats G1, H1 to H5).
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
@@ -190,7 +190,7 @@ fn known(name: &str) -> (String, bool) {
 }
 
 #[test]
-fn a_handle_means_what_the_answer_said_to_whom_it_said_it() {
+fn a_handle_counts_as_its_operation_only_for_the_principal_that_got_it() {
     for era in [Era::Legacy, Era::Modern] {
         let stage = Stage::of(era);
         assert_eq!(stage.invokes("a", "h-1"), unknown(), "never seen");
@@ -301,7 +301,7 @@ fn while_observing_what_passes_is_learnt() {
 }
 
 #[test]
-fn a_handle_for_two_operations_is_for_none() {
+fn a_handle_given_out_for_two_operations_is_unknown() {
     let stage = Stage::of(Era::Legacy);
     stage.discovers("a", "h-1", "gates.list");
     stage.discovers("a", "h-1", "gates.list");
@@ -366,7 +366,7 @@ fn the_policy_page_names_the_bounds() {
     let hours = Memory::FACT_TTL.as_secs() / 3_600;
     assert_eq!(Memory::FACT_TTL, Memory::HANDLE_TTL_MAX);
     let said = format!(
-        "{} principals on each server, for each {} handles and {} facts, none for longer than {hours} hours",
+        "{} principals for each server, and {} handles and {} facts for each principal. Nothing is kept for longer than {hours} hours",
         Memory::PRINCIPALS_MAX,
         Memory::HANDLES_MAX,
         Memory::FACTS_MAX,
@@ -425,21 +425,21 @@ fn a_rule_reads_what_earlier_calls_have_set() {
         assert!(!acts(&stage, "a"));
         stage.answered("a", "select", &json!({"project": 7}), &good);
         assert!(acts(&stage, "a"), "a number is as good");
-        // What the last call set cannot be told: nothing is known any more.
+        // It is not known what the last call has set, so the fact is absent.
         for odd in [json!({}), json!({"project": ["7"]}), json!({"project": "7", "Project": "6"})] {
             stage.answered("a", "select", &seven, &good);
             assert!(acts(&stage, "a"));
             stage.answered("a", "select", &odd, &good);
             assert!(!acts(&stage, "a"), "{odd}");
         }
-        // Sent, and not answered yet: it may have happened already.
+        // The call was sent and is not answered yet; the server may have carried it out already.
         stage.answered("a", "select", &seven, &good);
         stage.call("a", "select", &seven);
         assert!(!acts(&stage, "a"));
         stage.answered("a", "select", &seven, &good);
         stage.answered("a", "select", &json!({"project": "8"}), &failed);
         assert!(!acts(&stage, "a"), "it failed, perhaps half way");
-        // Two at once: what was sent last counts, whichever is answered last.
+        // Two calls overlap: the one sent last counts, in whatever order they are answered.
         let mut first = stage.session("a");
         let mut second = stage.session("a");
         stage.asks(&mut first, "select", &json!({"project": "8"}));

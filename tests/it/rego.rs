@@ -1,5 +1,5 @@
-//! Policies over both engines, through the public door: what they are given, what is read from
-//! their answers, and what a proof says of them.
+//! Policies on both engines, through the public interface: their input, how their answers are read,
+//! and the result of validation.
 #![expect(clippy::unwrap_used, reason = "a failing test may panic")]
 
 use std::time::Duration;

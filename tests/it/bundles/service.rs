@@ -1,4 +1,4 @@
-//! A policy that comes from a bundle service: at the start, later, and in bad times.
+//! A policy from a bundle service: at the start, when it changes, and while the service fails.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -189,7 +189,7 @@ fn a_policy_that_would_do_harm_costs_running_traffic_nothing() {
     for (what, rego, expected) in [
         ("loops", loops, "exceeded time limit"),
         ("recurses", recurses, "recursion"),
-        // Which limit it meets first is the machine's affair.
+        // Which limit is reached first depends on the machine.
         ("grows", grows, ""),
         ("outside its roots", outside, "outside the roots"),
     ] {

@@ -785,7 +785,8 @@ fn what_the_agent_sees_is_what_the_readme_says() {
     for (door, status) in doors {
         assert_eq!(face(&Refusal::Door(door)).2, status, "{door:?}");
     }
-    assert!(text.contains("get 403, 415, 413 and 404."));
+    assert!(text.contains("not allowed gets 403, a compressed body 415, "));
+    assert!(text.contains("too large 413, and an unknown path 404."));
 }
 
 #[test]

@@ -347,7 +347,7 @@ async fn a_session_that_the_server_forgot_is_begun_again_once() {
     assert_eq!(run.receive().await.unwrap(), result("1"));
     until(|| server.names().contains(&"GET -".to_owned())).await;
 
-    // The server starts again and knows nobody.
+    // The server restarts and has lost its sessions.
     sessions.fetch_add(10, Ordering::Relaxed);
     for id in ["2", "3"] {
         run.send(call(id)).await;
