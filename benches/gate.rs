@@ -19,7 +19,7 @@ use bartizan_gate::question::access::{
 };
 use bartizan_gate::question::operation::Operation;
 use bartizan_gate::question::pack::Pack;
-use bartizan_gate::question::standing::Standing;
+use bartizan_gate::question::status::DefinitionStatus;
 use bartizan_gate::session::{Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session};
 use bartizan_gate::wire::document::Value;
 use bartizan_gate::wire::frame::{Frame, FrameLimits, Sender};
@@ -206,7 +206,7 @@ fn question<'a>(
             name,
             arguments,
             definition: None,
-            standing: Standing::default(),
+            status: DefinitionStatus::default(),
         },
         params,
         operation: Operation::of_call(server.pack.as_deref(), name, arguments),
@@ -217,8 +217,8 @@ fn question<'a>(
 }
 
 /// The baseline's answer about a write inside the pin: the budgets are 15 µs compiled, 100 µs
-/// strict. They are for an evaluation, so there are more agents than answers are remembered for;
-/// a remembered answer is shown beside it.
+/// strict. They are for an evaluation without the cache, so there are more agents than cache
+/// entries; a cached answer is measured beside it.
 fn decide(criterion: &mut Criterion) {
     let server = server();
     let agent =

@@ -21,7 +21,7 @@ fn now() -> Now {
     Now { uptime: Duration::from_secs(1), wall }
 }
 
-/// As full as the intent of a tool call gets.
+/// An intent of a tool call with every field that it can have.
 fn intent() -> AuditRecord {
     let mut record = AuditRecord::new(Event::Intent, now());
     record.call = Some("01JD3R8W4V0Q2N6K7M9P5T1XYZ-000001".into());

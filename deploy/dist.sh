@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the program as users get it and puts it into a folder (default target/dist-out), stripped,
-# with its symbols in a file beside it that debuggers find by the link in the program.
+# Builds the release binary (profile `dist`) into a folder (default target/dist-out). The binary is
+# stripped; its debug symbols are in a file beside it, which debuggers find through its debug link.
 #
 #   deploy/dist.sh [FOLDER]
 #

@@ -1,5 +1,5 @@
 //! Invariants of the agents' listener: what reaches the server is one unambiguous request that
-//! was permitted and recorded. A broken one panics.
+//! was permitted and recorded. The functions here panic if one is broken.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -49,7 +49,7 @@ const ALLOWED: [&str; 12] = [
 ];
 /// Of legacy streams and sessions.
 const OF_SESSIONS: [&str; 2] = ["last-event-id", "mcp-session-id"];
-/// Virtual time; it passes only once nobody has anything left to do.
+/// Virtual time: it advances only when every task is idle.
 const QUIET: Duration = Duration::from_millis(1);
 
 /// A request as the server received it.

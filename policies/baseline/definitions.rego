@@ -1,15 +1,15 @@
 # METADATA
 # title: "Baseline: definitions"
 # description: |
-#   A tool is what it was when somebody reviewed it, and nothing in it is hidden from people.
+#   Hides and denies tools whose definition differs from the reviewed one, or contains hidden text.
 #
-#   Where the configuration names a lock, a tool whose definition is another than the locked one,
-#   or that is not locked, is neither listed nor called. Without a lock nothing is held against
-#   one. A definition that holds characters without a shape, turns of the writing direction or
-#   control characters, or whose name passes for another's, is neither listed nor called.
+#   If the configuration names a lock file, a tool whose definition is not locked, or differs from
+#   the locked one, is neither listed nor called. Without a lock file there is no such check. A
+#   definition with invisible characters, changes of the writing direction or control characters,
+#   or with a name that looks like another one, is neither listed nor called.
 package mcp
 
-# How a tool may stand to the lock without being locked as it is.
+# The values of `drift` for a tool whose present definition is not the locked one.
 drifted := {"added", "changed", "unlocked"}
 
 deny contains {"code": "definition-drift", "message": "the tool is not locked as it is now"} if {

@@ -1,9 +1,9 @@
 # METADATA
 # title: "Baseline: limits"
 # description: |
-#   Modest rates, counted apart for each principal: far above what one agent at work needs, far
-#   below what a loop gone wrong does. A burst is what may come at once. Where the server's pack
-#   knows the vendor's own limits, those count besides.
+#   Rate limits for each principal: far above what one agent needs, and far below what an agent in
+#   an endless loop sends. `burst` is the number of calls that may come at once. If the server's
+#   pack knows the vendor's own limits, they apply too.
 package mcp
 
 limit contains {"code": "calls", "key": input.principal.id, "rate": "600/m", "burst": 100} if {

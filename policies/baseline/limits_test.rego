@@ -1,6 +1,6 @@
 package mcp_baseline_limits_test
 
-# Only the baseline's own codes count, so that these tests hold beside rules of your own.
+# Only the baseline's own codes are compared, so that these tests also pass with your rules loaded.
 limited(method, effect) := {[rule.code, rule.key] |
 	some rule in data.mcp.limit with input as {
 		"method": method,

@@ -1,27 +1,27 @@
 # METADATA
 # title: "Baseline: the protocol"
 # description: |
-#   What MCP itself needs is open: the handshake, lists, notices, resources, prompts, and what the
-#   server asks of the client. Tools have rules of their own, in tools.rego.
+#   Permits what MCP itself needs: the handshake, lists, notifications, resources, prompts, and the
+#   server's requests to the client. The rules for tools are in tools.rego.
 #
-#   A data.json beside these files adjusts it without touching a rule:
+#   A data.json in the same directory changes this without a new rule:
 #
 #     {"baseline": {
 #       "allow_methods": ["vendor/reindex"],
 #       "closed_methods": ["sampling/createMessage", "elicitation/create", "roots/list"]
 #     }}
 #
-#   allow_methods opens methods that MCP does not define. closed_methods closes any method, in
-#   both directions. The three above are those by which a server makes the client's model work for
-#   it, asks its user questions, or learns which folders are open: they are open at first because
-#   a client declares which of them it offers and asks its user, and because a firewall should
-#   change nothing that nobody asked it to change. Close what your agents do not use.
+#   allow_methods permits methods that MCP does not define. closed_methods denies any method, in
+#   both directions. By the three methods above a server uses the client's model, asks its user
+#   questions, or learns which folders are open. The baseline permits them because a client declares
+#   which of them it supports and asks its user, and because a firewall should not break what
+#   worked without it. Close those that your agents do not use.
 package mcp
 
-# Tells other policies that the baseline is loaded, so that the open example stands back.
+# Tells other policies that the baseline is loaded. The open example then permits nothing.
 baseline := true
 
-# Requests that name no resource, prompt or tool, or only follow up on a call that was permitted.
+# Requests that name no resource, prompt or tool, or that refer to a call that was permitted.
 client_methods := {
 	"initialize",
 	"logging/setLevel",
@@ -39,7 +39,7 @@ client_methods := {
 	"tools/list",
 }
 
-# Requests that read what the server publishes.
+# Requests that read resources and prompts of the server.
 read_methods := {
 	"completion/complete",
 	"prompts/get",
@@ -48,7 +48,7 @@ read_methods := {
 	"resources/unsubscribe",
 }
 
-# Requests that a server may make of a client.
+# Requests that a server may send to a client.
 server_methods := {
 	"elicitation/create",
 	"ping",
@@ -89,7 +89,7 @@ deny contains {"code": "closed-method", "message": "this method is closed by nam
 	input.method in data.baseline.closed_methods
 }
 
-# What a user is sent to must at least be who it says. A URL that is missing or no text is denied too.
+# https authenticates the site that the user is sent to. A URL that is missing or no string is denied too.
 deny contains {"code": "elicitation-url", "message": "a user is sent to https addresses alone"} if {
 	input.direction == "to_client"
 	input.method == "elicitation/create"
@@ -97,7 +97,7 @@ deny contains {"code": "elicitation-url", "message": "a user is sent to https ad
 	not startswith(input.params.url, "https://")
 }
 
-# A rule that reads the text of a URI must mean the path that the server will open.
+# Rules compare the text of a URI. If a server could read another path from it, they decide wrongly.
 deny contains {"code": "ambiguous-uri", "message": "this URI can be taken for another"} if {
 	input.resource.ambiguous
 }

@@ -1,6 +1,6 @@
 package mcp_baseline_protocol_test
 
-# Only the baseline's own codes count, so that these tests hold beside rules of your own.
+# Only the baseline's own codes are compared, so that these tests also pass with your rules loaded.
 granted(method, direction) := {rule.code |
 	some rule in data.mcp.permit with input as {"method": method, "direction": direction}
 	rule.code in {"protocol", "published", "notices", "server-requests", "allowed-methods"}

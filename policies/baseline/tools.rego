@@ -1,18 +1,18 @@
 # METADATA
 # title: "Baseline: tools"
 # description: |
-#   Reading is open. Writing is open inside the environment that the server is pinned to, where
-#   the call itself names that environment and no other. All else is refused until a rule permits
-#   it: what destroys, what runs code, and what no pack knows.
+#   Reading is permitted. Writing is permitted in the environment that the server is pinned to, if
+#   the call itself names that environment and no other. Everything else is refused until a rule
+#   permits it: tools that destroy, tools that run code, and tools that no pack describes.
 #
-#   A change that reaches outside the pin is denied, whatever another rule permits, and so is a
-#   tool that moves later calls. A write that names no environment waits for a person. The other
-#   refusals give way to a permit: one of your own, or a name in a data.json beside these files,
+#   A change outside the pin is denied even if another rule permits it, and so is a tool that selects
+#   the environment of later calls. A write that names no environment is held for approval. A permit
+#   overrides the other refusals: a rule of your own, or an entry in a data.json in this directory,
 #
 #     {"baseline": {"allow_tools": {"flags": ["delete_flag", "run_script"]}}}
 #
-#   by the server's name in the configuration and the tool's exact name. A tool that hands out
-#   credentials is answered without them, unless reveal_credentials names it in the same way.
+#   by the server's name in the configuration and the tool's exact name. Secrets are removed from
+#   the answer of a tool that reads credentials, unless reveal_credentials names it in the same way.
 package mcp
 
 permit contains {"code": "reads", "message": "reading tools are open"} if {
@@ -21,7 +21,7 @@ permit contains {"code": "reads", "message": "reading tools are open"} if {
 	not "credential-read" in input.operation.tags
 }
 
-# Equality with exactly the pin: a name more, a name less or no pin at all is not enough.
+# The environments must equal the pin: neither more names, nor fewer, nor a server without a pin.
 permit contains {"code": "pinned-writes", "message": "writing inside the pinned environment is open"} if {
 	forward_call
 	input.operation.effect == "write"
@@ -34,7 +34,7 @@ permit contains {"code": "allowed-tools", "message": "this tool is allowed by na
 	allowed_by_name
 }
 
-# With this permit comes a hold of the same code: a person must agree first.
+# The hold with the same code, below, makes this permit wait for a person's approval.
 permit contains {"code": "no-environment", "message": "the call names no environment to hold against the pin"} if {
 	unaddressed_write
 }
@@ -59,7 +59,7 @@ deny contains {"code": "unmapped-environment", "message": "the call names an env
 	input.operation.environment_source == "unmapped"
 }
 
-# Whoever permits such a tool gets its answer without the secrets in it, as far as their form is known.
+# If a rule permits such a tool, secrets of a known form are removed from its answer.
 redact contains {"code": "credential-read", "what": "secrets"} if {
 	forward_call
 	"credential-read" in input.operation.tags
@@ -108,7 +108,7 @@ refuse contains {"code": "unknown-tool", "message": "no pack knows this tool"} i
 	input.operation.effect == "unknown"
 }
 
-# A call to the server. The other direction is none of ours to open.
+# A call to the server. These rules never permit a call in the other direction.
 forward_call if {
 	tool_call
 	input.direction == "to_server"
@@ -132,8 +132,8 @@ unaddressed_write if {
 
 pinned if is_string(input.server.environment)
 
-# A change that touches something else than the pin, by its arguments or by what leaving them out
-# means. Every environment (`*`) equals no name.
+# A change outside the pin: its arguments name another environment, or their absence means one. `*`
+# stands for every environment, and equals no pin.
 outside_pin if {
 	forward_call
 	pinned

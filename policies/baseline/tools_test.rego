@@ -1,6 +1,6 @@
 package mcp_baseline_tools_test
 
-# Only the baseline's own codes count, so that these tests hold beside rules of your own.
+# Only the baseline's own codes are compared, so that these tests also pass with your rules loaded.
 own := {
 	"reads",
 	"pinned-writes",
@@ -123,7 +123,7 @@ test_a_write_that_leaves_the_environment_out_is_denied if {
 	}
 }
 
-# The vendor's production and the pin are one: still nothing that the call itself said.
+# Without an environment in the call, the vendor uses one that equals the pin. The call did not name it.
 test_a_write_that_reaches_the_pin_by_omission_is_held if {
 	request := call("write", ["staging"], "absent")
 	denies(request) == set()

@@ -2,25 +2,26 @@
 # title: The decision
 # description: |
 #   Combines the partial rules of package mcp into the two documents that Bartizan evaluates:
-#   data.mcp.decision for one frame, data.mcp.listing for one page of definitions. This file is
-#   compiled into the program and added to every policy that does not bring its own copy.
+#   data.mcp.decision for one message, data.mcp.listing for one page of a list. This file is
+#   compiled into the program and added to every policy that has no copy of its own.
 #
-#   Rules are written in as many files as wanted, each an element of one of these sets:
+#   Rules are in any number of files; each adds elements to one of these sets:
 #
-#     permit  {code, message}                         lets the frame pass
-#     deny    {code, message}                         refuses it, whatever else permits it
-#     refuse  {code, message}                         says why, where nothing permits it
+#     permit  {code, message}                         permits the message
+#     deny    {code, message}                         refuses it, even if another rule permits it
+#     refuse  {code, message}                         the reason where no rule permits it
 #     hold    {code, message, approvers?, ttl?}       a person must approve first
 #     limit   {code, key, rate, burst?}               spends from a rate limit
-#     set     {pointer, value}                        sets an argument before the call goes on
-#     redact  {code, pointer} or {code, what}         takes something out of the answer
-#     hide    name                                    leaves a definition out of a list
+#     set     {pointer, value}                        sets an argument before the call is forwarded
+#     redact  {code, pointer} or {code, what}         removes a part of the answer
+#     hide    name                                    removes a definition from a list
 #
-#   Any deny wins. Else some permit is needed. Else the frame is refused: for the reasons in
-#   refuse, or as not applicable where there are none. Duties come only with a permit.
+#   If there is a deny, the message is refused. Otherwise it needs a permit. Without one it is
+#   refused for the reasons in refuse, or as not applicable if there are none. Duties (hold, limit,
+#   set, redact) count only with a permit.
 package mcp
 
-# Each set exists, and is empty, where no file adds to it.
+# Defines each set, as empty, for policies in which no file adds to it.
 permit contains rule if some rule in []
 
 deny contains rule if some rule in []
@@ -38,7 +39,7 @@ redact contains rule if some rule in []
 hide contains name if some name in []
 
 # METADATA
-# title: The answer about one frame
+# title: The decision on one message
 # entrypoint: true
 decision := {"effect": "deny", "reasons": deny} if {
 	count(deny) > 0
@@ -54,6 +55,6 @@ decision := {"effect": "deny", "reasons": deny} if {
 } else := {"effect": "deny", "reasons": refuse}
 
 # METADATA
-# title: The answer about one page of definitions
+# title: The names to hide in one page of a list
 # entrypoint: true
 listing := {"hide": hide}

@@ -1,4 +1,4 @@
-# Each test replaces every set that it reads, so that it holds whatever other rules are loaded.
+# Each test replaces every set that it reads, so that it passes whatever other rules are loaded.
 package mcp_decision_test
 
 permitted := {{"code": "reads", "message": "reads are open"}}

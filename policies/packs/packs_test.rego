@@ -1,14 +1,14 @@
 # METADATA
-# title: "Packs: what the baseline says to what they say"
+# title: "Packs: the baseline's decisions on calls of their tools"
 # description: |
-#   Each pack has a pack_test.rego beside it with calls of its tools: the arguments, the operation
-#   that they come to, and the rule of the baseline, loaded beside, that answers under a pin to
-#   `staging`. The program's own tests hold the operations to the packs.
+#   Each pack has a pack_test.rego in its directory with calls of its tools: the arguments, the
+#   operation of the call, and the rule of the baseline (loaded too) that decides it under a pin to
+#   `staging`. The program's own tests compare the operations with the packs.
 package packs_test
 
 codes(rules) := {rule.code | some rule in rules}
 
-# The baseline's own, so that this holds beside rules of yours.
+# Only the baseline's own codes are compared, so that these tests also pass with your rules loaded.
 pins := {
 	"wrong-environment",
 	"absent-environment",
@@ -61,5 +61,5 @@ permitted(call) if {
 	count(found) > 0
 }
 
-# The calls of which the baseline says something else.
+# The calls that the baseline decides in another way than expected.
 wrong(calls) := [call | some call in calls; not says(call)]

@@ -1,30 +1,33 @@
-//! The `data` document of a policy: several JSON files put together, as OPA does.
+//! Merges JSON files into the document `data` of a policy, as OPA does (OPA docs, "Bundles").
 //!
-//! Each file is read strictly, each value keeps its own text, so that no number is rounded, and
-//! no file may change what another one says.
+//! Each file is read with the strict reader. Scalars and arrays are copied as text, so no number is
+//! rounded. Two files with a value at one path are an error. `sources` and `bundle` call it.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
 use super::bundle::manifest::{Root, leads_to, owns};
-use bartizan_gate::wire::document::{
-    Document, DocumentLimits, Kind, Unreadable, Value, write_string,
-};
+use bartizan_gate::wire::document::{Document, DocumentLimits, Kind, Value, write_string};
+use bartizan_rego::unreadable_cause;
 
-/// Values in one data file.
+/// Most values in one data file.
 const VALUES_MAX: usize = 1 << 23;
 
-/// Data put together so far.
+/// The data merged so far.
 #[derive(Debug, Default)]
 pub(super) struct Data {
     members: BTreeMap<String, Node>,
+    /// Whether a file was added: an empty object is not the same as no data.
     given: bool,
 }
 
 impl Data {
-    /// Adds the text of one file below `names`. On failure gives the offset, where known, and what
-    /// is wrong.
+    /// Merges one file's JSON text at the path `names` below `data`.
+    ///
+    /// # Errors
+    ///
+    /// The byte offset, where one is known, and what is wrong.
     pub(super) fn add(
         &mut self,
         text: &str,
@@ -39,7 +42,7 @@ impl Data {
             .map_err(|path| (None, format!("`data.{path}` is given by another file too")))
     }
 
-    /// The path of a value that none of `roots` holds, if there is one.
+    /// The dotted path of a value outside of all `roots`; `None` where each is inside of one.
     pub(super) fn outside(&self, roots: &[Root]) -> Option<String> {
         let inside = |(name, node)| outside(node, &mut vec![name], roots);
         if owns::<&str>(roots, &[]) {
@@ -48,18 +51,18 @@ impl Data {
         self.members.iter().map(|(name, node)| (name.as_str(), node)).find_map(inside)
     }
 
-    /// The whole as one JSON text; nothing where no file was added.
+    /// The merged document as JSON text; `None` where no file was added.
     pub(super) fn text(self) -> Option<String> {
         self.given.then(|| {
             let mut text = Vec::new();
             write(&mut text, &Node::Object(self.members));
-            // Made of strings and literals that were UTF-8 when they were read.
+            // Every part was UTF-8 when it was read, so nothing is replaced.
             String::from_utf8_lossy(&text).into_owned()
         })
     }
 }
 
-/// A piece of `data`: an object that others may add to, or a value as it was written.
+/// A part of `data`: an object, which other files may extend, or the JSON text of another value.
 #[derive(Debug)]
 enum Node {
     Object(BTreeMap<String, Self>),
@@ -72,43 +75,31 @@ fn read(text: &str) -> Result<Node, (Option<usize>, String)> {
         values_max: VALUES_MAX,
         ..DocumentLimits::default()
     };
-    let document = Document::read(Bytes::copy_from_slice(text.as_bytes()), &limits)
-        .map_err(|unreadable| describe(&unreadable))?;
+    let document =
+        Document::read(Bytes::copy_from_slice(text.as_bytes()), &limits).map_err(|unreadable| {
+            let (at, cause) = unreadable_cause(&unreadable);
+            (at, cause.to_owned())
+        })?;
     if document.root().kind() != Kind::Object {
         return Err((Some(0), "not an object".to_owned()));
     }
-    Ok(keep(document.root()))
+    Ok(copy(document.root()))
 }
 
-fn describe(unreadable: &Unreadable) -> (Option<usize>, String) {
-    use Unreadable as U;
-    let (at, what) = match *unreadable {
-        U::TooLarge | U::TooMany => (None, "too large"),
-        U::NotUtf8 { at } => (Some(at), "not UTF-8, or begins with a byte order mark"),
-        U::NotJson { at } => (Some(at), "not JSON"),
-        U::TooDeep { at } => (Some(at), "nested too deep"),
-        U::BadNumber { at } => (Some(at), "a number too long or too large"),
-        U::LoneSurrogate { at } => (Some(at), "an escape names half a character"),
-        U::DuplicateName { at } => (Some(at), "a name is given twice"),
-        U::ReservedName { at } => (Some(at), "a reserved name"),
-    };
-    (at, what.to_owned())
-}
-
-/// The recursion is as deep as the document, which its reader bounds.
-fn keep(value: Value<'_>) -> Node {
+/// Copies a value. The recursion is as deep as the document, which the strict reader bounds.
+fn copy(value: Value<'_>) -> Node {
     if value.kind() != Kind::Object {
         return Node::Leaf(value.raw().to_vec());
     }
     let members = value.members();
     Node::Object(
         members
-            .filter_map(|(name, value)| Some((name.as_str()?.to_owned(), keep(value))))
+            .filter_map(|(name, value)| Some((name.as_str()?.to_owned(), copy(value))))
             .collect(),
     )
 }
 
-/// Adds `node`, an object, to `into`; on a conflict gives the path.
+/// Merges `node`, an object, into `into`. The error is the dotted path of a conflict.
 fn merge(
     into: &mut BTreeMap<String, Node>,
     node: Node,
@@ -127,7 +118,8 @@ fn merge(
     Ok(())
 }
 
-/// The recursion is as deep as the document, which its reader bounds.
+/// The dotted path of a value in `node`, which is at `path`, that is outside of all `roots`. The
+/// recursion is as deep as the document.
 fn outside<'a>(node: &'a Node, path: &mut Vec<&'a str>, roots: &[Root]) -> Option<String> {
     if owns(roots, path) {
         return None;

@@ -1,7 +1,8 @@
-//! The policies and packs inside the program: what runs where a configuration names none.
+//! The policies and packs that are compiled into the program. They are used where a configuration
+//! names none.
 //!
-//! The files are those of `policies/`, byte for byte. Reading and proving them is done like that
-//! of any other policy; being built in earns no trust.
+//! The texts are the files of `policies/`. They are loaded and proven like any other policy. The
+//! loader (`load`, `sources`) and the configuration call this module.
 
 use bartizan_rego::Module;
 
@@ -38,7 +39,8 @@ const BASELINE_TESTS: &[File] = files![
     "baseline/tools_test.rego",
 ];
 
-/// Packs by name, each as JSON text for [`Pack::read`](bartizan_gate::question::pack::Pack::read).
+/// The packs: name and JSON text for [`Pack::read`](bartizan_gate::question::pack::Pack::read),
+/// sorted by name.
 pub const PACKS: &[File] = packs![
     "amplitude",
     "cequence-gateway",
@@ -60,12 +62,12 @@ pub const PACKS: &[File] = packs![
     "unleash",
 ];
 
-/// The pack named `name`, as JSON text.
+/// The JSON text of the pack with this name; `None` where there is none.
 pub fn pack(name: &str) -> Option<&'static str> {
     PACKS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
 }
 
-/// `mcp/decision.rego`: what combines the rules of any policy.
+/// `mcp/decision.rego`, which combines the rules of any policy into the decision.
 pub fn decision() -> Vec<Module> {
     modules(DECISION)
 }
@@ -75,7 +77,7 @@ pub fn decision_tests() -> Vec<Module> {
     modules(DECISION_TESTS)
 }
 
-/// The baseline: what a newcomer can keep.
+/// The baseline: the default policy.
 pub fn baseline() -> Vec<Module> {
     modules(BASELINE)
 }

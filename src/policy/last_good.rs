@@ -1,8 +1,8 @@
-//! The last good bundle, kept on disk for a start while its service is away.
+//! Stores the last bundle that was proven, for a start while its service cannot be reached.
 //!
-//! Kept are the bytes as they came, so that they are verified and proven again like new ones. The
-//! file's name is made of the service's address: what one service gave never stands in for
-//! another. It is replaced whole or not at all.
+//! The file holds the bytes as the service sent them, so a start verifies and proves them again.
+//! Its name is a digest of the service's address, so the bundle of one service is never used for
+//! another. It is replaced atomically (rename(2)). `poll` calls this module.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use bartizan_gate::wire::hex::hex;
 use sha2::{Digest as _, Sha256};
 
-/// Bytes of the address's digest that name the file.
+/// How many bytes of the address's SHA-256 digest make the file's name.
 const NAME_BYTES: usize = 8;
 
-/// Where the last good bundle of one service is kept.
+/// The file that stores the last good bundle of one service.
 #[derive(Debug, Clone)]
 pub struct LastGood {
     directory: PathBuf,
@@ -23,7 +23,8 @@ pub struct LastGood {
 }
 
 impl LastGood {
-    /// Below `state`, for the service at `url`. Touches nothing yet.
+    /// The file in the state directory `state` for the service at `url`. It makes no access to the
+    /// disk.
     pub fn new(state: &Path, url: &str) -> Self {
         let directory = state.join("bundle");
         let digest = Sha256::digest(url);
@@ -33,12 +34,16 @@ impl LastGood {
         Self { directory, file }
     }
 
-    /// Where it is.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.file
     }
 
-    /// The bytes that were kept, if there are any. Larger ones than `bytes_max` are an error.
+    /// The stored bundle; `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or is larger than `bytes_max`.
     pub fn load(&self, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
         let file = match File::open(&self.file) {
             Ok(file) => file,
@@ -55,8 +60,12 @@ impl LastGood {
         Ok(Some(bytes))
     }
 
-    /// Keeps `bytes` in the place of what was there: written beside, forced onto the disk, and
-    /// renamed.
+    /// Replaces the stored bundle: writes a new file, syncs it, and renames it over the old one. It
+    /// creates the directory (mode 0700) and file (mode 0600).
+    ///
+    /// # Errors
+    ///
+    /// A step failed; the old bundle is then still there.
     pub fn save(&self, bytes: &[u8]) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
         let fresh = self.file.with_extension("new");

@@ -1,27 +1,27 @@
-//! Learning: a draft of a policy from what a journal saw.
+//! Drafts a policy from a journal (`bartizan policy learn`).
 //!
-//! The draft permits what went through and nothing else: who called which tool of which server,
-//! to which effect, in which environments. It is a beginning for a person, not a judgement: what
-//! needs a second look says so in a comment. Arguments are not in a journal, so the draft leaves
-//! them open.
+//! The draft permits the calls and messages that passed, and nothing else: by principal, server,
+//! tool, effect and environments. A person must review it; a comment with REVIEW marks the lines
+//! that need it most. A journal has no arguments, so the draft permits any.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
 use super::replay::{ReplayError, Source, read_lines};
-use bartizan_audit::entry::{Entry, OperationEntry};
+use bartizan_audit::entry::{JournalRecord, OperationRecord};
 use bartizan_audit::inert;
 use bartizan_gate::question::access::is_ambiguous;
+use bartizan_gate::wire::method::{Action, Method};
 use bartizan_gate::wire::unseen::is_unseen;
 
-/// Different calls and messages in one draft.
+/// Most kinds of calls and messages in one draft.
 pub const SEEN_MAX: usize = 2_000;
 
-/// Text of a name that goes into a comment, characters.
+/// Longest comment, characters.
 const COMMENT_CHARS_MAX: usize = 200;
 
-/// One kind of call.
+/// One kind of tool call. Calls with equal fields are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Call {
     principal: String,
@@ -41,11 +41,12 @@ struct Message {
     server: String,
     direction: String,
     method: String,
-    /// The prompt or resource; empty for others.
+    /// The prompt's name or the resource's URI; empty for other methods.
     target: String,
 }
 
-/// How often, and what the policy that ran said against it.
+/// How often one kind was seen, and how often and by which rules the running policy denied it (in
+/// observe mode).
 #[derive(Debug, Default)]
 struct Times {
     count: u64,
@@ -53,24 +54,31 @@ struct Times {
     codes: BTreeSet<String>,
 }
 
-/// What was seen.
+/// The calls and messages that a journal holds.
 #[derive(Debug, Default)]
 pub struct Seen {
     calls: BTreeMap<Call, Times>,
     messages: BTreeMap<Message, Times>,
+    /// Servers and tools that a pack describes.
     packed: BTreeSet<(String, String)>,
+    /// The time of the first record, and of the last, RFC 3339.
     first: Option<String>,
     last: Option<String>,
-    /// Records about messages that went through.
+    /// How many records are about messages that passed.
     pub records: u64,
-    /// Kinds of calls and messages beyond [`SEEN_MAX`], by their records.
+    /// How many records were left out, because their kind came after the first [`SEEN_MAX`].
     pub elided: u64,
 }
 
-/// The files of a draft: names and texts.
+/// The files of a draft: name and text of each.
 pub type Draft = Vec<(String, String)>;
 
-/// Reads what `sources` saw. Only servers and principals that are named count; none means all.
+/// Reads the calls and messages of `sources`. Non-empty `servers` and `principals` select those
+/// names; an empty list selects all.
+///
+/// # Errors
+///
+/// A source cannot be read, or a line of it is no record.
 pub fn learn(
     sources: &[Source],
     servers: &[String],
@@ -78,7 +86,7 @@ pub fn learn(
 ) -> Result<Seen, ReplayError> {
     let mut seen = Seen::default();
     let mut failed = None;
-    read_lines(sources, |source, line, bytes| match Entry::read(&bytes) {
+    read_lines(sources, |source, line, bytes| match JournalRecord::read(&bytes) {
         Ok(entry) => {
             let named = |names: &[String], name: Option<&str>| {
                 names.is_empty() || name.is_some_and(|name| names.iter().any(|it| it == name))
@@ -100,7 +108,7 @@ pub fn learn(
 }
 
 impl Seen {
-    fn record(&mut self, entry: &Entry) {
+    fn record(&mut self, entry: &JournalRecord) {
         let went_through = matches!(entry.event.as_str(), "intent" | "notice");
         let (Some(decision), Some(method)) = (&entry.decision, &entry.method) else { return };
         if !went_through || decision.engine == "none" {
@@ -114,7 +122,8 @@ impl Seen {
         let direction = entry.direction.clone().unwrap_or_default();
         let target = entry.target.clone().unwrap_or_default();
         let full = self.calls.len().saturating_add(self.messages.len()) >= SEEN_MAX;
-        let called = target.tool.filter(|_| method == "tools/call" && direction == "to_server");
+        let calls_tool = is_action(method, Action::CallTool) && direction == "to_server";
+        let called = target.tool.filter(|_| calls_tool);
         let times = if let (Some(tool), Some(operation)) = (called, &entry.operation) {
             if operation.pack.is_some() {
                 self.packed.insert((server.clone(), tool.clone()));
@@ -142,17 +151,17 @@ impl Seen {
         }
     }
 
-    /// Whether there is anything to draft.
+    /// Whether no call and no message was seen.
     pub fn is_empty(&self) -> bool {
         self.calls.is_empty() && self.messages.is_empty()
     }
 
-    /// Kinds of calls, and kinds of other messages.
+    /// The number of kinds of calls, and of kinds of other messages.
     pub fn kinds(&self) -> (usize, usize) {
         (self.calls.len(), self.messages.len())
     }
 
-    /// The draft: rules, their tests, and a pack for each server with tools that no pack knew.
+    /// The draft: rules, their tests, and a pack for each server that has tools without one.
     pub fn draft(&self) -> Draft {
         let mut files = vec![
             ("learned.rego".to_owned(), self.rules()),
@@ -202,7 +211,8 @@ impl Seen {
         text
     }
 
-    /// What a person has to complete: until then, each tool counts as the worst.
+    /// Drafts of packs. A person must fill in the effects; until then each tool has the effect
+    /// `exec`.
     fn packs(&self) -> Draft {
         let mut servers: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
         for (call, times) in &self.calls {
@@ -324,17 +334,17 @@ test_no_other_tool_passes if {
 }
 "#;
 
-/// What begins a set of rows; the empty one has a form of its own.
+/// The text before the rows of a set. In Rego the empty set is `set()`.
 fn open(empty: bool) -> &'static str {
     if empty { "set()" } else { "{\n" }
 }
 
-/// What ends it.
+/// The text after the rows of a set.
 fn close(empty: bool) -> &'static str {
     if empty { "\n\n" } else { "}\n\n" }
 }
 
-fn call(principal: String, server: String, tool: String, operation: &OperationEntry) -> Call {
+fn call(principal: String, server: String, tool: String, operation: &OperationRecord) -> Call {
     Call {
         principal,
         server,
@@ -395,7 +405,7 @@ impl Message {
         });
         if let (false, Some(members)) = (self.target.is_empty(), input.as_object_mut()) {
             let target = self.target.as_str();
-            if self.method == "prompts/get" {
+            if is_action(&self.method, Action::GetPrompt) {
                 members.insert("prompt".to_owned(), json!({"name": target, "arguments": {}}));
             } else {
                 members.insert(
@@ -408,7 +418,7 @@ impl Message {
     }
 }
 
-/// What a person should know about a call.
+/// The remarks on a call for the person who reviews the draft.
 fn remarks(call: &Call, times: &Times) -> Vec<String> {
     let mut remarks = denials(times);
     if !call.tags.is_empty() {
@@ -439,14 +449,14 @@ fn denials(times: &Times) -> Vec<String> {
     remarks
 }
 
-/// One element on a line of its own. JSON is Rego.
+/// Appends one element of a set, on a line of its own. JSON text is valid Rego.
 fn entry(text: &mut String, value: &Value) {
     text.push('\t');
     text.push_str(&inert::escaped(&value.to_string()));
     text.push_str(",\n");
 }
 
-/// A comment of one line, whatever the names in it hold.
+/// Appends a comment. Control characters in names become spaces, so that it stays on one line.
 fn comment(text: &mut String, remarks: &[String]) {
     let line: String = remarks.join(" ").chars().take(COMMENT_CHARS_MAX).collect();
     text.push_str("\t# ");
@@ -454,10 +464,15 @@ fn comment(text: &mut String, remarks: &[String]) {
     text.push('\n');
 }
 
-/// A pack's name made of a server's.
+/// A name for a pack, from a server's name: lower case letters, digits and hyphens.
 fn slug(name: &str) -> String {
     let plain = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' });
     let slug = plain.collect::<String>().to_ascii_lowercase();
     let slug = slug.trim_matches('-');
     if slug.is_empty() { "server".to_owned() } else { slug.to_owned() }
+}
+
+/// Whether the method called `name` does `action`.
+fn is_action(name: &str, action: Action) -> bool {
+    Method::named(name).is_some_and(|method| method.action == action)
 }

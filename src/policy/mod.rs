@@ -1,10 +1,11 @@
-//! Policies: found, proven, and put in place of the ones before.
+//! The life cycle of a policy: load, prove, build, replace.
 //!
-//! [`load`] reads files into sources and gives them a revision; [`prove`] tries those sources in a
-//! child process, because a policy can overflow the stack or eat all memory and neither can be
-//! caught; [`watch`] does both again whenever a file changes, and leaves the old policy whole
-//! until the new one is proven. [`embedded`] is what runs where nothing is configured. Evaluation
-//! itself is [`gate::rego`](bartizan_rego).
+//! [`load`] reads files into sources and computes their revision. [`prove`] tries the sources in a
+//! child process, because a policy can overflow the stack or exhaust memory, and a process cannot
+//! catch either. [`watch`] repeats both when a file changes, [`poll`] when a bundle service sends a
+//! bundle; the running policy stays until the new one is proven. [`embedded`] holds the policies
+//! that run where none is configured. [`recorded`], [`replay`] and [`learn`] serve the policy
+//! author. The evaluation is in [`bartizan_rego`]. `run` and the command line call this module.
 
 pub mod bundle;
 mod data;
@@ -28,44 +29,48 @@ use self::prove::Prover;
 use bartizan_gate::duty::decision::{Engine, PolicyRevision};
 use bartizan_rego::{EvalLimits, Policy, PolicyProblem, PolicySources, Proof, RegoPdp};
 
-/// How a policy comes to answer.
+/// The settings for loading, proving and evaluating a policy.
 #[derive(Debug, Clone)]
 pub struct PolicySettings {
-    /// Which files.
+    /// The files to load, or the limits of a bundle that is received.
     pub files: PolicyFiles,
-    /// Bounds on one evaluation.
+    /// Limits of a policy and of each evaluation.
     pub limits: EvalLimits,
-    /// Who proves.
+    /// The program that runs proofs.
     pub prover: Prover,
-    /// Evaluations at once; each has its own copy of program and data.
+    /// Most evaluations at one time. Each has its own copy of policy and data in memory.
     pub workers: usize,
-    /// Of how many decisions by the compiled engine one is made again by the strict one.
+    /// One decision of the compiled engine in this many is checked against the strict engine.
     pub shadow_one_in: u32,
 }
 
-/// A proven policy, ready to answer.
+/// A proven policy, ready for questions.
 #[derive(Debug)]
 pub struct Ready {
-    /// What answers.
+    /// The decision point.
     pub pdp: Arc<RegoPdp>,
-    /// Its revision.
+    /// The revision of the policy.
     pub revision: PolicyRevision,
-    /// The engine that it runs on: compiled where the proof allows it.
+    /// The engine that evaluates: compiled where the proof allows it.
     pub engine: Engine,
-    /// What the proof found.
+    /// The result of the proof.
     pub proof: Proof,
-    /// What the files looked like.
+    /// The state of the files when they were loaded, to notice a change.
     pub fingerprint: Fingerprint,
 }
 
-/// Loads, proves and compiles. All problems of the first step that has any.
+/// Loads, proves and builds a policy.
+///
+/// # Errors
+///
+/// All problems of the first of these steps that has any.
 pub async fn prepare(settings: &PolicySettings) -> Result<Ready, Vec<PolicyProblem>> {
     let files = settings.files.clone();
     let loaded = blocking(move || load::load(&files)).await??;
     prove_and_build(settings, loaded).await
 }
 
-/// Proves what was loaded, and compiles it.
+/// Proves loaded sources and builds the decision point.
 async fn prove_and_build(
     settings: &PolicySettings,
     loaded: Loaded,
@@ -86,8 +91,8 @@ async fn prove_and_build(
     Ok(Ready { pdp, revision, engine, proof, fingerprint })
 }
 
-/// Builds what answers. Where the compiled engine was proven and still will not start, the strict
-/// one answers and the reason is given.
+/// Builds the decision point. Where the proof allows the compiled engine but it cannot be built, the
+/// strict engine is used, and the third value says why.
 fn build(
     settings: &PolicySettings,
     sources: &PolicySources,
@@ -104,7 +109,7 @@ fn build(
     Ok((RegoPdp::strict(compile()?, settings.workers), Engine::Strict, doubt))
 }
 
-/// Runs what blocks on a thread of its own. A panic there is a problem like any other.
+/// Runs blocking work on a thread of Tokio's blocking pool. A panic becomes a problem.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Vec<PolicyProblem>> {

@@ -1,11 +1,10 @@
-//! A policy that follows a bundle service, as OPA's bundle protocol says.
+//! Polls a bundle service for policies (OPA docs, "Bundles", "Bundle Service API").
 //!
-//! The service is asked again and again, with the tag of what answers now, at random within the
-//! configured delays, or at once after each answer where it can hold a question open (long
-//! polling). What comes is unpacked, verified, proven and built aside, like any change of a
-//! policy; only then does it answer, and only then is it kept as the last good one. Whatever
-//! fails leaves the running policy as it is. Nothing here writes a log or a record: events go to a
-//! channel.
+//! Each request carries the `ETag` of the running bundle. The pause between requests is random within
+//! the configured bounds, or short where the service supports long polling. A new bundle is
+//! unpacked, verified, proven and built while the old policy runs; then it replaces the old one and
+//! is stored as the last good bundle. After a failure the running policy stays. This module writes
+//! no log and no record: it sends events to a channel, and `run` writes them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,77 +24,82 @@ use super::{PolicySettings, Ready, blocking, prove_and_build};
 use bartizan_gate::wire::hex::hex;
 use bartizan_rego::{PolicyProblem, RegoPdp};
 
-/// First wait after a failure; it doubles up to the longest delay.
+/// Pause after the first failure. It doubles with each further one, up to [`Polling::max`].
 const RETRY_FIRST: Duration = Duration::from_millis(500);
-/// Pause between two long polls, so that a service that never holds a question open is not asked
-/// without end.
+/// Pause between two long polls, so that a service that answers them at once does not cause a busy
+/// loop.
 const LONG_POLL_PAUSE: Duration = Duration::from_millis(500);
-/// How often a bundle that was refused must come again before it is tried once more, because what
-/// refused it may have been the state of this machine; twice as often each time.
+/// How many times a refused bundle is ignored before it is tried again, because the state of this
+/// machine may have been the cause. It doubles with each refusal.
 const REFUSED_SKIP: u32 = 10;
 
-/// The type that says that a service can hold a question open.
+/// The content type by which a service declares support for long polling (OPA docs, "Bundles",
+/// "HTTP Long Polling").
 const LONG_POLL_TYPE: &str = "application/vnd.openpolicyagent.bundles";
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
-/// A service that hands out a bundle.
+/// A bundle service, and how to use it.
 #[derive(Debug)]
 pub struct BundleService {
-    /// The way to it; its address is that of the bundle.
+    /// The HTTP client for it. Its address is that of the bundle.
     pub service: Service,
-    /// Size of a bundle as it is sent, bytes.
+    /// Largest bundle as it is sent (compressed), bytes.
     pub bytes_max: usize,
-    /// How often it is asked.
+    /// The pauses between requests.
     pub polling: Polling,
-    /// Who must have signed.
+    /// The keys that must have signed the bundle; with `None` it must be unsigned.
     pub signing: Option<Arc<Signing>>,
-    /// Where the last good bundle is kept.
+    /// The file with the last good bundle.
     pub last_good: LastGood,
 }
 
-/// How often a service is asked.
+/// The pauses between requests to a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Polling {
-    /// Shortest pause between two questions.
+    /// Shortest pause between two requests.
     pub min: Duration,
     /// Longest pause, also after failures.
     pub max: Duration,
-    /// How long the service may hold a question open.
+    /// How long the service may delay its response (long polling); `None` turns it off.
     pub long: Option<Duration>,
 }
 
-/// A digest of a whole bundle.
+/// The SHA-256 digest of a bundle as it was sent.
 type Digest = [u8; 32];
 
 /// A bundle that was refused.
 #[derive(Debug)]
 pub struct Refused {
-    /// What it is called, as far as that can be told: its own word and a digest.
+    /// Its revision from the manifest, where it could be read, and its digest.
     pub candidate: String,
-    /// Why.
+    /// The problems for which it was refused.
     pub problems: Vec<PolicyProblem>,
 }
 
-/// A bundle that was refused, and is not tried again each time that it comes.
-struct Skipped {
+/// The last bundle that was refused. It is ignored for a number of times before the next try.
+struct RefusedBundle {
     digest: Digest,
-    /// How often it was to be skipped this time.
+    /// How many times it is ignored after the last refusal.
     skip: u32,
-    /// How often it is still to be skipped.
+    /// How many of these times remain.
     left: u32,
 }
 
-/// What a service said.
-enum Said {
-    /// Nothing new.
-    Same,
-    /// A bundle.
+/// The response of a service.
+enum Response {
+    /// 304: the running bundle is the newest.
+    NotModified,
+    /// 200: a bundle, its `ETag`, and whether the service supports long polling.
     Bundle { bytes: Bytes, tag: Option<HeaderValue>, long: bool },
 }
 
 impl BundleService {
-    /// The bundle that was kept, proven anew; nothing where none was kept.
+    /// Loads and proves the last good bundle; `None` where none is stored.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or is refused.
     pub async fn last_good(&self, settings: &PolicySettings) -> Result<Option<Ready>, Refused> {
         let (kept, bytes_max) = (self.last_good.clone(), self.bytes_max);
         let loaded = blocking(move || kept.load(bytes_max)).await;
@@ -111,7 +115,7 @@ impl BundleService {
         }
     }
 
-    /// Unpacks, verifies, proves and builds.
+    /// Unpacks, verifies, proves and builds a bundle.
     async fn prepare(&self, settings: &PolicySettings, bytes: Bytes) -> Result<Ready, Refused> {
         let (files, signing, packed) =
             (settings.files.clone(), self.signing.clone(), bytes.clone());
@@ -138,11 +142,11 @@ impl BundleService {
         prove_and_build(settings, loaded).await.map_err(|problems| refused(called, problems))
     }
 
-    /// Asks for another bundle than the one with this tag.
-    async fn ask(&self, tag: Option<&HeaderValue>, long: bool) -> Result<Said, String> {
+    /// Requests a bundle whose `ETag` is not `tag`. `long` permits a delayed response.
+    async fn request(&self, tag: Option<&HeaderValue>, long: bool) -> Result<Response, String> {
         let wait = self.polling.long.filter(|_| long).unwrap_or_default();
         let mut headers = HeaderMap::new();
-        // Only whole bundles: a change to one cannot be verified.
+        // No delta bundles: signatures cover whole bundles, so a delta cannot be verified.
         let prefer = match wait.as_secs() {
             0 => "modes=snapshot".to_owned(),
             seconds => format!("modes=snapshot;wait={seconds}"),
@@ -165,19 +169,19 @@ impl BundleService {
         let ServiceAnswer { status, headers, body } =
             self.service.call(call).await.map_err(failed)?;
         match status {
-            StatusCode::OK => Ok(Said::Bundle {
+            StatusCode::OK => Ok(Response::Bundle {
                 bytes: body,
                 tag: headers.get(ETAG).cloned(),
                 long: headers.get(CONTENT_TYPE).is_some_and(|kind| kind == LONG_POLL_TYPE),
             }),
-            StatusCode::NOT_MODIFIED if tag.is_some() => Ok(Said::Same),
-            other => Err(format!("it answered with status {}", other.as_u16())),
+            StatusCode::NOT_MODIFIED if tag.is_some() => Ok(Response::NotModified),
+            other => Err(format!("the service answered with status {}", other.as_u16())),
         }
     }
 }
 
-/// Follows `service` until [`Triggers::stop`]. `now` is what answers when it begins, if anything
-/// does; `install` puts a proven policy in its place.
+/// Polls `service` until [`Triggers::stop`]. `now` is the running policy at the beginning, if there
+/// is one; `install` replaces it by a proven one.
 pub async fn poll(
     settings: PolicySettings,
     service: BundleService,
@@ -190,7 +194,7 @@ pub async fn poll(
         long: service.polling.long.is_some(),
         settings,
         service,
-        attention: Attention { answering: now, demoted: false, triggers: triggers.clone(), events },
+        monitor: Monitor { answering: now, demoted: false, triggers: triggers.clone(), events },
         install,
         tag: None,
         active: None,
@@ -206,73 +210,74 @@ pub async fn poll(
 struct Poller<I> {
     settings: PolicySettings,
     service: BundleService,
-    attention: Attention,
+    monitor: Monitor,
     install: I,
-    /// The tag of the bundle that answers.
+    /// The `ETag` of the running bundle.
     tag: Option<HeaderValue>,
-    /// The bundle that answers, if it came from the service.
+    /// The digest of the running bundle, if it came from the service in this run.
     active: Option<Digest>,
-    /// The bundle that was refused last.
-    refused: Option<Skipped>,
-    /// Whether the service can hold a question open, as far as is known.
+    /// The last bundle that was refused.
+    refused: Option<RefusedBundle>,
+    /// Whether to use long polling: configured, and not contradicted by the last response.
     long: bool,
+    /// Failed requests since the last one that succeeded.
     failures: u32,
 }
 
 impl<I: Fn(Arc<RegoPdp>) + Send> Poller<I> {
     async fn run(&mut self) {
         loop {
-            let asked = self.service.ask(self.tag.as_ref(), self.long);
-            let pause = match self.attention.during(asked).await {
+            let asked = self.service.request(self.tag.as_ref(), self.long);
+            let pause = match self.monitor.wait_for(asked).await {
                 None => {
-                    self.forget();
+                    self.reset();
                     continue;
                 }
-                Some(Err(what)) => self.failed(what).await,
-                Some(Ok(said)) => self.heard(said).await,
+                Some(Err(what)) => self.handle_failure(what).await,
+                Some(Ok(response)) => self.handle_response(response).await,
             };
-            if self.attention.during(tokio::time::sleep(pause)).await.is_none() {
-                self.forget();
+            if self.monitor.wait_for(tokio::time::sleep(pause)).await.is_none() {
+                self.reset();
             }
         }
     }
 
-    /// Told to read again whether or not anything changed.
-    fn forget(&mut self) {
+    /// After a trigger (SIGHUP), the next bundle is loaded even if it did not change.
+    fn reset(&mut self) {
         self.tag = None;
         self.active = None;
         self.refused = None;
     }
 
-    async fn failed(&mut self, what: String) -> Duration {
+    async fn handle_failure(&mut self, what: String) -> Duration {
         self.failures = self.failures.saturating_add(1);
-        // The first of a row tells; the rest would be noise.
+        // Only the first of several failures in a row is an event.
         if self.failures == 1 {
-            self.attention.tell(PolicyEvent::Trouble { what }).await;
+            self.monitor.send(PolicyEvent::ServiceFailed { what }).await;
         }
         let doubled = 1_u32.checked_shl(self.failures.min(16)).unwrap_or(u32::MAX);
         let longest = RETRY_FIRST.saturating_mul(doubled).min(self.service.polling.max);
         between(longest.checked_div(2).unwrap_or_default(), longest)
     }
 
-    async fn heard(&mut self, said: Said) -> Duration {
+    async fn handle_response(&mut self, response: Response) -> Duration {
         if self.failures > 0 {
             self.failures = 0;
-            self.attention.tell(PolicyEvent::Recovered).await;
+            self.monitor.send(PolicyEvent::Recovered).await;
         }
         let Polling { min, max, long } = self.service.polling;
-        let good = match said {
-            Said::Same => true,
-            Said::Bundle { bytes, tag, long: can_wait } => {
+        let good = match response {
+            Response::NotModified => true,
+            Response::Bundle { bytes, tag, long: can_wait } => {
                 self.long = can_wait && long.is_some();
-                self.take(bytes, tag).await
+                self.install_bundle(bytes, tag).await
             }
         };
         if good && self.long { LONG_POLL_PAUSE } else { between(min, max) }
     }
 
-    /// Puts a new bundle in place, if it is good.
-    async fn take(&mut self, bytes: Bytes, tag: Option<HeaderValue>) -> bool {
+    /// Installs a new bundle. Returns whether the running bundle is the one from the service.
+    async fn install_bundle(&mut self, bytes: Bytes, tag: Option<HeaderValue>) -> bool {
         let digest = digest(&bytes);
         if self.active == Some(digest) {
             self.tag = tag;
@@ -291,22 +296,22 @@ impl<I: Fn(Arc<RegoPdp>) + Send> Poller<I> {
             Ok(ready) => {
                 (self.install)(Arc::clone(&ready.pdp));
                 (self.tag, self.active, self.refused) = (tag, Some(digest), None);
-                self.attention.answers(&ready).await;
-                self.keep(bytes).await;
+                self.monitor.answers(&ready).await;
+                self.store(bytes).await;
                 true
             }
             Err(Refused { candidate, problems }) => {
-                self.refused = Some(Skipped { digest, skip, left: skip });
+                self.refused = Some(RefusedBundle { digest, skip, left: skip });
                 let (source, candidate) = (Source::Service, Some(candidate));
                 let event = PolicyEvent::Rejected { source, candidate, problems };
-                self.attention.tell(event).await;
+                self.monitor.send(event).await;
                 false
             }
         }
     }
 
-    /// Keeps the bundle for a start without the service.
-    async fn keep(&mut self, bytes: Bytes) {
+    /// Stores the bundle for a start without the service.
+    async fn store(&mut self, bytes: Bytes) {
         let last_good = self.service.last_good.clone();
         let what = match blocking(move || last_good.save(&bytes)).await {
             Ok(Ok(())) => return,
@@ -315,21 +320,21 @@ impl<I: Fn(Arc<RegoPdp>) + Send> Poller<I> {
         };
         let path = self.service.last_good.path().display().to_string();
         let what = format!("the bundle cannot be kept for the next start: `{path}`: {what}");
-        self.attention.tell(PolicyEvent::Trouble { what }).await;
+        self.monitor.send(PolicyEvent::ServiceFailed { what }).await;
     }
 }
 
-/// What goes on beside asking: the trigger, and the policy's own demotion.
-struct Attention {
+/// Watches for triggers and for a demotion of the running policy while other work is awaited.
+struct Monitor {
     answering: Option<Arc<RegoPdp>>,
     demoted: bool,
     triggers: Triggers,
     events: mpsc::Sender<PolicyEvent>,
 }
 
-impl Attention {
-    /// Waits for `work`; nothing where the trigger came first.
-    async fn during<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+impl Monitor {
+    /// Awaits `work`; `None` where a trigger came first.
+    async fn wait_for<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         let mut work = std::pin::pin!(work);
         loop {
             tokio::select! {
@@ -340,7 +345,7 @@ impl Attention {
             let demotion = self.answering.as_ref().and_then(|pdp| pdp.demotion());
             if let Some(demotion) = demotion.filter(|_| !self.demoted) {
                 self.demoted = true;
-                self.tell(PolicyEvent::Demoted { demotion }).await;
+                self.send(PolicyEvent::Demoted { demotion }).await;
             }
         }
     }
@@ -348,11 +353,11 @@ impl Attention {
     async fn answers(&mut self, ready: &Ready) {
         self.answering = Some(Arc::clone(&ready.pdp));
         self.demoted = false;
-        self.tell(PolicyEvent::loaded(ready, Source::Service)).await;
+        self.send(PolicyEvent::loaded(ready, Source::Service)).await;
     }
 
-    async fn tell(&self, event: PolicyEvent) {
-        // Where nobody listens, the policy goes on following its service.
+    async fn send(&self, event: PolicyEvent) {
+        // The send fails once the receiver is dropped. Polling continues without events.
         drop(self.events.send(event).await);
     }
 }
@@ -361,10 +366,11 @@ fn digest(bytes: &[u8]) -> Digest {
     Sha256::digest(bytes).into()
 }
 
-/// A time between both, by chance, so that many that started together do not ask together.
+/// A random time from `min` to `max` (jitter), so that many instances that started together spread
+/// their requests.
 fn between(min: Duration, max: Duration) -> Duration {
     let mut chance = [0_u8; 4];
-    // Without randomness the longest pause is the safe one.
+    // If there is no randomness, the longest pause puts the least load on the service.
     let chance = getrandom::fill(&mut chance).map_or(u32::MAX, |()| u32::from_be_bytes(chance));
     let spread = u64::try_from(max.saturating_sub(min).as_millis()).unwrap_or(u64::MAX);
     let part = u128::from(spread).saturating_mul(u128::from(chance)) >> 32;

@@ -1,10 +1,11 @@
-//! The proof of a policy, in a child process.
+//! Runs the proof of a policy in a child process.
 //!
-//! A policy can overflow the stack, fill the memory or never end, and a process can catch none of
-//! that in itself. So sources are first tried in a child with limits of its own, fed through a
-//! pipe and answering through another; whatever ends the child other than an answer refuses the
-//! policy. What is tried is `gate::rego`'s business. The child gets no environment: it needs no
-//! secret.
+//! A policy can overflow the stack, exhaust memory or run forever, and a process cannot catch these
+//! in itself. So the sources are first tried in a child with resource limits (setrlimit(2)). It
+//! reads a JSON question from its standard input and writes a JSON answer to its standard output.
+//! If it ends without an answer, the policy is refused. The child has an empty environment, so it
+//! holds no secrets. [`bartizan_rego::prove`] says what is proven; this module is called by the
+//! parent module and, in the child, by the command line.
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -20,36 +21,40 @@ use super::bundle::is_member;
 use super::bundle::manifest::{Root, owns};
 use bartizan_rego::{self, Entrypoints, EvalLimits, Module, PolicyProblem, PolicySources, Proof};
 
-/// The hidden subcommand that runs [`child_main`].
+/// The name of the hidden subcommand that runs [`child_main`].
 pub const SUBCOMMAND: &str = "policy-prove";
 
-/// Address space of the child, bytes.
+/// Largest address space of the child, bytes (`RLIMIT_AS`).
 const CHILD_MEMORY_BYTES_MAX: u64 = 2 << 30;
-/// Processor time of the child, seconds.
+/// Most processor time of the child, seconds (`RLIMIT_CPU`).
 const CHILD_CPU_S_MAX: u64 = 60;
-/// How far the child steps back before others (nice(2)).
+/// The child's niceness (nice(2)), so that processes that serve calls are scheduled first.
 const CHILD_NICENESS: i32 = 10;
-/// What the child reads, bytes: all sources, escaped.
+/// Largest question, bytes: all sources as JSON strings.
 const QUESTION_BYTES_MAX: u64 = 512 << 20;
-/// What the parent reads, bytes.
+/// Largest answer, bytes.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
-/// What the parent keeps of the child's standard error, bytes.
-const COMPLAINT_BYTES_MAX: u64 = 16 << 10;
-/// How long a killed child may take to be gone.
+/// Largest part of the child's standard error that is kept, bytes.
+const STDERR_BYTES_MAX: u64 = 16 << 10;
+/// How long to wait for the exit of a child that was killed.
 const REAP: Duration = Duration::from_secs(5);
 
-/// Who proves.
+/// The program that runs proofs, and their time limit.
 #[derive(Debug, Clone)]
 pub struct Prover {
-    /// The program that knows [`SUBCOMMAND`], as an absolute path.
+    /// The absolute path of a program with the subcommand [`SUBCOMMAND`].
     pub program: PathBuf,
-    /// How long a proof may take.
+    /// Longest proof, wall time.
     pub wall: Duration,
 }
 
 impl Prover {
-    /// This program itself, with the default time of 60 s. On Linux the running file is meant,
-    /// also after another one has taken its name.
+    /// This program, with a time limit of 60 s. On Linux `/proc/self/exe` names the running file,
+    /// even after an update replaced the file at its path.
+    ///
+    /// # Errors
+    ///
+    /// The operating system does not tell the path of this program.
     pub fn this_program() -> std::io::Result<Self> {
         let program = if cfg!(target_os = "linux") {
             PathBuf::from("/proc/self/exe")
@@ -60,7 +65,7 @@ impl Prover {
     }
 }
 
-/// What the child is asked.
+/// The question to the child.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Question {
@@ -69,12 +74,12 @@ struct Question {
     revision: String,
     decision: String,
     listing: String,
-    /// What the packages of a bundle must lie under.
+    /// The bundle's roots, one of which must contain each of its packages.
     roots: Option<Vec<Root>>,
     seed: u64,
 }
 
-/// What the child answers.
+/// The answer of the child.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 enum Answer {
@@ -82,7 +87,7 @@ enum Answer {
     Problems(Vec<Problem>),
 }
 
-/// [`PolicyProblem`] on the wire.
+/// A [`PolicyProblem`] as JSON.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Problem {
@@ -92,8 +97,13 @@ struct Problem {
     hint: Option<String>,
 }
 
-/// Proves `sources` in a child of `prover`. A test that fails is a problem too: what a policy says
-/// of itself must hold before it answers. Packages of a bundle must lie under its `roots`.
+/// Proves `sources` in a child process. `seed` selects the generated inputs.
+///
+/// # Errors
+///
+/// The problems for which the policy may not run: those of [`bartizan_rego::prove`], a test that
+/// failed, a package outside the bundle's `roots` (OPA docs, "Bundles"), or a child that ended
+/// without an answer.
 pub async fn prove(
     prover: &Prover,
     sources: &PolicySources,
@@ -138,31 +148,31 @@ pub async fn prove(
     if failed.is_empty() { Ok(proof) } else { Err(failed) }
 }
 
-/// Why there is no answer.
+/// Why the child gave no answer.
 #[derive(Debug)]
 enum NoAnswer {
-    /// The child could not be started or spoken to.
+    /// The child could not be started, or a pipe failed.
     Io(&'static str, std::io::Error),
     /// It took longer than [`Prover::wall`].
-    Late(Duration),
-    /// It ended without an answer.
+    TimedOut(Duration),
+    /// It ended with an error; the text is from its standard error.
     Died(ExitStatus, String),
-    /// It answered something else than an answer.
-    Garbled(String),
+    /// Its output is no [`Answer`].
+    Invalid(String),
 }
 
 fn refusal(cause: &NoAnswer) -> PolicyProblem {
     let (message, hint) = match cause {
         NoAnswer::Io(what, error) => (
             format!("the proof could not be made: {what}: {error}"),
-            "see that the program may start a copy of itself",
+            "check that the program may start a child process of itself",
         ),
-        NoAnswer::Late(wall) => (
+        NoAnswer::TimedOut(wall) => (
             format!("the proof took longer than {} s", wall.as_secs()),
             "look for rules that combine large collections",
         ),
-        NoAnswer::Died(status, complaint) => (death(*status, complaint), HINT_DEATH),
-        NoAnswer::Garbled(error) => {
+        NoAnswer::Died(status, stderr_text) => (death(*status, stderr_text), HINT_DEATH),
+        NoAnswer::Invalid(error) => {
             (format!("the proof gave no answer: {error}"), "report this as a bug")
         }
     };
@@ -171,13 +181,13 @@ fn refusal(cause: &NoAnswer) -> PolicyProblem {
 
 const HINT_DEATH: &str = "look for a function that calls itself, deep nesting, or data that grows";
 
-/// What ended the child, in words.
-fn death(status: ExitStatus, complaint: &str) -> String {
+/// The message for an exit status of the child.
+fn death(status: ExitStatus, stderr_text: &str) -> String {
     use std::os::unix::process::ExitStatusExt;
-    if complaint.contains("overflowed its stack") {
+    if stderr_text.contains("overflowed its stack") {
         return "the proof ended in a stack overflow".to_owned();
     }
-    if complaint.contains("memory allocation of") {
+    if stderr_text.contains("memory allocation of") {
         let mebibytes = CHILD_MEMORY_BYTES_MAX >> 20;
         return format!("the proof needed more than {mebibytes} MiB of memory");
     }
@@ -206,47 +216,48 @@ async fn ask(prover: &Prover, question: &Question) -> Result<Answer, NoAnswer> {
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| NoAnswer::Io("the child did not start", error))?;
-    let outcome = tokio::time::timeout(prover.wall, converse(&mut child, text)).await;
+    let outcome = tokio::time::timeout(prover.wall, exchange(&mut child, text)).await;
     match outcome {
         Ok(outcome) => outcome,
         Err(_elapsed) => {
             let killed = child.start_kill();
-            // Reaped here, so that no dead child is left; dropping would only kill it.
+            // Wait for its exit here, so that no zombie process remains; dropping only kills it.
             let reaped = tokio::time::timeout(REAP, child.wait()).await;
             drop((killed, reaped));
-            Err(NoAnswer::Late(prover.wall))
+            Err(NoAnswer::TimedOut(prover.wall))
         }
     }
 }
 
-/// Writes the question and reads the answer at once: neither pipe may fill up and stop the other.
-async fn converse(child: &mut Child, question: Vec<u8>) -> Result<Answer, NoAnswer> {
+/// Writes the question and reads the answer concurrently: otherwise a full pipe could block both
+/// processes.
+async fn exchange(child: &mut Child, question: Vec<u8>) -> Result<Answer, NoAnswer> {
     let stdin = child.stdin.take();
     let stdout = child.stdout.take();
     let stderr = child.stderr.take();
     let write = async move {
         if let Some(mut stdin) = stdin {
-            // A child that died early is told by its status, not by a broken pipe.
+            // If the child ends early, its exit status says why; ignore the broken pipe.
             let written = stdin.write_all(&question).await;
             drop(written);
         }
     };
-    let ((), answer, complaint) = tokio::join!(
+    let ((), answer, stderr_text) = tokio::join!(
         write,
         read_bounded(stdout, ANSWER_BYTES_MAX),
-        read_bounded(stderr, COMPLAINT_BYTES_MAX),
+        read_bounded(stderr, STDERR_BYTES_MAX),
     );
     let status = child.wait().await.map_err(|error| NoAnswer::Io("the child is lost", error))?;
     if !status.success() {
-        let complaint = complaint.unwrap_or_default();
-        return Err(NoAnswer::Died(status, String::from_utf8_lossy(&complaint).into_owned()));
+        let stderr_text = stderr_text.unwrap_or_default();
+        return Err(NoAnswer::Died(status, String::from_utf8_lossy(&stderr_text).into_owned()));
     }
     let answer = answer.map_err(|error| NoAnswer::Io("the answer cannot be read", error))?;
-    let answer = String::from_utf8(answer).map_err(|error| NoAnswer::Garbled(error.to_string()))?;
-    serde_json::from_str(&answer).map_err(|error| NoAnswer::Garbled(error.to_string()))
+    let answer = String::from_utf8(answer).map_err(|error| NoAnswer::Invalid(error.to_string()))?;
+    serde_json::from_str(&answer).map_err(|error| NoAnswer::Invalid(error.to_string()))
 }
 
-/// Reads to the end but keeps `bytes_max` at most.
+/// Reads to the end, and returns the first `bytes_max` bytes.
 async fn read_bounded(
     from: Option<impl AsyncRead + Unpin>,
     bytes_max: u64,
@@ -272,8 +283,8 @@ impl From<PolicyProblem> for Problem {
     }
 }
 
-/// The child's whole life: limits, question, answer. Code 0 means that an answer was written,
-/// whichever; 1 that none was.
+/// The main function of the child: sets limits, reads the question, writes the answer. The exit code
+/// is 0 if an answer was written, also one with problems, and 1 if not.
 pub fn child_main(stdin: impl Read, mut stdout: impl Write) -> ExitCode {
     let answered = limit_self().and_then(|()| {
         let mut text = String::new();
@@ -285,13 +296,14 @@ pub fn child_main(stdin: impl Read, mut stdout: impl Write) -> ExitCode {
     if answered.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Sets the limits, or keeps a stricter one that is already there: raising takes a privilege.
+/// Sets the resource limits. A stricter limit that exists already stays: raising it needs a
+/// privilege.
 fn limit_self() -> std::io::Result<()> {
-    // Whoever serves calls meanwhile goes first; where that is not granted, nothing is lost.
+    // A failure is harmless: the proof then competes with the processes that serve calls.
     let _niceness = nice(CHILD_NICENESS);
     for (resource, soft, hard) in [
         (Resource::Core, 0, 0),
-        // A second between the two: the soft one ends the child with a signal of its own.
+        // The soft limit sends SIGXCPU, which `death` recognises; the hard one, a second later, SIGKILL.
         (Resource::Cpu, CHILD_CPU_S_MAX, CHILD_CPU_S_MAX.saturating_add(1)),
         (Resource::As, CHILD_MEMORY_BYTES_MAX, CHILD_MEMORY_BYTES_MAX),
     ] {
@@ -310,7 +322,7 @@ fn answer(question: Question) -> Answer {
         PolicySources { modules, data: question.data, revision: question.revision.into() };
     let entrypoints = Entrypoints { decision: question.decision, listing: question.listing };
     let limits = EvalLimits::default();
-    let within = question.roots.map_or(Ok(()), |roots| inside(&sources, &roots, &limits));
+    let within = question.roots.map_or(Ok(()), |roots| check_roots(&sources, &roots, &limits));
     match within.and_then(|()| bartizan_rego::prove(&sources, &entrypoints, &limits, question.seed))
     {
         Ok(proof) => Answer::Proof(proof),
@@ -318,8 +330,8 @@ fn answer(question: Question) -> Answer {
     }
 }
 
-/// Whether every package of a bundle lies under its roots.
-fn inside(
+/// Checks that one of `roots` contains each package of a bundle's files.
+fn check_roots(
     sources: &PolicySources,
     roots: &[Root],
     limits: &EvalLimits,
@@ -350,7 +362,7 @@ mod tests {
     #[test]
     fn what_ended_the_child_is_named() {
         // A wait status: the low bits are a signal, the next eight a code (waitpid(2)).
-        for (status, complaint, expected) in [
+        for (status, stderr_text, expected) in [
             (6, "thread 'main' has overflowed its stack\n", "stack overflow"),
             (6, "memory allocation of 4096 bytes failed\n", "MiB of memory"),
             (6, "", "signal 6"),
@@ -358,8 +370,8 @@ mod tests {
             (24, "", "processor time"),
             (1 << 8, "", "code 1"),
         ] {
-            let words = death(ExitStatus::from_raw(status), complaint);
-            assert!(words.contains(expected), "{status} {complaint}: {words}");
+            let words = death(ExitStatus::from_raw(status), stderr_text);
+            assert!(words.contains(expected), "{status} {stderr_text}: {words}");
         }
     }
 }

@@ -1,52 +1,52 @@
-//! Recorded questions, read back from where they were written down: the journal, OPA decision
-//! logs, and plain inputs.
+//! Reads recorded requests: from the journal, from OPA decision logs, and from plain inputs.
 //!
-//! A record of the journal says who called what, where, and what that came to. What else the
-//! policy's input held comes from `audit.inputs` where that was on; else the facts about servers
-//! and the principal come from a configuration, and the rest is unknown and named so.
+//! A journal record says who called what, on which server, and with which outcome. Where
+//! `audit.inputs` was on, the record holds the policy's input too. Where it was off, the input is
+//! rebuilt: facts about servers and the principal come from a configuration, and everything else is
+//! listed as unknown. `replay` evaluates the requests, `learn` reads records by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 
-use bartizan_audit::entry::{DecisionEntry, Entry, OperationEntry};
+use bartizan_audit::entry::{DecisionRecord, JournalRecord, OperationRecord};
 use bartizan_gate::duty::decision::{Decision, Effect, Obligation};
 use bartizan_gate::question::access::{
     AccessRequest, Action, Principal, Resource, Server, WallTime,
 };
 use bartizan_gate::question::operation::{EnvironmentSource, Operation};
 use bartizan_gate::question::pack;
-use bartizan_gate::question::standing::{Drift, Standing};
+use bartizan_gate::question::status::{DefinitionStatus, Drift};
 use bartizan_gate::wire::document::{Document, DocumentLimits, Value};
 use bartizan_gate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
 use bartizan_gate::wire::unseen;
-use bartizan_rego::{Judge, Unknown};
+use bartizan_rego::{ReplayEvaluator, UnknownInput, not_strict_json};
 
-/// What a configuration says about those who are named in records.
+/// Facts from a configuration about the servers and principals that records name.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
     /// Servers by name.
     pub servers: BTreeMap<String, Server>,
-    /// The principal of every server that takes nobody's token for one.
+    /// The configured principal, of the servers that are not in [`Self::by_token`].
     pub principal: Option<Principal>,
-    /// Servers whose principals are those of tokens.
+    /// Names of the servers whose principals come from access tokens.
     pub by_token: BTreeSet<String>,
 }
 
-/// What a policy says, before limits are spent and arguments are set.
+/// What a policy decided, before the gate discharged its duties.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// It may not pass.
+    /// Denied.
     Deny,
-    /// It may pass once a person agrees.
+    /// Permitted, after a person agrees.
     Hold,
-    /// It may pass.
+    /// Permitted.
     Permit,
 }
 
 impl Verdict {
-    /// Its name.
+    /// `deny`, `hold` or `permit`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Deny => "deny",
@@ -56,18 +56,18 @@ impl Verdict {
     }
 }
 
-/// A verdict with the codes that go with it.
+/// A verdict with the codes of the rules that caused it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
+pub struct PolicyVerdict {
     /// The verdict.
     pub verdict: Verdict,
-    /// Codes of its reasons and holds, sorted, each once.
+    /// The codes of its reasons and holds, sorted, without duplicates.
     pub codes: Vec<String>,
-    /// The policy that said it, where that is known.
+    /// The revision of the policy, where it is known.
     pub policy: Option<String>,
 }
 
-impl Said {
+impl PolicyVerdict {
     fn new(
         verdict: Verdict,
         codes: impl IntoIterator<Item = String>,
@@ -79,7 +79,7 @@ impl Said {
         Self { verdict, codes, policy: policy.map(str::to_owned) }
     }
 
-    /// What `decision` comes to.
+    /// The verdict of a decision.
     pub fn of(decision: &Decision) -> Self {
         let holds = decision.obligations.iter().filter_map(|duty| match duty {
             Obligation::Hold { code, .. } => Some(code.to_string()),
@@ -95,16 +95,16 @@ impl Said {
         Self::new(verdict, reasons.chain(holds), Some(&decision.revision))
     }
 
-    /// What the policy said by a record. Absent where the gate refused by itself: nobody can tell
-    /// from the record whether the policy would have, too.
-    fn of_record(decision: &DecisionEntry) -> Option<Self> {
+    /// The policy's verdict, from a journal record; `None` where the gate refused the message itself,
+    /// because the record then does not show what the policy would have said.
+    fn of_record(decision: &DecisionRecord) -> Option<Self> {
         let reasons = decision.reasons.iter();
         let reasons = reasons.map(|it| (it.code.as_str(), it.origin.as_str())).collect::<Vec<_>>();
         Self::of_outcome(&decision.effect, &reasons, Some(&decision.policy))
     }
 
-    /// What the policy said, by what came of it. What the gate adds, because it spent a limit or
-    /// could not discharge a duty, comes before the policy's own reasons.
+    /// The policy's verdict, from a decision that the gate may have changed. Where a limit was
+    /// exceeded or a duty could not be discharged, the gate's reason is first, before the policy's.
     fn of_outcome(effect: &str, reasons: &[(&str, &str)], policy: Option<&str>) -> Option<Self> {
         let (code, origin) = reasons.first().copied().unwrap_or_default();
         let verdict = match (effect, origin, code) {
@@ -112,7 +112,7 @@ impl Said {
                 Verdict::Permit
             }
             (_, "protocol", _) => return None,
-            // A duty that this version does not know.
+            // The version that wrote the record did not know the duty.
             (_, "undischarged", "undischarged") => Verdict::Deny,
             (_, "undischarged", _) => Verdict::Hold,
             _ => Verdict::Deny,
@@ -123,8 +123,8 @@ impl Said {
         Some(Self::new(verdict, own.map(|(code, _)| (*code).to_owned()), policy))
     }
 
-    /// What the policy said by the `result` of a decision log: ours says whence a reason comes,
-    /// that of another program is what the rule itself came to.
+    /// The policy's verdict, from the `result` of a decision log. In our logs each reason has an
+    /// `origin`; in the logs of another program the result is the value of the rule.
     fn of_result(result: Value<'_>, policy: Option<&str>) -> Option<Self> {
         let each = |name| result.get(name).into_iter().flat_map(Value::elements);
         let text = |element: Value<'_>, name| Some(element.get(name)?.as_str()?.to_owned());
@@ -144,10 +144,10 @@ impl Said {
     }
 }
 
-/// Where a question comes from and what it was about: for lists of questions.
+/// A summary of a recorded request, for lists of changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "members of a record, named as there")]
-pub struct About {
+#[expect(missing_docs, reason = "members of a journal record, with its names")]
+pub struct QuestionSummary {
     pub call: Option<String>,
     pub time: Option<String>,
     pub principal: Option<String>,
@@ -157,52 +157,53 @@ pub struct About {
     pub target: Option<String>,
 }
 
-/// One line of what was written down.
+/// One line of a source.
 #[derive(Debug)]
 pub enum Recorded {
-    /// A question that a policy was or could be asked.
+    /// A request that a policy can be evaluated for.
     Question(Box<Question>),
-    /// Something else.
+    /// Any other record, such as a start or an outcome.
     Other,
 }
 
-/// One question.
+/// A recorded request.
 #[derive(Debug)]
 pub struct Question {
-    /// What it was about.
-    pub about: About,
-    /// What was said to it then.
-    pub before: Option<Said>,
+    /// Its summary.
+    pub about: QuestionSummary,
+    /// The recorded verdict, where there is one.
+    pub before: Option<PolicyVerdict>,
     by_gate: bool,
-    asked: Asked,
+    form: RecordedForm,
     unknown: Vec<String>,
 }
 
 #[derive(Debug)]
-enum Asked {
-    /// A record without its input.
-    Record(Box<Entry>),
-    /// A line whose member, or which itself, is the input.
+enum RecordedForm {
+    /// A journal record without the input.
+    Record(Box<JournalRecord>),
+    /// A line that holds the input in `member`, or is the input itself.
     Line { document: Document, member: Option<&'static str> },
 }
 
-/// Why a question is not judged.
+/// Why a recorded request was not evaluated.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum NotJudged {
-    /// A rule reads what is not known.
-    Unknown(Unknown),
-    /// The gate refused by itself, so there is nothing to compare with.
+pub enum NotEvaluated {
+    /// A rule reads a value that is not recorded.
+    Unknown(UnknownInput),
+    /// The gate refused the message itself, so there is no verdict to compare with.
     Gate,
-    /// A subscription is one question for each resource that it names.
+    /// A subscription: the gate asks the policy about each resource in it, and the record holds one
+    /// result.
     Subscription,
-    /// What the record says is of no known form, such as an effect of a newer version.
+    /// The record has an unknown form, such as an effect that a newer version defined.
     Form,
 }
 
-impl std::fmt::Display for NotJudged {
+impl std::fmt::Display for NotEvaluated {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Unknown(Unknown { file, line, pointer }) => {
+            Self::Unknown(UnknownInput { file, line, pointer }) => {
                 write!(f, "{file}:{line} reads `{pointer}`, which is not recorded")
             }
             Self::Gate => f.write_str("refused whatever the policy said"),
@@ -213,7 +214,11 @@ impl std::fmt::Display for NotJudged {
 }
 
 impl Recorded {
-    /// Reads one line, without its LF. The error says what is wrong with it.
+    /// Reads one line, without its line feed.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the line: it is no strict JSON, or neither a record nor an input.
     pub fn read(line: &[u8]) -> Result<Self, String> {
         if line.starts_with(b"{\"seq\":") {
             return Self::of_journal(line);
@@ -229,7 +234,7 @@ impl Recorded {
         else {
             return Err("neither a record, nor a decision log event, nor an input".to_owned());
         };
-        let mut about = About::of_input(input);
+        let mut about = QuestionSummary::of_input(input);
         let mut before = None;
         let mut unknown = Vec::new();
         if root.pointer("/custom/bartizan/engine").and_then(Value::as_str) == Some("none") {
@@ -240,27 +245,27 @@ impl Recorded {
             about.time = text(root.get("timestamp"));
             let policy = root.get("bundles").and_then(|it| it.members().next());
             let policy = policy.and_then(|(_, bundle)| bundle.get("revision")?.as_str());
-            before = root.get("result").and_then(|result| Said::of_result(result, policy));
+            before = root.get("result").and_then(|result| PolicyVerdict::of_result(result, policy));
             let hidden = ["erased", "masked"].into_iter().filter_map(|name| root.get(name));
             let hidden = hidden.flat_map(Value::elements).filter_map(Value::as_str);
             unknown.extend(hidden.filter_map(|it| it.strip_prefix("/input")).map(str::to_owned));
         }
         let by_gate = root.get("result").is_some() && before.is_none();
-        let asked = Asked::Line { document, member };
-        Ok(Self::Question(Box::new(Question { about, before, by_gate, asked, unknown })))
+        let form = RecordedForm::Line { document, member };
+        Ok(Self::Question(Box::new(Question { about, before, by_gate, form, unknown })))
     }
 
     fn of_journal(line: &[u8]) -> Result<Self, String> {
-        let entry = Entry::read(line)?;
+        let entry = JournalRecord::read(line)?;
         let (Some(decision), Some(_)) = (&entry.decision, &entry.method) else {
             return Ok(Self::Other);
         };
-        let asked = matches!(entry.event.as_str(), "intent" | "denial" | "notice");
-        if decision.engine == "none" || !asked {
+        let is_request = matches!(entry.event.as_str(), "intent" | "denial" | "notice");
+        if decision.engine == "none" || !is_request {
             return Ok(Self::Other);
         }
-        let before = Said::of_record(decision);
-        let about = About {
+        let before = PolicyVerdict::of_record(decision);
+        let about = QuestionSummary {
             call: entry.call.clone(),
             time: Some(entry.time.clone()),
             principal: entry.principal.clone(),
@@ -268,23 +273,23 @@ impl Recorded {
             method: entry.method.clone(),
             target: entry.target_name().map(str::to_owned),
         };
-        let (asked, unknown) = if entry.input.is_some() {
-            let asked = Asked::Line { document: document(line)?, member: Some("input") };
-            (asked, entry.input_left_out)
+        let (form, unknown) = if entry.input.is_some() {
+            let form = RecordedForm::Line { document: document(line)?, member: Some("input") };
+            (form, entry.input_left_out)
         } else {
-            (Asked::Record(Box::new(entry)), Vec::new())
+            (RecordedForm::Record(Box::new(entry)), Vec::new())
         };
         let by_gate = before.is_none();
-        Ok(Self::Question(Box::new(Question { about, before, by_gate, asked, unknown })))
+        Ok(Self::Question(Box::new(Question { about, before, by_gate, form, unknown })))
     }
 }
 
 fn document(line: &[u8]) -> Result<Document, String> {
     Document::read(Bytes::copy_from_slice(line), &DocumentLimits::default())
-        .map_err(|unreadable| format!("not strict JSON: {unreadable:?}"))
+        .map_err(|unreadable| not_strict_json(&unreadable))
 }
 
-impl About {
+impl QuestionSummary {
     fn of_input(input: Value<'_>) -> Self {
         let text = |pointer: &str| Some(input.pointer(pointer)?.as_str()?.to_owned());
         let target = ["/tool/name", "/prompt/name", "/resource/uri", "/task/id"];
@@ -300,34 +305,43 @@ impl About {
 }
 
 impl Question {
-    /// Whether the gate refused it by itself, so that nobody can tell what the policy said.
+    /// Whether the gate refused the message itself, so that the record holds no verdict of the policy.
     pub fn by_gate(&self) -> bool {
         self.by_gate
     }
 
-    /// What `judge` says to it.
-    pub fn judge(&self, judge: &mut Judge, known: &Known) -> Result<Said, NotJudged> {
+    /// Evaluates the request with the policy of `evaluator`.
+    ///
+    /// # Errors
+    ///
+    /// The record does not hold enough for a decision.
+    pub fn evaluate(
+        &self,
+        evaluator: &mut ReplayEvaluator,
+        known: &Known,
+    ) -> Result<PolicyVerdict, NotEvaluated> {
         if self.about.method.as_deref() == Some("subscriptions/listen") {
-            return Err(NotJudged::Subscription);
+            return Err(NotEvaluated::Subscription);
         }
-        let decision = match &self.asked {
-            Asked::Line { document, member } => {
+        let decision = match &self.form {
+            RecordedForm::Line { document, member } => {
                 let root = document.root();
                 let input = member.map_or(Some(root), |member| root.get(member));
-                judge.input(input.ok_or(NotJudged::Form)?, &self.unknown)
+                evaluator.decide_input(input.ok_or(NotEvaluated::Form)?, &self.unknown)
             }
-            Asked::Record(entry) => {
-                let rebuilt = Rebuilt::of(entry, known).ok_or(NotJudged::Form)?;
-                judge.question(&rebuilt.request().ok_or(NotJudged::Form)?, &rebuilt.unknown)
+            RecordedForm::Record(entry) => {
+                let rebuilt = Rebuilt::of(entry, known).ok_or(NotEvaluated::Form)?;
+                evaluator
+                    .decide_request(&rebuilt.request().ok_or(NotEvaluated::Form)?, &rebuilt.unknown)
             }
         };
-        decision.map(|decision| Said::of(&decision)).map_err(NotJudged::Unknown)
+        decision.map(|decision| PolicyVerdict::of(&decision)).map_err(NotEvaluated::Unknown)
     }
 }
 
-/// What a record without its input says, for the builder of inputs.
+/// The facts for a request, rebuilt from a record without its input.
 struct Rebuilt<'a> {
-    entry: &'a Entry,
+    entry: &'a JournalRecord,
     principal: Principal,
     server: Server,
     operation: Operation,
@@ -337,7 +351,7 @@ struct Rebuilt<'a> {
 }
 
 impl<'a> Rebuilt<'a> {
-    fn of(entry: &'a Entry, known: &Known) -> Option<Self> {
+    fn of(entry: &'a JournalRecord, known: &Known) -> Option<Self> {
         let mut unknown: Vec<String> = ["/client", "/session"].map(str::to_owned).into();
         let mut lacks = |pointers: &[&str]| {
             unknown.extend(pointers.iter().map(|pointer| (*pointer).to_owned()));
@@ -355,7 +369,7 @@ impl<'a> Rebuilt<'a> {
             Server { name: name.into(), ..Server::default() }
         });
         let target = entry.target.as_ref();
-        let has = |of: fn(&bartizan_audit::entry::TargetEntry) -> bool| target.is_some_and(of);
+        let has = |of: fn(&bartizan_audit::entry::TargetRecord) -> bool| target.is_some_and(of);
         if has(|target| target.tool.is_some()) {
             lacks(&["/tool/arguments"]);
         } else if has(|target| target.prompt.is_some()) {
@@ -382,7 +396,7 @@ impl<'a> Rebuilt<'a> {
                 name,
                 arguments: None,
                 definition: target.definition.as_deref(),
-                standing: Standing { drift: self.drift, flags: &self.flags },
+                status: DefinitionStatus { drift: self.drift, flags: &self.flags },
             });
             let prompt = target.prompt.as_deref();
             tool.or(prompt.map(|name| Resource::Prompt { name, arguments: None }))
@@ -410,12 +424,12 @@ impl<'a> Rebuilt<'a> {
                 _ => return None,
             },
             method: entry.method.as_deref()?,
-            // Only a list's input depends on it, and records hold no lists.
+            // Only the input of a listing depends on the action, and records hold no listings.
             action: Action::Unknown,
             resource: resource.unwrap_or(Resource::Whole),
             params: None,
             operation: self.operation.clone(),
-            // Unknown, as all of the session is.
+            // Unknown, like everything of the session.
             facts: BTreeMap::new(),
             time: WallTime { unix_ms: u64::try_from(since.as_millis()).ok()? },
             trace_id: entry.trace_id.as_deref(),
@@ -423,7 +437,7 @@ impl<'a> Rebuilt<'a> {
     }
 }
 
-fn operation(entry: &OperationEntry) -> Option<Operation> {
+fn operation(entry: &OperationRecord) -> Option<Operation> {
     use EnvironmentSource as S;
     let effect = [
         pack::Effect::Read,

@@ -1,8 +1,10 @@
-//! Replay: recorded questions put to another policy, on as many threads as there are processors.
+//! Replay: evaluates recorded requests with another policy and reports the verdicts that change
+//! (`bartizan policy replay`).
 //!
-//! A reader hands out batches of lines, each worker judges them with an engine of its own, and
-//! what differs is put together in the order of the lines. Rate limits are not spent and nothing
-//! is set: what is compared is what the policies say.
+//! One thread reads the sources and sends batches of lines over a channel. Worker threads, each
+//! with an engine of its own, evaluate them. The changes are sorted by source and line at the end.
+//! No duty is discharged: limits are not spent, arguments are not set. The policies' verdicts are
+//! compared, not the gate's outcomes.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,101 +15,103 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use bartizan_audit::journal_directory;
-use bartizan_audit::tail::Reader;
-use bartizan_rego::{Judge, Policy, PolicyProblem};
+use bartizan_audit::tail::JournalReader;
+use bartizan_rego::{Policy, PolicyProblem, ReplayEvaluator};
 use bartizan_sync::lock;
 
-use super::recorded::{About, Known, NotJudged, Question, Recorded, Said, Verdict};
+use super::recorded::{
+    Known, NotEvaluated, PolicyVerdict, Question, QuestionSummary, Recorded, Verdict,
+};
 
-/// Lines handed to a worker at once.
+/// Lines in one batch.
 const BATCH_LINES: usize = 256;
-/// Size of one line of a file, bytes.
+/// Longest line of a file, bytes.
 const LINE_BYTES_MAX: u64 = 8 << 20;
-/// Changes that are listed; the rest are counted.
+/// Most changes that are listed. Further ones are only counted.
 pub const CHANGES_MAX: usize = 10_000;
 
-/// What is put to what.
+/// The policies of a replay, and how to run it.
 #[derive(Debug)]
 pub struct Replay {
-    /// The policy that is tried.
+    /// The candidate policy.
     pub candidate: Policy,
-    /// The policy that it is compared with. Absent: with what was recorded.
+    /// The policy to compare it with; `None` compares with the recorded verdicts.
     pub against: Option<Policy>,
-    /// What is known besides the records.
+    /// Facts that the records do not hold.
     pub known: Known,
-    /// Threads.
+    /// The number of worker threads; 0 counts as 1.
     pub workers: usize,
 }
 
-/// Where questions are written down.
+/// A source of recorded requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// A state directory with its journal.
+    /// A state directory, which holds a journal.
     State(PathBuf),
-    /// A file of lines; `-` is standard input.
+    /// A file with one JSON value on each line; `-` is standard input.
     File(PathBuf),
 }
 
-/// What came of it.
+/// The result of a replay. The counts are numbers of requests.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Questions that were judged.
+    /// Requests that were evaluated.
     pub judged: u64,
-    /// Lines that are no question to a policy.
+    /// Lines that are no request to a policy.
     pub not_asked: u64,
-    /// Judged, and there was nothing to compare with.
+    /// Evaluated, but without a verdict to compare with.
     pub incomparable: u64,
-    /// The same verdict as before.
+    /// Evaluated with the same verdict as before.
     pub same: u64,
-    /// Of those, how many for other reasons.
+    /// Of [`Self::same`], those with other codes.
     pub other_reasons: u64,
-    /// Another verdict, by the verdicts before and after.
+    /// Evaluated with another verdict, by the verdicts before and after.
     pub changed: BTreeMap<(Verdict, Verdict), u64>,
-    /// What the candidate said, by verdict.
+    /// All evaluated requests, by the candidate's verdict.
     pub verdicts: BTreeMap<Verdict, u64>,
-    /// Not judged, by the reason.
+    /// Not evaluated, by the reason.
     pub unjudged: BTreeMap<String, u64>,
-    /// The changed verdicts in order, the first [`CHANGES_MAX`].
+    /// The first [`CHANGES_MAX`] changes, by source and line.
     pub changes: Vec<Change>,
 }
 
 /// One changed verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// Which source, counted from 0.
+    /// The index of the source, from 0.
     pub source: usize,
-    /// The sequence number in a journal, the line in a file.
+    /// The sequence number in a journal, or the line number in a file, from 1.
     pub line: u64,
-    /// What it was about.
-    pub about: About,
-    /// What was said before.
-    pub before: Said,
-    /// What the candidate says.
-    pub after: Said,
+    /// A summary of the request.
+    pub about: QuestionSummary,
+    /// The verdict to compare with.
+    pub before: PolicyVerdict,
+    /// The candidate's verdict.
+    pub after: PolicyVerdict,
 }
 
-/// Why a replay ended before its end.
+/// Why a replay was aborted.
 #[derive(Debug)]
 pub struct ReplayError {
-    /// Which file or directory, perhaps with a line.
+    /// The file or directory, with the line where one is known.
     pub place: String,
-    /// What is wrong.
+    /// What is wrong there: lower case, no period.
     pub what: String,
 }
 
 impl Report {
-    /// Changed verdicts, all together.
+    /// The number of changed verdicts.
     pub fn changes_all(&self) -> u64 {
         self.changed.values().sum()
     }
 
-    /// Changes for which `select` holds, given the verdicts before and after.
+    /// The number of changes for which `select`, given the verdicts before and after, is true.
     pub fn changes_that(&self, select: impl Fn(Verdict, Verdict) -> bool) -> u64 {
         let chosen = self.changed.iter().filter(|((before, after), _)| select(*before, *after));
         chosen.map(|(_, count)| count).sum()
     }
 
-    /// Questions that were not judged, all together.
+    /// The number of requests that were not evaluated.
     pub fn unjudged_all(&self) -> u64 {
         self.unjudged.values().sum()
     }
@@ -131,9 +135,9 @@ impl Report {
         self.changes.extend(other.changes);
     }
 
-    fn question(&mut self, place: (usize, u64), question: Question, judges: &mut Judges<'_>) {
-        let (before, after) = match judges.ask(&question) {
-            Ok(said) => said,
+    fn question(&mut self, line: &Line, question: Question, evaluators: &mut Evaluators<'_>) {
+        let (before, after) = match evaluators.verdicts(&question) {
+            Ok(verdicts) => verdicts,
             Err(why) => return count(&mut self.unjudged, why.to_string()),
         };
         self.judged = self.judged.saturating_add(1);
@@ -149,9 +153,10 @@ impl Report {
             return;
         }
         count(&mut self.changed, (before.verdict, after.verdict));
-        // Batches come in order, so a worker's first are all that can be among the first of all.
+        // A worker gets its batches in order, so its first `CHANGES_MAX` changes hold all of its that
+        // can be among the first of all workers.
         if self.changes.len() < CHANGES_MAX {
-            let (source, line) = place;
+            let (source, line) = (line.source, line.number);
             self.changes.push(Change { source, line, about: question.about, before, after });
         }
     }
@@ -162,51 +167,69 @@ fn count<K: Ord>(counts: &mut BTreeMap<K, u64>, key: K) {
     *count = count.saturating_add(1);
 }
 
-/// One worker's engines.
-struct Judges<'a> {
-    candidate: Judge,
-    against: Option<Judge>,
+/// The engines of one worker.
+struct Evaluators<'a> {
+    candidate: ReplayEvaluator,
+    against: Option<ReplayEvaluator>,
     known: &'a Known,
 }
 
-impl<'a> Judges<'a> {
+impl<'a> Evaluators<'a> {
     fn new(replay: &'a Replay) -> Result<Self, PolicyProblem> {
         Ok(Self {
-            candidate: Judge::new(&replay.candidate)?,
-            against: replay.against.as_ref().map(Judge::new).transpose()?,
+            candidate: ReplayEvaluator::new(&replay.candidate)?,
+            against: replay.against.as_ref().map(ReplayEvaluator::new).transpose()?,
             known: &replay.known,
         })
     }
 
-    fn ask(&mut self, question: &Question) -> Result<(Option<Said>, Said), NotJudged> {
+    /// The verdict to compare with, where there is one, and the candidate's.
+    fn verdicts(
+        &mut self,
+        question: &Question,
+    ) -> Result<(Option<PolicyVerdict>, PolicyVerdict), NotEvaluated> {
         let before = match &mut self.against {
-            Some(against) => Some(question.judge(against, self.known)?),
-            None if question.by_gate() => return Err(NotJudged::Gate),
+            Some(against) => Some(question.evaluate(against, self.known)?),
+            None if question.by_gate() => return Err(NotEvaluated::Gate),
             None => question.before.clone(),
         };
-        Ok((before, question.judge(&mut self.candidate, self.known)?))
+        Ok((before, question.evaluate(&mut self.candidate, self.known)?))
     }
 }
 
-/// Lines with their source and number.
-type Batch = Vec<(usize, u64, Vec<u8>)>;
+/// One line of a source.
+struct Line {
+    /// The index of the source, from 0.
+    source: usize,
+    /// The sequence number in a journal, or the line number in a file, from 1.
+    number: u64,
+    /// The line, without its line feed.
+    bytes: Vec<u8>,
+}
 
-/// Puts everything in `sources` to the policies.
+/// Lines for one worker.
+type Batch = Vec<Line>;
+
+/// Evaluates all requests in `sources`.
+///
+/// # Errors
+///
+/// A source cannot be read, a line of it is no record, or a policy cannot be loaded.
 pub fn replay(replay: &Replay, sources: &[Source]) -> Result<Report, ReplayError> {
     let workers = replay.workers.max(1);
     let (send, batches) = sync_channel::<Batch>(workers.saturating_mul(2));
-    // Gone with the last worker, so that the reader ends where nobody is left to judge.
+    // The last worker drops the receiver. Sending then fails, and the reader ends.
     let batches = Arc::new(Mutex::new(batches));
     let mut report = Report::default();
     thread::scope(|scope| {
         let feeder = scope.spawn(move || feed(sources, &send));
-        let judging: Vec<_> = (0..workers)
+        let working: Vec<_> = (0..workers)
             .map(|_| Arc::clone(&batches))
             .map(|batches| scope.spawn(move || work(replay, sources, &batches)))
             .collect();
         drop(batches);
         let mut failed = None;
-        for worker in judging {
+        for worker in working {
             match worker.join().unwrap_or_else(|_| Err(panicked())) {
                 Ok(part) => report.add(part),
                 Err(error) => failed = Some(error),
@@ -221,30 +244,33 @@ pub fn replay(replay: &Replay, sources: &[Source]) -> Result<Report, ReplayError
 }
 
 fn panicked() -> ReplayError {
-    ReplayError { place: "replay".to_owned(), what: "a thread panicked; report this".to_owned() }
+    ReplayError {
+        place: "replay".to_owned(),
+        what: "a thread panicked: report this as a bug".to_owned(),
+    }
 }
 
-/// Judges batches until there are no more, or one cannot be read.
+/// Evaluates batches until the channel is closed, or a line cannot be read.
 fn work(
     replay: &Replay,
     sources: &[Source],
     batches: &Mutex<Receiver<Batch>>,
 ) -> Result<Report, ReplayError> {
     let mut report = Report::default();
-    let mut judges = Judges::new(replay)
+    let mut evaluators = Evaluators::new(replay)
         .map_err(|problem| ReplayError { place: "policy".to_owned(), what: problem.to_string() })?;
     loop {
         let batch = lock(batches).recv();
         let Ok(batch) = batch else { return Ok(report) };
-        for (source, line, bytes) in batch {
-            match Recorded::read(&bytes) {
+        for line in batch {
+            match Recorded::read(&line.bytes) {
                 Ok(Recorded::Question(question)) => {
-                    report.question((source, line), *question, &mut judges);
+                    report.question(&line, *question, &mut evaluators);
                 }
                 Ok(Recorded::Other) => report.not_asked = report.not_asked.saturating_add(1),
                 Err(what) => {
-                    let place = sources.get(source).map_or_else(String::new, Source::shown);
-                    return Err(ReplayError { place: format!("{place}:{line}"), what });
+                    let source = sources.get(line.source).map_or_else(String::new, Source::shown);
+                    return Err(ReplayError { place: format!("{source}:{}", line.number), what });
                 }
             }
         }
@@ -252,7 +278,7 @@ fn work(
 }
 
 impl Source {
-    /// As it is named in messages.
+    /// The path, for messages.
     pub fn shown(&self) -> String {
         match self {
             Self::State(path) | Self::File(path) => path.display().to_string(),
@@ -260,19 +286,23 @@ impl Source {
     }
 }
 
-/// Reads all sources and hands their lines out. Ends early where nobody takes them.
+/// Reads all sources and sends their lines in batches. It ends early once no worker receives them.
 fn feed(sources: &[Source], send: &SyncSender<Batch>) -> Result<(), ReplayError> {
     let mut batch = Vec::with_capacity(BATCH_LINES);
     read_lines(sources, |source, line, bytes| {
-        batch.push((source, line, bytes));
+        batch.push(Line { source, number: line, bytes });
         batch.len() < BATCH_LINES || send.send(std::mem::take(&mut batch)).is_ok()
     })?;
     drop(send.send(batch));
     Ok(())
 }
 
-/// Reads all sources, a line at a time: the source, the line's number, its bytes. Ends early once
-/// `give` says `false`.
+/// Reads all sources line by line, and calls `give` with the index of the source, the line's number
+/// and its bytes. It ends once `give` returns `false`.
+///
+/// # Errors
+///
+/// A source cannot be read, or has a line longer than [`LINE_BYTES_MAX`].
 pub(super) fn read_lines(
     sources: &[Source],
     mut give: impl FnMut(usize, u64, Vec<u8>) -> bool,
@@ -290,7 +320,7 @@ pub(super) fn read_lines(
 
 fn journal(state: &Path, give: &mut impl FnMut(u64, Vec<u8>) -> bool) -> Result<(), ReplayError> {
     let directory = journal_directory(state);
-    let mut reader = Reader::new(&directory, 1);
+    let mut reader = JournalReader::new(&directory, 1);
     let failed = |error: &dyn std::fmt::Display| ReplayError {
         place: directory.display().to_string(),
         what: error.to_string(),

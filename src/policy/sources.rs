@@ -1,4 +1,6 @@
-//! What is read of a policy file by file, and the policy that it adds up to.
+//! Collects the files of a policy and computes its revision.
+//!
+//! It reads no files: `load` and `bundle` add their texts.
 
 use std::path::Path;
 
@@ -7,31 +9,31 @@ use sha2::{Digest, Sha256};
 use super::bundle::manifest::Root;
 use super::data::Data;
 use super::embedded;
-use super::find::{Content, Fingerprint};
+use super::find::{FileContent, Fingerprint};
 use bartizan_rego::{Entrypoints, Module, PolicyProblem, PolicySources};
 
-/// A policy as read, not yet proven.
+/// A policy that was read, but not proven yet.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What is to answer: no test in it.
+    /// The sources that will be evaluated, without tests.
     pub serving: PolicySources,
-    /// The same and its tests, for the proof.
+    /// The same sources with their tests, for the proof.
     pub proving: PolicySources,
-    /// A number that follows from the revision, for whatever the proof chooses by chance.
+    /// The seed for the proof's generated inputs: the first 8 bytes of the digest.
     pub seed: u64,
-    /// What the files looked like.
+    /// The state of the files when they were read, to notice a change.
     pub fingerprint: Fingerprint,
-    /// What packages and data a bundle owns; nothing where it owns all.
+    /// The roots of a bundle, which contain its packages and data; `None` where it owns everything.
     pub roots: Option<Vec<Root>>,
 }
 
-/// The number of the line that follows `bytes`.
+/// The number of the line, from 1, that contains the byte after `bytes`.
 pub(super) fn line_after<'a>(bytes: impl Iterator<Item = &'a u8>) -> Option<u32> {
     let newlines = bytes.filter(|byte| **byte == b'\n').count();
     u32::try_from(newlines.saturating_add(1)).ok()
 }
 
-/// What has been read so far.
+/// The files of a policy that were added so far.
 #[derive(Default)]
 pub(super) struct Sources {
     pub(super) rules: Vec<(String, Module)>,
@@ -41,21 +43,26 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// Takes the text of one file. `name` goes into the revision, `shown` into problems.
+    /// Adds the text of one file. `name` is part of the revision's digest; `shown` is its path in
+    /// problems.
+    ///
+    /// # Errors
+    ///
+    /// A data file is no strict JSON object, or has a value at a path that another file has too.
     pub(super) fn take(
         &mut self,
-        content: &Content,
+        content: &FileContent,
         name: String,
         shown: String,
         text: String,
     ) -> Result<(), PolicyProblem> {
         match content {
-            Content::Rules => {
+            FileContent::Rules => {
                 self.has_decision |= Path::new(&shown).ends_with("mcp/decision.rego");
                 self.rules.push((name, Module { path: shown, text }));
             }
-            Content::Tests => self.tests.push(Module { path: shown, text }),
-            Content::Data(names) => {
+            FileContent::Tests => self.tests.push(Module { path: shown, text }),
+            FileContent::Data(names) => {
                 self.data.add(&text, names).map_err(|(at, message)| PolicyProblem {
                     file: shown,
                     line: at.and_then(|at| line_after(text.as_bytes().iter().take(at))),
@@ -63,13 +70,14 @@ impl Sources {
                     hint: Some("write one JSON object, and each value once".to_owned()),
                 })?;
             }
-            // Read as a whole, by `members`.
-            Content::Member => {}
+            // Files of a bundle are read together, by `bundle`.
+            FileContent::Member => {}
         }
         Ok(())
     }
 
-    /// Adds what combines the rules, unless it is there or nobody asks for it.
+    /// Adds `mcp/decision.rego`, which combines the rules, unless the policy has a copy of its own or
+    /// evaluates other entrypoints.
     pub(super) fn combine(&mut self, entrypoints: &Entrypoints) {
         let default = Entrypoints::default();
         let combined =
@@ -79,13 +87,14 @@ impl Sources {
         }
     }
 
-    /// Adds modules that are in the program.
+    /// Adds embedded modules.
     pub(super) fn embed(&mut self, rules: Vec<Module>, tests: Vec<Module>) {
         self.rules.extend(rules.into_iter().map(|module| (module.path.clone(), module)));
         self.tests.extend(tests);
     }
 
-    /// All of it. The revision is the digest, behind what the bundle is `called`.
+    /// The whole policy. Its revision is a SHA-256 digest, shortened to 64 bits, of all rules and data
+    /// (tests are not part of it), after the bundle's own revision `called`, if there is one.
     pub(super) fn finish(self, called: Option<&str>) -> Loaded {
         let data = self.data.text();
         let mut hash = Sha256::new();

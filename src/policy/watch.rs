@@ -1,11 +1,11 @@
-//! Hot reload: a policy follows its files, and never by halves.
+//! Hot reload of a policy from files.
 //!
-//! A change is noticed by the operating system's events, by a trigger (SIGHUP), and, where neither
-//! arrives (network file systems, links swapped far away), by looking again every so often. What
-//! decides is how the files look, so an event too many costs nothing. Each change is loaded,
-//! proven and built aside; only then is the running policy replaced, whole. A change that fails
-//! leaves the running policy as it is and says why. Nothing here writes a log or a record: events
-//! go to a channel.
+//! A change is noticed by events of the operating system, by a trigger (SIGHUP), and by polling,
+//! because network file systems and some swaps of symbolic links cause no event. The files are
+//! loaded only if their fingerprint differs, so a superfluous event costs little. A change is
+//! loaded, proven and built while the old policy runs; then the running policy is replaced in one
+//! step. After a failure it stays, and an event says why. This module writes no log and no record:
+//! it sends events to a channel, and `run` writes them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,53 +20,54 @@ use super::{PolicySettings, Ready, blocking, prepare};
 use bartizan_gate::duty::decision::{Engine, PolicyRevision};
 use bartizan_rego::{Demotion, PolicyProblem, Proof, RegoPdp};
 
-/// How long the files must be left alone before they are read.
+/// How long no event may come before the files are read (debouncing).
 const SETTLE: Duration = Duration::from_millis(150);
-/// How often settling may begin again: a file that is written without end is read all the same.
+/// How many times an event may restart [`SETTLE`], so that a file that is written continuously is
+/// still read.
 const SETTLE_ROUNDS_MAX: usize = 20;
-/// How often the files are looked at without any event.
+/// How often the files are checked without an event.
 pub const POLL: Duration = Duration::from_secs(10);
 
-/// What happened to the policy.
+/// A change of the running policy, or a failure of one.
 #[derive(Debug)]
 pub enum PolicyEvent {
-    /// A new one answers.
+    /// A new policy runs.
     Loaded {
-        /// Where it came from.
+        /// Where it comes from.
         source: Source,
         /// Its revision.
         revision: PolicyRevision,
-        /// The engine that it runs on.
+        /// The engine that evaluates it.
         engine: Engine,
-        /// What its proof found.
+        /// The result of its proof.
         proof: Proof,
     },
-    /// A change was refused; the old one answers.
+    /// A new policy was refused; the old one still runs.
     Rejected {
-        /// Where it came from.
+        /// Where it comes from.
         source: Source,
-        /// What it is called, where it is a bundle of a service.
+        /// The name of the bundle, where it is one of a service.
         candidate: Option<String>,
-        /// Why.
+        /// The problems for which it was refused.
         problems: Vec<PolicyProblem>,
     },
-    /// The compiled engine disagreed with the strict one, which answers from now on.
+    /// The engines gave different answers; from now on the strict engine answers alone.
     Demoted {
-        /// The policy that it happened to, and in what they disagreed.
+        /// The policy's revision and both answers.
         demotion: Demotion,
     },
-    /// The bundle service cannot be asked, or what it gave cannot be kept. The policy that
-    /// answers goes on.
-    Trouble {
-        /// What happened.
+    /// The bundle service cannot be reached, or its bundle cannot be stored. The running policy
+    /// stays.
+    ServiceFailed {
+        /// The cause: lower case, no period.
         what: String,
     },
-    /// The bundle service can be asked again.
+    /// The bundle service can be reached again.
     Recovered,
 }
 
 impl PolicyEvent {
-    /// `ready` answers.
+    /// The event for a policy that now runs.
     pub fn loaded(ready: &Ready, source: Source) -> Self {
         Self::Loaded {
             source,
@@ -84,21 +85,21 @@ pub enum Source {
     Files,
     /// A bundle service.
     Service,
-    /// What a bundle service gave before the program was started.
+    /// The last good bundle of a service, stored in an earlier run.
     LastGood,
 }
 
-/// The policy that answers when a [`watch`] begins.
+/// The running policy at the beginning of a [`watch`].
 #[derive(Debug, Clone)]
 pub struct Answering {
-    /// What answers.
+    /// The decision point.
     pub pdp: Arc<RegoPdp>,
-    /// What its files looked like.
+    /// The fingerprint of its files when they were loaded.
     pub fingerprint: Fingerprint,
 }
 
-/// Follows the files of `settings` until [`Triggers::stop`], beginning with the policy that
-/// answers `now`. `install` puts a proven policy in its place.
+/// Watches the files of `settings` until [`Triggers::stop`]. `now` is the running policy at the
+/// beginning; `install` replaces it by a proven one.
 pub async fn watch(
     settings: PolicySettings,
     now: Answering,
@@ -113,14 +114,14 @@ pub async fn watch(
     }
 }
 
-/// What makes a [`watch`] look, and what ends it.
+/// What makes a [`watch`] check the files, and what ends it.
 #[derive(Debug, Clone)]
 pub struct Triggers {
-    /// Read the files even if nothing changed: SIGHUP.
+    /// Load the policy even if nothing changed (SIGHUP).
     pub again: Arc<Notify>,
-    /// How often to look without any event; [`POLL`] unless there is a reason.
+    /// How often to check without an event: [`POLL`], or less in tests.
     pub poll: Duration,
-    /// End.
+    /// Cancelled to end the watch.
     pub stop: CancellationToken,
 }
 
@@ -131,10 +132,10 @@ async fn follow(
     install: impl Fn(Arc<RegoPdp>) + Send,
     events: &mpsc::Sender<PolicyEvent>,
 ) {
-    // One place is enough: an event says only that something happened.
+    // Capacity 1 is enough: an event has no content, so further ones say the same.
     let (tell, mut told) = mpsc::channel(1);
     let mut watcher = arm(settings, &tell).await;
-    // The first look finds what changed before there was a watch.
+    // Check once now: a file may have changed before the watcher was there.
     let _room = tell.try_send(());
     let mut demoted = false;
     loop {
@@ -154,7 +155,7 @@ async fn follow(
             continue;
         }
         answering.fingerprint = looks;
-        // A path may be another directory than before.
+        // A path may be another directory now, so it needs a new watcher.
         watcher = arm(settings, &tell).await.or(watcher);
         let event = match prepare(settings).await {
             Ok(ready) => {
@@ -168,12 +169,12 @@ async fn follow(
                 PolicyEvent::Rejected { source: Source::Files, candidate: None, problems }
             }
         };
-        // Where nobody listens, the policy goes on following its files.
+        // The send fails once the receiver is dropped. Watching continues without events.
         drop(events.send(event).await);
     }
 }
 
-/// Waits until the files are left alone.
+/// Waits until no event comes for [`SETTLE`], or [`SETTLE_ROUNDS_MAX`] events came.
 async fn settle(told: &mut mpsc::Receiver<()>) {
     for _ in 0..SETTLE_ROUNDS_MAX {
         if tokio::time::timeout(SETTLE, told.recv()).await.is_err() {
@@ -182,7 +183,8 @@ async fn settle(told: &mut mpsc::Receiver<()>) {
     }
 }
 
-/// Asks the operating system for events. Nothing where it has none to give: polling remains.
+/// Subscribes to events of the operating system (inotify(7) on Linux); `None` where that fails, so
+/// that polling alone finds changes.
 async fn arm(settings: &PolicySettings, tell: &mpsc::Sender<()>) -> Option<RecommendedWatcher> {
     let bundle = settings.files.bundle.iter().map(|bundle| bundle.path.clone());
     let paths: Vec<PathBuf> = settings.files.paths.iter().cloned().chain(bundle).collect();
@@ -204,14 +206,14 @@ fn watcher(paths: &[PathBuf], tell: mpsc::Sender<()>) -> Option<RecommendedWatch
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let look = event.map_or(true, |event| !event.kind.is_access() && concerns(&event));
         if look {
-            // Where no place is left, the one that waits says the same.
+            // A full channel is harmless: an event that says the same already waits in it.
             let _room = tell.try_send(());
         }
     })
     .ok()?;
     for root in &roots {
-        // The directory around a path sees the path itself replaced: an editor's rename, a link
-        // that is swapped. What cannot be watched is polled.
+        // Only the parent directory reports that the path itself was replaced, by an editor's
+        // rename or a swapped link. Errors are ignored: polling covers that path.
         let around = root.parent().unwrap_or(root);
         drop(watcher.watch(root, RecursiveMode::Recursive));
         drop(watcher.watch(around, RecursiveMode::NonRecursive));

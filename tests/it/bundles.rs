@@ -1,4 +1,4 @@
-//! OPA bundles: what is taken in, what is refused, and what answers meanwhile.
+//! OPA bundles: which are accepted, which are refused, and which policy is used meanwhile.
 
 #![expect(
     clippy::unwrap_used,

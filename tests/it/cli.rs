@@ -1,4 +1,4 @@
-//! The program as a user meets it: exit codes, what goes to which stream, and what is said.
+//! The program as a user sees it: exit codes, standard output and standard error, messages.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 

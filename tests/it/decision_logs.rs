@@ -1,4 +1,4 @@
-//! Decisions as a service that takes OPA's decision logs gets them.
+//! Decision logs, as a service for OPA's decision logs receives them.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -135,7 +135,7 @@ mask contains {"op": "upsert", "path": "/input/principal/id", "value": "somebody
     }
 }
 
-/// Where the policy cannot say what to mask, nothing of the kind leaves.
+/// If the policy's mask fails, the event is sent without what the mask could have removed.
 #[test]
 fn a_mask_in_error_takes_input_and_result_with_it() {
     for (mask, expected) in [
@@ -195,7 +195,7 @@ fn nothing_is_lost_while_the_service_is_away() {
     };
     wait("every decision", || (taken() == expected).then_some(()));
     second.stop();
-    // What was taken is not sent again.
+    // Events that the service has accepted are not sent again.
     let sent = service.received().len();
     let third = sidecar(folder.path(), "", &audit);
     send(&third, "drop_flag", "{}");

@@ -120,7 +120,7 @@ async fn the_flag_service_refuses_what_a_browser_could_send() {
     assert_eq!(service.snapshot("production")["new-pricing"]["enabled"], false);
 }
 
-/// Nothing in front: the agent reaches everything, and the demo must say so.
+/// Without a firewall the agent reaches everything, and the demo must fail.
 #[tokio::test]
 async fn the_demo_fails_when_nothing_stands_in_front() {
     let state = tempfile::tempdir().unwrap();
@@ -145,7 +145,7 @@ async fn the_demo_fails_when_nothing_stands_in_front() {
     assert!(!shown.contains('\u{1b}'), "{shown}");
 }
 
-/// The script must still say what it saw when the firewall cannot be reached at all.
+/// If the firewall cannot be reached, the demo must fail and still print its table.
 #[tokio::test]
 async fn the_demo_fails_when_nothing_answers() {
     let state = tempfile::tempdir().unwrap();
@@ -168,7 +168,7 @@ async fn the_demo_succeeds_in_the_place_of_every_vendor() {
     for vendor in Vendor::ALL.into_iter().filter(|it| *it != Vendor::FlagService) {
         let state = tempfile::tempdir().unwrap();
         let options = Options { state: state.path().to_owned(), stay: false, vendor };
-        let prover = bartizan::run::Options { prover: env!("CARGO_BIN_EXE_bartizan").into() };
+        let prover = bartizan::run::RunOptions { prover: env!("CARGO_BIN_EXE_bartizan").into() };
         let mut shown = Vec::new();
         let start = |setting| bartizan::demo::start(setting, prover);
         let summary = bartizan_demo::run(&options, start, &mut shown).await.unwrap();
@@ -219,7 +219,7 @@ async fn the_demo_succeeds_in_front_of_the_real_firewall() {
     let state = tempfile::tempdir().unwrap();
     let options =
         Options { state: state.path().to_owned(), stay: false, vendor: Vendor::FlagService };
-    let prover = bartizan::run::Options { prover: env!("CARGO_BIN_EXE_bartizan").into() };
+    let prover = bartizan::run::RunOptions { prover: env!("CARGO_BIN_EXE_bartizan").into() };
     let mut shown = Vec::new();
     let start = |setting| bartizan::demo::start(setting, prover);
     let summary = bartizan_demo::run(&options, start, &mut shown).await.unwrap();

@@ -103,7 +103,7 @@ fn an_error_counts_wherever_it_happens() {
     }
 }
 
-/// The machine alone would go on with no value, and find `not x == 1` true.
+/// The bytecode machine alone would continue with an undefined value, and `not x == 1` would hold.
 #[test]
 fn an_assignment_of_nothing_ends_the_body() {
     for body in [
@@ -195,7 +195,7 @@ fn builtins_that_panic_hang_or_grow_deny() {
     ] {
         errs_on(&format!("{DENY}{condition}"), bad, good);
     }
-    // What panics elsewhere has a right answer here.
+    // Expressions on which another engine panics; the correct answer here is a permit.
     for condition in [
         "strings.count(input.tool.arguments.x, \"\") != 2",
         "not object.subset([1], input.tool.arguments.list)",
@@ -223,7 +223,7 @@ fn loops_end_at_a_limit() {
         let start = now();
         assert_eq!(pdp.decide(&request).effect, Effect::Deny);
         assert!(start.elapsed() < PATIENCE);
-        // Lateness is no disagreement, and the next question is answered.
+        // A time-out is no disagreement of the engines, and the next question is answered.
         assert_eq!(pdp.demotion(), None);
         assert_eq!(pdp.decide(&scene.call("t", None)).effect, Effect::Permit);
     }
@@ -261,14 +261,14 @@ fn a_chain_of_rules_fits_a_small_stack_or_is_refused() {
 }
 
 #[test]
-fn what_the_parser_cannot_bear_is_refused() {
+fn policies_that_break_the_parser_are_refused() {
     for (open, close) in [("[", "]"), ("{", "}"), ("{\"a\": ", "}")] {
         let nested = format!("x := {}1{}", open.repeat(40), close.repeat(40));
         refused(&nested, "policy.rego:3: brackets nest deeper than 12");
     }
     refused(&format!("x := {}1{}", "abs(".repeat(60), ")".repeat(60)), "brackets nest deeper");
-    refused(&format!("x := 1{}", " + 1".repeat(5_000)), "joins more than");
-    refused(&format!("x := input{}", ".a".repeat(5_000)), "joins more than");
+    refused(&format!("x := 1{}", " + 1".repeat(5_000)), "operators, dots and indexes");
+    refused(&format!("x := input{}", ".a".repeat(5_000)), "operators, dots and indexes");
     refused("x := 18446744073709551617", "the number `18446744073709551617` has no exact value");
     refused("x := 1e100000000", "has no exact value");
     refused("x := $\"{input.a}\"", "policy.rego:3");
@@ -324,7 +324,8 @@ fn data_may_not_take_the_place_of_a_rule() {
     assert!(compile(&rego, Some(r#"{"mcp": {"settings": {}}, "other": 1}"#)).is_ok());
 }
 
-/// The bytecode machine is silently wrong on these: they run strict, and answer rightly.
+/// The bytecode machine gives wrong answers for these constructs without an error, so policies
+/// that use them run on the strict engine.
 #[test]
 fn constructs_that_the_machine_gets_wrong_run_strict() {
     for (rego, data) in [

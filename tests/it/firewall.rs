@@ -1,5 +1,5 @@
 //! A whole firewall in front of an upstream that records what it receives, and a client that
-//! writes raw bytes. Nothing between repairs what is tested.
+//! writes raw bytes. Neither uses an HTTP library, because it could repair what is tested.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 #![expect(
@@ -216,7 +216,7 @@ impl Firewall {
             .enable_all()
             .build()
             .unwrap();
-        let options = run::Options { prover: PathBuf::from(env!("CARGO_BIN_EXE_bartizan")) };
+        let options = run::RunOptions { prover: PathBuf::from(env!("CARGO_BIN_EXE_bartizan")) };
         let running =
             runtime.block_on(run::start(config, options)).unwrap_or_else(|error| panic!("{error}"));
         Self { upstream, running: Some(running), runtime, folder }

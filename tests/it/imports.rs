@@ -1,7 +1,7 @@
 //! Packages that are split over files, and the imports that reach them.
 //!
 //! The engine underneath evaluates a whole package module by module and forgets the later ones, so
-//! a `deny` that goes through an import could vanish. These cases hold the door shut.
+//! a `deny` that uses an import could be lost. These cases show that none is.
 
 use bartizan_gate::duty::decision::Engine;
 use bartizan_rego::{Entrypoints, EvalLimits, Module, Policy, PolicySources};

@@ -1,11 +1,13 @@
-//! Tools that do many things come down to the operation that a call means, or to nothing known
-//! (threat G1); and environments stand in every form that vendors use (threats H1 to H4).
+//! A call of a tool that does many things counts as the operation that it selects, or as `unknown`
+//! (threat G1). Environments are found in every form that vendors use (threats H1 to H4).
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 
-use bartizan_gate::question::operation::{Handed, Handles, Knowledge, Operation};
+use bartizan_gate::question::operation::{
+    HandleLookup, HandleTarget, Operation, ResolutionContext,
+};
 use bartizan_gate::question::pack::{Effect, Pack};
 use bartizan_gate::wire::document::{Document, DocumentLimits};
 use bytes::Bytes;
@@ -96,8 +98,8 @@ const PACK: &str = r#"{
 
 struct Seen;
 
-impl Handles for Seen {
-    fn handed(&self, handle: &str) -> Option<Handed> {
+impl HandleLookup for Seen {
+    fn resolve(&self, handle: &str) -> Option<HandleTarget> {
         let (operation, effect) = match handle {
             "h-list" => ("gates.list", None),
             "h-worse" => ("gates.list", Some(Effect::Destructive)),
@@ -105,7 +107,7 @@ impl Handles for Seen {
             "h-other" => ("gates.delete", Some(Effect::Read)),
             _ => return None,
         };
-        Some(Handed { operation: operation.into(), effect })
+        Some(HandleTarget { operation: operation.into(), effect })
     }
 }
 
@@ -114,7 +116,8 @@ fn resolve(tool: &str, arguments: &str) -> String {
     let pack = Pack::read(PACK.as_bytes()).unwrap();
     let ids: BTreeMap<Box<str>, Box<str>> =
         [("17".into(), "staging".into()), ("key-p".into(), "production".into())].into();
-    let known = Knowledge { pack: Some(&pack), environment_ids: Some(&ids), handles: Some(&Seen) };
+    let known =
+        ResolutionContext { pack: Some(&pack), environment_ids: Some(&ids), handles: Some(&Seen) };
     let raw = Bytes::copy_from_slice(arguments.as_bytes());
     let document = Document::read(raw, &DocumentLimits::default()).unwrap();
     let operation = Operation::of_call(known, tool, Some(document.root()));
@@ -128,7 +131,7 @@ fn resolve(tool: &str, arguments: &str) -> String {
 }
 
 #[test]
-fn environments_stand_in_every_form() {
+fn environments_are_found_in_every_form() {
     for (tool, arguments, expected) in [
         ("configure", r#"{"configurations":{"dev":{},"prod":{}}}"#, "[dev,prod] arguments"),
         ("configure", r#"{"configurations":{}}"#, "[*] absent"),
@@ -165,7 +168,7 @@ fn environments_stand_in_every_form() {
 }
 
 #[test]
-fn a_call_comes_down_to_the_operation_that_it_means() {
+fn a_call_is_classified_by_the_operation_that_it_selects() {
     for (tool, arguments, expected) in [
         ("grouped", r#"{"action":"list"}"#, "grouped/list read [] none"),
         (

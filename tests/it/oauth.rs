@@ -1,5 +1,5 @@
-//! OAuth through the firewall: what a client finds out, what reaches the server, and what never
-//! may. Real requests, real signatures, a whole firewall.
+//! OAuth through the firewall: the metadata that a client finds, and the tokens that may and may
+//! not reach the server. Real requests, real signatures, a whole firewall.
 
 #![expect(
     clippy::unwrap_used,

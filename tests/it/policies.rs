@@ -18,7 +18,7 @@ use bartizan_gate::question::access::{
 };
 use bartizan_gate::question::operation::Operation;
 use bartizan_gate::question::pack::{Effect as Does, Pack};
-use bartizan_gate::question::standing::Standing;
+use bartizan_gate::question::status::DefinitionStatus;
 use bartizan_gate::wire::document::{Document, DocumentLimits};
 use bartizan_gate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
 use bartizan_rego::{Entrypoints, EvalLimits, Policy, RegoPdp, prove, run_tests};
@@ -169,7 +169,7 @@ impl<'a> Question<'a> {
                     name,
                     arguments: Some(root),
                     definition: None,
-                    standing: Standing::default(),
+                    status: DefinitionStatus::default(),
                 },
                 Operation::of_call(server.pack.as_deref(), name, Some(root)),
             ),
@@ -389,7 +389,7 @@ fn the_baseline_hides_nothing() {
             operation: Some(Operation::of_method(Does::Destructive)),
             digest: "sha256:0",
             definition: None,
-            standing: Standing::default(),
+            status: DefinitionStatus::default(),
         };
         let listing = question.ask(|request| engine.list(request, &[entry]));
         let Listing::Hide { names, .. } = listing else { panic!("{listing:?}") };
@@ -420,7 +420,7 @@ fn a_revision_names_what_decides() {
     let first = revision(&[("a.rego", RULE), ("b.rego", RULE)]);
     assert_eq!(first.len(), "sha256:0123456789abcdef".len());
     assert!(first.starts_with("sha256:"));
-    // The same wherever it lies and whatever else lies there.
+    // The revision does not depend on the directory or on other files in it.
     assert_eq!(
         revision(&[
             ("b.rego", RULE),
@@ -584,7 +584,7 @@ fn links_stay_inside_the_directory_that_was_named() {
         let problems = problems.unwrap_err();
         assert!(problems[0].message.contains("links outside"), "{link}: {problems:?}");
     }
-    // Inside it they are followed, once, and a ring of them ends.
+    // Links inside the directory are followed once, so a cycle of links ends.
     let directory = tree(&[("real/own.rego", RULE)]);
     symlink("real/own.rego", directory.path().join("again.rego")).unwrap();
     symlink("..", directory.path().join("real/up")).unwrap();

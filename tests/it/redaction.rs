@@ -1,5 +1,5 @@
-//! `redact`: answers lose what a rule names and what looks like a secret, and nothing else; what
-//! cannot be searched is withheld; no record holds what was taken out.
+//! `redact` removes from answers what a rule names and texts in the format of a secret, and nothing
+//! else. An answer that cannot be searched is withheld, and no record holds a removed text.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,4 +1,5 @@
-//! A policy follows its files: what is proven replaces the old one whole, what is not leaves it.
+//! Reloading a policy when its files change: a valid policy replaces the old one, an invalid one
+//! does not.
 
 #![expect(
     clippy::unwrap_used,

@@ -284,7 +284,7 @@ impl Simulation {
             let call = permitted.call().clone();
             self.settle(|session, now| session.upstream_accepted(&call, now));
         } else if self.sink.refusing.load(Ordering::Relaxed) {
-            // The cancellation was not recorded and did not go out, but its request is settled.
+            // The cancellation was not recorded and not sent, but its request counts as ended.
             self.in_flight.remove(&id);
         }
     }
@@ -376,7 +376,7 @@ impl Simulation {
     fn tick(&mut self) {
         let jump = if self.random.below(50) == 0 { 3_600_000 } else { self.below(400) };
         self.now.uptime += Duration::from_millis(jump);
-        // The wall clock may go anywhere; nothing but records may notice.
+        // The wall clock may jump in any direction; only the time in records may show it.
         let wall = self.below(1 << 40);
         self.now.wall = SystemTime::UNIX_EPOCH + Duration::from_millis(wall);
     }

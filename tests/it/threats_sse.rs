@@ -264,8 +264,8 @@ async fn seq_replay_last_event() {
 
 #[tokio::test]
 async fn seq_session_hijack() {
-    // F7: knowing the server's id, or another session, gets nobody anywhere; a second stream
-    // takes nothing from the first.
+    // F7: neither the server's id nor another session's id gives access; a second stream takes no
+    // event from the first.
     let go = Arc::new(Notify::new());
     let wait = Arc::clone(&go);
     let behind = Behind::start(legacy(move |received| {
@@ -341,8 +341,8 @@ async fn hdr_session_fixation() {
 
 #[tokio::test]
 async fn sse_infinite() {
-    // F9: signs of life do not put off the end of a call for ever, an event is bounded, and both
-    // are told to the client once.
+    // F9: keep-alive comments do not extend a call beyond its time limit, the size of an event is
+    // bounded, and the client gets one error for each.
     let alive = (0..400).map(|_| ": still here\n\n".to_owned());
     let growing = (0..64).map(|_| format!("data: {}", "x".repeat(1000)));
     for (pieces, told) in [(alive.collect::<Vec<_>>(), "in time"), (growing.collect(), "withheld")]
@@ -368,7 +368,8 @@ async fn sse_infinite() {
 
 #[tokio::test]
 async fn sse_slow_reader() {
-    // F9: a reader that stops reading is let go of in time, and its place is free again.
+    // F9: the connection of a client that stops reading is closed after a time limit, and its place
+    // is free again.
     let behind = Behind::start(legacy(|_| {
         let event = chunk(&format!(": {}\n\n", "x".repeat(60_000)));
         std::iter::once(stream_head("")).chain(vec![event; 1000]).collect()
@@ -397,7 +398,7 @@ async fn sse_slow_reader() {
 
 #[tokio::test]
 async fn seq_upstream_reset_midsse() {
-    // F10: the client is told, the record says so, and the call is not made again.
+    // F10: the client gets an error, the record says so, and the call is not sent again.
     for modern in [false, true] {
         let behind = Behind::start(legacy(move |_| {
             vec![stream_head(""), chunk(&format!("data: {NOTICE}\n\n")), Play::Close]

@@ -1,6 +1,6 @@
-//! Rows C3 to C7 of `docs/threats.md`: what readers of lines disagree about, through
-//! `bartizan wrap` as a client starts it, and from an HTTP body to a child. Each says to the byte
-//! what the child received and what the client got.
+//! Rows C3 to C7 of `docs/threats.md`: bytes that programs reading lines split differently, sent
+//! through `bartizan wrap` as a client starts it, and from an HTTP body to a child. Each test
+//! compares byte for byte what the child received and what the client got.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 

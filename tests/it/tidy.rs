@@ -1,8 +1,8 @@
 //! The architecture as tests: what may name what, and what no file may do.
 //!
 //! Reads the sources as text, with comments, the contents of strings and test modules blanked out.
-//! It is no compiler: a name is a name. Where a rule gets in the way of a better design, change the
-//! rule here, in the open.
+//! It matches names as text and resolves nothing. If a rule prevents a better design, change the
+//! rule here, with the reason in the commit.
 
 #![expect(
     clippy::unwrap_used,
@@ -173,7 +173,7 @@ fn modules_use_one_another_in_no_circle() {
 }
 
 #[test]
-fn a_foreign_crate_has_one_door() {
+fn a_foreign_crate_is_used_in_one_place() {
     let mut found = String::new();
     for source in all_sources() {
         for (name, doors) in DOORS {
@@ -704,7 +704,7 @@ fn first_difference(
 }
 
 mod the_checker_itself {
-    //! A checker that finds nothing is no better than none.
+    //! Tests of the checker: it must find violations in small examples.
 
     use super::*;
 

@@ -250,7 +250,7 @@ fn statsig_creates(stage: &Stage, create: &str) {
             UNREADABLE,
         ),
         ("A1 env-twice", body(r#"{"rules":[{"environments":["staging"],"environments":["production"]}]}"#), "duplicate-name"),
-        // The vendor's own reviews: switched off on the way, whatever the value says.
+        // `reviewSettings` changes the vendor's own reviews, whatever its value is.
         ("approval-control", body(r#"{"rules":[{"environments":["staging"]}],"reviewSettings":{"requiredReview":false}}"#), "approval-control"),
         ("approval-control", body(r#"{"rules":[{"environments":["staging"]}],"reviewSettings":null}"#), "approval-control"),
         ("approval-control", body(r#"{"rules":[{"environments":["staging"]}],"ReviewSettings":{}}"#), "approval-control"),
@@ -275,7 +275,7 @@ fn statsig_v1_holds_to_its_pin() {
         )
     };
     for (row, tool, arguments, code) in [
-        // A full replacement drops what it leaves out, in production too.
+        // A full replacement removes what the call leaves out, in production too.
         ("H3 full-replace", "Update_Gate_Entirely", update.to_owned(), ABSENT),
         ("H1 env-unaddressable", "Create_Experiment", gate(r#"["staging"]"#), ABSENT),
         ("H1 env-missing", "Update_Segment", segment("null"), ABSENT),
@@ -446,7 +446,7 @@ permit contains {"code": "execute", "message": "code runs with the key of stagin
 }
 "#;
 
-/// Lets a person look at the code first.
+/// Requires a person's approval of the code.
 const HOLD_EXECUTE: &str = r#"package mcp
 
 hold contains {"code": "look", "message": "somebody reads the code first"} if {

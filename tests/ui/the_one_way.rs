@@ -1,4 +1,5 @@
-//! The one way to an act: keep the record. Everything that the failing cases lean on compiles.
+//! The only way to get the act out of a step is to keep its record. This file must compile: it
+//! shows that the failing cases fail for their own reason, not because of something they share.
 
 use bartizan_gate::evidence::record::{AuditRecord, CallId};
 use bartizan_gate::evidence::step::{Act, AuditSink, Content, Dispatch, Permitted, Released, Routing, Status, Step, Unkept, Unrecorded};

@@ -1,13 +1,13 @@
 //! The one table of built-ins that both engines call.
 //!
-//! A built-in that is not here does not exist: the network, the wall clock, randomness and the
-//! file system have no entry, so a decision is a function of policy, data and input. Every call
-//! from either engine goes through [`call`], which bounds it, catches its panic and turns what
-//! regorus would leave undefined into a failure. The caller keeps the first failure, and a
-//! question with a failure is denied whatever the engine made of it.
+//! A built-in that is not in the table does not exist for a policy. The network, the wall clock,
+//! randomness and the file system have no entry, so a decision is a function of policy, data and
+//! input. Every call from either engine goes through [`call`], which bounds arguments and result,
+//! catches panics, and returns an error where regorus would return undefined. The engines keep
+//! the first error of an evaluation, and an evaluation with an error denies, whatever its value.
 //!
-//! Where regorus's own function is right it is used; `glob.match`, `sprintf` and what reads
-//! numbers are ours.
+//! regorus's function is used where it agrees with OPA; `glob.match`, `sprintf`, JSON and number
+//! parsing are our own. Semantics: OPA docs, "Policy Reference", "Built-in Functions".
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
@@ -20,38 +20,39 @@ use super::EvalLimits;
 use super::{glob, number, sprintf};
 use bartizan_gate::wire::document::{Document, DocumentLimits};
 
-/// Longest text that `units.parse` and `to_number` look at, characters.
+/// Longest text that `units.parse` and `to_number` accept, bytes.
 const NUMBER_CHARS_MAX: usize = 64;
 
-/// Most factors of `product`: each may add 64 bits.
+/// Most factors of `product`. Each may add 64 bits to the result.
 const FACTORS_MAX: usize = 256;
 
 /// Widest shift of `bits.lsh` and `bits.rsh`, bits.
 const SHIFT_MAX: i64 = 64;
 
-/// What carries out a built-in.
+/// The implementation of a built-in.
 #[derive(Clone, Copy)]
 enum Run {
-    /// regorus's own, as it is.
-    Theirs,
-    /// regorus's own, once the arguments are found within bounds.
+    /// regorus's function.
+    Native,
+    /// regorus's function, after a check that the arguments are within bounds.
     Checked(fn(&[Value], &EvalLimits) -> Result<(), String>),
-    /// Ours.
-    Ours(fn(&[Value], &EvalLimits) -> Result<Value, String>),
+    /// A function of this crate.
+    Custom(fn(&[Value], &EvalLimits) -> Result<Value, String>),
 }
 
 /// One built-in.
 #[derive(Clone, Copy)]
 pub(super) struct Builtin {
-    /// As a policy calls it.
+    /// The name that a policy calls, such as `glob.match`.
     pub(super) name: &'static str,
-    /// Its arguments and result, in the letters that `capabilities` spells out.
+    /// The types of its arguments and of its result, `s,s>b`. `capabilities::letter` says which
+    /// type each letter stands for.
     pub(super) types: &'static str,
     run: Run,
 }
 
-const fn theirs(name: &'static str, types: &'static str) -> Builtin {
-    Builtin { name, types, run: Run::Theirs }
+const fn native(name: &'static str, types: &'static str) -> Builtin {
+    Builtin { name, types, run: Run::Native }
 }
 
 const fn checked(
@@ -62,70 +63,70 @@ const fn checked(
     Builtin { name, types, run: Run::Checked(check) }
 }
 
-const fn ours(
+const fn custom(
     name: &'static str,
     types: &'static str,
     run: fn(&[Value], &EvalLimits) -> Result<Value, String>,
 ) -> Builtin {
-    Builtin { name, types, run: Run::Ours(run) }
+    Builtin { name, types, run: Run::Custom(run) }
 }
 
-/// Every built-in, sorted by name.
+/// Every built-in, sorted by name for the binary search in [`find`].
 pub(super) static TABLE: &[Builtin] = &[
-    theirs("abs", "n>n"),
+    native("abs", "n>n"),
     checked("array.concat", "A,A>A", items_within),
-    theirs("array.reverse", "A>A"),
-    theirs("array.slice", "A,n,n>A"),
-    theirs("base64.decode", "s>s"),
+    native("array.reverse", "A>A"),
+    native("array.slice", "A,n,n>A"),
+    native("base64.decode", "s>s"),
     checked("base64.encode", "s>s", text_within),
-    theirs("base64.is_valid", "s>b"),
-    theirs("base64url.decode", "s>s"),
+    native("base64.is_valid", "s>b"),
+    native("base64url.decode", "s>s"),
     checked("base64url.encode", "s>s", text_within),
     checked("base64url.encode_no_pad", "s>s", text_within),
-    theirs("bits.and", "n,n>n"),
+    native("bits.and", "n,n>n"),
     checked("bits.lsh", "n,n>n", shift_within),
-    theirs("bits.negate", "n>n"),
-    theirs("bits.or", "n,n>n"),
+    native("bits.negate", "n>n"),
+    native("bits.or", "n,n>n"),
     checked("bits.rsh", "n,n>n", shift_within),
-    theirs("bits.xor", "n,n>n"),
-    theirs("ceil", "n>n"),
+    native("bits.xor", "n,n>n"),
+    native("ceil", "n>n"),
     checked("concat", "s,C>s", concat_within),
-    theirs("contains", "s,s>b"),
-    theirs("count", "K>n"),
-    theirs("endswith", "s,s>b"),
-    theirs("floor", "n>n"),
-    theirs("format_int", "n,n>s"),
-    ours("glob.match", "s,D,s>b", glob_match),
+    native("contains", "s,s>b"),
+    native("count", "K>n"),
+    native("endswith", "s,s>b"),
+    native("floor", "n>n"),
+    native("format_int", "n,n>s"),
+    custom("glob.match", "s,D,s>b", glob_match),
     checked("glob.quote_meta", "s>s", text_within),
-    theirs("hex.decode", "s>s"),
+    native("hex.decode", "s>s"),
     checked("hex.encode", "s>s", text_within),
-    theirs("indexof", "s,s>n"),
-    theirs("indexof_n", "s,s>N"),
-    theirs("intersection", "G>S"),
-    theirs("is_array", "a>b"),
-    theirs("is_boolean", "a>b"),
-    theirs("is_null", "a>b"),
-    theirs("is_number", "a>b"),
-    theirs("is_object", "a>b"),
-    theirs("is_set", "a>b"),
-    theirs("is_string", "a>b"),
-    theirs("json.filter", "O,J>a"),
-    ours("json.is_valid", "s>b", json_is_valid),
-    ours("json.marshal", "a>s", json_marshal),
-    theirs("json.remove", "O,J>a"),
-    ours("json.unmarshal", "s>a", json_unmarshal),
-    theirs("lower", "s>s"),
-    theirs("max", "M>a"),
-    theirs("min", "M>a"),
+    native("indexof", "s,s>n"),
+    native("indexof_n", "s,s>N"),
+    native("intersection", "G>S"),
+    native("is_array", "a>b"),
+    native("is_boolean", "a>b"),
+    native("is_null", "a>b"),
+    native("is_number", "a>b"),
+    native("is_object", "a>b"),
+    native("is_set", "a>b"),
+    native("is_string", "a>b"),
+    native("json.filter", "O,J>a"),
+    custom("json.is_valid", "s>b", json_is_valid),
+    custom("json.marshal", "a>s", json_marshal),
+    native("json.remove", "O,J>a"),
+    custom("json.unmarshal", "s>a", json_unmarshal),
+    native("lower", "s>s"),
+    native("max", "M>a"),
+    native("min", "M>a"),
     checked("numbers.range", "n,n>N", range_within),
     checked("numbers.range_step", "n,n,n>N", range_step_within),
-    theirs("object.filter", "O,Q>a"),
-    theirs("object.get", "O,a,a>a"),
-    theirs("object.keys", "O>S"),
-    theirs("object.remove", "O,Q>a"),
-    ours("object.subset", "U,U>a", object_subset),
-    theirs("object.union", "O,O>a"),
-    theirs("object.union_n", "Y>a"),
+    native("object.filter", "O,Q>a"),
+    native("object.get", "O,a,a>a"),
+    native("object.keys", "O>S"),
+    native("object.remove", "O,Q>a"),
+    custom("object.subset", "U,U>a", object_subset),
+    native("object.union", "O,O>a"),
+    native("object.union_n", "Y>a"),
     checked("product", "F>n", product_within),
     checked("regex.find_all_string_submatch_n", "s,s,n>Z", regex_within),
     checked("regex.find_n", "s,s,n>L", regex_within),
@@ -134,40 +135,40 @@ pub(super) static TABLE: &[Builtin] = &[
     checked("regex.replace", "s,s,s>s", regex_replace_within),
     checked("regex.split", "s,s>L", regex_within),
     checked("replace", "s,s,s>s", replace_within),
-    theirs("round", "n>n"),
-    theirs("semver.compare", "s,s>n"),
-    theirs("semver.is_valid", "a>b"),
-    theirs("sort", "M>A"),
+    native("round", "n>n"),
+    native("semver.compare", "s,s>n"),
+    native("semver.is_valid", "a>b"),
+    native("sort", "M>A"),
     checked("split", "s,s>L", text_within),
-    ours("sprintf", "s,A>s", sprintf_call),
-    theirs("startswith", "s,s>b"),
-    theirs("strings.any_prefix_match", "P,P>b"),
-    theirs("strings.any_suffix_match", "P,P>b"),
-    ours("strings.count", "s,s>n", strings_count),
+    custom("sprintf", "s,A>s", sprintf_call),
+    native("startswith", "s,s>b"),
+    native("strings.any_prefix_match", "P,P>b"),
+    native("strings.any_suffix_match", "P,P>b"),
+    custom("strings.count", "s,s>n", strings_count),
     checked("strings.replace_n", "R,s>s", replace_n_within),
     checked("strings.reverse", "s>s", text_within),
-    theirs("substring", "s,n,n>s"),
-    theirs("sum", "F>n"),
-    ours("to_number", "T>n", to_number),
-    theirs("trim", "s,s>s"),
-    theirs("trim_left", "s,s>s"),
-    theirs("trim_prefix", "s,s>s"),
-    theirs("trim_right", "s,s>s"),
-    theirs("trim_space", "s>s"),
-    theirs("trim_suffix", "s,s>s"),
-    theirs("type_name", "a>s"),
-    theirs("union", "G>S"),
+    native("substring", "s,n,n>s"),
+    native("sum", "F>n"),
+    custom("to_number", "T>n", to_number),
+    native("trim", "s,s>s"),
+    native("trim_left", "s,s>s"),
+    native("trim_prefix", "s,s>s"),
+    native("trim_right", "s,s>s"),
+    native("trim_space", "s>s"),
+    native("trim_suffix", "s,s>s"),
+    native("type_name", "a>s"),
+    native("union", "G>S"),
     checked("units.parse", "s>n", number_text_within),
     checked("units.parse_bytes", "s>n", number_text_within),
-    theirs("upper", "s>s"),
+    native("upper", "s>s"),
 ];
 
-/// Built-ins of OPA that are left out on purpose, with the reason that a problem gives.
+/// The reason why a built-in of OPA is left out on purpose; `None` for any other name.
 pub(super) fn forbidden(name: &str) -> Option<&'static str> {
     const NETWORK: &str = "a decision may not reach the network";
     const CLOCK: &str = "a decision may not read a clock; use `input.time`";
     const RANDOM: &str = "a decision may not be random";
-    const HOST: &str = "a decision may not look at the host";
+    const HOST: &str = "a decision may not read the state of the host";
     Some(match name {
         "http.send" | "net.lookup_ip_addr" | "providers.aws.sign_req" => NETWORK,
         "time.now_ns" => CLOCK,
@@ -178,20 +179,25 @@ pub(super) fn forbidden(name: &str) -> Option<&'static str> {
 }
 
 impl Builtin {
-    /// How many arguments it takes.
+    /// The number of its arguments.
     pub(super) fn arity(&self) -> usize {
         let arguments = self.types.split_once('>').map_or("", |(arguments, _)| arguments);
         arguments.split(',').filter(|argument| !argument.is_empty()).count()
     }
 }
 
-/// The built-in called `name`.
+/// The built-in with this name.
 pub(super) fn find(name: &str) -> Option<&'static Builtin> {
     let at = TABLE.binary_search_by(|builtin| builtin.name.cmp(name)).ok()?;
     TABLE.get(at)
 }
 
-/// Carries out one call. No argument is undefined: the engines see to that.
+/// Calls a built-in, with the bounds of `limits`. The engines never pass an undefined argument.
+///
+/// # Errors
+///
+/// The number, type or size of the arguments is wrong, the function failed or panicked, or its
+/// result is undefined or too large. The message begins with the built-in's name.
 pub(super) fn call(
     builtin: &Builtin,
     args: &[Value],
@@ -201,12 +207,12 @@ pub(super) fn call(
         return Err(format!("{}: takes {} arguments", builtin.name, builtin.arity()));
     }
     let run = || match builtin.run {
-        Run::Theirs => their_call(builtin.name, args),
+        Run::Native => native_call(builtin.name, args),
         Run::Checked(check) => {
             check(args, limits)?;
-            their_call(builtin.name, args)
+            native_call(builtin.name, args)
         }
-        Run::Ours(run) => run(args, limits),
+        Run::Custom(run) => run(args, limits),
     };
     let result = catch_unwind(AssertUnwindSafe(run))
         .unwrap_or_else(|_| Err("panicked on these arguments".to_owned()));
@@ -215,8 +221,8 @@ pub(super) fn call(
     })
 }
 
-/// Holds a result to its bounds. Undefined is a failure that the built-in hid, except where OPA
-/// itself has no result.
+/// Checks the bounds of a result. regorus returns undefined for many errors, so undefined is an
+/// error here, except for `max` and `min`, which have no result for an empty collection in OPA too.
 fn bounded(builtin: &Builtin, value: Value, limits: &EvalLimits) -> Result<Value, String> {
     match &value {
         Value::Undefined if !matches!(builtin.name, "max" | "min") => {
@@ -232,27 +238,27 @@ fn bounded(builtin: &Builtin, value: Value, limits: &EvalLimits) -> Result<Value
     }
 }
 
-/// What regorus's functions want beside the arguments, to name a place in an error.
-struct Place {
+/// The syntax nodes that regorus's functions take with the values, to name a place in their errors.
+struct CallSite {
     span: Span,
     params: Vec<Ref<Expr>>,
 }
 
-fn place() -> Option<&'static Place> {
-    static PLACE: OnceLock<Option<Place>> = OnceLock::new();
-    PLACE
+fn call_site() -> Option<&'static CallSite> {
+    static CALL_SITE: OnceLock<Option<CallSite>> = OnceLock::new();
+    CALL_SITE
         .get_or_init(|| {
             let source = Source::from_contents("built-in".to_owned(), "call".to_owned()).ok()?;
             let span = Span { source, line: 1, col: 1, start: 0, end: 4 };
             let param = || Ref::new(Expr::Null { span: span.clone(), value: Value::Null, eidx: 0 });
             let params = std::iter::repeat_with(param).take(8).collect();
-            Some(Place { span, params })
+            Some(CallSite { span, params })
         })
         .as_ref()
 }
 
-/// regorus's function of that name, found once.
-fn their_function(name: &str) -> Option<BuiltinFcn> {
+/// regorus's function with this name. The lookup in regorus's map happens once for the table.
+fn native_function(name: &str) -> Option<BuiltinFcn> {
     static FOUND: OnceLock<Vec<Option<BuiltinFcn>>> = OnceLock::new();
     let found =
         FOUND.get_or_init(|| TABLE.iter().map(|it| BUILTINS.get(it.name).copied()).collect());
@@ -260,12 +266,12 @@ fn their_function(name: &str) -> Option<BuiltinFcn> {
     found.get(at).copied().flatten()
 }
 
-fn their_call(name: &str, args: &[Value]) -> Result<Value, String> {
-    let (function, _) = their_function(name).ok_or("is not part of this build")?;
-    let place = place().ok_or("no place")?;
-    let params = place.params.get(..args.len()).ok_or("too many arguments")?;
-    function(&place.span, params, args, true)
-        .map_err(|error| super::problem::Message::of(&error.to_string()).text)
+fn native_call(name: &str, args: &[Value]) -> Result<Value, String> {
+    let (function, _) = native_function(name).ok_or("is not part of this build")?;
+    let site = call_site().ok_or("has no call site")?;
+    let params = site.params.get(..args.len()).ok_or("too many arguments")?;
+    function(&site.span, params, args, true)
+        .map_err(|error| super::problem::RegorusError::parse(&error.to_string()).text)
 }
 
 fn text(args: &[Value], at: usize) -> Result<&str, String> {
@@ -289,7 +295,7 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// The length of the argument where it is a string; otherwise nothing is known to be wrong yet.
+/// The length of an argument in bytes; 0 where it is no string, which the function itself reports.
 fn length(args: &[Value], at: usize) -> usize {
     match args.get(at) {
         Some(Value::String(text)) => text.len(),
@@ -335,13 +341,14 @@ fn text_length(value: &Value) -> usize {
     length(std::slice::from_ref(value), 0)
 }
 
-/// Every position may be replaced, before and after each character.
+/// Upper bound, bytes: an empty pattern matches before and after each character, and each match is
+/// replaced.
 fn replaced(text: usize, with: usize) -> usize {
     text.saturating_add(1).saturating_mul(with).saturating_add(text)
 }
 
 fn replace_within(args: &[Value], limits: &EvalLimits) -> Result<(), String> {
-    // A pattern of n bytes leaves room for at most length / n replacements.
+    // A pattern of n bytes matches at most length / n times.
     let (whole, old) = (length(args, 0), length(args, 1));
     let slots = if old == 0 { whole } else { whole.checked_div(old).unwrap_or(whole) };
     let grown = replaced(slots, length(args, 2)).saturating_add(whole);
@@ -401,7 +408,8 @@ fn range_step_within(args: &[Value], limits: &EvalLimits) -> Result<(), String> 
     }
 }
 
-/// A long exponent alone keeps regorus's number reader busy for minutes.
+/// regorus's number parser runs for minutes on a long exponent, so the exponent is limited to two
+/// digits.
 fn number_text_within(args: &[Value], _: &EvalLimits) -> Result<(), String> {
     let text = text(args, 0)?;
     at_most("a length", text.len(), NUMBER_CHARS_MAX)?;
@@ -451,19 +459,19 @@ fn sprintf_call(args: &[Value], limits: &EvalLimits) -> Result<Value, String> {
     }
 }
 
-/// regorus's own panics on an empty array.
+/// regorus's function panics on an empty array, so that case is answered here.
 fn object_subset(args: &[Value], _: &EvalLimits) -> Result<Value, String> {
     match args {
         [Value::Array(_) | Value::Set(_), Value::Array(sub)] if sub.is_empty() => {
             Ok(Value::Bool(true))
         }
-        _ => their_call("object.subset", args),
+        _ => native_call("object.subset", args),
     }
 }
 
 fn strings_count(args: &[Value], _: &EvalLimits) -> Result<Value, String> {
     let (whole, part) = (text(args, 0)?, text(args, 1)?);
-    // Go counts the places before, between and after the characters.
+    // Go's `strings.Count` gives the number of characters plus one for an empty substring.
     let count = if part.is_empty() {
         whole.chars().count().saturating_add(1)
     } else {
@@ -491,10 +499,10 @@ fn read_json(args: &[Value], limits: &EvalLimits) -> Result<Result<Value, String
     let bounds = DocumentLimits { bytes_max: limits.string_bytes_max, ..DocumentLimits::default() };
     let document = match Document::read(Bytes::copy_from_slice(text.as_bytes()), &bounds) {
         Ok(document) => document,
-        Err(unreadable) => return Ok(Err(format!("{unreadable:?}"))),
+        Err(unreadable) => return Ok(Err(super::problem::not_strict_json(&unreadable))),
     };
     let input = super::value::of_document(document.root());
-    Ok(match input.lossy.first() {
+    Ok(match input.inexact.first() {
         Some(pointer) => Err(format!("the number at `{pointer}` has no exact value")),
         None => Ok(input.value),
     })
@@ -508,7 +516,7 @@ fn json_unmarshal(args: &[Value], limits: &EvalLimits) -> Result<Value, String> 
     read_json(args, limits)?
 }
 
-/// Escapes as Go's encoder does, so that the text is OPA's.
+/// Escapes the characters that Go's `encoding/json` escapes, so that the text equals OPA's.
 fn json_marshal(args: &[Value], _: &EvalLimits) -> Result<Value, String> {
     let value = args.first().ok_or("an argument is missing")?;
     let mut text = String::new();
@@ -538,10 +546,10 @@ mod tests {
     fn the_table_is_sorted_and_each_entry_can_run() {
         assert!(TABLE.windows(2).all(|pair| pair[0].name < pair[1].name));
         for builtin in TABLE {
-            let carried_out = matches!(builtin.run, Run::Ours(_));
-            let theirs = their_function(builtin.name);
-            assert!(carried_out || theirs.is_some(), "{}", builtin.name);
-            if let Some((_, arity)) = theirs {
+            let carried_out = matches!(builtin.run, Run::Custom(_));
+            let native = native_function(builtin.name);
+            assert!(carried_out || native.is_some(), "{}", builtin.name);
+            if let Some((_, arity)) = native {
                 assert_eq!(builtin.arity(), usize::from(arity), "{}", builtin.name);
             }
             assert!(forbidden(builtin.name).is_none(), "{}", builtin.name);

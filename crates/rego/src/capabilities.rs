@@ -1,14 +1,14 @@
-//! The capabilities file of what runs here, in OPA's format.
+//! The capabilities file of this engine, in OPA's format (OPA docs, "Capabilities").
 //!
-//! `opa check --capabilities` and Regal then flag what would not run, before it is deployed. The
-//! format is that of OPA's own `capabilities.json`: built-ins with their types, features, words of
-//! the language, and the hosts that may be reached, which are none.
+//! With it, `opa check --capabilities` and Regal report a built-in that this engine does not have
+//! before the policy is deployed. The file lists built-ins with their types, features, keywords,
+//! and the hosts that a policy may reach, which are none. `bartizan policy capabilities` prints it.
 
 use serde_json::{Value, json};
 
 use super::builtins;
 
-/// Operators and the parts of the language that OPA counts as built-ins: name, sign, types.
+/// Operators and other syntax that OPA lists as built-ins: name, infix operator, types.
 const LANGUAGE: [(&str, &str, &str); 18] = [
     ("and", "&", "S,S>S"),
     ("assign", ":=", "a,a>b"),
@@ -30,7 +30,7 @@ const LANGUAGE: [(&str, &str, &str); 18] = [
     ("rem", "%", "n,n>n"),
 ];
 
-/// OPA's capabilities file.
+/// The capabilities file as JSON text, with a final line feed.
 pub fn capabilities() -> String {
     let table = builtins::TABLE.iter().map(|builtin| (builtin.name, "", builtin.types));
     let mut listed: Vec<(&str, Value)> = LANGUAGE
@@ -71,7 +71,7 @@ fn merge(object: &mut Value, name: &str, value: Value) {
     }
 }
 
-/// The type that a letter of the table stands for.
+/// OPA's JSON description of the type that a letter of [`builtins::TABLE`] stands for.
 fn letter(letter: char) -> Value {
     let one_of = |letters: &str| json!({"type": "any", "of": letters.chars().map(self::letter).collect::<Vec<_>>()});
     let array = |of: Value| json!({"type": "array", "dynamic": of});

@@ -1,9 +1,10 @@
-//! What is refused before a policy may answer anything: found on every branch, not only on those
-//! that an example reaches.
+//! Static checks of a whole policy. A policy with a problem never answers a question.
 //!
-//! Calls of what is not in the table, recursion (which overflows the stack of either engine where
-//! it goes through functions), data that would silently replace a rule, names that nothing
-//! defines, and entrypoints that are not there. All problems are reported at once.
+//! They find calls of unknown or forbidden functions, recursion (recursion through functions
+//! overflows the stack of both engines), data that would replace a rule without an error, names
+//! that nothing defines, and missing entrypoints. They read the syntax tree, so they see branches
+//! that no test reaches. All problems are reported at once. [`Policy`](super::Policy) calls them;
+//! the index of rules also serves the other modules that read a policy's text.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -13,32 +14,33 @@ use regorus::unstable::{AssignOp, Expr, Literal, Module, Ref, Rule, RuleHead, Sp
 
 use super::builtins;
 use super::problem::PolicyProblem;
-use super::walk::{Chain, Step, Visit, Walk, chain, rule_args, rule_ref};
+use super::walk::{Reference, Step, Visit, Walk, reference, rule_args, rule_ref};
 use super::{Entrypoints, EvalLimits};
 
-/// Most parameters of a function: the bytecode machine drops any further argument.
+/// Most parameters of a function. The bytecode machine ignores further arguments without an error.
 const PARAMETERS_MAX: usize = 8;
 
-/// The path of a rule or document below `data`.
+/// The path of a rule or document below `data`: `data.a.b` is `["a", "b"]`.
 pub(super) type Path<'a> = Vec<&'a str>;
 
-/// The package of each module.
+/// The package of each module, in the modules' order: its names below `data`.
 pub(super) fn packages(modules: &[Ref<Module>]) -> impl Iterator<Item = Vec<String>> {
     let names = modules.iter().map(|module| names_of(&module.package.refr));
     names.map(|names| names.into_iter().map(str::to_owned).collect())
 }
 
-/// The rules of all modules by path, and what names mean in each module.
+/// The rules of all modules by path, and the imports of each module, to resolve names.
 #[derive(Debug)]
 pub(super) struct Index<'a> {
-    /// Every definition of a rule, with the module that it is in.
+    /// The definitions of each rule, each with the index of its module. Rego allows several
+    /// definitions with one name (OPA docs, "Policy Language", "Incremental Definitions").
     pub(super) rules: BTreeMap<Path<'a>, Vec<(usize, &'a Rule)>>,
     packages: Vec<Path<'a>>,
     imports: Vec<BTreeMap<&'a str, Path<'a>>>,
 }
 
 impl<'a> Index<'a> {
-    /// Reads the heads of all rules.
+    /// Builds the index from parsed modules. It reads rule heads and imports, no bodies.
     pub(super) fn of(modules: &'a [Ref<Module>]) -> Self {
         let mut index = Self { rules: BTreeMap::new(), packages: Vec::new(), imports: Vec::new() };
         for (at, module) in modules.iter().enumerate() {
@@ -62,17 +64,17 @@ impl<'a> Index<'a> {
         index
     }
 
-    /// The package of a module.
+    /// The package of a module, by the module's index; empty for an unknown index.
     pub(super) fn package(&self, module: usize) -> &[&'a str] {
         self.packages.get(module).map_or(&[], Vec::as_slice)
     }
 
-    /// The path below `data` that a reference of `module` means; nothing where it means a local
-    /// variable, the input, or nothing at all.
-    pub(super) fn resolve(&self, module: usize, chain: &Chain<'a>) -> Option<Path<'a>> {
-        let root = chain.root.filter(|_| !chain.local)?;
+    /// Resolves a reference in `module` to a path below `data`; `None` where it names a local
+    /// variable, the input, or nothing.
+    pub(super) fn resolve(&self, module: usize, reference: &Reference<'a>) -> Option<Path<'a>> {
+        let root = reference.root.filter(|_| !reference.local)?;
         if root == "data" {
-            return Some(chain.prefix());
+            return Some(reference.prefix());
         }
         if root == "input" {
             return None;
@@ -88,32 +90,34 @@ impl<'a> Index<'a> {
                 _ => return None,
             }
         };
-        path.extend(chain.prefix());
+        path.extend(reference.prefix());
         Some(path)
     }
 
-    /// The function that a call of `module` means.
-    pub(super) fn function(&self, module: usize, callee: &Chain<'a>) -> Option<Path<'a>> {
+    /// The path of the function that a call in `module` names; `None` where no rule is one.
+    pub(super) fn function(&self, module: usize, callee: &Reference<'a>) -> Option<Path<'a>> {
         let path = self.resolve(module, callee)?;
         let rules = self.rules.get(&path)?;
         rules.iter().any(|(_, rule)| is_function(rule)).then_some(path)
     }
 
-    /// The path that an import gives to the root of a reference.
-    pub(super) fn imported(&self, module: usize, chain: &Chain<'a>) -> Option<&Path<'a>> {
-        let root = chain.root.filter(|root| !chain.local && !matches!(*root, "data" | "input"))?;
+    /// The path of the import that the root of a reference names; `None` where the root is local,
+    /// defined in the package itself (which hides the import), or not imported.
+    pub(super) fn imported(&self, module: usize, reference: &Reference<'a>) -> Option<&Path<'a>> {
+        let root =
+            reference.root.filter(|root| !reference.local && !matches!(*root, "data" | "input"))?;
         let mut own: Path<'a> = self.package(module).to_vec();
         own.push(root);
         let defined = self.at_or_below(&own).next().is_some();
         self.imports.get(module)?.get(root).filter(|_| !defined)
     }
 
-    /// Whether a path names a package or lies above one.
+    /// Whether a path names a package or an ancestor of one.
     pub(super) fn covers_package(&self, path: &[&str]) -> bool {
         self.packages.iter().any(|package| package.starts_with(path))
     }
 
-    /// The rules that answering these entrypoints may need.
+    /// The rules that an evaluation of these entrypoints may reach (transitive closure).
     pub(super) fn reachable<'s>(
         &'s self,
         entrypoints: impl IntoIterator<Item = &'s String>,
@@ -133,8 +137,12 @@ impl<'a> Index<'a> {
         reached
     }
 
-    /// The rules that a reference may need: those that it names, lies in, or contains.
-    pub(super) fn met<'s>(&'s self, path: &'s [&'a str]) -> impl Iterator<Item = &'s Path<'a>> {
+    /// The rules whose path is `path`, a prefix of it, or an extension of it: a reference to
+    /// `path` may evaluate each of them.
+    pub(super) fn overlapping<'s>(
+        &'s self,
+        path: &'s [&'a str],
+    ) -> impl Iterator<Item = &'s Path<'a>> {
         let above = (1..path.len())
             .filter_map(|end| self.rules.get_key_value(path.get(..end)?).map(|(rule, _)| rule));
         above.chain(self.at_or_below(path))
@@ -147,7 +155,7 @@ impl<'a> Index<'a> {
     }
 }
 
-/// Whether a definition is one of a function.
+/// Whether a definition defines a function.
 pub(super) fn is_function(rule: &Rule) -> bool {
     match rule {
         Rule::Spec { head, .. } => matches!(head, RuleHead::Func { .. }),
@@ -155,27 +163,28 @@ pub(super) fn is_function(rule: &Rule) -> bool {
     }
 }
 
-/// The names of a static reference, its root first.
+/// The names of a reference up to its first computed index, the root first.
 fn names_of(refr: &Expr) -> Vec<&str> {
-    match chain(refr) {
-        Some((chain, _)) => chain.root.into_iter().chain(chain.prefix()).collect(),
+    match reference(refr) {
+        Some((reference, _)) => reference.root.into_iter().chain(reference.prefix()).collect(),
         None => Vec::new(),
     }
 }
 
-/// A path as a policy writes it.
+/// A path as a policy writes it, such as `data.mcp.permit`.
 pub(super) fn dotted(path: &[&str]) -> String {
     format!("data.{}", path.join("."))
 }
 
-/// The name of a called function as written, where it is static.
-pub(super) fn called<'a>(callee: &Chain<'a>) -> Option<String> {
+/// The name of a called function as written, such as `glob.match`; `None` where it is computed.
+pub(super) fn called<'a>(callee: &Reference<'a>) -> Option<String> {
     let root = callee.root.filter(|_| callee.is_static())?;
     let names: Vec<&'a str> = std::iter::once(root).chain(callee.prefix()).collect();
     Some(names.join("."))
 }
 
-/// Everything wrong with the parsed modules.
+/// All problems of the parsed modules, sorted and without duplicates. With `None`, no entrypoint
+/// needs to exist.
 pub(super) fn problems(
     modules: &[Ref<Module>],
     data: &Value,
@@ -185,21 +194,21 @@ pub(super) fn problems(
     let index = Index::of(modules);
     let mut problems = Vec::new();
     for (at, module) in modules.iter().enumerate() {
-        let checker = Checker { index: &index, module: at, text: module };
-        checker.names(&mut problems);
+        let checker = Checker { index: &index, module: at, ast: module };
+        checker.reserved_names(&mut problems);
         for rule in &module.policy {
             checker.rule(rule, &mut problems);
         }
     }
     recursion(&index, limits, &mut problems);
-    shadowed(&index, modules, data, &mut problems);
+    data_conflicts(&index, modules, data, &mut problems);
     for entrypoint in entrypoints.iter().flat_map(|it| [&it.decision, &it.listing]) {
         let path: Vec<&str> = entrypoint.split('.').skip(1).collect();
         let found = index.rules.get(&path).is_some_and(|rules| {
             entrypoint.starts_with("data.") && rules.iter().all(|(_, rule)| !is_function(rule))
         });
         if !found {
-            let problem = PolicyProblem::whole(format!("there is no rule `{entrypoint}`"));
+            let problem = PolicyProblem::unlocated(format!("there is no rule `{entrypoint}`"));
             problems.push(problem.hint("add `mcp/decision.rego`, or name the rule that decides"));
         }
     }
@@ -208,30 +217,31 @@ pub(super) fn problems(
     problems
 }
 
-/// A definition's place.
-pub(super) fn place(span: &Span) -> (&str, u32) {
+/// The file and line of a span.
+pub(super) fn location(span: &Span) -> (&str, u32) {
     (span.source.get_path(), span.line)
 }
 
 struct Checker<'a, 'i> {
     index: &'i Index<'a>,
     module: usize,
-    text: &'a Module,
+    ast: &'a Module,
 }
 
 impl<'a> Checker<'a, '_> {
-    /// Rules and aliases that would stand in the way of a built-in, on one engine or both.
-    fn names(&self, problems: &mut Vec<PolicyProblem>) {
-        let rules = self.text.policy.iter().map(|rule| rule_ref(rule));
+    /// Refuses rules and import aliases that hide a built-in on one engine or both, and names that
+    /// are reserved for guards.
+    fn reserved_names(&self, problems: &mut Vec<PolicyProblem>) {
+        let rules = self.ast.policy.iter().map(|rule| rule_ref(rule));
         let rules = rules.filter_map(|refr| Some((*names_of(refr).first()?, refr.span())));
-        let aliases = self.text.imports.iter().filter_map(|import| {
+        let aliases = self.ast.imports.iter().filter_map(|import| {
             let path = names_of(&import.refr);
             let alias = import.r#as.as_ref().map(Span::text).or(path.last().copied())?;
             let plain = matches!(path.first(), Some(&"rego" | &"future"));
             (!plain).then_some((alias, &import.span))
         });
         for (name, span) in rules.chain(aliases) {
-            let (file, line) = place(span);
+            let (file, line) = location(span);
             let taken = builtins::TABLE.iter().any(|builtin| {
                 builtin.name == name || builtin.name.split('.').next() == Some(name)
             });
@@ -246,28 +256,28 @@ impl<'a> Checker<'a, '_> {
     }
 
     fn rule(&self, rule: &'a Rule, problems: &mut Vec<PolicyProblem>) {
-        let (file, line) = place(rule.span());
+        let (file, line) = location(rule.span());
         if rule_args(rule).len() > PARAMETERS_MAX {
             let message = format!("a function with more than {PARAMETERS_MAX} parameters");
             problems.push(PolicyProblem::at(file, line, message).hint("pass an object"));
         }
-        let bound = implicit(rule);
+        let bound = implicitly_bound(rule);
         for visit in Walk::rule(rule) {
             match visit {
                 Visit::Call { callee, params } => self.call(&callee, params.len(), problems),
-                Visit::Ref(chain) => self.reference(&chain, &bound, problems),
+                Visit::Ref(reference) => self.reference(&reference, &bound, problems),
                 Visit::Expr(_) | Visit::Statement(_) => {}
             }
         }
     }
 
-    fn call(&self, callee: &Chain<'a>, params: usize, problems: &mut Vec<PolicyProblem>) {
-        let (file, line) = place(callee.span);
+    fn call(&self, callee: &Reference<'a>, params: usize, problems: &mut Vec<PolicyProblem>) {
+        let (file, line) = location(callee.span);
         let mut problem = |message: String, hint: &str| {
             problems.push(PolicyProblem::at(file, line, message).hint(hint));
         };
         let Some(name) = called(callee) else {
-            problem("what is called is not a name".to_owned(), "call a function by its name");
+            problem("the called function is not a name".to_owned(), "call a function by its name");
             return;
         };
         if let Some(path) = self.index.function(self.module, callee) {
@@ -275,18 +285,24 @@ impl<'a> Checker<'a, '_> {
             if let Some(arity) = definitions.iter().map(|(_, rule)| rule_args(rule).len()).next()
                 && arity != params
             {
-                problem(format!("`{name}` takes {arity} arguments, not {params}"), "see its rule");
+                problem(
+                    format!("`{name}` takes {arity} arguments, not {params}"),
+                    "compare the call with the head of the function",
+                );
             }
         } else if let Some(builtin) = builtins::find(&name) {
             let arity = builtin.arity();
             if arity != params {
                 let message = format!("`{name}` takes {arity} arguments, not {params}");
-                problem(message, "a result is taken with `:=`, not with a further argument");
+                problem(
+                    message,
+                    "assign the result with `:=`: Rego's output argument is not supported",
+                );
             }
         } else if let Some(reason) = builtins::forbidden(&name) {
             problem(
                 format!("`{name}` is not available: {reason}"),
-                "bring facts in as input or data",
+                "pass the facts in as input or data",
             );
         } else if name != "print" {
             problem(
@@ -296,22 +312,23 @@ impl<'a> Checker<'a, '_> {
         }
     }
 
-    /// A name that nothing defines makes every evaluation that meets it an error.
+    /// Refuses a name that nothing defines. regorus would report it only during an evaluation that
+    /// reaches it.
     fn reference(
         &self,
-        chain: &Chain<'a>,
+        reference: &Reference<'a>,
         bound: &BTreeSet<&str>,
         problems: &mut Vec<PolicyProblem>,
     ) {
-        let Some(root) = chain.root.filter(|_| !chain.local) else { return };
+        let Some(root) = reference.root.filter(|_| !reference.local) else { return };
         let imported = self.index.imports.get(self.module).is_some_and(|it| it.contains_key(root));
         let known = matches!(root, "input" | "data" | "_")
             || imported
             || bound.contains(root)
-            || self.index.resolve(self.module, chain).is_some()
+            || self.index.resolve(self.module, reference).is_some()
             || builtins::TABLE.iter().any(|builtin| builtin.name.split('.').next() == Some(root));
         if !known {
-            let (file, line) = place(chain.span);
+            let (file, line) = location(reference.span);
             let message = format!("`{root}` is not defined");
             let hint = "declare it with `:=` or `some`, or import it";
             problems.push(PolicyProblem::at(file, line, message).hint(hint));
@@ -319,13 +336,14 @@ impl<'a> Checker<'a, '_> {
     }
 }
 
-/// Variables that a rule binds without declaring them: as an index, or by unification.
-fn implicit(rule: &Rule) -> BTreeSet<&str> {
+/// Variables that a rule binds without declaring them: as an index (`x[i]`), or by unification
+/// (`[a, b] = x`).
+fn implicitly_bound(rule: &Rule) -> BTreeSet<&str> {
     let mut bound = BTreeSet::new();
     for visit in Walk::rule(rule) {
         match visit {
-            Visit::Ref(chain) => {
-                for step in &chain.steps {
+            Visit::Ref(reference) => {
+                for step in &reference.steps {
                     if let Step::Index(Expr::Var { span, .. }) = step {
                         bound.insert(span.text());
                     }
@@ -354,20 +372,20 @@ fn implicit(rule: &Rule) -> BTreeSet<&str> {
     bound
 }
 
-/// Which rules each rule may need.
+/// The direct dependencies of each rule.
 fn dependencies<'a>(index: &Index<'a>) -> BTreeMap<Path<'a>, BTreeSet<Path<'a>>> {
     let mut needs: BTreeMap<Path<'a>, BTreeSet<Path<'a>>> = BTreeMap::new();
     for (path, rules) in &index.rules {
         let needed = needs.entry(path.clone()).or_default();
         for (module, rule) in rules {
             for visit in Walk::rule(rule) {
-                let chain = match &visit {
-                    Visit::Ref(chain) => chain,
+                let reference = match &visit {
+                    Visit::Ref(reference) => reference,
                     Visit::Call { callee, .. } => callee,
                     Visit::Expr(_) | Visit::Statement(_) => continue,
                 };
-                if let Some(target) = index.resolve(*module, chain) {
-                    needed.extend(index.met(&target).cloned());
+                if let Some(target) = index.resolve(*module, reference) {
+                    needed.extend(index.overlapping(&target).cloned());
                 }
             }
         }
@@ -375,9 +393,9 @@ fn dependencies<'a>(index: &Index<'a>) -> BTreeMap<Path<'a>, BTreeSet<Path<'a>>>
     needs
 }
 
-/// How much an evaluation of one definition adds to the engine's own stack: itself, and each loop
-/// and comprehension in it.
-fn weight(rule: &Rule) -> usize {
+/// Upper bound of the recursion depth that one definition adds to the interpreter's stack, in
+/// units of [`EvalLimits::rule_depth_max`]: one for the rule and one for each loop or comprehension.
+fn stack_cost(rule: &Rule) -> usize {
     let loops = Walk::rule(rule).filter(|visit| match visit {
         Visit::Statement(statement) => {
             matches!(statement.literal, Literal::SomeIn { .. } | Literal::Every { .. })
@@ -386,18 +404,19 @@ fn weight(rule: &Rule) -> usize {
             expr,
             Expr::ArrayCompr { .. } | Expr::SetCompr { .. } | Expr::ObjectCompr { .. }
         ),
-        Visit::Ref(chain) => chain.steps.iter().any(|step| matches!(step, Step::Index(_))),
+        Visit::Ref(reference) => reference.steps.iter().any(|step| matches!(step, Step::Index(_))),
         Visit::Call { .. } => false,
     });
     loops.count().saturating_add(1)
 }
 
-/// Finds rules that need themselves, and chains of rules that would overflow a worker's stack:
-/// the interpreter evaluates what a rule needs inside the evaluation of that rule.
+/// Finds recursive rules, and chains of dependencies that would overflow a worker's stack: the
+/// interpreter evaluates a rule's dependencies inside the evaluation of that rule. Rego does not
+/// allow recursion (OPA docs, "Policy Language").
 fn recursion(index: &Index<'_>, limits: &EvalLimits, problems: &mut Vec<PolicyProblem>) {
     let mut needs = dependencies(index);
     let mut depths: BTreeMap<Path<'_>, usize> = BTreeMap::new();
-    // Take away what needs nothing that is left; what cannot be taken away is in or above a cycle.
+    // Kahn's algorithm: a rule that remains is on a cycle, or depends on one.
     loop {
         let done: Vec<Path<'_>> = needs
             .iter()
@@ -411,14 +430,14 @@ fn recursion(index: &Index<'_>, limits: &EvalLimits, problems: &mut Vec<PolicyPr
             let below = needs.remove(&path).unwrap_or_default();
             let below = below.iter().filter_map(|path| depths.get(path)).max().copied();
             let rules = index.rules.get(&path).map_or(&[][..], Vec::as_slice);
-            let own = rules.iter().map(|(_, rule)| weight(rule)).max().unwrap_or(0);
+            let own = rules.iter().map(|(_, rule)| stack_cost(rule)).max().unwrap_or(0);
             depths.insert(path, own.saturating_add(below.unwrap_or(0)));
         }
     }
     let mut problem = |path: &Path<'_>, message: String, hint: &str| {
         let rules = index.rules.get(path).map_or(&[][..], Vec::as_slice);
         if let Some((_, rule)) = rules.first() {
-            let (file, line) = place(rule.span());
+            let (file, line) = location(rule.span());
             problems.push(PolicyProblem::at(file, line, message).hint(hint));
         }
     };
@@ -431,29 +450,31 @@ fn recursion(index: &Index<'_>, limits: &EvalLimits, problems: &mut Vec<PolicyPr
         problem(path, message, "shorten the chain of rules");
     }
     let Some(start) = needs.keys().next().cloned() else { return };
-    // Following any need that is left from any rule that is left must meet a rule twice.
-    let mut way: Vec<Path<'_>> = vec![start];
-    while let Some(next) = way
+    // Each remaining rule depends on another remaining rule, so following dependencies must reach
+    // some rule a second time. The part between both visits is a cycle.
+    let mut cycle: Vec<Path<'_>> = vec![start];
+    while let Some(next) = cycle
         .last()
         .and_then(|at| needs.get(at))
         .and_then(|on| on.iter().find(|path| needs.contains_key(*path)))
     {
-        if let Some(first) = way.iter().position(|path| path == next) {
-            way.drain(..first);
-            way.push(next.clone());
+        if let Some(first) = cycle.iter().position(|path| path == next) {
+            cycle.drain(..first);
+            cycle.push(next.clone());
             break;
         }
-        way.push(next.clone());
+        cycle.push(next.clone());
     }
-    let names: Vec<String> = way.iter().map(|path| dotted(path)).collect();
-    if let Some(path) = way.first() {
+    let names: Vec<String> = cycle.iter().map(|path| dotted(path)).collect();
+    if let Some(path) = cycle.first() {
         let message = format!("recursion: {}", names.join(" -> "));
-        problem(path, message, "rules may not need themselves");
+        problem(path, message, "break the cycle: a rule may not depend on itself");
     }
 }
 
-/// Data at or above a rule's path would take the rule's place.
-fn shadowed(
+/// Refuses data at a rule's path, or a scalar above it: the engines would return the data instead
+/// of the rule's value, without an error.
+fn data_conflicts(
     index: &Index<'_>,
     modules: &[Ref<Module>],
     data: &Value,
@@ -487,7 +508,7 @@ fn shadowed(
             !matches!(at, Value::Object(_) | Value::Undefined)
         };
         if taken || here {
-            let (file, line) = place(span);
+            let (file, line) = location(span);
             let message = format!("the data has a value where `{}` is defined", dotted(&path));
             problems.push(PolicyProblem::at(file, line, message).hint("keep data and rules apart"));
         }

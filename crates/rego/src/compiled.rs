@@ -1,9 +1,9 @@
-//! The bytecode machine, held so tight that it cannot permit by mistake.
+//! The compiled engine: regorus's bytecode machine (RVM), run so that no error is lost.
 //!
-//! Every built-in and every guard is a call of the host: the machine stops there, and where the
-//! call fails it is not started again, so no rule body can hide the failure. Whatever is not a
-//! clean result is [`Doubt`], and doubt is answered by the strict engine. A machine, its program
-//! and its data belong to one worker.
+//! Every built-in and every guard is a host call ("host await" in regorus): the machine suspends,
+//! and where the call fails it is not resumed, so no rule body can ignore the failure. An
+//! evaluation without a clean result returns [`Doubt`]; the strict engine then answers. A machine,
+//! its program and its data belong to one worker.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -18,23 +18,23 @@ use super::eligible::{self, GUARDS, Guard};
 use super::problem::PolicyProblem;
 use super::{Module, Policy, builtins, strict};
 
-/// Built-ins of the machine itself that are let through: their operands are guarded.
+/// Built-ins that the machine may run by itself: guards have checked the types of their operands.
 const OPERATORS: [&str; 2] = ["__builtin_sets.union", "__builtin_sets.intersection"];
 
-/// Why the machine gave no answer that counts.
+/// Why the machine's answer does not count: one line of text, for a problem or a proof.
 #[derive(Debug)]
 pub(super) struct Doubt(pub(super) String);
 
-/// Which rule to ask.
+/// Which of the policy's [`Entrypoints`](super::Entrypoints) to evaluate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Entry {
-    /// The decision.
+pub(super) enum Entrypoint {
+    /// The rule for one message.
     Decision,
-    /// The listing.
+    /// The rule for one page of a list.
     Listing,
 }
 
-/// One worker's machine.
+/// The machine of one worker. After a panic it is built anew for the next evaluation.
 pub(super) struct Machine {
     policy: Policy,
     modules: Arc<[Module]>,
@@ -47,27 +47,31 @@ impl std::fmt::Debug for Machine {
     }
 }
 
-/// The modules in the form that the machine gets, or why it may not run them.
+/// The modules with guards written in, ready for [`Machine::new`].
+///
+/// # Errors
+///
+/// One line for each construct that keeps the policy from the compiled engine (see `eligible`).
 pub(super) fn rewritten(policy: &Policy) -> Result<Arc<[Module]>, Vec<String>> {
     let mut engine = strict::empty_engine(policy.limits());
     for module in policy.modules() {
-        engine
-            .add_policy(module.path.clone(), module.text.clone())
-            .map_err(|error| vec![PolicyProblem::of_regorus(&error.to_string(), "").to_string()])?;
+        engine.add_policy(module.path.clone(), module.text.clone()).map_err(|error| {
+            vec![PolicyProblem::from_regorus(&error.to_string(), "").to_string()]
+        })?;
     }
     let modules = eligible::rewrite(policy.modules(), engine.get_modules(), policy.entrypoints())?;
     Ok(modules.into())
 }
 
 impl Machine {
-    /// A machine of its own for a policy whose modules were [`rewritten`].
+    /// Compiles and loads a policy whose modules were [`rewritten`].
     pub(super) fn new(policy: &Policy, modules: &Arc<[Module]>) -> Result<Self, PolicyProblem> {
         let vm = Some(load(policy, modules)?);
         Ok(Self { policy: policy.clone(), modules: Arc::clone(modules), vm })
     }
 
-    /// The value of the rule that is asked, or doubt.
-    pub(super) fn evaluate(&mut self, entry: Entry, input: Value) -> Result<Value, Doubt> {
+    /// Evaluates an entrypoint. The value is undefined where the rule has none.
+    pub(super) fn evaluate(&mut self, entry: Entrypoint, input: Value) -> Result<Value, Doubt> {
         let mut vm = match self.vm.take() {
             Some(vm) => vm,
             None => load(&self.policy, &self.modules).map_err(|it| Doubt(it.to_string()))?,
@@ -88,15 +92,15 @@ impl Machine {
     }
 }
 
-/// Runs until there is a result, answering each call of the host.
-fn run(vm: &mut RegoVM, entry: Entry, policy: &Policy) -> Result<Value, Doubt> {
+/// Runs the machine until it has a result, and answers its host calls.
+fn run(vm: &mut RegoVM, entry: Entrypoint, policy: &Policy) -> Result<Value, Doubt> {
     let doubt = |error: &dyn std::fmt::Display| Doubt(error.to_string());
     let index = match entry {
-        Entry::Decision => 0,
-        Entry::Listing => 1,
+        Entrypoint::Decision => 0,
+        Entrypoint::Listing => 1,
     };
     let mut value = vm.execute_entry_point_by_index(index).map_err(|error| doubt(&error))?;
-    // Each round carries out at least one instruction, and those are counted.
+    // Each round runs at least one instruction, and the machine bounds instructions by itself.
     for _ in 0..policy.limits().instructions_max {
         match vm.execution_state() {
             ExecutionState::Suspended { .. } => {}
@@ -108,18 +112,20 @@ fn run(vm: &mut RegoVM, entry: Entry, policy: &Policy) -> Result<Value, Doubt> {
         let answer = host_call(vm, policy)?;
         value = vm.resume(Some(answer)).map_err(|error| doubt(&error))?;
     }
-    Err(Doubt("too many calls of the host".to_owned()))
+    Err(Doubt("too many host calls".to_owned()))
 }
 
 fn host_call(vm: &RegoVM, policy: &Policy) -> Result<Value, Doubt> {
     let (Some(Value::String(name)), Some(Value::Array(args))) =
         (vm.get_host_await_identifier(), vm.get_host_await_argument())
     else {
-        return Err(Doubt("the machine stopped for something else than a call".to_owned()));
+        return Err(Doubt("the machine suspended for another reason than a host call".to_owned()));
     };
     if let Some(guard) = guard(name) {
         let value = args.first().filter(|value| guard.admits(value));
-        return value.cloned().ok_or_else(|| Doubt(format!("an operand is no {guard:?}")));
+        return value
+            .cloned()
+            .ok_or_else(|| Doubt(format!("an operand fails the guard {guard:?}")));
     }
     let builtin = builtins::find(name).ok_or_else(|| Doubt(format!("no built-in `{name}`")))?;
     builtins::call(builtin, args.as_slice(), policy.limits()).map_err(Doubt)
@@ -136,21 +142,21 @@ fn load(policy: &Policy, modules: &[Module]) -> Result<RegoVM, PolicyProblem> {
         let program = Arc::new(compile(policy, modules)?);
         let mut vm = RegoVM::new();
         vm.load_program(program);
-        vm.set_data(policy.data()).map_err(|error| PolicyProblem::whole(error.to_string()))?;
+        vm.set_data(policy.data()).map_err(|error| PolicyProblem::unlocated(error.to_string()))?;
         vm.set_max_instructions(policy.limits().instructions_max);
         vm.set_execution_timer_config(Some(strict::timer(policy.limits())));
-        // Comparing values of two types is no error in Rego; the machine's strictness calls it one.
+        // The machine's strict mode reports a comparison of two types as an error. Rego allows it.
         vm.set_strict_builtin_errors(false);
         vm.set_execution_mode(ExecutionMode::Suspendable);
         Ok(vm)
     }));
-    loaded.unwrap_or_else(|_| Err(PolicyProblem::whole("the compiler panicked on this policy")))
+    loaded.unwrap_or_else(|_| Err(PolicyProblem::unlocated("the compiler panicked on this policy")))
 }
 
 fn compile(policy: &Policy, modules: &[Module]) -> Result<Program, PolicyProblem> {
     let limits = policy.limits();
     let longest = modules.iter().map(|module| module.text.len()).max().unwrap_or_default();
-    // Guards make lines longer than what was written.
+    // Guards make lines longer, so the limits on the policy's own text do not apply.
     let wider = super::EvalLimits {
         source_bytes_max: longest.max(limits.source_bytes_max),
         columns_max: longest.max(limits.columns_max),
@@ -160,37 +166,37 @@ fn compile(policy: &Policy, modules: &[Module]) -> Result<Program, PolicyProblem
     for module in modules {
         engine
             .add_policy(module.path.clone(), module.text.clone())
-            .map_err(|error| PolicyProblem::of_regorus(&error.to_string(), &module.path))?;
+            .map_err(|error| PolicyProblem::from_regorus(&error.to_string(), &module.path))?;
     }
     engine
         .add_data(policy.data())
-        .map_err(|error| PolicyProblem::of_regorus(&error.to_string(), "data"))?;
+        .map_err(|error| PolicyProblem::from_regorus(&error.to_string(), "data"))?;
     let entrypoints = policy.entrypoints();
     let compiled = engine
         .compile_with_entrypoint(&entrypoints.decision.as_str().into())
-        .map_err(|error| PolicyProblem::of_regorus(&error.to_string(), ""))?;
+        .map_err(|error| PolicyProblem::from_regorus(&error.to_string(), ""))?;
     let guards = GUARDS.iter().map(|(name, _)| (*name, 1));
     let table = builtins::TABLE.iter().map(|builtin| (builtin.name, builtin.arity()));
     let host: Vec<(&str, usize)> = table.chain(guards).collect();
     let entries = [entrypoints.decision.as_str(), entrypoints.listing.as_str()];
     let program = Compiler::compile_from_policy_with_host_await(&compiled, &entries, &host)
-        .map_err(|error| PolicyProblem::of_regorus(&error.to_string(), ""))?;
+        .map_err(|error| PolicyProblem::from_regorus(&error.to_string(), ""))?;
     let mut program = Arc::unwrap_or_clone(program);
     for rule in &mut program.rule_infos {
-        // The interpreter tries every definition, and so meets every error.
+        // The interpreter evaluates every definition, and so reports an error in any of them.
         rule.early_exit_on_first_success = false;
     }
-    inspect(&program)?;
+    check_bytecode(&program)?;
     Ok(program)
 }
 
-/// Holds the bytecode itself to the rules: nothing that calls past the host, nothing that looks
-/// rules up at run time.
-fn inspect(program: &Program) -> Result<(), PolicyProblem> {
-    let refused = |what: String| Err(PolicyProblem::whole(format!("the program {what}")));
+/// Checks the bytecode: it may call no function except through the host, and may not look up rules
+/// at run time, because then a rule that [`eligible`] did not check could be evaluated.
+fn check_bytecode(program: &Program) -> Result<(), PolicyProblem> {
+    let refused = |what: String| Err(PolicyProblem::unlocated(format!("the program {what}")));
     for builtin in &program.builtin_info_table {
         if !OPERATORS.contains(&builtin.name.as_str()) {
-            return refused(format!("calls `{}` past the host", builtin.name));
+            return refused(format!("calls `{}` without the host", builtin.name));
         }
     }
     for instruction in &program.instructions {
@@ -199,7 +205,7 @@ fn inspect(program: &Program) -> Result<(), PolicyProblem> {
         }
     }
     if program.needs_runtime_recursion_check || program.needs_recompilation {
-        return refused("is not whole".to_owned());
+        return refused("must be compiled again before it can run".to_owned());
     }
     Ok(())
 }

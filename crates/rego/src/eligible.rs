@@ -1,12 +1,14 @@
-//! Which policies may run on the bytecode machine, and in what form.
+//! Which policies may run on the compiled engine, and the guards that are written into them.
 //!
-//! The machine drops the body of a rule at any error, takes a conflict of two values for no value,
-//! and is wrong on some constructs. So only constructs that are known to mean the same on both
-//! engines are let through, and every operation that can fail is put behind a call of the host,
-//! where a failure is seen: built-ins all are such calls, and operators and iteration get guards
-//! written around their operands. What the guards catch is answered by the strict engine.
+//! The bytecode machine ends a rule's body at an error without reporting it, makes a rule with two
+//! values undefined, and evaluates some constructs wrongly. Therefore a policy may run on it only
+//! if it uses no construct beyond those that mean the same on both engines, and every operation
+//! that can fail is a host call, where a failure is seen: built-ins always are, and guards are
+//! written around the operands of operators and of iteration. Where a guard fails, the strict
+//! engine answers.
 //!
-//! Reachable rules alone are looked at: no other is compiled.
+//! Only rules that the entrypoints can reach are checked: no other is compiled. `compiled` and
+//! the proof call this module; `docs/policy.md`, "How a policy comes to answer", is for users.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,11 +18,12 @@ use regorus::unstable::{
     RuleHead, Span,
 };
 
-use super::check::{Index, Path, dotted, is_function, place};
-use super::walk::{Chain, Step, Visit, Walk, chain, rule_args, rule_ref};
+use super::check::{Index, Path, dotted, is_function, location};
+use super::walk::{Reference, Step, Visit, Walk, reference, rule_args, rule_ref};
 use super::{Entrypoints, Module};
 
-/// Guards: built-ins of the compiled engine alone. Each gives back its argument or fails.
+/// The guards: host calls that only the compiled engine has. Each returns its argument or fails.
+/// The names begin with `__`, which no policy's rule may (see `check`).
 pub(super) static GUARDS: &[(&str, Guard)] = &[
     ("__collection", Guard::Collection),
     ("__divisor", Guard::Divisor),
@@ -29,7 +32,7 @@ pub(super) static GUARDS: &[(&str, Guard)] = &[
     ("__set", Guard::Set),
 ];
 
-/// What a guard insists on.
+/// The property of an operand that a guard checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Guard {
     /// An array, set or object.
@@ -62,14 +65,18 @@ impl Guard {
     }
 }
 
-/// The modules as the compiled engine gets them, or why it may not have them.
+/// Writes guards into the modules.
+///
+/// # Errors
+///
+/// `file:line: construct` for each construct that the compiled engine may not run, sorted.
 pub(super) fn rewrite(
     modules: &[Module],
     parsed: &[Ref<Ast>],
     entrypoints: &Entrypoints,
 ) -> Result<Vec<Module>, Vec<String>> {
     let index = Index::of(parsed);
-    let mut judge = Judge {
+    let mut rewriter = Rewriter {
         modules,
         index: &index,
         reasons: BTreeSet::new(),
@@ -77,25 +84,26 @@ pub(super) fn rewrite(
         guarded: BTreeSet::new(),
     };
     for path in index.reachable([&entrypoints.decision, &entrypoints.listing]) {
-        judge.rule(&path);
+        rewriter.rule(&path);
     }
-    if !judge.reasons.is_empty() {
-        return Err(judge.reasons.into_iter().collect());
+    if !rewriter.reasons.is_empty() {
+        return Err(rewriter.reasons.into_iter().collect());
     }
     let edited = modules.iter().enumerate().map(|(at, module)| Module {
         path: module.path.clone(),
-        text: apply(&module.text, judge.edits.remove(&at).unwrap_or_default()),
+        text: apply(&module.text, rewriter.edits.remove(&at).unwrap_or_default()),
     });
     Ok(edited.collect())
 }
 
-/// A text to put in the place of a span; an empty span is an insertion.
+/// A replacement of the bytes from `start` to `end`; an insertion where both are equal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Edit {
     start: usize,
     end: usize,
     text: String,
-    /// Among edits at one place, closing brackets come first and inner guards open last.
+    /// Order of edits with one start: closing brackets first, then opening ones, the outermost
+    /// guard first.
     rank: (bool, usize),
 }
 
@@ -113,18 +121,18 @@ fn apply(text: &str, mut edits: Vec<Edit>) -> String {
     out
 }
 
-struct Judge<'a, 'i> {
+struct Rewriter<'a, 'i> {
     modules: &'i [Module],
     index: &'i Index<'a>,
     reasons: BTreeSet<String>,
     edits: BTreeMap<usize, Vec<Edit>>,
-    /// What is guarded already: a rule's head is met once for each of its bodies.
+    /// Guards that were written already: a rule's head is visited once for each of its bodies.
     guarded: BTreeSet<(usize, usize, usize, Guard)>,
 }
 
-impl<'a> Judge<'a, '_> {
+impl<'a> Rewriter<'a, '_> {
     fn refuse(&mut self, span: &Span, why: &str) {
-        let (file, line) = place(span);
+        let (file, line) = location(span);
         self.reasons.insert(format!("{file}:{line}: {why}"));
     }
 
@@ -137,10 +145,10 @@ impl<'a> Judge<'a, '_> {
                 if let Visit::Expr(Expr::ArrayCompr { term, .. } | Expr::SetCompr { term, .. }) =
                     &visit
                 {
-                    self.yields(term, &declared);
+                    self.yielded_value(term, &declared);
                 }
                 match visit {
-                    Visit::Ref(chain) => self.reference(*module, &chain),
+                    Visit::Ref(reference) => self.reference(*module, &reference),
                     Visit::Call { callee, .. } => self.call(&callee),
                     Visit::Expr(expr) => self.expression(*module, expr),
                     Visit::Statement(statement) => self.statement(*module, statement),
@@ -159,7 +167,7 @@ impl<'a> Judge<'a, '_> {
                 if !args.is_empty() {
                     self.refuse(rule.span(), "a default for a function");
                 }
-                if literal(value).is_none() {
+                if !is_literal(value) {
                     self.refuse(rule.span(), "a default that is not a plain value");
                 }
             }
@@ -168,7 +176,9 @@ impl<'a> Judge<'a, '_> {
                     RuleHead::Set { key: None, .. } => {
                         self.refuse(rule.span(), "a set without `contains`");
                     }
-                    RuleHead::Set { key: Some(key), .. } => self.yields(key, &declared(rule)),
+                    RuleHead::Set { key: Some(key), .. } => {
+                        self.yielded_value(key, &declared(rule));
+                    }
                     RuleHead::Compr { .. } | RuleHead::Func { .. } => {}
                 }
                 if rule_args(rule).iter().any(|arg| !matches!(arg, Expr::Var { .. })) {
@@ -178,7 +188,7 @@ impl<'a> Judge<'a, '_> {
                     if !next.is_else {
                         self.refuse(rule.span(), "a rule with several bodies in a row");
                     } else if iterates(rule, body) {
-                        // To the machine a loop that yields nothing has succeeded.
+                        // On the machine a loop without a match succeeds, so `else` is not tried.
                         self.refuse(rule.span(), "an `else` after a body that iterates");
                     }
                 }
@@ -186,16 +196,16 @@ impl<'a> Judge<'a, '_> {
         }
     }
 
-    /// Iteration where a value is yielded is an error on the strict engine where there is nothing
-    /// to iterate over, and nothing at all on the machine.
-    fn yields(&mut self, value: &Expr, declared: &BTreeSet<&str>) {
-        if free(value, declared) {
+    /// Refuses iteration inside a yielded value. Where there is no collection to iterate over, the
+    /// strict engine reports an error and the machine yields nothing.
+    fn yielded_value(&mut self, value: &Expr, declared: &BTreeSet<&str>) {
+        if has_free_index(value, declared) {
             self.refuse(value.span(), "iteration inside a yielded value");
         }
     }
 
-    /// Two values for one rule are an error on the strict engine and nothing on the machine, so
-    /// there must be no way to two values.
+    /// Refuses a rule that could have two values: that is an error on the strict engine (OPA docs,
+    /// "Policy Language", "Complete Definitions"), and undefined on the machine.
     fn conflicts(&mut self, path: &Path<'a>, definitions: &[(usize, &'a Rule)]) {
         let mut values: Vec<Option<Value>> = Vec::new();
         let mut specs = 0_usize;
@@ -210,8 +220,8 @@ impl<'a> Judge<'a, '_> {
             let head_value = assign.map(|assign| assign.value.as_ref());
             if bodies.is_empty() {
                 let value = constant(head_value);
-                single &=
-                    value.is_some() || !head_value.is_some_and(|it| free(it, &BTreeSet::new()));
+                single &= value.is_some()
+                    || !head_value.is_some_and(|it| has_free_index(it, &BTreeSet::new()));
                 values.push(value);
             }
             for (at, body) in bodies.iter().enumerate() {
@@ -236,7 +246,7 @@ impl<'a> Judge<'a, '_> {
             self.refuse(&statement.span, "`with`");
         }
         match &statement.literal {
-            // Inside a loop the interpreter takes it for a second declaration.
+            // Inside a loop, regorus's interpreter reports it as a second declaration.
             Literal::SomeVars { span, .. } => self.refuse(span, "`some` without `in`"),
             Literal::SomeIn { span, key, value, collection } => {
                 let key = key.as_ref().map(AsRef::as_ref);
@@ -250,7 +260,7 @@ impl<'a> Judge<'a, '_> {
             }
             Literal::Every { span, .. } => self.refuse(span, "`every`"),
             Literal::NotExpr { span, expr } => {
-                if looks_up(expr)
+                if indexes_in(expr)
                     .any(|index| matches!(index, Expr::Var { span, .. } if span.text() == "_"))
                 {
                     self.refuse(span, "iteration inside `not`");
@@ -259,7 +269,7 @@ impl<'a> Judge<'a, '_> {
             Literal::Expr { expr, span } => {
                 if let Expr::AssignExpr { op, lhs, .. } = expr.as_ref() {
                     match variable(lhs).filter(|name| *op == AssignOp::ColEq && *name != "_") {
-                        Some(name) => self.defined(module, &statement.span, name),
+                        Some(name) => self.require_defined(module, &statement.span, name),
                         None => self.refuse(span, "unification, or an assignment to a pattern"),
                     }
                 }
@@ -271,7 +281,7 @@ impl<'a> Judge<'a, '_> {
         match expr {
             Expr::ObjectCompr { span, .. } => self.refuse(span, "an object comprehension"),
             Expr::ArrayCompr { span, term, .. }
-                if variable(term).is_none() && literal(term).is_none() =>
+                if variable(term).is_none() && !is_literal(term) =>
             {
                 self.refuse(span, "an array comprehension of something else than a variable");
             }
@@ -298,42 +308,43 @@ impl<'a> Judge<'a, '_> {
         }
     }
 
-    fn call(&mut self, callee: &Chain<'a>) {
+    fn call(&mut self, callee: &Reference<'a>) {
         if super::check::called(callee).as_deref() == Some("print") {
             self.refuse(callee.span, "`print`");
         }
     }
 
-    /// A reference must reach a rule by its full name, or data that no rule is near.
-    fn reference(&mut self, module: usize, chain: &Chain<'a>) {
-        if let Some(import) = self.index.imported(module, chain)
-            && let Some(root) = chain.root_span
+    /// A reference must name a rule by its full path, or data that is neither above nor below a
+    /// rule.
+    fn reference(&mut self, module: usize, reference: &Reference<'a>) {
+        if let Some(import) = self.index.imported(module, reference)
+            && let Some(root) = reference.root_span
         {
             let text = import.join(".");
-            // The interpreter evaluates the whole package that an import names, and meets errors
-            // that the machine would not.
+            // The interpreter evaluates the whole package that an import names, and so reports
+            // errors that the machine does not.
             let package = import.get(1..).unwrap_or_default();
             let whole = import.first() == Some(&"data")
-                && self.index.met(package).any(|rule| !package.starts_with(rule));
+                && self.index.overlapping(package).any(|rule| !package.starts_with(rule));
             if whole {
-                let full = text.clone() + "." + &chain.prefix().join(".");
-                self.refuse(chain.span, &format!("a rule through an import: write `{full}`"));
+                let full = text.clone() + "." + &reference.prefix().join(".");
+                self.refuse(reference.span, &format!("a rule through an import: write `{full}`"));
             } else if import.iter().all(|name| is_identifier(name)) {
                 self.edit(module, root, text);
             } else {
-                self.refuse(chain.span, "an import of a path that needs quotes");
+                self.refuse(reference.span, "an import of a path that needs quotes");
             }
         }
-        let Some(path) = self.index.resolve(module, chain) else { return };
-        let met: Vec<&Path<'a>> = self.index.met(&path).collect();
+        let Some(path) = self.index.resolve(module, reference) else { return };
+        let met: Vec<&Path<'a>> = self.index.overlapping(&path).collect();
         if met.iter().any(|rule| !path.starts_with(rule)) || path.is_empty() {
-            self.refuse(chain.span, "a reference to a whole package");
+            self.refuse(reference.span, "a reference to a whole package");
         } else if self.index.covers_package(&path) {
-            self.refuse(chain.span, "a reference to a package");
+            self.refuse(reference.span, "a reference to a package");
         } else if met.iter().any(|rule| {
             self.index.rules.get(*rule).is_some_and(|it| it.iter().any(|(_, it)| is_function(it)))
         }) {
-            self.refuse(chain.span, "a function used as a value");
+            self.refuse(reference.span, "a function used as a value");
         }
     }
 
@@ -345,8 +356,8 @@ impl<'a> Judge<'a, '_> {
         self.edits.entry(module).or_default().push(Edit { start, end, text, rank });
     }
 
-    /// Where a span begins and ends. Spans leave out the quotes of a string at their edge, and no
-    /// other thing stands right beside a quote.
+    /// The bytes of a span, from start to end. regorus's spans leave out the quotes of a string at
+    /// either edge, so a quote next to the span belongs to it.
     fn extent(&mut self, module: usize, span: &Span) -> Option<(usize, usize)> {
         let text = self.modules.get(module).map_or("", |module| &module.text).as_bytes();
         let start = usize::try_from(span.start).ok()?;
@@ -357,9 +368,10 @@ impl<'a> Judge<'a, '_> {
         Some((before.unwrap_or(start), after))
     }
 
-    /// Has an assignment fail where it assigns nothing. The machine goes on with no value, so that
-    /// `x := input.absent; not x == 1` would be true; a comparison with no value it does fail.
-    fn defined(&mut self, module: usize, statement: &Span, name: &str) {
+    /// Makes an assignment of undefined fail, by adding `; x == x`. The machine would continue with
+    /// `x` undefined, so that `x := input.absent; not x == 1` would be true; a comparison with
+    /// undefined does fail on it.
+    fn require_defined(&mut self, module: usize, statement: &Span, name: &str) {
         let Some((_, end)) = self.extent(module, statement) else { return };
         let rank = (false, usize::MAX);
         let text = format!("; {name} == {name}");
@@ -384,7 +396,7 @@ impl<'a> Judge<'a, '_> {
     }
 }
 
-/// Every variable that a rule declares, wherever in it.
+/// Every variable that a rule declares, in any of its bodies.
 fn declared(rule: &Rule) -> BTreeSet<&str> {
     let mut declared: BTreeSet<&str> = rule_args(rule).into_iter().filter_map(variable).collect();
     for visit in Walk::rule(rule) {
@@ -406,7 +418,7 @@ fn declared(rule: &Rule) -> BTreeSet<&str> {
     declared
 }
 
-/// Whether a rule's body may run more than once, so that its value may differ from run to run.
+/// Whether a rule's body may have several matches, each with a value of its own.
 fn iterates(rule: &Rule, body: &RuleBody) -> bool {
     let mut declared: BTreeSet<&str> = rule_args(rule).into_iter().filter_map(variable).collect();
     for statement in &body.query.stmts {
@@ -421,7 +433,9 @@ fn iterates(rule: &Rule, body: &RuleBody) -> bool {
         }
     }
     let in_body = body.query.stmts.iter().any(|statement| match &statement.literal {
-        Literal::Expr { expr, .. } | Literal::NotExpr { expr, .. } => free(expr, &declared),
+        Literal::Expr { expr, .. } | Literal::NotExpr { expr, .. } => {
+            has_free_index(expr, &declared)
+        }
         Literal::SomeIn { .. } | Literal::SomeVars { .. } | Literal::Every { .. } => false,
     });
     let own = body.assign.as_ref().map(|assign| assign.value.as_ref());
@@ -431,13 +445,13 @@ fn iterates(rule: &Rule, body: &RuleBody) -> bool {
         } => assign.as_ref().map(|assign| assign.value.as_ref()),
         Rule::Spec { head: RuleHead::Set { .. }, .. } | Rule::Default { .. } => None,
     };
-    in_body || own.into_iter().chain(head).any(|value| free(value, &declared))
+    in_body || own.into_iter().chain(head).any(|value| has_free_index(value, &declared))
 }
 
-/// Whether an index is a variable that nothing declares: then it runs through a collection. A
-/// rule's name as an index would not, but telling it apart is not worth it.
-fn free(expr: &Expr, declared: &BTreeSet<&str>) -> bool {
-    looks_up(expr).any(|index| variable(index).is_some_and(|it| !declared.contains(it)))
+/// Whether some index in `expr` is a variable that nothing declares: it then iterates over the
+/// collection. A rule's name as an index does not iterate, but counts here too, which is safe.
+fn has_free_index(expr: &Expr, declared: &BTreeSet<&str>) -> bool {
+    indexes_in(expr).any(|index| variable(index).is_some_and(|it| !declared.contains(it)))
 }
 
 fn variable(expr: &Expr) -> Option<&str> {
@@ -447,14 +461,14 @@ fn variable(expr: &Expr) -> Option<&str> {
     }
 }
 
-/// Every index inside an expression, but for those inside comprehensions: what iterates there
-/// iterates for itself.
-fn looks_up(expr: &Expr) -> impl Iterator<Item = &Expr> {
+/// Every index inside an expression, except those inside comprehensions, whose iteration stays
+/// inside them.
+fn indexes_in(expr: &Expr) -> impl Iterator<Item = &Expr> {
     let mut found = Vec::new();
     let mut todo = vec![expr];
     while let Some(expr) = todo.pop() {
-        if let Some((chain, root)) = chain(expr) {
-            let indexes = chain.steps.iter().filter_map(|step| match step {
+        if let Some((reference, root)) = reference(expr) {
+            let indexes = reference.steps.iter().filter_map(|step| match step {
                 Step::Index(index) => Some(*index),
                 Step::Name(_) => None,
             });
@@ -485,8 +499,8 @@ fn looks_up(expr: &Expr) -> impl Iterator<Item = &Expr> {
     found.into_iter()
 }
 
-/// The value of a plain literal, collections included.
-fn literal(expr: &Expr) -> Option<()> {
+/// Whether an expression is a literal: a scalar, or a collection of literals.
+fn is_literal(expr: &Expr) -> bool {
     let mut todo = vec![expr];
     while let Some(expr) = todo.pop() {
         match expr {
@@ -503,13 +517,13 @@ fn literal(expr: &Expr) -> Option<()> {
                     todo.extend([key.as_ref(), value.as_ref()]);
                 }
             }
-            _ => return None,
+            _ => return false,
         }
     }
-    Some(())
+    true
 }
 
-/// The value of a rule that is one scalar; a rule without a value is `true`.
+/// The value of a rule's head where it is one scalar; a head without a value is `true`.
 fn constant(expr: Option<&Expr>) -> Option<Value> {
     match expr {
         None => Some(Value::Bool(true)),
@@ -529,17 +543,18 @@ fn is_collection(expr: &Expr) -> bool {
         || matches!(expr, Expr::Array { .. } | Expr::Object { .. } | Expr::ArrayCompr { .. })
 }
 
-/// Whether an expression is a set by its form.
+/// Whether the form of an expression shows that its value is a set, without an evaluation.
 fn is_set(expr: &Expr) -> bool {
     match expr {
         Expr::Set { .. } | Expr::SetCompr { .. } | Expr::BinExpr { .. } => true,
-        Expr::Call { fcn, .. } => chain(fcn).is_some_and(|(chain, _)| {
-            super::check::called(&chain).as_deref() == Some("object.keys")
+        Expr::Call { fcn, .. } => reference(fcn).is_some_and(|(reference, _)| {
+            super::check::called(&reference).as_deref() == Some("object.keys")
         }),
         _ => false,
     }
 }
 
+/// Whether a name can follow a dot in Rego without brackets and quotes.
 pub(super) fn is_identifier(name: &str) -> bool {
     name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric())
         && !name.starts_with(|c: char| c.is_ascii_digit())

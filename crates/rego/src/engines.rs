@@ -1,92 +1,104 @@
-//! The decision point over both engines.
+//! The policy decision point (PDP) over both engines.
+//!
+//! The compiled engine answers where the policy may run on it; the strict engine answers where
+//! the compiled one is in doubt, and checks a share of its answers. No method returns an error to
+//! the gate: a failed evaluation is a denial, or a withheld list (`docs/strict-profile.md`, P15).
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use regorus::Value;
 
-use super::compiled::{self, Entry, Machine};
-use super::memo::Memo;
+use super::cache::DecisionCache;
+use super::compiled::{self, Entrypoint, Machine};
+use super::pool::Pool;
 use super::problem::PolicyProblem;
 use super::recorded::recorded_input;
-use super::result::{self, Fault, LATE};
-use super::strict::{Interpreter, Trouble};
-use super::workers::Workers;
+use super::result::{self, Indeterminate, TIMED_OUT};
+use super::strict::{EvalError, Interpreter};
 use super::{Policy, input};
 use bartizan_gate::duty::decision::{Decision, Engine, Listing, Origin, PolicyRevision, Reason};
 use bartizan_gate::duty::pdp::{Inputs, ListEntry, Pdp, RecordedInput};
 use bartizan_gate::question::access::AccessRequest;
 
-/// Both engines were asked the same and answered differently. From then on the strict engine
-/// answers alone.
+/// Both engines gave different answers to one input. From then on the strict engine answers alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Demotion {
     /// The revision that was demoted.
     pub revision: PolicyRevision,
-    /// What was asked: `decision` or `listing`.
+    /// Which entrypoint was evaluated: `decision` or `listing`.
     pub question: &'static str,
-    /// What the strict engine answered; this answer was used.
+    /// The strict engine's answer, which was used, as debug text.
     pub strict: String,
-    /// What the compiled engine answered.
+    /// The compiled engine's answer, as debug text.
     pub compiled: String,
 }
 
-/// Answers with one policy.
+/// The PDP for one revision of a policy. Threads share it; each evaluation takes a worker of its
+/// own.
 #[derive(Debug)]
 pub struct RegoPdp {
     policy: Policy,
-    strict: Workers<Interpreter>,
+    strict: Pool<Interpreter>,
     compiled: Option<Compiled>,
-    /// Where the policy reads only what comes again.
-    memo: Option<Memo>,
+    /// Present where the policy's decisions may be cached (see `cache`).
+    cache: Option<DecisionCache>,
     demotion: OnceLock<Demotion>,
 }
 
-/// The compiled engine and its shadow.
+/// The compiled engine and its shadowing.
 #[derive(Debug)]
 struct Compiled {
-    machines: Workers<Machine>,
-    /// One answer in so many is asked of the strict engine too; 0 and 1 mean each.
+    machines: Pool<Machine>,
+    /// One answer in this many is checked against the strict engine; 1 checks each.
     shadow_one_in: u64,
     answered: AtomicU64,
 }
 
 impl RegoPdp {
-    /// Answers with the strict engine, `workers` of it.
+    /// A PDP that uses the strict engine alone, with `workers` interpreters (at least one).
     pub fn strict(policy: Policy, workers: usize) -> Self {
         let others = (1..workers).map(|_| Interpreter::ready(&policy));
-        let strict = Workers::new(Interpreter::ready(&policy), others);
-        let memo = Memo::for_policy(policy.reads());
-        Self { policy, strict, compiled: None, memo, demotion: OnceLock::new() }
+        let strict = Pool::new(Interpreter::ready(&policy), others);
+        let cache = DecisionCache::for_policy(policy.reads());
+        Self { policy, strict, compiled: None, cache, demotion: OnceLock::new() }
     }
 
-    /// Answers with the compiled engine, `workers` of it, and asks the strict engine again one
-    /// time in `shadow_one_in`. Only for a policy whose proof says that it may.
+    /// A PDP that uses the compiled engine, with `workers` machines and as many interpreters (at
+    /// least one each), and checks one answer in `shadow_one_in` (0 counts as 1) against the
+    /// strict engine. The caller has a [`Proof`](super::Proof) that allows it.
+    ///
+    /// # Errors
+    ///
+    /// The policy uses a construct that the compiled engine may not run, or it cannot be compiled.
     pub fn compiled(
         policy: Policy,
         workers: usize,
         shadow_one_in: u32,
     ) -> Result<Self, PolicyProblem> {
         let modules = compiled::rewritten(&policy).map_err(|reasons| {
-            PolicyProblem::whole(format!("not for the compiled engine: {}", reasons.join("; ")))
+            PolicyProblem::unlocated(format!(
+                "the compiled engine may not run this policy: {}",
+                reasons.join("; ")
+            ))
         })?;
         let first = Machine::new(&policy, &modules)?;
         let others: Result<Vec<Machine>, PolicyProblem> =
             (1..workers).map(|_| Machine::new(&policy, &modules)).collect();
         let compiled = Compiled {
-            machines: Workers::new(first, others?),
+            machines: Pool::new(first, others?),
             shadow_one_in: u64::from(shadow_one_in.max(1)),
             answered: AtomicU64::new(0),
         };
         Ok(Self { compiled: Some(compiled), ..Self::strict(policy, workers) })
     }
 
-    /// The policy that answers.
+    /// The policy that is evaluated.
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// The engine that answers now.
+    /// The engine that evaluates the next question: strict after a demotion.
     pub fn engine(&self) -> Engine {
         if self.compiled.is_some() && self.demotion.get().is_none() {
             Engine::Compiled
@@ -95,37 +107,40 @@ impl RegoPdp {
         }
     }
 
-    /// Why the strict engine took over, if it did.
+    /// The disagreement after which the strict engine answers alone; `None` if there was none.
     pub fn demotion(&self) -> Option<Demotion> {
         self.demotion.get().cloned()
     }
 
-    fn strict_value(&self, path: &str, input: Value) -> Result<Value, Fault> {
-        let mut worker = self.strict.take().ok_or_else(|| Fault::evaluation("no worker"))?;
-        worker.evaluate(path, input).map_err(|trouble| match trouble {
-            Trouble::Late(message) => Fault::late(message),
-            Trouble::Error(message) => Fault::evaluation(message),
+    fn strict_value(&self, path: &str, input: Value) -> Result<Value, Indeterminate> {
+        let mut worker = self
+            .strict
+            .acquire()
+            .ok_or_else(|| Indeterminate::failed("no worker is configured"))?;
+        worker.evaluate(path, input).map_err(|error| match error {
+            EvalError::TimedOut(message) => Indeterminate::timed_out(message),
+            EvalError::Failed(message) => Indeterminate::failed(message),
         })
     }
 
-    /// Whether the next answer of the compiled engine is asked of the strict engine as well.
-    fn is_shadowed(&self) -> bool {
+    /// Counts one answer, and says whether it is checked against the strict engine.
+    fn take_shadow_turn(&self) -> bool {
         self.compiled.as_ref().is_some_and(|compiled| {
             let answered = compiled.answered.fetch_add(1, Ordering::Relaxed);
             answered.checked_rem(compiled.shadow_one_in) == Some(0)
         })
     }
 
-    /// What the compiled engine answers; nothing where the strict engine alone answers.
-    fn compiled_value(&self, entry: Entry, input: &Value) -> Option<Value> {
+    /// The compiled engine's value; `None` where the strict engine must answer: the policy has no
+    /// compiled engine, was demoted, or the evaluation ended in doubt.
+    fn compiled_value(&self, entry: Entrypoint, input: &Value) -> Option<Value> {
         let compiled = self.compiled.as_ref().filter(|_| self.demotion.get().is_none())?;
-        // Doubt is for the strict engine to settle.
-        compiled.machines.take()?.evaluate(entry, input.clone()).ok()
+        compiled.machines.acquire()?.evaluate(entry, input.clone()).ok()
     }
 
     fn demote(&self, question: &'static str, strict: String, compiled: String) {
         let revision = self.policy.revision();
-        // Only the first disagreement is kept.
+        // Only the first disagreement is stored.
         self.demotion.get_or_init(|| Demotion { revision, question, strict, compiled });
     }
 
@@ -136,26 +151,26 @@ impl RegoPdp {
             .unwrap_or_else(|fault| fault.deny(revision, Engine::Strict))
     }
 
-    /// Judges an input as it is.
-    pub(super) fn judge(&self, input: Value) -> Decision {
-        self.judge_anew(input, self.is_shadowed())
+    /// Evaluates the decision for an input, without the cache.
+    pub(super) fn decide_input(&self, input: Value) -> Decision {
+        self.decide_uncached(input, self.take_shadow_turn())
     }
 
-    /// Judges an input as before, if it came before. What the strict engine is to be asked as
-    /// well is judged anew by both.
-    fn judge_again(&self, input: Value) -> Decision {
-        let shadowed = self.is_shadowed();
-        let Some(memo) = &self.memo else { return self.judge_anew(input, shadowed) };
-        if !shadowed && let Some(known) = memo.find(&input, self.engine()) {
+    /// The decision for an input, from the cache where it is there. An answer whose turn it is to
+    /// be checked is evaluated again, by both engines.
+    fn decide_cached(&self, input: Value) -> Decision {
+        let shadowed = self.take_shadow_turn();
+        let Some(cache) = &self.cache else { return self.decide_uncached(input, shadowed) };
+        if !shadowed && let Some(known) = cache.get(&input, self.engine()) {
             return known;
         }
-        let decision = self.judge_anew(input.clone(), shadowed);
-        memo.keep(input, &decision);
+        let decision = self.decide_uncached(input.clone(), shadowed);
+        cache.insert(input, &decision);
         decision
     }
 
-    fn judge_anew(&self, input: Value, shadowed: bool) -> Decision {
-        let Some(value) = self.compiled_value(Entry::Decision, &input) else {
+    fn decide_uncached(&self, input: Value, shadowed: bool) -> Decision {
+        let Some(value) = self.compiled_value(Entrypoint::Decision, &input) else {
             return self.strict_decision(input);
         };
         let revision = self.policy.revision();
@@ -165,7 +180,7 @@ impl RegoPdp {
             return compiled;
         }
         let strict = self.strict_decision(input);
-        let late = strict.reasons.iter().any(is_late);
+        let late = strict.reasons.iter().any(is_timeout);
         if late || same_decision(&strict, &compiled) {
             return compiled;
         }
@@ -180,10 +195,10 @@ impl RegoPdp {
             .unwrap_or_else(|fault| fault.withhold(revision))
     }
 
-    /// Judges the input of a listing as it is.
-    pub(super) fn judge_page(&self, input: Value) -> Listing {
-        let shadowed = self.is_shadowed();
-        let Some(value) = self.compiled_value(Entry::Listing, &input) else {
+    /// Evaluates the listing for an input.
+    pub(super) fn list_input(&self, input: Value) -> Listing {
+        let shadowed = self.take_shadow_turn();
+        let Some(value) = self.compiled_value(Entrypoint::Listing, &input) else {
             return self.strict_listing(input);
         };
         let revision = self.policy.revision();
@@ -193,7 +208,7 @@ impl RegoPdp {
             return compiled;
         }
         let strict = self.strict_listing(input);
-        let late = matches!(&strict, Listing::Withhold { reason, .. } if is_late(reason));
+        let late = matches!(&strict, Listing::Withhold { reason, .. } if is_timeout(reason));
         if late || strict == compiled {
             return compiled;
         }
@@ -202,12 +217,12 @@ impl RegoPdp {
     }
 }
 
-/// Whether time ran out. That is no disagreement: the other engine was done in time.
-fn is_late(reason: &Reason) -> bool {
-    reason.origin == Origin::Indeterminate && &*reason.code == LATE
+/// Whether an evaluation exceeded its time limit. A timeout of the strict engine is no disagreement.
+fn is_timeout(reason: &Reason) -> bool {
+    reason.origin == Origin::Indeterminate && &*reason.code == TIMED_OUT
 }
 
-/// Whether both say the same, whoever says it.
+/// Whether two decisions are equal apart from the engine's name.
 pub(super) fn same_decision(strict: &Decision, compiled: &Decision) -> bool {
     strict.effect == compiled.effect
         && strict.reasons == compiled.reasons
@@ -217,17 +232,21 @@ pub(super) fn same_decision(strict: &Decision, compiled: &Decision) -> bool {
 impl Pdp for RegoPdp {
     fn decide(&self, request: &AccessRequest<'_>) -> Decision {
         let input = input::of_request(request, self.policy.reads());
-        match input.lossy.first() {
-            Some(pointer) => Fault::lossy(pointer).deny(self.policy.revision(), self.engine()),
-            None => self.judge_again(input.value),
+        match input.inexact.first() {
+            Some(pointer) => {
+                Indeterminate::inexact_number(pointer).deny(self.policy.revision(), self.engine())
+            }
+            None => self.decide_cached(input.value),
         }
     }
 
     fn list(&self, request: &AccessRequest<'_>, entries: &[ListEntry<'_>]) -> Listing {
         let input = input::of_listing(request, entries, self.policy.reads());
-        match input.lossy.first() {
-            Some(pointer) => Fault::lossy(pointer).withhold(self.policy.revision()),
-            None => self.judge_page(input.value),
+        match input.inexact.first() {
+            Some(pointer) => {
+                Indeterminate::inexact_number(pointer).withhold(self.policy.revision())
+            }
+            None => self.list_input(input.value),
         }
     }
 

@@ -1,8 +1,10 @@
-//! Inputs for the proof: like real ones, then bent where the policy looks.
+//! Generated inputs for the proof (differential test of both engines).
 //!
-//! The values come from the policy's own constants, so that its comparisons go either way, and
-//! from every type, so that its built-ins meet what they do not expect. The same seed gives the
-//! same inputs.
+//! Each input begins as one of the shape that real ones have. Then values at the paths that the
+//! policy reads are replaced or removed. The replacements come from the policy's own constants, so
+//! that its comparisons are both true and false, and from every JSON type, so that built-ins get
+//! arguments of a wrong type. The same seed gives the same inputs. Only [`prove()`](super::prove())
+//! uses it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,21 +15,21 @@ use super::ReadSet;
 use super::random::Random;
 use super::walk::{Visit, Walk};
 
-/// How a tool may stand to the lock.
+/// The values of `input.tool.drift`.
 const DRIFTS: &[&str] = &["none", "changed", "added", "unlocked"];
 
-/// Most constants of a policy that are used.
+/// Most constants of a policy that are used as values.
 const CONSTANTS_MAX: usize = 512;
 
-/// Makes inputs.
+/// A seeded generator of inputs for one policy.
 #[derive(Debug)]
 pub(super) struct Generator {
     random: Random,
     /// Constants of the policy and edge cases of every type.
     values: Vec<Value>,
-    /// The strings among them.
+    /// The strings in `values`, and variations of them.
     strings: Vec<Value>,
-    /// What the policy reads, without `input`.
+    /// The paths that the policy reads, without `input`; a last `*` stands for any name.
     paths: Vec<Vec<String>>,
 }
 
@@ -54,7 +56,8 @@ impl Generator {
         );
         let mut strings: Vec<Value> =
             values.iter().filter(|it| it.as_string().is_ok()).cloned().collect();
-        // A string that begins or goes on like another tells prefixes from equality.
+        // A string that extends or shortens another shows whether a rule compares a prefix or the
+        // whole.
         let longer: Vec<Value> = strings
             .iter()
             .filter_map(|it| it.as_string().ok())
@@ -77,20 +80,20 @@ impl Generator {
         Self { random: Random::new(seed), values, strings, paths }
     }
 
-    /// The next input.
+    /// The next input of the sequence.
     pub(super) fn input(&mut self) -> Value {
         let mut input = self.plausible();
         for path in self.paths.clone() {
             match self.random.below(12) {
                 0..=2 => {
                     let value = self.string();
-                    put(&mut input, &path, Some(value));
+                    set_or_remove(&mut input, &path, Some(value));
                 }
                 3 | 4 => {
                     let value = self.value(2);
-                    put(&mut input, &path, Some(value));
+                    set_or_remove(&mut input, &path, Some(value));
                 }
-                5 | 6 => put(&mut input, &path, None),
+                5 | 6 => set_or_remove(&mut input, &path, None),
                 _ => {}
             }
         }
@@ -101,7 +104,7 @@ impl Generator {
         self.random.pick(&self.strings).cloned().unwrap_or(Value::Null)
     }
 
-    /// A value of any type, at most `depth` deep.
+    /// A value of any JSON type, nested at most `depth` levels.
     fn value(&mut self, depth: usize) -> Value {
         let inner = depth.saturating_sub(1);
         match self.random.below(if depth == 0 { 4 } else { 6 }) {
@@ -123,7 +126,7 @@ impl Generator {
         Value::from((0..items).map(|_| self.string()).collect::<Vec<_>>())
     }
 
-    fn of(&mut self, names: &[&str]) -> Value {
+    fn usually_one_of(&mut self, names: &[&str]) -> Value {
         let often = self.random.pick(names).map(|name| Value::from(*name));
         often.filter(|_| !self.random.one_in(8)).unwrap_or_else(|| self.string())
     }
@@ -131,11 +134,11 @@ impl Generator {
     fn operation(&mut self) -> Value {
         object([
             ("name", self.string()),
-            ("effect", self.of(&["read", "write", "destructive", "exec", "unknown"])),
+            ("effect", self.usually_one_of(&["read", "write", "destructive", "exec", "unknown"])),
             ("environments", self.strings(2)),
             (
                 "environment_source",
-                self.of(&["arguments", "absent", "unmapped", "unreadable", "none"]),
+                self.usually_one_of(&["arguments", "absent", "unmapped", "unreadable", "none"]),
             ),
             ("tags", self.strings(2)),
             ("pack", self.string()),
@@ -145,7 +148,7 @@ impl Generator {
     fn principal(&mut self) -> Value {
         object([
             ("id", self.string()),
-            ("kind", self.of(&["agent", "user"])),
+            ("kind", self.usually_one_of(&["agent", "user"])),
             ("groups", self.strings(3)),
             ("claims", object([("team", self.string())])),
         ])
@@ -163,12 +166,12 @@ impl Generator {
         object([
             ("name", self.string()),
             ("arguments", arguments),
-            ("drift", self.of(DRIFTS)),
+            ("drift", self.usually_one_of(DRIFTS)),
             ("flags", self.strings(2)),
         ])
     }
 
-    /// An input of the shape that real ones have.
+    /// An input with the members and types that real ones have.
     fn plausible(&mut self) -> Value {
         let hour = self.random.below(24);
         let unix_ms = self.random.number() >> 22;
@@ -177,7 +180,7 @@ impl Generator {
                 ("name", self.string()),
                 ("operation", self.operation()),
                 ("definition", self.string()),
-                ("drift", self.of(DRIFTS)),
+                ("drift", self.usually_one_of(DRIFTS)),
                 ("flags", self.strings(2)),
             ])
         });
@@ -186,11 +189,17 @@ impl Generator {
         let arguments = Value::from(members.collect::<BTreeMap<_, _>>());
         object([
             ("version", Value::from(1_u64)),
-            ("phase", self.of(&["call", "list"])),
-            ("direction", self.of(&["to_server", "to_client"])),
+            ("phase", self.usually_one_of(&["call", "list"])),
+            ("direction", self.usually_one_of(&["to_server", "to_client"])),
             (
                 "method",
-                self.of(&["tools/call", "tools/list", "resources/read", "initialize", "x/y"]),
+                self.usually_one_of(&[
+                    "tools/call",
+                    "tools/list",
+                    "resources/read",
+                    "initialize",
+                    "x/y",
+                ]),
             ),
             ("principal", self.principal()),
             ("client", object([("name", self.string()), ("version", self.string())])),
@@ -198,9 +207,9 @@ impl Generator {
             (
                 "protocol",
                 object([
-                    ("revision", self.of(&["2025-11-25", "2026-07-28"])),
-                    ("era", self.of(&["legacy", "modern"])),
-                    ("transport", self.of(&["http", "stdio"])),
+                    ("revision", self.usually_one_of(&["2025-11-25", "2026-07-28"])),
+                    ("era", self.usually_one_of(&["legacy", "modern"])),
+                    ("transport", self.usually_one_of(&["http", "stdio"])),
                 ]),
             ),
             ("tool", self.tool(arguments)),
@@ -230,8 +239,9 @@ fn object<const N: usize>(members: [(&str, Value); N]) -> Value {
     Value::from(members.collect::<BTreeMap<_, _>>())
 }
 
-/// Sets or removes what stands at `path`. A step `*` means any name.
-fn put(value: &mut Value, path: &[String], new: Option<Value>) {
+/// Sets the value at `path`, or removes it where `new` is `None`. A last `*` adds the string `new`
+/// as a member with its own name.
+fn set_or_remove(value: &mut Value, path: &[String], new: Option<Value>) {
     let mut at = value;
     let Some((last, way)) = path.split_last() else {
         if let Some(new) = new {

@@ -1,12 +1,14 @@
-//! `glob.match` as OPA defines it: the patterns of gobwas/glob.
+//! `glob.match` as OPA defines it (OPA docs, "Built-in Functions", "Glob"): the patterns of the Go
+//! library gobwas/glob.
 //!
-//! `*` stands for any run without a delimiter, `**` for any run at all, `?` for one character that
-//! is no delimiter, `[abc]`, `[a-z]` and their negation with `!` for one character, `{a,b}` for
-//! either pattern, `\` for the next character as it is. regorus's own differs in two ways that
-//! matter (`:` as a delimiter; `**` next to text), hence this one.
+//! `*` matches any characters without a delimiter, `**` any characters, `?` one character that is
+//! no delimiter, `[abc]`, `[a-z]` and their negation with `!` one character, `{a,b}` one of the
+//! patterns, and `\` makes the next character literal. regorus's own function differs from OPA for
+//! `:` as a delimiter and for `**` next to text, so it is not used.
 //!
-//! Matching follows the set of all reachable positions, so its cost is at most the product of both
-//! lengths, whatever the pattern.
+//! Matching simulates a nondeterministic automaton: it keeps the set of positions that the pattern
+//! so far can reach. Its cost is at most the product of both lengths for any pattern; it never
+//! backtracks.
 
 /// One piece of a pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,10 +29,14 @@ enum Token {
     Either(Vec<Vec<Self>>),
 }
 
-/// Alternatives within alternatives, at most.
+/// Deepest nesting of `{}`. The recursive reader relies on it.
 const NESTING_MAX: usize = 8;
 
-/// Whether `text` as a whole matches `pattern`.
+/// Whether the whole of `text` matches `pattern`. An empty `delimiters` makes `*` match like `**`.
+///
+/// # Errors
+///
+/// The pattern is malformed; the message quotes it.
 pub(super) fn matches(pattern: &str, delimiters: &[char], text: &str) -> Result<bool, String> {
     let mut reader = Reader { rest: pattern.chars().peekable(), pattern };
     let tokens = reader.sequence(0)?;
@@ -53,7 +59,7 @@ impl Reader<'_> {
         format!("glob pattern `{}`: {what}", self.pattern)
     }
 
-    /// Reads up to the end, or inside `{}` up to `,` or `}`.
+    /// Reads tokens to the end of the pattern, or inside `{}` (`depth` > 0) up to `,` or `}`.
     fn sequence(&mut self, depth: usize) -> Result<Vec<Token>, String> {
         let mut tokens = Vec::new();
         while let Some(&next) = self.rest.peek() {
@@ -84,7 +90,7 @@ impl Reader<'_> {
 
     fn either(&mut self, depth: usize) -> Result<Token, String> {
         if depth > NESTING_MAX {
-            return Err(self.malformed("alternatives nest too deep"));
+            return Err(self.malformed("`{}` nests deeper than 8 levels"));
         }
         let mut branches = Vec::new();
         loop {
@@ -147,13 +153,13 @@ fn advance(tokens: &[Token], delimiters: &[char], text: &[char], at: Vec<bool>) 
     at
 }
 
-/// One character further, where it fits.
+/// The positions after one character that fits.
 fn step(at: &[bool], text: &[char], fits: impl Fn(char) -> bool) -> Vec<bool> {
     let moved = at.iter().zip(text).map(|(here, c)| *here && fits(*c));
     std::iter::once(false).chain(moved).collect()
 }
 
-/// Any number of characters further, as long as each fits.
+/// The positions after any number of characters that fit, none included.
 fn run(at: &[bool], text: &[char], fits: impl Fn(char) -> bool) -> Vec<bool> {
     let mut open = false;
     let mut reached = Vec::with_capacity(at.len());
@@ -170,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_match_as_gobwas_has_them() {
+    fn patterns_match_as_in_gobwas_glob() {
         for (pattern, delimiters, text, expected) in [
             ("", "", "", true),
             ("a*", ".", "abc", true),

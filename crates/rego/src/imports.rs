@@ -1,26 +1,32 @@
-//! Imports written out, and references to whole packages refused.
+//! Replaces imported names by their full paths, and refuses references to whole packages.
 //!
-//! regorus 0.14 evaluates a reference to a whole package (`data.org`, or `org` after
-//! `import data.org`) module by module and calls the package done after the first: rules of its
-//! later modules are then undefined, without an error. A `deny` behind such a reference would
-//! vanish. A reference to a rule by its full path has no such fault, so `org.rule` becomes
-//! `data.org.rule` before either engine sees it, and what names a package and no rule is a
-//! problem. Lines stay where they are; columns may move.
+//! This works around a bug of regorus 0.14. For a reference to a whole package (`data.org`, or
+//! `org` after `import data.org`) it evaluates the package's first module only and marks the whole
+//! package as evaluated. Rules of the other modules are then undefined, without an error, and a
+//! `deny` among them would have no effect. A reference to a rule by its full path is evaluated
+//! correctly. So `org.rule` is rewritten to `data.org.rule` before either engine gets the text, and
+//! a reference that names a package but no rule is a problem. The rewriting keeps line numbers;
+//! columns may change. [`Policy`](super::Policy) calls it.
 
 use std::collections::BTreeMap;
 
 use regorus::unstable::{Module as Ast, Ref};
 
-use super::check::{Index, place};
+use super::check::{Index, location};
 use super::problem::PolicyProblem;
-use super::walk::{Chain, Visit, Walk};
+use super::walk::{Reference, Visit, Walk};
 use super::{Module, eligible::is_identifier};
 
-/// A text to put in the place of a span: start, end, text; offsets in bytes.
+/// A replacement: start and end in bytes, and the new text.
 type Edit = (usize, usize, String);
 
-/// The modules with their imports written out, or every reference that cannot be.
-pub(super) fn written_out(
+/// The modules with imported names replaced by full paths.
+///
+/// # Errors
+///
+/// Every reference to a whole package, and every use of an import that cannot be written without
+/// quotes.
+pub(super) fn with_full_paths(
     modules: &[Module],
     parsed: &[Ref<Ast>],
 ) -> Result<Vec<Module>, Vec<PolicyProblem>> {
@@ -29,8 +35,8 @@ pub(super) fn written_out(
     let mut problems = Vec::new();
     for (module, rule) in index.rules.values().flatten() {
         for visit in Walk::rule(rule) {
-            let Visit::Ref(chain) = visit else { continue };
-            match look(&index, *module, &chain) {
+            let Visit::Ref(reference) = visit else { continue };
+            match edit_of(&index, *module, &reference) {
                 Ok(Some(edit)) => edits.entry(*module).or_default().push(edit),
                 Ok(None) => {}
                 Err(problem) => problems.push(problem),
@@ -49,21 +55,22 @@ pub(super) fn written_out(
     Ok(written.collect())
 }
 
-/// What is to be done about one reference.
-fn look(
+/// The edit that one reference needs; `None` where it needs none.
+fn edit_of(
     index: &Index<'_>,
     module: usize,
-    chain: &Chain<'_>,
+    reference: &Reference<'_>,
 ) -> Result<Option<Edit>, PolicyProblem> {
     let problem = |message: &str, hint: &str| {
-        let (file, line) = place(chain.span);
+        let (file, line) = location(reference.span);
         PolicyProblem::at(file, line, message).hint(hint)
     };
-    if index.resolve(module, chain).is_some_and(|path| index.covers_package(&path)) {
+    if index.resolve(module, reference).is_some_and(|path| index.covers_package(&path)) {
         let hint = "name the rule: `data.package.rule`";
         return Err(problem("a reference to a whole package, not to a rule of it", hint));
     }
-    let (Some(import), Some(root)) = (index.imported(module, chain), chain.root_span) else {
+    let (Some(import), Some(root)) = (index.imported(module, reference), reference.root_span)
+    else {
         return Ok(None);
     };
     if !import.iter().all(|name| is_identifier(name)) {

@@ -1,7 +1,8 @@
-//! The question as the policy sees it: `input`, version 1.
+//! Builds the document `input`, version 1 (`docs/policy.md`, "`input`, version 1").
 //!
-//! Built from our own parse into the engines' values (see `value`), and only as far as the policy
-//! reads it.
+//! The values come from the gate's parse of the message, never from a second parser (see `value`).
+//! Only members that the policy reads are built. `schema` lists the same fields for the JSON
+//! Schema; a test compares the two.
 
 use std::collections::BTreeMap;
 
@@ -15,20 +16,21 @@ use bartizan_gate::question::access::{
 };
 use bartizan_gate::question::operation::Operation;
 use bartizan_gate::question::pack::BaselineRate;
-use bartizan_gate::question::standing::{Drift, Standing};
+use bartizan_gate::question::status::{DefinitionStatus, Drift};
 use bartizan_gate::wire::document::{self, Kind};
 use bartizan_gate::wire::protocol::Revision;
 
-/// The version of the input that this module builds.
+/// The value of `input.version`.
 pub(super) const VERSION: u64 = 1;
 
-/// The whole input of a question as JSON text, for explanations and recorded examples.
+/// The whole input of a request as JSON text. The tests of the documentation use it. Where a number
+/// has no exact value, it is `null`, and the member `lossy` lists its RFC 6901 pointer.
 pub fn input_json(request: &AccessRequest<'_>) -> String {
-    let Input { value, lossy } = of_request(request, &ReadSet::everything());
+    let Input { value, inexact } = of_request(request, &ReadSet::everything());
     let value = match value {
-        Value::Object(members) if !lossy.is_empty() => {
+        Value::Object(members) if !inexact.is_empty() => {
             let mut members = (*members).clone();
-            let pointers: Vec<Value> = lossy.into_iter().map(Value::from).collect();
+            let pointers: Vec<Value> = inexact.into_iter().map(Value::from).collect();
             members.insert(Value::from("lossy"), Value::from(pointers));
             members.into_value()
         }
@@ -37,33 +39,34 @@ pub fn input_json(request: &AccessRequest<'_>) -> String {
     json(&value)
 }
 
-/// The input of a decision.
+/// The input of a decision on one message, with `phase` as `call`.
 pub(super) fn of_request(request: &AccessRequest<'_>, reads: &ReadSet) -> Input {
-    let mut lossy = Vec::new();
+    let mut inexact = Vec::new();
     let mut fields = Fields::new(reads);
-    fields.question(request, &mut lossy);
+    fields.question(request, &mut inexact);
     fields.put("phase", |_| Some(Value::from("call")));
-    Input { value: fields.finish(), lossy }
+    Input { value: fields.finish(), inexact }
 }
 
-/// The input of a listing: the question, and the entries of the page.
+/// The input of a listing, with `phase` as `list`: the request and the entries of one page, as
+/// `tools` for tools and `entries` for other lists.
 pub(super) fn of_listing(
     request: &AccessRequest<'_>,
     entries: &[ListEntry<'_>],
     reads: &ReadSet,
 ) -> Input {
-    let mut lossy = Vec::new();
+    let mut inexact = Vec::new();
     let mut fields = Fields::new(reads);
-    fields.question(request, &mut lossy);
+    fields.question(request, &mut inexact);
     fields.put("phase", |_| Some(Value::from("list")));
     let name = if request.action == Action::ListTools { "tools" } else { "entries" };
     fields.put(name, |reads| {
         Some(Value::from(entries.iter().map(|it| entry(it, reads)).collect::<Vec<_>>()))
     });
-    Input { value: fields.finish(), lossy }
+    Input { value: fields.finish(), inexact }
 }
 
-/// The members of one object, as far as they are read.
+/// Builds one object with the members that the policy reads.
 struct Fields<'r> {
     reads: &'r ReadSet,
     members: BTreeMap<Value, Value>,
@@ -74,7 +77,8 @@ impl<'r> Fields<'r> {
         Self { reads, members: BTreeMap::new() }
     }
 
-    /// Adds a member if it is read; `value` may find that there is none.
+    /// Adds a member if the policy reads it and `value` returns one. Where the policy reads only
+    /// the names of the members, the member's value is null.
     fn put(&mut self, name: &str, value: impl FnOnce(&ReadSet) -> Option<Value>) {
         if let Some(reads) = self.reads.member(name) {
             if let Some(value) = value(reads) {
@@ -97,8 +101,8 @@ impl<'r> Fields<'r> {
         Value::from(self.members)
     }
 
-    /// What decisions and listings share.
-    fn question(&mut self, request: &AccessRequest<'_>, lossy: &mut Vec<String>) {
+    /// Adds the members that decisions and listings share.
+    fn question(&mut self, request: &AccessRequest<'_>, inexact: &mut Vec<String>) {
         self.put("version", |_| Some(Value::from(VERSION)));
         self.text("direction", request.direction.as_str());
         self.text("method", request.method);
@@ -128,23 +132,23 @@ impl<'r> Fields<'r> {
             Some(fields.finish())
         });
         self.put("time", |reads| Some(time(request.time, reads)));
-        self.resource(request, lossy);
+        self.resource(request, inexact);
     }
 
-    fn resource(&mut self, request: &AccessRequest<'_>, lossy: &mut Vec<String>) {
+    fn resource(&mut self, request: &AccessRequest<'_>, inexact: &mut Vec<String>) {
         match request.resource {
-            Resource::Tool { name, arguments, definition, standing } => self.put("tool", |reads| {
+            Resource::Tool { name, arguments, definition, status } => self.put("tool", |reads| {
                 let mut fields = Fields::new(reads);
                 fields.text("name", name);
                 fields.optional("definition", definition);
-                fields.standing(standing);
-                fields.arguments("tool", arguments, lossy);
+                fields.status(status);
+                fields.arguments("tool", arguments, inexact);
                 Some(fields.finish())
             }),
             Resource::Prompt { name, arguments } => self.put("prompt", |reads| {
                 let mut fields = Fields::new(reads);
                 fields.text("name", name);
-                fields.arguments("prompt", arguments, lossy);
+                fields.arguments("prompt", arguments, inexact);
                 Some(fields.finish())
             }),
             Resource::Uri(uri) => self.put("resource", |reads| {
@@ -166,34 +170,35 @@ impl<'r> Fields<'r> {
             Resource::Uris(uris) => self.put("resources", |reads| {
                 let mut fields = Fields::new(reads);
                 fields.put("uris", |reads| {
-                    Some(convert(uris, reads, &mut Pointer::at(&["resources", "uris"]), lossy))
+                    Some(convert(uris, reads, &mut Pointer::at(&["resources", "uris"]), inexact))
                 });
                 Some(fields.finish())
             }),
             Resource::Whole => self.put("params", |reads| {
-                Some(convert(request.params?, reads, &mut Pointer::at(&["params"]), lossy))
+                Some(convert(request.params?, reads, &mut Pointer::at(&["params"]), inexact))
             }),
         }
     }
 
-    fn standing(&mut self, standing: Standing<'_>) {
-        self.optional("drift", standing.drift.map(Drift::as_str));
+    fn status(&mut self, status: DefinitionStatus<'_>) {
+        self.optional("drift", status.drift.map(Drift::as_str));
         self.put("flags", |_| {
-            let flags = standing.flags.iter().map(|flag| Value::from(*flag));
-            (!standing.flags.is_empty()).then(|| Value::from(flags.collect::<Vec<_>>()))
+            let flags = status.flags.iter().map(|flag| Value::from(*flag));
+            (!status.flags.is_empty()).then(|| Value::from(flags.collect::<Vec<_>>()))
         });
     }
 
-    /// Absent arguments are an empty object, so that a rule need not ask twice.
+    /// Adds `arguments`, an empty object where the message has none, so that a rule need not test
+    /// for their absence.
     fn arguments(
         &mut self,
         of: &str,
         arguments: Option<document::Value<'_>>,
-        lossy: &mut Vec<String>,
+        inexact: &mut Vec<String>,
     ) {
         self.put("arguments", |reads| {
             Some(match arguments.filter(|arguments| arguments.kind() != Kind::Null) {
-                Some(it) => convert(it, reads, &mut Pointer::at(&[of, "arguments"]), lossy),
+                Some(it) => convert(it, reads, &mut Pointer::at(&[of, "arguments"]), inexact),
                 None => Value::new_object(),
             })
         });
@@ -230,7 +235,8 @@ fn server(server: &Server, reads: &ReadSet) -> Value {
     fields.finish()
 }
 
-/// Whole where any of it is read: a rule looks up an effect that it reads elsewhere.
+/// The vendor's rate limits by effect. They are built whole: a rule indexes them by an effect that
+/// it reads from elsewhere, so its text does not show which ones it reads.
 fn rates(rates: &BTreeMap<Box<str>, BaselineRate>) -> Value {
     let rates = rates.iter().map(|(effect, baseline)| {
         let members = BTreeMap::from([
@@ -257,12 +263,12 @@ fn entry(entry: &ListEntry<'_>, reads: &ReadSet) -> Value {
     let mut fields = Fields::new(reads);
     fields.text("name", entry.name);
     fields.text("definition", entry.digest);
-    fields.standing(entry.standing);
+    fields.status(entry.status);
     fields.put("operation", |reads| entry.operation.as_ref().map(|it| operation(it, reads)));
     fields.finish()
 }
 
-/// UTC. `weekday` is the English name, as OPA's `time.weekday` gives it.
+/// `input.time`, in UTC. `weekday` is the English name, as OPA's `time.weekday` returns it.
 fn time(time: WallTime, reads: &ReadSet) -> Value {
     let civil = Civil::of(time);
     let mut fields = Fields::new(reads);
@@ -273,7 +279,7 @@ fn time(time: WallTime, reads: &ReadSet) -> Value {
     fields.finish()
 }
 
-/// A time of the proleptic Gregorian calendar, UTC.
+/// A time in the proleptic Gregorian calendar, UTC. `days` counts from 1970-01-01.
 struct Civil {
     days: u64,
     year: u64,
@@ -286,7 +292,8 @@ struct Civil {
 }
 
 impl Civil {
-    /// Counts 400-year eras from 0000-03-01, so that the leap day ends a year.
+    /// Splits a Unix time into its fields: Howard Hinnant's `civil_from_days`, which counts years
+    /// from 1 March so that the leap day is the last day of a year.
     fn of(time: WallTime) -> Self {
         let days = time.unix_ms / 86_400_000;
         let in_day = time.unix_ms % 86_400_000;

@@ -1,18 +1,21 @@
 //! Both policy engines, behind [`Pdp`](bartizan_gate::duty::pdp::Pdp).
 //!
-//! The *strict* engine is regorus's interpreter: the authority. The *compiled* engine is its
-//! bytecode machine: several times faster, and alone not to be trusted, because it swallows
-//! errors inside rule bodies. It runs only a policy whose every construct is known to mean the
-//! same on both ([`eligible`]) and that a proof found no difference in ([`prove()`]); whatever it
-//! cannot answer without doubt it hands to the strict engine, and a share of what it did answer
-//! is asked there again.
+//! The *strict* engine is regorus's interpreter. Where the engines differ, its answer counts. The
+//! *compiled* engine is regorus's bytecode machine (RVM). It is several times faster, but it drops
+//! errors inside rule bodies, so it runs a policy only under three conditions: every construct of
+//! the policy is known to mean the same on both engines ([`eligible`]), the policy's tests pass,
+//! and both engines gave the same answers to generated inputs ([`prove()`]). Where the compiled
+//! engine reports an error, the strict engine answers instead. A configured share of its other
+//! answers is checked against the strict engine (shadowing).
 //!
-//! Absent by design: sockets, clocks and randomness (`input.time` is the clock); a second JSON
-//! reader; any way from an error to a permit.
+//! The crate deliberately has no sockets, no clocks and no randomness (a policy reads the time
+//! from `input.time`), no JSON reader of its own (the gate's is used), and no path from an error
+//! to a permit. The program (`src/policy`, `src/run`) calls it; the gate knows only its `Pdp`
+//! trait.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
-    reason = "values and syntax of regorus: what is not named here is refused or left out"
+    reason = "values and syntax of regorus: a variant that is not named here is refused or ignored"
 )]
 
 mod problem;
@@ -35,14 +38,14 @@ mod recorded;
 mod result;
 mod strict;
 mod compiled;
-mod memo;
-mod workers;
+mod cache;
+mod pool;
 mod engines;
 mod random;
 mod generate;
 mod prove;
-mod judge;
-mod asker;
+mod replay;
+mod query;
 mod lint;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -52,49 +55,49 @@ use std::time::Duration;
 use bytes::Bytes;
 use regorus::Value;
 
-use compiled::Entry;
+use compiled::Entrypoint;
 
 use bartizan_gate::duty::decision::{Engine, PolicyRevision};
 use bartizan_gate::wire::document::{Document, DocumentLimits};
 
-pub use asker::Asker;
 pub use capabilities::capabilities;
 pub use engines::{Demotion, RegoPdp};
 pub use input::input_json;
-pub use judge::{Judge, Unknown};
 pub use lint::{Lint, TRAPS, code_of, lint};
-pub use problem::PolicyProblem;
+pub use problem::{PolicyProblem, not_strict_json, unreadable_cause};
 pub use prove::{FileCoverage, Proof, TestOutcome, TestRun, cover_tests, prove, run_tests};
+pub use query::RuleQuery;
 pub use random::Random;
 pub use reads::ReadSet;
+pub use replay::{ReplayEvaluator, UnknownInput};
 pub use schema::input_schema;
 
-/// One Rego source.
+/// One Rego source file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Module {
-    /// The path to show in problems.
+    /// The path that problems name. It is not opened.
     pub path: String,
-    /// The text.
+    /// The Rego text.
     pub text: String,
 }
 
-/// All that makes up one revision of a policy.
+/// The sources of one revision of a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicySources {
-    /// The Rego sources, tests among them.
+    /// The Rego modules, tests included.
     pub modules: Vec<Module>,
-    /// The document `data`, as JSON text.
+    /// The base document `data`, as JSON text; `None` is an empty object.
     pub data: Option<String>,
-    /// What to call this revision.
+    /// The name of this revision in records and decisions.
     pub revision: PolicyRevision,
 }
 
-/// The rules that are asked.
+/// The rules that are queried. Each must be a complete rule, named by its full path below `data`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entrypoints {
-    /// The rule that judges a frame.
+    /// The rule whose value is the decision on one message (`result` says what it must hold).
     pub decision: String,
-    /// The rule that judges a page of definitions.
+    /// The rule whose value says which definitions of one page of a list are hidden.
     pub listing: String,
 }
 
@@ -107,37 +110,38 @@ impl Default for Entrypoints {
 /// Bounds on a policy and on each evaluation. Every bound is inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EvalLimits {
-    /// Modules of one policy.
+    /// Most modules in one policy.
     pub modules_max: usize,
-    /// One Rego source, bytes.
+    /// Largest Rego source, bytes.
     pub source_bytes_max: usize,
-    /// Lines of one source.
+    /// Most lines in one source.
     pub lines_max: usize,
-    /// One line of a source, characters. regorus's own 1024 is too short for embedded keys.
+    /// Longest line of a source, characters. regorus's default of 1024 is too short for a
+    /// public key in one line.
     pub columns_max: usize,
-    /// Array, object and set literals inside one another: parsing takes time exponential in it.
+    /// Deepest nesting of array, object and set literals. The parser's time is exponential in it.
     pub nesting_max: usize,
-    /// Calls and parentheses inside one another.
+    /// Deepest nesting of calls and parentheses.
     pub call_nesting_max: usize,
-    /// Operators, dots and indexes in one expression: analysis recurses along them.
+    /// Most operators, dots and indexes in one expression. regorus's analysis recurses along them.
     pub chain_max: usize,
-    /// Rules that need one another, with the loops in them: each takes a part of the stack that
-    /// the interpreter runs on.
+    /// Longest chain of rules that depend on each other, counting the loops in them. The
+    /// interpreter recurses along it, so it bounds the use of the thread's stack.
     pub rule_depth_max: usize,
-    /// The data, bytes.
+    /// Largest `data` document, bytes.
     pub data_bytes_max: usize,
-    /// Time for one evaluation. A thousand times what one takes, because it is wall time, and a
-    /// busy machine must not turn into denials.
+    /// Longest evaluation, wall time. It is about a thousand times what an evaluation needs, so
+    /// that a busy machine does not cause denials.
     pub time_max: Duration,
-    /// Instructions of one evaluation on the compiled engine.
+    /// Most instructions in one evaluation on the compiled engine.
     pub instructions_max: usize,
-    /// A string that a built-in makes, bytes.
+    /// Longest string that a built-in returns, bytes.
     pub string_bytes_max: usize,
-    /// Pattern and text of a regular expression or glob, bytes.
+    /// Longest pattern, and longest text, of a regular expression or glob, bytes each.
     pub pattern_text_bytes_max: usize,
-    /// Items of an array that a built-in makes.
+    /// Most items in an array that a built-in returns.
     pub items_max: usize,
-    /// Inputs that a proof tries on both engines.
+    /// How many generated inputs [`prove()`] evaluates on both engines.
     pub proof_inputs: u64,
 }
 
@@ -163,8 +167,15 @@ impl Default for EvalLimits {
     }
 }
 
-/// The package of each source, by the source's path: the names below `data`. To be asked where a
-/// source may end the process, as [`prove()`] is.
+/// The package of each source, in the order of `sources`: the source's path, and the package's
+/// names below `data` (`package a.b` gives `["a", "b"]`).
+///
+/// Parsing a hostile source can end the process (stack overflow), so this is called in a child
+/// process, like [`prove()`].
+///
+/// # Errors
+///
+/// Every source that cannot be parsed, with its place.
 pub fn packages(
     sources: &PolicySources,
     limits: &EvalLimits,
@@ -181,7 +192,7 @@ pub fn packages(
     Ok(paths.zip(check::packages(engine.get_modules())).collect())
 }
 
-/// Parses `module` into `engine`; gives what is wrong with it.
+/// Parses `module` into `engine` and returns its problems; none means that it was added.
 fn parse_into(
     engine: &mut regorus::Engine,
     module: &Module,
@@ -195,7 +206,7 @@ fn parse_into(
         match parsed {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
-                problems.push(PolicyProblem::of_regorus(&error.to_string(), &module.path));
+                problems.push(PolicyProblem::from_regorus(&error.to_string(), &module.path));
             }
             Err(_) => problems.push(PolicyProblem::at(&module.path, 1, "the parser panicked")),
         }
@@ -203,7 +214,7 @@ fn parse_into(
     problems
 }
 
-/// A policy that was parsed and checked. Cheap to clone.
+/// A policy that was parsed and checked. A clone shares its parts (`Arc`).
 #[derive(Debug, Clone)]
 pub struct Policy(Arc<Parts>);
 
@@ -218,21 +229,26 @@ struct Parts {
 }
 
 impl Policy {
-    /// Parses and checks `sources`. Every problem is reported at once, as far as the sources can
-    /// be parsed.
+    /// Parses and checks `sources`.
+    ///
+    /// # Errors
+    ///
+    /// All problems of the first stage that finds any: parsing, checks of the whole policy (see
+    /// `check`), and the interpreter's own preparation for the decision.
     pub fn compile(
         sources: &PolicySources,
         entrypoints: &Entrypoints,
         limits: &EvalLimits,
     ) -> Result<Self, Vec<PolicyProblem>> {
         let policy = Self::parse(sources, Some(entrypoints), limits)?;
-        // What only the engine itself finds when it prepares an evaluation.
+        // regorus reports some errors only when it prepares an evaluation.
         let mut interpreter = strict::Interpreter::new(&policy).map_err(|problem| vec![problem])?;
         interpreter.prepare(&entrypoints.decision).map_err(|problem| vec![problem])?;
         Ok(policy)
     }
 
-    /// Parses and checks; without entrypoints none is asked for.
+    /// Parses and checks. With `None`, the default entrypoints need not exist: tests and lints run
+    /// on fragments of a policy.
     fn parse(
         sources: &PolicySources,
         entrypoints: Option<&Entrypoints>,
@@ -241,7 +257,7 @@ impl Policy {
         let mut problems = Vec::new();
         if sources.modules.len() > limits.modules_max {
             let message = format!("more than {} Rego sources", limits.modules_max);
-            return Err(vec![PolicyProblem::whole(message)]);
+            return Err(vec![PolicyProblem::unlocated(message)]);
         }
         let mut engine = strict::empty_engine(limits);
         for module in &sources.modules {
@@ -262,7 +278,7 @@ impl Policy {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let modules = imports::written_out(&sources.modules, engine.get_modules())?;
+        let modules = imports::with_full_paths(&sources.modules, engine.get_modules())?;
         let asked = entrypoints.cloned().unwrap_or_default();
         let reads = reachable::reads(engine.get_modules(), &[&asked.decision, &asked.listing]);
         Ok(Self(Arc::new(Parts {
@@ -275,36 +291,44 @@ impl Policy {
         })))
     }
 
-    /// What this policy is called.
+    /// The name of this revision, as its sources gave it.
     pub fn revision(&self) -> PolicyRevision {
         Arc::clone(&self.0.revision)
     }
 
-    /// The part of the input that the policy reads.
+    /// The parts of the input that the entrypoints read.
     pub fn reads(&self) -> &ReadSet {
         &self.0.reads
     }
 
-    /// The value of any rule, as JSON, for any input: for `policy eval`. `undefined` where the
-    /// rule has no value.
+    /// Evaluates the rule at `path` (such as `data.mcp.decision`) for one input and returns its
+    /// value as JSON text, sets as arrays; `undefined` where it has none. `bartizan policy eval`
+    /// calls it.
+    ///
+    /// # Errors
+    ///
+    /// The input is not strict JSON, or holds a number without an exact value; the evaluation
+    /// failed; or the compiled engine was asked for a rule that is no entrypoint, or for a policy
+    /// that it may not run.
     pub fn evaluate(
         &self,
         path: &str,
         input_json: &str,
         engine: Engine,
     ) -> Result<String, PolicyProblem> {
-        let whole = PolicyProblem::whole;
+        let unlocated = PolicyProblem::unlocated;
         let raw = Bytes::copy_from_slice(input_json.as_bytes());
-        let document = Document::read(raw, &DocumentLimits::default())
-            .map_err(|unreadable| whole(format!("the input is not strict JSON: {unreadable:?}")))?;
+        let document = Document::read(raw, &DocumentLimits::default()).map_err(|unreadable| {
+            unlocated(format!("the input is {}", not_strict_json(&unreadable)))
+        })?;
         let input = value::of_document(document.root());
-        if let Some(pointer) = input.lossy.first() {
-            return Err(whole(format!("number cannot be represented exactly: `{pointer}`")));
+        if let Some(pointer) = input.inexact.first() {
+            return Err(unlocated(format!("number cannot be represented exactly: `{pointer}`")));
         }
         let value = match engine {
             Engine::Strict | Engine::None => strict::Interpreter::new(self)?
                 .evaluate(path, input.value)
-                .map_err(|trouble| whole(trouble.to_string()))?,
+                .map_err(|error| unlocated(error.to_string()))?,
             Engine::Compiled => self.evaluate_compiled(path, input.value)?,
         };
         Ok(match value {
@@ -313,20 +337,20 @@ impl Policy {
         })
     }
 
-    /// The compiled engine has entrypoints, not paths.
+    /// Evaluates an entrypoint on the compiled engine: a program has no other rules to call.
     fn evaluate_compiled(&self, path: &str, input: Value) -> Result<Value, PolicyProblem> {
         let entry = if path == self.0.entrypoints.decision {
-            Entry::Decision
+            Entrypoint::Decision
         } else if path == self.0.entrypoints.listing {
-            Entry::Listing
+            Entrypoint::Listing
         } else {
             let message = format!("the compiled engine does not answer `{path}`");
-            return Err(PolicyProblem::whole(message).hint("name an entrypoint"));
+            return Err(PolicyProblem::unlocated(message).hint("name an entrypoint"));
         };
         let modules = compiled::rewritten(self)
-            .map_err(|reasons| PolicyProblem::whole(reasons.join("; ")))?;
+            .map_err(|reasons| PolicyProblem::unlocated(reasons.join("; ")))?;
         let mut machine = compiled::Machine::new(self, &modules)?;
-        machine.evaluate(entry, input).map_err(|doubt| PolicyProblem::whole(doubt.0))
+        machine.evaluate(entry, input).map_err(|doubt| PolicyProblem::unlocated(doubt.0))
     }
 
     fn entrypoints(&self) -> &Entrypoints {
@@ -341,7 +365,7 @@ impl Policy {
         &self.0.modules
     }
 
-    /// A copy of the data that shares nothing with any other.
+    /// A new copy of the data. Workers must not share one, or they contend for its reference counts.
     fn data(&self) -> Value {
         self.0.data.as_ref().map_or(Value::new_object(), data_value)
     }
@@ -351,14 +375,14 @@ fn data_value(data: &Document) -> Value {
     value::of_document(data.root()).value
 }
 
-/// Reads the data strictly.
+/// Reads `data` with the strict reader, so that it has no duplicate names and no inexact numbers.
 fn read_data(
     sources: &PolicySources,
     limits: &EvalLimits,
 ) -> Result<Option<Document>, PolicyProblem> {
     let in_data = |message: String| PolicyProblem {
         file: "data".to_owned(),
-        ..PolicyProblem::whole(message)
+        ..PolicyProblem::unlocated(message)
     };
     let Some(text) = &sources.data else { return Ok(None) };
     let bounds = DocumentLimits {
@@ -367,9 +391,9 @@ fn read_data(
         ..DocumentLimits::default()
     };
     let document = Document::read(Bytes::copy_from_slice(text.as_bytes()), &bounds)
-        .map_err(|unreadable| in_data(format!("not strict JSON: {unreadable:?}")))?;
+        .map_err(|unreadable| in_data(not_strict_json(&unreadable)))?;
     let value = value::of_document(document.root());
-    if let Some(pointer) = value.lossy.first() {
+    if let Some(pointer) = value.inexact.first() {
         return Err(in_data(format!("the number at `{pointer}` has no exact value"))
             .hint("integers have at most 64 bits, other numbers at most 17 digits"));
     }

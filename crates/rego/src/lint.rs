@@ -1,23 +1,23 @@
-//! Traps: what compiles and runs, and does not do what its author means.
+//! The policy linter. It finds traps: rules that compile and run, but do something else than their
+//! author means (`docs/policy.md`, "Traps").
 //!
-//! Each finding has a stable code, a place and the next step. A comment `# bartizan:allow CODE` on
-//! the line or the one above it lets one stand; one that lets nothing stand is a finding too.
+//! Each finding has a stable code, a file and line, and a hint. A comment `# bartizan:allow CODE`
+//! on that line, or the line above, suppresses it; a comment that suppresses nothing is a finding
+//! too. `bartizan policy check` calls it. A finding never keeps a policy from running.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use regorus::unstable::{
-    AssignOp, BoolOp, Expr, Literal, LiteralStmt, Module as Ast, Rule, RuleHead, Span,
-};
+use regorus::unstable::{AssignOp, BoolOp, Expr, Literal, LiteralStmt, Rule, RuleHead, Span};
 use serde::Serialize;
 
-use super::check::{Index, called, place};
+use super::check::{Index, called, location};
 use super::problem::PolicyProblem;
 use super::prove::parsed;
-use super::schema::{Holds, below};
-use super::walk::{Chain, Step, Visit, Walk, chain, rule_ref};
+use super::schema::{FieldType, below};
+use super::walk::{Reference, Step, Visit, Walk, reference, rule_ref};
 use super::{EvalLimits, Module, Policy, PolicySources};
 
-/// The codes of all traps.
+/// The codes of all findings, sorted.
 pub const TRAPS: [&str; 7] = [
     "no-reason",
     "not-a-set",
@@ -28,19 +28,20 @@ pub const TRAPS: [&str; 7] = [
     "unused-allow",
 ];
 
-/// What a comment begins with that lets a finding stand.
+/// What a comment that suppresses findings contains before their codes.
 const ALLOW: &str = "bartizan:allow ";
 
-/// The rules that `mcp/decision.rego` combines; each is a set.
+/// The rules of `package mcp` that `mcp/decision.rego` combines. Each must be a partial set.
 const SETS: [&str; 8] = ["permit", "deny", "refuse", "hold", "limit", "set", "redact", "hide"];
 
-/// Of those, whose elements say why, to people and to machines.
+/// Of [`SETS`], those whose elements must have a `code` and a `message`.
 const REASONED: [&str; 4] = ["permit", "deny", "refuse", "hold"];
 
-/// What a client writes, and so can leave out.
-const WRITTEN: [&str; 3] = ["input.params.", "input.prompt.arguments.", "input.tool.arguments."];
+/// Prefixes of the paths that the client writes, and so can leave out.
+const CLIENT_WRITTEN: [&str; 3] =
+    ["input.params.", "input.prompt.arguments.", "input.tool.arguments."];
 
-/// Built-ins that compare parts of a text.
+/// Built-ins that compare a part of a string.
 const PARTIAL: [&str; 6] = [
     "contains",
     "endswith",
@@ -50,22 +51,26 @@ const PARTIAL: [&str; 6] = [
     "strings.any_suffix_match",
 ];
 
-/// One trap.
+/// One finding of the linter. The order is by file, line and code.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Lint {
-    /// The source.
+    /// The path of the source.
     pub file: String,
     /// The line, from 1.
     pub line: u32,
-    /// Stable: what `bartizan:allow` names.
+    /// The code that `bartizan:allow` names: one of [`TRAPS`].
     pub code: &'static str,
     /// What is wrong.
     pub message: String,
-    /// The next step.
+    /// What to write instead.
     pub hint: String,
 }
 
-/// Every trap in the modules that `select` wants, by file and line.
+/// The findings in the modules for whose path `select` is true, sorted by file and line.
+///
+/// # Errors
+///
+/// The sources cannot be parsed, or a static check of the policy fails.
 pub fn lint(
     sources: &PolicySources,
     limits: &EvalLimits,
@@ -81,20 +86,23 @@ pub fn lint(
     let mut linter = Linter { found: BTreeSet::new() };
     for (path, definitions) in &index.rules {
         for (at, rule) in definitions {
-            if !modules.get(*at).is_some_and(|it| select(path_of(it))) {
+            if !modules.get(*at).is_some_and(|it| select(location(it.package.refr.span()).0)) {
                 continue;
             }
-            linter.head(path, rule);
-            let opens = permitting.contains(path) && !denying.contains(path);
-            linter.rule(rule, opens, denying.contains(path));
+            linter.combined_set(path, rule);
+            let denies = denying.contains(path);
+            linter.rule(rule, Polarity { permits: permitting.contains(path) && !denies, denies });
         }
     }
     let found = linter.found.into_iter().collect();
-    Ok(allowed(found, &sources.modules, select))
+    Ok(apply_allows(found, &sources.modules, select))
 }
 
-fn path_of(module: &Ast) -> &str {
-    place(module.package.refr.span()).0
+/// What a rule's result leads to: a permit, or a denial or hold.
+#[derive(Clone, Copy)]
+struct Polarity {
+    permits: bool,
+    denies: bool,
 }
 
 struct Linter {
@@ -103,13 +111,14 @@ struct Linter {
 
 impl Linter {
     fn add(&mut self, span: &Span, code: &'static str, message: String, hint: &str) {
-        let (file, line) = place(span);
+        let (file, line) = location(span);
         let hint = hint.to_owned();
         self.found.insert(Lint { file: file.to_owned(), line, code, message, hint });
     }
 
-    /// The rules that are combined must be sets, and their elements say why.
-    fn head(&mut self, path: &[&str], rule: &Rule) {
+    /// `not-a-set` and `no-reason`: a rule of [`SETS`] must be a partial set, and the elements of
+    /// [`REASONED`] must say why.
+    fn combined_set(&mut self, path: &[&str], rule: &Rule) {
         let ["mcp", name] = path else { return };
         if !SETS.contains(name) {
             return;
@@ -117,7 +126,9 @@ impl Linter {
         let element = match rule {
             Rule::Spec { head: RuleHead::Set { key: Some(key), .. }, .. } => key,
             Rule::Spec { .. } | Rule::Default { .. } => {
-                let message = format!("`{name}` is one value here, not a set: it is not combined");
+                let message = format!(
+                    "`{name}` is a complete rule here, not a set, so it is not combined with others"
+                );
                 let hint = format!("write `{name} contains {{…}} if {{…}}`");
                 self.add(rule_ref(rule).span(), "not-a-set", message, &hint);
                 return;
@@ -139,38 +150,38 @@ impl Linter {
         }
     }
 
-    fn rule(&mut self, rule: &Rule, opens: bool, denies: bool) {
+    fn rule(&mut self, rule: &Rule, polarity: Polarity) {
         let pinned = pinned_names(rule);
         for visit in Walk::rule(rule) {
             match visit {
-                Visit::Ref(chain) => self.unknown_input(&chain),
-                Visit::Call { callee, params } => self.partial(&callee, &params, &pinned),
+                Visit::Ref(reference) => self.unknown_input(&reference),
+                Visit::Call { callee, params } => self.substring_match(&callee, &params, &pinned),
                 Visit::Statement(statement) => {
-                    self.negation(statement, opens);
-                    self.absence(statement, denies);
+                    self.undefined_negation(statement, polarity);
+                    self.undefined_comparison(statement, polarity);
                 }
                 Visit::Expr(_) => {}
             }
         }
     }
 
-    /// A path that no input has makes what reads it undefined, always.
-    fn unknown_input(&mut self, chain: &Chain<'_>) {
-        if chain.root != Some("input") || chain.local {
+    /// `unknown-input`: a path that no input has is undefined in every evaluation.
+    fn unknown_input(&mut self, reference: &Reference<'_>) {
+        if reference.root != Some("input") || reference.local {
             return;
         }
         let mut path = String::new();
-        let mut holds = Holds::Fields;
-        for step in &chain.steps {
+        let mut holds = FieldType::Fields;
+        for step in &reference.steps {
             match (holds, step) {
-                // An index into an array; what follows is a member of its elements.
-                (Holds::Each, Step::Index(_)) => holds = Holds::Fields,
-                (Holds::Fields, Step::Name(name)) => {
+                // An index into an array: the next name is a member of an element.
+                (FieldType::Each, Step::Index(_)) => holds = FieldType::Fields,
+                (FieldType::Fields, Step::Name(name)) => {
                     let Some((_, field)) = below(&path).find(|(known, _)| known == name) else {
                         let message = format!("no input has `input.{}`", join(&path, name));
                         let known: Vec<&str> = below(&path).map(|(known, _)| known).collect();
-                        let hint = nearest(name, &known);
-                        self.add(chain.span, "unknown-input", message, &hint);
+                        let hint = suggestion(name, &known);
+                        self.add(reference.span, "unknown-input", message, &hint);
                         return;
                     };
                     path = join(&path, name);
@@ -181,8 +192,14 @@ impl Linter {
         }
     }
 
-    /// Part of a name is not the name: `prod` is in `nonprod`, and `Production` has no `prod`.
-    fn partial(&mut self, callee: &Chain<'_>, params: &[&Expr], pinned: &BTreeSet<&str>) {
+    /// `substring-match`: a comparison of a part of a name also matches other names. `prod` is part
+    /// of `nonprod`, and `Production` has no `prod`.
+    fn substring_match(
+        &mut self,
+        callee: &Reference<'_>,
+        params: &[&Expr],
+        pinned: &BTreeSet<&str>,
+    ) {
         let Some(name) = called(callee) else { return };
         let unanchored = name == "regex.match" && {
             let pattern = params.first().copied();
@@ -192,9 +209,10 @@ impl Linter {
             return;
         }
         let field = params.iter().find_map(|param| {
-            let (chain, _) = chain(param)?;
-            let local = chain.root.filter(|root| chain.steps.is_empty() && pinned.contains(root));
-            local.map(str::to_owned).or_else(|| is_pinned(&chain))
+            let (reference, _) = reference(param)?;
+            let local =
+                reference.root.filter(|root| reference.steps.is_empty() && pinned.contains(root));
+            local.map(str::to_owned).or_else(|| is_pinned(&reference))
         });
         if let Some(field) = field {
             let message = format!("`{name}` compares a part of `{field}`");
@@ -203,11 +221,11 @@ impl Linter {
         }
     }
 
-    /// `not` is true where what it negates is undefined: in a rule that permits, leaving the field
-    /// out then permits.
-    fn negation(&mut self, statement: &LiteralStmt, opens: bool) {
+    /// `undefined-negation`: `not` is true where its operand is undefined, so in a rule that permits,
+    /// a client that leaves the field out is permitted.
+    fn undefined_negation(&mut self, statement: &LiteralStmt, polarity: Polarity) {
         let Literal::NotExpr { expr, span } = &statement.literal else { return };
-        if !opens {
+        if !polarity.permits {
             return;
         }
         if let Some(field) = optional_in(expr) {
@@ -217,14 +235,15 @@ impl Linter {
         }
     }
 
-    /// `!=` is undefined where a side is: in a rule that denies, leaving the field out passes.
-    fn absence(&mut self, statement: &LiteralStmt, denies: bool) {
+    /// `undefined-comparison`: `!=` is undefined where an operand is, so a client that leaves the
+    /// field out is not denied.
+    fn undefined_comparison(&mut self, statement: &LiteralStmt, polarity: Polarity) {
         let Literal::Expr { expr, .. } = &statement.literal else { return };
         let Expr::BoolExpr { op: BoolOp::Ne, lhs, rhs, span, .. } = expr.as_ref() else { return };
-        if !denies {
+        if !polarity.denies {
             return;
         }
-        let written = |field: &String| WRITTEN.iter().any(|part| field.starts_with(part));
+        let written = |field: &String| CLIENT_WRITTEN.iter().any(|part| field.starts_with(part));
         let field = [lhs, rhs].into_iter().filter_map(|side| optional_in(side)).find(written);
         if let Some(field) = field {
             let message = format!("`!=` does not hold where `{field}` is absent, and this denies");
@@ -238,7 +257,7 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-/// A field that may be absent and is read in `expr` itself.
+/// The first field in `expr` that may be absent.
 fn optional_in(expr: &Expr) -> Option<String> {
     let mut todo = vec![expr];
     while let Some(expr) = todo.pop() {
@@ -251,8 +270,8 @@ fn optional_in(expr: &Expr) -> Option<String> {
             }
             Expr::Call { params, .. } => todo.extend(params.iter().map(AsRef::as_ref)),
             other => {
-                if let Some((chain, _)) = chain(other)
-                    && let Some(field) = optional(&chain)
+                if let Some((reference, _)) = reference(other)
+                    && let Some(field) = optional_field(&reference)
                 {
                     return Some(field);
                 }
@@ -262,18 +281,18 @@ fn optional_in(expr: &Expr) -> Option<String> {
     None
 }
 
-/// The path that a reference names, if something on it may be absent. A whole thing that only
-/// some messages have (`input.tool`) does not count: rules are about such messages.
-fn optional(chain: &Chain<'_>) -> Option<String> {
-    if chain.root != Some("input") || chain.local {
+/// The path that a reference names, if some field on it may be absent. A member of `input` that
+/// only some messages have (`input.tool`) does not count: a rule that reads it is about them.
+fn optional_field(reference: &Reference<'_>) -> Option<String> {
+    if reference.root != Some("input") || reference.local {
         return None;
     }
-    let names = chain.prefix();
+    let names = reference.prefix();
     let mut path = String::new();
     for (depth, name) in names.iter().enumerate() {
         let (_, field) = below(&path).find(|(known, _)| known == name)?;
         path = join(&path, name);
-        let free = matches!(field.holds, Holds::Anything | Holds::TextsByName);
+        let free = matches!(field.holds, FieldType::Anything | FieldType::TextsByName);
         let further = names.len() > depth.saturating_add(1);
         if (free && further) || (!field.always && depth > 0) {
             return Some(format!("input.{}", names.join(".")));
@@ -282,12 +301,13 @@ fn optional(chain: &Chain<'_>) -> Option<String> {
     None
 }
 
-/// The field that a reference names, if its whole name matters: tools and environments.
-fn is_pinned(chain: &Chain<'_>) -> Option<String> {
-    if chain.root != Some("input") || chain.local {
+/// The field that a reference names, if it is the name of a tool, an operation or an environment,
+/// which must be compared as a whole.
+fn is_pinned(reference: &Reference<'_>) -> Option<String> {
+    if reference.root != Some("input") || reference.local {
         return None;
     }
-    let names = chain.prefix();
+    let names = reference.prefix();
     let pinned = match names.as_slice() {
         ["tool", "name"] | ["operation", "name" | "environments"] | ["server", "environment"] => {
             true
@@ -298,7 +318,7 @@ fn is_pinned(chain: &Chain<'_>) -> Option<String> {
     pinned.then(|| format!("input.{}", names.join(".")))
 }
 
-/// Variables of a rule that stand for such a field, or an element of it.
+/// Variables of a rule whose value is such a field, or an element of it.
 fn pinned_names(rule: &Rule) -> BTreeSet<&str> {
     let mut names = BTreeSet::new();
     for visit in Walk::rule(rule) {
@@ -311,8 +331,8 @@ fn pinned_names(rule: &Rule) -> BTreeSet<&str> {
             },
             Literal::Every { .. } | Literal::NotExpr { .. } | Literal::SomeVars { .. } => continue,
         };
-        if let (Expr::Var { span, .. }, Some((chain, _))) = (name.as_ref(), chain(from))
-            && is_pinned(&chain).is_some()
+        if let (Expr::Var { span, .. }, Some((reference, _))) = (name.as_ref(), reference(from))
+            && is_pinned(&reference).is_some()
         {
             names.insert(span.text());
         }
@@ -329,19 +349,19 @@ fn text_of(expr: &Expr) -> Option<&str> {
     }
 }
 
-/// What to write instead of `written`.
-fn nearest(written: &str, known: &[&str]) -> String {
-    let best = known.iter().min_by_key(|name| distance(written, name));
+/// The hint for an unknown field: the known field with the smallest edit distance, if it is small.
+fn suggestion(written: &str, known: &[&str]) -> String {
+    let best = known.iter().min_by_key(|name| edit_distance(written, name));
     match best {
-        Some(name) if distance(written, name) <= written.chars().count().div_ceil(3) => {
+        Some(name) if edit_distance(written, name) <= written.chars().count().div_ceil(3) => {
             format!("did you mean `{name}`?")
         }
         _ => "`bartizan policy schema` has every field".to_owned(),
     }
 }
 
-/// How many letters to change, add or take away.
-fn distance(a: &str, b: &str) -> usize {
+/// The Levenshtein distance, in characters.
+fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {
@@ -356,8 +376,9 @@ fn distance(a: &str, b: &str) -> usize {
     row.last().copied().unwrap_or(usize::MAX)
 }
 
-/// Takes out what comments let stand, and adds those comments that let nothing stand.
-fn allowed(found: Vec<Lint>, modules: &[Module], select: &dyn Fn(&str) -> bool) -> Vec<Lint> {
+/// Removes the findings that comments suppress, and adds a finding for each comment that suppresses
+/// none.
+fn apply_allows(found: Vec<Lint>, modules: &[Module], select: &dyn Fn(&str) -> bool) -> Vec<Lint> {
     let mut allows: BTreeMap<(String, u32, String), bool> = BTreeMap::new();
     for module in modules.iter().filter(|module| select(&module.path)) {
         for (line, text) in (1_u32..).zip(module.text.lines()) {
@@ -374,10 +395,10 @@ fn allowed(found: Vec<Lint>, modules: &[Module], select: &dyn Fn(&str) -> bool) 
             let mut lines = [lint.line, lint.line.saturating_sub(1)].into_iter();
             let key = |line| (lint.file.clone(), line, lint.code.to_owned());
             let used = lines.find_map(|line| {
-                let (place, _) = allows.get_key_value(&key(line))?;
-                Some(place.clone())
+                let (known, _) = allows.get_key_value(&key(line))?;
+                Some(known.clone())
             });
-            used.and_then(|place| allows.insert(place, true)).is_none()
+            used.and_then(|key| allows.insert(key, true)).is_none()
         })
         .collect();
     left.extend(allows.into_iter().filter(|(_, used)| !used).map(|((file, line, code), _)| Lint {
@@ -391,7 +412,8 @@ fn allowed(found: Vec<Lint>, modules: &[Module], select: &dyn Fn(&str) -> bool) 
     left
 }
 
-/// The stable code of a problem that keeps a policy from running.
+/// The stable code of a problem that keeps a policy from running, for machine-readable output. It is
+/// derived from the problem's message; `invalid` where no other code fits.
 pub fn code_of(problem: &PolicyProblem) -> &'static str {
     let message = problem.message.as_str();
     if message.starts_with("recursion: ") {
@@ -418,7 +440,7 @@ mod tests {
         for (a, b, expected) in
             [("", "", 0), ("a", "", 1), ("argumnets", "arguments", 2), ("tool", "tools", 1)]
         {
-            assert_eq!(distance(a, b), expected, "{a} {b}");
+            assert_eq!(edit_distance(a, b), expected, "{a} {b}");
         }
     }
 }

@@ -1,15 +1,19 @@
-//! Numbers, from the text that came to a value that means exactly that.
+//! Converts JSON number literals to values without rounding.
 //!
-//! regorus holds integers exactly and everything else as binary64. A literal whose value binary64
-//! cannot give back would make two different numbers equal in a rule, so it has no value here:
-//! the caller must treat the question as unanswerable. Arithmetic is left to the engines.
+//! regorus stores integers of up to 64 bits exactly and other numbers as binary64 (IEEE 754). If a
+//! literal were rounded to the nearest binary64, two different numbers would be equal in a rule.
+//! Such a literal has no value here, and a decision that reads it denies
+//! (`docs/threats.md`, A12; `docs/policy.md`, "`input`, version 1"). Arithmetic is done by the
+//! engines.
 
 use regorus::Value;
 
-/// Longest literal that is looked at, characters. The strict reader allows 256 (P3).
+/// Longest literal that is converted, bytes: what the strict reader allows
+/// (`docs/strict-profile.md`, P3).
 const LITERAL_CHARS_MAX: usize = 256;
 
-/// A decimal: `digits` (no leading or trailing zero) times ten to the `exponent`.
+/// A decimal number: `digits` (no leading or trailing zero, empty for 0) times ten to the power
+/// `exponent`.
 #[derive(Debug, PartialEq, Eq)]
 struct Decimal {
     negative: bool,
@@ -17,11 +21,11 @@ struct Decimal {
     exponent: i64,
 }
 
-/// The value of a JSON number literal, or nothing where no value is exactly it.
+/// The value of a JSON number literal; `None` where it has no exact value, or is no number.
 ///
-/// Exact means: an integer literal fits 64 bits; any other literal is the shortest decimal of its
-/// binary64 or a plain rewriting of it (`1.50`, `15e-1`). So `0.1` has a value, and
-/// `0.1000000000000000055`, which any binary64 reader makes equal to `0.1`, has none.
+/// A literal is exact where it is an integer of at most 64 bits, or equals the shortest decimal
+/// text of its binary64, in any notation (`1.50`, `15e-1`). So `0.1` is exact, and
+/// `0.1000000000000000055`, which rounds to the same binary64, is not.
 pub(super) fn exact(literal: &str) -> Option<Value> {
     if let Ok(small) = literal.parse::<i64>() {
         return Some(Value::from(small));
@@ -67,7 +71,7 @@ impl Decimal {
         Some(Self { negative, digits: digits.to_owned(), exponent })
     }
 
-    /// Its value where it is an integer of at most 64 bits.
+    /// The value where it is an integer of at most 64 bits.
     fn integer(&self) -> Option<Value> {
         let zeros = usize::try_from(self.exponent).ok().filter(|zeros| *zeros <= 20)?;
         let sign = if self.negative { "-" } else { "" };

@@ -1,15 +1,17 @@
-//! Whether a revision may run on the compiled engine, shown rather than hoped.
+//! The proof of a policy: its tests, and whether it may run on the compiled engine.
 //!
-//! Run inside a child process: what a policy can do to either engine includes ending the process.
-//! The proof holds that the policy's own tests pass, that each of its constructs is known to mean
-//! the same on both engines, and that generated inputs were answered alike by both.
+//! A policy may run on the compiled engine if its own tests pass, each of its constructs is known
+//! to mean the same on both engines (`eligible`), and both engines give the same answers to
+//! generated inputs (differential testing). A hostile policy can end the process (stack overflow),
+//! so the program calls [`prove`] in a child process (`src/policy/prove.rs`), which also applies
+//! its limits.
 
 use std::collections::BTreeSet;
 
 use regorus::unstable::{Module, Ref};
 use serde::{Deserialize, Serialize};
 
-use super::check::{Index, dotted, place};
+use super::check::{Index, dotted, location};
 use super::engines::RegoPdp;
 use super::generate::Generator;
 use super::problem::PolicyProblem;
@@ -21,55 +23,60 @@ use super::{Entrypoints, EvalLimits, Policy, PolicySources, compiled};
 /// tests beside running traffic, so a test that loops must end soon.
 const TEST_TIME_FACTOR: u32 = 10;
 
-/// What became of one test.
+/// The result of one test.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TestOutcome {
-    /// The rule, `data.mcp_test.test_reads`.
+    /// The test's rule, such as `data.mcp_test.test_reads`.
     pub name: String,
-    /// The source that it is in.
+    /// The path of its source.
     pub file: String,
-    /// Whether it is defined and not false.
+    /// Whether its value is defined and not false, and is no empty or partly false set of cases.
     pub passed: bool,
-    /// What it came to, where it did not pass.
+    /// Its value or error, where it did not pass.
     pub message: Option<String>,
 }
 
-/// What a proof found.
+/// The result of a proof.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
     /// Whether the policy may run on the compiled engine.
     pub compiled: bool,
-    /// Why it may not; with places, where there are any.
+    /// Why it may not, one line each, with file and line where they are known.
     pub reasons: Vec<String>,
-    /// Its tests.
+    /// The results of the policy's tests.
     pub tests: Vec<TestOutcome>,
-    /// How many inputs both engines answered.
+    /// How many generated inputs both engines answered alike.
     pub inputs: u64,
 }
 
-/// Lines of one source that tests came to, and those that none did. Only lines that hold
-/// something to evaluate count.
+/// The test coverage of one source: lines, counted from 1, that tests evaluated or did not. Lines
+/// without an expression are in neither set.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FileCoverage {
-    /// The source.
+    /// The path of the source.
     pub file: String,
-    /// Evaluated at least once.
+    /// Lines that were evaluated at least once.
     pub covered: BTreeSet<u32>,
-    /// Never evaluated.
+    /// Lines that were never evaluated.
     pub not_covered: BTreeSet<u32>,
 }
 
-/// Tests that ran, and what they came to of each source.
+/// The results of a test run, with coverage.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TestRun {
-    /// The tests.
+    /// The results of the tests, by rule name.
     pub outcomes: Vec<TestOutcome>,
-    /// Every source, tests among them; in their order.
+    /// The coverage of every source, tests included, in the order of the sources.
     pub coverage: Vec<FileCoverage>,
 }
 
-/// Runs every rule whose name begins with `test_` on the strict engine. `todo_test_` is OPA's
-/// prefix for a test that is not to run yet.
+/// Evaluates every rule whose name begins with `test_` on the strict engine, with an empty input
+/// (OPA docs, "Policy Testing"). Rules with OPA's prefix `todo_test_` are not run.
+///
+/// # Errors
+///
+/// The sources cannot be parsed, a static check fails, or the interpreter cannot load them. A test
+/// that fails is no error.
 pub fn run_tests(
     sources: &PolicySources,
     limits: &EvalLimits,
@@ -77,7 +84,12 @@ pub fn run_tests(
     run(sources, limits, &|_| true, false).map(|run| run.outcomes)
 }
 
-/// The same for the tests whose names `select` wants, with their coverage.
+/// Runs the tests for whose rule name (`data.mcp_test.test_reads`) `select` is true, and measures
+/// coverage.
+///
+/// # Errors
+///
+/// As for [`run_tests`].
 pub fn cover_tests(
     sources: &PolicySources,
     limits: &EvalLimits,
@@ -92,14 +104,14 @@ fn run(
     select: &dyn Fn(&str) -> bool,
     cover: bool,
 ) -> Result<TestRun, Vec<PolicyProblem>> {
-    let patient =
+    let test_limits =
         EvalLimits { time_max: limits.time_max.saturating_mul(TEST_TIME_FACTOR), ..*limits };
-    let policy = Policy::parse(sources, None, &patient)?;
+    let policy = Policy::parse(sources, None, &test_limits)?;
     let mut engine = parsed(&policy).map_err(|problem| vec![problem])?;
     let index = Index::of(engine.get_modules());
     let mut interpreter = Interpreter::new(&policy).map_err(|problem| vec![problem])?;
     if cover {
-        interpreter.count_lines();
+        interpreter.enable_coverage();
     }
     let mut outcomes = Vec::new();
     for (path, rules) in &index.rules {
@@ -116,11 +128,11 @@ fn run(
             Ok(value) => failed(&value),
             Err(error) => Some(error.to_string()),
         };
-        let file = place(rule.span()).0.to_owned();
+        let file = location(rule.span()).0.to_owned();
         outcomes.push(TestOutcome { name, file, passed: message.is_none(), message });
     }
     let coverage = if cover {
-        let counted = interpreter.counted_lines();
+        let counted = interpreter.coverage();
         engine.get_modules().iter().map(|module| coverage(module, &counted)).collect()
     } else {
         Vec::new()
@@ -128,10 +140,10 @@ fn run(
     Ok(TestRun { outcomes, coverage })
 }
 
-/// The engine says nothing of a source that was never touched: then every line with something in
-/// it is uncovered.
+/// The coverage of one source. regorus reports no source of which nothing was evaluated; then
+/// every line with an expression is uncovered.
 fn coverage(module: &Ref<Module>, counted: &[FileCoverage]) -> FileCoverage {
-    let file = place(module.package.refr.span()).0;
+    let file = location(module.package.refr.span()).0;
     if let Some(found) = counted.iter().find(|it| it.file == file) {
         let not_covered = found.not_covered.difference(&found.covered).copied().collect();
         return FileCoverage { not_covered, ..found.clone() };
@@ -140,14 +152,15 @@ fn coverage(module: &Ref<Module>, counted: &[FileCoverage]) -> FileCoverage {
     for rule in &module.policy {
         for visit in Walk::rule(rule) {
             if let Visit::Expr(expr) = visit {
-                lines.insert(place(expr.span()).1);
+                lines.insert(location(expr.span()).1);
             }
         }
     }
     FileCoverage { file: file.to_owned(), not_covered: lines, ..FileCoverage::default() }
 }
 
-/// What is wrong with a test's value. A test with cases holds one value for each.
+/// Why a test's value is a failure; `None` where it passed. A test with cases (OPA docs, "Policy
+/// Testing") has an object or set with one value for each case.
 fn failed(value: &regorus::Value) -> Option<String> {
     use regorus::Value;
     match value {
@@ -162,17 +175,22 @@ fn failed(value: &regorus::Value) -> Option<String> {
     }
 }
 
+/// The parsed modules of a policy, in an engine without data and built-ins.
 pub(super) fn parsed(policy: &Policy) -> Result<regorus::Engine, PolicyProblem> {
     let mut engine = strict::empty_engine(policy.limits());
     for module in policy.modules() {
         engine
             .add_policy(module.path.clone(), module.text.clone())
-            .map_err(|error| PolicyProblem::of_regorus(&error.to_string(), &module.path))?;
+            .map_err(|error| PolicyProblem::from_regorus(&error.to_string(), &module.path))?;
     }
     Ok(engine)
 }
 
-/// Proves one revision. Problems mean that it may not run at all.
+/// Proves one revision. The same `seed` generates the same inputs.
+///
+/// # Errors
+///
+/// The problems for which the policy may not run on either engine.
 pub fn prove(
     sources: &PolicySources,
     entrypoints: &Entrypoints,
@@ -192,7 +210,7 @@ pub fn prove(
     let mut inputs = 0;
     match compiled::rewritten(&policy) {
         Err(constructs) => reasons.extend(constructs),
-        // Every answer is shadowed.
+        // `shadow_one_in` = 1: each answer is compared with the strict engine's.
         Ok(_) => match RegoPdp::compiled(policy.clone(), 1, 1) {
             Err(problem) => reasons.push(problem.to_string()),
             Ok(both) => {
@@ -205,7 +223,8 @@ pub fn prove(
     Ok(Proof { compiled: reasons.is_empty(), reasons, tests, inputs })
 }
 
-/// Asks both engines the same until they differ or the inputs are used up.
+/// Evaluates generated inputs on both engines until they differ. Returns how many were answered
+/// alike, and the difference.
 fn compare(policy: &Policy, both: &RegoPdp, seed: u64) -> (u64, Option<String>) {
     let mut engine = match parsed(policy) {
         Ok(engine) => engine,
@@ -214,8 +233,8 @@ fn compare(policy: &Policy, both: &RegoPdp, seed: u64) -> (u64, Option<String>) 
     let mut generator = Generator::new(engine.get_modules(), policy.reads(), seed);
     for count in 0..policy.limits().proof_inputs {
         let input = generator.input();
-        drop(both.judge(input.clone()));
-        drop(both.judge_page(input.clone()));
+        drop(both.decide_input(input.clone()));
+        drop(both.list_input(input.clone()));
         if let Some(found) = both.demotion() {
             let shown: String = super::value::json(&input).chars().take(4_000).collect();
             let reason = format!(

@@ -1,17 +1,19 @@
-//! Numbers for generated inputs, the same on every machine.
+//! A seeded pseudo-random generator for generated inputs, with the same sequence on every platform.
+//!
+//! It is no source of secrets. The proof uses it, and tests of the program do.
 
 /// `SplitMix64` (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014):
-/// small, and fixed by its seed. Not for secrets.
+/// the seed determines the sequence. Not for secrets.
 #[derive(Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// Gives the numbers of `seed`.
+    /// A generator that begins with `seed`.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Any number.
+    /// The next number, uniform over 64 bits.
     pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -20,18 +22,18 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`; 0 where that is 0.
+    /// A number below `bound`, or 0 where `bound` is 0. The remainder makes it slightly non-uniform.
     pub fn below(&mut self, bound: usize) -> usize {
         let bound = u64::try_from(bound.max(1)).unwrap_or(1);
         usize::try_from(self.number().checked_rem(bound).unwrap_or(0)).unwrap_or(0)
     }
 
-    /// True once in `many` times.
+    /// `true` with a probability of 1 in `many`; always for 0 and 1.
     pub fn one_in(&mut self, many: usize) -> bool {
         self.below(many) == 0
     }
 
-    /// One of `from`; nothing where that is empty.
+    /// A random element of `from`; `None` where it is empty.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
         from.get(self.below(from.len()))
     }

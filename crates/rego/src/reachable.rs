@@ -1,11 +1,14 @@
-//! What answering the entrypoints reads of the input.
+//! Which parts of the input the entrypoints read, directly or through other rules.
+//!
+//! Rules that no entrypoint reaches do not count. [`Policy`](super::Policy) calls it.
 
 use regorus::unstable::{Module, Ref};
 
 use super::check::Index;
 use super::reads::ReadSet;
 
-/// What answering `entrypoints` reads; other rules, tests among them, bring their own input.
+/// The paths of the input that an evaluation of `entrypoints` may read. Tests set their own input
+/// and are not reached.
 pub(super) fn reads(modules: &[Ref<Module>], entrypoints: &[&String]) -> ReadSet {
     let index = Index::of(modules);
     let reached = index.reachable(entrypoints.iter().copied());
@@ -25,7 +28,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_rule_reads_is_found_and_what_cannot_be_followed_is_read_whole() {
+    fn reads_are_found_and_a_computed_path_counts_as_the_whole_value() {
         for (body, expected) in [
             ("x if input.tool.name == \"a\"", "input.tool.name"),
             ("x if input[\"tool\"].name", "input.tool.name"),

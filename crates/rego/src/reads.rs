@@ -1,31 +1,32 @@
-//! Which part of the input a policy reads, known from its text.
+//! Static analysis: which paths of the input a policy reads.
 //!
-//! The engines are fed only that part, which is most of what makes them fast, and a number that
-//! has no exact value denies only where a rule could see it. The set may hold too much, never too
-//! little: whatever cannot be followed counts as read.
+//! Only those paths are built for an evaluation, which saves most of its time, and a number
+//! without an exact value denies only where a rule could read it. The set over-approximates: where
+//! the text does not show which member is read (a computed index, an alias, an argument of a
+//! function), the whole value counts as read.
 
 use std::collections::BTreeMap;
 
 use regorus::unstable::{Module, Ref, Rule};
 
-use super::walk::{Chain, Visit, Walk};
+use super::walk::{Reference, Visit, Walk};
 
-/// The members of one value that are read.
+/// What is read of one value: all of it, the names of its members, or some members in turn.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ReadSet {
-    /// The whole value, at any depth.
+    /// Whether the whole value is read, at any depth.
     all: bool,
-    /// The names of its members, and with them its kind.
+    /// Whether the names of its members are read (`object.keys`). They also show its type.
     names: bool,
-    /// Members that are read in part or whole.
+    /// The members that are read, in part or whole.
     members: BTreeMap<Box<str>, Self>,
 }
 
-/// What everything reads of a value that is read whole.
+/// The set for a member of a value that is read whole.
 static ALL: ReadSet = ReadSet { all: true, names: true, members: BTreeMap::new() };
 
 impl ReadSet {
-    /// Everything.
+    /// The set that holds the whole input.
     pub fn everything() -> Self {
         ALL.clone()
     }
@@ -35,7 +36,7 @@ impl ReadSet {
         self.all
     }
 
-    /// What is read of the member `name`; nothing where it is not read at all.
+    /// What is read of the member `name`; `None` where it is not read.
     pub fn member(&self, name: &str) -> Option<&Self> {
         if self.all { Some(&ALL) } else { self.members.get(name) }
     }
@@ -45,7 +46,8 @@ impl ReadSet {
         self.names
     }
 
-    /// Each path that is read, `input` first, sorted; `input.a.*` names the names only.
+    /// The paths that are read, such as `input.tool.name`, sorted. `input.a.*` means the names of
+    /// the members of `input.a` alone.
     pub fn paths(&self) -> Vec<String> {
         let mut paths = Vec::new();
         let mut todo = vec![("input".to_owned(), self)];
@@ -77,19 +79,26 @@ impl ReadSet {
         *at = ALL.clone();
     }
 
-    /// What `definitions` read, each with its module.
+    /// What definitions read. Each comes with its module, whose imports may be aliases of parts of
+    /// the input.
     pub(super) fn of<'a>(
         definitions: impl IntoIterator<Item = (Option<&'a Ref<Module>>, &'a Rule)>,
     ) -> Self {
         let mut reads = Self::default();
         for (module, rule) in definitions {
-            reads.add_definition(module, rule);
+            // `import input.tool`, `import input as request`: uses of an alias are not analysed, so
+            // the whole value counts as read.
+            let imports = module.map_or(&[][..], |module| &module.imports);
+            for (reference, _) in imports.iter().filter_map(|it| super::walk::reference(&it.refr)) {
+                reads.add(&reference, false);
+            }
+            reads.add_rule(rule);
         }
         reads.collapse();
         reads
     }
 
-    /// Whether what stands at an RFC 6901 pointer below `input` is read, or anything in it.
+    /// Whether the value at an RFC 6901 pointer below `input`, or a part of it, is read.
     pub(super) fn reaches(&self, pointer: &str) -> bool {
         let mut at = self;
         for name in pointer.split('/').skip(1) {
@@ -105,17 +114,9 @@ impl ReadSet {
         *at != Self::default()
     }
 
-    fn add_definition(&mut self, module: Option<&Ref<Module>>, rule: &Rule) {
-        // `import input.tool`, `import input as request`: an alias is read whole.
-        let imports = module.map_or(&[][..], |module| &module.imports);
-        for (chain, _) in imports.iter().filter_map(|it| super::walk::chain(&it.refr)) {
-            self.add(&chain, false);
-        }
-        self.add_rule(rule);
-    }
-
     fn add_rule(&mut self, rule: &Rule) {
-        // The argument of `object.keys` is visited right after the call, so it is remembered.
+        // The walk visits an argument of `object.keys` after the call, so its span is kept to
+        // recognise it.
         let mut of_keys: Vec<*const regorus::unstable::Span> = Vec::new();
         for visit in Walk::rule(rule) {
             match visit {
@@ -124,28 +125,28 @@ impl ReadSet {
                         of_keys.extend(params.iter().map(|param| std::ptr::from_ref(param.span())));
                     }
                 }
-                Visit::Ref(chain) => {
-                    let names = of_keys.iter().any(|span| std::ptr::eq(*span, chain.span));
-                    self.add(&chain, names);
+                Visit::Ref(reference) => {
+                    let names = of_keys.iter().any(|span| std::ptr::eq(*span, reference.span));
+                    self.add(&reference, names);
                 }
                 Visit::Expr(_) | Visit::Statement(_) => {}
             }
         }
     }
 
-    fn add(&mut self, chain: &Chain<'_>, names_only: bool) {
-        if chain.root != Some("input") {
+    fn add(&mut self, reference: &Reference<'_>, names_only: bool) {
+        if reference.root != Some("input") {
             return;
         }
-        let path = chain.prefix();
-        if names_only && chain.is_static() && !path.is_empty() {
+        let path = reference.prefix();
+        if names_only && reference.is_static() && !path.is_empty() {
             self.at(&path).names = true;
         } else {
             self.read(&path);
         }
     }
 
-    /// Drops what is already covered, so that equal sets compare equal.
+    /// Removes members of values that are read whole, so that equal sets compare equal.
     fn collapse(&mut self) {
         if self.all {
             self.members.clear();

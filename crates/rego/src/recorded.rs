@@ -1,22 +1,24 @@
-//! The input of a question, as a record may keep it.
+//! The input of a request, as a journal record keeps it (`docs/audit.md`, "Inputs").
 //!
-//! What a client wrote can hold a secret, so it is kept only where the configuration says so, and
-//! never under a name that secrets go by. What is not kept stands as `null` and its pointer is
-//! named: a reader can tell what was there from what was left out, and need not guess.
+//! Values that a client wrote can be secrets. They are kept only where `audit.inputs` says so, and
+//! never in a member whose name is usual for secrets. A value that is not kept is `null` in the
+//! record, and its RFC 6901 pointer is listed, so a reader can tell it from a `null` that was sent.
+//! The PDP in `engines` calls it; the gate writes the record.
 
 use serde_json::Value;
 
 use super::input;
 use super::reads::ReadSet;
-use super::value::LOSSY_MAX;
+use super::value::{INEXACT_MAX, push_pointer_name};
 use bartizan_gate::duty::pdp::{Inputs, RecordedInput};
 use bartizan_gate::question::access::AccessRequest;
 
-/// What clients write, now or in an earlier call: the members of the input that can hold a secret.
-const WRITTEN: [&str; 5] =
+/// The parts of the input that clients write, in this or an earlier call, as RFC 6901 pointers.
+const CLIENT_WRITTEN: [&str; 5] =
     ["/tool/arguments", "/prompt/arguments", "/params", "/resources/uris", "/session/facts"];
 
-/// Parts of names that secrets go by; a name is compared in lower case, letters and digits alone.
+/// Parts of the names of members that hold secrets. A name is compared in lower case, with only its
+/// letters and digits.
 const SECRET_NAMES: [&str; 14] = [
     "accesskey",
     "apikey",
@@ -34,33 +36,33 @@ const SECRET_NAMES: [&str; 14] = [
     "token",
 ];
 
-/// Size of one kept argument or parameter list as JSON, bytes: a record has a bound.
-const WRITTEN_BYTES_MAX: usize = 32 << 10;
+/// Largest part that is kept, bytes of JSON. The size of a record is bounded.
+const PART_BYTES_MAX: usize = 32 << 10;
 
-/// Pointers of one written part; where there would be more, the whole part is left out.
+/// Most pointers that are listed for one part. Where there would be more, the whole part is left
+/// out.
 const LEFT_OUT_MAX: usize = 32;
 
-/// The input of `request` as its record keeps it, if it is to.
+/// The input of `request` as its record keeps it; `None` where `inputs` says to keep none.
 pub(super) fn recorded_input(request: &AccessRequest<'_>, inputs: Inputs) -> Option<RecordedInput> {
     if inputs == Inputs::None {
         return None;
     }
-    let asked = input::of_request(request, &ReadSet::everything());
-    let mut input = serde_json::to_value(&asked.value).ok()?;
+    let built = input::of_request(request, &ReadSet::everything());
+    let mut input = serde_json::to_value(&built.value).ok()?;
     let mut left_out = Vec::new();
-    for part in WRITTEN {
+    for part in CLIENT_WRITTEN {
         let Some(value) = input.pointer_mut(part) else { continue };
-        let below = |pointer: &&String| pointer.starts_with(part);
-        let lossy: Vec<String> = asked.lossy.iter().filter(below).cloned().collect();
-        // At the bound, further ones were not written down.
-        let mut secret = lossy;
-        let mut whole = inputs == Inputs::Facts || secret.len() >= LOSSY_MAX;
+        let in_part = |pointer: &&String| pointer.starts_with(part);
+        // At this bound the list of pointers may be incomplete, so the whole part is left out.
+        let mut pointers: Vec<String> = built.inexact.iter().filter(in_part).cloned().collect();
+        let mut whole = inputs == Inputs::Facts || pointers.len() >= INEXACT_MAX;
         if !whole {
-            strip(value, &mut part.to_owned(), &mut secret);
-            whole = secret.len() > LEFT_OUT_MAX || size(value) > WRITTEN_BYTES_MAX;
+            remove_secrets(value, &mut part.to_owned(), &mut pointers);
+            whole = pointers.len() > LEFT_OUT_MAX || size(value) > PART_BYTES_MAX;
         }
         if !whole {
-            left_out.extend(secret);
+            left_out.extend(pointers);
         } else if value.as_object().is_none_or(|members| !members.is_empty()) {
             *value = Value::Null;
             left_out.push(part.to_owned());
@@ -73,20 +75,19 @@ fn size(value: &Value) -> usize {
     serde_json::to_string(value).map_or(usize::MAX, |text| text.len())
 }
 
-/// Takes out what stands under a name of secrets. The recursion is as deep as the message, which
-/// its reader bounds.
-fn strip(value: &mut Value, at: &mut String, left_out: &mut Vec<String>) {
+/// Replaces the values of members with secret names by null, and adds their pointers to
+/// `left_out`. The recursion is as deep as the message, which the strict reader bounds.
+fn remove_secrets(value: &mut Value, at: &mut String, left_out: &mut Vec<String>) {
     let length = at.len();
     match value {
         Value::Object(members) => {
             for (name, member) in members {
-                at.push('/');
-                at.push_str(&name.replace('~', "~0").replace('/', "~1"));
+                push_pointer_name(at, name);
                 if is_secret_name(name) {
                     *member = Value::Null;
                     left_out.push(at.clone());
                 } else {
-                    strip(member, at, left_out);
+                    remove_secrets(member, at, left_out);
                 }
                 at.truncate(length);
             }
@@ -95,7 +96,7 @@ fn strip(value: &mut Value, at: &mut String, left_out: &mut Vec<String>) {
             for (index, item) in items.iter_mut().enumerate() {
                 at.push('/');
                 at.push_str(&index.to_string());
-                strip(item, at, left_out);
+                remove_secrets(item, at, left_out);
                 at.truncate(length);
             }
         }
@@ -114,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_secrets_are_known_however_they_are_written() {
+    fn secret_names_are_recognised_in_any_spelling() {
         for name in ["token", "API-Key", "api_key", "X-Auth-Token", "clientSecret", "DB.PASSWORD"] {
             assert!(is_secret_name(name), "{name}");
         }

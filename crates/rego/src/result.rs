@@ -1,5 +1,7 @@
-//! From what a policy said to what the gate does: read strictly, or denied.
+//! Reads the values of the entrypoints into decisions and listings, strictly
+//! (`docs/strict-profile.md`, P15; `docs/policy.md`, "What the firewall reads back").
 //!
+//! A value of another form than this is [`Indeterminate`], and so a denial or a withheld page.
 //! `data.mcp.decision` is an object:
 //!
 //! | member | |
@@ -11,8 +13,9 @@
 //! | `set` | `{code?, message?, pointer, value}` |
 //! | `redact` | `{code?, message?, pointer}` or `{code?, message?, what}`, where `what` is `"secrets"` |
 //!
-//! `data.mcp.listing` is `{"hide": [names]}`. Collections may be arrays or sets; those that are
-//! left out are empty; a member that is not named here is an error, because it may be a duty.
+//! `data.mcp.listing` is `{"hide": [names]}`. Collections may be arrays or sets, and an absent one
+//! is empty. A member that is not named here is an error, because a later version may define it
+//! as a duty. The PDP in `engines` calls this module.
 
 use std::time::Duration;
 
@@ -25,77 +28,88 @@ use bartizan_gate::duty::decision::{
 use bartizan_gate::duty::redact::REDACTIONS_MAX;
 use bartizan_gate::question::rate::span;
 
-/// The code of an element that names none.
+use super::value::is_at_or_below;
+
+/// The code of an element without a `code`.
 const UNNAMED: &str = "unnamed";
 
-/// The code with which a policy says that no rule permits.
+/// The code of a denial for the reason that no rule permits.
 const NOT_APPLICABLE: &str = "not_applicable";
 
-/// The code of a denial because time ran out.
-pub(super) const LATE: &str = "policy_late";
+/// The code of a denial because the evaluation exceeded its time limit.
+pub(super) const TIMED_OUT: &str = "policy_late";
 
-/// Most elements in one collection of a result.
+/// Most elements in one collection of a result, `hide` excepted.
 const ELEMENTS_MAX: usize = 256;
 
-/// Longest text of one element that is kept, bytes.
+/// Longest string in one element, bytes.
 const TEXT_BYTES_MAX: usize = 4096;
 
-/// Why a result is not a decision.
+/// Why there is no decision: Indeterminate in XACML 3.0. It always denies or withholds.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    origin: Origin,
+pub(super) struct Indeterminate {
     code: &'static str,
     message: String,
 }
 
-impl Fault {
-    /// The policy could not be evaluated.
-    pub(super) fn evaluation(message: impl Into<String>) -> Self {
-        Self { origin: Origin::Indeterminate, code: "policy_error", message: message.into() }
+impl Indeterminate {
+    /// The evaluation failed.
+    pub(super) fn failed(message: impl Into<String>) -> Self {
+        Self { code: "policy_error", message: message.into() }
     }
 
-    /// The time for one evaluation was spent.
-    pub(super) fn late(message: impl Into<String>) -> Self {
-        Self { origin: Origin::Indeterminate, code: LATE, message: message.into() }
+    /// The evaluation exceeded its time limit.
+    pub(super) fn timed_out(message: impl Into<String>) -> Self {
+        Self { code: TIMED_OUT, message: message.into() }
     }
 
-    /// The input has a number that no rule may judge.
-    pub(super) fn lossy(pointer: &str) -> Self {
+    /// The policy reads a number of the input that has no exact value. `pointer` (RFC 6901) names
+    /// it.
+    pub(super) fn inexact_number(pointer: &str) -> Self {
         let message = format!("number cannot be represented exactly: `{pointer}`");
-        Self { origin: Origin::Indeterminate, code: "lossy_number", message }
+        Self { code: "lossy_number", message }
     }
 
-    fn shape(message: impl Into<String>) -> Self {
-        Self { origin: Origin::Indeterminate, code: "policy_shape", message: message.into() }
+    /// The value of the entrypoint has another form than this module reads.
+    fn malformed(message: impl Into<String>) -> Self {
+        Self { code: "policy_shape", message: message.into() }
     }
 
     fn reason(self) -> Reason {
-        Reason { code: self.code.into(), message: self.message.into(), origin: self.origin }
+        Reason {
+            code: self.code.into(),
+            message: self.message.into(),
+            origin: Origin::Indeterminate,
+        }
     }
 
-    /// The denial that follows.
+    /// The denial for this reason.
     pub(super) fn deny(self, revision: PolicyRevision, engine: Engine) -> Decision {
         Decision::deny(revision, engine, self.reason())
     }
 
-    /// The withheld page that follows.
+    /// The listing that withholds the page for this reason.
     pub(super) fn withhold(self, revision: PolicyRevision) -> Listing {
         Listing::Withhold { reason: self.reason(), revision }
     }
 }
 
-/// Reads a decision.
+/// Reads the value of the decision's entrypoint.
 pub(super) fn decision(
     value: &Value,
     revision: PolicyRevision,
     engine: Engine,
-) -> Result<Decision, Fault> {
+) -> Result<Decision, Indeterminate> {
     let fields = Fields::of(value, "decision")?;
     fields.only(&["effect", "reasons", "hold", "limit", "set", "redact"])?;
     let effect = match fields.text("effect")?.as_deref() {
         Some("permit") => Effect::Permit,
         Some("deny") => Effect::Deny,
-        _ => return Err(Fault::shape("decision: `effect` is neither \"permit\" nor \"deny\"")),
+        _ => {
+            return Err(Indeterminate::malformed(
+                "decision: `effect` is neither \"permit\" nor \"deny\"",
+            ));
+        }
     };
     let mut reasons = fields.each("reasons", |element| {
         element.only(&["code", "message"])?;
@@ -113,31 +127,31 @@ pub(super) fn decision(
         return Ok(Decision { effect, reasons, obligations: Vec::new(), revision, engine });
     }
     if reasons.is_empty() {
-        return Err(Fault::shape("decision: a permit without `reasons`"));
+        return Err(Indeterminate::malformed("decision: a permit needs at least one of `reasons`"));
     }
     let obligations = obligations(&fields)?;
     Ok(Decision { effect, reasons, obligations, revision, engine })
 }
 
-/// Reads a listing.
-pub(super) fn listing(value: &Value, revision: PolicyRevision) -> Result<Listing, Fault> {
+/// Reads the value of the listing's entrypoint.
+pub(super) fn listing(value: &Value, revision: PolicyRevision) -> Result<Listing, Indeterminate> {
     let fields = Fields::of(value, "listing")?;
     fields.only(&["hide"])?;
     if fields.member("hide").is_none() {
-        return Err(Fault::shape("listing: `hide` is missing"));
+        return Err(Indeterminate::malformed("listing: `hide` is missing"));
     }
     let names = fields.strings("hide")?;
     Ok(Listing::Hide { names, revision })
 }
 
-fn obligations(fields: &Fields<'_>) -> Result<Vec<Obligation>, Fault> {
+fn obligations(fields: &Fields<'_>) -> Result<Vec<Obligation>, Indeterminate> {
     let mut obligations = fields.each("hold", |element| {
         element.only(&["code", "message", "approvers", "ttl"])?;
         Ok(Obligation::Hold {
             code: element.code()?,
             message: element.required("message")?,
             approvers: element.strings("approvers")?,
-            ttl: element.text("ttl")?.map(|text| duration(&text)).transpose()?,
+            ttl: element.text("ttl")?.map(|text| ttl(&text)).transpose()?,
         })
     })?;
     obligations.extend(fields.each("limit", limit)?);
@@ -145,37 +159,36 @@ fn obligations(fields: &Fields<'_>) -> Result<Vec<Obligation>, Fault> {
     let mut pointers: Vec<&str> = Vec::new();
     for set in &sets {
         let Obligation::Set { pointer, .. } = set else { continue };
-        let clash = |other: &&str| below(other, pointer) || below(pointer, other);
+        let clash = |other: &&str| is_at_or_below(other, pointer) || is_at_or_below(pointer, other);
         if pointers.iter().any(clash) {
-            return Err(Fault::shape(format!("decision: `set` sets `{pointer}` twice")));
+            return Err(Indeterminate::malformed(format!(
+                "decision: `set` sets `{pointer}` twice"
+            )));
         }
         pointers.push(pointer);
     }
     obligations.extend(sets);
     let redactions = fields.each("redact", redact)?;
     if redactions.len() > REDACTIONS_MAX {
-        return Err(Fault::shape(format!("decision: more than {REDACTIONS_MAX} of `redact`")));
+        return Err(Indeterminate::malformed(format!(
+            "decision: more than {REDACTIONS_MAX} of `redact`"
+        )));
     }
     obligations.extend(redactions);
     Ok(obligations)
 }
 
-/// Whether `inner` is `outer` or lies below it.
-fn below(inner: &str, outer: &str) -> bool {
-    inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-fn limit(element: &Fields<'_>) -> Result<Obligation, Fault> {
+fn limit(element: &Fields<'_>) -> Result<Obligation, Indeterminate> {
     element.only(&["code", "message", "key", "rate", "burst"])?;
     let rate = rate(&element.required("rate")?)?;
     let burst = match element.member("burst") {
         None => rate.count,
-        Some(burst) => burst
-            .as_u32()
-            .map_err(|_| Fault::shape("decision: `limit`: `burst` is not a small whole number"))?,
+        Some(burst) => burst.as_u32().map_err(|_| {
+            Indeterminate::malformed("decision: `limit`: `burst` is not a whole number below 2^32")
+        })?,
     };
     if burst == 0 && rate.count > 0 {
-        return Err(Fault::shape(
+        return Err(Indeterminate::malformed(
             "decision: `limit`: a `burst` of 0 would never let anything pass",
         ));
     }
@@ -184,39 +197,42 @@ fn limit(element: &Fields<'_>) -> Result<Obligation, Fault> {
     Ok(Obligation::Limit { code: element.code()?, key: element.required("key")?, rate, burst })
 }
 
-fn set(element: &Fields<'_>) -> Result<Obligation, Fault> {
+fn set(element: &Fields<'_>) -> Result<Obligation, Indeterminate> {
     element.only(&["code", "message", "pointer", "value"])?;
     element.code()?;
     element.text("message")?;
     let pointer = element.required("pointer")?;
     let escapes_ok = pointer.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
     if !pointer.starts_with('/') || !escapes_ok {
-        return Err(Fault::shape(format!("decision: `set`: `{pointer}` is not a JSON pointer")));
+        return Err(Indeterminate::malformed(format!(
+            "decision: `set`: `{pointer}` is not a JSON pointer"
+        )));
     }
     let value = element.member("value").filter(|value| is_json(value));
-    let value = value.ok_or_else(|| Fault::shape("decision: `set`: `value` is not JSON"))?;
+    let value =
+        value.ok_or_else(|| Indeterminate::malformed("decision: `set`: `value` is not JSON"))?;
     Ok(Obligation::Set { pointer, value: super::value::json(value).into() })
 }
 
-fn redact(element: &Fields<'_>) -> Result<Obligation, Fault> {
+fn redact(element: &Fields<'_>) -> Result<Obligation, Indeterminate> {
     element.only(&["code", "message", "pointer", "what"])?;
     element.text("message")?;
     let redaction = match (element.text("pointer")?, element.text("what")?.as_deref()) {
         (Some(pointer), None) => Redaction::pointer(&pointer).ok_or_else(|| {
-            Fault::shape(format!(
+            Indeterminate::malformed(format!(
                 "decision: `redact`: `{pointer}` is no JSON pointer below `/result` or `/error`"
             ))
         })?,
         (None, Some("secrets")) => Redaction::Secrets,
         _ => {
             let message = "decision: `redact` needs a `pointer`, or `what` as \"secrets\"";
-            return Err(Fault::shape(message));
+            return Err(Indeterminate::malformed(message));
         }
     };
     Ok(Obligation::Redact { code: element.code()?, redaction })
 }
 
-/// Whether a value has a JSON text that means it: no sets, names that are strings.
+/// Whether JSON can represent a value: no sets, no infinite numbers, and only strings as names.
 fn is_json(value: &Value) -> bool {
     let mut todo = vec![value];
     while let Some(value) = todo.pop() {
@@ -238,30 +254,32 @@ fn is_json(value: &Value) -> bool {
     true
 }
 
-/// `10/m`, `10/15m`.
-fn rate(text: &str) -> Result<Rate, Fault> {
+/// Reads a rate such as `10/m` or `10/15m`.
+fn rate(text: &str) -> Result<Rate, Indeterminate> {
     Rate::parse(text).ok_or_else(|| {
-        Fault::shape(format!("decision: `limit`: `{text}` is not a rate like `10/m`"))
+        Indeterminate::malformed(format!("decision: `limit`: `{text}` is not a rate like `10/m`"))
     })
 }
 
-fn duration(text: &str) -> Result<Duration, Fault> {
-    span(text)
-        .ok_or_else(|| Fault::shape(format!("decision: `hold`: `{text}` is not a time like `15m`")))
+/// Reads how long a hold waits, such as `15m`.
+fn ttl(text: &str) -> Result<Duration, Indeterminate> {
+    span(text).ok_or_else(|| {
+        Indeterminate::malformed(format!("decision: `hold`: `{text}` is not a time like `15m`"))
+    })
 }
 
-/// An object of a result, and what to call it.
+/// An object in a result, and its name in messages.
 struct Fields<'a> {
     members: &'a Object,
-    called: &'a str,
+    name: &'a str,
 }
 
 impl<'a> Fields<'a> {
-    fn of(value: &'a Value, called: &'a str) -> Result<Self, Fault> {
+    fn of(value: &'a Value, name: &'a str) -> Result<Self, Indeterminate> {
         match value {
-            Value::Object(members) => Ok(Self { members, called }),
-            Value::Undefined => Err(Fault::shape(format!("{called}: undefined"))),
-            _ => Err(Fault::shape(format!("{called}: not an object"))),
+            Value::Object(members) => Ok(Self { members, name }),
+            Value::Undefined => Err(Indeterminate::malformed(format!("{name}: undefined"))),
+            _ => Err(Indeterminate::malformed(format!("{name}: not an object"))),
         }
     }
 
@@ -269,48 +287,53 @@ impl<'a> Fields<'a> {
         self.members.get(&Value::from(name))
     }
 
-    fn only(&self, names: &[&str]) -> Result<(), Fault> {
+    fn only(&self, names: &[&str]) -> Result<(), Indeterminate> {
         for name in self.members.keys() {
             let known = matches!(name, Value::String(name) if names.contains(&&**name));
             if !known {
-                return Err(Fault::shape(format!("{}: unknown member {name}", self.called)));
+                return Err(Indeterminate::malformed(format!(
+                    "{}: unknown member {name}",
+                    self.name
+                )));
             }
         }
         Ok(())
     }
 
-    fn text(&self, name: &str) -> Result<Option<Box<str>>, Fault> {
+    fn text(&self, name: &str) -> Result<Option<Box<str>>, Indeterminate> {
         match self.member(name) {
             None => Ok(None),
             Some(Value::String(text)) if text.len() <= TEXT_BYTES_MAX => Ok(Some((&**text).into())),
             Some(Value::String(_)) => {
-                Err(Fault::shape(format!("{}: `{name}` is too long", self.called)))
+                Err(Indeterminate::malformed(format!("{}: `{name}` is too long", self.name)))
             }
-            Some(_) => Err(Fault::shape(format!("{}: `{name}` is not a string", self.called))),
+            Some(_) => {
+                Err(Indeterminate::malformed(format!("{}: `{name}` is not a string", self.name)))
+            }
         }
     }
 
-    fn required(&self, name: &str) -> Result<Box<str>, Fault> {
+    fn required(&self, name: &str) -> Result<Box<str>, Indeterminate> {
         self.text(name)?
-            .ok_or_else(|| Fault::shape(format!("{}: `{name}` is missing", self.called)))
+            .ok_or_else(|| Indeterminate::malformed(format!("{}: `{name}` is missing", self.name)))
     }
 
-    fn code(&self) -> Result<Box<str>, Fault> {
+    fn code(&self) -> Result<Box<str>, Indeterminate> {
         Ok(self.text("code")?.unwrap_or_else(|| UNNAMED.into()))
     }
 
-    fn elements(&self, name: &str) -> Result<Vec<&'a Value>, Fault> {
+    fn elements(&self, name: &str) -> Result<Vec<&'a Value>, Indeterminate> {
         let elements: Vec<&Value> = match self.member(name) {
             None => Vec::new(),
             Some(Value::Array(items)) => items.iter().collect(),
             Some(Value::Set(items)) => items.iter().collect(),
             Some(_) => {
-                let message = format!("{}: `{name}` is neither an array nor a set", self.called);
-                return Err(Fault::shape(message));
+                let message = format!("{}: `{name}` is neither an array nor a set", self.name);
+                return Err(Indeterminate::malformed(message));
             }
         };
         if elements.len() > ELEMENTS_MAX && name != "hide" {
-            return Err(Fault::shape(format!("{}: `{name}` is too long", self.called)));
+            return Err(Indeterminate::malformed(format!("{}: `{name}` is too long", self.name)));
         }
         Ok(elements)
     }
@@ -318,17 +341,17 @@ impl<'a> Fields<'a> {
     fn each<T>(
         &self,
         name: &'a str,
-        read: impl Fn(&Self) -> Result<T, Fault>,
-    ) -> Result<Vec<T>, Fault> {
+        read: impl Fn(&Self) -> Result<T, Indeterminate>,
+    ) -> Result<Vec<T>, Indeterminate> {
         self.elements(name)?.into_iter().map(|element| read(&Fields::of(element, name)?)).collect()
     }
 
-    fn strings(&self, name: &str) -> Result<Vec<Box<str>>, Fault> {
+    fn strings(&self, name: &str) -> Result<Vec<Box<str>>, Indeterminate> {
         let strings = self.elements(name)?.into_iter().map(|element| match element {
             Value::String(text) => Ok((&**text).into()),
-            _ => Err(Fault::shape(format!(
-                "{}: `{name}` holds something else than strings",
-                self.called
+            _ => Err(Indeterminate::malformed(format!(
+                "{}: `{name}` holds a value that is no string",
+                self.name
             ))),
         });
         strings.collect()
@@ -339,17 +362,17 @@ impl<'a> Fields<'a> {
 mod tests {
     use super::*;
 
-    fn read(json: &str) -> Result<Decision, Fault> {
+    fn read(json: &str) -> Result<Decision, Indeterminate> {
         decision(&Value::from_json_str(json).unwrap(), "r".into(), Engine::Strict)
     }
 
-    fn obliged(member: &str) -> Result<Vec<Obligation>, Fault> {
+    fn obliged(member: &str) -> Result<Vec<Obligation>, Indeterminate> {
         let json = format!(r#"{{"effect": "permit", "reasons": [{{"message": "m"}}], {member}}}"#);
         read(&json).map(|decision| decision.obligations)
     }
 
     #[test]
-    fn a_denial_says_why_and_has_no_duties() {
+    fn a_denial_has_reasons_and_no_duties() {
         let denial = read(
             r#"{"effect": "deny", "reasons": [{"code": "c", "message": "m"}, {"message": "n"}],
                 "set": [{"pointer": "/a", "value": 1}]}"#,
@@ -365,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn duties_are_read_into_values() {
+    fn duties_of_a_permit_are_read() {
         let minute = Duration::from_mins(1);
         let limit = |count, period, burst| {
             let (code, key) = ("c".into(), "k".into());
@@ -404,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_a_fault() {
+    fn any_other_form_is_indeterminate() {
         for json in [
             "null",
             "true",

@@ -1,142 +1,155 @@
-//! The JSON Schema of `input`.
+//! The fields of `input` and their JSON Schema (draft 2020-12).
 //!
-//! One list of fields says what a policy may read: the schema is made of it, and so are the lints
-//! about paths that do not exist. `input` builds the values; a test holds the two together.
+//! [`FIELDS`] is the one list of fields that a policy may read. The schema that
+//! `bartizan policy schema` prints is made from it, and the linter finds unknown paths with it.
+//! `input` builds the values; a test checks that they agree with the list.
 
 use serde_json::{Map, Value, json};
 
 use super::input::VERSION;
 
-/// What a field holds.
+/// The type of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Holds {
+pub(super) enum FieldType {
+    /// A string.
     Text,
+    /// An integer of at least 0.
     Count,
+    /// A boolean.
     Flag,
+    /// An array of strings.
     Texts,
-    /// One of these texts.
+    /// One of these strings.
     OneOf(&'static [&'static str]),
-    /// An object with the fields below it and no others.
+    /// An object with exactly the fields that [`FIELDS`] lists below it.
     Fields,
-    /// Such objects, in an array.
+    /// An array of such objects.
     Each,
-    /// An object of texts by free names.
+    /// An object with any names and string values.
     TextsByName,
-    /// An object of anything by free names.
+    /// An object with any names and values.
     Anything,
 }
 
-/// One field.
+/// One field of `input`.
 pub(super) struct Field {
-    /// Its path below `input`, with dots.
+    /// Its path below `input`, such as `tool.name`. Elements of an array have no step of their own.
     pub(super) path: &'static str,
-    /// What it holds.
-    pub(super) holds: Holds,
-    /// Whether it is there whenever what it is in is there.
+    /// Its type.
+    pub(super) holds: FieldType,
+    /// Whether it is present whenever the object that contains it is.
     pub(super) always: bool,
 }
 
-const fn always(path: &'static str, holds: Holds) -> Field {
+const fn always(path: &'static str, holds: FieldType) -> Field {
     Field { path, holds, always: true }
 }
 
-const fn sometimes(path: &'static str, holds: Holds) -> Field {
+const fn sometimes(path: &'static str, holds: FieldType) -> Field {
     Field { path, holds, always: false }
 }
 
-const EFFECTS: Holds = Holds::OneOf(&["read", "write", "destructive", "exec", "unknown"]);
+const EFFECTS: FieldType = FieldType::OneOf(&["read", "write", "destructive", "exec", "unknown"]);
 
-const SOURCES: Holds = Holds::OneOf(&["arguments", "absent", "unmapped", "unreadable", "none"]);
+const SOURCES: FieldType =
+    FieldType::OneOf(&["arguments", "absent", "unmapped", "unreadable", "none"]);
 
-const DRIFTS: Holds = Holds::OneOf(&["none", "changed", "added", "unlocked"]);
+const DRIFTS: FieldType = FieldType::OneOf(&["none", "changed", "added", "unlocked"]);
 
-const WEEKDAYS: Holds =
-    Holds::OneOf(&["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]);
+const WEEKDAYS: FieldType = FieldType::OneOf(&[
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
+    "Sunday",
+]);
 
-/// Every field, what holds fields before those.
+/// Every field. An object comes before the fields in it.
 pub(super) static FIELDS: &[Field] = &[
-    always("version", Holds::Count),
-    always("phase", Holds::OneOf(&["call", "list"])),
-    always("direction", Holds::OneOf(&["to_server", "to_client"])),
-    always("method", Holds::Text),
-    sometimes("trace_id", Holds::Text),
-    always("principal", Holds::Fields),
-    always("principal.id", Holds::Text),
-    always("principal.kind", Holds::Text),
-    always("principal.groups", Holds::Texts),
-    always("principal.claims", Holds::TextsByName),
-    sometimes("client", Holds::Fields),
-    always("client.name", Holds::Text),
-    always("client.version", Holds::Text),
-    always("server", Holds::Fields),
-    always("server.name", Holds::Text),
-    sometimes("server.environment", Holds::Text),
-    always("server.labels", Holds::TextsByName),
-    sometimes("server.rates", Holds::Anything),
-    always("protocol", Holds::Fields),
-    sometimes("protocol.revision", Holds::Text),
-    always("protocol.era", Holds::OneOf(&["legacy", "modern"])),
-    always("protocol.transport", Holds::OneOf(&["http", "stdio"])),
-    always("operation", Holds::Fields),
-    sometimes("operation.name", Holds::Text),
+    always("version", FieldType::Count),
+    always("phase", FieldType::OneOf(&["call", "list"])),
+    always("direction", FieldType::OneOf(&["to_server", "to_client"])),
+    always("method", FieldType::Text),
+    sometimes("trace_id", FieldType::Text),
+    always("principal", FieldType::Fields),
+    always("principal.id", FieldType::Text),
+    always("principal.kind", FieldType::Text),
+    always("principal.groups", FieldType::Texts),
+    always("principal.claims", FieldType::TextsByName),
+    sometimes("client", FieldType::Fields),
+    always("client.name", FieldType::Text),
+    always("client.version", FieldType::Text),
+    always("server", FieldType::Fields),
+    always("server.name", FieldType::Text),
+    sometimes("server.environment", FieldType::Text),
+    always("server.labels", FieldType::TextsByName),
+    sometimes("server.rates", FieldType::Anything),
+    always("protocol", FieldType::Fields),
+    sometimes("protocol.revision", FieldType::Text),
+    always("protocol.era", FieldType::OneOf(&["legacy", "modern"])),
+    always("protocol.transport", FieldType::OneOf(&["http", "stdio"])),
+    always("operation", FieldType::Fields),
+    sometimes("operation.name", FieldType::Text),
     always("operation.effect", EFFECTS),
-    always("operation.environments", Holds::Texts),
+    always("operation.environments", FieldType::Texts),
     always("operation.environment_source", SOURCES),
-    always("operation.tags", Holds::Texts),
-    sometimes("operation.pack", Holds::Text),
-    always("session", Holds::Fields),
-    always("session.facts", Holds::TextsByName),
-    always("session.tainted", Holds::Flag),
-    always("time", Holds::Fields),
-    always("time.unix_ms", Holds::Count),
-    always("time.rfc3339", Holds::Text),
+    always("operation.tags", FieldType::Texts),
+    sometimes("operation.pack", FieldType::Text),
+    always("session", FieldType::Fields),
+    always("session.facts", FieldType::TextsByName),
+    always("session.tainted", FieldType::Flag),
+    always("time", FieldType::Fields),
+    always("time.unix_ms", FieldType::Count),
+    always("time.rfc3339", FieldType::Text),
     always("time.weekday", WEEKDAYS),
-    always("time.hour", Holds::Count),
-    sometimes("tool", Holds::Fields),
-    always("tool.name", Holds::Text),
-    always("tool.arguments", Holds::Anything),
-    sometimes("tool.definition", Holds::Text),
+    always("time.hour", FieldType::Count),
+    sometimes("tool", FieldType::Fields),
+    always("tool.name", FieldType::Text),
+    always("tool.arguments", FieldType::Anything),
+    sometimes("tool.definition", FieldType::Text),
     sometimes("tool.drift", DRIFTS),
-    sometimes("tool.flags", Holds::Texts),
-    sometimes("prompt", Holds::Fields),
-    always("prompt.name", Holds::Text),
-    always("prompt.arguments", Holds::Anything),
-    sometimes("resource", Holds::Fields),
-    always("resource.uri", Holds::Text),
-    always("resource.ambiguous", Holds::Flag),
-    sometimes("resources", Holds::Fields),
-    always("resources.uris", Holds::Texts),
-    sometimes("task", Holds::Fields),
-    always("task.id", Holds::Text),
-    sometimes("task.method", Holds::Text),
-    sometimes("task.tool", Holds::Text),
-    sometimes("task.operation", Holds::Fields),
-    sometimes("task.operation.name", Holds::Text),
+    sometimes("tool.flags", FieldType::Texts),
+    sometimes("prompt", FieldType::Fields),
+    always("prompt.name", FieldType::Text),
+    always("prompt.arguments", FieldType::Anything),
+    sometimes("resource", FieldType::Fields),
+    always("resource.uri", FieldType::Text),
+    always("resource.ambiguous", FieldType::Flag),
+    sometimes("resources", FieldType::Fields),
+    always("resources.uris", FieldType::Texts),
+    sometimes("task", FieldType::Fields),
+    always("task.id", FieldType::Text),
+    sometimes("task.method", FieldType::Text),
+    sometimes("task.tool", FieldType::Text),
+    sometimes("task.operation", FieldType::Fields),
+    sometimes("task.operation.name", FieldType::Text),
     always("task.operation.effect", EFFECTS),
-    always("task.operation.environments", Holds::Texts),
+    always("task.operation.environments", FieldType::Texts),
     always("task.operation.environment_source", SOURCES),
-    always("task.operation.tags", Holds::Texts),
-    sometimes("task.operation.pack", Holds::Text),
-    sometimes("params", Holds::Anything),
-    sometimes("tools", Holds::Each),
-    always("tools.name", Holds::Text),
-    always("tools.definition", Holds::Text),
+    always("task.operation.tags", FieldType::Texts),
+    sometimes("task.operation.pack", FieldType::Text),
+    sometimes("params", FieldType::Anything),
+    sometimes("tools", FieldType::Each),
+    always("tools.name", FieldType::Text),
+    always("tools.definition", FieldType::Text),
     sometimes("tools.drift", DRIFTS),
-    sometimes("tools.flags", Holds::Texts),
-    sometimes("tools.operation", Holds::Fields),
-    sometimes("tools.operation.name", Holds::Text),
+    sometimes("tools.flags", FieldType::Texts),
+    sometimes("tools.operation", FieldType::Fields),
+    sometimes("tools.operation.name", FieldType::Text),
     always("tools.operation.effect", EFFECTS),
-    always("tools.operation.environments", Holds::Texts),
+    always("tools.operation.environments", FieldType::Texts),
     always("tools.operation.environment_source", SOURCES),
-    always("tools.operation.tags", Holds::Texts),
-    sometimes("tools.operation.pack", Holds::Text),
-    sometimes("entries", Holds::Each),
-    always("entries.name", Holds::Text),
-    always("entries.definition", Holds::Text),
-    sometimes("entries.flags", Holds::Texts),
+    always("tools.operation.tags", FieldType::Texts),
+    sometimes("tools.operation.pack", FieldType::Text),
+    sometimes("entries", FieldType::Each),
+    always("entries.name", FieldType::Text),
+    always("entries.definition", FieldType::Text),
+    sometimes("entries.flags", FieldType::Texts),
 ];
 
-/// Fields right below `path`; the empty one is the input itself.
+/// The names and fields of the object at `path`; the empty path is `input` itself.
 pub(super) fn below(path: &str) -> impl Iterator<Item = (&'static str, &'static Field)> {
     FIELDS.iter().filter_map(move |field| {
         let name = match path {
@@ -147,7 +160,7 @@ pub(super) fn below(path: &str) -> impl Iterator<Item = (&'static str, &'static 
     })
 }
 
-/// The JSON Schema (2020-12) of `input`, as text.
+/// The JSON Schema (draft 2020-12) of `input` as JSON text, with a final line feed.
 pub fn input_schema() -> String {
     let mut schema = fields("");
     schema.insert("$schema".into(), "https://json-schema.org/draft/2020-12/schema".into());
@@ -155,7 +168,7 @@ pub fn input_schema() -> String {
     format!("{:#}\n", Value::Object(schema))
 }
 
-/// An object with the fields below `path`.
+/// The schema of the object at `path`.
 fn fields(path: &str) -> Map<String, Value> {
     let properties: Map<String, Value> =
         below(path).map(|(name, field)| (name.to_owned(), schema_of(field))).collect();
@@ -174,18 +187,18 @@ fn schema_of(field: &Field) -> Value {
         return json!({"const": VERSION});
     }
     match field.holds {
-        Holds::Text => json!({"type": "string"}),
-        Holds::Count => json!({"type": "integer", "minimum": 0}),
-        Holds::Flag => json!({"type": "boolean"}),
-        Holds::Texts => json!({"type": "array", "items": {"type": "string"}}),
-        Holds::OneOf(texts) => json!({"type": "string", "enum": texts}),
-        Holds::Fields => Value::Object(fields(field.path)),
-        Holds::Each => json!({"type": "array", "items": fields(field.path)}),
-        Holds::TextsByName => {
+        FieldType::Text => json!({"type": "string"}),
+        FieldType::Count => json!({"type": "integer", "minimum": 0}),
+        FieldType::Flag => json!({"type": "boolean"}),
+        FieldType::Texts => json!({"type": "array", "items": {"type": "string"}}),
+        FieldType::OneOf(texts) => json!({"type": "string", "enum": texts}),
+        FieldType::Fields => Value::Object(fields(field.path)),
+        FieldType::Each => json!({"type": "array", "items": fields(field.path)}),
+        FieldType::TextsByName => {
             json!({"type": "object", "additionalProperties": {"type": "string"}})
         }
-        // `params` of an unknown method may be an array, and `uris` what a client makes of them.
-        Holds::Anything if field.path == "params" => json!({}),
-        Holds::Anything => json!({"type": "object"}),
+        // JSON-RPC 2.0 (4.2) allows an array as `params`, so those of an unknown method have any type.
+        FieldType::Anything if field.path == "params" => json!({}),
+        FieldType::Anything => json!({"type": "object"}),
     }
 }

@@ -1,18 +1,21 @@
-//! What must be known about a source before it is parsed.
+//! Checks of a source's tokens before regorus parses it.
 //!
-//! regorus's parser takes exponential time on nested literals, its reader takes minutes on a large
-//! exponent, and its analysis recurses along every chain of operators. All three are visible in
-//! the tokens alone, so a source that would trigger them never reaches it. Strings, raw strings
-//! and comments are skipped; everything else is left to the parser.
+//! regorus's parser takes exponential time on nested literals, its number parser takes minutes on a
+//! large exponent, and its analysis recurses along every chain of operators. All three show in the
+//! tokens, so a source that would cause one is refused without parsing. Strings, raw strings and
+//! comments are skipped. Syntax errors are left to the parser.
 
 use super::problem::PolicyProblem;
 use super::{EvalLimits, Module, number};
 
-/// Looks at one source; an empty answer means that it may be parsed.
+/// The problems of one source; none means that it may be parsed.
 pub(super) fn problems(module: &Module, limits: &EvalLimits) -> Vec<PolicyProblem> {
     if module.text.len() > limits.source_bytes_max {
         let message = format!("larger than {} bytes", limits.source_bytes_max);
-        return vec![PolicyProblem { file: module.path.clone(), ..PolicyProblem::whole(message) }];
+        return vec![PolicyProblem {
+            file: module.path.clone(),
+            ..PolicyProblem::unlocated(message)
+        }];
     }
     let mut scan = Scan {
         module,
@@ -20,8 +23,8 @@ pub(super) fn problems(module: &Module, limits: &EvalLimits) -> Vec<PolicyProble
         line: 1,
         open: Vec::new(),
         chain: 0,
-        joined: false,
-        broken: false,
+        after_operator: false,
+        after_line_end: false,
         problems: Vec::new(),
     };
     scan.run();
@@ -32,20 +35,21 @@ struct Scan<'a> {
     module: &'a Module,
     limits: &'a EvalLimits,
     line: u32,
-    /// The brackets that are open.
+    /// The open brackets.
     open: Vec<char>,
-    /// Operators, dots and indexes met in the expression at hand.
+    /// Operators, dots and indexes so far in this expression.
     chain: usize,
-    /// Whether the last token joins its neighbours.
-    joined: bool,
-    /// Whether a line ended since the last token.
-    broken: bool,
+    /// Whether the last token was an operator, dot or opening bracket, so that the expression
+    /// continues after it.
+    after_operator: bool,
+    /// Whether a line ended after the last token.
+    after_line_end: bool,
     problems: Vec<PolicyProblem>,
 }
 
 impl Scan<'_> {
     fn problem(&mut self, message: String, hint: &str) {
-        // One of a kind tells enough.
+        // One problem of each kind is enough.
         if self.problems.iter().all(|problem| problem.message != message) {
             let problem = PolicyProblem::at(&self.module.path, self.line, message);
             self.problems.push(problem.hint(hint));
@@ -73,18 +77,21 @@ impl Scan<'_> {
         }
     }
 
-    /// Meets a token. A line's end ends an expression unless an operator stands beside it.
+    /// Counts a token. The end of a line ends an expression, unless an operator is next to it.
     fn token(&mut self, joins: bool) {
-        if self.broken && !joins && !self.joined {
+        if self.after_line_end && !joins && !self.after_operator {
             self.chain = 0;
         }
-        self.broken = false;
-        self.joined = joins;
+        self.after_line_end = false;
+        self.after_operator = joins;
         if joins {
             self.chain = self.chain.saturating_add(1);
             if self.chain > self.limits.chain_max {
                 self.problem(
-                    format!("an expression joins more than {} parts", self.limits.chain_max),
+                    format!(
+                        "an expression has more than {} operators, dots and indexes",
+                        self.limits.chain_max
+                    ),
                     "split it into rules, or use a set, an array or a comprehension",
                 );
             }
@@ -95,7 +102,7 @@ impl Scan<'_> {
         match sign {
             '\n' => {
                 self.line = self.line.saturating_add(1);
-                self.broken = true;
+                self.after_line_end = true;
             }
             '[' | '{' | '(' => {
                 self.token(true);
@@ -117,14 +124,15 @@ impl Scan<'_> {
         }
     }
 
-    /// `(` is not a literal, but nests the parser's recursion all the same.
+    /// Checks the nesting depth after an opening bracket. Parentheses are no literals, and have
+    /// a limit of their own, because the parser recurses into them too.
     fn depth(&mut self, sign: char) {
         let max = if sign == '(' { self.limits.call_nesting_max } else { self.limits.nesting_max };
         let depth = self.open.iter().filter(|open| (**open == '(') == (sign == '(')).count();
         if depth > max {
             self.problem(
                 format!("brackets nest deeper than {max}"),
-                "name the inner part with a rule of its own",
+                "move the inner part to a rule of its own",
             );
         }
     }
@@ -136,7 +144,7 @@ impl Scan<'_> {
             match character {
                 _ if escaped => escaped = false,
                 '\\' => escaped = true,
-                // A string ends with its line; the parser will say so.
+                // A string cannot contain a line feed. The parser reports it.
                 '"' => return text.get(at.saturating_add(1)..).unwrap_or(""),
                 '\n' => return text.get(at..).unwrap_or(""),
                 _ => {}
@@ -195,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_parser_could_not_bear_is_found_by_its_tokens() {
+    fn sources_that_overload_the_parser_are_refused() {
         let nested = |open: &str, close: &str, depth| {
             format!("package p\n\nx := {}1{}", open.repeat(depth), close.repeat(depth))
         };

@@ -1,22 +1,22 @@
-//! `sprintf` as OPA has it: Go's `fmt.Sprintf` over numbers and strings.
+//! `sprintf` as in OPA: Go's `fmt.Sprintf` (<https://pkg.go.dev/fmt>) over numbers and strings.
 //!
-//! It never leaves a message out: what does not fit its verb is printed as Go prints it,
-//! `%!d(string=x)`. Only a result beyond its bound is a failure. Numbers are `int` where they are
-//! whole, `float64` otherwise; every value that is neither a number nor a string is its own Rego
-//! text, as a string.
+//! An argument that does not fit its verb is printed as Go prints it, `%!d(string=x)`, and is no
+//! error, so a rule does not lose its message. The only error is a result above the limit. As in
+//! OPA, a whole number is an `int` and another number a `float64`; a value that is neither number
+//! nor string is its Rego text, as a string.
 
 use regorus::Value;
 
-/// An argument, as Go sees it.
+/// An argument, by its Go type. `small` is absent for integers above 128 bits.
 enum Arg {
     Int { negative: bool, digits: String, small: Option<i128> },
     Float(f64),
     Text(String),
 }
 
-/// What stands between `%` and the verb.
+/// The flags, width and precision between `%` and the verb.
 #[derive(Default)]
-#[expect(clippy::struct_excessive_bools, reason = "Go's flags, each on its own")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of Go's format")]
 struct Spec {
     minus: bool,
     plus: bool,
@@ -27,7 +27,11 @@ struct Spec {
     precision: Option<usize>,
 }
 
-/// Formats `args`; at most `bytes_max` bytes.
+/// Formats `args`.
+///
+/// # Errors
+///
+/// The result, a width or a precision is above `bytes_max` bytes.
 pub(super) fn sprintf(format: &str, args: &[Value], bytes_max: usize) -> Result<String, String> {
     let args: Vec<Arg> = args.iter().map(Arg::of).collect();
     let mut state =
@@ -65,7 +69,7 @@ impl<'a> Formatter<'a> {
         arg
     }
 
-    /// Reads one directive after its `%` and writes it; gives back what follows it.
+    /// Formats one directive, whose text begins after its `%`. Returns the text after it.
     fn directive<'f>(&mut self, text: &'f str) -> Result<&'f str, String> {
         let mut spec = Spec::default();
         let mut rest = text;
@@ -111,7 +115,7 @@ impl<'a> Formatter<'a> {
         Ok(skip(rest, verb))
     }
 
-    /// An explicit argument index, `[n]`.
+    /// Reads an explicit argument index, `[n]`, counted from 1. An invalid one returns `false`.
     fn index<'f>(&mut self, text: &'f str, ok: bool) -> (&'f str, bool) {
         let Some((inside, after)) = text.strip_prefix('[').and_then(|it| it.split_once(']')) else {
             return (text, ok);
@@ -126,7 +130,7 @@ impl<'a> Formatter<'a> {
         }
     }
 
-    /// A width or precision: digits, or `*` for the next argument.
+    /// Reads a width or precision: digits, or `*` for the next argument.
     fn count<'f>(
         &mut self,
         text: &'f str,
@@ -162,7 +166,7 @@ impl<'a> Formatter<'a> {
         Ok(count)
     }
 
-    /// Arguments that no directive took.
+    /// Appends the arguments that no directive used, as Go does: `%!(EXTRA string=x)`.
     fn extra(&mut self) -> Result<(), String> {
         if self.reordered || self.next >= self.args.len() {
             return Ok(());
@@ -201,7 +205,7 @@ impl Arg {
         }
     }
 
-    /// As `%v` has it.
+    /// The argument as `%v` prints it.
     fn plain(&self) -> String {
         match self {
             Self::Int { negative, digits, .. } => {
@@ -259,7 +263,7 @@ fn pad(text: &str, spec: &Spec) -> String {
     }
 }
 
-/// Digits with at least `precision` of them.
+/// Adds leading zeros up to the precision.
 fn precise(digits: &str, spec: &Spec) -> String {
     let missing = spec.precision.unwrap_or(0).saturating_sub(digits.len());
     format!("{}{digits}", "0".repeat(missing))
@@ -313,7 +317,8 @@ fn hex_text(text: &str, verb: char, spec: &Spec) -> String {
     if spec.sharp && !hex.is_empty() { format!("0{verb}{hex}") } else { hex }
 }
 
-/// As Go's `strconv.Quote`, for what policies print.
+/// Like Go's `strconv.Quote`, except that printable characters outside ASCII are not classified
+/// by Unicode tables: only control characters are escaped.
 fn quoted(text: &str) -> String {
     let mut out = String::from('"');
     for character in text.chars() {
@@ -337,7 +342,7 @@ fn quoted(text: &str) -> String {
     out
 }
 
-/// As Go's `strconv.FormatFloat`, for a float of either sign.
+/// Like Go's `strconv.FormatFloat`, for a float of either sign.
 fn go_float(float: f64, verb: char, precision: Option<usize>) -> String {
     let upper = verb.is_ascii_uppercase();
     let text = match verb.to_ascii_lowercase() {
@@ -348,7 +353,8 @@ fn go_float(float: f64, verb: char, precision: Option<usize>) -> String {
     if upper { text.to_uppercase() } else { text }
 }
 
-/// `%g`: scientific below 1e-4 and from ten to the precision on; 6 where none is given.
+/// `%g`: scientific notation where the exponent is below -4, or at least the precision (6 where
+/// none is given).
 fn general(float: f64, precision: Option<usize>) -> String {
     let scientific = match precision {
         None => format!("{float:e}"),
@@ -376,7 +382,7 @@ fn general(float: f64, precision: Option<usize>) -> String {
     trim(&format!("{float:.decimals$}"))
 }
 
-/// Rust's `1.5e3` as Go's `1.5e+03`.
+/// Rewrites Rust's `1.5e3` to Go's `1.5e+03`.
 fn exponent(text: &str) -> String {
     let Some((mantissa, power)) = text.split_once('e') else { return text.to_owned() };
     let (sign, digits) = match power.strip_prefix('-') {
@@ -386,7 +392,7 @@ fn exponent(text: &str) -> String {
     format!("{mantissa}e{sign}{digits:0>2}")
 }
 
-/// A value as Rego writes it.
+/// A value as Rego text, as OPA prints it: `{1, 2}` for a set, `set()` for an empty one.
 pub(super) fn rego_text(value: &Value) -> String {
     match value {
         Value::Array(items) => format!("[{}]", joined(items.iter())),
@@ -452,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_beyond_its_bound_is_a_failure() {
+    fn a_result_above_the_limit_is_an_error() {
         for format in ["%1000000000d", "%.1000000000f", "%99999999999999999999d"] {
             assert!(sprintf(format, &[Value::from(1.5)], 4096).is_err(), "{format}");
         }

@@ -1,9 +1,9 @@
-//! The authority: regorus's interpreter with strict built-in errors.
+//! The strict engine: regorus's interpreter with strict built-in errors (OPA's option of the same
+//! name).
 //!
-//! One [`Interpreter`] belongs to one worker and shares nothing with another: modules and data
-//! are its own copies, so that workers do not meet on a reference count. An error in any rule, a
-//! failure of any built-in, a panic or a spent limit ends an evaluation as an error. After a panic
-//! the interpreter is made anew.
+//! One [`Interpreter`] belongs to one worker. It has its own copy of modules and data, so workers
+//! do not contend for reference counts. An error in any rule, a failure of any built-in, a panic
+//! or an exceeded limit makes the evaluation an error. After a panic the interpreter is built anew.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,34 +13,36 @@ use regorus::utils::limits::ExecutionTimerConfig;
 use regorus::{Engine, PolicyLengthConfig, Value};
 
 use super::builtins;
-use super::problem::{Message, PolicyProblem};
+use super::problem::{PolicyProblem, RegorusError};
 use super::{EvalLimits, FileCoverage, Policy};
 use bartizan_sync::lock;
 
-/// How many steps pass between two looks at the time.
+/// The interpreter compares the time with the limit once in this many steps.
 const TIMER_STEPS: u32 = 16;
 
-/// The first failure of a built-in in the evaluation at hand.
+/// The first failure of a built-in in this evaluation. It makes the evaluation an error even where
+/// regorus returns a value.
 type Failure = Arc<Mutex<Option<String>>>;
 
-/// Why there is no value.
+/// Why an evaluation has no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Trouble {
-    /// The time for one evaluation was spent. It may say more about the machine than the policy.
-    Late(String),
-    /// Anything else.
-    Error(String),
+pub(super) enum EvalError {
+    /// The time limit was exceeded. A busy machine can cause it, so it is no disagreement of the
+    /// engines.
+    TimedOut(String),
+    /// Any other error.
+    Failed(String),
 }
 
-impl std::fmt::Display for Trouble {
+impl std::fmt::Display for EvalError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Late(message) | Self::Error(message) => f.write_str(message),
+            Self::TimedOut(message) | Self::Failed(message) => f.write_str(message),
         }
     }
 }
 
-/// One worker's interpreter.
+/// The interpreter of one worker.
 #[derive(Debug)]
 pub(super) struct Interpreter {
     policy: Policy,
@@ -48,7 +50,7 @@ pub(super) struct Interpreter {
     failure: Failure,
 }
 
-/// An engine for parsing and evaluation, with nothing in it.
+/// An engine with the limits of `limits`, without modules, data and built-ins.
 pub(super) fn empty_engine(limits: &EvalLimits) -> Engine {
     let mut engine = Engine::new();
     let columns = u32::try_from(limits.columns_max).ok().and_then(NonZeroU32::new);
@@ -63,48 +65,54 @@ pub(super) fn empty_engine(limits: &EvalLimits) -> Engine {
     engine
 }
 
-/// The time limit of one evaluation.
+/// The time limit of one evaluation, as regorus takes it.
 pub(super) fn timer(limits: &EvalLimits) -> ExecutionTimerConfig {
     let check_interval = NonZeroU32::new(TIMER_STEPS).unwrap_or(NonZeroU32::MIN);
     ExecutionTimerConfig { limit: limits.time_max, check_interval }
 }
 
 impl Interpreter {
-    /// An interpreter of its own for `policy`.
+    /// Builds an interpreter for `policy`.
+    ///
+    /// # Errors
+    ///
+    /// The policy cannot be parsed, or its data cannot be added.
     pub(super) fn new(policy: &Policy) -> Result<Self, PolicyProblem> {
         let failure = Failure::default();
         let engine = Some(build(policy, &failure)?);
         Ok(Self { policy: policy.clone(), engine, failure })
     }
 
-    /// The same, for a policy that was checked: what still goes wrong shows at each evaluation.
+    /// Builds an interpreter for a policy that was checked before. If that fails, each evaluation
+    /// tries again and reports the error.
     pub(super) fn ready(policy: &Policy) -> Self {
         let failure = Failure::default();
         let engine = build(policy, &failure).ok();
         Self { policy: policy.clone(), engine, failure }
     }
 
-    /// Has the engine prepare for evaluation, which finds what it finds only then.
+    /// Makes the engine prepare for an evaluation of `path`, because it reports some errors only
+    /// then.
     pub(super) fn prepare(&mut self, path: &str) -> Result<(), PolicyProblem> {
         let Some(engine) = &mut self.engine else { return Ok(()) };
         let path: Arc<str> = path.into();
         let prepared = catch_unwind(AssertUnwindSafe(|| engine.compile_with_entrypoint(&path)));
         match prepared {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(PolicyProblem::of_regorus(&error.to_string(), "")),
-            Err(_) => Err(PolicyProblem::whole("the interpreter panicked on this policy")),
+            Ok(Err(error)) => Err(PolicyProblem::from_regorus(&error.to_string(), "")),
+            Err(_) => Err(PolicyProblem::unlocated("the interpreter panicked on this policy")),
         }
     }
 
-    /// Counts from now on which lines are evaluated.
-    pub(super) fn count_lines(&mut self) {
+    /// Turns on coverage: from now on, evaluated lines are recorded.
+    pub(super) fn enable_coverage(&mut self) {
         if let Some(engine) = &mut self.engine {
             engine.set_enable_coverage(true);
         }
     }
 
-    /// Which lines were, of the sources that were touched.
-    pub(super) fn counted_lines(&self) -> Vec<FileCoverage> {
+    /// The coverage of the sources of which anything was evaluated.
+    pub(super) fn coverage(&self) -> Vec<FileCoverage> {
         let report = self.engine.as_ref().and_then(|engine| engine.get_coverage_report().ok());
         let files = report.into_iter().flat_map(|report| report.files);
         files
@@ -116,12 +124,13 @@ impl Interpreter {
             .collect()
     }
 
-    /// The value of the rule at `path`, or what went wrong.
-    pub(super) fn evaluate(&mut self, path: &str, input: Value) -> Result<Value, Trouble> {
+    /// Evaluates the rule at `path`, such as `data.mcp.decision`. The value is undefined where the
+    /// rule has none.
+    pub(super) fn evaluate(&mut self, path: &str, input: Value) -> Result<Value, EvalError> {
         let mut engine = match self.engine.take() {
             Some(engine) => engine,
             None => build(&self.policy, &self.failure)
-                .map_err(|problem| Trouble::Error(problem.to_string()))?,
+                .map_err(|problem| EvalError::Failed(problem.to_string()))?,
         };
         *lock(&self.failure) = None;
         let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -131,38 +140,38 @@ impl Interpreter {
             (value, engine)
         }));
         let Ok((value, engine)) = outcome else {
-            return Err(Trouble::Error("the interpreter panicked".to_owned()));
+            return Err(EvalError::Failed("the interpreter panicked".to_owned()));
         };
         self.engine = Some(engine);
         let failure = lock(&self.failure).take();
         match (value, failure) {
             (Ok(value), None) => Ok(value),
-            (Ok(_), Some(failure)) => Err(Trouble::Error(failure)),
+            (Ok(_), Some(failure)) => Err(EvalError::Failed(failure)),
             (Err(error), _) => {
-                let message = Message::of(&error.to_string()).one_line();
-                // Inside a function regorus keeps only the text of an error.
+                let message = RegorusError::parse(&error.to_string()).one_line();
+                // For an error inside a function, regorus returns a text, not its error type.
                 Err(if message.contains("exceeded time limit") {
-                    Trouble::Late(message)
+                    EvalError::TimedOut(message)
                 } else {
-                    Trouble::Error(message)
+                    EvalError::Failed(message)
                 })
             }
         }
     }
 }
 
-/// Parses and prepares the policy, and hangs the table of built-ins in.
+/// Builds an engine with the policy's modules and data, and the built-ins of [`builtins::TABLE`].
 fn build(policy: &Policy, failure: &Failure) -> Result<Engine, PolicyProblem> {
     let limits = policy.limits();
     let mut engine = empty_engine(limits);
     for module in policy.modules() {
         engine
             .add_policy(module.path.clone(), module.text.clone())
-            .map_err(|error| PolicyProblem::of_regorus(&error.to_string(), &module.path))?;
+            .map_err(|error| PolicyProblem::from_regorus(&error.to_string(), &module.path))?;
     }
     engine
         .add_data(policy.data())
-        .map_err(|error| PolicyProblem::of_regorus(&error.to_string(), "data"))?;
+        .map_err(|error| PolicyProblem::from_regorus(&error.to_string(), "data"))?;
     for builtin in builtins::TABLE {
         let failure = Arc::clone(failure);
         let limits = *limits;
@@ -170,13 +179,13 @@ fn build(policy: &Policy, failure: &Failure) -> Result<Engine, PolicyProblem> {
         let call = move |args: Vec<Value>| {
             let value = builtins::call(builtin, &args, &limits).map_err(|error| {
                 let mut first = lock(&failure);
-                PolicyProblem::whole(first.get_or_insert(error).as_str())
+                PolicyProblem::unlocated(first.get_or_insert(error).as_str())
             })?;
             Ok(value)
         };
         engine
             .add_extension(builtin.name.to_owned(), arity, Box::new(call))
-            .map_err(|error| PolicyProblem::whole(error.to_string()))?;
+            .map_err(|error| PolicyProblem::unlocated(error.to_string()))?;
     }
     Ok(engine)
 }

@@ -1,9 +1,9 @@
-//! JSON values for the engines, converted from the gate's own parse and never by a second parser.
+//! Converts the gate's parsed JSON to regorus values. Nothing is parsed a second time, so policy and
+//! gate see the same value.
 //!
 //! Only what the policy reads is converted. A number without an exact value (see `number`) becomes
-//! `null` and its pointer is kept: a rule may not judge a value that another reader of the same
-//! bytes would see differently, so the decision is a denial, whatever the rule says. Where no rule
-//! can see the number it changes nothing.
+//! `null`, and its pointer is reported: the caller then denies, because the server may read another
+//! number than the rule did. A number that no rule reads has no effect.
 
 use std::collections::BTreeMap;
 
@@ -13,36 +13,37 @@ use regorus::Value;
 use super::number;
 use super::reads::ReadSet;
 
-/// At most this many pointers of numbers without an exact value are kept.
-pub(super) const LOSSY_MAX: usize = 16;
+/// Most pointers of numbers without an exact value that are reported.
+pub(super) const INEXACT_MAX: usize = 16;
 
-/// The input of one question.
+/// The input of one evaluation.
 #[derive(Debug)]
 pub(super) struct Input {
-    /// The value to evaluate with.
+    /// The document `input`.
     pub(super) value: Value,
-    /// Pointers, below `input`, of the numbers that are read and have no exact value.
-    pub(super) lossy: Vec<String>,
+    /// RFC 6901 pointers below `input`, at most [`INEXACT_MAX`], of numbers that the policy reads
+    /// and that have no exact value. If there is one, the caller denies.
+    pub(super) inexact: Vec<String>,
 }
 
-/// A value as JSON text: sets become arrays.
+/// A value as JSON text. A set becomes an array.
 pub(super) fn json(value: &Value) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned())
 }
 
-/// A JSON text as an input, read strictly by the gate's own reader.
+/// Converts a whole document.
 pub(super) fn of_document(root: document::Value<'_>) -> Input {
     of_recorded(root, &ReadSet::everything())
 }
 
-/// A recorded input, as far as it is read.
+/// Converts the parts of a recorded input that the policy reads.
 pub(super) fn of_recorded(root: document::Value<'_>, reads: &ReadSet) -> Input {
-    let mut lossy = Vec::new();
-    let value = convert(root, reads, &mut Pointer::root(), &mut lossy);
-    Input { value, lossy }
+    let mut inexact = Vec::new();
+    let value = convert(root, reads, &mut Pointer::root(), &mut inexact);
+    Input { value, inexact }
 }
 
-/// Where a value stands, kept only as far as a problem would have to name it.
+/// The path to the value that is converted. It becomes text only when a pointer is reported.
 pub(super) struct Pointer<'a> {
     steps: Vec<Segment<'a>>,
 }
@@ -53,10 +54,12 @@ enum Segment<'a> {
 }
 
 impl<'a> Pointer<'a> {
+    /// The path of `input` itself.
     pub(super) fn root() -> Self {
         Self { steps: Vec::new() }
     }
 
+    /// The path `names` below `input`.
     pub(super) fn at(names: &[&'a str]) -> Self {
         Self { steps: names.iter().map(|name| Segment::Name(name)).collect() }
     }
@@ -64,26 +67,39 @@ impl<'a> Pointer<'a> {
     fn text(&self) -> String {
         let mut text = String::new();
         for step in &self.steps {
-            text.push('/');
             match step {
-                Segment::Name(name) => {
-                    text.push_str(&name.replace('~', "~0").replace('/', "~1"));
+                Segment::Name(name) => push_pointer_name(&mut text, name),
+                Segment::Index(index) => {
+                    text.push('/');
+                    text.push_str(&index.to_string());
                 }
-                Segment::Index(index) => text.push_str(&index.to_string()),
             }
         }
         text
     }
 }
 
-/// A document's value, as far as it is read.
+/// Appends a member's name to an RFC 6901 pointer, with `~` and `/` escaped (section 3).
+pub(super) fn push_pointer_name(pointer: &mut String, name: &str) {
+    pointer.push('/');
+    pointer.push_str(&name.replace('~', "~0").replace('/', "~1"));
+}
+
+/// Whether the RFC 6901 pointer `inner` names the value at `outer` or a part of it.
+pub(super) fn is_at_or_below(inner: &str, outer: &str) -> bool {
+    inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Converts the parts of a value that the policy reads. Numbers without an exact value are added to
+/// `inexact`.
 ///
-/// The depth of the recursion is bounded by that of the document (P3).
+/// The recursion is as deep as the document, which the strict reader bounds
+/// (`docs/strict-profile.md`, P3).
 pub(super) fn convert<'a>(
     value: document::Value<'a>,
     reads: &ReadSet,
     at: &mut Pointer<'a>,
-    lossy: &mut Vec<String>,
+    inexact: &mut Vec<String>,
 ) -> Value {
     match value.kind() {
         Kind::Null => Value::Null,
@@ -91,22 +107,22 @@ pub(super) fn convert<'a>(
         Kind::String => Value::from(value.as_str().unwrap_or_default()),
         Kind::Number => match number::exact(value.as_number().unwrap_or_default()) {
             Some(number) => number,
-            // Read only for its kind: any number will do.
+            // The policy reads only its type, so any number serves.
             None if !reads.is_everything() => Value::from(0_u64),
             None => {
-                if lossy.len() < LOSSY_MAX {
-                    lossy.push(at.text());
+                if inexact.len() < INEXACT_MAX {
+                    inexact.push(at.text());
                 }
                 Value::Null
             }
         },
-        // A static path or `object.keys` cannot tell one array from another.
+        // A path of names or `object.keys` reads nothing inside an array, so an empty one serves.
         Kind::Array if !reads.is_everything() => Value::new_array(),
         Kind::Array => {
             let mut items = Vec::with_capacity(value.len());
             for (index, item) in value.elements().enumerate() {
                 at.steps.push(Segment::Index(index));
-                items.push(convert(item, reads, at, lossy));
+                items.push(convert(item, reads, at, inexact));
                 at.steps.pop();
             }
             Value::from(items)
@@ -118,7 +134,7 @@ pub(super) fn convert<'a>(
                 let converted = match reads.member(name) {
                     Some(reads) => {
                         at.steps.push(Segment::Name(name));
-                        let converted = convert(member, reads, at, lossy);
+                        let converted = convert(member, reads, at, inexact);
                         at.steps.pop();
                         converted
                     }

@@ -1,39 +1,39 @@
-//! A walk over one rule's syntax tree: every reference, call, expression and statement, with what
-//! is local where.
+//! A walk over the syntax tree of one rule. It visits every reference, call, expression and
+//! statement, and resolves which names are local variables.
 //!
-//! The walk keeps its own stack, so that no source, however nested, can overflow ours. It says
-//! what is written; it judges nothing.
+//! It is iterative, with a stack on the heap, so a deeply nested source cannot overflow the
+//! thread's stack. It makes no checks; the modules that analyse a policy's text use it.
 
 use std::collections::BTreeSet;
 
 use regorus::unstable::{AssignOp, Expr, Literal, LiteralStmt, Query, Rule, RuleHead, Span};
 
-/// One step of a reference after its root.
+/// One step of a reference after its root (OPA docs, "Policy Language", "References").
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Step<'a> {
     /// `.name` or `["name"]`.
     Name(&'a str),
-    /// Any other index.
+    /// A computed index, `[x]`.
     Index(&'a Expr),
 }
 
-/// A reference: a root and steps.
+/// A variable, or a reference: a root and steps.
 #[derive(Debug)]
-pub(super) struct Chain<'a> {
-    /// The root where it is a variable; otherwise the value of another expression.
+pub(super) struct Reference<'a> {
+    /// The name of the root, where it is a variable; `None` where it is another expression.
     pub(super) root: Option<&'a str>,
-    /// The steps in order.
+    /// The steps, from the root on.
     pub(super) steps: Vec<Step<'a>>,
-    /// Where the root is written, where it is a variable.
+    /// The span of the root, where it is a variable.
     pub(super) root_span: Option<&'a Span>,
-    /// Where it is written.
+    /// The span of the whole reference.
     pub(super) span: &'a Span,
-    /// Whether the root is declared by the rule itself.
+    /// Whether the root is a variable that the rule declares. Only [`Walk`] sets it.
     pub(super) local: bool,
 }
 
-impl<'a> Chain<'a> {
-    /// The names that follow the root up to the first other step.
+impl<'a> Reference<'a> {
+    /// The names after the root, up to the first computed index.
     pub(super) fn prefix(&self) -> Vec<&'a str> {
         let mut names = Vec::new();
         for step in &self.steps {
@@ -51,25 +51,25 @@ impl<'a> Chain<'a> {
     }
 }
 
-/// One thing met on the walk. What it contains follows as visits of their own.
+/// One node of the syntax tree. Its children are visited after it.
 #[derive(Debug)]
 pub(super) enum Visit<'a> {
-    /// A variable or a reference, as a whole.
-    Ref(Chain<'a>),
-    /// A call: the callee as a chain, and the arguments.
+    /// A variable or a whole reference.
+    Ref(Reference<'a>),
+    /// A call.
     Call {
-        /// What is called.
-        callee: Chain<'a>,
-        /// With what.
+        /// The called function.
+        callee: Reference<'a>,
+        /// The arguments.
         params: Vec<&'a Expr>,
     },
     /// Any other expression.
     Expr(&'a Expr),
-    /// A statement of a body.
+    /// A statement of a query.
     Statement(&'a LiteralStmt),
 }
 
-/// One scope of names: that of a query, inside that of the query around it.
+/// The variables that one query declares. `parent` is the index of the enclosing query's scope.
 #[derive(Debug, Default)]
 struct Scope<'a> {
     parent: Option<usize>,
@@ -82,7 +82,7 @@ enum Node<'a> {
     Statement(&'a LiteralStmt),
 }
 
-/// The walk. Iterate over it.
+/// The walk over one rule: an iterator over [`Visit`]s. Siblings come in reverse order.
 #[derive(Debug)]
 pub(super) struct Walk<'a> {
     scopes: Vec<Scope<'a>>,
@@ -101,7 +101,7 @@ pub(super) fn rule_ref(rule: &Rule) -> &Expr {
     }
 }
 
-/// The parameters of a function; none for other rules.
+/// The parameters of a function; empty for other rules.
 pub(super) fn rule_args(rule: &Rule) -> Vec<&Expr> {
     match rule {
         Rule::Spec { head: RuleHead::Func { args, .. }, .. } | Rule::Default { args, .. } => {
@@ -111,8 +111,9 @@ pub(super) fn rule_args(rule: &Rule) -> Vec<&Expr> {
     }
 }
 
-/// Reads a variable or reference as a chain; nothing for other expressions.
-pub(super) fn chain(expr: &Expr) -> Option<(Chain<'_>, Option<&Expr>)> {
+/// Reads a variable or reference; `None` for any other expression. The second value is the root
+/// expression, where the root is no variable.
+pub(super) fn reference(expr: &Expr) -> Option<(Reference<'_>, Option<&Expr>)> {
     let span = expr.span();
     let mut steps = Vec::new();
     let mut at = expr;
@@ -134,7 +135,7 @@ pub(super) fn chain(expr: &Expr) -> Option<(Chain<'_>, Option<&Expr>)> {
             Expr::Var { span: name, .. } => {
                 steps.reverse();
                 return Some((
-                    Chain {
+                    Reference {
                         root: Some(name.text()),
                         steps,
                         root_span: Some(name),
@@ -151,7 +152,7 @@ pub(super) fn chain(expr: &Expr) -> Option<(Chain<'_>, Option<&Expr>)> {
             other => {
                 steps.reverse();
                 return Some((
-                    Chain { root: None, steps, root_span: None, span, local: false },
+                    Reference { root: None, steps, root_span: None, span, local: false },
                     Some(other),
                 ));
             }
@@ -160,7 +161,7 @@ pub(super) fn chain(expr: &Expr) -> Option<(Chain<'_>, Option<&Expr>)> {
 }
 
 impl<'a> Walk<'a> {
-    /// Starts at one rule, its head included.
+    /// A walk over the head and all bodies of a rule.
     pub(super) fn rule(rule: &'a Rule) -> Self {
         let mut walk = Self { scopes: vec![Scope::default()], todo: Vec::new() };
         for arg in rule_args(rule) {
@@ -183,8 +184,8 @@ impl<'a> Walk<'a> {
             RuleHead::Set { refr, key, .. } => (refr, key.as_ref().map(AsRef::as_ref)),
         };
         let mut in_bodies: Vec<&'a Expr> = values.into_iter().collect();
-        if let Some((chain, _)) = chain(refr) {
-            in_bodies.extend(chain.steps.iter().filter_map(|step| match step {
+        if let Some((reference, _)) = reference(refr) {
+            in_bodies.extend(reference.steps.iter().filter_map(|step| match step {
                 Step::Index(index) => Some(*index),
                 Step::Name(_) => None,
             }));
@@ -194,7 +195,7 @@ impl<'a> Walk<'a> {
         }
         for body in bodies {
             let scope = self.scope(0, &body.query);
-            // An `else` has a value of its own.
+            // The value of an `else` belongs to its own body.
             if !body.is_else {
                 self.todo.extend(in_bodies.iter().map(|expr| (scope, Node::Expr(expr))));
             }
@@ -205,7 +206,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Opens the scope of a query and enters what its statements declare.
+    /// Creates the scope of a query, with the variables that its statements declare.
     fn scope(&mut self, parent: usize, query: &'a Query) -> usize {
         let scope = self.scopes.len();
         self.scopes.push(Scope { parent: Some(parent), names: BTreeSet::new() });
@@ -239,7 +240,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Enters every variable of a pattern.
+    /// Adds every variable of a pattern to a scope.
     fn declare(&mut self, scope: usize, pattern: &'a Expr) {
         let mut todo = vec![pattern];
         while let Some(expr) = todo.pop() {
@@ -272,7 +273,7 @@ impl<'a> Walk<'a> {
     }
 
     fn statement(&mut self, scope: usize, statement: &'a LiteralStmt) {
-        // What `with` replaces is not read there; what it puts in its place is.
+        // The target of `with` is not read; its value is.
         for modifier in &statement.with_mods {
             self.todo.push((scope, Node::Expr(&modifier.r#as)));
         }
@@ -300,27 +301,32 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A comprehension: what it yields sees what its query declares.
+    /// Visits a comprehension. Its terms are in the scope of its query.
     fn comprehension(&mut self, scope: usize, terms: &[&'a Expr], query: &'a Query) {
         let inner = self.scope(scope, query);
         self.todo.extend(terms.iter().map(|term| (inner, Node::Expr(term))));
         self.statements(inner, query);
     }
 
-    fn resolve(&mut self, scope: usize, mut chain: Chain<'a>, root: Option<&'a Expr>) -> Chain<'a> {
-        chain.local = chain.root.is_some_and(|root| self.is_local(scope, root));
+    fn resolve(
+        &mut self,
+        scope: usize,
+        mut reference: Reference<'a>,
+        root: Option<&'a Expr>,
+    ) -> Reference<'a> {
+        reference.local = reference.root.is_some_and(|root| self.is_local(scope, root));
         self.todo.extend(root.map(|root| (scope, Node::Expr(root))));
-        for step in &chain.steps {
+        for step in &reference.steps {
             if let Step::Index(index) = step {
                 self.todo.push((scope, Node::Expr(index)));
             }
         }
-        chain
+        reference
     }
 
     fn expression(&mut self, scope: usize, expr: &'a Expr) -> Visit<'a> {
-        if let Some((chain, root)) = chain(expr) {
-            return Visit::Ref(self.resolve(scope, chain, root));
+        if let Some((reference, root)) = reference(expr) {
+            return Visit::Ref(self.resolve(scope, reference, root));
         }
         let mut push = |children: &[&'a Expr]| {
             self.todo.extend(children.iter().map(|child| (scope, Node::Expr(child))));
@@ -329,11 +335,15 @@ impl<'a> Walk<'a> {
             Expr::Call { fcn, params, span, .. } => {
                 let params: Vec<&'a Expr> = params.iter().map(AsRef::as_ref).collect();
                 push(&params);
-                let callee = match chain(fcn) {
-                    Some((chain, root)) => self.resolve(scope, chain, root),
-                    None => {
-                        Chain { root: None, steps: Vec::new(), root_span: None, span, local: false }
-                    }
+                let callee = match reference(fcn) {
+                    Some((reference, root)) => self.resolve(scope, reference, root),
+                    None => Reference {
+                        root: None,
+                        steps: Vec::new(),
+                        root_span: None,
+                        span,
+                        local: false,
+                    },
                 };
                 return Visit::Call { callee, params };
             }

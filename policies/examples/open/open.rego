@@ -1,11 +1,11 @@
 # METADATA
 # title: "Example: open"
 # description: |
-#   Permits everything well-formed, and so records it: for first contact with a server that no
-#   pack knows, and for tests of transparency. Not for production. Strict reading of frames, the
-#   filter of headers and the journal work as ever; nothing else protects the server.
+#   Permits and records every well-formed message: for a first trial with a server that no pack
+#   describes, and for tests. Not for production. Only the strict reading of messages, the filter
+#   of headers and the journal still work; nothing else protects the server.
 #
-#   Where the baseline is loaded as well, this rule stands back.
+#   If the baseline is loaded too, this rule permits nothing.
 package mcp
 
 permit contains {"code": "open", "message": "everything well-formed passes, and is recorded"} if {

@@ -1,9 +1,9 @@
 # METADATA
 # title: "Example: read only"
 # description: |
-#   Beside the baseline: every tool that a pack knows to read is open, and nothing else is,
-#   whatever another rule permits. Tools that read credentials are among them; close those that
-#   your agents have no use for.
+#   For use with the baseline: permits every tool that a pack describes as reading, and denies all
+#   others, even if another rule permits them. Tools that read credentials are permitted too; deny
+#   those that your agents do not need.
 package mcp
 
 permit contains {"code": "read-only", "message": "reading tools are open"} if {

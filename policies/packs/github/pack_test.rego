@@ -1,4 +1,4 @@
-# What calls of its tools come to, and what the baseline says to that under a pin to `staging`.
+# Calls of its tools: the operation of each, and the baseline's rule for it under a pin to `staging`.
 package pack_github_test
 
 calls := [

@@ -1,4 +1,4 @@
-//! A bundle service that wants to know us: TLS with a client certificate.
+//! A bundle service that requires a client certificate (mutual TLS).
 //!
 //! The keys of both roots were thrown away when they were made.
 

@@ -21,7 +21,7 @@ fn every_limit_is_inclusive() {
         ("-1.25", Some(Unreadable::BadNumber { at: 0 })),
         ("[1,2,3,4]", None),
         ("[1,2,3,4,5]", Some(Unreadable::TooMany)),
-        // Names are no values.
+        // Member names do not count as values.
         (r#"{"a":1,"b":2,"c":3}"#, None),
     ] {
         assert_eq!(read(raw), wanted, "{raw}");

@@ -44,7 +44,7 @@ async fn readiness_says_why_not() {
     assert_eq!(get(address, "/flags").await.status, 404);
     readiness.ready(Component::Journal);
 
-    // While draining it lives on, and is not ready.
+    // While draining it is live but not ready.
     let hold = CancellationToken::new();
     tasks.spawn(hold.clone().cancelled_owned());
     closing.cancel();

@@ -784,7 +784,7 @@ async fn a_challenge_answers_the_post_and_is_not_on_the_stream() {
     assert_challenged(&agent.post(&rig, &call(2, "get")).await, 401, "");
     let more = rig.ask(&request("POST", &agent.endpoint, TOKEN, &call(3, "more"))).await;
     assert_challenged(&more, 403, ", error=\"insufficient_scope\"");
-    // What is no challenge is an answer, and comes where answers come.
+    // Anything but a challenge is an ordinary answer and is sent on the stream.
     say_with_token(&rig, &agent, &call(4, "get")).await;
     let failed = agent.hear().await;
     assert!(failed.starts_with(r#"{"jsonrpc":"2.0","id":4,"error":{"#), "{failed}");
@@ -928,7 +928,7 @@ async fn what_the_server_asks_does_not_go_to_a_cancelled_call() {
         assert_eq!(rig.ask(&post(&session, READY)).await.status, 202);
         client.send(&post(&session, &call(1, "get"))).await;
         server.behind.nth(4).await;
-        // Where it does not say so, its reader may be gone all the same.
+        // A client that does not announce its end may be gone, too.
         if !listens {
             assert_eq!(rig.ask(&post(&session, cancel)).await.status, 202);
         }

@@ -1,5 +1,5 @@
-//! A panic inside a step closes its session: nothing more passes in it, whoever waits in it is
-//! refused, and other sessions go on, over the same connection too.
+//! A panic inside a step closes its session: nothing more passes in it, waiting requests are
+//! refused, and other sessions continue, also on the same connection.
 
 use std::collections::VecDeque;
 use std::path::Path;

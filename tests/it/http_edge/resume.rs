@@ -1,4 +1,5 @@
-//! Legacy streams that break and go on: nothing lost, nothing twice, one outcome a call.
+//! Legacy streams that break and are resumed: no event is lost or repeated, and each call has one
+//! outcome.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -209,7 +210,7 @@ async fn a_cancelled_call_is_over_wherever_its_answer_comes() {
 
 #[tokio::test]
 async fn a_client_that_cannot_resume_is_not_waited_for() {
-    // It went before it had any id, so nobody will ever ask for the rest: the call runs on.
+    // The client left before it got an event id, so it cannot resume. The call continues.
     let go = Arc::new(Notify::new());
     let wait = Arc::clone(&go);
     let behind = Behind::start(move |number, _| match number {

@@ -1,7 +1,7 @@
 //! A listener on loopback, a scripted server behind it, and a client that writes raw bytes.
 //!
-//! The server is no HTTP library: it keeps what it received to the byte and answers with the
-//! bytes that a test gives it, so that nothing between repairs what is tested.
+//! The server uses no HTTP library, because a library could repair what is tested: it keeps the
+//! bytes that it received and answers with the bytes that a test gives it.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};

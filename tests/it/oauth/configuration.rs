@@ -1,4 +1,4 @@
-//! What a configuration says about tokens that end here, and what about it cannot be.
+//! The configuration of `oauth: {mode: terminate}`: what it means, and which ones are refused.
 
 use std::path::Path;
 
@@ -38,7 +38,7 @@ fn meant(text: &str) -> TerminateConfig {
 }
 
 #[test]
-fn the_shortest_form_means_the_strict_thing() {
+fn the_shortest_form_has_strict_defaults() {
     let meant = meant(&with_issuer("issuer: 'https://i/r', jwks_uri: 'https://k/keys?x=1'"));
     let [issuer] = &meant.issuers[..] else { panic!("{meant:?}") };
     assert_eq!(

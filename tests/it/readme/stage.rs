@@ -219,7 +219,7 @@ impl Stage {
                 break [listen, admin];
             }
         };
-        // What it says from now on is nobody's business, and must not hold it up.
+        // Nobody needs its later output; read it, so that a full pipe does not block the program.
         std::thread::spawn(move || drop(lines.read_to_end(&mut Vec::new())));
         let ready = exchange(bound[1], "GET", "/readyz", &[], "");
         assert!(ready.starts_with("HTTP/1.1 200 "), "{place}: {ready}");
@@ -231,7 +231,7 @@ impl Stage {
     pub(super) fn wrap(&mut self, place: &str, args: &[String]) {
         let mut child =
             self.command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        // Held open: its end would end the run.
+        // Keep standard input open, because the run ends with it.
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(INITIALIZE.as_bytes()).unwrap();
         let mut answer = String::new();

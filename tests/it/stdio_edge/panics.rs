@@ -1,5 +1,5 @@
-//! A panic inside a step ends the run: nothing more passes, and whoever waits is refused. A run
-//! beside it that shares the gate and the journal goes on.
+//! A panic inside a step ends the run: nothing more passes, and waiting requests are refused.
+//! Another run that shares the gate and the journal continues.
 
 use std::sync::atomic::Ordering;
 

@@ -286,7 +286,7 @@ while :; do sleep 0.01; done
     assert_eq!(std::fs::read_to_string(folder.path().join("log")).unwrap(), "eof\nterm\n");
     let grandchild = std::fs::read_to_string(folder.path().join("grandchild")).unwrap();
     let process = format!("/proc/{}/stat", grandchild.trim());
-    // Whoever inherits it may still have to bury it.
+    // The process that adopts the orphan may not have reaped it yet.
     let gone = |text: &str| text.is_empty() || text.contains(") Z ");
     file(process.as_ref(), gone).await;
 }

@@ -97,7 +97,7 @@ fn what_needs_a_second_look_says_so() {
     let tools: Vec<&str> = pack.tools.keys().map(AsRef::as_ref).collect();
     assert_eq!(tools, ["no_such_tool"]);
 
-    // No work of a person is overwritten.
+    // Files that exist are not overwritten.
     let (code, _, err) = bench.run(&["policy", "learn", "--state", "state", "--out", "learned"]);
     assert_eq!(code, 1);
     assert!(err.contains("learned/learned.rego: cannot be written"), "{err}");

@@ -142,7 +142,7 @@ fn a_person_is_told_the_place_and_the_next_step() {
     bench.write("p.rego", "package mcp\n\npermit := true\n");
     let (code, out, _) = bench.run(&["policy", "check", "-p", "p.rego"]);
     assert_eq!(code, 1);
-    assert!(out.starts_with("p.rego:3: not-a-set: `permit` is one value here, not a set: it is not combined\n  hint: write `permit contains "), "{out}");
+    assert!(out.starts_with("p.rego:3: not-a-set: `permit` is a complete rule here, not a set, so it is not combined with others\n  hint: write `permit contains "), "{out}");
 }
 
 /// What ships has no traps, in the policies and in the examples.

@@ -1,9 +1,9 @@
 # METADATA
 # title: The example agent
 # description: |
-#   What this agent may do, complete: it replaces the built-in baseline. Reading is open, writing
-#   only where the call itself names the environment that the server is pinned to; whatever is not
-#   named here is refused. Start from policies/baseline for more.
+#   The whole policy for this agent; it replaces the built-in baseline. Reading is permitted.
+#   Writing is permitted only if the call names the environment that the server is pinned to.
+#   Everything else is refused. Start from policies/baseline for a larger policy.
 package mcp
 
 permit contains {"code": "protocol", "message": "the handshake, lists and notices"} if {

@@ -1,72 +1,79 @@
-//! Recorded questions, judged again: what a policy says to them, or why nobody can tell.
+//! Evaluates recorded requests again, with another policy or the same one.
 //!
-//! A record does not hold all that a policy may read. Where a rule reads what is not known, there
-//! is no verdict, only the place of that rule. A rule is harmless where it cannot have got that
-//! far: where the statements that its body begins with compare facts that are known with other
-//! values (`input.tool.name == "x"`, `input.method in {"a", "b"}`).
+//! A record does not hold everything that a policy may read. Where a rule reads an unknown value,
+//! there is no decision, and the result names that rule. A rule with unknown reads does not matter
+//! where none of its bodies can succeed: where a statement at the beginning of each body compares
+//! a known value with a literal (`input.tool.name == "x"`, `input.method in {"a", "b"}`) and is
+//! false. `bartizan policy replay` calls this module (`src/policy/replay.rs`).
 
 use std::collections::{BTreeSet, HashMap};
 
 use regorus::Value;
 use regorus::unstable::{BoolOp, Expr, Literal, LiteralStmt, Rule};
 
-use super::check::{Index, place};
+use super::check::{Index, location};
 use super::engines::RegoPdp;
 use super::input;
 use super::prove::parsed;
 use super::reads::ReadSet;
-use super::result::Fault;
-use super::value::{self, Input};
-use super::walk::chain;
+use super::result::Indeterminate;
+use super::value::{self, Input, is_at_or_below, push_pointer_name};
+use super::walk::reference;
 use super::{Policy, PolicyProblem};
 use bartizan_gate::duty::decision::{Decision, Engine};
 use bartizan_gate::duty::pdp::Pdp as _;
 use bartizan_gate::question::access::AccessRequest;
 use bartizan_gate::wire::document;
 
-/// Sets of unknown pointers for which the rules that read them are kept.
+/// Most entries in [`ReplayEvaluator::readers`]. A further one clears it first.
 const KNOWN_SETS_MAX: usize = 256;
 
-/// Why a question cannot be judged.
+/// Why a recorded request has no decision: a rule that may be evaluated reads an unknown value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Unknown {
-    /// The source of the rule that would have to know.
+pub struct UnknownInput {
+    /// The path of the rule's source.
     pub file: String,
-    /// Its line.
+    /// The line of the rule's definition, counted from 1.
     pub line: u32,
-    /// What it reads, an RFC 6901 pointer below `input`.
+    /// The unknown value: an RFC 6901 pointer below `input`.
     pub pointer: String,
 }
 
-/// Judges with one policy, on the strict engine.
+/// Evaluates recorded requests with one policy, on one interpreter of the strict engine.
 #[derive(Debug)]
-pub struct Judge {
+pub struct ReplayEvaluator {
     policy: Policy,
     pdp: RegoPdp,
     definitions: Vec<Definition>,
-    /// By the unknown pointers: which definitions read one, and which one.
+    /// Cache by the unknown pointers of a request: the definitions (indexes) that read one of them,
+    /// each with that pointer.
     readers: HashMap<Vec<String>, Vec<(usize, String)>>,
 }
 
-/// One definition of a rule that a decision may need.
+/// One definition of a rule that the decision may depend on.
 #[derive(Debug)]
 struct Definition {
     file: String,
     line: u32,
     reads: ReadSet,
-    /// For each of its bodies, what it begins with; one without a body is always evaluated.
-    bodies: Vec<Vec<Guard>>,
+    /// The conditions at the beginning of each body. Empty where the definition has no body, so
+    /// that it is always evaluated.
+    bodies: Vec<Vec<Condition>>,
 }
 
-/// A known fact must be one of these values, or the body ends here.
+/// A statement that is false unless the value at `path` of the input is one of `values`.
 #[derive(Debug)]
-struct Guard {
+struct Condition {
     path: Vec<String>,
     values: BTreeSet<Value>,
 }
 
-impl Judge {
-    /// A judge by `policy`.
+impl ReplayEvaluator {
+    /// Prepares the evaluation of recorded requests with `policy`.
+    ///
+    /// # Errors
+    ///
+    /// The interpreter cannot load the policy.
     pub fn new(policy: &Policy) -> Result<Self, PolicyProblem> {
         let mut engine = parsed(policy)?;
         let modules = engine.get_modules();
@@ -74,12 +81,12 @@ impl Judge {
         let mut definitions = Vec::new();
         for path in index.reachable([&policy.entrypoints().decision]) {
             for (module, rule) in index.rules.get(&path).into_iter().flatten() {
-                let (file, line) = place(rule.span());
+                let (file, line) = location(rule.span());
                 definitions.push(Definition {
                     file: file.to_owned(),
                     line,
                     reads: ReadSet::of([(modules.get(*module), &**rule)]),
-                    bodies: guards(rule),
+                    bodies: conditions(rule),
                 });
             }
         }
@@ -87,46 +94,56 @@ impl Judge {
         Ok(Self { policy: policy.clone(), pdp, definitions, readers: HashMap::new() })
     }
 
-    /// The decision on a question of which everything is known but what is at `unknown`.
-    pub fn question(
+    /// The decision on a request in which everything is known except the values at `unknown`, RFC
+    /// 6901 pointers below `input`.
+    ///
+    /// # Errors
+    ///
+    /// A rule that may be evaluated reads one of them.
+    pub fn decide_request(
         &mut self,
         request: &AccessRequest<'_>,
         unknown: &[String],
-    ) -> Result<Decision, Unknown> {
+    ) -> Result<Decision, UnknownInput> {
         let input = input::of_request(request, self.policy.reads());
         self.decide(input, unknown)
     }
 
-    /// The same for an input as a record keeps it, where `null` stands in the place of what is
-    /// unknown.
-    pub fn input(
+    /// The decision on an input from a record, which holds `null` where a value is unknown.
+    ///
+    /// # Errors
+    ///
+    /// A rule that may be evaluated reads one of the values at `unknown`.
+    pub fn decide_input(
         &mut self,
         input: document::Value<'_>,
         unknown: &[String],
-    ) -> Result<Decision, Unknown> {
+    ) -> Result<Decision, UnknownInput> {
         let input = value::of_recorded(input, self.policy.reads());
         self.decide(input, unknown)
     }
 
-    fn decide(&mut self, input: Input, unknown: &[String]) -> Result<Decision, Unknown> {
+    fn decide(&mut self, input: Input, unknown: &[String]) -> Result<Decision, UnknownInput> {
         if !unknown.is_empty()
             && let Some(found) = self.reader(&input.value, unknown)
         {
             return Err(found);
         }
-        Ok(match input.lossy.first() {
-            Some(pointer) => Fault::lossy(pointer).deny(self.policy.revision(), Engine::Strict),
-            None => self.pdp.judge(input.value),
+        Ok(match input.inexact.first() {
+            Some(pointer) => {
+                Indeterminate::inexact_number(pointer).deny(self.policy.revision(), Engine::Strict)
+            }
+            None => self.pdp.decide_input(input.value),
         })
     }
 
-    /// What this judge's policy is called.
+    /// The revision of the policy.
     pub fn revision(&self) -> bartizan_gate::duty::decision::PolicyRevision {
         self.pdp.revision()
     }
 
-    /// The first rule that may read something unknown.
-    fn reader(&mut self, input: &Value, unknown: &[String]) -> Option<Unknown> {
+    /// The first rule that reads an unknown value and has a body that may succeed.
+    fn reader(&mut self, input: &Value, unknown: &[String]) -> Option<UnknownInput> {
         if !self.readers.contains_key(unknown) {
             if self.readers.len() >= KNOWN_SETS_MAX {
                 self.readers.clear();
@@ -141,12 +158,12 @@ impl Judge {
         let readers = self.readers.get(unknown)?;
         readers.iter().find_map(|(at, pointer)| {
             let definition = self.definitions.get(*at)?;
-            let dead = !definition.bodies.is_empty()
+            let fails = !definition.bodies.is_empty()
                 && definition
                     .bodies
                     .iter()
-                    .all(|body| body.iter().any(|guard| guard.stops(input, unknown)));
-            (!dead).then(|| Unknown {
+                    .all(|body| body.iter().any(|condition| condition.is_false(input, unknown)));
+            (!fails).then(|| UnknownInput {
                 file: definition.file.clone(),
                 line: definition.line,
                 pointer: pointer.clone(),
@@ -155,14 +172,13 @@ impl Judge {
     }
 }
 
-impl Guard {
-    /// Whether a body that begins with this ends here, whatever is unknown.
-    fn stops(&self, input: &Value, unknown: &[String]) -> bool {
+impl Condition {
+    /// Whether the condition is false for every value of the unknown parts.
+    fn is_false(&self, input: &Value, unknown: &[String]) -> bool {
         let mut pointer = String::new();
         let mut at = input;
         for name in &self.path {
-            pointer.push('/');
-            pointer.push_str(&name.replace('~', "~0").replace('/', "~1"));
+            push_pointer_name(&mut pointer, name);
             at = match at {
                 Value::Object(members) => {
                     members.get(&Value::from(name.as_str())).unwrap_or(&Value::Undefined)
@@ -170,28 +186,26 @@ impl Guard {
                 _ => &Value::Undefined,
             };
         }
-        let overlaps = |other: &String| below(other, &pointer) || below(&pointer, other);
+        let overlaps =
+            |other: &String| is_at_or_below(other, &pointer) || is_at_or_below(&pointer, other);
         !unknown.iter().any(overlaps) && !self.values.contains(at)
     }
 }
 
-/// Whether `inner` is `outer` or lies below it.
-fn below(inner: &str, outer: &str) -> bool {
-    inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// What each body of a definition begins with.
-fn guards(rule: &Rule) -> Vec<Vec<Guard>> {
+/// The conditions at the beginning of each body of a definition.
+fn conditions(rule: &Rule) -> Vec<Vec<Condition>> {
     match rule {
         Rule::Default { .. } => Vec::new(),
-        Rule::Spec { bodies, .. } => {
-            bodies.iter().map(|body| body.query.stmts.iter().map_while(guard).collect()).collect()
-        }
+        Rule::Spec { bodies, .. } => bodies
+            .iter()
+            .map(|body| body.query.stmts.iter().map_while(condition).collect())
+            .collect(),
     }
 }
 
-/// A statement that compares one fact with plain values; nothing for others.
-fn guard(statement: &LiteralStmt) -> Option<Guard> {
+/// The condition that a statement is; `None` where it is not a comparison of one path of the input
+/// with scalar literals.
+fn condition(statement: &LiteralStmt) -> Option<Condition> {
     if !statement.with_mods.is_empty() {
         return None;
     }
@@ -211,13 +225,13 @@ fn guard(statement: &LiteralStmt) -> Option<Guard> {
         },
         _ => return None,
     };
-    let (chain, _) = chain(fact)?;
-    let of_input = chain.root == Some("input") && chain.is_static();
-    let path: Vec<String> = chain.prefix().into_iter().map(str::to_owned).collect();
-    (of_input && !path.is_empty()).then_some(Guard { path, values })
+    let (reference, _) = reference(fact)?;
+    let of_input = reference.root == Some("input") && reference.is_static();
+    let path: Vec<String> = reference.prefix().into_iter().map(str::to_owned).collect();
+    (of_input && !path.is_empty()).then_some(Condition { path, values })
 }
 
-/// A text or number that stands in the policy.
+/// The value of a literal string, number or boolean.
 fn plain(expr: &Expr) -> Option<Value> {
     match expr {
         Expr::String { value, .. }

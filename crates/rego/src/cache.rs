@@ -1,12 +1,13 @@
-//! Decisions that were made already.
+//! The decision cache of one policy.
 //!
 //! A decision is a function of policy, data and input, and the input holds only what the policy
-//! reads. Where that is who calls what, where, and with which effect, most calls ask what an
-//! earlier one asked, and its answer stands: the engine would say the same again.
+//! reads. A policy that reads only who calls which method or tool, where, and with which effect
+//! gets the same input for most calls, so an earlier decision can be returned without an
+//! evaluation.
 //!
-//! Only for policies that read nothing else ([`READS`]). What is different in every call (arguments,
-//! times, traces) would find nothing here, and no value of an argument is kept longer than its
-//! call.
+//! Policies that read anything else ([`CACHEABLE_READS`]) have no cache: arguments, times and
+//! trace ids differ in every call, so it would have no hits, and the value of an argument, which
+//! may be a secret, must not be stored after its call. The PDP in `engines` is the only user.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -17,10 +18,10 @@ use super::ReadSet;
 use bartizan_gate::duty::decision::{Decision, Engine, Origin};
 use bartizan_sync::lock;
 
-/// What a policy may read for its decisions to be kept: names, and no number of the message, since
-/// two that are equal may be written differently. `phase` and below are not in the input of a
-/// decision, or the same in all.
-const READS: [&str; 18] = [
+/// The paths that a policy may read and still have a cache. They hold names, and no number from the
+/// message, because `1.0` and `1` compare equal as keys but are different texts. `phase` and the
+/// paths after it are absent from a decision's input, or constant in it.
+const CACHEABLE_READS: [&str; 18] = [
     "input.direction",
     "input.method",
     "input.operation",
@@ -41,24 +42,26 @@ const READS: [&str; 18] = [
     "input.entries",
 ];
 
-/// Decisions kept; one more, and all are forgotten.
+/// Most decisions in the cache. A further one clears it first.
 const DECISIONS_MAX: usize = 256;
 
-/// Texts of an input that is kept, bytes together.
+/// Largest input that is stored: its strings together, bytes.
 const TEXT_BYTES_MAX: usize = 1024;
 
-/// Values of an input that is kept.
+/// Largest input that is stored: its values, member names included.
 const VALUES_MAX: usize = 64;
 
-/// The decisions of one policy.
+/// The cached decisions of one policy, by input. No panic can leave the map half-updated, so a
+/// poisoned lock is safe.
 #[derive(Debug, Default)]
-pub(super) struct Memo(Mutex<BTreeMap<Value, Arc<Decision>>>);
+pub(super) struct DecisionCache(Mutex<BTreeMap<Value, Arc<Decision>>>);
 
-impl Memo {
-    /// A memo for a policy that reads `reads`, if its decisions come again.
+impl DecisionCache {
+    /// An empty cache for a policy that reads `reads`; `None` where it reads a path outside
+    /// [`CACHEABLE_READS`].
     pub(super) fn for_policy(reads: &ReadSet) -> Option<Self> {
         let listed = |path: &String| {
-            READS.iter().any(|known| {
+            CACHEABLE_READS.iter().any(|known| {
                 path.strip_prefix(known)
                     .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
             })
@@ -66,17 +69,18 @@ impl Memo {
         reads.paths().iter().all(listed).then(Self::default)
     }
 
-    /// What `engine` decided about `input`.
-    pub(super) fn find(&self, input: &Value, engine: Engine) -> Option<Decision> {
+    /// The decision of `engine` on `input`; `None` on a cache miss.
+    pub(super) fn get(&self, input: &Value, engine: Engine) -> Option<Decision> {
         let known = lock(&self.0).get(input).cloned();
         known.filter(|known| known.engine == engine).map(|known| (*known).clone())
     }
 
-    /// Remembers what was decided about `input`. Trouble is not remembered: it may pass.
-    pub(super) fn keep(&self, input: Value, decision: &Decision) {
-        let troubled = |it: &Origin| !matches!(it, Origin::Rule | Origin::NotApplicable);
-        let kept = is_small(&input) && has_texts_alone(&input["params"]);
-        if !kept || decision.reasons.iter().any(|reason| troubled(&reason.origin)) {
+    /// Stores a decision, unless its input is large or it reports an error: an error such as a
+    /// timeout may not happen again.
+    pub(super) fn insert(&self, input: Value, decision: &Decision) {
+        let is_error = |it: &Origin| !matches!(it, Origin::Rule | Origin::NotApplicable);
+        let cacheable = is_small(&input) && has_only_strings(&input["params"]);
+        if !cacheable || decision.reasons.iter().any(|reason| is_error(&reason.origin)) {
             return;
         }
         let decision = Arc::new(decision.clone());
@@ -88,8 +92,8 @@ impl Memo {
     }
 }
 
-/// Whether an object has no member but texts, or is not there.
-fn has_texts_alone(params: &Value) -> bool {
+/// Whether a value is undefined, or an object whose members are all strings.
+fn has_only_strings(params: &Value) -> bool {
     match params {
         Value::Undefined => true,
         Value::Object(members) => members.values().all(|it| matches!(it, Value::String(_))),
@@ -97,7 +101,7 @@ fn has_texts_alone(params: &Value) -> bool {
     }
 }
 
-/// Whether keeping `input` costs little.
+/// Whether an input is within [`TEXT_BYTES_MAX`] and [`VALUES_MAX`], and has no sets.
 fn is_small(input: &Value) -> bool {
     let (mut values, mut bytes) = (0_usize, 0_usize);
     let mut todo = vec![input];
@@ -141,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn only_for_policies_whose_questions_come_again() {
+    fn a_policy_that_reads_arguments_or_times_has_no_cache() {
         for (body, expected) in [
             ("input.method; input.operation.effect; input.server.name; input.tool.name", true),
             ("input.principal.id; input.principal.groups", true),
@@ -158,12 +162,12 @@ mod tests {
             ("input.resource.uri", false),
             ("input", false),
         ] {
-            assert_eq!(Memo::for_policy(&reads(body)).is_some(), expected, "{body}");
+            assert_eq!(DecisionCache::for_policy(&reads(body)).is_some(), expected, "{body}");
         }
     }
 
     #[test]
-    fn the_baseline_is_one_of_them() {
+    fn the_baseline_has_a_cache() {
         let mut engine = regorus::Engine::new();
         for (name, text) in [
             ("decision", include_str!("../../../policies/mcp/decision.rego")),
@@ -176,26 +180,26 @@ mod tests {
         }
         let reads =
             crate::reachable::reads(engine.get_modules(), &[&"data.mcp.decision".to_owned()]);
-        assert!(Memo::for_policy(&reads).is_some(), "{:?}", reads.paths());
+        assert!(DecisionCache::for_policy(&reads).is_some(), "{:?}", reads.paths());
     }
 
     #[test]
-    fn an_answer_is_the_one_to_this_question_and_of_this_engine() {
-        let memo = Memo::default();
+    fn a_hit_needs_the_same_input_and_the_same_engine() {
+        let cache = DecisionCache::default();
         let ask = |method: &str| Value::from_json_str(&format!(r#"{{"method":"{method}"}}"#));
         let (one, other) = (ask("a").unwrap(), ask("b").unwrap());
         let compiled = decision(Origin::Rule, Engine::Compiled);
-        memo.keep(one.clone(), &compiled);
-        assert_eq!(memo.find(&one, Engine::Compiled), Some(compiled));
-        assert_eq!(memo.find(&one, Engine::Strict), None, "that engine was not asked");
-        assert_eq!(memo.find(&other, Engine::Compiled), None);
-        memo.keep(other.clone(), &decision(Origin::Indeterminate, Engine::Compiled));
-        assert_eq!(memo.find(&other, Engine::Compiled), None, "trouble may pass");
+        cache.insert(one.clone(), &compiled);
+        assert_eq!(cache.get(&one, Engine::Compiled), Some(compiled));
+        assert_eq!(cache.get(&one, Engine::Strict), None, "another engine's decision");
+        assert_eq!(cache.get(&other, Engine::Compiled), None);
+        cache.insert(other.clone(), &decision(Origin::Indeterminate, Engine::Compiled));
+        assert_eq!(cache.get(&other, Engine::Compiled), None, "errors are not stored");
     }
 
     #[test]
-    fn what_a_message_says_is_kept_where_it_is_text() {
-        let memo = Memo::default();
+    fn parameters_are_stored_only_where_all_are_strings() {
+        let cache = DecisionCache::default();
         let known = decision(Origin::Rule, Engine::Compiled);
         for (params, kept) in [
             (r#"{"url":"https://a"}"#, true),
@@ -204,25 +208,25 @@ mod tests {
             ("1", false),
         ] {
             let input = Value::from_json_str(&format!(r#"{{"params":{params}}}"#)).unwrap();
-            memo.keep(input.clone(), &known);
-            assert_eq!(memo.find(&input, Engine::Compiled).is_some(), kept, "{params}");
+            cache.insert(input.clone(), &known);
+            assert_eq!(cache.get(&input, Engine::Compiled).is_some(), kept, "{params}");
         }
     }
 
     #[test]
-    fn it_stays_small() {
-        let memo = Memo::default();
+    fn size_of_cache_and_inputs_is_bounded() {
+        let cache = DecisionCache::default();
         let known = decision(Origin::Rule, Engine::Compiled);
         let long = Value::from("x".repeat(TEXT_BYTES_MAX + 1));
-        memo.keep(long.clone(), &known);
-        assert_eq!(memo.find(&long, Engine::Compiled), None);
+        cache.insert(long.clone(), &known);
+        assert_eq!(cache.get(&long, Engine::Compiled), None);
         let many = Value::from(vec![Value::Null; VALUES_MAX]);
-        memo.keep(many.clone(), &known);
-        assert_eq!(memo.find(&many, Engine::Compiled), None);
+        cache.insert(many.clone(), &known);
+        assert_eq!(cache.get(&many, Engine::Compiled), None);
         for number in 0..=DECISIONS_MAX {
-            memo.keep(Value::from(number.to_string()), &known);
-            assert!(memo.0.lock().unwrap().len() <= DECISIONS_MAX);
+            cache.insert(Value::from(number.to_string()), &known);
+            assert!(cache.0.lock().unwrap().len() <= DECISIONS_MAX);
         }
-        assert!(memo.find(&Value::from(DECISIONS_MAX.to_string()), Engine::Compiled).is_some());
+        assert!(cache.get(&Value::from(DECISIONS_MAX.to_string()), Engine::Compiled).is_some());
     }
 }
