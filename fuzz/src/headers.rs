@@ -1,5 +1,5 @@
-//! Invariants of `gate::headers` as a session applies it: what goes on says the same in its
-//! headers and in its body. A broken one panics.
+//! Invariants of `bartizan_gate::wire::headers` as a session applies it: the headers of a forwarded
+//! message agree with its body. The functions here panic if one is broken.
 
 use std::sync::{Arc, LazyLock};
 

@@ -1,5 +1,5 @@
 //! Invariants of the agents' listener: what reaches the server is one unambiguous request that
-//! was permitted and recorded. A broken one panics.
+//! was permitted and recorded. The functions here panic if one is broken.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

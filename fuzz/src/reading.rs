@@ -1,5 +1,5 @@
-//! Invariants of `gate::document` and `gate::frame`, checked against `serde_json` as a second
-//! reader. A broken one panics.
+//! Invariants of `bartizan_gate::wire::{document, frame}`, checked against `serde_json` as a second
+//! parser. The functions here panic if one is broken.
 
 use bartizan_gate::wire::document::{Document, DocumentLimits, Kind, Unreadable, Value};
 use bartizan_gate::wire::frame::{Frame, FrameLimits, Id, Message, Sender};

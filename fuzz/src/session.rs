@@ -1,5 +1,5 @@
-//! Invariants of `gate::session` over any order of events, checked against a small model of what
-//! is outstanding. A broken one panics.
+//! Invariants of `bartizan_gate::session` over any order of events, checked against a small model
+//! of what is outstanding. The functions here panic if one is broken.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

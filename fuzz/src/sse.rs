@@ -1,4 +1,5 @@
-//! Invariants of `edge::sse`, checked against a reader of whole texts. A broken one panics.
+//! Invariants of `bartizan_edge::sse`, checked against a reader of whole texts. The functions here
+//! panic if one is broken.
 
 use bartizan_edge::ServerEvent;
 use bartizan_edge::sse::{EventReader, RETRY_MS, write};

@@ -1,5 +1,5 @@
-//! Invariants of `edge::child::lines`, checked against splitting the whole text. A broken one
-//! panics.
+//! Invariants of `bartizan_edge::child::lines`, checked against splitting the whole text. The
+//! functions here panic if one is broken.
 
 use std::io;
 use std::pin::{Pin, pin};

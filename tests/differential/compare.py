@@ -47,7 +47,7 @@ class Tally:
             kinds[name.split(":")[1]].add(found)
         agreed = all(len(found) == 1 for found in kinds.values())
         if "gate:value" not in accepted:
-            # What two readers read differently is what the gate refuses documents for.
+            # Documents that two readers read differently must be among those that the gate refuses.
             self.contested += not agreed
             return
         self.forwarded += 1
@@ -70,7 +70,7 @@ def batch(tally, seed, count, folder):
     for command, output in zip(READERS, outputs):
         with open(output, "wb") as to:
             running.append(subprocess.Popen([*command, documents], stdout=to))
-    # All are waited for before one that failed is complained of.
+    # Wait for all readers first, then report one that failed.
     if any([reader.wait() for reader in running]):
         sys.exit("a reader failed")
     with open(documents, encoding="ascii") as lines:
@@ -100,7 +100,7 @@ def main():
     )
     if tally.divergent:
         sys.exit(1)
-    # Readers that never differ, or a gate that forwards next to nothing, would prove nothing.
+    # If no readers ever differ, or the gate forwards almost nothing, the comparison is worthless.
     if tally.contested * 100 < count or tally.forwarded * 4 < count:
         sys.exit("too few documents that tell anything")
 

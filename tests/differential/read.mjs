@@ -30,7 +30,8 @@ function tree(value) {
   return `{${names.map((name) => text(name) + tree(value[name])).join('')}}`;
 }
 
-// What a server looks at, as it looks at it: through the prototype too.
+// The members that a server uses, read with property access as a server does, which also finds
+// inherited members.
 function call(message) {
   const { method, id, params } = message;
   let out = tree(method) + tree(id);

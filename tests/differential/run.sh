@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What the gate would forward, every other reader reads the same: see README.md.
+# Other JSON parsers must read every message that the gate would forward as the gate does: see
+# README.md.
 # Arguments: how many documents (default 50000), the first seed (default 1). Needs cargo, node 20 or
 # later, python 3.10 or later, and network the first time; installs under $BARTIZAN_CACHE.
 set -euo pipefail

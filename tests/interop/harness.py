@@ -56,7 +56,7 @@ TARGETS = {
 SSE_CLIENTS = {"typescript-1": ["legacy"], "python-2": ["legacy"]}
 
 
-# A process a step takes its time: only where all its eras are spoken.
+# Each step starts a process, which is slow, so it runs only against servers of all its eras.
 ONLY = {"inspector": ["flag service (rmcp) over HTTP"]}
 
 

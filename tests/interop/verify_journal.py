@@ -48,7 +48,7 @@ for seq, (file, line, first) in enumerate(lines, 1):
         fail(seq, file, f"not a record: {error}")
     own = hashlib.sha256(line).hexdigest()
     if record["prev"] != prev:
-        # The line after tells which of the two was changed.
+        # The hash in the next line shows which of the two lines was changed.
         after = lines[seq][1] if seq < len(lines) else b'"prev":"%s"' % own.encode()
         vouched = after is not None and b'"prev":"%s"' % own.encode() in after
         if vouched and last_file:

@@ -147,7 +147,7 @@ fn bad_options_are_refused() {
 }
 
 #[test]
-fn pretty_records_are_one_line_each_without_anything_that_acts() {
+fn pretty_records_are_one_line_each_without_control_characters() {
     let (state, _journal) = state();
     let printed = print(state.path(), &[], Form::Pretty(Colour::None));
     assert_eq!(printed.lines().count(), journal_bytes(state.path()).lines().count());

@@ -60,7 +60,7 @@ fn codes(reply: &Reply) -> Vec<(Value, i64)> {
 }
 
 #[test]
-fn nobody_has_batches_who_was_not_given_them() {
+fn batches_are_refused_unless_the_configuration_permits_them() {
     let body = batch(&[&call(1, "get_flag", "{}")]);
     let refuses = |firewall: Firewall, headers: &str| {
         let reply = firewall.send(&post(&body, headers));
@@ -103,7 +103,7 @@ fn a_batch_that_may_pass_passes_byte_for_byte_and_each_call_is_recorded() {
 }
 
 #[test]
-fn what_asks_nothing_is_accepted_as_the_server_does() {
+fn a_batch_of_notifications_is_accepted_without_an_answer() {
     let firewall = allowing(answers);
     let told = r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#;
     let reply = send(&firewall, &batch(&[told, told]));
@@ -112,7 +112,7 @@ fn what_asks_nothing_is_accepted_as_the_server_does() {
 }
 
 #[test]
-fn one_refused_message_stops_them_all() {
+fn one_refused_message_stops_the_whole_batch() {
     let get = call(1, "get_flag", "{}");
     let asks_initialize = r#"{"jsonrpc":"2.0","id":2,"method":"initialize","params":{"protocolVersion":"2025-03-26","capabilities":{},"clientInfo":{"name":"a","version":"1"}}}"#;
     let modern = r#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"get_flag","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
@@ -135,7 +135,7 @@ fn one_refused_message_stops_them_all() {
 }
 
 #[test]
-fn what_cannot_be_read_stops_them_all() {
+fn an_unreadable_message_stops_the_whole_batch() {
     let get = call(1, "get_flag", "{}");
     for second in [
         "[]".to_owned(),
@@ -166,7 +166,7 @@ fn an_empty_or_endless_batch_is_refused() {
 }
 
 #[test]
-fn a_batch_spends_what_its_messages_spend() {
+fn each_message_of_a_batch_counts_against_rate_limits() {
     let firewall = allowing(answers);
     let rare = |id: u8| call(id, "rare", "{}");
     assert_eq!(send(&firewall, &batch(&[&rare(1), &rare(2)])).status, 200);

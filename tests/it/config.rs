@@ -55,7 +55,7 @@ fn in_world<T>(act: impl FnOnce(&Surroundings<'_>) -> T) -> T {
 }
 
 #[test]
-fn the_shortest_file_means_the_safe_thing() {
+fn the_shortest_file_has_safe_defaults() {
     let config = read("servers: {flags: {url: 'https://api.example.com/v3/mcp'}}").unwrap();
     let Front::Http { listen, admin } = config.front else { panic!("no listener") };
     assert_eq!((listen.to_string(), admin.to_string()).0, "127.0.0.1:7070");

@@ -17,7 +17,7 @@ fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
 }
 
-/// Reads a configuration in a world in which every secret and every path that it names is there.
+/// Reads a configuration as if every secret and every path that it names existed.
 fn configuration(path: &Path) -> Config {
     let surroundings = Surroundings {
         env: &|_| Some("s3cret".to_owned()),

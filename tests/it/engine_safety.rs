@@ -261,7 +261,7 @@ fn a_chain_of_rules_fits_a_small_stack_or_is_refused() {
 }
 
 #[test]
-fn what_the_parser_cannot_bear_is_refused() {
+fn policies_that_break_the_parser_are_refused() {
     for (open, close) in [("[", "]"), ("{", "}"), ("{\"a\": ", "}")] {
         let nested = format!("x := {}1{}", open.repeat(40), close.repeat(40));
         refused(&nested, "policy.rego:3: brackets nest deeper than 12");

@@ -54,7 +54,7 @@ fn pack(name: &str) -> Pack {
     Pack::read(embedded::pack(name).unwrap().as_bytes()).unwrap()
 }
 
-/// Every handle was handed out, for the operation of its own name.
+/// Handles as if every one had been given out for the operation of the same name.
 struct AnyHandle;
 
 impl Handles for AnyHandle {

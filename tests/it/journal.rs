@@ -630,7 +630,7 @@ fn every_mutation_is_found_at_its_record_by_both_verifiers() {
     let (path, lines) = &files[1];
     let first_seq = u64::try_from(files[0].1.len() + 1).unwrap();
     for (name, mutate, later) in mutations {
-        // A flip is found wherever it is; the others keep clear of the ends of the file.
+        // Flips are tried in every line, the other changes only away from the ends of the file.
         let flip = name.starts_with("flip");
         let places = if flip { 0..lines.len() } else { 1..lines.len() - 2 };
         for at in places {
@@ -883,7 +883,7 @@ fn a_killed_writer_leaves_a_journal_that_recovers() {
     for round in 0..12_u32 {
         let mut child = child(path, "").spawn().unwrap();
         let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
-        // Killed after a different number of calls each time, wherever it then is.
+        // Each time the writer is killed after a different number of calls, at an arbitrary point.
         let enough = usize::try_from((round * 37) % 150).unwrap() + 1;
         let mut calls = 0;
         for line in said.by_ref() {

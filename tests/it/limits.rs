@@ -72,7 +72,7 @@ fn buckets_are_told_apart_by_every_part_of_their_name() {
 }
 
 #[test]
-fn several_buckets_pay_together_or_not_at_all() {
+fn a_call_spends_from_all_its_buckets_or_from_none() {
     let limits = Limits::new(8);
     let (wide, narrow) = (bucket("wide", 1, 1000, 10), bucket("narrow", 1, 1000, 3));
     let both = [wide.clone(), narrow.clone()];
@@ -102,7 +102,7 @@ fn a_clock_that_jumps_back_gives_nothing() {
 }
 
 #[test]
-fn inventing_keys_buys_one_shared_bucket() {
+fn keys_without_room_share_one_bucket() {
     let limits = Limits::new(4);
     let mut passed = 0;
     for i in 0..10_000 {
@@ -117,7 +117,7 @@ fn inventing_keys_buys_one_shared_bucket() {
 }
 
 #[test]
-fn leaving_the_overflow_bucket_buys_nothing() {
+fn leaving_the_overflow_bucket_gives_no_extra_events() {
     let limits = Limits::new(1);
     let (short, long) = (bucket("short", 1, 1000, 1), bucket("long", 1, 60_000, 4));
     assert_eq!(drain(&limits, std::slice::from_ref(&short), ms(0)).0, 1);

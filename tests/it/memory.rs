@@ -190,7 +190,7 @@ fn known(name: &str) -> (String, bool) {
 }
 
 #[test]
-fn a_handle_means_what_the_answer_said_to_whom_it_said_it() {
+fn a_handle_counts_as_its_operation_only_for_the_principal_that_got_it() {
     for era in [Era::Legacy, Era::Modern] {
         let stage = Stage::of(era);
         assert_eq!(stage.invokes("a", "h-1"), unknown(), "never seen");
@@ -301,7 +301,7 @@ fn while_observing_what_passes_is_learnt() {
 }
 
 #[test]
-fn a_handle_for_two_operations_is_for_none() {
+fn a_handle_given_out_for_two_operations_is_unknown() {
     let stage = Stage::of(Era::Legacy);
     stage.discovers("a", "h-1", "gates.list");
     stage.discovers("a", "h-1", "gates.list");
@@ -366,7 +366,7 @@ fn the_policy_page_names_the_bounds() {
     let hours = Memory::FACT_TTL.as_secs() / 3_600;
     assert_eq!(Memory::FACT_TTL, Memory::HANDLE_TTL_MAX);
     let said = format!(
-        "{} principals on each server, for each {} handles and {} facts, none for longer than {hours} hours",
+        "{} principals for each server, and {} handles and {} facts for each principal. Nothing is kept for longer than {hours} hours",
         Memory::PRINCIPALS_MAX,
         Memory::HANDLES_MAX,
         Memory::FACTS_MAX,

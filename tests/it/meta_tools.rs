@@ -128,7 +128,7 @@ fn resolve(tool: &str, arguments: &str) -> String {
 }
 
 #[test]
-fn environments_stand_in_every_form() {
+fn environments_are_found_in_every_form() {
     for (tool, arguments, expected) in [
         ("configure", r#"{"configurations":{"dev":{},"prod":{}}}"#, "[dev,prod] arguments"),
         ("configure", r#"{"configurations":{}}"#, "[*] absent"),
@@ -165,7 +165,7 @@ fn environments_stand_in_every_form() {
 }
 
 #[test]
-fn a_call_comes_down_to_the_operation_that_it_means() {
+fn a_call_is_classified_by_the_operation_that_it_selects() {
     for (tool, arguments, expected) in [
         ("grouped", r#"{"action":"list"}"#, "grouped/list read [] none"),
         (

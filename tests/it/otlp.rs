@@ -534,7 +534,7 @@ async fn a_call_that_was_open_at_a_restart_comes_whole() {
     // The first record is `start`, the second the intent that is still open.
     first.saved("9 2").await;
 
-    // The next start settles the call, and nothing that was sent comes again.
+    // The next start records the outcome of the open call, and no span is sent twice.
     let mut second = first.killed("boot-2", Vec::new()).await;
     let spans = second.receiver.spans(2).await;
     let [server, client] = spans.as_slice() else { panic!("{spans:?}") };
@@ -584,8 +584,8 @@ const POLICY: &str = r#"package mcp
 permit contains {"code": "all", "message": "everything passes"} if input.tool.name != "drop_flag"
 "#;
 
-/// Killed with calls in the air and with a collector that was away: everything comes, and what the
-/// collector has taken does not come again.
+/// The program is killed with calls in flight and while the collector is away: every span is sent
+/// later, and spans that the collector has accepted are not sent again.
 #[test]
 fn a_killed_program_goes_on_where_the_collector_is() {
     let away = Arc::new(AtomicBool::new(true));

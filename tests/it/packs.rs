@@ -102,7 +102,7 @@ fn calls_reach_what_their_arguments_name() {
         ("replace", r#"{"body":{"rules":{}}}"#, every, Absent),
         ("replace", r#"{"body":{"rules":[{}]}}"#, every, Absent),
         ("keyed", r#"{"targets":{}}"#, every, Absent),
-        // H1: one rule that names none serves all, whatever its neighbours name.
+        // H1: a rule without environments applies to all of them, even if other rules name some.
         (
             "replace",
             r#"{"body":{"rules":[{"environments":["staging"]},{"environments":null}]}}"#,

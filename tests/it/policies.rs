@@ -420,7 +420,7 @@ fn a_revision_names_what_decides() {
     let first = revision(&[("a.rego", RULE), ("b.rego", RULE)]);
     assert_eq!(first.len(), "sha256:0123456789abcdef".len());
     assert!(first.starts_with("sha256:"));
-    // The same wherever it lies and whatever else lies there.
+    // The revision does not depend on the directory or on other files in it.
     assert_eq!(
         revision(&[
             ("b.rego", RULE),
@@ -584,7 +584,7 @@ fn links_stay_inside_the_directory_that_was_named() {
         let problems = problems.unwrap_err();
         assert!(problems[0].message.contains("links outside"), "{link}: {problems:?}");
     }
-    // Inside it they are followed, once, and a ring of them ends.
+    // Links inside the directory are followed once, so a cycle of links ends.
     let directory = tree(&[("real/own.rego", RULE)]);
     symlink("real/own.rego", directory.path().join("again.rego")).unwrap();
     symlink("..", directory.path().join("real/up")).unwrap();

@@ -94,7 +94,7 @@ fn no_page_is_left_out_and_no_link_is_dead() {
     for page in &pages {
         let text = text_of(page);
         if !PLAYED.contains(&page.as_str()) {
-            // Nothing is claimed of a program in a drawing.
+            // A drawing shows no output of a program, so there is nothing to run.
             let examples = fences(page, &text);
             let examples = examples.iter().filter(|fence| fence.language != "text drawing");
             assert_eq!(examples.count(), 0, "{page}: has examples that no test here plays");
@@ -194,7 +194,7 @@ fn play(page: &str) {
     stage.end();
 }
 
-/// A whole configuration means something, in a world in which all that it names is there.
+/// A whole configuration must be valid if everything that it names exists.
 fn configuration(place: &str, body: &str) {
     let surroundings = Surroundings {
         env: &|_| Some("s3cret".to_owned()),
@@ -231,7 +231,7 @@ fn json(place: &str, body: &str, stage: &mut Stage) {
     }
 }
 
-/// Whoever sends or gets a message in a sequence diagram takes part in it.
+/// Every sender and receiver in a sequence diagram must be declared as a participant.
 fn diagram(place: &str, body: &str) {
     let mut lines = body.lines().map(str::trim);
     assert_eq!(lines.next(), Some("sequenceDiagram"), "{place}");

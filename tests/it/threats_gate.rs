@@ -97,7 +97,7 @@ fn messages(reply: &Reply) -> Vec<Value> {
 }
 
 #[test]
-fn a_task_is_for_whoever_made_it() {
+fn a_task_belongs_to_the_principal_that_created_it() {
     // G13 m-tasks: an id that nobody was seen to be given is unknown, in either era.
     let (firewall, slot) = firewall("", "");
     for method in ["tasks/get", "tasks/update", "tasks/cancel"] {
@@ -370,7 +370,7 @@ fn a_continuation_is_a_request_like_any_other() {
 }
 
 #[test]
-fn a_task_says_nothing_that_its_answer_could_not() {
+fn a_task_result_is_judged_like_the_answer_itself() {
     // The answer of `tasks/get` carries questions and a result: they are held to the same.
     let (firewall, slot) = firewall(ELICITATION, "");
     says(&slot, r#"{"resultType":"task","taskId":"t-1","status":"working"}"#);
@@ -408,7 +408,7 @@ fn listen(uris: &[&str], more: &Value) -> Vec<u8> {
 }
 
 #[test]
-fn listening_is_reading() {
+fn subscribing_needs_a_permit_for_each_resource() {
     // G9: a rule about a URI holds however the URI is named.
     let rules = "deny contains {\"code\": \"private\", \"message\": \"no\"} if startswith(input.resource.uri, \"file:///private\")\n\ndeny contains {\"code\": \"many\", \"message\": \"no\"} if count(input.resources.uris) > 3\n";
     let (firewall, slot) = firewall(rules, "");
@@ -490,7 +490,7 @@ fn a_subscription_brings_what_was_asked_for() {
 }
 
 #[test]
-fn news_of_subscriptions_has_no_place_elsewhere() {
+fn resource_updates_pass_only_on_subscription_streams_in_the_modern_era() {
     let (firewall, slot) = firewall("", "");
     let updated =
         r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"a:"}}"#;
@@ -503,7 +503,7 @@ fn news_of_subscriptions_has_no_place_elsewhere() {
 }
 
 #[test]
-fn progress_is_of_a_request_in_flight() {
+fn progress_passes_only_for_a_request_in_flight() {
     // F4 sse-progress-foreign.
     let (firewall, slot) = firewall("", "");
     let progress = |token: &str| {
@@ -614,7 +614,7 @@ fn a_uri_that_a_server_may_take_for_another_is_refused_by_the_baseline() {
 }
 
 #[test]
-fn tools_behind_tools_and_odd_names_are_what_the_pack_does_not_know() {
+fn nested_tools_and_odd_names_are_unknown_to_the_pack() {
     // G1 meta-*, G2: no name but the exact one has a pack's effect; the baseline refuses the rest.
     let firewall = Firewall::start();
     for (name, arguments) in [
@@ -669,7 +669,7 @@ fn references_in_schemas_are_never_followed() {
 }
 
 #[test]
-fn a_user_is_sent_to_https_alone() {
+fn users_are_sent_only_to_https_addresses() {
     // G12 s2c-elicit-url under the baseline, as a question of its own and inside an answer.
     let slot = Slot::default();
     let says_it = Arc::clone(&slot);

@@ -303,7 +303,7 @@ fn sessions_are_only_those_that_were_begun_here() {
     assert_eq!(firewall.received().last().unwrap().header("mcp-session-id"), ["s-1"]);
     assert!(!reply.head.contains("chosen"), "{}", reply.head);
     unknown(&format!("{LEGACY}Mcp-Session-Id: chosen\r\n"), "/mcp");
-    // Ended is ended.
+    // A session that was ended stays unknown.
     let ended =
         firewall.send(format!("DELETE /mcp HTTP/1.1\r\nHost: localhost\r\n{own}\r\n").as_bytes());
     assert_eq!(ended.status, 200);
@@ -577,7 +577,7 @@ fn a_spent_limit_says_when_to_come_again() {
     for id in 1..3 {
         assert_eq!(firewall.ask(get_flag(id)).status, 200);
     }
-    // J1: neither another connection, nor another name, nor another session helps.
+    // J1: another connection, client name or session gives no new rate limit.
     for body in [
         get_flag(3),
         r#"{"jsonrpc":"2.0","id":4,"method":"tools/call","params":{"name":"get_flag","_meta":{"progressToken":1}}}"#.to_owned(),
@@ -651,7 +651,7 @@ fn observing_decides_and_records_and_enforces_nothing() {
     let permit = firewall.records("event", "intent").pop().unwrap()["decision"].clone();
     assert_eq!((&permit["effect"], &permit["enforced"]), (&"permit".into(), &false.into()));
     assert_eq!(permit["obligations"], serde_json::json!([]));
-    // The strict reading is no policy.
+    // Observe mode does not turn off the strict profile.
     let before = firewall.received().len();
     assert_eq!(firewall.ask(r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}"#).status, 400);
     assert_eq!(firewall.received().len(), before);

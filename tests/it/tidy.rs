@@ -173,7 +173,7 @@ fn modules_use_one_another_in_no_circle() {
 }
 
 #[test]
-fn a_foreign_crate_has_one_door() {
+fn a_foreign_crate_is_used_in_one_place() {
     let mut found = String::new();
     for source in all_sources() {
         for (name, doors) in DOORS {

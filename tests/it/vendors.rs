@@ -446,7 +446,7 @@ permit contains {"code": "execute", "message": "code runs with the key of stagin
 }
 "#;
 
-/// Lets a person look at the code first.
+/// Requires a person's approval of the code.
 const HOLD_EXECUTE: &str = r#"package mcp
 
 hold contains {"code": "look", "message": "somebody reads the code first"} if {

@@ -123,7 +123,7 @@ const plainTools = {
       titledMulti: { type: 'array', items: { anyOf: titled('Choice') } },
     })
   },
-  // The SDK refuses for a client that did not declare sampling.
+  // The SDK refuses this for a client that did not declare sampling.
   test_missing_capability: () =>
     inputRequired({ inputRequests: { question: sampling('Can you sample?', 10) } }),
   test_streaming_elicitation: async (ctx) => {

@@ -18,7 +18,7 @@ async fn a_tarball_answers_under_its_revision() {
     assert_eq!(called, "v1.2");
     assert!(digest.starts_with("sha256:"), "{digest}");
 
-    // What differs is told apart even where it calls itself alike.
+    // Different bundles have different revisions, even if their manifests name the same one.
     let other = tarball(&[
         (REGO, rules("other").as_bytes()),
         (".manifest", br#"{"revision":"v1.2","roots":["mcp"]}"#),
@@ -31,7 +31,7 @@ async fn a_tarball_answers_under_its_revision() {
     assert!(unnamed.revision.starts_with("sha256:"), "{}", unnamed.revision);
 }
 
-/// The same files mean the same however they come.
+/// A directory and a tarball with the same files give the same bundle.
 #[tokio::test]
 async fn a_directory_is_the_same_bundle() {
     let folder = tempfile::tempdir().unwrap();

@@ -15,7 +15,7 @@ fn parse(text: &str) -> Result<Config, String> {
 }
 
 #[test]
-fn what_cannot_be_meant_is_named() {
+fn invalid_settings_are_named() {
     let url = "url: 'https://h/b'";
     let keys = "signing: {keys: {k: {algorithm: RS256, public_key: k.pem}}}";
     for (bundle, expected) in [
@@ -89,7 +89,7 @@ fn what_cannot_be_meant_is_named() {
 }
 
 #[test]
-fn what_can_be_meant_is_taken() {
+fn valid_settings_are_accepted() {
     let keys = "signing: {keys: {k: {algorithm: RS256, public_key: k.pem}}}";
     for bundle in [
         "{path: b}".to_owned(),

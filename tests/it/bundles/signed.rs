@@ -75,7 +75,7 @@ async fn every_algorithm_is_verified_by_its_key_alone() {
 
 /// A public key is public: taken as a secret it would sign for anybody.
 #[tokio::test]
-async fn a_public_key_is_no_secret() {
+async fn a_public_key_cannot_be_used_as_a_shared_secret() {
     let header = json!({"alg": "HS256", "kid": "release"});
     let packed = one_file(&Signer::Secret(hmac::HMAC_SHA256, RSA), &header, &payload());
     refused(prove_bytes(&packed, Some(signing(Algorithm::RS256, RSA))).await, "is not RS256");
@@ -193,7 +193,7 @@ async fn keys_and_scopes_are_chosen_as_opa_chooses() {
 
 /// Data is signed for what it says, not for how it is laid out.
 #[tokio::test]
-async fn data_may_be_laid_out_anew() {
+async fn reformatted_data_keeps_its_signature() {
     let signer = Signer::Ed25519;
     let ed25519 = || Some(signing(Algorithm::EdDSA, ED25519));
     let header = json!({"alg": "EdDSA", "kid": "release"});

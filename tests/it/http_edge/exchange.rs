@@ -129,7 +129,7 @@ async fn methods_that_the_modern_era_took_out_are_not_found() {
         assert!(reply.text().contains("-32020"), "{}", reply.text());
     }
     assert!(behind.received().is_empty());
-    // The rest is for the server to say, whatever else the request lacks.
+    // Other methods are for the server to answer, even if the request lacks something else.
     for method in ["ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"] {
         rig.ask(&ask(method, version)).await;
     }
@@ -350,7 +350,7 @@ async fn a_legacy_disconnect_is_no_cancellation() {
 }
 
 #[tokio::test]
-async fn ways_that_cannot_be_made() {
+async fn server_addresses_that_cannot_work_are_refused() {
     let address = "127.0.0.1:1".parse().unwrap();
     let problem = |url: &str, pem: Option<&str>| {
         let mut config = upstream_config(address);

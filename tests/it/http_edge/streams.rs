@@ -93,7 +93,7 @@ async fn events_pass_the_moment_they_come() {
 }
 
 #[tokio::test]
-async fn what_may_not_pass_leaves_its_id_behind() {
+async fn the_id_of_a_withheld_event_still_reaches_the_client() {
     let behind = Behind::start(|_, _| {
         vec![
             stream_head(""),
@@ -386,7 +386,7 @@ async fn an_answer_comes_on_the_resumed_stream() {
 }
 
 #[tokio::test]
-async fn what_nobody_comes_for_is_closed_with_its_session() {
+async fn a_call_that_nobody_resumes_ends_with_its_session() {
     let behind = Behind::start(|number, _| match number {
         0 => begun(),
         _ => vec![stream_head(""), chunk("id: 1\ndata:\n\n"), stream_end()],

@@ -38,7 +38,7 @@ fn meant(text: &str) -> TerminateConfig {
 }
 
 #[test]
-fn the_shortest_form_means_the_strict_thing() {
+fn the_shortest_form_has_strict_defaults() {
     let meant = meant(&with_issuer("issuer: 'https://i/r', jwks_uri: 'https://k/keys?x=1'"));
     let [issuer] = &meant.issuers[..] else { panic!("{meant:?}") };
     assert_eq!(

@@ -123,7 +123,7 @@ fn a_foreign_resource_is_shown_and_what_is_no_metadata_is_not() {
 }
 
 #[test]
-fn the_server_may_know_itself_by_another_name() {
+fn upstream_resource_names_what_the_server_calls_itself() {
     let named = r#"{"resource":"https://internal.example/api/mcp"}"#;
     let server = "    hosts: [localhost]\n    public_url: https://agents.example/flags\n    oauth: {mode: forward, upstream_resource: \"https://internal.example/api/mcp\"}\n";
     let firewall = firewall(server, Box::new(move |_| json(named.as_bytes())));
@@ -134,7 +134,7 @@ fn the_server_may_know_itself_by_another_name() {
 }
 
 #[test]
-fn only_get_and_only_so_often() {
+fn metadata_is_for_get_only_and_rate_limited() {
     let firewall = firewall(PUBLIC, protected(PRM, None));
     let posted = format!(
         "POST {PRM} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"

@@ -138,7 +138,7 @@ fn without_a_token_the_client_learns_where_to_get_one_and_nothing_else() {
 }
 
 #[test]
-fn a_good_token_lets_its_principal_in_and_ends_here() {
+fn a_valid_token_authenticates_its_principal_and_is_not_forwarded() {
     for (signer, alg) in [
         (Signer::ec(), "ES256"),
         (Signer::ed(), "EdDSA"),
@@ -395,7 +395,7 @@ fn a_token_without_all_scopes_is_told_which() {
 }
 
 #[test]
-fn a_token_comes_in_one_header_alone() {
+fn a_token_is_accepted_only_in_one_header() {
     let rig = Rig::start();
     let token = rig.token(json!({}));
     let twice = [bearer(&token), bearer(&token)].concat();
@@ -538,7 +538,7 @@ fn a_session_belongs_to_the_principal_that_began_it() {
 }
 
 #[test]
-fn what_the_server_says_of_our_credential_is_not_for_the_client() {
+fn a_servers_401_about_our_credential_is_not_passed_to_the_client() {
     let status = Arc::new(Mutex::new("401 Unauthorized"));
     let told = Arc::clone(&status);
     let answer: Box<Answer> = Box::new(move |_| {
@@ -666,7 +666,7 @@ fn keys_at_an_address_are_found_kept_and_replaced() {
 }
 
 #[test]
-fn without_keys_no_token_is_taken_and_none_is_called_bad() {
+fn without_keys_no_token_is_accepted_and_none_is_called_invalid() {
     let signer = Signer::ec();
     let good = set(&[signer.jwk("k1")]);
     let large = format!("{{\"x\":\"{}\",{}", "x".repeat(70_000), &good[1..]);
@@ -934,16 +934,22 @@ fn the_page_names_the_limits_that_are_kept() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/oauth.md");
     let page = std::fs::read_to_string(page).unwrap();
     for line in [
-        format!("| Used without asking again | {} min |", FRESH.as_secs() / 60),
-        format!("| Used while asking fails, in all | {} h |", STALE_MAX.as_secs() / 3600),
-        format!("| Between two questions, whatever tokens come | {} s |", PAUSE.as_secs()),
-        format!("| For an answer | {} s |", ANSWER_MAX.as_secs()),
-        format!("| Size of a set | {} KiB, {KEYS_MAX} keys |", DOCUMENT_BYTES_MAX >> 10),
-        format!("signed, at most {} KiB,", TOKEN_BYTES_MAX >> 10),
-        format!("give or take {} s.", LEEWAY.as_secs()),
-        format!("a text of at most {NAME_BYTES_MAX} bytes"),
+        format!("| Keys are used without a new fetch for | {} min |", FRESH.as_secs() / 60),
+        format!(
+            "| Keys are used while fetches fail for, in total | {} h |",
+            STALE_MAX.as_secs() / 3600
+        ),
+        format!(
+            "| Minimum time between two fetches, for any number of tokens | {} s |",
+            PAUSE.as_secs()
+        ),
+        format!("| Time limit of a fetch | {} s |", ANSWER_MAX.as_secs()),
+        format!("| Size of a key set | {} KiB, {KEYS_MAX} keys |", DOCUMENT_BYTES_MAX >> 10),
+        format!("in compact form, of at most {} KiB,", TOKEN_BYTES_MAX >> 10),
+        format!("with a tolerance of {} s.", LEEWAY.as_secs()),
+        format!("a string of at most {NAME_BYTES_MAX} bytes"),
         format!("each of at most {GROUPS_MAX} groups"),
-        format!("of at most {} KiB. A claim", CLAIM_BYTES_MAX >> 10),
+        format!("of at most {} KiB. If a configured claim", CLAIM_BYTES_MAX >> 10),
     ] {
         assert!(page.contains(&line), "{line}");
     }

@@ -528,7 +528,7 @@ fn legacy_only() -> Got {
 
 #[tokio::test]
 async fn a_modern_request_never_reaches_a_legacy_server() {
-    // It would carry out a call that comes before `initialize`, or exit at it.
+    // This child would carry out a call before `initialize`, or exit because of it.
     let answering = r#"
 echo started >> "$1/starts"
 while IFS= read -r line; do

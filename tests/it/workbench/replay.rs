@@ -15,7 +15,7 @@ fn replayed(bench: &Bench, policy: &[PathBuf], known: Known, state: &str) -> Rep
 }
 
 #[test]
-fn a_policy_says_of_its_records_what_it_said_of_the_messages() {
+fn replay_gives_the_same_verdicts_from_records_as_from_messages() {
     let bench = Bench::new();
     let messages = conversation();
     for (state, inputs) in
