@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::{AttemptReport, DemoSummary};
-use bartizan_audit::entry::Entry;
+use bartizan_audit::entry::JournalRecord;
 use bartizan_audit::inert;
 use bartizan_audit::pretty::{self, Colour};
 
@@ -58,7 +58,7 @@ pub(super) fn attempt(
 }
 
 /// Prints the audit records, one line each.
-pub(super) fn records(out: &mut dyn Write, records: &[Entry]) -> io::Result<()> {
+pub(super) fn records(out: &mut dyn Write, records: &[JournalRecord]) -> io::Result<()> {
     writeln!(out, "\nThe audit journal of all this:\n")?;
     for entry in records {
         writeln!(out, "{}", pretty::line(entry, Colour::None))?;

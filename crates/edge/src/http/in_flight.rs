@@ -16,7 +16,7 @@ use crate::session::{SessionHandle, StepOutcome};
 use crate::upstream::SendContext;
 use bartizan_gate::evidence::record::{CallId, Now};
 use bartizan_gate::evidence::step::{Dispatch, Permitted, Step};
-use bartizan_gate::session::{Gate, Replay, Session, UpstreamFailure};
+use bartizan_gate::session::{Gate, Redelivery, Session, UpstreamFailure};
 use bartizan_gate::wire::protocol::Era;
 
 pub(super) const PROTOCOL_VERSION: &str = "mcp-protocol-version";
@@ -133,8 +133,10 @@ impl Exchange {
     /// `numbered`: its event has an id, so a resumed stream may repeat it.
     pub(super) fn server_message(&self, data: &Bytes, numbered: bool) -> StepOutcome {
         let within = (self.dispatch != Dispatch::OpenStream).then_some(&self.call);
-        let replay = Replay { numbered, resumed: self.resumes };
-        self.step(|session, gate, now| Some(session.server_event(gate, within, data, replay, now)))
+        let redelivery = Redelivery { numbered, resumed: self.resumes };
+        self.step(|session, gate, now| {
+            Some(session.server_event(gate, within, data, redelivery, now))
+        })
     }
 
     /// Settles the call: the server could not be reached or its answer not be read.
