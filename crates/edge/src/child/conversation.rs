@@ -270,10 +270,20 @@ impl Duplex<Child> {
 
 impl Line for Child {
     type Exchange = ChildExchange;
+    type Message = (Bytes, Result<Frame, Malformed>);
+
+    fn read(&self, line: Bytes) -> Self::Message {
+        let frame = Frame::read(line.clone(), Sender::Server, &self.of.limits.frame);
+        (line, frame)
+    }
 
     /// Decides which exchange one line belongs to, and puts the client's labels back.
-    fn route(&self, table: &mut ExchangeTable<ChildExchange>, line: Bytes) -> Destination {
-        let frame = match Frame::read(line.clone(), Sender::Server, &self.of.limits.frame) {
+    fn route(
+        &self,
+        table: &mut ExchangeTable<ChildExchange>,
+        (line, frame): Self::Message,
+    ) -> Destination {
+        let frame = match frame {
             Ok(frame) => frame,
             // Not JSON-RPC: probably a log line on the wrong stream.
             Err(Malformed::Version | Malformed::NotObject) => {

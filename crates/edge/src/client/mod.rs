@@ -59,6 +59,9 @@ pub(crate) struct Client {
     pub(crate) gone: CancellationToken,
     /// Notified after each step, which may have settled a call.
     settled: Notify,
+    /// Held between the first and the second attempt of a request: no call of it waits then, and
+    /// the client still expects an answer.
+    between_attempts: Mutex<()>,
     /// Open subscriptions (`subscriptions/listen`), for which [`Client::idle`] does not wait.
     listens: Mutex<BTreeSet<CallId>>,
 }
@@ -95,6 +98,7 @@ impl Client {
             out,
             gone: CancellationToken::new(),
             settled: Notify::new(),
+            between_attempts: Mutex::default(),
             listens: Mutex::default(),
         }
     }
@@ -238,6 +242,14 @@ impl Client {
         .into_act()
     }
 
+    /// Settles `call`, the first attempt of a request, as failed without telling the client, and
+    /// returns the act for its request `raw`, which is sent again. [`Client::idle`] waits meanwhile.
+    pub(super) fn judge_again(&self, call: &CallId, failure: &UpstreamFailure, raw: Bytes) -> Act {
+        let _between = lock(&self.between_attempts);
+        self.failed_unheard(call, failure);
+        self.judge(raw)
+    }
+
     /// The act for a message of the client.
     pub(super) fn judge(&self, raw: Bytes) -> Act {
         let arrival = Arrival { raw, ..Arrival::default() };
@@ -253,6 +265,7 @@ impl Client {
     pub(crate) async fn idle(&self) {
         loop {
             let busy = {
+                let _none_between = lock(&self.between_attempts);
                 let calls = self.session.waiting();
                 let listens = lock(&self.listens);
                 calls.iter().any(|call| !listens.contains(call))

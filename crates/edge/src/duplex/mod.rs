@@ -70,8 +70,18 @@ pub(crate) trait Line: fmt::Debug + Send + Sync + Sized + 'static {
     /// What is kept for an open exchange, to match its messages.
     type Exchange: fmt::Debug + Send;
 
+    /// A message of the server after [`Line::read`].
+    type Message;
+
+    /// Parses a message. The table is not locked, so that parsing a long message delays nobody.
+    fn read(&self, message: Bytes) -> Self::Message;
+
     /// Decides where `message` goes. The table is locked.
-    fn route(&self, table: &mut ExchangeTable<Self::Exchange>, message: Bytes) -> Destination;
+    fn route(
+        &self,
+        table: &mut ExchangeTable<Self::Exchange>,
+        message: Self::Message,
+    ) -> Destination;
 
     /// Whether a message that belongs to no exchange may go to this one.
     fn accepts_any_message(exchange: &Self::Exchange) -> bool;
@@ -167,6 +177,7 @@ impl<L: Line> Duplex<L> {
     }
 
     fn delivery(&self, message: Bytes) -> Option<Delivery> {
+        let message = self.line.read(message);
         let mut table = self.table();
         match self.line.route(&mut table, message) {
             Destination::Answer(number, message, end) => {
@@ -227,16 +238,30 @@ impl<L: Line> Owner for Duplex<L> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
     use super::*;
 
     /// A line whose messages name their destination.
     #[derive(Debug, Default)]
     struct ScriptedLine {
         unsolicited: Mutex<Vec<Bytes>>,
+        /// Locked while messages must wait to be read.
+        unreadable: Mutex<()>,
+        /// Whether a message is being read.
+        reading: AtomicBool,
     }
 
     impl Line for ScriptedLine {
         type Exchange = ();
+        type Message = Bytes;
+
+        fn read(&self, message: Bytes) -> Bytes {
+            self.reading.store(true, Ordering::SeqCst);
+            drop(lock(&self.unreadable));
+            message
+        }
 
         fn route(&self, table: &mut ExchangeTable<()>, message: Bytes) -> Destination {
             let text = String::from_utf8(message.to_vec()).unwrap();
@@ -354,6 +379,25 @@ mod tests {
         drop(slow);
         say(&line, "notice").await;
         assert_eq!(read(&mut heard).await.unwrap(), "notice", "the stream is still open");
+    }
+
+    #[tokio::test]
+    async fn the_line_can_be_asked_while_a_long_message_is_read() {
+        let line = line();
+        let unreadable = lock(&line.line.unreadable);
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+                runtime.unwrap().block_on(say(&line, "notice"));
+            });
+            while !line.line.reading.load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
+            let free = line.table.try_lock().is_ok();
+            drop(unreadable);
+            reader.join().unwrap();
+            assert!(free, "the table is locked while a message is read");
+        });
     }
 
     #[tokio::test]

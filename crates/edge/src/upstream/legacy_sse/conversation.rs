@@ -152,11 +152,19 @@ impl Duplex<SseLine> {
 
 impl Line for SseLine {
     type Exchange = SseExchange;
+    type Message = (Bytes, Option<Frame>);
 
-    fn route(&self, table: &mut ExchangeTable<SseExchange>, data: Bytes) -> Destination {
-        let Ok(frame) = Frame::read(data.clone(), Sender::Server, &self.limits.frame) else {
-            return unreadable(table, data);
-        };
+    fn read(&self, data: Bytes) -> Self::Message {
+        let frame = Frame::read(data.clone(), Sender::Server, &self.limits.frame).ok();
+        (data, frame)
+    }
+
+    fn route(
+        &self,
+        table: &mut ExchangeTable<SseExchange>,
+        (data, frame): Self::Message,
+    ) -> Destination {
+        let Some(frame) = frame else { return unreadable(table, data) };
         let (id, end) = match frame.message() {
             Message::Result { id } => (id, End::Result),
             Message::Error { id: Some(id), code } => (id, End::Error(*code)),
