@@ -66,7 +66,7 @@ async fn run_demo(args: &DemoArgs, out: &mut (dyn Write + Send)) -> Result<Exit,
             .map_err(|error| Failure::failed("demo: state", error.to_string()))?,
     };
     let options =
-        bartizan_demo::Options { state: state.clone(), stay: args.stay, vendor: args.vendor };
+        bartizan_demo::DemoOptions { state: state.clone(), stay: args.stay, vendor: args.vendor };
     let summary =
         bartizan_demo::run(&options, |setting| crate::demo::start(setting, prover), out).await;
     if args.state.is_none() {

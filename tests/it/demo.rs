@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 
 use bartizan::policy::embedded;
 use bartizan_demo::{
-    self, Firewall, FlagService, Options, PATH, Vendor, serve_flag_service, serve_vendor,
+    self, DemoOptions, Firewall, FlagService, PATH, Vendor, serve_flag_service, serve_vendor,
 };
 use bartizan_gate::question::pack::Pack;
 use serde_json::{Value, json};
@@ -125,7 +125,7 @@ async fn the_flag_service_refuses_what_a_browser_could_send() {
 async fn the_demo_fails_when_nothing_stands_in_front() {
     let state = tempfile::tempdir().unwrap();
     let options =
-        Options { state: state.path().to_owned(), stay: false, vendor: Vendor::FlagService };
+        DemoOptions { state: state.path().to_owned(), stay: false, vendor: Vendor::FlagService };
     let mut shown = Vec::new();
     let start = async |setting: bartizan_demo::Setting| {
         Ok(Firewall {
@@ -150,7 +150,7 @@ async fn the_demo_fails_when_nothing_stands_in_front() {
 async fn the_demo_fails_when_nothing_answers() {
     let state = tempfile::tempdir().unwrap();
     let options =
-        Options { state: state.path().to_owned(), stay: false, vendor: Vendor::FlagService };
+        DemoOptions { state: state.path().to_owned(), stay: false, vendor: Vendor::FlagService };
     let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let url = format!("http://{}{PATH}", closed.local_addr().unwrap());
     drop(closed);
@@ -167,7 +167,7 @@ async fn the_demo_fails_when_nothing_answers() {
 async fn the_demo_succeeds_in_the_place_of_every_vendor() {
     for vendor in Vendor::ALL.into_iter().filter(|it| *it != Vendor::FlagService) {
         let state = tempfile::tempdir().unwrap();
-        let options = Options { state: state.path().to_owned(), stay: false, vendor };
+        let options = DemoOptions { state: state.path().to_owned(), stay: false, vendor };
         let prover = bartizan::run::RunOptions { prover: env!("CARGO_BIN_EXE_bartizan").into() };
         let mut shown = Vec::new();
         let start = |setting| bartizan::demo::start(setting, prover);
@@ -218,7 +218,7 @@ async fn stand_ins_are_what_their_packs_say() {
 async fn the_demo_succeeds_in_front_of_the_real_firewall() {
     let state = tempfile::tempdir().unwrap();
     let options =
-        Options { state: state.path().to_owned(), stay: false, vendor: Vendor::FlagService };
+        DemoOptions { state: state.path().to_owned(), stay: false, vendor: Vendor::FlagService };
     let prover = bartizan::run::RunOptions { prover: env!("CARGO_BIN_EXE_bartizan").into() };
     let mut shown = Vec::new();
     let start = |setting| bartizan::demo::start(setting, prover);

@@ -14,7 +14,7 @@
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use bartizan_demo::{FlagService, Reached, Vendor, serve_vendor};
+use bartizan_demo::{FlagService, ReceivedRequest, Vendor, serve_vendor};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -78,11 +78,11 @@ impl Stage {
     }
 
     /// A call that passes: its answer, and what the server received.
-    fn passes(&self, tool: &str, arguments: &str) -> (Value, Reached) {
+    fn passes(&self, tool: &str, arguments: &str) -> (Value, ReceivedRequest) {
         self.passes_with(tool, arguments, "")
     }
 
-    fn passes_with(&self, tool: &str, arguments: &str, headers: &str) -> (Value, Reached) {
+    fn passes_with(&self, tool: &str, arguments: &str, headers: &str) -> (Value, ReceivedRequest) {
         let production = self.server.snapshot("production");
         let before = self.server.received_count();
         let request = modern(tool, arguments, headers);

@@ -1,8 +1,8 @@
-//! The agent: a script of attempts, and how each is made.
+//! The demo's agent: a script of attempts, and how each is made.
 //!
 //! Most attempts go through rmcp's client, in the modern era (2026-07-28) and in the legacy one
-//! (2025-11-25). What no MCP library would send is sent as raw HTTP. The agent only tries and
-//! tells what it saw; whether that was right is judged in `mod.rs`.
+//! (2025-11-25). What no MCP library would send is sent as raw HTTP. The agent only reports what it
+//! saw; the crate's root compares that with what is expected.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,21 +22,21 @@ use serde_json::{Value, json};
 use bartizan_gate::duty::decision::Origin;
 use bartizan_peer::client::HttpClient;
 
-/// Calls of a flood; a firewall that lets all of them through has no limit.
+/// Most calls of a flood. A firewall that lets all of them pass has no limit.
 const FLOOD_CALLS_MAX: usize = 200;
 
-/// How an attempt travels.
+/// How an attempt is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Era {
+pub(super) enum AttemptKind {
     /// rmcp, 2026-07-28.
     Modern,
     /// rmcp, 2025-11-25.
     Legacy,
-    /// Bytes that no library sends.
+    /// Raw HTTP: bytes that no library sends.
     Raw,
 }
 
-impl Era {
+impl AttemptKind {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Modern => "modern",
@@ -46,19 +46,19 @@ impl Era {
     }
 }
 
-/// What ought to happen.
+/// The expected result of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expected {
-    /// It passes, and reaches the server.
+    /// It passes and reaches the server.
     Passed,
-    /// It is refused on one of these grounds, and does not.
+    /// It is refused for one of these origins and does not reach the server.
     Refused(&'static [Origin]),
-    /// Some pass, then one is refused on this ground.
+    /// Some calls pass, then one is refused for this origin.
     Throttled(Origin),
 }
 
 impl Expected {
-    /// The grounds of the refusal that ought to come; none where none ought to.
+    /// The origins of the expected refusal; empty if none is expected.
     pub(super) fn grounds(&self) -> &[Origin] {
         match self {
             Self::Passed => &[],
@@ -68,12 +68,12 @@ impl Expected {
     }
 }
 
-/// On policy: a rule said no, or no rule said yes.
+/// Refused by policy: a rule denied, or no rule permitted.
 const POLICY: &[Origin] = &[Origin::Rule, Origin::NotApplicable];
 
-/// What is done.
+/// What the agent does.
 #[derive(Debug, Clone)]
-pub(super) enum Act {
+pub(super) enum AgentAction {
     /// Connect and list the tools.
     Connect,
     /// Call one tool.
@@ -87,32 +87,33 @@ pub(super) enum Act {
 /// One line of the script.
 #[derive(Debug, Clone)]
 pub(super) struct Attempt {
-    pub(super) era: Era,
+    pub(super) era: AttemptKind,
     pub(super) what: &'static str,
-    pub(super) act: Act,
+    pub(super) action: AgentAction,
     pub(super) expected: Expected,
 }
 
 impl Attempt {
-    /// The method and the tool that its audit record names; a frame that could not be read has
-    /// neither.
+    /// The method and the tool of its audit record; `None` for a frame that cannot be read.
     pub(super) fn target(&self) -> (Option<&'static str>, Option<&'static str>) {
-        match self.act {
-            Act::Connect => (Some("tools/list"), None),
-            Act::Call(tool, _) | Act::Flood(tool, _) => (Some("tools/call"), Some(tool)),
-            Act::Post(_, _) => (None, None),
+        match self.action {
+            AgentAction::Connect => (Some("tools/list"), None),
+            AgentAction::Call(tool, _) | AgentAction::Flood(tool, _) => {
+                (Some("tools/call"), Some(tool))
+            }
+            AgentAction::Post(_, _) => (None, None),
         }
     }
 }
 
-/// What the agent saw.
+/// What the agent got back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Seen {
-    /// An answer of the server; the text says how many of what.
+    /// An answer of the server; the text summarizes it.
     Answer(String),
-    /// A refusal, after so many calls that passed, and the decision that it names.
+    /// A refusal with its decision id, after `passed` calls that passed.
     Refusal { passed: usize, decision: Option<String>, text: String },
-    /// Neither.
+    /// Neither: a transport or tool error.
     Failure(String),
 }
 
@@ -133,7 +134,8 @@ const MODERN: [(&str, &str); 3] = [
     ("mcp-name", "get_flag"),
 ];
 
-/// A parser that keeps the first `name` sees a read, one that keeps the last sees a deletion.
+/// A parser that keeps the first `name` reads `get_flag`; one that keeps the last reads
+/// `delete_flag`.
 const TWO_NAMES: &str = concat!(
     r#"{"jsonrpc":"2.0","id":"smuggled-1","method":"tools/call","params":{"name":"get_flag","#,
     r#""name":"delete_flag","arguments":{"key":"checkout-redesign"},"#,
@@ -141,7 +143,7 @@ const TWO_NAMES: &str = concat!(
     r#""io.modelcontextprotocol/clientCapabilities":{}}}}"#
 );
 
-/// The headers promise a read, the body deletes.
+/// The headers say `get_flag`, the body says `delete_flag`.
 const TWO_STORIES: &str = concat!(
     r#"{"jsonrpc":"2.0","id":"smuggled-2","method":"tools/call","params":{"name":"delete_flag","#,
     r#""arguments":{"key":"checkout-redesign","environment":"staging"},"#,
@@ -149,7 +151,7 @@ const TWO_STORIES: &str = concat!(
     r#""io.modelcontextprotocol/clientCapabilities":{}}}}"#
 );
 
-/// A harmless read, and a deletion behind it.
+/// A batch: a read, then a deletion.
 const BATCH: &str = concat!(
     r#"[{"jsonrpc":"2.0","id":"smuggled-3","method":"tools/call","params":{"name":"get_flag","#,
     r#""arguments":{"key":"checkout-redesign"}}},"#,
@@ -159,54 +161,57 @@ const BATCH: &str = concat!(
 
 const FLAG: &str = "checkout-redesign";
 
-/// The script, in order. The flood comes last: it spends the limit that all writes share.
+/// The script, in order. The flood is last, because it uses up the rate limit that all writes
+/// share.
 pub(super) fn script() -> Vec<Attempt> {
-    let flood =
-        Act::Flood("update_flag", json!({"key": FLAG, "environment": "staging", "enabled": true}));
+    let flood = AgentAction::Flood(
+        "update_flag",
+        json!({"key": FLAG, "environment": "staging", "enabled": true}),
+    );
     let flood = Attempt {
-        era: Era::Modern,
+        era: AttemptKind::Modern,
         what: "flood staging with writes",
-        act: flood,
+        action: flood,
         expected: Expected::Throttled(Origin::Limited),
     };
     [modern(), legacy(), raw(), vec![flood]].concat()
 }
 
-fn connect(era: Era, what: &'static str) -> Attempt {
-    Attempt { era, what, act: Act::Connect, expected: Expected::Passed }
+fn connect(era: AttemptKind, what: &'static str) -> Attempt {
+    Attempt { era, what, action: AgentAction::Connect, expected: Expected::Passed }
 }
 
 /// Attempts of one era, in order.
-pub(super) struct Attempts(Era, Vec<Attempt>);
+pub(super) struct Attempts(AttemptKind, Vec<Attempt>);
 
 /// Attempts of `era`, in order.
-pub(super) fn attempts(era: Era) -> Attempts {
+pub(super) fn attempts(era: AttemptKind) -> Attempts {
     Attempts(era, Vec::new())
 }
 
 impl Attempts {
-    /// Connects, and lists the tools.
+    /// Connects and lists the tools.
     pub(super) fn connect(mut self) -> Self {
         self.1.push(connect(self.0, "connect, then list the tools"));
         self
     }
 
-    /// A call that ought to pass.
+    /// Adds a call that is expected to pass.
     pub(super) fn passes(self, what: &'static str, tool: &'static str, arguments: Value) -> Self {
-        self.call(what, Act::Call(tool, arguments), Expected::Passed)
+        self.call(what, AgentAction::Call(tool, arguments), Expected::Passed)
     }
 
-    /// A call that policy ought to refuse.
+    /// Adds a call that policy is expected to refuse.
     pub(super) fn refused(self, what: &'static str, tool: &'static str, arguments: Value) -> Self {
-        self.call(what, Act::Call(tool, arguments), Expected::Refused(POLICY))
+        self.call(what, AgentAction::Call(tool, arguments), Expected::Refused(POLICY))
     }
 
-    fn call(mut self, what: &'static str, act: Act, expected: Expected) -> Self {
-        self.1.push(Attempt { era: self.0, what, act, expected });
+    fn call(mut self, what: &'static str, action: AgentAction, expected: Expected) -> Self {
+        self.1.push(Attempt { era: self.0, what, action, expected });
         self
     }
 
-    /// All of them.
+    /// The attempts.
     pub(super) fn done(self) -> Vec<Attempt> {
         self.1
     }
@@ -214,13 +219,13 @@ impl Attempts {
 
 fn modern() -> Vec<Attempt> {
     let call = |what, tool, arguments, expected| {
-        let act = Act::Call(tool, arguments);
-        Attempt { era: Era::Modern, what, act, expected }
+        let action = AgentAction::Call(tool, arguments);
+        Attempt { era: AttemptKind::Modern, what, action, expected }
     };
     let passed = |what, tool, arguments| call(what, tool, arguments, Expected::Passed);
     let refused = |what, tool, arguments| call(what, tool, arguments, Expected::Refused(POLICY));
     vec![
-        connect(Era::Modern, "discover, then list the tools"),
+        connect(AttemptKind::Modern, "discover, then list the tools"),
         passed("read all flags", "list_flags", json!({})),
         passed(
             "switch a flag in staging",
@@ -258,13 +263,13 @@ fn modern() -> Vec<Attempt> {
 
 fn legacy() -> Vec<Attempt> {
     let call = |what, tool, arguments, expected| {
-        let act = Act::Call(tool, arguments);
-        Attempt { era: Era::Legacy, what, act, expected }
+        let action = AgentAction::Call(tool, arguments);
+        Attempt { era: AttemptKind::Legacy, what, action, expected }
     };
     let rollout = |environment, percentage: u32| json!({"key": FLAG, "environment": environment, "percentage": percentage});
     let refused = Expected::Refused(POLICY);
     vec![
-        connect(Era::Legacy, "initialize, then list the tools"),
+        connect(AttemptKind::Legacy, "initialize, then list the tools"),
         call("read one flag", "get_flag", json!({"key": FLAG}), Expected::Passed),
         call(
             "serve it to a quarter of staging",
@@ -278,9 +283,9 @@ fn legacy() -> Vec<Attempt> {
 
 fn raw() -> Vec<Attempt> {
     let smuggled = |what, headers, body, grounds| Attempt {
-        era: Era::Raw,
+        era: AttemptKind::Raw,
         what,
-        act: Act::Post(headers, body),
+        action: AgentAction::Post(headers, body),
         expected: Expected::Refused(grounds),
     };
     vec![
@@ -295,19 +300,19 @@ fn raw() -> Vec<Attempt> {
     ]
 }
 
-type Peer = RunningService<RoleClient, ClientConfig>;
+type McpClient = RunningService<RoleClient, ClientConfig>;
 
 /// The agent and its connections.
 pub(super) struct Agent {
     url: Arc<str>,
     http: HttpClient,
-    modern: Option<Peer>,
-    legacy: Option<Peer>,
-    /// Handles that answers gave out, by their operations.
+    modern: Option<McpClient>,
+    legacy: Option<McpClient>,
+    /// Handles that answers gave out, by operation id.
     handles: BTreeMap<String, String>,
 }
 
-/// An argument that begins so stands for the handle of the operation that it names.
+/// An argument with this prefix is replaced by the handle of the operation that it names.
 const HANDLE_OF: &str = "handle of ";
 
 impl Agent {
@@ -317,18 +322,18 @@ impl Agent {
 
     /// Makes one attempt.
     pub(super) async fn attempt(&mut self, attempt: &Attempt) -> Seen {
-        match &attempt.act {
-            Act::Connect => match self.connect(attempt.era).await {
+        match &attempt.action {
+            AgentAction::Connect => match self.connect(attempt.era).await {
                 Ok(seen) => seen,
                 Err(error) => Seen::Failure(error.to_string()),
             },
-            Act::Call(tool, arguments) => self.call(attempt.era, tool, arguments).await,
-            Act::Flood(tool, arguments) => self.flood(attempt.era, tool, arguments).await,
-            Act::Post(headers, body) => self.post(headers, body).await,
+            AgentAction::Call(tool, arguments) => self.call(attempt.era, tool, arguments).await,
+            AgentAction::Flood(tool, arguments) => self.flood(attempt.era, tool, arguments).await,
+            AgentAction::Post(headers, body) => self.post(headers, body).await,
         }
     }
 
-    /// Ends both connections in order.
+    /// Closes both connections.
     pub(super) async fn close(self) {
         for peer in [self.modern, self.legacy].into_iter().flatten() {
             if let Err(error) = peer.cancel().await {
@@ -337,12 +342,12 @@ impl Agent {
         }
     }
 
-    async fn connect(&mut self, era: Era) -> Result<Seen, ClientInitializeError> {
+    async fn connect(&mut self, era: AttemptKind) -> Result<Seen, ClientInitializeError> {
         let lifecycle = match era {
-            Era::Modern => ClientLifecycleMode::Discover {
+            AttemptKind::Modern => ClientLifecycleMode::Discover {
                 preferred_versions: vec![ProtocolVersion::V_2026_07_28],
             },
-            Era::Legacy | Era::Raw => ClientLifecycleMode::Initialize,
+            AttemptKind::Legacy | AttemptKind::Raw => ClientLifecycleMode::Initialize,
         };
         let agent = Implementation::new("demo-agent", env!("CARGO_PKG_VERSION"));
         let config = ClientConfig::new(ClientCapabilities::default(), agent)
@@ -357,16 +362,16 @@ impl Agent {
             Err(error) => seen(&error),
         };
         match era {
-            Era::Modern => self.modern = Some(peer),
-            Era::Legacy | Era::Raw => self.legacy = Some(peer),
+            AttemptKind::Modern => self.modern = Some(peer),
+            AttemptKind::Legacy | AttemptKind::Raw => self.legacy = Some(peer),
         }
         Ok(seen)
     }
 
-    async fn call(&mut self, era: Era, tool: &'static str, arguments: &Value) -> Seen {
+    async fn call(&mut self, era: AttemptKind, tool: &'static str, arguments: &Value) -> Seen {
         let peer = match era {
-            Era::Modern => &self.modern,
-            Era::Legacy | Era::Raw => &self.legacy,
+            AttemptKind::Modern => &self.modern,
+            AttemptKind::Legacy | AttemptKind::Raw => &self.legacy,
         };
         let Some(peer) = peer else {
             return Seen::Failure("not connected".to_owned());
@@ -400,7 +405,7 @@ impl Agent {
         }
     }
 
-    async fn flood(&mut self, era: Era, tool: &'static str, arguments: &Value) -> Seen {
+    async fn flood(&mut self, era: AttemptKind, tool: &'static str, arguments: &Value) -> Seen {
         for sent in 0..FLOOD_CALLS_MAX {
             match self.call(era, tool, arguments).await {
                 Seen::Answer(_) => {}

@@ -1,45 +1,45 @@
-//! The flags themselves: a small vendor in memory, with the habits of the real ones.
+//! The flags: a small in-memory flag service with the habits of real vendors.
 //!
-//! Two environments, and the trap that the demo is about: a change that names no environment
-//! changes production, or all of them. It has no idea of who may do what; that is the point of putting a
-//! firewall in front. Nothing here speaks MCP.
+//! It has two environments and the trap that the demo is about: a change that names no environment
+//! changes production, or all environments. It checks no permissions; that is the firewall's task.
+//! Nothing here speaks MCP.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-/// The environments that exist, in the order in which they are listed.
+/// All environments, in the order in which they are listed.
 pub(super) const ENVIRONMENTS: [&str; 2] = ["staging", "production"];
 
-/// Flags that may exist at once; a further one is refused.
+/// Most flags at once; creating a further one is rejected.
 const FLAGS_MAX: usize = 1_000;
 
-/// Entries of the change log that are kept; older ones are forgotten.
+/// Most entries of the change log that are kept; older ones are dropped.
 const CHANGES_MAX: usize = 1_000;
 
-/// Why a call came to nothing.
+/// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum CallError {
     /// No tool has this name.
     UnknownTool,
-    /// The call makes no sense; the text says why, for the caller.
+    /// The arguments are invalid; the text tells the caller why.
     Rejected(String),
 }
 
-impl Fault {
+impl CallError {
     pub(super) fn rejected(text: impl Into<String>) -> Self {
         Self::Rejected(text.into())
     }
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct State {
+struct FlagState {
     enabled: bool,
     value: Value,
     percentage: u64,
 }
 
-impl State {
+impl FlagState {
     fn off() -> Self {
         Self { enabled: false, value: Value::Bool(false), percentage: 0 }
     }
@@ -49,9 +49,9 @@ impl State {
     }
 }
 
-type Flag = BTreeMap<&'static str, State>;
+type Flag = BTreeMap<&'static str, FlagState>;
 
-/// All flags and what was done to them.
+/// All flags, and the log of changes.
 #[derive(Debug)]
 pub(super) struct Flags {
     flags: BTreeMap<String, Flag>,
@@ -62,8 +62,8 @@ impl Flags {
     /// Three flags, on in staging, off in production.
     pub(super) fn seeded() -> Self {
         let flag = || {
-            let on = State { enabled: true, value: Value::Bool(true), percentage: 100 };
-            Flag::from([("staging", on), ("production", State::off())])
+            let on = FlagState { enabled: true, value: Value::Bool(true), percentage: 100 };
+            Flag::from([("staging", on), ("production", FlagState::off())])
         };
         let keys = ["checkout-redesign", "new-pricing", "search-v2"];
         Self {
@@ -77,14 +77,14 @@ impl Flags {
         self.flags.keys().cloned().collect()
     }
 
-    /// One environment as it stands: what the demo compares before and after.
+    /// The state of all flags in one environment; the demo compares it before and after.
     pub(super) fn snapshot(&self, environment: &str) -> Value {
-        let of = |flag: &Flag| flag.get(environment).map_or(Value::Null, State::shown);
+        let of = |flag: &Flag| flag.get(environment).map_or(Value::Null, FlagState::shown);
         Value::Object(self.flags.iter().map(|(key, flag)| (key.clone(), of(flag))).collect())
     }
 
     /// Carries out one call.
-    pub(super) fn call(&mut self, tool: &str, arguments: &Value) -> Result<Value, Fault> {
+    pub(super) fn call(&mut self, tool: &str, arguments: &Value) -> Result<Value, CallError> {
         match tool {
             "list_environments" => Ok(json!({"environments": ENVIRONMENTS})),
             "list_flags" => self.list(&scope(arguments)?),
@@ -97,17 +97,17 @@ impl Flags {
             "delete_flag" => self.delete(arguments),
             "approve_review" => self.approve(arguments),
             "run_script" => self.script(arguments),
-            _ => Err(Fault::UnknownTool),
+            _ => Err(CallError::UnknownTool),
         }
     }
 
-    fn list(&self, scope: &[&'static str]) -> Result<Value, Fault> {
-        let shown: Result<Vec<Value>, Fault> =
+    fn list(&self, scope: &[&'static str]) -> Result<Value, CallError> {
+        let shown: Result<Vec<Value>, CallError> =
             self.flags.keys().map(|key| self.get(key, scope)).collect();
         Ok(json!({"flags": shown?}))
     }
 
-    fn get(&self, key: &str, scope: &[&'static str]) -> Result<Value, Fault> {
+    fn get(&self, key: &str, scope: &[&'static str]) -> Result<Value, CallError> {
         let flag = self.flags.get(key).ok_or_else(|| unknown(key))?;
         let states = flag
             .iter()
@@ -117,26 +117,26 @@ impl Flags {
         Ok(json!({"key": key, "environments": Value::Object(states)}))
     }
 
-    fn create(&mut self, arguments: &Value) -> Result<Value, Fault> {
+    fn create(&mut self, arguments: &Value) -> Result<Value, CallError> {
         let key = key(arguments)?.to_owned();
         if self.flags.contains_key(&key) {
-            return Err(Fault::rejected(format!("flag `{key}` exists already")));
+            return Err(CallError::rejected(format!("flag `{key}` exists already")));
         }
         if self.flags.len() >= FLAGS_MAX {
-            return Err(Fault::rejected(format!("there are {FLAGS_MAX} flags already")));
+            return Err(CallError::rejected(format!("there are {FLAGS_MAX} flags already")));
         }
         let scope = named(arguments.get("environments"))?;
-        let flag = scope.iter().map(|environment| (*environment, State::off())).collect();
+        let flag = scope.iter().map(|environment| (*environment, FlagState::off())).collect();
         self.flags.insert(key.clone(), flag);
         self.changed("create_flag", &key, &scope);
         self.get(&key, &scope)
     }
 
-    fn update(&mut self, arguments: &Value) -> Result<Value, Fault> {
+    fn update(&mut self, arguments: &Value) -> Result<Value, CallError> {
         let enabled = arguments
             .get("enabled")
             .and_then(Value::as_bool)
-            .ok_or_else(|| Fault::rejected("`enabled` must be true or false"))?;
+            .ok_or_else(|| CallError::rejected("`enabled` must be true or false"))?;
         let value = arguments.get("value").cloned();
         let scope = match arguments.get("environment") {
             None => vec!["production"], // as the pack says
@@ -150,14 +150,14 @@ impl Flags {
         })
     }
 
-    fn rollout(&mut self, arguments: &Value) -> Result<Value, Fault> {
+    fn rollout(&mut self, arguments: &Value) -> Result<Value, CallError> {
         let percentage = arguments
             .get("percentage")
             .and_then(Value::as_u64)
             .filter(|percentage| *percentage <= 100)
-            .ok_or_else(|| Fault::rejected("`percentage` must be a whole number up to 100"))?;
+            .ok_or_else(|| CallError::rejected("`percentage` must be a whole number up to 100"))?;
         let name = arguments.get("environment");
-        let name = name.ok_or_else(|| Fault::rejected("`environment` is required"))?;
+        let name = name.ok_or_else(|| CallError::rejected("`environment` is required"))?;
         let scope = [environment(name)?];
         self.change("set_rollout", arguments, &scope, |state| state.percentage = percentage)
     }
@@ -167,29 +167,30 @@ impl Flags {
         tool: &str,
         arguments: &Value,
         scope: &[&'static str],
-        mut edit: impl FnMut(&mut State),
-    ) -> Result<Value, Fault> {
+        mut edit: impl FnMut(&mut FlagState),
+    ) -> Result<Value, CallError> {
         let key = key(arguments)?.to_owned();
         let flag = self.flags.get_mut(&key).ok_or_else(|| unknown(&key))?;
         for environment in scope {
-            edit(flag.entry(environment).or_insert_with(State::off));
+            edit(flag.entry(environment).or_insert_with(FlagState::off));
         }
         self.changed(tool, &key, scope);
         self.get(&key, scope)
     }
 
-    /// A full replacement, as vendors have it: what the rules leave out is off.
-    fn replace(&mut self, arguments: &Value) -> Result<Value, Fault> {
+    /// Replaces a flag's rules completely, as vendors do: environments that no rule names are
+    /// turned off.
+    fn replace(&mut self, arguments: &Value) -> Result<Value, CallError> {
         let key = key(arguments)?.to_owned();
         let rules = arguments
             .get("rules")
             .and_then(Value::as_array)
-            .ok_or_else(|| Fault::rejected("`rules` must be an array"))?;
+            .ok_or_else(|| CallError::rejected("`rules` must be an array"))?;
         let mut fresh: Flag =
-            ENVIRONMENTS.iter().map(|environment| (*environment, State::off())).collect();
+            ENVIRONMENTS.iter().map(|environment| (*environment, FlagState::off())).collect();
         for rule in rules {
             for environment in named(rule.get("environments"))? {
-                let on = State { enabled: true, value: Value::Bool(true), percentage: 100 };
+                let on = FlagState { enabled: true, value: Value::Bool(true), percentage: 100 };
                 fresh.insert(environment, on);
             }
         }
@@ -199,7 +200,7 @@ impl Flags {
         self.get(&key, &ENVIRONMENTS)
     }
 
-    fn delete(&mut self, arguments: &Value) -> Result<Value, Fault> {
+    fn delete(&mut self, arguments: &Value) -> Result<Value, CallError> {
         let key = key(arguments)?.to_owned();
         let scope = scope(arguments)?;
         let flag = self.flags.get_mut(&key).ok_or_else(|| unknown(&key))?;
@@ -211,13 +212,13 @@ impl Flags {
         Ok(json!({"deleted": key, "environments": scope}))
     }
 
-    fn approve(&mut self, arguments: &Value) -> Result<Value, Fault> {
+    fn approve(&mut self, arguments: &Value) -> Result<Value, CallError> {
         let review = text(arguments, "review_id")?.to_owned();
         self.changed("approve_review", &review, &ENVIRONMENTS);
         Ok(json!({"approved": review}))
     }
 
-    fn script(&mut self, arguments: &Value) -> Result<Value, Fault> {
+    fn script(&mut self, arguments: &Value) -> Result<Value, CallError> {
         let code = text(arguments, "code")?.to_owned();
         self.changed("run_script", &code, &ENVIRONMENTS);
         Ok(json!({"ran": code.len(), "unit": "bytes"}))
@@ -231,45 +232,45 @@ impl Flags {
     }
 }
 
-fn text<'a>(arguments: &'a Value, name: &str) -> Result<&'a str, Fault> {
+fn text<'a>(arguments: &'a Value, name: &str) -> Result<&'a str, CallError> {
     arguments
         .get(name)
         .and_then(Value::as_str)
-        .ok_or_else(|| Fault::rejected(format!("`{name}` must be a string")))
+        .ok_or_else(|| CallError::rejected(format!("`{name}` must be a string")))
 }
 
-fn key(arguments: &Value) -> Result<&str, Fault> {
+fn key(arguments: &Value) -> Result<&str, CallError> {
     text(arguments, "key")
 }
 
-fn unknown(key: &str) -> Fault {
-    Fault::rejected(format!("there is no flag `{key}`"))
+fn unknown(key: &str) -> CallError {
+    CallError::rejected(format!("there is no flag `{key}`"))
 }
 
-/// The environments that a call means by its `environment`; all where it has none.
-fn scope(arguments: &Value) -> Result<Vec<&'static str>, Fault> {
+/// The environment that a call's `environment` names; all if it has none.
+fn scope(arguments: &Value) -> Result<Vec<&'static str>, CallError> {
     match arguments.get("environment") {
         None => Ok(ENVIRONMENTS.to_vec()),
         Some(name) => Ok(vec![environment(name)?]),
     }
 }
 
-/// The environments that a list of names means; all where there is no list.
-fn named(names: Option<&Value>) -> Result<Vec<&'static str>, Fault> {
+/// The environments that a list names; all if there is no list.
+fn named(names: Option<&Value>) -> Result<Vec<&'static str>, CallError> {
     match names {
         None | Some(Value::Null) => Ok(ENVIRONMENTS.to_vec()),
         Some(Value::Array(names)) => names.iter().map(environment).collect(),
         Some(Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_)) => {
-            Err(Fault::rejected("`environments` must be an array of names"))
+            Err(CallError::rejected("`environments` must be an array of names"))
         }
     }
 }
 
-fn environment(name: &Value) -> Result<&'static str, Fault> {
+fn environment(name: &Value) -> Result<&'static str, CallError> {
     ENVIRONMENTS
         .into_iter()
         .find(|known| name.as_str() == Some(known))
-        .ok_or_else(|| Fault::rejected(format!("there is no environment {name}")))
+        .ok_or_else(|| CallError::rejected(format!("there is no environment {name}")))
 }
 
 #[cfg(test)]
@@ -327,10 +328,10 @@ mod tests {
         ] {
             let fault = Flags::seeded().call(tool, &arguments).unwrap_err();
             assert!(
-                matches!(&fault, Fault::Rejected(text) if !text.is_empty()),
+                matches!(&fault, CallError::Rejected(text) if !text.is_empty()),
                 "{tool} {fault:?}"
             );
         }
-        assert_eq!(Flags::seeded().call("drop_tables", &json!({})), Err(Fault::UnknownTool));
+        assert_eq!(Flags::seeded().call("drop_tables", &json!({})), Err(CallError::UnknownTool));
     }
 }

@@ -1,6 +1,6 @@
-//! Reads the journal back, as an analyst would: what the demo says of a rule, it has from here.
+//! Reads the audit journal, from which the demo shows which rule decided.
 //!
-//! Records are only looked at; [`verify`](bartizan_audit::verify) proves them whole.
+//! The records are not verified here; [`verify`](bartizan_audit::verify) does that.
 
 use std::path::Path;
 
@@ -9,11 +9,11 @@ use bartizan_audit::entry::{JournalRecord, ReasonRecord};
 use bartizan_audit::tail::{JournalReader, Line};
 use bartizan_gate::duty::decision::Origin;
 
-/// Records of a demo that are read; its script leaves some hundred.
+/// Most records of a demo that are read; its script leaves about a hundred.
 const RECORDS_MAX: usize = 10_000;
 
-/// The records of the journal in `directory` from number `from_seq` on; none where there is no
-/// journal.
+/// The records of the journal in `directory` from number `from_seq` on; empty if there is no
+/// journal. Fails if the journal cannot be read.
 pub(super) fn read(directory: &Path, from_seq: u64) -> Result<Vec<JournalRecord>, DemoError> {
     if !directory.exists() {
         return Ok(Vec::new());
@@ -27,7 +27,7 @@ pub(super) fn read(directory: &Path, from_seq: u64) -> Result<Vec<JournalRecord>
     lines.iter().map(read).collect()
 }
 
-/// The codes of a record's reasons on one of `grounds`; of all where it has none on them.
+/// The codes of a record's reasons whose origin is in `grounds`; of all reasons if none is.
 pub(super) fn codes<'a>(record: &'a JournalRecord, grounds: &[Origin]) -> Vec<&'a str> {
     let on_grounds =
         |reason: &&ReasonRecord| grounds.iter().any(|ground| reason.origin == ground.as_str());
@@ -36,13 +36,13 @@ pub(super) fn codes<'a>(record: &'a JournalRecord, grounds: &[Origin]) -> Vec<&'
     if some.is_empty() { all().map(|reason| reason.code.as_str()).collect() } else { some }
 }
 
-/// Whether a record has a reason on one of `grounds`.
+/// Whether a record has a reason whose origin is in `grounds`.
 pub(super) fn is_on(record: &JournalRecord, grounds: &[Origin]) -> bool {
     let mut reasons = record.decision.iter().flat_map(|decision| &decision.reasons);
     reasons.any(|reason| grounds.iter().any(|ground| reason.origin == ground.as_str()))
 }
 
-/// The first record that tells what was decided: of `decision`, where its id is known, else of
+/// The first record of a decision: the one with id `decision` if that is known, else the first with
 /// this method and tool.
 pub(super) fn decided<'a>(
     records: &'a [JournalRecord],

@@ -1,9 +1,10 @@
-//! The demo: a service, Bartizan in front of it, and an agent that tries its luck.
+//! The demo: a service, Bartizan in front of it, and an agent that makes permitted and forbidden
+//! calls.
 //!
-//! Everything runs in one process on loopback and is real: rmcp serves and rmcp asks, in both
-//! protocol eras, and what is said of a rule is read from the audit journal. The demo judges each
-//! attempt against what ought to happen; one surprise, and it fails. It decides nothing about
-//! traffic itself, and the firewall is handed in already able to start, so that tests can put
+//! Everything runs in one process on loopback and is real: rmcp is server and client, in both
+//! protocol eras, and the rule shown for each attempt is read from the audit journal. The demo
+//! compares each attempt with its expected result; one difference fails the demo. The caller
+//! (`bartizan demo`, tests) passes a function that starts the firewall, so that tests can put
 //! something else in its place.
 
 mod agent;
@@ -29,29 +30,29 @@ use bartizan_audit::entry::JournalRecord;
 use bartizan_audit::verify::{self, Extent, verify};
 use bartizan_peer::client::HttpClient;
 
-pub use self::server::{FlagService, PATH, Reached, serve_flag_service, serve_vendor};
+pub use self::server::{FlagService, PATH, ReceivedRequest, serve_flag_service, serve_vendor};
 pub use self::vendor::Vendor;
 
-/// What a firewall is to be started on.
+/// What the firewall to start must protect.
 #[derive(Debug, Clone)]
 pub struct Setting {
     /// The MCP endpoint to protect.
     pub upstream: String,
-    /// Whose server that is.
+    /// The vendor whose server that is.
     pub vendor: Vendor,
     /// The environment that its writes are pinned to.
     pub environment: &'static str,
-    /// An empty directory of its own.
+    /// An empty directory for the firewall's state.
     pub state: PathBuf,
 }
 
-/// A firewall that runs.
+/// A running firewall.
 pub struct Firewall {
     /// Where agents reach the service through it.
     pub url: String,
     /// The directory of its journal.
     pub journal: PathBuf,
-    /// Drains it; done when the journal is closed. Nothing happens until it is awaited.
+    /// Stops it; ready when the journal is closed. Does nothing until it is awaited.
     pub stop: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -61,21 +62,21 @@ impl fmt::Debug for Firewall {
     }
 }
 
-/// How the demo is to be run.
+/// How to run the demo.
 #[derive(Debug, Clone)]
-pub struct Options {
-    /// Where the firewall keeps its state: an empty directory.
+pub struct DemoOptions {
+    /// An empty directory for the firewall's state.
     pub state: PathBuf,
-    /// Go on serving until Ctrl-C.
+    /// Whether to go on serving until Ctrl-C.
     pub stay: bool,
-    /// Whose server is protected.
+    /// The vendor whose server is protected.
     pub vendor: Vendor,
 }
 
-/// Why the demo could not be given at all.
+/// Why the demo could not run.
 #[derive(Debug)]
 pub enum DemoError {
-    /// A socket or a file failed; what was being done.
+    /// A socket or file operation failed; the text says which.
     Io(&'static str, io::Error),
     /// The firewall did not start.
     Firewall(String),
@@ -99,37 +100,37 @@ fn doing(what: &'static str) -> impl FnOnce(io::Error) -> DemoError {
     move |error| DemoError::Io(what, error)
 }
 
-/// What the demo came to, counted.
+/// The demo's results.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Summary {
-    /// Lines of the script.
+pub struct DemoSummary {
+    /// Attempts of the script.
     pub attempts: usize,
-    /// Those that passed, a flood by its first call.
+    /// Attempts that passed.
     pub passed: usize,
-    /// Those that ended in a refusal.
+    /// Attempts that ended in a refusal.
     pub refused: usize,
-    /// Those that went otherwise than they should.
+    /// Attempts with an unexpected result.
     pub faults: usize,
     /// Bodies that the server received.
     pub reached: usize,
-    /// Bodies that the server received and the agent did not send.
+    /// Bodies that the server received but the agent did not send.
     pub altered: usize,
-    /// Whether production is as it was.
+    /// Whether the state of production is unchanged.
     pub production_unchanged: bool,
-    /// What the verification of the journal found, or what is wrong with it.
+    /// The result of verifying the journal, or the error.
     pub journal: Result<verify::JournalSummary, String>,
 }
 
-impl Summary {
-    /// Whether all of it is as it should be.
+impl DemoSummary {
+    /// Whether everything is as expected.
     pub fn is_as_expected(&self) -> bool {
         self.faults == 0 && self.altered == 0 && self.production_unchanged && self.journal.is_ok()
     }
 }
 
-/// One attempt, judged.
+/// One attempt and its result.
 #[derive(Debug, Clone)]
-struct Judged {
+struct AttemptReport {
     era: &'static str,
     what: &'static str,
     verdict: &'static str,
@@ -138,7 +139,7 @@ struct Judged {
     fault: Option<String>,
 }
 
-impl Judged {
+impl AttemptReport {
     fn reached_text(&self) -> String {
         match self.reached {
             0 => "no".to_owned(),
@@ -149,14 +150,15 @@ impl Judged {
     }
 }
 
-/// Gives the demo and says what it came to.
+/// Runs the demo and returns its results.
 ///
-/// `start` puts a firewall in front of the service; what is shown goes to `out`.
+/// `start` starts a firewall in front of the service; the report is written to `out`. Fails if a
+/// socket, the firewall or the journal fails.
 pub async fn run<F, S>(
-    options: &Options,
+    options: &DemoOptions,
     start: F,
     out: &mut (dyn Write + Send),
-) -> Result<Summary, DemoError>
+) -> Result<DemoSummary, DemoError>
 where
     F: FnOnce(Setting) -> S,
     S: Future<Output = Result<Firewall, String>>,
@@ -172,14 +174,14 @@ where
     let Firewall { url, journal, stop } = start(setting).await.map_err(DemoError::Firewall)?;
     let stage = Stage { vendor: options.vendor, service, url, journal, http: HttpClient::new() };
     let production = stage.service.snapshot("production");
-    let judged = stage.play(out).await?;
+    let report = stage.play(out).await?;
     let mut stop = Some(stop);
     if !options.stay
         && let Some(stop) = stop.take()
     {
         stop.await; // first, so that the journal is whole when it is shown
     }
-    let summary = stage.sum_up(&judged, &production, out)?;
+    let summary = stage.sum_up(&report, &production, out)?;
     if let Some(stop) = stop {
         show::invitation(out, &stage.url, &stage.journal).map_err(doing("writing"))?;
         tokio::signal::ctrl_c().await.map_err(doing("waiting for Ctrl-C"))?;
@@ -200,8 +202,8 @@ async fn served(
     serve_vendor(vendor, listener, closing.clone()).map_err(doing("serving the service"))
 }
 
-/// Serves what stands in for `vendor` alone on `port` of loopback, 0 for any, until Ctrl-C: for
-/// other clients, and for tests of interoperability.
+/// Serves the stand-in for `vendor` without a firewall on `port` of loopback (0 for any) until
+/// Ctrl-C, for other clients and for interoperability tests. Fails if the socket or `out` fails.
 pub async fn serve_alone(
     vendor: Vendor,
     port: u16,
@@ -217,7 +219,7 @@ pub async fn serve_alone(
     Ok(())
 }
 
-/// Everybody on it.
+/// The running parts of the demo.
 struct Stage {
     vendor: Vendor,
     service: FlagService,
@@ -227,34 +229,34 @@ struct Stage {
 }
 
 impl Stage {
-    async fn play(&self, out: &mut (dyn Write + Send)) -> Result<Vec<Judged>, DemoError> {
+    async fn play(&self, out: &mut (dyn Write + Send)) -> Result<Vec<AttemptReport>, DemoError> {
         show::opening(out, self.vendor.title(), &self.service.url(), &self.url)
             .map_err(doing("writing"))?;
         let mut agent = Agent::new(&self.url, self.http.clone());
-        let mut judged = Vec::new();
+        let mut report = Vec::new();
         for attempt in self.vendor.script() {
             let one = self.attempt(&mut agent, &attempt).await?;
-            judged.push(one.clone());
-            show::attempt(out, judged.len(), &one).map_err(doing("writing"))?;
+            report.push(one.clone());
+            show::attempt(out, report.len(), &one).map_err(doing("writing"))?;
         }
         agent.close().await;
-        Ok(judged)
+        Ok(report)
     }
 
     fn sum_up(
         &self,
-        judged: &[Judged],
+        report: &[AttemptReport],
         production: &serde_json::Value,
         out: &mut dyn Write,
-    ) -> Result<Summary, DemoError> {
+    ) -> Result<DemoSummary, DemoError> {
         show::records(out, &self.records(1)?).map_err(doing("writing"))?;
         let received = self.service.received_since(0);
-        let count = |verdict| judged.iter().filter(|one| one.verdict == verdict).count();
-        let summary = Summary {
-            attempts: judged.len(),
+        let count = |verdict| report.iter().filter(|one| one.verdict == verdict).count();
+        let summary = DemoSummary {
+            attempts: report.len(),
             passed: count(PASSED),
             refused: count(REFUSED),
-            faults: judged.iter().filter(|one| one.fault.is_some()).count(),
+            faults: report.iter().filter(|one| one.fault.is_some()).count(),
             reached: received.len(),
             altered: received.iter().filter(|body| !self.http.sent(body)).count(),
             production_unchanged: self.service.snapshot("production") == *production,
@@ -264,12 +266,16 @@ impl Stage {
         Ok(summary)
     }
 
-    async fn attempt(&self, agent: &mut Agent, attempt: &Attempt) -> Result<Judged, DemoError> {
+    async fn attempt(
+        &self,
+        agent: &mut Agent,
+        attempt: &Attempt,
+    ) -> Result<AttemptReport, DemoError> {
         let reached_before = self.service.received_count();
         let next = self.records(1)?.last().map_or(1, |entry| entry.seq.saturating_add(1));
         let seen = agent.attempt(attempt).await;
         let reached = self.service.received_count().saturating_sub(reached_before);
-        Ok(judge(attempt, &seen, reached, &self.records(next)?))
+        Ok(evaluate(attempt, &seen, reached, &self.records(next)?))
     }
 
     fn records(&self, from_seq: u64) -> Result<Vec<JournalRecord>, DemoError> {
@@ -281,8 +287,13 @@ const PASSED: &str = "passed";
 const REFUSED: &str = "REFUSED";
 const FAILED: &str = "FAILED";
 
-/// Judges what was seen against what ought to be, by what the journal says of it.
-fn judge(attempt: &Attempt, seen: &Seen, reached: usize, records: &[JournalRecord]) -> Judged {
+/// Compares what the agent and the server saw, and the journal's record, with what is expected.
+fn evaluate(
+    attempt: &Attempt,
+    seen: &Seen,
+    reached: usize,
+    records: &[JournalRecord],
+) -> AttemptReport {
     let decision = match seen {
         Seen::Refusal { decision, .. } => decision.as_deref(),
         Seen::Answer(_) | Seen::Failure(_) => None,
@@ -313,7 +324,7 @@ fn judge(attempt: &Attempt, seen: &Seen, reached: usize, records: &[JournalRecor
         Seen::Failure(_) => FAILED,
     };
     let rule = record.map(|record| journal::codes(record, attempt.expected.grounds()));
-    Judged {
+    AttemptReport {
         era: attempt.era.as_str(),
         what: attempt.what,
         verdict,
@@ -328,7 +339,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    use super::agent::{Act, Era};
+    use super::agent::{AgentAction, AttemptKind};
     use bartizan_audit::entry::{DecisionRecord, ReasonRecord, TargetRecord};
     use bartizan_gate::duty::decision::Origin;
 
@@ -373,19 +384,23 @@ mod tests {
             (throttled, &refusal(3), 3, "rule", false),
             (throttled, &answer, 200, "rule", false),
         ] {
-            let attempt =
-                Attempt { era: Era::Modern, what: "try", act: Act::Call("x", json!({})), expected };
-            let judged = judge(&attempt, seen, reached, &[record(origin)]);
-            assert_eq!(judged.fault.is_none(), right, "{expected:?} {seen:?} {reached} {origin}");
-            assert_eq!(judged.rule, "some-rule");
-            let judged = judge(&attempt, seen, reached, &[]);
-            assert!(judged.fault.is_some(), "without a record nothing is as it should be");
+            let attempt = Attempt {
+                era: AttemptKind::Modern,
+                what: "try",
+                action: AgentAction::Call("x", json!({})),
+                expected,
+            };
+            let report = evaluate(&attempt, seen, reached, &[record(origin)]);
+            assert_eq!(report.fault.is_none(), right, "{expected:?} {seen:?} {reached} {origin}");
+            assert_eq!(report.rule, "some-rule");
+            let report = evaluate(&attempt, seen, reached, &[]);
+            assert!(report.fault.is_some(), "without a record nothing is as it should be");
         }
     }
 
     #[test]
     fn one_thing_wrong_is_enough() {
-        let right = Summary {
+        let right = DemoSummary {
             attempts: 2,
             passed: 1,
             refused: 1,
@@ -397,10 +412,10 @@ mod tests {
         };
         assert!(right.is_as_expected());
         for wrong in [
-            Summary { faults: 1, ..right.clone() },
-            Summary { altered: 1, ..right.clone() },
-            Summary { production_unchanged: false, ..right.clone() },
-            Summary { journal: Err("broken".to_owned()), ..right },
+            DemoSummary { faults: 1, ..right.clone() },
+            DemoSummary { altered: 1, ..right.clone() },
+            DemoSummary { production_unchanged: false, ..right.clone() },
+            DemoSummary { journal: Err("broken".to_owned()), ..right },
         ] {
             assert!(!wrong.is_as_expected(), "{wrong:?}");
         }

@@ -1,10 +1,9 @@
-//! The protected servers of the demo: feature flags of the demo's own, or in the place of a
-//! vendor's.
+//! The demo's protected servers: the demo's own flag service, and stand-ins for vendors' servers.
 //!
-//! rmcp serves them over Streamable HTTP in both eras, so that they are peers that Bartizan did
-//! not write. Names and arguments are those of the pack. A server keeps every request that
-//! reached it: what a firewall let through is only to be believed when the server says so.
-//! It asks for its vendor's credential and holds no other rule about who may call what.
+//! rmcp serves them over Streamable HTTP in both eras, so Bartizan talks to code that is not its
+//! own. Tool names and arguments are those of the packs. A server keeps every request that reached
+//! it, so that the demo does not rely on the firewall's own word. It checks its vendor's credential
+//! and no other permission.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -29,16 +28,16 @@ use tokio_util::task::TaskTracker;
 
 use super::flags::Flags;
 use super::service::{FlagHandler, Service};
-use super::vendor::{Key, Vendor, VendorHandler};
+use super::vendor::{Credential, Vendor, VendorHandler};
 use bartizan_sync::lock;
 
-/// The path that it serves.
+/// The path of the MCP endpoint.
 pub const PATH: &str = "/mcp";
 
-/// Bodies that are remembered; older ones are forgotten, yet still counted.
+/// Most requests that are kept; older ones are dropped but still counted.
 const RECEIVED_MAX: usize = 4_096;
 
-/// The largest body taken, bytes.
+/// Largest body that is accepted, bytes.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// Connections served at once.
@@ -46,7 +45,7 @@ const CONNECTIONS_MAX: usize = 256;
 
 /// One request that reached the server by POST.
 #[derive(Debug, Clone)]
-pub struct Reached {
+pub struct ReceivedRequest {
     /// The path and query.
     pub uri: Uri,
     /// The headers, credentials included.
@@ -55,10 +54,10 @@ pub struct Reached {
     pub body: Bytes,
 }
 
-/// What reached the server, in order.
+/// The requests that reached the server, in order.
 #[derive(Debug, Default)]
 struct Traffic {
-    requests: VecDeque<Reached>,
+    requests: VecDeque<ReceivedRequest>,
     forgotten: usize,
 }
 
@@ -67,7 +66,7 @@ impl Traffic {
         self.forgotten.saturating_add(self.requests.len())
     }
 
-    fn keep(&mut self, request: Reached) {
+    fn keep(&mut self, request: ReceivedRequest) {
         if self.requests.len() >= RECEIVED_MAX && self.requests.pop_front().is_some() {
             self.forgotten = self.forgotten.saturating_add(1);
         }
@@ -75,7 +74,7 @@ impl Traffic {
     }
 }
 
-/// A service that is being served: the demo's own flags, or in the place of a vendor's.
+/// A running server: the demo's own flag service or a vendor's stand-in.
 #[derive(Debug, Clone)]
 pub struct FlagService {
     address: SocketAddr,
@@ -85,43 +84,44 @@ pub struct FlagService {
 }
 
 impl FlagService {
-    /// Where to reach it.
+    /// The URL of its MCP endpoint.
     pub fn url(&self) -> String {
         format!("http://{}{PATH}", self.address)
     }
 
-    /// How many requests have reached it by POST.
+    /// Number of POST requests that reached it.
     pub fn received_count(&self) -> usize {
         lock(&self.traffic).count()
     }
 
-    /// The bodies that reached it by POST after the first `skip`, byte for byte.
+    /// The bodies of the POST requests after the first `skip`, byte for byte.
     pub fn received_since(&self, skip: usize) -> Vec<Bytes> {
         self.requests_since(skip).into_iter().map(|request| request.body).collect()
     }
 
-    /// The requests that reached it by POST after the first `skip`.
-    pub fn requests_since(&self, skip: usize) -> Vec<Reached> {
+    /// The POST requests after the first `skip`.
+    pub fn requests_since(&self, skip: usize) -> Vec<ReceivedRequest> {
         let traffic = lock(&self.traffic);
         let forgotten = skip.saturating_sub(traffic.forgotten);
         traffic.requests.iter().skip(forgotten).cloned().collect()
     }
 
-    /// One environment as it stands, with everything that all environments share.
+    /// The state of one environment and of what all environments share.
     pub fn snapshot(&self, environment: &str) -> Value {
         lock(&self.service).snapshot(environment)
     }
 
-    /// Waits until it has closed; cancel the token that it was given first.
+    /// Waits until it has closed; cancel its token first.
     pub async fn closed(&self) {
         self.tasks.wait().await;
     }
 }
 
-/// Serves the flags on `listener` until `shutdown` is cancelled.
+/// Serves the flag service on `listener` until `shutdown` is cancelled. Fails if the socket has no
+/// address.
 ///
-/// Only requests for a loopback `Host` are answered, and none that carries an `Origin`: no page in
-/// a browser has business here.
+/// Only requests for a loopback `Host` and without `Origin` are answered, so that no web page can
+/// call it.
 pub fn serve_flag_service(
     listener: TcpListener,
     shutdown: CancellationToken,
@@ -131,9 +131,9 @@ pub fn serve_flag_service(
     serve(listener, shutdown, flags, handler, None)
 }
 
-/// Serves what stands in for `vendor` on `listener` until `shutdown` is cancelled, to requests
-/// with the credential that [`Vendor::headers`] names; others get 401. Otherwise as
-/// [`serve_flag_service`], which is [`Vendor::FlagService`].
+/// Serves the stand-in for `vendor` on `listener` until `shutdown` is cancelled. Requests must
+/// carry the credential of [`Vendor::headers`]; others get 401. [`Vendor::FlagService`] is the same
+/// as [`serve_flag_service`].
 pub fn serve_vendor(
     vendor: Vendor,
     listener: TcpListener,
@@ -151,7 +151,7 @@ fn serve<H: ServerHandler + Clone>(
     shutdown: CancellationToken,
     service: Arc<Mutex<dyn Service>>,
     handler: H,
-    key: Option<Key>,
+    key: Option<Credential>,
 ) -> std::io::Result<FlagService> {
     let service = FlagService {
         address: listener.local_addr()?,
@@ -168,7 +168,7 @@ fn serve<H: ServerHandler + Clone>(
         Arc::new(LocalSessionManager::default()),
         config,
     );
-    let running = Running {
+    let running = ServerTask {
         mcp,
         key,
         traffic: Arc::clone(&service.traffic),
@@ -181,15 +181,15 @@ fn serve<H: ServerHandler + Clone>(
 }
 
 #[derive(Clone)]
-struct Running<H> {
+struct ServerTask<H> {
     mcp: StreamableHttpService<H, LocalSessionManager>,
-    key: Option<Key>,
+    key: Option<Credential>,
     traffic: Arc<Mutex<Traffic>>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
 
-impl<H: ServerHandler + Clone> Running<H> {
+impl<H: ServerHandler + Clone> ServerTask<H> {
     async fn accept(self, listener: TcpListener) {
         let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
         loop {
@@ -210,7 +210,8 @@ impl<H: ServerHandler + Clone> Running<H> {
     }
 
     async fn connection(self, stream: tokio::net::TcpStream) {
-        // Small answers in two writes would each wait for the peer's delayed acknowledgement.
+        // Without this, an answer in two small writes waits for the client's delayed
+        // acknowledgement (Nagle's algorithm).
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "demo flag service: no TCP_NODELAY");
         }
@@ -229,7 +230,7 @@ impl<H: ServerHandler + Clone> Running<H> {
         }
     }
 
-    /// Keeps the request, then lets rmcp answer those very bytes.
+    /// Keeps the request, then passes the same bytes to rmcp.
     async fn answer(&self, request: Request<Incoming>) -> Response<BoxBody<Bytes, Infallible>> {
         if request.uri().path() != PATH {
             return status(http::StatusCode::NOT_FOUND);
@@ -240,13 +241,13 @@ impl<H: ServerHandler + Clone> Running<H> {
         };
         let body = body.to_bytes();
         if parts.method == http::Method::POST {
-            lock(&self.traffic).keep(Reached {
+            lock(&self.traffic).keep(ReceivedRequest {
                 uri: parts.uri.clone(),
                 headers: parts.headers.clone(),
                 body: body.clone(),
             });
         }
-        if self.key.is_some_and(|key| !key.opens(&parts.headers)) {
+        if self.key.is_some_and(|key| !key.accepts(&parts.headers)) {
             return status(http::StatusCode::UNAUTHORIZED);
         }
         self.mcp.handle(Request::from_parts(parts, Full::new(body))).await

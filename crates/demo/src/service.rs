@@ -1,6 +1,6 @@
-//! What the flag service offers over MCP: its tools, and a resource and a prompt beside them.
+//! The flag service over MCP: its tools, resources and a prompt.
 //!
-//! Definitions and dispatch only. The flags are in `flags`; the sockets are in `server`.
+//! Only definitions and dispatch: `flags` holds the flags, `server` the sockets.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde_json::{Value, json};
 
-use super::flags::{ENVIRONMENTS, Fault, Flags};
+use super::flags::{CallError, ENVIRONMENTS, Flags};
 use bartizan_sync::lock;
 
 const PROMPT: &str = "plan_rollout";
@@ -28,13 +28,18 @@ const SCHEME: &str = "flag://";
 pub(super) trait Service: fmt::Debug + Send {
     /// Its tools.
     fn tools(&self) -> Vec<Tool>;
-    /// Carries out one call that came with `headers`.
-    fn call(&mut self, tool: &str, arguments: &Value, headers: &HeaderMap) -> Result<Value, Fault>;
-    /// One environment as it stands, with everything that all environments share.
+    /// Executes one call; `headers` are those of its HTTP request.
+    fn call(
+        &mut self,
+        tool: &str,
+        arguments: &Value,
+        headers: &HeaderMap,
+    ) -> Result<Value, CallError>;
+    /// The state of one environment and of what all environments share.
     fn snapshot(&self, environment: &str) -> Value;
 }
 
-/// One peer's view of the flags.
+/// rmcp's handler for one client.
 #[derive(Debug, Clone)]
 pub(super) struct FlagHandler {
     flags: Arc<Mutex<Flags>>,
@@ -45,7 +50,7 @@ impl FlagHandler {
         Self { flags }
     }
 
-    fn call(&self, tool: &str, arguments: &Value) -> Result<Value, Fault> {
+    fn call(&self, tool: &str, arguments: &Value) -> Result<Value, CallError> {
         lock(&self.flags).call(tool, arguments)
     }
 }
@@ -55,7 +60,7 @@ impl Service for Flags {
         tools()
     }
 
-    fn call(&mut self, tool: &str, arguments: &Value, _: &HeaderMap) -> Result<Value, Fault> {
+    fn call(&mut self, tool: &str, arguments: &Value, _: &HeaderMap) -> Result<Value, CallError> {
         Self::call(self, tool, arguments)
     }
 
@@ -90,7 +95,8 @@ impl ServerHandler for FlagHandler {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        // Two notices before the answer, for whoever asked: the answer is then a stream.
+        // Two progress notifications before the answer, if the client asked for progress; the
+        // answer is then a stream.
         if let Some(token) = context.meta.get_progress_token() {
             for (progress, message) in [(1.0, "reading the flag"), (2.0, "writing it")] {
                 let notice = ProgressNotificationParam::new(token.clone(), progress)
@@ -104,10 +110,10 @@ impl ServerHandler for FlagHandler {
         let arguments = Value::Object(request.arguments.unwrap_or_default());
         match self.call(&request.name, &arguments) {
             Ok(value) => Ok(CallToolResult::structured(value).into()),
-            Err(Fault::Rejected(text)) => {
+            Err(CallError::Rejected(text)) => {
                 Ok(CallToolResult::structured_error(json!({"error": text})).into())
             }
-            Err(Fault::UnknownTool) => {
+            Err(CallError::UnknownTool) => {
                 Err(ErrorData::invalid_params(format!("Unknown tool: {}", request.name), None))
             }
         }
@@ -180,7 +186,7 @@ impl ServerHandler for FlagHandler {
     }
 }
 
-/// What each tool takes; its effect is for the pack to say, hints here are only hints.
+/// The tools and their arguments. Packs classify their effect; the annotations are hints only.
 fn tools() -> Vec<Tool> {
     let key = json!({"type": "string", "description": "The flag's key"});
     let environment = json!({"type": "string", "enum": ENVIRONMENTS});

@@ -1,24 +1,24 @@
-//! What the demo prints: plain text, a line an attempt, nothing that a terminal would obey.
+//! The demo's output: plain text, one line for each attempt, without control characters.
 
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::{Judged, Summary};
+use super::{AttemptReport, DemoSummary};
 use bartizan_audit::entry::JournalRecord;
 use bartizan_audit::inert;
 use bartizan_audit::pretty::{self, Colour};
 
-/// Characters of one foreign text that are shown.
+/// Most characters of one foreign text that are shown.
 const TEXT_CHARS_MAX: usize = 400;
 
-/// `text` with everything escaped that a terminal or an eye could be fooled by.
+/// `text` with control and invisible characters escaped.
 pub(super) fn escaped(text: &str) -> String {
     let mut shown = String::new();
     inert::push(&mut shown, text, TEXT_CHARS_MAX);
     shown
 }
 
-/// Says what is about to be seen.
+/// Prints the introduction and the table's head.
 pub(super) fn opening(
     out: &mut dyn Write,
     title: &str,
@@ -36,24 +36,28 @@ pub(super) fn opening(
     out.flush()
 }
 
-/// One attempt and what came of it.
-pub(super) fn attempt(out: &mut dyn Write, number: usize, judged: &Judged) -> io::Result<()> {
+/// Prints one attempt and its result.
+pub(super) fn attempt(
+    out: &mut dyn Write,
+    number: usize,
+    report: &AttemptReport,
+) -> io::Result<()> {
     writeln!(
         out,
         "{number:>3}  {:<6}  {:<44}  {:<8}  {:<34}  {}",
-        judged.era,
-        judged.what,
-        judged.verdict,
-        escaped(&judged.rule),
-        judged.reached_text(),
+        report.era,
+        report.what,
+        report.verdict,
+        escaped(&report.rule),
+        report.reached_text(),
     )?;
-    if let Some(fault) = &judged.fault {
+    if let Some(fault) = &report.fault {
         writeln!(out, "     NOT AS EXPECTED: {}", escaped(fault))?;
     }
     out.flush()
 }
 
-/// The audit records, a line each.
+/// Prints the audit records, one line each.
 pub(super) fn records(out: &mut dyn Write, records: &[JournalRecord]) -> io::Result<()> {
     writeln!(out, "\nThe audit journal of all this:\n")?;
     for entry in records {
@@ -62,8 +66,8 @@ pub(super) fn records(out: &mut dyn Write, records: &[JournalRecord]) -> io::Res
     Ok(())
 }
 
-/// What it came to.
-pub(super) fn summary(out: &mut dyn Write, summary: &Summary) -> io::Result<()> {
+/// Prints the summary.
+pub(super) fn summary(out: &mut dyn Write, summary: &DemoSummary) -> io::Result<()> {
     writeln!(out, "\nSummary")?;
     writeln!(
         out,

@@ -1,9 +1,10 @@
-//! What stands in for vendors' servers: their tool names and argument shapes, a little state, and
-//! none of their code.
+//! Stand-ins for vendors' servers: their tool names and argument shapes, a little state, and none
+//! of their code.
 //!
-//! Each is lenient where a vendor may be: it takes names in any case, JSON inside a string, and
-//! `null` for nothing said. So what a firewall reads strictly and passes must be meant as it reads.
-//! Like the demo's flags they know no rule about who may do what, beyond the credential.
+//! Each is lenient where a vendor may be: it accepts names in any case, JSON inside a string, and
+//! `null` for an absent value. So the demo also shows that what the firewall reads strictly and
+//! permits is not read differently by a lenient server. They check no permission besides the
+//! credential.
 
 mod flagsmith;
 mod statsig;
@@ -21,32 +22,32 @@ use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde_json::{Value, json};
 
 use super::agent::{self, Attempt};
-use super::flags::Fault;
+use super::flags::CallError;
 use super::service::{self, Service};
 use bartizan_sync::lock;
 
-/// Whose server the demo shows.
+/// The vendor whose server the demo protects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Vendor {
-    /// The demo's own.
+    /// The demo's own flag service.
     #[default]
     FlagService,
-    /// Statsig's first MCP server: a tool for each operation.
+    /// Statsig's MCP server, version 1: one tool for each operation.
     StatsigV1,
-    /// Statsig's third: grouped tools, and operations by handle.
+    /// Statsig's MCP server, version 3: grouped tools, and operations by handle.
     StatsigV3,
-    /// Flagsmith's: environments by key and number.
+    /// Flagsmith's MCP server: environments by key and by number.
     Flagsmith,
-    /// Stigg's: code, in the environment of the credential.
+    /// Stigg's MCP server: runs code in the environment of the credential.
     Stigg,
 }
 
 impl Vendor {
-    /// All of them.
+    /// All vendors.
     pub const ALL: [Self; 5] =
         [Self::FlagService, Self::StatsigV1, Self::StatsigV3, Self::Flagsmith, Self::Stigg];
 
-    /// The name of its pack, which is its own.
+    /// The name of its pack, and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::FlagService => "flag-service",
@@ -57,13 +58,12 @@ impl Vendor {
         }
     }
 
-    /// The one of this name.
+    /// The vendor with this name.
     pub fn of_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|vendor| vendor.name() == name)
     }
 
-    /// The headers with which a firewall opens it for the staging environment: made-up
-    /// credentials.
+    /// The headers with invented credentials that a firewall must send for the staging environment.
     pub fn headers(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::FlagService => &[],
@@ -73,7 +73,7 @@ impl Vendor {
         }
     }
 
-    /// Its environments by the identifiers that stand in arguments.
+    /// Its environments, by the identifiers that arguments use.
     pub fn environment_ids(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Flagsmith => &flagsmith::ENVIRONMENT_IDS,
@@ -81,7 +81,7 @@ impl Vendor {
         }
     }
 
-    /// What the demo calls it.
+    /// Its name in the demo's output.
     pub(super) fn title(self) -> &'static str {
         match self {
             Self::FlagService => "A flag service",
@@ -92,7 +92,7 @@ impl Vendor {
         }
     }
 
-    /// What the demo's agent tries.
+    /// The agent's script for it.
     pub(super) fn script(self) -> Vec<Attempt> {
         match self {
             Self::FlagService => agent::script(),
@@ -103,39 +103,39 @@ impl Vendor {
         }
     }
 
-    /// A fresh one and what opens it; the demo's own is no vendor's.
-    pub(super) fn service(self) -> Option<(Arc<Mutex<dyn Service>>, Key)> {
+    /// A new instance and its credential; `None` for the demo's own flag service.
+    pub(super) fn service(self) -> Option<(Arc<Mutex<dyn Service>>, Credential)> {
         Some(match self {
             Self::FlagService => return None,
             Self::StatsigV1 | Self::StatsigV3 => {
                 let service = statsig::Statsig::seeded(self == Self::StatsigV3);
-                (Arc::new(Mutex::new(service)), Key("statsig-api-key", &[statsig::KEY]))
+                (Arc::new(Mutex::new(service)), Credential("statsig-api-key", &[statsig::KEY]))
             }
             Self::Flagsmith => {
                 let service = flagsmith::Flagsmith::seeded();
-                (Arc::new(Mutex::new(service)), Key("authorization", &[flagsmith::KEY]))
+                (Arc::new(Mutex::new(service)), Credential("authorization", &[flagsmith::KEY]))
             }
             Self::Stigg => {
                 let keys = &[stigg::STAGING_KEY, stigg::PRODUCTION_KEY];
-                (Arc::new(Mutex::new(stigg::Stigg::default())), Key("x-api-key", keys))
+                (Arc::new(Mutex::new(stigg::Stigg::default())), Credential("x-api-key", keys))
             }
         })
     }
 }
 
-/// The credential that a vendor asks for: a header and what it may say.
+/// A vendor's credential: a header name and the accepted values.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Key(&'static str, &'static [&'static str]);
+pub(super) struct Credential(&'static str, &'static [&'static str]);
 
-impl Key {
-    pub(super) fn opens(self, headers: &HeaderMap) -> bool {
+impl Credential {
+    pub(super) fn accepts(self, headers: &HeaderMap) -> bool {
         let mut said = headers.get_all(self.0).iter();
         said.next().is_some_and(|said| self.1.iter().any(|good| said == good))
             && said.next().is_none()
     }
 }
 
-/// One peer's view of a vendor.
+/// rmcp's handler for one client.
 #[derive(Debug, Clone)]
 pub(super) struct VendorHandler {
     vendor: Vendor,
@@ -172,24 +172,24 @@ impl ServerHandler for VendorHandler {
         let headers = parts.map(|parts| parts.headers.clone()).unwrap_or_default();
         match lock(&self.service).call(&request.name, &arguments, &headers) {
             Ok(value) => Ok(CallToolResult::structured(value).into()),
-            Err(Fault::Rejected(text)) => {
+            Err(CallError::Rejected(text)) => {
                 Ok(CallToolResult::structured_error(json!({"error": text})).into())
             }
-            Err(Fault::UnknownTool) => {
+            Err(CallError::UnknownTool) => {
                 Err(ErrorData::invalid_params(format!("Unknown tool: {}", request.name), None))
             }
         }
     }
 }
 
-/// A tool whose schema says only which arguments it takes: what they mean is for the vendor.
+/// A tool whose schema lists the argument names without types, as some vendors do.
 fn tool(name: &'static str, text: &'static str, arguments: &[&str], required: &[&str]) -> Tool {
     let properties = arguments.iter().map(|name| ((*name).to_owned(), json!({}))).collect();
     service::tool(name, text, &Value::Object(properties), required)
 }
 
-/// The member `name` of an object as a lenient reader finds it: in any case, and inside a string
-/// of JSON; nothing where it is left out or `null`.
+/// The member `name` of an object as a lenient reader finds it: in any case, and inside a JSON
+/// string; `None` if it is absent or `null`.
 fn member(value: &Value, name: &str) -> Option<Value> {
     let parsed;
     let object = match value {
@@ -205,13 +205,12 @@ fn member(value: &Value, name: &str) -> Option<Value> {
     found.map(|(_, value)| value.clone()).filter(|value| !value.is_null())
 }
 
-/// What stands at the end of `path`, as [`member`] finds it.
+/// The value at `path`, found as [`member`] does.
 fn at(value: &Value, path: &[&str]) -> Option<Value> {
     path.iter().try_fold(value.clone(), |value, name| member(&value, name))
 }
 
-/// The elements of an array, or of one inside a string of JSON, or the value itself as the only
-/// one.
+/// The elements of an array, or of one inside a JSON string; any other value is the only element.
 fn list(value: Value) -> Vec<Value> {
     match value {
         Value::Array(elements) => elements,
@@ -223,7 +222,7 @@ fn list(value: Value) -> Vec<Value> {
     }
 }
 
-/// A text or number as a lenient reader takes it for a name.
+/// A string or number, as a lenient reader turns it into a name.
 fn name_of(value: &Value) -> String {
     match value {
         Value::String(text) => text.trim().to_lowercase(),

@@ -1,8 +1,8 @@
-//! The operator's listener: is the program alive, and is it ready?
+//! The operator's listener: liveness and readiness probes.
 //!
-//! It answers `GET /livez` and `GET /readyz` on a socket of its own, never on the agents', and
-//! knows nothing of MCP. It reads no request body and gives no secret: the reasons are written by
-//! the program itself.
+//! It answers `GET /livez` and `GET /readyz` on a socket of its own, never on the agents' listener,
+//! and knows nothing of MCP. It reads no request body and shows no secret: the reasons in its
+//! answers are texts of the program.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -27,18 +27,19 @@ use tokio_util::task::TaskTracker;
 
 use bartizan_sync::lock;
 
-/// Connections at once.
+/// Connections open at once.
 const CONNECTIONS_MAX: usize = 64;
-/// Time for a request's head, and between requests.
+/// Timeout for a request's head, and between requests.
 const HEAD: Duration = Duration::from_secs(10);
-/// Pause after a failed accept, so that a lack of file descriptors does not spin.
+/// Pause after a failed `accept`. Without it, running out of file descriptors would make a busy
+/// loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Something that must stand before calls can be served.
+/// A component that must be ready before calls can be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Component {
-    /// A policy is loaded and proven.
+    /// A policy is loaded and passed its checks.
     Policy,
     /// The journal can be written.
     Journal,
@@ -50,7 +51,7 @@ impl Component {
     const ALL: [Self; 3] = [Self::Policy, Self::Journal, Self::Listener];
 }
 
-/// Which components stand; shared by all who know.
+/// Which components are ready. Clones share the state.
 #[derive(Debug, Clone)]
 pub struct Readiness {
     missing: Arc<Mutex<BTreeMap<Component, String>>>,
@@ -63,24 +64,24 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// Nothing stands yet.
+    /// No component is ready.
     pub fn new() -> Self {
         let missing = Component::ALL.map(|component| (component, "not started".to_owned()));
         Self { missing: Arc::new(Mutex::new(BTreeMap::from(missing))) }
     }
 
-    /// `component` stands.
+    /// Marks `component` as ready.
     pub fn ready(&self, component: Component) {
         lock(&self.missing).remove(&component);
     }
 
-    /// `component` does not stand, and why, for the operator.
+    /// Marks `component` as not ready; `reason` is shown to the operator.
     pub fn not_ready(&self, component: Component, reason: impl Into<String>) {
         let mut missing = lock(&self.missing);
         missing.insert(component, reason.into());
     }
 
-    /// Whether calls can be served.
+    /// Whether all components are ready.
     pub fn is_ready(&self) -> bool {
         lock(&self.missing).is_empty()
     }
@@ -88,17 +89,17 @@ impl Readiness {
     fn report(&self, draining: bool) -> (StatusCode, Bytes) {
         let missing = lock(&self.missing).clone();
         let ready = missing.is_empty() && !draining;
-        let report = Report { ready, draining, reasons: missing };
+        let report = ReadinessReport { ready, draining, reasons: missing };
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         (status, serde_json::to_vec(&report).unwrap_or_default().into())
     }
 }
 
 #[derive(Debug, Serialize)]
-struct Report {
+struct ReadinessReport {
     ready: bool,
     draining: bool,
-    /// Why not, by component.
+    /// Why components are not ready.
     reasons: BTreeMap<Component, String>,
 }
 
@@ -112,8 +113,9 @@ pub struct AdminListener {
 }
 
 impl AdminListener {
-    /// Serves on `tcp`. Liveness is answered until `closing` is cancelled and every task of
-    /// `tasks` has ended; readiness is off from the moment of `closing`.
+    /// A listener on `tcp`. Liveness is answered until `closing` is cancelled and every task of
+    /// `tasks` has ended; readiness fails from the moment of `closing`. Fails if the socket cannot
+    /// be registered with the runtime.
     pub fn new(
         tcp: std::net::TcpListener,
         readiness: Readiness,
@@ -124,12 +126,12 @@ impl AdminListener {
         Ok(Self { tcp: TcpListener::from_std(tcp)?, readiness, tasks, closing })
     }
 
-    /// Where it listens.
+    /// The address that it listens on. Fails if the system cannot tell.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
     }
 
-    /// Serves until nothing is left to drain. Run it outside of `tasks`, which it waits for.
+    /// Serves until all of `tasks` have ended. Must not run inside `tasks`, which it waits for.
     pub async fn serve(self) {
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let own = TaskTracker::new();

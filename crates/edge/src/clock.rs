@@ -1,10 +1,10 @@
-//! The only reader of clocks.
+//! The only reader of clocks: wall time and uptime. Other modules get times as values.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use bartizan_gate::evidence::record::Now;
 
-/// Both clocks, started once for the program.
+/// The program's clocks; created once at start.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     start: Instant,
@@ -23,7 +23,7 @@ impl Clock {
         Now { uptime: self.start.elapsed(), wall: SystemTime::now() }
     }
 
-    /// Time since the start.
+    /// Monotonic time since the program's start.
     pub fn uptime(&self) -> Duration {
         self.start.elapsed()
     }

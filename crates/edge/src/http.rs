@@ -1,22 +1,23 @@
 //! The agents' listener: Streamable HTTP in both eras of MCP, and HTTP+SSE, over HTTP/1.1 and
-//! HTTP/2.
+//! HTTP/2. Started by the program's `run`.
 //!
-//! One request is one exchange. It is checked at the [`door`], its body is read whole, the gate
-//! judges it, and only then is the server asked; the answer goes back frame by frame, each judged
-//! before it is written. Nothing is decided here: every refusal comes from the gate and is
-//! recorded before it is sent. HTTP/2 is spoken with prior knowledge only; no request upgrades.
+//! One request is one exchange. Its head is checked by [`admission`], its body is read whole, the
+//! gate decides, and only then is the message sent to the server. The answer goes back frame by
+//! frame, and the gate decides on each frame before it is written. This module decides nothing
+//! about content: every refusal comes from the gate and is recorded before it is sent. HTTP/2 is
+//! accepted with prior knowledge only (RFC 9113 §3.3); no request is upgraded.
 
 mod framing;
-mod wire;
-mod bell;
-mod gauge;
-mod door;
+mod connection_state;
+mod repoll;
+mod budget;
+mod admission;
 mod bearer;
 mod body;
 mod sessions;
 mod event_ids;
 mod reply;
-mod turned_away;
+mod rejection;
 mod in_flight;
 mod stream;
 mod exchange;
@@ -44,14 +45,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::MissedTickBehavior;
 use tokio_util::task::TaskTracker;
 
-use self::bell::Belled;
-use self::door::Allowed;
+use self::admission::Allowed;
+use self::budget::Budget;
+use self::connection_state::{ConnectionState, ConnectionTimeouts, WatchedStream};
 use self::event_ids::{EventIds, EventScope};
-use self::gauge::Gauge;
 use self::legacy_sse::LegacyStreams;
+use self::repoll::Repoll;
 use self::sessions::{LegacySession, SessionLimits, Sessions};
 use self::well_known::Sites;
-use self::wire::{Patience, Peer, WatchedStream};
 use super::Shared;
 use super::oauth::OAuth;
 use super::session::SessionHandle;
@@ -59,15 +60,17 @@ use super::upstream::Upstream;
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::Protected;
 
-/// Pause after a failed accept, so that a lack of file descriptors does not spin.
+/// Pause after a failed `accept`. Without it, running out of file descriptors would make a busy
+/// loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Silence of an agent's connection after which the kernel asks whether anybody is there.
+/// TCP keep-alive: how long a connection is silent before the kernel sends the first probe.
 const SILENT_MAX: Duration = Duration::from_mins(1);
-/// Time between two such questions.
+/// TCP keep-alive: time between two probes.
 const PROBE_INTERVAL: Duration = Duration::from_secs(15);
-/// Questions without an answer after which the connection is over: two minutes after the last sign.
+/// TCP keep-alive: unanswered probes before the kernel closes the connection. With the values above
+/// that is two minutes after the last sign of life.
 const PROBES_MAX: u32 = 4;
-/// How often idle sessions are looked for.
+/// How often idle sessions are swept.
 const SWEEP: Duration = Duration::from_secs(30);
 
 /// One path and the server behind it.
@@ -75,41 +78,43 @@ const SWEEP: Duration = Duration::from_secs(30);
 pub struct Route {
     /// The path of the request target, compared byte for byte: `/flags`.
     pub path: String,
-    /// The path of the HTTP+SSE transport of 2024-11-05, if it is served: a GET opens a stream,
-    /// and its messages are posted below it.
+    /// The path of the HTTP+SSE transport (revision 2024-11-05), if the route serves it: a GET
+    /// opens a stream, and messages are posted to addresses below this path.
     pub sse_path: Option<String>,
     /// The protected server.
     pub server: Arc<Protected>,
-    /// Hosts that may be addressed, `name` (any port) or `name:port`; loopback names if empty.
+    /// Values of `Host` that are allowed: `name` (any port) or `name:port`. If empty, loopback
+    /// names.
     pub hosts: Vec<String>,
-    /// Web origins that may call, `scheme://name[:port]`, compared whole; if empty, those
-    /// of loopback names, on any port. A request without `Origin` comes from no browser and
-    /// passes.
+    /// Values of `Origin` that are allowed, `scheme://name[:port]`, compared whole. If empty, the
+    /// origins of loopback names on any port. A request without `Origin` does not come from a web
+    /// page and is allowed.
     pub origins: Vec<String>,
-    /// Who calls here, where no token says it.
+    /// The principal of every caller. Ignored where [`OAuth::Terminate`] takes the principal from
+    /// each request's access token.
     pub principal: Arc<Principal>,
-    /// The way to the server.
+    /// How messages reach the server.
     pub upstream: Upstream,
-    /// What stands in the way to tokens for it.
+    /// What clients are told about access tokens for this route. `None` if OAuth is not configured.
     pub oauth: Option<OAuth>,
 }
 
 /// Bounds of the listener.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpLimits {
-    /// Connections at once; more wait to be accepted.
+    /// Connections open at once. Further ones wait in the kernel's accept queue.
     pub connections_max: usize,
     /// Requests in progress at once, streams included.
     pub exchanges_max: u64,
-    /// Streams without an end at once: legacy GET streams and `subscriptions/listen`.
+    /// Streams without an end, open at once: legacy GET streams and `subscriptions/listen`.
     pub streams_max: u64,
-    /// Legacy sessions of one route.
+    /// Legacy sessions of one route at once.
     pub sessions_max: usize,
     /// GET streams of one legacy session at once.
     pub session_streams_max: u64,
     /// Size of one request body, bytes.
     pub body_bytes_max: usize,
-    /// Bytes of all request bodies at once.
+    /// Bytes of all request bodies held at once.
     pub body_budget_bytes: u64,
     /// Header fields of one request.
     pub headers_max: usize,
@@ -119,9 +124,11 @@ pub struct HttpLimits {
     pub h2_header_list_bytes_max: u32,
     /// Requests in progress on one HTTP/2 connection.
     pub h2_streams_max: u32,
-    /// Bytes of bodies that one HTTP/2 connection may send before we have read them.
+    /// HTTP/2 flow-control window of one connection and of each of its streams, bytes: what a
+    /// client may send before we have read it.
     pub h2_window_bytes: u32,
-    /// HTTP/2 streams that a peer may reset before we have taken them up.
+    /// HTTP/2 streams that a client may reset before we have accepted them; more end the connection
+    /// ("rapid reset", CVE-2023-44487).
     pub h2_pending_resets_max: usize,
 }
 
@@ -145,7 +152,7 @@ impl Default for HttpLimits {
     }
 }
 
-/// Waits of the listener.
+/// Timeouts of the listener.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpTimeouts {
     /// From the first byte of a request's head to its end.
@@ -154,24 +161,26 @@ pub struct HttpTimeouts {
     pub body: Duration,
     /// On a connection between requests.
     pub idle_connection: Duration,
-    /// For a client to take what we write.
+    /// For a client to accept bytes that we write.
     pub write: Duration,
-    /// For a server's answer: a whole body, or the head of a stream. Not for streams without an
-    /// end.
+    /// For a server's answer: a whole body, or the head of a stream. Does not apply to streams
+    /// without an end.
     pub answer: Duration,
     /// Between two events of a stream that ends with an answer.
     pub idle_stream: Duration,
-    /// For the whole of a stream that ends with an answer, however often it shows life: MCP asks
-    /// for a maximum that progress does not put off (threat F9).
+    /// For the whole of a stream that ends with an answer, whatever progress it reports: MCP asks
+    /// for a maximum that progress notifications do not extend (basic/lifecycle, "Timeouts"; threat
+    /// F9).
     pub stream: Duration,
-    /// For an answer whose legacy client went away (a disconnect is no cancellation there), and
-    /// for the client to come for an answer that it must come for.
+    /// How long a call of the legacy eras may go on after its client disconnected, which is no
+    /// cancellation there; and how long the client has to resume the stream for its answer.
     pub drain: Duration,
-    /// After a stream's answer, for the server to end the stream by itself.
+    /// After a stream's answer, how long we wait for the server to end the stream, so that its
+    /// connection can be reused.
     pub linger: Duration,
-    /// For a legacy session that nobody uses.
+    /// How long an unused legacy session is kept.
     pub idle_session: Duration,
-    /// Between pings on a quiet HTTP/2 connection, and for the reply to one.
+    /// Between pings on a quiet HTTP/2 connection, and how long the reply may take.
     pub h2_ping: Duration,
 }
 
@@ -193,7 +202,7 @@ impl Default for HttpTimeouts {
     }
 }
 
-/// Bounds and waits of the listener.
+/// Limits and timeouts of the listener.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HttpConfig {
     /// Bounds.
@@ -202,13 +211,14 @@ pub struct HttpConfig {
     pub timeouts: HttpTimeouts,
 }
 
-/// A route and what is alive on it.
+/// A route with its sessions and streams.
 #[derive(Debug)]
 struct RouteState {
     path: Box<str>,
     server: Arc<Protected>,
     allowed: Allowed,
-    /// Who calls here. Nothing where tokens end here: then only [`bearer::caller`] knows.
+    /// The configured principal of every caller; `None` where the principal comes from each
+    /// request's access token ([`bearer::caller`]).
     principal: Option<Arc<Principal>>,
     upstream: Arc<Upstream>,
     oauth: Option<OAuth>,
@@ -216,22 +226,22 @@ struct RouteState {
     streams: LegacyStreams,
 }
 
-/// What all connections share.
-struct Inner {
+/// State that all connections share.
+struct ListenerState {
     shared: Shared,
     routes: HashMap<Box<str>, Arc<RouteState>>,
     /// Routes by the path of their HTTP+SSE transport.
     legacy: HashMap<Box<str>, Arc<RouteState>>,
     sites: Sites,
     config: HttpConfig,
-    exchanges: Arc<Gauge>,
-    streams: Arc<Gauge>,
-    body_budget: Arc<Gauge>,
+    exchanges: Arc<Budget>,
+    streams: Arc<Budget>,
+    body_budget: Arc<Budget>,
     event_ids: EventIds,
 }
 
-impl Inner {
-    /// Who may ask for which events again.
+impl ListenerState {
+    /// The scope that seals event ids for this principal in this session with this server.
     fn event_scope(
         &self,
         route: &RouteState,
@@ -239,22 +249,23 @@ impl Inner {
         legacy: Option<&LegacySession>,
     ) -> EventScope {
         let server = &route.server.facts.name;
-        self.event_ids.scope(&principal.id, server, legacy.map(|legacy| &*legacy.ours))
+        self.event_ids.scope(&principal.id, server, legacy.map(|legacy| &*legacy.public_id))
     }
 
-    /// Forgets idle sessions, and closes calls whose clients did not come for the answer.
+    /// Removes idle sessions, and closes calls whose clients did not resume the stream within
+    /// [`HttpTimeouts::drain`].
     fn sweep(&self) {
         let now = self.shared.clock.uptime();
         for route in self.routes.values() {
             close_sessions(route.sessions.expire(now));
-            for (session, call) in route.sessions.given_up(now, self.config.timeouts.drain) {
+            for (session, call) in route.sessions.take_abandoned(now, self.config.timeouts.drain) {
                 session.client_gone(&call);
             }
         }
     }
 }
 
-/// Closes what expired or ended sessions still had in flight: nobody will come for it.
+/// Closes the calls that removed sessions still have in flight; each is recorded.
 fn close_sessions(sessions: Vec<Arc<SessionHandle>>) {
     for session in sessions {
         drop(session.settle_all(None));
@@ -264,7 +275,7 @@ fn close_sessions(sessions: Vec<Arc<SessionHandle>>) {
 /// The agents' listener, bound and not yet serving.
 pub struct Listener {
     tcp: TcpListener,
-    inner: Arc<Inner>,
+    inner: Arc<ListenerState>,
 }
 
 impl std::fmt::Debug for Listener {
@@ -274,8 +285,9 @@ impl std::fmt::Debug for Listener {
 }
 
 impl Listener {
-    /// Will serve `routes` on `tcp`. Of two routes with one path the later stands; configurations
-    /// are checked elsewhere.
+    /// A listener that will serve `routes` on `tcp`. If two routes have the same path, the later
+    /// wins; the configuration is checked for that before. Fails if the socket cannot be registered
+    /// with the runtime or the system gives no randomness.
     #[expect(clippy::large_types_passed_by_value, reason = "once a listener")]
     pub fn new(
         tcp: std::net::TcpListener,
@@ -308,28 +320,28 @@ impl Listener {
             }
             by_path.insert(path, state);
         }
-        let inner = Inner {
+        let inner = ListenerState {
             shared,
             sites: Sites::of(by_path.values()),
             routes: by_path,
             legacy,
             config,
-            exchanges: Gauge::new(config.limits.exchanges_max),
-            streams: Gauge::new(config.limits.streams_max),
-            body_budget: Gauge::new(config.limits.body_budget_bytes),
+            exchanges: Budget::new(config.limits.exchanges_max),
+            streams: Budget::new(config.limits.streams_max),
+            body_budget: Budget::new(config.limits.body_budget_bytes),
             event_ids: EventIds::new()?,
         };
         Ok(Self { tcp: TcpListener::from_std(tcp)?, inner: Arc::new(inner) })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
     }
 
-    /// Serves until [`Shared::closing`], then until every request in progress is answered.
-    /// Streams without an end are ended. Whoever must stop sooner drops the future and aborts
-    /// the tasks of [`Shared::tasks`].
+    /// Serves until [`Shared::closing`] is cancelled, then until every request in progress is
+    /// answered; streams without an end are closed at once. To stop sooner, drop the future and
+    /// abort the tasks of [`Shared::tasks`].
     pub async fn serve(self) {
         let Self { tcp, inner } = self;
         let limits = inner.config.limits;
@@ -351,7 +363,7 @@ impl Listener {
             match accepted {
                 Ok((stream, slot)) => {
                     let serving = connection(Arc::clone(&inner), builder.clone(), stream, slot);
-                    connections.spawn(inner.shared.tasks.track_future(Belled::new(serving)));
+                    connections.spawn(inner.shared.tasks.track_future(Repoll::new(serving)));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");
@@ -379,8 +391,8 @@ async fn accept(
     Ok((stream, slot))
 }
 
-/// Has the kernel ask a silent peer whether it is there. An agent whose host is gone says no
-/// goodbye, and on an idle stream nothing is written that could fail.
+/// Turns TCP keep-alive on. An agent whose host disappears sends no FIN, and an idle stream writes
+/// nothing that could fail.
 fn notice_silent_peers(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_tcp_keepidle(stream, SILENT_MAX)?;
     sockopt::set_tcp_keepintvl(stream, PROBE_INTERVAL)?;
@@ -389,7 +401,7 @@ fn notice_silent_peers(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs the tasks of HTTP/2 connections where shutdown waits for them.
+/// Spawns the tasks of HTTP/2 connections in the tracker that shutdown waits for.
 #[derive(Clone)]
 struct Tracked(TaskTracker);
 
@@ -403,10 +415,11 @@ where
     }
 }
 
-fn builder(inner: &Inner) -> auto::Builder<Tracked> {
+fn builder(inner: &ListenerState) -> auto::Builder<Tracked> {
     let HttpConfig { limits, timeouts } = inner.config;
     let mut builder = auto::Builder::new(Tracked(inner.shared.tasks.clone()));
-    // Deadlines of HTTP/1 are kept by `wire`, which arms one timer where hyper arms one a request.
+    // `connection_state` keeps the deadlines of HTTP/1 with one timer for each connection; hyper
+    // would set one for each request.
     builder
         .http1()
         .header_read_timeout(None)
@@ -426,16 +439,20 @@ fn builder(inner: &Inner) -> auto::Builder<Tracked> {
 }
 
 async fn connection(
-    inner: Arc<Inner>,
+    inner: Arc<ListenerState>,
     builder: auto::Builder<Tracked>,
     stream: TcpStream,
     slot: OwnedSemaphorePermit,
 ) {
     let timeouts = inner.config.timeouts;
-    let patience =
-        Patience { head: timeouts.header, idle: timeouts.idle_connection, write: timeouts.write };
-    let peer = Arc::new(Peer::default());
-    let stream = WatchedStream::new(stream, Arc::clone(&peer), inner.shared.clock, patience);
+    let connection_timeouts = ConnectionTimeouts {
+        head: timeouts.header,
+        idle: timeouts.idle_connection,
+        write: timeouts.write,
+    };
+    let peer = Arc::new(ConnectionState::default());
+    let stream =
+        WatchedStream::new(stream, Arc::clone(&peer), inner.shared.clock, connection_timeouts);
     let closing = inner.shared.closing.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let answering = receive::answer(Arc::clone(&inner), Arc::clone(&peer), request);

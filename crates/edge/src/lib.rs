@@ -1,19 +1,20 @@
-//! The edges: sockets and pipes, and no decisions.
+//! The edges: sockets and pipes. They make no decisions.
 //!
-//! An edge turns bytes into [`Arrival`](bartizan_gate::session::Arrival)s and carries out the acts
-//! that the gate hands back. HTTP and stdio differ here and nowhere else.
+//! An edge turns bytes into [`Arrival`](bartizan_gate::session::Arrival)s, passes them to the gate,
+//! and carries out the acts that the gate returns. Only here do HTTP and stdio differ. The
+//! program's `run` starts the edges.
 //!
-//! | room | what it does |
+//! | module | what it does |
 //! |---|---|
-//! | `session` | The one way to take a step on every transport: lock, ask the gate, keep the record, give the act; a panic closes the session. |
+//! | `session` | Takes the steps of every transport: locks the session, asks the gate, keeps the record, returns the act. A panic closes the session. |
 //! | [`http`] | The agents' listener: Streamable HTTP of both eras, and HTTP+SSE. |
-//! | [`client`] | A client with one stream of messages, on a pipe or on HTTP+SSE, joined to a child process or to a server over HTTP. |
+//! | [`client`] | A client with one stream of messages (a pipe or HTTP+SSE), joined to a child process or to a server over HTTP. |
 //! | [`upstream`] | Protected servers: over HTTP, over HTTP+SSE, or a child process. |
-//! | [`child`] | Child processes, and which of them an agent's message goes to. |
-//! | `duplex` | Many agents over one line: a child's pipes, or an HTTP+SSE server's stream. |
-//! | `seats` | Named sessions, each of the principal that began it. |
+//! | [`child`] | Child processes, and which of them a message goes to. |
+//! | `duplex` | Multiplexes many agents over one line: a child's pipes, or an HTTP+SSE server's stream. |
+//! | `registry` | Sessions by id, each bound to its principal. |
 //! | [`sse`] | Reads and writes event streams. |
-//! | [`oauth`] | Access tokens that end here, and challenges of servers that are passed on. |
+//! | [`oauth`] | Verifies access tokens, or relabels the OAuth metadata of servers that verify them. |
 //! | [`admin`] | Liveness and readiness, on a listener of its own. |
 //! | [`clock`] | The only reader of clocks. |
 
@@ -30,7 +31,7 @@ use bartizan_gate::session::{Gate, UpstreamFailure};
 pub mod clock;
 mod session;
 pub mod sse;
-mod seats;
+mod registry;
 mod duplex;
 pub mod oauth;
 pub mod upstream;
@@ -46,13 +47,13 @@ pub use duplex::DuplexStream;
 pub struct Shared {
     /// The gate.
     pub gate: Arc<Gate>,
-    /// Where records are kept.
+    /// Where audit records are kept.
     pub sink: Arc<dyn AuditSink>,
     /// The clocks.
     pub clock: clock::Clock,
-    /// Every task that shutdown waits for.
+    /// Tracks every task that shutdown waits for.
     pub tasks: tokio_util::task::TaskTracker,
-    /// Cancelled when draining begins.
+    /// Cancelled when shutdown begins.
     pub closing: tokio_util::sync::CancellationToken,
 }
 
@@ -62,7 +63,8 @@ impl Shared {
         self.clock.now()
     }
 
-    /// Keeps the step's record and gives its act.
+    /// Keeps the step's record and returns its act. Fails if the record cannot be kept; the error
+    /// holds the refusal for the client.
     pub fn record(&self, step: Step) -> Result<Act, Unrecorded> {
         let kept = step.record(&*self.sink);
         if let Err(unrecorded) = &kept {
@@ -109,12 +111,12 @@ impl Shared {
     }
 }
 
-/// One server message as it travelled: an SSE event with its fields, or a line of a child.
+/// One message of a server with its transport's fields: an SSE event, or a line of a child.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerEvent {
-    /// The message; empty for an event that carries none (a priming event, a comment).
+    /// The message; empty for an event without one, such as a priming event or a comment.
     pub data: Bytes,
-    /// SSE `event`, where it is not `message`.
+    /// SSE `event`; `None` if it is `message` or absent.
     pub event: Option<Box<str>>,
     /// SSE `id`.
     pub id: Option<Box<str>>,
@@ -127,14 +129,15 @@ pub struct ServerEvent {
 /// How a server answered one permitted message.
 #[derive(Debug)]
 pub enum Answer {
-    /// Taken without a body (HTTP 202 or 204, or a line written to a child).
+    /// Accepted without a body: HTTP 202 or 204, or a line written to a child.
     Accepted {
         /// The HTTP status; 202 for a child.
         status: u16,
         /// The answer's headers, unfiltered; empty for a child.
         headers: HeaderMap,
     },
-    /// One body: a frame where the status is a success and mostly where it is not.
+    /// One body. With a success status it is a JSON-RPC message; with an error status it may be
+    /// one.
     Whole {
         /// The HTTP status.
         status: u16,
@@ -155,23 +158,23 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// An answer that says nothing but its status.
+    /// An answer with a status only.
     fn bare(status: u16) -> Self {
         Self::Whole { status, headers: HeaderMap::new(), body: Bytes::new() }
     }
 
-    /// The message was taken.
+    /// The server accepted the message.
     fn accepted(status: u16) -> Self {
         Self::Accepted { status, headers: HeaderMap::new() }
     }
 
-    /// A whole JSON body.
+    /// An answer with a whole JSON body.
     fn json(status: u16, body: Bytes) -> Self {
         let json = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Self::Whole { status, headers: HeaderMap::from_iter([json]), body }
     }
 
-    /// A stream from a line that many exchanges share.
+    /// A stream of messages from a shared line.
     fn stream(stream: DuplexStream) -> Self {
         let events = EventStream::Duplex(stream);
         Self::Stream { status: 200, headers: HeaderMap::new(), events }
@@ -187,17 +190,18 @@ impl Answer {
     }
 }
 
-/// Server messages, one at a time, never read ahead.
+/// A stream of server messages. Nothing is read before the caller asks for it.
 #[derive(Debug)]
 pub enum EventStream {
     /// From an HTTP body.
     Sse(Box<sse::SseBody>),
-    /// From a line that many exchanges share: a child process, or an HTTP+SSE server.
+    /// From a line that many exchanges share: a child process or an HTTP+SSE server.
     Duplex(DuplexStream),
 }
 
 impl EventStream {
-    /// The next message; `None` at the end.
+    /// The next message; `None` at the end. Fails if the server cannot be reached or its data not
+    /// be read.
     pub async fn next(&mut self) -> Option<Result<ServerEvent, UpstreamFailure>> {
         match self {
             Self::Sse(body) => body.next().await,

@@ -1,13 +1,14 @@
-//! The one way to take a step in a session, for every transport.
+//! Takes a session's steps, for every transport.
 //!
-//! A [`SessionHandle`] holds a session under its lock, and the gate, the journal and the clock that
-//! its steps need. [`SessionHandle::step`] takes the lock, asks the gate, keeps the record, and only
-//! then gives the act. Without a record there is no act, and the gate forgets the call.
+//! A [`SessionHandle`] holds a session under its lock, with the gate, the journal and the clock
+//! that its steps need. [`SessionHandle::step`] locks the session, asks the gate, keeps the record,
+//! and only then returns the act. If the record cannot be kept there is no act, and the gate
+//! forgets the call.
 //!
 //! A panic inside a step leaves the session in an unknown state, so the handle closes it (fail
-//! closed): every call in flight is recorded as failed and whoever waits for it gets a refusal,
-//! every later step is refused, and [`SessionHandle::closed`] tells the edge to let go of both
-//! peers. Other sessions go on.
+//! closed): every call in flight is recorded as failed and its client gets a refusal, every later
+//! step is refused, and [`SessionHandle::closed`] tells the edge to close both connections. Other
+//! sessions go on.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,21 +24,21 @@ use bartizan_gate::evidence::step::{Act, AuditSink, Released, Step, Unrecorded};
 use bartizan_gate::session::{Gate, Session, UpstreamFailure};
 use bartizan_gate::wire::protocol::Protocol;
 
-/// What came of one step.
+/// The outcome of one step.
 #[must_use]
 #[derive(Debug)]
-pub(super) enum Turn {
+pub(super) enum StepOutcome {
     /// The act; its record is kept.
     Act(Act),
-    /// There was nothing to do: the call is settled already.
+    /// Nothing to do: the call was settled before.
     Settled,
-    /// No act, because its record was not kept or the session is closed; and what the client is
-    /// told, if it waits for an answer.
+    /// No act, because its record was not kept or the session is closed; with the refusal for the
+    /// client, if it waits for an answer.
     Refused(Option<Released>),
 }
 
-impl Turn {
-    /// The act, for an edge that has no status to tell the other outcomes by.
+impl StepOutcome {
+    /// The act, for an edge that cannot express the other outcomes in an HTTP status.
     pub(super) fn into_act(self) -> Act {
         match self {
             Self::Act(act) => act,
@@ -46,7 +47,7 @@ impl Turn {
         }
     }
 
-    /// What the client is told.
+    /// The message for the client, if any.
     fn into_released(self) -> Option<Released> {
         match self.into_act() {
             Act::Deliver(released) => Some(released),
@@ -55,22 +56,23 @@ impl Turn {
     }
 }
 
-/// A session, and all that is needed to take a step in it.
+/// A session with everything that its steps need.
 pub(super) struct SessionHandle {
     gate: Arc<Gate>,
     sink: Arc<dyn AuditSink>,
     clock: Clock,
-    /// Locked for the step alone: never while a record is kept, and never over an await.
-    state: Mutex<State>,
+    /// Locked for the gate's step only: not while a record is kept, and not across an `await`.
+    state: Mutex<SessionState>,
     closed: CancellationToken,
 }
 
 #[expect(clippy::large_enum_variant, reason = "nearly every session is open all its life")]
-enum State {
+enum SessionState {
     Open(Session),
     Closed {
         protocol: Protocol,
-        /// For those who waited when it was closed, until each has been told.
+        /// Refusals for the calls that waited when the session was closed, until each has been
+        /// delivered.
         refusals: HashMap<CallId, Released>,
     },
 }
@@ -82,44 +84,44 @@ impl fmt::Debug for SessionHandle {
 }
 
 impl SessionHandle {
-    /// Steps in `session` ask the gate of `shared`, and are recorded in its journal.
+    /// A handle for `session` that uses the gate and the journal of `shared`.
     pub(super) fn new(shared: &Shared, session: Session) -> Self {
         Self {
             gate: Arc::clone(&shared.gate),
             sink: Arc::clone(&shared.sink),
             clock: shared.clock,
-            state: Mutex::new(State::Open(session)),
+            state: Mutex::new(SessionState::Open(session)),
             closed: CancellationToken::new(),
         }
     }
 
-    /// Takes one step and keeps its record. `call` is the call in flight that the step is about,
-    /// if it is about one: if the session is closed, whoever waits for this call gets its refusal.
+    /// Takes one step and keeps its record. `call` is the call in flight that the step is about, if
+    /// any: if the session is closed, the refusal of this call is returned.
     pub(super) fn step(
         &self,
         call: Option<&CallId>,
         take: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step>,
-    ) -> Turn {
+    ) -> StepOutcome {
         let now = self.clock.now();
         let taken = {
             let mut state = self.lock();
-            let State::Open(session) = &mut *state else { return state.refused(call) };
+            let SessionState::Open(session) = &mut *state else { return state.refused(call) };
             match caught(|| take(session, &self.gate, now)) {
                 Some(taken) => taken,
                 None => return self.close(&mut state, call),
             }
         };
-        let Some(step) = taken else { return Turn::Settled };
+        let Some(step) = taken else { return StepOutcome::Settled };
         let named = step.audit_record().call.clone();
         match caught(|| step.record(&*self.sink)) {
-            Some(Ok(act)) => Turn::Act(act),
+            Some(Ok(act)) => StepOutcome::Act(act),
             Some(Err(Unrecorded { cause, call, refusal })) => {
                 let cause = cause.cause;
                 tracing::error!(call = call.as_deref(), cause, "audit record not kept; refusing");
                 if let Some(call) = &call {
                     self.with(|session| session.forget(call));
                 }
-                Turn::Refused(refusal)
+                StepOutcome::Refused(refusal)
             }
             None => {
                 if let Some(call) = &named {
@@ -130,43 +132,43 @@ impl SessionHandle {
         }
     }
 
-    /// Closes `call`: nobody will come for its answer any more.
+    /// Settles `call`: its client has disconnected.
     pub(super) fn client_gone(&self, call: &CallId) {
         drop(self.step(Some(call), |session, _, now| session.client_gone(call, now)));
     }
 
-    /// Closes every call in flight and gives what there is to tell the client. They failed at the
-    /// server by `failure`, or else nobody will come for their answers any more. All are recorded
-    /// before the caller tells any.
+    /// Settles every call in flight and returns the messages for the client. With `failure`, the
+    /// calls failed at the server; without it, the client has disconnected. All are recorded before
+    /// the first message is returned.
     pub(super) fn settle_all(&self, failure: Option<&UpstreamFailure>) -> Vec<Released> {
         let calls = self.in_flight();
         let settle = |call: &CallId| {
-            let turn = self.step(Some(call), |session, _, now| match failure {
+            let outcome = self.step(Some(call), |session, _, now| match failure {
                 Some(failure) => session.upstream_failed(call, failure, now),
                 None => session.client_gone(call, now),
             });
-            turn.into_released()
+            outcome.into_released()
         };
         let mut told: Vec<Released> = calls.iter().filter_map(settle).collect();
-        if let State::Closed { refusals, .. } = &mut *self.lock() {
+        if let SessionState::Closed { refusals, .. } = &mut *self.lock() {
             told.extend(refusals.drain().map(|(_, refusal)| refusal));
         }
         told
     }
 
-    /// What the session speaks, as far as is known.
+    /// The protocol that the session speaks, as far as it is known.
     pub(super) fn protocol(&self) -> Protocol {
         match &*self.lock() {
-            State::Open(session) => session.protocol(),
-            State::Closed { protocol, .. } => *protocol,
+            SessionState::Open(session) => session.protocol(),
+            SessionState::Closed { protocol, .. } => *protocol,
         }
     }
 
-    /// Whether somebody still waits for the answer to `call`.
+    /// Whether the client still waits for the answer to `call`.
     pub(super) fn awaits(&self, call: &CallId) -> bool {
         match &*self.lock() {
-            State::Open(session) => session.awaits(call),
-            State::Closed { refusals, .. } => refusals.contains_key(call),
+            SessionState::Open(session) => session.awaits(call),
+            SessionState::Closed { refusals, .. } => refusals.contains_key(call),
         }
     }
 
@@ -195,7 +197,7 @@ impl SessionHandle {
         &self.closed
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, SessionState> {
         self.state.lock().unwrap_or_else(|poisoned| {
             let mut state = poisoned.into_inner();
             drop(self.close(&mut state, None));
@@ -204,10 +206,11 @@ impl SessionHandle {
         })
     }
 
-    /// Does something with an open session that needs no record.
+    /// Runs `what` on an open session, for work that needs no record; `None` if the session is
+    /// closed.
     fn with<T>(&self, what: impl FnOnce(&mut Session) -> T) -> Option<T> {
         let mut state = self.lock();
-        let State::Open(session) = &mut *state else { return None };
+        let SessionState::Open(session) = &mut *state else { return None };
         let done = caught(|| what(session));
         if done.is_none() {
             drop(self.close(&mut state, None));
@@ -215,10 +218,10 @@ impl SessionHandle {
         done
     }
 
-    /// Closes the session after a panic in a step about `call`. What panicked is not logged: the
-    /// text may hold what a peer sent.
-    fn close(&self, state: &mut State, call: Option<&CallId>) -> Turn {
-        if let State::Open(session) = state {
+    /// Closes the session after a panic in a step about `call`. The panic's message is not logged:
+    /// it may contain what a peer sent.
+    fn close(&self, state: &mut SessionState, call: Option<&CallId>) -> StepOutcome {
+        if let SessionState::Open(session) = state {
             let named = call.map(|call| &**call);
             tracing::error!(call = named, "a step of the gate panicked; its session is closed");
             let calls = caught(|| session.in_flight()).unwrap_or_default();
@@ -227,13 +230,13 @@ impl SessionHandle {
                 Some((call, refusal))
             };
             let refusals = calls.into_iter().filter_map(refusal).collect();
-            *state = State::Closed { protocol: session.protocol(), refusals };
+            *state = SessionState::Closed { protocol: session.protocol(), refusals };
             self.closed.cancel();
         }
         state.refused(call)
     }
 
-    /// Records that `call` failed because its session was closed, and gives its refusal.
+    /// Records that `call` failed because its session was closed, and returns its refusal.
     fn given_up(&self, session: &mut Session, call: &CallId) -> Option<Released> {
         let failure = UpstreamFailure::Unreadable("an internal error closed the session".into());
         let step = session.upstream_failed(call, &failure, self.clock.now())?;
@@ -245,20 +248,20 @@ impl SessionHandle {
     }
 }
 
-impl State {
-    /// What whoever waits for `call` is told.
-    fn refused(&mut self, call: Option<&CallId>) -> Turn {
+impl SessionState {
+    /// The refusal of `call` in a closed session.
+    fn refused(&mut self, call: Option<&CallId>) -> StepOutcome {
         match self {
-            Self::Open(_) => Turn::Refused(None),
+            Self::Open(_) => StepOutcome::Refused(None),
             Self::Closed { refusals, .. } => {
-                Turn::Refused(call.and_then(|call| refusals.remove(call)))
+                StepOutcome::Refused(call.and_then(|call| refusals.remove(call)))
             }
         }
     }
 }
 
-/// What `run` gives; nothing if it panicked. Nothing that it changed is used afterwards but to
-/// close it.
+/// The result of `run`; `None` if it panicked. After a panic the session is only closed, so
+/// half-updated state is not used.
 fn caught<T>(run: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(run)).ok()
 }
@@ -302,8 +305,8 @@ mod tests {
 
     /// A call in flight.
     fn open(handle: &SessionHandle) -> CallId {
-        let turn = handle.step(None, |session, gate, now| Some(session.open_stream(gate, now)));
-        let Turn::Act(Act::Forward(permitted)) = turn else { panic!("{turn:?}") };
+        let outcome = handle.step(None, |session, gate, now| Some(session.open_stream(gate, now)));
+        let StepOutcome::Act(Act::Forward(permitted)) = outcome else { panic!("{outcome:?}") };
         Arc::clone(permitted.call())
     }
 
@@ -347,10 +350,10 @@ mod tests {
         let _second = tracing::Dispatch::new(Log::default());
         let (handle, sink) = handle();
         let (one, two) = (open(&handle), open(&handle));
-        let turn = tracing::subscriber::with_default(log.clone(), || {
+        let outcome = tracing::subscriber::with_default(log.clone(), || {
             handle.step(Some(&one), |_, _, _| panic!("secret"))
         });
-        assert!(matches!(turn, Turn::Refused(Some(_))), "{turn:?}");
+        assert!(matches!(outcome, StepOutcome::Refused(Some(_))), "{outcome:?}");
         assert!(handle.is_closed() && handle.in_flight().is_empty());
         let told = [format!("call={one:?}"), "message=".to_owned()];
         let log = log.0.lock().unwrap().clone();
@@ -358,7 +361,7 @@ mod tests {
         assert!(log.iter().all(|text| told.iter().any(|told| text.starts_with(told))), "{log:?}");
 
         let step = handle.step(None, |session, gate, now| Some(session.open_stream(gate, now)));
-        assert!(matches!(step, Turn::Refused(None)), "{step:?}");
+        assert!(matches!(step, StepOutcome::Refused(None)), "{step:?}");
         assert!(!handle.awaits(&one) && handle.awaits(&two), "the other was not told yet");
         assert_eq!(handle.settle_all(None).len(), 1);
         assert!(!handle.awaits(&two));
@@ -373,7 +376,7 @@ mod tests {
         let (handle, sink) = handle();
         sink.panicking.store(true, Ordering::Relaxed);
         let step = handle.step(None, |session, gate, now| Some(session.open_stream(gate, now)));
-        assert!(matches!(step, Turn::Refused(None)), "{step:?}");
+        assert!(matches!(step, StepOutcome::Refused(None)), "{step:?}");
         sink.panicking.store(false, Ordering::Relaxed);
         assert!(handle.is_closed());
         assert_eq!(handle.settle_all(None).len(), 0);
@@ -389,8 +392,8 @@ mod tests {
             panic!("while it is locked");
         }));
         assert!(poisoned.is_err() && handle.state.is_poisoned());
-        let turn = handle.step(Some(&one), |_, _, _| panic!("no step in a closed session"));
-        assert!(matches!(turn, Turn::Refused(Some(_))), "{turn:?}");
+        let outcome = handle.step(Some(&one), |_, _, _| panic!("no step in a closed session"));
+        assert!(matches!(outcome, StepOutcome::Refused(Some(_))), "{outcome:?}");
         assert!(handle.is_closed());
     }
 }

@@ -1,11 +1,11 @@
-//! Server-sent events: a reader that takes any chunking, a writer, and a body made of both.
+//! Server-sent events: a reader for any chunking, a writer, and a body that yields events.
 //!
-//! The reader follows the WHATWG HTML standard, §9.2.6 "Interpreting an event stream": lines end
-//! with CR, LF or CRLF, one BOM at the start is skipped, an event that the stream does not finish
-//! is discarded. It also keeps what a proxy must pass on and a browser would not show: comments,
-//! and events that carry only an id or a `retry`. The writer frames anew, always with LF, so that
-//! nothing but the fields of one event can reach the client. What an event says is the gate's
-//! business, not judged here.
+//! The reader follows WHATWG HTML §9.2.6, "Interpreting an event stream": lines end with CR, LF or
+//! CRLF, one BOM at the start is skipped, and an event that the stream does not finish is
+//! discarded. It also keeps what a proxy must forward and a browser would not show: comments, and
+//! events with only an id or a `retry`. The writer always ends lines with LF, so that only the
+//! fields of one event can reach the client. The content of an event is not checked here; the gate
+//! does that.
 
 use std::future::poll_fn;
 use std::ops::RangeInclusive;
@@ -19,13 +19,13 @@ use http_body_util::combinators::UnsyncBoxBody;
 use super::ServerEvent;
 use bartizan_gate::session::UpstreamFailure;
 
-/// `retry` values that reach a client, ms: neither a storm of reconnects nor a client that never
-/// comes back (threat F5). Servers that poll ask for half a second, which passes.
+/// `retry` values that reach a client, ms. The range prevents both a storm of reconnects and a
+/// client that never reconnects (threat F5). Some servers ask for half a second, which passes.
 pub const RETRY_MS: RangeInclusive<u64> = 100..=60_000;
 
 const BOM: [u8; 3] = [0xEF, 0xBB, 0xBF];
 
-/// An event is larger than allowed.
+/// An event is larger than the reader's limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventTooLarge;
 
@@ -33,23 +33,23 @@ pub struct EventTooLarge;
 #[derive(Debug)]
 pub struct EventReader {
     event_max: usize,
-    /// How many bytes of a BOM were seen; absent once the start is behind.
+    /// Bytes of a BOM seen so far; `None` after the start of the stream.
     bom: Option<usize>,
-    /// The last line ended with CR: an LF that follows belongs to it.
+    /// The last line ended with CR, so an LF that follows belongs to it.
     after_cr: bool,
-    /// The beginning of a line whose end has not come yet.
+    /// The part of the current line that has arrived.
     line: BytesMut,
-    /// Bytes of the lines of the event so far.
+    /// Bytes of the current event's lines so far.
     size: usize,
-    event: Fields,
+    event: EventFields,
 }
 
-/// The fields of an event so far.
+/// The fields of the current event so far.
 #[derive(Debug, Default)]
-struct Fields {
+struct EventFields {
     touched: bool,
     data: Option<Bytes>,
-    /// `data` of several lines; then `data` is empty.
+    /// `data` of several lines; `data` is then `None`.
     joined: Option<BytesMut>,
     event: Option<Box<str>>,
     id: Option<Box<str>>,
@@ -58,7 +58,7 @@ struct Fields {
 }
 
 impl EventReader {
-    /// A reader at the start of a stream; `event_max` bounds one event with its field names,
+    /// A reader at the start of a stream. `event_max` limits one event, field names included,
     /// bytes.
     pub fn new(event_max: usize) -> Self {
         Self {
@@ -67,12 +67,13 @@ impl EventReader {
             after_cr: false,
             line: BytesMut::new(),
             size: 0,
-            event: Fields::default(),
+            event: EventFields::default(),
         }
     }
 
-    /// Takes bytes from the front of `chunk` until an event is complete or `chunk` is empty. A
-    /// `data` of one line that lies whole in `chunk` is not copied.
+    /// Consumes bytes from the front of `chunk` until an event is complete or `chunk` is empty. A
+    /// single `data` line that lies whole in `chunk` is not copied. Fails if the event is larger
+    /// than the limit.
     pub fn next(&mut self, chunk: &mut Bytes) -> Result<Option<ServerEvent>, EventTooLarge> {
         self.skip_bom(chunk);
         while let Some(line) = self.take_line(chunk)? {
@@ -92,7 +93,7 @@ impl EventReader {
                 let seen = seen.saturating_add(1);
                 self.bom = (seen < BOM.len()).then_some(seen);
             } else {
-                // Half a BOM is text.
+                // An incomplete BOM is part of the text.
                 self.line.extend_from_slice(BOM.get(..seen).unwrap_or_default());
                 self.bom = None;
             }
@@ -134,7 +135,7 @@ impl EventReader {
     }
 }
 
-impl Fields {
+impl EventFields {
     fn add(&mut self, line: &Bytes) {
         let colon = line.iter().position(|byte| *byte == b':');
         let name = line.get(..colon.unwrap_or(line.len())).unwrap_or_default();
@@ -206,13 +207,15 @@ impl Fields {
     }
 }
 
-/// Event names, ids and comments are text by the standard's decoding; no decision hangs on them.
+/// Event names, ids and comments, decoded lossily as the standard says; no decision depends on
+/// them.
 fn text(bytes: &[u8]) -> Box<str> {
     String::from_utf8_lossy(bytes).into()
 }
 
-/// Appends `event`, framed anew: one `data` line for each line of `data`, `retry` brought within
-/// [`RETRY_MS`]. An event with an id always has a `data` line, or clients would not take the id.
+/// Appends `event` to `out`: one `data` line for each line of `data`, and `retry` clamped to
+/// [`RETRY_MS`]. An event with an id always has a `data` line, because clients ignore an id without
+/// one.
 pub fn write(event: &ServerEvent, out: &mut BytesMut) {
     out.reserve(event.data.len().saturating_add(64));
     if let Some(comment) = &event.comment {
@@ -221,7 +224,7 @@ pub fn write(event: &ServerEvent, out: &mut BytesMut) {
         }
     }
     if let Some(id) = &event.id {
-        // A reader ignores an id with a NUL in it.
+        // A reader ignores an id with a NUL (WHATWG HTML §9.2.6).
         let id = id.split('\0').next().unwrap_or_default();
         field(out, b"id", one_line(id).as_bytes());
     }

@@ -1,8 +1,8 @@
-//! Protected servers: what takes a [`Permitted`] message and gives back an
-//! [`Answer`].
+//! Protected servers: each takes a [`Permitted`] message and returns an [`Answer`]. The HTTP
+//! listener and `client::remote` call it.
 //!
-//! No message but a [`Permitted`] can be sent, and only the gate makes one. Here too is what HTTP
-//! messages of either side must be to carry MCP: their media type.
+//! Only a [`Permitted`] message can be sent, and only the gate makes one. This module also defines
+//! the media types and content codings in which HTTP messages of either side may carry MCP.
 
 mod http;
 mod legacy_sse;
@@ -20,10 +20,11 @@ use bartizan_gate::evidence::step::Permitted;
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::UpstreamFailure;
 
-/// The session header of the legacy Streamable HTTP transport, as HTTP spells it in lower case.
+/// The session header of the legacy Streamable HTTP transport (2025-11-25, "Session Management"),
+/// in lower case.
 pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
-/// The header that resumes a legacy stream, as HTTP spells it in lower case.
+/// The header that resumes a legacy stream (WHATWG HTML §9.2.4), in lower case.
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// A protected server.
@@ -55,20 +56,20 @@ impl From<ChildUpstream> for Upstream {
     }
 }
 
-/// What an upstream may know of the exchange besides the message.
+/// What an upstream knows of an exchange besides the message.
 #[derive(Debug, Clone)]
 pub struct SendContext {
-    /// The client's headers as they came; each upstream takes only those on its allow-list.
+    /// The client's headers, unfiltered; each upstream forwards only those on its allow-list.
     pub headers: HeaderMap,
-    /// The legacy session. A Streamable HTTP server minted it; for any other the edge did, and
-    /// names it already when it sends `initialize`.
+    /// The legacy session id. A Streamable HTTP server minted it; for other servers the edge mints
+    /// it before it sends `initialize`.
     pub session: Option<Box<str>>,
-    /// Who asks.
+    /// The caller.
     pub principal: Arc<Principal>,
 }
 
 impl Upstream {
-    /// The way over HTTP, whichever transport is spoken on it.
+    /// The HTTP server, whichever MCP transport it speaks; `None` for a child process.
     pub fn http(&self) -> Option<&HttpUpstream> {
         match self {
             Self::Http(server) => Some(server),
@@ -77,8 +78,7 @@ impl Upstream {
         }
     }
 
-    /// Whether sessions with it have ids of the server's own. Else whoever sends `initialize`
-    /// mints one.
+    /// Whether the server mints its session ids. If not, the sender of `initialize` mints one.
     pub fn mints_sessions(&self) -> bool {
         match self {
             Self::Http(_) => true,
@@ -88,8 +88,9 @@ impl Upstream {
 
     /// Sends `permitted` and waits for the answer, or for the beginning of its stream.
     ///
-    /// Dropping the future, or the stream that it gives, lets go of the server at once. There is
-    /// no deadline: the caller sets one.
+    /// Dropping the future, or the stream that it returns, closes the request to the server at
+    /// once. There is no timeout: the caller sets one. Fails if the server cannot be reached or its
+    /// answer not be read.
     pub async fn send(
         &self,
         permitted: Permitted,
@@ -112,7 +113,8 @@ pub enum Media {
     EventStream,
 }
 
-/// The media type that `headers` name: once, with at most `charset=utf-8` as parameter (P1).
+/// The media type of `headers`: one `Content-Type`, with at most the parameter `charset=utf-8`
+/// (P1); `None` otherwise.
 pub fn media(headers: &HeaderMap) -> Option<Media> {
     let mut values = headers.get_all(CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
@@ -140,7 +142,7 @@ fn is_utf8(parameter: &str) -> bool {
     name.eq_ignore_ascii_case("charset") && value.eq_ignore_ascii_case("utf-8")
 }
 
-/// Whether a `Content-Type` of `headers` speaks of JSON, however it is written.
+/// Whether a `Content-Type` of `headers` contains `json`, even if it is not acceptable.
 pub(super) fn claims_json(headers: &HeaderMap) -> bool {
     headers
         .get_all(CONTENT_TYPE)

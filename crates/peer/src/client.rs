@@ -1,7 +1,7 @@
-//! The agent's HTTP: what rmcp's client needs beneath it, over hyper.
+//! The HTTP transport of rmcp's client, over hyper.
 //!
-//! rmcp brings reqwest for this; the demo does without it. Plain HTTP to loopback, no redirects,
-//! no retries of its own, and one door more than rmcp wants: [`HttpClient::post`] sends bytes that
+//! rmcp brings reqwest for this; this module avoids that dependency. It speaks plain HTTP to
+//! loopback, follows no redirects and retries nothing. [`HttpClient::post`] also sends bytes that
 //! no MCP library would send.
 
 use std::borrow::Cow;
@@ -28,32 +28,32 @@ use sse_stream::SseStream;
 
 use bartizan_sync::lock;
 
-/// Characters of a foreign text that an error shows.
+/// Most characters of a server's text that an error shows.
 const TEXT_CHARS_MAX: usize = 400;
 
-/// The largest answer read whole, bytes; also the most that one event stream may carry.
+/// Largest answer that is read whole, and most bytes that one event stream may carry.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
-/// Bodies that are remembered.
+/// Most sent bodies that are kept.
 const SENT_MAX: usize = 256;
 
-/// Why an exchange failed.
+/// Why an HTTP exchange failed.
 #[derive(Debug)]
 pub enum HttpFault {
     /// The request could not be built.
     Request(http::Error),
-    /// No answer came.
+    /// The server could not be reached or did not answer.
     Connection(hyper_util::client::legacy::Error),
-    /// The answer broke off or was too large.
+    /// The answer ended early or was too large.
     Body(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl fmt::Display for HttpFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Request(error) => write!(f, "request not built: {error}"),
+            Self::Request(error) => write!(f, "cannot build the request: {error}"),
             Self::Connection(error) => write!(f, "no answer: {error}"),
-            Self::Body(error) => write!(f, "answer not read: {error}"),
+            Self::Body(error) => write!(f, "cannot read the answer: {error}"),
         }
     }
 }
@@ -62,7 +62,7 @@ impl std::error::Error for HttpFault {}
 
 type Fault = StreamableHttpError<HttpFault>;
 
-/// A pooled HTTP/1.1 client that remembers what it sent.
+/// A pooled HTTP/1.1 client that keeps the last 256 bodies that it sent.
 #[derive(Debug, Clone)]
 pub struct HttpClient {
     client: Client<HttpConnector, Full<Bytes>>,
@@ -76,7 +76,7 @@ impl Default for HttpClient {
 }
 
 impl HttpClient {
-    /// A client with no connection yet.
+    /// A client without connections.
     pub fn new() -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
@@ -84,7 +84,7 @@ impl HttpClient {
         Self { client, sent: Arc::default() }
     }
 
-    /// Whether exactly these bytes were among the last bodies sent.
+    /// Whether exactly these bytes are among the kept bodies.
     pub fn sent(&self, body: &Bytes) -> bool {
         lock(&self.sent).contains(body)
     }
@@ -97,7 +97,8 @@ impl HttpClient {
         sent.push_back(body.clone());
     }
 
-    /// Sends `body` as it is, with `headers` beside the usual two, and reads the answer whole.
+    /// Sends `body` unchanged with `headers`, `Accept` and `Content-Type`, and reads the answer
+    /// whole. Fails if the request cannot be built or sent, or the answer not be read.
     pub async fn post(
         &self,
         uri: &str,
@@ -119,20 +120,20 @@ impl HttpClient {
     async fn send(
         &self,
         mut request: http::request::Builder,
-        facts: Facts,
+        extras: RequestExtras,
         body: Bytes,
     ) -> Result<Response<Incoming>, Fault> {
-        for (name, value) in facts.headers {
-            // rmcp hands over what a caller may add; what frames the exchange is not for callers.
+        for (name, value) in extras.headers {
+            // A caller of rmcp may add headers, but not those that the transport itself sets.
             if name == HOST || name == ACCEPT || name.as_str() == "mcp-session-id" {
                 return Err(StreamableHttpError::ReservedHeaderConflict(name.to_string()));
             }
             request = request.header(name, value);
         }
-        if let Some(token) = facts.token {
+        if let Some(token) = extras.token {
             request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        if let Some(session) = facts.session {
+        if let Some(session) = extras.session {
             request = request.header(HEADER_SESSION_ID, &*session);
         }
         self.remember(&body);
@@ -143,8 +144,8 @@ impl HttpClient {
     }
 }
 
-/// What rmcp wants sent beside the message.
-struct Facts {
+/// What rmcp sends besides the message.
+struct RequestExtras {
     session: Option<Arc<str>>,
     token: Option<String>,
     headers: HashMap<HeaderName, HeaderValue>,
@@ -162,9 +163,10 @@ impl StreamableHttpClient for HttpClient {
         custom_headers: HashMap<HeaderName, HeaderValue>,
     ) -> Result<StreamableHttpPostResponse, Fault> {
         let had_session = session_id.is_some();
-        let facts = Facts { session: session_id, token: auth_header, headers: custom_headers };
+        let extras =
+            RequestExtras { session: session_id, token: auth_header, headers: custom_headers };
         let body = Bytes::from(serde_json::to_vec(&message)?);
-        let answer = self.send(request(Method::POST, &uri), facts, body).await?;
+        let answer = self.send(request(Method::POST, &uri), extras, body).await?;
         let status = answer.status();
         if matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT) {
             return Ok(StreamableHttpPostResponse::Accepted);
@@ -179,8 +181,9 @@ impl StreamableHttpClient for HttpClient {
         }
         let body = whole(answer.into_body()).await.map_err(StreamableHttpError::Client)?;
         let text = String::from_utf8_lossy(&body);
-        // A 4xx of the modern era carries a JSON-RPC error that is the answer (MCP 2026-07-28,
-        // Streamable HTTP); rmcp tells it apart from a broken exchange by our doing so.
+        // A 4xx answer of the modern era carries a JSON-RPC error (MCP 2026-07-28,
+        // basic/transports/streamable-http); returned as such, rmcp reports it to the caller
+        // instead of a transport failure.
         let message = serde_json::from_str::<ServerJsonRpcMessage>(&text).ok().filter(|message| {
             status.is_success() || matches!(message, ServerJsonRpcMessage::Error(_))
         });
@@ -197,9 +200,12 @@ impl StreamableHttpClient for HttpClient {
         auth_header: Option<String>,
         custom_headers: HashMap<HeaderName, HeaderValue>,
     ) -> Result<(), Fault> {
-        let facts =
-            Facts { session: Some(session_id), token: auth_header, headers: custom_headers };
-        let answer = self.send(request(Method::DELETE, &uri), facts, Bytes::new()).await?;
+        let extras = RequestExtras {
+            session: Some(session_id),
+            token: auth_header,
+            headers: custom_headers,
+        };
+        let answer = self.send(request(Method::DELETE, &uri), extras, Bytes::new()).await?;
         match answer.status() {
             StatusCode::METHOD_NOT_ALLOWED => {
                 Err(StreamableHttpError::ServerDoesNotSupportDeleteSession)
@@ -221,8 +227,9 @@ impl StreamableHttpClient for HttpClient {
         if let Some(id) = last_event_id {
             request = request.header(HEADER_LAST_EVENT_ID, id);
         }
-        let facts = Facts { session: session_id, token: auth_header, headers: custom_headers };
-        let answer = self.send(request, facts, Bytes::new()).await?;
+        let extras =
+            RequestExtras { session: session_id, token: auth_header, headers: custom_headers };
+        let answer = self.send(request, extras, Bytes::new()).await?;
         match answer.status() {
             StatusCode::METHOD_NOT_ALLOWED => Err(StreamableHttpError::ServerDoesNotSupportSse),
             status if status.is_success() => Ok(events(answer.into_body())),
@@ -257,7 +264,7 @@ fn unexpected(status: StatusCode) -> Fault {
     StreamableHttpError::UnexpectedServerResponse(Cow::Owned(format!("HTTP {status}")))
 }
 
-/// `text`, bounded, with everything escaped that a terminal would act on.
+/// `text`, at most [`TEXT_CHARS_MAX`] characters of it, with control characters escaped.
 fn escaped(text: &str) -> String {
     text.chars().take(TEXT_CHARS_MAX).flat_map(char::escape_debug).collect()
 }

@@ -831,7 +831,7 @@ fn no_log_holds_a_token_however_much_is_logged() {
     client.send(&post(call(1, "get_flag", "{}"), &bearer(&unknown)));
     assert_eq!(client.reply().status, 401);
     let said = program.said();
-    assert!(said.contains("an issuer's keys were not had") && said.contains(ISSUER), "{said}");
+    assert!(said.contains("fetching an issuer's keys failed") && said.contains(ISSUER), "{said}");
     let journal = journal_text(&folder.path().join("state"));
     assert!(journal.contains("\"principal\":\"alice\""), "{journal}");
     let all = [said, journal].concat();

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bartizan_edge::child::process::Wish;
+use bartizan_edge::child::process::StopLevel;
 use bartizan_edge::child::{ChildLimits, ChildSpec, SpawnError};
 use bartizan_edge::client::{ExitReason, StdioLimits, StdioUpstream};
 use tempfile::TempDir;
@@ -190,7 +190,7 @@ async fn a_child_that_writes_a_line_without_end_is_killed() {
     assert!(error.contains(r#""id":1"#) && error.contains("-31005"), "{error}");
     assert_eq!(run.rest().await, Vec::<String>::new());
     match run.reason().await {
-        ExitReason::ChildEnded(exit) => assert!(matches!(exit.wish, Wish::Kill(_)), "{exit}"),
+        ExitReason::ChildEnded(exit) => assert!(matches!(exit.level, StopLevel::Kill(_)), "{exit}"),
         other => panic!("{other:?}"),
     }
 }

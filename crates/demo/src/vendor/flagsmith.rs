@@ -1,5 +1,5 @@
-//! In the place of Flagsmith: feature states by environment, which arguments name by number or by
-//! key; features, segments, projects and invitations, which have no environment.
+//! A stand-in for Flagsmith: feature states by environment, named by number or key; features,
+//! segments, projects and invitations, which have no environment.
 
 use std::collections::BTreeMap;
 
@@ -8,21 +8,21 @@ use rmcp::model::Tool;
 use serde_json::{Value, json};
 
 use super::{Service, list, member, name_of, tool};
-use crate::agent::{Attempt, Era, attempts};
-use crate::flags::Fault;
+use crate::agent::{Attempt, AttemptKind, attempts};
+use crate::flags::CallError;
 
-/// The `Authorization` that opens it.
+/// The accepted `Authorization`.
 pub(super) const KEY: &str = "Api-Key demo";
 
 /// Each environment by its number and by its key.
 pub(super) const ENVIRONMENT_IDS: [(&str, &str); 4] =
     [("41", "staging"), ("ser.stg", "staging"), ("42", "production"), ("ser.prd", "production")];
 
-/// Names under which an environment stands in arguments.
+/// Argument names that hold an environment.
 const ENVIRONMENT_ARGUMENTS: [&str; 4] =
     ["environment_api_key", "environment_pk", "environment_id", "environment"];
 
-/// What is shared that may exist at once.
+/// Most shared entities at once.
 const SHARED_MAX: usize = 1_000;
 
 /// A project with one feature, number 7.
@@ -30,7 +30,7 @@ const SHARED_MAX: usize = 1_000;
 pub(super) struct Flagsmith {
     /// Whether feature 7 is on, by environment.
     states: BTreeMap<&'static str, Value>,
-    /// What has no environment: it is everywhere.
+    /// Entities without an environment, which apply to all.
     shared: BTreeMap<String, Value>,
 }
 
@@ -47,8 +47,8 @@ impl Flagsmith {
         }
     }
 
-    /// Writes the state of the feature into every environment that the call names, and into all
-    /// where it names none.
+    /// Writes the feature's state into every environment that the call names, or into all if it
+    /// names none.
     fn state(&mut self, arguments: &Value) -> Value {
         let named: Vec<String> = ENVIRONMENT_ARGUMENTS
             .iter()
@@ -71,9 +71,9 @@ impl Flagsmith {
         json!({"written": written})
     }
 
-    fn share(&mut self, kind: &str, arguments: &Value) -> Result<Value, Fault> {
+    fn share(&mut self, kind: &str, arguments: &Value) -> Result<Value, CallError> {
         if self.shared.len() >= SHARED_MAX {
-            return Err(Fault::rejected("there is too much already"));
+            return Err(CallError::rejected("there is too much already"));
         }
         let id = member(arguments, "id__path").or_else(|| member(arguments, "name"));
         let name = format!("{kind} {}", id.as_ref().map(name_of).unwrap_or_default());
@@ -87,7 +87,7 @@ impl Service for Flagsmith {
         TOOLS.iter().map(|(name, text, arguments)| tool(name, text, arguments, &[])).collect()
     }
 
-    fn call(&mut self, tool: &str, arguments: &Value, _: &HeaderMap) -> Result<Value, Fault> {
+    fn call(&mut self, tool: &str, arguments: &Value, _: &HeaderMap) -> Result<Value, CallError> {
         match tool {
             "list_project_environments" => Ok(json!({"results": [
                 {"id": 41, "name": "staging", "api_key": "ser.stg"},
@@ -103,7 +103,7 @@ impl Service for Flagsmith {
             "update_project_segment" => self.share("segment", arguments),
             "update_project" => self.share("project", arguments),
             "create_organization_invite" => self.share("invitation", arguments),
-            _ => Err(Fault::UnknownTool),
+            _ => Err(CallError::UnknownTool),
         }
     }
 
@@ -166,7 +166,7 @@ pub(super) fn script() -> Vec<Attempt> {
     let both = json!({"environment_feature_version_pk": "v-1", "environment_pk": 41,
         "environment": 42, "feature_pk": 7, "id__path": 101, "enabled": true});
     let update = "update_environment_feature_version_state";
-    let modern = attempts(Era::Modern)
+    let modern = attempts(AttemptKind::Modern)
         .connect()
         .passes("list the features", "list_project_features", json!({"project_pk": 3}))
         .passes("change a draft in staging, 41", update, draft(json!(41)))
@@ -178,7 +178,7 @@ pub(super) fn script() -> Vec<Attempt> {
     let publish = json!({"environment_pk": 42, "feature_pk": 7, "id": "v-1"});
     let project = json!({"id__path": 3, "name": "shop", "minimum_change_request_approvals": 0});
     let invite = json!({"organisation_pk": 1, "email": "a@example.com", "role": "ADMIN"});
-    let legacy = attempts(Era::Legacy)
+    let legacy = attempts(AttemptKind::Legacy)
         .connect()
         .refused("publish in production", "publish_environment_feature_version", publish)
         .refused("ask for no approvals any more", "update_project", project)

@@ -1,5 +1,5 @@
-//! In the place of Statsig: gates with rules that serve some environments, or all where a rule
-//! names none; segments, experiments and reviews, which have no environment.
+//! A stand-in for Statsig: gates whose rules serve some environments, or all if a rule names none;
+//! segments, experiments and reviews, which have no environment.
 
 use std::collections::BTreeMap;
 
@@ -8,18 +8,18 @@ use rmcp::model::Tool;
 use serde_json::{Value, json};
 
 use super::{Service, at, list, member, name_of, tool};
-use crate::agent::{Attempt, Era, attempts};
-use crate::flags::Fault;
+use crate::agent::{Attempt, AttemptKind, attempts};
+use crate::flags::CallError;
 
-/// The console key that opens it.
+/// The accepted console key.
 pub(super) const KEY: &str = "console-demo";
 
-/// Gates, and other entities, that may exist at once.
+/// Most gates, and most other entities, at once.
 const ENTITIES_MAX: usize = 1_000;
-/// Handles that are good at once; the oldest are forgotten.
+/// Most valid handles at once; the oldest are dropped.
 const HANDLES_MAX: usize = 1_000;
 
-/// Operations that v3 gives out handles for, with the lane that each belongs to.
+/// Operations for which version 3 gives out handles, each with its class of effect.
 const OPERATIONS: [(&str, &str); 5] = [
     ("gates.history", "read"),
     ("segments.update", "write"),
@@ -29,24 +29,24 @@ const OPERATIONS: [(&str, &str); 5] = [
 ];
 
 #[derive(Debug, Clone)]
-struct Rule {
-    /// The environments that it serves; all without.
+struct GateRule {
+    /// The environments that it serves; `None` for all.
     environments: Option<Vec<String>>,
     pass: Value,
 }
 
 #[derive(Debug, Clone)]
-struct Gate {
+struct StatsigGate {
     enabled: bool,
-    rules: Vec<Rule>,
+    rules: Vec<GateRule>,
 }
 
 /// A project.
 #[derive(Debug)]
 pub(super) struct Statsig {
     v3: bool,
-    gates: BTreeMap<String, Gate>,
-    /// What has no environment: it is everywhere.
+    gates: BTreeMap<String, StatsigGate>,
+    /// Entities without an environment, which apply to all.
     shared: BTreeMap<String, Value>,
     /// Handles and their operations, oldest first.
     handles: Vec<(String, &'static str)>,
@@ -54,11 +54,12 @@ pub(super) struct Statsig {
 
 impl Statsig {
     pub(super) fn seeded(v3: bool) -> Self {
-        let rule = |environment: &str, pass: u32| Rule {
+        let rule = |environment: &str, pass: u32| GateRule {
             environments: Some(vec![environment.to_owned()]),
             pass: pass.into(),
         };
-        let gate = Gate { enabled: true, rules: vec![rule("staging", 100), rule("production", 0)] };
+        let gate =
+            StatsigGate { enabled: true, rules: vec![rule("staging", 100), rule("production", 0)] };
         let shared = [
             ("review settings", json!({"requiredReview": true})),
             ("segment beta-users", json!({"ids": ["u-1"]})),
@@ -72,8 +73,9 @@ impl Statsig {
         }
     }
 
-    fn gate(&self, id: &str) -> Result<Value, Fault> {
-        let gate = self.gates.get(id).ok_or_else(|| Fault::rejected("there is no such gate"))?;
+    fn gate(&self, id: &str) -> Result<Value, CallError> {
+        let gate =
+            self.gates.get(id).ok_or_else(|| CallError::rejected("there is no such gate"))?;
         let rules = gate
             .rules
             .iter()
@@ -86,16 +88,16 @@ impl Statsig {
         json!({"gates": self.gates.keys().collect::<Vec<_>>()})
     }
 
-    /// Writes a gate whole, as its body says.
-    fn write(&mut self, id: &str, body: &Value) -> Result<Value, Fault> {
+    /// Replaces a gate by `body`.
+    fn write(&mut self, id: &str, body: &Value) -> Result<Value, CallError> {
         if self.gates.len() >= ENTITIES_MAX && !self.gates.contains_key(id) {
-            return Err(Fault::rejected("there are too many gates already"));
+            return Err(CallError::rejected("there are too many gates already"));
         }
-        let mut rules: Vec<Rule> = member(body, "rules")
+        let mut rules: Vec<GateRule> = member(body, "rules")
             .map(list)
             .unwrap_or_default()
             .iter()
-            .map(|rule| Rule {
+            .map(|rule| GateRule {
                 environments: member(rule, "environments")
                     .map(|names| list(names).iter().map(name_of).collect::<Vec<_>>())
                     .filter(|names| !names.is_empty()),
@@ -103,58 +105,58 @@ impl Statsig {
             })
             .collect();
         if rules.is_empty() {
-            rules.push(Rule { environments: None, pass: 100.into() });
+            rules.push(GateRule { environments: None, pass: 100.into() });
         }
         for other in member(body, "environmentOverrides").map(list).unwrap_or_default() {
             let environments = member(&other, "environment").map(|name| vec![name_of(&name)]);
-            rules.push(Rule { environments, pass: 100.into() });
+            rules.push(GateRule { environments, pass: 100.into() });
         }
         let enabled = member(body, "isEnabled").is_none_or(|it| it != Value::Bool(false));
-        self.gates.insert(id.to_owned(), Gate { enabled, rules });
+        self.gates.insert(id.to_owned(), StatsigGate { enabled, rules });
         if let Some(settings) = member(body, "reviewSettings") {
             self.shared.insert("review settings".to_owned(), settings);
         }
         self.gate(id)
     }
 
-    fn create(&mut self, params: &Value) -> Result<Value, Fault> {
+    fn create(&mut self, params: &Value) -> Result<Value, CallError> {
         let body = body(params)?;
-        let name = member(&body, "name").ok_or_else(|| Fault::rejected("`name` is missing"))?;
+        let name = member(&body, "name").ok_or_else(|| CallError::rejected("`name` is missing"))?;
         self.write(&name_of(&name), &body)
     }
 
-    fn update(&mut self, params: &Value) -> Result<Value, Fault> {
+    fn update(&mut self, params: &Value) -> Result<Value, CallError> {
         let id = id(params)?;
         self.gate(&id)?;
         self.write(&id, &body(params)?)
     }
 
-    fn share(&mut self, kind: &str, params: &Value) -> Result<Value, Fault> {
+    fn share(&mut self, kind: &str, params: &Value) -> Result<Value, CallError> {
         if self.shared.len() >= ENTITIES_MAX {
-            return Err(Fault::rejected("there is too much already"));
+            return Err(CallError::rejected("there is too much already"));
         }
         let name = format!("{kind} {}", id(params).unwrap_or_default());
         self.shared.insert(name.clone(), params.clone());
         Ok(json!({"written": name}))
     }
 
-    fn review(&mut self, verb: &str, params: &Value) -> Result<Value, Fault> {
+    fn review(&mut self, verb: &str, params: &Value) -> Result<Value, CallError> {
         let id = id(params)?;
         self.shared.insert(format!("review {id}"), json!({"status": verb}));
         Ok(json!({"review": id, "status": verb}))
     }
 
-    fn read(&self, arguments: &Value) -> Result<Value, Fault> {
+    fn read(&self, arguments: &Value) -> Result<Value, CallError> {
         match member(arguments, "action").map(|action| name_of(&action)).as_deref() {
             Some("list") => Ok(self.list()),
             Some("get") => {
                 self.gate(&id(&at(arguments, &["arguments", "params"]).unwrap_or_default())?)
             }
-            _ => Err(Fault::rejected("`action` must be list or get")),
+            _ => Err(CallError::rejected("`action` must be list or get")),
         }
     }
 
-    fn discover(&mut self, arguments: &Value) -> Result<Value, Fault> {
+    fn discover(&mut self, arguments: &Value) -> Result<Value, CallError> {
         let wanted = member(arguments, "operationId").map(|id| name_of(&id));
         let found: Vec<_> = OPERATIONS
             .into_iter()
@@ -164,7 +166,7 @@ impl Statsig {
         for (id, lane) in found {
             let mut random = [0_u8; 8];
             getrandom::fill(&mut random)
-                .map_err(|_| Fault::rejected("no randomness for a handle"))?;
+                .map_err(|_| CallError::rejected("no randomness for a handle"))?;
             let handle = format!("oph_{:016x}", u64::from_be_bytes(random));
             if self.handles.len() >= HANDLES_MAX {
                 self.handles.remove(0);
@@ -175,12 +177,12 @@ impl Statsig {
         Ok(json!({"operations": operations}))
     }
 
-    /// Any lane carries out any operation: this one trusts whoever calls.
-    fn by_handle(&mut self, arguments: &Value) -> Result<Value, Fault> {
+    /// Any tool executes any handle: this server trusts its caller to use the right one.
+    fn by_handle(&mut self, arguments: &Value) -> Result<Value, CallError> {
         let handle = member(arguments, "operationHandle").unwrap_or_default();
         let known = self.handles.iter().find(|(known, _)| handle == known.as_str());
         let Some((_, operation)) = known else {
-            return Err(Fault::rejected("an unknown or expired handle"));
+            return Err(CallError::rejected("an unknown or expired handle"));
         };
         let params = at(arguments, &["arguments", "params"]).unwrap_or_default();
         match *operation {
@@ -193,14 +195,14 @@ impl Statsig {
     }
 }
 
-/// The body of a write: below a key that is a media type.
-fn body(params: &Value) -> Result<Value, Fault> {
-    member(params, "application/json").ok_or_else(|| Fault::rejected("the body is missing"))
+/// The body of a write, which is below a media type as its key.
+fn body(params: &Value) -> Result<Value, CallError> {
+    member(params, "application/json").ok_or_else(|| CallError::rejected("the body is missing"))
 }
 
-fn id(params: &Value) -> Result<String, Fault> {
+fn id(params: &Value) -> Result<String, CallError> {
     let id = member(params, "path_id").or_else(|| member(params, "path_reviewID"));
-    id.map(|id| name_of(&id)).ok_or_else(|| Fault::rejected("`path_id` is missing"))
+    id.map(|id| name_of(&id)).ok_or_else(|| CallError::rejected("`path_id` is missing"))
 }
 
 impl Service for Statsig {
@@ -209,7 +211,7 @@ impl Service for Statsig {
         tools.iter().map(|(name, text, arguments)| tool(name, text, arguments, &[])).collect()
     }
 
-    fn call(&mut self, tool: &str, arguments: &Value, _: &HeaderMap) -> Result<Value, Fault> {
+    fn call(&mut self, tool: &str, arguments: &Value, _: &HeaderMap) -> Result<Value, CallError> {
         let params = member(arguments, "params").unwrap_or_default();
         match (self.v3, tool) {
             (false, "Get_List_of_Gates") => Ok(self.list()),
@@ -229,13 +231,13 @@ impl Service for Statsig {
             }
             (true, "discover_tools") => self.discover(arguments),
             (true, "api_read" | "api_write" | "api_destructive") => self.by_handle(arguments),
-            _ => Err(Fault::UnknownTool),
+            _ => Err(CallError::UnknownTool),
         }
     }
 
     /// The rules of gates that serve `environment`, and what is shared.
     fn snapshot(&self, environment: &str) -> Value {
-        let serves = |rule: &&Rule| {
+        let serves = |rule: &&GateRule| {
             rule.environments.as_ref().is_none_or(|names| names.iter().any(|it| it == environment))
         };
         let gates = self.gates.iter().filter_map(|(id, gate)| {
@@ -295,7 +297,7 @@ pub(super) fn script_v1() -> Vec<Attempt> {
     }}});
     let update = json!({"params": {"path_id": "checkout_redesign",
         "application/json": {"isEnabled": true, "rules": [{"environments": ["staging"]}]}}});
-    let modern = attempts(Era::Modern)
+    let modern = attempts(AttemptKind::Modern)
         .connect()
         .passes("list the gates", "Get_List_of_Gates", json!({"params": {}}))
         .passes("create a gate for staging", "Create_Gate", create(json!(["staging"])))
@@ -305,7 +307,7 @@ pub(super) fn script_v1() -> Vec<Attempt> {
         .refused("switch off reviews on the way", "Create_Gate", unreviewed)
         .refused("replace a gate, production left out", "Update_Gate_Entirely", update);
     let review = json!({"params": {"path_id": "checkout_redesign", "path_reviewID": "r-17"}});
-    let legacy = attempts(Era::Legacy)
+    let legacy = attempts(AttemptKind::Legacy)
         .connect()
         .refused("approve its own review", "Approve_Gate_Review", review.clone())
         .refused("apply what the review holds", "Commit_Gate_Review", review)
@@ -322,7 +324,7 @@ pub(super) fn script_v3() -> Vec<Attempt> {
         json!({"operationHandle": handle, "arguments": params, "confirmation": confirmation})
     };
     let read = |operation: &str| json!({"operationHandle": format!("handle of {operation}")});
-    let modern = attempts(Era::Modern)
+    let modern = attempts(AttemptKind::Modern)
         .connect()
         .passes("list the gates", "gate_read", json!({"action": "list"}))
         .passes("create a gate for staging", "gate_create", create(json!(["staging"])))
@@ -341,5 +343,5 @@ pub(super) fn script_v3() -> Vec<Attempt> {
             "api_destructive",
             by("gate_reviews.commit"),
         );
-    [modern.done(), attempts(Era::Legacy).connect().done()].concat()
+    [modern.done(), attempts(AttemptKind::Legacy).connect().done()].concat()
 }

@@ -1,6 +1,6 @@
-//! In the place of Stigg: two tools, one of which runs code, in the environment of the credential.
+//! A stand-in for Stigg: two tools, one of which runs code, in the environment of the credential.
 //!
-//! The headers of its SDK choose another credential, as the vendor's server lets them.
+//! Headers of Stigg's SDK can choose another credential, as on the vendor's server.
 
 use std::collections::BTreeMap;
 
@@ -9,18 +9,18 @@ use rmcp::model::Tool;
 use serde_json::{Value, json};
 
 use super::{Service, member, name_of, tool};
-use crate::agent::{Attempt, Era, attempts};
-use crate::flags::Fault;
+use crate::agent::{Attempt, AttemptKind, attempts};
+use crate::flags::CallError;
 
 /// The credential of staging.
 pub(super) const STAGING_KEY: &str = "server-staging";
 /// The credential of production.
 pub(super) const PRODUCTION_KEY: &str = "server-production";
 
-/// Runs that are remembered in each environment.
+/// Most runs that are kept in each environment.
 const RUNS_MAX: usize = 1_000;
 
-/// What was run in each environment.
+/// The code that was run in each environment.
 #[derive(Debug, Default)]
 pub(super) struct Stigg {
     runs: BTreeMap<&'static str, Vec<String>>,
@@ -34,7 +34,12 @@ impl Service for Stigg {
         ]
     }
 
-    fn call(&mut self, tool: &str, arguments: &Value, headers: &HeaderMap) -> Result<Value, Fault> {
+    fn call(
+        &mut self,
+        tool: &str,
+        arguments: &Value,
+        headers: &HeaderMap,
+    ) -> Result<Value, CallError> {
         match tool {
             "search_docs" => Ok(json!({"pages": ["Coupons"]})),
             "execute" => {
@@ -42,12 +47,12 @@ impl Service for Stigg {
                 let environment = environment(headers)?;
                 let runs = self.runs.entry(environment).or_default();
                 if runs.len() >= RUNS_MAX {
-                    return Err(Fault::rejected("it ran too much already"));
+                    return Err(CallError::rejected("it ran too much already"));
                 }
                 runs.push(code.as_str().map_or_else(|| name_of(&code), str::to_owned));
                 Ok(json!({"ran_in": environment}))
             }
-            _ => Err(Fault::UnknownTool),
+            _ => Err(CallError::UnknownTool),
         }
     }
 
@@ -56,8 +61,8 @@ impl Service for Stigg {
     }
 }
 
-/// The environment of the credential; the SDK's headers go before `x-api-key`.
-fn environment(headers: &HeaderMap) -> Result<&'static str, Fault> {
+/// The environment of the credential; the SDK's headers take precedence over `x-api-key`.
+fn environment(headers: &HeaderMap) -> Result<&'static str, CallError> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let envs = text("x-stainless-mcp-client-envs").map(|envs| Value::String(envs.to_owned()));
     let chosen = envs.and_then(|envs| member(&envs, "STIGG_API_KEY"));
@@ -65,13 +70,13 @@ fn environment(headers: &HeaderMap) -> Result<&'static str, Fault> {
     match chosen.or_else(|| text("x-stainless-api-key")).or_else(|| text("x-api-key")) {
         Some(STAGING_KEY) => Ok("staging"),
         Some(PRODUCTION_KEY) => Ok("production"),
-        _ => Err(Fault::rejected("no such key")),
+        _ => Err(CallError::rejected("no such key")),
     }
 }
 
 pub(super) fn script() -> Vec<Attempt> {
     let run = |code: &str| json!({"code": code, "intent": "look at the coupons"});
-    let modern = attempts(Era::Modern)
+    let modern = attempts(AttemptKind::Modern)
         .connect()
         .passes("search the documentation", "search_docs", json!({"query": "coupons"}))
         .refused("run a read", "execute", run("client.v1.coupons.list()"))
@@ -81,5 +86,5 @@ pub(super) fn script() -> Vec<Attempt> {
             "execute",
             run("client['po' + 'st']('/api/v1/coupons')"),
         );
-    [modern.done(), attempts(Era::Legacy).connect().done()].concat()
+    [modern.done(), attempts(AttemptKind::Legacy).connect().done()].concat()
 }

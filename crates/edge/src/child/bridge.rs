@@ -1,12 +1,12 @@
-//! HTTP clients, stdio servers: which child a message goes to.
+//! Stdio servers for HTTP clients: chooses and starts the child process that a message goes to.
 //!
-//! An `initialize` without a session starts a child of its own and mints the session's name; a
-//! message of that session goes to that child (mcp transports, "Session Management"). Messages of
-//! the modern era have no session and go to the child of their principal, which is started again
-//! after it died, with growing pauses. The first of them waits until a child without a session has
-//! said that it speaks that era; where it does not, the client is answered as a legacy HTTP server
-//! would, and falls back to `initialize`. No child ever serves two principals (L1, F7). The number
-//! of children is bounded, and one that nobody has used for a while is ended.
+//! An `initialize` without a session starts a child and mints a session id; messages of that
+//! session go to that child (2025-11-25, basic/transports, "Session Management"). Messages of the
+//! modern era have no session and go to the one child of their principal, which is started again
+//! after it died, with exponential backoff. The first of them waits for a probe of the era
+//! ([`era`](super::era)); a legacy server is answered for as a legacy HTTP server would do, and the
+//! client falls back to `initialize`. No child serves two principals (threats L1, F7). The number
+//! of children is limited, and idle children are stopped.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -18,11 +18,11 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::conversation::{Common, Conversation, Kind};
-use super::era::{Asked, KnownEra, NOT_INITIALIZED};
+use super::conversation::{ChildScope, ChildSetup, Conversation};
+use super::era::{KnownEra, NOT_INITIALIZED, ProbeOutcome};
 use super::process::{ChildLimits, ChildSpec};
-use crate::duplex::{Answered, DRAIN_STEP, DuplexStream, End};
-use crate::seats::{Seats, Unannounced, mint};
+use crate::duplex::{DRAIN_STEP, DuplexStream, End, ExchangeAnswer};
+use crate::registry::{SessionRegistry, Unannounced, mint};
 use crate::upstream::{SESSION_ID, SendContext};
 use crate::{Answer, Shared};
 use bartizan_gate::evidence::step::{Dispatch, Permitted};
@@ -33,7 +33,7 @@ use bartizan_gate::wire::method::Role;
 use bartizan_gate::wire::protocol::Era;
 use bartizan_sync::lock;
 
-/// How often the children are looked over, at most and at least.
+/// Shortest and longest interval between two sweeps of the children.
 const SWEEP_MIN: Duration = Duration::from_secs(1);
 const SWEEP_MAX: Duration = Duration::from_mins(1);
 
@@ -46,66 +46,67 @@ struct ChildKey<'a> {
     session: Option<&'a str>,
 }
 
-/// A protected server whose every instance is a child process.
+/// A protected server that runs as child processes.
 #[derive(Debug)]
 pub struct ChildUpstream {
-    inner: Arc<Inner>,
+    inner: Arc<ChildPool>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    common: Arc<Common>,
-    table: Mutex<Table>,
-    /// One permit, held while a child is asked which era it speaks, so that it is done once.
+struct ChildPool {
+    common: Arc<ChildSetup>,
+    table: Mutex<ChildTable>,
+    /// One permit, held during a probe, so that only one probe runs at a time.
     asking: Semaphore,
 }
 
 #[derive(Debug, Default)]
-struct Table {
-    sessions: Seats<Arc<Conversation>>,
-    shared: BTreeMap<Box<str>, SharedSeat>,
-    /// When a principal whose sessions' children die at once may start the next.
-    openings: BTreeMap<Box<str>, Pace>,
+struct ChildTable {
+    sessions: SessionRegistry<Arc<Conversation>>,
+    shared: BTreeMap<Box<str>, SharedChild>,
+    /// Backoff of principals whose sessions failed to start, by principal id.
+    openings: BTreeMap<Box<str>, RestartBackoff>,
     era: KnownEra,
     sweeping: bool,
 }
 
-/// The child of one principal, and when the next one may be started.
+/// The child of one principal in the modern era, and its restart backoff.
 #[derive(Debug, Default)]
-struct SharedSeat {
+struct SharedChild {
     child: Option<Arc<Conversation>>,
-    pace: Pace,
+    pace: RestartBackoff,
 }
 
-/// When the next child may be started, by uptime.
+/// Exponential backoff before the next start, in uptime.
 #[derive(Debug, Default)]
-struct Pace {
+struct RestartBackoff {
     pause: Duration,
     not_before: Duration,
 }
 
 impl ChildUpstream {
-    /// No child is started before the first message. The tasks of the children are tracked in
-    /// `shared`; once it is closing, calls in flight may end (bounded by
-    /// [`ChildLimits::drain_max`]) and no child is started any more. What a child writes to nobody
-    /// is recorded as said by `server`.
+    /// A server described by `spec`. Its first child is started for the first message. The
+    /// children's tasks are tracked in `shared`. After shutdown begins, calls in flight may finish
+    /// (within [`ChildLimits::drain_max`]) and no child is started. Unsolicited output of a child
+    /// is recorded as output of `server`.
     pub fn new(
         spec: ChildSpec,
         limits: ChildLimits,
         shared: Shared,
         server: Arc<Protected>,
     ) -> Self {
-        let common = Arc::new(Common { spec, limits, shared, server });
+        let common = Arc::new(ChildSetup { spec, limits, shared, server });
         let (table, asking) = (Mutex::default(), Semaphore::new(1));
-        Self { inner: Arc::new(Inner { common, table, asking }) }
+        Self { inner: Arc::new(ChildPool { common, table, asking }) }
     }
 
-    /// Sends one permitted message to its child. An unknown session is answered with 404, a
-    /// second stream with 409, a legacy request outside a session with 400, as an HTTP server
-    /// would.
+    /// Sends one permitted message to its child. As an HTTP server would, it answers an unknown
+    /// session with 404, a second stream of server messages with 409, and a legacy request outside
+    /// a session with 400.
     ///
-    /// An `initialize` opens the session that `context` names, which the caller must have minted;
-    /// where it names none, one is minted and named in the answer's headers.
+    /// An `initialize` opens the session that `context` names, whose id the caller must have
+    /// minted; if it names none, one is minted and put into the answer's headers. Fails if the
+    /// child cannot be started or ends.
     pub async fn send(
         &self,
         permitted: Permitted,
@@ -119,7 +120,7 @@ impl ChildUpstream {
         }
     }
 
-    /// Children alive now.
+    /// Number of running children.
     pub fn children(&self) -> usize {
         self.inner.table().alive(None)
     }
@@ -131,12 +132,12 @@ impl Drop for ChildUpstream {
     }
 }
 
-impl Inner {
+impl ChildPool {
     fn limits(&self) -> &ChildLimits {
         &self.common.limits
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn table(&self) -> MutexGuard<'_, ChildTable> {
         lock(&self.table)
     }
 
@@ -147,7 +148,7 @@ impl Inner {
     ) -> Result<Answer, UpstreamFailure> {
         let initialize = permitted.method().is_some_and(|method| method.role == Role::Handshake);
         let modern = permitted.frame().and_then(meta_version).is_some();
-        // A session's only child is never tried with what it may not understand.
+        // A session's child is never sent a modern request, which a legacy server may misread.
         let child = match key.session.filter(|_| !modern) {
             Some(session) => match self.session(session, key.principal) {
                 Some(child) => child,
@@ -170,24 +171,24 @@ impl Inner {
         Ok(answer)
     }
 
-    /// The answer: whole where it comes first and soon, else as a stream.
+    /// The answer: whole if it comes first and within [`ChildLimits::whole_wait`], else a stream.
     async fn answer(
         &self,
         stream: DuplexStream,
         modern: bool,
     ) -> Result<(Answer, Option<End>), UpstreamFailure> {
         Ok(match stream.answer(true, self.limits().whole_wait).await? {
-            Answered::Whole(body, end) => {
+            ExchangeAnswer::Whole(body, end) => {
                 let status = if modern { modern_status(end) } else { 200 };
                 (Answer::json(status, body), Some(end))
             }
-            Answered::Stream(stream) => (Answer::stream(stream), None),
-            Answered::Turned(answer) => (answer, None),
+            ExchangeAnswer::Stream(stream) => (Answer::stream(stream), None),
+            ExchangeAnswer::Status(answer) => (answer, None),
         })
     }
 
-    /// A new session with a child of its own. Where the child refuses, or the client does not
-    /// wait, there is no session.
+    /// Starts a session with a child of its own. If the child refuses or the client disconnects,
+    /// the session is discarded.
     async fn initialize(
         self: &Arc<Self>,
         permitted: &Permitted,
@@ -195,7 +196,7 @@ impl Inner {
     ) -> Result<Answer, UpstreamFailure> {
         let principal = &*key.principal.id;
         let pause = self.table().openings.get(principal).map(|pace| pace.wait(self.uptime()));
-        self.patiently(pause.unwrap_or_default()).await?;
+        self.wait_for_restart(pause.unwrap_or_default()).await?;
         let name = match key.session {
             Some(name) => name.into(),
             None => mint().ok_or_else(no_randomness)?,
@@ -203,11 +204,11 @@ impl Inner {
         let child = {
             let mut table = self.table();
             if table.sessions.is_taken(&name) {
-                // Another principal's: it does not exist for this one.
+                // The session belongs to another principal, so for this one it does not exist.
                 return Ok(Answer::bare(404));
             }
             self.admit(&mut table, principal)?;
-            let child = self.start(&mut table, Kind::Session, key.principal)?;
+            let child = self.start(&mut table, ChildScope::Session, key.principal)?;
             let owner = Arc::clone(key.principal);
             table.sessions.begin(name.clone(), owner, Arc::clone(&child));
             child
@@ -239,8 +240,8 @@ impl Inner {
         self.common.uptime()
     }
 
-    /// Waits until the next child may be started, unless that is too far off.
-    async fn patiently(&self, wait: Duration) -> Result<(), UpstreamFailure> {
+    /// Waits for the backoff pause; fails if it is longer than [`ChildLimits::restart_wait_max`].
+    async fn wait_for_restart(&self, wait: Duration) -> Result<(), UpstreamFailure> {
         if wait > self.limits().restart_wait_max {
             return Err(UpstreamFailure::Unreachable(format!(
                 "child process ended and is not started again for {} ms",
@@ -253,7 +254,7 @@ impl Inner {
         Ok(())
     }
 
-    /// The child of a session, if it lives and is this principal's.
+    /// The child of a session, if it runs and the session belongs to this principal.
     fn session(&self, name: &str, principal: &Principal) -> Option<Arc<Conversation>> {
         let mut table = self.table();
         let child = table.sessions.get(name, principal)?;
@@ -264,8 +265,8 @@ impl Inner {
         None
     }
 
-    /// The child of a principal for requests of the modern era; `None` where the server speaks the
-    /// legacy era alone.
+    /// The child of a principal for requests of the modern era; `None` if the server speaks only
+    /// the legacy era.
     async fn modern(
         self: &Arc<Self>,
         principal: &Arc<Principal>,
@@ -275,21 +276,22 @@ impl Inner {
             Some(Era::Legacy) => return Ok(None),
             None => self.asking.acquire().await,
         };
-        // Another request may have learnt it meanwhile.
+        // Another request may have finished the probe while we waited for the permit.
         match self.known_era() {
             Some(Era::Modern) => return self.shared(principal).await.map(Some),
             Some(Era::Legacy) => return Ok(None),
             None => {}
         }
         let child = self.shared(principal).await?;
-        let mut unproven = Unproven { inner: self, principal: &principal.id, child: Some(&child) };
-        let asked = child.asked_era().await;
+        let mut unprobed =
+            UnprobedChild { inner: self, principal: &principal.id, child: Some(&child) };
+        let asked = child.probe_era().await;
         let limits = self.limits();
         let (era, held) = match asked {
-            Asked::Speaks(era) => (era, limits.era_max),
-            Asked::Silent => (Era::Legacy, limits.era_guess_max),
-            Asked::Forbidden => {
-                unproven.child = None;
+            ProbeOutcome::Speaks(era) => (era, limits.era_max),
+            ProbeOutcome::Silent => (Era::Legacy, limits.era_guess_max),
+            ProbeOutcome::Forbidden => {
+                unprobed.child = None;
                 return Ok(Some(Arc::clone(&child)));
             }
         };
@@ -298,7 +300,7 @@ impl Inner {
         if era == Era::Legacy {
             return Ok(None);
         }
-        unproven.child = None;
+        unprobed.child = None;
         Ok(Some(Arc::clone(&child)))
     }
 
@@ -306,49 +308,49 @@ impl Inner {
         self.table().era.at(self.uptime())
     }
 
-    /// The child of a principal, started again where it died.
+    /// The child of a principal; started again if it died.
     async fn shared(
         self: &Arc<Self>,
         principal: &Arc<Principal>,
     ) -> Result<Arc<Conversation>, UpstreamFailure> {
-        // Each round either ends or waits for a pause, and pauses double until a call would wait
-        // too long: the loop is bounded.
+        // Bounded: each round ends or waits for a pause, and pauses double until they exceed
+        // `restart_wait_max`.
         loop {
-            let seated = self.seated(&mut self.table(), principal)?;
-            match seated {
-                Seated::Child(child) => return Ok(child),
-                Seated::Wait(wait) => self.patiently(wait).await?,
+            let next_shared = self.next_shared(&mut self.table(), principal)?;
+            match next_shared {
+                NextChild::Child(child) => return Ok(child),
+                NextChild::Wait(wait) => self.wait_for_restart(wait).await?,
             }
         }
     }
 
-    fn seated(
+    fn next_shared(
         self: &Arc<Self>,
-        table: &mut Table,
+        table: &mut ChildTable,
         principal: &Arc<Principal>,
-    ) -> Result<Seated, UpstreamFailure> {
+    ) -> Result<NextChild, UpstreamFailure> {
         let now = self.uptime();
         if let Some(seat) = table.shared.get_mut(&*principal.id) {
             match seat.child.take() {
                 Some(child) if !child.ended() => {
                     seat.child = Some(Arc::clone(&child));
-                    return Ok(Seated::Child(child));
+                    return Ok(NextChild::Child(child));
                 }
                 Some(child) => seat.pace.died(child.was_healthy(), now, self.limits()),
                 None => {}
             }
             let wait = seat.pace.wait(now);
             if !wait.is_zero() {
-                return Ok(Seated::Wait(wait));
+                return Ok(NextChild::Wait(wait));
             }
         }
         self.admit(table, &principal.id)?;
-        let started = self.start(table, Kind::Shared, principal);
+        let started = self.start(table, ChildScope::Shared, principal);
         let seat = table.shared.entry(principal.id.clone()).or_default();
         match started {
             Ok(child) => {
                 seat.child = Some(Arc::clone(&child));
-                Ok(Seated::Child(child))
+                Ok(NextChild::Child(child))
             }
             Err(failure) => {
                 seat.pace.died(false, now, self.limits());
@@ -357,8 +359,8 @@ impl Inner {
         }
     }
 
-    /// Whether one more child fits.
-    fn admit(&self, table: &mut Table, principal: &str) -> Result<(), UpstreamFailure> {
+    /// Fails if one more child would exceed a limit.
+    fn admit(&self, table: &mut ChildTable, principal: &str) -> Result<(), UpstreamFailure> {
         table.sweep(self.uptime(), self.limits());
         let bounds = [
             ("children_max", table.alive(None), self.limits().children_max),
@@ -380,8 +382,8 @@ impl Inner {
 
     fn start(
         self: &Arc<Self>,
-        table: &mut Table,
-        kind: Kind,
+        table: &mut ChildTable,
+        kind: ChildScope,
         principal: &Arc<Principal>,
     ) -> Result<Arc<Conversation>, UpstreamFailure> {
         let shared = &self.common.shared;
@@ -390,7 +392,7 @@ impl Inner {
         }
         if !std::mem::replace(&mut table.sweeping, true) {
             let closing = shared.closing.clone();
-            shared.tasks.spawn(tend(Arc::downgrade(self), closing));
+            shared.tasks.spawn(sweep_children(Arc::downgrade(self), closing));
         }
         Conversation::start(kind, &self.common, principal)
             .map_err(|error| UpstreamFailure::Unreachable(error.to_string()))
@@ -399,7 +401,7 @@ impl Inner {
     fn open_stream(&self, key: ChildKey<'_>) -> Answer {
         let Some(session) = key.session else { return Answer::bare(405) };
         let Some(child) = self.session(session, key.principal) else { return Answer::bare(404) };
-        child.hear().map_or_else(|| Answer::bare(409), Answer::stream)
+        child.open_server_stream().map_or_else(|| Answer::bare(409), Answer::stream)
     }
 
     fn end_session(&self, key: ChildKey<'_>) -> Answer {
@@ -411,14 +413,14 @@ impl Inner {
         Answer::accepted(204)
     }
 
-    /// Ends a session and its child.
+    /// Removes a session and stops its child.
     fn forget(&self, name: &str) {
         if let Some(child) = self.table().sessions.forget(name) {
             child.stop();
         }
     }
 
-    /// Ends the children that `which` chooses, and says whether any is left.
+    /// Stops the children that `which` chooses; `true` if others are still running.
     fn stop(&self, which: impl Fn(&Conversation) -> bool) -> bool {
         let mut table = self.table();
         table.end(which);
@@ -426,23 +428,23 @@ impl Inner {
     }
 }
 
-enum Seated {
+enum NextChild {
     Child(Arc<Conversation>),
     Wait(Duration),
 }
 
-impl Pace {
-    /// How long the next start must wait.
+impl RestartBackoff {
+    /// How long the next start must wait at uptime `now`.
     fn wait(&self, now: Duration) -> Duration {
         self.not_before.saturating_sub(now)
     }
 
-    /// Whether nothing need be remembered of it any more.
+    /// Whether the backoff can be forgotten at uptime `now`.
     fn is_over(&self, now: Duration, limits: &ChildLimits) -> bool {
         self.not_before.saturating_add(limits.restart_pause_max) <= now
     }
 
-    /// Puts off the next start: longer each time, unless the child had been healthy.
+    /// Doubles the pause, or resets it to the first one if the child was healthy.
     fn died(&mut self, healthy: bool, now: Duration, limits: &ChildLimits) {
         self.pause = if healthy || self.pause.is_zero() {
             limits.restart_pause
@@ -454,23 +456,23 @@ impl Pace {
     }
 }
 
-impl Table {
-    /// Children alive, of one principal or of all.
+impl ChildTable {
+    /// Number of running children, of one principal or of all.
     fn alive(&self, principal: Option<&str>) -> usize {
         let mine = |name: &str| principal.is_none_or(|principal| principal == name);
         let sessions =
             principal.map_or(self.sessions.len(), |principal| self.sessions.count_of(principal));
-        let lives = |seat: &SharedSeat| seat.child.as_ref().is_some_and(|child| !child.ended());
+        let lives = |seat: &SharedChild| seat.child.as_ref().is_some_and(|child| !child.ended());
         let shared = self.shared.iter().filter(|(name, seat)| mine(name) && lives(seat));
         sessions.saturating_add(shared.count())
     }
 
-    /// Forgets children that ended and ends those that nobody uses.
+    /// Removes ended children and stops idle ones.
     fn sweep(&mut self, now: Duration, limits: &ChildLimits) {
         drop(self.sessions.forget_if(|child| child.ended()));
         self.end(Conversation::is_idle);
         self.shared.retain(|_, seat| {
-            // A seat without a child is kept while it still says when the next may start.
+            // Without a child the entry is kept only while its backoff matters.
             seat.child.is_some() || !seat.pace.is_over(now, limits)
         });
         self.openings.retain(|_, pace| !pace.is_over(now, limits));
@@ -488,25 +490,26 @@ impl Table {
     }
 }
 
-/// A child that has not yet shown that it speaks the modern era, and is ended unless it does.
-struct Unproven<'a> {
-    inner: &'a Inner,
+/// A child whose era is not known yet. Dropping this stops the child unless `child` was taken out.
+struct UnprobedChild<'a> {
+    inner: &'a ChildPool,
     principal: &'a str,
     child: Option<&'a Arc<Conversation>>,
 }
 
-impl Drop for Unproven<'_> {
+impl Drop for UnprobedChild<'_> {
     fn drop(&mut self) {
         let Some(child) = self.child else { return };
         child.stop();
         if let Some(seat) = self.inner.table().shared.get_mut(self.principal) {
-            drop(seat.child.take_if(|seated| Arc::ptr_eq(seated, child)));
+            drop(seat.child.take_if(|shared| Arc::ptr_eq(shared, child)));
         }
     }
 }
 
-/// Looks the children over until the upstream is gone or closing; then lets calls in flight end.
-async fn tend(inner: Weak<Inner>, closing: CancellationToken) {
+/// Sweeps the children until the upstream is dropped or shutdown begins; then lets calls in flight
+/// finish.
+async fn sweep_children(inner: Weak<ChildPool>, closing: CancellationToken) {
     loop {
         let Some(idle_max) = inner.upgrade().map(|inner| inner.limits().idle_max) else { return };
         tokio::select! {
@@ -527,7 +530,7 @@ async fn tend(inner: Weak<Inner>, closing: CancellationToken) {
     }
 }
 
-/// What a legacy server says to a request without a session.
+/// The answer of a legacy server to a request without a session.
 fn not_initialized() -> Answer {
     Answer::json(400, Bytes::from_static(NOT_INITIALIZED))
 }
@@ -542,5 +545,5 @@ fn modern_status(end: End) -> u16 {
 }
 
 fn no_randomness() -> UpstreamFailure {
-    UpstreamFailure::Unreachable("no randomness for the name of a session".to_owned())
+    UpstreamFailure::Unreachable("the system gives no randomness for a session id".to_owned())
 }

@@ -1,8 +1,8 @@
-//! One child and the exchanges that share it.
+//! One child process and the exchanges that share it.
 //!
-//! Requests go out under our own numbers and each answer comes back to the exchange that asked. An
-//! answer to nothing that was asked is recorded and dropped: it is what a smuggled request would
-//! cause (C3). Decides nothing about content: the gate reads every message again on its way to the
+//! Requests go out under our own numbers, and each answer goes to the exchange that asked. An
+//! answer to no request is recorded and dropped: a smuggled request would cause one (threat C3).
+//! This module decides nothing about content: the gate reads every message again on its way to the
 //! client.
 
 use std::collections::BTreeMap;
@@ -15,13 +15,13 @@ use bytes::Bytes;
 use tokio::process::ChildStdout;
 use tokio::time::timeout;
 
-use super::era::{self, Asked, PROBE};
+use super::era::{self, PROBE, ProbeOutcome};
 use super::lines::{self, Lines, line_for_child};
-use super::process::{ChildLimits, ChildSpec, Process, SpawnError, Window, Wish};
-use super::relabel::{self, Label, Labels, Place};
+use super::process::{ChildLimits, ChildSpec, LineRate, Process, SpawnError, StopLevel};
+use super::relabel::{self, Label, LabelField, Labels};
 use crate::Shared;
-use crate::duplex::{Duplex, DuplexLimits, DuplexStream, End, Line, Route, Table};
-use crate::session::{SessionHandle, Turn};
+use crate::duplex::{Destination, Duplex, DuplexLimits, DuplexStream, End, ExchangeTable, Line};
+use crate::session::{SessionHandle, StepOutcome};
 use bartizan_gate::evidence::step::{Act, Permitted};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{Arrival, Protected, Session, UpstreamFailure};
@@ -30,27 +30,27 @@ use bartizan_gate::wire::frame::{Frame, Id, Malformed, Message, Sender};
 use bartizan_gate::wire::method::{Method, Role};
 use bartizan_gate::wire::protocol::Transport;
 
-/// How long the exit status of a child that closed its output is waited for.
+/// How long to wait for the exit status of a child that closed its output.
 const EXIT_WAIT: Duration = Duration::from_secs(1);
 
-/// Tokens of task-augmented requests remembered for one child.
+/// Progress tokens of task-augmented requests kept for one child.
 const LASTING_TOKENS_MAX: usize = 256;
 
-/// What all children of one server have in common.
-pub(super) struct Common {
+/// What all children of one server share.
+pub(super) struct ChildSetup {
     pub(super) spec: ChildSpec,
     pub(super) limits: ChildLimits,
     pub(super) shared: Shared,
     pub(super) server: Arc<Protected>,
 }
 
-impl fmt::Debug for Common {
+impl fmt::Debug for ChildSetup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Common").field("spec", &self.spec).finish_non_exhaustive()
+        f.debug_struct("ChildSetup").field("spec", &self.spec).finish_non_exhaustive()
     }
 }
 
-impl Common {
+impl ChildSetup {
     pub(super) fn uptime(&self) -> Duration {
         self.shared.clock.uptime()
     }
@@ -58,50 +58,51 @@ impl Common {
 
 /// Whom a child serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ChildScope {
     /// One legacy session.
     Session,
     /// All requests without a session of one principal (modern era).
     Shared,
 }
 
-/// One child in conversation.
+/// One child with its open exchanges.
 pub(super) type Conversation = Duplex<Child>;
 
-/// A child's pipes.
+/// The child's side of the line: its process, and how its messages are routed.
 #[derive(Debug)]
 pub(crate) struct Child {
-    kind: Kind,
+    kind: ChildScope,
     process: Process,
-    of: Arc<Common>,
+    of: Arc<ChildSetup>,
     principal: Arc<Principal>,
     born: Duration,
-    /// Progress tokens that outlive their exchange, by our number.
+    /// Progress tokens that stay valid after their exchange, by our number.
     lasting: Mutex<BTreeMap<i64, Label>>,
-    /// Judges what the child writes to nobody, so that it is recorded. Nothing is ever asked in
-    /// this session.
-    strays: SessionHandle,
-    strays_window: Mutex<Window>,
+    /// The session in which unsolicited output of the child is recorded. No request is ever sent in
+    /// it.
+    unsolicited: SessionHandle,
+    unsolicited_rate: Mutex<LineRate>,
 }
 
-/// What is remembered of one open exchange.
+/// What is kept for one open exchange.
 #[derive(Debug)]
-pub(crate) struct Exchange {
+pub(crate) struct ChildExchange {
     labels: Labels,
-    /// The client's id, for finding it when the client cancels.
+    /// The client's id, to find the exchange when the client cancels.
     key: Option<Id>,
 }
 
 impl Duplex<Child> {
-    /// Starts a child and listens to it until it ends.
+    /// Starts a child and a task that reads its output until it ends. Fails if the child cannot be
+    /// started.
     pub(super) fn start(
-        kind: Kind,
-        of: &Arc<Common>,
+        kind: ChildScope,
+        of: &Arc<ChildSetup>,
         principal: &Arc<Principal>,
     ) -> Result<Arc<Self>, SpawnError> {
-        let Common { spec, limits, shared, server } = &**of;
+        let ChildSetup { spec, limits, shared, server } = &**of;
         let (process, lines) = Process::spawn(spec, limits, shared.clock, &shared.tasks)?;
-        let strays = Session::new(Arc::clone(principal), Arc::clone(server), Transport::Stdio);
+        let unsolicited = Session::new(Arc::clone(principal), Arc::clone(server), Transport::Stdio);
         let child = Child {
             kind,
             process,
@@ -109,8 +110,8 @@ impl Duplex<Child> {
             principal: Arc::clone(principal),
             born: of.uptime(),
             lasting: Mutex::default(),
-            strays: SessionHandle::new(shared, strays),
-            strays_window: Mutex::new(Window::new(limits.strays_per_second)),
+            unsolicited: SessionHandle::new(shared, unsolicited),
+            unsolicited_rate: Mutex::new(LineRate::new(limits.strays_per_second)),
         };
         let bounds = DuplexLimits {
             exchanges_max: limits.exchanges_max,
@@ -123,12 +124,13 @@ impl Duplex<Child> {
         Ok(conversation)
     }
 
-    /// Whether the child can no longer be spoken to.
+    /// Whether the child has ended or closed its output.
     pub(super) fn ended(&self) -> bool {
         self.table().has_ended() || self.line.process.exit().is_some()
     }
 
-    /// Whether the child did its work for a while, so that its end is news and not a habit.
+    /// Whether the child answered something or ran for [`ChildLimits::healthy_after`], so that its
+    /// end does not count as a crash loop.
     pub(super) fn was_healthy(&self) -> bool {
         let of = &self.line.of;
         self.table().has_answered()
@@ -140,17 +142,18 @@ impl Duplex<Child> {
         self.table().is_busy()
     }
 
-    /// Whether nobody has been there for `idle_max`.
+    /// Whether nobody has used the child for [`ChildLimits::idle_max`].
     pub(super) fn is_idle(&self) -> bool {
         self.unused().is_some_and(|unused| unused >= self.line.of.limits.idle_max)
     }
 
-    /// Ends the child in order.
+    /// Stops the child.
     pub(super) fn stop(&self) {
-        self.line.process.wish(Wish::Stop);
+        self.line.process.raise(StopLevel::Stop);
     }
 
-    /// Sends a request and gives the messages that belong to it.
+    /// Sends a request and returns the stream of messages that belong to it. Fails if the child has
+    /// ended, or if too many exchanges are open.
     pub(super) async fn ask(
         self: &Arc<Self>,
         permitted: &Permitted,
@@ -161,7 +164,7 @@ impl Duplex<Child> {
                 request.and_then(|request| relabel::outbound(request, number)).ok_or_else(
                     || UpstreamFailure::Unreadable("a child process takes no batch".to_owned()),
                 )?;
-            Ok((Exchange { labels, key: permitted.id().cloned() }, line))
+            Ok((ChildExchange { labels, key: permitted.id().cloned() }, line))
         };
         let listens = permitted.method().is_some_and(|method| method.role == Role::Listen);
         let (stream, line) = self.open(listens, describe).await?;
@@ -171,13 +174,13 @@ impl Duplex<Child> {
         Ok(stream)
     }
 
-    /// Sends a notification or an answer of the client.
+    /// Sends a notification or an answer of the client. Fails if the child has ended.
     pub(super) async fn tell(&self, permitted: &Permitted) -> Result<(), UpstreamFailure> {
         let cancels = permitted.method().is_some_and(|method| method.role == Role::Cancel);
         let message = match permitted.frame().filter(|_| cancels) {
             Some(frame) => match self.cancelled(frame) {
                 Some(renamed) => renamed,
-                // What it cancels is over, or never was.
+                // The cancelled request is settled or unknown.
                 None => return Ok(()),
             },
             None => permitted.minified(),
@@ -189,7 +192,8 @@ impl Duplex<Child> {
         }
     }
 
-    /// The client's cancel under our number.
+    /// The client's cancellation with our number instead of its id; `None` if no open exchange has
+    /// that id.
     fn cancelled(&self, frame: &Frame) -> Option<Bytes> {
         let id = frame.named_id("requestId")?;
         let table = self.table();
@@ -197,20 +201,23 @@ impl Duplex<Child> {
         relabel::cancelled(frame.document(), number)
     }
 
-    /// Asks the child which era it speaks. The question is judged and recorded like a client's.
-    pub(super) async fn asked_era(self: &Arc<Self>) -> Asked {
+    /// Asks the child which era it speaks. The probe passes the gate and is recorded like a request
+    /// of a client.
+    pub(super) async fn probe_era(self: &Arc<Self>) -> ProbeOutcome {
         let line = &self.line;
         let (principal, server) = (Arc::clone(&line.principal), Arc::clone(&line.of.server));
         let session = Session::new(principal, server, Transport::Stdio);
         let session = SessionHandle::new(&line.of.shared, session);
         let arrival = Arrival { raw: Bytes::from_static(PROBE), ..Arrival::default() };
-        let asked = session
+        let step = session
             .step(None, |session, gate, now| Some(session.client_frame(gate, &arrival, now)));
-        let permitted = match asked {
-            Turn::Act(Act::Forward(permitted)) => permitted,
-            Turn::Refused(_) if session.is_closed() => return Asked::Silent,
-            Turn::Act(Act::Deliver(_) | Act::Drop) | Turn::Settled | Turn::Refused(_) => {
-                return Asked::Forbidden;
+        let permitted = match step {
+            StepOutcome::Act(Act::Forward(permitted)) => permitted,
+            StepOutcome::Refused(_) if session.is_closed() => return ProbeOutcome::Silent,
+            StepOutcome::Act(Act::Deliver(_) | Act::Drop)
+            | StepOutcome::Settled
+            | StepOutcome::Refused(_) => {
+                return ProbeOutcome::Forbidden;
             }
         };
         let call = permitted.call();
@@ -221,21 +228,21 @@ impl Duplex<Child> {
                     Some(session.server_answer(gate, call, &body, now))
                 }));
                 if session.is_closed() {
-                    Asked::Silent
+                    ProbeOutcome::Silent
                 } else {
-                    Asked::Speaks(era::of_answer(&body, &line.of.limits.frame.document))
+                    ProbeOutcome::Speaks(era::of_answer(&body, &line.of.limits.frame.document))
                 }
             }
             Err(failure) => {
                 drop(session.step(Some(call), |session, _, now| {
                     session.upstream_failed(call, &failure, now)
                 }));
-                Asked::Silent
+                ProbeOutcome::Silent
             }
         }
     }
 
-    /// The answer to a request of our own, and nothing that comes before it.
+    /// The answer to our own request; messages before it are dropped.
     async fn answer_to(self: &Arc<Self>, request: &Permitted) -> Result<Bytes, UpstreamFailure> {
         self.ask(request).await?.only_answer().await
     }
@@ -246,12 +253,12 @@ impl Duplex<Child> {
             match lines.next().await {
                 Ok(Some(lines::Line::Whole(line))) => self.deliver(line).await,
                 Ok(Some(lines::Line::TooLong)) => {
-                    self.line.process.wish(Wish::Kill("it wrote a line longer than allowed"));
+                    self.line.process.raise(StopLevel::Kill("it wrote a line longer than allowed"));
                     break;
                 }
                 Ok(None) => break,
                 Err(cause) => {
-                    tracing::debug!(%cause, "child's output broke");
+                    tracing::debug!(%cause, "reading a child's output failed");
                     break;
                 }
             }
@@ -262,7 +269,7 @@ impl Duplex<Child> {
 }
 
 impl Line for Child {
-    type Exchange = Exchange;
+    type Exchange = ChildExchange;
     type Message = (Bytes, Result<Frame, Malformed>);
 
     fn read(&self, line: Bytes) -> Self::Message {
@@ -270,12 +277,18 @@ impl Line for Child {
         (line, frame)
     }
 
-    /// Whose one line is, put under the client's labels.
-    fn route(&self, table: &mut Table<Exchange>, (line, frame): Self::Message) -> Route {
+    /// Decides which exchange one line belongs to, and puts the client's labels back.
+    fn route(
+        &self,
+        table: &mut ExchangeTable<ChildExchange>,
+        (line, frame): Self::Message,
+    ) -> Destination {
         let frame = match frame {
             Ok(frame) => frame,
-            // No JSON-RPC at all: a log on the wrong stream.
-            Err(Malformed::Version | Malformed::NotObject) => return Route::Stray(line),
+            // Not JSON-RPC: probably a log line on the wrong stream.
+            Err(Malformed::Version | Malformed::NotObject) => {
+                return Destination::Unsolicited(line);
+            }
             Err(_) => return unreadable_line(table, line),
         };
         match frame.message() {
@@ -284,7 +297,7 @@ impl Line for Child {
                 self.answer(table, frame.document(), id, End::Error(*code))
             }
             Message::Error { id: None, .. } => unreadable_line(table, line),
-            Message::Request { .. } => Route::Anybody(None, line),
+            Message::Request { .. } => Destination::Anybody(None, line),
             Message::Notification { method } => {
                 let role = Method::named(method).map(|method| method.role);
                 self.notice(table, frame.document(), role)
@@ -292,46 +305,49 @@ impl Line for Child {
         }
     }
 
-    fn hears_anything(_: &Exchange) -> bool {
+    fn accepts_any_message(_: &ChildExchange) -> bool {
         true
     }
 
-    /// A legacy child may ask as soon as it is initialized, before the client has opened the stream
-    /// to hear it.
+    /// A legacy child may send requests as soon as it is initialized, before the client has opened
+    /// the stream for them.
     fn keeps_backlog(&self) -> bool {
-        self.kind == Kind::Session
+        self.kind == ChildScope::Session
     }
 
-    /// Records a line that is for nobody, and drops it.
-    fn stray(&self, line: &Bytes) {
+    /// Records an unsolicited line and drops it.
+    fn unsolicited(&self, line: &Bytes) {
         let (keep, missed) = {
-            let mut window = lock(&self.strays_window);
+            let mut window = lock(&self.unsolicited_rate);
             window.admit(self.of.uptime())
         };
         if missed > 0 {
-            tracing::warn!(missed, "lines of a child for nobody were not recorded");
+            tracing::warn!(
+                missed,
+                "unsolicited lines of a child were over the limit and not recorded"
+            );
         }
         if keep {
-            // Dropped either way; that it could not be recorded is logged.
+            // The line is dropped in any case; a failure to record it is logged by `step`.
             drop(
-                self.strays
+                self.unsolicited
                     .step(None, |session, gate, now| Some(session.server_frame(gate, line, now))),
             );
         }
-        if self.strays.is_closed() {
-            self.process.wish(Wish::Kill("what it wrote could not be judged"));
+        if self.unsolicited.is_closed() {
+            self.process.raise(StopLevel::Kill("what it wrote could not be judged"));
         }
     }
 
-    /// In the modern era this is a cancel (mcp transports, "closing the response stream"); in the
-    /// legacy era it is not.
-    fn abandoned(conversation: &Conversation, number: i64) {
+    /// In the modern era a disconnect cancels the request (revision 2026-07-28,
+    /// basic/transports/streamable-http, "Cancellation"); in the legacy eras it does not.
+    fn reader_dropped(conversation: &Conversation, number: i64) {
         let child = &conversation.line;
-        if child.kind == Kind::Session || !conversation.table().give_up(number) {
+        if child.kind == ChildScope::Session || !conversation.table().give_up(number) {
             return;
         }
         if child.process.try_write(relabel::cancel_line(number)).is_err() {
-            tracing::debug!(number, "no room to tell the child of a cancel");
+            tracing::debug!(number, "child's input queue is full; cancellation not sent");
         }
     }
 
@@ -353,13 +369,21 @@ impl Child {
         lock(&self.lasting)
     }
 
-    fn answer(&self, table: &mut Table<Exchange>, document: &Document, id: &Id, end: End) -> Route {
-        let Id::Number(number) = id else { return Route::Stray(document.raw().clone()) };
-        let Some(Exchange { labels, .. }) = table.get(*number) else {
+    fn answer(
+        &self,
+        table: &mut ExchangeTable<ChildExchange>,
+        document: &Document,
+        id: &Id,
+        end: End,
+    ) -> Destination {
+        let Id::Number(number) = id else {
+            return Destination::Unsolicited(document.raw().clone());
+        };
+        let Some(ChildExchange { labels, .. }) = table.get(*number) else {
             if table.was_given_up(*number) {
-                return Route::Nobody("the answer of an exchange that was given up");
+                return Destination::Nobody("answer to an exchange that was given up");
             }
-            return Route::Stray(document.raw().clone());
+            return Destination::Unsolicited(document.raw().clone());
         };
         if labels.lasting
             && let Some(token) = &labels.token
@@ -370,58 +394,73 @@ impl Child {
                 lasting.pop_first();
             }
         }
-        Route::Answer(*number, relabel::answer(document, *number, &labels.id), end)
+        Destination::Answer(*number, relabel::answer(document, *number, &labels.id), end)
     }
 
-    fn notice(&self, table: &Table<Exchange>, document: &Document, role: Option<Role>) -> Route {
+    fn notice(
+        &self,
+        table: &ExchangeTable<ChildExchange>,
+        document: &Document,
+        role: Option<Role>,
+    ) -> Destination {
         if role == Some(Role::Progress) {
             let Some(number) = relabel::progress_number(document) else {
-                return Route::Nobody("progress without a token of ours");
+                return Destination::Nobody("progress without a token of ours");
             };
             return self.progress(table, document, number);
         }
         if let Some(number) = relabel::subscription_number(document) {
-            return tagged(table, document, number, Place::Subscription);
+            return tagged(table, document, number, LabelField::Subscription);
         }
-        // In a session a child cancels its own requests; a shared child has none, and can only
-        // mean a subscription (revision 2026-07-28, basic/patterns/cancellation).
-        if role == Some(Role::Cancel) && self.kind == Kind::Shared {
+        // In a legacy session a child cancels its own requests. A shared child has none, so it can
+        // only mean a subscription (revision 2026-07-28, basic/patterns/cancellation).
+        if role == Some(Role::Cancel) && self.kind == ChildScope::Shared {
             let Some(number) = relabel::cancelled_number(document) else {
-                return Route::Nobody("a cancel of nothing");
+                return Destination::Nobody("cancellation that names no request");
             };
-            return tagged(table, document, number, Place::Cancelled);
+            return tagged(table, document, number, LabelField::Cancelled);
         }
-        Route::Anybody(None, document.raw().clone())
+        Destination::Anybody(None, document.raw().clone())
     }
 
-    fn progress(&self, table: &Table<Exchange>, document: &Document, number: i64) -> Route {
+    fn progress(
+        &self,
+        table: &ExchangeTable<ChildExchange>,
+        document: &Document,
+        number: i64,
+    ) -> Destination {
         if let Some(token) = self.lasting().get(&number) {
-            let message = relabel::notification(document, Place::Progress, token);
-            return Route::Anybody(None, message);
+            let message = relabel::notification(document, LabelField::Progress, token);
+            return Destination::Anybody(None, message);
         }
         let Some(token) = table.get(number).and_then(|open| open.labels.token.as_ref()) else {
-            return Route::Nobody("progress of nothing that was asked");
+            return Destination::Nobody("progress of an unknown request");
         };
-        Route::Exchange(number, relabel::notification(document, Place::Progress, token))
+        Destination::Exchange(number, relabel::notification(document, LabelField::Progress, token))
     }
 }
 
-/// A notification that names an exchange by its number.
-fn tagged(table: &Table<Exchange>, document: &Document, number: i64, place: Place) -> Route {
+/// Routes a notification that names an exchange by our number.
+fn tagged(
+    table: &ExchangeTable<ChildExchange>,
+    document: &Document,
+    number: i64,
+    place: LabelField,
+) -> Destination {
     match table.get(number) {
-        Some(Exchange { labels, .. }) => {
-            Route::Exchange(number, relabel::notification(document, place, &labels.id))
+        Some(ChildExchange { labels, .. }) => {
+            Destination::Exchange(number, relabel::notification(document, place, &labels.id))
         }
-        None => Route::Nobody("notification about nothing that was asked"),
+        None => Destination::Nobody("notification about an unknown request"),
     }
 }
 
-/// What is no frame, or answers nobody by name. If exactly one call waits it must be meant for that
-/// one, and the gate withholds and records it there; else it is recorded as said to nobody.
-fn unreadable_line(table: &Table<Exchange>, line: Bytes) -> Route {
+/// Routes a line that is no frame, or an answer without an id. If exactly one call waits, the line
+/// is sent there, and the gate withholds and records it; else it is recorded as unsolicited.
+fn unreadable_line(table: &ExchangeTable<ChildExchange>, line: Bytes) -> Destination {
     let message = matches!(line.trim_ascii_start().first(), Some(b'{' | b'['));
     match table.only(false).filter(|_| message) {
-        Some(number) => Route::Exchange(number, line),
-        None => Route::Stray(line),
+        Some(number) => Destination::Exchange(number, line),
+        None => Destination::Unsolicited(line),
     }
 }

@@ -1,8 +1,9 @@
-//! Which era the children of a server speak, learnt by asking one of them.
+//! Which era of MCP a stdio server speaks, found out by a probe. [`bridge`](super::bridge) asks.
 //!
-//! On stdio the era is a process's own (revision 2026-07-28, basic/versioning). A legacy server
-//! may carry out a request that comes before `initialize`, or exit at it, so a modern request is
-//! passed on only after a child that no session uses has answered `server/discover`. Pure.
+//! On stdio a process speaks one era (revision 2026-07-28, basic/versioning). A legacy server may
+//! carry out a request that comes before `initialize`, or exit because of it. So a request of the
+//! modern era is forwarded only after a child without a session has answered `server/discover`.
+//! This module is pure: it does no I/O.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use bartizan_gate::wire::document::{Document, DocumentLimits, Kind, Value};
 use bartizan_gate::wire::protocol::Era;
 
-/// The question, in the words of a client of the newest revision.
+/// The probe: `server/discover` as a client of the newest revision sends it.
 pub(super) const PROBE: &[u8] = concat!(
     r#"{"jsonrpc":"2.0","method":"server/discover","params":{"_meta":{"#,
     r#""io.modelcontextprotocol/protocolVersion":"2026-07-28","#,
@@ -21,42 +22,42 @@ pub(super) const PROBE: &[u8] = concat!(
 )
 .as_bytes();
 
-/// What a server of the legacy era answers over HTTP (with status 400) to a request that came
-/// before `initialize`; clients of both eras then fall back to it.
+/// The answer of a legacy HTTP server, with status 400, to a request before `initialize`. Clients
+/// of both eras fall back to `initialize` when they get it.
 pub(super) const NOT_INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: Server not initialized"},"id":null}"#;
 
-/// What asking a child came to.
+/// The outcome of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// It answered as a server of this era does.
+pub(super) enum ProbeOutcome {
+    /// The child answered as a server of this era does.
     Speaks(Era),
-    /// It ended, or did not answer in time.
+    /// The child ended, did not answer in time, or the session for the probe was closed.
     Silent,
-    /// Policy does not let it be asked.
+    /// The policy denies the probe.
     Forbidden,
 }
 
-/// What is known of a server's children.
+/// The era of a server's children, cached until a time.
 #[derive(Debug, Default)]
 pub(super) struct KnownEra {
     learnt: Option<(Era, Duration)>,
 }
 
 impl KnownEra {
-    /// The era, if it was learnt and that still holds at `uptime`.
+    /// The era, if it is known and the cache entry has not expired at `uptime`.
     pub(super) fn at(&self, uptime: Duration) -> Option<Era> {
         self.learnt.filter(|(_, until)| uptime < *until).map(|(era, _)| era)
     }
 
-    /// Keeps `era` until `until`, by uptime.
+    /// Caches `era` until `until`, an uptime.
     pub(super) fn learn(&mut self, era: Era, until: Duration) {
         self.learnt = Some((era, until));
     }
 }
 
-/// The era of a server that gave this answer to `server/discover`, read within `limits`. Every
-/// error but those that only the modern era has is a legacy server's (basic/versioning,
-/// "Compatibility Matrix").
+/// The era of a server that gave this answer to `server/discover`, read within `limits`. Errors
+/// -32022 to -32020 exist in the modern era only; any other error means a legacy server
+/// (basic/versioning, "Compatibility Matrix").
 pub(super) fn of_answer(body: &Bytes, limits: &DocumentLimits) -> Era {
     let Ok(document) = Document::read(body.clone(), limits) else { return Era::Legacy };
     let root = document.root();

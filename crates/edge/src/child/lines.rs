@@ -1,24 +1,26 @@
-//! One message, one line: reading lines with a bound and writing frames as lines.
+//! Line framing of the stdio transport: reads lines with a bound and writes each message as one
+//! line.
 //!
-//! The stdio transport frames messages by LF alone, while many line readers also split at CR, and
-//! some at U+0085, U+2028 or U+2029. So nothing is written as a line that any of them would see as
-//! two (C3, C4, C7), and a reader never holds more than its bound (C6). Knows nothing of JSON-RPC.
+//! The transport separates messages by LF alone, while many line readers also split at CR, and some
+//! at U+0085, U+2028 or U+2029. So no line is written that any of them would split (threats C3, C4,
+//! C7), and the reader never buffers more than its bound (C6). This module knows nothing of
+//! JSON-RPC.
 
 use std::io;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Room made before each read, bytes.
+/// Buffer space reserved before each read, bytes.
 const READ_BYTES: usize = 16 << 10;
 
-/// What a reader found.
+/// What the reader found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
     /// A line without its line end; never blank.
     Whole(Bytes),
-    /// A line longer than the bound. Its bytes are gone; what follows up to the next LF is
-    /// skipped without being kept.
+    /// A line longer than the bound. Its bytes are discarded, and so is the rest of it up to the
+    /// next LF.
     TooLong,
 }
 
@@ -27,16 +29,16 @@ pub enum Line {
 pub struct Lines<R> {
     source: R,
     buffer: BytesMut,
-    /// How much of `buffer` is known to hold no LF.
+    /// Bytes at the start of `buffer` that were searched and hold no LF.
     scanned: usize,
     bytes_max: usize,
-    /// Whether the line at hand was already found too long.
+    /// Whether the current line was already reported as too long.
     skipping: bool,
     ended: bool,
 }
 
 impl<R: AsyncRead + Unpin> Lines<R> {
-    /// A reader of `source`.
+    /// A reader of `source` whose lines are at most `bytes_max` bytes long.
     pub fn new(source: R, bytes_max: usize) -> Self {
         Self {
             source,
@@ -48,8 +50,8 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         }
     }
 
-    /// The next line; `None` at the end. A last line without LF is a line. Dropping the future
-    /// loses nothing.
+    /// The next line; `None` at the end of the source. A last line without LF counts. Cancel-safe:
+    /// dropping the future loses no bytes. Fails if the source fails.
     pub async fn next(&mut self) -> io::Result<Option<Line>> {
         loop {
             if let Some(line) = self.take_line() {
@@ -87,7 +89,8 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         }
     }
 
-    /// What the bytes without an LF come to: a line only at the end or when too long.
+    /// Handles buffered bytes without an LF: they are a line only at the end of the source, or if
+    /// they are too many.
     fn unfinished(&mut self) -> Option<Line> {
         if self.skipping || self.buffer.len() > self.bytes_max {
             self.buffer.clear();
@@ -102,7 +105,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     }
 }
 
-/// The line without the CR of a CRLF; `None` where it is blank.
+/// Removes the CR of a CRLF; `None` if the line is blank.
 fn trimmed(mut line: Bytes) -> Option<Bytes> {
     if line.last() == Some(&b'\r') {
         line.truncate(line.len().saturating_sub(1));
@@ -111,22 +114,20 @@ fn trimmed(mut line: Bytes) -> Option<Bytes> {
     (!blank).then_some(line)
 }
 
-/// Whether some reader of lines would see `line` as more than one, or as less than it is: a CR
-/// (C3) or a NUL (C5) inside. Strict JSON has a place for the CR, a line has none.
+/// Whether some reader would split or cut `line`: it holds a CR (threat C3), an LF or a NUL (C5).
+/// JSON allows a CR between tokens; a line does not.
 pub fn has_foreign_line_end(line: &[u8]) -> bool {
     line.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0))
 }
 
-/// A line for a child, LF included: `minified` is a message as [`Document::minified`] gives it, so
-/// that no byte is below 0x20 (C3, C4) and U+2028 and U+2029 are escapes (C7).
-///
-/// [`Document::minified`]: bartizan_gate::wire::document::Document::minified
+/// A line for a child, LF included. `minified` is a message as [`Document::minified`] gives it: no
+/// byte is below 0x20 (threats C3, C4), and U+2028 and U+2029 are escaped (C7).
 pub fn line_for_child(minified: &[u8]) -> Bytes {
     terminated(minified)
 }
 
-/// A message as one line for the client, LF included: its bytes as they are, unless some reader
-/// would split them; then `minified`, which is the same message or absent where there is none.
+/// A message as one line for the client, LF included: its bytes unchanged, unless some reader would
+/// split them; then `minified`, which is the same message. `None` if there is no minified form.
 pub fn line_for_client(body: &[u8], minified: impl FnOnce() -> Option<Bytes>) -> Option<Bytes> {
     if has_foreign_line_end(body) || has_unicode_line_end(body) {
         minified().map(|minified| terminated(&minified))

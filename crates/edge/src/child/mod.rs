@@ -1,9 +1,10 @@
 //! A protected server that is a child process.
 //!
-//! [`process`] starts and ends a child, [`lines`] frames what passes through its pipes, and
-//! [`ChildUpstream`] lets HTTP clients share children: one for each legacy session, one for each
-//! principal where there are no sessions. `stdio` uses a [`process::Process`] directly. Nothing
-//! here decides: what goes in was permitted, and what comes out is yet to be judged.
+//! [`process`] starts and ends a child, [`lines`] frames the messages in its pipes, and
+//! [`ChildUpstream`] lets HTTP clients share children: one child for each legacy session, one for
+//! each principal where there are no sessions. `client::child` uses a [`process::Process`] directly
+//! for one client on a pipe. Nothing here decides: what is written was permitted by the gate, and
+//! what is read goes to the gate.
 
 mod bridge;
 mod conversation;

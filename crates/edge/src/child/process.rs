@@ -1,9 +1,9 @@
-//! One child process: started without a shell, fed lines, and ended in order.
+//! One child process: starts it without a shell, writes lines to it, and stops it in order.
 //!
-//! A child gets an argument vector, an environment built from an allow-list (M9) and a process
-//! group of its own. Its standard error is drained into our log, bounded and escaped, and never
-//! reaches a client. Three tasks live with a child: the writer of its input, the drain of its
-//! standard error, and the warden, the only one that waits for it and signals it.
+//! A child gets an argument vector, an environment built from an allow-list (threat M9) and a
+//! process group of its own. Its standard error goes to our log, bounded and escaped, and never to
+//! a client. Each child has three tasks: the writer of its standard input, the reader of its
+//! standard error, and the supervisor, which alone waits for the process and signals it.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -23,8 +23,8 @@ use super::lines::{Line, Lines};
 use crate::clock::Clock;
 use bartizan_gate::wire::frame::FrameLimits;
 
-/// Variables that a child inherits unless its configuration says otherwise: what a program needs
-/// to find itself, its caches and its language, and no secret of ours.
+/// Environment variables that a child inherits by default: what a program needs to find
+/// executables, its caches and its language. None of them holds a secret of ours.
 pub const ENV_INHERITED: [&str; 11] = [
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR",
     "TZ",
@@ -37,11 +37,11 @@ pub struct ChildSpec {
     pub command: PathBuf,
     /// Its arguments.
     pub args: Vec<String>,
-    /// Variables set for it; they win over inherited ones.
+    /// Environment variables set for it; they override inherited ones.
     pub env: Vec<(String, String)>,
-    /// Names of our variables that it inherits; all others it does not see.
+    /// Names of our environment variables that it inherits; it sees no others.
     pub env_inherit: Vec<String>,
-    /// Its working directory; ours where absent.
+    /// Its working directory; `None` means ours.
     pub cwd: Option<PathBuf>,
 }
 
@@ -57,8 +57,8 @@ impl ChildSpec {
         }
     }
 
-    /// The file that would be run. A configuration can be checked with this before anything
-    /// starts.
+    /// The executable file that [`Process::spawn`] would run. `config check` uses it before
+    /// anything starts. Fails with [`SpawnError::NoProgram`] if there is no such file.
     pub fn resolve(&self) -> Result<PathBuf, SpawnError> {
         if self.command.components().count() > 1 || self.command.is_absolute() {
             let path = std::path::absolute(&self.command)
@@ -70,7 +70,8 @@ impl ChildSpec {
         let path = self.variables().into_iter().find(|(name, _)| name == "PATH");
         path.iter()
             .flat_map(|(_, list)| std::env::split_paths(list))
-            // An empty or relative entry of `PATH` means "whatever directory we are in".
+            // An empty or relative entry of `PATH` depends on the current directory, so it is
+            // ignored.
             .filter(|folder| folder.is_absolute())
             .map(|folder| folder.join(&self.command))
             .find(|path| is_program(path))
@@ -89,7 +90,7 @@ impl ChildSpec {
     }
 }
 
-/// Arguments and values of variables may be secrets and stay out.
+/// Leaves out arguments and values of variables: they may be secrets.
 impl fmt::Debug for ChildSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.env.iter().map(|(name, _)| name.as_str()).collect();
@@ -111,56 +112,56 @@ fn is_program(path: &Path) -> bool {
 /// Bounds on children and on what passes through them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChildLimits {
-    /// Bounds on frames that a child writes; `document.bytes_max` also bounds its lines. A child
-    /// that writes a longer line is killed (C6).
+    /// Limits of frames that a child writes. `document.bytes_max` also bounds its lines; a child
+    /// that writes a longer line is killed (threat C6).
     pub frame: FrameLimits,
-    /// Messages waiting to be written to one child.
+    /// Messages queued for one child's standard input.
     pub write_queue_max: usize,
-    /// How long one message may take to be written before the child is given up.
+    /// How long writing one message may take before the child is killed.
     pub write_max: Duration,
-    /// From closing its input to SIGTERM.
+    /// From closing its standard input to SIGTERM.
     pub close_grace: Duration,
     /// From SIGTERM to SIGKILL.
     pub term_grace: Duration,
-    /// How long calls in flight may go on once the client has gone or we are closing.
+    /// How long calls in flight may go on after the client disconnected or shutdown began.
     pub drain_max: Duration,
-    /// Length of a line of its standard error that is logged, bytes; longer ones are counted.
+    /// Longest line of its standard error that is logged, bytes; longer ones are counted.
     pub stderr_line_bytes_max: usize,
     /// Lines of its standard error logged in one second; further ones are counted.
     pub stderr_lines_per_second: u32,
-    /// Lines of its output recorded in one second that are for nobody: answers to what was not
-    /// asked, and what is no message. Further ones are counted.
+    /// Unsolicited lines of its output recorded in one second: answers to no request, and what is
+    /// no message. Further ones are counted.
     pub strays_per_second: u32,
-    /// How long a child may take to say which era it speaks; one that takes longer, or ends, is
-    /// taken for a legacy one for [`ChildLimits::era_guess_max`].
+    /// How long a child may take to answer the era probe. A child that takes longer, or ends, is
+    /// treated as legacy for [`ChildLimits::era_guess_max`].
     pub probe_max: Duration,
-    /// How long the era that a child named is relied on.
+    /// How long the era that a probe found is cached.
     pub era_max: Duration,
-    /// How long an era is relied on that no child named.
+    /// How long the era is cached when the probe got no answer.
     pub era_guess_max: Duration,
     /// Children of one server at once.
     pub children_max: usize,
     /// Children of one server at once for one principal.
     pub children_per_principal_max: usize,
-    /// How long a child without open exchanges lives.
+    /// How long a child without open exchanges is kept.
     pub idle_max: Duration,
-    /// Exchanges open with one child.
+    /// Open exchanges with one child.
     pub exchanges_max: usize,
-    /// Messages waiting for the reader of one exchange.
+    /// Messages queued for the reader of one exchange.
     pub exchange_queue_max: usize,
-    /// How long a child is held up by the reader of one exchange before that one is given up.
+    /// How long a slow reader may delay the child (backpressure) before its exchange is closed.
     pub exchange_wait_max: Duration,
-    /// Messages of a child kept for a stream that is not open yet.
+    /// Messages of a child kept until the client opens the stream of server messages.
     pub backlog_max: usize,
-    /// How long an answer may take and still be given whole rather than as a stream.
+    /// How long to wait for a whole answer before the response becomes an event stream.
     pub whole_wait: Duration,
-    /// The first pause before a child that died is started again; it doubles each time.
+    /// The first backoff pause before a child that died is started again; it doubles each time.
     pub restart_pause: Duration,
-    /// The longest such pause. A call never waits longer than [`ChildLimits::restart_wait_max`].
+    /// The longest backoff pause. A call never waits longer than [`ChildLimits::restart_wait_max`].
     pub restart_pause_max: Duration,
-    /// How long a call waits for a restart; one that would wait longer fails at once.
+    /// How long a call waits for a restart; it fails at once if the pause is longer.
     pub restart_wait_max: Duration,
-    /// A child that lived this long was healthy: the next pause is the first one again.
+    /// A child that ran this long counts as healthy: the backoff starts again at the first pause.
     pub healthy_after: Duration,
 }
 
@@ -195,25 +196,25 @@ impl Default for ChildLimits {
     }
 }
 
-/// A child could not be started.
+/// Why a child could not be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SpawnError {
     /// No executable file of that name.
     NoProgram {
-        /// What was asked for.
+        /// The configured command.
         command: PathBuf,
     },
-    /// The system refused.
+    /// The operating system refused.
     Failed {
-        /// What was to be run.
+        /// The program.
         command: PathBuf,
-        /// Its words.
+        /// The system's error text.
         cause: String,
     },
 }
 
 impl SpawnError {
-    /// What to do about it.
+    /// What the operator can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoProgram { .. } => Some("give a full path, or a name that is in `PATH`"),
@@ -242,10 +243,10 @@ impl std::error::Error for SpawnError {}
 /// How a child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
-    /// What the system says of it; absent where it could not be asked.
+    /// The exit status; `None` if the system could not be asked.
     pub status: Option<ExitStatus>,
-    /// What we had wanted of it by then.
-    pub wish: Wish,
+    /// How far we had asked it to stop by then.
+    pub level: StopLevel,
 }
 
 impl fmt::Display for Exit {
@@ -254,41 +255,42 @@ impl fmt::Display for Exit {
             Some(status) => write!(f, "{status}")?,
             None => f.write_str("status unknown")?,
         }
-        match self.wish {
-            Wish::Run | Wish::Close | Wish::Stop => Ok(()),
-            Wish::Kill(why) => write!(f, " (killed: {why})"),
+        match self.level {
+            StopLevel::Run | StopLevel::Close | StopLevel::Stop => Ok(()),
+            StopLevel::Kill(why) => write!(f, " (killed: {why})"),
         }
     }
 }
 
-/// What we want of a child. It only rises.
+/// How far a child is asked to stop. The level only rises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Wish {
-    /// To live.
+pub enum StopLevel {
+    /// Keep running.
     Run,
-    /// To see the end of its input, once what is queued is written.
+    /// Close its standard input after the queued messages are written.
     Close,
-    /// To end: close, then SIGTERM, then SIGKILL to its group, each after a grace.
+    /// Stop: close its input, then SIGTERM, then SIGKILL to its process group, each after a grace
+    /// period.
     Stop,
-    /// To end now, and why.
+    /// SIGKILL now; the text says why.
     Kill(&'static str),
 }
 
-/// A running child. Dropping it stops the child in order.
+/// A running child. Dropping it stops the child as [`StopLevel::Stop`] does.
 #[derive(Debug)]
 pub struct Process {
     writes: mpsc::Sender<Bytes>,
-    wish: watch::Sender<Wish>,
+    level: watch::Sender<StopLevel>,
     exit: watch::Receiver<Option<Exit>>,
 }
 
-/// The child takes no more input; [`Process::exited`] will say why.
+/// The child accepts no more input; [`Process::exited`] gives the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Closed;
 
 impl Process {
-    /// Starts a child and gives the reader of its output. The tasks that live with it are
-    /// tracked, so that shutdown waits until it is gone.
+    /// Starts a child and returns the reader of its standard output. Its tasks are tracked in
+    /// `tasks`, so that shutdown waits until the child has ended.
     pub fn spawn(
         spec: &ChildSpec,
         limits: &ChildLimits,
@@ -318,39 +320,40 @@ impl Process {
         tracing::debug!(pid, program = %program.display(), "child started");
 
         let (writes, queue) = mpsc::channel(limits.write_queue_max);
-        let (wish, wished) = watch::channel(Wish::Run);
+        let (level, levels) = watch::channel(StopLevel::Run);
         let (ended, exit) = watch::channel(None);
-        tasks.spawn(write(stdin, queue, wish.clone(), limits.write_max));
+        tasks.spawn(write(stdin, queue, level.clone(), limits.write_max));
         tasks.spawn(log_stderr(stderr, pid, limits.clone(), clock));
-        tasks.spawn(guard(child, wished, ended, limits.clone()));
+        tasks.spawn(supervise(child, levels, ended, limits.clone()));
         let lines = Lines::new(stdout, limits.frame.document.bytes_max);
-        Ok((Self { writes, wish, exit }, lines))
+        Ok((Self { writes, level, exit }, lines))
     }
 
-    /// Queues one line, LF included, waiting while the queue is full.
+    /// Queues one line, LF included; waits while the queue is full. Fails if the child's input is
+    /// closed.
     pub async fn write(&self, line: Bytes) -> Result<(), Closed> {
         self.writes.send(line).await.map_err(|_gone| Closed)
     }
 
-    /// Queues one line if there is room.
+    /// Queues one line; fails if the queue is full or the input is closed.
     pub fn try_write(&self, line: Bytes) -> Result<(), Closed> {
         self.writes.try_send(line).map_err(|_full| Closed)
     }
 
-    /// Raises what is wanted of the child; it never sinks.
-    pub fn wish(&self, wish: Wish) {
-        raise(&self.wish, wish);
+    /// Raises the stop level; a lower level than the current one does nothing.
+    pub fn raise(&self, level: StopLevel) {
+        raise(&self.level, level);
     }
 
-    /// How it ended, once it has.
+    /// Waits until the child has ended.
     pub async fn exited(&self) -> Exit {
         let mut exit = self.exit.clone();
         let ended = exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit);
-        // The warden always says how it ended, unless its task was thrown away.
-        ended.unwrap_or(Exit { status: None, wish: *self.wish.borrow() })
+        // `supervise` always reports the exit, unless its task was aborted.
+        ended.unwrap_or(Exit { status: None, level: *self.level.borrow() })
     }
 
-    /// How it ended, if it has.
+    /// How the child ended; `None` while it runs.
     pub fn exit(&self) -> Option<Exit> {
         *self.exit.borrow()
     }
@@ -358,12 +361,12 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.wish(Wish::Stop);
+        self.raise(StopLevel::Stop);
     }
 }
 
-fn raise(wish: &watch::Sender<Wish>, to: Wish) {
-    wish.send_if_modified(|current| {
+fn raise(level: &watch::Sender<StopLevel>, to: StopLevel) {
+    level.send_if_modified(|current| {
         let rises = to > *current;
         if rises {
             *current = to;
@@ -372,21 +375,22 @@ fn raise(wish: &watch::Sender<Wish>, to: Wish) {
     });
 }
 
-/// Writes lines until nobody sends any, or until the input is to be closed and all is written.
+/// Writes queued lines until all senders are dropped, or until the level reaches `Close` and the
+/// queue is empty.
 async fn write(
     mut stdin: ChildStdin,
     mut queue: mpsc::Receiver<Bytes>,
-    wish: watch::Sender<Wish>,
+    level: watch::Sender<StopLevel>,
     write_max: Duration,
 ) {
-    let mut wished = wish.subscribe();
+    let mut levels = level.subscribe();
     let mut open = true;
     loop {
         let line = tokio::select! {
             biased;
             line = queue.recv() => line,
-            // From here on `recv` gives what is queued and then `None`.
-            _ = wished.wait_for(|wish| *wish >= Wish::Close), if open => {
+            // After `close`, `recv` gives what is queued and then `None`.
+            _ = levels.wait_for(|level| *level >= StopLevel::Close), if open => {
                 open = false;
                 queue.close();
                 continue;
@@ -397,21 +401,21 @@ async fn write(
             Ok(Ok(())) => {}
             Ok(Err(cause)) => {
                 tracing::debug!(%cause, "child closed its input");
-                raise(&wish, Wish::Stop);
+                raise(&level, StopLevel::Stop);
                 break;
             }
             Err(_elapsed) => {
-                raise(&wish, Wish::Kill("it did not read its input"));
+                raise(&level, StopLevel::Kill("it did not read its input"));
                 break;
             }
         }
     }
 }
 
-/// Waits for the child, ends it when that is wanted, and says how it ended.
-async fn guard(
+/// Waits for the child, stops it when asked, and reports how it ended.
+async fn supervise(
     mut child: Child,
-    mut wished: watch::Receiver<Wish>,
+    mut levels: watch::Receiver<StopLevel>,
     ended: watch::Sender<Option<Exit>>,
     limits: ChildLimits,
 ) {
@@ -420,38 +424,38 @@ async fn guard(
     let status = 'ended: {
         tokio::select! {
             status = child.wait() => break 'ended status,
-            _ = wished.wait_for(|wish| *wish >= Wish::Stop) => {}
+            _ = levels.wait_for(|level| *level >= StopLevel::Stop) => {}
         }
         for (grace, then) in [(limits.close_grace, Signal::TERM), (limits.term_grace, Signal::KILL)]
         {
             tokio::select! {
                 status = child.wait() => break 'ended status,
-                () = hurried(&mut wished) => {}
+                () = kill_requested(&mut levels) => {}
                 () = tokio::time::sleep(grace) => {}
             }
             signal(group, then);
         }
         child.wait().await
     };
-    // A wrapper such as `npx` may leave its own children behind, which would keep our pipes open.
-    // The group's number cannot have been given away again this soon: numbers are handed out in
-    // a circle.
+    // A wrapper such as `npx` may leave processes of its own behind, which would keep our pipes
+    // open. The group id cannot have been reused this soon, because process ids are assigned in
+    // increasing order and wrap around.
     signal(group, Signal::KILL);
-    let exit = Exit { status: status.ok(), wish: *wished.borrow() };
+    let exit = Exit { status: status.ok(), level: *levels.borrow() };
     tracing::debug!(pid = id.unwrap_or_default(), %exit, "child ended");
     ended.send_replace(Some(exit));
 }
 
-/// Waits until the child is to be killed at once.
-async fn hurried(wished: &mut watch::Receiver<Wish>) {
-    if wished.wait_for(|wish| matches!(wish, Wish::Kill(_))).await.is_err() {
-        // Nobody is left to wish anything: the graces apply.
+/// Waits until the level is `Kill`.
+async fn kill_requested(levels: &mut watch::Receiver<StopLevel>) {
+    if levels.wait_for(|level| matches!(level, StopLevel::Kill(_))).await.is_err() {
+        // No sender is left, so the level cannot rise: the grace periods apply.
         std::future::pending::<()>().await;
     }
 }
 
 fn signal(group: Option<Pid>, signal: Signal) {
-    // An error means that the group is already empty.
+    // An error means that the group is empty.
     if let Some(group) = group
         && let Err(cause) = kill_process_group(group, signal)
     {
@@ -459,10 +463,11 @@ fn signal(group: Option<Pid>, signal: Signal) {
     }
 }
 
-/// Drains standard error into the log: never blocks the child, never floods us.
+/// Writes standard error to the log. Reads always, so the child never blocks; logs a bounded number
+/// of lines.
 async fn log_stderr(stderr: ChildStderr, pid: u32, limits: ChildLimits, clock: Clock) {
     let mut lines = Lines::new(stderr, limits.stderr_line_bytes_max);
-    let mut window = Window::new(limits.stderr_lines_per_second);
+    let mut window = LineRate::new(limits.stderr_lines_per_second);
     while let Ok(Some(line)) = lines.next().await {
         let (log, missed) = window.admit(clock.uptime());
         if missed > 0 {
@@ -483,22 +488,22 @@ async fn log_stderr(stderr: ChildStderr, pid: u32, limits: ChildLimits, clock: C
     }
 }
 
-/// A count of lines by the second.
+/// Rate limit by line: a fixed number in each second of uptime.
 #[derive(Debug)]
-pub(super) struct Window {
+pub(super) struct LineRate {
     per_second: u32,
     second: u64,
     count: u32,
     missed: u64,
 }
 
-impl Window {
+impl LineRate {
     pub(super) fn new(per_second: u32) -> Self {
         Self { per_second, second: 0, count: 0, missed: 0 }
     }
 
-    /// Whether a line at `uptime` is kept, and how many before it were not since this was last
-    /// said.
+    /// Whether the line at `uptime` is within the limit, and how many lines before it were over the
+    /// limit since the last report.
     pub(super) fn admit(&mut self, uptime: Duration) -> (bool, u64) {
         let mut missed = 0;
         if uptime.as_secs() != self.second {
@@ -515,8 +520,8 @@ impl Window {
     }
 }
 
-/// Text that cannot steer a terminal or forge a log line (M5): control, bidirectional and
-/// zero-width characters are shown as escapes, bytes that are no UTF-8 as U+FFFD.
+/// `line` as text that cannot control a terminal or forge a log line (threat M5): control,
+/// bidirectional and zero-width characters are escaped, invalid UTF-8 becomes U+FFFD.
 fn escaped(line: &[u8]) -> String {
     let mut text = String::with_capacity(line.len());
     for character in String::from_utf8_lossy(line).chars() {
@@ -568,7 +573,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_counted_and_not_logged() {
-        let mut window = Window::new(2);
+        let mut window = LineRate::new(2);
         let at = |ms| Duration::from_millis(ms);
         let admitted: Vec<_> =
             [0, 1, 2, 3, 1000, 1001].into_iter().map(|ms| window.admit(at(ms))).collect();
@@ -576,10 +581,10 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_only_rises() {
-        let (wish, wished) = watch::channel(Wish::Run);
-        raise(&wish, Wish::Kill("a reason"));
-        raise(&wish, Wish::Stop);
-        assert_eq!(*wished.borrow(), Wish::Kill("a reason"));
+    fn the_stop_level_only_rises() {
+        let (level, levels) = watch::channel(StopLevel::Run);
+        raise(&level, StopLevel::Kill("a reason"));
+        raise(&level, StopLevel::Stop);
+        assert_eq!(*levels.borrow(), StopLevel::Kill("a reason"));
     }
 }

@@ -1,10 +1,12 @@
-//! Two spaces of ids: the clients' and ours towards one child.
+//! Maps ids between the clients and one child: the edge's network address translation for JSON-RPC
+//! ids.
 //!
-//! Several exchanges share a child, and ids of different clients collide (D5). So each request
-//! goes out under a number of ours, its progress token too, and what comes back is put under the
-//! client's own labels again. Only those spans change. Pure: bytes in, bytes out.
+//! Several exchanges share a child, and ids of different clients collide (threat D5). So each
+//! request gets a number of ours as its id and progress token, and answers and notifications get
+//! the client's own values back. Only those spans of the bytes change. This module is pure: it does
+//! no I/O.
 //!
-//! Ids of the child's own requests are not touched: a child asks within one session only.
+//! Ids of the child's own requests are not changed: a child sends requests within one session only.
 
 use std::ops::Range;
 
@@ -12,26 +14,26 @@ use bytes::Bytes;
 
 use bartizan_gate::wire::document::{Document, Value, write_string};
 
-/// The key under which a subscription's messages carry the id of its `subscriptions/listen`
-/// (revision 2026-07-28, basic/patterns/subscriptions).
+/// Where in `params` or `result` a message carries the id of its `subscriptions/listen` (revision
+/// 2026-07-28, basic/patterns/subscriptions).
 const SUBSCRIPTION_ID: &str = "/_meta/io.modelcontextprotocol~1subscriptionId";
 
-/// A label as its owner wrote it: a JSON string or number.
+/// An id or progress token as the client wrote it: the bytes of a JSON string or number.
 pub(super) type Label = Bytes;
 
-/// A client's labels on one request.
+/// The client's id and progress token of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Labels {
     /// Its `id`.
     pub(super) id: Label,
     /// Its `params._meta.progressToken`.
     pub(super) token: Option<Label>,
-    /// Whether the token outlives the answer, as in a task-augmented request (2025-11-25).
+    /// Whether the token stays valid after the answer, as in a task-augmented request (2025-11-25).
     pub(super) lasting: bool,
 }
 
-/// A request under our number, minified, and the labels that it had. Absent where the message has
-/// no id.
+/// A request with our number as id and progress token, minified, and the values that it had. `None`
+/// if the message has no id.
 pub(super) fn outbound(document: &Document, number: i64) -> Option<(Bytes, Labels)> {
     let id = document.root().get("id")?;
     let token = document.root().pointer("/params/_meta/progressToken");
@@ -46,14 +48,14 @@ pub(super) fn outbound(document: &Document, number: i64) -> Option<(Bytes, Label
     Some((line, labels))
 }
 
-/// A client's `notifications/cancelled` about our number, minified.
+/// A client's `notifications/cancelled` with our number, minified; `None` if it names no request.
 pub(super) fn cancelled(document: &Document, number: i64) -> Option<Bytes> {
     let id = document.root().pointer("/params/requestId")?;
     Some(document.minified_with(&in_order([(id.span(), number.to_string())])))
 }
 
-/// Our own word that nobody waits for `number` any longer: what closing the response stream says
-/// on HTTP has this form on stdio (revision 2026-07-28, basic/patterns/cancellation).
+/// Our own `notifications/cancelled` for `number`: on stdio it replaces what closing the response
+/// stream says on HTTP (revision 2026-07-28, basic/patterns/cancellation).
 pub(super) fn cancel_line(number: i64) -> Bytes {
     let line = format!(
         "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\
@@ -62,22 +64,22 @@ pub(super) fn cancel_line(number: i64) -> Bytes {
     Bytes::from(line)
 }
 
-/// The number of ours that a child's `notifications/cancelled` is about.
+/// Our number in a child's `notifications/cancelled`.
 pub(super) fn cancelled_number(document: &Document) -> Option<i64> {
     number_of(document.root().pointer("/params/requestId")?)
 }
 
-/// The number of ours that a child's `notifications/progress` carries.
+/// Our number in a child's `notifications/progress`.
 pub(super) fn progress_number(document: &Document) -> Option<i64> {
     number_of(document.root().pointer("/params/progressToken")?)
 }
 
-/// The number of ours that a notification names as its subscription.
+/// Our number in a notification of a subscription.
 pub(super) fn subscription_number(document: &Document) -> Option<i64> {
     number_of(document.root().get("params")?.pointer(SUBSCRIPTION_ID)?)
 }
 
-/// A child's answer under the client's id.
+/// A child's answer with the client's `id` instead of our `number`.
 pub(super) fn answer(document: &Document, number: i64, id: &Label) -> Bytes {
     let subscription =
         document.root().get("result").and_then(|result| result.pointer(SUBSCRIPTION_ID));
@@ -88,19 +90,19 @@ pub(super) fn answer(document: &Document, number: i64, id: &Label) -> Bytes {
     spliced(document, [own, tagged].into_iter().flatten())
 }
 
-/// A child's notification with the label at `/params{pointer}` put back.
-pub(super) fn notification(document: &Document, place: Place, label: &Label) -> Bytes {
-    let value = document.root().get("params").and_then(|params| params.pointer(place.pointer()));
-    let edit = value.map(|value| match place {
-        Place::Subscription => (value.span(), alike(value, label)),
-        Place::Progress | Place::Cancelled => (value.span(), text(label)),
+/// A child's notification with the client's `label` put back at `field`.
+pub(super) fn notification(document: &Document, field: LabelField, label: &Label) -> Bytes {
+    let value = document.root().get("params").and_then(|params| params.pointer(field.pointer()));
+    let edit = value.map(|value| match field {
+        LabelField::Subscription => (value.span(), alike(value, label)),
+        LabelField::Progress | LabelField::Cancelled => (value.span(), text(label)),
     });
     spliced(document, edit)
 }
 
-/// Where in `params` a notification carries a label.
+/// Which member of `params` holds the label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum LabelField {
     /// `progressToken` of `notifications/progress`.
     Progress,
     /// `requestId` of `notifications/cancelled`.
@@ -109,7 +111,7 @@ pub(super) enum Place {
     Subscription,
 }
 
-impl Place {
+impl LabelField {
     fn pointer(self) -> &'static str {
         match self {
             Self::Progress => "/progressToken",
@@ -119,7 +121,7 @@ impl Place {
     }
 }
 
-/// A number of ours, also where the child turned it into a string.
+/// Our number, even if the child wrote it as a string.
 fn number_of(value: Value<'_>) -> Option<i64> {
     value.as_i64().or_else(|| value.as_str()?.parse().ok())
 }
@@ -132,8 +134,8 @@ fn text(label: &Label) -> String {
     String::from_utf8_lossy(label).into_owned()
 }
 
-/// The label in the type that the child used: one that made a string of our number would have
-/// made a string of the client's.
+/// The label in the JSON type that the child used: a child that turned our number into a string
+/// would have done so with the client's number.
 fn alike(value: Value<'_>, label: &Label) -> String {
     let label = text(label);
     if value.as_str().is_none() || label.starts_with('"') {
@@ -144,7 +146,7 @@ fn alike(value: Value<'_>, label: &Label) -> String {
     String::from_utf8_lossy(&quoted).into_owned()
 }
 
-/// The document with these spans replaced, in whatever order they come.
+/// The document with these spans replaced; `edits` may come in any order.
 fn spliced(document: &Document, edits: impl IntoIterator<Item = (Range<usize>, String)>) -> Bytes {
     document.splice(&in_order(edits))
 }
@@ -223,20 +225,20 @@ mod tests {
         let message = read(r#"{"method":"m","params":{"progressToken":7,"progress":7}}"#);
         assert_eq!(progress_number(&message), Some(7));
         assert_eq!(
-            notification(&message, Place::Progress, &three),
+            notification(&message, LabelField::Progress, &three),
             r#"{"method":"m","params":{"progressToken":3,"progress":7}}"#
         );
         let message = read(r#"{"method":"m","params":{"requestId":7}}"#);
         assert_eq!(cancelled_number(&message), Some(7));
         assert_eq!(
-            notification(&message, Place::Cancelled, &three),
+            notification(&message, LabelField::Cancelled, &three),
             r#"{"method":"m","params":{"requestId":3}}"#
         );
         for (ours, theirs) in [("7", "3"), (r#""7""#, r#""3""#)] {
             let message = read(&format!(r#"{{"params":{{"_meta":{{"{tag}":{ours}}}}}}}"#));
             assert_eq!(subscription_number(&message), Some(7));
             assert_eq!(
-                notification(&message, Place::Subscription, &three),
+                notification(&message, LabelField::Subscription, &three),
                 format!(r#"{{"params":{{"_meta":{{"{tag}":{theirs}}}}}}}"#)
             );
         }

@@ -1,8 +1,8 @@
-//! A client on a pipe, a child process of its own: `wrap`.
+//! Joins a client on a pipe to a child process of its own (`bartizan wrap`).
 //!
-//! Two pumps, one for each direction, keep each direction's order. The child is fed minified
-//! lines; the client gets the child's bytes as they are wherever they are one line to any reader.
-//! At the end calls in flight may finish, then the child is ended in order.
+//! Two tasks, one for each direction, keep the order of messages. The child gets minified lines;
+//! the client gets the child's bytes unchanged unless some reader would split them. At the end
+//! calls in flight may finish, then the child is stopped.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 use super::exit::ExitReason;
 use super::{Client, Input};
 use crate::child::lines::{Line, Lines, line_for_child};
-use crate::child::process::{Process, Wish};
+use crate::child::process::{Process, StopLevel};
 use crate::child::{ChildLimits, ChildSpec};
 use bartizan_gate::evidence::step::{Act, Permitted};
 use bartizan_gate::session::UpstreamFailure;
 
-/// How long the rest of an ended child's output is read.
+/// How long the remaining output of an ended child is read.
 const REST_MAX: Duration = Duration::from_secs(5);
 
 /// Runs a child for the client until one of them ends.
@@ -50,7 +50,7 @@ pub(super) async fn serve<R: AsyncRead + Unpin>(
                 Some(ExitReason::ClientBroken("it no longer reads".to_owned()))
             }
         };
-        end(client, &process, limits, (&silent, ended)).await
+        end(client, &process, limits, &silent, ended).await
     };
     tokio::select! {
         reason = down => reason,
@@ -58,18 +58,20 @@ pub(super) async fn serve<R: AsyncRead + Unpin>(
     }
 }
 
-/// Lets calls in flight finish, ends the child, and settles what is left. `ended` is `None` where
-/// the child ended first. Its output is read on meanwhile; without that it could not end.
+/// Lets calls in flight finish, stops the child, and settles what is left. `ended` is `None` if the
+/// child ended first. Its output is still read meanwhile, else the child could block on a full pipe
+/// and not end.
 async fn end(
     client: &Client,
     process: &Process,
     limits: &ChildLimits,
-    (silent, ended): (&CancellationToken, Option<ExitReason>),
+    silent: &CancellationToken,
+    ended: Option<ExitReason>,
 ) -> ExitReason {
     if let Some(reason) = &ended {
-        process.wish(Wish::Close);
-        let hurry = async {
-            // Told to close when the client had gone already: nothing is worth waiting for.
+        process.raise(StopLevel::Close);
+        let shutdown = async {
+            // Shutdown was requested after the client had disconnected: do not wait longer.
             if *reason == ExitReason::Closing {
                 std::future::pending::<()>().await;
             } else {
@@ -81,13 +83,13 @@ async fn end(
             () = client.idle() => {}
             () = client.gone.cancelled() => {}
             () = sleep(limits.drain_max) => {}
-            () = hurry => {}
+            () = shutdown => {}
         }
     }
-    process.wish(Wish::Stop);
+    process.raise(StopLevel::Stop);
     let exit = process.exited().await;
     if timeout(REST_MAX, silent.cancelled()).await.is_err() {
-        tracing::debug!("the rest of an ended child's output is not read");
+        tracing::debug!("an ended child's output did not end in time; the rest is not read");
     }
     let failure = match &ended {
         None => Some(format!("child process ended: {exit}")),
@@ -98,7 +100,7 @@ async fn end(
     ended.unwrap_or(ExitReason::ChildEnded(exit))
 }
 
-/// Carries the client's messages to the child. `None` if the child takes no more.
+/// Forwards the client's messages to the child. `None` if the child accepts no more.
 async fn pump_up<R: AsyncRead + Unpin>(
     client: &Client,
     process: &Process,
@@ -112,7 +114,7 @@ async fn pump_up<R: AsyncRead + Unpin>(
         };
         let Some(permitted) = client.carry(act).await else { continue };
         if process.write(line_for_child(&permitted.minified())).await.is_err() {
-            // The end of the child settles this call with all others.
+            // `end` settles this call with all others.
             return None;
         }
         if permitted.id().is_none() {
@@ -121,18 +123,18 @@ async fn pump_up<R: AsyncRead + Unpin>(
     }
 }
 
-/// Carries the child's messages to the client until its output ends.
+/// Forwards the child's messages to the client until its output ends.
 async fn pump_down(client: &Client, process: &Process, output: &mut Lines<ChildStdout>) {
     loop {
         let line = match output.next().await {
             Ok(Some(Line::Whole(line))) => line,
             Ok(Some(Line::TooLong)) => {
-                process.wish(Wish::Kill("it wrote a line longer than allowed"));
+                process.raise(StopLevel::Kill("it wrote a line longer than allowed"));
                 return;
             }
             Ok(None) => return,
             Err(cause) => {
-                tracing::debug!(%cause, "child's output broke");
+                tracing::debug!(%cause, "reading a child's output failed");
                 return;
             }
         };
@@ -145,10 +147,10 @@ async fn pump_down(client: &Client, process: &Process, output: &mut Lines<ChildS
     }
 }
 
-/// Our refusal of the child's own request. Never waits: a child that writes requests without
-/// reading our answers would stop both directions.
+/// Sends the gate's refusal of the child's own request. It never waits: a child that writes
+/// requests without reading the answers would block both directions.
 fn refuse(process: &Process, permitted: &Permitted) {
     if process.try_write(line_for_child(&permitted.minified())).is_err() {
-        tracing::debug!("no room to tell the child of a refusal");
+        tracing::debug!("child's input queue is full; refusal not sent");
     }
 }

@@ -10,22 +10,22 @@ use crate::child::process::Exit;
 pub enum ExitReason {
     /// The client closed our standard input: the ordinary end.
     ClientClosed,
-    /// The client's pipes broke.
+    /// Reading from or writing to the client failed.
     ClientBroken(String),
-    /// We were told to close.
+    /// Shutdown was requested.
     Closing,
     /// The child could not be started.
     NotStarted(SpawnError),
     /// The child ended while the client was still there.
     ChildEnded(Exit),
-    /// The server no longer knows the session, which the client can only begin anew.
+    /// The server no longer knows the session; only the client can begin a new one.
     SessionLost,
     /// An internal error left the session in an unknown state, so it was closed.
     SessionClosed,
 }
 
 impl ExitReason {
-    /// Whether the program should say that it failed.
+    /// Whether the program exits with a failure status.
     pub fn is_failure(&self) -> bool {
         match self {
             Self::ClientClosed | Self::Closing => false,
@@ -37,7 +37,7 @@ impl ExitReason {
         }
     }
 
-    /// What to do about it.
+    /// What the operator can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NotStarted(error) => error.hint(),

@@ -1,8 +1,9 @@
-//! The client's side: a client with one stream of messages, on a pipe or on an HTTP+SSE stream.
+//! The client's side of a connection that carries one stream of messages: a pipe or an HTTP+SSE
+//! stream. The program's `run` and `http::legacy_sse` start it.
 //!
-//! One run is one [`Session`]. [`child`] joins a client on a pipe to a child process, [`remote`] joins
-//! any client to a server over HTTP; both walk every frame of either direction through the gate.
-//! [`Client`] is what they share: the session, the records, and the way to the client.
+//! One run is one [`Session`]. [`child`] joins a client on a pipe to a child process, [`remote`]
+//! joins any client to a server over HTTP; both pass every message of either direction to the gate.
+//! [`Client`] is what they share: the session, the records, and the writer to the client.
 
 mod exit;
 mod child;
@@ -26,7 +27,7 @@ pub use self::exit::ExitReason;
 pub use self::pipe::{Serving, StdioLimits, StdioUpstream, serve_pipes, serve_stdio};
 pub use self::remote::RemoteLimits;
 use crate::child::lines::{Line, Lines, has_foreign_line_end, line_for_client};
-use crate::session::{SessionHandle, Turn};
+use crate::session::{SessionHandle, StepOutcome};
 use crate::{ServerEvent, Shared, sse};
 use bartizan_gate::evidence::record::{CallId, Now};
 use bartizan_gate::evidence::step::{Act, Permitted, Released, Step};
@@ -39,10 +40,10 @@ use bartizan_gate::wire::protocol::{Protocol, Transport};
 
 /// How messages are framed for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// As lines on a pipe.
+pub(crate) enum MessageFraming {
+    /// One message on each line of a pipe.
     Lines,
-    /// As events on an HTTP stream.
+    /// One message in each event of an HTTP stream.
     Events,
 }
 
@@ -52,24 +53,24 @@ pub(crate) struct Client {
     server: Arc<Protected>,
     principal: Arc<Principal>,
     session: SessionHandle,
-    form: Form,
+    form: MessageFraming,
     out: mpsc::Sender<Bytes>,
-    /// Cancelled once the client no longer reads.
+    /// Cancelled when the client no longer reads.
     pub(crate) gone: CancellationToken,
-    /// Told whenever a call may have been settled.
+    /// Notified after each step, which may have settled a call.
     settled: Notify,
-    /// Held while a request is between its first attempt and its second one: no call of it waits
-    /// then, and yet it is to be answered.
+    /// Held between the first and the second attempt of a request: no call of it waits then, and
+    /// the client still expects an answer.
     between_attempts: Mutex<()>,
-    /// Subscriptions, which nobody expects to be answered soon.
+    /// Open subscriptions (`subscriptions/listen`), for which [`Client::idle`] does not wait.
     listens: Mutex<BTreeSet<CallId>>,
 }
 
-/// What came from the client.
+/// What was read from the client.
 pub(crate) enum Input {
-    /// Something was decided about a line.
+    /// The gate's act for a message.
     Act(Act),
-    /// The client closed our input.
+    /// The client closed its end.
     Closed,
     /// Reading failed.
     Broken(io::Error),
@@ -80,11 +81,12 @@ impl Client {
         shared: Shared,
         server: Arc<Protected>,
         principal: Arc<Principal>,
-        (form, out): (Form, mpsc::Sender<Bytes>),
+        form: MessageFraming,
+        out: mpsc::Sender<Bytes>,
     ) -> Self {
         let transport = match form {
-            Form::Lines => Transport::Stdio,
-            Form::Events => Transport::Http,
+            MessageFraming::Lines => Transport::Stdio,
+            MessageFraming::Events => Transport::Http,
         };
         let session = Session::new(Arc::clone(&principal), Arc::clone(&server), transport);
         Self {
@@ -105,38 +107,39 @@ impl Client {
         Arc::clone(&self.principal)
     }
 
-    /// What the conversation speaks, as far as is known.
+    /// The protocol that the session speaks, as far as it is known.
     pub(crate) fn protocol(&self) -> Protocol {
         self.session.protocol()
     }
 
-    /// Cancelled once a panic has closed the session, which ends the run.
+    /// Cancelled when a panic has closed the session, which ends the run.
     pub(crate) fn closed(&self) -> &CancellationToken {
         self.session.closed()
     }
 
     /// Takes one step, about `call` if it is about a call in flight.
-    pub(crate) fn turn(
+    pub(crate) fn step(
         &self,
         call: Option<&CallId>,
         step: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step>,
-    ) -> Turn {
-        let turn = self.session.step(call, step);
+    ) -> StepOutcome {
+        let outcome = self.session.step(call, step);
         self.settled.notify_one();
-        turn
+        outcome
     }
 
-    /// Takes one step about no call in flight. Without a record there is no act but the refusal.
+    /// Takes a step that is not about a call in flight. If its record cannot be kept, the act is
+    /// the refusal.
     pub(crate) fn act(&self, step: impl FnOnce(&mut Session, &Gate, Now) -> Step) -> Act {
-        self.turn(None, |session, gate, now| Some(step(session, gate, now))).into_act()
+        self.step(None, |session, gate, now| Some(step(session, gate, now))).into_act()
     }
 
-    /// Takes one step about `call`; there may be nothing to do.
+    /// Takes a step that settles `call`; the act is `Drop` if it was settled before.
     fn settle(&self, call: &CallId, step: impl FnOnce(&mut Session, Now) -> Option<Step>) -> Act {
-        self.turn(Some(call), |session, _, now| step(session, now)).into_act()
+        self.step(Some(call), |session, _, now| step(session, now)).into_act()
     }
 
-    /// The next line of the client and what is to be done about it.
+    /// The next line of the client and the gate's act for it.
     pub(crate) async fn next<R: AsyncRead + Unpin>(&self, input: &mut Lines<R>) -> Input {
         let refused = match input.next().await {
             Ok(Some(Line::Whole(line))) if !has_foreign_line_end(&line) => {
@@ -164,32 +167,34 @@ impl Client {
         }))
     }
 
-    /// Gives a message to the client, waiting while it does not read.
+    /// Sends a message to the client; waits while the client does not read (backpressure).
     pub(crate) async fn deliver(&self, released: Released) {
         if released.body().is_empty() {
             return;
         }
         let message = match self.form {
-            Form::Lines => match line_for_client(released.body(), || released.minified()) {
+            MessageFraming::Lines => match line_for_client(released.body(), || released.minified())
+            {
                 Some(line) => line,
-                // The body of an HTTP error, which no line can carry.
+                // The body of an HTTP error, which is not JSON, so no line can carry it.
                 None => return,
             },
-            // Its POST is over, and on the stream nobody could tell what it is about.
-            Form::Events if released.is_own() && released.id().is_none() => return,
-            Form::Events => event(released.body()),
+            // A refusal without an id: its POST was answered, and the client could not match it on
+            // the stream.
+            MessageFraming::Events if released.is_own() && released.id().is_none() => return,
+            MessageFraming::Events => event(released.body()),
         };
         if self.out.send(message).await.is_err() {
             self.gone.cancel();
         }
     }
 
-    /// How messages are framed for it.
-    pub(crate) fn form(&self) -> Form {
+    /// How messages are framed for this client.
+    pub(crate) fn form(&self) -> MessageFraming {
         self.form
     }
 
-    /// Gives what there is to the client. A message for the server comes back.
+    /// Delivers a message for the client; returns a message for the server.
     pub(crate) async fn carry(&self, act: Act) -> Option<Permitted> {
         match act {
             Act::Forward(permitted) => Some(permitted),
@@ -201,50 +206,51 @@ impl Client {
         }
     }
 
-    /// The client's stream stands: `call`, which asked for it, is over.
+    /// Settles `call`, which opened the client's stream.
     pub(crate) fn opened(&self, call: &CallId) {
         drop(self.settle(call, |session, now| session.upstream_accepted(call, now)));
     }
 
-    /// The server took `call`.
+    /// Settles `call`: the server accepted it.
     pub(crate) async fn accepted(&self, call: &CallId) {
         let act = self.settle(call, |session, now| session.upstream_accepted(call, now));
         drop(self.carry(act).await);
     }
 
-    /// The way to the server failed for `call`; who waits for it is told.
+    /// Settles `call` as failed at the server; its client gets an error.
     pub(crate) async fn failed(&self, call: &CallId, failure: &UpstreamFailure) {
         let act = self.settle(call, |session, now| session.upstream_failed(call, failure, now));
         drop(self.carry(act).await);
     }
 
-    /// The way to the server failed for `call`, of which nobody is told.
+    /// Settles `call` as failed at the server without telling the client.
     pub(super) fn failed_unheard(&self, call: &CallId, failure: &UpstreamFailure) {
         drop(self.settle(call, |session, now| session.upstream_failed(call, failure, now)));
     }
 
-    /// The server answered `call` with an HTTP error that its client gets as one.
-    pub(crate) fn turned_away(&self, call: &CallId, answer: ErrorAnswer) -> Turn {
-        self.turn(Some(call), |session, gate, now| session.upstream_status(gate, call, answer, now))
+    /// Settles `call`: the server answered with an HTTP error status, and the client gets that
+    /// status.
+    pub(crate) fn upstream_status(&self, call: &CallId, answer: ErrorAnswer) -> StepOutcome {
+        self.step(Some(call), |session, gate, now| session.upstream_status(gate, call, answer, now))
     }
 
-    /// What is to be done about a message of the server that belongs to `call`.
+    /// The act for a message of the server that belongs to `call`.
     pub(crate) fn answered(&self, call: &CallId, raw: &Bytes) -> Act {
-        self.turn(Some(call), |session, gate, now| {
+        self.step(Some(call), |session, gate, now| {
             Some(session.server_answer(gate, call, raw, now))
         })
         .into_act()
     }
 
-    /// The first attempt at `call` failed, of which nobody is told; judges its request `raw` for a
-    /// second one. The client waits for its answer all the while.
+    /// Settles `call`, the first attempt of a request, as failed without telling the client, and
+    /// returns the act for its request `raw`, which is sent again. [`Client::idle`] waits meanwhile.
     pub(super) fn judge_again(&self, call: &CallId, failure: &UpstreamFailure, raw: Bytes) -> Act {
         let _between = lock(&self.between_attempts);
         self.failed_unheard(call, failure);
         self.judge(raw)
     }
 
-    /// What is to be done about a message of the client.
+    /// The act for a message of the client.
     pub(super) fn judge(&self, raw: Bytes) -> Act {
         let arrival = Arrival { raw, ..Arrival::default() };
         self.act(|session, gate, now| session.client_frame(gate, &arrival, now))
@@ -271,8 +277,8 @@ impl Client {
         }
     }
 
-    /// Settles what is left at the end: with an error where the client may still read one, for
-    /// which it has `flush_max`.
+    /// Settles all calls at the end of the run. With `failure` the client gets an error for each;
+    /// writing them may take `flush_max`.
     pub(crate) async fn close(&self, failure: Option<&UpstreamFailure>, flush_max: Duration) {
         let left = self.session.settle_all(failure);
         let told = async {
@@ -281,12 +287,12 @@ impl Client {
             }
         };
         if timeout(flush_max, told).await.is_err() {
-            tracing::debug!("the client does not read how its calls ended");
+            tracing::debug!("the client did not read the errors of its open calls in time");
         }
     }
 }
 
-/// A message as an event of its own, named as 2024-11-05 has it.
+/// A message as one event named `message`, as revision 2024-11-05 requires.
 fn event(message: &Bytes) -> Bytes {
     let mut out = BytesMut::new();
     let event = ServerEvent {

@@ -1,7 +1,7 @@
-//! The client on our standard input and output, or at any other pair of pipes.
+//! A client on our standard input and output, or on any other pair of pipes.
 //!
-//! Standard output carries frames and nothing else. A slow client holds up the server and never
-//! fills our memory.
+//! Only frames are written to standard output. A slow client delays the server (backpressure);
+//! memory is bounded.
 
 use std::fmt;
 use std::io::{Read as _, Write as _};
@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::exit::ExitReason;
 use super::remote::{self, RemoteLimits};
-use super::{Client, Form, child};
+use super::{Client, MessageFraming, child};
 use crate::Shared;
 use crate::child::lines::Lines;
 use crate::child::{ChildLimits, ChildSpec};
@@ -24,10 +24,11 @@ use crate::upstream::Upstream;
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::Protected;
 
-/// Bytes between the threads at our standard input and output and the rest.
+/// Size of the buffers between the threads that read and write standard input and output and the
+/// runtime, bytes.
 const PIPE_BYTES: usize = 64 << 10;
 
-/// Where the client's messages go.
+/// The server of a client on a pipe.
 #[derive(Debug)]
 pub enum StdioUpstream {
     /// To a child process of its own.
@@ -41,16 +42,16 @@ pub enum StdioUpstream {
     Http(Arc<Upstream>),
 }
 
-/// Bounds on a client at standard input and output.
+/// Limits of a client on a pipe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StdioLimits {
-    /// Length of a line of the client, bytes; longer ones are refused and skipped.
+    /// Longest line of the client, bytes; longer ones are refused and skipped.
     pub line_bytes_max: usize,
-    /// Messages waiting to be written to the client.
+    /// Messages queued for the client.
     pub write_queue_max: usize,
-    /// How long the last messages may take to be written once all is over.
+    /// How long writing the last messages may take at the end.
     pub flush_max: Duration,
-    /// Bounds on the way to an HTTP server.
+    /// Limits for a server over HTTP.
     pub http: RemoteLimits,
 }
 
@@ -65,8 +66,8 @@ impl Default for StdioLimits {
     }
 }
 
-/// Serves the client at our standard input and output until one side ends. Ends with every task
-/// of its own finished and the child, if any, gone.
+/// Serves the client on our standard input and output until one side ends. Returns after all of its
+/// tasks have finished and the child, if any, has ended.
 pub async fn serve_stdio(
     shared: Shared,
     server: Arc<Protected>,
@@ -80,7 +81,7 @@ pub async fn serve_stdio(
     let (output, written) = standard_output();
     let reason = serve_pipes(serving, input, output).await;
     if timeout(flush_max, written).await.is_err() {
-        tracing::warn!("the client did not read all of its messages");
+        tracing::warn!("the client did not read its last messages in time");
     }
     reason
 }
@@ -93,7 +94,7 @@ pub struct Serving {
     pub server: Arc<Protected>,
     /// The client.
     pub principal: Arc<Principal>,
-    /// The way to the server.
+    /// Where its messages go.
     pub upstream: StdioUpstream,
     /// Bounds.
     pub limits: StdioLimits,
@@ -116,23 +117,23 @@ where
     let (done, written) = oneshot::channel();
     shared.tasks.spawn(write_lines(output, lines, done));
     let input = Lines::new(input, limits.line_bytes_max);
-    let client = Arc::new(Client::new(shared, server, principal, (Form::Lines, out)));
+    let client = Arc::new(Client::new(shared, server, principal, MessageFraming::Lines, out));
     let reason = match upstream {
         StdioUpstream::Child { spec, limits } => child::serve(&client, input, &spec, &limits).await,
         StdioUpstream::Http(upstream) => {
             remote::serve(Arc::clone(&client), input, upstream, limits.http).await
         }
     };
-    // The writer ends with the last sender.
+    // Dropping the last sender ends the writer.
     drop(client);
     if timeout(limits.flush_max, written).await.is_err() {
-        tracing::warn!("the client did not read all of its messages");
+        tracing::warn!("the client did not read its last messages in time");
     }
     reason
 }
 
-/// Writes lines until nobody sends any; flushes when none waits. Dropping `done` says that all is
-/// written.
+/// Writes lines until all senders are dropped; flushes when the queue is empty. Drops `done` when
+/// everything is written.
 async fn write_lines<W: AsyncWrite + Unpin>(
     mut output: W,
     mut lines: mpsc::Receiver<Bytes>,
@@ -153,8 +154,8 @@ async fn write_lines<W: AsyncWrite + Unpin>(
     drop(done);
 }
 
-/// Our standard input. A thread of its own reads it, not the runtime: a read cannot be cancelled,
-/// and a runtime waits for its blocking threads when it ends.
+/// Our standard input, read by a thread of its own: the runtime cannot cancel a blocking read and
+/// would wait for it at shutdown.
 fn standard_input() -> DuplexStream {
     let (mut to, from) = tokio::io::duplex(PIPE_BYTES);
     let runtime = Handle::current();
@@ -174,13 +175,13 @@ fn standard_input() -> DuplexStream {
         }
     };
     if let Err(cause) = std::thread::Builder::new().name("stdin".into()).spawn(copy) {
-        tracing::error!(%cause, "no thread for standard input");
+        tracing::error!(%cause, "cannot start the thread for standard input");
     }
     from
 }
 
-/// Our standard output, and word that all was written. A thread of its own writes it, for the
-/// reason given at [`standard_input`].
+/// Our standard output, written by a thread of its own for the same reason as [`standard_input`],
+/// and a receiver that ends when everything is written.
 fn standard_output() -> (DuplexStream, oneshot::Receiver<()>) {
     let (to, mut from) = tokio::io::duplex(PIPE_BYTES);
     let (done, written) = oneshot::channel();
@@ -197,7 +198,7 @@ fn standard_output() -> (DuplexStream, oneshot::Receiver<()>) {
         drop(done);
     };
     if let Err(cause) = std::thread::Builder::new().name("stdout".into()).spawn(copy) {
-        tracing::error!(%cause, "no thread for standard output");
+        tracing::error!(%cause, "cannot start the thread for standard output");
     }
     (to, written)
 }

@@ -1,12 +1,12 @@
-//! A client with one stream of messages, a server on HTTP: what a desktop client needs to reach a
-//! remote server, and what a client of HTTP+SSE gets.
+//! Joins a client with one stream of messages to a server over HTTP: a desktop client on a pipe, or
+//! an HTTP+SSE client.
 //!
-//! Requests run at once, each a POST of its own; notifications and answers go out one after the
-//! other, before anything that follows them. In the legacy era the session that the server minted
-//! is kept, its stream of server messages is held open and resumed, it is begun again where the
-//! server has forgotten it, and it is ended at the end.
-//! In the modern era the headers that mirror the body are written from it, and a cancellation
-//! closes the response stream instead of being sent (revision 2026-07-28, streamable-http).
+//! Requests run concurrently, each in a POST of its own. Notifications and answers are sent one
+//! after the other, before any later message. In the legacy eras the session id that the server
+//! minted is kept, its stream of server messages is held open and resumed, a session that the
+//! server no longer knows is begun again, and at the end the session is ended. In the modern era
+//! the headers that mirror the body are written from it, and a cancellation closes the response
+//! stream instead of being sent (revision 2026-07-28, basic/transports/streamable-http).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::exit::ExitReason;
-use super::{Client, Form, Input};
+use super::{Client, Input, MessageFraming};
 use crate::child::lines::Lines;
 use crate::upstream::{SESSION_ID, SendContext, Upstream};
 use crate::{Answer, EventStream, ServerEvent};
@@ -41,7 +41,7 @@ const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-versi
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
 
-/// What a POST can take: either form of an answer.
+/// The `Accept` value of a POST: a JSON body or an event stream.
 pub(super) const ANY_ANSWER: HeaderValue =
     HeaderValue::from_static("application/json, text/event-stream");
 const STREAM_ONLY: HeaderValue = HeaderValue::from_static("text/event-stream");
@@ -49,27 +49,27 @@ const STREAM_ONLY: HeaderValue = HeaderValue::from_static("text/event-stream");
 /// Longest session id that is kept, bytes.
 const SESSION_ID_MAX: usize = 512;
 
-/// Bounds on a client's way to an HTTP server.
+/// Limits of a client's connection to an HTTP server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteLimits {
     /// Requests of the client in flight at once.
     pub requests_max: usize,
-    /// How long a notification or an answer may take to be accepted.
+    /// How long the server may take to accept a notification or an answer.
     pub accept_max: Duration,
-    /// From a request sent to its whole answer, or to the head of a stream. Subscriptions are
-    /// exempt from this and the next.
+    /// From sending a request to its whole answer, or to the head of a stream. This limit and the
+    /// next do not apply to subscriptions.
     pub answer_max: Duration,
-    /// Silence on the stream of an answer: no event and no comment.
+    /// Longest silence on the stream of an answer: no event and no comment.
     pub silence_max: Duration,
-    /// How often a stream that broke off is resumed for one request.
+    /// How often the broken stream of one request is resumed.
     pub resumes_max: u32,
-    /// Pause before a stream is opened again, where its server names none.
+    /// Pause before a stream is opened again, if its server gives no `retry`.
     pub retry: Duration,
-    /// The longest pause, whatever a server names and however often it failed.
+    /// Longest such pause, whatever `retry` the server gives and however often it failed.
     pub retry_max: Duration,
-    /// Failures in a row after which the stream of server messages is given up.
+    /// Consecutive failures after which the stream of server messages is not opened again.
     pub stream_failures_max: u32,
-    /// How long calls in flight may go on once the client has gone or we are closing.
+    /// How long calls in flight may go on after the client disconnected or shutdown began.
     pub drain_max: Duration,
     /// How long ending the session may take.
     pub end_max: Duration,
@@ -92,23 +92,23 @@ impl Default for RemoteLimits {
     }
 }
 
-/// Where the client's messages come from, one after the other.
-pub(crate) trait Source: Send {
-    /// The next message and what is to be done about it.
+/// A source of the client's messages, in order.
+pub(crate) trait MessageSource: Send {
+    /// The next message, as the gate's act for it.
     fn next(&mut self, client: &Client) -> impl Future<Output = Input> + Send;
 
-    /// The client's headers that came with it; none on a pipe.
+    /// The client's headers that came with the last message; none on a pipe.
     fn headers(&self) -> HeaderMap {
         HeaderMap::new()
     }
 
-    /// Who is told where the server asks for credentials instead; on a pipe, nobody.
+    /// The receiver of a challenge to the last message; none on a pipe.
     fn challenged(&mut self) -> Option<Challenged> {
         None
     }
 }
 
-/// An HTTP error by which a server asks for other credentials. Its call is not settled.
+/// An HTTP error with which a server asks for other credentials. The receiver must settle its call.
 #[derive(Debug)]
 pub(crate) struct Challenge {
     pub(crate) status: u16,
@@ -116,17 +116,17 @@ pub(crate) struct Challenge {
     pub(crate) body: Bytes,
 }
 
-/// Who waits to hear of a challenge. Dropped once there will be none.
+/// Sends a challenge to the task that waits for it. Dropped when there will be none.
 pub(crate) type Challenged = oneshot::Sender<Challenge>;
 
-impl<R: AsyncRead + Unpin + Send> Source for Lines<R> {
+impl<R: AsyncRead + Unpin + Send> MessageSource for Lines<R> {
     async fn next(&mut self, client: &Client) -> Input {
         client.next(self).await
     }
 }
 
-/// Serves the client until one of the two ends.
-pub(crate) async fn serve<S: Source>(
+/// Serves the client until the client or the session ends.
+pub(crate) async fn serve<S: MessageSource>(
     client: Arc<Client>,
     mut input: S,
     upstream: Arc<Upstream>,
@@ -151,7 +151,7 @@ pub(crate) async fn serve<S: Source>(
         () = client.gone.cancelled() => ExitReason::ClientBroken("it no longer reads".to_owned()),
         () = remote.lost.cancelled() => ExitReason::SessionLost,
     };
-    let hurry = async {
+    let shutdown = async {
         if reason == ExitReason::Closing {
             std::future::pending::<()>().await;
         } else {
@@ -162,9 +162,9 @@ pub(crate) async fn serve<S: Source>(
         () = client.idle() => {}
         () = client.gone.cancelled() => {}
         () = sleep(remote.limits.drain_max) => {}
-        () = hurry => {}
+        () = shutdown => {}
     }
-    // Lets go of every stream that is still open.
+    // Closes every stream that is still open.
     remote.over.cancel();
     remote.tasks.close();
     remote.tasks.wait().await;
@@ -175,37 +175,38 @@ pub(crate) async fn serve<S: Source>(
     reason
 }
 
-/// The way to one HTTP server.
+/// The state of one client's connection to an HTTP server.
 pub(super) struct Remote {
     pub(super) client: Arc<Client>,
     pub(super) upstream: Arc<Upstream>,
     pub(super) limits: RemoteLimits,
-    /// The calls and the stream of server messages of this run.
+    /// Tasks of this run: calls, and the stream of server messages.
     tasks: TaskTracker,
     /// Cancelled at the end of the run.
     over: CancellationToken,
-    /// Cancelled once the server no longer knows the session of a client that lives by it.
+    /// Cancelled when the server no longer knows the session of an HTTP+SSE client, whose stream
+    /// ends with it.
     lost: CancellationToken,
-    state: Mutex<State>,
-    /// One permit, held while a forgotten session is begun again, so that it is done once.
+    state: Mutex<RemoteState>,
+    /// One permit, held while a lost session is begun again, so that only one task does it.
     pub(super) renewing: Semaphore,
 }
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct RemoteState {
     /// The legacy session that the server minted.
     pub(super) session: Option<Box<str>>,
-    /// How the client began it.
+    /// The client's messages that began it.
     pub(super) opening: Opening,
     /// The headers that came with the client's last message.
     headers: HeaderMap,
-    /// Requests in flight, and what lets go of each.
+    /// Requests in flight, each with the token that cancels it.
     open: BTreeMap<Id, (CallId, CancellationToken)>,
-    /// Whether the stream of server messages was asked for.
+    /// Whether the stream of server messages was opened.
     listening: bool,
 }
 
-/// How the client began its session; each at most one line long.
+/// The client's `initialize` and `notifications/initialized`, at most one line long each.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Opening {
     pub(super) initialize: Option<Bytes>,
@@ -213,7 +214,7 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    /// Remembers a message if it is part of the beginning.
+    /// Keeps a message that is one of the two.
     fn note(&mut self, role: Option<Role>, body: &Bytes) {
         if role == Some(Role::Handshake) {
             *self = Self { initialize: Some(body.clone()), initialized: None };
@@ -223,7 +224,7 @@ impl Opening {
     }
 }
 
-/// Where a stream stands: what is needed to resume it.
+/// The position in a stream, from which it can be resumed.
 #[derive(Debug, Default)]
 struct Position {
     last: Option<Box<str>>,
@@ -233,7 +234,7 @@ struct Position {
 impl Position {
     fn pass(&mut self, event: &ServerEvent) {
         if let Some(id) = &event.id {
-            // An empty id forgets the position (WHATWG HTML §9.2.6).
+            // An empty id resets the position (WHATWG HTML §9.2.6).
             self.last = Some(id.clone()).filter(|id| !id.is_empty());
         }
         if let Some(retry) = event.retry {
@@ -243,13 +244,13 @@ impl Position {
 }
 
 impl Remote {
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, RemoteState> {
         // No panic can leave the state half updated, so a poisoned lock is safe.
         lock(&self.state)
     }
 
-    /// Carries the client's messages to the server.
-    async fn pump_up<S: Source>(self: &Arc<Self>, input: &mut S) -> ExitReason {
+    /// Forwards the client's messages to the server.
+    async fn pump_up<S: MessageSource>(self: &Arc<Self>, input: &mut S) -> ExitReason {
         loop {
             let act = match input.next(&self.client).await {
                 Input::Act(act) => act,
@@ -269,7 +270,9 @@ impl Remote {
         self.state().opening.note(role, permitted.body());
         let Some(id) = permitted.id().cloned() else {
             if role == Some(Role::Cancel) {
-                self.let_go(permitted.frame().and_then(|frame| frame.named_id("requestId")));
+                self.cancel_request(
+                    permitted.frame().and_then(|frame| frame.named_id("requestId")),
+                );
                 if self.era() == Era::Modern {
                     self.client.accepted(&call).await;
                     return;
@@ -292,9 +295,9 @@ impl Remote {
         self.state().open.insert(id.clone(), (Arc::clone(&call), cancel.clone()));
         let body = permitted.body().clone();
         let remote = Arc::clone(self);
-        let exchange = Exchange { remote, call, context, role, id, body, challenged };
+        let exchange = RemoteRequest { remote, call, context, role, id, body, challenged };
         if role == Some(Role::Handshake) {
-            // What follows needs the session that this answer names.
+            // Later messages need the session id of this answer.
             exchange.run(permitted, cancel).await;
         } else {
             self.tasks.spawn(exchange.run(permitted, cancel));
@@ -305,7 +308,8 @@ impl Remote {
         self.client.protocol().era
     }
 
-    /// What goes with a message: in the modern era the headers that mirror the body.
+    /// The headers and the session of a message; in the modern era, with the headers that mirror
+    /// the body.
     fn context(&self, permitted: &Permitted) -> SendContext {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, ANY_ANSWER);
@@ -323,7 +327,7 @@ impl Remote {
         self.with_session(headers)
     }
 
-    /// Names the revision that the session has settled on.
+    /// Adds the header `MCP-Protocol-Version` with the session's revision.
     pub(super) fn name_revision(&self, headers: &mut HeaderMap) {
         let revision = self.client.protocol().revision;
         set(headers, PROTOCOL_VERSION, revision.map(Revision::as_str));
@@ -338,12 +342,12 @@ impl Remote {
         SendContext { headers, session, principal: self.client.principal() }
     }
 
-    /// Sends what is not answered, and says whether it was taken.
+    /// Sends a notification or an answer; `true` if the server accepted it.
     pub(super) async fn tell(&self, permitted: Permitted, context: &SendContext) -> bool {
         self.post(permitted, context, None).await
     }
 
-    /// Like [`Remote::tell`], for a message whose sender may be `challenged`.
+    /// Like [`Remote::tell`]; a challenge goes to `challenged`.
     async fn post(
         &self,
         permitted: Permitted,
@@ -372,18 +376,18 @@ impl Remote {
         }
     }
 
-    /// 404 says that the server has no such session any more (2025-03-26, "Session Management").
-    /// Whose session is its stream then loses the stream; a pipe stays.
+    /// A 404 means that the server no longer knows the session (2025-11-25, "Session Management").
+    /// An HTTP+SSE client then loses its stream; a client on a pipe stays connected.
     fn note_status(&self, status: u16) {
-        let lives_by_it = self.client.form() == Form::Events && self.era() == Era::Legacy;
+        let lives_by_it = self.client.form() == MessageFraming::Events && self.era() == Era::Legacy;
         if status == 404 && lives_by_it && self.state().session.is_some() {
             self.lost.cancel();
         }
     }
 
-    /// The client cancels: its request's response stream is closed, which in the modern era is
-    /// the whole cancellation and in the legacy era means nothing.
-    fn let_go(&self, id: Option<Id>) {
+    /// The client cancels: closes the response stream of its request. In the modern era that is the
+    /// cancellation; in the legacy era it has no meaning.
+    fn cancel_request(&self, id: Option<Id>) {
         if let Some((_, cancel)) = id.and_then(|id| self.state().open.remove(&id)) {
             cancel.cancel();
         }
@@ -395,7 +399,7 @@ impl Remote {
         position: &Position,
     ) -> Result<Option<EventStream>, UpstreamFailure> {
         let act = self.client.act(Session::open_stream);
-        // A refusal of this is nothing that the client asked for.
+        // The client did not ask for this stream, so a refusal is not delivered.
         let Act::Forward(permitted) = act else { return Ok(None) };
         let call = Arc::clone(permitted.call());
         let mut headers = HeaderMap::new();
@@ -413,7 +417,7 @@ impl Remote {
                 let status = status_of(&answer);
                 self.note_status(status);
                 self.client.failed(&call, &UpstreamFailure::Status(status)).await;
-                // 405 and its like will not change; 429 and 5xx may.
+                // A status such as 405 is permanent; 429 and 5xx are temporary.
                 let passing = status == 429 || status >= 500;
                 if passing { Err(UpstreamFailure::Status(status)) } else { Ok(None) }
             }
@@ -434,12 +438,12 @@ impl Remote {
             let over = remote.over.clone();
             tokio::select! {
                 () = over.cancelled() => {}
-                () = remote.hear() => {}
+                () = remote.follow_server_stream() => {}
             }
         });
     }
 
-    async fn hear(&self) {
+    async fn follow_server_stream(&self) {
         let mut position = Position::default();
         let mut session = self.state().session.clone();
         let mut failures = 0_u32;
@@ -459,7 +463,7 @@ impl Remote {
                         state.listening = false;
                         return;
                     }
-                    // Another session has begun meanwhile.
+                    // Another session has begun in the meantime.
                     continue;
                 }
                 Err(_told) => false,
@@ -467,10 +471,10 @@ impl Remote {
             failures = if heard { 0 } else { failures.saturating_add(1) };
             sleep(self.pause(&position, failures)).await;
         }
-        tracing::warn!("the server's own messages can no longer be heard");
+        tracing::warn!("stream of server messages failed too often; not opened again");
     }
 
-    /// Passes on the messages of a stream until it ends, and says whether there was any event.
+    /// Passes the messages of a stream to the client until it ends; `true` if there was any event.
     async fn pass_on(&self, mut events: EventStream, position: &mut Position) -> bool {
         let mut heard = false;
         while let Some(Ok(event)) = events.next().await {
@@ -486,7 +490,8 @@ impl Remote {
         heard
     }
 
-    /// Gives what there is to the client; our refusal of the server's own request goes back.
+    /// Delivers a message for the client; sends the gate's refusal of a server's own request to the
+    /// server.
     pub(super) async fn carry(&self, act: Act) {
         if let Some(permitted) = self.client.carry(act).await {
             let mut headers = HeaderMap::new();
@@ -497,15 +502,16 @@ impl Remote {
         }
     }
 
-    /// How long to wait before a stream is opened again: what the server asked for, doubled with
-    /// each failure, within bounds.
+    /// Pause before a stream is opened again: the server's `retry`, doubled with each failure,
+    /// within limits.
     fn pause(&self, position: &Position, failures: u32) -> Duration {
         let named = position.retry.unwrap_or(self.limits.retry);
         let grown = named.saturating_mul(2_u32.saturating_pow(failures.min(16)));
         grown.clamp(Duration::from_millis(10), self.limits.retry_max)
     }
 
-    /// Keeps the session that the server minted (mcp transports, "Session Management").
+    /// Keeps the session id that the server minted (2025-11-25, basic/transports, "Session
+    /// Management").
     pub(super) fn keep_session(&self, answer: &Answer) {
         let (Answer::Accepted { status, headers }
         | Answer::Whole { status, headers, .. }
@@ -538,8 +544,8 @@ impl Remote {
     }
 }
 
-/// One request of the client on its way.
-struct Exchange {
+/// One request of the client in flight.
+struct RemoteRequest {
     remote: Arc<Remote>,
     call: CallId,
     context: SendContext,
@@ -551,9 +557,10 @@ struct Exchange {
 
 /// Why a request is not answered yet.
 enum Unanswered {
-    /// It will not be.
+    /// It failed.
     Failed(UpstreamFailure),
-    /// The server has forgotten the session (404) and says so with this body. It has not acted.
+    /// The server no longer knows the session (404); this is the body of that answer. The server
+    /// has not acted on the request.
     Forgotten(Bytes),
 }
 
@@ -563,8 +570,8 @@ impl From<UpstreamFailure> for Unanswered {
     }
 }
 
-impl Exchange {
-    /// Sends the request and passes on what comes back, until it is answered or let go of.
+impl RemoteRequest {
+    /// Sends the request and delivers what comes back, until it is answered or cancelled.
     async fn run(mut self, permitted: Permitted, cancel: CancellationToken) {
         let result = tokio::select! {
             biased;
@@ -575,7 +582,7 @@ impl Exchange {
             Err(Unanswered::Forgotten(body)) => tokio::select! {
                 biased;
                 () = cancel.cancelled() => Ok(()),
-                result = self.begin_again(body, &cancel) => result,
+                result = self.retry_in_new_session(body, &cancel) => result,
             },
             result => result.map_err(|unanswered| match unanswered {
                 Unanswered::Failed(failure) => failure,
@@ -583,7 +590,7 @@ impl Exchange {
             }),
         };
         {
-            // The id may be in use again by now, for another call.
+            // Another call may use the same id by now.
             let mut state = self.remote.state();
             if state.open.get(&self.id).is_some_and(|(call, _)| *call == self.call) {
                 state.open.remove(&self.id);
@@ -596,7 +603,7 @@ impl Exchange {
 
     async fn carry_out(&mut self, permitted: Permitted) -> Result<(), Unanswered> {
         let sent = self.remote.upstream.send(permitted, &self.context);
-        let answer = self.patient(self.remote.limits.answer_max, sent).await??;
+        let answer = self.within(self.remote.limits.answer_max, sent).await??;
         let Some(answer) = challenge(answer, self.challenged.take()) else { return Ok(()) };
         if self.role == Some(Role::Handshake) {
             self.remote.keep_session(&answer);
@@ -616,22 +623,22 @@ impl Exchange {
         if waits { Err(UpstreamFailure::EndedEarly.into()) } else { Ok(()) }
     }
 
-    /// Whether the request named a legacy session.
+    /// Whether the request was sent in a legacy session.
     fn in_session(&self) -> bool {
         self.context.session.is_some() && self.role != Some(Role::Handshake)
     }
 
-    /// Passes on an HTTP error, where its body says in JSON-RPC what is wrong.
+    /// Delivers an HTTP error whose body is a JSON-RPC error; fails with its status otherwise.
     async fn refused(&self, status: u16, body: &Bytes) -> Result<(), UpstreamFailure> {
         let limits = self.remote.client.shared.gate.frame_limits();
-        let answer = under_id(body, &self.id, &limits.document);
+        let answer = with_id(body, &self.id, &limits.document);
         let answer = answer.ok_or(UpstreamFailure::Status(status))?;
         self.pass_on(&answer).await;
         Ok(())
     }
 
-    /// Sends the request once more, in a new session.
-    async fn begin_again(
+    /// Begins a new session and sends the request once more.
+    async fn retry_in_new_session(
         &mut self,
         body: Bytes,
         cancel: &CancellationToken,
@@ -643,7 +650,8 @@ impl Exchange {
             return self.refused(404, &body).await;
         }
         let forgotten = UpstreamFailure::Status(404);
-        // The first attempt is recorded; what it would tell the client is not true any more.
+        // The first attempt is recorded as failed; its error is not delivered, because the request
+        // is tried again.
         let act = remote.client.judge_again(&self.call, &forgotten, self.body.clone());
         let Some(permitted) = remote.client.carry(act).await else { return Ok(()) };
         self.call = Arc::clone(permitted.call());
@@ -656,8 +664,8 @@ impl Exchange {
         }
     }
 
-    /// Waits at most `longest`, unless the request is one that stays open.
-    async fn patient<T>(
+    /// Waits at most `longest`; without limit for a subscription.
+    async fn within<T>(
         &self,
         longest: Duration,
         wait: impl Future<Output = T>,
@@ -668,12 +676,12 @@ impl Exchange {
         timeout(longest, wait).await.map_err(|_elapsed| UpstreamFailure::TimedOut)
     }
 
-    /// Passes on the events of the answer; where the legacy stream breaks off, resumes it.
+    /// Delivers the events of the answer; resumes a legacy stream that breaks.
     async fn follow(&self, mut events: EventStream) -> Result<(), UpstreamFailure> {
         let mut position = Position::default();
         let mut resumes = 0_u32;
         loop {
-            let ended = match self.patient(self.remote.limits.silence_max, events.next()).await? {
+            let ended = match self.within(self.remote.limits.silence_max, events.next()).await? {
                 Some(Ok(event)) => {
                     position.pass(&event);
                     if !event.data.is_empty() {
@@ -706,8 +714,8 @@ impl Exchange {
     }
 }
 
-/// Tells whoever is `challenged` if `answer` asks for other credentials (RFC 9110 §11.6.1, RFC 6750
-/// §3.1). Every other answer comes back, and one that nobody waits for any more.
+/// Sends `answer` to `challenged` if it asks for other credentials (RFC 9110 §11.6.1, RFC 6750
+/// §3.1). Returns any other answer, and one whose receiver was dropped.
 fn challenge(answer: Answer, challenged: Option<Challenged>) -> Option<Answer> {
     let Some(challenged) = challenged else { return Some(answer) };
     match answer {
@@ -730,10 +738,10 @@ pub(super) fn status_of(answer: &Answer) -> u16 {
     }
 }
 
-/// The JSON-RPC error that came with an HTTP error, under the id of the request that it answers. A
-/// stdio client has nothing else to tell by what was refused, and servers write `null` or a word
-/// of their own where they did not read that far.
-fn under_id(body: &Bytes, id: &Id, limits: &DocumentLimits) -> Option<Bytes> {
+/// The JSON-RPC error in the body of an HTTP error, with the id of its request. A stdio client can
+/// only match it by the id, and servers write `null` or an id of their own if they did not read the
+/// request.
+fn with_id(body: &Bytes, id: &Id, limits: &DocumentLimits) -> Option<Bytes> {
     let answer = Document::read(body.clone(), limits).ok()?;
     let named = answer.root().get("id");
     if named.and_then(Id::spelt_by).as_ref() == Some(id) {
@@ -790,7 +798,7 @@ mod tests {
         ];
         for (body, expected) in cases {
             let body = Bytes::from_static(body.as_bytes());
-            let answer = under_id(&body, &Id::Text("a".into()), &DocumentLimits::default());
+            let answer = with_id(&body, &Id::Text("a".into()), &DocumentLimits::default());
             assert_eq!(answer.as_deref(), expected.map(str::as_bytes), "{body:?}");
         }
     }

@@ -1,9 +1,9 @@
-//! A legacy session that its server has forgotten, begun again without the client.
+//! Begins a legacy session again that its server no longer knows, on behalf of a client on stdio.
 //!
-//! A server that restarts answers 404 to the sessions it had, and a client over HTTP would begin a
-//! new one (revision 2025-11-25, "Session Management"). A client on stdio has never heard of
-//! sessions, so its own `initialize` and `notifications/initialized` are sent again for it. They
-//! pass the gate like all else, policy and journal included; only their answer is kept back.
+//! A server that restarts answers 404 to its old sessions, and an HTTP client would begin a new one
+//! (2025-11-25, "Session Management"). A client on stdio has no session ids, so its own
+//! `initialize` and `notifications/initialized` are sent again for it. They pass the gate, policy
+//! and journal included; only the answer to `initialize` is not sent to the client.
 
 use std::sync::Arc;
 
@@ -21,8 +21,8 @@ use bartizan_gate::session::UpstreamFailure;
 use bartizan_gate::wire::protocol::Revision;
 
 impl Remote {
-    /// Begins the session anew, unless that was done since `stale` was in use. `false` where the
-    /// server does not take the client as it was.
+    /// Begins the session again, unless another task has done so since `stale` was in use. `false`
+    /// if the server does not accept the client's `initialize` any more.
     pub(super) async fn renew(self: &Arc<Self>, stale: Option<&str>) -> bool {
         let _turn = self.renewing.acquire().await;
         if self.state().session.as_deref() != stale {
@@ -30,7 +30,7 @@ impl Remote {
         }
         let opening = self.state().opening.clone();
         let Some(initialize) = opening.initialize else { return false };
-        tracing::info!("the server has forgotten the session; beginning it again");
+        tracing::info!("the server no longer knows the session; initializing again");
         if !self.initialize(initialize).await {
             return false;
         }
@@ -44,8 +44,8 @@ impl Remote {
         taken
     }
 
-    /// Sends the client's `initialize` again, and says whether the server settles on the same
-    /// revision as before. If so, the session that it names is kept.
+    /// Sends the client's `initialize` again. `true` if the server chooses the same revision as
+    /// before; then the new session is kept.
     async fn initialize(self: &Arc<Self>, initialize: Bytes) -> bool {
         let settled = self.client.protocol().revision;
         let Act::Forward(permitted) = self.client.judge(initialize) else { return false };
@@ -62,7 +62,7 @@ impl Remote {
         false
     }
 
-    /// The revision that the server settles on.
+    /// Sends `initialize` and returns the revision that the server chooses.
     async fn settle(
         &self,
         call: &CallId,
@@ -82,7 +82,7 @@ impl Remote {
         Ok(answer.and_then(|answer| answer.settles()))
     }
 
-    /// The answer to `call`; whatever else comes before it goes to the client.
+    /// The answer to `call`, not delivered to the client; messages before it are delivered.
     async fn answer_kept_back(&self, call: &CallId, answer: Answer) -> Option<Released> {
         let mut events = match answer {
             Answer::Accepted { .. } => return None,
@@ -99,7 +99,8 @@ impl Remote {
         None
     }
 
-    /// What the gate releases of the answer to `call`. Any other message goes to the client.
+    /// The released answer to `call`; `None` for any other message, which is delivered to the
+    /// client.
     async fn kept_back(&self, call: &CallId, raw: &Bytes) -> Option<Released> {
         let act = self.client.answered(call, raw);
         if self.client.awaits(call) {

@@ -1,11 +1,12 @@
-//! Many agents over one duplex line: a child's pipes, or the POST endpoint and the event stream of
-//! an HTTP+SSE server.
+//! Multiplexes many agents over one duplex line: a child's pipes, or the POST endpoint and the
+//! event stream of an HTTP+SSE server. `child` and `upstream::legacy_sse` implement [`Line`].
 //!
-//! Each request opens an exchange, and the messages that the server sends come in one sequence. The
-//! [`Line`] tells which exchange a message belongs to. A message that belongs to none goes to the
-//! stream of server messages if one is open, else to the oldest exchange that is read, else it waits
-//! for that stream. A slow reader holds up the line for a bounded time and is then given up. Decides
-//! nothing about content: the gate reads every message again on its way to the client.
+//! Each request opens an exchange, and the server's messages arrive in one sequence. The [`Line`]
+//! decides which exchange a message belongs to. A message that belongs to none goes to the stream
+//! of server messages if that is open, else to the oldest exchange with a reader, else it is kept
+//! for that stream. A slow reader delays the line (backpressure) for a limited time; then its
+//! exchange is closed. This module decides nothing about content: the gate reads every message
+//! again on its way to the client.
 
 mod stream;
 mod table;
@@ -21,76 +22,80 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 pub use self::stream::DuplexStream;
-pub(crate) use self::stream::{Answered, End};
+pub(crate) use self::stream::{End, ExchangeAnswer};
 use self::stream::{Item, Owner};
 use self::table::Delivery;
-pub(crate) use self::table::Table;
+pub(crate) use self::table::ExchangeTable;
 use crate::Answer;
 use crate::clock::Clock;
 use bartizan_gate::session::UpstreamFailure;
 
-/// How often a line that drains looks whether its calls are over.
+/// How often a draining line checks whether its calls have ended.
 pub(crate) const DRAIN_STEP: Duration = Duration::from_millis(20);
 
-/// Bounds on what passes over one line.
+/// Limits of one line.
 #[derive(Debug, Clone, Copy)]
 #[expect(clippy::struct_field_names, reason = "each of them is a maximum")]
 pub(crate) struct DuplexLimits {
     /// Exchanges open at once.
     pub(crate) exchanges_max: usize,
-    /// Messages waiting for the reader of one exchange.
+    /// Messages queued for the reader of one exchange.
     pub(crate) exchange_queue_max: usize,
-    /// How long a message waits for a slow reader before its exchange is given up.
+    /// How long a message waits for a slow reader before its exchange is closed.
     pub(crate) exchange_wait_max: Duration,
     /// Messages kept for the stream of server messages while it is not open.
     pub(crate) backlog_max: usize,
 }
 
-/// Where a message of the server goes.
+/// Where a message of the server goes. An `i64` is the number of an exchange.
 #[derive(Debug)]
-pub(crate) enum Route {
-    /// To this exchange, whose answer it is.
+pub(crate) enum Destination {
+    /// To this exchange, as its answer.
     Answer(i64, Bytes, End),
     /// To this exchange.
     Exchange(i64, Bytes),
-    /// To the exchange that it names, if that is read; else to whoever can hear it.
+    /// To the exchange that it names, if that has a reader; else to the stream of server messages
+    /// or to any exchange that accepts it.
     Anybody(Option<i64>, Bytes),
-    /// To the stream of server messages, or to nobody.
+    /// To the stream of server messages; dropped if that is not open.
     Stream(Bytes),
-    /// To nobody, and [`Line::stray`] is told.
-    Stray(Bytes),
-    /// To nobody, for this reason.
+    /// Dropped, after [`Line::unsolicited`] has recorded it.
+    Unsolicited(Bytes),
+    /// Dropped, for this reason.
     Nobody(&'static str),
 }
 
-/// One kind of line, and how its messages are told apart.
+/// One kind of line, and how its messages are matched with exchanges (correlation).
 pub(crate) trait Line: fmt::Debug + Send + Sync + Sized + 'static {
-    /// What is remembered of an open exchange, to tell its messages from others.
+    /// What is kept for an open exchange, to match its messages.
     type Exchange: fmt::Debug + Send;
 
-    /// A message of the server, as it was read.
+    /// A message of the server after [`Line::read`].
     type Message;
 
-    /// Reads a message. The table is not locked: a long message would hold up everybody who asks
-    /// the line anything meanwhile.
+    /// Parses a message. The table is not locked, so that parsing a long message delays nobody.
     fn read(&self, message: Bytes) -> Self::Message;
 
-    /// Whose `message` this is. The table is locked.
-    fn route(&self, table: &mut Table<Self::Exchange>, message: Self::Message) -> Route;
+    /// Decides where `message` goes. The table is locked.
+    fn route(
+        &self,
+        table: &mut ExchangeTable<Self::Exchange>,
+        message: Self::Message,
+    ) -> Destination;
 
     /// Whether a message that belongs to no exchange may go to this one.
-    fn hears_anything(exchange: &Self::Exchange) -> bool;
+    fn accepts_any_message(exchange: &Self::Exchange) -> bool;
 
-    /// Whether messages that nobody can hear yet are kept.
+    /// Whether messages without a reader are kept for the stream of server messages.
     fn keeps_backlog(&self) -> bool;
 
-    /// Takes a message that belongs to nobody.
-    fn stray(&self, message: &Bytes);
+    /// Records a message that belongs to no exchange.
+    fn unsolicited(&self, message: &Bytes);
 
-    /// The reader of an exchange went away before its answer.
-    fn abandoned(duplex: &Duplex<Self>, number: i64);
+    /// The reader of an exchange was dropped before its answer.
+    fn reader_dropped(duplex: &Duplex<Self>, number: i64);
 
-    /// Why an exchange gets no answer; `ended` says whether the server's messages are over.
+    /// Why an exchange gets no answer. `ended`: the line has ended.
     fn failure(&self, ended: bool) -> impl Future<Output = UpstreamFailure> + Send;
 }
 
@@ -100,23 +105,24 @@ pub(crate) struct Duplex<L: Line> {
     pub(crate) line: L,
     limits: DuplexLimits,
     clock: Clock,
-    table: Mutex<Table<L::Exchange>>,
+    table: Mutex<ExchangeTable<L::Exchange>>,
 }
 
 impl<L: Line> Duplex<L> {
     pub(crate) fn new(line: L, limits: DuplexLimits, clock: Clock) -> Arc<Self> {
-        let table = Mutex::new(Table::new(clock.uptime()));
+        let table = Mutex::new(ExchangeTable::new(clock.uptime()));
         Arc::new(Self { line, limits, clock, table })
     }
 
     /// The exchanges.
-    pub(crate) fn table(&self) -> MutexGuard<'_, Table<L::Exchange>> {
+    pub(crate) fn table(&self) -> MutexGuard<'_, ExchangeTable<L::Exchange>> {
         // No panic can leave the table half updated, so a poisoned lock is safe.
         lock(&self.table)
     }
 
-    /// Opens an exchange, and gives what `describe` makes of its number: what is remembered of it,
-    /// and whatever else the caller needs. `listens`: it stays open until somebody ends it.
+    /// Opens an exchange. `describe` gets its number and returns what is kept for it and what the
+    /// caller needs. `listens`: it stays open until one side ends it (`subscriptions/listen`).
+    /// Fails if the line has ended or too many exchanges are open.
     pub(crate) async fn open<T>(
         self: &Arc<Self>,
         listens: bool,
@@ -124,46 +130,47 @@ impl<L: Line> Duplex<L> {
     ) -> Result<(DuplexStream, T), UpstreamFailure> {
         let (to, from) = mpsc::channel(self.limits.exchange_queue_max);
         let now = self.clock.uptime();
-        let opened = self.table().open((to, listens), self.limits.exchanges_max, now, describe)?;
+        let opened = self.table().open(to, listens, self.limits.exchanges_max, now, describe)?;
         let Some((number, more)) = opened else { return Err(self.failure().await) };
         let owner = Arc::clone(self);
         Ok((DuplexStream::new(owner, from, Some(number)), more))
     }
 
-    /// Tells the reader of exchange `number` how the server took the request itself, where that is
-    /// answered apart from the request's own answer.
+    /// Tells the reader of exchange `number` how the server answered the POST that carried the
+    /// request, where the answer itself comes on the stream.
     pub(crate) async fn posted(&self, number: i64, outcome: Result<Answer, UpstreamFailure>) {
         let reader = self.table().reader(number);
         if let Some(reader) = reader {
-            // The reader may be gone by now.
+            // The reader may have been dropped.
             drop(reader.send(Item::Posted(Box::new(outcome))).await);
         }
     }
 
-    /// Opens the stream of server messages; `None` where one is open already (threat F7).
-    pub(crate) fn hear(self: &Arc<Self>) -> Option<DuplexStream> {
+    /// Opens the stream of server messages; `None` if one is open already (threat F7).
+    pub(crate) fn open_server_stream(self: &Arc<Self>) -> Option<DuplexStream> {
         let room = self.limits.backlog_max.saturating_add(self.limits.exchange_queue_max);
         let (to, from) = mpsc::channel(room);
-        if !self.table().hear(to, self.clock.uptime()) {
+        if !self.table().set_stream(to, self.clock.uptime()) {
             return None;
         }
         let owner = Arc::clone(self);
         Some(DuplexStream::new(owner, from, None))
     }
 
-    /// The client said something.
+    /// Marks the line as used.
     pub(crate) fn touch(&self) {
         self.table().used = self.clock.uptime();
     }
 
-    /// Hands a message of the server to whom it belongs, waiting a bounded time for a slow reader.
+    /// Delivers a message of the server; waits for a slow reader up to
+    /// [`DuplexLimits::exchange_wait_max`].
     pub(crate) async fn deliver(&self, message: Bytes) {
         let Some(Delivery { to, item, number }) = self.delivery(message) else { return };
         match timeout(self.limits.exchange_wait_max, to.send(item)).await {
             Ok(Ok(())) => {}
-            Ok(Err(_gone)) => tracing::debug!("the reader of an exchange is gone"),
+            Ok(Err(_gone)) => tracing::debug!("an exchange's reader was dropped; message dropped"),
             Err(_elapsed) => {
-                tracing::warn!("the reader of an exchange is too slow; giving it up");
+                tracing::warn!("an exchange's reader is too slow; closing the exchange");
                 self.table().give_up_reader(&to, number);
             }
         }
@@ -173,27 +180,27 @@ impl<L: Line> Duplex<L> {
         let message = self.line.read(message);
         let mut table = self.table();
         match self.line.route(&mut table, message) {
-            Route::Answer(number, message, end) => {
+            Destination::Answer(number, message, end) => {
                 table.answer(number, message, end, self.clock.uptime())
             }
-            Route::Exchange(number, message) => table.within(number, message),
-            Route::Anybody(named, message) => {
+            Destination::Exchange(number, message) => table.within(number, message),
+            Destination::Anybody(named, message) => {
                 let backlog = self.line.keeps_backlog().then_some(self.limits.backlog_max);
-                table.anybody(named, message, L::hears_anything, backlog)
+                table.anybody(named, message, L::accepts_any_message, backlog)
             }
-            Route::Stream(message) => {
+            Destination::Stream(message) => {
                 let delivery = table.streamed(message);
                 if delivery.is_none() {
-                    tracing::warn!("server wrote an unreadable message; dropped");
+                    tracing::warn!("unreadable message of a server dropped");
                 }
                 delivery
             }
-            Route::Stray(message) => {
+            Destination::Unsolicited(message) => {
                 drop(table);
-                self.line.stray(&message);
+                self.line.unsolicited(&message);
                 None
             }
-            Route::Nobody(why) => {
+            Destination::Nobody(why) => {
                 tracing::debug!(why, "message of a server dropped");
                 None
             }
@@ -212,7 +219,7 @@ impl<L: Line> Duplex<L> {
         self.line.failure(ended).await
     }
 
-    /// For how long nobody has used the line; `None` while somebody reads.
+    /// For how long the line has been unused; `None` while somebody reads from it.
     pub(crate) fn unused(&self) -> Option<Duration> {
         let table = self.table();
         (!table.is_read()).then(|| self.clock.uptime().saturating_sub(table.used))
@@ -224,8 +231,8 @@ impl<L: Line> Owner for Duplex<L> {
         Box::pin(self.failure())
     }
 
-    fn abandoned(&self, number: i64) {
-        L::abandoned(self, number);
+    fn reader_dropped(&self, number: i64) {
+        L::reader_dropped(self, number);
     }
 }
 
@@ -236,17 +243,17 @@ mod tests {
 
     use super::*;
 
-    /// A line whose messages say themselves where they go.
+    /// A line whose messages name their destination.
     #[derive(Debug, Default)]
-    struct Spelt {
-        strays: Mutex<Vec<Bytes>>,
-        /// Locked while no message can be read.
+    struct ScriptedLine {
+        unsolicited: Mutex<Vec<Bytes>>,
+        /// Locked while messages must wait to be read.
         unreadable: Mutex<()>,
         /// Whether a message is being read.
         reading: AtomicBool,
     }
 
-    impl Line for Spelt {
+    impl Line for ScriptedLine {
         type Exchange = ();
         type Message = Bytes;
 
@@ -256,24 +263,24 @@ mod tests {
             message
         }
 
-        fn route(&self, table: &mut Table<()>, message: Bytes) -> Route {
+        fn route(&self, table: &mut ExchangeTable<()>, message: Bytes) -> Destination {
             let text = String::from_utf8(message.to_vec()).unwrap();
             let (word, number) = text.split_once(' ').unwrap_or((&text, "0"));
             let number: i64 = number.parse().unwrap();
             match word {
-                "answer" if table.was_given_up(number) => Route::Nobody("it was given up"),
+                "answer" if table.was_given_up(number) => Destination::Nobody("it was given up"),
                 "answer" if table.get(number).is_some() => {
-                    Route::Answer(number, message, End::Result)
+                    Destination::Answer(number, message, End::Result)
                 }
-                "progress" => Route::Exchange(number, message),
-                "named" => Route::Anybody(Some(number), message),
-                "notice" => Route::Anybody(None, message),
-                "streamed" => Route::Stream(message),
-                _ => Route::Stray(message),
+                "progress" => Destination::Exchange(number, message),
+                "named" => Destination::Anybody(Some(number), message),
+                "notice" => Destination::Anybody(None, message),
+                "streamed" => Destination::Stream(message),
+                _ => Destination::Unsolicited(message),
             }
         }
 
-        fn hears_anything((): &()) -> bool {
+        fn accepts_any_message((): &()) -> bool {
             true
         }
 
@@ -281,11 +288,11 @@ mod tests {
             true
         }
 
-        fn stray(&self, message: &Bytes) {
-            self.strays.lock().unwrap().push(message.clone());
+        fn unsolicited(&self, message: &Bytes) {
+            self.unsolicited.lock().unwrap().push(message.clone());
         }
 
-        fn abandoned(duplex: &Duplex<Self>, number: i64) {
+        fn reader_dropped(duplex: &Duplex<Self>, number: i64) {
             duplex.table().give_up(number);
         }
 
@@ -294,22 +301,22 @@ mod tests {
         }
     }
 
-    fn line() -> Arc<Duplex<Spelt>> {
+    fn line() -> Arc<Duplex<ScriptedLine>> {
         let limits = DuplexLimits {
             exchanges_max: 2,
             exchange_queue_max: 1,
             exchange_wait_max: Duration::from_millis(20),
             backlog_max: 2,
         };
-        Duplex::new(Spelt::default(), limits, Clock::start())
+        Duplex::new(ScriptedLine::default(), limits, Clock::start())
     }
 
-    async fn open(line: &Arc<Duplex<Spelt>>) -> Result<DuplexStream, UpstreamFailure> {
+    async fn open(line: &Arc<Duplex<ScriptedLine>>) -> Result<DuplexStream, UpstreamFailure> {
         let (stream, ()) = line.open(false, |_| Ok(((), ()))).await?;
         Ok(stream)
     }
 
-    async fn say(line: &Duplex<Spelt>, message: &'static str) {
+    async fn say(line: &Duplex<ScriptedLine>, message: &'static str) {
         line.deliver(Bytes::from_static(message.as_bytes())).await;
     }
 
@@ -327,8 +334,8 @@ mod tests {
         let mut one = open(&line).await.unwrap();
         say(&line, "notice 4").await;
         assert_eq!(read(&mut one).await.unwrap(), "notice 4", "the oldest that is read");
-        let mut heard = line.hear().unwrap();
-        assert!(line.hear().is_none(), "one at a time");
+        let mut heard = line.open_server_stream().unwrap();
+        assert!(line.open_server_stream().is_none(), "one at a time");
         assert_eq!(read(&mut heard).await.unwrap(), "notice 2", "the newest were kept");
         assert_eq!(read(&mut heard).await.unwrap(), "notice 3");
         let two = open(&line).await.unwrap();
@@ -349,22 +356,22 @@ mod tests {
         let [_, mut two, heard] = streams;
         assert_eq!(read(&mut two).await, None, "nothing follows an answer");
         say(&line, "answer 2").await;
-        assert_eq!(*line.line.strays.lock().unwrap(), ["answer 2"], "answered already");
+        assert_eq!(*line.line.unsolicited.lock().unwrap(), ["answer 2"], "answered already");
         drop(heard);
-        assert!(line.hear().is_some());
+        assert!(line.open_server_stream().is_some());
     }
 
     #[tokio::test]
     async fn who_reads_too_slowly_is_given_up_and_nobody_else() {
         let line = line();
         let mut slow = open(&line).await.unwrap();
-        let mut heard = line.hear().unwrap();
+        let mut heard = line.open_server_stream().unwrap();
         say(&line, "progress 1").await;
         say(&line, "progress 1").await;
         assert_eq!(read(&mut slow).await.unwrap(), "progress 1");
         assert_eq!(slow.next().await.unwrap().unwrap_err(), UpstreamFailure::EndedEarly);
         say(&line, "answer 1").await;
-        assert!(line.line.strays.lock().unwrap().is_empty(), "its late answer is expected");
+        assert!(line.line.unsolicited.lock().unwrap().is_empty(), "its late answer is expected");
         // An answer that is not taken ends its exchange alone.
         let slow = open(&line).await.unwrap();
         say(&line, "progress 2").await;
@@ -397,13 +404,13 @@ mod tests {
     async fn the_end_of_the_line_is_told_to_everybody() {
         let line = line();
         let mut one = open(&line).await.unwrap();
-        let mut heard = line.hear().unwrap();
+        let mut heard = line.open_server_stream().unwrap();
         assert!(line.unused().is_none() && line.table().is_busy());
         line.end();
         assert_eq!(one.next().await.unwrap().unwrap_err(), UpstreamFailure::TimedOut);
         assert!(heard.next().await.is_none());
         assert_eq!(open(&line).await.unwrap_err(), UpstreamFailure::TimedOut);
-        assert!(line.hear().is_none() && line.unused().is_some());
+        assert!(line.open_server_stream().is_none() && line.unused().is_some());
     }
 
     #[tokio::test]
@@ -414,7 +421,7 @@ mod tests {
         line.posted(1, Ok(Answer::bare(401))).await;
         let answered = stream.answer(false, long).await.unwrap();
         assert!(
-            matches!(answered, Answered::Turned(Answer::Whole { status: 401, .. })),
+            matches!(answered, ExchangeAnswer::Status(Answer::Whole { status: 401, .. })),
             "{answered:?}"
         );
         let stream = open(&line).await.unwrap();
@@ -424,12 +431,12 @@ mod tests {
         let stream = open(&line).await.unwrap();
         line.posted(3, Ok(Answer::accepted(202))).await;
         let answered = stream.answer(false, Duration::ZERO).await.unwrap();
-        let Answered::Stream(mut stream) = answered else { panic!("{answered:?}") };
+        let ExchangeAnswer::Stream(mut stream) = answered else { panic!("{answered:?}") };
         say(&line, "answer 3").await;
         assert_eq!(read(&mut stream).await.unwrap(), "answer 3");
         let stream = open(&line).await.unwrap();
         say(&line, "answer 4").await;
         let answered = stream.answer(true, long).await.unwrap();
-        assert!(matches!(answered, Answered::Whole(_, End::Result)), "{answered:?}");
+        assert!(matches!(answered, ExchangeAnswer::Whole(_, End::Result)), "{answered:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What the reader of one exchange, or of the stream of server messages, reads.
+//! The receiving end: what the reader of one exchange, or of the stream of server messages, reads.
 
 use std::fmt;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::{Answer, ServerEvent};
 use bartizan_gate::session::UpstreamFailure;
 
-/// How an exchange ended.
+/// How the server answered an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     /// With a result.
@@ -21,22 +21,22 @@ pub(crate) enum End {
     Error(i64),
 }
 
-/// What the reader of an exchange is given.
+/// An item in the queue of an exchange's reader.
 #[derive(Debug)]
 pub(super) enum Item {
-    /// A message of the server; the answer if it says how the exchange ended.
+    /// A message of the server. It is the answer if the second field says how the exchange ended.
     Message(Bytes, Option<End>),
-    /// How the server took the request itself.
+    /// How the server answered the POST that carried the request.
     Posted(Box<Result<Answer, UpstreamFailure>>),
 }
 
-/// The line that a stream reads from.
+/// The line that a stream reads from, without its type.
 pub(super) trait Owner: fmt::Debug + Send + Sync {
-    /// Why there is no answer.
+    /// Why the exchange gets no answer.
     fn failure(&self) -> Pin<Box<dyn Future<Output = UpstreamFailure> + Send + '_>>;
 
-    /// The reader of exchange `number` is gone before its answer.
-    fn abandoned(&self, number: i64);
+    /// The reader of exchange `number` was dropped before its answer.
+    fn reader_dropped(&self, number: i64);
 }
 
 /// The messages that belong to one exchange, or to no exchange.
@@ -44,34 +44,35 @@ pub(super) trait Owner: fmt::Debug + Send + Sync {
 pub struct DuplexStream {
     owner: Arc<dyn Owner>,
     from: mpsc::Receiver<Item>,
-    /// The exchange; absent for the stream of server messages.
+    /// The exchange's number; `None` for the stream of server messages.
     number: Option<i64>,
-    /// A message that was looked at and not read yet.
+    /// A message that was received and not yet returned by `next`.
     peeked: Option<(Bytes, Option<End>)>,
     done: bool,
 }
 
-/// What comes first in an exchange.
-enum First {
-    /// A message, which stays to be read; the answer if it says how the exchange ended.
+/// The next item of an exchange.
+enum FirstItem {
+    /// A message, which stays in `peeked`. It is the answer if the field says how the exchange
+    /// ended.
     Message(Option<End>),
-    /// The request was taken.
+    /// The server accepted the request (202).
     Taken,
     /// The request was answered with a status, not with a message.
-    Turned(Answer),
-    /// There will be no answer.
+    Status(Answer),
+    /// There will be no answer, for this reason.
     Failed(UpstreamFailure),
 }
 
-/// The answer of an exchange.
+/// The answer of an exchange, or what comes before it.
 #[derive(Debug)]
-pub(crate) enum Answered {
-    /// It came first, and soon.
+pub(crate) enum ExchangeAnswer {
+    /// The answer, which came first and within the wait.
     Whole(Bytes, End),
-    /// Something comes before it, or it takes long.
+    /// Another message came first, or the wait was over.
     Stream(DuplexStream),
     /// The request was answered with a status, not with a message.
-    Turned(Answer),
+    Status(Answer),
 }
 
 impl DuplexStream {
@@ -88,29 +89,29 @@ impl DuplexStream {
         self.number
     }
 
-    /// Waits for the answer: at most `whole_wait` after the request was taken, then it is given as
-    /// a stream. `taken`: that was before now.
+    /// Waits for the answer, at most `whole_wait` after the server accepted the request; then gives
+    /// a stream. `taken`: the server has accepted it already. Fails if there will be no answer.
     pub(crate) async fn answer(
         mut self,
         taken: bool,
         whole_wait: Duration,
-    ) -> Result<Answered, UpstreamFailure> {
-        let mut first = if taken { First::Taken } else { self.first().await };
-        if matches!(first, First::Taken) {
-            first = timeout(whole_wait, self.first()).await.unwrap_or(First::Taken);
+    ) -> Result<ExchangeAnswer, UpstreamFailure> {
+        let mut first = if taken { FirstItem::Taken } else { self.first().await };
+        if matches!(first, FirstItem::Taken) {
+            first = timeout(whole_wait, self.first()).await.unwrap_or(FirstItem::Taken);
         }
         match first {
-            First::Message(Some(end)) => match self.next().await {
-                Some(event) => Ok(Answered::Whole(event?.data, end)),
+            FirstItem::Message(Some(end)) => match self.next().await {
+                Some(event) => Ok(ExchangeAnswer::Whole(event?.data, end)),
                 None => Err(UpstreamFailure::EndedEarly),
             },
-            First::Message(None) | First::Taken => Ok(Answered::Stream(self)),
-            First::Turned(answer) => Ok(Answered::Turned(answer)),
-            First::Failed(failure) => Err(failure),
+            FirstItem::Message(None) | FirstItem::Taken => Ok(ExchangeAnswer::Stream(self)),
+            FirstItem::Status(answer) => Ok(ExchangeAnswer::Status(answer)),
+            FirstItem::Failed(failure) => Err(failure),
         }
     }
 
-    /// The answer alone; what comes before it is dropped.
+    /// The answer; messages before it are dropped.
     pub(crate) async fn only_answer(mut self) -> Result<Bytes, UpstreamFailure> {
         loop {
             let event = self.next().await.unwrap_or(Err(UpstreamFailure::EndedEarly))?;
@@ -120,49 +121,49 @@ impl DuplexStream {
         }
     }
 
-    /// The next message; `None` at the end: after the answer, or when the stream of server
-    /// messages is over. Dropping the future loses nothing.
+    /// The next message; `None` after the answer, or when the stream of server messages has ended.
+    /// Cancel-safe: dropping the future loses no message.
     pub async fn next(&mut self) -> Option<Result<ServerEvent, UpstreamFailure>> {
         if self.done {
             return None;
         }
         let failure = loop {
             match self.first().await {
-                First::Taken => {}
-                First::Message(end) => {
+                FirstItem::Taken => {}
+                FirstItem::Message(end) => {
                     let (data, _) = self.peeked.take()?;
                     self.done = end.is_some();
                     return Some(Ok(ServerEvent { data, ..ServerEvent::default() }));
                 }
-                First::Turned(Answer::Whole { status, .. }) => {
+                FirstItem::Status(Answer::Whole { status, .. }) => {
                     break UpstreamFailure::Status(status);
                 }
-                First::Turned(Answer::Accepted { .. } | Answer::Stream { .. }) => {
+                FirstItem::Status(Answer::Accepted { .. } | Answer::Stream { .. }) => {
                     break UpstreamFailure::EndedEarly;
                 }
-                First::Failed(failure) => break failure,
+                FirstItem::Failed(failure) => break failure,
             }
         };
         self.done = true;
         self.number.is_some().then_some(Err(failure))
     }
 
-    /// Waits for what comes first. A message stays to be read.
-    async fn first(&mut self) -> First {
+    /// Waits for the next item without consuming a message.
+    async fn first(&mut self) -> FirstItem {
         if let Some((_, end)) = &self.peeked {
-            return First::Message(*end);
+            return FirstItem::Message(*end);
         }
         match self.from.recv().await {
             Some(Item::Message(data, end)) => {
                 self.peeked = Some((data, end));
-                First::Message(end)
+                FirstItem::Message(end)
             }
             Some(Item::Posted(outcome)) => match *outcome {
-                Ok(Answer::Accepted { .. }) => First::Taken,
-                Ok(answer) => First::Turned(answer),
-                Err(failure) => First::Failed(failure),
+                Ok(Answer::Accepted { .. }) => FirstItem::Taken,
+                Ok(answer) => FirstItem::Status(answer),
+                Err(failure) => FirstItem::Failed(failure),
             },
-            None => First::Failed(self.owner.failure().await),
+            None => FirstItem::Failed(self.owner.failure().await),
         }
     }
 }
@@ -171,7 +172,7 @@ impl Drop for DuplexStream {
     fn drop(&mut self) {
         let answered = self.done || self.peeked.as_ref().is_some_and(|(_, end)| end.is_some());
         if let Some(number) = self.number.filter(|_| !answered) {
-            self.owner.abandoned(number);
+            self.owner.reader_dropped(number);
         }
     }
 }

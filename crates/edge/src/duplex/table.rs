@@ -1,4 +1,4 @@
-//! Who waits for what on one line. Pure: nothing here waits.
+//! The table of one line's exchanges: who waits for what. Pure: nothing here waits.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -9,22 +9,22 @@ use tokio::sync::mpsc;
 use super::stream::{End, Item};
 use bartizan_gate::session::UpstreamFailure;
 
-/// Numbers of exchanges that were given up, remembered for one line: a late answer to one of them
-/// is expected.
+/// Numbers of exchanges closed before their answer, kept for one line: a late answer to one of them
+/// is expected and dropped.
 const GIVEN_UP_MAX: usize = 256;
 
-/// Where one message goes.
+/// One message and the reader that it goes to.
 #[derive(Debug)]
 pub(super) struct Delivery {
     pub(super) to: mpsc::Sender<Item>,
     pub(super) item: Item,
-    /// The exchange, if it goes to one that stays open.
+    /// The exchange, if it stays open.
     pub(super) number: Option<i64>,
 }
 
 /// An open exchange.
 #[derive(Debug)]
-struct Open<E> {
+struct OpenExchange<E> {
     exchange: E,
     to: mpsc::Sender<Item>,
     listens: bool,
@@ -32,22 +32,22 @@ struct Open<E> {
 
 /// The exchanges of one line.
 #[derive(Debug)]
-pub(crate) struct Table<E> {
+pub(crate) struct ExchangeTable<E> {
     next: i64,
-    /// By number, so the oldest first.
-    open: BTreeMap<i64, Open<E>>,
-    /// Exchanges that were given up before their answer.
+    /// By number, which is by age.
+    open: BTreeMap<i64, OpenExchange<E>>,
+    /// Exchanges that were closed before their answer.
     given_up: BTreeSet<i64>,
     stream: Option<mpsc::Sender<Item>>,
-    /// What the server said before anybody could hear it.
+    /// Messages that wait for the stream of server messages.
     backlog: VecDeque<Bytes>,
-    /// When somebody last spoke, by uptime.
+    /// When the line was last used, as uptime.
     pub(super) used: Duration,
     answered: bool,
     ended: bool,
 }
 
-impl<E> Table<E> {
+impl<E> ExchangeTable<E> {
     pub(super) fn new(now: Duration) -> Self {
         Self {
             next: 1,
@@ -61,10 +61,11 @@ impl<E> Table<E> {
         }
     }
 
-    /// Opens an exchange; `None` where the line has ended.
+    /// Opens an exchange; `None` if the line has ended. Fails if `exchanges_max` are open.
     pub(super) fn open<T>(
         &mut self,
-        (to, listens): (mpsc::Sender<Item>, bool),
+        to: mpsc::Sender<Item>,
+        listens: bool,
         exchanges_max: usize,
         now: Duration,
         describe: impl FnOnce(i64) -> Result<(E, T), UpstreamFailure>,
@@ -87,19 +88,19 @@ impl<E> Table<E> {
         let (exchange, more) = describe(number)?;
         self.next = number.saturating_add(1);
         self.used = now;
-        self.open.insert(number, Open { exchange, to, listens });
+        self.open.insert(number, OpenExchange { exchange, to, listens });
         Ok(Some((number, more)))
     }
 
-    /// Opens the stream of server messages and gives it what was kept; `false` where one is open
-    /// already, or the line has ended.
-    pub(super) fn hear(&mut self, to: mpsc::Sender<Item>, now: Duration) -> bool {
+    /// Opens the stream of server messages and gives it the backlog; `false` if one is open or the
+    /// line has ended.
+    pub(super) fn set_stream(&mut self, to: mpsc::Sender<Item>, now: Duration) -> bool {
         if self.ended || self.stream.as_ref().is_some_and(|open| !open.is_closed()) {
             return false;
         }
         for message in self.backlog.drain(..) {
             if to.try_send(Item::Message(message, None)).is_err() {
-                tracing::debug!("no room for a message kept for the stream");
+                tracing::debug!("stream queue is full; kept message dropped");
             }
         }
         self.used = now;
@@ -107,7 +108,7 @@ impl<E> Table<E> {
         true
     }
 
-    /// What is remembered of exchange `number`.
+    /// What is kept for exchange `number`.
     pub(crate) fn get(&self, number: i64) -> Option<&E> {
         self.open.get(&number).map(|open| &open.exchange)
     }
@@ -117,26 +118,26 @@ impl<E> Table<E> {
         self.open.iter().map(|(number, open)| (*number, &open.exchange))
     }
 
-    /// Like [`Table::iter`].
+    /// Like [`ExchangeTable::iter`].
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (i64, &mut E)> {
         self.open.iter_mut().map(|(number, open)| (*number, &mut open.exchange))
     }
 
-    /// Closes the exchanges that `which` does not choose; no answer is expected for them.
+    /// Closes the exchanges for which `which` is false; no answer is expected for them.
     pub(crate) fn retain(&mut self, mut which: impl FnMut(&E) -> bool) {
         self.open.retain(|_, open| which(&open.exchange));
     }
 
-    /// The one exchange that waits for an answer, if there is exactly one. `read`: of those alone
-    /// that somebody reads.
+    /// The exchange that waits for an answer, if there is exactly one. `read`: only exchanges with
+    /// a reader count.
     pub(crate) fn only(&self, read: bool) -> Option<i64> {
-        let waits = |open: &Open<E>| !(open.listens || read && open.to.is_closed());
+        let waits = |open: &OpenExchange<E>| !(open.listens || read && open.to.is_closed());
         let mut waiting = self.open.iter().filter(|(_, open)| waits(open));
         let (number, _) = waiting.next()?;
         waiting.next().is_none().then_some(*number)
     }
 
-    /// Closes an exchange before its answer; `false` where there is none.
+    /// Closes an exchange before its answer; `false` if it is not open.
     pub(crate) fn give_up(&mut self, number: i64) -> bool {
         let open = self.open.remove(&number).is_some();
         if open {
@@ -148,12 +149,12 @@ impl<E> Table<E> {
         open
     }
 
-    /// Whether exchange `number` was given up and its answer has not come yet; it has now.
+    /// Whether exchange `number` was closed before its answer. Forgets it: the answer has come now.
     pub(crate) fn was_given_up(&mut self, number: i64) -> bool {
         self.given_up.remove(&number)
     }
 
-    /// Gives up the slow reader `to`.
+    /// Closes the exchange, or the stream of server messages, of the slow reader `to`.
     pub(super) fn give_up_reader(&mut self, to: &mpsc::Sender<Item>, number: Option<i64>) {
         if let Some(number) = number {
             self.give_up(number);
@@ -162,12 +163,12 @@ impl<E> Table<E> {
         }
     }
 
-    /// The way to the reader of exchange `number`.
+    /// The queue of exchange `number`'s reader.
     pub(super) fn reader(&self, number: i64) -> Option<mpsc::Sender<Item>> {
         self.open.get(&number).map(|open| open.to.clone())
     }
 
-    /// The way of an answer: its exchange is over.
+    /// Routes an answer and closes its exchange.
     pub(super) fn answer(
         &mut self,
         number: i64,
@@ -175,27 +176,27 @@ impl<E> Table<E> {
         end: End,
         now: Duration,
     ) -> Option<Delivery> {
-        let Open { to, .. } = self.open.remove(&number)?;
+        let OpenExchange { to, .. } = self.open.remove(&number)?;
         self.answered = true;
         self.used = now;
         Some(Delivery { to, item: Item::Message(message, Some(end)), number: None })
     }
 
-    /// The way of a message within exchange `number`.
+    /// Routes a message within exchange `number`.
     pub(super) fn within(&self, number: i64, message: Bytes) -> Option<Delivery> {
         let to = self.reader(number)?;
         Some(Delivery { to, item: Item::Message(message, None), number: Some(number) })
     }
 
-    /// The way of a message for the stream of server messages.
+    /// Routes a message to the stream of server messages; `None` if that is not open.
     pub(super) fn streamed(&self, message: Bytes) -> Option<Delivery> {
         let to = self.stream.as_ref().filter(|open| !open.is_closed())?.clone();
         Some(Delivery { to, item: Item::Message(message, None), number: None })
     }
 
-    /// The way of a message that is no answer: to exchange `named` if that is read, else to the
-    /// stream of server messages, else to the oldest exchange that is read and `hears` anything.
-    /// Without any of these the newest `backlog_max` messages are kept.
+    /// Routes a message that is no answer: to exchange `named` if that has a reader, else to the
+    /// stream of server messages, else to the oldest exchange with a reader that `hears` anything.
+    /// If there is none, the newest `backlog_max` messages are kept.
     pub(super) fn anybody(
         &mut self,
         named: Option<i64>,
@@ -210,24 +211,24 @@ impl<E> Table<E> {
         if let Some(delivery) = self.streamed(message.clone()) {
             return Some(delivery);
         }
-        let hears = |open: &Open<E>| !open.to.is_closed() && hears(&open.exchange);
+        let hears = |open: &OpenExchange<E>| !open.to.is_closed() && hears(&open.exchange);
         let oldest = self.open.iter().find(|(_, open)| hears(open)).map(|(number, _)| *number);
         if let Some(number) = oldest {
             return self.within(number, message);
         }
         let Some(backlog_max) = backlog_max else {
-            tracing::debug!("message that nobody waits for dropped");
+            tracing::debug!("message without a reader dropped");
             return None;
         };
         if self.backlog.len() >= backlog_max {
             self.backlog.pop_front();
-            tracing::debug!("oldest message that nobody heard is dropped");
+            tracing::debug!("backlog is full; oldest message dropped");
         }
         self.backlog.push_back(message);
         None
     }
 
-    /// Closes everything.
+    /// Closes all exchanges and the stream of server messages.
     pub(super) fn end(&mut self) {
         self.ended = true;
         self.open.clear();
@@ -235,7 +236,7 @@ impl<E> Table<E> {
         self.backlog.clear();
     }
 
-    /// Whether the server sends no more.
+    /// Whether the line has ended.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended
     }
@@ -245,12 +246,12 @@ impl<E> Table<E> {
         self.answered
     }
 
-    /// Whether somebody waits for an answer.
+    /// Whether an exchange with a reader waits for an answer.
     pub(crate) fn is_busy(&self) -> bool {
         self.open.values().any(|open| !open.listens && !open.to.is_closed())
     }
 
-    /// Whether somebody reads an exchange or the stream of server messages.
+    /// Whether an exchange or the stream of server messages has a reader.
     pub(super) fn is_read(&self) -> bool {
         let mut readers = self.open.values().map(|open| &open.to).chain(self.stream.as_ref());
         readers.any(|to| !to.is_closed())

@@ -1,7 +1,8 @@
-//! Who sends a request: the one principal of the configuration, or whom an access token names.
+//! Authentication: the principal of a request, from the configuration or from its access token.
 //!
-//! Every front asks [`caller`] before it looks at a body. A token that ends here is taken out of
-//! the request there, so nothing behind can see it, send it on, or write it down.
+//! Each listener path (Streamable HTTP, HTTP+SSE) calls [`caller`] before it reads a body. Where we
+//! verify access tokens ourselves, [`caller`] removes the token from the request, so that no later
+//! code can see it, forward it or log it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,36 +10,37 @@ use std::time::Duration;
 use ::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use ::http::{HeaderMap, HeaderValue, Uri};
 
-use super::turned_away::TurnedAway;
-use super::{Inner, RouteState};
+use super::rejection::Rejection;
+use super::{ListenerState, RouteState};
 use crate::oauth::token::BadToken;
-use crate::oauth::{Bearer, NoEntry, OAuth, Terminate};
+use crate::oauth::{Bearer, OAuth, Terminate, TokenRefusal};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::DoorRefusal;
 
-/// The parameter that would carry a token in a request target (RFC 6750 §2.3).
+/// The query parameter that would carry a token (RFC 6750 §2.3).
 const PARAMETER: &str = "access_token";
 
 /// Who sends a request.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
     pub(super) principal: Arc<Principal>,
-    /// Until when we were told so, by uptime; absent where no token says it.
+    /// When the access token expires, as uptime; `None` where the principal is configured.
     pub(super) until: Option<Duration>,
 }
 
-/// Who sends a request with `headers` to `route`. An access token that ends here is removed from
-/// them. The door has let the request pass, so there is at most one `Authorization`.
+/// Authenticates a request with `headers` to `route`. A verified access token is removed from them.
+/// `admission` has checked that there is at most one `Authorization`. An error is the rejection to
+/// send: no token, a bad or expired one, a missing scope, or keys that cannot be fetched.
 pub(super) async fn caller(
-    inner: &Inner,
+    inner: &ListenerState,
     route: &Arc<RouteState>,
     headers: &mut HeaderMap,
-) -> Result<Caller, TurnedAway> {
+) -> Result<Caller, Rejection> {
     if let Some(principal) = &route.principal {
         return Ok(Caller { principal: Arc::clone(principal), until: None });
     }
     let Some(OAuth::Terminate(resource)) = &route.oauth else {
-        return Err(TurnedAway::from(DoorRefusal::NoToken, Some(route)));
+        return Err(Rejection::from(DoorRefusal::NoToken, Some(route)));
     };
     let header = headers.remove(AUTHORIZATION);
     let Some(token) = header.as_ref().and_then(token) else {
@@ -49,22 +51,23 @@ pub(super) async fn caller(
         Ok(Bearer { principal, left }) => {
             Ok(Caller { principal, until: Some(now.uptime.saturating_add(left)) })
         }
-        Err(NoEntry::Bad(bad)) => {
+        Err(TokenRefusal::Bad(bad)) => {
             let expired = bad == BadToken::Expired;
             let why = if expired { DoorRefusal::ExpiredToken } else { DoorRefusal::BadToken };
-            let away = challenged(why, route, resource, Some("invalid_token"));
-            Err(TurnedAway { note: Some(bad.as_str()), ..away })
+            let rejection = challenged(why, route, resource, Some("invalid_token"));
+            Err(Rejection { note: Some(bad.as_str()), ..rejection })
         }
-        Err(NoEntry::Scope(principal)) => {
-            let away = challenged(DoorRefusal::Scope, route, resource, Some("insufficient_scope"));
-            Err(TurnedAway { principal: Some(principal), ..away })
+        Err(TokenRefusal::Scope(principal)) => {
+            let rejection =
+                challenged(DoorRefusal::Scope, route, resource, Some("insufficient_scope"));
+            Err(Rejection { principal: Some(principal), ..rejection })
         }
-        Err(NoEntry::Unchecked) => Err(TurnedAway::from(DoorRefusal::NoKeys, Some(route))),
+        Err(TokenRefusal::Unchecked) => Err(Rejection::from(DoorRefusal::NoKeys, Some(route))),
     }
 }
 
-/// Waits until a token has expired that holds until `until`; forever where there is none. Both are
-/// uptime.
+/// Waits until `until`, when the caller's token expires; never ends where that is `None`. `until`
+/// and `now` are uptime.
 pub(super) async fn expired(until: Option<Duration>, now: Duration) {
     match until {
         Some(until) => tokio::time::sleep(until.saturating_sub(now)).await,
@@ -72,9 +75,9 @@ pub(super) async fn expired(until: Option<Duration>, now: Duration) {
     }
 }
 
-/// Why a request whose target is no route of ours is refused. The right path with a token behind
-/// it gets an answer of its own, so that whoever put it there learns where it belongs.
-pub(super) fn stray(inner: &Inner, uri: &Uri) -> TurnedAway {
+/// The rejection of a request for a path that no route has. If only a query that carries a token
+/// makes the target unknown, the answer says so: tokens belong in `Authorization` (RFC 6750 §2.3).
+pub(super) fn unknown_path(inner: &ListenerState, uri: &Uri) -> Rejection {
     let named = |pair: &str| pair.split('=').next() == Some(PARAMETER);
     let has_token = uri.query().is_some_and(|query| query.split('&').any(named));
     let route = inner.routes.get(uri.path()).or_else(|| inner.legacy.get(uri.path()));
@@ -83,7 +86,7 @@ pub(super) fn stray(inner: &Inner, uri: &Uri) -> TurnedAway {
         Some((route, Some(OAuth::Terminate(resource)))) => {
             challenged(DoorRefusal::TokenInQuery, route, resource, Some("invalid_request"))
         }
-        _ => TurnedAway::from(DoorRefusal::UnknownPath, None),
+        _ => Rejection::from(DoorRefusal::UnknownPath, None),
     }
 }
 
@@ -92,10 +95,10 @@ fn challenged(
     route: &Arc<RouteState>,
     resource: &Terminate,
     error: Option<&str>,
-) -> TurnedAway {
+) -> Rejection {
     let challenge = HeaderValue::from_str(&resource.challenge(error)).ok();
     let header = challenge.map(|challenge| (WWW_AUTHENTICATE, challenge));
-    TurnedAway { header, ..TurnedAway::from(why, Some(route)) }
+    Rejection { header, ..Rejection::from(why, Some(route)) }
 }
 
 /// The token of `Authorization: Bearer …` (RFC 6750 §2.1).

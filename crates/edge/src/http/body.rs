@@ -1,4 +1,5 @@
-//! A request's body, read whole before anything is decided or forwarded (threats E17, E18).
+//! Reads a request's body whole, within bounds on size, memory and time, before anything is decided
+//! or forwarded (threats E17, E18). Called by the listener's request paths.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -9,48 +10,50 @@ use bytes::{Bytes, BytesMut};
 use http_body::Body;
 use hyper::body::Incoming;
 
-use super::gauge::{Gauge, Held};
+use super::budget::{Budget, Reservation};
 use bartizan_gate::session::DoorRefusal;
 
 /// Bounds on reading one body.
 pub(super) struct BodyLimits<'a> {
     /// Size of this body, bytes.
     pub(super) bytes_max: usize,
-    /// Bytes of all bodies at once.
-    pub(super) budget: &'a Arc<Gauge>,
-    /// Time for the whole of it.
-    pub(super) patience: Duration,
+    /// Where the memory of all bodies together is accounted, bytes.
+    pub(super) budget: &'a Arc<Budget>,
+    /// Time for the whole body.
+    pub(super) timeout: Duration,
 }
 
-/// The whole of `body`, and its share of the budget. Trailers are dropped (P13). A body that came
-/// in one piece is not copied.
+/// Reads `body` and reserves memory for it; the reservation is returned with it. Trailers are
+/// dropped (P13). A body that came in one piece is not copied. Fails with `TooLarge`, `TooMany` (no
+/// memory left in the budget), `Slow`, or `Framing` (the client closed the connection or broke its
+/// framing).
 pub(super) async fn read(
     body: Incoming,
     limits: BodyLimits<'_>,
-) -> Result<(Bytes, Held), DoorRefusal> {
+) -> Result<(Bytes, Reservation), DoorRefusal> {
     let bytes_max = u64::try_from(limits.bytes_max).unwrap_or(u64::MAX);
     let announced = body.size_hint().lower();
     if announced > bytes_max {
         let discarding = discard(body, bytes_max);
-        drop(tokio::time::timeout(limits.patience, discarding).await);
+        drop(tokio::time::timeout(limits.timeout, discarding).await);
         return Err(DoorRefusal::TooLarge);
     }
     let held = limits.budget.take(announced).ok_or(DoorRefusal::TooMany)?;
     let reading = collect(body, held, bytes_max);
-    tokio::time::timeout(limits.patience, reading).await.unwrap_or(Err(DoorRefusal::Slow))
+    tokio::time::timeout(limits.timeout, reading).await.unwrap_or(Err(DoorRefusal::Slow))
 }
 
 async fn collect(
     mut body: Incoming,
-    mut held: Held,
+    mut held: Reservation,
     bytes_max: u64,
-) -> Result<(Bytes, Held), DoorRefusal> {
+) -> Result<(Bytes, Reservation), DoorRefusal> {
     let announced = body.size_hint().lower();
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     let mut size = 0_u64;
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        // The peer broke off or broke the framing: there is no message.
+        // The client closed the connection or broke the framing, so there is no whole message.
         let Ok(frame) = frame else { return Err(DoorRefusal::Framing) };
         let Ok(data) = frame.into_data() else { continue };
         let more = u64::try_from(data.len()).unwrap_or(u64::MAX);
@@ -76,8 +79,8 @@ async fn collect(
     if rest.is_empty() { Ok((first, held)) } else { Ok((rest.freeze(), held)) }
 }
 
-/// Reads on for up to twice `bytes_max` and keeps nothing: a connection closed with bytes unread
-/// is reset, and the client would not see why.
+/// Reads up to twice `bytes_max` more and drops it. Closing a connection with unread bytes sends a
+/// TCP reset, and the client would not receive our refusal.
 async fn discard(mut body: Incoming, bytes_max: u64) {
     let mut left = bytes_max.saturating_mul(2);
     while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {

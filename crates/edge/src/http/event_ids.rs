@@ -1,9 +1,10 @@
-//! Event ids as clients see them: the server's own, sealed to whoever may ask for them again.
+//! Event ids as clients see them: the server's own id with a message authentication code (MAC) in
+//! front.
 //!
-//! What a client sends back as `Last-Event-ID` makes a server replay a stream, so it must be an id
-//! that this principal was given in this session, and no other (threats F5, F6). An id is sealed
-//! with a key made anew at each start and encoded so that every header and every event can carry
-//! it, whatever the server put into it. Clients take ids as opaque (WHATWG HTML §9.2.4).
+//! A client sends an event id back as `Last-Event-ID`, which makes the server replay a stream. So
+//! the id must be one that this principal received in this session (threats F5, F6). The key of the
+//! MAC is new at each start. The result is encoded in base64url, so that every header and event can
+//! carry it whatever the server put into it; clients treat ids as opaque (WHATWG HTML §9.2.4).
 
 use std::io;
 
@@ -13,31 +14,32 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::HeaderValue;
 use sha2::Sha256;
 
-/// Length of a server's event id, bytes; a longer one is left out, and the stream cannot be
-/// resumed from there.
+/// Length of a server's event id, bytes. A longer id is left out of the event, so the stream cannot
+/// be resumed from there.
 const ID_MAX: usize = 1024;
-/// Length of a seal, bytes: 128 bits, not to be guessed.
+/// Length of the truncated MAC, bytes: 128 bits, which cannot be guessed.
 const SEAL: usize = 16;
 
-/// Seals the event ids of one listener.
+/// The MAC key of one listener's event ids.
 pub(super) struct EventIds(Hmac<Sha256>);
 
-/// Seals the event ids of one principal in one session with one server.
+/// Seals and opens the event ids of one principal in one session with one server.
 pub(super) struct EventScope(Hmac<Sha256>);
 
 impl EventIds {
-    /// With a key of its own.
+    /// A new random key. Fails if the system gives no randomness.
     pub(super) fn new() -> io::Result<Self> {
         let mut key = [0_u8; 64];
         getrandom::fill(&mut key).map_err(io::Error::other)?;
         Ok(Self(Hmac::new(&key.into())))
     }
 
-    /// `session` is our name for it; absent for a server without sessions.
+    /// The scope of event ids for these three. `session` is the id that the client knows; `None`
+    /// for a server without sessions.
     pub(super) fn scope(&self, principal: &str, server: &str, session: Option<&str>) -> EventScope {
         let mut mac = self.0.clone();
         for part in [principal, server, session.unwrap_or_default()] {
-            // With its length first, no part can run into the next.
+            // The length in front keeps the parts apart: ("ab", "c") and ("a", "bc") differ.
             mac.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
             mac.update(part.as_bytes());
         }
@@ -46,8 +48,8 @@ impl EventIds {
 }
 
 impl EventScope {
-    /// What the client is told instead of `id`; nothing for an id that no header could bring
-    /// back. The empty id means "none" (WHATWG HTML §9.2.6) and stays.
+    /// The id that the client gets instead of the server's `id`; `None` if no header could carry
+    /// the server's id back. The empty id means "no id" (WHATWG HTML §9.2.6) and stays.
     pub(super) fn seal(&self, id: &str) -> Option<Box<str>> {
         if id.is_empty() {
             return Some(Box::default());
@@ -62,9 +64,9 @@ impl EventScope {
         Some(URL_SAFE_NO_PAD.encode(sealed).into())
     }
 
-    /// The server's id in `sealed`, as a header carries it; nothing if it was not sealed here.
+    /// The server's id in `sealed`, as a header value; `None` if the MAC does not match this scope.
     pub(super) fn open(&self, sealed: &[u8]) -> Option<HeaderValue> {
-        // The longest that `seal` gives; more is not even decoded.
+        // Nothing longer comes from `seal`; do not decode it.
         if sealed.len() > ID_MAX.saturating_add(SEAL).saturating_mul(4).div_ceil(3) {
             return None;
         }
@@ -77,8 +79,8 @@ impl EventScope {
     }
 }
 
-/// `id` as a header value that arrives as it was sent: short, without control characters, and
-/// without white space at its ends, which a reader strips (RFC 9110 §5.5).
+/// `id` as a header value that arrives unchanged: short, without control characters, and without
+/// white space at its ends, which a recipient removes (RFC 9110 §5.5).
 fn header(id: &[u8]) -> Option<HeaderValue> {
     if id.is_empty() || id.len() > ID_MAX || id.trim_ascii().len() != id.len() {
         return None;

@@ -1,8 +1,9 @@
-//! One exchange: a permitted message on its way to the server, and the answer on its way back.
+//! One exchange: sends a permitted message to the server and brings the answer back.
 //!
-//! An exchange is polled by the client's connection; if that goes away first, it either lets go of
-//! the server at once (2026-07-28: a disconnect is a cancellation) or runs on in a tracked task
-//! (the legacy eras: it is not), and either way the outcome is recorded. Nothing is sent twice.
+//! The client's connection polls the exchange. If the connection is dropped first, the exchange
+//! either drops its request to the server at once (2026-07-28: a disconnect is a cancellation) or
+//! goes on in a tracked task (the legacy eras: it is not). Either way the outcome is recorded. No
+//! message is sent twice.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,11 +13,11 @@ use ::http::header::CONTENT_TYPE;
 use ::http::{HeaderMap, Response, StatusCode};
 use bytes::Bytes;
 
-use super::gauge::Held;
-use super::in_flight::{Begins, Exchange};
+use super::budget::Reservation;
+use super::in_flight::{Exchange, SessionStart};
 use super::reply::{self, ReplyBody};
 use super::stream::StreamBody;
-use crate::session::Turn;
+use crate::session::StepOutcome;
 use crate::upstream::{Media, SESSION_ID, SendContext, claims_json, media};
 use crate::{Answer, EventStream};
 use bartizan_gate::evidence::step::{Act, Content, Dispatch, Permitted};
@@ -24,22 +25,25 @@ use bartizan_gate::session::{ErrorAnswer, UpstreamFailure};
 use bartizan_gate::wire::protocol::Era;
 
 impl Exchange {
-    /// Sends the message and brings back the answer, whatever becomes of the client meanwhile.
-    pub(super) fn attended(
+    /// Sends the message and gives the response for the client. Dropping the future means that the
+    /// client disconnected. `headers` are the client's; `budget` is the memory reserved for the
+    /// body, released once the message was sent.
+    pub(super) fn run(
         exchange: &Arc<Self>,
         permitted: Permitted,
-        (headers, budget): (HeaderMap, Held),
+        headers: HeaderMap,
+        budget: Reservation,
     ) -> impl Future<Output = Response<ReplyBody>> + Send {
-        let carrying = Arc::clone(exchange).carry(permitted, headers, budget);
-        Attended { carrying: Some(Box::pin(carrying)), exchange: Arc::clone(exchange) }
+        let forwarding = Arc::clone(exchange).forward(permitted, headers, budget);
+        ExchangeFuture { forwarding: Some(Box::pin(forwarding)), exchange: Arc::clone(exchange) }
     }
 
-    /// Sends the message and brings back the answer.
-    async fn carry(
+    /// Sends the message within its timeouts and turns the server's answer into a response.
+    async fn forward(
         self: Arc<Self>,
         permitted: Permitted,
         headers: HeaderMap,
-        budget: Held,
+        budget: Reservation,
     ) -> Response<ReplyBody> {
         let context = SendContext { headers, ..self.context.clone() };
         let sending = self.route.upstream.send(permitted, &context);
@@ -72,20 +76,20 @@ impl Exchange {
             self.forget_session();
         }
         match self.accept() {
-            Turn::Act(Act::Deliver(released)) | Turn::Refused(Some(released)) => {
+            StepOutcome::Act(Act::Deliver(released)) | StepOutcome::Refused(Some(released)) => {
                 reply::own(&released)
             }
-            Turn::Act(Act::Forward(_) | Act::Drop) | Turn::Settled => {
+            StepOutcome::Act(Act::Forward(_) | Act::Drop) | StepOutcome::Settled => {
                 let mut headers = reply::headers(headers, self.named(headers));
                 headers.remove(CONTENT_TYPE);
                 reply::whole(status, headers, Bytes::new())
             }
-            Turn::Refused(None) => reply::bare(StatusCode::SERVICE_UNAVAILABLE),
+            StepOutcome::Refused(None) => reply::bare(StatusCode::SERVICE_UNAVAILABLE),
         }
     }
 
-    fn accept(&self) -> Turn {
-        self.turn(|session, _, now| session.upstream_accepted(&self.call, now))
+    fn accept(&self) -> StepOutcome {
+        self.step(|session, _, now| session.upstream_accepted(&self.call, now))
     }
 
     async fn whole(
@@ -95,40 +99,42 @@ impl Exchange {
         body: Bytes,
     ) -> Response<ReplyBody> {
         self.note_status(status);
-        let turn = if (200..300).contains(&status) {
+        let outcome = if (200..300).contains(&status) {
             self.server_message(&body, false)
         } else {
             self.error(status, headers, body)
         };
-        match turn {
-            Turn::Act(Act::Deliver(released)) if released.is_own() => reply::own(&released),
-            Turn::Act(Act::Deliver(mut released)) => {
+        match outcome {
+            StepOutcome::Act(Act::Deliver(released)) if released.is_own() => reply::own(&released),
+            StepOutcome::Act(Act::Deliver(mut released)) => {
                 if let Some(permitted) = released.take_back() {
                     self.answer_server(permitted).await;
                 }
                 if self.awaits() {
-                    // Nothing follows a whole body: what it leaves unanswered stays so.
+                    // A whole body is all that the server sends, so the call gets no other answer.
                     drop(self.fail(&UpstreamFailure::EndedEarly));
                 }
-                // Whose sessions we name ends one whose `initialize` it refuses.
-                let refused = self.begins == Begins::Ours && released.content() == Content::Error;
+                // We minted this session id; a refused `initialize` discards it.
+                let refused =
+                    self.begins == SessionStart::SelfMinted && released.content() == Content::Error;
                 let session = if refused { None } else { self.begin_session(status, headers) };
                 let headers = reply::headers(headers, session);
                 reply::whole(status, headers, released.body().clone())
             }
-            Turn::Act(Act::Forward(permitted)) => {
+            StepOutcome::Act(Act::Forward(permitted)) => {
                 self.answer_server(permitted).await;
                 self.unanswered()
             }
-            Turn::Act(Act::Drop) => self.unanswered(),
-            Turn::Settled => reply::whole(status, reply::headers(headers, None), Bytes::new()),
-            Turn::Refused(Some(released)) => reply::own(&released),
-            Turn::Refused(None) => reply::bare(StatusCode::SERVICE_UNAVAILABLE),
+            StepOutcome::Act(Act::Drop) => self.unanswered(),
+            StepOutcome::Settled => {
+                reply::whole(status, reply::headers(headers, None), Bytes::new())
+            }
+            StepOutcome::Refused(Some(released)) => reply::own(&released),
+            StepOutcome::Refused(None) => reply::bare(StatusCode::SERVICE_UNAVAILABLE),
         }
     }
 
-    /// The body was withheld. Whoever asked gets an error; whoever told is only told that it
-    /// arrived.
+    /// The gate withheld the body. A request gets an error; a notification gets only 202.
     fn unanswered(&self) -> Response<ReplyBody> {
         if self.awaits() {
             return self.failed(&UpstreamFailure::EndedEarly);
@@ -137,12 +143,13 @@ impl Exchange {
         reply::bare(StatusCode::ACCEPTED)
     }
 
-    /// An HTTP error: a body that is an answer is judged as one, any other passes as it is. Clients
-    /// of both eras read the status, and a probe's body must arrive unchanged.
-    fn error(&self, status: u16, headers: &HeaderMap, body: Bytes) -> Turn {
+    /// An HTTP error status. A JSON body is handled as an answer, any other body passes unchanged:
+    /// clients of both eras read the status, and one that probes for the era needs the body as the
+    /// server wrote it.
+    fn error(&self, status: u16, headers: &HeaderMap, body: Bytes) -> StepOutcome {
         let answer = ErrorAnswer { status, json: claims_json(headers), body };
         let message = media(headers) == Some(Media::Json);
-        self.turn(|session, gate, now| {
+        self.step(|session, gate, now| {
             if message {
                 session.server_error(gate, &self.call, answer, now)
             } else {
@@ -157,12 +164,12 @@ impl Exchange {
         headers: &HeaderMap,
         events: EventStream,
     ) -> Response<ReplyBody> {
-        // The call of a stream without a question is over once it is open.
+        // A GET stream answers no request: its call is settled once the stream is open.
         if !self.asks {
             match self.accept() {
-                Turn::Act(_) | Turn::Settled => {}
-                Turn::Refused(Some(released)) => return reply::own(&released),
-                Turn::Refused(None) => return reply::bare(StatusCode::SERVICE_UNAVAILABLE),
+                StepOutcome::Act(_) | StepOutcome::Settled => {}
+                StepOutcome::Refused(Some(released)) => return reply::own(&released),
+                StepOutcome::Refused(None) => return reply::bare(StatusCode::SERVICE_UNAVAILABLE),
             }
         }
         let headers = reply::headers(headers, self.begin_session(status, headers));
@@ -171,42 +178,48 @@ impl Exchange {
 
     pub(super) fn failed(&self, failure: &UpstreamFailure) -> Response<ReplyBody> {
         match self.fail(failure) {
-            Turn::Act(Act::Deliver(released)) | Turn::Refused(Some(released)) => {
+            StepOutcome::Act(Act::Deliver(released)) | StepOutcome::Refused(Some(released)) => {
                 reply::own(&released)
             }
-            Turn::Act(Act::Forward(_) | Act::Drop) | Turn::Settled => {
+            StepOutcome::Act(Act::Forward(_) | Act::Drop) | StepOutcome::Settled => {
                 reply::bare(StatusCode::BAD_GATEWAY)
             }
-            Turn::Refused(None) => reply::bare(StatusCode::SERVICE_UNAVAILABLE),
+            StepOutcome::Refused(None) => reply::bare(StatusCode::SERVICE_UNAVAILABLE),
         }
     }
 
-    /// Remembers the session that an answer to `initialize` begins, and gives the id that the
-    /// client may be told.
+    /// Registers the session that an answer to `initialize` begins. Gives the session id for the
+    /// client, or `None` if the answer must not name one.
     fn begin_session(&self, status: u16, headers: &HeaderMap) -> Option<&str> {
         let success = (200..300).contains(&status);
         let theirs = match self.begins {
-            Begins::Ours if success => self.context.session.as_deref()?,
-            Begins::Theirs if success => headers.get(SESSION_ID)?.to_str().ok()?,
-            Begins::Nothing | Begins::Ours | Begins::Theirs => return self.named(headers),
+            SessionStart::SelfMinted if success => self.context.session.as_deref()?,
+            SessionStart::ServerMinted if success => headers.get(SESSION_ID)?.to_str().ok()?,
+            SessionStart::NoSession | SessionStart::SelfMinted | SessionStart::ServerMinted => {
+                return self.named(headers);
+            }
         };
         if self.legacy.get().is_none() {
             let now = self.uptime();
             let (session, principal) = (&self.session, &self.context.principal);
             let begun = self.route.sessions.begin(theirs, session, principal, now)?;
-            return Some(&*self.legacy.get_or_init(|| begun).ours);
+            return Some(&*self.legacy.get_or_init(|| begun).public_id);
         }
         self.named(headers)
     }
 
-    /// The session id of an answer as the client knows it, if it is the session that was asked
-    /// in: no other is adopted.
+    /// The client's id for the session that the answer names, if that is the session of the
+    /// request; an answer cannot switch the client to another session.
     fn named(&self, headers: &HeaderMap) -> Option<&str> {
         let legacy = self.legacy.get()?;
-        headers.get(SESSION_ID).is_some_and(|id| *id == *legacy.theirs).then_some(&*legacy.ours)
+        headers
+            .get(SESSION_ID)
+            .is_some_and(|id| *id == *legacy.server_id)
+            .then_some(&*legacy.public_id)
     }
 
-    /// 404 says that the server has no such session any more.
+    /// A 404 within a session means that the server no longer knows it (2025-11-25, "Session
+    /// Management").
     fn note_status(&self, status: u16) {
         if status == 404 && self.era == Era::Legacy {
             self.forget_session();
@@ -214,7 +227,7 @@ impl Exchange {
     }
 
     fn forget_session(&self) {
-        let ours = self.legacy.get().map(|legacy| &*legacy.ours);
+        let ours = self.legacy.get().map(|legacy| &*legacy.public_id);
         if let Some(session) = ours.and_then(|ours| self.route.sessions.remove(ours)) {
             for call in session.in_flight().iter().filter(|call| **call != self.call) {
                 session.client_gone(call);
@@ -223,32 +236,34 @@ impl Exchange {
     }
 }
 
-/// An exchange that its client's connection polls, and what becomes of it when that goes away.
-struct Attended {
-    carrying: Option<Pin<Box<dyn Future<Output = Response<ReplyBody>> + Send>>>,
+/// An exchange that the client's connection polls. Dropping it before it is ready means that the
+/// client disconnected.
+struct ExchangeFuture {
+    forwarding: Option<Pin<Box<dyn Future<Output = Response<ReplyBody>> + Send>>>,
     exchange: Arc<Exchange>,
 }
 
-impl Future for Attended {
+impl Future for ExchangeFuture {
     type Output = Response<ReplyBody>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(carrying) = &mut self.carrying else { return Poll::Pending };
-        let response = std::task::ready!(carrying.as_mut().poll(cx));
-        self.carrying = None;
+        let Some(forwarding) = &mut self.forwarding else { return Poll::Pending };
+        let response = std::task::ready!(forwarding.as_mut().poll(cx));
+        self.forwarding = None;
         Poll::Ready(response)
     }
 }
 
-impl Drop for Attended {
+impl Drop for ExchangeFuture {
     fn drop(&mut self) {
-        let Some(carrying) = self.carrying.take() else { return };
+        let Some(forwarding) = self.forwarding.take() else { return };
         if self.exchange.era == Era::Modern || !self.exchange.asks && self.exchange.endless {
-            drop(carrying);
+            drop(forwarding);
             self.exchange.client_gone();
         } else {
-            // A response that nobody takes is dropped, and a stream in it decides for itself.
-            let unattended = async move { drop(carrying.await) };
+            // The response is dropped; if it holds a stream, [`StreamBody`]'s `drop` decides how
+            // that ends.
+            let unattended = async move { drop(forwarding.await) };
             Exchange::run_on(&self.exchange, unattended);
         }
     }

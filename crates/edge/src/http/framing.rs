@@ -1,20 +1,20 @@
-//! A second look at the framing of HTTP/1 requests, byte by byte, before hyper reads them.
+//! Detects ambiguous HTTP/1 framing, byte by byte, before hyper parses the request.
 //!
-//! hyper resolves what RFC 9112 lets a server resolve: it drops `Content-Length` beside
-//! `Transfer-Encoding`, merges repeated lengths, takes a bare LF for a line end and skips chunk
-//! extensions. A service behind it cannot see any of that. Another hop may resolve it otherwise,
-//! so the strict profile (P12) refuses it. This watch only follows along and says whether it saw
-//! such a thing; it changes no byte and answers nobody. HTTP/2 frames are left to the h2 crate.
+//! hyper resolves what RFC 9112 §6 lets a server resolve: it drops `Content-Length` beside
+//! `Transfer-Encoding`, merges equal lengths, accepts a bare LF as a line end and skips chunk
+//! extensions. A service behind it cannot see any of that. Another hop may resolve it differently
+//! (request smuggling), so the strict profile (P12) refuses it. [`FramingWatch`] only observes: it
+//! changes no byte and answers nobody. HTTP/2 frames are left to the h2 crate.
 
-/// Two readers may cut these bytes into different messages.
+/// Two parsers may split these bytes into different messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ambiguous;
 
-/// One head, or one line of chunk framing, may not be longer than this, bytes.
+/// Longest request head, and longest line of chunk framing, bytes.
 const HEAD_MAX: usize = 64 << 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum FramingState {
     /// In a request line or header line.
     Head,
     /// In a body of known length; bytes left.
@@ -27,15 +27,15 @@ enum State {
     ChunkEnd,
     /// In the trailer section, up to its empty line.
     Trailers,
-    /// HTTP/2, or already found ambiguous.
+    /// The connection speaks HTTP/2, or was already found ambiguous.
     Off,
 }
 
 /// Follows the requests of one connection.
 #[derive(Debug)]
 pub(super) struct FramingWatch {
-    state: State,
-    /// The beginning of a line whose end has not come yet.
+    state: FramingState,
+    /// The part of the current line that has arrived.
     line: Vec<u8>,
     head_bytes: usize,
     lengths: u8,
@@ -46,7 +46,7 @@ pub(super) struct FramingWatch {
 impl FramingWatch {
     pub(super) fn new() -> Self {
         Self {
-            state: State::Head,
+            state: FramingState::Head,
             line: Vec::new(),
             head_bytes: 0,
             lengths: 0,
@@ -55,29 +55,35 @@ impl FramingWatch {
         }
     }
 
-    /// Whether a head has begun and has not ended.
+    /// Whether a request head has begun and is not complete.
     pub(super) fn mid_head(&self) -> bool {
-        self.state == State::Head && (self.head_bytes > 0 || !self.line.is_empty())
+        self.state == FramingState::Head && (self.head_bytes > 0 || !self.line.is_empty())
     }
 
-    /// Follows `bytes`, the next that the peer sent.
+    /// Takes the next `bytes` that the client sent. Fails if they are ambiguous; from then on
+    /// everything is ignored.
     pub(super) fn see(&mut self, mut bytes: &[u8]) -> Result<(), Ambiguous> {
         while !bytes.is_empty() {
             bytes = match self.state {
-                State::Off => return Ok(()),
-                State::Body(left) => {
+                FramingState::Off => return Ok(()),
+                FramingState::Body(left) => {
                     let (rest, left) = skip(bytes, left);
-                    self.state = if left == 0 { State::Head } else { State::Body(left) };
+                    self.state =
+                        if left == 0 { FramingState::Head } else { FramingState::Body(left) };
                     rest
                 }
-                State::Chunk(left) => {
+                FramingState::Chunk(left) => {
                     let (rest, left) = skip(bytes, left);
-                    self.state = if left == 0 { State::ChunkEnd } else { State::Chunk(left) };
+                    self.state =
+                        if left == 0 { FramingState::ChunkEnd } else { FramingState::Chunk(left) };
                     rest
                 }
-                State::Head | State::ChunkSize | State::ChunkEnd | State::Trailers => {
+                FramingState::Head
+                | FramingState::ChunkSize
+                | FramingState::ChunkEnd
+                | FramingState::Trailers => {
                     let Ok(rest) = self.see_line(bytes) else {
-                        self.state = State::Off;
+                        self.state = FramingState::Off;
                         return Err(Ambiguous);
                     };
                     rest
@@ -87,7 +93,7 @@ impl FramingWatch {
         Ok(())
     }
 
-    /// Takes one line, or the beginning of one, and gives what follows it.
+    /// Takes one line, or the part of it that is there, and returns the bytes after it.
     fn see_line<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Ambiguous> {
         let end = bytes.iter().position(|byte| *byte == b'\n');
         let taken = end.map_or(bytes.len(), |at| at.saturating_add(1));
@@ -113,24 +119,24 @@ impl FramingWatch {
     }
 
     fn line_ended(&mut self, line: &[u8]) -> Result<(), Ambiguous> {
-        // A bare LF ends a line for some readers only.
+        // Only some parsers accept a bare LF as a line end.
         let line = line.strip_suffix(b"\r\n").ok_or(Ambiguous)?;
         match self.state {
-            State::Head => self.head_line(line),
-            State::ChunkSize => self.chunk_size(line),
-            State::ChunkEnd if line.is_empty() => {
-                self.state = State::ChunkSize;
+            FramingState::Head => self.head_line(line),
+            FramingState::ChunkSize => self.chunk_size(line),
+            FramingState::ChunkEnd if line.is_empty() => {
+                self.state = FramingState::ChunkSize;
                 self.head_bytes = 0;
                 Ok(())
             }
-            State::ChunkEnd => Err(Ambiguous),
-            State::Trailers => {
+            FramingState::ChunkEnd => Err(Ambiguous),
+            FramingState::Trailers => {
                 if line.is_empty() {
-                    self.next_request(State::Head);
+                    self.next_request(FramingState::Head);
                 }
                 Ok(())
             }
-            State::Body(_) | State::Chunk(_) | State::Off => Ok(()),
+            FramingState::Body(_) | FramingState::Chunk(_) | FramingState::Off => Ok(()),
         }
     }
 
@@ -143,9 +149,10 @@ impl FramingWatch {
         }
         if first {
             if line == b"PRI * HTTP/2.0" {
-                self.state = State::Off;
+                self.state = FramingState::Off;
             }
-            // A fragment has no place in a request target; the URI parser would drop it unseen.
+            // A request target has no fragment (RFC 9112 §3.2); the URI parser would drop it
+            // silently.
             return if line.contains(&b'#') { Err(Ambiguous) } else { Ok(()) };
         }
         if line.is_empty() {
@@ -168,17 +175,17 @@ impl FramingWatch {
 
     fn head_ended(&mut self) -> Result<(), Ambiguous> {
         let next = match (self.lengths, self.codings) {
-            (0, 0) => State::Head,
-            (1, 0) if self.length == 0 => State::Head,
-            (1, 0) => State::Body(self.length),
-            (0, 1) => State::ChunkSize,
+            (0, 0) => FramingState::Head,
+            (1, 0) if self.length == 0 => FramingState::Head,
+            (1, 0) => FramingState::Body(self.length),
+            (0, 1) => FramingState::ChunkSize,
             _ => return Err(Ambiguous),
         };
         self.next_request(next);
         Ok(())
     }
 
-    fn next_request(&mut self, state: State) {
+    fn next_request(&mut self, state: FramingState) {
         self.state = state;
         self.head_bytes = 0;
         self.lengths = 0;
@@ -186,14 +193,14 @@ impl FramingWatch {
         self.codings = 0;
     }
 
-    /// Only digits: extensions are where readers differ.
+    /// Hexadecimal digits only: parsers differ in how they read chunk extensions.
     fn chunk_size(&mut self, line: &[u8]) -> Result<(), Ambiguous> {
         if line.is_empty() || line.len() > 15 || !line.iter().all(u8::is_ascii_hexdigit) {
             return Err(Ambiguous);
         }
         let text = std::str::from_utf8(line).map_err(|_| Ambiguous)?;
         let size = u64::from_str_radix(text, 16).map_err(|_| Ambiguous)?;
-        self.state = if size == 0 { State::Trailers } else { State::Chunk(size) };
+        self.state = if size == 0 { FramingState::Trailers } else { FramingState::Chunk(size) };
         self.head_bytes = 0;
         Ok(())
     }
@@ -239,7 +246,7 @@ mod tests {
             "POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n\r\nGET / HTTP/1.1\r\n\r\n",
         ] {
             let watch = watch(text.as_bytes()).unwrap();
-            assert_eq!(watch.state, State::Head, "{text:?}");
+            assert_eq!(watch.state, FramingState::Head, "{text:?}");
             assert!(!watch.mid_head(), "{text:?}");
         }
     }
@@ -271,7 +278,7 @@ mod tests {
     #[test]
     fn http2_is_left_alone() {
         let watch = watch(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\n\n").unwrap();
-        assert_eq!(watch.state, State::Off);
+        assert_eq!(watch.state, FramingState::Off);
     }
 
     #[test]

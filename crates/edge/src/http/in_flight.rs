@@ -1,4 +1,5 @@
-//! What is known of one exchange, and the steps that it takes in its session.
+//! The state of one exchange, and the steps that it takes in its session. `exchange` and `stream`
+//! drive it.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -7,11 +8,11 @@ use ::http::header::ACCEPT;
 use ::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 
+use super::budget::Reservation;
 use super::event_ids::EventScope;
-use super::gauge::Held;
 use super::sessions::LegacySession;
-use super::{HttpTimeouts, Inner, RouteState, bearer};
-use crate::session::{SessionHandle, Turn};
+use super::{HttpTimeouts, ListenerState, RouteState, bearer};
+use crate::session::{SessionHandle, StepOutcome};
 use crate::upstream::SendContext;
 use bartizan_gate::evidence::record::{CallId, Now};
 use bartizan_gate::evidence::step::{Dispatch, Permitted, Step};
@@ -20,43 +21,43 @@ use bartizan_gate::wire::protocol::Era;
 
 pub(super) const PROTOCOL_VERSION: &str = "mcp-protocol-version";
 
-/// Which session the answer begins.
+/// Which session the answer begins, if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Begins {
-    /// None: the message is no `initialize`.
-    Nothing,
+pub(super) enum SessionStart {
+    /// No session: the message is no `initialize`.
+    NoSession,
     /// One whose id the server mints.
-    Theirs,
-    /// One with a child, whose id we minted for it.
-    Ours,
+    ServerMinted,
+    /// A session with a child process or an HTTP+SSE server, whose id we minted.
+    SelfMinted,
 }
 
-/// A permitted message on its way, and the answer on its way back.
+/// One permitted message and all that comes back for it.
 pub(super) struct Exchange {
-    pub(super) inner: Arc<Inner>,
+    pub(super) inner: Arc<ListenerState>,
     pub(super) route: Arc<RouteState>,
     pub(super) session: Arc<SessionHandle>,
-    /// The legacy session: the one that was asked in, or the one that the answer began.
+    /// The legacy session: that of the request, or the one that the answer began.
     pub(super) legacy: OnceLock<Arc<LegacySession>>,
-    /// A GET stream that goes on where another ended.
+    /// A GET that resumes a stream with `Last-Event-ID`.
     pub(super) resumes: bool,
-    /// Without headers: they are let go once the message is sent, because they keep the buffer
-    /// that they were read into, and a stream may last for days.
+    /// The headers in it are empty: they share the connection's read buffer, so they are dropped
+    /// once the message is sent; a stream may last for days.
     pub(super) context: SendContext,
-    /// Until when the client's token holds, by uptime: no stream without an end outlives it.
+    /// When the client's access token expires, as uptime; streams without an end are closed then.
     pub(super) until: Option<Duration>,
-    /// The revision that the client's message named in its header.
+    /// The value of the client's `MCP-Protocol-Version` header.
     pub(super) version: Option<HeaderValue>,
     pub(super) call: CallId,
-    /// Somebody waits for an answer to this very message.
+    /// The message is a request: the client waits for its answer.
     pub(super) asks: bool,
     pub(super) era: Era,
     pub(super) dispatch: Dispatch,
-    pub(super) begins: Begins,
+    pub(super) begins: SessionStart,
     /// The stream has no end: a legacy GET stream, or `subscriptions/listen`.
     pub(super) endless: bool,
-    pub(super) _slot: Held,
-    pub(super) _stream_slots: Vec<Held>,
+    pub(super) _slot: Reservation,
+    pub(super) _stream_slots: Vec<Reservation>,
     pub(super) _resuming: Option<Arc<()>>,
 }
 
@@ -73,7 +74,7 @@ impl Exchange {
         self.endless
     }
 
-    /// Whether the session outlives the exchange.
+    /// Whether the exchange belongs to a registered legacy session.
     pub(super) fn is_kept(&self) -> bool {
         self.legacy.get().is_some()
     }
@@ -86,8 +87,8 @@ impl Exchange {
         self.inner.shared.clock.uptime()
     }
 
-    /// Draining began or the token expired, and a stream without an end ends; or the session
-    /// ended, and all do.
+    /// Waits until the stream must end: its session ended, or, for a stream without an end,
+    /// shutdown began or the access token expired.
     pub(super) async fn closing(&self) {
         let ended = async {
             match self.legacy.get() {
@@ -102,52 +103,56 @@ impl Exchange {
         }
     }
 
-    /// The client must come for the rest, with `Last-Event-ID`.
-    pub(super) fn leave(&self) {
+    /// The stream ended before the answer; the client must resume it with `Last-Event-ID`.
+    pub(super) fn await_resume(&self) {
         if let Some(legacy) = self.legacy.get() {
-            legacy.leave(&self.call, self.uptime());
+            legacy.await_resume(&self.call, self.uptime());
         }
     }
 
-    /// Seals the ids of this exchange's events.
+    /// The scope that seals the ids of this exchange's events.
     pub(super) fn event_scope(&self) -> EventScope {
         let legacy = self.legacy.get().map(|legacy| &**legacy);
         self.inner.event_scope(&self.route, &self.context.principal, legacy)
     }
 
     /// Takes a step about this exchange's call.
-    pub(super) fn turn(&self, step: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step>) -> Turn {
+    pub(super) fn step(
+        &self,
+        step: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step>,
+    ) -> StepOutcome {
         self.session.step(Some(&self.call), step)
     }
 
-    /// Whether the client still waits for the answer.
+    /// Whether the call is not settled: the client still waits for its answer.
     pub(super) fn awaits(&self) -> bool {
         self.session.awaits(&self.call)
     }
 
-    /// A message from the server, in this exchange or on a stream of its own. `numbered`: its
-    /// event has an id, so it may come again.
-    pub(super) fn server_message(&self, data: &Bytes, numbered: bool) -> Turn {
+    /// Takes the gate's step for a message of the server, in this exchange or on a GET stream.
+    /// `numbered`: its event has an id, so a resumed stream may repeat it.
+    pub(super) fn server_message(&self, data: &Bytes, numbered: bool) -> StepOutcome {
         let within = (self.dispatch != Dispatch::OpenStream).then_some(&self.call);
         let redelivery = Redelivery { numbered, resumed: self.resumes };
-        self.turn(|session, gate, now| {
+        self.step(|session, gate, now| {
             Some(session.server_event(gate, within, data, redelivery, now))
         })
     }
 
-    /// The way to the server failed.
-    pub(super) fn fail(&self, failure: &UpstreamFailure) -> Turn {
-        self.turn(|session, _, now| session.upstream_failed(&self.call, failure, now))
+    /// Settles the call: the server could not be reached or its answer not be read.
+    pub(super) fn fail(&self, failure: &UpstreamFailure) -> StepOutcome {
+        self.step(|session, _, now| session.upstream_failed(&self.call, failure, now))
     }
 
-    /// The client went away.
+    /// Settles the call: the client disconnected.
     pub(super) fn client_gone(&self) {
         self.session.client_gone(&self.call);
     }
 
-    /// Lets `work` run to its end without a client, for a bounded time.
+    /// Runs `work` in a tracked task without a client, for at most [`HttpTimeouts::drain`].
     pub(super) fn run_on(exchange: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
-        // Without a runtime the program is ending, and the journal closes what is open.
+        // Without a runtime the program is ending; the journal closes the open calls at the next
+        // start.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let exchange = Arc::clone(exchange);
         let tasks = exchange.inner.shared.tasks.clone();
@@ -159,8 +164,8 @@ impl Exchange {
         drop(tasks.spawn_on(running, &runtime));
     }
 
-    /// Takes our answer to a request of the server back to it. No header of the client's own
-    /// message goes along but the revision.
+    /// Sends the gate's refusal of a server's own request back to the server. Of the client's
+    /// headers only the protocol version goes along.
     pub(super) async fn answer_server(&self, permitted: Permitted) {
         let call = Arc::clone(permitted.call());
         let mut headers = HeaderMap::with_capacity(2);

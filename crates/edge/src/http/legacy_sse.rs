@@ -1,11 +1,11 @@
-//! HTTP+SSE, the transport of 2024-11-05, towards agents.
+//! HTTP+SSE, the transport of revision 2024-11-05, for agents.
 //!
-//! A GET opens a stream, whose first event names where the agent posts its messages: always an
-//! address of ours, never the server's (threat F3). The stream is the session: it has an id of
-//! 128 random bits, belongs to one principal, and what it began ends with it. A POST is answered
-//! at once with 202 and its real answer, a refusal as well, comes on the stream; only what names
-//! no request is refused with a status, because on the stream nobody could tell what it answers.
-//! Behind the door the agent is a [`Client`] like that on a pipe, and goes the same ways.
+//! A GET opens a stream whose first event names the address for the agent's messages: always an
+//! address of ours, never the server's (threat F3). The stream is the session: its id is 128 random
+//! bits, it belongs to one principal, and everything that it began ends with it. A POST is answered
+//! at once with 202; the real answer, or a refusal, comes on the stream. Only a refusal that names
+//! no request is sent as an HTTP status, because on the stream the agent could not match it. After
+//! admission the agent is a [`Client`], like an agent on a pipe.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -24,16 +24,16 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::bearer::{self, Caller};
 use super::body::{self, BodyLimits};
-use super::gauge::Held;
+use super::budget::Reservation;
+use super::connection_state::{ConnectionState, RequestGuard};
+use super::rejection::Rejection;
 use super::reply::{self, Events, ReplyBody};
-use super::turned_away::TurnedAway;
-use super::wire::{Busy, Peer};
-use super::{HttpTimeouts, Inner, RouteState, door, well_known};
-use crate::client::remote::{self, Challenge, Challenged, Source};
-use crate::client::{Client, Form, Input, RemoteLimits};
+use super::{HttpTimeouts, ListenerState, RouteState, admission, well_known};
+use crate::client::remote::{self, Challenge, Challenged, MessageSource};
+use crate::client::{Client, Input, MessageFraming, RemoteLimits};
 use crate::oauth::OAuth;
-use crate::seats::{Seats, mint};
-use crate::session::Turn;
+use crate::registry::{SessionRegistry, mint};
+use crate::session::StepOutcome;
 use crate::upstream::claims_json;
 use crate::{ServerEvent, sse};
 use bartizan_gate::evidence::record::CallId;
@@ -41,41 +41,42 @@ use bartizan_gate::evidence::step::{Act, Permitted};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{Arrival, DoorRefusal, ErrorAnswer, Gate, Session, UpstreamFailure};
 
-/// Events waiting to be written to one agent.
+/// Events queued for one agent; when the queue is full, the server's side waits.
 const EVENTS_MAX: usize = 8;
-/// Messages of one agent waiting for those before them.
+/// Messages of one agent queued behind earlier ones.
 const MESSAGES_MAX: usize = 8;
-/// How often a comment keeps a quiet stream alive, and shows whether anybody is there.
+/// Interval of keep-alive comments on a quiet stream. A comment also detects that the client has
+/// disconnected.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// How long the reply to a POST waits for a challenge. Agents may post one message after the
-/// other, so this holds up what they say during a slow call.
+/// How long the reply to a POST waits for the server's challenge. An agent may post its messages
+/// one after the other, so this delays its next message during a slow call.
 const CHALLENGE_WAIT: Duration = Duration::from_secs(2);
 const COMMENT: &[u8] = b": keep-alive\n\n";
 /// Length of a session id, hexadecimal digits.
 const ID_LEN: usize = 32;
 
-/// The open streams of one route.
+/// The open HTTP+SSE streams of one route, by session id.
 #[derive(Debug)]
 pub(super) struct LegacyStreams {
     path: Option<Box<str>>,
     max: usize,
-    table: Mutex<Seats<Entry>>,
+    table: Mutex<SessionRegistry<StreamEntry>>,
 }
 
 #[derive(Clone)]
-struct Entry {
+struct StreamEntry {
     client: Arc<Client>,
-    messages: mpsc::Sender<Posted>,
+    messages: mpsc::Sender<PostedMessage>,
 }
 
-impl fmt::Debug for Entry {
+impl fmt::Debug for StreamEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry").finish_non_exhaustive()
+        f.debug_struct("StreamEntry").finish_non_exhaustive()
     }
 }
 
 impl LegacyStreams {
-    /// Of a route that serves them at `path`, `max` at once.
+    /// The streams of a route that serves them at `path`, at most `max` at once.
     pub(super) fn new(path: Option<&str>, max: usize) -> Self {
         Self { path: path.map(Into::into), max, table: Mutex::default() }
     }
@@ -84,12 +85,12 @@ impl LegacyStreams {
         self.path.as_deref()
     }
 
-    fn table(&self) -> MutexGuard<'_, Seats<Entry>> {
+    fn table(&self) -> MutexGuard<'_, SessionRegistry<StreamEntry>> {
         // No panic can leave the table half updated, so a poisoned lock is safe.
         lock(&self.table)
     }
 
-    fn begin(&self, id: &str, principal: Arc<Principal>, entry: Entry) -> bool {
+    fn begin(&self, id: &str, principal: Arc<Principal>, entry: StreamEntry) -> bool {
         let mut table = self.table();
         let fits = table.len() < self.max && !table.is_taken(id);
         if fits {
@@ -98,7 +99,7 @@ impl LegacyStreams {
         fits
     }
 
-    fn find(&self, id: &str, principal: &Principal) -> Option<Entry> {
+    fn find(&self, id: &str, principal: &Principal) -> Option<StreamEntry> {
         self.table().get(id, principal).cloned()
     }
 
@@ -107,71 +108,73 @@ impl LegacyStreams {
     }
 }
 
-/// What a request is about.
-pub(super) enum Called {
-    /// The path of a route's streams.
+/// What the path of a request names.
+pub(super) enum LegacyTarget {
+    /// A route's stream path.
     Stream(Arc<RouteState>),
-    /// The messages of one stream.
+    /// The message path of one stream, with its session id.
     Messages(Arc<RouteState>, Box<str>),
 }
 
-/// Whether `uri` is an address of this transport. Its query must be empty, as everywhere.
-pub(super) fn find(inner: &Inner, uri: &Uri) -> Option<Called> {
-    let path = door::path(uri)?;
+/// The stream or message path of this transport that `uri` names, if any. A query is not allowed,
+/// as on every path.
+pub(super) fn find(inner: &ListenerState, uri: &Uri) -> Option<LegacyTarget> {
+    let path = admission::path(uri)?;
     if let Some(route) = inner.legacy.get(path) {
-        return Some(Called::Stream(Arc::clone(route)));
+        return Some(LegacyTarget::Stream(Arc::clone(route)));
     }
     let (path, id) = path.rsplit_once('/')?;
     let minted =
         id.len() == ID_LEN && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let path = if path.is_empty() { "/" } else { path };
     let route = inner.legacy.get(path).filter(|_| minted)?;
-    Some(Called::Messages(Arc::clone(route), id.into()))
+    Some(LegacyTarget::Messages(Arc::clone(route), id.into()))
 }
 
-/// Answers a request of this transport.
+/// Answers a request of this transport: admission, authentication, then [`open`] or
+/// [`accept_message`].
 pub(super) async fn answer(
-    inner: &Arc<Inner>,
-    peer: &Peer,
-    called: Called,
+    inner: &Arc<ListenerState>,
+    peer: &ConnectionState,
+    called: LegacyTarget,
     (mut parts, body): (Parts, Incoming),
-) -> Result<Response<ReplyBody>, TurnedAway> {
-    let (Called::Stream(route) | Called::Messages(route, _)) = &called;
-    let away = |why| TurnedAway::from(why, Some(route));
+) -> Result<Response<ReplyBody>, Rejection> {
+    let (LegacyTarget::Stream(route) | LegacyTarget::Messages(route, _)) = &called;
+    let reject = |why| Rejection::from(why, Some(route));
     if peer.is_ambiguous() {
-        return Err(away(DoorRefusal::Framing));
+        return Err(reject(DoorRefusal::Framing));
     }
-    door::admit(&parts, &route.allowed, inner.config.limits.headers_max).map_err(away)?;
+    admission::admit(&parts, &route.allowed, inner.config.limits.headers_max).map_err(reject)?;
     let method = match &called {
-        Called::Stream(_) => Method::GET,
-        Called::Messages(..) => Method::POST,
+        LegacyTarget::Stream(_) => Method::GET,
+        LegacyTarget::Messages(..) => Method::POST,
     };
     if parts.method != method {
         let header = HeaderValue::from_str(method.as_str()).ok().map(|allowed| (ALLOW, allowed));
-        return Err(TurnedAway { header, ..away(DoorRefusal::MethodNotAllowed) });
+        return Err(Rejection { header, ..reject(DoorRefusal::MethodNotAllowed) });
     }
-    let slot = inner.exchanges.take(1).ok_or_else(|| away(DoorRefusal::TooMany))?;
+    let slot = inner.exchanges.take(1).ok_or_else(|| reject(DoorRefusal::TooMany))?;
     let asker = bearer::caller(inner, route, &mut parts.headers).await?;
-    let away = |why| TurnedAway { principal: Some(Arc::clone(&asker.principal)), ..away(why) };
+    let reject = |why| Rejection { principal: Some(Arc::clone(&asker.principal)), ..reject(why) };
     match &called {
-        Called::Stream(route) => open(inner, route, &asker, slot).map_err(away),
-        Called::Messages(route, id) => {
+        LegacyTarget::Stream(route) => open(inner, route, &asker, slot).map_err(reject),
+        LegacyTarget::Messages(route, id) => {
             let entry = route.streams.find(id, &asker.principal);
-            let entry = entry.ok_or_else(|| away(DoorRefusal::UnknownSession))?;
+            let entry = entry.ok_or_else(|| reject(DoorRefusal::UnknownSession))?;
             let public = well_known::public(route, &parts).map(|public| public.metadata_url());
             let oauth = route.oauth.as_ref().filter(|oauth| matches!(oauth, OAuth::Forward(_)));
             let oauth = oauth.zip(public);
-            take(inner, peer, (entry, oauth), (parts, body)).await.map_err(away)
+            accept_message(inner, peer, (entry, oauth), (parts, body)).await.map_err(reject)
         }
     }
 }
 
-/// Opens a stream. It asks nothing of the server: that is `initialize`'s to do.
+/// Opens a stream. The server is not contacted before `initialize`.
 fn open(
-    inner: &Arc<Inner>,
+    inner: &Arc<ListenerState>,
     route: &Arc<RouteState>,
     caller: &Caller,
-    slot: Held,
+    slot: Reservation,
 ) -> Result<Response<ReplyBody>, DoorRefusal> {
     if inner.shared.closing.is_cancelled() {
         return Err(DoorRefusal::Closing);
@@ -184,20 +187,21 @@ fn open(
     let (messages, queue) = mpsc::channel(MESSAGES_MAX);
     let (server, principal) = (Arc::clone(&route.server), Arc::clone(&caller.principal));
     let shared = inner.shared.clone();
-    let client = Client::new(shared, server, Arc::clone(&principal), (Form::Events, out.clone()));
+    let client =
+        Client::new(shared, server, Arc::clone(&principal), MessageFraming::Events, out.clone());
     let client = Arc::new(client);
     match client.act(Session::open_stream) {
         Act::Forward(permitted) => client.opened(permitted.call()),
         Act::Deliver(released) => return Ok(reply::own(&released)),
         Act::Drop => return Ok(reply::bare(StatusCode::SERVICE_UNAVAILABLE)),
     }
-    let entry = Entry { client: Arc::clone(&client), messages };
+    let entry = StreamEntry { client: Arc::clone(&client), messages };
     if !route.streams.begin(&id, principal, entry) {
         return Err(DoorRefusal::TooMany);
     }
     let mut first = BytesMut::new();
     let endpoint = ServerEvent {
-        // Two slashes at the beginning would name a host (RFC 3986 §4.2).
+        // A reference that begins with `//` would name a host (RFC 3986 §4.2).
         data: format!("{}/{id}", path.trim_end_matches('/')).into(),
         event: Some("endpoint".into()),
         ..ServerEvent::default()
@@ -205,7 +209,7 @@ fn open(
     sse::write(&endpoint, &mut first);
     let gone = client.gone.clone();
     let expired = bearer::expired(caller.until, inner.shared.clock.uptime());
-    let run = Run { id, route: Arc::clone(route), client, out };
+    let run = StreamTask { id, route: Arc::clone(route), client, out };
     inner.shared.tasks.spawn(run.serve(queue, limits(&inner.config.timeouts), expired));
     let body = LegacyBody {
         first: Some(first.freeze()),
@@ -226,26 +230,26 @@ fn limits(timeouts: &HttpTimeouts) -> RemoteLimits {
     }
 }
 
-/// One stream's conversation with its server.
-struct Run {
+/// The task of one stream.
+struct StreamTask {
     id: Box<str>,
     route: Arc<RouteState>,
     client: Arc<Client>,
     out: mpsc::Sender<Bytes>,
 }
 
-impl Run {
-    /// Carries messages until one side ends, or the token has `expired` that opened the stream.
-    /// The stream ends with the last sender to it.
+impl StreamTask {
+    /// Forwards messages until one side ends or the access token of the stream has `expired`.
+    /// Dropping the last sender ends the agent's stream.
     async fn serve(
         self,
-        queue: mpsc::Receiver<Posted>,
+        queue: mpsc::Receiver<PostedMessage>,
         limits: RemoteLimits,
         expired: impl Future<Output = ()> + Send,
     ) {
         let Self { id, route, client, out } = self;
         let gone = client.gone.clone();
-        let messages = Messages { queue, current: None, challenged: None };
+        let messages = PostedQueue { queue, current: None, challenged: None };
         let upstream = Arc::clone(&route.upstream);
         let serving = remote::serve(client, messages, upstream, limits);
         let over = gone.clone();
@@ -259,12 +263,12 @@ impl Run {
             never = keep_alive(out, gone) => match never {},
             never = ending => match never {},
         };
-        tracing::debug!(%reason, "an HTTP+SSE stream is over");
+        tracing::debug!(%reason, "HTTP+SSE stream ended");
         route.streams.forget(&id);
     }
 }
 
-/// Writes a comment now and then where nothing else waits to be written.
+/// Writes a comment every [`KEEP_ALIVE`] if no event is queued.
 async fn keep_alive(out: mpsc::Sender<Bytes>, gone: CancellationToken) -> std::convert::Infallible {
     loop {
         tokio::time::sleep(KEEP_ALIVE).await;
@@ -274,26 +278,26 @@ async fn keep_alive(out: mpsc::Sender<Bytes>, gone: CancellationToken) -> std::c
     }
 }
 
-/// A message that may go to the server.
-struct Posted {
+/// A permitted message on its way to the server.
+struct PostedMessage {
     permitted: Permitted,
     headers: HeaderMap,
-    /// The body's share of the budget.
-    _budget: Held,
+    /// The memory reserved for the body.
+    _budget: Reservation,
     challenged: Option<Challenged>,
 }
 
-/// The posted messages of one stream, in the order in which they were judged.
-struct Messages {
-    queue: mpsc::Receiver<Posted>,
-    current: Option<(HeaderMap, Held)>,
+/// The posted messages of one stream, in the order of the gate's decisions.
+struct PostedQueue {
+    queue: mpsc::Receiver<PostedMessage>,
+    current: Option<(HeaderMap, Reservation)>,
     challenged: Option<Challenged>,
 }
 
-impl Source for Messages {
+impl MessageSource for PostedQueue {
     async fn next(&mut self, _: &Client) -> Input {
         let posted = self.queue.recv().await;
-        let Some(Posted { permitted, headers, _budget: budget, challenged }) = posted else {
+        let Some(PostedMessage { permitted, headers, _budget: budget, challenged }) = posted else {
             return Input::Closed;
         };
         (self.current, self.challenged) = (Some((headers, budget)), challenged);
@@ -309,133 +313,136 @@ impl Source for Messages {
     }
 }
 
-/// Takes one message of an agent. Where OAuth is in the way, the reply waits a short time for the
-/// server's challenge: an agent looks for it there (RFC 6750 §3), never on its stream.
-async fn take(
-    inner: &Inner,
-    peer: &Peer,
-    (entry, oauth): (Entry, Option<(&OAuth, String)>),
+/// Accepts one message of an agent. With OAuth, the reply waits up to [`CHALLENGE_WAIT`] for the
+/// server's challenge, because an agent expects it in this reply (RFC 6750 §3) and not on its
+/// stream.
+async fn accept_message(
+    inner: &ListenerState,
+    peer: &ConnectionState,
+    (entry, oauth): (StreamEntry, Option<(&OAuth, String)>),
     (parts, body): (Parts, Incoming),
 ) -> Result<Response<ReplyBody>, DoorRefusal> {
-    let traceparent = door::text(&parts.headers, "traceparent")?;
+    let traceparent = admission::text(&parts.headers, "traceparent")?;
     let limits = BodyLimits {
         bytes_max: inner.config.limits.body_bytes_max,
         budget: &inner.body_budget,
-        patience: inner.config.timeouts.body,
+        timeout: inner.config.timeouts.body,
     };
     let (raw, budget) = body::read(body, limits).await?;
-    // Chunk framing comes with the body.
+    // The chunk framing arrives with the body, so check again.
     if peer.is_ambiguous() {
         return Err(DoorRefusal::Framing);
     }
-    let Entry { client, messages } = entry;
-    // The transport has no headers that mirror the body; those of later revisions do not go on.
+    let StreamEntry { client, messages } = entry;
+    // This transport has no headers that mirror the body. Such headers of later revisions are not
+    // forwarded.
     let arrival = Arrival { raw, headers: None, traceparent };
     let judge =
         |session: &mut Session, gate: &Gate, now| Some(session.client_frame(gate, &arrival, now));
-    match client.turn(None, judge) {
-        Turn::Act(Act::Forward(permitted)) => {
+    match client.step(None, judge) {
+        StepOutcome::Act(Act::Forward(permitted)) => {
             let call = Arc::clone(permitted.call());
             let (challenged, challenge) = oauth.is_some().then(oneshot::channel).unzip();
-            let headers = passing(&parts.headers);
-            let posted = Posted { permitted, headers, _budget: budget, challenged };
+            let headers = forwarded_headers(&parts.headers);
+            let posted = PostedMessage { permitted, headers, _budget: budget, challenged };
             if messages.send(posted).await.is_err() {
                 let why = "the stream is over".to_owned();
                 client.failed(&call, &UpstreamFailure::Unreachable(why)).await;
                 return Err(DoorRefusal::UnknownSession);
             }
             if let (Some(challenge), Some((oauth, ours))) = (challenge, oauth) {
-                let hearing = Hearing { client: &client, call: &call, challenge };
-                if let Some(mut response) = hearing.reply().await {
+                let waiting = ChallengeWait { client: &client, call: &call, challenge };
+                if let Some(mut response) = waiting.reply().await {
                     well_known::relabel(oauth, &ours, response.headers_mut());
                     return Ok(response);
                 }
             }
         }
-        Turn::Act(Act::Deliver(released)) | Turn::Refused(Some(released)) => {
+        StepOutcome::Act(Act::Deliver(released)) | StepOutcome::Refused(Some(released)) => {
             if released.id().is_none() {
                 return Ok(reply::own(&released));
             }
             client.deliver(released).await;
         }
-        Turn::Act(Act::Drop) | Turn::Settled => {}
-        Turn::Refused(None) => return Ok(reply::bare(StatusCode::SERVICE_UNAVAILABLE)),
+        StepOutcome::Act(Act::Drop) | StepOutcome::Settled => {}
+        StepOutcome::Refused(None) => return Ok(reply::bare(StatusCode::SERVICE_UNAVAILABLE)),
     }
     Ok(reply::bare(StatusCode::ACCEPTED))
 }
 
-/// Waits for the server's challenge to one call, which it settles even where the agent goes away.
-struct Hearing<'a> {
+/// Waits for the server's challenge to one call. Dropping it settles a challenge that has come,
+/// even if the agent disconnected.
+struct ChallengeWait<'a> {
     client: &'a Client,
     call: &'a CallId,
     challenge: oneshot::Receiver<Challenge>,
 }
 
-impl Hearing<'_> {
-    /// The reply to the message, if its challenge comes soon.
+impl ChallengeWait<'_> {
+    /// The reply that carries the challenge, if it comes within [`CHALLENGE_WAIT`].
     async fn reply(mut self) -> Option<Response<ReplyBody>> {
         match timeout(CHALLENGE_WAIT, &mut self.challenge).await {
-            Ok(challenge) => challenge.ok().map(|challenge| self.turned_away(challenge)),
+            Ok(challenge) => challenge.ok().map(|challenge| self.challenge_reply(challenge)),
             Err(_elapsed) => self.last(),
         }
     }
 
-    /// What was sent just now. Nothing can be sent any more.
+    /// Closes the channel and takes a challenge that was sent before.
     fn last(&mut self) -> Option<Response<ReplyBody>> {
         self.challenge.close();
         let challenge = self.challenge.try_recv().ok()?;
-        Some(self.turned_away(challenge))
+        Some(self.challenge_reply(challenge))
     }
 
-    fn turned_away(&self, challenge: Challenge) -> Response<ReplyBody> {
+    fn challenge_reply(&self, challenge: Challenge) -> Response<ReplyBody> {
         let Challenge { status, headers, body } = challenge;
         let answer = ErrorAnswer { status, json: claims_json(&headers), body };
         let headers = reply::headers(&headers, None);
-        match self.client.turned_away(self.call, answer) {
-            Turn::Act(Act::Deliver(released)) if !released.is_own() => {
+        match self.client.upstream_status(self.call, answer) {
+            StepOutcome::Act(Act::Deliver(released)) if !released.is_own() => {
                 reply::whole(status, headers, released.body().clone())
             }
-            Turn::Act(Act::Deliver(released)) | Turn::Refused(Some(released)) => {
+            StepOutcome::Act(Act::Deliver(released)) | StepOutcome::Refused(Some(released)) => {
                 reply::own(&released)
             }
-            Turn::Act(Act::Forward(_) | Act::Drop) | Turn::Settled => {
+            StepOutcome::Act(Act::Forward(_) | Act::Drop) | StepOutcome::Settled => {
                 reply::whole(status, headers, Bytes::new())
             }
-            Turn::Refused(None) => reply::bare(StatusCode::SERVICE_UNAVAILABLE),
+            StepOutcome::Refused(None) => reply::bare(StatusCode::SERVICE_UNAVAILABLE),
         }
     }
 }
 
-impl Drop for Hearing<'_> {
+impl Drop for ChallengeWait<'_> {
     fn drop(&mut self) {
         drop(self.last());
     }
 }
 
-/// The agent's headers without those of the transport, which are written anew.
-fn passing(headers: &HeaderMap) -> HeaderMap {
-    let mut passing = HeaderMap::with_capacity(headers.len());
+/// The agent's headers without those of the transport, which the upstream writes anew.
+fn forwarded_headers(headers: &HeaderMap) -> HeaderMap {
+    let mut forwarded_headers = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers {
         let own = *name == ACCEPT || name.as_str().starts_with("mcp-") || name == "last-event-id";
         if !own {
-            passing.append(name, value.clone());
+            forwarded_headers.append(name, value.clone());
         }
     }
-    passing
+    forwarded_headers
 }
 
-/// The events of one stream on their way to the agent. Dropping it ends the session.
+/// The body of one stream: its events for the agent. Dropping it ends the session.
 #[derive(Debug)]
 pub(super) struct LegacyBody {
     first: Option<Bytes>,
     events: mpsc::Receiver<Bytes>,
     _gone: DropGuard,
-    busy: Option<Busy>,
-    _slots: (Held, Held),
+    busy: Option<RequestGuard>,
+    _slots: (Reservation, Reservation),
 }
 
 impl Events for LegacyBody {
-    fn hold(&mut self, busy: Busy) {
+    fn hold(&mut self, busy: RequestGuard) {
         self.busy = Some(busy);
     }
 

@@ -1,4 +1,5 @@
-//! From a request to the gate: the door, the session, the whole body, the first step.
+//! The way of a request to the gate: admission, authentication, session, body, and the gate's first
+//! step. The listener calls [`answer`] for each HTTP request.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,16 +10,16 @@ use hyper::body::Incoming;
 
 use super::bearer::Caller;
 use super::body::{self, BodyLimits};
-use super::gauge::Held;
-use super::in_flight::{Begins, Exchange, PROTOCOL_VERSION};
+use super::budget::Reservation;
+use super::connection_state::ConnectionState;
+use super::in_flight::{Exchange, PROTOCOL_VERSION, SessionStart};
+use super::rejection::Rejection;
 use super::reply::{self, ReplyBody};
 use super::sessions::LegacySession;
-use super::turned_away::TurnedAway;
 use super::well_known::Site;
-use super::wire::Peer;
-use super::{Inner, RouteState, bearer, close_sessions, door, legacy_sse, well_known};
-use crate::seats::mint;
-use crate::session::{SessionHandle, Turn};
+use super::{ListenerState, RouteState, admission, bearer, close_sessions, legacy_sse, well_known};
+use crate::registry::mint;
+use crate::session::{SessionHandle, StepOutcome};
 use crate::upstream::{LAST_EVENT_ID, SESSION_ID, SendContext};
 use bartizan_gate::evidence::step::{Act, Dispatch, Permitted};
 use bartizan_gate::question::access::Principal;
@@ -27,10 +28,10 @@ use bartizan_gate::wire::headers::era_of;
 use bartizan_gate::wire::method::Role;
 use bartizan_gate::wire::protocol::{Era, Transport};
 
-/// Answers one request.
+/// Answers one HTTP request of a client: messages, and the discovery paths of OAuth.
 pub(super) async fn answer(
-    inner: Arc<Inner>,
-    peer: Arc<Peer>,
+    inner: Arc<ListenerState>,
+    peer: Arc<ConnectionState>,
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
     let busy = peer.begin();
@@ -42,15 +43,15 @@ pub(super) async fn answer(
         (None, Some(site)) => site.answer(&inner, &peer, parts, body).await,
         (None, None) => match receive(&inner, &peer, parts, body).await {
             Ok(received) => Ok(received.answer(Arc::clone(&inner)).await),
-            Err(turned_away) => Err(turned_away),
+            Err(rejection) => Err(rejection),
         },
     };
     let mut response = match answered {
         Ok(response) => response,
-        Err(turned_away) => {
-            let response = turned_away.refuse(&inner.shared);
+        Err(rejection) => {
+            let response = rejection.refuse(&inner.shared);
             let http1 = version < Version::HTTP_2;
-            let untrusted = turned_away.why == DoorRefusal::Framing || peer.is_ambiguous();
+            let untrusted = rejection.why == DoorRefusal::Framing || peer.is_ambiguous();
             if http1 && untrusted { reply::last(response) } else { response }
         }
     };
@@ -61,72 +62,72 @@ pub(super) async fn answer(
     response
 }
 
-/// A request whose door checks are done and whose body is whole.
+/// A request that passed admission and authentication, with its whole body.
 struct Received {
     route: Arc<RouteState>,
     session: Arc<SessionHandle>,
     legacy: Option<Arc<LegacySession>>,
-    /// A GET that goes on where another stream ended.
+    /// A GET that resumes a stream with `Last-Event-ID`.
     resumes: bool,
     context: SendContext,
-    /// Until when the client's token holds, by uptime.
+    /// When the client's access token expires, as uptime; `None` without one.
     until: Option<Duration>,
     method: Method,
     arrival: Arrival,
-    slot: Held,
-    stream_slots: Vec<Held>,
-    /// The body's share of the budget, until it is sent.
-    budget: Held,
-    /// Where the client finds out how to get a token; where OAuth is in the way.
+    slot: Reservation,
+    stream_slots: Vec<Reservation>,
+    /// The memory reserved for the body, until the body is sent.
+    budget: Reservation,
+    /// The URL of our metadata, for the server's challenges (RFC 9728 §5.1); `None` without OAuth.
     metadata_url: Option<String>,
 }
 
 async fn receive(
-    inner: &Inner,
-    peer: &Peer,
+    inner: &ListenerState,
+    peer: &ConnectionState,
     mut parts: Parts,
     body: Incoming,
-) -> Result<Received, TurnedAway> {
-    let found = door::path(&parts.uri).and_then(|path| inner.routes.get(path));
-    let away = |why| TurnedAway::from(why, found);
+) -> Result<Received, Rejection> {
+    let found = admission::path(&parts.uri).and_then(|path| inner.routes.get(path));
+    let reject = |why| Rejection::from(why, found);
     if peer.is_ambiguous() {
-        return Err(away(DoorRefusal::Framing));
+        return Err(reject(DoorRefusal::Framing));
     }
-    let Some(route) = found else { return Err(bearer::stray(inner, &parts.uri)) };
-    door::admit(&parts, &route.allowed, inner.config.limits.headers_max).map_err(away)?;
-    let slot = inner.exchanges.take(1).ok_or_else(|| away(DoorRefusal::TooMany))?;
+    let Some(route) = found else { return Err(bearer::unknown_path(inner, &parts.uri)) };
+    admission::admit(&parts, &route.allowed, inner.config.limits.headers_max).map_err(reject)?;
+    let slot = inner.exchanges.take(1).ok_or_else(|| reject(DoorRefusal::TooMany))?;
     let Caller { principal, until } = bearer::caller(inner, route, &mut parts.headers).await?;
-    let away = |why| TurnedAway { principal: Some(Arc::clone(&principal)), ..away(why) };
-    let routing = door::routing(&parts.headers).map_err(away)?;
-    let traceparent = door::text(&parts.headers, "traceparent").map_err(away)?;
+    let reject = |why| Rejection { principal: Some(Arc::clone(&principal)), ..reject(why) };
+    let routing = admission::routing(&parts.headers).map_err(reject)?;
+    let traceparent = admission::text(&parts.headers, "traceparent").map_err(reject)?;
     let modern =
         routing.protocol_version.as_deref().is_some_and(|text| era_of(text) == Era::Modern);
-    // Modern requests have no session and resume nothing; ids that come along are ignored and not
-    // passed on.
+    // Requests of the modern era have no session and resume nothing. Ids that they carry are
+    // ignored and not forwarded.
     let legacy = if modern {
         None
     } else {
-        known_session(inner, route, &principal, &parts.headers).map_err(away)?
+        known_session(inner, route, &principal, &parts.headers).map_err(reject)?
     };
     let opens = parts.method == Method::GET;
     let stream_slots =
-        if opens { stream_slots(inner, legacy.as_deref()).map_err(away)? } else { Vec::new() };
+        if opens { stream_slots(inner, legacy.as_deref()).map_err(reject)? } else { Vec::new() };
     let resumes = opens && !modern;
     let who = (&**route, &*principal);
     let resumes = resume(inner, who, (legacy.as_deref(), resumes), &mut parts.headers);
-    let resumes = resumes.map_err(away)?;
+    let resumes = resumes.map_err(reject)?;
     let session = legacy
         .as_ref()
         .map_or_else(|| new_session(inner, route, &principal), |known| Arc::clone(&known.session));
-    let (raw, budget) = body::read(body, inner.body_limits()).await.map_err(away)?;
-    // Chunk framing comes with the body.
+    let (raw, budget) = body::read(body, inner.body_limits()).await.map_err(reject)?;
+    // The chunk framing arrives with the body, so check again.
     if peer.is_ambiguous() {
-        return Err(away(DoorRefusal::Framing));
+        return Err(reject(DoorRefusal::Framing));
     }
     let metadata_url = well_known::public(route, &parts).map(|public| public.metadata_url());
     let context = SendContext {
         headers: parts.headers,
-        session: legacy.as_ref().map(|legacy| legacy.theirs.clone()),
+        session: legacy.as_ref().map(|legacy| legacy.server_id.clone()),
         principal,
     };
     Ok(Received {
@@ -145,15 +146,15 @@ async fn receive(
     })
 }
 
-/// The session that `headers` name, if it is the principal's. One that a panic closed is forgotten:
-/// its client will initialize anew.
+/// The session that `headers` name, if it belongs to the principal. A session that a panic closed
+/// is removed: its client gets 404 and initializes again.
 fn known_session(
-    inner: &Inner,
+    inner: &ListenerState,
     route: &RouteState,
     principal: &Principal,
     headers: &HeaderMap,
 ) -> Result<Option<Arc<LegacySession>>, DoorRefusal> {
-    let Some(id) = door::text(headers, SESSION_ID.as_str())? else { return Ok(None) };
+    let Some(id) = admission::text(headers, SESSION_ID.as_str())? else { return Ok(None) };
     let now = inner.shared.clock.uptime();
     let known = route.sessions.find(&id, principal, now);
     let known = known.ok_or(DoorRefusal::UnknownSession)?;
@@ -164,8 +165,11 @@ fn known_session(
     Ok(Some(known))
 }
 
-/// Room for one more GET stream, of all and of its session.
-fn stream_slots(inner: &Inner, legacy: Option<&LegacySession>) -> Result<Vec<Held>, DoorRefusal> {
+/// Reserves a GET stream, in the limit of the listener and in that of the session.
+fn stream_slots(
+    inner: &ListenerState,
+    legacy: Option<&LegacySession>,
+) -> Result<Vec<Reservation>, DoorRefusal> {
     let mut slots = vec![inner.streams.take(1).ok_or(DoorRefusal::TooMany)?];
     if let Some(legacy) = legacy {
         slots.push(legacy.streams.take(1).ok_or(DoorRefusal::TooMany)?);
@@ -173,11 +177,11 @@ fn stream_slots(inner: &Inner, legacy: Option<&LegacySession>) -> Result<Vec<Hel
     Ok(slots)
 }
 
-/// Puts the server's event id in the place of ours where the request `may` resume a stream, else
-/// removes it; says whether it resumes one. The right to ask is the id itself, which only this
-/// principal was given in this session (threat F6).
+/// Replaces our sealed `Last-Event-ID` by the server's own id and returns `true`; removes the
+/// header if this request `may` not resume. The seal authorizes: only this principal got this id in
+/// this session (threat F6). Fails with `UnknownEvent` if the seal does not match.
 fn resume(
-    inner: &Inner,
+    inner: &ListenerState,
     (route, principal): (&RouteState, &Principal),
     (legacy, may): (Option<&LegacySession>, bool),
     headers: &mut HeaderMap,
@@ -186,13 +190,13 @@ fn resume(
     let id = inner.event_scope(route, principal, legacy).open(sealed.as_bytes());
     headers.insert(LAST_EVENT_ID, id.ok_or(DoorRefusal::UnknownEvent)?);
     if let Some(legacy) = legacy {
-        legacy.came_back(inner.shared.clock.uptime());
+        legacy.resumed(inner.shared.clock.uptime());
     }
     Ok(true)
 }
 
 fn new_session(
-    inner: &Inner,
+    inner: &ListenerState,
     route: &RouteState,
     principal: &Arc<Principal>,
 ) -> Arc<SessionHandle> {
@@ -202,7 +206,7 @@ fn new_session(
 }
 
 impl Received {
-    async fn answer(mut self, inner: Arc<Inner>) -> Response<ReplyBody> {
+    async fn answer(mut self, inner: Arc<ListenerState>) -> Response<ReplyBody> {
         let Some(ours) = self.metadata_url.take() else { return self.handle(inner).await };
         let route = Arc::clone(&self.route);
         let mut response = self.handle(inner).await;
@@ -212,26 +216,32 @@ impl Received {
         response
     }
 
-    async fn handle(mut self, inner: Arc<Inner>) -> Response<ReplyBody> {
+    async fn handle(mut self, inner: Arc<ListenerState>) -> Response<ReplyBody> {
         let arrival = std::mem::take(&mut self.arrival);
-        let turn = self.session.step(None, |session, gate, now| {
+        let outcome = self.session.step(None, |session, gate, now| {
             Some(match self.method {
                 Method::GET => session.open_stream(gate, now),
                 Method::DELETE => session.end(gate, now),
                 _ => session.client_frame(gate, &arrival, now),
             })
         });
-        match turn {
-            Turn::Act(Act::Forward(permitted)) => self.forward(inner, permitted).await,
-            Turn::Act(Act::Deliver(released)) | Turn::Refused(Some(released)) => {
+        match outcome {
+            StepOutcome::Act(Act::Forward(permitted)) => self.forward(inner, permitted).await,
+            StepOutcome::Act(Act::Deliver(released)) | StepOutcome::Refused(Some(released)) => {
                 reply::own(&released)
             }
-            Turn::Act(Act::Drop) => reply::bare(StatusCode::ACCEPTED),
-            Turn::Settled | Turn::Refused(None) => reply::bare(StatusCode::SERVICE_UNAVAILABLE),
+            StepOutcome::Act(Act::Drop) => reply::bare(StatusCode::ACCEPTED),
+            StepOutcome::Settled | StepOutcome::Refused(None) => {
+                reply::bare(StatusCode::SERVICE_UNAVAILABLE)
+            }
         }
     }
 
-    async fn forward(mut self, inner: Arc<Inner>, permitted: Permitted) -> Response<ReplyBody> {
+    async fn forward(
+        mut self,
+        inner: Arc<ListenerState>,
+        permitted: Permitted,
+    ) -> Response<ReplyBody> {
         let role = permitted.method().map(|method| method.role);
         let initialize = role == Some(Role::Handshake);
         let dispatch = permitted.dispatch();
@@ -242,12 +252,12 @@ impl Received {
         let crowded = endless && self.stream_slots.is_empty();
         let room = !initialize || self.context.session.is_some() || inner.make_room(&self.route);
         let begins = match (initialize, self.route.upstream.mints_sessions()) {
-            (true, true) => Begins::Theirs,
-            // No server mints the id of such a session; we do.
-            (true, false) if self.context.session.is_none() => Begins::Ours,
-            (true, false) | (false, _) => Begins::Nothing,
+            (true, true) => SessionStart::ServerMinted,
+            // Servers of this kind have no session ids of their own, so we mint one.
+            (true, false) if self.context.session.is_none() => SessionStart::SelfMinted,
+            (true, false) | (false, _) => SessionStart::NoSession,
         };
-        if begins == Begins::Ours {
+        if begins == SessionStart::SelfMinted {
             self.context.session = mint();
         }
         let mut headers = std::mem::take(&mut self.context.headers);
@@ -281,12 +291,12 @@ impl Received {
             let why = "no room for one more session or stream".to_owned();
             return exchange.failed(&UpstreamFailure::Unreachable(why));
         }
-        Exchange::attended(&exchange, permitted, (headers, self.budget)).await
+        Exchange::run(&exchange, permitted, headers, self.budget).await
     }
 }
 
-impl Inner {
-    /// What `parts` ask for beside the routes.
+impl ListenerState {
+    /// The OAuth discovery path that the request names, if any; routes come first.
     fn site(&self, parts: &Parts) -> Option<Site> {
         if self.routes.contains_key(parts.uri.path()) { None } else { self.sites.find(parts) }
     }
@@ -295,11 +305,11 @@ impl Inner {
         BodyLimits {
             bytes_max: self.config.limits.body_bytes_max,
             budget: &self.body_budget,
-            patience: self.config.timeouts.body,
+            timeout: self.config.timeouts.body,
         }
     }
 
-    /// Whether one more session fits, perhaps after idle ones are forgotten.
+    /// Whether the route has room for one more session; removes idle sessions first if it is full.
     fn make_room(&self, route: &RouteState) -> bool {
         if !route.sessions.has_room() {
             close_sessions(route.sessions.expire(self.shared.clock.uptime()));
@@ -308,8 +318,8 @@ impl Inner {
     }
 }
 
-/// Gives each value memory of its own. As they come they share the buffer that the connection read
-/// them into, and while one of them is there the connection must take another to read on.
+/// Copies each value into memory of its own. Parsed values share the connection's read buffer,
+/// which cannot be reused while one of them lives, and a stream may live for days.
 fn detach(headers: &mut HeaderMap) {
     for value in headers.values_mut() {
         *value = detached(value);

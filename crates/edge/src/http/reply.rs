@@ -1,4 +1,4 @@
-//! What goes back to a client: a status, the few headers that may pass, and a body.
+//! Responses to clients: a status, the headers of an allow-list, and a body.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -12,7 +12,7 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::wire::Busy;
+use super::connection_state::RequestGuard;
 use crate::upstream::SESSION_ID;
 use bartizan_gate::evidence::step::Released;
 
@@ -22,21 +22,21 @@ const NO_TRANSFORM: HeaderValue = HeaderValue::from_static("no-cache, no-transfo
 const ACCEL: HeaderName = HeaderName::from_static("x-accel-buffering");
 const METHODS: HeaderValue = HeaderValue::from_static("POST, GET, DELETE");
 
-/// A body as hyper writes it.
+/// A response body, polled by hyper.
 #[derive(Debug)]
 pub(super) enum ReplyBody {
-    /// One piece, framed by our own `Content-Length`.
+    /// A body of known length, sent with `Content-Length`.
     Whole(Bytes),
-    /// Events, each as it comes.
+    /// A stream of events, each sent when it comes.
     Events(Box<dyn Events>),
 }
 
-/// A body of events on its way to the client.
+/// A stream of events for the client.
 pub(super) trait Events: fmt::Debug + Send {
-    /// The connection is busy as long as this body is.
-    fn hold(&mut self, busy: Busy);
+    /// Keeps `busy` until this body is dropped, so that its connection does not count as idle.
+    fn hold(&mut self, busy: RequestGuard);
 
-    /// The next bytes; nothing at the end.
+    /// The next bytes to send; `None` at the end.
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>>;
 }
 
@@ -72,7 +72,7 @@ impl Body for ReplyBody {
     }
 }
 
-/// A refusal of the gate.
+/// The response that carries a refusal of the gate, with its HTTP status.
 pub(super) fn own(released: &Released) -> Response<ReplyBody> {
     let mut response = Response::new(ReplyBody::Whole(released.body().clone()));
     *response.status_mut() = status(released.status().code());
@@ -85,14 +85,14 @@ pub(super) fn own(released: &Released) -> Response<ReplyBody> {
     response
 }
 
-/// A status and nothing else.
+/// A response without headers and body.
 pub(super) fn bare(code: StatusCode) -> Response<ReplyBody> {
     let mut response = Response::new(ReplyBody::Whole(Bytes::new()));
     *response.status_mut() = code;
     response
 }
 
-/// A server's answer in one body.
+/// A response with a whole body.
 pub(super) fn whole(code: u16, headers: HeaderMap, body: Bytes) -> Response<ReplyBody> {
     let mut response = Response::new(ReplyBody::Whole(body));
     *response.status_mut() = status(code);
@@ -100,7 +100,7 @@ pub(super) fn whole(code: u16, headers: HeaderMap, body: Bytes) -> Response<Repl
     response
 }
 
-/// A stream of events.
+/// A response with a stream of events.
 pub(super) fn events(
     code: u16,
     mut headers: HeaderMap,
@@ -108,7 +108,7 @@ pub(super) fn events(
 ) -> Response<ReplyBody> {
     headers.insert(CONTENT_TYPE, EVENT_STREAM);
     headers.entry(CACHE_CONTROL).or_insert(NO_TRANSFORM);
-    // Asks the proxies between us and the client not to hold events back (MCP 2026-07-28).
+    // Tells proxies not to buffer the events (MCP 2026-07-28, streamable-http).
     headers.insert(ACCEL, HeaderValue::from_static("no"));
     let mut response = Response::new(ReplyBody::Events(Box::new(body)));
     *response.status_mut() = status(code);
@@ -116,14 +116,14 @@ pub(super) fn events(
     response
 }
 
-/// Ends the connection after this reply: its framing cannot be trusted any further.
+/// Adds `Connection: close`: after ambiguous framing nobody knows where the next request begins.
 pub(super) fn last(mut response: Response<ReplyBody>) -> Response<ReplyBody> {
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
-/// The server's headers that may reach the client (P13), and the session that it may name.
-/// `Location` and cookies are not among them.
+/// The server's headers that may reach the client (P13), and `session` as the session id.
+/// `Location` and cookies are not on the allow-list.
 pub(super) fn headers(from: &HeaderMap, session: Option<&str>) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(8);
     for (name, value) in from {

@@ -1,9 +1,10 @@
-//! Legacy MCP sessions of one route: bounded, bound to a principal, forgotten when idle.
+//! The legacy MCP sessions of one route: bounded in number, bound to a principal, removed when
+//! idle.
 //!
-//! A session exists here because a server minted its id in answer to `initialize` through this
-//! sidecar. The client never learns that id: it is told one of ours, 128 random bits, and an id
-//! that it brings from elsewhere is unknown (threats F7, F8). Sessions are not authentication:
-//! whoever asks must be the principal that the session belongs to.
+//! A session exists here because a server minted its id in an answer to `initialize` that passed
+//! through this sidecar. The client never gets that id: it gets one of ours, 128 random bits, and
+//! any other id is unknown (threats F7, F8). A session id does not authenticate: the caller must
+//! also be the principal that began the session.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -12,92 +13,95 @@ use std::time::Duration;
 use bartizan_sync::lock;
 use tokio_util::sync::CancellationToken;
 
-use super::gauge::Gauge;
-use crate::seats::{Seats, mint};
+use super::budget::Budget;
+use crate::registry::{SessionRegistry, mint};
 use crate::session::SessionHandle;
 use bartizan_gate::evidence::record::CallId;
 use bartizan_gate::question::access::Principal;
 
-/// Length of a server's session id, bytes.
+/// Longest session id of a server that is accepted, bytes.
 const ID_MAX: usize = 512;
 
-/// A legacy session under both its names.
+/// A legacy session with both of its ids.
 #[derive(Debug)]
 pub(super) struct LegacySession {
-    /// The conversation.
+    /// The gate's session.
     pub(super) session: Arc<SessionHandle>,
-    /// What the client calls it.
-    pub(super) ours: Box<str>,
-    /// What the server calls it.
-    pub(super) theirs: Box<str>,
-    /// Its GET streams. One more never takes the place of another (F7).
-    pub(super) streams: Arc<Gauge>,
-    /// Cancelled once it is forgotten or a panic has closed it: its streams end.
+    /// The id that the client knows.
+    pub(super) public_id: Box<str>,
+    /// The id that the server minted.
+    pub(super) server_id: Box<str>,
+    /// Limit of its GET streams. A further stream is refused and never replaces an open one (threat
+    /// F7).
+    pub(super) streams: Arc<Budget>,
+    /// Cancelled when the session is removed or a panic closed it; its streams then end.
     pub(super) ended: CancellationToken,
-    /// Held by each GET stream that goes on where another ended.
+    /// Cloned by each GET stream that resumes another: a strong count above one means that a
+    /// resumed stream is open.
     pub(super) resuming: Arc<()>,
-    /// Calls whose stream ended before their answer, and since when the client may come for it.
+    /// Calls whose stream ended before their answer, each with the uptime since when the client has
+    /// not resumed.
     left: Mutex<Vec<(CallId, Duration)>>,
 }
 
 impl LegacySession {
-    /// The client must come for the answer of `call` with `Last-Event-ID`.
-    pub(super) fn leave(&self, call: &CallId, now: Duration) {
+    /// The stream of `call` ended before its answer: the client must resume with `Last-Event-ID`.
+    pub(super) fn await_resume(&self, call: &CallId, now: Duration) {
         let mut left = lock(&self.left);
         left.retain(|(call, _)| self.session.awaits(call));
         left.push((Arc::clone(call), now));
     }
 
-    /// The client came.
-    pub(super) fn came_back(&self, now: Duration) {
+    /// The client resumed a stream: restart the wait of all calls.
+    pub(super) fn resumed(&self, now: Duration) {
         let mut left = lock(&self.left);
         for (_, since) in left.iter_mut() {
             *since = now;
         }
     }
 
-    /// Calls that nobody came for in `patience`.
-    fn given_up(&self, now: Duration, patience: Duration) -> Vec<CallId> {
+    /// Takes the calls whose client has not resumed for `timeout`.
+    fn take_abandoned(&self, now: Duration, timeout: Duration) -> Vec<CallId> {
         if Arc::strong_count(&self.resuming) > 1 {
-            self.came_back(now);
+            self.resumed(now);
         }
         let mut left = lock(&self.left);
-        left.extract_if(.., |(_, since)| now.saturating_sub(*since) >= patience)
+        left.extract_if(.., |(_, since)| now.saturating_sub(*since) >= timeout)
             .map(|(call, _)| call)
             .collect()
     }
 }
 
-/// Bounds of the sessions of one route.
+/// Limits of the sessions of one route.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SessionLimits {
-    /// Sessions.
+    /// Sessions at once.
     pub(super) max: usize,
-    /// GET streams of one.
+    /// GET streams of one session at once.
     pub(super) streams_max: u64,
-    /// How long one is kept that nobody uses.
+    /// How long an unused session is kept.
     pub(super) idle: Duration,
 }
 
 /// The sessions of one route.
 #[derive(Debug)]
 pub(super) struct Sessions {
-    table: Mutex<Table>,
+    table: Mutex<SessionTable>,
     limits: SessionLimits,
 }
 
 #[derive(Debug, Default)]
-struct Table {
-    /// By our name.
-    sessions: Seats<Entry>,
-    /// The servers' names of all of them.
-    theirs: HashSet<Box<str>>,
+struct SessionTable {
+    /// By the id that clients know.
+    sessions: SessionRegistry<SessionEntry>,
+    /// The servers' ids of all sessions, to refuse an id that is in use.
+    server_id: HashSet<Box<str>>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct SessionEntry {
     legacy: Arc<LegacySession>,
-    /// When it was last used, by uptime.
+    /// When it was last used, as uptime.
     used: Duration,
 }
 
@@ -106,107 +110,109 @@ impl Sessions {
         Self { table: Mutex::default(), limits }
     }
 
-    fn table(&self) -> std::sync::MutexGuard<'_, Table> {
+    fn table(&self) -> std::sync::MutexGuard<'_, SessionTable> {
         // No panic can leave the table half updated, so a poisoned lock is safe.
         lock(&self.table)
     }
 
-    /// The session that `principal` calls `ours`.
+    /// The session that `principal` knows as `public_id`; marks it as used.
     pub(super) fn find(
         &self,
-        ours: &str,
+        public_id: &str,
         principal: &Principal,
         now: Duration,
     ) -> Option<Arc<LegacySession>> {
         let mut table = self.table();
-        let entry = table.sessions.get_mut(ours, principal)?;
+        let entry = table.sessions.get_mut(public_id, principal)?;
         entry.used = now;
         Some(Arc::clone(&entry.legacy))
     }
 
-    /// Whether one more fits.
+    /// Whether there is room for one more session.
     pub(super) fn has_room(&self) -> bool {
         self.table().sessions.len() < self.limits.max
     }
 
-    /// Remembers `session`, which the server calls `theirs`, and gives it a name of ours. Nothing
-    /// if `theirs` is no id (visible ASCII, as the transport specification says) or another
-    /// session's already, if the table is full, or if there is no randomness.
+    /// Registers `session`, whose id at the server is `server_id`, under a new id of ours. `None`
+    /// if `server_id` is not 1 to 512 characters of visible ASCII (2025-11-25, "Session
+    /// Management") or another session has it, if the table is full, or if the system gives no
+    /// randomness.
     pub(super) fn begin(
         &self,
-        theirs: &str,
+        server_id: &str,
         session: &Arc<SessionHandle>,
         principal: &Arc<Principal>,
         now: Duration,
     ) -> Option<Arc<LegacySession>> {
-        let visible = theirs.bytes().all(|byte| byte.is_ascii_graphic());
-        if theirs.is_empty() || theirs.len() > ID_MAX || !visible {
+        let visible = server_id.bytes().all(|byte| byte.is_ascii_graphic());
+        if server_id.is_empty() || server_id.len() > ID_MAX || !visible {
             return None;
         }
         let legacy = Arc::new(LegacySession {
             session: Arc::clone(session),
-            ours: mint()?,
-            theirs: theirs.into(),
-            streams: Gauge::new(self.limits.streams_max),
+            public_id: mint()?,
+            server_id: server_id.into(),
+            streams: Budget::new(self.limits.streams_max),
             ended: session.closed().child_token(),
             resuming: Arc::default(),
             left: Mutex::default(),
         });
         let mut table = self.table();
-        if table.sessions.len() >= self.limits.max || !table.theirs.insert(theirs.into()) {
+        if table.sessions.len() >= self.limits.max || !table.server_id.insert(server_id.into()) {
             return None;
         }
-        let entry = Entry { legacy: Arc::clone(&legacy), used: now };
-        table.sessions.begin(legacy.ours.clone(), Arc::clone(principal), entry);
+        let entry = SessionEntry { legacy: Arc::clone(&legacy), used: now };
+        table.sessions.begin(legacy.public_id.clone(), Arc::clone(principal), entry);
         Some(legacy)
     }
 
-    /// Forgets the session that clients call `ours`, and ends its streams.
-    pub(super) fn remove(&self, ours: &str) -> Option<Arc<SessionHandle>> {
+    /// Removes a session and ends its streams.
+    pub(super) fn remove(&self, public_id: &str) -> Option<Arc<SessionHandle>> {
         let mut table = self.table();
-        let entry = table.sessions.forget(ours)?;
-        Some(entry.end(&mut table.theirs))
+        let entry = table.sessions.forget(public_id)?;
+        Some(entry.end(&mut table.server_id))
     }
 
-    /// Forgets what nobody has used for too long and no exchange holds, and what a panic closed.
+    /// Removes sessions that are idle and held by no exchange, and those that a panic closed.
     pub(super) fn expire(&self, now: Duration) -> Vec<Arc<SessionHandle>> {
         let mut table = self.table();
-        let Table { sessions, theirs } = &mut *table;
-        let old = |entry: &Entry| {
+        let SessionTable { sessions, server_id } = &mut *table;
+        let old = |entry: &SessionEntry| {
             let session = &entry.legacy.session;
             let unused = Arc::strong_count(session) == 1
                 && now.saturating_sub(entry.used) >= self.limits.idle;
             unused || session.is_closed()
         };
-        sessions.forget_if(old).into_iter().map(|entry| entry.end(theirs)).collect()
+        sessions.forget_if(old).into_iter().map(|entry| entry.end(server_id)).collect()
     }
 
-    /// Calls whose answers clients did not come for in `patience`.
-    pub(super) fn given_up(
+    /// Takes the calls whose clients have not resumed their stream for `timeout`, with their
+    /// sessions.
+    pub(super) fn take_abandoned(
         &self,
         now: Duration,
-        patience: Duration,
+        timeout: Duration,
     ) -> Vec<(Arc<SessionHandle>, CallId)> {
         let table = self.table();
         let of = |legacy: &Arc<LegacySession>| {
             let session = Arc::clone(&legacy.session);
-            let calls = legacy.given_up(now, patience);
+            let calls = legacy.take_abandoned(now, timeout);
             calls.into_iter().map(move |call| (Arc::clone(&session), call))
         };
         table.sessions.iter().flat_map(|entry| of(&entry.legacy)).collect()
     }
 
-    /// Forgets all.
+    /// Removes all sessions.
     pub(super) fn clear(&self) -> Vec<Arc<SessionHandle>> {
         let mut table = self.table();
-        let Table { sessions, theirs } = &mut *table;
-        sessions.forget_if(|_| true).into_iter().map(|entry| entry.end(theirs)).collect()
+        let SessionTable { sessions, server_id } = &mut *table;
+        sessions.forget_if(|_| true).into_iter().map(|entry| entry.end(server_id)).collect()
     }
 }
 
-impl Entry {
-    fn end(self, theirs: &mut HashSet<Box<str>>) -> Arc<SessionHandle> {
-        theirs.remove(&self.legacy.theirs);
+impl SessionEntry {
+    fn end(self, server_id: &mut HashSet<Box<str>>) -> Arc<SessionHandle> {
+        server_id.remove(&self.legacy.server_id);
         self.legacy.ended.cancel();
         Arc::clone(&self.legacy.session)
     }
@@ -237,23 +243,23 @@ mod tests {
         let sessions = Sessions::new(limits);
         let (mine, other) = (principal("a"), principal("b"));
         let one = sessions.begin("one", &session(), &mine, at(0)).unwrap();
-        assert!(one.ours.len() == 32 && *one.ours != *one.theirs);
+        assert!(one.public_id.len() == 32 && *one.public_id != *one.server_id);
         assert!(sessions.begin("one", &session(), &other, at(0)).is_none(), "taken");
         assert!(sessions.begin("a b", &session(), &mine, at(0)).is_none(), "no visible ASCII");
         assert!(sessions.begin("", &session(), &mine, at(0)).is_none());
-        assert!(sessions.find(&one.ours, &other, at(0)).is_none());
+        assert!(sessions.find(&one.public_id, &other, at(0)).is_none());
         assert!(sessions.find("one", &mine, at(0)).is_none(), "the server's own name");
-        assert!(sessions.find(&one.ours.to_uppercase(), &mine, at(0)).is_none());
+        assert!(sessions.find(&one.public_id.to_uppercase(), &mine, at(0)).is_none());
         let two = sessions.begin("two", &session(), &mine, at(0)).unwrap();
         assert!(!sessions.has_room());
         assert!(sessions.begin("three", &session(), &mine, at(0)).is_none(), "full");
-        let held = Arc::clone(&sessions.find(&one.ours, &mine, at(30)).unwrap().session);
+        let held = Arc::clone(&sessions.find(&one.public_id, &mine, at(30)).unwrap().session);
         assert_eq!(sessions.expire(at(90)).len(), 1, "only the one that nobody holds");
         assert!(two.ended.is_cancelled() && !one.ended.is_cancelled());
         drop(held);
         assert_eq!(sessions.expire(at(89)).len(), 0);
         assert_eq!(sessions.expire(at(90)).len(), 1);
-        assert!(sessions.remove(&one.ours).is_none());
+        assert!(sessions.remove(&one.public_id).is_none());
         assert!(sessions.clear().is_empty());
         assert!(sessions.begin("one", &session(), &other, at(0)).is_some(), "free again");
     }
@@ -263,14 +269,14 @@ mod tests {
         let at = Duration::from_secs;
         let sessions = Sessions::new(SessionLimits { max: 2, streams_max: 1, idle: at(3600) });
         let one = sessions.begin("one", &session(), &principal("a"), at(0)).unwrap();
-        one.leave(&"call".into(), at(0));
-        one.came_back(at(10));
-        assert!(sessions.given_up(at(60), at(60)).is_empty(), "it came back");
+        one.await_resume(&"call".into(), at(0));
+        one.resumed(at(10));
+        assert!(sessions.take_abandoned(at(60), at(60)).is_empty(), "it came back");
         let coming = Arc::clone(&one.resuming);
-        assert!(sessions.given_up(at(80), at(60)).is_empty(), "it is here");
+        assert!(sessions.take_abandoned(at(80), at(60)).is_empty(), "it is here");
         drop(coming);
-        assert!(sessions.given_up(at(139), at(60)).is_empty());
-        assert_eq!(sessions.given_up(at(140), at(60)).len(), 1);
-        assert!(sessions.given_up(at(500), at(60)).is_empty(), "told once");
+        assert!(sessions.take_abandoned(at(139), at(60)).is_empty());
+        assert_eq!(sessions.take_abandoned(at(140), at(60)).len(), 1);
+        assert!(sessions.take_abandoned(at(500), at(60)).is_empty(), "told once");
     }
 }

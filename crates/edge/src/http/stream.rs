@@ -1,10 +1,10 @@
-//! The body of a streamed answer: event after event, each judged before it is written.
+//! The body of a streamed answer: the gate decides on each event before it is written.
 //!
-//! No task of its own runs a stream. The pump is a future that the connection polls when it can
-//! write; it hands over one chunk and stops until that is taken, so nothing is read ahead and a
-//! slow client slows its server. If the client goes away, the pump is dropped (2026-07-28: closing
-//! the stream is the cancellation) or, in the legacy era, runs on in a tracked task so that the
-//! outcome is known.
+//! A stream has no task of its own. The pump is a future that the connection polls when it can
+//! write. It hands over one chunk and waits until that is taken, so a slow client slows its server
+//! (backpressure). If the client disconnects, the pump is dropped (2026-07-28: closing the stream
+//! is the cancellation) or, in the legacy eras, goes on in a tracked task, so that the outcome is
+//! recorded.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -17,22 +17,22 @@ use std::time::Duration;
 use bartizan_sync::lock;
 use bytes::{Bytes, BytesMut};
 
+use super::connection_state::RequestGuard;
 use super::in_flight::Exchange;
 use super::reply::Events;
-use super::wire::Busy;
-use crate::session::Turn;
+use crate::session::StepOutcome;
 use crate::{EventStream, ServerEvent, sse};
 use bartizan_gate::evidence::step::{Act, Released};
 use bartizan_gate::session::UpstreamFailure;
 use bartizan_gate::wire::protocol::Era;
 
-/// Where the pump and the body meet.
+/// A one-chunk buffer between the pump and the body.
 #[derive(Debug, Default)]
 struct Slot {
     chunk: Mutex<Option<Bytes>>,
-    /// The client is gone: chunks go nowhere.
+    /// The client disconnected: chunks are dropped.
     gone: AtomicBool,
-    /// The client took an event with an id, so it can ask for the rest with `Last-Event-ID`.
+    /// The client received an event with an id, so it can resume with `Last-Event-ID`.
     resumable: AtomicBool,
 }
 
@@ -41,8 +41,8 @@ impl Slot {
         lock(&self.chunk).take()
     }
 
-    /// Hands over `chunk`, which holds an event id if `numbered`, and waits until it is taken.
-    /// Wakes nobody: whoever takes it polls the pump again.
+    /// Puts `chunk` into the slot and waits until it is taken. `numbered`: it holds an event id. No
+    /// waker is registered: the body polls the pump again after it has taken the chunk.
     async fn put(&self, chunk: Bytes, numbered: bool) {
         if self.gone.load(Ordering::Relaxed) {
             return;
@@ -60,12 +60,12 @@ impl Slot {
     }
 }
 
-/// A streamed answer on its way to the client.
+/// A streamed answer; hyper polls it.
 pub(super) struct StreamBody {
     pump: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     slot: Arc<Slot>,
     exchange: Arc<Exchange>,
-    busy: Option<Busy>,
+    busy: Option<RequestGuard>,
 }
 
 impl fmt::Debug for StreamBody {
@@ -84,7 +84,7 @@ impl StreamBody {
 }
 
 impl Events for StreamBody {
-    fn hold(&mut self, busy: Busy) {
+    fn hold(&mut self, busy: RequestGuard) {
         self.busy = Some(busy);
     }
 
@@ -111,18 +111,17 @@ impl Drop for StreamBody {
             drop(pump);
             exchange.client_gone();
         } else if exchange.is_kept() && self.slot.resumable.load(Ordering::Relaxed) {
-            // The client will come for the rest with `Last-Event-ID`, and the session still
-            // knows the call.
+            // The client can resume with `Last-Event-ID`, and the session still knows the call.
             drop(pump);
-            exchange.leave();
+            exchange.await_resume();
         } else {
             Exchange::run_on(exchange, pump);
         }
     }
 }
 
-/// What comes next on a stream.
-enum Next {
+/// The next thing on a server's stream.
+enum NextEvent {
     Event(ServerEvent),
     End,
     Failed(UpstreamFailure),
@@ -136,7 +135,7 @@ async fn pump(exchange: Arc<Exchange>, mut events: EventStream, slot: Arc<Slot>)
     loop {
         let mut numbered = false;
         let over = match next(&exchange, &mut events, end).await {
-            Next::Event(mut event) => {
+            NextEvent::Event(mut event) => {
                 event.id = event.id.and_then(|id| scope.seal(&id));
                 let (event, over) = judge(&exchange, event).await;
                 if let Some(event) = event {
@@ -144,27 +143,27 @@ async fn pump(exchange: Arc<Exchange>, mut events: EventStream, slot: Arc<Slot>)
                     sse::write(&event, &mut out);
                 }
                 if over {
-                    // What came could not be recorded, so no answer can follow it.
+                    // The message could not be recorded, so the stream ends with an error.
                     fail(&exchange, &UpstreamFailure::EndedEarly, &mut out);
                 }
                 over
             }
-            Next::End => {
+            NextEvent::End => {
                 let resumable = exchange.is_kept() && slot.resumable.load(Ordering::Relaxed);
                 if resumable && exchange.era() == Era::Legacy {
                     if exchange.asks() {
-                        exchange.leave();
+                        exchange.await_resume();
                     }
                 } else {
                     fail(&exchange, &UpstreamFailure::EndedEarly, &mut out);
                 }
                 true
             }
-            Next::Failed(failure) => {
+            NextEvent::Failed(failure) => {
                 fail(&exchange, &failure, &mut out);
                 true
             }
-            Next::Closing => {
+            NextEvent::Closing => {
                 fail(&exchange, &UpstreamFailure::EndedEarly, &mut out);
                 true
             }
@@ -173,26 +172,27 @@ async fn pump(exchange: Arc<Exchange>, mut events: EventStream, slot: Arc<Slot>)
             slot.put(out.split().freeze(), numbered).await;
         }
         if over {
-            // A server ends its stream right after the answer: reading that end keeps the
-            // connection to it. Whatever else comes is not for anybody.
+            // A server ends its stream right after the answer. Reading that end lets the connection
+            // be reused; anything else is dropped.
             drop(tokio::time::timeout(exchange.waits().linger, events.next()).await);
             return;
         }
     }
 }
 
-/// Whether the client can name `event` when it resumes.
+/// Whether the client can resume after `event`.
 fn is_numbered(event: &ServerEvent) -> bool {
     event.id.as_deref().is_some_and(|id| !id.is_empty())
 }
 
-/// `end`: by when a stream that ends with an answer must have ended, by uptime.
-async fn next(exchange: &Exchange, events: &mut EventStream, end: Duration) -> Next {
+/// The next event, or why the stream ends. `end`: uptime by which a stream that ends with an answer
+/// must have ended.
+async fn next(exchange: &Exchange, events: &mut EventStream, end: Duration) -> NextEvent {
     let next = if exchange.is_endless() {
         tokio::select! {
             biased;
             next = events.next() => next,
-            () = exchange.closing() => return Next::Closing,
+            () = exchange.closing() => return NextEvent::Closing,
         }
     } else {
         let left = end.saturating_sub(exchange.uptime());
@@ -202,38 +202,40 @@ async fn next(exchange: &Exchange, events: &mut EventStream, end: Duration) -> N
             next = tokio::time::timeout(wait, events.next()) => {
                 match next {
                     Ok(next) => next,
-                    Err(_) => return Next::Failed(UpstreamFailure::TimedOut),
+                    Err(_) => return NextEvent::Failed(UpstreamFailure::TimedOut),
                 }
             }
-            () = exchange.closing() => return Next::Closing,
+            () = exchange.closing() => return NextEvent::Closing,
         }
     };
     match next {
-        Some(Ok(event)) => Next::Event(event),
-        Some(Err(failure)) => Next::Failed(failure),
-        None => Next::End,
+        Some(Ok(event)) => NextEvent::Event(event),
+        Some(Err(failure)) => NextEvent::Failed(failure),
+        None => NextEvent::End,
     }
 }
 
-/// What the client may see of `event`, and whether the stream is over with it. A withheld event
-/// that has an id leaves the id behind, so that resuming goes on from there.
+/// What the client gets of `event`, and whether the stream ends with it. If the gate withholds the
+/// message, the event's id still passes, so that the client can resume after it.
 async fn judge(exchange: &Arc<Exchange>, mut event: ServerEvent) -> (Option<ServerEvent>, bool) {
     if event.data.is_empty() {
         return (Some(event), false);
     }
     let data = std::mem::take(&mut event.data);
     match exchange.server_message(&data, is_numbered(&event)) {
-        Turn::Act(Act::Deliver(mut released)) => {
+        StepOutcome::Act(Act::Deliver(mut released)) => {
             if let Some(permitted) = released.take_back() {
                 exchange.answer_server(permitted).await;
             }
             event.data = released.body().clone();
             return (Some(event), exchange.asks() && !exchange.awaits());
         }
-        // Rare and large: in a box, or every stream has room for it as long as it lasts.
-        Turn::Act(Act::Forward(permitted)) => Box::pin(exchange.answer_server(permitted)).await,
-        Turn::Act(Act::Drop) | Turn::Settled => {}
-        Turn::Refused(refusal) => return (refusal.map(|refusal| own(&refusal)), true),
+        // Boxed because it is rare and large: otherwise every stream's future would be that large.
+        StepOutcome::Act(Act::Forward(permitted)) => {
+            Box::pin(exchange.answer_server(permitted)).await;
+        }
+        StepOutcome::Act(Act::Drop) | StepOutcome::Settled => {}
+        StepOutcome::Refused(refusal) => return (refusal.map(|refusal| own(&refusal)), true),
     }
     event.event = None;
     let rest = event.id.is_some() || event.retry.is_some() || event.comment.is_some();
@@ -242,16 +244,18 @@ async fn judge(exchange: &Arc<Exchange>, mut event: ServerEvent) -> (Option<Serv
 
 fn fail(exchange: &Exchange, failure: &UpstreamFailure, out: &mut BytesMut) {
     match exchange.fail(failure) {
-        Turn::Act(Act::Deliver(released)) | Turn::Refused(Some(released)) if exchange.asks() => {
+        StepOutcome::Act(Act::Deliver(released)) | StepOutcome::Refused(Some(released))
+            if exchange.asks() =>
+        {
             sse::write(&own(&released), out);
         }
-        Turn::Act(Act::Deliver(_) | Act::Forward(_) | Act::Drop)
-        | Turn::Settled
-        | Turn::Refused(_) => {}
+        StepOutcome::Act(Act::Deliver(_) | Act::Forward(_) | Act::Drop)
+        | StepOutcome::Settled
+        | StepOutcome::Refused(_) => {}
     }
 }
 
-/// A message of our own, without an id: it cannot be asked for again.
+/// A refusal of the gate as an event. It has no id, because it cannot be replayed.
 fn own(released: &Released) -> ServerEvent {
     ServerEvent { data: released.body().clone(), ..ServerEvent::default() }
 }

@@ -1,9 +1,9 @@
-//! What clients ask for before they have a token: metadata about a route's resource, and where
-//! the operator says so the endpoints of MCP 2025-03-26 at the server's origin.
+//! OAuth discovery: metadata about a route's resource (RFC 9728), and, if configured, the endpoints
+//! of MCP 2025-03-26 at the server's origin.
 //!
-//! These are no messages of MCP: no policy is asked and nothing but a refusal is recorded. They
-//! are open to everybody, so each route answers only so many a second, and no credential of ours
-//! goes to the server with them. Their bodies may hold tokens: none is logged. Redirects are not
+//! These requests are no MCP messages: no policy is asked, and only refusals are recorded.
+//! Everybody may send them, so each route has a rate limit, and none of our credentials goes to the
+//! server with them. Their bodies may hold tokens, so no body is logged. Redirects are not
 //! followed.
 
 use std::borrow::Cow;
@@ -23,10 +23,10 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 use super::body::{self, BodyLimits};
+use super::connection_state::ConnectionState;
+use super::rejection::Rejection;
 use super::reply::{self, ReplyBody};
-use super::turned_away::TurnedAway;
-use super::wire::Peer;
-use super::{Inner, RouteState, door};
+use super::{ListenerState, RouteState, admission};
 use crate::oauth::metadata::{DOCUMENT_BYTES_MAX, relabelled};
 use crate::oauth::{
     Forward, OAuth, ORIGIN_ENDPOINTS, PublicUrl, RESOURCE_METADATA, Terminate, challenge,
@@ -34,36 +34,37 @@ use crate::oauth::{
 use crate::upstream::{HttpUpstream, Media, media};
 use bartizan_gate::session::{DoorRefusal, UpstreamFailure};
 
-/// For the server to answer one question.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Questions that one route answers in a second, over time and at once.
+/// Timeout of one request to the server.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Requests that one route answers in one second.
 const RATE: u64 = 20;
 
-/// What is asked for at one path.
+/// What one discovery path gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
+enum SiteKind {
     /// Metadata about the resource.
     Metadata,
-    /// An endpoint of 2025-03-26, with its path.
+    /// An OAuth endpoint of MCP 2025-03-26, with its path.
     Endpoint(&'static str),
 }
 
-/// A path beside the routes' own.
+/// One discovery path of a route.
 #[derive(Debug, Clone)]
 pub(super) struct Site {
     route: Arc<RouteState>,
-    asked: Asked,
+    asked: SiteKind,
     method: Method,
-    allowance: Arc<Allowance>,
+    allowance: Arc<SiteRate>,
 }
 
-/// The paths beside the routes' own.
+/// The discovery paths of all routes.
 #[derive(Debug)]
 pub(super) struct Sites(HashMap<Box<str>, Site>);
 
 impl Sites {
-    /// Those of `routes`. A route's metadata is found by the path of its public URL and by both of
-    /// its own; without a path, too, where it is the only one that has any.
+    /// The discovery paths of `routes`. A route's metadata is found below the path of its public
+    /// URL and below its own paths; if only one route has OAuth, also at the well-known path
+    /// itself.
     pub(super) fn of<'a>(routes: impl Iterator<Item = &'a Arc<RouteState>>) -> Self {
         let mut sites = HashMap::new();
         let mut more = Vec::new();
@@ -72,7 +73,7 @@ impl Sites {
             let Some(oauth) = &route.oauth else { continue };
             let site = Site {
                 route: Arc::clone(route),
-                asked: Asked::Metadata,
+                asked: SiteKind::Metadata,
                 method: Method::GET,
                 allowance: Arc::default(),
             };
@@ -85,7 +86,7 @@ impl Sites {
             }
             if matches!(oauth, OAuth::Forward(forward) if forward.has_origin_endpoints()) {
                 for (path, method) in ORIGIN_ENDPOINTS {
-                    let site = Site { asked: Asked::Endpoint(path), method, ..site.clone() };
+                    let site = Site { asked: SiteKind::Endpoint(path), method, ..site.clone() };
                     more.push((path.to_owned(), site));
                 }
             }
@@ -99,30 +100,31 @@ impl Sites {
         Self(sites)
     }
 
-    /// The site that `parts` ask for. Routes come first; a query belongs to `/authorize` alone.
+    /// The discovery path that a request names. Only `/authorize` may have a query.
     pub(super) fn find(&self, parts: &Parts) -> Option<Site> {
         let site = self.0.get(parts.uri.path())?;
-        let plain = door::path(&parts.uri).is_some() || site.asked == Asked::Endpoint("/authorize");
+        let plain =
+            admission::path(&parts.uri).is_some() || site.asked == SiteKind::Endpoint("/authorize");
         plain.then(|| site.clone())
     }
 }
 
-/// How many questions a route answers: at most [`RATE`] at once, and as many a second.
+/// Rate limit of one route: at most [`RATE`] requests in each second of uptime.
 #[derive(Debug, Default)]
-struct Allowance(Mutex<Spent>);
+struct SiteRate(Mutex<SecondCount>);
 
 #[derive(Debug, Default)]
-struct Spent {
+struct SecondCount {
     questions: u64,
-    /// The second in which they were, by uptime.
+    /// The second of uptime that is counted.
     second: u64,
 }
 
-impl Allowance {
+impl SiteRate {
     fn take(&self, uptime: Duration) -> bool {
         let mut spent = lock(&self.0);
         if uptime.as_secs() != spent.second {
-            *spent = Spent { questions: 0, second: uptime.as_secs() };
+            *spent = SecondCount { questions: 0, second: uptime.as_secs() };
         }
         spent.questions = spent.questions.saturating_add(1);
         spent.questions <= RATE
@@ -130,48 +132,48 @@ impl Allowance {
 }
 
 impl Site {
-    /// Answers a request for it.
+    /// Answers a request for this path; an error is the rejection to send.
     pub(super) async fn answer(
         self,
-        inner: &Inner,
-        peer: &Peer,
+        inner: &ListenerState,
+        peer: &ConnectionState,
         parts: Parts,
         body: Incoming,
-    ) -> Result<Response<ReplyBody>, TurnedAway> {
-        let away = |why| TurnedAway::from(why, Some(&self.route));
+    ) -> Result<Response<ReplyBody>, Rejection> {
+        let reject = |why| Rejection::from(why, Some(&self.route));
         if peer.is_ambiguous() {
-            return Err(away(DoorRefusal::Framing));
+            return Err(reject(DoorRefusal::Framing));
         }
-        door::admit_head(&parts, &self.route.allowed, inner.config.limits.headers_max)
-            .map_err(away)?;
+        admission::admit_head(&parts, &self.route.allowed, inner.config.limits.headers_max)
+            .map_err(reject)?;
         if parts.method != self.method {
             let allowed = HeaderValue::from_str(self.method.as_str()).ok();
             let header = allowed.map(|allowed| (ALLOW, allowed));
-            return Err(TurnedAway { header, ..away(DoorRefusal::MethodNotAllowed) });
+            return Err(Rejection { header, ..reject(DoorRefusal::MethodNotAllowed) });
         }
-        let slot = inner.exchanges.take(1).ok_or_else(|| away(DoorRefusal::TooMany))?;
+        let slot = inner.exchanges.take(1).ok_or_else(|| reject(DoorRefusal::TooMany))?;
         if !self.allowance.take(inner.shared.clock.uptime()) {
-            return Err(away(DoorRefusal::TooMany));
+            return Err(reject(DoorRefusal::TooMany));
         }
         let (forward, server) = match (&self.route.oauth, self.route.upstream.http()) {
-            (Some(OAuth::Terminate(resource)), _) => return Ok(ours(resource)),
+            (Some(OAuth::Terminate(resource)), _) => return Ok(own_metadata(resource)),
             (Some(OAuth::Forward(forward)), Some(server)) => (forward, server),
-            (Some(OAuth::Forward(_)) | None, _) => return Err(away(DoorRefusal::UnknownPath)),
+            (Some(OAuth::Forward(_)) | None, _) => return Err(reject(DoorRefusal::UnknownPath)),
         };
         let response = match self.asked {
-            Asked::Metadata => match public(&self.route, &parts) {
-                Some(public) => theirs(forward, server, &public).await,
-                None => return Err(away(DoorRefusal::Host)),
+            SiteKind::Metadata => match public(&self.route, &parts) {
+                Some(public) => server_metadata(forward, server, &public).await,
+                None => return Err(reject(DoorRefusal::Host)),
             },
-            Asked::Endpoint(_) => {
+            SiteKind::Endpoint(_) => {
                 let limits = BodyLimits {
                     bytes_max: DOCUMENT_BYTES_MAX,
                     budget: &inner.body_budget,
-                    patience: inner.config.timeouts.body,
+                    timeout: inner.config.timeouts.body,
                 };
-                let (body, _budget) = body::read(body, limits).await.map_err(away)?;
+                let (body, _budget) = body::read(body, limits).await.map_err(reject)?;
                 if peer.is_ambiguous() {
-                    return Err(away(DoorRefusal::Framing));
+                    return Err(reject(DoorRefusal::Framing));
                 }
                 endpoint(server, &parts, body).await
             }
@@ -181,8 +183,8 @@ impl Site {
     }
 }
 
-/// The URL at which the client that sent `parts` dials `route`. The request passed the door, so
-/// where none is configured its host is a loopback name.
+/// The URL at which the client reaches `route`: the configured one, else one made from the
+/// request's host, which admission has limited to loopback names. `None` without OAuth.
 pub(super) fn public<'a>(route: &'a RouteState, parts: &Parts) -> Option<Cow<'a, PublicUrl>> {
     if let Some(public) = route.oauth.as_ref()?.public() {
         return Some(Cow::Borrowed(public));
@@ -192,16 +194,15 @@ pub(super) fn public<'a>(route: &'a RouteState, parts: &Parts) -> Option<Cow<'a,
     PublicUrl::parse(&format!("http://{host}{}", route.path)).map(Cow::Owned)
 }
 
-/// The metadata of a resource of our own.
-fn ours(resource: &Terminate) -> Response<ReplyBody> {
+/// Our own metadata, where we verify access tokens.
+fn own_metadata(resource: &Terminate) -> Response<ReplyBody> {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     reply::whole(200, headers, resource.metadata())
 }
 
-/// The server's own metadata, with our address. Nothing is kept: what the server says now is what
-/// the client gets.
-async fn theirs(
+/// The server's metadata with our URL as its `resource`. Nothing is cached.
+async fn server_metadata(
     forward: &Forward,
     server: &HttpUpstream,
     public: &PublicUrl,
@@ -213,10 +214,10 @@ async fn theirs(
             request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
         }
         let Ok(request) = request else { continue };
-        let answer = match asked(server, request).await {
+        let answer = match ask(server, request).await {
             Ok(answer) => answer,
             Err(failure) => {
-                tracing::debug!(?failure, "a server's metadata was not had");
+                tracing::debug!(?failure, "fetching a server's OAuth metadata failed");
                 continue;
             }
         };
@@ -232,16 +233,18 @@ async fn theirs(
             Ok(body) if media(&parts.headers) == Some(Media::Json) => {
                 return reply::whole(200, reply::headers(&parts.headers, None), body);
             }
-            Ok(_) => tracing::warn!("a server's metadata is not of type application/json"),
-            Err(problem) => tracing::warn!(?problem, "a server's metadata was withheld"),
+            Ok(_) => tracing::warn!("a server's OAuth metadata is not application/json; withheld"),
+            Err(problem) => {
+                tracing::warn!(?problem, "a server's OAuth metadata is invalid; withheld");
+            }
         }
         status = StatusCode::BAD_GATEWAY;
     }
     reply::bare(status)
 }
 
-/// One of the endpoints of 2025-03-26, as the server answers it. A redirect is for the client's
-/// browser.
+/// Forwards a request to an OAuth endpoint of MCP 2025-03-26. A redirect goes back to the client,
+/// whose browser follows it.
 async fn endpoint(server: &HttpUpstream, parts: &Parts, body: Bytes) -> Response<ReplyBody> {
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
     let request = Request::builder().method(parts.method.clone()).uri(target);
@@ -252,7 +255,7 @@ async fn endpoint(server: &HttpUpstream, parts: &Parts, body: Bytes) -> Response
         let value = parts.headers.get(&name).cloned();
         request.headers_mut().extend(value.map(|value| (name, value)));
     }
-    match asked(server, request).await {
+    match ask(server, request).await {
         Ok(answer) => {
             let (parts, body) = answer.into_parts();
             let mut headers = reply::headers(&parts.headers, None);
@@ -268,16 +271,16 @@ async fn endpoint(server: &HttpUpstream, parts: &Parts, body: Bytes) -> Response
     }
 }
 
-async fn asked(
+async fn ask(
     server: &HttpUpstream,
     request: Request<Full<Bytes>>,
 ) -> Result<Response<Bytes>, UpstreamFailure> {
-    let answered = tokio::time::timeout(PATIENCE, server.ask(request)).await;
+    let answered = tokio::time::timeout(ANSWER_MAX, server.ask(request)).await;
     answered.unwrap_or(Err(UpstreamFailure::TimedOut))
 }
 
-/// Names our metadata, `ours`, in the server's challenges instead of its own. Where tokens end
-/// here, none comes this far.
+/// Replaces the metadata URL in the server's challenges by `ours`. Does nothing where we verify
+/// tokens ourselves: the server's challenges are removed earlier.
 pub(super) fn relabel(oauth: &OAuth, ours: &str, headers: &mut HeaderMap) {
     let OAuth::Forward(forward) = oauth else { return };
     let ::http::header::Entry::Occupied(mut challenges) = headers.entry(WWW_AUTHENTICATE) else {

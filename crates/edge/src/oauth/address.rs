@@ -1,10 +1,10 @@
-//! The URL that clients dial, and the one where they find out how to get a token for it.
+//! The public URL of a route, and the URL of its OAuth metadata.
 
 use ::http::Uri;
 
 use super::RESOURCE_METADATA;
 
-/// The URL that clients dial: the canonical resource (RFC 8707 §2).
+/// The URL that clients connect to: the canonical resource identifier (RFC 8707 §2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicUrl {
     text: Box<str>,
@@ -12,7 +12,8 @@ pub struct PublicUrl {
 }
 
 impl PublicUrl {
-    /// `text`, if it is an absolute http or https URL with nothing behind its path.
+    /// Parses an absolute http or https URL without user, query and fragment; `None` for anything
+    /// else.
     pub fn parse(text: &str) -> Option<Self> {
         let url: Uri = text.parse().ok()?;
         let scheme = url.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"))?;
@@ -29,17 +30,17 @@ impl PublicUrl {
         &self.text
     }
 
-    /// Its path, without a last `/`; empty for the root.
+    /// Its path without a trailing `/`; empty for the root.
     pub fn path(&self) -> &str {
         self.text.get(self.origin_len..).unwrap_or_default().trim_end_matches('/')
     }
 
-    /// Where its metadata is, as a path (RFC 9728 §3.1).
+    /// The path of its metadata (RFC 9728 §3.1).
     pub fn metadata_path(&self) -> String {
         format!("{RESOURCE_METADATA}{}", self.path())
     }
 
-    /// Where its metadata is.
+    /// The URL of its metadata (RFC 9728 §3.1).
     pub fn metadata_url(&self) -> String {
         let origin = self.text.get(..self.origin_len).unwrap_or_default();
         format!("{origin}{}", self.metadata_path())

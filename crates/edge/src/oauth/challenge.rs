@@ -1,14 +1,14 @@
-//! `WWW-Authenticate` (RFC 9110 §11.6.1): the URL of the metadata in a challenge (RFC 9728 §5.1).
+//! Replaces the metadata URL (RFC 9728 §5.1) in a `WWW-Authenticate` challenge (RFC 9110 §11.6.1).
 //!
 //! Pure: bytes in, bytes out.
 
 use std::ops::Range;
 
-/// The parameter that names the metadata.
+/// The parameter that holds the metadata's URL (RFC 9728 §5.1).
 const PARAMETER: &[u8] = b"resource_metadata";
 
-/// `value` with the URL of each `resource_metadata` replaced by `ours`, and the first URL that
-/// stood there. Nothing if there is none; every other byte stays.
+/// `value` with the URL of each `resource_metadata` replaced by `ours`, and the first URL that was
+/// there; every other byte is kept. `None` if there is no such parameter.
 pub fn relabelled(value: &[u8], ours: &str) -> Option<(Vec<u8>, String)> {
     let spans = parameters(value);
     let first = value.get(spans.first()?.clone())?;
@@ -30,8 +30,8 @@ fn unquoted(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")).unwrap_or(text)
 }
 
-/// The spans of the values of `resource_metadata`, quotes included. A name inside a quoted string
-/// is none.
+/// The spans of the values of `resource_metadata`, quotes included. The name inside a quoted string
+/// does not count.
 fn parameters(value: &[u8]) -> Vec<Range<usize>> {
     let mut spans = Vec::new();
     let mut at = 0;
@@ -57,15 +57,15 @@ fn parameters(value: &[u8]) -> Vec<Range<usize>> {
     spans
 }
 
-/// Where the value begins after the name that ends at `at`: behind `=`, with white space allowed
-/// on both sides.
+/// Where the value begins, after a name that ends at `at`: behind `=`, with optional white space on
+/// both sides.
 fn start_of_value(value: &[u8], at: usize) -> Option<usize> {
     let rest = value.get(at..)?.trim_ascii_start();
     let rest = rest.strip_prefix(b"=")?.trim_ascii_start();
     value.len().checked_sub(rest.len())
 }
 
-/// Where the quoted string that begins at `at` ends, or `value` where it is not closed.
+/// Where the quoted string that begins at `at` ends; the end of `value` if it is not closed.
 fn end_of_string(value: &[u8], at: usize) -> usize {
     let mut at = at.saturating_add(1);
     while let Some(&byte) = value.get(at) {
@@ -83,7 +83,7 @@ fn end_of_token(value: &[u8], at: usize) -> usize {
     end_where(value, at, |byte| !is_token(byte))
 }
 
-/// An unquoted URL is no token, but some servers write it so.
+/// The end of an unquoted value. An unquoted URL is not a valid token, but some servers send it.
 fn end_of_bare(value: &[u8], at: usize) -> usize {
     end_where(value, at, |byte| byte == b',' || byte.is_ascii_whitespace())
 }
@@ -94,7 +94,7 @@ fn end_where(value: &[u8], at: usize, ends: impl Fn(u8) -> bool) -> usize {
     at.saturating_add(length)
 }
 
-/// RFC 9110 §5.6.2.
+/// Whether `byte` may be in a token (RFC 9110 §5.6.2).
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

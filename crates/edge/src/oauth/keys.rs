@@ -1,9 +1,9 @@
-//! Where an issuer's keys come from, and how long they are kept.
+//! An issuer's public keys: where they come from, and how long they are cached.
 //!
-//! They are asked for when a token needs them: none are kept yet, those that are are no longer
-//! fresh, or the token names a key that is not among them. However many tokens come, an issuer is
-//! asked by one at a time, and not again within [`PAUSE`]. The address is the configuration's;
-//! redirects are not followed.
+//! Keys are fetched when a token needs them: none are cached, the cached ones are older than
+//! [`FRESH`], or the token names a key that is not among them. For each issuer one task fetches at
+//! a time, and at most once in [`PAUSE`], however many tokens arrive. The address comes from the
+//! configuration; redirects are not followed.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -21,119 +21,118 @@ use tokio::sync::Semaphore;
 
 use super::token::ALGORITHMS;
 
-/// How long keys are used without asking whether they still hold.
+/// How long cached keys are used without fetching them again.
 pub const FRESH: Duration = Duration::from_mins(5);
-/// How long they are used while asking fails; from then on no token is taken.
+/// How long cached keys are used while fetching fails; after that no token is accepted.
 pub const STALE_MAX: Duration = Duration::from_hours(1);
-/// From one question to the next, whatever tokens come meanwhile.
+/// Shortest time between two fetches, whatever tokens arrive.
 pub const PAUSE: Duration = Duration::from_secs(5);
-/// For the issuer to answer.
+/// Timeout of one fetch.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
 const MEDIA: HeaderValue = HeaderValue::from_static("application/jwk-set+json, application/json");
 
-/// What to do about a file that holds none.
+/// What the operator can do about a key file that cannot be used.
 pub const HINT: &str = "write the issuer's public keys there, as a JWK Set (RFC 7517)";
 
-/// Where keys come from.
+/// Where an issuer's keys come from.
 #[derive(Debug)]
 pub enum KeySource {
-    /// A file; read again like an address is asked again, so it may be replaced.
+    /// A file. It is read again when an address would be fetched again, so it may be replaced.
     File(PathBuf),
-    /// An address, with at most [`PATIENCE`] for a call.
+    /// An address, fetched with a timeout of [`PATIENCE`].
     Address(Box<Service>),
 }
 
 /// The keys of one issuer.
 #[derive(Debug)]
 pub struct Keys {
-    /// Whose they are, for the log.
+    /// The issuer's name, for the log.
     issuer: Box<str>,
     source: KeySource,
-    kept: Mutex<Kept>,
-    /// One permit, held by whoever asks.
-    asking: Semaphore,
+    cached: Mutex<CachedKeys>,
+    /// One permit, held by the task that fetches.
+    fetching: Semaphore,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct CachedKeys {
     keys: Option<Arc<KeySet>>,
-    /// When they came, by uptime.
+    /// When they were fetched, as uptime.
     since: Duration,
-    /// When they were asked for last.
-    asked: Option<Duration>,
+    /// When the last fetch began, as uptime.
+    attempted: Option<Duration>,
 }
 
-/// Keys to look into.
+/// Cached keys that are not too old, with their age.
 #[derive(Debug)]
-struct Found {
+struct UsableKeys {
     keys: Arc<KeySet>,
     age: Duration,
 }
 
 impl Keys {
-    /// Those of `issuer`. A file is read now, an address is asked once a token needs them. An
-    /// error says why the file holds none, in words for the operator. `now` is uptime, here and
-    /// below.
+    /// The keys of `issuer`. A file is read now; an address is fetched when a token needs it. Fails
+    /// with a text for the operator if the file cannot be used. `now` is uptime, here and below.
     pub fn new(issuer: &str, source: KeySource, now: Duration) -> Result<Self, String> {
-        let mut kept = Kept::default();
+        let mut cached = CachedKeys::default();
         if let KeySource::File(path) = &source {
-            kept.keys = Some(Arc::new(read_file(path)?));
-            kept.since = now;
+            cached.keys = Some(Arc::new(read_file(path)?));
+            cached.since = now;
         }
-        let (issuer, kept) = (issuer.into(), Mutex::new(kept));
-        Ok(Self { issuer, source, kept, asking: Semaphore::new(1) })
+        let (issuer, cached) = (issuer.into(), Mutex::new(cached));
+        Ok(Self { issuer, source, cached, fetching: Semaphore::new(1) })
     }
 
     async fn renew(&self, now: Duration) -> Result<(), String> {
-        self.kept().asked = Some(now);
+        self.cached().attempted = Some(now);
         let keys = match &self.source {
             KeySource::File(path) => read_file(path)?,
-            KeySource::Address(issuer) => key_set(asked(issuer).await?)?,
+            KeySource::Address(issuer) => key_set(fetch(issuer).await?)?,
         };
-        let mut kept = self.kept();
-        kept.keys = Some(Arc::new(keys));
-        kept.since = now;
+        let mut cached = self.cached();
+        cached.keys = Some(Arc::new(keys));
+        cached.since = now;
         Ok(())
     }
 
-    /// Keys among which `wanted` holds, asked for anew if need be; or those that there are, if it
-    /// holds for none. Nothing where no keys can be had that may still be used.
+    /// The keys, fetched again if they are not fresh or `wanted` is false for them. The result may
+    /// still not satisfy `wanted`. `None` if no usable keys can be had.
     pub async fn with(
         &self,
         wanted: impl Fn(&KeySet) -> bool,
         now: Duration,
     ) -> Option<Arc<KeySet>> {
         let found = self.found(now).filter(|found| wanted(&found.keys));
-        let turn = match found {
+        let permit = match found {
             Some(found) if found.age < FRESH => return Some(found.keys),
-            // Another task is asking; use the keys that are there.
-            Some(found) => match self.asking.try_acquire() {
-                Ok(turn) => turn,
+            // Another task is refreshing; use the cached keys.
+            Some(found) => match self.fetching.try_acquire() {
+                Ok(permit) => permit,
                 Err(_) => return Some(found.keys),
             },
-            None => self.asking.acquire().await.ok()?,
+            None => self.fetching.acquire().await.ok()?,
         };
-        let asked = self.kept().asked;
-        if asked.is_none_or(|asked| now.saturating_sub(asked) >= PAUSE)
+        let attempted = self.cached().attempted;
+        if attempted.is_none_or(|attempted| now.saturating_sub(attempted) >= PAUSE)
             && let Err(why) = self.renew(now).await
         {
-            tracing::warn!(issuer = %self.issuer, %why, "an issuer's keys were not had");
+            tracing::warn!(issuer = %self.issuer, %why, "fetching an issuer's keys failed");
         }
-        drop(turn);
+        drop(permit);
         self.found(now).map(|found| found.keys)
     }
 
-    fn found(&self, now: Duration) -> Option<Found> {
-        let kept = self.kept();
-        let age = now.saturating_sub(kept.since);
-        let keys = kept.keys.clone().filter(|_| age < STALE_MAX)?;
-        Some(Found { keys, age })
+    fn found(&self, now: Duration) -> Option<UsableKeys> {
+        let cached = self.cached();
+        let age = now.saturating_sub(cached.since);
+        let keys = cached.keys.clone().filter(|_| age < STALE_MAX)?;
+        Some(UsableKeys { keys, age })
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+    fn cached(&self) -> std::sync::MutexGuard<'_, CachedKeys> {
         // No panic can leave this half-updated, so a poisoned lock is safe.
-        lock(&self.kept)
+        lock(&self.cached)
     }
 }
 
@@ -141,21 +140,21 @@ fn key_set(raw: Bytes) -> Result<KeySet, String> {
     KeySet::read(raw, &ALGORITHMS).map_err(|problem| problem.to_string())
 }
 
-/// The keys in the file at `path`: a small local one, no wait worth a thread. An error says why
-/// there are none, in words for the operator.
+/// Reads the keys in the file at `path`. It blocks, but the file is local and small. The error is a
+/// text for the operator.
 pub fn read_file(path: &Path) -> Result<KeySet, String> {
     key_set(read(path).map_err(|error| format!("cannot be read: {error}"))?)
 }
 
 fn read(path: &Path) -> std::io::Result<Bytes> {
     let mut bytes = Vec::new();
-    // One more than is read, so that a longer file is found too large.
+    // One byte more than allowed, so that a longer file is detected.
     let max = u64::try_from(KEY_SET_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
     File::open(path)?.take(max).read_to_end(&mut bytes)?;
     Ok(bytes.into())
 }
 
-async fn asked(issuer: &Service) -> Result<Bytes, String> {
+async fn fetch(issuer: &Service) -> Result<Bytes, String> {
     let call = ServiceCall {
         method: Method::GET,
         target: issuer.target(),

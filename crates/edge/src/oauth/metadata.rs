@@ -1,4 +1,4 @@
-//! Metadata about a protected resource (RFC 9728 §2).
+//! Replaces the resource in a protected resource's metadata (RFC 9728 §2).
 //!
 //! Pure: bytes in, bytes out.
 
@@ -7,10 +7,10 @@ use bytes::Bytes;
 
 use bartizan_gate::wire::document::{Document, DocumentLimits, Kind, Unreadable, write_string};
 
-/// Size of a document about a resource or an issuer, bytes.
+/// Largest metadata document of a resource or an issuer, bytes.
 pub const DOCUMENT_BYTES_MAX: usize = 64 << 10;
 
-/// Bounds on a document about a resource or an issuer.
+/// Limits of a metadata document of a resource or an issuer.
 pub const DOCUMENT: DocumentLimits = DocumentLimits {
     bytes_max: DOCUMENT_BYTES_MAX,
     depth_max: 16,
@@ -18,25 +18,25 @@ pub const DOCUMENT: DocumentLimits = DocumentLimits {
     values_max: 8192,
 };
 
-/// Why a document is no metadata about a resource.
+/// Why a document is not metadata of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoMetadata {
     /// It is not one strict JSON document within [`DOCUMENT`].
     Unreadable(Unreadable),
-    /// It is no object with a text `resource`, which RFC 9728 §2 requires.
+    /// It has no string member `resource`, which RFC 9728 §2 requires.
     NoResource,
 }
 
-/// `body` with its `resource` replaced by `ours`, every other byte kept.
+/// `body` with its `resource` replaced by `ours`; every other byte is kept.
 ///
-/// Only a resource that stands for `theirs` is replaced. Any other goes on as it is: a client must
-/// see that the server speaks for a resource that was not asked for (RFC 9728 §3.3), and we must
-/// not hide it.
+/// Only a resource that equals or contains `theirs` is replaced. Any other is kept, so that the
+/// client can detect that the server's metadata is for another resource (RFC 9728 §3.3). Fails if
+/// `body` is not such metadata.
 pub fn relabelled(body: Bytes, theirs: &Uri, ours: &str) -> Result<Bytes, NoMetadata> {
     let document = Document::read(body, &DOCUMENT).map_err(NoMetadata::Unreadable)?;
     let resource = document.root().get("resource").filter(|value| value.kind() == Kind::String);
     let resource = resource.ok_or(NoMetadata::NoResource)?;
-    if !resource.as_str().is_some_and(|resource| stands_for(resource, theirs)) {
+    if !resource.as_str().is_some_and(|resource| covers(resource, theirs)) {
         return Ok(document.raw().clone());
     }
     let mut text = Vec::new();
@@ -44,8 +44,8 @@ pub fn relabelled(body: Bytes, theirs: &Uri, ours: &str) -> Result<Bytes, NoMeta
     Ok(document.splice(&[(resource.span(), text)]))
 }
 
-/// Whether `resource` stands for `url`: the same origin, and the same path or one above it.
-fn stands_for(resource: &str, url: &Uri) -> bool {
+/// Whether `resource` covers `url`: the same origin, and the same path or a parent of it.
+fn covers(resource: &str, url: &Uri) -> bool {
     let Ok(resource) = resource.parse::<Uri>() else { return false };
     let port = |uri: &Uri| {
         uri.port_u16().or(match uri.scheme_str() {

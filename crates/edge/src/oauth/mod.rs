@@ -1,11 +1,10 @@
-//! OAuth in the way: what a resource server of MCP shows to clients, where it stands behind us.
+//! OAuth for a server behind us, in one of two modes.
 //!
-//! In front of one resource ([`Forward`]) the client's token goes on, and what the server says
-//! about itself is told with our address instead of its own: the `resource` of its metadata
-//! (RFC 9728) and the URL of that metadata in its challenges. Nothing else is changed: no issuer,
-//! no status. As a resource of our own ([`Terminate`]) we check the token, and it ends here.
-//! Signatures are checked by `bartizan_jose`. Nothing here asks the network but [`keys`], for the
-//! keys of issuers; `edge::http` does the rest.
+//! With [`Forward`] the client's token is forwarded, and the server's statements about itself are
+//! rewritten to name our address: the `resource` of its metadata (RFC 9728) and the metadata URL in
+//! its challenges. Nothing else changes: no issuer, no status. With [`Terminate`] we are a resource
+//! of our own: we verify the token and never forward it. `bartizan_jose` verifies signatures. Only
+//! [`keys`] uses the network, to fetch the keys of issuers; `edge::http` calls this module.
 
 pub mod challenge;
 pub mod metadata;
@@ -23,16 +22,14 @@ use bartizan_sync::lock;
 
 pub use self::address::PublicUrl;
 pub use self::terminate::{
-    Bearer, CLAIM_BYTES_MAX, GROUPS_MAX, Issuer, NAME_BYTES_MAX, Naming, NoEntry, Terminate,
+    Bearer, CLAIM_BYTES_MAX, GROUPS_MAX, Issuer, NAME_BYTES_MAX, Naming, Terminate, TokenRefusal,
 };
 
-/// Where protected resources publish metadata about themselves; the path of the resource follows
-/// (RFC 9728 §3.1).
+/// The well-known path of a resource's metadata; the path of the resource follows (RFC 9728 §3.1).
 pub const RESOURCE_METADATA: &str = "/.well-known/oauth-protected-resource";
 
-/// Where MCP 2025-03-26 looks for the authorization server: at the origin of the MCP server
-/// ("Authorization Server Discovery", "Fallbacks for Servers without Metadata Discovery"). Each
-/// with the only method that it has.
+/// The OAuth endpoints that MCP 2025-03-26 expects at the origin of the MCP server ("Authorization
+/// Server Discovery", "Fallbacks for Servers without Metadata Discovery"), each with its method.
 pub const ORIGIN_ENDPOINTS: [(&str, ::http::Method); 4] = [
     ("/.well-known/oauth-authorization-server", ::http::Method::GET),
     ("/authorize", ::http::Method::GET),
@@ -40,20 +37,20 @@ pub const ORIGIN_ENDPOINTS: [(&str, ::http::Method); 4] = [
     ("/register", ::http::Method::POST),
 ];
 
-/// Length of a path that a challenge may teach us, bytes.
+/// Longest path that is taken from a challenge, bytes.
 const LEARNT_BYTES_MAX: usize = 2048;
 
-/// What stands in a route's way to tokens.
+/// How a route handles access tokens.
 #[derive(Debug)]
 pub enum OAuth {
-    /// We and the server are one resource to the authorization server; the token goes on.
+    /// The server verifies the token; to the authorization server, we and it are one resource.
     Forward(Forward),
-    /// We are a resource of our own; the token ends here.
+    /// We verify the token and do not forward it.
     Terminate(Terminate),
 }
 
 impl OAuth {
-    /// Where clients reach the route, if that is written down.
+    /// The configured public URL of the route, if any.
     pub fn public(&self) -> Option<&PublicUrl> {
         match self {
             Self::Forward(forward) => forward.public.as_ref(),
@@ -62,24 +59,25 @@ impl OAuth {
     }
 }
 
-/// A server whose resource we front.
+/// A server that verifies tokens itself.
 #[derive(Debug)]
 pub struct Forward {
-    /// The URL that clients dial. Absent on loopback alone: then it is made of the request's
-    /// host, one of the loopback names, and the route's path.
+    /// The URL that clients connect to. `None` only on loopback: then it is made of the request's
+    /// host, a loopback name, and the route's path.
     public: Option<PublicUrl>,
-    /// What the server calls itself.
+    /// The resource that the server names in its metadata.
     theirs: Uri,
     /// The server's own path.
     path: Box<str>,
-    /// Whether the endpoints of 2025-03-26 reach the server's origin.
+    /// Whether requests for [`ORIGIN_ENDPOINTS`] are forwarded to the server's origin.
     origin_endpoints: bool,
-    /// The path of the metadata that a challenge named last.
+    /// The metadata path that the server's last challenge named.
     learnt: Mutex<Option<Box<str>>>,
 }
 
 impl Forward {
-    /// In front of the server at `url`, which calls itself `theirs` in its metadata.
+    /// A server at `url` whose metadata names `theirs` as its resource; `url` itself if that is
+    /// `None`.
     pub fn new(
         public: Option<PublicUrl>,
         url: &Uri,
@@ -95,12 +93,12 @@ impl Forward {
         }
     }
 
-    /// Whether [`ORIGIN_ENDPOINTS`] reach the server's origin.
+    /// Whether requests for [`ORIGIN_ENDPOINTS`] are forwarded to the server's origin.
     pub fn has_origin_endpoints(&self) -> bool {
         self.origin_endpoints
     }
 
-    /// Where the server may publish its metadata, below its own origin, likeliest first: what its
+    /// Paths at the server's origin where its metadata may be, most likely first: the one that its
     /// last challenge named, then both well-known forms.
     pub fn sources(&self) -> Vec<Cow<'static, str>> {
         let mut sources = Vec::with_capacity(3);
@@ -116,8 +114,8 @@ impl Forward {
         sources
     }
 
-    /// Remembers the path of the metadata that a challenge of the server named. Whatever host it
-    /// named too, it is only ever asked for at the server's own origin.
+    /// Keeps the path of the metadata URL that a challenge named. Its host is ignored: metadata is
+    /// fetched from the server's own origin only.
     pub fn learn(&self, named: &str) {
         let Ok(named) = named.parse::<Uri>() else { return };
         let path = named.path_and_query().map_or("/", |path| path.as_str());
@@ -127,7 +125,7 @@ impl Forward {
         }
     }
 
-    /// What the server calls itself.
+    /// The resource that the server names in its metadata.
     pub fn theirs(&self) -> &Uri {
         &self.theirs
     }

@@ -1,8 +1,8 @@
-//! A resource of our own: tokens end here.
+//! A resource of our own: access tokens are verified here and not forwarded.
 //!
-//! We are the protected resource (RFC 9728). Whoever brings a token that one of the configured
-//! issuers made for us is the principal that the token names; the server behind us is spoken to
-//! with a credential of ours and never sees a token.
+//! We are the protected resource (RFC 9728). A token that a configured issuer made for us names the
+//! principal of the request. The server behind us gets a credential of ours and never sees a
+//! client's token.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,42 +18,42 @@ use bartizan_gate::evidence::record::Now;
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::wire::document::{Kind, Value, write_string};
 
-/// Length of what names a principal in a token, bytes.
+/// Longest claim that names a principal or a group, bytes.
 pub const NAME_BYTES_MAX: usize = 256;
-/// Groups of one principal.
+/// Most groups of one principal.
 pub const GROUPS_MAX: usize = 256;
-/// Length of one claim that policy sees, bytes.
+/// Longest claim that policy gets, bytes.
 pub const CLAIM_BYTES_MAX: usize = 4096;
 
-/// Claims that policy sees wherever a token has them.
+/// Claims that policy gets whenever a token has them.
 const CLAIMS: [&str; 3] = ["iss", "client_id", "scope"];
 
 /// One issuer of tokens.
 #[derive(Debug)]
 pub struct Issuer {
-    /// Its identifier: `iss`, compared byte for byte, and what clients are told.
+    /// Its identifier: compared byte by byte with `iss`, and published in our metadata.
     pub name: Box<str>,
-    /// Values of `aud`; a token must have one.
+    /// Accepted values of `aud`; a token must have one of them.
     pub audiences: Vec<Box<str>>,
-    /// How it may sign: some of [`ALGORITHMS`](super::token::ALGORITHMS).
+    /// The algorithms it may sign with, a subset of [`ALGORITHMS`](super::token::ALGORITHMS).
     pub algorithms: Vec<Algorithm>,
     /// Its keys.
     pub keys: Keys,
 }
 
-/// How a token names a principal.
+/// How the claims of a token become a principal.
 #[derive(Debug)]
 pub struct Naming {
-    /// The claim that is the id; a name, or an RFC 6901 pointer.
+    /// The claim that holds the principal's id: a name, or a JSON pointer (RFC 6901).
     pub id: Box<str>,
-    /// Whether the issuer is part of the id: where there are several, a subject of one is not
-    /// that of another.
+    /// Whether the principal's id contains the issuer. Needed with several issuers, whose subjects
+    /// may be equal.
     pub qualified: bool,
-    /// What every principal is.
+    /// The `kind` of every principal.
     pub kind: Box<str>,
     /// The claim that holds groups.
     pub groups: Option<Box<str>>,
-    /// Further claims that policy sees.
+    /// Further claims that policy gets.
     pub claims: Vec<Box<str>>,
 }
 
@@ -67,34 +67,34 @@ pub struct Terminate {
     naming: Naming,
 }
 
-/// Who sends a request, by its token.
+/// The caller that a verified token names.
 #[derive(Debug, Clone)]
 pub struct Bearer {
     /// The principal.
     pub principal: Arc<Principal>,
-    /// For how long the token holds still.
+    /// How long the token is still valid, clock leeway included.
     pub left: Duration,
 }
 
-/// Why a token does not let its bearer in.
+/// Why a token is not accepted.
 #[derive(Debug)]
-pub enum NoEntry {
-    /// It is not good here.
+pub enum TokenRefusal {
+    /// It is not valid here.
     Bad(BadToken),
-    /// It is good, and does not grant all scopes.
+    /// It is valid but does not grant all required scopes; the principal that it names.
     Scope(Arc<Principal>),
-    /// It cannot be checked: its issuer's keys are not to be had.
+    /// It cannot be verified: its issuer's keys, or the time, are not available.
     Unchecked,
 }
 
-impl From<BadToken> for NoEntry {
+impl From<BadToken> for TokenRefusal {
     fn from(bad: BadToken) -> Self {
         Self::Bad(bad)
     }
 }
 
 impl Terminate {
-    /// The resource at `public`.
+    /// A resource at `public` that accepts tokens of `issuers` granting all of `scopes`.
     pub fn new(
         public: PublicUrl,
         issuers: Vec<Issuer>,
@@ -104,7 +104,7 @@ impl Terminate {
         Self { public, issuers, scopes, naming }
     }
 
-    /// Where clients reach it.
+    /// The URL that clients connect to.
     pub fn public(&self) -> &PublicUrl {
         &self.public
     }
@@ -123,7 +123,8 @@ impl Terminate {
         out.into()
     }
 
-    /// A challenge (RFC 6750 §3, RFC 9728 §5.1), with its `error` where a token was sent.
+    /// The value of `WWW-Authenticate` (RFC 6750 §3, RFC 9728 §5.1); `error` is given if the
+    /// request had a token.
     pub fn challenge(&self, error: Option<&str>) -> String {
         let mut parts = Vec::new();
         parts.extend(error.map(|error| format!("error=\"{error}\"")));
@@ -134,8 +135,9 @@ impl Terminate {
         format!("Bearer {}", parts.join(", "))
     }
 
-    /// Whoever may come in with `token` at `now`.
-    pub async fn admit(&self, token: &str, now: Now) -> Result<Bearer, NoEntry> {
+    /// Verifies `token` at `now` and returns its principal. Fails if it is not valid, lacks a
+    /// scope, or cannot be verified now.
+    pub async fn admit(&self, token: &str, now: Now) -> Result<Bearer, TokenRefusal> {
         let token = Unverified::read(token)?;
         let issuer = self.issuers.iter().find(|issuer| token.issuer() == Some(&issuer.name));
         let issuer = issuer.ok_or(BadToken::Issuer)?;
@@ -146,45 +148,45 @@ impl Terminate {
         let id = token.key().map(str::to_owned);
         let keys =
             issuer.keys.with(|keys| keys.find(id.as_deref(), algorithm).is_some(), now.uptime);
-        let keys = keys.await.ok_or(NoEntry::Unchecked)?;
+        let keys = keys.await.ok_or(TokenRefusal::Unchecked)?;
         let key = keys.find(id.as_deref(), algorithm).ok_or(BadToken::Key)?;
         let now = now.wall.duration_since(SystemTime::UNIX_EPOCH);
-        let now = now.map_err(|_| NoEntry::Unchecked)?;
+        let now = now.map_err(|_| TokenRefusal::Unchecked)?;
         let token = token.verify(key, &issuer.audiences, now)?;
         let principal = Arc::new(self.naming.principal(&issuer.name, &token)?);
         if !self.scopes.iter().all(|scope| token.grants(scope)) {
-            return Err(NoEntry::Scope(principal));
+            return Err(TokenRefusal::Scope(principal));
         }
         Ok(Bearer { principal, left: token.until.saturating_sub(now) })
     }
 }
 
 impl Naming {
-    /// The principal that `token` of `issuer` names. What was configured and cannot be shown to
-    /// policy refuses: a rule must not fail to see what would have denied.
+    /// The principal that `token` of `issuer` names. Fails if a configured claim cannot be given to
+    /// policy: a rule that would deny because of it must see it.
     fn principal(&self, issuer: &str, token: &Verified) -> Result<Principal, BadToken> {
         let subject = token.claim(&self.id).and_then(Value::as_str).filter(|name| is_name(name));
         let subject = subject.ok_or(BadToken::Principal)?;
-        // An issuer has no fragment (RFC 8414 §2), so the first `#` ends it.
+        // An issuer identifier has no fragment (RFC 8414 §2), so the first `#` ends it.
         let id = if self.qualified { format!("{issuer}#{subject}") } else { subject.to_owned() };
         let groups = self.groups.as_ref().and_then(|name| token.claim(name));
         let groups = groups.map_or(Some(Vec::new()), names).ok_or(BadToken::Claim)?;
         let mut claims = BTreeMap::new();
         for name in CLAIMS.into_iter().chain(self.claims.iter().map(|name| &**name)) {
             let Some(claim) = token.claim(name) else { continue };
-            let text = shown(claim).filter(|text| text.len() <= CLAIM_BYTES_MAX);
+            let text = claim_text(claim).filter(|text| text.len() <= CLAIM_BYTES_MAX);
             claims.insert(name.into(), text.ok_or(BadToken::Claim)?);
         }
         Ok(Principal { id: id.into(), kind: self.kind.clone(), groups, claims })
     }
 }
 
-/// Whether `text` can name somebody in rules, records and on a terminal.
+/// Whether `text` can be used as a name in rules, records and on a terminal.
 fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= NAME_BYTES_MAX && !text.contains(char::is_control)
 }
 
-/// The groups in `claim`: one text, or an array of texts.
+/// The groups in `claim`, a string or an array of strings; `None` for anything else.
 fn names(claim: Value<'_>) -> Option<Vec<Box<str>>> {
     let names: Option<Vec<&str>> = match claim.kind() {
         Kind::String => Some(vec![claim.as_str()?]),
@@ -195,9 +197,9 @@ fn names(claim: Value<'_>) -> Option<Vec<Box<str>>> {
     names.iter().all(|name| is_name(name)).then(|| names.into_iter().map(Box::from).collect())
 }
 
-/// A claim as policy sees it: a text, number or boolean as it is, an array of texts with spaces
-/// between them.
-fn shown(claim: Value<'_>) -> Option<Box<str>> {
+/// The text of a claim for policy: a string, number or boolean as it is, an array of strings joined
+/// by spaces; `None` for anything else.
+fn claim_text(claim: Value<'_>) -> Option<Box<str>> {
     match claim.kind() {
         Kind::String => claim.as_str().map(Box::from),
         Kind::Number => claim.as_number().map(Box::from),

@@ -1,8 +1,8 @@
-//! One access token: a signed JWT (RFC 7519, RFC 9068) that was made for us, or nothing.
+//! Reads and verifies one access token: a signed JWT (RFC 7519, RFC 9068) that was issued for us.
 //!
-//! Pure: text, keys and time in. The signature is `bartizan_jose`'s business, the claims are judged
-//! here, once the signature holds; before that the header and `iss` only choose the key, from keys
-//! that the configuration names (RFC 8725 §3.10).
+//! Pure: token, keys and time in. `bartizan_jose` verifies the signature; the claims are checked
+//! here afterwards. Before the signature is verified, the header and `iss` are used only to choose
+//! a key among those that the configuration allows (RFC 8725 §3.10).
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use bytes::Bytes;
 
 use bartizan_gate::wire::document::{Document, DocumentLimits, Kind, Value};
 
-/// Length of a token, bytes.
+/// Longest token, bytes.
 pub const TOKEN_BYTES_MAX: usize = 16 << 10;
-/// How far the issuer's clock and ours may be apart.
+/// Allowed difference between the issuer's clock and ours.
 pub const LEEWAY: Duration = Duration::from_mins(1);
 
-/// How a token may be signed, unless the configuration allows less. Nothing that is made with a
-/// shared secret: whoever can check such a token can also make one.
+/// Signature algorithms that are accepted, unless the configuration allows fewer. None uses a
+/// shared secret: whoever can verify such a token can also make one.
 pub const ALGORITHMS: [Algorithm; 4] =
     [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA];
 
-/// Bounds on the claims of a token.
+/// Limits of a token's claims.
 const CLAIMS: DocumentLimits = DocumentLimits {
     bytes_max: TOKEN_BYTES_MAX,
     depth_max: 16,
@@ -29,11 +29,11 @@ const CLAIMS: DocumentLimits = DocumentLimits {
     values_max: 4096,
 };
 
-/// Media types of a token that is no other kind of JWT (RFC 9068 §2.1, RFC 8725 §3.11). Many
-/// issuers write the plain one, or none.
+/// Accepted values of `typ`, which exclude other kinds of JWT (RFC 9068 §2.1, RFC 8725 §3.11). Many
+/// issuers send the plain one, or none.
 const TYPES: [&str; 4] = ["at+jwt", "application/at+jwt", "jwt", "application/jwt"];
 
-/// Why a token is not good here: for the operator, never for the client.
+/// Why a token is not valid here: for the journal, never for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is what `as_str` says")]
 pub enum BadToken {
@@ -55,7 +55,7 @@ pub enum BadToken {
 }
 
 impl BadToken {
-    /// The reason in words. Nothing of the token itself.
+    /// The reason as text, without any part of the token.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::TooLong => "the token is too long",
@@ -98,17 +98,18 @@ impl From<NotVerified> for BadToken {
     }
 }
 
-/// A token that was read and is not believed yet.
+/// A parsed token whose signature is not verified yet.
 #[derive(Debug)]
 pub struct Unverified<'a> {
     jws: Jws<'a>,
-    /// How it says that it is signed: one of [`ALGORITHMS`].
+    /// The algorithm that its header names: one of [`ALGORITHMS`].
     pub algorithm: Algorithm,
     claims: Document,
 }
 
 impl<'a> Unverified<'a> {
-    /// Reads `token`, in compact serialization (RFC 7515 §7.1).
+    /// Parses `token` in compact serialization (RFC 7515 §7.1). Fails if it is malformed, too long,
+    /// of another type, or names an algorithm that is not accepted.
     pub fn read(token: &'a str) -> Result<Self, BadToken> {
         let jws = Jws::read(token, TOKEN_BYTES_MAX)?;
         if let Some(found) = jws.media_type()
@@ -122,18 +123,18 @@ impl<'a> Unverified<'a> {
         Ok(Self { jws, algorithm, claims })
     }
 
-    /// The issuer that it names.
+    /// Its `iss`, not verified.
     pub fn issuer(&self) -> Option<&str> {
         self.claims.root().get("iss")?.as_str()
     }
 
-    /// The key that it names.
+    /// Its `kid`, not verified.
     pub fn key(&self) -> Option<&str> {
         self.jws.key_id()
     }
 
-    /// Believes it if it was signed with `key`, names one of `audiences`, and is good at `now`,
-    /// the time since the Unix epoch.
+    /// Verifies that it was signed with `key`, names one of `audiences`, and is valid at `now`, the
+    /// time since the Unix epoch. The error names the first check that failed.
     pub fn verify(
         self,
         key: &Key,
@@ -157,8 +158,8 @@ impl<'a> Unverified<'a> {
         if !claims.get("aud").is_some_and(|aud| texts(aud).any(ours)) {
             return Err(BadToken::Audience);
         }
-        // Whoever stole a token that is bound to a key (RFC 7800) must not get in because we do
-        // not ask for that key (RFC 9449 §7.2).
+        // A token bound to a key (`cnf`, RFC 7800) needs a proof of that key, which we do not ask
+        // for. Accepting it without one would let a thief use it (RFC 9449 §7.2).
         if claims.get("cnf").is_some() {
             return Err(BadToken::Bound);
         }
@@ -166,11 +167,11 @@ impl<'a> Unverified<'a> {
     }
 }
 
-/// What a token says, believed.
+/// The claims of a verified token.
 #[derive(Debug)]
 pub struct Verified {
     claims: Document,
-    /// When it ends, leeway included: time since the Unix epoch.
+    /// When it expires, [`LEEWAY`] included: time since the Unix epoch.
     pub until: Duration,
 }
 

@@ -1,10 +1,10 @@
 //! A protected server over Streamable HTTP.
 //!
-//! The way to it is fixed by configuration: address, credentials and TLS roots. Of a client's
-//! headers only a short allow-list goes on (P13), never one that the sidecar owns. Redirects are
-//! not followed, nothing is decompressed, and nothing that may have been written is ever sent
-//! twice. There is no deadline here but that of connecting: whoever sends knows whether it waits
-//! for an answer or for a stream.
+//! The configuration fixes the connection: address, credentials and TLS roots. Only headers of an
+//! allow-list are forwarded from the client (P13), never one that the sidecar sets itself.
+//! Redirects are not followed, answers are not decompressed, and a request that may have been
+//! written is never sent again. The only timeout here is that of connecting: the caller knows
+//! whether it waits for an answer or for a stream.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -35,19 +35,21 @@ const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
-/// Where an HTTP server is and how to speak with it.
+/// The configuration of an HTTP server.
 pub struct HttpUpstreamConfig {
-    /// Its address, `http` or `https`; nothing of a request's own target is added to it.
+    /// Its URL, `http` or `https`. Nothing of a client's request target is added to it.
     pub url: String,
-    /// Headers set on every request; they replace the client's and are never logged.
+    /// Headers set on every request. They replace the client's headers of the same name and are
+    /// never logged.
     pub headers: HeaderMap,
-    /// Headers that only the sidecar may set, lower case: the client's are dropped even where
-    /// `headers` has none.
+    /// Names, in lower case, of headers that only the sidecar may set: the client's are dropped
+    /// even if `headers` has no value for them.
     pub owned_headers: Vec<Box<str>>,
-    /// Whether the client's `Authorization` goes on. Off unless this sidecar and the server are
-    /// one resource to the authorization server (MCP "Token Passthrough").
+    /// Whether the client's `Authorization` is forwarded. Only safe if this sidecar and the server
+    /// are one resource to the authorization server (MCP, security best practices, "Token
+    /// Passthrough").
     pub forward_authorization: bool,
-    /// Roots to trust instead of the system's, PEM.
+    /// PEM root certificates to trust instead of the system's.
     pub ca_pem: Option<Vec<u8>>,
     /// Bounds.
     pub limits: HttpUpstreamLimits,
@@ -59,25 +61,25 @@ impl fmt::Debug for HttpUpstreamConfig {
     }
 }
 
-/// Bounds on the way to an HTTP server.
+/// Limits of an HTTP server's answers and connections.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpUpstreamLimits {
-    /// Size of an answer that is one body, bytes.
+    /// Largest answer in one body, bytes.
     pub answer_bytes_max: usize,
-    /// Size of the body of an error answer that is passed on, bytes; a larger one is left out. And
-    /// of an answer that is no message of MCP, such as metadata.
+    /// Largest body of an error answer that is forwarded, bytes; a larger one is dropped. Also the
+    /// largest answer that is no MCP message, such as metadata.
     pub error_bytes_max: usize,
-    /// Size of one event of a stream, bytes.
+    /// Largest event of a stream, bytes.
     pub event_bytes_max: usize,
-    /// Header fields of an answer.
+    /// Most header fields of an answer.
     pub headers_max: usize,
-    /// Size of an answer's head, bytes; at least 8192.
+    /// Largest head of an answer, bytes; at least 8192.
     pub head_bytes_max: usize,
-    /// Connections kept while idle.
+    /// Most idle connections that are kept.
     pub idle_connections_max: usize,
     /// How long an idle connection is kept.
     pub idle: Duration,
-    /// How long connecting may take, name look-up and TLS included.
+    /// Timeout of connecting, DNS and TLS included.
     pub connect: Duration,
 }
 
@@ -100,7 +102,7 @@ impl Default for HttpUpstreamLimits {
 pub struct HttpUpstream {
     pool: Arc<Pool>,
     target: Uri,
-    /// Sent with every message: host, configured headers, and the codings we take.
+    /// Headers of every request: host, configured headers, and the accepted content coding.
     base: HeaderMap,
     owned: BTreeSet<Box<str>>,
     forward_authorization: bool,
@@ -155,15 +157,17 @@ impl HttpUpstream {
         })
     }
 
-    /// The same server where clients' tokens end before it: its 401 and 403 are about our own
-    /// credential then, failures that no client can mend, and its challenges are for nobody else.
+    /// For a route that verifies clients' tokens itself. A 401 or 403 of the server is then about
+    /// our own credential: the client cannot fix it, so it becomes a failure, and the server's
+    /// challenges are removed.
     #[must_use]
     pub fn with_own_credential(self) -> Self {
         Self { own_credential: true, ..self }
     }
 
-    /// Sends `permitted` and waits for the answer, or for the head of its stream. A 2xx answer is
-    /// JSON, an event stream, or empty; anything else fails. No deadline: the caller sets one.
+    /// Sends `permitted` and waits for the answer, or for the head of its stream. Fails if a 2xx
+    /// answer is neither JSON, an event stream nor empty, or if the server cannot be reached. There
+    /// is no timeout: the caller sets one.
     pub async fn send(
         &self,
         permitted: Permitted,
@@ -177,13 +181,13 @@ impl HttpUpstream {
         };
         let headers = self.headers(&permitted, &context.headers, context.session.as_deref());
         let request = Self::request(method, self.target.clone(), headers, permitted.body().clone());
-        // From here on only the transport holds the message.
+        // `permitted` is consumed: it cannot be sent again.
         drop(permitted);
         let (parts, body) = self.pool.send(request).await.map_err(failed)?;
         self.answer(dispatch == Dispatch::EndSession, parts, body).await
     }
 
-    /// Opens the stream of the HTTP+SSE transport with `headers`, those of its first message.
+    /// Opens the stream of the HTTP+SSE transport with the headers of the session's first message.
     pub(super) async fn open_legacy(
         &self,
         mut headers: HeaderMap,
@@ -195,8 +199,8 @@ impl HttpUpstream {
         self.answer(false, parts, body).await
     }
 
-    /// Posts a message of the HTTP+SSE transport to `endpoint`, which must lead to this server. A
-    /// success says only that it was taken.
+    /// Posts a message of the HTTP+SSE transport to `endpoint`, a target on this server. A success
+    /// only means that it was accepted.
     pub(super) async fn post_legacy(
         &self,
         endpoint: Uri,
@@ -208,7 +212,7 @@ impl HttpUpstream {
         self.answer(true, parts, body).await
     }
 
-    /// Where the server is, as configured.
+    /// The configured address.
     pub(super) fn address(&self) -> &Uri {
         self.pool.address().url()
     }
@@ -226,9 +230,10 @@ impl HttpUpstream {
         request
     }
 
-    /// Asks for something at the server's origin that is no message of MCP: `request` names its
-    /// path and all of its headers but the host. None of ours goes along, so no credential does.
-    /// The answer is whole, whatever its status, and not coded. No deadline: the caller sets one.
+    /// Sends a request that is no MCP message to the server's origin. `request` has its path and
+    /// all of its headers except the host; no header of ours is added, so no credential is sent.
+    /// The answer is read whole, whatever its status; a content coding is refused. There is no
+    /// timeout: the caller sets one.
     pub async fn ask(
         &self,
         mut request: Request<Full<Bytes>>,
@@ -247,7 +252,7 @@ impl HttpUpstream {
         Ok(Response::from_parts(parts, body))
     }
 
-    /// The headers of one request: ours, and those of the client's that are on the allow-list.
+    /// The headers of one request: ours, and those of the client that are on the allow-list.
     pub(super) fn headers(
         &self,
         permitted: &Permitted,
@@ -276,7 +281,8 @@ impl HttpUpstream {
         headers
     }
 
-    /// The allow-list of P13: what MCP and W3C Trace Context define, and who is speaking.
+    /// The allow-list of P13: headers of MCP and W3C Trace Context, `Accept`, `User-Agent`, and
+    /// `Authorization` where it is forwarded.
     fn passes(&self, name: &HeaderName, dispatch: Dispatch) -> bool {
         if *name == AUTHORIZATION {
             return self.forward_authorization && !self.owned.contains(name.as_str());
@@ -297,7 +303,7 @@ impl HttpUpstream {
         listed && !self.owned.contains(name.as_str())
     }
 
-    /// `mute`: a success says nothing but that it is one.
+    /// Turns the server's response into an answer. `mute`: ignore the body of a success.
     async fn answer(
         &self,
         mute: bool,
@@ -318,7 +324,7 @@ impl HttpUpstream {
         let empty =
             matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT) || body.is_end_stream();
         if empty || mute {
-            // A body here says nothing; the connection is kept if it is short.
+            // The body is ignored; reading it lets the connection be reused if it is short.
             drop(collect(body, self.limits.error_bytes_max).await?);
             return Ok(Answer::Accepted { status: code, headers });
         }
@@ -354,7 +360,7 @@ impl HttpUpstream {
     ) -> Result<Answer, UpstreamFailure> {
         let refuses_us = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
             && self.own_credential;
-        // A redirect must not lead the client around the sidecar.
+        // A redirect could lead the client around the sidecar.
         if status.is_redirection() || is_coded(&headers) || refuses_us {
             return Err(UpstreamFailure::Status(status.as_u16()));
         }

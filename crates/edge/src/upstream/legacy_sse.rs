@@ -1,10 +1,10 @@
-//! A protected server over HTTP+SSE, the transport of 2024-11-05.
+//! A protected server over HTTP+SSE, the transport of revision 2024-11-05.
 //!
-//! One GET opens a stream; its first event names where messages are posted, and all answers come
-//! on the stream. A session is that stream: it begins with `initialize`, ends with it, and is
-//! never resumed or opened again, because nothing could tell what was lost. Towards the rest of
-//! the program this server looks like one of Streamable HTTP whose sessions the edge names.
-//! Address, credentials, headers and bounds are those of [`HttpUpstream`].
+//! One GET opens a stream. Its first event names the address for messages, and all answers come on
+//! the stream. The stream is the session: it begins with `initialize`, and it is never resumed or
+//! opened again, because messages lost in between could not be detected. For the rest of the
+//! program this server looks like a Streamable HTTP server whose session ids the edge mints.
+//! Address, credentials, headers and limits are those of [`HttpUpstream`].
 
 mod endpoint;
 mod conversation;
@@ -22,8 +22,8 @@ use tokio_util::task::TaskTracker;
 use self::conversation::Conversation;
 use super::{HttpUpstream, SESSION_ID, SendContext};
 use crate::clock::Clock;
-use crate::duplex::{Answered, End};
-use crate::seats::{Seats, Unannounced, mint};
+use crate::duplex::{End, ExchangeAnswer};
+use crate::registry::{SessionRegistry, Unannounced, mint};
 use crate::sse::SseBody;
 use crate::{Answer, EventStream};
 use bartizan_gate::evidence::step::{Dispatch, Permitted};
@@ -32,30 +32,30 @@ use bartizan_gate::wire::frame::{Frame, FrameLimits};
 use bartizan_gate::wire::method::Role;
 use bartizan_sync::lock;
 
-/// Bounds on sessions with an HTTP+SSE server.
+/// Limits of sessions with an HTTP+SSE server.
 #[derive(Debug, Clone, Copy)]
 pub struct LegacySseLimits {
     /// Sessions at once, each a connection of its own.
     pub sessions_max: usize,
-    /// How one message is read to see whose it is.
+    /// Limits for parsing a message to find out which exchange it belongs to.
     pub frame: FrameLimits,
-    /// From the stream asked for to its `endpoint` event.
+    /// From requesting the stream to its `endpoint` event.
     pub open_max: Duration,
-    /// For a posted message to be taken.
+    /// How long the server may take to accept a posted message.
     pub accept_max: Duration,
     /// Requests of one session that wait for their answers.
     pub exchanges_max: usize,
-    /// Messages waiting for the reader of one exchange.
+    /// Messages queued for the reader of one exchange.
     pub exchange_queue_max: usize,
-    /// How long a message waits for a slow reader before its exchange is given up.
+    /// How long a message waits for a slow reader before its exchange is closed.
     pub exchange_wait_max: Duration,
-    /// Messages kept while nobody can hear them.
+    /// Messages kept while the stream of server messages is not open.
     pub backlog_max: usize,
-    /// How long an answer is waited for before it is given as a stream.
+    /// How long to wait for a whole answer before the response becomes an event stream.
     pub whole_wait: Duration,
-    /// Silence after which a session that nobody listens to is ended.
+    /// How long a session is kept that nobody uses or reads.
     pub idle_max: Duration,
-    /// How long calls in flight may go on once we are closing.
+    /// How long calls in flight may go on after shutdown began.
     pub drain_max: Duration,
 }
 
@@ -79,16 +79,16 @@ impl Default for LegacySseLimits {
 
 /// An HTTP+SSE server and the sessions with it.
 pub struct LegacySseUpstream {
-    inner: Arc<Inner>,
+    inner: Arc<SseClient>,
 }
 
-struct Inner {
+struct SseClient {
     http: HttpUpstream,
     limits: LegacySseLimits,
     clock: Clock,
     tasks: TaskTracker,
     closing: CancellationToken,
-    sessions: Mutex<Seats<Arc<Conversation>>>,
+    sessions: Mutex<SessionRegistry<Arc<Conversation>>>,
 }
 
 impl fmt::Debug for LegacySseUpstream {
@@ -100,8 +100,9 @@ impl fmt::Debug for LegacySseUpstream {
 }
 
 impl LegacySseUpstream {
-    /// Sessions with `http`, whose address is that of the stream. Connects to nothing yet. Tasks
-    /// are tracked in `tasks`; once `closing` is cancelled, calls in flight may end.
+    /// A server whose stream is at the address of `http`. Connects to nothing yet. Tasks are
+    /// tracked in `tasks`; when `closing` is cancelled, calls in flight may finish within
+    /// [`LegacySseLimits::drain_max`].
     pub fn new(
         http: HttpUpstream,
         limits: LegacySseLimits,
@@ -110,14 +111,16 @@ impl LegacySseUpstream {
         closing: CancellationToken,
     ) -> Self {
         let sessions = Mutex::default();
-        Self { inner: Arc::new(Inner { http, limits, clock, tasks, closing, sessions }) }
+        Self { inner: Arc::new(SseClient { http, limits, clock, tasks, closing, sessions }) }
     }
 
-    /// Sends one permitted message. An unknown session is answered with 404, a second stream with
-    /// 409, a request outside a session with 400, as a Streamable HTTP server would.
+    /// Sends one permitted message. As a Streamable HTTP server would, it answers an unknown
+    /// session with 404, a second stream of server messages with 409, and a request outside a
+    /// session with 400.
     ///
-    /// An `initialize` opens the session that `context` names, which the caller must have minted;
-    /// where it names none, one is minted and named in the answer's headers.
+    /// An `initialize` opens the session that `context` names, whose id the caller must have
+    /// minted; if it names none, one is minted and put into the answer's headers. Fails if the
+    /// server cannot be reached or its answer not be read.
     pub async fn send(
         &self,
         permitted: Permitted,
@@ -131,12 +134,12 @@ impl LegacySseUpstream {
         }
     }
 
-    /// The way to it.
+    /// The HTTP connection to it.
     pub fn http(&self) -> &HttpUpstream {
         &self.inner.http
     }
 
-    /// Sessions alive now.
+    /// Number of open sessions.
     pub fn sessions(&self) -> usize {
         self.inner.sessions().iter().filter(|session| !session.has_ended()).count()
     }
@@ -150,8 +153,8 @@ impl Drop for LegacySseUpstream {
     }
 }
 
-impl Inner {
-    fn sessions(&self) -> MutexGuard<'_, Seats<Arc<Conversation>>> {
+impl SseClient {
+    fn sessions(&self) -> MutexGuard<'_, SessionRegistry<Arc<Conversation>>> {
         lock(&self.sessions)
     }
 
@@ -170,14 +173,14 @@ impl Inner {
         }
     }
 
-    /// The session that `context` names, if it lives and is this principal's.
+    /// The session that `context` names, if it is open and belongs to this principal.
     fn session(&self, context: &SendContext) -> Option<Arc<Conversation>> {
         let sessions = self.sessions();
         let session = sessions.get(context.session.as_deref()?, &context.principal)?;
         (!session.has_ended()).then(|| Arc::clone(session))
     }
 
-    /// A new session. Where the server refuses, or the client does not wait, there is none.
+    /// Begins a session. If the server refuses or the client disconnects, the session is discarded.
     async fn initialize(
         self: &Arc<Self>,
         permitted: Permitted,
@@ -191,13 +194,13 @@ impl Inner {
         let opening = timeout(self.limits.open_max, self.open(headers.clone()));
         let (events, endpoint) = match opening.await.unwrap_or(Err(UpstreamFailure::TimedOut))? {
             Opened::Stream(events, endpoint) => (events, endpoint),
-            Opened::Turned(answer) => return Ok(answer),
+            Opened::Status(answer) => return Ok(answer),
         };
         let session = Conversation::of(endpoint, self.limits, self.clock);
         {
             let mut sessions = self.sessions();
             if sessions.is_taken(&name) {
-                // Another principal's: it does not exist for this one.
+                // The session belongs to another principal, so for this one it does not exist.
                 return Ok(Answer::bare(404));
             }
             if sessions.len() >= self.limits.sessions_max {
@@ -230,21 +233,21 @@ impl Inner {
         Ok(answer)
     }
 
-    /// Opens the server's stream and reads where messages go (2024-11-05, basic/transports).
+    /// Opens the server's stream and reads its `endpoint` event (2024-11-05, basic/transports).
     async fn open(&self, headers: HeaderMap) -> Result<Opened, UpstreamFailure> {
         if self.closing.is_cancelled() {
             return Err(UpstreamFailure::Unreachable("closing".to_owned()));
         }
         let mut events = match self.http.open_legacy(headers).await? {
             Answer::Stream { events: EventStream::Sse(events), .. } => events,
-            // A challenge, or whatever else the client must hear of.
-            answer @ Answer::Whole { status: 400.., .. } => return Ok(Opened::Turned(answer)),
+            // An error status, such as a challenge, which the client must see.
+            answer @ Answer::Whole { status: 400.., .. } => return Ok(Opened::Status(answer)),
             Answer::Stream { .. } | Answer::Whole { .. } | Answer::Accepted { .. } => {
                 return Err(UpstreamFailure::Unreadable("no event stream".to_owned()));
             }
         };
         let unreadable = |why: &str| {
-            tracing::warn!(why, "no session with an HTTP+SSE server");
+            tracing::warn!(why, "cannot open a session with an HTTP+SSE server");
             UpstreamFailure::Unreadable(why.to_owned())
         };
         loop {
@@ -256,13 +259,13 @@ impl Inner {
                     return Ok(Opened::Stream(events, endpoint));
                 }
                 None if event.data.is_empty() => {}
-                _ => return Err(unreadable("its first event is no `endpoint`")),
+                _ => return Err(unreadable("its first event is not `endpoint`")),
             }
         }
     }
 
-    /// Posts a message and waits for its answer on the stream, or for the beginning of it; and how
-    /// it ended, where the answer is whole.
+    /// Posts a message and waits for its answer on the stream, or for the beginning of the answer's
+    /// stream. A whole answer comes with how it ended.
     async fn say(
         self: &Arc<Self>,
         session: &Arc<Conversation>,
@@ -282,8 +285,8 @@ impl Inner {
         };
         let token = permitted.frame().and_then(Frame::progress_token);
         let stream = session.ask(id, token).await?;
-        // The answer may come before the POST is over, and the POST goes on if nobody waits: to go
-        // away is no cancellation in the legacy eras.
+        // The answer may come before the POST has ended, and the POST goes on without a reader: in
+        // the legacy eras a disconnect is no cancellation.
         let (inner, session, number) = (Arc::clone(self), Arc::clone(session), stream.number());
         self.tasks.spawn(async move {
             let outcome = inner.post(&session, permitted.body().clone(), headers).await;
@@ -292,9 +295,9 @@ impl Inner {
             }
         });
         Ok(match stream.answer(false, self.limits.whole_wait).await? {
-            Answered::Whole(body, end) => (Answer::json(200, body), Some(end)),
-            Answered::Stream(stream) => (Answer::stream(stream), None),
-            Answered::Turned(answer) => (answer, None),
+            ExchangeAnswer::Whole(body, end) => (Answer::json(200, body), Some(end)),
+            ExchangeAnswer::Stream(stream) => (Answer::stream(stream), None),
+            ExchangeAnswer::Status(answer) => (answer, None),
         })
     }
 
@@ -314,7 +317,7 @@ impl Inner {
             return Answer::bare(405);
         }
         let Some(session) = self.session(context) else { return Answer::bare(404) };
-        session.hear().map_or_else(|| Answer::bare(409), Answer::stream)
+        session.open_server_stream().map_or_else(|| Answer::bare(409), Answer::stream)
     }
 
     fn end_session(&self, context: &SendContext) -> Answer {
@@ -326,7 +329,7 @@ impl Inner {
         Answer::accepted(204)
     }
 
-    /// Ends a session and its stream.
+    /// Removes a session and closes its stream.
     fn forget(&self, name: &str) {
         if let Some(session) = self.sessions().forget(name) {
             session.stop();
@@ -334,16 +337,16 @@ impl Inner {
     }
 }
 
-/// What came of asking for a stream.
+/// The outcome of requesting the stream.
 enum Opened {
-    /// The stream, and where messages are posted.
+    /// The stream, and the address for messages.
     Stream(Box<SseBody>, Uri),
-    /// The server answered with an error.
-    Turned(Answer),
+    /// The server answered with an error status.
+    Status(Answer),
 }
 
-/// Listens, then forgets the session.
-async fn listen(inner: Weak<Inner>, name: Box<str>, listening: impl Future<Output = ()>) {
+/// Reads the stream to its end, then removes the session.
+async fn listen(inner: Weak<SseClient>, name: Box<str>, listening: impl Future<Output = ()>) {
     listening.await;
     if let Some(inner) = inner.upgrade() {
         inner.forget(&name);
@@ -351,5 +354,5 @@ async fn listen(inner: Weak<Inner>, name: Box<str>, listening: impl Future<Outpu
 }
 
 fn no_randomness() -> UpstreamFailure {
-    UpstreamFailure::Unreachable("no randomness for the name of a session".to_owned())
+    UpstreamFailure::Unreachable("the system gives no randomness for a session id".to_owned())
 }

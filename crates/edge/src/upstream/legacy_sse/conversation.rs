@@ -1,8 +1,8 @@
-//! One open stream of an HTTP+SSE server, and the exchanges that share it.
+//! One session with an HTTP+SSE server: its open stream, and the exchanges that share it.
 //!
-//! An answer goes to the exchange that asked under its id, progress to the one whose token it
-//! carries. Decides nothing about content: the gate reads every message again on its way to the
-//! client.
+//! An answer goes to the exchange whose request has its id, progress to the exchange whose token it
+//! carries. This module decides nothing about content: the gate reads every message again on its
+//! way to the client.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,37 +13,40 @@ use tokio_util::sync::CancellationToken;
 
 use super::LegacySseLimits;
 use crate::clock::Clock;
-use crate::duplex::{DRAIN_STEP, Duplex, DuplexLimits, DuplexStream, End, Line, Route, Table};
+use crate::duplex::{
+    DRAIN_STEP, Destination, Duplex, DuplexLimits, DuplexStream, End, ExchangeTable, Line,
+};
 use crate::sse::SseBody;
 use bartizan_gate::session::UpstreamFailure;
 use bartizan_gate::wire::frame::{Frame, Id, Message, Sender};
 use bartizan_gate::wire::method::{Method, Role};
 
-/// One session with the server: as long as its stream is open.
+/// One session with the server; it lasts as long as its stream.
 pub(super) type Conversation = Duplex<SseLine>;
 
-/// The server's stream, and where messages are posted.
+/// The server's side of the line: the address for messages, and how messages are routed.
 #[derive(Debug)]
 pub(crate) struct SseLine {
     limits: LegacySseLimits,
-    /// Where messages are posted.
+    /// The address for messages.
     pub(super) endpoint: Uri,
     stop: CancellationToken,
-    /// Why the stream is over.
+    /// Why the stream ended.
     ended: OnceLock<UpstreamFailure>,
 }
 
-/// What is remembered of one open exchange.
+/// What is kept for one open exchange.
 #[derive(Debug)]
-pub(crate) struct Exchange {
+pub(crate) struct SseExchange {
     id: Id,
     token: Option<Id>,
-    /// The client waits no more, as far as it says.
+    /// The client has cancelled the request.
     cancelled: bool,
 }
 
 impl Duplex<SseLine> {
-    /// A session whose messages are posted to `endpoint`. [`Duplex::listen`] reads its stream.
+    /// A session whose messages are posted to `endpoint`. The caller runs `listen` to read its
+    /// stream.
     pub(super) fn of(endpoint: Uri, limits: LegacySseLimits, clock: Clock) -> Arc<Self> {
         let (stop, ended) = (CancellationToken::new(), OnceLock::new());
         let bounds = DuplexLimits {
@@ -59,34 +62,33 @@ impl Duplex<SseLine> {
         self.line.stop.is_cancelled() || self.table().has_ended()
     }
 
-    /// Lets go of the server.
+    /// Closes the stream.
     pub(super) fn stop(&self) {
         self.line.stop.cancel();
     }
 
-    /// Makes room for the answer to a request of this id, and for what comes under its progress
-    /// token.
+    /// Opens an exchange for a request with this id and progress token.
     pub(super) async fn ask(
         self: &Arc<Self>,
         id: &Id,
         token: Option<Id>,
     ) -> Result<DuplexStream, UpstreamFailure> {
-        // An earlier request of this id is over: ids in use at once differ (the gate's rule).
+        // The gate refuses an id that is in use, so an earlier request with this id is settled.
         self.table().retain(|open| open.id != *id);
-        let exchange = Exchange { id: id.clone(), token, cancelled: false };
+        let exchange = SseExchange { id: id.clone(), token, cancelled: false };
         let (stream, ()) = self.open(false, |_| Ok((exchange, ()))).await?;
         Ok(stream)
     }
 
-    /// The client cancels the call of this id: whoever reads its answer may be gone.
+    /// Marks the exchange with this id as cancelled: its reader may be gone.
     pub(super) fn cancelled(&self, id: Option<&Id>) {
         for (_, open) in self.table().iter_mut() {
             open.cancelled |= id == Some(&open.id);
         }
     }
 
-    /// Reads the server's stream until it ends, nobody uses it any more, or `closing` and all
-    /// calls are over.
+    /// Reads the server's stream until it ends, is stopped, is idle, or `closing` is cancelled and
+    /// all calls have ended.
     pub(super) async fn listen(self: Arc<Self>, mut events: SseBody, closing: CancellationToken) {
         let ended = tokio::select! {
             biased;
@@ -96,7 +98,7 @@ impl Duplex<SseLine> {
             failure = self.read(&mut events) => failure,
         };
         self.stop();
-        // Before the readers are woken, who ask for it.
+        // Set before `end` wakes the readers, which ask for this reason.
         self.line.ended.get_or_init(|| ended);
         self.end();
     }
@@ -109,14 +111,14 @@ impl Duplex<SseLine> {
                 None => return UpstreamFailure::EndedEarly,
             };
             match event.event.as_deref() {
-                // What follows would go elsewhere, if this were believed (threat F3).
+                // A second endpoint would redirect all later messages (threat F3).
                 Some("endpoint") => {
-                    tracing::warn!("server names a second endpoint; its session is ended");
+                    tracing::warn!("server sent a second `endpoint` event; closing its session");
                     let why = "a second `endpoint` event".to_owned();
                     return UpstreamFailure::Unreadable(why);
                 }
                 Some(name) => tracing::debug!(name, "event of an unknown name dropped"),
-                // Comments and ids say nothing here: 2024-11-05 resumes no stream.
+                // Comments and ids are ignored: 2024-11-05 resumes no stream.
                 None if event.data.is_empty() => {}
                 None => self.deliver(event.data).await,
             }
@@ -131,11 +133,11 @@ impl Duplex<SseLine> {
             }
         };
         if timeout(self.line.limits.drain_max, over).await.is_err() {
-            tracing::debug!("calls of a session did not end in time");
+            tracing::debug!("calls of an HTTP+SSE session did not end within `drain_max`");
         }
     }
 
-    /// Waits until nobody has used the session for `idle_max`.
+    /// Waits until the session has been unused for [`LegacySseLimits::idle_max`].
     async fn idle(&self) {
         loop {
             let unused = self.unused().unwrap_or_default();
@@ -149,7 +151,7 @@ impl Duplex<SseLine> {
 }
 
 impl Line for SseLine {
-    type Exchange = Exchange;
+    type Exchange = SseExchange;
     type Message = (Bytes, Option<Frame>);
 
     fn read(&self, data: Bytes) -> Self::Message {
@@ -157,7 +159,11 @@ impl Line for SseLine {
         (data, frame)
     }
 
-    fn route(&self, table: &mut Table<Exchange>, (data, frame): Self::Message) -> Route {
+    fn route(
+        &self,
+        table: &mut ExchangeTable<SseExchange>,
+        (data, frame): Self::Message,
+    ) -> Destination {
         let Some(frame) = frame else { return unreadable(table, data) };
         let (id, end) = match frame.message() {
             Message::Result { id } => (id, End::Result),
@@ -167,22 +173,22 @@ impl Line for SseLine {
                 if Method::named(method).is_some_and(|method| method.role == Role::Progress) =>
             {
                 let token = frame.named_id("progressToken");
-                let owner = |open: &Exchange| token.is_some() && open.token == token;
+                let owner = |open: &SseExchange| token.is_some() && open.token == token;
                 let number = table.iter().find(|(_, open)| owner(open)).map(|(number, _)| number);
-                return Route::Anybody(number, data);
+                return Destination::Anybody(number, data);
             }
             Message::Notification { .. } | Message::Request { .. } => {
-                return Route::Anybody(None, data);
+                return Destination::Anybody(None, data);
             }
         };
         match table.iter().find(|(_, open)| open.id == *id) {
-            Some((number, _)) => Route::Answer(number, data, end),
-            // Answers nothing that was asked: the gate withholds and records it.
-            None => Route::Anybody(None, data),
+            Some((number, _)) => Destination::Answer(number, data, end),
+            // It answers no open request; the gate withholds and records it.
+            None => Destination::Anybody(None, data),
         }
     }
 
-    fn hears_anything(exchange: &Exchange) -> bool {
+    fn accepts_any_message(exchange: &SseExchange) -> bool {
         !exchange.cancelled
     }
 
@@ -190,22 +196,24 @@ impl Line for SseLine {
         true
     }
 
-    /// Every message goes to the client if to anybody, and the gate records it there.
-    fn stray(&self, _: &Bytes) {}
+    /// `route` returns no unsolicited message: each goes to a reader, and the gate records it
+    /// there.
+    fn unsolicited(&self, _: &Bytes) {}
 
-    /// To go away is no cancellation in the legacy eras.
-    fn abandoned(_: &Conversation, _: i64) {}
+    /// A disconnect is no cancellation in the legacy eras.
+    fn reader_dropped(_: &Conversation, _: i64) {}
 
     async fn failure(&self, _: bool) -> UpstreamFailure {
         self.ended.get().cloned().unwrap_or(UpstreamFailure::EndedEarly)
     }
 }
 
-/// What is no frame, or answers nobody by name. If exactly one call is read it must be meant for
-/// that one, and the gate withholds and records it there; else the stream of server messages gets it.
-fn unreadable(table: &Table<Exchange>, data: Bytes) -> Route {
+/// Routes a message that is no frame, or an answer without an id. If exactly one call has a reader,
+/// the message is sent there, and the gate withholds and records it; else it goes to the stream of
+/// server messages.
+fn unreadable(table: &ExchangeTable<SseExchange>, data: Bytes) -> Destination {
     match table.only(true) {
-        Some(number) => Route::Exchange(number, data),
-        None => Route::Stream(data),
+        Some(number) => Destination::Exchange(number, data),
+        None => Destination::Stream(data),
     }
 }

@@ -1,17 +1,19 @@
-//! Where an HTTP+SSE server wants its messages: the one `endpoint` event, held to its own origin.
+//! Resolves the `endpoint` event of an HTTP+SSE server: the address for messages, limited to the
+//! server's own origin.
 //!
-//! Whoever believed any address here would post all that follows to whoever wrote it (threat F3).
-//! So the address must be this server's own, and it is compared before anything is sent to it.
-//! 2024-11-05, basic/transports: "the server MUST send an `endpoint` event containing a URI".
+//! A client that accepted any address would post all later messages, credentials included, to
+//! whoever wrote it (threat F3). So the origin is compared before anything is sent. The
+//! specification: "the server MUST send an `endpoint` event containing a URI" (2024-11-05,
+//! basic/transports).
 
 use ::http::Uri;
 use ::http::uri::Scheme;
 
-/// Longest address that is taken, bytes.
+/// Longest address that is accepted, bytes.
 const ADDRESS_MAX: usize = 2048;
 
-/// The target that `address` names, seen from `base`, which is an absolute URL; or why it is
-/// refused. The reference is resolved as RFC 3986 §5.2 says, without dot segments.
+/// The request target that `address` names, resolved against `base`, an absolute URL (RFC 3986
+/// §5.2, without dot segments). The error says why it is refused.
 pub(super) fn resolve(base: &Uri, address: &[u8]) -> Result<Uri, &'static str> {
     let plain = |byte: &u8| byte.is_ascii_graphic() && !b"\\#\"<>^`{|}".contains(byte);
     if address.is_empty() || address.len() > ADDRESS_MAX || !address.iter().all(plain) {

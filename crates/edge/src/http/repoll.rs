@@ -1,21 +1,22 @@
-//! A connection that wakes itself goes on at once, not by way of the scheduler.
+//! A future that polls itself again when it is woken from inside its own poll, instead of being
+//! rescheduled.
 //!
 //! The parts of one connection (the client's side, the server's side, bodies) live in one task and
-//! wake each other through it. To the runtime such a wake is a task that yields: it queues the
-//! task and calls another worker to help, who finds nothing to do, for each request twice. Here a
-//! wake from inside a poll only asks for another round of the same poll. Rounds are bounded, and
-//! what is left over goes to the scheduler, so no connection keeps a worker to itself.
+//! wake each other through it. The runtime treats such a wake like a task that yields: it queues
+//! the task and wakes another worker, which finds nothing to do, twice for each request. Here a
+//! wake from inside a poll only asks for another round of the same poll. The number of rounds is
+//! limited; after that the scheduler is woken, so no connection keeps a worker to itself.
 //!
-//! The decision record 0013 has the measurement. A model that tries every order of a poll and a
-//! wake (loom) shows that no wake is lost.
+//! Decision record 0013 has the measurement. A loom model that tries every order of a poll and a
+//! wake shows that no wake is lost.
 
-mod belled;
+mod future;
 #[cfg(test)]
 mod model;
 
-pub(super) use self::belled::Belled;
+pub(super) use self::future::Repoll;
 
-/// What [`belled`] is built on.
+/// The lock and the atomics of [`future`].
 mod sync {
     pub(super) use std::sync::Mutex;
     pub(super) use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +24,7 @@ mod sync {
 
 #[cfg(test)]
 mod tests {
-    use super::belled::ROUNDS_MAX;
+    use super::future::ROUNDS_MAX;
     use super::*;
     use std::cmp::Ordering::{Equal, Greater, Less};
     use std::future::poll_fn;
@@ -43,9 +44,9 @@ mod tests {
     }
 
     /// Wakes itself so many times, then leaves its waker behind and waits for it.
-    fn restless(times: usize, left: &Arc<Mutex<Option<Waker>>>) -> Belled<()> {
+    fn restless(times: usize, left: &Arc<Mutex<Option<Waker>>>) -> Repoll<()> {
         let (mut count, left) = (0_usize, Arc::clone(left));
-        Belled::new(poll_fn(move |cx| {
+        Repoll::new(poll_fn(move |cx| {
             match count.cmp(&times) {
                 Less => cx.waker().wake_by_ref(),
                 Equal => *left.lock().unwrap() = Some(cx.waker().clone()),
@@ -64,17 +65,17 @@ mod tests {
         let wakes = || scheduler.0.load(Ordering::SeqCst);
         let left = Arc::default();
 
-        let mut belled = restless(ROUNDS_MAX - 1, &left);
-        assert!(Pin::new(&mut belled).poll(&mut cx).is_pending());
+        let mut repoll = restless(ROUNDS_MAX - 1, &left);
+        assert!(Pin::new(&mut repoll).poll(&mut cx).is_pending());
         assert_eq!(wakes(), 0, "its own wakes were rounds");
         left.lock().unwrap().take().unwrap().wake();
         assert_eq!(wakes(), 1, "a wake from outside");
-        assert!(Pin::new(&mut belled).poll(&mut cx).is_ready());
+        assert!(Pin::new(&mut repoll).poll(&mut cx).is_ready());
 
-        let mut belled = restless(ROUNDS_MAX, &left);
-        assert!(Pin::new(&mut belled).poll(&mut cx).is_pending());
+        let mut repoll = restless(ROUNDS_MAX, &left);
+        assert!(Pin::new(&mut repoll).poll(&mut cx).is_pending());
         assert_eq!(wakes(), 2, "rounds are bounded");
-        assert!(Pin::new(&mut belled).poll(&mut cx).is_pending());
+        assert!(Pin::new(&mut repoll).poll(&mut cx).is_pending());
         assert_eq!(wakes(), 2);
     }
 }

@@ -1,4 +1,4 @@
-//! A model of one task and one other thread: the same source as [`super::Belled`], on loom's atomics,
+//! A model of one task and one other thread: the same source as [`super::Repoll`], on loom's atomics,
 //! in every order of their steps.
 
 use std::future::poll_fn;
@@ -12,15 +12,15 @@ use loom::sync::atomic::{AtomicBool, AtomicUsize};
 use loom::thread;
 
 #[expect(clippy::duplicate_mod, reason = "the same source on other atomics")]
-#[path = "belled.rs"]
-mod belled;
+#[path = "future.rs"]
+mod future;
 
 mod sync {
     pub(super) use loom::sync::Mutex;
     pub(super) use loom::sync::atomic::{AtomicBool, Ordering};
 }
 
-use self::belled::Belled;
+use self::future::Repoll;
 
 /// A scheduler that polls the task once for each time that it was woken, or more often.
 struct Scheduler(AtomicUsize);
@@ -59,7 +59,7 @@ fn no_wake_is_lost(own: usize) {
         let event = Arc::new(Event { came: AtomicBool::new(false), waiting: Mutex::new(None) });
         let scheduler = Arc::new(Scheduler(AtomicUsize::new(0)));
         let (awaited, mut left) = (Arc::clone(&event), own);
-        let mut task = Belled::new(poll_fn(move |cx| {
+        let mut task = Repoll::new(poll_fn(move |cx| {
             if left > 0 {
                 left = left.saturating_sub(1);
                 cx.waker().wake_by_ref();

@@ -1,4 +1,5 @@
-//! Requests that are refused before they are a message: why, and what the client is told.
+//! Rejected HTTP requests: those refused before their body was a message. The rejection is recorded
+//! by the gate before it is sent.
 
 use std::sync::Arc;
 
@@ -11,25 +12,25 @@ use bartizan_gate::evidence::step::{Act, Unrecorded};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{DoorFacts, DoorRefusal};
 
-/// A request that was no message.
-pub(super) struct TurnedAway {
+/// Why an HTTP request is rejected, and what the client is told.
+pub(super) struct Rejection {
     pub(super) why: DoorRefusal,
     pub(super) route: Option<Arc<RouteState>>,
-    /// Who sent it, as far as is known.
+    /// The authenticated caller, if known.
     pub(super) principal: Option<Arc<Principal>>,
-    /// A header of the refusal: what the client may do instead.
+    /// A header to add to the response: `Allow` or `WWW-Authenticate`.
     pub(super) header: Option<(HeaderName, HeaderValue)>,
-    /// What exactly was wrong, for the record alone.
+    /// Details for the journal only.
     pub(super) note: Option<&'static str>,
 }
 
-impl TurnedAway {
+impl Rejection {
     pub(super) fn from(why: DoorRefusal, route: Option<&Arc<RouteState>>) -> Self {
         let principal = route.and_then(|route| route.principal.clone());
         Self { why, route: route.cloned(), principal, header: None, note: None }
     }
 
-    /// The refusal, recorded before it is given.
+    /// Records the rejection and gives its response; 503 if it could not be recorded.
     pub(super) fn refuse(&self, shared: &Shared) -> Response<ReplyBody> {
         let facts = DoorFacts {
             principal: self.principal.as_deref(),

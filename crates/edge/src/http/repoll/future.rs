@@ -1,5 +1,5 @@
-//! The future and its waker. The parent module says what they are for, and gives the atomics and
-//! the lock: those of `std`, or of loom for the model.
+//! The future and its waker. The parent module explains them and provides the atomics and the lock:
+//! those of `std`, or of loom for the model.
 
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
@@ -7,23 +7,23 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use super::sync::{AtomicBool, Mutex, Ordering};
 
-/// Rounds of one poll.
+/// Most rounds of one poll.
 pub(super) const ROUNDS_MAX: usize = 4;
 
-/// The waker that the parts get.
+/// The waker that the future's parts get.
 #[derive(Debug, Default)]
-struct Bell {
+struct RepollWaker {
     /// The waker of the task.
     task: Mutex<Option<Waker>>,
-    /// A poll is going on; it looks at `rung` before it ends.
+    /// A poll is going on; it looks at `woken` before it ends.
     polling: AtomicBool,
     /// A part asked to be polled.
-    rung: AtomicBool,
+    woken: AtomicBool,
 }
 
-impl Bell {
-    /// Remembers whom to wake.
-    fn belongs_to(&self, task: &Waker) {
+impl RepollWaker {
+    /// Stores the waker of the task.
+    fn set_task(&self, task: &Waker) {
         let mut known = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if !known.as_ref().is_some_and(|known| known.will_wake(task)) {
             *known = Some(task.clone());
@@ -31,16 +31,16 @@ impl Bell {
     }
 }
 
-impl Wake for Bell {
+impl Wake for RepollWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
         // Store, then load. `poll` ends with the same on the other's field (store `polling`, load
-        // `rung`), and both are sequentially consistent, so one of the two sees the other's store
+        // `woken`), and both are sequentially consistent, so one of the two sees the other's store
         // and no wake is lost.
-        self.rung.store(true, Ordering::SeqCst);
+        self.woken.store(true, Ordering::SeqCst);
         if !self.polling.load(Ordering::SeqCst)
             && let Some(task) = &*self.task.lock().unwrap_or_else(PoisonError::into_inner)
         {
@@ -49,39 +49,40 @@ impl Wake for Bell {
     }
 }
 
-/// A future whose wakes of itself cost another round and not a trip through the scheduler.
-pub(in super::super) struct Belled<T> {
+/// A future whose wakes from inside its own poll cost another round instead of a trip through the
+/// scheduler.
+pub(in super::super) struct Repoll<T> {
     work: Pin<Box<dyn Future<Output = T> + Send>>,
-    bell: Arc<Bell>,
+    state: Arc<RepollWaker>,
     waker: Waker,
 }
 
-impl<T> Belled<T> {
+impl<T> Repoll<T> {
     pub(in super::super) fn new(work: impl Future<Output = T> + Send + 'static) -> Self {
-        let bell = Arc::new(Bell::default());
-        Self { work: Box::pin(work), waker: Waker::from(Arc::clone(&bell)), bell }
+        let state = Arc::new(RepollWaker::default());
+        Self { work: Box::pin(work), waker: Waker::from(Arc::clone(&state)), state }
     }
 }
 
-impl<T> Future for Belled<T> {
+impl<T> Future for Repoll<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        let Self { work, bell, waker } = &mut *self;
-        bell.belongs_to(cx.waker());
-        bell.polling.store(true, Ordering::SeqCst);
+        let Self { work, state, waker } = &mut *self;
+        state.set_task(cx.waker());
+        state.polling.store(true, Ordering::SeqCst);
         for _ in 0..ROUNDS_MAX {
             // Before the parts look at their state: a wake during this round asks for another.
-            bell.rung.store(false, Ordering::SeqCst);
+            state.woken.store(false, Ordering::SeqCst);
             if let Poll::Ready(output) = work.as_mut().poll(&mut Context::from_waker(waker)) {
                 return Poll::Ready(output);
             }
-            if !bell.rung.load(Ordering::SeqCst) {
+            if !state.woken.load(Ordering::SeqCst) {
                 break;
             }
         }
-        bell.polling.store(false, Ordering::SeqCst);
-        if bell.rung.load(Ordering::SeqCst) {
+        state.polling.store(false, Ordering::SeqCst);
+        if state.woken.load(Ordering::SeqCst) {
             cx.waker().wake_by_ref();
         }
         Poll::Pending

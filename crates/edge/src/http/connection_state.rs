@@ -1,8 +1,9 @@
-//! One client connection's bytes: followed for ambiguous framing, and held to deadlines.
+//! The byte stream of one client connection: checked for ambiguous framing and held to deadlines.
+//! `http` wraps each accepted socket in a [`WatchedStream`].
 //!
-//! Timers are armed only where a read or a write has to wait, and one timer serves all of a
-//! connection's deadlines, so that a busy connection pays nothing for them. What a deadline ends
-//! is the connection; nothing is answered, because the peer has not asked anything whole.
+//! A timer is set only when a read or write has to wait, and one timer serves all deadlines of a
+//! connection, so a busy connection pays nothing for them. A missed deadline closes the connection
+//! without an answer, because no complete request has arrived.
 
 use std::io;
 use std::pin::Pin;
@@ -18,104 +19,109 @@ use tokio::time::Sleep;
 use super::framing::FramingWatch;
 use crate::clock::Clock;
 
-/// What a connection's bytes and its requests tell each other.
+/// State that a connection's stream and its requests share.
 #[derive(Debug, Default)]
-pub(super) struct Peer {
+pub(super) struct ConnectionState {
     ambiguous: AtomicBool,
     busy: AtomicUsize,
 }
 
-impl Peer {
-    /// Whether something on this connection can be read as two different messages. It stays so.
+impl ConnectionState {
+    /// Whether ambiguous framing was seen on this connection; never reset.
     pub(super) fn is_ambiguous(&self) -> bool {
         self.ambiguous.load(Ordering::Relaxed)
     }
 
-    /// Counts one request in progress, until the guard goes.
-    pub(super) fn begin(self: &Arc<Self>) -> Busy {
+    /// Counts one request in progress until the guard is dropped.
+    pub(super) fn begin(self: &Arc<Self>) -> RequestGuard {
         self.busy.fetch_add(1, Ordering::Relaxed);
-        Busy(Arc::clone(self))
+        RequestGuard(Arc::clone(self))
     }
 }
 
-/// A request in progress: its connection is not idle.
+/// A request in progress. While one exists, the connection is not idle.
 #[derive(Debug)]
-pub(super) struct Busy(Arc<Peer>);
+pub(super) struct RequestGuard(Arc<ConnectionState>);
 
-impl Drop for Busy {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         self.0.busy.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// How long a connection may keep us waiting.
+/// Timeouts of one connection.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
-    /// From the first byte of a head to its end.
+pub(super) struct ConnectionTimeouts {
+    /// From the first byte of a request's head to its end.
     pub(super) head: Duration,
     /// Between requests.
     pub(super) idle: Duration,
-    /// Without taking a byte that we want to write.
+    /// While the client accepts no byte of what we write.
     pub(super) write: Duration,
 }
 
-/// A connection as hyper sees it.
+/// The socket that hyper reads and writes.
 #[derive(Debug)]
 pub(super) struct WatchedStream {
     io: TcpStream,
-    peer: Arc<Peer>,
+    peer: Arc<ConnectionState>,
     framing: FramingWatch,
     clock: Clock,
-    patience: Patience,
-    /// When the last bytes came, by uptime.
-    heard: Duration,
-    /// When the head in progress began.
+    timeouts: ConnectionTimeouts,
+    /// When the last bytes were read, as uptime.
+    last_read: Duration,
+    /// When the incomplete request head began, as uptime.
     head_since: Option<Duration>,
-    /// Since when writing waits.
+    /// Since when a write has been waiting, as uptime.
     stalled_since: Option<Duration>,
-    alarm: Option<(Duration, Pin<Box<Sleep>>)>,
+    timer: Option<(Duration, Pin<Box<Sleep>>)>,
 }
 
 impl WatchedStream {
-    pub(super) fn new(io: TcpStream, peer: Arc<Peer>, clock: Clock, patience: Patience) -> Self {
+    pub(super) fn new(
+        io: TcpStream,
+        peer: Arc<ConnectionState>,
+        clock: Clock,
+        timeouts: ConnectionTimeouts,
+    ) -> Self {
         Self {
             io,
             peer,
             framing: FramingWatch::new(),
-            heard: clock.uptime(),
+            last_read: clock.uptime(),
             clock,
-            patience,
+            timeouts,
             head_since: None,
             stalled_since: None,
-            alarm: None,
+            timer: None,
         }
     }
 
-    /// Whether `deadline` has passed; if not, this task wakes when it does.
+    /// Whether `deadline` has passed; if not, the task is woken when it does.
     fn overdue(&mut self, now: Duration, deadline: Duration, cx: &mut Context<'_>) -> bool {
         if now >= deadline {
             return true;
         }
         let left = deadline.saturating_sub(now);
-        let (at, alarm) =
-            self.alarm.get_or_insert_with(|| (deadline, Box::pin(tokio::time::sleep(left))));
-        // An alarm set for earlier rings in vain once and is set anew; that is cheaper than
-        // moving it with every request.
+        let (at, timer) =
+            self.timer.get_or_insert_with(|| (deadline, Box::pin(tokio::time::sleep(left))));
+        // A timer set for an earlier deadline is kept: a spurious fire is cheaper than resetting
+        // the timer for each request.
         if *at > deadline {
-            *alarm = Box::pin(tokio::time::sleep(left));
+            *timer = Box::pin(tokio::time::sleep(left));
             *at = deadline;
         }
-        while alarm.as_mut().poll(cx).is_ready() {
-            *alarm = Box::pin(tokio::time::sleep(left));
+        while timer.as_mut().poll(cx).is_ready() {
+            *timer = Box::pin(tokio::time::sleep(left));
             *at = deadline;
         }
         false
     }
 
-    fn waits_to_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    fn poll_write_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let now = self.clock.uptime();
         let since = *self.stalled_since.get_or_insert(now);
-        if self.overdue(now, since.saturating_add(self.patience.write), cx) {
+        if self.overdue(now, since.saturating_add(self.timeouts.write), cx) {
             return Poll::Ready(io::ErrorKind::TimedOut.into());
         }
         Poll::Pending
@@ -130,7 +136,7 @@ impl WatchedStream {
             self.stalled_since = None;
             return outcome;
         }
-        self.waits_to_write(cx).map(Err)
+        self.poll_write_deadline(cx).map(Err)
     }
 }
 
@@ -147,17 +153,17 @@ impl AsyncRead for WatchedStream {
             if this.framing.see(new).is_err() {
                 this.peer.ambiguous.store(true, Ordering::Relaxed);
             }
-            this.heard = this.clock.uptime();
+            this.last_read = this.clock.uptime();
             this.head_since =
-                this.framing.mid_head().then(|| this.head_since.unwrap_or(this.heard));
+                this.framing.mid_head().then(|| this.head_since.unwrap_or(this.last_read));
             return Poll::Ready(Ok(()));
         }
         if this.peer.busy.load(Ordering::Relaxed) > 0 {
             return Poll::Pending;
         }
         let deadline = match this.head_since {
-            Some(since) => since.saturating_add(this.patience.head),
-            None => this.heard.saturating_add(this.patience.idle),
+            Some(since) => since.saturating_add(this.timeouts.head),
+            None => this.last_read.saturating_add(this.timeouts.idle),
         };
         if this.overdue(this.clock.uptime(), deadline, cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));

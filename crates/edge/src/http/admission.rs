@@ -1,8 +1,9 @@
-//! What a request must be before its body is looked at (rules P1 and P12 of the strict profile).
+//! Admission checks on a request's head, before its body is read (P1 and P12 of
+//! docs/strict-profile.md): host, origin, repeated headers, framing, media type.
 //!
-//! Everything here refuses; nothing is repaired. A request that two hops could take for two
-//! different ones has no business going on, and a page in a browser has none at all unless its
-//! origin is allowed.
+//! A request that fails a check is refused; nothing is repaired. This prevents request smuggling
+//! (two hops reading different requests from the same bytes) and DNS rebinding (a web page calling
+//! a local server).
 
 use ::http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, ORIGIN, TRANSFER_ENCODING, UPGRADE,
@@ -17,7 +18,7 @@ use bartizan_outbound::is_coded;
 
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
-/// Who may address a route, and from which web origins.
+/// The hosts and web origins that a route accepts.
 #[derive(Debug)]
 pub(super) struct Allowed {
     hosts: Vec<Box<str>>,
@@ -32,7 +33,8 @@ impl Allowed {
         Self { hosts: lower(hosts), origins: lower(origins) }
     }
 
-    /// An entry without a port allows every port; without entries the loopback names are allowed.
+    /// An entry without a port allows every port; if there are no entries, loopback names are
+    /// allowed.
     fn allows_host(&self, host: &str) -> bool {
         let Some((name, _)) = split_port(host) else { return false };
         if self.hosts.is_empty() {
@@ -43,7 +45,8 @@ impl Allowed {
             .any(|allowed| allowed.eq_ignore_ascii_case(host) || allowed.eq_ignore_ascii_case(name))
     }
 
-    /// Exactly an entry; without entries, loopback names over http or https, on any port.
+    /// Whether `origin` equals an entry; if there are no entries, loopback names over http or https
+    /// on any port are allowed.
     fn allows_origin(&self, origin: &str) -> bool {
         if !self.origins.is_empty() {
             return self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin));
@@ -54,7 +57,7 @@ impl Allowed {
     }
 }
 
-/// Host and port of `host[:port]`; nothing if it is of another form.
+/// Host and port of `host[:port]`; `None` if it has another form.
 fn split_port(host: &str) -> Option<(&str, Option<&str>)> {
     let (name, port) = if host.starts_with('[') {
         let (name, rest) = host.split_once(']')?;
@@ -75,14 +78,14 @@ fn split_port(host: &str) -> Option<(&str, Option<&str>)> {
     (digits && plain).then_some((name, port))
 }
 
-/// The path that the request names, if it is nothing but a path: routes compare it exactly, with
-/// nothing decoded or normalised.
+/// The path of the request target; `None` if it has a query. Routes compare it byte by byte:
+/// nothing is decoded or normalised.
 pub(super) fn path(uri: &Uri) -> Option<&str> {
     let plain = uri.query().is_none_or(str::is_empty);
     plain.then(|| uri.path())
 }
 
-/// Checks all but the path.
+/// Checks everything about a request's head except its path.
 pub(super) fn admit(
     parts: &Parts,
     allowed: &Allowed,
@@ -96,7 +99,8 @@ pub(super) fn admit(
     }
 }
 
-/// Checks all but path, method and media type.
+/// Checks host, origin, repeated headers and framing; the caller checks path, method and media
+/// type.
 pub(super) fn admit_head(
     parts: &Parts,
     allowed: &Allowed,
@@ -108,7 +112,8 @@ pub(super) fn admit_head(
     check_framing(parts)
 }
 
-/// Exactly one host, allowed, and the same wherever the request names one.
+/// The request names exactly one host, which is allowed; if both `Host` and the request target name
+/// one, they are equal.
 fn check_host(parts: &Parts, allowed: &Allowed) -> Result<(), DoorRefusal> {
     let mut values = parts.headers.get_all(HOST).iter();
     let (header, more) = (values.next(), values.next());
@@ -120,7 +125,7 @@ fn check_host(parts: &Parts, allowed: &Allowed) -> Result<(), DoorRefusal> {
     let authority = parts.uri.authority().map(::http::uri::Authority::as_str);
     let host = match (header, authority) {
         (Some(host), None) => host,
-        // Only HTTP/2 has a pseudo-header in its place (RFC 9113 §8.3.1).
+        // HTTP/2 has the pseudo-header `:authority` instead of `Host` (RFC 9113 §8.3.1).
         (None, Some(authority)) if parts.version == Version::HTTP_2 => authority,
         (Some(host), Some(authority)) if host.eq_ignore_ascii_case(authority) => host,
         (Some(_) | None, Some(_)) | (None, None) => return Err(DoorRefusal::Host),
@@ -139,7 +144,8 @@ fn check_origin(headers: &HeaderMap, allowed: &Allowed) -> Result<(), DoorRefusa
     }
 }
 
-/// Headers that we or the server act on come once (P11, threat E3), and there are not too many.
+/// Headers that we or the server act on occur at most once (P11, threat E3), and there are at most
+/// `fields_max` fields.
 fn check_fields(headers: &HeaderMap, fields_max: usize) -> Result<(), DoorRefusal> {
     if headers.len() > fields_max {
         return Err(DoorRefusal::Header);
@@ -190,7 +196,8 @@ fn check_framing(parts: &Parts) -> Result<(), DoorRefusal> {
     if chunked && !both && !odd && !misplaced { Ok(()) } else { Err(DoorRefusal::Framing) }
 }
 
-/// `Connection` may name headers for the next hop to strip, after we decided on them (E5).
+/// Whether `Connection` names no header: a header that it names would be removed by the next hop,
+/// after we decided on it (threat E5).
 fn nominates_nothing(value: &HeaderValue) -> bool {
     value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).all(|token| {
         token.is_empty()
@@ -210,13 +217,14 @@ fn check_media(headers: &HeaderMap) -> Result<(), DoorRefusal> {
     }
 }
 
-/// The text of a header; `Err` if it is not visible ASCII.
+/// The value of a header; fails with `Header` if it is not visible ASCII.
 pub(super) fn text(headers: &HeaderMap, name: &str) -> Result<Option<Box<str>>, DoorRefusal> {
     let Some(value) = headers.get(name) else { return Ok(None) };
     value.to_str().map(|text| Some(text.into())).map_err(|_| DoorRefusal::Header)
 }
 
-/// The routing headers, for the gate to hold against the body.
+/// The headers that mirror the body (MCP 2026-07-28, streamable-http), for the gate to compare with
+/// the body. Fails with `Header` if a value is not visible ASCII.
 pub(super) fn routing(headers: &HeaderMap) -> Result<RoutingHeaders, DoorRefusal> {
     let mut routing = RoutingHeaders {
         protocol_version: text(headers, "mcp-protocol-version")?,
