@@ -19,7 +19,7 @@ use bartizan_gate::question::access::{
 };
 use bartizan_gate::question::operation::Operation;
 use bartizan_gate::question::pack::Pack;
-use bartizan_gate::question::standing::Standing;
+use bartizan_gate::question::status::DefinitionStatus;
 use bartizan_gate::session::{Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session};
 use bartizan_gate::wire::document::Value;
 use bartizan_gate::wire::frame::{Frame, FrameLimits, Sender};
@@ -206,7 +206,7 @@ fn question<'a>(
             name,
             arguments,
             definition: None,
-            standing: Standing::default(),
+            status: DefinitionStatus::default(),
         },
         params,
         operation: Operation::of_call(server.pack.as_deref(), name, arguments),

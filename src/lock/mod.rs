@@ -15,7 +15,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use bartizan_audit::inert;
-use bartizan_gate::catalog::drift::Lock;
+use bartizan_gate::catalog::drift::DefinitionLock;
 use bartizan_gate::catalog::lists::{canonical_text, digest};
 use bartizan_gate::wire::document::{Document, DocumentLimits, Kind, Value, write_string};
 
@@ -140,10 +140,10 @@ impl LockFile {
     }
 
     /// What the gate holds the tools of `server` against.
-    pub fn of_server(&self, server: &str) -> Lock {
-        let Some(tools) = self.servers.get(server) else { return Lock::Unlocked };
+    pub fn of_server(&self, server: &str) -> DefinitionLock {
+        let Some(tools) = self.servers.get(server) else { return DefinitionLock::Unlocked };
         let digests = tools.iter().map(|(tool, it)| (tool.as_str().into(), it.digest.clone()));
-        Lock::Locked(digests.collect())
+        DefinitionLock::Locked(digests.collect())
     }
 
     /// Servers and tools.

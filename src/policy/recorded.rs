@@ -17,7 +17,7 @@ use bartizan_gate::question::access::{
 };
 use bartizan_gate::question::operation::{EnvironmentSource, Operation};
 use bartizan_gate::question::pack;
-use bartizan_gate::question::standing::{Drift, Standing};
+use bartizan_gate::question::status::{DefinitionStatus, Drift};
 use bartizan_gate::wire::document::{Document, DocumentLimits, Value};
 use bartizan_gate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
 use bartizan_gate::wire::unseen;
@@ -396,7 +396,7 @@ impl<'a> Rebuilt<'a> {
                 name,
                 arguments: None,
                 definition: target.definition.as_deref(),
-                standing: Standing { drift: self.drift, flags: &self.flags },
+                status: DefinitionStatus { drift: self.drift, flags: &self.flags },
             });
             let prompt = target.prompt.as_deref();
             tool.or(prompt.map(|name| Resource::Prompt { name, arguments: None }))

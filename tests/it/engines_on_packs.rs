@@ -15,9 +15,11 @@ use bartizan_gate::duty::pdp::Pdp as _;
 use bartizan_gate::question::access::{
     AccessRequest, Action, Principal, Resource, Server, WallTime,
 };
-use bartizan_gate::question::operation::{Knowledge, Operation};
-use bartizan_gate::question::pack::{Dispatch, Pack, Place, Selector, ToolEntry};
-use bartizan_gate::question::standing::Standing;
+use bartizan_gate::question::operation::{Operation, ResolutionContext};
+use bartizan_gate::question::pack::{
+    EnvironmentPath, OperationDispatch, Pack, Selector, ToolEntry,
+};
+use bartizan_gate::question::status::DefinitionStatus;
 use bartizan_gate::wire::document::{Document, DocumentLimits};
 use bartizan_gate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
 use bartizan_rego::{Entrypoints, EvalLimits, Policy, Random, RegoPdp};
@@ -50,7 +52,7 @@ fn put(root: &mut Map<String, Value>, pointer: &str, value: Value) {
     root.insert(name.to_owned(), inner);
 }
 
-fn place(random: &mut Random, arguments: &mut Map<String, Value>, place: &Place) {
+fn place(random: &mut Random, arguments: &mut Map<String, Value>, place: &EnvironmentPath) {
     let value = environment(random);
     match &place.inside {
         None => put(arguments, &place.at, value),
@@ -62,7 +64,7 @@ fn place(random: &mut Random, arguments: &mut Map<String, Value>, place: &Place)
     }
 }
 
-fn select(random: &mut Random, arguments: &mut Map<String, Value>, dispatch: &Dispatch) {
+fn select(random: &mut Random, arguments: &mut Map<String, Value>, dispatch: &OperationDispatch) {
     let cases: Vec<&str> = dispatch.cases.keys().map(AsRef::as_ref).chain(["no/such"]).collect();
     let case = *random.pick(&cases).unwrap();
     match &dispatch.by {
@@ -146,7 +148,7 @@ fn both_engines_judge_the_calls_of_every_pack_alike() {
                 pack: Some(Arc::clone(&pack)),
                 ..Server::default()
             };
-            let knowledge = Knowledge {
+            let resolution_context = ResolutionContext {
                 pack: Some(&pack),
                 environment_ids: Some(&server.environment_ids),
                 handles: None,
@@ -167,10 +169,10 @@ fn both_engines_judge_the_calls_of_every_pack_alike() {
                     name: tool,
                     arguments: Some(document.root()),
                     definition: None,
-                    standing: Standing::default(),
+                    status: DefinitionStatus::default(),
                 },
                 params: None,
-                operation: Operation::of_call(knowledge, tool, Some(document.root())),
+                operation: Operation::of_call(resolution_context, tool, Some(document.root())),
                 facts: [].into(),
                 time: WallTime { unix_ms: 1_790_000_000_000 },
                 trace_id: None,

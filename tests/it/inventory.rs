@@ -17,8 +17,10 @@ use bartizan::policy::embedded;
 use bartizan_gate::duty::decision::{Decision, Effect as Verdict, Engine, Obligation};
 use bartizan_gate::duty::pdp::Pdp;
 use bartizan_gate::question::access::{AccessRequest, Server};
-use bartizan_gate::question::operation::{Handed, Handles, Knowledge, Operation};
-use bartizan_gate::question::pack::{Dispatch, Effect, Pack, Selector, ToolEntry};
+use bartizan_gate::question::operation::{
+    HandleLookup, HandleTarget, Operation, ResolutionContext,
+};
+use bartizan_gate::question::pack::{Effect, OperationDispatch, Pack, Selector, ToolEntry};
 use bartizan_gate::wire::document::Document;
 use bartizan_rego::{Entrypoints, EvalLimits, Module, Policy, RegoPdp};
 use serde_json::{Value, json};
@@ -57,9 +59,9 @@ fn pack(name: &str) -> Pack {
 /// Handles as if every one had been given out for the operation of the same name.
 struct AnyHandle;
 
-impl Handles for AnyHandle {
-    fn handed(&self, handle: &str) -> Option<Handed> {
-        Some(Handed { operation: handle.into(), effect: None })
+impl HandleLookup for AnyHandle {
+    fn resolve(&self, handle: &str) -> Option<HandleTarget> {
+        Some(HandleTarget { operation: handle.into(), effect: None })
     }
 }
 
@@ -74,7 +76,7 @@ fn calls(entry: &ToolEntry) -> Vec<Value> {
     calls
 }
 
-fn call_of(dispatch: &Dispatch, case: &str) -> Value {
+fn call_of(dispatch: &OperationDispatch, case: &str) -> Value {
     let mut call = json!({});
     match &dispatch.by {
         Selector::Values(pointers) => {
@@ -125,8 +127,11 @@ impl Gate {
     }
 
     fn operation(pack: &Pack, tool: &str, arguments: &Document) -> Operation {
-        let known =
-            Knowledge { pack: Some(pack), handles: Some(&AnyHandle), ..Knowledge::default() };
+        let known = ResolutionContext {
+            pack: Some(pack),
+            handles: Some(&AnyHandle),
+            ..ResolutionContext::default()
+        };
         Operation::of_call(known, tool, Some(arguments.root()))
     }
 
@@ -280,7 +285,7 @@ fn rego_tests_of_packs_are_about_what_packs_say() {
                 ids.iter().map(|(id, name)| (id.as_str().into(), name.as_str().unwrap().into()));
             let ids: BTreeMap<Box<str>, Box<str>> = ids.collect();
             let arguments = document(&call["arguments"].to_string());
-            let known = Knowledge {
+            let known = ResolutionContext {
                 pack: Some(&pack),
                 environment_ids: Some(&ids),
                 handles: Some(&AnyHandle),

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bartizan_gate::duty::decision::Rate;
-use bartizan_gate::duty::limit::{BucketKey, Limits};
+use bartizan_gate::duty::limit::{BucketKey, RateLimits};
 use proptest::prelude::*;
 
 fn bucket(key: &str, count: u32, period_ms: u64, burst: u32) -> BucketKey {
@@ -22,7 +22,11 @@ fn ms(ms: u64) -> Duration {
 }
 
 /// Spends from `keys` until refused; how many went through, and the refusal.
-fn drain(limits: &Limits, keys: &[BucketKey], at: Duration) -> (u32, BucketKey, Option<Duration>) {
+fn drain(
+    limits: &RateLimits,
+    keys: &[BucketKey],
+    at: Duration,
+) -> (u32, BucketKey, Option<Duration>) {
     let mut passed = 0;
     loop {
         match limits.spend(keys, at) {
@@ -35,7 +39,7 @@ fn drain(limits: &Limits, keys: &[BucketKey], at: Duration) -> (u32, BucketKey, 
 
 #[test]
 fn a_burst_passes_and_then_the_rate() {
-    let limits = Limits::new(8);
+    let limits = RateLimits::new(8);
     let keys = [bucket("a", 10, 1000, 5)];
     assert_eq!(drain(&limits, &keys, ms(0)), (5, keys[0].clone(), Some(ms(100))));
     assert_eq!(drain(&limits, &keys, ms(99)), (0, keys[0].clone(), Some(ms(1))));
@@ -46,7 +50,7 @@ fn a_burst_passes_and_then_the_rate() {
 
 #[test]
 fn zero_means_zero() {
-    let limits = Limits::new(8);
+    let limits = RateLimits::new(8);
     for keys in [[bucket("a", 0, 1000, 5)], [bucket("a", 5, 1000, 0)], [bucket("a", 5, 0, 5)]] {
         for at in [ms(0), ms(1_000_000), Duration::MAX] {
             assert_eq!(drain(&limits, &keys, at), (0, keys[0].clone(), None));
@@ -56,7 +60,7 @@ fn zero_means_zero() {
 
 #[test]
 fn buckets_are_told_apart_by_every_part_of_their_name() {
-    let limits = Limits::new(8);
+    let limits = RateLimits::new(8);
     let mut other_code = bucket("a", 10, 1000, 2);
     other_code.code = "reads".into();
     for key in [
@@ -73,7 +77,7 @@ fn buckets_are_told_apart_by_every_part_of_their_name() {
 
 #[test]
 fn a_call_spends_from_all_its_buckets_or_from_none() {
-    let limits = Limits::new(8);
+    let limits = RateLimits::new(8);
     let (wide, narrow) = (bucket("wide", 1, 1000, 10), bucket("narrow", 1, 1000, 3));
     let both = [wide.clone(), narrow.clone()];
     assert_eq!(drain(&limits, &both, ms(0)), (3, narrow, Some(ms(1000))));
@@ -89,7 +93,7 @@ fn a_call_spends_from_all_its_buckets_or_from_none() {
 
 #[test]
 fn a_clock_that_jumps_back_gives_nothing() {
-    let limits = Limits::new(1);
+    let limits = RateLimits::new(1);
     let (a, b) = ([bucket("a", 1, 1000, 2)], [bucket("b", 1, 1000, 2)]);
     assert_eq!(drain(&limits, &a, ms(100_000)).0, 2);
     assert_eq!(drain(&limits, &a, ms(0)).0, 0);
@@ -103,7 +107,7 @@ fn a_clock_that_jumps_back_gives_nothing() {
 
 #[test]
 fn keys_without_room_share_one_bucket() {
-    let limits = Limits::new(4);
+    let limits = RateLimits::new(4);
     let mut passed = 0;
     for i in 0..10_000 {
         passed += drain(&limits, &[bucket(&i.to_string(), 1, 3_600_000, 3)], ms(i / 10)).0;
@@ -118,7 +122,7 @@ fn keys_without_room_share_one_bucket() {
 
 #[test]
 fn leaving_the_overflow_bucket_gives_no_extra_events() {
-    let limits = Limits::new(1);
+    let limits = RateLimits::new(1);
     let (short, long) = (bucket("short", 1, 1000, 1), bucket("long", 1, 60_000, 4));
     assert_eq!(drain(&limits, std::slice::from_ref(&short), ms(0)).0, 1);
     assert_eq!(drain(&limits, std::slice::from_ref(&long), ms(0)).0, 4, "in the overflow bucket");
@@ -129,7 +133,7 @@ fn leaving_the_overflow_bucket_gives_no_extra_events() {
 
 #[test]
 fn overflow_buckets_are_bounded_too() {
-    let limits = Limits::new(0);
+    let limits = RateLimits::new(0);
     let passed = (0..1000)
         .filter(|i| limits.spend(&[bucket("a", 1, 3_600_000 + i, 1)], ms(0)).is_ok())
         .count();
@@ -154,7 +158,7 @@ proptest! {
         burst in 1_u32..8,
         buckets_max in 0_usize..8,
     ) {
-        let limits = Limits::new(buckets_max);
+        let limits = RateLimits::new(buckets_max);
         let names: Vec<BucketKey> =
             (0..6).map(|i| bucket(&i.to_string(), count, period, burst)).collect();
         let mut passed: Vec<Vec<u64>> = vec![Vec::new(); names.len()];
@@ -181,7 +185,7 @@ proptest! {
     /// A refusal names a wait after which the bucket does pay, and before which it does not.
     #[test]
     fn the_wait_is_exact(count in 1_u32..20, period in 1_u64..3000, burst in 1_u32..8) {
-        let limits = Limits::new(1);
+        let limits = RateLimits::new(1);
         let keys = [bucket("a", count, period, burst)];
         let (_, _, wait) = drain(&limits, &keys, ms(0));
         let wait = wait.unwrap();
@@ -197,7 +201,7 @@ proptest! {
         periods in proptest::collection::vec(any::<u64>(), 1..4),
         times in proptest::collection::vec(any::<u64>(), 1..20),
     ) {
-        let limits = Limits::new(2);
+        let limits = RateLimits::new(2);
         for at in times {
             for period in &periods {
                 for duration in [Duration::from_nanos(*period), Duration::from_secs(*period)] {

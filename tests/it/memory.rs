@@ -10,7 +10,7 @@ use bartizan::policy::embedded;
 use bartizan_gate::evidence::record::Now;
 use bartizan_gate::evidence::step::Act;
 use bartizan_gate::question::access::{Principal, Server};
-use bartizan_gate::question::handles::{Learnt, Memory};
+use bartizan_gate::question::handles::{HandleStore, StoreUpdate};
 use bartizan_gate::question::pack::Pack;
 use bartizan_gate::session::{Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session};
 use bartizan_gate::wire::frame::FrameLimits;
@@ -333,27 +333,27 @@ fn what_is_remembered_is_bounded() {
     let mut stage = Stage::of(Era::Legacy);
     stage.discovers("a", "first", "x");
     stage.now += Duration::from_secs(1);
-    for number in 0..Memory::HANDLES_MAX {
+    for number in 0..HandleStore::HANDLES_MAX {
         stage.discovers("a", &format!("h-{number}"), "x");
     }
     assert_eq!(stage.invokes("a", "first"), unknown(), "the soonest to end goes first");
     let kept =
-        (0..Memory::HANDLES_MAX).filter(|number| stage.invokes("a", &format!("h-{number}")).1);
-    assert_eq!(kept.count(), Memory::HANDLES_MAX);
+        (0..HandleStore::HANDLES_MAX).filter(|number| stage.invokes("a", &format!("h-{number}")).1);
+    assert_eq!(kept.count(), HandleStore::HANDLES_MAX);
 
-    let many: Vec<Value> = (0..=Memory::HANDLES_MAX)
+    let many: Vec<Value> = (0..=HandleStore::HANDLES_MAX)
         .map(|number| json!({"handle": format!("m-{number}"), "id": "x"}))
         .collect();
     let answer = json!({"result": {"content": [], "structuredContent": {"all": many}}});
     stage.answered("b", "discover", &json!({}), &answer);
-    assert_eq!(stage.invokes("b", &format!("m-{}", Memory::HANDLES_MAX)), unknown());
-    let long = "x".repeat(Learnt::TEXT_BYTES_MAX + 1);
+    assert_eq!(stage.invokes("b", &format!("m-{}", HandleStore::HANDLES_MAX)), unknown());
+    let long = "x".repeat(StoreUpdate::TEXT_BYTES_MAX + 1);
     stage.discovers("b", "long", &long);
     assert_eq!(stage.invokes("b", "long"), unknown());
 
     // `a` asks again, so that `b` is the one to be forgotten.
     assert!(stage.invokes("a", "h-0").1);
-    for number in 0..Memory::PRINCIPALS_MAX - 1 {
+    for number in 0..HandleStore::PRINCIPALS_MAX - 1 {
         stage.discovers(&format!("p-{number}"), "h", "x");
     }
     assert!(stage.invokes("a", "h-0").1);
@@ -363,13 +363,13 @@ fn what_is_remembered_is_bounded() {
 #[test]
 fn the_policy_page_names_the_bounds() {
     let page = include_str!("../../docs/policy.md");
-    let hours = Memory::FACT_TTL.as_secs() / 3_600;
-    assert_eq!(Memory::FACT_TTL, Memory::HANDLE_TTL_MAX);
+    let hours = HandleStore::FACT_TTL.as_secs() / 3_600;
+    assert_eq!(HandleStore::FACT_TTL, HandleStore::HANDLE_TTL_MAX);
     let said = format!(
         "{} principals for each server, and {} handles and {} facts for each principal. Nothing is kept for longer than {hours} hours",
-        Memory::PRINCIPALS_MAX,
-        Memory::HANDLES_MAX,
-        Memory::FACTS_MAX,
+        HandleStore::PRINCIPALS_MAX,
+        HandleStore::HANDLES_MAX,
+        HandleStore::FACTS_MAX,
     );
     assert!(page.contains(&said), "{said}");
 }
@@ -453,12 +453,12 @@ fn a_rule_reads_what_earlier_calls_have_set() {
         stage.answered("a", "select", &json!({"project": "9"}), &good);
         assert!(!acts(&stage, "a"));
         stage.answered("a", "select", &seven, &good);
-        let long = "7".repeat(Learnt::TEXT_BYTES_MAX + 1);
+        let long = "7".repeat(StoreUpdate::TEXT_BYTES_MAX + 1);
         stage.answered("a", "select", &json!({"project": long}), &good);
         assert!(!acts(&stage, "a"), "too long to be kept");
 
         stage.answered("a", "select", &seven, &good);
-        stage.now += Memory::FACT_TTL.checked_sub(Duration::from_secs(1)).unwrap();
+        stage.now += HandleStore::FACT_TTL.checked_sub(Duration::from_secs(1)).unwrap();
         assert!(acts(&stage, "a"));
         stage.now += Duration::from_secs(1);
         assert!(!acts(&stage, "a"), "it was long ago");

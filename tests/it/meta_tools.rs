@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use bartizan_gate::question::operation::{Handed, Handles, Knowledge, Operation};
+use bartizan_gate::question::operation::{
+    HandleLookup, HandleTarget, Operation, ResolutionContext,
+};
 use bartizan_gate::question::pack::{Effect, Pack};
 use bartizan_gate::wire::document::{Document, DocumentLimits};
 use bytes::Bytes;
@@ -96,8 +98,8 @@ const PACK: &str = r#"{
 
 struct Seen;
 
-impl Handles for Seen {
-    fn handed(&self, handle: &str) -> Option<Handed> {
+impl HandleLookup for Seen {
+    fn resolve(&self, handle: &str) -> Option<HandleTarget> {
         let (operation, effect) = match handle {
             "h-list" => ("gates.list", None),
             "h-worse" => ("gates.list", Some(Effect::Destructive)),
@@ -105,7 +107,7 @@ impl Handles for Seen {
             "h-other" => ("gates.delete", Some(Effect::Read)),
             _ => return None,
         };
-        Some(Handed { operation: operation.into(), effect })
+        Some(HandleTarget { operation: operation.into(), effect })
     }
 }
 
@@ -114,7 +116,8 @@ fn resolve(tool: &str, arguments: &str) -> String {
     let pack = Pack::read(PACK.as_bytes()).unwrap();
     let ids: BTreeMap<Box<str>, Box<str>> =
         [("17".into(), "staging".into()), ("key-p".into(), "production".into())].into();
-    let known = Knowledge { pack: Some(&pack), environment_ids: Some(&ids), handles: Some(&Seen) };
+    let known =
+        ResolutionContext { pack: Some(&pack), environment_ids: Some(&ids), handles: Some(&Seen) };
     let raw = Bytes::copy_from_slice(arguments.as_bytes());
     let document = Document::read(raw, &DocumentLimits::default()).unwrap();
     let operation = Operation::of_call(known, tool, Some(document.root()));

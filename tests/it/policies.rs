@@ -18,7 +18,7 @@ use bartizan_gate::question::access::{
 };
 use bartizan_gate::question::operation::Operation;
 use bartizan_gate::question::pack::{Effect as Does, Pack};
-use bartizan_gate::question::standing::Standing;
+use bartizan_gate::question::status::DefinitionStatus;
 use bartizan_gate::wire::document::{Document, DocumentLimits};
 use bartizan_gate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
 use bartizan_rego::{Entrypoints, EvalLimits, Policy, RegoPdp, prove, run_tests};
@@ -169,7 +169,7 @@ impl<'a> Question<'a> {
                     name,
                     arguments: Some(root),
                     definition: None,
-                    standing: Standing::default(),
+                    status: DefinitionStatus::default(),
                 },
                 Operation::of_call(server.pack.as_deref(), name, Some(root)),
             ),
@@ -389,7 +389,7 @@ fn the_baseline_hides_nothing() {
             operation: Some(Operation::of_method(Does::Destructive)),
             digest: "sha256:0",
             definition: None,
-            standing: Standing::default(),
+            status: DefinitionStatus::default(),
         };
         let listing = question.ask(|request| engine.list(request, &[entry]));
         let Listing::Hide { names, .. } = listing else { panic!("{listing:?}") };

@@ -13,7 +13,7 @@ use bartizan_gate::question::access::{
 };
 use bartizan_gate::question::operation::{EnvironmentSource, Operation};
 use bartizan_gate::question::pack;
-use bartizan_gate::question::standing::Standing;
+use bartizan_gate::question::status::DefinitionStatus;
 use bartizan_gate::wire::document::{Document, DocumentLimits};
 use bartizan_gate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
 use bartizan_rego::{
@@ -102,7 +102,7 @@ impl Scene {
                 name: tool,
                 arguments: arguments.map(Document::root),
                 definition: None,
-                standing: Standing::default(),
+                status: DefinitionStatus::default(),
             },
             params: None,
             operation: Operation {
@@ -208,7 +208,7 @@ fn each_kind_of_resource_has_its_own_place_in_the_input() {
         name: "t",
         arguments: Some(arguments.root()),
         definition: Some("d"),
-        standing: Standing::default(),
+        status: DefinitionStatus::default(),
     };
     for (resource, params, pointer, expected) in [
         (Resource::Uri("file:///a"), None, "/resource/uri", r#""file:///a""#),
@@ -335,7 +335,7 @@ fn a_page_is_judged_at_once() {
         operation: Some(Operation::of_method(effect)),
         digest: "sha256:00",
         definition: None,
-        standing: Standing::default(),
+        status: DefinitionStatus::default(),
     };
     let entries = [
         entry("get_flag", pack::Effect::Read),
@@ -359,7 +359,7 @@ fn a_listing_that_cannot_be_answered_withholds_the_page() {
         operation: None,
         digest: "d",
         definition: None,
-        standing: Standing::default(),
+        status: DefinitionStatus::default(),
     };
     let Listing::Withhold { reason, .. } = both.list(&request, &[entry]) else { panic!() };
     assert_eq!(reason.origin, Origin::Indeterminate);

@@ -1,9 +1,10 @@
-//! The gate: parses messages, decides what may pass, and says what is recorded. Functions on values.
+//! The gate: parses messages, enforces policy decisions, and produces audit records. Pure functions
+//! on values; the policy enforcement point (PEP) of the firewall, without its input and output.
 //!
 //! Nothing here opens a socket, reads a clock, a file or the environment, spawns a task or writes a
-//! log. Bytes and the time ([`Now`](evidence::record::Now)) come in; a
-//! [`Step`](evidence::step::Step) goes out, which holds an act and the record that must be kept
-//! before it. The edge calls the gate; the gate calls nobody but the policy decision point
+//! log. Its inputs are bytes and the time ([`Now`](evidence::record::Now)); its output is a
+//! [`Step`](evidence::step::Step), which holds an act and the record that must be kept before it.
+//! `bartizan-edge` calls the gate; the gate calls only the policy decision point
 //! ([`Pdp`](duty::pdp::Pdp)) that it was given. It does not know Rego.
 //!
 //! Rooms, in the order in which a frame meets them; a module uses only those declared above it:
@@ -12,12 +13,12 @@
 //!    routing headers.
 //! 2. [`question`]: frame to [`AccessRequest`](question::access::AccessRequest): packs, operations,
 //!    handles.
-//! 3. [`duty`]: the [`Decision`](duty::decision::Decision) and its obligations: limits, arguments to
-//!    set, redaction.
+//! 3. [`duty`]: the [`Decision`](duty::decision::Decision) and its obligations: limits, arguments
+//!    to set, redaction.
 //! 4. [`catalog`]: lists of definitions: filtering, and drift from a reviewed lock.
 //! 5. [`evidence`]: audit records, steps, refusals.
-//! 6. [`session`]: the policy enforcement point: the way of one frame, top to bottom, in both
-//!    directions. Read [`Session::client_frame`](session::Session::client_frame) first.
+//! 6. [`session`]: one conversation: what happens to one frame, in both directions. Read
+//!    [`Session::client_frame`](session::Session::client_frame) first.
 
 pub mod wire;
 pub mod question;

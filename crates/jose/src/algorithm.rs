@@ -1,4 +1,4 @@
-//! Algorithms of signatures (JSON Web Algorithms, RFC 7518 §3.1).
+//! Signature algorithms (JSON Web Algorithms, RFC 7518 §3.1), one row each.
 
 use ring::hmac::{self, HMAC_SHA256, HMAC_SHA384, HMAC_SHA512};
 use ring::signature::{
@@ -7,7 +7,7 @@ use ring::signature::{
     RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, VerificationAlgorithm,
 };
 
-/// An algorithm that a signature may have. `none` is not among them, so nothing can accept it.
+/// A signature algorithm. `none` is not among them, so no caller can accept it (RFC 8725 §3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "named as in RFC 7518 §3.1 and RFC 8037 §3.1")]
 pub enum Algorithm {
@@ -25,31 +25,31 @@ pub enum Algorithm {
     HS512,
 }
 
-/// What kind of key an algorithm needs.
+/// The kind of key that an algorithm needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyKind {
-    /// RSA public key, 2048 to 8192 bits; `ring` refuses other sizes.
+    /// An RSA public key of 2048 to 8192 bits; `ring` refuses other sizes.
     Rsa,
-    /// Point on P-256.
+    /// A point on the curve P-256.
     P256,
-    /// Point on P-384.
+    /// A point on the curve P-384.
     P384,
-    /// Ed25519 public key.
+    /// An Ed25519 public key.
     Ed25519,
-    /// Shared secret.
+    /// A shared secret.
     Secret,
 }
 
-/// How a signature is checked.
+/// How a signature is verified.
 pub(crate) enum Check {
-    /// With a public key.
+    /// A digital signature, verified with a public key.
     Signature(&'static dyn VerificationAlgorithm),
-    /// With the secret that made it.
+    /// An HMAC, verified with the shared secret.
     Mac(hmac::Algorithm),
 }
 
 impl Algorithm {
-    /// Every one.
+    /// All algorithms.
     pub const ALL: [Self; 12] = [
         Self::RS256,
         Self::RS384,
@@ -65,14 +65,15 @@ impl Algorithm {
         Self::HS512,
     ];
 
-    /// The algorithm that `alg` names, exactly: names are case-sensitive (RFC 7515 §4.1.1).
-    /// `Ed25519` is the newer name of `EdDSA` with the only curve that it has here (RFC 9864 §2.2).
+    /// Returns the algorithm with the exact name `alg`; names are case-sensitive (RFC 7515 §4.1.1).
+    /// `Ed25519` is the newer name of `EdDSA` with this curve, the only one supported (RFC 9864
+    /// §2.2).
     pub fn parse(alg: &str) -> Option<Self> {
         let alg = if alg == "Ed25519" { "EdDSA" } else { alg };
         Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == alg)
     }
 
-    /// Its name in `alg`.
+    /// Its name in the header parameter `alg`.
     pub fn as_str(self) -> &'static str {
         self.row().0
     }
@@ -90,7 +91,7 @@ impl Algorithm {
         self.row().2
     }
 
-    /// Name, key and check of each algorithm.
+    /// The name, the kind of key and the verification of each algorithm.
     fn row(self) -> (&'static str, KeyKind, Check) {
         use Check::{Mac, Signature};
         use KeyKind::{Ed25519, P256, P384, Rsa, Secret};

@@ -1,6 +1,6 @@
-//! Public keys of an issuer: a JWK Set (RFC 7517 §5).
+//! The public keys of an issuer: a JWK Set (RFC 7517 §5).
 //!
-//! Shared secrets have no place in one: whoever can check with a secret can also sign.
+//! A set with shared secrets is refused: whoever can verify with a secret can also sign.
 
 use std::fmt;
 
@@ -14,12 +14,12 @@ use spki::der::asn1::UintRef;
 use crate::algorithm::{Algorithm, KeyKind};
 use crate::key::Key;
 
-/// Size of a JWK Set, bytes.
+/// Largest JWK Set, bytes.
 pub const KEY_SET_BYTES_MAX: usize = 64 << 10;
-/// Keys in one set.
+/// Keys in one set at most.
 pub const KEYS_MAX: usize = 64;
 
-/// Bounds on a JWK Set.
+/// Limits on the JSON of a JWK Set.
 const LIMITS: DocumentLimits = DocumentLimits {
     bytes_max: KEY_SET_BYTES_MAX,
     depth_max: 16,
@@ -34,16 +34,17 @@ const ED25519_BYTES: usize = 32;
 /// First byte of an uncompressed point (SEC 1 §2.3.3).
 const UNCOMPRESSED: u8 = 4;
 
-/// Why there are no keys in a document.
+/// Why a document is not a usable set of public keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoKeySet {
-    /// It is not one strict JSON document of at most [`KEY_SET_BYTES_MAX`].
+    /// Not one strict JSON document of at most [`KEY_SET_BYTES_MAX`].
     Unreadable(Unreadable),
-    /// It is no object with an array `keys` of at most [`KEYS_MAX`].
+    /// Not an object with an array `keys` of at most [`KEYS_MAX`].
     NoSet,
-    /// It holds a private or a shared key, which then is a secret no more.
+    /// It contains a private or a shared key, which is compromised by being published.
     Secret,
-    /// None of its keys can check a signature of one of these algorithms, which the caller accepts.
+    /// None of its keys can verify a signature of one of these algorithms, which the caller
+    /// accepts.
     NoneUsable(Box<[Algorithm]>),
 }
 
@@ -69,8 +70,12 @@ impl std::error::Error for NoKeySet {}
 pub struct KeySet(Vec<Key>);
 
 impl KeySet {
-    /// Reads a JWK Set. Keys that cannot verify a signature of one of the `accepted` algorithms are
-    /// passed over: of other kinds, for other uses, damaged (RFC 7517 §5).
+    /// Reads a JWK Set. Ignores keys that cannot verify a signature of one of the `accepted`
+    /// algorithms: keys of other kinds, for other uses, or damaged ones (RFC 7517 §5).
+    ///
+    /// # Errors
+    ///
+    /// [`NoKeySet`]: the set is not usable.
     pub fn read(raw: Bytes, accepted: &[Algorithm]) -> Result<Self, NoKeySet> {
         let document = Document::read(raw, &LIMITS).map_err(NoKeySet::Unreadable)?;
         let keys = document.root().get("keys").filter(|keys| keys.kind() == Kind::Array);
@@ -88,8 +93,9 @@ impl KeySet {
         }
     }
 
-    /// The one key that a token means which names `id` and is signed with `algorithm`. A token
-    /// that names none means the only key that there is for it.
+    /// Returns the key for a token that names the key id `id` and `algorithm`. For a token without
+    /// a key id, the set must have exactly one key for the algorithm. `None` if no key or more than
+    /// one matches.
     pub fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<&Key> {
         let named = |key: &&Key| id.is_none() || key.id.as_deref() == id;
         let mut fitting = self.0.iter().filter(named).filter(|key| key.fits(algorithm));
@@ -97,7 +103,7 @@ impl KeySet {
     }
 }
 
-/// The public key in one JWK (RFC 7517 §4), if it is one for signatures.
+/// Reads the public key in one JWK (RFC 7517 §4); `None` if it is not one for signatures.
 fn key(jwk: Value<'_>) -> Option<Key> {
     let text = |name: &str| jwk.get(name).and_then(Value::as_str);
     if jwk.get("use").is_some() && text("use") != Some("sig") {
@@ -129,8 +135,8 @@ fn key(jwk: Value<'_>) -> Option<Key> {
     Some(Key { id, algorithm, kind, bytes })
 }
 
-/// An `RSAPublicKey` in DER (RFC 8017 §A.1.1): a sequence of modulus and exponent, which are big-endian
-/// without a zero byte before them (RFC 7518 §6.3.1).
+/// Writes an `RSAPublicKey` in DER (RFC 8017 §A.1.1): a sequence of modulus and exponent, which
+/// must be big-endian without leading zero bytes (RFC 7518 §6.3.1).
 fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<Vec<u8>> {
     let padded = |number: &[u8]| number.first().is_none_or(|first| *first == 0);
     if !MODULUS_BYTES.contains(&modulus.len()) || padded(modulus) || padded(exponent) {
@@ -142,8 +148,8 @@ fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<Vec<u8>> {
     Some(der)
 }
 
-/// An uncompressed point (SEC 1 §2.3.3) on a curve whose coordinates have this many bytes, no fewer
-/// (RFC 7518 §6.2.1.2).
+/// Writes an uncompressed point (SEC 1 §2.3.3). Both coordinates must have exactly
+/// `coordinate_bytes` bytes (RFC 7518 §6.2.1.2).
 fn point(coordinate_bytes: usize, x: &[u8], y: &[u8]) -> Option<Vec<u8>> {
     let whole = x.len() == coordinate_bytes && y.len() == coordinate_bytes;
     whole.then(|| [&[UNCOMPRESSED], x, y].concat())

@@ -1,4 +1,4 @@
-//! One signed token: a JWS in compact serialization (RFC 7515 §3.1).
+//! A signed token: a JWS in compact serialization (RFC 7515 §3.1), read and verified.
 
 use std::fmt;
 
@@ -10,10 +10,10 @@ use bytes::Bytes;
 use crate::algorithm::Algorithm;
 use crate::key::Key;
 
-/// Size of a token's header, bytes.
+/// Largest header of a token, bytes, decoded.
 pub const HEADER_BYTES_MAX: usize = 16 << 10;
 
-/// Bounds on a token's header.
+/// Limits on the JSON of a token's header.
 const HEADER: DocumentLimits = DocumentLimits {
     bytes_max: HEADER_BYTES_MAX,
     depth_max: 16,
@@ -21,24 +21,24 @@ const HEADER: DocumentLimits = DocumentLimits {
     values_max: 4096,
 };
 
-/// Why a text is no token that could be verified.
+/// Why a text is not a token that could be verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Malformed {
-    /// Longer than the caller allows, bytes.
+    /// Longer than the limit of the caller; that limit, bytes.
     TooLong(usize),
     /// Not three parts in base64url without padding (RFC 7515 §7.1).
     Parts,
-    /// The header is no strict JSON object of at most [`HEADER_BYTES_MAX`].
+    /// The header is not a strict JSON object of at most [`HEADER_BYTES_MAX`].
     Header,
-    /// It has critical extensions.
+    /// The header has `crit`: critical extensions, none of which is supported (RFC 7515 §4.1.11).
     Critical,
-    /// The header has no text `alg`, which RFC 7515 §4.1.1 requires.
+    /// The header has no string `alg`, which RFC 7515 §4.1.1 requires.
     Algorithm,
-    /// The header's `kid` is no text (RFC 7515 §4.1.4).
+    /// The header's `kid` is not a string (RFC 7515 §4.1.4).
     KeyId,
 }
 
-/// What is wrong with the token, to stand after its name.
+/// What is wrong; the caller writes the token's name before it.
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -57,18 +57,18 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// Why a token is not believed.
+/// Why the signature of a token is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotVerified {
-    /// The caller does not accept its algorithm.
+    /// The token's algorithm is unknown, or the caller does not accept it.
     Algorithm,
-    /// The key is not for its algorithm.
+    /// The key may not be used with the token's algorithm.
     Key,
-    /// Somebody else signed it, or something else was signed.
+    /// The signature is invalid: another key signed, or the content was changed.
     Signature,
 }
 
-/// What is wrong with the token, to stand after its name.
+/// What is wrong; the caller writes the token's name before it.
 impl fmt::Display for NotVerified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -81,10 +81,10 @@ impl fmt::Display for NotVerified {
 
 impl std::error::Error for NotVerified {}
 
-/// A token that was read. What it says is not to be believed before [`Jws::verify`].
+/// A token that was read but not verified. Its content must not be trusted before [`Jws::verify`].
 #[derive(Clone)]
 pub struct Jws<'a> {
-    /// What is signed: header and payload as they came (RFC 7515 §5.2, step 8).
+    /// The JWS Signing Input: header and payload as they came (RFC 7515 §5.2, step 8).
     signed: &'a str,
     signature: Vec<u8>,
     algorithm: Box<str>,
@@ -93,7 +93,7 @@ pub struct Jws<'a> {
     payload: Bytes,
 }
 
-/// Shows nothing of the token: whoever has it may use it.
+/// Shows nothing of the token, because whoever has it may use it.
 impl fmt::Debug for Jws<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Jws").field("signed_bytes", &self.signed.len()).finish_non_exhaustive()
@@ -101,14 +101,18 @@ impl fmt::Debug for Jws<'_> {
 }
 
 impl<'a> Jws<'a> {
-    /// Reads `token`, of at most `bytes_max` bytes. The payload is decoded and not looked into.
+    /// Reads `token`, of at most `bytes_max` bytes. Decodes the payload but does not interpret it.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`]; its text contains nothing of the token.
     pub fn read(token: &'a str, bytes_max: usize) -> Result<Self, Malformed> {
         if token.len() > bytes_max {
             return Err(Malformed::TooLong(bytes_max));
         }
         let (signed, signature) = token.rsplit_once('.').ok_or(Malformed::Parts)?;
         let (header, payload) = signed.split_once('.').ok_or(Malformed::Parts)?;
-        // A further dot is no character of base64url.
+        // A third dot fails here, because a dot is not in the base64url alphabet.
         let decoded = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| Malformed::Parts);
         let (header, payload) = (decoded(header)?, decoded(payload)?);
         let signature = decoded(signature)?;
@@ -133,30 +137,35 @@ impl<'a> Jws<'a> {
         Ok(Self { signed, signature, algorithm, key_id, media_type, payload })
     }
 
-    /// The header's `alg`, as written. It chooses nothing: it is compared with what is accepted.
+    /// The header's `alg` as written. It only restricts: [`Jws::verify`] compares it with the
+    /// accepted algorithms.
     pub fn algorithm(&self) -> &str {
         &self.algorithm
     }
 
-    /// The header's `kid` (RFC 7515 §4.1.4): which of the keys that the caller has.
+    /// The header's `kid` (RFC 7515 §4.1.4), by which the caller selects the key.
     pub fn key_id(&self) -> Option<&str> {
         self.key_id.as_deref()
     }
 
-    /// The header's `typ` (RFC 7515 §4.1.9): what kind of token it says that it is. Empty, which is
-    /// no media type, where it is no text.
+    /// The header's `typ` (RFC 7515 §4.1.9): the media type that the token claims. Empty, which is
+    /// no media type, where it is not a string.
     pub fn media_type(&self) -> Option<&str> {
         self.media_type.as_deref()
     }
 
-    /// The payload, of which nothing is to be believed before [`Jws::verify`]; to find out which key
-    /// that would need.
+    /// The payload, which must not be trusted before [`Jws::verify`]. A caller may need it to find
+    /// the key, such as the issuer.
     pub fn unverified_payload(&self) -> &Bytes {
         &self.payload
     }
 
-    /// Believes the token, header and payload, if it was signed with `key` and one of the `accepted`
-    /// algorithms (RFC 7515 §5.2, RFC 8725 §3.1).
+    /// Verifies that header and payload were signed with `key` and one of the `accepted` algorithms
+    /// (RFC 7515 §5.2, RFC 8725 §3.1).
+    ///
+    /// # Errors
+    ///
+    /// [`NotVerified`]: the token must not be trusted.
     pub fn verify(&self, key: &Key, accepted: &[Algorithm]) -> Result<(), NotVerified> {
         let algorithm = Algorithm::parse(&self.algorithm).ok_or(NotVerified::Algorithm)?;
         if !accepted.contains(&algorithm) {

@@ -1,4 +1,4 @@
-//! One key, and what it may verify.
+//! A key with the algorithms that it may verify.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use spki::{AlgorithmIdentifierRef, ObjectIdentifier, SubjectPublicKeyInfoRef};
 
 use crate::algorithm::{Algorithm, Check, KeyKind};
 
-/// Size of the PEM that a key is read from, bytes.
+/// Largest PEM from which a key is read, bytes.
 pub const PEM_BYTES_MAX: usize = 1 << 20;
 
 /// `rsaEncryption` (RFC 3279 §2.3.1).
@@ -25,20 +25,20 @@ const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 /// `id-Ed25519` (RFC 8410 §3).
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
-/// One key: a public one, or a shared secret.
+/// One key: a public key, or a shared secret.
 #[derive(Clone)]
 pub struct Key {
-    /// Its name in a JWK Set (`kid`, RFC 7517 §4.5).
+    /// Its id in a JWK Set (`kid`, RFC 7517 §4.5).
     pub(crate) id: Option<Box<str>>,
-    /// The one algorithm that it is for, where that was said.
+    /// The only algorithm that it may be used with, where one is stated.
     pub(crate) algorithm: Option<Algorithm>,
     pub(crate) kind: KeyKind,
-    /// As `ring` takes them: an `RSAPublicKey` in DER (RFC 8017 §A.1.1), an uncompressed point (SEC 1
-    /// §2.3.3), 32 bytes (RFC 8032 §5.1.5), or the secret itself.
+    /// The key in the form that `ring` expects: an `RSAPublicKey` in DER (RFC 8017 §A.1.1), an
+    /// uncompressed point (SEC 1 §2.3.3), 32 bytes (RFC 8032 §5.1.5), or the secret itself.
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Shows no bytes of the key: they may be a secret.
+/// Does not show the bytes of the key, which may be a secret.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Key")
@@ -49,23 +49,23 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Why something is no key for an algorithm.
+/// Why a key cannot be read, or cannot be used with an algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoKey {
     /// Larger than [`PEM_BYTES_MAX`].
     TooLarge,
-    /// It holds no PEM section, or one that is damaged.
+    /// There is no PEM section, or it is damaged.
     NoPem,
-    /// Its first section is a private key, which only the signer may have.
+    /// The first PEM section is a private key, which only the signer may have.
     Private,
-    /// Its first section is something else than a public key, such as a certificate.
+    /// The first PEM section is not a public key; it may be a certificate.
     NotPublic,
-    /// No `SubjectPublicKeyInfo` in DER (RFC 5280 §4.1.2.7), or one of a kind that no [`Algorithm`]
-    /// uses.
+    /// Not a `SubjectPublicKeyInfo` in DER (RFC 5280 §4.1.2.7), or one of a kind that no
+    /// [`Algorithm`] uses.
     UnknownKind,
-    /// A key for other algorithms than this one.
+    /// The key is of another kind than this algorithm needs.
     OtherKind(Algorithm),
-    /// A secret without a byte.
+    /// The secret has no bytes.
     EmptySecret,
 }
 
@@ -88,8 +88,12 @@ impl fmt::Display for NoKey {
 impl std::error::Error for NoKey {}
 
 impl Key {
-    /// The public key in the first section of `pem` (RFC 7468 §13), for `algorithm` alone. Whether
-    /// its numbers make sense is checked when it verifies.
+    /// Reads the public key in the first section of `pem` (RFC 7468 §13), for use with `algorithm`
+    /// alone. Whether its numbers form a valid key is checked when it verifies.
+    ///
+    /// # Errors
+    ///
+    /// [`NoKey`], except `EmptySecret`.
     pub fn from_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, NoKey> {
         if pem.len() > PEM_BYTES_MAX {
             return Err(NoKey::TooLarge);
@@ -112,7 +116,11 @@ impl Key {
         Ok(Self { id: None, algorithm: Some(algorithm), kind, bytes })
     }
 
-    /// The secret that signer and verifier share, for `algorithm` alone.
+    /// Takes a secret that signer and verifier share, for use with `algorithm` alone.
+    ///
+    /// # Errors
+    ///
+    /// `OtherKind` if `algorithm` is not symmetric, `EmptySecret`.
     pub fn from_secret(algorithm: Algorithm, secret: &[u8]) -> Result<Self, NoKey> {
         if !algorithm.is_symmetric() {
             return Err(NoKey::OtherKind(algorithm));
@@ -124,20 +132,20 @@ impl Key {
         Ok(Self { id: None, algorithm: Some(algorithm), kind: KeyKind::Secret, bytes })
     }
 
-    /// Whether signatures of `algorithm` can be checked with it: the key decides, not the token
+    /// Whether the key may verify signatures of `algorithm`. The key decides this, not the token
     /// (RFC 8725 §3.1).
     pub(crate) fn fits(&self, algorithm: Algorithm) -> bool {
         self.kind == algorithm.key_kind() && self.algorithm.is_none_or(|only| only == algorithm)
     }
 
-    /// Whether `signature` of `algorithm`, which this key [fits](Self::fits), over `message` was
-    /// made with the private half, or with the same secret.
+    /// Whether `signature` over `message` is valid. `algorithm` must be one that this key
+    /// [fits](Self::fits).
     pub(crate) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
         match algorithm.check() {
             Check::Signature(check) => {
                 UnparsedPublicKey::new(check, &self.bytes).verify(message, signature).is_ok()
             }
-            // Compares in constant time.
+            // `hmac::verify` compares in constant time.
             Check::Mac(mac) => {
                 hmac::verify(&hmac::Key::new(mac, &self.bytes), message, signature).is_ok()
             }
@@ -145,8 +153,9 @@ impl Key {
     }
 }
 
-/// The kind of key that this identifier means, parameters included: RSA has NULL (RFC 3279 §2.3.1),
-/// a point names its curve (RFC 5480 §2.1.1), Ed25519 has none (RFC 8410 §3).
+/// Returns the kind of key of an algorithm identifier. Its parameters must be as the RFCs require:
+/// NULL for RSA (RFC 3279 §2.3.1), the curve for a point (RFC 5480 §2.1.1), absent for Ed25519 (RFC
+/// 8410 §3).
 fn kind(found: &AlgorithmIdentifierRef<'_>) -> Option<KeyKind> {
     if found.oid == RSA && found.parameters == Some(AnyRef::NULL) {
         Some(KeyKind::Rsa)

@@ -1,4 +1,4 @@
-//! Keys and tokens made for tests: of each algorithm a key, and what it signs.
+//! For tests: a key of each algorithm, and tokens signed with it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -9,7 +9,7 @@ use rustls_pki_types::pem::PemObject as _;
 
 use crate::{Algorithm, Key};
 
-// Pairs of keys for tests alone; `ring` makes no RSA keys.
+// Key pairs for tests only; they are files because `ring` cannot generate RSA keys.
 pub(crate) const RSA: &str = include_str!("../../../tests/it/bundles/keys/rsa.pem");
 pub(crate) const P256: &str = include_str!("../../../tests/it/bundles/keys/p256.pem");
 pub(crate) const P384: &str = include_str!("../../../tests/it/bundles/keys/p384.pem");
@@ -20,7 +20,7 @@ const P384_PRIVATE: &str = include_str!("../../../tests/it/bundles/keys/p384.key
 const ED25519_PRIVATE: &str = include_str!("../../../tests/it/bundles/keys/ed25519.key");
 const SECRET: &[u8] = b"a secret that signer and verifier share";
 
-/// What verifies signatures of `algorithm` that [`token`] makes.
+/// The key that verifies tokens of `algorithm` from [`token`].
 pub(crate) fn key(algorithm: Algorithm) -> Key {
     use Algorithm::{
         ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512,

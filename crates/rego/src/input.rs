@@ -16,7 +16,7 @@ use bartizan_gate::question::access::{
 };
 use bartizan_gate::question::operation::Operation;
 use bartizan_gate::question::pack::BaselineRate;
-use bartizan_gate::question::standing::{Drift, Standing};
+use bartizan_gate::question::status::{DefinitionStatus, Drift};
 use bartizan_gate::wire::document::{self, Kind};
 use bartizan_gate::wire::protocol::Revision;
 
@@ -137,11 +137,11 @@ impl<'r> Fields<'r> {
 
     fn resource(&mut self, request: &AccessRequest<'_>, inexact: &mut Vec<String>) {
         match request.resource {
-            Resource::Tool { name, arguments, definition, standing } => self.put("tool", |reads| {
+            Resource::Tool { name, arguments, definition, status } => self.put("tool", |reads| {
                 let mut fields = Fields::new(reads);
                 fields.text("name", name);
                 fields.optional("definition", definition);
-                fields.standing(standing);
+                fields.status(status);
                 fields.arguments("tool", arguments, inexact);
                 Some(fields.finish())
             }),
@@ -180,11 +180,11 @@ impl<'r> Fields<'r> {
         }
     }
 
-    fn standing(&mut self, standing: Standing<'_>) {
-        self.optional("drift", standing.drift.map(Drift::as_str));
+    fn status(&mut self, status: DefinitionStatus<'_>) {
+        self.optional("drift", status.drift.map(Drift::as_str));
         self.put("flags", |_| {
-            let flags = standing.flags.iter().map(|flag| Value::from(*flag));
-            (!standing.flags.is_empty()).then(|| Value::from(flags.collect::<Vec<_>>()))
+            let flags = status.flags.iter().map(|flag| Value::from(*flag));
+            (!status.flags.is_empty()).then(|| Value::from(flags.collect::<Vec<_>>()))
         });
     }
 
@@ -263,7 +263,7 @@ fn entry(entry: &ListEntry<'_>, reads: &ReadSet) -> Value {
     let mut fields = Fields::new(reads);
     fields.text("name", entry.name);
     fields.text("definition", entry.digest);
-    fields.standing(entry.standing);
+    fields.status(entry.status);
     fields.put("operation", |reads| entry.operation.as_ref().map(|it| operation(it, reads)));
     fields.finish()
 }

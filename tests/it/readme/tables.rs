@@ -22,7 +22,7 @@ use bartizan_gate::question::access::{
 use bartizan_gate::question::operation::{EnvironmentSource, Operation};
 use bartizan_gate::question::pack::{BaselineRate, Effect, Pack};
 use bartizan_gate::question::routing::HeaderMismatch;
-use bartizan_gate::question::standing::{Drift, Standing};
+use bartizan_gate::question::status::{DefinitionStatus, Drift};
 use bartizan_gate::wire::document::{Document, DocumentLimits, Unreadable};
 use bartizan_gate::wire::frame::{Id, Malformed};
 use bartizan_gate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
@@ -324,7 +324,7 @@ fn every_field_of_the_input_is_documented_and_no_other() {
             name: "t",
             arguments: part("arguments"),
             definition: Some("sha256:0"),
-            standing: Standing { drift: Some(Drift::None), flags: &["f"] },
+            status: DefinitionStatus { drift: Some(Drift::None), flags: &["f"] },
         },
         Resource::Prompt { name: "p", arguments: part("arguments") },
         Resource::Uri("u"),
@@ -390,9 +390,9 @@ fn listing_input(request: &AccessRequest<'_>) -> Value {
     let policy = Policy::compile(&sources, &Entrypoints::default(), &EvalLimits::default());
     let tool = (request.action == Action::ListTools).then(|| request.operation.clone());
     let drift = tool.as_ref().map(|_| Drift::None);
-    let standing = Standing { drift, flags: &["f"] };
+    let status = DefinitionStatus { drift, flags: &["f"] };
     let entry =
-        ListEntry { name: "n", operation: tool, digest: "sha256:0", definition: None, standing };
+        ListEntry { name: "n", operation: tool, digest: "sha256:0", definition: None, status };
     match RegoPdp::strict(policy.unwrap(), 1).list(request, &[entry]) {
         Listing::Hide { names, .. } => serde_json::from_str(&names[0]).unwrap(),
         Listing::Withhold { reason, .. } => panic!("{reason:?}"),

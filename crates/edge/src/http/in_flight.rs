@@ -15,7 +15,7 @@ use crate::session::{SessionHandle, Turn};
 use crate::upstream::SendContext;
 use bartizan_gate::evidence::record::{CallId, Now};
 use bartizan_gate::evidence::step::{Dispatch, Permitted, Step};
-use bartizan_gate::session::{Gate, Replay, Session, UpstreamFailure};
+use bartizan_gate::session::{Gate, Redelivery, Session, UpstreamFailure};
 use bartizan_gate::wire::protocol::Era;
 
 pub(super) const PROTOCOL_VERSION: &str = "mcp-protocol-version";
@@ -129,8 +129,10 @@ impl Exchange {
     /// event has an id, so it may come again.
     pub(super) fn server_message(&self, data: &Bytes, numbered: bool) -> Turn {
         let within = (self.dispatch != Dispatch::OpenStream).then_some(&self.call);
-        let replay = Replay { numbered, resumed: self.resumes };
-        self.turn(|session, gate, now| Some(session.server_event(gate, within, data, replay, now)))
+        let redelivery = Redelivery { numbered, resumed: self.resumes };
+        self.turn(|session, gate, now| {
+            Some(session.server_event(gate, within, data, redelivery, now))
+        })
     }
 
     /// The way to the server failed.

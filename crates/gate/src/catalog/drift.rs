@@ -1,28 +1,29 @@
-//! Tool definitions as somebody reviewed them, and how those of now stand to them.
+//! Compares a tool's definition with the one that was reviewed (`bartizan.lock`).
 //!
-//! A client asks its user once whether a tool may be used, and a server may change the tool the
-//! day after. The lock is the answer of a review that outlives the day: digests by name, kept in
-//! a file beside the policy. What a difference means is for policy to say.
+//! A client asks its user once whether a tool may be used, and the server may change the tool
+//! afterwards ("rug pull"). The lock file keeps digests of reviewed definitions by name. This
+//! module says how a definition differs; the policy decides what a difference means. `bartizan
+//! lock` writes the file; `session` compares.
 
 use std::collections::BTreeMap;
 
-use crate::question::standing::Drift;
+use crate::question::status::Drift;
 
-/// What is locked of one server.
+/// The reviewed definitions of one server's tools.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Lock {
-    /// There is no lock.
+pub enum DefinitionLock {
+    /// No lock file is configured.
     #[default]
     Off,
-    /// There is a lock, and this server is not in it.
+    /// There is a lock file, and this server is not in it.
     Unlocked,
     /// Digests of definitions, `sha256:<hex>`, by the name of the tool.
     Locked(BTreeMap<Box<str>, Box<str>>),
 }
 
-impl Lock {
-    /// How `tool` stands to it, whose definition was last seen with `digest`. Nothing where there
-    /// is no lock.
+impl DefinitionLock {
+    /// Compares `tool`, whose definition was last listed with `digest` (absent if it was never
+    /// listed), with the lock. `None` where no lock file is configured.
     pub fn drift(&self, tool: &str, digest: Option<&str>) -> Option<Drift> {
         match self {
             Self::Off => None,
@@ -35,7 +36,7 @@ impl Lock {
         }
     }
 
-    /// The locked digest of `tool`.
+    /// The digest of `tool` in the lock, if it is there.
     pub fn digest(&self, tool: &str) -> Option<&str> {
         match self {
             Self::Off | Self::Unlocked => None,

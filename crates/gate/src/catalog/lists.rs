@@ -1,7 +1,8 @@
-//! Server frames: pages of definitions, digested and filtered.
+//! Pages of a server's lists (`tools/list` and the like): reads, digests and filters them.
 //!
-//! A filtered page differs from the server's only where an entry was taken out: kept entries,
-//! their order, the cursor and unknown members stay byte for byte.
+//! A filtered page differs from the server's only where an entry was removed: kept entries, their
+//! order, the cursor and unknown members stay byte for byte. Which entries are hidden is the
+//! policy's decision; `session` carries it out with these functions.
 
 use std::ops::Range;
 
@@ -12,33 +13,37 @@ use crate::wire::document::{Document, Kind, Value, write_string};
 use crate::wire::hex::hex;
 use crate::wire::method::List;
 
-/// One definition of a page.
+/// One definition on a page.
 #[derive(Debug)]
-pub struct Entry<'a> {
-    /// Name, URI or URI template.
+pub struct ListedDefinition<'a> {
+    /// The name, URI, URI template or task id by which the list identifies it.
     pub name: &'a str,
-    /// Digest of the definition, `sha256:<hex>`.
+    /// [`digest`] of the definition, `sha256:<hex>`.
     pub digest: Box<str>,
-    /// The definition.
+    /// The definition as the server sent it.
     pub value: Value<'a>,
 }
 
-/// The definitions of one page, in the server's order.
+/// One page of a list.
 #[derive(Debug)]
-pub struct Page<'a> {
+pub struct ListPage<'a> {
     list: Value<'a>,
-    /// The entries.
-    pub entries: Vec<Entry<'a>>,
+    /// The definitions, in the server's order.
+    pub entries: Vec<ListedDefinition<'a>>,
 }
 
-/// A list answer that does not hold a list of named definitions: it cannot be filtered, so it
-/// cannot pass.
+/// The result does not hold an array of named definitions. It cannot be filtered, so `session`
+/// withholds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NoPage;
+pub struct NotAList;
 
-impl<'a> Page<'a> {
-    /// Reads the page out of a `result`.
-    pub fn read(result: Value<'a>, list: List) -> Result<Self, NoPage> {
+impl<'a> ListPage<'a> {
+    /// Reads the page of kind `list` from a `result`.
+    ///
+    /// # Errors
+    ///
+    /// [`NotAList`] where the array is missing or an entry has no name.
+    pub fn read(result: Value<'a>, list: List) -> Result<Self, NotAList> {
         let (member, key) = match list {
             List::Tools => ("tools", "name"),
             List::Prompts => ("prompts", "name"),
@@ -46,24 +51,26 @@ impl<'a> Page<'a> {
             List::ResourceTemplates => ("resourceTemplates", "uriTemplate"),
             List::Tasks => ("tasks", "taskId"),
         };
-        let list = result.get(member).filter(|value| value.kind() == Kind::Array).ok_or(NoPage)?;
+        let list =
+            result.get(member).filter(|value| value.kind() == Kind::Array).ok_or(NotAList)?;
         let entries = list
             .elements()
             .map(|value| {
-                let name = value.get(key).and_then(Value::as_str).ok_or(NoPage)?;
-                Ok(Entry { name, digest: digest(value), value })
+                let name = value.get(key).and_then(Value::as_str).ok_or(NotAList)?;
+                Ok(ListedDefinition { name, digest: digest(value), value })
             })
-            .collect::<Result<Vec<_>, NoPage>>()?;
+            .collect::<Result<Vec<_>, NotAList>>()?;
         Ok(Self { list, entries })
     }
 
-    /// The edit that takes out the entries that `hidden` names; none if it names none of them.
+    /// Returns the edit of `document` that removes the entries that `hidden` names; `None` if it
+    /// names none of them.
     pub fn without(
         &self,
         document: &Document,
         hidden: &[Box<str>],
     ) -> Option<(Range<usize>, Vec<u8>)> {
-        let hides = |entry: &Entry<'_>| hidden.iter().any(|name| **name == *entry.name);
+        let hides = |entry: &ListedDefinition<'_>| hidden.iter().any(|name| **name == *entry.name);
         if !self.entries.iter().any(hides) {
             return None;
         }
@@ -79,7 +86,8 @@ impl<'a> Page<'a> {
             if hides(entry) {
                 continue;
             }
-            // The gap before an entry holds its comma and spacing; the first kept entry has none.
+            // The bytes before an entry hold its comma and spacing; the first kept entry needs no
+            // comma.
             if kept > 0 {
                 let comma = if gap.contains(&b',') { gap } else { b"," };
                 text.extend_from_slice(comma);
@@ -92,28 +100,29 @@ impl<'a> Page<'a> {
     }
 }
 
-/// The edit that keeps a shared cache from serving one principal's page to another
-/// (2026-07-28, caching: `cacheScope`); none where the answer does not say `public`.
-pub fn private_scope(result: Value<'_>) -> Option<(Range<usize>, Vec<u8>)> {
+/// Returns the edit that sets `cacheScope` to `private`, so that a shared cache does not serve one
+/// principal's page to another (MCP 2026-07-28, caching); `None` where the result does not say
+/// `public`.
+pub fn make_cache_private(result: Value<'_>) -> Option<(Range<usize>, Vec<u8>)> {
     let scope = result.get("cacheScope")?;
     (scope.as_str()? == "public").then(|| (scope.span(), b"\"private\"".to_vec()))
 }
 
-/// How long a client may keep a page that was filtered, milliseconds: what is hidden changes with
-/// the policy, and in 2026-07-28 nobody tells the client of that.
+/// The longest `ttlMs` of a filtered page, milliseconds. What is hidden changes with the policy,
+/// and the server does not notify the client of that.
 pub const FILTERED_TTL_MS_MAX: u32 = 60_000;
 
-/// The edit that keeps a filtered page from outliving its policy for long (2026-07-28, caching:
-/// `ttlMs`); none where the answer allows less.
-pub fn short_life(result: Value<'_>) -> Option<(Range<usize>, Vec<u8>)> {
+/// Returns the edit that lowers `ttlMs` to [`FILTERED_TTL_MS_MAX`], so that a cached page does not
+/// outlive a change of policy for long (MCP 2026-07-28, caching); `None` where it is lower already.
+pub fn cap_ttl(result: Value<'_>) -> Option<(Range<usize>, Vec<u8>)> {
     let ttl = result.get("ttlMs")?;
     let millis: f64 = ttl.as_number()?.parse().ok()?;
     (millis > f64::from(FILTERED_TTL_MS_MAX))
         .then(|| (ttl.span(), FILTERED_TTL_MS_MAX.to_string().into_bytes()))
 }
 
-/// `document` with `edits` made, in whatever order they come.
-pub fn edited(document: &Document, mut edits: Vec<(Range<usize>, Vec<u8>)>) -> Bytes {
+/// Returns `document` with `edits` applied; they may come in any order but must not overlap.
+pub fn with_edits(document: &Document, mut edits: Vec<(Range<usize>, Vec<u8>)>) -> Bytes {
     if edits.is_empty() {
         return document.raw().clone();
     }
@@ -121,22 +130,22 @@ pub fn edited(document: &Document, mut edits: Vec<(Range<usize>, Vec<u8>)>) -> B
     document.splice(&edits)
 }
 
-/// Digest of a definition over its canonical form: members sorted by name, no white space,
-/// strings in one spelling, numbers as written. A server may reformat a definition freely; any
-/// change of its content is another digest.
+/// Returns the digest of a definition, `sha256:<hex>`, over its canonical form: members sorted by
+/// name, no white space, one spelling for each string, numbers as written. Reformatting does not
+/// change it; any change of content does. Records, policy input and lock file use it.
 pub fn digest(value: Value<'_>) -> Box<str> {
     format!("sha256:{}", hex(&Sha256::digest(canonical_text(value)))).into()
 }
 
-/// The canonical form that [`digest`] is of.
+/// Returns the canonical form over which [`digest`] is computed.
 pub fn canonical_text(value: Value<'_>) -> String {
     let mut text = Vec::with_capacity(value.raw().len());
     canonical(value, &mut text);
-    // Always UTF-8: all of it came from texts.
+    // Always UTF-8: it is assembled from UTF-8 texts.
     String::from_utf8(text).unwrap_or_default()
 }
 
-/// Depth is bounded by the document's own limit.
+/// Recursive; the document's own depth limit bounds it.
 fn canonical(value: Value<'_>, out: &mut Vec<u8>) {
     match value.kind() {
         Kind::Null | Kind::Bool | Kind::Number => out.extend_from_slice(value.raw()),

@@ -1,5 +1,5 @@
-//! Discharges [`Obligation::Set`](super::decision::Obligation): an argument is set, and nothing
-//! else in the frame changes.
+//! Discharges [`Obligation::Set`](super::decision::Obligation): sets one argument of a call and
+//! changes no other byte of the frame. Called by `session`, which reads the result as a new frame.
 
 use std::ops::Range;
 
@@ -7,15 +7,19 @@ use bytes::Bytes;
 
 use crate::wire::document::{Document, DocumentLimits, Kind, Value, write_string};
 
-/// The argument cannot be set: the pointer leads through something that is no object, the value
-/// is no strict JSON, or the frame has no `params`.
+/// The argument cannot be set: the pointer leads through a value that is not an object, the new
+/// value is not strict JSON, or the frame has no `params`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unsettable;
 
-/// The frame in `document` with `params.arguments` + `pointer` set to `value`. An argument that is
-/// there is replaced; one that is not becomes the first member of its parent, which must exist
-/// (absent `arguments` are made). What is sent must be as strict as what was read: the caller reads
-/// the result.
+/// Returns the frame in `document` with the argument at `pointer` (RFC 6901, below
+/// `params.arguments`) set to `value`, a JSON text. An argument that exists is replaced; one that
+/// does not exist is inserted as the first member of its parent object, which must exist. Absent or
+/// `null` `arguments` become an object. The caller must read the result as strictly as any frame.
+///
+/// # Errors
+///
+/// [`Unsettable`], for the reasons that it names.
 pub fn set(
     document: &Document,
     pointer: &str,
@@ -51,7 +55,7 @@ fn within(
     Ok(insert(parent, &unescape(name), value.as_bytes()))
 }
 
-/// A fresh `arguments` object that holds one top-level member.
+/// A new `arguments` object with one member, named by a `pointer` of one step.
 fn object(pointer: &str, value: &str) -> Result<Vec<u8>, Unsettable> {
     let name = pointer.strip_prefix('/').filter(|name| !name.contains('/')).ok_or(Unsettable)?;
     let mut text = vec![b'{'];
@@ -75,7 +79,7 @@ fn insert(parent: Value<'_>, name: &str, value: &[u8]) -> (Range<usize>, Vec<u8>
     (at..at, text)
 }
 
-/// RFC 6901 §4.
+/// Decodes one reference token: `~1` first, then `~0` (RFC 6901 §4).
 fn unescape(token: &str) -> String {
     token.replace("~1", "/").replace("~0", "~")
 }

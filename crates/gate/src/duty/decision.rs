@@ -1,8 +1,8 @@
-//! The answer: permit or deny, why, and with which duties.
+//! The policy's answer: permit or deny, with reasons and obligations.
 //!
-//! There is no third effect. A hold, a limit, a forced argument are obligations: the enforcement
-//! point discharges each or the permit is void (XACML 3.0 §2.12). Not applicable and
-//! indeterminate are reasons for a denial.
+//! There is no third effect. A hold, a rate limit and a forced argument are obligations: the
+//! enforcement point (`session`) discharges each of them, or the permit is void (XACML 3.0 §2.12).
+//! "Not applicable" and "indeterminate" are reasons for a denial.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,26 +10,27 @@ use std::time::Duration;
 pub use super::redact::Redaction;
 pub use crate::question::rate::Rate;
 
-/// Which policy answered: a digest of its sources and data, or a bundle's own revision.
+/// Names the policy that answered: a digest of its sources and data, or the revision that a bundle
+/// states in its manifest.
 pub type PolicyRevision = Arc<str>;
 
-/// Permit or deny.
+/// The effect of a decision (XACML 3.0 §7.17), with no value between the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// May pass once every obligation is discharged.
+    /// The message may pass once every obligation is discharged.
     Permit,
-    /// May not pass.
+    /// The message may not pass.
     Deny,
 }
 
-/// Which machine evaluated the policy.
+/// The engine that evaluated the policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
-    /// The interpreter with strict built-in errors: the authority.
+    /// The interpreter in which every built-in error denies. Where engines differ, it is right.
     Strict,
-    /// The proven bytecode machine.
+    /// The bytecode engine, used for policies that were proven to mean the same on both engines.
     Compiled,
-    /// None: the gate itself answered.
+    /// No engine: the gate itself decided, before or without asking the policy.
     None,
 }
 
@@ -47,19 +48,21 @@ impl Engine {
 /// Where a [`Reason`] comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Origin {
-    /// A rule of the policy.
+    /// A rule of the policy permitted or denied.
     Rule,
-    /// No rule permitted it.
+    /// No rule permitted the request (default deny).
     NotApplicable,
-    /// The policy could not be evaluated: an error, a limit, a wrong shape.
+    /// The policy could not be evaluated: a runtime error, an exceeded limit, or a result of the
+    /// wrong shape.
     Indeterminate,
-    /// A rate limit was spent.
+    /// A rate limit was exceeded.
     Limited,
     /// The frame broke the strict profile.
     Malformed,
-    /// Routing headers and body disagree.
+    /// A routing header and the body disagree (P11).
     HeaderMismatch,
-    /// The gate's own bookkeeping: a duplicate id, an answer nobody waits for, a full table.
+    /// A check of the gate's own state failed: a duplicate id, an answer to no request in flight, a
+    /// full table.
     Protocol,
     /// An obligation could not be discharged.
     Undischarged,
@@ -81,60 +84,61 @@ impl Origin {
     }
 }
 
-/// One reason, as the evaluation itself gave it. For records; never for the client.
+/// One reason of a decision. Goes into records and never to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
-    /// Stable and short.
+    /// A short, stable identifier: a rule's own code, or one of the gate's refusal codes.
     pub code: Box<str>,
-    /// For a person.
+    /// An explanation for a person who reads the record.
     pub message: Box<str>,
-    /// Where it comes from.
+    /// What gave the reason: a rule, the evaluation, or a check of the gate.
     pub origin: Origin,
 }
 
-/// A duty that comes with a permit.
+/// An obligation of a permit (XACML 3.0 §2.12): the permit holds only once it is discharged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obligation {
-    /// A person must approve first.
+    /// A person must approve the call first. There is no approval service yet, so this refuses.
     Hold {
-        /// The rule's code.
+        /// The code of the rule that demands it.
         code: Box<str>,
-        /// The rule's message.
+        /// The rule's message, for the record.
         message: Box<str>,
-        /// Groups that may approve.
+        /// The groups whose members may approve.
         approvers: Vec<Box<str>>,
-        /// How long the question stands.
+        /// How long an approval may be given; absent for no limit.
         ttl: Option<Duration>,
     },
-    /// One event is spent from this bucket.
+    /// One event is taken from a token bucket; an empty bucket refuses the call.
     Limit {
-        /// The rule's code; part of the bucket's key.
+        /// The code of the rule that demands it; part of the bucket's name.
         code: Box<str>,
-        /// What is counted apart; part of the bucket's key.
+        /// The value by which the rule counts separately, such as a principal; part of the bucket's
+        /// name.
         key: Box<str>,
         /// How fast the bucket refills.
         rate: Rate,
-        /// How many may come at once; at least 1 unless the rate is 0.
+        /// Events that may come at once; at least 1 unless the rate is 0.
         burst: u32,
     },
-    /// An argument is set before the call goes on.
+    /// An argument is set before the call is forwarded.
     Set {
-        /// RFC 6901 pointer below `params.arguments`.
+        /// Which argument: an RFC 6901 pointer below `params.arguments`.
         pointer: Box<str>,
-        /// The value, as strict JSON text.
+        /// The value, as a strict JSON text.
         value: Box<str>,
     },
-    /// Something is taken out of the answer before anybody has it.
+    /// Something is removed from the answer before the client receives it.
     Redact {
-        /// The rule's code.
+        /// The code of the rule that demands it.
         code: Box<str>,
-        /// What.
+        /// What to remove: the value at a pointer, or secrets of known forms.
         redaction: Redaction,
     },
 }
 
 impl Obligation {
-    /// Its name in records.
+    /// The name of its type in records: `hold`, `limit`, `set` or `redact`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Hold { .. } => "hold",
@@ -148,20 +152,20 @@ impl Obligation {
 /// The policy's answer to one question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// Permit or deny.
+    /// Whether the request may pass.
     pub effect: Effect,
-    /// Why; at least one.
+    /// Why; at least one reason.
     pub reasons: Vec<Reason>,
-    /// Duties; empty on a denial.
+    /// What must be discharged before the permit holds; empty on a denial.
     pub obligations: Vec<Obligation>,
     /// The policy that answered.
     pub revision: PolicyRevision,
-    /// The machine that evaluated it.
+    /// The engine that evaluated it.
     pub engine: Engine,
 }
 
 impl Decision {
-    /// What must be taken out of the answer.
+    /// The redactions among the obligations: what must be removed from the answer.
     pub fn redactions(&self) -> impl Iterator<Item = &Redaction> {
         self.obligations.iter().filter_map(|obligation| match obligation {
             Obligation::Redact { redaction, .. } => Some(redaction),
@@ -169,7 +173,7 @@ impl Decision {
         })
     }
 
-    /// A denial for one reason.
+    /// Returns a denial for one reason, without obligations.
     pub fn deny(revision: PolicyRevision, engine: Engine, reason: Reason) -> Self {
         Self {
             effect: Effect::Deny,
@@ -184,18 +188,18 @@ impl Decision {
 /// The policy's answer about one page of definitions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listing {
-    /// Hide these, by name (tools, prompts) or URI (resources, templates).
+    /// These definitions are removed from the page.
     Hide {
-        /// The names.
+        /// Names of tools and prompts, URIs of resources, URI templates.
         names: Vec<Box<str>>,
         /// The policy that answered.
         revision: PolicyRevision,
     },
-    /// The question could not be answered: the page must be withheld.
+    /// The policy could not be evaluated, so the whole page must be withheld.
     Withhold {
-        /// Why.
+        /// Why the evaluation failed.
         reason: Reason,
-        /// The policy that failed.
+        /// The policy whose evaluation failed.
         revision: PolicyRevision,
     },
 }

@@ -1,16 +1,16 @@
-//! Rate limits: discharges [`Obligation::Limit`](super::decision::Obligation) on a clock that is
-//! handed in. The only door to `governor`.
+//! Rate limits: discharges [`Obligation::Limit`](super::decision::Obligation) with token buckets
+//! (GCRA), on a clock that the caller passes in. The only module that uses `governor`.
 //!
 //! A bucket is named by the rule's code, the rule's key, its rate and its burst. Buckets live in a
-//! bounded table. A full bucket says no more than an absent one, so when the table has no room the
-//! bucket that was full first leaves. When none is full, new keys share one overflow bucket of the
-//! same code, rate and burst; so inventing keys buys nothing. A key that leaves the overflow
-//! bucket for one of its own takes the overflow bucket's level along; so changing over buys
-//! nothing either.
+//! table of bounded size. A full bucket holds the same information as an absent one, so when the
+//! table is full, the bucket that became full first is evicted. When no bucket is full, new keys
+//! share one overflow bucket of the same code, rate and burst, so that an attacker gains nothing by
+//! inventing keys. A key that moves from the overflow bucket to a bucket of its own starts at the
+//! overflow bucket's level, so that moving gains nothing either.
 //!
 //! The bound, for one key and any window of `period`: at most `rate + burst` events. It holds for
-//! every sequence of times handed in, because a time before an earlier one counts as that one.
-//! Nothing here waits, and nothing here says which events count: the policy does.
+//! every sequence of times, because a time earlier than a previous one counts as the previous one.
+//! Nothing here waits, and nothing here chooses which events count: the policy does.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -28,57 +28,70 @@ use governor::{Quota, RateLimiter};
 use super::decision::Rate;
 use bartizan_sync::lock;
 
-/// The longest time that the arithmetic below handles, ns: 100 years. Five of them fit into 64
-/// bits, and no sum has more than four. Uptimes beyond it stand still, so that limits only get stricter.
+/// The longest time that the arithmetic below handles, ns: 100 years. Five times that value fits
+/// into 64 bits, and no sum adds more than four. A longer uptime counts as this one, so buckets no
+/// longer refill and limits only get stricter.
 const TIME_NS_MAX: u64 = 100 * 365 * 24 * 3600 * 1_000_000_000;
 
-/// Overflow buckets kept at once, for different codes, rates and bursts. A policy names few; more
-/// of them than this at once, none of them full, are refused.
+/// Overflow buckets at once, one for each combination of code, rate and burst. A policy names few;
+/// an event that would need one more while none of these is full is refused.
 const OVERFLOW_BUCKETS_MAX: usize = 256;
 
-/// Names one bucket.
+/// The name of one bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BucketKey {
-    /// The rule's code.
+    /// The code of the rule that demands the limit.
     pub code: Box<str>,
-    /// What the rule counts apart.
+    /// The value by which the rule counts separately, such as a principal.
     pub key: Box<str>,
-    /// How fast it refills; a changed rate is another bucket.
+    /// How fast the bucket refills. A rule with a changed rate uses another bucket.
     pub rate: Rate,
-    /// How many may come at once; 0 means none, ever.
+    /// Events that may come at once; 0 means none, ever.
     pub burst: u32,
 }
 
-/// The bucket is empty.
+/// The bucket is empty, so the event is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Spent {
-    /// Until one more fits; absent for a rate of 0.
+pub struct BucketEmpty {
+    /// The time until the bucket allows one more event; absent for a rate or burst of 0, which
+    /// never allows one.
     pub retry_after: Option<Duration>,
 }
 
-/// All buckets of a gate.
-pub struct Limits {
+/// All buckets of one gate, shared by its sessions.
+pub struct RateLimits {
     buckets_max: usize,
     uptime: Uptime,
-    tables: Mutex<Tables>,
+    tables: Mutex<BucketTables>,
 }
 
-impl Limits {
-    /// A table of at most `buckets_max` buckets, besides at most 256 overflow buckets.
+impl RateLimits {
+    /// Creates a table of at most `buckets_max` buckets, besides at most 256 overflow buckets.
     pub fn new(buckets_max: usize) -> Self {
-        let tables =
-            Tables { own: Table::new(buckets_max), overflow: Table::new(OVERFLOW_BUCKETS_MAX) };
+        let tables = BucketTables {
+            own: BucketTable::new(buckets_max),
+            overflow: BucketTable::new(OVERFLOW_BUCKETS_MAX),
+        };
         Self { buckets_max, uptime: Uptime::default(), tables: Mutex::new(tables) }
     }
 
-    /// Takes one event from every bucket in `keys`, or from none: the first empty bucket refuses.
-    /// A key that stands twice in `keys` pays twice. `uptime` is monotonic time since the program
-    /// started; a value below an earlier one counts as the earlier one.
-    pub fn spend(&self, keys: &[BucketKey], uptime: Duration) -> Result<(), (BucketKey, Spent)> {
-        // A panic while the lock was held can only have left too little in a bucket.
+    /// Takes one event from every bucket in `keys`, or from none of them. A key that stands twice
+    /// in `keys` pays twice. `uptime` is the monotonic time since the program started; a value
+    /// below an earlier one counts as the earlier one. Called once for each permitted call.
+    ///
+    /// # Errors
+    ///
+    /// The first bucket that is empty; what was taken from the others is given back.
+    pub fn spend(
+        &self,
+        keys: &[BucketKey],
+        uptime: Duration,
+    ) -> Result<(), (BucketKey, BucketEmpty)> {
+        // A panic under the lock can only have left too few events in a bucket, which is the strict
+        // side, so a poisoned lock is safe.
         let mut tables = lock(&self.tables);
         let now_ns = self.uptime.advance(uptime);
-        let mut taken: Vec<Taken> = Vec::with_capacity(keys.len());
+        let mut taken: Vec<TakenEvent> = Vec::with_capacity(keys.len());
         for key in keys {
             match tables.take(key, &self.uptime, now_ns) {
                 Ok(one) => taken.push(one),
@@ -94,37 +107,42 @@ impl Limits {
     }
 }
 
-impl fmt::Debug for Limits {
+impl fmt::Debug for RateLimits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Limits").field("buckets_max", &self.buckets_max).finish_non_exhaustive()
+        f.debug_struct("RateLimits").field("buckets_max", &self.buckets_max).finish_non_exhaustive()
     }
 }
 
-/// The tables under one lock: what is taken from several buckets is taken at one instant.
-struct Tables {
-    own: Table,
-    overflow: Table,
+/// Both tables, under one lock, so that events are taken from several buckets atomically.
+struct BucketTables {
+    own: BucketTable,
+    overflow: BucketTable,
 }
 
-/// One event taken from one bucket, and how to undo it.
-struct Taken {
+/// One event taken from one bucket, with the level to restore if a later bucket refuses.
+struct TakenEvent {
     bucket: Arc<Bucket>,
     overflow: bool,
     level_before: u64,
 }
 
-impl Tables {
-    fn take(&mut self, key: &BucketKey, uptime: &Uptime, now_ns: u64) -> Result<Taken, Spent> {
+impl BucketTables {
+    fn take(
+        &mut self,
+        key: &BucketKey,
+        uptime: &Uptime,
+        now_ns: u64,
+    ) -> Result<TakenEvent, BucketEmpty> {
         let Some(quota) = quota(key.rate, key.burst) else {
-            return Err(Spent { retry_after: None });
+            return Err(BucketEmpty { retry_after: None });
         };
         if let Some(bucket) = self.own.get(key) {
             return self.own.take(bucket, false, uptime);
         }
         let shared = BucketKey { key: Box::default(), ..key.clone() };
         if self.own.make_room(now_ns) {
-            // While the overflow bucket is below its brim, this key may be among those that
-            // emptied it: it goes on from there.
+            // While the overflow bucket is not full, this key may be among those that used it, so
+            // its own bucket starts at the overflow bucket's level.
             let full_ns = self.overflow.get(&shared).map_or(now_ns, |bucket| bucket.full_ns());
             let bucket = self.own.insert(key.clone(), Bucket::new(quota, uptime, full_ns));
             return self.own.take(bucket, false, uptime);
@@ -136,25 +154,25 @@ impl Tables {
             let bucket = self.overflow.insert(shared, Bucket::new(quota, uptime, now_ns));
             return self.overflow.take(bucket, true, uptime);
         }
-        Err(Spent { retry_after: self.overflow.next_full(now_ns) })
+        Err(BucketEmpty { retry_after: self.overflow.next_full(now_ns) })
     }
 
-    fn give_back(&mut self, taken: &Taken) {
+    fn give_back(&mut self, taken: &TakenEvent) {
         let table = if taken.overflow { &mut self.overflow } else { &mut self.own };
         table.set_level(&taken.bucket, taken.level_before);
     }
 }
 
-/// Buckets by name, and in the order in which they will be full again.
-struct Table {
+/// Buckets by name, and ordered by the time at which each will be full again.
+struct BucketTable {
     buckets_max: usize,
     by_key: HashMap<Arc<BucketKey>, Arc<Bucket>>,
-    /// Key: when the bucket is full (ns of uptime), then which was made first.
+    /// Key: when the bucket is full (uptime, ns), then the order of creation.
     by_full: BTreeMap<(u64, u64), Arc<BucketKey>>,
     made: u64,
 }
 
-impl Table {
+impl BucketTable {
     fn new(buckets_max: usize) -> Self {
         Self { buckets_max, by_key: HashMap::new(), by_full: BTreeMap::new(), made: 0 }
     }
@@ -163,7 +181,7 @@ impl Table {
         self.by_key.get(key).cloned()
     }
 
-    /// Whether one more bucket fits, once a full one has left if need be.
+    /// Evicts a full bucket if the table is full. Returns whether one more bucket fits.
     fn make_room(&mut self, now_ns: u64) -> bool {
         if self.by_key.len() < self.buckets_max {
             return true;
@@ -187,7 +205,12 @@ impl Table {
         bucket
     }
 
-    fn take(&mut self, bucket: Arc<Bucket>, overflow: bool, now: &Uptime) -> Result<Taken, Spent> {
+    fn take(
+        &mut self,
+        bucket: Arc<Bucket>,
+        overflow: bool,
+        now: &Uptime,
+    ) -> Result<TakenEvent, BucketEmpty> {
         let level_before = bucket.level.get();
         let order_before = bucket.order();
         match bucket.limiter.check() {
@@ -195,9 +218,9 @@ impl Table {
                 if let Some(key) = self.by_full.remove(&order_before) {
                     self.by_full.insert(bucket.order(), key);
                 }
-                Ok(Taken { bucket, overflow, level_before })
+                Ok(TakenEvent { bucket, overflow, level_before })
             }
-            Err(until) => Err(Spent { retry_after: Some(until.wait_time_from(now.now())) }),
+            Err(until) => Err(BucketEmpty { retry_after: Some(until.wait_time_from(now.now())) }),
         }
     }
 
@@ -209,24 +232,24 @@ impl Table {
         }
     }
 
-    /// How long until some bucket is full.
+    /// The time until the next bucket is full and may be evicted.
     fn next_full(&self, now_ns: u64) -> Option<Duration> {
         let ((full_ns, _), _) = self.by_full.first_key_value()?;
         Some(Duration::from_nanos(full_ns.saturating_sub(now_ns)))
     }
 }
 
-/// One bucket: governor's algorithm (GCRA) over a level that can be put back.
+/// One bucket: `governor`'s GCRA over a level that can be read and restored.
 struct Bucket {
     limiter: RateLimiter<NotKeyed, Level, Uptime, NoOpMiddleware<Nanos>>,
     level: Level,
-    /// The uptime at its birth, ns: where its level counts from.
+    /// The uptime at its creation, ns; `level` counts from here.
     start_ns: u64,
     made: u64,
 }
 
 impl Bucket {
-    /// A bucket that is full again at `full_ns` of uptime.
+    /// Creates a bucket that is full again at `full_ns` (uptime, ns).
     fn new(quota: Quota, uptime: &Uptime, full_ns: u64) -> Self {
         let start_ns = uptime.now().as_u64();
         let level = Level::default();
@@ -235,7 +258,7 @@ impl Bucket {
         Self { limiter, level, start_ns, made: 0 }
     }
 
-    /// When it is, or was, full again: uptime, ns.
+    /// When the bucket is, or was, full again (uptime, ns).
     fn full_ns(&self) -> u64 {
         self.start_ns.saturating_add(self.level.get())
     }
@@ -245,9 +268,9 @@ impl Bucket {
     }
 }
 
-/// How many ns after its bucket's birth the bucket is full again, GCRA's theoretical arrival
-/// time; 0 for a bucket never taken from. Governor's own store cannot be read or put back, so
-/// this one stands in for it. Written only under the lock of the tables.
+/// GCRA's theoretical arrival time: ns after the bucket's creation at which it is full again; 0 for
+/// a bucket that was never used. `governor`'s own store can be neither read nor restored, so this
+/// type replaces it. Written only under the lock of the tables, so `Relaxed` is enough.
 #[derive(Clone, Default)]
 struct Level(Arc<AtomicU64>);
 
@@ -275,12 +298,12 @@ impl StateStore for Level {
     }
 }
 
-/// The latest time handed in, ns since the program started; never goes back.
+/// The latest time passed in, ns since the program started. It never decreases.
 #[derive(Clone, Default)]
 struct Uptime(Arc<AtomicU64>);
 
 impl Uptime {
-    /// Moves on to `uptime`, unless that lies in the past, and says where it stands.
+    /// Advances to `uptime` unless that is in the past. Returns the current value, ns.
     fn advance(&self, uptime: Duration) -> u64 {
         let ns = u64::try_from(uptime.as_nanos()).unwrap_or(u64::MAX).min(TIME_NS_MAX);
         self.0.fetch_max(ns, Ordering::Relaxed).max(ns)
@@ -295,8 +318,8 @@ impl Clock for Uptime {
     }
 }
 
-/// Governor's form of `rate` and `burst`, rounded to the strict side; absent for a bucket that is
-/// always empty: a rate or a burst of 0, or a period of 0, which means nothing.
+/// Converts `rate` and `burst` to `governor`'s quota, rounded to the strict side. `None` for a
+/// bucket that is always empty: a count, a period or a burst of 0.
 fn quota(rate: Rate, burst: u32) -> Option<Quota> {
     let period_ns = u64::try_from(rate.period.as_nanos()).unwrap_or(u64::MAX);
     if period_ns == 0 || burst == 0 {
@@ -306,7 +329,7 @@ fn quota(rate: Rate, burst: u32) -> Option<Quota> {
         0 => return None,
         count => period_ns.div_ceil(u64::from(count)).clamp(1, TIME_NS_MAX),
     };
-    // A burst that would take longer than the arithmetic reaches to come back is cut.
+    // A burst that would refill only after `TIME_NS_MAX` is lowered to one that fits.
     let reach = TIME_NS_MAX.checked_div(interval_ns)?.saturating_add(1);
     let burst = u32::try_from(reach).map_or(burst, |reach| burst.min(reach));
     let quota = Quota::with_period(Duration::from_nanos(interval_ns))?;

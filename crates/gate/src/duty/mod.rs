@@ -1,5 +1,7 @@
-//! What the policy answers, and what it demands: the decision, limits, arguments to set, things to
-//! take out of an answer.
+//! The policy's decision and its obligations: rate limits, arguments to set, redaction of answers.
+//!
+//! Functions on values: nothing here reads a clock, waits, or asks the policy. `session` calls it,
+//! in the order limits, arguments, approval; redaction follows when the answer comes.
 
 pub mod secrets;
 pub mod redact;

@@ -1,39 +1,40 @@
-//! The policy decision point: a total function.
+//! The interface of the policy decision point (PDP), which `session` calls and `bartizan-rego`
+//! implements.
 //!
-//! Neither method returns a `Result`, so no caller can turn a failure into a permit.
+//! It is total: neither method returns a `Result`, so no caller can turn a failure into a permit.
 
 use super::decision::{Decision, Engine, Listing, Origin, PolicyRevision, Reason};
 use crate::question::access::AccessRequest;
 use crate::question::operation::Operation;
-use crate::question::standing::Standing;
+use crate::question::status::DefinitionStatus;
 use crate::wire::document::Value;
 
-/// One entry of a page of definitions, as the policy sees it.
+/// One definition on a page of a list, as the policy sees it.
 #[derive(Debug, Clone)]
 pub struct ListEntry<'a> {
-    /// Name of a tool or prompt; URI of a resource; URI template of a template.
+    /// The name of a tool or prompt, the URI of a resource, the URI template of a template.
     pub name: &'a str,
-    /// What it comes to; for tools.
+    /// For a tool: what it does by its pack, before arguments are known. Absent for other lists.
     pub operation: Option<Operation>,
     /// Digest of the definition, `sha256:<hex>`.
     pub digest: &'a str,
-    /// The definition as the server sent it.
+    /// The definition as the server sent it; absent where only the name is asked about.
     pub definition: Option<Value<'a>>,
-    /// What is known of it beside that.
-    pub standing: Standing<'a>,
+    /// Its drift from the lock and its flags.
+    pub status: DefinitionStatus<'a>,
 }
 
-/// Answers questions.
+/// A policy decision point. Shared by all sessions, called on any thread, must not block.
 pub trait Pdp: Send + Sync + std::fmt::Debug {
-    /// May this pass? `data.mcp.decision`.
+    /// Decides whether `request` may pass (`data.mcp.decision`). Any failure is a denial.
     fn decide(&self, request: &AccessRequest<'_>) -> Decision;
 
-    /// Which of these definitions must the client not see? `data.mcp.listing`. `request` is the
-    /// question that the list answers.
+    /// Decides which of `entries` are hidden from the client (`data.mcp.listing`). `request` is the
+    /// list request that the page answers. Any failure withholds the page.
     fn list(&self, request: &AccessRequest<'_>, entries: &[ListEntry<'_>]) -> Listing;
 
-    /// The input that the policy is asked about `request` with, as its record keeps it; nothing
-    /// where `inputs` says so, and from a decision point that has no input document.
+    /// Returns the policy input of `request` as its record keeps it. `None` where `inputs` is
+    /// [`Inputs::None`], and from a decision point that has no input document.
     fn recorded_input(
         &self,
         _request: &AccessRequest<'_>,
@@ -42,11 +43,11 @@ pub trait Pdp: Send + Sync + std::fmt::Debug {
         None
     }
 
-    /// The revision that answers now.
+    /// The revision of the policy that answers now.
     fn revision(&self) -> PolicyRevision;
 }
 
-/// Answers while there is no policy yet: nothing may pass.
+/// A decision point that denies everything: used until a policy has been loaded.
 #[derive(Debug, Default)]
 pub struct NoPolicy;
 
@@ -74,24 +75,23 @@ impl Pdp for NoPolicy {
     }
 }
 
-/// How much of a question's input its record keeps.
+/// How much of the policy input a record keeps (`audit.inputs` in the configuration).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Inputs {
     /// Nothing.
     #[default]
     None,
-    /// What the firewall itself knows: no argument, parameter, list of URIs or
-    /// session fact.
+    /// What the firewall itself knows; no argument, parameter, list of URIs or session fact.
     Facts,
-    /// Arguments and parameters too, but those whose names are of secrets.
+    /// Arguments and parameters too, except those whose names indicate secrets.
     Values,
 }
 
-/// An input as a record keeps it.
+/// A policy input as a record keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedInput {
-    /// The input. What was left out is `null`.
+    /// The input document; each value that was left out is `null`.
     pub input: serde_json::Value,
-    /// RFC 6901 pointers below it of what was left out.
+    /// RFC 6901 pointers, below the input, of the values that were left out.
     pub left_out: Vec<String>,
 }

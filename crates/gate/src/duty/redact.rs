@@ -1,55 +1,56 @@
-//! Takes out of an answer what must not reach the client: named places, and secrets wherever they
-//! stand.
+//! Discharges [`Obligation::Redact`](super::decision::Obligation): removes from a server's message
+//! the values at given pointers, and secrets of known forms wherever they occur.
 //!
-//! Only the bytes of what is taken out change, into [`MARKER`]; all else stays as the server wrote
-//! it. A text that is JSON itself, as servers repeat structured content, is looked into like the
-//! answer around it. What cannot be looked into, or holds a secret where no marker can stand, is
-//! [`Unredactable`]: the answer must be withheld.
+//! Each removed value is replaced by [`MARKER`]; every other byte stays as the server wrote it. A
+//! string that holds JSON, as servers repeat structured content, is searched like the message
+//! around it. A message that cannot be searched, or that holds a secret where no marker can stand,
+//! is [`Unredactable`], and `session` withholds it.
 
 use std::cmp::Reverse;
 use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::secrets::{self, Found, Unasked};
+use super::secrets::{self, FoundSecret, SearchError};
 use crate::wire::document::{Document, DocumentLimits, Kind, Value, unescaped, write_string};
 
-/// What stands where something was taken out. Means the same in JSON and in every JSON text
-/// inside it, since nothing in it is ever escaped.
+/// The text that replaces a removed value. None of its characters is escaped in JSON, so it reads
+/// the same at every level of JSON inside JSON.
 pub const MARKER: &str = "[redacted]";
 
 /// Longest pointer of a [`Redaction`], bytes.
 pub const POINTER_BYTES_MAX: usize = 256;
 /// Redactions of one answer at most.
 pub const REDACTIONS_MAX: usize = 64;
-/// Places that are taken out of one answer at most; one with more is withheld.
+/// Values removed from one answer at most; an answer with more is withheld.
 const PLACES_MAX: usize = 1024;
-/// What searching one answer may take, bytes of text, each counted once for every time that it is
-/// read: by a rule, or as JSON. An answer that would take more is withheld.
+/// Work spent on searching one answer, bytes: each byte counts once each time a rule or the JSON
+/// reader reads it. An answer that needs more is withheld.
 const SEARCH_BYTES_MAX: usize = 64 << 20;
-/// JSON texts inside one another that are looked into.
+/// Levels of JSON inside strings that are searched; an answer with more is withheld.
 const NESTING_MAX: usize = 4;
-/// Copies of what a pointer named are taken out elsewhere too, if they are this long, bytes.
+/// The shortest text, bytes, of which copies elsewhere in the answer are removed too.
 const COPY_BYTES_MIN: usize = 8;
-/// Texts of which copies are taken out, at most.
+/// Different texts of which copies are removed, at most.
 const COPIES_MAX: usize = 64;
 
-/// Members of a result that go back to the server unread: a marker in them would break the
-/// exchange.
+/// Members of a result that the client sends back to the server without reading them: cursors and
+/// states. A marker in them would break the next request.
 const OPAQUE: &[&str] = &["requestState", "nextCursor", "taskId"];
 
-/// One thing to take out.
+/// What a rule demands to be removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Redaction {
-    /// What stands at this pointer: RFC 6901 from the message down, below `/result` or `/error`,
-    /// `*` standing for each element or member. It goes on into texts that are JSON.
+    /// The value at this RFC 6901 pointer from the message's root, below `/result` or `/error`, in
+    /// which `*` means each element or member. The pointer also leads into strings that hold JSON.
     Pointer(Box<str>),
-    /// Whatever has the form of a well-known secret.
+    /// Every text that has the form of a known kind of secret; see `duty::secrets`.
     Secrets,
 }
 
 impl Redaction {
-    /// A pointer, if it is one that can be redacted.
+    /// Returns a pointer redaction. `None` if `text` is longer than [`POINTER_BYTES_MAX`], does not
+    /// begin with `/result/` or `/error/`, or has an invalid escape.
     pub fn pointer(text: &str) -> Option<Self> {
         let known = text.starts_with("/result/") || text.starts_with("/error/");
         let escapes_ok = text.split('/').all(|token| unescaped(token).is_some());
@@ -58,71 +59,77 @@ impl Redaction {
     }
 }
 
-/// Something that was taken out.
+/// One value that was removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// Where it stood: a pointer from the message down, through texts that are JSON.
+pub struct RedactedPlace {
+    /// Where it stood: a pointer from the message's root, also through strings that hold JSON.
     pub pointer: String,
-    /// `pointer`, `copy`, or the rule by which its form is known.
+    /// Why it was removed: `pointer`, `copy` (of a value that a pointer named), or the id of the
+    /// rule that found a secret.
     pub rule: &'static str,
 }
 
-/// An answer, and what was taken out of it.
+/// The outcome of [`redact`].
 #[derive(Debug)]
 pub struct Redacted {
-    /// The answer without it.
+    /// The message with each removed value replaced by [`MARKER`].
     pub body: Bytes,
-    /// Where, in the order of the text.
-    pub places: Vec<Place>,
+    /// What was removed, in the order of the bytes.
+    pub places: Vec<RedactedPlace>,
 }
 
-/// Why an answer cannot be delivered without what must not be in it.
+/// Why a message cannot be redacted, so that it must be withheld.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unredactable {
-    /// It holds something that is no text: an image, sound, a blob.
+    /// It holds an image, audio or a blob, which cannot be searched for secrets.
     NoText,
-    /// It is larger, deeper nested or has more to take out than may be looked through.
+    /// It exceeds `SEARCH_BYTES_MAX`, `NESTING_MAX` or `PLACES_MAX`.
     TooMuch,
-    /// A member's name has the form of a secret.
+    /// A member's name has the form of a secret. A marker in its place could make two names equal.
     InName,
-    /// The text that a pointer leads into is not strict JSON.
+    /// A string that a pointer leads into is not strict JSON, or the redacted message would not be.
     Unreadable,
-    /// The forms of secrets could not be asked for.
-    Unasked,
+    /// The rules for secrets could not be applied.
+    SearchFailed,
 }
 
 impl Unredactable {
-    /// For the record.
+    /// The text for the record's `note`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NoText => "holds content that is no text, so it cannot be redacted",
             Self::TooMuch => "is too large to be redacted",
             Self::InName => "holds a secret as the name of a member",
             Self::Unreadable => "holds a text that a redaction cannot be followed into",
-            Self::Unasked => "cannot be searched for secrets",
+            Self::SearchFailed => "cannot be searched for secrets",
         }
     }
 }
 
-/// The parts of a message that may be redacted, each with its pointer.
+/// The parts of a message that may be redacted, each with its pointer; `session` chooses them.
 #[derive(Debug, Default)]
-pub struct Scope<'a> {
-    /// What is searched for secrets.
+pub struct RedactionScope<'a> {
+    /// The parts that are searched for secrets and copies.
     pub searched: Vec<(String, Value<'a>)>,
-    /// What `/result` of a pointer stands for: the result, also that inside a task.
+    /// The values that `/result` of a pointer stands for: the result, and the result inside a task.
     pub results: Vec<(String, Value<'a>)>,
-    /// What `/error` of a pointer stands for.
+    /// The value that `/error` of a pointer stands for.
     pub error: Option<Value<'a>>,
 }
 
-/// Takes `redactions` out of the parts of `document` that `scope` names.
+/// Carries out `redactions` on the parts of `document` that `scope` names. `limits` bound every
+/// JSON text that is read on the way and the result.
+///
+/// # Errors
+///
+/// [`Unredactable`]: the message must be withheld.
 pub fn redact(
     document: &Document,
-    scope: &Scope<'_>,
+    scope: &RedactionScope<'_>,
     redactions: &[Redaction],
     limits: &DocumentLimits,
 ) -> Result<Redacted, Unredactable> {
-    let mut run = Run { limits, secrets: false, copies: Vec::new(), left: SEARCH_BYTES_MAX };
+    let mut run = Redactor { limits, secrets: false, copies: Vec::new(), left: SEARCH_BYTES_MAX };
     let mut edits = Vec::new();
     for redaction in redactions {
         match redaction {
@@ -142,23 +149,23 @@ pub fn redact(
     let (places, edits): (Vec<_>, Vec<_>) =
         edits.into_iter().map(|edit| (edit.place, (edit.at, edit.with.into_bytes()))).unzip();
     let body = document.splice(&edits);
-    // What is delivered must be as strict as what was read.
+    // What is delivered must satisfy the same strict profile as what was read.
     Document::read(body.clone(), limits).map_err(|_| Unredactable::Unreadable)?;
     Ok(Redacted { body, places })
 }
 
-/// A replacement in one text, in its own bytes.
-struct Edit {
+/// A replacement in one text, as a range of that text's bytes.
+struct Replacement {
     at: Range<usize>,
     with: String,
-    place: Place,
+    place: RedactedPlace,
 }
 
-/// In order, with what overlaps made one. Of two that overlap the one that begins first gives its
-/// marker and its place.
-fn merged(mut edits: Vec<Edit>) -> Result<Vec<Edit>, Unredactable> {
+/// Sorts the edits and merges those that overlap. The edit that begins first keeps its marker and
+/// its place.
+fn merged(mut edits: Vec<Replacement>) -> Result<Vec<Replacement>, Unredactable> {
     edits.sort_by_key(|edit| (edit.at.start, Reverse(edit.at.end)));
-    let mut kept: Vec<Edit> = Vec::new();
+    let mut kept: Vec<Replacement> = Vec::new();
     for edit in edits {
         match kept.last_mut() {
             Some(last) if edit.at.start < last.at.end => {
@@ -170,8 +177,8 @@ fn merged(mut edits: Vec<Edit>) -> Result<Vec<Edit>, Unredactable> {
     if kept.len() > PLACES_MAX { Err(Unredactable::TooMuch) } else { Ok(kept) }
 }
 
-/// Edits of the text that `string` decodes to, as edits of the text that it is written in.
-fn lifted(string: Value<'_>, edits: Vec<Edit>) -> Result<Vec<Edit>, Unredactable> {
+/// Translates edits of the decoded text of `string` into edits of its literal in the document.
+fn lifted(string: Value<'_>, edits: Vec<Replacement>) -> Result<Vec<Replacement>, Unredactable> {
     let mut edits = merged(edits)?;
     let ranges: Vec<_> = edits.iter().map(|edit| edit.at.clone()).collect();
     let spans = string.spans_of(&ranges);
@@ -188,64 +195,64 @@ fn lifted(string: Value<'_>, edits: Vec<Edit>) -> Result<Vec<Edit>, Unredactable
     Ok(edits)
 }
 
-/// A whole value replaced: a string keeps its quotes, anything else becomes a string.
-fn replaced(value: Value<'_>, pointer: &str) -> Edit {
+/// Replaces a whole value: a string keeps its quotes, a value of another kind becomes a string.
+fn replaced(value: Value<'_>, pointer: &str) -> Replacement {
     let span = value.span();
     let (at, with) = if value.kind() == Kind::String {
         (span.start.saturating_add(1)..span.end.saturating_sub(1), MARKER.to_owned())
     } else {
         (span, format!("\"{MARKER}\""))
     };
-    Edit { at, with, place: Place { pointer: pointer.to_owned(), rule: "pointer" } }
+    Replacement { at, with, place: RedactedPlace { pointer: pointer.to_owned(), rule: "pointer" } }
 }
 
-/// `at` and one step more.
+/// The pointer `at`, extended by the member `name`.
 fn below(at: &str, name: &str) -> String {
     format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
-/// Where a value stands.
+/// Where a value stands in the message.
 #[derive(Clone, Copy)]
 struct Position<'a> {
-    /// The JSON pointer to it.
+    /// The RFC 6901 pointer to it, also through strings that hold JSON.
     pointer: &'a str,
-    /// Texts around it that are read as JSON.
+    /// Strings read as JSON around it; at most [`NESTING_MAX`].
     nesting: usize,
 }
 
 impl<'a> Position<'a> {
-    /// At `pointer`, in no text.
+    /// At `pointer`, not inside a string.
     fn top(pointer: &'a str) -> Self {
         Self { pointer, nesting: 0 }
     }
 
-    /// At `pointer`, in the same text.
+    /// At `pointer`, inside the same string.
     fn at(self, pointer: &str) -> Position<'_> {
         Position { pointer, nesting: self.nesting }
     }
 
-    /// In the text that stands here.
+    /// Inside the JSON that the string at this position holds.
     fn inside(self) -> Self {
         Self { nesting: self.nesting.saturating_add(1), ..self }
     }
 }
 
-/// What one answer has come to so far.
-struct Run<'l> {
+/// The state of one call of [`redact`].
+struct Redactor<'l> {
     limits: &'l DocumentLimits,
     secrets: bool,
-    /// Texts that a pointer named.
+    /// Texts that a pointer named; their copies elsewhere are removed too.
     copies: Vec<String>,
-    /// What searching may still take, bytes.
+    /// What is left of [`SEARCH_BYTES_MAX`].
     left: usize,
 }
 
-impl Run<'_> {
+impl Redactor<'_> {
     fn follow(
         &mut self,
-        scope: &Scope<'_>,
+        scope: &RedactionScope<'_>,
         pointer: &str,
-        edits: &mut Vec<Edit>,
+        edits: &mut Vec<Replacement>,
     ) -> Result<(), Unredactable> {
         let mut tokens = pointer.split('/').skip(1);
         let root = tokens.next();
@@ -274,15 +281,15 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Replaces what `tokens` lead to from `value`, which stands at `position`. A text on the way must be
-    /// JSON if it `must`; else what is no JSON has no such place.
+    /// Replaces each value that `tokens` lead to from `value`, which stands at `position`. If
+    /// `must`, a string on the way that is not JSON is an error; otherwise it is skipped.
     fn named(
         &mut self,
         value: Value<'_>,
         tokens: &[&str],
         position: Position<'_>,
         must: bool,
-        edits: &mut Vec<Edit>,
+        edits: &mut Vec<Replacement>,
     ) -> Result<(), Unredactable> {
         let at = position.pointer;
         let Some((token, rest)) = tokens.split_first() else {
@@ -326,7 +333,7 @@ impl Run<'_> {
         if edits.len() > PLACES_MAX { Err(Unredactable::TooMuch) } else { Ok(()) }
     }
 
-    /// Remembers the texts of what was named.
+    /// Remembers every text in `value`, so that copies of it are removed elsewhere.
     fn copy(&mut self, value: Value<'_>) {
         if let Some(text) = value.as_str() {
             let text = text.trim();
@@ -339,7 +346,7 @@ impl Run<'_> {
         value.elements().for_each(|element| self.copy(element));
     }
 
-    /// A text read as JSON, if it is an object or an array.
+    /// Reads `text` as JSON; `None` if it is not a JSON object or array.
     fn inner(&mut self, text: &str, nesting: usize) -> Result<Option<Document>, Unredactable> {
         if !text.trim_start().starts_with(['{', '[']) {
             return Ok(None);
@@ -357,19 +364,19 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn secrets(&mut self, text: &str) -> Result<Vec<Found>, Unredactable> {
+    fn secrets(&mut self, text: &str) -> Result<Vec<FoundSecret>, Unredactable> {
         secrets::find(text, &mut self.left).map_err(|why| match why {
-            Unasked::TooMuch => Unredactable::TooMuch,
-            Unasked::Broken => Unredactable::Unasked,
+            SearchError::OverBudget => Unredactable::TooMuch,
+            SearchError::BrokenRule => Unredactable::SearchFailed,
         })
     }
 
-    /// A result, an error or the like: all but what goes back to the server unread.
+    /// Searches a result, an error or the `params` of a notification, except members in [`OPAQUE`].
     fn search_part(
         &mut self,
         part: Value<'_>,
         at: &str,
-        edits: &mut Vec<Edit>,
+        edits: &mut Vec<Replacement>,
     ) -> Result<(), Unredactable> {
         if part.kind() != Kind::Object {
             return self.search(part, "", Position::top(at), edits);
@@ -388,8 +395,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Content that is no text cannot be searched (`ImageContent`, `AudioContent`,
-    /// `BlobResourceContents`).
+    /// Refuses content that cannot be searched for secrets: `ImageContent`, `AudioContent` and
+    /// `BlobResourceContents` (MCP 2025-06-18, schema).
     fn texts_alone(&self, value: Value<'_>) -> Result<(), Unredactable> {
         if !self.secrets {
             return Ok(());
@@ -403,14 +410,14 @@ impl Run<'_> {
         value.elements().try_for_each(|element| self.texts_alone(element))
     }
 
-    /// Finds what must go in `value`, which stands at `position` and is known by `name`. The depth
-    /// of the recursion is bounded by that of the document.
+    /// Finds secrets and copies in `value`, which stands at `position` under `name`. The document's
+    /// own depth limit bounds the recursion.
     fn search(
         &mut self,
         value: Value<'_>,
         name: &str,
         position: Position<'_>,
-        edits: &mut Vec<Edit>,
+        edits: &mut Vec<Replacement>,
     ) -> Result<(), Unredactable> {
         let at = position.pointer;
         match value.kind() {
@@ -441,7 +448,7 @@ impl Run<'_> {
         if edits.len() > PLACES_MAX { Err(Unredactable::TooMuch) } else { Ok(()) }
     }
 
-    /// A marker in the place of a name could make two members one.
+    /// Refuses a member name that has the form of a secret: a marker could make two names equal.
     fn name(&mut self, name: &str) -> Result<(), Unredactable> {
         if !self.secrets {
             return Ok(());
@@ -449,13 +456,18 @@ impl Run<'_> {
         if self.secrets(name)?.is_empty() { Ok(()) } else { Err(Unredactable::InName) }
     }
 
-    /// Secrets and copies in one text. Many forms are known by what stands before the secret, so
-    /// the text is searched as it would stand in JSON, behind its name.
-    fn plain(&mut self, text: &str, name: &str, at: &str) -> Result<Vec<Edit>, Unredactable> {
-        let edit = |at_text: Range<usize>, rule| Edit {
+    /// Finds secrets and copies in one text. Many rules look at what precedes the secret, so the
+    /// text is searched as it would appear in JSON, after its member's name.
+    fn plain(
+        &mut self,
+        text: &str,
+        name: &str,
+        at: &str,
+    ) -> Result<Vec<Replacement>, Unredactable> {
+        let edit = |at_text: Range<usize>, rule| Replacement {
             at: at_text,
             with: MARKER.to_owned(),
-            place: Place { pointer: at.to_owned(), rule },
+            place: RedactedPlace { pointer: at.to_owned(), rule },
         };
         let mut edits = Vec::new();
         if self.secrets {
@@ -477,12 +489,12 @@ impl Run<'_> {
         Ok(edits)
     }
 
-    /// A secret that is split over the texts of neighbouring blocks.
+    /// Finds a secret that is split over the texts of neighbouring content blocks.
     fn across(
         &mut self,
         blocks: Value<'_>,
         at: &str,
-        edits: &mut Vec<Edit>,
+        edits: &mut Vec<Replacement>,
     ) -> Result<(), Unredactable> {
         let texts: Vec<_> = blocks
             .elements()
@@ -502,9 +514,9 @@ impl Run<'_> {
                 let to = secret.at.end.min(end);
                 if from < to {
                     let pointer = format!("{at}/{index}/text");
-                    let place = Place { pointer, rule: secret.rule };
+                    let place = RedactedPlace { pointer, rule: secret.rule };
                     let at = from.saturating_sub(start)..to.saturating_sub(start);
-                    let edit = Edit { at, with: MARKER.to_owned(), place };
+                    let edit = Replacement { at, with: MARKER.to_owned(), place };
                     edits.extend(lifted(*value, vec![edit])?);
                 }
                 start = end;

@@ -1,11 +1,10 @@
-//! The forms of well-known secrets, and where a text holds one.
+//! Finds secrets of known forms in a text. Called by `redact`.
 //!
-//! The forms are data, kept by others: the rules of gitleaks (`secrets/gitleaks.json`, MIT), and
-//! beside them those of the vendors whose tools the built-in packs know (`secrets/vendors.json`).
-//! A rule says by which words a text may hold its secret at all, by which expression it is found,
-//! how random it must be, and which look-alikes are none. One pass finds the words; only rules
-//! whose words are there are asked, each in time linear in the text. A rule is compiled when it is
-//! first asked, and kept.
+//! The rules are data: those of gitleaks (`secrets/gitleaks.json`, MIT), and those for the keys of
+//! the vendors whose tools the built-in packs know (`secrets/vendors.json`). A rule has keywords,
+//! one of which must occur in the text, a regular expression, a minimum entropy, and allow-lists of
+//! false positives. One Aho-Corasick pass finds the keywords; only the rules whose keywords occur
+//! are run, each in time linear in the text. A rule is compiled when it is first run, and kept.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -15,49 +14,50 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use regex::bytes::{Regex, RegexBuilder};
 use serde::Deserialize;
 
-/// Size of one compiled expression, bytes; a larger one fails, and what it should judge cannot be
-/// redacted.
+/// Size of one compiled expression, bytes. A rule whose expression is larger does not compile, and
+/// texts that need it cannot be redacted.
 const REGEX_BYTES_MAX: usize = 16 << 20;
 
-/// Nothing can be said about the text.
+/// The text could not be searched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unasked {
-    /// A rule does not compile.
-    Broken,
-    /// It would take more than what is left.
-    TooMuch,
+pub enum SearchError {
+    /// A rule file cannot be read, or a rule does not compile.
+    BrokenRule,
+    /// The search would cost more bytes than are left.
+    OverBudget,
 }
 
-/// A secret in a text.
+/// A secret that was found in a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// Where it stands, bytes; never cuts a character.
+pub struct FoundSecret {
+    /// Where it stands, bytes; both ends are on character boundaries.
     pub at: Range<usize>,
-    /// Which rule found it.
+    /// The id of the rule that found it.
     pub rule: &'static str,
 }
 
 /// A file of rules.
 #[derive(Deserialize)]
-struct File {
-    /// Secrets that are none, whatever rule finds them.
+struct RuleFile {
+    /// Expressions of false positives, for every rule.
     allow_secret: Vec<String>,
-    /// Words that a secret does not hold, whatever rule finds it.
+    /// Words that a secret never contains, for every rule.
     stopwords: Vec<String>,
-    rules: Vec<Form>,
+    rules: Vec<RuleSource>,
 }
 
-/// One rule, as it is written.
+/// One rule, as the file has it.
 #[derive(Deserialize)]
-struct Form {
+struct RuleSource {
     id: String,
     regex: String,
-    /// Lower case; one of them must be in the text, in any case.
+    /// Lower-case words; one of them must occur in the text, in any case.
     keywords: Vec<String>,
-    /// The group that holds the secret; by default the first one that took part, else the whole.
+    /// The capture group that holds the secret; by default the first that matched, else the whole
+    /// match.
     #[serde(default)]
     group: Option<usize>,
-    /// Bits per byte that the secret must exceed.
+    /// Shannon entropy that the secret must exceed, bits per byte; 0 for no minimum.
     #[serde(default)]
     entropy: f64,
     #[serde(default)]
@@ -68,48 +68,52 @@ struct Form {
     stopwords: Vec<String>,
 }
 
-struct Rule {
-    form: Form,
-    compiled: OnceLock<Option<Compiled>>,
+struct SecretRule {
+    form: RuleSource,
+    compiled: OnceLock<Option<CompiledRule>>,
 }
 
-struct Compiled {
+struct CompiledRule {
     regex: Regex,
     allow_secret: Vec<Regex>,
     allow_match: Vec<Regex>,
 }
 
 /// The rules of one file.
-struct Rules {
-    all: Vec<Rule>,
+struct RuleSet {
+    all: Vec<SecretRule>,
     allow_secret: Vec<String>,
     stopwords: Vec<String>,
     keywords: AhoCorasick,
-    /// For each keyword its rule.
+    /// For each keyword, in the automaton's order, the index of its rule.
     of_keyword: Vec<usize>,
 }
 
-/// `None` where a file is broken, which a test rules out.
-static ALL: LazyLock<Option<Vec<Rules>>> = LazyLock::new(|| {
+/// `None` if a file cannot be read; a test shows that both can.
+static ALL: LazyLock<Option<Vec<RuleSet>>> = LazyLock::new(|| {
     [include_str!("secrets/gitleaks.json"), include_str!("secrets/vendors.json")]
         .into_iter()
-        .map(Rules::read)
+        .map(RuleSet::read)
         .collect()
 });
 
-/// The secrets of known forms in `text`, in no particular order; they may overlap. Takes the size
-/// of the text off `left`, bytes, once for the words and once for each rule that is asked.
-pub fn find(text: &str, left: &mut usize) -> Result<Vec<Found>, Unasked> {
+/// Finds the secrets in `text`, in no particular order; they may overlap. Subtracts the size of the
+/// text from `left` (bytes), once for the keywords and once for each rule that is run.
+///
+/// # Errors
+///
+/// [`SearchError`]: nothing is known about the text.
+pub fn find(text: &str, left: &mut usize) -> Result<Vec<FoundSecret>, SearchError> {
     let mut found = Vec::new();
-    for rules in ALL.as_ref().ok_or(Unasked::Broken)? {
+    for rules in ALL.as_ref().ok_or(SearchError::BrokenRule)? {
         rules.find(text, left, &mut found)?;
     }
     Ok(found)
 }
 
-impl Rules {
+impl RuleSet {
     fn read(text: &str) -> Option<Self> {
-        let file: File = serde_json::from_str(text).ok()?;
+        let file: RuleFile = serde_json::from_str(text).ok()?;
         let mut words = Vec::new();
         let mut of_keyword = Vec::new();
         for (index, form) in file.rules.iter().enumerate() {
@@ -123,7 +127,7 @@ impl Rules {
             .match_kind(MatchKind::Standard)
             .build(words)
             .ok()?;
-        let rule = |form| Rule { form, compiled: OnceLock::new() };
+        let rule = |form| SecretRule { form, compiled: OnceLock::new() };
         Some(Self {
             all: file.rules.into_iter().map(rule).collect(),
             allow_secret: file.allow_secret,
@@ -137,16 +141,16 @@ impl Rules {
         &'static self,
         text: &str,
         left: &mut usize,
-        found: &mut Vec<Found>,
-    ) -> Result<(), Unasked> {
+        found: &mut Vec<FoundSecret>,
+    ) -> Result<(), SearchError> {
         let mut asked = BTreeSet::new();
         for hit in self.keywords.find_overlapping_iter(text) {
             asked.extend(self.of_keyword.get(hit.pattern().as_usize()));
         }
         let cost = text.len().saturating_mul(asked.len().saturating_add(1));
-        *left = left.checked_sub(cost).ok_or(Unasked::TooMuch)?;
+        *left = left.checked_sub(cost).ok_or(SearchError::OverBudget)?;
         for rule in asked.into_iter().filter_map(|index: &usize| self.all.get(*index)) {
-            let compiled = rule.compiled(&self.allow_secret).ok_or(Unasked::Broken)?;
+            let compiled = rule.compiled(&self.allow_secret).ok_or(SearchError::BrokenRule)?;
             for captures in compiled.regex.captures_iter(text.as_bytes()) {
                 let group = match rule.form.group {
                     Some(group) => captures.get(group),
@@ -158,7 +162,7 @@ impl Rules {
                 };
                 if !rule.allows(compiled, &self.stopwords, whole.as_bytes(), secret.as_bytes()) {
                     let at = on_characters(text, secret.range());
-                    found.push(Found { at, rule: &rule.form.id });
+                    found.push(FoundSecret { at, rule: &rule.form.id });
                 }
             }
         }
@@ -166,15 +170,15 @@ impl Rules {
     }
 }
 
-impl Rule {
-    fn compiled(&self, allow_secret: &[String]) -> Option<&Compiled> {
+impl SecretRule {
+    fn compiled(&self, allow_secret: &[String]) -> Option<&CompiledRule> {
         let compile = || {
             let all = |expressions: &[String]| {
                 expressions.iter().map(|it| expression(it)).collect::<Option<Vec<_>>>()
             };
             let mut allowed = all(allow_secret)?;
             allowed.extend(all(&self.form.allow_secret)?);
-            Some(Compiled {
+            Some(CompiledRule {
                 regex: expression(&self.form.regex)?,
                 allow_secret: allowed,
                 allow_match: all(&self.form.allow_match)?,
@@ -183,8 +187,14 @@ impl Rule {
         self.compiled.get_or_init(compile).as_ref()
     }
 
-    /// Whether what was found only looks like a secret.
-    fn allows(&self, compiled: &Compiled, words: &[String], whole: &[u8], secret: &[u8]) -> bool {
+    /// Whether a match is a false positive: too little entropy, an allow-list, or a stop word.
+    fn allows(
+        &self,
+        compiled: &CompiledRule,
+        words: &[String],
+        whole: &[u8],
+        secret: &[u8],
+    ) -> bool {
         if self.form.entropy > 0.0 && entropy(secret) <= self.form.entropy {
             return true;
         }
@@ -196,7 +206,7 @@ impl Rule {
     }
 }
 
-/// Bytes, not characters: secrets are ASCII, and classes of all of Unicode are large.
+/// Compiles an expression over bytes: secrets are ASCII, and Unicode classes are large.
 fn expression(text: &str) -> Option<Regex> {
     RegexBuilder::new(text).unicode(false).size_limit(REGEX_BYTES_MAX).build().ok()
 }
@@ -205,7 +215,7 @@ fn holds(text: &[u8], word: &[u8]) -> bool {
     !word.is_empty() && text.windows(word.len()).any(|window| window == word)
 }
 
-/// A range of bytes widened to whole characters.
+/// Widens a range of bytes to character boundaries.
 fn on_characters(text: &str, at: Range<usize>) -> Range<usize> {
     text.floor_char_boundary(at.start)..text.ceil_char_boundary(at.end)
 }

@@ -1,5 +1,8 @@
-//! What is written down before anything happens: the audit record, the step that holds an act until
-//! its record is kept, and the refusals that a client gets.
+//! Audit records, the step that releases an act only once its record is kept, and the refusals that
+//! a client receives.
+//!
+//! Nothing here writes: a record is a value, and an [`AuditSink`](step::AuditSink) of the edge
+//! keeps it.
 
 pub mod record;
 pub mod step;

@@ -1,11 +1,12 @@
-//! The audit record: one JSON object for everything that was decided, done or seen.
+//! The audit record: one JSON object for each event that was decided, done or seen.
 //!
-//! This is the normative schema, version [`SCHEMA`]. Every record MUST say what happened
-//! (`event`), when (`time`, RFC 3339 UTC with microseconds, and `uptime_us`, which no clock change
-//! moves) and to what. A record about one call MUST carry its `call`, the same in `intent` and
-//! `outcome`. Absent members mean "does not apply" or "not known". Values of results are never in
-//! a record, values of arguments only where the configuration says so; keyed digests are. The journal adds `seq`, `prev` and
-//! `boot` around each record; nothing here knows of files.
+//! This is the normative schema, version [`SCHEMA`]; `docs/audit.md` explains it to readers. Every
+//! record MUST say what happened (`event`), when (`time`, RFC 3339 UTC with microseconds, and
+//! `uptime_us`, which a change of the wall clock does not affect) and to what. A record about one
+//! call MUST carry its `call`, which is the same in `intent` and `outcome`. An absent member means
+//! "does not apply" or "not known". Values of results are never in a record, values of arguments
+//! only where the configuration says so; keyed digests are. The journal adds `seq`, `prev` and
+//! `boot` around each record; this module knows nothing of files.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,16 +17,16 @@ use serde::Serialize;
 use crate::duty::decision::Reason;
 use crate::duty::pdp::RecordedInput;
 
-/// Version of this schema; a change that breaks a reader raises it.
+/// Version of this schema. A change that breaks a reader of records increments it.
 pub const SCHEMA: u32 = 1;
 
 /// Versions of the taxonomies that [`Finding::tags`] names (`taxonomy` in each record).
 pub const TAXONOMY: &str = "maestro=2025-02;owasp_mcp=2025-beta;asi=2026;atlas=5.6.1";
 
-/// Names one question and everything that follows from it; `decision_id` outward.
+/// Correlates the records of one call, from decision to outcome. Clients see it as `decision_id`.
 pub type CallId = Arc<str>;
 
-/// What a record is about.
+/// The kind of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
@@ -33,17 +34,17 @@ pub enum Event {
     Start,
     /// The program closed its journal in order.
     Stop,
-    /// A frame was permitted and is about to be forwarded.
+    /// A message was permitted and is about to be forwarded (write-ahead record).
     Intent,
-    /// A frame was refused.
+    /// A message was refused.
     Denial,
     /// A forwarded request ended; see `outcome`.
     Outcome,
-    /// A frame that asks nothing was let through to the client.
+    /// A message of the server that needs no answer was delivered to the client.
     Notice,
-    /// A frame was withheld and nobody is owed an answer.
+    /// A message was withheld, and nobody waits for an answer.
     Drop,
-    /// A policy was loaded, promoted, demoted or refused.
+    /// A policy was loaded, promoted to the compiled engine, demoted from it, or rejected.
     Policy,
     /// The journal repaired itself after a crash.
     Recovery,
@@ -63,20 +64,21 @@ pub enum Outcome {
     ToolError,
     /// Answered with a JSON-RPC error.
     Error,
-    /// Accepted without an answer, as a notification is.
+    /// The server accepted it and will not answer, as for a notification.
     Accepted,
-    /// The client went away or cancelled.
+    /// The client disconnected or cancelled.
     Cancelled,
-    /// The upstream could not be reached, broke off, or answered with something that is no frame.
+    /// The server could not be reached, broke the connection, or answered with something that is
+    /// not a frame.
     UpstreamFailed,
-    /// The upstream's answer was withheld.
+    /// The server's answer was withheld from the client.
     Withheld,
-    /// Not known: the program died in between.
+    /// Unknown: the program ended before the outcome was recorded.
     Unknown,
 }
 
-/// What a security analyst would call it. `docs/audit.md`, "Findings", has the ids of each in the
-/// published lists of threats.
+/// The security classification of an event. `docs/audit.md`, "Findings", lists the ids of each in
+/// the published taxonomies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the rows of the table, named as it names them")]
@@ -110,7 +112,7 @@ pub struct Tags {
     pub mitre: Mitre,
 }
 
-/// MAESTRO: layer and threats by their published names.
+/// Ids in MAESTRO (Cloud Security Alliance, 2025): layer and threats by their published names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Maestro {
     /// `L1` to `L7`, or `X` for the cross-layer threats.
@@ -122,7 +124,7 @@ pub struct Maestro {
     pub threats: &'static [&'static str],
 }
 
-/// OWASP ids.
+/// Ids in the two OWASP lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Owasp {
     /// OWASP MCP Top 10, 2025.
@@ -131,69 +133,71 @@ pub struct Owasp {
     pub asi: &'static [&'static str],
 }
 
-/// MITRE ids.
+/// Ids in MITRE ATLAS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Mitre {
-    /// ATLAS technique ids.
+    /// Technique ids, `AML.T…`.
     pub atlas: &'static [&'static str],
 }
 
-/// The acted-on thing, by whichever name it has.
+/// What the message acts on; at most one of the first four members is present.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Target {
-    /// Tool name.
+    /// The name of the called tool.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool: Option<Box<str>>,
-    /// Prompt name.
+    /// The name of the prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt: Option<Box<str>>,
-    /// Resource URI.
+    /// The URI of the resource.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uri: Option<Box<str>>,
-    /// Task id.
+    /// The id of the task.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<Box<str>>,
-    /// Digest of the tool's definition as last listed.
+    /// Digest of the tool's definition as last listed, `sha256:<hex>`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub definition: Option<Box<str>>,
-    /// Digest of its definition in the lock.
+    /// Digest of its definition in the lock file, `sha256:<hex>`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locked: Option<Box<str>>,
-    /// How the tool stands to the lock, where there is one; see [`Drift`](crate::question::standing::Drift).
+    /// How its definition differs from the lock file, where there is one; see
+    /// [`Drift`](crate::question::status::Drift).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drift: Option<Box<str>>,
-    /// What about its definition people cannot see; see [`crate::wire::unseen`].
+    /// Flags of its definition, such as invisible characters; see [`crate::wire::unseen`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub flags: Vec<Box<str>>,
 }
 
-/// What the call comes to, as its pack says.
+/// What the call does, as classified by its pack:
+/// [`Operation`](crate::question::operation::Operation).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OperationFacts {
-    /// The operation behind a tool that does many things.
+    /// `tool/operation`, for a tool that dispatches to several operations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<Box<str>>,
-    /// `read`, `write`, `destructive`, `exec`, `unknown`.
+    /// The worst effect: `read`, `write`, `destructive`, `exec` or `unknown`.
     pub effect: &'static str,
-    /// Names, or `*`.
+    /// Names of the environments that it reaches; `*` for every one.
     pub environments: Vec<Box<str>>,
-    /// `arguments`, `absent`, `unmapped`, `unreadable`, `none`.
+    /// How they were found: `arguments`, `absent`, `unmapped`, `unreadable` or `none`.
     pub environment_source: &'static str,
-    /// The pack's tags.
+    /// The tags that the pack gives the call.
     pub tags: Vec<Box<str>>,
-    /// The pack.
+    /// The name of the pack that classified it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pack: Option<Box<str>>,
 }
 
-/// One reason in a record.
+/// One reason of a decision: [`Reason`] as a record has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReasonFacts {
-    /// Stable and short.
+    /// A short, stable identifier.
     pub code: Box<str>,
-    /// For a person.
+    /// An explanation for a person.
     pub message: Box<str>,
-    /// Where it comes from.
+    /// The name of its [`Origin`](crate::duty::decision::Origin).
     pub origin: &'static str,
 }
 
@@ -207,45 +211,46 @@ impl From<&Reason> for ReasonFacts {
     }
 }
 
-/// What an answer lost on its way. Never what it was.
+/// What was removed from an answer: how often and where, never the values.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RedactionFacts {
-    /// Places.
+    /// How many values were removed.
     pub count: usize,
-    /// The first of them.
+    /// Where the first of them stood.
     pub places: Vec<PlaceFacts>,
 }
 
-/// Something that was taken out of an answer.
+/// One value that was removed from an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PlaceFacts {
-    /// Where it stood: a JSON pointer from the message down, through texts that are JSON.
+    /// Where it stood: an RFC 6901 pointer from the message's root, also through strings that hold
+    /// JSON.
     pub pointer: Box<str>,
-    /// `pointer`, `copy`, or the form by which a secret is known.
+    /// `pointer`, `copy`, or the id of the rule that found a secret.
     pub rule: &'static str,
 }
 
-/// What was decided.
+/// The decision about a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DecisionFacts {
-    /// `permit` or `deny`: what the policy and the gate said, also in observe mode.
+    /// `permit` or `deny`: what policy and gate decided, also in observe mode.
     pub effect: &'static str,
-    /// Whether that was enforced; `false` in observe mode.
+    /// Whether the decision was enforced; `false` in observe mode.
     pub enforced: bool,
-    /// Why.
+    /// Why; at least one reason.
     pub reasons: Vec<ReasonFacts>,
-    /// Obligations that were discharged, by kind and code.
+    /// The obligations that were discharged, `kind:code`.
     pub obligations: Vec<Box<str>>,
-    /// The policy's revision.
+    /// The revision of the policy that answered.
     pub policy: Arc<str>,
-    /// `strict`, `compiled`, `none`.
+    /// The engine that evaluated it: `strict`, `compiled` or `none`.
     pub engine: &'static str,
 }
 
-/// The protocol around the frame.
+/// The protocol that the message was sent with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ProtocolFacts {
-    /// `2025-11-25` and so on, where known.
+    /// The MCP revision, such as `2025-11-25`, where known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<&'static str>,
     /// `legacy` or `modern`.
@@ -254,98 +259,98 @@ pub struct ProtocolFacts {
     pub transport: &'static str,
 }
 
-/// One record. Built by the gate and, for the program's own events, by the audit code.
+/// One audit record. The gate builds those about messages; the program builds those about itself.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AuditRecord {
-    /// [`SCHEMA`].
+    /// The version of this schema, [`SCHEMA`].
     pub schema: u32,
-    /// What it is about.
+    /// What happened.
     pub event: Event,
     /// Wall time, RFC 3339 UTC, microseconds.
     #[serde(serialize_with = "rfc3339_micros")]
     pub time: SystemTime,
     /// Time since the program started, µs.
     pub uptime_us: u64,
-    /// The question that this belongs to.
+    /// The call that this record belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub call: Option<CallId>,
-    /// Who.
+    /// The id of the principal that sent or receives the message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<Box<str>>,
-    /// The protected server.
+    /// The configured name of the protected server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<Box<str>>,
-    /// `to_server` or `to_client`.
+    /// Which way the message goes: `to_server` or `to_client`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direction: Option<&'static str>,
-    /// The protocol.
+    /// The protocol that the message was sent with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<ProtocolFacts>,
-    /// The method, exactly.
+    /// The exact method name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<Box<str>>,
-    /// The JSON-RPC id, as JSON text.
+    /// The JSON-RPC id, as a JSON text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Box<str>>,
-    /// What was acted on.
+    /// What the message acts on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
-    /// What it comes to.
+    /// What the call does, as classified by its pack.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operation: Option<OperationFacts>,
-    /// What was decided.
+    /// The decision, in records that have one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<DecisionFacts>,
-    /// How it ended.
+    /// How the request ended, in an `outcome` record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
-    /// JSON-RPC error code or HTTP status of the end, or a class of failure.
+    /// For a request that failed: the JSON-RPC error code, the HTTP status, or a class of failure.
     #[serde(rename = "error.type", skip_serializing_if = "Option::is_none")]
     pub error_type: Option<Box<str>>,
-    /// Entries that a list answer lost on its way, by name.
+    /// Names of the entries that were removed from a list.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hidden: Vec<Box<str>>,
-    /// What an answer lost on its way.
+    /// What was redacted from an answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redacted: Option<RedactionFacts>,
-    /// Size of the frame, bytes; of what was delivered, where something was taken out.
+    /// Size of the message, bytes; of what was delivered, where something was redacted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
-    /// Keyed digest of the frame, `hmac-sha256:<hex>`; of what was delivered, where something was
-    /// taken out.
+    /// Keyed digest of the message, `hmac-sha256:<hex>`; of what was delivered, where something was
+    /// redacted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<Box<str>>,
-    /// From the first byte in to this record, µs.
+    /// From the arrival of the request to this record, µs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_us: Option<u64>,
-    /// The caller's W3C trace id.
+    /// The caller's trace id (W3C Trace Context), 32 lower-case hex digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<Box<str>>,
-    /// The caller's W3C span id: the parent of ours.
+    /// The caller's span id, 16 lower-case hex digits: the parent of the span of this call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent_span_id: Option<Box<str>>,
-    /// What an analyst would call it.
+    /// The security classification of the event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finding: Option<Finding>,
-    /// Taxonomy ids of the finding.
+    /// The ids of the finding in the published taxonomies.
     #[serde(flatten)]
     pub tags: Option<Tags>,
-    /// Versions of those taxonomies; with `tags`.
+    /// The versions of those taxonomies, [`TAXONOMY`]; present together with `tags`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub taxonomy: Option<&'static str>,
-    /// What the policy was asked, where the configuration says so (`audit.inputs`).
+    /// The policy input, where the configuration says so (`audit.inputs`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<serde_json::Value>,
-    /// RFC 6901 pointers below `input` of what was left out of it.
+    /// RFC 6901 pointers, below `input`, of the values that were left out of it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub input_left_out: Vec<String>,
-    /// Free text of the program's own events (a policy's problems, what a recovery did).
+    /// Free text, such as a policy's problems or what a recovery did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<Cow<'static, str>>,
 }
 
 impl AuditRecord {
-    /// A record of `event` at `now` that says nothing else yet.
+    /// Creates a record of `event` at `now`; every other member is absent.
     pub fn new(event: Event, now: Now) -> Self {
         Self {
             schema: SCHEMA,
@@ -380,7 +385,7 @@ impl AuditRecord {
         }
     }
 
-    /// Adds what the policy was asked.
+    /// Adds the policy input.
     pub(crate) fn set_input(&mut self, recorded: Option<RecordedInput>) {
         if let Some(RecordedInput { input, left_out }) = recorded {
             self.input = Some(input);
@@ -388,7 +393,7 @@ impl AuditRecord {
         }
     }
 
-    /// The same record with `finding` and its taxonomy ids.
+    /// Returns the record with `finding` and its taxonomy ids.
     #[must_use]
     pub fn with_finding(mut self, finding: Finding) -> Self {
         self.finding = Some(finding);
@@ -398,16 +403,16 @@ impl AuditRecord {
     }
 }
 
-/// Both clocks, read once by the edge for one frame.
+/// Both clocks, which the edge reads once for each message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
-    /// Time since the program started: monotonic, drives limits and deadlines.
+    /// Time since the program started. Monotonic; drives rate limits and deadlines.
     pub uptime: Duration,
-    /// Wall time: for records and policy.
+    /// Wall time, for records and the policy input.
     pub wall: SystemTime,
 }
 
-/// Whole microseconds, saturating.
+/// Returns `duration` in whole microseconds, saturating.
 pub fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
@@ -474,7 +479,7 @@ const HIDDEN_UNICODE_TOOL_DESCRIPTION: Tags = tags(
 );
 
 impl Finding {
-    /// The row of the table for this finding.
+    /// The taxonomy ids of this finding.
     pub fn tags(self) -> Tags {
         match self {
             Self::ToolDenied => tags(

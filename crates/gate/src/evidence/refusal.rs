@@ -1,8 +1,8 @@
-//! Refusals: what the client is told, in words that never change.
+//! Refusals: the code, the constant text and the HTTP status that a client receives.
 //!
-//! A refusal names no rule, no other principal and no internal address; the record has all of
-//! that under the `decision_id` that the refusal carries. Codes of our own lie outside
-//! -32768..-32000 (MCP 2026-07-28, basic/index "Error Codes").
+//! A refusal names no rule, no other principal and no internal address; the record holds all of
+//! that under the `decision_id` that the refusal carries. Error codes of this product lie outside
+//! -32768..-32000, which JSON-RPC 2.0 §5.1 reserves (MCP 2026-07-28, basic/index "Error Codes").
 
 use std::time::Duration;
 
@@ -17,19 +17,19 @@ use crate::wire::frame::{Id, Malformed, write_id};
 use crate::wire::headers::TASKS_EXTENSION;
 use crate::wire::protocol::{Direction, Era};
 
-/// Refused by policy.
+/// Denied by policy.
 pub const DENIED: i64 = -31001;
-/// A rate limit is spent; `data.retry_after_ms` says for how long.
+/// A rate limit is exceeded; `data.retry_after_ms` says when to try again.
 pub const LIMITED: i64 = -31002;
 /// No audit record can be kept, so nothing may pass.
 pub const UNRECORDED: i64 = -31003;
-/// A person must approve first.
+/// A person must approve the call first.
 pub const APPROVAL_REQUIRED: i64 = -31004;
-/// The protected server could not be reached, or broke off.
+/// The protected server could not be reached, or broke the connection.
 pub const UPSTREAM_FAILED: i64 = -31005;
 /// The protected server's answer was withheld.
 pub const WITHHELD: i64 = -31006;
-/// Too much at once.
+/// Too many requests in flight.
 pub const BUSY: i64 = -31007;
 /// Another message of the same batch is refused, so none passes.
 pub const WITH_BATCH: i64 = -31008;
@@ -41,94 +41,95 @@ const INVALID_PARAMS: i64 = -32602;
 const HEADER_MISMATCH: i64 = -32020;
 const MISSING_CAPABILITY: i64 = -32021;
 
-/// Why something is refused, as far as the client may know.
+/// Why a message is refused, as far as the client may know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// Policy says no.
+    /// Denied by policy.
     Denied,
-    /// Policy says no, and hides the tool: it answers as if there were none.
+    /// Denied by policy, which also hides the tool of this name: answered like a tool that does not
+    /// exist.
     UnknownTool(Box<str>),
-    /// Policy says no to a method that the spoken revision does not define.
+    /// Denied by policy, and the negotiated revision does not define the method.
     UnknownMethod,
-    /// The task is not the principal's, or nobody saw it made.
+    /// The task belongs to another principal, or its creation was not seen.
     UnknownTask,
-    /// Tasks, without the extension declared on this very request (2026-07-28).
+    /// The request uses tasks without declaring the extension (MCP 2026-07-28, tasks extension).
     TasksUndeclared,
-    /// A rate limit is spent.
+    /// A rate limit is exceeded; the time until one more call may pass, where there is one.
     Limited(Option<Duration>),
-    /// A person must approve first.
+    /// A person must approve the call first.
     ApprovalRequired,
-    /// The frame broke the strict profile.
+    /// The frame breaks the strict profile.
     Malformed(Malformed),
-    /// Headers and body disagree.
+    /// A routing header and the body disagree (P11).
     Headers(HeaderMismatch),
-    /// The id is in flight already.
+    /// A request with this id is in flight already.
     DuplicateId,
-    /// Nothing that may be in a batch: `initialize`, or a message of another revision.
+    /// The message must not be in a batch: `initialize`, or a message of a modern revision.
     Batched,
-    /// Another message of its batch is refused.
+    /// Another message of the same batch is refused.
     WithBatch,
-    /// An answer that nobody waits for.
+    /// The message answers no request in flight.
     Unsolicited,
     /// The table of calls in flight is full.
     Busy,
     /// No record can be kept.
     Unrecorded,
-    /// The server could not be reached, or broke off.
+    /// The server could not be reached, or broke the connection.
     UpstreamFailed,
-    /// The server took too long.
+    /// The server did not answer in time.
     UpstreamTimedOut,
     /// The server's answer was withheld.
     Withheld,
-    /// Refused before it was a frame.
+    /// The HTTP request was refused before its body was read as a frame.
     Door(DoorRefusal),
 }
 
-/// Why something is refused before it is a frame (P1, P2, P12).
+/// Why an HTTP request is refused before its body is read as a frame (P1, P2, P12, access tokens).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DoorRefusal {
-    /// No server has this path: 404.
+    /// No server is configured at this path: 404.
     UnknownPath,
-    /// The path has no such method: 405.
+    /// The path does not support this HTTP method: 405.
     MethodNotAllowed,
-    /// Host missing, repeated, foreign, or other than the request target's: 403.
+    /// `Host` is missing, repeated, not allowed, or differs from the request target: 403.
     Host,
-    /// Origin present and not allowed: 403.
+    /// `Origin` is present and not allowed: 403.
     Origin,
-    /// A header is repeated, or of a refused form: 400.
+    /// A header is repeated, or its value is malformed: 400.
     Header,
-    /// Not one `Content-Type: application/json` in UTF-8, or coded: 415.
+    /// Not exactly one `Content-Type: application/json` in UTF-8, or a content coding: 415.
     MediaType,
-    /// Message framing that two readers may read differently: 400.
+    /// Message framing that two HTTP readers may read differently (request smuggling): 400.
     Framing,
-    /// The body is too large: 413.
+    /// The body is larger than `limits.frame_bytes`: 413.
     TooLarge,
-    /// The body took too long: 400.
+    /// The body did not arrive in time: 400.
     Slow,
-    /// The session is not known, or is another principal's: 404.
+    /// The session does not exist, or belongs to another principal: 404.
     UnknownSession,
     /// `Last-Event-ID` names no event of this session: 400.
     UnknownEvent,
     /// Too many sessions, streams or calls at once: 429.
     TooMany,
-    /// We are closing: 503.
+    /// The program is shutting down: 503.
     Closing,
-    /// No access token came along: 401.
+    /// The request has no access token: 401.
     NoToken,
-    /// The access token is not good here: 401.
+    /// The access token is not valid here: 401.
     BadToken,
-    /// The access token was good once: 401.
+    /// The access token has expired: 401.
     ExpiredToken,
-    /// The access token does not grant all scopes that are needed: 403.
+    /// The access token does not grant all required scopes: 403 (RFC 6750 §3.1).
     Scope,
-    /// An access token in the request target, where logs and histories keep it: 400.
+    /// An access token in the request target, which logs and browser histories keep: 400.
     TokenInQuery,
-    /// The keys to check an access token with are not to be had: 503.
+    /// The keys that verify access tokens are not available: 503.
     NoKeys,
 }
 
 impl DoorRefusal {
-    /// A stable code for records.
+    /// The stable reason code in records.
     pub fn code(self) -> &'static str {
         match self {
             Self::UnknownPath => "unknown-path",
@@ -171,7 +172,7 @@ impl DoorRefusal {
             Self::UnknownEvent => ("Event id not found", Status::BadRequest),
             Self::TooMany => ("Too many at once", Status::TooMany),
             Self::Closing => ("Closing", Status::Unavailable),
-            // What is wrong with a token is nobody's business but the operator's.
+            // The client is not told what is wrong with its token; the record is.
             Self::NoToken | Self::BadToken | Self::ExpiredToken => {
                 ("Access token required", Status::Unauthorized)
             }
@@ -184,21 +185,21 @@ impl DoorRefusal {
     }
 }
 
-/// Where a refusal goes and how it must look there.
+/// Whom a refusal answers, and in which form.
 #[derive(Debug, Clone, Copy)]
 pub struct Addressee<'a> {
-    /// The request that it answers; absent where there was none, or it could not be read.
+    /// The id of the request; absent where there is none, or it could not be read.
     pub id: Option<&'a Id>,
-    /// Names the record.
+    /// The id of the call, by which an operator finds the record.
     pub decision_id: &'a str,
-    /// The era, which sets some status codes.
+    /// The era of the client, on which some status codes depend.
     pub era: Era,
-    /// Whether a tool result is wanted rather than an error.
+    /// Whether a refusal by policy is a tool result with `isError`, not a JSON-RPC error.
     pub tool_result: bool,
 }
 
 impl Refusal {
-    /// A stable code for records.
+    /// The stable reason code in records.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Denied => "denied",
@@ -224,7 +225,7 @@ impl Refusal {
         }
     }
 
-    /// Where the refusal comes from when no policy was asked.
+    /// The origin of the reason in the record, where the policy was not asked.
     pub fn origin(&self) -> Origin {
         match self {
             Self::Malformed(_) | Self::Door(_) => Origin::Malformed,
@@ -246,7 +247,8 @@ impl Refusal {
         }
     }
 
-    /// What an analyst would call it; a denial by policy is judged by its facts elsewhere.
+    /// The finding of the record. `None` for a denial by policy, which `session` classifies by its
+    /// facts.
     pub fn finding(&self) -> Option<Finding> {
         match self {
             Self::Headers(_) => Some(Finding::HeaderBodyMismatch),
@@ -276,8 +278,8 @@ impl Refusal {
                 | DoorRefusal::UnknownEvent
                 | DoorRefusal::TooMany
                 | DoorRefusal::Closing
-                // Every OAuth flow begins without a token, or with less than is needed, and ends
-                // with one that has expired.
+                // Every OAuth flow begins without a token or with too few scopes, and every token
+                // expires in the end, so these are no findings.
                 | DoorRefusal::NoToken
                 | DoorRefusal::ExpiredToken
                 | DoorRefusal::Scope
@@ -293,7 +295,7 @@ impl Refusal {
         }
     }
 
-    fn face(&self, era: Era) -> (i64, &'static str, Status) {
+    fn presentation(&self, era: Era) -> (i64, &'static str, Status) {
         match self {
             Self::Denied => (DENIED, "Refused by policy", Status::Ok),
             Self::UnknownTool(_) => (INVALID_PARAMS, "Unknown tool", Status::Ok),
@@ -308,7 +310,7 @@ impl Refusal {
             }
             Self::Limited(_) => (LIMITED, "Rate limit reached; try again later", Status::Ok),
             Self::ApprovalRequired => (APPROVAL_REQUIRED, "Approval required", Status::Ok),
-            Self::Malformed(malformed) => malformed_face(malformed),
+            Self::Malformed(malformed) => malformed_presentation(malformed),
             Self::Headers(HeaderMismatch::Header { .. }) => {
                 (HEADER_MISMATCH, "Header mismatch", Status::BadRequest)
             }
@@ -335,11 +337,11 @@ impl Refusal {
         }
     }
 
-    /// The refusal as a JSON-RPC message: its bytes, what it is, and the status that goes with
-    /// it. A request that was understood is answered with 200 even if its server failed, so that
-    /// the agent reads a JSON-RPC error and not a broken transport.
+    /// Writes the refusal as a JSON-RPC message; returns its bytes, its kind and its HTTP status. A
+    /// request with an id is answered with 200 even if its server failed, so that the agent reads a
+    /// JSON-RPC error and does not see a broken transport.
     pub fn message(&self, to: Addressee<'_>) -> (Bytes, Content, Status) {
-        let (code, text, status) = self.face(to.era);
+        let (code, text, status) = self.presentation(to.era);
         let failed = matches!(status, Status::BadGateway | Status::GatewayTimeout);
         let status = if failed && to.id.is_some() {
             Status::Ok
@@ -386,13 +388,13 @@ impl Refusal {
         (body.into(), Content::Error, status)
     }
 
-    /// The refusal as something that may go to the client.
+    /// Writes the refusal as a message that may go to the client.
     pub(crate) fn released(&self, to: Addressee<'_>) -> Released {
         let (body, content, status) = self.message(to);
-        Released::assertion(body, content, to.id.cloned(), status, true)
+        Released::new(body, content, to.id.cloned(), status, true)
     }
 
-    /// [`Refusal::Unrecorded`], to be written where a record cannot be kept.
+    /// Prepares [`Refusal::Unrecorded`], which is written only if a record cannot be kept.
     pub(crate) fn unrecorded(to: Addressee<'_>) -> IfUnrecorded {
         IfUnrecorded {
             id: to.id.cloned(),
@@ -404,8 +406,8 @@ impl Refusal {
     }
 }
 
-/// Which side a malformed frame came from decides nothing about its code.
-fn malformed_face(malformed: &Malformed) -> (i64, &'static str, Status) {
+/// Code, text and status of a malformed frame, whichever side sent it.
+fn malformed_presentation(malformed: &Malformed) -> (i64, &'static str, Status) {
     match malformed {
         Malformed::Unreadable(Unreadable::TooLarge) => {
             (PARSE_ERROR, "Message too large", Status::TooLarge)
@@ -453,8 +455,8 @@ fn malformed_code(malformed: &Malformed) -> &'static str {
     }
 }
 
-/// Text for a record: where in the frame it broke.
-pub fn malformed_place(malformed: &Malformed, direction: Direction) -> String {
+/// Returns the text for a record: which side's frame is malformed, and at which byte or member.
+pub fn malformed_position(malformed: &Malformed, direction: Direction) -> String {
     let side = match direction {
         Direction::ToServer => "client frame",
         Direction::ToClient => "server frame",

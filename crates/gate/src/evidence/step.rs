@@ -1,52 +1,52 @@
-//! No record, no act.
+//! Write-ahead auditing: an act is available only once its record is kept.
 //!
-//! A [`Step`] holds what is to be done and the record of it; the act can be had only by handing
-//! the record to a sink that keeps it. [`Permitted`] and [`Released`] are the proofs that the
-//! gate let a message go: the upstream takes only the one, the client only the other. Neither
-//! can be made outside the gate, and neither can be copied. A proof says what the gate read in its
-//! message, so that no edge reads it again.
+//! A [`Step`] holds an act and its records; [`Step::record`] hands the records to a sink and
+//! returns the act only if the sink kept them all. [`Permitted`] and [`Released`] are proof types:
+//! the upstream accepts only the one, the client's side only the other. Code outside the gate can
+//! neither create nor copy them (`tests/ui` shows that it does not compile). A proof carries what
+//! the gate read in its message, so that the edge does not read it again.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::record::{AuditRecord, CallId};
-use crate::question::handles::Teaching;
+use crate::question::handles::PendingUpdate;
 use crate::wire::document::minify;
 use crate::wire::frame::{Frame, Id, Message};
 use crate::wire::method::Method;
 use crate::wire::protocol::{Era, Protocol, Revision};
 
-/// What the transport is to do with a [`Permitted`].
+/// How the transport sends a [`Permitted`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dispatch {
     /// Send the message.
     Message,
-    /// Open the legacy stream of server messages (HTTP GET); no body.
+    /// Open the legacy stream of server messages (HTTP GET, without a body).
     OpenStream,
-    /// End the legacy session (HTTP DELETE); no body.
+    /// End the legacy session (HTTP DELETE, without a body).
     EndSession,
 }
 
-/// The body of what has none.
+/// The body of a [`Permitted`] that has none.
 static EMPTY: Bytes = Bytes::new();
 
-/// What a [`Permitted`] lets go to the server.
+/// What a [`Permitted`] sends to the server.
 #[derive(Debug)]
 pub(crate) enum Payload {
     /// [`Dispatch::OpenStream`].
     OpenStream,
     /// [`Dispatch::EndSession`].
     EndSession,
-    /// One message of the client, as it goes on.
+    /// One message of the client, as it is forwarded.
     Message(Arc<Frame>),
-    /// A batch of the client, as it goes on, and the id of its first request.
+    /// A batch of the client, as it is forwarded, and the id of its first request.
     Batch(Bytes, Option<Id>),
-    /// Our refusal of what the server asked, or an array of several. The gate wrote it.
+    /// The gate's own refusal of a request of the server, or an array of several.
     Refusal(Bytes),
 }
 
-/// A message that may go to the protected server.
+/// Proof that a message may go to the protected server. Only the gate creates one.
 #[must_use]
 #[derive(Debug)]
 pub struct Permitted {
@@ -57,20 +57,20 @@ pub struct Permitted {
     routing: Routing,
 }
 
-/// What must stand in HTTP headers beside a permitted message.
+/// The routing headers (P11) that must accompany a permitted message over HTTP.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Routing {
-    /// The value that `Mcp-Name` mirrors, where the method has one.
+    /// The value of `Mcp-Name`, not encoded, where the method has one.
     pub name: Option<Box<str>>,
-    /// `Mcp-Param-*` headers that differ from the client's, because arguments were set or because
-    /// it has none on stdio: `(header, encoded value)`, an absent value meaning the header must go.
+    /// `Mcp-Param-*` headers that differ from the client's, because an argument was set or because
+    /// a stdio client sends none: `(header, encoded value)`. An absent value means that the header
+    /// must be removed.
     pub params: Vec<(Box<str>, Option<Box<str>>)>,
 }
 
 impl Permitted {
-    /// The one place where a permit becomes a message; `session` alone calls it, after a record's
-    /// worth of facts was gathered and every obligation discharged.
-    pub(crate) fn assertion(
+    /// Only `session` calls it, once the decision is a permit and every obligation is discharged.
+    pub(crate) fn new(
         payload: Payload,
         protocol: Protocol,
         call: CallId,
@@ -86,7 +86,7 @@ impl Permitted {
         Self { payload, method, protocol, call, routing }
     }
 
-    /// What to do with it.
+    /// How to send it.
     pub fn dispatch(&self) -> Dispatch {
         match self.payload {
             Payload::OpenStream => Dispatch::OpenStream,
@@ -95,7 +95,8 @@ impl Permitted {
         }
     }
 
-    /// The bytes: the client's own, those with an argument set, or a refusal of ours.
+    /// The bytes to send: the client's own, those with an argument set, or the gate's refusal.
+    /// Empty for [`Dispatch::OpenStream`] and [`Dispatch::EndSession`].
     pub fn body(&self) -> &Bytes {
         match &self.payload {
             Payload::OpenStream | Payload::EndSession => &EMPTY,
@@ -104,8 +105,8 @@ impl Permitted {
         }
     }
 
-    /// The client's message as the gate read it, spans included: of exactly the bytes that
-    /// [`Permitted::body`] gives. Absent for a batch, for a refusal of ours, and where there is no
+    /// The client's message as the gate read it; its spans refer to exactly the bytes of
+    /// [`Permitted::body`]. Absent for a batch, for a refusal of the gate, and where there is no
     /// body.
     pub fn frame(&self) -> Option<&Frame> {
         match &self.payload {
@@ -117,7 +118,8 @@ impl Permitted {
         }
     }
 
-    /// The request's id, of a batch its first request's; absent where nothing is asked.
+    /// The id of the request, or of the first request of a batch; absent where no answer is
+    /// expected.
     pub fn id(&self) -> Option<&Id> {
         match &self.payload {
             Payload::Message(frame) => match frame.message() {
@@ -131,62 +133,63 @@ impl Permitted {
         }
     }
 
-    /// The row of its method in the method table, whichever revision defines it; absent for a
-    /// method that MCP does not know and where [`Permitted::frame`] is no request or notification.
+    /// The method's row in the method table, in any revision. Absent for a method that MCP does not
+    /// define, and where [`Permitted::frame`] is not a request or notification.
     pub fn method(&self) -> Option<&'static Method> {
         self.method
     }
 
-    /// The protocol that the client speaks with it.
+    /// The protocol that the client uses for it.
     pub fn protocol(&self) -> Protocol {
         self.protocol
     }
 
-    /// [`Permitted::body`] as one line: see [`Document::minified`](crate::wire::document::Document::minified).
+    /// [`Permitted::body`] as one line: see
+    /// [`Document::minified`](crate::wire::document::Document::minified).
     #[must_use]
     pub fn minified(&self) -> Bytes {
         minify(self.body())
     }
 
-    /// The call that it belongs to.
+    /// The id of the call that it belongs to.
     pub fn call(&self) -> &CallId {
         &self.call
     }
 
-    /// What its HTTP headers must say.
+    /// The routing headers that must accompany it over HTTP.
     pub fn routing(&self) -> &Routing {
         &self.routing
     }
 }
 
-/// How a refusal shows in HTTP; other transports carry only the body.
+/// The HTTP status of an answer that the gate wrote; other transports send only the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// 200: an ordinary answer, or a refusal by policy.
+    /// 200: an answer, or a refusal by policy, which is a JSON-RPC error.
     Ok,
-    /// 202: a notification was taken.
+    /// 202: a notification was accepted.
     Accepted,
-    /// 400.
+    /// 400: a malformed message, header or framing.
     BadRequest,
-    /// 401: no access token, or none that is good here.
+    /// 401: no access token, or one that is not valid here.
     Unauthorized,
-    /// 403: a refused notification, or a foreign Origin or Host.
+    /// 403: a refused notification, or an `Origin` or `Host` that is not allowed.
     Forbidden,
     /// 404: no such path or session.
     NotFound,
-    /// 405.
+    /// 405: the path does not support this HTTP method.
     MethodNotAllowed,
-    /// 413.
+    /// 413: the message is larger than `limits.frame_bytes`.
     TooLarge,
-    /// 415: not JSON in UTF-8, or coded.
+    /// 415: not JSON in UTF-8, or with a content coding.
     UnsupportedMediaType,
     /// 429: too many sessions, streams or calls at once.
     TooMany,
-    /// 502: the upstream failed.
+    /// 502: the server failed.
     BadGateway,
-    /// 503: no record can be kept, or we are closing.
+    /// 503: no record can be kept, or the program is shutting down.
     Unavailable,
-    /// 504: the upstream took too long.
+    /// 504: the server did not answer in time.
     GatewayTimeout,
 }
 
@@ -211,7 +214,7 @@ impl Status {
     }
 }
 
-/// What a [`Released`] is.
+/// The kind of message in a [`Released`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
     /// An answer with a `result`.
@@ -224,7 +227,7 @@ pub enum Content {
     Notification,
     /// Several messages in one array.
     Batch,
-    /// The body of an HTTP error that is no message: whatever the server wrote.
+    /// The body of an HTTP error of the server that is not a JSON-RPC message.
     Opaque,
 }
 
@@ -239,7 +242,7 @@ impl From<&Message> for Content {
     }
 }
 
-/// A message that may go to the client.
+/// Proof that a message may go to the client. Only the gate creates one.
 #[must_use]
 #[derive(Debug)]
 pub struct Released {
@@ -253,8 +256,9 @@ pub struct Released {
 }
 
 impl Released {
-    /// The one place where a message for the client is made.
-    pub(crate) fn assertion(
+    /// Only the gate calls it: `session` for a message of the server, `refusal` for its own. `own`
+    /// says which of the two it is.
+    pub(crate) fn new(
         body: Bytes,
         content: Content,
         id: Option<Id>,
@@ -264,64 +268,66 @@ impl Released {
         Self { body, content, id, status, own, settles: None, back: None }
     }
 
-    /// Sends `back` to the server at the same time.
+    /// Attaches the gate's refusal of a request of the server in the same batch.
     pub(crate) fn answering(mut self, back: Option<Permitted>) -> Self {
         self.back = back.map(Box::new);
         self
     }
 
-    /// It answers `initialize` and settles on `revision`.
+    /// Notes the revision that an answer to `initialize` negotiates.
     pub(crate) fn settling(mut self, revision: Option<Revision>) -> Self {
         self.settles = revision;
         self
     }
 
-    /// Our refusal of what the server asked in the same batch: it goes back to the server.
+    /// Takes the gate's refusal of a request of the server in the same batch, which the edge must
+    /// send to the server.
     pub fn take_back(&mut self) -> Option<Permitted> {
         self.back.take().map(|back| *back)
     }
 
-    /// The message: the server's bytes, those with entries hidden, or a refusal. Empty
-    /// where there is nothing to say but the status.
+    /// The bytes to deliver: the server's own, those with something removed, or a refusal. Empty
+    /// where only the HTTP status answers.
     pub fn body(&self) -> &Bytes {
         &self.body
     }
 
-    /// What it is.
+    /// The kind of message.
     pub fn content(&self) -> Content {
         self.content
     }
 
-    /// The id that it stands under, by which its reader can tell what it answers or asks. Absent
-    /// for a batch, for a notification, and for an error whose request could not be read.
+    /// The JSON-RPC id of the message. Absent for a batch, for a notification, and for an error
+    /// whose request could not be read.
     pub fn id(&self) -> Option<&Id> {
         self.id.as_ref()
     }
 
-    /// The revision that it settles on, where it is the answer to `initialize` and names one.
+    /// The revision that it negotiates, where it answers `initialize` and names a known one.
     pub fn settles(&self) -> Option<Revision> {
         self.settles
     }
 
-    /// [`Released::body`] as one line: see [`Document::minified`](crate::wire::document::Document::minified).
-    /// Absent for the body of an HTTP error, which may be no JSON.
+    /// [`Released::body`] as one line: see
+    /// [`Document::minified`](crate::wire::document::Document::minified). Absent for the body of an
+    /// HTTP error, which need not be JSON.
     #[must_use]
     pub fn minified(&self) -> Option<Bytes> {
         (self.content != Content::Opaque).then(|| minify(&self.body))
     }
 
-    /// The status to answer with where [`Released::is_own`]; otherwise the upstream's stands.
+    /// The HTTP status to answer with where [`Released::is_own`]; otherwise the server's is used.
     pub fn status(&self) -> Status {
         self.status
     }
 
-    /// Whether the gate wrote it (a refusal) rather than the server.
+    /// Whether the gate wrote the message (a refusal), and not the server.
     pub fn is_own(&self) -> bool {
         self.own
     }
 }
 
-/// What is to be done with a frame.
+/// What the edge does with a message once its record is kept.
 #[must_use]
 #[derive(Debug)]
 pub enum Act {
@@ -329,47 +335,53 @@ pub enum Act {
     Forward(Permitted),
     /// Send it to the client.
     Deliver(Released),
-    /// Nothing: nobody is owed anything.
+    /// Send nothing: nobody waits for an answer.
     Drop,
 }
 
-/// Keeps records.
+/// Keeps audit records; the journal implements it.
 pub trait AuditSink: Send + Sync {
-    /// Keeps `record`, or says that it cannot. `Ok` means kept as durably as the sink promises.
+    /// Keeps `record`. Returns only once it is kept with the durability that the sink promises.
+    ///
+    /// # Errors
+    ///
+    /// [`Unkept`]: the record is not kept, so the act must not happen.
     fn keep(&self, record: &AuditRecord) -> Result<(), Unkept>;
 }
 
-/// A sink could not keep a record.
+/// The sink could not keep a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unkept {
     /// Why, for the operator.
     pub cause: String,
 }
 
-/// No record, so no act: what to tell the client instead, where it waits for an answer. Its text
-/// is constant and holds nothing of either peer, which is why it needs no record.
+/// A record could not be kept, so the act does not happen. Holds what the client is told instead,
+/// where it waits for an answer: a constant text with nothing from either peer, which therefore
+/// needs no record itself.
 #[derive(Debug)]
 pub struct Unrecorded {
-    /// Why, for the operator.
+    /// Why the record could not be kept, for the operator.
     pub cause: Unkept,
-    /// The call that will not happen: hand it to `Session::forget`.
+    /// The call that does not happen; the edge passes it to `Session::forget`.
     pub call: Option<CallId>,
-    /// For the client.
+    /// The refusal for the client, if it waits for an answer.
     pub refusal: Option<Released>,
 }
 
-/// What the client is told if no record can be kept: written only then, not for each message.
+/// How to write the refusal if no record can be kept. It is written only then, because that is
+/// rare.
 #[derive(Debug)]
 pub(crate) struct IfUnrecorded {
-    /// The request that waits for an answer.
+    /// The id of the request that waits for an answer.
     pub(crate) id: Option<Id>,
-    /// The era to word it for.
+    /// The era of the client, which decides the form of the refusal.
     pub(crate) era: Era,
-    /// Writes it, given the call that the record names.
+    /// Writes the refusal, given the id, the call that the record names, and the era.
     pub(crate) write: fn(Option<&Id>, &str, Era) -> Released,
 }
 
-/// An act and the record without which it may not happen.
+/// An act and the records that must be kept before it.
 #[must_use]
 #[derive(Debug)]
 pub struct Step {
@@ -377,9 +389,9 @@ pub struct Step {
     also: Vec<AuditRecord>,
     act: Act,
     if_unrecorded: Option<IfUnrecorded>,
-    /// The call that will not happen if no record can be kept, where the first record is not its.
+    /// The call that does not happen if no record can be kept, where it is not the first record's.
     exchange: Option<CallId>,
-    teaching: Vec<Teaching>,
+    updates: Vec<PendingUpdate>,
 }
 
 impl Step {
@@ -390,68 +402,72 @@ impl Step {
             act,
             if_unrecorded: None,
             exchange: None,
-            teaching: Vec::new(),
+            updates: Vec::new(),
         }
     }
 
-    /// An act that needs all of `records`; nothing if there are none.
+    /// Creates a step whose act needs all of `records`; `None` if there are none.
     pub(crate) fn of_all(records: Vec<AuditRecord>, act: Act) -> Option<Self> {
         let mut records = records.into_iter();
         Some(Self::new(records.next()?, act).with_records(records))
     }
 
-    /// The call that will not happen if no record can be kept.
+    /// Names the call that does not happen if no record can be kept.
     pub(crate) fn about(mut self, exchange: &CallId) -> Self {
         self.exchange = Some(CallId::clone(exchange));
         self
     }
 
-    /// Whether the act goes to the server.
+    /// Whether the act sends something to the server.
     pub(crate) fn forwards(&self) -> bool {
         matches!(self.act, Act::Forward(_))
     }
 
-    /// The records and the act, for a step that needs them all.
+    /// Takes the step apart, to make its records and its act part of another step.
     pub(crate) fn into_parts(self) -> (Vec<AuditRecord>, Act) {
         (std::iter::once(self.record).chain(self.also).collect(), self.act)
     }
 
-    /// What the client is told if no record can be kept.
+    /// Sets the refusal that the client gets if no record can be kept.
     pub(crate) fn if_unrecorded(mut self, told: IfUnrecorded) -> Self {
         self.if_unrecorded = Some(told);
         self
     }
 
-    /// Further records that must be kept too.
+    /// Adds records that must be kept too.
     pub(crate) fn with_records(mut self, also: impl IntoIterator<Item = AuditRecord>) -> Self {
         self.also.extend(also);
         self
     }
 
-    /// What is learnt once the record is kept.
-    pub(crate) fn teaching(mut self, teaching: impl IntoIterator<Item = Teaching>) -> Self {
-        self.teaching.extend(teaching);
+    /// Adds updates of the handle store that are applied once the records are kept.
+    pub(crate) fn updates(mut self, updates: impl IntoIterator<Item = PendingUpdate>) -> Self {
+        self.updates.extend(updates);
         self
     }
 
-    /// Takes that out, for a step that this one becomes part of.
-    pub(crate) fn take_teaching(&mut self) -> Vec<Teaching> {
-        std::mem::take(&mut self.teaching)
+    /// Takes those updates, for a step that this one becomes part of.
+    pub(crate) fn take_updates(&mut self) -> Vec<PendingUpdate> {
+        std::mem::take(&mut self.updates)
     }
 
-    /// What will be recorded.
+    /// The first record.
     pub fn audit_record(&self) -> &AuditRecord {
         &self.record
     }
 
-    /// Keeps the record and gives the act, or no act.
+    /// Hands the records to `sink`, in order, and returns the act if all were kept.
+    ///
+    /// # Errors
+    ///
+    /// [`Unrecorded`]: a record could not be kept, and the act does not happen.
     pub fn record(self, sink: &dyn AuditSink) -> Result<Act, Unrecorded> {
         let kept = std::iter::once(&self.record)
             .chain(&self.also)
             .try_for_each(|record| sink.keep(record));
         match kept {
             Ok(()) => {
-                self.teaching.into_iter().for_each(Teaching::take_place);
+                self.updates.into_iter().for_each(PendingUpdate::apply);
                 Ok(self.act)
             }
             Err(cause) => {

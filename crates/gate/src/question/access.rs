@@ -1,9 +1,9 @@
-//! The question: who wants to do what, to which resource, in which context.
+//! The access request: which principal wants to do what, to which resource, in which context (the
+//! AuthZEN and Cedar quadruple).
 //!
-//! A [`Frame`](crate::wire::frame::Frame) becomes an [`AccessRequest`] through one table of methods. A method differs from
-//! another by a row of that table and by nothing else; a method without a row is
-//! [`Action::Unknown`] and is asked about like any other. Routing headers are checked against the
-//! body here, and then forgotten: the question is built from the body alone.
+//! `session` builds an [`AccessRequest`] from a [`Frame`](crate::wire::frame::Frame) by the method
+//! table, and from the body alone, never from headers. A method without a row in the table is
+//! [`Action::Unknown`], and the policy decides about it like any other.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,18 +14,19 @@ use crate::wire::document::Value;
 use crate::wire::protocol::{Direction, Protocol};
 
 use super::operation::Operation;
-use crate::question::standing::Standing;
+use crate::question::status::DefinitionStatus;
 
-/// Who is asking, as the edge established it: never read from a frame.
+/// The principal on whose behalf a client acts. The edge establishes it, from configuration or an
+/// access token; it is never read from a frame.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Principal {
-    /// Stable name; the key of rate limits.
+    /// A stable name. Sessions, handles and tasks belong to it, and policies count by it.
     pub id: Box<str>,
-    /// What it is: `agent`, `user`, `service`.
+    /// Its kind: `agent`, `user` or `service`.
     pub kind: Box<str>,
-    /// Groups, as configured or asserted.
+    /// Groups, from the configuration or the token.
     pub groups: Vec<Box<str>>,
-    /// Further facts about it.
+    /// Further attributes by name, from the configuration or the token.
     pub claims: BTreeMap<Box<str>, Box<str>>,
 }
 
@@ -34,19 +35,19 @@ pub struct Principal {
 pub struct Server {
     /// Its name in the configuration.
     pub name: Box<str>,
-    /// The environment that calls are pinned to, where one is.
+    /// The environment that calls must stay in (the pin), where one is configured.
     pub environment: Option<Box<str>>,
-    /// Free labels from the configuration.
+    /// Labels from the configuration, for rules.
     pub labels: BTreeMap<Box<str>, Box<str>>,
     /// Names of environments by the identifiers that its tools' arguments carry.
     pub environment_ids: BTreeMap<Box<str>, Box<str>>,
-    /// The pack that knows its tools.
+    /// The pack that classifies its tools.
     pub pack: Option<Arc<super::pack::Pack>>,
 }
 
-/// Whether a server may take the path of `uri` for another one than a rule that reads its text: dot
-/// segments, backslashes, control characters, and percent signs that hide one of them or a slash, a
-/// dot or another percent sign (RFC 3986 §§2.3, 5.2.4 and 6.2.2).
+/// Whether a server may resolve the path of `uri` to another resource than its text suggests to a
+/// rule: it has dot segments, backslashes, control characters, or percent-encoded forms of these or
+/// of a slash, a dot or a percent sign (RFC 3986 §§2.3, 5.2.4 and 6.2.2).
 pub fn is_ambiguous(uri: &str) -> bool {
     let path = uri.split(['?', '#']).next().unwrap_or_default();
     let hidden = path.split('%').skip(1).any(|rest| {
@@ -58,19 +59,19 @@ pub fn is_ambiguous(uri: &str) -> bool {
         || path.split('/').any(|segment| matches!(segment, "." | ".."))
 }
 
-/// What is acted on.
+/// The resource that a request acts on.
 #[derive(Debug, Clone, Copy)]
 pub enum Resource<'a> {
-    /// A tool, with the arguments of the call (an object, or absent).
+    /// A tool that is called.
     Tool {
-        /// Its exact name.
+        /// The exact name, `params.name`.
         name: &'a str,
-        /// `params.arguments`.
+        /// `params.arguments`, an object; absent where it is missing or `null`.
         arguments: Option<Value<'a>>,
-        /// Digest of the definition last seen in a list that passed, `sha256:<hex>`.
+        /// Digest of the definition as last listed, `sha256:<hex>`; absent if it was never listed.
         definition: Option<&'a str>,
-        /// What is known of it beside its definition.
-        standing: Standing<'a>,
+        /// The definition's drift from the lock and its flags.
+        status: DefinitionStatus<'a>,
     },
     /// A resource by its URI.
     Uri(&'a str),
@@ -78,34 +79,34 @@ pub enum Resource<'a> {
     Uris(Value<'a>),
     /// A prompt.
     Prompt {
-        /// Its exact name.
+        /// The exact name, `params.name`.
         name: &'a str,
-        /// `params.arguments`.
+        /// `params.arguments`, an object; absent where it is missing or `null`.
         arguments: Option<Value<'a>>,
     },
     /// A task.
     Task {
-        /// Its id.
+        /// `params.taskId`.
         id: &'a str,
-        /// What made it; absent where nobody saw it made.
+        /// The request that created it; absent where its creation was not seen.
         origin: Option<&'a TaskOrigin>,
     },
-    /// The server, or the client, as a whole.
+    /// No single resource: the server (or the client) as a whole.
     Whole,
 }
 
-/// The request that made a task, so that rules about the task can speak of it.
+/// The request that created a task, so that rules about the task can refer to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskOrigin {
-    /// Its method.
+    /// The method of the request.
     pub method: Box<str>,
-    /// The tool that it called, where it called one.
+    /// The tool, where the request was `tools/call`.
     pub tool: Option<Box<str>>,
-    /// What it came to.
+    /// What the request did, as its pack classifies it.
     pub operation: Operation,
 }
 
-/// Self-reported facts about the client program: shown to policy, never trusted by the gate.
+/// What the client program says of itself: passed to the policy, never trusted by the gate.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Client {
     /// `clientInfo.name`.
@@ -114,40 +115,40 @@ pub struct Client {
     pub version: Box<str>,
 }
 
-/// Wall time of a question; the policy's only clock.
+/// Wall time of a request: the only clock that the policy has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WallTime {
     /// Milliseconds since the Unix epoch.
     pub unix_ms: u64,
 }
 
-/// One question to the policy.
+/// One request to the policy decision point.
 #[derive(Debug, Clone)]
 pub struct AccessRequest<'a> {
-    /// Who asks.
+    /// On whose behalf the client acts.
     pub principal: &'a Principal,
-    /// The program that it says it is.
+    /// The client program as it describes itself; absent until it does.
     pub client: Option<&'a Client>,
-    /// Of which server.
+    /// The protected server of this conversation.
     pub server: &'a Server,
-    /// Over which protocol.
+    /// The protocol that the message was sent with.
     pub protocol: Protocol,
-    /// Which way.
+    /// To the server or to the client.
     pub direction: Direction,
     /// The exact method name.
     pub method: &'a str,
-    /// What the method does.
+    /// The method's action, by the method table.
     pub action: Action,
-    /// To what.
+    /// The resource that it acts on.
     pub resource: Resource<'a>,
     /// All of `params`, for rules about methods that the table does not know.
     pub params: Option<Value<'a>>,
-    /// What it comes to, by the server's pack.
+    /// What the call does, as classified by the server's pack.
     pub operation: Operation,
-    /// What this principal's earlier calls have set, by the server's pack.
+    /// Session facts that this principal's earlier calls have set, by name.
     pub facts: BTreeMap<Box<str>, Box<str>>,
-    /// When.
+    /// Wall time of the request.
     pub time: WallTime,
-    /// The caller's W3C trace id, 32 lower-case hex digits.
+    /// The caller's trace id (W3C Trace Context), 32 lower-case hex digits.
     pub trace_id: Option<&'a str>,
 }

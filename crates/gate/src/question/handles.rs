@@ -1,9 +1,10 @@
-//! What answers that passed have taught about later calls: handles and session facts.
+//! Handles and session facts: what successful calls mean for later calls of the same principal.
 //!
 //! Some vendors name an operation once and let later calls refer to it by an opaque handle; some
-//! tools move what later calls act on. A call that was answered well, whose answer was recorded
-//! and went to the client, is remembered here for the principal that made it, and for nobody else.
-//! Everything is bounded in number, size and time; what was forgotten is unknown, never harmless.
+//! tools select what later calls act on, such as a project. The store is updated only by a call
+//! that succeeded, whose answer was recorded and delivered, and only for the principal that made
+//! it. Number, size and lifetime of entries are bounded; an evicted handle is an unknown operation,
+//! which policies treat as the worst, never as harmless.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -12,98 +13,98 @@ use std::time::Duration;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use super::operation::{Handed, Handles, Lesson};
-use super::pack::{Effect, Mint};
+use super::operation::{HandleLookup, HandleTarget, OnSuccess};
+use super::pack::{Effect, HandleFormat};
 use crate::wire::document::{Document, DocumentLimits, Kind, Value};
 use bartizan_sync::lock;
 
-/// Session facts: names, and what the principal's last successful calls set them to.
+/// Session facts by name, with the values that the principal's last successful calls set.
 pub type Facts = BTreeMap<Box<str>, Box<str>>;
 
-/// What is remembered of the answers of one server.
+/// The handles and session facts of one server, by principal. Shared by the server's sessions.
 #[derive(Debug, Default)]
-pub struct Memory {
-    principals: HashMap<Box<str>, Remembered>,
-    /// Counts uses, so that the least recent can be told.
+pub struct HandleStore {
+    principals: HashMap<Box<str>, PrincipalState>,
+    /// Counts uses, to find the least recently used principal and to order calls.
     uses: u64,
 }
 
 #[derive(Debug, Default)]
-struct Remembered {
-    /// By the SHA-256 of the handle: a handle is as good as a credential, and can be long.
-    handles: HashMap<[u8; 32], Kept>,
-    facts: BTreeMap<Box<str>, Fact>,
+struct PrincipalState {
+    /// By the SHA-256 of the handle, because a handle works like a credential and can be long.
+    handles: HashMap<[u8; 32], IssuedHandle>,
+    facts: BTreeMap<Box<str>, SessionFact>,
     last_use: u64,
 }
 
 #[derive(Debug)]
-struct Fact {
-    /// Nothing until the call that sets it has succeeded.
+struct SessionFact {
+    /// Absent until the call that sets it has succeeded.
     value: Option<Box<str>>,
-    /// The last call that sets it.
+    /// The number of the last call that sets it.
     sent: u64,
-    /// Uptime from which it is unknown.
+    /// The uptime at which it expires.
     expires: Duration,
 }
 
 #[derive(Debug)]
-struct Kept {
-    /// Nothing where the server gave the handle for two operations.
-    handed: Option<Handed>,
-    /// Uptime from which it is unknown.
+struct IssuedHandle {
+    /// Absent where the server issued the same handle for two operations.
+    target: Option<HandleTarget>,
+    /// The uptime at which it expires.
     expires: Duration,
 }
 
-/// What one answer teaches.
+/// What one answer changes in the store.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Learnt {
-    handles: Vec<([u8; 32], Option<Handed>)>,
+pub struct StoreUpdate {
+    handles: Vec<([u8; 32], Option<HandleTarget>)>,
     ttl: Duration,
-    /// A fact without a value is no longer known.
+    /// A fact without a value becomes unknown.
     facts: Vec<(Box<str>, Option<Box<str>>)>,
     sent: u64,
 }
 
-impl Memory {
-    /// Principals remembered at most; the least recently used is forgotten first.
+impl HandleStore {
+    /// Principals at most; the least recently used is evicted first.
     pub const PRINCIPALS_MAX: usize = 256;
-    /// Handles remembered for one principal at most; those that end soonest are forgotten first.
+    /// Handles of one principal at most; the one that expires first is evicted first.
     pub const HANDLES_MAX: usize = 512;
-    /// Session facts of one principal at most; further ones are not remembered.
+    /// Session facts of one principal at most; further ones are not stored.
     pub const FACTS_MAX: usize = 64;
-    /// How long a handle is remembered at most, whatever the pack says.
+    /// The longest lifetime of a handle, whatever the pack says.
     pub const HANDLE_TTL_MAX: Duration = Duration::from_hours(24);
-    /// How long a session fact is remembered.
+    /// The lifetime of a session fact.
     pub const FACT_TTL: Duration = Duration::from_hours(24);
 
-    /// A call of `principal` goes to the server that may set facts: until it has succeeded nobody
-    /// knows them, and nothing that was sent before it sets them any more. Gives the number of
-    /// the call, for [`Lesson::sent`].
-    pub fn sent(&mut self, principal: &str, lesson: &Lesson, now: Duration) -> u64 {
+    /// Called when a call of `principal` that sets facts is forwarded. The facts are unknown until
+    /// it succeeds, and calls that were forwarded before it no longer set them. Returns the number
+    /// of the call, for [`OnSuccess::sent`]. `now` is uptime, as in the other methods.
+    pub fn call_sent(&mut self, principal: &str, on_success: &OnSuccess, now: Duration) -> u64 {
         self.uses = self.uses.wrapping_add(1);
         let sent = self.uses;
-        let remembered = self.remembered(principal);
-        remembered.facts.retain(|_, fact| fact.expires > now);
-        for (name, _) in &lesson.facts {
+        let state = self.state_mut(principal);
+        state.facts.retain(|_, fact| fact.expires > now);
+        for (name, _) in &on_success.facts {
             let expires = now.saturating_add(Self::FACT_TTL);
-            let full = remembered.facts.len() >= Self::FACTS_MAX;
-            if !full || remembered.facts.contains_key(name) {
-                remembered.facts.insert(name.clone(), Fact { value: None, sent, expires });
+            let full = state.facts.len() >= Self::FACTS_MAX;
+            if !full || state.facts.contains_key(name) {
+                state.facts.insert(name.clone(), SessionFact { value: None, sent, expires });
             }
         }
         sent
     }
 
-    /// Remembers what an answer to `principal` taught at `now` (uptime).
-    pub fn learn(&mut self, principal: &str, learnt: Learnt, now: Duration) {
-        let remembered = self.remembered(principal);
-        let expires = now.saturating_add(learnt.ttl.min(Self::HANDLE_TTL_MAX));
-        for (digest, handed) in learnt.handles {
-            remembered.keep(digest, Kept { handed, expires }, now);
+    /// Applies what an answer to `principal` changes.
+    pub fn apply(&mut self, principal: &str, update: StoreUpdate, now: Duration) {
+        let state = self.state_mut(principal);
+        let expires = now.saturating_add(update.ttl.min(Self::HANDLE_TTL_MAX));
+        for (digest, target) in update.handles {
+            state.keep(digest, IssuedHandle { target, expires }, now);
         }
-        for (name, value) in learnt.facts {
-            if let Some(fact) = remembered.facts.get_mut(&name)
-                && fact.sent == learnt.sent
+        for (name, value) in update.facts {
+            if let Some(fact) = state.facts.get_mut(&name)
+                && fact.sent == update.sent
             {
                 fact.value = value;
                 fact.expires = now.saturating_add(Self::FACT_TTL);
@@ -111,39 +112,45 @@ impl Memory {
         }
     }
 
-    /// What `principal` was handed `handle` for.
-    pub fn handed(&mut self, principal: &str, handle: &str, now: Duration) -> Option<Handed> {
-        let kept = self.used(principal)?.handles.get(&digest(handle))?;
-        kept.handed.clone().filter(|_| kept.expires > now)
+    /// Returns what `handle` stands for, if it was issued to `principal` and has not expired.
+    pub fn resolve(
+        &mut self,
+        principal: &str,
+        handle: &str,
+        now: Duration,
+    ) -> Option<HandleTarget> {
+        let issued = self.existing(principal)?.handles.get(&digest(handle))?;
+        issued.target.clone().filter(|_| issued.expires > now)
     }
 
-    /// The session facts of `principal`.
+    /// Returns the session facts of `principal` that have a value and have not expired.
     pub fn facts(&mut self, principal: &str, now: Duration) -> Facts {
-        let Some(remembered) = self.used(principal) else { return Facts::new() };
-        let known = remembered.facts.iter().filter(|(_, fact)| fact.expires > now);
+        let Some(state) = self.existing(principal) else { return Facts::new() };
+        let known = state.facts.iter().filter(|(_, fact)| fact.expires > now);
         known.filter_map(|(name, fact)| Some((name.clone(), fact.value.clone()?))).collect()
     }
 
-    /// What is remembered of `principal`, who may be new.
-    fn remembered(&mut self, principal: &str) -> &mut Remembered {
+    /// The state of `principal`, created if it is new; evicts another principal if the store is
+    /// full.
+    fn state_mut(&mut self, principal: &str) -> &mut PrincipalState {
         if !self.principals.contains_key(principal) && self.principals.len() >= Self::PRINCIPALS_MAX
         {
-            self.forget_one();
+            self.evict_principal();
         }
         self.uses = self.uses.wrapping_add(1);
-        let remembered = self.principals.entry(principal.into()).or_default();
-        remembered.last_use = self.uses;
-        remembered
+        let state = self.principals.entry(principal.into()).or_default();
+        state.last_use = self.uses;
+        state
     }
 
-    fn used(&mut self, principal: &str) -> Option<&mut Remembered> {
-        let remembered = self.principals.get_mut(principal)?;
+    fn existing(&mut self, principal: &str) -> Option<&mut PrincipalState> {
+        let state = self.principals.get_mut(principal)?;
         self.uses = self.uses.wrapping_add(1);
-        remembered.last_use = self.uses;
-        Some(remembered)
+        state.last_use = self.uses;
+        Some(state)
     }
 
-    fn forget_one(&mut self) {
+    fn evict_principal(&mut self) {
         let oldest = self.principals.iter().min_by_key(|(_, it)| it.last_use);
         if let Some(name) = oldest.map(|(name, _)| name.clone()) {
             self.principals.remove(&name);
@@ -151,21 +158,23 @@ impl Memory {
     }
 }
 
-impl Remembered {
-    fn keep(&mut self, digest: [u8; 32], mut kept: Kept, now: Duration) {
+impl PrincipalState {
+    fn keep(&mut self, digest: [u8; 32], mut issued: IssuedHandle, now: Duration) {
         match self.handles.get(&digest) {
-            // One handle for two operations: nobody can say which of them the server will take.
-            Some(known) if known.expires > now && known.handed != kept.handed => kept.handed = None,
-            None if self.handles.len() >= Memory::HANDLES_MAX => self.forget_handles(now),
+            // The same handle for two operations: it is unknown which of them the server runs.
+            Some(known) if known.expires > now && known.target != issued.target => {
+                issued.target = None
+            }
+            None if self.handles.len() >= HandleStore::HANDLES_MAX => self.evict_handles(now),
             Some(_) | None => {}
         }
-        self.handles.insert(digest, kept);
+        self.handles.insert(digest, issued);
     }
 
-    fn forget_handles(&mut self, now: Duration) {
-        self.handles.retain(|_, kept| kept.expires > now);
-        if self.handles.len() >= Memory::HANDLES_MAX {
-            let soonest = self.handles.iter().min_by_key(|(_, kept)| kept.expires);
+    fn evict_handles(&mut self, now: Duration) {
+        self.handles.retain(|_, issued| issued.expires > now);
+        if self.handles.len() >= HandleStore::HANDLES_MAX {
+            let soonest = self.handles.iter().min_by_key(|(_, issued)| issued.expires);
             if let Some(digest) = soonest.map(|(digest, _)| *digest) {
                 self.handles.remove(&digest);
             }
@@ -173,66 +182,67 @@ impl Remembered {
     }
 }
 
-impl Learnt {
-    /// Longest name of an operation and value of a fact that are remembered, bytes; a handle with
-    /// a longer name stays unknown, a fact of a longer value becomes unknown.
+impl StoreUpdate {
+    /// Longest name of an operation and longest value of a fact that are stored, bytes. A handle
+    /// with a longer operation name stays unknown, a fact with a longer value becomes unknown.
     pub const TEXT_BYTES_MAX: usize = 256;
 
-    /// What the good answer `result` to a call that teaches `lesson` says, or nothing.
-    pub fn of_answer(lesson: &Lesson, result: Value<'_>) -> Option<Self> {
-        let mut learnt = Self { facts: lesson.facts.clone(), sent: lesson.sent, ..Self::default() };
-        for (_, value) in &mut learnt.facts {
+    /// Returns what the successful answer `result` changes in the store; `None` if nothing.
+    pub fn of_answer(on_success: &OnSuccess, result: Value<'_>) -> Option<Self> {
+        let mut update =
+            Self { facts: on_success.facts.clone(), sent: on_success.sent, ..Self::default() };
+        for (_, value) in &mut update.facts {
             if value.as_ref().is_some_and(|value| value.len() > Self::TEXT_BYTES_MAX) {
                 *value = None;
             }
         }
-        if let Some(mint) = &lesson.mint {
-            learnt.ttl = mint.ttl;
-            learnt.handles_in_result(mint, result);
+        if let Some(format) = &on_success.handle_format {
+            update.ttl = format.ttl;
+            update.handles_in_result(format, result);
         }
-        (!learnt.facts.is_empty() || !learnt.handles.is_empty()).then_some(learnt)
+        (!update.facts.is_empty() || !update.handles.is_empty()).then_some(update)
     }
 
-    /// Reads `structuredContent`, and each text that is JSON as a whole: servers give one of the
-    /// two or both (MCP 2025-06-18, tools, "Structured Content").
-    fn handles_in_result(&mut self, mint: &Mint, result: Value<'_>) {
+    /// Reads `structuredContent` and each text that is a JSON document: servers send one of the two
+    /// or both (MCP 2025-06-18, tools, "Structured Content").
+    fn handles_in_result(&mut self, format: &HandleFormat, result: Value<'_>) {
         if let Some(structured) = result.get("structuredContent") {
-            self.handles_in(mint, structured);
+            self.handles_in(format, structured);
         }
         let blocks = result.get("content").filter(|content| content.kind() == Kind::Array);
         for block in blocks.into_iter().flat_map(Value::elements) {
             let Some(text) = block.get("text").and_then(Value::as_str) else { continue };
             let raw = Bytes::copy_from_slice(text.as_bytes());
             if let Ok(document) = Document::read(raw, &DocumentLimits::default()) {
-                self.handles_in(mint, document.root());
+                self.handles_in(format, document.root());
             }
         }
     }
 
-    /// Depth is bounded by the document's own limit.
-    fn handles_in(&mut self, mint: &Mint, value: Value<'_>) {
+    /// Recursive; the document's own depth limit bounds it.
+    fn handles_in(&mut self, format: &HandleFormat, value: Value<'_>) {
         match value.kind() {
-            Kind::Array => value.elements().for_each(|element| self.handles_in(mint, element)),
+            Kind::Array => value.elements().for_each(|element| self.handles_in(format, element)),
             Kind::Object => {
-                self.handle_of(mint, value);
-                value.members().for_each(|(_, member)| self.handles_in(mint, member));
+                self.handle_in(format, value);
+                value.members().for_each(|(_, member)| self.handles_in(format, member));
             }
             Kind::Null | Kind::Bool | Kind::Number | Kind::String => {}
         }
     }
 
-    fn handle_of(&mut self, mint: &Mint, object: Value<'_>) {
+    fn handle_in(&mut self, format: &HandleFormat, object: Value<'_>) {
         let text = |name: &str| object.get(name).and_then(Value::as_str);
-        let (Some(handle), Some(name)) = (text(&mint.handle), text(&mint.operation)) else {
+        let (Some(handle), Some(name)) = (text(&format.handle), text(&format.operation)) else {
             return;
         };
-        if self.handles.len() >= Memory::HANDLES_MAX || name.len() > Self::TEXT_BYTES_MAX {
+        if self.handles.len() >= HandleStore::HANDLES_MAX || name.len() > Self::TEXT_BYTES_MAX {
             return;
         }
-        let said = mint.effect.as_deref().and_then(|member| object.get(member));
+        let stated = format.effect.as_deref().and_then(|member| object.get(member));
         let effect =
-            said.map(|it| it.as_str().and_then(Effect::of_pack).unwrap_or(Effect::Unknown));
-        self.handles.push((digest(handle), Some(Handed { operation: name.into(), effect })));
+            stated.map(|it| it.as_str().and_then(Effect::of_pack).unwrap_or(Effect::Unknown));
+        self.handles.push((digest(handle), Some(HandleTarget { operation: name.into(), effect })));
     }
 }
 
@@ -240,41 +250,41 @@ fn digest(handle: &str) -> [u8; 32] {
     Sha256::digest(handle.as_bytes()).into()
 }
 
-/// The handles of one principal at one time.
+/// Looks handles up for one principal at one time.
 #[derive(Debug, Clone, Copy)]
-pub struct OfPrincipal<'a> {
-    /// What is remembered of the server.
-    pub memory: &'a Mutex<Memory>,
-    /// Whose.
+pub struct PrincipalHandles<'a> {
+    /// The store of the server.
+    pub store: &'a Mutex<HandleStore>,
+    /// The id of the principal.
     pub principal: &'a str,
-    /// When, as uptime.
+    /// The current uptime.
     pub now: Duration,
 }
 
-impl Handles for OfPrincipal<'_> {
-    fn handed(&self, handle: &str) -> Option<Handed> {
-        let mut memory = lock(self.memory);
-        memory.handed(self.principal, handle, self.now)
+impl HandleLookup for PrincipalHandles<'_> {
+    fn resolve(&self, handle: &str) -> Option<HandleTarget> {
+        let mut store = lock(self.store);
+        store.resolve(self.principal, handle, self.now)
     }
 }
 
-/// What is learnt once the answer that teaches it is recorded.
+/// An update of the store that is applied once the record of the answer is kept.
 #[derive(Debug)]
-pub struct Teaching {
-    /// Where it is remembered.
-    pub memory: Arc<Mutex<Memory>>,
-    /// Whose it is.
+pub struct PendingUpdate {
+    /// The store of the server.
+    pub store: Arc<Mutex<HandleStore>>,
+    /// The id of the principal that gets the answer.
     pub principal: Box<str>,
-    /// What it is.
-    pub learnt: Learnt,
-    /// When, as uptime.
+    /// The changes.
+    pub update: StoreUpdate,
+    /// The uptime at which the answer came.
     pub now: Duration,
 }
 
-impl Teaching {
-    /// Remembers it.
-    pub fn take_place(self) {
-        let mut memory = lock(&self.memory);
-        memory.learn(&self.principal, self.learnt, self.now);
+impl PendingUpdate {
+    /// Applies the update to its store.
+    pub fn apply(self) {
+        let mut store = lock(&self.store);
+        store.apply(&self.principal, self.update, self.now);
     }
 }

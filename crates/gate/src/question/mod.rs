@@ -1,7 +1,10 @@
-//! What a frame asks: what a call comes to by its pack, handles given out
-//! earlier, and the [`AccessRequest`](access::AccessRequest) that is put to the policy.
+//! From a frame to the [`AccessRequest`](access::AccessRequest) that the policy decides: the packs
+//! that classify tools, the operation that a call means, handles and session facts of earlier
+//! calls, and routing headers.
+//!
+//! Nothing here decides. `session` calls these modules for each request and notification.
 
-pub mod standing;
+pub mod status;
 pub mod rate;
 pub mod pack;
 pub mod operation;

@@ -1,32 +1,33 @@
-//! What a call comes to: the effect, the environments and the tags that its pack gives it.
+//! Classifies a call by its server's pack: effect, environments and tags.
 //!
-//! Resolution reads the arguments where the pack says, and nowhere else. What a pack does not
-//! know is [`Effect::Unknown`], never harmless; what cannot be read
-//! is every environment, never none.
+//! The arguments are read only where the pack says. A tool or operation that the pack does not know
+//! has [`Effect::Unknown`], which policies treat as the worst; arguments that cannot be read count
+//! as every environment. `session` calls this for each `tools/call` and each listed tool.
 
-mod place;
+mod environment;
 
 mod dispatch;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::pack::{Effect, Mint, Pack};
+use super::pack::{Effect, HandleFormat, Pack};
 use crate::wire::document::Value;
 
 /// Where [`Operation::environments`] came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EnvironmentSource {
-    /// The operation has no place for an environment.
+    /// The operation has no argument for an environment.
     None,
-    /// The arguments named them, in every place.
+    /// Every argument for an environment names one.
     Arguments,
-    /// The arguments could have named one and did not: the pack says what that means. Names from
-    /// other places of the same call stand beside it.
+    /// At least one argument for an environment is absent or empty; the pack says what that means.
+    /// Names from the other arguments are listed too.
     Absent,
-    /// The arguments hold an identifier that the configuration maps to no name.
+    /// An argument holds an identifier that the configuration maps to no name.
     Unmapped,
-    /// The arguments hold something else than a name where a name belongs.
+    /// An argument holds something else than a name, or an argument is there that the pack does not
+    /// list.
     Unreadable,
 }
 
@@ -43,95 +44,102 @@ impl EnvironmentSource {
     }
 }
 
-/// What a call is resolved against.
+/// What a call is classified with.
 #[derive(Clone, Copy, Default)]
-pub struct Knowledge<'a> {
+pub struct ResolutionContext<'a> {
     /// The pack of the server.
     pub pack: Option<&'a Pack>,
     /// Names of environments by the identifiers that the vendor's arguments carry.
     pub environment_ids: Option<&'a BTreeMap<Box<str>, Box<str>>>,
-    /// The handles that this principal was handed.
-    pub handles: Option<&'a dyn Handles>,
+    /// The handles that were issued to this principal.
+    pub handles: Option<&'a dyn HandleLookup>,
 }
 
-impl fmt::Debug for Knowledge<'_> {
+impl fmt::Debug for ResolutionContext<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Knowledge").field("pack", &self.pack).finish_non_exhaustive()
+        f.debug_struct("ResolutionContext").field("pack", &self.pack).finish_non_exhaustive()
     }
 }
 
-impl<'a> From<Option<&'a Pack>> for Knowledge<'a> {
+impl<'a> From<Option<&'a Pack>> for ResolutionContext<'a> {
     fn from(pack: Option<&'a Pack>) -> Self {
         Self { pack, ..Self::default() }
     }
 }
 
-/// Handles that answers handed out, with the operations that they stand for.
-pub trait Handles {
-    /// What `handle` was handed out for; nothing if it was never seen or has expired.
-    fn handed(&self, handle: &str) -> Option<Handed>;
+/// Looks up what a handle stands for; implemented for one principal.
+pub trait HandleLookup {
+    /// Returns what `handle` stands for; `None` if it was never issued to the principal or expired.
+    fn resolve(&self, handle: &str) -> Option<HandleTarget>;
 }
 
-/// What a handle stands for.
+/// The operation that a handle stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Handed {
-    /// The operation.
+pub struct HandleTarget {
+    /// The name of the operation.
     pub operation: Box<str>,
-    /// What the server says that it does at least.
+    /// The effect that the server states. It can only make the pack's effect worse.
     pub effect: Option<Effect>,
 }
 
-/// What the answer to a call teaches about later calls.
+/// What a call changes for later calls if it succeeds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Lesson {
-    /// How the answer hands out handles.
-    pub mint: Option<Mint>,
-    /// Session facts that the call sets by succeeding; one without a value is no longer known.
+pub struct OnSuccess {
+    /// How the answer carries handles, if it does.
+    pub handle_format: Option<HandleFormat>,
+    /// Session facts that the call sets: name and value. A fact without a value becomes unknown.
     pub facts: Vec<(Box<str>, Option<Box<str>>)>,
-    /// Which of the calls that set them it is, once it has been sent.
+    /// The number of the call among those that set facts, from `HandleStore::call_sent`.
     pub sent: u64,
 }
 
-impl Lesson {
-    /// What a good answer to a call of `tool` with `arguments` teaches; nothing for most.
-    pub fn of_call(known: Knowledge<'_>, tool: &str, arguments: Option<Value<'_>>) -> Option<Self> {
+impl OnSuccess {
+    /// Returns what a call of `tool` with `arguments` changes if it succeeds; `None` for most
+    /// tools.
+    pub fn of_call(
+        known: ResolutionContext<'_>,
+        tool: &str,
+        arguments: Option<Value<'_>>,
+    ) -> Option<Self> {
         let entry = known.pack?.tools.get(tool)?;
-        let mut lesson = Self { mint: entry.mints.clone(), ..Self::default() };
-        lesson.set(&entry.facts, arguments);
-        if let Some(chosen) =
-            dispatch::choose(entry, arguments, known.handles).filter(|it| it.name.is_some())
+        let mut on_success = Self { handle_format: entry.handle_format.clone(), ..Self::default() };
+        on_success.set(&entry.facts, arguments);
+        if let Some(selected) =
+            dispatch::select(entry, arguments, known.handles).filter(|it| it.name.is_some())
         {
-            lesson.set(&chosen.entry.facts, chosen.arguments(arguments).unwrap_or_default());
+            on_success
+                .set(&selected.entry.facts, selected.arguments(arguments).unwrap_or_default());
         }
-        (lesson != Self::default()).then_some(lesson)
+        (on_success != Self::default()).then_some(on_success)
     }
 
     fn set(&mut self, facts: &BTreeMap<Box<str>, Box<str>>, arguments: Option<Value<'_>>) {
         for (name, pointer) in facts {
-            self.facts.push((name.clone(), place::fact(arguments, pointer)));
+            self.facts.push((name.clone(), environment::scalar_at(arguments, pointer)));
         }
     }
 }
 
-/// What one call comes to.
+/// What one call does, as classified by its pack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operation {
-    /// The operation behind a tool that does many things, `tool/operation`; absent for others.
+    /// `tool/operation` for a tool that dispatches to several operations; absent for others.
     pub name: Option<Box<str>>,
-    /// The worst that it does.
+    /// The worst effect that it can have.
     pub effect: Effect,
-    /// The environments that it touches: names, or `*` for every one. Sorted, each once.
+    /// The environments that it reaches: names, or `*` for every one. Sorted, without duplicates.
     pub environments: Vec<Box<str>>,
-    /// How those are known.
+    /// How the environments were found.
     pub environment_source: EnvironmentSource,
-    /// The pack's tags.
+    /// The tags that the pack gives the call, without duplicates.
     pub tags: Vec<Box<str>>,
-    /// The pack that said so; absent where none knows the tool.
+    /// The name of the pack that classified it; absent where the server's pack does not know the
+    /// tool.
     pub pack: Option<Box<str>>,
 }
 
 impl Operation {
-    /// What a method other than a tool call comes to: `effect` by the method table.
+    /// The operation of a method other than `tools/call`, whose `effect` the method table states.
     pub fn of_method(effect: Effect) -> Self {
         Self {
             name: None,
@@ -143,9 +151,9 @@ impl Operation {
         }
     }
 
-    /// What calling `tool` with `arguments` comes to.
+    /// Classifies a call of `tool` with `arguments`.
     pub fn of_call<'a>(
-        known: impl Into<Knowledge<'a>>,
+        known: impl Into<ResolutionContext<'a>>,
         tool: &str,
         arguments: Option<Value<'_>>,
     ) -> Self {
@@ -154,27 +162,28 @@ impl Operation {
         let Some(entry) = known.pack.and_then(|pack| pack.tools.get(tool)) else {
             return operation;
         };
-        let Some(chosen) = dispatch::choose(entry, arguments, known.handles) else {
+        let Some(selected) = dispatch::select(entry, arguments, known.handles) else {
             operation.effect = Effect::Unknown;
             return operation;
         };
-        if let Some(name) = &chosen.name {
+        if let Some(name) = &selected.name {
             operation.name = Some(format!("{tool}/{name}").into());
-            operation.effect = chosen.entry.effect.max(chosen.at_least);
-            operation.tag(&chosen.entry.tags);
+            operation.effect = selected.entry.effect.max(selected.at_least);
+            operation.tag(&selected.entry.tags);
         }
         let ids = known.environment_ids;
-        let readable = chosen.name.is_none() || place::expected(entry, arguments);
-        let inner = chosen.arguments(arguments);
-        for (entry, arguments) in [(entry, arguments), (chosen.entry, inner.unwrap_or_default())] {
+        let readable = selected.name.is_none() || environment::expected(entry, arguments);
+        let inner = selected.arguments(arguments);
+        for (entry, arguments) in [(entry, arguments), (selected.entry, inner.unwrap_or_default())]
+        {
             let tags = entry.tags_if.iter().filter(|(_, places)| {
-                places.iter().any(|pointer| place::is_present(arguments, pointer))
+                places.iter().any(|pointer| environment::is_present(arguments, pointer))
             });
             operation.tag(tags.map(|(tag, _)| tag));
         }
         let (environments, source) = match inner {
-            Ok(arguments) if readable => place::environments(chosen.entry, arguments, ids),
-            Ok(_) | Err(_) => place::unreadable(),
+            Ok(arguments) if readable => environment::environments(selected.entry, arguments, ids),
+            Ok(_) | Err(_) => environment::unreadable(),
         };
         operation.environments = environments;
         operation.environment_source = source;
@@ -189,7 +198,7 @@ impl Operation {
         }
     }
 
-    /// What `tool` comes to before its arguments are known: effect and tags without environments.
+    /// Classifies `tool` before arguments are known: effect and tags, without environments.
     pub fn of_tool(pack: Option<&Pack>, tool: &str) -> Self {
         let Some((pack, entry)) = pack.and_then(|pack| Some((pack, pack.tools.get(tool)?))) else {
             return Self::of_method(Effect::Unknown);

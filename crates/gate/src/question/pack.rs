@@ -1,9 +1,10 @@
-//! Packs: what is known about a vendor's tools, as data.
+//! Packs: data that classifies a vendor's tools.
 //!
-//! A pack says for each tool what it does and where its arguments name an environment. It holds
-//! no rule: policy decides, a pack only tells. Reading a pack is strict, and reports every
-//! problem at once with its place: a misspelt member would otherwise leave a tool looser than its
-//! author believes. The format is `policies/schema/pack.schema.json`, version 1.
+//! A pack states for each tool its effect and which arguments name an environment. It holds no
+//! rules: the policy decides. The format is `policies/schema/pack.schema.json`, version 1. Reading
+//! a pack is strict and reports all problems at once, each with a pointer, because a misspelt
+//! member that is ignored would leave a tool less restricted than its author believes. The program
+//! reads packs at its start; [`operation`](super::operation) uses them.
 
 mod read;
 mod route;
@@ -14,14 +15,14 @@ use std::time::Duration;
 pub use crate::wire::method::Effect;
 pub use route::{NoRoute, Route};
 
-/// What a call means that names no environment where it could.
+/// Which environments a call reaches that leaves the argument for an environment out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Absent {
     /// Every environment.
     All,
-    /// The vendor's production.
+    /// The environment named `production`.
     Production,
-    /// None is touched.
+    /// No environment.
     None,
 }
 
@@ -36,173 +37,174 @@ impl Absent {
     }
 }
 
-/// One tool of a pack, or one operation behind it.
+/// One tool of a pack, or one operation of a tool that dispatches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolEntry {
-    /// What it does.
+    /// The worst effect that a call can have.
     pub effect: Effect,
-    /// Where `arguments` name environments. Each is a place of its own: leaving out one of two
-    /// means [`ToolEntry::absent`] for that one.
-    pub environments: Vec<Place>,
-    /// What naming none means.
+    /// Which arguments name environments. Each path counts by itself: if one of two is left out,
+    /// [`ToolEntry::absent`] applies to that one.
+    pub environments: Vec<EnvironmentPath>,
+    /// Which environments a path that names none stands for.
     pub absent: Absent,
-    /// Every argument that the tool takes, where the pack lists them. A call with another one may
-    /// aim anywhere, because some vendors' names for an environment are not in the schema
-    /// (threats H3).
+    /// Every argument that the tool takes, where the pack lists them. A call with another argument
+    /// counts as every environment, because some vendors accept names for an environment that are
+    /// not in their schema (threats H3).
     pub arguments: Option<Vec<Box<str>>>,
-    /// Facts that rules may ask for: `go-live`, `approval-control`, `full-replace`,
-    /// `credential-read` and others.
+    /// Tags for rules: `go-live`, `approval-control`, `full-replace`, `credential-read` and others.
     pub tags: Vec<Box<str>>,
-    /// Tags that a call has besides where it has an argument at one of these pointers, whatever
-    /// stands there.
+    /// Further tags, each with pointers below `arguments`: a call has the tag if a value of any
+    /// kind stands at one of them.
     pub tags_if: BTreeMap<Box<str>, Vec<Box<str>>>,
-    /// Set where the tool does one of many things, and the arguments say which.
-    pub dispatch: Option<Box<Dispatch>>,
-    /// Set where the tool's answers hand out handles that later calls are made with.
-    pub mints: Option<Mint>,
-    /// Session facts that a call of it sets once it has succeeded: name, and pointer below
-    /// `arguments`.
+    /// Present where the tool has several operations and the arguments select one (`dispatch`).
+    pub dispatch: Option<Box<OperationDispatch>>,
+    /// Present where the tool's answers issue handles for later calls (`mints` in the file).
+    pub handle_format: Option<HandleFormat>,
+    /// Session facts that a successful call sets: name, and pointer below `arguments`.
     pub facts: BTreeMap<Box<str>, Box<str>>,
 }
 
-/// A place in a call's arguments that names environments.
+/// Where in a call's arguments names of environments stand (`environments` in the file).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// An RFC 6901 pointer below `arguments` to a string that holds JSON; `at` then is a pointer
-    /// into that.
+pub struct EnvironmentPath {
+    /// An RFC 6901 pointer below `arguments` to a string that holds JSON; `at` then points into
+    /// that JSON.
     pub inside: Option<Box<str>>,
-    /// An RFC 6901 pointer in which `*` stands for every element of an array or member of an
-    /// object.
+    /// An RFC 6901 pointer in which `*` means every element of an array or member of an object.
     pub at: Box<str>,
-    /// How the names stand there.
-    pub form: Form,
-    /// Whether a call may do without the place: then its absence says nothing. What stands in
-    /// it and names nothing (`null`, `""`, an element that lacks the name) means
-    /// [`ToolEntry::absent`] all the same.
+    /// How the value there names environments.
+    pub form: EnvironmentForm,
+    /// Whether a call may leave the path out without meaning [`ToolEntry::absent`]. A value that
+    /// names nothing (`null`, `""`, an element that lacks the name) still means it.
     pub optional: bool,
 }
 
-/// How environments stand in a place.
+/// How a value names environments.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Form {
+pub enum EnvironmentForm {
     /// A name, or an array of names.
     Name,
     /// The member names of an object.
     Keys,
-    /// An identifier, or an array of them: strings or integers, that the configuration of the
-    /// server maps to names.
+    /// An identifier, or an array of them: strings or integers that the server's configuration maps
+    /// to names.
     Id,
-    /// A slash-separated path whose segment after this one is a name. A path without it touches
-    /// every environment.
+    /// A slash-separated path; the segment after this one is a name. A path without this segment
+    /// counts as every environment.
     Segment(Box<str>),
 }
 
-/// How a call says which of a tool's operations it means.
+/// How a call selects one of a tool's operations.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dispatch {
-    /// Where it says so.
+pub struct OperationDispatch {
+    /// Which arguments select the operation.
     pub by: Selector,
-    /// What each operation comes to; with [`Selector::Route`] the key is a [`Route`]'s text.
+    /// The known operations by name; with [`Selector::Route`] the name is a [`Route`]'s text.
     pub cases: BTreeMap<Box<str>, ToolEntry>,
-    /// Routes in the pack's order, each with its key in `cases`.
+    /// The routes in the pack's order, each a key of `cases`.
     pub routes: Vec<Route>,
-    /// What any other operation comes to; without it that is unknown.
+    /// Applies to every other operation. Without it, another operation has an unknown effect.
     pub otherwise: Option<ToolEntry>,
 }
 
-/// What selects an operation. Pointers are RFC 6901, below `arguments`.
+/// Which arguments select an operation. Pointers are RFC 6901, below `arguments`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selector {
-    /// The values at these pointers, joined by `/`; one that is absent counts as empty.
+    /// The texts at these pointers, joined by `/`; an absent one counts as empty.
     Values(Vec<Box<str>>),
     /// An HTTP method and path.
     Route {
-        /// A pointer, or the method itself.
+        /// A pointer to the method, or the method itself in upper case.
         method: Box<str>,
-        /// A pointer.
+        /// A pointer to the path.
         path: Box<str>,
     },
-    /// A command line: a verb, flags that begin with `--`, an operation, its arguments in JSON.
-    /// Its cases are `verb` or `verb operation`.
+    /// A pointer to a command line: a verb, flags that begin with `--`, an operation, its arguments
+    /// in JSON. The names in `cases` are `verb` or `verb operation`.
     Command(Box<str>),
-    /// A handle that an earlier answer handed out with the name of an operation; see [`Mint`].
+    /// A pointer to a handle that an earlier answer issued for an operation; see [`HandleFormat`].
     Handle(Box<str>),
 }
 
-/// How the answers of a tool hand out handles: objects, at any depth, with both members.
+/// How a tool's answers carry handles: as objects, at any depth, that have the first two members.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mint {
-    /// The member that holds the handle.
+pub struct HandleFormat {
+    /// The name of the member that holds the handle.
     pub handle: Box<str>,
-    /// The member that names its operation.
+    /// The name of the member that holds the operation's name.
     pub operation: Box<str>,
-    /// A member that says what the operation does, by the name of an effect. It can only make
-    /// matters worse than the pack says; any other text there is [`Effect::Unknown`].
+    /// The name of the member that holds the operation's effect. It can only make the pack's effect
+    /// worse; a text that names no effect is [`Effect::Unknown`].
     pub effect: Option<Box<str>>,
-    /// How long the handle is good for.
+    /// How long a handle stays known, up to `HandleStore::HANDLE_TTL_MAX`.
     pub ttl: Duration,
 }
 
-/// Calls that a pack suggests for one effect: `count` in each `period`, and `burst` at once.
+/// The rate limit that a pack suggests to the baseline policy for one effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaselineRate {
-    /// As rules write it: `600/m`.
+    /// The rate as rules write it, such as `600/m`.
     pub rate: Box<str>,
-    /// Calls at once.
+    /// Calls that may come at once.
     pub burst: u32,
 }
 
-/// A vendor's tools.
+/// The classification of one vendor's tools.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pack {
     /// The pack's name, as a configuration names it.
     pub name: Box<str>,
     /// Tools by exact name.
     pub tools: BTreeMap<Box<str>, ToolEntry>,
-    /// Request headers of the upstream that only the sidecar may set; lower case.
+    /// Names of request headers, in lower case, that only the firewall may set; an agent's are
+    /// removed.
     pub owned_headers: Vec<Box<str>>,
-    /// The header that carries the upstream credential; lower case.
+    /// Name of the header, in lower case, that carries the credential for the server.
     pub credential_header: Option<Box<str>>,
-    /// Headers that the sidecar sets unless the configuration sets them; lower case. They are
-    /// owned, too.
+    /// Headers, with names in lower case, that the firewall sets unless the configuration does.
+    /// They count as owned.
     pub headers: BTreeMap<Box<str>, Box<str>>,
-    /// Query parameters that change what the server does. An agent's query never reaches a
-    /// server; these are for whoever writes its address.
+    /// Names of query parameters that change what the server does. An agent's query never reaches a
+    /// server; the list is for the person who writes the server's address.
     pub owned_query: Vec<Box<str>>,
-    /// Rates for the baseline's limits, by the name of an effect.
+    /// Suggested rate limits for the baseline policy, by the name of an effect.
     pub rates: BTreeMap<Box<str>, BaselineRate>,
 }
 
-/// One thing wrong with a pack.
+/// One problem in a pack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackProblem {
-    /// Where: a pointer into the pack's document.
+    /// Where: an RFC 6901 pointer into the pack's document; empty for the document as a whole.
     pub path: String,
-    /// What, and what to write instead.
+    /// What is wrong, and what to write instead.
     pub message: String,
 }
 
 impl Pack {
-    /// Reads a pack from its JSON text, strictly: unknown members are problems.
+    /// Reads a pack from its JSON text. Unknown members are problems.
+    ///
+    /// # Errors
+    ///
+    /// All problems, up to 100.
     pub fn read(json: &[u8]) -> Result<Self, Vec<PackProblem>> {
         read::pack(json)
     }
 }
 
-/// One step of an environment pointer.
+/// One step of a pointer in which `*` is a wildcard.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum PointerStep {
     /// Every element of an array or member of an object.
     Each,
     /// The member of this name.
     Member(String),
 }
 
-/// The steps of a pointer that [`Pack::read`] accepted, unescaped (RFC 6901 §4).
-pub(super) fn steps(pointer: &str) -> impl Iterator<Item = Step> + Clone {
+/// Returns the steps of a pointer that [`Pack::read`] accepted, unescaped (RFC 6901 §4).
+pub(super) fn steps(pointer: &str) -> impl Iterator<Item = PointerStep> + Clone {
     pointer.split('/').skip(1).map(|step| match step {
-        "*" => Step::Each,
-        // `~01` must give `~1`: the slash is unescaped first.
-        name => Step::Member(name.replace("~1", "/").replace("~0", "~")),
+        "*" => PointerStep::Each,
+        // `~01` must decode to `~1`, so the slash is decoded first (RFC 6901 §4).
+        name => PointerStep::Member(name.replace("~1", "/").replace("~0", "~")),
     })
 }

@@ -1,18 +1,18 @@
-//! Rates and times as policies and packs write them: `10/m`, `10/15m`, `15m`.
+//! Parses rates and durations as policies and packs write them: `10/m`, `10/15m`, `15m`.
 
 use std::time::Duration;
 
 /// `count` events per `period`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rate {
-    /// Events; 0 means none at all, never unlimited.
+    /// Events in each period; 0 means none at all, never unlimited.
     pub count: u32,
-    /// The period that they are counted over.
+    /// The period over which events are counted.
     pub period: Duration,
 }
 
 impl Rate {
-    /// Reads `10/m` or `10/15m`.
+    /// Parses `<count>/<period>`, such as `10/m` or `10/15m`; units are `s`, `m`, `h` and `d`.
     pub fn parse(text: &str) -> Option<Self> {
         let (count, period) = text.split_once('/')?;
         let count = u32::try_from(whole(count)?).ok()?;
@@ -24,7 +24,7 @@ impl Rate {
     }
 }
 
-/// Reads a whole number of seconds, minutes, hours or days, above 0: `15m`.
+/// Parses a whole number of seconds, minutes, hours or days that is above 0, such as `15m`.
 pub fn span(text: &str) -> Option<Duration> {
     let (number, seconds) = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)]
         .into_iter()
@@ -33,7 +33,7 @@ pub fn span(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// Digits only: no sign, no space.
+/// Parses decimal digits without a sign or a space.
 fn whole(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten()

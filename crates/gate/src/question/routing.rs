@@ -1,8 +1,8 @@
-//! Routing headers against the body (rule P11; MCP 2026-07-28, Streamable HTTP "Server
-//! Validation"; SEP-2243 extends the duty to any intermediary that reads the body).
+//! Checks routing headers against the body (P11; MCP 2026-07-28, Streamable HTTP "Server
+//! Validation"; SEP-2243 demands it of any intermediary that reads the body).
 //!
-//! Every present `Mcp-*` header must say what the body says, in any era. A decision is never
-//! taken on a header: after this check they are forgotten.
+//! Every `Mcp-*` header that is present must agree with the body, in any era. No decision is taken
+//! on a header: `session` calls this check first, and then uses the body alone.
 
 use crate::wire::document::{Kind, Value};
 use crate::wire::frame::{Frame, Message};
@@ -10,15 +10,15 @@ use crate::wire::headers::{RoutingHeaders, decode, encode_argument, era_of, meta
 use crate::wire::method::{Method, Subject};
 use crate::wire::protocol::Era;
 
-/// Headers and body do not go together.
+/// A routing header and the body disagree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeaderMismatch {
-    /// A header disagrees with the body, or is missing where the era demands it.
+    /// A header disagrees with the body, or is missing where the era requires it.
     Header {
-        /// The header, as the specification spells it.
+        /// The name of the header, as the specification spells it.
         name: Box<str>,
     },
-    /// The header names a modern revision and the request carries no revision in `_meta`.
+    /// `MCP-Protocol-Version` names a modern revision, and the request has none in `_meta`.
     NoMeta,
 }
 
@@ -26,7 +26,7 @@ fn mismatch(header: &str) -> HeaderMismatch {
     HeaderMismatch::Header { name: header.into() }
 }
 
-/// The member of `params` that `Mcp-Name` mirrors for `method`.
+/// Returns the value in `params` that `Mcp-Name` mirrors for `method`, where it mirrors one.
 pub fn mirrored_name<'a>(frame: &'a Frame, method: &Method) -> Option<&'a str> {
     if !method.mirrored {
         return None;
@@ -40,10 +40,14 @@ pub fn mirrored_name<'a>(frame: &'a Frame, method: &Method) -> Option<&'a str> {
     frame.params()?.get(member)?.as_str()
 }
 
-/// Checks `headers` against `frame`. `parameters` are the `x-mcp-header` annotations of the
-/// called tool as last listed, `(lower-case suffix, pointer below arguments)`; headers for which
-/// there is none are left to the upstream, which knows its schema. A modern call must mirror each
-/// annotated argument that it carries.
+/// Checks `headers` against `frame`. `parameters` are the `x-mcp-header` annotations of the called
+/// tool as last listed, `(lower-case suffix, RFC 6901 pointer below arguments)`. A modern call must
+/// mirror each annotated argument that it carries. A header without an annotation is not checked
+/// here: the server, which knows its schema, checks it.
+///
+/// # Errors
+///
+/// The first header that disagrees with the body or is missing.
 pub fn check(
     frame: &Frame,
     headers: &RoutingHeaders,
@@ -54,8 +58,8 @@ pub fn check(
     check_version(frame, headers)?;
     let name = frame.message().method();
     let is_request = matches!(frame.message(), Message::Request { .. });
-    // The header rules for notifications are undefined in 2026-07-28: what is present must
-    // match, nothing need be present.
+    // MCP 2026-07-28 does not define header rules for notifications: a header that is present must
+    // match, none is required.
     let required = is_request && era == Era::Modern;
     match &headers.method {
         Some(header) if Some(&**header) != name => return Err(mismatch("Mcp-Method")),
@@ -72,7 +76,7 @@ pub fn check(
     check_parameters(frame, headers, required, parameters)
 }
 
-/// Header and `_meta` must name the same revision.
+/// Checks that `MCP-Protocol-Version` and `_meta` name the same revision.
 fn check_version(frame: &Frame, headers: &RoutingHeaders) -> Result<(), HeaderMismatch> {
     const HEADER: &str = "MCP-Protocol-Version";
     let header = headers.protocol_version.as_deref();
@@ -80,8 +84,8 @@ fn check_version(frame: &Frame, headers: &RoutingHeaders) -> Result<(), HeaderMi
         (Some(meta), Some(header)) if meta == header => {}
         (Some(_), _) => return Err(mismatch(HEADER)),
         (None, Some(header)) => {
-            // Only a request must carry `_meta`; a modern header on a request without it would
-            // be read as legacy by one server and refused by another.
+            // Only a request must carry `_meta`. One server would read a request with a modern
+            // header and no `_meta` as legacy, another would refuse it.
             let request = matches!(frame.message(), Message::Request { .. });
             if request && era_of(header) == Era::Modern {
                 return Err(HeaderMismatch::NoMeta);
@@ -118,7 +122,7 @@ fn check_parameters(
     Ok(())
 }
 
-/// Whether the header text says what the argument is (strings, integers and booleans only).
+/// Whether a header value equals an argument; only strings, numbers and booleans can be mirrored.
 fn says(header: &str, argument: Value<'_>) -> bool {
     let Some(text) = decode(header) else { return false };
     match argument.kind() {

@@ -1,11 +1,11 @@
-//! What an answer holds, before the client may have it: its type, the questions that travel in
-//! it, the task that it begins, the list that it carries.
+//! Inspects an answer of the server before it is delivered: its result type, requests embedded in
+//! it, the task that it creates, the list that it carries.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::catalog::lists::{Page, edited, private_scope, short_life};
+use crate::catalog::lists::{ListPage, cap_ttl, make_cache_private, with_edits};
 use crate::duty::decision::Listing;
 use crate::duty::pdp::ListEntry;
 use crate::duty::redact::Redaction;
@@ -14,55 +14,59 @@ use crate::evidence::refusal::Refusal;
 use crate::question::access::{AccessRequest, Resource, TaskOrigin};
 use crate::question::operation::Operation;
 use crate::question::pack;
-use crate::question::standing::{Drift, Standing};
-use crate::session::tasks::Maker;
+use crate::question::status::{DefinitionStatus, Drift};
+use crate::session::tasks::TaskCreation;
 use crate::wire::document::{Document, Kind, Value};
 use crate::wire::frame::{Frame, is_look_alike};
 use crate::wire::method::{List, Role, Subject};
 use crate::wire::protocol::{Direction, Era};
 use crate::wire::unseen;
 
-use super::client::{Refused, passing, verdict_of};
+use super::client::{ReasonedRefusal, denied_facts, enforce};
 use super::expected::Declared;
 use super::question::{Question, wall_time};
 use super::redaction::redacted;
-use super::{Call, Gate, Session};
+use super::{Gate, InFlightCall, Session};
 
-/// Records about the definitions of one page at most; the others come with a later page.
+/// Notices about definitions recorded with one page at most; further ones follow with a later page.
 const DEFINITION_NOTICES_MAX: usize = 64;
-/// Questions that one answer may carry.
+/// Requests that one answer may embed (`inputRequests`).
 const INPUT_REQUESTS_MAX: usize = 64;
 
-/// Members of a modern result that decide what it is (2026-07-28 and the tasks extension).
+/// Members of a modern result that determine its type (MCP 2026-07-28 and the tasks extension).
 const RESULT: &[&str] = &["resultType", "inputRequests", "requestState", "taskId", "result"];
-/// Members of a question inside an answer.
+/// Members of an embedded request.
 const INPUT_REQUEST: &[&str] = &["method", "params"];
 
-/// Something that carries questions: an answer, or news of a task.
+/// A message of the server that may embed requests: an answer, or a notification about a task.
 #[derive(Clone, Copy)]
-pub(super) struct Carrier<'a> {
+pub(super) struct EmbeddingMessage<'a> {
     pub(super) gate: &'a Gate,
     pub(super) frame: &'a Frame,
     pub(super) call: &'a str,
     pub(super) declared: Declared,
-    /// What is taken out of the whole.
+    /// What is removed from the message as a whole.
     pub(super) redact: &'a [Redaction],
     pub(super) now: Now,
 }
 
 impl Session {
-    /// What goes to the client instead of the server's own bytes, if anything does: those with
-    /// entries hidden and what must be redacted taken out. `also` gets a record for each question
-    /// that the answer carries.
-    pub(super) fn inspected(
+    /// Inspects an answer. Returns the bytes to deliver instead of the server's own, where list
+    /// entries are hidden or something is redacted. `also` receives a record for each embedded
+    /// request and each notice about a definition.
+    ///
+    /// # Errors
+    ///
+    /// The answer must be withheld; the refusal is for the client.
+    pub(super) fn inspect(
         &mut self,
         gate: &Gate,
         frame: &Frame,
-        entry: &Call,
+        entry: &InFlightCall,
         (record, also): (&mut AuditRecord, &mut Vec<AuditRecord>),
         now: Now,
     ) -> Result<Option<Bytes>, Refusal> {
-        let edited = self.judged(gate, frame, entry, (record, also), now)?;
+        let edited = self.inspect_result(gate, frame, entry, (record, also), now)?;
         match &edited {
             Some(body) if !entry.redact.is_empty() => {
                 let document = Document::read(body.clone(), &gate.config.frame.document);
@@ -74,16 +78,16 @@ impl Session {
         }
     }
 
-    fn judged(
+    fn inspect_result(
         &mut self,
         gate: &Gate,
         frame: &Frame,
-        entry: &Call,
+        entry: &InFlightCall,
         (record, also): (&mut AuditRecord, &mut Vec<AuditRecord>),
         now: Now,
     ) -> Result<Option<Bytes>, Refusal> {
         let Some(result) = frame.result() else { return Ok(None) };
-        let carrier = Carrier {
+        let carrier = EmbeddingMessage {
             gate,
             frame,
             call: &entry.facts.call,
@@ -91,9 +95,11 @@ impl Session {
             redact: &entry.redact,
             now,
         };
-        let found = irregular(entry, result)
-            .or_else(|| self.carried(&carrier, entry.facts.protocol.era, result, also))
-            .or_else(|| self.begun(entry, result, now));
+        let found = result_problem(entry, result)
+            .or_else(|| {
+                self.refused_input_request(&carrier, entry.facts.protocol.era, result, also)
+            })
+            .or_else(|| self.remember_task(entry, result, now));
         if let Some(why) = found {
             record.note = Some(why.into());
             if !gate.observes() {
@@ -101,16 +107,16 @@ impl Session {
             }
         }
         match entry.method.and_then(|method| method.list) {
-            Some(list) => self.listed(gate, (frame, result, list), entry, (record, also), now),
+            Some(list) => self.filter_list(gate, (frame, result, list), entry, (record, also), now),
             None => Ok(None),
         }
     }
 
-    /// Judges the questions that `place` carries as requests of the server, each by itself
-    /// (2026-07-28, basic/patterns/mrtr). All must be permitted; why not, if not.
-    pub(super) fn carried(
+    /// Asks the policy about each request embedded in `place`, as about a request of the server
+    /// (MCP 2026-07-28, basic/patterns/mrtr). Returns the reason if one of them is refused.
+    pub(super) fn refused_input_request(
         &self,
-        carrier: &Carrier<'_>,
+        carrier: &EmbeddingMessage<'_>,
         era: Era,
         place: Value<'_>,
         also: &mut Vec<AuditRecord>,
@@ -121,19 +127,19 @@ impl Session {
         }
         let mut refused = None;
         for (_, request) in requests.members() {
-            let why = self.judge_input(carrier, request, also);
+            let why = self.decide_input_request(carrier, request, also);
             refused = refused.or(why);
         }
         refused
     }
 
-    fn judge_input(
+    fn decide_input_request(
         &self,
-        carrier: &Carrier<'_>,
+        carrier: &EmbeddingMessage<'_>,
         request: Value<'_>,
         also: &mut Vec<AuditRecord>,
     ) -> Option<String> {
-        let Carrier { gate, frame, now, .. } = *carrier;
+        let EmbeddingMessage { gate, frame, now, .. } = *carrier;
         let params = request.get("params");
         let readable = !looks_alike(request, INPUT_REQUEST)
             && params.is_none_or(|params| params.kind() == Kind::Object);
@@ -157,10 +163,15 @@ impl Session {
         let decision = gate.policy().decide(&question.request(self, now));
         record.set_input(gate.recorded(|| question.request(self, now)));
         let passed =
-            passing(gate, &question, &decision, None, now).and_then(|(edited, verdict)| {
-                // What a rule would set has no place here; what it would redact must go anyway.
+            enforce(gate, &question, &decision, None, now).and_then(|(edited, verdict)| {
+                // An embedded request has no arguments to set, and a redaction holds only if the
+                // whole message is redacted so.
                 let redacted = decision.redactions().all(|it| carrier.redact.contains(it));
-                if edited.is_none() && redacted { Ok(verdict) } else { Err(Refused::unsettable()) }
+                if edited.is_none() && redacted {
+                    Ok(verdict)
+                } else {
+                    Err(ReasonedRefusal::unsettable())
+                }
             });
         match passed {
             Ok(verdict) => {
@@ -169,7 +180,7 @@ impl Session {
                 None
             }
             Err(refused) => {
-                record.decision = Some(verdict_of(&decision, &refused, true));
+                record.decision = Some(denied_facts(&decision, &refused, true));
                 record.event = Event::Denial;
                 let finding = refused.refusal.finding().unwrap_or(Finding::ToolDenied);
                 also.push(record.with_finding(finding));
@@ -178,9 +189,14 @@ impl Session {
         }
     }
 
-    /// Remembers the task that an answer begins: whose it is and what made it. Why it may not
-    /// pass, if it may not.
-    fn begun(&mut self, entry: &Call, result: Value<'_>, now: Now) -> Option<String> {
+    /// Remembers the owner and the origin of the task that an answer creates. Returns the reason
+    /// if the answer must be withheld.
+    fn remember_task(
+        &mut self,
+        entry: &InFlightCall,
+        result: Value<'_>,
+        now: Now,
+    ) -> Option<String> {
         let task = match entry.facts.protocol.era {
             Era::Modern => {
                 (result.get("resultType").and_then(Value::as_str) == Some("task")).then_some(result)
@@ -200,8 +216,8 @@ impl Session {
             tool: entry.facts.target.as_ref().and_then(|target| target.tool.clone()),
             operation: entry.operation.clone(),
         };
-        let maker = Maker { origin, redact: entry.redact.clone() };
-        if self.server.tasks().remember((id, owner), maker, (now.uptime, ttl(task))).is_err() {
+        let creation = TaskCreation { origin, redact: entry.redact.clone() };
+        if self.server.tasks().remember(id, owner, creation, now.uptime, ttl(task)).is_err() {
             return Some("the id of the task is another principal's".to_owned());
         }
         if let (Era::Legacy, Some(token)) = (entry.facts.protocol.era, &entry.expected.token) {
@@ -213,20 +229,21 @@ impl Session {
         None
     }
 
-    /// The page without what the client must not see.
-    fn listed(
+    /// Returns the page without the entries that the client must not see; `None` if it is
+    /// unchanged.
+    fn filter_list(
         &self,
         gate: &Gate,
         (frame, result, list): (&Frame, Value<'_>, List),
-        entry: &Call,
+        entry: &InFlightCall,
         (record, also): (&mut AuditRecord, &mut Vec<AuditRecord>),
         now: Now,
     ) -> Result<Option<Bytes>, Refusal> {
-        let Ok(page) = Page::read(result, list) else {
+        let Ok(page) = ListPage::read(result, list) else {
             record.note = Some("the answer holds no list that could be filtered".into());
             return Err(Refusal::Withheld);
         };
-        if matches!(list, List::Tools | List::Prompts) && has_twins(&page) {
+        if matches!(list, List::Tools | List::Prompts) && has_duplicate_names(&page) {
             record.note = Some("two definitions have one name".into());
             if !gate.observes() {
                 return Err(Refusal::Withheld);
@@ -235,12 +252,12 @@ impl Session {
         let flags = flags_of(&page, list);
         if list == List::Tools {
             also.extend(self.definition_notices(entry, &page, &flags, now));
-            self.server.learn(&page, &flags);
+            self.server.remember_page(&page, &flags);
         }
         let hidden = match list {
             List::Tasks => Ok(self.foreign_tasks(&page)),
             List::Tools | List::Prompts | List::Resources | List::ResourceTemplates => {
-                self.hidden(gate, entry, list, (&page, &flags), now)
+                self.hidden_names(gate, entry, list, (&page, &flags), now)
             }
         };
         let hidden = match hidden {
@@ -258,20 +275,20 @@ impl Session {
                 record.note = Some("observe: nothing was hidden".into());
             } else {
                 edits.extend(page.without(frame.document(), &record.hidden));
-                edits.extend(short_life(result));
+                edits.extend(cap_ttl(result));
             }
         }
         if !gate.observes() {
-            edits.extend(private_scope(result));
+            edits.extend(make_cache_private(result));
         }
-        Ok((!edits.is_empty()).then(|| edited(frame.document(), edits)))
+        Ok((!edits.is_empty()).then(|| with_edits(frame.document(), edits)))
     }
 
-    /// Records of what is wrong with definitions of a page, one for each definition ever.
+    /// Creates the notices about drift and flags of a page's definitions, one for each definition.
     fn definition_notices(
         &self,
-        entry: &Call,
-        page: &Page<'_>,
+        entry: &InFlightCall,
+        page: &ListPage<'_>,
         flags: &[Vec<&'static str>],
         now: Now,
     ) -> Vec<AuditRecord> {
@@ -304,19 +321,19 @@ impl Session {
         told
     }
 
-    fn foreign_tasks(&self, page: &Page<'_>) -> Vec<Box<str>> {
+    fn foreign_tasks(&self, page: &ListPage<'_>) -> Vec<Box<str>> {
         let tasks = self.server.tasks();
         let foreign = page.entries.iter().filter(|it| !tasks.is_of(it.name, &self.principal.id));
         foreign.map(|entry| entry.name.into()).collect()
     }
 
-    /// One question for the whole page: which of its entries the client must not see.
-    fn hidden(
+    /// Asks the policy, once for the whole page, which entries the client must not see.
+    fn hidden_names(
         &self,
         gate: &Gate,
-        entry: &Call,
+        entry: &InFlightCall,
         list: List,
-        (page, flags): (&Page<'_>, &[Vec<&'static str>]),
+        (page, flags): (&ListPage<'_>, &[Vec<&'static str>]),
         now: Now,
     ) -> Result<Vec<Box<str>>, String> {
         let pack = self.server.facts.pack.as_deref();
@@ -329,7 +346,7 @@ impl Session {
                 operation: (list == List::Tools).then(|| Operation::of_tool(pack, entry.name)),
                 digest: &entry.digest,
                 definition: Some(entry.value),
-                standing: Standing {
+                status: DefinitionStatus {
                     drift: (list == List::Tools)
                         .then(|| self.server.lock.drift(entry.name, Some(&entry.digest)))
                         .flatten(),
@@ -362,10 +379,10 @@ impl Session {
     }
 }
 
-/// Why a result is not of a type that its request may be answered with (2026-07-28: `resultType`
-/// is `complete` where absent, and an unknown one makes the answer invalid). Methods that MCP does
-/// not define may have types of their own.
-fn irregular(entry: &Call, result: Value<'_>) -> Option<String> {
+/// Returns the reason if the type of a result is not one that its request allows (MCP 2026-07-28:
+/// an absent `resultType` means `complete`, an unknown one makes the answer invalid). Methods that
+/// MCP does not define may have types of their own.
+fn result_problem(entry: &InFlightCall, result: Value<'_>) -> Option<String> {
     if entry.facts.protocol.era != Era::Modern {
         return None;
     }
@@ -374,7 +391,7 @@ fn irregular(entry: &Call, result: Value<'_>) -> Option<String> {
     }
     let method = entry.method?;
     let tells = method.role == Role::TaskState;
-    if let Some(why) = tells.then(|| irregular_task(result)).flatten() {
+    if let Some(why) = tells.then(|| task_problem(result)).flatten() {
         return Some(why);
     }
     let fits = match kind(result) {
@@ -386,17 +403,18 @@ fn irregular(entry: &Call, result: Value<'_>) -> Option<String> {
     (!fits).then(|| "its `resultType` is none that this request may be answered with".to_owned())
 }
 
-/// Why what a task says is not in order: its own result is the last word of the call that made it.
-pub(super) fn irregular_task(task: Value<'_>) -> Option<String> {
+/// Returns the reason if a task's state is not valid: its `result` is the final result of the call
+/// that created it, so its type must be `complete`.
+pub(super) fn task_problem(task: Value<'_>) -> Option<String> {
     let ended = |inner| !looks_alike(inner, RESULT) && kind(inner) == "complete";
     let regular = !looks_alike(task, RESULT) && task.get("result").is_none_or(ended);
     (!regular).then(|| "the result of the task is not complete".to_owned())
 }
 
-/// What people cannot see in the definitions of a page.
-fn flags_of(page: &Page<'_>, list: List) -> Vec<Vec<&'static str>> {
+/// The flags of each definition of a page.
+fn flags_of(page: &ListPage<'_>, list: List) -> Vec<Vec<&'static str>> {
     let names: Vec<&str> = page.entries.iter().map(|entry| entry.name).collect();
-    // A URI is no name that people would take for another.
+    // People do not confuse URIs as they confuse names.
     let twins = match list {
         List::Tools | List::Prompts => unseen::twins(&names),
         List::Resources | List::ResourceTemplates | List::Tasks => vec![false; names.len()],
@@ -405,14 +423,14 @@ fn flags_of(page: &Page<'_>, list: List) -> Vec<Vec<&'static str>> {
     entries.map(|(entry, is_twin)| unseen::of(entry.value, is_twin)).collect()
 }
 
-/// Two definitions under one name: which of them the client takes nobody can say.
-fn has_twins(page: &Page<'_>) -> bool {
+/// Whether two definitions have the same name, so that it is unknown which one the client uses.
+fn has_duplicate_names(page: &ListPage<'_>) -> bool {
     let mut names: Vec<_> = page.entries.iter().map(|entry| entry.name).collect();
     names.sort_unstable();
     names.windows(2).any(|pair| pair.first() == pair.last())
 }
 
-/// The `resultType`; a form that is none reads as the empty type.
+/// The `resultType`: `complete` where absent, empty where it is not a string.
 pub(super) fn kind(result: Value<'_>) -> &str {
     result.get("resultType").map_or("complete", |kind| kind.as_str().unwrap_or_default())
 }
@@ -421,7 +439,7 @@ fn looks_alike(object: Value<'_>, known: &[&str]) -> bool {
     object.members().any(|(name, _)| name.as_str().is_some_and(|name| is_look_alike(name, known)))
 }
 
-/// How long a task lives, as its server says: `ttlMs` in the extension, `ttl` in 2025-11-25.
+/// The lifetime of a task as its server states it: `ttlMs` in the extension, `ttl` in 2025-11-25.
 fn ttl(task: Value<'_>) -> Option<Duration> {
     let millis = task.get("ttlMs").or_else(|| task.get("ttl"))?.as_i64()?;
     u64::try_from(millis).ok().map(Duration::from_millis)

@@ -1,16 +1,18 @@
-//! Batches: each message is judged as if it came alone, and all pass or none (rule P7).
+//! Batches (P7; JSON-RPC 2.0 §6; MCP 2025-03-26 alone): each message is decided as if it came
+//! alone.
 //!
-//! A client's batch is judged on a copy of the conversation, which is kept only if every message
-//! may pass; what a refused batch spent of rate limits stays spent. A server's batch is held to
-//! what a stream of single messages is: what may not pass is left out. The transport knows a
-//! client's batch under one call of its own, the exchange, whoever in it waits for answers.
+//! A client's batch is forwarded only if every message may pass. It is decided on a copy of the
+//! session, which replaces the session only then; events that a refused batch took from rate limits
+//! are not given back. Of a server's batch, messages that may not pass are left out, as in a stream
+//! of single messages. The transport names a client's batch by one call id of its own, the
+//! exchange.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::evidence::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
-use crate::evidence::refusal::{Refusal, malformed_place};
+use crate::evidence::refusal::{Refusal, malformed_position};
 use crate::evidence::step::{Act, Content, Payload, Permitted, Released, Routing, Status, Step};
 use crate::wire::frame::{Batch, Frame, Id, Malformed, Message, Sender, write_batch};
 use crate::wire::headers::RoutingHeaders;
@@ -18,27 +20,27 @@ use crate::wire::headers::meta_version;
 use crate::wire::method::Method;
 use crate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
 
-use super::replay::Replay;
-use super::{Arrival, Call, CallFacts, Gate, Session, id_text};
+use super::redelivery::Redelivery;
+use super::{Arrival, CallFacts, Gate, InFlightCall, Session, id_text};
 
-/// The revision that has batches.
+/// The only revision with batches.
 const REVISION: Revision = Revision::V20250326;
 
-/// A message of a client's batch and what was decided about it alone.
-struct Judged {
-    answered: Answered,
+/// A message of a client's batch, with the step that it would have alone.
+struct DecidedMessage {
+    reply_to: ReplyTo,
     step: Step,
 }
 
-/// How a message of a client's batch is answered.
-enum Answered {
+/// Which answer a message of a client's batch gets.
+enum ReplyTo {
     Never,
-    /// It could not be read.
+    /// An error with a null id: the message could not be read.
     WithoutId,
     Under(Id),
 }
 
-impl Answered {
+impl ReplyTo {
     fn id(&self) -> Option<&Id> {
         match self {
             Self::Under(id) => Some(id),
@@ -48,9 +50,9 @@ impl Answered {
 }
 
 impl Session {
-    /// Whether an array of messages may be looked at: the server's configuration has to say so,
-    /// and the conversation must be of the one revision that has batches. It is also what a server
-    /// must assume over HTTP where nothing names another (2025-06-18, transports, "Protocol
+    /// Whether an array of messages is read as a batch: the server's configuration allows it, and
+    /// the conversation has the one revision with batches, or no revision yet. Over HTTP a server
+    /// must assume that revision where nothing names another (MCP 2025-06-18, transports, "Protocol
     /// Version Header").
     pub(super) fn takes_batches(&self, headers: Option<&RoutingHeaders>) -> bool {
         let named = headers.and_then(|headers| headers.protocol_version.as_deref());
@@ -62,8 +64,8 @@ impl Session {
             && revision.is_none_or(|known| known == REVISION)
     }
 
-    /// An array of messages from the client. The act is `Forward` (the bytes as they came, but
-    /// for arguments that a rule sets) or `Deliver` (an array of refusals).
+    /// Handles a batch of the client. The act is `Forward` (the bytes as they came, except
+    /// arguments that a rule sets) or `Deliver` (an array of refusals).
     pub(super) fn client_batch(
         &mut self,
         gate: &Gate,
@@ -79,38 +81,39 @@ impl Session {
         };
         let mut trial = self.clone();
         trial.protocol.revision = Some(REVISION);
-        let judged: Vec<_> = batch
+        let decided: Vec<_> = batch
             .elements()
-            .map(|raw| trial.batched(gate, &raw, (arrival, exchange), now))
+            .map(|raw| trial.decide_batched(gate, &raw, arrival, exchange, now))
             .collect();
-        let step = if judged.iter().all(|judged| judged.step.forwards()) {
+        let step = if decided.iter().all(|decided| decided.step.forwards()) {
             *self = trial;
-            forwarded(&batch, judged, (exchange, self.protocol))
+            forward_batch(&batch, decided, exchange, self.protocol)
         } else {
-            self.refused_batch(gate, judged)
+            self.refused_batch(gate, decided)
         };
         let unrecorded = Refusal::unrecorded(self.addressee(None, exchange));
         match step {
             Some(step) => step.about(exchange).if_unrecorded(unrecorded),
-            // Not reached: a batch has an element, and each has a record.
+            // Unreachable: a batch is not empty, and each message has a record.
             None => self.refuse_unread(gate, &arrival.raw, Malformed::BatchSize, exchange, now),
         }
     }
 
-    /// One message of a client's batch, judged as if it came alone.
-    fn batched(
+    /// Decides one message of a client's batch as if it came alone.
+    fn decide_batched(
         &mut self,
         gate: &Gate,
         raw: &Bytes,
-        (arrival, exchange): (&Arrival, &CallId),
+        arrival: &Arrival,
+        exchange: &CallId,
         now: Now,
-    ) -> Judged {
+    ) -> DecidedMessage {
         let call = gate.next_call();
         let frame = match Frame::read(raw.clone(), Sender::Client, &gate.config.frame) {
             Ok(frame) => Arc::new(frame),
             Err(malformed) => {
                 let step = self.refuse_unread(gate, raw, malformed, &call, now);
-                return Judged { answered: Answered::WithoutId, step };
+                return DecidedMessage { reply_to: ReplyTo::WithoutId, step };
             }
         };
         let id = match frame.message() {
@@ -124,7 +127,7 @@ impl Session {
         } else {
             self.client_message(gate, &frame, arrival, (&call, exchange), now)
         };
-        Judged { answered: id.map_or(Answered::Never, Answered::Under), step }
+        DecidedMessage { reply_to: id.map_or(ReplyTo::Never, ReplyTo::Under), step }
     }
 
     fn refuse_batched(
@@ -148,28 +151,28 @@ impl Session {
         Step::new(record, Act::Deliver(Refusal::Batched.released(to)))
     }
 
-    /// Each refused message gets its own refusal, the others one that says why; nothing passes.
-    fn refused_batch(&self, gate: &Gate, judged: Vec<Judged>) -> Option<Step> {
+    /// Refuses a batch: each refused message gets its own refusal, each other one `WithBatch`.
+    fn refused_batch(&self, gate: &Gate, decided: Vec<DecidedMessage>) -> Option<Step> {
         let mut records = Vec::new();
         let mut answers = Vec::new();
         let mut unasked = None;
-        for Judged { answered, step } in judged {
+        for DecidedMessage { reply_to, step } in decided {
             let (kept, act) = step.into_parts();
             let released = if let Act::Deliver(released) = act {
                 records.extend(kept);
                 released
             } else {
                 let Some(record) = kept.into_iter().next() else { continue };
-                let record = companion(gate, record);
+                let record = refused_with_batch(gate, record);
                 let call = record.call.clone().unwrap_or_default();
-                let released = Refusal::WithBatch.released(self.addressee(answered.id(), &call));
+                let released = Refusal::WithBatch.released(self.addressee(reply_to.id(), &call));
                 records.push(record);
                 released
             };
-            if matches!(answered, Answered::Never) {
+            if matches!(reply_to, ReplyTo::Never) {
                 unasked = unasked.or(Some(released));
             } else {
-                answers.push((answered, released));
+                answers.push((reply_to, released));
             }
         }
         let status = match answers.first() {
@@ -181,19 +184,20 @@ impl Session {
             Some(released) if answers.is_empty() => Act::Deliver(released),
             Some(_) | None => {
                 let body = write_batch(refusals);
-                Act::Deliver(Released::assertion(body, Content::Batch, None, status, true))
+                Act::Deliver(Released::new(body, Content::Batch, None, status, true))
             }
         };
         Step::of_all(records, act)
     }
 
-    /// An array of messages from the server. The act is `Deliver` (the bytes as they came, or
-    /// without what may not pass), `Drop`, or `Forward` (our refusals of the server's requests).
+    /// Handles a batch of the server. The act is `Deliver` (the bytes as they came, or without the
+    /// messages that may not pass), `Drop`, or `Forward` (refusals of the server's requests).
     pub(super) fn server_batch(
         &mut self,
         gate: &Gate,
-        (within, raw): (Option<&CallId>, &Bytes),
-        replay: Replay,
+        within: Option<&CallId>,
+        raw: &Bytes,
+        redelivery: Redelivery,
         now: Now,
     ) -> Step {
         let limits = &gate.config.frame;
@@ -205,7 +209,7 @@ impl Session {
         let (batch, frames) = match read {
             Ok(read) => read,
             Err(malformed) => {
-                let place = malformed_place(&malformed, Direction::ToClient);
+                let place = malformed_position(&malformed, Direction::ToClient);
                 let refusal = Refusal::Malformed(malformed);
                 return self.withhold(gate, within, raw, (refusal, place), now);
             }
@@ -213,15 +217,15 @@ impl Session {
         let mut records = Vec::new();
         let mut bodies = Vec::new();
         let mut refused = Vec::new();
-        let mut teaching = Vec::new();
+        let mut updates = Vec::new();
         for frame in &frames {
             let mut step = if let Message::Error { id: None, .. } = frame.message() {
-                // Which of the exchange's calls it answers nobody can say.
+                // It is unknown which call of the exchange this error answers.
                 self.unsolicited(gate, frame.document().raw(), "no id".to_owned(), now)
             } else {
-                self.server_frame_read(gate, (within, frame), replay, now)
+                self.server_frame_read(gate, within, frame, redelivery, now)
             };
-            teaching.extend(step.take_teaching());
+            updates.extend(step.take_updates());
             let (kept, act) = step.into_parts();
             records.extend(kept);
             match act {
@@ -237,28 +241,29 @@ impl Session {
             Some(permitted) if bodies.is_empty() => Act::Forward(permitted),
             None if bodies.is_empty() => Act::Drop,
             back => {
-                let released = Released::assertion(body, Content::Batch, None, Status::Ok, false);
+                let released = Released::new(body, Content::Batch, None, Status::Ok, false);
                 Act::Deliver(released.answering(back))
             }
         };
         let Some(step) = Step::of_all(records, act) else {
-            // Not reached: a batch has an element, and each has a record.
+            // Unreachable: a batch is not empty, and each message has a record.
             let refusal = (Refusal::Malformed(Malformed::BatchSize), String::new());
             return self.withhold(gate, within, raw, refusal, now);
         };
         let call = within.map_or_else(|| gate.next_call(), Arc::clone);
         let unrecorded = Refusal::unrecorded(self.addressee(None, &call));
-        step.if_unrecorded(unrecorded).teaching(teaching)
+        step.if_unrecorded(unrecorded).updates(updates)
     }
 
-    /// Ends every call of `exchange`, each by `end`: the records of all, and the answers in the
-    /// form that was asked in. Nothing if all are settled already.
-    pub(super) fn end_all(
+    /// Ends every call of `exchange`, each with the step that `end` returns. Joins their records,
+    /// and their answers into an array if the request was a batch. `None` if all have their
+    /// outcome.
+    pub(super) fn end_exchange(
         &mut self,
         exchange: &CallId,
-        end: impl Fn(&Self, &Call) -> Step,
+        end: impl Fn(&Self, &InFlightCall) -> Step,
     ) -> Option<Step> {
-        let ended = self.settle(exchange);
+        let ended = self.end_calls(exchange);
         if let [only] = ended.as_slice()
             && !only.is_batched()
         {
@@ -281,48 +286,52 @@ impl Session {
             None if answers.is_empty() => Act::Drop,
             Some(_) | None => {
                 let body = write_batch(answers.iter().map(Released::body));
-                Act::Deliver(Released::assertion(body, Content::Batch, None, Status::Ok, true))
+                Act::Deliver(Released::new(body, Content::Batch, None, Status::Ok, true))
             }
         };
         let unrecorded = Refusal::unrecorded(self.addressee(None, exchange));
         Some(Step::of_all(records, act)?.if_unrecorded(unrecorded))
     }
 
-    /// The server answers a batch, so it took the notifications that came in it.
-    pub(super) fn taken(&mut self, exchange: &CallId, now: Now) -> Vec<AuditRecord> {
-        let told = |entry: &Call| entry.id.is_none() && entry.exchange == *exchange;
+    /// Records the notifications of a batch as accepted, once the server answers the batch.
+    pub(super) fn accept_notifications(&mut self, exchange: &CallId, now: Now) -> Vec<AuditRecord> {
+        let told = |entry: &InFlightCall| entry.id.is_none() && entry.exchange == *exchange;
         let orders: Vec<_> =
             self.calls.iter().filter(|(_, entry)| told(entry)).map(|(order, _)| *order).collect();
-        let settled = orders.into_iter().filter_map(|order| self.settle_order(order));
-        let settled: Vec<_> = settled.collect();
-        settled.iter().map(|entry| self.outcome_record(entry, Outcome::Accepted, now)).collect()
+        let negotiated_revision = orders.into_iter().filter_map(|order| self.end_call(order));
+        let negotiated_revision: Vec<_> = negotiated_revision.collect();
+        negotiated_revision
+            .iter()
+            .map(|entry| self.outcome_record(entry, Outcome::Accepted, now))
+            .collect()
     }
 }
 
-/// The batch itself, once every message of it may pass.
-fn forwarded(
+/// Forwards a batch of which every message may pass; `None` if one may not.
+fn forward_batch(
     batch: &Batch,
-    judged: Vec<Judged>,
-    (exchange, protocol): (&CallId, Protocol),
+    decided: Vec<DecidedMessage>,
+    exchange: &CallId,
+    protocol: Protocol,
 ) -> Option<Step> {
     let mut records = Vec::new();
     let mut bodies = Vec::new();
     let mut asks = None;
-    for Judged { answered, step } in judged {
+    for DecidedMessage { reply_to, step } in decided {
         let (kept, act) = step.into_parts();
         let Act::Forward(permitted) = act else { return None };
         records.extend(kept);
         bodies.push(permitted.body().clone());
-        asks = asks.or_else(|| answered.id().cloned());
+        asks = asks.or_else(|| reply_to.id().cloned());
     }
     let payload = Payload::Batch(batch.with(&bodies), asks);
     let call = Arc::clone(exchange);
-    let permitted = Permitted::assertion(payload, protocol, call, Routing::default());
+    let permitted = Permitted::new(payload, protocol, call, Routing::default());
     Step::of_all(records, Act::Forward(permitted))
 }
 
-/// The record of a message that might have passed alone.
-fn companion(gate: &Gate, mut record: AuditRecord) -> AuditRecord {
+/// The record of a message that is refused only because of its batch.
+fn refused_with_batch(gate: &Gate, mut record: AuditRecord) -> AuditRecord {
     record.event = Event::Denial;
     record.decision = Some(gate.refused(&Refusal::WithBatch, None));
     record.outcome = None;
@@ -330,7 +339,7 @@ fn companion(gate: &Gate, mut record: AuditRecord) -> AuditRecord {
     record
 }
 
-/// Our refusals of a server's requests, as one message to it.
+/// Joins refusals of a server's requests into one message to the server.
 fn refusals(refused: &[Permitted]) -> Option<Permitted> {
     let first = refused.first()?;
     let body = match refused {
@@ -338,5 +347,5 @@ fn refusals(refused: &[Permitted]) -> Option<Permitted> {
         several => write_batch(several.iter().map(Permitted::body)),
     };
     let (protocol, call) = (first.protocol(), Arc::clone(first.call()));
-    Some(Permitted::assertion(Payload::Refusal(body), protocol, call, Routing::default()))
+    Some(Permitted::new(Payload::Refusal(body), protocol, call, Routing::default()))
 }

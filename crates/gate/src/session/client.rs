@@ -1,4 +1,4 @@
-//! The way up: a frame of the client, from bytes to the step that forwards or refuses it.
+//! Frames of the client: from bytes to the step that forwards or refuses them.
 
 use std::sync::Arc;
 
@@ -14,15 +14,15 @@ use crate::duty::redact::Redaction;
 use crate::evidence::record::{
     AuditRecord, CallId, DecisionFacts, Event, Finding, Now, Outcome, ReasonFacts, micros,
 };
-use crate::evidence::refusal::{Addressee, Refusal, malformed_place};
+use crate::evidence::refusal::{Addressee, Refusal, malformed_position};
 use crate::evidence::step::{Act, Payload, Permitted, Routing, Step};
 use crate::question::access::Resource;
 use crate::question::access::Server;
 use crate::question::operation::Operation;
 use crate::question::pack;
 use crate::question::routing;
-use crate::question::standing::Standing;
-use crate::session::protected::{Definition, RefusalForm};
+use crate::question::status::DefinitionStatus;
+use crate::session::protected::{RefusalForm, ToolDefinition};
 use crate::wire::document::Value;
 use crate::wire::frame::{Frame, Id, Malformed, Message, Sender};
 use crate::wire::headers;
@@ -30,34 +30,34 @@ use crate::wire::method::{Action, List, Method, Role, Subject};
 use crate::wire::protocol::{Direction, Era, Transport};
 
 use super::expected::Expected;
-use super::question::{Known, Question, client_of, protocol_of};
+use super::question::{Lookups, Question, client_of, protocol_of};
 use super::redaction::redactions;
-use super::{Arrival, Call, CallFacts, Gate, Session, id_text};
+use super::{Arrival, CallFacts, Gate, InFlightCall, Session, id_text};
 
-/// A permit whose obligations are discharged.
+/// A permit whose obligations are all discharged.
 struct Discharged {
-    /// The frame with arguments set, read anew; absent where none was.
+    /// The frame with arguments set; absent where no argument was set.
     edited: Option<Frame>,
     obligations: Vec<Box<str>>,
 }
 
-/// Resources that one `subscriptions/listen` may name; each is a question to the policy.
+/// Resources that one `subscriptions/listen` may name; the policy is asked about each.
 const LISTEN_URIS_MAX: usize = 256;
 
-/// Something the gate refuses, and why.
-pub(super) struct Refused {
+/// A refusal with the reasons for its record.
+pub(super) struct ReasonedRefusal {
     pub(super) refusal: Refusal,
     pub(super) reasons: Vec<Reason>,
 }
 
-impl Refused {
-    /// Refused by the gate itself.
+impl ReasonedRefusal {
+    /// A refusal by a check of the gate itself.
     pub(super) fn of(refusal: Refusal, why: &str) -> Self {
         let reasons = vec![reason(refusal.code(), why, Origin::Protocol)];
         Self { refusal, reasons }
     }
 
-    /// A rule would set an argument where there are none.
+    /// A refusal because a rule would set an argument in a message that has none.
     pub(super) fn unsettable() -> Self {
         let why = reason("unsettable", "there is no argument to set", Origin::Undischarged);
         Self { refusal: Refusal::Denied, reasons: vec![why] }
@@ -65,7 +65,7 @@ impl Refused {
 }
 
 impl Session {
-    /// A message from the client. The act is `Forward`, `Deliver` (a refusal) or `Drop`.
+    /// Handles a message of the client. The act is `Forward`, `Deliver` (a refusal) or `Drop`.
     pub fn client_frame(&mut self, gate: &Gate, arrival: &Arrival, now: Now) -> Step {
         let call = gate.next_call();
         let Arrival { raw, headers, .. } = arrival;
@@ -78,7 +78,7 @@ impl Session {
         }
     }
 
-    /// One message, which came alone or in a batch.
+    /// Handles one message, which came alone or in a batch.
     pub(super) fn client_message(
         &mut self,
         gate: &Gate,
@@ -108,63 +108,65 @@ impl Session {
         let task = self.task(frame, name, Direction::ToServer);
         let server = Arc::clone(&self.server);
         let principal = Arc::clone(&self.principal);
-        let known = Known {
+        let known = Lookups {
             handles: Some(server.handles(&principal.id, now.uptime)),
             definition: definition.as_deref(),
             task: task.as_ref().and_then(|task| task.as_deref()),
-            standing: tool.map_or_else(Standing::default, |tool| Standing {
+            status: tool.map_or_else(DefinitionStatus::default, |tool| DefinitionStatus {
                 drift: self.server.lock.drift(tool, definition.as_deref().map(|it| &*it.digest)),
                 flags: definition.as_deref().map_or(&[][..], |it| &it.flags),
             }),
         };
-        let question = Question::of(self, frame, name, (Direction::ToServer, protocol), known);
+        let question = Question::of(self, frame, name, Direction::ToServer, protocol, known);
         let mut facts = question.facts(call);
         if facts.trace_id.is_none() {
-            let trace = traceparent.as_deref().and_then(super::question::Trace::parse);
+            let trace = traceparent.as_deref().and_then(super::question::TraceContext::parse);
             facts.trace_id = trace.map(|trace| trace.trace_id.into());
             facts.parent_span_id = trace.map(|trace| trace.span_id.into());
         }
         let redact = Vec::new();
-        let mut asked = Asking { gate, frame, row, id, facts, exchange, redact, now, input: None };
+        let mut message =
+            ClientMessage { gate, frame, row, id, facts, exchange, redact, now, input: None };
 
         if let Some(headers) = headers {
             let parameters = definition.as_deref().map_or(&[][..], |tool| &tool.parameters);
             let checked = routing::check(frame, headers, protocol.era, question.method, parameters);
             if let Err(mismatch) = checked {
-                return self.refuse(&asked, &Refusal::Headers(mismatch), None);
+                return self.refuse(&message, &Refusal::Headers(mismatch), None);
             }
         }
-        if let Some(refusal) = self.refused_unasked(gate, (protocol.era, row), id) {
-            return self.refuse(&asked, &refusal, None);
+        if let Some(refusal) = self.refused_before_policy(gate, protocol.era, row, id) {
+            return self.refuse(&message, &refusal, None);
         }
 
         let decision = self.decision(gate, &question, now);
-        asked.redact = redactions(&decision, known.task);
-        asked.input = gate.recorded(|| question.request(self, now));
-        let barred = self.barred(&question, &task);
-        let (edited, verdict) = match passing(gate, &question, &decision, barred, now) {
-            Ok(passing) => passing,
+        message.redact = redactions(&decision, known.task);
+        message.input = gate.recorded(|| question.request(self, now));
+        let precheck = self.task_refusal(&question, &task);
+        let (edited, verdict) = match enforce(gate, &question, &decision, precheck, now) {
+            Ok(enforce) => enforce,
             Err(refused) => {
-                let verdict = verdict_of(&decision, &refused, true);
-                let refusal = self.disguise(gate, &question, refused.refusal, now);
+                let verdict = denied_facts(&decision, &refused, true);
+                let refusal = self.hide_existence(gate, &question, refused.refusal, now);
                 let finding =
                     refusal.finding().unwrap_or_else(|| pin_finding(&self.server.facts, &question));
-                return self.refuse(&asked, &refusal, Some((verdict, Some(finding))));
+                return self.refuse(&message, &refusal, Some((verdict, Some(finding))));
             }
         };
         let routing = routing_of(&question, definition.as_deref(), edited.as_ref());
-        self.forward(&asked, &question, verdict, (edited, routing))
+        self.forward(&message, &question, verdict, edited, routing)
     }
 
-    /// Why a message is refused whatever policy would say.
-    fn refused_unasked(
+    /// Returns why a message is refused without asking the policy, if it is.
+    fn refused_before_policy(
         &self,
         gate: &Gate,
-        (era, row): (Era, Option<&Method>),
+        era: Era,
+        row: Option<&Method>,
         id: Option<&Id>,
     ) -> Option<Refusal> {
-        // 2026-07-28 has no handshake. A server that took this for one would speak the legacy era
-        // from here on, while everybody else reads the modern one.
+        // MCP 2026-07-28 has no handshake. A server that accepted one would use the legacy era
+        // from here on, while the client and the gate use the modern one.
         if era == Era::Modern && row.is_some_and(|row| row.role == Role::Handshake) {
             return Some(Refusal::UnknownMethod);
         }
@@ -174,8 +176,8 @@ impl Session {
         (self.calls.len() >= gate.config.in_flight_max).then_some(Refusal::Busy)
     }
 
-    /// What the policy says. `subscriptions/listen` is a way of reading each resource that it
-    /// names, so each must be permitted by itself, and the whole besides.
+    /// Asks the policy. `subscriptions/listen` reads each resource that it names, so the policy
+    /// must permit each of them, and the request as a whole.
     fn decision(&self, gate: &Gate, question: &Question<'_>, now: Now) -> Decision {
         let policy = gate.policy();
         let mut decision = policy.decide(&question.request(self, now));
@@ -204,8 +206,9 @@ impl Session {
         decision
     }
 
-    /// A tool that policy hides answers like one that does not exist, and so does a method.
-    fn disguise(
+    /// Replaces a denial so that a hidden tool answers like one that does not exist, and so does
+    /// a method that the negotiated revision does not define.
+    fn hide_existence(
         &self,
         gate: &Gate,
         question: &Question<'_>,
@@ -218,7 +221,7 @@ impl Session {
         if question.action() == Action::Unknown {
             return Refusal::UnknownMethod;
         }
-        let Resource::Tool { name, definition, standing, .. } = question.resource else {
+        let Resource::Tool { name, definition, status, .. } = question.resource else {
             return refusal;
         };
         let mut request = question.request(self, now);
@@ -232,7 +235,7 @@ impl Session {
             operation: Some(Operation::of_tool(self.server.facts.pack.as_deref(), name)),
             digest: definition.unwrap_or_default(),
             definition: None,
-            standing,
+            status,
         };
         match gate.policy().list(&request, &[entry]) {
             Listing::Hide { names, .. } if names.iter().any(|hidden| **hidden == *name) => {
@@ -242,67 +245,70 @@ impl Session {
         }
     }
 
-    /// The one way to a `Forward`: in-flight entry, record, permitted message.
+    /// Forwards a message of the client: adds it to the calls in flight, and creates its record
+    /// and its [`Permitted`].
     fn forward(
         &mut self,
-        asked: &Asking<'_>,
+        message: &ClientMessage<'_>,
         question: &Question<'_>,
         verdict: DecisionFacts,
-        (edited, routing): (Option<Frame>, Routing),
+        edited: Option<Frame>,
+        routing: Routing,
     ) -> Step {
-        let call = Arc::clone(&asked.facts.call);
-        let mut record = self.record_of(Event::Intent, &asked.facts, asked.now);
-        asked.describe(&mut record);
+        let call = Arc::clone(&message.facts.call);
+        let mut record = self.record_of(Event::Intent, &message.facts, message.now);
+        message.describe(&mut record);
         record.decision = Some(verdict);
-        let cancelled = self.cancels(asked);
-        let lesson = self.lesson(question, edited.as_ref(), asked.now);
-        self.track(Call {
-            id: asked.id.cloned(),
-            started: asked.now.uptime,
-            facts: asked.facts.clone(),
-            exchange: Arc::clone(asked.exchange),
+        let cancelled = self.cancels(message);
+        let on_success = self.on_success(question, edited.as_ref(), message.now);
+        self.track(InFlightCall {
+            id: message.id.cloned(),
+            started: message.now.uptime,
+            facts: message.facts.clone(),
+            exchange: Arc::clone(message.exchange),
             method: question.method,
             operation: question.operation.clone(),
-            expected: Expected::of(asked.frame, question.method, question.protocol),
-            redact: asked.redact.clone(),
-            lesson,
+            expected: Expected::of(message.frame, question.method, question.protocol),
+            redact: message.redact.clone(),
+            on_success,
         });
-        let unrecorded = Refusal::unrecorded(asked.addressee());
-        let sent = edited.map_or_else(|| Arc::clone(asked.frame), Arc::new);
+        let unrecorded = Refusal::unrecorded(message.addressee());
+        let sent = edited.map_or_else(|| Arc::clone(message.frame), Arc::new);
         let payload = Payload::Message(sent);
-        let permitted = Permitted::assertion(payload, question.protocol, call, routing);
+        let permitted = Permitted::new(payload, question.protocol, call, routing);
         Step::new(record, Act::Forward(permitted)).if_unrecorded(unrecorded).with_records(cancelled)
     }
 
-    /// A cancellation ends the request that it names: its answer, if one still comes, is late.
-    fn cancels(&mut self, asked: &Asking<'_>) -> Option<AuditRecord> {
-        asked.row.filter(|row| row.role == Role::Cancel)?;
-        let entry = self.settle_id(&asked.frame.named_id("requestId")?)?;
-        Some(self.outcome_record(&entry, Outcome::Cancelled, asked.now))
+    /// If this is a cancellation, ends the request that it names. An answer that still comes is
+    /// withheld.
+    fn cancels(&mut self, message: &ClientMessage<'_>) -> Option<AuditRecord> {
+        message.row.filter(|row| row.role == Role::Cancel)?;
+        let entry = self.end_request(&message.frame.named_id("requestId")?)?;
+        Some(self.outcome_record(&entry, Outcome::Cancelled, message.now))
     }
 
     fn refuse(
         &mut self,
-        asked: &Asking<'_>,
+        message: &ClientMessage<'_>,
         refusal: &Refusal,
         verdict: Option<(DecisionFacts, Option<Finding>)>,
     ) -> Step {
-        let mut record = self.record_of(Event::Denial, &asked.facts, asked.now);
-        asked.describe(&mut record);
+        let mut record = self.record_of(Event::Denial, &message.facts, message.now);
+        message.describe(&mut record);
         let (verdict, finding) =
-            verdict.unwrap_or_else(|| (asked.gate.refused(refusal, None), refusal.finding()));
+            verdict.unwrap_or_else(|| (message.gate.refused(refusal, None), refusal.finding()));
         record.decision = Some(verdict);
         if let Some(finding) = finding {
             record = record.with_finding(finding);
         }
-        let mut to = asked.addressee();
+        let mut to = message.addressee();
         to.tool_result = self.server.refusal == RefusalForm::ToolResult
-            && asked.row.is_some_and(|row| row.subject == Subject::Tool);
+            && message.row.is_some_and(|row| row.subject == Subject::Tool);
         self.refusal_step(record, refusal, to)
     }
 
-    /// A refusal goes to whoever waits for it: nobody waits for a notification's answer on
-    /// stdio, on HTTP its POST is answered with a status.
+    /// Delivers a refusal to the client if it waits for an answer. On stdio nobody waits for the
+    /// answer to a notification; over HTTP its POST is answered with a status.
     fn refusal_step(&self, record: AuditRecord, refusal: &Refusal, to: Addressee<'_>) -> Step {
         let unrecorded = Refusal::unrecorded(to);
         if to.id.is_none() && self.protocol.transport == Transport::Stdio {
@@ -323,17 +329,17 @@ impl Session {
         let mut record = self.record_of(Event::Denial, &facts, now);
         record.bytes = u64::try_from(raw.len()).ok();
         record.digest = Some(gate.digest(raw));
-        let place = malformed_place(&malformed, Direction::ToServer);
+        let place = malformed_position(&malformed, Direction::ToServer);
         let refusal = Refusal::Malformed(malformed);
         record.decision = Some(gate.refused(&refusal, Some(place)));
         let to = self.addressee(None, call);
-        // JSON-RPC 2.0 §5: what could not be read is answered under a null id.
+        // JSON-RPC 2.0 §5: a message that could not be read is answered with a null id.
         Step::new(record.with_finding(Finding::MalformedFrame), Act::Deliver(refusal.released(to)))
             .if_unrecorded(Refusal::unrecorded(to))
     }
 
-    /// The client answers a request of the server. Only an outstanding one may be answered
-    /// (P14); modern clients have none (2026-07-28 forbids client responses).
+    /// The client answers a request of the server. Only a request in flight may be answered (P14);
+    /// in the modern era there is none (MCP 2026-07-28 forbids responses of clients).
     fn client_answers(
         &mut self,
         gate: &Gate,
@@ -342,7 +348,7 @@ impl Session {
         call: &CallId,
         now: Now,
     ) -> Step {
-        let Some(asked) = id.and_then(|id| self.server_requests.remove(id)) else {
+        let Some(message) = id.and_then(|id| self.server_requests.remove(id)) else {
             let facts = CallFacts::bare(call, Direction::ToServer, self.protocol);
             let mut record = self.record_of(Event::Denial, &facts, now);
             record.bytes = u64::try_from(frame.document().raw().len()).ok();
@@ -358,59 +364,63 @@ impl Session {
                 Outcome::Ok
             }
         };
-        self.begun_by_client(&asked.facts, frame, now);
-        let mut record = self.record_of(Event::Outcome, &asked.facts, now);
+        self.remember_client_task(&message.facts, frame, now);
+        let mut record = self.record_of(Event::Outcome, &message.facts, now);
         record.id = id.map(id_text);
         record.outcome = Some(outcome);
-        record.duration_us = Some(micros(now.uptime.saturating_sub(asked.started)));
+        record.duration_us = Some(micros(now.uptime.saturating_sub(message.started)));
         record.bytes = u64::try_from(frame.document().raw().len()).ok();
         record.digest = Some(gate.digest(frame.document().raw()));
         let to = self.addressee(None, call);
         let unrecorded = Refusal::unrecorded(to);
-        let permitted = Permitted::assertion(
+        let permitted = Permitted::new(
             Payload::Message(Arc::clone(frame)),
             self.protocol,
-            asked.facts.call,
+            message.facts.call,
             Routing::default(),
         );
         Step::new(record, Act::Forward(permitted)).if_unrecorded(unrecorded)
     }
 }
 
-/// What goes on instead of the frame as it came, if anything does, and the decision for the record.
-/// While observing nothing is edited, whatever was decided. What is `barred` may not pass whatever
-/// the policy decided.
-pub(super) fn passing(
+/// Enforces a decision. Returns the edited frame to forward, if an argument was set, and the
+/// decision for the record. `precheck` is a refusal that holds whatever the policy decided. In
+/// observe mode nothing is edited or refused; the record says what would have been.
+///
+/// # Errors
+///
+/// The refusal and its reasons.
+pub(super) fn enforce(
     gate: &Gate,
     question: &Question<'_>,
     decision: &Decision,
-    barred: Option<Refused>,
+    precheck: Option<ReasonedRefusal>,
     now: Now,
-) -> Result<(Option<Frame>, DecisionFacts), Refused> {
-    let discharged = match barred {
+) -> Result<(Option<Frame>, DecisionFacts), ReasonedRefusal> {
+    let discharged = match precheck {
         Some(refused) => Err(refused),
         None => discharge(gate, question, decision, now),
     };
     match discharged {
-        Ok(_) if gate.observes() => Ok((None, facts_of(decision, false, Vec::new()))),
+        Ok(_) if gate.observes() => Ok((None, decision_facts(decision, false, Vec::new()))),
         Ok(Discharged { edited, obligations }) => {
-            Ok((edited, facts_of(decision, true, obligations)))
+            Ok((edited, decision_facts(decision, true, obligations)))
         }
-        Err(refused) if gate.observes() => Ok((None, verdict_of(decision, &refused, false))),
+        Err(refused) if gate.observes() => Ok((None, denied_facts(decision, &refused, false))),
         Err(refused) => Err(refused),
     }
 }
 
-/// Limits first, so that a flood reaches neither a person nor the server; then arguments;
-/// approval last.
+/// Discharges the obligations: rate limits first, so that a flood reaches neither an approver nor
+/// the server; then arguments; approval last. Redactions are discharged when the answer comes.
 fn discharge(
     gate: &Gate,
     question: &Question<'_>,
     decision: &Decision,
     now: Now,
-) -> Result<Discharged, Refused> {
+) -> Result<Discharged, ReasonedRefusal> {
     if decision.effect == Effect::Deny {
-        return Err(Refused { refusal: Refusal::Denied, reasons: Vec::new() });
+        return Err(ReasonedRefusal { refusal: Refusal::Denied, reasons: Vec::new() });
     }
     let mut buckets = Vec::new();
     let mut obligations = Vec::new();
@@ -426,7 +436,7 @@ fn discharge(
         }
     }
     if let Err((bucket, spent)) = gate.limits.spend(&buckets, now.uptime) {
-        return Err(Refused {
+        return Err(ReasonedRefusal {
             refusal: Refusal::Limited(spent.retry_after),
             reasons: vec![reason(&bucket.code, "the rate limit is spent", Origin::Limited)],
         });
@@ -435,8 +445,8 @@ fn discharge(
     for obligation in &decision.obligations {
         if let Obligation::Set { pointer, value } = obligation {
             let frame = edited.as_ref().unwrap_or(question.frame);
-            let set = with_argument(gate, (frame, question.direction), pointer, value);
-            edited = Some(set.ok_or_else(|| Refused {
+            let set = with_argument(gate, frame, question.direction, pointer, value);
+            edited = Some(set.ok_or_else(|| ReasonedRefusal {
                 refusal: Refusal::Denied,
                 reasons: vec![reason(
                     "unsettable",
@@ -448,14 +458,14 @@ fn discharge(
         }
     }
     for obligation in &decision.obligations {
-        // Discharged when the answer comes.
+        // Recorded here, discharged when the answer comes.
         if let Obligation::Redact { code, .. } = obligation {
             obligations.push(format!("redact:{code}").into());
         }
     }
     for obligation in &decision.obligations {
         if let Obligation::Hold { code, message, .. } = obligation {
-            return Err(Refused {
+            return Err(ReasonedRefusal {
                 refusal: Refusal::ApprovalRequired,
                 reasons: vec![reason(code, message, Origin::Undischarged)],
             });
@@ -464,10 +474,11 @@ fn discharge(
     Ok(Discharged { edited, obligations })
 }
 
-/// `frame` with one argument set, held to the same rules as a frame that came so.
+/// Returns `frame` with one argument set, read again by the same rules as any frame.
 fn with_argument(
     gate: &Gate,
-    (frame, direction): (&Frame, Direction),
+    frame: &Frame,
+    direction: Direction,
     pointer: &str,
     value: &str,
 ) -> Option<Frame> {
@@ -480,22 +491,22 @@ fn with_argument(
     Frame::read(body, sender, limits).ok()
 }
 
-/// What every step about one client frame needs.
-struct Asking<'a> {
+/// One request or notification of the client, with what its record and its answer need.
+struct ClientMessage<'a> {
     gate: &'a Gate,
     frame: &'a Arc<Frame>,
-    /// The row of its method, whatever the revision.
+    /// The row of its method, in any revision.
     row: Option<&'static Method>,
     id: Option<&'a Id>,
     facts: CallFacts,
     exchange: &'a CallId,
     redact: Vec<Redaction>,
     now: Now,
-    /// What the policy was asked, once it was.
+    /// The policy input for the record, once the policy was asked.
     input: Option<RecordedInput>,
 }
 
-impl Asking<'_> {
+impl ClientMessage<'_> {
     fn addressee(&self) -> Addressee<'_> {
         Addressee {
             id: self.id,
@@ -505,7 +516,7 @@ impl Asking<'_> {
         }
     }
 
-    /// Writes down which message it was: id, size, digest, and what the policy was asked.
+    /// Adds id, size, digest and policy input to a record.
     fn describe(&self, record: &mut AuditRecord) {
         let raw = self.frame.document().raw();
         record.id = self.id.map(id_text);
@@ -519,7 +530,11 @@ pub(super) fn reason(code: &str, message: &str, origin: Origin) -> Reason {
     Reason { code: code.into(), message: message.into(), origin }
 }
 
-fn facts_of(decision: &Decision, enforced: bool, obligations: Vec<Box<str>>) -> DecisionFacts {
+fn decision_facts(
+    decision: &Decision,
+    enforced: bool,
+    obligations: Vec<Box<str>>,
+) -> DecisionFacts {
     DecisionFacts {
         effect: match decision.effect {
             Effect::Permit => "permit",
@@ -533,18 +548,24 @@ fn facts_of(decision: &Decision, enforced: bool, obligations: Vec<Box<str>>) -> 
     }
 }
 
-/// The decision as it came out: a permit with an obligation not discharged is a denial.
-pub(super) fn verdict_of(decision: &Decision, refused: &Refused, enforced: bool) -> DecisionFacts {
-    let mut verdict = facts_of(decision, enforced, Vec::new());
+/// The decision for the record of a refusal: a permit whose obligation could not be discharged is a
+/// denial.
+pub(super) fn denied_facts(
+    decision: &Decision,
+    refused: &ReasonedRefusal,
+    enforced: bool,
+) -> DecisionFacts {
+    let mut verdict = decision_facts(decision, enforced, Vec::new());
     verdict.effect = "deny";
-    // The undischarged obligation is what refused; the permitting rules follow it.
+    // The obligation that was not discharged comes first, then the rules that permitted.
     let mut reasons: Vec<_> = refused.reasons.iter().map(ReasonFacts::from).collect();
     reasons.append(&mut verdict.reasons);
     verdict.reasons = reasons;
     verdict
 }
 
-/// A denied call that reaches beyond the pin is that, whatever rule said no.
+/// The finding of a denied call: a violation of the environment pin if it reaches another
+/// environment, whichever rule denied it.
 fn pin_finding(server: &Server, question: &Question<'_>) -> Finding {
     let Resource::Tool { .. } = question.resource else { return Finding::ToolDenied };
     let operation = &question.operation;
@@ -560,11 +581,11 @@ fn called_tool<'a>(frame: &'a Frame, row: Option<&Method>) -> Option<&'a str> {
     frame.params()?.get("name")?.as_str()
 }
 
-/// What HTTP headers must say about the message. Parameter headers are computed where the client
-/// has none, on stdio, and recomputed where an argument was set, from the frame `edited` so.
+/// The routing headers of a forwarded message. `Mcp-Param-*` headers are computed for a stdio
+/// client, which sends none, and recomputed from `edited` where an argument was set.
 fn routing_of(
     question: &Question<'_>,
-    definition: Option<&Definition>,
+    definition: Option<&ToolDefinition>,
     edited: Option<&Frame>,
 ) -> Routing {
     let name = question.method.and_then(|method| routing::mirrored_name(question.frame, method));

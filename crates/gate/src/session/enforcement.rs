@@ -1,4 +1,5 @@
-//! What all sessions share: the policy, the buckets, the counter of calls.
+//! What all sessions share: mode and limits, the current policy, the rate limits, the counter of
+//! calls, and the key of digests.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use arc_swap::ArcSwap;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use crate::duty::limit::Limits;
+use crate::duty::limit::RateLimits;
 use crate::duty::pdp::Pdp;
 use crate::duty::pdp::{Inputs, RecordedInput};
 use crate::evidence::record::{AuditRecord, CallId, DecisionFacts, Event, Now, ReasonFacts};
@@ -19,33 +20,34 @@ use crate::wire::frame::FrameLimits;
 use crate::wire::hex::hex;
 use crate::wire::protocol::Era;
 
-/// Whether verdicts are carried out.
+/// Whether decisions are enforced (`mode` in the configuration).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// They are.
+    /// Decisions are enforced.
     Enforce,
-    /// They are decided and recorded, and everything well-formed passes unchanged.
+    /// Decisions are recorded only; every message that keeps to the strict profile passes
+    /// unchanged.
     Observe,
 }
 
-/// Bounds and identity of a gate.
+/// The configuration of a gate.
 #[derive(Clone)]
 pub struct GateConfig {
     /// Enforce or observe.
     pub mode: Mode,
-    /// Bounds on frames of either side.
+    /// Limits on frames of either side.
     pub frame: FrameLimits,
-    /// Requests in flight in one session, each way.
+    /// Requests in flight in one session at most, in each direction.
     pub in_flight_max: usize,
-    /// Rate-limit buckets.
+    /// Rate-limit buckets at most.
     pub buckets_max: usize,
-    /// Random text, new at each start; the first half of every call id.
+    /// A random text, new at each start: the first part of every call id.
     pub boot: Box<str>,
-    /// Key of the digests in records.
+    /// Key of the HMAC-SHA-256 digests in records.
     pub digest_key: [u8; 32],
 }
 
-// The key must not reach a log.
+/// Leaves the digest key out, so that it cannot reach a log.
 impl std::fmt::Debug for GateConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("GateConfig")
@@ -58,11 +60,11 @@ impl std::fmt::Debug for GateConfig {
     }
 }
 
-/// What all sessions share.
+/// What all sessions share. Its methods may be called from any thread.
 pub struct Gate {
     pub(super) config: GateConfig,
     pdp: ArcSwap<Arc<dyn Pdp>>,
-    pub(super) limits: Limits,
+    pub(super) limits: RateLimits,
     calls: AtomicU64,
     digest: Hmac<Sha256>,
     inputs: Inputs,
@@ -75,10 +77,11 @@ impl std::fmt::Debug for Gate {
 }
 
 impl Gate {
-    /// A gate that asks `pdp`.
+    /// Creates a gate that asks `pdp`.
     pub fn new(config: GateConfig, pdp: Arc<dyn Pdp>) -> Self {
-        let limits = Limits::new(config.buckets_max);
-        // HMAC pads its key with zeros to one block (RFC 2104 §2), so this is the same key.
+        let limits = RateLimits::new(config.buckets_max);
+        // HMAC pads a shorter key with zeros to one block (RFC 2104 §2), so the padded key is
+        // equivalent; this constructor cannot fail.
         let mut block = [0_u8; 64];
         for (to, from) in block.iter_mut().zip(config.digest_key) {
             *to = from;
@@ -88,15 +91,14 @@ impl Gate {
         Self { config, pdp, limits, calls: AtomicU64::new(0), digest, inputs: Inputs::None }
     }
 
-    /// The same gate, whose records keep so much of what the policy was asked.
+    /// Sets how much of the policy input its records keep. Default: nothing.
     #[must_use]
     pub fn recording(mut self, inputs: Inputs) -> Self {
         self.inputs = inputs;
         self
     }
 
-    /// What the record about a question keeps of it. Where that is nothing, it is not even asked
-    /// for.
+    /// Returns the policy input for a record. `question` is not called where records keep none.
     pub(super) fn recorded<'a>(
         &self,
         question: impl FnOnce() -> AccessRequest<'a>,
@@ -107,18 +109,18 @@ impl Gate {
         self.policy().recorded_input(&question(), self.inputs)
     }
 
-    /// From the next question on, asks `pdp`. Questions already asked keep their answer.
+    /// Asks `pdp` from the next request on. Decisions already taken stand.
     pub fn replace_policy(&self, pdp: Arc<dyn Pdp>) {
         self.pdp.store(Arc::new(pdp));
     }
 
-    /// The policy that answers now.
+    /// The policy decision point that answers now.
     pub fn policy(&self) -> Arc<dyn Pdp> {
         Arc::clone(&self.pdp.load())
     }
 
-    /// A refusal of something that never became a frame: a bad path, a foreign Origin, a coded
-    /// body. `facts` says what is known of it.
+    /// Refuses an HTTP request before its body is read as a frame, such as one with an unknown path
+    /// or a foreign `Origin`. `facts` is what is known about it. The act is `Deliver`.
     pub fn refuse_at_door(&self, refusal: DoorRefusal, facts: DoorFacts<'_>, now: Now) -> Step {
         let call = self.next_call();
         let refusal = Refusal::Door(refusal);
@@ -136,7 +138,7 @@ impl Gate {
         Step::new(record, Act::Deliver(refusal.released(to))).if_unrecorded(Refusal::unrecorded(to))
     }
 
-    /// The decision of the gate itself, for a record.
+    /// The decision for the record of a refusal by the gate itself.
     pub(super) fn refused(&self, refusal: &Refusal, place: Option<String>) -> DecisionFacts {
         DecisionFacts {
             effect: "deny",
@@ -152,7 +154,7 @@ impl Gate {
         }
     }
 
-    /// The bounds on frames of either side, for an edge that must read one itself.
+    /// The limits on frames of either side, for an edge that must read one itself.
     pub fn frame_limits(&self) -> &FrameLimits {
         &self.config.frame
     }
@@ -166,7 +168,8 @@ impl Gate {
         format!("{}-{number:x}", self.config.boot).into()
     }
 
-    /// Keyed digest of `bytes` for a record: equal bytes can be found, guessed ones cannot.
+    /// Returns the keyed digest of `bytes` for a record. Equal bytes have equal digests, but a
+    /// reader of the record cannot test guesses without the key.
     pub(super) fn digest(&self, bytes: &[u8]) -> Box<str> {
         let mut mac = self.digest.clone();
         mac.update(bytes);
@@ -174,13 +177,13 @@ impl Gate {
     }
 }
 
-/// What is known about something refused at the door.
+/// What is known about an HTTP request that is refused before its body is read.
 #[derive(Debug, Clone, Default)]
 pub struct DoorFacts<'a> {
-    /// Whose it was.
+    /// The principal, if it is established already.
     pub principal: Option<&'a Principal>,
-    /// For which server.
+    /// The name of the server, if the path is known.
     pub server: Option<&'a str>,
-    /// What exactly was wrong, for the operator; no header values.
+    /// What was wrong, for the operator; must contain no header values.
     pub note: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! What a request lets its server send: which questions in an answer, under which progress token,
-//! about which subscriptions.
+//! What a request allows its server to send: embedded requests that the client declared support
+//! for, progress with the request's token, notifications of the request's subscriptions.
 
 use crate::wire::document::{Kind, Value};
 use crate::wire::frame::{Frame, Id};
@@ -7,18 +7,18 @@ use crate::wire::headers::{META_CLIENT_CAPABILITIES, TASKS_EXTENSION};
 use crate::wire::method::{Method, Offer, Role};
 use crate::wire::protocol::{Era, Protocol};
 
-/// What of a request its answers and notices are held against.
+/// What a request's answer and its notifications are checked against.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Expected {
-    /// What the client offers on this request; nothing in the legacy era.
+    /// The capabilities that the client declares on this request; none in the legacy era.
     pub(super) declared: Declared,
-    /// Its progress token.
+    /// The progress token, if it has one.
     pub(super) token: Option<Id>,
-    /// What it subscribes to, if it is `subscriptions/listen`.
+    /// The subscription filter, if the request is `subscriptions/listen`.
     pub(super) listen: Option<Box<Listen>>,
 }
 
-/// What a client offers to servers on one request (2026-07-28, `clientCapabilities`).
+/// The capabilities that a client declares on one request (MCP 2026-07-28, `clientCapabilities`).
 #[derive(Debug, Clone, Copy, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "independent capabilities")]
 pub(super) struct Declared {
@@ -26,11 +26,11 @@ pub(super) struct Declared {
     roots: bool,
     elicitation_form: bool,
     elicitation_url: bool,
-    /// Answers may be tasks.
+    /// The tasks extension: answers may be tasks.
     pub(super) tasks: bool,
 }
 
-/// What one `subscriptions/listen` asked for.
+/// The filter of one `subscriptions/listen`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Listen {
     uris: Vec<Box<str>>,
@@ -62,7 +62,7 @@ impl Declared {
         Self {
             sampling: has("sampling"),
             roots: has("roots"),
-            // `{}` means forms, as it did before there were modes.
+            // `{}` means forms, as in revisions before modes existed.
             elicitation_form: has("elicitation") && (elicitation("form") || !url),
             elicitation_url: url,
             tasks: capabilities
@@ -71,8 +71,8 @@ impl Declared {
         }
     }
 
-    /// Whether the client offers to answer `method` with `params` (2026-07-28,
-    /// basic/patterns/mrtr: a server must not send other kinds).
+    /// Whether the client declared support for `method` with `params` (MCP 2026-07-28,
+    /// basic/patterns/mrtr: a server must not send other requests).
     pub(super) fn allows(self, method: Option<&Method>, params: Option<Value<'_>>) -> bool {
         match method.and_then(|method| method.offer) {
             Some(Offer::Sampling) => self.sampling,
@@ -98,8 +98,8 @@ impl Listen {
         }
     }
 
-    /// Whether news of `uri` was asked for: of itself, or of something that it contains
-    /// (2026-07-28, `ResourceUpdatedNotification`: it "might be a sub-resource").
+    /// Whether updates of `uri` were subscribed to: of the URI itself, or of a resource that
+    /// contains it (MCP 2026-07-28, `ResourceUpdatedNotification`: it "might be a sub-resource").
     pub(super) fn covers(&self, uri: &str) -> bool {
         self.uris.iter().any(|subscribed| {
             uri.strip_prefix(&**subscribed).is_some_and(|rest| {
@@ -108,20 +108,20 @@ impl Listen {
         })
     }
 
-    /// Whether news of `task` was asked for.
+    /// Whether updates of `task` were subscribed to.
     pub(super) fn follows(&self, task: &str) -> bool {
         self.tasks.iter().any(|id| **id == *task)
     }
 }
 
-/// The texts of a list in the filter of a `subscriptions/listen`.
+/// The texts of one list in the filter of a `subscriptions/listen`.
 pub(super) fn texts<'a>(params: Value<'a>, list: &str) -> impl Iterator<Item = &'a str> {
     let list = params.get("notifications").and_then(|filter| filter.get(list));
     list.into_iter().flat_map(Value::elements).filter_map(Value::as_str)
 }
 
-/// Whether two ids read alike. A server that keeps ids as text may tag with `"1"` what was asked
-/// under `1`.
+/// Whether two ids have the same text. A server that keeps ids as text may refer to a request with
+/// the id `1` as `"1"`.
 pub(super) fn reads_alike(id: &Id, other: &Id) -> bool {
     match (id, other) {
         (Id::Number(number), Id::Text(text)) | (Id::Text(text), Id::Number(number)) => {

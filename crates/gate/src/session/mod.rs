@@ -1,10 +1,11 @@
-//! The policy enforcement point: one frame's way, top to bottom.
+//! The policy enforcement point (PEP): what happens to one frame, from bytes to a [`Step`].
 //!
 //! A [`Session`] is one conversation between one principal and one protected server: on stdio the
-//! whole run, on legacy HTTP one MCP session, on modern HTTP one exchange. It owns the tables of
-//! what is in flight and decides nothing itself: it asks the policy, discharges the obligations,
-//! and hands out a [`Step`]. Every method and every transport takes the same way; `client` holds
-//! the way up, `server` the way down.
+//! whole run, on legacy HTTP one MCP session, on modern HTTP one exchange. It correlates answers
+//! with the requests in flight, asks the policy, discharges obligations, and returns a [`Step`]. It
+//! takes no decision of its own beyond the strict profile, and does no input or output. Every
+//! method and transport takes the same path: `client` handles frames of the client, `server` those
+//! of the server. The edge calls it, one step at a time under a lock.
 
 pub mod tasks;
 pub mod protected;
@@ -15,8 +16,8 @@ mod redaction;
 mod client;
 mod ownership;
 mod answer;
-mod lessons;
-mod replay;
+mod learning;
+mod redelivery;
 mod server;
 mod batch;
 
@@ -28,7 +29,7 @@ use bytes::Bytes;
 
 pub use enforcement::{DoorFacts, Gate, GateConfig, Mode};
 
-pub use self::replay::Replay;
+pub use self::redelivery::Redelivery;
 pub use crate::evidence::refusal::DoorRefusal;
 pub use crate::session::protected::{Protected, RefusalForm};
 
@@ -39,7 +40,7 @@ use crate::evidence::record::{
 use crate::evidence::refusal::{Addressee, Refusal};
 use crate::evidence::step::{Act, Content, Payload, Permitted, Released, Routing, Status, Step};
 use crate::question::access::{Client, Principal};
-use crate::question::operation::{Lesson, Operation};
+use crate::question::operation::{OnSuccess, Operation};
 use crate::question::pack::Effect;
 use crate::session::tasks::Tasks;
 use crate::wire::frame::{Frame, Id, write_id};
@@ -49,97 +50,97 @@ use crate::wire::protocol::{Direction, Era, Protocol, Transport};
 
 use expected::Expected;
 
-/// One message as an edge received it.
+/// One message of the client as the edge received it.
 #[derive(Debug, Default)]
 pub struct Arrival {
-    /// The bytes.
+    /// The body, not yet read.
     pub raw: Bytes,
-    /// Routing headers; absent on transports that have none.
+    /// The routing headers; absent on transports that have none.
     pub headers: Option<RoutingHeaders>,
-    /// `traceparent` of the transport, undecoded; the one in `_meta` goes before it.
+    /// The HTTP header `traceparent`, not parsed; the one in `params._meta` takes precedence.
     pub traceparent: Option<Box<str>>,
 }
 
-/// How the way to the server failed.
+/// Why a request to the server got no answer that may be delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpstreamFailure {
-    /// Could not be reached, or closed before it answered.
+    /// The server could not be reached, or closed the connection before it answered; why.
     Unreachable(String),
-    /// Took longer than allowed.
+    /// The server took longer than allowed.
     TimedOut,
-    /// Answered with something that is no frame: a wrong content type, a coding, a body or an
-    /// event too large, a broken stream.
+    /// The answer is not a frame: a wrong content type, a content coding, a body or event that is
+    /// too large, a broken stream; which of them.
     Unreadable(String),
-    /// Ended its stream without the answer.
+    /// The server ended its stream without the answer.
     EndedEarly,
-    /// Answered with this HTTP status and nothing that may pass (a redirect).
+    /// The server answered with this HTTP status and nothing that may pass, such as a redirect.
     Status(u16),
 }
 
-/// One conversation.
+/// One conversation between one principal and one protected server.
 #[derive(Debug, Clone)]
 pub struct Session {
     principal: Arc<Principal>,
     server: Arc<Protected>,
     protocol: Protocol,
     client: Option<Client>,
-    /// Everything forwarded and not settled yet, oldest first.
-    calls: BTreeMap<u64, Call>,
+    /// Everything forwarded and still in flight, oldest first.
+    calls: BTreeMap<u64, InFlightCall>,
     next_order: u64,
-    /// The client's requests in flight.
+    /// The client's requests in flight, by id; the key of each in `calls`.
     ids: HashMap<Id, u64>,
-    /// The server's requests that the client has not answered yet.
+    /// The server's requests in flight: delivered, and not answered by the client yet.
     server_requests: HashMap<Id, ServerRequest>,
-    /// The tasks that the client runs for the server (2025-11-25).
+    /// The tasks that the client runs for the server (MCP 2025-11-25, tasks).
     client_tasks: Tasks,
-    /// Progress tokens of requests that were answered with a task, which they outlive
-    /// (2025-11-25), oldest first.
+    /// Progress tokens of requests that were answered with a task, oldest first. They stay valid
+    /// while the task runs (MCP 2025-11-25, tasks).
     task_tokens: VecDeque<Id>,
-    /// Answers that may come again on a resumed stream, oldest first.
-    answered: VecDeque<replay::Answered>,
+    /// Delivered answers that may be redelivered on a resumed stream, oldest first.
+    answered: VecDeque<redelivery::DeliveredAnswer>,
 }
 
-/// Progress tokens of tasks remembered in one session at most; the oldest are forgotten first.
+/// Progress tokens of tasks in one session at most; the oldest is evicted first.
 const TASK_TOKENS_MAX: usize = 256;
 
-/// Something forwarded and not settled yet.
+/// A message that was forwarded to the server and has no outcome yet.
 #[derive(Debug, Clone)]
-struct Call {
-    /// Present for a request: somebody waits.
+struct InFlightCall {
+    /// The id of a request, whose answer the client waits for; absent for other messages.
     id: Option<Id>,
     started: Duration,
     facts: CallFacts,
-    /// The call under which the transport knows it: its own, or that of its batch.
+    /// The call by which the transport names it: its own, or that of its batch.
     exchange: CallId,
-    /// Its row of the table.
+    /// The method's row in the method table.
     method: Option<&'static Method>,
-    /// What it comes to.
+    /// What the call does, as classified by its pack.
     operation: Operation,
     expected: Expected,
-    /// What must be taken out of whatever comes of it.
+    /// What must be removed from its answer and from related messages.
     redact: Vec<Redaction>,
-    /// What a good answer teaches about later calls.
-    lesson: Option<Box<Lesson>>,
+    /// What the call changes for later calls if it succeeds.
+    on_success: Option<Box<OnSuccess>>,
 }
 
-impl Call {
+impl InFlightCall {
     fn is_batched(&self) -> bool {
         self.exchange != self.facts.call
     }
 }
 
-/// A request of the server that was delivered to the client.
+/// A request of the server that was delivered to the client and is not answered yet.
 #[derive(Debug, Clone)]
 struct ServerRequest {
     started: Duration,
     facts: CallFacts,
-    /// Of its bytes.
+    /// The keyed digest of the server's bytes.
     digest: Box<str>,
-    /// What must be taken out of it.
+    /// What must be removed from it, also when it is redelivered.
     redact: Vec<Redaction>,
 }
 
-/// What the records of one question share.
+/// What all records about one message have in common.
 #[derive(Debug, Clone)]
 struct CallFacts {
     call: CallId,
@@ -153,7 +154,7 @@ struct CallFacts {
 }
 
 impl Session {
-    /// A fresh conversation.
+    /// Starts a conversation. The protocol is unknown until the first message names it.
     pub fn new(principal: Arc<Principal>, server: Arc<Protected>, transport: Transport) -> Self {
         Self {
             principal,
@@ -170,17 +171,17 @@ impl Session {
         }
     }
 
-    /// What the conversation speaks, as far as is known.
+    /// The protocol of the conversation, as far as it is known.
     pub fn protocol(&self) -> Protocol {
         self.protocol
     }
 
-    /// The client wants the legacy stream of server messages (GET). `Forward`.
+    /// The client opens the legacy stream of server messages (HTTP GET). The act is `Forward`.
     pub fn open_stream(&mut self, gate: &Gate, now: Now) -> Step {
         self.transport_act(gate, Payload::OpenStream, "stream opened by the client", now)
     }
 
-    /// The client ends the legacy session (DELETE). `Forward`.
+    /// The client ends the legacy session (HTTP DELETE). The act is `Forward`.
     pub fn end(&mut self, gate: &Gate, now: Now) -> Step {
         self.transport_act(gate, Payload::EndSession, "session ended by the client", now)
     }
@@ -196,7 +197,7 @@ impl Session {
         let facts = CallFacts::bare(&call, Direction::ToServer, self.protocol);
         let mut record = self.record_of(Event::Intent, &facts, now);
         record.note = Some(note.into());
-        self.track(Call {
+        self.track(InFlightCall {
             id: None,
             started: now.uptime,
             facts,
@@ -205,36 +206,37 @@ impl Session {
             operation: Operation::of_method(Effect::Read),
             expected: Expected::default(),
             redact: Vec::new(),
-            lesson: None,
+            on_success: None,
         });
         let unrecorded = Refusal::unrecorded(self.addressee(None, &call));
-        let permitted = Permitted::assertion(payload, self.protocol, call, Routing::default());
+        let permitted = Permitted::new(payload, self.protocol, call, Routing::default());
         Step::new(record, Act::Forward(permitted)).if_unrecorded(unrecorded)
     }
 
-    /// The server took `call` without an answer (202, or a line written to a child), or its
-    /// stream opened. A request that is only accepted will never be answered, and fails.
+    /// The server accepted `call` without an answer (202, or the line was written to a child), or
+    /// opened its stream. A request needs an answer, so for one this is a failure. `None` if `call`
+    /// has its outcome already.
     pub fn upstream_accepted(&mut self, call: &CallId, now: Now) -> Option<Step> {
         if self.awaits(call) {
             return self.upstream_failed(call, &UpstreamFailure::EndedEarly, now);
         }
-        self.end_all(call, |session, entry| {
+        self.end_exchange(call, |session, entry| {
             Step::new(session.outcome_record(entry, Outcome::Accepted, now), Act::Drop)
         })
     }
 
-    /// The way to the server failed for `call`. `Deliver` gives the client an error where it
-    /// still waits for an answer, else `Drop`; nothing if `call` is settled already.
+    /// Forwarding `call` failed. The act is `Deliver` (an error) where the client still waits for
+    /// an answer, else `Drop`. `None` if `call` has its outcome already.
     pub fn upstream_failed(
         &mut self,
         call: &CallId,
         failure: &UpstreamFailure,
         now: Now,
     ) -> Option<Step> {
-        self.end_all(call, |session, entry| session.failed(entry, failure, now))
+        self.end_exchange(call, |session, entry| session.failed(entry, failure, now))
     }
 
-    fn failed(&self, entry: &Call, failure: &UpstreamFailure, now: Now) -> Step {
+    fn failed(&self, entry: &InFlightCall, failure: &UpstreamFailure, now: Now) -> Step {
         let (refusal, kind, note) = match failure {
             UpstreamFailure::Unreachable(why) => {
                 (Refusal::UpstreamFailed, "unreachable".into(), Some(why.clone()))
@@ -256,7 +258,8 @@ impl Session {
         }
         let to = Self::reply_to(entry);
         let released = refusal.released(to.borrowed());
-        // Nobody waits for a notification's answer; an HTTP client still waits for its status.
+        // On stdio nobody waits for the answer to a notification; an HTTP client waits for a
+        // status.
         let silent = entry.id.is_none() && self.protocol.transport == Transport::Stdio;
         if silent {
             Step::new(record, Act::Drop)
@@ -266,8 +269,9 @@ impl Session {
         }
     }
 
-    /// The server answered `call` with an HTTP error status and a body that is no frame. The
-    /// body passes unchanged unless it claims to be JSON and is not strict JSON.
+    /// The server answered `call` with an HTTP error status and a body that is not a frame. The
+    /// body is delivered unchanged, unless it claims to be JSON and is not strict JSON, or
+    /// something would have to be redacted from it. `None` if `call` has its outcome already.
     pub fn upstream_status(
         &mut self,
         gate: &Gate,
@@ -290,7 +294,7 @@ impl Session {
             let why = format!("status {} with a body that cannot be redacted", answer.status);
             return self.upstream_failed(call, &UpstreamFailure::Unreadable(why), now);
         }
-        let ended = self.settle(call);
+        let ended = self.end_calls(call);
         let to = Self::reply_to(ended.first()?);
         let record = |entry| {
             let mut record = self.outcome_record(entry, Outcome::Error, now);
@@ -301,41 +305,42 @@ impl Session {
         };
         let records = ended.iter().map(record).collect();
         let (opaque, status) = (Content::Opaque, Status::BadGateway);
-        let released = Released::assertion(answer.body, opaque, None, status, false);
+        let released = Released::new(answer.body, opaque, None, status, false);
         let step = Step::of_all(records, Act::Deliver(released))?;
         Some(step.if_unrecorded(Refusal::unrecorded(to.borrowed())))
     }
 
-    /// The client went away before `call` was answered; always `Drop`.
+    /// The client disconnected before `call` was answered. The act is `Drop`. `None` if `call` has
+    /// its outcome already.
     pub fn client_gone(&mut self, call: &CallId, now: Now) -> Option<Step> {
-        self.end_all(call, |session, entry| {
+        self.end_exchange(call, |session, entry| {
             Step::new(session.outcome_record(entry, Outcome::Cancelled, now), Act::Drop)
         })
     }
 
-    /// A step could not be recorded, so its call never happened.
+    /// Removes `call` from all tables: its record could not be kept, so it was not forwarded.
     pub fn forget(&mut self, call: &CallId) {
-        drop(self.settle(call));
+        drop(self.end_calls(call));
         self.server_requests.retain(|_, asked| asked.facts.call != *call);
         self.forget_answer(call);
     }
 
-    /// Whether `call` still waits for its answer.
+    /// Whether `call` has a request that is still in flight.
     pub fn awaits(&self, call: &CallId) -> bool {
         self.calls.values().any(|entry| entry.exchange == *call && entry.id.is_some())
     }
 
-    /// Calls not settled yet, oldest first: what must be closed when the server dies. A batch is
-    /// one call here.
+    /// The calls in flight, oldest first, for the edge to fail when the server ends. A batch counts
+    /// as one call.
     pub fn in_flight(&self) -> Vec<CallId> {
         let mut calls: Vec<_> =
             self.calls.values().map(|entry| Arc::clone(&entry.exchange)).collect();
-        // The calls of one exchange were tracked at once.
+        // The calls of one exchange are adjacent, because they were added together.
         calls.dedup();
         calls
     }
 
-    fn track(&mut self, call: Call) {
+    fn track(&mut self, call: InFlightCall) {
         let order = self.next_order;
         self.next_order = self.next_order.wrapping_add(1);
         if let Some(id) = &call.id {
@@ -344,8 +349,8 @@ impl Session {
         self.calls.insert(order, call);
     }
 
-    /// Takes the calls of an exchange off the tables, oldest first.
-    fn settle(&mut self, exchange: &CallId) -> Vec<Call> {
+    /// Removes the calls of an exchange from the tables and returns them, oldest first.
+    fn end_calls(&mut self, exchange: &CallId) -> Vec<InFlightCall> {
         let mut ended = Vec::new();
         while let Some(order) = self
             .calls
@@ -353,17 +358,17 @@ impl Session {
             .find(|(_, entry)| entry.exchange == *exchange)
             .map(|(order, _)| *order)
         {
-            ended.extend(self.settle_order(order));
+            ended.extend(self.end_call(order));
         }
         ended
     }
 
-    fn settle_id(&mut self, id: &Id) -> Option<Call> {
+    fn end_request(&mut self, id: &Id) -> Option<InFlightCall> {
         let order = self.ids.get(id).copied()?;
-        self.settle_order(order)
+        self.end_call(order)
     }
 
-    fn settle_order(&mut self, order: u64) -> Option<Call> {
+    fn end_call(&mut self, order: u64) -> Option<InFlightCall> {
         let entry = self.calls.remove(&order)?;
         if let Some(id) = &entry.id {
             self.ids.remove(id);
@@ -375,7 +380,7 @@ impl Session {
         Addressee { id, decision_id: call, era: self.protocol.era, tool_result: false }
     }
 
-    fn reply_to(entry: &Call) -> OwnedAddressee {
+    fn reply_to(entry: &InFlightCall) -> OwnedAddressee {
         OwnedAddressee {
             id: entry.id.clone(),
             call: Arc::clone(&entry.facts.call),
@@ -383,7 +388,8 @@ impl Session {
         }
     }
 
-    /// A record about `facts`: who, what, where. The caller adds what came of it.
+    /// Creates a record with principal, server, protocol, method and target of `facts`; the caller
+    /// adds the rest.
     fn record_of(&self, event: Event, facts: &CallFacts, now: Now) -> AuditRecord {
         let mut record = AuditRecord::new(event, now);
         record.call = Some(Arc::clone(&facts.call));
@@ -403,8 +409,8 @@ impl Session {
         record
     }
 
-    /// The record that closes `entry`.
-    fn outcome_record(&self, entry: &Call, outcome: Outcome, now: Now) -> AuditRecord {
+    /// Creates the record of the outcome of `entry`.
+    fn outcome_record(&self, entry: &InFlightCall, outcome: Outcome, now: Now) -> AuditRecord {
         let mut record = self.record_of(Event::Outcome, &entry.facts, now);
         record.id = entry.id.as_ref().map(id_text);
         record.outcome = Some(outcome);
@@ -413,7 +419,7 @@ impl Session {
     }
 }
 
-/// A server's HTTP error answer that is no frame.
+/// A server's HTTP error answer.
 #[derive(Debug)]
 pub struct ErrorAnswer {
     /// The HTTP status, 400 to 599.
@@ -424,7 +430,7 @@ pub struct ErrorAnswer {
     pub body: Bytes,
 }
 
-/// An [`Addressee`] that outlives the entry it was made from.
+/// An [`Addressee`] that owns its fields.
 struct OwnedAddressee {
     id: Option<Id>,
     call: CallId,
@@ -448,9 +454,9 @@ fn id_text(id: &Id) -> Box<str> {
     String::from_utf8(text).unwrap_or_default().into()
 }
 
-/// The server's message `frame` for the client, as `edited` where the gate changed it.
+/// Releases the server's message `frame`, as `edited` where the gate changed it.
 fn released(frame: &Frame, edited: Option<Bytes>) -> Released {
     let body = edited.unwrap_or_else(|| frame.document().raw().clone());
     let (content, id) = (frame.message().into(), frame.message().id().cloned());
-    Released::assertion(body, content, id, Status::Ok, false)
+    Released::new(body, content, id, Status::Ok, false)
 }

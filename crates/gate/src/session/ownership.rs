@@ -1,5 +1,5 @@
-//! Who may name what: tasks, progress tokens, subscriptions. An id is no proof of anything; what
-//! counts is who was seen to be given it.
+//! Ownership of tasks, progress tokens and subscriptions: a message may name only those that this
+//! session saw created for its principal. Knowing an id proves nothing.
 
 use std::sync::Arc;
 
@@ -9,25 +9,26 @@ use crate::evidence::refusal::Refusal;
 use crate::question::access::{Resource, TaskOrigin};
 use crate::question::operation::Operation;
 use crate::question::pack::Effect;
-use crate::session::tasks::Maker;
+use crate::session::tasks::TaskCreation;
 use crate::wire::document::Value;
 use crate::wire::frame::{Frame, Id, Message};
 use crate::wire::headers::META_SUBSCRIPTION_ID;
 use crate::wire::method::{Action, Method, Role, Subject};
 use crate::wire::protocol::{Direction, Era};
 
-use super::client::{Refused, reason};
+use super::client::{ReasonedRefusal, reason};
 use super::expected::{Expected, Listen, reads_alike, texts};
 use super::question::Question;
-use super::{Call, CallFacts, Session};
+use super::{CallFacts, InFlightCall, Session};
 
-/// What a frame says of a task: none, or one with what made it, where that is known.
-pub(super) type Named = Option<Option<Arc<Maker>>>;
+/// The task that a frame names: absent if it names none; an inner `None` if the task is unknown or
+/// belongs to another principal.
+pub(super) type TaskLookup = Option<Option<Arc<TaskCreation>>>;
 
 impl Session {
-    /// The task that a frame is about, if it is about one, and what made it, if it is known to be
-    /// this principal's. Whoever asks about a task made it; whoever tells about one runs it.
-    pub(super) fn task(&mut self, frame: &Frame, name: &str, direction: Direction) -> Named {
+    /// Looks up the task that a frame names. A request about a task comes from the side that
+    /// created it, a notification about it from the side that runs it.
+    pub(super) fn task(&mut self, frame: &Frame, name: &str, direction: Direction) -> TaskLookup {
         let method = Method::find(name, direction, None)?;
         if method.subject != Subject::Task {
             return None;
@@ -36,14 +37,19 @@ impl Session {
         let asks = matches!(frame.message(), Message::Request { .. });
         let owner = &self.principal.id;
         Some(if asks == (direction == Direction::ToServer) {
-            self.server.tasks().maker(id, owner)
+            self.server.tasks().creation(id, owner)
         } else {
-            self.client_tasks.maker(id, owner)
+            self.client_tasks.creation(id, owner)
         })
     }
 
-    /// Why the client may not name the tasks that it names, whatever the policy says.
-    pub(super) fn barred(&self, question: &Question<'_>, task: &Named) -> Option<Refused> {
+    /// Returns the refusal if the client names a task that this principal did not create. It holds
+    /// whatever the policy decides.
+    pub(super) fn task_refusal(
+        &self,
+        question: &Question<'_>,
+        task: &TaskLookup,
+    ) -> Option<ReasonedRefusal> {
         let params = question.params.filter(|_| question.action() == Action::Listen);
         let known = match (task, params) {
             (Some(origin), _) => origin.is_some(),
@@ -58,14 +64,18 @@ impl Session {
         }
         let modern = question.protocol.era == Era::Modern;
         let refusal = match question.method {
-            // A method that the revision does not have cannot tell which tasks there are.
+            // The same answer for known and unknown tasks, so that a method which the revision does
+            // not define reveals nothing about tasks.
             None => Refusal::UnknownMethod,
-            // Tasks extension, "Capability negotiation": this comes before whose task it is.
+            // Tasks extension, "Capability negotiation": checked before ownership.
             Some(_) if modern && !Self::declares_tasks(question) => Refusal::TasksUndeclared,
             Some(_) => Refusal::UnknownTask,
         };
         let why = "nobody saw this principal make the task";
-        Some(Refused { refusal, reasons: vec![reason("unknown-task", why, Origin::Protocol)] })
+        Some(ReasonedRefusal {
+            refusal,
+            reasons: vec![reason("unknown-task", why, Origin::Protocol)],
+        })
     }
 
     /// Whether the client declares the tasks extension on this request.
@@ -74,7 +84,7 @@ impl Session {
     }
 
     /// The client answers a request of the server with a task that it will run (2025-11-25).
-    pub(super) fn begun_by_client(&mut self, asked: &CallFacts, frame: &Frame, now: Now) {
+    pub(super) fn remember_client_task(&mut self, asked: &CallFacts, frame: &Frame, now: Now) {
         let task = frame.result().and_then(|result| result.get("task"));
         let Some(id) = task.and_then(|task| task.get("taskId")).and_then(Value::as_str) else {
             return;
@@ -84,24 +94,25 @@ impl Session {
         let effect = row.map_or(Effect::Unknown, |row| row.effect);
         let operation = Operation::of_method(effect);
         let origin = TaskOrigin { method, tool: None, operation };
-        let maker = Maker { origin, redact: Vec::new() };
+        let creation = TaskCreation { origin, redact: Vec::new() };
         let owner = &self.principal.id;
-        // This session's table has one owner, so no task in it can be foreign.
-        self.client_tasks.remember((id, owner), maker, (now.uptime, None)).unwrap_or_default();
+        // This session's table has one owner, so the id cannot belong to another principal.
+        self.client_tasks.remember(id, owner, creation, now.uptime, None).unwrap_or_default();
     }
 
-    /// Why a frame of the server speaks of something that it has no business with here.
-    pub(super) fn misplaced(
+    /// Returns the refusal if a frame of the server refers to a task, a request or a subscription
+    /// that is not this session's.
+    pub(super) fn uncorrelated(
         &self,
         within: Option<&CallId>,
         question: &Question<'_>,
-        task: &Named,
+        task: &TaskLookup,
     ) -> Option<(Refusal, &'static str)> {
         if matches!(task, Some(None)) {
             return Some((Refusal::UnknownTask, "a task that is not this principal's"));
         }
         let progress = question.row.is_some_and(|row| row.role == Role::Progress);
-        if progress && !self.progresses(within, question.frame) {
+        if progress && !self.is_progress_in_flight(within, question.frame) {
             return Some((Refusal::Unsolicited, "progress of no request in flight"));
         }
         if question.protocol.era == Era::Modern && !self.is_subscribed(within, question) {
@@ -110,13 +121,14 @@ impl Session {
         None
     }
 
-    /// Whether a progress token is of a request in flight: of this very one in the modern era,
-    /// where progress has no other stream to be on.
-    fn progresses(&self, within: Option<&CallId>, frame: &Frame) -> bool {
+    /// Whether a progress token belongs to a request in flight. In the modern era it must be the
+    /// request of this exchange, because progress comes on that request's stream.
+    fn is_progress_in_flight(&self, within: Option<&CallId>, frame: &Frame) -> bool {
         let Some(token) = frame.named_id("progressToken") else { return false };
         let same = |other: &Id| reads_alike(&token, other);
         let modern = self.protocol.era == Era::Modern;
-        let here = |entry: &&Call| within.is_none_or(|call| !modern || entry.exchange == *call);
+        let here =
+            |entry: &&InFlightCall| within.is_none_or(|call| !modern || entry.exchange == *call);
         self.task_tokens.iter().any(same)
             || self
                 .calls
@@ -125,8 +137,8 @@ impl Session {
                 .any(|entry| entry.expected.token.as_ref().is_some_and(same))
     }
 
-    /// Whether a notification belongs to no subscription, or to one in flight that asked for it.
-    /// Servers differ in whether they tag all of them; a tag that is there must be right.
+    /// Whether a notification needs no subscription, or matches one in flight. Servers differ in
+    /// whether they add the subscription's id; where it is present it must match.
     fn is_subscribed(&self, within: Option<&CallId>, question: &Question<'_>) -> bool {
         if matches!(question.frame.message(), Message::Request { .. }) {
             return true;
@@ -148,12 +160,12 @@ impl Session {
         })
     }
 
-    /// The subscriptions that a notification with this tag may be of.
+    /// The subscriptions in flight that a notification with this subscription id may belong to.
     pub(super) fn subscriptions<'a>(
         &'a self,
         within: Option<&'a CallId>,
         tag: Option<Value<'_>>,
-    ) -> impl Iterator<Item = (&'a Call, &'a Listen)> {
+    ) -> impl Iterator<Item = (&'a InFlightCall, &'a Listen)> {
         let tagged = tag.map(Id::spelt_by);
         self.calls
             .values()

@@ -1,4 +1,5 @@
-//! A protected server and what its lists have taught us about its tools.
+//! A protected server, with what its lists and answers have shown: tool definitions, tasks,
+//! handles. One value for each server, shared by its sessions.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,15 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use super::tasks::Tasks;
-use crate::catalog::drift::Lock;
-use crate::catalog::lists::Page;
+use crate::catalog::drift::DefinitionLock;
+use crate::catalog::lists::ListPage;
 use crate::question::access::Server;
-use crate::question::handles::{Facts, Memory, OfPrincipal};
-use crate::question::operation::Knowledge;
+use crate::question::handles::{Facts, HandleStore, PrincipalHandles};
+use crate::question::operation::ResolutionContext;
 use crate::wire::document::{Kind, Value};
 use bartizan_sync::{lock, read, write};
 
-/// How a refusal by policy looks to the agent.
+/// The form in which the agent sees a refusal by policy (`refusals` in the configuration).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalForm {
     /// A JSON-RPC error.
@@ -25,112 +26,112 @@ pub enum RefusalForm {
 
 /// A tool as it was last listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Definition {
-    /// `sha256:<hex>` of its canonical form.
+pub struct ToolDefinition {
+    /// `sha256:<hex>` of its canonical form; see [`digest`](crate::catalog::lists::digest).
     pub digest: Box<str>,
-    /// `x-mcp-header` annotations of its input schema: lower-case header suffix and RFC 6901
-    /// pointer below the arguments (2026-07-28, Streamable HTTP "Parameter Headers").
+    /// `x-mcp-header` annotations of its input schema: lower-case header suffix, and RFC 6901
+    /// pointer below the arguments (MCP 2026-07-28, Streamable HTTP "Parameter Headers").
     pub parameters: Vec<(Box<str>, Box<str>)>,
-    /// What people cannot see in it; see [`crate::wire::unseen`].
+    /// Flags, such as invisible characters; see [`crate::wire::unseen`].
     pub flags: Vec<&'static str>,
-    /// The definition as the server wrote it, after [`Protected::keep_texts`].
+    /// The definition as the server wrote it; kept only after [`Protected::keep_texts`].
     pub text: Option<Box<str>>,
 }
 
-/// A protected server; shared by its sessions.
+/// A protected server. Shared by its sessions; each table has its own lock.
 #[derive(Debug)]
 pub struct Protected {
-    /// What policy sees.
+    /// What the policy sees of the server.
     pub facts: Server,
-    /// How refusals look.
+    /// The form of refusals by policy.
     pub refusal: RefusalForm,
-    /// Whether batches may pass, where MCP 2025-03-26 is spoken over HTTP. Off at first.
+    /// Whether batches may pass (P7), over HTTP and in MCP 2025-03-26 alone. Default: `false`.
     pub batches: bool,
-    /// Its tools as they were reviewed. None at first.
-    pub lock: Lock,
+    /// The reviewed definitions of its tools. Default: no lock.
+    pub lock: DefinitionLock,
     keeps_texts: AtomicBool,
-    /// Digests of definitions that were told of.
+    /// Digests of definitions about which a notice was recorded.
     told: Mutex<HashSet<Box<str>>>,
-    tools: RwLock<HashMap<Box<str>, Arc<Definition>>>,
+    tools: RwLock<HashMap<Box<str>, Arc<ToolDefinition>>>,
     tasks: Mutex<Tasks>,
-    memory: Arc<Mutex<Memory>>,
+    handle_store: Arc<Mutex<HandleStore>>,
 }
 
 impl Protected {
-    /// Tools remembered at most; a server with more is still enforced, by name and pack.
+    /// Definitions kept at most. Calls of further tools are decided by name and pack alone.
     pub const TOOLS_MAX: usize = 4096;
-    /// Annotations of one tool at most.
+    /// `x-mcp-header` annotations of one tool at most; further ones are ignored.
     const PARAMETERS_MAX: usize = 64;
 
-    /// A server of which nothing has been learnt.
+    /// Creates a server without definitions, tasks and handles.
     pub fn new(facts: Server, refusal: RefusalForm) -> Self {
         Self {
             facts,
             refusal,
             batches: false,
-            lock: Lock::Off,
+            lock: DefinitionLock::Off,
             keeps_texts: AtomicBool::new(false),
             told: Mutex::default(),
             tools: RwLock::default(),
             tasks: Mutex::default(),
-            memory: Arc::default(),
+            handle_store: Arc::default(),
         }
     }
 
-    /// The tasks that this server runs, whoever asked for them.
+    /// The tasks that this server runs, for all principals.
     pub fn tasks(&self) -> MutexGuard<'_, Tasks> {
         lock(&self.tasks)
     }
 
-    /// What its answers taught.
-    pub fn memory(&self) -> &Arc<Mutex<Memory>> {
-        &self.memory
+    /// The handles and session facts of its answers, for all principals.
+    pub fn handle_store(&self) -> &Arc<Mutex<HandleStore>> {
+        &self.handle_store
     }
 
-    /// The handles that its answers gave to `principal`, at `now` (uptime).
-    pub fn handles<'a>(&'a self, principal: &'a str, now: Duration) -> OfPrincipal<'a> {
-        OfPrincipal { memory: &self.memory, principal, now }
+    /// The handles that were issued to `principal`, at `now` (uptime).
+    pub fn handles<'a>(&'a self, principal: &'a str, now: Duration) -> PrincipalHandles<'a> {
+        PrincipalHandles { store: &self.handle_store, principal, now }
     }
 
     /// The session facts of `principal`, at `now` (uptime).
     pub fn session_facts(&self, principal: &str, now: Duration) -> Facts {
-        lock(&self.memory).facts(principal, now)
+        lock(&self.handle_store).facts(principal, now)
     }
 
-    /// What a call of one of its tools is resolved against, but for handles.
-    pub fn knowledge(&self) -> Knowledge<'_> {
-        Knowledge {
+    /// What a call of one of its tools is classified with, except handles.
+    pub fn resolution_context(&self) -> ResolutionContext<'_> {
+        ResolutionContext {
             pack: self.facts.pack.as_deref(),
             environment_ids: Some(&self.facts.environment_ids),
             handles: None,
         }
     }
 
-    /// `tool` as it was last listed.
-    pub fn definition(&self, tool: &str) -> Option<Arc<Definition>> {
+    /// The definition of `tool` as last listed.
+    pub fn definition(&self, tool: &str) -> Option<Arc<ToolDefinition>> {
         read(&self.tools).get(tool).cloned()
     }
 
-    /// From now on, keeps definitions whole, for those who want to read them.
+    /// From now on keeps the text of definitions, not only their digests (`bartizan lock`).
     pub fn keep_texts(&self) {
         self.keeps_texts.store(true, Ordering::Relaxed);
     }
 
-    /// The tools that were listed so far, by name.
-    pub fn tools(&self) -> BTreeMap<Box<str>, Arc<Definition>> {
+    /// The definitions that were listed so far, by name.
+    pub fn tools(&self) -> BTreeMap<Box<str>, Arc<ToolDefinition>> {
         let tools = read(&self.tools);
         tools.iter().map(|(name, definition)| (name.clone(), Arc::clone(definition))).collect()
     }
 
-    /// Whether this is the first notice about the definition with `digest`, which it then counts as
-    /// given. `false` also once [`Protected::TOOLS_MAX`] definitions have had theirs.
+    /// Returns `true` once for each definition, named by its `digest`, so that one notice is
+    /// recorded. `false` for all further ones after [`Protected::TOOLS_MAX`] definitions.
     pub fn first_notice(&self, digest: &str) -> bool {
         let mut told = lock(&self.told);
         told.len() < Self::TOOLS_MAX && told.insert(digest.into())
     }
 
-    /// Remembers a page of tools that passed, each with its flags.
-    pub fn learn(&self, page: &Page<'_>, flags: &[Vec<&'static str>]) {
+    /// Keeps the definitions of a page of tools, each with its flags.
+    pub fn remember_page(&self, page: &ListPage<'_>, flags: &[Vec<&'static str>]) {
         let mut tools = write(&self.tools);
         let keeps_texts = self.keeps_texts.load(Ordering::Relaxed);
         for (entry, flags) in page.entries.iter().zip(flags) {
@@ -138,7 +139,7 @@ impl Protected {
                 continue;
             }
             let same =
-                |known: &Arc<Definition>| known.digest == entry.digest && known.flags == *flags;
+                |known: &Arc<ToolDefinition>| known.digest == entry.digest && known.flags == *flags;
             if tools.get(entry.name).is_some_and(same) {
                 continue;
             }
@@ -147,14 +148,19 @@ impl Protected {
                 annotations(schema, &mut String::new(), &mut parameters);
             }
             let text = keeps_texts.then(|| String::from_utf8_lossy(entry.value.raw()).into());
-            let definition =
-                Definition { digest: entry.digest.clone(), parameters, flags: flags.clone(), text };
+            let definition = ToolDefinition {
+                digest: entry.digest.clone(),
+                parameters,
+                flags: flags.clone(),
+                text,
+            };
             tools.insert(entry.name.into(), Arc::new(definition));
         }
     }
 }
 
-/// Collects annotations along a pure chain of `properties`, as the specification allows them.
+/// Collects `x-mcp-header` annotations along chains of `properties` only, as the specification
+/// allows (MCP 2026-07-28, Streamable HTTP "Parameter Headers").
 fn annotations(schema: Value<'_>, at: &mut String, found: &mut Vec<(Box<str>, Box<str>)>) {
     let Some(properties) = schema.get("properties") else { return };
     for (name, property) in properties.members() {

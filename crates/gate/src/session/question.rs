@@ -1,16 +1,17 @@
-//! A frame becomes a question: protocol, method row, resource, operation, trace.
+//! Derives from a frame what the policy is asked: protocol, method row, resource, operation and
+//! trace context.
 
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use crate::evidence::record::{CallId, Now, OperationFacts, Target};
 use crate::question::access::{AccessRequest, Client, Resource, WallTime};
-use crate::question::handles::OfPrincipal;
+use crate::question::handles::PrincipalHandles;
 use crate::question::operation::Operation;
 use crate::question::pack::Effect;
-use crate::question::standing::Standing;
-use crate::session::protected::Definition;
-use crate::session::tasks::Maker;
+use crate::question::status::DefinitionStatus;
+use crate::session::protected::ToolDefinition;
+use crate::session::tasks::TaskCreation;
 use crate::wire::document::{Kind, Value};
 use crate::wire::frame::Frame;
 use crate::wire::headers::RoutingHeaders;
@@ -20,46 +21,46 @@ use crate::wire::protocol::{Direction, Era, Protocol, Revision};
 
 use super::{CallFacts, Session};
 
-/// What a request or notification asks, before policy is asked.
+/// A request or notification, resolved for the policy and for its records.
 pub(super) struct Question<'a> {
     pub(super) frame: &'a Frame,
     pub(super) name: &'a str,
     pub(super) params: Option<Value<'a>>,
-    /// The row of its method, whichever revision and direction defines it.
+    /// The row of its method, in any revision and direction.
     pub(super) row: Option<&'static Method>,
-    /// The same, where the revision spoken defines it in this direction.
+    /// The same row, if the negotiated revision defines it in this direction.
     pub(super) method: Option<&'static Method>,
     pub(super) direction: Direction,
     pub(super) protocol: Protocol,
     pub(super) resource: Resource<'a>,
     pub(super) operation: Operation,
-    pub(super) trace: Option<Trace<'a>>,
+    pub(super) trace: Option<TraceContext<'a>>,
 }
 
-/// What is known of the thing that a frame names.
+/// What the session's tables hold about the tool, task or handle that a frame names.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Known<'a> {
+pub(super) struct Lookups<'a> {
     /// The called tool as last listed.
-    pub(super) definition: Option<&'a Definition>,
-    /// What made the named task.
-    pub(super) task: Option<&'a Maker>,
-    /// How the called tool stands.
-    pub(super) standing: Standing<'a>,
-    /// The handles that this principal was handed.
-    pub(super) handles: Option<OfPrincipal<'a>>,
+    pub(super) definition: Option<&'a ToolDefinition>,
+    /// The request that created the named task.
+    pub(super) task: Option<&'a TaskCreation>,
+    /// The called tool's drift and flags.
+    pub(super) status: DefinitionStatus<'a>,
+    /// The handles that were issued to this principal.
+    pub(super) handles: Option<PrincipalHandles<'a>>,
 }
 
 /// A W3C trace context (`traceparent`, version 00).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Trace<'a> {
+pub(super) struct TraceContext<'a> {
     /// 32 lower-case hex digits.
     pub(super) trace_id: &'a str,
     /// 16 lower-case hex digits.
     pub(super) span_id: &'a str,
 }
 
-impl<'a> Trace<'a> {
-    /// Reads a `traceparent` (W3C Trace Context §3.2.2); anything else is no context.
+impl<'a> TraceContext<'a> {
+    /// Parses a `traceparent` of version 00 (W3C Trace Context §3.2.2); `None` for any other text.
     pub(super) fn parse(text: &'a str) -> Option<Self> {
         let mut parts = text.split('-');
         let (version, trace_id, span_id, flags) =
@@ -80,8 +81,9 @@ impl<'a> Trace<'a> {
     }
 }
 
-/// The protocol of one client frame: its own `_meta`, else `initialize`, else the header, else
-/// what the conversation speaks already. `Mcp-Session-Id` and `Mcp-Method` never pick the era.
+/// Determines the protocol of a client's frame from its own `_meta`, else from `initialize`, else
+/// from `MCP-Protocol-Version`, else from the conversation so far. `Mcp-Session-Id` and
+/// `Mcp-Method` never choose the era.
 pub(super) fn protocol_of(
     known: Protocol,
     frame: &Frame,
@@ -108,7 +110,7 @@ pub(super) fn protocol_of(
     }
 }
 
-/// What the client says of itself: on `initialize`, or on each modern request.
+/// Reads the client's self-description, on `initialize` or on each modern request.
 pub(super) fn client_of(frame: &Frame) -> Option<Client> {
     let params = frame.params()?;
     let info = params
@@ -119,21 +121,22 @@ pub(super) fn client_of(frame: &Frame) -> Option<Client> {
 }
 
 impl<'a> Question<'a> {
-    /// Reads the question out of `frame`.
+    /// Resolves a request or notification `frame` with the method `name`.
     pub(super) fn of(
         session: &Session,
         frame: &'a Frame,
         name: &'a str,
-        (direction, protocol): (Direction, Protocol),
-        known: Known<'a>,
+        direction: Direction,
+        protocol: Protocol,
+        known: Lookups<'a>,
     ) -> Self {
         let method = Method::find(name, direction, protocol.revision);
         let asked = (name, frame.params());
         Self::about(session, frame, asked, (method, direction, protocol), known)
     }
 
-    /// A request of the server that travels inside its answer `frame` (2026-07-28,
-    /// basic/patterns/mrtr): what earlier revisions sent as a request of its own.
+    /// Resolves a request of the server that is embedded in its answer `frame` (MCP 2026-07-28,
+    /// basic/patterns/mrtr); earlier revisions sent it as a separate request.
     pub(super) fn embedded(
         session: &Session,
         frame: &'a Frame,
@@ -142,7 +145,7 @@ impl<'a> Question<'a> {
     ) -> Self {
         let method = Method::find(asked.0, Direction::ToClient, None);
         let way = (method, Direction::ToClient, protocol);
-        Self::about(session, frame, asked, way, Known::default())
+        Self::about(session, frame, asked, way, Lookups::default())
     }
 
     fn about(
@@ -150,13 +153,15 @@ impl<'a> Question<'a> {
         frame: &'a Frame,
         (name, params): (&'a str, Option<Value<'a>>),
         (method, direction, protocol): (Option<&'static Method>, Direction, Protocol),
-        known: Known<'a>,
+        known: Lookups<'a>,
     ) -> Self {
         let resource = resource_of(method, params, known);
         let operation = match (method, resource) {
-            (_, Resource::Tool { name, arguments, .. }) => {
-                Operation::of_call(session.knowledge(known.handles.as_ref()), name, arguments)
-            }
+            (_, Resource::Tool { name, arguments, .. }) => Operation::of_call(
+                session.resolution_context(known.handles.as_ref()),
+                name,
+                arguments,
+            ),
             (Some(method), _) => Operation::of_method(method.effect),
             (None, _) => Operation::of_method(Effect::Unknown),
         };
@@ -164,7 +169,7 @@ impl<'a> Question<'a> {
             .and_then(|params| params.get("_meta"))
             .and_then(|meta| meta.get("traceparent"))
             .and_then(Value::as_str)
-            .and_then(Trace::parse);
+            .and_then(TraceContext::parse);
         let row = Method::named(name);
         Self { frame, name, params, row, method, direction, protocol, resource, operation, trace }
     }
@@ -173,7 +178,7 @@ impl<'a> Question<'a> {
         self.method.map_or(Action::Unknown, |method| method.action)
     }
 
-    /// The question as the policy reads it.
+    /// The request for the policy decision point.
     pub(super) fn request(&self, session: &'a Session, now: Now) -> AccessRequest<'a> {
         AccessRequest {
             principal: &session.principal,
@@ -192,7 +197,7 @@ impl<'a> Question<'a> {
         }
     }
 
-    /// What its records say.
+    /// What its records have in common.
     pub(super) fn facts(&self, call: &CallId) -> CallFacts {
         let mut facts = CallFacts::bare(call, self.direction, self.protocol);
         facts.method = Some(self.name.into());
@@ -212,7 +217,7 @@ impl<'a> Question<'a> {
 }
 
 impl CallFacts {
-    /// Of something that has no method.
+    /// The facts of a message without a method.
     pub(super) fn bare(call: &CallId, direction: Direction, protocol: Protocol) -> Self {
         Self {
             call: Arc::clone(call),
@@ -235,7 +240,7 @@ pub(super) fn wall_time(now: Now) -> WallTime {
 fn resource_of<'a>(
     method: Option<&Method>,
     params: Option<Value<'a>>,
-    known: Known<'a>,
+    known: Lookups<'a>,
 ) -> Resource<'a> {
     let (Some(method), Some(params)) = (method, params) else { return Resource::Whole };
     let text = |name| params.get(name).and_then(Value::as_str);
@@ -246,7 +251,7 @@ fn resource_of<'a>(
             name,
             arguments,
             definition: known.definition.map(|definition| &*definition.digest),
-            standing: known.standing,
+            status: known.status,
         }),
         Subject::Prompt => text("name").map(|name| Resource::Prompt { name, arguments }),
         Subject::Uri => text("uri").map(Resource::Uri),
@@ -261,7 +266,7 @@ fn resource_of<'a>(
             .and_then(|filter| filter.get("resourceSubscriptions"))
             .map(Resource::Uris),
         Subject::Task => text("taskId").map(|id| {
-            let origin = known.task.map(|maker| &maker.origin);
+            let origin = known.task.map(|creation| &creation.origin);
             Resource::Task { id, origin }
         }),
     };
@@ -271,11 +276,11 @@ fn resource_of<'a>(
 fn target_of(resource: Resource<'_>) -> Option<Target> {
     let mut target = Target::default();
     match resource {
-        Resource::Tool { name, definition, standing, .. } => {
+        Resource::Tool { name, definition, status, .. } => {
             target.tool = Some(name.into());
             target.definition = definition.map(Into::into);
-            target.drift = standing.drift.map(|drift| drift.as_str().into());
-            target.flags = standing.flags.iter().map(|flag| (*flag).into()).collect();
+            target.drift = status.drift.map(|drift| drift.as_str().into());
+            target.flags = status.flags.iter().map(|flag| (*flag).into()).collect();
         }
         Resource::Prompt { name, .. } => target.prompt = Some(name.into()),
         Resource::Uri(uri) => target.uri = Some(uri.into()),
@@ -292,7 +297,7 @@ mod tests {
     #[test]
     fn only_a_whole_traceparent_is_a_context() {
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
-        let trace = Trace::parse(good).unwrap();
+        let trace = TraceContext::parse(good).unwrap();
         assert_eq!(trace.trace_id, "0af7651916cd43dd8448eb211c80319c");
         assert_eq!(trace.span_id, "b7ad6b7169203331");
         for bad in [
@@ -303,7 +308,7 @@ mod tests {
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00-x",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
         ] {
-            assert_eq!(Trace::parse(bad), None, "{bad}");
+            assert_eq!(TraceContext::parse(bad), None, "{bad}");
         }
     }
 }

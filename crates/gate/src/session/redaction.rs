@@ -1,27 +1,27 @@
-//! Redaction carried out: whose duties reach which message, and what its record says.
+//! Applies redactions: which of them concern a message, and what its record says.
 //!
-//! A duty to redact begins with a call and reaches whatever comes of it: its answer, what the
-//! server says meanwhile, the task that it begins and the results of that.
+//! The redactions of a call apply to its answer, to messages of the server in the same exchange, to
+//! the task that the call creates, and to that task's results.
 
 use bytes::Bytes;
 
 use crate::duty::decision::Decision;
-use crate::duty::redact::{Redaction, Scope, redact};
+use crate::duty::redact::{Redaction, RedactionScope, redact};
 use crate::evidence::record::{AuditRecord, CallId, Finding, PlaceFacts, RedactionFacts};
 use crate::evidence::refusal::Refusal;
-use crate::session::tasks::Maker;
+use crate::session::tasks::TaskCreation;
 use crate::wire::document::{Document, Kind};
 
 use super::{Gate, Session};
 
-/// Places that a record names; the others are counted.
+/// Redacted places that a record lists; further ones are only counted.
 const PLACES_NAMED_MAX: usize = 32;
-/// Longest pointer in a record, characters; what is longer ends in `…`.
+/// Longest pointer in a record, characters; a longer one is cut and ends in `…`.
 const POINTER_CHARS_MAX: usize = 256;
 
-/// What must be taken out of the answer to a question: what the policy says now, and what it said
-/// when the task that is asked about was made.
-pub(super) fn redactions(decision: &Decision, task: Option<&Maker>) -> Vec<Redaction> {
+/// The redactions of an answer: those of the current decision, and those of the decision by which
+/// the task that the request names was created.
+pub(super) fn redactions(decision: &Decision, task: Option<&TaskCreation>) -> Vec<Redaction> {
     let of_task = task.into_iter().flat_map(|task| &task.redact);
     let mut all: Vec<Redaction> = Vec::new();
     for redaction in decision.redactions().chain(of_task) {
@@ -32,8 +32,12 @@ pub(super) fn redactions(decision: &Decision, task: Option<&Maker>) -> Vec<Redac
     all
 }
 
-/// The bytes of `document` without what must not be in them, where something was taken out;
-/// `record` says what. While observing nothing is, and the record says what would have been.
+/// Redacts `document` and notes in `record` what was removed. `None` if nothing was. In observe
+/// mode nothing is removed; the record says what would have been.
+///
+/// # Errors
+///
+/// The message cannot be redacted, so it must be withheld.
 pub(super) fn redacted(
     gate: &Gate,
     document: &Document,
@@ -71,11 +75,11 @@ pub(super) fn redacted(
     Ok(Some(redacted.body))
 }
 
-/// What of a message is its content: not its envelope, whose ids must stay what they are. The
-/// result of a task stands inside the answer about it, or inside the news of it.
-fn scope(document: &Document) -> Scope<'_> {
+/// The parts of a message that may be redacted: not the envelope, whose ids must not change. The
+/// result of a task is inside the answer or the notification about it.
+fn scope(document: &Document) -> RedactionScope<'_> {
     let root = document.root();
-    let mut scope = Scope { error: root.get("error"), ..Scope::default() };
+    let mut scope = RedactionScope { error: root.get("error"), ..RedactionScope::default() };
     for part in ["result", "error", "params"] {
         let Some(value) = root.get(part) else { continue };
         scope.searched.push((format!("/{part}"), value));
@@ -98,13 +102,14 @@ fn shortened(pointer: &str) -> Box<str> {
 }
 
 impl Session {
-    /// What must be taken out of a message of the server in the exchange of `within`; outside any
-    /// exchange, nobody can say which of the calls in flight it speaks of.
+    /// The redactions of a message of the server in the exchange `within`. Outside any exchange it
+    /// may concern every call in flight, so the redactions of all of them apply.
     pub(super) fn redactions_within<'a>(
         &'a self,
         within: Option<&'a CallId>,
     ) -> impl Iterator<Item = &'a Redaction> {
-        let here = move |entry: &&super::Call| within.is_none_or(|call| entry.exchange == *call);
+        let here =
+            move |entry: &&super::InFlightCall| within.is_none_or(|call| entry.exchange == *call);
         self.calls.values().filter(here).flat_map(|entry| &entry.redact)
     }
 }

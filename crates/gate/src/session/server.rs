@@ -1,4 +1,4 @@
-//! The way down: a frame of the server, from bytes to the step that delivers or withholds it.
+//! Frames of the server: from bytes to the step that delivers or withholds them.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::duty::redact::Redaction;
 use crate::evidence::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
-use crate::evidence::refusal::{Addressee, Refusal, malformed_place};
+use crate::evidence::refusal::{Addressee, Refusal, malformed_position};
 use crate::evidence::step::{Act, Payload, Permitted, Routing, Step};
 use crate::wire::document::Value;
 use crate::wire::frame::{Frame, Id, Malformed, Message, Sender};
@@ -14,53 +14,55 @@ use crate::wire::headers::META_SUBSCRIPTION_ID;
 use crate::wire::method::Role;
 use crate::wire::protocol::{Direction, Era, Revision};
 
-use super::answer::{Carrier, irregular_task};
-use super::client::{Refused, passing, verdict_of};
-use super::question::{Known, Question};
+use super::answer::{EmbeddingMessage, task_problem};
+use super::client::{ReasonedRefusal, denied_facts, enforce};
+use super::question::{Lookups, Question};
 use super::redaction::{redacted, redactions};
-use super::replay::Replay;
-use super::{Call, CallFacts, ErrorAnswer, Gate, ServerRequest, Session, id_text, released};
+use super::redelivery::Redelivery;
+use super::{
+    CallFacts, ErrorAnswer, Gate, InFlightCall, ServerRequest, Session, id_text, released,
+};
 
 impl Session {
-    /// A message from the server that came outside any exchange: on the legacy GET stream, or
-    /// from a child process. The act is `Deliver`, `Drop`, or `Forward` (our refusal of the
-    /// server's own request, which goes back to the server).
+    /// Handles a message of the server outside any exchange: on the legacy GET stream, or from a
+    /// child process. The act is `Deliver`, `Drop`, or `Forward` (a refusal of the server's own
+    /// request, which goes back to the server).
     pub fn server_frame(&mut self, gate: &Gate, raw: &Bytes, now: Now) -> Step {
-        self.server_event(gate, None, raw, Replay::default(), now)
+        self.server_event(gate, None, raw, Redelivery::default(), now)
     }
 
-    /// A message from the server in the exchange of `call` (its HTTP answer, or an event of its
-    /// stream): the only answer that may come here is that call's.
+    /// Handles a message of the server in the exchange of `call` (its HTTP answer, or an event of
+    /// its stream). The only answer that may come here is that of `call`.
     pub fn server_answer(&mut self, gate: &Gate, call: &CallId, raw: &Bytes, now: Now) -> Step {
-        self.server_event(gate, Some(call), raw, Replay::default(), now)
+        self.server_event(gate, Some(call), raw, Redelivery::default(), now)
     }
 
-    /// A message from the server on a stream: in the exchange of `within`, or outside any.
-    /// `replay` says whether it may come again, and whether it may have come before.
+    /// Handles a message of the server on a stream, in the exchange `within` or outside any.
+    /// `redelivery` says whether the event may be redelivered, and whether it may be a redelivery.
     pub fn server_event(
         &mut self,
         gate: &Gate,
         within: Option<&CallId>,
         raw: &Bytes,
-        replay: Replay,
+        redelivery: Redelivery,
         now: Now,
     ) -> Step {
         let frame = match Frame::read(raw.clone(), Sender::Server, &gate.config.frame) {
             Ok(frame) => frame,
             Err(Malformed::Batch) if self.takes_batches(None) => {
-                return self.server_batch(gate, (within, raw), replay, now);
+                return self.server_batch(gate, within, raw, redelivery, now);
             }
             Err(malformed) => {
-                let place = malformed_place(&malformed, Direction::ToClient);
+                let place = malformed_position(&malformed, Direction::ToClient);
                 let refusal = Refusal::Malformed(malformed);
                 return self.withhold(gate, within, raw, (refusal, place), now);
             }
         };
-        self.server_frame_read(gate, (within, &frame), replay, now)
+        self.server_frame_read(gate, within, &frame, redelivery, now)
     }
 
-    /// The server answered `call` with an HTTP error status and a body of JSON in UTF-8. A body that
-    /// is an answer in JSON-RPC is judged as the answer to `call`; any other as by
+    /// Handles an HTTP error status for `call` with a body of JSON in UTF-8. A body that is a
+    /// JSON-RPC answer is handled as the answer to `call`; any other body as by
     /// [`Session::upstream_status`].
     pub fn server_error(
         &mut self,
@@ -72,41 +74,36 @@ impl Session {
         let frame = Frame::read(answer.body.clone(), Sender::Server, &gate.config.frame);
         let judged = frame.ok().filter(|frame| frame.message().method().is_none());
         let Some(frame) = judged else { return self.upstream_status(gate, call, answer, now) };
-        Some(self.server_frame_read(gate, (Some(call), &frame), Replay::default(), now))
+        Some(self.server_frame_read(gate, Some(call), &frame, Redelivery::default(), now))
     }
 
-    /// One message of the server, which came alone or in a batch.
+    /// Handles one message of the server, which came alone or in a batch.
     pub(super) fn server_frame_read(
         &mut self,
         gate: &Gate,
-        (within, frame): (Option<&CallId>, &Frame),
-        replay: Replay,
+        within: Option<&CallId>,
+        frame: &Frame,
+        redelivery: Redelivery,
         now: Now,
     ) -> Step {
-        if replay.resumed
+        if redelivery.resumed
             && within.is_none()
-            && let Some(step) = self.replayed(gate, frame, now)
+            && let Some(step) = self.redelivery(gate, frame, now)
         {
             return step;
         }
         match frame.message() {
-            Message::Result { id } => {
-                self.server_answers(gate, frame, (within, Some(id)), replay, now)
+            Message::Result { .. } | Message::Error { .. } => {
+                self.server_answers(gate, frame, within, redelivery, now)
             }
-            Message::Error { id, .. } => {
-                self.server_answers(gate, frame, (within, id.as_ref()), replay, now)
-            }
-            Message::Request { id, method } => {
-                self.server_asks(gate, frame, (within, Some(id), method), now)
-            }
-            Message::Notification { method } => {
-                self.server_asks(gate, frame, (within, None, method), now)
+            Message::Request { method, .. } | Message::Notification { method } => {
+                self.server_asks(gate, frame, within, method, now)
             }
         }
     }
 
-    /// A frame that may not pass. If a call waits in this exchange it ends with an error, so that
-    /// the client is not left waiting.
+    /// Withholds a frame. If a call of this exchange is in flight it ends with an error, so that
+    /// the client does not wait for ever.
     pub(super) fn withhold(
         &mut self,
         gate: &Gate,
@@ -125,7 +122,7 @@ impl Session {
             }
         };
         let ended = within.filter(|call| self.awaits(call)).and_then(|call| {
-            self.end_all(call, |session, entry| {
+            self.end_exchange(call, |session, entry| {
                 let mut record = session.outcome_record(entry, Outcome::Withheld, now);
                 record.error_type = Some(refusal.code().into());
                 let to = Self::reply_to(entry);
@@ -145,15 +142,16 @@ impl Session {
         &mut self,
         gate: &Gate,
         frame: &Frame,
-        (within, id): (Option<&CallId>, Option<&Id>),
-        replay: Replay,
+        within: Option<&CallId>,
+        redelivery: Redelivery,
         now: Now,
     ) -> Step {
+        let id = frame.message().id();
         let mut also = Vec::new();
         let entry = match (within, id) {
-            // An error that could not name its request belongs to the exchange that it came in.
+            // An error without an id belongs to the exchange that it came in.
             (Some(call), None) => {
-                let mut ended = self.settle(call).into_iter();
+                let mut ended = self.end_calls(call).into_iter();
                 let first = ended.next();
                 also.extend(ended.map(|entry| self.outcome_record(&entry, Outcome::Error, now)));
                 first
@@ -164,9 +162,9 @@ impl Session {
                     .get(id)
                     .and_then(|order| self.calls.get(order))
                     .is_some_and(|entry| entry.exchange == *call);
-                if mine { self.settle_id(id) } else { None }
+                if mine { self.end_request(id) } else { None }
             }
-            (None, Some(id)) => self.settle_id(id),
+            (None, Some(id)) => self.end_request(id),
             (None, None) => None,
         };
         let raw = frame.document().raw();
@@ -180,23 +178,23 @@ impl Session {
         } else if record.outcome == Some(Outcome::ToolError) {
             record.error_type = Some("tool_error".into());
         }
-        let settles = settled(&entry, frame);
+        let settles = negotiated_revision(&entry, frame);
         if let Some(revision) = settles.filter(|revision| revision.era() == Era::Legacy) {
             self.protocol.revision = Some(revision);
         }
         let to = Self::reply_to(&entry);
         let unrecorded = Refusal::unrecorded(to.borrowed());
-        let mut teaching = None;
-        also.extend(self.taken(&entry.exchange, now));
+        let mut updates = None;
+        also.extend(self.accept_notifications(&entry.exchange, now));
         let digest = gate.digest(raw);
         record.bytes = u64::try_from(raw.len()).ok();
         record.digest = Some(digest.clone());
-        let act = match self.inspected(gate, frame, &entry, (&mut record, &mut also), now) {
+        let act = match self.inspect(gate, frame, &entry, (&mut record, &mut also), now) {
             Ok(edited) => {
                 if record.outcome == Some(Outcome::Ok) {
-                    teaching = self.taught(gate, (&entry, frame), edited.as_ref(), now);
+                    updates = self.pending_update(gate, &entry, frame, edited.as_ref(), now);
                 }
-                if replay.numbered {
+                if redelivery.numbered {
                     self.remember(entry, &digest);
                 }
                 Act::Deliver(released(frame, edited).settling(settles))
@@ -206,10 +204,10 @@ impl Session {
                 Act::Deliver(refusal.released(to.borrowed()))
             }
         };
-        Step::new(record, act).if_unrecorded(unrecorded).with_records(also).teaching(teaching)
+        Step::new(record, act).if_unrecorded(unrecorded).with_records(also).updates(updates)
     }
 
-    /// An answer that nobody waits for: late, repeated, forged, or another exchange's.
+    /// Withholds an answer to no request in flight: late, repeated, forged, or of another exchange.
     pub(super) fn unsolicited(
         &mut self,
         gate: &Gate,
@@ -220,19 +218,21 @@ impl Session {
         self.withhold(gate, None, raw, (Refusal::Unsolicited, place), now)
     }
 
-    /// A request or notification of the server, judged like the client's.
+    /// Handles a request or notification of the server, which the policy decides like the client's.
     fn server_asks(
         &mut self,
         gate: &Gate,
         frame: &Frame,
-        (within, id, name): (Option<&CallId>, Option<&Id>, &str),
+        within: Option<&CallId>,
+        name: &str,
         now: Now,
     ) -> Step {
+        let id = frame.message().id();
         let call = gate.next_call();
         let task = self.task(frame, name, Direction::ToClient);
-        let known = Known { task: task.as_ref().and_then(|it| it.as_deref()), ..Known::default() };
-        let way = (Direction::ToClient, self.protocol);
-        let question = Question::of(self, frame, name, way, known);
+        let known =
+            Lookups { task: task.as_ref().and_then(|it| it.as_deref()), ..Lookups::default() };
+        let question = Question::of(self, frame, name, Direction::ToClient, self.protocol, known);
         let facts = question.facts(&call);
         let raw = frame.document().raw();
         let event = if id.is_some() { Event::Intent } else { Event::Notice };
@@ -242,11 +242,11 @@ impl Session {
         let digest = gate.digest(raw);
         record.digest = Some(digest.clone());
 
-        let forbidden = id.and_then(|id| self.unaskable(gate, id));
+        let forbidden = id.and_then(|id| self.refused_before_policy_to_client(gate, id));
         if let Some(refusal) = forbidden {
             record.event = Event::Denial;
             record.decision = Some(gate.refused(&refusal, None));
-            // 2026-07-28 knows no server request on any transport, so no answer to one either.
+            // MCP 2026-07-28 has no requests of servers on any transport, so none is answered.
             let answerable = self.protocol.era == Era::Legacy && refusal != Refusal::DuplicateId;
             return self.refuse_server(record, &refusal, id.filter(|_| answerable), &call);
         }
@@ -254,29 +254,31 @@ impl Session {
         let decision = gate.policy().decide(&question.request(self, now));
         let mut redact = redactions(&decision, known.task);
         redact.extend(self.redactions_within(within).cloned());
-        let misplaced = self.misplaced(within, &question, &task).or_else(|| {
-            let carried = self.carried_news(gate, (within, &redact), &question, now, &mut also)?;
-            record.note = Some(carried.into());
+        let uncorrelated = self.uncorrelated(within, &question, &task).or_else(|| {
+            let refused_input_request =
+                self.refused_task_notification(gate, (within, &redact), &question, now, &mut also)?;
+            record.note = Some(refused_input_request.into());
             Some((Refusal::Withheld, "a question in it may not be asked"))
         });
-        let barred = misplaced.map(|(refusal, why)| Refused::of(refusal, why));
+        let precheck = uncorrelated.map(|(refusal, why)| ReasonedRefusal::of(refusal, why));
         record.set_input(gate.recorded(|| question.request(self, now)));
-        let passed = passing(gate, &question, &decision, barred, now).and_then(|(set, verdict)| {
-            let document = set.as_ref().unwrap_or(frame).document();
-            let redacted = redacted(gate, document, &redact, &mut record)
-                .map_err(|refusal| Refused::of(refusal, "it cannot be redacted"))?;
-            let set = set.as_ref().map(|frame| frame.document().raw().clone());
-            Ok((redacted.or(set), verdict))
-        });
+        let passed =
+            enforce(gate, &question, &decision, precheck, now).and_then(|(set, verdict)| {
+                let document = set.as_ref().unwrap_or(frame).document();
+                let redacted = redacted(gate, document, &redact, &mut record)
+                    .map_err(|refusal| ReasonedRefusal::of(refusal, "it cannot be redacted"))?;
+                let set = set.as_ref().map(|frame| frame.document().raw().clone());
+                Ok((redacted.or(set), verdict))
+            });
         let edited = match passed {
             Ok((edited, verdict)) => {
                 record.decision = Some(verdict);
                 edited
             }
             Err(refused) => {
-                record.decision = Some(verdict_of(&decision, &refused, true));
+                record.decision = Some(denied_facts(&decision, &refused, true));
                 record.event = Event::Denial;
-                let record = record.with_finding(finding_of(&refused));
+                let record = record.with_finding(refusal_finding(&refused));
                 let refused = self.refuse_server(record, &refused.refusal, id, &call);
                 return refused.with_records(also);
             }
@@ -286,22 +288,23 @@ impl Session {
             self.server_requests
                 .insert(id.clone(), ServerRequest { started: now.uptime, facts, digest, redact });
         } else if question.row.is_some_and(|row| row.role == Role::Cancel) {
-            // The server withdraws its own request: the client's answer would come too late.
-            also.extend(self.withdrawn(frame, now));
+            // The server cancels its own request, so an answer of the client is no longer accepted.
+            also.extend(self.cancel_server_request(frame, now));
         }
         Step::new(record, deliver).with_records(also)
     }
 
-    /// The server takes back a request that the client has not answered yet.
-    fn withdrawn(&mut self, frame: &Frame, now: Now) -> Option<AuditRecord> {
+    /// Ends a request of the server that the server cancels before the client answered it.
+    fn cancel_server_request(&mut self, frame: &Frame, now: Now) -> Option<AuditRecord> {
         let asked = frame.named_id("requestId").and_then(|id| self.server_requests.remove(&id))?;
         let mut record = self.record_of(Event::Outcome, &asked.facts, now);
         record.outcome = Some(Outcome::Cancelled);
         Some(record)
     }
 
-    /// News of a task carries what the answer to `tasks/get` would: it is held to the same.
-    fn carried_news(
+    /// A notification about a task carries what an answer to `tasks/get` does, so the same checks
+    /// apply. Returns the reason if it must be withheld.
+    fn refused_task_notification(
         &self,
         gate: &Gate,
         (within, redact): (Option<&CallId>, &[Redaction]),
@@ -313,7 +316,7 @@ impl Session {
         let params = question.params?;
         let tag = params.get("_meta").and_then(|meta| meta.get(META_SUBSCRIPTION_ID));
         let (entry, _) = self.subscriptions(within, tag).next()?;
-        let carrier = Carrier {
+        let carrier = EmbeddingMessage {
             gate,
             frame: question.frame,
             call: &entry.facts.call,
@@ -321,11 +324,12 @@ impl Session {
             redact,
             now,
         };
-        irregular_task(params).or_else(|| self.carried(&carrier, Era::Modern, params, also))
+        task_problem(params)
+            .or_else(|| self.refused_input_request(&carrier, Era::Modern, params, also))
     }
 
-    /// Why a request of the server cannot even be asked about.
-    fn unaskable(&self, gate: &Gate, id: &Id) -> Option<Refusal> {
+    /// Returns why a request of the server is refused without asking the policy, if it is.
+    fn refused_before_policy_to_client(&self, gate: &Gate, id: &Id) -> Option<Refusal> {
         if self.protocol.era == Era::Modern {
             Some(Refusal::UnknownMethod)
         } else if self.server_requests.contains_key(id) {
@@ -337,7 +341,7 @@ impl Session {
         }
     }
 
-    /// A refused request is answered, to the server; a refused notification is dropped.
+    /// Answers a refused request of the server, to the server; drops a refused notification.
     fn refuse_server(
         &self,
         record: AuditRecord,
@@ -353,7 +357,7 @@ impl Session {
             tool_result: false,
         };
         let (body, _, _) = refusal.message(to);
-        let permitted = Permitted::assertion(
+        let permitted = Permitted::new(
             Payload::Refusal(body),
             self.protocol,
             Arc::clone(call),
@@ -363,7 +367,7 @@ impl Session {
     }
 }
 
-fn finding_of(refused: &Refused) -> Finding {
+fn refusal_finding(refused: &ReasonedRefusal) -> Finding {
     refused.refusal.finding().unwrap_or(Finding::ToolDenied)
 }
 
@@ -381,8 +385,8 @@ fn outcome_of(frame: &Frame) -> Outcome {
     }
 }
 
-/// The revision that an answer to `initialize` names.
-fn settled(entry: &Call, frame: &Frame) -> Option<Revision> {
+/// The revision that an answer to `initialize` negotiates, if it is one.
+fn negotiated_revision(entry: &InFlightCall, frame: &Frame) -> Option<Revision> {
     entry.method.filter(|method| method.role == Role::Handshake)?;
     frame.result()?.get("protocolVersion").and_then(Value::as_str).and_then(Revision::parse)
 }

@@ -1,8 +1,8 @@
-//! Tasks that were seen in the making: whose they are, and what made them.
+//! A table of tasks with their owners and the requests that created them.
 //!
-//! A task id is no proof of anything (MCP 2025-11-25, tasks, "Security Considerations"; tasks
-//! extension likewise): only the principal whose request made a task may name it. The table is
-//! bounded; what it forgets is unknown, and refused.
+//! Knowing a task id proves nothing (MCP 2025-11-25, tasks, "Security Considerations"; the tasks
+//! extension says the same): only the principal whose request created a task may name it. The table
+//! is bounded; an evicted task is unknown, and requests about it are refused.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,59 +11,66 @@ use std::time::Duration;
 use crate::duty::redact::Redaction;
 use crate::question::access::TaskOrigin;
 
-/// A task of the same id is another principal's.
+/// A task with the same id belongs to another principal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Foreign;
+pub struct ForeignTask;
 
-/// The request that made a task, with what the policy demanded then.
+/// The request that created a task, with the redactions that the policy demanded then.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Maker {
-    /// The request.
+pub struct TaskCreation {
+    /// What the request was.
     pub origin: TaskOrigin,
-    /// What must be taken out of the task's result, whenever that comes.
+    /// What must be removed from the task's result, whenever it comes.
     pub redact: Vec<Redaction>,
 }
 
-/// The tasks that one peer runs.
+/// The tasks that one side of a conversation runs.
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
     known: HashMap<Box<str>, Task>,
-    /// Counts uses, so that the least recent can be told.
+    /// Counts uses, to find the least recently used task.
     uses: u64,
 }
 
 #[derive(Debug, Clone)]
 struct Task {
     owner: Box<str>,
-    maker: Arc<Maker>,
+    creation: Arc<TaskCreation>,
     last_use: u64,
-    /// When the peer may forget it, as it said when the task was made (uptime).
+    /// The uptime at which the peer may delete it, as it stated when the task was created.
     expires: Option<Duration>,
 }
 
 impl Tasks {
-    /// Tasks remembered at most. Beyond it those whose time is over are forgotten, then the least
-    /// recently used one.
+    /// Tasks at most. When the table is full, expired ones are evicted, else the least recently
+    /// used one.
     pub const TASKS_MAX: usize = 4096;
-    /// Longest id, method and tool name that are remembered, bytes; what goes with a longer one
-    /// is not.
+    /// Longest id, method and tool name, bytes; a task with a longer one is not remembered, so it
+    /// is unknown.
     pub const NAME_BYTES_MAX: usize = 1024;
-    /// Names of environments remembered with a task, bytes in all; with more, the task touches
+    /// Names of environments stored with a task, bytes in all; a task with more counts as reaching
     /// every environment.
     const ENVIRONMENTS_BYTES_MAX: usize = 4096;
 
-    /// Remembers that `owner` made the task `id` by `maker`, at `now` for `ttl`. The peer may
-    /// name one task twice; the later origin stands.
+    /// Remembers that a request of `owner` created the task `id` at `now` (uptime), for `ttl` if
+    /// the peer stated one. If the peer states the same task twice, the later request replaces the
+    /// earlier.
+    ///
+    /// # Errors
+    ///
+    /// The id belongs to another principal.
     pub fn remember(
         &mut self,
-        (id, owner): (&str, &str),
-        maker: Maker,
-        (now, ttl): (Duration, Option<Duration>),
-    ) -> Result<(), Foreign> {
+        id: &str,
+        owner: &str,
+        creation: TaskCreation,
+        now: Duration,
+        ttl: Option<Duration>,
+    ) -> Result<(), ForeignTask> {
         if self.known.get(id).is_some_and(|task| *task.owner != *owner) {
-            return Err(Foreign);
+            return Err(ForeignTask);
         }
-        let Maker { origin, .. } = &maker;
+        let TaskCreation { origin, .. } = &creation;
         let names = [id, &origin.method, origin.tool.as_deref().unwrap_or_default()];
         if names.iter().any(|name| name.len() > Self::NAME_BYTES_MAX) {
             return Ok(());
@@ -73,7 +80,7 @@ impl Tasks {
         }
         let task = Task {
             owner: owner.into(),
-            maker: Arc::new(bounded(maker)),
+            creation: Arc::new(bounded(creation)),
             last_use: self.next_use(),
             expires: ttl.map(|ttl| now.saturating_add(ttl)),
         };
@@ -81,15 +88,15 @@ impl Tasks {
         Ok(())
     }
 
-    /// What made the task `id`, if it is `owner`'s.
-    pub fn maker(&mut self, id: &str, owner: &str) -> Option<Arc<Maker>> {
+    /// Returns the request that created the task `id`, if `owner` owns it.
+    pub fn creation(&mut self, id: &str, owner: &str) -> Option<Arc<TaskCreation>> {
         let last_use = self.next_use();
         let task = self.known.get_mut(id).filter(|task| *task.owner == *owner)?;
         task.last_use = last_use;
-        Some(Arc::clone(&task.maker))
+        Some(Arc::clone(&task.creation))
     }
 
-    /// Whether the task `id` is `owner`'s.
+    /// Whether `owner` owns the task `id`.
     pub fn is_of(&self, id: &str, owner: &str) -> bool {
         self.known.get(id).is_some_and(|task| *task.owner == *owner)
     }
@@ -110,12 +117,12 @@ impl Tasks {
     }
 }
 
-fn bounded(mut maker: Maker) -> Maker {
-    let names = &mut maker.origin.operation.environments;
+fn bounded(mut creation: TaskCreation) -> TaskCreation {
+    let names = &mut creation.origin.operation.environments;
     if names.iter().map(|name| name.len()).sum::<usize>() > Tasks::ENVIRONMENTS_BYTES_MAX {
         *names = vec!["*".into()];
     }
-    maker
+    creation
 }
 
 #[cfg(test)]
@@ -124,13 +131,13 @@ mod tests {
     use crate::question::operation::Operation;
     use crate::question::pack::Effect;
 
-    fn maker(tool: &str) -> Maker {
+    fn creation(tool: &str) -> TaskCreation {
         let origin = TaskOrigin {
             method: "tools/call".into(),
             tool: Some(tool.into()),
             operation: Operation::of_method(Effect::Write),
         };
-        Maker { origin, redact: Vec::new() }
+        TaskCreation { origin, redact: Vec::new() }
     }
 
     const NOW: Duration = Duration::from_secs(1);
@@ -138,11 +145,11 @@ mod tests {
     #[test]
     fn a_task_is_its_owners_alone() {
         let mut tasks = Tasks::default();
-        assert_eq!(tasks.remember(("t", "a"), maker("x"), (NOW, None)), Ok(()));
-        assert_eq!(tasks.remember(("t", "b"), maker("y"), (NOW, None)), Err(Foreign));
-        assert_eq!(tasks.maker("t", "b"), None);
-        assert_eq!(tasks.maker("u", "a"), None);
-        assert_eq!(tasks.maker("t", "a").unwrap().origin.tool.as_deref(), Some("x"));
+        assert_eq!(tasks.remember("t", "a", creation("x"), NOW, None), Ok(()));
+        assert_eq!(tasks.remember("t", "b", creation("y"), NOW, None), Err(ForeignTask));
+        assert_eq!(tasks.creation("t", "b"), None);
+        assert_eq!(tasks.creation("u", "a"), None);
+        assert_eq!(tasks.creation("t", "a").unwrap().origin.tool.as_deref(), Some("x"));
         assert!(tasks.is_of("t", "a") && !tasks.is_of("t", "b"));
     }
 
@@ -150,14 +157,14 @@ mod tests {
     fn a_full_table_forgets_the_expired_and_then_the_least_used() {
         let mut tasks = Tasks::default();
         let late = NOW + Duration::from_secs(5);
-        tasks.remember(("old", "a"), maker("x"), (NOW, Some(Duration::from_secs(2)))).unwrap();
+        tasks.remember("old", "a", creation("x"), NOW, Some(Duration::from_secs(2))).unwrap();
         for number in 1..Tasks::TASKS_MAX {
-            tasks.remember((&number.to_string(), "a"), maker("x"), (NOW, None)).unwrap();
+            tasks.remember(&number.to_string(), "a", creation("x"), NOW, None).unwrap();
         }
-        assert!(tasks.maker("1", "a").is_some());
-        tasks.remember(("new", "a"), maker("x"), (late, None)).unwrap();
+        assert!(tasks.creation("1", "a").is_some());
+        tasks.remember("new", "a", creation("x"), late, None).unwrap();
         assert!(!tasks.is_of("old", "a") && tasks.is_of("1", "a") && tasks.is_of("2", "a"));
-        tasks.remember(("newer", "a"), maker("x"), (late, None)).unwrap();
+        tasks.remember("newer", "a", creation("x"), late, None).unwrap();
         assert!(tasks.is_of("1", "a") && !tasks.is_of("2", "a") && tasks.is_of("new", "a"));
         assert_eq!(tasks.known.len(), Tasks::TASKS_MAX);
     }
@@ -166,12 +173,15 @@ mod tests {
     fn what_is_remembered_is_bounded() {
         let mut tasks = Tasks::default();
         let long = "x".repeat(Tasks::NAME_BYTES_MAX + 1);
-        tasks.remember((&long, "a"), maker("x"), (NOW, None)).unwrap();
-        tasks.remember(("t", "a"), maker(&long), (NOW, None)).unwrap();
+        tasks.remember(&long, "a", creation("x"), NOW, None).unwrap();
+        tasks.remember("t", "a", creation(&long), NOW, None).unwrap();
         assert!(tasks.known.is_empty());
-        let mut wide = maker("x");
+        let mut wide = creation("x");
         wide.origin.operation.environments = vec![long.clone().into(); 5];
-        tasks.remember(("t", "a"), wide, (NOW, None)).unwrap();
-        assert_eq!(tasks.maker("t", "a").unwrap().origin.operation.environments, [Box::from("*")]);
+        tasks.remember("t", "a", wide, NOW, None).unwrap();
+        assert_eq!(
+            tasks.creation("t", "a").unwrap().origin.operation.environments,
+            [Box::from("*")]
+        );
     }
 }

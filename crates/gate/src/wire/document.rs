@@ -1,13 +1,13 @@
-//! Strict JSON: bytes to one tree with exactly one meaning, spans kept.
+//! A strict JSON reader: from bytes to one tree, with the span of every value.
 //!
-//! This reader carries out rules P2 to P6 of the strict profile: one value, RFC 8259 grammar,
-//! bounded depth and numbers, no duplicate member names, no lone surrogates, nothing two common
-//! parsers would read differently. It keeps the original bytes and the span of every value, so
-//! that an edit touches only what it must. It knows nothing of JSON-RPC; `frame` does.
+//! It carries out P2 to P6 of the strict profile: one value, the grammar of RFC 8259, bounded depth
+//! and numbers, no duplicate member names, no lone surrogates, nothing that two common parsers
+//! would read differently. It keeps the original bytes and the span of every value, so that an edit
+//! replaces only the bytes of one value. It knows nothing of JSON-RPC; `frame` does.
 //!
-//! Reading is one pass without recursion (`read`); a string is copied only if it holds an escape.
-//! Errors come in the order in which that pass meets them: when bytes have several faults, which
-//! one is named is not part of the contract, only that one is.
+//! Reading is one pass without recursion (`read`); a string is copied only if it contains an
+//! escape. If the bytes have several faults, one of them is reported; which one is not part of the
+//! contract.
 
 mod tree;
 mod text;
@@ -23,17 +23,17 @@ pub use text::write_string;
 
 use tree::{Shape, Tree, wide};
 
-/// Bounds on one document. Every bound is inclusive.
+/// Limits on one document. Every limit is inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(clippy::struct_field_names, reason = "a limit is named for what it is the most of")]
+#[expect(clippy::struct_field_names, reason = "every limit is a maximum and says so")]
 pub struct DocumentLimits {
     /// Size of the whole document, bytes.
     pub bytes_max: usize,
-    /// Nesting of arrays and objects; a scalar at the top has depth 0.
+    /// Nesting of arrays and objects, levels; a scalar at the top has depth 0.
     pub depth_max: usize,
     /// Length of one number literal, characters.
     pub number_chars_max: usize,
-    /// Values (scalars, arrays and objects) in the whole document.
+    /// Number of values (scalars, arrays and objects) in the whole document.
     pub values_max: usize,
 }
 
@@ -50,39 +50,39 @@ pub enum Unreadable {
     TooLarge,
     /// Not valid UTF-8, or begins with a byte order mark.
     NotUtf8 {
-        /// Where the first bad byte is.
+        /// Offset of the first invalid byte.
         at: usize,
     },
-    /// Breaks the grammar of RFC 8259, or something follows the value.
+    /// Breaks the grammar of RFC 8259, or bytes follow the value.
     NotJson {
-        /// Where reading stopped.
+        /// Offset at which reading stopped.
         at: usize,
     },
     /// Nested deeper than [`DocumentLimits::depth_max`].
     TooDeep {
-        /// Where the first too deep value begins.
+        /// Offset of the first value that is too deep.
         at: usize,
     },
-    /// A number literal too long, or not finite as binary64.
+    /// A number literal is too long, or not finite as binary64.
     BadNumber {
-        /// Where the literal begins.
+        /// Offset of the literal.
         at: usize,
     },
-    /// An escape names half a surrogate pair.
+    /// An escape encodes half of a surrogate pair.
     LoneSurrogate {
-        /// Where the escape begins.
+        /// Offset of the escape.
         at: usize,
     },
     /// More values than [`DocumentLimits::values_max`].
     TooMany,
     /// Two members of one object have the same name after unescaping (P4).
     DuplicateName {
-        /// Where the second name begins.
+        /// Offset of the second name.
         at: usize,
     },
     /// A member name that some readers treat as an instruction (P6: `__proto__`, `$serde…`).
     ReservedName {
-        /// Where the name begins.
+        /// Offset of the name.
         at: usize,
     },
 }
@@ -105,7 +105,7 @@ pub struct Document {
     tree: Tree,
 }
 
-/// Shows the size alone: a document may carry secrets and must not reach a log by accident.
+/// Shows only the size, because a document may contain secrets and must not reach a log.
 impl fmt::Debug for Document {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Document").field("bytes", &self.raw.len()).finish_non_exhaustive()
@@ -113,7 +113,11 @@ impl fmt::Debug for Document {
 }
 
 impl Document {
-    /// Reads `raw`.
+    /// Reads `raw` as one strict JSON document.
+    ///
+    /// # Errors
+    ///
+    /// [`Unreadable`] names one fault.
     pub fn read(raw: Bytes, limits: &DocumentLimits) -> Result<Self, Unreadable> {
         let tree = read::read(&raw, limits)?;
         Ok(Self { raw, tree })
@@ -129,11 +133,11 @@ impl Document {
         Value { document: self, index: 0 }
     }
 
-    /// The document with each `(span, text)` replaced, spans in rising order and not overlapping.
-    /// An empty span inserts before its byte.
+    /// Returns the document with each `(span, text)` replaced. Spans must be in rising order and
+    /// must not overlap. An empty span inserts before its byte.
     ///
-    /// Spans that are out of order, overlap or end outside the document are the caller's fault;
-    /// the answer is then empty, so that a half-applied edit can never be forwarded.
+    /// If a span breaks these rules or ends outside the document, the result is empty, so that a
+    /// partly applied edit can never be forwarded.
     #[must_use]
     pub fn splice(&self, edits: &[(Range<usize>, Vec<u8>)]) -> Bytes {
         self.spliced(edits).map_or_else(Bytes::new, Bytes::from)
@@ -155,16 +159,16 @@ impl Document {
         Some(out)
     }
 
-    /// [`Document::minified`] of the document with `edits` carried out, which are as for
+    /// [`Document::minified`] of the document with `edits` applied, which are as for
     /// [`Document::splice`]; each text must be one JSON value.
     #[must_use]
     pub fn minified_with(&self, edits: &[(Range<usize>, Vec<u8>)]) -> Bytes {
         minify(&self.splice(edits))
     }
 
-    /// The same tokens without white space between them and with no byte below 0x20; U+0085,
-    /// U+2028 and U+2029 inside strings are written as escapes. What a line-framed peer may be
-    /// given: no reader of lines finds a line end in it.
+    /// Returns the same tokens without white space between them and without any byte below 0x20;
+    /// U+0085, U+2028 and U+2029 inside strings become escapes. Safe for a line-framed peer: no
+    /// line reader finds a line end in it.
     #[must_use]
     pub fn minified(&self) -> Bytes {
         minify(&self.raw)
@@ -183,7 +187,7 @@ pub struct Value<'a> {
     index: u32,
 }
 
-/// Shows where the value stands, never what it says, for the reason given at [`Document`].
+/// Shows kind and span, never the content, for the reason given at [`Document`].
 impl fmt::Debug for Value<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Value").field("kind", &self.kind()).field("span", &self.span()).finish()
@@ -195,7 +199,7 @@ impl<'a> Value<'a> {
         self.document.tree.shape(self.index)
     }
 
-    /// Its kind.
+    /// Which of the six JSON kinds it has.
     pub fn kind(self) -> Kind {
         match self.shape() {
             Shape::Null => Kind::Null,
@@ -207,7 +211,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Where it stands in [`Document::raw`].
+    /// Its range of bytes in [`Document::raw`].
     pub fn span(self) -> Range<usize> {
         self.document.tree.span(self.index)
     }
@@ -217,61 +221,62 @@ impl<'a> Value<'a> {
         self.document.raw.get(self.span()).unwrap_or_default()
     }
 
-    /// The decoded bytes of a string; `None` for other kinds. Always UTF-8; for comparing, where
-    /// [`Value::as_str`] would check that again.
+    /// The decoded bytes of a string, always UTF-8; `None` for other kinds. For comparisons: unlike
+    /// [`Value::as_str`] it does not check UTF-8 again.
     pub(super) fn text(self) -> Option<&'a [u8]> {
         self.document.tree.text(&self.document.raw, self.index)
     }
 
-    /// Where in [`Document::raw`] the characters of a string stand that decode to each of
-    /// `ranges` of its text: in order, not overlapping, cutting no character.
+    /// Returns, for each of `ranges` of a string's decoded text, the range in [`Document::raw`]
+    /// that decodes to it. `ranges` must be in order, must not overlap, and must not cut a
+    /// character.
     pub(crate) fn spans_of(self, ranges: &[Range<usize>]) -> Vec<Range<usize>> {
         let start = self.span().start;
         let spans = text::literal_ranges(self.raw(), ranges).into_iter();
         spans.map(|at| start.saturating_add(at.start)..start.saturating_add(at.end)).collect()
     }
 
-    /// The decoded text of a string.
+    /// The decoded text of a string; `None` for other kinds.
     pub fn as_str(self) -> Option<&'a str> {
         std::str::from_utf8(self.text()?).ok()
     }
 
-    /// A boolean.
+    /// The value of a boolean; `None` for other kinds.
     pub fn as_bool(self) -> Option<bool> {
         if let Shape::Bool(truth) = self.shape() { Some(truth) } else { None }
     }
 
-    /// The literal of a number, as it came.
+    /// The literal of a number as it came; `None` for other kinds.
     pub fn as_number(self) -> Option<&'a str> {
         if self.kind() == Kind::Number { std::str::from_utf8(self.raw()).ok() } else { None }
     }
 
-    /// An integer literal (no fraction, no exponent, not `-0`) that fits.
+    /// The value of an integer literal (no fraction, no exponent, not `-0`) that fits; else `None`.
     pub fn as_i64(self) -> Option<i64> {
         // A fraction or an exponent does not parse as an integer; `-0` does.
         self.as_number().filter(|literal| *literal != "-0")?.parse().ok()
     }
 
-    /// The member of an object by its decoded name.
+    /// The member of an object with this decoded name; `None` for other kinds.
     pub fn get(self, name: &str) -> Option<Self> {
         let named = |member: &(Self, Self)| member.0.text() == Some(name.as_bytes());
         self.members().find(named).map(|(_, value)| value)
     }
 
-    /// The members of an object, `(name, value)`, in order; nothing for other kinds. The name is
-    /// a [`Value`] of kind string, so its span is at hand.
+    /// The members of an object, `(name, value)`, in order; none for other kinds. The name is a
+    /// [`Value`] of kind string, so that it has a span.
     pub fn members(self) -> impl Iterator<Item = (Self, Self)> {
         let is_object = self.kind() == Kind::Object;
         let mut nodes = self.below(is_object);
         std::iter::from_fn(move || Some((nodes.next()?, nodes.next()?)))
     }
 
-    /// The elements of an array, in order; nothing for other kinds.
+    /// The elements of an array, in order; none for other kinds.
     pub fn elements(self) -> impl Iterator<Item = Self> {
         self.below(self.kind() == Kind::Array)
     }
 
-    /// The nodes directly below this one, names of members among them; nothing unless `wanted`.
+    /// The nodes directly below this one, including names of members; none unless `wanted`.
     fn below(self, wanted: bool) -> impl Iterator<Item = Self> {
         let end = if wanted { self.document.tree.after(self.index) } else { 0 };
         let mut index = self.index.saturating_add(1);
@@ -284,7 +289,7 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// Members of an object or elements of an array; 0 for scalars.
+    /// The number of members of an object or elements of an array; 0 for scalars.
     pub fn len(self) -> usize {
         match self.shape() {
             Shape::Array { len, .. } | Shape::Object { len, .. } => wide(len),
@@ -301,8 +306,8 @@ impl<'a> Value<'a> {
         self.len() == 0
     }
 
-    /// The value at an RFC 6901 pointer below this one. `None` also for a malformed pointer and
-    /// for `-`, which names the element after the last (RFC 6901 §4).
+    /// The value at an RFC 6901 pointer below this one. `None` if there is none, for a malformed
+    /// pointer, and for `-`, which names the element after the last (RFC 6901 §4).
     pub fn pointer(self, pointer: &str) -> Option<Self> {
         match pointer.strip_prefix('/') {
             Some(tokens) => tokens.split('/').try_fold(self, Self::step),
@@ -310,7 +315,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// One reference token of a pointer.
+    /// Follows one reference token of a pointer.
     fn step(self, token: &str) -> Option<Self> {
         match self.kind() {
             Kind::Object => self.get(&unescaped(token)?),
@@ -320,7 +325,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// A reference token with `~1` and `~0` replaced, in that order (RFC 6901 §4).
+/// Decodes a reference token: `~1` first, then `~0` (RFC 6901 §4). `None` for an invalid escape.
 pub(crate) fn unescaped(token: &str) -> Option<Cow<'_, str>> {
     let mut after_tildes = token.split('~').skip(1).peekable();
     if after_tildes.peek().is_none() {
@@ -331,7 +336,7 @@ pub(crate) fn unescaped(token: &str) -> Option<Cow<'_, str>> {
         .then(|| Cow::Owned(token.replace("~1", "/").replace("~0", "~")))
 }
 
-/// An array index: digits without a leading zero (RFC 6901 §4).
+/// Parses an array index: digits without a leading zero (RFC 6901 §4).
 fn array_index(token: &str) -> Option<usize> {
     let digits = token.bytes().all(|byte| byte.is_ascii_digit());
     let leading_zero = token.len() > 1 && token.starts_with('0');

@@ -1,8 +1,8 @@
-//! Strict JSON-RPC 2.0: one document to one message (rules P5 and P7 to P10 of the profile).
+//! Strict JSON-RPC 2.0: from one document to one message (P5 and P7 to P10 of the strict profile).
 //!
-//! A frame is refused rather than interpreted whenever two common readers would take it for two
-//! different messages. A batch is no frame; `batch` takes it apart into what may be some. What
-//! `params` must look like stands in the method table; what a method means is `access`'s business.
+//! A frame is refused whenever two common readers would take it for two different messages. A batch
+//! is not a frame; `batch` splits it into texts that may be frames. The method table states which
+//! form `params` must have. What a message means for policy is decided in `question`.
 
 mod look_alike;
 mod batch;
@@ -10,14 +10,14 @@ mod batch;
 use bytes::Bytes;
 
 use super::document::{Document, DocumentLimits, Kind, Unreadable, Value, write_string};
-use super::method::{Form, Method};
+use super::method::{Method, ParamForm};
 pub use batch::{BATCH_MAX, Batch, write_batch};
 pub use look_alike::is_look_alike;
 
-/// The largest integer that every reader keeps exactly: 2^53−1 (P8).
+/// The largest integer that every JSON reader keeps exactly: 2^53−1 (P8; RFC 8259 §6).
 const ID_MAX: i64 = (1 << 53) - 1;
 
-/// `_meta` key of the revision on each modern request.
+/// `_meta` key of the protocol revision on each modern request.
 pub const META_PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
 /// The first revision without sessions.
@@ -26,7 +26,7 @@ const MODERN: &str = "2026-07-28";
 /// Members of the envelope (JSON-RPC 2.0 §4 and §5).
 const ENVELOPE: &[&str] = &["jsonrpc", "id", "method", "params", "result", "error"];
 
-/// Members of `params` that decide what a call does, in any revision of MCP.
+/// Members of `params` on which depends what a call does, in any revision of MCP.
 const PARAMS: &[&str] = &[
     "name",
     "arguments",
@@ -49,15 +49,15 @@ const PARAMS: &[&str] = &[
     "notifications",
 ];
 
-/// Members of a [`Form::Reference`].
+/// Members of a [`ParamForm::Reference`].
 const REFERENCE: &[&str] = &["type", "name", "uri"];
-/// Members of a [`Form::Filter`] that are lists of texts: URIs and task ids.
+/// Members of a [`ParamForm::Filter`] that are lists of texts: URIs and task ids.
 const FILTER: &[&str] = &["resourceSubscriptions", "taskIds"];
 
-/// Bounds on one frame.
+/// Limits on one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameLimits {
-    /// Bounds on the JSON itself.
+    /// Limits on the JSON document.
     pub document: DocumentLimits,
     /// Length of a string id, bytes (P8).
     pub id_bytes_max: usize,
@@ -69,8 +69,8 @@ impl Default for FrameLimits {
     }
 }
 
-/// A JSON-RPC id, or something that has the form of one: a progress token, the id that a
-/// cancellation names. `1` and `"1"` are two ids.
+/// A JSON-RPC id, or a value of the same form: a progress token, the id that a cancellation names.
+/// `1` and `"1"` are different ids.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Id {
     /// An integer in ±(2^53−1).
@@ -80,7 +80,7 @@ pub enum Id {
 }
 
 impl Id {
-    /// The id that `value` spells, of whatever length: an integer or a string, else none.
+    /// Reads an id of any length: an integer or a string; `None` for any other value.
     pub fn spelt_by(value: Value<'_>) -> Option<Self> {
         let number = value.as_i64().map(Self::Number);
         number.or_else(|| value.as_str().map(|text| Self::Text(text.into())))
@@ -96,29 +96,29 @@ pub enum Sender {
     Server,
 }
 
-/// What a frame is.
+/// The kind of a message, with what correlates it (JSON-RPC 2.0 §4 and §5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// Asks; must be answered under this id.
+    /// A request, which must be answered with the same id.
     Request {
         /// The sender's id.
         id: Id,
         /// The exact method name, decoded.
         method: Box<str>,
     },
-    /// Tells; is never answered.
+    /// A notification, which is never answered.
     Notification {
         /// The exact method name, decoded.
         method: Box<str>,
     },
-    /// Answers with a `result`.
+    /// A successful answer.
     Result {
-        /// The id that it answers.
+        /// The id of the request.
         id: Id,
     },
-    /// Answers with an `error`.
+    /// An error answer.
     Error {
-        /// The id that it answers; absent where the asker's id could not be read.
+        /// The id of the request; absent where the server could not read it.
         id: Option<Id>,
         /// The error's `code`.
         code: i64,
@@ -126,8 +126,8 @@ pub enum Message {
 }
 
 impl Message {
-    /// The id that it stands under: its own where it asks, the asker's where it answers. Absent for
-    /// a notification, and for an error whose asker could not be read.
+    /// The id: of the request itself, or of the request that it answers. Absent for a notification,
+    /// and for an error whose request could not be read.
     pub fn id(&self) -> Option<&Id> {
         match self {
             Self::Request { id, .. } | Self::Result { id } => Some(id),
@@ -145,7 +145,7 @@ impl Message {
     }
 }
 
-/// Why bytes are not one strict JSON-RPC message.
+/// Why bytes are not one strict JSON-RPC message. Offsets are bytes from the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Malformed {
     /// Not strict JSON.
@@ -154,25 +154,25 @@ pub enum Malformed {
     Batch,
     /// A batch is empty, or has more than [`BATCH_MAX`] messages.
     BatchSize,
-    /// The top level is no object.
+    /// The top level is a scalar.
     NotObject,
-    /// A member of the envelope or of `params` looks like a known one but is not (P5).
+    /// The name of a member of the envelope or of `params` looks like a known one but differs (P5).
     LookAlike {
-        /// Where the name begins, bytes.
+        /// Offset of the name.
         at: usize,
     },
     /// `jsonrpc` is missing or not `"2.0"`.
     Version,
-    /// `method`, `result` and `error` do not make exactly one kind of message, an answer has
-    /// `params`, or `result` or `error` is not of the form that MCP gives it.
+    /// Not exactly one of `method`, `result` and `error` is present, an answer has `params`, or
+    /// `result` or `error` does not have the form that MCP requires.
     Shape,
-    /// `id` is missing where it must be, present where it must not, or of a refused form.
+    /// `id` is missing from a request or answer, present in a notification, or of a refused form.
     BadId,
-    /// `method` is no string, or empty.
+    /// `method` is not a string, or empty.
     BadMethod,
     /// `params` or one of its members has the wrong type (P10).
     BadParams {
-        /// Which member.
+        /// The name of the member, or `params`.
         member: &'static str,
     },
 }
@@ -185,19 +185,23 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Reads one frame.
+    /// Reads one frame that `sender` wrote.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] names one breach of the strict profile.
     pub fn read(raw: Bytes, sender: Sender, limits: &FrameLimits) -> Result<Self, Malformed> {
         let document = Document::read(raw, &limits.document).map_err(Malformed::Unreadable)?;
         let message = Envelope::read(document.root())?.message(sender, limits)?;
         Ok(Self { document, message })
     }
 
-    /// What it is.
+    /// The kind of the message, with its id and method.
     pub fn message(&self) -> &Message {
         &self.message
     }
 
-    /// The document.
+    /// The document that it was read from.
     pub fn document(&self) -> &Document {
         &self.document
     }
@@ -212,19 +216,19 @@ impl Frame {
         self.document.root().get("result")
     }
 
-    /// The id that `params` carries as `member`: `requestId` of a cancellation, `progressToken` of
-    /// progress.
+    /// Reads an id from the member `member` of `params`: `requestId` of a cancellation,
+    /// `progressToken` of a progress notification.
     pub fn named_id(&self, member: &str) -> Option<Id> {
         Id::spelt_by(self.params()?.get(member)?)
     }
 
-    /// The token under which a request wants to hear of its progress (`params._meta`).
+    /// The token with which a request asks for progress notifications (`params._meta`).
     pub fn progress_token(&self) -> Option<Id> {
         Id::spelt_by(self.params()?.get("_meta")?.get("progressToken")?)
     }
 
-    /// The same bytes with only the literal of the envelope's id replaced by `id`. A frame without
-    /// an id stays as it is.
+    /// Returns the same bytes with the envelope's id replaced by `id`; unchanged where there is
+    /// none.
     #[must_use]
     pub fn with_id(&self, id: &Id) -> Bytes {
         let Some(old) = self.document.root().get("id") else {
@@ -244,14 +248,14 @@ pub fn write_id(out: &mut Vec<u8>, id: &Id) {
     }
 }
 
-/// Whether a tool or prompt name keeps to what MCP recommends: `[A-Za-z0-9_.-]{1,128}`. Another
-/// name may be permitted only by its exact literal, never by a pattern (P10).
+/// Whether a tool or prompt name has the form that MCP recommends: `[A-Za-z0-9_.-]{1,128}`. P10
+/// asks that another name is permitted only by its exact literal, never by a pattern.
 pub fn is_plain_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     (1..=128).contains(&name.len()) && name.bytes().all(plain)
 }
 
-/// The members of the envelope, each as it came.
+/// The members of the envelope as they came.
 #[derive(Default)]
 struct Envelope<'a> {
     jsonrpc: Option<Value<'a>>,
@@ -290,7 +294,7 @@ impl<'a> Envelope<'a> {
         Ok(envelope)
     }
 
-    /// P8: which of the four messages this is.
+    /// Determines which of the four kinds of message this is (P8).
     fn message(&self, sender: Sender, limits: &FrameLimits) -> Result<Message, Malformed> {
         if self.jsonrpc.and_then(Value::text) != Some(b"2.0") {
             return Err(Malformed::Version);
@@ -319,7 +323,8 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    /// A request or a notification; MCP tells them apart by name as well as by id.
+    /// Reads a request or a notification. In MCP both the method's name and the id tell which it
+    /// is, and they must agree (P8).
     fn asking(&self, method: Value<'a>, limits: &FrameLimits) -> Result<Message, Malformed> {
         let name = method.as_str().filter(|name| !name.is_empty()).ok_or(Malformed::BadMethod)?;
         let method = Box::from(name);
@@ -337,7 +342,7 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// P8: an integer literal in ±(2^53−1), or a bounded string.
+/// Reads an id (P8): an integer literal in ±(2^53−1), or a string of limited length.
 fn read_id(value: Value<'_>, limits: &FrameLimits) -> Option<Id> {
     if let Some(text) = value.as_str() {
         return (text.len() <= limits.id_bytes_max).then(|| Id::Text(Box::from(text)));
@@ -346,8 +351,8 @@ fn read_id(value: Value<'_>, limits: &FrameLimits) -> Option<Id> {
     (-ID_MAX..=ID_MAX).contains(&number).then_some(Id::Number(number))
 }
 
-/// The `code` of a well-formed error object (JSON-RPC 2.0 §5.1). Servers may add members of their
-/// own; a client has no reason to, and what it adds nobody has looked at.
+/// The `code` of a well-formed error object (JSON-RPC 2.0 §5.1). Servers may add members; a
+/// client's error with further members is refused, because nothing would check them.
 fn error_code(error: Value<'_>, sender: Sender) -> Option<i64> {
     let known = |(name, _): (Value<'_>, Value<'_>)| {
         matches!(name.text(), Some(b"code" | b"message" | b"data"))
@@ -359,13 +364,13 @@ fn error_code(error: Value<'_>, sender: Sender) -> Option<i64> {
     error.get("code")?.as_i64()
 }
 
-/// Whether the request names the revision that took legacy methods out.
+/// Whether the request names the revision that removed the legacy methods.
 fn is_modern(params: Value<'_>) -> bool {
     let version = params.get("_meta").and_then(|meta| meta.get(META_PROTOCOL_VERSION));
     version.and_then(Value::as_str) == Some(MODERN)
 }
 
-/// P5 and P10 for `params`.
+/// Checks the names (P5) and types (P10) of members of `params`.
 fn check_params(method: &str, params: Option<Value<'_>>) -> Result<(), Malformed> {
     let bad = |member| Err(Malformed::BadParams { member });
     if let Some(params) = params {
@@ -385,19 +390,21 @@ fn check_params(method: &str, params: Option<Value<'_>>) -> Result<(), Malformed
         let value = params.get(member);
         let kind = value.map(Value::kind);
         let fits = match form {
-            Form::Text => kind == Some(Kind::String),
-            Form::LegacyText => kind == Some(Kind::String) || (kind.is_none() && is_modern(params)),
-            Form::Arguments => matches!(kind, None | Some(Kind::Null | Kind::Object)),
-            Form::Reference => value.is_some_and(is_reference),
-            Form::Filter => value.is_none_or(is_filter),
+            ParamForm::Text => kind == Some(Kind::String),
+            ParamForm::LegacyText => {
+                kind == Some(Kind::String) || (kind.is_none() && is_modern(params))
+            }
+            ParamForm::Arguments => matches!(kind, None | Some(Kind::Null | Kind::Object)),
+            ParamForm::Reference => value.is_some_and(is_reference),
+            ParamForm::Filter => value.is_none_or(is_filter),
         };
         if !fits {
             return bad(member);
         }
         let known = match form {
-            Form::Text | Form::LegacyText | Form::Arguments => continue,
-            Form::Reference => REFERENCE,
-            Form::Filter => FILTER,
+            ParamForm::Text | ParamForm::LegacyText | ParamForm::Arguments => continue,
+            ParamForm::Reference => REFERENCE,
+            ParamForm::Filter => FILTER,
         };
         for (name, _) in value.into_iter().flat_map(Value::members) {
             refuse_look_alike(name, known)?;
@@ -417,7 +424,7 @@ fn is_filter(value: Value<'_>) -> bool {
     value.kind() == Kind::Object && FILTER.iter().all(|member| value.get(member).is_none_or(texts))
 }
 
-/// P5 for one member name.
+/// Refuses a member name that looks like a known one (P5).
 fn refuse_look_alike(name: Value<'_>, known: &[&str]) -> Result<(), Malformed> {
     if name.as_str().is_some_and(|text| is_look_alike(text, known)) {
         return Err(Malformed::LookAlike { at: name.span().start });

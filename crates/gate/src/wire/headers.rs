@@ -1,5 +1,6 @@
-//! Routing headers as they travel (MCP 2026-07-28, Streamable HTTP "Standard Headers"; SEP-2243):
-//! their values, the coding of texts in them, and the `_meta` keys that say the same in the body.
+//! Routing headers (MCP 2026-07-28, Streamable HTTP "Standard Headers"; SEP-2243): their values,
+//! the encoding of texts in them, and the `_meta` keys that hold the same in the body. The check of
+//! headers against the body is in `question::routing`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,11 +9,11 @@ use super::document::{Kind, Value};
 use super::frame::{Frame, META_PROTOCOL_VERSION};
 use super::protocol::{Era, Revision};
 
-/// `_meta` key of what the client offers on each modern request.
+/// `_meta` key of the client's capabilities on each modern request.
 pub const META_CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
-/// The tasks extension, as a client and a server declare it.
+/// Name under which a client and a server declare the tasks extension.
 pub const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
-/// `_meta` key that tags what a subscription brings with the id of its `subscriptions/listen`.
+/// `_meta` key of a subscription's notifications: the id of its `subscriptions/listen`.
 pub const META_SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 /// `_meta` key of the client's self-description on each modern request.
 pub const META_CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
@@ -20,32 +21,32 @@ pub const META_CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
 const SENTINEL_OPEN: &str = "=?base64?";
 const SENTINEL_CLOSE: &str = "?=";
 
-/// Routing headers of one HTTP request, each already found single by the edge (P11).
+/// The routing headers of one HTTP request. The edge has checked that each occurs once (P11).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RoutingHeaders {
     /// `MCP-Protocol-Version`.
     pub protocol_version: Option<Box<str>>,
     /// `Mcp-Method`.
     pub method: Option<Box<str>>,
-    /// `Mcp-Name`, undecoded.
+    /// `Mcp-Name`, not decoded.
     pub name: Option<Box<str>>,
-    /// `Mcp-Param-*`: lower-case suffix and undecoded value.
+    /// `Mcp-Param-*`: lower-case suffix, and value that is not decoded.
     pub params: Vec<(Box<str>, Box<str>)>,
 }
 
-/// The revision that a modern request names in its `_meta`, if it is one: the text may name a
-/// revision that nobody knows yet.
+/// The revision that a modern request names in its `_meta`; absent in legacy requests. The text
+/// need not be a known revision.
 pub fn meta_version(frame: &Frame) -> Option<&str> {
     frame.params()?.get("_meta")?.get(META_PROTOCOL_VERSION)?.as_str()
 }
 
-/// The era of `text`: a revision that is not known is taken for a later one.
+/// The era of the revision `text`. An unknown revision counts as a later one, so as modern.
 pub fn era_of(text: &str) -> Era {
     Revision::parse(text).map_or(Era::Modern, Revision::era)
 }
 
-/// The text of a header value: itself, or what its base64 sentinel holds. The sentinel is
-/// case-sensitive; non-canonical base64 is no text at all.
+/// Decodes a header value: the text itself, or the content of its base64 sentinel
+/// (`=?base64?…?=`, case-sensitive). `None` for base64 that is not canonical or not UTF-8.
 pub fn decode(value: &str) -> Option<Box<str>> {
     let Some(coded) =
         value.strip_prefix(SENTINEL_OPEN).and_then(|rest| rest.strip_suffix(SENTINEL_CLOSE))
@@ -56,7 +57,8 @@ pub fn decode(value: &str) -> Option<Box<str>> {
     String::from_utf8(bytes).ok().map(Into::into)
 }
 
-/// `text` as a header value: itself where that is plain, else in the base64 sentinel.
+/// Encodes `text` as a header value: the text itself if it is printable ASCII, else in the base64
+/// sentinel.
 pub fn encode(text: &str) -> Box<str> {
     let plain = text.bytes().all(|byte| matches!(byte, 0x20..=0x7e))
         && !text.starts_with(' ')
@@ -68,7 +70,7 @@ pub fn encode(text: &str) -> Box<str> {
     format!("{SENTINEL_OPEN}{}{SENTINEL_CLOSE}", STANDARD.encode(text)).into()
 }
 
-/// An argument as a header value; nothing for what cannot be mirrored.
+/// Encodes an argument as a header value; `None` for `null`, arrays and objects.
 pub fn encode_argument(argument: Value<'_>) -> Option<Box<str>> {
     match argument.kind() {
         Kind::String => argument.as_str().map(encode),

@@ -1,6 +1,6 @@
-//! Hexadecimal, as digests and names are written.
+//! Hexadecimal text of digests and random names.
 
-/// `bytes` in lower-case hexadecimal, two digits each.
+/// Returns `bytes` as lower-case hexadecimal, two digits for each byte.
 pub fn hex(bytes: &[u8]) -> String {
     let nibbles = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
     nibbles.filter_map(|nibble| char::from_digit(u32::from(nibble), 16)).collect()

@@ -1,13 +1,13 @@
-//! The method table: every method of the five published revisions, one row each.
+//! The method table: one row for each method of the five published revisions of MCP.
 //!
-//! A row says all that is special about a method: what it does and on what, in which direction and
-//! since when, what its `params` must look like, what its answer may be. The rest of the program
-//! asks the row; [`Method::named`] is the only place that compares a name. A method that the spoken
-//! revision does not define has no row there and is asked about as unknown.
+//! A row states everything that is special about a method: its action and subject, the directions
+//! and revisions that define it, the form of its `params`, what its answer may be. The rest of the
+//! program reads rows; [`Method::named`] is the only function that compares names. A method that
+//! the negotiated revision does not define is decided as [`Action::Unknown`].
 
 use super::protocol::{Direction, Revision};
 
-/// What a method does in MCP.
+/// The action of a method, as policies see it (`input.action`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "each is the MCP method of that name")]
 pub enum Action {
@@ -39,18 +39,18 @@ pub enum Action {
     Unknown,
 }
 
-/// What carrying out an operation does to the system behind it. Ordered: later is worse.
+/// The worst that an operation does to the system behind the server. Ordered: later is worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Effect {
     /// Changes nothing.
     Read,
-    /// Adds or changes.
+    /// Adds or changes something.
     Write,
-    /// Removes, fully replaces, or changes at once what end users get.
+    /// Removes or fully replaces something, or changes at once what end users get.
     Destructive,
-    /// Runs code or anything else that the call alone does not bound.
+    /// Runs code, or anything else that the call's arguments do not limit.
     Exec,
-    /// Not in the pack: the worst, for a rule that compares.
+    /// The pack does not know the operation. Compares as the worst.
     Unknown,
 }
 
@@ -66,7 +66,7 @@ impl Effect {
         }
     }
 
-    /// The effect that a pack names `text`. A pack cannot say `unknown`: it leaves the tool out.
+    /// Parses the name of an effect in a pack. A pack cannot say `unknown`; it omits the tool.
     pub(crate) fn of_pack(text: &str) -> Option<Self> {
         [Self::Read, Self::Write, Self::Destructive, Self::Exec]
             .into_iter()
@@ -74,7 +74,7 @@ impl Effect {
     }
 }
 
-/// Which member of `params` names the thing acted on.
+/// Which member of `params` names the resource that a method acts on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
     /// The peer as a whole.
@@ -108,85 +108,86 @@ pub enum List {
     Tasks,
 }
 
-/// A part that a method plays between client and server, besides asking for something.
+/// The part of a method in the protocol between client and server, where it has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// None.
+    /// No special part.
     Plain,
-    /// Begins a legacy session: `params.protocolVersion` proposes a revision, and the answer
-    /// settles on one.
+    /// Begins a legacy session: `params.protocolVersion` proposes a revision, and the answer names
+    /// the one that applies.
     Handshake,
-    /// Says that the handshake is over.
+    /// Ends the handshake.
     Ready,
-    /// Subscribes: its answer is a stream that stays open until somebody ends it.
+    /// Subscribes: its answer is a stream that stays open until one side closes it.
     Listen,
-    /// Cancels its sender's request of the id `params.requestId`.
+    /// Cancels its sender's request with the id `params.requestId`.
     Cancel,
-    /// Tells of the progress of the request whose token is `params.progressToken`.
+    /// Reports progress of the request whose token is `params.progressToken`.
     Progress,
-    /// Tells the state of a task: in its answer where it is a request, else in `params`.
+    /// Reports the state of a task: in its answer if it is a request, else in `params`.
     TaskState,
 }
 
-/// What a client must offer, in its capabilities, before a server may ask it something.
+/// The capability that a client must declare before a server may send it a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offer {
     /// `sampling`.
     Sampling,
     /// `roots`.
     Roots,
-    /// `elicitation`, in the mode that the question is in.
+    /// `elicitation`, with the mode of the request.
     Elicitation,
 }
 
 /// What a member of `params` must be (rule P10).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// A string; must be there.
+pub enum ParamForm {
+    /// A string that must be present.
     Text,
-    /// A string. It may be left out of a request of 2026-07-28, which took the method out: that
-    /// server is to say so, with 404 and -32601.
+    /// A string. It may be absent from a request of MCP 2026-07-28, which removed the method: the
+    /// answer is then 404 and -32601, not an error about `params`.
     LegacyText,
     /// An object, `null`, or absent.
     Arguments,
-    /// What a completion is about: an object that names a prompt or a resource, never both.
+    /// The `ref` of a completion: an object that names a prompt or a resource, never both.
     Reference,
-    /// What is subscribed to: an object of lists of texts and of flags, or absent.
+    /// The filter of a subscription: an object with lists of strings and flags, or absent.
     Filter,
 }
 
-/// One method.
+/// One row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "independent columns of a table")]
 pub struct Method {
-    /// Its exact name.
+    /// The exact name.
     pub name: &'static str,
-    /// What it does.
+    /// Its action for the policy.
     pub action: Action,
-    /// What it acts on.
+    /// Which member of `params` names its resource.
     pub subject: Subject,
-    /// What it comes to; a tool call's is its pack's to say.
+    /// Its effect; for a tool call the pack states it instead.
     pub effect: Effect,
-    /// The members of `params` that decide what it does, and their forms; no others are held to
-    /// any form.
-    pub params: &'static [(&'static str, Form)],
+    /// The members of `params` on which depends what it does, with their forms (P10); other members
+    /// may have any form.
+    pub params: &'static [(&'static str, ParamForm)],
     /// Whether `Mcp-Name` must mirror its subject (2026-07-28, Streamable HTTP "Standard
     /// Headers"; tasks extension for task ids).
     pub mirrored: bool,
-    /// What else it does between the two peers.
+    /// Its part in the protocol.
     pub role: Role,
-    /// The list that its result carries.
+    /// The list that its result carries, if it does.
     pub list: Option<List>,
-    /// Whether its answer may be questions to the client (2026-07-28, basic/patterns/mrtr:
+    /// Whether its answer may embed requests to the client (MCP 2026-07-28, basic/patterns/mrtr:
     /// `resultType` is `input_required`).
     pub asks_back: bool,
     /// Whether its answer may be a task (tasks extension of 2026-07-28: `resultType` is `task`). In
     /// 2025-11-25 any request may be made a task.
     pub makes_task: bool,
-    /// Whether it is told only to a client that subscribed to it (2026-07-28,
+    /// Whether a notification is sent only to a client that subscribed to it (MCP 2026-07-28,
     /// basic/patterns/subscriptions, and the tasks extension).
     pub subscribed: bool,
-    /// What the client must offer before a server may ask it this inside an answer (2026-07-28).
+    /// The capability that the client must declare before a server may embed this request in an
+    /// answer (MCP 2026-07-28).
     pub offer: Option<Offer>,
     /// Whether it may be part of a batch (2025-03-26, basic/lifecycle: `initialize` must not).
     pub batched: bool,
@@ -194,7 +195,7 @@ pub struct Method {
     to_client: Span,
 }
 
-/// The revisions that define a method in one direction: first and last, or none.
+/// The first and the last revision that define a method in one direction, or none.
 type Span = Option<(Revision, Revision)>;
 
 use Revision::{V20241105 as R1, V20250618 as R3, V20251125 as R4, V20260728 as R5};
@@ -203,19 +204,20 @@ const ALL: Span = Some((R1, R5));
 const LEGACY: Span = Some((R1, R4));
 const MODERN: Span = Some((R5, R5));
 const TASKS: Span = Some((R4, R5));
-/// Tasks as part of MCP itself; the extension of 2026-07-28 has fewer methods for them.
+/// Tasks as part of MCP 2025-11-25; the extension of 2026-07-28 has fewer methods for them.
 const LEGACY_TASKS: Span = Some((R4, R4));
 const NEVER: Span = None;
 
-const NAMED: &[(&str, Form)] = &[("name", Form::Text), ("arguments", Form::Arguments)];
-const URI: &[(&str, Form)] = &[("uri", Form::Text)];
-const LEGACY_URI: &[(&str, Form)] = &[("uri", Form::LegacyText)];
-const TASK_ID: &[(&str, Form)] = &[("taskId", Form::Text)];
+const NAMED: &[(&str, ParamForm)] =
+    &[("name", ParamForm::Text), ("arguments", ParamForm::Arguments)];
+const URI: &[(&str, ParamForm)] = &[("uri", ParamForm::Text)];
+const LEGACY_URI: &[(&str, ParamForm)] = &[("uri", ParamForm::LegacyText)];
+const TASK_ID: &[(&str, ParamForm)] = &[("taskId", ParamForm::Text)];
 
 use Action as A;
 use Effect::{Exec, Read, Write};
 
-/// A row with nothing special about it.
+/// A row with the default in every special column.
 const fn row(
     name: &'static str,
     action: Action,
@@ -247,28 +249,30 @@ const fn lists(
     name: &'static str,
     action: Action,
     list: List,
-    (to_server, to_client): (Span, Span),
+    to_server: Span,
+    to_client: Span,
 ) -> Method {
     Method { list: Some(list), ..row(name, action, Read, to_server, to_client) }
 }
 
-/// A row of something that a server tells its subscribers.
+/// A row of a notification to subscribers.
 const fn news(name: &'static str, first_and_last: Span) -> Method {
     Method { subscribed: true, ..row(name, A::Notify, Read, NEVER, first_and_last) }
 }
 
-const LIST_TOOLS: Method = lists("tools/list", A::ListTools, List::Tools, (ALL, NEVER));
-const LIST_PROMPTS: Method = lists("prompts/list", A::ListPrompts, List::Prompts, (ALL, NEVER));
+const LIST_TOOLS: Method = lists("tools/list", A::ListTools, List::Tools, ALL, NEVER);
+const LIST_PROMPTS: Method = lists("prompts/list", A::ListPrompts, List::Prompts, ALL, NEVER);
 const LIST_RESOURCES: Method =
-    lists("resources/list", A::ListResources, List::Resources, (ALL, NEVER));
+    lists("resources/list", A::ListResources, List::Resources, ALL, NEVER);
 const LIST_RESOURCE_TEMPLATES: Method = lists(
     "resources/templates/list",
     A::ListResourceTemplates,
     List::ResourceTemplates,
-    (ALL, NEVER),
+    ALL,
+    NEVER,
 );
 const LIST_TASKS: Method =
-    lists("tasks/list", A::ListTasks, List::Tasks, (LEGACY_TASKS, LEGACY_TASKS));
+    lists("tasks/list", A::ListTasks, List::Tasks, LEGACY_TASKS, LEGACY_TASKS);
 
 /// From the `schema.ts` unions of each revision, and the tasks extension of 2026-07-28.
 const TABLE: &[Method] = &[
@@ -317,13 +321,13 @@ const TABLE: &[Method] = &[
     },
     Method {
         subject: Subject::Reference,
-        params: &[("ref", Form::Reference)],
+        params: &[("ref", ParamForm::Reference)],
         ..row("completion/complete", A::Complete, Read, ALL, NEVER)
     },
     row("logging/setLevel", A::SetLevel, Read, LEGACY, NEVER),
     Method {
         subject: Subject::Subscriptions,
-        params: &[("notifications", Form::Filter)],
+        params: &[("notifications", ParamForm::Filter)],
         role: Role::Listen,
         ..row("subscriptions/listen", A::Listen, Read, MODERN, NEVER)
     },
@@ -342,7 +346,7 @@ const TABLE: &[Method] = &[
     },
     Method {
         subject: Subject::Task,
-        params: &[("taskId", Form::LegacyText)],
+        params: &[("taskId", ParamForm::LegacyText)],
         ..row("tasks/result", A::TaskResult, Read, LEGACY_TASKS, LEGACY_TASKS)
     },
     LIST_TASKS,
@@ -383,13 +387,13 @@ const TABLE: &[Method] = &[
 ];
 
 impl Method {
-    /// The row of `name`, in whichever direction and revision it is defined.
+    /// Returns the row of the exact `name`, in any direction and revision.
     pub fn named(name: &str) -> Option<&'static Self> {
         TABLE.iter().find(|method| method.name == name)
     }
 
-    /// The row of `name` in `direction`, where `revision` defines it; with no revision known yet,
-    /// where any does.
+    /// Returns the row of `name` if `revision` defines it in `direction`; without a known revision,
+    /// if any revision does.
     pub fn find(
         name: &str,
         direction: Direction,
@@ -407,19 +411,20 @@ impl Method {
         }
     }
 
-    /// Whether MCP makes a notification of `name`, known or not: they begin with one word.
+    /// Whether `name`, known or not, is the name of a notification: it begins with
+    /// `notifications/`.
     pub fn is_notification(name: &str) -> bool {
         name.starts_with("notifications/")
     }
 
-    /// Every row, for tests and documents.
+    /// Returns every row, for tests and for the tables of the documentation.
     pub fn all() -> impl Iterator<Item = &'static Self> {
         TABLE.iter()
     }
 }
 
 impl List {
-    /// The method whose result carries it.
+    /// The row of the method whose result carries this list.
     pub fn method(self) -> &'static Method {
         match self {
             Self::Tools => &LIST_TOOLS,

@@ -1,8 +1,8 @@
-//! Bytes and what they say: strict JSON, JSON-RPC frames, the methods of MCP, routing headers, the
-//! protocol spoken, characters that cannot be seen, and hexadecimal.
+//! From bytes to frames: strict JSON, JSON-RPC 2.0, the methods of MCP, routing headers, protocol
+//! revisions, invisible characters, and hexadecimal.
 //!
-//! Comments cite rules of reading as P1 to P16 (`docs/strict-profile.md`) and attacks by a letter and
-//! a number (`docs/threats.md`).
+//! Nothing here knows principals, policies or sessions. Comments cite the strict profile as P1 to
+//! P16 (`docs/strict-profile.md`) and threats by a letter and a number (`docs/threats.md`).
 
 pub mod hex;
 pub mod protocol;

@@ -1,4 +1,4 @@
-//! The protocol that a frame travels by: its direction, revision, era and transport.
+//! The protocol of a frame: its direction, revision, era and transport.
 
 /// Which way a frame goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,12 +35,12 @@ impl Revision {
     pub const ALL: [Self; 5] =
         [Self::V20241105, Self::V20250326, Self::V20250618, Self::V20251125, Self::V20260728];
 
-    /// The revision named `text`, exactly.
+    /// The revision with the exact name `text`, if it is a published one.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|revision| revision.as_str() == text)
     }
 
-    /// Its name on the wire.
+    /// Its name in `protocolVersion` and in headers.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::V20241105 => "2024-11-05",
@@ -51,18 +51,19 @@ impl Revision {
         }
     }
 
-    /// The era that it belongs to.
+    /// The family of revisions that it belongs to.
     pub fn era(self) -> Era {
         if self >= Self::V20260728 { Era::Modern } else { Era::Legacy }
     }
 }
 
-/// The two ways of MCP: with a handshake (up to 2025-11-25), or with metadata on each request.
+/// The two families of MCP revisions: with a handshake (up to 2025-11-25), or with metadata on each
+/// request (from 2026-07-28).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Era {
-    /// `initialize`, sessions, server-to-client requests.
+    /// `initialize`, sessions, requests of servers to clients.
     Legacy,
-    /// Per-request `_meta`, no session.
+    /// `_meta` on each request, no sessions.
     Modern,
 }
 
@@ -76,7 +77,7 @@ impl Era {
     }
 }
 
-/// How frames travel between the client and us.
+/// The transport between the client and the firewall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// Streamable HTTP.
@@ -98,9 +99,9 @@ impl Transport {
 /// The protocol spoken on one exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Protocol {
-    /// The revision, where it is known yet.
+    /// The revision; absent until it is known, and for an unknown one.
     pub revision: Option<Revision>,
-    /// The era.
+    /// The family of revisions.
     pub era: Era,
     /// The transport on the client's side.
     pub transport: Transport,

@@ -2,19 +2,18 @@
 //!
 //! There is one table of them, [`table`]; it says what is in it and why. It has three uses:
 //!
-//! - *What a person reads.* [`is_unseen`]: the journal, `bartizan.lock`, a learned policy, and on
-//!   a terminal the lines of `audit tail`, errors and the demo, never carry such a character as
-//!   itself. All of the table, since each of them hides text, moves text, ends the line, or makes
-//!   two texts look alike that differ.
-//! - *Names that look alike* (rule P5, in [`super::frame`]). All of the table and white space: a
-//!   reader that trims, stops at a NUL or ignores what it cannot show takes the name for the known
-//!   one.
-//! - *Flags of a definition*, below. A client shows its user a description that the user cannot
-//!   read as the model does (the threats "tool poisoning" and "shadowing"). [`kind`]: all of the
-//!   table but tab and line ends, which lay out a text, and but what a script or an emoji needs at
-//!   this place (joiners, one variation selector, the tags of an emoji flag). A further flag says
-//!   that a name passes for another one. Only definitions are looked at, never arguments or
-//!   answers.
+//! - *Text for people.* [`is_unseen`]: the journal, `bartizan.lock`, a learned policy, and on a
+//!   terminal the lines of `audit tail`, errors and the demo escape all characters of the table,
+//!   because each of them hides or moves text, ends the line, or makes different texts look alike.
+//! - *Names that look alike* (P5, in [`super::frame`]). All characters of the table, and white
+//!   space: a reader that trims, stops at a NUL or ignores what it cannot show reads the name as a
+//!   known one.
+//! - *Flags of a definition*, in this file. A client shows its user a description that the model
+//!   reads differently (the threats "tool poisoning" and "shadowing"). [`kind`]: all characters of
+//!   the table, except tab and line ends, which format a text, and except characters that a script
+//!   or an emoji needs at that position (joiners, one variation selector, the tags of an emoji
+//!   flag). A further flag marks a name that imitates another one. Only definitions are checked,
+//!   never arguments or answers.
 
 mod table;
 
@@ -26,33 +25,35 @@ pub use self::table::is_unseen;
 use self::table::{Unseen, kind};
 use super::document::{Kind, Value};
 
-/// Characters that show nothing, where they have no business.
+/// The flag for invisible characters that neither a script nor an emoji needs at that position.
 pub const INVISIBLE: &str = "invisible";
-/// Embeddings, overrides and isolates of the writing direction (UAX #9).
+/// The flag for embeddings, overrides and isolates of the writing direction (UAX #9).
 pub const BIDI: &str = "bidi";
-/// Control characters but tab and line ends: escape sequences of terminals begin with one.
+/// The flag for control characters except tab and line ends; terminal escape sequences begin with
+/// one.
 pub const CONTROL: &str = "control";
-/// Another name of the same page looks the same (UTS #39).
+/// The flag for a name that looks the same as another name of the same page (UTS #39).
 pub const TWIN: &str = "twin";
 
-/// The flag of this name.
+/// Returns the flag with this name, if there is one.
 pub fn named(name: &str) -> Option<&'static str> {
     [INVISIBLE, BIDI, CONTROL, TWIN].into_iter().find(|flag| *flag == name)
 }
 
-/// The flags of a definition, in order, each once. `twins` are those of its page.
+/// Returns the flags of a definition, in a fixed order, without duplicates. `is_twin` comes from
+/// [`twins`] of its page.
 pub fn of(definition: Value<'_>, is_twin: bool) -> Vec<&'static str> {
-    let mut found = Found::default();
+    let mut found = UnseenFlags::default();
     found.value(definition);
-    let Found { bidi, control, invisible } = found;
+    let UnseenFlags { bidi, control, invisible } = found;
     [(bidi, BIDI), (control, CONTROL), (invisible, INVISIBLE), (is_twin, TWIN)]
         .into_iter()
         .filter_map(|(there, flag)| there.then_some(flag))
         .collect()
 }
 
-/// For each of `names` whether it passes for another one: it looks the same, and is not plain
-/// ASCII.
+/// Returns for each of `names` whether it imitates another one: its UTS #39 skeleton equals another
+/// name's, and it is not plain ASCII.
 pub fn twins(names: &[&str]) -> Vec<bool> {
     if names.iter().all(|name| name.is_ascii()) {
         return vec![false; names.len()];
@@ -67,18 +68,18 @@ pub fn twins(names: &[&str]) -> Vec<bool> {
     names.iter().zip(&looks).map(|(name, look)| !name.is_ascii() && is_twin(look)).collect()
 }
 
-/// Tags of one flag, the last among them: a region and up to three letters or digits.
+/// Tag characters of one emoji flag at most, CANCEL TAG included (UTS #51).
 const FLAG_TAGS_MAX: usize = 6;
 
 #[derive(Default)]
-struct Found {
+struct UnseenFlags {
     bidi: bool,
     control: bool,
     invisible: bool,
 }
 
-impl Found {
-    /// All texts and names; the depth of the recursion is bounded by that of the document.
+impl UnseenFlags {
+    /// Checks all texts and names. Recursive; the document's own depth limit bounds it.
     fn value(&mut self, value: Value<'_>) {
         match value.kind() {
             Kind::String => self.text(value.as_str().unwrap_or_default()),
@@ -99,7 +100,7 @@ impl Found {
         }
         let mut before = None;
         let mut chars = text.chars().peekable();
-        // Tags of the flag that is being read, so far.
+        // The number of tags of the emoji flag that is being read.
         let mut flag: Option<usize> = None;
         while let Some(char) = chars.next() {
             let after = chars.peek().copied();
@@ -133,7 +134,7 @@ fn is_tag(char: char) -> bool {
     matches!(char, '\u{e0000}'..='\u{e007f}')
 }
 
-/// Whether an invisible character does here what it is for.
+/// Whether an invisible character has its proper use at this position.
 fn is_needed(char: char, before: Option<char>, after: Option<char>) -> bool {
     let seen = |it: char| !it.is_ascii() && !is_unseen(it);
     let letter = |it: Option<char>| it.is_some_and(|it| it.is_alphabetic() && seen(it));

@@ -1,122 +1,124 @@
-//! Which of a tool's operations a call means.
+//! Selects which of a tool's operations a call means, by the pack's `dispatch` entry.
 //!
-//! What the pack does not list, what cannot be read and what could be read in two ways is no
-//! operation that anybody knows.
+//! Arguments that the pack does not list, that cannot be read, or that could be read in two ways
+//! select no operation, so the call's effect is unknown.
 
 use bytes::Bytes;
 
-use super::Handles;
-use super::place::{NotText, held};
-use crate::question::pack::{Dispatch, Effect, Selector, ToolEntry};
+use super::HandleLookup;
+use super::environment::{NotText, text_at};
+use crate::question::pack::{Effect, OperationDispatch, Selector, ToolEntry};
 use crate::wire::document::{Document, DocumentLimits, Value};
 
-/// What a call came down to.
-pub(super) struct Chosen<'p> {
+/// The operation that a call means.
+pub(super) struct SelectedOperation<'p> {
     pub(super) entry: &'p ToolEntry,
-    /// The operation; absent for a tool that does one thing.
+    /// The name of the operation; absent for a tool that does not dispatch.
     pub(super) name: Option<Box<str>>,
-    /// What the server said of the operation; the pack may say worse.
+    /// The effect that the server stated when it issued the handle; the pack's may be worse.
     pub(super) at_least: Effect,
-    /// The arguments of the operation, where they stand inside a command line.
-    inner: Inner,
+    /// Where the operation's arguments are.
+    inner: InnerArguments,
 }
 
-impl<'p> Chosen<'p> {
-    fn of(entry: &'p ToolEntry, name: Option<Box<str>>, inner: Inner) -> Self {
+impl<'p> SelectedOperation<'p> {
+    fn of(entry: &'p ToolEntry, name: Option<Box<str>>, inner: InnerArguments) -> Self {
         Self { entry, name, at_least: Effect::Read, inner }
     }
 }
 
-enum Inner {
+enum InnerArguments {
     /// The arguments of the call are those of the operation.
     Same,
-    /// It has none.
+    /// The operation has no arguments.
     Nothing,
-    /// These.
+    /// The JSON at the end of a command line.
     Json(Document),
-    /// They cannot be read.
+    /// The end of the command line is not strict JSON.
     Unreadable,
 }
 
-impl Chosen<'_> {
-    /// The arguments of the operation.
+impl SelectedOperation<'_> {
+    /// Returns the arguments of the operation; `call` are those of the whole call.
     ///
     /// # Errors
     ///
-    /// They cannot be read.
+    /// [`NotText`] where they cannot be read.
     pub(super) fn arguments<'a>(
         &'a self,
         call: Option<Value<'a>>,
     ) -> Result<Option<Value<'a>>, NotText> {
         match &self.inner {
-            Inner::Same => Ok(call),
-            Inner::Nothing => Ok(None),
-            Inner::Json(document) => Ok(Some(document.root())),
-            Inner::Unreadable => Err(NotText),
+            InnerArguments::Same => Ok(call),
+            InnerArguments::Nothing => Ok(None),
+            InnerArguments::Json(document) => Ok(Some(document.root())),
+            InnerArguments::Unreadable => Err(NotText),
         }
     }
 }
 
-/// The operation that a call of `tool` means; nothing where it is not known.
-pub(super) fn choose<'p>(
+/// Selects the operation that a call of `tool` means; `None` where the pack does not know it.
+pub(super) fn select<'p>(
     tool: &'p ToolEntry,
     arguments: Option<Value<'_>>,
-    handles: Option<&dyn Handles>,
-) -> Option<Chosen<'p>> {
+    handles: Option<&dyn HandleLookup>,
+) -> Option<SelectedOperation<'p>> {
     let Some(dispatch) = &tool.dispatch else {
-        return Some(Chosen::of(tool, None, Inner::Same));
+        return Some(SelectedOperation::of(tool, None, InnerArguments::Same));
     };
     match &dispatch.by {
         Selector::Values(pointers) => {
             let values: Result<Vec<_>, NotText> = pointers
                 .iter()
-                .map(|pointer| held(arguments, pointer).map(Option::unwrap_or_default))
+                .map(|pointer| text_at(arguments, pointer).map(Option::unwrap_or_default))
                 .collect();
-            // A slash inside a value would make two keys of one.
+            // Values are joined by slashes, so a slash inside a value could forge another key.
             let values = values.ok().filter(|values| !values.iter().any(|it| it.contains('/')))?;
             dispatch.entry(values.join("/").into())
         }
         Selector::Route { method, path } => {
             let method = if method.starts_with('/') {
-                held(arguments, method).ok().flatten()?
+                text_at(arguments, method).ok().flatten()?
             } else {
                 method
             };
-            let path = held(arguments, path).ok().flatten()?;
+            let path = text_at(arguments, path).ok().flatten()?;
             let route = dispatch.routes.iter().find(|route| route.matches(method, path));
             if let Some(route) = route {
                 return dispatch.entry(route.text.clone());
             }
             let entry = dispatch.otherwise.as_ref()?;
-            Some(Chosen::of(entry, Some(method.into()), Inner::Same))
+            Some(SelectedOperation::of(entry, Some(method.into()), InnerArguments::Same))
         }
-        Selector::Command(pointer) => command(dispatch, held(arguments, pointer).ok().flatten()?),
+        Selector::Command(pointer) => {
+            command(dispatch, text_at(arguments, pointer).ok().flatten()?)
+        }
         Selector::Handle(pointer) => {
-            let handle = held(arguments, pointer).ok().flatten()?;
-            let handed = handles?.handed(handle)?;
-            let mut chosen = dispatch.entry(handed.operation)?;
-            chosen.at_least = handed.effect.unwrap_or(Effect::Read);
-            Some(chosen)
+            let handle = text_at(arguments, pointer).ok().flatten()?;
+            let handed = handles?.resolve(handle)?;
+            let mut selected = dispatch.entry(handed.operation)?;
+            selected.at_least = handed.effect.unwrap_or(Effect::Read);
+            Some(selected)
         }
     }
 }
 
-/// Length of an operation's name, bytes; it may come from the call itself.
+/// Longest name of an operation, bytes; the name may come from the call itself.
 const NAME_BYTES_MAX: usize = 256;
 
-impl Dispatch {
-    fn entry(&self, name: Box<str>) -> Option<Chosen<'_>> {
+impl OperationDispatch {
+    fn entry(&self, name: Box<str>) -> Option<SelectedOperation<'_>> {
         if name.len() > NAME_BYTES_MAX {
             return None;
         }
         let entry = self.cases.get(&name).or(self.otherwise.as_ref())?;
-        Some(Chosen::of(entry, Some(name), Inner::Same))
+        Some(SelectedOperation::of(entry, Some(name), InnerArguments::Same))
     }
 }
 
-/// `verb [--flag]… [operation] [json]`, parted by single spaces.
-fn command<'p>(dispatch: &'p Dispatch, text: &str) -> Option<Chosen<'p>> {
-    // A shell or a line reader behind the tool could make two commands of one.
+/// Parses `verb [--flag]… [operation] [json]`, separated by single spaces.
+fn command<'p>(dispatch: &'p OperationDispatch, text: &str) -> Option<SelectedOperation<'p>> {
+    // A shell or a line reader behind the tool could take one line for two commands.
     if text.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')) {
         return None;
     }
@@ -134,19 +136,19 @@ fn command<'p>(dispatch: &'p Dispatch, text: &str) -> Option<Chosen<'p>> {
     if word(operation) {
         let name = format!("{verb} {operation}");
         if let Some(entry) = dispatch.cases.get(name.as_str()) {
-            return Some(Chosen::of(entry, Some(name.into()), inner(json)));
+            return Some(SelectedOperation::of(entry, Some(name.into()), inner(json)));
         }
     }
     let entry = dispatch.cases.get(verb).or(dispatch.otherwise.as_ref())?;
-    Some(Chosen::of(entry, Some(verb.into()), Inner::Nothing))
+    Some(SelectedOperation::of(entry, Some(verb.into()), InnerArguments::Nothing))
 }
 
-fn inner(json: &str) -> Inner {
+fn inner(json: &str) -> InnerArguments {
     if json.is_empty() {
-        return Inner::Nothing;
+        return InnerArguments::Nothing;
     }
     match Document::read(Bytes::copy_from_slice(json.as_bytes()), &DocumentLimits::default()) {
-        Ok(document) => Inner::Json(document),
-        Err(_) => Inner::Unreadable,
+        Ok(document) => InnerArguments::Json(document),
+        Err(_) => InnerArguments::Unreadable,
     }
 }

@@ -1,4 +1,4 @@
-//! Reading a pack: every problem, each with its place and what to write instead.
+//! Reads a pack and reports every problem, each with a pointer and what to write instead.
 
 mod tool;
 
@@ -12,17 +12,17 @@ use crate::wire::document::{Document, DocumentLimits, Kind, Unreadable, Value};
 
 /// Size of one pack, bytes.
 const PACK_BYTES_MAX: usize = 4 << 20;
-/// Nesting of a pack's document; the format itself needs 4.
+/// Nesting of a pack's document, levels; the format itself needs 4.
 const PACK_DEPTH_MAX: usize = 16;
 /// Tools in one pack.
 const TOOLS_MAX: usize = 4096;
-/// Length of a tool's name, bytes; MCP itself names 128 characters.
+/// Length of a tool's name, bytes; MCP recommends at most 128 characters.
 const TOOL_NAME_BYTES_MAX: usize = 256;
 /// Pointers, tags or argument names of one tool.
 const ITEMS_MAX: usize = 64;
 /// Steps of one pointer.
 const POINTER_STEPS_MAX: usize = 16;
-/// Problems reported for one pack; the rest would be noise.
+/// Problems reported for one pack; further ones are dropped.
 const PROBLEMS_MAX: usize = 100;
 
 /// Reads a pack from its JSON text.
@@ -32,7 +32,7 @@ pub(super) fn pack(json: &[u8]) -> Result<Pack, Vec<PackProblem>> {
         depth_max: PACK_DEPTH_MAX,
         ..DocumentLimits::default()
     };
-    let mut reading = Reading { problems: Vec::new() };
+    let mut reading = PackReader { problems: Vec::new() };
     let document = match Document::read(Bytes::copy_from_slice(json), &limits) {
         Ok(document) => document,
         Err(unreadable) => {
@@ -44,7 +44,7 @@ pub(super) fn pack(json: &[u8]) -> Result<Pack, Vec<PackProblem>> {
     if reading.problems.is_empty() { Ok(pack) } else { Err(reading.problems) }
 }
 
-/// What breaks the strict profile, in the words of someone who edits the file.
+/// Explains a breach of the strict profile to a person who edits the file.
 fn describe(json: &[u8], unreadable: &Unreadable) -> String {
     let line = |at: usize| {
         let newlines = json.iter().take(at).filter(|byte| **byte == b'\n').count();
@@ -82,12 +82,12 @@ fn describe(json: &[u8], unreadable: &Unreadable) -> String {
     }
 }
 
-/// One reading: problems pile up, reading goes on.
-struct Reading {
+/// Reads one pack. It collects problems and continues, so that a run reports all of them.
+struct PackReader {
     problems: Vec<PackProblem>,
 }
 
-impl Reading {
+impl PackReader {
     fn problem(&mut self, path: &str, message: impl Into<String>) {
         if self.problems.len() < PROBLEMS_MAX {
             self.problems.push(PackProblem { path: path.to_owned(), message: message.into() });
@@ -160,7 +160,7 @@ impl Reading {
         tools
     }
 
-    /// The name of a tool or of an operation behind one.
+    /// Checks the name of a tool or of one of its operations.
     fn name(&mut self, path: &str, name: &str) {
         if name.is_empty() || name.len() > TOOL_NAME_BYTES_MAX || name.chars().any(char::is_control)
         {
@@ -202,7 +202,7 @@ impl Reading {
         Some(BaselineRate { rate: rate?, burst })
     }
 
-    /// An object whose members are read alike; empty where there is none.
+    /// Reads an object whose members all have the same form; empty where it is absent.
     fn map<T>(
         &mut self,
         path: &str,
@@ -227,7 +227,7 @@ impl Reading {
         found
     }
 
-    /// A string that must be there.
+    /// Reads a string that must be present.
     fn required(
         &mut self,
         path: &str,
@@ -346,7 +346,7 @@ fn pointer_problem(pointer: &str) -> Option<String> {
     bad_escape.then(|| "`~` must be followed by 0 or 1 (RFC 6901 §3)".to_owned())
 }
 
-/// Headers that carry the message itself or route it; a pack may not own them.
+/// Headers of the message itself or of its routing; a pack may not own them.
 const ROUTING_HEADERS: [&str; 12] = [
     "accept",
     "connection",
@@ -377,7 +377,7 @@ fn header_problem(name: &str) -> Option<String> {
     None
 }
 
-/// Names of packs and tags.
+/// Whether `text` is a valid name of a pack, tag or fact.
 fn is_slug(text: &str) -> bool {
     let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     !text.is_empty()
@@ -387,7 +387,7 @@ fn is_slug(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-/// One step of a pointer, escaped (RFC 6901 §3).
+/// Escapes one step of a pointer (RFC 6901 §3).
 fn escape(step: &str) -> String {
     step.replace('~', "~0").replace('/', "~1")
 }

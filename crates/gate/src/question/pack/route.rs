@@ -1,21 +1,26 @@
-//! HTTP routes of a pack: a method and a path template, matched without any rewriting.
+//! HTTP routes of a pack: a method and a path template, matched without rewriting the path.
 //!
-//! Behind a tool that passes a path on, a URL parser collapses dot segments, decodes escapes and
-//! drops fragments. A path in which any of that could happen matches no route (threats E11).
+//! A tool that forwards a path passes it to a URL parser, which collapses dot segments, decodes
+//! escapes and drops fragments. A path in which any of that could happen matches no route (threats
+//! E11).
 
 /// A method and a path template, such as `POST /v1/features/{id}/toggle`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// As the pack writes it.
+    /// The route as the pack writes it.
     pub text: Box<str>,
 }
 
-/// Why a text is no [`Route`].
+/// The text is not a valid [`Route`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoRoute;
 
 impl Route {
-    /// Reads `METHOD /path/{name}/…`: an upper-case method, one space, plain segments.
+    /// Parses `METHOD /path/{name}/…`: an upper-case method, one space, plain or variable segments.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRoute`] for any other text.
     pub fn read(text: &str) -> Result<Self, NoRoute> {
         let (method, path) = text.split_once(' ').ok_or(NoRoute)?;
         let good = is_method(method)
@@ -25,8 +30,8 @@ impl Route {
         if good { Ok(Self { text: text.into() }) } else { Err(NoRoute) }
     }
 
-    /// Whether a call of `method` and `path` takes this route. A leading slash may be missing and
-    /// a query may follow; `{name}` stands for one segment.
+    /// Whether `method` and `path` match this route. The path may lack its leading slash and may
+    /// have a query; `{name}` matches one segment.
     pub fn matches(&self, method: &str, path: &str) -> bool {
         let Some((own_method, own_path)) = self.text.split_once(' ') else { return false };
         let Some(segments) = segments(path) else { return false };
@@ -37,7 +42,8 @@ impl Route {
     }
 }
 
-/// The segments of a path that every reader takes apart alike; nothing if one is not plain.
+/// Returns the segments of a path that every URL parser splits the same way; `None` if one is not
+/// plain.
 fn segments(path: &str) -> Option<impl Iterator<Item = &str> + Clone> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     if query.bytes().any(|byte| !byte.is_ascii_graphic() || matches!(byte, b'#' | b'\\')) {
@@ -48,8 +54,8 @@ fn segments(path: &str) -> Option<impl Iterator<Item = &str> + Clone> {
     path.split('/').all(is_plain).then(|| path.split('/'))
 }
 
-/// Unreserved characters of RFC 3986 §2.3 and a few that no parser changes; no dot segment, no
-/// escape.
+/// Whether a segment has only unreserved characters (RFC 3986 §2.3) and a few others that no parser
+/// changes, and is no dot segment.
 fn is_plain(segment: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:@!$+,=".contains(&byte);
     !segment.is_empty() && segment != "." && segment != ".." && segment.bytes().all(legal)

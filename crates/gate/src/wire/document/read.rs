@@ -1,18 +1,20 @@
-//! The reader: bytes to a flat tree, in one pass, without recursion.
+//! The reader: from bytes to a flat tree, in one pass, without recursion.
 //!
-//! Knows the rules P2 to P6 of the strict profile and nothing of what the values mean. Work is
-//! linear in the bytes but for one sort of the names of each large object.
+//! It checks P2 to P6 of the strict profile. Its work is linear in the bytes, except one sort of
+//! the names of each large object.
 
 use std::cmp::Ordering;
 
 use super::text::plain_len;
-use super::tree::{Node, Shape, Tree, narrow, wide};
+use super::tree::{Shape, Tree, TreeNode, narrow, wide};
 use super::{DocumentLimits, Unreadable};
 
-/// Objects up to this many members are searched for duplicates pair by pair.
+/// Objects with at most this many members are checked for duplicates pair by pair; larger ones are
+/// sorted.
 const PAIRWISE_MAX: usize = 12;
 
-/// Any literal of this many digits without an exponent is finite: binary64 ends at 1.8e308.
+/// A literal of at most this many characters without an exponent is always finite: the largest
+/// binary64 is about 1.8e308.
 const FINITE_DIGITS: usize = 300;
 
 /// Reads one document.
@@ -26,10 +28,10 @@ pub(super) fn read(bytes: &[u8], limits: &DocumentLimits) -> Result<Tree, Unread
     if let Err(error) = std::str::from_utf8(bytes) {
         return Err(Unreadable::NotUtf8 { at: error.valid_up_to() });
     }
-    // A guess that fits most calls without growing; the bound keeps a large body from claiming
-    // memory before it has shown values.
+    // Enough for most calls without reallocation; the bound prevents a large body from reserving
+    // memory before its values are read.
     let nodes = Vec::with_capacity((bytes.len() >> 3).saturating_add(4).min(4096));
-    let mut reader = Reader {
+    let mut reader = TreeReader {
         bytes,
         limits,
         at: 0,
@@ -42,15 +44,15 @@ pub(super) fn read(bytes: &[u8], limits: &DocumentLimits) -> Result<Tree, Unread
     Ok(reader.tree)
 }
 
-/// A container whose end has not been met.
-struct Open {
+/// An array or object whose end is not read yet.
+struct OpenContainer {
     node: u32,
     len: u32,
-    /// For an object, where its names begin in [`Reader::names`]; `None` for an array.
+    /// For an object, where its names begin in [`TreeReader::names`]; `None` for an array.
     names: Option<usize>,
 }
 
-/// A member name, with what settles most comparisons without looking at the text.
+/// A member name, with a prefix and a length that decide most comparisons without the text.
 #[derive(Clone, Copy)]
 struct Name {
     /// See [`head`].
@@ -59,31 +61,31 @@ struct Name {
     node: u32,
 }
 
-/// What follows the point just reached.
-enum Next {
+/// What the reader expects next.
+enum NextToken {
     Value,
     Separator,
     End,
 }
 
-struct Reader<'a> {
+struct TreeReader<'a> {
     bytes: &'a [u8],
     limits: &'a DocumentLimits,
     at: usize,
     tree: Tree,
     values: usize,
-    open: Vec<Open>,
+    open: Vec<OpenContainer>,
     names: Vec<Name>,
 }
 
-impl Reader<'_> {
+impl TreeReader<'_> {
     fn document(&mut self) -> Result<(), Unreadable> {
-        let mut next = Next::Value;
+        let mut next = NextToken::Value;
         loop {
             next = match next {
-                Next::Value => self.value()?,
-                Next::Separator => self.separator()?,
-                Next::End => return Ok(()),
+                NextToken::Value => self.value()?,
+                NextToken::Separator => self.separator()?,
+                NextToken::End => return Ok(()),
             }
         }
     }
@@ -96,7 +98,7 @@ impl Reader<'_> {
         self.at = self.at.saturating_add(1);
     }
 
-    /// Skips white space and shows what follows.
+    /// Skips white space and returns the byte that follows, without consuming it.
     fn token(&mut self) -> Option<u8> {
         loop {
             match self.peek() {
@@ -110,8 +112,8 @@ impl Reader<'_> {
         Err(Unreadable::NotJson { at: self.at })
     }
 
-    /// Reads a scalar, or the beginning of a container.
-    fn value(&mut self) -> Result<Next, Unreadable> {
+    /// Reads a scalar, or the beginning of an array or object.
+    fn value(&mut self) -> Result<NextToken, Unreadable> {
         let token = self.token();
         if self.values >= self.limits.values_max {
             return Err(Unreadable::TooMany);
@@ -130,14 +132,15 @@ impl Reader<'_> {
             Some(b'n') => self.word(b"null", Shape::Null)?,
             Some(_) | None => return self.stopped(),
         }
-        Ok(Next::Separator)
+        Ok(NextToken::Separator)
     }
 
-    /// Reads what stands behind a value: a comma, the end of its container, or the end of all.
-    fn separator(&mut self) -> Result<Next, Unreadable> {
+    /// Reads what follows a value: a comma, the end of its array or object, or the end of the
+    /// document.
+    fn separator(&mut self) -> Result<NextToken, Unreadable> {
         let token = self.token();
         let Some(parent) = self.open.last() else {
-            return if token.is_none() { Ok(Next::End) } else { self.stopped() };
+            return if token.is_none() { Ok(NextToken::End) } else { self.stopped() };
         };
         match (token, parent.names.is_some()) {
             (Some(b','), true) => {
@@ -146,39 +149,41 @@ impl Reader<'_> {
             }
             (Some(b','), false) => {
                 self.step();
-                Ok(Next::Value)
+                Ok(NextToken::Value)
             }
             (Some(b'}'), true) | (Some(b']'), false) => self.end(),
             _ => self.stopped(),
         }
     }
 
-    fn begin_object(&mut self) -> Result<Next, Unreadable> {
+    fn begin_object(&mut self) -> Result<NextToken, Unreadable> {
         self.begin(Some(self.names.len()))?;
         if self.token() == Some(b'}') { self.end() } else { self.name() }
     }
 
-    fn begin_array(&mut self) -> Result<Next, Unreadable> {
+    fn begin_array(&mut self) -> Result<NextToken, Unreadable> {
         self.begin(None)?;
-        if self.token() == Some(b']') { self.end() } else { Ok(Next::Value) }
+        if self.token() == Some(b']') { self.end() } else { Ok(NextToken::Value) }
     }
 
     fn begin(&mut self, names: Option<usize>) -> Result<(), Unreadable> {
         if self.open.len() >= self.limits.depth_max {
             return Err(Unreadable::TooDeep { at: self.at });
         }
-        self.open.push(Open { node: narrow(self.tree.nodes.len()), len: 0, names });
-        // The span and the shape are put right by `end`.
+        self.open.push(OpenContainer { node: narrow(self.tree.nodes.len()), len: 0, names });
+        // `end` sets the final span and shape.
         self.push(self.at, Shape::Null);
         self.step();
         Ok(())
     }
 
-    /// Ends the innermost container; its closing bracket is what `at` shows.
-    fn end(&mut self) -> Result<Next, Unreadable> {
+    /// Ends the innermost array or object; `at` is at its closing bracket.
+    fn end(&mut self) -> Result<NextToken, Unreadable> {
         self.step();
         let after = narrow(self.tree.nodes.len());
-        let Some(Open { node, len, names }) = self.open.pop() else { return self.stopped() };
+        let Some(OpenContainer { node, len, names }) = self.open.pop() else {
+            return self.stopped();
+        };
         let shape = match names {
             Some(from) => {
                 self.distinct(from)?;
@@ -191,12 +196,12 @@ impl Reader<'_> {
             node.end = narrow(self.at);
             node.shape = shape;
         }
-        Ok(Next::Separator)
+        Ok(NextToken::Separator)
     }
 
-    /// Adds a node that begins at `start` and ends where the reader is.
+    /// Adds a node that begins at `start` and ends at the current position.
     fn push(&mut self, start: usize, shape: Shape) {
-        self.tree.nodes.push(Node { start: narrow(start), end: narrow(self.at), shape });
+        self.tree.nodes.push(TreeNode { start: narrow(start), end: narrow(self.at), shape });
     }
 
     fn word(&mut self, word: &[u8], shape: Shape) -> Result<(), Unreadable> {
@@ -210,8 +215,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// A member name and its colon.
-    fn name(&mut self) -> Result<Next, Unreadable> {
+    /// Reads a member name and its colon.
+    fn name(&mut self) -> Result<NextToken, Unreadable> {
         if self.token() != Some(b'"') {
             return self.stopped();
         }
@@ -228,10 +233,10 @@ impl Reader<'_> {
             return self.stopped();
         }
         self.step();
-        Ok(Next::Value)
+        Ok(NextToken::Value)
     }
 
-    /// Refuses two equal names among those from `from` on (P4).
+    /// Refuses an object in which two names are equal (P4); its names begin at `from`.
     fn distinct(&mut self, from: usize) -> Result<(), Unreadable> {
         let (bytes, tree) = (self.bytes, &self.tree);
         let names = self.names.get_mut(from..).unwrap_or_default();
@@ -254,7 +259,7 @@ impl Reader<'_> {
         second.map_or(Ok(()), |node| Err(Unreadable::DuplicateName { at: tree.span(node).start }))
     }
 
-    /// A number by the grammar of RFC 8259 §6, bounded in length and in size.
+    /// Reads a number (RFC 8259 §6), limited in length and in magnitude.
     fn number(&mut self) -> Result<(), Unreadable> {
         let start = self.at;
         if self.peek() == Some(b'-') {
@@ -286,7 +291,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// One digit or more.
+    /// Reads one digit or more.
     fn digits(&mut self) -> Result<(), Unreadable> {
         let from = self.at;
         while matches!(self.peek(), Some(b'0'..=b'9')) {
@@ -295,7 +300,7 @@ impl Reader<'_> {
         if self.at == from { self.stopped() } else { Ok(()) }
     }
 
-    /// A string literal; its opening quote is what `at` shows.
+    /// Reads a string literal; `at` is at its opening quote.
     fn string(&mut self) -> Result<(), Unreadable> {
         let start = self.at;
         self.step();
@@ -329,7 +334,7 @@ impl Reader<'_> {
         self.at = self.at.saturating_add(plain_len(rest));
     }
 
-    /// One escape, decoded; its backslash is what `at` shows.
+    /// Reads and decodes one escape; `at` is at its backslash.
     fn escape(&mut self) -> Result<(), Unreadable> {
         let start = self.at;
         self.step();
@@ -348,7 +353,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// `\uXXXX`, or two of them that make a surrogate pair; the `u` is what `at` shows.
+    /// Reads `\uXXXX`, or two of them that form a surrogate pair; `at` is at the first `u`.
     fn unicode_escape(&mut self, start: usize) -> Result<(), Unreadable> {
         let mut units = [self.code_unit()?, 0];
         let mut used = 1;
@@ -366,7 +371,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// `uXXXX`.
+    /// Reads `uXXXX`: one UTF-16 code unit.
     fn code_unit(&mut self) -> Result<u16, Unreadable> {
         let mut unit = 0;
         for _ in 0..4 {
@@ -382,7 +387,8 @@ impl Reader<'_> {
     }
 }
 
-/// The first eight bytes, or all of a shorter text; with the length it settles those.
+/// The first eight bytes, or all bytes of a shorter text. Two texts of at most eight bytes are
+/// equal if this and their lengths are.
 fn head(text: &[u8]) -> u64 {
     match text.first_chunk::<8>() {
         Some(chunk) => u64::from_be_bytes(*chunk),
@@ -390,13 +396,13 @@ fn head(text: &[u8]) -> u64 {
     }
 }
 
-/// P6: names that a reader may take for an instruction. `__proto__` reaches a JavaScript object's
-/// prototype; the others are how Rust's `serde` passes private values between its parts.
+/// Whether a reader may treat the name as an instruction (P6). `__proto__` sets the prototype of a
+/// JavaScript object; Rust's `serde` passes private values between its parts under the others.
 fn is_reserved(name: &[u8]) -> bool {
     name == b"__proto__" || name.starts_with(b"$serde") || name.starts_with(b"$__serde")
 }
 
-/// Whether a literal of the grammar above is finite as binary64 (RFC 8259 §6).
+/// Whether a number literal is finite as binary64 (RFC 8259 §6).
 fn is_finite(literal: &[u8]) -> bool {
     let literal = std::str::from_utf8(literal).ok();
     literal.and_then(|literal| literal.parse().ok()).is_some_and(f64::is_finite)

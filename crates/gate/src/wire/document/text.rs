@@ -1,21 +1,21 @@
-//! Text inside JSON: finding the end of a run, writing a literal, taking out white space.
+//! Text inside JSON: finds the end of a run of plain bytes, writes literals, removes white space.
 //!
-//! Knows nothing of trees or limits. [`minify`] and [`literal_len`] expect bytes that `read` has
-//! accepted; on other bytes they still end and do not panic, but their answer means nothing.
+//! [`minify`] and [`literal_len`] expect bytes that `read` has accepted; on other bytes they end
+//! without a panic, but their result is meaningless.
 
 use std::ops::Range;
 
 use super::tree::wide;
 
-/// The length of the run at the start of `bytes` without `"`, `\` and bytes below 0x20: what may
-/// stand in a string as it is. Looks at eight bytes at a time.
+/// The length of the run at the start of `bytes` that may stand in a string without an escape: no
+/// `"`, no `\`, no byte below 0x20. Tests eight bytes at a time.
 pub(super) fn plain_len(bytes: &[u8]) -> usize {
     let mut rest = bytes;
     let mut len = 0_usize;
     while let Some((chunk, tail)) = rest.split_first_chunk::<8>() {
         let stops = stops(u64::from_le_bytes(*chunk));
         if stops != 0 {
-            // The lowest flag is exact; one above it may be a borrow from below.
+            // The lowest flag is exact. A higher one may come from a borrow of the subtraction.
             return len.saturating_add(wide(stops.trailing_zeros() >> 3));
         }
         len = len.saturating_add(8);
@@ -43,8 +43,8 @@ fn stops(word: u64) -> u64 {
     (quotes | slashes | controls) & HIGHS
 }
 
-/// Appends `text` as a JSON string literal, escaping `"`, `\`, all below 0x20, 0x7f-0x9f,
-/// U+2028 and U+2029. Every literal that the gate writes goes through here.
+/// Appends `text` as a JSON string literal. Escapes `"`, `\`, everything below 0x20, 0x7f to 0x9f,
+/// U+2028 and U+2029. The gate writes every string literal with this function.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     for piece in text.split_inclusive(must_escape) {
@@ -67,7 +67,7 @@ fn must_escape(char: char) -> bool {
     )
 }
 
-/// Appends one escape; `char` is below U+10000, as all of [`must_escape`] are.
+/// Appends one escape; `char` is one of [`must_escape`], which are all below U+10000.
 fn write_escape(out: &mut Vec<u8>, char: char) {
     match char {
         '"' => out.extend_from_slice(b"\\\""),
@@ -82,7 +82,7 @@ fn write_escape(out: &mut Vec<u8>, char: char) {
     }
 }
 
-/// `raw` without white space between tokens and with the line separators beyond ASCII escaped.
+/// Returns `raw` without white space between tokens and with non-ASCII line separators escaped.
 pub(super) fn minify(raw: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(raw.len());
     let mut rest = raw;
@@ -103,9 +103,9 @@ pub(super) fn minify(raw: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Where in a string `literal`, both quotes included, the characters stand that decode to each of
-/// `ranges`, which are in order, do not overlap and cut no character. Fewer than were asked for
-/// where the literal ends before them.
+/// Returns, for each of `ranges` of the decoded text, the range of `literal` (both quotes included)
+/// that decodes to it. `ranges` must be in order, must not overlap and must not cut a character.
+/// The result is shorter than `ranges` where the literal ends before one of them.
 pub(super) fn literal_ranges(literal: &[u8], ranges: &[Range<usize>]) -> Vec<Range<usize>> {
     let (mut at, mut decoded) = (1_usize, 0_usize);
     let mut seek = |to: usize| {
@@ -119,7 +119,7 @@ pub(super) fn literal_ranges(literal: &[u8], ranges: &[Range<usize>]) -> Vec<Ran
     ranges.iter().map_while(|range| Some(seek(range.start)?..seek(range.end)?)).collect()
 }
 
-/// The length of the byte or escape at the start of `rest`, raw and decoded.
+/// The length of the byte or escape at the start of `rest`: in the literal, and decoded.
 fn unit(rest: &[u8]) -> Option<(usize, usize)> {
     match rest {
         [b'\\', b'u', hex @ ..] => {

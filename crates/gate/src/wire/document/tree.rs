@@ -1,39 +1,39 @@
-//! The flat tree: one vector of nodes in the order of the text.
+//! The flat tree: one vector of nodes, in the order of the text.
 //!
-//! Names of members are nodes too, so a value and all below it are neighbours, and one allocation
-//! holds the tree whatever its form. Built by `read` alone; never changed afterwards.
+//! Names of members are nodes too. A value and everything below it are adjacent, so one allocation
+//! holds the whole tree. Only `read` builds it; it is immutable afterwards.
 
 use std::ops::Range;
 
-/// What is known of a node beside its span. Indices are of nodes; `at` and `len` of
-/// [`Shape::Escaped`] are bytes in [`Tree::decoded`].
+/// The kind of a node, with what is needed to navigate. `after` is an index of nodes; `at` and
+/// `len` of [`Shape::Escaped`] are bytes in [`Tree::decoded`].
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Shape {
     Null,
     Bool(bool),
     Number,
-    /// A string without escapes: its text is what stands between the quotes.
+    /// A string without escapes: its text is the bytes between the quotes.
     Verbatim,
     /// A string with escapes.
     Escaped {
         at: u32,
         len: u32,
     },
-    /// `after` is the first node behind all elements.
+    /// `len` elements; `after` is the first node after all of them.
     Array {
         len: u32,
         after: u32,
     },
-    /// `after` is the first node behind all members.
+    /// `len` members; `after` is the first node after all of them.
     Object {
         len: u32,
         after: u32,
     },
 }
 
-/// One value or member name: where it stands, first byte and one past the last, and what it is.
+/// One value or member name: its first byte, the byte after its last, and its kind.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Node {
+pub(super) struct TreeNode {
     pub(super) start: u32,
     pub(super) end: u32,
     pub(super) shape: Shape,
@@ -42,12 +42,12 @@ pub(super) struct Node {
 /// The nodes of one document, the root first.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
-    pub(super) nodes: Vec<Node>,
+    pub(super) nodes: Vec<TreeNode>,
     pub(super) decoded: Vec<u8>,
 }
 
 impl Tree {
-    /// Every index in use was given out by the reader; `null` for another fails closed.
+    /// The kind of a node. Every index in use comes from the reader; any other reads as `null`.
     pub(super) fn shape(&self, index: u32) -> Shape {
         self.nodes.get(wide(index)).map_or(Shape::Null, |node| node.shape)
     }
@@ -74,7 +74,7 @@ impl Tree {
         }
     }
 
-    /// The first node behind this one and all below it.
+    /// The first node after this one and everything below it.
     pub(super) fn after(&self, index: u32) -> u32 {
         match self.shape(index) {
             Shape::Array { after, .. } | Shape::Object { after, .. } => after,
@@ -87,12 +87,12 @@ impl Tree {
     }
 }
 
-/// An index as the standard library wants it. Never saturates where a pointer has 32 bits.
+/// Converts an index to `usize`. Never saturates where pointers have at least 32 bits.
 pub(super) fn wide(index: u32) -> usize {
     usize::try_from(index).unwrap_or(usize::MAX)
 }
 
-/// A position as nodes keep it. Never saturates: the reader refuses what 32 bits cannot address.
+/// Converts a position to 32 bits. Never saturates: the reader refuses larger documents.
 pub(super) fn narrow(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }

@@ -1,5 +1,5 @@
-//! A batch: several messages in one array (JSON-RPC 2.0 §6). Of MCP's revisions 2025-03-26 alone
-//! has them. Each element is a frame of its own and must be read as one.
+//! A batch: several messages in one array (JSON-RPC 2.0 §6; of MCP's revisions only 2025-03-26 has
+//! them). This module splits and joins arrays; each element must be read as a frame by the caller.
 
 use bytes::Bytes;
 
@@ -9,14 +9,19 @@ use crate::wire::document::{Document, Kind};
 /// Messages in one batch at most.
 pub const BATCH_MAX: usize = 64;
 
-/// A strict array of 1 to [`BATCH_MAX`] elements, none of them looked at yet.
+/// A strict JSON array of 1 to [`BATCH_MAX`] elements, which are not read as frames yet.
 #[derive(Debug)]
 pub struct Batch {
     document: Document,
 }
 
 impl Batch {
-    /// Reads the array; `limits.document` bounds it as a whole.
+    /// Reads the array; `limits.document` applies to it as a whole.
+    ///
+    /// # Errors
+    ///
+    /// `Unreadable` if it is not strict JSON, `Shape` if it is not an array, `BatchSize` if it is
+    /// empty or too large.
     pub fn read(raw: Bytes, limits: &FrameLimits) -> Result<Self, Malformed> {
         let document = Document::read(raw, &limits.document).map_err(Malformed::Unreadable)?;
         let root = document.root();
@@ -35,7 +40,8 @@ impl Batch {
         self.document.root().elements().map(|element| raw.slice(element.span()))
     }
 
-    /// The same bytes with each element that differs from its one of `bodies` replaced by it.
+    /// Returns the same bytes, with each element replaced by the one of `bodies` in its position
+    /// where they differ.
     #[must_use]
     pub fn with(&self, bodies: &[Bytes]) -> Bytes {
         let edits: Vec<_> = self
@@ -50,7 +56,7 @@ impl Batch {
     }
 }
 
-/// An array of `messages`.
+/// Writes `messages`, each one JSON text, as an array.
 #[must_use]
 pub fn write_batch<'a>(messages: impl IntoIterator<Item = &'a Bytes>) -> Bytes {
     let mut out = vec![b'['];

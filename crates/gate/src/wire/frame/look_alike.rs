@@ -1,17 +1,16 @@
-//! Rule P5: names that are not a known one but that some reader takes for it.
+//! P5: names that differ from a known name but that some reader takes for it.
 //!
-//! Readers have been seen to ignore case, to fold letters beyond ASCII, to stop at a NUL and to
-//! trim. A name is folded in all these ways at once and compared; nothing is ever matched by its
-//! folded form, only refused.
+//! There are readers that ignore case, fold letters beyond ASCII, stop at a NUL, or trim. A name is
+//! folded in all these ways and compared. The folded form is only used to refuse, never to match.
 
 use unicode_normalization::UnicodeNormalization;
 
 use crate::wire::unseen::is_unseen;
 
-/// Whether `name` is not among `known`, which are ASCII, yet folds to one of them.
+/// Whether `name` is not one of `known` (ASCII) but folds to one of them.
 pub fn is_look_alike(name: &str, known: &[&str]) -> bool {
     if name.bytes().all(|byte| byte.is_ascii_graphic()) {
-        // Most names end here: nothing to strip, nothing to fold but case.
+        // Most names are printable ASCII: only their case can be folded.
         return known.iter().any(|known| name.eq_ignore_ascii_case(known) && name != *known);
     }
     let longest = known.iter().map(|known| known.len()).max().unwrap_or(0);
@@ -19,22 +18,23 @@ pub fn is_look_alike(name: &str, known: &[&str]) -> bool {
     known.iter().any(|known| folded.eq_ignore_ascii_case(known) && name != *known)
 }
 
-/// The folded form, if it can be as short as `chars_max`. Each character that is not stripped
-/// leaves at least one, so the count is known before the work of normalising, which is thereby
-/// bounded: a name may be megabytes of combining marks.
+/// Returns the folded form; `None` if it must be longer than `chars_max`. Each character that is
+/// not stripped yields at least one, so the length is known before normalisation. That bounds the
+/// work: a name may be megabytes of combining marks.
 fn fold(name: &str, chars_max: usize) -> Option<String> {
     let mut visible = name.chars().filter(|char| !is_stripped(*char));
     let start: String = visible.by_ref().take(chars_max).collect();
     if visible.next().is_some() {
         return None;
     }
-    // Upper case first: `ı` and `ſ` have an ASCII upper case but are lower case already.
+    // Convert to upper case first: `ı` and `ſ` are lower case and have an ASCII upper case.
     let folded = start.nfkc().flat_map(char::to_uppercase).flat_map(char::to_lowercase);
     Some(folded.filter(|char| !is_stripped(*char)).collect())
 }
 
-/// White space and all that cannot be seen. NFKC casefolding removes a part of it
-/// (`Default_Ignorable_Code_Point`), readers that trim or stop at a NUL another one.
+/// Whether a character is white space or invisible. Some readers remove
+/// `Default_Ignorable_Code_Point` (NFKC casefolding), others trim white space or stop at a NUL; all
+/// of these are stripped here.
 fn is_stripped(char: char) -> bool {
     char.is_whitespace() || is_unseen(char)
 }

@@ -1,16 +1,16 @@
 //! The table of characters that a person cannot see.
 //!
 //! It is derived from the Unicode Character Database (UAX #44). The lines that it is derived from
-//! stand in `ucd.txt` beside this file, and the tests derive it again from there and, independently,
-//! from the tables of the crate `regex`. In the table is
+//! stand in `ucd.txt` beside this file, and the tests derive it again from there and,
+//! independently, from the tables of the crate `regex`. In the table is
 //!
 //! - `Default_Ignorable_Code_Point`: what a reader of text shows as nothing if it does not support
 //!   it. Zero-width characters, joiners, the soft hyphen, the Hangul fillers, variation selectors,
 //!   tag characters, marks of direction, and the code points that are reserved for more of them.
 //! - `General_Category` Cc (controls: a terminal obeys them) and Zl and Zp (a line ends there).
 //! - `General_Category` Cf (format characters), but not `Prepended_Concatenation_Mark`: these have
-//!   a shape, for instance the Arabic number sign. Cf adds the interlinear annotation characters and
-//!   the joiners of Egyptian hieroglyphs to what is default ignorable.
+//!   a shape, for instance the Arabic number sign. Cf adds the interlinear annotation characters
+//!   and the joiners of Egyptian hieroglyphs to what is default ignorable.
 //! - Letters, marks and symbols whose shape is empty, which no property says: the blank of Braille
 //!   (U+2800), the blanks of Egyptian hieroglyphs (U+13441, U+13442), the filler of Khitan
 //!   (U+16FE4) and the null notehead (U+1D159).

@@ -1,21 +1,22 @@
-//! Reading one tool of a pack, and the operations behind it.
+//! Reads one tool of a pack, and its operations.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{ITEMS_MAX, Reading, TOOLS_MAX, escape, is_slug, pointer_problem};
+use super::{ITEMS_MAX, PackReader, TOOLS_MAX, escape, is_slug, pointer_problem};
 use crate::question::pack::{
-    Absent, Dispatch, Effect, Form, Mint, Place, Route, Selector, Step, ToolEntry, steps,
+    Absent, Effect, EnvironmentForm, EnvironmentPath, HandleFormat, OperationDispatch, PointerStep,
+    Route, Selector, ToolEntry, steps,
 };
 use crate::question::rate::span;
 use crate::wire::document::{Kind, Value};
 
-impl Reading {
+impl PackReader {
     pub(super) fn tool(&mut self, path: &str, value: Value<'_>) -> Option<ToolEntry> {
         self.entry(path, value, true)
     }
 
-    /// A tool, or an operation behind one, which has no operations behind it.
+    /// Reads a tool, or one of its operations, which cannot dispatch any further.
     fn entry(&mut self, path: &str, value: Value<'_>, tool: bool) -> Option<ToolEntry> {
         const KNOWN: [&str; 11] = [
             "effect",
@@ -69,7 +70,7 @@ impl Reading {
         let dispatch =
             dispatch.and_then(|value| self.dispatch(&at("dispatch"), value)).map(Box::new);
         let mints = value.get("mints").filter(|_| tool);
-        let mints = mints.and_then(|value| self.mint(&at("mints"), value));
+        let mints = mints.and_then(|value| self.handle_format(&at("mints"), value));
         Some(ToolEntry {
             effect: effect?,
             environments,
@@ -78,7 +79,7 @@ impl Reading {
             tags,
             tags_if,
             dispatch,
-            mints,
+            handle_format: mints,
             facts,
         })
     }
@@ -118,8 +119,8 @@ impl Reading {
         }
     }
 
-    fn places(&mut self, path: &str, value: Option<Value<'_>>) -> Vec<Place> {
-        let mut places: Vec<Place> = Vec::new();
+    fn places(&mut self, path: &str, value: Option<Value<'_>>) -> Vec<EnvironmentPath> {
+        let mut places: Vec<EnvironmentPath> = Vec::new();
         let Some(value) = value else { return places };
         if value.kind() != Kind::Array || value.len() > ITEMS_MAX {
             self.problem(path, format!("not an array of at most {ITEMS_MAX} places"));
@@ -131,10 +132,10 @@ impl Reading {
                 self.place(&path, element)
             } else {
                 let at = self.string(&path, element, pointer_problem);
-                at.map(|at| Place {
+                at.map(|at| EnvironmentPath {
                     inside: None,
                     at: at.into(),
-                    form: Form::Name,
+                    form: EnvironmentForm::Name,
                     optional: false,
                 })
             };
@@ -148,7 +149,7 @@ impl Reading {
         places
     }
 
-    fn place(&mut self, path: &str, value: Value<'_>) -> Option<Place> {
+    fn place(&mut self, path: &str, value: Value<'_>) -> Option<EnvironmentPath> {
         self.known(path, value, &["at", "inside", "form", "after", "optional"]);
         let at = self.required(&format!("{path}/at"), value.get("at"), pointer_problem)?;
         let inside = match value.get("inside") {
@@ -165,10 +166,10 @@ impl Reading {
         };
         let form = value.get("form").map_or(Some("name"), Value::as_str);
         let form = match (form, after) {
-            (Some("name"), None) => Form::Name,
-            (Some("keys"), None) => Form::Keys,
-            (Some("id"), None) => Form::Id,
-            (Some("segment"), Some(after)) => Form::Segment(after.into()),
+            (Some("name"), None) => EnvironmentForm::Name,
+            (Some("keys"), None) => EnvironmentForm::Keys,
+            (Some("id"), None) => EnvironmentForm::Id,
+            (Some("segment"), Some(after)) => EnvironmentForm::Segment(after.into()),
             _ => {
                 self.problem(
                     &format!("{path}/form"),
@@ -185,14 +186,14 @@ impl Reading {
                 return None;
             }
         };
-        Some(Place { inside, at, form, optional })
+        Some(EnvironmentPath { inside, at, form, optional })
     }
 
-    /// A pointer whose first step is not an argument can never name anything.
-    fn arguments_cover(&mut self, path: &str, places: &[Place], arguments: &[Box<str>]) {
+    /// Reports a pointer whose first step `arguments` does not list: it could never match.
+    fn arguments_cover(&mut self, path: &str, places: &[EnvironmentPath], arguments: &[Box<str>]) {
         for (index, place) in places.iter().enumerate() {
             let pointer = place.inside.as_deref().unwrap_or(&place.at);
-            let Some(Step::Member(first)) = steps(pointer).next() else { continue };
+            let Some(PointerStep::Member(first)) = steps(pointer).next() else { continue };
             if !arguments.iter().any(|argument| **argument == *first) {
                 self.problem(
                     &format!("{path}/{index}"),
@@ -202,7 +203,7 @@ impl Reading {
         }
     }
 
-    fn dispatch(&mut self, path: &str, value: Value<'_>) -> Option<Dispatch> {
+    fn dispatch(&mut self, path: &str, value: Value<'_>) -> Option<OperationDispatch> {
         if !self.object(path, value) {
             return None;
         }
@@ -237,7 +238,7 @@ impl Reading {
             Some(entry) => Some(self.entry(&format!("{path}/otherwise"), entry, false)?),
             None => None,
         };
-        Some(Dispatch { by: by?, cases, routes, otherwise })
+        Some(OperationDispatch { by: by?, cases, routes, otherwise })
     }
 
     fn selector(&mut self, path: &str, value: Value<'_>) -> Option<Selector> {
@@ -276,7 +277,7 @@ impl Reading {
         }
     }
 
-    fn mint(&mut self, path: &str, value: Value<'_>) -> Option<Mint> {
+    fn handle_format(&mut self, path: &str, value: Value<'_>) -> Option<HandleFormat> {
         if !self.object(path, value) {
             return None;
         }
@@ -292,7 +293,7 @@ impl Reading {
             .get("effect")
             .and_then(|effect| self.string(&format!("{path}/effect"), effect, named))
             .map(Into::into);
-        Some(Mint { handle: handle?, operation: operation?, effect, ttl })
+        Some(HandleFormat { handle: handle?, operation: operation?, effect, ttl })
     }
 }
 

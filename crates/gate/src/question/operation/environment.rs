@@ -1,4 +1,6 @@
-//! The environments of a call, read out of its arguments where the pack says.
+//! Reads the environments of a call from its arguments, at the paths that the pack lists.
+//!
+//! Arguments that cannot be read count as every environment, never as none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,23 +8,26 @@ use bytes::Bytes;
 use unicode_normalization::UnicodeNormalization;
 
 use super::EnvironmentSource;
-use crate::question::pack::{Absent, Form, Place, Step, ToolEntry, steps};
+use crate::question::pack::{
+    Absent, EnvironmentForm, EnvironmentPath, PointerStep, ToolEntry, steps,
+};
 use crate::wire::document::{Document, DocumentLimits, Kind, Value};
 
-/// Different environments that one call may name; a call with more reaches every one.
+/// Different environments that one call may name; a call with more counts as every one.
 const ENVIRONMENTS_MAX: usize = 256;
-/// The name that stands for every environment.
+/// The name that means every environment.
 const EVERY: &str = "*";
-/// The name that a vendor's production goes by where nothing is named.
+/// The environment of a call that names none, where the pack says [`Absent::Production`].
 const PRODUCTION: &str = "production";
 
-/// The environments that `arguments` reach, and how that is known.
+/// Returns the environments that `arguments` reach, and how they were found.
 pub(super) fn environments(
     entry: &ToolEntry,
     arguments: Option<Value<'_>>,
     ids: Option<&BTreeMap<Box<str>, Box<str>>>,
 ) -> (Vec<Box<str>>, EnvironmentSource) {
-    let mut found = Found { names: BTreeSet::new(), left_out: false, unmapped: false, ids };
+    let mut found =
+        EnvironmentSearch { names: BTreeSet::new(), left_out: false, unmapped: false, ids };
     let readable = expected(entry, arguments)
         && entry.environments.iter().all(|place| found.place(arguments, place));
     if !readable {
@@ -49,13 +54,13 @@ pub(super) fn environments(
     (found.names.into_iter().collect(), source)
 }
 
-/// What cannot be read touches every environment.
+/// The result for arguments that cannot be read: every environment.
 pub(super) fn unreadable() -> (Vec<Box<str>>, EnvironmentSource) {
     (vec![EVERY.into()], EnvironmentSource::Unreadable)
 }
 
-/// Whether `arguments` is an object, or nothing, and holds no argument that the pack does not
-/// list, where it lists them.
+/// Whether `arguments` is an object, `null` or absent, and has only arguments that the pack lists,
+/// where it lists them.
 pub(super) fn expected(entry: &ToolEntry, arguments: Option<Value<'_>>) -> bool {
     let Some(arguments) = arguments.filter(|value| value.kind() != Kind::Null) else {
         return true;
@@ -68,25 +73,26 @@ pub(super) fn expected(entry: &ToolEntry, arguments: Option<Value<'_>>) -> bool 
         && arguments.members().all(|(name, _)| name.as_str().is_some_and(listed))
 }
 
-/// What the walks over one call's arguments have found.
-struct Found<'k> {
-    /// Names, byte for byte.
+/// What reading one call's arguments has found so far.
+struct EnvironmentSearch<'k> {
+    /// Names of environments, as written.
     names: BTreeSet<Box<str>>,
-    /// Whether some place that could name an environment names none.
+    /// Whether some path that could name an environment names none.
     left_out: bool,
-    /// Whether some identifier has no name.
+    /// Whether the configuration maps some identifier to no name.
     unmapped: bool,
     ids: Option<&'k BTreeMap<Box<str>, Box<str>>>,
 }
 
-impl Found<'_> {
-    /// Reads one place; `false` where something else stands than what the pack expects.
-    fn place(&mut self, arguments: Option<Value<'_>>, place: &Place) -> bool {
+impl EnvironmentSearch<'_> {
+    /// Reads one path. Returns `false` where the value there is not of the form that the pack
+    /// expects.
+    fn place(&mut self, arguments: Option<Value<'_>>, place: &EnvironmentPath) -> bool {
         let Some(inside) = &place.inside else {
             return self.place_in(arguments, place);
         };
-        let Ok(held) = held(arguments, inside) else { return false };
-        let Some(text) = held else {
+        let Ok(text) = text_at(arguments, inside) else { return false };
+        let Some(text) = text else {
             self.left_out |= !place.optional;
             return true;
         };
@@ -97,20 +103,19 @@ impl Found<'_> {
         }
     }
 
-    fn place_in(&mut self, value: Option<Value<'_>>, place: &Place) -> bool {
+    fn place_in(&mut self, value: Option<Value<'_>>, place: &EnvironmentPath) -> bool {
         if place.optional && is_missing(value, steps(&place.at)) {
             return true;
         }
         self.walk(value, steps(&place.at), &place.form)
     }
 
-    /// Follows one pointer. The recursion is as deep as the pointer has steps, which the pack's
-    /// reader bounds.
+    /// Follows one pointer. Recursive; the pack's reader bounds the number of steps.
     fn walk(
         &mut self,
         value: Option<Value<'_>>,
-        mut steps: impl Iterator<Item = Step> + Clone,
-        form: &Form,
+        mut steps: impl Iterator<Item = PointerStep> + Clone,
+        form: &EnvironmentForm,
     ) -> bool {
         let Some(value) = value.filter(|value| value.kind() != Kind::Null) else {
             self.left_out = true;
@@ -120,59 +125,67 @@ impl Found<'_> {
             return self.read(value, form) && self.names.len() <= ENVIRONMENTS_MAX;
         };
         match (step, value.kind()) {
-            (Step::Member(name), Kind::Object) => {
+            (PointerStep::Member(name), Kind::Object) => {
                 !has_alias(value, &name) && self.walk(value.get(&name), steps, form)
             }
-            (Step::Each, Kind::Array | Kind::Object) if value.is_empty() => {
+            (PointerStep::Each, Kind::Array | Kind::Object) if value.is_empty() => {
                 self.left_out = true;
                 true
             }
-            (Step::Each, Kind::Array) => {
+            (PointerStep::Each, Kind::Array) => {
                 value.elements().all(|element| self.walk(Some(element), steps.clone(), form))
             }
-            (Step::Each, Kind::Object) => {
+            (PointerStep::Each, Kind::Object) => {
                 value.members().all(|(_, member)| self.walk(Some(member), steps.clone(), form))
             }
-            (Step::Member(_) | Step::Each, _) => false,
+            (PointerStep::Member(_) | PointerStep::Each, _) => false,
         }
     }
 
-    /// Takes what stands at the end of a pointer.
-    fn read(&mut self, value: Value<'_>, form: &Form) -> bool {
+    /// Reads the value at the end of a pointer.
+    fn read(&mut self, value: Value<'_>, form: &EnvironmentForm) -> bool {
         match (form, value.kind()) {
-            (Form::Keys, Kind::Object)
-            | (Form::Name | Form::Id | Form::Segment(_), Kind::Array)
-                if value.is_empty() =>
-            {
+            (EnvironmentForm::Keys, Kind::Object)
+            | (
+                EnvironmentForm::Name | EnvironmentForm::Id | EnvironmentForm::Segment(_),
+                Kind::Array,
+            ) if value.is_empty() => {
                 self.left_out = true;
                 true
             }
-            (Form::Keys, Kind::Object) => {
+            (EnvironmentForm::Keys, Kind::Object) => {
                 value.members().all(|(name, _)| name.as_str().is_some_and(|name| self.name(name)))
             }
-            (Form::Keys, _) => false,
-            (Form::Name | Form::Id | Form::Segment(_), Kind::Array) => value
+            (EnvironmentForm::Keys, _) => false,
+            (
+                EnvironmentForm::Name | EnvironmentForm::Id | EnvironmentForm::Segment(_),
+                Kind::Array,
+            ) => value
                 .elements()
                 .all(|element| element.as_str() != Some("") && self.one(element, form)),
-            (Form::Name | Form::Id | Form::Segment(_), _) => match value.as_str() {
-                Some("") => {
-                    self.left_out = true;
-                    true
+            (EnvironmentForm::Name | EnvironmentForm::Id | EnvironmentForm::Segment(_), _) => {
+                match value.as_str() {
+                    Some("") => {
+                        self.left_out = true;
+                        true
+                    }
+                    Some(_) | None => self.one(value, form),
                 }
-                Some(_) | None => self.one(value, form),
-            },
+            }
         }
     }
 
-    /// One name, identifier or path.
-    fn one(&mut self, value: Value<'_>, form: &Form) -> bool {
+    /// Reads one name, identifier or path.
+    fn one(&mut self, value: Value<'_>, form: &EnvironmentForm) -> bool {
         match form {
-            Form::Name | Form::Keys => value.as_str().is_some_and(|name| self.name(name)),
-            Form::Segment(after) => value.as_str().is_some_and(|path| {
+            EnvironmentForm::Name | EnvironmentForm::Keys => {
+                value.as_str().is_some_and(|name| self.name(name))
+            }
+            EnvironmentForm::Segment(after) => value.as_str().is_some_and(|path| {
                 let name = path.split('/').skip_while(|segment| *segment != &**after).nth(1);
                 self.name(name.unwrap_or(EVERY))
             }),
-            Form::Id => {
+            EnvironmentForm::Id => {
                 let number = || value.as_i64().map(|number| number.to_string());
                 let Some(id) = value.as_str().map(str::to_owned).or_else(number) else {
                     return false;
@@ -195,12 +208,12 @@ impl Found<'_> {
     }
 }
 
-/// Whether an object on the way, as far as it is the same for every element, lacks the next
-/// member; one that a lenient reader would take for it is not missing.
-fn is_missing(value: Option<Value<'_>>, steps: impl Iterator<Item = Step>) -> bool {
+/// Whether an object on the pointer, before its first `*`, lacks the next member. A member whose
+/// name a lenient reader would take for it counts as present.
+fn is_missing(value: Option<Value<'_>>, steps: impl Iterator<Item = PointerStep>) -> bool {
     let Some(mut value) = value else { return true };
     for step in steps {
-        let Step::Member(name) = step else { return false };
+        let PointerStep::Member(name) = step else { return false };
         if value.kind() != Kind::Object || has_alias(value, &name) {
             return false;
         }
@@ -210,16 +223,16 @@ fn is_missing(value: Option<Value<'_>>, steps: impl Iterator<Item = Step>) -> bo
     false
 }
 
-/// Whether anything stands at `pointer`, or something that a lenient reader would take for it.
-/// What is no object or array holds nothing that a pointer could lead to.
+/// Whether a value stands at `pointer`, or a member whose name a lenient reader would take for it.
+/// Scalars have no members, so a pointer through one finds nothing.
 pub(super) fn is_present(arguments: Option<Value<'_>>, pointer: &str) -> bool {
-    fn walk(value: Value<'_>, mut steps: impl Iterator<Item = Step> + Clone) -> bool {
+    fn walk(value: Value<'_>, mut steps: impl Iterator<Item = PointerStep> + Clone) -> bool {
         match steps.next() {
             None => true,
-            Some(Step::Member(name)) => {
+            Some(PointerStep::Member(name)) => {
                 has_alias(value, &name) || value.get(&name).is_some_and(|next| walk(next, steps))
             }
-            Some(Step::Each) => {
+            Some(PointerStep::Each) => {
                 let members = value.members().map(|(_, member)| member);
                 value.elements().chain(members).any(|next| walk(next, steps.clone()))
             }
@@ -228,12 +241,13 @@ pub(super) fn is_present(arguments: Option<Value<'_>>, pointer: &str) -> bool {
     arguments.is_some_and(|arguments| walk(arguments, steps(pointer)))
 }
 
-/// Something else stands where a text belongs, or beside it one that is read for it.
+/// The value is not a string, or a member beside it has a name that a lenient reader would take for
+/// its name.
 #[derive(Clone, Copy)]
 pub(super) struct NotText;
 
-/// The text at `pointer`; nothing where it is left out, `null` or empty.
-pub(super) fn held<'a>(
+/// Returns the text at `pointer`; `None` where it is absent, `null` or empty.
+pub(super) fn text_at<'a>(
     arguments: Option<Value<'a>>,
     pointer: &str,
 ) -> Result<Option<&'a str>, NotText> {
@@ -242,7 +256,7 @@ pub(super) fn held<'a>(
         let Some(object) = value.filter(|value| value.kind() != Kind::Null) else {
             return Ok(None);
         };
-        let Step::Member(name) = step else { return Err(NotText) };
+        let PointerStep::Member(name) = step else { return Err(NotText) };
         if object.kind() != Kind::Object || has_alias(object, &name) {
             return Err(NotText);
         }
@@ -256,11 +270,11 @@ pub(super) fn held<'a>(
     }
 }
 
-/// A text or whole number at `pointer`, for a session fact; nothing where anything else stands.
-pub(super) fn fact(arguments: Option<Value<'_>>, pointer: &str) -> Option<Box<str>> {
+/// Returns the string or integer at `pointer` as text, for a session fact; `None` for other values.
+pub(super) fn scalar_at(arguments: Option<Value<'_>>, pointer: &str) -> Option<Box<str>> {
     let mut value = arguments?;
     for step in steps(pointer) {
-        let Step::Member(name) = step else { return None };
+        let PointerStep::Member(name) = step else { return None };
         if has_alias(value, &name) {
             return None;
         }
@@ -270,8 +284,8 @@ pub(super) fn fact(arguments: Option<Value<'_>>, pointer: &str) -> Option<Box<st
     value.as_str().map(Into::into).or_else(|| number().map(Into::into))
 }
 
-/// Whether `object` has a member that a lenient reader takes for `name` though its bytes differ:
-/// `Environment`, `environment\u0000`, ` environment` (threats A4 to A6, H4).
+/// Whether `object` has a member whose name differs from `name` in its bytes but equals it for a
+/// lenient reader: `Environment`, `environment\u0000`, ` environment` (threats A4 to A6, H4).
 fn has_alias(object: Value<'_>, name: &str) -> bool {
     let folded = fold(name);
     object
@@ -280,8 +294,8 @@ fn has_alias(object: Value<'_>, name: &str) -> bool {
         .any(|member| member != name && may_alias(member, name) && fold(member) == folded)
 }
 
-/// A cheap bound before the costly comparison: ASCII names of another length without white space
-/// or NUL cannot fold to the same.
+/// A cheap test before the expensive comparison: two ASCII names of different length, without white
+/// space or NUL, cannot fold to the same text.
 fn may_alias(member: &str, name: &str) -> bool {
     !member.is_ascii()
         || !name.is_ascii()
@@ -290,8 +304,8 @@ fn may_alias(member: &str, name: &str) -> bool {
         || name.bytes().any(|byte| byte == 0 || byte.is_ascii_whitespace())
 }
 
-/// NFKC, lower case, without white space and NUL (P5). Upper case first: `ſ` and `K` (Kelvin)
-/// have the same upper case as `s` and `k`.
+/// Folds as P5 does: NFKC, lower case, without white space and NUL. Converts to upper case first,
+/// because `ſ` and `K` (Kelvin) share their upper case with `s` and `k`.
 fn fold(text: &str) -> String {
     text.nfkc()
         .filter(|c| *c != '\0' && !c.is_whitespace())
