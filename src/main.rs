@@ -1,4 +1,4 @@
-//! The `bartizan` program. Everything is in the library; this is where its exit code leaves.
+//! The `bartizan` program: calls the library and returns its exit code.
 
 use std::process::ExitCode;
 

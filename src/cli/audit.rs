@@ -1,6 +1,6 @@
-//! `bartizan audit`: looks at a journal from outside.
+//! `bartizan audit`: prints and verifies a journal.
 //!
-//! Reads the files of a state directory; needs no running program and disturbs none.
+//! Reads the files of a state directory. A running firewall is neither needed nor disturbed.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -11,40 +11,41 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 
-use bartizan_audit::entry::Entry;
+use bartizan_audit::entry::JournalRecord;
 use bartizan_audit::filter::Filter;
 use bartizan_audit::journal_directory;
 use bartizan_audit::pretty::{self, Colour};
-use bartizan_audit::tail::{ReadError, Reader};
-use bartizan_audit::verify::{Extent, Summary, VerifyError, verify};
+use bartizan_audit::tail::{JournalReader, ReadError};
+use bartizan_audit::verify::{Extent, JournalSummary, VerifyError, verify};
 use bartizan_edge::clock::Clock;
 
-/// How often a followed journal is looked at.
+/// How often `--follow` checks for new records.
 const FOLLOW_EVERY: Duration = Duration::from_millis(100);
 
-/// Look at an audit journal: print its records, or prove them whole.
+/// Print the records of an audit journal, or verify it
 ///
-/// Reads files and nothing else; a program that writes the journal is not disturbed.
+/// Only reads files, so a running firewall is not disturbed.
 #[derive(Debug, Args)]
 pub struct AuditArgs {
     #[command(subcommand)]
     command: AuditCommand,
 }
 
-/// What to do with the journal.
+/// The subcommands of `bartizan audit`.
 #[derive(Debug, Subcommand)]
 enum AuditCommand {
     /// Print records
     ///
-    /// One line each for a person on a terminal, the journal's own lines elsewhere.
+    /// On a terminal each record is one readable line; elsewhere the journal's JSON lines are
+    /// printed.
     #[command(after_help = "Examples:\n  \
         bartizan audit tail --state /var/lib/bartizan --follow --decision deny\n  \
         bartizan audit tail --state /var/lib/bartizan --since 15m | jq .decision.reasons")]
     Tail(Box<TailArgs>),
-    /// Prove that the journal is whole, or name the first bad record
+    /// Verify the journal, or name the first record that is wrong
     ///
-    /// Exit code 1 where it is not. Compare the head that is printed with a copy kept elsewhere:
-    /// no chain shows by itself that records are missing at its end.
+    /// Exit code 1 if the journal does not verify. Compare the printed head with a copy that is
+    /// kept elsewhere: a hash chain alone does not show that records were removed from the end.
     #[command(after_help = "Example:\n  bartizan audit verify --state /var/lib/bartizan")]
     Verify(VerifyArgs),
 }
@@ -52,52 +53,52 @@ enum AuditCommand {
 /// Arguments of `audit tail`.
 #[derive(Debug, Args)]
 pub struct TailArgs {
-    /// State directory, as the configuration names it.
+    /// The state directory of the configuration.
     #[arg(long, value_name = "DIR")]
     pub state: PathBuf,
-    /// Go on with new records as they come.
+    /// Keep printing new records as they are written.
     #[arg(short, long)]
     pub follow: bool,
-    /// Begin at this record.
+    /// Start with this sequence number.
     #[arg(long, value_name = "N", conflicts_with = "lines")]
     pub from_seq: Option<u64>,
-    /// Begin with the last N records that match.
+    /// Start with the last N records that match.
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=100_000))]
     pub lines: Option<u32>,
-    /// Records from this time on: RFC 3339 in UTC, or a span back from now, like `15m`.
+    /// Only records since this time: RFC 3339 in UTC, or a duration before now, such as `15m`.
     #[arg(long, value_name = "TIME", value_parser = since)]
     pub since: Option<Since>,
-    /// Of this protected server. This and the options below may be repeated.
+    /// Only records of this protected server. This and the options below may be repeated.
     #[arg(long)]
     pub server: Vec<String>,
-    /// About this tool.
+    /// Only records about this tool.
     #[arg(long)]
     pub tool: Vec<String>,
-    /// With this method.
+    /// Only records with this MCP method.
     #[arg(long)]
     pub method: Vec<String>,
-    /// Of this event: intent, denial, outcome and so on.
+    /// Only records with this event: intent, denial, outcome and so on.
     #[arg(long)]
     pub event: Vec<String>,
-    /// Decided so.
+    /// Only records with this decision.
     #[arg(long, value_parser = ["permit", "deny"])]
     pub decision: Vec<String>,
-    /// In this MAESTRO layer.
+    /// Only records in this MAESTRO layer.
     #[arg(long, value_parser = ["L1", "L2", "L3", "L4", "L5", "L6", "L7", "X"])]
     pub layer: Vec<String>,
-    /// With this finding.
+    /// Only records with this finding.
     #[arg(long)]
     pub finding: Vec<String>,
-    /// Of this principal.
+    /// Only records of this principal.
     #[arg(long)]
     pub principal: Vec<String>,
-    /// Of this call, by its decision id.
+    /// Only records of this call, by its decision id.
     #[arg(long)]
     pub call: Vec<String>,
-    /// One line for a person; the default on a terminal.
+    /// Print one readable line per record; the default on a terminal.
     #[arg(long, conflicts_with = "json")]
     pub pretty: bool,
-    /// The journal's own lines; the default elsewhere.
+    /// Print the journal's JSON lines; the default if the output is not a terminal.
     #[arg(long)]
     pub json: bool,
 }
@@ -105,20 +106,20 @@ pub struct TailArgs {
 /// Arguments of `audit verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// State directory, as the configuration names it.
+    /// The state directory of the configuration.
     #[arg(long, value_name = "DIR")]
     pub state: PathBuf,
-    /// The oldest segments were moved elsewhere: begin with the oldest that is there.
+    /// Start with the oldest segment that is present: older ones were archived elsewhere.
     #[arg(long)]
     pub remainder: bool,
 }
 
-/// A point in time, or a span before now.
+/// The value of `--since`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
-    /// This time.
+    /// A point in time.
     At(SystemTime),
-    /// So long ago.
+    /// A duration before now.
     Ago(Duration),
 }
 
@@ -130,30 +131,30 @@ fn since(text: &str) -> Result<Since, String> {
     span.map(Since::Ago).map_err(|_| "neither RFC 3339 in UTC nor a span like `15m`".to_owned())
 }
 
-/// Whether records are shown to a person.
+/// How records are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// One line for a person.
+pub enum RecordFormat {
+    /// One readable line per record.
     Pretty(Colour),
-    /// The journal's bytes.
+    /// The journal's lines, unchanged.
     Raw,
 }
 
-/// Why a command ended before its end.
+/// Why a command failed.
 #[derive(Debug)]
 pub enum AuditError {
-    /// The journal cannot be read on.
+    /// The journal cannot be read.
     Read(ReadError),
-    /// A line is no record.
+    /// A line is not a record.
     Unreadable {
         /// Its sequence number.
         seq: u64,
-        /// What the reader says.
+        /// The JSON parser's error.
         cause: String,
     },
-    /// The journal is not proven whole.
+    /// The journal does not verify.
     Verify(VerifyError),
-    /// Nothing more can be printed.
+    /// The output cannot be written.
     Output(io::Error),
 }
 
@@ -168,7 +169,7 @@ impl std::fmt::Display for AuditError {
     }
 }
 
-/// Carries out `audit`; 0 for success, 1 for a failure or a journal that is not whole.
+/// Runs `bartizan audit`. Exit code 0, or 1 after a failure or for a journal that does not verify.
 pub fn run(args: &AuditArgs) -> ExitCode {
     match &args.command {
         AuditCommand::Tail(args) => {
@@ -186,16 +187,17 @@ pub fn run(args: &AuditArgs) -> ExitCode {
     }
 }
 
-/// How records are shown: as asked, else by whether a terminal looks on. `no_color` is the
-/// variable of that name (no-color.org: any value but the empty one).
-fn form(args: &TailArgs, terminal: bool, no_color: Option<&OsStr>) -> Form {
+/// Chooses how records are printed: by the options, otherwise by whether the output is a terminal.
+/// `no_color` is the value of `NO_COLOR` (no-color.org: any value except the empty one turns
+/// colours off).
+fn form(args: &TailArgs, terminal: bool, no_color: Option<&OsStr>) -> RecordFormat {
     let plain = no_color.is_some_and(|value| !value.is_empty());
     let colour = if terminal && !plain { Colour::Ansi } else { Colour::None };
     let pretty = args.pretty || (terminal && !args.json);
-    if pretty { Form::Pretty(colour) } else { Form::Raw }
+    if pretty { RecordFormat::Pretty(colour) } else { RecordFormat::Raw }
 }
 
-/// Says on standard error what failed. A reader that went away has seen what it wanted.
+/// Prints a failure to standard error. A closed pipe (`| head`) is not a failure.
 fn end(ended: &Result<(), AuditError>) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -203,39 +205,44 @@ fn end(ended: &Result<(), AuditError>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            // There is nowhere left to say that this failed.
+            // If standard error cannot be written either, the message is lost.
             writeln!(io::stderr(), "error: {error}").unwrap_or_default();
             ExitCode::FAILURE
         }
     }
 }
 
-/// Prints records to `out`. Where `--follow` is asked, `wait` is called each time there is
-/// nothing new, and ends the run by `false`.
+/// Prints records to `out`. With `--follow`, `wait` is called at the end of the journal; the
+/// function returns when `wait` returns `false`.
+///
+/// # Errors
+///
+/// A record cannot be read or printed.
 pub fn tail(
     args: &TailArgs,
-    form: Form,
+    form: RecordFormat,
     now: SystemTime,
     mut wait: impl FnMut() -> bool,
     out: &mut dyn Write,
 ) -> Result<(), AuditError> {
     let filter = filter(args, now);
-    let mut reader = Reader::new(&journal_directory(&args.state), args.from_seq.unwrap_or(1));
+    let mut reader =
+        JournalReader::new(&journal_directory(&args.state), args.from_seq.unwrap_or(1));
     let mut last = args.lines.map(|lines| (lines, VecDeque::new()));
     loop {
         while let Some(line) = reader.read().map_err(AuditError::Read)? {
             let unreadable = |cause| AuditError::Unreadable { seq: line.seq, cause };
-            if form == Form::Raw && filter.is_empty() {
+            if form == RecordFormat::Raw && filter.is_empty() {
                 keep_or_print(line.bytes, &mut last, out)?;
                 continue;
             }
-            let entry = Entry::read(&line.bytes).map_err(unreadable)?;
+            let entry = JournalRecord::read(&line.bytes).map_err(unreadable)?;
             if !filter.admits(&entry) {
                 continue;
             }
             let text = match form {
-                Form::Raw => line.bytes,
-                Form::Pretty(colour) => pretty::line(&entry, colour).into_bytes(),
+                RecordFormat::Raw => line.bytes,
+                RecordFormat::Pretty(colour) => pretty::line(&entry, colour).into_bytes(),
             };
             keep_or_print(text, &mut last, out)?;
         }
@@ -249,7 +256,7 @@ pub fn tail(
     }
 }
 
-/// Prints `text`, or keeps it among the last ones while those are wanted alone.
+/// Prints `text`, or with `--lines` stores it among the last lines.
 fn keep_or_print(
     text: Vec<u8>,
     last: &mut Option<(u32, VecDeque<Vec<u8>>)>,
@@ -289,14 +296,18 @@ fn filter(args: &TailArgs, now: SystemTime) -> Filter {
     }
 }
 
-/// Proves the journal whole and says on `out` what it holds.
+/// Verifies the journal and prints a summary to `out`.
+///
+/// # Errors
+///
+/// The journal does not verify, or the summary cannot be printed.
 pub fn prove(args: &VerifyArgs, out: &mut dyn Write) -> Result<(), AuditError> {
     let extent = if args.remainder { Extent::Remainder } else { Extent::Whole };
     let summary = verify(&journal_directory(&args.state), extent).map_err(AuditError::Verify)?;
     print_summary(&summary, out).map_err(AuditError::Output)
 }
 
-fn print_summary(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
+fn print_summary(summary: &JournalSummary, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
         "whole: records {} to {} in {} segments",
@@ -331,14 +342,14 @@ mod tests {
 
     #[test]
     fn a_person_gets_pretty_lines_and_a_pipe_the_bytes() {
-        let ansi = Form::Pretty(Colour::Ansi);
-        let plain = Form::Pretty(Colour::None);
+        let ansi = RecordFormat::Pretty(Colour::Ansi);
+        let plain = RecordFormat::Pretty(Colour::None);
         let cases = [
             (None, true, None, ansi),
             (None, true, Some("1"), plain),
             (None, true, Some(""), ansi),
-            (None, false, None, Form::Raw),
-            (Some("--json"), true, None, Form::Raw),
+            (None, false, None, RecordFormat::Raw),
+            (Some("--json"), true, None, RecordFormat::Raw),
             (Some("--pretty"), false, None, plain),
         ];
         for (option, terminal, no_color, expected) in cases {

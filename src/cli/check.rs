@@ -1,4 +1,4 @@
-//! `bartizan check`: everything that is wrong with a configuration, and what it comes to.
+//! `bartizan check`: reports all problems of a configuration, or summarises it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,24 +11,24 @@ use crate::config::{
 use crate::lock::LockFile;
 use crate::policy::prepare;
 use crate::run::StartError;
-use crate::run::policies::Origin;
+use crate::run::policies::PolicyOrigin;
 use bartizan_edge::oauth::keys::{HINT, read_file};
 use bartizan_gate::session::Mode;
 
-/// Say everything that is wrong with a configuration, and start nothing.
+/// Report everything that is wrong with a configuration, without starting it
 ///
-/// Follows references to secrets, reads every file that is named, and proves the policy as `run`
-/// would. A good configuration is summed up on standard output, without its secrets.
+/// Resolves references to secrets, reads every file that is named, and proves the policy as `run`
+/// would. A valid configuration is summarised on standard output, without its secrets.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  bartizan check -c /etc/bartizan/bartizan.yaml")]
-pub(super) struct Args {
-    /// The configuration, YAML.
+pub(super) struct CheckArgs {
+    /// The configuration file, YAML.
     #[arg(short, long, value_name = "FILE", env = "BARTIZAN_CONFIG")]
     config: PathBuf,
 }
 
-/// Checks, and sums up.
-pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
+/// Checks the configuration and prints a summary.
+pub(super) async fn run(args: CheckArgs) -> Result<ExitCode, Failure> {
     let name = args.config.display().to_string();
     let config =
         Config::read(&args.config).map_err(|problems| Failure::configuration(&name, &problems))?;
@@ -47,15 +47,15 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
         failures.push(failure.hint("`bartizan lock` writes it"));
     }
     failures.extend(bad_keys(&name, &config));
-    let proven = match Origin::new(&config, policy::prover()?, 1) {
-        Ok(Origin::Files(settings)) => match prepare(&settings).await {
+    let proven = match PolicyOrigin::new(&config, policy::prover()?, 1) {
+        Ok(PolicyOrigin::Files(settings)) => match prepare(&settings).await {
             Ok(ready) => policy::proven(&ready),
             Err(problems) => {
                 failures.push(Failure::policy(&problems, Exit::Usage));
                 String::new()
             }
         },
-        Ok(Origin::Service(..)) => "proven when it is fetched".to_owned(),
+        Ok(PolicyOrigin::Service(..)) => "proven when it is fetched".to_owned(),
         Err(StartError { subject, what, hint }) => {
             let failure = Failure::usage(format!("{name}: {subject}"), what);
             failures.push(failure.hint(hint.unwrap_or_default()));
@@ -74,7 +74,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Files of issuers' keys that hold none.
+/// Reports files of issuers' keys that contain no usable key.
 fn bad_keys(name: &str, config: &Config) -> Vec<Failure> {
     let mut failures = Vec::new();
     for server in &config.servers {
@@ -94,7 +94,7 @@ fn bad_keys(name: &str, config: &Config) -> Vec<Failure> {
     failures
 }
 
-/// What `config` comes to, a line for each part.
+/// A summary of `config`, one line per part.
 fn summary(name: &str, config: &Config, proven: &str, lock: Option<&str>) -> String {
     let mut lines = vec![format!("{name}: good")];
     let mut line = |key: &str, value: &str| {
@@ -161,11 +161,11 @@ fn summary(name: &str, config: &Config, proven: &str, lock: Option<&str>) -> Str
     lines.join("\n")
 }
 
-/// Where the policy comes from, as the configuration names it.
+/// The sources of the policy, as the configuration names them.
 fn sources(policy: &PolicyConfig) -> Vec<String> {
     let bundle = policy.bundle.iter().map(|bundle| match &bundle.source {
         BundleSource::Path(path) => format!("bundle {}", path.display()),
-        // Neither a query nor credentials are shown.
+        // The query and the credentials may be secret, so they are not shown.
         BundleSource::Service(service) => {
             let url = service.remote.url.to_string();
             format!("bundle from {}", url.split('?').next().unwrap_or_default())
@@ -175,7 +175,8 @@ fn sources(policy: &PolicyConfig) -> Vec<String> {
     paths.chain(bundle).collect()
 }
 
-/// Where a server is. Neither a query nor arguments are shown: people put credentials there.
+/// The address or command of a server. Query and arguments are left out, because people put
+/// credentials there.
 fn target(upstream: &Upstream) -> String {
     match upstream {
         Upstream::Http(http) => {

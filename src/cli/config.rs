@@ -1,24 +1,24 @@
-//! `bartizan config`: what a configuration file may hold.
+//! `bartizan config`: describes the configuration file.
 
 use std::process::ExitCode;
 
 use super::{Failure, print};
 use crate::config::schema;
 
-/// Say what a configuration file may hold.
+/// Describe the configuration file.
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Command {
+pub(super) enum ConfigCommand {
     /// Print the JSON Schema (2020-12) of the configuration file
     ///
-    /// An editor that knows it completes keys, shows what they mean, and marks what cannot be
-    /// meant. `bartizan check` finds more: it follows references and paths, and proves the policy.
+    /// An editor with this schema completes keys, shows their descriptions, and marks errors.
+    /// `bartizan check` finds more: it resolves references and paths, and proves the policy.
     #[command(after_help = "Example:\n  bartizan config schema > bartizan.schema.json")]
     Schema,
 }
 
-/// Does what was asked.
-pub(super) fn run(command: &Command) -> Result<ExitCode, Failure> {
+/// Runs `bartizan config`.
+pub(super) fn run(command: &ConfigCommand) -> Result<ExitCode, Failure> {
     match command {
-        Command::Schema => print(&schema()),
+        ConfigCommand::Schema => print(&schema()),
     }
 }

@@ -1,7 +1,7 @@
-//! `bartizan demo`: arguments, a private directory, an exit code.
+//! `bartizan demo`: runs the demo with a private state directory.
 //!
-//! Exits 0 when everything went as it should, 1 when something did not or the demo could not be
-//! given, 64 when it was asked for wrongly.
+//! Exit code 0 if everything went as expected, 1 if something did not or the demo could not run, 64
+//! if the arguments are wrong.
 
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -9,29 +9,28 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::{Exit, Failure};
-use crate::run::Options;
+use crate::run::RunOptions;
 use bartizan_demo::{DemoError, Vendor};
 
-/// Show the firewall at work: a service, an agent, every verdict, the audit journal.
+/// Show the firewall at work: a service, an agent, every decision, the audit journal
 ///
-/// Everything runs on loopback and ends by itself. Exit code 1 where something did not go as it
-/// should.
+/// Everything runs on loopback and ends by itself. Exit code 1 if something did not go as expected.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Args {
-    /// Go on serving until Ctrl-C, for other clients.
+pub struct DemoArgs {
+    /// Keep serving until Ctrl-C, for other clients.
     #[arg(long)]
     stay: bool,
-    /// Keep the journal in this empty directory; otherwise it goes when the demo ends.
+    /// Keep the journal in this empty directory; by default it is deleted when the demo ends.
     #[arg(long, value_name = "DIRECTORY")]
     state: Option<PathBuf>,
-    /// Whose server is protected: flag-service (the demo's own), or a stand-in with the tools of
+    /// The server to protect: flag-service (the demo's own), or a stand-in with the tools of
     /// statsig-v1, statsig-v3, flagsmith or stigg.
     #[arg(long, value_name = "VENDOR", default_value = "flag-service", value_parser = vendor)]
     vendor: Vendor,
-    /// Serve the service alone, without a firewall, and print its address.
+    /// Run only the service, without a firewall, and print its address.
     #[arg(long, conflicts_with_all = ["stay", "state"])]
     server_only: bool,
-    /// The loopback port of the service; any free one by default.
+    /// The loopback port of the service; 0 means any free port.
     #[arg(long, default_value_t = 0, requires = "server_only")]
     port: u16,
 }
@@ -41,29 +40,30 @@ fn vendor(name: &str) -> Result<Vendor, String> {
     Vendor::of_name(name).ok_or_else(|| format!("not one of {}", names()))
 }
 
-/// Gives the demo.
-pub async fn run(args: Args) -> ExitCode {
-    match given(&args, &mut io::stdout()).await {
+/// Runs the demo and prints a failure to standard error.
+pub async fn run(args: DemoArgs) -> ExitCode {
+    match run_demo(&args, &mut io::stdout()).await {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            // Nobody is left to tell if this fails too.
+            // If standard error cannot be written either, the message is lost.
             drop(writeln!(io::stderr(), "{failure}"));
             failure.exit().into()
         }
     }
 }
 
-async fn given(args: &Args, out: &mut (dyn Write + Send)) -> Result<Exit, Failure> {
+async fn run_demo(args: &DemoArgs, out: &mut (dyn Write + Send)) -> Result<Exit, Failure> {
     let failed = |error: DemoError| Failure::failed("demo", error.to_string());
     if args.server_only {
         bartizan_demo::serve_alone(args.vendor, args.port, out).await.map_err(failed)?;
         return Ok(Exit::Done);
     }
     let prover =
-        Options::this_program().map_err(|error| Failure::failed("demo", error.to_string()))?;
+        RunOptions::this_program().map_err(|error| Failure::failed("demo", error.to_string()))?;
     let state = match &args.state {
-        Some(directory) => empty(directory)?,
-        None => private().map_err(|error| Failure::failed("demo: state", error.to_string()))?,
+        Some(directory) => empty_directory(directory)?,
+        None => private_directory()
+            .map_err(|error| Failure::failed("demo: state", error.to_string()))?,
     };
     let options =
         bartizan_demo::Options { state: state.clone(), stay: args.stay, vendor: args.vendor };
@@ -77,21 +77,21 @@ async fn given(args: &Args, out: &mut (dyn Write + Send)) -> Result<Exit, Failur
     Ok(if expected { Exit::Done } else { Exit::Failed })
 }
 
-/// The directory that the user named: made if need be, and empty, so that the demo counts only
+/// Creates the directory that the user named, or checks that it is empty: the demo must count only
 /// its own records.
-fn empty(directory: &Path) -> Result<PathBuf, Failure> {
+fn empty_directory(directory: &Path) -> Result<PathBuf, Failure> {
     let name = || format!("--state {}", directory.display());
     let fault = |error: io::Error| Failure::failed(name(), error.to_string());
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(fault)?;
     if std::fs::read_dir(directory).map_err(fault)?.next().is_some() {
         return Err(Failure::usage(name(), "the directory is not empty")
-            .hint("name a new one: the demo shows its own records alone"));
+            .hint("name a new directory: the demo shows only its own records"));
     }
     Ok(directory.to_owned())
 }
 
-/// A new directory that only this user can read, under a name that nobody can guess.
-fn private() -> io::Result<PathBuf> {
+/// Creates a directory that only this user can read, with a random name that others cannot predict.
+fn private_directory() -> io::Result<PathBuf> {
     let mut random = [0_u8; 8];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     let name = format!("bartizan-demo-{:016x}", u64::from_be_bytes(random));

@@ -1,7 +1,7 @@
-//! How a command fails: what it says, and its exit code.
+//! The failure of a command: its messages and its exit code.
 //!
-//! Every message has the same form, on standard error: `error: subject: what happened: value`,
-//! then a `hint:` line where there is a next step. Standard output is left to results.
+//! Every message goes to standard error in the same form: `error: subject: what happened: value`,
+//! then a `hint:` line if there is a next step. Standard output is only for results.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -11,21 +11,21 @@ use crate::run::StartError;
 use bartizan_gate::wire::unseen::is_unseen;
 use bartizan_rego::PolicyProblem;
 
-/// A command ended without doing what it was asked to.
+/// Why a command failed: one or more messages and the exit code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    reports: Vec<Report>,
+    messages: Vec<FailureMessage>,
     exit: Exit,
 }
 
-/// How a command ends.
+/// The exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// 0: it did what it was asked to.
+    /// 0: success.
     Done,
-    /// 1: it tried, and something went wrong, or what it looked at is not as it should be.
+    /// 1: something failed, or what the command checked is not as it should be.
     Failed,
-    /// 64: it was asked wrongly: bad arguments, a bad configuration (`EX_USAGE` of sysexits).
+    /// 64: wrong arguments or a wrong configuration (`EX_USAGE` of sysexits.h).
     Usage,
 }
 
@@ -39,28 +39,28 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// One thing that went wrong.
+/// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Report {
+struct FailureMessage {
     subject: String,
     what: String,
     hint: Option<String>,
 }
 
 impl Failure {
-    /// Something went wrong with `subject`: exit code 1.
+    /// A failure about `subject`, exit code 1.
     pub fn failed(subject: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { reports: vec![Report::new(subject, what)], exit: Exit::Failed }
+        Self { messages: vec![FailureMessage::new(subject, what)], exit: Exit::Failed }
     }
 
-    /// `subject` was given wrongly: exit code 64.
+    /// A wrong argument or setting `subject`, exit code 64.
     pub fn usage(subject: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { reports: vec![Report::new(subject, what)], exit: Exit::Usage }
+        Self { messages: vec![FailureMessage::new(subject, what)], exit: Exit::Usage }
     }
 
-    /// Everything wrong with a configuration, called `subject`: exit code 64.
+    /// All problems of the configuration called `subject`, exit code 64.
     pub fn configuration(subject: &str, problems: &Problems) -> Self {
-        let reports = problems.list().iter().map(|problem| Report {
+        let messages = problems.list().iter().map(|problem| FailureMessage {
             subject: match (problem.location.path.as_str(), problem.location.line) {
                 ("", None) => subject.to_owned(),
                 _ => format!("{subject}: {}", problem.location),
@@ -68,12 +68,12 @@ impl Failure {
             what: problem.what.clone(),
             hint: Some(problem.hint.clone()),
         });
-        Self { reports: reports.collect(), exit: Exit::Usage }
+        Self { messages: messages.collect(), exit: Exit::Usage }
     }
 
-    /// Everything wrong with a policy. `exit` says whether it was named in a configuration.
+    /// All problems of a policy. `exit` depends on whether a configuration named the policy.
     pub fn policy(problems: &[PolicyProblem], exit: Exit) -> Self {
-        let reports = problems.iter().map(|problem| Report {
+        let messages = problems.iter().map(|problem| FailureMessage {
             subject: match (problem.file.as_str(), problem.line) {
                 ("", _) => "policy".to_owned(),
                 (file, None) => format!("policy: {file}"),
@@ -82,35 +82,35 @@ impl Failure {
             what: problem.message.clone(),
             hint: problem.hint.clone(),
         });
-        Self { reports: reports.collect(), exit }
+        Self { messages: messages.collect(), exit }
     }
 
-    /// This failure and `other` as one; the graver exit code stands.
+    /// Both failures as one, with the higher of the two exit codes.
     #[must_use]
     pub fn joined(mut self, other: Self) -> Self {
-        self.reports.extend(other.reports);
+        self.messages.extend(other.messages);
         if other.exit == Exit::Usage {
             self.exit = Exit::Usage;
         }
         self
     }
 
-    /// The next step for what was reported last.
+    /// Adds a hint to the last message.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        if let Some(report) = self.reports.last_mut() {
-            report.hint = Some(hint.into());
+        if let Some(message) = self.messages.last_mut() {
+            message.hint = Some(hint.into());
         }
         self
     }
 
-    /// How the command ends.
+    /// The exit code.
     pub fn exit(&self) -> Exit {
         self.exit
     }
 }
 
-impl Report {
+impl FailureMessage {
     fn new(subject: impl Into<String>, what: impl Into<String>) -> Self {
         Self { subject: subject.into(), what: what.into(), hint: None }
     }
@@ -118,12 +118,12 @@ impl Report {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, report) in self.reports.iter().enumerate() {
+        for (i, message) in self.messages.iter().enumerate() {
             if i > 0 {
                 f.write_str("\n")?;
             }
-            write!(f, "error: {}: {}", plain(&report.subject), plain(&report.what))?;
-            if let Some(hint) = &report.hint {
+            write!(f, "error: {}: {}", plain(&message.subject), plain(&message.what))?;
+            if let Some(hint) = &message.hint {
                 write!(f, "\nhint: {}", plain(hint))?;
             }
         }
@@ -133,7 +133,7 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// `text` on one line, with nothing in it that a terminal obeys or a person cannot see.
+/// `text` on one line, with control and invisible characters escaped.
 pub(super) fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -143,14 +143,17 @@ pub(super) fn plain(text: &str) -> String {
 }
 
 impl From<StartError> for Failure {
-    /// Each line of what went wrong is a report of its own; the hint follows the last.
+    /// Each line of the error becomes a message of its own; the hint follows the last one.
     fn from(error: StartError) -> Self {
-        let mut reports: Vec<Report> =
-            error.what.lines().map(|line| Report::new(error.subject.as_str(), line)).collect();
-        if let Some(last) = reports.last_mut() {
+        let mut messages: Vec<FailureMessage> = error
+            .what
+            .lines()
+            .map(|line| FailureMessage::new(error.subject.as_str(), line))
+            .collect();
+        if let Some(last) = messages.last_mut() {
             last.hint = error.hint;
         }
-        Self { reports, exit: Exit::Failed }
+        Self { messages, exit: Exit::Failed }
     }
 }
 

@@ -1,4 +1,5 @@
-//! `bartizan lock`: the tools of every server written down for review, and what changed since.
+//! `bartizan lock`: writes the tools of every server to a file for review, and reports what changed
+//! since.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -6,101 +7,94 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Failure, print};
+use super::{Failure, OutputFormat, print};
 use crate::config::Config;
 use crate::lock::ask::{AskError, ask};
-use crate::lock::{Change, LockFile, shown};
-use crate::run::Options;
+use crate::lock::{LockFile, ToolChange, shown};
+use crate::run::RunOptions;
 
-/// The file beside the configuration where that names none.
+/// The file name of the lock if the configuration names none; it is next to the configuration.
 const FILE: &str = "bartizan.lock";
 
-/// Longest value of a member that `diff` prints for a person, characters.
+/// Longest member's value that `diff` prints as text, characters.
 const VALUE_CHARS_MAX: usize = 400;
 
-/// Write down the tools of every server for review, or say what changed since
+/// Write the tools of every server to a file for review, or report what changed since
 ///
-/// Asks each server of the configuration for its tools and writes a lock: whole definitions,
-/// sorted, with their digests. Named in the configuration with `lock:`, it is what every list and
-/// call is held against.
+/// Lists the tools of each server of the configuration and writes a lock: whole definitions,
+/// sorted, with their digests. If the configuration names it with `lock:`, the firewall compares
+/// every list and call with it.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 #[command(after_help = "Examples:\n  \
     bartizan lock -c bartizan.yaml\n  \
     bartizan lock diff -c bartizan.yaml\n  \
     bartizan lock -c bartizan.yaml --update flags/get_flag")]
-pub(super) struct Args {
+pub(super) struct LockArgs {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<LockCommand>,
     #[command(flatten)]
-    files: Option<Files>,
-    /// Renew this tool alone, `server/tool` or `tool`, and leave the others as they are locked;
-    /// may be repeated.
+    files: Option<FileArgs>,
+    /// Update only this tool, `server/tool` or `tool`, and leave the others as they are locked; may
+    /// be repeated.
     #[arg(long, value_name = "TOOL", requires = "config")]
     update: Vec<String>,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Command {
+enum LockCommand {
     Diff(DiffArgs),
 }
 
-/// Say what the servers list now that is not as it is locked; exit code 1 where there is something
+/// Report tools that differ from the lock; exit code 1 if there are any
 #[derive(Debug, clap::Args)]
 struct DiffArgs {
     #[command(flatten)]
-    files: Files,
-    /// How the answer looks.
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    /// For people.
-    Text,
-    /// One JSON object.
-    Json,
+    files: FileArgs,
+    /// The output format.
+    #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
+    format: OutputFormat,
 }
 
 #[derive(Debug, clap::Args)]
-struct Files {
-    /// The configuration, YAML.
+struct FileArgs {
+    /// The configuration file, YAML.
     #[arg(short, long, value_name = "FILE", env = "BARTIZAN_CONFIG")]
     config: PathBuf,
-    /// The lock. Default: what the configuration names, else `bartizan.lock` beside it.
+    /// The lock file. Default: the one that the configuration names, otherwise `bartizan.lock` next
+    /// to the configuration.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
 }
 
-/// A configuration and where its lock is.
-struct Asked {
+/// A configuration and the path of its lock.
+struct LockTarget {
     config: Config,
     path: PathBuf,
 }
 
-impl Files {
-    fn read(self) -> Result<Asked, Failure> {
+impl FileArgs {
+    fn read(self) -> Result<LockTarget, Failure> {
         let name = self.config.display().to_string();
         let config = Config::read(&self.config)
             .map_err(|problems| Failure::configuration(&name, &problems))?;
         let beside = self.config.with_file_name(FILE);
         let path = self.file.or_else(|| config.lock.clone()).unwrap_or(beside);
-        Ok(Asked { config, path })
+        Ok(LockTarget { config, path })
     }
 }
 
-impl Asked {
+impl LockTarget {
     fn locked(&self) -> Result<LockFile, Failure> {
         LockFile::read(&self.path).map_err(|what| {
             Failure::failed(self.path.display().to_string(), what)
-                .hint("`bartizan lock` without `--update` writes it anew")
+                .hint("run `bartizan lock` without `--update` to write a new one")
         })
     }
 
     async fn now(&self) -> Result<LockFile, Failure> {
         let failed = |error: &dyn std::fmt::Display| Failure::failed("lock", error.to_string());
-        let options = Options::this_program().map_err(|error| failed(&error))?;
+        let options = RunOptions::this_program().map_err(|error| failed(&error))?;
         ask(&self.config, options).await.map_err(|error| match error {
             AskError::Start(error) => Failure::from(error),
             AskError::Server { name, what } => Failure::failed(format!("servers.{name}"), what),
@@ -108,23 +102,23 @@ impl Asked {
     }
 }
 
-/// Asks, and writes or compares.
-pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
-    if let Some(Command::Diff(args)) = args.command {
+/// Runs `bartizan lock`.
+pub(super) async fn run(args: LockArgs) -> Result<ExitCode, Failure> {
+    if let Some(LockCommand::Diff(args)) = args.command {
         return diff(args).await;
     }
     let Some(files) = args.files else {
         return Err(Failure::usage("lock", "no configuration is named").hint("use `-c FILE`"));
     };
-    let asked = files.read()?;
-    let name = asked.path.display().to_string();
+    let target = files.read()?;
+    let name = target.path.display().to_string();
     let file = if args.update.is_empty() {
-        asked.now().await?
+        target.now().await?
     } else {
-        let locked = asked.locked()?;
-        renewed(locked, &asked.now().await?, &args.update)?
+        let locked = target.locked()?;
+        renewed(locked, &target.now().await?, &args.update)?
     };
-    write(&asked.path, &file.text()).map_err(|error| Failure::failed(&name, error.to_string()))?;
+    write(&target.path, &file.text()).map_err(|error| Failure::failed(&name, error.to_string()))?;
     let (servers, tools) = file.counts();
     print(&format!("{name}: {tools} tools of {servers} servers\n"))
 }
@@ -151,23 +145,23 @@ fn renewed(mut file: LockFile, now: &LockFile, names: &[String]) -> Result<LockF
 }
 
 async fn diff(args: DiffArgs) -> Result<ExitCode, Failure> {
-    let asked = args.files.read()?;
-    let locked = asked.locked()?;
-    let changes = locked.diff(&asked.now().await?);
+    let target = args.files.read()?;
+    let locked = target.locked()?;
+    let changes = locked.diff(&target.now().await?);
     let text = match args.format {
-        Format::Json => format!("{}\n", json!({ "changes": changes })),
-        Format::Text if changes.is_empty() => {
+        OutputFormat::Json => format!("{}\n", json!({ "changes": changes })),
+        OutputFormat::Text if changes.is_empty() => {
             let (servers, tools) = locked.counts();
             format!("{tools} tools of {servers} servers, as they are locked\n")
         }
-        Format::Text => told(&changes),
+        OutputFormat::Text => as_text(&changes),
     };
     print(&text)?;
     Ok(if changes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Changes for a person.
-fn told(changes: &[Change]) -> String {
+/// The changes as text.
+fn as_text(changes: &[ToolChange]) -> String {
     let mut out = String::new();
     for change in changes {
         let digests = [&change.before, &change.now];
@@ -187,7 +181,7 @@ fn told(changes: &[Change]) -> String {
     out
 }
 
-/// Written beside and renamed, so that nobody reads half a lock.
+/// Writes a new file and renames it over the old one, so that nobody reads half a lock.
 fn write(path: &Path, text: &str) -> std::io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");

@@ -1,8 +1,8 @@
-//! The command line: arguments in, exit code out.
+//! The command line: parses arguments, runs a subcommand, returns an exit code.
 //!
-//! One file a subcommand: its arguments, and what it does with them. Results go to standard
-//! output, everything else to standard error; `wrap` keeps standard output for frames alone. Exit
-//! codes: 0 done, 1 failed, 64 asked wrongly.
+//! Each subcommand has a file with its arguments and its code. Results go to standard output,
+//! everything else to standard error; `wrap` uses standard output only for frames. Exit codes: 0
+//! success, 1 failure, 64 wrong arguments or configuration.
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -27,9 +27,9 @@ pub use failure::{Exit, Failure};
 
 /// A policy-enforcing firewall for the Model Context Protocol.
 ///
-/// Bartizan stands between an agent and the MCP servers that it uses. It reads every message
-/// strictly, asks a Rego policy whether it may pass, and writes down what it decided before
-/// anything happens.
+/// Bartizan stands between an agent and the MCP servers that it uses. It parses every message
+/// strictly, asks a Rego policy whether the message may pass, and records the decision before it
+/// acts.
 #[derive(Debug, Parser)]
 #[command(
     name = "bartizan",
@@ -47,31 +47,40 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Run(run::Args),
-    Wrap(wrap::Args),
-    Check(check::Args),
-    /// Say what a configuration file may hold
+    Run(run::RunArgs),
+    Wrap(wrap::WrapArgs),
+    Check(check::CheckArgs),
+    /// Describe the configuration file
     #[command(subcommand)]
-    Config(config::Command),
-    Lock(lock::Args),
-    Demo(demo::Args),
+    Config(config::ConfigCommand),
+    Lock(lock::LockArgs),
+    Demo(demo::DemoArgs),
     /// Try, explain, test and prove policies
     #[command(subcommand)]
-    Policy(policy::Command),
+    Policy(policy::PolicyCommand),
     Audit(audit::AuditArgs),
-    /// Prove a policy in a process that may die of it
+    /// Prove a policy in a child process, which a bad policy may crash
     #[command(name = "policy-prove", hide = true)]
     PolicyProve,
 }
 
-/// Runs the program with `args`, the first being its own name.
+/// The output formats of commands that print results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum OutputFormat {
+    /// Text for a person.
+    Text,
+    /// JSON for a program.
+    Json,
+}
+
+/// Runs the program with `args`, the first of which is the program's name.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are results; anything else is a wrong use.
+            // `--help` and `--version` print results; any other parser message is a usage error.
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
-            // Nobody is left to tell if this fails too.
+            // If standard error cannot be written either, the message is lost.
             drop(error.print());
             return exit.into();
         }
@@ -93,20 +102,20 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     })
 }
 
-/// Whether `args`, the first being the program's name, are a valid use; else, what is wrong.
-/// For those who write such lines into files: nothing is run.
+/// Checks whether `args`, the first of which is the program's name, parse; the error says why not.
+/// Tests check the command lines in documentation and configuration files with it. Nothing is run.
 pub fn accepts(args: impl IntoIterator<Item = OsString>) -> Result<(), String> {
     Cli::try_parse_from(args).map(drop).map_err(|error| error.to_string())
 }
 
-/// Runs `work` to its end on a runtime of its own.
+/// Runs `work` on a new tokio runtime.
 fn asynchronous<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::failed("runtime", error.to_string()))?;
     Ok(runtime.block_on(work))
 }
 
-/// Writes a result. A reader who went away (`| head`) is no failure.
+/// Prints a result. A closed pipe (`| head`) is not a failure.
 fn print(text: &str) -> Result<ExitCode, Failure> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Ok(()) => Ok(ExitCode::SUCCESS),

@@ -1,11 +1,11 @@
-//! `bartizan policy`: try, explain and test policies, without serving anything.
+//! `bartizan policy`: tries, explains, tests and proves policies without serving them.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::{Exit, Failure, print};
+use super::{Exit, Failure, OutputFormat, print};
 use crate::config::PolicyConfig;
 use crate::policy::load::{Loaded, PolicyFiles, load};
 use crate::policy::prove::Prover;
@@ -19,59 +19,59 @@ mod learn;
 mod replay;
 mod test;
 
-/// Size of an input or a message read from a file, bytes.
+/// Largest size of an input or message that is read, bytes.
 const INPUT_BYTES_MAX: u64 = 8 << 20;
 
-/// The form of a pack.
+/// The JSON Schema of packs.
 const PACK_SCHEMA: &str = include_str!("../../policies/schema/pack.schema.json");
 
 /// Try, explain, test and prove policies.
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Command {
-    /// Print what a rule comes to for an input, as JSON
+pub(super) enum PolicyCommand {
+    /// Print the value of a rule for an input, as JSON
     ///
-    /// Evaluates on the strict engine, as the firewall does first. An undefined rule prints
+    /// Evaluates with the strict engine, not with the compiled one. An undefined rule prints
     /// `undefined`; an error inside any rule is an error here.
     #[command(after_help = "Example:\n  \
         bartizan policy eval -p policies/ --input input.json --entrypoint data.mcp.decision")]
     Eval(EvalArgs),
     /// Print what the firewall would do with a message, and why
     ///
-    /// Takes one JSON-RPC message the way that a client's message takes, reads it strictly, asks
-    /// the policy, discharges the obligations on fresh limits, and prints effect, reasons with
-    /// their codes, obligations, engine and revision. Nothing is sent or recorded.
+    /// Handles one JSON-RPC message like a client's message: parses it strictly, asks the policy,
+    /// carries out the obligations with fresh rate limits, and prints effect, reasons with their
+    /// codes, obligations, engine and revision. Nothing is sent or recorded.
     #[command(after_help = "Example:\n  \
         echo '{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"x\"}}' \\\n    \
         | bartizan policy explain -p policies/ --pack flag-service --environment staging")]
     Explain(ExplainArgs),
-    /// Prove a policy as `run` would, and say everything that is wrong with it
+    /// Prove a policy as `run` would, and report everything that is wrong with it
     ///
-    /// Exit code 1 where it would not be served, and where it has a trap: something that compiles
-    /// and does not do what its author means. A comment `# bartizan:allow CODE` lets one stand.
+    /// Exit code 1 if the policy would be rejected, or if it has a trap: something that compiles
+    /// and does not do what its author means. A comment `# bartizan:allow CODE` permits one.
     #[command(after_help = "Example:\n  bartizan policy check -p policies/")]
-    Check(check::CheckArgs),
+    Check(check::PolicyCheckArgs),
     /// Run the `test_` rules of policies
     ///
-    /// Exit code 1 where one fails; such a policy is not served either.
+    /// Exit code 1 if a test fails; `run` rejects such a policy, too.
     #[command(after_help = "Example:\n  \
         bartizan policy test -p policies/ --coverage --threshold 90")]
     Test(test::TestArgs),
-    /// Put recorded questions to a policy, and say which verdicts would change
+    /// Evaluate a policy for recorded inputs, and report which decisions would change
     ///
-    /// Reads the journal of a state directory, or files with a JSON object on each line: records,
-    /// events of an OPA decision log, or inputs. What a policy says is compared with what was
-    /// recorded, or with what the policy `--against` says. Rate limits are not spent. A question
-    /// is not judged where a rule reads what the record does not hold; `audit.inputs` has more
-    /// recorded, and `--config` tells the servers and the principal.
+    /// Reads the journal of a state directory, or files with one JSON object per line: records,
+    /// events of an OPA decision log, or inputs. Compares the policy's decisions with the recorded
+    /// ones, or with those of the policy `--against`. Does not use up rate limits. Skips a record
+    /// if a rule reads a member that the record does not hold; `audit.inputs` makes records hold
+    /// more, and `--config` supplies the servers and the principal.
     #[command(after_help = "Example:\n  \
         bartizan policy replay -p policies/ -c bartizan.yaml --state state --fail-on opened")]
     Replay(Box<replay::ReplayArgs>),
-    /// Draft a policy from what a journal saw
+    /// Draft a policy from what a journal recorded
     ///
-    /// Permits what went through, by principal, server, tool, operation, effect and environments,
-    /// and nothing else; comments say what needs a second look. With it come its tests, and a pack
-    /// to complete for each server with tools that no pack knows. Best from a journal that was
-    /// written with `mode: observe`.
+    /// Permits what was let through, by principal, server, tool, operation, effect and
+    /// environments, and nothing else; comments mark what needs review. Also writes tests, and an
+    /// incomplete pack for each server with tools that no pack describes. Works best with a journal
+    /// recorded in `mode: observe`.
     #[command(after_help = "Example:\n  bartizan policy learn --state state --out learned/")]
     Learn(learn::LearnArgs),
     /// Print the capabilities file for `opa check --capabilities` and Regal
@@ -85,24 +85,15 @@ pub(super) enum Command {
 /// Arguments of `policy schema`.
 #[derive(Debug, clap::Args)]
 pub(super) struct SchemaArgs {
-    /// The schema of pack files instead.
+    /// Print the schema of pack files instead.
     #[arg(long)]
     packs: bool,
 }
 
-/// How results are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    /// For a person.
-    Text,
-    /// For a program.
-    Json,
-}
-
-/// Which policy.
+/// Arguments that select a policy.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct SourceArgs {
-    /// Rego and data, a file or directory; may be repeated. Without it: the built-in baseline.
+    /// A file or directory with Rego and data; may be repeated. Default: the built-in baseline.
     #[arg(short, long = "policy", value_name = "PATH")]
     policies: Vec<PathBuf>,
 }
@@ -112,7 +103,7 @@ pub(super) struct SourceArgs {
 pub(super) struct EvalArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// The input, a JSON file; `-` is standard input.
+    /// The input, a JSON file; `-` means standard input.
     #[arg(short, long, value_name = "FILE")]
     input: PathBuf,
     /// The rule to evaluate.
@@ -125,26 +116,26 @@ pub(super) struct EvalArgs {
 pub(super) struct ExplainArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// The message, a JSON file; `-` is standard input.
+    /// The message, a JSON file; `-` means standard input.
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     input: PathBuf,
     /// The server's name in the input.
     #[arg(long, value_name = "NAME", default_value = "server")]
     server: String,
-    /// What is known about the server's tools: the name of a built-in pack, or a JSON file.
+    /// A pack that describes the server's tools: the name of a built-in pack, or a JSON file.
     #[arg(long, value_name = "NAME|FILE")]
     pack: Option<String>,
-    /// The environment that calls are pinned to.
+    /// The environment of all calls.
     #[arg(long, value_name = "ENV")]
     environment: Option<String>,
     /// A label of the server, `name=value`; may be repeated.
     #[arg(long, value_name = "LABEL", value_parser = label)]
     label: Vec<(String, String)>,
-    /// An identifier that the server's tools take for an environment, `id=environment`; may be
+    /// An identifier that the server's tools use for an environment, `id=environment`; may be
     /// repeated.
     #[arg(long, value_name = "ID", value_parser = label)]
     environment_id: Vec<(String, String)>,
-    /// Whose call it is.
+    /// The principal that makes the call.
     #[arg(long, value_name = "ID", default_value = "agent")]
     principal: String,
     /// A group of the principal; may be repeated.
@@ -152,24 +143,24 @@ pub(super) struct ExplainArgs {
     group: Vec<String>,
 }
 
-/// Reads `name=value`.
+/// Parses `name=value`.
 fn label(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("no `=` in it; write `name=value`")?;
+    let (name, value) = text.split_once('=').ok_or("`=` is missing; write `name=value`")?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// Does it.
-pub(super) async fn run(command: Command) -> Result<ExitCode, Failure> {
+/// Runs `bartizan policy`.
+pub(super) async fn run(command: PolicyCommand) -> Result<ExitCode, Failure> {
     match command {
-        Command::Check(args) => check::run(args).await,
-        Command::Test(args) => test::run(&args),
-        Command::Eval(args) => eval(args),
-        Command::Explain(args) => explain::run(args),
-        Command::Learn(args) => learn::run(args),
-        Command::Replay(args) => replay::run(*args),
-        Command::Capabilities => print(&(capabilities() + "\n")),
-        Command::Schema(args) if args.packs => print(PACK_SCHEMA),
-        Command::Schema(_) => print(&input_schema()),
+        PolicyCommand::Check(args) => check::run(args).await,
+        PolicyCommand::Test(args) => test::run(&args),
+        PolicyCommand::Eval(args) => eval(args),
+        PolicyCommand::Explain(args) => explain::run(args),
+        PolicyCommand::Learn(args) => learn::run(args),
+        PolicyCommand::Replay(args) => replay::run(*args),
+        PolicyCommand::Capabilities => print(&(capabilities() + "\n")),
+        PolicyCommand::Schema(args) if args.packs => print(PACK_SCHEMA),
+        PolicyCommand::Schema(_) => print(&input_schema()),
     }
 }
 
@@ -182,7 +173,7 @@ impl SourceArgs {
         load(&self.files()).map_err(|problems| failed(&problems))
     }
 
-    /// What would serve, on the strict engine, with `rule` in the place of the decision.
+    /// Compiles the sources that would serve for the strict engine, with `rule` as the decision.
     fn compile(self, rule: &str) -> Result<Policy, Failure> {
         let mut files = self.files();
         rule.clone_into(&mut files.entrypoints.decision);
@@ -196,13 +187,17 @@ fn failed(problems: &[PolicyProblem]) -> Failure {
     Failure::policy(problems, Exit::Failed)
 }
 
-/// This program proves.
+/// A prover that runs this program as its child process.
 pub(super) fn prover() -> Result<Prover, Failure> {
-    Prover::this_program()
-        .map_err(|error| Failure::failed("program", format!("cannot find itself: {error}")))
+    Prover::this_program().map_err(|error| {
+        Failure::failed(
+            "program",
+            format!("the path of this program cannot be determined: {error}"),
+        )
+    })
 }
 
-/// How the policy in `files` is proven: by this program itself, with the defaults.
+/// Settings that prove the policy in `files` with this program and the default limits.
 fn settings(files: PolicyFiles) -> Result<PolicySettings, Failure> {
     Ok(PolicySettings {
         files,
@@ -213,7 +208,7 @@ fn settings(files: PolicyFiles) -> Result<PolicySettings, Failure> {
     })
 }
 
-/// What the proof found, on one line.
+/// The result of a proof on one line.
 pub(super) fn proven(ready: &Ready) -> String {
     let tests = ready.proof.tests.len();
     format!("{}, {} engine, {tests} tests passed", ready.revision, ready.engine.as_str())
@@ -226,7 +221,7 @@ fn eval(args: EvalArgs) -> Result<ExitCode, Failure> {
     print(&(value.map_err(|problem| failed(&[problem]))? + "\n"))
 }
 
-/// The text of a JSON file, or of standard input; bounded.
+/// Reads a JSON file or standard input, up to [`INPUT_BYTES_MAX`].
 fn read_input(path: &Path) -> Result<String, Failure> {
     let subject =
         || if path == Path::new("-") { "input".to_owned() } else { path.display().to_string() };

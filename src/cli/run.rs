@@ -1,4 +1,4 @@
-//! `bartizan run`: a configuration file served over HTTP.
+//! `bartizan run`: serves a configuration over HTTP.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,23 +7,23 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
 use crate::config::Config;
-use crate::run::{self, Options};
+use crate::run::{self, RunOptions};
 use bartizan_edge::client::ExitReason;
 
-/// Guard the servers of a configuration file, over HTTP.
+/// Guard the servers of a configuration file, over HTTP
 ///
-/// Nothing is bound before the whole configuration was found good. Stops on SIGTERM or SIGINT,
-/// once calls in flight have ended or `limits.drain` is over; reads policies again on SIGHUP.
+/// Opens no port until the whole configuration has been checked. Stops on SIGTERM or SIGINT, after
+/// the calls in progress have ended or `limits.drain` has passed; reads policies again on SIGHUP.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  bartizan run -c /etc/bartizan/bartizan.yaml")]
-pub(super) struct Args {
-    /// The configuration, YAML.
+pub(super) struct RunArgs {
+    /// The configuration file, YAML.
     #[arg(short, long, value_name = "FILE", env = "BARTIZAN_CONFIG")]
     config: PathBuf,
 }
 
-/// Serves until told to stop.
-pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
+/// Runs `bartizan run`.
+pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let name = args.config.display().to_string();
     let config =
         Config::read(&args.config).map_err(|problems| Failure::configuration(&name, &problems))?;
@@ -31,9 +31,9 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Serves what `config` means until a signal, or the client, ends it.
+/// Serves `config` until a signal arrives, or, on stdio, the client ends. `wrap` calls it, too.
 pub(super) async fn serve(config: Config) -> Result<Option<ExitReason>, Failure> {
-    let options = Options::this_program()?;
+    let options = RunOptions::this_program()?;
     run::diagnostics(&config.log)?;
     let signal = |kind, name: &str| {
         signal(kind).map_err(|error| Failure::failed(name.to_owned(), error.to_string()))

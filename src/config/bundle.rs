@@ -11,7 +11,7 @@ use super::secret::Secret;
 use super::section::{Section, defaulted, section};
 use super::surroundings::read_pem;
 use super::table::Condition;
-use crate::policy::bundle::signature::{Key, Signing};
+use crate::policy::bundle::signature::{Signing, SigningKey};
 use bartizan_jose::Algorithm;
 
 const DELAYS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(24);
@@ -216,7 +216,7 @@ impl SigningConfig {
                 KeyMaterial::File(path) => read_pem(path)?,
                 KeyMaterial::Secret(secret) => secret.expose().as_bytes().to_vec(),
             };
-            let key = Key::new(config.algorithm, &material, config.scope.clone())
+            let key = SigningKey::new(config.algorithm, &material, config.scope.clone())
                 .map_err(|what| format!("key `{id}`: {what}"))?;
             keys.insert(id.clone(), key);
         }

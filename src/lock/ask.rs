@@ -1,10 +1,10 @@
-//! Asks the servers of a configuration for their tools.
+//! Lists the tools of a configuration's servers.
 //!
-//! A firewall is started on loopback that observes and refuses nothing, with the servers of the
-//! configuration behind it, and rmcp lists their tools through it, page by page. So each server is
-//! reached exactly as in a run (its transport, credentials and limits), and the definitions are
-//! what the gate read, never what a typed model made of them. Nothing of it stays: the journal of
-//! this run is thrown away with its directory.
+//! Starts a firewall on loopback that observes and refuses nothing, with the configuration's
+//! servers behind it; rmcp lists their tools through it, page by page. So each server is reached
+//! exactly as in a run (transport, credentials, limits), and the definitions are the bytes that the
+//! gate parsed, not what a typed client model made of them. The journal of this run is deleted with
+//! its directory.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,25 +21,25 @@ use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig
 
 use super::{LockFile, LockedTool};
 use crate::config::{Config, Front, PolicyConfig, ServerConfig};
-use crate::run::{self, Options, Running, StartError};
+use crate::run::{self, RunOptions, Running, StartError};
 use bartizan_gate::question::operation::Operation;
 use bartizan_gate::session::{Mode, Protected};
 use bartizan_gate::wire::hex::hex;
 use bartizan_peer::client::HttpClient;
 
-/// For one server to list all its tools.
+/// Time limit for one server to list all its tools.
 const SERVER_MAX: Duration = Duration::from_mins(2);
-/// Pages of one list.
+/// Largest number of pages of one list.
 const PAGES_MAX: usize = 1000;
 
-/// Why the servers could not be asked.
+/// Why the tools could not be listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AskError {
-    /// The firewall that asks does not start.
+    /// The temporary firewall does not start.
     Start(StartError),
-    /// A server does not list its tools.
+    /// A server did not list its tools.
     Server {
-        /// Its name.
+        /// The server's name.
         name: String,
         /// What happened.
         what: String,
@@ -57,11 +57,12 @@ impl fmt::Display for AskError {
 
 impl std::error::Error for AskError {}
 
-/// A directory that goes with its value.
+/// A directory that is deleted when the value is dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
-    /// A name for a directory below that of temporary files; the run makes it, for its owner.
+    /// A random path in the directory for temporary files. The run creates it, accessible to its
+    /// owner only.
     fn new() -> Result<Self, AskError> {
         let mut random = [0_u8; 8];
         getrandom::fill(&mut random).map_err(|error| {
@@ -81,13 +82,17 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Nobody is left to tell.
+        // There is no way to report an error here.
         drop(std::fs::remove_dir_all(&self.0));
     }
 }
 
-/// The tools of every server of `config` now.
-pub async fn ask(config: &Config, options: Options) -> Result<LockFile, AskError> {
+/// Lists the tools of every server of `config`.
+///
+/// # Errors
+///
+/// The firewall does not start, or a server does not list its tools.
+pub async fn ask(config: &Config, options: RunOptions) -> Result<LockFile, AskError> {
     let scratch = Scratch::new()?;
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut asking = Config {
@@ -128,7 +133,7 @@ async fn ask_all(running: &Running, servers: &[ServerConfig]) -> Result<LockFile
     Ok(file)
 }
 
-/// Lists all tools, so that the firewall sees them.
+/// Lists all tools through the firewall at `url`, so that the firewall parses them.
 async fn list(url: &str) -> Result<(), String> {
     let lifecycle = ClientLifecycleMode::Auto {
         preferred_versions: vec![ProtocolVersion::V_2026_07_28],
@@ -143,7 +148,7 @@ async fn list(url: &str) -> Result<(), String> {
     );
     let mut peer = serve_client_with_lifecycle(client, transport, lifecycle)
         .await
-        .map_err(|error| format!("cannot be spoken to: {error}"))?;
+        .map_err(|error| format!("the MCP session cannot be opened: {error}"))?;
     let mut cursor = None;
     let mut pages = 0_usize;
     let listed = loop {
@@ -161,12 +166,12 @@ async fn list(url: &str) -> Result<(), String> {
         }
     };
     if let Err(error) = peer.close().await {
-        tracing::debug!(%error, "connection ended badly");
+        tracing::debug!(%error, "the connection was not closed cleanly");
     }
     listed
 }
 
-/// What the firewall saw.
+/// The tools that the firewall parsed.
 fn tools(protected: &Protected) -> Result<std::collections::BTreeMap<String, LockedTool>, String> {
     let pack = protected.facts.pack.as_deref();
     let listed = protected.tools();

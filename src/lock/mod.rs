@@ -1,9 +1,9 @@
-//! `bartizan.lock`: the tools of each server as somebody reviewed them.
+//! `bartizan.lock`: the reviewed tools of each server.
 //!
-//! A JSON file made to be read by people and compared by version control: sorted, one member a
-//! line, whole definitions, and no character in it that cannot be seen. The digest beside each
-//! definition is of it, so a file changed by hand is found out. [`ask`] makes one; a run holds
-//! every list against it.
+//! A JSON file for review by people and comparison by version control: sorted, one member per line,
+//! whole definitions, invisible characters escaped. Next to each definition is its digest, so an
+//! edit by hand is detected. [`ask`] creates the content; during a run the gate compares every list
+//! with it.
 
 pub mod ask;
 
@@ -19,13 +19,13 @@ use bartizan_gate::catalog::drift::DefinitionLock;
 use bartizan_gate::catalog::lists::{canonical_text, digest};
 use bartizan_gate::wire::document::{Document, DocumentLimits, Kind, Value, write_string};
 
-/// Version of the file's format.
+/// Version of the file format.
 const VERSION: i64 = 1;
 
-/// Size of a file, bytes.
+/// Largest size of a file, bytes.
 const FILE_BYTES_MAX: usize = 64 << 20;
 
-/// Bounds of a file: what a definition may be, and the few levels around it.
+/// Limits for parsing a file: those of a definition, and the few levels around it.
 const LIMITS: DocumentLimits = DocumentLimits {
     bytes_max: FILE_BYTES_MAX,
     depth_max: 136,
@@ -33,61 +33,65 @@ const LIMITS: DocumentLimits = DocumentLimits {
     values_max: 1 << 24,
 };
 
-/// The tools of each server, by name.
+/// The tools of each server by the server's name and the tool's name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LockFile {
     servers: BTreeMap<String, BTreeMap<String, LockedTool>>,
 }
 
-/// One tool as it was reviewed.
+/// One reviewed tool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockedTool {
-    /// Of the definition, `sha256:<hex>`.
+    /// The digest of the definition, `sha256:<hex>`.
     pub digest: Box<str>,
-    /// What it does by its server's pack, for the reviewer.
+    /// The effect that the server's pack gives it, for the reviewer.
     pub effect: Box<str>,
-    /// What people cannot see in it, for the reviewer.
+    /// Kinds of invisible characters in it, for the reviewer.
     pub flags: Vec<Box<str>>,
-    /// The definition in its canonical form.
+    /// The definition as canonical JSON.
     pub definition: String,
 }
 
-/// A difference between two locks.
+/// A tool that differs between two locks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Change {
+pub struct ToolChange {
     /// The server.
     pub server: String,
     /// The tool.
     pub tool: String,
-    /// `added`, `removed`, `changed`.
+    /// `added`, `removed` or `changed`.
     #[serde(rename = "change")]
     pub what: &'static str,
-    /// Digest before; absent where it is new.
+    /// The digest before; absent if the tool is new.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<Box<str>>,
-    /// Digest now; absent where it is gone.
+    /// The digest now; absent if the tool is gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub now: Option<Box<str>>,
-    /// What differs in it.
+    /// The members that differ.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<MemberChange>,
 }
 
-/// A difference inside a definition.
+/// A member that differs between two definitions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MemberChange {
-    /// Where, a JSON pointer.
+    /// A JSON pointer (RFC 6901) to the member.
     pub pointer: String,
-    /// JSON text before; absent where it is new.
+    /// The JSON text before; absent if the member is new.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
-    /// JSON text now; absent where it is gone.
+    /// The JSON text now; absent if the member is gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub now: Option<String>,
 }
 
 impl LockFile {
-    /// Reads the file at `path`; what is wrong with it, if it is no lock.
+    /// Reads the lock file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be read or is not a lock.
     pub fn read(path: &Path) -> Result<Self, String> {
         let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
         if usize::try_from(size).map_or(true, |size| size > FILE_BYTES_MAX) {
@@ -97,7 +101,11 @@ impl LockFile {
         Self::parse(bytes.into())
     }
 
-    /// Reads the text of a file.
+    /// Parses the content of a lock file.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not a lock.
     pub fn parse(bytes: Bytes) -> Result<Self, String> {
         let document = Document::read(bytes, &LIMITS).map_err(|_| "is no strict JSON")?;
         let root = document.root();
@@ -119,7 +127,7 @@ impl LockFile {
         Ok(Self { servers })
     }
 
-    /// The file's text.
+    /// The content of the file.
     pub fn text(&self) -> String {
         let mut out = format!("{{\n  \"version\": {VERSION},\n  \"servers\": {{");
         for (index, (server, tools)) in self.servers.iter().enumerate() {
@@ -139,19 +147,19 @@ impl LockFile {
         out
     }
 
-    /// What the gate holds the tools of `server` against.
+    /// The lock with which the gate compares the tools of `server`.
     pub fn of_server(&self, server: &str) -> DefinitionLock {
         let Some(tools) = self.servers.get(server) else { return DefinitionLock::Unlocked };
         let digests = tools.iter().map(|(tool, it)| (tool.as_str().into(), it.digest.clone()));
         DefinitionLock::Locked(digests.collect())
     }
 
-    /// Servers and tools.
+    /// The numbers of servers and of tools.
     pub fn counts(&self) -> (usize, usize) {
         (self.servers.len(), self.servers.values().map(BTreeMap::len).sum())
     }
 
-    /// The tool that `server/tool` names, or `tool` where one server alone has it.
+    /// The tools that `name` matches, as server and tool: `server/tool`, or `tool` on any server.
     pub fn find(&self, name: &str) -> Vec<(String, String)> {
         let tools = self.servers.iter().flat_map(|(server, tools)| {
             tools.keys().map(move |tool| (server.clone(), tool.clone()))
@@ -159,7 +167,7 @@ impl LockFile {
         tools.filter(|(server, tool)| tool == name || format!("{server}/{tool}") == name).collect()
     }
 
-    /// Takes over how `now` has one tool, or has it not.
+    /// Copies one tool from `now`, or removes it if `now` does not have it.
     pub fn renew(&mut self, now: &Self, server: &str, tool: &str) {
         match now.servers.get(server).and_then(|tools| tools.get(tool)) {
             Some(locked) => {
@@ -172,8 +180,8 @@ impl LockFile {
         }
     }
 
-    /// What is different in `now`, by server and tool.
-    pub fn diff(&self, now: &Self) -> Vec<Change> {
+    /// The tools that differ in `now`, sorted by server and tool.
+    pub fn diff(&self, now: &Self) -> Vec<ToolChange> {
         let none = BTreeMap::new();
         let mut changes = Vec::new();
         for server in keys(&self.servers, &now.servers) {
@@ -187,7 +195,7 @@ impl LockFile {
                     (None, _) => "added",
                     (Some(_), None) => "removed",
                 };
-                changes.push(Change {
+                changes.push(ToolChange {
                     server: server.clone(),
                     tool: tool.clone(),
                     what,
@@ -202,7 +210,11 @@ impl LockFile {
 }
 
 impl LockedTool {
-    /// A tool as its server wrote it.
+    /// A tool with the definition that its server sent.
+    ///
+    /// # Errors
+    ///
+    /// The definition is not strict JSON.
     pub fn new(definition: &str, effect: &str, flags: &[&str]) -> Result<Self, String> {
         let document = Document::read(Bytes::copy_from_slice(definition.as_bytes()), &LIMITS)
             .map_err(|_| "the definition is no strict JSON")?;
@@ -251,7 +263,7 @@ impl LockedTool {
     }
 }
 
-/// The keys of either map, each once, in order.
+/// The keys of both maps, each once, sorted.
 fn keys<'a, T>(one: &'a BTreeMap<String, T>, other: &'a BTreeMap<String, T>) -> Vec<&'a String> {
     let mut keys: Vec<_> = one.keys().chain(other.keys()).collect();
     keys.sort_unstable();
@@ -275,7 +287,8 @@ fn only(value: Value<'_>, known: &[&str], at: &str) -> Result<(), String> {
     }
 }
 
-/// What differs between two definitions, down to values that are no objects and no arrays.
+/// The members that differ between two definitions, down to values that are neither objects nor
+/// arrays.
 fn member_changes(was: Option<&LockedTool>, is: Option<&LockedTool>) -> Vec<MemberChange> {
     let leaves = |tool: Option<&LockedTool>| {
         let mut found = BTreeMap::new();
@@ -299,7 +312,7 @@ fn member_changes(was: Option<&LockedTool>, is: Option<&LockedTool>) -> Vec<Memb
         .collect()
 }
 
-/// Depth is bounded by that of the document, here and in [`pretty`].
+/// Recursive, here and in [`pretty`]; the parser limits the depth of the document.
 fn leaves(value: Value<'_>, at: &mut String, found: &mut BTreeMap<String, String>) {
     if value.is_empty() {
         let mut text = String::new();
@@ -321,7 +334,7 @@ fn leaves(value: Value<'_>, at: &mut String, found: &mut BTreeMap<String, String
     }
 }
 
-/// Canonical JSON for people: two spaces a level.
+/// Canonical JSON, indented by two spaces per level.
 fn pretty(value: Value<'_>, indent: usize, out: &mut String) {
     let inner = indent.saturating_add(2);
     let (open, close) = if value.kind() == Kind::Array { ('[', ']') } else { ('{', '}') };
@@ -351,14 +364,14 @@ fn pretty(value: Value<'_>, indent: usize, out: &mut String) {
     }
 }
 
-/// A JSON literal in which every character can be seen.
+/// A JSON string literal with invisible characters escaped.
 fn literal(text: &str) -> String {
     let mut bytes = Vec::new();
     write_string(&mut bytes, text);
     inert::escaped(&String::from_utf8_lossy(&bytes))
 }
 
-/// A name as a person may see it.
+/// A name with invisible characters escaped.
 pub(crate) fn shown(name: &str) -> String {
     let quoted = literal(name);
     quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default().to_owned()
@@ -367,16 +380,16 @@ pub(crate) fn shown(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bartizan_audit::entry::Entry;
+    use bartizan_audit::entry::JournalRecord;
     use bartizan_audit::pretty;
     use bartizan_gate::wire::unseen::{self, is_unseen};
 
-    /// One character as it stands in the lock, in the journal and before a person, with what the
-    /// layout of each adds taken away.
+    /// One character as the lock, the journal and the output for people write it, without the
+    /// layout that each adds.
     fn written(text: &str) -> [String; 3] {
-        let entry = Entry { note: Some(text.to_owned()), ..Entry::default() };
+        let entry = JournalRecord { note: Some(text.to_owned()), ..JournalRecord::default() };
         let line = pretty::line(&entry, pretty::Colour::None);
-        let empty = Entry { note: Some(String::new()), ..Entry::default() };
+        let empty = JournalRecord { note: Some(String::new()), ..JournalRecord::default() };
         let layout = pretty::line(&empty, pretty::Colour::None);
         let mut json = Vec::new();
         inert::write_json(&text, &mut json).unwrap();
@@ -393,7 +406,7 @@ mod tests {
         unseen::of(Document::read(json.into(), &LIMITS).unwrap().root(), false)
     }
 
-    /// Texts of this many characters are cut by nobody.
+    /// Short enough that no writer cuts the text.
     const TEXT_CHARS: usize = 100;
 
     #[test]
@@ -406,7 +419,7 @@ mod tests {
                 assert!(written.chars().all(|it| matches!(it, '!'..='~')), "{char:?}: {written}");
                 assert!(written.starts_with('\\'), "{char:?}: {written}");
             }
-            // A definition may have lines.
+            // A definition may contain line breaks.
             let lays_out = matches!(char, '\t' | '\n' | '\r' | '\u{2028}' | '\u{2029}');
             assert_eq!(flags(&text).len(), usize::from(!lays_out), "{char:?}");
         }

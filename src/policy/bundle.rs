@@ -1,15 +1,16 @@
-//! OPA bundles: policy and data in one piece, with a manifest and, where configured, a signature.
+//! OPA bundles: policy and data in one archive or directory, with a manifest and, if configured, a
+//! signature.
 //!
-//! The format is OPA's (open-policy-agent, "Bundle File Format" and "Signing"): a directory or a
-//! gzipped tarball of `.rego` files, `data.json` and `data.yaml`, `.manifest` with roots and
-//! revision, `.signatures.json`. [`archive`] takes a tarball apart in memory, [`signature`] holds
-//! its files against what was signed, [`manifest`] says what it may hold; here they become the
-//! same sources as any other policy. Nothing is trusted for being in a bundle: it is proven like
-//! every policy.
+//! The format is OPA's (Open Policy Agent documentation, "Bundle File Format" and "Signing"): a
+//! directory or gzip-compressed tarball with `.rego` files, `data.json` and `data.yaml`,
+//! `.manifest` with roots and revision, and `.signatures.json`. [`archive`] unpacks a tarball in
+//! memory, [`signature`] verifies the files, [`manifest`] reads which paths the bundle may hold;
+//! this module converts the files to the same sources as any other policy. A bundle is not trusted
+//! for its format: it is proven like every policy.
 //!
-//! Stricter than OPA: delta bundles, WebAssembly, Rego v0, a name that stands twice, and weak
-//! hashes are refused; where keys are configured an unsigned bundle is refused, and no file can be
-//! left out of the signature.
+//! Stricter than OPA: delta bundles, WebAssembly, Rego v0, repeated file names and weak hashes are
+//! rejected. If keys are configured, an unsigned bundle is rejected, and no file may be excluded
+//! from the signature.
 
 pub mod archive;
 mod canonical;
@@ -24,17 +25,21 @@ pub(super) use self::members::{MANIFEST, SIGNATURES};
 use self::signature::Signing;
 pub use super::files::LocalBundle;
 use super::files::{PolicyFiles, problem};
-use super::find::{Content, rules};
+use super::find::{FileContent, rules};
 use super::sources::{Loaded, Sources};
 use crate::yaml;
 use bartizan_rego::PolicyProblem;
 
-/// What stands before the path of each file in problems.
+/// Prefix of a bundle file's path in messages.
 const SHOWN: &str = "bundle/";
 
 const HINT_BUILD: &str = "build it with `opa build`, or as a tarball of `.rego` and `data.json`";
 
-/// The sources in a bundle whose files are `members`.
+/// The policy sources of a bundle with the files `members`.
+///
+/// # Errors
+///
+/// All problems that were found.
 pub fn read(
     members: &Members,
     signing: Option<&Signing>,
@@ -55,7 +60,7 @@ pub fn read(
         }
     }
     if let Some(path) = manifest.roots.as_deref().and_then(|roots| sources.data.outside(roots)) {
-        let message = format!("`data.{path}` lies outside the roots of its manifest");
+        let message = format!("`data.{path}` lies outside the roots of the manifest");
         problems.push(problem(shown(MANIFEST), message, "name its root in `.manifest`"));
     }
     if sources.rules.is_empty() && problems.is_empty() {
@@ -70,10 +75,10 @@ pub fn read(
     Ok(Loaded { roots: manifest.roots, ..loaded })
 }
 
-/// Holds the bundle against its signature.
+/// Verifies the signature of the bundle, if one is required.
 fn verify(members: &Members, signing: Option<&Signing>) -> Result<(), PolicyProblem> {
     if members.contains_key(PATCH) {
-        let message = "a delta bundle".to_owned();
+        let message = "delta bundles are not supported".to_owned();
         return Err(problem(shown(PATCH), message, "publish whole bundles (snapshots)"));
     }
     match (signing, members.get(SIGNATURES)) {
@@ -94,15 +99,15 @@ fn verify(members: &Members, signing: Option<&Signing>) -> Result<(), PolicyProb
     }
 }
 
-/// Takes one file in, if it holds policy or data; all others say nothing to us.
+/// Adds one file to the sources if it contains policy or data; ignores other files.
 fn take(sources: &mut Sources, name: &str, bytes: &[u8]) -> Result<(), PolicyProblem> {
     let (directories, base) = name.rsplit_once('/').unwrap_or(("", name));
     let names = || directories.split('/').filter(|name| !name.is_empty()).map(str::to_owned);
     let content = match base {
-        "data.json" | "data.yaml" | "data.yml" => Content::Data(names().collect()),
+        "data.json" | "data.yaml" | "data.yml" => FileContent::Data(names().collect()),
         MANIFEST if !directories.is_empty() => {
-            let message = "a manifest that is not at the root of the bundle".to_owned();
-            return Err(problem(shown(name), message, "keep one, at the root"));
+            let message = "the manifest is not at the root of the bundle".to_owned();
+            return Err(problem(shown(name), message, "keep one manifest, at the root"));
         }
         base => match rules(base) {
             Some(content) => content,
@@ -124,7 +129,7 @@ fn shown(name: &str) -> String {
     format!("{SHOWN}{name}")
 }
 
-/// Whether a source with this path, as problems show it, is a bundle's own.
+/// Whether a source with this path (as messages show it) comes from a bundle.
 pub(super) fn is_member(path: &str) -> bool {
     path.starts_with(SHOWN)
 }

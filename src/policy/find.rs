@@ -1,7 +1,8 @@
-//! Finding policy files: what is where, without reading it.
+//! Finds policy files without reading them.
 //!
-//! The walk is bounded, sorted, follows links only inside the directory that was named, and meets
-//! nothing twice. What it finds also tells whether anything changed since.
+//! The walk has limits, is sorted, follows links only inside the named directory, and visits no
+//! file twice. Its result also tells whether anything changed since an earlier walk.
+//! [`load`](super::load) reads the files, and `watch` compares fingerprints.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,44 +14,45 @@ use super::bundle::members::{MANIFEST, SIGNATURES};
 use super::files::{HINT_PATH, HINT_READ, LoadLimits, PROBLEMS_MAX, PolicyFiles, problem, shown};
 use bartizan_rego::PolicyProblem;
 
-/// What the files of a policy look like from outside. Another one means: read again.
+/// Metadata of a policy's files. A different fingerprint means that the files must be read again.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fingerprint {
     pub(super) entries: Vec<FoundFile>,
     pub(super) problems: Vec<PolicyProblem>,
 }
 
-/// What kind of file an [`FoundFile`] is.
+/// What a [`FoundFile`] contains.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Content {
-    /// Rules.
+pub(super) enum FileContent {
+    /// Rego rules.
     Rules,
-    /// Rules named `*_test.rego`: for the proof alone.
+    /// Rego rules in `*_test.rego`: used for the proof only.
     Tests,
-    /// A JSON object that belongs below these names of `data`.
+    /// A JSON object for the place in `data` that these names lead to.
     Data(Vec<String>),
-    /// A file of a bundle, or a bundle as a whole: what is in it decides.
+    /// A file of a bundle, or a whole bundle; its content decides what it is.
     Member,
 }
 
 /// One file to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FoundFile {
-    /// The path as the operator wrote it, for messages.
+    /// The path below the name that the operator gave, for messages.
     pub(super) shown: String,
-    /// The path below the named directory: part of the revision, the same on every host.
+    /// The path relative to the named directory. It is part of the revision, so it is the same on
+    /// every host.
     pub(super) name: String,
-    /// Where it really is.
+    /// The canonical path, with links resolved.
     pub(super) real: PathBuf,
-    pub(super) content: Content,
+    pub(super) content: FileContent,
     bytes: u64,
     modified: Option<SystemTime>,
     inode: u64,
 }
 
-/// Looks at the files without reading them.
+/// Finds the files of `files` without reading them. Problems are part of the result.
 pub fn fingerprint(files: &PolicyFiles) -> Fingerprint {
-    let mut walk = Walk {
+    let mut walk = PolicyWalk {
         bundle: files.bundle.is_some(),
         limits: files.limits,
         found: Fingerprint::default(),
@@ -64,25 +66,25 @@ pub fn fingerprint(files: &PolicyFiles) -> Fingerprint {
     walk.found
 }
 
-/// One walk over the configured paths.
-struct Walk {
+/// The state of one walk over the configured paths.
+struct PolicyWalk {
     limits: LoadLimits,
-    /// Whether every file counts.
+    /// Whether every file counts, because the paths are a bundle.
     bundle: bool,
     found: Fingerprint,
-    /// Real paths, so that nothing is read twice and no ring of links is walked.
+    /// Canonical paths that were visited, so that nothing is read twice and a cycle of links ends.
     seen: BTreeSet<PathBuf>,
     entries_left: usize,
 }
 
-/// A directory that is being walked: `shown` for messages, `names` the way below the root.
-struct Directory<'a> {
+/// A directory in the walk: `shown` is for messages, `names` is the path below the root.
+struct WalkedDirectory<'a> {
     root: &'a Path,
     shown: PathBuf,
     names: Vec<String>,
 }
 
-impl Walk {
+impl PolicyWalk {
     fn problem(&mut self, path: &Path, message: impl Into<String>, hint: &str) {
         if self.found.problems.len() < PROBLEMS_MAX {
             self.found.problems.push(problem(shown(path), message.into(), hint));
@@ -98,7 +100,8 @@ impl Walk {
         };
         match fs::metadata(&real) {
             Ok(metadata) if metadata.is_dir() => {
-                let place = Directory { root: &real, shown: path.to_path_buf(), names: Vec::new() };
+                let place =
+                    WalkedDirectory { root: &real, shown: path.to_path_buf(), names: Vec::new() };
                 self.directory(&real, &place);
             }
             Ok(metadata) => {
@@ -106,11 +109,17 @@ impl Walk {
                 let extension = path.extension().and_then(|extension| extension.to_str());
                 match (rules(name), extension) {
                     _ if self.bundle => {
-                        self.file(path, &[name.into()], real, Content::Member, &metadata);
+                        self.file(path, &[name.into()], real, FileContent::Member, &metadata);
                     }
                     (Some(content), _) => self.file(path, &[name.into()], real, content, &metadata),
                     (None, Some("json")) => {
-                        self.file(path, &[name.into()], real, Content::Data(Vec::new()), &metadata);
+                        self.file(
+                            path,
+                            &[name.into()],
+                            real,
+                            FileContent::Data(Vec::new()),
+                            &metadata,
+                        );
                     }
                     (None, _) => self.problem(path, "neither `.rego` nor `.json`", HINT_PATH),
                 }
@@ -119,7 +128,7 @@ impl Walk {
         }
     }
 
-    fn directory(&mut self, real: &Path, directory: &Directory<'_>) {
+    fn directory(&mut self, real: &Path, directory: &WalkedDirectory<'_>) {
         if !self.seen.insert(real.to_path_buf()) {
             return;
         }
@@ -160,7 +169,7 @@ impl Walk {
         for name in names {
             let path = directory.shown.join(&name);
             match name.to_str() {
-                // Hidden, and the versioned directories behind a mounted ConfigMap.
+                // Skip hidden files, among them the versioned directories of a mounted ConfigMap.
                 Some(name) if name.starts_with('.') && !self.is_bundle_fact(name, directory) => {}
                 Some(name) => self.child(real, directory, name),
                 None if path.extension().is_some_and(|extension| extension == "rego") => {
@@ -171,16 +180,16 @@ impl Walk {
         }
     }
 
-    /// Whether a hidden file says something about the bundle at whose root it is.
-    fn is_bundle_fact(&self, name: &str, directory: &Directory<'_>) -> bool {
+    /// Whether a hidden file is the manifest or signature at the root of a bundle.
+    fn is_bundle_fact(&self, name: &str, directory: &WalkedDirectory<'_>) -> bool {
         self.bundle && directory.names.is_empty() && matches!(name, MANIFEST | SIGNATURES)
     }
 
-    fn child(&mut self, real: &Path, directory: &Directory<'_>, name: &str) {
+    fn child(&mut self, real: &Path, directory: &WalkedDirectory<'_>, name: &str) {
         let path = directory.shown.join(name);
         let content = match name {
-            _ if self.bundle => Some(Content::Member),
-            "data.json" => Some(Content::Data(directory.names.clone())),
+            _ if self.bundle => Some(FileContent::Member),
+            "data.json" => Some(FileContent::Data(directory.names.clone())),
             "data.yaml" | "data.yml" => {
                 return self.problem(&path, "data must be JSON", "write it as data.json");
             }
@@ -188,7 +197,7 @@ impl Walk {
         };
         let real = match fs::canonicalize(real.join(name)) {
             Ok(real) => real,
-            // A dangling link to something else than a policy is no business of ours.
+            // A dangling link that does not have the name of a policy file is ignored.
             Err(_) if content.is_none() => return,
             Err(error) => {
                 return self.problem(&path, format!("cannot be opened: {error}"), HINT_READ);
@@ -207,14 +216,14 @@ impl Walk {
         if !real.starts_with(directory.root) {
             return self.problem(
                 &path,
-                "links outside of the directory that was named",
+                "links outside of the named directory",
                 "name its target in `policy.paths` as well",
             );
         }
         let mut names = directory.names.clone();
         names.push(name.to_owned());
         if metadata.is_dir() {
-            let place = Directory { root: directory.root, shown: path, names };
+            let place = WalkedDirectory { root: directory.root, shown: path, names };
             self.directory(&real, &place);
         } else if let Some(content) = content {
             self.file(&path, &names, real, content, &metadata);
@@ -226,7 +235,7 @@ impl Walk {
         path: &Path,
         names: &[String],
         real: PathBuf,
-        content: Content,
+        content: FileContent,
         metadata: &fs::Metadata,
     ) {
         if !metadata.is_file() {
@@ -251,8 +260,8 @@ impl Walk {
     }
 }
 
-/// What a name promises to hold, if rules.
-pub(super) fn rules(name: &str) -> Option<Content> {
+/// What a file with this name contains, if it is Rego.
+pub(super) fn rules(name: &str) -> Option<FileContent> {
     let stem = name.strip_suffix(".rego")?;
-    Some(if stem.ends_with("_test") { Content::Tests } else { Content::Rules })
+    Some(if stem.ends_with("_test") { FileContent::Tests } else { FileContent::Rules })
 }

@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::replay::{ReplayError, Source, read_lines};
-use bartizan_audit::entry::{Entry, OperationEntry};
+use bartizan_audit::entry::{JournalRecord, OperationRecord};
 use bartizan_audit::inert;
 use bartizan_gate::question::access::is_ambiguous;
+use bartizan_gate::wire::method::{Action, Method};
 use bartizan_gate::wire::unseen::is_unseen;
 
 /// Most kinds of calls and messages in one draft.
@@ -85,7 +86,7 @@ pub fn learn(
 ) -> Result<Seen, ReplayError> {
     let mut seen = Seen::default();
     let mut failed = None;
-    read_lines(sources, |source, line, bytes| match Entry::read(&bytes) {
+    read_lines(sources, |source, line, bytes| match JournalRecord::read(&bytes) {
         Ok(entry) => {
             let named = |names: &[String], name: Option<&str>| {
                 names.is_empty() || name.is_some_and(|name| names.iter().any(|it| it == name))
@@ -107,7 +108,7 @@ pub fn learn(
 }
 
 impl Seen {
-    fn record(&mut self, entry: &Entry) {
+    fn record(&mut self, entry: &JournalRecord) {
         let went_through = matches!(entry.event.as_str(), "intent" | "notice");
         let (Some(decision), Some(method)) = (&entry.decision, &entry.method) else { return };
         if !went_through || decision.engine == "none" {
@@ -121,7 +122,8 @@ impl Seen {
         let direction = entry.direction.clone().unwrap_or_default();
         let target = entry.target.clone().unwrap_or_default();
         let full = self.calls.len().saturating_add(self.messages.len()) >= SEEN_MAX;
-        let called = target.tool.filter(|_| method == "tools/call" && direction == "to_server");
+        let calls_tool = is_action(method, Action::CallTool) && direction == "to_server";
+        let called = target.tool.filter(|_| calls_tool);
         let times = if let (Some(tool), Some(operation)) = (called, &entry.operation) {
             if operation.pack.is_some() {
                 self.packed.insert((server.clone(), tool.clone()));
@@ -342,7 +344,7 @@ fn close(empty: bool) -> &'static str {
     if empty { "\n\n" } else { "}\n\n" }
 }
 
-fn call(principal: String, server: String, tool: String, operation: &OperationEntry) -> Call {
+fn call(principal: String, server: String, tool: String, operation: &OperationRecord) -> Call {
     Call {
         principal,
         server,
@@ -403,7 +405,7 @@ impl Message {
         });
         if let (false, Some(members)) = (self.target.is_empty(), input.as_object_mut()) {
             let target = self.target.as_str();
-            if self.method == "prompts/get" {
+            if is_action(&self.method, Action::GetPrompt) {
                 members.insert("prompt".to_owned(), json!({"name": target, "arguments": {}}));
             } else {
                 members.insert(
@@ -468,4 +470,9 @@ fn slug(name: &str) -> String {
     let slug = plain.collect::<String>().to_ascii_lowercase();
     let slug = slug.trim_matches('-');
     if slug.is_empty() { "server".to_owned() } else { slug.to_owned() }
+}
+
+/// Whether the method called `name` does `action`.
+fn is_action(name: &str, action: Action) -> bool {
+    Method::named(name).is_some_and(|method| method.action == action)
 }

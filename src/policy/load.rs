@@ -1,7 +1,8 @@
-//! Reading policy files: paths in, sources with a revision out.
+//! Reads policy files: from paths to sources with a revision.
 //!
-//! Reading is bounded and gives one consistent picture: where files change while they are read, it
-//! begins again. `find` says which files there are; nothing is compiled or evaluated here.
+//! Reading has limits and gives a consistent snapshot: if files change while they are read, it
+//! starts again. [`find`](super::find) says which files there are; nothing is compiled or evaluated
+//! here.
 
 use std::fs::File;
 use std::io::Read;
@@ -16,10 +17,14 @@ pub use super::sources::Loaded;
 use super::sources::{Sources, line_after};
 use bartizan_rego::PolicyProblem;
 
-/// How often a reading is begun again because a file changed meanwhile.
+/// Largest number of attempts if files change while they are read.
 const ATTEMPTS_MAX: usize = 5;
 
-/// Reads the files: all problems at once, or sources that belong together.
+/// Reads the files as one consistent snapshot.
+///
+/// # Errors
+///
+/// All problems that were found.
 pub fn load(files: &PolicyFiles) -> Result<Loaded, Vec<PolicyProblem>> {
     let mut before = fingerprint(files);
     for _ in 0..ATTEMPTS_MAX {
@@ -38,7 +43,7 @@ pub fn load(files: &PolicyFiles) -> Result<Loaded, Vec<PolicyProblem>> {
     }])
 }
 
-/// Reads everything that `found` names.
+/// Reads all files of `found`.
 fn read(files: &PolicyFiles, found: &Fingerprint) -> Result<Loaded, Vec<PolicyProblem>> {
     if let Some(bundle) = &files.bundle {
         let members = members(bundle, files, found)?;
@@ -63,7 +68,7 @@ fn read(files: &PolicyFiles, found: &Fingerprint) -> Result<Loaded, Vec<PolicyPr
         sources.embed(embedded::baseline(), embedded::baseline_tests());
     } else if sources.rules.is_empty() && problems.is_empty() {
         let path = files.paths.first().map_or_else(String::new, |path| shown(path));
-        problems.push(problem(path, "no `.rego` file here".to_owned(), HINT_PATH));
+        problems.push(problem(path, "no `.rego` file found here".to_owned(), HINT_PATH));
     }
     if !problems.is_empty() {
         return Err(problems);
@@ -72,7 +77,7 @@ fn read(files: &PolicyFiles, found: &Fingerprint) -> Result<Loaded, Vec<PolicyPr
     Ok(Loaded { fingerprint: found.clone(), ..sources.finish(None) })
 }
 
-/// The files of a bundle on disk: of a directory, or out of an archive.
+/// The files of a bundle on disk, from a directory or from an archive.
 fn members(
     bundle: &LocalBundle,
     files: &PolicyFiles,
@@ -99,7 +104,7 @@ fn members(
     }
 }
 
-const HINT_ARCHIVE: &str = "make it anew, with `opa build` or `tar -czf`";
+const HINT_ARCHIVE: &str = "create it again with `opa build` or `tar -czf`";
 
 fn read_bytes(entry: &FoundFile, bytes_max: u64) -> Result<Vec<u8>, PolicyProblem> {
     let unreadable = |error: std::io::Error| {
@@ -111,7 +116,7 @@ fn read_bytes(entry: &FoundFile, bytes_max: u64) -> Result<Vec<u8>, PolicyProble
     if u64::try_from(bytes.len()).map_or(true, |length| length > bytes_max) {
         return Err(problem(
             entry.shown.clone(),
-            format!("more than the {bytes_max} bytes that are left for it"),
+            format!("larger than the {bytes_max} bytes that remain of the limit"),
             "split the file, or leave out what no rule reads",
         ));
     }

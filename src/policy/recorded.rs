@@ -10,7 +10,7 @@ use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 
-use bartizan_audit::entry::{DecisionEntry, Entry, OperationEntry};
+use bartizan_audit::entry::{DecisionRecord, JournalRecord, OperationRecord};
 use bartizan_gate::duty::decision::{Decision, Effect, Obligation};
 use bartizan_gate::question::access::{
     AccessRequest, Action, Principal, Resource, Server, WallTime,
@@ -97,7 +97,7 @@ impl PolicyVerdict {
 
     /// The policy's verdict, from a journal record; `None` where the gate refused the message itself,
     /// because the record then does not show what the policy would have said.
-    fn of_record(decision: &DecisionEntry) -> Option<Self> {
+    fn of_record(decision: &DecisionRecord) -> Option<Self> {
         let reasons = decision.reasons.iter();
         let reasons = reasons.map(|it| (it.code.as_str(), it.origin.as_str())).collect::<Vec<_>>();
         Self::of_outcome(&decision.effect, &reasons, Some(&decision.policy))
@@ -181,7 +181,7 @@ pub struct Question {
 #[derive(Debug)]
 enum RecordedForm {
     /// A journal record without the input.
-    Record(Box<Entry>),
+    Record(Box<JournalRecord>),
     /// A line that holds the input in `member`, or is the input itself.
     Line { document: Document, member: Option<&'static str> },
 }
@@ -256,7 +256,7 @@ impl Recorded {
     }
 
     fn of_journal(line: &[u8]) -> Result<Self, String> {
-        let entry = Entry::read(line)?;
+        let entry = JournalRecord::read(line)?;
         let (Some(decision), Some(_)) = (&entry.decision, &entry.method) else {
             return Ok(Self::Other);
         };
@@ -341,7 +341,7 @@ impl Question {
 
 /// The facts for a request, rebuilt from a record without its input.
 struct Rebuilt<'a> {
-    entry: &'a Entry,
+    entry: &'a JournalRecord,
     principal: Principal,
     server: Server,
     operation: Operation,
@@ -351,7 +351,7 @@ struct Rebuilt<'a> {
 }
 
 impl<'a> Rebuilt<'a> {
-    fn of(entry: &'a Entry, known: &Known) -> Option<Self> {
+    fn of(entry: &'a JournalRecord, known: &Known) -> Option<Self> {
         let mut unknown: Vec<String> = ["/client", "/session"].map(str::to_owned).into();
         let mut lacks = |pointers: &[&str]| {
             unknown.extend(pointers.iter().map(|pointer| (*pointer).to_owned()));
@@ -369,7 +369,7 @@ impl<'a> Rebuilt<'a> {
             Server { name: name.into(), ..Server::default() }
         });
         let target = entry.target.as_ref();
-        let has = |of: fn(&bartizan_audit::entry::TargetEntry) -> bool| target.is_some_and(of);
+        let has = |of: fn(&bartizan_audit::entry::TargetRecord) -> bool| target.is_some_and(of);
         if has(|target| target.tool.is_some()) {
             lacks(&["/tool/arguments"]);
         } else if has(|target| target.prompt.is_some()) {
@@ -437,7 +437,7 @@ impl<'a> Rebuilt<'a> {
     }
 }
 
-fn operation(entry: &OperationEntry) -> Option<Operation> {
+fn operation(entry: &OperationRecord) -> Option<Operation> {
     use EnvironmentSource as S;
     let effect = [
         pack::Effect::Read,

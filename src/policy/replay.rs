@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use bartizan_audit::journal_directory;
-use bartizan_audit::tail::Reader;
+use bartizan_audit::tail::JournalReader;
 use bartizan_rego::{Policy, PolicyProblem, ReplayEvaluator};
 use bartizan_sync::lock;
 
@@ -320,7 +320,7 @@ pub(super) fn read_lines(
 
 fn journal(state: &Path, give: &mut impl FnMut(u64, Vec<u8>) -> bool) -> Result<(), ReplayError> {
     let directory = journal_directory(state);
-    let mut reader = Reader::new(&directory, 1);
+    let mut reader = JournalReader::new(&directory, 1);
     let failed = |error: &dyn std::fmt::Display| ReplayError {
         place: directory.display().to_string(),
         what: error.to_string(),

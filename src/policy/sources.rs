@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::bundle::manifest::Root;
 use super::data::Data;
 use super::embedded;
-use super::find::{Content, Fingerprint};
+use super::find::{FileContent, Fingerprint};
 use bartizan_rego::{Entrypoints, Module, PolicyProblem, PolicySources};
 
 /// A policy that was read, but not proven yet.
@@ -51,18 +51,18 @@ impl Sources {
     /// A data file is no strict JSON object, or has a value at a path that another file has too.
     pub(super) fn take(
         &mut self,
-        content: &Content,
+        content: &FileContent,
         name: String,
         shown: String,
         text: String,
     ) -> Result<(), PolicyProblem> {
         match content {
-            Content::Rules => {
+            FileContent::Rules => {
                 self.has_decision |= Path::new(&shown).ends_with("mcp/decision.rego");
                 self.rules.push((name, Module { path: shown, text }));
             }
-            Content::Tests => self.tests.push(Module { path: shown, text }),
-            Content::Data(names) => {
+            FileContent::Tests => self.tests.push(Module { path: shown, text }),
+            FileContent::Data(names) => {
                 self.data.add(&text, names).map_err(|(at, message)| PolicyProblem {
                     file: shown,
                     line: at.and_then(|at| line_after(text.as_bytes().iter().take(at))),
@@ -71,7 +71,7 @@ impl Sources {
                 })?;
             }
             // Files of a bundle are read together, by `bundle`.
-            Content::Member => {}
+            FileContent::Member => {}
         }
         Ok(())
     }

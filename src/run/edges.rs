@@ -1,4 +1,5 @@
-//! The edges of a run: sockets bound, servers described, listeners set to work.
+//! Builds the edges of a run: binds sockets, describes servers, starts listeners. It translates the
+//! configuration to the edge's types; how an edge works is in [`bartizan_edge`].
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -22,10 +23,14 @@ use bartizan_edge::upstream::{
 use bartizan_gate::question::pack::Pack;
 use bartizan_gate::session::Protected;
 
-/// The agents' socket and the operators', bound; none on stdio.
+/// The bound sockets for agents and for operators; `None` on stdio.
 pub(super) type Sockets = Option<(TcpListener, TcpListener)>;
 
-/// Binds what the configuration names.
+/// Binds the addresses of the configuration.
+///
+/// # Errors
+///
+/// An address cannot be bound.
 pub(super) fn bind(config: &Config) -> Result<Sockets, StartError> {
     let Front::Http { listen, admin } = config.front else { return Ok(None) };
     Ok(Some((socket("listen", listen)?, socket("admin", admin)?)))
@@ -38,12 +43,16 @@ fn socket(key: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
     })
 }
 
-/// What policy will see of each server, with its pack.
+/// The protected servers: what the policy sees of each, with its pack and its lock.
+///
+/// # Errors
+///
+/// The lock or a pack cannot be read.
 pub(super) fn protected(config: &Config) -> Result<Vec<Arc<Protected>>, StartError> {
     let lock = config.lock.as_ref().map(|path| {
         LockFile::read(path).map_err(|what| {
             StartError::new("lock", format!("`{}`: {what}", path.display()))
-                .hint("`bartizan lock` writes it")
+                .hint("run `bartizan lock` to write it")
         })
     });
     let lock = lock.transpose()?;
@@ -69,7 +78,11 @@ fn pack(server: &ServerConfig, wanted: &PackRef) -> Result<Arc<Pack>, StartError
     })
 }
 
-/// Sets the listeners, or the client at standard input and output, to work.
+/// Starts the listeners, or prepares to serve the client at standard input and output.
+///
+/// # Errors
+///
+/// The configuration of a server cannot be used.
 pub(super) fn serve(
     config: &Config,
     servers: Vec<Arc<Protected>>,
@@ -81,7 +94,7 @@ pub(super) fn serve(
     let Some((agents, operators)) = sockets else {
         let first = servers.into_iter().next().zip(config.servers.first());
         let Some((server, described)) = first else {
-            return Err(StartError::new("servers", "there is none"));
+            return Err(StartError::new("servers", "the configuration names no server"));
         };
         let upstream = stdio_upstream(config, described, shared, &server)?;
         let serving =
@@ -115,7 +128,8 @@ pub(super) fn serve(
     let admin = admin_listener.local_addr().map_err(listening)?;
     readiness.ready(Component::Listener);
     tracing::info!(%address, %admin, servers = config.servers.len(), "serving");
-    // Not in the tracker: it ends only when the tracker is empty.
+    // Not tracked in `shared.tasks`: the listeners wait until that tracker is empty, so they would
+    // wait for themselves.
     let serving = tokio_util::task::TaskTracker::new();
     let done = serving.spawn(async move {
         tokio::join!(listener.serve(), admin_listener.serve());
@@ -123,7 +137,7 @@ pub(super) fn serve(
     Ok(Serving::Http { address, admin, done })
 }
 
-/// What stands in the way to tokens for `server`.
+/// The OAuth settings of `server`, if it has any.
 fn oauth(
     config: &Config,
     server: &ServerConfig,
@@ -133,7 +147,7 @@ fn oauth(
     let public = oauth.public_url.as_deref().map(|url| {
         PublicUrl::parse(url).ok_or_else(|| {
             let subject = format!("servers.{}.public_url", server.name);
-            StartError::new(subject, "is no absolute http or https URL")
+            StartError::new(subject, "is not an absolute http or https URL")
         })
     });
     let public = public.transpose()?;
@@ -151,7 +165,7 @@ fn oauth(
         (OAuthMode::Terminate(ours), _, Some(public)) => {
             Some(OAuth::Terminate(terminate::resource(config, server, ours, public, shared)?))
         }
-        // No configuration that was read is of this form.
+        // The configuration's parser rejects these combinations.
         (OAuthMode::Forward { .. }, config::Upstream::Child(_), _)
         | (OAuthMode::Terminate(_), _, None) => {
             let subject = format!("servers.{}.oauth", server.name);
@@ -237,7 +251,7 @@ fn http_upstream(
     let mut headers = HeaderMap::new();
     for (name, secret) in &http.headers {
         let mut value = HeaderValue::from_str(secret.expose()).map_err(|_| {
-            StartError::new(format!("{subject}.headers.{name}"), "is no legal header value")
+            StartError::new(format!("{subject}.headers.{name}"), "is not a valid header value")
         })?;
         value.set_sensitive(true);
         headers.append(name, value);
@@ -245,7 +259,10 @@ fn http_upstream(
     let pack = protected.facts.pack.as_deref();
     for (name, value) in pack.iter().flat_map(|pack| &pack.headers) {
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
-            StartError::new(format!("{subject}.pack"), format!("`{name}` is no header name"))
+            StartError::new(
+                format!("{subject}.pack"),
+                format!("`{name}` is not a valid header name"),
+            )
         })?;
         if let (false, Ok(value)) = (headers.contains_key(&name), HeaderValue::from_str(value)) {
             headers.append(name, value);
@@ -307,7 +324,7 @@ fn child_limits(config: &Config, child: &config::ChildUpstream) -> ChildLimits {
         term_grace: half,
         drain_max: config.limits.drain,
         children_max: config.limits.children,
-        // A server has one principal here, so there is nobody to keep room for.
+        // On this edge a server has only one principal, so no children are reserved for others.
         children_per_principal_max: config.limits.children,
         ..ChildLimits::default()
     }

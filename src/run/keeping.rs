@@ -1,8 +1,8 @@
-//! The journal as the edges use it: while it refuses records, the program says that it is not
-//! ready, and tries whether it can go on.
+//! The journal as the edges use it. While it refuses records, the program reports that it is not
+//! ready and tries to recover.
 //!
-//! Trying is a task of its own and not left to the next call: where readiness decides whether
-//! calls come at all, none would come to show that the fault is over.
+//! A separate task tries, not the next call: a load balancer sends no calls to a program that is
+//! not ready, so no call would come to show that the journal works again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use bartizan_edge::admin::{Component, Readiness};
 use bartizan_gate::evidence::record::AuditRecord;
 use bartizan_gate::evidence::step::{AuditSink, Unkept};
 
-/// How often a journal that refuses is tried.
+/// Delay between two attempts to write to a journal that refuses records.
 const TRY_EVERY: Duration = Duration::from_millis(500);
 
-/// Keeps records in the journal, and tells of refusals.
+/// Writes records to the journal and reports refusals to readiness.
 pub(super) struct Keeper {
     journal: Arc<Journal>,
     readiness: Readiness,
@@ -26,13 +26,13 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// A sink over `journal`.
+    /// A sink that writes to `journal`.
     pub(super) fn new(journal: &Arc<Journal>, readiness: &Readiness) -> Self {
         let refused = Arc::default();
         Self { journal: Arc::clone(journal), readiness: readiness.clone(), refused }
     }
 
-    /// Makes the program ready again once the journal takes records again. To be called once.
+    /// Starts the task that sets readiness again after the journal recovers. Call it once.
     pub(super) fn tend(self: &Arc<Self>, shared: &Shared) {
         let (keeper, closing, clock) = (Arc::clone(self), shared.closing.clone(), shared.clock);
         let tending = async move {
@@ -53,7 +53,8 @@ impl AuditSink for Keeper {
     fn keep(&self, record: &AuditRecord) -> Result<(), Unkept> {
         let kept = self.journal.keep(record);
         if let Err(unkept) = &kept {
-            // In this order: the task may be about to say that all is well.
+            // First clear readiness, then wake the task: the other way round the task could set
+            // readiness before this thread clears it.
             self.readiness.not_ready(Component::Journal, unkept.cause.clone());
             self.refused.notify_one();
         }

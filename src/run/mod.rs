@@ -1,8 +1,9 @@
-//! From a configuration to a running firewall, and back to nothing in order.
+//! Builds a running firewall from a configuration, and stops it in order.
 //!
-//! Everything is built once, here: state directory, journal, packs, policy, gate, edges. Nothing
-//! listens before all of it stands, and what fails is named. Stopping drains: no new calls, those
-//! in flight may end, then the journal is closed.
+//! Everything is built once, here: state directory, journal, packs, policy, gate, edges. No port
+//! accepts connections until all of it is ready, and an error names the part that failed. Stopping
+//! accepts no new calls, lets calls in progress end, and then closes the journal. `cli` calls it,
+//! and so do `lock` and `demo`.
 
 mod state;
 mod keeping;
@@ -41,33 +42,42 @@ use bartizan_gate::evidence::step::AuditSink as _;
 use bartizan_gate::session::{Gate, Protected};
 use bartizan_rego::RegoPdp;
 
-/// How long decisions gather before they are sent.
+/// How long decisions are collected before they are sent in one request.
 const LOGS_LINGER: Duration = Duration::from_secs(1);
 
-/// What a run needs that no configuration says.
+/// Settings of a run that are not part of the configuration.
 #[derive(Debug, Clone)]
-pub struct Options {
-    /// The program that proves policies (`policy-prove`): this one, for the program itself.
+pub struct RunOptions {
+    /// The program that proves policies with its subcommand `policy-prove`; normally this program
+    /// itself.
     pub prover: PathBuf,
 }
 
-impl Options {
-    /// This program proves its own policies.
+impl RunOptions {
+    /// Options that prove policies with the running program.
+    ///
+    /// # Errors
+    ///
+    /// The path of the running program cannot be determined.
     pub fn this_program() -> Result<Self, StartError> {
-        let prover = crate::policy::prove::Prover::this_program()
-            .map_err(|error| StartError::new("program", format!("cannot find itself: {error}")))?;
+        let prover = crate::policy::prove::Prover::this_program().map_err(|error| {
+            StartError::new(
+                "program",
+                format!("the path of this program cannot be determined: {error}"),
+            )
+        })?;
         Ok(Self { prover: prover.program })
     }
 }
 
-/// Why a firewall does not start. Nothing is left running.
+/// Why a firewall cannot start. All parts that had started are stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartError {
-    /// What failed: `state`, `journal`, `pack`, `policy`, `listen`, `servers.<name>`.
+    /// The part that failed: `state`, `journal`, `pack`, `policy`, `listen`, `servers.<name>`.
     pub subject: String,
-    /// What happened.
+    /// What happened; several lines are several errors.
     pub what: String,
-    /// What to do next, where there is something.
+    /// What to do next, if known.
     pub hint: Option<String>,
 }
 
@@ -93,7 +103,7 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// A firewall that serves.
+/// A running firewall.
 #[must_use]
 pub struct Running {
     shared: Shared,
@@ -105,7 +115,8 @@ pub struct Running {
     drain: Duration,
 }
 
-/// The tasks that send the journal on; they outlive all others, to send the last records too.
+/// The tasks that export the journal. They end after all others, so that the last records are
+/// exported, too.
 #[derive(Debug, Default)]
 struct Export {
     tasks: TaskTracker,
@@ -131,7 +142,7 @@ impl Export {
             let mut settings = OtlpConfig::new(collector, config.state.clone());
             for (name, secret) in &otlp.headers {
                 let mut value = HeaderValue::from_str(secret.expose()).map_err(|_| {
-                    StartError::new(format!("otlp.headers.{name}"), "is no legal header value")
+                    StartError::new(format!("otlp.headers.{name}"), "is not a valid header value")
                 })?;
                 value.set_sensitive(true);
                 settings.headers.append(name, value);
@@ -148,7 +159,7 @@ impl Export {
     }
 }
 
-/// A rule as decision logs name it: `mcp/decision` for `data.mcp.decision`.
+/// A rule in the form of decision logs: `mcp/decision` for `data.mcp.decision`.
 fn decision_path(entrypoint: &str) -> String {
     entrypoint.split('.').skip(1).collect::<Vec<_>>().join("/")
 }
@@ -164,16 +175,20 @@ enum Serving {
     Stdio(Pin<Box<dyn Future<Output = ExitReason> + Send>>),
 }
 
-/// Builds everything that `config` means and begins to serve. On HTTP the listeners are bound
-/// when this returns; on stdio [`Running::serve_until`] serves.
-pub async fn start(config: Config, options: Options) -> Result<Running, StartError> {
+/// Builds everything that `config` describes, and starts it. On HTTP the listeners are bound when
+/// this returns; on stdio [`Running::serve_until`] serves.
+///
+/// # Errors
+///
+/// The part that failed. Everything that had started is stopped.
+pub async fn start(config: Config, options: RunOptions) -> Result<Running, StartError> {
     let clock = Clock::start();
-    let state = state::State::open(&config.state)?;
+    let state = state::StateDirectory::open(&config.state)?;
     let boot = state::boot()?;
     let journal = Arc::new(state.journal(&config.audit, &boot, clock.now())?);
     let started = build(&config, options, clock, &state, &boot, &journal).await;
     if let Err(error) = &started {
-        // What could not start is in the journal too, and the journal ends in order.
+        // Record the failure, too, and close the journal.
         let mut record = AuditRecord::new(Event::Policy, clock.now());
         record.note = Some(format!("not started: {error}").into());
         drop(journal.keep(&record));
@@ -184,19 +199,20 @@ pub async fn start(config: Config, options: Options) -> Result<Running, StartErr
 
 async fn build(
     config: &Config,
-    options: Options,
+    options: RunOptions,
     clock: Clock,
-    state: &state::State,
+    state: &state::StateDirectory,
     boot: &str,
     journal: &Arc<Journal>,
 ) -> Result<Running, StartError> {
     let readiness = Readiness::new();
     readiness.ready(Component::Journal);
     let protected = edges::protected(config)?;
-    // Bound before the policy is proven, so that a taken port is told at once; served after.
+    // Bind before the proof of the policy, so that a port in use is reported at once; serve after
+    // it.
     let sockets = edges::bind(config)?;
     let prover = policies::prover(options.prover);
-    let origin = policies::Origin::new(config, prover, policies::workers())?;
+    let origin = policies::PolicyOrigin::new(config, prover, policies::workers())?;
     let ready = policies::first(&origin, journal, clock).await?;
     let pdp: Arc<dyn Pdp> = match &ready {
         Some(ready) => Arc::<RegoPdp>::clone(&ready.pdp),
@@ -216,7 +232,7 @@ async fn build(
     if ready.is_some() {
         readiness.ready(Component::Policy);
     } else {
-        let why = "the bundle service has not given a good policy yet; the log says why";
+        let why = "the bundle service has not delivered a valid policy yet; see the log";
         readiness.not_ready(Component::Policy, why);
     }
     let reload = Arc::new(Notify::new());
@@ -236,7 +252,7 @@ async fn build(
 }
 
 impl Running {
-    /// Where agents are served; nothing on stdio.
+    /// The address for agents; `None` on stdio.
     pub fn address(&self) -> Option<SocketAddr> {
         match &self.serving {
             Serving::Http { address, .. } => Some(*address),
@@ -244,7 +260,7 @@ impl Running {
         }
     }
 
-    /// Where operators are served; nothing on stdio.
+    /// The address for operators; `None` on stdio.
     pub fn admin(&self) -> Option<SocketAddr> {
         match &self.serving {
             Serving::Http { admin, .. } => Some(*admin),
@@ -252,7 +268,7 @@ impl Running {
         }
     }
 
-    /// Notify it to read the policy again, even if no file changed.
+    /// Notify it to reload the policy, even if no file changed.
     pub fn reload_trigger(&self) -> Arc<Notify> {
         Arc::clone(&self.reload)
     }
@@ -267,8 +283,8 @@ impl Running {
         &self.journal
     }
 
-    /// Serves the client at standard input and output until it leaves or `stop` is ready, then
-    /// closes. On HTTP it waits for `stop` alone.
+    /// On stdio: serves the client until it closes its input or `stop` resolves, then stops;
+    /// returns why the client ended. On HTTP: waits for `stop`, then stops; returns `None`.
     pub async fn serve_until(mut self, stop: impl Future<Output = ()>) -> Option<ExitReason> {
         let closing = self.shared.closing.clone();
         let reason = match &mut self.serving {
@@ -291,8 +307,8 @@ impl Running {
         reason
     }
 
-    /// Stops in order: no new calls, those in flight may end within the drain time, then the
-    /// journal is closed.
+    /// Stops: accepts no new calls, lets calls in progress end within the drain time, then closes
+    /// the journal.
     pub async fn stop(self) {
         let Self { shared, journal, serving, export, drain, .. } = self;
         shared.closing.cancel();
@@ -304,7 +320,7 @@ impl Running {
             shared.tasks.wait().await;
         };
         if tokio::time::timeout(drain, drained).await.is_err() {
-            tracing::warn!(drain_ms = %drain.as_millis(), "calls in flight were cut short");
+            tracing::warn!(drain_ms = %drain.as_millis(), "the drain time passed; calls in progress were ended");
         }
         if let Err(unkept) = journal.close(shared.now()) {
             tracing::error!(cause = %unkept.cause, "the journal was not closed in order");
@@ -313,7 +329,11 @@ impl Running {
     }
 }
 
-/// Set once for the program: where its own diagnostics go.
+/// Installs the program's log output; call it once.
+///
+/// # Errors
+///
+/// The filter cannot be parsed.
 pub fn diagnostics(config: &config::LogConfig) -> Result<(), StartError> {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_new(&config.filter).map_err(|error| {
@@ -330,10 +350,14 @@ pub fn diagnostics(config: &config::LogConfig) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Says where a panic happened. What it says itself is left out: the text may hold what a peer sent.
+/// Logs where a panic happened. The panic's message is left out, because it may contain what a peer
+/// sent.
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
-    tracing::error!(place, "an internal error; what it interrupted is refused");
+    tracing::error!(
+        place,
+        "internal error (panic); the message or call that it interrupted is refused"
+    );
 }
 
 #[cfg(test)]

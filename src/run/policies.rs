@@ -1,5 +1,5 @@
-//! The policy of a run: proven before anything is served, followed while it serves, and every
-//! change of it in the log and in the journal.
+//! The policy of a run: proves it before anything is served, follows its source, and reports every
+//! change in the log and in the journal.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -28,25 +28,29 @@ use bartizan_gate::evidence::step::AuditSink;
 use bartizan_rego::{Demotion, Entrypoints, EvalLimits, Policy, PolicyProblem, RegoPdp, RuleQuery};
 use bartizan_sync::lock;
 
-/// How long the proof of one revision may take.
+/// Time limit for the proof of one revision.
 const PROOF_MAX: Duration = Duration::from_mins(1);
-/// Events that wait to be recorded; following waits when there are more.
+/// Largest number of events that wait to be recorded; the watcher waits if there are more.
 const EVENTS_MAX: usize = 16;
-/// Problems of a refused policy that a record names.
+/// Problems of a rejected policy that its record lists.
 const PROBLEMS_RECORDED_MAX: usize = 5;
 
-/// How the policy of a configuration comes to answer.
+/// Where the policy of a configuration comes from.
 #[derive(Debug)]
-pub enum Origin {
-    /// From files, which are followed.
+pub enum PolicyOrigin {
+    /// Files, which are watched for changes.
     Files(PolicySettings),
-    /// From a bundle service, which is asked. The files of the settings are none.
+    /// A bundle service, which is polled. The settings then name no files.
     Service(PolicySettings, Box<BundleService>),
 }
 
-impl Origin {
-    /// What `config` means, proven by `prover` and answered by `workers` at once. Reads keys and
-    /// certificates, and no policy.
+impl PolicyOrigin {
+    /// The source that `config` names, to be proven by `prover` and evaluated by `workers` threads.
+    /// Reads keys and certificates, but no policy.
+    ///
+    /// # Errors
+    ///
+    /// A key or certificate cannot be read.
     pub fn new(config: &Config, prover: Prover, workers: usize) -> Result<Self, StartError> {
         let policy = &config.policy;
         let files = PolicyFiles {
@@ -80,7 +84,7 @@ impl Origin {
     }
 }
 
-/// The keys of a bundle.
+/// The keys that may sign a bundle.
 fn signing(bundle: &BundleConfig) -> Result<Option<Arc<Signing>>, StartError> {
     let Some(signing) = &bundle.signing else { return Ok(None) };
     let signing = signing.read_keys().map_err(|what| {
@@ -109,11 +113,12 @@ fn service(
     })
 }
 
-/// The policy that answers now, for those who ask it something else than decisions.
+/// The current policy, for uses other than decisions.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Current(Arc<Mutex<Option<Policy>>>);
 
-/// What says which parts of a decision may not be logged (OPA, "Masking Sensitive Data").
+/// The rule that names the parts of a decision that must not be logged (Open Policy Agent
+/// documentation, "Masking Sensitive Data").
 const MASK: &str = "data.system.log.mask";
 
 impl Current {
@@ -121,13 +126,13 @@ impl Current {
         *lock(&self.0) = Some(policy.clone());
     }
 
-    /// Asks it for the mask of a decision that is to be logged.
+    /// A function that evaluates the mask rule for a decision before it is logged.
     pub(super) fn masker(&self) -> Masker {
         let current = self.clone();
         let mut query: Option<RuleQuery> = None;
         Box::new(move |event| {
             let policy = lock(&current.0).clone();
-            let policy = policy.ok_or("there is no policy yet that could say what to mask")?;
+            let policy = policy.ok_or("no policy is loaded yet, so the mask is unknown")?;
             let same = query.take().filter(|query| *query.revision() == policy.revision());
             let query = query.insert(match same {
                 Some(same) => same,
@@ -138,37 +143,38 @@ impl Current {
     }
 }
 
-/// Who proves the policies of a run.
+/// The prover of a run's policies.
 pub(super) fn prover(program: PathBuf) -> Prover {
     Prover { program, wall: PROOF_MAX }
 }
 
-/// Evaluations at once.
+/// Number of threads that evaluate policy.
 pub(super) fn workers() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
 }
 
-/// The first policy. Without one nothing starts where it comes from files; where it comes from a
-/// service, the last good one stands in, and without that nothing passes until there is one.
+/// Loads the first policy. From files, the start fails without a valid one. From a service, the
+/// last good policy on disk is used instead; without that, every message is refused until the
+/// service delivers one.
 pub(super) async fn first(
-    origin: &Origin,
+    origin: &PolicyOrigin,
     journal: &Journal,
     clock: Clock,
 ) -> Result<Option<Ready>, StartError> {
     let rejected = |source, candidate, problems: Vec<PolicyProblem>| {
         let what = summary(&problems, usize::MAX);
-        tell(&PolicyEvent::Rejected { source, candidate, problems }, journal, clock.now());
+        report(&PolicyEvent::Rejected { source, candidate, problems }, journal, clock.now());
         what
     };
     let (source, ready) = match origin {
-        Origin::Files(settings) => {
+        PolicyOrigin::Files(settings) => {
             let ready = prepare(settings).await.map_err(|problems| {
                 StartError::new("policy", rejected(Source::Files, None, problems))
                     .hint("`bartizan policy check` says the same without starting anything")
             })?;
             (Source::Files, ready)
         }
-        Origin::Service(settings, service) => match service.last_good(settings).await {
+        PolicyOrigin::Service(settings, service) => match service.last_good(settings).await {
             Ok(Some(ready)) => (Source::LastGood, ready),
             Ok(None) => return Ok(None),
             Err(Refused { candidate, problems }) => {
@@ -177,15 +183,16 @@ pub(super) async fn first(
             }
         },
     };
-    tell(&PolicyEvent::loaded(&ready, source), journal, clock.now());
+    report(&PolicyEvent::loaded(&ready, source), journal, clock.now());
     Ok(Some(ready))
 }
 
-/// Follows the origin until closing; each proven change answers from the next question on.
+/// Follows the source until the program closes; each proven change decides from the next message
+/// on.
 pub(super) fn follow(
     shared: &Shared,
     readiness: &Readiness,
-    origin: Origin,
+    origin: PolicyOrigin,
     ready: Option<Ready>,
     current: &Current,
     again: &Arc<Notify>,
@@ -203,13 +210,13 @@ pub(super) fn follow(
     };
     let tasks = &shared.tasks;
     match (origin, ready) {
-        (Origin::Files(settings), Some(ready)) => {
+        (PolicyOrigin::Files(settings), Some(ready)) => {
             let now = Answering { pdp: ready.pdp, fingerprint: ready.fingerprint };
             tasks.spawn(async move { watch(settings, now, triggers, install, events).await });
         }
-        // There is none: `first` gives an error instead.
-        (Origin::Files(_), None) => {}
-        (Origin::Service(settings, service), ready) => {
+        // Impossible: `first` returns an error instead.
+        (PolicyOrigin::Files(_), None) => {}
+        (PolicyOrigin::Service(settings, service), ready) => {
             let now = ready.map(|ready| ready.pdp);
             tasks.spawn(poll(settings, *service, now, triggers, install, events));
         }
@@ -217,14 +224,14 @@ pub(super) fn follow(
     let (sink, clock) = (Arc::clone(&shared.sink), shared.clock);
     shared.tasks.spawn(async move {
         while let Some(event) = happened.recv().await {
-            tell(&event, &*sink, clock.now());
+            report(&event, &*sink, clock.now());
         }
     });
 }
 
-/// Puts an event into the log and the journal. The policy answers whether or not the record is
-/// kept: each decision names its revision anyway.
-fn tell(event: &PolicyEvent, sink: &dyn AuditSink, now: Now) {
+/// Writes an event to the log and to the journal. The policy is used whether or not the record can
+/// be written, because each decision's record names the policy's revision.
+fn report(event: &PolicyEvent, sink: &dyn AuditSink, now: Now) {
     let mut record = AuditRecord::new(Event::Policy, now);
     let (finding, note) = match event {
         PolicyEvent::Loaded { source, revision, engine, proof } => {
@@ -271,7 +278,7 @@ fn tell(event: &PolicyEvent, sink: &dyn AuditSink, now: Now) {
             let note = format!("the engines disagreed on a {question}: the strict one answers");
             (Finding::PolicyReload, note)
         }
-        // Neither changes the policy.
+        // These do not change the policy.
         PolicyEvent::ServiceFailed { what } => return tracing::warn!(what, "bundle service"),
         PolicyEvent::Recovered => return tracing::info!("the bundle service answers again"),
     };
@@ -281,7 +288,7 @@ fn tell(event: &PolicyEvent, sink: &dyn AuditSink, now: Now) {
     }
 }
 
-/// Where a policy came from, to follow what became of it; files need no word.
+/// The source of a policy as part of a note; empty for files.
 fn from(source: Source) -> &'static str {
     match source {
         Source::Files => "",
@@ -290,7 +297,8 @@ fn from(source: Source) -> &'static str {
     }
 }
 
-/// A record about a policy says which one in the same place as every decision by it.
+/// The `decision` member of a record about a policy: it names revision and engine where decisions
+/// name them.
 fn about(revision: &PolicyRevision, engine: &'static str) -> DecisionFacts {
     DecisionFacts {
         effect: "permit",
@@ -319,7 +327,7 @@ fn summary(problems: &[PolicyProblem], max: usize) -> String {
     let mut text = problems.iter().take(max).map(shown).collect::<Vec<_>>().join("\n");
     let more = problems.len().saturating_sub(max);
     if more > 0 {
-        text.push_str("\nand more: ");
+        text.push_str("\nfurther problems: ");
         text.push_str(&more.to_string());
     }
     text

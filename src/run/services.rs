@@ -1,4 +1,4 @@
-//! The ways to services that a configuration names.
+//! Builds clients for the services that a configuration names.
 
 use std::path::Path;
 
@@ -9,7 +9,11 @@ use bartizan_outbound::tls::ClientCertificate;
 use super::StartError;
 use crate::config::{CredentialsConfig, RemoteConfig};
 
-/// The way to `remote`, which the configuration names at `subject`.
+/// A client for the service `remote`, which the configuration names at `subject`.
+///
+/// # Errors
+///
+/// A file cannot be read, or address or credentials cannot be used.
 pub(super) fn open(subject: &str, remote: &RemoteConfig) -> Result<Service, StartError> {
     let file = |key: &str, path: &Path| {
         crate::config::read_pem(path)

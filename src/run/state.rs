@@ -1,4 +1,4 @@
-//! The state directory: the journal, and the key of the digests in it.
+//! The state directory: the journal, and the key for the digests in it.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -12,19 +12,23 @@ use bartizan_audit::journal::{Journal, JournalConfig};
 use bartizan_gate::evidence::record::Now;
 use bartizan_gate::wire::hex::hex;
 
-/// The file below the state directory that holds the digest key, 32 bytes.
+/// The file in the state directory with the digest key, 32 bytes.
 const KEY_FILE: &str = "digest.key";
 const KEY_BYTES: usize = 32;
 
-/// What outlives a restart.
-pub(super) struct State {
+/// The state directory, which persists across restarts.
+pub(super) struct StateDirectory {
     directory: PathBuf,
-    /// Keys the digests in records, so that guessed values cannot be confirmed.
+    /// The HMAC key of the digests in records, so that nobody can confirm a guessed value.
     pub(super) digest_key: [u8; KEY_BYTES],
 }
 
-impl State {
-    /// Opens the directory, for its owner alone, and reads or makes its key.
+impl StateDirectory {
+    /// Opens the directory, accessible to its owner only, and reads or creates its key.
+    ///
+    /// # Errors
+    ///
+    /// The directory or the key cannot be created or read.
     pub(super) fn open(directory: &Path) -> Result<Self, StartError> {
         let failed = |what: &str, error: std::io::Error| {
             StartError::new("state", format!("`{}`: {what}: {error}", directory.display()))
@@ -34,17 +38,23 @@ impl State {
             .recursive(true)
             .mode(0o700)
             .create(directory)
-            .map_err(|error| failed("cannot be made", error))?;
+            .map_err(|error| failed("cannot be created", error))?;
         let path = directory.join(KEY_FILE);
         let digest_key = match read_key(&path) {
             Ok(Some(key)) => key,
-            Ok(None) => make_key(&path).map_err(|error| failed("no key can be made", error))?,
+            Ok(None) => {
+                make_key(&path).map_err(|error| failed("its key cannot be created", error))?
+            }
             Err(error) => return Err(failed("its key cannot be read", error)),
         };
         Ok(Self { directory: directory.to_owned(), digest_key })
     }
 
-    /// Opens the journal and repairs what a crash left.
+    /// Opens the journal and repairs what a crash left behind.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::open`].
     pub(super) fn journal(
         &self,
         config: &AuditConfig,
@@ -69,7 +79,7 @@ impl State {
     }
 }
 
-/// A fresh name for this run.
+/// A random identifier for this run.
 pub(super) fn boot() -> Result<String, StartError> {
     let mut bytes = [0_u8; 8];
     random(&mut bytes).map_err(|error| StartError::new("random", error.to_string()))?;
@@ -87,7 +97,7 @@ fn read_key(path: &Path) -> std::io::Result<Option<[u8; KEY_BYTES]>> {
             Err(_) => Err(std::io::Error::new(
                 ErrorKind::InvalidData,
                 format!(
-                    "{} bytes instead of {KEY_BYTES}; move it away to make a new one",
+                    "{} bytes instead of {KEY_BYTES}; move it away, and the next start creates a new one",
                     bytes.len()
                 ),
             )),
@@ -97,7 +107,7 @@ fn read_key(path: &Path) -> std::io::Result<Option<[u8; KEY_BYTES]>> {
     }
 }
 
-/// Written beside and renamed, so that a crash leaves a whole key or none.
+/// Writes the key to a new file and renames it, so that a crash leaves a whole key or none.
 fn make_key(path: &Path) -> std::io::Result<[u8; KEY_BYTES]> {
     let mut key = [0_u8; KEY_BYTES];
     random(&mut key)?;

@@ -1,4 +1,5 @@
-//! Resources of our own: issuers described, their keys found.
+//! OAuth protected resources whose tokens Bartizan checks itself: reads their issuers and keys from
+//! the configuration.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,8 +13,13 @@ use bartizan_edge::Shared;
 use bartizan_edge::oauth::keys::{HINT, KeySource, Keys, PATIENCE};
 use bartizan_edge::oauth::{Issuer, Naming, PublicUrl, Terminate};
 
-/// The resource of our own at `public`, in front of a server. Keys in files are read now, so that
-/// a bad file is found before anything is served; those at addresses once a token needs them.
+/// The protected resource at `public` in front of a server. Key files are read now, so that an
+/// invalid file is reported before anything is served; keys at a URL are fetched when the first
+/// token needs them.
+///
+/// # Errors
+///
+/// A file cannot be read, or an address cannot be used.
 pub(super) fn resource(
     config: &Config,
     server: &ServerConfig,
@@ -41,8 +47,8 @@ pub(super) fn resource(
     Ok(Terminate::new(public, issuers, boxed(&ours.scopes), naming))
 }
 
-/// Whether subjects of two issuers could be taken for one another: rate limits and records are not
-/// of one server alone.
+/// Whether the configuration names several issuers. Their subjects must then be qualified by
+/// issuer, because rate limits and records are shared by all servers.
 fn names_several_issuers(config: &Config) -> bool {
     let mut names = BTreeSet::new();
     for server in &config.servers {

@@ -12,7 +12,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use bartizan::cli::audit::{AuditArgs, AuditError, Form, TailArgs, VerifyArgs, prove, run, tail};
+use bartizan::cli::audit::{
+    AuditArgs, AuditError, RecordFormat, TailArgs, VerifyArgs, prove, run, tail,
+};
 use bartizan_audit::journal::Journal;
 use bartizan_audit::journal_directory;
 use bartizan_audit::pretty::Colour;
@@ -49,7 +51,7 @@ fn later() -> SystemTime {
     now(0).wall + Duration::from_hours(1)
 }
 
-fn print(state: &Path, options: &[&str], form: Form) -> String {
+fn print(state: &Path, options: &[&str], form: RecordFormat) -> String {
     let mut out = Vec::new();
     tail(&tail_args(state, options), form, later(), || false, &mut out).unwrap();
     String::from_utf8(out).unwrap()
@@ -98,7 +100,7 @@ fn journal_bytes(state: &Path) -> String {
 #[test]
 fn raw_records_are_the_journals_own_bytes() {
     let (state, _journal) = state();
-    assert_eq!(print(state.path(), &[], Form::Raw), journal_bytes(state.path()));
+    assert_eq!(print(state.path(), &[], RecordFormat::Raw), journal_bytes(state.path()));
 }
 
 #[test]
@@ -121,14 +123,14 @@ fn each_option_chooses_records() {
         (&["--since", "30m"], 0),
     ];
     for (options, expected) in cases {
-        let printed = print(state.path(), options, Form::Raw);
+        let printed = print(state.path(), options, RecordFormat::Raw);
         assert_eq!(printed.lines().count(), expected, "{options:?}");
     }
     let all = journal_bytes(state.path());
     let from_five: String = all.split_inclusive('\n').skip(4).collect();
-    assert_eq!(print(state.path(), &["--from-seq", "5"], Form::Raw), from_five);
-    assert_eq!(print(state.path(), &["--since", "2h"], Form::Raw), all);
-    assert_eq!(print(state.path(), &["--since", "2027-01-15T08:00:00Z"], Form::Raw), all);
+    assert_eq!(print(state.path(), &["--from-seq", "5"], RecordFormat::Raw), from_five);
+    assert_eq!(print(state.path(), &["--since", "2h"], RecordFormat::Raw), all);
+    assert_eq!(print(state.path(), &["--since", "2027-01-15T08:00:00Z"], RecordFormat::Raw), all);
 }
 
 #[test]
@@ -149,7 +151,7 @@ fn bad_options_are_refused() {
 #[test]
 fn pretty_records_are_one_line_each_without_control_characters() {
     let (state, _journal) = state();
-    let printed = print(state.path(), &[], Form::Pretty(Colour::None));
+    let printed = print(state.path(), &[], RecordFormat::Pretty(Colour::None));
     assert_eq!(printed.lines().count(), journal_bytes(state.path()).lines().count());
     assert!(printed.chars().all(|c| c == '\n' || !c.is_control()), "{printed}");
     let denied = printed.lines().last().unwrap();
@@ -175,8 +177,14 @@ fn following_goes_on_over_rotation() {
         }
         turns < 4
     };
-    tail(&tail_args(state.path(), &["--follow", "-n", "1"]), Form::Raw, later(), wait, &mut out)
-        .unwrap();
+    tail(
+        &tail_args(state.path(), &["--follow", "-n", "1"]),
+        RecordFormat::Raw,
+        later(),
+        wait,
+        &mut out,
+    )
+    .unwrap();
     let printed = String::from_utf8(out).unwrap();
     let all = journal_bytes(state.path());
     // The last of what was there, then three turns; the fourth ends it.
@@ -207,7 +215,8 @@ impl io::Write for Broken {
 #[test]
 fn a_reader_that_goes_away_ends_it() {
     let (state, _journal) = state();
-    let ended = tail(&tail_args(state.path(), &["-f"]), Form::Raw, later(), || true, &mut Broken);
+    let ended =
+        tail(&tail_args(state.path(), &["-f"]), RecordFormat::Raw, later(), || true, &mut Broken);
     let Err(AuditError::Output(error)) = ended else { panic!("{ended:?}") };
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
 }
@@ -224,7 +233,7 @@ fn a_missing_segment_ends_it() {
     let first_seq = second.file_stem().unwrap().to_str().unwrap()[8..].parse::<u64>().unwrap();
     std::fs::rename(&second, second.with_file_name("journal-00000000000000000099.ndjson")).unwrap();
     let args = tail_args(state.path(), &[]);
-    let ended = tail(&args, Form::Raw, later(), || false, &mut io::sink());
+    let ended = tail(&args, RecordFormat::Raw, later(), || false, &mut io::sink());
     let message = ended.unwrap_err().to_string();
     assert_eq!(message, format!("record {first_seq} is missing; the next one is 99"));
 }

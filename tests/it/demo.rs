@@ -168,7 +168,7 @@ async fn the_demo_succeeds_in_the_place_of_every_vendor() {
     for vendor in Vendor::ALL.into_iter().filter(|it| *it != Vendor::FlagService) {
         let state = tempfile::tempdir().unwrap();
         let options = Options { state: state.path().to_owned(), stay: false, vendor };
-        let prover = bartizan::run::Options { prover: env!("CARGO_BIN_EXE_bartizan").into() };
+        let prover = bartizan::run::RunOptions { prover: env!("CARGO_BIN_EXE_bartizan").into() };
         let mut shown = Vec::new();
         let start = |setting| bartizan::demo::start(setting, prover);
         let summary = bartizan_demo::run(&options, start, &mut shown).await.unwrap();
@@ -219,7 +219,7 @@ async fn the_demo_succeeds_in_front_of_the_real_firewall() {
     let state = tempfile::tempdir().unwrap();
     let options =
         Options { state: state.path().to_owned(), stay: false, vendor: Vendor::FlagService };
-    let prover = bartizan::run::Options { prover: env!("CARGO_BIN_EXE_bartizan").into() };
+    let prover = bartizan::run::RunOptions { prover: env!("CARGO_BIN_EXE_bartizan").into() };
     let mut shown = Vec::new();
     let start = |setting| bartizan::demo::start(setting, prover);
     let summary = bartizan_demo::run(&options, start, &mut shown).await.unwrap();

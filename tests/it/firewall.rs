@@ -216,7 +216,7 @@ impl Firewall {
             .enable_all()
             .build()
             .unwrap();
-        let options = run::Options { prover: PathBuf::from(env!("CARGO_BIN_EXE_bartizan")) };
+        let options = run::RunOptions { prover: PathBuf::from(env!("CARGO_BIN_EXE_bartizan")) };
         let running =
             runtime.block_on(run::start(config, options)).unwrap_or_else(|error| panic!("{error}"));
         Self { upstream, running: Some(running), runtime, folder }

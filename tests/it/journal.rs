@@ -15,12 +15,12 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use bartizan_audit::chain::Fault;
-use bartizan_audit::entry::Entry;
+use bartizan_audit::chain::ChainFault;
+use bartizan_audit::entry::JournalRecord;
 use bartizan_audit::journal::{Journal, JournalConfig, OPEN_LISTED_MAX};
 use bartizan_audit::recover::{JournalError, Recovery};
-use bartizan_audit::segment::{self, Directory, Store, StoreError};
-use bartizan_audit::tail::{ReadError, Reader};
+use bartizan_audit::segment::{self, SegmentDirectory, Store, StoreError};
+use bartizan_audit::tail::{JournalReader, ReadError};
 use bartizan_audit::verify::{Extent, VerifyError, verify};
 use bartizan_gate::evidence::record::{AuditRecord, Event, Finding, Now, Outcome, Target};
 use bartizan_gate::evidence::step::AuditSink as _;
@@ -64,10 +64,10 @@ fn open(directory: &Path, segment_bytes_max: u64) -> (Journal, Recovery) {
     Journal::open(&config(directory, segment_bytes_max), "boot-1", now(0)).unwrap()
 }
 
-fn entries(directory: &Path) -> Vec<Entry> {
-    let mut reader = Reader::new(directory, 1);
+fn entries(directory: &Path) -> Vec<JournalRecord> {
+    let mut reader = JournalReader::new(directory, 1);
     let lines = reader.read_many(usize::MAX).unwrap();
-    lines.iter().map(|line| Entry::read(&line.bytes).unwrap()).collect()
+    lines.iter().map(|line| JournalRecord::read(&line.bytes).unwrap()).collect()
 }
 
 fn events(directory: &Path) -> Vec<String> {
@@ -160,7 +160,8 @@ fn segments_rotate_and_list_what_is_open() {
     for (expected, entry) in (1..).zip(&all) {
         assert_eq!(entry.seq, expected);
     }
-    let rotations: Vec<&Entry> = all.iter().filter(|entry| entry.event == "rotation").collect();
+    let rotations: Vec<&JournalRecord> =
+        all.iter().filter(|entry| entry.event == "rotation").collect();
     assert_eq!(rotations.len(), files.len() - 1);
     for rotation in rotations {
         assert!(rotation.open.contains(&"long-lived".to_owned()), "{rotation:?}");
@@ -192,7 +193,7 @@ fn more_open_calls_than_a_rotation_lists_are_still_settled() {
         journal.keep(&intent(&format!("call-{n:06}"))).unwrap();
     }
     drop(journal);
-    let rotations: Vec<Entry> =
+    let rotations: Vec<JournalRecord> =
         entries(path).into_iter().filter(|entry| entry.event == "rotation").collect();
     assert!(rotations.last().unwrap().open_elided > 0, "the test means to elide");
     let (journal, recovery) = open(path, 1 << 20);
@@ -257,7 +258,7 @@ enum Mishap {
 
 /// A store that fails on demand.
 struct Faulty {
-    directory: Directory,
+    directory: SegmentDirectory,
     mishap: Arc<Mutex<Mishap>>,
     free: Arc<Mutex<u64>>,
 }
@@ -454,7 +455,7 @@ fn a_segment_changed_by_another_program_is_left_as_it_is() {
         let fresh = path.join(segment::name(3));
         let text = std::fs::read_to_string(fresh).unwrap();
         let events: Vec<String> =
-            text.lines().map(|line| Entry::read(line.as_bytes()).unwrap().event).collect();
+            text.lines().map(|line| JournalRecord::read(line.as_bytes()).unwrap().event).collect();
         assert_eq!(events, ["rotation", "gap", "denial"], "{name}");
         assert!(matches!(verify(path, Extent::Whole), Err(VerifyError::Damaged(_))), "{name}");
     }
@@ -691,7 +692,7 @@ fn lines_and_files_moved_between_journals_are_found() {
 
     std::fs::write(&files[1].0, foreign[1].join("\n") + "\n").unwrap();
     let error = verify(original.path(), Extent::Whole).unwrap_err();
-    assert!(matches!(&error, VerifyError::Damaged(d) if d.fault == Fault::Changed), "{error}");
+    assert!(matches!(&error, VerifyError::Damaged(d) if d.fault == ChainFault::Changed), "{error}");
     assert!(verify_in_python(original.path()).is_none_or(|(content, _)| !content));
 
     std::fs::remove_file(&files[1].0).unwrap();
@@ -756,7 +757,7 @@ fn a_reader_follows_over_rotation() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     let (journal, _) = open(path, 2000);
-    let mut reader = Reader::new(path, 3);
+    let mut reader = JournalReader::new(path, 3);
     assert!(reader.read().unwrap().is_none());
     let mut seen = Vec::new();
     for n in 0..30 {
@@ -779,7 +780,7 @@ fn a_reader_does_not_hand_out_a_torn_line() {
     fixture.journal.keep(&denial("c1")).unwrap();
     *fixture.mishap.lock().unwrap() = Mishap::Stuck(80);
     assert!(fixture.journal.keep(&denial("lost")).is_err());
-    let mut reader = Reader::new(path, 1);
+    let mut reader = JournalReader::new(path, 1);
     assert_eq!(reader.read_many(10).unwrap().len(), 2);
     *fixture.mishap.lock().unwrap() = Mishap::Nothing;
     fixture.journal.keep(&denial("c2")).unwrap();
@@ -791,7 +792,7 @@ fn a_reader_does_not_hand_out_a_torn_line() {
 fn a_reader_says_what_is_missing() {
     let (directory, files) = whole();
     std::fs::remove_file(&files[1].0).unwrap();
-    let mut reader = Reader::new(directory.path(), 1);
+    let mut reader = JournalReader::new(directory.path(), 1);
     let error = reader.read_many(usize::MAX).unwrap_err();
     let first = u64::try_from(files[0].1.len() + 1).unwrap();
     let found = first + u64::try_from(files[1].1.len()).unwrap();

@@ -28,7 +28,7 @@ use std::path::Path;
 
 use bartizan::config::{Config, Surroundings};
 use bartizan::policy::embedded;
-use bartizan_audit::entry::Entry;
+use bartizan_audit::entry::JournalRecord;
 use bartizan_gate::question::pack::Pack;
 use bartizan_rego::{Entrypoints, EvalLimits, Module, Policy, PolicySources};
 use serde_json::Value;
@@ -224,7 +224,7 @@ fn json(place: &str, body: &str, stage: &mut Stage) {
             stage.wrap(place, &args);
         }
     } else if value.get("seq").is_some() {
-        let entry = Entry::read(body.trim_end().as_bytes());
+        let entry = JournalRecord::read(body.trim_end().as_bytes());
         let entry = entry.unwrap_or_else(|error| panic!("{place}: {error}"));
         tables::record_is_documented(place, &value);
         assert!(entry.call.is_some_and(|call| call.starts_with(&entry.boot)), "{place}");

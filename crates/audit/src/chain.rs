@@ -1,7 +1,8 @@
-//! The hash chain: does this line follow from the one before?
+//! The hash chain of the journal: checks that each line follows from the line before it.
 //!
-//! Pure. Recovery and [`verify`](super::verify) walk segments with [`Chain`]; the writer takes only
-//! [`hash`], so a mistake in one shows in the other.
+//! Pure: no files, no clock. Recovery and [`verify`](super::verify) check lines with [`HashChain`].
+//! The writer uses only [`hash`] and not the check, so that an error in either one shows as a
+//! broken chain. `docs/audit.md` describes the format for other verifiers.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,13 +10,13 @@ use std::fmt;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-/// A line's hash, in lower-case hex.
+/// A SHA-256 hash as 64 lower-case hexadecimal digits.
 pub type Hex = [u8; 64];
 
-/// `prev` of the first line of all.
+/// The `prev` of the first record of a journal: 64 zeros.
 pub const GENESIS: Hex = [b'0'; 64];
 
-/// SHA-256 of `line`, which has no LF.
+/// The SHA-256 hash of `line`, which is a whole record without its LF.
 pub fn hash(line: &[u8]) -> Hex {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut hex = GENESIS;
@@ -27,71 +28,74 @@ pub fn hash(line: &[u8]) -> Hex {
     hex
 }
 
-/// The members that tie records together.
+/// The members of a record that the chain and the balance of intents and outcomes need.
 #[derive(Debug, Deserialize)]
 pub struct Link<'a> {
-    /// Sequence number.
+    /// `seq`, the sequence number.
     pub seq: u64,
-    /// The run that wrote it.
+    /// `boot`, the run of the program that wrote the record.
     #[serde(borrow)]
     pub boot: Cow<'a, str>,
-    /// Hash of the line before.
+    /// `prev`, the hash of the line before, hexadecimal.
     #[serde(borrow)]
     pub prev: Cow<'a, str>,
-    /// The event.
+    /// `event`, the kind of record.
     #[serde(borrow)]
     pub event: Cow<'a, str>,
-    /// The call.
+    /// `call`, the id of the call that the record is about, if it is about one.
     pub call: Option<Cow<'a, str>>,
-    /// Calls open at a rotation.
+    /// `open` of a `rotation` record: ids of calls without outcome.
     #[serde(default)]
     pub open: Vec<Cow<'a, str>>,
-    /// How many more there were.
+    /// `open_elided` of a `rotation` record: open calls that `open` leaves out.
     #[serde(default)]
     pub open_elided: u64,
 }
 
-/// What is wrong with a line.
+/// What is wrong with a record or with the file that holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
-    /// The last line is cut off.
+pub enum ChainFault {
+    /// The last line of the file has no LF.
     Torn,
-    /// Longer than any line that the journal writes.
+    /// The line is longer than [`LINE_BYTES_MAX`](super::segment::LINE_BYTES_MAX) bytes.
     TooLong,
-    /// Not a JSON object with the journal's members.
+    /// The line is not a JSON object with the journal's members.
     Unreadable {
-        /// What the reader says.
+        /// The JSON parser's error.
         cause: String,
     },
-    /// Its `seq` is not the next one.
+    /// The record's `seq` is not the one before plus one.
     Sequence {
-        /// Its `seq`.
+        /// The `seq` that was found.
         found: u64,
     },
-    /// The record was changed, or put here from elsewhere: the next one's `prev`, or its own, is
-    /// not as it should be.
+    /// `prev` is not the hash of the line before: the record or its neighbour was changed, or the
+    /// record was copied here from elsewhere.
     Changed,
-    /// It is not there.
+    /// The record is missing: the segment that should begin with it begins with a later one.
     Missing,
-    /// A segment's name does not tell the `seq` of its first record.
+    /// The number in a segment's file name is not the `seq` of its first record.
     Name,
-    /// A segment does not begin with a `rotation` record, or one is inside.
+    /// A segment after the first does not begin with a `rotation` record, or a `rotation` record
+    /// stands inside a segment.
     Rotation,
-    /// A `rotation` record lists other open calls than there are.
+    /// The `open` list of a `rotation` record differs from the calls that are open by the records
+    /// before it.
     OpenCalls,
-    /// An outcome of a call that has no intent, or already has its outcome.
+    /// An outcome of a call that has no intent, or that already has its outcome.
     OutcomeWithoutIntent {
-        /// The call.
+        /// The id of the call.
         call: String,
     },
-    /// An intent whose run ended and which no later run settled.
+    /// An intent without outcome, although its run ended and a later run should have recorded an
+    /// unknown outcome for it.
     Unsettled {
-        /// The call.
+        /// The id of the call.
         call: String,
     },
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ChainFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Torn => f.write_str("the line is cut off"),
@@ -115,29 +119,34 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Where the walk is.
+/// The state of the chain between two lines: what the next line must continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Chain {
+pub struct HashChain {
     /// Sequence number that the next line must have.
     pub next_seq: u64,
-    /// Hash of the last line; `None` where it is not known.
+    /// The hash of the line before; `None` where that line is not available (its segment was moved
+    /// away), so that the next `prev` is not checked.
     pub prev: Option<Hex>,
 }
 
-impl Chain {
-    /// Before the first line of all.
+impl HashChain {
+    /// The state before the first record of a journal.
     pub const START: Self = Self { next_seq: 1, prev: Some(GENESIS) };
 
-    /// Takes `bytes` as the next line. [`Fault::Changed`] here means that it and the line before do
-    /// not fit: either may be the changed one.
-    pub fn take<'a>(&mut self, bytes: &'a [u8]) -> Result<Link<'a>, Fault> {
+    /// Checks `bytes` as the next line, and moves on to the line after it.
+    ///
+    /// # Errors
+    ///
+    /// The first fault found. [`ChainFault::Changed`] says only that this line and the line before
+    /// do not fit together: either one may have been changed.
+    pub fn take<'a>(&mut self, bytes: &'a [u8]) -> Result<Link<'a>, ChainFault> {
         let link: Link<'a> =
-            super::entry::read(bytes).map_err(|cause| Fault::Unreadable { cause })?;
+            super::entry::read(bytes).map_err(|cause| ChainFault::Unreadable { cause })?;
         if link.seq != self.next_seq {
-            return Err(Fault::Sequence { found: link.seq });
+            return Err(ChainFault::Sequence { found: link.seq });
         }
         if self.prev.is_some_and(|prev| prev != link.prev.as_bytes()) {
-            return Err(Fault::Changed);
+            return Err(ChainFault::Changed);
         }
         self.next_seq = self.next_seq.saturating_add(1);
         self.prev = Some(hash(bytes));
@@ -160,14 +169,14 @@ mod tests {
     fn only_the_next_line_is_taken() {
         let first =
             format!(r#"{{"seq":1,"boot":"b","prev":"{}","event":"start"}}"#, "0".repeat(64));
-        let mut chain = Chain::START;
+        let mut chain = HashChain::START;
         assert_eq!(chain.take(first.as_bytes()).unwrap().event, "start");
         assert_eq!(chain.prev, Some(hash(first.as_bytes())));
         let again = chain.take(first.as_bytes()).unwrap_err();
-        assert_eq!(again, Fault::Sequence { found: 1 });
+        assert_eq!(again, ChainFault::Sequence { found: 1 });
         let foreign = first.replace("\"seq\":1", "\"seq\":2");
-        assert_eq!(chain.take(foreign.as_bytes()).unwrap_err(), Fault::Changed);
+        assert_eq!(chain.take(foreign.as_bytes()).unwrap_err(), ChainFault::Changed);
         let twice = first.replace("\"seq\":1", "\"seq\":2,\"seq\":2");
-        assert!(matches!(chain.take(twice.as_bytes()), Err(Fault::Unreadable { .. })));
+        assert!(matches!(chain.take(twice.as_bytes()), Err(ChainFault::Unreadable { .. })));
     }
 }

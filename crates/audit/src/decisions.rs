@@ -1,9 +1,11 @@
-//! Sends decisions on to a service that takes OPA's decision logs.
+//! Sends decisions to a service that implements OPA's decision log API (Open Policy Agent
+//! documentation, "Decision Logs").
 //!
-//! How records are followed, tried again and resumed after a restart is in [`export`](super::export);
-//! here is what records become and what an answer of the service means. Before an event is sent the
-//! policy is asked what to take out of it (`data.system.log.mask`); where it cannot say, the event
-//! goes without input and result, and the log says so.
+//! [`export`](super::export) follows the journal, retries and resumes; this module converts records
+//! to events, masks them, and interprets the service's response. Before an event is sent, the
+//! policy's rule `data.system.log.mask` says what to remove from it. If the rule cannot be
+//! evaluated, the event is sent without `input` and `result`, and the program's log says so. `run`
+//! starts it.
 
 mod event;
 mod mask;
@@ -26,31 +28,31 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::entry::Entry;
-use super::export::{Answer, Cursor, Destination, Exporter, Made};
+use super::entry::JournalRecord;
+use super::export::{Batch, Cursor, Destination, Exporter, SendOutcome};
 use super::journal::Journal;
 use super::tail::Line;
 
 pub use super::export::Progress;
 
-/// Longest answer of the service, bytes.
+/// Largest response body that is accepted from the service, bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
-/// Asks the policy that answers now what to take out of an event, which is JSON text. It answers
-/// with JSON text, or with nothing where it has no rule for that.
+/// Evaluates the mask rule of the current policy for an event, both as JSON text. `Ok(None)` if the
+/// policy has no such rule; the error says why the rule could not be evaluated.
 pub type Masker = Box<dyn FnMut(&str) -> Result<Option<String>, String> + Send + Sync>;
 
-/// Where decisions go.
+/// Where decisions are sent, and with what.
 pub struct DecisionLogs {
-    /// The way to the service; `/logs` is added to its path.
+    /// The service's client; `/logs` is appended to the path of its address.
     pub service: Service,
-    /// `labels` of each event, beside `id` and `version`.
+    /// `labels` of each event; `id` and `version` of this program are added.
     pub labels: BTreeMap<String, String>,
-    /// `path` of each event: the rule that decides, with `/`.
+    /// `path` of each event: the rule that decides, with `/` as separator.
     pub path: String,
-    /// The state directory.
+    /// The state directory, which holds the cursor.
     pub state: PathBuf,
-    /// Pause after an upload, so that decisions gather into one.
+    /// Pause after an upload, so that several decisions share one request.
     pub linger: Duration,
 }
 
@@ -60,9 +62,11 @@ impl fmt::Debug for DecisionLogs {
     }
 }
 
-/// Starts sending, as a task in `tasks`: the decisions of this run, or where an earlier run has
-/// sent to the service, all since. Cancel `stop` once the last record was kept: what is left is
-/// sent for up to five seconds, then the task ends, and the next start goes on.
+/// Starts sending, as a task in `tasks`. Begins with the first decision of this run, or, if an
+/// earlier run left a cursor, with the first decision that it did not send.
+///
+/// Cancel `stop` after the last record was kept. The task then sends what is left for at most five
+/// seconds and ends; the next start sends the rest.
 pub fn start(
     config: DecisionLogs,
     masker: Masker,
@@ -73,22 +77,22 @@ pub fn start(
     let mut labels = config.labels;
     labels.insert("id".to_owned(), journal.boot().to_owned());
     labels.insert("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
-    let place = Cursor::open::<Decisions>(&config.state, journal);
+    let (cursor, position) = Cursor::open::<Decisions>(&config.state, journal);
     let decisions = Decisions {
         target: config.service.target_below("/logs"),
         service: config.service,
-        form: Arc::new(event::Form { labels, path: config.path }),
+        template: Arc::new(event::EventTemplate { labels, path: config.path }),
         masker: Some(masker),
     };
-    Exporter::new(decisions, journal, place, config.linger).start(tasks, stop)
+    Exporter::new(decisions, journal, cursor, position, config.linger).start(tasks, stop)
 }
 
-/// A service that takes decision logs.
+/// Converts records to OPA's decision log events and sends them.
 struct Decisions {
     service: Service,
     target: PathAndQuery,
-    form: Arc<event::Form>,
-    /// Absent while it is at work on another thread.
+    template: Arc<event::EventTemplate>,
+    /// `None` while a blocking thread uses it, and after a panic there.
     masker: Option<Masker>,
 }
 
@@ -98,22 +102,23 @@ impl Destination for Decisions {
     const CURSOR_FILE: &'static str = "decision-logs.seq";
     const BATCH_RECORDS_MAX: usize = 256;
 
-    /// The events in `lines`, masked, away from the threads that serve calls.
-    async fn make(&mut self, lines: Vec<Line>) -> Made<Value> {
-        let (form, masker) = (Arc::clone(&self.form), self.masker.take());
+    /// Converts `lines` to masked events, on a blocking thread, because masking evaluates policy
+    /// and must not delay the threads that serve calls.
+    async fn make(&mut self, lines: Vec<Line>) -> Batch<Value> {
+        let (template, masker) = (Arc::clone(&self.template), self.masker.take());
         let count = u64::try_from(lines.len()).unwrap_or(u64::MAX);
-        let made = tokio::task::spawn_blocking(move || make(&form, masker, &lines)).await;
+        let made = tokio::task::spawn_blocking(move || make(&template, masker, &lines)).await;
         let Ok((made, masker)) = made else {
-            let cause = "a panic while events were made".to_owned();
-            return Made { items: Vec::new(), lost: vec![(count, cause)] };
+            let cause = "a panic while records were converted to events".to_owned();
+            return Batch { items: Vec::new(), lost: vec![(count, cause)] };
         };
         self.masker = masker;
         made
     }
 
-    async fn send(&self, events: &[Value]) -> Answer {
+    async fn send(&self, events: &[Value]) -> SendOutcome {
         let Some(body) = gzipped(events) else {
-            return Answer::Refused("an event cannot be written as JSON".to_owned());
+            return SendOutcome::Refused("an event cannot be written as JSON".to_owned());
         };
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -127,54 +132,60 @@ impl Destination for Decisions {
             bytes_max: ANSWER_BYTES_MAX,
         };
         match self.service.call(call).await.map(|answer| answer.status) {
-            Ok(status) if status.is_success() => Answer::Taken { rejected: 0 },
-            Ok(StatusCode::PAYLOAD_TOO_LARGE) => Answer::TooLarge,
+            Ok(status) if status.is_success() => SendOutcome::Taken { rejected: 0 },
+            Ok(StatusCode::PAYLOAD_TOO_LARGE) => SendOutcome::TooLarge,
             Ok(status) => {
                 let cause = format!("the service answered with status {}", status.as_u16());
                 let later =
                     matches!(status.as_u16(), 401 | 403 | 408 | 429) || status.is_server_error();
-                if later { Answer::Later(cause) } else { Answer::Refused(cause) }
+                if later { SendOutcome::Later(cause) } else { SendOutcome::Refused(cause) }
             }
-            Err(failure) => Answer::Later(failure.to_string()),
+            Err(failure) => SendOutcome::Later(failure.to_string()),
         }
     }
 }
 
-/// What records became, and the masker back.
+/// Converts and masks `lines`; also returns the masker for the next batch.
 fn make(
-    form: &event::Form,
+    template: &event::EventTemplate,
     mut masker: Option<Masker>,
     lines: &[Line],
-) -> (Made<Value>, Option<Masker>) {
+) -> (Batch<Value>, Option<Masker>) {
     let (mut items, mut unknown) = (Vec::new(), 0_u64);
     for line in lines {
-        let Ok(entry) = Entry::read(&line.bytes) else {
+        let Ok(entry) = JournalRecord::read(&line.bytes) else {
             unknown = unknown.saturating_add(1);
             continue;
         };
-        let Some(mut event) = form.event(entry) else { continue };
+        let Some(mut event) = template.event(entry) else { continue };
         let mask = match &mut masker {
             Some(masker) => masker(&event.to_string()),
-            None => Err("the mask was lost in a panic".to_owned()),
+            None => {
+                Err("an earlier panic ended the evaluation of the mask rule; restart the program"
+                    .to_owned())
+            }
         };
         let done = mask.and_then(|mask| match mask {
             Some(mask) => mask::apply(&mut event, &mask),
             None => Ok(()),
         });
         if let Err(cause) = done {
-            tracing::error!(cause, "no mask; the decision is logged without input and result");
+            tracing::error!(
+                cause,
+                "the mask rule cannot be evaluated; the decision is sent without input and result"
+            );
             mask::strip(&mut event, &cause);
         }
         items.push(event);
     }
-    let lost = (unknown > 0).then(|| (unknown, "records of no known form".to_owned()));
-    (Made { items, lost: lost.into_iter().collect() }, masker)
+    let lost = (unknown > 0).then(|| (unknown, "records that cannot be parsed".to_owned()));
+    (Batch { items, lost: lost.into_iter().collect() }, masker)
 }
 
-/// A gzipped JSON array.
+/// `events` as a gzip-compressed JSON array; `None` if they cannot be serialised.
 fn gzipped(events: &[Value]) -> Option<Bytes> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    // Writing to memory does not fail.
+    // Compressing into memory cannot fail; only the JSON serialiser can.
     serde_json::to_writer(&mut encoder, events).ok()?;
     encoder.flush().ok()?;
     encoder.finish().ok().map(Bytes::from)

@@ -1,15 +1,17 @@
-//! A record as it is read back from the journal.
+//! Types of records that are read back from the journal.
 //!
-//! These types read what [`AuditRecord`](bartizan_gate::evidence::record::AuditRecord) and the journal write,
-//! for people and programs that look at records; nothing here is written. Unknown members are
-//! skipped and unknown values kept as text, so that an older program can show a newer journal.
+//! They deserialise what [`AuditRecord`](bartizan_gate::evidence::record::AuditRecord) and the
+//! journal write; nothing here is written. Unknown members are skipped and unknown values are kept
+//! as text, so that an older program can show a newer journal. The exporters, `bartizan audit`,
+//! `bartizan policy replay` and the demo read records with them. `docs/audit.md` describes every
+//! member.
 
 use serde::Deserialize;
 
-/// One record with what the journal added to it.
+/// One line of the journal: the audit record and the members that the journal adds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "members of `AuditRecord` and of the journal, named as there")]
-pub struct Entry {
+pub struct JournalRecord {
     pub seq: u64,
     pub boot: String,
     pub prev: String,
@@ -26,12 +28,12 @@ pub struct Entry {
     pub principal: Option<String>,
     pub server: Option<String>,
     pub direction: Option<String>,
-    pub protocol: Option<ProtocolEntry>,
+    pub protocol: Option<ProtocolRecord>,
     pub method: Option<String>,
     pub id: Option<String>,
-    pub target: Option<TargetEntry>,
-    pub operation: Option<OperationEntry>,
-    pub decision: Option<DecisionEntry>,
+    pub target: Option<TargetRecord>,
+    pub operation: Option<OperationRecord>,
+    pub decision: Option<DecisionRecord>,
     pub outcome: Option<String>,
     #[serde(rename = "error.type")]
     pub error_type: Option<String>,
@@ -43,9 +45,9 @@ pub struct Entry {
     pub trace_id: Option<String>,
     pub parent_span_id: Option<String>,
     pub finding: Option<String>,
-    pub maestro: Option<MaestroEntry>,
-    pub owasp: Option<OwaspEntry>,
-    pub mitre: Option<MitreEntry>,
+    pub maestro: Option<MaestroRecord>,
+    pub owasp: Option<OwaspRecord>,
+    pub mitre: Option<MitreRecord>,
     pub taxonomy: Option<String>,
     pub input: Option<serde_json::Value>,
     #[serde(default)]
@@ -53,13 +55,17 @@ pub struct Entry {
     pub note: Option<String>,
 }
 
-impl Entry {
-    /// Reads one line, without its LF. The error says what is wrong and where in the line.
+impl JournalRecord {
+    /// Parses one line, without its LF.
+    ///
+    /// # Errors
+    ///
+    /// The JSON parser's message, with line and column.
     pub fn read(line: &[u8]) -> Result<Self, String> {
         read(line)
     }
 
-    /// The tool, prompt, resource or task that was acted on.
+    /// The name of the tool, prompt, resource (its URI) or task that the record is about.
     pub fn target_name(&self) -> Option<&str> {
         let target = self.target.as_ref()?;
         [&target.tool, &target.prompt, &target.uri, &target.task]
@@ -68,27 +74,28 @@ impl Entry {
     }
 }
 
-/// Reads one line as `T`. A member of `T` that is there twice is an error, not a choice.
+/// Parses one line as `T`. A member of `T` that occurs twice is an error; serde would otherwise
+/// leave the choice to the caller.
 pub(super) fn read<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, String> {
     let text = std::str::from_utf8(line).map_err(|error| error.to_string())?;
     serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
-/// Records that could not be kept.
+/// The `gap` member: how many records were refused before this record was kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct GapFacts {
-    /// How many.
+    /// The number of refused records.
     pub refused: u64,
-    /// Time of the first.
+    /// Time of the first refusal, RFC 3339.
     pub since: String,
-    /// Why the last one was refused.
+    /// Why the last of them was refused.
     pub cause: String,
 }
 
 /// See [`ProtocolFacts`](bartizan_gate::evidence::record::ProtocolFacts).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "named as in the record")]
-pub struct ProtocolEntry {
+pub struct ProtocolRecord {
     pub revision: Option<String>,
     pub era: String,
     pub transport: String,
@@ -97,7 +104,7 @@ pub struct ProtocolEntry {
 /// See [`Target`](bartizan_gate::evidence::record::Target).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "named as in the record")]
-pub struct TargetEntry {
+pub struct TargetRecord {
     pub tool: Option<String>,
     pub prompt: Option<String>,
     pub uri: Option<String>,
@@ -111,7 +118,7 @@ pub struct TargetEntry {
 /// See [`OperationFacts`](bartizan_gate::evidence::record::OperationFacts).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "named as in the record")]
-pub struct OperationEntry {
+pub struct OperationRecord {
     pub name: Option<String>,
     pub effect: String,
     #[serde(default)]
@@ -125,11 +132,11 @@ pub struct OperationEntry {
 /// See [`DecisionFacts`](bartizan_gate::evidence::record::DecisionFacts).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "named as in the record")]
-pub struct DecisionEntry {
+pub struct DecisionRecord {
     pub effect: String,
     pub enforced: bool,
     #[serde(default)]
-    pub reasons: Vec<ReasonEntry>,
+    pub reasons: Vec<ReasonRecord>,
     #[serde(default)]
     pub obligations: Vec<String>,
     pub policy: String,
@@ -139,7 +146,7 @@ pub struct DecisionEntry {
 /// See [`ReasonFacts`](bartizan_gate::evidence::record::ReasonFacts).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "named as in the record")]
-pub struct ReasonEntry {
+pub struct ReasonRecord {
     pub code: String,
     pub message: String,
     pub origin: String,
@@ -148,7 +155,7 @@ pub struct ReasonEntry {
 /// See [`Maestro`](bartizan_gate::evidence::record::Maestro).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "named as in the record")]
-pub struct MaestroEntry {
+pub struct MaestroRecord {
     pub layer: String,
     #[serde(rename = "layer.name")]
     pub layer_name: String,
@@ -159,7 +166,7 @@ pub struct MaestroEntry {
 /// See [`Owasp`](bartizan_gate::evidence::record::Owasp).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "named as in the record")]
-pub struct OwaspEntry {
+pub struct OwaspRecord {
     #[serde(default)]
     pub mcp: Vec<String>,
     #[serde(default)]
@@ -169,7 +176,7 @@ pub struct OwaspEntry {
 /// See [`Mitre`](bartizan_gate::evidence::record::Mitre).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "named as in the record")]
-pub struct MitreEntry {
+pub struct MitreRecord {
     #[serde(default)]
     pub atlas: Vec<String>,
 }

@@ -1,13 +1,13 @@
-//! Sends what the journal holds on to a service, each record at least once.
+//! Sends the journal's records to a service, each record at least once.
 //!
 //! An [`Exporter`] is a task of its own. It follows the journal by reading its files, so it cannot
-//! block or slow a call, and while the service is away it only falls behind. After each batch that
-//! the service took, the place in the journal is saved in a file of the state directory
-//! ([`Cursor`]); after a restart the exporter goes on from there, so what comes twice is at most
-//! the last batch. Every loss is counted and logged.
+//! block or slow a call; while the service is unavailable it only lags behind. After each batch
+//! that the service accepted, the position in the journal is saved in a file of the state directory
+//! ([`Cursor`]). After a restart the exporter resumes from there, so at most the last batch is sent
+//! twice. Every loss is counted and logged.
 //!
-//! What the records become, and what an answer of the service means, is said by a
-//! [`Destination`]: `otlp` makes spans, `decisions` makes events of OPA's decision logs.
+//! A [`Destination`] converts records and interprets the service's responses: `otlp` makes spans,
+//! `decisions` makes events of OPA's decision logs. Nothing here deletes or changes a record.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -23,14 +23,14 @@ use tokio_util::task::TaskTracker;
 use super::journal::Journal;
 use super::tail::{Follower, Line, ReadError};
 
-/// First wait before a request is tried again.
+/// First delay before a request is retried; it doubles with each retry.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
-/// Longest wait before a request is tried again.
+/// Longest delay before a request is retried.
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// Time to send what is left once the program ends.
+/// Time to send the remaining records when the program ends.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
-/// What became of the items so far.
+/// Counts of the items that were sent and lost so far.
 #[derive(Debug, Default)]
 pub struct Progress {
     sent: AtomicU64,
@@ -38,108 +38,114 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Items (spans, or events of decision logs) that the service took.
+    /// Items (spans, or events of decision logs) that the service accepted.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Items, and records that could not be made into items, that the service will not get.
+    /// Items that the service will never receive, and records that could not be converted to items.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 }
 
-/// Where records go, and as what.
+/// A service, and how records are converted for it.
 pub(super) trait Destination: Send + Sync + 'static {
-    /// What is sent in place of records.
+    /// What one or several records are converted to: a span or an event.
     type Item: Send + Sync;
-    /// What the items are called in the log.
+    /// The name of this export in log messages.
     const NAME: &'static str;
-    /// The cursor's file below the state directory.
+    /// The file name of the cursor in the state directory.
     const CURSOR_FILE: &'static str;
-    /// Records read for one request.
+    /// The largest number of records that are converted for one request.
     const BATCH_RECORDS_MAX: usize;
 
-    /// What `lines` become. Losses are counted by the caller.
-    fn make(&mut self, lines: Vec<Line>) -> impl Future<Output = Made<Self::Item>> + Send;
+    /// Converts `lines`. The caller counts and logs the losses.
+    fn make(&mut self, lines: Vec<Line>) -> impl Future<Output = Batch<Self::Item>> + Send;
 
-    /// Sends `items` in one request, and says what the answer means.
-    fn send(&self, items: &[Self::Item]) -> impl Future<Output = Answer> + Send;
+    /// Sends `items` in one request, and classifies the response.
+    fn send(&self, items: &[Self::Item]) -> impl Future<Output = SendOutcome> + Send;
 
-    /// The oldest record that items of records from `next` on need, if it is older than `next`:
-    /// after a restart reading begins there.
+    /// The sequence number from which reading must begin after a restart so that items of records
+    /// from `next` on are complete, if that is before `next`.
     fn needed_since(&self, next: u64) -> u64 {
         next
     }
 }
 
-/// What records became.
-pub(super) struct Made<T> {
-    /// To be sent, in the order of the journal.
+/// Items made from one batch of records.
+pub(super) struct Batch<T> {
+    /// Items to send, in the order of the journal.
     pub(super) items: Vec<T>,
-    /// How many items there will never be, with the cause.
+    /// Numbers of items that can never be made, each with its cause.
     pub(super) lost: Vec<(u64, String)>,
 }
 
-/// What a request came to.
-pub(super) enum Answer {
-    /// The service has the items, but for so many that it rejected.
+/// The result of sending one request.
+pub(super) enum SendOutcome {
+    /// The service accepted the items, except for `rejected` of them.
     Taken { rejected: u64 },
-    /// The same request may succeed later.
+    /// A temporary failure: retry the same request later. The text is the cause.
     Later(String),
-    /// The items may pass one by one.
+    /// The request was too large: send the items in smaller requests.
     TooLarge,
-    /// The service will not take these items.
+    /// A permanent failure: drop the items. The text is the cause.
     Refused(String),
 }
 
-/// A place in the journal, as far as a service is.
+/// How far the journal has been sent, as sequence numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Position {
-    /// The first record of which the service has nothing yet.
+pub(super) struct ExportPosition {
+    /// The first record of which nothing was sent yet.
     pub(super) next: u64,
-    /// Where reading begins: `next`, or an older record that later ones need.
+    /// Where reading begins after a restart: `next`, or an older record that an item still needs.
     pub(super) read_from: u64,
 }
 
-impl Position {
+impl ExportPosition {
     fn at(seq: u64) -> Self {
         Self { next: seq, read_from: seq }
     }
 }
 
-/// The file that says how far a service is: `next`, and `read_from` where that is another.
+/// The file with the [`ExportPosition`]: `next`, followed by `read_from` where the two differ.
 #[derive(Debug, Clone)]
 pub(super) struct Cursor {
     path: PathBuf,
 }
 
 impl Cursor {
-    /// The cursor of `D` in the directory `state`, and the place from which to go on. Without a
-    /// cursor that fits the journal, that is where this run began.
-    pub(super) fn open<D: Destination>(state: &Path, journal: &Journal) -> (Self, Position) {
+    /// Opens the cursor of `D` in the directory `state`, and returns the position to resume from.
+    /// Without a readable cursor that fits the journal, that is the first record of this run.
+    pub(super) fn open<D: Destination>(state: &Path, journal: &Journal) -> (Self, ExportPosition) {
         let cursor = Self { path: state.join(D::CURSOR_FILE) };
         let what = D::NAME;
         match cursor.load() {
             Ok(Some(position)) if position.next <= journal.last_seq().saturating_add(1) => {
                 return (cursor, position);
             }
-            Ok(Some(Position { next, .. })) => {
-                tracing::warn!(what, next, "the cursor is beyond the journal; begins anew");
+            Ok(Some(ExportPosition { next, .. })) => {
+                tracing::warn!(
+                    what,
+                    next,
+                    "the cursor is beyond the end of the journal; export begins with this run"
+                );
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(what, %error, "the cursor cannot be read; begins anew"),
+            Err(error) => {
+                tracing::warn!(what, %error, "the cursor cannot be read; export begins with this run");
+            }
         }
-        // Saved before anything is sent: whatever becomes of the first request, the next start
-        // must not begin after this one.
-        let position = Position::at(journal.first_seq());
+        // Save the position before the first request: if the program ends before that request
+        // succeeds, the next start must still begin here and not with its own first record.
+        let position = ExportPosition::at(journal.first_seq());
         if let Err(error) = cursor.save(position) {
-            tracing::warn!(what, %error, "the cursor cannot be saved; the next start begins anew");
+            tracing::warn!(what, %error, "the cursor cannot be saved; the next start begins with its own first record");
         }
         (cursor, position)
     }
 
-    fn load(&self) -> io::Result<Option<Position>> {
+    fn load(&self) -> io::Result<Option<ExportPosition>> {
         let text = match fs::read_to_string(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -147,21 +153,22 @@ impl Cursor {
         };
         let mut numbers = text.split_ascii_whitespace().map(str::parse::<u64>);
         let position = match (numbers.next(), numbers.next(), numbers.next()) {
-            (Some(Ok(next)), None, None) => Some(Position::at(next)),
+            (Some(Ok(next)), None, None) => Some(ExportPosition::at(next)),
             (Some(Ok(next)), Some(Ok(read_from)), None) if read_from <= next => {
-                Some(Position { next, read_from })
+                Some(ExportPosition { next, read_from })
             }
             _ => None,
         };
-        let wrong = || io::Error::new(io::ErrorKind::InvalidData, "it holds no place");
+        let wrong = || io::Error::new(io::ErrorKind::InvalidData, "it does not hold a position");
         position.map(Some).ok_or_else(wrong)
     }
 
-    /// Replaces the file as a whole: a crash leaves the old place or the new one.
-    fn save(&self, position: Position) -> io::Result<()> {
+    /// Writes a new file and renames it over the old one, so that a crash leaves either the old or
+    /// the new position.
+    fn save(&self, position: ExportPosition) -> io::Result<()> {
         let fresh = self.path.with_extension("new");
         let mut file = File::create(&fresh)?;
-        let Position { next, read_from } = position;
+        let ExportPosition { next, read_from } = position;
         if next == read_from {
             writeln!(file, "{next}")?;
         } else {
@@ -172,15 +179,16 @@ impl Cursor {
     }
 }
 
-/// Reads records, makes items, sends them.
+/// Reads records, converts them, and sends the items.
 pub(super) struct Exporter<D> {
     destination: D,
     follower: Follower,
     cursor: Cursor,
-    /// Records before this one were sent by an earlier run; they are read for what later ones
-    /// need.
+    /// Earlier runs sent the records before this sequence number. They are read only because later
+    /// items need them.
     begins: u64,
-    /// Pause after a request, so that records gather into one; none where enough are waiting.
+    /// Pause after a request, so that several records share one; skipped while a full batch is
+    /// waiting.
     linger: Duration,
     progress: Arc<Progress>,
 }
@@ -192,11 +200,12 @@ impl<D> fmt::Debug for Exporter<D> {
 }
 
 impl<D: Destination> Exporter<D> {
-    /// Sends to `destination` what `journal` holds from `position` on.
+    /// Prepares to send the records of `journal` from `position` on to `destination`.
     pub(super) fn new(
         destination: D,
         journal: &Journal,
-        (cursor, position): (Cursor, Position),
+        cursor: Cursor,
+        position: ExportPosition,
         linger: Duration,
     ) -> Self {
         Self {
@@ -209,8 +218,10 @@ impl<D: Destination> Exporter<D> {
         }
     }
 
-    /// Starts sending, as a task in `tasks`. Cancel `stop` once the last record was kept: what is
-    /// left is sent for up to five seconds, then the task ends, and the next start goes on.
+    /// Starts sending, as a task in `tasks`, and returns the counts, which the task updates.
+    ///
+    /// Cancel `stop` after the last record was kept. The task then sends what is left for at most
+    /// [`DRAIN_MAX`] and ends; the next start sends the rest.
     pub(super) fn start(mut self, tasks: &TaskTracker, stop: CancellationToken) -> Arc<Progress> {
         let progress = Arc::clone(&self.progress);
         tasks.spawn(async move {
@@ -222,14 +233,14 @@ impl<D: Destination> Exporter<D> {
                 () = self.run(&stop) => {}
                 () = out_of_time => {
                     let records = self.follower.lag();
-                    tracing::warn!(what = D::NAME, records, "left for the next start");
+                    tracing::warn!(what = D::NAME, records, "records not sent before the end; the next start sends them");
                 }
             }
         });
         progress
     }
 
-    /// Until the journal is gone, or `stop` is cancelled and everything was sent.
+    /// Runs until the journal is dropped, or until `stop` is cancelled and all records were sent.
     async fn run(&mut self, stop: &CancellationToken) {
         loop {
             if stop.is_cancelled() && self.follower.lag() == 0 {
@@ -243,7 +254,7 @@ impl<D: Destination> Exporter<D> {
             };
             match read {
                 Ok(lines) if lines.is_empty() => return,
-                Ok(lines) => self.pass_on(expected, lines).await,
+                Ok(lines) => self.send_records(expected, lines).await,
                 Err(ReadError::Io { path, source }) => {
                     tracing::warn!(path = %path.display(), error = %source, "cannot read the journal");
                     tokio::time::sleep(RETRY_FIRST).await;
@@ -268,8 +279,9 @@ impl<D: Destination> Exporter<D> {
         }
     }
 
-    /// Sends what `lines` become, and saves that it was.
-    async fn pass_on(&mut self, expected: u64, lines: Vec<Line>) {
+    /// Converts and sends `lines`, then saves the new position. `expected` is the sequence number
+    /// that the first of them should have.
+    async fn send_records(&mut self, expected: u64, lines: Vec<Line>) {
         if let Some(first) = lines.first() {
             self.lose_records(expected, first.seq, "records are missing from the journal");
         }
@@ -282,16 +294,16 @@ impl<D: Destination> Exporter<D> {
         if next < self.begins {
             return;
         }
-        let position = Position { next, read_from: self.destination.needed_since(next) };
+        let position = ExportPosition { next, read_from: self.destination.needed_since(next) };
         let cursor = self.cursor.clone();
         let saved = tokio::task::spawn_blocking(move || cursor.save(position)).await;
         if let Err(error) = saved.map_err(io::Error::other).flatten() {
-            tracing::warn!(what = D::NAME, %error, "the cursor cannot be saved; may be sent twice");
+            tracing::warn!(what = D::NAME, %error, "the cursor cannot be saved; a restart may send records twice");
         }
     }
 
-    /// Sends `items`, again and again while that may succeed; those that are too large together
-    /// are sent by halves.
+    /// Sends `items` and retries temporary failures. If a request is too large, sends the two
+    /// halves of its items separately.
     async fn deliver(&self, items: Vec<D::Item>) {
         let mut left = vec![items.as_slice()];
         while let Some(items) = left.pop() {
@@ -302,7 +314,7 @@ impl<D: Destination> Exporter<D> {
             let mut wait = RETRY_FIRST;
             loop {
                 match self.destination.send(items).await {
-                    Answer::Taken { rejected } => {
+                    SendOutcome::Taken { rejected } => {
                         let rejected = rejected.min(count);
                         if rejected > 0 {
                             self.lose(rejected, "rejected by the service");
@@ -311,21 +323,26 @@ impl<D: Destination> Exporter<D> {
                         self.progress.sent.fetch_add(sent, Ordering::Relaxed);
                         break;
                     }
-                    Answer::TooLarge if count > 1 => {
+                    SendOutcome::TooLarge if count > 1 => {
                         let (first, second) = items.split_at(items.len() / 2);
                         left.extend([second, first]);
                         break;
                     }
-                    Answer::TooLarge => {
+                    SendOutcome::TooLarge => {
                         self.lose(count, "too large for the service");
                         break;
                     }
-                    Answer::Refused(cause) => {
+                    SendOutcome::Refused(cause) => {
                         self.lose(count, &cause);
                         break;
                     }
-                    Answer::Later(cause) => {
-                        tracing::warn!(what = D::NAME, cause, count, "not sent yet");
+                    SendOutcome::Later(cause) => {
+                        tracing::warn!(
+                            what = D::NAME,
+                            cause,
+                            count,
+                            "cannot be sent; will be retried"
+                        );
                     }
                 }
                 tokio::time::sleep(wait).await;
@@ -334,8 +351,8 @@ impl<D: Destination> Exporter<D> {
         }
     }
 
-    /// Counts the records from `expected` to before `found`, but for those that an earlier run
-    /// sent.
+    /// Counts the records from `expected` up to but not including `found` as lost, except those
+    /// that an earlier run sent.
     fn lose_records(&self, expected: u64, found: u64, cause: &str) {
         let count = found.saturating_sub(expected.max(self.begins));
         if count > 0 {
@@ -345,7 +362,7 @@ impl<D: Destination> Exporter<D> {
 
     fn lose(&self, count: u64, cause: &str) {
         self.progress.lost.fetch_add(count, Ordering::Relaxed);
-        tracing::error!(what = D::NAME, count, cause, "lost on the way to the service");
+        tracing::error!(what = D::NAME, count, cause, "not sent to the service and lost for it");
     }
 }
 
@@ -358,12 +375,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cursor = Cursor { path: folder.path().join("otlp.seq") };
         assert_eq!(cursor.load().unwrap(), None);
-        for position in [Position::at(7), Position { next: 9, read_from: 3 }] {
+        for position in [ExportPosition::at(7), ExportPosition { next: 9, read_from: 3 }] {
             cursor.save(position).unwrap();
             assert_eq!(cursor.load().unwrap(), Some(position));
         }
         fs::write(&cursor.path, "12\n").unwrap();
-        assert_eq!(cursor.load().unwrap(), Some(Position::at(12)));
+        assert_eq!(cursor.load().unwrap(), Some(ExportPosition::at(12)));
         for text in ["", "x", "1 2", "3 2 1", "-1", "3 x"] {
             fs::write(&cursor.path, text).unwrap();
             assert!(cursor.load().is_err(), "{text}");

@@ -1,61 +1,61 @@
-//! Which records someone wants to see.
+//! Selects records by the options of `bartizan audit tail`.
 //!
-//! A record is admitted when, for every question that was asked, it gives one of the answers.
-//! Pure; it reads entries and knows no files.
+//! A record is selected if it has one of the listed values for every field with a list. Pure: it
+//! reads parsed records and knows no files.
 
-use super::entry::Entry;
+use super::entry::JournalRecord;
 
-/// Answers asked for; an empty list asks nothing.
+/// The wanted values by field. An empty list selects every value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Protected servers.
+    /// Names of protected servers.
     pub server: Vec<String>,
-    /// Tools.
+    /// Names of tools.
     pub tool: Vec<String>,
-    /// Methods.
+    /// MCP methods, such as `tools/call`.
     pub method: Vec<String>,
-    /// Events.
+    /// Events, such as `intent` or `denial`.
     pub event: Vec<String>,
     /// `permit` or `deny`.
     pub decision: Vec<String>,
     /// MAESTRO layers, `L1` to `L7` or `X`.
     pub layer: Vec<String>,
-    /// Findings.
+    /// Identifiers of findings.
     pub finding: Vec<String>,
-    /// Principals.
+    /// Identifiers of principals.
     pub principal: Vec<String>,
-    /// Calls.
+    /// Call ids (`decision_id` in OPA's terms).
     pub call: Vec<String>,
-    /// Earliest time, as records write it.
+    /// Earliest time, in the form in which records hold it: RFC 3339 in UTC with microseconds.
     pub since: Option<String>,
 }
 
 impl Filter {
-    /// Whether nothing is asked.
+    /// Whether every record is selected.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether `entry` is wanted.
-    pub fn admits(&self, entry: &Entry) -> bool {
+    /// Whether `entry` is selected.
+    pub fn admits(&self, entry: &JournalRecord) -> bool {
         let tool = entry.target.as_ref().and_then(|target| target.tool.as_deref());
         let decision = entry.decision.as_ref().map(|decision| decision.effect.as_str());
         let layer = entry.maestro.as_ref().map(|maestro| maestro.layer.as_str());
-        answers(&self.server, entry.server.as_deref())
-            && answers(&self.tool, tool)
-            && answers(&self.method, entry.method.as_deref())
-            && answers(&self.event, Some(&entry.event))
-            && answers(&self.decision, decision)
-            && answers(&self.layer, layer)
-            && answers(&self.finding, entry.finding.as_deref())
-            && answers(&self.principal, entry.principal.as_deref())
-            && answers(&self.call, entry.call.as_deref())
-            // Both are RFC 3339 in UTC with microseconds: their order is that of their text.
+        matches_any(&self.server, entry.server.as_deref())
+            && matches_any(&self.tool, tool)
+            && matches_any(&self.method, entry.method.as_deref())
+            && matches_any(&self.event, Some(&entry.event))
+            && matches_any(&self.decision, decision)
+            && matches_any(&self.layer, layer)
+            && matches_any(&self.finding, entry.finding.as_deref())
+            && matches_any(&self.principal, entry.principal.as_deref())
+            && matches_any(&self.call, entry.call.as_deref())
+            // Both are RFC 3339 in UTC with microseconds, so comparing the text compares the times.
             && self.since.as_ref().is_none_or(|since| entry.time >= *since)
     }
 }
 
-fn answers(wanted: &[String], found: Option<&str>) -> bool {
+fn matches_any(wanted: &[String], found: Option<&str>) -> bool {
     wanted.is_empty() || found.is_some_and(|found| wanted.iter().any(|wanted| wanted == found))
 }
 
@@ -65,11 +65,11 @@ mod tests {
 
     #[test]
     fn every_question_must_be_answered() {
-        let entry = Entry {
+        let entry = JournalRecord {
             event: "denial".to_owned(),
             time: "2026-11-20T08:00:00.000000Z".to_owned(),
             server: Some("flags".to_owned()),
-            ..Entry::default()
+            ..JournalRecord::default()
         };
         let list = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         let cases: [(Filter, bool); 6] = [

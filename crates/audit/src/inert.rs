@@ -1,8 +1,9 @@
-//! Text that cannot act on whoever looks at it.
+//! Escapes text so that it cannot control a terminal or hide from a reader.
 //!
-//! Names of tools, methods and principals come from strangers and end on an analyst's terminal.
-//! Characters that cannot be seen ([`is_unseen`]) are never written there as themselves. There are
-//! two ways to write them: as JSON escapes in the journal, and as `\u{..}` for a person.
+//! Names of tools, methods and principals come from untrusted peers and are shown on an analyst's
+//! terminal. Invisible and control characters ([`is_unseen`]) are therefore always escaped: as JSON
+//! escapes in the journal, as `\u{..}` in output for people. The journal's writer, `pretty` and
+//! `bartizan lock` use it.
 
 use std::fmt::Write as _;
 use std::io;
@@ -12,9 +13,9 @@ use serde_json::ser::Formatter;
 
 use bartizan_gate::wire::unseen::is_unseen;
 
-/// Appends `text` to `out` with every unseen character as `\u{..}`, cut after `chars_max`
-/// characters of it with a mark that says so. A backslash is doubled, so that no text can pass
-/// for an escape.
+/// Appends `text` to `out` with every invisible character as `\u{..}`. After `chars_max` characters
+/// of `text` the rest is left out and a mark says so. A backslash is doubled, so that no text can
+/// imitate an escape.
 pub fn push(out: &mut String, text: &str, chars_max: usize) {
     for (count, c) in text.chars().enumerate() {
         if count >= chars_max {
@@ -32,13 +33,17 @@ pub fn push(out: &mut String, text: &str, chars_max: usize) {
     }
 }
 
-/// Appends `value` to `out` as JSON with every unseen character escaped.
+/// Appends `value` to `out` as compact JSON with every invisible character escaped.
+///
+/// # Errors
+///
+/// As `serde_json`, if `value` cannot be serialised.
 pub fn write_json<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> serde_json::Result<()> {
     value.serialize(&mut serde_json::Serializer::with_formatter(out, Inert))
 }
 
-/// `json` with every unseen character but LF as an escape. Outside of its strings JSON has none but
-/// for its layout.
+/// `json` with every invisible character except LF as a JSON escape. Valid JSON can contain such
+/// characters only inside strings and LF only between tokens, so the meaning stays the same.
 pub fn escaped(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
@@ -54,7 +59,8 @@ pub fn escaped(json: &str) -> String {
     out
 }
 
-/// Compact JSON that escapes what [`is_unseen`] names; the rest is serde's default.
+/// A formatter for compact JSON that escapes the characters of [`is_unseen`]; everything else is as
+/// serde writes it.
 struct Inert;
 
 impl Formatter for Inert {
@@ -65,7 +71,7 @@ impl Formatter for Inert {
         if fragment.bytes().all(|byte| (b' '..0x7f).contains(&byte)) {
             return writer.write_all(fragment.as_bytes());
         }
-        // A fragment has no LF: serde has escaped it.
+        // serde has already escaped LF, so the fragment contains none.
         writer.write_all(escaped(fragment).as_bytes())
     }
 }

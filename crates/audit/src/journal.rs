@@ -1,10 +1,11 @@
-//! The journal: keeps records, in order, or says that it cannot.
+//! The journal: appends audit records in order, or reports that it cannot.
 //!
-//! `keep` returns after one `write(2)` of the whole line: the record survives the program, not
-//! the machine. A record that could not be kept is refused, and so is
-//! the act that hung on it; the torn piece is cut off, every later call tries again, and the first
-//! record kept after that is a `gap` that says how many were refused. The journal never deletes,
-//! never rewrites a whole line, and never waits for a reader.
+//! `keep` returns after one `write(2)` of the whole line, so the record survives a crash of the
+//! program, but not of the machine. If a record cannot be written, `keep` returns an error and the
+//! gate refuses the act that the record describes. A partly written line is cut off, every later
+//! call tries again, and the first record that is written after that is a `gap` record with the
+//! number of refused records. The journal never deletes a record, never rewrites a whole line, and
+//! never waits for a reader.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -17,16 +18,16 @@ use bartizan_gate::evidence::record::{AuditRecord, Event, Now};
 use bartizan_gate::evidence::step::{AuditSink, Unkept};
 
 use super::recover::{self, JournalError, Recovery, at};
-use super::segment::{self, Directory, Store};
+use super::segment::{self, SegmentDirectory, Store};
 use super::tail::Follower;
 use super::writer::{Writer, encode};
 
 pub use super::writer::{JournalConfig, OPEN_CALLS_MAX, OPEN_LISTED_MAX};
 
-/// Memory that a thread keeps for its next record, bytes.
+/// Buffer that each thread keeps allocated for its next record, bytes.
 const BODY_BYTES_KEPT: usize = 1 << 16;
 
-/// The one writer of a journal directory.
+/// The only writer of a journal directory; shared by all threads.
 #[derive(Debug)]
 pub struct Journal {
     writer: Mutex<Writer>,
@@ -34,14 +35,20 @@ pub struct Journal {
     directory: PathBuf,
     boot: Box<str>,
     first_seq: u64,
-    /// Held while the program writes; the system lets it go with the program.
+    /// The locked lock file; the operating system releases the lock when the program ends.
     _lock: File,
 }
 
 impl Journal {
-    /// Opens the journal, repairs what a crash left, settles its open calls, and records `start`.
+    /// Opens the journal, repairs what a crash left behind, records an unknown outcome for every
+    /// call that is still open, and records `start`.
     ///
-    /// `boot` names this run: 1 to 64 letters, digits, `-` and `_`.
+    /// `boot` identifies this run: 1 to 64 letters, digits, `-` and `_`.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be used, another program writes to it, the last segment is damaged in a
+    /// way that a crash does not explain, or the first records cannot be written.
     pub fn open(
         config: &JournalConfig,
         boot: &str,
@@ -50,13 +57,13 @@ impl Journal {
         Self::open_through(config, boot, now, |directory| Box::new(directory))
     }
 
-    /// As [`Journal::open`], writing through the store that `wrap` makes of the directory. For
-    /// tests that inject faults.
+    /// Like [`Journal::open`], but writes through the store that `wrap` makes of the directory.
+    /// Tests inject faults with it.
     pub fn open_through(
         config: &JournalConfig,
         boot: &str,
         now: Now,
-        wrap: impl FnOnce(Directory) -> Box<dyn Store>,
+        wrap: impl FnOnce(SegmentDirectory) -> Box<dyn Store>,
     ) -> Result<(Self, Recovery), JournalError> {
         let named = boot.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'));
         if !named || !(1..=64).contains(&boot.len()) {
@@ -65,13 +72,13 @@ impl Journal {
             ));
         }
         let path = config.directory.as_path();
-        Directory::create(path).map_err(at("create", path))?;
+        SegmentDirectory::create(path).map_err(at("create", path))?;
         let Some(lock) = segment::lock(path).map_err(at("lock", path))? else {
             return Err(JournalError::Locked { directory: path.to_owned() });
         };
         let survey = recover::survey(path)?;
         let first_seq = survey.segment.as_ref().map(|(segment, _)| segment.first_seq);
-        let store = Directory::open(path, first_seq).map_err(at("open", path))?;
+        let store = SegmentDirectory::open(path, first_seq).map_err(at("open", path))?;
         let mut recovery = Recovery {
             first_seq: survey.chain.next_seq,
             clean: survey.clean && survey.torn.is_none() && survey.open.is_empty(),
@@ -93,7 +100,11 @@ impl Journal {
         Ok((journal, recovery))
     }
 
-    /// Records `stop`, forces everything onto the disk, and refuses every later record.
+    /// Records `stop`, flushes the file to the disk, and refuses every later record.
+    ///
+    /// # Errors
+    ///
+    /// `stop` could not be written or flushed.
     pub fn close(&self, now: Now) -> Result<(), Unkept> {
         let record = AuditRecord::new(Event::Stop, now);
         let kept = match self.writer.lock() {
@@ -103,7 +114,11 @@ impl Journal {
         self.announce(kept)
     }
 
-    /// Whether records can be kept: after refusals, tries to record the gap that they left.
+    /// Tries to write again after refusals, by recording the gap that they left.
+    ///
+    /// # Errors
+    ///
+    /// Records can still not be written.
     pub fn mend(&self, now: Now) -> Result<(), Unkept> {
         let mended = match self.writer.lock() {
             Ok(mut writer) => writer.mend(now),
@@ -112,12 +127,12 @@ impl Journal {
         self.announce(mended)
     }
 
-    /// The directory.
+    /// The journal's directory.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The name of this run.
+    /// The identifier of this run, `boot` in its records.
     pub fn boot(&self) -> &str {
         &self.boot
     }
@@ -127,13 +142,13 @@ impl Journal {
         self.first_seq
     }
 
-    /// Sequence number of the last record kept.
+    /// Sequence number of the last record written.
     pub fn last_seq(&self) -> u64 {
         *self.head.borrow()
     }
 
-    /// Follows the journal from `from_seq` on. A follower reads the files and may lag as it likes;
-    /// the writer never waits for it.
+    /// A reader that follows the journal from `from_seq` on. It reads the files and may lag behind
+    /// by any amount; the writer never waits for it.
     pub fn follow(&self, from_seq: u64) -> Follower {
         Follower::new(&self.directory, from_seq, self.head.subscribe())
     }
@@ -151,7 +166,8 @@ impl Journal {
 
     fn announce(&self, kept: Result<u64, String>) -> Result<(), Unkept> {
         let seq = kept.map_err(|cause| Unkept { cause })?;
-        // Two threads may come here in the other order than they wrote.
+        // Two threads may arrive here in another order than they wrote in, so the head only ever
+        // grows.
         self.head.send_if_modified(|head| {
             let newer = seq > *head;
             *head = seq.max(*head);
@@ -161,7 +177,7 @@ impl Journal {
     }
 }
 
-const PANICKED: &str = "an earlier record panicked while it was written; restart";
+const PANICKED: &str = "an earlier record caused a panic while it was written; restart the program";
 
 impl AuditSink for Journal {
     fn keep(&self, record: &AuditRecord) -> Result<(), Unkept> {

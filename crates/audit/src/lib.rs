@@ -1,38 +1,39 @@
-//! The journal and what is made from it.
+//! The audit journal, and everything that reads it.
 //!
-//! The journal is the record; everything else here only reads it. [`journal`] keeps records and is
-//! the one writer, [`recover`] puts a directory right after a crash, [`tail`] reads records back,
-//! [`verify`] proves them whole, [`pretty`] shows them to a person, [`export`] sends them on:
-//! [`otlp`] as spans, [`decisions`] as OPA's decision logs. Nothing here decides anything, and no
-//! reader can slow the writer down.
+//! [`journal`] is the only writer: it appends records. [`recover`] repairs a directory after a
+//! crash, [`tail`] reads records, [`verify`] checks that none was changed or removed, [`pretty`]
+//! formats them for people, and [`export`] sends them to services: as spans ([`otlp`]) and as OPA's
+//! decision logs ([`decisions`]). Nothing here decides anything, and no reader can slow the writer
+//! down. `docs/audit.md` describes records and commands for users.
 //!
 //! # What is in a journal directory
 //!
-//! - `journal-<first seq, 20 digits>.ndjson`: segments. One JSON object a line, UTF-8, LF.
+//! - `journal-<first seq, 20 digits>.ndjson`: segments. One JSON object per line, UTF-8, LF.
 //! - `journal.lock`: locked while a program writes.
-//! - `torn-<seq>.bin`: the bytes of a record that a crash cut off, kept aside by recovery.
+//! - `torn-<seq>.bin`: the bytes of a record that a crash cut off. Recovery moves them here.
 //!
 //! # What the journal adds to a record
 //!
-//! Each line is an [`AuditRecord`](bartizan_gate::evidence::record::AuditRecord) behind these members, always
-//! in this order:
+//! Each line is an [`AuditRecord`](bartizan_gate::evidence::record::AuditRecord) after these
+//! members, always in this order:
 //!
-//! - `seq`: 1, 2, 3 and so on, without a gap over segments and restarts.
-//! - `boot`: names the run of the program that wrote the line.
-//! - `prev`: SHA-256, in lower-case hex, of the bytes of the line before without its LF; 64 zeros
-//!   in the first line of all.
-//! - `open` (event `rotation`): call ids of every intent that still awaits its outcome, so that
-//!   recovery needs the last segment alone; `open_elided` counts ids left out.
-//! - `gap` (event `gap`): `refused`, how many records could not be kept, `since` when, and the
-//!   last `cause`.
+//! - `seq`: 1, 2, 3 and so on, without a gap across segments and restarts.
+//! - `boot`: identifies the run of the program that wrote the line.
+//! - `prev`: SHA-256, in lower-case hexadecimal, of the bytes of the line before without its LF; 64
+//!   zeros in the first record.
+//! - `open` (event `rotation`): call ids of all intents without an outcome, so that recovery needs
+//!   only the last segment; `open_elided` counts the ids that are left out.
+//! - `gap` (event `gap`): `refused`, the number of records that could not be written; `since`, the
+//!   time of the first; and `cause`, the reason for the last.
 //!
-//! Every segment but the first begins with a `rotation` record. Characters that could steer a
-//! terminal or hide text ([`bartizan_gate::wire::unseen`]) are written as JSON escapes, so a line is safe to
-//! print as it is.
+//! Every segment except the first begins with a `rotation` record. Characters that can control a
+//! terminal or hide text ([`bartizan_gate::wire::unseen`]) are written as JSON escapes, so a line
+//! can be printed as it is.
 //!
-//! The chain shows any change to a record that has a successor. It does not show that whole
-//! records were cut off at the end, nor a journal rewritten from some point on by someone who can
-//! write the directory; for that its head must be known elsewhere.
+//! The chain reveals any change to a record that has a successor. It does not reveal that whole
+//! records were cut off at the end, nor that someone with write access to the directory rewrote the
+//! journal from some record on. To detect these, keep a copy of the last hash elsewhere
+//! (`docs/threats.md`).
 
 use std::path::{Path, PathBuf};
 
@@ -52,7 +53,7 @@ pub mod export;
 pub mod otlp;
 pub mod decisions;
 
-/// The journal's directory below the state directory of a configuration.
+/// The journal's directory in the state directory `state` of a configuration.
 pub fn journal_directory(state: &Path) -> PathBuf {
     state.join("journal")
 }

@@ -1,13 +1,13 @@
-//! Sends the journal on as OpenTelemetry traces: OTLP over HTTP, in protobuf.
+//! Exports the journal as OpenTelemetry traces: OTLP over HTTP with protobuf.
 //!
-//! How records are followed, tried again and resumed after a restart is in [`export`](super::export);
-//! here is what records become ([`span`](super::span)) and what an answer of a collector means
-//! (OTLP specification, "OTLP/HTTP Response"). A span needs the records of the beginning and of the end of
-//! its call, so the place where reading begins after a restart is that of the oldest call that had
-//! not ended; spans that were sent before are then not sent again.
+//! [`export`](super::export) follows the journal, retries and resumes; [`span`](super::span) makes
+//! spans of records; this module sends them and interprets the collector's response (OTLP
+//! specification, "OTLP/HTTP Response"). A span needs the first and the last record of its call.
+//! After a restart reading therefore begins with the oldest call that had not ended; spans that
+//! were already sent are not sent again. `run` starts it.
 //!
-//! Headers in the variables `OTEL_EXPORTER_OTLP_TRACES_HEADERS` or `OTEL_EXPORTER_OTLP_HEADERS` are
-//! sent beside those of the configuration.
+//! Headers from the environment variables `OTEL_EXPORTER_OTLP_TRACES_HEADERS` or
+//! `OTEL_EXPORTER_OTLP_HEADERS` are sent in addition to those of the configuration.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -32,38 +32,39 @@ use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::entry::Entry;
-use super::export::{Answer, Cursor, Destination, Exporter, Made};
+use super::entry::JournalRecord;
+use super::export::{Batch, Cursor, Destination, Exporter, SendOutcome};
 use super::journal::Journal;
 use super::span::Assembler;
 use super::tail::Line;
 
 pub use super::export::Progress;
 
-/// Longest answer of a collector, bytes.
+/// Largest response body that is accepted from a collector, bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
-/// Variables with headers; the first that is set is read (OTLP exporter specification).
+/// Environment variables with headers; the first one that is set is used (OpenTelemetry, "OTLP
+/// Exporter Configuration").
 const HEADER_VARIABLES: [&str; 2] =
     ["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"];
 
-/// Where traces go.
+/// Where traces are sent, and with what.
 pub struct OtlpConfig {
-    /// The way to the collector. Its address is the base URL; `/v1/traces` is added to the path
-    /// unless it ends so.
+    /// The collector's client. Its address is the base URL; `/v1/traces` is appended to the path
+    /// unless the path already ends with it.
     pub collector: Service,
-    /// Headers of each request, credentials among them.
+    /// Headers of each request; some may be credentials.
     pub headers: HeaderMap,
     /// `service.name` of the resource.
     pub service_name: String,
-    /// The state directory.
+    /// The state directory, which holds the cursor.
     pub state: PathBuf,
-    /// Pause after a request, so that records gather into one.
+    /// Pause after a request, so that several records share one.
     pub linger: Duration,
 }
 
 impl OtlpConfig {
-    /// The defaults: no headers, the service is called `bartizan`, one request a second.
+    /// The defaults: no headers, service name `bartizan`, at most one request a second.
     pub fn new(collector: Service, state: PathBuf) -> Self {
         Self {
             collector,
@@ -75,7 +76,7 @@ impl OtlpConfig {
     }
 }
 
-// Headers hold secrets.
+// By hand, because headers may hold secrets.
 impl fmt::Debug for OtlpConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OtlpConfig")
@@ -85,9 +86,11 @@ impl fmt::Debug for OtlpConfig {
     }
 }
 
-/// Starts sending, as a task in `tasks`: the records of this run, or where an earlier run has sent
-/// to the collector, all since. Cancel `stop` once the last record was kept: what is left is sent
-/// for up to five seconds, then the task ends, and the next start goes on.
+/// Starts sending, as a task in `tasks`. Begins with the first record of this run, or, if an
+/// earlier run left a cursor, with the first record that it did not send.
+///
+/// Cancel `stop` after the last record was kept. The task then sends what is left for at most five
+/// seconds and ends; the next start sends the rest.
 pub fn start(
     config: OtlpConfig,
     journal: &Journal,
@@ -112,17 +115,17 @@ pub fn start(
         assembler: Assembler::default(),
         begins: position.next,
     };
-    Exporter::new(traces, journal, (cursor, position), linger).start(tasks, stop)
+    Exporter::new(traces, journal, cursor, position, linger).start(tasks, stop)
 }
 
-/// The path of the address with `/v1/traces` behind it, unless it is there.
+/// The path and query to send to: the address with `/v1/traces` appended, unless it ends with it.
 fn traces_target(collector: &Service) -> PathAndQuery {
     let whole = collector.url().path().trim_end_matches('/').ends_with("/v1/traces");
     collector.target_below(if whole { "" } else { "/v1/traces" })
 }
 
-/// The headers in a variable's text: `name=value`, with commas between them, values
-/// percent-encoded. What is no header is left out.
+/// Parses headers from a variable's text: comma-separated `name=value` pairs with percent-encoded
+/// values (W3C Baggage form, as OpenTelemetry prescribes). Invalid pairs are skipped.
 fn headers_in(text: &str) -> HeaderMap {
     let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
     let headers = pairs.filter_map(|(name, value)| {
@@ -134,14 +137,14 @@ fn headers_in(text: &str) -> HeaderMap {
     headers.collect()
 }
 
-/// A collector of traces.
+/// Assembles spans and sends them to a collector.
 struct Traces {
     collector: Service,
     target: PathAndQuery,
     headers: HeaderMap,
     resource: ResourceAttributesWithSchema,
     assembler: Assembler,
-    /// Spans that records before this one completed were sent by an earlier run.
+    /// Earlier runs sent the spans that end before this sequence number.
     begins: u64,
 }
 
@@ -151,12 +154,12 @@ impl Destination for Traces {
     const CURSOR_FILE: &'static str = "otlp.seq";
     const BATCH_RECORDS_MAX: usize = 512;
 
-    async fn make(&mut self, lines: Vec<Line>) -> Made<SpanData> {
+    async fn make(&mut self, lines: Vec<Line>) -> Batch<SpanData> {
         let (mut items, mut lost) = (Vec::new(), Vec::new());
         let given_up = self.assembler.given_up();
         for line in &lines {
             let sent_before = line.seq < self.begins;
-            match Entry::read(&line.bytes) {
+            match JournalRecord::read(&line.bytes) {
                 Ok(entry) => {
                     let spans = self.assembler.take(entry);
                     if !sent_before {
@@ -171,10 +174,10 @@ impl Destination for Traces {
         if given_up > 0 {
             lost.push((given_up, "too many calls await their outcome".to_owned()));
         }
-        Made { items, lost }
+        Batch { items, lost }
     }
 
-    async fn send(&self, spans: &[SpanData]) -> Answer {
+    async fn send(&self, spans: &[SpanData]) -> SendOutcome {
         let resource_spans = group_spans_by_resource_and_scope(spans.to_vec(), &self.resource);
         let body = ExportTraceServiceRequest { resource_spans }.encode_to_vec();
         let call = ServiceCall {
@@ -186,8 +189,8 @@ impl Destination for Traces {
             bytes_max: ANSWER_BYTES_MAX,
         };
         match self.collector.call(call).await {
-            Ok(answer) => judged(answer),
-            Err(failure) => Answer::Later(failure.to_string()),
+            Ok(answer) => outcome_of(answer),
+            Err(failure) => SendOutcome::Later(failure.to_string()),
         }
     }
 
@@ -196,19 +199,19 @@ impl Destination for Traces {
     }
 }
 
-/// What a collector's answer means. Only some failures may be tried again ("Retryable Response
-/// Codes").
-fn judged(ServiceAnswer { status, body, .. }: ServiceAnswer) -> Answer {
+/// Classifies a collector's response. The OTLP specification lists the status codes that may be
+/// retried ("Retryable Response Codes").
+fn outcome_of(ServiceAnswer { status, body, .. }: ServiceAnswer) -> SendOutcome {
     if status.is_success() {
         let answer = ExportTraceServiceResponse::decode(body).unwrap_or_default();
         let rejected = answer.partial_success.map_or(0, |partial| partial.rejected_spans);
-        return Answer::Taken { rejected: u64::try_from(rejected).unwrap_or(0) };
+        return SendOutcome::Taken { rejected: u64::try_from(rejected).unwrap_or(0) };
     }
     let cause = format!("the collector answered with status {}", status.as_u16());
     match status.as_u16() {
-        429 | 502 | 503 | 504 => Answer::Later(cause),
-        413 => Answer::TooLarge,
-        _ => Answer::Refused(cause),
+        429 | 502 | 503 | 504 => SendOutcome::Later(cause),
+        413 => SendOutcome::TooLarge,
+        _ => SendOutcome::Refused(cause),
     }
 }
 

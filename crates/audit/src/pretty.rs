@@ -1,30 +1,31 @@
-//! A record as one line for a person.
+//! Formats a record as one line for people.
 //!
-//! For a terminal only: nothing should parse this. Every text that is not ours is escaped and
-//! cut, so neither a tool's name nor an upstream's error can steer the terminal.
+//! For terminals only; programs should read the JSON lines. All text from peers is escaped and cut
+//! to a maximum length, so that neither a tool's name nor an upstream's error can control the
+//! terminal.
 
 use std::fmt::Write as _;
 
-use super::entry::{DecisionEntry, Entry};
+use super::entry::{DecisionRecord, JournalRecord};
 use super::inert;
 
-/// Characters of one foreign text that are shown.
+/// Characters shown of one text that a peer sent.
 const TEXT_CHARS_MAX: usize = 200;
 
-/// Reasons and hidden names that are shown.
+/// Reasons, and hidden names, that are shown of one record.
 const SHOWN_MAX: usize = 5;
 
-/// Whether to colour.
+/// Whether to use ANSI colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Colour {
-    /// With ANSI colours.
+    /// ANSI escape sequences for colour.
     Ansi,
-    /// Without.
+    /// Plain text.
     None,
 }
 
 /// `entry` as one line, without LF.
-pub fn line(entry: &Entry, colour: Colour) -> String {
+pub fn line(entry: &JournalRecord, colour: Colour) -> String {
     let mut out = String::new();
     inert::push(&mut out, &entry.time, 40);
     // Writing to a `String` cannot fail.
@@ -58,7 +59,7 @@ pub fn line(entry: &Entry, colour: Colour) -> String {
     out
 }
 
-fn push_verdict(out: &mut String, entry: &Entry, colour: Colour) {
+fn push_verdict(out: &mut String, entry: &JournalRecord, colour: Colour) {
     const RED: &str = "\u{1b}[31m";
     const GREEN: &str = "\u{1b}[32m";
     const YELLOW: &str = "\u{1b}[33m";
@@ -90,7 +91,7 @@ fn push_part(out: &mut String, before: &str, part: Option<&str>) {
     }
 }
 
-fn push_reasons(out: &mut String, decision: &DecisionEntry) {
+fn push_reasons(out: &mut String, decision: &DecisionRecord) {
     for reason in decision.reasons.iter().take(SHOWN_MAX) {
         push_part(out, " [", Some(&reason.code));
         push_part(out, ": ", Some(&reason.message));
@@ -115,33 +116,33 @@ fn push_some<'a>(out: &mut String, texts: impl Iterator<Item = &'a str>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::entry::{ReasonEntry, TargetEntry};
+    use super::super::entry::{ReasonRecord, TargetRecord};
     use super::*;
 
-    fn denial() -> Entry {
-        Entry {
+    fn denial() -> JournalRecord {
+        JournalRecord {
             seq: 12,
             event: "denial".to_owned(),
             time: "2026-11-20T08:00:00.000000Z".to_owned(),
             server: Some("flags".to_owned()),
             method: Some("tools/call".to_owned()),
             principal: Some("agent-1".to_owned()),
-            target: Some(TargetEntry {
+            target: Some(TargetRecord {
                 tool: Some("delete\u{1b}[2J\u{202e}".to_owned()),
-                ..TargetEntry::default()
+                ..TargetRecord::default()
             }),
-            decision: Some(DecisionEntry {
+            decision: Some(DecisionRecord {
                 effect: "deny".to_owned(),
                 enforced: true,
-                reasons: vec![ReasonEntry {
+                reasons: vec![ReasonRecord {
                     code: "destructive".to_owned(),
                     message: "not\nhere".to_owned(),
                     origin: "policy".to_owned(),
                 }],
-                ..DecisionEntry::default()
+                ..DecisionRecord::default()
             }),
             call: Some("c1".to_owned()),
-            ..Entry::default()
+            ..JournalRecord::default()
         }
     }
 

@@ -1,36 +1,38 @@
-//! Puts a journal directory right before it is written again.
+//! Repairs a journal directory before it is written again.
 //!
-//! A killed program leaves at most a torn last line and intents without outcomes. The torn line
-//! is moved aside: its record was never reported as kept, so nothing was done on its strength.
-//! The intents are handed to the journal, which settles them as unknown. Everything else that is
-//! wrong with the last segment is not what a crash leaves, so it is not repaired: opening fails,
-//! and the evidence stays as it is. Older segments are [`verify`](super::verify)'s matter.
+//! A killed program leaves at most a torn last line, and intents without outcomes. The torn line is
+//! moved to another file: the program never learned that the record was written, so it did not
+//! perform the act. The open intents go to the journal, which records an unknown outcome for each.
+//! A crash does not explain any other damage, so nothing else is repaired: opening fails, and the
+//! evidence stays unchanged. Only the segments that are needed for this are read;
+//! [`verify`](super::verify) checks the whole journal.
+//! [`Journal::open`](super::journal::Journal::open) calls it.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::chain::{Chain, Fault, Link};
-use super::segment::{self, Lines, Piece, Segment};
+use super::chain::{ChainFault, HashChain, Link};
+use super::segment::{self, LineReader, Piece, Segment};
 
-/// What opening a journal found and did.
+/// What opening a journal found and repaired.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovery {
     /// Sequence number of the first record that this run wrote.
     pub first_seq: u64,
-    /// Whether the run before ended in order, or there was none.
+    /// Whether the previous run closed the journal, or there was none.
     pub clean: bool,
-    /// What was cut off.
+    /// The torn line that was moved, if there was one.
     pub torn: Option<Torn>,
-    /// Calls settled as `outcome: unknown`.
+    /// Number of records with `outcome: unknown` that were written for open calls.
     pub settled: usize,
 }
 
-/// The piece of a record that a crash left.
+/// A partly written record that a crash left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Torn {
-    /// Where it was moved.
+    /// The file to which it was moved.
     pub aside: PathBuf,
     /// Its size, bytes.
     pub bytes: u64,
@@ -39,37 +41,37 @@ pub struct Torn {
 /// Why a journal cannot be opened.
 #[derive(Debug)]
 pub enum JournalError {
-    /// The configuration or the name of the run cannot be used.
+    /// The run's identifier is not valid.
     Config(&'static str),
-    /// Another program writes this journal.
+    /// Another program has locked this journal.
     Locked {
         /// The directory.
         directory: PathBuf,
     },
-    /// The journal was damaged in a way that no crash leaves.
+    /// The journal is damaged in a way that a crash does not explain.
     Damaged(Damage),
-    /// The system refused.
+    /// A file operation failed.
     Io {
-        /// What was done.
+        /// The operation, such as `read`.
         doing: &'static str,
-        /// To which file or directory.
+        /// The file or directory.
         path: PathBuf,
-        /// What it said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The first records of this run could not be kept.
+    /// The first records of this run could not be written; the text is the cause.
     Unkept(String),
 }
 
-/// The first record that is not as it should be.
+/// The first record that fails a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// The segment.
+    /// The segment that holds it, or should.
     pub path: PathBuf,
-    /// The sequence number that belongs there.
+    /// The sequence number expected there.
     pub seq: u64,
-    /// What is wrong.
-    pub fault: Fault,
+    /// Which check failed.
+    pub fault: ChainFault,
 }
 
 impl fmt::Display for Damage {
@@ -110,7 +112,7 @@ impl std::error::Error for JournalError {
     }
 }
 
-/// Names what was being done where, for an [`io::Error`].
+/// Adds the operation and the path to an [`io::Error`].
 pub(super) fn at<'a>(
     doing: &'static str,
     path: &'a Path,
@@ -118,30 +120,31 @@ pub(super) fn at<'a>(
     move |source| JournalError::Io { doing, path: path.to_owned(), source }
 }
 
-/// Where the writer goes on.
+/// The state of an existing journal: where the writer continues.
 #[derive(Debug)]
 pub(super) struct Survey {
-    /// Behind the last whole record.
-    pub(super) chain: Chain,
-    /// The segment to append to, and its length; `None` in a new directory.
+    /// The chain after the last whole record.
+    pub(super) chain: HashChain,
+    /// The segment to append to, with its length in bytes; `None` in a new directory.
     pub(super) segment: Option<(Segment, u64)>,
-    /// Whether the last record was `stop`, or there is none.
+    /// Whether the last record is `stop`, or there are no records.
     pub(super) clean: bool,
-    /// What was cut off.
+    /// The torn line that was moved, if there was one.
     pub(super) torn: Option<Torn>,
-    /// Calls without outcome, each with the line of its intent where that was read.
+    /// Calls without outcome, each with the line of its intent if that line was read.
     pub(super) open: OpenIntents,
 }
 
-/// Call id to how many outcomes it is owed and the line of its last intent.
+/// Call ids, each with the number of outcomes that are missing and the line of its last intent.
 pub(super) type OpenIntents = BTreeMap<String, (u32, Option<Vec<u8>>)>;
 
-/// Cuts off a torn tail in `directory` and reads where the journal stands.
+/// Moves a torn last line of the journal in `directory` away, and reads the state of the chain and
+/// the open calls.
 pub(super) fn survey(directory: &Path) -> Result<Survey, JournalError> {
     let segments = segment::list(directory).map_err(at("list", directory))?;
     let Some(last) = segments.last() else {
         return Ok(Survey {
-            chain: Chain::START,
+            chain: HashChain::START,
             segment: None,
             clean: true,
             torn: None,
@@ -159,17 +162,17 @@ pub(super) fn survey(directory: &Path) -> Result<Survey, JournalError> {
     if survey.chain.prev.is_none() {
         let seq = survey.chain.next_seq.saturating_sub(1);
         let path = last.path.clone();
-        return Err(JournalError::Damaged(Damage { path, seq, fault: Fault::Missing }));
+        return Err(JournalError::Damaged(Damage { path, seq, fault: ChainFault::Missing }));
     }
     Ok(survey)
 }
 
-/// Moves a torn last line of the last segment aside. Broken lines elsewhere are left to be met by
-/// [`read`].
+/// Moves a torn last line of the last segment to a file of its own. Leaves broken lines elsewhere:
+/// [`read`] reports them as damage.
 fn cut_torn_tail(directory: &Path, segments: &[Segment]) -> Result<Option<Torn>, JournalError> {
     let Some(last) = segments.last() else { return Ok(None) };
     let path = last.path.as_path();
-    let mut lines = Lines::open(path).map_err(at("read", path))?;
+    let mut lines = LineReader::open(path).map_err(at("read", path))?;
     let mut seq = last.first_seq;
     loop {
         let broken = match lines.advance().map_err(at("read", path))? {
@@ -189,16 +192,16 @@ fn cut_torn_tail(directory: &Path, segments: &[Segment]) -> Result<Option<Torn>,
     }
 }
 
-/// Index of the segment from which on every open call can be known: the last one whose first
-/// record lists them all.
+/// The index of the last segment whose first record lists all open calls. Reading from there is
+/// enough to know every open call.
 fn first_to_read(segments: &[Segment]) -> Result<usize, JournalError> {
     for (index, segment) in segments.iter().enumerate().rev() {
         let path = segment.path.as_path();
-        let mut lines = Lines::open(path).map_err(at("read", path))?;
+        let mut lines = LineReader::open(path).map_err(at("read", path))?;
         if lines.advance().map_err(at("read", path))? != Piece::Whole {
             continue; // Begun and still empty: the one before counts.
         }
-        // A line that cannot be read is met again, and reported, by `read`.
+        // If the line cannot be parsed, begin here: `read` reports it.
         let complete =
             super::entry::read::<Link<'_>>(lines.line()).map_or(true, |link| link.open_elided == 0);
         if complete {
@@ -208,14 +211,14 @@ fn first_to_read(segments: &[Segment]) -> Result<usize, JournalError> {
     Ok(0)
 }
 
-/// The chain before the segment at `index`.
-fn start_of(segments: &[Segment], index: usize) -> Result<Chain, JournalError> {
+/// The state of the chain before the segment at `index`.
+fn start_of(segments: &[Segment], index: usize) -> Result<HashChain, JournalError> {
     let next_seq = segments.get(index).map_or(1, |segment| segment.first_seq);
     if next_seq == 1 {
-        return Ok(Chain::START);
+        return Ok(HashChain::START);
     }
     let before = index.checked_sub(1).and_then(|before| segments.get(before));
-    let Some(before) = before else { return Ok(Chain { next_seq, prev: None }) };
+    let Some(before) = before else { return Ok(HashChain { next_seq, prev: None }) };
     let path = before.path.as_path();
     let line = segment::last_line(path).map_err(at("read", path))?;
     let damaged = |fault| {
@@ -225,24 +228,25 @@ fn start_of(segments: &[Segment], index: usize) -> Result<Chain, JournalError> {
             fault,
         })
     };
-    let line = line.ok_or_else(|| damaged(Fault::Torn))?;
-    Ok(Chain { next_seq, prev: Some(super::chain::hash(&line)) })
+    let line = line.ok_or_else(|| damaged(ChainFault::Torn))?;
+    Ok(HashChain { next_seq, prev: Some(super::chain::hash(&line)) })
 }
 
-/// Reads one segment to its end, which it tells. The `first` one tells what was open before it.
+/// Reads one segment to its end and returns its length in bytes. In the `first` segment that is
+/// read, the `rotation` record adds the calls that were open before.
 fn read(segment: &Segment, first: bool, survey: &mut Survey) -> Result<u64, JournalError> {
     let path = segment.path.as_path();
     let damaged = |seq, fault| JournalError::Damaged(Damage { path: path.to_owned(), seq, fault });
     if segment.first_seq != survey.chain.next_seq {
-        return Err(damaged(survey.chain.next_seq, Fault::Name));
+        return Err(damaged(survey.chain.next_seq, ChainFault::Name));
     }
-    let mut lines = Lines::open(path).map_err(at("read", path))?;
+    let mut lines = LineReader::open(path).map_err(at("read", path))?;
     loop {
         let seq = survey.chain.next_seq;
         match lines.advance().map_err(at("read", path))? {
             Piece::End => return Ok(lines.start()),
-            Piece::Partial => return Err(damaged(seq, Fault::Torn)),
-            Piece::TooLong => return Err(damaged(seq, Fault::TooLong)),
+            Piece::Partial => return Err(damaged(seq, ChainFault::Torn)),
+            Piece::TooLong => return Err(damaged(seq, ChainFault::TooLong)),
             Piece::Whole => {}
         }
         let link = survey.chain.take(lines.line()).map_err(|fault| damaged(seq, fault))?;

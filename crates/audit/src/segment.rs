@@ -1,61 +1,63 @@
-//! Segments: the files that a journal is made of, one after the other.
+//! Segments: the files of a journal.
 //!
-//! This is all that touches files: names, listing, reading whole lines, and [`Store`], through
-//! which the journal writes and tests inject faults. It knows lines, not records.
+//! The only module of the journal that touches files: it names and lists segments, reads whole
+//! lines, and defines [`Store`], through which the journal writes and tests inject faults. It knows
+//! lines and not what is in them.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// Longest line that is written or read, bytes, without its LF.
+/// Longest line that is written or read, without its LF, bytes.
 pub const LINE_BYTES_MAX: usize = 1 << 20;
 
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 
-/// Where the journal's lines go.
+/// The destination of the journal's lines.
 ///
-/// The writer keeps count of the bytes that it was told were taken, and tells the store to cut
-/// off what is beyond them after a fault.
+/// The writer counts the bytes of the lines that were written whole. After a fault it has the store
+/// truncate the segment to that length.
 pub trait Store: Send {
-    /// Appends `line` to the segment, which must be `length` bytes long, with one write. Says how
-    /// many bytes were taken; fewer than all of them is a fault too.
+    /// Appends `line` with one write to the segment, which must be `length` bytes long. Returns the
+    /// number of bytes written; fewer than all of them is a fault, too.
     fn append(&mut self, length: u64, line: &[u8]) -> Result<usize, StoreError>;
-    /// Cuts the segment to `length` bytes.
+    /// Truncates the segment to `length` bytes.
     fn truncate(&mut self, length: u64) -> io::Result<()>;
-    /// Creates the segment whose first record will be `first_seq`, and writes there from now on.
+    /// Creates the segment whose first record will be `first_seq`; later lines go there.
     fn begin_segment(&mut self, first_seq: u64) -> io::Result<()>;
-    /// Bytes that may still be written to the file system.
+    /// Free space of the file system for this user, bytes.
     fn free_bytes(&self) -> io::Result<u64>;
-    /// Forces what was written onto the disk.
+    /// Flushes written data to the disk (`fsync`).
     fn sync(&mut self) -> io::Result<()>;
 }
 
 /// Why a line was not appended.
 #[derive(Debug)]
 pub enum StoreError {
-    /// The system refused.
+    /// A file operation failed.
     Io(io::Error),
-    /// The segment was removed, cut or added to by another program. What is in it stays as it is,
-    /// as evidence; the journal goes on in a new segment.
+    /// Another program removed, truncated or extended the segment. It is left unchanged, as
+    /// evidence; the journal continues in a new segment.
     Displaced,
 }
 
-/// A directory of segments.
+/// A [`Store`] that writes segments into a directory.
 #[derive(Debug)]
-pub struct Directory {
+pub struct SegmentDirectory {
     path: PathBuf,
     segment: Option<File>,
 }
 
-impl Directory {
-    /// Creates `path` where it is missing, for its owner alone.
+impl SegmentDirectory {
+    /// Creates the directory `path` if it is missing, accessible to its owner only.
     pub fn create(path: &Path) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)
     }
 
-    /// A store in `path` that goes on with the segment of `first_seq`, or has none yet.
+    /// A store in `path` that appends to the segment that begins with `first_seq`, or that has no
+    /// segment yet.
     pub fn open(path: &Path, first_seq: Option<u64>) -> io::Result<Self> {
         let segment = first_seq
             .map(|first_seq| OpenOptions::new().append(true).open(path.join(name(first_seq))))
@@ -68,7 +70,7 @@ impl Directory {
     }
 }
 
-impl Store for Directory {
+impl Store for SegmentDirectory {
     fn append(&mut self, length: u64, line: &[u8]) -> Result<usize, StoreError> {
         let segment = self.segment().map_err(StoreError::Io)?;
         let status = rustix::fs::fstat(&*segment).map_err(|error| StoreError::Io(error.into()))?;
@@ -107,7 +109,7 @@ fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create_new(true).mode(FILE_MODE).open(path)
 }
 
-/// Opens the lock file of `directory`, which nobody else may have locked.
+/// Opens and locks the lock file of `directory`; `None` if another program has locked it.
 pub(super) fn lock(directory: &Path) -> io::Result<Option<File>> {
     let file = OpenOptions::new()
         .write(true)
@@ -122,21 +124,21 @@ pub(super) fn lock(directory: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// The file name of the segment whose first record is `first_seq`.
+/// The file name of the segment that begins with record `first_seq`.
 pub fn name(first_seq: u64) -> String {
     format!("journal-{first_seq:020}.ndjson")
 }
 
-/// One segment.
+/// One segment file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
-    /// Sequence number of its first record, from its name.
+    /// Sequence number of its first record, from the file name.
     pub first_seq: u64,
-    /// The file.
+    /// The path of the file.
     pub path: PathBuf,
 }
 
-/// The segments of `directory`, oldest first. Other files are passed over.
+/// The segments in `directory`, oldest first. Other files are ignored.
 pub fn list(directory: &Path) -> io::Result<Vec<Segment>> {
     let mut segments = Vec::new();
     for file in std::fs::read_dir(directory)? {
@@ -154,36 +156,37 @@ pub fn list(directory: &Path) -> io::Result<Vec<Segment>> {
     Ok(segments)
 }
 
-/// What [`Lines::advance`] found.
+/// What [`LineReader::advance`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece {
-    /// A whole line; [`Lines::line`] has it.
+    /// A whole line; [`LineReader::line`] has it.
     Whole,
-    /// Bytes without LF at the end of the file. They are read anew next time.
+    /// Bytes without LF at the end of the file. The next call reads them again, since the line may
+    /// be complete by then.
     Partial,
-    /// No LF within [`LINE_BYTES_MAX`].
+    /// More than [`LINE_BYTES_MAX`] bytes without LF.
     TooLong,
-    /// Nothing more, for now.
+    /// The end of the file, for now.
     End,
 }
 
 /// Reads a segment line by line, also while it grows.
 #[derive(Debug)]
-pub struct Lines {
+pub struct LineReader {
     reader: BufReader<File>,
     line: Vec<u8>,
     start: u64,
     end: u64,
 }
 
-impl Lines {
+impl LineReader {
     /// Reads the file at `path` from its beginning.
     pub fn open(path: &Path) -> io::Result<Self> {
         let reader = BufReader::with_capacity(1 << 16, File::open(path)?);
         Ok(Self { reader, line: Vec::new(), start: 0, end: 0 })
     }
 
-    /// Goes on to the next line.
+    /// Moves to the next line.
     pub fn advance(&mut self) -> io::Result<Piece> {
         self.start = self.end;
         self.line.clear();
@@ -197,12 +200,12 @@ impl Lines {
         if read == 0 {
             return Ok(Piece::End);
         }
-        // The file may be cut and grow again: forget what was read ahead.
+        // The file may be truncated and grow again, so discard the read-ahead buffer.
         self.reader.seek(SeekFrom::Start(self.start))?;
         Ok(if read > LINE_BYTES_MAX { Piece::TooLong } else { Piece::Partial })
     }
 
-    /// Makes the next [`Lines::advance`] read the current line once more, from the file.
+    /// Makes the next [`LineReader::advance`] read the current line again, from the file.
     pub fn again(&mut self) -> io::Result<()> {
         self.end = self.start;
         self.reader.seek(SeekFrom::Start(self.start)).map(drop)
@@ -213,22 +216,23 @@ impl Lines {
         &self.line
     }
 
-    /// Where the current line, or piece of one, begins, bytes from the start of the file.
+    /// Offset at which the current line, or incomplete line, begins, bytes from the start of the
+    /// file.
     pub fn start(&self) -> u64 {
         self.start
     }
 
-    /// Where the current line ends, its LF included.
+    /// Offset after the current line and its LF, bytes from the start of the file.
     pub fn end(&self) -> u64 {
         self.end
     }
 }
 
-/// The last whole line of the file at `path`, if it has one.
+/// The last whole line of the file at `path`; `None` if there is none.
 pub(super) fn last_line(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut file = File::open(path)?;
     let length = file.seek(SeekFrom::End(0))?;
-    // Room for the line, its LF and the LF before it.
+    // Enough for the longest line, its LF and the LF before it.
     let tail_max = u64::try_from(LINE_BYTES_MAX.saturating_add(2)).unwrap_or(u64::MAX);
     file.seek(SeekFrom::Start(length.saturating_sub(tail_max)))?;
     let mut tail = Vec::new();
@@ -239,7 +243,8 @@ pub(super) fn last_line(path: &Path) -> io::Result<Option<Vec<u8>>> {
     Ok(tail.rsplit(|byte| *byte == b'\n').next().map(<[u8]>::to_vec))
 }
 
-/// Moves what the file at `path` has from `offset` on into `aside`, after anything already there.
+/// Moves the bytes of the file at `path` from `offset` on to the end of the file `aside`. Returns
+/// their number.
 pub(super) fn cut(path: &Path, offset: u64, aside: &Path) -> io::Result<u64> {
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;
     file.seek(SeekFrom::Start(offset))?;
@@ -250,7 +255,7 @@ pub(super) fn cut(path: &Path, offset: u64, aside: &Path) -> io::Result<u64> {
     Ok(bytes)
 }
 
-/// Whether the file at `path` has anything behind the first LF after `offset`.
+/// Whether the file at `path` has any bytes after the first LF after `offset`.
 pub(super) fn has_more_lines(path: &Path, offset: u64) -> io::Result<bool> {
     let mut reader = BufReader::new(File::open(path)?);
     reader.seek(SeekFrom::Start(offset))?;

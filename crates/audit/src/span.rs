@@ -1,11 +1,12 @@
-//! Journal records as OpenTelemetry spans.
+//! Converts journal records to OpenTelemetry spans.
 //!
 //! Names follow the OpenTelemetry conventions for MCP and generative AI (in development; read at
-//! `open-telemetry/semantic-conventions-genai` commit 0393513c), what they do not name is ours
-//! under `bartizan.`. One call is one SERVER span; a CLIENT span below it says that something
-//! was forwarded, so a refused call has none. Spans are made from records alone: no sampler can
-//! leave one out, and the ids are digests of run and call, so a span sent twice is one span. Names
-//! and values are cut to a bound here, since OpenTelemetry sets none.
+//! `open-telemetry/semantic-conventions-genai` commit 0393513c). Attributes that these do not
+//! define begin with `bartizan.`. Each call is one SERVER span; a CLIENT span below it means that
+//! the call was forwarded, so a refused call has none. Spans are made from records alone, so no
+//! sampler can drop one. The ids are digests of run and call, so a span that is sent twice has the
+//! same id. Names and values are cut to a maximum length here, because OpenTelemetry sets none.
+//! Sending is in [`otlp`](super::otlp).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -18,26 +19,28 @@ use opentelemetry::{Array, InstrumentationScope, KeyValue, StringValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use sha2::{Digest as _, Sha256};
 
-use super::entry::Entry;
+use bartizan_gate::wire::method::{Action, Method};
 
-/// Calls that may await their outcome here; the oldest is given up for one more.
+use super::entry::JournalRecord;
+
+/// Largest number of calls without outcome that are remembered; one more discards the oldest.
 const OPEN_MAX: usize = 65_536;
 
-/// Longest value, characters.
+/// Longest attribute value, characters.
 const VALUE_CHARS_MAX: usize = 1024;
 
 /// Longest method or target in a span's name, characters.
 const NAME_CHARS_MAX: usize = 128;
 
-/// Longest list in a value.
+/// Largest number of elements of a list attribute.
 const LIST_MAX: usize = 32;
 
-/// Makes spans of records, in the order of the journal.
+/// Makes spans from records that arrive in the order of the journal.
 #[derive(Debug)]
 pub struct Assembler {
     scope: InstrumentationScope,
-    open: BTreeMap<String, Entry>,
-    /// `seq` of an open intent to its call.
+    open: BTreeMap<String, JournalRecord>,
+    /// The `seq` of each open intent, with its call id.
     order: BTreeMap<u64, String>,
     given_up: u64,
 }
@@ -52,8 +55,8 @@ impl Default for Assembler {
 }
 
 impl Assembler {
-    /// Takes the next record; gives the spans that it completes.
-    pub fn take(&mut self, entry: Entry) -> Vec<SpanData> {
+    /// Takes the next record and returns the spans that it completes.
+    pub fn take(&mut self, entry: JournalRecord) -> Vec<SpanData> {
         match (entry.event.as_str(), &entry.call) {
             ("intent", Some(call)) => {
                 self.order.insert(entry.seq, call.clone());
@@ -75,12 +78,12 @@ impl Assembler {
         }
     }
 
-    /// The record of the oldest call that awaits its outcome.
+    /// The sequence number of the oldest intent without outcome.
     pub fn oldest_open(&self) -> Option<u64> {
         self.order.keys().next().copied()
     }
 
-    /// How many calls were given up because too many awaited their outcome.
+    /// How many calls were discarded because more than [`OPEN_MAX`] had no outcome.
     pub fn given_up(&self) -> u64 {
         self.given_up
     }
@@ -94,17 +97,18 @@ impl Assembler {
         }
     }
 
-    fn ended(&self, intent: Option<&Entry>, outcome: &Entry) -> Vec<SpanData> {
+    fn ended(&self, intent: Option<&JournalRecord>, outcome: &JournalRecord) -> Vec<SpanData> {
         let server = self.server_span(intent.unwrap_or(outcome), outcome);
-        // An outcome without intent was settled after a crash: when the call began is not known,
-        // and its intent went out with the run that died, if it did.
+        // Recovery recorded this outcome after a crash. When the call began is not known, and the
+        // run that crashed may already have sent the CLIENT span.
         let Some(intent) = intent else { return vec![server] };
         let client = Self::client_span(intent, outcome, &server);
         vec![server, client]
     }
 
-    /// What the caller saw: from the first byte in to the end.
-    fn server_span(&self, first: &Entry, last: &Entry) -> SpanData {
+    /// The call as the client saw it: from the first byte of the request to the end of the
+    /// response.
+    fn server_span(&self, first: &JournalRecord, last: &JournalRecord) -> SpanData {
         let caller = parent(first).or_else(|| parent(last));
         let key = first.call.clone().unwrap_or_else(|| first.seq.to_string());
         let trace_id =
@@ -143,8 +147,8 @@ impl Assembler {
         }
     }
 
-    /// What was forwarded: from the record of the intent to the end.
-    fn client_span(intent: &Entry, outcome: &Entry, server: &SpanData) -> SpanData {
+    /// The forwarded call: from the intent's record to the end of the response.
+    fn client_span(intent: &JournalRecord, outcome: &JournalRecord, server: &SpanData) -> SpanData {
         let key = intent.call.as_deref().unwrap_or_default();
         let mut attributes = Attributes::default();
         attributes.call(intent, outcome);
@@ -165,8 +169,8 @@ impl Assembler {
     }
 }
 
-/// `{method} {target}`; a resource's URI stays out, as the convention says.
-fn name(entry: &Entry) -> Cow<'static, str> {
+/// `{method} {target}`. A resource's URI is left out, as the convention requires.
+fn name(entry: &JournalRecord) -> Cow<'static, str> {
     let method = cut(entry.method.as_deref().unwrap_or("_OTHER"), NAME_CHARS_MAX);
     let target = entry.target.as_ref();
     let target = target.and_then(|target| target.tool.as_deref().or(target.prompt.as_deref()));
@@ -176,8 +180,8 @@ fn name(entry: &Entry) -> Cow<'static, str> {
     }
 }
 
-/// Why a span ended badly, if it did.
-fn error_type(entry: &Entry) -> Option<&str> {
+/// `error.type` of a span that ended with an error.
+fn error_type(entry: &JournalRecord) -> Option<&str> {
     let given = entry.error_type.as_deref();
     if matches!(entry.event.as_str(), "denial" | "drop") {
         return Some(given.unwrap_or("refused"));
@@ -189,20 +193,20 @@ fn error_type(entry: &Entry) -> Option<&str> {
     }
 }
 
-fn status(entry: &Entry) -> Status {
+fn status(entry: &JournalRecord) -> Status {
     let Some(class) = error_type(entry) else { return Status::Unset };
     let reason = entry.decision.as_ref().and_then(|decision| decision.reasons.first());
     let description = reason.map_or(class, |reason| reason.code.as_str());
     Status::error(cut(description, NAME_CHARS_MAX))
 }
 
-/// Attributes in the order of their weight: whatever drops attributes drops the last ones.
+/// Attributes in order of importance: a limit on their number drops the last ones.
 #[derive(Default)]
 struct Attributes(Vec<KeyValue>);
 
 impl Attributes {
-    /// What was decided and what it means.
-    fn audit(&mut self, first: &Entry, last: &Entry) {
+    /// Adds the decision and its classification.
+    fn audit(&mut self, first: &JournalRecord, last: &JournalRecord) {
         self.text("bartizan.event", Some(&last.event));
         self.text("bartizan.call", first.call.as_deref());
         self.text("bartizan.boot", Some(&first.boot));
@@ -224,7 +228,7 @@ impl Attributes {
             self.text("bartizan.policy.engine", Some(&decision.engine));
         }
         self.text("bartizan.outcome", last.outcome.as_deref());
-        // The finding of the end weighs more than that of the beginning.
+        // The finding of the last record takes precedence over that of the first.
         let tagged = if last.finding.is_some() { last } else { first };
         self.text("bartizan.finding", tagged.finding.as_deref());
         if let Some(maestro) = &tagged.maestro {
@@ -253,8 +257,8 @@ impl Attributes {
         }
     }
 
-    /// What was called.
-    fn call(&mut self, first: &Entry, last: &Entry) {
+    /// Adds method, target and protocol.
+    fn call(&mut self, first: &JournalRecord, last: &JournalRecord) {
         self.text("mcp.method.name", first.method.as_deref());
         self.text("error.type", error_type(last));
         self.text("bartizan.server", first.server.as_deref());
@@ -264,10 +268,11 @@ impl Attributes {
             self.text("gen_ai.prompt.name", target.prompt.as_deref());
             self.text("mcp.resource.uri", target.uri.as_deref());
         }
-        if first.method.as_deref() == Some("tools/call") {
+        let method = first.method.as_deref().and_then(Method::named);
+        if method.is_some_and(|method| method.action == Action::CallTool) {
             self.text("gen_ai.operation.name", Some("execute_tool"));
         }
-        // The convention wants the id as text, not as JSON.
+        // The convention defines the id as text, not as JSON.
         let id = first
             .id
             .as_deref()
@@ -302,9 +307,9 @@ fn cut(text: &str, chars_max: usize) -> String {
     text.chars().take(chars_max).collect()
 }
 
-/// The caller's trace and span, where both are valid (W3C Trace Context, sections 3.2.2.3 and
+/// The caller's trace and span ids, if both are valid (W3C Trace Context, sections 3.2.2.3 and
 /// 3.2.2.4).
-fn parent(entry: &Entry) -> Option<(TraceId, SpanId)> {
+fn parent(entry: &JournalRecord) -> Option<(TraceId, SpanId)> {
     let lower_hex =
         |text: &&str| text.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c));
     let trace = entry.trace_id.as_deref().filter(|text| text.len() == 32).filter(lower_hex)?;
@@ -314,13 +319,13 @@ fn parent(entry: &Entry) -> Option<(TraceId, SpanId)> {
     Some((trace, span))
 }
 
-/// Always sampled: what the caller's flags say is not asked.
+/// Always sampled; the sampled flag of the caller is ignored.
 fn context(trace_id: TraceId, span_id: SpanId) -> SpanContext {
     SpanContext::new(trace_id, span_id, TraceFlags::SAMPLED, false, TraceState::NONE)
 }
 
-/// Bytes that stand for `what` of the call `key`, the same each time.
-fn digest<const N: usize>(what: &str, entry: &Entry, key: &str) -> [u8; N] {
+/// The first `N` bytes of a digest of `what`, the run and the call `key`: the same each time.
+fn digest<const N: usize>(what: &str, entry: &JournalRecord, key: &str) -> [u8; N] {
     let digest = Sha256::digest(format!("{what}\n{}\n{key}", entry.boot));
     let mut id = [0; N];
     for (to, from) in id.iter_mut().zip(digest) {
@@ -329,7 +334,7 @@ fn digest<const N: usize>(what: &str, entry: &Entry, key: &str) -> [u8; N] {
     id
 }
 
-fn time(entry: &Entry) -> SystemTime {
+fn time(entry: &JournalRecord) -> SystemTime {
     humantime::parse_rfc3339(&entry.time).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 

@@ -1,9 +1,9 @@
-//! Reading a journal in order, from any sequence number, also while it is written.
+//! Reads a journal in order, from any sequence number, also while it is written.
 //!
-//! [`Reader`] reads files and nothing else, so it serves other programs too. [`Follower`] is for
-//! this program: the journal wakes it, and it reads on from the files. Neither holds anything for
-//! a slow consumer, and neither can slow the writer down. They do not check the chain;
-//! [`verify`](super::verify) does.
+//! [`JournalReader`] only reads files, so other programs can use it. [`Follower`] is for the
+//! program that writes the journal: the journal wakes it, and it reads from the files. Neither
+//! queues records for a slow consumer, and neither can slow the writer down. They do not check the
+//! chain; [`verify`](super::verify) does.
 
 use std::fmt;
 use std::io;
@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
-use super::segment::{self, Lines, Piece};
+use super::segment::{self, LineReader, Piece};
 use bartizan_sync::lock;
 
-/// One record as it stands in the journal.
+/// One record as the bytes of its line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     /// Its sequence number.
@@ -24,28 +24,28 @@ pub struct Line {
     pub bytes: Vec<u8>,
 }
 
-/// Why a journal cannot be read on.
+/// Why the next record cannot be read.
 #[derive(Debug)]
 pub enum ReadError {
-    /// The system refused.
+    /// A file operation failed.
     Io {
-        /// Which file or directory.
+        /// The file or directory.
         path: PathBuf,
-        /// What it said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The record is not there, though later ones are.
+    /// The record is missing, although later records exist.
     Missing {
         /// Its sequence number.
         seq: u64,
-        /// The next one that is there.
+        /// The sequence number of the next existing record.
         found: u64,
     },
-    /// In the place of the record is something else.
+    /// The record's line is not a record.
     Unreadable {
         /// Its sequence number.
         seq: u64,
-        /// The segment.
+        /// The segment that should hold it.
         path: PathBuf,
     },
 }
@@ -75,37 +75,42 @@ impl std::error::Error for ReadError {
 
 /// Reads records across segments.
 #[derive(Debug)]
-pub struct Reader {
+pub struct JournalReader {
     directory: PathBuf,
     next_seq: u64,
-    segment: Option<Open>,
+    segment: Option<OpenSegment>,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenSegment {
     first_seq: u64,
     path: PathBuf,
-    lines: Lines,
+    lines: LineReader,
 }
 
-impl Reader {
-    /// Reads the journal in `directory` from record `from_seq` on, or from the oldest there is.
+impl JournalReader {
+    /// Reads the journal in `directory` from record `from_seq` on, or from the oldest existing
+    /// record if that one is gone.
     pub fn new(directory: &Path, from_seq: u64) -> Self {
         Self { directory: directory.to_owned(), next_seq: from_seq.max(1), segment: None }
     }
 
-    /// Sequence number of the record that is read next.
+    /// Sequence number of the record that the next call returns.
     pub fn next_seq(&self) -> u64 {
         self.next_seq
     }
 
-    /// Goes to record `seq`.
+    /// Makes `seq` the next record.
     pub fn seek(&mut self, seq: u64) {
         self.next_seq = seq.max(1);
         self.segment = None;
     }
 
-    /// The next record; `None` where the journal ends for now.
+    /// The next record; `None` at the current end of the journal.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read, the record is missing, or its line is damaged.
     pub fn read(&mut self) -> Result<Option<Line>, ReadError> {
         loop {
             let Some(open) = &mut self.segment else {
@@ -126,7 +131,7 @@ impl Reader {
             }
             let seq = match seq_of(open.lines.line()) {
                 Some(seq) => seq,
-                None => reread(open, self.next_seq)?,
+                None => read_seq_again(open, self.next_seq)?,
             };
             if seq > self.next_seq {
                 return Err(ReadError::Missing { seq: self.next_seq, found: seq });
@@ -138,7 +143,11 @@ impl Reader {
         }
     }
 
-    /// Up to `max` records.
+    /// Up to `max` records; fewer at the current end of the journal.
+    ///
+    /// # Errors
+    ///
+    /// As [`JournalReader::read`].
     pub fn read_many(&mut self, max: usize) -> Result<Vec<Line>, ReadError> {
         let mut lines = Vec::new();
         while lines.len() < max {
@@ -153,7 +162,7 @@ impl Reader {
             .map_err(|source| ReadError::Io { path: self.directory.clone(), source })
     }
 
-    /// Opens the segment that has the next record, or the oldest; `false` where there is none.
+    /// Opens the segment with the next record, or the oldest segment; `false` if there is none.
     fn find_segment(&mut self) -> Result<bool, ReadError> {
         let segments = self.list()?;
         let Some(oldest) = segments.first() else { return Ok(false) };
@@ -165,19 +174,19 @@ impl Reader {
     }
 
     fn open(&mut self, first_seq: u64, path: PathBuf) -> Result<(), ReadError> {
-        let lines =
-            Lines::open(&path).map_err(|source| ReadError::Io { path: path.clone(), source })?;
-        self.segment = Some(Open { first_seq, path, lines });
+        let lines = LineReader::open(&path)
+            .map_err(|source| ReadError::Io { path: path.clone(), source })?;
+        self.segment = Some(OpenSegment { first_seq, path, lines });
         Ok(())
     }
 
-    /// At the end of a segment: goes on where there is a next one.
+    /// At the end of a segment: opens the next segment; `false` if there is none.
     fn go_to_next_segment(&mut self) -> Result<bool, ReadError> {
         let segments = self.list()?;
         let Some(open) = &mut self.segment else { return Ok(false) };
         let later = segments.into_iter().find(|other| other.first_seq > open.first_seq);
         let Some(later) = later else { return Ok(false) };
-        // The writer is done with this segment, but may have written to it since we looked.
+        // The writer has left this segment, but may have appended to it after we reached its end.
         if advance(open)? == Piece::Whole {
             open.lines
                 .again()
@@ -192,57 +201,61 @@ impl Reader {
     }
 }
 
-fn advance(open: &mut Open) -> Result<Piece, ReadError> {
+fn advance(open: &mut OpenSegment) -> Result<Piece, ReadError> {
     open.lines.advance().map_err(|source| ReadError::Io { path: open.path.clone(), source })
 }
 
-/// A line that is no record may be a piece that was being replaced while it was read: it is read
-/// once more.
-fn reread(open: &mut Open, seq: u64) -> Result<u64, ReadError> {
+/// Reads a line again that did not parse: the writer may have been replacing a torn line at that
+/// moment. Returns its `seq`.
+fn read_seq_again(open: &mut OpenSegment, seq: u64) -> Result<u64, ReadError> {
     open.lines.again().map_err(|source| ReadError::Io { path: open.path.clone(), source })?;
     let whole = advance(open)? == Piece::Whole;
     let found = whole.then(|| seq_of(open.lines.line())).flatten();
     found.ok_or_else(|| ReadError::Unreadable { seq, path: open.path.clone() })
 }
 
-/// The `seq` of a line, which the journal always writes first.
+/// The `seq` of a line; the journal always writes it first.
 fn seq_of(line: &[u8]) -> Option<u64> {
     let rest = line.strip_prefix(b"{\"seq\":")?;
     let digits = rest.split(|byte| *byte == b',').next()?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Follows the journal of this program.
+/// Follows the journal that this program writes.
 #[derive(Debug)]
 pub struct Follower {
-    reader: Arc<Mutex<Reader>>,
+    reader: Arc<Mutex<JournalReader>>,
     next_seq: u64,
     head: watch::Receiver<u64>,
 }
 
 impl Follower {
     pub(super) fn new(directory: &Path, from_seq: u64, head: watch::Receiver<u64>) -> Self {
-        let reader = Arc::new(Mutex::new(Reader::new(directory, from_seq)));
+        let reader = Arc::new(Mutex::new(JournalReader::new(directory, from_seq)));
         Self { reader, next_seq: from_seq.max(1), head }
     }
 
-    /// Sequence number of the record that comes next.
+    /// Sequence number of the record that the next batch begins with.
     pub fn next_seq(&self) -> u64 {
         self.next_seq
     }
 
-    /// Goes to record `seq`.
+    /// Makes `seq` the next record.
     pub fn seek(&mut self, seq: u64) {
         self.next_seq = seq.max(1);
     }
 
-    /// How many records are kept and not yet handed out.
+    /// Number of records that were written and not yet returned.
     pub fn lag(&self) -> u64 {
         self.head.borrow().saturating_add(1).saturating_sub(self.next_seq)
     }
 
-    /// Waits for records and hands out up to `max` of them; none once the journal is gone and
-    /// everything was handed out. Dropping the future loses nothing.
+    /// Waits for records and returns up to `max` of them; none after the journal was dropped and
+    /// all records were returned. Cancel-safe: dropping the future loses no record.
+    ///
+    /// # Errors
+    ///
+    /// As [`JournalReader::read`].
     pub async fn batch(&mut self, max: usize) -> Result<Vec<Line>, ReadError> {
         let next_seq = self.next_seq;
         if self.head.wait_for(|head| *head >= next_seq).await.is_err() && self.lag() == 0 {
@@ -261,7 +274,7 @@ impl Follower {
             source: io::Error::other(error),
         })??;
         let Some(last) = lines.last() else {
-            // They were kept, so someone took the file away.
+            // The journal wrote these records, so another program removed them.
             return Err(ReadError::Missing {
                 seq: next_seq,
                 found: self.head.borrow().saturating_add(1),

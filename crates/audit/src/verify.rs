@@ -1,75 +1,78 @@
-//! Proof that a journal is whole: every record there, in order, unchanged, every call ended.
+//! Verifies a journal: every record is present, in order and unchanged, and every call has its
+//! outcome.
 //!
-//! Reads files and nothing else; safe beside a program that writes. `tests/interop` has a second
-//! verifier that shares no code with this one. What a chain cannot show is said in
-//! [`audit`](super).
+//! Only reads files, so it can run while a program writes the journal. `tests/interop` has a second
+//! verifier that shares no code with this one. [`bartizan_audit`](super) says what a hash chain
+//! cannot show. `bartizan audit verify` and the demo use it.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::chain::{self, Chain, Fault, Link};
+use super::chain::{self, ChainFault, HashChain, Link};
 use super::recover::Damage;
-use super::segment::{self, Lines, Piece, Segment};
+use super::segment::{self, LineReader, Piece, Segment};
 
-/// What a whole journal holds.
+/// What a verified journal contains.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Files.
+pub struct JournalSummary {
+    /// Number of segment files.
     pub segments: usize,
-    /// Records.
+    /// Number of records.
     pub records: u64,
-    /// Sequence number of the first record there.
+    /// Sequence number of the first record.
     pub first_seq: u64,
-    /// Sequence number of the last one.
+    /// Sequence number of the last record.
     pub last_seq: u64,
-    /// Hash of the last one: compare it with a copy kept elsewhere.
+    /// Hash of the last record, hexadecimal. Compare it with a copy that is kept elsewhere: only
+    /// that reveals records removed from the end.
     pub head: String,
-    /// Runs of the program that began here.
+    /// Number of `start` records.
     pub starts: u64,
-    /// Calls let through.
+    /// Number of `intent` records: calls that were permitted.
     pub intents: u64,
-    /// Refusals.
+    /// Number of `denial` records.
     pub denials: u64,
-    /// Outcomes, of any kind.
+    /// Number of `outcome` records, of any kind.
     pub outcomes: u64,
-    /// Times when records could not be kept.
+    /// Number of `gap` records: periods in which records could not be written.
     pub gaps: u64,
-    /// Crashes recovered from.
+    /// Number of `recovery` records.
     pub recoveries: u64,
-    /// Calls of the last run without outcome: in flight, or lost with it.
+    /// Ids of calls of the last run without outcome: they are in progress, or the run ended in a
+    /// crash.
     pub open: Vec<String>,
-    /// Whether the last run ended in order.
+    /// Whether the last record is `stop`.
     pub stopped: bool,
 }
 
-/// Whether a journal must be there from its first record on.
+/// Which part of a journal must be present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Extent {
-    /// It must.
+    /// All of it, from the first record on.
     #[default]
     Whole,
-    /// The oldest segments may have been moved elsewhere.
+    /// The oldest segments may be missing, because an operator archived them.
     Remainder,
 }
 
-/// Why a journal is not proven.
+/// Why a journal does not verify.
 #[derive(Debug)]
 pub enum VerifyError {
-    /// There is no journal.
+    /// The directory contains no segment.
     Empty {
         /// The directory.
         directory: PathBuf,
     },
-    /// The system refused.
+    /// A file operation failed.
     Io {
-        /// Which file or directory.
+        /// The file or directory.
         path: PathBuf,
-        /// What it said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The first bad record.
+    /// The first record that fails a check.
     Damaged(Damage),
 }
 
@@ -94,8 +97,12 @@ impl std::error::Error for VerifyError {
     }
 }
 
-/// Reads the whole journal in `directory` and names the first record that is not as it should be.
-pub fn verify(directory: &Path, extent: Extent) -> Result<Summary, VerifyError> {
+/// Reads the whole journal in `directory` and checks every record.
+///
+/// # Errors
+///
+/// The first record that fails a check, or the file that cannot be read.
+pub fn verify(directory: &Path, extent: Extent) -> Result<JournalSummary, VerifyError> {
     let segments = segment::list(directory)
         .map_err(|source| VerifyError::Io { path: directory.to_owned(), source })?;
     let Some(oldest) = segments.first() else {
@@ -103,14 +110,17 @@ pub fn verify(directory: &Path, extent: Extent) -> Result<Summary, VerifyError> 
     };
     let chain = match extent {
         Extent::Remainder if oldest.first_seq > 1 => {
-            Chain { next_seq: oldest.first_seq, prev: None }
+            HashChain { next_seq: oldest.first_seq, prev: None }
         }
-        Extent::Whole | Extent::Remainder => Chain::START,
+        Extent::Whole | Extent::Remainder => HashChain::START,
     };
-    let mut calls = Calls::default();
-    let mut summary =
-        Summary { segments: segments.len(), first_seq: chain.next_seq, ..Summary::default() };
-    let mut walk = Walk { segments: &segments, index: 0, lines: None, chain, before: None };
+    let mut calls = OpenCalls::default();
+    let mut summary = JournalSummary {
+        segments: segments.len(),
+        first_seq: chain.next_seq,
+        ..JournalSummary::default()
+    };
+    let mut walk = JournalWalk { segments: &segments, index: 0, lines: None, chain, before: None };
     while walk.advance()? {
         walk.take(&mut calls, &mut summary)?;
     }
@@ -121,28 +131,28 @@ pub fn verify(directory: &Path, extent: Extent) -> Result<Summary, VerifyError> 
     Ok(summary)
 }
 
-fn damage(path: &Path, seq: u64, fault: Fault) -> VerifyError {
+fn damage(path: &Path, seq: u64, fault: ChainFault) -> VerifyError {
     VerifyError::Damaged(Damage { path: path.to_owned(), seq, fault })
 }
 
-/// Goes through every line of every segment.
-struct Walk<'a> {
+/// Reads every line of every segment.
+struct JournalWalk<'a> {
     segments: &'a [Segment],
-    /// Of the segment that is read.
+    /// The index of the current segment.
     index: usize,
-    lines: Option<Lines>,
-    chain: Chain,
-    /// Where the line before is.
+    lines: Option<LineReader>,
+    chain: HashChain,
+    /// The segment of the line before.
     before: Option<&'a Path>,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> JournalWalk<'a> {
     fn path(&self) -> &'a Path {
         let segment = self.segments.get(self.index).or(self.segments.last());
         segment.map_or(Path::new(""), |segment| segment.path.as_path())
     }
 
-    /// Goes to the next line; `false` at the end of the last segment.
+    /// Moves to the next line; `false` at the end of the last segment.
     fn advance(&mut self) -> Result<bool, VerifyError> {
         loop {
             let Some(segment) = self.segments.get(self.index) else { return Ok(false) };
@@ -152,21 +162,21 @@ impl<'a> Walk<'a> {
             if self.lines.is_none() {
                 if segment.first_seq != seq {
                     let missing = segment.first_seq > seq;
-                    let fault = if missing { Fault::Missing } else { Fault::Name };
+                    let fault = if missing { ChainFault::Missing } else { ChainFault::Name };
                     return Err(damage(path, seq, fault));
                 }
-                self.lines = Some(Lines::open(path).map_err(io)?);
+                self.lines = Some(LineReader::open(path).map_err(io)?);
             }
             let Some(lines) = &mut self.lines else { return Ok(false) };
             let mut piece = lines.advance().map_err(io)?;
             if piece == Piece::Partial {
-                // Perhaps it was being written.
+                // The writer may have been writing it; read it once more.
                 piece = lines.advance().map_err(io)?;
             }
             match piece {
                 Piece::Whole => return Ok(true),
-                Piece::Partial => return Err(damage(path, seq, Fault::Torn)),
-                Piece::TooLong => return Err(damage(path, seq, Fault::TooLong)),
+                Piece::Partial => return Err(damage(path, seq, ChainFault::Torn)),
+                Piece::TooLong => return Err(damage(path, seq, ChainFault::TooLong)),
                 Piece::End => {
                     self.lines = None;
                     self.index = self.index.saturating_add(1);
@@ -175,19 +185,23 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Checks the line that [`Walk::advance`] went to.
-    fn take(&mut self, calls: &mut Calls, summary: &mut Summary) -> Result<(), VerifyError> {
+    /// Checks the current line.
+    fn take(
+        &mut self,
+        calls: &mut OpenCalls,
+        summary: &mut JournalSummary,
+    ) -> Result<(), VerifyError> {
         let path = self.path();
         let seq = self.chain.next_seq;
         let Some(lines) = &self.lines else { return Ok(()) };
         let link = match self.chain.take(lines.line()) {
             Ok(link) => link,
-            Err(Fault::Changed) => return Err(self.find_changed(path, seq)),
+            Err(ChainFault::Changed) => return Err(self.find_changed(path, seq)),
             Err(fault) => return Err(damage(path, seq, fault)),
         };
         let first = lines.start() == 0;
         if (link.event == "rotation") != (first && seq > 1) {
-            return Err(damage(path, seq, Fault::Rotation));
+            return Err(damage(path, seq, ChainFault::Rotation));
         }
         calls.take(&link, seq, path, self.before.is_none()).map_err(VerifyError::Damaged)?;
         summary.count(&link);
@@ -195,8 +209,9 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The current line and the one before do not fit. Whichever the line after speaks against is
-    /// the changed one.
+    /// Finds the changed record after the current line's `prev` did not match the line before. If
+    /// the next line's `prev` matches the current line, the line before was changed; otherwise the
+    /// current one was.
     fn find_changed(&mut self, path: &Path, seq: u64) -> VerifyError {
         let own = self.lines.as_ref().map(|lines| chain::hash(lines.line()));
         self.chain.next_seq = seq.saturating_add(1);
@@ -208,14 +223,14 @@ impl<'a> Walk<'a> {
         let last = self.index >= self.segments.len();
         match self.before {
             Some(before) if vouched || last => {
-                damage(before, seq.saturating_sub(1), Fault::Changed)
+                damage(before, seq.saturating_sub(1), ChainFault::Changed)
             }
-            _ => damage(path, seq, Fault::Changed),
+            _ => damage(path, seq, ChainFault::Changed),
         }
     }
 }
 
-impl Summary {
+impl JournalSummary {
     fn count(&mut self, link: &Link<'_>) {
         self.records = self.records.saturating_add(1);
         self.stopped = link.event == "stop";
@@ -232,13 +247,14 @@ impl Summary {
     }
 }
 
-/// Calls that await their outcome.
+/// Calls without outcome.
 #[derive(Default)]
-struct Calls {
+struct OpenCalls {
     open: BTreeMap<String, Awaited>,
-    /// Open calls of segments that are not here, whose ids are not known.
+    /// Number of open calls of missing segments whose ids are not known.
     elided: u64,
-    /// Whether the run that just started may still settle calls of earlier runs.
+    /// Whether the current run may still record unknown outcomes for calls of earlier runs: it does
+    /// so before anything else.
     settling: bool,
 }
 
@@ -249,7 +265,7 @@ struct Awaited {
     boot: String,
 }
 
-impl Calls {
+impl OpenCalls {
     fn take(&mut self, link: &Link<'_>, seq: u64, path: &Path, first: bool) -> Result<(), Damage> {
         let damage = |fault| Damage { path: path.to_owned(), seq, fault };
         match (&*link.event, &link.call) {
@@ -260,7 +276,7 @@ impl Calls {
                     self.await_outcome(call, link, seq, path);
                 }
             }
-            ("rotation", _) if !self.agree_with(link) => return Err(damage(Fault::OpenCalls)),
+            ("rotation", _) if !self.agree_with(link) => return Err(damage(ChainFault::OpenCalls)),
             ("rotation" | "recovery" | "gap", _) => {}
             ("outcome", Some(call)) => {
                 let Some(awaited) = self.open.get_mut(&**call) else {
@@ -269,7 +285,7 @@ impl Calls {
                         return Ok(());
                     }
                     let call = call.clone().into_owned();
-                    return Err(damage(Fault::OutcomeWithoutIntent { call }));
+                    return Err(damage(ChainFault::OutcomeWithoutIntent { call }));
                 };
                 awaited.outcomes = awaited.outcomes.saturating_sub(1);
                 if awaited.outcomes == 0 {
@@ -277,7 +293,8 @@ impl Calls {
                 }
             }
             (event, call) => {
-                // The journal settles what earlier runs left before it takes anything else.
+                // After `start` the journal first records the outcomes of earlier runs' calls, so
+                // none may be open now.
                 self.demand_settled(&link.boot)?;
                 if let ("intent", Some(call)) = (event, call) {
                     self.await_outcome(call, link, seq, path);
@@ -307,7 +324,7 @@ impl Calls {
             Err(Damage {
                 path: awaited.path.clone(),
                 seq: awaited.seq,
-                fault: Fault::Unsettled { call: call.clone() },
+                fault: ChainFault::Unsettled { call: call.clone() },
             })
         })
     }

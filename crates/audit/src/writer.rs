@@ -1,8 +1,8 @@
-//! The journal's one writer: where the next line goes, and what must come before it.
+//! Writes the journal's lines: decides where the next line goes and what must be written before it.
 //!
-//! Not shared and not locked; [`journal`](super::journal) does that. It knows no readers. It is
-//! long for one file because its state (place, torn line, gap, open calls, space) changes together
-//! in `keep`, and is easier to judge in one piece.
+//! Not synchronised: [`journal`](super::journal) holds it in a mutex. It does not know the readers.
+//! It is one long file because its state (segment, torn line, gap, open calls, free space) changes
+//! together in `keep`, which is easier to review in one place.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -14,39 +14,39 @@ use serde::Serialize;
 use bartizan_gate::evidence::record::{AuditRecord, CallId, Event, Finding, Now, Outcome, Target};
 
 use super::chain::{self, Hex};
-use super::entry::Entry;
+use super::entry::JournalRecord;
 use super::inert;
 use super::recover::{OpenIntents, Recovery, Survey};
 use super::segment::{LINE_BYTES_MAX, Store, StoreError};
 
-/// Calls without outcome that the journal keeps track of; an intent beyond is refused.
+/// Largest number of calls without outcome; a further intent is refused.
 pub const OPEN_CALLS_MAX: usize = 65_536;
 
-/// Call ids that a `rotation` record lists.
+/// Largest number of call ids that a `rotation` record lists.
 pub const OPEN_LISTED_MAX: usize = 4_096;
 
-/// Bytes of call ids that a `rotation` record lists.
+/// Largest total size of the call ids that a `rotation` record lists, bytes.
 const OPEN_LISTED_BYTES_MAX: usize = LINE_BYTES_MAX / 2;
 
-/// Bytes written between two looks at the free space.
+/// Bytes that may be written between two checks of the free space.
 const SPACE_CHECK_BYTES: u64 = 1 << 20;
 
-/// What the journal adds to a record without members of its own, at most, bytes.
+/// Largest size of `seq`, `boot` and `prev` together, bytes.
 const ENVELOPE_BYTES_MAX: usize = 256;
 
-/// Memory that is kept for the next line, bytes.
+/// Buffer that stays allocated for the next line, bytes.
 const LINE_BYTES_KEPT: usize = 1 << 16;
 
-/// Where and how a journal is kept.
+/// Where a journal is written, and its limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalConfig {
-    /// Its directory; created where missing, for its owner alone.
+    /// Its directory; created if missing, accessible to its owner only.
     pub directory: PathBuf,
-    /// Size from which on a new segment is begun, bytes.
+    /// Size at which a new segment begins, bytes.
     pub segment_bytes_max: u64,
-    /// Free space on the file system, bytes, below which only the ends of what was begun are
-    /// still recorded, so that a full disk cannot cost the outcome of a call that was let through.
-    /// 0 turns this off.
+    /// Free space on the file system, bytes, below which intents and denials are refused. Outcomes
+    /// are still recorded, so that a full disk does not prevent the outcome of a call that was
+    /// permitted. 0 turns the check off.
     pub reserve_bytes: u64,
 }
 
@@ -58,6 +58,11 @@ impl JournalConfig {
 }
 
 /// Appends `record` to `body` as one JSON object.
+///
+/// # Errors
+///
+/// The time is before 1970, which RFC 3339 as used here cannot express, or the record cannot be
+/// serialised.
 pub(super) fn encode(record: &AuditRecord, body: &mut Vec<u8>) -> Result<(), String> {
     if record.time < SystemTime::UNIX_EPOCH {
         return Err("the wall clock is before 1970".to_owned());
@@ -65,7 +70,7 @@ pub(super) fn encode(record: &AuditRecord, body: &mut Vec<u8>) -> Result<(), Str
     inert::write_json(record, body).map_err(|error| format!("cannot write it as JSON: {error}"))
 }
 
-/// What the journal adds to a `rotation` record.
+/// The journal's additional members of a `rotation` record.
 #[derive(Serialize)]
 struct RotationMembers<'a> {
     open: Vec<&'a str>,
@@ -73,29 +78,29 @@ struct RotationMembers<'a> {
     open_elided: Option<usize>,
 }
 
-/// What the journal adds to a `gap` record.
+/// The journal's additional member of a `gap` record.
 #[derive(Serialize)]
 struct GapMembers<'a> {
-    gap: &'a Refused,
+    gap: &'a RefusedRecords,
 }
 
-/// Records that were refused since the last one kept.
+/// The records refused since the last one that was written.
 #[derive(Debug, Serialize)]
-struct Refused {
+struct RefusedRecords {
     #[serde(rename = "refused")]
     count: u64,
     since: String,
     cause: String,
 }
 
-/// Where the next line goes.
+/// Which segment receives the next line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// Into the segment that the store has.
+enum SegmentState {
+    /// The store's current segment.
     Running,
-    /// Into a segment that is still to be begun.
+    /// A new segment that does not exist yet.
     Wanted,
-    /// Into a segment that is begun and lacks its `rotation` record.
+    /// The store's current segment, which still needs its `rotation` record.
     Begun,
 }
 
@@ -106,14 +111,14 @@ pub(super) struct Writer {
     reserve_bytes: u64,
     next_seq: u64,
     prev: Hex,
-    /// Bytes of whole lines in the segment.
+    /// Size of the whole lines in the segment, bytes.
     length: u64,
-    place: Place,
-    /// Whether there may be a piece of a line behind `length`.
+    segment: SegmentState,
+    /// Whether part of a line may follow after `length`.
     torn: bool,
     line: Vec<u8>,
     open: BTreeMap<CallId, u32>,
-    refused: Option<Refused>,
+    refused: Option<RefusedRecords>,
     low_on_space: bool,
     unchecked_bytes: u64,
     closed: bool,
@@ -124,7 +129,7 @@ impl std::fmt::Debug for Writer {
         f.debug_struct("Writer")
             .field("next_seq", &self.next_seq)
             .field("length", &self.length)
-            .field("place", &self.place)
+            .field("segment", &self.segment)
             .field("refused", &self.refused)
             .finish_non_exhaustive()
     }
@@ -137,10 +142,10 @@ impl Writer {
         survey: &Survey,
         store: Box<dyn Store>,
     ) -> Self {
-        let (length, place) = match &survey.segment {
-            None => (0, Place::Wanted),
-            Some((segment, 0)) if segment.first_seq > 1 => (0, Place::Begun),
-            Some((_, length)) => (*length, Place::Running),
+        let (length, segment) = match &survey.segment {
+            None => (0, SegmentState::Wanted),
+            Some((segment, 0)) if segment.first_seq > 1 => (0, SegmentState::Begun),
+            Some((_, length)) => (*length, SegmentState::Running),
         };
         let open =
             survey.open.iter().map(|(call, (owed, _))| (call.as_str().into(), *owed)).collect();
@@ -152,7 +157,7 @@ impl Writer {
             next_seq: survey.chain.next_seq,
             prev: survey.chain.prev.unwrap_or(chain::GENESIS),
             length,
-            place,
+            segment,
             torn: false,
             line: Vec::new(),
             open,
@@ -163,13 +168,13 @@ impl Writer {
         }
     }
 
-    /// Sequence number of the last record; 0 before the first of all.
+    /// Sequence number of the last record; 0 before the first.
     pub(super) fn last_seq(&self) -> u64 {
         self.next_seq.saturating_sub(1)
     }
 
-    /// Records the recovery, where there was anything to recover, and an unknown outcome for each
-    /// call that was open. Says how many.
+    /// After a run that did not close the journal: records the recovery, and an unknown outcome for
+    /// each open call. Returns the number of these outcomes.
     pub(super) fn settle(
         &mut self,
         recovery: &Recovery,
@@ -216,7 +221,8 @@ impl Writer {
         Ok(seq)
     }
 
-    /// Keeps `record`, which is `body` as JSON, and says its sequence number. A refusal is counted.
+    /// Writes `record`, whose JSON is `body`, and returns its sequence number. Counts a refusal for
+    /// the next `gap` record.
     pub(super) fn keep(
         &mut self,
         record: &AuditRecord,
@@ -230,15 +236,15 @@ impl Writer {
         kept
     }
 
-    /// Records the gap, if there is one, and gives the sequence number of the last record. A
-    /// refusal is not counted: no record was lost.
+    /// Writes the pending `gap` record, if there is one, and returns the sequence number of the
+    /// last record. A failure is not counted, because no record was lost.
     pub(super) fn mend(&mut self, now: Now) -> Result<u64, String> {
         if self.closed {
             return Err("the journal is closed".to_owned());
         }
         if self.refused.is_some() {
-            // Not for the gap alone: there must be room for what comes after it.
-            self.look_at_space(Event::Intent)?;
+            // Demand enough space for further records, not only for the gap.
+            self.check_free_space(Event::Intent)?;
             self.prepare(&AuditRecord::new(Event::Gap, now), 0)?;
         }
         Ok(self.last_seq())
@@ -251,13 +257,14 @@ impl Writer {
         if record.event == Event::Intent && self.open.len() >= OPEN_CALLS_MAX {
             return Err(format!("{OPEN_CALLS_MAX} calls without outcome"));
         }
-        self.look_at_space(record.event)?;
+        self.check_free_space(record.event)?;
         self.prepare(record, body.len())?;
         self.write(&[], body)
     }
 
-    /// Below the reserve, only ends are recorded.
-    fn look_at_space(&mut self, event: Event) -> Result<(), String> {
+    /// Checks the free space. Below the reserve only records that end something, or that the
+    /// journal itself needs, are written.
+    fn check_free_space(&mut self, event: Event) -> Result<(), String> {
         if self.reserve_bytes == 0 {
             return Ok(());
         }
@@ -265,7 +272,7 @@ impl Writer {
             let free = self
                 .store
                 .free_bytes()
-                .map_err(|error| format!("cannot tell free space: {error}"))?;
+                .map_err(|error| format!("cannot read the free space: {error}"))?;
             self.low_on_space = free < self.reserve_bytes;
             self.unchecked_bytes = 0;
         }
@@ -284,30 +291,34 @@ impl Writer {
         Ok(())
     }
 
-    /// Does what must come before a record of `body_bytes`: the repair of a torn line, the next
-    /// segment, the record of a gap.
+    /// Does everything that must precede a record of `body_bytes` bytes: cuts off a torn line,
+    /// begins a new segment, writes the `rotation` and `gap` records.
     fn prepare(&mut self, record: &AuditRecord, body_bytes: usize) -> Result<(), String> {
         if self.torn {
             self.cut_torn_line()?;
         }
         let line_bytes = body_bytes.saturating_add(ENVELOPE_BYTES_MAX);
         let after = self.length.saturating_add(u64::try_from(line_bytes).unwrap_or(u64::MAX));
-        if self.place == Place::Running && self.length > 0 && after > self.segment_bytes_max {
-            self.place = Place::Wanted;
+        if self.segment == SegmentState::Running
+            && self.length > 0
+            && after > self.segment_bytes_max
+        {
+            self.segment = SegmentState::Wanted;
         }
-        if self.place == Place::Wanted {
+        if self.segment == SegmentState::Wanted {
             self.store
                 .begin_segment(self.next_seq)
                 .map_err(|error| format!("cannot begin a segment: {error}"))?;
             self.length = 0;
-            // The first segment of all has nothing to take over.
-            self.place = if self.next_seq == 1 { Place::Running } else { Place::Begun };
+            // The first segment of a journal needs no `rotation` record: no calls are open.
+            self.segment =
+                if self.next_seq == 1 { SegmentState::Running } else { SegmentState::Begun };
         }
         let now = Now { uptime: Duration::from_micros(record.uptime_us), wall: record.time };
-        if self.place == Place::Begun {
+        if self.segment == SegmentState::Begun {
             let members = self.rotation_members()?;
             self.write_own(&members, &AuditRecord::new(Event::Rotation, now))?;
-            self.place = Place::Running;
+            self.segment = SegmentState::Running;
         }
         if let Some(refused) = self.refused.take_if(|_| !self.low_on_space) {
             let gap = AuditRecord::new(Event::Gap, now).with_finding(Finding::AuditSinkFailure);
@@ -317,7 +328,7 @@ impl Writer {
                 self.refused = Some(refused);
                 return Err(cause);
             }
-            tracing::warn!(refused = refused.count, "audit records are kept again");
+            tracing::warn!(refused = refused.count, "audit records can be written again");
         }
         Ok(())
     }
@@ -344,9 +355,9 @@ impl Writer {
         self.write(members, &body)
     }
 
-    /// Appends one line: the envelope, `members`, and what is in the object `body`.
+    /// Appends one line: the journal's members, `members`, and the members of the object `body`.
     fn write(&mut self, members: &[u8], body: &[u8]) -> Result<u64, String> {
-        let record = body.strip_prefix(b"{").ok_or("a record is no JSON object")?;
+        let record = body.strip_prefix(b"{").ok_or("the record is not a JSON object")?;
         let seq = self.next_seq;
         self.line.clear();
         self.line.shrink_to(LINE_BYTES_KEPT);
@@ -373,17 +384,17 @@ impl Writer {
     fn append(&mut self) -> Result<(), String> {
         let cause = match self.store.append(self.length, &self.line) {
             Ok(taken) if taken == self.line.len() => return Ok(()),
-            Ok(taken) => format!("only {taken} of {} bytes were taken", self.line.len()),
+            Ok(taken) => format!("only {taken} of {} bytes were written", self.line.len()),
             Err(StoreError::Io(error)) => error.to_string(),
             Err(StoreError::Displaced) => {
-                self.place = Place::Wanted;
+                self.segment = SegmentState::Wanted;
                 return Err("another program removed or changed the segment".to_owned());
             }
         };
         self.torn = true;
-        // If this fails too, the next record begins with it.
+        // If this fails, too, the next record tries it again first.
         if let Err(error) = self.cut_torn_line() {
-            tracing::warn!(error, "audit: torn line not cut off yet");
+            tracing::warn!(error, "the torn line cannot be cut off; the next record tries again");
         }
         Err(cause)
     }
@@ -396,7 +407,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Keeps count of the calls that await their outcome.
+    /// Updates the calls without outcome.
     fn track(&mut self, record: &AuditRecord) {
         let Some(call) = &record.call else { return };
         if record.event == Event::Intent {
@@ -414,9 +425,9 @@ impl Writer {
 
     fn count_refusal(&mut self, record: &AuditRecord, cause: &str) {
         if self.refused.is_none() {
-            tracing::error!(cause, "audit records cannot be kept");
+            tracing::error!(cause, "audit records cannot be written");
         }
-        let refused = self.refused.get_or_insert_with(|| Refused {
+        let refused = self.refused.get_or_insert_with(|| RefusedRecords {
             count: 0,
             since: rfc3339(record.time),
             cause: String::new(),
@@ -426,7 +437,7 @@ impl Writer {
     }
 }
 
-/// `value`, which is a JSON object, as members to put before others.
+/// The members of the JSON object `value`, with a trailing comma.
 fn members<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
     let mut json = Vec::new();
     inert::write_json(value, &mut json).map_err(|error| error.to_string())?;
@@ -439,17 +450,17 @@ fn members<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
 fn rfc3339(time: SystemTime) -> String {
     let mut text = String::new();
     let time = humantime::format_rfc3339_micros(time.max(SystemTime::UNIX_EPOCH));
-    // Fails for the year 10000; then there is no time to name.
+    // Formatting fails from the year 10000 on; the text then stays empty.
     std::fmt::Write::write_fmt(&mut text, format_args!("{time}")).unwrap_or_default();
     text
 }
 
-/// The outcome of a call whose run died, with what its intent says of it.
+/// The record of an unknown outcome for a call of a run that crashed, with the facts of its intent.
 fn unknown_outcome(call: &str, intent: Option<&[u8]>, now: Now) -> AuditRecord {
     let mut record = AuditRecord::new(Event::Outcome, now);
     record.call = Some(call.into());
     record.outcome = Some(Outcome::Unknown);
-    let intent = intent.and_then(|line| Entry::read(line).ok()).unwrap_or_default();
+    let intent = intent.and_then(|line| JournalRecord::read(line).ok()).unwrap_or_default();
     record.principal = intent.principal.map(Into::into);
     record.server = intent.server.map(Into::into);
     record.method = intent.method.map(Into::into);

@@ -25,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::agent::{Agent, Attempt, Expected, Seen};
-use bartizan_audit::entry::Entry;
+use bartizan_audit::entry::JournalRecord;
 use bartizan_audit::verify::{self, Extent, verify};
 use bartizan_peer::client::HttpClient;
 
@@ -117,7 +117,7 @@ pub struct Summary {
     /// Whether production is as it was.
     pub production_unchanged: bool,
     /// What the verification of the journal found, or what is wrong with it.
-    pub journal: Result<verify::Summary, String>,
+    pub journal: Result<verify::JournalSummary, String>,
 }
 
 impl Summary {
@@ -272,7 +272,7 @@ impl Stage {
         Ok(judge(attempt, &seen, reached, &self.records(next)?))
     }
 
-    fn records(&self, from_seq: u64) -> Result<Vec<Entry>, DemoError> {
+    fn records(&self, from_seq: u64) -> Result<Vec<JournalRecord>, DemoError> {
         journal::read(&self.journal, from_seq)
     }
 }
@@ -282,7 +282,7 @@ const REFUSED: &str = "REFUSED";
 const FAILED: &str = "FAILED";
 
 /// Judges what was seen against what ought to be, by what the journal says of it.
-fn judge(attempt: &Attempt, seen: &Seen, reached: usize, records: &[Entry]) -> Judged {
+fn judge(attempt: &Attempt, seen: &Seen, reached: usize, records: &[JournalRecord]) -> Judged {
     let decision = match seen {
         Seen::Refusal { decision, .. } => decision.as_deref(),
         Seen::Answer(_) | Seen::Failure(_) => None,
@@ -329,21 +329,21 @@ mod tests {
     use serde_json::json;
 
     use super::agent::{Act, Era};
-    use bartizan_audit::entry::{DecisionEntry, ReasonEntry, TargetEntry};
+    use bartizan_audit::entry::{DecisionRecord, ReasonRecord, TargetRecord};
     use bartizan_gate::duty::decision::Origin;
 
-    fn record(origin: &str) -> Entry {
-        let reason = ReasonEntry {
+    fn record(origin: &str) -> JournalRecord {
+        let reason = ReasonRecord {
             code: "some-rule".to_owned(),
             origin: origin.to_owned(),
-            ..ReasonEntry::default()
+            ..ReasonRecord::default()
         };
-        Entry {
+        JournalRecord {
             call: Some("c1".to_owned()),
             method: Some("tools/call".to_owned()),
-            target: Some(TargetEntry { tool: Some("x".to_owned()), ..TargetEntry::default() }),
-            decision: Some(DecisionEntry { reasons: vec![reason], ..DecisionEntry::default() }),
-            ..Entry::default()
+            target: Some(TargetRecord { tool: Some("x".to_owned()), ..TargetRecord::default() }),
+            decision: Some(DecisionRecord { reasons: vec![reason], ..DecisionRecord::default() }),
+            ..JournalRecord::default()
         }
     }
 
@@ -393,7 +393,7 @@ mod tests {
             reached: 1,
             altered: 0,
             production_unchanged: true,
-            journal: Ok(verify::Summary::default()),
+            journal: Ok(verify::JournalSummary::default()),
         };
         assert!(right.is_as_expected());
         for wrong in [

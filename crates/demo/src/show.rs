@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::{Judged, Summary};
-use bartizan_audit::entry::Entry;
+use bartizan_audit::entry::JournalRecord;
 use bartizan_audit::inert;
 use bartizan_audit::pretty::{self, Colour};
 
@@ -54,7 +54,7 @@ pub(super) fn attempt(out: &mut dyn Write, number: usize, judged: &Judged) -> io
 }
 
 /// The audit records, a line each.
-pub(super) fn records(out: &mut dyn Write, records: &[Entry]) -> io::Result<()> {
+pub(super) fn records(out: &mut dyn Write, records: &[JournalRecord]) -> io::Result<()> {
     writeln!(out, "\nThe audit journal of all this:\n")?;
     for entry in records {
         writeln!(out, "{}", pretty::line(entry, Colour::None))?;

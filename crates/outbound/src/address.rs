@@ -1,4 +1,4 @@
-//! Where connections go: one address, checked once, and how a connection to it is opened.
+//! The address of a server or service, validated once, and the connector for it.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use crate::SetUpError;
 use crate::tls::Tls;
 
-/// Silence after which TCP asks whether the other side is still there.
+/// Idle time after which TCP sends keep-alive probes.
 const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 
 pub(crate) type Connector = HttpsConnector<HttpConnector>;
 
-/// The address of a server or service.
+/// The URL of a server or service.
 #[derive(Debug, Clone)]
 pub struct Address {
     url: Uri,
@@ -23,12 +23,16 @@ pub struct Address {
 }
 
 impl Address {
-    /// Reads an absolute `http` or `https` URL without credentials.
+    /// Parses an absolute `http` or `https` URL without user and password.
+    ///
+    /// # Errors
+    ///
+    /// [`SetUpError::Url`] or [`SetUpError::UrlCredentials`].
     pub fn parse(url: &str) -> Result<Self, SetUpError> {
         let problem = |why: &str| SetUpError::Url(why.to_owned());
         let url: Uri = url.parse().map_err(|_| problem("it cannot be parsed"))?;
         if !matches!(url.scheme_str(), Some("http" | "https")) {
-            return Err(problem("the scheme is missing or another"));
+            return Err(problem("the scheme is missing or is not `http` or `https`"));
         }
         let authority = url.authority().ok_or_else(|| problem("the host is missing"))?;
         if authority.as_str().contains('@') {
@@ -39,17 +43,21 @@ impl Address {
         Ok(Self { url, host })
     }
 
-    /// The whole of it.
+    /// The whole URL.
     pub fn url(&self) -> &Uri {
         &self.url
     }
 
-    /// The value of `Host` for it (RFC 9110, section 7.2).
+    /// The value of the `Host` header for it (RFC 9110, section 7.2).
     pub fn host(&self) -> &HeaderValue {
         &self.host
     }
 
-    /// What opens connections to it.
+    /// A connector that opens TCP or TLS connections to it.
+    ///
+    /// # Errors
+    ///
+    /// TLS cannot be set up.
     pub(crate) fn connector(&self, tls: Tls) -> Result<Connector, SetUpError> {
         let tls = tls.config(self.url.scheme() == Some(&Scheme::HTTPS))?;
         let mut tcp = HttpConnector::new();

@@ -1,11 +1,11 @@
-//! Connections to one address, kept between exchanges.
+//! A pool of HTTP/1.1 connections to one address.
 //!
-//! A connection is driven by whoever uses it and not by a task of its own: a request then costs
-//! no hop between tasks on the way up or down, nothing is read that nobody waits for, and dropping
-//! the user closes the socket at once, which is how a server learns that its client went away.
-//! `docs/decisions/0010-own-connection-pool.md` has the comparison with hyper-util's pool.
-//! HTTP/1.1 only. A request is sent once: it is given to another connection only if hyper hands it
-//! back with not one byte written.
+//! The future that uses a connection also drives it; there is no separate task. A request therefore
+//! costs no switch between tasks, nothing is read that nobody waits for, and dropping the future
+//! closes the socket at once, which tells the server that its client went away.
+//! `docs/decisions/0010-own-connection-pool.md` compares this with hyper-util's pool. A request is
+//! sent once: it goes to another connection only if hyper returns it with no byte written.
+//! `service` and the edge's HTTP upstream use it.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -34,32 +34,32 @@ use crate::{Failure, SetUpError, causes};
 
 type Io = MaybeHttpsStream<TokioIo<TcpStream>>;
 
-/// Smallest bound on an answer's head that hyper takes, bytes.
+/// Smallest limit on a response's head that hyper accepts, bytes.
 const HEAD_BYTES_LEAST: usize = 8192;
 
-/// Bounds of a pool.
+/// Limits of a pool.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolLimits {
-    /// Connections kept while nobody uses them.
+    /// Largest number of idle connections.
     pub idle_max: usize,
-    /// How long one is kept so.
+    /// How long an idle connection is kept.
     pub idle: Duration,
-    /// How long connecting may take, name look-up and TLS included.
+    /// How long connecting may take, including DNS and TLS.
     pub connect: Duration,
-    /// Header fields of an answer.
+    /// Largest number of header fields of a response.
     pub headers_max: usize,
-    /// Bytes of an answer's head; fewer than 8192 mean 8192.
+    /// Largest size of a response's head, bytes; values below 8192 mean 8192.
     pub head_bytes_max: usize,
 }
 
 struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
-    /// Absent once it has ended.
+    /// `None` after the connection ended.
     driver: Option<http1::Connection<Io, Full<Bytes>>>,
 }
 
 impl Connection {
-    /// Does what can be done now.
+    /// Polls the connection once.
     fn drive(&mut self, cx: &mut Context<'_>) {
         if let Some(driver) = &mut self.driver
             && Pin::new(driver).poll(cx).is_ready()
@@ -68,7 +68,7 @@ impl Connection {
         }
     }
 
-    /// Whether a request can be sent on it at once.
+    /// Whether a request can be sent on it immediately.
     async fn is_ready(&mut self) -> bool {
         poll_fn(|cx| {
             self.drive(cx);
@@ -83,12 +83,13 @@ struct Idle {
     since: Instant,
 }
 
-/// Connections to one address.
+/// A pool of connections to one address.
 pub struct Pool {
     address: Address,
     connector: Connector,
     limits: PoolLimits,
-    /// Last used last; used in that order, so that a quiet time lets the rest grow old.
+    /// In order of last use; the last one is used first, so that in quiet times the others reach
+    /// the idle limit.
     idle: Mutex<Vec<Idle>>,
 }
 
@@ -99,25 +100,33 @@ impl fmt::Debug for Pool {
 }
 
 impl Pool {
-    /// Prepares connections to `address`; opens none yet.
+    /// Prepares a pool for `address`; opens no connection yet.
+    ///
+    /// # Errors
+    ///
+    /// TLS cannot be set up.
     pub fn new(address: Address, tls: Tls, limits: PoolLimits) -> Result<Self, SetUpError> {
         let connector = address.connector(tls)?;
         Ok(Self { address, connector, limits, idle: Mutex::new(Vec::new()) })
     }
 
-    /// Whose connections these are.
+    /// The address that the pool connects to.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// Sends `request` and waits for the head of its answer. The request's target is path and
-    /// query, and its headers are sent as they are, so they must have `Host`. There is no deadline
-    /// but that of connecting: the caller sets one.
+    /// Sends `request` and waits for the head of the response. The target of `request` must be path
+    /// and query, and its headers are sent unchanged, so they must include `Host`. Only connecting
+    /// has a time-out; the caller sets one for the whole exchange.
+    ///
+    /// # Errors
+    ///
+    /// The server cannot be reached or closed the connection before it responded.
     pub async fn send(
         self: &Arc<Self>,
         mut request: Request<Full<Bytes>>,
     ) -> Result<(Parts, AnswerBody), Failure> {
-        while let Some(mut connection) = self.kept().await {
+        while let Some(mut connection) = self.take_idle().await {
             match exchange(&mut connection, request).await {
                 Ok(answer) => return Ok(self.lease(connection, answer)),
                 Err((_, Some(unsent))) => request = *unsent,
@@ -145,8 +154,8 @@ impl Pool {
         (parts, body)
     }
 
-    /// A kept connection that still stands.
-    async fn kept(&self) -> Option<Box<Connection>> {
+    /// Takes an idle connection that is still open.
+    async fn take_idle(&self) -> Option<Box<Connection>> {
         loop {
             let Idle { mut connection, since } = lock(&self.idle).pop()?;
             let fresh = since.elapsed() < self.limits.idle;
@@ -176,7 +185,7 @@ impl Pool {
         Ok(Box::new(Connection { sender, driver: Some(driver) }))
     }
 
-    fn keep(&self, connection: Box<Connection>) {
+    fn put_idle(&self, connection: Box<Connection>) {
         let since = now();
         let mut idle = lock(&self.idle);
         let stale = idle
@@ -190,7 +199,7 @@ impl Pool {
     }
 }
 
-/// The runtime's clock.
+/// The time of the tokio runtime, which tests can pause.
 fn now() -> Instant {
     Instant::now()
 }
@@ -206,7 +215,7 @@ async fn exchange(
         if let Some(driver) = &mut connection.driver
             && Pin::new(driver).poll(cx).is_ready()
         {
-            // The connection ended, and has told `answer` what that means for the request.
+            // The connection ended; hyper has already told `answer` the result for this request.
             connection.driver = None;
         }
         answer.as_mut().poll(cx)
@@ -218,7 +227,7 @@ async fn exchange(
     })
 }
 
-/// An answer's body and the connection that it comes on.
+/// The body of a response, with the connection that carries it.
 pub struct AnswerBody {
     incoming: Incoming,
     connection: Option<Box<Connection>>,
@@ -232,8 +241,12 @@ impl fmt::Debug for AnswerBody {
 }
 
 impl AnswerBody {
-    /// The whole body; nothing if it is longer than `bytes_max`. A body that comes in one piece is
-    /// not copied.
+    /// Reads the whole body; `None` if it is longer than `bytes_max`. A body that arrives in one
+    /// piece is not copied.
+    ///
+    /// # Errors
+    ///
+    /// The connection ended before the body did.
     pub async fn whole(mut self, bytes_max: usize) -> Result<Option<Bytes>, Failure> {
         if self.size_hint().lower() > u64::try_from(bytes_max).unwrap_or(u64::MAX) {
             return Ok(None);
@@ -262,12 +275,12 @@ impl AnswerBody {
         Ok(Some(whole.freeze()))
     }
 
-    /// The body is over, so the connection can serve another exchange.
+    /// After the end of the body, returns the connection to the pool.
     fn give_back(&mut self) {
         if let Some(connection) = self.connection.take()
             && connection.driver.is_some()
         {
-            self.pool.keep(connection);
+            self.pool.put_idle(connection);
         }
     }
 }
@@ -291,7 +304,7 @@ impl Body for AnswerBody {
         let frame = std::task::ready!(frame);
         if this.incoming.is_end_stream() || frame.is_none() {
             if let Some(connection) = &mut this.connection {
-                // Lets the connection see that the message is over.
+                // Poll the connection so that it notices the end of the message.
                 connection.drive(cx);
             }
             this.give_back();
@@ -326,7 +339,7 @@ mod tests {
 
     const WHOLE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-    /// Reads one request without a body; whether there was one.
+    /// Reads one request without a body; returns whether there was one.
     fn read(stream: &mut TcpStream) -> bool {
         let mut head = Vec::new();
         let mut byte = [0];
@@ -339,8 +352,8 @@ mod tests {
         true
     }
 
-    /// A pool to a server that treats its connections as `serve` does, given their number. What
-    /// `serve` returns comes through the channel.
+    /// A pool that connects to a test server. The server calls `serve` with each connection and its
+    /// number; what `serve` returns arrives through the channel.
     fn pool<T: Send + 'static>(
         serve: impl Fn(usize, TcpStream) -> T + Send + 'static,
     ) -> (Arc<Pool>, mpsc::Receiver<T>) {
@@ -383,7 +396,7 @@ mod tests {
                 assert_eq!(body.as_deref(), Some(&b"ok"[..]));
             }
             assert_eq!(closed.recv().unwrap(), number);
-            // The runtime learns of the end.
+            // Let the runtime notice that the connection ended.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -417,7 +430,7 @@ mod tests {
         });
         let body = get(&pool).await.unwrap();
         drop(body);
-        // No other task runs on this thread: the socket is closed already.
+        // This thread runs no other task, so the socket must be closed already.
         assert_eq!(closed.recv().unwrap().unwrap(), 0);
     }
 

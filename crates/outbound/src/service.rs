@@ -1,9 +1,10 @@
-//! A service that Bartizan calls on its own behalf: one that hands out policy, one that takes
-//! decision logs, a collector of OpenTelemetry, an issuer of access tokens.
+//! A client for services that Bartizan itself uses: bundle servers, decision log services,
+//! OpenTelemetry collectors, issuers of access tokens.
 //!
-//! Nothing of an agent ever goes this way. Each call has a deadline and a bound on the answer;
-//! redirects are refused, because a credential and a trusted policy belong to one origin; coded
-//! answers are refused. Failures are told without the address, which may hold a secret.
+//! It never carries an agent's message. Each call has a deadline and a limit on the response's
+//! size. Redirects are rejected, because credentials and trusted policies belong to one origin.
+//! Compressed responses are rejected. Errors do not contain the address, because it may contain a
+//! secret.
 
 use std::fmt;
 use std::fs::File;
@@ -23,67 +24,67 @@ use crate::pool::{Pool, PoolLimits};
 use crate::tls::{ClientCertificate, Tls};
 use crate::{Failure, SetUpError, is_coded};
 
-/// Connections to one service that are kept while idle. Calls come one at a time.
+/// Largest number of idle connections to one service. Calls come one at a time.
 const IDLE_CONNECTIONS_MAX: usize = 1;
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(30);
-/// Header fields of an answer.
+/// Largest number of header fields of a response.
 const HEADERS_MAX: usize = 100;
-/// Head of an answer, bytes.
+/// Largest size of a response's head, bytes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Size of a file with a token, bytes.
+/// Largest size of a token file, bytes.
 const TOKEN_BYTES_MAX: u64 = 64 << 10;
 
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("bartizan/", env!("CARGO_PKG_VERSION")));
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
-/// How to reach a service.
+/// How to connect to a service.
 #[derive(Debug)]
 pub struct ServiceConfig {
-    /// Its address; each call names the path.
+    /// Its address; each call gives path and query.
     pub address: Address,
-    /// Root certificates to trust instead of the system's, PEM.
+    /// Root certificates to trust in place of the system's, PEM.
     pub ca_pem: Option<Vec<u8>>,
-    /// Who we are to it.
+    /// How to authenticate.
     pub credentials: Credentials,
-    /// Time for one call, connecting included, beyond what the service was asked to wait.
+    /// Deadline of one call, including connecting; [`ServiceCall::wait`] is added to it.
     pub timeout: Duration,
 }
 
-/// Who we are to a service.
+/// How to authenticate to a service.
 pub enum Credentials {
-    /// Nobody in particular.
+    /// No authentication.
     None,
     /// A bearer token (RFC 6750).
     Bearer(String),
-    /// A bearer token in a file, read anew for each call, because others replace it.
+    /// A file with a bearer token. It is read for each call, because other programs renew it.
     BearerFile(PathBuf),
     /// A TLS client certificate.
     ClientTls(ClientCertificate),
 }
 
-// Holds secrets.
+// By hand, because the fields are secret.
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").finish_non_exhaustive()
     }
 }
 
-/// Why a call has no answer.
+/// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServiceFailure {
-    /// It could not be reached, or broke off.
+    /// The service cannot be reached, or the response ended early.
     Unreachable(String),
-    /// It took longer than it may.
+    /// The deadline passed.
     Late,
-    /// The answer is larger than this many bytes.
+    /// The response body is larger than this many bytes.
     TooLarge(usize),
-    /// It answered with a redirect.
+    /// The response is a redirect (status 3xx).
     Redirected,
-    /// It answered in a coding that was not asked for.
+    /// The response has a content coding, such as gzip, although none was requested.
     Coded,
-    /// The token to show cannot be read.
+    /// The token file cannot be read.
     Token(String),
 }
 
@@ -91,10 +92,10 @@ impl fmt::Display for ServiceFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreachable(why) => write!(f, "it cannot be reached: {why}"),
-            Self::Late => f.write_str("it took too long"),
+            Self::Late => f.write_str("it did not respond in time"),
             Self::TooLarge(max) => write!(f, "it sent more than {max} bytes"),
             Self::Redirected => f.write_str("it sent a redirect, which is not followed"),
-            Self::Coded => f.write_str("it sent a content coding that was not asked for"),
+            Self::Coded => f.write_str("it sent a content coding that was not requested"),
             Self::Token(why) => write!(f, "the bearer token cannot be read: {why}"),
         }
     }
@@ -113,48 +114,48 @@ impl From<Failure> for ServiceFailure {
     }
 }
 
-/// What a service answered, whatever the status but a redirect.
+/// A service's response, with any status except a redirect.
 #[derive(Debug)]
 pub struct ServiceAnswer {
-    /// Its status.
+    /// The status code.
     pub status: StatusCode,
-    /// Its headers.
+    /// The headers.
     pub headers: HeaderMap,
-    /// Its body.
+    /// The whole body.
     pub body: Bytes,
 }
 
-/// One call.
+/// One call to a service.
 #[derive(Debug)]
 pub struct ServiceCall {
     /// `GET` or `POST`.
     pub method: Method,
-    /// Path and query.
+    /// Path and query, which replace those of the address.
     pub target: PathAndQuery,
-    /// Headers beside our own. A `User-Agent` here replaces ours.
+    /// Additional headers. A `User-Agent` here replaces the default one.
     pub headers: HeaderMap,
-    /// The body.
+    /// The request body; may be empty.
     pub body: Bytes,
-    /// How long the service was asked to wait before it answers.
+    /// How long the request asks the service to wait before it responds (long polling).
     pub wait: Duration,
-    /// Size of the answer's body, bytes.
+    /// Largest size of the response body, bytes.
     pub bytes_max: usize,
 }
 
-/// The way to a service.
+/// A client for one service.
 pub struct Service {
     pool: Arc<Pool>,
-    token: Token,
+    token: BearerToken,
     timeout: Duration,
 }
 
-enum Token {
+enum BearerToken {
     None,
     Fixed(HeaderValue),
     File(PathBuf),
 }
 
-// Addresses, tokens and keys may be secret.
+// By hand, because addresses, tokens and keys may be secret.
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service").field("timeout", &self.timeout).finish_non_exhaustive()
@@ -162,15 +163,19 @@ impl fmt::Debug for Service {
 }
 
 impl Service {
-    /// Prepares the way; connects to nothing yet.
+    /// Prepares a client; opens no connection yet.
+    ///
+    /// # Errors
+    ///
+    /// The token or TLS settings cannot be used.
     pub fn new(config: ServiceConfig) -> Result<Self, SetUpError> {
         let (token, client_certificate) = match config.credentials {
-            Credentials::None => (Token::None, None),
+            Credentials::None => (BearerToken::None, None),
             Credentials::Bearer(token) => {
-                (Token::Fixed(bearer(&token).map_err(SetUpError::Token)?), None)
+                (BearerToken::Fixed(bearer(&token).map_err(SetUpError::Token)?), None)
             }
-            Credentials::BearerFile(path) => (Token::File(path), None),
-            Credentials::ClientTls(certificate) => (Token::None, Some(certificate)),
+            Credentials::BearerFile(path) => (BearerToken::File(path), None),
+            Credentials::ClientTls(certificate) => (BearerToken::None, Some(certificate)),
         };
         let tls = Tls { ca_pem: config.ca_pem, client_certificate };
         let limits = PoolLimits {
@@ -184,26 +189,30 @@ impl Service {
         Ok(Self { pool, token, timeout: config.timeout })
     }
 
-    /// Its address.
+    /// The service's address.
     pub fn url(&self) -> &Uri {
         self.pool.address().url()
     }
 
-    /// Path and query of its address.
+    /// Path and query of the address.
     pub fn target(&self) -> PathAndQuery {
         let target = self.url().path_and_query().cloned();
         target.unwrap_or_else(|| PathAndQuery::from_static("/"))
     }
 
-    /// The path of its address with `path` behind it, and its query.
+    /// The path of the address with `path` appended, and the address's query.
     pub fn target_below(&self, path: &str) -> PathAndQuery {
         let (base, query) = (self.url().path().trim_end_matches('/'), self.url().query());
         let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-        // What was the path of a URL is one with another path behind it too.
+        // The result is a valid path, because the address's path is one.
         format!("{base}{path}{query}").parse().unwrap_or_else(|_| self.target())
     }
 
-    /// Makes a call and waits for the whole answer.
+    /// Sends a request and waits for the whole response.
+    ///
+    /// # Errors
+    ///
+    /// Any [`ServiceFailure`]; a status such as 500 is not one.
     pub async fn call(&self, call: ServiceCall) -> Result<ServiceAnswer, ServiceFailure> {
         let most = self.timeout.saturating_add(call.wait);
         tokio::time::timeout(most, self.exchange(call)).await.map_err(|_| ServiceFailure::Late)?
@@ -235,9 +244,9 @@ impl Service {
 
     async fn token(&self) -> Result<Option<HeaderValue>, ServiceFailure> {
         let path = match &self.token {
-            Token::None => return Ok(None),
-            Token::Fixed(token) => return Ok(Some(token.clone())),
-            Token::File(path) => path,
+            BearerToken::None => return Ok(None),
+            BearerToken::Fixed(token) => return Ok(Some(token.clone())),
+            BearerToken::File(path) => path,
         };
         let path = path.clone();
         let read = tokio::task::spawn_blocking(move || token_in(&path)).await;
@@ -246,7 +255,7 @@ impl Service {
     }
 }
 
-/// The text of a file, without white space around it.
+/// The text of a file without surrounding white space.
 fn token_in(path: &Path) -> Result<String, String> {
     let mut text = String::new();
     let read = File::open(path)
@@ -265,7 +274,7 @@ fn bearer(token: &str) -> Result<HeaderValue, String> {
         return Err("the token is empty".to_owned());
     }
     let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-        .map_err(|_| "the token holds a character that no header may hold".to_owned())?;
+        .map_err(|_| "the token contains a character that is not allowed in a header".to_owned())?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -1,4 +1,4 @@
-//! TLS as a client: whom we trust, and who we are.
+//! TLS settings as a client: the roots to trust and the client certificate to present.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,25 +9,25 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::SetUpError;
 
-/// Settings of TLS for one address.
+/// TLS settings for one address.
 #[derive(Clone, Default)]
 pub struct Tls {
-    /// Root certificates to trust instead of the system's, PEM.
+    /// Root certificates to trust in place of the system's, PEM.
     pub ca_pem: Option<Vec<u8>>,
-    /// Shown to a server that asks for one.
+    /// Presented to a server that requests a client certificate.
     pub client_certificate: Option<ClientCertificate>,
 }
 
-/// A certificate that says who we are (RFC 8446, section 4.4.2).
+/// A client certificate (RFC 8446, section 4.4.2).
 #[derive(Clone)]
 pub struct ClientCertificate {
-    /// The chain, our own certificate first, PEM.
+    /// The certificate chain, the client's own certificate first, PEM.
     pub chain_pem: Vec<u8>,
-    /// Its private key, PEM.
+    /// The private key, PEM.
     pub key_pem: Vec<u8>,
 }
 
-// The key is secret.
+// By hand, because the key is secret.
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls").finish_non_exhaustive()
@@ -41,8 +41,12 @@ impl fmt::Debug for ClientCertificate {
 }
 
 impl Tls {
-    /// The configuration for rustls. `https`: whether the address needs TLS; where it does not,
-    /// the system's roots are not read, and having none is no error.
+    /// The configuration for rustls. `https` says whether the address needs TLS; if not, the
+    /// system's roots are not read, and it is no error if there are none.
+    ///
+    /// # Errors
+    ///
+    /// Roots, certificate or key cannot be used.
     pub(crate) fn config(self, https: bool) -> Result<ClientConfig, SetUpError> {
         let roots = roots(self.ca_pem.as_deref(), https).map_err(SetUpError::Roots)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -63,7 +67,7 @@ impl Tls {
     }
 }
 
-/// The certificates of `ca_pem`, or the system's. None is an error where some are `needed`.
+/// The certificates in `ca_pem`, or the system's. If `needed`, it is an error if there are none.
 fn roots(ca_pem: Option<&[u8]>, needed: bool) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     if let Some(pem) = ca_pem {

@@ -1,11 +1,11 @@
-//! `bartizan policy check`: whether a policy would be served, and whether it has traps.
+//! `bartizan policy check`: proves a policy and reports traps in it.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Failure, Format, SourceArgs, failed, proven, settings};
+use super::{Failure, OutputFormat, SourceArgs, failed, proven, settings};
 use crate::cli::failure::plain;
 use crate::cli::{Exit, print};
 use crate::policy::load::load;
@@ -14,22 +14,22 @@ use bartizan_rego::{EvalLimits, Lint, PolicyProblem, code_of, lint};
 
 /// Arguments of `policy check`.
 #[derive(Debug, clap::Args)]
-pub(in crate::cli) struct CheckArgs {
+pub(in crate::cli) struct PolicyCheckArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// How to print.
+    /// The output format.
     #[arg(long, value_name = "FORM", default_value = "text")]
-    format: Format,
+    format: OutputFormat,
 }
 
-/// Checks: first what keeps the policy from running, then traps.
-pub(super) async fn run(args: CheckArgs) -> Result<ExitCode, Failure> {
+/// Runs `bartizan policy check`: first the proof, then the search for traps.
+pub(super) async fn run(args: PolicyCheckArgs) -> Result<ExitCode, Failure> {
     let named = !args.source.policies.is_empty();
     let files = args.source.files();
     let settings = settings(files.clone())?;
     let ready = match prepare(&settings).await {
         Ok(ready) => ready,
-        Err(problems) if args.format == Format::Json => {
+        Err(problems) if args.format == OutputFormat::Json => {
             print(&json_of(None, &problems, &[]))?;
             return Ok(Exit::Failed.into());
         }
@@ -42,13 +42,13 @@ pub(super) async fn run(args: CheckArgs) -> Result<ExitCode, Failure> {
     let lints = lint(&loaded.serving, &EvalLimits::default(), &|path| paths.contains(path))
         .map_err(|problems| failed(&problems))?;
     print(&match args.format {
-        Format::Text => text(&ready, &lints),
-        Format::Json => json_of(Some(&ready), &[], &lints),
+        OutputFormat::Text => text(&ready, &lints),
+        OutputFormat::Json => json_of(Some(&ready), &[], &lints),
     })?;
     Ok(if lints.is_empty() { Exit::Done } else { Exit::Failed }.into())
 }
 
-/// For a person.
+/// The result as text.
 fn text(ready: &Ready, traps: &[Lint]) -> String {
     let mut lines = Vec::new();
     for Lint { file, line, code, message, hint } in traps {
@@ -64,7 +64,7 @@ fn text(ready: &Ready, traps: &[Lint]) -> String {
     lines.join("\n")
 }
 
-/// For a program.
+/// The result as JSON.
 fn json_of(ready: Option<&Ready>, problems: &[PolicyProblem], lints: &[Lint]) -> String {
     let problems = problems.iter().map(|problem| {
         json!({

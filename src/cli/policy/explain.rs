@@ -1,8 +1,8 @@
-//! `bartizan policy explain`: what the firewall would do with one message, and why.
+//! `bartizan policy explain`: prints what the firewall would do with one message, and why.
 //!
-//! The message takes the way that any message takes: the same session, gate and policy, with
-//! fresh limits, no upstream, and a record that is shown instead of kept. What is printed is the
-//! evaluation's own output, not a second opinion.
+//! Uses the same session, gate and policy as the firewall, with fresh rate limits, no upstream, and
+//! a record that is printed instead of written. The output is that of this evaluation; nothing is
+//! evaluated a second time.
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ use bartizan_gate::wire::protocol::Transport;
 use bartizan_rego::RegoPdp;
 use bartizan_sync::lock;
 
-/// A policy that remembers its last answer.
+/// A policy decision point that stores its last decision.
 #[derive(Debug)]
 struct Witness {
     policy: RegoPdp,
@@ -44,7 +44,7 @@ impl Pdp for Witness {
     }
 }
 
-/// Explains one message.
+/// Runs `bartizan policy explain`.
 pub(super) fn run(args: ExplainArgs) -> Result<ExitCode, Failure> {
     let message = read_input(&args.input)?;
     let facts = server(&args)?;
@@ -84,7 +84,7 @@ fn server(args: &ExplainArgs) -> Result<Server, Failure> {
     })
 }
 
-/// A gate for one message.
+/// The configuration of a gate for one message.
 fn config() -> GateConfig {
     let mut frame = FrameLimits::default();
     frame.document.bytes_max = usize::try_from(INPUT_BYTES_MAX).unwrap_or(usize::MAX);
@@ -98,7 +98,7 @@ fn config() -> GateConfig {
     }
 }
 
-/// What is printed: a key and a value on each line.
+/// The explanation as text: a key and a value on each line.
 fn text(record: &AuditRecord, answer: Option<&Decision>) -> String {
     let mut lines = Vec::new();
     let mut line = |key: &str, value: &str| lines.push(format!("{key:<11} {value}"));

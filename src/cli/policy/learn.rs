@@ -1,4 +1,4 @@
-//! `bartizan policy learn`: a draft of a policy from what a journal saw.
+//! `bartizan policy learn`: drafts a policy from what a journal recorded.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -13,25 +13,25 @@ use crate::policy::replay::Source;
 /// Arguments of `policy learn`.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct LearnArgs {
-    /// Records of a journal, one on each line; `-` is standard input.
+    /// Files with one record of a journal per line; `-` means standard input.
     #[arg(value_name = "FILE", required_unless_present = "state")]
     files: Vec<PathBuf>,
-    /// A state directory with its journal; may be repeated.
+    /// A state directory with a journal; may be repeated.
     #[arg(long, value_name = "DIR")]
     state: Vec<PathBuf>,
-    /// Only of this server. This and `--principal` may be repeated.
+    /// Use only records of this server. This and `--principal` may be repeated.
     #[arg(long, value_name = "NAME")]
     server: Vec<String>,
-    /// Only of this principal.
+    /// Use only records of this principal.
     #[arg(long, value_name = "ID")]
     principal: Vec<String>,
-    /// Write rules, tests and packs into this directory; no file is overwritten. Without it, the
-    /// rules are printed.
+    /// Write rules, tests and packs into this directory; existing files are not overwritten.
+    /// Without it, the rules are printed.
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
 
-/// Reads, drafts, and writes or prints.
+/// Runs `bartizan policy learn`.
 pub(super) fn run(args: LearnArgs) -> Result<ExitCode, Failure> {
     let states = args.state.into_iter().map(Source::State);
     let sources: Vec<Source> = states.chain(args.files.into_iter().map(Source::File)).collect();

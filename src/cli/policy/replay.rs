@@ -1,4 +1,4 @@
-//! `bartizan policy replay`: recorded questions put to another policy, and what would change.
+//! `bartizan policy replay`: evaluates a policy for recorded inputs and reports changed decisions.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use super::{Failure, Format, SourceArgs};
+use super::{Failure, OutputFormat, SourceArgs};
 use crate::cli::failure::plain;
 use crate::cli::{Exit, print};
 use crate::config::{Config, OAuthMode, Surroundings};
@@ -18,40 +18,40 @@ use crate::policy::replay::{Change, Replay, Report, Source, replay};
 pub(in crate::cli) struct ReplayArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// Lines of JSON: records of a journal, events of an OPA decision log, or inputs; `-` is
-    /// standard input.
+    /// Files with one JSON object per line: records of a journal, events of an OPA decision log, or
+    /// inputs; `-` means standard input.
     #[arg(value_name = "FILE", required_unless_present = "state")]
     files: Vec<PathBuf>,
-    /// A state directory, whose journal is replayed; may be repeated.
+    /// A state directory whose journal is replayed; may be repeated.
     #[arg(long, value_name = "DIR")]
     state: Vec<PathBuf>,
-    /// The configuration whose servers and principal the records name. Secrets are not read.
+    /// The configuration with the servers and the principal of the records. Secrets are not read.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Compare with this policy instead of what was recorded; may be repeated.
+    /// Compare with the decisions of this policy instead of the recorded ones; may be repeated.
     #[arg(long, value_name = "PATH")]
     against: Vec<PathBuf>,
-    /// Exit with 1 where there is one of these; may be repeated.
+    /// Exit with 1 if there is one of these; may be repeated.
     #[arg(long, value_name = "WHAT")]
     fail_on: Vec<FailOn>,
-    /// How to print.
+    /// The output format.
     #[arg(long, value_name = "FORM", default_value = "text")]
-    format: Format,
-    /// Changed verdicts to print.
+    format: OutputFormat,
+    /// How many changed decisions to print.
     #[arg(long, value_name = "N", default_value_t = 100)]
     list: usize,
 }
 
-/// What makes a replay fail.
+/// The results that make a replay fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum FailOn {
-    /// Any changed verdict.
+    /// A changed decision.
     Changed,
-    /// A verdict that lets more through.
+    /// A decision that permits more than before.
     Opened,
-    /// A verdict that lets less through.
+    /// A decision that permits less than before.
     Closed,
-    /// A question that could not be judged.
+    /// A record that could not be evaluated.
     Unjudged,
 }
 
@@ -66,7 +66,7 @@ impl FailOn {
     }
 }
 
-/// Replays, prints what changes, and fails where that was asked.
+/// Runs `bartizan policy replay`.
 pub(super) fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
     let known = args.config.as_deref().map_or_else(|| Ok(Known::default()), known)?;
     let against = (!args.against.is_empty())
@@ -83,20 +83,20 @@ pub(super) fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
     let report =
         replay(&work, &sources).map_err(|error| Failure::failed(error.place, error.what))?;
     let text = match args.format {
-        Format::Text => text(&work, &report, args.list),
-        Format::Json => json(&work, &report, &sources, args.list),
+        OutputFormat::Text => text(&work, &report, args.list),
+        OutputFormat::Json => json(&work, &report, &sources, args.list),
     };
     print(&text)?;
     let failed = args.fail_on.iter().any(|what| what.count(&report) > 0);
     Ok(if failed { Exit::Failed } else { Exit::Done }.into())
 }
 
-/// What the configuration says about servers and the principal.
+/// Reads the servers and the principal from the configuration.
 fn known(path: &Path) -> Result<Known, Failure> {
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::usage(name.as_str(), format!("cannot be read: {error}")))?;
-    // Nothing is connected to, so no secret is needed, and none is looked up.
+    // No connection is made, so secrets are not resolved.
     let surroundings = Surroundings {
         env: &|_| Some("unread".to_owned()),
         read: &|_, _| Ok(b"unread".to_vec()),
@@ -122,7 +122,7 @@ fn known(path: &Path) -> Result<Known, Failure> {
     Ok(known)
 }
 
-/// For a person.
+/// The report as text.
 fn text(work: &Replay, report: &Report, list: usize) -> String {
     let mut lines = Vec::new();
     let mut line = |key: &str, value: String| lines.push(format!("{key:<11} {value}"));
@@ -146,7 +146,7 @@ fn text(work: &Replay, report: &Report, list: usize) -> String {
         line("", format!("{count}: {why}"));
     }
     if report.unjudged.keys().any(|why| why.contains("`/server/") || why.contains("`/principal/")) {
-        lines.push("hint: `--config` tells about the servers and the principal".to_owned());
+        lines.push("hint: `--config` supplies the servers and the principal".to_owned());
     }
     lines.extend(report.changes.iter().take(list).map(change_line));
     let left = report.changes_all().saturating_sub(u64::try_from(list).unwrap_or(u64::MAX));
@@ -174,7 +174,7 @@ fn change_line(change: &Change) -> String {
     plain(&line)
 }
 
-/// For a program.
+/// The report as JSON.
 fn json(work: &Replay, report: &Report, sources: &[Source], list: usize) -> String {
     let counts: Vec<Value> = report
         .changed

@@ -1,4 +1,4 @@
-//! `bartizan policy test`: the tests of a policy, and how much of it they come to.
+//! `bartizan policy test`: runs a policy's tests and measures their coverage.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
@@ -16,42 +16,42 @@ use bartizan_rego::{EvalLimits, FileCoverage, TestOutcome, TestRun, cover_tests}
 pub(in crate::cli) struct TestArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// Run only tests whose full name, such as `data.mcp_test.test_reads`, has this in it; may be
-    /// repeated.
+    /// Run only tests whose full name, such as `data.mcp_test.test_reads`, contains this text; may
+    /// be repeated.
     #[arg(long, value_name = "TEXT")]
     run: Vec<String>,
-    /// Print which lines of each source the tests came to.
+    /// Print which lines of each source the tests covered.
     #[arg(long)]
     coverage: bool,
-    /// Exit with 1 where the tests come to less than so much of the lines, in percent.
+    /// Exit with 1 if the tests cover less than this percentage of the lines.
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     threshold: Option<f64>,
-    /// How to print.
+    /// The output format.
     #[arg(long, value_name = "FORM", default_value = "text")]
     format: TestFormat,
-    /// Name the tests that passed, too.
+    /// Also list the tests that passed.
     #[arg(short, long)]
     verbose: bool,
 }
 
-/// How results are printed.
+/// The output formats of `policy test`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum TestFormat {
-    /// For a person.
+    /// Text for a person.
     Text,
-    /// For a program.
+    /// JSON for a program.
     Json,
-    /// For a build server: the XML of `JUnit`.
+    /// `JUnit` XML for a build server.
     Junit,
 }
 
-/// Reads 0 to 100.
+/// Parses a percentage, 0 to 100.
 fn percent(text: &str) -> Result<f64, String> {
-    let percent: f64 = text.parse().map_err(|_| "no number".to_owned())?;
+    let percent: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if (0.0..=100.0).contains(&percent) { Ok(percent) } else { Err("not 0 to 100".to_owned()) }
 }
 
-/// Runs them.
+/// Runs `bartizan policy test`.
 pub(super) fn run(args: &TestArgs) -> Result<ExitCode, Failure> {
     let named = !args.source.policies.is_empty();
     let loaded = args.source.clone().load()?;
@@ -62,7 +62,7 @@ pub(super) fn run(args: &TestArgs) -> Result<ExitCode, Failure> {
     let served = served(&loaded, named);
     run.coverage.retain(|file| served.contains(file.file.as_str()));
     if run.outcomes.is_empty() && !args.run.is_empty() {
-        return Err(Failure::usage("--run", "no test has such a name"));
+        return Err(Failure::usage("--run", "no test name contains this text"));
     }
     let share = share(&run.coverage);
     let failures = run.outcomes.iter().filter(|outcome| !outcome.passed).count();
@@ -80,14 +80,14 @@ pub(super) fn run(args: &TestArgs) -> Result<ExitCode, Failure> {
     Ok(if failures == 0 { Exit::Done } else { Exit::Failed }.into())
 }
 
-/// The sources that answer and were named; what is added to every policy counts only where
-/// nothing else is asked about.
+/// The sources whose coverage counts. If the user named policies, the built-in ones that are added
+/// to every policy do not count.
 fn served(loaded: &Loaded, named: bool) -> BTreeSet<&str> {
     let paths = loaded.serving.modules.iter().map(|module| module.path.as_str());
     paths.filter(|path| !(named && path.starts_with("embedded/"))).collect()
 }
 
-/// How much of the lines was covered, percent. Of no lines all are.
+/// The share of covered lines, percent; 100 if there are no lines.
 fn share(coverage: &[FileCoverage]) -> f64 {
     let covered: usize = coverage.iter().map(|file| file.covered.len()).sum();
     let missed: usize = coverage.iter().map(|file| file.not_covered.len()).sum();
@@ -96,7 +96,7 @@ fn share(coverage: &[FileCoverage]) -> f64 {
     if all > 0.0 { counted(covered) / all * 100.0 } else { 100.0 }
 }
 
-/// For a person.
+/// The results as text.
 fn text(args: &TestArgs, run: &TestRun, failures: usize, share: f64) -> String {
     let mut lines = Vec::new();
     for outcome in &run.outcomes {
@@ -124,7 +124,7 @@ fn text(args: &TestArgs, run: &TestRun, failures: usize, share: f64) -> String {
     lines.join("\n")
 }
 
-/// `3, 7-9`.
+/// Line numbers as ranges, such as `3, 7-9`.
 fn ranges(lines: &BTreeSet<u32>) -> String {
     let mut ranges: Vec<(u32, u32)> = Vec::new();
     for line in lines {
@@ -139,7 +139,7 @@ fn ranges(lines: &BTreeSet<u32>) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// For a program.
+/// The results as JSON.
 fn json(run: &TestRun, share: f64) -> String {
     let coverage: Vec<_> = run
         .coverage
@@ -157,7 +157,7 @@ fn json(run: &TestRun, share: f64) -> String {
     format!("{report:#}\n")
 }
 
-/// The XML of `JUnit`: a suite for each source, a case for each test.
+/// The results as `JUnit` XML: a suite for each source, a case for each test.
 fn junit(run: &TestRun) -> String {
     let mut suites: BTreeMap<&str, Vec<&TestOutcome>> = BTreeMap::new();
     for outcome in &run.outcomes {
@@ -193,7 +193,7 @@ fn junit(run: &TestRun) -> String {
     lines.join("\n")
 }
 
-/// `text` inside an attribute. XML 1.0 §2.2 has no form for most control characters.
+/// `text` escaped for an attribute. Characters that XML 1.0 §2.2 cannot represent are replaced.
 fn xml(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,9 +1,9 @@
-//! A gzipped tarball, taken apart in memory.
+//! Unpacks a gzip-compressed tarball in memory.
 //!
-//! Nothing is ever written below a name that an archive gives, so that such a name can do no harm
-//! beyond confusing a reader; confusing ones are refused. Bounded are the bytes unpacked, their
-//! ratio to the bytes packed, the entries, and the files. An archive that is cut off anywhere is
-//! refused, also where the cut falls between two files.
+//! Nothing is written to disk under a name from the archive, so such a name can at most mislead a
+//! reader; misleading names are rejected. The unpacked size, the ratio of unpacked to packed size,
+//! the entries and the files have limits. An archive that is cut off anywhere is rejected, even
+//! between two files.
 
 use std::io::Read as _;
 
@@ -13,31 +13,35 @@ use tar::{Archive, Entry, EntryType};
 use super::members::Members;
 use crate::policy::files::LoadLimits;
 
-/// How many times its size an archive may unpack to. Text of rules and data stays far below; the
-/// format allows more than a thousand.
+/// Largest ratio of unpacked to packed size. Text of rules and data stays far below it; gzip allows
+/// more than a thousand.
 const EXPANSION_MAX: usize = 200;
-/// What a small archive may unpack to whatever the ratio, bytes.
+/// Unpacked size that is allowed whatever the ratio, bytes.
 const EXPANSION_FREE_BYTES: usize = 4 << 20;
-/// Bytes of an archive that belong to no file: headers and padding.
+/// Largest size of headers and padding, bytes.
 const OVERHEAD_BYTES_MAX: u64 = 8 << 20;
-/// The zero blocks that end an archive, bytes (POSIX.1-2017, pax, "ustar Interchange Format").
+/// The zero blocks at the end of an archive, bytes (POSIX.1-2017, pax, "ustar Interchange Format").
 const END_BYTES: usize = 1024;
-/// A block, bytes.
+/// Size of a block, bytes.
 const BLOCK_BYTES: usize = 512;
-/// A name, bytes.
+/// Largest length of a name, bytes.
 const NAME_BYTES_MAX: usize = 1024;
 
-/// The files in `packed`, or what is wrong with it.
+/// Unpacks `packed`.
+///
+/// # Errors
+///
+/// What is wrong with the archive.
 pub fn unpack(packed: &[u8], limits: &LoadLimits) -> Result<Members, String> {
     if packed.is_empty() {
-        return Err("it is empty".to_owned());
+        return Err("the archive is empty".to_owned());
     }
     let tarball = gunzip(packed, limits)?;
     let ended = tarball.len().checked_sub(END_BYTES).and_then(|end| tarball.get(end..));
     let whole = tarball.len().is_multiple_of(BLOCK_BYTES)
         && ended.is_some_and(|end| end.iter().all(|byte| *byte == 0));
     if !whole {
-        return Err("no whole tar archive: it is cut off, or something else".to_owned());
+        return Err("the tar archive is incomplete or invalid".to_owned());
     }
     let mut members = Members::new();
     let mut archive = Archive::new(tarball.as_slice());
@@ -53,7 +57,7 @@ pub fn unpack(packed: &[u8], limits: &LoadLimits) -> Result<Members, String> {
         }
         let bytes = content(&mut entry, &name, limits)?;
         if members.insert(name.clone(), bytes).is_some() {
-            return Err(format!("`{name}` stands in it twice"));
+            return Err(format!("the archive contains `{name}` twice"));
         }
     }
     Ok(members)
@@ -72,49 +76,49 @@ fn gunzip(packed: &[u8], limits: &LoadLimits) -> Result<Vec<u8>, String> {
     (&mut decoder)
         .take(max.saturating_add(1))
         .read_to_end(&mut unpacked)
-        .map_err(|error| format!("no whole gzip stream: {error}"))?;
+        .map_err(|error| format!("the gzip stream is incomplete or invalid: {error}"))?;
     if u64::try_from(unpacked.len()).map_or(true, |length| length > max) {
         return Err(format!("{} bytes unpack to more than {max}", packed.len()));
     }
     if !decoder.into_inner().is_empty() {
-        return Err("something follows the gzip stream".to_owned());
+        return Err("the archive has data after the gzip stream".to_owned());
     }
     Ok(unpacked)
 }
 
-/// The name of a file; nothing for what is not one and does no harm.
+/// The name of a regular file; `None` for entries that are skipped, such as directories.
 fn file_name<R: std::io::Read>(
     entry: &Entry<'_, R>,
     limits: &LoadLimits,
 ) -> Result<Option<String>, String> {
     let bytes = entry.path_bytes();
     let Ok(name) = std::str::from_utf8(&bytes) else {
-        return Err("a name in it is not UTF-8".to_owned());
+        return Err("a file name is not UTF-8".to_owned());
     };
     let kind = entry.header().entry_type();
     if matches!(kind, EntryType::Directory | EntryType::XGlobalHeader) {
         return Ok(None);
     }
-    // Links, devices, pipes, sparse and contiguous files.
+    // Reject links, devices, pipes, sparse and contiguous files.
     if kind != EntryType::Regular {
-        return Err(format!("`{}` is no plain file", name.escape_debug()));
+        return Err(format!("`{}` is not a regular file", name.escape_debug()));
     }
     member_name(name, limits).map(Some)
 }
 
-/// The path below the bundle's root. `opa build` writes each with a `/` before it, which means the
-/// root of the bundle; `tar` may write `./`.
+/// The path below the bundle's root. `opa build` begins names with `/`, which means the root of the
+/// bundle; `tar` may begin them with `./`.
 fn member_name(name: &str, limits: &LoadLimits) -> Result<String, String> {
     let path = name.strip_prefix("./").or_else(|| name.strip_prefix('/')).unwrap_or(name);
     let refused = |why: &str| Err(format!("`{}`: {why}", name.escape_debug()));
     if path.len() > NAME_BYTES_MAX {
-        return Err(format!("a name longer than {NAME_BYTES_MAX} bytes"));
+        return Err(format!("a name is longer than {NAME_BYTES_MAX} bytes"));
     }
     if path.contains('\\') || path.contains(char::is_control) {
-        return refused("a name with a backslash or a control character");
+        return refused("the name contains a backslash or a control character");
     }
     if path.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
-        return refused("a path that leaves the bundle or takes a detour");
+        return refused("the path contains an empty segment, `.` or `..`");
     }
     if path.split('/').count() > limits.depth_max.saturating_add(1) {
         return refused("more directories than are allowed");

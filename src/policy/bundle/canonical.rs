@@ -1,15 +1,20 @@
-//! The form of JSON that OPA hashes for a signature.
+//! The canonical JSON that OPA hashes for a signature.
 //!
-//! Members sorted by name, no white space, every number as it was written, strings escaped as Go's
-//! `encoding/json` does without HTML escapes. Two files that differ only in layout hash alike.
+//! Members are sorted by name, there is no white space, numbers keep their text, and strings are
+//! escaped as Go's `encoding/json` does without HTML escapes (OPA documentation, "Signing"). Files
+//! that differ only in layout have the same hash.
 
 use bartizan_gate::wire::document::{Document, DocumentLimits, Kind, Value};
 use bytes::Bytes;
 
-/// Values in one file.
+/// Largest number of values in one file.
 const VALUES_MAX: usize = 1 << 23;
 
-/// `text` in that form.
+/// `text` as canonical JSON.
+///
+/// # Errors
+///
+/// It is not strict JSON.
 pub(super) fn canonical(text: &str) -> Result<Vec<u8>, String> {
     let limits = DocumentLimits {
         bytes_max: text.len(),
@@ -17,13 +22,13 @@ pub(super) fn canonical(text: &str) -> Result<Vec<u8>, String> {
         ..DocumentLimits::default()
     };
     let document = Document::read(Bytes::copy_from_slice(text.as_bytes()), &limits)
-        .map_err(|_| "not JSON that has one meaning".to_owned())?;
+        .map_err(|_| "not strict JSON".to_owned())?;
     let mut out = Vec::with_capacity(text.len());
     write(&mut out, document.root());
     Ok(out)
 }
 
-/// The recursion is as deep as the document, which its reader bounds.
+/// Recursive; the parser limits the depth of the document.
 fn write(out: &mut Vec<u8>, value: Value<'_>) {
     match value.kind() {
         Kind::Object => {

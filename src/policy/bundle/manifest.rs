@@ -1,29 +1,31 @@
-//! `.manifest`: which paths of `data` a bundle owns, and what it calls itself.
+//! `.manifest`: the roots in `data` that a bundle owns, and its revision (OPA documentation,
+//! "Bundle File Format").
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// Length of a revision, bytes: it is in every record.
+/// Largest length of a revision, which every record contains, bytes.
 const REVISION_BYTES_MAX: usize = 256;
-/// Roots of one bundle.
+/// Largest number of roots of one bundle.
 const ROOTS_MAX: usize = 256;
 
-/// A path below `data`, segment by segment; empty means all of it.
+/// A path below `data` as its segments; empty means all of `data`.
 pub type Root = Vec<String>;
 
-/// What `.manifest` says.
+/// The parsed `.manifest`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Manifest {
-    /// What the bundle calls itself.
+    /// The revision of the bundle.
     pub revision: Option<String>,
-    /// What it owns: packages and data outside are refused. Nothing means all.
+    /// The roots that it owns; packages and data outside them are rejected. `None` means all of
+    /// `data`.
     pub roots: Option<Vec<Root>>,
 }
 
-/// The members that are read; others are the publisher's own affair.
+/// The members that are used; others are ignored, as OPA does.
 #[derive(Debug, Deserialize)]
-struct Written {
+struct ManifestFile {
     #[serde(default)]
     revision: String,
     roots: Option<Vec<String>>,
@@ -35,13 +37,17 @@ struct Written {
 }
 
 impl Manifest {
-    /// Reads `bytes`. The error says what is wrong.
+    /// Parses `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the manifest.
     pub fn read(bytes: &[u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned())?;
-        let written: Written =
-            serde_json::from_str(text).map_err(|error| format!("no manifest: {error}"))?;
+        let written: ManifestFile =
+            serde_json::from_str(text).map_err(|error| format!("not a valid manifest: {error}"))?;
         if !written.wasm.is_empty() {
-            return Err("it carries WebAssembly, which is not run here".to_owned());
+            return Err("it contains WebAssembly, which is not supported".to_owned());
         }
         if written
             .rego_version
@@ -49,7 +55,7 @@ impl Manifest {
             .chain(written.file_rego_versions.into_values())
             .any(|version| version != 1)
         {
-            return Err("it holds Rego of another version than v1".to_owned());
+            return Err("it contains Rego of a version other than v1".to_owned());
         }
         let revision = Some(written.revision).filter(|revision| !revision.is_empty());
         if let Some(revision) = &revision
@@ -81,14 +87,14 @@ fn roots(written: &[String]) -> Result<Vec<Root>, String> {
     Ok(roots)
 }
 
-/// Whether `path` is one of `roots` or lies below one.
+/// Whether `path` is one of `roots` or below one.
 pub(in crate::policy) fn owns<S: AsRef<str>>(roots: &[Root], path: &[S]) -> bool {
     roots.iter().any(|root| {
         root.len() <= path.len() && root.iter().zip(path).all(|(root, name)| root == name.as_ref())
     })
 }
 
-/// Whether `path` lies above one of `roots`.
+/// Whether `path` is an ancestor of one of `roots`.
 pub(in crate::policy) fn leads_to<S: AsRef<str>>(roots: &[Root], path: &[S]) -> bool {
     roots.iter().any(|root| {
         path.len() < root.len() && root.iter().zip(path).all(|(root, name)| root == name.as_ref())

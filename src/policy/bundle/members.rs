@@ -1,13 +1,13 @@
-//! The files of a bundle, and the names of those that say something about it.
+//! The files of a bundle, and the names of files with a special meaning.
 
 use std::collections::BTreeMap;
 
-/// The files of a bundle by their path below its root.
+/// The contents of a bundle's files by path below its root.
 pub type Members = BTreeMap<String, Vec<u8>>;
 
-/// Says what the bundle owns and what it is called.
+/// Names the bundle's roots and revision.
 pub(in crate::policy) const MANIFEST: &str = ".manifest";
-/// Says who signed it.
+/// Contains the bundle's signature.
 pub(in crate::policy) const SIGNATURES: &str = ".signatures.json";
-/// Would make the bundle a change to another one.
+/// Marks a delta bundle.
 pub(super) const PATCH: &str = "patch.json";

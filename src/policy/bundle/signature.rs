@@ -1,8 +1,9 @@
-//! `.signatures.json`: one JWT whose payload names every file of the bundle with its hash.
+//! `.signatures.json`: one JWT whose payload lists every file of the bundle with its hash (OPA
+//! documentation, "Signing").
 //!
-//! Algorithm and key come from the configuration, never from the token (RFC 8725 §3.1); a token
-//! that names another algorithm is refused. `bartizan_jose` verifies it. Every file but the
-//! signature itself must be named and hash alike, and every named file must be there.
+//! Algorithm and key come from the configuration, never from the token (RFC 8725, section 3.1); a
+//! token with another algorithm is rejected. `bartizan_jose` verifies the token. Every file except
+//! the signature itself must be listed with the right hash, and every listed file must be present.
 
 use std::collections::BTreeMap;
 
@@ -16,34 +17,38 @@ use super::canonical::canonical;
 use super::{MANIFEST, Members, SIGNATURES};
 use crate::yaml;
 
-/// Files that one signature may name.
+/// Largest number of files that one signature lists.
 const FILES_MAX: usize = 65_536;
-/// Length of the JWT, bytes: as much as a file of a bundle may have.
+/// Largest length of the JWT, bytes: the same as of any file of a bundle.
 const TOKEN_BYTES_MAX: usize = 16 << 20;
 
-/// Who may sign.
+/// The keys that may sign a bundle.
 #[derive(Debug, Clone, Default)]
 pub struct Signing {
-    /// Keys by id.
-    pub keys: BTreeMap<String, Key>,
-    /// The id of the key that must have signed; by default the one that the token names.
+    /// The keys by id.
+    pub keys: BTreeMap<String, SigningKey>,
+    /// The id of the key that must have signed; `None` means the key that the token names.
     pub key_id: Option<String>,
-    /// What the payload's `scope` must be; by default what the key says, else empty.
+    /// The `scope` that the payload must have; `None` means the key's scope, or else an empty one.
     pub scope: Option<String>,
 }
 
-/// One key.
+/// One key with its algorithm and scope.
 #[derive(Debug, Clone)]
-pub struct Key {
+pub struct SigningKey {
     material: bartizan_jose::Key,
-    /// The only algorithm that it is for.
+    /// The only algorithm that the key may be used with.
     algorithm: Algorithm,
     scope: Option<String>,
 }
 
-impl Key {
-    /// A key from `material`: the PEM of a public key, or the secret itself where the algorithm is
-    /// symmetric. `scope` as in [`Signing::scope`].
+impl SigningKey {
+    /// A key from `material`: the PEM of a public key, or, for a symmetric algorithm, the secret
+    /// itself. `scope` is as in [`Signing::scope`].
+    ///
+    /// # Errors
+    ///
+    /// The material does not fit the algorithm.
     pub fn new(
         algorithm: Algorithm,
         material: &[u8],
@@ -83,8 +88,11 @@ struct Signed {
 }
 
 impl Signing {
-    /// Holds `members` against `signatures`, the text of `.signatures.json`. The error says what
-    /// is wrong.
+    /// Verifies `members` with `signatures`, the content of `.signatures.json`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the signature or with a file.
     pub fn verify(&self, members: &Members, signatures: &[u8]) -> Result<(), String> {
         let signed = self.signed(&read::<Signatures>(signatures)?)?;
         if signed.len() > FILES_MAX {
@@ -101,22 +109,25 @@ impl Signing {
             let signed = left.remove(name.as_str());
             let signed = signed.ok_or_else(|| format!("`{name}` is not signed"))?;
             if hash(name, bytes, &signed.algorithm)? != signed.hash.to_ascii_lowercase() {
-                return Err(format!("`{name}` is not what was signed"));
+                return Err(format!("`{name}` differs from the signed file"));
             }
         }
         match left.keys().next() {
             None => Ok(()),
-            Some(name) => Err(format!("`{}` is signed and missing", name.escape_debug())),
+            Some(name) => Err(format!("`{}` is signed, but missing", name.escape_debug())),
         }
     }
 
-    /// The files that the one token names, once it is known to be genuine.
+    /// The files that the token lists, after its signature was verified.
     fn signed(&self, written: &Signatures) -> Result<Vec<Signed>, String> {
         if !matches!(written.plugin.as_str(), "" | "_default") {
-            return Err("a signature of another form than OPA's own".to_owned());
+            return Err("the signature uses a plugin, which is not supported".to_owned());
         }
         let [token] = written.signatures.as_slice() else {
-            return Err(format!("{} signatures instead of one", written.signatures.len()));
+            return Err(format!(
+                "{} signatures, but exactly one is allowed",
+                written.signatures.len()
+            ));
         };
         let jws =
             Jws::read(token, TOKEN_BYTES_MAX).map_err(|why| format!("the signature {why}"))?;
@@ -124,10 +135,12 @@ impl Signing {
         let id = self.key_id.as_deref().or(jws.key_id()).unwrap_or(&claimed.keyid);
         let key = match self.keys.get(id) {
             Some(key) => key,
-            None if id.is_empty() => return Err("the signature names no key".to_owned()),
-            None => return Err(format!("no key is called `{}`", id.escape_debug())),
+            None if id.is_empty() => return Err("the signature does not name a key".to_owned()),
+            None => {
+                return Err(format!("no key with the id `{}` is configured", id.escape_debug()));
+            }
         };
-        // By that name alone: OPA knows no other for the same algorithm.
+        // Compare the exact name: OPA accepts no other name for an algorithm.
         if jws.algorithm() != key.algorithm.as_str() {
             return Err(format!("the signature is not {}", key.algorithm.as_str()));
         }
@@ -135,7 +148,7 @@ impl Signing {
             .map_err(|why| format!("the signature {why}"))?;
         let scope = self.scope.as_deref().or(key.scope.as_deref()).unwrap_or_default();
         if claimed.scope != scope {
-            return Err("the signature is for another scope".to_owned());
+            return Err("the signature has another scope".to_owned());
         }
         Ok(claimed.files)
     }
@@ -143,11 +156,11 @@ impl Signing {
 
 fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned())?;
-    serde_json::from_str(text).map_err(|error| format!("of no known form: {error}"))
+    serde_json::from_str(text).map_err(|error| format!("not in the expected format: {error}"))
 }
 
-/// The hash of a file, lower-case hex: of its canonical form where it holds data, else of its
-/// bytes (OPA, "Signing", "Bundle Signature").
+/// The hash of a file as lower-case hexadecimal: for data, of its canonical JSON, otherwise of its
+/// bytes (OPA documentation, "Signing").
 fn hash(name: &str, bytes: &[u8], algorithm: &str) -> Result<String, String> {
     let digest: fn(&[u8]) -> Vec<u8> = match algorithm {
         "SHA-256" => |form| Sha256::digest(form).to_vec(),

@@ -110,10 +110,10 @@ async fn nothing_lies_outside_of_the_roots() {
 async fn manifests_that_mean_something_else_are_refused() {
     let long = format!(r#"{{"revision":"{}"}}"#, "x".repeat(257));
     for (manifest, expected) in [
-        ("", "no manifest"),
-        ("[]", "no manifest"),
-        (r#"{"revision":1}"#, "no manifest"),
-        (r#"{"revision":"a","revision":"b"}"#, "no manifest"),
+        ("", "not a valid manifest"),
+        ("[]", "not a valid manifest"),
+        (r#"{"revision":1}"#, "not a valid manifest"),
+        (r#"{"revision":"a","revision":"b"}"#, "not a valid manifest"),
         (r#"{"revision":"a\nb"}"#, "not printable"),
         (&long, "longer than 256"),
         (r#"{"rego_version":0}"#, "another version"),
@@ -127,7 +127,7 @@ async fn manifests_that_mean_something_else_are_refused() {
     let nested = tarball(&[(REGO, rules("a").as_bytes()), ("mcp/.manifest", b"{}")]);
     refused(prove_bytes(&nested, None).await, "not at the root");
     let delta = tarball(&[("patch.json", br#"{"data":[]}"#)]);
-    refused(prove_bytes(&delta, None).await, "a delta bundle");
+    refused(prove_bytes(&delta, None).await, "delta bundles are not supported");
 }
 
 #[tokio::test]
@@ -200,13 +200,13 @@ async fn an_archive_that_is_cut_off_is_refused() {
     }
     let mut followed = packed.clone();
     followed.extend_from_slice(&packed);
-    refused(prove_bytes(&followed, None).await, "something follows");
+    refused(prove_bytes(&followed, None).await, "data after the gzip stream");
     let mut flipped = packed.clone();
     let last = flipped.len() - 6;
     flipped[last] ^= 1;
-    refused(prove_bytes(&flipped, None).await, "no whole gzip stream");
-    refused(prove_bytes(&whole, None).await, "no whole gzip stream");
-    refused(prove_bytes(&gzip(b"{}"), None).await, "no whole tar archive");
+    refused(prove_bytes(&flipped, None).await, "the gzip stream is incomplete or invalid");
+    refused(prove_bytes(&whole, None).await, "the gzip stream is incomplete or invalid");
+    refused(prove_bytes(&gzip(b"{}"), None).await, "the tar archive is incomplete or invalid");
 }
 
 #[tokio::test]
@@ -234,5 +234,5 @@ async fn a_bundle_without_policy_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     refused(prove(folder.path(), None).await, "no `.rego` file in the bundle");
     refused(prove(&folder.path().join("gone"), None).await, "cannot be opened");
-    refused(prove_bytes(b"", None).await, "it is empty");
+    refused(prove_bytes(b"", None).await, "the archive is empty");
 }

@@ -25,7 +25,7 @@ fn nothing_passes_before_the_first_good_policy() {
     let (status, said) = sidecar.ready();
     assert_eq!(status, 503);
     assert!(
-        said.contains(r#""policy":"the bundle service has not given a good policy yet"#),
+        said.contains(r#""policy":"the bundle service has not delivered a valid policy yet"#),
         "{said}"
     );
     assert_eq!(sidecar.ping().code(), -31001);
@@ -146,10 +146,10 @@ fn a_bad_bundle_leaves_the_running_policy_in_place() {
     let empty = tarball(&[]);
     let cases: [(&str, &[u8], &str); 5] = [
         ("unsigned", &unsigned, "the bundle is not signed"),
-        ("cut off", &signed, "no whole gzip stream"),
-        ("nothing", b"", "it is empty"),
+        ("cut off", &signed, "the gzip stream is incomplete or invalid"),
+        ("nothing", b"", "the archive is empty"),
         ("no file", &empty, "the bundle is not signed"),
-        ("another thing", b"<html>", "no whole gzip stream"),
+        ("another thing", b"<html>", "the gzip stream is incomplete or invalid"),
     ];
     for (count, (what, bytes, expected)) in cases.iter().enumerate() {
         service.publish(bytes, Some("\"bad\""));

@@ -1,6 +1,6 @@
 //! Signatures: what they cover, which keys may make them, and attempts to get a bad one accepted.
 
-use bartizan::policy::bundle::signature::{Algorithm, Key, Signing};
+use bartizan::policy::bundle::signature::{Algorithm, Signing, SigningKey};
 use ring::{hmac, signature};
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ fn algorithms() -> Vec<(Signer<'static>, Algorithm, &'static str)> {
 }
 
 fn signing(algorithm: Algorithm, material: &str) -> Signing {
-    let key = Key::new(algorithm, material.as_bytes(), None).unwrap();
+    let key = SigningKey::new(algorithm, material.as_bytes(), None).unwrap();
     Signing { keys: [("release".to_owned(), key)].into(), ..Signing::default() }
 }
 
@@ -101,14 +101,14 @@ async fn what_was_changed_added_or_taken_away_is_refused() {
         tarball(&files)
     };
     prove_bytes(&with(&good, &[]), release()).await.unwrap();
-    refused(prove_bytes(&with(&rules("b"), &[]), release()).await, "is not what was signed");
+    refused(prove_bytes(&with(&rules("b"), &[]), release()).await, "differs from the signed file");
     for name in ["mcp/more.rego", "data.json", "README", ".manifest", "patch.jsonx"] {
         let packed = with(&good, &[(name, b"{}")]);
         refused(prove_bytes(&packed, release()).await, &format!("`{name}` is not signed"));
     }
     let files = json!([file("mcp/rules.rego", &good), file("data.json", "{}")]);
     let packed = one_file(&signer, &header, &json!({ "files": files }));
-    refused(prove_bytes(&packed, release()).await, "`data.json` is signed and missing");
+    refused(prove_bytes(&packed, release()).await, "`data.json` is signed, but missing");
     let files = json!([file("mcp/rules.rego", &good), file("/mcp/rules.rego", &good)]);
     let packed = one_file(&signer, &header, &json!({ "files": files }));
     refused(prove_bytes(&packed, release()).await, "signed twice");
@@ -127,13 +127,13 @@ async fn an_unsigned_bundle_is_refused_where_keys_are_configured() {
     refused(prove_bytes(&signed_bundle("v1"), None).await, "no key is configured");
     let rego = rules("a");
     for (signatures, expected) in [
-        (r#"{"signatures":[]}"#, "0 signatures instead of one"),
-        (r#"{"signatures":["a","b"]}"#, "2 signatures instead of one"),
+        (r#"{"signatures":[]}"#, "0 signatures, but exactly one"),
+        (r#"{"signatures":["a","b"]}"#, "2 signatures, but exactly one"),
         (r#"{"signatures":["a.b"]}"#, "no JWT"),
         (r#"{"signatures":["!.b.c"]}"#, "no JWT"),
-        (r#"{"signatures":["e30.e30.e30"]}"#, "of no known form"),
+        (r#"{"signatures":["e30.e30.e30"]}"#, "not in the expected format"),
         (r#"{"signatures":["e30.e30.e30"],"plugin":"mine"}"#, "of another form"),
-        ("", "of no known form"),
+        ("", "not in the expected format"),
     ] {
         let packed =
             tarball(&[("r.rego", rego.as_bytes()), (".signatures.json", signatures.as_bytes())]);
@@ -151,7 +151,7 @@ async fn keys_and_scopes_are_chosen_as_opa_chooses() {
     let signer = Signer::Rsa(&signature::RSA_PKCS1_SHA256);
     let keys = || {
         let key = |scope: Option<&str>| {
-            Key::new(Algorithm::RS256, RSA.as_bytes(), scope.map(str::to_owned)).unwrap()
+            SigningKey::new(Algorithm::RS256, RSA.as_bytes(), scope.map(str::to_owned)).unwrap()
         };
         let keys = [("release".to_owned(), key(None)), ("scoped".to_owned(), key(Some("read")))];
         Signing { keys: keys.into(), ..Signing::default() }
@@ -181,8 +181,8 @@ async fn keys_and_scopes_are_chosen_as_opa_chooses() {
         prove_bytes(&packed, Some(signing)).await.unwrap();
     }
     for (packed, signing, expected) in [
-        (bundle(None, None, None), keys(), "names no key"),
-        (bundle(Some("gone"), Some("release"), None), keys(), "no key is called `gone`"),
+        (bundle(None, None, None), keys(), "does not name a key"),
+        (bundle(Some("gone"), Some("release"), None), keys(), "no key with the id `gone`"),
         (bundle(Some("release"), None, Some("write")), keys(), "another scope"),
         (bundle(Some("scoped"), None, None), keys(), "another scope"),
         (bundle(Some("scoped"), None, Some("read")), scoped("write"), "another scope"),
@@ -238,7 +238,7 @@ fn keys_of_the_wrong_kind_are_refused() {
         ),
         (Algorithm::HS256, "", "empty"),
     ] {
-        let problem = Key::new(algorithm, pem.as_bytes(), None).unwrap_err();
+        let problem = SigningKey::new(algorithm, pem.as_bytes(), None).unwrap_err();
         assert!(problem.contains(expected), "{algorithm:?}: {problem}");
     }
 }

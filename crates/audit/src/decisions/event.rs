@@ -1,28 +1,29 @@
-//! A record of a decision as an event of OPA's decision logs.
+//! Converts a record with a decision to an event of OPA's decision logs (Open Policy Agent
+//! documentation, "Decision Logs", "Decision Log Events").
 //!
-//! What the record holds of the policy's input becomes `input`; without any (`audit.inputs:
-//! none`), the facts that every record has stand in their places. What is not there is named in
-//! `erased`, so that nobody takes it for absent. `result` is what the firewall decided, duties
-//! included.
+//! The policy input that the record holds becomes `input`. Without it (`audit.inputs: none`),
+//! `input` is built from the facts that every record has. Members of the input that are not
+//! available are listed in `erased`, so that nobody takes them for absent. `result` is the
+//! firewall's decision with its obligations.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::entry::{Entry, TargetEntry};
+use crate::entry::{JournalRecord, TargetRecord};
 
-/// What all events have in common.
-pub(super) struct Form {
+/// The members that all events have in common.
+pub(super) struct EventTemplate {
     pub(super) labels: BTreeMap<String, String>,
     pub(super) path: String,
 }
 
-/// The name of the one bundle that there is.
+/// The name under which events report the policy's revision; there is always one policy.
 const BUNDLE: &str = "policy";
 
-impl Form {
-    /// The event of a record; nothing where it is about no decision.
-    pub(super) fn event(&self, entry: Entry) -> Option<Value> {
+impl EventTemplate {
+    /// The event of a record; `None` for a record without a decision on a message.
+    pub(super) fn event(&self, entry: JournalRecord) -> Option<Value> {
         if !matches!(entry.event.as_str(), "intent" | "denial" | "notice" | "drop") {
             return None;
         }
@@ -68,8 +69,8 @@ impl Form {
     }
 }
 
-/// What the record knows of the input, and pointers of what it does not.
-fn input(entry: Entry) -> (Value, Vec<String>) {
+/// The input as far as the record holds it, and JSON pointers to the members that it does not hold.
+fn input(entry: JournalRecord) -> (Value, Vec<String>) {
     if let Some(input) = entry.input {
         return (input, entry.input_left_out);
     }
@@ -133,8 +134,8 @@ fn input(entry: Entry) -> (Value, Vec<String>) {
     (Value::Object(known), left_out.into_iter().map(str::to_owned).collect())
 }
 
-/// The member that says what was acted on, and what is missing from it.
-fn target(target: TargetEntry) -> Option<(&'static str, Value, &'static [&'static str])> {
+/// The member of the input for the target, and JSON pointers to what is not known of it.
+fn target(target: TargetRecord) -> Option<(&'static str, Value, &'static [&'static str])> {
     if let Some(name) = target.tool {
         let flags = (!target.flags.is_empty()).then_some(target.flags);
         let tool = present(json!({
@@ -155,7 +156,7 @@ fn target(target: TargetEntry) -> Option<(&'static str, Value, &'static [&'stati
     target.task.map(|id| ("task", json!({ "id": id }), lacks))
 }
 
-/// `object` without members that are `null`.
+/// `object` without its `null` members.
 fn present(mut object: Value) -> Value {
     if let Some(members) = object.as_object_mut() {
         members.retain(|_, value| !value.is_null());

@@ -1,25 +1,30 @@
-//! Masks: what a policy wants taken out of an event or put in its place.
+//! Applies masks: what a policy removes from an event or replaces in it.
 //!
-//! The form is OPA's (`data.system.log.mask`): a set of paths to remove, such as
-//! `/input/principal/claims`, or of objects with `op` (`remove` or `upsert`), `path` and `value`.
-//! A path that leads nowhere changes nothing. A mask of another form is an error, and an event
-//! whose mask is in error loses input and result.
+//! The format is OPA's (Open Policy Agent documentation, "Masking Sensitive Data";
+//! `data.system.log.mask`): a set of paths to remove, such as `/input/principal/claims`, or of
+//! objects with `op` (`remove` or `upsert`), `path` and `value`. A path that does not exist changes
+//! nothing. A mask in any other format is an error, and the event then loses `input` and `result`.
+//! Evaluating the rule is the caller's job.
 
 use serde_json::{Map, Value};
 
-/// One thing to do.
+/// One change to an event.
 #[derive(Debug)]
-struct Rule {
+struct MaskRule {
     path: Vec<String>,
-    /// The value to put there; nothing to remove what is there.
+    /// The new value; `None` removes the old one.
     value: Option<Value>,
 }
 
-/// Does to `event` what `mask`, JSON text, says: all of it, or nothing where it is in error.
+/// Applies `mask`, JSON text, to `event`: all rules, or none if any rule is invalid.
+///
+/// # Errors
+///
+/// What is wrong with the mask.
 pub(super) fn apply(event: &mut Value, mask: &str) -> Result<(), String> {
     let mask: Value = serde_json::from_str(mask).map_err(|error| error.to_string())?;
-    let Value::Array(written) = mask else { return Err("the mask is no set".to_owned()) };
-    let rules: Result<Vec<Rule>, String> = written.into_iter().map(rule).collect();
+    let Value::Array(written) = mask else { return Err("the mask is not a set".to_owned()) };
+    let rules: Result<Vec<MaskRule>, String> = written.into_iter().map(rule).collect();
     for rule in rules? {
         let pointer = format!("/{}", rule.path.join("/"));
         let (done, list) = match rule.value {
@@ -33,7 +38,7 @@ pub(super) fn apply(event: &mut Value, mask: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Takes out all that a mask could have meant.
+/// Removes everything that a mask could have removed, and notes `cause` in the event.
 pub(super) fn strip(event: &mut Value, cause: &str) {
     for name in ["input", "result"] {
         if remove(event, &[name.to_owned()]) {
@@ -46,39 +51,40 @@ pub(super) fn strip(event: &mut Value, cause: &str) {
     }
 }
 
-fn rule(written: Value) -> Result<Rule, String> {
+fn rule(written: Value) -> Result<MaskRule, String> {
     match written {
-        Value::String(path) => Ok(Rule { path: self::path(&path)?, value: None }),
+        Value::String(path) => Ok(MaskRule { path: self::path(&path)?, value: None }),
         Value::Object(mut members) => {
             let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
-            let path = text(members.get("path")).ok_or("a mask without `path`")?;
+            let path = text(members.get("path")).ok_or("a mask has no `path`")?;
             let path = self::path(&path)?;
             match text(members.get("op")).as_deref() {
-                Some("remove") => Ok(Rule { path, value: None }),
+                Some("remove") => Ok(MaskRule { path, value: None }),
                 Some("upsert") => {
                     let value = members.remove("value").unwrap_or(Value::Null);
-                    Ok(Rule { path, value: Some(value) })
+                    Ok(MaskRule { path, value: Some(value) })
                 }
-                _ => Err("a mask whose `op` is neither `remove` nor `upsert`".to_owned()),
+                _ => Err("a mask's `op` is neither `remove` nor `upsert`".to_owned()),
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
-            Err("a mask that is neither a path nor an object".to_owned())
+            Err("a mask is neither a path nor an object".to_owned())
         }
     }
 }
 
 fn path(written: &str) -> Result<Vec<String>, String> {
-    let rest = written.strip_prefix('/').ok_or("a mask's path without `/` before it")?;
+    let rest = written.strip_prefix('/').ok_or("a mask's path does not begin with `/`")?;
     let path: Vec<String> = rest.split('/').map(str::to_owned).collect();
     match path.first().map(String::as_str) {
-        // Nothing here depends on built-ins that are not deterministic, so their cache is empty.
+        // The policy engine allows no non-deterministic built-ins, so `nd_builtin_cache` is always
+        // absent.
         Some("input" | "result" | "nd_builtin_cache") => Ok(path),
-        _ => Err("a mask's path outside of `/input` and `/result`".to_owned()),
+        _ => Err("a mask's path is outside of `/input` and `/result`".to_owned()),
     }
 }
 
-/// Removes what is at `path`; false where nothing is.
+/// Removes the value at `path`; `false` if there is none.
 fn remove(event: &mut Value, path: &[String]) -> bool {
     let Some((last, parents)) = path.split_last() else { return false };
     let parent = parents.iter().try_fold(event, |value, name| child(value, name));
@@ -95,8 +101,8 @@ fn remove(event: &mut Value, path: &[String]) -> bool {
     }
 }
 
-/// Puts `value` at `path`, with objects on the way where there is nothing; false where something
-/// else is in the way, or where there is no input or result at all.
+/// Sets the value at `path` and creates missing objects on the way; `false` if a value of another
+/// kind is in the way, or if the event has no `input` or `result`.
 fn upsert(event: &mut Value, path: &[String], value: Value) -> bool {
     let Some((last, parents)) = path.split_last() else { return false };
     let root = path.first().map(String::as_str).unwrap_or_default();
@@ -130,7 +136,7 @@ fn child<'a>(value: &'a mut Value, name: &str) -> Option<&'a mut Value> {
     }
 }
 
-/// Adds `pointer` to the list of what was done.
+/// Adds `pointer` to the event's list `erased` or `masked`.
 fn note(event: &mut Value, list: &str, pointer: String) {
     if let Some(members) = event.as_object_mut()
         && let Value::Array(done) = members.entry(list).or_insert_with(|| Value::Array(Vec::new()))
