@@ -1,5 +1,5 @@
 //! The access request: which principal wants to do what, to which resource, in which context (the
-//! AuthZEN and Cedar quadruple).
+//! `AuthZEN` and Cedar quadruple).
 //!
 //! `session` builds an [`AccessRequest`] from a [`Frame`](crate::wire::frame::Frame) by the method
 //! table, and from the body alone, never from headers. A method without a row in the table is

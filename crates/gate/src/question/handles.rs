@@ -163,7 +163,7 @@ impl PrincipalState {
         match self.handles.get(&digest) {
             // The same handle for two operations: it is unknown which of them the server runs.
             Some(known) if known.expires > now && known.target != issued.target => {
-                issued.target = None
+                issued.target = None;
             }
             None if self.handles.len() >= HandleStore::HANDLES_MAX => self.evict_handles(now),
             Some(_) | None => {}
