@@ -139,7 +139,7 @@ impl<'f, T: 'f> Form<'f, Vec<T>> {
 }
 
 /// Whether it is a list or a mapping with nothing in it.
-pub(super) fn is_empty(kind: &Kind) -> bool {
+fn is_empty(kind: &Kind) -> bool {
     match kind {
         Kind::List(nodes) => nodes.is_empty(),
         Kind::Map(members) => members.is_empty(),

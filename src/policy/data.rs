@@ -8,9 +8,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::bundle::manifest::{Root, leads_to, owns};
-use bartizan_gate::wire::document::{
-    Document, DocumentLimits, Kind, Unreadable, Value, write_string,
-};
+use bartizan_gate::wire::document::{Document, DocumentLimits, Kind, Value, write_string};
+use bartizan_rego::unreadable_cause;
 
 /// Most values in one data file.
 const VALUES_MAX: usize = 1 << 23;
@@ -76,27 +75,15 @@ fn read(text: &str) -> Result<Node, (Option<usize>, String)> {
         values_max: VALUES_MAX,
         ..DocumentLimits::default()
     };
-    let document = Document::read(Bytes::copy_from_slice(text.as_bytes()), &limits)
-        .map_err(|unreadable| describe(&unreadable))?;
+    let document =
+        Document::read(Bytes::copy_from_slice(text.as_bytes()), &limits).map_err(|unreadable| {
+            let (at, cause) = unreadable_cause(&unreadable);
+            (at, cause.to_owned())
+        })?;
     if document.root().kind() != Kind::Object {
         return Err((Some(0), "not an object".to_owned()));
     }
     Ok(copy(document.root()))
-}
-
-fn describe(unreadable: &Unreadable) -> (Option<usize>, String) {
-    use Unreadable as U;
-    let (at, what) = match *unreadable {
-        U::TooLarge | U::TooMany => (None, "too large"),
-        U::NotUtf8 { at } => (Some(at), "not UTF-8, or begins with a byte order mark"),
-        U::NotJson { at } => (Some(at), "not JSON"),
-        U::TooDeep { at } => (Some(at), "nested too deep"),
-        U::BadNumber { at } => (Some(at), "a number too long or too large"),
-        U::LoneSurrogate { at } => (Some(at), "an escape is half of a surrogate pair"),
-        U::DuplicateName { at } => (Some(at), "a name is given twice"),
-        U::ReservedName { at } => (Some(at), "a reserved name"),
-    };
-    (at, what.to_owned())
 }
 
 /// Copies a value. The recursion is as deep as the document, which the strict reader bounds.

@@ -21,7 +21,7 @@ use bartizan_gate::question::status::{DefinitionStatus, Drift};
 use bartizan_gate::wire::document::{Document, DocumentLimits, Value};
 use bartizan_gate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
 use bartizan_gate::wire::unseen;
-use bartizan_rego::{ReplayEvaluator, UnknownInput};
+use bartizan_rego::{ReplayEvaluator, UnknownInput, not_strict_json};
 
 /// Facts from a configuration about the servers and principals that records name.
 #[derive(Debug, Clone, Default)]
@@ -286,7 +286,7 @@ impl Recorded {
 
 fn document(line: &[u8]) -> Result<Document, String> {
     Document::read(Bytes::copy_from_slice(line), &DocumentLimits::default())
-        .map_err(|unreadable| format!("not strict JSON: {unreadable:?}"))
+        .map_err(|unreadable| not_strict_json(&unreadable))
 }
 
 impl QuestionSummary {

@@ -499,7 +499,7 @@ fn read_json(args: &[Value], limits: &EvalLimits) -> Result<Result<Value, String
     let bounds = DocumentLimits { bytes_max: limits.string_bytes_max, ..DocumentLimits::default() };
     let document = match Document::read(Bytes::copy_from_slice(text.as_bytes()), &bounds) {
         Ok(document) => document,
-        Err(unreadable) => return Ok(Err(format!("{unreadable:?}"))),
+        Err(unreadable) => return Ok(Err(super::problem::not_strict_json(&unreadable))),
     };
     let input = super::value::of_document(document.root());
     Ok(match input.inexact.first() {

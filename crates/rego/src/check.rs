@@ -194,8 +194,8 @@ pub(super) fn problems(
     let index = Index::of(modules);
     let mut problems = Vec::new();
     for (at, module) in modules.iter().enumerate() {
-        let checker = Checker { index: &index, module: at, text: module };
-        checker.names(&mut problems);
+        let checker = Checker { index: &index, module: at, ast: module };
+        checker.reserved_names(&mut problems);
         for rule in &module.policy {
             checker.rule(rule, &mut problems);
         }
@@ -225,16 +225,16 @@ pub(super) fn location(span: &Span) -> (&str, u32) {
 struct Checker<'a, 'i> {
     index: &'i Index<'a>,
     module: usize,
-    text: &'a Module,
+    ast: &'a Module,
 }
 
 impl<'a> Checker<'a, '_> {
     /// Refuses rules and import aliases that hide a built-in on one engine or both, and names that
     /// are reserved for guards.
-    fn names(&self, problems: &mut Vec<PolicyProblem>) {
-        let rules = self.text.policy.iter().map(|rule| rule_ref(rule));
+    fn reserved_names(&self, problems: &mut Vec<PolicyProblem>) {
+        let rules = self.ast.policy.iter().map(|rule| rule_ref(rule));
         let rules = rules.filter_map(|refr| Some((*names_of(refr).first()?, refr.span())));
-        let aliases = self.text.imports.iter().filter_map(|import| {
+        let aliases = self.ast.imports.iter().filter_map(|import| {
             let path = names_of(&import.refr);
             let alias = import.r#as.as_ref().map(Span::text).or(path.last().copied())?;
             let plain = matches!(path.first(), Some(&"rego" | &"future"));

@@ -145,7 +145,7 @@ impl<'a> Rewriter<'a, '_> {
                 if let Visit::Expr(Expr::ArrayCompr { term, .. } | Expr::SetCompr { term, .. }) =
                     &visit
                 {
-                    self.yields(term, &declared);
+                    self.yielded_value(term, &declared);
                 }
                 match visit {
                     Visit::Ref(reference) => self.reference(*module, &reference),
@@ -167,7 +167,7 @@ impl<'a> Rewriter<'a, '_> {
                 if !args.is_empty() {
                     self.refuse(rule.span(), "a default for a function");
                 }
-                if literal(value).is_none() {
+                if !is_literal(value) {
                     self.refuse(rule.span(), "a default that is not a plain value");
                 }
             }
@@ -176,7 +176,9 @@ impl<'a> Rewriter<'a, '_> {
                     RuleHead::Set { key: None, .. } => {
                         self.refuse(rule.span(), "a set without `contains`");
                     }
-                    RuleHead::Set { key: Some(key), .. } => self.yields(key, &declared(rule)),
+                    RuleHead::Set { key: Some(key), .. } => {
+                        self.yielded_value(key, &declared(rule));
+                    }
                     RuleHead::Compr { .. } | RuleHead::Func { .. } => {}
                 }
                 if rule_args(rule).iter().any(|arg| !matches!(arg, Expr::Var { .. })) {
@@ -196,8 +198,8 @@ impl<'a> Rewriter<'a, '_> {
 
     /// Refuses iteration inside a yielded value. Where there is no collection to iterate over, the
     /// strict engine reports an error and the machine yields nothing.
-    fn yields(&mut self, value: &Expr, declared: &BTreeSet<&str>) {
-        if free(value, declared) {
+    fn yielded_value(&mut self, value: &Expr, declared: &BTreeSet<&str>) {
+        if has_free_index(value, declared) {
             self.refuse(value.span(), "iteration inside a yielded value");
         }
     }
@@ -218,8 +220,8 @@ impl<'a> Rewriter<'a, '_> {
             let head_value = assign.map(|assign| assign.value.as_ref());
             if bodies.is_empty() {
                 let value = constant(head_value);
-                single &=
-                    value.is_some() || !head_value.is_some_and(|it| free(it, &BTreeSet::new()));
+                single &= value.is_some()
+                    || !head_value.is_some_and(|it| has_free_index(it, &BTreeSet::new()));
                 values.push(value);
             }
             for (at, body) in bodies.iter().enumerate() {
@@ -258,7 +260,7 @@ impl<'a> Rewriter<'a, '_> {
             }
             Literal::Every { span, .. } => self.refuse(span, "`every`"),
             Literal::NotExpr { span, expr } => {
-                if looks_up(expr)
+                if indexes_in(expr)
                     .any(|index| matches!(index, Expr::Var { span, .. } if span.text() == "_"))
                 {
                     self.refuse(span, "iteration inside `not`");
@@ -267,7 +269,7 @@ impl<'a> Rewriter<'a, '_> {
             Literal::Expr { expr, span } => {
                 if let Expr::AssignExpr { op, lhs, .. } = expr.as_ref() {
                     match variable(lhs).filter(|name| *op == AssignOp::ColEq && *name != "_") {
-                        Some(name) => self.defined(module, &statement.span, name),
+                        Some(name) => self.require_defined(module, &statement.span, name),
                         None => self.refuse(span, "unification, or an assignment to a pattern"),
                     }
                 }
@@ -279,7 +281,7 @@ impl<'a> Rewriter<'a, '_> {
         match expr {
             Expr::ObjectCompr { span, .. } => self.refuse(span, "an object comprehension"),
             Expr::ArrayCompr { span, term, .. }
-                if variable(term).is_none() && literal(term).is_none() =>
+                if variable(term).is_none() && !is_literal(term) =>
             {
                 self.refuse(span, "an array comprehension of something else than a variable");
             }
@@ -369,7 +371,7 @@ impl<'a> Rewriter<'a, '_> {
     /// Makes an assignment of undefined fail, by adding `; x == x`. The machine would continue with
     /// `x` undefined, so that `x := input.absent; not x == 1` would be true; a comparison with
     /// undefined does fail on it.
-    fn defined(&mut self, module: usize, statement: &Span, name: &str) {
+    fn require_defined(&mut self, module: usize, statement: &Span, name: &str) {
         let Some((_, end)) = self.extent(module, statement) else { return };
         let rank = (false, usize::MAX);
         let text = format!("; {name} == {name}");
@@ -431,7 +433,9 @@ fn iterates(rule: &Rule, body: &RuleBody) -> bool {
         }
     }
     let in_body = body.query.stmts.iter().any(|statement| match &statement.literal {
-        Literal::Expr { expr, .. } | Literal::NotExpr { expr, .. } => free(expr, &declared),
+        Literal::Expr { expr, .. } | Literal::NotExpr { expr, .. } => {
+            has_free_index(expr, &declared)
+        }
         Literal::SomeIn { .. } | Literal::SomeVars { .. } | Literal::Every { .. } => false,
     });
     let own = body.assign.as_ref().map(|assign| assign.value.as_ref());
@@ -441,13 +445,13 @@ fn iterates(rule: &Rule, body: &RuleBody) -> bool {
         } => assign.as_ref().map(|assign| assign.value.as_ref()),
         Rule::Spec { head: RuleHead::Set { .. }, .. } | Rule::Default { .. } => None,
     };
-    in_body || own.into_iter().chain(head).any(|value| free(value, &declared))
+    in_body || own.into_iter().chain(head).any(|value| has_free_index(value, &declared))
 }
 
 /// Whether some index in `expr` is a variable that nothing declares: it then iterates over the
 /// collection. A rule's name as an index does not iterate, but counts here too, which is safe.
-fn free(expr: &Expr, declared: &BTreeSet<&str>) -> bool {
-    looks_up(expr).any(|index| variable(index).is_some_and(|it| !declared.contains(it)))
+fn has_free_index(expr: &Expr, declared: &BTreeSet<&str>) -> bool {
+    indexes_in(expr).any(|index| variable(index).is_some_and(|it| !declared.contains(it)))
 }
 
 fn variable(expr: &Expr) -> Option<&str> {
@@ -459,7 +463,7 @@ fn variable(expr: &Expr) -> Option<&str> {
 
 /// Every index inside an expression, except those inside comprehensions, whose iteration stays
 /// inside them.
-fn looks_up(expr: &Expr) -> impl Iterator<Item = &Expr> {
+fn indexes_in(expr: &Expr) -> impl Iterator<Item = &Expr> {
     let mut found = Vec::new();
     let mut todo = vec![expr];
     while let Some(expr) = todo.pop() {
@@ -495,8 +499,8 @@ fn looks_up(expr: &Expr) -> impl Iterator<Item = &Expr> {
     found.into_iter()
 }
 
-/// `Some` where an expression is a literal: a scalar, or a collection of literals.
-fn literal(expr: &Expr) -> Option<()> {
+/// Whether an expression is a literal: a scalar, or a collection of literals.
+fn is_literal(expr: &Expr) -> bool {
     let mut todo = vec![expr];
     while let Some(expr) = todo.pop() {
         match expr {
@@ -513,10 +517,10 @@ fn literal(expr: &Expr) -> Option<()> {
                     todo.extend([key.as_ref(), value.as_ref()]);
                 }
             }
-            _ => return None,
+            _ => return false,
         }
     }
-    Some(())
+    true
 }
 
 /// The value of a rule's head where it is one scalar; a head without a value is `true`.

@@ -64,7 +64,7 @@ pub use capabilities::capabilities;
 pub use engines::{Demotion, RegoPdp};
 pub use input::input_json;
 pub use lint::{Lint, TRAPS, code_of, lint};
-pub use problem::PolicyProblem;
+pub use problem::{PolicyProblem, not_strict_json, unreadable_cause};
 pub use prove::{FileCoverage, Proof, TestOutcome, TestRun, cover_tests, prove, run_tests};
 pub use query::RuleQuery;
 pub use random::Random;
@@ -319,7 +319,7 @@ impl Policy {
         let unlocated = PolicyProblem::unlocated;
         let raw = Bytes::copy_from_slice(input_json.as_bytes());
         let document = Document::read(raw, &DocumentLimits::default()).map_err(|unreadable| {
-            unlocated(format!("the input is not strict JSON: {unreadable:?}"))
+            unlocated(format!("the input is {}", not_strict_json(&unreadable)))
         })?;
         let input = value::of_document(document.root());
         if let Some(pointer) = input.inexact.first() {
@@ -391,7 +391,7 @@ fn read_data(
         ..DocumentLimits::default()
     };
     let document = Document::read(Bytes::copy_from_slice(text.as_bytes()), &bounds)
-        .map_err(|unreadable| in_data(format!("not strict JSON: {unreadable:?}")))?;
+        .map_err(|unreadable| in_data(not_strict_json(&unreadable)))?;
     let value = value::of_document(document.root());
     if let Some(pointer) = value.inexact.first() {
         return Err(in_data(format!("the number at `{pointer}` has no exact value"))

@@ -2,6 +2,8 @@
 //!
 //! The program prints them. Whether a problem keeps a policy from running is the caller's decision.
 
+use bartizan_gate::wire::document::Unreadable;
+
 /// Longest part of regorus's message that is kept, characters.
 const MESSAGE_CHARS_MAX: usize = 400;
 
@@ -62,6 +64,30 @@ impl std::fmt::Display for PolicyProblem {
 }
 
 impl std::error::Error for PolicyProblem {}
+
+/// Why a JSON text is not strict JSON (`docs/strict-profile.md`, P2 to P6): the byte offset, where
+/// one is known, and the cause.
+pub fn unreadable_cause(unreadable: &Unreadable) -> (Option<usize>, &'static str) {
+    use Unreadable as U;
+    match *unreadable {
+        U::TooLarge | U::TooMany => (None, "too large"),
+        U::NotUtf8 { at } => (Some(at), "not UTF-8, or begins with a byte order mark"),
+        U::NotJson { at } => (Some(at), "not JSON"),
+        U::TooDeep { at } => (Some(at), "nested too deep"),
+        U::BadNumber { at } => (Some(at), "a number too long or too large"),
+        U::LoneSurrogate { at } => (Some(at), "an escape is half of a surrogate pair"),
+        U::DuplicateName { at } => (Some(at), "a name is given twice"),
+        U::ReservedName { at } => (Some(at), "a reserved name"),
+    }
+}
+
+/// The message for a JSON text that is not strict JSON, with the byte offset.
+pub fn not_strict_json(unreadable: &Unreadable) -> String {
+    match unreadable_cause(unreadable) {
+        (Some(at), cause) => format!("not strict JSON: byte {at}: {cause}"),
+        (None, cause) => format!("not strict JSON: {cause}"),
+    }
+}
 
 /// The parts of an error text of regorus, which shows the source line and a caret below it.
 #[derive(Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use regorus::Value;
 
 use super::check::Index;
-use super::problem::PolicyProblem;
+use super::problem::{PolicyProblem, not_strict_json};
 use super::prove::parsed;
 use super::strict::Interpreter;
 use super::value;
@@ -54,7 +54,7 @@ impl RuleQuery {
         let raw = Bytes::copy_from_slice(input_json.as_bytes());
         let unlocated = PolicyProblem::unlocated;
         let document = Document::read(raw, &DocumentLimits::default()).map_err(|unreadable| {
-            unlocated(format!("the input is not strict JSON: {unreadable:?}"))
+            unlocated(format!("the input is {}", not_strict_json(&unreadable)))
         })?;
         let value = interpreter
             .evaluate(&self.path, value::of_document(document.root()).value)

@@ -271,15 +271,15 @@ fn ttl(text: &str) -> Result<Duration, Indeterminate> {
 /// An object in a result, and its name in messages.
 struct Fields<'a> {
     members: &'a Object,
-    called: &'a str,
+    name: &'a str,
 }
 
 impl<'a> Fields<'a> {
-    fn of(value: &'a Value, called: &'a str) -> Result<Self, Indeterminate> {
+    fn of(value: &'a Value, name: &'a str) -> Result<Self, Indeterminate> {
         match value {
-            Value::Object(members) => Ok(Self { members, called }),
-            Value::Undefined => Err(Indeterminate::malformed(format!("{called}: undefined"))),
-            _ => Err(Indeterminate::malformed(format!("{called}: not an object"))),
+            Value::Object(members) => Ok(Self { members, name }),
+            Value::Undefined => Err(Indeterminate::malformed(format!("{name}: undefined"))),
+            _ => Err(Indeterminate::malformed(format!("{name}: not an object"))),
         }
     }
 
@@ -293,7 +293,7 @@ impl<'a> Fields<'a> {
             if !known {
                 return Err(Indeterminate::malformed(format!(
                     "{}: unknown member {name}",
-                    self.called
+                    self.name
                 )));
             }
         }
@@ -305,18 +305,17 @@ impl<'a> Fields<'a> {
             None => Ok(None),
             Some(Value::String(text)) if text.len() <= TEXT_BYTES_MAX => Ok(Some((&**text).into())),
             Some(Value::String(_)) => {
-                Err(Indeterminate::malformed(format!("{}: `{name}` is too long", self.called)))
+                Err(Indeterminate::malformed(format!("{}: `{name}` is too long", self.name)))
             }
             Some(_) => {
-                Err(Indeterminate::malformed(format!("{}: `{name}` is not a string", self.called)))
+                Err(Indeterminate::malformed(format!("{}: `{name}` is not a string", self.name)))
             }
         }
     }
 
     fn required(&self, name: &str) -> Result<Box<str>, Indeterminate> {
-        self.text(name)?.ok_or_else(|| {
-            Indeterminate::malformed(format!("{}: `{name}` is missing", self.called))
-        })
+        self.text(name)?
+            .ok_or_else(|| Indeterminate::malformed(format!("{}: `{name}` is missing", self.name)))
     }
 
     fn code(&self) -> Result<Box<str>, Indeterminate> {
@@ -329,12 +328,12 @@ impl<'a> Fields<'a> {
             Some(Value::Array(items)) => items.iter().collect(),
             Some(Value::Set(items)) => items.iter().collect(),
             Some(_) => {
-                let message = format!("{}: `{name}` is neither an array nor a set", self.called);
+                let message = format!("{}: `{name}` is neither an array nor a set", self.name);
                 return Err(Indeterminate::malformed(message));
             }
         };
         if elements.len() > ELEMENTS_MAX && name != "hide" {
-            return Err(Indeterminate::malformed(format!("{}: `{name}` is too long", self.called)));
+            return Err(Indeterminate::malformed(format!("{}: `{name}` is too long", self.name)));
         }
         Ok(elements)
     }
@@ -352,7 +351,7 @@ impl<'a> Fields<'a> {
             Value::String(text) => Ok((&**text).into()),
             _ => Err(Indeterminate::malformed(format!(
                 "{}: `{name}` holds a value that is no string",
-                self.called
+                self.name
             ))),
         });
         strings.collect()

@@ -23,8 +23,8 @@ pub(super) fn problems(module: &Module, limits: &EvalLimits) -> Vec<PolicyProble
         line: 1,
         open: Vec::new(),
         chain: 0,
-        joined: false,
-        broken: false,
+        after_operator: false,
+        after_line_end: false,
         problems: Vec::new(),
     };
     scan.run();
@@ -41,9 +41,9 @@ struct Scan<'a> {
     chain: usize,
     /// Whether the last token was an operator, dot or opening bracket, so that the expression
     /// continues after it.
-    joined: bool,
+    after_operator: bool,
     /// Whether a line ended after the last token.
-    broken: bool,
+    after_line_end: bool,
     problems: Vec<PolicyProblem>,
 }
 
@@ -79,11 +79,11 @@ impl Scan<'_> {
 
     /// Counts a token. The end of a line ends an expression, unless an operator is next to it.
     fn token(&mut self, joins: bool) {
-        if self.broken && !joins && !self.joined {
+        if self.after_line_end && !joins && !self.after_operator {
             self.chain = 0;
         }
-        self.broken = false;
-        self.joined = joins;
+        self.after_line_end = false;
+        self.after_operator = joins;
         if joins {
             self.chain = self.chain.saturating_add(1);
             if self.chain > self.limits.chain_max {
@@ -102,7 +102,7 @@ impl Scan<'_> {
         match sign {
             '\n' => {
                 self.line = self.line.saturating_add(1);
-                self.broken = true;
+                self.after_line_end = true;
             }
             '[' | '{' | '(' => {
                 self.token(true);
