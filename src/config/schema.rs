@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::table::{Absent, Condition, Shape, Table};
-use crate::yaml;
+use crate::yaml::{self, Kind};
 
 /// The schema of a file with the keys of `table`.
 pub(super) fn text(table: &Table) -> String {
@@ -30,15 +30,27 @@ fn of_table(table: &Table) -> Map<String, Value> {
             Absent::Refused | Absent::Means(_) => {}
         }
         properties.insert(row.key.to_owned(), Value::Object(schema));
-        match row.only {
-            Some(Condition { key, value: None, .. }) => {
+        // An empty list or mapping says nothing, so the reader takes it without the other key.
+        let but_empty = if row.shape.takes_empty(&Kind::List(Vec::new())) {
+            Some(json!({"const": []}))
+        } else if row.shape.takes_empty(&Kind::Map(Vec::new())) {
+            Some(json!({"const": {}}))
+        } else {
+            None
+        };
+        match (row.only, but_empty) {
+            (Some(Condition { key, value: None, .. }), None) => {
                 dependent.insert(row.key.to_owned(), json!([key]));
             }
-            Some(Condition { key, value: Some(value), .. }) => conditions.push(json!({
-                "if": {"properties": {key: {"const": value}}},
-                "else": {"properties": {row.key: false}},
+            (Some(Condition { key, value: None, .. }), Some(empty)) => conditions.push(json!({
+                "if": {"required": [key]},
+                "else": {"properties": {row.key: empty}},
             })),
-            None => {}
+            (Some(Condition { key, value: Some(value), .. }), empty) => conditions.push(json!({
+                "if": {"properties": {key: {"const": value}}},
+                "else": {"properties": {row.key: empty.unwrap_or(json!(false))}},
+            })),
+            (None, _) => {}
         }
     }
     for keys in &table.exclusive {
@@ -78,7 +90,11 @@ fn of_shape(shape: &Shape) -> Map<String, Value> {
             {"type": "integer", "minimum": low, "maximum": high},
             {"type": "string", "pattern": r"^[0-9]+\s*(B|KiB|MiB|GiB)?$"},
         ]}),
-        Shape::Time { .. } => json!({"type": "string", "pattern": r"^([0-9]+\s*[A-Za-zµ]+\s*)+$"}),
+        // As `humantime` reads it, which takes a fraction, and white space around digits.
+        Shape::Time { .. } => json!({
+            "type": "string",
+            "pattern": r"^\s*([0-9][0-9\s]*(\.[0-9\s]+)?[A-Za-zµ]+\s*)+$",
+        }),
         Shape::Word(words) => json!({"enum": words}),
         Shape::List { item, alone, empty } => {
             let item = of_shape(item);

@@ -6,7 +6,7 @@
 //! differ from what is read. For this every section asks for all of its keys, whatever it finds.
 
 use super::context::Context;
-use super::form::{Form, Written, expected, is_empty};
+use super::form::{Form, Written, expected};
 use super::problem::{Location, did_you_mean, joined};
 use super::table::{Absent, Condition, Row, Shape, Table};
 use crate::yaml::{Kind, Member, Node, Origin};
@@ -42,7 +42,13 @@ pub(super) fn section<'f, T: 'f>(read: impl Fn(&mut Section<'_>) -> Option<T> + 
             | Kind::Float(_)
             | Kind::Text(_)
             | Kind::List(_) => {
-                expected(cx, &location, "keys with values", &node.kind, "indent them below");
+                expected(
+                    cx,
+                    &location,
+                    "keys with values",
+                    &node.kind,
+                    "write its keys below it, indented",
+                );
                 return None;
             }
         };
@@ -283,8 +289,8 @@ impl<'f, T: 'f> Key<'_, '_, 'f, T> {
         if let Some(condition) = self.only
             && !condition.holds
         {
-            // An empty list or mapping says nothing, so it does no harm.
-            if is_empty(&node.kind) {
+            // An empty list or mapping says nothing, so it does no harm where one may be written.
+            if self.form.shape(self.section.cx).takes_empty(&node.kind) {
                 return Found::Absent;
             }
             let what = format!("has a meaning only with `{}`", condition.shown());

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::yaml::Kind;
+
 /// The keys of one mapping.
 #[derive(Debug, Default)]
 pub(super) struct Table {
@@ -169,6 +171,15 @@ fn innermost(shape: &Shape) -> &Shape {
 }
 
 impl Shape {
+    /// Whether `kind` is a list or a mapping that is empty, and may be.
+    pub(super) fn takes_empty(&self, kind: &Kind) -> bool {
+        match (self, kind) {
+            (Self::List { empty, .. }, Kind::List(nodes)) => *empty && nodes.is_empty(),
+            (Self::ByName { empty, .. }, Kind::Map(members)) => *empty && members.is_empty(),
+            _ => false,
+        }
+    }
+
     /// The least and the greatest value, as one would write them.
     pub(super) fn range(&self) -> Option<(String, String)> {
         match self {

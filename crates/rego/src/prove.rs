@@ -19,8 +19,9 @@ use super::strict::{self, Interpreter};
 use super::walk::{Visit, Walk};
 use super::{Entrypoints, EvalLimits, Policy, PolicySources, compiled};
 
-/// The time limit of one test, as a multiple of a decision's.
-const TEST_TIME_FACTOR: u32 = 25;
+/// One test may take this many times the time of one decision: 2 s by default. A reload runs the
+/// tests beside running traffic, so a test that loops must end soon.
+const TEST_TIME_FACTOR: u32 = 10;
 
 /// The result of one test.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -82,6 +82,7 @@ fn what_is_wrong_by_its_form_is_refused_by_schema_and_check() {
         "servers: {s: {command: []}}".into(),
         "servers: {s: {command: ['${env:TOKEN}']}}".into(),
         "servers: {s: {command: c, headers: {a: b}}}".into(),
+        "servers: {s: {command: c, ca_file: []}}".into(),
         "servers: {s: {command: c, env: {A-B: x}}}".into(),
         beside("lsten: x"),
         beside("mode: dry"),
@@ -105,6 +106,8 @@ fn what_is_wrong_by_its_form_is_refused_by_schema_and_check() {
         bundle(""),
         bundle("path: b, url: 'https://h'"),
         bundle("path: b, timeout: 1s"),
+        bundle("path: b, credentials: {}"),
+        bundle("path: b, polling: {}"),
         bundle("url: 'https://h', credentials: {}"),
         bundle("url: 'https://h', credentials: {bearer: x, bearer_file: y}"),
         bundle("url: 'https://h', credentials: {client_tls: {cert: c}}"),
@@ -115,6 +118,8 @@ fn what_is_wrong_by_its_form_is_refused_by_schema_and_check() {
         inside("path: flags"),
         inside("path: /a%2fb"),
         inside("cwd: /x"),
+        inside("cwd: []"),
+        inside("stop_timeout: {}"),
         inside("hosts: []"),
         inside("headers: {'a b': x}"),
         inside("environment: ''"),
@@ -123,6 +128,8 @@ fn what_is_wrong_by_its_form_is_refused_by_schema_and_check() {
         inside("public_url: 'https://a'"),
         inside("oauth: {}"),
         inside("oauth: {mode: forward, scopes: a}"),
+        inside("oauth: {mode: forward, scopes: []}"),
+        inside("oauth: {mode: forward, issuers: []}"),
         inside("oauth: {mode: terminate, issuers: []}, public_url: 'https://a'"),
         inside(
             "oauth: {mode: terminate, issuers: [{issuer: 'https://i'}]}, public_url: 'https://a'",
@@ -131,5 +138,24 @@ fn what_is_wrong_by_its_form_is_refused_by_schema_and_check() {
     ] {
         assert!(read(&text).is_err(), "check takes {text}");
         assert!(!refused(&text).is_empty(), "the schema takes {text}");
+    }
+}
+
+#[test]
+fn what_check_takes_is_taken_by_the_schema() {
+    let time =
+        |time: &str| format!("servers: {{s: {{url: 'http://h/'}}}}\nlimits: {{drain: {time}}}");
+    for text in [
+        "servers: {s: {command: c, headers: {}}}".to_owned(),
+        "servers: {s: {url: 'http://h/', args: [], env: {}, env_inherit: []}}".into(),
+        time("1.5s"),
+        time("' 5s '"),
+        time("1 0 s"),
+        time("1m 30s"),
+        time("1m30s"),
+        time("1500 ms"),
+    ] {
+        assert!(read(&text).is_ok(), "check refuses {text}");
+        assert_eq!(refused(&text), [""; 0], "{text}");
     }
 }

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use bartizan_edge::Shared;
 use bartizan_edge::client::{ExitReason, RemoteLimits, StdioLimits, StdioUpstream};
 use bartizan_edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
+use bartizan_gate::evidence::record::{AuditRecord, Outcome};
+use bartizan_gate::evidence::step::{AuditSink, Unkept};
 use http::HeaderMap;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -119,6 +122,11 @@ impl Server {
 
     /// A client that shares the gate and the sink with others.
     pub(super) fn client_of(&self, shared: (Shared, Arc<Sink>)) -> Run {
+        self.draining_client(shared, Duration::from_millis(100))
+    }
+
+    /// A client whose calls may go on for `drain_max` after it has closed its side.
+    fn draining_client(&self, shared: (Shared, Arc<Sink>), drain_max: Duration) -> Run {
         let config = HttpUpstreamConfig {
             url: self.url.clone(),
             headers: HeaderMap::new(),
@@ -128,11 +136,8 @@ impl Server {
             limits: HttpUpstreamLimits::default(),
         };
         let upstream = Upstream::from(HttpUpstream::new(config).unwrap());
-        let http = RemoteLimits {
-            retry: Duration::from_millis(10),
-            drain_max: Duration::from_millis(100),
-            ..RemoteLimits::default()
-        };
+        let http =
+            RemoteLimits { retry: Duration::from_millis(10), drain_max, ..RemoteLimits::default() };
         let limits = StdioLimits { http, ..StdioLimits::default() };
         Run::of(shared, StdioUpstream::Http(Arc::new(upstream)), limits)
     }
@@ -382,6 +387,39 @@ async fn a_session_that_the_server_forgot_is_begun_again_once() {
     run.close().await;
     assert_eq!(run.rest().await, Vec::<String>::new(), "the second answer to `initialize`");
     assert_eq!(server.log.lock().unwrap().iter().rfind(in_new).unwrap().name(), "DELETE -");
+}
+
+/// A sink that takes its time for the record of a call that failed.
+struct Slow(Arc<Sink>);
+
+impl AuditSink for Slow {
+    fn keep(&self, record: &AuditRecord) -> Result<(), Unkept> {
+        self.0.keep(record)?;
+        if record.outcome == Some(Outcome::UpstreamFailed) {
+            thread::sleep(Duration::from_millis(300));
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_between_two_sessions_is_answered_though_the_client_has_closed_its_side() {
+    let sessions = Arc::new(AtomicU32::new(0));
+    let minted = Arc::clone(&sessions);
+    let server =
+        Server::start(Box::new(move |received| forgetful(&minted, received, "2025-06-18"))).await;
+    let (shared, sink) = shared();
+    let shared = Shared { sink: Arc::new(Slow(Arc::clone(&sink))), ..shared };
+    let mut run = server.draining_client((shared, Arc::clone(&sink)), LONG);
+    run.send(INITIALIZE).await;
+    run.receive().await.unwrap();
+    run.send(INITIALIZED).await;
+    sessions.fetch_add(10, Ordering::Relaxed);
+    run.send(call("1")).await;
+    // The first attempt is over, and the second one has not begun.
+    sink.outcome(Outcome::UpstreamFailed).await;
+    run.close().await;
+    assert_eq!(run.rest().await, [result("1")]);
 }
 
 #[tokio::test]

@@ -263,10 +263,16 @@ impl Duplex<Child> {
 
 impl Line for Child {
     type Exchange = Exchange;
+    type Message = (Bytes, Result<Frame, Malformed>);
+
+    fn read(&self, line: Bytes) -> Self::Message {
+        let frame = Frame::read(line.clone(), Sender::Server, &self.of.limits.frame);
+        (line, frame)
+    }
 
     /// Whose one line is, put under the client's labels.
-    fn route(&self, table: &mut Table<Exchange>, line: Bytes) -> Route {
-        let frame = match Frame::read(line.clone(), Sender::Server, &self.of.limits.frame) {
+    fn route(&self, table: &mut Table<Exchange>, (line, frame): Self::Message) -> Route {
+        let frame = match frame {
             Ok(frame) => frame,
             // No JSON-RPC at all: a log on the wrong stream.
             Err(Malformed::Version | Malformed::NotObject) => return Route::Stray(line),

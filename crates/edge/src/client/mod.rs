@@ -58,6 +58,9 @@ pub(crate) struct Client {
     pub(crate) gone: CancellationToken,
     /// Told whenever a call may have been settled.
     settled: Notify,
+    /// Held while a request is between its first attempt and its second one: no call of it waits
+    /// then, and yet it is to be answered.
+    between_attempts: Mutex<()>,
     /// Subscriptions, which nobody expects to be answered soon.
     listens: Mutex<BTreeSet<CallId>>,
 }
@@ -93,6 +96,7 @@ impl Client {
             out,
             gone: CancellationToken::new(),
             settled: Notify::new(),
+            between_attempts: Mutex::default(),
             listens: Mutex::default(),
         }
     }
@@ -232,6 +236,14 @@ impl Client {
         .into_act()
     }
 
+    /// The first attempt at `call` failed, of which nobody is told; judges its request `raw` for a
+    /// second one. The client waits for its answer all the while.
+    pub(super) fn judge_again(&self, call: &CallId, failure: &UpstreamFailure, raw: Bytes) -> Act {
+        let _between = lock(&self.between_attempts);
+        self.failed_unheard(call, failure);
+        self.judge(raw)
+    }
+
     /// What is to be done about a message of the client.
     pub(super) fn judge(&self, raw: Bytes) -> Act {
         let arrival = Arrival { raw, ..Arrival::default() };
@@ -247,6 +259,7 @@ impl Client {
     pub(crate) async fn idle(&self) {
         loop {
             let busy = {
+                let _none_between = lock(&self.between_attempts);
                 let calls = self.session.waiting();
                 let listens = lock(&self.listens);
                 calls.iter().any(|call| !listens.contains(call))

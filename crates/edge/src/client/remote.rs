@@ -644,8 +644,7 @@ impl Exchange {
         }
         let forgotten = UpstreamFailure::Status(404);
         // The first attempt is recorded; what it would tell the client is not true any more.
-        remote.client.failed_unheard(&self.call, &forgotten);
-        let act = remote.client.judge(self.body.clone());
+        let act = remote.client.judge_again(&self.call, &forgotten, self.body.clone());
         let Some(permitted) = remote.client.carry(act).await else { return Ok(()) };
         self.call = Arc::clone(permitted.call());
         self.context.session.clone_from(&remote.state().session);

@@ -68,8 +68,15 @@ pub(crate) trait Line: fmt::Debug + Send + Sync + Sized + 'static {
     /// What is remembered of an open exchange, to tell its messages from others.
     type Exchange: fmt::Debug + Send;
 
+    /// A message of the server, as it was read.
+    type Message;
+
+    /// Reads a message. The table is not locked: a long message would hold up everybody who asks
+    /// the line anything meanwhile.
+    fn read(&self, message: Bytes) -> Self::Message;
+
     /// Whose `message` this is. The table is locked.
-    fn route(&self, table: &mut Table<Self::Exchange>, message: Bytes) -> Route;
+    fn route(&self, table: &mut Table<Self::Exchange>, message: Self::Message) -> Route;
 
     /// Whether a message that belongs to no exchange may go to this one.
     fn hears_anything(exchange: &Self::Exchange) -> bool;
@@ -163,6 +170,7 @@ impl<L: Line> Duplex<L> {
     }
 
     fn delivery(&self, message: Bytes) -> Option<Delivery> {
+        let message = self.line.read(message);
         let mut table = self.table();
         match self.line.route(&mut table, message) {
             Route::Answer(number, message, end) => {
@@ -223,16 +231,30 @@ impl<L: Line> Owner for Duplex<L> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
     use super::*;
 
     /// A line whose messages say themselves where they go.
     #[derive(Debug, Default)]
     struct Spelt {
         strays: Mutex<Vec<Bytes>>,
+        /// Locked while no message can be read.
+        unreadable: Mutex<()>,
+        /// Whether a message is being read.
+        reading: AtomicBool,
     }
 
     impl Line for Spelt {
         type Exchange = ();
+        type Message = Bytes;
+
+        fn read(&self, message: Bytes) -> Bytes {
+            self.reading.store(true, Ordering::SeqCst);
+            drop(lock(&self.unreadable));
+            message
+        }
 
         fn route(&self, table: &mut Table<()>, message: Bytes) -> Route {
             let text = String::from_utf8(message.to_vec()).unwrap();
@@ -350,6 +372,25 @@ mod tests {
         drop(slow);
         say(&line, "notice").await;
         assert_eq!(read(&mut heard).await.unwrap(), "notice", "the stream is still open");
+    }
+
+    #[tokio::test]
+    async fn the_line_can_be_asked_while_a_long_message_is_read() {
+        let line = line();
+        let unreadable = lock(&line.line.unreadable);
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+                runtime.unwrap().block_on(say(&line, "notice"));
+            });
+            while !line.line.reading.load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
+            let free = line.table.try_lock().is_ok();
+            drop(unreadable);
+            reader.join().unwrap();
+            assert!(free, "the table is locked while a message is read");
+        });
     }
 
     #[tokio::test]

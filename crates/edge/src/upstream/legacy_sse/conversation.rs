@@ -150,11 +150,15 @@ impl Duplex<SseLine> {
 
 impl Line for SseLine {
     type Exchange = Exchange;
+    type Message = (Bytes, Option<Frame>);
 
-    fn route(&self, table: &mut Table<Exchange>, data: Bytes) -> Route {
-        let Ok(frame) = Frame::read(data.clone(), Sender::Server, &self.limits.frame) else {
-            return unreadable(table, data);
-        };
+    fn read(&self, data: Bytes) -> Self::Message {
+        let frame = Frame::read(data.clone(), Sender::Server, &self.limits.frame).ok();
+        (data, frame)
+    }
+
+    fn route(&self, table: &mut Table<Exchange>, (data, frame): Self::Message) -> Route {
+        let Some(frame) = frame else { return unreadable(table, data) };
         let (id, end) = match frame.message() {
             Message::Result { id } => (id, End::Result),
             Message::Error { id: Some(id), code } => (id, End::Error(*code)),
