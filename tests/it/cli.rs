@@ -28,7 +28,7 @@ fn results_go_to_standard_output_and_complaints_do_not() {
     for (args, exit, expected) in [
         (&["--version"][..], 0, concat!("bartizan ", env!("CARGO_PKG_VERSION"))),
         (&["--help"], 0, "Usage: bartizan <COMMAND>"),
-        (&["wrap", "--help"], 0, "Stands where the server's command stood"),
+        (&["wrap", "--help"], 0, "Replaces the server's command in the client's configuration"),
         (&["help", "policy", "explain"], 0, "Example:"),
         (&[], 64, "Usage: bartizan <COMMAND>"),
         (&["walk"], 64, "error: unrecognized subcommand 'walk'"),
