@@ -334,7 +334,7 @@ pub(super) fn must_exist(path: PathBuf, cx: &Context<'_>) -> Result<PathBuf, Wro
     }
     wrong(
         format!("`{}` does not exist, or may not be seen", path.display()),
-        "correct the path; it counts from the directory of this file",
+        "correct the path; in a configuration, a relative path starts at the directory of its file",
     )
 }
 
@@ -429,7 +429,7 @@ pub(super) fn by_name<'f, N: Display + PartialEq + 'f, T: 'f>(
         let members = match written.node.kind {
             Kind::Map(members) => members,
             other => {
-                let hint = "indent them below";
+                let hint = "write its keys below it, indented";
                 expected(cx, &written.location, "keys with values", &other, hint);
                 return None;
             }

@@ -42,7 +42,13 @@ pub(super) fn section<'f, T: 'f>(read: impl Fn(&mut Section<'_>) -> Option<T> + 
             | Kind::Float(_)
             | Kind::Text(_)
             | Kind::List(_) => {
-                expected(cx, &location, "keys with values", &node.kind, "indent them below");
+                expected(
+                    cx,
+                    &location,
+                    "keys with values",
+                    &node.kind,
+                    "write its keys below it, indented",
+                );
                 return None;
             }
         };

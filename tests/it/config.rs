@@ -222,7 +222,7 @@ fn each_problem_names_its_place_and_a_next_step() {
     let child = |keys: &str| format!("servers:\n  s:\n    command: c\n    {keys}");
     let rows: Vec<(String, &str)> = vec![
         (String::new(), "the file: it is empty: name at least one server"),
-        ("hello".into(), "the file: must be keys with values, is a text: indent them below"),
+        ("hello".into(), "the file: must be keys with values, is a text: write its keys below it, indented"),
         ("mode: enforce".into(), "the file: `servers` is missing: name at least one server, with its"),
         ("servers: {}".into(), "servers (line 1): is empty: name at least one server"),
         (beside("lsten: x"), "lsten (line 2): no such key: did you mean `listen`?"),

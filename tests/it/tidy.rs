@@ -205,15 +205,15 @@ fn edges_decide_nothing() {
 fn proofs_are_made_by_the_session_alone() {
     let mut made = Vec::new();
     for source in all_sources() {
-        for name in ["Permitted::assertion", "Released::assertion", "Self::assertion"] {
+        for name in ["Permitted::issue_proof", "Released::issue_proof", "Self::issue_proof"] {
             for _ in source.lines_naming(name) {
                 made.push((name, source.path.clone()));
             }
         }
         assert!(
-            source.lines_naming("assertion").len()
-                == source.code.matches("::assertion").count()
-                    + source.code.matches("fn assertion").count(),
+            source.lines_naming("issue_proof").len()
+                == source.code.matches("::issue_proof").count()
+                    + source.code.matches("fn issue_proof").count(),
             "{}: a proof's maker is passed around or renamed",
             source.path
         );
@@ -222,12 +222,12 @@ fn proofs_are_made_by_the_session_alone() {
         .iter()
         .filter(|(name, path)| {
             let refusal =
-                *name == "Released::assertion" && path == "crates/gate/src/evidence/refusal.rs";
+                *name == "Released::issue_proof" && path == "crates/gate/src/evidence/refusal.rs";
             !path.starts_with("crates/gate/src/session/") && !refusal
         })
         .collect();
     assert!(elsewhere.is_empty(), "{elsewhere:?}");
-    assert!(made.iter().any(|(name, _)| *name == "Permitted::assertion"), "{made:?}");
+    assert!(made.iter().any(|(name, _)| *name == "Permitted::issue_proof"), "{made:?}");
 }
 
 #[test]
@@ -738,7 +738,7 @@ mod the_checker_itself {
         assert_eq!(found("use tokio::x;\n// tokio\nmy_tokio", "tokio"), [1]);
         assert_eq!(found("use std::{\n  fs,\n};\nfs();", "std::fs"), [2]);
         assert_eq!(found("std::fs::read()", "std::fs"), [1]);
-        assert_eq!(found("Permitted::assertion(x)\nfn assertion()", "::assertion"), [1]);
+        assert_eq!(found("Permitted::issue_proof(x)\nfn issue_proof()", "::issue_proof"), [1]);
         assert_eq!(found("an async\nasync_fn", "async"), [1]);
     }
 

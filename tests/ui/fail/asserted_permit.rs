@@ -5,7 +5,7 @@ use bartizan_gate::evidence::step::{Permitted, Routing};
 use bartizan_gate::wire::protocol::Protocol;
 
 fn assert(protocol: Protocol) -> Permitted {
-    Permitted::new(loop {}, protocol, CallId::from("1"), Routing::default())
+    Permitted::issue_proof(loop {}, protocol, CallId::from("1"), Routing::default())
 }
 
 fn main() {

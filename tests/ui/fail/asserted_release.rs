@@ -3,5 +3,5 @@
 use bartizan_gate::evidence::step::{Content, Released, Status};
 
 fn main() {
-    let _ = Released::new(b"{}".as_slice().into(), Content::Opaque, None, Status::Ok, false);
+    let _ = Released::issue_proof(b"{}".as_slice().into(), Content::Opaque, None, Status::Ok, false);
 }

@@ -391,7 +391,7 @@ impl Refusal {
     /// Writes the refusal as a message that may go to the client.
     pub(crate) fn released(&self, to: Addressee<'_>) -> Released {
         let (body, content, status) = self.message(to);
-        Released::new(body, content, to.id.cloned(), status, true)
+        Released::issue_proof(body, content, to.id.cloned(), status, true)
     }
 
     /// Prepares [`Refusal::Unrecorded`], which is written only if a record cannot be kept.

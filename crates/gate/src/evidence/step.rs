@@ -70,7 +70,7 @@ pub struct Routing {
 
 impl Permitted {
     /// Only `session` calls it, once the decision is a permit and every obligation is discharged.
-    pub(crate) fn new(
+    pub(crate) fn issue_proof(
         payload: Payload,
         protocol: Protocol,
         call: CallId,
@@ -258,7 +258,7 @@ pub struct Released {
 impl Released {
     /// Only the gate calls it: `session` for a message of the server, `refusal` for its own. `own`
     /// says which of the two it is.
-    pub(crate) fn new(
+    pub(crate) fn issue_proof(
         body: Bytes,
         content: Content,
         id: Option<Id>,

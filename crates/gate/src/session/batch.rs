@@ -184,7 +184,7 @@ impl Session {
             Some(released) if answers.is_empty() => Act::Deliver(released),
             Some(_) | None => {
                 let body = write_batch(refusals);
-                Act::Deliver(Released::new(body, Content::Batch, None, status, true))
+                Act::Deliver(Released::issue_proof(body, Content::Batch, None, status, true))
             }
         };
         Step::of_all(records, act)
@@ -241,7 +241,7 @@ impl Session {
             Some(permitted) if bodies.is_empty() => Act::Forward(permitted),
             None if bodies.is_empty() => Act::Drop,
             back => {
-                let released = Released::new(body, Content::Batch, None, Status::Ok, false);
+                let released = Released::issue_proof(body, Content::Batch, None, Status::Ok, false);
                 Act::Deliver(released.answering(back))
             }
         };
@@ -286,7 +286,7 @@ impl Session {
             None if answers.is_empty() => Act::Drop,
             Some(_) | None => {
                 let body = write_batch(answers.iter().map(Released::body));
-                Act::Deliver(Released::new(body, Content::Batch, None, Status::Ok, true))
+                Act::Deliver(Released::issue_proof(body, Content::Batch, None, Status::Ok, true))
             }
         };
         let unrecorded = Refusal::unrecorded(self.addressee(None, exchange));
@@ -326,7 +326,7 @@ fn forward_batch(
     }
     let payload = Payload::Batch(batch.with(&bodies), asks);
     let call = Arc::clone(exchange);
-    let permitted = Permitted::new(payload, protocol, call, Routing::default());
+    let permitted = Permitted::issue_proof(payload, protocol, call, Routing::default());
     Step::of_all(records, Act::Forward(permitted))
 }
 
@@ -347,5 +347,5 @@ fn refusals(refused: &[Permitted]) -> Option<Permitted> {
         several => write_batch(several.iter().map(Permitted::body)),
     };
     let (protocol, call) = (first.protocol(), Arc::clone(first.call()));
-    Some(Permitted::new(Payload::Refusal(body), protocol, call, Routing::default()))
+    Some(Permitted::issue_proof(Payload::Refusal(body), protocol, call, Routing::default()))
 }

@@ -275,7 +275,7 @@ impl Session {
         let unrecorded = Refusal::unrecorded(message.addressee());
         let sent = edited.map_or_else(|| Arc::clone(message.frame), Arc::new);
         let payload = Payload::Message(sent);
-        let permitted = Permitted::new(payload, question.protocol, call, routing);
+        let permitted = Permitted::issue_proof(payload, question.protocol, call, routing);
         Step::new(record, Act::Forward(permitted)).if_unrecorded(unrecorded).with_records(cancelled)
     }
 
@@ -373,7 +373,7 @@ impl Session {
         record.digest = Some(gate.digest(frame.document().raw()));
         let to = self.addressee(None, call);
         let unrecorded = Refusal::unrecorded(to);
-        let permitted = Permitted::new(
+        let permitted = Permitted::issue_proof(
             Payload::Message(Arc::clone(frame)),
             self.protocol,
             message.facts.call,

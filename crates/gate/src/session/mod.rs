@@ -209,7 +209,7 @@ impl Session {
             on_success: None,
         });
         let unrecorded = Refusal::unrecorded(self.addressee(None, &call));
-        let permitted = Permitted::new(payload, self.protocol, call, Routing::default());
+        let permitted = Permitted::issue_proof(payload, self.protocol, call, Routing::default());
         Step::new(record, Act::Forward(permitted)).if_unrecorded(unrecorded)
     }
 
@@ -305,7 +305,7 @@ impl Session {
         };
         let records = ended.iter().map(record).collect();
         let (opaque, status) = (Content::Opaque, Status::BadGateway);
-        let released = Released::new(answer.body, opaque, None, status, false);
+        let released = Released::issue_proof(answer.body, opaque, None, status, false);
         let step = Step::of_all(records, Act::Deliver(released))?;
         Some(step.if_unrecorded(Refusal::unrecorded(to.borrowed())))
     }
@@ -458,5 +458,5 @@ fn id_text(id: &Id) -> Box<str> {
 fn released(frame: &Frame, edited: Option<Bytes>) -> Released {
     let body = edited.unwrap_or_else(|| frame.document().raw().clone());
     let (content, id) = (frame.message().into(), frame.message().id().cloned());
-    Released::new(body, content, id, Status::Ok, false)
+    Released::issue_proof(body, content, id, Status::Ok, false)
 }

@@ -234,16 +234,14 @@ impl Session {
             Lookups { task: task.as_ref().and_then(|it| it.as_deref()), ..Lookups::default() };
         let question = Question::of(self, frame, name, Direction::ToClient, self.protocol, known);
         let facts = question.facts(&call);
-        let raw = frame.document().raw();
         let event = if id.is_some() { Event::Intent } else { Event::Notice };
         let mut record = self.record_of(event, &facts, now);
         record.id = id.map(id_text);
-        record.bytes = u64::try_from(raw.len()).ok();
-        let digest = gate.digest(raw);
+        record.bytes = u64::try_from(frame.document().raw().len()).ok();
+        let digest = gate.digest(frame.document().raw());
         record.digest = Some(digest.clone());
 
-        let forbidden = id.and_then(|id| self.refused_before_policy_to_client(gate, id));
-        if let Some(refusal) = forbidden {
+        if let Some(refusal) = id.and_then(|id| self.refused_before_policy_to_client(gate, id)) {
             record.event = Event::Denial;
             record.decision = Some(gate.refused(&refusal, None));
             // MCP 2026-07-28 has no requests of servers on any transport, so none is answered.
@@ -279,11 +277,9 @@ impl Session {
                 record.decision = Some(denied_facts(&decision, &refused, true));
                 record.event = Event::Denial;
                 let record = record.with_finding(refusal_finding(&refused));
-                let refused = self.refuse_server(record, &refused.refusal, id, &call);
-                return refused.with_records(also);
+                return self.refuse_server(record, &refused.refusal, id, &call).with_records(also);
             }
         };
-        let deliver = Act::Deliver(released(frame, edited));
         if let Some(id) = id {
             self.server_requests
                 .insert(id.clone(), ServerRequest { started: now.uptime, facts, digest, redact });
@@ -291,7 +287,7 @@ impl Session {
             // The server cancels its own request, so an answer of the client is no longer accepted.
             also.extend(self.cancel_server_request(frame, now));
         }
-        Step::new(record, deliver).with_records(also)
+        Step::new(record, Act::Deliver(released(frame, edited))).with_records(also)
     }
 
     /// Ends a request of the server that the server cancels before the client answered it.
@@ -357,7 +353,7 @@ impl Session {
             tool_result: false,
         };
         let (body, _, _) = refusal.message(to);
-        let permitted = Permitted::new(
+        let permitted = Permitted::issue_proof(
             Payload::Refusal(body),
             self.protocol,
             Arc::clone(call),
