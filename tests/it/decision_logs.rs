@@ -141,7 +141,7 @@ fn a_mask_in_error_takes_input_and_result_with_it() {
     for (mask, expected) in [
         (r#"mask contains "/labels/id""#, "outside of"),
         ("mask contains x if x := startswith(input.input.tool.name, 1)", "startswith"),
-        ("mask := 7", "no set"),
+        ("mask := 7", "not a set"),
     ] {
         let service = service();
         let folder = tempfile::tempdir().unwrap();

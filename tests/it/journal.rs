@@ -931,7 +931,7 @@ fn a_file_size_limit_of_the_system_refuses_and_heals() {
     let output = child(path, "trap '' XFSZ; ulimit -S -f 21;").output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}");
-    assert!(said.contains("bytes were taken"), "a short write: {said}");
+    assert!(said.contains("bytes were written"), "a short write: {said}");
     let summary = verify(path, Extent::Whole).unwrap();
     assert!(summary.gaps >= 1 && summary.stopped);
     let refused: u64 =

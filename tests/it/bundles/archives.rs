@@ -116,8 +116,8 @@ async fn manifests_that_mean_something_else_are_refused() {
         (r#"{"revision":"a","revision":"b"}"#, "not a valid manifest"),
         (r#"{"revision":"a\nb"}"#, "not printable"),
         (&long, "longer than 256"),
-        (r#"{"rego_version":0}"#, "another version"),
-        (r#"{"file_rego_versions":{"/mcp/*":0}}"#, "another version"),
+        (r#"{"rego_version":0}"#, "a version other than v1"),
+        (r#"{"file_rego_versions":{"/mcp/*":0}}"#, "a version other than v1"),
         (r#"{"wasm":[{"entrypoint":"mcp/decision","module":"/policy.wasm"}]}"#, "WebAssembly"),
     ] {
         let files = [(REGO, rules("a")), (".manifest", manifest.to_owned())];
