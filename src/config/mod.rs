@@ -1,10 +1,10 @@
 //! Configuration: what a file says, and what the program means by it.
 //!
-//! A file is read into a tree ([`yaml`](crate::yaml)), and the tree straight into a [`Config`], the
+//! A file is read into a tree ([`crate::yaml`]), and the tree straight into a [`Config`], the
 //! only thing that the rest of the program sees. Each part has a file here: what the program means
 //! by it, and the function that reads it. Every key is one call of `Section::key`, with its name,
 //! its form, range and unit, what it means, and its default. The calls are the table of keys: they
-//! read a file, and they describe what may stand in one, from which [`schema`] and the tables of
+//! read a file, and they describe what may stand in one, from which [`schema()`] and the tables of
 //! `docs/configuration.md` ([`documented_keys`]) are made.
 //!
 //! Every problem is reported, not the first, each with its place and a next step; nothing is bound

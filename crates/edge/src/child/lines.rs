@@ -120,8 +120,9 @@ pub fn has_foreign_line_end(line: &[u8]) -> bool {
     line.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0))
 }
 
-/// A line for a child, LF included. `minified` is a message as [`Document::minified`] gives it: no
-/// byte is below 0x20 (threats C3, C4), and U+2028 and U+2029 are escaped (C7).
+/// A line for a child, LF included. `minified` is a message as
+/// [`Document::minified`](bartizan_gate::wire::document::Document::minified) gives it: no byte is
+/// below 0x20 (threats C3, C4), and U+2028 and U+2029 are escaped (C7).
 pub fn line_for_child(minified: &[u8]) -> Bytes {
     terminated(minified)
 }
