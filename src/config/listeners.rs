@@ -20,7 +20,7 @@ pub enum Front {
     Http {
         /// For agents (`listen`); beyond loopback only with `listen_anywhere: true`.
         listen: SocketAddr,
-        /// For operators: health and metrics (`admin`); beyond loopback only with
+        /// For operators: health checks (`admin`); beyond loopback only with
         /// `admin_anywhere: true`, and never the agents' address.
         admin: SocketAddr,
     },
