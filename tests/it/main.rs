@@ -3,6 +3,7 @@
 mod audit_cli;
 mod batches;
 mod bundles;
+mod calls;
 mod cli;
 mod config;
 mod decision_logs;
@@ -33,6 +34,7 @@ mod redaction;
 mod rego;
 mod reload;
 mod sim;
+mod sim_calls;
 mod sse;
 mod stdio_edge;
 mod threats;

@@ -19,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::clock::Clock;
+use super::upstream::Departure;
 use bartizan_gate::evidence::record::{CallId, Now};
-use bartizan_gate::evidence::step::{Act, AuditSink, Released, Step, Unrecorded};
+use bartizan_gate::evidence::step::{Act, AuditSink, Permitted, Released, Step, Unrecorded};
 use bartizan_gate::session::{Gate, Session, UpstreamFailure};
 use bartizan_gate::wire::protocol::Protocol;
 
@@ -53,6 +54,43 @@ impl StepOutcome {
             Act::Deliver(released) => Some(released),
             Act::Forward(_) | Act::Drop => None,
         }
+    }
+}
+
+/// A client that may disconnect before the answer to one of its calls.
+#[derive(Debug)]
+pub(super) struct GoneClient {
+    session: Arc<SessionHandle>,
+    call: CallId,
+}
+
+impl GoneClient {
+    /// The client of `call` in `session`.
+    pub(super) fn of(session: &Arc<SessionHandle>, call: &CallId) -> Self {
+        Self { session: Arc::clone(session), call: Arc::clone(call) }
+    }
+}
+
+impl Departure for GoneClient {
+    fn cancellation(&self) -> Option<Permitted> {
+        let step =
+            self.session.step(None, |session, gate, now| session.withdraw(gate, &self.call, now));
+        match step.into_act() {
+            Act::Forward(permitted) => Some(permitted),
+            // A refusal has nobody to go to.
+            Act::Deliver(_) | Act::Drop => None,
+        }
+    }
+
+    fn told(&self, call: &CallId, sent: bool) {
+        drop(self.session.step(Some(call), |session, _, now| {
+            if sent {
+                session.upstream_accepted(call, now)
+            } else {
+                let why = "the child's input queue is full".to_owned();
+                session.upstream_failed(call, &UpstreamFailure::Unreachable(why), now)
+            }
+        }));
     }
 }
 

@@ -728,6 +728,8 @@ fn faces() -> BTreeSet<(i64, String, u16)> {
         Refusal::Headers(HeaderMismatch::Header { name: "Mcp-Name".into() }),
         Refusal::Headers(HeaderMismatch::NoMeta),
         Refusal::DuplicateId,
+        Refusal::TokenInUse,
+        Refusal::SessionSpent,
         Refusal::Unsolicited,
         Refusal::Busy,
         Refusal::Unrecorded,

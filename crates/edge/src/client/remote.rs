@@ -27,6 +27,7 @@ use super::{Client, Input, MessageFraming};
 use crate::child::lines::Lines;
 use crate::upstream::{SESSION_ID, SendContext, Upstream};
 use crate::{Answer, EventStream, ServerEvent};
+use bartizan_gate::duty::duties::Duties;
 use bartizan_gate::evidence::record::CallId;
 use bartizan_gate::evidence::step::{Act, Permitted};
 use bartizan_gate::session::{Session, UpstreamFailure};
@@ -339,7 +340,7 @@ impl Remote {
             (state.session.clone(), state.headers.clone())
         };
         headers.extend(own);
-        SendContext { headers, session, principal: self.client.principal() }
+        SendContext { headers, session, principal: self.client.principal(), departure: None }
     }
 
     /// Sends a notification or an answer; `true` if the server accepted it.
@@ -488,6 +489,13 @@ impl Remote {
             }
         }
         heard
+    }
+
+    /// Delivers a message of the server that names no call.
+    pub(super) async fn carry_stray(&self, raw: &Bytes, duties: &Duties) {
+        let act =
+            self.client.act(|session, gate, now| session.server_stray(gate, duties, raw, now));
+        self.carry(act).await;
     }
 
     /// Delivers a message for the client; sends the gate's refusal of a server's own request to the
@@ -684,7 +692,9 @@ impl RemoteRequest {
             let ended = match self.within(self.remote.limits.silence_max, events.next()).await? {
                 Some(Ok(event)) => {
                     position.pass(&event);
-                    if !event.data.is_empty() {
+                    if let Some(duties) = &event.stray {
+                        self.remote.carry_stray(&event.data, duties).await;
+                    } else if !event.data.is_empty() {
                         self.pass_on(&event.data).await;
                     }
                     if !self.remote.client.awaits(&self.call) {

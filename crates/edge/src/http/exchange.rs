@@ -100,7 +100,7 @@ impl Exchange {
     ) -> Response<ReplyBody> {
         self.note_status(status);
         let outcome = if (200..300).contains(&status) {
-            self.server_message(&body, false)
+            self.server_message(&body, false, None)
         } else {
             self.error(status, headers, body)
         };

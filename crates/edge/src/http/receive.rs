@@ -19,7 +19,7 @@ use super::sessions::LegacySession;
 use super::well_known::Site;
 use super::{ListenerState, RouteState, admission, bearer, close_sessions, legacy_sse, well_known};
 use crate::registry::mint;
-use crate::session::{SessionHandle, StepOutcome};
+use crate::session::{GoneClient, SessionHandle, StepOutcome};
 use crate::upstream::{LAST_EVENT_ID, SESSION_ID, SendContext};
 use bartizan_gate::evidence::step::{Act, Dispatch, Permitted};
 use bartizan_gate::question::access::Principal;
@@ -129,6 +129,7 @@ async fn receive(
         headers: parts.headers,
         session: legacy.as_ref().map(|legacy| legacy.server_id.clone()),
         principal,
+        departure: None,
     };
     Ok(Received {
         route: Arc::clone(route),
@@ -259,6 +260,10 @@ impl Received {
         };
         if begins == SessionStart::SelfMinted {
             self.context.session = mint();
+        }
+        if self.route.upstream.http().is_none() && permitted.protocol().era == Era::Modern {
+            let gone = GoneClient::of(&self.session, permitted.call());
+            self.context.departure = Some(Arc::new(gone));
         }
         let mut headers = std::mem::take(&mut self.context.headers);
         if endless {

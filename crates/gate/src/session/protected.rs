@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
+use super::ids::IdMemory;
 use super::tasks::Tasks;
 use crate::catalog::drift::DefinitionLock;
 use crate::catalog::lists::ListPage;
@@ -55,6 +56,7 @@ pub struct Protected {
     tools: RwLock<HashMap<Box<str>, Arc<ToolDefinition>>>,
     tasks: Mutex<Tasks>,
     handle_store: Arc<Mutex<HandleStore>>,
+    id_memory: IdMemory,
 }
 
 impl Protected {
@@ -75,7 +77,13 @@ impl Protected {
             tools: RwLock::default(),
             tasks: Mutex::default(),
             handle_store: Arc::default(),
+            id_memory: IdMemory::default(),
         }
+    }
+
+    /// What its sessions use to remember ids.
+    pub(super) fn id_memory(&self) -> &IdMemory {
+        &self.id_memory
     }
 
     /// The tasks that this server runs, for all principals.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::duty::duties::Duties;
 use crate::duty::redact::Redaction;
 use crate::evidence::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
 use crate::evidence::refusal::{Addressee, Refusal, malformed_position};
@@ -16,6 +17,8 @@ use crate::wire::protocol::{Direction, Era, Revision};
 
 use super::answer::{EmbeddingMessage, task_problem};
 use super::client::{ReasonedRefusal, denied_facts, enforce};
+use super::ids::alike;
+use super::owed::Unanswered;
 use super::question::{Lookups, Question};
 use super::redaction::{redacted, redactions};
 use super::redelivery::Redelivery;
@@ -61,6 +64,14 @@ impl Session {
         self.server_frame_read(gate, within, &frame, redelivery, now)
     }
 
+    /// Handles a message of the server that names no call, on a line that several sessions share:
+    /// like [`Session::server_event`] outside any exchange. `duties` are those of every call that
+    /// the server got on the line.
+    pub fn server_stray(&mut self, gate: &Gate, duties: &Duties, raw: &Bytes, now: Now) -> Step {
+        self.duties.merge(duties);
+        self.server_event(gate, None, raw, Redelivery::default(), now)
+    }
+
     /// Handles an HTTP error status for `call` with a body of JSON in UTF-8. A body that is a
     /// JSON-RPC answer is handled as the answer to `call`; any other body as by
     /// [`Session::upstream_status`].
@@ -74,7 +85,13 @@ impl Session {
         let frame = Frame::read(answer.body.clone(), Sender::Server, &gate.config.frame);
         let judged = frame.ok().filter(|frame| frame.message().method().is_none());
         let Some(frame) = judged else { return self.upstream_status(gate, call, answer, now) };
-        Some(self.server_frame_read(gate, Some(call), &frame, Redelivery::default(), now))
+        let of = |entry: &&InFlightCall| entry.exchange == *call;
+        let asked: Vec<_> = self.calls.values().filter(of).cloned().collect();
+        let step = self.server_frame_read(gate, Some(call), &frame, Redelivery::default(), now);
+        if matches!(frame.message(), Message::Error { .. }) && !self.awaits(call) {
+            self.keep_owed(asked, Unanswered::Rejected, now);
+        }
+        Some(step)
     }
 
     /// Handles one message of the server, which came alone or in a batch.
@@ -97,7 +114,7 @@ impl Session {
                 self.server_answers(gate, frame, within, redelivery, now)
             }
             Message::Request { method, .. } | Message::Notification { method } => {
-                self.server_asks(gate, frame, within, method, now)
+                self.server_asks(gate, frame, (within, redelivery), method, now)
             }
         }
     }
@@ -122,7 +139,7 @@ impl Session {
             }
         };
         let ended = within.filter(|call| self.awaits(call)).and_then(|call| {
-            self.end_exchange(call, |session, entry| {
+            self.end_exchange((call, Unanswered::Failed), now, |session, entry| {
                 let mut record = session.outcome_record(entry, Outcome::Withheld, now);
                 record.error_type = Some(refusal.code().into());
                 let to = Self::reply_to(entry);
@@ -169,6 +186,14 @@ impl Session {
         };
         let raw = frame.document().raw();
         let Some(entry) = entry else {
+            let late = match (within, id) {
+                (_, Some(id)) => self.owed.take(id, within),
+                (Some(call), None) => self.owed.take_only(call),
+                (None, None) => None,
+            };
+            if let Some(owed) = late {
+                return self.late_answer(gate, raw, &owed, now);
+            }
             let place = id.map_or_else(|| "no id".to_owned(), |id| format!("id {}", id_text(id)));
             return self.unsolicited(gate, raw, place, now);
         };
@@ -223,7 +248,7 @@ impl Session {
         &mut self,
         gate: &Gate,
         frame: &Frame,
-        within: Option<&CallId>,
+        (within, redelivery): (Option<&CallId>, Redelivery),
         name: &str,
         now: Now,
     ) -> Step {
@@ -241,18 +266,26 @@ impl Session {
         let digest = gate.digest(frame.document().raw());
         record.digest = Some(digest.clone());
 
-        if let Some(refusal) = id.and_then(|id| self.refused_before_policy_to_client(gate, id)) {
+        if let Some(id) = id
+            && let Some(refusal) = self.refused_before_policy_to_client(gate, id)
+        {
             record.event = Event::Denial;
             record.decision = Some(gate.refused(&refusal, None));
-            // MCP 2026-07-28 has no requests of servers on any transport, so none is answered.
-            let answerable = self.protocol.era == Era::Legacy && refusal != Refusal::DuplicateId;
-            return self.refuse_server(record, &refusal, id.filter(|_| answerable), &call);
+            // MCP 2026-07-28 has no requests of servers on any transport, so none is answered. A
+            // refusal under an id that is in flight would answer the other request, and a stream
+            // that is resumed repeats requests which have been answered.
+            let open = self.server_requests.contains_key(id) || redelivery.resumed;
+            let duplicate = refusal == Refusal::DuplicateId && open;
+            let answerable = self.protocol.era == Era::Legacy && !duplicate;
+            return self.refuse_server(record, &refusal, answerable.then_some(id), &call);
         }
         let mut also = Vec::new();
         let decision = gate.policy().decide(&question.request(self, now));
         let mut redact = redactions(&decision, known.task);
-        redact.extend(self.redactions_within(within).cloned());
-        let uncorrelated = self.uncorrelated(within, &question, &task).or_else(|| {
+        let line = self.duties.redactions();
+        redact.extend(line.into_iter().flatten().cloned());
+        let unjudged = line.is_none().then_some((Refusal::Withheld, "more redactions than fit"));
+        let uncorrelated = self.uncorrelated(within, &question, &task).or(unjudged).or_else(|| {
             let refused_input_request =
                 self.refused_task_notification(gate, (within, &redact), &question, now, &mut also)?;
             record.note = Some(refused_input_request.into());
@@ -292,7 +325,7 @@ impl Session {
 
     /// Ends a request of the server that the server cancels before the client answered it.
     fn cancel_server_request(&mut self, frame: &Frame, now: Now) -> Option<AuditRecord> {
-        let asked = frame.named_id("requestId").and_then(|id| self.server_requests.remove(&id))?;
+        let asked = frame.named_id("requestId").and_then(|id| self.end_server_request(&id))?;
         let mut record = self.record_of(Event::Outcome, &asked.facts, now);
         record.outcome = Some(Outcome::Cancelled);
         Some(record)
@@ -328,13 +361,21 @@ impl Session {
     fn refused_before_policy_to_client(&self, gate: &Gate, id: &Id) -> Option<Refusal> {
         if self.protocol.era == Era::Modern {
             Some(Refusal::UnknownMethod)
-        } else if self.server_requests.contains_key(id) {
+        } else if self.is_used_by_server(id) {
             Some(Refusal::DuplicateId)
+        } else if !self.server_used.has_room(self.server_requests.len().saturating_add(1)) {
+            Some(Refusal::SessionSpent)
         } else if self.server_requests.len() >= gate.config.in_flight_max {
             Some(Refusal::Busy)
         } else {
             None
         }
+    }
+
+    /// Whether the server has used this id, or one that reads alike, for a request in the session.
+    fn is_used_by_server(&self, id: &Id) -> bool {
+        let open = |id: &Id| self.server_requests.contains_key(id);
+        open(id) || alike(id).as_ref().is_some_and(open) || self.server_used.contains(id)
     }
 
     /// Answers a refused request of the server, to the server; drops a refused notification.
