@@ -20,6 +20,7 @@
 //! 6. [`session`]: one conversation: what happens to one frame, in both directions. Read
 //!    [`Session::client_frame`](session::Session::client_frame) first.
 
+mod steps;
 pub mod wire;
 pub mod question;
 pub mod duty;
