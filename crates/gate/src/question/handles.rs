@@ -235,23 +235,21 @@ impl ScopeState {
         self.sends
     }
 
-    /// The fact is unknown until `change` is applied. Where it cannot be kept, it is unknown for
+    /// The fact is unknown until `to_set` is applied. Where it cannot be kept, it is unknown for
     /// good.
-    fn fact_sent(&mut self, change: &mut FactChange, sent: u64, keeping: Keeping<'_>) {
-        change.sent = sent;
+    fn fact_sent(&mut self, to_set: &mut FactChange, sent: u64, keeping: Keeping<'_>) {
+        to_set.sent = sent;
         self.facts.retain(|_, fact| fact.expires > keeping.now);
         let bytes = ENTRY_BYTES.saturating_add(StoreUpdate::TEXT_BYTES_MAX);
-        let known = self.facts.remove(&change.name);
-        let charge = match known {
+        let charge = match self.facts.remove(&to_set.name) {
             Some(known) => Some(known.charge),
             None if self.facts.len() >= HandleStore::FACTS_MAX => None,
             None => keeping.memory.charge(keeping.principal, bytes).ok(),
         };
         let Some(charge) = charge else { return };
         let expires = keeping.now.saturating_add(HandleStore::FACT_TTL);
-        let scope = change.scope;
-        let fact = SessionFact { value: None, sent, expires, scope, charge: charge };
-        self.facts.insert(change.name.clone(), fact);
+        let fact = SessionFact { value: None, sent, expires, scope: to_set.scope, charge };
+        self.facts.insert(to_set.name.clone(), fact);
     }
 
     fn apply_facts(&mut self, update: &StoreUpdate, scope: Scope, keeping: Keeping<'_>) {

@@ -117,7 +117,7 @@ impl PackReader {
         self.known(path, value, &["at", "scope"]);
         let at = self.required(&format!("{path}/at"), value.get("at"), pointer_problem);
         let scope = self.scope(path, value, "`session`, `principal` or `server`")?;
-        Some(FactSource { at: at?.into(), scope })
+        Some(FactSource { at: at?, scope })
     }
 
     fn scope(&mut self, path: &str, value: Value<'_>, expected: &str) -> Option<Scope> {
