@@ -33,6 +33,7 @@ mod readme;
 mod redaction;
 mod rego;
 mod reload;
+mod scopes;
 mod sim;
 mod sim_calls;
 mod sse;

@@ -15,6 +15,7 @@ use crate::duty::pdp::{Inputs, RecordedInput};
 use crate::evidence::record::{AuditRecord, CallId, DecisionFacts, Event, Now, ReasonFacts};
 use crate::evidence::refusal::{Addressee, DoorRefusal, Refusal};
 use crate::evidence::step::{Act, Step};
+use crate::memory::MemoryBudget;
 use crate::question::access::{AccessRequest, Principal};
 use crate::wire::frame::FrameLimits;
 use crate::wire::hex::hex;
@@ -74,6 +75,7 @@ pub struct Gate {
     call_ids: Hmac<Sha256>,
     digest: Hmac<Sha256>,
     inputs: Inputs,
+    memory: Arc<MemoryBudget>,
 }
 
 impl std::fmt::Debug for Gate {
@@ -83,6 +85,10 @@ impl std::fmt::Debug for Gate {
 }
 
 impl Gate {
+    /// Bytes kept between messages for all principals together, unless the configuration says
+    /// otherwise (`limits.memory_bytes`).
+    pub const MEMORY_BYTES_DEFAULT: usize = 96 << 20;
+
     /// Creates a gate that asks `pdp`.
     pub fn new(config: GateConfig, pdp: Arc<dyn Pdp>) -> Self {
         let limits = RateLimits::new(config.buckets_max);
@@ -95,8 +101,9 @@ impl Gate {
         let digest = Hmac::<Sha256>::new(&block.into());
         let call_ids = Self::call_ids(&digest, &config.boot);
         let pdp = ArcSwap::from_pointee(pdp);
-        let calls = AtomicU64::new(0);
-        Self { config, pdp, limits, calls, call_ids, digest, inputs: Inputs::None }
+        let memory = MemoryBudget::new(Self::MEMORY_BYTES_DEFAULT);
+        let (calls, inputs) = (AtomicU64::new(0), Inputs::None);
+        Self { config, pdp, limits, calls, call_ids, digest, inputs, memory }
     }
 
     /// The function from the number of a call to its id: HMAC-SHA-256 under a key that is derived
@@ -110,6 +117,19 @@ impl Gate {
             *to = from;
         }
         Hmac::new(&block.into())
+    }
+
+    /// Sets how many bytes may be kept between messages for all principals together. Default:
+    /// [`Gate::MEMORY_BYTES_DEFAULT`].
+    #[must_use]
+    pub fn keeping(mut self, bytes: usize) -> Self {
+        self.memory = MemoryBudget::new(bytes);
+        self
+    }
+
+    /// The memory for what is kept between messages, which the edge may charge too.
+    pub fn memory(&self) -> &Arc<MemoryBudget> {
+        &self.memory
     }
 
     /// Sets how much of the policy input its records keep. Default: nothing.

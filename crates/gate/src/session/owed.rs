@@ -23,7 +23,7 @@ use super::{CallFacts, Gate, InFlightCall, Session, id_text};
 /// answer, so only time can tell that a request is over.
 const COUNTS_FOR: Duration = Duration::from_secs(30);
 /// Ended requests of one session whose calls are remembered.
-const OWED_MAX: usize = 256;
+const OWED_MAX: usize = 64;
 
 /// Why a request ended without its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
