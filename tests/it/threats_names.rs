@@ -1,4 +1,4 @@
-//! Names, paths and URIs that are the same to somebody: the rows A4 to A6, A9, A16, A17, G9 and H6 of
+//! Names, paths and URIs that are the same to somebody: the rows A4 to A6, A9, A16, A17, G9 and H7 of
 //! `docs/threats.md`, through the listener. Each case says what the upstream received, what the
 //! client got and, for a refusal, what the journal says.
 
@@ -512,7 +512,7 @@ fn pack() -> tempfile::NamedTempFile {
 
 #[test]
 fn a_path_names_an_environment_only_where_every_reader_resolves_it_alike() {
-    // H6: the baseline, pinned to staging.
+    // H7: the baseline, pinned to staging.
     let file = pack();
     let server = format!("    pack: {}\n    environment: staging\n", file.path().display());
     let (firewall, _slot) = setup(None, &server);
@@ -617,7 +617,7 @@ fn patches() -> Vec<Value> {
 
 #[test]
 fn every_pointer_of_a_json_patch_names_an_environment() {
-    // H6: in a pack of one's own under the baseline, and in that of LaunchDarkly.
+    // H7: in a pack of one's own under the baseline, and in that of LaunchDarkly.
     let file = pack();
     let server = format!("    pack: {}\n    environment: staging\n", file.path().display());
     let (firewall, _slot) = setup(None, &server);

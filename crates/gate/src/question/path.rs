@@ -2,7 +2,7 @@
 //!
 //! A server may hand a path to a file system, a URL parser, a shell or a JSON Pointer. Each of them
 //! has spellings of its own for a separator or for "one level up". Nothing is resolved here: a path
-//! in which one of these could do something is not read at all (threats E11, H6).
+//! in which one of these could do something is not read at all (threats E11, H7).
 
 use unicode_normalization::is_nfkc;
 
