@@ -63,6 +63,9 @@ pub enum Refusal {
     Malformed(Malformed),
     /// A routing header and the body disagree (P11).
     Headers(HeaderMismatch),
+    /// The method, or a name or id in this member of `params`, is too long or has characters that
+    /// are not shown (P10).
+    BadName(&'static str),
     /// A request with this id, or one that reads alike, was sent in the session before.
     DuplicateId,
     /// Progress with this token may belong to another request of the session.
@@ -218,6 +221,7 @@ impl Refusal {
             Self::Malformed(malformed) => malformed_code(malformed),
             Self::Headers(HeaderMismatch::Header { .. }) => "header-mismatch",
             Self::Headers(HeaderMismatch::NoMeta) => "meta-missing",
+            Self::BadName(_) => "bad-name",
             Self::DuplicateId => "duplicate-id",
             Self::TokenInUse => "token-in-use",
             Self::SessionSpent => "session-spent",
@@ -237,7 +241,7 @@ impl Refusal {
     /// The origin of the reason in the record, where the policy was not asked.
     pub fn origin(&self) -> Origin {
         match self {
-            Self::Malformed(_) | Self::Door(_) => Origin::Malformed,
+            Self::Malformed(_) | Self::BadName(_) | Self::Door(_) => Origin::Malformed,
             Self::Headers(_) => Origin::HeaderMismatch,
             Self::Limited(_) => Origin::Limited,
             Self::ApprovalRequired => Origin::Undischarged,
@@ -271,6 +275,7 @@ impl Refusal {
             Self::UpstreamFailed | Self::UpstreamTimedOut => Some(Finding::UpstreamFailure),
             Self::Unrecorded => Some(Finding::AuditSinkFailure),
             Self::Malformed(_)
+            | Self::BadName(_)
             | Self::Batched
             | Self::Door(
                 DoorRefusal::Header
@@ -332,6 +337,8 @@ impl Refusal {
             Self::Headers(HeaderMismatch::NoMeta) => {
                 (INVALID_PARAMS, "Protocol version missing in params._meta", Status::BadRequest)
             }
+            Self::BadName("method") => (INVALID_REQUEST, "Invalid name", Status::BadRequest),
+            Self::BadName(_) => (INVALID_PARAMS, "Invalid name", Status::BadRequest),
             Self::DuplicateId => (INVALID_REQUEST, "Request id already used", Status::BadRequest),
             Self::TokenInUse => {
                 (INVALID_REQUEST, "Progress token already in use", Status::BadRequest)
@@ -439,7 +446,8 @@ fn malformed_presentation(malformed: &Malformed) -> (i64, &'static str, Status) 
         Malformed::Unreadable(
             Unreadable::DuplicateName { .. } | Unreadable::ReservedName { .. },
         )
-        | Malformed::LookAlike { .. } => {
+        | Malformed::LookAlike { .. }
+        | Malformed::ControlInName { .. } => {
             (INVALID_REQUEST, "Ambiguous member name", Status::BadRequest)
         }
         Malformed::Unreadable(_) => (PARSE_ERROR, "Parse error", Status::BadRequest),
@@ -471,6 +479,7 @@ fn malformed_code(malformed: &Malformed) -> &'static str {
         Malformed::BatchSize => "batch-size",
         Malformed::NotObject => "not-object",
         Malformed::LookAlike { .. } => "look-alike-name",
+        Malformed::ControlInName { .. } => "control-in-name",
         Malformed::Version => "jsonrpc-version",
         Malformed::Shape => "shape",
         Malformed::BadId => "bad-id",
@@ -495,7 +504,8 @@ pub fn malformed_position(malformed: &Malformed, direction: Direction) -> String
             | Unreadable::DuplicateName { at }
             | Unreadable::ReservedName { at },
         )
-        | Malformed::LookAlike { at } => Some(at),
+        | Malformed::LookAlike { at }
+        | Malformed::ControlInName { at } => Some(at),
         Malformed::BadParams { member } => return format!("{side}: `params.{member}`"),
         Malformed::Unreadable(Unreadable::TooLarge | Unreadable::TooMany)
         | Malformed::Batch

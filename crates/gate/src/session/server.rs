@@ -13,6 +13,7 @@ use crate::wire::document::Value;
 use crate::wire::frame::{Frame, Id, Malformed, Message, Sender};
 use crate::wire::headers::META_SUBSCRIPTION_ID;
 use crate::wire::method::Role;
+use crate::wire::name::bad_name;
 use crate::wire::protocol::{Direction, Era, Revision};
 
 use super::answer::{EmbeddingMessage, task_problem};
@@ -266,18 +267,16 @@ impl Session {
         let digest = gate.digest(frame.document().raw());
         record.digest = Some(digest.clone());
 
-        if let Some(id) = id
-            && let Some(refusal) = self.refused_before_policy_to_client(gate, id)
-        {
+        if let Some(refusal) = self.refused_before_policy_to_client(gate, &question) {
             record.event = Event::Denial;
             record.decision = Some(gate.refused(&refusal, None));
             // MCP 2026-07-28 has no requests of servers on any transport, so none is answered. A
             // refusal under an id that is in flight would answer the other request, and a stream
             // that is resumed repeats requests which have been answered.
-            let open = self.server_requests.contains_key(id) || redelivery.resumed;
-            let duplicate = refusal == Refusal::DuplicateId && open;
+            let open = |id: &&Id| self.server_requests.contains_key(*id) || redelivery.resumed;
+            let duplicate = refusal == Refusal::DuplicateId && id.as_ref().is_some_and(open);
             let answerable = self.protocol.era == Era::Legacy && !duplicate;
-            return self.refuse_server(record, &refusal, answerable.then_some(id), &call);
+            return self.refuse_server(record, &refusal, id.filter(|_| answerable), &call);
         }
         let mut also = Vec::new();
         let decision = gate.policy().decide(&question.request(self, now));
@@ -358,7 +357,15 @@ impl Session {
     }
 
     /// Returns why a request of the server is refused without asking the policy, if it is.
-    fn refused_before_policy_to_client(&self, gate: &Gate, id: &Id) -> Option<Refusal> {
+    fn refused_before_policy_to_client(
+        &self,
+        gate: &Gate,
+        question: &Question<'_>,
+    ) -> Option<Refusal> {
+        if let Some(member) = bad_name(question.name, question.row, question.params) {
+            return Some(Refusal::BadName(member));
+        }
+        let id = question.frame.message().id()?;
         if self.protocol.era == Era::Modern {
             Some(Refusal::UnknownMethod)
         } else if self.is_used_by_server(id) {
