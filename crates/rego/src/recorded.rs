@@ -14,8 +14,16 @@ use bartizan_gate::duty::pdp::{Inputs, RecordedInput};
 use bartizan_gate::question::access::AccessRequest;
 
 /// The parts of the input that clients write, in this or an earlier call, as RFC 6901 pointers.
-const CLIENT_WRITTEN: [&str; 5] =
-    ["/tool/arguments", "/prompt/arguments", "/params", "/resources/uris", "/session/facts"];
+const CLIENT_WRITTEN: [&str; 8] = [
+    "/tool/arguments",
+    "/prompt/arguments",
+    "/params",
+    "/resources/uris",
+    "/session/facts",
+    "/answer/content",
+    "/answer/result",
+    "/answer/roots",
+];
 
 /// Parts of the names of members that hold secrets. A name is compared in lower case, with only its
 /// letters and digits.

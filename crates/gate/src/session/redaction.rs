@@ -44,6 +44,21 @@ pub(super) fn redacted(
     redactions: &[Redaction],
     record: &mut AuditRecord,
 ) -> Result<Option<Bytes>, Refusal> {
+    redacted_in(gate, document, &scope, redactions, record)
+}
+
+/// As [`redacted`], in the parts of `document` that `scope` returns.
+///
+/// # Errors
+///
+/// As [`redacted`].
+pub(super) fn redacted_in(
+    gate: &Gate,
+    document: &Document,
+    scope: &dyn for<'a> Fn(&'a Document) -> RedactionScope<'a>,
+    redactions: &[Redaction],
+    record: &mut AuditRecord,
+) -> Result<Option<Bytes>, Refusal> {
     if redactions.is_empty() {
         return Ok(None);
     }

@@ -9,5 +9,5 @@ pub mod protocol;
 pub mod document;
 pub mod unseen;
 pub mod method;
-pub mod frame;
 pub mod headers;
+pub mod frame;
