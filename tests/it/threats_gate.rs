@@ -574,32 +574,32 @@ fn the_baseline_lets_clients_answer_and_keeps_secrets_out_of_forms() {
 
 #[test]
 fn an_envelope_has_no_member_that_nobody_looks_at() {
-    // G20: a member beside `result` would be neither judged nor searched for secrets.
-    let (firewall, slot) = firewall("", "");
-    for extra in ["extra", "params2", "_meta", "Error2"] {
-        let mut call: Value = read(legacy("tools/call", &json!({"name": "get_flag"})).as_bytes());
-        call[extra] = "x".into();
-        let reply = firewall.ask(call.to_string());
-        assert_eq!((reply.status, reply.code()), (400, -32600), "{extra}");
-    }
-    assert_eq!(firewall.received().len(), 0);
-    for extra in ["extra", "_meta", "debug"] {
-        let event = format!(
-            "data: {{\"jsonrpc\":\"2.0\",\"id\":ID,\"result\":{{\"content\":[]}},\"{extra}\":\"{}\"}}\n\n",
-            token()
-        );
-        says(&slot, event);
-        let reply = firewall.ask(legacy("tools/call", &json!({"name": "get_flag"})));
-        assert!(!reply.text().contains(&token()), "{extra}");
-        assert_eq!(messages(&reply)[0]["error"]["code"], -31006, "{extra}");
-        let note = format!(
-            "data: {{\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\",\"{extra}\":\"{}\"}}\n\n\
-             data: {{\"jsonrpc\":\"2.0\",\"id\":ID,\"result\":{{}}}}\n\n",
-            token()
-        );
-        says(&slot, note);
-        let reply = firewall.ask(legacy("tools/call", &json!({"name": "get_flag"})));
-        assert!(!reply.text().contains(&token()), "{extra}");
+    // G20: what stands beside `result` is searched like the result.
+    let rules = "redact contains {\"code\": \"s\", \"what\": \"secrets\"} if true\n\n\
+        redact contains {\"code\": \"p\", \"pointer\": \"/result/pin\"} if true\n";
+    let (firewall, slot) = firewall(rules, "");
+    let call = || legacy("tools/call", &json!({"name": "get_flag"}));
+    for (extra, passes) in [
+        (json!({"extra": token()}), true),
+        (json!({"_meta": {"deep": [token()]}}), true),
+        (json!({"x": "the pin is 12345678"}), true),
+        (json!({token(): 1}), false),
+        (json!({"inputRequests": {"a": {"method": "roots/list"}}}), false),
+    ] {
+        let mut answer = json!({"jsonrpc": "2.0", "id": "ID", "result": {"pin": "12345678"}});
+        let mut note = json!({"jsonrpc": "2.0", "method": "notifications/x"});
+        for (name, value) in extra.as_object().unwrap() {
+            answer[name] = value.clone();
+            // A copy is one of its own message.
+            note[name] = if name == "x" { Value::Null } else { value.clone() };
+        }
+        let stream = format!("data: {note}\n\ndata: {answer}\n\n").replace("\"ID\"", "ID");
+        says(&slot, stream);
+        let reply = firewall.ask(call());
+        let told = messages(&reply);
+        assert!(!reply.text().contains(&token()) && !reply.text().contains("12345678"), "{extra}");
+        assert_eq!(told.last().unwrap()["result"].is_object(), passes, "{}", reply.text());
+        assert_eq!(told.len(), if passes { 2 } else { 1 }, "{}", reply.text());
     }
 }
 

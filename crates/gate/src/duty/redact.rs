@@ -109,6 +109,8 @@ impl Unredactable {
 /// The parts of a message that may be redacted, each with its pointer; `session` chooses them.
 #[derive(Debug, Default)]
 pub struct RedactionScope<'a> {
+    /// Names that stand outside of the parts, and must not be secrets.
+    pub names: Vec<&'a str>,
     /// The parts that are searched for secrets and copies.
     pub searched: Vec<(String, Value<'a>)>,
     /// The values that `/result` of a pointer stands for: the result, and the result inside a task.
@@ -137,6 +139,7 @@ pub fn redact(
             Redaction::Pointer(pointer) => run.follow(scope, pointer, &mut edits)?,
         }
     }
+    scope.names.iter().try_for_each(|name| run.name(name))?;
     if run.secrets || !run.copies.is_empty() {
         for (at, value) in &scope.searched {
             run.search_part(*value, at, &mut edits)?;
@@ -207,7 +210,7 @@ fn replaced(value: Value<'_>, pointer: &str) -> Replacement {
 }
 
 /// The pointer `at`, extended by the member `name`.
-fn below(at: &str, name: &str) -> String {
+pub fn below(at: &str, name: &str) -> String {
     format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 

@@ -454,15 +454,16 @@ impl Session {
     }
 }
 
-/// The objects of a message in which a client may look for requests to it: the result, the `params`
-/// or the error's data themselves, and the task or the task's result inside.
+/// The objects of a message in which a client may look for requests to it: the message, its result,
+/// `params` or error's data themselves, and the task or the task's result inside.
 fn asking_places(frame: &Frame) -> impl Iterator<Item = Value<'_>> {
-    let error = frame.document().root().get("error").and_then(|error| error.get("data"));
+    let root = frame.document().root();
+    let error = root.get("error").and_then(|error| error.get("data"));
     let outer = [frame.result(), frame.params(), error].into_iter().flatten();
-    outer.flat_map(|place| {
+    std::iter::once(root).chain(outer.flat_map(|place| {
         let inside = |name| place.get(name);
         [Some(place), inside("result"), inside("task")].into_iter().flatten()
-    })
+    }))
 }
 
 /// Returns the reason if the type of a result is not one that its request allows (MCP 2026-07-28:

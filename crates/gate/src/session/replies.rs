@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::duty::redact::{Redaction, RedactionScope};
+use crate::duty::redact::{Redaction, RedactionScope, below};
 use crate::evidence::record::{AuditRecord, CallId, Event, Finding, Now, Outcome, micros};
 use crate::evidence::refusal::{Addressee, Refusal};
 use crate::evidence::step::{Act, Payload, Permitted, Routing, Step};
@@ -178,8 +178,9 @@ fn responses_scope(document: &Document) -> RedactionScope<'_> {
     let mut scope = RedactionScope::default();
     let responses = document.root().pointer("/params/inputResponses");
     for (name, value) in responses.into_iter().flat_map(Value::members) {
-        let name = name.as_str().unwrap_or_default().replace('~', "~0").replace('/', "~1");
-        let at = format!("/params/inputResponses/{name}");
+        let name = name.as_str().unwrap_or_default();
+        let at = below("/params/inputResponses", name);
+        scope.names.push(name);
         scope.searched.push((at.clone(), value));
         scope.results.push((at, value));
     }

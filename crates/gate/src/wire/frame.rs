@@ -49,7 +49,7 @@ const PARAMS: &[&str] = &[
 const COMMON: &[(&str, Kind)] =
     &[("task", Kind::Object), ("inputResponses", Kind::Object), ("requestState", Kind::String)];
 
-/// Members of a client's `params._meta` on which depends how the message is read.
+/// Members of `params._meta` on which depends how the message is read.
 const META: &[&str] =
     &[META_PROTOCOL_VERSION, META_CLIENT_CAPABILITIES, META_CLIENT_INFO, PROGRESS_TOKEN];
 /// `_meta` key of the token with which a request asks for progress.
@@ -169,8 +169,7 @@ pub enum Malformed {
     },
     /// `jsonrpc` is missing or not `"2.0"`.
     Version,
-    /// Not exactly one of `method`, `result` and `error` is present, an answer has `params`, there
-    /// is a member that JSON-RPC does not have, or
+    /// Not exactly one of `method`, `result` and `error` is present, an answer has `params`, or
     /// `result` or `error` does not have the form that MCP requires.
     Shape,
     /// `id` is missing from a request or answer, present in a notification, or of a refused form.
@@ -235,8 +234,8 @@ impl Frame {
     }
 
     /// The revision that `_meta` claims: present in modern messages alone (MCP 2026-07-28, basic,
-    /// "Protocol Version"). [`Frame::read`] has refused a client's message whose claim has another
-    /// type, or names a legacy revision.
+    /// "Protocol Version"). [`Frame::read`] has refused a message whose claim has another type, or
+    /// names a legacy revision.
     pub fn claimed_version(&self) -> Option<ClaimedVersion<'_>> {
         claim(self.params()?)
     }
@@ -300,8 +299,7 @@ impl<'a> Envelope<'a> {
                 Some(b"error") => &mut envelope.error,
                 Some(_) | None => {
                     refuse_look_alike(name, ENVELOPE)?;
-                    // JSON-RPC 2.0 has no other: nobody would judge or search it (P8).
-                    return Err(Malformed::Shape);
+                    continue;
                 }
             };
             *member = Some(value);
@@ -315,7 +313,7 @@ impl<'a> Envelope<'a> {
             return Err(Malformed::Version);
         }
         match (self.method, self.params, self.result, self.error) {
-            (Some(method), _, None, None) => self.asking(method, sender, limits),
+            (Some(method), _, None, None) => self.asking(method, limits),
             (None, None, Some(result), None) => {
                 let id = self.required_id(limits)?;
                 if result.kind() == Kind::Object {
@@ -340,12 +338,7 @@ impl<'a> Envelope<'a> {
 
     /// Reads a request or a notification. In MCP both the method's name and the id tell which it
     /// is, and they must agree (P8).
-    fn asking(
-        &self,
-        method: Value<'a>,
-        sender: Sender,
-        limits: &FrameLimits,
-    ) -> Result<Message, Malformed> {
+    fn asking(&self, method: Value<'a>, limits: &FrameLimits) -> Result<Message, Malformed> {
         let name = method.as_str().filter(|name| !name.is_empty()).ok_or(Malformed::BadMethod)?;
         let method = Box::from(name);
         let message = match (Method::is_notification(name), self.id) {
@@ -353,7 +346,7 @@ impl<'a> Envelope<'a> {
             (true, Some(_)) => return Err(Malformed::BadId),
             (false, _) => Message::Request { id: self.required_id(limits)?, method },
         };
-        check_params(name, self.params, sender)?;
+        check_params(name, self.params)?;
         Ok(message)
     }
 
@@ -389,7 +382,7 @@ fn claim(params: Value<'_>) -> Option<ClaimedVersion<'_>> {
     ClaimedVersion::parse(params.get("_meta")?.get(META_PROTOCOL_VERSION)?.as_str()?)
 }
 
-/// Checks the members of a client's `_meta` that decide how its message is read: names (P5) and
+/// Checks the members of `_meta` that decide how the message is read: names (P5) and
 /// types (P10). What has another type is absent to one reader and a claim to another.
 fn check_meta(params: Value<'_>) -> Result<(), Malformed> {
     let bad = Err(Malformed::BadParams { member: "_meta" });
@@ -415,7 +408,7 @@ fn check_meta(params: Value<'_>) -> Result<(), Malformed> {
 }
 
 /// Checks the names (P5) and types (P10) of members of `params`.
-fn check_params(method: &str, params: Option<Value<'_>>, sender: Sender) -> Result<(), Malformed> {
+fn check_params(method: &str, params: Option<Value<'_>>) -> Result<(), Malformed> {
     let bad = |member| Err(Malformed::BadParams { member });
     if let Some(params) = params {
         if params.kind() != Kind::Object {
@@ -424,13 +417,11 @@ fn check_params(method: &str, params: Option<Value<'_>>, sender: Sender) -> Resu
         for (name, _) in params.members() {
             refuse_look_alike(name, PARAMS)?;
         }
-        if sender == Sender::Client {
-            check_meta(params)?;
-            for (member, kind) in COMMON {
-                let value = params.get(member).map(Value::kind);
-                if value.is_some_and(|it| it != *kind && it != Kind::Null) {
-                    return bad(member);
-                }
+        check_meta(params)?;
+        for (member, kind) in COMMON {
+            let value = params.get(member).map(Value::kind);
+            if value.is_some_and(|it| it != *kind && it != Kind::Null) {
+                return bad(member);
             }
         }
     }
