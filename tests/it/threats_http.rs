@@ -278,7 +278,7 @@ fn a_challenge_of_the_server_sends_nobody_elsewhere() {
         *head.lock().unwrap() = format!("{status}\nWWW-Authenticate: {field}");
         let before = firewall.records("event", "outcome").len();
         let reply = firewall.ask(get_flag(1));
-        assert_eq!(reply.status.to_string(), status[..3], "{field}");
+        assert!(status.starts_with(&reply.status.to_string()), "{field}");
         let told = reply.header("www-authenticate");
         assert_eq!(told.len(), usize::from(passes), "{field}: {told:?}");
         let outcome = firewall.record("event", "outcome", before + 1);
@@ -291,12 +291,11 @@ fn a_challenge_of_the_server_sends_nobody_elsewhere() {
     );
     assert_eq!(firewall.ask(get_flag(1)).header("www-authenticate"), ["Bearer error=\"e\""]);
     // Nothing else steers the client.
-    *head.lock().unwrap() = format!(
-        "401 Unauthorized\nLocation: http://evil.example/\r\nRefresh: 0; url=http://evil.example/\r\n\
+    let steering = "401 Unauthorized\nLocation: http://evil.example/\r\nRefresh: 0; url=http://evil.example/\r\n\
          Link: <http://evil.example/>; rel=preload\r\nSet-Cookie: a=b\r\nContent-Location: /x\r\n\
          Clear-Site-Data: \"*\"\r\nAlt-Svc: h2=\"evil.example:443\"\r\nMcp-Session-Id: theirs\r\n\
-         Proxy-Authenticate: Basic\r\nAuthentication-Info: x\r\nWWW-Authenticate: Bearer"
-    );
+         Proxy-Authenticate: Basic\r\nAuthentication-Info: x\r\nWWW-Authenticate: Bearer";
+    *head.lock().unwrap() = steering.to_owned();
     let reply = firewall.ask(get_flag(1));
     for name in [
         "location",
@@ -627,10 +626,10 @@ fn a_forced_argument_changes_its_header_too() {
 fn a_parameter_header_reaches_the_server_only_as_the_copy_of_its_argument() {
     // E1: whoever routes by such a header must not see another value than the policy did.
     let definition = r#"{"resultType":"complete","tools":[{"name":"update_flag","inputSchema":{"type":"object","properties":{"key":{"type":"string","x-mcp-header":"Key"},"limit":{"type":"integer","x-mcp-header":"Limit"}}}}]}"#;
-    let set = "set contains {\"pointer\": \"/key\", \"value\": null} if input.tool.arguments.key == \"gone\"\n";
+    let rules = "set contains {\"pointer\": \"/key\", \"value\": null} if input.tool.arguments.key == \"gone\"\n";
     let firewall = Firewall::with(Setup {
         answer: Box::new(move |received| json(result_for(received, definition).as_bytes())),
-        ..ruled(set)
+        ..ruled(rules)
     });
     let sent = |received: &Received| {
         let lines = received.head.lines().filter(|line| line.starts_with("mcp-param-"));
