@@ -32,6 +32,7 @@ mod readme;
 mod redaction;
 mod rego;
 mod reload;
+mod scopes;
 mod sim;
 mod sse;
 mod stdio_edge;
