@@ -312,9 +312,9 @@ impl Session {
         now: Now,
         also: &mut Vec<AuditRecord>,
     ) -> Option<String> {
-        let params = question.params?;
         let tells = question.row.filter(|row| row.role == Role::TaskState && row.subscribed);
-        let tag = params.get("_meta").and_then(|meta| meta.get(META_SUBSCRIPTION_ID));
+        let meta = question.params.and_then(|params| params.get("_meta"));
+        let tag = meta.and_then(|meta| meta.get(META_SUBSCRIPTION_ID));
         let subscription = tells.and_then(|_| self.subscriptions(within, tag).next());
         let carrier = EmbeddingMessage {
             gate,
@@ -326,7 +326,9 @@ impl Session {
             redact,
             now,
         };
-        tells.and_then(|_| task_problem(params)).or_else(|| self.refused_question(&carrier, also))
+        tells
+            .and_then(|_| task_problem(question.params?))
+            .or_else(|| self.refused_question(&carrier, also))
     }
 
     /// Returns why a message of the server is refused without asking the policy, if it is.
