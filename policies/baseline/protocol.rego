@@ -108,7 +108,7 @@ deny contains {"code": "ambiguous-root", "message": "a folder of the client can 
 	root.ambiguous
 }
 
-# Rules compare the text of a URI. If a server could read another path from it, they decide wrongly.
+# Rules compare a URI. If a server could read another one from its text, they decide wrongly.
 deny contains {"code": "ambiguous-uri", "message": "this URI can be taken for another"} if {
 	input.resource.ambiguous
 }
