@@ -175,7 +175,7 @@ fn oauth(
     })
 }
 
-fn upstream(
+pub(super) fn upstream(
     config: &Config,
     server: &ServerConfig,
     shared: &Shared,
@@ -227,7 +227,7 @@ fn stdio_upstream(
     }
 }
 
-fn stdio_limits(config: &Config) -> StdioLimits {
+pub(super) fn stdio_limits(config: &Config) -> StdioLimits {
     let limits = &config.limits;
     StdioLimits {
         line_bytes_max: limits.frame.document.bytes_max,

@@ -11,6 +11,7 @@ mod services;
 pub mod policies;
 mod terminate;
 mod edges;
+mod listing;
 
 use std::fmt;
 use std::future::Future;
@@ -240,6 +241,12 @@ async fn build(
     policies::follow(&shared, &readiness, origin, ready, &current, &reload);
     let export = Export::start(config, &current, journal)?;
     let serving = edges::serve(config, protected.clone(), sockets, &shared, &readiness)?;
+    if matches!(serving, Serving::Http { .. }) {
+        let config = Arc::new(config.clone());
+        for (index, server) in protected.iter().enumerate() {
+            listing::keep_listed(&config, index, &shared, server);
+        }
+    }
     Ok(Running {
         shared,
         journal: Arc::clone(journal),

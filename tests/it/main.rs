@@ -42,5 +42,6 @@ mod threats_http;
 mod threats_sse;
 mod threats_stdio;
 mod tidy;
+mod unseen;
 mod vendors;
 mod workbench;

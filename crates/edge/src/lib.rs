@@ -33,6 +33,7 @@ mod session;
 pub mod sse;
 mod registry;
 mod duplex;
+mod listed;
 pub mod oauth;
 pub mod upstream;
 pub mod child;

@@ -54,7 +54,7 @@ const EFFECTS: FieldType = FieldType::OneOf(&["read", "write", "destructive", "e
 const SOURCES: FieldType =
     FieldType::OneOf(&["arguments", "absent", "unmapped", "unreadable", "none"]);
 
-const DRIFTS: FieldType = FieldType::OneOf(&["none", "changed", "added", "unlocked"]);
+const DRIFTS: FieldType = FieldType::OneOf(&["none", "changed", "added", "unlocked", "unseen"]);
 
 const WEEKDAYS: FieldType = FieldType::OneOf(&[
     "Monday",

@@ -113,6 +113,11 @@ impl Client {
         self.session.protocol()
     }
 
+    /// The protected server.
+    pub(crate) fn server(&self) -> &Protected {
+        &self.server
+    }
+
     /// Says what the server holds for the session.
     pub(crate) fn set_server_state(&self, state: ServerState) {
         self.session.set_server_state(state);

@@ -67,7 +67,13 @@ impl Exchange {
             Ok(Answer::Accepted { status, headers }) => self.accepted(status, &headers),
             Ok(Answer::Whole { status, headers, body }) => self.whole(status, &headers, body).await,
             Ok(Answer::Stream { status, headers, events }) => self.stream(status, &headers, events),
-            Err(failure) => self.failed(&failure),
+            Err(failure) => {
+                if let UpstreamFailure::Unreachable(_) = failure {
+                    // It may come back as another one.
+                    self.route.server.advise_listing();
+                }
+                self.failed(&failure)
+            }
         }
     }
 

@@ -31,6 +31,7 @@ use super::reply::{self, Events, ReplyBody};
 use super::{HttpTimeouts, ListenerState, RouteState, admission, well_known};
 use crate::client::remote::{self, Challenge, Challenged, MessageSource};
 use crate::client::{Client, Input, MessageFraming, RemoteLimits};
+use crate::listed::listed;
 use crate::oauth::OAuth;
 use crate::registry::{SessionRegistry, mint};
 use crate::session::StepOutcome;
@@ -337,6 +338,7 @@ async fn accept_message(
     // This transport has no headers that mirror the body. Such headers of later revisions are not
     // forwarded.
     let arrival = Arrival { raw, headers: None, traceparent };
+    listed(client.server()).await;
     let judge =
         |session: &mut Session, gate: &Gate, now| Some(session.client_frame(gate, &arrival, now));
     match client.step(None, judge) {

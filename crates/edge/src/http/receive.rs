@@ -18,6 +18,7 @@ use super::reply::{self, ReplyBody};
 use super::sessions::LegacySession;
 use super::well_known::Site;
 use super::{ListenerState, RouteState, admission, bearer, close_sessions, legacy_sse, well_known};
+use crate::listed::listed;
 use crate::registry::mint;
 use crate::session::{SessionHandle, StepOutcome};
 use crate::upstream::{LAST_EVENT_ID, SESSION_ID, SendContext};
@@ -217,6 +218,9 @@ impl Received {
     }
 
     async fn handle(mut self, inner: Arc<ListenerState>) -> Response<ReplyBody> {
+        if self.method == Method::POST {
+            listed(&self.route.server).await;
+        }
         let arrival = std::mem::take(&mut self.arrival);
         let outcome = self.session.step(None, |session, gate, now| {
             Some(match self.method {

@@ -104,7 +104,9 @@ impl Session {
         };
         let row = Method::named(name);
         let tool = called_tool(frame, row);
-        let definition = tool.and_then(|tool| self.server.definition(tool));
+        let known_tool = tool.map(|tool| self.server.status(tool, &self.principal.id));
+        let known_tool = known_tool.unwrap_or_default();
+        let definition = known_tool.definition.clone();
         let task = self.task(frame, name, Direction::ToServer);
         let server = Arc::clone(&self.server);
         let principal = Arc::clone(&self.principal);
@@ -113,10 +115,7 @@ impl Session {
             handles: Some(self.known_handles((&server, &principal), &state, now)),
             definition: definition.as_deref(),
             task: task.as_ref().and_then(|task| task.as_deref()),
-            status: tool.map_or_else(DefinitionStatus::default, |tool| DefinitionStatus {
-                drift: self.server.lock.drift(tool, definition.as_deref().map(|it| &*it.digest)),
-                flags: definition.as_deref().map_or(&[][..], |it| &it.flags),
-            }),
+            status: DefinitionStatus { drift: known_tool.drift, flags: &known_tool.flags },
         };
         let question = Question::of(self, frame, name, Direction::ToServer, protocol, known);
         let mut facts = question.facts(call);
