@@ -69,8 +69,8 @@ struct Body<'a> {
     /// What the variables stand for. The second value says whether it is the whole value, so that a
     /// path continues below it.
     variables: BTreeMap<&'a str, (Vec<Source<'a>>, bool)>,
-    /// What is present where the body's positive statements hold.
-    present: BTreeSet<Source<'a>>,
+    /// What is present where the body's positive statements hold, and how many of them need it.
+    present: BTreeMap<Source<'a>, usize>,
     /// For each key that `some k, v in c` declares, the collection as it is written.
     keys: BTreeMap<&'a str, &'a str>,
 }
@@ -202,25 +202,14 @@ impl<'a> Search<'a, '_> {
         let Expr::BoolExpr { op: BoolOp::Ne, lhs, rhs, .. } = expr else { return };
         let sides = [lhs, rhs].into_iter().flat_map(|side| self.sources(module, side, body));
         // The comparison itself needs its operands: only other statements show them.
-        let shown = self.shown_without(module, statement, body);
-        let absent = sides.filter(|it| !shown.contains(it)).filter_map(|it| absent(&it));
+        let alone = |it: &Source<'a>| body.present.get(it).is_none_or(|shown| *shown < 2);
+        let absent = sides.filter(alone).filter_map(|it| absent(&it));
         let absent = absent.filter(|it| CLIENT_WRITTEN.iter().any(|part| it.starts_with(part)));
         if let Some(field) = absent.min() {
             let message = format!("`!=` does not hold where `{field}` is absent, and this denies");
             let hint = "write `not … == …`, which holds there too";
             self.add(statement, UNDEFINED_COMPARISON, message, hint);
         }
-    }
-
-    fn shown_without(
-        &self,
-        module: usize,
-        statement: &'a LiteralStmt,
-        body: &Body<'a>,
-    ) -> BTreeSet<Source<'a>> {
-        let mut own = BTreeSet::new();
-        self.shows(module, statement, body, &mut own);
-        body.present.difference(&own).cloned().collect()
     }
 
     fn report(
@@ -234,7 +223,7 @@ impl<'a> Search<'a, '_> {
         if !statement.with_mods.is_empty() {
             return;
         }
-        let absent = sources.iter().filter(|it| !body.present.contains(it)).filter_map(absent);
+        let absent = sources.iter().filter(|it| !body.present.contains_key(it)).filter_map(absent);
         if let Some(field) = absent.min() {
             let message = format!(
                 "`{operator}` does not hold where `{field}` is absent, so this restricts nothing there"
@@ -306,7 +295,7 @@ impl<'a> Search<'a, '_> {
                 if let (Source::Input(path) | Source::Param(_, path), true) = (&mut source, whole) {
                     path.extend(&below);
                 }
-                if !body.present.contains(&source) {
+                if !body.present.contains_key(&source) {
                     fields.extend(absent(&source));
                 }
             }
@@ -351,7 +340,7 @@ impl<'a> Search<'a, '_> {
                     parts.extend(sources.into_iter().filter_map(|source| match source {
                         Source::Param(at, below) => {
                             let source = Source::Param(at, below.clone());
-                            (!known.present.contains(&source)).then_some((at, below))
+                            (!known.present.contains_key(&source)).then_some((at, below))
                         }
                         Source::Input(_) | Source::Lookup(_) => None,
                     }));
@@ -416,11 +405,14 @@ impl<'a> Search<'a, '_> {
                 Literal::SomeVars { .. } | Literal::NotExpr { .. } | Literal::Every { .. } => {}
             }
         }
-        let mut present = BTreeSet::new();
         for statement in &query.stmts {
-            self.shows(module, statement, &body, &mut present);
+            let mut shown = BTreeSet::new();
+            self.shows(module, statement, &body, &mut shown);
+            for source in shown {
+                let count = body.present.entry(source).or_default();
+                *count = count.saturating_add(1);
+            }
         }
-        body.present.extend(present);
         body
     }
 

@@ -451,8 +451,9 @@ fn stack_cost(rule: &Rule) -> usize {
 fn recursion(index: &Index<'_>, limits: &EvalLimits, problems: &mut Vec<PolicyProblem>) {
     let mut needs = dependencies(index);
     let mut depths: BTreeMap<Path<'_>, usize> = BTreeMap::new();
-    // Kahn's algorithm: a rule that remains is on a cycle, or depends on one.
-    loop {
+    // Kahn's algorithm: a rule that remains is on a cycle, or depends on one. A rule that is done in
+    // round n has at least the depth n, so more rounds than the limit only find what is too deep.
+    for _ in 0..=limits.rule_depth_max {
         let done: Vec<Path<'_>> = needs
             .iter()
             .filter(|(_, on)| on.iter().all(|path| depths.contains_key(path)))
@@ -483,6 +484,7 @@ fn recursion(index: &Index<'_>, limits: &EvalLimits, problems: &mut Vec<PolicyPr
             limits.rule_depth_max
         );
         problem(path, message, "shorten the chain of rules");
+        return;
     }
     let Some(start) = needs.keys().next().cloned() else { return };
     // Each remaining rule depends on another remaining rule, so following dependencies must reach

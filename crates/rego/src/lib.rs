@@ -23,6 +23,7 @@ mod walk;
 mod number;
 mod reads;
 mod value;
+mod alias;
 mod glob;
 mod sprintf;
 mod builtins;
@@ -63,7 +64,9 @@ use regorus::Value;
 use compiled::Entrypoint;
 
 use bartizan_gate::duty::decision::{Engine, PolicyRevision};
-use bartizan_gate::wire::document::{Document, DocumentLimits};
+use bartizan_gate::question::access::AccessRequest;
+use bartizan_gate::wire::document::{self, Document, DocumentLimits};
+use bartizan_gate::wire::frame::KnownNames;
 
 pub use capabilities::capabilities;
 pub use engines::{Demotion, RegoPdp};
@@ -234,6 +237,7 @@ struct Parts {
     entrypoints: Entrypoints,
     limits: EvalLimits,
     reads: ReadSet,
+    texts: KnownNames,
 }
 
 impl Policy {
@@ -297,8 +301,9 @@ impl Policy {
         let asked = entrypoints.cloned().unwrap_or_default();
         let reads = reachable::reads(engine.get_modules(), &[&asked.decision, &asked.listing]);
         let mut written =
-            prove::parsed(&authored, &wider(&authored, limits)).map_err(|problem| vec![problem])?;
+            prove::parsed(&authored, limits).map_err(|problem| vec![problem])?;
         let modules = negation::lifted(&authored, written.get_modules());
+        let texts = alias::texts(engine.get_modules(), &document);
         Ok(Self(Arc::new(Parts {
             authored,
             modules,
@@ -307,6 +312,7 @@ impl Policy {
             entrypoints: asked,
             limits: *limits,
             reads,
+            texts,
         })))
     }
 
@@ -318,6 +324,19 @@ impl Policy {
     /// The parts of the input that the entrypoints read.
     pub fn reads(&self) -> &ReadSet {
         &self.0.reads
+    }
+
+    /// The denial of a message in which some reader takes a name for another one that the policy
+    /// reads; `None` if there is no such name.
+    fn ambiguous_name(&self, request: &AccessRequest<'_>) -> Option<result::Indeterminate> {
+        let found = alias::in_request(request, &self.0.reads, &self.0.texts)?;
+        Some(result::Indeterminate::ambiguous_name(&found))
+    }
+
+    /// [`Policy::ambiguous_name`] for an input that was recorded.
+    fn ambiguous_name_recorded(&self, input: document::Value<'_>) -> Option<result::Indeterminate> {
+        let found = alias::in_recorded(input, &self.0.reads, &self.0.texts)?;
+        Some(result::Indeterminate::ambiguous_name(&found))
     }
 
     /// Evaluates the rule at `path` (such as `data.mcp.decision`) for one input and returns its

@@ -7,7 +7,7 @@
 //! A statement that is not negated gives values to the variables that are an index of a reference,
 //! or that unification determines. A negated one gives none. `safety` builds the statements from
 //! syntax trees, and reports. The work is at most the square of a statement's variables, and
-//! linear in the number of statements.
+//! linear in the number of statements, up to logarithms.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -86,8 +86,7 @@ enum Counted {
     Closed,
 }
 
-/// Checks one body. `known` are the variables that have values before it; all variables of the
-/// body are added to it.
+/// Checks one body. `known` are the variables that have values before it, and are the same after it.
 pub(super) fn check<'a>(body: &[Statement<'a>], known: &mut Vars, found: &mut Vec<Unsafe<'a>>) {
     let needed: Vec<Vars> = body.iter().map(|it| needs(it)).collect();
     let mentioned: Vars = needed.iter().flatten().copied().collect();
@@ -150,10 +149,14 @@ pub(super) fn check<'a>(body: &[Statement<'a>], known: &mut Vars, found: &mut Ve
             }
         }
     }
+    let mut added = Vec::new();
     for at in ready {
         let (Some(statement), Some(needed)) = (body.get(at), needed.get(at)) else { continue };
         inside(statement, known, found);
-        known.extend(needed);
+        added.extend(needed.iter().filter(|var| known.insert(**var)));
+    }
+    for var in added {
+        known.remove(var);
     }
 }
 
@@ -167,7 +170,7 @@ fn inside<'a>(statement: &Statement<'a>, known: &mut Vars, found: &mut Vec<Unsaf
         Kind::Every(domain, declared, body) => {
             terms.push(domain);
             known.extend(declared);
-            check(body, &mut known.clone(), found);
+            check(body, known, found);
         }
     }
     while let Some(term) = terms.pop() {
@@ -178,16 +181,16 @@ fn inside<'a>(statement: &Statement<'a>, known: &mut Vars, found: &mut Vec<Unsaf
                 terms.extend(fields.iter().flat_map(|(key, value)| [key, value]));
             }
             Term::Closure(head, body) => {
-                let mut given: Vars = body.iter().flat_map(needs).collect();
-                given.extend(known.iter());
+                let given: Vars = body.iter().flat_map(needs).collect();
                 let mut used = Vars::new();
                 head.iter().for_each(|term| collect(term, Counted::Needed, &mut used));
-                found.extend(used.difference(&given).map(|var| Unsafe {
+                let lacking = used.difference(&given).filter(|var| !known.contains(var));
+                found.extend(lacking.map(|var| Unsafe {
                     var: *var,
                     span: statement.span,
                     negated: false,
                 }));
-                check(body, &mut known.clone(), found);
+                check(body, known, found);
             }
         }
     }
@@ -283,10 +286,15 @@ fn outputs(statement: &Statement<'_>, safe: &Vars) -> Vars {
         Kind::Unify(left, right) => {
             indexes(left, safe, &mut outputs);
             indexes(right, safe, &mut outputs);
-            outputs.extend(safe);
-            let mut unifier = Unifier { safe: outputs, waits: BTreeMap::new() };
+            let mut unifier = Unifier {
+                known: safe,
+                given: outputs,
+                waits: BTreeMap::new(),
+                dependents: BTreeMap::new(),
+            };
             unifier.unify(left, right);
-            outputs = unifier.safe.difference(safe).copied().collect();
+            outputs = unifier.given;
+            outputs.retain(|var| !safe.contains(var));
         }
         Kind::Call(params, output) => {
             params.iter().for_each(|term| indexes(term, safe, &mut outputs));
@@ -327,23 +335,36 @@ fn indexes(term: &Term<'_>, safe: &Vars, vars: &mut Vars) {
 }
 
 /// OPA's `Unify`: which variables get values when two terms are made equal.
-struct Unifier {
-    safe: Vars,
+struct Unifier<'s> {
+    known: &'s Vars,
+    /// The variables that get values.
+    given: Vars,
     /// For a variable without a value: the variables on which its value depends.
     waits: BTreeMap<Var, Vars>,
+    /// The other direction.
+    dependents: BTreeMap<Var, Vec<Var>>,
 }
 
-impl Unifier {
+impl Unifier<'_> {
+    fn is_safe(&self, var: Var) -> bool {
+        self.known.contains(&var) || self.given.contains(&var)
+    }
+
+    fn wait(&mut self, var: Var, on: Var) {
+        self.waits.entry(var).or_default().insert(on);
+        self.dependents.entry(on).or_default().push(var);
+    }
+
     fn unify(&mut self, left: &Term<'_>, right: &Term<'_>) {
         match (left, right) {
             (Term::Var(left), Term::Var(right)) => {
-                if self.safe.contains(right) {
+                if self.is_safe(*right) {
                     self.mark(*left);
-                } else if self.safe.contains(left) {
+                } else if self.is_safe(*left) {
                     self.mark(*right);
                 } else {
-                    self.waits.entry(*left).or_default().insert(*right);
-                    self.waits.entry(*right).or_default().insert(*left);
+                    self.wait(*left, *right);
+                    self.wait(*right, *left);
                 }
             }
             (Term::Var(var), pattern @ (Term::Array(_) | Term::Object(_)))
@@ -351,14 +372,14 @@ impl Unifier {
                 self.pattern(*var, pattern);
             }
             (Term::Var(var), Term::Ref(root, _)) | (Term::Ref(root, _), Term::Var(var)) => {
-                if root.is_none_or(|root| self.safe.contains(&root)) {
+                if root.is_none_or(|root| self.is_safe(root)) {
                     self.mark(*var);
                 }
             }
             (Term::Var(var), _) | (_, Term::Var(var)) => self.mark(*var),
             (Term::Ref(root, _), pattern @ (Term::Array(_) | Term::Object(_)))
             | (pattern @ (Term::Array(_) | Term::Object(_)), Term::Ref(root, _)) => {
-                if root.is_none_or(|root| self.safe.contains(&root)) {
+                if root.is_none_or(|root| self.is_safe(root)) {
                     self.mark_all(pattern);
                 }
             }
@@ -385,16 +406,17 @@ impl Unifier {
     }
 
     fn pattern(&mut self, var: Var, pattern: &Term<'_>) {
-        if self.safe.contains(&var) {
+        if self.is_safe(var) {
             return self.mark_all(pattern);
         }
         let mut parts = Vars::new();
         collect(pattern, Counted::Determined, &mut parts);
-        let open: Vars = parts.difference(&self.safe).copied().collect();
-        if open.is_empty() {
-            self.mark(var);
-        } else {
-            self.waits.entry(var).or_default().extend(open);
+        parts.retain(|part| !self.is_safe(*part));
+        if parts.is_empty() {
+            return self.mark(var);
+        }
+        for part in parts {
+            self.wait(var, part);
         }
     }
 
@@ -407,14 +429,16 @@ impl Unifier {
     fn mark(&mut self, var: Var) {
         let mut todo = vec![var];
         while let Some(var) = todo.pop() {
-            self.safe.insert(var);
+            if !self.given.insert(var) {
+                continue;
+            }
             todo.extend(self.waits.remove(&var).unwrap_or_default());
-            for (dependent, on) in &mut self.waits {
+            for dependent in self.dependents.remove(&var).unwrap_or_default() {
+                let Some(on) = self.waits.get_mut(&dependent) else { continue };
                 if on.remove(&var) && on.is_empty() {
-                    todo.push(*dependent);
+                    todo.push(dependent);
                 }
             }
-            todo.retain(|it| !self.safe.contains(it));
         }
     }
 }

@@ -5,11 +5,12 @@
 //! the text does not show which member is read (a computed index, an alias, an argument of a
 //! function), the whole value counts as read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use regorus::unstable::{Module, Ref, Rule};
 
 use super::walk::{Reference, Visit, Walk};
+use bartizan_gate::wire::frame::KnownNames;
 
 /// What is read of one value: all of it, the names of its members, or some members in turn.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,10 +21,13 @@ pub struct ReadSet {
     names: bool,
     /// The members that are read, in part or whole.
     members: BTreeMap<Box<str>, Self>,
+    /// The names of `members`, to find others that imitate them.
+    known: KnownNames,
 }
 
 /// The set for a member of a value that is read whole.
-static ALL: ReadSet = ReadSet { all: true, names: true, members: BTreeMap::new() };
+static ALL: ReadSet =
+    ReadSet { all: true, names: true, members: BTreeMap::new(), known: KnownNames::NONE };
 
 impl ReadSet {
     /// The set that holds the whole input.
@@ -44,6 +48,11 @@ impl ReadSet {
     /// Whether the names of the members are read.
     pub fn reads_names(&self) -> bool {
         self.names
+    }
+
+    /// The names of the members that are read one by one.
+    pub(super) fn known(&self) -> &KnownNames {
+        &self.known
     }
 
     /// The paths that are read, such as `input.tool.name`, sorted. `input.a.*` means the names of
@@ -117,7 +126,7 @@ impl ReadSet {
     fn add_rule(&mut self, rule: &Rule) {
         // The walk visits an argument of `object.keys` after the call, so its span is kept to
         // recognise it.
-        let mut of_keys: Vec<*const regorus::unstable::Span> = Vec::new();
+        let mut of_keys: BTreeSet<*const regorus::unstable::Span> = BTreeSet::new();
         for visit in Walk::rule(rule) {
             match visit {
                 Visit::Call { callee, params } => {
@@ -126,7 +135,7 @@ impl ReadSet {
                     }
                 }
                 Visit::Ref(reference) => {
-                    let names = of_keys.iter().any(|span| std::ptr::eq(*span, reference.span));
+                    let names = of_keys.contains(&std::ptr::from_ref(reference.span));
                     self.add(&reference, names);
                 }
                 Visit::Expr(_) | Visit::Statement(_) => {}
@@ -151,6 +160,7 @@ impl ReadSet {
         if self.all {
             self.members.clear();
         }
+        self.known = self.members.keys().map(|name| &**name).collect();
         for member in self.members.values_mut() {
             member.collapse();
         }

@@ -8,6 +8,8 @@ pub mod hex;
 pub mod protocol;
 pub mod document;
 pub mod unseen;
+pub(crate) mod fold;
 pub mod method;
+pub mod name;
 pub mod frame;
 pub mod headers;
