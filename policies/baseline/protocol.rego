@@ -94,8 +94,10 @@ deny contains {"code": "elicitation-url", "message": "a user is sent to https ad
 	input.direction == "to_client"
 	input.method == "elicitation/create"
 	input.params.mode == "url"
-	not startswith(input.params.url, "https://")
+	not https_url
 }
+
+https_url if startswith(input.params.url, "https://")
 
 # Rules compare a URI. If a server could read another one from its text, they decide wrongly.
 deny contains {"code": "ambiguous-uri", "message": "this URI can be taken for another"} if {

@@ -167,6 +167,11 @@ pub(super) fn below(path: &str) -> impl Iterator<Item = (&'static str, &'static 
     })
 }
 
+/// The field at `path`.
+pub(super) fn field(path: &str) -> Option<&'static Field> {
+    FIELDS.iter().find(|field| field.path == path)
+}
+
 /// The JSON Schema (draft 2020-12) of `input` as JSON text, with a final line feed.
 pub fn input_schema() -> String {
     let mut schema = fields("");
