@@ -44,7 +44,7 @@ impl Rejection {
                 if let Some((name, value)) = self.header.clone() {
                     response.headers_mut().insert(name, value);
                 }
-                response
+                reply::retry(response)
             }
             Err(Unrecorded { refusal: Some(released), .. }) => reply::own(&released),
             Ok(Act::Forward(_) | Act::Drop) | Err(_) => {

@@ -13,12 +13,14 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::connection_state::RequestGuard;
+use super::stalls::WatchedBody;
 use crate::upstream::SESSION_ID;
 use bartizan_gate::evidence::step::Released;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const NO_TRANSFORM: HeaderValue = HeaderValue::from_static("no-cache, no-transform");
+const SOON: HeaderValue = HeaderValue::from_static("1");
 const ACCEL: HeaderName = HeaderName::from_static("x-accel-buffering");
 const METHODS: HeaderValue = HeaderValue::from_static("POST, GET, DELETE");
 
@@ -29,6 +31,8 @@ pub(super) enum ReplyBody {
     Whole(Bytes),
     /// A stream of events, each sent when it comes.
     Events(Box<dyn Events>),
+    /// A body of an HTTP/2 stream, whose progress is watched.
+    Watched(Box<WatchedBody>),
 }
 
 /// A stream of events for the client.
@@ -55,11 +59,16 @@ impl Body for ReplyBody {
                 let chunk = chunk?;
                 Some(Ok(Frame::data(chunk)))
             }),
+            Self::Watched(body) => body.poll_piece(cx).map(|piece| piece.map(Ok)),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(body) if body.is_empty())
+        match self {
+            Self::Whole(body) => body.is_empty(),
+            Self::Events(_) => false,
+            Self::Watched(body) => body.inner().is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -68,6 +77,7 @@ impl Body for ReplyBody {
                 SizeHint::with_exact(u64::try_from(body.len()).unwrap_or(u64::MAX))
             }
             Self::Events(_) => SizeHint::default(),
+            Self::Watched(body) => body.inner().size_hint(),
         }
     }
 }
@@ -113,6 +123,18 @@ pub(super) fn events(
     let mut response = Response::new(ReplyBody::Events(Box::new(body)));
     *response.status_mut() = status(code);
     *response.headers_mut() = headers;
+    response
+}
+
+/// Says when to come again, if `response` says that there is no room now.
+pub(super) fn retry(mut response: Response<ReplyBody>) -> Response<ReplyBody> {
+    let code = response.status();
+    if matches!(
+        code,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE
+    ) {
+        response.headers_mut().entry(RETRY_AFTER).or_insert(SOON);
+    }
     response
 }
 
