@@ -78,14 +78,7 @@ impl Limits {
                 .or(secs(15)),
             bodies_bytes: bodies(s, frame.document.bytes_max),
             connections: connections(s),
-            requests: s
-                .key(
-                    "requests",
-                    count(1..=100_000),
-                    "Requests at once, streams included. Where access tokens are checked, one \
-                     principal has at most half of these, of `streams` and of `children`.",
-                )
-                .or(4096),
+            requests: requests(s),
             streams: s
                 .key(
                     "streams",
@@ -93,15 +86,7 @@ impl Limits {
                     "Endless streams at once: legacy GET streams and `subscriptions/listen`.",
                 )
                 .or(2048),
-            sessions: s
-                .key(
-                    "sessions",
-                    count(1..=1_000_000),
-                    "Legacy sessions of one server at once. When the table is full, an unused one \
-                     gives way: of the principal that begins another, or of one that has more than \
-                     its part.",
-                )
-                .or(8192),
+            sessions: sessions(s),
             session_idle: s
                 .key("session_idle", time(WAITS), "Silence after which a session is forgotten.")
                 .or(mins(60)),
@@ -115,14 +100,7 @@ impl Limits {
                     "Time from a message sent to its whole answer, or to the head of a stream.",
                 )
                 .or(mins(5)),
-            stream_idle: s
-                .key(
-                    "stream_idle",
-                    time(WAITS),
-                    "Time between two messages on a stream that ends with an answer. Comments are no \
-                     messages.",
-                )
-                .or(mins(5)),
+            stream_idle: stream_idle(s),
             children: s
                 .key("children", count(1..=10_000), "Child processes of one server at once.")
                 .or(64),
@@ -180,7 +158,9 @@ fn bodies(s: &mut Section<'_>, frame_bytes: usize) -> u64 {
             bytes(1 << 20..=64 << 30),
             "Bodies of all requests at once; at least `frame_bytes`. Bytes count when they arrive. If \
              all are taken, the oldest body that is not complete gives way, with 429. Where access \
-             tokens are checked, one principal has at most half.",
+             tokens are checked, one principal has at most half. As much is for answers of 64 KiB \
+             and more that agents have not read; if it is spent, the connection that has one \
+             longest is closed.",
         )
         .or(64 << 20);
     let least = u64::try_from(frame_bytes).unwrap_or(u64::MAX);
@@ -202,4 +182,35 @@ fn connections(s: &mut Section<'_>) -> usize {
          probed by TCP keep-alive, and closed after four probes without an answer, 15 s apart.",
     )
     .or(4096)
+}
+
+fn requests(s: &mut Section<'_>) -> usize {
+    s.key(
+        "requests",
+        count(1..=100_000),
+        "Requests at once, streams included. Where access tokens are checked, one \
+             principal has at most half of these, of `streams` and of `children`.",
+    )
+    .or(4096)
+}
+
+fn sessions(s: &mut Section<'_>) -> usize {
+    s.key(
+        "sessions",
+        count(1..=1_000_000),
+        "Legacy sessions of one server at once. When the table is full, an unused one \
+             gives way: of the principal that begins another, or of one that has more than \
+             its part.",
+    )
+    .or(8192)
+}
+
+fn stream_idle(s: &mut Section<'_>) -> Duration {
+    s.key(
+        "stream_idle",
+        time(WAITS),
+        "Time between two messages on a stream that ends with an answer. Comments are no \
+             messages.",
+    )
+    .or(Duration::from_mins(5))
 }

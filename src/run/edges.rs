@@ -351,6 +351,7 @@ fn http_config(config: &Config) -> HttpConfig {
             sessions_max: limits.sessions,
             body_bytes_max: limits.frame.document.bytes_max,
             body_budget_bytes: limits.bodies_bytes,
+            answer_budget_bytes: limits.bodies_bytes,
             headers_max: limits.header_count,
             head_bytes_max: limits.header_bytes,
             ..HttpLimits::default()

@@ -221,7 +221,7 @@ fn limited(
     );
     std::fs::write(&config, text).unwrap();
     let program = env!("CARGO_BIN_EXE_bartizan");
-    let command = format!("ulimit -Hn {descriptors} && exec \"$0\" run -c \"$1\"");
+    let command = format!("ulimit -n {descriptors} && exec \"$0\" run -c \"$1\"");
     let child = Command::new("sh")
         .args(["-c", &command, program])
         .arg(&config)

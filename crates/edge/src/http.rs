@@ -19,6 +19,7 @@ mod body;
 mod sessions;
 mod event_ids;
 mod reply;
+mod answers;
 mod stalls;
 mod rejection;
 mod in_flight;
@@ -47,6 +48,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::task::TaskTracker;
 
 use self::admission::Allowed;
+use self::answers::Answers;
 use self::budget::{Budget, YieldingBudget};
 use self::connection_state::{
     ConnectionLimits, ConnectionState, ConnectionTimeouts, WatchedStream,
@@ -118,6 +120,8 @@ pub struct HttpLimits {
     pub headers_max: usize,
     /// Size of a request's head over HTTP/1, bytes; at least 8192.
     pub head_bytes_max: usize,
+    /// Bytes of all answers of 64 KiB and more that clients have not taken.
+    pub answer_budget_bytes: u64,
     /// Bytes of all incomplete heads over HTTP/1 held at once, without the first 4 KiB of each.
     pub head_budget_bytes: u64,
     /// Connections that speak HTTP/2; each costs more memory than one that speaks HTTP/1.
@@ -146,6 +150,7 @@ impl Default for HttpLimits {
             body_budget_bytes: 64 << 20,
             headers_max: 100,
             head_bytes_max: 64 << 10,
+            answer_budget_bytes: 64 << 20,
             head_budget_bytes: 32 << 20,
             h2_connections_max: 512,
             h2_header_list_bytes_max: 16 << 10,
@@ -246,6 +251,7 @@ struct ListenerState {
     streams: Arc<Budget>,
     body_budget: Arc<YieldingBudget>,
     shares: Shares,
+    answers: Answers,
     connections: Arc<Connections>,
     connection_limits: ConnectionLimits,
     event_ids: EventIds,
@@ -332,7 +338,9 @@ impl Listener {
             }
             by_path.insert(path, state);
         }
+        let connections = Connections::new(config.limits.connections_max);
         let inner = ListenerState {
+            answers: Answers::new(config.limits.answer_budget_bytes, &connections),
             shared,
             sites: Sites::of(by_path.values()),
             routes: by_path,
@@ -342,7 +350,7 @@ impl Listener {
             streams: Budget::new(config.limits.streams_max),
             body_budget: YieldingBudget::new(config.limits.body_budget_bytes),
             shares: Shares::new(&config.limits),
-            connections: Connections::new(config.limits.connections_max),
+            connections,
             connection_limits: connection_limits(&config),
             event_ids: EventIds::new()?,
         };

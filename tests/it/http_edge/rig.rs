@@ -34,7 +34,7 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}: too late"))
 }
 
-/// Where the judgement of tool `slow` waits: for its like, and for the test.
+/// Where the judgement of tool `stalls` waits: for its like, and for the test.
 pub(crate) static SLOW: Gates = Gates::new();
 
 /// Holds threads until a test lets them go.
@@ -75,7 +75,7 @@ impl Gates {
 /// Decides by name, so that a test knows what must happen.
 fn judge(name: &str, _: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
     assert!(name != "panics", "the test says so");
-    if name == "slow" {
+    if name == "stalls" {
         SLOW.wait();
     }
     (!name.contains("denied") && name != "sampling/createMessage").then(Vec::new)
@@ -453,6 +453,19 @@ impl Client {
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
+    }
+
+    /// How many bytes come until 4,000,000 or the end.
+    pub(crate) async fn rest(&mut self) -> usize {
+        soon("the rest", async {
+            while self.buffer.len() < 4_000_000 {
+                if more(&mut self.stream, &mut self.buffer).await.is_none() {
+                    break;
+                }
+            }
+        })
+        .await;
+        self.buffer.len()
     }
 
     /// Whether the peer still takes `bytes`.

@@ -305,10 +305,10 @@ async fn sessions_are_bounded() {
     // One with a stream does not, for its own principal.
     let mut stream = rig.client().await;
     stream.send(&get(&second)).await;
-    stream.head().await;
+    assert_eq!(stream.head().await.0, 200);
     let reply = rig.ask(&post("", INITIALIZE)).await;
     assert!(reply.text().contains("-31005"), "{}", reply.text());
-    assert_eq!((reply.status, reply.header("retry-after")), (502, vec!["1"]));
+    assert_eq!(reply.header("retry-after"), ["1"]);
     assert_eq!(behind.received().len(), 3);
 }
 

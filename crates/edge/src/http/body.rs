@@ -188,7 +188,7 @@ impl Arriving<'_> {
         self.memory = if self.body.is_end_stream() {
             Memory::Whole(held)
         } else {
-            Memory::Unfinished(self.limits.budget.hold(held))
+            Memory::Unfinished(self.limits.budget.hold(held, || {}))
         };
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! nobody else needs it (threat K2).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -80,11 +81,18 @@ struct Holders {
     unfinished: BTreeMap<u64, Arc<Holder>>,
 }
 
-#[derive(Debug)]
 struct Holder {
     /// `None` once it has given way.
     held: Mutex<Option<Reservation>>,
     gave_way: CancellationToken,
+    /// Called when it gives way.
+    ended: Box<dyn Fn() + Send + Sync>,
+}
+
+impl fmt::Debug for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Holder").field("held", &self.held).finish_non_exhaustive()
+    }
 }
 
 impl YieldingBudget {
@@ -105,10 +113,18 @@ impl YieldingBudget {
         }
     }
 
-    /// Makes `held` the beginning of something unfinished, which gives way to what comes later.
-    pub(super) fn hold(self: &Arc<Self>, held: Reservation) -> Hold {
-        let holder =
-            Arc::new(Holder { held: Mutex::new(Some(held)), gave_way: CancellationToken::new() });
+    /// Makes `held` the beginning of something unfinished, which gives way to what comes later;
+    /// `ended` is called then.
+    pub(super) fn hold(
+        self: &Arc<Self>,
+        held: Reservation,
+        ended: impl Fn() + Send + Sync + 'static,
+    ) -> Hold {
+        let holder = Arc::new(Holder {
+            held: Mutex::new(Some(held)),
+            gave_way: CancellationToken::new(),
+            ended: Box::new(ended),
+        });
         let mut holders = lock(&self.holders);
         holders.made = holders.made.saturating_add(1);
         let number = holders.made;
@@ -135,6 +151,7 @@ impl YieldingBudget {
             let oldest = oldest.remove();
             drop(lock(&oldest.held).take());
             oldest.gave_way.cancel();
+            (oldest.ended)();
         }
         true
     }
@@ -206,7 +223,7 @@ mod tests {
     #[test]
     fn the_oldest_that_is_unfinished_gives_way() {
         let budget = YieldingBudget::new(10);
-        let begin = |amount| budget.hold(budget.take(amount).unwrap());
+        let begin = |amount| budget.hold(budget.take(amount).unwrap(), || {});
         let (first, second) = (begin(4), begin(4));
         let done = budget.take(2).unwrap();
         assert!(!first.grow(1), "an older one takes nothing from a younger");

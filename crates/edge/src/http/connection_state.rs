@@ -38,6 +38,8 @@ pub(super) struct ConnectionState {
     arriving: AtomicUsize,
     /// Since when there is no request, as uptime, ms.
     idle_since_ms: AtomicU64,
+    /// Its number in the table of connections.
+    number: AtomicU64,
     /// It is older than [`ConnectionTimeouts::age`].
     old: AtomicBool,
     http2: AtomicBool,
@@ -78,6 +80,16 @@ impl ConnectionState {
     pub(super) fn idle_order(&self) -> (bool, u64) {
         let used = self.requests.load(Ordering::Relaxed) >= BEGUN && self.busy() == 0;
         (used, self.idle_since_ms.load(Ordering::Relaxed))
+    }
+
+    /// Sets the connection's number.
+    pub(super) fn set_number(&self, number: u64) {
+        self.number.store(number, Ordering::Relaxed);
+    }
+
+    /// The connection's number.
+    pub(super) fn number(&self) -> u64 {
+        self.number.load(Ordering::Relaxed)
     }
 
     /// Whether the connection has reached its age.

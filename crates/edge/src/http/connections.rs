@@ -74,7 +74,16 @@ impl Connections {
     /// Says which task serves connection `number`.
     pub(super) fn runs(&self, number: u64, task: AbortHandle) {
         if let Some(open) = lock(&self.table).open.get_mut(&number) {
+            open.state.set_number(number);
             open.task = Some(task);
+        }
+    }
+
+    /// Closes connection `number`.
+    pub(super) fn end(&self, number: u64) {
+        let task = lock(&self.table).open.remove(&number).and_then(|open| open.task);
+        if let Some(task) = task {
+            task.abort();
         }
     }
 

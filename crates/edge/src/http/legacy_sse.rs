@@ -23,12 +23,12 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::bearer::{self, Caller};
-use super::body::{self, BodyMemory};
+use super::body::BodyMemory;
 use super::budget::Reservation;
 use super::connection_state::{ConnectionState, RequestGuard};
 use super::rejection::Rejection;
 use super::reply::{self, Events, ReplyBody};
-use super::shares::Share;
+use super::shares::{Share, request_slots};
 use super::{HttpTimeouts, ListenerState, RouteState, admission, well_known};
 use crate::client::remote::{self, Challenge, Challenged, MessageSource};
 use crate::client::{Client, Input, MessageFraming, RemoteLimits};
@@ -158,10 +158,7 @@ pub(super) async fn answer(
     let asker = bearer::caller(inner, route, &mut parts.headers).await?;
     let share = inner.share_of(&asker);
     let reject = |why| Rejection { principal: Some(Arc::clone(&asker.principal)), ..reject(why) };
-    let mut slots = vec![slot];
-    if let Some(share) = &share {
-        slots.push(share.requests.take(1).ok_or_else(|| reject(DoorRefusal::TooMany))?);
-    }
+    let mut slots = request_slots(slot, share.as_deref()).map_err(reject)?;
     match &called {
         LegacyTarget::Stream(route) => {
             let stream = inner.stream(share.as_deref());
@@ -333,13 +330,7 @@ async fn accept_message(
     (parts, body): (Parts, Incoming),
 ) -> Result<Response<ReplyBody>, DoorRefusal> {
     let traceparent = admission::text(&parts.headers, "traceparent")?;
-    let arrival = peer.body_arrives();
-    let (raw, budget) = body::read(body, inner.body_limits(share)).await?;
-    drop(arrival);
-    // The chunk framing arrives with the body, so check again.
-    if peer.is_ambiguous() {
-        return Err(DoorRefusal::Framing);
-    }
+    let (raw, budget) = inner.body(peer, share, body).await?;
     let StreamEntry { client, messages } = entry;
     // This transport has no headers that mirror the body. Such headers of later revisions are not
     // forwarded.

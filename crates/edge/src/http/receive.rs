@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use bytes::Bytes;
 use hyper::body::Incoming;
 
 use super::bearer::Caller;
@@ -16,11 +17,9 @@ use super::in_flight::{Exchange, PROTOCOL_VERSION, SessionStart};
 use super::rejection::Rejection;
 use super::reply::{self, ReplyBody};
 use super::sessions::LegacySession;
-use super::shares::Share;
+use super::shares::{Share, request_slots};
 use super::well_known::Site;
-use super::{
-    ListenerState, RouteState, admission, bearer, close_sessions, legacy_sse, stalls, well_known,
-};
+use super::{ListenerState, RouteState, admission, bearer, close_sessions, legacy_sse, well_known};
 use crate::registry::mint;
 use crate::session::{SessionHandle, StepOutcome};
 use crate::upstream::{LAST_EVENT_ID, SESSION_ID, SendContext};
@@ -57,7 +56,8 @@ pub(super) async fn answer(
         }
     };
     let last = http1 && (untrusted || peer.is_old());
-    stalls::watched(if last { reply::last(response) } else { response }, busy)
+    let response = inner.answers.counted(response, peer.number());
+    reply::held(if last { reply::last(response) } else { response }, busy)
 }
 
 /// A request that passed admission and authentication, with its whole body.
@@ -99,10 +99,7 @@ async fn receive(
     let share = inner.share_of(&caller);
     let Caller { principal, until } = caller;
     let reject = |why| Rejection { principal: Some(Arc::clone(&principal)), ..reject(why) };
-    let mut slots = vec![slot];
-    if let Some(share) = &share {
-        slots.push(share.requests.take(1).ok_or_else(|| reject(DoorRefusal::TooMany))?);
-    }
+    let slots = request_slots(slot, share.as_deref()).map_err(reject)?;
     let routing = admission::routing(&parts.headers).map_err(reject)?;
     let traceparent = admission::text(&parts.headers, "traceparent").map_err(reject)?;
     let modern =
@@ -127,14 +124,7 @@ async fn receive(
     let session = legacy
         .as_ref()
         .map_or_else(|| new_session(inner, route, &principal), |known| Arc::clone(&known.session));
-    let arrival = peer.body_arrives();
-    let reading = body::read(body, inner.body_limits(share.as_deref()));
-    let (raw, budget) = reading.await.map_err(reject)?;
-    drop(arrival);
-    // The chunk framing arrives with the body, so check again.
-    if peer.is_ambiguous() {
-        return Err(reject(DoorRefusal::Framing));
-    }
+    let (raw, budget) = inner.body(peer, share.as_deref(), body).await.map_err(reject)?;
     let metadata_url = well_known::public(route, &parts).map(|public| public.metadata_url());
     let context = SendContext {
         headers: parts.headers,
@@ -331,6 +321,20 @@ impl ListenerState {
             slots.push(share.streams.take(1)?);
         }
         Some(slots)
+    }
+
+    /// Reads the whole body of a request that came on `peer`.
+    pub(super) async fn body(
+        &self,
+        peer: &ConnectionState,
+        share: Option<&Share>,
+        body: Incoming,
+    ) -> Result<(Bytes, BodyMemory), DoorRefusal> {
+        let arrival = peer.body_arrives();
+        let read = body::read(body, self.body_limits(share)).await?;
+        drop(arrival);
+        // The chunk framing arrives with the body, so check again.
+        if peer.is_ambiguous() { Err(DoorRefusal::Framing) } else { Ok(read) }
     }
 
     pub(super) fn body_limits<'a>(&'a self, share: Option<&'a Share>) -> BodyLimits<'a> {

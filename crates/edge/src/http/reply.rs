@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use ::http::header::{
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::connection_state::RequestGuard;
-use super::stalls::WatchedBody;
+use super::stalls::StreamWatch;
 use crate::upstream::SESSION_ID;
 use bartizan_gate::evidence::step::Released;
 
@@ -24,6 +25,9 @@ const SOON: HeaderValue = HeaderValue::from_static("1");
 const ACCEL: HeaderName = HeaderName::from_static("x-accel-buffering");
 const METHODS: HeaderValue = HeaderValue::from_static("POST, GET, DELETE");
 
+/// Largest piece of a body that is handed to HTTP/2 at once, bytes. h2 keeps a piece whole as soon
+/// as the client takes its first byte.
+const PIECE_BYTES: usize = 16 << 10;
 /// A response body, polled by hyper.
 #[derive(Debug)]
 pub(super) enum ReplyBody {
@@ -67,7 +71,7 @@ impl Body for ReplyBody {
         match self {
             Self::Whole(body) => body.is_empty(),
             Self::Events(_) => false,
-            Self::Watched(body) => body.inner().is_end_stream(),
+            Self::Watched(body) => body.body.is_end_stream(),
         }
     }
 
@@ -77,9 +81,45 @@ impl Body for ReplyBody {
                 SizeHint::with_exact(u64::try_from(body.len()).unwrap_or(u64::MAX))
             }
             Self::Events(_) => SizeHint::default(),
-            Self::Watched(body) => body.inner().size_hint(),
+            Self::Watched(body) => body.body.size_hint(),
         }
     }
+}
+
+/// A body of an HTTP/2 stream, in pieces, whose progress is watched.
+#[derive(Debug)]
+pub(super) struct WatchedBody {
+    body: ReplyBody,
+    watch: Arc<StreamWatch>,
+    _busy: RequestGuard,
+}
+
+impl WatchedBody {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+        let piece = if let ReplyBody::Whole(body) = &mut self.body
+            && body.len() > PIECE_BYTES
+        {
+            Poll::Ready(Some(Frame::data(body.split_to(PIECE_BYTES))))
+        } else {
+            let frame = Pin::new(&mut self.body).poll_frame(cx);
+            frame.map(|frame| frame.map(|Ok(frame)| frame))
+        };
+        self.watch.polled(piece.is_ready());
+        piece
+    }
+}
+
+/// `response` with `busy` held by its stream of events, if it is one; over HTTP/2 by any body, whose
+/// progress is watched.
+pub(super) fn held(mut response: Response<ReplyBody>, busy: RequestGuard) -> Response<ReplyBody> {
+    if let Some(watch) = StreamWatch::of_body() {
+        return response
+            .map(|body| ReplyBody::Watched(Box::new(WatchedBody { body, watch, _busy: busy })));
+    }
+    if let ReplyBody::Events(events) = response.body_mut() {
+        events.hold(busy);
+    }
+    response
 }
 
 /// The response that carries a refusal of the gate, with its HTTP status.
@@ -126,15 +166,9 @@ pub(super) fn events(
     response
 }
 
-/// Says when to come again, if `response` says that there is no room now.
+/// Says when to come again: there is no room now.
 pub(super) fn retry(mut response: Response<ReplyBody>) -> Response<ReplyBody> {
-    let code = response.status();
-    if matches!(
-        code,
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE
-    ) {
-        response.headers_mut().entry(RETRY_AFTER).or_insert(SOON);
-    }
+    response.headers_mut().insert(RETRY_AFTER, SOON);
     response
 }
 

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 use bartizan_sync::lock;
 
 use super::HttpLimits;
-use super::budget::Budget;
+use super::budget::{Budget, Reservation};
 use bartizan_gate::question::access::Principal;
+use bartizan_gate::session::DoorRefusal;
 
 /// One principal's share: half of everything, rounded up.
 #[derive(Debug)]
@@ -20,6 +21,18 @@ pub(super) struct Share {
     pub(super) streams: Arc<Budget>,
     /// Bytes of request bodies.
     pub(super) bodies: Arc<Budget>,
+}
+
+/// The places of a request: `slot`, which it has, and one of its principal's.
+pub(super) fn request_slots(
+    slot: Reservation,
+    share: Option<&Share>,
+) -> Result<Vec<Reservation>, DoorRefusal> {
+    let mut slots = vec![slot];
+    if let Some(share) = share {
+        slots.push(share.requests.take(1).ok_or(DoorRefusal::TooMany)?);
+    }
+    Ok(slots)
 }
 
 /// The shares of all principals with a request in progress.

@@ -8,25 +8,16 @@
 //! write deadline it is dropped, which resets that stream and no other.
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
-use ::http::Response;
-use bytes::Bytes;
-use http_body::{Body, Frame};
 use hyper::rt::Executor;
 use tokio::task_local;
 use tokio_util::task::TaskTracker;
 
-use super::connection_state::RequestGuard;
-use super::reply::ReplyBody;
-
-/// Largest piece of a body that is handed to HTTP/2 at once, bytes. h2 keeps a piece whole as soon
-/// as the client takes its first byte.
-const PIECE_BYTES: usize = 16 << 10;
 /// The stream has a body.
 const BODY: u64 = 1;
 /// The body waits for the server.
@@ -40,14 +31,23 @@ task_local! {
 
 /// How far one stream's body has come: [`BODY`], [`AWAITS`], and a count of [`TAKEN`].
 #[derive(Debug, Default)]
-struct StreamWatch(AtomicU64);
+pub(super) struct StreamWatch(AtomicU64);
 
 impl StreamWatch {
     fn state(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn polled(&self, taken: bool) {
+    /// The watch of the HTTP/2 stream that this task serves, from now on with a body; `None` in any
+    /// other task.
+    pub(super) fn of_body() -> Option<Arc<Self>> {
+        let watch = WATCH.try_with(Arc::clone).ok()?;
+        watch.0.store(BODY, Ordering::Relaxed);
+        Some(watch)
+    }
+
+    /// The body was polled; `taken`: and gave a piece.
+    pub(super) fn polled(&self, taken: bool) {
         let before = self.state() & !AWAITS;
         let after = if taken { before.wrapping_add(TAKEN) } else { before | AWAITS };
         self.0.store(after, Ordering::Relaxed);
@@ -96,51 +96,4 @@ async fn until_stalled<F: Future>(stream: F, watch: Arc<StreamWatch>, write: Dur
         timer.as_mut().poll(cx)
     })
     .await;
-}
-
-/// A body of an HTTP/2 stream, in pieces, whose progress is watched.
-#[derive(Debug)]
-pub(super) struct WatchedBody {
-    body: ReplyBody,
-    watch: Arc<StreamWatch>,
-    _busy: Option<RequestGuard>,
-}
-
-impl WatchedBody {
-    pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
-        let piece = if let ReplyBody::Whole(body) = &mut self.body
-            && body.len() > PIECE_BYTES
-        {
-            Poll::Ready(Some(Frame::data(body.split_to(PIECE_BYTES))))
-        } else {
-            let frame = Pin::new(&mut self.body).poll_frame(cx);
-            frame.map(|frame| frame.map(|Ok(frame)| frame))
-        };
-        self.watch.polled(piece.is_ready());
-        piece
-    }
-
-    /// The body itself.
-    pub(super) fn inner(&self) -> &ReplyBody {
-        &self.body
-    }
-}
-
-/// `response` with its progress watched, if an HTTP/2 stream asked for it. `busy` is held until its
-/// body is sent.
-pub(super) fn watched(response: Response<ReplyBody>, busy: RequestGuard) -> Response<ReplyBody> {
-    let Ok(watch) = WATCH.try_with(Arc::clone) else { return held(response, busy) };
-    watch.0.store(BODY, Ordering::Relaxed);
-    response.map(|body| {
-        let watched = WatchedBody { body, watch, _busy: Some(busy) };
-        ReplyBody::Watched(Box::new(watched))
-    })
-}
-
-/// `response`, with `busy` held by its stream, if it is one.
-fn held(mut response: Response<ReplyBody>, busy: RequestGuard) -> Response<ReplyBody> {
-    if let ReplyBody::Events(events) = response.body_mut() {
-        events.hold(busy);
-    }
-    response
 }
