@@ -97,7 +97,7 @@ deny contains {"code": "elicitation-url", "message": "a user is sent to https ad
 	not startswith(input.params.url, "https://")
 }
 
-# Rules compare the text of a URI. If a server could read another path from it, they decide wrongly.
+# Rules compare a URI. If a server could read another one from its text, they decide wrongly.
 deny contains {"code": "ambiguous-uri", "message": "this URI can be taken for another"} if {
 	input.resource.ambiguous
 }

@@ -35,6 +35,10 @@ const PACK: &str = r#"{
       "effect": "destructive", "absent": "all",
       "environments": [{"at": "/patch/*/path", "form": "segment", "after": "environments"}]
     },
+    "json_patch": {
+      "effect": "destructive", "absent": "all",
+      "environments": [{"at": "/patch", "form": "patch", "after": "environments"}]
+    },
     "grouped": {
       "effect": "write", "tags": ["outer"],
       "dispatch": {
@@ -161,6 +165,17 @@ fn environments_are_found_in_every_form() {
         ),
         ("patch", r#"{"patch":[{"path":"/environments/"}]}"#, "[*] unreadable"),
         ("patch", r#"{"patch":[{"path":7}]}"#, "[*] unreadable"),
+        ("patch", r#"{"patch":[{"path":"/x/environments/dev"}]}"#, "[*] arguments"),
+        ("patch", r#"{"patch":[{"path":"/environments/dev/../qa"}]}"#, "[*] unreadable"),
+        (
+            "json_patch",
+            r#"{"patch":[{"op":"copy","from":"/environments/qa/on","path":"/environments/dev/on"}]}"#,
+            "[dev,qa] arguments",
+        ),
+        ("json_patch", r#"{"patch":[{"op":"remove","path":"/environments"}]}"#, "[*] arguments"),
+        ("json_patch", r#"{"patch":[{"op":"move","path":"/environments/dev"}]}"#, "[*] unreadable"),
+        ("json_patch", r#"{"patch":{}}"#, "[*] unreadable"),
+        ("json_patch", "{}", "[*] absent"),
     ] {
         let found = resolve(tool, arguments);
         assert!(found.ends_with(expected), "{tool} {arguments}: {found}");
@@ -281,7 +296,11 @@ fn a_pack_with_bad_operations_is_refused_with_places() {
         "f": {"effect": "read", "environments": [{"form": "keys"}], "absent": "all"},
         "g": {"effect": "read", "mints": {"handle": "h", "ttl": "soon"}},
         "h": {"effect": "read", "facts": {"Project": "id"}},
-        "i": {"effect": "read", "tags_if": {"A b": ["/x"], "a": ["x"], "c": "/x"}}
+        "i": {"effect": "read", "tags_if": {"A b": ["/x"], "a": ["x"], "c": "/x"}},
+        "j": {"effect": "read", "facts": {
+          "project": {"at": "/p", "scope": "all"}, "account": {"scope": "server"}, "place": {"at": "/q", "scope": "server"}
+        }},
+        "k": {"effect": "read", "facts": {"place": "/q"}, "mints": {"handle": "h", "operation": "o", "ttl": "1m", "scope": "server"}}
       }
     }"#;
     let problems = Pack::read(broken.as_bytes()).unwrap_err();
@@ -307,6 +326,10 @@ fn a_pack_with_bad_operations_is_refused_with_places() {
             "/tools/i/tags_if/A b",
             "/tools/i/tags_if/a/0",
             "/tools/i/tags_if/c",
+            "/tools/j/facts/project/scope",
+            "/tools/j/facts/account/at",
+            "/tools/k/facts/place",
+            "/tools/k/mints/scope",
         ],
         "{problems:#?}"
     );

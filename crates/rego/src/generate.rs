@@ -171,6 +171,19 @@ impl Generator {
         ])
     }
 
+    fn resource(&mut self) -> Value {
+        let parsed = object([
+            ("scheme", self.string()),
+            ("host", self.string()),
+            ("port", Value::from(443_u64)),
+            ("path", self.string()),
+            ("segments", self.strings(3)),
+            ("query", self.string()),
+        ]);
+        let ambiguous = Value::Bool(self.random.below(4) == 0);
+        object([("uri", self.string()), ("ambiguous", ambiguous), ("parsed", parsed)])
+    }
+
     /// An input with the members and types that real ones have.
     fn plausible(&mut self) -> Value {
         let hour = self.random.below(24);
@@ -213,13 +226,7 @@ impl Generator {
                 ]),
             ),
             ("tool", self.tool(arguments)),
-            (
-                "resource",
-                object([
-                    ("uri", self.string()),
-                    ("ambiguous", Value::Bool(self.random.below(4) == 0)),
-                ]),
-            ),
+            ("resource", self.resource()),
             ("operation", self.operation()),
             (
                 "session",

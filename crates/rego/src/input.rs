@@ -12,11 +12,12 @@ use super::reads::ReadSet;
 use super::value::{Input, Pointer, convert, json};
 use bartizan_gate::duty::pdp::ListEntry;
 use bartizan_gate::question::access::{
-    AccessRequest, Action, Principal, Resource, Server, WallTime, is_ambiguous,
+    AccessRequest, Action, Principal, Resource, Server, WallTime,
 };
 use bartizan_gate::question::operation::Operation;
 use bartizan_gate::question::pack::BaselineRate;
 use bartizan_gate::question::status::{DefinitionStatus, Drift};
+use bartizan_gate::question::uri::{self, UriParts};
 use bartizan_gate::wire::document::{self, Kind};
 use bartizan_gate::wire::protocol::Revision;
 
@@ -151,10 +152,13 @@ impl<'r> Fields<'r> {
                 fields.arguments("prompt", arguments, inexact);
                 Some(fields.finish())
             }),
-            Resource::Uri(uri) => self.put("resource", |reads| {
+            Resource::Uri(text) => self.put("resource", |reads| {
                 let mut fields = Fields::new(reads);
-                fields.text("uri", uri);
-                fields.put("ambiguous", |_| Some(Value::Bool(is_ambiguous(uri))));
+                fields.text("uri", text);
+                let template = request.action == Action::Complete;
+                let reading = uri::read(text, template);
+                fields.put("ambiguous", |_| Some(Value::Bool(reading.ambiguous)));
+                fields.put("parsed", |reads| reading.parts.map(|parts| uri_parts(&parts, reads)));
                 Some(fields.finish())
             }),
             Resource::Task { id, origin } => self.put("task", |reads| {
@@ -256,6 +260,17 @@ fn operation(operation: &Operation, reads: &ReadSet) -> Value {
     fields.text("environment_source", operation.environment_source.as_str());
     fields.put("tags", |_| Some(strings(&operation.tags)));
     fields.optional("pack", operation.pack.as_deref());
+    fields.finish()
+}
+
+fn uri_parts(parts: &UriParts, reads: &ReadSet) -> Value {
+    let mut fields = Fields::new(reads);
+    fields.text("scheme", &parts.scheme);
+    fields.text("host", &parts.host);
+    fields.put("port", |_| parts.port.map(|port| Value::from(u64::from(port))));
+    fields.text("path", &parts.path);
+    fields.put("segments", |_| Some(strings(&parts.segments)));
+    fields.optional("query", parts.query.as_deref());
     fields.finish()
 }
 

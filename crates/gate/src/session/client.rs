@@ -27,6 +27,7 @@ use crate::wire::document::Value;
 use crate::wire::frame::{Frame, Id, Malformed, Message, Sender};
 use crate::wire::headers;
 use crate::wire::method::{Action, List, Method, Role, Subject};
+use crate::wire::name::bad_name;
 use crate::wire::protocol::{Direction, Era, Transport};
 
 use super::expected::Expected;
@@ -108,8 +109,9 @@ impl Session {
         let task = self.task(frame, name, Direction::ToServer);
         let server = Arc::clone(&self.server);
         let principal = Arc::clone(&self.principal);
+        let state = Arc::clone(&self.state);
         let known = Lookups {
-            handles: Some(server.handles(&principal.id, now.uptime)),
+            handles: Some(self.known_handles((&server, &principal), &state, now)),
             definition: definition.as_deref(),
             task: task.as_ref().and_then(|task| task.as_deref()),
             status: tool.map_or_else(DefinitionStatus::default, |tool| DefinitionStatus {
@@ -134,6 +136,9 @@ impl Session {
             if let Err(mismatch) = checked {
                 return self.refuse(&message, &Refusal::Headers(mismatch), None);
             }
+        }
+        if let Some(member) = bad_name(name, row, frame.params()) {
+            return self.refuse(&message, &Refusal::BadName(member), None);
         }
         if let Some(refusal) = self.refused_before_policy(gate, protocol.era, row, id) {
             return self.refuse(&message, &refusal, None);
@@ -260,12 +265,16 @@ impl Session {
         message.describe(&mut record);
         record.decision = Some(verdict);
         let cancelled = self.cancels(message);
-        let on_success = self.on_success(question, edited.as_ref(), message.now);
+        if message.row.is_some_and(|row| row.role == Role::Handshake) {
+            self.begins_anew();
+        }
+        let on_success = self.on_success(message.gate, question, edited.as_ref(), message.now);
         self.track(InFlightCall {
             id: message.id.cloned(),
             started: message.now.uptime,
             facts: message.facts.clone(),
             exchange: Arc::clone(message.exchange),
+            epoch: self.epoch(),
             method: question.method,
             operation: question.operation.clone(),
             expected: Expected::of(message.frame, question.method, question.protocol),
