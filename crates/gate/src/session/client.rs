@@ -427,9 +427,6 @@ fn discharge(
     decision: &Decision,
     now: Now,
 ) -> Result<Discharged, ReasonedRefusal> {
-    if decision.effect == Effect::Deny {
-        return Err(ReasonedRefusal { refusal: Refusal::Denied, reasons: Vec::new() });
-    }
     let mut buckets = Vec::new();
     let mut obligations = Vec::new();
     for obligation in &decision.obligations {
@@ -448,6 +445,10 @@ fn discharge(
             refusal: Refusal::Limited(spent.retry_after),
             reasons: vec![reason(&bucket.code, "the rate limit is spent", Origin::Limited)],
         });
+    }
+    // After the limits: some count denials, so that a flood of them slows down (threat K8).
+    if decision.effect == Effect::Deny {
+        return Err(ReasonedRefusal { refusal: Refusal::Denied, reasons: Vec::new() });
     }
     let mut edited = None;
     for obligation in &decision.obligations {
