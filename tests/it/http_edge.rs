@@ -19,3 +19,4 @@ mod panics;
 mod tls;
 mod admin;
 mod children;
+mod starvation;
