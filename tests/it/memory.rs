@@ -148,7 +148,7 @@ impl Stage {
                 "io.modelcontextprotocol/clientCapabilities": {},
             });
         }
-        self.id.set(self.id.get() + 1);
+        self.id.set(self.id.get().saturating_add(1));
         let id = self.id.get();
         let call = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
         let arrival = Arrival { raw: call.to_string().into(), ..Arrival::default() };

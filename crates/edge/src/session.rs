@@ -25,7 +25,6 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use super::aside::{self, LARGE_BYTES, Turn};
 use super::clock::Clock;
-use super::upstream::Departure;
 use bartizan_gate::evidence::record::{CallId, Now};
 use bartizan_gate::evidence::step::{Act, AuditSink, Permitted, Released, Step, Unrecorded};
 use bartizan_gate::session::{Gate, ServerState, Session, UpstreamFailure};
@@ -61,6 +60,16 @@ impl StepOutcome {
             Act::Forward(_) | Act::Drop => None,
         }
     }
+}
+
+/// Decides what a server on stdio is told of a request whose client has disconnected. Over HTTP the
+/// closed response stream says it; on stdio only a message can, and the gate permits each message.
+pub trait Departure: std::fmt::Debug + Send + Sync {
+    /// The client's `notifications/cancelled`; `None` if it may not be sent.
+    fn cancellation(&self) -> Option<Permitted>;
+
+    /// Settles `call`, that notification: whether it was `sent`.
+    fn told(&self, call: &CallId, sent: bool);
 }
 
 /// A client that may disconnect before the answer to one of its calls.

@@ -16,7 +16,7 @@ pub use self::http::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits};
 pub use self::legacy_sse::{LegacySseLimits, LegacySseUpstream};
 use super::Answer;
 use super::child::ChildUpstream;
-use bartizan_gate::evidence::record::CallId;
+pub use super::session::Departure;
 use bartizan_gate::evidence::step::Permitted;
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::UpstreamFailure;
@@ -69,16 +69,6 @@ pub struct SendContext {
     pub principal: Arc<Principal>,
     /// Asked if the client disconnects before the answer; `None` where nothing need be sent then.
     pub departure: Option<Arc<dyn Departure>>,
-}
-
-/// Decides what a server on stdio is told of a request whose client has disconnected. Over HTTP the
-/// closed response stream says it; on stdio only a message can, and the gate permits each message.
-pub trait Departure: std::fmt::Debug + Send + Sync {
-    /// The client's `notifications/cancelled`; `None` if it may not be sent.
-    fn cancellation(&self) -> Option<Permitted>;
-
-    /// Settles `call`, that notification: whether it was `sent`.
-    fn told(&self, call: &CallId, sent: bool);
 }
 
 impl Upstream {

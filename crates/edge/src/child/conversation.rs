@@ -21,8 +21,7 @@ use super::process::{ChildLimits, ChildSpec, LineRate, Process, SpawnError, Stop
 use super::relabel::{self, Label, LabelField, Labels};
 use crate::Shared;
 use crate::duplex::{Destination, Duplex, DuplexLimits, DuplexStream, End, ExchangeTable, Line};
-use crate::session::{GoneClient, SessionHandle, StepOutcome};
-use crate::upstream::Departure;
+use crate::session::{Departure, GoneClient, SessionHandle, StepOutcome};
 use bartizan_gate::duty::duties::Duties;
 use bartizan_gate::evidence::step::{Act, Permitted};
 use bartizan_gate::question::access::Principal;

@@ -121,10 +121,9 @@ async fn receive(
     } else {
         Vec::new()
     };
-    let resumes = opens && !modern;
     let who = (&**route, &*principal);
-    let resumes = resume(inner, who, (legacy.as_deref(), resumes), &mut parts.headers);
-    let resumes = resumes.map_err(reject)?;
+    let may_resume = (legacy.as_deref(), opens && !modern);
+    let resumes = resume(inner, who, may_resume, &mut parts.headers).map_err(reject)?;
     let session = legacy
         .as_ref()
         .map_or_else(|| new_session(inner, route, &principal), |known| Arc::clone(&known.session));

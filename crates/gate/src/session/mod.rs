@@ -8,11 +8,11 @@
 //! of the server. The edge calls it, one step at a time under a lock.
 
 pub mod tasks;
+mod ids;
 pub mod protected;
 mod definitions;
 mod enforcement;
 mod expected;
-mod ids;
 mod owed;
 mod question;
 mod redaction;

@@ -188,18 +188,7 @@ impl Session {
             (None, None) => None,
         };
         let raw = frame.document().raw();
-        let Some(entry) = entry else {
-            let late = match (within, id) {
-                (_, Some(id)) => self.owed.take(id, within),
-                (Some(call), None) => self.owed.take_only(call),
-                (None, None) => None,
-            };
-            if let Some(owed) = late {
-                return self.late_answer(gate, raw, &owed, now);
-            }
-            let place = id.map_or_else(|| "no id".to_owned(), |id| format!("id {}", id_text(id)));
-            return self.unsolicited(gate, raw, place, now);
-        };
+        let Some(entry) = entry else { return self.unmatched(gate, raw, (within, id), now) };
         let mut record = self.outcome_record(&entry, outcome_of(frame), now);
         if let Message::Error { code, .. } = frame.message() {
             record.error_type = Some(code.to_string().into());
@@ -251,6 +240,27 @@ impl Session {
         }
     }
 
+    /// Withholds an answer to no request in flight; as the late answer to a request that has ended,
+    /// if it is one.
+    fn unmatched(
+        &mut self,
+        gate: &Gate,
+        raw: &Bytes,
+        (within, id): (Option<&CallId>, Option<&Id>),
+        now: Now,
+    ) -> Step {
+        let late = match (within, id) {
+            (_, Some(id)) => self.owed.take(id, within),
+            (Some(call), None) => self.owed.take_only(call),
+            (None, None) => None,
+        };
+        if let Some(owed) = late {
+            return self.late_answer(gate, raw, &owed, now);
+        }
+        let place = id.map_or_else(|| "no id".to_owned(), |id| format!("id {}", id_text(id)));
+        self.unsolicited(gate, raw, place, now)
+    }
+
     /// Withholds an answer to no request in flight: late, repeated, forged, or of another exchange.
     pub(super) fn unsolicited(
         &mut self,
@@ -291,21 +301,14 @@ impl Session {
         if let Some(refusal) = self.refused_before_policy_to_client(gate, &question) {
             record.event = Event::Denial;
             record.decision = Some(gate.refused(&refusal, None));
-            // MCP 2026-07-28 has no requests of servers on any transport, so none is answered. A
-            // refusal under an id that is in flight would answer the other request, and a stream
-            // that is resumed repeats requests which have been answered.
-            let open = |id: &&Id| self.server_requests.contains_key(*id) || redelivery.resumed;
-            let duplicate = refusal == Refusal::DuplicateId && id.as_ref().is_some_and(open);
-            let answerable = self.protocol.era == Era::Legacy && !duplicate;
-            return self.refuse_server(record, &refusal, id.filter(|_| answerable), &call);
+            let id = id.filter(|id| self.is_answerable(&refusal, id, redelivery));
+            return self.refuse_server(record, &refusal, id, &call);
         }
         let mut also = Vec::new();
         let decision = gate.policy().decide(&question.request(self, now));
         let mut redact = redactions(&decision, known.task);
-        let line = self.duties.redactions();
-        redact.extend(line.into_iter().flatten().cloned());
-        let unjudged = line.is_none().then_some((Refusal::Withheld, "more redactions than fit"));
-        let uncorrelated = self.uncorrelated(within, &question, &task).or(unjudged).or_else(|| {
+        redact.extend(self.duties.redactions().into_iter().flatten().cloned());
+        let uncorrelated = self.uncorrelated(within, &question, &task).or_else(|| {
             let place = (within, &*redact);
             let why = self.refused_in_params(gate, place, (&question, &call), now, &mut also)?;
             record.note = Some(why.into());
@@ -341,6 +344,16 @@ impl Session {
             also.extend(self.cancel_server_request(frame, now));
         }
         Step::new(record, Act::Deliver(released(frame, edited))).with_records(also)
+    }
+
+    /// Whether the server gets an answer to its request that is refused with `refusal`. MCP 2026-07-28
+    /// has no requests of servers on any transport, so none is answered. A refusal under an id that
+    /// is in flight would answer the other request, and a stream that is resumed repeats requests
+    /// which have been answered.
+    fn is_answerable(&self, refusal: &Refusal, id: &Id, redelivery: Redelivery) -> bool {
+        let open = self.server_requests.contains_key(id) || redelivery.resumed;
+        let duplicate = *refusal == Refusal::DuplicateId && open;
+        self.protocol.era == Era::Legacy && !duplicate
     }
 
     /// Ends a request of the server that the server cancels before the client answered it.
