@@ -291,13 +291,11 @@ impl Session {
             self.server.definitions_changed();
         }
         let facts = question.facts(&call);
-        let event = if id.is_some() { Event::Intent } else { Event::Notice };
-        let mut record = self.record_of(event, &facts, now);
+        let mut record = self.record_of(id.map_or(Event::Notice, |_| Event::Intent), &facts, now);
         record.id = id.map(id_text);
         record.bytes = u64::try_from(frame.document().raw().len()).ok();
         let digest = gate.digest(frame.document().raw());
         record.digest = Some(digest.clone());
-
         if let Some(refusal) = self.refused_before_policy_to_client(gate, &question) {
             record.event = Event::Denial;
             record.decision = Some(gate.refused(&refusal, None));
