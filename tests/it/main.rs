@@ -29,6 +29,7 @@ mod otlp;
 mod packs;
 mod policies;
 mod readme;
+mod records;
 mod redaction;
 mod rego;
 mod reload;

@@ -39,6 +39,8 @@ pub struct JournalRecord {
     pub error_type: Option<String>,
     #[serde(default)]
     pub hidden: Vec<String>,
+    #[serde(default)]
+    pub hidden_more: u64,
     pub bytes: Option<u64>,
     pub digest: Option<String>,
     pub duration_us: Option<u64>,
@@ -52,6 +54,8 @@ pub struct JournalRecord {
     pub input: Option<serde_json::Value>,
     #[serde(default)]
     pub input_left_out: Vec<String>,
+    #[serde(default)]
+    pub input_left_out_more: u64,
     pub note: Option<String>,
 }
 

@@ -43,7 +43,9 @@ pub fn line(entry: &JournalRecord, colour: Colour) -> String {
     push_part(&mut out, " finding ", entry.finding.as_deref());
     push_part(&mut out, " layer ", entry.maestro.as_ref().map(|maestro| maestro.layer.as_str()));
     if !entry.hidden.is_empty() {
-        write!(out, " hides {}:", entry.hidden.len()).unwrap_or_default();
+        let listed = u64::try_from(entry.hidden.len()).unwrap_or(u64::MAX);
+        let hidden = listed.saturating_add(entry.hidden_more);
+        write!(out, " hides {hidden}:").unwrap_or_default();
         push_some(&mut out, entry.hidden.iter().map(String::as_str));
     }
     if let Some(gap) = &entry.gap {

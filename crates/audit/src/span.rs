@@ -253,7 +253,8 @@ impl Attributes {
             );
         }
         if !last.hidden.is_empty() {
-            self.number("bartizan.hidden.count", u64::try_from(last.hidden.len()).ok());
+            let listed = u64::try_from(last.hidden.len()).unwrap_or(u64::MAX);
+            self.number("bartizan.hidden.count", Some(listed.saturating_add(last.hidden_more)));
         }
     }
 

@@ -11,7 +11,9 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use bartizan_gate::evidence::record::{AuditRecord, CallId, Event, Finding, Now, Outcome, Target};
+use bartizan_gate::evidence::record::{
+    AuditRecord, CallId, Event, Finding, Now, Outcome, RECORD_BYTES_MAX, Target,
+};
 
 use super::chain::{self, Hex};
 use super::entry::JournalRecord;
@@ -28,11 +30,17 @@ pub const OPEN_LISTED_MAX: usize = 4_096;
 /// Largest total size of the call ids that a `rotation` record lists, bytes.
 const OPEN_LISTED_BYTES_MAX: usize = LINE_BYTES_MAX / 2;
 
+/// Outcomes that are written late at once at most, so that no record waits for all of them.
+const OWED_AT_ONCE_MAX: usize = 256;
+
 /// Bytes that may be written between two checks of the free space.
 const SPACE_CHECK_BYTES: u64 = 1 << 20;
 
 /// Largest size of `seq`, `boot` and `prev` together, bytes.
 const ENVELOPE_BYTES_MAX: usize = 256;
+
+// No record is refused for its size.
+const _: () = assert!(RECORD_BYTES_MAX + ENVELOPE_BYTES_MAX <= LINE_BYTES_MAX);
 
 /// Buffer that stays allocated for the next line, bytes.
 const LINE_BYTES_KEPT: usize = 1 << 16;
@@ -118,6 +126,9 @@ pub(super) struct Writer {
     torn: bool,
     line: Vec<u8>,
     open: BTreeMap<CallId, u32>,
+    /// Outcomes of open calls that could not be written. Each is written once records can be
+    /// written again, so that no call stays open for the rest of the run.
+    owed: Vec<(CallId, Option<Outcome>)>,
     refused: Option<RefusedRecords>,
     low_on_space: bool,
     unchecked_bytes: u64,
@@ -161,6 +172,7 @@ impl Writer {
             torn: false,
             line: Vec::new(),
             open,
+            owed: Vec::new(),
             refused: None,
             low_on_space: false,
             unchecked_bytes: u64::MAX,
@@ -215,6 +227,9 @@ impl Writer {
     }
 
     pub(super) fn close(&mut self, record: &AuditRecord) -> Result<u64, String> {
+        while !self.owed.is_empty() {
+            self.prepare(record, 0)?;
+        }
         let seq = self.keep_own(record)?;
         self.closed = true;
         self.store.sync().map_err(|error| format!("cannot flush it: {error}"))?;
@@ -242,7 +257,7 @@ impl Writer {
         if self.closed {
             return Err("the journal is closed".to_owned());
         }
-        if self.refused.is_some() {
+        if self.refused.is_some() || !self.owed.is_empty() {
             // Demand enough space for further records, not only for the gap.
             self.check_free_space(Event::Intent)?;
             self.prepare(&AuditRecord::new(Event::Gap, now), 0)?;
@@ -329,6 +344,25 @@ impl Writer {
                 return Err(cause);
             }
             tracing::warn!(refused = refused.count, "audit records can be written again");
+        }
+        self.write_owed(now)
+    }
+
+    /// Writes the outcomes that could not be written before, a number of them at a time.
+    fn write_owed(&mut self, now: Now) -> Result<(), String> {
+        for _ in 0..OWED_AT_ONCE_MAX {
+            let Some((call, outcome)) = self.owed.last().cloned() else { break };
+            if !self.open.contains_key(&call) {
+                self.owed.pop();
+                continue;
+            }
+            let mut record = AuditRecord::new(Event::Outcome, now);
+            record.call = Some(call);
+            record.outcome = outcome.or(Some(Outcome::Unknown));
+            record.note = Some("recorded late: it could not be kept when it happened".into());
+            self.write_own(&[], &record)?;
+            self.owed.pop();
+            self.track(&record);
         }
         Ok(())
     }
@@ -424,6 +458,13 @@ impl Writer {
     }
 
     fn count_refusal(&mut self, record: &AuditRecord, cause: &str) {
+        if record.event == Event::Outcome
+            && let Some(call) = record.call.as_ref().filter(|call| self.open.contains_key(*call))
+            // As many as are open at most: a call is open once for each outcome that it owes.
+            && self.owed.len() < OPEN_CALLS_MAX
+        {
+            self.owed.push((CallId::clone(call), record.outcome.clone()));
+        }
         if self.refused.is_none() {
             tracing::error!(cause, "audit records cannot be written");
         }
@@ -475,7 +516,7 @@ fn unknown_outcome(call: &str, intent: Option<&[u8]>, now: Now) -> AuditRecord {
         definition: target.definition.map(Into::into),
         locked: None,
         drift: target.drift.map(Into::into),
-        flags: target.flags.into_iter().map(Into::into).collect(),
+        flags: target.flags.into_iter().collect(),
     });
     record
 }

@@ -6,11 +6,13 @@
 //! neither create nor copy them (`tests/ui` shows that it does not compile). A proof carries what
 //! the gate read in its message, so that the edge does not read it again.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::record::{AuditRecord, CallId};
+use super::record::{AuditRecord, CallId, Event, Outcome};
+use super::text::Listed;
 use crate::question::handles::PendingUpdate;
 use crate::wire::document::minify;
 use crate::wire::frame::{Frame, Id, Message};
@@ -367,6 +369,8 @@ pub struct Unrecorded {
     pub call: Option<CallId>,
     /// The refusal for the client, if it waits for an answer.
     pub refusal: Option<Released>,
+    /// Whether the sink panicked.
+    pub panicked: bool,
 }
 
 /// How to write the refusal if no record can be kept. It is written only then, because that is
@@ -456,27 +460,57 @@ impl Step {
         &self.record
     }
 
-    /// Hands the records to `sink`, in order, and returns the act if all were kept.
+    /// Hands the records to `sink`, in order, and returns the act if all were kept. If one is not
+    /// kept, each intent that was kept gets the outcome [`Outcome::NotSent`], and the outcomes among
+    /// the other records are kept nevertheless, because those calls have ended.
     ///
     /// # Errors
     ///
     /// [`Unrecorded`]: a record could not be kept, and the act does not happen.
     pub fn record(self, sink: &dyn AuditSink) -> Result<Act, Unrecorded> {
-        let kept = std::iter::once(&self.record)
-            .chain(&self.also)
-            .try_for_each(|record| sink.keep(record));
-        match kept {
-            Ok(()) => {
-                self.updates.into_iter().for_each(PendingUpdate::apply);
-                Ok(self.act)
+        let records = || std::iter::once(&self.record).chain(&self.also);
+        let mut failed = None;
+        for (index, record) in records().enumerate() {
+            if failed.is_some() && record.event != Event::Outcome {
+                continue;
             }
-            Err(cause) => {
-                let call = self.exchange.or(self.record.call);
-                let named = call.as_deref().unwrap_or_default();
-                let refusal =
-                    self.if_unrecorded.map(|it| (it.write)(it.id.as_ref(), named, it.era));
-                Err(Unrecorded { cause, call, refusal })
+            if let Err(cause) = keep(sink, record) {
+                failed = failed.or(Some((index, cause)));
             }
         }
+        let Some((kept, (cause, panicked))) = failed else {
+            self.updates.into_iter().for_each(PendingUpdate::apply);
+            return Ok(self.act);
+        };
+        for intent in records().take(kept).filter(|record| record.event == Event::Intent) {
+            // The sink counts what it cannot keep, so there is nothing else to do about a failure.
+            drop(keep(sink, &not_sent(intent)));
+        }
+        let call = self.exchange.or(self.record.call);
+        let named = call.as_deref().unwrap_or_default();
+        let refusal = self.if_unrecorded.map(|it| (it.write)(it.id.as_ref(), named, it.era));
+        Err(Unrecorded { cause, call, refusal, panicked })
+    }
+}
+
+/// Hands one record to `sink`; a panic of the sink is an error, too, and the second value says so.
+fn keep(sink: &dyn AuditSink, record: &AuditRecord) -> Result<(), (Unkept, bool)> {
+    match catch_unwind(AssertUnwindSafe(|| sink.keep(record))) {
+        Ok(kept) => kept.map_err(|cause| (cause, false)),
+        Err(_) => Err((Unkept { cause: "the sink panicked".to_owned() }, true)),
+    }
+}
+
+/// The outcome of a call whose `intent` was kept and that was not sent.
+fn not_sent(intent: &AuditRecord) -> AuditRecord {
+    AuditRecord {
+        event: Event::Outcome,
+        outcome: Some(Outcome::NotSent),
+        decision: None,
+        bytes: None,
+        digest: None,
+        input: None,
+        input_left_out: Listed::default(),
+        ..intent.clone()
     }
 }

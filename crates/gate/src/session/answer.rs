@@ -11,6 +11,7 @@ use crate::duty::pdp::ListEntry;
 use crate::duty::redact::Redaction;
 use crate::evidence::record::{AuditRecord, Event, Finding, Now, Target};
 use crate::evidence::refusal::Refusal;
+use crate::evidence::text::{Text, UriText};
 use crate::question::access::{AccessRequest, Resource, TaskOrigin};
 use crate::question::operation::Operation;
 use crate::question::pack;
@@ -212,8 +213,8 @@ impl Session {
         };
         let owner = &self.principal.id;
         let origin = TaskOrigin {
-            method: entry.facts.method.clone().unwrap_or_default(),
-            tool: entry.facts.target.as_ref().and_then(|target| target.tool.clone()),
+            method: entry.facts.method.as_deref().unwrap_or_default().into(),
+            tool: entry.facts.target.as_ref().and_then(|it| it.tool.as_deref()).map(Into::into),
             operation: entry.operation.clone(),
         };
         let creation = TaskCreation { origin, redact: entry.redact.clone() };
@@ -270,11 +271,16 @@ impl Session {
         let mut edits = Vec::new();
         if !hidden.is_empty() {
             *record = record.clone().with_finding(Finding::ToolsHidden);
-            record.hidden = hidden;
+            record.hidden = match list {
+                List::Resources | List::ResourceTemplates => {
+                    hidden.iter().map(|uri| Text::<UriText>::new(uri).to_string()).collect()
+                }
+                List::Tools | List::Prompts | List::Tasks => hidden.iter().collect(),
+            };
             if gate.observes() {
                 record.note = Some("observe: nothing was hidden".into());
             } else {
-                edits.extend(page.without(frame.document(), &record.hidden));
+                edits.extend(page.without(frame.document(), &hidden));
                 edits.extend(cap_ttl(result));
             }
         }
@@ -304,7 +310,7 @@ impl Session {
             let mut record = self.record_of(Event::Notice, &entry.facts, now);
             record.target = Some(Target {
                 tool: Some(tool.name.into()),
-                definition: Some(tool.digest.clone()),
+                definition: Some(tool.digest.as_ref().into()),
                 locked: self.server.lock.digest(tool.name).map(Into::into),
                 ..Target::default()
             });

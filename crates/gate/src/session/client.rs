@@ -12,10 +12,12 @@ use crate::duty::pdp::ListEntry;
 use crate::duty::pdp::RecordedInput;
 use crate::duty::redact::Redaction;
 use crate::evidence::record::{
-    AuditRecord, CallId, DecisionFacts, Event, Finding, Now, Outcome, ReasonFacts, micros,
+    AuditRecord, CallId, DecisionFacts, Event, Finding, Now, OBLIGATIONS_MAX, Outcome, REASONS_MAX,
+    ReasonFacts, micros,
 };
 use crate::evidence::refusal::{Addressee, Refusal, malformed_position};
 use crate::evidence::step::{Act, Payload, Permitted, Routing, Step};
+use crate::evidence::text::{Label, Listed, Text};
 use crate::question::access::Resource;
 use crate::question::access::Server;
 use crate::question::operation::Operation;
@@ -38,8 +40,11 @@ use super::{Arrival, CallFacts, Gate, InFlightCall, Session, id_text};
 struct Discharged {
     /// The frame with arguments set; absent where no argument was set.
     edited: Option<Frame>,
-    obligations: Vec<Box<str>>,
+    obligations: Obligations,
 }
+
+/// The obligations of a decision, as its record names them.
+type Obligations = Listed<Text<Label>, OBLIGATIONS_MAX>;
 
 /// Resources that one `subscriptions/listen` may name; the policy is asked about each.
 const LISTEN_URIS_MAX: usize = 256;
@@ -402,7 +407,9 @@ pub(super) fn enforce(
         None => discharge(gate, question, decision, now),
     };
     match discharged {
-        Ok(_) if gate.observes() => Ok((None, decision_facts(decision, false, Vec::new()))),
+        Ok(_) if gate.observes() => {
+            Ok((None, decision_facts(decision, false, Obligations::default())))
+        }
         Ok(Discharged { edited, obligations }) => {
             Ok((edited, decision_facts(decision, true, obligations)))
         }
@@ -423,10 +430,10 @@ fn discharge(
         return Err(ReasonedRefusal { refusal: Refusal::Denied, reasons: Vec::new() });
     }
     let mut buckets = Vec::new();
-    let mut obligations = Vec::new();
+    let mut obligations = Obligations::default();
     for obligation in &decision.obligations {
         if let Obligation::Limit { code, key, rate, burst } = obligation {
-            obligations.push(format!("limit:{code}").into());
+            obligations.push(format!("limit:{code}"));
             buckets.push(BucketKey {
                 code: code.clone(),
                 key: key.clone(),
@@ -454,13 +461,13 @@ fn discharge(
                     Origin::Undischarged,
                 )],
             })?);
-            obligations.push(format!("set:{pointer}").into());
+            obligations.push(format!("set:{pointer}"));
         }
     }
     for obligation in &decision.obligations {
         // Recorded here, discharged when the answer comes.
         if let Obligation::Redact { code, .. } = obligation {
-            obligations.push(format!("redact:{code}").into());
+            obligations.push(format!("redact:{code}"));
         }
     }
     for obligation in &decision.obligations {
@@ -530,11 +537,7 @@ pub(super) fn reason(code: &str, message: &str, origin: Origin) -> Reason {
     Reason { code: code.into(), message: message.into(), origin }
 }
 
-fn decision_facts(
-    decision: &Decision,
-    enforced: bool,
-    obligations: Vec<Box<str>>,
-) -> DecisionFacts {
+fn decision_facts(decision: &Decision, enforced: bool, obligations: Obligations) -> DecisionFacts {
     DecisionFacts {
         effect: match decision.effect {
             Effect::Permit => "permit",
@@ -543,7 +546,7 @@ fn decision_facts(
         enforced,
         reasons: decision.reasons.iter().map(ReasonFacts::from).collect(),
         obligations,
-        policy: Arc::clone(&decision.revision),
+        policy: decision.revision.as_ref().into(),
         engine: decision.engine.as_str(),
     }
 }
@@ -555,11 +558,12 @@ pub(super) fn denied_facts(
     refused: &ReasonedRefusal,
     enforced: bool,
 ) -> DecisionFacts {
-    let mut verdict = decision_facts(decision, enforced, Vec::new());
+    let mut verdict = decision_facts(decision, enforced, Obligations::default());
     verdict.effect = "deny";
     // The obligation that was not discharged comes first, then the rules that permitted.
-    let mut reasons: Vec<_> = refused.reasons.iter().map(ReasonFacts::from).collect();
-    reasons.append(&mut verdict.reasons);
+    let mut reasons: Listed<ReasonFacts, REASONS_MAX> =
+        refused.reasons.iter().map(ReasonFacts::from).collect();
+    reasons.append(verdict.reasons);
     verdict.reasons = reasons;
     verdict
 }
