@@ -123,16 +123,17 @@ pub(super) fn serve(
         readiness.clone(),
         shared.tasks.clone(),
         shared.closing.clone(),
-    )
-    .map_err(listening)?;
+    );
     let admin = admin_listener.local_addr().map_err(listening)?;
+    let probes =
+        admin_listener.start().map_err(|error| StartError::new("admin", error.to_string()))?;
     readiness.ready(Component::Listener);
     tracing::info!(%address, %admin, servers = config.servers.len(), "serving");
     // Not tracked in `shared.tasks`: the listeners wait until that tracker is empty, so they would
     // wait for themselves.
     let serving = tokio_util::task::TaskTracker::new();
     let done = serving.spawn(async move {
-        tokio::join!(listener.serve(), admin_listener.serve());
+        tokio::join!(listener.serve(), probes);
     });
     Ok(Serving::Http { address, admin, done })
 }

@@ -1,13 +1,13 @@
 //! The operator's listener: liveness and readiness probes.
 //!
-//! It answers `GET /livez` and `GET /readyz` on a socket of its own, never on the agents' listener,
-//! and knows nothing of MCP. It reads no request body and shows no secret: the reasons in its
+//! It answers `GET /livez` and `GET /readyz` on a socket, a thread and a runtime of its own, never on
+//! the agents' listener, and knows nothing of MCP. It reads no request body and shows no secret: the reasons in its
 //! answers are texts of the program.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,17 +20,22 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use bartizan_sync::lock;
 
-/// Connections open at once.
-const CONNECTIONS_MAX: usize = 64;
-/// Timeout for a request's head, and between requests.
-const HEAD: Duration = Duration::from_secs(10);
+/// Connections open at once. Each has one request.
+pub const CONNECTIONS_MAX: usize = 64;
+/// Timeout for a request's head.
+const HEAD: Duration = Duration::from_secs(2);
+/// Timeout for a whole connection: its request and its answer.
+const CONNECTION: Duration = Duration::from_secs(5);
+/// Size of a request's head, bytes.
+const HEAD_BYTES_MAX: usize = 8 << 10;
 /// Pause after a failed `accept`. Without it, running out of file descriptors would make a busy
 /// loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -106,7 +111,7 @@ struct ReadinessReport {
 /// The operator's listener, bound and not yet serving.
 #[derive(Debug)]
 pub struct AdminListener {
-    tcp: TcpListener,
+    tcp: std::net::TcpListener,
     readiness: Readiness,
     tasks: TaskTracker,
     closing: CancellationToken,
@@ -114,16 +119,14 @@ pub struct AdminListener {
 
 impl AdminListener {
     /// A listener on `tcp`. Liveness is answered until `closing` is cancelled and every task of
-    /// `tasks` has ended; readiness fails from the moment of `closing`. Fails if the socket cannot
-    /// be registered with the runtime.
+    /// `tasks` has ended; readiness fails from the moment of `closing`.
     pub fn new(
         tcp: std::net::TcpListener,
         readiness: Readiness,
         tasks: TaskTracker,
         closing: CancellationToken,
-    ) -> io::Result<Self> {
-        tcp.set_nonblocking(true)?;
-        Ok(Self { tcp: TcpListener::from_std(tcp)?, readiness, tasks, closing })
+    ) -> Self {
+        Self { tcp, readiness, tasks, closing }
     }
 
     /// The address that it listens on. Fails if the system cannot tell.
@@ -131,51 +134,103 @@ impl AdminListener {
         self.tcp.local_addr()
     }
 
-    /// Serves until all of `tasks` have ended. Must not run inside `tasks`, which it waits for.
-    pub async fn serve(self) {
-        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let own = TaskTracker::new();
-        let over = async {
-            self.closing.cancelled().await;
-            self.tasks.wait().await;
+    /// Serves on a thread and a runtime of its own, so that probes are answered whatever the
+    /// threads that serve agents do. The future ends when all of `tasks` have ended, and must not
+    /// run inside `tasks`; dropping it stops the listener. Fails if the system gives no thread or
+    /// the socket cannot be registered.
+    pub fn start(self) -> io::Result<impl Future<Output = ()> + Send> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        self.tcp.set_nonblocking(true)?;
+        let tcp = {
+            let _inside = runtime.enter();
+            TcpListener::from_std(self.tcp)?
         };
-        tokio::pin!(over);
-        loop {
-            let accepted = tokio::select! {
-                () = &mut over => return,
-                accepted = accept(&self.tcp, &connections) => accepted,
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let (ended, end) = oneshot::channel::<()>();
+        let (readiness, tasks, closing) = (self.readiness, self.tasks, self.closing);
+        let serving = async move {
+            let over = async {
+                closing.cancelled().await;
+                tasks.wait().await;
             };
-            let Ok((stream, permit)) = accepted else {
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            };
-            let (readiness, closing) = (self.readiness.clone(), self.closing.clone());
-            own.spawn(async move {
-                let answering = service_fn(move |request| {
-                    let answer = answer(&request, &readiness, closing.is_cancelled());
-                    async move { Ok::<_, Infallible>(answer) }
-                });
-                let served = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEAD)
-                    .serve_connection(TokioIo::new(stream), answering)
-                    .await;
-                if let Err(error) = served {
-                    tracing::debug!(%error, "admin connection ended");
-                }
-                drop(permit);
-            });
-        }
+            tokio::select! {
+                () = over => {}
+                () = stopped.cancelled() => {}
+                () = serve(&tcp, &readiness, &closing) => {}
+            }
+        };
+        std::thread::Builder::new().name("admin".into()).spawn(move || {
+            runtime.block_on(serving);
+            drop(ended);
+        })?;
+        let stop = stop.drop_guard();
+        Ok(async move {
+            // Nothing is sent: the other end is dropped when the thread ends.
+            drop(end.await);
+            drop(stop);
+        })
     }
 }
 
-async fn accept(
-    tcp: &TcpListener,
-    connections: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(connections).acquire_owned().await.map_err(|_| io::ErrorKind::Other)?;
-    let (stream, _) = tcp.accept().await?;
-    Ok((stream, permit))
+/// Accepts connections for ever. A new one always gets a place: if all are taken, the oldest of the
+/// peer that has most gives way (threat K1).
+async fn serve(tcp: &TcpListener, readiness: &Readiness, closing: &CancellationToken) {
+    let mut places = Places::default();
+    loop {
+        let Ok((stream, peer)) = tcp.accept().await else {
+            // Out of file descriptors: the oldest connection's is free at once.
+            places.shed();
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let (readiness, closing) = (readiness.clone(), closing.clone());
+        let answering = service_fn(move |request| {
+            let answer = answer(&request, &readiness, closing.is_cancelled());
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        let serving = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD)
+            .keep_alive(false)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), answering);
+        let serving = async {
+            if let Ok(Err(error)) = tokio::time::timeout(CONNECTION, serving).await {
+                tracing::debug!(%error, "admin connection ended");
+            }
+        };
+        places.take(peer.ip(), serving);
+    }
+}
+
+/// The open connections, oldest first.
+#[derive(Debug, Default)]
+struct Places {
+    taken: Vec<(IpAddr, AbortHandle)>,
+    tasks: TaskTracker,
+}
+
+impl Places {
+    /// Gives a place to a connection of `peer`.
+    fn take(&mut self, peer: IpAddr, serving: impl Future<Output = ()> + Send + 'static) {
+        self.taken.retain(|(_, task)| !task.is_finished());
+        if self.taken.len() >= CONNECTIONS_MAX {
+            self.shed();
+        }
+        self.taken.push((peer, self.tasks.spawn(serving).abort_handle()));
+    }
+
+    /// Closes the oldest connection of the peer that has most.
+    fn shed(&mut self) {
+        let count = |of: IpAddr| self.taken.iter().filter(|(peer, _)| *peer == of).count();
+        // `max_by_key` takes the last of equals, so the order is reversed.
+        let crowd = self.taken.iter().rev().map(|(peer, _)| *peer).max_by_key(|peer| count(*peer));
+        let oldest = self.taken.iter().position(|(peer, _)| Some(*peer) == crowd);
+        if let Some(oldest) = oldest {
+            self.taken.remove(oldest).1.abort();
+        }
+    }
 }
 
 fn answer(

@@ -7,6 +7,8 @@
 //! `bartizan-edge` calls the gate; the gate calls only the policy decision point
 //! ([`Pdp`](duty::pdp::Pdp)) that it was given. It does not know Rego.
 //!
+//! [`memory`] counts the bytes that are kept between two messages, by principal and in total.
+//!
 //! Rooms, in the order in which a frame meets them; a module uses only those declared above it:
 //!
 //! 1. [`wire`]: bytes to [`Frame`](wire::frame::Frame): strict JSON, JSON-RPC, the method table,
@@ -20,6 +22,8 @@
 //! 6. [`session`]: one conversation: what happens to one frame, in both directions. Read
 //!    [`Session::client_frame`](session::Session::client_frame) first.
 
+pub mod memory;
+mod steps;
 pub mod wire;
 pub mod question;
 pub mod duty;

@@ -376,10 +376,7 @@ impl Session {
             trace_id: entry.facts.trace_id.as_deref(),
         };
         match gate.policy().list(&request, &entries) {
-            Listing::Hide { names, .. } => Ok(names
-                .into_iter()
-                .filter(|name| page.entries.iter().any(|entry| *entry.name == **name))
-                .collect()),
+            Listing::Hide { names, .. } => Ok(page.listed(names)),
             Listing::Withhold { reason, .. } => Err(format!("{}: {}", reason.code, reason.message)),
         }
     }

@@ -1,6 +1,8 @@
 //! What a request allows its server to send: embedded requests that the client declared support
 //! for, progress with the request's token, notifications of the request's subscriptions.
 
+use std::collections::HashSet;
+
 use crate::wire::document::{Kind, Value};
 use crate::wire::frame::{Frame, Id};
 use crate::wire::headers::{META_CLIENT_CAPABILITIES, TASKS_EXTENSION};
@@ -34,7 +36,7 @@ pub(super) struct Declared {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Listen {
     uris: Vec<Box<str>>,
-    tasks: Vec<Box<str>>,
+    tasks: HashSet<Box<str>>,
 }
 
 impl Expected {
@@ -110,7 +112,7 @@ impl Listen {
 
     /// Whether updates of `task` were subscribed to.
     pub(super) fn follows(&self, task: &str) -> bool {
-        self.tasks.iter().any(|id| **id == *task)
+        self.tasks.contains(task)
     }
 }
 
@@ -138,8 +140,10 @@ mod tests {
 
     #[test]
     fn a_subscription_covers_what_it_contains_and_no_neighbour() {
-        let listen =
-            Listen { uris: vec!["file:///a".into(), "note://b/".into()], tasks: vec!["t".into()] };
+        let listen = Listen {
+            uris: vec!["file:///a".into(), "note://b/".into()],
+            tasks: HashSet::from(["t".into()]),
+        };
         for (uri, covered) in [
             ("file:///a", true),
             ("file:///a/x", true),

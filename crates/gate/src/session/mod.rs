@@ -361,16 +361,10 @@ impl Session {
 
     /// Removes the calls of an exchange from the tables and returns them, oldest first.
     fn end_calls(&mut self, exchange: &CallId) -> Vec<InFlightCall> {
-        let mut ended = Vec::new();
-        while let Some(order) = self
-            .calls
-            .iter()
-            .find(|(_, entry)| entry.exchange == *exchange)
-            .map(|(order, _)| *order)
-        {
-            ended.extend(self.end_call(order));
-        }
-        ended
+        let of_exchange =
+            |(order, entry): (&u64, &InFlightCall)| (entry.exchange == *exchange).then_some(*order);
+        let orders: Vec<_> = self.calls.iter().filter_map(of_exchange).collect();
+        orders.into_iter().filter_map(|order| self.end_call(order)).collect()
     }
 
     fn end_request(&mut self, id: &Id) -> Option<InFlightCall> {

@@ -8,6 +8,7 @@ pub mod hex;
 pub mod protocol;
 pub mod document;
 pub mod unseen;
+pub(crate) mod fold;
 pub mod method;
 pub mod frame;
 pub mod headers;

@@ -5,13 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use unicode_normalization::UnicodeNormalization;
 
 use super::EnvironmentSource;
 use crate::question::pack::{
     Absent, EnvironmentForm, EnvironmentPath, PointerStep, ToolEntry, steps,
 };
 use crate::wire::document::{Document, DocumentLimits, Kind, Value};
+use crate::wire::fold::is_alias;
 
 /// Different environments that one call may name; a call with more counts as every one.
 const ENVIRONMENTS_MAX: usize = 256;
@@ -287,29 +287,5 @@ pub(super) fn scalar_at(arguments: Option<Value<'_>>, pointer: &str) -> Option<B
 /// Whether `object` has a member whose name differs from `name` in its bytes but equals it for a
 /// lenient reader: `Environment`, `environment\u0000`, ` environment` (threats A4 to A6, H4).
 fn has_alias(object: Value<'_>, name: &str) -> bool {
-    let folded = fold(name);
-    object
-        .members()
-        .filter_map(|(member, _)| member.as_str())
-        .any(|member| member != name && may_alias(member, name) && fold(member) == folded)
-}
-
-/// A cheap test before the expensive comparison: two ASCII names of different length, without white
-/// space or NUL, cannot fold to the same text.
-fn may_alias(member: &str, name: &str) -> bool {
-    !member.is_ascii()
-        || !name.is_ascii()
-        || member.len() == name.len()
-        || member.bytes().any(|byte| byte == 0 || byte.is_ascii_whitespace())
-        || name.bytes().any(|byte| byte == 0 || byte.is_ascii_whitespace())
-}
-
-/// Folds as P5 does: NFKC, lower case, without white space and NUL. Converts to upper case first,
-/// because `ſ` and `K` (Kelvin) share their upper case with `s` and `k`.
-fn fold(text: &str) -> String {
-    text.nfkc()
-        .filter(|c| *c != '\0' && !c.is_whitespace())
-        .flat_map(char::to_uppercase)
-        .flat_map(char::to_lowercase)
-        .collect()
+    object.members().filter_map(|(member, _)| member.as_str()).any(|member| is_alias(member, name))
 }

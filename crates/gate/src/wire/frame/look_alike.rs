@@ -3,40 +3,17 @@
 //! There are readers that ignore case, fold letters beyond ASCII, stop at a NUL, or trim. A name is
 //! folded in all these ways and compared. The folded form is only used to refuse, never to match.
 
-use unicode_normalization::UnicodeNormalization;
-
-use crate::wire::unseen::is_unseen;
+use crate::wire::fold::{fold, is_printable};
 
 /// Whether `name` is not one of `known` (ASCII) but folds to one of them.
 pub fn is_look_alike(name: &str, known: &[&str]) -> bool {
-    if name.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if is_printable(name) {
         // Most names are printable ASCII: only their case can be folded.
         return known.iter().any(|known| name.eq_ignore_ascii_case(known) && name != *known);
     }
     let longest = known.iter().map(|known| known.len()).max().unwrap_or(0);
     let Some(folded) = fold(name, longest) else { return false };
     known.iter().any(|known| folded.eq_ignore_ascii_case(known) && name != *known)
-}
-
-/// Returns the folded form; `None` if it must be longer than `chars_max`. Each character that is
-/// not stripped yields at least one, so the length is known before normalisation. That bounds the
-/// work: a name may be megabytes of combining marks.
-fn fold(name: &str, chars_max: usize) -> Option<String> {
-    let mut visible = name.chars().filter(|char| !is_stripped(*char));
-    let start: String = visible.by_ref().take(chars_max).collect();
-    if visible.next().is_some() {
-        return None;
-    }
-    // Convert to upper case first: `ı` and `ſ` are lower case and have an ASCII upper case.
-    let folded = start.nfkc().flat_map(char::to_uppercase).flat_map(char::to_lowercase);
-    Some(folded.filter(|char| !is_stripped(*char)).collect())
-}
-
-/// Whether a character is white space or invisible. Some readers remove
-/// `Default_Ignorable_Code_Point` (NFKC casefolding), others trim white space or stop at a NUL; all
-/// of these are stripped here.
-fn is_stripped(char: char) -> bool {
-    char.is_whitespace() || is_unseen(char)
 }
 
 #[cfg(test)]
