@@ -268,12 +268,11 @@ fn report(event: &PolicyEvent, sink: &dyn AuditSink, now: Now) {
             (Finding::PolicyReloadRejected, note)
         }
         PolicyEvent::Demoted { demotion } => {
-            let Demotion { revision, question, strict, compiled } = demotion;
+            // Its answers are not logged: they can hold values of the call.
+            let Demotion { revision, question, .. } = demotion;
             tracing::error!(
                 %revision,
                 question,
-                strict,
-                compiled,
                 "the engines disagreed; policy demoted to the strict engine"
             );
             record.decision = Some(about(revision, "strict"));

@@ -14,7 +14,7 @@ use bartizan_gate::duty::pdp::{Inputs, RecordedInput};
 use bartizan_gate::question::access::AccessRequest;
 
 /// The parts of the input that clients write, in this or an earlier call, as RFC 6901 pointers.
-const CLIENT_WRITTEN: [&str; 5] =
+pub(super) const CLIENT_WRITTEN: [&str; 5] =
     ["/tool/arguments", "/prompt/arguments", "/params", "/resources/uris", "/session/facts"];
 
 /// Parts of the names of members that hold secrets. A name is compared in lower case, with only its

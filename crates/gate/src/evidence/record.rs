@@ -18,7 +18,8 @@ use serde::{Serialize, Serializer};
 
 pub use self::input::KeptInput;
 use super::text::{
-    Code, IdText, Label, Listed, Message, Name, Note, Pointer, Text, TextKind as _, UriText,
+    Code, Environment, IdText, Label, Listed, Message, Name, Note, Pointer, Text, TextKind as _,
+    UriText,
 };
 use crate::duty::decision::Reason;
 use crate::duty::pdp::RecordedInput;
@@ -230,7 +231,7 @@ pub struct OperationFacts {
     pub effect: &'static str,
     /// Names of the environments that it reaches; `*` for every one.
     #[serde(flatten, serialize_with = "lists::environments")]
-    pub environments: Listed<Text<Label>, ENVIRONMENTS_MAX>,
+    pub environments: Listed<Text<Environment>, ENVIRONMENTS_MAX>,
     /// How they were found: `arguments`, `absent`, `unmapped`, `unreadable` or `none`.
     pub environment_source: &'static str,
     /// The tags that the pack gives the call.

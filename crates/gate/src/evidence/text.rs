@@ -60,6 +60,8 @@ kinds! {
     Name = 512;
     /// A shorter name, of which a record lists many: environment, tag, obligation, hidden entry.
     Label = 256;
+    /// The name of an environment, which comes from an argument: without secrets of known forms.
+    Environment = 256, mask::secrets;
     /// A code: of a reason, of an error.
     Code = 128;
     /// A JSON-RPC id as JSON text, without secrets of known forms.

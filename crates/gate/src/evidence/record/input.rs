@@ -112,7 +112,7 @@ fn is_listable(pointer: &str) -> bool {
 fn leave_secrets_out(value: &mut Value, at: &mut String, left_out: &mut Vec<String>) {
     let length = at.len();
     match value {
-        Value::String(text) if mask::has_secret(text) => {
+        Value::String(text) if mask::has_secret(text) || is_secretive_uri(at, text) => {
             *value = Value::Null;
             left_out.push(at.clone());
         }
@@ -138,6 +138,12 @@ fn leave_secrets_out(value: &mut Value, at: &mut String, left_out: &mut Vec<Stri
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
+}
+
+/// Whether the text at `at` is the URI of a resource, and has parts that can carry credentials.
+fn is_secretive_uri(at: &str, text: &str) -> bool {
+    let names = at == "/resource/uri" || at == "/params/uri" || at.starts_with("/resources/uris/");
+    names && mask::uri(text) != text
 }
 
 /// Appends a reference token of RFC 6901.
