@@ -37,6 +37,8 @@ pub struct Limits {
     pub connections: usize,
     /// HTTP requests in progress at once, streams included.
     pub requests: usize,
+    /// Refused requests of one caller each second.
+    pub refusals: u32,
     /// Event streams without an end open at once.
     pub streams: usize,
     /// Legacy MCP sessions of one server at once.
@@ -81,6 +83,14 @@ impl Limits {
             requests: s
                 .key("requests", count(1..=100_000), "Requests at once, streams included.")
                 .or(16_384),
+            refusals: s
+                .key(
+                    "refusals",
+                    count(1..=1_000_000),
+                    "Refusals of one caller (principal and network address) each second; further \
+                     ones are answered with 429, and close the connection.",
+                )
+                .or(1000),
             streams: s
                 .key(
                     "streams",

@@ -337,6 +337,7 @@ fn http_config(config: &Config) -> HttpConfig {
         limits: HttpLimits {
             connections_max: limits.connections,
             exchanges_max: u64::try_from(limits.requests).unwrap_or(u64::MAX),
+            refusals_max: limits.refusals,
             streams_max: u64::try_from(limits.streams).unwrap_or(u64::MAX),
             sessions_max: limits.sessions,
             body_bytes_max: limits.frame.document.bytes_max,

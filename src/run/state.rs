@@ -64,6 +64,7 @@ impl StateDirectory {
         let directory = bartizan_audit::journal_directory(&self.directory);
         let settings = JournalConfig {
             segment_bytes_max: config.segment_bytes,
+            bytes_max: config.bytes,
             ..JournalConfig::new(directory)
         };
         let (journal, recovery) = Journal::open(&settings, boot, now)

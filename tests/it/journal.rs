@@ -415,17 +415,20 @@ fn the_last_space_is_for_outcomes() {
     // Free space is looked at after each mebibyte.
     let mut filler = denial("filler");
     filler.note = Some("x".repeat(4000).into());
-    for _ in 0..(1 << 20) / 4000 {
-        journal.keep(&filler).unwrap();
+    let mut kept = 0;
+    while journal.keep(&filler).is_ok() {
+        kept += 1;
     }
+    assert!(kept >= (1 << 20) / 8000, "{kept}");
     let refused = journal.keep(&intent("c2")).unwrap_err();
     assert_eq!(refused.cause, "less than 1000 bytes of disk are free");
     assert!(journal.keep(&denial("c3")).is_err());
     journal.keep(&outcome("c1")).unwrap();
     *fixture.free.lock().unwrap() = 1000;
     journal.keep(&intent("c4")).unwrap();
-    let expected = ["start", "intent", "denial", "rotation", "denial", "outcome", "gap", "intent"];
+    let expected = ["start", "intent", "denial", "outcome", "gap", "intent"];
     let mut found = events(path);
+    found.retain(|event| event != "rotation");
     found.dedup();
     assert_eq!(found, expected);
     verify(path, Extent::Whole).unwrap();

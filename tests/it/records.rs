@@ -40,6 +40,7 @@ fn maximal(text: &str, input: Value) -> AuditRecord {
     AuditRecord {
         call: Some("c".repeat(64).into()),
         principal: Some(text.into()),
+        peer: Some(text.into()),
         server: Some(text.into()),
         direction: Some("to_server"),
         protocol: Some(ProtocolFacts {
@@ -89,6 +90,8 @@ fn maximal(text: &str, input: Value) -> AuditRecord {
         parent_span_id: Some(text.into()),
         input: Some(KeptInput::from(input)),
         input_left_out: many(LEFT_OUT_MAX).into(),
+        repeated: Some(u64::MAX),
+        since: Some(SystemTime::UNIX_EPOCH),
         note: Some(text.into()),
         ..AuditRecord::new(Event::Outcome, now).with_finding(Finding::RateLimited)
     }

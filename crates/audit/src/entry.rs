@@ -26,6 +26,7 @@ pub struct JournalRecord {
     pub uptime_us: u64,
     pub call: Option<String>,
     pub principal: Option<String>,
+    pub peer: Option<String>,
     pub server: Option<String>,
     pub direction: Option<String>,
     pub protocol: Option<ProtocolRecord>,
@@ -56,6 +57,8 @@ pub struct JournalRecord {
     pub input_left_out: Vec<String>,
     #[serde(default)]
     pub input_left_out_more: u64,
+    pub repeated: Option<u64>,
+    pub since: Option<String>,
     pub note: Option<String>,
 }
 

@@ -36,6 +36,11 @@ pub fn line(entry: &JournalRecord, colour: Colour) -> String {
     }
     push_part(&mut out, " ", entry.target_name());
     push_part(&mut out, " by ", entry.principal.as_deref());
+    push_part(&mut out, " from ", entry.peer.as_deref());
+    if let Some(repeated) = entry.repeated {
+        write!(out, " {repeated} times more").unwrap_or_default();
+        push_part(&mut out, " since ", entry.since.as_deref());
+    }
     if let Some(decision) = &entry.decision {
         push_reasons(&mut out, decision);
     }

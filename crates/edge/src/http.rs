@@ -18,6 +18,7 @@ mod sessions;
 mod event_ids;
 mod reply;
 mod rejection;
+mod refusals;
 mod in_flight;
 mod stream;
 mod exchange;
@@ -50,6 +51,8 @@ use self::budget::Budget;
 use self::connection_state::{ConnectionState, ConnectionTimeouts, WatchedStream};
 use self::event_ids::{EventIds, EventScope};
 use self::legacy_sse::LegacyStreams;
+use self::refusals::RefusalLimit;
+use self::rejection::Rejection;
 use self::repoll::Repoll;
 use self::sessions::{LegacySession, SessionLimits, Sessions};
 use self::well_known::Sites;
@@ -106,6 +109,9 @@ pub struct HttpLimits {
     pub connections_max: usize,
     /// Requests in progress at once, streams included.
     pub exchanges_max: u64,
+    /// Refusals of one caller each second; further ones are answered with 429, and close the
+    /// connection.
+    pub refusals_max: u32,
     /// Streams without an end, open at once: legacy GET streams and `subscriptions/listen`.
     pub streams_max: u64,
     /// Legacy sessions of one route at once.
@@ -137,6 +143,7 @@ impl Default for HttpLimits {
         Self {
             connections_max: 16_384,
             exchanges_max: 16_384,
+            refusals_max: 1000,
             streams_max: 12_288,
             sessions_max: 8_192,
             session_streams_max: 8,
@@ -238,6 +245,7 @@ struct ListenerState {
     streams: Arc<Budget>,
     body_budget: Arc<Budget>,
     event_ids: EventIds,
+    refusals: RefusalLimit,
 }
 
 impl ListenerState {
@@ -330,6 +338,7 @@ impl Listener {
             streams: Budget::new(config.limits.streams_max),
             body_budget: Budget::new(config.limits.body_budget_bytes),
             event_ids: EventIds::new()?,
+            refusals: RefusalLimit::new(config.limits.refusals_max),
         };
         Ok(Self { tcp: TcpListener::from_std(tcp)?, inner: Arc::new(inner) })
     }
@@ -450,7 +459,9 @@ async fn connection(
         idle: timeouts.idle_connection,
         write: timeouts.write,
     };
-    let peer = Arc::new(ConnectionState::default());
+    let address = stream.peer_addr().ok().map(|address| address.ip());
+    let peer = Arc::new(ConnectionState::from(address));
+    let (shared, state) = (inner.shared.clone(), Arc::clone(&peer));
     let stream =
         WatchedStream::new(stream, Arc::clone(&peer), inner.shared.clock, connection_timeouts);
     let closing = inner.shared.closing.clone();
@@ -469,6 +480,11 @@ async fn connection(
     };
     if let Err(error) = served {
         tracing::debug!(%error, "connection ended");
+        // hyper has answered, or nobody waits for an answer, so only the record is left to do.
+        if let Some((why, note)) = state.refused_head(&*error) {
+            let rejection = Rejection { note: Some(note), ..Rejection::from(why, None) };
+            drop(rejection.refuse(&shared, &state));
+        }
     }
     drop(slot);
 }

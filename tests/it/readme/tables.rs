@@ -489,6 +489,7 @@ fn full_record() -> AuditRecord {
     AuditRecord {
         call: Some("c".into()),
         principal: Some("t".into()),
+        peer: Some("t".into()),
         server: Some("t".into()),
         direction: Some("to_server"),
         protocol: Some(ProtocolFacts {
@@ -535,6 +536,8 @@ fn full_record() -> AuditRecord {
         parent_span_id: Some("t".into()),
         input: Some(KeptInput::from(Value::from("i"))),
         input_left_out: vec!["/p"; LEFT_OUT_MAX + 1].into(),
+        repeated: Some(1),
+        since: Some(now().wall),
         note: Some("n".into()),
         ..AuditRecord::new(Event::Outcome, now())
     }
@@ -596,6 +599,7 @@ fn events_and_outcomes_are_documented() {
         E::Outcome,
         E::Notice,
         E::Drop,
+        E::Repeated,
         E::Policy,
         E::Recovery,
         E::Gap,
@@ -611,6 +615,7 @@ fn events_and_outcomes_are_documented() {
             | E::Outcome
             | E::Notice
             | E::Drop
+            | E::Repeated
             | E::Policy
             | E::Recovery
             | E::Gap

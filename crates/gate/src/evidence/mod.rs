@@ -8,4 +8,5 @@ mod mask;
 pub mod text;
 pub mod record;
 pub mod step;
+pub mod repeats;
 pub mod refusal;

@@ -62,8 +62,8 @@ pub const RECORD_BYTES_MAX: usize = SKELETON_BYTES_MAX
     + IdText::BYTES_MAX
     + UriText::BYTES_MAX
     + Note::BYTES_MAX
-    // Error type, definition, locked, drift, digest, both trace ids.
-    + 7 * Code::BYTES_MAX
+    // Error type, definition, locked, drift, digest, both trace ids, peer.
+    + 8 * Code::BYTES_MAX
     + FLAGS_MAX * (Code::BYTES_MAX + ENTRY)
     + (ENVIRONMENTS_MAX + TAGS_MAX + OBLIGATIONS_MAX + HIDDEN_MAX) * (Label::BYTES_MAX + ENTRY)
     + REASONS_MAX * (Code::BYTES_MAX + Message::BYTES_MAX + 64)
@@ -92,6 +92,8 @@ pub enum Event {
     Notice,
     /// A message was withheld, and nobody waits for an answer.
     Drop,
+    /// Refusals of one kind, of which the first has a record of its own; see `repeated`.
+    Repeated,
     /// A policy was loaded, promoted to the compiled engine, demoted from it, or rejected.
     Policy,
     /// The journal repaired itself after a crash.
@@ -100,6 +102,46 @@ pub enum Event {
     Gap,
     /// The journal began a new file.
     Rotation,
+}
+
+impl Event {
+    const ALL: [Self; 12] = [
+        Self::Start,
+        Self::Stop,
+        Self::Intent,
+        Self::Denial,
+        Self::Outcome,
+        Self::Notice,
+        Self::Drop,
+        Self::Repeated,
+        Self::Policy,
+        Self::Recovery,
+        Self::Gap,
+        Self::Rotation,
+    ];
+
+    /// The event with this name in records.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|event| event.as_str() == name)
+    }
+
+    /// Its name in records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Intent => "intent",
+            Self::Denial => "denial",
+            Self::Outcome => "outcome",
+            Self::Notice => "notice",
+            Self::Drop => "drop",
+            Self::Repeated => "repeated",
+            Self::Policy => "policy",
+            Self::Recovery => "recovery",
+            Self::Gap => "gap",
+            Self::Rotation => "rotation",
+        }
+    }
 }
 
 /// How a forwarded request ended.
@@ -332,6 +374,9 @@ pub struct AuditRecord {
     /// The id of the principal that sent or receives the message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<Text<Name>>,
+    /// The network address of the client, in refusals before a message was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<Text<Code>>,
     /// The configured name of the protected server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<Text<Name>>,
@@ -399,6 +444,12 @@ pub struct AuditRecord {
     /// RFC 6901 pointers, below `input`, of the values that were left out of it.
     #[serde(flatten, serialize_with = "lists::input_left_out")]
     pub input_left_out: Listed<Text<Pointer>, LEFT_OUT_MAX>,
+    /// In a `repeated` record: how many further refusals of this kind there were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeated: Option<u64>,
+    /// In a `repeated` record: when the first of them was; RFC 3339 UTC, microseconds.
+    #[serde(serialize_with = "optional_time", skip_serializing_if = "Option::is_none")]
+    pub since: Option<SystemTime>,
     /// Free text, such as a policy's problems or what a recovery did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<Text<Note>>,
@@ -414,6 +465,7 @@ impl AuditRecord {
             uptime_us: micros(now.uptime),
             call: None,
             principal: None,
+            peer: None,
             server: None,
             direction: None,
             protocol: None,
@@ -436,6 +488,8 @@ impl AuditRecord {
             taxonomy: None,
             input: None,
             input_left_out: Listed::default(),
+            repeated: None,
+            since: None,
             note: None,
         }
     }
@@ -501,6 +555,13 @@ pub struct Now {
 /// Returns `duration` in whole microseconds, saturating.
 pub fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn optional_time<S: Serializer>(time: &Option<SystemTime>, to: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => rfc3339_micros(time, to),
+        None => to.serialize_none(),
+    }
 }
 
 fn rfc3339_micros<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {

@@ -341,6 +341,22 @@ pub enum Act {
     Drop,
 }
 
+impl Act {
+    /// Names `kept` in place of `call` in a refusal of the gate's own.
+    fn rename(&mut self, call: &str, kept: &str) {
+        let body = match self {
+            Self::Deliver(released) if released.own => &mut released.body,
+            Self::Forward(Permitted { payload: Payload::Refusal(body), .. }) => body,
+            Self::Deliver(_) | Self::Forward(_) | Self::Drop => return,
+        };
+        // The peer chose what stands before its `decision_id`, so look from the end.
+        let found = body.windows(call.len().max(1)).rposition(|at| at == call.as_bytes());
+        let Some((before, rest)) = found.and_then(|at| body.split_at_checked(at)) else { return };
+        let after = rest.get(call.len()..).unwrap_or_default();
+        *body = [before, kept.as_bytes(), after].concat().into();
+    }
+}
+
 /// Keeps audit records; the journal implements it.
 pub trait AuditSink: Send + Sync {
     /// Keeps `record`. Returns only once it is kept with the durability that the sink promises.
@@ -349,6 +365,12 @@ pub trait AuditSink: Send + Sync {
     ///
     /// [`Unkept`]: the record is not kept, so the act must not happen.
     fn keep(&self, record: &AuditRecord) -> Result<(), Unkept>;
+
+    /// Counts `record`, a refusal, to one of the same kind that was kept, and returns the call of
+    /// that one; `None` if the record must be kept. A sink that does not count keeps all.
+    fn count(&self, _record: &AuditRecord) -> Option<CallId> {
+        None
+    }
 }
 
 /// The sink could not keep a record.
@@ -467,11 +489,20 @@ impl Step {
     /// # Errors
     ///
     /// [`Unrecorded`]: a record could not be kept, and the act does not happen.
-    pub fn record(self, sink: &dyn AuditSink) -> Result<Act, Unrecorded> {
+    ///
+    /// A refusal that the sink only counts is told to the peer under the call that was kept.
+    pub fn record(mut self, sink: &dyn AuditSink) -> Result<Act, Unrecorded> {
         let records = || std::iter::once(&self.record).chain(&self.also);
         let mut failed = None;
+        let mut counted = Vec::new();
         for (index, record) in records().enumerate() {
             if failed.is_some() && record.event != Event::Outcome {
+                continue;
+            }
+            if matches!(record.event, Event::Denial | Event::Drop)
+                && let Some(kept) = sink.count(record)
+            {
+                counted.extend(record.call.clone().map(|call| (call, kept)));
                 continue;
             }
             if let Err(cause) = keep(sink, record) {
@@ -479,6 +510,9 @@ impl Step {
             }
         }
         let Some((kept, (cause, panicked))) = failed else {
+            for (call, kept) in counted {
+                self.act.rename(&call, &kept);
+            }
             self.updates.into_iter().for_each(PendingUpdate::apply);
             return Ok(self.act);
         };

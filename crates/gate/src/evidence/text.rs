@@ -210,6 +210,14 @@ impl<T, const MAX: usize> Listed<T, MAX> {
         self.more
     }
 
+    /// The first `max` entries; the others are counted.
+    pub(crate) fn shortened(mut self, max: usize) -> Self {
+        let cut = u64::try_from(self.kept.len().saturating_sub(max)).unwrap_or(u64::MAX);
+        self.more = self.more.saturating_add(cut);
+        self.kept.truncate(max);
+        self
+    }
+
     /// Adds the entries of `other`.
     pub(crate) fn append(&mut self, other: Self) {
         self.extend(other.kept);

@@ -23,7 +23,7 @@ use crate::wire::method::{List, Role, Subject};
 use crate::wire::protocol::{Direction, Era};
 use crate::wire::unseen;
 
-use super::client::{ReasonedRefusal, denied_facts, enforce};
+use super::client::{ReasonedRefusal, denied_facts, enforce, finding_of};
 use super::expected::Declared;
 use super::question::{Question, wall_time};
 use super::redaction::redacted;
@@ -163,28 +163,31 @@ impl Session {
         }
         let decision = gate.policy().decide(&question.request(self, now));
         record.set_input(gate.recorded(|| question.request(self, now)));
-        let passed =
-            enforce(gate, &question, &decision, None, now).and_then(|(edited, verdict)| {
+        let passed = enforce(gate, &question, &decision, None, now).and_then(
+            |(edited, verdict, observed)| {
                 // An embedded request has no arguments to set, and a redaction holds only if the
                 // whole message is redacted so.
                 let redacted = decision.redactions().all(|it| carrier.redact.contains(it));
                 if edited.is_none() && redacted {
-                    Ok(verdict)
+                    Ok((verdict, observed))
                 } else {
                     Err(ReasonedRefusal::unsettable())
                 }
-            });
+            },
+        );
         match passed {
-            Ok(verdict) => {
+            Ok((verdict, observed)) => {
                 record.decision = Some(verdict);
-                also.push(record);
+                also.push(match observed {
+                    Some(refusal) => record.with_finding(finding_of(&refusal)),
+                    None => record,
+                });
                 None
             }
             Err(refused) => {
                 record.decision = Some(denied_facts(&decision, &refused, true));
                 record.event = Event::Denial;
-                let finding = refused.refusal.finding().unwrap_or(Finding::ToolDenied);
-                also.push(record.with_finding(finding));
+                also.push(record.with_finding(finding_of(&refused.refusal)));
                 Some(format!("asks for {method}, which is refused"))
             }
         }

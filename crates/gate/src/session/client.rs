@@ -148,7 +148,7 @@ impl Session {
         message.redact = redactions(&decision, known.task);
         message.input = gate.recorded(|| question.request(self, now));
         let precheck = self.task_refusal(&question, &task);
-        let (edited, verdict) = match enforce(gate, &question, &decision, precheck, now) {
+        let (edited, verdict, observed) = match enforce(gate, &question, &decision, precheck, now) {
             Ok(enforce) => enforce,
             Err(refused) => {
                 let verdict = denied_facts(&decision, &refused, true);
@@ -159,7 +159,9 @@ impl Session {
             }
         };
         let routing = routing_of(&question, definition.as_deref(), edited.as_ref());
-        self.forward(&message, &question, verdict, edited, routing)
+        let observed = observed
+            .map(|it| it.finding().unwrap_or_else(|| pin_finding(&self.server.facts, &question)));
+        self.forward(&message, &question, (verdict, observed), edited, routing)
     }
 
     /// Returns why a message is refused without asking the policy, if it is.
@@ -256,7 +258,7 @@ impl Session {
         &mut self,
         message: &ClientMessage<'_>,
         question: &Question<'_>,
-        verdict: DecisionFacts,
+        (verdict, observed): (DecisionFacts, Option<Finding>),
         edited: Option<Frame>,
         routing: Routing,
     ) -> Step {
@@ -264,6 +266,9 @@ impl Session {
         let mut record = self.record_of(Event::Intent, &message.facts, message.now);
         message.describe(&mut record);
         record.decision = Some(verdict);
+        if let Some(finding) = observed {
+            record = record.with_finding(finding);
+        }
         let cancelled = self.cancels(message);
         let on_success = self.on_success(question, edited.as_ref(), message.now);
         self.track(InFlightCall {
@@ -388,9 +393,10 @@ impl Session {
     }
 }
 
-/// Enforces a decision. Returns the edited frame to forward, if an argument was set, and the
-/// decision for the record. `precheck` is a refusal that holds whatever the policy decided. In
-/// observe mode nothing is edited or refused; the record says what would have been.
+/// Enforces a decision. Returns the edited frame to forward, if an argument was set, the decision
+/// for the record, and what would have been the refusal in enforce mode. `precheck` is a refusal
+/// that holds whatever the policy decided. In observe mode nothing is edited or refused; the record
+/// says what would have been.
 ///
 /// # Errors
 ///
@@ -401,19 +407,21 @@ pub(super) fn enforce(
     decision: &Decision,
     precheck: Option<ReasonedRefusal>,
     now: Now,
-) -> Result<(Option<Frame>, DecisionFacts), ReasonedRefusal> {
+) -> Result<(Option<Frame>, DecisionFacts, Option<Refusal>), ReasonedRefusal> {
     let discharged = match precheck {
         Some(refused) => Err(refused),
         None => discharge(gate, question, decision, now),
     };
     match discharged {
         Ok(_) if gate.observes() => {
-            Ok((None, decision_facts(decision, false, Obligations::default())))
+            Ok((None, decision_facts(decision, false, Obligations::default()), None))
         }
         Ok(Discharged { edited, obligations }) => {
-            Ok((edited, decision_facts(decision, true, obligations)))
+            Ok((edited, decision_facts(decision, true, obligations), None))
         }
-        Err(refused) if gate.observes() => Ok((None, denied_facts(decision, &refused, false))),
+        Err(refused) if gate.observes() => {
+            Ok((None, denied_facts(decision, &refused, false), Some(refused.refusal)))
+        }
         Err(refused) => Err(refused),
     }
 }
@@ -531,6 +539,11 @@ impl ClientMessage<'_> {
         record.digest = Some(self.gate.digest(raw));
         record.set_input(self.input.clone());
     }
+}
+
+/// The finding of a refusal in a record that is about no call of a tool.
+pub(super) fn finding_of(refusal: &Refusal) -> Finding {
+    refusal.finding().unwrap_or(Finding::ToolDenied)
 }
 
 pub(super) fn reason(code: &str, message: &str, origin: Origin) -> Reason {

@@ -1,6 +1,7 @@
 //! What all sessions share: mode and limits, the current policy, the rate limits, the counter of
 //! calls, and the key of digests.
 
+use core::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -128,6 +129,7 @@ impl Gate {
         let mut record = AuditRecord::new(Event::Denial, now);
         record.call = Some(Arc::clone(&call));
         record.principal = facts.principal.map(|principal| principal.id.as_ref().into());
+        record.peer = facts.peer.map(|peer| peer.to_string().into());
         record.server = facts.server.map(Into::into);
         record.decision = Some(self.refused(&refusal, None));
         record.note = facts.note.map(Into::into);
@@ -191,6 +193,8 @@ impl Gate {
 pub struct DoorFacts<'a> {
     /// The principal, if it is established already.
     pub principal: Option<&'a Principal>,
+    /// The network address of the client.
+    pub peer: Option<IpAddr>,
     /// The name of the server, if the path is known.
     pub server: Option<&'a str>,
     /// What was wrong, for the operator; must contain no header values.

@@ -15,7 +15,7 @@ use crate::wire::method::Role;
 use crate::wire::protocol::{Direction, Era, Revision};
 
 use super::answer::{EmbeddingMessage, task_problem};
-use super::client::{ReasonedRefusal, denied_facts, enforce};
+use super::client::{ReasonedRefusal, denied_facts, enforce, finding_of};
 use super::question::{Lookups, Question};
 use super::redaction::{redacted, redactions};
 use super::redelivery::Redelivery;
@@ -260,23 +260,27 @@ impl Session {
         });
         let precheck = uncorrelated.map(|(refusal, why)| ReasonedRefusal::of(refusal, why));
         record.set_input(gate.recorded(|| question.request(self, now)));
-        let passed =
-            enforce(gate, &question, &decision, precheck, now).and_then(|(set, verdict)| {
+        let passed = enforce(gate, &question, &decision, precheck, now).and_then(
+            |(set, verdict, observed)| {
                 let document = set.as_ref().unwrap_or(frame).document();
                 let redacted = redacted(gate, document, &redact, &mut record)
                     .map_err(|refusal| ReasonedRefusal::of(refusal, "it cannot be redacted"))?;
                 let set = set.as_ref().map(|frame| frame.document().raw().clone());
-                Ok((redacted.or(set), verdict))
-            });
+                Ok((redacted.or(set), verdict, observed))
+            },
+        );
         let edited = match passed {
-            Ok((edited, verdict)) => {
+            Ok((edited, verdict, observed)) => {
                 record.decision = Some(verdict);
+                if let Some(refusal) = observed {
+                    record = record.with_finding(finding_of(&refusal));
+                }
                 edited
             }
             Err(refused) => {
                 record.decision = Some(denied_facts(&decision, &refused, true));
                 record.event = Event::Denial;
-                let record = record.with_finding(refusal_finding(&refused));
+                let record = record.with_finding(finding_of(&refused.refusal));
                 return self.refuse_server(record, &refused.refusal, id, &call).with_records(also);
             }
         };
@@ -361,10 +365,6 @@ impl Session {
         );
         Step::new(record, Act::Forward(permitted))
     }
-}
-
-fn refusal_finding(refused: &ReasonedRefusal) -> Finding {
-    refused.refusal.finding().unwrap_or(Finding::ToolDenied)
 }
 
 fn outcome_of(frame: &Frame) -> Outcome {
