@@ -83,14 +83,7 @@ impl Limits {
             requests: s
                 .key("requests", count(1..=100_000), "Requests at once, streams included.")
                 .or(16_384),
-            refusals: s
-                .key(
-                    "refusals",
-                    count(1..=1_000_000),
-                    "Refusals of one caller (principal and network address) each second; further \
-                     ones are answered with 429, and close the connection.",
-                )
-                .or(1000),
+            refusals: refusals(s),
             streams: s
                 .key(
                     "streams",
@@ -181,6 +174,16 @@ fn bodies(s: &mut Section<'_>, frame_bytes: usize) -> u64 {
         s.problem("bodies_bytes", what, format!("at least {}", show_bytes(least)));
     }
     bodies.max(least)
+}
+
+fn refusals(s: &mut Section<'_>) -> u32 {
+    s.key(
+        "refusals",
+        count(1..=1_000_000),
+        "Refusals of one caller (principal and network address) each second; further ones are \
+         answered with 429, and close the connection.",
+    )
+    .or(1000)
 }
 
 fn connections(s: &mut Section<'_>) -> usize {

@@ -280,6 +280,7 @@ fn http_upstream(
         headers,
         owned_headers,
         forward_authorization: http.forward_authorization,
+        context: http.context.clone(),
         ca_pem,
         limits: HttpUpstreamLimits {
             answer_bytes_max: document.bytes_max,

@@ -33,11 +33,15 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// A sink that writes to `journal`, and counts refusals over `interval`; if that is 0, each is
+    /// A sink that writes to `journal`, and counts refusals over `interval`; without one, each is
     /// recorded.
-    pub(super) fn new(journal: &Arc<Journal>, readiness: &Readiness, interval: Duration) -> Self {
+    pub(super) fn new(
+        journal: &Arc<Journal>,
+        readiness: &Readiness,
+        interval: Option<Duration>,
+    ) -> Self {
         let refused = Arc::default();
-        let repeats = (!interval.is_zero()).then(|| Repeats::new(interval));
+        let repeats = interval.map(Repeats::new);
         Self { repeats, journal: Arc::clone(journal), readiness: readiness.clone(), refused }
     }
 

@@ -207,6 +207,9 @@ async fn build(
     boot: &str,
     journal: &Arc<Journal>,
 ) -> Result<Running, StartError> {
+    for warning in config.warnings() {
+        tracing::warn!(at = warning.at, what = warning.what, "configuration");
+    }
     let readiness = Readiness::new();
     readiness.ready(Component::Journal);
     let protected = edges::protected(config)?;

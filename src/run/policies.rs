@@ -112,6 +112,7 @@ fn service(
             long: polling.long_polling_timeout,
         },
         signing,
+        rising: config.rising,
     })
 }
 

@@ -40,6 +40,11 @@ fn all_records(firewall: &mut Firewall) -> Vec<Value> {
     firewall.journal()
 }
 
+/// A firewall that counts refusals, as it does by default.
+fn counting() -> Firewall {
+    Firewall::with(Setup { top: "audit: {repeat_interval: 10s}\n".to_owned(), ..Setup::default() })
+}
+
 fn of_event<'a>(records: &'a [Value], event: &str) -> Vec<&'a Value> {
     records.iter().filter(|record| record["event"] == event).collect()
 }
@@ -67,7 +72,7 @@ fn refusals_that_repeat_are_recorded_once_and_counted() {
         ),
     ];
     for (name, requests) in cases {
-        let mut firewall = Firewall::start();
+        let mut firewall = counting();
         let mut ids = BTreeSet::new();
         for request in &requests {
             let reply = firewall.send(request);
@@ -105,7 +110,7 @@ fn refusals_that_repeat_are_recorded_once_and_counted() {
 
 #[test]
 fn what_differs_has_a_record_of_its_own() {
-    let mut firewall = Firewall::start();
+    let mut firewall = counting();
     for tool in ["delete_flag", "drop_everything"] {
         for environment in ["production", "canary"] {
             for _ in 0..3 {
@@ -126,7 +131,7 @@ fn what_differs_has_a_record_of_its_own() {
 
 #[test]
 fn nothing_is_lost_in_a_flood_of_kinds() {
-    let mut firewall = Firewall::start();
+    let mut firewall = counting();
     let mut ids = BTreeSet::new();
     for n in 0..300 {
         let reply = firewall.ask(call(n, &format!("tool_{n}"), "{}"));
@@ -143,7 +148,7 @@ fn nothing_is_lost_in_a_flood_of_kinds() {
 
 #[test]
 fn each_refusal_is_recorded_if_the_operator_says_so() {
-    let top = "audit: {repeat_interval: 0s}\n".to_owned();
+    let top = "audit: {each_refusal: true}\n".to_owned();
     let mut firewall = Firewall::with(Setup { top, ..Setup::default() });
     for _ in 0..20 {
         firewall.ask("{");
@@ -184,7 +189,7 @@ fn a_caller_that_floods_is_slowed_down_and_others_are_not() {
 
 #[test]
 fn a_journal_at_its_limit_refuses_and_says_why() {
-    let top = "audit: {bytes: 1MiB, segment_bytes: 64KiB, repeat_interval: 0s}\n".to_owned();
+    let top = "audit: {bytes: 1MiB, segment_bytes: 64KiB, each_refusal: true}\n".to_owned();
     let firewall = Firewall::with(Setup { top, ..Setup::default() });
     let ready = || {
         let mut client = Client::connect(firewall.admin());
@@ -329,4 +334,55 @@ fn a_log_that_cannot_be_written_changes_no_decision() {
         let summary = verify(&journal_directory(&state), Extent::Whole).unwrap();
         assert!(summary.stopped && summary.open.is_empty(), "{summary:?}");
     }
+}
+
+#[test]
+fn trace_context_goes_on_only_where_it_is_allowed() {
+    let headers = format!(
+        "{LEGACY}Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\
+         Tracestate: a=secret\r\nBaggage: b=secret\r\n"
+    );
+    let server = "    pack: flag-service\n    environment: staging\n";
+    for (allowed, tracestate, baggage) in
+        [("", 0, 0), ("[tracestate]", 1, 0), ("[baggage, tracestate]", 1, 1)]
+    {
+        let context = match allowed {
+            "" => String::new(),
+            names => format!("    forward_context: {names}\n"),
+        };
+        let setup = Setup { server: format!("{server}{context}"), ..Setup::default() };
+        let firewall = Firewall::with(setup);
+        firewall.send(&post(call(1, "get_flag", "{\"key\":\"x\"}"), &headers));
+        let received = firewall.received();
+        let count = |name: &str| received[0].header(name).len();
+        assert_eq!(count("traceparent"), 1, "{allowed}");
+        assert_eq!((count("tracestate"), count("baggage")), (tracestate, baggage), "{allowed}");
+    }
+}
+
+#[test]
+fn a_lost_digest_key_is_recorded() {
+    let upstream = RecordingUpstream::start(Box::new(|received| body(&odd_answer(&received.body))));
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let config = format!(
+        "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {}\nservers:\n  flags: {{path: /mcp, url: '{}'}}\n",
+        state.display(),
+        upstream.url(),
+    );
+    let notes = || {
+        let records = journal(&state);
+        let about = records.iter().filter_map(|record| record["note"].as_str());
+        about.filter(|note| note.contains("digest.key")).count()
+    };
+    for (lost, expected) in [(false, 0), (false, 0), (true, 1), (false, 1)] {
+        if lost {
+            fs::remove_file(state.join("digest.key")).unwrap();
+        }
+        let program = Program::run(folder.path(), "", &config);
+        program.addresses();
+        assert_eq!(program.stop(), Some(0));
+        assert_eq!(notes(), expected);
+    }
+    assert!(verify(&journal_directory(&state), Extent::Whole).is_ok());
 }

@@ -204,7 +204,7 @@ fn program(folder: &Path, inputs: &str) -> (Program, RecordingUpstream, Recordin
     write!(
         config,
         "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {}\npolicy: {{paths: [{}]}}\n\
-         audit: {{inputs: {inputs}, decision_logs: {{url: '{}'}}}}\notlp: {{endpoint: '{}'}}\n\
+         audit: {{inputs: {inputs}, each_refusal: true, decision_logs: {{url: '{}'}}}}\notlp: {{endpoint: '{}'}}\n\
          servers:\n  flags: {{path: /mcp, url: '{}'}}\n",
         folder.join("state").display(),
         folder.join("policy").display(),

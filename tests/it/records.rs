@@ -9,8 +9,8 @@
     reason = "tests"
 )]
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bartizan_audit::inert;
@@ -22,6 +22,12 @@ use bartizan_gate::evidence::record::{
     ProtocolFacts, REASONS_MAX, RECORD_BYTES_MAX, ReasonFacts, RedactionFacts, TAGS_MAX, Target,
 };
 use bartizan_gate::evidence::step::{AuditSink, Unkept};
+use bartizan_gate::question::access::{Principal, Server};
+use bartizan_gate::session::{Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session};
+use bartizan_gate::wire::frame::FrameLimits;
+use bartizan_gate::wire::headers::RoutingHeaders;
+use bartizan_gate::wire::protocol::Transport;
+use bartizan_testing::ByName;
 use proptest::prelude::{ProptestConfig, any, proptest};
 use proptest::prop_assert;
 use serde_json::{Value, json};
@@ -208,7 +214,7 @@ fn no_message_makes_a_record_that_does_not_fit() {
         for long in ["x".repeat(1_100_000), "\u{7f}".repeat(170_000), "\u{e0041}".repeat(60_000)] {
             let mut firewall = Firewall::with(Setup {
                 rego: Some(rules.clone()),
-                top: "audit: {inputs: values}\n".to_owned(),
+                top: "audit: {inputs: values, each_refusal: true}\n".to_owned(),
                 ..Setup::default()
             });
             for (place, message) in long_messages(&long) {
@@ -290,65 +296,46 @@ impl AuditSink for Failing {
     }
 }
 
-mod halfway {
-    use std::sync::Arc;
-
-    use bartizan_gate::question::access::{Principal, Server};
-    use bartizan_gate::session::{
-        Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session,
-    };
-    use bartizan_gate::wire::frame::FrameLimits;
-    use bartizan_gate::wire::headers::RoutingHeaders;
-    use bartizan_gate::wire::protocol::Transport;
-    use bartizan_testing::ByName;
-
-    use super::*;
-
-    #[test]
-    fn a_batch_of_which_a_record_fails_leaves_each_call_with_its_outcome() {
-        for panics in [false, true] {
-            for left in 0..3 {
-                let sink = Failing { kept: Mutex::default(), left: left.into(), panics };
-                let config = GateConfig {
-                    mode: Mode::Enforce,
-                    frame: FrameLimits::default(),
-                    in_flight_max: 8,
-                    buckets_max: 8,
-                    boot: "b".into(),
-                    digest_key: [7; 32],
-                };
-                let gate = Gate::new(config, Arc::new(ByName::new(|_, _| Some(Vec::new()))));
-                let mut protected = Protected::new(Server::default(), RefusalForm::Error);
-                protected.batches = true;
-                let principal = Arc::new(Principal::default());
-                let mut session = Session::new(principal, Arc::new(protected), Transport::Http);
-                let one = |id: usize| call(id, "get_flag", "{}");
-                let raw = format!("[{},{},{}]", one(1), one(2), one(3));
-                let headers = RoutingHeaders {
-                    protocol_version: Some("2025-03-26".into()),
-                    ..RoutingHeaders::default()
-                };
-                let arrival =
-                    Arrival { raw: raw.into(), headers: Some(headers), traceparent: None };
-                let now = Now { uptime: Duration::ZERO, wall: SystemTime::UNIX_EPOCH };
-                let failed = session.client_frame(&gate, &arrival, now).record(&sink).unwrap_err();
-                assert_eq!(failed.panicked, panics);
-                session.forget(&failed.call.unwrap());
-                assert!(session.in_flight().is_empty());
-                let kept = sink.kept.lock().unwrap();
-                let of = |event: Event| {
-                    let records = kept.iter().filter(|record| record.event == event);
-                    records.map(|record| record.call.clone().unwrap()).collect::<Vec<_>>()
-                };
-                assert_eq!(
-                    (of(Event::Intent).len(), of(Event::Intent)),
-                    (left, of(Event::Outcome))
-                );
-                assert!(kept.iter().all(|record| matches!(
-                    (&record.event, &record.outcome),
-                    (Event::Intent, None) | (Event::Outcome, Some(Outcome::NotSent))
-                )));
-            }
+#[test]
+fn a_batch_of_which_a_record_fails_leaves_each_call_with_its_outcome() {
+    for panics in [false, true] {
+        for left in 0..3 {
+            let sink = Failing { kept: Mutex::default(), left: left.into(), panics };
+            let config = GateConfig {
+                mode: Mode::Enforce,
+                frame: FrameLimits::default(),
+                in_flight_max: 8,
+                buckets_max: 8,
+                boot: "b".into(),
+                digest_key: [7; 32],
+            };
+            let gate = Gate::new(config, Arc::new(ByName::new(|_, _| Some(Vec::new()))));
+            let mut protected = Protected::new(Server::default(), RefusalForm::Error);
+            protected.batches = true;
+            let principal = Arc::new(Principal::default());
+            let mut session = Session::new(principal, Arc::new(protected), Transport::Http);
+            let one = |id: usize| call(id, "get_flag", "{}");
+            let raw = format!("[{},{},{}]", one(1), one(2), one(3));
+            let headers = RoutingHeaders {
+                protocol_version: Some("2025-03-26".into()),
+                ..RoutingHeaders::default()
+            };
+            let arrival = Arrival { raw: raw.into(), headers: Some(headers), traceparent: None };
+            let now = Now { uptime: Duration::ZERO, wall: SystemTime::UNIX_EPOCH };
+            let failed = session.client_frame(&gate, &arrival, now).record(&sink).unwrap_err();
+            assert_eq!(failed.panicked, panics);
+            session.forget(&failed.call.unwrap());
+            assert!(session.in_flight().is_empty());
+            let kept = sink.kept.lock().unwrap();
+            let of = |event: Event| {
+                let records = kept.iter().filter(|record| record.event == event);
+                records.map(|record| record.call.clone().unwrap()).collect::<Vec<_>>()
+            };
+            assert_eq!((of(Event::Intent).len(), of(Event::Intent)), (left, of(Event::Outcome)));
+            assert!(kept.iter().all(|record| matches!(
+                (&record.event, &record.outcome),
+                (Event::Intent, None) | (Event::Outcome, Some(Outcome::NotSent))
+            )));
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::wire::method::{List, Role, Subject};
 use crate::wire::protocol::{Direction, Era};
 use crate::wire::unseen;
 
-use super::client::{ReasonedRefusal, denied_facts, enforce, finding_of};
+use super::client::{ReasonedRefusal, denied_facts, enforce, finding_of, observed_record};
 use super::expected::Declared;
 use super::question::{Question, wall_time};
 use super::redaction::redacted;
@@ -177,11 +177,7 @@ impl Session {
         );
         match passed {
             Ok((verdict, observed)) => {
-                record.decision = Some(verdict);
-                also.push(match observed {
-                    Some(refusal) => record.with_finding(finding_of(&refusal)),
-                    None => record,
-                });
+                also.push(observed_record(record, verdict, observed.as_ref()));
                 None
             }
             Err(refused) => {

@@ -541,6 +541,19 @@ impl ClientMessage<'_> {
     }
 }
 
+/// The record of a message that passes, with the finding of what enforce mode would have refused.
+pub(super) fn observed_record(
+    mut record: AuditRecord,
+    verdict: DecisionFacts,
+    observed: Option<&Refusal>,
+) -> AuditRecord {
+    record.decision = Some(verdict);
+    match observed {
+        Some(refusal) => record.with_finding(finding_of(refusal)),
+        None => record,
+    }
+}
+
 /// The finding of a refusal in a record that is about no call of a tool.
 pub(super) fn finding_of(refusal: &Refusal) -> Finding {
     refusal.finding().unwrap_or(Finding::ToolDenied)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::duty::redact::Redaction;
-use crate::evidence::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
+use crate::evidence::record::{AuditRecord, CallId, Event, Now, Outcome};
 use crate::evidence::refusal::{Addressee, Refusal, malformed_position};
 use crate::evidence::step::{Act, Payload, Permitted, Routing, Step};
 use crate::wire::document::Value;
@@ -15,7 +15,7 @@ use crate::wire::method::Role;
 use crate::wire::protocol::{Direction, Era, Revision};
 
 use super::answer::{EmbeddingMessage, task_problem};
-use super::client::{ReasonedRefusal, denied_facts, enforce, finding_of};
+use super::client::{ReasonedRefusal, denied_facts, enforce, finding_of, observed_record};
 use super::question::{Lookups, Question};
 use super::redaction::{redacted, redactions};
 use super::redelivery::Redelivery;
@@ -244,9 +244,8 @@ impl Session {
         if let Some(refusal) = id.and_then(|id| self.refused_before_policy_to_client(gate, id)) {
             record.event = Event::Denial;
             record.decision = Some(gate.refused(&refusal, None));
-            // MCP 2026-07-28 has no requests of servers on any transport, so none is answered.
-            let answerable = self.protocol.era == Era::Legacy && refusal != Refusal::DuplicateId;
-            return self.refuse_server(record, &refusal, id.filter(|_| answerable), &call);
+            let answered = id.filter(|_| self.is_answerable(&refusal));
+            return self.refuse_server(record, &refusal, answered, &call);
         }
         let mut also = Vec::new();
         let decision = gate.policy().decide(&question.request(self, now));
@@ -271,10 +270,7 @@ impl Session {
         );
         let edited = match passed {
             Ok((edited, verdict, observed)) => {
-                record.decision = Some(verdict);
-                if let Some(refusal) = observed {
-                    record = record.with_finding(finding_of(&refusal));
-                }
+                record = observed_record(record, verdict, observed.as_ref());
                 edited
             }
             Err(refused) => {
@@ -292,6 +288,12 @@ impl Session {
             also.extend(self.cancel_server_request(frame, now));
         }
         Step::new(record, Act::Deliver(released(frame, edited))).with_records(also)
+    }
+
+    /// Whether a server waits for the refusal of its request: MCP 2026-07-28 has no requests of
+    /// servers on any transport.
+    fn is_answerable(&self, refusal: &Refusal) -> bool {
+        self.protocol.era == Era::Legacy && *refusal != Refusal::DuplicateId
     }
 
     /// Ends a request of the server that the server cancels before the client answered it.
