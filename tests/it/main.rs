@@ -35,6 +35,7 @@ mod records;
 mod redaction;
 mod rego;
 mod reload;
+mod scopes;
 mod sim;
 mod sse;
 mod stdio_edge;

@@ -1,5 +1,6 @@
-//! Handles and session facts are learnt from delivered answers, for the principal that got them,
-//! and are bounded in number and time. Any other handle or fact is unknown (threats G1, H1 to H5).
+//! Handles and session facts are learnt from delivered answers, for the principal or the session
+//! that got them, and are bounded in number and time. Any other handle or fact is unknown (threats
+//! G1, H1 to H6).
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
@@ -12,7 +13,9 @@ use bartizan_gate::evidence::step::Act;
 use bartizan_gate::question::access::{Principal, Server};
 use bartizan_gate::question::handles::{HandleStore, StoreUpdate};
 use bartizan_gate::question::pack::Pack;
-use bartizan_gate::session::{Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session};
+use bartizan_gate::session::{
+    Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, ServerState, Session, UpstreamFailure,
+};
 use bartizan_gate::wire::frame::FrameLimits;
 use bartizan_gate::wire::headers::RoutingHeaders;
 use bartizan_gate::wire::protocol::Transport;
@@ -26,18 +29,23 @@ const PACK: &str = r#"{
   "tools": {
     "discover": {
       "effect": "read",
-      "mints": {"handle": "handle", "operation": "id", "effect": "lane", "ttl": "15m"}
+      "mints": {"handle": "handle", "operation": "id", "effect": "lane", "ttl": "15m", "scope": "principal"}
     },
     "invoke": {
       "effect": "write",
       "dispatch": {"handle": "/handle", "otherwise": {"effect": "read"}}
     },
-    "select": {"effect": "read", "facts": {"project": "/project"}},
+    "find": {
+      "effect": "read",
+      "mints": {"handle": "handle", "operation": "id", "ttl": "15m"}
+    },
+    "select": {"effect": "read", "facts": {"project": {"at": "/project", "scope": "principal"}}},
+    "choose": {"effect": "read", "facts": {"shared": {"at": "/project", "scope": "server"}}},
     "session": {
       "effect": "read",
       "dispatch": {
         "values": ["/action"],
-        "cases": {"open": {"effect": "read", "facts": {"account": "/account"}}}
+        "cases": {"open": {"effect": "read", "facts": {"account": {"at": "/account", "scope": "principal"}}}}
       }
     },
     "act": {"effect": "read"}
@@ -52,9 +60,16 @@ permit contains {"code": "known", "message": "a pack knows it"} if {
 	input.tool.name != "act"
 }
 
+permit contains {"code": "begin", "message": "a session begins"} if input.method == "initialize"
+
 permit contains {"code": "project", "message": "in project 7"} if {
 	input.tool.name == "act"
 	input.session.facts.project == "7"
+}
+
+permit contains {"code": "shared", "message": "in project 7 for everyone"} if {
+	input.tool.name == "act"
+	input.session.facts.shared == "7"
 }
 
 permit contains {"code": "account", "message": "for account a"} if {
@@ -366,7 +381,7 @@ fn the_policy_page_names_the_bounds() {
     let hours = HandleStore::FACT_TTL.as_secs() / 3_600;
     assert_eq!(HandleStore::FACT_TTL, HandleStore::HANDLE_TTL_MAX);
     let said = format!(
-        "{} principals for each server, and {} handles and {} facts for each principal. Nothing is kept for longer than {hours} hours",
+        "{} principals for each server, and {} handles and {} facts for each principal and each session. Nothing is kept for longer than {hours} hours",
         HandleStore::PRINCIPALS_MAX,
         HandleStore::HANDLES_MAX,
         HandleStore::FACTS_MAX,
@@ -466,4 +481,98 @@ fn a_rule_reads_what_earlier_calls_have_set() {
         stage.answered("a", "session", &json!({"action": "open", "account": "a"}), &good);
         assert!(acts(&stage, "a"), "a fact of an operation behind a tool");
     }
+}
+
+#[test]
+fn a_handle_of_a_session_is_known_in_that_session_alone() {
+    let stage = Stage::of(Era::Legacy);
+    let finds = |session: &mut Session, id: &str| {
+        assert!(stage.asks(session, "find", &json!({})).1);
+        stage.answers(session, &hands("h-1", id), true);
+    };
+    let (mut a, mut b) = (stage.session("a"), stage.session("a"));
+    finds(&mut a, "gates.list");
+    let invokes = |session: &mut Session| {
+        let asked = stage.asks(session, "invoke", &json!({"handle": "h-1"}));
+        let step = session.upstream_failed(
+            session.in_flight().first().unwrap_or(&"none".into()),
+            &UpstreamFailure::TimedOut,
+            stage.time(),
+        );
+        drop(step);
+        asked
+    };
+    assert_eq!(invokes(&mut a), known("gates.list"));
+    assert_eq!(invokes(&mut b), unknown(), "the same principal in another session");
+    // The same text stands for another operation there, which disputes nothing here.
+    finds(&mut b, "gates.get");
+    assert_eq!(invokes(&mut b), known("gates.get"));
+    assert_eq!(invokes(&mut a), known("gates.list"));
+    // A handle of the principal's with the same text and another meaning: nobody knows.
+    stage.discovers("a", "h-1", "gates.delete");
+    assert_eq!(invokes(&mut a), unknown());
+
+    // Without a session of the server nothing is kept; a process of one's own is one.
+    let stage = Stage::of(Era::Modern);
+    let mut none = stage.session("a");
+    let mut own = stage.session("a");
+    own.set_server_state(ServerState::Process);
+    for (session, expected) in [(&mut none, unknown()), (&mut own, known("x"))] {
+        assert!(stage.asks(session, "find", &json!({})).1);
+        stage.answers(session, &hands("h-2", "x"), true);
+        assert_eq!(stage.asks(session, "invoke", &json!({"handle": "h-2"})), expected);
+    }
+}
+
+#[test]
+fn an_answer_from_before_a_new_beginning_teaches_nothing() {
+    let stage = Stage::of(Era::Legacy);
+    let mut session = stage.session("a");
+    assert!(stage.asks(&mut session, "find", &json!({})).1);
+    let judged_before = session.in_flight().remove(0);
+    assert!(session.is_current(&judged_before));
+    let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}});
+    let initialize = json!({"jsonrpc": "2.0", "id": 2, "method": "initialize", "params": params});
+    let arrival = Arrival { raw: initialize.to_string().into(), ..Arrival::default() };
+    let step = session.client_frame(&stage.gate, &arrival, stage.time());
+    assert!(matches!(step.record(&Sink::default()).unwrap(), Act::Forward(_)));
+    // An edge asks before it sends what was judged by the session that is gone.
+    assert!(!session.is_current(&judged_before));
+    assert!(session.is_current(session.in_flight().last().unwrap()));
+    stage.answers(&mut session, &hands("h-1", "x"), true);
+    assert_eq!(stage.asks(&mut session, "invoke", &json!({"handle": "h-1"})), unknown());
+}
+
+#[test]
+fn what_a_server_holds_for_everyone_is_known_to_whom_has_selected_it_last() {
+    let good = json!({"result": {"content": []}});
+    for era in [Era::Legacy, Era::Modern] {
+        let stage = Stage::of(era);
+        let acts = |who: &str| stage.call(who, "act", &json!({})).1;
+        let chooses = |who: &str, project: &str| {
+            stage.answered(who, "choose", &json!({"project": project}), &good);
+        };
+        chooses("a", "7");
+        assert!(acts("a"));
+        assert!(!acts("b"), "it may hold another selection for b's credential");
+        chooses("b", "8");
+        assert!(!acts("a") && !acts("b"), "b has moved it, for everyone or for itself");
+        chooses("b", "7");
+        assert!(acts("a") && acts("b"));
+        // A call of another that is still open may have moved it already.
+        stage.call("b", "choose", &json!({"project": "8"}));
+        assert!(!acts("a") && !acts("b"));
+        chooses("a", "7");
+        assert!(acts("a"));
+    }
+}
+
+#[test]
+fn what_does_not_fit_into_memory_is_unknown() {
+    let mut stage = Stage::of(Era::Legacy);
+    stage.gate = stage.gate.keeping(0);
+    stage.discovers("a", "h-1", "x");
+    assert_eq!(stage.invokes("a", "h-1"), unknown());
+    stage.answered("a", "select", &json!({"project": "7"}), &json!({"result": {"content": []}}));
+    assert!(!stage.call("a", "act", &json!({})).1);
 }

@@ -281,7 +281,11 @@ fn a_pack_with_bad_operations_is_refused_with_places() {
         "f": {"effect": "read", "environments": [{"form": "keys"}], "absent": "all"},
         "g": {"effect": "read", "mints": {"handle": "h", "ttl": "soon"}},
         "h": {"effect": "read", "facts": {"Project": "id"}},
-        "i": {"effect": "read", "tags_if": {"A b": ["/x"], "a": ["x"], "c": "/x"}}
+        "i": {"effect": "read", "tags_if": {"A b": ["/x"], "a": ["x"], "c": "/x"}},
+        "j": {"effect": "read", "facts": {
+          "project": {"at": "/p", "scope": "all"}, "account": {"scope": "server"}, "place": {"at": "/q", "scope": "server"}
+        }},
+        "k": {"effect": "read", "facts": {"place": "/q"}, "mints": {"handle": "h", "operation": "o", "ttl": "1m", "scope": "server"}}
       }
     }"#;
     let problems = Pack::read(broken.as_bytes()).unwrap_err();
@@ -307,6 +311,10 @@ fn a_pack_with_bad_operations_is_refused_with_places() {
             "/tools/i/tags_if/A b",
             "/tools/i/tags_if/a/0",
             "/tools/i/tags_if/c",
+            "/tools/j/facts/project/scope",
+            "/tools/j/facts/account/at",
+            "/tools/k/facts/place",
+            "/tools/k/mints/scope",
         ],
         "{problems:#?}"
     );

@@ -21,7 +21,7 @@ use super::Shared;
 use super::clock::Clock;
 use bartizan_gate::evidence::record::{CallId, Now};
 use bartizan_gate::evidence::step::{Act, AuditSink, Released, Step, Unrecorded};
-use bartizan_gate::session::{Gate, Session, UpstreamFailure};
+use bartizan_gate::session::{Gate, ServerState, Session, UpstreamFailure};
 use bartizan_gate::wire::protocol::Protocol;
 
 /// The outcome of one step.
@@ -150,6 +150,16 @@ impl SessionHandle {
             told.extend(refusals.drain().map(|(_, refusal)| refusal));
         }
         told
+    }
+
+    /// Says what the server holds for the session.
+    pub(super) fn set_server_state(&self, state: ServerState) {
+        self.with(|session| session.set_server_state(state));
+    }
+
+    /// Whether `call` was judged by what is known of the server's session as it is now.
+    pub(super) fn is_current(&self, call: &CallId) -> bool {
+        self.with(|session| session.is_current(call)).unwrap_or(true)
     }
 
     /// The protocol that the session speaks, as far as it is known.

@@ -33,7 +33,8 @@ use bartizan_gate::evidence::record::{CallId, Now};
 use bartizan_gate::evidence::step::{Act, Permitted, Released, Step};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{
-    Arrival, DoorFacts, DoorRefusal, ErrorAnswer, Gate, Protected, Session, UpstreamFailure,
+    Arrival, DoorFacts, DoorRefusal, ErrorAnswer, Gate, Protected, ServerState, Session,
+    UpstreamFailure,
 };
 use bartizan_gate::wire::method::Role;
 use bartizan_gate::wire::protocol::{Protocol, Transport};
@@ -110,6 +111,16 @@ impl Client {
     /// The protocol that the session speaks, as far as it is known.
     pub(crate) fn protocol(&self) -> Protocol {
         self.session.protocol()
+    }
+
+    /// Says what the server holds for the session.
+    pub(crate) fn set_server_state(&self, state: ServerState) {
+        self.session.set_server_state(state);
+    }
+
+    /// Whether `call` was judged by what is known of the server's session as it is now.
+    pub(crate) fn is_current(&self, call: &CallId) -> bool {
+        self.session.is_current(call)
     }
 
     /// Cancelled when a panic has closed the session, which ends the run.

@@ -22,7 +22,7 @@ use crate::child::lines::Lines;
 use crate::child::{ChildLimits, ChildSpec};
 use crate::upstream::Upstream;
 use bartizan_gate::question::access::Principal;
-use bartizan_gate::session::Protected;
+use bartizan_gate::session::{Protected, ServerState};
 
 /// Size of the buffers between the threads that read and write standard input and output and the
 /// runtime, bytes.
@@ -119,7 +119,10 @@ where
     let input = Lines::new(input, limits.line_bytes_max);
     let client = Arc::new(Client::new(shared, server, principal, MessageFraming::Lines, out));
     let reason = match upstream {
-        StdioUpstream::Child { spec, limits } => child::serve(&client, input, &spec, &limits).await,
+        StdioUpstream::Child { spec, limits } => {
+            client.set_server_state(ServerState::Process);
+            child::serve(&client, input, &spec, &limits).await
+        }
         StdioUpstream::Http(upstream) => {
             remote::serve(Arc::clone(&client), input, upstream, limits.http).await
         }

@@ -29,7 +29,7 @@ use crate::upstream::{SESSION_ID, SendContext, Upstream};
 use crate::{Answer, EventStream, ServerEvent};
 use bartizan_gate::evidence::record::CallId;
 use bartizan_gate::evidence::step::{Act, Permitted};
-use bartizan_gate::session::{Session, UpstreamFailure};
+use bartizan_gate::session::{ServerState, Session, UpstreamFailure};
 use bartizan_gate::wire::document::{Document, DocumentLimits, Kind};
 use bartizan_gate::wire::frame::{Id, write_id};
 use bartizan_gate::wire::headers::{encode, meta_version};
@@ -267,6 +267,13 @@ impl Remote {
         let call = Arc::clone(permitted.call());
         let role = permitted.method().map(|method| method.role);
         let context = self.context(&permitted);
+        if !self.client.is_current(&call) {
+            // The session was begun again after the call was judged, and holds nothing of what the
+            // decision counted on.
+            let failure = UpstreamFailure::Unreachable("the server's session began anew".into());
+            self.client.failed(&call, &failure).await;
+            return;
+        }
         self.state().opening.note(role, permitted.body());
         let Some(id) = permitted.id().cloned() else {
             if role == Some(Role::Cancel) {
@@ -520,9 +527,14 @@ impl Remote {
         let named = named.filter(|id| {
             (1..=SESSION_ID_MAX).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())
         });
-        if *status < 300
-            && let Some(named) = named
-        {
+        if *status >= 300 {
+            return;
+        }
+        // A server that mints ids and gave out none has no session.
+        let stateless = named.is_none() && self.upstream.mints_sessions();
+        let holds = if stateless { ServerState::Nothing } else { ServerState::Session };
+        self.client.set_server_state(holds);
+        if let Some(named) = named {
             self.state().session = Some(named.into());
         }
     }

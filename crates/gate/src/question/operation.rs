@@ -11,7 +11,7 @@ mod dispatch;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::pack::{Effect, HandleFormat, Pack};
+use super::pack::{Effect, FactSource, HandleFormat, Pack, Scope};
 use crate::wire::document::Value;
 
 /// Where [`Operation::environments`] came from.
@@ -87,9 +87,23 @@ pub struct HandleTarget {
 pub struct OnSuccess {
     /// How the answer carries handles, if it does.
     pub handle_format: Option<HandleFormat>,
-    /// Session facts that the call sets: name and value. A fact without a value becomes unknown.
-    pub facts: Vec<(Box<str>, Option<Box<str>>)>,
-    /// The number of the call among those that set facts, from `HandleStore::call_sent`.
+    /// Session facts that the call sets.
+    pub facts: Vec<FactChange>,
+    /// The epoch of the server's session, from `ScopeState::call_sent`.
+    pub epoch: u64,
+}
+
+/// A session fact that a call sets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FactChange {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its value; without one the fact becomes unknown.
+    pub value: Option<Box<str>>,
+    /// Whose state of the server it mirrors.
+    pub scope: Scope,
+    /// The number of the call among those of the same scope that set facts, from
+    /// `ScopeState::call_sent`.
     pub sent: u64,
 }
 
@@ -113,9 +127,14 @@ impl OnSuccess {
         (on_success != Self::default()).then_some(on_success)
     }
 
-    fn set(&mut self, facts: &BTreeMap<Box<str>, Box<str>>, arguments: Option<Value<'_>>) {
-        for (name, pointer) in facts {
-            self.facts.push((name.clone(), environment::scalar_at(arguments, pointer)));
+    fn set(&mut self, facts: &BTreeMap<Box<str>, FactSource>, arguments: Option<Value<'_>>) {
+        for (name, FactSource { at, scope }) in facts {
+            self.facts.push(FactChange {
+                name: name.clone(),
+                value: environment::scalar_at(arguments, at),
+                scope: *scope,
+                sent: 0,
+            });
         }
     }
 }

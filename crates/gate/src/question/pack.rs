@@ -37,6 +37,44 @@ impl Absent {
     }
 }
 
+/// Whose state of the server a fact or a handle mirrors (`scope` in the file).
+///
+/// A server may hold what a call selects in the session, by the credential that it sees, or once
+/// for all. What is believed for more callers than the server holds it for would let one session
+/// move the target of another's calls, so the default is the narrowest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// The session of the server: its MCP session, or its process where that serves one session.
+    /// Unknown where the server has no session (MCP 2026-07-28 over HTTP, or through a process that
+    /// several sessions share).
+    #[default]
+    Session,
+    /// The principal, in all its sessions.
+    Principal,
+    /// The server as a whole, or the one credential by which it knows all principals.
+    Server,
+}
+
+impl Scope {
+    pub(super) fn of_pack(text: &str) -> Option<Self> {
+        match text {
+            "session" => Some(Self::Session),
+            "principal" => Some(Self::Principal),
+            "server" => Some(Self::Server),
+            _ => None,
+        }
+    }
+}
+
+/// Which argument of a call selects a session fact, and whose state of the server it mirrors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FactSource {
+    /// An RFC 6901 pointer below `arguments`.
+    pub at: Box<str>,
+    /// The same for one name everywhere in a pack.
+    pub scope: Scope,
+}
+
 /// One tool of a pack, or one operation of a tool that dispatches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolEntry {
@@ -60,8 +98,8 @@ pub struct ToolEntry {
     pub dispatch: Option<Box<OperationDispatch>>,
     /// Present where the tool's answers issue handles for later calls (`mints` in the file).
     pub handle_format: Option<HandleFormat>,
-    /// Session facts that a successful call sets: name, and pointer below `arguments`.
-    pub facts: BTreeMap<Box<str>, Box<str>>,
+    /// Session facts that a successful call sets, by name.
+    pub facts: BTreeMap<Box<str>, FactSource>,
 }
 
 /// Where in a call's arguments names of environments stand (`environments` in the file).
@@ -138,6 +176,8 @@ pub struct HandleFormat {
     pub effect: Option<Box<str>>,
     /// How long a handle stays known, up to `HandleStore::HANDLE_TTL_MAX`.
     pub ttl: Duration,
+    /// In which calls it is known: [`Scope::Session`] or [`Scope::Principal`].
+    pub scope: Scope,
 }
 
 /// The rate limit that a pack suggests to the baseline policy for one effect.

@@ -113,8 +113,9 @@ impl Session {
         let task = self.task(frame, name, Direction::ToServer);
         let server = Arc::clone(&self.server);
         let principal = Arc::clone(&self.principal);
+        let state = Arc::clone(&self.state);
         let known = Lookups {
-            handles: Some(server.handles(&principal.id, now.uptime)),
+            handles: Some(self.known_handles((&server, &principal), &state, now)),
             definition: definition.as_deref(),
             task: task.as_ref().and_then(|task| task.as_deref()),
             status: tool.map_or_else(DefinitionStatus::default, |tool| DefinitionStatus {
@@ -270,12 +271,16 @@ impl Session {
             record = record.with_finding(finding);
         }
         let cancelled = self.cancels(message);
-        let on_success = self.on_success(question, edited.as_ref(), message.now);
+        if message.row.is_some_and(|row| row.role == Role::Handshake) {
+            self.begins_anew();
+        }
+        let on_success = self.on_success(message.gate, question, edited.as_ref(), message.now);
         self.track(InFlightCall {
             id: message.id.cloned(),
             started: message.now.uptime,
             facts: message.facts.clone(),
             exchange: Arc::clone(message.exchange),
+            epoch: self.epoch(),
             method: question.method,
             operation: question.operation.clone(),
             expected: Expected::of(message.frame, question.method, question.protocol),

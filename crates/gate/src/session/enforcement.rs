@@ -17,6 +17,7 @@ use crate::evidence::record::{AuditRecord, CallId, DecisionFacts, Event, Now, Re
 use crate::evidence::refusal::{Addressee, DoorRefusal, Refusal};
 use crate::evidence::step::{Act, Step};
 use crate::evidence::text::{Code, Listed, Text};
+use crate::memory::MemoryBudget;
 use crate::question::access::{AccessRequest, Principal};
 use crate::wire::frame::FrameLimits;
 use crate::wire::hex::hex;
@@ -70,6 +71,7 @@ pub struct Gate {
     calls: AtomicU64,
     digest: Hmac<Sha256>,
     inputs: Inputs,
+    memory: Arc<MemoryBudget>,
 }
 
 impl std::fmt::Debug for Gate {
@@ -79,6 +81,10 @@ impl std::fmt::Debug for Gate {
 }
 
 impl Gate {
+    /// Bytes kept between messages for all principals together, unless the configuration says
+    /// otherwise (`limits.memory_bytes`).
+    pub const MEMORY_BYTES_DEFAULT: usize = 96 << 20;
+
     /// Creates a gate that asks `pdp`.
     pub fn new(config: GateConfig, pdp: Arc<dyn Pdp>) -> Self {
         let limits = RateLimits::new(config.buckets_max);
@@ -90,7 +96,21 @@ impl Gate {
         }
         let digest = Hmac::<Sha256>::new(&block.into());
         let pdp = ArcSwap::from_pointee(pdp);
-        Self { config, pdp, limits, calls: AtomicU64::new(0), digest, inputs: Inputs::None }
+        let memory = MemoryBudget::new(Self::MEMORY_BYTES_DEFAULT);
+        Self { config, pdp, limits, calls: AtomicU64::new(0), digest, inputs: Inputs::None, memory }
+    }
+
+    /// Sets how many bytes may be kept between messages for all principals together. Default:
+    /// [`Gate::MEMORY_BYTES_DEFAULT`].
+    #[must_use]
+    pub fn keeping(mut self, bytes: usize) -> Self {
+        self.memory = MemoryBudget::new(bytes);
+        self
+    }
+
+    /// The memory for what is kept between messages, which the edge may charge too.
+    pub fn memory(&self) -> &Arc<MemoryBudget> {
+        &self.memory
     }
 
     /// Sets how much of the policy input its records keep. Default: nothing.

@@ -1,11 +1,15 @@
 //! Updates the store of handles and session facts from answers of tool calls: only from an answer
 //! that is successful and complete, as it is delivered, and once it is recorded.
 
+use std::sync::{Arc, Mutex};
+
 use bytes::Bytes;
 
 use crate::evidence::record::Now;
-use crate::question::access::Resource;
-use crate::question::handles::{Facts, PendingUpdate, PrincipalHandles, StoreUpdate};
+use crate::question::access::{Principal, Resource};
+use crate::question::handles::{
+    Facts, Keeping, KnownHandles, PendingUpdate, ScopeState, StoreUpdate,
+};
 use crate::question::operation::{HandleLookup, OnSuccess, ResolutionContext};
 use crate::wire::document::{Document, Value};
 use crate::wire::frame::Frame;
@@ -13,14 +17,15 @@ use crate::wire::protocol::Era;
 use bartizan_sync::lock;
 
 use super::answer::kind;
+use super::protected::Protected;
 use super::question::Question;
-use super::{Gate, InFlightCall, Session};
+use super::{Gate, InFlightCall, ServerState, Session};
 
 impl Session {
     /// What a call of a tool is classified with.
     pub(super) fn resolution_context<'a>(
         &'a self,
-        handles: Option<&'a PrincipalHandles<'a>>,
+        handles: Option<&'a KnownHandles<'a>>,
     ) -> ResolutionContext<'a> {
         let handles: Option<&dyn HandleLookup> = match handles {
             Some(handles) => Some(handles),
@@ -29,21 +34,59 @@ impl Session {
         ResolutionContext { handles, ..self.server.resolution_context() }
     }
 
-    /// The session facts that this principal's earlier calls have set.
+    /// Whether the server holds state for this session in `era`. The modern era has no sessions:
+    /// over HTTP each request may reach another process, and a process may serve many (MCP
+    /// 2026-07-28, changelog, "Sessions").
+    fn holds_state(&self, era: Era) -> bool {
+        match self.server_state {
+            ServerState::Session => era == Era::Legacy,
+            ServerState::Process => true,
+            ServerState::Nothing => false,
+        }
+    }
+
+    /// The session facts that earlier calls have set, as far as they hold for a call of this
+    /// session now.
     pub(super) fn facts(&self, now: Now) -> Facts {
-        self.server.session_facts(&self.principal.id, now.uptime)
+        let mut facts = self.server.session_facts(&self.principal.id, now.uptime);
+        if self.holds_state(self.protocol.era) {
+            lock(&self.state).add_facts(&mut facts, now.uptime);
+        }
+        facts
+    }
+
+    /// Counts how often the server's session has begun anew.
+    pub(super) fn epoch(&self) -> u64 {
+        lock(&self.state).epoch()
+    }
+
+    /// The server's session begins anew, so nothing is known of its state.
+    pub(super) fn begins_anew(&self) {
+        lock(&self.state).begin_anew();
+    }
+
+    /// The handles that were issued to this session or to its principal. `state` is the session's.
+    pub(super) fn known_handles<'a>(
+        &self,
+        (server, principal): (&'a Protected, &'a Principal),
+        state: &'a Mutex<ScopeState>,
+        now: Now,
+    ) -> KnownHandles<'a> {
+        let session = self.holds_state(self.protocol.era).then_some(state);
+        server.handles(&principal.id, session, now.uptime)
     }
 
     /// Returns what the call changes if it succeeds. `edited` is the frame with arguments that
     /// rules set. The session facts that it may set are unknown from now on.
     pub(super) fn on_success(
         &self,
+        gate: &Gate,
         question: &Question<'_>,
         edited: Option<&Frame>,
         now: Now,
     ) -> Option<Box<OnSuccess>> {
         let Resource::Tool { name, arguments, .. } = question.resource else { return None };
-        let handles = self.server.handles(&self.principal.id, now.uptime);
+        let handles = self.known_handles((&self.server, &self.principal), &self.state, now);
         let known = self.resolution_context(Some(&handles));
         // Use the arguments that the server receives.
         let sent = match edited {
@@ -51,10 +94,11 @@ impl Session {
             None => arguments,
         };
         let mut on_success = OnSuccess::of_call(known, name, sent)?;
-        if !on_success.facts.is_empty() {
-            let mut store = lock(self.server.handle_store());
-            on_success.sent = store.call_sent(&self.principal.id, &on_success, now.uptime);
-        }
+        let principal = &*self.principal.id;
+        let keeping = Keeping { memory: gate.memory(), principal, now: now.uptime };
+        let holds = self.holds_state(question.protocol.era);
+        lock(&self.state).call_sent(&mut on_success, holds, keeping);
+        lock(self.server.handle_store()).call_sent(&mut on_success, keeping);
         Some(Box::new(on_success))
     }
 
@@ -77,7 +121,9 @@ impl Session {
             }
         };
         Some(PendingUpdate {
-            store: self.server.handle_store().clone(),
+            store: Arc::clone(self.server.handle_store()),
+            session: Arc::clone(&self.state),
+            memory: Arc::clone(gate.memory()),
             principal: self.principal.id.clone(),
             update: store_update?,
             now: now.uptime,

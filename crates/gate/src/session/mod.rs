@@ -22,7 +22,7 @@ mod server;
 mod batch;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,6 +41,7 @@ use crate::evidence::refusal::{Addressee, Refusal};
 use crate::evidence::step::{Act, Content, Payload, Permitted, Released, Routing, Status, Step};
 use crate::evidence::text::{Code, IdText, Name, Text};
 use crate::question::access::{Client, Principal};
+use crate::question::handles::ScopeState;
 use crate::question::operation::{OnSuccess, Operation};
 use crate::question::pack::Effect;
 use crate::session::tasks::Tasks;
@@ -85,6 +86,10 @@ pub struct Session {
     server: Arc<Protected>,
     protocol: Protocol,
     client: Option<Client>,
+    /// Handles and facts that mirror what the server holds for this session.
+    state: Arc<Mutex<ScopeState>>,
+    /// What the server holds for this session.
+    server_state: ServerState,
     /// Everything forwarded and still in flight, oldest first.
     calls: BTreeMap<u64, InFlightCall>,
     next_order: u64,
@@ -101,6 +106,19 @@ pub struct Session {
     answered: VecDeque<redelivery::DeliveredAnswer>,
 }
 
+/// What a server holds for one of our sessions: what it was told to select, handles that it issued.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ServerState {
+    /// State of its MCP session, in the eras that have sessions: from 2024-11-05 to 2025-11-25.
+    #[default]
+    Session,
+    /// State of a process that serves this session alone, in every era.
+    Process,
+    /// Nothing: it gave out no session id (2025-11-25, "Session Management"), so it may answer each
+    /// request from another process.
+    Nothing,
+}
+
 /// Progress tokens of tasks in one session at most; the oldest is evicted first.
 const TASK_TOKENS_MAX: usize = 256;
 
@@ -111,6 +129,8 @@ struct InFlightCall {
     id: Option<Id>,
     started: Duration,
     facts: CallFacts,
+    /// The epoch of the server's session in which it was judged.
+    epoch: u64,
     /// The call by which the transport names it: its own, or that of its batch.
     exchange: CallId,
     /// The method's row in the method table.
@@ -162,6 +182,8 @@ impl Session {
             server,
             protocol: Protocol { revision: None, era: Era::Legacy, transport },
             client: None,
+            state: Arc::default(),
+            server_state: ServerState::default(),
             calls: BTreeMap::new(),
             next_order: 0,
             ids: HashMap::new(),
@@ -170,6 +192,19 @@ impl Session {
             task_tokens: VecDeque::new(),
             answered: VecDeque::new(),
         }
+    }
+
+    /// Says what the server holds for this session. Default: [`ServerState::Session`].
+    pub fn set_server_state(&mut self, state: ServerState) {
+        self.server_state = state;
+    }
+
+    /// Whether `call` was judged by what is known of the server's session as it is now: no
+    /// `initialize` was forwarded since. If not, an edge must not send it.
+    pub fn is_current(&self, call: &CallId) -> bool {
+        let epoch = self.epoch();
+        let mut entries = self.calls.values().filter(|entry| entry.exchange == *call);
+        entries.all(|entry| entry.epoch == epoch)
     }
 
     /// The protocol of the conversation, as far as it is known.
@@ -214,6 +249,7 @@ impl Session {
             started: now.uptime,
             facts,
             exchange: Arc::clone(&call),
+            epoch: self.epoch(),
             method: None,
             operation: Operation::of_method(Effect::Read),
             expected: Expected::default(),

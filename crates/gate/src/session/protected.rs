@@ -10,7 +10,7 @@ use super::tasks::Tasks;
 use crate::catalog::drift::DefinitionLock;
 use crate::catalog::lists::ListPage;
 use crate::question::access::Server;
-use crate::question::handles::{Facts, HandleStore, PrincipalHandles};
+use crate::question::handles::{Facts, HandleStore, KnownHandles, ScopeState};
 use crate::question::operation::ResolutionContext;
 use crate::wire::document::{Kind, Value};
 use bartizan_sync::{lock, read, write};
@@ -88,12 +88,18 @@ impl Protected {
         &self.handle_store
     }
 
-    /// The handles that were issued to `principal`, at `now` (uptime).
-    pub fn handles<'a>(&'a self, principal: &'a str, now: Duration) -> PrincipalHandles<'a> {
-        PrincipalHandles { store: &self.handle_store, principal, now }
+    /// The handles that were issued to `principal`, and those that `session` holds, at `now`
+    /// (uptime).
+    pub fn handles<'a>(
+        &'a self,
+        principal: &'a str,
+        session: Option<&'a Mutex<ScopeState>>,
+        now: Duration,
+    ) -> KnownHandles<'a> {
+        KnownHandles { store: &self.handle_store, session, principal, now }
     }
 
-    /// The session facts of `principal`, at `now` (uptime).
+    /// The session facts of `principal` that outlive a session, at `now` (uptime).
     pub fn session_facts(&self, principal: &str, now: Duration) -> Facts {
         lock(&self.handle_store).facts(principal, now)
     }

@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 
 use crate::evidence::record::{CallId, Now, OperationFacts, Target};
 use crate::question::access::{AccessRequest, Client, Resource, WallTime};
-use crate::question::handles::PrincipalHandles;
+use crate::question::handles::KnownHandles;
 use crate::question::operation::Operation;
 use crate::question::pack::Effect;
 use crate::question::status::DefinitionStatus;
@@ -46,8 +46,8 @@ pub(super) struct Lookups<'a> {
     pub(super) task: Option<&'a TaskCreation>,
     /// The called tool's drift and flags.
     pub(super) status: DefinitionStatus<'a>,
-    /// The handles that were issued to this principal.
-    pub(super) handles: Option<PrincipalHandles<'a>>,
+    /// The handles that this session may use.
+    pub(super) handles: Option<KnownHandles<'a>>,
 }
 
 /// A W3C trace context (`traceparent`, version 00).

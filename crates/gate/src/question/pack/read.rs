@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::{BaselineRate, Effect, Pack, PackProblem, ToolEntry};
+use super::{BaselineRate, Effect, Pack, PackProblem, Scope, ToolEntry};
 use crate::question::rate::Rate;
 use crate::wire::document::{Document, DocumentLimits, Kind, Unreadable, Value};
 
@@ -32,7 +32,7 @@ pub(super) fn pack(json: &[u8]) -> Result<Pack, Vec<PackProblem>> {
         depth_max: PACK_DEPTH_MAX,
         ..DocumentLimits::default()
     };
-    let mut reading = PackReader { problems: Vec::new() };
+    let mut reading = PackReader { problems: Vec::new(), scopes: BTreeMap::new() };
     let document = match Document::read(Bytes::copy_from_slice(json), &limits) {
         Ok(document) => document,
         Err(unreadable) => {
@@ -85,6 +85,8 @@ fn describe(json: &[u8], unreadable: &Unreadable) -> String {
 /// Reads one pack. It collects problems and continues, so that a run reports all of them.
 struct PackReader {
     problems: Vec<PackProblem>,
+    /// The scope of each session fact read so far.
+    scopes: BTreeMap<Box<str>, Scope>,
 }
 
 impl PackReader {

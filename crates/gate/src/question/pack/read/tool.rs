@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{ITEMS_MAX, PackReader, TOOLS_MAX, escape, is_slug, pointer_problem};
 use crate::question::pack::{
-    Absent, Effect, EnvironmentForm, EnvironmentPath, HandleFormat, OperationDispatch, PointerStep,
-    Route, Selector, ToolEntry, steps,
+    Absent, Effect, EnvironmentForm, EnvironmentPath, FactSource, HandleFormat, OperationDispatch,
+    PointerStep, Route, Scope, Selector, ToolEntry, steps,
 };
 use crate::question::rate::span;
 use crate::wire::document::{Kind, Value};
@@ -93,13 +93,38 @@ impl PackReader {
         })
     }
 
-    fn facts(&mut self, path: &str, tool: Value<'_>) -> BTreeMap<Box<str>, Box<str>> {
-        self.map(path, tool.get("facts"), |reading, path, name, pointer| {
+    fn facts(&mut self, path: &str, tool: Value<'_>) -> BTreeMap<Box<str>, FactSource> {
+        self.map(path, tool.get("facts"), |reading, path, name, value| {
             if let Some(message) = slug_problem(name) {
                 reading.problem(path, message);
             }
-            reading.string(path, pointer, pointer_problem).map(Into::into)
+            let source = reading.fact(path, value)?;
+            let scope = *reading.scopes.entry(name.into()).or_insert(source.scope);
+            if scope != source.scope {
+                let what = "has another scope elsewhere in this pack; a fact has one";
+                reading.problem(path, what);
+            }
+            Some(source)
         })
+    }
+
+    /// A pointer, or an object with the pointer and a scope.
+    fn fact(&mut self, path: &str, value: Value<'_>) -> Option<FactSource> {
+        if value.kind() != Kind::Object {
+            let at = self.string(path, value, pointer_problem)?.into();
+            return Some(FactSource { at, scope: Scope::default() });
+        }
+        self.known(path, value, &["at", "scope"]);
+        let at = self.required(&format!("{path}/at"), value.get("at"), pointer_problem);
+        let scope = self.scope(path, value, "`session`, `principal` or `server`")?;
+        Some(FactSource { at: at?, scope })
+    }
+
+    fn scope(&mut self, path: &str, value: Value<'_>, expected: &str) -> Option<Scope> {
+        match value.get("scope") {
+            Some(scope) => self.choice(&format!("{path}/scope"), scope, Scope::of_pack, expected),
+            None => Some(Scope::default()),
+        }
     }
 
     fn absent(&mut self, path: &str, tool: Value<'_>) -> Option<Absent> {
@@ -281,7 +306,7 @@ impl PackReader {
         if !self.object(path, value) {
             return None;
         }
-        self.known(path, value, &["handle", "operation", "effect", "ttl"]);
+        self.known(path, value, &["handle", "operation", "effect", "ttl", "scope"]);
         let named = |text: &str| text.is_empty().then(|| "empty; name the member".to_owned());
         let handle = self.required(&format!("{path}/handle"), value.get("handle"), named);
         let operation = self.required(&format!("{path}/operation"), value.get("operation"), named);
@@ -293,7 +318,12 @@ impl PackReader {
             .get("effect")
             .and_then(|effect| self.string(&format!("{path}/effect"), effect, named))
             .map(Into::into);
-        Some(HandleFormat { handle: handle?, operation: operation?, effect, ttl })
+        let scope = self.scope(path, value, "`session` or `principal`")?;
+        if scope == Scope::Server {
+            let what = "a handle works like a credential: `session` or `principal`";
+            self.problem(&format!("{path}/scope"), what);
+        }
+        Some(HandleFormat { handle: handle?, operation: operation?, effect, ttl, scope })
     }
 }
 
