@@ -189,7 +189,7 @@ fn a_caller_that_floods_is_slowed_down_and_others_are_not() {
 
 #[test]
 fn a_journal_at_its_limit_refuses_and_says_why() {
-    let top = "audit: {bytes: 1MiB, segment_bytes: 64KiB, each_refusal: true}\n".to_owned();
+    let top = "audit: {bytes: 1MiB, segment_bytes: 64KiB, each_refusal: true}\nlimits: {refusals: 1000000}\n".to_owned();
     let firewall = Firewall::with(Setup { top, ..Setup::default() });
     let ready = || {
         let mut client = Client::connect(firewall.admin());
