@@ -234,11 +234,16 @@ pub(super) fn same_decision(strict: &Decision, compiled: &Decision) -> bool {
 
 impl Pdp for RegoPdp {
     fn decide(&self, request: &AccessRequest<'_>) -> Decision {
+        if let Some(fault) = self.policy.ambiguous_name(request) {
+            return fault.deny(self.policy.revision(), self.engine());
+        }
         let input = input::of_request(request, self.policy.reads());
         match input.inexact.first() {
             Some(pointer) => {
                 Indeterminate::inexact_number(pointer).deny(self.policy.revision(), self.engine())
             }
+            // What a person answered must not be stored after it passed.
+            None if input::is_answer(request) => self.decide_input(input.value),
             None => self.decide_cached(input.value),
         }
     }

@@ -171,6 +171,39 @@ impl Generator {
         ])
     }
 
+    fn params(&mut self) -> Value {
+        object([
+            ("mode", self.usually_one_of(&["form", "url"])),
+            ("url", self.string()),
+            ("task", object([("ttl", Value::from(self.random.below(9)))])),
+            ("requestState", self.string()),
+        ])
+    }
+
+    fn answer(&mut self) -> Value {
+        let root =
+            object([("uri", self.string()), ("ambiguous", Value::Bool(self.random.below(2) == 0))]);
+        object([
+            ("outcome", self.usually_one_of(&["result", "error"])),
+            ("action", self.usually_one_of(&["accept", "decline", "cancel"])),
+            ("content", object([("key", self.string())])),
+            ("roots", Value::from(vec![root])),
+        ])
+    }
+
+    fn resource(&mut self) -> Value {
+        let parsed = object([
+            ("scheme", self.string()),
+            ("host", self.string()),
+            ("port", Value::from(443_u64)),
+            ("path", self.string()),
+            ("segments", self.strings(3)),
+            ("query", self.string()),
+        ]);
+        let ambiguous = Value::Bool(self.random.below(4) == 0);
+        object([("uri", self.string()), ("ambiguous", ambiguous), ("parsed", parsed)])
+    }
+
     /// An input with the members and types that real ones have.
     fn plausible(&mut self) -> Value {
         let hour = self.random.below(24);
@@ -189,7 +222,7 @@ impl Generator {
         let arguments = Value::from(members.collect::<BTreeMap<_, _>>());
         object([
             ("version", Value::from(1_u64)),
-            ("phase", self.usually_one_of(&["call", "list"])),
+            ("phase", self.usually_one_of(&["call", "answer", "list"])),
             ("direction", self.usually_one_of(&["to_server", "to_client"])),
             (
                 "method",
@@ -213,13 +246,9 @@ impl Generator {
                 ]),
             ),
             ("tool", self.tool(arguments)),
-            (
-                "resource",
-                object([
-                    ("uri", self.string()),
-                    ("ambiguous", Value::Bool(self.random.below(4) == 0)),
-                ]),
-            ),
+            ("resource", self.resource()),
+            ("params", self.params()),
+            ("answer", self.answer()),
             ("operation", self.operation()),
             (
                 "session",

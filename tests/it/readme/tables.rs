@@ -311,7 +311,8 @@ fn traps_are_those_that_the_check_finds() {
 fn every_field_of_the_input_is_documented_and_no_other() {
     let documented = input_fields();
     let mut met = BTreeSet::new();
-    let raw = r#"{"arguments": {"a": 1}, "uris": ["u"], "params": {"p": 1}}"#;
+    let raw = r#"{"arguments": {"a": 1}, "uris": ["u"], "params": {"p": 1},
+        "answer": {"action": "accept", "content": {"c": 1}, "roots": [{"uri": "u"}]}}"#;
     let document = Document::read(raw.into(), &DocumentLimits::default()).unwrap();
     let part = |name| document.root().get(name);
     let world = World::new();
@@ -328,9 +329,11 @@ fn every_field_of_the_input_is_documented_and_no_other() {
             status: DefinitionStatus { drift: Some(Drift::None), flags: &["f"] },
         },
         Resource::Prompt { name: "p", arguments: part("arguments") },
-        Resource::Uri("u"),
+        Resource::Uri("https://u.example/p?q"),
         Resource::Uris(part("uris").unwrap()),
         Resource::Task { id: "t", origin: Some(&origin) },
+        Resource::Answer { result: part("answer"), error: None },
+        Resource::Answer { result: None, error: Some(-1) },
         Resource::Whole,
     ];
     for resource in resources {
@@ -733,6 +736,7 @@ fn faces() -> BTreeSet<(i64, String, u16)> {
         Refusal::Malformed(Malformed::BadParams { member: "name" }),
         Refusal::Headers(HeaderMismatch::Header { name: "Mcp-Name".into() }),
         Refusal::Headers(HeaderMismatch::NoMeta),
+        Refusal::BadName("name"),
         Refusal::DuplicateId,
         Refusal::Unsolicited,
         Refusal::Busy,

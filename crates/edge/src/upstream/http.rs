@@ -218,7 +218,7 @@ impl HttpUpstream {
     }
 
     /// The configured address.
-    pub(super) fn address(&self) -> &Uri {
+    pub(crate) fn address(&self) -> &Uri {
         self.pool.address().url()
     }
 
@@ -279,15 +279,16 @@ impl HttpUpstream {
         }
         for (name, value) in &permitted.routing().params {
             let Ok(name) = HeaderName::try_from(&**name) else { continue };
-            headers.remove(&name);
-            let value = value.as_deref().and_then(|value| HeaderValue::from_str(value).ok());
-            headers.extend(value.map(|value| (name, value)));
+            if !self.owned.contains(name.as_str()) {
+                headers.extend(HeaderValue::from_str(value).ok().map(|value| (name, value)));
+            }
         }
         headers
     }
 
     /// The allow-list of P13: headers of MCP, `traceparent`, `Accept`, `User-Agent`, and what the
-    /// configuration names: `Authorization`, `tracestate`, `baggage`.
+    /// configuration names: `Authorization`, `tracestate`, `baggage`. `Mcp-Param-*` come from the
+    /// gate.
     fn passes(&self, name: &HeaderName, dispatch: Dispatch) -> bool {
         if *name == AUTHORIZATION {
             return self.forward_authorization && !self.owned.contains(name.as_str());
@@ -299,8 +300,7 @@ impl HttpUpstream {
                 name.as_str(),
                 "mcp-protocol-version" | "mcp-method" | "mcp-name" | "traceparent"
             )
-            || self.context.contains(name)
-            || name.as_str().starts_with("mcp-param-");
+            || self.context.contains(name);
         listed && !self.owned.contains(name.as_str())
     }
 

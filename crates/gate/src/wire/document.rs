@@ -87,6 +87,13 @@ pub enum Unreadable {
     },
 }
 
+impl Unreadable {
+    /// Whether a reader that is less strict may read the bytes as JSON all the same.
+    pub fn may_be_json(&self) -> bool {
+        !matches!(self, Self::NotJson { .. } | Self::NotUtf8 { .. })
+    }
+}
+
 /// The kind of a [`Value`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the six kinds of RFC 8259 §3")]
@@ -126,6 +133,12 @@ impl Document {
     /// The bytes as they came.
     pub fn raw(&self) -> &Bytes {
         &self.raw
+    }
+
+    /// Offset of the first member name that has a control character (U+0000 to U+001F, U+007F to
+    /// U+009F) after unescaping; `None` if no name has one.
+    pub fn control_in_name(&self) -> Option<usize> {
+        self.tree.control_in_name
     }
 
     /// The one value of the document.
