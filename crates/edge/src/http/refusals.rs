@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ::http::header::RETRY_AFTER;
-use ::http::{HeaderValue, Response, StatusCode, Version};
+use ::http::{HeaderValue, Response, StatusCode};
 
 use super::reply::{self, ReplyBody};
 use bartizan_gate::duty::limit::{BucketKey, RateLimits};
@@ -39,7 +39,7 @@ impl RefusalLimit {
     pub(super) fn spend(
         &self,
         (principal, address): (&str, Option<IpAddr>),
-        version: Version,
+        http1: bool,
         now: Duration,
     ) -> Option<Response<ReplyBody>> {
         let key = BucketKey {
@@ -51,7 +51,7 @@ impl RefusalLimit {
         self.limits.spend(&[key], now).err()?;
         let mut response = reply::bare(StatusCode::TOO_MANY_REQUESTS);
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        Some(if version < Version::HTTP_2 { reply::last(response) } else { response })
+        Some(if http1 { reply::last(response) } else { response })
     }
 }
 
@@ -73,7 +73,7 @@ mod tests {
 
     fn status(limit: &RefusalLimit, who: &str, address: &str, millis: u64) -> u16 {
         let (address, now) = (address.parse().ok(), Duration::from_millis(millis));
-        let limited = limit.spend((who, address), Version::HTTP_11, now);
+        let limited = limit.spend((who, address), true, now);
         limited.map_or(403, |response| response.status().as_u16())
     }
 

@@ -557,6 +557,7 @@ pub fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
+#[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
 fn optional_time<S: Serializer>(time: &Option<SystemTime>, to: S) -> Result<S::Ok, S::Error> {
     match time {
         Some(time) => rfc3339_micros(time, to),

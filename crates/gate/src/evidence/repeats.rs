@@ -286,7 +286,7 @@ mod tests {
 
     fn now(seconds: u64) -> Now {
         let uptime = Duration::from_secs(seconds);
-        Now { uptime, wall: SystemTime::UNIX_EPOCH + uptime }
+        Now { uptime, wall: SystemTime::UNIX_EPOCH.checked_add(uptime).unwrap() }
     }
 
     fn denial(call: &str, method: &str, principal: &str, seconds: u64) -> AuditRecord {

@@ -162,8 +162,8 @@ impl Gate {
     }
 
     /// The decision for the record of a refusal by the gate itself.
-    pub(super) fn refused(&self, refusal: &Refusal, place: Option<String>) -> DecisionFacts {
-        let message = place.as_deref().unwrap_or_else(|| refusal.code());
+    pub(super) fn refused(&self, refusal: &Refusal, place: Option<&str>) -> DecisionFacts {
+        let message = place.unwrap_or_else(|| refusal.code());
         self.denied(refusal.code(), message, refusal.origin())
     }
 

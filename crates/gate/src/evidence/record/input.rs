@@ -88,7 +88,12 @@ fn keep_part(part: &mut Value, at: &str, depth: usize, left_out: &mut Vec<String
             }
             MEMBER_BYTES_MAX
         }
-        _ => PART_BYTES_MAX,
+        Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Array(_)
+        | Value::Object(_) => PART_BYTES_MAX,
     };
     let mut kept = written(part) <= bytes_max;
     if kept && bytes_max == PART_BYTES_MAX {
@@ -178,7 +183,7 @@ mod tests {
     fn kept(input: Value, left_out: &[&str]) -> (Value, Vec<String>) {
         let left_out = left_out.iter().map(|&pointer| pointer.to_owned()).collect();
         let (kept, left_out) = KeptInput::of(RecordedInput { input, left_out });
-        (kept.0, left_out.iter().map(|pointer| pointer.to_string()).collect())
+        (kept.0, left_out.iter().map(ToString::to_string).collect())
     }
 
     #[test]
