@@ -31,7 +31,7 @@ use tokio_util::task::TaskTracker;
 
 use self::keeping::Keeper;
 use self::policies::Current;
-use crate::config::Config;
+use crate::config::{Config, Front};
 use bartizan_audit::decisions::{self, DecisionLogs};
 use bartizan_audit::journal::Journal;
 use bartizan_audit::otlp::{self, OtlpConfig};
@@ -186,7 +186,7 @@ enum Serving {
 ///
 /// The part that failed. Everything that had started is stopped.
 pub async fn start(mut config: Config, options: RunOptions) -> Result<Running, StartError> {
-    if matches!(config.front, config::Front::Http { .. }) {
+    if matches!(config.front, Front::Http { .. }) {
         descriptors::fit(&mut config)?;
     }
     let clock = Clock::start();
