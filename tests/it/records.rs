@@ -233,8 +233,8 @@ fn no_message_makes_a_record_that_does_not_fit() {
 /// 256 reasons of 4,000 bytes each.
 fn deny_with_long_reasons() -> String {
     format!(
-        "package mcp\n\ndeny contains {{\"code\": sprintf(\"c%d\", [n]), \"message\": \"{}\"}} if \
-         some n in numbers.range(1, 250)\n",
+        "package mcp\n\ndeny contains {{\"code\": code, \"message\": \"{}\"}} if {{\n\tsome n in \
+         numbers.range(1, 250)\n\tcode := sprintf(\"c%d\", [n])\n}}\n",
         "m".repeat(4000)
     )
 }

@@ -282,18 +282,17 @@ impl Session {
         });
         let precheck = uncorrelated.map(|(refusal, why)| ReasonedRefusal::of(refusal, why));
         record.set_input(gate.recorded(|| question.request(self, now)));
-        let passed = enforce(gate, &question, &decision, precheck, now).and_then(
-            |(set, verdict, observed)| {
+        let passed =
+            enforce(gate, &question, &decision, precheck, now).and_then(|(set, verdict, seen)| {
                 let document = set.as_ref().unwrap_or(frame).document();
                 let redacted = redacted(gate, document, &redact, &mut record)
                     .map_err(|refusal| ReasonedRefusal::of(refusal, "it cannot be redacted"))?;
                 let set = set.as_ref().map(|frame| frame.document().raw().clone());
-                Ok((redacted.or(set), verdict, observed))
-            },
-        );
+                Ok((redacted.or(set), verdict, seen))
+            });
         let edited = match passed {
-            Ok((edited, verdict, observed)) => {
-                record = observed_record(record, verdict, observed.as_ref());
+            Ok((edited, verdict, seen)) => {
+                record = observed_record(record, verdict, seen.as_ref());
                 edited
             }
             Err(refused) => {
