@@ -303,11 +303,10 @@ impl Session {
             }
         };
         if let Some(id) = id {
-            self.server_requests
-                .insert(id.clone(), ServerRequest { started: now.uptime, facts, digest, redact });
-        } else if question.row.is_some_and(|row| row.role == Role::Cancel) {
-            // The server cancels its own request, so an answer of the client is no longer accepted.
-            also.extend(self.cancel_server_request(frame, now));
+            let asked = ServerRequest { started: now.uptime, facts, digest, redact };
+            self.server_requests.insert(id.clone(), asked);
+        } else {
+            also.extend(self.cancel_server_request(&question, now));
         }
         Step::new(record, Act::Deliver(released(frame, edited))).with_records(also)
     }
@@ -318,9 +317,12 @@ impl Session {
         self.protocol.era == Era::Legacy && *refusal != Refusal::DuplicateId
     }
 
-    /// Ends a request of the server that the server cancels before the client answered it.
-    fn cancel_server_request(&mut self, frame: &Frame, now: Now) -> Option<AuditRecord> {
-        let asked = frame.named_id("requestId").and_then(|id| self.server_requests.remove(&id))?;
+    /// Ends a request of the server that the server cancels before the client answered it, so that
+    /// an answer is no longer accepted. `None` for any other notification.
+    fn cancel_server_request(&mut self, question: &Question<'_>, now: Now) -> Option<AuditRecord> {
+        question.row.filter(|row| row.role == Role::Cancel)?;
+        let named = question.frame.named_id("requestId")?;
+        let asked = self.server_requests.remove(&named)?;
         let mut record = self.record_of(Event::Outcome, &asked.facts, now);
         record.outcome = Some(Outcome::Cancelled);
         Some(record)
