@@ -263,7 +263,6 @@ impl Session {
         record.bytes = u64::try_from(frame.document().raw().len()).ok();
         let digest = gate.digest(frame.document().raw());
         record.digest = Some(digest.clone());
-
         if let Some(refusal) = self.refused_before_policy_to_client(gate, &question) {
             record.event = Event::Denial;
             record.decision = Some(gate.refused(&refusal, None));
