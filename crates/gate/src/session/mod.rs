@@ -159,7 +159,7 @@ struct InFlightCall {
     /// What must be removed from its answer and from related messages.
     redact: Vec<Redaction>,
     /// The keyed digest of the client's bytes.
-    digest: Option<Box<str>>,
+    digest: Option<Text<Code>>,
     /// What the call changes for later calls if it succeeds.
     on_success: Option<Box<OnSuccess>>,
 }

@@ -15,6 +15,7 @@ use crate::duty::redact::Redaction;
 use crate::evidence::record::{CallId, Event, Finding, Now};
 use crate::evidence::refusal::Refusal;
 use crate::evidence::step::{Act, Step};
+use crate::evidence::text::{Code, Text};
 use crate::wire::frame::Id;
 
 use super::{CallFacts, Gate, InFlightCall, Session, id_text};
@@ -64,7 +65,7 @@ pub(super) struct OwedAnswer {
     exchange: CallId,
     redact: Vec<Redaction>,
     /// The keyed digest of the client's bytes.
-    digest: Option<Box<str>>,
+    digest: Option<Text<Code>>,
     why: Unanswered,
     /// Since when, as uptime.
     since: Duration,
@@ -104,7 +105,7 @@ impl OwedAnswers {
 
     /// Whether a request with the keyed digest `digest` is one that the server rejected with an HTTP
     /// error status. A client may send it once more with other credentials, under the same id.
-    pub(super) fn is_rejected(&self, id: &Id, digest: impl FnOnce() -> Box<str>) -> bool {
+    pub(super) fn is_rejected(&self, id: &Id, digest: impl FnOnce() -> Text<Code>) -> bool {
         let owed = self.ids.get(id).and_then(|order| self.calls.get(order));
         let rejected = owed.filter(|owed| owed.why == Unanswered::Rejected);
         rejected.is_some_and(|owed| owed.digest == Some(digest()))
