@@ -10,6 +10,7 @@ mod keeping;
 mod services;
 pub mod policies;
 mod terminate;
+mod descriptors;
 mod edges;
 mod listing;
 
@@ -182,7 +183,10 @@ enum Serving {
 /// # Errors
 ///
 /// The part that failed. Everything that had started is stopped.
-pub async fn start(config: Config, options: RunOptions) -> Result<Running, StartError> {
+pub async fn start(mut config: Config, options: RunOptions) -> Result<Running, StartError> {
+    if matches!(config.front, config::Front::Http { .. }) {
+        descriptors::fit(&mut config)?;
+    }
     let clock = Clock::start();
     let state = state::StateDirectory::open(&config.state)?;
     let boot = state::boot()?;

@@ -25,6 +25,7 @@ mod lock;
 mod memory;
 mod meta_tools;
 mod oauth;
+mod opa_meaning;
 mod otlp;
 mod packs;
 mod policies;
