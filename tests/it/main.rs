@@ -44,5 +44,6 @@ mod threats_names;
 mod threats_sse;
 mod threats_stdio;
 mod tidy;
+mod unseen;
 mod vendors;
 mod workbench;

@@ -31,10 +31,10 @@ use bartizan_gate::evidence::record::CallId;
 use bartizan_gate::evidence::step::{Act, Permitted};
 use bartizan_gate::session::{ServerState, Session, UpstreamFailure};
 use bartizan_gate::wire::document::{Document, DocumentLimits, Kind};
-use bartizan_gate::wire::frame::{Id, write_id};
-use bartizan_gate::wire::headers::{encode, meta_version};
+use bartizan_gate::wire::frame::{Frame, Id, write_id};
+use bartizan_gate::wire::headers::encode;
 use bartizan_gate::wire::method::Role;
-use bartizan_gate::wire::protocol::{Era, Revision};
+use bartizan_gate::wire::protocol::{ClaimedVersion, Era, Revision};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -322,10 +322,14 @@ impl Remote {
         headers.insert(ACCEPT, ANY_ANSWER);
         let protocol = permitted.protocol();
         if protocol.era == Era::Modern {
-            let named = permitted.frame().and_then(meta_version);
+            let named = permitted.frame().and_then(Frame::claimed_version);
             let method = permitted.frame().and_then(|frame| frame.message().method());
             let name = permitted.routing().name.as_deref().map(encode);
-            set(&mut headers, PROTOCOL_VERSION, named.or(protocol.revision.map(Revision::as_str)));
+            set(
+                &mut headers,
+                PROTOCOL_VERSION,
+                named.map(ClaimedVersion::as_str).or(protocol.revision.map(Revision::as_str)),
+            );
             set(&mut headers, METHOD, method);
             set(&mut headers, NAME, name.as_deref());
         } else if permitted.method().is_none_or(|method| method.role != Role::Handshake) {
@@ -488,9 +492,7 @@ impl Remote {
             heard = true;
             position.pass(&event);
             if !event.data.is_empty() {
-                let raw = &event.data;
-                let act =
-                    self.client.act(|session, gate, now| session.server_frame(gate, raw, now));
+                let act = self.client.unasked(&event.data);
                 self.carry(act).await;
             }
         }
@@ -693,12 +695,10 @@ impl RemoteRequest {
         let mut position = Position::default();
         let mut resumes = 0_u32;
         loop {
-            let ended = match self.within(self.remote.limits.silence_max, events.next()).await? {
-                Some(Ok(event)) => {
-                    position.pass(&event);
-                    if !event.data.is_empty() {
-                        self.pass_on(&event.data).await;
-                    }
+            let message = next_message(&mut events, &mut position);
+            let ended = match self.within(self.remote.limits.silence_max, message).await? {
+                Some(Ok(data)) => {
+                    self.pass_on(&data).await;
                     if !self.remote.client.awaits(&self.call) {
                         return Ok(());
                     }
@@ -723,6 +723,25 @@ impl RemoteRequest {
     async fn pass_on(&self, raw: &Bytes) {
         let act = self.remote.client.answered(&self.call, raw);
         self.remote.carry(act).await;
+    }
+}
+
+/// The next message of a stream. Comments and events without data are not one, so they do not end a
+/// silence: a server can send them for ever (threat K6).
+async fn next_message(
+    events: &mut EventStream,
+    position: &mut Position,
+) -> Option<Result<Bytes, UpstreamFailure>> {
+    loop {
+        match events.next().await? {
+            Ok(event) => {
+                position.pass(&event);
+                if !event.data.is_empty() {
+                    return Some(Ok(event.data));
+                }
+            }
+            Err(failure) => return Some(Err(failure)),
+        }
     }
 }
 
