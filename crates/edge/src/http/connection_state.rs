@@ -16,8 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use super::budget::{Budget, Reservation};
 use super::framing::FramingWatch;
+use crate::budget::{Budget, Reservation};
 use crate::clock::Clock;
 
 /// Bytes of an incomplete head that are not accounted, because each connection has them anyway.
