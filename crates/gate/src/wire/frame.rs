@@ -49,6 +49,16 @@ const PARAMS: &[&str] = &[
     "notifications",
 ];
 
+/// Members of `params._meta` that say in which era, for whom and for which request a message is.
+const META: &[&str] = &[
+    META_PROTOCOL_VERSION,
+    "io.modelcontextprotocol/clientCapabilities",
+    "io.modelcontextprotocol/clientInfo",
+    "io.modelcontextprotocol/subscriptionId",
+    "progressToken",
+    "traceparent",
+];
+
 /// Members of a [`ParamForm::Reference`].
 const REFERENCE: &[&str] = &["type", "name", "uri"];
 /// Members of a [`ParamForm::Filter`] that are lists of texts: URIs and task ids.
@@ -380,6 +390,9 @@ fn check_params(method: &str, params: Option<Value<'_>>) -> Result<(), Malformed
         }
         for (name, _) in params.members() {
             refuse_look_alike(name, PARAMS)?;
+        }
+        for (name, _) in params.get("_meta").into_iter().flat_map(Value::members) {
+            refuse_look_alike(name, META)?;
         }
     }
     let forms = Method::named(method).map_or(&[][..], |method| method.params);
