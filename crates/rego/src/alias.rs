@@ -75,13 +75,15 @@ pub(super) fn in_request(
     reads: &ReadSet,
     texts: &KnownNames,
 ) -> Option<String> {
-    let (part, value) = match request.resource {
+    let (part, arguments) = match request.resource {
         Resource::Tool { arguments, .. } => (PARTS[0], arguments),
         Resource::Prompt { arguments, .. } => (PARTS[1], arguments),
-        Resource::Whole => (PARTS[2], request.params),
-        Resource::Uri(_) | Resource::Uris(_) | Resource::Task { .. } => return None,
+        Resource::Uri(_) | Resource::Uris(_) | Resource::Task { .. } | Resource::Whole => {
+            (PARTS[0], None)
+        }
     };
-    in_part(part, value?, reads, texts)
+    let in_arguments = arguments.and_then(|value| in_part(part, value, reads, texts));
+    in_arguments.or_else(|| in_part(PARTS[2], request.params?, reads, texts))
 }
 
 /// [`in_request`] for an input that was recorded.
