@@ -97,6 +97,17 @@ deny contains {"code": "elicitation-url", "message": "a user is sent to https ad
 	not startswith(input.params.url, "https://")
 }
 
+# A form must not ask for secrets (MCP 2025-06-18, client/elicitation), so an answer gives none away.
+redact contains {"code": "secret-answer", "what": "secrets"} if {
+	input.phase == "answer"
+	input.method == "elicitation/create"
+}
+
+deny contains {"code": "ambiguous-root", "message": "a folder of the client can be taken for another"} if {
+	some root in input.answer.roots
+	root.ambiguous
+}
+
 # Rules compare a URI. If a server could read another one from its text, they decide wrongly.
 deny contains {"code": "ambiguous-uri", "message": "this URI can be taken for another"} if {
 	input.resource.ambiguous

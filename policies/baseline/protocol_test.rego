@@ -159,3 +159,22 @@ test_closing_one_method_closes_no_other if {
 	codes := denied("ping", "to_client") with data.baseline as {"closed_methods": ["roots/list"]}
 	codes == set()
 }
+
+answer := {"phase": "answer", "direction": "to_server", "method": "elicitation/create"}
+
+test_an_answer_passes_without_its_secrets if {
+	decision := data.mcp.decision with input as object.union(answer, {"answer": {"outcome": "result"}})
+	decision.effect == "permit"
+	decision.redact == {{"code": "secret-answer", "what": "secrets"}}
+}
+
+test_a_folder_must_be_plain if {
+	of := {"phase": "answer", "direction": "to_server", "method": "roots/list"}
+	plain := {"answer": {"roots": [{"uri": "file:///a", "ambiguous": false}]}}
+	odd := {"answer": {"roots": [{"uri": "file:///a", "ambiguous": false}, {"uri": "file:///a/..", "ambiguous": true}]}}
+	passing := data.mcp.decision with input as object.union(of, plain)
+	passing.effect == "permit"
+	passing.redact == set()
+	refused := data.mcp.decision with input as object.union(of, odd)
+	refused.effect == "deny"
+}

@@ -21,6 +21,12 @@
 #   set, redact) count only with a permit.
 package mcp
 
+# The client's answer to a request of the server passes unless a rule denies it: the request had its
+# permit. Bartizan evaluates an answer as a message to the server with the request's method.
+permit contains {"code": "asked", "message": "an answer to a question that was permitted"} if {
+	input.phase == "answer"
+}
+
 # Defines each set, as empty, for policies in which no file adds to it.
 permit contains rule if some rule in []
 

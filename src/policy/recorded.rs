@@ -352,7 +352,7 @@ struct Rebuilt<'a> {
 
 impl<'a> Rebuilt<'a> {
     fn of(entry: &'a JournalRecord, known: &Known) -> Option<Self> {
-        let mut unknown: Vec<String> = ["/client", "/session"].map(str::to_owned).into();
+        let mut unknown: Vec<String> = ["/client", "/session", "/params"].map(str::to_owned).into();
         let mut lacks = |pointers: &[&str]| {
             unknown.extend(pointers.iter().map(|pointer| (*pointer).to_owned()));
         };
@@ -377,7 +377,7 @@ impl<'a> Rebuilt<'a> {
         } else if has(|target| target.task.is_some()) {
             lacks(&["/task/method", "/task/tool", "/task/operation"]);
         } else if !has(|target| target.uri.is_some()) {
-            lacks(&["/params", "/resources"]);
+            lacks(&["/resources"]);
         }
         let operation = operation(entry.operation.as_ref()?)?;
         let drift = target.and_then(|target| target.drift.as_deref());

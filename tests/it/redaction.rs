@@ -70,6 +70,65 @@ fn inside(text: &str) -> String {
 }
 
 #[test]
+fn no_bound_leaves_a_copy_behind() {
+    // A bound that is exceeded withholds; nothing is skipped in silence.
+    let (firewall, slot) = firewall(&pointer("/result/structuredContent/people/*/phone"), "");
+    let answer = |people: usize, repeats: usize| {
+        let phone = |number: usize| format!("+49 30 5550{number:04}");
+        let list: Vec<_> = (0..people).map(|number| json!({"phone": phone(number)})).collect();
+        let text: Vec<_> = (0..people).map(phone).collect();
+        let blocks: Vec<_> =
+            (0..repeats).map(|_| json!({"type": "text", "text": text.join(", ")})).collect();
+        let result = json!({"structuredContent": {"people": list}, "content": blocks});
+        format!(r#"{{"jsonrpc":"2.0","id":ID,"result":{result}}}"#)
+    };
+    for (people, repeats, passes) in
+        [(64, 1, true), (65, 1, false), (1, 1022, true), (1, 1024, false)]
+    {
+        *slot.lock().unwrap() = answer(people, repeats);
+        let reply = firewall.send(&post(call(), LEGACY));
+        assert!(!reply.text().contains("+49 30"), "{people} {repeats}");
+        let withheld = reply.json()["error"]["code"] == -31006;
+        assert_eq!(withheld, !passes, "{people} {repeats}: {}", reply.text());
+    }
+    // One text with as many copies as an answer may have places, and one more.
+    for (copies, passes) in [(1022, true), (1024, false), (1025, false)] {
+        let text = "+49 30 55500000,".repeat(copies);
+        let result = json!({"structuredContent": {"people": [{"phone": "+49 30 55500000"}]},
+            "content": [{"type": "text", "text": text}]});
+        *slot.lock().unwrap() = format!(r#"{{"jsonrpc":"2.0","id":ID,"result":{result}}}"#);
+        let reply = firewall.send(&post(call(), LEGACY));
+        assert!(!reply.text().contains("+49 30"), "{copies}");
+        assert_eq!(reply.json()["error"]["code"] == -31006, !passes, "{copies}");
+    }
+    // A number has copies too, in texts and as a number.
+    let result = r#"{"structuredContent":{"people":[{"phone":493055500000}],"n":493055500000,"m":4930},"content":[{"type":"text","text":"call 493055500000 now"}]}"#;
+    *slot.lock().unwrap() = format!(r#"{{"jsonrpc":"2.0","id":ID,"result":{result}}}"#);
+    let reply = firewall.send(&post(call(), LEGACY));
+    assert!(!reply.text().contains("4930555"), "{}", reply.text());
+    assert_eq!(reply.json()["result"]["structuredContent"]["m"], 4930);
+}
+
+#[test]
+fn json_that_only_others_read_is_not_passed_unsearched() {
+    let (firewall, slot) = firewall(SECRETS, "");
+    let escaped = token().replacen('g', "\\u0067", 1);
+    let deep = format!("{}{{\"k\":\"{escaped}\"}}{}", "[".repeat(70), "]".repeat(70));
+    for text in [
+        format!("{{\"k\":\"{escaped}\",\"k\":1}}"),
+        format!("{{\"k\":\"{escaped}\",\"n\":1e400}}"),
+        format!("{{\"k\":\"{escaped}\",\"__proto__\":1}}"),
+        format!("{{\"k\":\"{escaped}\",\"s\":\"\\ud800\"}}"),
+        deep,
+    ] {
+        let result = json!({"content": [{"type": "text", "text": text}]});
+        *slot.lock().unwrap() = format!(r#"{{"jsonrpc":"2.0","id":ID,"result":{result}}}"#);
+        let reply = firewall.send(&post(call(), LEGACY));
+        assert_eq!(reply.json()["error"]["code"], -31006, "{text}: {}", reply.text());
+    }
+}
+
+#[test]
 fn only_what_must_go_changes() {
     let token = token();
     let escaped = format!("\\u0067{}", token.strip_prefix('g').unwrap());

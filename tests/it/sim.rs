@@ -23,7 +23,7 @@ use std::time::{Duration, SystemTime};
 use bartizan_gate::duty::decision::{Obligation, PolicyRevision, Rate};
 use bartizan_gate::evidence::record::{CallId, Event, Now, Outcome};
 use bartizan_gate::evidence::step::{Act, Step};
-use bartizan_gate::question::access::{AccessRequest, Principal, Server};
+use bartizan_gate::question::access::{AccessRequest, Principal, Resource, Server};
 use bartizan_gate::session::{
     Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session, UpstreamFailure,
 };
@@ -41,6 +41,9 @@ const IN_FLIGHT_MAX: usize = 24;
 
 /// Decides by the tool's name, so that the model knows what must happen.
 fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
+    if let Resource::Answer { result: Some(result), .. } = request.resource {
+        return result.get("denied").is_none().then(Vec::new);
+    }
     match name {
         "limited" => Some(vec![Obligation::Limit {
             code: "limited".into(),
@@ -297,7 +300,12 @@ impl Simulation {
         } else {
             self.next_id + 1000
         };
+        let asks = self.random.below(4) == 0;
         let text = match self.random.below(3) {
+            // A legacy client offers nothing on its request, so nothing may be asked in the answer.
+            _ if asks => format!(
+                "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{\"inputRequests\":{{\"a\":{{\"method\":\"roots/list\"}}}}}}}}"
+            ),
             0 => format!(
                 "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{{\"code\":-1,\"message\":\"x\"}}}}"
             ),
@@ -308,7 +316,8 @@ impl Simulation {
                 if !known {
                     self.fail("an answer that nobody asked for was delivered");
                 }
-                assert_eq!(released.body(), text.as_bytes());
+                assert_eq!(released.is_own(), asks, "a question inside an answer");
+                assert!(asks || released.body() == text.as_bytes());
                 self.in_flight.remove(&id);
             }
             Some(Act::Drop) if known => self.fail("an awaited answer was dropped"),
@@ -347,9 +356,15 @@ impl Simulation {
     fn client_answer(&mut self) {
         let id = self.below(8);
         let outstanding = self.asked.remove(&id);
-        let act = self.client(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{}}}}")).0;
+        let denied = self.random.below(4) == 0;
+        let result = if denied { "{\"denied\":true}" } else { "{}" };
+        let text = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{result}}}");
+        let act = self.client(text.clone()).0;
         match act {
             Some(Act::Forward(_)) if !outstanding => self.fail("a forged answer was forwarded"),
+            Some(Act::Forward(permitted)) if (permitted.body() == text.as_bytes()) == denied => {
+                self.fail("an answer passed, or not, against the policy")
+            }
             Some(Act::Drop) if outstanding => self.fail("an awaited answer was dropped"),
             Some(Act::Deliver(_)) => self.fail("an answer was answered"),
             Some(Act::Forward(_) | Act::Drop) | None => {}

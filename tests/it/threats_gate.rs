@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bartizan::policy::embedded;
-use bartizan_gate::evidence::record::Now;
+use bartizan_gate::evidence::record::{AuditRecord, Event, Now, Outcome};
 use bartizan_gate::evidence::step::Act;
 use bartizan_gate::question::access::{Principal, Server};
 use bartizan_gate::session::{Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session};
@@ -370,6 +370,240 @@ fn a_continuation_is_a_request_like_any_other() {
 }
 
 #[test]
+fn rules_see_every_parameter_that_a_server_acts_on() {
+    // G18: a task, metadata, answers and a state change what a call does.
+    let rules = r#"deny contains {"code": "task", "message": "no"} if input.params.task.ttl > 1000
+
+deny contains {"code": "meta", "message": "no"} if input.params._meta["vendor/mode"] == "admin"
+
+deny contains {"code": "state", "message": "no"} if input.params.requestState == "bad"
+
+deny contains {"code": "response", "message": "no"} if {
+	some response in input.params.inputResponses
+	response.content.account == "root"
+}
+
+deny contains {"code": "context", "message": "no"} if input.params.context.arguments.owner == "root"
+
+deny contains {"code": "unknown", "message": "no"} if input.params.dryRun == false
+"#;
+    let (firewall, slot) = firewall(rules, "");
+    says(&slot, r#"{"content":[]}"#);
+    let call = || json!({"name": "get_flag", "arguments": {"key": "x"}});
+    let read_uri = || json!({"uri": "file:///a"});
+    let with = |mut params: Value, name: &str, value: Value| {
+        params[name] = value;
+        params
+    };
+    let response = json!({"a": {"action": "accept", "content": {"account": "root"}}});
+    let reference = json!({"ref": {"type": "ref/prompt", "name": "p"},
+        "argument": {"name": "a", "value": "v"}});
+    let context = json!({"arguments": {"owner": "root"}});
+    for (code, method, params) in [
+        ("task", "tools/call", with(call(), "task", json!({"ttl": 60000}))),
+        ("meta", "tools/call", with(call(), "_meta", json!({"vendor/mode": "admin"}))),
+        ("meta", "resources/read", with(read_uri(), "_meta", json!({"vendor/mode": "admin"}))),
+        ("state", "tools/call", with(call(), "requestState", "bad".into())),
+        ("state", "prompts/get", with(json!({"name": "p"}), "requestState", "bad".into())),
+        ("response", "tools/call", with(call(), "inputResponses", response.clone())),
+        ("response", "resources/read", with(read_uri(), "inputResponses", response)),
+        ("context", "completion/complete", with(reference, "context", context)),
+        ("unknown", "tools/call", with(call(), "dryRun", false.into())),
+    ] {
+        let before = firewall.records("event", "denial").len();
+        let reply = firewall.ask(legacy(method, &params));
+        assert_eq!(reply.code(), -31001, "{code} {method}: {}", reply.text());
+        let denial = firewall.record("event", "denial", before + 1);
+        assert_eq!(denial["decision"]["reasons"][0]["code"], code, "{method}");
+    }
+    for (name, value) in
+        [("task", json!([])), ("inputResponses", json!("x")), ("requestState", json!({}))]
+    {
+        let reply = firewall.ask(legacy("tools/call", &with(call(), name, value)));
+        assert_eq!((reply.status, reply.code()), (400, -32602), "{name}");
+    }
+    assert_eq!(firewall.received().len(), 0);
+    assert_eq!(
+        firewall.ask(legacy("tools/call", &with(call(), "task", json!({"ttl": 5})))).code(),
+        0
+    );
+}
+
+/// A policy about what clients answer, beside a permit for everything.
+const ANSWERS: &str = r#"deny contains {"code": "root", "message": "no"} if {
+	some root in input.answer.roots
+	startswith(root.uri, "file:///home/me/private")
+}
+
+deny contains {"code": "account", "message": "no"} if input.answer.content.account == "root"
+
+deny contains {"code": "model", "message": "no"} if {
+	input.method == "sampling/createMessage"
+	input.answer.result.model == "other"
+}
+
+deny contains {"code": "error", "message": "no"} if input.answer.error_code == -7
+
+redact contains {"code": "s", "what": "secrets"} if input.phase == "answer"
+
+redact contains {"code": "p", "pointer": "/result/content/pin"} if input.phase == "answer"
+"#;
+
+/// A token of a known form, in parts, so that no scanner takes this file for a leak.
+fn token() -> String {
+    ["gh", "p_x7Kq2Lm9Zt4Vb8Nc1", "Rf6Hj3Wd5Ys0Pg2Aa1B"].concat()
+}
+
+/// Answers of a client, and what the server gets: `(code of the refusal, method, answer, passes)`.
+fn answers() -> Vec<(&'static str, &'static str, Value, Value)> {
+    let accept = |content: Value| json!({"result": {"action": "accept", "content": content}});
+    let roots = |uri: &str| json!({"result": {"roots": [{"uri": "file:///ok"}, {"uri": uri}]}});
+    let model = |model: &str| json!({"result": {"role": "assistant", "model": model, "content": {"type": "text", "text": "t"}}});
+    let error = |code: i64| json!({"error": {"code": code, "message": "m"}});
+    let (ask, list, sample) = ("elicitation/create", "roots/list", "sampling/createMessage");
+    let same = Value::Null;
+    vec![
+        ("", ask, accept(json!({"account": "me"})), same.clone()),
+        ("", ask, json!({"result": {"action": "decline"}}), same.clone()),
+        ("account", ask, accept(json!({"account": "root"})), same.clone()),
+        (
+            "",
+            ask,
+            accept(json!({"key": format!("it is {}", token()), "pin": "1234"})),
+            accept(json!({"key": "it is [redacted]", "pin": "[redacted]"})),
+        ),
+        ("denied", ask, accept(json!({token(): "x"})), same.clone()),
+        ("", list, roots("file:///home/me/work"), same.clone()),
+        ("root", list, roots("file:///home/me/private/x"), same.clone()),
+        ("", sample, model("mine"), same.clone()),
+        ("model", sample, model("other"), same.clone()),
+        ("", sample, error(-1), same.clone()),
+        ("error", sample, error(-7), same),
+    ]
+}
+
+#[test]
+fn what_a_client_answers_is_judged() {
+    // G19: an answer is a question to policy, and a refused one is an error to the server.
+    let [mut pipe] = Conversation::with_rules(ANSWERS, ["a"]);
+    for (number, (code, method, mut answer, changed)) in (100_u32..).zip(answers()) {
+        let params = json!({"message": "m", "messages": [], "maxTokens": 1,
+            "requestedSchema": {"type": "object", "properties": {}}});
+        assert!(pipe.server(&request(number, method, params)).is_ok(), "{number} {method}");
+        answer["jsonrpc"] = "2.0".into();
+        answer["id"] = number.into();
+        let sent = pipe.client(&answer).unwrap();
+        let outcome = pipe.last();
+        assert_eq!(outcome.event, Event::Outcome);
+        if code.is_empty() {
+            for (name, value) in changed.as_object().into_iter().flatten() {
+                answer[name] = value.clone();
+            }
+            assert_eq!(sent, answer);
+            assert_ne!(outcome.outcome, Some(Outcome::Withheld));
+            let redacted = outcome.redacted.map(|it| it.count);
+            assert_eq!(redacted, changed.is_object().then_some(2), "{answer}");
+        } else {
+            assert_eq!(sent["id"], number, "{sent}");
+            assert_eq!(sent["error"]["code"], -31001, "{sent}");
+            assert_eq!(outcome.outcome, Some(Outcome::Withheld));
+            let reasons = outcome.decision.unwrap().reasons;
+            assert_eq!(&*reasons[0].code, code, "{answer}");
+        }
+        // Once answered, it is answered.
+        assert!(pipe.client(&answer).is_err());
+    }
+}
+
+#[test]
+fn what_a_continuation_answers_is_judged_too() {
+    let (firewall, slot) = firewall(ANSWERS, "");
+    says(&slot, r#"{"resultType":"complete","content":[]}"#);
+    for (code, method, answer, changed) in answers() {
+        let Some(answer) = answer.get("result") else { continue };
+        let params = json!({"name": "get_flag", "arguments": {"key": "x"}, "requestState": "s",
+            "inputResponses": {"first": {"action": "decline"}, "a/b": answer}});
+        let before = firewall.received().len();
+        let reply = firewall.send(&modern("tools/call", "get_flag", &params, &json!({})));
+        if code.is_empty() {
+            let received = firewall.received();
+            let body: Value = read(&received[before].body);
+            let expected = changed.get("result").unwrap_or(answer);
+            assert_eq!(body["params"]["inputResponses"]["a/b"], *expected, "{method}");
+            assert_eq!(body["params"]["arguments"], params["arguments"]);
+        } else {
+            assert_eq!(reply.code(), -31001, "{code}: {}", reply.text());
+            assert_eq!(firewall.received().len(), before);
+        }
+    }
+    let many: serde_json::Map<String, Value> =
+        (0..65).map(|number| (number.to_string(), json!({"action": "decline"}))).collect();
+    let params = json!({"name": "get_flag", "arguments": {"key": "x"}, "inputResponses": many});
+    let reply = firewall.send(&modern("tools/call", "get_flag", &params, &json!({})));
+    assert_eq!(reply.code(), -31001);
+}
+
+#[test]
+fn the_baseline_lets_clients_answer_and_keeps_secrets_out_of_forms() {
+    let baseline = Firewall::start();
+    let response = |answer: Value| {
+        let params =
+            json!({"name": "get_flag", "arguments": {"key": "x"}, "inputResponses": {"a": answer}});
+        modern("tools/call", "get_flag", &params, &json!({}))
+    };
+    for answer in [
+        json!({"action": "accept", "content": {"account": "me"}}),
+        json!({"roots": [{"uri": "file:///home/me/my%20work"}]}),
+        json!({"role": "assistant", "model": "m", "content": {"type": "image", "data": "aa"}}),
+    ] {
+        assert_eq!(baseline.send(&response(answer.clone())).status, 200, "{answer}");
+        let body: Value = read(&baseline.received().last().unwrap().body);
+        assert_eq!(body["params"]["inputResponses"]["a"], answer);
+    }
+    let secret = json!({"action": "accept", "content": {"key": token()}});
+    assert_eq!(baseline.send(&response(secret)).status, 200);
+    let body: Value = read(&baseline.received().last().unwrap().body);
+    assert_eq!(body["params"]["inputResponses"]["a"]["content"]["key"], "[redacted]");
+    for root in ["file:///home/me/../other", "file:///home/%2e%2e/other"] {
+        let reply = baseline.send(&response(json!({"roots": [{"uri": root}]})));
+        assert_eq!(reply.code(), -31001, "{root}");
+    }
+    assert_eq!(baseline.send(&response(json!({"roots": [{}]}))).code(), -31001);
+    assert_eq!(baseline.send(&response(json!({"roots": {"uri": "file:///a/.."}}))).code(), -31001);
+}
+
+#[test]
+fn an_envelope_has_no_member_that_nobody_looks_at() {
+    // G20: what stands beside `result` is searched like the result.
+    let rules = "redact contains {\"code\": \"s\", \"what\": \"secrets\"} if true\n\n\
+        redact contains {\"code\": \"p\", \"pointer\": \"/result/pin\"} if true\n";
+    let (firewall, slot) = firewall(rules, "");
+    let call = || legacy("tools/call", &json!({"name": "get_flag"}));
+    for (extra, passes) in [
+        (json!({"extra": token()}), true),
+        (json!({"_meta": {"deep": [token()]}}), true),
+        (json!({"x": "the pin is 12345678"}), true),
+        (json!({token(): 1}), false),
+        (json!({"inputRequests": {"a": {"method": "roots/list"}}}), false),
+    ] {
+        let mut answer = json!({"jsonrpc": "2.0", "id": "ID", "result": {"pin": "12345678"}});
+        let mut note = json!({"jsonrpc": "2.0", "method": "notifications/x"});
+        for (name, value) in extra.as_object().unwrap() {
+            answer[name] = value.clone();
+            // A copy is one of its own message.
+            note[name] = if name == "x" { Value::Null } else { value.clone() };
+        }
+        let stream = format!("data: {note}\n\ndata: {answer}\n\n").replace("\"ID\"", "ID");
+        says(&slot, stream);
+        let reply = firewall.ask(call());
+        let told = messages(&reply);
+        assert!(!reply.text().contains(&token()) && !reply.text().contains("12345678"), "{extra}");
+        assert_eq!(told.last().unwrap()["result"].is_object(), passes, "{}", reply.text());
+        assert_eq!(told.len(), if passes { 2 } else { 1 }, "{}", reply.text());
+    }
+}
+
+#[test]
 fn a_task_result_is_judged_like_the_answer_itself() {
     // The answer of `tasks/get` carries questions and a result: they are held to the same.
     let (firewall, slot) = firewall(ELICITATION, "");
@@ -439,6 +673,163 @@ fn subscribing_needs_a_permit_for_each_resource() {
     assert_eq!(open.received().len(), 0);
     let denial = open.record("event", "denial", 1);
     assert_eq!(denial["decision"]["reasons"][0]["code"], "too_many_uris");
+}
+
+#[test]
+fn a_method_of_another_revision_is_refused_and_its_subject_is_known() {
+    // G9, D9: what a message acts on does not depend on the revision that it claims.
+    let (firewall, slot) = firewall("", "");
+    says(&slot, "{}");
+    let uri = json!({"uri": "file:///private/a"});
+    let listen = json!({"notifications": {"resourceSubscriptions": ["file:///private/a"]}});
+    let none = json!({});
+    for (method, params) in [
+        ("resources/subscribe", &uri),
+        ("resources/unsubscribe", &uri),
+        ("initialize", &none),
+        ("ping", &none),
+        ("logging/setLevel", &none),
+        ("tasks/list", &none),
+        // The other direction's.
+        ("sampling/createMessage", &none),
+        ("elicitation/create", &none),
+        ("roots/list", &none),
+    ] {
+        let reply = firewall.send(&modern(method, "", params, &json!({})));
+        assert_eq!((reply.status, reply.code()), (404, -32601), "{method}");
+    }
+    for (method, params) in [
+        ("subscriptions/listen", &listen),
+        ("server/discover", &none),
+        ("tasks/update", &json!({"taskId": "t"})),
+        ("sampling/createMessage", &none),
+        ("elicitation/create", &none),
+    ] {
+        let reply = firewall.ask(legacy(method, params));
+        assert_eq!((reply.status, reply.code()), (200, -32601), "{method}");
+    }
+    // So it is with revisions that nobody knows yet, and with old ones.
+    let mut params = uri.clone();
+    params["_meta"]["io.modelcontextprotocol/protocolVersion"] = "2099-01-01".into();
+    let headers = "MCP-Protocol-Version: 2099-01-01\r\nMcp-Method: resources/subscribe\r\n";
+    let reply = firewall.send(&post(legacy("resources/subscribe", &params), headers));
+    assert_eq!((reply.status, reply.code()), (404, -32601));
+    let old = "MCP-Protocol-Version: 2025-06-18\r\n";
+    let reply = firewall.send(&post(legacy("tasks/get", &json!({"taskId": "t"})), old));
+    assert_eq!(reply.code(), -32601);
+    for notice in ["notifications/message", "notifications/resources/updated"] {
+        let notice = json!({"jsonrpc": "2.0", "method": notice, "params": uri});
+        assert_eq!(firewall.ask(notice.to_string()).status, 403, "{notice}");
+    }
+    assert_eq!(firewall.received().len(), 0);
+    let denials = firewall.records("event", "denial");
+    assert_eq!(denials[0]["target"]["uri"], "file:///private/a");
+    assert!(denials.iter().all(|it| it["decision"]["reasons"][0]["code"] == "unknown-method"));
+    // What MCP does not define in any revision is the policy's to decide.
+    assert_eq!(firewall.ask(legacy("vendor/reindex", &none)).code(), 0);
+    assert_eq!(firewall.send(&modern("vendor/reindex", "", &none, &none)).code(), 0);
+    assert_eq!(firewall.received().len(), 2);
+}
+
+#[test]
+fn a_claim_of_the_revision_has_one_reading() {
+    // E2: what is absent to one reader and a claim to another is refused, on every transport.
+    let (firewall, slot) = firewall("", "");
+    says(&slot, r#"{"content":[]}"#);
+    let call = |meta: &Value| {
+        let params = json!({"name": "get_flag", "arguments": {"key": "x"}, "_meta": meta});
+        legacy("tools/call", &params)
+    };
+    let version = |version: Value| json!({"io.modelcontextprotocol/protocolVersion": version});
+    let mut bad = vec![json!([]), json!("x"), json!(5), json!(true)];
+    bad.extend([json!(5), json!(null), json!(true), json!({}), json!([])].map(version));
+    let texts = ["", " ", " 2026-07-28", "2026-07-28 ", "2026-07-28\0", "2026\u{2010}07-28"];
+    bad.extend(texts.map(|text| version(text.into())));
+    // Legacy revisions are not named there.
+    bad.extend(["2025-11-25", "2024-11-05"].map(|text| version(text.into())));
+    bad.push(version("x".repeat(65).into()));
+    bad.push(json!({"io.modelcontextprotocol/ProtocolVersion": "2026-07-28"}));
+    bad.push(json!({"io.modelcontextprotocol/protocolVersion\0": "2026-07-28"}));
+    for (key, value) in [
+        ("io.modelcontextprotocol/clientCapabilities", json!([])),
+        ("io.modelcontextprotocol/clientInfo", json!("x")),
+        ("progressToken", json!(1.5)),
+        ("progressToken", json!({})),
+    ] {
+        let mut meta = version("2026-07-28".into());
+        meta[key] = value;
+        bad.push(meta);
+    }
+    let [mut pipe] = Conversation::with_one_server(["a"]);
+    for meta in &bad {
+        for headers in [
+            "",
+            "MCP-Protocol-Version: 2025-11-25\r\n",
+            "MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: get_flag\r\n",
+        ] {
+            let reply = firewall.send(&post(call(meta), headers));
+            assert_eq!(reply.status, 400, "{meta} {headers}: {}", reply.text());
+            assert!([-32602, -32600].contains(&reply.code()), "{meta}: {}", reply.text());
+        }
+        let told = pipe.client(&read(call(meta).as_bytes()));
+        assert!(told.is_err_and(|told| told["error"].is_object()), "{meta}");
+    }
+    for header in ["2026-07-28 x", "2026\u{2010}07-28", "\"2026-07-28\""] {
+        let headers = format!("MCP-Protocol-Version: {header}\r\n");
+        let reply = firewall.send(&post(call(&json!({})), &headers));
+        assert_eq!(reply.status, 400, "{header}: {}", reply.text());
+    }
+    assert_eq!(firewall.received().len(), 0);
+    for meta in [json!(null), json!({}), json!({"progressToken": 7, "vendor/x": 5})] {
+        assert_eq!(firewall.ask(call(&meta)).code(), 0, "{meta}");
+    }
+    let answered = firewall.received().len();
+    assert_eq!(answered, 3);
+}
+
+#[test]
+fn a_pipe_reads_each_request_by_its_own_claim() {
+    // E2: a request without a claim is legacy to a server that reads each by itself.
+    let [mut pipe] = Conversation::with_one_server(["a"]);
+    let call = |id: u32, meta: Value| {
+        request(id, "tools/call", json!({"name": "get_flag", "arguments": {}, "_meta": meta}))
+    };
+    let modern = || json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28"});
+    // A message that is refused says nothing about the conversation.
+    let handshake = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "_meta": modern(),
+        "clientInfo": {"name": "c", "version": "1"}});
+    let refused = pipe.client(&request(1, "initialize", handshake.clone())).unwrap_err();
+    assert_eq!(refused["error"]["code"], -32601);
+    let sampling = request(1, "sampling/createMessage", json!({"messages": [], "maxTokens": 1}));
+    assert!(pipe.server(&sampling).is_ok(), "the conversation is legacy still");
+    assert!(pipe.client(&call(2, modern())).is_ok());
+    for meta in [json!({}), json!(null)] {
+        let refused = pipe.client(&call(3, meta)).unwrap_err();
+        assert_eq!(refused["error"]["code"], -32602, "{refused}");
+    }
+    // A client that probed may fall back.
+    let mut handshake = handshake;
+    handshake["_meta"] = json!({});
+    assert!(pipe.client(&request(4, "initialize", handshake)).is_ok());
+    assert!(pipe.client(&call(5, json!({}))).is_ok());
+}
+
+#[test]
+fn a_server_sends_what_the_negotiated_revision_has() {
+    let [mut pipe] = Conversation::with_one_server(["a"]);
+    let begin = |revision: &str| {
+        json!({"protocolVersion": revision, "capabilities": {},
+            "clientInfo": {"name": "c", "version": "1"}, "serverInfo": {"name": "s", "version": "1"}})
+    };
+    assert!(pipe.client(&request(1, "initialize", begin("2025-03-26"))).is_ok());
+    assert!(pipe.server(&result(1, begin("2025-03-26"))).is_ok());
+    let params = json!({"message": "m", "requestedSchema": {"type": "object", "properties": {}}});
+    let refused = pipe.server(&request(9, "elicitation/create", params)).unwrap_err();
+    assert_eq!((&refused["id"], &refused["error"]["code"]), (&json!(9), &json!(-32601)));
+    let ended = notice("notifications/elicitation/complete", json!({"elicitationId": "e"}));
+    assert_eq!(pipe.server(&ended).unwrap_err(), Value::Null);
+    assert!(pipe.server(&request(10, "roots/list", json!({}))).is_ok());
+    assert!(pipe.server(&notice("notifications/vendor", json!({}))).is_ok());
 }
 
 #[test]
@@ -704,17 +1095,120 @@ fn users_are_sent_only_to_https_addresses() {
     }
 }
 
+/// Messages in which a server asks the client for something where the revision of the call knows
+/// no such place: `(row, what the upstream sends)`.
+fn misplaced_questions() -> Vec<(&'static str, Value)> {
+    let url = |url: &str| json!({"mode": "url", "url": url, "message": "m", "elicitationId": "e"});
+    let ask = |method: &str, params: Value| json!({"a": {"method": method, "params": params}});
+    let sample = || ask("sampling/createMessage", json!({"messages": [], "maxTokens": 1}));
+    let form = json!({"message": "your API key?", "requestedSchema":
+        {"type": "object", "properties": {"key": {"type": "string"}}}});
+    let result = |result: Value| json!({"result": result});
+    let error =
+        |code: i64, data: Value| json!({"error": {"code": code, "message": "m", "data": data}});
+    let required = |elicitations: Value| error(-32042, json!({"elicitations": elicitations}));
+    vec![
+        ("sampling", result(json!({"resultType": "input_required", "inputRequests": sample()}))),
+        ("form", result(json!({"content": [], "inputRequests": ask("elicitation/create", form)}))),
+        ("roots", result(json!({"content": [], "inputRequests": ask("roots/list", json!({}))}))),
+        (
+            "url",
+            result(json!({"inputRequests":
+                ask("elicitation/create", url("http://169.254.169.254/"))})),
+        ),
+        ("array", result(json!({"content": [], "inputRequests": [sample()]}))),
+        ("look-alike", result(json!({"content": [], "InputRequests": sample()}))),
+        ("in-task", result(json!({"task": {"taskId": "t", "inputRequests": sample()}}))),
+        ("in-result", result(json!({"result": {"content": [], "inputRequests": sample()}}))),
+        ("in-error", error(-32000, json!({"inputRequests": sample()}))),
+        ("url-error-http", required(json!([url("http://pay.example/")]))),
+        ("url-error-script", required(json!([url("javascript:alert(1)")]))),
+        (
+            "url-error-second",
+            required(json!([url("https://pay.example/"), url("http://pay.example/")])),
+        ),
+        ("url-error-no-mode", required(json!([{"url": "http://pay.example/", "message": "m"}]))),
+        ("url-error-mode", required(json!([{"mode": "Url", "url": "http://pay.example/"}]))),
+        ("url-error-object", required(json!({"a": url("http://pay.example/")}))),
+        ("url-error-bare", json!({"error": {"code": -32042, "message": "m"}})),
+        (
+            "url-error-look-alike",
+            error(-32042, json!({"elicitations": [], "Elicitations": [url("http://x.example/")]})),
+        ),
+        (
+            "url-error-other-code",
+            error(-32000, json!({"elicitations": [url("http://pay.example/")]})),
+        ),
+    ]
+}
+
+#[test]
+fn what_a_legacy_answer_asks_is_judged_too() {
+    // G11, G12: a client acts on what it reads, whatever its revision defines.
+    let slot = Slot::default();
+    let says_it = Arc::clone(&slot);
+    let firewall = Firewall::with(Setup {
+        answer: Box::new(move |received: &Received| {
+            let body: Value = read(&received.body);
+            let text = says_it.lock().unwrap().replace("\"ID\"", &body["id"].to_string());
+            if text.starts_with('{') { answer(text.as_bytes()) } else { events(&text) }
+        }),
+        ..Setup::default()
+    });
+    let call = || legacy("tools/call", &json!({"name": "get_flag", "arguments": {"key": "x"}}));
+    let mut seen = 0;
+    for (row, mut sent) in misplaced_questions() {
+        sent["jsonrpc"] = "2.0".into();
+        sent["id"] = "ID".into();
+        for text in [sent.to_string(), format!("event: x\nid: 1\ndata: {sent}\n\n")] {
+            says(&slot, text.clone());
+            let reply = firewall.ask(call());
+            let whole = text.starts_with('{');
+            let told = if whole { vec![reply.json()] } else { messages(&reply) };
+            // The server named its event, not the one that takes its place.
+            assert!(!reply.text().contains("event:"), "{row}: {}", reply.text());
+            assert_eq!(told.len(), 1, "{row}: {}", reply.text());
+            assert_eq!(told[0]["error"]["code"], -31006, "{row}: {}", reply.text());
+            seen += 1;
+            let outcome = firewall.record("event", "outcome", seen);
+            assert_eq!(outcome["outcome"], "withheld", "{row}");
+            assert!(outcome["note"].is_string(), "{row}: {outcome}");
+        }
+    }
+    let refused = firewall.records("event", "denial");
+    assert!(refused.iter().any(|it| it["decision"]["reasons"][0]["code"] == "elicitation-url"));
+    // What 2025-11-25 defines passes if it may, byte for byte.
+    let required = json!({"jsonrpc": "2.0", "id": 7, "error": {"code": -32042, "message": "m",
+        "data": {"elicitations": [{"mode": "url", "url": "https://pay.example/", "message": "m",
+            "elicitationId": "e"}]}}});
+    says(&slot, required.to_string());
+    assert_eq!(firewall.ask(call()).json(), required);
+    // So it is in notifications and requests of the server.
+    let asks =
+        json!({"level": "info", "data": "x", "inputRequests": {"a": {"method": "roots/list"}}});
+    let note = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": asks});
+    let end = r#"{"jsonrpc":"2.0","id":"ID","result":{"content":[]}}"#;
+    says(&slot, format!("data: {note}\n\ndata: {end}\n\n"));
+    assert_eq!(messages(&firewall.ask(call())).len(), 1);
+}
+
 /// One conversation over standard input and output, without its edges.
 struct Conversation {
     gate: Arc<Gate>,
     session: Session,
+    sink: Sink,
 }
 
 impl Conversation {
-    /// Conversations of these principals with one server.
+    /// Conversations of these principals with one server, under a permit for everything.
     fn with_one_server<const N: usize>(principals: [&str; N]) -> [Self; N] {
+        Self::with_rules("", principals)
+    }
+
+    /// As [`Conversation::with_one_server`], with `rules` beside the permit.
+    fn with_rules<const N: usize>(rules: &str, principals: [&str; N]) -> [Self; N] {
         let mut modules = embedded::decision();
-        modules.push(Module { path: "open.rego".into(), text: PERMIT.into() });
+        modules.push(Module { path: "open.rego".into(), text: format!("{PERMIT}\n{rules}") });
         let sources = PolicySources { modules, data: None, revision: "open".into() };
         let policy =
             Policy::compile(&sources, &Entrypoints::default(), &EvalLimits::default()).unwrap();
@@ -731,8 +1225,13 @@ impl Conversation {
         principals.map(|id| {
             let who = Arc::new(Principal { id: id.into(), ..Principal::default() });
             let session = Session::new(who, Arc::clone(&server), Transport::Stdio);
-            Self { gate: Arc::clone(&gate), session }
+            Self { gate: Arc::clone(&gate), session, sink: Sink::default() }
         })
+    }
+
+    /// The last record.
+    fn last(&self) -> AuditRecord {
+        self.sink.kept().last().unwrap().clone()
     }
 
     const NOW: Now = Now { uptime: Duration::from_secs(1), wall: UNIX_EPOCH };
@@ -741,7 +1240,7 @@ impl Conversation {
     fn client(&mut self, message: &Value) -> Result<Value, Value> {
         let arrival = Arrival { raw: message.to_string().into(), ..Arrival::default() };
         let step = self.session.client_frame(&self.gate, &arrival, Self::NOW);
-        match step.record(&Sink::default()).unwrap() {
+        match step.record(&self.sink).unwrap() {
             Act::Forward(permitted) => Ok(read(permitted.body())),
             Act::Deliver(released) => Err(read(released.body())),
             Act::Drop => Err(Value::Null),
@@ -751,7 +1250,7 @@ impl Conversation {
     /// What the client gets of a message of the server, or the server of its refusal.
     fn server(&mut self, message: &Value) -> Result<Value, Value> {
         let step = self.session.server_frame(&self.gate, &message.to_string().into(), Self::NOW);
-        match step.record(&Sink::default()).unwrap() {
+        match step.record(&self.sink).unwrap() {
             Act::Deliver(released) => Ok(read(released.body())),
             Act::Forward(permitted) => Err(read(permitted.body())),
             Act::Drop => Err(Value::Null),

@@ -232,11 +232,89 @@ fn headers_that_others_trust_go_no_further() {
             "{header}"
         );
     }
-    assert_eq!(received.header("mcp-param-key"), ["x"]);
+    assert!(received.header("mcp-param-key").is_empty(), "{}", received.head);
     assert_eq!(received.header("user-agent"), ["agent/1"]);
     let intent = firewall.record("event", "intent", 1);
     assert_eq!(intent["principal"], "agent");
     assert_eq!(intent["trace_id"], "0af7651916cd43dd8448eb211c80319c");
+}
+
+#[test]
+fn a_challenge_of_the_server_sends_nobody_elsewhere() {
+    // L6: without `oauth`, the client would fetch what the challenge names by itself.
+    let head = Arc::new(Mutex::new(String::new()));
+    let says = Arc::clone(&head);
+    let firewall = Firewall::with(Setup {
+        answer: Box::new(move |received| {
+            let port = received.header("host")[0].rsplit(':').next().unwrap().to_owned();
+            let head = says.lock().unwrap().replace("PORT", &port);
+            let (status, fields) = head.split_once('\n').unwrap();
+            answer(status, &format!("Content-Type: application/json\r\n{fields}\r\n"), b"{}")
+        }),
+        ..Setup::default()
+    });
+    let cloud = "Bearer resource_metadata=\"http://169.254.169.254/latest/meta-data\"";
+    for (status, field, passes) in [
+        ("401 Unauthorized", cloud, false),
+        ("403 Forbidden", cloud, false),
+        ("400 Bad Request", cloud, false),
+        ("401 Unauthorized", "DPoP resource_metadata=\"https://evil.example/\"", false),
+        (
+            "401 Unauthorized",
+            "Basic realm=\"x\", Bearer resource_metadata=http://evil.example/",
+            false,
+        ),
+        ("401 Unauthorized", "Bearer authorization_uri=\"https://evil.example/\"", false),
+        ("401 Unauthorized", "Bearer realm=\"http://169.254.169.254/\"", false),
+        ("401 Unauthorized", "Bearer scope=\"http://169.254.169.254/\"", false),
+        ("401 Unauthorized", "Bearer realm=\"open", false),
+        ("401 Unauthorized", "Bearer realm=\"x\", scope=\"read:flags\"", true),
+        (
+            "401 Unauthorized",
+            "Bearer resource_metadata=\"http://127.0.0.1:PORT/.well-known/oauth-protected-resource/mcp\"",
+            true,
+        ),
+    ] {
+        *head.lock().unwrap() = format!("{status}\nWWW-Authenticate: {field}");
+        let before = firewall.records("event", "outcome").len();
+        let reply = firewall.ask(get_flag(1));
+        assert!(status.starts_with(&reply.status.to_string()), "{field}");
+        let told = reply.header("www-authenticate");
+        assert_eq!(told.len(), usize::from(passes), "{field}: {told:?}");
+        let outcome = firewall.record("event", "outcome", before + 1);
+        let noted = outcome["note"].as_str().is_some_and(|note| note.contains("WWW-Authenticate"));
+        assert_eq!(noted, !passes, "{field}: {outcome}");
+    }
+    // Of several, the others pass.
+    *head.lock().unwrap() = format!(
+        "401 Unauthorized\nWWW-Authenticate: {cloud}\r\nWWW-Authenticate: Bearer error=\"e\""
+    );
+    assert_eq!(firewall.ask(get_flag(1)).header("www-authenticate"), ["Bearer error=\"e\""]);
+    // Nothing else steers the client.
+    let steering = "401 Unauthorized\nLocation: http://evil.example/\r\nRefresh: 0; url=http://evil.example/\r\n\
+         Link: <http://evil.example/>; rel=preload\r\nSet-Cookie: a=b\r\nContent-Location: /x\r\n\
+         Clear-Site-Data: \"*\"\r\nAlt-Svc: h2=\"evil.example:443\"\r\nMcp-Session-Id: theirs\r\n\
+         Proxy-Authenticate: Basic\r\nAuthentication-Info: x\r\nWWW-Authenticate: Bearer";
+    *head.lock().unwrap() = steering.to_owned();
+    let reply = firewall.ask(get_flag(1));
+    for name in [
+        "location",
+        "refresh",
+        "link",
+        "set-cookie",
+        "content-location",
+        "clear-site-data",
+        "alt-svc",
+        "mcp-session-id",
+        "proxy-authenticate",
+        "authentication-info",
+    ] {
+        assert!(reply.header(name).is_empty(), "{name}");
+    }
+    // A success has no challenge.
+    *head.lock().unwrap() = "202 Accepted\nWWW-Authenticate: Bearer".to_owned();
+    let reply = firewall.ask(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+    assert_eq!((reply.status, reply.header("www-authenticate").len()), (202, 0));
 }
 
 #[test]
@@ -542,6 +620,60 @@ fn a_forced_argument_changes_its_header_too() {
         assert_eq!((reply.status, reply.code()), (400, -32020), "{headers}: {}", reply.text());
     }
     assert_eq!(firewall.received().len(), before);
+}
+
+#[test]
+fn a_parameter_header_reaches_the_server_only_as_the_copy_of_its_argument() {
+    // E1: whoever routes by such a header must not see another value than the policy did.
+    let definition = r#"{"resultType":"complete","tools":[{"name":"update_flag","inputSchema":{"type":"object","properties":{"key":{"type":"string","x-mcp-header":"Key"},"limit":{"type":"integer","x-mcp-header":"Limit"}}}}]}"#;
+    let rules = "set contains {\"pointer\": \"/key\", \"value\": null} if input.tool.arguments.key == \"gone\"\n";
+    let firewall = Firewall::with(Setup {
+        answer: Box::new(move |received| json(result_for(received, definition).as_bytes())),
+        ..ruled(rules)
+    });
+    let sent = |received: &Received| {
+        let lines = received.head.lines().filter(|line| line.starts_with("mcp-param-"));
+        let mut lines: Vec<_> = lines.map(ToOwned::to_owned).collect();
+        lines.sort();
+        lines.join(" ")
+    };
+    let call = |tool: &str, arguments: &str, headers: &str| {
+        let params = format!(r#""name":"{tool}","arguments":{{{arguments}}}"#);
+        let before = firewall.received().len();
+        let reply = firewall.send(&modern(2, "tools/call", tool, &params, headers));
+        let received = firewall.received();
+        (reply.code(), received.get(before).map(sent))
+    };
+    let dropped = (0, Some(String::new()));
+    let key = r#""key":"x""#;
+    // Never listed: nobody knows which argument it mirrors, whatever it says.
+    for headers in ["Mcp-Param-Key: x\r\n", "Mcp-Param-Key: production\r\n", "Mcp-Param-Odd: y\r\n"]
+    {
+        assert_eq!(call("update_flag", key, headers), dropped, "{headers}");
+    }
+    assert_eq!(call("update_flag", r#""key":"gone""#, "Mcp-Param-Key: gone\r\n"), dropped);
+    let legacy = post(get_flag(1), &format!("{LEGACY}Mcp-Param-Key: x\r\n"));
+    assert_eq!(firewall.send(&legacy).code(), 0);
+    assert_eq!(firewall.received().last().map(sent), Some(String::new()));
+    // Listed: what is annotated passes as it was sent, and must be a copy.
+    assert_eq!(firewall.send(&modern(1, "tools/list", "", "", "Mcp-Param-Key: x\r\n")).status, 200);
+    assert_eq!(firewall.received().last().map(sent), Some(String::new()));
+    let both = "Mcp-Param-Key: =?base64?eA==?=\r\nMcp-Param-Limit: 5\r\nMcp-Param-Odd: z\r\n";
+    assert_eq!(
+        call("update_flag", r#""key":"x","limit":5"#, both),
+        (0, Some("mcp-param-key: =?base64?ea==?= mcp-param-limit: 5".to_owned()))
+    );
+    for headers in ["", "Mcp-Param-Key: y\r\n", "Mcp-Param-Key: x\r\nMcp-Param-Limit: 5\r\n"] {
+        assert_eq!(call("update_flag", key, headers), (-32020, None), "{headers}");
+    }
+    // An argument that is set to nothing has no copy.
+    assert_eq!(call("update_flag", r#""key":"gone""#, "Mcp-Param-Key: gone\r\n"), dropped);
+    assert_eq!(
+        member(&firewall.received().last().unwrap().body, "/params/arguments/key"),
+        Value::Null
+    );
+    // Another tool's annotations do not count.
+    assert_eq!(call("other", key, "Mcp-Param-Key: x\r\n"), dropped);
 }
 
 #[test]

@@ -33,7 +33,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::Request;
+use ::http::{HeaderMap, Request};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
@@ -54,7 +54,7 @@ use self::repoll::Repoll;
 use self::sessions::{LegacySession, SessionLimits, Sessions};
 use self::well_known::Sites;
 use super::Shared;
-use super::oauth::OAuth;
+use super::oauth::{OAuth, challenge};
 use super::session::SessionHandle;
 use super::upstream::Upstream;
 use bartizan_gate::question::access::Principal;
@@ -224,6 +224,20 @@ struct RouteState {
     oauth: Option<OAuth>,
     sessions: Sessions,
     streams: LegacyStreams,
+}
+
+impl RouteState {
+    /// Removes challenges of the server that would send the client to an address of somebody else,
+    /// and returns whether there was one. With [`OAuth::Forward`] the address of the metadata is
+    /// replaced by ours later, so it may be any.
+    fn hold_challenges(&self, headers: &mut HeaderMap) -> bool {
+        let Some(server) = self.upstream.http() else { return false };
+        let metadata = match self.oauth {
+            Some(OAuth::Forward(_)) => challenge::Metadata::Replaced,
+            Some(OAuth::Terminate(_)) | None => challenge::Metadata::Kept,
+        };
+        challenge::hold(headers, server.address(), metadata)
+    }
 }
 
 /// State that all connections share.

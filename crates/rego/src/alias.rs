@@ -23,7 +23,13 @@ const NAME_BYTES_MAX: usize = 256;
 const POINTER_CHARS_MAX: usize = 256;
 
 /// The parts of `input` whose members senders name, as paths below `input`.
-const PARTS: [&[&str]; 3] = [&["tool", "arguments"], &["prompt", "arguments"], &["params"]];
+const PARTS: [&[&str]; 5] = [
+    &["tool", "arguments"],
+    &["prompt", "arguments"],
+    &["params"],
+    &["answer", "content"],
+    &["answer", "result"],
+];
 
 /// The texts of a policy that may be names of members: its strings, the names that it takes from
 /// variables, and all names and strings of its data.
@@ -75,15 +81,20 @@ pub(super) fn in_request(
     reads: &ReadSet,
     texts: &KnownNames,
 ) -> Option<String> {
-    let (part, arguments) = match request.resource {
-        Resource::Tool { arguments, .. } => (PARTS[0], arguments),
-        Resource::Prompt { arguments, .. } => (PARTS[1], arguments),
+    let [tool, prompt, params, content, result] = PARTS;
+    let (first, second) = match request.resource {
+        Resource::Tool { arguments, .. } => ((tool, arguments), None),
+        Resource::Prompt { arguments, .. } => ((prompt, arguments), None),
+        Resource::Answer { result: answer, .. } => {
+            let said = answer.and_then(|answer| answer.get("content"));
+            ((content, said), Some((result, answer)))
+        }
         Resource::Uri(_) | Resource::Uris(_) | Resource::Task { .. } | Resource::Whole => {
-            (PARTS[0], None)
+            ((params, request.params), None)
         }
     };
-    let in_arguments = arguments.and_then(|value| in_part(part, value, reads, texts));
-    in_arguments.or_else(|| in_part(PARTS[2], request.params?, reads, texts))
+    let parts = [Some(first), second, Some((params, request.params))];
+    parts.into_iter().flatten().find_map(|(part, value)| in_part(part, value?, reads, texts))
 }
 
 /// [`in_request`] for an input that was recorded.

@@ -239,6 +239,8 @@ impl Pdp for RegoPdp {
             Some(pointer) => {
                 Indeterminate::inexact_number(pointer).deny(self.policy.revision(), self.engine())
             }
+            // What a person answered must not be stored after it passed.
+            None if input::is_answer(request) => self.decide_input(input.value),
             None => self.decide_cached(input.value),
         }
     }

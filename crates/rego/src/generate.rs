@@ -171,6 +171,26 @@ impl Generator {
         ])
     }
 
+    fn params(&mut self) -> Value {
+        object([
+            ("mode", self.usually_one_of(&["form", "url"])),
+            ("url", self.string()),
+            ("task", object([("ttl", Value::from(self.random.below(9)))])),
+            ("requestState", self.string()),
+        ])
+    }
+
+    fn answer(&mut self) -> Value {
+        let root =
+            object([("uri", self.string()), ("ambiguous", Value::Bool(self.random.below(2) == 0))]);
+        object([
+            ("outcome", self.usually_one_of(&["result", "error"])),
+            ("action", self.usually_one_of(&["accept", "decline", "cancel"])),
+            ("content", object([("key", self.string())])),
+            ("roots", Value::from(vec![root])),
+        ])
+    }
+
     fn resource(&mut self) -> Value {
         let parsed = object([
             ("scheme", self.string()),
@@ -202,7 +222,7 @@ impl Generator {
         let arguments = Value::from(members.collect::<BTreeMap<_, _>>());
         object([
             ("version", Value::from(1_u64)),
-            ("phase", self.usually_one_of(&["call", "list"])),
+            ("phase", self.usually_one_of(&["call", "answer", "list"])),
             ("direction", self.usually_one_of(&["to_server", "to_client"])),
             (
                 "method",
@@ -227,6 +247,8 @@ impl Generator {
             ),
             ("tool", self.tool(arguments)),
             ("resource", self.resource()),
+            ("params", self.params()),
+            ("answer", self.answer()),
             ("operation", self.operation()),
             (
                 "session",

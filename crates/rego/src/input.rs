@@ -40,13 +40,20 @@ pub fn input_json(request: &AccessRequest<'_>) -> String {
     json(&value)
 }
 
-/// The input of a decision on one message, with `phase` as `call`.
+/// The input of a decision on one message, with `phase` as `call`, or as `answer` for the client's
+/// answer to a request of the server.
 pub(super) fn of_request(request: &AccessRequest<'_>, reads: &ReadSet) -> Input {
     let mut inexact = Vec::new();
     let mut fields = Fields::new(reads);
     fields.question(request, &mut inexact);
-    fields.put("phase", |_| Some(Value::from("call")));
+    let phase = if is_answer(request) { "answer" } else { "call" };
+    fields.put("phase", |_| Some(Value::from(phase)));
     Input { value: fields.finish(), inexact }
+}
+
+/// Whether the message is the client's answer to a request of the server.
+pub(super) fn is_answer(request: &AccessRequest<'_>) -> bool {
+    matches!(request.resource, Resource::Answer { .. })
 }
 
 /// The input of a listing, with `phase` as `list`: the request and the entries of one page, as
@@ -133,6 +140,9 @@ impl<'r> Fields<'r> {
             Some(fields.finish())
         });
         self.put("time", |reads| Some(time(request.time, reads)));
+        self.put("params", |reads| {
+            Some(convert(request.params?, reads, &mut Pointer::at(&["params"]), inexact))
+        });
         self.resource(request, inexact);
     }
 
@@ -178,10 +188,35 @@ impl<'r> Fields<'r> {
                 });
                 Some(fields.finish())
             }),
-            Resource::Whole => self.put("params", |reads| {
-                Some(convert(request.params?, reads, &mut Pointer::at(&["params"]), inexact))
+            Resource::Answer { result, error } => self.put("answer", |reads| {
+                let mut fields = Fields::new(reads);
+                fields.text("outcome", if result.is_some() { "result" } else { "error" });
+                fields.put("error_code", |_| error.map(Value::from));
+                if let Some(result) = result {
+                    fields.answer(result, inexact);
+                }
+                Some(fields.finish())
             }),
+            Resource::Whole => {}
         }
+    }
+
+    /// Adds what an answer says, as the request's method gives it its form, and all of it as
+    /// `result`.
+    fn answer(&mut self, result: document::Value<'_>, inexact: &mut Vec<String>) {
+        self.optional("action", result.get("action").and_then(document::Value::as_str));
+        for (name, value) in [("content", result.get("content")), ("result", Some(result))] {
+            self.put(name, |reads| {
+                Some(convert(value?, reads, &mut Pointer::at(&["answer", name]), inexact))
+            });
+        }
+        self.put("roots", |reads| {
+            let roots = result.get("roots")?;
+            let listed = roots.kind() == Kind::Array;
+            let each: Vec<Value> = roots.elements().map(|root| root_of(root, reads)).collect();
+            // What is no list has no root that a rule could judge.
+            Some(Value::from(if listed { each } else { vec![root_of(roots, reads)] }))
+        });
     }
 
     fn status(&mut self, status: DefinitionStatus<'_>) {
@@ -207,6 +242,17 @@ impl<'r> Fields<'r> {
             })
         });
     }
+}
+
+/// One of the client's roots. One without a URI is ambiguous.
+fn root_of(root: document::Value<'_>, reads: &ReadSet) -> Value {
+    let uri = root.get("uri").and_then(document::Value::as_str);
+    let mut fields = Fields::new(reads);
+    fields.text("uri", uri.unwrap_or_default());
+    fields.put("ambiguous", |_| {
+        Some(Value::Bool(uri.is_none_or(|uri| uri::read(uri, false).ambiguous)))
+    });
+    fields.finish()
 }
 
 fn strings<'a>(texts: impl IntoIterator<Item = &'a Box<str>>) -> Value {

@@ -11,11 +11,19 @@ use super::input;
 use super::reads::ReadSet;
 use super::value::{INEXACT_MAX, push_pointer_name};
 use bartizan_gate::duty::pdp::{Inputs, RecordedInput};
-use bartizan_gate::question::access::AccessRequest;
+use bartizan_gate::question::access::{AccessRequest, Resource};
 
 /// The parts of the input that clients write, in this or an earlier call, as RFC 6901 pointers.
-const CLIENT_WRITTEN: [&str; 5] =
-    ["/tool/arguments", "/prompt/arguments", "/params", "/resources/uris", "/session/facts"];
+const CLIENT_WRITTEN: [&str; 8] = [
+    "/tool/arguments",
+    "/prompt/arguments",
+    "/params",
+    "/resources/uris",
+    "/session/facts",
+    "/answer/content",
+    "/answer/result",
+    "/answer/roots",
+];
 
 /// Parts of the names of members that hold secrets. A name is compared in lower case, with only its
 /// letters and digits.
@@ -51,6 +59,14 @@ pub(super) fn recorded_input(request: &AccessRequest<'_>, inputs: Inputs) -> Opt
     let built = input::of_request(request, &ReadSet::everything());
     let mut input = serde_json::to_value(&built.value).ok()?;
     let mut left_out = Vec::new();
+    // What has a place of its own is kept there alone, so that one mask covers it.
+    for member in shown_elsewhere(request).iter().filter(|_| inputs == Inputs::Values) {
+        let pointer = format!("/params/{member}");
+        if let Some(value) = input.pointer_mut(&pointer) {
+            *value = Value::Null;
+            left_out.push(pointer);
+        }
+    }
     for part in CLIENT_WRITTEN {
         let Some(value) = input.pointer_mut(part) else { continue };
         let in_part = |pointer: &&String| pointer.starts_with(part);
@@ -69,6 +85,16 @@ pub(super) fn recorded_input(request: &AccessRequest<'_>, inputs: Inputs) -> Opt
         }
     }
     Some(RecordedInput { input, left_out })
+}
+
+/// The members of `params` that another part of the input holds.
+fn shown_elsewhere(request: &AccessRequest<'_>) -> &'static [&'static str] {
+    match request.resource {
+        Resource::Tool { .. } | Resource::Prompt { .. } => &["arguments"],
+        Resource::Uri(_) => &["uri", "ref", "notifications"],
+        Resource::Uris(_) => &["notifications"],
+        Resource::Task { .. } | Resource::Answer { .. } | Resource::Whole => &[],
+    }
 }
 
 fn size(value: &Value) -> usize {

@@ -15,6 +15,8 @@ pub(super) enum FieldType {
     Text,
     /// An integer of at least 0.
     Count,
+    /// An integer.
+    Number,
     /// A boolean.
     Flag,
     /// An array of strings.
@@ -69,7 +71,7 @@ const WEEKDAYS: FieldType = FieldType::OneOf(&[
 /// Every field. An object comes before the fields in it.
 pub(super) static FIELDS: &[Field] = &[
     always("version", FieldType::Count),
-    always("phase", FieldType::OneOf(&["call", "list"])),
+    always("phase", FieldType::OneOf(&["call", "answer", "list"])),
     always("direction", FieldType::OneOf(&["to_server", "to_client"])),
     always("method", FieldType::Text),
     sometimes("trace_id", FieldType::Text),
@@ -138,6 +140,15 @@ pub(super) static FIELDS: &[Field] = &[
     always("task.operation.tags", FieldType::Texts),
     sometimes("task.operation.pack", FieldType::Text),
     sometimes("params", FieldType::Anything),
+    sometimes("answer", FieldType::Fields),
+    always("answer.outcome", FieldType::OneOf(&["result", "error"])),
+    sometimes("answer.error_code", FieldType::Number),
+    sometimes("answer.action", FieldType::Text),
+    sometimes("answer.content", FieldType::Anything),
+    sometimes("answer.result", FieldType::Anything),
+    sometimes("answer.roots", FieldType::Each),
+    always("answer.roots.uri", FieldType::Text),
+    always("answer.roots.ambiguous", FieldType::Flag),
     sometimes("tools", FieldType::Each),
     always("tools.name", FieldType::Text),
     always("tools.definition", FieldType::Text),
@@ -196,6 +207,7 @@ fn schema_of(field: &Field) -> Value {
     match field.holds {
         FieldType::Text => json!({"type": "string"}),
         FieldType::Count => json!({"type": "integer", "minimum": 0}),
+        FieldType::Number => json!({"type": "integer"}),
         FieldType::Flag => json!({"type": "boolean"}),
         FieldType::Texts => json!({"type": "array", "items": {"type": "string"}}),
         FieldType::OneOf(texts) => json!({"type": "string", "enum": texts}),
@@ -205,7 +217,8 @@ fn schema_of(field: &Field) -> Value {
             json!({"type": "object", "additionalProperties": {"type": "string"}})
         }
         // JSON-RPC 2.0 (4.2) allows an array as `params`, so those of an unknown method have any type.
-        FieldType::Anything if field.path == "params" => json!({}),
+        // The content of a sampled message is an object, an array or a text.
+        FieldType::Anything if matches!(field.path, "params" | "answer.content") => json!({}),
         FieldType::Anything => json!({"type": "object"}),
     }
 }

@@ -49,6 +49,7 @@ impl Pdp for ByName {
             | Resource::Uris(_)
             | Resource::Prompt { .. }
             | Resource::Task { .. }
+            | Resource::Answer { .. }
             | Resource::Whole => request.method,
         };
         match (self.judge)(name, request) {

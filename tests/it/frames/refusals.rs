@@ -378,7 +378,7 @@ fn params_that_two_readers_take_differently_are_refused() {
         (
             r#""resources/subscribe""#,
             r#"{"_meta":{"io.modelcontextprotocol/protocolVersion":"2025-11-25"}}"#,
-            "BadParams uri",
+            "BadParams _meta",
         ),
         (r#""completion/complete""#, r#"{"ref":"ref/prompt"}"#, "BadParams ref"),
         (r#""completion/complete""#, r#"{"ref":null}"#, "BadParams ref"),

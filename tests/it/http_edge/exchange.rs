@@ -51,7 +51,6 @@ async fn bytes_pass_unchanged_and_headers_by_list() {
     assert_eq!(received.body, REQUEST.as_bytes());
     assert_eq!(received.header("host"), [behind.address.to_string()]);
     assert_eq!(received.header("x-upstream-key"), ["from-the-sidecar"]);
-    assert_eq!(received.header("mcp-param-region"), ["eu"]);
     assert_eq!(received.header("mcp-protocol-version"), ["2025-06-18"]);
     assert_eq!(received.header("accept"), ["application/json, text/event-stream"]);
     assert_eq!(received.header("accept-encoding"), ["identity"]);
@@ -63,6 +62,8 @@ async fn bytes_pass_unchanged_and_headers_by_list() {
         "authorization",
         "x-forwarded-for",
         "mcp-init-host",
+        // The tool was never listed, so nobody knows what it mirrors.
+        "mcp-param-region",
         "mcp-param-owned",
         "last-event-id",
         "mcp-session-id",
@@ -119,21 +120,19 @@ async fn methods_that_the_modern_era_took_out_are_not_found() {
         post(&headers, &body)
     };
     let version = "MCP-Protocol-Version: 2026-07-28\r\n";
-    // The modern era has no handshake, so the firewall refuses it.
-    let reply = rig.ask(&ask("initialize", version)).await;
-    assert_eq!(reply.status, 404);
-    assert!(reply.text().contains("-32601"), "{}", reply.text());
+    // What the modern era does not have is not found, even if the request lacks something else.
+    let removed = ["ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
+    for method in ["initialize"].into_iter().chain(removed) {
+        let reply = rig.ask(&ask(method, version)).await;
+        assert_eq!(reply.status, 404, "{method}");
+        assert!(reply.text().contains("-32601"), "{}", reply.text());
+    }
     for other in ["", "MCP-Protocol-Version: 2025-11-25\r\n"] {
         let reply = rig.ask(&ask("initialize", other)).await;
         assert_eq!(reply.status, 400, "{other}");
         assert!(reply.text().contains("-32020"), "{}", reply.text());
     }
     assert!(behind.received().is_empty());
-    // Other methods are for the server to answer, even if the request lacks something else.
-    for method in ["ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"] {
-        rig.ask(&ask(method, version)).await;
-    }
-    assert_eq!(behind.received().len(), 4);
 }
 
 #[tokio::test]

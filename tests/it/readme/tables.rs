@@ -310,7 +310,8 @@ fn traps_are_those_that_the_check_finds() {
 fn every_field_of_the_input_is_documented_and_no_other() {
     let documented = input_fields();
     let mut met = BTreeSet::new();
-    let raw = r#"{"arguments": {"a": 1}, "uris": ["u"], "params": {"p": 1}}"#;
+    let raw = r#"{"arguments": {"a": 1}, "uris": ["u"], "params": {"p": 1},
+        "answer": {"action": "accept", "content": {"c": 1}, "roots": [{"uri": "u"}]}}"#;
     let document = Document::read(raw.into(), &DocumentLimits::default()).unwrap();
     let part = |name| document.root().get(name);
     let world = World::new();
@@ -330,6 +331,8 @@ fn every_field_of_the_input_is_documented_and_no_other() {
         Resource::Uri("https://u.example/p?q"),
         Resource::Uris(part("uris").unwrap()),
         Resource::Task { id: "t", origin: Some(&origin) },
+        Resource::Answer { result: part("answer"), error: None },
+        Resource::Answer { result: None, error: Some(-1) },
         Resource::Whole,
     ];
     for resource in resources {

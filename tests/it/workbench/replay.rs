@@ -134,7 +134,8 @@ fn secrets_are_not_in_the_record_and_never_judged() {
     let record: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(record["input"]["tool"]["arguments"]["key"], "k3y");
     assert_eq!(record["input"]["tool"]["arguments"]["auth"]["api_token"], Value::Null);
-    assert_eq!(record["input_left_out"], json!(["/tool/arguments/auth/api_token"]));
+    let left_out = json!(["/params/arguments", "/tool/arguments/auth/api_token"]);
+    assert_eq!(record["input_left_out"], left_out);
     assert!(!line.contains("s3cret"), "{line}");
     let report = replayed(&bench, &policy, known(), "state");
     assert_eq!((report.judged, report.unjudged_all()), (0, 1), "{:?}", report.unjudged);
@@ -143,7 +144,7 @@ fn secrets_are_not_in_the_record_and_never_judged() {
     let (_, line, _) = bench.run(&["audit", "tail", "--state", "facts", "--event", "intent"]);
     assert!(!line.contains("k3y"), "{line}");
     let record: Value = serde_json::from_str(&line).unwrap();
-    assert_eq!(record["input_left_out"], json!(["/tool/arguments"]));
+    assert_eq!(record["input_left_out"], json!(["/tool/arguments", "/params"]));
     assert_eq!(record["input"]["server"]["environment"], "staging");
     // And nothing at all unless it was asked for.
     bench.record("none", &policy, &world(Inputs::None), &messages);

@@ -113,6 +113,7 @@ fn input(entry: JournalRecord) -> (Value, Vec<String>) {
     );
     let mut left_out: Vec<&str> = vec![
         "/client",
+        "/params",
         "/session",
         "/principal/kind",
         "/principal/groups",
@@ -129,7 +130,7 @@ fn input(entry: JournalRecord) -> (Value, Vec<String>) {
             put(name, Some(value));
             left_out.extend(lacks);
         }
-        None => left_out.extend(["/params", "/resources"]),
+        None => left_out.push("/resources"),
     }
     (Value::Object(known), left_out.into_iter().map(str::to_owned).collect())
 }

@@ -28,7 +28,7 @@ use crate::{Answer, Shared};
 use bartizan_gate::evidence::step::{Dispatch, Permitted};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{Protected, UpstreamFailure};
-use bartizan_gate::wire::headers::meta_version;
+use bartizan_gate::wire::frame::Frame;
 use bartizan_gate::wire::method::Role;
 use bartizan_gate::wire::protocol::Era;
 use bartizan_sync::lock;
@@ -147,7 +147,7 @@ impl ChildPool {
         key: ChildKey<'_>,
     ) -> Result<Answer, UpstreamFailure> {
         let initialize = permitted.method().is_some_and(|method| method.role == Role::Handshake);
-        let modern = permitted.frame().and_then(meta_version).is_some();
+        let modern = permitted.frame().and_then(Frame::claimed_version).is_some();
         // A session's child is never sent a modern request, which a legacy server may misread.
         let child = match key.session.filter(|_| !modern) {
             Some(session) => match self.session(session, key.principal) {

@@ -31,10 +31,10 @@ use bartizan_gate::evidence::record::CallId;
 use bartizan_gate::evidence::step::{Act, Permitted};
 use bartizan_gate::session::{ServerState, Session, UpstreamFailure};
 use bartizan_gate::wire::document::{Document, DocumentLimits, Kind};
-use bartizan_gate::wire::frame::{Id, write_id};
-use bartizan_gate::wire::headers::{encode, meta_version};
+use bartizan_gate::wire::frame::{Frame, Id, write_id};
+use bartizan_gate::wire::headers::encode;
 use bartizan_gate::wire::method::Role;
-use bartizan_gate::wire::protocol::{Era, Revision};
+use bartizan_gate::wire::protocol::{ClaimedVersion, Era, Revision};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -322,10 +322,14 @@ impl Remote {
         headers.insert(ACCEPT, ANY_ANSWER);
         let protocol = permitted.protocol();
         if protocol.era == Era::Modern {
-            let named = permitted.frame().and_then(meta_version);
+            let named = permitted.frame().and_then(Frame::claimed_version);
             let method = permitted.frame().and_then(|frame| frame.message().method());
             let name = permitted.routing().name.as_deref().map(encode);
-            set(&mut headers, PROTOCOL_VERSION, named.or(protocol.revision.map(Revision::as_str)));
+            set(
+                &mut headers,
+                PROTOCOL_VERSION,
+                named.map(ClaimedVersion::as_str).or(protocol.revision.map(Revision::as_str)),
+            );
             set(&mut headers, METHOD, method);
             set(&mut headers, NAME, name.as_deref());
         } else if permitted.method().is_none_or(|method| method.role != Role::Handshake) {

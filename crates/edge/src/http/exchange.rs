@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use ::http::header::CONTENT_TYPE;
+use ::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use ::http::{HeaderMap, Response, StatusCode};
 use bytes::Bytes;
 
@@ -64,9 +64,16 @@ impl Exchange {
         };
         drop(budget);
         match answer {
-            Ok(Answer::Accepted { status, headers }) => self.accepted(status, &headers),
-            Ok(Answer::Whole { status, headers, body }) => self.whole(status, &headers, body).await,
-            Ok(Answer::Stream { status, headers, events }) => self.stream(status, &headers, events),
+            // A challenge belongs to an error.
+            Ok(Answer::Accepted { status, mut headers }) => {
+                headers.remove(WWW_AUTHENTICATE);
+                self.accepted(status, &headers)
+            }
+            Ok(Answer::Whole { status, headers, body }) => self.whole(status, headers, body).await,
+            Ok(Answer::Stream { status, mut headers, events }) => {
+                headers.remove(WWW_AUTHENTICATE);
+                self.stream(status, &headers, events)
+            }
             Err(failure) => self.failed(&failure),
         }
     }
@@ -95,14 +102,17 @@ impl Exchange {
     async fn whole(
         self: &Arc<Self>,
         status: u16,
-        headers: &HeaderMap,
+        mut headers: HeaderMap,
         body: Bytes,
     ) -> Response<ReplyBody> {
         self.note_status(status);
+        let challenge_dropped = self.route.hold_challenges(&mut headers);
+        let headers = &headers;
         let outcome = if (200..300).contains(&status) {
             self.server_message(&body, false)
         } else {
-            self.error(status, headers, body)
+            let json = claims_json(headers);
+            self.error(headers, ErrorAnswer { status, json, challenge_dropped, body })
         };
         match outcome {
             StepOutcome::Act(Act::Deliver(released)) if released.is_own() => reply::own(&released),
@@ -146,8 +156,7 @@ impl Exchange {
     /// An HTTP error status. A JSON body is handled as an answer, any other body passes unchanged:
     /// clients of both eras read the status, and one that probes for the era needs the body as the
     /// server wrote it.
-    fn error(&self, status: u16, headers: &HeaderMap, body: Bytes) -> StepOutcome {
-        let answer = ErrorAnswer { status, json: claims_json(headers), body };
+    fn error(&self, headers: &HeaderMap, answer: ErrorAnswer) -> StepOutcome {
         let message = media(headers) == Some(Media::Json);
         self.step(|session, gate, now| {
             if message {

@@ -164,7 +164,9 @@ pub(super) async fn answer(
             let public = well_known::public(route, &parts).map(|public| public.metadata_url());
             let oauth = route.oauth.as_ref().filter(|oauth| matches!(oauth, OAuth::Forward(_)));
             let oauth = oauth.zip(public);
-            accept_message(inner, peer, (entry, oauth), (parts, body)).await.map_err(reject)
+            accept_message((inner, route), peer, (entry, oauth), (parts, body))
+                .await
+                .map_err(reject)
         }
     }
 }
@@ -317,7 +319,7 @@ impl MessageSource for PostedQueue {
 /// server's challenge, because an agent expects it in this reply (RFC 6750 §3) and not on its
 /// stream.
 async fn accept_message(
-    inner: &ListenerState,
+    (inner, route): (&ListenerState, &RouteState),
     peer: &ConnectionState,
     (entry, oauth): (StreamEntry, Option<(&OAuth, String)>),
     (parts, body): (Parts, Incoming),
@@ -351,7 +353,7 @@ async fn accept_message(
                 return Err(DoorRefusal::UnknownSession);
             }
             if let (Some(challenge), Some((oauth, ours))) = (challenge, oauth) {
-                let waiting = ChallengeWait { client: &client, call: &call, challenge };
+                let waiting = ChallengeWait { client: &client, call: &call, route, challenge };
                 if let Some(mut response) = waiting.reply().await {
                     well_known::relabel(oauth, &ours, response.headers_mut());
                     return Ok(response);
@@ -375,6 +377,7 @@ async fn accept_message(
 struct ChallengeWait<'a> {
     client: &'a Client,
     call: &'a CallId,
+    route: &'a RouteState,
     challenge: oneshot::Receiver<Challenge>,
 }
 
@@ -395,8 +398,10 @@ impl ChallengeWait<'_> {
     }
 
     fn challenge_reply(&self, challenge: Challenge) -> Response<ReplyBody> {
-        let Challenge { status, headers, body } = challenge;
-        let answer = ErrorAnswer { status, json: claims_json(&headers), body };
+        let Challenge { status, mut headers, body } = challenge;
+        let challenge_dropped = self.route.hold_challenges(&mut headers);
+        let json = claims_json(&headers);
+        let answer = ErrorAnswer { status, json, challenge_dropped, body };
         let headers = reply::headers(&headers, None);
         match self.client.upstream_status(self.call, answer) {
             StepOutcome::Act(Act::Deliver(released)) if !released.is_own() => {

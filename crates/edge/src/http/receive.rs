@@ -24,9 +24,8 @@ use crate::upstream::{LAST_EVENT_ID, SESSION_ID, SendContext};
 use bartizan_gate::evidence::step::{Act, Dispatch, Permitted};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{Arrival, DoorRefusal, Session, UpstreamFailure};
-use bartizan_gate::wire::headers::era_of;
 use bartizan_gate::wire::method::Role;
-use bartizan_gate::wire::protocol::{Era, Transport};
+use bartizan_gate::wire::protocol::{ClaimedVersion, Era, Transport};
 
 /// Answers one HTTP request of a client: messages, and the discovery paths of OAuth.
 pub(super) async fn answer(
@@ -100,8 +99,12 @@ async fn receive(
     let reject = |why| Rejection { principal: Some(Arc::clone(&principal)), ..reject(why) };
     let routing = admission::routing(&parts.headers).map_err(reject)?;
     let traceparent = admission::text(&parts.headers, "traceparent").map_err(reject)?;
-    let modern =
-        routing.protocol_version.as_deref().is_some_and(|text| era_of(text) == Era::Modern);
+    let modern = routing
+        .protocol_version
+        .as_deref()
+        .and_then(ClaimedVersion::parse)
+        .map(ClaimedVersion::era)
+        == Some(Era::Modern);
     // Requests of the modern era have no session and resume nothing. Ids that they carry are
     // ignored and not forwarded.
     let legacy = if modern {

@@ -227,6 +227,10 @@ async fn judge(exchange: &Arc<Exchange>, mut event: ServerEvent) -> (Option<Serv
             if let Some(permitted) = released.take_back() {
                 exchange.answer_server(permitted).await;
             }
+            if released.is_own() {
+                // The server chose the name for a message that the client does not get.
+                event.event = None;
+            }
             event.data = released.body().clone();
             return (Some(event), exchange.asks() && !exchange.awaits());
         }

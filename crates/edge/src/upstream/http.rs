@@ -213,7 +213,7 @@ impl HttpUpstream {
     }
 
     /// The configured address.
-    pub(super) fn address(&self) -> &Uri {
+    pub(crate) fn address(&self) -> &Uri {
         self.pool.address().url()
     }
 
@@ -274,15 +274,15 @@ impl HttpUpstream {
         }
         for (name, value) in &permitted.routing().params {
             let Ok(name) = HeaderName::try_from(&**name) else { continue };
-            headers.remove(&name);
-            let value = value.as_deref().and_then(|value| HeaderValue::from_str(value).ok());
-            headers.extend(value.map(|value| (name, value)));
+            if !self.owned.contains(name.as_str()) {
+                headers.extend(HeaderValue::from_str(value).ok().map(|value| (name, value)));
+            }
         }
         headers
     }
 
     /// The allow-list of P13: headers of MCP and W3C Trace Context, `Accept`, `User-Agent`, and
-    /// `Authorization` where it is forwarded.
+    /// `Authorization` where it is forwarded. `Mcp-Param-*` come from the gate.
     fn passes(&self, name: &HeaderName, dispatch: Dispatch) -> bool {
         if *name == AUTHORIZATION {
             return self.forward_authorization && !self.owned.contains(name.as_str());
@@ -298,8 +298,7 @@ impl HttpUpstream {
                     | "traceparent"
                     | "tracestate"
                     | "baggage"
-            )
-            || name.as_str().starts_with("mcp-param-");
+            );
         listed && !self.owned.contains(name.as_str())
     }
 

@@ -32,7 +32,7 @@ const SEARCH_BYTES_MAX: usize = 64 << 20;
 const NESTING_MAX: usize = 4;
 /// The shortest text, bytes, of which copies elsewhere in the answer are removed too.
 const COPY_BYTES_MIN: usize = 8;
-/// Different texts of which copies are removed, at most.
+/// Different texts of which copies are removed, at most; an answer with more is withheld.
 const COPIES_MAX: usize = 64;
 
 /// Members of a result that the client sends back to the server without reading them: cursors and
@@ -110,6 +110,8 @@ impl Unredactable {
 /// The parts of a message that may be redacted, each with its pointer; `session` chooses them.
 #[derive(Debug, Default)]
 pub struct RedactionScope<'a> {
+    /// Names that stand outside of the parts, and must not be secrets.
+    pub names: Vec<&'a str>,
     /// The parts that are searched for secrets and copies.
     pub searched: Vec<(String, Value<'a>)>,
     /// The values that `/result` of a pointer stands for: the result, and the result inside a task.
@@ -138,6 +140,7 @@ pub fn redact(
             Redaction::Pointer(pointer) => run.follow(scope, pointer, &mut edits)?,
         }
     }
+    scope.names.iter().try_for_each(|name| run.name(name))?;
     if run.secrets || !run.copies.is_empty() {
         for (at, value) in &scope.searched {
             run.search_part(*value, at, &mut edits)?;
@@ -208,7 +211,7 @@ fn replaced(value: Value<'_>, pointer: &str) -> Replacement {
 }
 
 /// The pointer `at`, extended by the member `name`.
-fn below(at: &str, name: &str) -> String {
+pub fn below(at: &str, name: &str) -> String {
     format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
@@ -294,7 +297,7 @@ impl Redactor<'_> {
     ) -> Result<(), Unredactable> {
         let at = position.pointer;
         let Some((token, rest)) = tokens.split_first() else {
-            self.copy(value);
+            self.copy(value)?;
             edits.push(replaced(value, at));
             return Ok(());
         };
@@ -335,17 +338,20 @@ impl Redactor<'_> {
         if edits.len() > PLACES_MAX { Err(Unredactable::TooMuch) } else { Ok(()) }
     }
 
-    /// Remembers every text in `value`, so that copies of it are removed elsewhere.
-    fn copy(&mut self, value: Value<'_>) {
-        if let Some(text) = value.as_str() {
+    /// Remembers every text and number in `value`, so that copies of it are removed elsewhere.
+    fn copy(&mut self, value: Value<'_>) -> Result<(), Unredactable> {
+        if let Some(text) = value.as_str().or_else(|| value.as_number()) {
             let text = text.trim();
             let new = !self.copies.iter().any(|copy| *copy == *text);
-            if text.len() >= COPY_BYTES_MIN && self.copies.len() < COPIES_MAX && new {
+            if text.len() >= COPY_BYTES_MIN && new {
+                if self.copies.len() >= COPIES_MAX {
+                    return Err(Unredactable::TooMuch);
+                }
                 self.copies.push(text.to_owned());
             }
         }
-        value.members().for_each(|(_, member)| self.copy(member));
-        value.elements().for_each(|element| self.copy(element));
+        value.members().try_for_each(|(_, member)| self.copy(member))?;
+        value.elements().try_for_each(|element| self.copy(element))
     }
 
     /// Reads `text` as JSON; `None` if it is not a JSON object or array.
@@ -354,10 +360,12 @@ impl Redactor<'_> {
             return Ok(None);
         }
         self.searches(text.len())?;
-        let read = Document::read(Bytes::copy_from_slice(text.as_bytes()), self.limits).ok();
-        match read {
-            Some(_) if nesting >= NESTING_MAX => Err(Unredactable::TooMuch),
-            read => Ok(read),
+        match Document::read(Bytes::copy_from_slice(text.as_bytes()), self.limits) {
+            Ok(_) if nesting >= NESTING_MAX => Err(Unredactable::TooMuch),
+            Ok(document) => Ok(Some(document)),
+            // It is JSON to other readers, and was not searched as such.
+            Err(why) if why.may_be_json() => Err(Unredactable::Unreadable),
+            Err(_) => Ok(None),
         }
     }
 
@@ -445,7 +453,14 @@ impl Redactor<'_> {
                 }
                 edits.extend(lifted(value, inside)?);
             }
-            Kind::Null | Kind::Bool | Kind::Number => {}
+            Kind::Number => {
+                let literal = value.as_number();
+                if self.copies.iter().any(|copy| Some(copy.as_str()) == literal) {
+                    let place = RedactedPlace { pointer: at.to_owned(), rule: "copy" };
+                    edits.push(Replacement { place, ..replaced(value, at) });
+                }
+            }
+            Kind::Null | Kind::Bool => {}
         }
         if edits.len() > PLACES_MAX { Err(Unredactable::TooMuch) } else { Ok(()) }
     }
@@ -485,7 +500,8 @@ impl Redactor<'_> {
         }
         self.searches(text.len().saturating_mul(self.copies.len()))?;
         for copy in &self.copies {
-            let found = text.match_indices(copy.as_str()).take(PLACES_MAX);
+            // One more than may be, so that too many are noticed.
+            let found = text.match_indices(copy.as_str()).take(PLACES_MAX.saturating_add(1));
             edits.extend(found.map(|(at, _)| edit(at..at.saturating_add(copy.len()), "copy")));
         }
         Ok(edits)

@@ -62,10 +62,9 @@ pub struct Permitted {
 pub struct Routing {
     /// The value of `Mcp-Name`, not encoded, where the method has one.
     pub name: Option<Box<str>>,
-    /// `Mcp-Param-*` headers that differ from the client's, because an argument was set or because
-    /// a stdio client sends none: `(header, encoded value)`. An absent value means that the header
-    /// must be removed.
-    pub params: Vec<(Box<str>, Option<Box<str>>)>,
+    /// All `Mcp-Param-*` headers to send: `(header, encoded value)`. The client's own are not
+    /// forwarded besides these.
+    pub params: Vec<(Box<str>, Box<str>)>,
 }
 
 impl Permitted {
@@ -415,6 +414,15 @@ impl Step {
     /// Names the call that does not happen if no record can be kept.
     pub(crate) fn about(mut self, exchange: &CallId) -> Self {
         self.exchange = Some(CallId::clone(exchange));
+        self
+    }
+
+    /// Adds `note` to the first record's.
+    pub(crate) fn noting(mut self, note: &'static str) -> Self {
+        self.record.note = Some(match self.record.note.take() {
+            Some(first) => format!("{first}; {note}").into(),
+            None => note.into(),
+        });
         self
     }
 

@@ -77,6 +77,13 @@ pub enum Resource<'a> {
         /// The request that created it; absent where its creation was not seen.
         origin: Option<&'a TaskOrigin>,
     },
+    /// The client's answer to a request of the server; the request's method is the method.
+    Answer {
+        /// Its `result`; absent where the answer is an error.
+        result: Option<Value<'a>>,
+        /// The `code` of the error, where it is one.
+        error: Option<i64>,
+    },
     /// No single resource: the server (or the client) as a whole.
     Whole,
 }
@@ -127,7 +134,7 @@ pub struct AccessRequest<'a> {
     pub action: Action,
     /// The resource that it acts on.
     pub resource: Resource<'a>,
-    /// All of `params`, for rules about methods that the table does not know.
+    /// All of `params`: a server may act on any member of it.
     pub params: Option<Value<'a>>,
     /// What the call does, as classified by the server's pack.
     pub operation: Operation,

@@ -6,9 +6,9 @@
 
 use crate::wire::document::{Kind, Value};
 use crate::wire::frame::{Frame, Message};
-use crate::wire::headers::{RoutingHeaders, decode, encode_argument, era_of, meta_version};
+use crate::wire::headers::{RoutingHeaders, decode, encode_argument};
 use crate::wire::method::{Method, Subject};
-use crate::wire::protocol::Era;
+use crate::wire::protocol::{ClaimedVersion, Era};
 
 /// A routing header and the body disagree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub fn mirrored_name<'a>(frame: &'a Frame, method: &Method) -> Option<&'a str> {
 /// Checks `headers` against `frame`. `parameters` are the `x-mcp-header` annotations of the called
 /// tool as last listed, `(lower-case suffix, RFC 6901 pointer below arguments)`. A modern call must
 /// mirror each annotated argument that it carries. A header without an annotation is not checked
-/// here: the server, which knows its schema, checks it.
+/// here, and `session` does not forward it.
 ///
 /// # Errors
 ///
@@ -79,15 +79,19 @@ pub fn check(
 /// Checks that `MCP-Protocol-Version` and `_meta` name the same revision.
 fn check_version(frame: &Frame, headers: &RoutingHeaders) -> Result<(), HeaderMismatch> {
     const HEADER: &str = "MCP-Protocol-Version";
-    let header = headers.protocol_version.as_deref();
-    match (meta_version(frame), header) {
+    let header = match headers.protocol_version.as_deref().map(ClaimedVersion::parse) {
+        Some(None) => return Err(mismatch(HEADER)),
+        Some(claimed) => claimed,
+        None => None,
+    };
+    match (frame.claimed_version(), header) {
         (Some(meta), Some(header)) if meta == header => {}
         (Some(_), _) => return Err(mismatch(HEADER)),
         (None, Some(header)) => {
             // Only a request must carry `_meta`. One server would read a request with a modern
             // header and no `_meta` as legacy, another would refuse it.
             let request = matches!(frame.message(), Message::Request { .. });
-            if request && era_of(header) == Era::Modern {
+            if request && header.era() == Era::Modern {
                 return Err(HeaderMismatch::NoMeta);
             }
         }

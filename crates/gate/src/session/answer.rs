@@ -18,7 +18,7 @@ use crate::question::status::{DefinitionStatus, Drift};
 use crate::session::tasks::TaskCreation;
 use crate::wire::document::{Document, Kind, Value};
 use crate::wire::frame::{Frame, is_look_alike};
-use crate::wire::method::{List, Role, Subject};
+use crate::wire::method::{List, Method, Offer, Role, Subject};
 use crate::wire::protocol::{Direction, Era};
 use crate::wire::unseen;
 
@@ -30,13 +30,21 @@ use super::{Gate, InFlightCall, Session};
 
 /// Notices about definitions recorded with one page at most; further ones follow with a later page.
 const DEFINITION_NOTICES_MAX: usize = 64;
-/// Requests that one answer may embed (`inputRequests`).
+/// Requests that one answer may embed in one place.
 const INPUT_REQUESTS_MAX: usize = 64;
+/// The member that holds requests to the client.
+const INPUT_REQUESTS: &str = "inputRequests";
+/// The code of an error by which a server sends the user to URLs (MCP 2025-11-25).
+const URL_ELICITATION_REQUIRED: i64 = -32042;
+/// The member of that error's `data` with the URLs.
+const ELICITATIONS: &str = "elicitations";
 
 /// Members of a modern result that determine its type (MCP 2026-07-28 and the tasks extension).
 const RESULT: &[&str] = &["resultType", "inputRequests", "requestState", "taskId", "result"];
 /// Members of an embedded request.
 const INPUT_REQUEST: &[&str] = &["method", "params"];
+/// Members of an elicitation that decide where the user is sent.
+const ELICITATION: &[&str] = &["mode", "url", "message", "elicitationId"];
 
 /// A message of the server that may embed requests: an answer, or a notification about a task.
 #[derive(Clone, Copy)]
@@ -45,6 +53,8 @@ pub(super) struct EmbeddingMessage<'a> {
     pub(super) frame: &'a Frame,
     pub(super) call: &'a str,
     pub(super) declared: Declared,
+    /// The era of the request that it belongs to.
+    pub(super) era: Era,
     /// What is removed from the message as a whole.
     pub(super) redact: &'a [Redaction],
     pub(super) now: Now,
@@ -86,72 +96,140 @@ impl Session {
         (record, also): (&mut AuditRecord, &mut Vec<AuditRecord>),
         now: Now,
     ) -> Result<Option<Bytes>, Refusal> {
-        let Some(result) = frame.result() else { return Ok(None) };
+        let result = frame.result();
         let carrier = EmbeddingMessage {
             gate,
             frame,
             call: &entry.facts.call,
             declared: entry.expected.declared,
+            era: entry.facts.protocol.era,
             redact: &entry.redact,
             now,
         };
-        let found = result_problem(entry, result)
-            .or_else(|| {
-                self.refused_input_request(&carrier, entry.facts.protocol.era, result, also)
-            })
-            .or_else(|| self.remember_task(entry, result, now));
+        let found = result
+            .and_then(|result| result_problem(entry, result))
+            .or_else(|| self.refused_question(&carrier, also))
+            .or_else(|| result.and_then(|result| self.remember_task(entry, result, now)));
         if let Some(why) = found {
             record.note = Some(why.into());
             if !gate.observes() {
                 return Err(Refusal::Withheld);
             }
         }
+        let Some(result) = result else { return Ok(None) };
         match entry.method.and_then(|method| method.list) {
             Some(list) => self.filter_list(gate, (frame, result, list), entry, (record, also), now),
             None => Ok(None),
         }
     }
 
-    /// Asks the policy about each request embedded in `place`, as about a request of the server
-    /// (MCP 2026-07-28, basic/patterns/mrtr). Returns the reason if one of them is refused.
-    pub(super) fn refused_input_request(
+    /// Asks the policy about everything by which a message of the server asks the client for
+    /// something, as about a request of the server. Returns the reason if one of it is refused.
+    ///
+    /// The era does not matter: a client acts on what it reads, not on what its revision defines.
+    /// A legacy client declares no support on its requests, so `inputRequests` in a legacy message
+    /// are always refused.
+    pub(super) fn refused_question(
         &self,
         carrier: &EmbeddingMessage<'_>,
-        era: Era,
-        place: Value<'_>,
         also: &mut Vec<AuditRecord>,
     ) -> Option<String> {
-        let requests = place.get("inputRequests").filter(|_| era == Era::Modern)?;
+        let mut refused = None;
+        for place in asking_places(carrier.frame) {
+            if looks_alike(place, &[INPUT_REQUESTS]) {
+                return Some(format!("a member of the message looks like `{INPUT_REQUESTS}`"));
+            }
+            let why = place
+                .get(INPUT_REQUESTS)
+                .and_then(|requests| self.refused_input_requests(carrier, requests, also));
+            refused = refused.or(why);
+        }
+        let error = carrier.frame.document().root().get("error");
+        refused.or_else(|| self.refused_elicitations(carrier, error?, also))
+    }
+
+    /// Judges `inputRequests` (MCP 2026-07-28, basic/patterns/mrtr).
+    fn refused_input_requests(
+        &self,
+        carrier: &EmbeddingMessage<'_>,
+        requests: Value<'_>,
+        also: &mut Vec<AuditRecord>,
+    ) -> Option<String> {
         if requests.kind() != Kind::Object || requests.len() > INPUT_REQUESTS_MAX {
-            return Some("`inputRequests` is no object, or too large".to_owned());
+            return Some(format!("`{INPUT_REQUESTS}` is no object, or too large"));
         }
         let mut refused = None;
         for (_, request) in requests.members() {
-            let why = self.decide_input_request(carrier, request, also);
+            let params = request.get("params");
+            let readable = !looks_alike(request, INPUT_REQUEST)
+                && params.is_none_or(|params| params.kind() == Kind::Object);
+            let method = request.get("method").and_then(Value::as_str).filter(|_| readable);
+            let why = match method {
+                Some(method) => {
+                    let row = Method::find(method, Direction::ToClient, None);
+                    let offered = carrier.declared.allows(row, params);
+                    self.decide_input_request(carrier, (method, params), offered, also)
+                }
+                None => Some("a question in the answer cannot be read".to_owned()),
+            };
             refused = refused.or(why);
         }
         refused
     }
 
+    /// Judges the elicitations of an error by which a server sends the user to URLs (MCP
+    /// 2025-11-25, client/elicitation, "URL Elicitation Required Error"). Revision 2026-07-28 does
+    /// not have this error; what such an answer asks must be declared.
+    fn refused_elicitations(
+        &self,
+        carrier: &EmbeddingMessage<'_>,
+        error: Value<'_>,
+        also: &mut Vec<AuditRecord>,
+    ) -> Option<String> {
+        let data = error.get("data");
+        if data.is_some_and(|data| looks_alike(data, &[ELICITATIONS])) {
+            return Some(format!("a member of the error looks like `{ELICITATIONS}`"));
+        }
+        let required = error.get("code").and_then(Value::as_i64) == Some(URL_ELICITATION_REQUIRED);
+        let unreadable = || Some("the elicitations of the error cannot be read".to_owned());
+        let Some(elicitations) = data.and_then(|data| data.get(ELICITATIONS)) else {
+            return if required { unreadable() } else { None };
+        };
+        if elicitations.kind() != Kind::Array || elicitations.len() > INPUT_REQUESTS_MAX {
+            return unreadable();
+        }
+        let row = Method::offered(Offer::Elicitation);
+        let mut refused = None;
+        for params in elicitations.elements() {
+            let url = params.get("mode").and_then(Value::as_str) == Some("url");
+            let why = if url && !looks_alike(params, ELICITATION) {
+                let offered =
+                    carrier.era == Era::Legacy || carrier.declared.allows(row, Some(params));
+                let method = row.map_or("", |row| row.name);
+                self.decide_input_request(carrier, (method, Some(params)), offered, also)
+            } else {
+                unreadable()
+            };
+            refused = refused.or(why);
+        }
+        refused
+    }
+
+    /// Decides one request in a message of the server; `offered` says whether the client declared
+    /// that it takes such requests.
     fn decide_input_request(
         &self,
         carrier: &EmbeddingMessage<'_>,
-        request: Value<'_>,
+        (method, params): (&str, Option<Value<'_>>),
+        offered: bool,
         also: &mut Vec<AuditRecord>,
     ) -> Option<String> {
         let EmbeddingMessage { gate, frame, now, .. } = *carrier;
-        let params = request.get("params");
-        let readable = !looks_alike(request, INPUT_REQUEST)
-            && params.is_none_or(|params| params.kind() == Kind::Object);
-        let method = request.get("method").and_then(Value::as_str).filter(|_| readable);
-        let Some(method) = method else {
-            return Some("a question in the answer cannot be read".to_owned());
-        };
         let question = Question::embedded(self, frame, (method, params), self.protocol);
         let facts = question.facts(&gate.next_call());
         let mut record = self.record_of(Event::Notice, &facts, now);
         record.note = Some(format!("asked inside the answer to {}", carrier.call).into());
-        if !carrier.declared.allows(question.method, params) {
+        if !offered {
             let place = "the client does not offer this on its request".to_owned();
             let mut verdict = gate.refused(&Refusal::Withheld, Some(place));
             verdict.enforced = !gate.observes();
@@ -374,6 +452,18 @@ impl Session {
             Listing::Withhold { reason, .. } => Err(format!("{}: {}", reason.code, reason.message)),
         }
     }
+}
+
+/// The objects of a message in which a client may look for requests to it: the message, its result,
+/// `params` or error's data themselves, and the task or the task's result inside.
+fn asking_places(frame: &Frame) -> impl Iterator<Item = Value<'_>> {
+    let root = frame.document().root();
+    let error = root.get("error").and_then(|error| error.get("data"));
+    let outer = [frame.result(), frame.params(), error].into_iter().flatten();
+    std::iter::once(root).chain(outer.flat_map(|place| {
+        let inside = |name| place.get(name);
+        [Some(place), inside("result"), inside("task")].into_iter().flatten()
+    }))
 }
 
 /// Returns the reason if the type of a result is not one that its request allows (MCP 2026-07-28:

@@ -16,7 +16,6 @@ use crate::evidence::refusal::{Refusal, malformed_position};
 use crate::evidence::step::{Act, Content, Payload, Permitted, Released, Routing, Status, Step};
 use crate::wire::frame::{Batch, Frame, Id, Malformed, Message, Sender, write_batch};
 use crate::wire::headers::RoutingHeaders;
-use crate::wire::headers::meta_version;
 use crate::wire::method::Method;
 use crate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
 
@@ -122,7 +121,7 @@ impl Session {
         };
         let row = frame.message().method().and_then(Method::named);
         let alone = row.is_some_and(|row| !row.batched);
-        let step = if alone || meta_version(&frame).is_some() {
+        let step = if alone || frame.claimed_version().is_some() {
             self.refuse_batched(gate, &frame, id.as_ref(), &call, now)
         } else {
             self.client_message(gate, &frame, arrival, (&call, exchange), now)

@@ -12,7 +12,7 @@ use crate::duty::pdp::ListEntry;
 use crate::duty::pdp::RecordedInput;
 use crate::duty::redact::Redaction;
 use crate::evidence::record::{
-    AuditRecord, CallId, DecisionFacts, Event, Finding, Now, Outcome, ReasonFacts, micros,
+    AuditRecord, CallId, DecisionFacts, Event, Finding, Now, Outcome, ReasonFacts, RedactionFacts,
 };
 use crate::evidence::refusal::{Addressee, Refusal, malformed_position};
 use crate::evidence::step::{Act, Payload, Permitted, Routing, Step};
@@ -20,12 +20,12 @@ use crate::question::access::Resource;
 use crate::question::access::Server;
 use crate::question::operation::Operation;
 use crate::question::pack;
-use crate::question::routing;
+use crate::question::routing::{self, HeaderMismatch};
 use crate::question::status::DefinitionStatus;
 use crate::session::protected::{RefusalForm, ToolDefinition};
 use crate::wire::document::Value;
 use crate::wire::frame::{Frame, Id, Malformed, Message, Sender};
-use crate::wire::headers;
+use crate::wire::headers::{self, RoutingHeaders};
 use crate::wire::method::{Action, List, Method, Role, Subject};
 use crate::wire::name::bad_name;
 use crate::wire::protocol::{Direction, Era, Transport};
@@ -89,10 +89,6 @@ impl Session {
         now: Now,
     ) -> Step {
         let protocol = protocol_of(self.protocol, frame, headers.as_ref());
-        self.protocol = protocol;
-        if let Some(client) = client_of(frame) {
-            self.client = Some(client);
-        }
         let (id, name) = match frame.message() {
             Message::Request { id, method } => (Some(id), &**method),
             Message::Notification { method } => (None, &**method),
@@ -127,8 +123,18 @@ impl Session {
             facts.parent_span_id = trace.map(|trace| trace.span_id.into());
         }
         let redact = Vec::new();
-        let mut message =
-            ClientMessage { gate, frame, row, id, facts, exchange, redact, now, input: None };
+        let mut message = ClientMessage {
+            gate,
+            frame,
+            row,
+            id,
+            facts,
+            exchange,
+            redact,
+            now,
+            input: None,
+            removed: None,
+        };
 
         if let Some(headers) = headers {
             let parameters = definition.as_deref().map_or(&[][..], |tool| &tool.parameters);
@@ -140,16 +146,30 @@ impl Session {
         if let Some(member) = bad_name(name, row, frame.params()) {
             return self.refuse(&message, &Refusal::BadName(member), None);
         }
-        if let Some(refusal) = self.refused_before_policy(gate, protocol.era, row, id) {
+        if let Some(refusal) = self.refused_before_policy(gate, &question, id) {
             return self.refuse(&message, &refusal, None);
+        }
+        // Only a message that is read as the server will read it tells about the conversation.
+        self.protocol = protocol;
+        if let Some(client) = client_of(frame) {
+            self.client = Some(client);
         }
 
         let decision = self.decision(gate, &question, now);
         message.redact = redactions(&decision, known.task);
         message.input = gate.recorded(|| question.request(self, now));
         let precheck = self.task_refusal(&question, &task);
-        let (edited, verdict) = match enforce(gate, &question, &decision, precheck, now) {
-            Ok(enforce) => enforce,
+        // What is removed from the answers that the request carries; noted in its record.
+        let mut removed = AuditRecord::new(Event::Intent, now);
+        let enforced =
+            enforce(gate, &question, &decision, precheck, now).and_then(|(set, verdict)| {
+                let passing = set.as_ref().unwrap_or(frame);
+                let edited = self.judged_responses(gate, passing, &question, &mut removed, now)?;
+                Ok((edited.or(set), verdict))
+            });
+        message.removed = removed.redacted;
+        let (edited, verdict) = match enforced {
+            Ok(enforced) => enforced,
             Err(refused) => {
                 let verdict = denied_facts(&decision, &refused, true);
                 let refusal = self.hide_existence(gate, &question, refused.refusal, now);
@@ -158,7 +178,8 @@ impl Session {
                 return self.refuse(&message, &refusal, Some((verdict, Some(finding))));
             }
         };
-        let routing = routing_of(&question, definition.as_deref(), edited.as_ref());
+        let routing =
+            routing_of(&question, definition.as_deref(), edited.as_ref(), headers.as_ref());
         self.forward(&message, &question, verdict, edited, routing)
     }
 
@@ -166,13 +187,18 @@ impl Session {
     fn refused_before_policy(
         &self,
         gate: &Gate,
-        era: Era,
-        row: Option<&Method>,
+        question: &Question<'_>,
         id: Option<&Id>,
     ) -> Option<Refusal> {
-        // MCP 2026-07-28 has no handshake. A server that accepted one would use the legacy era
+        let modern = question.protocol.era == Era::Modern;
+        // Over a pipe, a modern conversation does not make a request modern: a server that reads
+        // each request by itself would take this one for a legacy one (threat E2).
+        if modern && id.is_some() && question.frame.claimed_version().is_none() {
+            return Some(Refusal::Headers(HeaderMismatch::NoMeta));
+        }
+        // This includes a modern handshake. A server that accepted one would use the legacy era
         // from here on, while the client and the gate use the modern one.
-        if era == Era::Modern && row.is_some_and(|row| row.role == Role::Handshake) {
+        if question.is_misplaced() {
             return Some(Refusal::UnknownMethod);
         }
         if id.is_some_and(|id| self.ids.contains_key(id)) {
@@ -318,7 +344,12 @@ impl Session {
 
     /// Delivers a refusal to the client if it waits for an answer. On stdio nobody waits for the
     /// answer to a notification; over HTTP its POST is answered with a status.
-    fn refusal_step(&self, record: AuditRecord, refusal: &Refusal, to: Addressee<'_>) -> Step {
+    pub(super) fn refusal_step(
+        &self,
+        record: AuditRecord,
+        refusal: &Refusal,
+        to: Addressee<'_>,
+    ) -> Step {
         let unrecorded = Refusal::unrecorded(to);
         if to.id.is_none() && self.protocol.transport == Transport::Stdio {
             return Step::new(record, Act::Drop);
@@ -345,50 +376,6 @@ impl Session {
         // JSON-RPC 2.0 §5: a message that could not be read is answered with a null id.
         Step::new(record.with_finding(Finding::MalformedFrame), Act::Deliver(refusal.released(to)))
             .if_unrecorded(Refusal::unrecorded(to))
-    }
-
-    /// The client answers a request of the server. Only a request in flight may be answered (P14);
-    /// in the modern era there is none (MCP 2026-07-28 forbids responses of clients).
-    fn client_answers(
-        &mut self,
-        gate: &Gate,
-        frame: &Arc<Frame>,
-        id: Option<&Id>,
-        call: &CallId,
-        now: Now,
-    ) -> Step {
-        let Some(message) = id.and_then(|id| self.server_requests.remove(id)) else {
-            let facts = CallFacts::bare(call, Direction::ToServer, self.protocol);
-            let mut record = self.record_of(Event::Denial, &facts, now);
-            record.bytes = u64::try_from(frame.document().raw().len()).ok();
-            record.id = id.map(id_text);
-            record.decision = Some(gate.refused(&Refusal::Unsolicited, None));
-            let record = record.with_finding(Finding::UnsolicitedAnswer);
-            let to = self.addressee(None, call);
-            return self.refusal_step(record, &Refusal::Unsolicited, to);
-        };
-        let outcome = match frame.message() {
-            Message::Error { .. } => Outcome::Error,
-            Message::Request { .. } | Message::Notification { .. } | Message::Result { .. } => {
-                Outcome::Ok
-            }
-        };
-        self.remember_client_task(&message.facts, frame, now);
-        let mut record = self.record_of(Event::Outcome, &message.facts, now);
-        record.id = id.map(id_text);
-        record.outcome = Some(outcome);
-        record.duration_us = Some(micros(now.uptime.saturating_sub(message.started)));
-        record.bytes = u64::try_from(frame.document().raw().len()).ok();
-        record.digest = Some(gate.digest(frame.document().raw()));
-        let to = self.addressee(None, call);
-        let unrecorded = Refusal::unrecorded(to);
-        let permitted = Permitted::issue_proof(
-            Payload::Message(Arc::clone(frame)),
-            self.protocol,
-            message.facts.call,
-            Routing::default(),
-        );
-        Step::new(record, Act::Forward(permitted)).if_unrecorded(unrecorded)
     }
 }
 
@@ -513,6 +500,8 @@ struct ClientMessage<'a> {
     now: Now,
     /// The policy input for the record, once the policy was asked.
     input: Option<RecordedInput>,
+    /// What was removed from the answers that it carries.
+    removed: Option<RedactionFacts>,
 }
 
 impl ClientMessage<'_> {
@@ -532,6 +521,7 @@ impl ClientMessage<'_> {
         record.bytes = u64::try_from(raw.len()).ok();
         record.digest = Some(self.gate.digest(raw));
         record.set_input(self.input.clone());
+        record.redacted.clone_from(&self.removed);
     }
 }
 
@@ -590,25 +580,33 @@ fn called_tool<'a>(frame: &'a Frame, row: Option<&Method>) -> Option<&'a str> {
     frame.params()?.get("name")?.as_str()
 }
 
-/// The routing headers of a forwarded message. `Mcp-Param-*` headers are computed for a stdio
-/// client, which sends none, and recomputed from `edited` where an argument was set.
+/// The routing headers of a forwarded message. `Mcp-Param-*` headers are the client's where they
+/// were checked against the body; computed for a stdio client, which sends none, and from `edited`
+/// where an argument was set. No other reaches the server: nobody could say which argument it
+/// mirrors, so somebody could route by it past the policy (threat E1).
 fn routing_of(
     question: &Question<'_>,
     definition: Option<&ToolDefinition>,
     edited: Option<&Frame>,
+    headers: Option<&RoutingHeaders>,
 ) -> Routing {
     let name = question.method.and_then(|method| routing::mirrored_name(question.frame, method));
     let mut routing = Routing { name: name.map(Into::into), params: Vec::new() };
     let modern = question.protocol.era == Era::Modern;
-    let mirrored = edited.is_none() && question.protocol.transport == Transport::Http;
-    let (false, true, Some(definition)) = (mirrored, modern, definition) else { return routing };
+    let (true, Some(definition)) = (modern, definition) else { return routing };
+    let computed = edited.is_some() || question.protocol.transport != Transport::Http;
     let frame = edited.unwrap_or(question.frame);
     let arguments = frame.params().and_then(|params| params.get("arguments"));
     for (suffix, pointer) in &definition.parameters {
-        let value = arguments
-            .and_then(|arguments| arguments.pointer(pointer))
-            .and_then(headers::encode_argument);
-        routing.params.push((format!("mcp-param-{suffix}").into(), value));
+        let sent = headers.and_then(|headers| headers.params.iter().find(|(it, _)| it == suffix));
+        let value = if computed {
+            arguments
+                .and_then(|arguments| arguments.pointer(pointer))
+                .and_then(headers::encode_argument)
+        } else {
+            sent.map(|(_, value)| value.clone())
+        };
+        routing.params.extend(value.map(|value| (format!("mcp-param-{suffix}").into(), value)));
     }
     routing
 }

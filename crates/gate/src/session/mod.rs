@@ -14,6 +14,7 @@ mod expected;
 mod question;
 mod redaction;
 mod client;
+mod replies;
 mod ownership;
 mod answer;
 mod learning;
@@ -341,8 +342,10 @@ impl Session {
         };
         let records = ended.iter().map(record).collect();
         let (opaque, status) = (Content::Opaque, Status::BadGateway);
+        let dropped = answer.challenge_dropped;
         let released = Released::issue_proof(answer.body, opaque, None, status, false);
         let step = Step::of_all(records, Act::Deliver(released))?;
+        let step = if dropped { step.noting(CHALLENGE_DROPPED) } else { step };
         Some(step.if_unrecorded(Refusal::unrecorded(to.borrowed())))
     }
 
@@ -456,9 +459,16 @@ pub struct ErrorAnswer {
     pub status: u16,
     /// Whether its `Content-Type` claims JSON.
     pub json: bool,
+    /// Whether a challenge (`WWW-Authenticate`) of it named an address that is not the server's,
+    /// so that the edge dropped it; the record says so.
+    pub challenge_dropped: bool,
     /// The body.
     pub body: Bytes,
 }
+
+/// The note of a record whose answer lost its challenge.
+const CHALLENGE_DROPPED: &str =
+    "WWW-Authenticate was dropped: it names an address that is not the server's, or cannot be read";
 
 /// An [`Addressee`] that owns its fields.
 struct OwnedAddressee {

@@ -156,6 +156,7 @@ impl Session {
             Resource::Tool { .. }
             | Resource::Uris(_)
             | Resource::Prompt { .. }
+            | Resource::Answer { .. }
             | Resource::Whole => true,
         })
     }

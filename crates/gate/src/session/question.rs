@@ -14,10 +14,10 @@ use crate::session::protected::ToolDefinition;
 use crate::session::tasks::TaskCreation;
 use crate::wire::document::{Kind, Value};
 use crate::wire::frame::Frame;
+use crate::wire::headers::META_CLIENT_INFO;
 use crate::wire::headers::RoutingHeaders;
-use crate::wire::headers::{META_CLIENT_INFO, era_of, meta_version};
 use crate::wire::method::{Action, Method, Role, Subject};
-use crate::wire::protocol::{Direction, Era, Protocol, Revision};
+use crate::wire::protocol::{ClaimedVersion, Direction, Era, Protocol, Revision};
 
 use super::{CallFacts, Session};
 
@@ -89,9 +89,8 @@ pub(super) fn protocol_of(
     frame: &Frame,
     headers: Option<&RoutingHeaders>,
 ) -> Protocol {
-    if let Some(version) = meta_version(frame) {
-        let revision = Revision::parse(version).filter(|revision| revision.era() == Era::Modern);
-        return Protocol { revision, era: Era::Modern, ..known };
+    if let Some(claimed) = frame.claimed_version() {
+        return Protocol { revision: claimed.revision(), era: claimed.era(), ..known };
     }
     let row = frame.message().method().and_then(Method::named);
     if row.is_some_and(|row| row.role == Role::Handshake) {
@@ -104,7 +103,10 @@ pub(super) fn protocol_of(
     }
     match headers.and_then(|headers| headers.protocol_version.as_deref()) {
         Some(version) => {
-            Protocol { revision: Revision::parse(version), era: era_of(version), ..known }
+            // `routing::check` refuses a header that cannot be read.
+            let claimed = ClaimedVersion::parse(version);
+            let era = claimed.map_or(known.era, ClaimedVersion::era);
+            Protocol { revision: claimed.and_then(ClaimedVersion::revision), era, ..known }
         }
         None => known,
     }
@@ -130,7 +132,7 @@ impl<'a> Question<'a> {
         protocol: Protocol,
         known: Lookups<'a>,
     ) -> Self {
-        let method = Method::find(name, direction, protocol.revision);
+        let method = Method::defined(name, direction, protocol);
         let asked = (name, frame.params());
         Self::about(session, frame, asked, (method, direction, protocol), known)
     }
@@ -148,6 +150,29 @@ impl<'a> Question<'a> {
         Self::about(session, frame, asked, way, Lookups::default())
     }
 
+    /// Resolves the client's answer to a request of the server with the method `name`.
+    pub(super) fn answering(
+        frame: &'a Frame,
+        name: &'a str,
+        answer: Resource<'a>,
+        protocol: Protocol,
+    ) -> Self {
+        let row = Method::named(name);
+        let effect = row.map_or(Effect::Unknown, |row| row.effect);
+        Self {
+            frame,
+            name,
+            params: None,
+            row,
+            method: row,
+            direction: Direction::ToServer,
+            protocol,
+            resource: answer,
+            operation: Operation::of_method(effect),
+            trace: None,
+        }
+    }
+
     fn about(
         session: &Session,
         frame: &'a Frame,
@@ -155,9 +180,11 @@ impl<'a> Question<'a> {
         (method, direction, protocol): (Option<&'static Method>, Direction, Protocol),
         known: Lookups<'a>,
     ) -> Self {
-        let resource = resource_of(method, params, known);
+        let row = Method::named(name);
+        // What a message acts on does not depend on the revision that its sender claims.
+        let resource = resource_of(row, params, known);
         let operation = match (method, resource) {
-            (_, Resource::Tool { name, arguments, .. }) => Operation::of_call(
+            (Some(_), Resource::Tool { name, arguments, .. }) => Operation::of_call(
                 session.resolution_context(known.handles.as_ref()),
                 name,
                 arguments,
@@ -170,8 +197,13 @@ impl<'a> Question<'a> {
             .and_then(|meta| meta.get("traceparent"))
             .and_then(Value::as_str)
             .and_then(TraceContext::parse);
-        let row = Method::named(name);
         Self { frame, name, params, row, method, direction, protocol, resource, operation, trace }
+    }
+
+    /// Whether MCP has the method, but not in this revision and direction. Such a message is refused
+    /// without asking the policy: what a server does with it is not known.
+    pub(super) fn is_misplaced(&self) -> bool {
+        self.row.is_some() && self.method.is_none()
     }
 
     pub(super) fn action(&self) -> Action {
@@ -285,7 +317,7 @@ fn target_of(resource: Resource<'_>) -> Option<Target> {
         Resource::Prompt { name, .. } => target.prompt = Some(name.into()),
         Resource::Uri(uri) => target.uri = Some(uri.into()),
         Resource::Task { id, .. } => target.task = Some(id.into()),
-        Resource::Uris(_) | Resource::Whole => return None,
+        Resource::Uris(_) | Resource::Answer { .. } | Resource::Whole => return None,
     }
     Some(target)
 }

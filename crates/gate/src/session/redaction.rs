@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use crate::duty::decision::Decision;
-use crate::duty::redact::{Redaction, RedactionScope, redact};
+use crate::duty::redact::{Redaction, RedactionScope, below, redact};
 use crate::evidence::record::{AuditRecord, CallId, Finding, PlaceFacts, RedactionFacts};
 use crate::evidence::refusal::Refusal;
 use crate::session::tasks::TaskCreation;
@@ -44,6 +44,21 @@ pub(super) fn redacted(
     redactions: &[Redaction],
     record: &mut AuditRecord,
 ) -> Result<Option<Bytes>, Refusal> {
+    redacted_in(gate, document, &scope, redactions, record)
+}
+
+/// As [`redacted`], in the parts of `document` that `scope` returns.
+///
+/// # Errors
+///
+/// As [`redacted`].
+pub(super) fn redacted_in(
+    gate: &Gate,
+    document: &Document,
+    scope: &dyn for<'a> Fn(&'a Document) -> RedactionScope<'a>,
+    redactions: &[Redaction],
+    record: &mut AuditRecord,
+) -> Result<Option<Bytes>, Refusal> {
     if redactions.is_empty() {
         return Ok(None);
     }
@@ -75,8 +90,9 @@ pub(super) fn redacted(
     Ok(Some(redacted.body))
 }
 
-/// The parts of a message that may be redacted: not the envelope, whose ids must not change. The
-/// result of a task is inside the answer or the notification about it.
+/// The parts of a message that may be redacted: not the members of the envelope that JSON-RPC
+/// defines, whose ids must not change, but any other. The result of a task is inside the answer or
+/// the notification about it.
 fn scope(document: &Document) -> RedactionScope<'_> {
     let root = document.root();
     let mut scope = RedactionScope { error: root.get("error"), ..RedactionScope::default() };
@@ -89,6 +105,13 @@ fn scope(document: &Document) -> RedactionScope<'_> {
         let inner = value.get("result").filter(|inner| inner.kind() == Kind::Object);
         if let Some(inner) = inner.filter(|_| part != "error") {
             scope.results.push((format!("/{part}/result"), inner));
+        }
+    }
+    for (name, value) in root.members() {
+        let name = name.as_str().unwrap_or_default();
+        if !matches!(name, "jsonrpc" | "id" | "method" | "result" | "error" | "params") {
+            scope.names.push(name);
+            scope.searched.push((below("", name), value));
         }
     }
     scope

@@ -17,11 +17,13 @@ use crate::wire::protocol::{Direction, Era, Revision};
 
 use super::answer::{EmbeddingMessage, task_problem};
 use super::client::{ReasonedRefusal, denied_facts, enforce};
+use super::expected::Declared;
 use super::question::{Lookups, Question};
 use super::redaction::{redacted, redactions};
 use super::redelivery::Redelivery;
 use super::{
-    CallFacts, ErrorAnswer, Gate, InFlightCall, ServerRequest, Session, id_text, released,
+    CHALLENGE_DROPPED, CallFacts, ErrorAnswer, Gate, InFlightCall, ServerRequest, Session, id_text,
+    released,
 };
 
 impl Session {
@@ -75,7 +77,8 @@ impl Session {
         let frame = Frame::read(answer.body.clone(), Sender::Server, &gate.config.frame);
         let judged = frame.ok().filter(|frame| frame.message().method().is_none());
         let Some(frame) = judged else { return self.upstream_status(gate, call, answer, now) };
-        Some(self.server_frame_read(gate, Some(call), &frame, Redelivery::default(), now))
+        let step = self.server_frame_read(gate, Some(call), &frame, Redelivery::default(), now);
+        Some(if answer.challenge_dropped { step.noting(CHALLENGE_DROPPED) } else { step })
     }
 
     /// Handles one message of the server, which came alone or in a batch.
@@ -254,9 +257,9 @@ impl Session {
         let mut redact = redactions(&decision, known.task);
         redact.extend(self.redactions_within(within).cloned());
         let uncorrelated = self.uncorrelated(within, &question, &task).or_else(|| {
-            let refused_input_request =
-                self.refused_task_notification(gate, (within, &redact), &question, now, &mut also)?;
-            record.note = Some(refused_input_request.into());
+            let place = (within, &*redact);
+            let why = self.refused_in_params(gate, place, (&question, &call), now, &mut also)?;
+            record.note = Some(why.into());
             Some((Refusal::Withheld, "a question in it may not be asked"))
         });
         let precheck = uncorrelated.map(|(refusal, why)| ReasonedRefusal::of(refusal, why));
@@ -300,32 +303,36 @@ impl Session {
     }
 
     /// A notification about a task carries what an answer to `tasks/get` does, so the same checks
-    /// apply. Returns the reason if it must be withheld.
-    fn refused_task_notification(
+    /// apply; any other message of the server asks nothing in its `params`. Returns the reason if it
+    /// must be withheld.
+    fn refused_in_params(
         &self,
         gate: &Gate,
         (within, redact): (Option<&CallId>, &[Redaction]),
-        question: &Question<'_>,
+        (question, call): (&Question<'_>, &CallId),
         now: Now,
         also: &mut Vec<AuditRecord>,
     ) -> Option<String> {
-        question.row.filter(|row| row.role == Role::TaskState && row.subscribed)?;
-        let params = question.params?;
-        let tag = params.get("_meta").and_then(|meta| meta.get(META_SUBSCRIPTION_ID));
-        let (entry, _) = self.subscriptions(within, tag).next()?;
+        let tells = question.row.filter(|row| row.role == Role::TaskState && row.subscribed);
+        let meta = question.params.and_then(|params| params.get("_meta"));
+        let tag = meta.and_then(|meta| meta.get(META_SUBSCRIPTION_ID));
+        let subscription = tells.and_then(|_| self.subscriptions(within, tag).next());
         let carrier = EmbeddingMessage {
             gate,
             frame: question.frame,
-            call: &entry.facts.call,
-            declared: entry.expected.declared,
+            call: subscription.map_or(call, |(entry, _)| &entry.facts.call),
+            declared: subscription
+                .map_or_else(Declared::default, |(entry, _)| entry.expected.declared),
+            era: question.protocol.era,
             redact,
             now,
         };
-        task_problem(params)
-            .or_else(|| self.refused_input_request(&carrier, Era::Modern, params, also))
+        tells
+            .and_then(|_| task_problem(question.params?))
+            .or_else(|| self.refused_question(&carrier, also))
     }
 
-    /// Returns why a request of the server is refused without asking the policy, if it is.
+    /// Returns why a message of the server is refused without asking the policy, if it is.
     fn refused_before_policy_to_client(
         &self,
         gate: &Gate,
@@ -334,15 +341,15 @@ impl Session {
         if let Some(member) = bad_name(question.name, question.row, question.params) {
             return Some(Refusal::BadName(member));
         }
-        let id = question.frame.message().id()?;
-        if self.protocol.era == Era::Modern {
-            Some(Refusal::UnknownMethod)
-        } else if self.server_requests.contains_key(id) {
+        let id = question.frame.message().id();
+        let asks_modern = id.is_some() && self.protocol.era == Era::Modern;
+        if asks_modern || question.is_misplaced() {
+            return Some(Refusal::UnknownMethod);
+        }
+        if self.server_requests.contains_key(id?) {
             Some(Refusal::DuplicateId)
-        } else if self.server_requests.len() >= gate.config.in_flight_max {
-            Some(Refusal::Busy)
         } else {
-            None
+            (self.server_requests.len() >= gate.config.in_flight_max).then_some(Refusal::Busy)
         }
     }
 

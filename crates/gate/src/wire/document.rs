@@ -87,6 +87,13 @@ pub enum Unreadable {
     },
 }
 
+impl Unreadable {
+    /// Whether a reader that is less strict may read the bytes as JSON all the same.
+    pub fn may_be_json(&self) -> bool {
+        !matches!(self, Self::NotJson { .. } | Self::NotUtf8 { .. })
+    }
+}
+
 /// The kind of a [`Value`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the six kinds of RFC 8259 §3")]

@@ -10,18 +10,14 @@ mod batch;
 use bytes::Bytes;
 
 use super::document::{Document, DocumentLimits, Kind, Unreadable, Value, write_string};
+use super::headers::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_PROTOCOL_VERSION};
 use super::method::{Method, ParamForm};
+use super::protocol::{ClaimedVersion, Era};
 pub use batch::{BATCH_MAX, Batch, write_batch};
 pub use look_alike::{KnownNames, is_look_alike};
 
 /// The largest integer that every JSON reader keeps exactly: 2^53−1 (P8; RFC 8259 §6).
 const ID_MAX: i64 = (1 << 53) - 1;
-
-/// `_meta` key of the protocol revision on each modern request.
-pub const META_PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
-
-/// The first revision without sessions.
-const MODERN: &str = "2026-07-28";
 
 /// Members of the envelope (JSON-RPC 2.0 §4 and §5).
 const ENVELOPE: &[&str] = &["jsonrpc", "id", "method", "params", "result", "error"];
@@ -49,15 +45,15 @@ const PARAMS: &[&str] = &[
     "notifications",
 ];
 
-/// Members of `params._meta` that say in which era, for whom and for which request a message is.
-const META: &[&str] = &[
-    META_PROTOCOL_VERSION,
-    "io.modelcontextprotocol/clientCapabilities",
-    "io.modelcontextprotocol/clientInfo",
-    "io.modelcontextprotocol/subscriptionId",
-    "progressToken",
-    "traceparent",
-];
+/// Members of `params` with one form in every method that has them; each may be absent or `null`.
+const COMMON: &[(&str, Kind)] =
+    &[("task", Kind::Object), ("inputResponses", Kind::Object), ("requestState", Kind::String)];
+
+/// Members of `params._meta` on which depends how the message is read.
+const META: &[&str] =
+    &[META_PROTOCOL_VERSION, META_CLIENT_CAPABILITIES, META_CLIENT_INFO, PROGRESS_TOKEN];
+/// `_meta` key of the token with which a request asks for progress.
+const PROGRESS_TOKEN: &str = "progressToken";
 
 /// Members of a [`ParamForm::Reference`].
 const REFERENCE: &[&str] = &["type", "name", "uri"];
@@ -242,7 +238,14 @@ impl Frame {
 
     /// The token with which a request asks for progress notifications (`params._meta`).
     pub fn progress_token(&self) -> Option<Id> {
-        Id::spelt_by(self.params()?.get("_meta")?.get("progressToken")?)
+        Id::spelt_by(self.params()?.get("_meta")?.get(PROGRESS_TOKEN)?)
+    }
+
+    /// The revision that `_meta` claims: present in modern messages alone (MCP 2026-07-28, basic,
+    /// "Protocol Version"). [`Frame::read`] has refused a message whose claim has another type, or
+    /// names a legacy revision.
+    pub fn claimed_version(&self) -> Option<ClaimedVersion<'_>> {
+        claim(self.params()?)
     }
 
     /// Returns the same bytes with the envelope's id replaced by `id`; unchanged where there is
@@ -375,10 +378,34 @@ fn error_code(error: Value<'_>, sender: Sender) -> Option<i64> {
     error.get("code")?.as_i64()
 }
 
-/// Whether the request names the revision that removed the legacy methods.
-fn is_modern(params: Value<'_>) -> bool {
-    let version = params.get("_meta").and_then(|meta| meta.get(META_PROTOCOL_VERSION));
-    version.and_then(Value::as_str) == Some(MODERN)
+/// The revision that `params._meta` claims.
+fn claim(params: Value<'_>) -> Option<ClaimedVersion<'_>> {
+    ClaimedVersion::parse(params.get("_meta")?.get(META_PROTOCOL_VERSION)?.as_str()?)
+}
+
+/// Checks the members of `_meta` that decide how the message is read: names (P5) and
+/// types (P10). What has another type is absent to one reader and a claim to another.
+fn check_meta(params: Value<'_>) -> Result<(), Malformed> {
+    let bad = Err(Malformed::BadParams { member: "_meta" });
+    let Some(meta) = params.get("_meta").filter(|meta| meta.kind() != Kind::Null) else {
+        return Ok(());
+    };
+    if meta.kind() != Kind::Object {
+        return bad;
+    }
+    for (name, _) in meta.members() {
+        refuse_look_alike(name, META)?;
+    }
+    let object = |name| meta.get(name).is_none_or(|value| value.kind() == Kind::Object);
+    let version = meta
+        .get(META_PROTOCOL_VERSION)
+        .is_none_or(|_| claim(params).is_some_and(|claim| claim.era() == Era::Modern));
+    let token = meta.get(PROGRESS_TOKEN).is_none_or(|token| Id::spelt_by(token).is_some());
+    if version && token && object(META_CLIENT_CAPABILITIES) && object(META_CLIENT_INFO) {
+        Ok(())
+    } else {
+        bad
+    }
 }
 
 /// Checks the names (P5) and types (P10) of members of `params`.
@@ -391,8 +418,12 @@ fn check_params(method: &str, params: Option<Value<'_>>) -> Result<(), Malformed
         for (name, _) in params.members() {
             refuse_look_alike(name, PARAMS)?;
         }
-        for (name, _) in params.get("_meta").into_iter().flat_map(Value::members) {
-            refuse_look_alike(name, META)?;
+        check_meta(params)?;
+        for (member, kind) in COMMON {
+            let value = params.get(member).map(Value::kind);
+            if value.is_some_and(|it| it != *kind && it != Kind::Null) {
+                return bad(member);
+            }
         }
     }
     let forms = Method::named(method).map_or(&[][..], |method| method.params);
@@ -406,7 +437,8 @@ fn check_params(method: &str, params: Option<Value<'_>>) -> Result<(), Malformed
         let fits = match form {
             ParamForm::Text => kind == Some(Kind::String),
             ParamForm::LegacyText => {
-                kind == Some(Kind::String) || (kind.is_none() && is_modern(params))
+                let modern = || claim(params).is_some_and(|claim| claim.era() == Era::Modern);
+                kind == Some(Kind::String) || (kind.is_none() && modern())
             }
             ParamForm::Arguments => matches!(kind, None | Some(Kind::Null | Kind::Object)),
             ParamForm::Reference => value.is_some_and(is_reference),

@@ -6,9 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::document::{Kind, Value};
-use super::frame::{Frame, META_PROTOCOL_VERSION};
-use super::protocol::{Era, Revision};
 
+/// `_meta` key of the protocol revision on each modern request.
+pub const META_PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 /// `_meta` key of the client's capabilities on each modern request.
 pub const META_CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 /// Name under which a client and a server declare the tasks extension.
@@ -32,17 +32,6 @@ pub struct RoutingHeaders {
     pub name: Option<Box<str>>,
     /// `Mcp-Param-*`: lower-case suffix, and value that is not decoded.
     pub params: Vec<(Box<str>, Box<str>)>,
-}
-
-/// The revision that a modern request names in its `_meta`; absent in legacy requests. The text
-/// need not be a known revision.
-pub fn meta_version(frame: &Frame) -> Option<&str> {
-    frame.params()?.get("_meta")?.get(META_PROTOCOL_VERSION)?.as_str()
-}
-
-/// The era of the revision `text`. An unknown revision counts as a later one, so as modern.
-pub fn era_of(text: &str) -> Era {
-    Revision::parse(text).map_or(Era::Modern, Revision::era)
 }
 
 /// Decodes a header value: the text itself, or the content of its base64 sentinel

@@ -2,10 +2,11 @@
 //!
 //! A row states everything that is special about a method: its action and subject, the directions
 //! and revisions that define it, the form of its `params`, what its answer may be. The rest of the
-//! program reads rows; [`Method::named`] is the only function that compares names. A method that
-//! the negotiated revision does not define is decided as [`Action::Unknown`].
+//! program reads rows; [`Method::named`] is the only function that compares names. The gate refuses a
+//! method of the table that the revision of the message does not define; a method that is not in the
+//! table is decided as [`Action::Unknown`].
 
-use super::protocol::{Direction, Revision};
+use super::protocol::{Direction, Era, Protocol, Revision};
 
 /// The action of a method, as policies see it (`input.action`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -409,6 +410,23 @@ impl Method {
             Some(revision) => (first..=last).contains(&revision).then_some(method),
             None => Some(method),
         }
+    }
+
+    /// Returns the row of `name` if a message of `protocol` may have it in `direction`. A modern
+    /// revision that is not known counts as the newest known one; a legacy one as any legacy one.
+    pub fn defined(name: &str, direction: Direction, protocol: Protocol) -> Option<&'static Self> {
+        let legacy = [R1, Revision::V20250326, R3, R4].as_slice();
+        let revisions = match (&protocol.revision, protocol.era) {
+            (Some(revision), _) => std::slice::from_ref(revision),
+            (None, Era::Modern) => &[R5],
+            (None, Era::Legacy) => legacy,
+        };
+        revisions.iter().find_map(|revision| Self::find(name, direction, Some(*revision)))
+    }
+
+    /// The row of the request of a server that needs the capability `offer`.
+    pub fn offered(offer: Offer) -> Option<&'static Self> {
+        TABLE.iter().find(|method| method.offer == Some(offer))
     }
 
     /// Whether `name`, known or not, is the name of a notification: it begins with

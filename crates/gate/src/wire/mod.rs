@@ -11,5 +11,5 @@ pub mod unseen;
 pub(crate) mod fold;
 pub mod method;
 pub mod name;
-pub mod frame;
 pub mod headers;
+pub mod frame;

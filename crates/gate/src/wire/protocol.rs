@@ -77,6 +77,39 @@ impl Era {
     }
 }
 
+/// The revision that a message claims: in `_meta`, or in the header `MCP-Protocol-Version`. It need
+/// not be a published one. Every part of the program reads a claim with this type, so that none
+/// takes a message for another era than the others do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClaimedVersion<'a>(&'a str);
+
+impl<'a> ClaimedVersion<'a> {
+    /// The longest claim, bytes.
+    const BYTES_MAX: usize = 64;
+
+    /// Reads a claim. `None` for a text that is empty, too long, or has other bytes than visible
+    /// ASCII: readers that trim, or take an empty text for none, would see another claim.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+        ((1..=Self::BYTES_MAX).contains(&text.len()) && plain).then_some(Self(text))
+    }
+
+    /// The text as it was sent.
+    pub fn as_str(self) -> &'a str {
+        self.0
+    }
+
+    /// The published revision that it names, if it names one.
+    pub fn revision(self) -> Option<Revision> {
+        Revision::parse(self.0)
+    }
+
+    /// The era of the revision. An unknown revision counts as a later one, so as modern.
+    pub fn era(self) -> Era {
+        self.revision().map_or(Era::Modern, Revision::era)
+    }
+}
+
 /// The transport between the client and the firewall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transport {
