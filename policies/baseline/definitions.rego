@@ -4,8 +4,9 @@
 #   Hides and denies tools whose definition differs from the reviewed one, or contains hidden text.
 #
 #   If the configuration names a lock file, a tool whose definition is not locked, or differs from
-#   the locked one, is neither listed nor called. Without a lock file there is no such check. A
-#   definition with invisible characters, changes of the writing direction or control characters,
+#   the locked one, is neither listed nor called. A tool that has not been listed yet, or not since
+#   the server changed its tools, is not called either. Without a lock file there is no such check.
+#   A definition with invisible characters, changes of the writing direction or control characters,
 #   or with a name that looks like another one, is neither listed nor called.
 package mcp
 
@@ -15,6 +16,11 @@ drifted := {"added", "changed", "unlocked"}
 deny contains {"code": "definition-drift", "message": "the tool is not locked as it is now"} if {
 	forward_call
 	input.tool.drift in drifted
+}
+
+deny contains {"code": "definition-unseen", "message": "no definition seen yet; list tools first"} if {
+	forward_call
+	input.tool.drift == "unseen"
 }
 
 deny contains {"code": "hidden-text", "message": "the tool's definition holds what people cannot see"} if {
