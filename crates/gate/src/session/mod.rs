@@ -9,8 +9,8 @@
 
 pub mod tasks;
 mod ids;
-pub mod protected;
 mod definitions;
+pub mod protected;
 mod enforcement;
 mod expected;
 mod owed;
@@ -33,7 +33,7 @@ use bytes::Bytes;
 
 pub use enforcement::{DoorFacts, Gate, GateConfig, Mode};
 
-pub use self::definitions::ToolStatus;
+pub use self::definitions::{ToolDefinition, ToolStatus};
 pub use self::redelivery::Redelivery;
 pub use crate::evidence::refusal::DoorRefusal;
 pub use crate::session::protected::{Protected, RefusalForm};
