@@ -175,20 +175,6 @@ fn failed(value: &regorus::Value) -> Option<String> {
     }
 }
 
-/// Modules, parsed in an engine without data and built-ins.
-pub(super) fn parsed(
-    modules: &[super::Module],
-    limits: &EvalLimits,
-) -> Result<regorus::Engine, PolicyProblem> {
-    let mut engine = strict::empty_engine(&super::wider(modules, limits));
-    for module in modules {
-        engine
-            .add_policy(module.path.clone(), module.text.clone())
-            .map_err(|error| PolicyProblem::from_regorus(&error.to_string(), &module.path))?;
-    }
-    Ok(engine)
-}
-
 /// Proves one revision. The same `seed` generates the same inputs.
 ///
 /// # Errors
