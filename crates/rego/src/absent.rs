@@ -48,7 +48,7 @@ pub struct Lint {
     pub file: String,
     /// The line, from 1.
     pub line: u32,
-    /// The code that `bartizan:allow` names: one of [`TRAPS`].
+    /// The code that `bartizan:allow` names: one of [`TRAPS`](super::TRAPS).
     pub code: &'static str,
     /// What is wrong.
     pub message: String,

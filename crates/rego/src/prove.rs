@@ -15,7 +15,7 @@ use super::check::{Index, dotted, location};
 use super::engines::RegoPdp;
 use super::generate::Generator;
 use super::problem::PolicyProblem;
-use super::strict::{self, Interpreter};
+use super::strict::Interpreter;
 use super::walk::{Visit, Walk};
 use super::{Entrypoints, EvalLimits, Policy, PolicySources, compiled};
 
