@@ -97,7 +97,10 @@ deny contains {"code": "elicitation-url", "message": "a user is sent to https ad
 	not https_url
 }
 
-https_url if startswith(input.params.url, "https://")
+https_url if {
+	input.method == "elicitation/create"
+	startswith(input.params.url, "https://")
+}
 
 # A form must not ask for secrets (MCP 2025-06-18, client/elicitation), so an answer gives none away.
 redact contains {"code": "secret-answer", "what": "secrets"} if {
