@@ -90,7 +90,7 @@ impl Lister {
                 self.server.advise_listing();
                 continue;
             };
-            let listed = match timeout(LISTING_MAX, self.list()).await {
+            let listed = match timeout(LISTING_MAX, Box::pin(self.list())).await {
                 Ok(listed) => listed,
                 Err(_elapsed) => Err("did not list its tools in time".to_owned()),
             };

@@ -137,7 +137,7 @@ impl<'a> Search<'a, '_> {
             }
             RuleHead::Set { key, .. } => key.as_ref().map(AsRef::as_ref),
         };
-        let base = self.parameters(rule);
+        let base = Self::parameters(rule);
         if let Some(expr) = value {
             self.expression(module, expr, &base, effect, &mut uses);
         }
@@ -150,7 +150,7 @@ impl<'a> Search<'a, '_> {
         uses
     }
 
-    fn parameters(&self, rule: &'a Rule) -> Body<'a> {
+    fn parameters(rule: &'a Rule) -> Body<'a> {
         let mut body = Body::default();
         for (at, arg) in rule_args(rule).into_iter().enumerate() {
             if let Expr::Var { span, .. } = arg {
@@ -340,7 +340,7 @@ impl<'a> Search<'a, '_> {
         let mut parts = BTreeSet::new();
         for (module, rule) in self.index.rules.get(path).cloned().unwrap_or_default() {
             let Rule::Spec { bodies, .. } = rule else { continue };
-            let base = self.parameters(rule);
+            let base = Self::parameters(rule);
             for body in bodies {
                 let known = self.body(module, &body.query, &base);
                 for statement in &body.query.stmts {
@@ -404,7 +404,7 @@ impl<'a> Search<'a, '_> {
                     if let Expr::AssignExpr { op: AssignOp::ColEq, lhs, rhs, .. } = expr.as_ref() {
                         let value = self.sources(module, rhs, &body);
                         let whole = reference(rhs).is_some();
-                        self.bind(lhs, &(value, whole), &mut body);
+                        Self::bind(lhs, &(value, whole), &mut body);
                     }
                 }
                 Literal::SomeIn { key, value, collection, .. } => {
@@ -416,7 +416,7 @@ impl<'a> Search<'a, '_> {
                         Source::Param(..) | Source::Lookup(_) => false,
                     });
                     let each: Vec<Source<'a>> = each.collect();
-                    self.bind(value, &(each, true), &mut body);
+                    Self::bind(value, &(each, true), &mut body);
                     if let Some(Expr::Var { span, .. }) = key.as_ref().map(AsRef::as_ref) {
                         body.variables.insert(span.text(), (Vec::new(), false));
                         body.keys.insert(span.text(), collection.span().text());
@@ -436,7 +436,7 @@ impl<'a> Search<'a, '_> {
         body
     }
 
-    fn bind(&self, pattern: &'a Expr, value: &(Vec<Source<'a>>, bool), body: &mut Body<'a>) {
+    fn bind(pattern: &'a Expr, value: &(Vec<Source<'a>>, bool), body: &mut Body<'a>) {
         if let Expr::Var { span, .. } = pattern {
             body.variables.insert(span.text(), value.clone());
             return;
