@@ -4,7 +4,6 @@
 #![expect(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
-    clippy::panic,
     clippy::unwrap_used,
     reason = "tests"
 )]
@@ -248,7 +247,7 @@ fn a_long_list_of_hidden_names_leaves_an_outcome() {
     let mut firewall = Firewall::with(Setup {
         rego: Some(format!("{PERMIT}\nhide contains tool.name if some tool in input.tools\n")),
         answer: Box::new(move |received: &Received| {
-            let asked: Value = serde_json::from_slice(&received.body).unwrap_or_default();
+            let asked: Value = serde_json::from_reader(&received.body[..]).unwrap_or_default();
             let list = json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"tools": tools}});
             answer(list.to_string().as_bytes())
         }),
