@@ -199,8 +199,7 @@ impl Builder {
             }
             Event::MappingStart(anchor, tag) => {
                 refuse_properties(anchor, tag.is_some(), line, faults);
-                let kind =
-                    OpenKind::Map { members: Vec::new(), lines: HashMap::new(), key: None };
+                let kind = OpenKind::Map { members: Vec::new(), lines: HashMap::new(), key: None };
                 self.begin(kind, line, faults)
             }
             Event::SequenceEnd | Event::MappingEnd => {

@@ -10,6 +10,7 @@ mod keeping;
 mod services;
 pub mod policies;
 mod terminate;
+pub(crate) mod confinement;
 mod descriptors;
 mod edges;
 mod listing;
@@ -31,6 +32,7 @@ use tokio_util::task::TaskTracker;
 use self::keeping::Keeper;
 use self::policies::Current;
 use crate::config::{self, Config};
+use crate::confine;
 use bartizan_audit::decisions::{self, DecisionLogs};
 use bartizan_audit::journal::Journal;
 use bartizan_audit::otlp::{self, OtlpConfig};
@@ -50,8 +52,8 @@ const LOGS_LINGER: Duration = Duration::from_secs(1);
 /// Settings of a run that are not part of the configuration.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
-    /// The program that proves policies with its subcommand `policy-prove`; normally this program
-    /// itself.
+    /// The program that proves policies with its subcommand `policy-prove`, and starts servers
+    /// with its subcommand `confine`; normally this program itself.
     pub prover: PathBuf,
 }
 
@@ -216,6 +218,14 @@ async fn build(
     // Bind before the proof of the policy, so that a port in use is reported at once; serve after
     // it.
     let sockets = edges::bind(config)?;
+    let launching =
+        edges::Launching { program: options.prover.clone(), support: confine::support() };
+    if let Some(lacking) = confinement::lacking(config, launching.support) {
+        tracing::warn!("{lacking}");
+        let mut record = AuditRecord::new(Event::Policy, clock.now());
+        record.note = Some(format!("confinement: {lacking}").into());
+        drop(journal.keep(&record));
+    }
     let prover = policies::prover(options.prover);
     let origin = policies::PolicyOrigin::new(config, prover, policies::workers())?;
     let ready = policies::first(&origin, journal, clock).await?;
@@ -244,11 +254,12 @@ async fn build(
     let current = Current::default();
     policies::follow(&shared, &readiness, origin, ready, &current, &reload);
     let export = Export::start(config, &current, journal)?;
-    let serving = edges::serve(config, protected.clone(), sockets, &shared, &readiness)?;
+    let serving =
+        edges::serve(config, protected.clone(), sockets, &launching, &shared, &readiness)?;
     if matches!(serving, Serving::Http { .. }) {
         let config = Arc::new(config.clone());
         for (index, server) in protected.iter().enumerate() {
-            listing::keep_listed(&config, index, &shared, server);
+            listing::keep_listed(&config, index, &launching, &shared, server);
         }
     }
     Ok(Running {

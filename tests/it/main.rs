@@ -5,6 +5,7 @@ mod batches;
 mod bundles;
 mod cli;
 mod config;
+mod confine;
 mod decision_logs;
 mod demo;
 mod deploy;

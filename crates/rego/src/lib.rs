@@ -300,8 +300,7 @@ impl Policy {
         let authored = imports::with_full_paths(&sources.modules, engine.get_modules())?;
         let asked = entrypoints.cloned().unwrap_or_default();
         let reads = reachable::reads(engine.get_modules(), &[&asked.decision, &asked.listing]);
-        let mut written =
-            prove::parsed(&authored, limits).map_err(|problem| vec![problem])?;
+        let mut written = prove::parsed(&authored, limits).map_err(|problem| vec![problem])?;
         let modules = negation::lifted(&authored, written.get_modules());
         let texts = alias::texts(engine.get_modules(), &document);
         Ok(Self(Arc::new(Parts {
