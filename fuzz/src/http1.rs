@@ -126,6 +126,7 @@ fn listener(server: SocketAddr, sink: Arc<Tally>) -> Listener {
         headers: HeaderMap::new(),
         owned_headers: Vec::new(),
         forward_authorization: false,
+        context: Vec::new(),
         ca_pem: None,
         limits: HttpUpstreamLimits::default(),
     };

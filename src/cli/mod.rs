@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand};
 
 use crate::confine::protect_self;
 use crate::policy::prove::child_main;
+use crate::run::diagnostics as run_diagnostics;
 
 mod failure;
 mod run;
@@ -109,6 +110,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Confine(args) => confine::run(args),
         Command::PolicyProve => Ok(child_main(io::stdin().lock(), io::stdout().lock())),
     };
+    run_diagnostics::flush();
     ended.unwrap_or_else(|failure| {
         drop(writeln!(io::stderr().lock(), "{failure}"));
         failure.exit().into()

@@ -10,7 +10,10 @@ use crate::config::{
     PackRef, RemoteConfig,
 };
 use crate::confine::{Confinement, Support};
+use bartizan_audit::journal::Journal;
 use bartizan_edge::child::Launcher;
+use bartizan_gate::evidence::record::{AuditRecord, Event, Now};
+use bartizan_gate::evidence::step::AuditSink as _;
 
 /// The directory of all states of `bartizan wrap`, each in one of its own.
 const STATES: &str = "bartizan";
@@ -50,8 +53,17 @@ pub(super) fn launcher(
     Ok(Some(Launcher { program: program.to_owned(), args: confinement.arguments() }))
 }
 
-/// What the kernel lacks to confine the servers of `config`, as a warning.
-pub(super) fn lacking(config: &Config, support: Support) -> Option<&'static str> {
+/// Warns of what the kernel lacks to confine the servers of `config`, and records it.
+pub(super) fn record_lacking(config: &Config, support: Support, journal: &Journal, now: Now) {
+    let Some(lacking) = lacking(config, support) else { return };
+    tracing::warn!("{lacking}");
+    let mut record = AuditRecord::new(Event::Policy, now);
+    record.note = Some(format!("confinement: {lacking}").into());
+    // A journal that cannot be written refuses every call later on.
+    drop(journal.keep(&record));
+}
+
+fn lacking(config: &Config, support: Support) -> Option<&'static str> {
     let confines = |server: &config::ServerConfig| {
         let config::Upstream::Child(child) = &server.upstream else { return false };
         child.confine != Confine::Off

@@ -1,4 +1,4 @@
-//! Rows M16 and M17 of `docs/threats.md`: what a hostile server that is a program gets of the firewall that
+//! Rows M20 and M21 of `docs/threats.md`: what a hostile server that is a program gets of the firewall that
 //! started it. It tries everything that a process of the same user can, as root and as user 65532,
 //! behind `run` and `wrap`; the same program without confinement shows that it tries in earnest.
 

@@ -153,22 +153,18 @@ impl SessionHandle {
             }
         };
         let Some(step) = taken else { return StepOutcome::Settled };
-        let named = step.audit_record().call.clone();
-        match caught(|| step.record(&*self.sink)) {
-            Some(Ok(act)) => StepOutcome::Act(act),
-            Some(Err(Unrecorded { cause, call, refusal })) => {
+        match step.record(&*self.sink) {
+            Ok(act) => StepOutcome::Act(act),
+            Err(Unrecorded { cause, call: named, refusal, panicked }) => {
                 let cause = cause.cause;
-                tracing::error!(call = call.as_deref(), cause, "audit record not kept; refusing");
-                if let Some(call) = &call {
-                    self.with(|session| session.forget(call));
+                tracing::error!(call = named.as_deref(), cause, "audit record not kept; refusing");
+                if let Some(named) = &named {
+                    self.with(|session| session.forget(named));
+                }
+                if panicked {
+                    return self.close(&mut self.lock(), call.or(named.as_ref()));
                 }
                 StepOutcome::Refused(refusal)
-            }
-            None => {
-                if let Some(call) = &named {
-                    self.with(|session| session.forget(call));
-                }
-                self.close(&mut self.lock(), call.or(named.as_ref()))
             }
         }
     }
@@ -283,6 +279,8 @@ impl SessionHandle {
         if let SessionState::Open(session) = state {
             let named = call.map(|call| &**call);
             tracing::error!(call = named, "a step of the gate panicked; its session is closed");
+            let record = || session.interrupted(&self.gate, self.clock.now()).record(&*self.sink);
+            drop(caught(record));
             let calls = caught(|| session.in_flight()).unwrap_or_default();
             let refusal = |call: CallId| {
                 let refusal = caught(|| self.given_up(session, &call)).flatten()?;

@@ -13,7 +13,7 @@ use regorus::utils::limits::ExecutionTimerConfig;
 use regorus::{Engine, PolicyLengthConfig, Value};
 
 use super::builtins;
-use super::problem::{PolicyProblem, RegorusError};
+use super::problem::{PolicyProblem, RegorusError, without_values};
 use super::{EvalLimits, FileCoverage, Policy};
 use bartizan_sync::lock;
 
@@ -26,19 +26,28 @@ type Failure = Arc<Mutex<Option<String>>>;
 
 /// Why an evaluation has no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum EvalError {
-    /// The time limit was exceeded. A busy machine can cause it, so it is no disagreement of the
-    /// engines.
-    TimedOut(String),
-    /// Any other error.
-    Failed(String),
+pub(super) struct EvalError {
+    /// Whether the time limit was exceeded. A busy machine can cause it, so it is no disagreement
+    /// of the engines.
+    pub(super) timed_out: bool,
+    /// What went wrong, without the values that the evaluation met: for records and logs.
+    pub(super) recorded: String,
+    /// The same in the engine's words, which can hold values of the input: for a person who
+    /// evaluates an input of their own.
+    message: String,
+}
+
+impl EvalError {
+    /// An error whose text holds no values.
+    fn plain(message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { timed_out: false, recorded: message.clone(), message }
+    }
 }
 
 impl std::fmt::Display for EvalError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::TimedOut(message) | Self::Failed(message) => f.write_str(message),
-        }
+        f.write_str(&self.message)
     }
 }
 
@@ -130,7 +139,7 @@ impl Interpreter {
         let mut engine = match self.engine.take() {
             Some(engine) => engine,
             None => build(&self.policy, &self.failure)
-                .map_err(|problem| EvalError::Failed(problem.to_string()))?,
+                .map_err(|problem| EvalError::plain(problem.to_string()))?,
         };
         *lock(&self.failure) = None;
         let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -140,23 +149,25 @@ impl Interpreter {
             (value, engine)
         }));
         let Ok((value, engine)) = outcome else {
-            return Err(EvalError::Failed("the interpreter panicked".to_owned()));
+            return Err(EvalError::plain("the interpreter panicked"));
         };
         self.engine = Some(engine);
         let failure = lock(&self.failure).take();
         match (value, failure) {
             (Ok(value), None) => Ok(value),
-            (Ok(_), Some(failure)) => Err(EvalError::Failed(failure)),
-            (Err(error), _) => {
-                let message = RegorusError::parse(&error.to_string()).one_line();
-                // For an error inside a function, regorus returns a text, not its error type.
-                Err(if message.contains("exceeded time limit") {
-                    EvalError::TimedOut(message)
-                } else {
-                    EvalError::Failed(message)
-                })
-            }
+            (Ok(_), Some(failure)) => Err(self.error(RegorusError::parse(&failure))),
+            (Err(error), _) => Err(self.error(RegorusError::parse(&error.to_string()))),
         }
+    }
+
+    fn error(&self, error: RegorusError) -> EvalError {
+        let modules = self.policy.modules();
+        let files: Vec<&str> = modules.iter().map(|module| module.path.as_str()).collect();
+        let names = builtins::TABLE.iter().map(|builtin| builtin.name);
+        let recorded = without_values(&error, &files, names);
+        let message = error.one_line();
+        // For an error inside a function, regorus returns a text, not its error type.
+        EvalError { timed_out: message.contains("exceeded time limit"), recorded, message }
     }
 }
 

@@ -318,6 +318,7 @@ pub(crate) fn upstream_config(address: SocketAddr) -> HttpUpstreamConfig {
         headers,
         owned_headers: vec!["mcp-param-owned".into()],
         forward_authorization: false,
+        context: Vec::new(),
         ca_pem: None,
         limits: HttpUpstreamLimits::default(),
     }

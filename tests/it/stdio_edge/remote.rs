@@ -132,6 +132,7 @@ impl Server {
             headers: HeaderMap::new(),
             owned_headers: Vec::new(),
             forward_authorization: false,
+            context: Vec::new(),
             ca_pem: None,
             limits: HttpUpstreamLimits::default(),
         };

@@ -201,6 +201,7 @@ impl Client {
         };
         Input::Act(self.act(|_, gate, now| {
             let facts = DoorFacts {
+                peer: None,
                 principal: Some(&self.principal),
                 server: Some(&self.server.facts.name),
                 note: None,

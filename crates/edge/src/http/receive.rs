@@ -14,6 +14,7 @@ use super::body::{self, BodyLimits, BodyMemory};
 use super::budget::Reservation;
 use super::connection_state::ConnectionState;
 use super::in_flight::{Exchange, PROTOCOL_VERSION, SessionStart};
+use super::refusals::Refused;
 use super::rejection::Rejection;
 use super::reply::{self, ReplyBody};
 use super::sessions::LegacySession;
@@ -49,9 +50,17 @@ pub(super) async fn answer(
         },
     };
     let (response, untrusted) = match answered {
-        Ok(response) => (response, false),
+        Ok(mut response) => match response.extensions_mut().remove::<Refused>() {
+            Some(Refused(who)) => {
+                peer.note_refusal();
+                (inner.limited(&who, &peer, http1).unwrap_or(response), false)
+            }
+            None => (response, false),
+        },
         Err(rejection) => {
-            let response = rejection.refuse(&inner.shared);
+            let response = rejection.refuse(&inner.shared, &peer);
+            let who = rejection.principal.as_deref().map_or("", |principal| &principal.id);
+            let response = inner.limited(who, &peer, http1).unwrap_or(response);
             (response, rejection.why == DoorRefusal::Framing || peer.is_ambiguous())
         }
     };
@@ -241,7 +250,9 @@ impl Received {
         match outcome {
             StepOutcome::Act(Act::Forward(permitted)) => self.forward(inner, permitted).await,
             StepOutcome::Act(Act::Deliver(released)) | StepOutcome::Refused(Some(released)) => {
-                reply::own(&released)
+                let mut response = reply::own(&released);
+                response.extensions_mut().insert(Refused(self.context.principal.id.clone()));
+                response
             }
             StepOutcome::Act(Act::Drop) => reply::bare(StatusCode::ACCEPTED),
             StepOutcome::Settled | StepOutcome::Refused(None) => {
@@ -311,6 +322,17 @@ impl Received {
 }
 
 impl ListenerState {
+    /// The response in place of a refusal, once the caller has had its share of refusals.
+    fn limited(
+        &self,
+        principal: &str,
+        peer: &ConnectionState,
+        http1: bool,
+    ) -> Option<Response<ReplyBody>> {
+        let now = self.shared.clock.uptime();
+        self.refusals.spend((principal, peer.address()), http1, now)
+    }
+
     /// The OAuth discovery path that the request names, if any; routes come first.
     fn site(&self, parts: &Parts) -> Option<Site> {
         if self.routes.contains_key(parts.uri.path()) { None } else { self.sites.find(parts) }

@@ -49,6 +49,9 @@ pub struct HttpUpstreamConfig {
     /// are one resource to the authorization server (MCP, security best practices, "Token
     /// Passthrough").
     pub forward_authorization: bool,
+    /// Headers of the client's trace context that are forwarded beside `traceparent`: `tracestate`,
+    /// `baggage`. What they hold is the client's choice.
+    pub context: Vec<HeaderName>,
     /// PEM root certificates to trust instead of the system's.
     pub ca_pem: Option<Vec<u8>>,
     /// Bounds.
@@ -106,6 +109,7 @@ pub struct HttpUpstream {
     base: HeaderMap,
     owned: BTreeSet<Box<str>>,
     forward_authorization: bool,
+    context: Vec<HeaderName>,
     own_credential: bool,
     limits: HttpUpstreamLimits,
 }
@@ -152,6 +156,7 @@ impl HttpUpstream {
             base,
             owned,
             forward_authorization: config.forward_authorization,
+            context: config.context,
             own_credential: false,
             limits,
         })
@@ -281,8 +286,9 @@ impl HttpUpstream {
         headers
     }
 
-    /// The allow-list of P13: headers of MCP and W3C Trace Context, `Accept`, `User-Agent`, and
-    /// `Authorization` where it is forwarded. `Mcp-Param-*` come from the gate.
+    /// The allow-list of P13: headers of MCP, `traceparent`, `Accept`, `User-Agent`, and what the
+    /// configuration names: `Authorization`, `tracestate`, `baggage`. `Mcp-Param-*` come from the
+    /// gate.
     fn passes(&self, name: &HeaderName, dispatch: Dispatch) -> bool {
         if *name == AUTHORIZATION {
             return self.forward_authorization && !self.owned.contains(name.as_str());
@@ -292,13 +298,9 @@ impl HttpUpstream {
             || (*name == LAST_EVENT_ID && dispatch == Dispatch::OpenStream)
             || matches!(
                 name.as_str(),
-                "mcp-protocol-version"
-                    | "mcp-method"
-                    | "mcp-name"
-                    | "traceparent"
-                    | "tracestate"
-                    | "baggage"
-            );
+                "mcp-protocol-version" | "mcp-method" | "mcp-name" | "traceparent"
+            )
+            || self.context.contains(name);
         listed && !self.owned.contains(name.as_str())
     }
 

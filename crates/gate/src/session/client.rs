@@ -12,10 +12,12 @@ use crate::duty::pdp::ListEntry;
 use crate::duty::pdp::RecordedInput;
 use crate::duty::redact::Redaction;
 use crate::evidence::record::{
-    AuditRecord, CallId, DecisionFacts, Event, Finding, Now, Outcome, ReasonFacts, RedactionFacts,
+    AuditRecord, CallId, DecisionFacts, Event, Finding, Now, OBLIGATIONS_MAX, Outcome, REASONS_MAX,
+    ReasonFacts, RedactionFacts,
 };
 use crate::evidence::refusal::{Addressee, Refusal, malformed_position};
 use crate::evidence::step::{Act, Payload, Permitted, Routing, Step};
+use crate::evidence::text::{Label, Listed, Text};
 use crate::question::access::Resource;
 use crate::question::access::Server;
 use crate::question::operation::Operation;
@@ -39,8 +41,11 @@ use super::{Arrival, CallFacts, Gate, InFlightCall, Session, id_text};
 struct Discharged {
     /// The frame with arguments set; absent where no argument was set.
     edited: Option<Frame>,
-    obligations: Vec<Box<str>>,
+    obligations: Obligations,
 }
+
+/// The obligations of a decision, as its record names them.
+type Obligations = Listed<Text<Label>, OBLIGATIONS_MAX>;
 
 /// Resources that one `subscriptions/listen` may name; the policy is asked about each.
 const LISTEN_URIS_MAX: usize = 256;
@@ -160,14 +165,15 @@ impl Session {
         let precheck = self.task_refusal(&question, &task);
         // What is removed from the answers that the request carries; noted in its record.
         let mut removed = AuditRecord::new(Event::Intent, now);
-        let enforced =
-            enforce(gate, &question, &decision, precheck, now).and_then(|(set, verdict)| {
+        let enforced = enforce(gate, &question, &decision, precheck, now).and_then(
+            |(set, verdict, observed)| {
                 let passing = set.as_ref().unwrap_or(frame);
                 let edited = self.judged_responses(gate, passing, &question, &mut removed, now)?;
-                Ok((edited.or(set), verdict))
-            });
+                Ok((edited.or(set), verdict, observed))
+            },
+        );
         message.removed = removed.redacted;
-        let (edited, verdict) = match enforced {
+        let (edited, verdict, observed) = match enforced {
             Ok(enforced) => enforced,
             Err(refused) => {
                 let verdict = denied_facts(&decision, &refused, true);
@@ -179,7 +185,7 @@ impl Session {
         };
         let routing =
             routing_of(&question, definition.as_deref(), edited.as_ref(), headers.as_ref());
-        self.forward(&message, &question, verdict, edited, routing)
+        self.forward(&message, &question, (verdict, observed), edited, routing)
     }
 
     /// Returns why a message is refused without asking the policy, if it is.
@@ -281,7 +287,7 @@ impl Session {
         &mut self,
         message: &ClientMessage<'_>,
         question: &Question<'_>,
-        verdict: DecisionFacts,
+        (verdict, observed): (DecisionFacts, Option<Refusal>),
         edited: Option<Frame>,
         routing: Routing,
     ) -> Step {
@@ -289,6 +295,10 @@ impl Session {
         let mut record = self.record_of(Event::Intent, &message.facts, message.now);
         message.describe(&mut record);
         record.decision = Some(verdict);
+        if let Some(refusal) = observed {
+            let pinned = || pin_finding(&self.server.facts, question);
+            record = record.with_finding(refusal.finding().unwrap_or_else(pinned));
+        }
         let cancelled = self.cancels(message);
         if message.row.is_some_and(|row| row.role == Role::Handshake) {
             self.begins_anew();
@@ -370,7 +380,7 @@ impl Session {
         record.digest = Some(gate.digest(raw));
         let place = malformed_position(&malformed, Direction::ToServer);
         let refusal = Refusal::Malformed(malformed);
-        record.decision = Some(gate.refused(&refusal, Some(place)));
+        record.decision = Some(gate.refused(&refusal, Some(&place)));
         let to = self.addressee(None, call);
         // JSON-RPC 2.0 §5: a message that could not be read is answered with a null id.
         Step::new(record.with_finding(Finding::MalformedFrame), Act::Deliver(refusal.released(to)))
@@ -378,9 +388,10 @@ impl Session {
     }
 }
 
-/// Enforces a decision. Returns the edited frame to forward, if an argument was set, and the
-/// decision for the record. `precheck` is a refusal that holds whatever the policy decided. In
-/// observe mode nothing is edited or refused; the record says what would have been.
+/// Enforces a decision. Returns the edited frame to forward, if an argument was set, the decision
+/// for the record, and what would have been the refusal in enforce mode. `precheck` is a refusal
+/// that holds whatever the policy decided. In observe mode nothing is edited or refused; the record
+/// says what would have been.
 ///
 /// # Errors
 ///
@@ -391,17 +402,21 @@ pub(super) fn enforce(
     decision: &Decision,
     precheck: Option<ReasonedRefusal>,
     now: Now,
-) -> Result<(Option<Frame>, DecisionFacts), ReasonedRefusal> {
+) -> Result<(Option<Frame>, DecisionFacts, Option<Refusal>), ReasonedRefusal> {
     let discharged = match precheck {
         Some(refused) => Err(refused),
         None => discharge(gate, question, decision, now),
     };
     match discharged {
-        Ok(_) if gate.observes() => Ok((None, decision_facts(decision, false, Vec::new()))),
-        Ok(Discharged { edited, obligations }) => {
-            Ok((edited, decision_facts(decision, true, obligations)))
+        Ok(_) if gate.observes() => {
+            Ok((None, decision_facts(decision, false, Obligations::default()), None))
         }
-        Err(refused) if gate.observes() => Ok((None, denied_facts(decision, &refused, false))),
+        Ok(Discharged { edited, obligations }) => {
+            Ok((edited, decision_facts(decision, true, obligations), None))
+        }
+        Err(refused) if gate.observes() => {
+            Ok((None, denied_facts(decision, &refused, false), Some(refused.refusal)))
+        }
         Err(refused) => Err(refused),
     }
 }
@@ -415,10 +430,10 @@ fn discharge(
     now: Now,
 ) -> Result<Discharged, ReasonedRefusal> {
     let mut buckets = Vec::new();
-    let mut obligations = Vec::new();
+    let mut obligations = Obligations::default();
     for obligation in &decision.obligations {
         if let Obligation::Limit { code, key, rate, burst } = obligation {
-            obligations.push(format!("limit:{code}").into());
+            obligations.push(format!("limit:{code}"));
             buckets.push(BucketKey {
                 code: code.clone(),
                 key: key.clone(),
@@ -450,13 +465,13 @@ fn discharge(
                     Origin::Undischarged,
                 )],
             })?);
-            obligations.push(format!("set:{pointer}").into());
+            obligations.push(format!("set:{pointer}"));
         }
     }
     for obligation in &decision.obligations {
         // Recorded here, discharged when the answer comes.
         if let Obligation::Redact { code, .. } = obligation {
-            obligations.push(format!("redact:{code}").into());
+            obligations.push(format!("redact:{code}"));
         }
     }
     for obligation in &decision.obligations {
@@ -525,15 +540,29 @@ impl ClientMessage<'_> {
     }
 }
 
+/// The record of a message that passes, with the finding of what enforce mode would have refused.
+pub(super) fn observed_record(
+    mut record: AuditRecord,
+    verdict: DecisionFacts,
+    observed: Option<&Refusal>,
+) -> AuditRecord {
+    record.decision = Some(verdict);
+    match observed {
+        Some(refusal) => record.with_finding(finding_of(refusal)),
+        None => record,
+    }
+}
+
+/// The finding of a refusal in a record that is about no call of a tool.
+pub(super) fn finding_of(refusal: &Refusal) -> Finding {
+    refusal.finding().unwrap_or(Finding::ToolDenied)
+}
+
 pub(super) fn reason(code: &str, message: &str, origin: Origin) -> Reason {
     Reason { code: code.into(), message: message.into(), origin }
 }
 
-fn decision_facts(
-    decision: &Decision,
-    enforced: bool,
-    obligations: Vec<Box<str>>,
-) -> DecisionFacts {
+fn decision_facts(decision: &Decision, enforced: bool, obligations: Obligations) -> DecisionFacts {
     DecisionFacts {
         effect: match decision.effect {
             Effect::Permit => "permit",
@@ -542,7 +571,7 @@ fn decision_facts(
         enforced,
         reasons: decision.reasons.iter().map(ReasonFacts::from).collect(),
         obligations,
-        policy: Arc::clone(&decision.revision),
+        policy: decision.revision.as_ref().into(),
         engine: decision.engine.as_str(),
     }
 }
@@ -554,11 +583,12 @@ pub(super) fn denied_facts(
     refused: &ReasonedRefusal,
     enforced: bool,
 ) -> DecisionFacts {
-    let mut verdict = decision_facts(decision, enforced, Vec::new());
+    let mut verdict = decision_facts(decision, enforced, Obligations::default());
     verdict.effect = "deny";
     // The obligation that was not discharged comes first, then the rules that permitted.
-    let mut reasons: Vec<_> = refused.reasons.iter().map(ReasonFacts::from).collect();
-    reasons.append(&mut verdict.reasons);
+    let mut reasons: Listed<ReasonFacts, REASONS_MAX> =
+        refused.reasons.iter().map(ReasonFacts::from).collect();
+    reasons.append(verdict.reasons);
     verdict.reasons = reasons;
     verdict
 }

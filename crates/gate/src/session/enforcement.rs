@@ -1,7 +1,7 @@
 //! What all sessions share: mode and limits, the current policy, the rate limits, the counter of
 //! calls, and the key of digests.
 
-use std::borrow::Cow;
+use core::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,12 +9,14 @@ use arc_swap::ArcSwap;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
+use crate::duty::decision::Origin;
 use crate::duty::limit::RateLimits;
 use crate::duty::pdp::Pdp;
 use crate::duty::pdp::{Inputs, RecordedInput};
 use crate::evidence::record::{AuditRecord, CallId, DecisionFacts, Event, Now, ReasonFacts};
 use crate::evidence::refusal::{Addressee, DoorRefusal, Refusal};
 use crate::evidence::step::{Act, Step};
+use crate::evidence::text::{Code, Listed, Text};
 use crate::memory::MemoryBudget;
 use crate::question::access::{AccessRequest, Principal};
 use crate::wire::frame::FrameLimits;
@@ -146,10 +148,11 @@ impl Gate {
         let refusal = Refusal::Door(refusal);
         let mut record = AuditRecord::new(Event::Denial, now);
         record.call = Some(Arc::clone(&call));
-        record.principal = facts.principal.map(|principal| principal.id.clone());
+        record.principal = facts.principal.map(|principal| principal.id.as_ref().into());
+        record.peer = facts.peer.map(|peer| peer.to_string().into());
         record.server = facts.server.map(Into::into);
         record.decision = Some(self.refused(&refusal, None));
-        record.note = facts.note.map(Cow::Owned);
+        record.note = facts.note.map(Into::into);
         let record = match refusal.finding() {
             Some(finding) => record.with_finding(finding),
             None => record,
@@ -159,17 +162,25 @@ impl Gate {
     }
 
     /// The decision for the record of a refusal by the gate itself.
-    pub(super) fn refused(&self, refusal: &Refusal, place: Option<String>) -> DecisionFacts {
+    pub(super) fn refused(&self, refusal: &Refusal, place: Option<&str>) -> DecisionFacts {
+        let message = place.unwrap_or_else(|| refusal.code());
+        self.denied(refusal.code(), message, refusal.origin())
+    }
+
+    /// The decision for the record of a message whose step an internal error interrupted.
+    pub(super) fn interrupted(&self) -> DecisionFacts {
+        self.denied("internal-error", "internal-error", Origin::Protocol)
+    }
+
+    fn denied(&self, code: &str, message: &str, origin: Origin) -> DecisionFacts {
+        let origin = origin.as_str();
+        let reason = ReasonFacts { code: code.into(), message: message.into(), origin };
         DecisionFacts {
             effect: "deny",
             enforced: true,
-            reasons: vec![ReasonFacts {
-                code: refusal.code().into(),
-                message: place.unwrap_or_else(|| refusal.code().to_owned()).into(),
-                origin: refusal.origin().as_str(),
-            }],
-            obligations: Vec::new(),
-            policy: self.policy().revision(),
+            reasons: Listed::from(vec![reason]),
+            obligations: Listed::default(),
+            policy: self.policy().revision().into(),
             engine: "none",
         }
     }
@@ -190,7 +201,7 @@ impl Gate {
 
     /// Returns the keyed digest of `bytes` for a record. Equal bytes have equal digests, but a
     /// reader of the record cannot test guesses without the key.
-    pub(super) fn digest(&self, bytes: &[u8]) -> Box<str> {
+    pub(super) fn digest(&self, bytes: &[u8]) -> Text<Code> {
         let mut mac = self.digest.clone();
         mac.update(bytes);
         format!("hmac-sha256:{}", hex(&mac.finalize().into_bytes())).into()
@@ -202,6 +213,8 @@ impl Gate {
 pub struct DoorFacts<'a> {
     /// The principal, if it is established already.
     pub principal: Option<&'a Principal>,
+    /// The network address of the client.
+    pub peer: Option<IpAddr>,
     /// The name of the server, if the path is known.
     pub server: Option<&'a str>,
     /// What was wrong, for the operator; must contain no header values.

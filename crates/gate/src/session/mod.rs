@@ -42,6 +42,7 @@ use crate::evidence::record::{
 };
 use crate::evidence::refusal::{Addressee, Refusal};
 use crate::evidence::step::{Act, Content, Payload, Permitted, Released, Routing, Status, Step};
+use crate::evidence::text::{Code, IdText, Name, Text};
 use crate::question::access::{Client, Principal};
 use crate::question::handles::ScopeState;
 use crate::question::operation::{OnSuccess, Operation};
@@ -158,7 +159,7 @@ struct ServerRequest {
     started: Duration,
     facts: CallFacts,
     /// The keyed digest of the server's bytes.
-    digest: Box<str>,
+    digest: Text<Code>,
     /// What must be removed from it, also when it is redelivered.
     redact: Vec<Redaction>,
 }
@@ -169,11 +170,11 @@ struct CallFacts {
     call: CallId,
     direction: Direction,
     protocol: Protocol,
-    method: Option<Box<str>>,
+    method: Option<Text<Name>>,
     target: Option<Target>,
     operation: Option<OperationFacts>,
-    trace_id: Option<Box<str>>,
-    parent_span_id: Option<Box<str>>,
+    trace_id: Option<Text<Code>>,
+    parent_span_id: Option<Text<Code>>,
 }
 
 impl Session {
@@ -222,6 +223,17 @@ impl Session {
     /// The client ends the legacy session (HTTP DELETE). The act is `Forward`.
     pub fn end(&mut self, gate: &Gate, now: Now) -> Step {
         self.transport_act(gate, Payload::EndSession, "session ended by the client", now)
+    }
+
+    /// Records that an internal error (a panic) interrupted the step of a message, which is
+    /// therefore refused. The act is `Drop`.
+    pub fn interrupted(&self, gate: &Gate, now: Now) -> Step {
+        let facts = CallFacts::bare(&gate.next_call(), Direction::ToServer, self.protocol);
+        let mut record = self.record_of(Event::Denial, &facts, now);
+        record.direction = None;
+        record.decision = Some(gate.interrupted());
+        record.note = Some("an internal error interrupted the step; its session is closed".into());
+        Step::new(record, Act::Drop)
     }
 
     fn transport_act(
@@ -278,15 +290,13 @@ impl Session {
     fn failed(&self, entry: &InFlightCall, failure: &UpstreamFailure, now: Now) -> Step {
         let (refusal, kind, note) = match failure {
             UpstreamFailure::Unreachable(why) => {
-                (Refusal::UpstreamFailed, "unreachable".into(), Some(why.clone()))
+                (Refusal::UpstreamFailed, "unreachable".into(), Some(why))
             }
             UpstreamFailure::TimedOut => (Refusal::UpstreamTimedOut, "timeout".into(), None),
-            UpstreamFailure::Unreadable(why) => {
-                (Refusal::Withheld, "unreadable".into(), Some(why.clone()))
-            }
+            UpstreamFailure::Unreadable(why) => (Refusal::Withheld, "unreadable".into(), Some(why)),
             UpstreamFailure::EndedEarly => (Refusal::UpstreamFailed, "ended_early".into(), None),
             UpstreamFailure::Status(code) => {
-                (Refusal::UpstreamFailed, code.to_string().into_boxed_str(), None)
+                (Refusal::UpstreamFailed, code.to_string().into(), None)
             }
         };
         let mut record = self.outcome_record(entry, Outcome::UpstreamFailed, now);
@@ -428,8 +438,8 @@ impl Session {
     fn record_of(&self, event: Event, facts: &CallFacts, now: Now) -> AuditRecord {
         let mut record = AuditRecord::new(event, now);
         record.call = Some(Arc::clone(&facts.call));
-        record.principal = Some(self.principal.id.clone());
-        record.server = Some(self.server.facts.name.clone());
+        record.principal = Some(self.principal.id.as_ref().into());
+        record.server = Some(self.server.facts.name.as_ref().into());
         record.direction = Some(facts.direction.as_str());
         record.protocol = Some(ProtocolFacts {
             revision: facts.protocol.revision.map(crate::wire::protocol::Revision::as_str),
@@ -490,7 +500,8 @@ impl OwnedAddressee {
     }
 }
 
-fn id_text(id: &Id) -> Box<str> {
+/// The id as a record has it.
+fn id_text(id: &Id) -> Text<IdText> {
     let mut text = Vec::new();
     write_id(&mut text, id);
     String::from_utf8(text).unwrap_or_default().into()

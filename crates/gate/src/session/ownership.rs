@@ -89,7 +89,7 @@ impl Session {
         let Some(id) = task.and_then(|task| task.get("taskId")).and_then(Value::as_str) else {
             return;
         };
-        let method = asked.method.clone().unwrap_or_default();
+        let method: Box<str> = asked.method.as_deref().unwrap_or_default().into();
         let row = Method::find(&method, Direction::ToClient, None);
         let effect = row.map_or(Effect::Unknown, |row| row.effect);
         let operation = Operation::of_method(effect);

@@ -14,11 +14,6 @@ use crate::wire::document::{Document, Kind};
 
 use super::{Gate, Session};
 
-/// Redacted places that a record lists; further ones are only counted.
-const PLACES_NAMED_MAX: usize = 32;
-/// Longest pointer in a record, characters; a longer one is cut and ends in `…`.
-const POINTER_CHARS_MAX: usize = 256;
-
 /// The redactions of an answer: those of the current decision, and those of the decision by which
 /// the task that the request names was created.
 pub(super) fn redactions(decision: &Decision, task: Option<&TaskCreation>) -> Vec<Redaction> {
@@ -73,11 +68,12 @@ pub(super) fn redacted_in(
     if redacted.places.is_empty() {
         return Ok(None);
     }
-    let named = redacted.places.iter().take(PLACES_NAMED_MAX);
     record.redacted = Some(RedactionFacts {
         count: redacted.places.len(),
-        places: named
-            .map(|place| PlaceFacts { pointer: shortened(&place.pointer), rule: place.rule })
+        places: redacted
+            .places
+            .iter()
+            .map(|place| PlaceFacts { pointer: (&place.pointer).into(), rule: place.rule })
             .collect(),
     });
     *record = record.clone().with_finding(Finding::ResponseSecretLeak);
@@ -115,13 +111,6 @@ fn scope(document: &Document) -> RedactionScope<'_> {
         }
     }
     scope
-}
-
-fn shortened(pointer: &str) -> Box<str> {
-    match pointer.char_indices().nth(POINTER_CHARS_MAX) {
-        Some((end, _)) => format!("{}…", pointer.get(..end).unwrap_or_default()).into(),
-        None => pointer.into(),
-    }
 }
 
 impl Session {

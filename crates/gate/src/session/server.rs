@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::duty::redact::Redaction;
-use crate::evidence::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
+use crate::evidence::record::{AuditRecord, CallId, Event, Now, Outcome};
 use crate::evidence::refusal::{Addressee, Refusal, malformed_position};
 use crate::evidence::step::{Act, Payload, Permitted, Routing, Step};
 use crate::wire::document::Value;
@@ -16,7 +16,7 @@ use crate::wire::name::bad_name;
 use crate::wire::protocol::{Direction, Era, Revision};
 
 use super::answer::{EmbeddingMessage, task_problem};
-use super::client::{ReasonedRefusal, denied_facts, enforce};
+use super::client::{ReasonedRefusal, denied_facts, enforce, finding_of, observed_record};
 use super::expected::Declared;
 use super::question::{Lookups, Question};
 use super::redaction::{redacted, redactions};
@@ -119,7 +119,7 @@ impl Session {
         let explained = |mut record: AuditRecord| {
             record.bytes = u64::try_from(raw.len()).ok();
             record.digest = Some(gate.digest(raw));
-            record.decision = Some(gate.refused(&refusal, Some(place.clone())));
+            record.decision = Some(gate.refused(&refusal, Some(&place)));
             match refusal.finding() {
                 Some(finding) => record.with_finding(finding),
                 None => record,
@@ -263,13 +263,11 @@ impl Session {
         record.bytes = u64::try_from(frame.document().raw().len()).ok();
         let digest = gate.digest(frame.document().raw());
         record.digest = Some(digest.clone());
-
         if let Some(refusal) = self.refused_before_policy_to_client(gate, &question) {
             record.event = Event::Denial;
             record.decision = Some(gate.refused(&refusal, None));
-            // MCP 2026-07-28 has no requests of servers on any transport, so none is answered.
-            let answerable = self.protocol.era == Era::Legacy && refusal != Refusal::DuplicateId;
-            return self.refuse_server(record, &refusal, id.filter(|_| answerable), &call);
+            let answered = id.filter(|_| self.is_answerable(&refusal));
+            return self.refuse_server(record, &refusal, answered, &call);
         }
         let mut also = Vec::new();
         let decision = gate.policy().decide(&question.request(self, now));
@@ -284,38 +282,46 @@ impl Session {
         let precheck = uncorrelated.map(|(refusal, why)| ReasonedRefusal::of(refusal, why));
         record.set_input(gate.recorded(|| question.request(self, now)));
         let passed =
-            enforce(gate, &question, &decision, precheck, now).and_then(|(set, verdict)| {
+            enforce(gate, &question, &decision, precheck, now).and_then(|(set, verdict, seen)| {
                 let document = set.as_ref().unwrap_or(frame).document();
                 let redacted = redacted(gate, document, &redact, &mut record)
                     .map_err(|refusal| ReasonedRefusal::of(refusal, "it cannot be redacted"))?;
                 let set = set.as_ref().map(|frame| frame.document().raw().clone());
-                Ok((redacted.or(set), verdict))
+                Ok((redacted.or(set), verdict, seen))
             });
         let edited = match passed {
-            Ok((edited, verdict)) => {
-                record.decision = Some(verdict);
+            Ok((edited, verdict, seen)) => {
+                record = observed_record(record, verdict, seen.as_ref());
                 edited
             }
             Err(refused) => {
                 record.decision = Some(denied_facts(&decision, &refused, true));
                 record.event = Event::Denial;
-                let record = record.with_finding(refusal_finding(&refused));
+                let record = record.with_finding(finding_of(&refused.refusal));
                 return self.refuse_server(record, &refused.refusal, id, &call).with_records(also);
             }
         };
         if let Some(id) = id {
-            self.server_requests
-                .insert(id.clone(), ServerRequest { started: now.uptime, facts, digest, redact });
-        } else if question.row.is_some_and(|row| row.role == Role::Cancel) {
-            // The server cancels its own request, so an answer of the client is no longer accepted.
-            also.extend(self.cancel_server_request(frame, now));
+            let asked = ServerRequest { started: now.uptime, facts, digest, redact };
+            self.server_requests.insert(id.clone(), asked);
+        } else {
+            also.extend(self.cancel_server_request(&question, now));
         }
         Step::new(record, Act::Deliver(released(frame, edited))).with_records(also)
     }
 
-    /// Ends a request of the server that the server cancels before the client answered it.
-    fn cancel_server_request(&mut self, frame: &Frame, now: Now) -> Option<AuditRecord> {
-        let asked = frame.named_id("requestId").and_then(|id| self.server_requests.remove(&id))?;
+    /// Whether a server waits for the refusal of its request: MCP 2026-07-28 has no requests of
+    /// servers on any transport.
+    fn is_answerable(&self, refusal: &Refusal) -> bool {
+        self.protocol.era == Era::Legacy && *refusal != Refusal::DuplicateId
+    }
+
+    /// Ends a request of the server that the server cancels before the client answered it, so that
+    /// an answer is no longer accepted. `None` for any other notification.
+    fn cancel_server_request(&mut self, question: &Question<'_>, now: Now) -> Option<AuditRecord> {
+        question.row.filter(|row| row.role == Role::Cancel)?;
+        let named = question.frame.named_id("requestId")?;
+        let asked = self.server_requests.remove(&named)?;
         let mut record = self.record_of(Event::Outcome, &asked.facts, now);
         record.outcome = Some(Outcome::Cancelled);
         Some(record)
@@ -396,10 +402,6 @@ impl Session {
         );
         Step::new(record, Act::Forward(permitted))
     }
-}
-
-fn refusal_finding(refused: &ReasonedRefusal) -> Finding {
-    refused.refusal.finding().unwrap_or(Finding::ToolDenied)
 }
 
 fn outcome_of(frame: &Frame) -> Outcome {
