@@ -8,7 +8,6 @@
 //! accepted with prior knowledge only (RFC 9113 §3.3); no request is upgraded.
 
 mod framing;
-mod budget;
 mod shares;
 mod connection_state;
 mod connections;
@@ -50,7 +49,6 @@ use tokio_util::task::TaskTracker;
 
 use self::admission::Allowed;
 use self::answers::Answers;
-use self::budget::{Budget, YieldingBudget};
 use self::connection_state::{
     ConnectionLimits, ConnectionState, ConnectionTimeouts, WatchedStream,
 };
@@ -68,6 +66,7 @@ use super::Shared;
 use super::oauth::{OAuth, challenge};
 use super::session::SessionHandle;
 use super::upstream::Upstream;
+use crate::budget::{Budget, YieldingBudget};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::Protected;
 

@@ -15,6 +15,7 @@
 //! | `registry` | Sessions by id, each bound to its principal. |
 //! | [`sse`] | Reads and writes event streams. |
 //! | [`oauth`] | Verifies access tokens, or relabels the OAuth metadata of servers that verify them. |
+//! | `budget` | Bounded counters of bytes, streams and requests. |
 //! | `aside` | Keeps long work off the serving threads. |
 //! | [`admin`] | Liveness and readiness, on a listener of its own. |
 //! | [`clock`] | The only reader of clocks. |
@@ -31,6 +32,7 @@ use bartizan_gate::session::{Gate, UpstreamFailure};
 
 pub mod clock;
 mod aside;
+mod budget;
 mod session;
 pub mod sse;
 mod registry;

@@ -18,8 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use super::budget::{Budget, Reservation};
 use super::framing::FramingWatch;
+use crate::budget::{Budget, Reservation};
 use crate::clock::Clock;
 use bartizan_gate::session::DoorRefusal;
 

@@ -8,10 +8,10 @@ use ::http::header::ACCEPT;
 use ::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 
-use super::budget::Reservation;
 use super::event_ids::EventScope;
 use super::sessions::LegacySession;
 use super::{HttpTimeouts, ListenerState, RouteState, bearer};
+use crate::budget::Reservation;
 use crate::session::{SessionHandle, StepOutcome};
 use crate::upstream::SendContext;
 use bartizan_gate::evidence::record::{CallId, Now};

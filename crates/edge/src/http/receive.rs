@@ -11,7 +11,6 @@ use hyper::body::Incoming;
 
 use super::bearer::Caller;
 use super::body::{self, BodyLimits, BodyMemory};
-use super::budget::Reservation;
 use super::connection_state::ConnectionState;
 use super::in_flight::{Exchange, PROTOCOL_VERSION, SessionStart};
 use super::refusals::Refused;
@@ -21,6 +20,7 @@ use super::sessions::LegacySession;
 use super::shares::{Share, request_slots};
 use super::well_known::Site;
 use super::{ListenerState, RouteState, admission, bearer, close_sessions, legacy_sse, well_known};
+use crate::budget::Reservation;
 use crate::listed::listed;
 use crate::registry::mint;
 use crate::session::{SessionHandle, StepOutcome};

@@ -8,8 +8,8 @@
 //! of the server. The edge calls it, one step at a time under a lock.
 
 pub mod tasks;
-pub mod protected;
 mod definitions;
+pub mod protected;
 mod enforcement;
 mod expected;
 mod question;
@@ -31,7 +31,7 @@ use bytes::Bytes;
 
 pub use enforcement::{DoorFacts, Gate, GateConfig, Mode};
 
-pub use self::definitions::ToolStatus;
+pub use self::definitions::{ToolDefinition, ToolStatus};
 pub use self::redelivery::Redelivery;
 pub use crate::evidence::refusal::DoorRefusal;
 pub use crate::session::protected::{Protected, RefusalForm};

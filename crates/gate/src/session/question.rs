@@ -10,7 +10,7 @@ use crate::question::handles::KnownHandles;
 use crate::question::operation::Operation;
 use crate::question::pack::Effect;
 use crate::question::status::DefinitionStatus;
-use crate::session::protected::ToolDefinition;
+use crate::session::definitions::ToolDefinition;
 use crate::session::tasks::TaskCreation;
 use crate::wire::document::{Kind, Value};
 use crate::wire::frame::Frame;

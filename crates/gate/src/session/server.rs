@@ -11,7 +11,7 @@ use crate::evidence::step::{Act, Payload, Permitted, Routing, Step};
 use crate::wire::document::Value;
 use crate::wire::frame::{Frame, Id, Malformed, Message, Sender};
 use crate::wire::headers::{META_SERVER_INFO, META_SUBSCRIPTION_ID};
-use crate::wire::method::Role;
+use crate::wire::method::{Method, Role};
 use crate::wire::name::bad_name;
 use crate::wire::protocol::{Direction, Era, Revision};
 
@@ -101,6 +101,9 @@ impl Session {
                 self.server_answers(gate, frame, within, redelivery, now)
             }
             Message::Request { method, .. } | Message::Notification { method } => {
+                if Method::named(method).is_some_and(|row| row.role == Role::ToolsChanged) {
+                    self.server.definitions_changed();
+                }
                 self.server_asks(gate, frame, within, method, now)
             }
         }
@@ -253,9 +256,6 @@ impl Session {
         let known =
             Lookups { task: task.as_ref().and_then(|it| it.as_deref()), ..Lookups::default() };
         let question = Question::of(self, frame, name, Direction::ToClient, self.protocol, known);
-        if question.row.is_some_and(|row| row.role == Role::ToolsChanged) {
-            self.server.definitions_changed();
-        }
         let facts = question.facts(&call);
         let event = if id.is_some() { Event::Intent } else { Event::Notice };
         let mut record = self.record_of(event, &facts, now);
