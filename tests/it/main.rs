@@ -3,6 +3,7 @@
 mod audit_cli;
 mod batches;
 mod bundles;
+mod calls;
 mod cli;
 mod config;
 mod confine;
@@ -39,6 +40,7 @@ mod rego;
 mod reload;
 mod scopes;
 mod sim;
+mod sim_calls;
 mod sse;
 mod stdio_edge;
 mod threats;

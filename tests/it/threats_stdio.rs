@@ -200,10 +200,19 @@ fn a_line_is_one_message_to_every_reader() {
     let mut wrapped = Wrapped::start(ANSWERING);
     let mut expected = Vec::new();
     let (mut wrong, mut denied) = (Vec::new(), 0);
-    for (name, line, fate) in lines() {
+    for (id, (name, line, fate)) in (100..).zip(lines()) {
+        // No id comes twice.
+        let renumbered = |text: &str| text.replace("\"id\":1", &format!("\"id\":{id}"));
+        let (line, fate) = match fate {
+            Fate::Passes(read) => {
+                let line = renumbered(std::str::from_utf8(&line).unwrap()).into_bytes();
+                (line, Fate::Passes(renumbered(&read)))
+            }
+            other @ (Fate::Refused(_) | Fate::Nothing) => (line, other),
+        };
         wrapped.send(&line);
         // Whatever the line does, the next one is answered after it, and by itself.
-        let mark = get_flag(7);
+        let mark = get_flag(1000 + id);
         wrapped.send(&mark);
         if let Fate::Passes(read) = &fate {
             expected.extend_from_slice(format!("{read}\n").as_bytes());
@@ -212,7 +221,7 @@ fn a_line_is_one_message_to_every_reader() {
         if !matches!(fate, Fate::Nothing) {
             let got = wrapped.receive();
             let fits = match &fate {
-                Fate::Passes(_) => got == answered(1),
+                Fate::Passes(_) => got == answered(id),
                 Fate::Refused(code) => {
                     denied += 1;
                     got.starts_with(r#"{"jsonrpc":"2.0","id":null,"error":"#)
@@ -225,7 +234,7 @@ fn a_line_is_one_message_to_every_reader() {
                 wrong.push(format!("{name}: the client got {got}"));
             }
         }
-        if wrapped.receive() != answered(7) {
+        if wrapped.receive() != answered(1000 + id) {
             wrong.push(format!("{name}: the line after it was lost"));
             break;
         }
@@ -446,10 +455,11 @@ fn a_legal_body_becomes_one_line() {
         ("\u{20}", "\"\u{2029}\u{feff}\""),
     ]) {
         let body = format!(
-            "{end}{{{end}\"jsonrpc\":\"2.0\",\"method\":\"tools/call\",\"params\":{{\"name\":\"get_flag\",\"arguments\":{{\"key\":{text},\"x\":{end}{smuggled}{end}}}}},{end}\"id\":\"c\"{end}}}{end}"
+            "{end}{{{end}\"jsonrpc\":\"2.0\",\"method\":\"tools/call\",\"params\":{{\"name\":\"get_flag\",\"arguments\":{{\"key\":{text},\"x\":{end}{smuggled}{end}}}}},{end}\"id\":\"c{number}\"{end}}}{end}"
         );
         let reply = firewall.send(&post(body, &headers));
-        assert_eq!(reply.text(), r#"{"jsonrpc":"2.0","result":{},"id":"c"}"#, "{end:?}");
+        let expected = format!(r#"{{"jsonrpc":"2.0","result":{{}},"id":"c{number}"}}"#);
+        assert_eq!(reply.text(), expected, "{end:?}");
         let text = text.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029");
         lines.push(format!(
             "{{\"jsonrpc\":\"2.0\",\"method\":\"tools/call\",\"params\":{{\"name\":\"get_flag\",\"arguments\":{{\"key\":{text},\"x\":{smuggled}}}}},\"id\":{number}}}"

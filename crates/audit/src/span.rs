@@ -118,6 +118,8 @@ impl Assembler {
         };
         let trace_id =
             caller.map_or_else(|| TraceId::from_bytes(digest("trace", first, &key)), |p| p.0);
+        // A message that was withheld may belong to a call that has a span of its own.
+        let span_key = if first.event == "drop" { format!("{key}\n{}", first.seq) } else { key };
         let end = time(last);
         let start = match (first.seq == last.seq, last.duration_us, first.duration_us) {
             (_, Some(micros), _) => back(end, micros),
@@ -136,7 +138,7 @@ impl Assembler {
         attributes.text("network.transport", transport);
         attributes.text("bartizan.principal", first.principal.as_deref());
         SpanData {
-            span_context: context(trace_id, SpanId::from_bytes(digest("server", first, &key))),
+            span_context: context(trace_id, SpanId::from_bytes(digest("server", first, &span_key))),
             parent_span_id: caller.map_or(SpanId::INVALID, |parent| parent.1),
             parent_span_is_remote: caller.is_some(),
             span_kind: SpanKind::Server,

@@ -26,6 +26,7 @@ use ::http::header::CONTENT_TYPE;
 use ::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 
+use bartizan_gate::duty::duties::Duties;
 use bartizan_gate::evidence::record::Now;
 use bartizan_gate::evidence::step::{Act, AuditSink, Step, Unrecorded};
 use bartizan_gate::session::{Gate, UpstreamFailure};
@@ -129,6 +130,9 @@ pub struct ServerEvent {
     pub retry: Option<u64>,
     /// SSE comment lines, joined by LF.
     pub comment: Option<Box<str>>,
+    /// Present if the message names no call and came on a line that calls share, so that chance
+    /// decides who reads it: what every call on the line demands of it.
+    pub stray: Option<Arc<Duties>>,
 }
 
 /// How a server answered one permitted message.

@@ -740,6 +740,8 @@ fn faces() -> BTreeSet<(i64, String, u16)> {
         Refusal::Headers(HeaderMismatch::NoMeta),
         Refusal::BadName("name"),
         Refusal::DuplicateId,
+        Refusal::TokenInUse,
+        Refusal::SessionSpent,
         Refusal::Unsolicited,
         Refusal::Busy,
         Refusal::Unrecorded,

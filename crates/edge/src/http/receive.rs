@@ -23,7 +23,7 @@ use super::{ListenerState, RouteState, admission, bearer, close_sessions, legacy
 use crate::budget::Reservation;
 use crate::listed::listed;
 use crate::registry::mint;
-use crate::session::{SessionHandle, StepOutcome};
+use crate::session::{GoneClient, SessionHandle, StepOutcome};
 use crate::upstream::{LAST_EVENT_ID, SESSION_ID, SendContext};
 use bartizan_gate::evidence::step::{Act, Dispatch, Permitted};
 use bartizan_gate::question::access::Principal;
@@ -130,10 +130,9 @@ async fn receive(
     } else {
         Vec::new()
     };
-    let resumes = opens && !modern;
     let who = (&**route, &*principal);
-    let resumes = resume(inner, who, (legacy.as_deref(), resumes), &mut parts.headers);
-    let resumes = resumes.map_err(reject)?;
+    let may_resume = (legacy.as_deref(), opens && !modern);
+    let resumes = resume(inner, who, may_resume, &mut parts.headers).map_err(reject)?;
     let session = legacy
         .as_ref()
         .map_or_else(|| new_session(inner, route, &principal), |known| Arc::clone(&known.session));
@@ -143,6 +142,7 @@ async fn receive(
         headers: parts.headers,
         session: legacy.as_ref().map(|legacy| legacy.server_id.clone()),
         principal,
+        departure: None,
     };
     Ok(Received {
         route: Arc::clone(route),
@@ -285,6 +285,10 @@ impl Received {
         };
         if begins == SessionStart::SelfMinted {
             self.context.session = mint();
+        }
+        if self.route.upstream.http().is_none() && permitted.protocol().era == Era::Modern {
+            let gone = GoneClient::of(&self.session, permitted.call());
+            self.context.departure = Some(Arc::new(gone));
         }
         let mut headers = std::mem::take(&mut self.context.headers);
         if endless {

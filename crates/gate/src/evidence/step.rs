@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use super::record::{AuditRecord, CallId, Event, Outcome};
 use super::text::Listed;
+use crate::duty::duties::Duties;
 use crate::question::handles::PendingUpdate;
 use crate::wire::document::minify;
 use crate::wire::frame::{Frame, Id, Message};
@@ -57,6 +58,7 @@ pub struct Permitted {
     protocol: Protocol,
     call: CallId,
     routing: Routing,
+    duties: Duties,
 }
 
 /// The routing headers (P11) that must accompany a permitted message over HTTP.
@@ -84,7 +86,12 @@ impl Permitted {
             | Payload::Batch(..)
             | Payload::Refusal(_) => None,
         };
-        Self { payload, method, protocol, call, routing }
+        Self { payload, method, protocol, call, routing, duties: Duties::default() }
+    }
+
+    /// Notes what its call demands of messages that name no call.
+    pub(crate) fn under(self, duties: Duties) -> Self {
+        Self { duties, ..self }
     }
 
     /// How to send it.
@@ -155,6 +162,11 @@ impl Permitted {
     /// The id of the call that it belongs to.
     pub fn call(&self) -> &CallId {
         &self.call
+    }
+
+    /// What its call demands of messages that name no call, on the line that it is sent on.
+    pub fn duties(&self) -> &Duties {
+        &self.duties
     }
 
     /// The routing headers that must accompany it over HTTP.

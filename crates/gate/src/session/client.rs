@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::duty::arguments;
 use crate::duty::decision::Listing;
 use crate::duty::decision::{Decision, Effect, Engine, Obligation, Origin, Reason};
+use crate::duty::duties::Duties;
 use crate::duty::limit::BucketKey;
 use crate::duty::pdp::ListEntry;
 use crate::duty::pdp::RecordedInput;
@@ -27,13 +28,15 @@ use crate::question::status::DefinitionStatus;
 use crate::session::definitions::ToolDefinition;
 use crate::session::protected::RefusalForm;
 use crate::wire::document::Value;
-use crate::wire::frame::{Frame, Id, Malformed, Message, Sender};
+use crate::wire::frame::{Frame, Id, Malformed, Message, Sender, write_id};
 use crate::wire::headers::{self, RoutingHeaders};
 use crate::wire::method::{Action, List, Method, Role, Subject};
 use crate::wire::name::bad_name;
 use crate::wire::protocol::{Direction, Era, Transport};
 
-use super::expected::Expected;
+use super::expected::{Expected, reads_alike};
+use super::ids::alike;
+use super::owed::Unanswered;
 use super::question::{Lookups, Question, client_of, protocol_of};
 use super::redaction::redactions;
 use super::{Arrival, CallFacts, Gate, InFlightCall, Session, id_text};
@@ -50,6 +53,10 @@ type Obligations = Listed<Text<Label>, OBLIGATIONS_MAX>;
 
 /// Resources that one `subscriptions/listen` may name; the policy is asked about each.
 const LISTEN_URIS_MAX: usize = 256;
+
+/// A client's `notifications/cancelled`, up to the id that it names.
+const WITHDRAWAL: &[u8] =
+    br#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"#;
 
 /// A refusal with the reasons for its record.
 pub(super) struct ReasonedRefusal {
@@ -74,10 +81,45 @@ impl ReasonedRefusal {
 impl Session {
     /// Handles a message of the client. The act is `Forward`, `Deliver` (a refusal) or `Drop`.
     pub fn client_frame(&mut self, gate: &Gate, arrival: &Arrival, now: Now) -> Step {
+        self.client_arrival(gate, arrival, Attempt::First, now)
+    }
+
+    /// Handles a message of the client that is sent once more, because the server no longer knew
+    /// the session and did nothing with the first attempt. The client sent it once, so its id is
+    /// no second use, and the redactions of the first attempt hold for the second. A repeated
+    /// `initialize` begins a session of the server in which the server counts its ids anew.
+    pub fn client_frame_again(&mut self, gate: &Gate, arrival: &Arrival, now: Now) -> Step {
+        self.client_arrival(gate, arrival, Attempt::Again, now)
+    }
+
+    /// Decides whether the server is told that the client of `call` no longer waits, where nothing
+    /// but a message tells it: the client's own `notifications/cancelled` takes the usual way. The
+    /// call stays in flight; the edge settles it. The act is `Forward`, or anything else if nothing
+    /// may be sent. `None` if `call` has its outcome already.
+    pub fn withdraw(&mut self, gate: &Gate, call: &CallId, now: Now) -> Option<Step> {
+        let mut entries = self.calls.values().filter(|entry| entry.exchange == *call);
+        let id = entries.find_map(|entry| entry.id.as_ref())?;
+        let mut raw = Vec::from(WITHDRAWAL);
+        write_id(&mut raw, id);
+        raw.extend_from_slice(b"}}");
+        let arrival = Arrival { raw: raw.into(), ..Arrival::default() };
+        Some(self.client_arrival(gate, &arrival, Attempt::ForGone, now))
+    }
+
+    fn client_arrival(
+        &mut self,
+        gate: &Gate,
+        arrival: &Arrival,
+        attempt: Attempt,
+        now: Now,
+    ) -> Step {
         let call = gate.next_call();
         let Arrival { raw, headers, .. } = arrival;
         match Frame::read(raw.clone(), Sender::Client, &gate.config.frame) {
-            Ok(frame) => self.client_message(gate, &Arc::new(frame), arrival, (&call, &call), now),
+            Ok(frame) => {
+                let call = CallName { call: &call, exchange: &call, attempt };
+                self.client_message(gate, &Arc::new(frame), arrival, call, now)
+            }
             Err(Malformed::Batch) if self.takes_batches(headers.as_ref()) => {
                 self.client_batch(gate, arrival, &call, now)
             }
@@ -91,7 +133,7 @@ impl Session {
         gate: &Gate,
         frame: &Arc<Frame>,
         Arrival { headers, traceparent, .. }: &Arrival,
-        (call, exchange): (&CallId, &CallId),
+        CallName { call, exchange, attempt }: CallName<'_>,
         now: Now,
     ) -> Step {
         let protocol = protocol_of(self.protocol, frame, headers.as_ref());
@@ -135,6 +177,7 @@ impl Session {
             id,
             facts,
             exchange,
+            attempt,
             redact,
             now,
             input: None,
@@ -151,7 +194,7 @@ impl Session {
         if let Some(member) = bad_name(name, row, frame.params()) {
             return self.refuse(&message, &Refusal::BadName(member), None);
         }
-        if let Some(refusal) = self.refused_before_policy(gate, &question, id) {
+        if let Some(refusal) = self.refused_before_policy(&message, &question) {
             return self.refuse(&message, &refusal, None);
         }
         // Only a message that is read as the server will read it tells about the conversation.
@@ -191,11 +234,11 @@ impl Session {
 
     /// Returns why a message is refused without asking the policy, if it is.
     fn refused_before_policy(
-        &self,
-        gate: &Gate,
+        &mut self,
+        message: &ClientMessage<'_>,
         question: &Question<'_>,
-        id: Option<&Id>,
     ) -> Option<Refusal> {
+        let id = message.id;
         let modern = question.protocol.era == Era::Modern;
         // Over a pipe, a modern conversation does not make a request modern: a server that reads
         // each request by itself would take this one for a legacy one (threat E2).
@@ -207,10 +250,56 @@ impl Session {
         if question.is_misplaced() {
             return Some(Refusal::UnknownMethod);
         }
-        if id.is_some_and(|id| self.ids.contains_key(id)) {
+        self.out_of_turn(message)
+    }
+
+    /// Returns why a message is refused by what the session has seen before, if it is.
+    fn out_of_turn(&mut self, message: &ClientMessage<'_>) -> Option<Refusal> {
+        let ClientMessage { gate, frame, row, id, attempt, now, .. } = *message;
+        let repeats = |id| self.owed.is_rejected(id, || gate.digest(frame.document().raw()));
+        let again = attempt == Attempt::Again || id.is_some_and(repeats);
+        let role = row.map(|row| row.role);
+        if id.is_some_and(|id| self.is_used(id, again)) {
             return Some(Refusal::DuplicateId);
         }
-        (self.calls.len() >= gate.config.in_flight_max).then_some(Refusal::Busy)
+        if role == Some(Role::Cancel) && self.cancelled_by(frame).is_none() {
+            return Some(Refusal::NotInFlight);
+        }
+        let token = frame.progress_token().filter(|_| id.is_some() && !again);
+        if token.is_some_and(|token| self.is_token_used(&token)) {
+            return Some(Refusal::TokenInUse);
+        }
+        let open = self.ids.len().saturating_add(1);
+        if id.is_some() && !(self.used.has_room(open) && self.owed_tokens.has_room(open)) {
+            return Some(Refusal::SessionSpent);
+        }
+        let in_flight = self.calls.len().saturating_add(self.owed.counted(now.uptime));
+        let most = gate.config.in_flight_max;
+        // A cancellation takes the place of the request that it ends.
+        (in_flight >= most && role != Some(Role::Cancel)).then_some(Refusal::Busy)
+    }
+
+    /// Whether the client has used this id, or one that reads alike, for a request in the session
+    /// (MCP, basic, "Requests"). `again`: the request is the first attempt's own repetition.
+    fn is_used(&self, id: &Id, again: bool) -> bool {
+        let open = |id: &Id| self.ids.contains_key(id);
+        open(id) || alike(id).as_ref().is_some_and(open) || (!again && self.used.contains(id))
+    }
+
+    /// Whether progress with this token may belong to another request: one in flight, one that
+    /// ended without an answer, or a task.
+    fn is_token_used(&self, token: &Id) -> bool {
+        let same = |other: &Id| reads_alike(token, other);
+        let mut open = self.calls.values().filter_map(|entry| entry.expected.token.as_ref());
+        open.any(same) || self.task_tokens.iter().any(same) || self.owed_tokens.contains(token)
+    }
+
+    /// The key of the request that a cancellation names: one in flight, and not `initialize`, which
+    /// a client must not cancel (MCP 2025-11-25, cancellation, "Behavior Requirements").
+    fn cancelled_by(&self, frame: &Frame) -> Option<u64> {
+        let order = *self.ids.get(&frame.named_id("requestId")?)?;
+        let method = self.calls.get(&order)?.method;
+        method.is_none_or(|method| method.role != Role::Handshake).then_some(order)
     }
 
     /// Asks the policy. `subscriptions/listen` reads each resource that it names, so the policy
@@ -301,8 +390,15 @@ impl Session {
             record = record.with_finding(refusal.finding().unwrap_or_else(pinned));
         }
         let cancelled = self.cancels(message);
+        let mut redact = message.redact.clone();
+        redact.extend(message.id.map(|id| self.first_attempt(id)).unwrap_or_default());
+        self.duties.add(&redact);
+        let duties = Duties::of(&redact);
         if message.row.is_some_and(|row| row.role == Role::Handshake) {
             self.begins_anew();
+            if message.attempt == Attempt::Again {
+                self.server_used.clear();
+            }
         }
         let on_success = self.on_success(message.gate, question, edited.as_ref(), message.now);
         self.track(InFlightCall {
@@ -314,22 +410,29 @@ impl Session {
             method: question.method,
             operation: question.operation.clone(),
             expected: Expected::of(message.frame, question.method, question.protocol),
-            redact: message.redact.clone(),
+            redact,
+            digest: record.digest.clone(),
             on_success,
         });
         let unrecorded = Refusal::unrecorded(message.addressee());
         let sent = edited.map_or_else(|| Arc::clone(message.frame), Arc::new);
         let payload = Payload::Message(sent);
         let permitted = Permitted::issue_proof(payload, question.protocol, call, routing);
+        let permitted = permitted.under(duties);
         Step::new(record, Act::Forward(permitted)).if_unrecorded(unrecorded).with_records(cancelled)
     }
 
     /// If this is a cancellation, ends the request that it names. An answer that still comes is
-    /// withheld.
+    /// withheld, and recorded as the answer to that request.
     fn cancels(&mut self, message: &ClientMessage<'_>) -> Option<AuditRecord> {
-        message.row.filter(|row| row.role == Role::Cancel)?;
-        let entry = self.end_request(&message.frame.named_id("requestId")?)?;
-        Some(self.outcome_record(&entry, Outcome::Cancelled, message.now))
+        let cancels = message.row.is_some_and(|row| row.role == Role::Cancel);
+        if !cancels || message.attempt == Attempt::ForGone {
+            return None;
+        }
+        let entry = self.end_call(self.cancelled_by(message.frame)?)?;
+        let record = self.outcome_record(&entry, Outcome::Cancelled, message.now);
+        self.keep_owed([entry], Unanswered::Cancelled, message.now);
+        Some(record)
     }
 
     fn refuse(
@@ -361,7 +464,9 @@ impl Session {
         to: Addressee<'_>,
     ) -> Step {
         let unrecorded = Refusal::unrecorded(to);
-        if to.id.is_none() && self.protocol.transport == Transport::Stdio {
+        // A cancellation may cross the answer on its way, which is no fault of the client.
+        let late = *refusal == Refusal::NotInFlight;
+        if to.id.is_none() && (late || self.protocol.transport == Transport::Stdio) {
             return Step::new(record, Act::Drop);
         }
         Step::new(record, Act::Deliver(refusal.released(to))).if_unrecorded(unrecorded)
@@ -503,6 +608,25 @@ fn with_argument(
     Frame::read(body, sender, limits).ok()
 }
 
+/// Who sends a message, and how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// The client, for the first time.
+    First,
+    /// The edge, once more: see [`Session::client_frame_again`].
+    Again,
+    /// The edge, for a client that has disconnected: see [`Session::withdraw`].
+    ForGone,
+}
+
+/// The ids of a message's call and of its exchange, and who sends it.
+#[derive(Clone, Copy)]
+pub(super) struct CallName<'a> {
+    pub(super) call: &'a CallId,
+    pub(super) exchange: &'a CallId,
+    pub(super) attempt: Attempt,
+}
+
 /// One request or notification of the client, with what its record and its answer need.
 struct ClientMessage<'a> {
     gate: &'a Gate,
@@ -512,6 +636,7 @@ struct ClientMessage<'a> {
     id: Option<&'a Id>,
     facts: CallFacts,
     exchange: &'a CallId,
+    attempt: Attempt,
     redact: Vec<Redaction>,
     now: Now,
     /// The policy input for the record, once the policy was asked.

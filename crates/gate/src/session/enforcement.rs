@@ -23,6 +23,11 @@ use crate::wire::frame::FrameLimits;
 use crate::wire::hex::hex;
 use crate::wire::protocol::Era;
 
+/// What the key of call ids is derived with. No frame is these bytes, so no digest is the key.
+const CALL_IDS: &[u8] = b"bartizan call ids\0";
+/// Length of a call id before it is written as hexadecimal digits, bytes.
+const CALL_ID_BYTES: usize = 16;
+
 /// Whether decisions are enforced (`mode` in the configuration).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -44,7 +49,7 @@ pub struct GateConfig {
     pub in_flight_max: usize,
     /// Rate-limit buckets at most.
     pub buckets_max: usize,
-    /// A random text, new at each start: the first part of every call id.
+    /// A random text, new at each start: call ids of two runs differ by it.
     pub boot: Box<str>,
     /// Key of the HMAC-SHA-256 digests in records.
     pub digest_key: [u8; 32],
@@ -69,6 +74,7 @@ pub struct Gate {
     pdp: ArcSwap<Arc<dyn Pdp>>,
     pub(super) limits: RateLimits,
     calls: AtomicU64,
+    call_ids: Hmac<Sha256>,
     digest: Hmac<Sha256>,
     inputs: Inputs,
     memory: Arc<MemoryBudget>,
@@ -95,9 +101,24 @@ impl Gate {
             *to = from;
         }
         let digest = Hmac::<Sha256>::new(&block.into());
+        let call_ids = Self::call_ids(&digest, &config.boot);
         let pdp = ArcSwap::from_pointee(pdp);
         let memory = MemoryBudget::new(Self::MEMORY_BYTES_DEFAULT);
-        Self { config, pdp, limits, calls: AtomicU64::new(0), digest, inputs: Inputs::None, memory }
+        let (calls, inputs) = (AtomicU64::new(0), Inputs::None);
+        Self { config, pdp, limits, calls, call_ids, digest, inputs, memory }
+    }
+
+    /// The function from the number of a call to its id: HMAC-SHA-256 under a key that is derived
+    /// from that of the digests for this run alone.
+    fn call_ids(digest: &Hmac<Sha256>, boot: &str) -> Hmac<Sha256> {
+        let mut mac = digest.clone();
+        mac.update(CALL_IDS);
+        mac.update(boot.as_bytes());
+        let mut block = [0_u8; 64];
+        for (to, from) in block.iter_mut().zip(mac.finalize().into_bytes()) {
+            *to = from;
+        }
+        Hmac::new(&block.into())
     }
 
     /// Sets how many bytes may be kept between messages for all principals together. Default:
@@ -194,9 +215,14 @@ impl Gate {
         self.config.mode == Mode::Observe
     }
 
+    /// A new call id: 128 bits that look random without the key. The agent sees it as
+    /// `decision_id`, so it must not tell how many calls others have made.
     pub(super) fn next_call(&self) -> CallId {
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
-        format!("{}-{number:x}", self.config.boot).into()
+        let mut mac = self.call_ids.clone();
+        mac.update(&number.to_be_bytes());
+        let tag = mac.finalize().into_bytes();
+        hex(tag.get(..CALL_ID_BYTES).unwrap_or(&tag)).into()
     }
 
     /// Returns the keyed digest of `bytes` for a record. Equal bytes have equal digests, but a

@@ -115,6 +115,9 @@ impl Session {
         if progress && !self.is_progress_in_flight(within, question.frame) {
             return Some((Refusal::Unsolicited, "progress of no request in flight"));
         }
+        if self.duties.redactions().is_none() {
+            return Some((Refusal::Withheld, "more redactions than can be remembered"));
+        }
         if question.protocol.era == Era::Modern && !self.is_subscribed(within, question) {
             return Some((Refusal::Unsolicited, "news that nobody subscribed to"));
         }

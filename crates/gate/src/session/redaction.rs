@@ -1,7 +1,7 @@
 //! Applies redactions: which of them concern a message, and what its record says.
 //!
-//! The redactions of a call apply to its answer, to messages of the server in the same exchange, to
-//! the task that the call creates, and to that task's results.
+//! The redactions of a call apply to its answer, to the task that the call creates, to that task's
+//! results, and to every later message of the session that names no call ([`Duties`](crate::duty::duties::Duties)).
 
 use bytes::Bytes;
 
@@ -114,14 +114,12 @@ fn scope(document: &Document) -> RedactionScope<'_> {
 }
 
 impl Session {
-    /// The redactions of a message of the server in the exchange `within`. Outside any exchange it
-    /// may concern every call in flight, so the redactions of all of them apply.
-    pub(super) fn redactions_within<'a>(
+    /// The redactions of the calls in flight in one exchange.
+    pub(super) fn redactions_of<'a>(
         &'a self,
-        within: Option<&'a CallId>,
+        exchange: &'a CallId,
     ) -> impl Iterator<Item = &'a Redaction> {
-        let here =
-            move |entry: &&super::InFlightCall| within.is_none_or(|call| entry.exchange == *call);
+        let here = move |entry: &&super::InFlightCall| entry.exchange == *exchange;
         self.calls.values().filter(here).flat_map(|entry| &entry.redact)
     }
 }

@@ -36,7 +36,7 @@ impl Session {
         call: &CallId,
         now: Now,
     ) -> Step {
-        let asked = id.and_then(|id| Some((id, self.server_requests.remove(id)?)));
+        let asked = id.and_then(|id| Some((id, self.end_server_request(id)?)));
         let Some((id, asked)) = asked else {
             let facts = CallFacts::bare(call, Direction::ToServer, self.protocol);
             let mut record = self.record_of(Event::Denial, &facts, now);
