@@ -199,8 +199,7 @@ impl Builder {
             }
             Event::MappingStart(anchor, tag) => {
                 refuse_properties(anchor, tag.is_some(), line, faults);
-                let kind =
-                    OpenKind::Map { members: Vec::new(), lines: HashMap::new(), key: None };
+                let kind = OpenKind::Map { members: Vec::new(), lines: HashMap::new(), key: None };
                 self.begin(kind, line, faults)
             }
             Event::SequenceEnd | Event::MappingEnd => {
@@ -523,6 +522,22 @@ mod tests {
                 assert!(to_json(&text).is_err(), "{text}: {:?}", to_json(&text));
             }
         }
+    }
+
+    #[test]
+    fn faults_are_bounded_and_a_key_is_found_among_many() {
+        let twice = "a: 1\n".repeat(10_000);
+        let mut faults = Vec::new();
+        assert_eq!(read(&twice, &mut faults), None);
+        assert_eq!(faults.len(), FAULTS_MAX);
+
+        let many: Vec<String> = (0..50_000).map(|at| format!("k{at}: []\n")).collect();
+        let mut faults = Vec::new();
+        let text = many.concat() + "k49999: 1\nlast: 1\n";
+        let node = read(&text, &mut faults);
+        let Some(Node { kind: Kind::Map(members), .. }) = node else { panic!("no mapping") };
+        assert_eq!((members.len(), faults.len()), (50_001, 1));
+        assert_eq!(faults[0].path, "k49999");
     }
 
     #[test]

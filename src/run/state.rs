@@ -2,25 +2,30 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::StartError;
 use crate::config::AuditConfig;
 use ::bartizan_audit;
 use bartizan_audit::journal::{Journal, JournalConfig};
-use bartizan_gate::evidence::record::Now;
+use bartizan_gate::evidence::record::{AuditRecord, Event, Finding, Now};
+use bartizan_gate::evidence::step::AuditSink as _;
 use bartizan_gate::wire::hex::hex;
 
 /// The file in the state directory with the digest key, 32 bytes.
 const KEY_FILE: &str = "digest.key";
 const KEY_BYTES: usize = 32;
+/// The bits of a mode that let others than the owner read or write, or enter a directory.
+const OTHERS: u32 = 0o077;
 
 /// The state directory, which persists across restarts.
 pub(super) struct StateDirectory {
     directory: PathBuf,
     /// The HMAC key of the digests in records, so that nobody can confirm a guessed value.
     pub(super) digest_key: [u8; KEY_BYTES],
+    /// Whether the key was missing and was made.
+    made_key: bool,
 }
 
 impl StateDirectory {
@@ -28,7 +33,7 @@ impl StateDirectory {
     ///
     /// # Errors
     ///
-    /// The directory or the key cannot be created or read.
+    /// The directory or the key cannot be created or read, or others can read or write them.
     pub(super) fn open(directory: &Path) -> Result<Self, StartError> {
         let failed = |what: &str, error: std::io::Error| {
             StartError::new("state", format!("`{}`: {what}: {error}", directory.display()))
@@ -40,14 +45,18 @@ impl StateDirectory {
             .create(directory)
             .map_err(|error| failed("cannot be created", error))?;
         let path = directory.join(KEY_FILE);
-        let digest_key = match read_key(&path) {
-            Ok(Some(key)) => key,
+        private(directory, "700")?;
+        private(&bartizan_audit::journal_directory(directory), "700")?;
+        private(&path, "600")?;
+        let (digest_key, made_key) = match read_key(&path) {
+            Ok(Some(key)) => (key, false),
             Ok(None) => {
-                make_key(&path).map_err(|error| failed("its key cannot be created", error))?
+                let key = make_key(&path);
+                (key.map_err(|error| failed("its key cannot be created", error))?, true)
             }
             Err(error) => return Err(failed("its key cannot be read", error)),
         };
-        Ok(Self { directory: directory.to_owned(), digest_key })
+        Ok(Self { directory: directory.to_owned(), digest_key, made_key })
     }
 
     /// Opens the journal and repairs what a crash left behind.
@@ -64,6 +73,7 @@ impl StateDirectory {
         let directory = bartizan_audit::journal_directory(&self.directory);
         let settings = JournalConfig {
             segment_bytes_max: config.segment_bytes,
+            bytes_max: config.bytes,
             ..JournalConfig::new(directory)
         };
         let (journal, recovery) = Journal::open(&settings, boot, now)
@@ -75,8 +85,46 @@ impl StateDirectory {
                 "the journal was not closed in order and has been repaired"
             );
         }
+        // Only a journal that is older than its key has lost one.
+        if self.made_key && recovery.first_seq > 1 {
+            tracing::warn!("`{KEY_FILE}` was missing and has been made anew");
+            let mut record = AuditRecord::new(Event::Recovery, now);
+            record.note = Some(
+                "`digest.key` was missing and has been made anew: digests of earlier records \
+                 cannot be compared with later ones"
+                    .into(),
+            );
+            let kept = journal.keep(&record.with_finding(Finding::AuditSinkFailure));
+            kept.map_err(|unkept| StartError::new("journal", unkept.cause))?;
+        }
         Ok(journal)
     }
+}
+
+/// Refuses a file or directory at `path` that is another user's, or that others may read or write:
+/// they could read arguments of calls, or write what this program takes for its own. What is not
+/// there is fine.
+fn private(path: &Path, mode: &str) -> Result<(), StartError> {
+    let Ok(found) = fs::metadata(path) else { return Ok(()) };
+    let shown = path.display();
+    let own = rustix::process::geteuid().as_raw();
+    if found.uid() != own && found.uid() != 0 {
+        return Err(StartError::new("state", format!("`{shown}` belongs to user {}", found.uid()))
+            .hint(format!(
+                "run `chown -R {own} '{shown}'`, or name another directory with `state:`"
+            )));
+    }
+    if found.mode() & OTHERS == 0 {
+        return Ok(());
+    }
+    let hint = if found.uid() == own {
+        format!("run `chmod {mode} '{shown}'`")
+    } else {
+        format!(
+            "run `chown {own} '{shown}' && chmod {mode} '{shown}'`, or name a directory in it, which is then created"
+        )
+    };
+    Err(StartError::new("state", format!("others can read or write `{shown}`")).hint(hint))
 }
 
 /// A random identifier for this run.

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
@@ -53,7 +54,9 @@ fn files() -> TempDir {
     std::fs::create_dir(folder.path().join("policy")).unwrap();
     std::fs::write(folder.path().join("policy/test.rego"), POLICY).unwrap();
     std::fs::write(folder.path().join("vendor.json"), PACK).unwrap();
-    std::fs::write(folder.path().join("server.sh"), PROGRAM).unwrap();
+    // Where a confined program can create files: not beside the policy and the pack.
+    std::fs::create_dir(folder.path().join("own")).unwrap();
+    std::fs::write(folder.path().join("own/server.sh"), PROGRAM).unwrap();
     folder
 }
 
@@ -137,7 +140,7 @@ impl Stage {
 
     /// Begins a session, or `initialize`s again in `session`; gives the id that the agent knows.
     fn begin(&self, session: &str) -> String {
-        let body = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+        let body = json!({"jsonrpc": "2.0", "id": next_id(), "method": "initialize", "params": {
             "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"},
         }});
         let named = named(session);
@@ -161,6 +164,12 @@ impl Stage {
     }
 }
 
+/// An id that no request has had.
+fn next_id() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 fn named(session: &str) -> String {
     if session.is_empty() { String::new() } else { format!("Mcp-Session-Id: {session}\r\n") }
 }
@@ -179,7 +188,7 @@ fn call(tool: &str, project: &str, meta: &Value) -> String {
     if meta.as_object().is_some_and(|meta| !meta.is_empty()) {
         params["_meta"] = meta.clone();
     }
-    json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string()
+    json!({"jsonrpc": "2.0", "id": next_id(), "method": "tools/call", "params": params}).to_string()
 }
 
 fn passed(reply: &Reply) -> bool {
@@ -267,14 +276,14 @@ done
 "#;
 
 fn landed_in(folder: &Path) -> Vec<String> {
-    let text = std::fs::read_to_string(folder.join("landed")).unwrap_or_default();
+    let text = std::fs::read_to_string(folder.join("own/landed")).unwrap_or_default();
     text.lines().map(ToOwned::to_owned).collect()
 }
 
 #[test]
 fn a_program_that_agents_share_holds_no_selection_of_one_of_them() {
     let files = files();
-    let command = json!(["sh", files.path().join("server.sh"), files.path()]);
+    let command = json!(["sh", files.path().join("own/server.sh"), files.path().join("own")]);
     let mut stage = Stage {
         firewall: Firewall::with(Setup {
             rego: Some(POLICY.to_owned()),
@@ -331,10 +340,14 @@ fn refused(answers: &[Value]) -> Vec<bool> {
 #[test]
 fn a_program_of_one_agent_holds_its_selection_in_every_revision() {
     let files = files();
-    let (folder, script) = (files.path().to_str().unwrap(), files.path().join("server.sh"));
+    let (folder, script) = (files.path().join("own"), files.path().join("own/server.sh"));
     let lines = [("act", ""), ("select", "7"), ("act", ""), ("select", "8"), ("act", "")];
     let lines = lines.map(|(tool, project)| call(tool, project, &meta()));
-    let answers = wrap(files.path(), &["--", "sh", script.to_str().unwrap(), folder], &lines);
+    let answers = wrap(
+        files.path(),
+        &["--", "sh", script.to_str().unwrap(), folder.to_str().unwrap()],
+        &lines,
+    );
     assert_eq!(refused(&answers), [true, false, false, false, true]);
     assert_eq!(landed_in(files.path()), ["7"]);
 }

@@ -149,6 +149,9 @@ pub struct EvalLimits {
     pub pattern_text_bytes_max: usize,
     /// Most items in an array that a built-in returns.
     pub items_max: usize,
+    /// Most steps of the built-ins in one evaluation: bytes and items of their arguments, and for a
+    /// pattern the product of its length and the text's.
+    pub builtin_steps_max: u64,
     /// How many generated inputs [`prove()`] evaluates on both engines.
     pub proof_inputs: u64,
 }
@@ -170,6 +173,7 @@ impl Default for EvalLimits {
             string_bytes_max: 256 << 10,
             pattern_text_bytes_max: 16 << 10,
             items_max: 10_000,
+            builtin_steps_max: 16 << 20,
             proof_inputs: 2_000,
         }
     }
@@ -300,8 +304,7 @@ impl Policy {
         let authored = imports::with_full_paths(&sources.modules, engine.get_modules())?;
         let asked = entrypoints.cloned().unwrap_or_default();
         let reads = reachable::reads(engine.get_modules(), &[&asked.decision, &asked.listing]);
-        let mut written =
-            prove::parsed(&authored, limits).map_err(|problem| vec![problem])?;
+        let mut written = prove::parsed(&authored, limits).map_err(|problem| vec![problem])?;
         let modules = negation::lifted(&authored, written.get_modules());
         let texts = alias::texts(engine.get_modules(), &document);
         Ok(Self(Arc::new(Parts {

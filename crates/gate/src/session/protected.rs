@@ -10,6 +10,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 use super::definitions::{DefinitionTable, ListingState, Shown, ToolDefinition, ToolStatus};
+use super::ids::IdMemory;
 use super::tasks::Tasks;
 use crate::catalog::drift::DefinitionLock;
 use crate::catalog::lists::ListPage;
@@ -51,6 +52,7 @@ pub struct Protected {
     identity: Mutex<Option<[u8; 32]>>,
     tasks: Mutex<Tasks>,
     handle_store: Arc<Mutex<HandleStore>>,
+    id_memory: IdMemory,
 }
 
 impl Protected {
@@ -72,7 +74,13 @@ impl Protected {
             identity: Mutex::default(),
             tasks: Mutex::default(),
             handle_store: Arc::default(),
+            id_memory: IdMemory::default(),
         }
+    }
+
+    /// What its sessions use to remember ids.
+    pub(super) fn id_memory(&self) -> &IdMemory {
+        &self.id_memory
     }
 
     /// The tasks that this server runs, for all principals.
