@@ -144,8 +144,7 @@ impl Linter {
                 Visit::Ref(reference) => self.unknown_input(&reference),
                 Visit::Call { callee, params } => self.substring_match(&callee, &params, &pinned),
                 Visit::Statement(statement) if permits => self.undefined_negation(statement),
-                Visit::Statement(_) => {}
-                Visit::Expr(_) => {}
+                Visit::Statement(_) | Visit::Expr(_) => {}
             }
         }
     }

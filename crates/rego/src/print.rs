@@ -6,7 +6,7 @@
 //! already, so that errors name it. Comments are not printed.
 
 use regorus::unstable::{
-    ArithOp, AssignOp, BinOp, BoolOp, Expr, Literal, LiteralStmt, Query, WithModifier,
+    ArithOp, AssignOp, BinOp, BoolOp, Expr, Literal, LiteralStmt, Query, Span, WithModifier,
 };
 
 /// How tightly an expression binds; operands that bind less tightly get parentheses.
@@ -88,7 +88,7 @@ impl Printer {
     pub(super) fn statement(&mut self, statement: &LiteralStmt, rewrite: &mut dyn Rewrite) {
         match &statement.literal {
             Literal::SomeVars { vars, .. } => {
-                let names: Vec<&str> = vars.iter().map(|var| var.text()).collect();
+                let names: Vec<&str> = vars.iter().map(Span::text).collect();
                 self.push("some ");
                 self.push(&names.join(", "));
             }

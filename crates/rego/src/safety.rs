@@ -460,7 +460,7 @@ fn evaluates(term: &Term<'_>) -> bool {
             Term::Ref(..) | Term::Closure(..) => return true,
             Term::Array(items) | Term::Set(items) => todo.extend(items),
             Term::Object(fields) => {
-                todo.extend(fields.iter().flat_map(|(key, value)| [key, value]))
+                todo.extend(fields.iter().flat_map(|(key, value)| [key, value]));
             }
             Term::Var(_) | Term::Literal(_) => {}
         }

@@ -82,10 +82,7 @@ pub(super) fn empty_engine(limits: &EvalLimits) -> Engine {
 }
 
 /// Modules, parsed in an engine without data and built-ins.
-pub(super) fn parsed(
-    modules: &[Module],
-    limits: &EvalLimits,
-) -> Result<regorus::Engine, PolicyProblem> {
+pub(super) fn parsed(modules: &[Module], limits: &EvalLimits) -> Result<Engine, PolicyProblem> {
     let mut engine = empty_engine(&super::wider(modules, limits));
     for module in modules {
         engine
