@@ -166,6 +166,7 @@ impl Generator {
         object([
             ("name", self.string()),
             ("arguments", arguments),
+            ("definition", object([("description", self.string())])),
             ("drift", self.usually_one_of(DRIFTS)),
             ("flags", self.strings(2)),
         ])
@@ -199,7 +200,8 @@ impl Generator {
             object([
                 ("name", self.string()),
                 ("operation", self.operation()),
-                ("definition", self.string()),
+                ("definition", object([("description", self.string())])),
+                ("definition_digest", self.string()),
                 ("drift", self.usually_one_of(DRIFTS)),
                 ("flags", self.strings(2)),
             ])

@@ -17,7 +17,7 @@ use bartizan_gate::question::access::{
 use bartizan_gate::question::operation::Operation;
 use bartizan_gate::question::pack::BaselineRate;
 use bartizan_gate::question::status::{DefinitionStatus, Drift};
-use bartizan_gate::wire::document::{self, Kind};
+use bartizan_gate::wire::document::{self, Document, DocumentLimits, Kind};
 use bartizan_gate::wire::protocol::Revision;
 
 /// The value of `input.version`.
@@ -67,8 +67,9 @@ pub(super) fn of_listing(
     fields.question(request, &mut inexact);
     fields.put("phase", |_| Some(Value::from("list")));
     let name = if request.action == Action::ListTools { "tools" } else { "entries" };
+    let whole = reads.reads_listed_definitions();
     fields.put(name, |reads| {
-        Some(Value::from(entries.iter().map(|it| entry(it, reads)).collect::<Vec<_>>()))
+        Some(Value::from(entries.iter().map(|it| entry(it, whole, reads)).collect::<Vec<_>>()))
     });
     Input { value: fields.finish(), inexact }
 }
@@ -150,8 +151,9 @@ impl<'r> Fields<'r> {
             Resource::Tool { name, arguments, definition, status } => self.put("tool", |reads| {
                 let mut fields = Fields::new(reads);
                 fields.text("name", name);
-                fields.optional("definition", definition);
+                fields.optional("definition_digest", definition);
                 fields.status(status);
+                fields.put("definition", |reads| listed(status.text?, reads));
                 fields.arguments("tool", arguments, inexact);
                 Some(fields.finish())
             }),
@@ -303,10 +305,27 @@ fn operation(operation: &Operation, reads: &ReadSet) -> Value {
     fields.finish()
 }
 
-fn entry(entry: &ListEntry<'_>, reads: &ReadSet) -> Value {
+/// A called tool's definition, read again from its text; it was read by the same rules before.
+fn listed(text: &str, reads: &ReadSet) -> Option<Value> {
+    let raw = bytes::Bytes::copy_from_slice(text.as_bytes());
+    let document = Document::read(raw, &DocumentLimits::default()).ok()?;
+    Some(definition(document.root(), reads))
+}
+
+/// A definition. A number in it without an exact value is null, and denies nothing: bounds in
+/// schemas are often so large.
+fn definition(value: document::Value<'_>, reads: &ReadSet) -> Value {
+    convert(value, reads, &mut Pointer::root(), &mut Vec::new())
+}
+
+/// `whole`: with its definition.
+fn entry(entry: &ListEntry<'_>, whole: bool, reads: &ReadSet) -> Value {
     let mut fields = Fields::new(reads);
     fields.text("name", entry.name);
-    fields.text("definition", entry.digest);
+    fields.text("definition_digest", entry.digest);
+    fields.put("definition", |reads| {
+        entry.definition.filter(|_| whole).map(|value| definition(value, reads))
+    });
     fields.status(entry.status);
     fields.put("operation", |reads| entry.operation.as_ref().map(|it| operation(it, reads)));
     fields.finish()

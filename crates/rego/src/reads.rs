@@ -7,9 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use regorus::unstable::{Module, Ref, Rule};
+use regorus::unstable::{Expr, Module, Ref, Rule};
 
-use super::walk::{Reference, Visit, Walk};
+use super::walk::{Reference, Step, Visit, Walk};
 
 /// What is read of one value: all of it, the names of its members, or some members in turn.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -18,12 +18,17 @@ pub struct ReadSet {
     all: bool,
     /// Whether the names of its members are read (`object.keys`). They also show its type.
     names: bool,
+    /// Whether a rule names the member `definition` of anything. Rules read the entries of a list
+    /// through variables, so only this shows whether they read definitions. Only the set of the
+    /// whole input has it.
+    definitions: bool,
     /// The members that are read, in part or whole.
     members: BTreeMap<Box<str>, Self>,
 }
 
 /// The set for a member of a value that is read whole.
-static ALL: ReadSet = ReadSet { all: true, names: true, members: BTreeMap::new() };
+static ALL: ReadSet =
+    ReadSet { all: true, names: true, definitions: true, members: BTreeMap::new() };
 
 impl ReadSet {
     /// The set that holds the whole input.
@@ -39,6 +44,12 @@ impl ReadSet {
     /// What is read of the member `name`; `None` where it is not read.
     pub fn member(&self, name: &str) -> Option<&Self> {
         if self.all { Some(&ALL) } else { self.members.get(name) }
+    }
+
+    /// Whether the definitions of a list's entries are read. A rule that only enumerates the members
+    /// of an entry does not see its definition.
+    pub fn reads_listed_definitions(&self) -> bool {
+        self.definitions
     }
 
     /// Whether the names of the members are read.
@@ -126,8 +137,13 @@ impl ReadSet {
                     }
                 }
                 Visit::Ref(reference) => {
+                    let named = |step: &Step<'_>| matches!(step, Step::Name("definition"));
+                    self.definitions |= reference.steps.iter().any(named);
                     let names = of_keys.iter().any(|span| std::ptr::eq(*span, reference.span));
                     self.add(&reference, names);
+                }
+                Visit::Expr(Expr::String { value, .. } | Expr::RawString { value, .. }) => {
+                    self.definitions |= value.as_string().is_ok_and(|text| &**text == "definition");
                 }
                 Visit::Expr(_) | Visit::Statement(_) => {}
             }

@@ -325,7 +325,11 @@ fn every_field_of_the_input_is_documented_and_no_other() {
             name: "t",
             arguments: part("arguments"),
             definition: Some("sha256:0"),
-            status: DefinitionStatus { drift: Some(Drift::None), flags: &["f"] },
+            status: DefinitionStatus {
+                drift: Some(Drift::None),
+                flags: &["f"],
+                text: Some(r#"{"name": "t"}"#),
+            },
         },
         Resource::Prompt { name: "p", arguments: part("arguments") },
         Resource::Uri("u"),
@@ -393,9 +397,15 @@ fn listing_input(request: &AccessRequest<'_>) -> Value {
     let policy = Policy::compile(&sources, &Entrypoints::default(), &EvalLimits::default());
     let tool = (request.action == Action::ListTools).then(|| request.operation.clone());
     let drift = tool.as_ref().map(|_| Drift::None);
-    let status = DefinitionStatus { drift, flags: &["f"] };
-    let entry =
-        ListEntry { name: "n", operation: tool, digest: "sha256:0", definition: None, status };
+    let status = DefinitionStatus { drift, flags: &["f"], text: None };
+    let definition = Document::read(r#"{"d": 1}"#.into(), &DocumentLimits::default()).unwrap();
+    let entry = ListEntry {
+        name: "n",
+        operation: tool,
+        digest: "sha256:0",
+        definition: Some(definition.root()),
+        status,
+    };
     match RegoPdp::strict(policy.unwrap(), 1).list(request, &[entry]) {
         Listing::Hide { names, .. } => serde_json::from_str(&names[0]).unwrap(),
         Listing::Withhold { reason, .. } => panic!("{reason:?}"),
@@ -667,6 +677,7 @@ fn findings_are_documented_with_their_tags() {
         F::ResponseSecretLeak,
         F::ToolDefinitionDrift,
         F::HiddenUnicodeToolDescription,
+        F::UnsafeToolSchema,
         F::UnauthenticatedCaller,
     ];
     for finding in findings {
@@ -686,7 +697,8 @@ fn findings_are_documented_with_their_tags() {
             | F::UnauthenticatedCaller
             | F::ResponseSecretLeak
             | F::ToolDefinitionDrift
-            | F::HiddenUnicodeToolDescription => {}
+            | F::HiddenUnicodeToolDescription
+            | F::UnsafeToolSchema => {}
         }
     }
     let row = |finding: Finding| {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::catalog::flags;
 use crate::catalog::lists::{ListPage, cap_ttl, make_cache_private, with_edits};
 use crate::duty::decision::Listing;
 use crate::duty::pdp::ListEntry;
@@ -330,7 +331,7 @@ impl Session {
         let flags = flags_of(&page, list);
         if list == List::Tools {
             also.extend(self.definition_notices(entry, &page, &flags, now));
-            self.server.remember_page(&page, &flags);
+            self.server.remember_page(&page, &flags, gate.policy().reads_definitions());
         }
         let hidden = match list {
             List::Tasks => Ok(self.foreign_tasks(&page)),
@@ -391,9 +392,17 @@ impl Session {
                 record.note = Some(format!("stands to the lock as: {}", drift.as_str()).into());
                 told.push(record.with_finding(Finding::ToolDefinitionDrift));
             }
-            if !flags.is_empty() {
-                record.note = Some(format!("its definition has: {}", flags.join(", ")).into());
-                told.push(record.with_finding(Finding::HiddenUnicodeToolDescription));
+            let (schemas, hidden): (Vec<&str>, Vec<&str>) =
+                flags.iter().partition(|flag| flags::is_of_schema(flag));
+            for (flags, finding) in [
+                (hidden, Finding::HiddenUnicodeToolDescription),
+                (schemas, Finding::UnsafeToolSchema),
+            ] {
+                if !flags.is_empty() {
+                    let mut record = record.clone();
+                    record.note = Some(format!("its definition has: {}", flags.join(", ")).into());
+                    told.push(record.with_finding(finding));
+                }
             }
         }
         told
@@ -429,6 +438,7 @@ impl Session {
                         .then(|| self.server.lock.drift(entry.name, Some(&entry.digest)))
                         .flatten(),
                     flags,
+                    text: None,
                 },
             })
             .collect();
@@ -507,7 +517,7 @@ fn flags_of(page: &ListPage<'_>, list: List) -> Vec<Vec<&'static str>> {
         List::Resources | List::ResourceTemplates | List::Tasks => vec![false; names.len()],
     };
     let entries = page.entries.iter().zip(twins);
-    entries.map(|(entry, is_twin)| unseen::of(entry.value, is_twin)).collect()
+    entries.map(|(entry, is_twin)| flags::of(entry.value, is_twin)).collect()
 }
 
 /// Whether two definitions have the same name, so that it is unknown which one the client uses.

@@ -23,7 +23,7 @@ use crate::question::pack;
 use crate::question::routing::{self, HeaderMismatch};
 use crate::question::status::DefinitionStatus;
 use crate::session::protected::{RefusalForm, ToolDefinition};
-use crate::wire::document::Value;
+use crate::wire::document::{Document, Value};
 use crate::wire::frame::{Frame, Id, Malformed, Message, Sender};
 use crate::wire::headers::{self, RoutingHeaders};
 use crate::wire::method::{Action, List, Method, Role, Subject};
@@ -112,6 +112,7 @@ impl Session {
             status: tool.map_or_else(DefinitionStatus::default, |tool| DefinitionStatus {
                 drift: self.server.lock.drift(tool, definition.as_deref().map(|it| &*it.digest)),
                 flags: definition.as_deref().map_or(&[][..], |it| &it.flags),
+                text: definition.as_deref().and_then(|it| it.text.as_deref()),
             }),
         };
         let question = Question::of(self, frame, name, Direction::ToServer, protocol, known);
@@ -257,11 +258,14 @@ impl Session {
         request.resource = Resource::Whole;
         request.params = None;
         request.operation = Operation::of_method(pack::Effect::Read);
+        let limits = &gate.config.frame.document;
+        let text = status.text.map(|text| Bytes::copy_from_slice(text.as_bytes()));
+        let listed = text.and_then(|text| Document::read(text, limits).ok());
         let entry = ListEntry {
             name,
             operation: Some(Operation::of_tool(self.server.facts.pack.as_deref(), name)),
             digest: definition.unwrap_or_default(),
-            definition: None,
+            definition: listed.as_ref().map(Document::root),
             status,
         };
         match gate.policy().list(&request, &[entry]) {

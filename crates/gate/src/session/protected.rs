@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::tasks::Tasks;
 use crate::catalog::drift::DefinitionLock;
+use crate::catalog::flags::is_header_name;
 use crate::catalog::lists::ListPage;
 use crate::question::access::Server;
 use crate::question::handles::{Facts, HandleStore, KnownHandles, ScopeState};
@@ -32,9 +33,10 @@ pub struct ToolDefinition {
     /// `x-mcp-header` annotations of its input schema: lower-case header suffix, and RFC 6901
     /// pointer below the arguments (MCP 2026-07-28, Streamable HTTP "Parameter Headers").
     pub parameters: Vec<(Box<str>, Box<str>)>,
-    /// Flags, such as invisible characters; see [`crate::wire::unseen`].
+    /// Flags, such as invisible characters; see [`crate::catalog::flags`].
     pub flags: Vec<&'static str>,
-    /// The definition as the server wrote it; kept only after [`Protected::keep_texts`].
+    /// The definition as the server wrote it; kept after [`Protected::keep_texts`], and where the
+    /// policy reads definitions, up to [`Protected::TEXTS_BYTES_MAX`].
     pub text: Option<Box<str>>,
 }
 
@@ -62,6 +64,9 @@ impl Protected {
     pub const TOOLS_MAX: usize = 4096;
     /// `x-mcp-header` annotations of one tool at most; further ones are ignored.
     const PARAMETERS_MAX: usize = 64;
+    /// Definitions that are kept for the policy, bytes in all; further ones are absent from its
+    /// input.
+    pub const TEXTS_BYTES_MAX: usize = 4 << 20;
 
     /// Creates a server without definitions, tasks and handles.
     pub fn new(facts: Server, refusal: RefusalForm) -> Self {
@@ -137,15 +142,21 @@ impl Protected {
     }
 
     /// Keeps the definitions of a page of tools, each with its flags.
-    pub fn remember_page(&self, page: &ListPage<'_>, flags: &[Vec<&'static str>]) {
+    /// `read`: the policy reads definitions.
+    pub fn remember_page(&self, page: &ListPage<'_>, flags: &[Vec<&'static str>], read: bool) {
         let mut tools = write(&self.tools);
         let keeps_texts = self.keeps_texts.load(Ordering::Relaxed);
+        let text_bytes = |tool: &Arc<ToolDefinition>| tool.text.as_deref().map_or(0, str::len);
+        let mut kept: usize = tools.values().map(text_bytes).sum();
         for (entry, flags) in page.entries.iter().zip(flags) {
             if tools.len() >= Self::TOOLS_MAX && !tools.contains_key(entry.name) {
                 continue;
             }
-            let same =
-                |known: &Arc<ToolDefinition>| known.digest == entry.digest && known.flags == *flags;
+            let same = |known: &Arc<ToolDefinition>| {
+                known.digest == entry.digest
+                    && known.flags == *flags
+                    && (known.text.is_some() || !read)
+            };
             if tools.get(entry.name).is_some_and(same) {
                 continue;
             }
@@ -153,7 +164,12 @@ impl Protected {
             if let Some(schema) = entry.value.get("inputSchema") {
                 annotations(schema, &mut String::new(), &mut parameters);
             }
-            let text = keeps_texts.then(|| String::from_utf8_lossy(entry.value.raw()).into());
+            let raw = entry.value.raw();
+            let replaced = tools.get(entry.name).map_or(0, text_bytes);
+            let after = kept.saturating_sub(replaced).saturating_add(raw.len());
+            let keeps = keeps_texts || (read && after <= Self::TEXTS_BYTES_MAX);
+            kept = if keeps { after } else { kept.saturating_sub(replaced) };
+            let text = keeps.then(|| String::from_utf8_lossy(raw).into());
             let definition = ToolDefinition {
                 digest: entry.digest.clone(),
                 parameters,
@@ -177,7 +193,8 @@ fn annotations(schema: Value<'_>, at: &mut String, found: &mut Vec<(Box<str>, Bo
         let length = at.len();
         at.push('/');
         at.push_str(&name.replace('~', "~0").replace('/', "~1"));
-        if let Some(header) = property.get("x-mcp-header").and_then(Value::as_str) {
+        let header = property.get("x-mcp-header").and_then(Value::as_str);
+        if let Some(header) = header.filter(|header| is_header_name(header)) {
             found.push((header.to_ascii_lowercase().into(), at.as_str().into()));
         }
         annotations(property, at, found);
