@@ -89,12 +89,20 @@ deny contains {"code": "closed-method", "message": "this method is closed by nam
 	input.method in data.baseline.closed_methods
 }
 
-# https authenticates the site that the user is sent to. A URL that is missing or no string is denied too.
+# https authenticates the site that the user is sent to. A URL that is missing, or that readers could
+# take for another one, has no scheme here and is denied too, and so is a mode that nobody knows.
 deny contains {"code": "elicitation-url", "message": "a user is sent to https addresses alone"} if {
-	input.direction == "to_client"
-	input.method == "elicitation/create"
-	input.params.mode == "url"
-	not startswith(input.params.url, "https://")
+	sends_user
+	not https_site
+}
+
+sends_user if input.elicitation.mode != "form"
+
+sends_user if is_string(input.elicitation.url)
+
+https_site if {
+	input.elicitation.parsed.scheme == "https"
+	input.elicitation.parsed.host != ""
 }
 
 # A form must not ask for secrets (MCP 2025-06-18, client/elicitation), so an answer gives none away.
@@ -108,7 +116,7 @@ deny contains {"code": "ambiguous-root", "message": "a folder of the client can 
 	root.ambiguous
 }
 
-# Rules compare the text of a URI. If a server could read another path from it, they decide wrongly.
+# Rules compare a URI. If a server could read another one from its text, they decide wrongly.
 deny contains {"code": "ambiguous-uri", "message": "this URI can be taken for another"} if {
 	input.resource.ambiguous
 }

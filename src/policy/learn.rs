@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::replay::{ReplayError, Source, read_lines};
 use bartizan_audit::entry::{JournalRecord, OperationRecord};
 use bartizan_audit::inert;
-use bartizan_gate::question::access::is_ambiguous;
+use bartizan_gate::question::uri;
 use bartizan_gate::wire::method::{Action, Method};
 use bartizan_gate::wire::unseen::is_unseen;
 
@@ -410,7 +410,7 @@ impl Message {
             } else {
                 members.insert(
                     "resource".to_owned(),
-                    json!({"uri": target, "ambiguous": is_ambiguous(target)}),
+                    json!({"uri": target, "ambiguous": uri::read(target, false).ambiguous}),
                 );
             }
         }

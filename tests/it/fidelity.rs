@@ -101,12 +101,17 @@ fn value() -> impl Strategy<Value = String> {
     })
 }
 
-/// An object with these members, whose names are told apart by their number.
+/// Control characters of [`string`], as they are written: no name of a client may have one (P5).
+const CONTROLS: [&str; 4] = ["\\n", "\\t", "\\u0000", "\u{7f}"];
+
+/// An object with these members, whose names are told apart by their number and have no control
+/// characters.
 fn object(members: Vec<(String, String)>) -> impl Strategy<Value = String> {
     let named = members
         .into_iter()
         .enumerate()
-        .map(|(number, (name, value))| (name.replacen('"', &format!("\"{number}_"), 1), value));
+        .map(|(number, (name, value))| (name.replacen('"', &format!("\"{number}_"), 1), value))
+        .map(|(name, value)| (CONTROLS.iter().fold(name, |name, it| name.replace(it, "c")), value));
     spelled(named.collect())
 }
 

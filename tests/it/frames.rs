@@ -26,9 +26,7 @@ mod refusals;
 pub(crate) mod reading;
 
 use bartizan_gate::wire::document::{Document, DocumentLimits, Unreadable};
-use bartizan_gate::wire::frame::{
-    Frame, FrameLimits, Id, Malformed, Message, Sender, is_plain_name, write_id,
-};
+use bartizan_gate::wire::frame::{Frame, FrameLimits, Id, Malformed, Message, Sender, write_id};
 use bytes::Bytes;
 
 pub(crate) fn read(raw: impl AsRef<[u8]>, sender: Sender) -> Result<Frame, Malformed> {
@@ -49,6 +47,7 @@ pub(crate) fn fault(malformed: &Malformed) -> String {
         | Malformed::BatchSize
         | Malformed::NotObject
         | Malformed::LookAlike { .. }
+        | Malformed::ControlInName { .. }
         | Malformed::Version
         | Malformed::Shape
         | Malformed::BadId
@@ -149,11 +148,10 @@ fn look_alikes_of_attacks_pass_untouched() {
         ("ok-separators-in-value", with_arguments("{\"a\":\"\u{85}\u{2028}\u{2029}\"}")),
         ("ok-odd-spacing", "\r\n\t {\n \"jsonrpc\" :\t\"2.0\" , \"id\" : 1 ,\r\"method\":\"tools/call\",\"params\":{ \"name\" : \"get_x\" } } \n".to_owned()),
         ("ok-escaped-names", r#"{"\u006asonrpc":"\u0032.0","i\u0064":1,"method":"tools\/call","params":{"n\u0061me":"get_x"}}"#.to_owned()),
-        ("ok-args-case", with_arguments(r#"{"Name":1,"name":2,"NAME":3,"name\u0000":4,"param\u017f":5}"#)),
+        ("ok-args-case", with_arguments(r#"{"Name":1,"name":2,"NAME":3,"param\u017f":5}"#)),
         ("ok-meta-case", in_params(r#","_meta":{"Name":1,"Params":2}"#)),
         ("ok-equal-names-apart", with_arguments(r#"{"a":{"a":{"a":1}},"b":[{"a":1},{"a":2}]}"#)),
         ("ok-names-of-one-head", with_arguments(r#"{"environment":1,"environments":2,"environ":3,"environm":4}"#)),
-        ("ok-nul-names", with_arguments(r#"{"":1,"\u0000":2,"\u0000\u0000":3,"a":4,"\u0000a":5,"a\u0000":6}"#)),
         ("ok-many-names", with_arguments(&many_names(1000, None))),
         ("ok-unknown-members", in_envelope(r#","x-trace":"1","názov":[]"#)),
         ("ok-unknown-params", in_params(r#","names":[],"título":1,"n\u0430me":2,"naming":3"#)),
@@ -200,16 +198,4 @@ fn one_and_its_text_are_two_ids() {
     assert_eq!(id("1"), Id::Number(1));
     assert_eq!(id(r#""1""#), Id::Text("1".into()));
     assert_eq!(id(r#""\u0031""#), id(r#""1""#));
-}
-
-#[test]
-fn plain_names_are_what_the_specification_recommends() {
-    let longest = "a".repeat(128);
-    for name in ["a", "get_x", "A-Z.0_9", &longest] {
-        assert!(is_plain_name(name), "{name}");
-    }
-    let too_long = "a".repeat(129);
-    for name in ["", "a b", "a/b", "get_x\0", "d\u{435}lete_x", "ｄelete", "a*", &too_long] {
-        assert!(!is_plain_name(name), "{name}");
-    }
 }

@@ -39,6 +39,7 @@ mod stdio_edge;
 mod threats;
 mod threats_gate;
 mod threats_http;
+mod threats_names;
 mod threats_sse;
 mod threats_stdio;
 mod tidy;

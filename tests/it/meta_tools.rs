@@ -35,6 +35,10 @@ const PACK: &str = r#"{
       "effect": "destructive", "absent": "all",
       "environments": [{"at": "/patch/*/path", "form": "segment", "after": "environments"}]
     },
+    "json_patch": {
+      "effect": "destructive", "absent": "all",
+      "environments": [{"at": "/patch", "form": "patch", "after": "environments"}]
+    },
     "grouped": {
       "effect": "write", "tags": ["outer"],
       "dispatch": {
@@ -161,6 +165,17 @@ fn environments_are_found_in_every_form() {
         ),
         ("patch", r#"{"patch":[{"path":"/environments/"}]}"#, "[*] unreadable"),
         ("patch", r#"{"patch":[{"path":7}]}"#, "[*] unreadable"),
+        ("patch", r#"{"patch":[{"path":"/x/environments/dev"}]}"#, "[*] arguments"),
+        ("patch", r#"{"patch":[{"path":"/environments/dev/../qa"}]}"#, "[*] unreadable"),
+        (
+            "json_patch",
+            r#"{"patch":[{"op":"copy","from":"/environments/qa/on","path":"/environments/dev/on"}]}"#,
+            "[dev,qa] arguments",
+        ),
+        ("json_patch", r#"{"patch":[{"op":"remove","path":"/environments"}]}"#, "[*] arguments"),
+        ("json_patch", r#"{"patch":[{"op":"move","path":"/environments/dev"}]}"#, "[*] unreadable"),
+        ("json_patch", r#"{"patch":{}}"#, "[*] unreadable"),
+        ("json_patch", "{}", "[*] absent"),
     ] {
         let found = resolve(tool, arguments);
         assert!(found.ends_with(expected), "{tool} {arguments}: {found}");

@@ -189,9 +189,9 @@ fn json_keys(t: &mut Table) {
     );
     t.deny("A9", "name-escaped", r#"{"name":"\u0064elete_flag","arguments":{}}"#);
     t.deny("A9", "name-homoglyph", "{\"name\":\"g\u{435}t_flag\"}");
-    t.deny("A9", "name-full-width", "{\"name\":\"ｇet_flag\"}");
-    t.deny("A9", "name-zero-width", "{\"name\":\"get_flag\u{200b}\"}");
-    t.deny("A10", "name-nul", r#"{"name":"get_flag\u0000delete_flag"}"#);
+    t.refuse("A9", "name-full-width", &call("{\"name\":\"ｇet_flag\"}"), -32602);
+    t.refuse("A9", "name-zero-width", &call("{\"name\":\"get_flag\u{200b}\"}"), -32602);
+    t.refuse("A10", "name-nul", &call(r#"{"name":"get_flag\u0000delete_flag"}"#), -32602);
     t.deny("A10", "env-null-suffix", r#"{"name":"update_flag","arguments":{"key":"x","environment":"staging\u0000production","enabled":true}}"#);
     for (name, value) in [
         ("env-lead-space", " staging"),
@@ -472,9 +472,13 @@ fn rpc(t: &mut Table) {
         br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":["delete_flag"]}"#,
         -32602,
     );
+    for (name, method) in [("method-upper", "TOOLS/CALL"), ("method-space", "tools/call ")] {
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{"name":"delete_flag"}}}}"#
+        );
+        t.refuse("D9", name, body.as_bytes(), -32600);
+    }
     for (name, method) in [
-        ("method-upper", "TOOLS/CALL"),
-        ("method-space", "tools/call "),
         ("method-slashes", "tools//call"),
         ("method-homoglyph", "tools/с\u{430}ll"),
         ("m-vendor", "debug/eval"),

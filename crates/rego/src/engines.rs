@@ -231,6 +231,9 @@ pub(super) fn same_decision(strict: &Decision, compiled: &Decision) -> bool {
 
 impl Pdp for RegoPdp {
     fn decide(&self, request: &AccessRequest<'_>) -> Decision {
+        if let Some(fault) = self.policy.ambiguous_name(request) {
+            return fault.deny(self.policy.revision(), self.engine());
+        }
         let input = input::of_request(request, self.policy.reads());
         match input.inexact.first() {
             Some(pointer) => {

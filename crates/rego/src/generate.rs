@@ -181,6 +181,16 @@ impl Generator {
         ])
     }
 
+    fn elicitation(&mut self) -> Value {
+        let parsed =
+            object([("scheme", self.usually_one_of(&["https", "http"])), ("host", self.string())]);
+        object([
+            ("mode", self.usually_one_of(&["form", "url"])),
+            ("url", self.string()),
+            ("parsed", parsed),
+        ])
+    }
+
     fn answer(&mut self) -> Value {
         let root =
             object([("uri", self.string()), ("ambiguous", Value::Bool(self.random.below(2) == 0))]);
@@ -190,6 +200,19 @@ impl Generator {
             ("content", object([("key", self.string())])),
             ("roots", Value::from(vec![root])),
         ])
+    }
+
+    fn resource(&mut self) -> Value {
+        let parsed = object([
+            ("scheme", self.string()),
+            ("host", self.string()),
+            ("port", Value::from(443_u64)),
+            ("path", self.string()),
+            ("segments", self.strings(3)),
+            ("query", self.string()),
+        ]);
+        let ambiguous = Value::Bool(self.random.below(4) == 0);
+        object([("uri", self.string()), ("ambiguous", ambiguous), ("parsed", parsed)])
     }
 
     /// An input with the members and types that real ones have.
@@ -235,14 +258,9 @@ impl Generator {
                 ]),
             ),
             ("tool", self.tool(arguments)),
-            (
-                "resource",
-                object([
-                    ("uri", self.string()),
-                    ("ambiguous", Value::Bool(self.random.below(4) == 0)),
-                ]),
-            ),
+            ("resource", self.resource()),
             ("params", self.params()),
+            ("elicitation", self.elicitation()),
             ("answer", self.answer()),
             ("operation", self.operation()),
             (

@@ -12,13 +12,14 @@ use super::reads::ReadSet;
 use super::value::{Input, Pointer, convert, json};
 use bartizan_gate::duty::pdp::ListEntry;
 use bartizan_gate::question::access::{
-    AccessRequest, Action, Principal, Resource, Server, WallTime, is_ambiguous,
+    AccessRequest, Action, Principal, Resource, Server, WallTime,
 };
 use bartizan_gate::question::operation::Operation;
 use bartizan_gate::question::pack::BaselineRate;
 use bartizan_gate::question::status::{DefinitionStatus, Drift};
+use bartizan_gate::question::uri::{self, UriParts};
 use bartizan_gate::wire::document::{self, Document, DocumentLimits, Kind};
-use bartizan_gate::wire::protocol::Revision;
+use bartizan_gate::wire::protocol::{Direction, Revision};
 
 /// The value of `input.version`.
 pub(super) const VERSION: u64 = 1;
@@ -143,6 +144,7 @@ impl<'r> Fields<'r> {
         self.put("params", |reads| {
             Some(convert(request.params?, reads, &mut Pointer::at(&["params"]), inexact))
         });
+        self.put("elicitation", |reads| elicitation(request, reads));
         self.resource(request, inexact);
     }
 
@@ -163,10 +165,13 @@ impl<'r> Fields<'r> {
                 fields.arguments("prompt", arguments, inexact);
                 Some(fields.finish())
             }),
-            Resource::Uri(uri) => self.put("resource", |reads| {
+            Resource::Uri(text) => self.put("resource", |reads| {
                 let mut fields = Fields::new(reads);
-                fields.text("uri", uri);
-                fields.put("ambiguous", |_| Some(Value::Bool(is_ambiguous(uri))));
+                fields.text("uri", text);
+                let template = request.action == Action::Complete;
+                let reading = uri::read(text, template);
+                fields.put("ambiguous", |_| Some(Value::Bool(reading.ambiguous)));
+                fields.put("parsed", |reads| reading.parts.map(|parts| uri_parts(&parts, reads)));
                 Some(fields.finish())
             }),
             Resource::Task { id, origin } => self.put("task", |reads| {
@@ -247,7 +252,9 @@ fn root_of(root: document::Value<'_>, reads: &ReadSet) -> Value {
     let uri = root.get("uri").and_then(document::Value::as_str);
     let mut fields = Fields::new(reads);
     fields.text("uri", uri.unwrap_or_default());
-    fields.put("ambiguous", |_| Some(Value::Bool(uri.is_none_or(is_ambiguous))));
+    fields.put("ambiguous", |_| {
+        Some(Value::Bool(uri.is_none_or(|uri| uri::read(uri, false).ambiguous)))
+    });
     fields.finish()
 }
 
@@ -302,6 +309,34 @@ fn operation(operation: &Operation, reads: &ReadSet) -> Value {
     fields.text("environment_source", operation.environment_source.as_str());
     fields.put("tags", |_| Some(strings(&operation.tags)));
     fields.optional("pack", operation.pack.as_deref());
+    fields.finish()
+}
+
+/// Where a server sends the client's user, on `elicitation/create`. A form is what has no mode (MCP
+/// 2025-06-18); a mode or a URL that is no string is empty, and means neither.
+fn elicitation(request: &AccessRequest<'_>, reads: &ReadSet) -> Option<Value> {
+    let asks = request.action == Action::Elicit && request.direction == Direction::ToClient;
+    let params = request.params.filter(|_| asks)?;
+    let text = |name| params.get(name).map(|value| value.as_str().unwrap_or_default());
+    let mut fields = Fields::new(reads);
+    fields.text("mode", text("mode").unwrap_or("form"));
+    if let Some(url) = text("url") {
+        fields.text("url", url);
+        let reading = uri::read(url, false);
+        fields.put("ambiguous", |_| Some(Value::Bool(reading.ambiguous)));
+        fields.put("parsed", |reads| reading.parts.map(|parts| uri_parts(&parts, reads)));
+    }
+    Some(fields.finish())
+}
+
+fn uri_parts(parts: &UriParts, reads: &ReadSet) -> Value {
+    let mut fields = Fields::new(reads);
+    fields.text("scheme", &parts.scheme);
+    fields.text("host", &parts.host);
+    fields.put("port", |_| parts.port.map(|port| Value::from(u64::from(port))));
+    fields.text("path", &parts.path);
+    fields.put("segments", |_| Some(strings(&parts.segments)));
+    fields.optional("query", parts.query.as_deref());
     fields.finish()
 }
 

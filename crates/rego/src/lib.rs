@@ -23,6 +23,7 @@ mod walk;
 mod number;
 mod reads;
 mod value;
+mod alias;
 mod glob;
 mod sprintf;
 mod builtins;
@@ -58,7 +59,9 @@ use regorus::Value;
 use compiled::Entrypoint;
 
 use bartizan_gate::duty::decision::{Engine, PolicyRevision};
-use bartizan_gate::wire::document::{Document, DocumentLimits};
+use bartizan_gate::question::access::AccessRequest;
+use bartizan_gate::wire::document::{self, Document, DocumentLimits};
+use bartizan_gate::wire::frame::KnownNames;
 
 pub use capabilities::capabilities;
 pub use engines::{Demotion, RegoPdp};
@@ -226,6 +229,7 @@ struct Parts {
     entrypoints: Entrypoints,
     limits: EvalLimits,
     reads: ReadSet,
+    texts: KnownNames,
 }
 
 impl Policy {
@@ -281,6 +285,7 @@ impl Policy {
         let modules = imports::with_full_paths(&sources.modules, engine.get_modules())?;
         let asked = entrypoints.cloned().unwrap_or_default();
         let reads = reachable::reads(engine.get_modules(), &[&asked.decision, &asked.listing]);
+        let texts = alias::texts(engine.get_modules(), &document);
         Ok(Self(Arc::new(Parts {
             modules,
             data,
@@ -288,6 +293,7 @@ impl Policy {
             entrypoints: asked,
             limits: *limits,
             reads,
+            texts,
         })))
     }
 
@@ -299,6 +305,19 @@ impl Policy {
     /// The parts of the input that the entrypoints read.
     pub fn reads(&self) -> &ReadSet {
         &self.0.reads
+    }
+
+    /// The denial of a message in which some reader takes a name for another one that the policy
+    /// reads; `None` if there is no such name.
+    fn ambiguous_name(&self, request: &AccessRequest<'_>) -> Option<result::Indeterminate> {
+        let found = alias::in_request(request, &self.0.reads, &self.0.texts)?;
+        Some(result::Indeterminate::ambiguous_name(&found))
+    }
+
+    /// [`Policy::ambiguous_name`] for an input that was recorded.
+    fn ambiguous_name_recorded(&self, input: document::Value<'_>) -> Option<result::Indeterminate> {
+        let found = alias::in_recorded(input, &self.0.reads, &self.0.texts)?;
+        Some(result::Indeterminate::ambiguous_name(&found))
     }
 
     /// Evaluates the rule at `path` (such as `data.mcp.decision`) for one input and returns its

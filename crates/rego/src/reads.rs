@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use regorus::unstable::{Expr, Module, Ref, Rule};
 
 use super::walk::{Reference, Step, Visit, Walk};
+use bartizan_gate::wire::frame::KnownNames;
 
 /// What is read of one value: all of it, the names of its members, or some members in turn.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -24,11 +25,18 @@ pub struct ReadSet {
     definitions: bool,
     /// The members that are read, in part or whole.
     members: BTreeMap<Box<str>, Self>,
+    /// The names of `members`, to find others that imitate them.
+    known: KnownNames,
 }
 
 /// The set for a member of a value that is read whole.
-static ALL: ReadSet =
-    ReadSet { all: true, names: true, definitions: true, members: BTreeMap::new() };
+static ALL: ReadSet = ReadSet {
+    all: true,
+    names: true,
+    definitions: true,
+    members: BTreeMap::new(),
+    known: KnownNames::NONE,
+};
 
 impl ReadSet {
     /// The set that holds the whole input.
@@ -55,6 +63,11 @@ impl ReadSet {
     /// Whether the names of the members are read.
     pub fn reads_names(&self) -> bool {
         self.names
+    }
+
+    /// The names of the members that are read one by one.
+    pub(super) fn known(&self) -> &KnownNames {
+        &self.known
     }
 
     /// The paths that are read, such as `input.tool.name`, sorted. `input.a.*` means the names of
@@ -167,6 +180,7 @@ impl ReadSet {
         if self.all {
             self.members.clear();
         }
+        self.known = self.members.keys().map(|name| &**name).collect();
         for member in self.members.values_mut() {
             member.collapse();
         }

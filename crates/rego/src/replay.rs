@@ -105,6 +105,9 @@ impl ReplayEvaluator {
         request: &AccessRequest<'_>,
         unknown: &[String],
     ) -> Result<Decision, UnknownInput> {
+        if let Some(fault) = self.policy.ambiguous_name(request) {
+            return Ok(fault.deny(self.policy.revision(), Engine::Strict));
+        }
         let input = input::of_request(request, self.policy.reads());
         self.decide(input, unknown)
     }
@@ -119,6 +122,9 @@ impl ReplayEvaluator {
         input: document::Value<'_>,
         unknown: &[String],
     ) -> Result<Decision, UnknownInput> {
+        if let Some(fault) = self.policy.ambiguous_name_recorded(input) {
+            return Ok(fault.deny(self.policy.revision(), Engine::Strict));
+        }
         let input = value::of_recorded(input, self.policy.reads());
         self.decide(input, unknown)
     }

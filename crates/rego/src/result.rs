@@ -70,6 +70,13 @@ impl Indeterminate {
         Self { code: "lossy_number", message }
     }
 
+    /// A member of the message has a name that some reader takes for one that the policy reads.
+    /// `pointer` (RFC 6901) names it.
+    pub(super) fn ambiguous_name(pointer: &str) -> Self {
+        let message = format!("name that a reader may take for one that a rule reads: `{pointer}`");
+        Self { code: "ambiguous_name", message }
+    }
+
     /// The value of the entrypoint has another form than this module reads.
     fn malformed(message: impl Into<String>) -> Self {
         Self { code: "policy_shape", message: message.into() }

@@ -44,6 +44,20 @@ calls := [
 		"rule": "deny",
 		"code": "unreadable-environment",
 	},
+	{
+		"tool": "update-feature-flag",
+		"arguments": {"request": {"PatchWithComment": {"patch": [{"op": "replace", "path": "/environments/staging/on", "value": true}]}}},
+		"operation": {"effect": "destructive", "environment_source": "arguments", "environments": ["staging"], "tags": ["go-live"]},
+		"rule": "refuse",
+		"code": "destructive",
+	},
+	{
+		"tool": "update-feature-flag",
+		"arguments": {"request": {"PatchWithComment": {"patch": [{"op": "move", "from": "/environments/production/rules/0", "path": "/environments/staging/rules/0"}]}}},
+		"operation": {"effect": "destructive", "environment_source": "arguments", "environments": ["production", "staging"], "tags": ["go-live"]},
+		"rule": "deny",
+		"code": "wrong-environment",
+	},
 ]
 
 test_the_baseline_says_so if data.packs_test.wrong(calls) == []

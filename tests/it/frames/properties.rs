@@ -47,6 +47,17 @@ pub(crate) fn tree() -> impl Strategy<Value = Tree> {
     })
 }
 
+/// Whether a member has a control character in its name, at any depth.
+pub(crate) fn has_control_in_name(tree: &Tree) -> bool {
+    match tree {
+        Tree::Array(items) => items.iter().any(has_control_in_name),
+        Tree::Object(members) => members
+            .iter()
+            .any(|(name, tree)| name.contains(char::is_control) || has_control_in_name(tree)),
+        Tree::Word(_) | Tree::Number(_) | Tree::Text(_) => false,
+    }
+}
+
 /// A tree that is an object with one member at least.
 pub(crate) fn object() -> impl Strategy<Value = Tree> {
     proptest::collection::btree_map(text(), tree(), 1..6)
@@ -370,7 +381,7 @@ proptest! {
         id in -9_007_199_254_740_991_i64..=9_007_199_254_740_991,
         choices in choices(),
     ) {
-        use bartizan_gate::wire::frame::{Id, Message, Sender};
+        use bartizan_gate::wire::frame::{Id, Malformed, Message, Sender};
         let member = |name: &str, tree| (name.to_owned(), tree);
         let params = vec![
             member("name", Tree::Text(name.clone())),
@@ -383,7 +394,12 @@ proptest! {
             member("params", Tree::Object(params)),
         ]);
         let raw = spell(&call, &choices);
-        let frame = super::read(&raw, Sender::Client).unwrap();
+        if has_control_in_name(&call) {
+            let fault = super::read(&raw, Sender::Client).unwrap_err();
+            prop_assert!(matches!(fault, Malformed::ControlInName { .. }), "{:?}", fault);
+        }
+        let sender = if has_control_in_name(&call) { Sender::Server } else { Sender::Client };
+        let frame = super::read(&raw, sender).unwrap();
         let wanted = Message::Request { id: Id::Number(id), method: "tools/call".into() };
         prop_assert_eq!(frame.message(), &wanted);
         let params = frame.params().unwrap();

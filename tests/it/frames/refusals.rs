@@ -101,6 +101,17 @@ fn names_that_two_readers_take_differently_are_refused() {
                 reserved,
             ),
             case("a8 proto-escaped", with_arguments(r#"{"\u005f_proto__":{}}"#), reserved),
+            case(
+                "a6 control-name",
+                with_arguments(r#"{"Name":1,"name\u0000":4}"#),
+                "ControlInName",
+            ),
+            case(
+                "a6 nul-names",
+                with_arguments(r#"{"":1,"\u0000":2,"\u0000\u0000":3}"#),
+                "ControlInName",
+            ),
+            case("a6 deep", with_arguments(r#"{"a":[{"b":{"c\u009b":{}}}]}"#), "ControlInName"),
             case("a8 proto-deep", with_arguments(r#"{"a":[{"__proto__":{}}]}"#), reserved),
         ],
     );

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bartizan_gate::duty::pdp::Pdp;
 use bartizan_gate::evidence::step::Act;
 use bartizan_gate::question::access::{Principal, Server};
+use bartizan_gate::question::uri::{self, UriReading};
 use bartizan_gate::session::{Arrival, Gate, Protected, RefusalForm, Session};
 use bartizan_gate::wire::protocol::Transport;
 use bartizan_rego::RegoPdp;
@@ -14,7 +15,7 @@ use proptest::prelude::*;
 
 use super::stubs::{gate_config, now};
 use super::{headers, session, sse, stdio};
-use crate::frames::properties::{Tree, choices, object, spell, text, tree};
+use crate::frames::properties::{Tree, choices, has_control_in_name, object, spell, text, tree};
 use crate::rego::compile;
 
 /// Permits by tool and by argument, so that a misread member would show.
@@ -22,6 +23,14 @@ const BY_ARGUMENT: &str = r#"package mcp
 permit contains {"code": "staging", "message": "staging is open"} if {
     input.tool.name == "get_flag"
     input.tool.arguments.environment == "staging"
+}
+"#;
+
+/// Permits all but one value of an argument, which a server that folds names finds under others too.
+const EXCEPT_ARGUMENT: &str = r#"package mcp
+permit contains {"code": "all", "message": "everything"} if true
+deny contains {"code": "production", "message": "not there"} if {
+    input.tool.arguments.environment == "production"
 }
 "#;
 
@@ -174,7 +183,8 @@ proptest! {
         arguments.extend(environment.map(|text| member("environment", word(text))));
         let call = call(name, arguments);
         let policy = policy(BY_ARGUMENT);
-        let wanted = name == "get_flag" && environment == Some("staging");
+        let plain = !has_control_in_name(&call);
+        let wanted = plain && name == "get_flag" && environment == Some("staging");
         for choices in [one, other] {
             let raw = spell(&call, &choices);
             let (body, kept) = forwarded(&policy, &raw);
@@ -192,12 +202,13 @@ proptest! {
     ) {
         let added = (name, Tree::Text(value));
         let arguments = vec![member("environment", word("staging"))];
-        // Below the arguments a name is the tool's own business.
+        // Below the arguments a name is the tool's own business, if it has no control characters.
         let mut inside = arguments.clone();
         inside.push(added.clone());
         let raw = spell(&call("get_flag", inside), &choices);
         let policy = policy(BY_ARGUMENT);
-        prop_assert_eq!(forwarded(&policy, &raw).0, Some(Bytes::from(raw)));
+        let plain = !added.0.contains(char::is_control);
+        prop_assert_eq!(forwarded(&policy, &raw).0, plain.then(|| Bytes::from(raw)));
 
         let mut faulty = call("get_flag", arguments);
         let Tree::Object(members) = &mut faulty else { panic!("not an object") };
@@ -210,6 +221,45 @@ proptest! {
         let (body, kept) = forwarded(&policy, &raw);
         prop_assert_eq!(body, None, "{}", raw);
         prop_assert_eq!(kept, 1);
+    }
+
+    #[test]
+    fn a_variant_of_an_argument_that_a_rule_reads_is_refused(
+        name in disguised("environment"),
+        value in text(),
+        alone in any::<bool>(),
+        choices in choices(),
+    ) {
+        let mut arguments = vec![(name, Tree::Text(value))];
+        if !alone {
+            arguments.push(member("environment", word("staging")));
+        }
+        let raw = spell(&call("get_flag", arguments), &choices);
+        let (body, kept) = forwarded(&policy(EXCEPT_ARGUMENT), &raw);
+        prop_assert_eq!(body, None, "{}", raw);
+        prop_assert_eq!(kept, 1);
+    }
+
+    #[test]
+    fn a_uri_that_is_not_ambiguous_is_its_own_normal_form(
+        text in "(file|FILE|note|https?|x-1):(//)?(localhost|h\\.example|H|1\\.2\\.3\\.4|u@h|\\[::1\\])?(:|:80|:443|:9)?(/|a|b|\\.|%2e|%61|%20|%C3%A9|%2f|~|\\\\|;| |:|@){0,9}(\\?[a=%2F/]{0,4})?(#a)?",
+    ) {
+        let UriReading { ambiguous, parts } = uri::read(&text, false);
+        prop_assert!(ambiguous || parts.is_some(), "{}", text);
+        if let Some(parts) = parts {
+            let port = parts.port.map_or(String::new(), |port| format!(":{port}"));
+            let query = parts.query.map_or(String::new(), |query| format!("?{query}"));
+            let rooted = text.contains("://");
+            let normal = [port.as_str(), ""].map(|port| {
+                let path = &parts.path;
+                if rooted {
+                    format!("{}://{}{port}{path}{query}", parts.scheme, parts.host)
+                } else {
+                    format!("{}:{path}{query}", parts.scheme)
+                }
+            });
+            prop_assert!(ambiguous || normal.contains(&text), "{} {:?}", text, normal);
+        }
     }
 
     #[test]

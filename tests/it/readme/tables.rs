@@ -332,7 +332,7 @@ fn every_field_of_the_input_is_documented_and_no_other() {
             },
         },
         Resource::Prompt { name: "p", arguments: part("arguments") },
-        Resource::Uri("u"),
+        Resource::Uri("https://u.example/p?q"),
         Resource::Uris(part("uris").unwrap()),
         Resource::Task { id: "t", origin: Some(&origin) },
         Resource::Answer { result: part("answer"), error: None },
@@ -345,6 +345,14 @@ fn every_field_of_the_input_is_documented_and_no_other() {
         valid(&input);
         walk("input", &input, &documented, &mut met);
     }
+    let asked = r#"{"mode": "url", "url": "https://h:1/p?q"}"#;
+    let asked = Document::read(asked.into(), &DocumentLimits::default()).unwrap();
+    let (action, direction) = (Action::Elicit, Direction::ToClient);
+    let elicits =
+        AccessRequest { action, direction, params: Some(asked.root()), ..world.request() };
+    let input: Value = serde_json::from_str(&input_json(&elicits)).unwrap();
+    valid(&input);
+    walk("input", &input, &documented, &mut met);
     for action in [Action::ListTools, Action::ListPrompts] {
         let request = AccessRequest { action, ..world.request() };
         let input = listing_input(&request);
@@ -742,6 +750,7 @@ fn faces() -> BTreeSet<(i64, String, u16)> {
         Refusal::Malformed(Malformed::BadParams { member: "name" }),
         Refusal::Headers(HeaderMismatch::Header { name: "Mcp-Name".into() }),
         Refusal::Headers(HeaderMismatch::NoMeta),
+        Refusal::BadName("name"),
         Refusal::DuplicateId,
         Refusal::Unsolicited,
         Refusal::Busy,

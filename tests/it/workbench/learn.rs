@@ -107,7 +107,13 @@ fn what_needs_a_second_look_says_so() {
 fn names_that_a_stranger_chose_stay_names() {
     let bench = Bench::new();
     let name = "x\"}\n# \u{1b}[2J\u{2028}\u{202e}\u{e0041}\npermit := true\n{\"";
-    bench.record("state", &[], &observed(), &[call(1, name, &json!({}))]);
+    // As the name of a tool this is refused, whatever the mode (P10); as a URI it is recorded.
+    let messages = [
+        call(1, name, &json!({})),
+        call(2, "x\"} # permit := true {\"", &json!({})),
+        super::message(3, "resources/read", &json!({"uri": name})),
+    ];
+    bench.record("state", &[], &observed(), &messages);
     assert_eq!(bench.run(&["policy", "learn", "--state", "state", "--out", "learned"]).0, 0);
     let (code, out, err) = bench.run(&["policy", "check", "-p", "learned"]);
     assert_eq!(code, 0, "{out}{err}");

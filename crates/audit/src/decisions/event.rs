@@ -113,6 +113,7 @@ fn input(entry: JournalRecord) -> (Value, Vec<String>) {
     );
     let mut left_out: Vec<&str> = vec![
         "/client",
+        "/elicitation",
         "/params",
         "/session",
         "/principal/kind",

@@ -6,9 +6,11 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::wire::document::{Document, DocumentLimits, Kind, Value, write_string};
+use crate::wire::fold::is_alias;
 
-/// The argument cannot be set: the pointer leads through a value that is not an object, the new
-/// value is not strict JSON, or the frame has no `params`.
+/// The argument cannot be set: the pointer leads through a value that is not an object, a member
+/// beside the pointer's way has a name that some reader takes for the pointer's, the new value is
+/// not strict JSON, or the frame has no `params`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unsettable;
 
@@ -44,6 +46,9 @@ fn within(
     pointer: &str,
     value: &str,
 ) -> Result<(Range<usize>, Vec<u8>), Unsettable> {
+    if imitated(arguments, pointer) {
+        return Err(Unsettable);
+    }
     if let Some(present) = arguments.pointer(pointer).filter(|_| !pointer.is_empty()) {
         return Ok((present.span(), value.as_bytes().to_vec()));
     }
@@ -53,6 +58,20 @@ fn within(
         return Err(Unsettable);
     }
     Ok(insert(parent, &unescape(name), value.as_bytes()))
+}
+
+/// Whether an object on the way of `pointer` has a member that some reader takes for the one that the
+/// pointer names (threat A4): the server could then read that member's value instead.
+fn imitated(arguments: Value<'_>, pointer: &str) -> bool {
+    let mut at = Some(arguments);
+    pointer.split('/').skip(1).any(|token| {
+        let Some(value) = at else { return false };
+        let known = unescape(token);
+        let aliased =
+            value.members().any(|(name, _)| name.as_str().is_some_and(|it| is_alias(it, &known)));
+        at = value.pointer(&format!("/{token}"));
+        aliased
+    })
 }
 
 /// A new `arguments` object with one member, named by a `pointer` of one step.

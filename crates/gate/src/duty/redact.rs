@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use super::secrets::{self, FoundSecret, SearchError};
 use crate::wire::document::{Document, DocumentLimits, Kind, Value, unescaped, write_string};
+use crate::wire::fold::is_alias;
 
 /// The text that replaces a removed value. None of its characters is escaped in JSON, so it reads
 /// the same at every level of JSON inside JSON.
@@ -306,7 +307,8 @@ impl Redactor<'_> {
             Kind::Object => {
                 for (key, member) in value.members() {
                     let key = key.as_str().unwrap_or_default();
-                    if every || *key == *name {
+                    // A client that ignores case would show what a member `Token` holds as `token`.
+                    if every || *key == *name || is_alias(key, &name) {
                         self.named(member, rest, position.at(&below(at, key)), must, edits)?;
                     }
                 }

@@ -63,6 +63,9 @@ pub enum Refusal {
     Malformed(Malformed),
     /// A routing header and the body disagree (P11).
     Headers(HeaderMismatch),
+    /// The method, or a name or id in this member of `params`, is too long or has characters that
+    /// are not shown (P10).
+    BadName(&'static str),
     /// A request with this id is in flight already.
     DuplicateId,
     /// The message must not be in a batch: `initialize`, or a message of a modern revision.
@@ -212,6 +215,7 @@ impl Refusal {
             Self::Malformed(malformed) => malformed_code(malformed),
             Self::Headers(HeaderMismatch::Header { .. }) => "header-mismatch",
             Self::Headers(HeaderMismatch::NoMeta) => "meta-missing",
+            Self::BadName(_) => "bad-name",
             Self::DuplicateId => "duplicate-id",
             Self::Batched => "not-in-batch",
             Self::WithBatch => "with-batch",
@@ -228,7 +232,7 @@ impl Refusal {
     /// The origin of the reason in the record, where the policy was not asked.
     pub fn origin(&self) -> Origin {
         match self {
-            Self::Malformed(_) | Self::Door(_) => Origin::Malformed,
+            Self::Malformed(_) | Self::BadName(_) | Self::Door(_) => Origin::Malformed,
             Self::Headers(_) => Origin::HeaderMismatch,
             Self::Limited(_) => Origin::Limited,
             Self::ApprovalRequired => Origin::Undischarged,
@@ -259,6 +263,7 @@ impl Refusal {
             Self::UpstreamFailed | Self::UpstreamTimedOut => Some(Finding::UpstreamFailure),
             Self::Unrecorded => Some(Finding::AuditSinkFailure),
             Self::Malformed(_)
+            | Self::BadName(_)
             | Self::Batched
             | Self::Door(
                 DoorRefusal::Header
@@ -317,6 +322,8 @@ impl Refusal {
             Self::Headers(HeaderMismatch::NoMeta) => {
                 (INVALID_PARAMS, "Protocol version missing in params._meta", Status::BadRequest)
             }
+            Self::BadName("method") => (INVALID_REQUEST, "Invalid name", Status::BadRequest),
+            Self::BadName(_) => (INVALID_PARAMS, "Invalid name", Status::BadRequest),
             Self::DuplicateId => (INVALID_REQUEST, "Request id already in use", Status::BadRequest),
             Self::Batched => (INVALID_REQUEST, "Not allowed in a batch", Status::BadRequest),
             Self::WithBatch => (WITH_BATCH, "Refused with its batch", Status::Ok),
@@ -415,7 +422,8 @@ fn malformed_presentation(malformed: &Malformed) -> (i64, &'static str, Status) 
         Malformed::Unreadable(
             Unreadable::DuplicateName { .. } | Unreadable::ReservedName { .. },
         )
-        | Malformed::LookAlike { .. } => {
+        | Malformed::LookAlike { .. }
+        | Malformed::ControlInName { .. } => {
             (INVALID_REQUEST, "Ambiguous member name", Status::BadRequest)
         }
         Malformed::Unreadable(_) => (PARSE_ERROR, "Parse error", Status::BadRequest),
@@ -447,6 +455,7 @@ fn malformed_code(malformed: &Malformed) -> &'static str {
         Malformed::BatchSize => "batch-size",
         Malformed::NotObject => "not-object",
         Malformed::LookAlike { .. } => "look-alike-name",
+        Malformed::ControlInName { .. } => "control-in-name",
         Malformed::Version => "jsonrpc-version",
         Malformed::Shape => "shape",
         Malformed::BadId => "bad-id",
@@ -471,7 +480,8 @@ pub fn malformed_position(malformed: &Malformed, direction: Direction) -> String
             | Unreadable::DuplicateName { at }
             | Unreadable::ReservedName { at },
         )
-        | Malformed::LookAlike { at } => Some(at),
+        | Malformed::LookAlike { at }
+        | Malformed::ControlInName { at } => Some(at),
         Malformed::BadParams { member } => return format!("{side}: `params.{member}`"),
         Malformed::Unreadable(Unreadable::TooLarge | Unreadable::TooMany)
         | Malformed::Batch

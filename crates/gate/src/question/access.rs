@@ -45,20 +45,6 @@ pub struct Server {
     pub pack: Option<Arc<super::pack::Pack>>,
 }
 
-/// Whether a server may resolve the path of `uri` to another resource than its text suggests to a
-/// rule: it has dot segments, backslashes, control characters, or percent-encoded forms of these or
-/// of a slash, a dot or a percent sign (RFC 3986 §§2.3, 5.2.4 and 6.2.2).
-pub fn is_ambiguous(uri: &str) -> bool {
-    let path = uri.split(['?', '#']).next().unwrap_or_default();
-    let hidden = path.split('%').skip(1).any(|rest| {
-        let code = rest.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        code.is_none_or(|code| code.is_ascii_control() || b"./\\%".contains(&code))
-    });
-    hidden
-        || path.contains(|it: char| it == '\\' || it.is_control())
-        || path.split('/').any(|segment| matches!(segment, "." | ".."))
-}
-
 /// The resource that a request acts on.
 #[derive(Debug, Clone, Copy)]
 pub enum Resource<'a> {

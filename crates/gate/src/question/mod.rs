@@ -6,6 +6,8 @@
 
 pub mod status;
 pub mod rate;
+mod path;
+pub mod uri;
 pub mod pack;
 pub mod operation;
 pub mod handles;

@@ -127,9 +127,14 @@ pub enum EnvironmentForm {
     /// An identifier, or an array of them: strings or integers that the server's configuration maps
     /// to names.
     Id,
-    /// A slash-separated path; the segment after this one is a name. A path without this segment
-    /// counts as every environment.
+    /// A slash-separated path from a known root, or an array of them. The path begins with these
+    /// segments, and the next one is a name; a path that begins otherwise counts as every
+    /// environment. A path that some reader resolves to another one cannot be read.
     Segment(Box<str>),
+    /// A JSON Patch (RFC 6902), a JSON Merge Patch not among them: an array of operations whose
+    /// `path` and `from` begin with these segments, then a name. One that begins otherwise counts as
+    /// every environment.
+    Patch(Box<str>),
 }
 
 /// How a call selects one of a tool's operations.

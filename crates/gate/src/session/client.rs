@@ -27,6 +27,7 @@ use crate::wire::document::{Document, Value};
 use crate::wire::frame::{Frame, Id, Malformed, Message, Sender};
 use crate::wire::headers::{self, RoutingHeaders};
 use crate::wire::method::{Action, List, Method, Role, Subject};
+use crate::wire::name::bad_name;
 use crate::wire::protocol::{Direction, Era, Transport};
 
 use super::expected::Expected;
@@ -142,6 +143,9 @@ impl Session {
             if let Err(mismatch) = checked {
                 return self.refuse(&message, &Refusal::Headers(mismatch), None);
             }
+        }
+        if let Some(member) = bad_name(name, row, frame.params()) {
+            return self.refuse(&message, &Refusal::BadName(member), None);
         }
         if let Some(refusal) = self.refused_before_policy(gate, &question, id) {
             return self.refuse(&message, &refusal, None);

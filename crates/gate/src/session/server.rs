@@ -12,6 +12,7 @@ use crate::wire::document::Value;
 use crate::wire::frame::{Frame, Id, Malformed, Message, Sender};
 use crate::wire::headers::META_SUBSCRIPTION_ID;
 use crate::wire::method::Role;
+use crate::wire::name::bad_name;
 use crate::wire::protocol::{Direction, Era, Revision};
 
 use super::answer::{EmbeddingMessage, task_problem};
@@ -244,7 +245,7 @@ impl Session {
         let digest = gate.digest(frame.document().raw());
         record.digest = Some(digest.clone());
 
-        if let Some(refusal) = self.refused_before_policy_to_client(gate, &question, id) {
+        if let Some(refusal) = self.refused_before_policy_to_client(gate, &question) {
             record.event = Event::Denial;
             record.decision = Some(gate.refused(&refusal, None));
             // MCP 2026-07-28 has no requests of servers on any transport, so none is answered.
@@ -336,8 +337,11 @@ impl Session {
         &self,
         gate: &Gate,
         question: &Question<'_>,
-        id: Option<&Id>,
     ) -> Option<Refusal> {
+        if let Some(member) = bad_name(question.name, question.row, question.params) {
+            return Some(Refusal::BadName(member));
+        }
+        let id = question.frame.message().id();
         let asks_modern = id.is_some() && self.protocol.era == Era::Modern;
         if asks_modern || question.is_misplaced() {
             return Some(Refusal::UnknownMethod);

@@ -135,6 +135,12 @@ impl Document {
         &self.raw
     }
 
+    /// Offset of the first member name that has a control character (U+0000 to U+001F, U+007F to
+    /// U+009F) after unescaping; `None` if no name has one.
+    pub fn control_in_name(&self) -> Option<usize> {
+        self.tree.control_in_name
+    }
+
     /// The one value of the document.
     pub fn root(&self) -> Value<'_> {
         Value { document: self, index: 0 }

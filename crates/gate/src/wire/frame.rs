@@ -14,7 +14,7 @@ use super::headers::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_PROTOCOL_V
 use super::method::{Method, ParamForm};
 use super::protocol::{ClaimedVersion, Era};
 pub use batch::{BATCH_MAX, Batch, write_batch};
-pub use look_alike::is_look_alike;
+pub use look_alike::{KnownNames, is_look_alike};
 
 /// The largest integer that every JSON reader keeps exactly: 2^53−1 (P8; RFC 8259 §6).
 const ID_MAX: i64 = (1 << 53) - 1;
@@ -167,6 +167,11 @@ pub enum Malformed {
         /// Offset of the name.
         at: usize,
     },
+    /// The name of a member, anywhere in a message of a client, has a control character (P5).
+    ControlInName {
+        /// Offset of the name.
+        at: usize,
+    },
     /// `jsonrpc` is missing or not `"2.0"`.
     Version,
     /// Not exactly one of `method`, `result` and `error` is present, an answer has `params`, or
@@ -199,6 +204,9 @@ impl Frame {
     pub fn read(raw: Bytes, sender: Sender, limits: &FrameLimits) -> Result<Self, Malformed> {
         let document = Document::read(raw, &limits.document).map_err(Malformed::Unreadable)?;
         let message = Envelope::read(document.root())?.message(sender, limits)?;
+        if let Some(at) = document.control_in_name().filter(|_| sender == Sender::Client) {
+            return Err(Malformed::ControlInName { at });
+        }
         Ok(Self { document, message })
     }
 
@@ -259,13 +267,6 @@ pub fn write_id(out: &mut Vec<u8>, id: &Id) {
         Id::Number(number) => out.extend_from_slice(number.to_string().as_bytes()),
         Id::Text(text) => write_string(out, text),
     }
-}
-
-/// Whether a tool or prompt name has the form that MCP recommends: `[A-Za-z0-9_.-]{1,128}`. P10
-/// asks that another name is permitted only by its exact literal, never by a pattern.
-pub fn is_plain_name(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
-    (1..=128).contains(&name.len()) && name.bytes().all(plain)
 }
 
 /// The members of the envelope as they came.

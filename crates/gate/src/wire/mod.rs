@@ -10,5 +10,6 @@ pub mod document;
 pub mod unseen;
 pub(crate) mod fold;
 pub mod method;
+pub mod name;
 pub mod headers;
 pub mod frame;

@@ -148,7 +148,7 @@ fn inner(json: &str) -> InnerArguments {
         return InnerArguments::Nothing;
     }
     match Document::read(Bytes::copy_from_slice(json.as_bytes()), &DocumentLimits::default()) {
-        Ok(document) => InnerArguments::Json(document),
-        Err(_) => InnerArguments::Unreadable,
+        Ok(document) if document.control_in_name().is_none() => InnerArguments::Json(document),
+        Ok(_) | Err(_) => InnerArguments::Unreadable,
     }
 }

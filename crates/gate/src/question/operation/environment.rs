@@ -10,6 +10,7 @@ use super::EnvironmentSource;
 use crate::question::pack::{
     Absent, EnvironmentForm, EnvironmentPath, PointerStep, ToolEntry, steps,
 };
+use crate::question::path;
 use crate::wire::document::{Document, DocumentLimits, Kind, Value};
 use crate::wire::fold::is_alias;
 
@@ -98,6 +99,7 @@ impl EnvironmentSearch<'_> {
         };
         let limits = DocumentLimits::default();
         match Document::read(Bytes::copy_from_slice(text.as_bytes()), &limits) {
+            Ok(document) if document.control_in_name().is_some() => false,
             Ok(document) => self.place_in(Some(document.root()), place),
             Err(_) => false,
         }
@@ -147,7 +149,10 @@ impl EnvironmentSearch<'_> {
         match (form, value.kind()) {
             (EnvironmentForm::Keys, Kind::Object)
             | (
-                EnvironmentForm::Name | EnvironmentForm::Id | EnvironmentForm::Segment(_),
+                EnvironmentForm::Name
+                | EnvironmentForm::Id
+                | EnvironmentForm::Segment(_)
+                | EnvironmentForm::Patch(_),
                 Kind::Array,
             ) if value.is_empty() => {
                 self.left_out = true;
@@ -156,7 +161,10 @@ impl EnvironmentSearch<'_> {
             (EnvironmentForm::Keys, Kind::Object) => {
                 value.members().all(|(name, _)| name.as_str().is_some_and(|name| self.name(name)))
             }
-            (EnvironmentForm::Keys, _) => false,
+            (EnvironmentForm::Patch(after), Kind::Array) => {
+                value.elements().all(|operation| self.patch(operation, after))
+            }
+            (EnvironmentForm::Keys | EnvironmentForm::Patch(_), _) => false,
             (
                 EnvironmentForm::Name | EnvironmentForm::Id | EnvironmentForm::Segment(_),
                 Kind::Array,
@@ -175,16 +183,52 @@ impl EnvironmentSearch<'_> {
         }
     }
 
+    /// Reads one operation of a JSON Patch (RFC 6902 §4). `from` is read whatever `op` says: a
+    /// server may not ignore it.
+    fn patch(&mut self, operation: Value<'_>, after: &str) -> bool {
+        let known = ["op", "path", "from"];
+        if operation.kind() != Kind::Object || known.iter().any(|name| has_alias(operation, name)) {
+            return false;
+        }
+        let text = |name| operation.get(name).map(|value| value.as_str().ok_or(NotText));
+        let (Some(Ok(op)), Some(Ok(path)), Ok(from)) =
+            (text("op"), text("path"), text("from").transpose())
+        else {
+            return false;
+        };
+        let copies = matches!(op, "move" | "copy");
+        let standard = copies || matches!(op, "add" | "remove" | "replace" | "test");
+        standard
+            && copies == from.is_some()
+            && [Some(path), from].into_iter().flatten().all(|pointer| {
+                // The empty pointer is the whole document (RFC 6901 §5).
+                let rooted = pointer.is_empty() || pointer.starts_with('/');
+                rooted && self.path(pointer, after)
+            })
+    }
+
+    /// Reads one path, from its root on.
+    fn path(&mut self, path: &str, after: &str) -> bool {
+        if path.is_empty() {
+            return self.name(EVERY);
+        }
+        path::segments(path).is_some_and(|mut segments| {
+            let rooted = after.split('/').all(|own| segments.next() == Some(own));
+            self.name(segments.next().filter(|_| rooted).unwrap_or(EVERY))
+        })
+    }
+
     /// Reads one name, identifier or path.
     fn one(&mut self, value: Value<'_>, form: &EnvironmentForm) -> bool {
         match form {
             EnvironmentForm::Name | EnvironmentForm::Keys => {
                 value.as_str().is_some_and(|name| self.name(name))
             }
-            EnvironmentForm::Segment(after) => value.as_str().is_some_and(|path| {
-                let name = path.split('/').skip_while(|segment| *segment != &**after).nth(1);
-                self.name(name.unwrap_or(EVERY))
-            }),
+            EnvironmentForm::Segment(after) => {
+                value.as_str().is_some_and(|path| self.path(path, after))
+            }
+            // `patch` reads it.
+            EnvironmentForm::Patch(_) => false,
             EnvironmentForm::Id => {
                 let number = || value.as_i64().map(|number| number.to_string());
                 let Some(id) = value.as_str().map(str::to_owned).or_else(number) else {

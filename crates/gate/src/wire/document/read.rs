@@ -35,7 +35,7 @@ pub(super) fn read(bytes: &[u8], limits: &DocumentLimits) -> Result<Tree, Unread
         bytes,
         limits,
         at: 0,
-        tree: Tree { nodes, decoded: Vec::new() },
+        tree: Tree { nodes, decoded: Vec::new(), control_in_name: None },
         values: 0,
         open: Vec::with_capacity(8),
         names: Vec::with_capacity(16),
@@ -227,8 +227,12 @@ impl TreeReader<'_> {
         if is_reserved(text) {
             return Err(Unreadable::ReservedName { at: start });
         }
+        let controls = has_control(text);
         let name = Name { head: head(text), len: narrow(text.len()), node };
         self.names.push(name);
+        if controls && self.tree.control_in_name.is_none() {
+            self.tree.control_in_name = Some(start);
+        }
         if self.token() != Some(b':') {
             return self.stopped();
         }
@@ -400,6 +404,13 @@ fn head(text: &[u8]) -> u64 {
 /// JavaScript object; Rust's `serde` passes private values between its parts under the others.
 fn is_reserved(name: &[u8]) -> bool {
     name == b"__proto__" || name.starts_with(b"$serde") || name.starts_with(b"$__serde")
+}
+
+/// Whether decoded text has a control character: U+0000 to U+001F, U+007F to U+009F. The last ones
+/// are C2 80 to C2 9F in UTF-8.
+fn has_control(text: &[u8]) -> bool {
+    text.iter().any(u8::is_ascii_control)
+        || text.array_windows().any(|pair| matches!(pair, [0xc2, 0x80..=0x9f]))
 }
 
 /// Whether a number literal is finite as binary64 (RFC 8259 §6).

@@ -44,6 +44,8 @@ pub(super) struct TreeNode {
 pub(super) struct Tree {
     pub(super) nodes: Vec<TreeNode>,
     pub(super) decoded: Vec<u8>,
+    /// Offset of the first member name that has a control character.
+    pub(super) control_in_name: Option<usize>,
 }
 
 impl Tree {

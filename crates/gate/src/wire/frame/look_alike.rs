@@ -3,7 +3,64 @@
 //! There are readers that ignore case, fold letters beyond ASCII, stop at a NUL, or trim. A name is
 //! folded in all these ways and compared. The folded form is only used to refuse, never to match.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::wire::fold::{fold, is_printable};
+
+/// Names that somebody compares byte for byte: a rule of the policy, a duty, a pack. It tells which
+/// other names some reader takes for one of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KnownNames {
+    /// The folded form of each name, and whether that form is itself a known name.
+    folded: BTreeMap<Box<str>, bool>,
+    /// The names that differ from their folded form.
+    others: BTreeSet<Box<str>>,
+    /// Most characters of a folded form.
+    chars_max: usize,
+}
+
+impl KnownNames {
+    /// No names.
+    pub const NONE: Self = Self { folded: BTreeMap::new(), others: BTreeSet::new(), chars_max: 0 };
+
+    /// Adds a name. One that folds to nothing is left out: no reader takes another name for it.
+    pub fn insert(&mut self, name: &str) {
+        let Some(folded) = fold(name, usize::MAX).filter(|folded| !folded.is_empty()) else {
+            return;
+        };
+        self.chars_max = self.chars_max.max(folded.chars().count());
+        if *folded == *name {
+            self.folded.insert(folded.into(), true);
+        } else {
+            self.folded.entry(folded.into()).or_insert(false);
+            self.others.insert(name.into());
+        }
+    }
+
+    /// Whether `name` is none of the names, but the same as one of them to some reader. The work is
+    /// bounded by the longest known name, except for one look at each character.
+    pub fn imitated_by(&self, name: &str) -> bool {
+        let folded = if is_printable(name) {
+            (name.len() <= self.chars_max).then(|| name.to_ascii_lowercase())
+        } else {
+            fold(name, self.chars_max)
+        };
+        let Some(folded) = folded else { return false };
+        match self.folded.get(&*folded) {
+            Some(true) if *folded == *name => false,
+            Some(_) => !self.others.contains(name),
+            None => false,
+        }
+    }
+}
+
+impl<'a> FromIterator<&'a str> for KnownNames {
+    fn from_iter<I: IntoIterator<Item = &'a str>>(names: I) -> Self {
+        let mut known = Self::NONE;
+        names.into_iter().for_each(|name| known.insert(name));
+        known
+    }
+}
 
 /// Whether `name` is not one of `known` (ASCII) but folds to one of them.
 pub fn is_look_alike(name: &str, known: &[&str]) -> bool {
@@ -67,6 +124,32 @@ mod tests {
         ] {
             assert!(!is_look_alike(name, &known), "{name:?}");
         }
+    }
+
+    #[test]
+    fn a_name_that_is_known_imitates_no_other_one() {
+        let known: KnownNames = ["key", "Key", "straße", "é", " "].into_iter().collect();
+        for name in ["key", "Key", "straße", "é", "", " ", "\0", "keys", "e", "stra", "\u{200b}"]
+        {
+            assert!(!known.imitated_by(name), "{name:?}");
+        }
+        for name in [
+            "KEY",
+            "key\0",
+            "\u{212a}ey",
+            "\u{ff4b}ey",
+            "k\u{200b}ey",
+            "k\u{e0065}ey",
+            "STRASSE",
+            "e\u{301}",
+            "E\u{301}",
+            "É",
+            "str\u{ad}aſſe",
+        ] {
+            assert!(known.imitated_by(name), "{name:?}");
+        }
+        assert!(!KnownNames::NONE.imitated_by("key"));
+        assert!(!known.imitated_by(&("key".to_owned() + &"\u{fdfa}".repeat(1 << 20))));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::question::pack::{
     Absent, Effect, EnvironmentForm, EnvironmentPath, FactSource, HandleFormat, OperationDispatch,
     PointerStep, Route, Scope, Selector, ToolEntry, steps,
 };
+use crate::question::path::is_plain_segment;
 use crate::question::rate::span;
 use crate::wire::document::{Kind, Value};
 
@@ -185,7 +186,8 @@ impl PackReader {
         };
         let after = match value.get("after") {
             Some(after) => Some(self.string(&format!("{path}/after"), after, |text| {
-                (text.is_empty() || text.contains('/')).then(|| "not one segment".to_owned())
+                let plain = text.split('/').all(is_plain_segment);
+                (!plain).then(|| "not a path of plain segments, such as `files/live`".to_owned())
             })?),
             None => None,
         };
@@ -195,10 +197,11 @@ impl PackReader {
             (Some("keys"), None) => EnvironmentForm::Keys,
             (Some("id"), None) => EnvironmentForm::Id,
             (Some("segment"), Some(after)) => EnvironmentForm::Segment(after.into()),
+            (Some("patch"), Some(after)) => EnvironmentForm::Patch(after.into()),
             _ => {
                 self.problem(
                     &format!("{path}/form"),
-                    "not a form; write `name`, `keys` or `id`, or `segment` together with `after`",
+                    "not a form; write `name`, `keys` or `id`, or `segment` or `patch` together with `after`",
                 );
                 return None;
             }

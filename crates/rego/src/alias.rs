@@ -1,0 +1,152 @@
+//! Names in a message that some reader takes for a name that the policy compares.
+//!
+//! A rule on `input.tool.arguments.key` does not see a member `Key`, `key\u0000` or one in full-width
+//! letters, and a server that folds names reads it all the same (`docs/strict-profile.md`, P5). So a
+//! message with such a member, at a level that the policy reads, is denied whatever the rules say.
+//! Where a rule names its members in its text, these names are compared. Where it reads a value
+//! whole, or by a computed name, any text of the policy or of its data may be the name, so all of
+//! them are compared. [`engines`](super::engines) and [`replay`](super::replay) call it.
+
+use regorus::Value as Rego;
+use regorus::unstable::{Expr, Module, Ref};
+
+use super::reads::ReadSet;
+use super::value::push_pointer_name;
+use super::walk::{Step, Visit, Walk};
+use bartizan_gate::question::access::{AccessRequest, Resource};
+use bartizan_gate::wire::document::{Kind, Value};
+use bartizan_gate::wire::frame::KnownNames;
+
+/// Longest text of a policy or its data that counts as a name, bytes.
+const NAME_BYTES_MAX: usize = 256;
+/// Longest pointer that is reported, characters.
+const POINTER_CHARS_MAX: usize = 256;
+
+/// The parts of `input` whose members senders name, as paths below `input`.
+const PARTS: [&[&str]; 5] = [
+    &["tool", "arguments"],
+    &["prompt", "arguments"],
+    &["params"],
+    &["answer", "content"],
+    &["answer", "result"],
+];
+
+/// The texts of a policy that may be names of members: its strings, the names that it takes from
+/// variables, and all names and strings of its data.
+pub(super) fn texts(modules: &[Ref<Module>], data: &Rego) -> KnownNames {
+    let mut known = KnownNames::NONE;
+    let mut add = |text: &str| {
+        if text.len() <= NAME_BYTES_MAX {
+            known.insert(text);
+        }
+    };
+    for rule in modules.iter().flat_map(|module| &module.policy) {
+        for visit in Walk::rule(rule) {
+            match visit {
+                Visit::Expr(Expr::String { value, .. } | Expr::RawString { value, .. }) => {
+                    value.as_string().iter().for_each(|text| add(text));
+                }
+                Visit::Ref(reference) => {
+                    // Names behind `input` and `data` are in the set of what is read, or in the data.
+                    let known = matches!(reference.root, Some("input" | "data"));
+                    let steps = reference.steps.iter();
+                    let named = steps.skip_while(|it| known && matches!(it, Step::Name(_)));
+                    for step in named {
+                        if let Step::Name(name) = step {
+                            add(name);
+                        }
+                    }
+                }
+                Visit::Expr(_) | Visit::Call { .. } | Visit::Statement(_) => {}
+            }
+        }
+    }
+    let mut todo = vec![data];
+    while let Some(value) = todo.pop() {
+        match value {
+            Rego::String(text) => add(text),
+            Rego::Array(items) => todo.extend(items.iter()),
+            Rego::Set(items) => todo.extend(items.iter()),
+            Rego::Object(members) => todo.extend(members.iter().flat_map(|(a, b)| [a, b])),
+            _ => {}
+        }
+    }
+    known
+}
+
+/// The RFC 6901 pointer, below `input`, of a member that some reader takes for one that the policy
+/// reads.
+pub(super) fn in_request(
+    request: &AccessRequest<'_>,
+    reads: &ReadSet,
+    texts: &KnownNames,
+) -> Option<String> {
+    let [tool, prompt, params, content, result] = PARTS;
+    let (first, second) = match request.resource {
+        Resource::Tool { arguments, .. } => ((tool, arguments), None),
+        Resource::Prompt { arguments, .. } => ((prompt, arguments), None),
+        Resource::Answer { result: answer, .. } => {
+            let said = answer.and_then(|answer| answer.get("content"));
+            ((content, said), Some((result, answer)))
+        }
+        Resource::Uri(_) | Resource::Uris(_) | Resource::Task { .. } | Resource::Whole => {
+            ((params, request.params), None)
+        }
+    };
+    let parts = [Some(first), second, Some((params, request.params))];
+    parts.into_iter().flatten().find_map(|(part, value)| in_part(part, value?, reads, texts))
+}
+
+/// [`in_request`] for an input that was recorded.
+pub(super) fn in_recorded(root: Value<'_>, reads: &ReadSet, texts: &KnownNames) -> Option<String> {
+    PARTS.iter().find_map(|part| {
+        let value = part.iter().try_fold(root, |at, name| at.get(name))?;
+        in_part(part, value, reads, texts)
+    })
+}
+
+fn in_part(part: &[&str], value: Value<'_>, reads: &ReadSet, texts: &KnownNames) -> Option<String> {
+    let reads = part.iter().try_fold(reads, |reads, name| reads.member(name))?;
+    let mut at = String::new();
+    for name in part {
+        push_pointer_name(&mut at, name);
+    }
+    let found = imitation(value, reads, texts, &mut at);
+    found.then(|| at.chars().take(POINTER_CHARS_MAX).collect())
+}
+
+/// Whether a member of `value` imitates one that is read; `at` then points to it. The recursion is as
+/// deep as the message, which the strict reader bounds (P3).
+fn imitation(value: Value<'_>, reads: &ReadSet, texts: &KnownNames, at: &mut String) -> bool {
+    let length = at.len();
+    match value.kind() {
+        Kind::Array if reads.is_everything() => {
+            for (index, item) in value.elements().enumerate() {
+                at.push('/');
+                at.push_str(&index.to_string());
+                if imitation(item, reads, texts, at) {
+                    return true;
+                }
+                at.truncate(length);
+            }
+        }
+        Kind::Object => {
+            for (name, member) in value.members() {
+                let name = name.as_str().unwrap_or_default();
+                push_pointer_name(at, name);
+                let computed = reads.reads_names() && texts.imitated_by(name);
+                if computed || reads.known().imitated_by(name) {
+                    return true;
+                }
+                if let Some(reads) = reads.member(name)
+                    && imitation(member, reads, texts, at)
+                {
+                    return true;
+                }
+                at.truncate(length);
+            }
+        }
+        Kind::Array | Kind::Null | Kind::Bool | Kind::Number | Kind::String => {}
+    }
+    false
+}
