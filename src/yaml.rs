@@ -7,6 +7,7 @@
 //! depth; the caller bounds the length of the text.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
@@ -100,16 +101,23 @@ pub struct Fault {
     pub hint: &'static str,
 }
 
+/// Most faults that are reported of one text. A text with more is not read to its end.
+const FAULTS_MAX: usize = 64;
+
 /// A list or mapping that is not closed yet.
 struct Open {
     line: usize,
-    path: String,
     kind: OpenKind,
 }
 
 enum OpenKind {
     List(Vec<Node>),
-    Map { members: Vec<Member>, key: Option<(String, usize)> },
+    Map {
+        members: Vec<Member>,
+        /// The line of each key so far. A key is found without a look at the others.
+        lines: HashMap<String, usize>,
+        key: Option<(String, usize)>,
+    },
 }
 
 /// Reads `text`. Absent where it is empty, or no such tree; then `faults` says why. There can be
@@ -137,7 +145,7 @@ fn build(text: &str, mut builder: Builder, faults: &mut Vec<Fault>) -> Option<No
     loop {
         match parser.next_event() {
             Some(Ok((event, span))) => {
-                if !builder.event(event, span, faults) {
+                if !builder.event(event, span, faults) || faults.len() >= FAULTS_MAX {
                     return None;
                 }
             }
@@ -191,7 +199,7 @@ impl Builder {
             }
             Event::MappingStart(anchor, tag) => {
                 refuse_properties(anchor, tag.is_some(), line, faults);
-                let kind = OpenKind::Map { members: Vec::new(), key: None };
+                let kind = OpenKind::Map { members: Vec::new(), lines: HashMap::new(), key: None };
                 self.begin(kind, line, faults)
             }
             Event::SequenceEnd | Event::MappingEnd => {
@@ -208,18 +216,19 @@ impl Builder {
     }
 
     fn begin(&mut self, kind: OpenKind, line: usize, faults: &mut Vec<Fault>) -> bool {
-        let path = self.next_path();
         if let Some(Open { kind: OpenKind::Map { key: None, .. }, .. }) = self.open.last() {
+            let path = self.path();
             let what = "a key that is no text".to_owned();
             faults.push(Fault { path, line: Some(line), what, hint: "write a plain key" });
             return false;
         }
         if self.open.len() >= self.depth_max {
+            let path = self.path();
             let what = format!("nested deeper than {} levels", self.depth_max);
             faults.push(Fault { path, line: Some(line), what, hint: "remove levels" });
             return false;
         }
-        self.open.push(Open { line, path, kind });
+        self.open.push(Open { line, kind });
         true
     }
 
@@ -234,17 +243,16 @@ impl Builder {
             let what = format!("`{}` has more than one meaning", text.escape_debug());
             faults.push(fault(Some(line), what, "put it in quotes, or write it otherwise"));
         }
-        if let Some(open) = self.open.last_mut()
-            && let OpenKind::Map { members, key: key @ None } = &mut open.kind
+        if let Some(Open { kind: OpenKind::Map { lines, key: key @ None, .. }, .. }) =
+            self.open.last_mut()
         {
-            if let Some(first) = members.iter().find(|member| member.key == text)
-                && let Origin::Line(first) = first.origin
-            {
-                let path = member_path(&open.path, &text);
+            let first = lines.get(text.as_ref()).copied();
+            *key = Some((text.into_owned(), line));
+            if let Some(first) = first {
+                let path = self.path();
                 let what = format!("the key stands twice, first on line {first}");
                 faults.push(Fault { path, line: Some(line), what, hint: "keep one" });
             }
-            *key = Some((text.into_owned(), line));
             return;
         }
         self.add(Node { origin: Origin::Line(line), kind: resolve(text, style) });
@@ -255,26 +263,27 @@ impl Builder {
         match self.open.last_mut() {
             None => self.root = Some(node),
             Some(Open { kind: OpenKind::List(nodes), .. }) => nodes.push(node),
-            Some(Open { kind: OpenKind::Map { members, key }, .. }) => {
+            Some(Open { kind: OpenKind::Map { members, lines, key }, .. }) => {
                 // Of a key that stands twice, which is a fault, the first value is kept.
                 if let Some((key, line)) = key.take()
-                    && !members.iter().any(|member| member.key == key)
+                    && !lines.contains_key(&key)
                 {
+                    lines.insert(key.clone(), line);
                     members.push(Member { key, origin: Origin::Line(line), value: node });
                 }
             }
         }
     }
 
-    /// The path of the node that begins next.
-    fn next_path(&self) -> String {
-        match self.open.last() {
-            None => String::new(),
-            Some(Open { path, kind: OpenKind::List(nodes), .. }) => element_path(path, nodes.len()),
-            Some(Open { path, kind: OpenKind::Map { key, .. }, .. }) => {
-                member_path(path, key.as_ref().map_or("?", |(key, _)| key))
+    /// The path of the node that begins next. Only faults need it: were it kept for each node, a long
+    /// key would be copied for each value below it.
+    fn path(&self) -> String {
+        self.open.iter().fold(String::new(), |path, open| match &open.kind {
+            OpenKind::List(nodes) => element_path(&path, nodes.len()),
+            OpenKind::Map { key, .. } => {
+                member_path(&path, key.as_ref().map_or("?", |(key, _)| key))
             }
-        }
+        })
     }
 }
 

@@ -45,7 +45,7 @@ static STAGE: LazyLock<Stage> = LazyLock::new(|| {
     assert!(matches!(step.record(&sink), Ok(Act::Forward(_))));
     let step = session.server_frame(&stage.gate, &Bytes::from_static(LISTED), now(1));
     assert!(matches!(step.record(&sink), Ok(Act::Deliver(_))));
-    assert!(stage.server.definition("t").is_some_and(|tool| tool.parameters.len() == 3));
+    assert!(stage.server.status("t", "").definition.is_some_and(|tool| tool.parameters.len() == 3));
     stage
 });
 

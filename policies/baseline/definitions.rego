@@ -5,8 +5,9 @@
 #   has a schema that makes its readers fetch something or write a header that is none.
 #
 #   If the configuration names a lock file, a tool whose definition is not locked, or differs from
-#   the locked one, is neither listed nor called. Without a lock file there is no such check. A
-#   definition with invisible characters, changes of the writing direction or control characters,
+#   the locked one, is neither listed nor called. A tool that has not been listed yet, or not since
+#   the server changed its tools, is not called either. Without a lock file there is no such check.
+#   A definition with invisible characters, changes of the writing direction or control characters,
 #   or with a name that looks like another one, is neither listed nor called. The same is true of a
 #   definition whose schemas refer to other documents, or name an invalid x-mcp-header.
 package mcp
@@ -17,6 +18,11 @@ drifted := {"added", "changed", "unlocked"}
 deny contains {"code": "definition-drift", "message": "the tool is not locked as it is now"} if {
 	forward_call
 	input.tool.drift in drifted
+}
+
+deny contains {"code": "definition-unseen", "message": "no definition seen yet; list tools first"} if {
+	forward_call
+	input.tool.drift == "unseen"
 }
 
 # The flags of schemas; all others are about text.

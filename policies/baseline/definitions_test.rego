@@ -17,7 +17,7 @@ call(standing) := {
 }
 
 test_a_tool_that_is_not_as_it_was_locked_is_denied if {
-	every drift in ["added", "changed", "unlocked"] {
+	every drift in ["added", "changed", "unlocked", "unseen"] {
 		data.mcp.decision.effect == "deny" with input as call({"drift": drift, "flags": []})
 	}
 }

@@ -2,11 +2,11 @@
 # title: "Baseline: limits"
 # description: |
 #   Rate limits for each principal: far above what one agent needs, and far below what an agent in
-#   an endless loop sends. `burst` is the number of calls that may come at once. If the server's
-#   pack knows the vendor's own limits, they apply too.
+#   an endless loop sends. `burst` is the number of calls that may come at once. Refused tool calls
+#   count as calls, too. If the server's pack knows the vendor's own limits, they apply as well.
 package mcp
 
-limit contains {"code": "calls", "key": input.principal.id, "rate": "600/m", "burst": 100} if {
+limit contains {"code": "calls", "key": input.principal.id, "rate": "600/m", "burst": 100, "counts": "all"} if {
 	tool_call
 }
 

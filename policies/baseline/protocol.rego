@@ -92,13 +92,16 @@ deny contains {"code": "closed-method", "message": "this method is closed by nam
 # https authenticates the site that the user is sent to. A URL that is missing, or that readers could
 # take for another one, has no scheme here and is denied too, and so is a mode that nobody knows.
 deny contains {"code": "elicitation-url", "message": "a user is sent to https addresses alone"} if {
-	sends_user
+	input.direction == "to_client"
+	input.method == "elicitation/create"
+	not plain_form
 	not https_site
 }
 
-sends_user if input.elicitation.mode != "form"
-
-sends_user if is_string(input.elicitation.url)
+plain_form if {
+	input.elicitation.mode == "form"
+	input.elicitation.url == ""
+}
 
 https_site if {
 	input.elicitation.parsed.scheme == "https"

@@ -151,12 +151,12 @@ test_users_are_sent_to_https_alone if {
 	}
 	sent_to({"mode": "url", "url": "u", "parsed": {"scheme": "https", "host": ""}}) == {"elicitation-url"}
 	sent_to({"mode": "url", "url": "https://a\\b"}) == {"elicitation-url"}
-	sent_to({"mode": "url"}) == {"elicitation-url"}
-	sent_to({"mode": ""}) == {"elicitation-url"}
+	sent_to({"mode": "url", "url": ""}) == {"elicitation-url"}
+	sent_to({"mode": "", "url": ""}) == {"elicitation-url"}
 }
 
 test_a_form_needs_no_url if {
-	sent_to({"mode": "form"}) == set()
+	sent_to({"mode": "form", "url": ""}) == set()
 }
 
 test_closing_one_method_closes_no_other if {

@@ -11,14 +11,15 @@
 #     deny    {code, message}                         refuses it, even if another rule permits it
 #     refuse  {code, message}                         the reason where no rule permits it
 #     hold    {code, message, approvers?, ttl?}       a person must approve first
-#     limit   {code, key, rate, burst?}               spends from a rate limit
+#     limit   {code, key, rate, burst?, counts?}      spends from a rate limit
 #     set     {pointer, value}                        sets an argument before the call is forwarded
 #     redact  {code, pointer} or {code, what}         removes a part of the answer
 #     hide    name                                    removes a definition from a list
 #
 #   If there is a deny, the message is refused. Otherwise it needs a permit. Without one it is
 #   refused for the reasons in refuse, or as not applicable if there are none. Duties (hold, limit,
-#   set, redact) count only with a permit.
+#   set, redact) count only with a permit; a limit with `"counts": "all"` counts refused messages,
+#   too.
 package mcp
 
 # The client's answer to a request of the server passes unless a rule denies it: the request had its
@@ -44,10 +45,19 @@ redact contains rule if some rule in []
 
 hide contains name if some name in []
 
+# The limits that count refused messages, too.
+limit_all contains rule if {
+	some rule in limit
+	rule.counts == "all"
+}
+
 # METADATA
 # title: The decision on one message
 # entrypoint: true
-decision := {"effect": "deny", "reasons": deny} if {
+decision := {"effect": "deny", "reasons": deny, "limit": limit_all} if {
+	count(deny) > 0
+	count(limit_all) > 0
+} else := {"effect": "deny", "reasons": deny} if {
 	count(deny) > 0
 } else := {
 	"effect": "permit",
@@ -58,6 +68,8 @@ decision := {"effect": "deny", "reasons": deny} if {
 	"redact": redact,
 } if {
 	count(permit) > 0
+} else := {"effect": "deny", "reasons": refuse, "limit": limit_all} if {
+	count(limit_all) > 0
 } else := {"effect": "deny", "reasons": refuse}
 
 # METADATA

@@ -89,6 +89,25 @@ test_a_denial_carries_no_duty if {
 	object.keys(decision) == {"effect", "reasons"}
 }
 
+attempts := {"code": "attempts", "key": "agent-1", "rate": "10/m", "counts": "all"}
+
+both := limited | {attempts}
+
+test_a_limit_may_count_denials if {
+	decision := data.mcp.decision with data.mcp.permit as permitted
+		with data.mcp.deny as denied
+		with data.mcp.limit as both
+	decision == {"effect": "deny", "reasons": denied, "limit": {attempts}}
+}
+
+test_a_limit_may_count_what_nothing_permits if {
+	decision := data.mcp.decision with data.mcp.permit as set()
+		with data.mcp.deny as set()
+		with data.mcp.refuse as refused
+		with data.mcp.limit as both
+	decision == {"effect": "deny", "reasons": refused, "limit": {attempts}}
+}
+
 test_a_refusal_carries_no_duty if {
 	decision := data.mcp.decision with data.mcp.permit as set()
 		with data.mcp.deny as set()

@@ -78,19 +78,15 @@ impl Limits {
                 .or(secs(15)),
             bodies_bytes: bodies(s, frame.document.bytes_max),
             connections: connections(s),
-            requests: s
-                .key("requests", count(1..=100_000), "Requests at once, streams included.")
-                .or(16_384),
+            requests: requests(s),
             streams: s
                 .key(
                     "streams",
                     count(1..=100_000),
                     "Endless streams at once: legacy GET streams and `subscriptions/listen`.",
                 )
-                .or(12_288),
-            sessions: s
-                .key("sessions", count(1..=1_000_000), "Legacy sessions of one server at once.")
-                .or(8192),
+                .or(2048),
+            sessions: sessions(s),
             session_idle: s
                 .key("session_idle", time(WAITS), "Silence after which a session is forgotten.")
                 .or(mins(60)),
@@ -104,9 +100,7 @@ impl Limits {
                     "Time from a message sent to its whole answer, or to the head of a stream.",
                 )
                 .or(mins(5)),
-            stream_idle: s
-                .key("stream_idle", time(WAITS), "Silence on a stream that ends with an answer.")
-                .or(mins(5)),
+            stream_idle: stream_idle(s),
             children: s
                 .key("children", count(1..=10_000), "Child processes of one server at once.")
                 .or(64),
@@ -162,9 +156,13 @@ fn bodies(s: &mut Section<'_>, frame_bytes: usize) -> u64 {
         .key(
             "bodies_bytes",
             bytes(1 << 20..=64 << 30),
-            "Bodies of all requests at once; at least `frame_bytes`.",
+            "Bodies of all requests at once; at least `frame_bytes`. Bytes count when they arrive. If \
+             all are taken, the oldest body that is not complete gives way, with 429. Where access \
+             tokens are checked, one principal has at most half. As much is for answers of 64 KiB \
+             and more that agents have not read; if it is spent, the connection that has one \
+             longest is closed.",
         )
-        .or(256 << 20);
+        .or(64 << 20);
     let least = u64::try_from(frame_bytes).unwrap_or(u64::MAX);
     if bodies < least && s.has("bodies_bytes") {
         let what = "less than `frame_bytes`: no message of that size would pass";
@@ -177,8 +175,42 @@ fn connections(s: &mut Section<'_>) -> usize {
     s.key(
         "connections",
         count(1..=100_000),
-        "Connections of agents at once; further ones wait. One that is silent for a minute is \
+        "Connections of agents at once. When all are taken, those without a request in progress \
+         are closed, oldest first; if there are none, a new client gets 503. At most an eighth \
+         speak HTTP/2. Lowered at start, with a warning, if the system allows fewer file \
+         descriptors. One that is silent for a minute is \
          probed by TCP keep-alive, and closed after four probes without an answer, 15 s apart.",
     )
-    .or(16_384)
+    .or(4096)
+}
+
+fn requests(s: &mut Section<'_>) -> usize {
+    s.key(
+        "requests",
+        count(1..=100_000),
+        "Requests at once, streams included. Where access tokens are checked, one \
+             principal has at most half of these, of `streams` and of `children`.",
+    )
+    .or(4096)
+}
+
+fn sessions(s: &mut Section<'_>) -> usize {
+    s.key(
+        "sessions",
+        count(1..=1_000_000),
+        "Legacy sessions of one server at once. When the table is full, an unused one \
+             gives way: of the principal that begins another, or of one that has more than \
+             its part.",
+    )
+    .or(8192)
+}
+
+fn stream_idle(s: &mut Section<'_>) -> Duration {
+    s.key(
+        "stream_idle",
+        time(WAITS),
+        "Time between two messages on a stream that ends with an answer. Comments are no \
+             messages.",
+    )
+    .or(Duration::from_mins(5))
 }

@@ -12,13 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rmcp::model::{
-    ClientCapabilities, ClientConfig, Implementation, PaginatedRequestParams, ProtocolVersion,
-};
-use rmcp::service::{ClientLifecycleMode, serve_client_with_lifecycle};
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 
+use super::client::list_all;
 use super::{LockFile, LockedTool};
 use crate::config::{Config, Front, PolicyConfig, ServerConfig};
 use crate::run::{self, RunOptions, Running, StartError};
@@ -29,8 +26,6 @@ use bartizan_peer::client::HttpClient;
 
 /// Time limit for one server to list all its tools.
 const SERVER_MAX: Duration = Duration::from_mins(2);
-/// Largest number of pages of one list.
-const PAGES_MAX: usize = 1000;
 
 /// Why the tools could not be listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,40 +130,11 @@ async fn ask_all(running: &Running, servers: &[ServerConfig]) -> Result<LockFile
 
 /// Lists all tools through the firewall at `url`, so that the firewall parses them.
 async fn list(url: &str) -> Result<(), String> {
-    let lifecycle = ClientLifecycleMode::Auto {
-        preferred_versions: vec![ProtocolVersion::V_2026_07_28],
-        legacy_version: Some(ProtocolVersion::V_2025_11_25),
-    };
-    let client = Implementation::new("bartizan-lock", env!("CARGO_PKG_VERSION"));
-    let client = ClientConfig::new(ClientCapabilities::default(), client)
-        .with_protocol_version(ProtocolVersion::V_2025_11_25);
     let transport = StreamableHttpClientTransport::with_client(
         HttpClient::new(),
         StreamableHttpClientTransportConfig::with_uri(Arc::<str>::from(url)),
     );
-    let mut peer = serve_client_with_lifecycle(client, transport, lifecycle)
-        .await
-        .map_err(|error| format!("the MCP session cannot be opened: {error}"))?;
-    let mut cursor = None;
-    let mut pages = 0_usize;
-    let listed = loop {
-        let page = PaginatedRequestParams::default().with_cursor(cursor);
-        match peer.list_tools(Some(page)).await {
-            Err(error) => break Err(format!("does not list its tools: {error}")),
-            Ok(page) => cursor = page.next_cursor,
-        }
-        pages = pages.saturating_add(1);
-        if cursor.is_none() {
-            break Ok(());
-        }
-        if pages >= PAGES_MAX {
-            break Err(format!("lists its tools on more than {PAGES_MAX} pages"));
-        }
-    };
-    if let Err(error) = peer.close().await {
-        tracing::debug!(%error, "the connection was not closed cleanly");
-    }
-    listed
+    list_all(transport).await
 }
 
 /// The tools that the firewall parsed.

@@ -5,6 +5,7 @@
 //! edit by hand is detected. [`ask`] creates the content; during a run the gate compares every list
 //! with it.
 
+pub(crate) mod client;
 pub mod ask;
 
 use std::collections::BTreeMap;

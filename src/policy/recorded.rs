@@ -352,7 +352,8 @@ struct Rebuilt<'a> {
 
 impl<'a> Rebuilt<'a> {
     fn of(entry: &'a JournalRecord, known: &Known) -> Option<Self> {
-        let mut unknown: Vec<String> = ["/client", "/session", "/params", "/elicitation"].map(str::to_owned).into();
+        let mut unknown: Vec<String> =
+            ["/client", "/session", "/params", "/elicitation"].map(str::to_owned).into();
         let mut lacks = |pointers: &[&str]| {
             unknown.extend(pointers.iter().map(|pointer| (*pointer).to_owned()));
         };

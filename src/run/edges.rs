@@ -175,7 +175,7 @@ fn oauth(
     })
 }
 
-fn upstream(
+pub(super) fn upstream(
     config: &Config,
     server: &ServerConfig,
     shared: &Shared,
@@ -184,8 +184,7 @@ fn upstream(
     match &server.upstream {
         config::Upstream::Http(http) => {
             let mut way = http_upstream(config, server, http, protected)?;
-            if matches!(&server.oauth, Some(oauth) if matches!(oauth.mode, OAuthMode::Terminate(_)))
-            {
+            if checks_tokens(server) {
                 way = way.with_own_credential();
             }
             Ok(match http.transport {
@@ -202,7 +201,7 @@ fn upstream(
         }
         config::Upstream::Child(child) => Ok(Upstream::Child(ChildUpstream::new(
             child_spec(child),
-            child_limits(config, child),
+            child_limits(config, child, checks_tokens(server)),
             shared.clone(),
             Arc::clone(protected),
         ))),
@@ -218,7 +217,7 @@ fn stdio_upstream(
     match &server.upstream {
         config::Upstream::Child(child) => Ok(StdioUpstream::Child {
             spec: child_spec(child),
-            limits: Box::new(child_limits(config, child)),
+            limits: Box::new(child_limits(config, child, false)),
         }),
         config::Upstream::Http(_) => {
             let upstream = upstream(config, server, shared, protected)?;
@@ -227,7 +226,7 @@ fn stdio_upstream(
     }
 }
 
-fn stdio_limits(config: &Config) -> StdioLimits {
+pub(super) fn stdio_limits(config: &Config) -> StdioLimits {
     let limits = &config.limits;
     StdioLimits {
         line_bytes_max: limits.frame.document.bytes_max,
@@ -317,7 +316,13 @@ fn child_spec(child: &config::ChildUpstream) -> ChildSpec {
     }
 }
 
-fn child_limits(config: &Config, child: &config::ChildUpstream) -> ChildLimits {
+/// Whether the principals of `server` come from access tokens, so that there are several.
+fn checks_tokens(server: &ServerConfig) -> bool {
+    matches!(&server.oauth, Some(oauth) if matches!(oauth.mode, OAuthMode::Terminate(_)))
+}
+
+/// `tokens`: see [`checks_tokens`].
+fn child_limits(config: &Config, child: &config::ChildUpstream, tokens: bool) -> ChildLimits {
     let half = child.stop_timeout.checked_div(2).unwrap_or_default();
     ChildLimits {
         frame: config.limits.frame,
@@ -325,8 +330,12 @@ fn child_limits(config: &Config, child: &config::ChildUpstream) -> ChildLimits {
         term_grace: half,
         drain_max: config.limits.drain,
         children_max: config.limits.children,
-        // On this edge a server has only one principal, so no children are reserved for others.
-        children_per_principal_max: config.limits.children,
+        // Where no tokens are checked there is one principal, so no children are reserved for others.
+        children_per_principal_max: if tokens {
+            config.limits.children.div_ceil(2)
+        } else {
+            config.limits.children
+        },
         ..ChildLimits::default()
     }
 }
@@ -336,11 +345,13 @@ fn http_config(config: &Config) -> HttpConfig {
     HttpConfig {
         limits: HttpLimits {
             connections_max: limits.connections,
+            h2_connections_max: u64::try_from(limits.connections.div_ceil(8)).unwrap_or(u64::MAX),
             exchanges_max: u64::try_from(limits.requests).unwrap_or(u64::MAX),
             streams_max: u64::try_from(limits.streams).unwrap_or(u64::MAX),
             sessions_max: limits.sessions,
             body_bytes_max: limits.frame.document.bytes_max,
             body_budget_bytes: limits.bodies_bytes,
+            answer_budget_bytes: limits.bodies_bytes,
             headers_max: limits.header_count,
             head_bytes_max: limits.header_bytes,
             ..HttpLimits::default()
@@ -362,13 +373,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_principal_may_have_all_children() {
+    fn one_principal_may_have_all_children_and_one_of_several_half() {
         let text = "\
             listen: 127.0.0.1:0\nadmin: 127.0.0.1:1\nstate: s\nlimits: {children: 100}\n\
             servers: {s: {path: /s, command: [x]}}\n";
         let config = Config::parse(text, std::path::Path::new("."), &|_| None).unwrap();
         let config::Upstream::Child(child) = &config.servers[0].upstream else { panic!() };
-        let limits = child_limits(&config, child);
-        assert_eq!((limits.children_max, limits.children_per_principal_max), (100, 100));
+        for (tokens, share) in [(false, 100), (true, 50)] {
+            let limits = child_limits(&config, child, tokens);
+            assert_eq!((limits.children_max, limits.children_per_principal_max), (100, share));
+        }
     }
 }

@@ -10,7 +10,9 @@ mod keeping;
 mod services;
 pub mod policies;
 mod terminate;
+mod descriptors;
 mod edges;
+mod listing;
 
 use std::fmt;
 use std::future::Future;
@@ -181,7 +183,10 @@ enum Serving {
 /// # Errors
 ///
 /// The part that failed. Everything that had started is stopped.
-pub async fn start(config: Config, options: RunOptions) -> Result<Running, StartError> {
+pub async fn start(mut config: Config, options: RunOptions) -> Result<Running, StartError> {
+    if matches!(config.front, config::Front::Http { .. }) {
+        descriptors::fit(&mut config)?;
+    }
     let clock = Clock::start();
     let state = state::StateDirectory::open(&config.state)?;
     let boot = state::boot()?;
@@ -240,6 +245,12 @@ async fn build(
     policies::follow(&shared, &readiness, origin, ready, &current, &reload);
     let export = Export::start(config, &current, journal)?;
     let serving = edges::serve(config, protected.clone(), sockets, &shared, &readiness)?;
+    if matches!(serving, Serving::Http { .. }) {
+        let config = Arc::new(config.clone());
+        for (index, server) in protected.iter().enumerate() {
+            listing::keep_listed(&config, index, &shared, server);
+        }
+    }
     Ok(Running {
         shared,
         journal: Arc::clone(journal),

@@ -207,3 +207,64 @@ fn rules_are_evaluated_and_tests_run() {
     assert_eq!(code, 1, "{stdout}");
     assert!(stdout.contains("failed: data.mcp_x_test.test_bad ("), "{stdout}");
 }
+
+/// The program with at most `descriptors` file descriptors, and where its log goes.
+fn limited(
+    folder: &std::path::Path,
+    descriptors: u32,
+) -> (std::process::Child, std::path::PathBuf) {
+    let (config, said) = (folder.join("bartizan.yaml"), folder.join("said"));
+    let text = format!(
+        "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {}\nlog: {{format: json}}\n\
+         servers: {{flags: {{path: /mcp, url: \"http://127.0.0.1:1/\"}}}}\n",
+        folder.join("state").display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let program = env!("CARGO_BIN_EXE_bartizan");
+    let command = format!("ulimit -n {descriptors} && exec \"$0\" run -c \"$1\"");
+    let child = Command::new("sh")
+        .args(["-c", &command, program])
+        .arg(&config)
+        .stderr(std::fs::File::create(&said).unwrap())
+        .spawn()
+        .unwrap();
+    (child, said)
+}
+
+#[test]
+fn with_few_file_descriptors_nobody_hangs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut child, said) = limited(folder.path(), 400);
+    let address = super::firewall::wait("serving", || {
+        let said = std::fs::read_to_string(&said).ok()?;
+        let line = said.lines().find(|line| line.contains("\"serving\""))?;
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        line["fields"]["address"].as_str()?.parse::<std::net::SocketAddr>().ok()
+    });
+    let warning = std::fs::read_to_string(&said).unwrap();
+    for number in ["\"file_descriptors\":400", "\"needed\":8384", "\"connections\":104"] {
+        assert!(warning.contains(number), "{warning}");
+    }
+    // Twice as many as there are descriptors; the listener answers each time.
+    let mut open = Vec::new();
+    for number in 0..800 {
+        open.push(std::net::TcpStream::connect(address).unwrap());
+        if number % 100 == 99 {
+            let mut client = std::net::TcpStream::connect(address).unwrap();
+            client.set_read_timeout(Some(super::firewall::PATIENCE)).unwrap();
+            client.write_all(b"GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            let mut status = [0; 12];
+            std::io::Read::read_exact(&mut client, &mut status).unwrap();
+            assert_eq!(&status, b"HTTP/1.1 404", "{number}");
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (mut child, said) = limited(folder.path(), 100);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let said = std::fs::read_to_string(said).unwrap();
+    assert!(
+        said.contains("100 file descriptors are too few") && said.contains("ulimit -n"),
+        "{said}"
+    );
+}

@@ -88,7 +88,7 @@ fn an_error_counts_wherever_it_happens() {
     let good = r#"{"key": "b"}"#;
     for rego in [
         // inside `not`, where OPA would find it true
-        "deny contains {\"message\": \"d\"} if {not startswith(input.tool.arguments.key, \"b\")}",
+        "# bartizan:allow absent-operand\ndeny contains {\"message\": \"d\"} if {not startswith(input.tool.arguments.key, \"b\")}",
         // inside a function, a helper rule, a comprehension, an object of the head
         "deny contains {\"message\": \"d\"} if f(input.tool.arguments.key)\nf(x) if startswith(x, \"a\")",
         "deny contains {\"message\": \"d\"} if h\nh if startswith(input.tool.arguments.key, \"a\")",

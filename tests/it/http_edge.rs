@@ -18,3 +18,4 @@ mod resume;
 mod panics;
 mod tls;
 mod admin;
+mod starvation;

@@ -21,6 +21,7 @@
 mod cited;
 pub(crate) mod fence;
 mod stage;
+mod strictness;
 mod tables;
 
 use std::collections::BTreeSet;

@@ -298,7 +298,7 @@ const ELICITATION: &str = r#"deny contains {"code": "secrets", "message": "no se
 deny contains {"code": "plain-url", "message": "https only"} if {
 	input.method == "elicitation/create"
 	input.params.mode == "url"
-	not startswith(input.params.url, "https://")
+	not startswith(object.get(input.params, "url", ""), "https://")
 }
 "#;
 

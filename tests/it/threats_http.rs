@@ -702,6 +702,33 @@ fn what_is_forced_on_a_message_of_the_server_is_done_or_it_does_not_pass() {
     }
 }
 
+/// Threat K8: an agent that tries one refused call after the other is held off; the limit counts
+/// both kinds of calls, and the server got only what was permitted.
+#[test]
+fn a_limit_can_count_refused_calls() {
+    let firewall = Firewall::with(ruled(
+        r#"limit contains {"code": "tries", "key": input.principal.id, "rate": "1/h", "burst": 3, "counts": "all"} if {
+	input.method == "tools/call"
+}
+
+deny contains {"code": "no", "message": "not this"} if input.tool.name == "refused"
+"#,
+    ));
+    let refused = |id| firewall.ask(call(id, "refused", "{}"));
+    assert_eq!(refused(1).code(), -31001);
+    assert_eq!(firewall.ask(get_flag(2)).status, 200);
+    assert_eq!(refused(3).code(), -31001);
+    for id in 4..7 {
+        let reply = refused(id);
+        assert_eq!(reply.code(), -31002, "{}", reply.text());
+        assert!(reply.text().contains("retry"), "{}", reply.text());
+    }
+    assert_eq!(firewall.ask(get_flag(7)).code(), -31002, "permitted calls wait, too");
+    assert_eq!(firewall.received().len(), 1);
+    let limited = firewall.record("finding", "rate_limited", 4);
+    assert_eq!(limited["decision"]["reasons"][0]["code"], "tries");
+}
+
 #[test]
 fn a_spent_limit_says_when_to_come_again() {
     let rules = "limit contains {\"code\": \"few\", \"key\": input.principal.id, \"rate\": \"2/h\", \"burst\": 2} if input.tool.name == \"get_flag\"\n";

@@ -8,15 +8,19 @@
 //! accepted with prior knowledge only (RFC 9113 §3.3); no request is upgraded.
 
 mod framing;
-mod connection_state;
-mod repoll;
 mod budget;
+mod shares;
+mod connection_state;
+mod connections;
+mod repoll;
 mod admission;
 mod bearer;
 mod body;
 mod sessions;
 mod event_ids;
 mod reply;
+mod answers;
+mod stalls;
 mod rejection;
 mod in_flight;
 mod stream;
@@ -27,6 +31,7 @@ mod legacy_sse;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -35,23 +40,26 @@ use std::time::Duration;
 
 use ::http::{HeaderMap, Request};
 use hyper::body::Incoming;
-use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::MissedTickBehavior;
 use tokio_util::task::TaskTracker;
 
 use self::admission::Allowed;
-use self::budget::Budget;
-use self::connection_state::{ConnectionState, ConnectionTimeouts, WatchedStream};
+use self::answers::Answers;
+use self::budget::{Budget, YieldingBudget};
+use self::connection_state::{
+    ConnectionLimits, ConnectionState, ConnectionTimeouts, WatchedStream,
+};
+use self::connections::{Acceptor, Connections, Place};
 use self::event_ids::{EventIds, EventScope};
 use self::legacy_sse::LegacyStreams;
 use self::repoll::Repoll;
 use self::sessions::{LegacySession, SessionLimits, Sessions};
+use self::shares::Shares;
+use self::stalls::Tracked;
 use self::well_known::Sites;
 use super::Shared;
 use super::oauth::{OAuth, challenge};
@@ -60,16 +68,6 @@ use super::upstream::Upstream;
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::Protected;
 
-/// Pause after a failed `accept`. Without it, running out of file descriptors would make a busy
-/// loop.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// TCP keep-alive: how long a connection is silent before the kernel sends the first probe.
-const SILENT_MAX: Duration = Duration::from_mins(1);
-/// TCP keep-alive: time between two probes.
-const PROBE_INTERVAL: Duration = Duration::from_secs(15);
-/// TCP keep-alive: unanswered probes before the kernel closes the connection. With the values above
-/// that is two minutes after the last sign of life.
-const PROBES_MAX: u32 = 4;
 /// How often idle sessions are swept.
 const SWEEP: Duration = Duration::from_secs(30);
 
@@ -102,7 +100,8 @@ pub struct Route {
 /// Bounds of the listener.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpLimits {
-    /// Connections open at once. Further ones wait in the kernel's accept queue.
+    /// Connections open at once. If all are taken, those without a request give way to new ones; if
+    /// none of them is without, a new one gets 503.
     pub connections_max: usize,
     /// Requests in progress at once, streams included.
     pub exchanges_max: u64,
@@ -114,12 +113,19 @@ pub struct HttpLimits {
     pub session_streams_max: u64,
     /// Size of one request body, bytes.
     pub body_bytes_max: usize,
-    /// Bytes of all request bodies held at once.
+    /// Bytes of all request bodies held at once. A body that is still arriving gives way to later
+    /// ones.
     pub body_budget_bytes: u64,
     /// Header fields of one request.
     pub headers_max: usize,
     /// Size of a request's head over HTTP/1, bytes; at least 8192.
     pub head_bytes_max: usize,
+    /// Bytes of all answers of 64 KiB and more that clients have not taken.
+    pub answer_budget_bytes: u64,
+    /// Bytes of all incomplete heads over HTTP/1 held at once, without the first 4 KiB of each.
+    pub head_budget_bytes: u64,
+    /// Connections that speak HTTP/2; each costs more memory than one that speaks HTTP/1.
+    pub h2_connections_max: u64,
     /// Size of a request's decoded header list over HTTP/2, bytes.
     pub h2_header_list_bytes_max: u32,
     /// Requests in progress on one HTTP/2 connection.
@@ -135,18 +141,21 @@ pub struct HttpLimits {
 impl Default for HttpLimits {
     fn default() -> Self {
         Self {
-            connections_max: 16_384,
-            exchanges_max: 16_384,
-            streams_max: 12_288,
+            connections_max: 4_096,
+            exchanges_max: 4_096,
+            streams_max: 2_048,
             sessions_max: 8_192,
             session_streams_max: 8,
             body_bytes_max: 4 << 20,
-            body_budget_bytes: 256 << 20,
+            body_budget_bytes: 64 << 20,
             headers_max: 100,
             head_bytes_max: 64 << 10,
+            answer_budget_bytes: 64 << 20,
+            head_budget_bytes: 32 << 20,
+            h2_connections_max: 512,
             h2_header_list_bytes_max: 16 << 10,
             h2_streams_max: 100,
-            h2_window_bytes: 256 << 10,
+            h2_window_bytes: 64 << 10,
             h2_pending_resets_max: 20,
         }
     }
@@ -159,9 +168,12 @@ pub struct HttpTimeouts {
     pub header: Duration,
     /// For a whole request body.
     pub body: Duration,
-    /// On a connection between requests.
+    /// On a connection between requests, whatever else the client sends.
     pub idle_connection: Duration,
-    /// For a client to accept bytes that we write.
+    /// After which a connection takes no new requests: HTTP/2 gets GOAWAY, HTTP/1
+    /// `Connection: close`.
+    pub connection_age: Duration,
+    /// For a client to accept bytes that we write; over HTTP/2 for each stream.
     pub write: Duration,
     /// For a server's answer: a whole body, or the head of a stream. Does not apply to streams
     /// without an end.
@@ -190,6 +202,7 @@ impl Default for HttpTimeouts {
             header: Duration::from_secs(5),
             body: Duration::from_secs(15),
             idle_connection: Duration::from_secs(75),
+            connection_age: Duration::from_hours(1),
             write: Duration::from_secs(30),
             answer: Duration::from_mins(5),
             idle_stream: Duration::from_mins(5),
@@ -250,7 +263,11 @@ struct ListenerState {
     config: HttpConfig,
     exchanges: Arc<Budget>,
     streams: Arc<Budget>,
-    body_budget: Arc<Budget>,
+    body_budget: Arc<YieldingBudget>,
+    shares: Shares,
+    answers: Answers,
+    connections: Arc<Connections>,
+    connection_limits: ConnectionLimits,
     event_ids: EventIds,
 }
 
@@ -270,6 +287,7 @@ impl ListenerState {
     /// [`HttpTimeouts::drain`].
     fn sweep(&self) {
         let now = self.shared.clock.uptime();
+        self.shares.sweep();
         for route in self.routes.values() {
             close_sessions(route.sessions.expire(now));
             for (session, call) in route.sessions.take_abandoned(now, self.config.timeouts.drain) {
@@ -334,7 +352,9 @@ impl Listener {
             }
             by_path.insert(path, state);
         }
+        let connections = Connections::new(config.limits.connections_max);
         let inner = ListenerState {
+            answers: Answers::new(config.limits.answer_budget_bytes, &connections),
             shared,
             sites: Sites::of(by_path.values()),
             routes: by_path,
@@ -342,7 +362,10 @@ impl Listener {
             config,
             exchanges: Budget::new(config.limits.exchanges_max),
             streams: Budget::new(config.limits.streams_max),
-            body_budget: Budget::new(config.limits.body_budget_bytes),
+            body_budget: YieldingBudget::new(config.limits.body_budget_bytes),
+            shares: Shares::new(&config.limits),
+            connections,
+            connection_limits: connection_limits(&config),
             event_ids: EventIds::new()?,
         };
         Ok(Self { tcp: TcpListener::from_std(tcp)?, inner: Arc::new(inner) })
@@ -358,8 +381,7 @@ impl Listener {
     /// abort the tasks of [`Shared::tasks`].
     pub async fn serve(self) {
         let Self { tcp, inner } = self;
-        let limits = inner.config.limits;
-        let slots = Arc::new(Semaphore::new(limits.connections_max));
+        let mut acceptor = Acceptor::new(tcp, &inner.connections);
         let builder = builder(&inner);
         let connections = TaskTracker::new();
         let mut sweep = tokio::time::interval(SWEEP);
@@ -368,24 +390,19 @@ impl Listener {
             let accepted = tokio::select! {
                 biased;
                 () = inner.shared.closing.cancelled() => break,
-                accepted = accept(&tcp, &slots) => accepted,
+                accepted = acceptor.accept() => accepted,
                 _ = sweep.tick() => {
                     inner.sweep();
                     continue;
                 }
             };
-            match accepted {
-                Ok((stream, slot)) => {
-                    let serving = connection(Arc::clone(&inner), builder.clone(), stream, slot);
-                    connections.spawn(inner.shared.tasks.track_future(Repoll::new(serving)));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a connection was not accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
+            let (stream, peer, place) = accepted;
+            let number = place.number();
+            let serving = connection(Arc::clone(&inner), builder.clone(), (stream, peer), place);
+            let task = connections.spawn(inner.shared.tasks.track_future(Repoll::new(serving)));
+            inner.connections.runs(number, task.abort_handle());
         }
-        drop(tcp);
+        drop(acceptor);
         connections.close();
         connections.wait().await;
         for route in inner.routes.values() {
@@ -394,44 +411,10 @@ impl Listener {
     }
 }
 
-async fn accept(
-    tcp: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = tcp.accept().await?;
-    stream.set_nodelay(true)?;
-    notice_silent_peers(&stream)?;
-    Ok((stream, slot))
-}
-
-/// Turns TCP keep-alive on. An agent whose host disappears sends no FIN, and an idle stream writes
-/// nothing that could fail.
-fn notice_silent_peers(stream: &TcpStream) -> io::Result<()> {
-    sockopt::set_tcp_keepidle(stream, SILENT_MAX)?;
-    sockopt::set_tcp_keepintvl(stream, PROBE_INTERVAL)?;
-    sockopt::set_tcp_keepcnt(stream, PROBES_MAX)?;
-    sockopt::set_socket_keepalive(stream, true)?;
-    Ok(())
-}
-
-/// Spawns the tasks of HTTP/2 connections in the tracker that shutdown waits for.
-#[derive(Clone)]
-struct Tracked(TaskTracker);
-
-impl<F> Executor<F> for Tracked
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, future: F) {
-        drop(self.0.spawn(future));
-    }
-}
-
 fn builder(inner: &ListenerState) -> auto::Builder<Tracked> {
     let HttpConfig { limits, timeouts } = inner.config;
-    let mut builder = auto::Builder::new(Tracked(inner.shared.tasks.clone()));
+    let executor = Tracked { tasks: inner.shared.tasks.clone(), write: timeouts.write };
+    let mut builder = auto::Builder::new(executor);
     // `connection_state` keeps the deadlines of HTTP/1 with one timer for each connection; hyper
     // would set one for each request.
     builder
@@ -452,30 +435,45 @@ fn builder(inner: &ListenerState) -> auto::Builder<Tracked> {
     builder
 }
 
+fn connection_limits(config: &HttpConfig) -> ConnectionLimits {
+    let HttpConfig { limits, timeouts } = config;
+    ConnectionLimits {
+        timeouts: ConnectionTimeouts {
+            head: timeouts.header,
+            idle: timeouts.idle_connection,
+            write: timeouts.write,
+            age: timeouts.connection_age,
+        },
+        heads: Budget::new(limits.head_budget_bytes),
+        http2: Budget::new(limits.h2_connections_max),
+    }
+}
+
 async fn connection(
     inner: Arc<ListenerState>,
     builder: auto::Builder<Tracked>,
-    stream: TcpStream,
-    slot: OwnedSemaphorePermit,
+    (stream, peer): (TcpStream, Arc<ConnectionState>),
+    place: Place,
 ) {
-    let timeouts = inner.config.timeouts;
-    let connection_timeouts = ConnectionTimeouts {
-        head: timeouts.header,
-        idle: timeouts.idle_connection,
-        write: timeouts.write,
-    };
-    let peer = Arc::new(ConnectionState::default());
-    let stream =
-        WatchedStream::new(stream, Arc::clone(&peer), inner.shared.clock, connection_timeouts);
+    let limits = inner.connection_limits.clone();
+    let stream = WatchedStream::new(stream, Arc::clone(&peer), inner.shared.clock, limits);
     let closing = inner.shared.closing.clone();
+    let state = Arc::clone(&peer);
     let service = service_fn(move |request: Request<Incoming>| {
         let answering = receive::answer(Arc::clone(&inner), Arc::clone(&peer), request);
         async move { Ok::<_, Infallible>(answering.await) }
     });
     let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut going_away = false;
     let served = tokio::select! {
         biased;
-        served = serving.as_mut() => served,
+        served = poll_fn(|cx| {
+            if !going_away && state.is_old() && state.is_http2() {
+                going_away = true;
+                serving.as_mut().graceful_shutdown();
+            }
+            serving.as_mut().poll(cx)
+        }) => served,
         () = closing.cancelled() => {
             serving.as_mut().graceful_shutdown();
             serving.await
@@ -484,5 +482,5 @@ async fn connection(
     if let Err(error) = served {
         tracing::debug!(%error, "connection ended");
     }
-    drop(slot);
+    drop(place);
 }

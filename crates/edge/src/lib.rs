@@ -15,6 +15,7 @@
 //! | `registry` | Sessions by id, each bound to its principal. |
 //! | [`sse`] | Reads and writes event streams. |
 //! | [`oauth`] | Verifies access tokens, or relabels the OAuth metadata of servers that verify them. |
+//! | `aside` | Keeps long work off the serving threads. |
 //! | [`admin`] | Liveness and readiness, on a listener of its own. |
 //! | [`clock`] | The only reader of clocks. |
 
@@ -29,10 +30,12 @@ use bartizan_gate::evidence::step::{Act, AuditSink, Step, Unrecorded};
 use bartizan_gate::session::{Gate, UpstreamFailure};
 
 pub mod clock;
+mod aside;
 mod session;
 pub mod sse;
 mod registry;
 mod duplex;
+mod listed;
 pub mod oauth;
 pub mod upstream;
 pub mod child;

@@ -72,6 +72,11 @@ impl<T> SessionRegistry<T> {
         self.0.values().filter(|seat| *seat.principal.id == *principal).count()
     }
 
+    /// All sessions, with their ids and principals.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, &Principal, &T)> {
+        self.0.iter().map(|(name, seat)| (&**name, &*seat.principal, &seat.session))
+    }
+
     /// All sessions.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.values().map(|seat| &seat.session)

@@ -5,6 +5,9 @@
 //! and only then returns the act. If the record cannot be kept there is no act, and the gate
 //! forgets the call.
 //!
+//! A step over a large message is taken where it delays no other task ([`aside`](super::aside)), and
+//! so is the wait for a session that is in such a step.
+//!
 //! A panic inside a step leaves the session in an unknown state, so the handle closes it (fail
 //! closed): every call in flight is recorded as failed and its client gets a refusal, every later
 //! step is refused, and [`SessionHandle::closed`] tells the edge to close both connections. Other
@@ -13,11 +16,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::aside::{self, LARGE_BYTES, Turn};
 use super::clock::Clock;
 use bartizan_gate::evidence::record::{CallId, Now};
 use bartizan_gate::evidence::step::{Act, AuditSink, Released, Step, Unrecorded};
@@ -64,6 +70,10 @@ pub(super) struct SessionHandle {
     /// Locked for the gate's step only: not while a record is kept, and not across an `await`.
     state: Mutex<SessionState>,
     closed: CancellationToken,
+    /// Steps over large messages, waiting or in progress.
+    large: AtomicUsize,
+    /// Notified after each of them.
+    large_over: Notify,
 }
 
 #[expect(clippy::large_enum_variant, reason = "nearly every session is open all its life")]
@@ -92,7 +102,38 @@ impl SessionHandle {
             clock: shared.clock,
             state: Mutex::new(SessionState::Open(session)),
             closed: CancellationToken::new(),
+            large: AtomicUsize::new(0),
+            large_over: Notify::new(),
         }
+    }
+
+    /// Waits until no step over a large message is going on, and for a turn to take a step over a
+    /// message of `bytes`. A step without this wait is right, too; it may hold up a thread.
+    pub(super) async fn turn(&self, bytes: usize) -> Turn {
+        while self.large.load(Ordering::Relaxed) > 0 {
+            let over = self.large_over.notified();
+            if self.large.load(Ordering::Relaxed) > 0 {
+                over.await;
+            }
+        }
+        aside::turn(bytes).await
+    }
+
+    /// Like [`SessionHandle::step`], over a message of `bytes`.
+    pub(super) fn step_over(
+        &self,
+        bytes: usize,
+        call: Option<&CallId>,
+        take: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step>,
+    ) -> StepOutcome {
+        if bytes < LARGE_BYTES {
+            return self.step(call, take);
+        }
+        self.large.fetch_add(1, Ordering::Relaxed);
+        let outcome = aside::run(bytes, || self.step(call, take));
+        self.large.fetch_sub(1, Ordering::Relaxed);
+        self.large_over.notify_waiters();
+        outcome
     }
 
     /// Takes one step and keeps its record. `call` is the call in flight that the step is about, if
@@ -208,7 +249,15 @@ impl SessionHandle {
     }
 
     fn lock(&self) -> MutexGuard<'_, SessionState> {
-        self.state.lock().unwrap_or_else(|poisoned| {
+        let locked = match self.state.try_lock() {
+            Ok(state) => return state,
+            Err(TryLockError::WouldBlock) if self.large.load(Ordering::Relaxed) > 0 => {
+                aside::long(|| self.state.lock())
+            }
+            Err(TryLockError::WouldBlock) => self.state.lock(),
+            Err(TryLockError::Poisoned(poisoned)) => Err(poisoned),
+        };
+        locked.unwrap_or_else(|poisoned| {
             let mut state = poisoned.into_inner();
             drop(self.close(&mut state, None));
             self.state.clear_poison();

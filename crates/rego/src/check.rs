@@ -12,10 +12,9 @@ use std::ops::Bound;
 use regorus::Value;
 use regorus::unstable::{AssignOp, Expr, Literal, Module, Ref, Rule, RuleHead, Span};
 
-use super::builtins;
 use super::problem::PolicyProblem;
 use super::walk::{Reference, Step, Visit, Walk, reference, rule_args, rule_ref};
-use super::{Entrypoints, EvalLimits};
+use super::{Entrypoints, EvalLimits, builtins, safety};
 
 /// Most parameters of a function. The bytecode machine ignores further arguments without an error.
 const PARAMETERS_MAX: usize = 8;
@@ -94,11 +93,44 @@ impl<'a> Index<'a> {
         Some(path)
     }
 
+    /// Whether `name` is a rule of the package of `module`, or the beginning of one's name.
+    pub(super) fn defines(&self, module: usize, name: &str) -> bool {
+        let mut path: Vec<&str> = self.package(module).to_vec();
+        path.push(name);
+        let from = (Bound::Included(path.as_slice()), Bound::Unbounded);
+        let mut rules = self.rules.range::<[&str], _>(from);
+        rules.next().is_some_and(|(rule, _)| rule.starts_with(&path))
+    }
+
     /// The path of the function that a call in `module` names; `None` where no rule is one.
     pub(super) fn function(&self, module: usize, callee: &Reference<'a>) -> Option<Path<'a>> {
         let path = self.resolve(module, callee)?;
         let rules = self.rules.get(&path)?;
         rules.iter().any(|(_, rule)| is_function(rule)).then_some(path)
+    }
+
+    /// Whether a rule of the package of `module` has a value for every input: a set, or a rule with a
+    /// default.
+    pub(super) fn always_defined(&self, module: usize, name: &str) -> bool {
+        let path: Vec<&str> = self.package(module).iter().copied().chain([name]).collect();
+        self.rules.get::<[&str]>(&path).is_some_and(|rules| {
+            rules.iter().any(|(_, rule)| match rule {
+                Rule::Default { .. } => true,
+                Rule::Spec { head, .. } => matches!(head, RuleHead::Set { .. }),
+            })
+        })
+    }
+
+    /// Whether a reference that is not local names a function.
+    pub(super) fn names_function(&self, module: usize, callee: &Reference<'_>) -> bool {
+        let Some(root) = callee.root else { return false };
+        let mut path: Vec<&str> = match root {
+            "data" => Vec::new(),
+            _ => self.package(module).iter().copied().chain([root]).collect(),
+        };
+        path.extend(callee.prefix());
+        let rules = self.rules.get::<[&str]>(&path);
+        rules.is_some_and(|rules| rules.iter().any(|(_, rule)| is_function(rule)))
     }
 
     /// The path of the import that the root of a reference names; `None` where the root is local,
@@ -211,6 +243,9 @@ pub(super) fn problems(
             let problem = PolicyProblem::unlocated(format!("there is no rule `{entrypoint}`"));
             problems.push(problem.hint("add `mcp/decision.rego`, or name the rule that decides"));
         }
+    }
+    if problems.is_empty() {
+        problems.extend(safety::problems(&index, modules));
     }
     problems.sort();
     problems.dedup();
@@ -416,8 +451,9 @@ fn stack_cost(rule: &Rule) -> usize {
 fn recursion(index: &Index<'_>, limits: &EvalLimits, problems: &mut Vec<PolicyProblem>) {
     let mut needs = dependencies(index);
     let mut depths: BTreeMap<Path<'_>, usize> = BTreeMap::new();
-    // Kahn's algorithm: a rule that remains is on a cycle, or depends on one.
-    loop {
+    // Kahn's algorithm: a rule that remains is on a cycle, or depends on one. A rule that is done in
+    // round n has at least the depth n, so more rounds than the limit only find what is too deep.
+    for _ in 0..=limits.rule_depth_max {
         let done: Vec<Path<'_>> = needs
             .iter()
             .filter(|(_, on)| on.iter().all(|path| depths.contains_key(path)))
@@ -448,6 +484,7 @@ fn recursion(index: &Index<'_>, limits: &EvalLimits, problems: &mut Vec<PolicyPr
             limits.rule_depth_max
         );
         problem(path, message, "shorten the chain of rules");
+        return;
     }
     let Some(start) = needs.keys().next().cloned() else { return };
     // Each remaining rule depends on another remaining rule, so following dependencies must reach

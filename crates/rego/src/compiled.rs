@@ -53,12 +53,7 @@ impl std::fmt::Debug for Machine {
 ///
 /// One line for each construct that keeps the policy from the compiled engine (see `eligible`).
 pub(super) fn rewritten(policy: &Policy) -> Result<Arc<[Module]>, Vec<String>> {
-    let mut engine = strict::empty_engine(policy.limits());
-    for module in policy.modules() {
-        engine.add_policy(module.path.clone(), module.text.clone()).map_err(|error| {
-            vec![PolicyProblem::from_regorus(&error.to_string(), "").to_string()]
-        })?;
-    }
+    let mut engine = policy.parsed().map_err(|problem| vec![problem.to_string()])?;
     let modules = eligible::rewrite(policy.modules(), engine.get_modules(), policy.entrypoints())?;
     Ok(modules.into())
 }
@@ -154,20 +149,7 @@ fn load(policy: &Policy, modules: &[Module]) -> Result<RegoVM, PolicyProblem> {
 }
 
 fn compile(policy: &Policy, modules: &[Module]) -> Result<Program, PolicyProblem> {
-    let limits = policy.limits();
-    let longest = modules.iter().map(|module| module.text.len()).max().unwrap_or_default();
-    // Guards make lines longer, so the limits on the policy's own text do not apply.
-    let wider = super::EvalLimits {
-        source_bytes_max: longest.max(limits.source_bytes_max),
-        columns_max: longest.max(limits.columns_max),
-        ..*limits
-    };
-    let mut engine = strict::empty_engine(&wider);
-    for module in modules {
-        engine
-            .add_policy(module.path.clone(), module.text.clone())
-            .map_err(|error| PolicyProblem::from_regorus(&error.to_string(), &module.path))?;
-    }
+    let mut engine = super::prove::parsed(modules, policy.limits())?;
     engine
         .add_data(policy.data())
         .map_err(|error| PolicyProblem::from_regorus(&error.to_string(), "data"))?;

@@ -397,7 +397,7 @@ impl<'a> Rewriter<'a, '_> {
 }
 
 /// Every variable that a rule declares, in any of its bodies.
-fn declared(rule: &Rule) -> BTreeSet<&str> {
+pub(super) fn declared(rule: &Rule) -> BTreeSet<&str> {
     let mut declared: BTreeSet<&str> = rule_args(rule).into_iter().filter_map(variable).collect();
     for visit in Walk::rule(rule) {
         let Visit::Statement(statement) = visit else { continue };
@@ -419,7 +419,7 @@ fn declared(rule: &Rule) -> BTreeSet<&str> {
 }
 
 /// Whether a rule's body may have several matches, each with a value of its own.
-fn iterates(rule: &Rule, body: &RuleBody) -> bool {
+pub(super) fn iterates(rule: &Rule, body: &RuleBody) -> bool {
     let mut declared: BTreeSet<&str> = rule_args(rule).into_iter().filter_map(variable).collect();
     for statement in &body.query.stmts {
         match &statement.literal {
@@ -450,7 +450,7 @@ fn iterates(rule: &Rule, body: &RuleBody) -> bool {
 
 /// Whether some index in `expr` is a variable that nothing declares: it then iterates over the
 /// collection. A rule's name as an index does not iterate, but counts here too, which is safe.
-fn has_free_index(expr: &Expr, declared: &BTreeSet<&str>) -> bool {
+pub(super) fn has_free_index(expr: &Expr, declared: &BTreeSet<&str>) -> bool {
     indexes_in(expr).any(|index| variable(index).is_some_and(|it| !declared.contains(it)))
 }
 

@@ -16,7 +16,7 @@ use super::random::Random;
 use super::walk::{Visit, Walk};
 
 /// The values of `input.tool.drift`.
-const DRIFTS: &[&str] = &["none", "changed", "added", "unlocked"];
+const DRIFTS: &[&str] = &["none", "changed", "added", "unlocked", "unseen"];
 
 /// Most constants of a policy that are used as values.
 const CONSTANTS_MAX: usize = 512;

@@ -316,12 +316,16 @@ fn operation(operation: &Operation, reads: &ReadSet) -> Value {
 /// 2025-06-18); a mode or a URL that is no string is empty, and means neither.
 fn elicitation(request: &AccessRequest<'_>, reads: &ReadSet) -> Option<Value> {
     let asks = request.action == Action::Elicit && request.direction == Direction::ToClient;
-    let params = request.params.filter(|_| asks)?;
-    let text = |name| params.get(name).map(|value| value.as_str().unwrap_or_default());
+    if !asks {
+        return None;
+    }
+    let member = |name| request.params.and_then(|params| params.get(name));
+    let text = |name| member(name).map(|value| value.as_str().unwrap_or_default());
     let mut fields = Fields::new(reads);
     fields.text("mode", text("mode").unwrap_or("form"));
-    if let Some(url) = text("url") {
-        fields.text("url", url);
+    let url = text("url").unwrap_or_default();
+    fields.text("url", url);
+    if !url.is_empty() {
         let reading = uri::read(url, false);
         fields.put("ambiguous", |_| Some(Value::Bool(reading.ambiguous)));
         fields.put("parsed", |reads| reading.parts.map(|parts| uri_parts(&parts, reads)));

@@ -28,7 +28,11 @@ mod glob;
 mod sprintf;
 mod builtins;
 mod capabilities;
+mod order;
+mod safety;
 mod check;
+mod print;
+mod negation;
 mod reachable;
 mod eligible;
 mod imports;
@@ -47,6 +51,7 @@ mod generate;
 mod prove;
 mod replay;
 mod query;
+mod absent;
 mod lint;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -223,6 +228,9 @@ pub struct Policy(Arc<Parts>);
 
 #[derive(Debug)]
 struct Parts {
+    /// As the author wrote them, with imported names replaced by full paths.
+    authored: Vec<Module>,
+    /// As the engines get them: `not` has OPA's meaning (see `negation`).
     modules: Vec<Module>,
     data: Option<Document>,
     revision: PolicyRevision,
@@ -245,6 +253,13 @@ impl Policy {
         limits: &EvalLimits,
     ) -> Result<Self, Vec<PolicyProblem>> {
         let policy = Self::parse(sources, Some(entrypoints), limits)?;
+        let mut engine =
+            prove::parsed(policy.authored(), limits).map_err(|problem| vec![problem])?;
+        let index = check::Index::of(engine.get_modules());
+        let vanishing = lint::absent_operands(&index, &sources.modules);
+        if !vanishing.is_empty() {
+            return Err(vanishing);
+        }
         // regorus reports some errors only when it prepares an evaluation.
         let mut interpreter = strict::Interpreter::new(&policy).map_err(|problem| vec![problem])?;
         interpreter.prepare(&entrypoints.decision).map_err(|problem| vec![problem])?;
@@ -282,11 +297,14 @@ impl Policy {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let modules = imports::with_full_paths(&sources.modules, engine.get_modules())?;
+        let authored = imports::with_full_paths(&sources.modules, engine.get_modules())?;
         let asked = entrypoints.cloned().unwrap_or_default();
         let reads = reachable::reads(engine.get_modules(), &[&asked.decision, &asked.listing]);
+        let mut written = prove::parsed(&authored, limits).map_err(|problem| vec![problem])?;
+        let modules = negation::lifted(&authored, written.get_modules());
         let texts = alias::texts(engine.get_modules(), &document);
         Ok(Self(Arc::new(Parts {
+            authored,
             modules,
             data,
             revision: Arc::clone(&sources.revision),
@@ -372,6 +390,12 @@ impl Policy {
         machine.evaluate(entry, input).map_err(|doubt| PolicyProblem::unlocated(doubt.0))
     }
 
+    /// Why the compiled engine may not run this policy, one line for each construct; empty where it
+    /// may, before its tests and generated inputs are tried (see [`prove()`]).
+    pub fn obstacles(&self) -> Vec<String> {
+        compiled::rewritten(self).err().unwrap_or_default()
+    }
+
     fn entrypoints(&self) -> &Entrypoints {
         &self.0.entrypoints
     }
@@ -384,9 +408,29 @@ impl Policy {
         &self.0.modules
     }
 
+    fn authored(&self) -> &[Module] {
+        &self.0.authored
+    }
+
+    /// The parsed modules, as the engines get them, in an engine without data and built-ins.
+    fn parsed(&self) -> Result<regorus::Engine, PolicyProblem> {
+        prove::parsed(self.modules(), self.limits())
+    }
+
     /// A new copy of the data. Workers must not share one, or they contend for its reference counts.
     fn data(&self) -> Value {
         self.0.data.as_ref().map_or(Value::new_object(), data_value)
+    }
+}
+
+/// The limits for modules that were rewritten: rewriting makes lines longer, and the limits on the
+/// policy's own text do not apply to it.
+fn wider(modules: &[Module], limits: &EvalLimits) -> EvalLimits {
+    let longest = modules.iter().map(|module| module.text.len()).max().unwrap_or_default();
+    EvalLimits {
+        source_bytes_max: longest.max(limits.source_bytes_max),
+        columns_max: longest.max(limits.columns_max),
+        ..*limits
     }
 }
 

@@ -3,13 +3,15 @@
 //!
 //! Each finding has a stable code, a file and line, and a hint. A comment `# bartizan:allow CODE`
 //! on that line, or the line above, suppresses it; a comment that suppresses nothing is a finding
-//! too. `bartizan policy check` calls it. A finding never keeps a policy from running.
+//! too. `bartizan policy check` calls it. Of its findings only `absent-operand` keeps a policy from
+//! running ([`absent_operands`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use regorus::unstable::{AssignOp, BoolOp, Expr, Literal, LiteralStmt, Rule, RuleHead, Span};
 use serde::Serialize;
 
+use super::absent::{self, ABSENT_OPERAND, UNDEFINED_COMPARISON};
 use super::check::{Index, called, location};
 use super::problem::PolicyProblem;
 use super::prove::parsed;
@@ -18,11 +20,12 @@ use super::walk::{Reference, Step, Visit, Walk, reference, rule_ref};
 use super::{EvalLimits, Module, Policy, PolicySources};
 
 /// The codes of all findings, sorted.
-pub const TRAPS: [&str; 7] = [
+pub const TRAPS: [&str; 8] = [
+    ABSENT_OPERAND,
     "no-reason",
     "not-a-set",
     "substring-match",
-    "undefined-comparison",
+    UNDEFINED_COMPARISON,
     "undefined-negation",
     "unknown-input",
     "unused-allow",
@@ -38,7 +41,7 @@ const SETS: [&str; 8] = ["permit", "deny", "refuse", "hold", "limit", "set", "re
 const REASONED: [&str; 4] = ["permit", "deny", "refuse", "hold"];
 
 /// Prefixes of the paths that the client writes, and so can leave out.
-const CLIENT_WRITTEN: [&str; 3] =
+pub(super) const CLIENT_WRITTEN: [&str; 3] =
     ["input.params.", "input.prompt.arguments.", "input.tool.arguments."];
 
 /// Built-ins that compare a part of a string.
@@ -77,32 +80,35 @@ pub fn lint(
     select: &dyn Fn(&str) -> bool,
 ) -> Result<Vec<Lint>, Vec<PolicyProblem>> {
     let policy = Policy::parse(sources, None, limits)?;
-    let mut engine = parsed(&policy).map_err(|problem| vec![problem])?;
+    let mut engine = parsed(policy.authored(), limits).map_err(|problem| vec![problem])?;
     let modules = engine.get_modules();
     let index = Index::of(modules);
     let permitting: BTreeSet<_> = index.reachable([&"data.mcp.permit".to_owned()]);
     let denying: BTreeSet<_> =
         index.reachable([&"data.mcp.deny".to_owned(), &"data.mcp.hold".to_owned()]);
-    let mut linter = Linter { found: BTreeSet::new() };
+    let mut found = absent::findings(&index);
+    found.retain(|lint| select(&lint.file));
+    let mut linter = Linter { found };
     for (path, definitions) in &index.rules {
         for (at, rule) in definitions {
             if !modules.get(*at).is_some_and(|it| select(location(it.package.refr.span()).0)) {
                 continue;
             }
             linter.combined_set(path, rule);
-            let denies = denying.contains(path);
-            linter.rule(rule, Polarity { permits: permitting.contains(path) && !denies, denies });
+            linter.rule(rule, permitting.contains(path) && !denying.contains(path));
         }
     }
     let found = linter.found.into_iter().collect();
     Ok(apply_allows(found, &sources.modules, select))
 }
 
-/// What a rule's result leads to: a permit, or a denial or hold.
-#[derive(Clone, Copy)]
-struct Polarity {
-    permits: bool,
-    denies: bool,
+/// The restrictions that disappear where an operand is absent, and that no comment accepts. They
+/// keep a policy from running.
+pub(super) fn absent_operands(index: &Index<'_>, modules: &[Module]) -> Vec<PolicyProblem> {
+    let found = absent::findings(index).into_iter().filter(|lint| lint.code == ABSENT_OPERAND);
+    let left = apply_allows(found.collect(), modules, &|_| true).into_iter();
+    let left = left.filter(|lint| lint.code == ABSENT_OPERAND);
+    left.map(|it| PolicyProblem::at(&it.file, it.line, it.message).hint(it.hint)).collect()
 }
 
 struct Linter {
@@ -150,16 +156,15 @@ impl Linter {
         }
     }
 
-    fn rule(&mut self, rule: &Rule, polarity: Polarity) {
+    /// `permits` says whether the rule's result leads to a permit only.
+    fn rule(&mut self, rule: &Rule, permits: bool) {
         let pinned = pinned_names(rule);
         for visit in Walk::rule(rule) {
             match visit {
                 Visit::Ref(reference) => self.unknown_input(&reference),
                 Visit::Call { callee, params } => self.substring_match(&callee, &params, &pinned),
-                Visit::Statement(statement) => {
-                    self.undefined_negation(statement, polarity);
-                    self.undefined_comparison(statement, polarity);
-                }
+                Visit::Statement(statement) if permits => self.undefined_negation(statement),
+                Visit::Statement(_) => {}
                 Visit::Expr(_) => {}
             }
         }
@@ -221,34 +226,21 @@ impl Linter {
         }
     }
 
-    /// `undefined-negation`: `not` is true where its operand is undefined, so in a rule that permits,
-    /// a client that leaves the field out is permitted.
-    fn undefined_negation(&mut self, statement: &LiteralStmt, polarity: Polarity) {
+    /// `undefined-negation`: `not input.a` and `not input.a == 1` are true where the field is
+    /// undefined, so in a rule that permits, a client that leaves it out is permitted. Operands that
+    /// OPA moves before the `not` make the body undefined instead (see `negation`).
+    fn undefined_negation(&mut self, statement: &LiteralStmt) {
         let Literal::NotExpr { expr, span } = &statement.literal else { return };
-        if !polarity.permits {
-            return;
-        }
-        if let Some(field) = optional_in(expr) {
+        let terms = match expr.as_ref() {
+            Expr::BoolExpr { op: BoolOp::Eq, lhs, rhs, .. }
+            | Expr::AssignExpr { op: AssignOp::Eq, lhs, rhs, .. } => vec![lhs, rhs],
+            _ => vec![expr],
+        };
+        let field = terms.into_iter().find_map(|it| optional_field(&reference(it)?.0));
+        if let Some(field) = field {
             let message = format!("`not` is true where `{field}` is absent, and this permits");
             let hint = "name the values that are permitted instead";
             self.add(span, "undefined-negation", message, hint);
-        }
-    }
-
-    /// `undefined-comparison`: `!=` is undefined where an operand is, so a client that leaves the
-    /// field out is not denied.
-    fn undefined_comparison(&mut self, statement: &LiteralStmt, polarity: Polarity) {
-        let Literal::Expr { expr, .. } = &statement.literal else { return };
-        let Expr::BoolExpr { op: BoolOp::Ne, lhs, rhs, span, .. } = expr.as_ref() else { return };
-        if !polarity.denies {
-            return;
-        }
-        let written = |field: &String| CLIENT_WRITTEN.iter().any(|part| field.starts_with(part));
-        let field = [lhs, rhs].into_iter().filter_map(|side| optional_in(side)).find(written);
-        if let Some(field) = field {
-            let message = format!("`!=` does not hold where `{field}` is absent, and this denies");
-            let hint = "write `not … == …`, which holds there too";
-            self.add(span, "undefined-comparison", message, hint);
         }
     }
 }
@@ -257,37 +249,17 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-/// The first field in `expr` that may be absent.
-fn optional_in(expr: &Expr) -> Option<String> {
-    let mut todo = vec![expr];
-    while let Some(expr) = todo.pop() {
-        match expr {
-            Expr::BoolExpr { lhs, rhs, .. } | Expr::AssignExpr { lhs, rhs, .. } => {
-                todo.extend([lhs.as_ref(), rhs.as_ref()]);
-            }
-            Expr::Membership { value, collection, .. } => {
-                todo.extend([value.as_ref(), collection.as_ref()]);
-            }
-            Expr::Call { params, .. } => todo.extend(params.iter().map(AsRef::as_ref)),
-            other => {
-                if let Some((reference, _)) = reference(other)
-                    && let Some(field) = optional_field(&reference)
-                {
-                    return Some(field);
-                }
-            }
-        }
-    }
-    None
-}
-
 /// The path that a reference names, if some field on it may be absent. A member of `input` that
 /// only some messages have (`input.tool`) does not count: a rule that reads it is about them.
 fn optional_field(reference: &Reference<'_>) -> Option<String> {
     if reference.root != Some("input") || reference.local {
         return None;
     }
-    let names = reference.prefix();
+    optional_path(&reference.prefix())
+}
+
+/// The same for a path below `input`.
+pub(super) fn optional_path(names: &[&str]) -> Option<String> {
     let mut path = String::new();
     for (depth, name) in names.iter().enumerate() {
         let (_, field) = below(&path).find(|(known, _)| known == name)?;
@@ -424,6 +396,10 @@ pub fn code_of(problem: &PolicyProblem) -> &'static str {
         "unknown-function"
     } else if message.contains("is not defined") {
         "undefined-name"
+    } else if message.contains("` is unsafe: ") {
+        "unsafe-variable"
+    } else if message.contains("restricts nothing") {
+        ABSENT_OPERAND
     } else if message.starts_with("test `") {
         "failing-test"
     } else {

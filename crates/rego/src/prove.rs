@@ -107,7 +107,7 @@ fn run(
     let test_limits =
         EvalLimits { time_max: limits.time_max.saturating_mul(TEST_TIME_FACTOR), ..*limits };
     let policy = Policy::parse(sources, None, &test_limits)?;
-    let mut engine = parsed(&policy).map_err(|problem| vec![problem])?;
+    let mut engine = policy.parsed().map_err(|problem| vec![problem])?;
     let index = Index::of(engine.get_modules());
     let mut interpreter = Interpreter::new(&policy).map_err(|problem| vec![problem])?;
     if cover {
@@ -175,10 +175,13 @@ fn failed(value: &regorus::Value) -> Option<String> {
     }
 }
 
-/// The parsed modules of a policy, in an engine without data and built-ins.
-pub(super) fn parsed(policy: &Policy) -> Result<regorus::Engine, PolicyProblem> {
-    let mut engine = strict::empty_engine(policy.limits());
-    for module in policy.modules() {
+/// Modules, parsed in an engine without data and built-ins.
+pub(super) fn parsed(
+    modules: &[super::Module],
+    limits: &EvalLimits,
+) -> Result<regorus::Engine, PolicyProblem> {
+    let mut engine = strict::empty_engine(&super::wider(modules, limits));
+    for module in modules {
         engine
             .add_policy(module.path.clone(), module.text.clone())
             .map_err(|error| PolicyProblem::from_regorus(&error.to_string(), &module.path))?;
@@ -226,7 +229,7 @@ pub fn prove(
 /// Evaluates generated inputs on both engines until they differ. Returns how many were answered
 /// alike, and the difference.
 fn compare(policy: &Policy, both: &RegoPdp, seed: u64) -> (u64, Option<String>) {
-    let mut engine = match parsed(policy) {
+    let mut engine = match policy.parsed() {
         Ok(engine) => engine,
         Err(problem) => return (0, Some(problem.to_string())),
     };

@@ -8,7 +8,6 @@ use regorus::Value;
 
 use super::check::Index;
 use super::problem::{PolicyProblem, not_strict_json};
-use super::prove::parsed;
 use super::strict::Interpreter;
 use super::value;
 use super::{Policy, PolicyRevision};
@@ -31,7 +30,7 @@ impl RuleQuery {
     ///
     /// The interpreter cannot load the policy.
     pub fn new(policy: &Policy, path: &str) -> Result<Self, PolicyProblem> {
-        let mut engine = parsed(policy)?;
+        let mut engine = policy.parsed()?;
         let names: Vec<&str> = path.split('.').skip(1).collect();
         let defined = Index::of(engine.get_modules()).rules.contains_key(&names);
         let interpreter = defined.then(|| Interpreter::new(policy)).transpose()?;

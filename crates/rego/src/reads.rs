@@ -5,7 +5,7 @@
 //! the text does not show which member is read (a computed index, an alias, an argument of a
 //! function), the whole value counts as read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use regorus::unstable::{Expr, Module, Ref, Rule};
 
@@ -141,7 +141,7 @@ impl ReadSet {
     fn add_rule(&mut self, rule: &Rule) {
         // The walk visits an argument of `object.keys` after the call, so its span is kept to
         // recognise it.
-        let mut of_keys: Vec<*const regorus::unstable::Span> = Vec::new();
+        let mut of_keys: BTreeSet<*const regorus::unstable::Span> = BTreeSet::new();
         for visit in Walk::rule(rule) {
             match visit {
                 Visit::Call { callee, params } => {
@@ -152,7 +152,7 @@ impl ReadSet {
                 Visit::Ref(reference) => {
                     let named = |step: &Step<'_>| matches!(step, Step::Name("definition"));
                     self.definitions |= reference.steps.iter().any(named);
-                    let names = of_keys.iter().any(|span| std::ptr::eq(*span, reference.span));
+                    let names = of_keys.contains(&std::ptr::from_ref(reference.span));
                     self.add(&reference, names);
                 }
                 Visit::Expr(Expr::String { value, .. } | Expr::RawString { value, .. }) => {

@@ -14,7 +14,6 @@ use regorus::unstable::{BoolOp, Expr, Literal, LiteralStmt, Rule};
 use super::check::{Index, location};
 use super::engines::RegoPdp;
 use super::input;
-use super::prove::parsed;
 use super::reads::ReadSet;
 use super::result::Indeterminate;
 use super::value::{self, Input, is_at_or_below, push_pointer_name};
@@ -75,7 +74,7 @@ impl ReplayEvaluator {
     ///
     /// The interpreter cannot load the policy.
     pub fn new(policy: &Policy) -> Result<Self, PolicyProblem> {
-        let mut engine = parsed(policy)?;
+        let mut engine = policy.parsed()?;
         let modules = engine.get_modules();
         let index = Index::of(modules);
         let mut definitions = Vec::new();

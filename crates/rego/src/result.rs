@@ -9,7 +9,7 @@
 //! | `effect` | `"permit"` or `"deny"` |
 //! | `reasons` | `{code?, message}` each; a permit needs one |
 //! | `hold` | `{code?, message, approvers?, ttl?}` |
-//! | `limit` | `{code?, message?, key, rate, burst?}`; a rate is `10/m` or `10/15m` |
+//! | `limit` | `{code?, message?, key, rate, burst?, counts?}`; a rate is `10/m` or `10/15m` |
 //! | `set` | `{code?, message?, pointer, value}` |
 //! | `redact` | `{code?, message?, pointer}` or `{code?, message?, what}`, where `what` is `"secrets"` |
 //!
@@ -131,7 +131,9 @@ pub(super) fn decision(
             let origin = Origin::NotApplicable;
             reasons.push(Reason { code: NOT_APPLICABLE.into(), message, origin });
         }
-        return Ok(Decision { effect, reasons, obligations: Vec::new(), revision, engine });
+        // A denial has no duties, except that limits may count it.
+        let obligations = fields.each("limit", limit)?;
+        return Ok(Decision { effect, reasons, obligations, revision, engine });
     }
     if reasons.is_empty() {
         return Err(Indeterminate::malformed("decision: a permit needs at least one of `reasons`"));
@@ -186,7 +188,13 @@ fn obligations(fields: &Fields<'_>) -> Result<Vec<Obligation>, Indeterminate> {
 }
 
 fn limit(element: &Fields<'_>) -> Result<Obligation, Indeterminate> {
-    element.only(&["code", "message", "key", "rate", "burst"])?;
+    element.only(&["code", "message", "key", "rate", "burst", "counts"])?;
+    // Which decisions have this limit is the entrypoint's choice; here only the word is checked.
+    if !matches!(element.text("counts")?.as_deref(), None | Some("permitted" | "all")) {
+        return Err(Indeterminate::malformed(
+            "decision: `limit`: `counts` is neither \"permitted\" nor \"all\"",
+        ));
+    }
     let rate = rate(&element.required("rate")?)?;
     let burst = match element.member("burst") {
         None => rate.count,
@@ -467,6 +475,8 @@ mod tests {
             r#""hold": [{"message": "m", "approvers": [1]}]"#,
             r#""hold": [{"message": "m", "quorum": 2}]"#,
             r#""limit": [{"key": "k"}]"#,
+            r#""limit": [{"key": "k", "rate": "1/m", "counts": "none"}]"#,
+            r#""limit": [{"key": "k", "rate": "1/m", "counts": true}]"#,
             r#""limit": [{"rate": "1/m"}]"#,
             r#""limit": [{"key": 1, "rate": "1/m"}]"#,
             r#""limit": [{"key": "k", "rate": "1"}]"#,

@@ -56,7 +56,7 @@ const EFFECTS: FieldType = FieldType::OneOf(&["read", "write", "destructive", "e
 const SOURCES: FieldType =
     FieldType::OneOf(&["arguments", "absent", "unmapped", "unreadable", "none"]);
 
-const DRIFTS: FieldType = FieldType::OneOf(&["none", "changed", "added", "unlocked"]);
+const DRIFTS: FieldType = FieldType::OneOf(&["none", "changed", "added", "unlocked", "unseen"]);
 
 const WEEKDAYS: FieldType = FieldType::OneOf(&[
     "Monday",
@@ -143,7 +143,7 @@ pub(super) static FIELDS: &[Field] = &[
     sometimes("params", FieldType::Anything),
     sometimes("elicitation", FieldType::Fields),
     always("elicitation.mode", FieldType::Text),
-    sometimes("elicitation.url", FieldType::Text),
+    always("elicitation.url", FieldType::Text),
     sometimes("elicitation.ambiguous", FieldType::Flag),
     sometimes("elicitation.parsed", FieldType::Fields),
     always("elicitation.parsed.scheme", FieldType::Text),
@@ -190,6 +190,11 @@ pub(super) fn below(path: &str) -> impl Iterator<Item = (&'static str, &'static 
         };
         (!name.contains('.')).then_some((name, field))
     })
+}
+
+/// The field at `path`.
+pub(super) fn field(path: &str) -> Option<&'static Field> {
+    FIELDS.iter().find(|field| field.path == path)
 }
 
 /// The JSON Schema (draft 2020-12) of `input` as JSON text, with a final line feed.

@@ -163,12 +163,7 @@ impl Interpreter {
 /// Builds an engine with the policy's modules and data, and the built-ins of [`builtins::TABLE`].
 fn build(policy: &Policy, failure: &Failure) -> Result<Engine, PolicyProblem> {
     let limits = policy.limits();
-    let mut engine = empty_engine(limits);
-    for module in policy.modules() {
-        engine
-            .add_policy(module.path.clone(), module.text.clone())
-            .map_err(|error| PolicyProblem::from_regorus(&error.to_string(), &module.path))?;
-    }
+    let mut engine = policy.parsed()?;
     engine
         .add_data(policy.data())
         .map_err(|error| PolicyProblem::from_regorus(&error.to_string(), "data"))?;

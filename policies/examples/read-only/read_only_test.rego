@@ -13,8 +13,12 @@ codes(rules) := {rule.code | some rule in rules}
 
 test_reads_are_open if {
 	"read-only" in codes(data.mcp.permit) with input as call("read", [])
-	"read-only" in codes(data.mcp.permit) with input as call("read", ["credential-read"])
 	not "read-only" in codes(data.mcp.deny) with input as call("read", [])
+}
+
+test_credentials_are_not if {
+	data.mcp.decision.effect == "deny" with input as call("read", ["credential-read"])
+	not "read-only" in codes(data.mcp.permit) with input as call("read", ["credential-read"])
 }
 
 test_nothing_else_is if {

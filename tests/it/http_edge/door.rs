@@ -194,27 +194,27 @@ async fn requests_at_once_are_bounded() {
 
 #[tokio::test]
 async fn bytes_at_once_are_bounded() {
-    let behind = Behind::start(|_, _| json(&result(1))).await;
+    let go = std::sync::Arc::new(tokio::sync::Notify::new());
+    let wait = std::sync::Arc::clone(&go);
+    let behind = Behind::start(move |_, _| {
+        let mut plays = vec![super::rig::Play::Wait(std::sync::Arc::clone(&wait))];
+        plays.extend(json(&result(1)));
+        plays
+    })
+    .await;
     let mut config = HttpConfig::default();
     config.limits.body_budget_bytes = 200;
     let rig = Rig::with(behind.address, config, |_| {});
+    let long = |id| post("", &format!("{}{}", call(id, "get"), " ".repeat(100)));
     let mut first = rig.client().await;
-    let long = post("", &format!("{}{}", call(1, "get"), " ".repeat(100)));
-    first.send(&long[..long.len() - 1]).await;
-    // The first has announced its size and holds its share.
-    let refused = soon("a refusal", async {
-        loop {
-            let reply = rig.ask(&post("", &format!("{}{}", call(2, "get"), " ".repeat(100)))).await;
-            if reply.status == 429 {
-                return reply;
-            }
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    assert_eq!(refused.status, 429);
-    first.send(b" ").await;
+    first.send(&long(1)).await;
+    behind.nth(1).await;
+    let refused = rig.ask(&long(2)).await;
+    assert_eq!((refused.status, refused.header("retry-after")), (429, vec!["1"]));
+    go.notify_one();
     assert_eq!(first.reply().await.status, 200);
+    go.notify_one();
+    assert_eq!(rig.ask(&long(1)).await.status, 200);
 }
 
 #[tokio::test]

@@ -34,9 +34,50 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}: too late"))
 }
 
+/// Where the judgement of tool `stalls` waits: for its like, and for the test.
+pub(crate) static SLOW: Gates = Gates::new();
+
+/// Holds threads until a test lets them go.
+pub(crate) struct Gates {
+    held: Mutex<usize>,
+    changed: std::sync::Condvar,
+}
+
+impl Gates {
+    const fn new() -> Self {
+        Self { held: Mutex::new(0), changed: std::sync::Condvar::new() }
+    }
+
+    fn wait(&self) {
+        let mut held = self.held.lock().unwrap();
+        *held += 1;
+        self.changed.notify_all();
+        while *held > 0 {
+            held = self.changed.wait(held).unwrap();
+        }
+    }
+
+    /// Waits until a thread is held.
+    pub(crate) fn until_held(&self) {
+        let mut held = self.held.lock().unwrap();
+        while *held == 0 {
+            held = self.changed.wait(held).unwrap();
+        }
+    }
+
+    /// Lets all go.
+    pub(crate) fn open(&self) {
+        *self.held.lock().unwrap() = 0;
+        self.changed.notify_all();
+    }
+}
+
 /// Decides by name, so that a test knows what must happen.
 fn judge(name: &str, _: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
     assert!(name != "panics", "the test says so");
+    if name == "stalls" {
+        SLOW.wait();
+    }
     (!name.contains("denied") && name != "sampling/createMessage").then(Vec::new)
 }
 
@@ -412,6 +453,24 @@ impl Client {
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
+    }
+
+    /// How many bytes come until 4,000,000 or the end.
+    pub(crate) async fn rest(&mut self) -> usize {
+        soon("the rest", async {
+            while self.buffer.len() < 4_000_000 {
+                if more(&mut self.stream, &mut self.buffer).await.is_none() {
+                    break;
+                }
+            }
+        })
+        .await;
+        self.buffer.len()
+    }
+
+    /// Whether the peer still takes `bytes`.
+    pub(crate) async fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).await.is_ok()
     }
 
     /// Reads a whole reply.

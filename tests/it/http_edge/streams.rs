@@ -285,14 +285,28 @@ async fn a_session_that_the_server_lost_is_forgotten() {
 
 #[tokio::test]
 async fn sessions_are_bounded() {
-    let behind = Behind::start(|_, _| begun()).await;
+    let behind = Behind::start(|_, request| {
+        if request.head.starts_with("POST") {
+            return begun();
+        }
+        vec![stream_head(""), Play::Wait(Arc::new(Notify::new()))]
+    })
+    .await;
     let mut config = HttpConfig::default();
     config.limits.sessions_max = 1;
     let rig = Rig::with(behind.address, config, |_| {});
-    in_session(&rig).await;
+    let (_client, first) = in_session(&rig).await;
+    // An unused session gives way.
+    let (_client, second) = in_session(&rig).await;
+    assert_eq!(rig.ask(&post(&first, &call(1, "get"))).await.status, 404);
+    // One with a stream does not, for its own principal.
+    let mut stream = rig.client().await;
+    stream.send(&get(&second)).await;
+    assert_eq!(stream.head().await.0, 200);
     let reply = rig.ask(&post("", INITIALIZE)).await;
     assert!(reply.text().contains("-31005"), "{}", reply.text());
-    assert_eq!(behind.received().len(), 1);
+    assert_eq!(reply.header("retry-after"), ["1"]);
+    assert_eq!(behind.received().len(), 3);
 }
 
 #[tokio::test]

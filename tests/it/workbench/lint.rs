@@ -64,8 +64,13 @@ const CASES: &[(&str, &[(&str, u64)])] = &[
         &[("undefined-negation", 3)],
     ),
     (
-        "permit contains {\"code\": \"a\", \"message\": \"m\"} if safe\n\nsafe if not input.server.environment in {\"production\"}",
+        "permit contains {\"code\": \"a\", \"message\": \"m\"} if safe\n\nsafe if not input.server.environment == \"production\"",
         &[("undefined-negation", 5)],
+    ),
+    // Undefined where the environment is, so nothing is permitted then.
+    (
+        "permit contains {\"code\": \"a\", \"message\": \"m\"} if safe\n\nsafe if not input.server.environment in {\"production\"}",
+        &[],
     ),
     (
         "permit contains {\"code\": \"a\", \"message\": \"m\"} if not \"go-live\" in input.operation.tags",
@@ -82,6 +87,76 @@ const CASES: &[(&str, &[(&str, u64)])] = &[
     (
         "deny contains {\"code\": \"a\", \"message\": \"m\"} if input.operation.effect != \"read\"",
         &[],
+    ),
+    // A restriction must not disappear because the client leaves something out.
+    (
+        "deny contains {\"code\": \"a\", \"message\": \"m\"} if not startswith(input.tool.arguments.env, \"dev\")",
+        &[("absent-operand", 3)],
+    ),
+    (
+        "hold contains {\"code\": \"a\", \"message\": \"m\"} if {\n\tenv := input.tool.arguments.env\n\tnot env in {\"dev\"}\n}",
+        &[("absent-operand", 5)],
+    ),
+    (
+        "deny contains {\"code\": \"a\", \"message\": \"m\"} if {\n\targuments := input.tool.arguments\n\tnot startswith(lower(arguments.env), \"dev\")\n}",
+        &[("absent-operand", 5)],
+    ),
+    (
+        "limit contains {\"code\": \"a\", \"key\": \"k\", \"rate\": \"1/m\"} if outside\n\noutside if not count(input.tool.arguments.list) < 3",
+        &[("absent-operand", 5)],
+    ),
+    (
+        "deny contains {\"code\": \"a\", \"message\": \"m\"} if outside(input.tool.arguments)\n\noutside(arguments) if not startswith(arguments.env, \"dev\")",
+        &[("absent-operand", 3)],
+    ),
+    (
+        "deny contains {\"code\": \"a\", \"message\": \"m\"} if not input.tool.name in data.tools[input.principal.id]",
+        &[("absent-operand", 3)],
+    ),
+    (
+        "deny contains {\"code\": \"a\", \"message\": \"m\"} if not known[input.tool.arguments.env]\n\nknown contains \"dev\"",
+        &[("absent-operand", 3)],
+    ),
+    (
+        "redact contains {\"code\": \"a\", \"what\": \"secrets\"} if every e in input.tool.arguments.list { e != \"dev\" }",
+        &[("absent-operand", 3)],
+    ),
+    (
+        "permit contains {\"code\": \"a\", \"message\": \"m\"} if not outside\n\noutside if not startswith(input.tool.arguments.env, \"dev\")",
+        &[("absent-operand", 5)],
+    ),
+    (
+        "hide contains tool.name if {\n\tsome tool in input.tools\n\tnot tool.drift in {\"none\"}\n}",
+        &[("absent-operand", 5)],
+    ),
+    // It is there, has a default, or its absence is what is asked for.
+    (
+        "deny contains {\"code\": \"a\", \"message\": \"m\"} if {\n\tis_string(input.tool.arguments.env)\n\tnot startswith(input.tool.arguments.env, \"dev\")\n}",
+        &[],
+    ),
+    (
+        "deny contains {\"code\": \"a\", \"message\": \"m\"} if {\n\t\"env\" in object.keys(input.tool.arguments)\n\tnot startswith(input.tool.arguments.env, \"dev\")\n}",
+        &[],
+    ),
+    (
+        "deny contains {\"code\": \"a\", \"message\": \"m\"} if not startswith(object.get(input.tool.arguments, \"env\", \"\"), \"dev\")",
+        &[],
+    ),
+    (
+        "deny contains {\"code\": \"a\", \"message\": \"m\"} if not allowed\n\nallowed if startswith(input.tool.arguments.env, \"dev\")",
+        &[],
+    ),
+    (
+        "deny contains {\"code\": \"a\", \"message\": \"m\"} if not startswith(input.tool.name, \"get_\") # bartizan:allow substring-match",
+        &[],
+    ),
+    (
+        "permit contains {\"code\": \"a\", \"message\": \"m\"} if not startswith(input.tool.arguments.key, \"prod\")",
+        &[],
+    ),
+    (
+        "deny contains {\"code\": \"a\", \"message\": \"m\"} if {\n\t# The argument is optional. bartizan:allow absent-operand\n\tnot startswith(input.tool.arguments.env, \"dev\")\n}",
+        &[("substring-match", 5)],
     ),
     ("# bartizan:allow not-a-set\npermit := true", &[]),
     (

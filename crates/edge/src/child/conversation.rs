@@ -329,10 +329,9 @@ impl Line for Child {
         }
         if keep {
             // The line is dropped in any case; a failure to record it is logged by `step`.
-            drop(
-                self.unsolicited
-                    .step(None, |session, gate, now| Some(session.server_frame(gate, line, now))),
-            );
+            drop(self.unsolicited.step_over(line.len(), None, |session, gate, now| {
+                Some(session.server_frame(gate, line, now))
+            }));
         }
         if self.unsolicited.is_closed() {
             self.process.raise(StopLevel::Kill("what it wrote could not be judged"));

@@ -138,8 +138,7 @@ async fn pump_down(client: &Client, process: &Process, output: &mut Lines<ChildS
                 return;
             }
         };
-        let act = client.act(|session, gate, now| session.server_frame(gate, &line, now));
-        match act {
+        match client.unasked(&line) {
             Act::Deliver(released) => client.deliver(released).await,
             Act::Forward(permitted) => refuse(process, &permitted),
             Act::Drop => {}

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::exit::ExitReason;
 pub use self::pipe::{Serving, StdioLimits, StdioUpstream, serve_pipes, serve_stdio};
 pub use self::remote::RemoteLimits;
+use crate::aside::Turn;
 use crate::child::lines::{Line, Lines, has_foreign_line_end, line_for_client};
 use crate::session::{SessionHandle, StepOutcome};
 use crate::{ServerEvent, Shared, sse};
@@ -113,6 +114,11 @@ impl Client {
         self.session.protocol()
     }
 
+    /// The protected server.
+    pub(crate) fn server(&self) -> &Protected {
+        &self.server
+    }
+
     /// Says what the server holds for the session.
     pub(crate) fn set_server_state(&self, state: ServerState) {
         self.session.set_server_state(state);
@@ -137,6 +143,31 @@ impl Client {
         let outcome = self.session.step(call, step);
         self.settled.notify_one();
         outcome
+    }
+
+    /// See [`SessionHandle::turn`].
+    pub(crate) async fn turn(&self, bytes: usize) -> Turn {
+        self.session.turn(bytes).await
+    }
+
+    /// Takes one step over a message of `bytes`.
+    pub(crate) fn step_over(
+        &self,
+        bytes: usize,
+        call: Option<&CallId>,
+        step: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step>,
+    ) -> StepOutcome {
+        let outcome = self.session.step_over(bytes, call, step);
+        self.settled.notify_one();
+        outcome
+    }
+
+    /// The act for a message of the server that belongs to no call.
+    pub(crate) fn unasked(&self, raw: &Bytes) -> Act {
+        self.step_over(raw.len(), None, |session, gate, now| {
+            Some(session.server_frame(gate, raw, now))
+        })
+        .into_act()
     }
 
     /// Takes a step that is not about a call in flight. If its record cannot be kept, the act is
@@ -247,7 +278,7 @@ impl Client {
 
     /// The act for a message of the server that belongs to `call`.
     pub(crate) fn answered(&self, call: &CallId, raw: &Bytes) -> Act {
-        self.step(Some(call), |session, gate, now| {
+        self.step_over(raw.len(), Some(call), |session, gate, now| {
             Some(session.server_answer(gate, call, raw, now))
         })
         .into_act()
@@ -263,8 +294,12 @@ impl Client {
 
     /// The act for a message of the client.
     pub(super) fn judge(&self, raw: Bytes) -> Act {
+        let bytes = raw.len();
         let arrival = Arrival { raw, ..Arrival::default() };
-        self.act(|session, gate, now| session.client_frame(gate, &arrival, now))
+        self.step_over(bytes, None, |session, gate, now| {
+            Some(session.client_frame(gate, &arrival, now))
+        })
+        .into_act()
     }
 
     /// Whether `call` still waits for its answer.

@@ -492,9 +492,7 @@ impl Remote {
             heard = true;
             position.pass(&event);
             if !event.data.is_empty() {
-                let raw = &event.data;
-                let act =
-                    self.client.act(|session, gate, now| session.server_frame(gate, raw, now));
+                let act = self.client.unasked(&event.data);
                 self.carry(act).await;
             }
         }
@@ -697,12 +695,10 @@ impl RemoteRequest {
         let mut position = Position::default();
         let mut resumes = 0_u32;
         loop {
-            let ended = match self.within(self.remote.limits.silence_max, events.next()).await? {
-                Some(Ok(event)) => {
-                    position.pass(&event);
-                    if !event.data.is_empty() {
-                        self.pass_on(&event.data).await;
-                    }
+            let message = next_message(&mut events, &mut position);
+            let ended = match self.within(self.remote.limits.silence_max, message).await? {
+                Some(Ok(data)) => {
+                    self.pass_on(&data).await;
                     if !self.remote.client.awaits(&self.call) {
                         return Ok(());
                     }
@@ -727,6 +723,25 @@ impl RemoteRequest {
     async fn pass_on(&self, raw: &Bytes) {
         let act = self.remote.client.answered(&self.call, raw);
         self.remote.carry(act).await;
+    }
+}
+
+/// The next message of a stream. Comments and events without data are not one, so they do not end a
+/// silence: a server can send them for ever (threat K6).
+async fn next_message(
+    events: &mut EventStream,
+    position: &mut Position,
+) -> Option<Result<Bytes, UpstreamFailure>> {
+    loop {
+        match events.next().await? {
+            Ok(event) => {
+                position.pass(&event);
+                if !event.data.is_empty() {
+                    return Some(Ok(event.data));
+                }
+            }
+            Err(failure) => return Some(Err(failure)),
+        }
     }
 }
 

@@ -1,26 +1,43 @@
-//! Reads a request's body whole, within bounds on size, memory and time, before anything is decided
-//! or forwarded (threats E17, E18). Called by the listener's request paths.
+//! Reads a request's body whole, within bounds on size, memory, rate and time, before anything is
+//! decided or forwarded (threats E17, E18, K2). Called by the listener's request paths.
+//!
+//! Memory is accounted as bytes arrive: a length that a client only announces reserves nothing. A
+//! body that is still arriving gives way to a later one when memory runs out.
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::Body;
 use hyper::body::Incoming;
 
-use super::budget::{Budget, Reservation};
+use super::budget::{Budget, Hold, Reservation, YieldingBudget};
 use bartizan_gate::session::DoorRefusal;
+
+/// Time in which [`PACE_BYTES`] of a body arrive, or its end.
+const PACE: Duration = Duration::from_secs(5);
+/// Least bytes of a body in each [`PACE`].
+const PACE_BYTES: u64 = 16 << 10;
 
 /// Bounds on reading one body.
 pub(super) struct BodyLimits<'a> {
     /// Size of this body, bytes.
     pub(super) bytes_max: usize,
     /// Where the memory of all bodies together is accounted, bytes.
-    pub(super) budget: &'a Arc<Budget>,
+    pub(super) budget: &'a Arc<YieldingBudget>,
+    /// Where that of the principal's bodies is accounted, if it has a share of its own.
+    pub(super) share: Option<&'a Arc<Budget>>,
     /// Time for the whole body.
     pub(super) timeout: Duration,
+}
+
+/// The memory reserved for a whole body.
+#[derive(Debug)]
+pub(super) struct BodyMemory {
+    _total: Option<Reservation>,
+    _share: Option<Reservation>,
 }
 
 /// Reads `body` and reserves memory for it; the reservation is returned with it. Trailers are
@@ -30,62 +47,177 @@ pub(super) struct BodyLimits<'a> {
 pub(super) async fn read(
     body: Incoming,
     limits: BodyLimits<'_>,
-) -> Result<(Bytes, Reservation), DoorRefusal> {
+) -> Result<(Bytes, BodyMemory), DoorRefusal> {
     let bytes_max = u64::try_from(limits.bytes_max).unwrap_or(u64::MAX);
+    let timeout = limits.timeout;
     let announced = body.size_hint().lower();
     if announced > bytes_max {
-        let discarding = discard(body, bytes_max);
-        drop(tokio::time::timeout(limits.timeout, discarding).await);
+        drop(tokio::time::timeout(timeout, discard(body, bytes_max)).await);
         return Err(DoorRefusal::TooLarge);
     }
-    let held = limits.budget.take(announced).ok_or(DoorRefusal::TooMany)?;
-    let reading = collect(body, held, bytes_max);
-    tokio::time::timeout(limits.timeout, reading).await.unwrap_or(Err(DoorRefusal::Slow))
+    let arriving = Arriving {
+        body,
+        announced,
+        bytes_max,
+        limits,
+        size: 0,
+        accounted: 0,
+        first: Bytes::new(),
+        rest: Vec::new(),
+        memory: Memory::Nothing,
+        share: None,
+    };
+    let reading = collect(arriving);
+    tokio::time::timeout(timeout, reading).await.unwrap_or(Err(DoorRefusal::Slow))
 }
 
-async fn collect(
-    mut body: Incoming,
-    mut held: Reservation,
-    bytes_max: u64,
-) -> Result<(Bytes, Reservation), DoorRefusal> {
-    let announced = body.size_hint().lower();
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
-    let mut size = 0_u64;
-    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        // The client closed the connection or broke the framing, so there is no whole message.
-        let Ok(frame) = frame else { return Err(DoorRefusal::Framing) };
-        let Ok(data) = frame.into_data() else { continue };
-        let more = u64::try_from(data.len()).unwrap_or(u64::MAX);
-        size = size.saturating_add(more);
-        if size > bytes_max {
-            drop(held);
-            discard(body, bytes_max).await;
-            return Err(DoorRefusal::TooLarge);
-        }
-        if size > announced && !held.grow(more) {
-            return Err(DoorRefusal::TooMany);
-        }
-        if first.is_empty() && rest.is_empty() {
-            first = data;
-        } else {
-            if rest.is_empty() {
-                rest.reserve(usize::try_from(announced.max(size)).unwrap_or_default());
-                rest.extend_from_slice(&first);
+async fn collect(mut arriving: Arriving<'_>) -> Result<(Bytes, BodyMemory), DoorRefusal> {
+    loop {
+        match tokio::time::timeout(PACE, arriving.advance()).await {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) => return arriving.finish(),
+            Ok(Err(DoorRefusal::TooLarge)) => {
+                arriving.memory = Memory::Nothing;
+                discard(arriving.body, arriving.bytes_max).await;
+                return Err(DoorRefusal::TooLarge);
             }
-            rest.extend_from_slice(&data);
+            Ok(Err(why)) => return Err(why),
+            Err(_elapsed) => return Err(DoorRefusal::Slow),
         }
     }
-    if rest.is_empty() { Ok((first, held)) } else { Ok((rest.freeze(), held)) }
+}
+
+/// What a body holds of the budget.
+enum Memory {
+    Nothing,
+    /// All of it has arrived.
+    Whole(Reservation),
+    /// More is to come.
+    Unfinished(Hold),
+}
+
+/// A body of which a part has arrived.
+struct Arriving<'a> {
+    body: Incoming,
+    limits: BodyLimits<'a>,
+    /// Length that the client announced, bytes; 0 if it did not.
+    announced: u64,
+    bytes_max: u64,
+    size: u64,
+    /// Memory that is accounted, bytes.
+    accounted: u64,
+    /// The first piece, until a second one comes.
+    first: Bytes,
+    rest: Vec<u8>,
+    memory: Memory,
+    share: Option<Reservation>,
+}
+
+impl Arriving<'_> {
+    /// Reads on until [`PACE_BYTES`] more have arrived; `true` at the end of the body.
+    async fn advance(&mut self) -> Result<bool, DoorRefusal> {
+        let enough = self.size.saturating_add(PACE_BYTES);
+        while self.size < enough {
+            let frame = match &self.memory {
+                Memory::Unfinished(hold) => tokio::select! {
+                    biased;
+                    () = hold.gave_way().cancelled() => return Err(DoorRefusal::TooMany),
+                    frame = next(&mut self.body) => frame,
+                },
+                Memory::Nothing | Memory::Whole(_) => next(&mut self.body).await,
+            };
+            // The client closed the connection or broke the framing, so there is no whole message.
+            let Some(frame) = frame else { return Ok(true) };
+            let Ok(frame) = frame else { return Err(DoorRefusal::Framing) };
+            if let Ok(data) = frame.into_data() {
+                self.add(data)?;
+            }
+        }
+        Ok(false)
+    }
+
+    fn add(&mut self, data: Bytes) -> Result<(), DoorRefusal> {
+        self.size = self.size.saturating_add(length(&data));
+        if self.size > self.bytes_max {
+            return Err(DoorRefusal::TooLarge);
+        }
+        if self.first.is_empty() && self.rest.is_empty() {
+            self.account(self.size)?;
+            self.first = data;
+            return Ok(());
+        }
+        let room = u64::try_from(self.rest.capacity()).unwrap_or(u64::MAX);
+        if self.size > room {
+            let most = if self.announced > 0 { self.announced } else { self.bytes_max };
+            let room = self.size.saturating_mul(2).min(most).max(self.size);
+            self.account(room)?;
+            let more = usize::try_from(room).unwrap_or_default().saturating_sub(self.rest.len());
+            self.rest.reserve_exact(more);
+        }
+        self.rest.extend_from_slice(&std::mem::take(&mut self.first));
+        self.rest.extend_from_slice(&data);
+        Ok(())
+    }
+
+    /// Reserves memory up to `bytes` in all.
+    fn account(&mut self, bytes: u64) -> Result<(), DoorRefusal> {
+        let more = bytes.saturating_sub(self.accounted);
+        self.accounted = bytes;
+        if let Some(budget) = self.limits.share {
+            let fits = match &mut self.share {
+                Some(share) => share.grow(more),
+                none => {
+                    *none = budget.take(more);
+                    none.is_some()
+                }
+            };
+            if !fits {
+                return Err(DoorRefusal::TooMany);
+            }
+        }
+        let grown = match std::mem::replace(&mut self.memory, Memory::Nothing) {
+            Memory::Nothing => self.limits.budget.take(more),
+            Memory::Whole(mut held) => held.grow(more).then_some(held),
+            Memory::Unfinished(hold) => {
+                let fits = hold.grow(more);
+                self.memory = Memory::Unfinished(hold);
+                return if fits { Ok(()) } else { Err(DoorRefusal::TooMany) };
+            }
+        };
+        let held = grown.ok_or(DoorRefusal::TooMany)?;
+        self.memory = if self.body.is_end_stream() {
+            Memory::Whole(held)
+        } else {
+            Memory::Unfinished(self.limits.budget.hold(held, || {}))
+        };
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(Bytes, BodyMemory), DoorRefusal> {
+        let total = match self.memory {
+            Memory::Nothing => None,
+            Memory::Whole(held) => Some(held),
+            Memory::Unfinished(hold) => Some(hold.finish().ok_or(DoorRefusal::TooMany)?),
+        };
+        let body = if self.rest.is_empty() { self.first } else { Bytes::from(self.rest) };
+        Ok((body, BodyMemory { _total: total, _share: self.share }))
+    }
+}
+
+async fn next(body: &mut Incoming) -> Option<hyper::Result<http_body::Frame<Bytes>>> {
+    poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
+}
+
+fn length(data: &Bytes) -> u64 {
+    u64::try_from(data.len()).unwrap_or(u64::MAX)
 }
 
 /// Reads up to twice `bytes_max` more and drops it. Closing a connection with unread bytes sends a
 /// TCP reset, and the client would not receive our refusal.
 async fn discard(mut body: Incoming, bytes_max: u64) {
     let mut left = bytes_max.saturating_mul(2);
-    while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        let size = frame.data_ref().map_or(0, Bytes::len);
-        left = left.saturating_sub(u64::try_from(size).unwrap_or(u64::MAX));
+    while let Some(Ok(frame)) = next(&mut body).await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, length));
         if left == 0 {
             return;
         }

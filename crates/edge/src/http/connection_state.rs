@@ -8,7 +8,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,14 +16,33 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use super::budget::{Budget, Reservation};
 use super::framing::FramingWatch;
 use crate::clock::Clock;
+
+/// Bytes of an incomplete head that are not accounted, because each connection has them anyway.
+const HEAD_FREE_BYTES: usize = 4 << 10;
+/// One begun request in [`ConnectionState::requests`].
+const BEGUN: u64 = 1 << 32;
+/// What a client gets for which there is no memory.
+pub(super) const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
+    Connection: close\r\nContent-Length: 0\r\n\r\n";
 
 /// State that a connection's stream and its requests share.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionState {
     ambiguous: AtomicBool,
-    busy: AtomicUsize,
+    /// In the lower half requests in progress, in the upper half how many began.
+    requests: AtomicU64,
+    /// Requests in progress whose body has not arrived.
+    arriving: AtomicUsize,
+    /// Since when there is no request, as uptime, ms.
+    idle_since_ms: AtomicU64,
+    /// Its number in the table of connections.
+    number: AtomicU64,
+    /// It is older than [`ConnectionTimeouts::age`].
+    old: AtomicBool,
+    http2: AtomicBool,
 }
 
 impl ConnectionState {
@@ -34,8 +53,53 @@ impl ConnectionState {
 
     /// Counts one request in progress until the guard is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> RequestGuard {
-        self.busy.fetch_add(1, Ordering::Relaxed);
+        self.requests.fetch_add(BEGUN.saturating_add(1), Ordering::Relaxed);
         RequestGuard(Arc::clone(self))
+    }
+
+    /// Counts one body that has not arrived until the guard is dropped.
+    pub(super) fn body_arrives(&self) -> ArrivalGuard<'_> {
+        self.arriving.fetch_add(1, Ordering::Relaxed);
+        ArrivalGuard(self)
+    }
+
+    /// Requests in progress.
+    fn busy(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed) & BEGUN.saturating_sub(1)
+    }
+
+    /// Whether it has no request that has arrived as a whole, so that it gives way to a new
+    /// connection.
+    pub(super) fn gives_way(&self) -> bool {
+        let arriving = u64::try_from(self.arriving.load(Ordering::Relaxed)).unwrap_or(u64::MAX);
+        self.busy() <= arriving
+    }
+
+    /// In which order connections give way: those that never had a request first, then by the time
+    /// since the last one.
+    pub(super) fn idle_order(&self) -> (bool, u64) {
+        let used = self.requests.load(Ordering::Relaxed) >= BEGUN && self.busy() == 0;
+        (used, self.idle_since_ms.load(Ordering::Relaxed))
+    }
+
+    /// Sets the connection's number.
+    pub(super) fn set_number(&self, number: u64) {
+        self.number.store(number, Ordering::Relaxed);
+    }
+
+    /// The connection's number.
+    pub(super) fn number(&self) -> u64 {
+        self.number.load(Ordering::Relaxed)
+    }
+
+    /// Whether the connection has reached its age.
+    pub(super) fn is_old(&self) -> bool {
+        self.old.load(Ordering::Relaxed)
+    }
+
+    /// Whether it speaks HTTP/2.
+    pub(super) fn is_http2(&self) -> bool {
+        self.http2.load(Ordering::Relaxed)
     }
 }
 
@@ -45,7 +109,17 @@ pub(super) struct RequestGuard(Arc<ConnectionState>);
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A request whose body has not arrived.
+#[derive(Debug)]
+pub(super) struct ArrivalGuard<'a>(&'a ConnectionState);
+
+impl Drop for ArrivalGuard<'_> {
+    fn drop(&mut self) {
+        self.0.arriving.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -54,10 +128,22 @@ impl Drop for RequestGuard {
 pub(super) struct ConnectionTimeouts {
     /// From the first byte of a request's head to its end.
     pub(super) head: Duration,
-    /// Between requests.
+    /// Between requests, whatever else the client sends.
     pub(super) idle: Duration,
     /// While the client accepts no byte of what we write.
     pub(super) write: Duration,
+    /// After which a connection takes no new requests.
+    pub(super) age: Duration,
+}
+
+/// What all connections share.
+#[derive(Debug, Clone)]
+pub(super) struct ConnectionLimits {
+    pub(super) timeouts: ConnectionTimeouts,
+    /// Where the memory of incomplete heads is accounted, bytes.
+    pub(super) heads: Arc<Budget>,
+    /// Connections that speak HTTP/2.
+    pub(super) http2: Arc<Budget>,
 }
 
 /// The socket that hyper reads and writes.
@@ -67,13 +153,21 @@ pub(super) struct WatchedStream {
     peer: Arc<ConnectionState>,
     framing: FramingWatch,
     clock: Clock,
-    timeouts: ConnectionTimeouts,
-    /// When the last bytes were read, as uptime.
-    last_read: Duration,
+    limits: ConnectionLimits,
+    /// When the connection was accepted, as uptime.
+    since: Duration,
+    /// Since when there is no request, as uptime.
+    idle_since: Duration,
+    /// [`ConnectionState::requests`] at that time.
+    seen: u64,
     /// When the incomplete request head began, as uptime.
     head_since: Option<Duration>,
     /// Since when a write has been waiting, as uptime.
     stalled_since: Option<Duration>,
+    /// The memory of the incomplete head, if it is long.
+    head: Option<Reservation>,
+    /// The place among the connections that speak HTTP/2.
+    http2: Option<Reservation>,
     timer: Option<(Duration, Pin<Box<Sleep>>)>,
 }
 
@@ -82,19 +176,51 @@ impl WatchedStream {
         io: TcpStream,
         peer: Arc<ConnectionState>,
         clock: Clock,
-        timeouts: ConnectionTimeouts,
+        limits: ConnectionLimits,
     ) -> Self {
+        let since = clock.uptime();
+        peer.idle_since_ms.store(millis(since), Ordering::Relaxed);
         Self {
             io,
             peer,
             framing: FramingWatch::new(),
-            last_read: clock.uptime(),
             clock,
-            timeouts,
+            limits,
+            since,
+            idle_since: since,
+            seen: 0,
             head_since: None,
             stalled_since: None,
+            head: None,
+            http2: None,
             timer: None,
         }
+    }
+
+    /// Takes note of bytes that were read. Fails if there is no room for what they begin.
+    fn note(&mut self, new: &[u8]) -> io::Result<()> {
+        if self.framing.see(new).is_err() {
+            self.peer.ambiguous.store(true, Ordering::Relaxed);
+        }
+        let now = self.clock.uptime();
+        self.head_since = self.framing.mid_head().then(|| self.head_since.unwrap_or(now));
+        if now.saturating_sub(self.since) >= self.limits.timeouts.age {
+            self.peer.old.store(true, Ordering::Relaxed);
+        }
+        if self.framing.is_http2() && self.http2.is_none() {
+            self.peer.http2.store(true, Ordering::Relaxed);
+            self.http2 = self.limits.http2.take(1);
+            if self.http2.is_none() {
+                return Err(io::Error::other("too many HTTP/2 connections"));
+            }
+        }
+        let head = self.framing.head_bytes().saturating_sub(HEAD_FREE_BYTES);
+        if !reserved(&mut self.head, &self.limits.heads, head) {
+            // The client may not read it, but it gets the chance.
+            drop(self.io.try_write(NO_ROOM));
+            return Err(io::Error::other("no memory for request heads"));
+        }
+        Ok(())
     }
 
     /// Whether `deadline` has passed; if not, the task is woken when it does.
@@ -121,7 +247,7 @@ impl WatchedStream {
     fn poll_write_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let now = self.clock.uptime();
         let since = *self.stalled_since.get_or_insert(now);
-        if self.overdue(now, since.saturating_add(self.timeouts.write), cx) {
+        if self.overdue(now, since.saturating_add(self.limits.timeouts.write), cx) {
             return Poll::Ready(io::ErrorKind::TimedOut.into());
         }
         Poll::Pending
@@ -150,26 +276,48 @@ impl AsyncRead for WatchedStream {
         let before = buf.filled().len();
         if Pin::new(&mut this.io).poll_read(cx, buf)?.is_ready() {
             let new = buf.filled().get(before..).unwrap_or_default();
-            if this.framing.see(new).is_err() {
-                this.peer.ambiguous.store(true, Ordering::Relaxed);
-            }
-            this.last_read = this.clock.uptime();
-            this.head_since =
-                this.framing.mid_head().then(|| this.head_since.unwrap_or(this.last_read));
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(this.note(new));
         }
-        if this.peer.busy.load(Ordering::Relaxed) > 0 {
+        let requests = this.peer.requests.load(Ordering::Relaxed);
+        if this.peer.busy() > 0 {
             return Poll::Pending;
         }
+        let now = this.clock.uptime();
+        if this.seen != requests {
+            (this.seen, this.idle_since) = (requests, now);
+            this.peer.idle_since_ms.store(millis(now), Ordering::Relaxed);
+        }
+        let timeouts = this.limits.timeouts;
         let deadline = match this.head_since {
-            Some(since) => since.saturating_add(this.timeouts.head),
-            None => this.last_read.saturating_add(this.timeouts.idle),
+            Some(since) => since.saturating_add(timeouts.head),
+            // Not since the last bytes: frames of HTTP/2 and empty lines are no requests.
+            None => this.idle_since.saturating_add(timeouts.idle),
         };
-        if this.overdue(this.clock.uptime(), deadline, cx) {
+        if this.overdue(now, deadline, cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Poll::Pending
     }
+}
+
+/// Makes `held` a reservation of `bytes`; `false` if there is no room for them.
+fn reserved(held: &mut Option<Reservation>, budget: &Arc<Budget>, bytes: usize) -> bool {
+    if bytes == 0 {
+        *held = None;
+        return true;
+    }
+    let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+    match held {
+        Some(held) => held.grow(bytes.saturating_sub(held.amount())),
+        none => {
+            *none = budget.take(bytes);
+            none.is_some()
+        }
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl AsyncWrite for WatchedStream {

@@ -13,7 +13,7 @@ use ::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use ::http::{HeaderMap, Response, StatusCode};
 use bytes::Bytes;
 
-use super::budget::Reservation;
+use super::body::BodyMemory;
 use super::in_flight::{Exchange, SessionStart};
 use super::reply::{self, ReplyBody};
 use super::stream::StreamBody;
@@ -32,7 +32,7 @@ impl Exchange {
         exchange: &Arc<Self>,
         permitted: Permitted,
         headers: HeaderMap,
-        budget: Reservation,
+        budget: BodyMemory,
     ) -> impl Future<Output = Response<ReplyBody>> + Send {
         let forwarding = Arc::clone(exchange).forward(permitted, headers, budget);
         ExchangeFuture { forwarding: Some(Box::pin(forwarding)), exchange: Arc::clone(exchange) }
@@ -43,7 +43,7 @@ impl Exchange {
         self: Arc<Self>,
         permitted: Permitted,
         headers: HeaderMap,
-        budget: Reservation,
+        budget: BodyMemory,
     ) -> Response<ReplyBody> {
         let context = SendContext { headers, ..self.context.clone() };
         let sending = self.route.upstream.send(permitted, &context);
@@ -74,7 +74,13 @@ impl Exchange {
                 headers.remove(WWW_AUTHENTICATE);
                 self.stream(status, &headers, events)
             }
-            Err(failure) => self.failed(&failure),
+            Err(failure) => {
+                if let UpstreamFailure::Unreachable(_) = failure {
+                    // It may come back as another one.
+                    self.route.server.advise_listing();
+                }
+                self.failed(&failure)
+            }
         }
     }
 
@@ -109,7 +115,7 @@ impl Exchange {
         let challenge_dropped = self.route.hold_challenges(&mut headers);
         let headers = &headers;
         let outcome = if (200..300).contains(&status) {
-            self.server_message(&body, false)
+            self.server_message(&body, false).await
         } else {
             let json = claims_json(headers);
             self.error(headers, ErrorAnswer { status, json, challenge_dropped, body })

@@ -12,6 +12,8 @@ pub(super) struct Ambiguous;
 
 /// Longest request head, and longest line of chunk framing, bytes.
 const HEAD_MAX: usize = 64 << 10;
+/// Bytes that are kept of a line that comes in pieces; what decides about framing is shorter.
+const LINE_KEPT_MAX: usize = 256;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FramingState {
@@ -27,16 +29,97 @@ enum FramingState {
     ChunkEnd,
     /// In the trailer section, up to its empty line.
     Trailers,
-    /// The connection speaks HTTP/2, or was already found ambiguous.
+    /// The connection speaks HTTP/2.
+    Http2,
+    /// The connection was already found ambiguous.
     Off,
+}
+
+/// A line, or what is known of one that came in pieces.
+#[derive(Debug, Default)]
+struct Line<'a> {
+    /// Its text without the line end; at most [`LINE_KEPT_MAX`] bytes if it is `cut`.
+    text: &'a [u8],
+    /// Its length with the line end, bytes.
+    bytes: usize,
+    /// There is more text, which was not kept.
+    cut: bool,
+    /// A `#` is in it.
+    has_hash: bool,
+    /// A `:` is in it.
+    has_colon: bool,
+}
+
+/// The part of the current line that has arrived.
+#[derive(Debug, Default)]
+struct PartialLine {
+    /// Its beginning.
+    kept: Vec<u8>,
+    /// Its length so far, bytes.
+    bytes: usize,
+    /// Its last two bytes.
+    end: [u8; 2],
+    has_hash: bool,
+    has_colon: bool,
+}
+
+impl PartialLine {
+    fn add(&mut self, part: &[u8]) {
+        self.bytes = self.bytes.saturating_add(part.len());
+        let room = LINE_KEPT_MAX.saturating_add(2).saturating_sub(self.kept.len());
+        self.kept.extend_from_slice(part.get(..room).unwrap_or(part));
+        for byte in part.iter().skip(part.len().saturating_sub(2)) {
+            self.end = [self.end[1], *byte];
+        }
+        self.has_hash |= part.contains(&b'#');
+        self.has_colon |= part.contains(&b':');
+    }
+
+    /// The line, which is complete. Fails if it does not end with CRLF.
+    fn line(&self) -> Result<Line<'_>, Ambiguous> {
+        if self.end != *b"\r\n" {
+            return Err(Ambiguous);
+        }
+        let text = self.bytes.saturating_sub(2);
+        Ok(Line {
+            text: self.kept.get(..text.min(LINE_KEPT_MAX)).unwrap_or_default(),
+            bytes: self.bytes,
+            cut: text > LINE_KEPT_MAX,
+            has_hash: self.has_hash,
+            has_colon: self.has_colon,
+        })
+    }
+
+    fn clear(&mut self) {
+        self.kept.clear();
+        *self = Self { kept: std::mem::take(&mut self.kept), ..Self::default() };
+    }
+}
+
+impl<'a> Line<'a> {
+    /// A line that came in one piece. Fails if it does not end with CRLF: only some parsers accept a
+    /// bare LF as a line end.
+    fn whole(line: &'a [u8]) -> Result<Self, Ambiguous> {
+        let text = line.strip_suffix(b"\r\n").ok_or(Ambiguous)?;
+        Ok(Self {
+            text,
+            bytes: line.len(),
+            cut: false,
+            has_hash: text.contains(&b'#'),
+            has_colon: text.contains(&b':'),
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
 }
 
 /// Follows the requests of one connection.
 #[derive(Debug)]
 pub(super) struct FramingWatch {
     state: FramingState,
-    /// The part of the current line that has arrived.
-    line: Vec<u8>,
+    line: PartialLine,
     head_bytes: usize,
     lengths: u8,
     length: u64,
@@ -47,7 +130,7 @@ impl FramingWatch {
     pub(super) fn new() -> Self {
         Self {
             state: FramingState::Head,
-            line: Vec::new(),
+            line: PartialLine::default(),
             head_bytes: 0,
             lengths: 0,
             length: 0,
@@ -57,7 +140,17 @@ impl FramingWatch {
 
     /// Whether a request head has begun and is not complete.
     pub(super) fn mid_head(&self) -> bool {
-        self.state == FramingState::Head && (self.head_bytes > 0 || !self.line.is_empty())
+        self.head_bytes() > 0
+    }
+
+    /// Bytes of the incomplete request head that have arrived.
+    pub(super) fn head_bytes(&self) -> usize {
+        if self.state == FramingState::Head { self.head_bytes } else { 0 }
+    }
+
+    /// Whether the connection speaks HTTP/2.
+    pub(super) fn is_http2(&self) -> bool {
+        self.state == FramingState::Http2
     }
 
     /// Takes the next `bytes` that the client sent. Fails if they are ambiguous; from then on
@@ -65,7 +158,7 @@ impl FramingWatch {
     pub(super) fn see(&mut self, mut bytes: &[u8]) -> Result<(), Ambiguous> {
         while !bytes.is_empty() {
             bytes = match self.state {
-                FramingState::Off => return Ok(()),
+                FramingState::Http2 | FramingState::Off => return Ok(()),
                 FramingState::Body(left) => {
                     let (rest, left) = skip(bytes, left);
                     self.state =
@@ -103,27 +196,25 @@ impl FramingWatch {
             return Err(Ambiguous);
         }
         if end.is_none() {
-            self.line.extend_from_slice(line);
+            self.line.add(line);
             return Ok(rest);
         }
-        if self.line.is_empty() {
-            self.line_ended(line)?;
+        if self.line.bytes == 0 {
+            self.line_ended(&Line::whole(line)?)?;
         } else {
-            let mut whole = std::mem::take(&mut self.line);
-            whole.extend_from_slice(line);
-            self.line_ended(&whole)?;
-            whole.clear();
-            self.line = whole;
+            let mut partial = std::mem::take(&mut self.line);
+            partial.add(line);
+            self.line_ended(&partial.line()?)?;
+            partial.clear();
+            self.line = partial;
         }
         Ok(rest)
     }
 
-    fn line_ended(&mut self, line: &[u8]) -> Result<(), Ambiguous> {
-        // Only some parsers accept a bare LF as a line end.
-        let line = line.strip_suffix(b"\r\n").ok_or(Ambiguous)?;
+    fn line_ended(&mut self, line: &Line<'_>) -> Result<(), Ambiguous> {
         match self.state {
             FramingState::Head => self.head_line(line),
-            FramingState::ChunkSize => self.chunk_size(line),
+            FramingState::ChunkSize => self.chunk_size(line.text),
             FramingState::ChunkEnd if line.is_empty() => {
                 self.state = FramingState::ChunkSize;
                 self.head_bytes = 0;
@@ -136,30 +227,44 @@ impl FramingWatch {
                 }
                 Ok(())
             }
-            FramingState::Body(_) | FramingState::Chunk(_) | FramingState::Off => Ok(()),
+            FramingState::Body(_)
+            | FramingState::Chunk(_)
+            | FramingState::Http2
+            | FramingState::Off => Ok(()),
         }
     }
 
-    fn head_line(&mut self, line: &[u8]) -> Result<(), Ambiguous> {
-        let first = self.head_bytes == line.len().saturating_add(2);
+    fn head_line(&mut self, line: &Line<'_>) -> Result<(), Ambiguous> {
+        let first = self.head_bytes == line.bytes;
         if first && line.is_empty() {
             // Empty lines before a request line are skipped (RFC 9112 §2.2).
             self.head_bytes = 0;
             return Ok(());
         }
         if first {
-            if line == b"PRI * HTTP/2.0" {
-                self.state = FramingState::Off;
+            if line.text == b"PRI * HTTP/2.0" {
+                self.state = FramingState::Http2;
             }
             // A request target has no fragment (RFC 9112 §3.2); the URI parser would drop it
             // silently.
-            return if line.contains(&b'#') { Err(Ambiguous) } else { Ok(()) };
+            return if line.has_hash { Err(Ambiguous) } else { Ok(()) };
         }
         if line.is_empty() {
             return self.head_ended();
         }
-        let colon = line.iter().position(|byte| *byte == b':').ok_or(Ambiguous)?;
-        let (name, value) = line.split_at_checked(colon).ok_or(Ambiguous)?;
+        if !line.has_colon {
+            return Err(Ambiguous);
+        }
+        let colon = line.text.iter().position(|byte| *byte == b':');
+        // A name that is longer than what is kept is none of the two.
+        let Some((name, value)) = colon.and_then(|colon| line.text.split_at_checked(colon)) else {
+            return Ok(());
+        };
+        let decides = name.eq_ignore_ascii_case(b"content-length")
+            || name.eq_ignore_ascii_case(b"transfer-encoding");
+        if decides && line.cut {
+            return Err(Ambiguous);
+        }
         let value = value.get(1..).unwrap_or_default().trim_ascii();
         if name.eq_ignore_ascii_case(b"content-length") {
             self.lengths = self.lengths.saturating_add(1);
@@ -278,7 +383,31 @@ mod tests {
     #[test]
     fn http2_is_left_alone() {
         let watch = watch(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\n\n").unwrap();
-        assert_eq!(watch.state, FramingState::Off);
+        assert!(watch.is_http2());
+    }
+
+    #[test]
+    fn long_lines_are_followed_and_not_kept() {
+        let long = "a".repeat(4 * LINE_KEPT_MAX);
+        for text in [
+            format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"),
+            format!("GET / HTTP/1.1\r\n{long}: b\r\nX: {long}:#\r\n\r\n"),
+            format!("POST / HTTP/1.1\r\nX: {long}\r\nContent-Length: 3\r\n\r\nabc"),
+        ] {
+            assert_eq!(watch(text.as_bytes()).unwrap().state, FramingState::Head, "{text}");
+        }
+        let spaces = " ".repeat(LINE_KEPT_MAX);
+        for text in [
+            format!("GET /{long}# HTTP/1.1\r\n\r\n"),
+            format!("GET / HTTP/1.1\r\nX: {long}\n\r\n"),
+            format!("GET / HTTP/1.1\r\n{long}\r\n\r\n"),
+            format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{long}\r\n"),
+        ] {
+            assert_eq!(watch(text.as_bytes()).err(), Some(Ambiguous), "{text}");
+        }
+        let mut slow = FramingWatch::new();
+        let padded = format!("POST / HTTP/1.1\r\nContent-Length: {spaces}3\r\n\r\n");
+        assert!(padded.bytes().any(|byte| slow.see(&[byte]).is_err()));
     }
 
     #[test]
@@ -292,6 +421,6 @@ mod tests {
             }
         }
         assert_eq!(outcome, Err(Ambiguous));
-        assert!(watch.line.len() <= HEAD_MAX);
+        assert!(watch.line.kept.capacity() <= 2 * LINE_KEPT_MAX + 2);
     }
 }

@@ -56,7 +56,7 @@ pub(super) struct Exchange {
     pub(super) begins: SessionStart,
     /// The stream has no end: a legacy GET stream, or `subscriptions/listen`.
     pub(super) endless: bool,
-    pub(super) _slot: Reservation,
+    pub(super) _slots: Vec<Reservation>,
     pub(super) _stream_slots: Vec<Reservation>,
     pub(super) _resuming: Option<Arc<()>>,
 }
@@ -131,10 +131,11 @@ impl Exchange {
 
     /// Takes the gate's step for a message of the server, in this exchange or on a GET stream.
     /// `numbered`: its event has an id, so a resumed stream may repeat it.
-    pub(super) fn server_message(&self, data: &Bytes, numbered: bool) -> StepOutcome {
+    pub(super) async fn server_message(&self, data: &Bytes, numbered: bool) -> StepOutcome {
+        let _turn = self.session.turn(data.len()).await;
         let within = (self.dispatch != Dispatch::OpenStream).then_some(&self.call);
         let redelivery = Redelivery { numbered, resumed: self.resumes };
-        self.step(|session, gate, now| {
+        self.session.step_over(data.len(), Some(&self.call), |session, gate, now| {
             Some(session.server_event(gate, within, data, redelivery, now))
         })
     }

@@ -23,14 +23,16 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::bearer::{self, Caller};
-use super::body::{self, BodyLimits};
+use super::body::BodyMemory;
 use super::budget::Reservation;
 use super::connection_state::{ConnectionState, RequestGuard};
 use super::rejection::Rejection;
 use super::reply::{self, Events, ReplyBody};
+use super::shares::{Share, request_slots};
 use super::{HttpTimeouts, ListenerState, RouteState, admission, well_known};
 use crate::client::remote::{self, Challenge, Challenged, MessageSource};
 use crate::client::{Client, Input, MessageFraming, RemoteLimits};
+use crate::listed::listed;
 use crate::oauth::OAuth;
 use crate::registry::{SessionRegistry, mint};
 use crate::session::StepOutcome;
@@ -155,16 +157,23 @@ pub(super) async fn answer(
     }
     let slot = inner.exchanges.take(1).ok_or_else(|| reject(DoorRefusal::TooMany))?;
     let asker = bearer::caller(inner, route, &mut parts.headers).await?;
+    let share = inner.share_of(&asker);
     let reject = |why| Rejection { principal: Some(Arc::clone(&asker.principal)), ..reject(why) };
+    let mut slots = request_slots(slot, share.as_deref()).map_err(reject)?;
     match &called {
-        LegacyTarget::Stream(route) => open(inner, route, &asker, slot).map_err(reject),
+        LegacyTarget::Stream(route) => {
+            let stream = inner.stream(share.as_deref());
+            slots.extend(stream.ok_or_else(|| reject(DoorRefusal::TooMany))?);
+            open(inner, route, &asker, slots).map_err(reject)
+        }
         LegacyTarget::Messages(route, id) => {
             let entry = route.streams.find(id, &asker.principal);
             let entry = entry.ok_or_else(|| reject(DoorRefusal::UnknownSession))?;
             let public = well_known::public(route, &parts).map(|public| public.metadata_url());
             let oauth = route.oauth.as_ref().filter(|oauth| matches!(oauth, OAuth::Forward(_)));
             let oauth = oauth.zip(public);
-            accept_message((inner, route), peer, (entry, oauth), (parts, body))
+            let from = (peer, share.as_deref());
+            accept_message((inner, route), from, (entry, oauth), (parts, body))
                 .await
                 .map_err(reject)
         }
@@ -176,12 +185,11 @@ fn open(
     inner: &Arc<ListenerState>,
     route: &Arc<RouteState>,
     caller: &Caller,
-    slot: Reservation,
+    slots: Vec<Reservation>,
 ) -> Result<Response<ReplyBody>, DoorRefusal> {
     if inner.shared.closing.is_cancelled() {
         return Err(DoorRefusal::Closing);
     }
-    let stream_slot = inner.streams.take(1).ok_or(DoorRefusal::TooMany)?;
     let (Some(id), Some(path)) = (mint(), &route.streams.path) else {
         return Ok(reply::bare(StatusCode::SERVICE_UNAVAILABLE));
     };
@@ -218,7 +226,7 @@ fn open(
         events,
         _gone: gone.drop_guard(),
         busy: None,
-        _slots: (slot, stream_slot),
+        _slots: slots,
     };
     Ok(reply::events(200, HeaderMap::with_capacity(3), body))
 }
@@ -285,14 +293,14 @@ struct PostedMessage {
     permitted: Permitted,
     headers: HeaderMap,
     /// The memory reserved for the body.
-    _budget: Reservation,
+    _budget: BodyMemory,
     challenged: Option<Challenged>,
 }
 
 /// The posted messages of one stream, in the order of the gate's decisions.
 struct PostedQueue {
     queue: mpsc::Receiver<PostedMessage>,
-    current: Option<(HeaderMap, Reservation)>,
+    current: Option<(HeaderMap, BodyMemory)>,
     challenged: Option<Challenged>,
 }
 
@@ -320,28 +328,24 @@ impl MessageSource for PostedQueue {
 /// stream.
 async fn accept_message(
     (inner, route): (&ListenerState, &RouteState),
-    peer: &ConnectionState,
+    (peer, share): (&ConnectionState, Option<&Share>),
     (entry, oauth): (StreamEntry, Option<(&OAuth, String)>),
     (parts, body): (Parts, Incoming),
 ) -> Result<Response<ReplyBody>, DoorRefusal> {
     let traceparent = admission::text(&parts.headers, "traceparent")?;
-    let limits = BodyLimits {
-        bytes_max: inner.config.limits.body_bytes_max,
-        budget: &inner.body_budget,
-        timeout: inner.config.timeouts.body,
-    };
-    let (raw, budget) = body::read(body, limits).await?;
-    // The chunk framing arrives with the body, so check again.
-    if peer.is_ambiguous() {
-        return Err(DoorRefusal::Framing);
-    }
+    let (raw, budget) = inner.body(peer, share, body).await?;
     let StreamEntry { client, messages } = entry;
     // This transport has no headers that mirror the body. Such headers of later revisions are not
     // forwarded.
+    let bytes = raw.len();
     let arrival = Arrival { raw, headers: None, traceparent };
+    listed(client.server()).await;
     let judge =
         |session: &mut Session, gate: &Gate, now| Some(session.client_frame(gate, &arrival, now));
-    match client.step(None, judge) {
+    let turn = client.turn(bytes).await;
+    let outcome = client.step_over(bytes, None, judge);
+    drop(turn);
+    match outcome {
         StepOutcome::Act(Act::Forward(permitted)) => {
             let call = Arc::clone(permitted.call());
             let (challenged, challenge) = oauth.is_some().then(oneshot::channel).unzip();
@@ -443,7 +447,7 @@ pub(super) struct LegacyBody {
     events: mpsc::Receiver<Bytes>,
     _gone: DropGuard,
     busy: Option<RequestGuard>,
-    _slots: (Reservation, Reservation),
+    _slots: Vec<Reservation>,
 }
 
 impl Events for LegacyBody {

@@ -6,18 +6,21 @@ use std::time::Duration;
 
 use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use bytes::Bytes;
 use hyper::body::Incoming;
 
 use super::bearer::Caller;
-use super::body::{self, BodyLimits};
+use super::body::{self, BodyLimits, BodyMemory};
 use super::budget::Reservation;
 use super::connection_state::ConnectionState;
 use super::in_flight::{Exchange, PROTOCOL_VERSION, SessionStart};
 use super::rejection::Rejection;
 use super::reply::{self, ReplyBody};
 use super::sessions::LegacySession;
+use super::shares::{Share, request_slots};
 use super::well_known::Site;
 use super::{ListenerState, RouteState, admission, bearer, close_sessions, legacy_sse, well_known};
+use crate::listed::listed;
 use crate::registry::mint;
 use crate::session::{SessionHandle, StepOutcome};
 use crate::upstream::{LAST_EVENT_ID, SESSION_ID, SendContext};
@@ -35,7 +38,7 @@ pub(super) async fn answer(
 ) -> Response<ReplyBody> {
     let busy = peer.begin();
     let (parts, body) = request.into_parts();
-    let version = parts.version;
+    let http1 = parts.version < Version::HTTP_2;
     let legacy = legacy_sse::find(&inner, &parts.uri);
     let answered = match (legacy, inner.site(&parts)) {
         (Some(called), _) => legacy_sse::answer(&inner, &peer, called, (parts, body)).await,
@@ -45,20 +48,16 @@ pub(super) async fn answer(
             Err(rejection) => Err(rejection),
         },
     };
-    let mut response = match answered {
-        Ok(response) => response,
+    let (response, untrusted) = match answered {
+        Ok(response) => (response, false),
         Err(rejection) => {
             let response = rejection.refuse(&inner.shared);
-            let http1 = version < Version::HTTP_2;
-            let untrusted = rejection.why == DoorRefusal::Framing || peer.is_ambiguous();
-            if http1 && untrusted { reply::last(response) } else { response }
+            (response, rejection.why == DoorRefusal::Framing || peer.is_ambiguous())
         }
     };
-    match response.body_mut() {
-        ReplyBody::Events(events) => events.hold(busy),
-        ReplyBody::Whole(_) => {}
-    }
-    response
+    let last = http1 && (untrusted || peer.is_old());
+    let response = inner.answers.counted(response, peer.number());
+    reply::held(if last { reply::last(response) } else { response }, busy)
 }
 
 /// A request that passed admission and authentication, with its whole body.
@@ -73,12 +72,13 @@ struct Received {
     until: Option<Duration>,
     method: Method,
     arrival: Arrival,
-    slot: Reservation,
+    slots: Vec<Reservation>,
     stream_slots: Vec<Reservation>,
     /// The memory reserved for the body, until the body is sent.
-    budget: Reservation,
+    budget: BodyMemory,
     /// The URL of our metadata, for the server's challenges (RFC 9728 §5.1); `None` without OAuth.
     metadata_url: Option<String>,
+    share: Option<Arc<Share>>,
 }
 
 async fn receive(
@@ -95,8 +95,11 @@ async fn receive(
     let Some(route) = found else { return Err(bearer::unknown_path(inner, &parts.uri)) };
     admission::admit(&parts, &route.allowed, inner.config.limits.headers_max).map_err(reject)?;
     let slot = inner.exchanges.take(1).ok_or_else(|| reject(DoorRefusal::TooMany))?;
-    let Caller { principal, until } = bearer::caller(inner, route, &mut parts.headers).await?;
+    let caller = bearer::caller(inner, route, &mut parts.headers).await?;
+    let share = inner.share_of(&caller);
+    let Caller { principal, until } = caller;
     let reject = |why| Rejection { principal: Some(Arc::clone(&principal)), ..reject(why) };
+    let slots = request_slots(slot, share.as_deref()).map_err(reject)?;
     let routing = admission::routing(&parts.headers).map_err(reject)?;
     let traceparent = admission::text(&parts.headers, "traceparent").map_err(reject)?;
     let modern = routing
@@ -113,8 +116,11 @@ async fn receive(
         known_session(inner, route, &principal, &parts.headers).map_err(reject)?
     };
     let opens = parts.method == Method::GET;
-    let stream_slots =
-        if opens { stream_slots(inner, legacy.as_deref()).map_err(reject)? } else { Vec::new() };
+    let stream_slots = if opens {
+        stream_slots(inner, share.as_deref(), legacy.as_deref()).map_err(reject)?
+    } else {
+        Vec::new()
+    };
     let resumes = opens && !modern;
     let who = (&**route, &*principal);
     let resumes = resume(inner, who, (legacy.as_deref(), resumes), &mut parts.headers);
@@ -122,11 +128,7 @@ async fn receive(
     let session = legacy
         .as_ref()
         .map_or_else(|| new_session(inner, route, &principal), |known| Arc::clone(&known.session));
-    let (raw, budget) = body::read(body, inner.body_limits()).await.map_err(reject)?;
-    // The chunk framing arrives with the body, so check again.
-    if peer.is_ambiguous() {
-        return Err(reject(DoorRefusal::Framing));
-    }
+    let (raw, budget) = inner.body(peer, share.as_deref(), body).await.map_err(reject)?;
     let metadata_url = well_known::public(route, &parts).map(|public| public.metadata_url());
     let context = SendContext {
         headers: parts.headers,
@@ -142,10 +144,11 @@ async fn receive(
         until,
         method: parts.method,
         arrival: Arrival { raw, headers: Some(routing), traceparent },
-        slot,
+        slots,
         stream_slots,
         budget,
         metadata_url,
+        share,
     })
 }
 
@@ -168,12 +171,13 @@ fn known_session(
     Ok(Some(known))
 }
 
-/// Reserves a GET stream, in the limit of the listener and in that of the session.
+/// Reserves a GET stream, in the limit of the listener, of the principal, and of the session.
 fn stream_slots(
     inner: &ListenerState,
+    share: Option<&Share>,
     legacy: Option<&LegacySession>,
 ) -> Result<Vec<Reservation>, DoorRefusal> {
-    let mut slots = vec![inner.streams.take(1).ok_or(DoorRefusal::TooMany)?];
+    let mut slots = inner.stream(share).ok_or(DoorRefusal::TooMany)?;
     if let Some(legacy) = legacy {
         slots.push(legacy.streams.take(1).ok_or(DoorRefusal::TooMany)?);
     }
@@ -220,14 +224,20 @@ impl Received {
     }
 
     async fn handle(mut self, inner: Arc<ListenerState>) -> Response<ReplyBody> {
+        if self.method == Method::POST {
+            listed(&self.route.server).await;
+        }
         let arrival = std::mem::take(&mut self.arrival);
-        let outcome = self.session.step(None, |session, gate, now| {
+        let bytes = arrival.raw.len();
+        let turn = self.session.turn(bytes).await;
+        let outcome = self.session.step_over(bytes, None, |session, gate, now| {
             Some(match self.method {
                 Method::GET => session.open_stream(gate, now),
                 Method::DELETE => session.end(gate, now),
                 _ => session.client_frame(gate, &arrival, now),
             })
         });
+        drop(turn);
         match outcome {
             StepOutcome::Act(Act::Forward(permitted)) => self.forward(inner, permitted).await,
             StepOutcome::Act(Act::Deliver(released)) | StepOutcome::Refused(Some(released)) => {
@@ -250,10 +260,12 @@ impl Received {
         let dispatch = permitted.dispatch();
         let endless = dispatch == Dispatch::OpenStream || role == Some(Role::Listen);
         if endless && self.stream_slots.is_empty() {
-            self.stream_slots.extend(inner.streams.take(1));
+            self.stream_slots = inner.stream(self.share.as_deref()).unwrap_or_default();
         }
         let crowded = endless && self.stream_slots.is_empty();
-        let room = !initialize || self.context.session.is_some() || inner.make_room(&self.route);
+        let room = !initialize
+            || self.context.session.is_some()
+            || make_room(&self.route, &self.context.principal);
         let begins = match (initialize, self.route.upstream.mints_sessions()) {
             (true, true) => SessionStart::ServerMinted,
             // Servers of this kind have no session ids of their own, so we mint one.
@@ -285,14 +297,14 @@ impl Received {
             context: self.context,
             until: self.until,
             version,
-            _slot: self.slot,
+            _slots: self.slots,
             _stream_slots: self.stream_slots,
             _resuming: resuming,
         });
         if crowded || !room {
             drop(permitted);
             let why = "no room for one more session or stream".to_owned();
-            return exchange.failed(&UpstreamFailure::Unreachable(why));
+            return reply::retry(exchange.failed(&UpstreamFailure::Unreachable(why)));
         }
         Exchange::run(&exchange, permitted, headers, self.budget).await
     }
@@ -304,21 +316,51 @@ impl ListenerState {
         if self.routes.contains_key(parts.uri.path()) { None } else { self.sites.find(parts) }
     }
 
-    fn body_limits(&self) -> BodyLimits<'_> {
+    /// The share of a caller that has proven who it is.
+    pub(super) fn share_of(&self, caller: &Caller) -> Option<Arc<Share>> {
+        caller.until.is_some().then(|| self.shares.of(&caller.principal))
+    }
+
+    /// Places for a stream without an end.
+    pub(super) fn stream(&self, share: Option<&Share>) -> Option<Vec<Reservation>> {
+        let mut slots = vec![self.streams.take(1)?];
+        if let Some(share) = share {
+            slots.push(share.streams.take(1)?);
+        }
+        Some(slots)
+    }
+
+    /// Reads the whole body of a request that came on `peer`.
+    pub(super) async fn body(
+        &self,
+        peer: &ConnectionState,
+        share: Option<&Share>,
+        body: Incoming,
+    ) -> Result<(Bytes, BodyMemory), DoorRefusal> {
+        let arrival = peer.body_arrives();
+        let read = body::read(body, self.body_limits(share)).await?;
+        drop(arrival);
+        // The chunk framing arrives with the body, so check again.
+        if peer.is_ambiguous() { Err(DoorRefusal::Framing) } else { Ok(read) }
+    }
+
+    pub(super) fn body_limits<'a>(&'a self, share: Option<&'a Share>) -> BodyLimits<'a> {
         BodyLimits {
             bytes_max: self.config.limits.body_bytes_max,
             budget: &self.body_budget,
+            share: share.map(|share| &share.bodies),
             timeout: self.config.timeouts.body,
         }
     }
+}
 
-    /// Whether the route has room for one more session; removes idle sessions first if it is full.
-    fn make_room(&self, route: &RouteState) -> bool {
-        if !route.sessions.has_room() {
-            close_sessions(route.sessions.expire(self.shared.clock.uptime()));
-        }
-        route.sessions.has_room()
-    }
+/// Whether the route has room for one more session of `principal`; another one may have to give
+/// way.
+fn make_room(route: &RouteState, principal: &Principal) -> bool {
+    let ended = route.sessions.make_room(principal);
+    let has_room = ended.is_some();
+    close_sessions(ended.unwrap_or_default());
+    has_room
 }
 
 /// Copies each value into memory of its own. Parsed values share the connection's read buffer,

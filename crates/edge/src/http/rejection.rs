@@ -44,7 +44,11 @@ impl Rejection {
                 if let Some((name, value)) = self.header.clone() {
                     response.headers_mut().insert(name, value);
                 }
-                response
+                let later = matches!(
+                    self.why,
+                    DoorRefusal::TooMany | DoorRefusal::Closing | DoorRefusal::NoKeys
+                );
+                if later { reply::retry(response) } else { response }
             }
             Err(Unrecorded { refusal: Some(released), .. }) => reply::own(&released),
             Ok(Act::Forward(_) | Act::Drop) | Err(_) => {

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use ::http::header::{
@@ -13,15 +14,20 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::connection_state::RequestGuard;
+use super::stalls::StreamWatch;
 use crate::upstream::SESSION_ID;
 use bartizan_gate::evidence::step::Released;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const NO_TRANSFORM: HeaderValue = HeaderValue::from_static("no-cache, no-transform");
+const SOON: HeaderValue = HeaderValue::from_static("1");
 const ACCEL: HeaderName = HeaderName::from_static("x-accel-buffering");
 const METHODS: HeaderValue = HeaderValue::from_static("POST, GET, DELETE");
 
+/// Largest piece of a body that is handed to HTTP/2 at once, bytes. h2 keeps a piece whole as soon
+/// as the client takes its first byte.
+const PIECE_BYTES: usize = 16 << 10;
 /// A response body, polled by hyper.
 #[derive(Debug)]
 pub(super) enum ReplyBody {
@@ -29,6 +35,8 @@ pub(super) enum ReplyBody {
     Whole(Bytes),
     /// A stream of events, each sent when it comes.
     Events(Box<dyn Events>),
+    /// A body of an HTTP/2 stream, whose progress is watched.
+    Watched(Box<WatchedBody>),
 }
 
 /// A stream of events for the client.
@@ -55,11 +63,16 @@ impl Body for ReplyBody {
                 let chunk = chunk?;
                 Some(Ok(Frame::data(chunk)))
             }),
+            Self::Watched(body) => body.poll_piece(cx).map(|piece| piece.map(Ok)),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(body) if body.is_empty())
+        match self {
+            Self::Whole(body) => body.is_empty(),
+            Self::Events(_) => false,
+            Self::Watched(body) => body.body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -68,8 +81,45 @@ impl Body for ReplyBody {
                 SizeHint::with_exact(u64::try_from(body.len()).unwrap_or(u64::MAX))
             }
             Self::Events(_) => SizeHint::default(),
+            Self::Watched(body) => body.body.size_hint(),
         }
     }
+}
+
+/// A body of an HTTP/2 stream, in pieces, whose progress is watched.
+#[derive(Debug)]
+pub(super) struct WatchedBody {
+    body: ReplyBody,
+    watch: Arc<StreamWatch>,
+    _busy: RequestGuard,
+}
+
+impl WatchedBody {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+        let piece = if let ReplyBody::Whole(body) = &mut self.body
+            && body.len() > PIECE_BYTES
+        {
+            Poll::Ready(Some(Frame::data(body.split_to(PIECE_BYTES))))
+        } else {
+            let frame = Pin::new(&mut self.body).poll_frame(cx);
+            frame.map(|frame| frame.map(|Ok(frame)| frame))
+        };
+        self.watch.polled(piece.is_ready());
+        piece
+    }
+}
+
+/// `response` with `busy` held by its stream of events, if it is one; over HTTP/2 by any body, whose
+/// progress is watched.
+pub(super) fn held(mut response: Response<ReplyBody>, busy: RequestGuard) -> Response<ReplyBody> {
+    if let Some(watch) = StreamWatch::of_body() {
+        return response
+            .map(|body| ReplyBody::Watched(Box::new(WatchedBody { body, watch, _busy: busy })));
+    }
+    if let ReplyBody::Events(events) = response.body_mut() {
+        events.hold(busy);
+    }
+    response
 }
 
 /// The response that carries a refusal of the gate, with its HTTP status.
@@ -113,6 +163,12 @@ pub(super) fn events(
     let mut response = Response::new(ReplyBody::Events(Box::new(body)));
     *response.status_mut() = status(code);
     *response.headers_mut() = headers;
+    response
+}
+
+/// Says when to come again: there is no room now.
+pub(super) fn retry(mut response: Response<ReplyBody>) -> Response<ReplyBody> {
+    response.headers_mut().insert(RETRY_AFTER, SOON);
     response
 }
 

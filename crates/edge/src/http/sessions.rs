@@ -1,12 +1,17 @@
 //! The legacy MCP sessions of one route: bounded in number, bound to a principal, removed when
 //! idle.
 //!
+//! If the table is full, a session gives way to a new one: of the principal that begins it, or of
+//! one that has more than its part, which is the number of places divided by that of principals
+//! (threat K4). One that was never used after its beginning goes first, then the one that was used
+//! least recently.
+//!
 //! A session exists here because a server minted its id in an answer to `initialize` that passed
 //! through this sidecar. The client never gets that id: it gets one of ours, 128 random bits, and
 //! any other id is unknown (threats F7, F8). A session id does not authenticate: the caller must
 //! also be the principal that began the session.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -103,6 +108,8 @@ struct SessionEntry {
     legacy: Arc<LegacySession>,
     /// When it was last used, as uptime.
     used: Duration,
+    /// It was used after its beginning.
+    found: bool,
 }
 
 impl Sessions {
@@ -124,13 +131,21 @@ impl Sessions {
     ) -> Option<Arc<LegacySession>> {
         let mut table = self.table();
         let entry = table.sessions.get_mut(public_id, principal)?;
-        entry.used = now;
+        (entry.used, entry.found) = (now, true);
         Some(Arc::clone(&entry.legacy))
     }
 
-    /// Whether there is room for one more session.
-    pub(super) fn has_room(&self) -> bool {
-        self.table().sessions.len() < self.limits.max
+    /// Makes room for one more session of `principal` if the table is full. Gives the session that
+    /// gave way, if one had to; `None` if none may.
+    pub(super) fn make_room(&self, principal: &Principal) -> Option<Vec<Arc<SessionHandle>>> {
+        let mut table = self.table();
+        if table.sessions.len() < self.limits.max {
+            return Some(Vec::new());
+        }
+        let SessionTable { sessions, server_id } = &mut *table;
+        let oldest = oldest(sessions, self.limits.max, principal)?;
+        let entry = sessions.forget(&oldest)?;
+        Some(vec![entry.end(server_id)])
     }
 
     /// Registers `session`, whose id at the server is `server_id`, under a new id of ours. `None`
@@ -161,7 +176,7 @@ impl Sessions {
         if table.sessions.len() >= self.limits.max || !table.server_id.insert(server_id.into()) {
             return None;
         }
-        let entry = SessionEntry { legacy: Arc::clone(&legacy), used: now };
+        let entry = SessionEntry { legacy: Arc::clone(&legacy), used: now, found: false };
         table.sessions.begin(legacy.public_id.clone(), Arc::clone(principal), entry);
         Some(legacy)
     }
@@ -210,6 +225,36 @@ impl Sessions {
     }
 }
 
+/// The id of the session that gives way to a new one of `principal`, in a table of `max`.
+fn oldest(
+    sessions: &SessionRegistry<SessionEntry>,
+    max: usize,
+    principal: &Principal,
+) -> Option<Box<str>> {
+    let mut counts: HashMap<&str, usize> = HashMap::from([(&*principal.id, 0)]);
+    for (_, owner, _) in sessions.entries() {
+        let count = counts.entry(&owner.id).or_default();
+        *count = count.saturating_add(1);
+    }
+    let part = max.checked_div(counts.len()).unwrap_or(max).max(1);
+    let mine = counts.get(&*principal.id).copied().unwrap_or_default();
+    let largest = counts.iter().max_by_key(|(_, count)| **count);
+    let (owner, of_another) = match largest {
+        // Who has its part already gets no more from others.
+        Some((owner, count)) if mine < part && *count > part => (*owner, **owner != *principal.id),
+        _ => (&*principal.id, false),
+    };
+    let candidates = sessions.entries().filter(|(_, of, _)| *of.id == *owner);
+    let order = |entry: &SessionEntry| {
+        let held = Arc::strong_count(&entry.legacy.session) > 1;
+        (held, entry.found, entry.used)
+    };
+    let (id, _, entry) = candidates.min_by_key(|(_, _, entry)| order(entry))?;
+    let held = Arc::strong_count(&entry.legacy.session) > 1;
+    // A session with an exchange ends only for another principal that has less than its part.
+    (!held || of_another).then(|| id.into())
+}
+
 impl SessionEntry {
     fn end(self, server_id: &mut HashSet<Box<str>>) -> Arc<SessionHandle> {
         server_id.remove(&self.legacy.server_id);
@@ -251,7 +296,7 @@ mod tests {
         assert!(sessions.find("one", &mine, at(0)).is_none(), "the server's own name");
         assert!(sessions.find(&one.public_id.to_uppercase(), &mine, at(0)).is_none());
         let two = sessions.begin("two", &session(), &mine, at(0)).unwrap();
-        assert!(!sessions.has_room());
+        assert_eq!(sessions.expire(at(30)).len(), 0);
         assert!(sessions.begin("three", &session(), &mine, at(0)).is_none(), "full");
         let held = Arc::clone(&sessions.find(&one.public_id, &mine, at(30)).unwrap().session);
         assert_eq!(sessions.expire(at(90)).len(), 1, "only the one that nobody holds");
@@ -262,6 +307,41 @@ mod tests {
         assert!(sessions.remove(&one.public_id).is_none());
         assert!(sessions.clear().is_empty());
         assert!(sessions.begin("one", &session(), &other, at(0)).is_some(), "free again");
+    }
+
+    #[test]
+    fn sessions_give_way_by_principal() {
+        let at = Duration::from_secs;
+        let sessions = Sessions::new(SessionLimits { max: 4, streams_max: 1, idle: at(60) });
+        let (mine, other, third) = (principal("a"), principal("b"), principal("c"));
+        let begin = |server_id: &str, who: &Arc<Principal>, now| {
+            let ended = sessions.make_room(who)?.len();
+            Some((sessions.begin(server_id, &session(), who, at(now)).unwrap(), ended))
+        };
+        let ours: Vec<_> = (0..4).map(|i| begin(&format!("a{i}"), &mine, i).unwrap().0).collect();
+        sessions.find(&ours[0].public_id, &mine, at(5)).unwrap();
+        sessions.find(&ours[1].public_id, &mine, at(4)).unwrap();
+        let ended = |of: &[Arc<LegacySession>]| -> Vec<bool> {
+            of.iter().map(|one| one.ended.is_cancelled()).collect()
+        };
+        // One that was never used gives way first, of the principal itself.
+        assert_eq!(begin("a4", &mine, 6).unwrap().1, 1);
+        assert_eq!(ended(&ours), [false, false, true, false]);
+        // Another principal takes from the one that has more than half.
+        let (first, _) = begin("b0", &other, 7).unwrap();
+        assert_eq!(ended(&ours), [false, false, true, true]);
+        begin("b1", &other, 8).unwrap();
+        // Now both have half, and each takes from itself.
+        begin("b2", &other, 9).unwrap();
+        assert!(first.ended.is_cancelled());
+        assert_eq!(ended(&ours), [false, false, true, true]);
+        // A session with an exchange does not end for its own principal, but for another.
+        let held: Vec<_> = ours.iter().map(|one| Arc::clone(&one.session)).collect();
+        assert!(begin("a5", &mine, 10).is_none(), "both are in use");
+        begin("c0", &third, 11).unwrap();
+        assert_eq!(sessions.table().sessions.count_of("c"), 1);
+        assert_eq!(sessions.table().sessions.len(), 4);
+        drop(held);
     }
 
     #[test]

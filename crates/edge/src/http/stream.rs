@@ -130,12 +130,14 @@ enum NextEvent {
 
 async fn pump(exchange: Arc<Exchange>, mut events: EventStream, slot: Arc<Slot>) {
     let scope = exchange.event_scope();
-    let end = exchange.uptime().saturating_add(exchange.waits().stream);
+    let mut patience = Patience::new(&exchange);
     let mut out = BytesMut::new();
     loop {
         let mut numbered = false;
-        let over = match next(&exchange, &mut events, end).await {
+        let mut progress = false;
+        let over = match next(&exchange, &mut events, &patience).await {
             NextEvent::Event(mut event) => {
+                progress = !event.data.is_empty();
                 event.id = event.id.and_then(|id| scope.seal(&id));
                 let (event, over) = judge(&exchange, event).await;
                 if let Some(event) = event {
@@ -171,6 +173,9 @@ async fn pump(exchange: Arc<Exchange>, mut events: EventStream, slot: Arc<Slot>)
         if !out.is_empty() {
             slot.put(out.split().freeze(), numbered).await;
         }
+        if progress {
+            patience.quiet_since = exchange.uptime();
+        }
         if over {
             // A server ends its stream right after the answer. Reading that end lets the connection
             // be reused; anything else is dropped.
@@ -185,9 +190,29 @@ fn is_numbered(event: &ServerEvent) -> bool {
     event.id.as_deref().is_some_and(|id| !id.is_empty())
 }
 
-/// The next event, or why the stream ends. `end`: uptime by which a stream that ends with an answer
-/// must have ended.
-async fn next(exchange: &Exchange, events: &mut EventStream, end: Duration) -> NextEvent {
+/// How long the next event of a stream that ends with an answer is waited for.
+struct Patience {
+    /// Uptime by which the stream must have ended.
+    end: Duration,
+    /// Uptime of the last message. Comments and events without data do not count: a server can send
+    /// them for ever (threat K6).
+    quiet_since: Duration,
+}
+
+impl Patience {
+    fn new(exchange: &Exchange) -> Self {
+        let quiet_since = exchange.uptime();
+        Self { end: quiet_since.saturating_add(exchange.waits().stream), quiet_since }
+    }
+
+    fn left(&self, exchange: &Exchange) -> Duration {
+        let silent = self.quiet_since.saturating_add(exchange.waits().idle_stream);
+        self.end.min(silent).saturating_sub(exchange.uptime())
+    }
+}
+
+/// The next event, or why the stream ends.
+async fn next(exchange: &Exchange, events: &mut EventStream, patience: &Patience) -> NextEvent {
     let next = if exchange.is_endless() {
         tokio::select! {
             biased;
@@ -195,8 +220,7 @@ async fn next(exchange: &Exchange, events: &mut EventStream, end: Duration) -> N
             () = exchange.closing() => return NextEvent::Closing,
         }
     } else {
-        let left = end.saturating_sub(exchange.uptime());
-        let wait = exchange.waits().idle_stream.min(left);
+        let wait = patience.left(exchange);
         tokio::select! {
             biased;
             next = tokio::time::timeout(wait, events.next()) => {
@@ -222,7 +246,7 @@ async fn judge(exchange: &Arc<Exchange>, mut event: ServerEvent) -> (Option<Serv
         return (Some(event), false);
     }
     let data = std::mem::take(&mut event.data);
-    match exchange.server_message(&data, is_numbered(&event)) {
+    match exchange.server_message(&data, is_numbered(&event)).await {
         StepOutcome::Act(Act::Deliver(mut released)) => {
             if let Some(permitted) = released.take_back() {
                 exchange.answer_server(permitted).await;

@@ -166,12 +166,11 @@ impl Site {
                 None => return Err(reject(DoorRefusal::Host)),
             },
             SiteKind::Endpoint(_) => {
-                let limits = BodyLimits {
-                    bytes_max: DOCUMENT_BYTES_MAX,
-                    budget: &inner.body_budget,
-                    timeout: inner.config.timeouts.body,
-                };
-                let (body, _budget) = body::read(body, limits).await.map_err(reject)?;
+                let limits =
+                    BodyLimits { bytes_max: DOCUMENT_BYTES_MAX, ..inner.body_limits(None) };
+                let arrival = peer.body_arrives();
+                let (body, _memory) = body::read(body, limits).await.map_err(reject)?;
+                drop(arrival);
                 if peer.is_ambiguous() {
                     return Err(reject(DoorRefusal::Framing));
                 }

@@ -22,16 +22,17 @@ pub enum DefinitionLock {
 }
 
 impl DefinitionLock {
-    /// Compares `tool`, whose definition was last listed with `digest` (absent if it was never
-    /// listed), with the lock. `None` where no lock file is configured.
+    /// Compares `tool`, whose present definition has `digest` (absent if it is not known), with the
+    /// lock. `None` where no lock file is configured.
     pub fn drift(&self, tool: &str, digest: Option<&str>) -> Option<Drift> {
         match self {
             Self::Off => None,
             Self::Unlocked => Some(Drift::Unlocked),
             Self::Locked(tools) => Some(match (tools.get(tool), digest) {
                 (None, _) => Drift::Added,
+                (Some(_), None) => Drift::Unseen,
                 (Some(locked), Some(seen)) if **locked != *seen => Drift::Changed,
-                (Some(_), _) => Drift::None,
+                (Some(_), Some(_)) => Drift::None,
             }),
         }
     }

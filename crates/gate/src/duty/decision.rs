@@ -156,7 +156,7 @@ pub struct Decision {
     pub effect: Effect,
     /// Why; at least one reason.
     pub reasons: Vec<Reason>,
-    /// What must be discharged before the permit holds; empty on a denial.
+    /// What must be discharged before the permit holds; on a denial, the limits that count it.
     pub obligations: Vec<Obligation>,
     /// The policy that answered.
     pub revision: PolicyRevision,

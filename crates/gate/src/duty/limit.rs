@@ -77,7 +77,7 @@ impl RateLimits {
 
     /// Takes one event from every bucket in `keys`, or from none of them. A key that stands twice
     /// in `keys` pays twice. `uptime` is the monotonic time since the program started; a value
-    /// below an earlier one counts as the earlier one. Called once for each permitted call.
+    /// below an earlier one counts as the earlier one. Called once for each permitted call, and for each refused one that a limit counts.
     ///
     /// # Errors
     ///

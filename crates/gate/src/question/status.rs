@@ -4,7 +4,7 @@
 /// How a tool's definition differs from the reviewed one in the lock file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drift {
-    /// It is locked, and no other definition was listed.
+    /// It is locked, and listed as it is locked.
     None,
     /// It is locked, and a different definition was listed.
     Changed,
@@ -12,6 +12,9 @@ pub enum Drift {
     Added,
     /// Its server is not in the lock file.
     Unlocked,
+    /// It is locked, and its present definition is not known: it was not listed yet, or the server
+    /// has changed its tools since.
+    Unseen,
 }
 
 impl Drift {
@@ -22,12 +25,13 @@ impl Drift {
             Self::Changed => "changed",
             Self::Added => "added",
             Self::Unlocked => "unlocked",
+            Self::Unseen => "unseen",
         }
     }
 
     /// The inverse of [`Self::as_str`].
     pub fn named(name: &str) -> Option<Self> {
-        [Self::None, Self::Changed, Self::Added, Self::Unlocked]
+        [Self::None, Self::Changed, Self::Added, Self::Unlocked, Self::Unseen]
             .into_iter()
             .find(|drift| drift.as_str() == name)
     }

@@ -331,7 +331,9 @@ impl Session {
         let flags = flags_of(&page, list);
         if list == List::Tools {
             also.extend(self.definition_notices(entry, &page, &flags, now));
-            self.server.remember_page(&page, &flags, gate.policy().reads_definitions());
+            let shown = (&page, &*flags);
+            let read = gate.policy().reads_definitions();
+            self.server.remember_page(&self.principal.id, shown, read, gate.memory(), now);
         }
         let hidden = match list {
             List::Tasks => Ok(self.foreign_tasks(&page)),
@@ -424,10 +426,24 @@ impl Session {
         now: Now,
     ) -> Result<Vec<Box<str>>, String> {
         let pack = self.server.facts.pack.as_deref();
-        let entries: Vec<_> = page
+        let tools = list == List::Tools;
+        let flags: Vec<Vec<&'static str>> = page
             .entries
             .iter()
             .zip(flags)
+            .map(|(entry, flags)| {
+                // Also what others were shown under this name.
+                let mut all = if tools { self.server.flags(entry.name) } else { Vec::new() };
+                all.extend(flags);
+                all.sort_unstable();
+                all.dedup();
+                all
+            })
+            .collect();
+        let entries: Vec<_> = page
+            .entries
+            .iter()
+            .zip(&flags)
             .map(|(entry, flags)| ListEntry {
                 name: entry.name,
                 operation: (list == List::Tools).then(|| Operation::of_tool(pack, entry.name)),
@@ -435,7 +451,7 @@ impl Session {
                 definition: Some(entry.value),
                 status: DefinitionStatus {
                     drift: (list == List::Tools)
-                        .then(|| self.server.lock.drift(entry.name, Some(&entry.digest)))
+                        .then(|| self.server.drift(entry.name, &entry.digest))
                         .flatten(),
                     flags,
                     text: None,

@@ -101,7 +101,9 @@ impl Session {
         };
         let row = Method::named(name);
         let tool = called_tool(frame, row);
-        let definition = tool.and_then(|tool| self.server.definition(tool));
+        let known_tool = tool.map(|tool| self.server.status(tool, &self.principal.id));
+        let known_tool = known_tool.unwrap_or_default();
+        let definition = known_tool.definition.clone();
         let task = self.task(frame, name, Direction::ToServer);
         let server = Arc::clone(&self.server);
         let principal = Arc::clone(&self.principal);
@@ -110,11 +112,11 @@ impl Session {
             handles: Some(self.known_handles((&server, &principal), &state, now)),
             definition: definition.as_deref(),
             task: task.as_ref().and_then(|task| task.as_deref()),
-            status: tool.map_or_else(DefinitionStatus::default, |tool| DefinitionStatus {
-                drift: self.server.lock.drift(tool, definition.as_deref().map(|it| &*it.digest)),
-                flags: definition.as_deref().map_or(&[][..], |it| &it.flags),
-                text: definition.as_deref().and_then(|it| it.text.as_deref()),
-            }),
+            status: DefinitionStatus {
+                drift: known_tool.drift,
+                flags: &known_tool.flags,
+                text: known_tool.definition.as_deref().and_then(|it| it.text.as_deref()),
+            },
         };
         let question = Question::of(self, frame, name, Direction::ToServer, protocol, known);
         let mut facts = question.facts(call);
@@ -419,9 +421,6 @@ fn discharge(
     decision: &Decision,
     now: Now,
 ) -> Result<Discharged, ReasonedRefusal> {
-    if decision.effect == Effect::Deny {
-        return Err(ReasonedRefusal { refusal: Refusal::Denied, reasons: Vec::new() });
-    }
     let mut buckets = Vec::new();
     let mut obligations = Vec::new();
     for obligation in &decision.obligations {
@@ -440,6 +439,10 @@ fn discharge(
             refusal: Refusal::Limited(spent.retry_after),
             reasons: vec![reason(&bucket.code, "the rate limit is spent", Origin::Limited)],
         });
+    }
+    // After the limits: some count denials, so that a flood of them slows down (threat K8).
+    if decision.effect == Effect::Deny {
+        return Err(ReasonedRefusal { refusal: Refusal::Denied, reasons: Vec::new() });
     }
     let mut edited = None;
     for obligation in &decision.obligations {

@@ -9,6 +9,7 @@
 
 pub mod tasks;
 pub mod protected;
+mod definitions;
 mod enforcement;
 mod expected;
 mod question;
@@ -30,6 +31,7 @@ use bytes::Bytes;
 
 pub use enforcement::{DoorFacts, Gate, GateConfig, Mode};
 
+pub use self::definitions::ToolStatus;
 pub use self::redelivery::Redelivery;
 pub use crate::evidence::refusal::DoorRefusal;
 pub use crate::session::protected::{Protected, RefusalForm};

@@ -10,7 +10,7 @@ use crate::evidence::refusal::{Addressee, Refusal, malformed_position};
 use crate::evidence::step::{Act, Payload, Permitted, Routing, Step};
 use crate::wire::document::Value;
 use crate::wire::frame::{Frame, Id, Malformed, Message, Sender};
-use crate::wire::headers::META_SUBSCRIPTION_ID;
+use crate::wire::headers::{META_SERVER_INFO, META_SUBSCRIPTION_ID};
 use crate::wire::method::Role;
 use crate::wire::name::bad_name;
 use crate::wire::protocol::{Direction, Era, Revision};
@@ -186,6 +186,7 @@ impl Session {
         if let Some(revision) = settles.filter(|revision| revision.era() == Era::Legacy) {
             self.protocol.revision = Some(revision);
         }
+        self.identified(&entry, frame);
         let to = Self::reply_to(&entry);
         let unrecorded = Refusal::unrecorded(to.borrowed());
         let mut updates = None;
@@ -209,6 +210,21 @@ impl Session {
             }
         };
         Step::new(record, act).if_unrecorded(unrecorded).with_records(also).updates(updates)
+    }
+
+    /// Notes what the server calls itself: in its answer to `initialize`, and in each result of the
+    /// modern era (MCP 2026-07-28, `_meta`).
+    fn identified(&self, entry: &InFlightCall, frame: &Frame) {
+        let Some(result) = frame.result() else { return };
+        let info = if entry.method.is_some_and(|method| method.role == Role::Handshake) {
+            self.server.advise_listing();
+            result.get("serverInfo")
+        } else {
+            result.get("_meta").and_then(|meta| meta.get(META_SERVER_INFO))
+        };
+        if let Some(info) = info {
+            self.server.identified(info);
+        }
     }
 
     /// Withholds an answer to no request in flight: late, repeated, forged, or of another exchange.
@@ -237,6 +253,9 @@ impl Session {
         let known =
             Lookups { task: task.as_ref().and_then(|it| it.as_deref()), ..Lookups::default() };
         let question = Question::of(self, frame, name, Direction::ToClient, self.protocol, known);
+        if question.row.is_some_and(|row| row.role == Role::ToolsChanged) {
+            self.server.definitions_changed();
+        }
         let facts = question.facts(&call);
         let event = if id.is_some() { Event::Intent } else { Event::Notice };
         let mut record = self.record_of(event, &facts, now);

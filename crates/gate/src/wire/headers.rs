@@ -17,6 +17,8 @@ pub const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
 pub const META_SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 /// `_meta` key of the client's self-description on each modern request.
 pub const META_CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
+/// The member of a result's `_meta` that holds the server's self-description.
+pub const META_SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 
 const SENTINEL_OPEN: &str = "=?base64?";
 const SENTINEL_CLOSE: &str = "?=";

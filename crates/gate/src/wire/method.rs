@@ -125,6 +125,8 @@ pub enum Role {
     Cancel,
     /// Reports progress of the request whose token is `params.progressToken`.
     Progress,
+    /// Says that the server's tools have changed.
+    ToolsChanged,
     /// Reports the state of a task: in its answer if it is a request, else in `params`.
     TaskState,
 }
@@ -373,7 +375,7 @@ const TABLE: &[Method] = &[
     Method { role: Role::Cancel, ..row("notifications/cancelled", A::Notify, Read, ALL, ALL) },
     Method { role: Role::Progress, ..row("notifications/progress", A::Notify, Read, LEGACY, ALL) },
     row("notifications/message", A::Notify, Read, NEVER, ALL),
-    news("notifications/tools/list_changed", ALL),
+    Method { role: Role::ToolsChanged, ..news("notifications/tools/list_changed", ALL) },
     news("notifications/prompts/list_changed", ALL),
     news("notifications/resources/list_changed", ALL),
     Method { subject: Subject::Uri, ..news("notifications/resources/updated", ALL) },
@@ -514,6 +516,7 @@ mod tests {
             (Role::Listen, &["subscriptions/listen"]),
             (Role::Cancel, &["notifications/cancelled"]),
             (Role::Progress, &["notifications/progress"]),
+            (Role::ToolsChanged, &["notifications/tools/list_changed"]),
             (Role::TaskState, &["tasks/get", "notifications/tasks"]),
         ] {
             let of_role = Method::all().filter(|method| method.role == role);

@@ -1,0 +1,280 @@
+//! The definitions of a server's tools, as each viewer was shown them last, and what is unverified.
+//!
+//! A server may show two principals different definitions, so one principal's list replaces nothing
+//! that another was shown. A tool counts as changed, or as flagged, for everybody as soon as anybody
+//! was shown it so, until that viewer is shown it otherwise or [`VIEW_TTL`] has passed. It counts as
+//! seen only for the viewer itself, or for all if we have listed the server ourselves.
+//!
+//! Whatever was seen before the server said that its tools changed is not seen any more: the epoch
+//! has gone on. [`ListingState`] wakes the task that then lists the server again, and lets calls
+//! wait for it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::protected::ToolDefinition;
+use crate::catalog::drift::DefinitionLock;
+use crate::memory::Charge;
+use crate::question::status::Drift;
+
+/// How long what one viewer was shown counts for others.
+pub(super) const VIEW_TTL: Duration = Duration::from_hours(24);
+
+/// What is known about a tool when one principal calls it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ToolStatus {
+    /// Its definition: as this principal was shown it, else as we were, else as anybody was.
+    pub definition: Option<Arc<ToolDefinition>>,
+    /// Its drift from the lock; `None` where no lock file is configured.
+    pub drift: Option<Drift>,
+    /// The flags of all its definitions.
+    pub flags: Vec<&'static str>,
+}
+
+/// One viewer's definition of one tool.
+#[derive(Debug)]
+pub(super) struct ToolView {
+    pub(super) definition: Arc<ToolDefinition>,
+    /// The epoch in which it was shown.
+    pub(super) epoch: u64,
+    /// The uptime at which it was shown.
+    pub(super) since: Duration,
+    /// Whether it differs from the lock.
+    pub(super) drifted: bool,
+    pub(super) _charge: Charge,
+}
+
+/// All views of one tool.
+#[derive(Debug, Default)]
+struct ToolViews {
+    /// What we were shown ourselves.
+    ours: Option<ToolView>,
+    principals: HashMap<Box<str>, ToolView>,
+    latest: Option<Arc<ToolDefinition>>,
+    /// How many views differ from the lock.
+    drifted: usize,
+    /// How many views have each flag.
+    flagged: BTreeMap<&'static str, usize>,
+}
+
+impl ToolViews {
+    fn counted(&mut self, view: &ToolView) {
+        self.drifted = self.drifted.saturating_add(usize::from(view.drifted));
+        for flag in &view.definition.flags {
+            let count = self.flagged.entry(flag).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
+
+    fn uncounted(&mut self, view: &ToolView) {
+        self.drifted = self.drifted.saturating_sub(usize::from(view.drifted));
+        for flag in &view.definition.flags {
+            if let Some(count) = self.flagged.get_mut(flag) {
+                *count = count.saturating_sub(1);
+            }
+        }
+    }
+
+    fn is_suspect(&self) -> bool {
+        self.drifted > 0 || self.flagged.values().any(|count| *count > 0)
+    }
+}
+
+/// The definitions of one server's tools.
+#[derive(Debug, Default)]
+pub(super) struct DefinitionTable {
+    tools: HashMap<Box<str>, ToolViews>,
+    /// How many tools each principal was shown.
+    shown: HashMap<Box<str>, usize>,
+}
+
+impl DefinitionTable {
+    /// What is known when `principal` calls `tool` in `epoch`.
+    pub(super) fn status(
+        &self,
+        (tool, principal): (&str, &str),
+        lock: &DefinitionLock,
+        epoch: u64,
+    ) -> ToolStatus {
+        let Some(views) = self.tools.get(tool) else {
+            return ToolStatus { drift: lock.drift(tool, None), ..ToolStatus::default() };
+        };
+        let own = views.principals.get(principal);
+        let shown = own.or(views.ours.as_ref()).map(|view| &view.definition);
+        let definition = shown.or(views.latest.as_ref()).cloned();
+        let seen = [own, views.ours.as_ref()].into_iter().flatten().any(|it| it.epoch >= epoch);
+        let digest = definition.as_deref().map(|it| &*it.digest).filter(|_| seen);
+        let drift = match lock.drift(tool, digest) {
+            Some(Drift::None | Drift::Unseen) if views.drifted > 0 => Some(Drift::Changed),
+            drift => drift,
+        };
+        ToolStatus { definition, drift, flags: self.flags(tool) }
+    }
+
+    /// Whether anybody was shown a definition of `tool` that differs from the lock.
+    pub(super) fn is_drifted(&self, tool: &str) -> bool {
+        self.tools.get(tool).is_some_and(|views| views.drifted > 0)
+    }
+
+    /// The flags of all definitions of `tool`.
+    pub(super) fn flags(&self, tool: &str) -> Vec<&'static str> {
+        let flagged = self.tools.get(tool).into_iter().flat_map(|views| &views.flagged);
+        flagged.filter(|(_, count)| **count > 0).map(|(flag, _)| *flag).collect()
+    }
+
+    /// The definition of `tool` that was shown last to anybody.
+    pub(super) fn latest(&self, tool: &str) -> Option<&Arc<ToolDefinition>> {
+        self.tools.get(tool)?.latest.as_ref()
+    }
+
+    /// The definitions that were shown last, by name.
+    pub(super) fn all(&self) -> BTreeMap<Box<str>, Arc<ToolDefinition>> {
+        let latest = |(name, views): (&Box<str>, &ToolViews)| {
+            Some((name.clone(), Arc::clone(views.latest.as_ref()?)))
+        };
+        self.tools.iter().filter_map(latest).collect()
+    }
+
+    /// Whether `principal` may be shown one tool more than `tools_max` allows: it knows `tool`
+    /// already, or fewer.
+    pub(super) fn has_room(&self, principal: &str, tool: &str, tools_max: usize) -> bool {
+        self.shown.get(principal).is_none_or(|count| *count < tools_max)
+            || self.tools.get(tool).is_some_and(|it| it.principals.contains_key(principal))
+    }
+
+    /// Forgets what `principal` was shown of `tool`; `None` means ourselves.
+    pub(super) fn forget(&mut self, principal: Option<&str>, tool: &str) {
+        let Some(views) = self.tools.get_mut(tool) else { return };
+        let old = match principal {
+            Some(principal) => views.principals.remove(principal),
+            None => views.ours.take(),
+        };
+        let Some(old) = old else { return };
+        views.uncounted(&old);
+        if let Some(count) = principal.and_then(|principal| self.shown.get_mut(principal)) {
+            *count = count.saturating_sub(1);
+        }
+        if views.ours.is_none() && views.principals.is_empty() {
+            self.tools.remove(tool);
+        }
+    }
+
+    /// Keeps what `principal` was shown of `tool`; `None` means ourselves.
+    pub(super) fn show(&mut self, principal: Option<&str>, tool: &str, view: ToolView) {
+        self.forget(principal, tool);
+        let views = self.tools.entry(tool.into()).or_default();
+        if views.is_suspect() {
+            let old: Vec<Box<str>> = views
+                .principals
+                .iter()
+                .filter(|(_, it)| view.since.saturating_sub(it.since) >= VIEW_TTL)
+                .map(|(principal, _)| principal.clone())
+                .collect();
+            for name in old {
+                if let Some(gone) = views.principals.remove(&name) {
+                    views.uncounted(&gone);
+                    if let Some(count) = self.shown.get_mut(&name) {
+                        *count = count.saturating_sub(1);
+                    }
+                }
+            }
+        }
+        views.counted(&view);
+        views.latest = Some(Arc::clone(&view.definition));
+        match principal {
+            Some(principal) => {
+                views.principals.insert(principal.into(), view);
+                let count = self.shown.entry(principal.into()).or_default();
+                *count = count.saturating_add(1);
+            }
+            None => views.ours = Some(view),
+        }
+    }
+
+    /// Forgets what we were shown ourselves before `epoch`: the server has it no more.
+    pub(super) fn forget_ours_before(&mut self, epoch: u64) {
+        let before = |it: &ToolViews| it.ours.as_ref().is_some_and(|view| view.epoch < epoch);
+        let old: Vec<Box<str>> = self
+            .tools
+            .iter()
+            .filter(|(_, views)| before(views))
+            .map(|(name, _)| name.clone())
+            .collect();
+        old.iter().for_each(|tool| self.forget(None, tool));
+    }
+}
+
+/// Which definitions are out of date, who lists them anew, and who waits for that.
+#[derive(Debug, Default)]
+pub(super) struct ListingState {
+    /// Whether a task lists the server.
+    attached: bool,
+    /// Counts how often the server's definitions have, or may have, changed.
+    epoch: u64,
+    /// The newest epoch for which listing has ended, well or not.
+    ended: u64,
+    /// Whether the last listing succeeded.
+    found: bool,
+    /// Listing again is advised, though nothing says that anything has changed.
+    advised: bool,
+    lister: Option<Waker>,
+    waiting: Vec<Waker>,
+}
+
+impl ListingState {
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// A task lists the server from now on; it is wanted at once.
+    pub(super) fn attach(&mut self) {
+        self.attached = true;
+        self.changed();
+    }
+
+    pub(super) fn changed(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.wake_lister();
+    }
+
+    pub(super) fn advise(&mut self) {
+        self.advised = self.attached;
+        self.wake_lister();
+    }
+
+    fn wake_lister(&mut self) {
+        if let Some(lister) = self.lister.take() {
+            lister.wake();
+        }
+    }
+
+    pub(super) fn poll_wanted(&mut self, cx: &Context<'_>) -> Poll<u64> {
+        if self.epoch > self.ended || std::mem::take(&mut self.advised) {
+            return Poll::Ready(self.epoch);
+        }
+        self.lister = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Listing for `epoch` has ended. If it failed and had not failed before, nothing is seen until
+    /// it is listed: the server may come back as another one.
+    pub(super) fn end(&mut self, epoch: u64, found: bool) {
+        if std::mem::replace(&mut self.found, found) && !found {
+            self.epoch = self.epoch.wrapping_add(1);
+        }
+        self.ended = if found { self.ended.max(epoch) } else { self.epoch };
+        self.waiting.drain(..).for_each(Waker::wake);
+    }
+
+    pub(super) fn poll_ended(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if !self.attached || self.ended >= self.epoch {
+            return Poll::Ready(());
+        }
+        if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            self.waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}

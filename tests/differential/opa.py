@@ -1,0 +1,423 @@
+"""Generated policies must mean on both engines what they mean in OPA: see README.md.
+
+opa.py [COUNT [SEED]]: COUNT policies (default 3000), each with eight inputs. $OPA is OPA's library,
+$POLICIES the program that evaluates on our engines, $ROOT the checkout.
+"""
+
+import collections
+import ctypes
+import itertools
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+
+
+class Opa:
+    """OPA, in this process: the library of the package opa-golib-python-bindings."""
+
+    def __init__(self):
+        self.lib = ctypes.CDLL(os.environ["OPA"])
+        self.lib.OpaNew.restype = ctypes.c_uint64
+        self.lib.OpaDestroy.argtypes = [ctypes.c_uint64]
+        self.lib.OpaFreeString.argtypes = [ctypes.c_void_p]
+        for name in ("OpaAddPolicy", "OpaAddData"):
+            function = getattr(self.lib, name)
+            function.restype = ctypes.c_void_p
+            function.argtypes = [ctypes.c_uint64, ctypes.c_char_p, ctypes.c_char_p]
+        self.lib.OpaEvalDocument.restype = ctypes.c_void_p
+        self.lib.OpaEvalDocument.argtypes = [ctypes.c_uint64] + [ctypes.c_char_p] * 2 + [ctypes.c_int] * 2
+
+    def call(self, function, *arguments):
+        pointer = function(*arguments)
+        answer = json.loads(ctypes.string_at(pointer).decode())
+        self.lib.OpaFreeString(pointer)
+        return answer
+
+    def judged(self, case):
+        """`refused` with OPA's message, or `answers`, one for each input."""
+        engine = self.lib.OpaNew()
+        try:
+            for path, text in case["modules"].items():
+                answer = self.call(self.lib.OpaAddPolicy, engine, path.encode(), text.encode())
+                if "error" in answer:
+                    return {"refused": answer["error"]["message"]}
+            self.call(self.lib.OpaAddData, engine, b"", json.dumps(case["data"]).encode())
+            answers = []
+            entry = case["entry"].removeprefix("data.").encode()
+            for given in case["inputs"]:
+                answer = self.call(self.lib.OpaEvalDocument, engine, entry, json.dumps(given).encode(), 0, 0)
+                if "error" in answer:
+                    if answer["error"]["code"] in ("prepare_error", "parse_error", "compile_error"):
+                        return {"refused": answer["error"]["message"]}
+                    answers.append({"error": answer["error"]["message"]})
+                elif answer["result"]:
+                    answers.append({"value": answer["result"][0]["expressions"][0]["value"]})
+                else:
+                    answers.append({})
+            return {"answers": answers}
+        finally:
+            self.lib.OpaDestroy(engine)
+
+
+class Ours:
+    """Both engines, in a child process."""
+
+    def __init__(self):
+        pipe = subprocess.PIPE
+        self.child = subprocess.Popen([os.environ["POLICIES"]], stdin=pipe, stdout=pipe, text=True)
+
+    def judged(self, case):
+        self.child.stdin.write(json.dumps(case) + "\n")
+        self.child.stdin.flush()
+        return json.loads(self.child.stdout.readline())
+
+
+WORDS = ["a", "b", "ab", "prod", "dev"]
+
+
+class Policy:
+    """A random policy. Every rule, function and variable that it declares is used."""
+
+    def __init__(self, random):
+        self.random = random
+        self.helpers = {}
+        self.names = (f"v{n}" for n in itertools.count())
+        self.depth = 0
+        # One policy in three mentions variables that may have no value.
+        self.loose = ["i", "j", "k"] if random.random() < 0.35 else []
+        self.modifiers = random.random() < 0.3
+        self.text = self.module()
+
+    def pick(self, *choices):
+        return self.random.choice(choices)
+
+    def one_in(self, n):
+        return self.random.randrange(n) == 0
+
+    def chance(self):
+        """Whether to nest further."""
+        return self.depth < 3 and self.random.random() < 0.55
+
+    def nested(self, make, *arguments):
+        self.depth += 1
+        try:
+            return make(*arguments)
+        finally:
+            self.depth -= 1
+
+    def string(self, known):
+        if self.loose and self.one_in(7):
+            return self.random.choice(self.loose)
+        if known and self.one_in(3):
+            return self.random.choice(known)
+        if not self.chance():
+            return self.pick(f'"{self.pick(*WORDS)}"', "input.s", "input.t", "input.o.s", "input.l[0]", "input.s")
+        return self.nested(lambda: self.pick(
+            lambda: f"lower({self.string(known)})",
+            lambda: f'concat("", [{self.string(known)}, {self.string(known)}])',
+            lambda: f"input.o[{self.string(known)}]",
+            lambda: f"data.m[{self.string(known)}]",
+            lambda: f'object.get(input, {self.string(known)}, {self.string(known)})',
+            lambda: '{"a": "b", "prod": "dev"}' + f"[{self.string(known)}]",
+            lambda: f"input.l[{self.pick(*(self.loose or ['0']), '_')}]",
+            lambda: f"data.l[{self.pick(*(self.loose or ['1']), '_')}]",
+            lambda: self.helper("value"),
+            lambda: f"{self.helper('map')}[{self.string(known)}]",
+            lambda: f"{self.helper('g')}({self.string(known)})",
+        )())
+
+    def number(self, known):
+        if not self.chance():
+            return self.pick("0", "1", "2", "input.n")
+        return self.nested(lambda: self.pick(
+            lambda: f"count({self.collection(known)})",
+            lambda: f"count({self.string(known)})",
+            lambda: f"sum([{self.number(known)}, {self.number(known)}])",
+            lambda: f"data.n[{self.string(known)}]",
+        )())
+
+    def collection(self, known):
+        if not self.chance():
+            return self.pick("input.l", "data.l", '["a", "b"]', '{"a", "dev"}', "input.o.l")
+        return self.nested(lambda: self.pick(
+            lambda: f"[{self.string(known)}, {self.string(known)}]",
+            lambda: "{" + f"{self.string(known)}, {self.string(known)}" + "}",
+            lambda: self.comprehension(known),
+            lambda: "object.keys(input.o)",
+            lambda: self.helper("set"),
+        )())
+
+    def comprehension(self, known):
+        name = next(self.names)
+        inner = [*known, name]
+        body = [f"some {name} in {self.collection(known)}", *self.statements(inner, 1)]
+        opened, closed = self.pick("[]", "{}")
+        head = self.pick(name, name, self.string(inner))
+        if name not in "".join(body[1:]) + head:
+            head = name
+        return f"{opened}{head} | {'; '.join(body)}{closed}"
+
+    def condition(self, known):
+        if not self.chance():
+            return self.pick(
+                f"{self.string(known)} == {self.string(known)}",
+                f"{self.string(known)} != {self.string(known)}",
+                f"startswith({self.string(known)}, {self.string(known)})",
+                f"{self.string(known)} in {self.collection(known)}",
+                "input.b", "input.o", "input.s",
+            )
+        return self.nested(lambda: self.pick(
+            lambda: f"{self.string(known)} == {self.string(known)}",
+            lambda: f"{self.string(known)} != {self.string(known)}",
+            lambda: f"{self.string(known)} < {self.string(known)}",
+            lambda: f"{self.number(known)} {self.pick('==', '>', '<=', '!=')} {self.number(known)}",
+            lambda: f"contains({self.string(known)}, {self.string(known)})",
+            lambda: f"startswith({self.string(known)}, {self.string(known)})",
+            lambda: f"{self.string(known)} in {self.collection(known)}",
+            lambda: f"{self.collection(known)} == {self.collection(known)}",
+            lambda: f"is_string({self.string(known)})",
+            lambda: f'regex.match("^a", {self.string(known)})',
+            lambda: f'glob.match("a*", [], {self.string(known)})',
+            lambda: self.helper("flag"),
+            lambda: f"{self.helper('set')}[{self.string(known)}]",
+            lambda: f"{self.helper('f')}({self.string(known)})",
+            lambda: f"{self.pick('true', 'false')} == ({self.string(known)} == {self.string(known)})",
+            lambda: f"[{self.string(known)}, {self.string(known)}] == [{self.string(known)}, {self.string(known)}]",
+            lambda: f"data.m[{self.string(known)}]",
+            lambda: f"input.o[{self.string(known)}] == {self.string(known)}",
+        )())
+
+    def modifier(self, known):
+        if not self.modifiers or not self.one_in(3):
+            return ""
+        return " with " + self.pick(
+            lambda: f"input.s as {self.string(known)}",
+            lambda: 'input as {"s": ' + self.string(known) + ', "l": ["a"], "n": 1}',
+            lambda: 'data.m as {"a": ' + self.string(known) + "}",
+            lambda: f"input.l as {self.collection(known)}",
+        )()
+
+    def statements(self, known, most):
+        """Statements of a body. Adds to `known` the variables that they declare."""
+        made = []
+        for _ in range(self.random.randint(1, most)):
+            shape = self.random.randrange(20)
+            if shape < 6:
+                made.append(self.condition(known) + self.modifier(known))
+            elif shape < 13:
+                made.append(f"not {self.condition(known)}{self.modifier(known)}")
+            elif shape < 15:
+                name = next(self.names)
+                made.append(f"{name} := {self.string(known)}")
+                known.append(name)
+                made.append(f"{self.pick('', 'not ')}startswith({name}, {self.string(known)})")
+            elif shape < 17:
+                name = next(self.names)
+                made.append(f"some {name} in {self.collection(known)}")
+                known.append(name)
+                made.append(f"{self.pick('', 'not ')}{name} in {self.collection(known)}")
+            elif shape < 19 and self.depth < 3:
+                name = next(self.names)
+                inner = self.nested(self.statements, [*known, name], 1)
+                if name not in "".join(inner):
+                    inner.append(f"{name} != {self.string(known)}")
+                made.append(f"every {name} in {self.collection(known)} {{ {'; '.join(inner)} }}")
+            elif self.loose:
+                name = self.random.choice(self.loose)
+                made.append(self.pick(
+                    f"{name} = {self.string(known)}",
+                    f"[{name}, {self.random.choice(self.loose)}] = input.l",
+                    f"input.l[{name}]",
+                    f"{self.string(known)} == {name}",
+                ))
+            else:
+                made.append(self.condition(known))
+        return made
+
+    def body(self, known=()):
+        known = list(known)
+        made = self.statements(known, 3)
+        return known, "{\n\t" + "\n\t".join(made) + "\n}"
+
+    def helper(self, kind):
+        if len(self.helpers) > 5 and any(name.startswith(kind + "_") for name in self.helpers):
+            return self.random.choice([it for it in self.helpers if it.startswith(kind + "_")])
+        name = f"{kind}_{len(self.helpers)}"
+        self.helpers[name] = ""
+        depth, self.depth = self.depth, 1
+        loose, self.loose = self.loose, []
+        if kind == "flag":
+            text = f"{name} if {self.body()[1]}"
+        elif kind == "value":
+            known, body = self.body()
+            text = self.pick(
+                f"{name} := {self.string([])}",
+                f"{name} := {self.string(known)} if {body} else := {self.string([])}",
+                f"{name} := {self.string([])} if {body}",
+                f'default {name} := "a"\n{name} := {self.string([])} if {body}',
+            )
+        elif kind == "set":
+            known, body = self.body()
+            text = f"{name} contains {self.string(known)} if {body}\n{name} contains {self.string([])}"
+        elif kind == "map":
+            known, body = self.body()
+            text = f'{name}["{self.pick(*WORDS)}"] := {self.string(known)} if {body}'
+        elif kind == "f":
+            body = self.body(["p"])[1]
+            text = f"{name}(p) if {{ p == p; {body[1:-1].strip()}\n}}"
+        else:
+            text = self.pick(f"{name}(p) := lower(p)", f'{name}(p) := p if p != "a" else := "b"')
+        self.depth, self.loose = depth, loose
+        self.helpers[name] = text
+        return name
+
+    def module(self):
+        known, body = self.body()
+        rules = self.pick(
+            lambda: f"x if {body}",
+            lambda: f"x if {body}",
+            lambda: f"x := {self.string(known)} if {body}",
+            lambda: f"x := {self.string(known)} if {body} else := {self.string([])} if {self.body()[1]}",
+            lambda: f"x contains {self.string(known)} if {body}",
+            lambda: f'default x := "none"\n\nx := {self.string(known)} if {body}',
+            lambda: f"x[lower({self.string(known)})] := {self.string(known)} if {body}",
+        )()
+        return "\n\n".join(["package p", rules, *self.helpers.values()]) + "\n"
+
+
+DATA = {"m": {"a": "b", "prod": "a"}, "l": ["a", "prod"], "n": {"a": 1}}
+
+
+def an_input(random):
+    words = [random.choice(WORDS) for _ in range(4)]
+    whole = {
+        "s": words[0],
+        "t": words[1],
+        "n": random.randrange(3),
+        "b": random.choice([True, False]),
+        "l": random.sample(WORDS, random.randrange(3)),
+        "o": {"s": words[2], "a": words[3], "l": random.sample(WORDS, random.randrange(3))},
+    }
+    kept = {name: value for name, value in whole.items() if random.random() < 0.7}
+    if "o" in kept:
+        kept["o"] = {name: value for name, value in kept["o"].items() if random.random() < 0.7}
+    return kept
+
+
+# What regorus, or a rule of our own, refuses at load although it is legal: such a policy never runs.
+NARROWER = (
+    "` is unsafe: `not`",  # OPA forgets a variable of a negated expression that also has a closure
+    "used before definition",
+    "incompatible destructuring patterns",
+    "use of undefined variable",
+    "nothing here gives it a value",  # in the body of `every`, before what gives it a value
+)
+
+
+def differences(case, opa, ours):
+    """What differs, in one line each; and what the case was good for."""
+    unsafe = "rego_unsafe_var_error" in opa.get("refused", "")
+    if "refused" in opa and not unsafe:
+        return [], "refused by OPA for another reason"
+    if unsafe:
+        return ([] if "refused" in ours else ["OPA refuses it as unsafe, we do not"]), "unsafe"
+    if "refused" in ours and any(text in ours["refused"][0] for text in NARROWER):
+        return [], "narrower here"
+    if "refused" in ours:
+        return [f"we refuse it: {ours['refused'][0]}"], "refused"
+    found = []
+    for engine in ("strict", "compiled"):
+        for given, theirs, answer in zip(case["inputs"], opa["answers"], ours[engine] or []):
+            # An error is a denial here: it may stand where OPA has any answer, never the reverse.
+            if "error" in answer or theirs == answer:
+                continue
+            # OPA may report the error of an operand that is never reached here.
+            if "error" in theirs and "conflict" not in theirs["error"]:
+                continue
+            found.append(f"{engine}: OPA {theirs}, here {answer}, for {json.dumps(given)}")
+    return found, "compared on both" if ours["compiled"] else "compared on the strict engine"
+
+
+def shipped(root):
+    """Our own policies, in the groups in which they are used together."""
+    def read(*patterns):
+        paths = [path for pattern in patterns for path in sorted(root.glob(pattern))]
+        return {str(path.relative_to(root)): path.read_text() for path in paths}
+
+    yield "baseline", read("policies/mcp/*.rego", "policies/baseline/*.rego")
+    for example in sorted((root / "policies/examples").iterdir()):
+        yield example.name, read("policies/mcp/*.rego", f"policies/examples/{example.name}/*.rego")
+
+
+def fixture(opa, root):
+    """How many expectations of tests/it/opa_meaning.rs are not OPA's."""
+    wrong = 0
+    for case in json.loads((root / "tests/it/policies/opa_meaning.json").read_text()):
+        modules = {"p.rego": f"package p\n\n{case['rules']}\n"}
+        asked = {"modules": modules, "data": DATA, "inputs": [case["input"]], "entry": "data.p.x"}
+        answer = opa.judged(asked)
+        if "unsafe" in case:
+            right = f"var {case['unsafe']} is unsafe" in answer.get("refused", "")
+        else:
+            right = answer == {"answers": [{"value": case["value"]} if "value" in case else {}]}
+        if not right:
+            wrong += 1
+            print(f"OPA does not mean this by {case}: {answer}")
+    return wrong
+
+
+def main():
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 3000
+    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    opa, ours = Opa(), Ours()
+    failures = 0
+    root = pathlib.Path(os.environ["ROOT"])
+    for name, modules in shipped(root):
+        case = {"modules": modules, "data": {}, "inputs": [{}], "entry": "data.mcp.decision"}
+        answer = opa.judged(case)
+        if "refused" in answer:
+            failures += 1
+            print(f"OPA refuses our policy {name}: {answer['refused']}")
+    failures += fixture(opa, root)
+    tally = collections.Counter()
+    for number in range(count):
+        source = random.Random(f"{seed}.{number}")
+        case = {
+            "modules": {"p.rego": Policy(source).text},
+            "data": DATA,
+            "inputs": [an_input(source) for _ in range(8)],
+            "entry": "data.p.x",
+        }
+        theirs, answers = opa.judged(case), ours.judged(case)
+        found, kind = differences(case, theirs, answers)
+        tally[kind] += 1
+        if kind.startswith("compared"):
+            tally["answers of OPA: undefined"] += sum(it == {} for it in theirs["answers"])
+            tally["answers of OPA: a value"] += sum("value" in it for it in theirs["answers"])
+            tally["errors here"] += sum("error" in it for it in answers["strict"])
+        if found:
+            failures += 1
+            if failures <= 10:
+                print(f"\n-- policy {number} of seed {seed}\n{case['modules']['p.rego']}")
+                print("\n".join(found[:3]))
+    for kind, times in sorted(tally.items()):
+        print(f"{times:8} {kind}")
+    print(f"{failures:8} differences")
+    if tally["narrower here"] > count / 100:
+        failures += 1
+        print("too many legal policies are refused")
+    # A run that compares next to nothing could find nothing.
+    enough = all(
+        tally[kind] >= count / 50
+        for kind in ("unsafe", "compared on both", "compared on the strict engine")
+    )
+    if not enough:
+        print("too few policies were compared")
+    sys.exit(1 if failures or not enough else 0)
+
+
+if __name__ == "__main__":
+    main()

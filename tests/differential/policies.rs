@@ -1,0 +1,68 @@
+//! Evaluates policies on both engines for `opa.py`, which compares the answers with OPA's.
+//!
+//! Each line of standard input is a JSON object: `modules`, an object of Rego texts by path, `data`,
+//! `inputs`, and `entry`, the rule to evaluate. Each line of standard output says what became of
+//! it: `refused` with the problems, or `strict` and `compiled`, with one answer for each input: an
+//! object with `value` (absent where undefined) or `error`. `compiled` is null where the compiled
+//! engine may not run the policy.
+
+#![expect(clippy::indexing_slicing, reason = "a tool of the tests")]
+
+use std::io::{BufRead as _, Write as _};
+
+use bartizan_gate::duty::decision::Engine;
+use bartizan_rego::{Entrypoints, EvalLimits, Module, Policy, PolicySources};
+use serde_json::{Value, json};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut out = std::io::stdout().lock();
+    for line in std::io::stdin().lock().lines() {
+        let case: Value = serde_json::from_str(&line?)?;
+        writeln!(out, "{}", judged(&case))?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+fn judged(case: &Value) -> Value {
+    let modules = case["modules"].as_object().into_iter().flatten();
+    let modules = modules.map(|(path, text)| Module {
+        path: path.clone(),
+        text: text.as_str().unwrap_or_default().to_owned(),
+    });
+    let sources = PolicySources {
+        modules: modules.collect(),
+        data: Some(case["data"].to_string()),
+        revision: "generated".into(),
+    };
+    let entry = case["entry"].as_str().unwrap_or_default().to_owned();
+    let entrypoints = Entrypoints { decision: entry.clone(), listing: entry.clone() };
+    // A generated policy is small, and this machine may be busy.
+    let limits =
+        EvalLimits { time_max: std::time::Duration::from_secs(60), ..EvalLimits::default() };
+    let policy = match Policy::compile(&sources, &entrypoints, &limits) {
+        Ok(policy) => policy,
+        Err(problems) => {
+            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            return json!({ "refused": problems });
+        }
+    };
+    let inputs = case["inputs"].as_array().cloned().unwrap_or_default();
+    let answers = |engine: Engine| -> Vec<Value> {
+        let values =
+            inputs.iter().map(|input| match policy.evaluate(&entry, &input.to_string(), engine) {
+                Ok(text) if text == "undefined" => json!({}),
+                Ok(text) => match serde_json::from_str::<Value>(&text) {
+                    Ok(value) => json!({ "value": value }),
+                    Err(error) => json!({ "error": error.to_string() }),
+                },
+                Err(problem) => json!({ "error": problem.message }),
+            });
+        values.collect()
+    };
+    let runs = policy.obstacles().is_empty();
+    json!({
+        "strict": answers(Engine::Strict),
+        "compiled": runs.then(|| answers(Engine::Compiled)),
+    })
+}

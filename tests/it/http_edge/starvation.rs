@@ -1,0 +1,249 @@
+//! What many slow or greedy clients can take from others: memory, connections, streams (threats K2
+//! to K9). The tests count bytes, connections and answers.
+
+#![expect(clippy::indexing_slicing, reason = "tests")]
+
+mod http2;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bartizan_edge::http::HttpConfig;
+use bartizan_gate::evidence::record::{Event, Outcome};
+use tokio::sync::Notify;
+
+use super::rig::{
+    Behind, Client, Play, Rig, SLOW, call, chunk, json, post, result, soon, stream_head,
+};
+
+/// A call with a body of `bytes` bytes.
+fn sized(id: u32, bytes: usize) -> Vec<u8> {
+    let body = call(id, "get");
+    let padding = " ".repeat(bytes - body.len());
+    post("", &format!("{body}{padding}"))
+}
+
+/// Sends the first `bytes` of `request`; waits until the listener has taken them.
+async fn begin(rig: &Rig, request: &[u8], bytes: usize) -> Client {
+    let mut client = rig.client().await;
+    client.send(&request[..bytes]).await;
+    client
+}
+
+#[tokio::test]
+async fn an_announced_length_reserves_nothing() {
+    let behind = Behind::start(|_, _| json(&result(1))).await;
+    let mut config = HttpConfig::default();
+    config.limits.body_bytes_max = 4000;
+    config.limits.body_budget_bytes = 8000;
+    let rig = Rig::with(behind.address, config, |_| {});
+    let request = sized(1, 4000);
+    let head = request.len() - 4000;
+    let mut greedy = Vec::new();
+    for _ in 0..64 {
+        greedy.push(begin(&rig, &request, head).await);
+    }
+    for _ in 0..8 {
+        assert_eq!(rig.ask(&sized(1, 4000)).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_end_gives_way() {
+    let behind = Behind::start(|_, _| json(&result(1))).await;
+    let mut config = HttpConfig::default();
+    config.limits.body_bytes_max = 4000;
+    config.limits.body_budget_bytes = 8000;
+    let rig = Rig::with(behind.address, config, |_| {});
+    let request = sized(1, 4000);
+    let mut greedy = Vec::new();
+    for _ in 0..64 {
+        greedy.push(begin(&rig, &request, request.len() - 1).await);
+    }
+    for _ in 0..8 {
+        assert_eq!(rig.ask(&sized(1, 4000)).await.status, 200);
+    }
+    // All but the last two gave way and were told so.
+    for client in greedy.iter_mut().take(62) {
+        let reply = client.reply().await;
+        assert_eq!((reply.status, reply.header("retry-after")), (429, vec!["1"]));
+    }
+    assert_eq!(behind.received().len(), 8);
+}
+
+#[tokio::test]
+async fn incomplete_heads_share_a_budget_and_short_ones_need_none() {
+    let behind = Behind::start(|_, _| json(&result(1))).await;
+    let mut config = HttpConfig::default();
+    config.limits.head_budget_bytes = 100_000;
+    let rig = Rig::with(behind.address, config, |_| {});
+    let head = format!("POST /flags HTTP/1.1\r\nHost: localhost\r\nX: {}", "a".repeat(44_096));
+    let mut slow = Vec::new();
+    for _ in 0..8 {
+        slow.push(begin(&rig, head.as_bytes(), head.len()).await);
+    }
+    let mut refused = 0;
+    for client in &mut slow {
+        if let Ok((status, head)) =
+            tokio::time::timeout(Duration::from_millis(200), client.head()).await
+        {
+            assert!(status == 503 && head.contains("Retry-After: 1"), "{head}");
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 6, "two heads of 40 KB fit into 100 KB");
+    assert_eq!(rig.ask(&post("", &call(1, "get"))).await.status, 200);
+    drop(slow);
+    // What they held is free again.
+    let whole = post(&format!("X: {}\r\n", "a".repeat(44_096)), &call(1, "get"));
+    let mut again = begin(&rig, &whole, 44_096).await;
+    again.send(&whole[44_096..]).await;
+    assert_eq!(again.reply().await.status, 200);
+}
+
+#[tokio::test]
+async fn connections_without_a_request_give_way_to_new_ones() {
+    let behind = Behind::start(|_, _| json(&result(1))).await;
+    let mut config = HttpConfig::default();
+    config.limits.connections_max = 32;
+    let rig = Rig::with(behind.address, config, |_| {});
+    let mut kept = rig.client().await;
+    kept.send(&post("", &call(1, "get"))).await;
+    assert_eq!(kept.reply().await.status, 200);
+    let request = sized(1, 4000);
+    let mut silent = Vec::new();
+    for number in 0..96 {
+        // Nothing, a part of a head, a head without its body.
+        silent.push(begin(&rig, &request, [0, 40, request.len() - 3999][number % 3]).await);
+        assert_eq!(rig.ask(&post("", &call(1, "get"))).await.status, 200, "{number}");
+    }
+    // One that had a request gives way after those that never had one.
+    kept.send(&post("", &call(1, "get"))).await;
+    assert_eq!(kept.reply().await.status, 200);
+    for client in silent.iter_mut().take(32) {
+        assert!(client.is_closed().await);
+    }
+}
+
+#[tokio::test]
+async fn with_a_request_on_every_connection_a_new_client_is_told() {
+    let behind = Behind::start(|_, _| vec![Play::Wait(Arc::new(Notify::new()))]).await;
+    let mut config = HttpConfig::default();
+    config.limits.connections_max = 2;
+    let rig = Rig::with(behind.address, config, |_| {});
+    let mut waiting = Vec::new();
+    for number in 1..=2 {
+        let mut client = rig.client().await;
+        client.send(&post("", &call(1, "get"))).await;
+        behind.nth(number).await;
+        waiting.push(client);
+    }
+    let (status, head) = rig.client().await.head().await;
+    assert!(status == 503 && head.contains("Retry-After: 1"), "{head}");
+}
+
+#[tokio::test]
+async fn only_requests_keep_a_connection() {
+    let behind = Behind::start(|_, _| json(&result(1))).await;
+    let mut config = HttpConfig::default();
+    config.timeouts.idle_connection = Duration::from_millis(300);
+    let rig = Rig::with(behind.address, config, |_| {});
+    let mut client = rig.client().await;
+    let closed = soon("closing", async {
+        // Empty lines before a request are no request.
+        while client.try_send(b"\r\n").await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    closed.await;
+    assert!(rig.sink.events().is_empty());
+}
+
+#[tokio::test]
+async fn an_old_connection_takes_no_new_requests() {
+    let behind = Behind::start(|_, _| json(&result(1))).await;
+    let mut config = HttpConfig::default();
+    config.timeouts.connection_age = Duration::ZERO;
+    let rig = Rig::with(behind.address, config, |_| {});
+    let mut client = rig.client().await;
+    client.send(&post("", &call(1, "get"))).await;
+    let reply = client.reply().await;
+    assert_eq!((reply.status, reply.header("connection")), (200, vec!["close"]));
+    assert!(client.is_closed().await);
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_give_way() {
+    let large = result(1).replace("[]", &format!("[\"{}\"]", "x".repeat(4_000_000)));
+    let behind = Behind::start(move |_, _| json(&large)).await;
+    let mut config = HttpConfig::default();
+    config.limits.answer_budget_bytes = 9_000_000;
+    let rig = Rig::with(behind.address, config, |_| {});
+    let mut clients = Vec::new();
+    for number in 1..=6 {
+        let mut client = rig.client().await;
+        client.send(&post("", &call(1, "get"))).await;
+        assert_eq!(client.head().await.0, 200, "{number}");
+        clients.push(client);
+    }
+    let mut whole = Vec::new();
+    for client in &mut clients {
+        whole.push(client.rest().await >= 4_000_000);
+    }
+    assert_eq!(whole, [false, false, false, false, true, true]);
+}
+
+/// One thread serves. It judges a large message without end, and goes on serving: small ones, of
+/// the same session, too, once that is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn long_work_does_not_hold_up_other_agents() {
+    let behind = Behind::start(|number, request| {
+        let id = if String::from_utf8_lossy(&request.body).contains("stalls") { 1 } else { 2 };
+        if number == 0 { super::streams::begun() } else { json(&result(id)) }
+    })
+    .await;
+    let rig = Rig::start(behind.address);
+    let (_client, session) = super::streams::in_session(&rig).await;
+    let body = call(1, "stalls");
+    let padding = " ".repeat(16 << 10);
+    let mut slow = rig.client().await;
+    slow.send(&post(&session, &format!("{body}{padding}"))).await;
+    tokio::task::spawn_blocking(|| SLOW.until_held()).await.unwrap();
+    for _ in 0..10 {
+        assert_eq!(rig.ask(&post("", &call(2, "get"))).await.text(), result(2));
+    }
+    // Of its own session: they wait, and hold up nobody.
+    let mut waiting = Vec::new();
+    for id in 2..6 {
+        let mut client = rig.client().await;
+        client.send(&post(&session, &call(id, "get"))).await;
+        waiting.push(client);
+    }
+    for _ in 0..10 {
+        assert_eq!(rig.ask(&post("", &call(2, "get"))).await.text(), result(2));
+    }
+    assert_eq!(behind.received().len(), 21);
+    SLOW.open();
+    assert_eq!(slow.reply().await.text(), result(1));
+    behind.nth(26).await;
+}
+
+#[tokio::test]
+async fn comments_are_no_progress() {
+    let behind = Behind::start(|_, _| {
+        let mut plays = vec![stream_head("")];
+        for _ in 0..500 {
+            plays.extend([Play::Sleep(Duration::from_millis(20)), chunk(": alive\n\n")]);
+            plays.push(chunk("id: 1\ndata:\n\n"));
+        }
+        plays
+    })
+    .await;
+    let mut config = HttpConfig::default();
+    config.timeouts.idle_stream = Duration::from_millis(200);
+    let rig = Rig::with(behind.address, config, |_| {});
+    let reply = rig.ask(&post("", &call(1, "get"))).await;
+    assert!(reply.text().contains("in time"), "{}", reply.text());
+    assert_eq!(rig.sink.events(), [Event::Intent, Event::Outcome]);
+    assert_eq!(rig.sink.outcomes(), [Outcome::UpstreamFailed]);
+}

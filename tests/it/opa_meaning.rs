@@ -1,0 +1,135 @@
+//! What Rego means is what OPA says, on both engines: `not` with an absent operand, heads, `every`,
+//! and which variables are refused as unsafe.
+//!
+//! The expectations are in `policies/opa_meaning.json`, with the data `DATA` of
+//! `tests/differential/opa.py`, which asks OPA itself about each of them and compares generated
+//! policies besides.
+#![expect(clippy::unwrap_used, reason = "a failing test may panic")]
+
+use bartizan_gate::duty::decision::{Effect, Engine};
+use bartizan_gate::duty::pdp::Pdp as _;
+use bartizan_rego::{
+    Entrypoints, EvalLimits, Module, Policy, PolicyProblem, PolicySources, RegoPdp, code_of,
+};
+use serde_json::{Value, json};
+
+use crate::rego::{Scene, compile, document};
+
+fn cases() -> Vec<Value> {
+    serde_json::from_str(include_str!("policies/opa_meaning.json")).unwrap()
+}
+
+fn policy(rules: &str) -> Result<Policy, Vec<PolicyProblem>> {
+    let sources = PolicySources {
+        modules: vec![Module {
+            path: "p.rego".to_owned(),
+            text: format!("package p\n\n{rules}\n"),
+        }],
+        data: Some(
+            r#"{"m": {"a": "b", "prod": "a"}, "l": ["a", "prod"], "n": {"a": 1}}"#.to_owned(),
+        ),
+        revision: "r1".into(),
+    };
+    let entry = || "data.p.x".to_owned();
+    let entrypoints = Entrypoints { decision: entry(), listing: entry() };
+    Policy::compile(&sources, &entrypoints, &EvalLimits::default())
+}
+
+#[test]
+fn both_engines_mean_what_opa_means() {
+    let mut on_both = 0;
+    for case in cases().iter().filter(|case| case.get("unsafe").is_none()) {
+        let rules = case["rules"].as_str().unwrap();
+        let policy = policy(rules).unwrap();
+        let input = case["input"].to_string();
+        let expected = case.get("value").map_or("undefined".to_owned(), ToString::to_string);
+        let strict = policy.evaluate("data.p.x", &input, Engine::Strict).unwrap();
+        assert_eq!(strict, expected, "{rules}");
+        if policy.obstacles().is_empty() {
+            let compiled = policy.evaluate("data.p.x", &input, Engine::Compiled).unwrap();
+            assert_eq!(compiled, expected, "{rules}");
+            on_both += 1;
+        }
+    }
+    assert!(on_both >= 40, "{on_both}");
+}
+
+#[test]
+fn a_variable_that_opa_calls_unsafe_is_refused_by_name_and_line() {
+    let mut refused = 0;
+    for case in cases().iter().filter(|case| case.get("unsafe").is_some()) {
+        let rules = case["rules"].as_str().unwrap();
+        let name = case["unsafe"].as_str().unwrap();
+        let problems = policy(rules).unwrap_err();
+        let problem = problems.first().unwrap();
+        assert!(problem.message.contains(&format!("`{name}`")), "{rules}: {problem}");
+        let lines: Vec<&str> = rules.lines().collect();
+        let line = usize::try_from(problem.line.unwrap()).unwrap();
+        assert!(lines[line - 3].contains(name), "{rules}: {problem}");
+        assert!(problem.hint.is_some(), "{rules}");
+        refused += 1;
+    }
+    assert!(refused >= 15, "{refused}");
+    let problems = policy("x if not startswith(input.path, data.l[_])").unwrap_err();
+    assert_eq!(code_of(&problems[0]), "unsafe-variable");
+    assert!(problems[0].hint.as_ref().unwrap().contains("every"), "{}", problems[0]);
+}
+
+#[test]
+fn what_opa_accepts_is_not_refused() {
+    for rules in [
+        "x if {\n\tsome i\n\tdata.l[i] == \"a\"\n\tnot input.seen[i]\n}",
+        "x if {\n\tnot input.seen[i]\n\tdata.l[i] == \"a\"\n}",
+        "x if not startswith(lower(data.l[_]), \"z\")",
+        "x if {\n\t[a, b] = data.l\n\tnot a == b\n}",
+        "x if {\n\t{\"k\": k} = input.o\n\tnot k == 1\n}",
+        "x contains [i, e] if {\n\te := data.l[i]\n\tnot e in {\"z\"}\n}",
+        "x := {k: v | some k, v in data.m; not v == \"z\"}",
+        "x if count([1 | some e in data.l; not f(e)]) == 2\n\nf(e) if e == \"z\"",
+        "x if {\n\tsome e in data.l\n\tevery f in data.l { not f == concat(\"\", [e, \"z\"]) }\n}",
+        "x if not f with f as g\n\nf if input.a\n\ng := false",
+    ] {
+        assert_eq!(policy(rules).err(), None, "{rules}");
+    }
+}
+
+/// The places in errors are the author's, although operands move.
+#[test]
+fn an_error_names_the_authors_line() {
+    let rules = "x if {\n\tinput.a\n\tnot startswith(\n\t\tinput.b,\n\t\t\"c\",\n\t)\n\tlower(input.a) == \"a\"\n}";
+    let policy = policy(rules).unwrap();
+    for (input, line) in [(r#"{"a": "a", "b": 1}"#, 5), (r#"{"a": 1, "b": "b"}"#, 9)] {
+        let error = policy.evaluate("data.p.x", input, Engine::Strict).unwrap_err().to_string();
+        assert!(error.contains(&format!("p.rego:{line}: ")), "{error}");
+    }
+}
+
+#[test]
+fn a_restriction_that_an_absent_argument_undoes_keeps_the_policy_from_running() {
+    let deny = "package mcp\ndeny contains {\"code\": \"d\", \"message\": \"m\"} if";
+    let problems =
+        compile(&format!("{deny} not startswith(input.tool.arguments.env, \"dev\")"), None);
+    let problems = problems.unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(code_of(&problems[0]), "absent-operand");
+    assert_eq!((problems[0].file.as_str(), problems[0].line), ("policy.rego", Some(2)));
+    assert!(problems[0].message.contains("input.tool.arguments.env"), "{}", problems[0]);
+
+    // What the hint says denies where the argument is absent.
+    let permit = "permit contains {\"code\": \"p\", \"message\": \"m\"} if input.tool.name";
+    for condition in [
+        "not dev\ndev if startswith(input.tool.arguments.env, \"dev\")",
+        "not startswith(object.get(input.tool.arguments, \"env\", \"\"), \"dev\")",
+    ] {
+        let policy = compile(&format!("{deny} {condition}\n{permit}"), None).unwrap();
+        let pdp = RegoPdp::compiled(policy, 1, 1).unwrap();
+        for (arguments, denied) in [(json!({}), true), (json!({"env": "dev-1"}), false)] {
+            let arguments = document(&arguments.to_string());
+            let scene = Scene::new();
+            let decision = pdp.decide(&scene.call("t", Some(&arguments)));
+            let expected = if denied { Effect::Deny } else { Effect::Permit };
+            assert_eq!(decision.effect, expected, "{condition}");
+        }
+        assert_eq!(pdp.demotion(), None, "{condition}");
+    }
+}
