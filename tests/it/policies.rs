@@ -300,8 +300,8 @@ fn the_baseline_judges_the_flag_service() {
             "{tool} {arguments}"
         );
         let duties: &[&str] = match (effect, *code) {
-            (Deny, _) => &[],
-            (Permit, "reads") => &["calls"],
+            // Refused calls count as calls, too.
+            (Deny, _) | (Permit, "reads") => &["calls"],
             (Permit, _) => &["calls", "writes"],
         };
         assert_eq!(limits(&decision), duties, "{tool} {arguments}");
