@@ -129,6 +129,7 @@ fn firewall(server: SocketAddr, journal: Journal) -> SocketAddr {
         headers: HeaderMap::new(),
         owned_headers: Vec::new(),
         forward_authorization: false,
+        context: Vec::new(),
         ca_pem: None,
         limits: HttpUpstreamLimits::default(),
     });

@@ -35,10 +35,10 @@ fn intent() -> AuditRecord {
     record.target = Some(Target { tool: Some("update_gate".into()), ..Target::default() });
     record.operation = Some(OperationFacts {
         effect: "write",
-        environments: vec!["staging".into()],
+        environments: vec!["staging"].into(),
         name: None,
         environment_source: "arguments",
-        tags: vec!["go-live".into()],
+        tags: vec!["go-live"].into(),
         pack: Some("flags".into()),
     });
     record.decision = Some(DecisionFacts {
@@ -48,8 +48,9 @@ fn intent() -> AuditRecord {
             code: "staging".into(),
             message: "writes to staging are open".into(),
             origin: "policy",
-        }],
-        obligations: vec!["limit:writes".into()],
+        }]
+        .into(),
+        obligations: vec!["limit:writes"].into(),
         policy: "sha256:0af7651916cd43dd8448eb211c80319c".into(),
         engine: "compiled",
     });

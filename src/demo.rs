@@ -29,6 +29,8 @@ pub async fn start(setting: Setting, options: RunOptions) -> Result<Firewall, St
         "listen": "127.0.0.1:0",
         "admin": "127.0.0.1:0",
         "state": setting.state,
+        // The demo shows a record for each attempt.
+        "audit": {"each_refusal": true},
         "servers": {NAME: {
             "path": format!("/{NAME}"),
             "url": setting.upstream,

@@ -525,6 +525,22 @@ mod tests {
     }
 
     #[test]
+    fn faults_are_bounded_and_a_key_is_found_among_many() {
+        let twice = "a: 1\n".repeat(10_000);
+        let mut faults = Vec::new();
+        assert_eq!(read(&twice, &mut faults), None);
+        assert_eq!(faults.len(), FAULTS_MAX);
+
+        let many: Vec<String> = (0..50_000).map(|at| format!("k{at}: []\n")).collect();
+        let mut faults = Vec::new();
+        let text = many.concat() + "k49999: 1\nlast: 1\n";
+        let node = read(&text, &mut faults);
+        let Some(Node { kind: Kind::Map(members), .. }) = node else { panic!("no mapping") };
+        assert_eq!((members.len(), faults.len()), (50_001, 1));
+        assert_eq!(faults[0].path, "k49999");
+    }
+
+    #[test]
     fn depth_is_bounded() {
         for bracket in ["[", "- ", "{a: "] {
             let problems = outcome(&bracket.repeat(DEPTH_MAX + 1)).unwrap_err();

@@ -128,6 +128,7 @@ fn listener(server: SocketAddr, sink: Arc<Sink>) -> Listener {
         headers: HeaderMap::new(),
         owned_headers: Vec::new(),
         forward_authorization: false,
+        context: Vec::new(),
         ca_pem: None,
         limits: HttpUpstreamLimits::default(),
     };

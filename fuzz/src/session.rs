@@ -1,7 +1,7 @@
 //! Invariants of `bartizan_gate::session` over any order of events, checked against a small model
 //! of what is outstanding. The functions here panic if one is broken.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -47,12 +47,18 @@ struct Stage {
     clock: u64,
     /// Calls that were forwarded, in order, settled ones too.
     calls: Vec<CallId>,
-    /// The client's requests that the server has and has not answered.
-    waiting: BTreeSet<String>,
+    /// The client's requests that the server has and has not answered, with their calls.
+    waiting: BTreeMap<String, CallId>,
+    /// Ids that reached the server, as text: `1` and `"1"` are one. None does twice.
+    used: BTreeSet<String>,
+    /// Ids of questions that reached the client.
+    asked_ever: BTreeSet<String>,
     /// The server's requests that the client has and has not answered.
     asked: BTreeSet<String>,
     /// Streams opened and sessions ended: acts without a message.
     bodiless: usize,
+    /// The call of the last step's record.
+    last_outcome: Option<CallId>,
 }
 
 impl Stage {
@@ -67,9 +73,12 @@ impl Stage {
             permits,
             clock: 0,
             calls: Vec::new(),
-            waiting: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            used: BTreeSet::new(),
+            asked_ever: BTreeSet::new(),
             asked: BTreeSet::new(),
             bodiless: 0,
+            last_outcome: None,
         }
     }
 
@@ -171,11 +180,13 @@ impl Stage {
                 if let Some(method) = body.get("method").and_then(Value::as_str) {
                     assert!(self.permits && !refuses(subject(method, &body)), "was denied");
                     if let Some(id) = id {
-                        assert!(self.waiting.insert(id), "an id is in flight twice");
+                        assert!(self.used.insert(alike(&id)), "an id is used twice: {id}");
+                        self.waiting.insert(id, Arc::clone(permitted.call()));
                     }
                     // Which request ended is the named one's business, not the order's.
                     if let Some(id) = cancels {
-                        self.waiting.remove(&id);
+                        let ended = self.waiting.remove(&id);
+                        assert!(ended.is_some(), "cancels nothing in flight: {id}");
                     }
                     self.forwarded(&permitted);
                 } else {
@@ -209,7 +220,8 @@ impl Stage {
                 // A call ended without its answer.
                 let body = read(released.body());
                 let id = body.get("id").map(Value::to_string).unwrap_or_default();
-                assert!(self.waiting.remove(&id), "an error for what nobody asked: {body}");
+                let ended = self.waiting.remove(&id);
+                assert!(ended.is_some(), "an error for what nobody asked: {body}");
             }
             Some(Act::Deliver(released)) => self.delivered(&released, raw, within),
             Some(Act::Drop) => {}
@@ -224,14 +236,18 @@ impl Stage {
             assert_eq!(released.body(), raw, "the bytes are kept");
             assert!(self.permits && !refuses(subject(method, &body)), "was denied");
             if let Some(id) = id {
-                assert!(self.asked.insert(id), "a question is outstanding twice");
+                assert!(self.asked_ever.insert(alike(&id)), "a question's id is used twice");
+                self.asked.insert(id);
             } else if let Some(id) = Self::cancelled(raw) {
                 self.asked.remove(&id);
             }
             return;
         }
         if let Some(id) = id {
-            assert!(self.waiting.remove(&id), "answers what nobody asked: {id}");
+            let call = self.waiting.remove(&id);
+            assert!(call.is_some(), "answers what nobody asked: {id}");
+            // Judged and recorded as the answer to the request that has the id.
+            assert_eq!(self.last_outcome, call, "recorded as another call's");
         } else {
             // An error that could not name its request belongs to its exchange.
             assert!(within.is_some());
@@ -260,27 +276,13 @@ impl Stage {
 
     /// Ends without a message name no id: what the session says to be in flight bounds the model.
     fn resync(&mut self) {
-        let mut left = BTreeSet::new();
-        for id in std::mem::take(&mut self.waiting) {
-            // A request under an id in flight is refused; that is how to ask.
-            if self.is_in_flight(&id) {
-                left.insert(id);
-            }
-        }
-        self.waiting = left;
-    }
-
-    fn is_in_flight(&mut self, id: &str) -> bool {
-        // A probe that the policy never sees if the id is taken.
-        let probe = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"delete"}}"#);
-        let arrival = Arrival { raw: probe.into(), ..Arrival::default() };
-        let step = self.session.client_frame(&self.gate, &arrival, now(self.clock));
-        let reasons = step.audit_record().decision.as_ref().map(|decision| &decision.reasons);
-        reasons.is_some_and(|reasons| reasons.iter().any(|reason| &*reason.code == "duplicate-id"))
+        let session = &self.session;
+        self.waiting.retain(|_, call| session.awaits(call));
     }
 
     /// A record that is not kept: nothing happened, but for what has ended on the way.
     fn record(&mut self, step: Step) -> Option<Act> {
+        self.last_outcome = step.audit_record().call.clone();
         let recorded = step.record(&self.sink);
         count(&self.sink, &mut self.kept);
         match recorded {
@@ -328,6 +330,13 @@ impl Stage {
             assert!(kept.outcomes == 0 || !in_flight.contains(call), "{call} ended and has not");
         }
     }
+}
+
+/// An id without what tells `1` from `"1"`.
+fn alike(id: &str) -> String {
+    let text = serde_json::from_str::<String>(id).unwrap_or_else(|_| id.to_owned());
+    // `1e0` is refused as an id, and `01` as JSON.
+    text
 }
 
 fn read(raw: &[u8]) -> Value {

@@ -157,6 +157,9 @@ fn summary(name: &str, config: &Config, proven: &str, lock: Option<&str>) -> Str
             );
         }
     }
+    for warning in config.warnings() {
+        lines.push(format!("  {:<10} {warning}", "warning"));
+    }
     lines.push(String::new());
     lines.join("\n")
 }

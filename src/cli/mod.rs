@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::policy::prove::child_main;
+use crate::run::diagnostics as run_diagnostics;
 
 mod failure;
 mod run;
@@ -96,6 +97,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Audit(args) => Ok(audit::run(&args)),
         Command::PolicyProve => Ok(child_main(io::stdin().lock(), io::stdout().lock())),
     };
+    run_diagnostics::flush();
     ended.unwrap_or_else(|failure| {
         drop(writeln!(io::stderr().lock(), "{failure}"));
         failure.exit().into()

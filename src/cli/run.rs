@@ -34,7 +34,7 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
 /// Serves `config` until a signal arrives, or, on stdio, the client ends. `wrap` calls it, too.
 pub(super) async fn serve(config: Config) -> Result<Option<ExitReason>, Failure> {
     let options = RunOptions::this_program()?;
-    run::diagnostics(&config.log)?;
+    run::diagnostics::install(&config.log)?;
     let signal = |kind, name: &str| {
         signal(kind).map_err(|error| Failure::failed(name.to_owned(), error.to_string()))
     };

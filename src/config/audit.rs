@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ::http::HeaderName;
 
-use super::form::{bytes, texts_by_name, url, word};
+use super::form::{bytes, flag, texts_by_name, time, url, word};
 use super::headers::headers;
 use super::remote::{RemoteConfig, RemoteKeys};
 use super::secret::Secret;
@@ -17,6 +17,11 @@ use bartizan_gate::duty::pdp::Inputs;
 pub struct AuditConfig {
     /// Size at which a new file begins, bytes (`segment_bytes`).
     pub segment_bytes: u64,
+    /// How long refusals of one kind are counted before their number is recorded
+    /// (`repeat_interval`); absent if each is recorded (`each_refusal`).
+    pub repeat_interval: Option<Duration>,
+    /// Size of all files together at which calls are refused, bytes (`bytes`).
+    pub bytes: u64,
     /// What records keep of the policy's input (`inputs`).
     pub inputs: Inputs,
     /// Where decisions are sent, if anywhere (`decision_logs`).
@@ -52,6 +57,15 @@ impl AuditConfig {
                     "Size at which the journal begins a new file.",
                 )
                 .or(64 << 20),
+            repeat_interval: repeats(s),
+            bytes: s
+                .key(
+                    "bytes",
+                    bytes(1 << 20..=1 << 50),
+                    "Size of all files of the journal together. When it is reached, new calls are \
+                     refused until files are moved elsewhere.",
+                )
+                .or(16 << 30),
             inputs: s
                 .key(
                     "inputs",
@@ -70,6 +84,21 @@ impl AuditConfig {
                 .optional("none"),
         }
     }
+}
+
+/// How long refusals are counted; absent if each is recorded.
+fn repeats(s: &mut Section<'_>) -> Option<Duration> {
+    let interval = s
+        .key(
+            "repeat_interval",
+            time(Duration::from_millis(10)..=Duration::from_hours(1)),
+            "Refusals of one kind by one caller are recorded once, then counted for this time. \
+             See [audit.md](audit.md#refusals-that-repeat).",
+        )
+        .or(Duration::from_secs(10));
+    let each =
+        s.key("each_refusal", flag(), "Records each refusal, however many there are.").or(false);
+    (!each).then_some(interval)
 }
 
 impl DecisionLogsConfig {

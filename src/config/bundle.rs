@@ -46,6 +46,8 @@ pub struct BundleServiceConfig {
     pub bytes: usize,
     /// How often it is asked (`polling`).
     pub polling: PollingConfig,
+    /// Whether a bundle must not be older than the one before it (`revisions: rising`).
+    pub rising: bool,
 }
 
 /// How often a bundle service is asked.
@@ -148,11 +150,20 @@ fn service(s: &mut Section<'_>, url: Option<::http::Uri>) -> Option<BundleServic
         .key("bytes", bytes(1 << 10..=256 << 20), "Size of the bundle as the service sends it.")
         .only(only)
         .or(16 << 20);
+    let rising = s
+        .key(
+            "revisions",
+            word([("any", false), ("rising", true)]),
+            "`rising`: a bundle whose revision is older than that of the one before it is refused, \
+             also after a restart. Revisions must then be numbers or RFC 3339 times, or begin so.",
+        )
+        .only(only)
+        .or(false);
     let polling = s
         .key("polling", defaulted(PollingConfig::read), "How often the service is asked.")
         .only(only)
         .or_empty();
-    Some(BundleServiceConfig { remote: remote?, bytes, polling: polling? })
+    Some(BundleServiceConfig { remote: remote?, bytes, polling: polling?, rising })
 }
 
 impl PollingConfig {

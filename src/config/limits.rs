@@ -37,6 +37,8 @@ pub struct Limits {
     pub connections: usize,
     /// HTTP requests in progress at once, streams included.
     pub requests: usize,
+    /// Refused requests of one caller each second.
+    pub refusals: u32,
     /// Event streams without an end open at once.
     pub streams: usize,
     /// Legacy MCP sessions of one server at once.
@@ -79,6 +81,7 @@ impl Limits {
             bodies_bytes: bodies(s, frame.document.bytes_max),
             connections: connections(s),
             requests: requests(s),
+            refusals: refusals(s),
             streams: s
                 .key(
                     "streams",
@@ -169,6 +172,16 @@ fn bodies(s: &mut Section<'_>, frame_bytes: usize) -> u64 {
         s.problem("bodies_bytes", what, format!("at least {}", show_bytes(least)));
     }
     bodies.max(least)
+}
+
+fn refusals(s: &mut Section<'_>) -> u32 {
+    s.key(
+        "refusals",
+        count(1..=1_000_000),
+        "Refusals of one caller (principal and network address) each second; further ones are \
+         answered with 429, and close the connection.",
+    )
+    .or(1000)
 }
 
 fn connections(s: &mut Section<'_>) -> usize {

@@ -42,6 +42,7 @@ mod servers;
 mod principal;
 mod audit;
 mod log;
+mod warnings;
 mod wrap;
 
 pub use audit::{AuditConfig, DecisionLogsConfig, OtlpConfig};
@@ -64,6 +65,7 @@ pub(crate) use surroundings::read_pem;
 pub use table::DocumentedKey;
 pub use terminate::{IssuerConfig, JwksConfig, TerminateConfig};
 pub use upstream::{ChildUpstream, HttpTransport, HttpUpstream, Inherit, Upstream};
+pub use warnings::Warning;
 pub use wrap::Wrap;
 
 use self::context::Context;

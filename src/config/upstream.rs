@@ -62,6 +62,8 @@ pub struct HttpUpstream {
     /// Whether the client's `Authorization` goes on (`forward_authorization`, or
     /// `oauth.mode: forward`).
     pub forward_authorization: bool,
+    /// Headers of the client's trace context that go on beside `traceparent` (`forward_context`).
+    pub context: Vec<HeaderName>,
     /// Certificates to trust instead of the system's, PEM (`ca_file`).
     pub ca_file: Option<PathBuf>,
     /// For a connection to stand, TLS included (`connect_timeout`).
@@ -155,6 +157,7 @@ impl HttpUpstream {
             )
             .only(only)
             .or(false);
+        let context = context(s, only);
         if forward_authorization && headers.iter().any(is_authorization) {
             let what = "`headers` sets `authorization` too";
             s.problem("forward_authorization", what, "keep one of them");
@@ -178,13 +181,36 @@ impl HttpUpstream {
             let hint = "name the server that is to be protected";
             s.problem("url", "leads back to this program", hint);
         }
-        Some(Self { url, transport, headers, forward_authorization, ca_file, connect_timeout })
+        Some(Self {
+            url,
+            transport,
+            headers,
+            forward_authorization,
+            context,
+            ca_file,
+            connect_timeout,
+        })
     }
 
     /// Whether `headers` sets the credential, so that no client's can go on.
     pub(super) fn sets_authorization(&self) -> bool {
         self.headers.iter().any(is_authorization)
     }
+}
+
+/// Headers of the client's trace context that go on beside `traceparent`.
+fn context(s: &mut Section<'_>, only: Condition) -> Vec<HeaderName> {
+    let names = s
+        .key(
+            "forward_context",
+            list(word([("tracestate", "tracestate"), ("baggage", "baggage")])),
+            "Which of the agent's headers `tracestate` and `baggage` go on to the server. \
+             `traceparent` always does. What they hold is the agent's choice.",
+        )
+        .only(only)
+        .optional("none")
+        .unwrap_or_default();
+    names.into_iter().map(HeaderName::from_static).collect()
 }
 
 fn is_authorization((name, _): &(HeaderName, Secret)) -> bool {

@@ -15,6 +15,7 @@
 pub mod archive;
 mod canonical;
 pub mod manifest;
+pub mod order;
 pub mod members;
 pub mod signature;
 

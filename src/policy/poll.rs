@@ -52,6 +52,8 @@ pub struct BundleService {
     pub signing: Option<Arc<Signing>>,
     /// The file with the last good bundle.
     pub last_good: LastGood,
+    /// Whether a bundle must not be older than the one before it.
+    pub rising: bool,
 }
 
 /// The pauses between requests to a service.
@@ -292,7 +294,8 @@ impl<I: Fn(Arc<RegoPdp>) + Send> Poller<I> {
             Some(refused) => refused.skip.saturating_mul(2),
             None => REFUSED_SKIP,
         };
-        match self.service.prepare(&self.settings, bytes.clone()).await {
+        let prepared = self.service.prepare(&self.settings, bytes.clone()).await;
+        match prepared.and_then(|ready| self.in_order(ready, &digest)) {
             Ok(ready) => {
                 (self.install)(Arc::clone(&ready.pdp));
                 (self.tag, self.active, self.refused) = (tag, Some(digest), None);
@@ -306,6 +309,25 @@ impl<I: Fn(Arc<RegoPdp>) + Send> Poller<I> {
                 let event = PolicyEvent::Rejected { source, candidate, problems };
                 self.monitor.send(event).await;
                 false
+            }
+        }
+    }
+
+    /// Refuses a bundle that is older than the running one, where the order counts. At the start
+    /// the running one is the last good one on disk, so a restart does not forget it.
+    fn in_order(&self, ready: Ready, digest: &Digest) -> Result<Ready, Refused> {
+        if !self.service.rising {
+            return Ok(ready);
+        }
+        let running = self.monitor.answering.as_ref().map(|pdp| pdp.policy().revision());
+        let revision = ready.pdp.policy().revision();
+        match bundle::order::follows(&revision, running.as_deref()) {
+            Ok(()) => Ok(ready),
+            Err(message) => {
+                let hint = Some("publish it with a later revision (`opa build --revision`)".into());
+                let problem = PolicyProblem { file: String::new(), line: None, message, hint };
+                let candidate = format!("`{revision}`, sha256:{}", hex(digest));
+                Err(Refused { candidate, problems: vec![problem] })
             }
         }
     }

@@ -279,6 +279,7 @@ fn http_upstream(
         headers,
         owned_headers,
         forward_authorization: http.forward_authorization,
+        context: http.context.clone(),
         ca_pem,
         limits: HttpUpstreamLimits {
             answer_bytes_max: document.bytes_max,
@@ -347,6 +348,7 @@ fn http_config(config: &Config) -> HttpConfig {
             connections_max: limits.connections,
             h2_connections_max: u64::try_from(limits.connections.div_ceil(8)).unwrap_or(u64::MAX),
             exchanges_max: u64::try_from(limits.requests).unwrap_or(u64::MAX),
+            refusals_max: limits.refusals,
             streams_max: u64::try_from(limits.streams).unwrap_or(u64::MAX),
             sessions_max: limits.sessions,
             body_bytes_max: limits.frame.document.bytes_max,

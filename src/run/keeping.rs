@@ -12,24 +12,47 @@ use tokio::sync::Notify;
 use bartizan_audit::journal::Journal;
 use bartizan_edge::Shared;
 use bartizan_edge::admin::{Component, Readiness};
-use bartizan_gate::evidence::record::AuditRecord;
+use bartizan_gate::evidence::record::{AuditRecord, CallId, Event, Now};
+use bartizan_gate::evidence::repeats::Repeats;
 use bartizan_gate::evidence::step::{AuditSink, Unkept};
 
 /// Delay between two attempts to write to a journal that refuses records.
 const TRY_EVERY: Duration = Duration::from_millis(500);
 
-/// Writes records to the journal and reports refusals to readiness.
+/// Shortest delay between two looks at the counts of refusals.
+const COUNTS_EVERY_MIN: Duration = Duration::from_millis(10);
+
+/// Writes records to the journal, counts refusals that repeat, and reports to readiness when a record
+/// cannot be kept.
 pub(super) struct Keeper {
+    /// Absent where each refusal is recorded.
+    repeats: Option<Repeats>,
     journal: Arc<Journal>,
     readiness: Readiness,
     refused: Arc<Notify>,
 }
 
 impl Keeper {
-    /// A sink that writes to `journal`.
-    pub(super) fn new(journal: &Arc<Journal>, readiness: &Readiness) -> Self {
+    /// A sink that writes to `journal`, and counts refusals over `interval`; without one, each is
+    /// recorded.
+    pub(super) fn new(
+        journal: &Arc<Journal>,
+        readiness: &Readiness,
+        interval: Option<Duration>,
+    ) -> Self {
         let refused = Arc::default();
-        Self { journal: Arc::clone(journal), readiness: readiness.clone(), refused }
+        let repeats = interval.map(Repeats::new);
+        Self { repeats, journal: Arc::clone(journal), readiness: readiness.clone(), refused }
+    }
+
+    /// Records the counts whose interval is over; with `all`, every count.
+    pub(super) fn record_counts(&self, now: Now, all: bool) {
+        let Some(repeats) = &self.repeats else { return };
+        for record in repeats.take(now, all) {
+            if self.keep(&record).is_err() {
+                repeats.put_back(record);
+            }
+        }
     }
 
     /// Starts the task that sets readiness again after the journal recovers. Call it once.
@@ -46,6 +69,17 @@ impl Keeper {
             }
         };
         shared.tasks.spawn(async move { closing.run_until_cancelled(tending).await });
+        let Some(interval) = self.repeats.as_ref().map(Repeats::interval) else { return };
+        let (keeper, closing, clock) = (Arc::clone(self), shared.closing.clone(), shared.clock);
+        // Looked at more often, so that no count waits for two intervals.
+        let mut ticks = tokio::time::interval(interval.div_f64(4.0).max(COUNTS_EVERY_MIN));
+        let counting = async move {
+            loop {
+                ticks.tick().await;
+                keeper.record_counts(clock.now(), false);
+            }
+        };
+        shared.tasks.spawn(async move { closing.run_until_cancelled(counting).await });
     }
 }
 
@@ -57,7 +91,15 @@ impl AuditSink for Keeper {
             // readiness before this thread clears it.
             self.readiness.not_ready(Component::Journal, unkept.cause.clone());
             self.refused.notify_one();
+            if let Some(repeats) = self.repeats.as_ref().filter(|_| record.event != Event::Repeated)
+            {
+                repeats.unkept(record);
+            }
         }
         kept
+    }
+
+    fn count(&self, record: &AuditRecord) -> Option<CallId> {
+        self.repeats.as_ref()?.count(record)
     }
 }

@@ -7,6 +7,7 @@
 
 mod state;
 mod keeping;
+pub mod diagnostics;
 mod services;
 pub mod policies;
 mod terminate;
@@ -30,7 +31,7 @@ use tokio_util::task::TaskTracker;
 
 use self::keeping::Keeper;
 use self::policies::Current;
-use crate::config::{self, Config};
+use crate::config::{Config, Front};
 use bartizan_audit::decisions::{self, DecisionLogs};
 use bartizan_audit::journal::Journal;
 use bartizan_audit::otlp::{self, OtlpConfig};
@@ -109,6 +110,7 @@ impl std::error::Error for StartError {}
 #[must_use]
 pub struct Running {
     shared: Shared,
+    keeper: Arc<Keeper>,
     journal: Arc<Journal>,
     protected: Vec<Arc<Protected>>,
     serving: Serving,
@@ -184,7 +186,7 @@ enum Serving {
 ///
 /// The part that failed. Everything that had started is stopped.
 pub async fn start(mut config: Config, options: RunOptions) -> Result<Running, StartError> {
-    if matches!(config.front, config::Front::Http { .. }) {
+    if matches!(config.front, Front::Http { .. }) {
         descriptors::fit(&mut config)?;
     }
     let clock = Clock::start();
@@ -210,6 +212,9 @@ async fn build(
     boot: &str,
     journal: &Arc<Journal>,
 ) -> Result<Running, StartError> {
+    for warning in config.warnings() {
+        tracing::warn!(at = warning.at, what = warning.what, "configuration");
+    }
     let readiness = Readiness::new();
     readiness.ready(Component::Journal);
     let protected = edges::protected(config)?;
@@ -225,7 +230,7 @@ async fn build(
     };
     let gate = Gate::new(config.gate(boot.into(), state.digest_key), pdp);
     let gate = Arc::new(gate.recording(config.audit.inputs));
-    let keeper = Arc::new(Keeper::new(journal, &readiness));
+    let keeper = Arc::new(Keeper::new(journal, &readiness, config.audit.repeat_interval));
     let shared = Shared {
         gate,
         sink: Arc::<Keeper>::clone(&keeper),
@@ -253,6 +258,7 @@ async fn build(
     }
     Ok(Running {
         shared,
+        keeper,
         journal: Arc::clone(journal),
         protected,
         serving,
@@ -321,7 +327,7 @@ impl Running {
     /// Stops: accepts no new calls, lets calls in progress end within the drain time, then closes
     /// the journal.
     pub async fn stop(self) {
-        let Self { shared, journal, serving, export, drain, .. } = self;
+        let Self { shared, keeper, journal, serving, export, drain, .. } = self;
         shared.closing.cancel();
         shared.tasks.close();
         let drained = async {
@@ -333,77 +339,10 @@ impl Running {
         if tokio::time::timeout(drain, drained).await.is_err() {
             tracing::warn!(drain_ms = %drain.as_millis(), "the drain time passed; calls in progress were ended");
         }
+        keeper.record_counts(shared.now(), true);
         if let Err(unkept) = journal.close(shared.now()) {
             tracing::error!(cause = %unkept.cause, "the journal was not closed in order");
         }
         export.finish().await;
-    }
-}
-
-/// Installs the program's log output; call it once.
-///
-/// # Errors
-///
-/// The filter cannot be parsed.
-pub fn diagnostics(config: &config::LogConfig) -> Result<(), StartError> {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_new(&config.filter).map_err(|error| {
-        StartError::new("log.filter", format!("`{}`: {error}", config.filter))
-            .hint("write a level such as `info`, or `target=level` pairs")
-    })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let set = match config.format {
-        config::LogFormat::Text => builder.with_ansi(false).try_init(),
-        config::LogFormat::Json => builder.json().try_init(),
-    };
-    set.map_err(|error| StartError::new("log", error.to_string()))?;
-    std::panic::set_hook(Box::new(log_panic));
-    Ok(())
-}
-
-/// Logs where a panic happened. The panic's message is left out, because it may contain what a peer
-/// sent.
-fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
-    let place = panic.location().map(ToString::to_string).unwrap_or_default();
-    tracing::error!(
-        place,
-        "internal error (panic); the message or call that it interrupted is refused"
-    );
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Write;
-    use std::sync::{Arc, Mutex};
-
-    use super::*;
-
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn the_log_says_where_a_panic_was_and_not_what_it_said() {
-        let log = Log::default();
-        let writer = log.clone();
-        let subscriber =
-            tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(log_panic));
-        tracing::subscriber::with_default(subscriber, || {
-            std::panic::catch_unwind(|| panic!("a secret")).unwrap_err();
-        });
-        std::panic::set_hook(before);
-        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-        assert!(log.contains(file!()) && !log.contains("secret"), "{log}");
     }
 }

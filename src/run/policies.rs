@@ -23,7 +23,9 @@ use bartizan_edge::Shared;
 use bartizan_edge::admin::{Component, Readiness};
 use bartizan_edge::clock::Clock;
 use bartizan_gate::duty::decision::PolicyRevision;
-use bartizan_gate::evidence::record::{AuditRecord, DecisionFacts, Event, Finding, Now};
+use bartizan_gate::evidence::record::{
+    AuditRecord, DecisionFacts, Event, Finding, Now, ReasonFacts,
+};
 use bartizan_gate::evidence::step::AuditSink;
 use bartizan_rego::{Demotion, Entrypoints, EvalLimits, Policy, PolicyProblem, RegoPdp, RuleQuery};
 use bartizan_sync::lock;
@@ -110,6 +112,7 @@ fn service(
             long: polling.long_polling_timeout,
         },
         signing,
+        rising: config.rising,
     })
 }
 
@@ -266,12 +269,11 @@ fn report(event: &PolicyEvent, sink: &dyn AuditSink, now: Now) {
             (Finding::PolicyReloadRejected, note)
         }
         PolicyEvent::Demoted { demotion } => {
-            let Demotion { revision, question, strict, compiled } = demotion;
+            // Its answers are not logged: they can hold values of the call.
+            let Demotion { revision, question, .. } = demotion;
             tracing::error!(
                 %revision,
                 question,
-                strict,
-                compiled,
                 "the engines disagreed; policy demoted to the strict engine"
             );
             record.decision = Some(about(revision, "strict"));
@@ -303,9 +305,9 @@ fn about(revision: &PolicyRevision, engine: &'static str) -> DecisionFacts {
     DecisionFacts {
         effect: "permit",
         enforced: false,
-        reasons: Vec::new(),
-        obligations: Vec::new(),
-        policy: Arc::clone(revision),
+        reasons: Vec::<ReasonFacts>::new().into(),
+        obligations: Vec::<String>::new().into(),
+        policy: revision.into(),
         engine,
     }
 }

@@ -9,7 +9,8 @@ use super::StartError;
 use crate::config::AuditConfig;
 use ::bartizan_audit;
 use bartizan_audit::journal::{Journal, JournalConfig};
-use bartizan_gate::evidence::record::Now;
+use bartizan_gate::evidence::record::{AuditRecord, Event, Finding, Now};
+use bartizan_gate::evidence::step::AuditSink as _;
 use bartizan_gate::wire::hex::hex;
 
 /// The file in the state directory with the digest key, 32 bytes.
@@ -21,6 +22,8 @@ pub(super) struct StateDirectory {
     directory: PathBuf,
     /// The HMAC key of the digests in records, so that nobody can confirm a guessed value.
     pub(super) digest_key: [u8; KEY_BYTES],
+    /// Whether the key was missing and was made.
+    made_key: bool,
 }
 
 impl StateDirectory {
@@ -40,14 +43,15 @@ impl StateDirectory {
             .create(directory)
             .map_err(|error| failed("cannot be created", error))?;
         let path = directory.join(KEY_FILE);
-        let digest_key = match read_key(&path) {
-            Ok(Some(key)) => key,
+        let (digest_key, made_key) = match read_key(&path) {
+            Ok(Some(key)) => (key, false),
             Ok(None) => {
-                make_key(&path).map_err(|error| failed("its key cannot be created", error))?
+                let key = make_key(&path);
+                (key.map_err(|error| failed("its key cannot be created", error))?, true)
             }
             Err(error) => return Err(failed("its key cannot be read", error)),
         };
-        Ok(Self { directory: directory.to_owned(), digest_key })
+        Ok(Self { directory: directory.to_owned(), digest_key, made_key })
     }
 
     /// Opens the journal and repairs what a crash left behind.
@@ -64,6 +68,7 @@ impl StateDirectory {
         let directory = bartizan_audit::journal_directory(&self.directory);
         let settings = JournalConfig {
             segment_bytes_max: config.segment_bytes,
+            bytes_max: config.bytes,
             ..JournalConfig::new(directory)
         };
         let (journal, recovery) = Journal::open(&settings, boot, now)
@@ -74,6 +79,18 @@ impl StateDirectory {
                 torn = recovery.torn.is_some(),
                 "the journal was not closed in order and has been repaired"
             );
+        }
+        // Only a journal that is older than its key has lost one.
+        if self.made_key && recovery.first_seq > 1 {
+            tracing::warn!("`{KEY_FILE}` was missing and has been made anew");
+            let mut record = AuditRecord::new(Event::Recovery, now);
+            record.note = Some(
+                "`digest.key` was missing and has been made anew: digests of earlier records \
+                 cannot be compared with later ones"
+                    .into(),
+            );
+            let kept = journal.keep(&record.with_finding(Finding::AuditSinkFailure));
+            kept.map_err(|unkept| StartError::new("journal", unkept.cause))?;
         }
         Ok(journal)
     }

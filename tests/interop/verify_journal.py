@@ -34,6 +34,10 @@ for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
 if not lines:
     fail(1, ".", "there is no journal")
 
+EVENTS = (
+    "start stop intent denial outcome notice drop repeated policy recovery gap rotation".split()
+)
+fresh = False  # Only `start` and what follows it in a recovery was read since the last start.
 prev, last_file, owed = "0" * 64, None, {}
 for seq, (file, line, first) in enumerate(lines, 1):
     if first and first != seq:
@@ -57,6 +61,14 @@ for seq, (file, line, first) in enumerate(lines, 1):
     if (record["event"] == "rotation") != (first > 1):
         fail(seq, file, "rotation record missing or misplaced")
     call = record.get("call")
+    if record["event"] not in EVENTS:
+        fail(seq, file, "an unknown event")
+    if record["event"] == "start":
+        fresh = True
+    elif record["event"] not in ("outcome", "recovery", "rotation", "gap"):
+        if record["event"] == "stop" and not fresh and any(owed.values()):
+            fail(seq, file, "stopped with open calls")
+        fresh = False
     if record["event"] == "intent":
         owed[call] = owed.get(call, 0) + 1
     elif record["event"] == "outcome":

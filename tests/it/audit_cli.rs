@@ -77,8 +77,9 @@ fn state() -> (tempfile::TempDir, Journal) {
             code: "wrong-environment".into(),
             message: "production is outside staging".into(),
             origin: "policy",
-        }],
-        obligations: Vec::new(),
+        }]
+        .into(),
+        obligations: Vec::<&str>::new().into(),
         policy: "r1".into(),
         engine: "strict",
     });

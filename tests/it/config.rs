@@ -512,3 +512,27 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_allowed_and_probably_not_meant_is_told() {
+    let told = |text: &str| {
+        let config = Config::parse(text, Path::new("/"), &|_| None).unwrap();
+        config.warnings().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let quiet = "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: s\nservers:\n  a: {url: 'https://h/mcp', headers: {x-key: k}}\n  b: {url: 'http://127.0.0.1:9/mcp', headers: {x-key: k}}\n  c: {url: 'http://h/mcp'}\n";
+    assert_eq!(told(quiet), [""; 0]);
+    let loud = "listen: 0.0.0.0:7070\nlisten_anywhere: true\nadmin: 127.0.0.1:0\nstate: s\notlp: {endpoint: 'http://collector:4318', headers: {x-key: k}}\nservers:\n  a: {url: 'http://h/mcp', headers: {x-key: k}}\n  b: {url: 'http://h/mcp', forward_authorization: true}\n";
+    let warnings = told(loud);
+    for (at, what) in [
+        ("servers.a: ", "no access token is asked for"),
+        ("servers.a.headers: ", "`h` over plain http"),
+        ("servers.b: ", "no access token is asked for"),
+        ("servers.b.forward_authorization: ", "`h` over plain http"),
+        ("otlp.headers: ", "`collector` over plain http"),
+    ] {
+        let found = warnings.iter().any(|it| it.starts_with(at) && it.contains(what));
+        assert!(found, "{at}{what}: {warnings:?}");
+    }
+    assert_eq!(warnings.len(), 5, "{warnings:?}");
+    assert!(warnings.iter().all(|it| !it.contains(": k")), "no credential: {warnings:?}");
+}

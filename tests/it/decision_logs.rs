@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bartizan_audit::decisions::{DecisionLogs, Progress, start};
 use bartizan_audit::journal::Journal;
-use bartizan_gate::evidence::record::{AuditRecord, DecisionFacts};
+use bartizan_gate::evidence::record::{AuditRecord, DecisionFacts, ReasonFacts};
 use bartizan_gate::evidence::step::AuditSink as _;
 use bartizan_outbound::address::Address;
 use bartizan_outbound::service::{Credentials, Service, ServiceConfig};
@@ -208,8 +208,8 @@ fn decided(record: AuditRecord) -> AuditRecord {
     let decision = DecisionFacts {
         effect: "permit",
         enforced: true,
-        reasons: Vec::new(),
-        obligations: Vec::new(),
+        reasons: Vec::<ReasonFacts>::new().into(),
+        obligations: Vec::<&str>::new().into(),
         policy: "sha256:0".into(),
         engine: "strict",
     };

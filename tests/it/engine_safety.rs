@@ -82,6 +82,24 @@ fn an_argument_of_the_wrong_type_does_not_slip_by_a_deny_rule() {
     }
 }
 
+/// C1: the work of built-ins is counted before it is done, alike on both engines.
+#[test]
+fn what_takes_too_many_steps_denies() {
+    let short = r#"{"pattern": "a*", "texts": ["b"]}"#;
+    let pattern = "a*".repeat(8 << 10);
+    let text = "a".repeat(16 << 10);
+    let large = format!(r#"{{"pattern": "{pattern}", "texts": ["{text}"]}}"#);
+    let many = format!(r#"{{"pattern": "{text}", "texts": [{}]}}"#, vec!["\"a\""; 2_000].join(","));
+    for condition in [
+        "glob.match(input.tool.arguments.pattern, [], input.tool.arguments.texts[_])",
+        "{some text in input.tool.arguments.texts; glob.match(input.tool.arguments.pattern, [], text)}",
+        "{some text in input.tool.arguments.texts; startswith(text, input.tool.arguments.pattern)}",
+    ] {
+        let bad = if condition.contains("startswith") { &many } else { &large };
+        errs_on(&format!("{DENY}{condition}"), bad, short);
+    }
+}
+
 #[test]
 fn an_error_counts_wherever_it_happens() {
     let bad = r#"{"key": 1}"#;

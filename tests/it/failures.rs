@@ -360,7 +360,7 @@ impl Program {
         Self { child, said }
     }
 
-    fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         self.said.lock().unwrap().clone()
     }
 
@@ -375,7 +375,7 @@ impl Program {
         })
     }
 
-    fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
@@ -465,9 +465,11 @@ fn what_cannot_be_recorded_does_not_happen() {
     assert_eq!(reply.json()["result"]["n"], 150.0);
     assert_eq!(upstream.received().len(), reached + 1);
     let records = journal(&state);
-    let gap = records.iter().find(|record| record["event"] == "gap").unwrap();
-    assert!(gap["gap"]["refused"].as_u64().unwrap() >= 5, "{gap}");
-    assert_eq!(gap["finding"], "audit_sink_failure");
+    // A short record may have fitted where a longer one did not, and have told of a gap by itself.
+    let gaps: Vec<_> = records.iter().filter(|record| record["event"] == "gap").collect();
+    let refused = gaps.iter().map(|gap| gap["gap"]["refused"].as_u64().unwrap());
+    assert!(refused.sum::<u64>() >= 5, "{gaps:?}");
+    assert!(gaps.iter().all(|gap| gap["finding"] == "audit_sink_failure"), "{gaps:?}");
     assert!(program.said().contains("audit records cannot be written"), "{}", program.said());
     assert_eq!(program.stop(), Some(0));
     let verify = Command::new(env!("CARGO_BIN_EXE_bartizan"))

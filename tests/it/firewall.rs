@@ -201,8 +201,10 @@ impl Firewall {
         }
         let paths: Vec<_> =
             policy.iter().map(|path| format!("{:?}", path.display().to_string())).collect();
+        // Each refusal has a record, for the tests that count them.
+        let each = if setup.top.contains("audit:") { "" } else { "audit: {each_refusal: true}\n" };
         let text = format!(
-            "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {}\npolicy: {{paths: [{}]}}\n{}servers:\n  flags:\n    path: /mcp\n    {}\n{}",
+            "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {}\npolicy: {{paths: [{}]}}\n{each}{}servers:\n  flags:\n    path: /mcp\n    {}\n{}",
             state.display(),
             paths.join(", "),
             setup.top,

@@ -18,4 +18,5 @@ mod resume;
 mod panics;
 mod tls;
 mod admin;
+mod children;
 mod starvation;

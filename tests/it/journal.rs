@@ -386,19 +386,20 @@ fn a_fault_while_rotating_loses_nothing_either() {
 }
 
 #[test]
-fn a_record_too_large_is_refused_and_counted() {
+fn a_record_that_cannot_be_written_is_refused_and_counted() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     let (journal, _) = open(path, 4 << 20);
     let mut large = denial("large");
     large.note = Some("x".repeat(2 << 20).into());
-    assert!(journal.keep(&large).unwrap_err().cause.contains("larger than"));
+    journal.keep(&large).unwrap();
     let mut early = denial("early");
     early.time = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
     assert!(journal.keep(&early).unwrap_err().cause.contains("before 1970"));
     journal.keep(&denial("small")).unwrap();
-    assert_eq!(events(path), ["start", "gap", "denial"]);
-    assert_eq!(entries(path)[1].gap.as_ref().unwrap().refused, 2);
+    assert_eq!(events(path), ["start", "denial", "gap", "denial"]);
+    assert_eq!(entries(path)[2].gap.as_ref().unwrap().refused, 1);
+    assert!(entries(path)[1].note.as_ref().unwrap().len() <= 4096, "cut, not refused");
 }
 
 #[test]
@@ -413,17 +414,23 @@ fn the_last_space_is_for_outcomes() {
     *fixture.free.lock().unwrap() = 999;
     // Free space is looked at after each mebibyte.
     let mut filler = denial("filler");
-    filler.note = Some("x".repeat(600 << 10).into());
-    journal.keep(&filler).unwrap();
-    journal.keep(&filler).unwrap();
+    filler.note = Some("x".repeat(4000).into());
+    let mut kept = 0;
+    while journal.keep(&filler).is_ok() {
+        kept += 1;
+    }
+    assert!(kept >= (1 << 20) / 8000, "{kept}");
     let refused = journal.keep(&intent("c2")).unwrap_err();
     assert_eq!(refused.cause, "less than 1000 bytes of disk are free");
     assert!(journal.keep(&denial("c3")).is_err());
     journal.keep(&outcome("c1")).unwrap();
     *fixture.free.lock().unwrap() = 1000;
     journal.keep(&intent("c4")).unwrap();
-    let expected = ["start", "intent", "denial", "rotation", "denial", "outcome", "gap", "intent"];
-    assert_eq!(events(path), expected);
+    let expected = ["start", "intent", "denial", "outcome", "gap", "intent"];
+    let mut found = events(path);
+    found.retain(|event| event != "rotation");
+    found.dedup();
+    assert_eq!(found, expected);
     verify(path, Extent::Whole).unwrap();
 }
 
@@ -737,7 +744,7 @@ proptest! {
         let mut record = denial("c1");
         record.target = Some(Target { tool: Some(tool.as_str().into()), ..Target::default() });
         record.note = Some(note.clone().into());
-        record.hidden = hidden.iter().map(|name| name.as_str().into()).collect();
+        record.hidden = hidden.iter().collect();
         journal.keep(&record).unwrap();
         let text = std::fs::read_to_string(&segments(directory.path())[0]).unwrap();
         prop_assert_eq!(text.lines().count(), 2);

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -91,6 +92,8 @@ enum Era {
 
 /// A server that principals talk to, each in a session of its own.
 struct Stage {
+    /// The id of the last call.
+    id: Cell<u32>,
     gate: Gate,
     server: Arc<Protected>,
     era: Era,
@@ -119,6 +122,7 @@ impl Stage {
         let pack = Pack::read(PACK.as_bytes()).unwrap();
         let facts = Server { pack: Some(Arc::new(pack)), ..Server::default() };
         Self {
+            id: Cell::new(0),
             gate: Gate::new(config, Arc::new(RegoPdp::strict(policy, 1))),
             server: Arc::new(Protected::new(facts, RefusalForm::Error)),
             era,
@@ -144,7 +148,9 @@ impl Stage {
                 "io.modelcontextprotocol/clientCapabilities": {},
             });
         }
-        let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+        self.id.set(self.id.get().saturating_add(1));
+        let id = self.id.get();
+        let call = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
         let arrival = Arrival { raw: call.to_string().into(), ..Arrival::default() };
         let step = session.client_frame(&self.gate, &arrival, self.time());
         let operation = step.audit_record().operation.clone().unwrap();
@@ -173,7 +179,7 @@ impl Stage {
     fn answers(&self, session: &mut Session, answer: &Value, kept: bool) {
         let mut message = answer.clone();
         message["jsonrpc"] = "2.0".into();
-        message["id"] = 1.into();
+        message["id"] = self.id.get().into();
         let step = session.server_frame(&self.gate, &message.to_string().into(), self.time());
         let sink = if kept { Sink::default() } else { Sink::refusing() };
         assert_eq!(step.record(&sink).is_ok(), kept);

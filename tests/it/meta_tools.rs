@@ -211,6 +211,16 @@ fn a_call_is_classified_by_the_operation_that_it_selects() {
         ),
         (
             "http",
+            r#"{"method":"POST","path":"/v1/flags/x/toggle?environment=qa","body":"{\"environments\":{\"dev\":true}}"}"#,
+            "http/POST /v1/flags/{id}/toggle destructive [*] unreadable",
+        ),
+        (
+            "http",
+            r#"{"method":"GET","path":"/v1/flags?limit=5"}"#,
+            "http/GET /v1/flags read [] none",
+        ),
+        (
+            "http",
             r#"{"method":"POST","path":"/v1/flags/x/toggle","body":"{\"environments\":{\"dev\":1},\"environments\":{}}"}"#,
             "http/POST /v1/flags/{id}/toggle destructive [*] unreadable",
         ),

@@ -209,8 +209,9 @@ fn decision(effect: &'static str) -> DecisionFacts {
             code: "wrong-environment".into(),
             message: "production is outside staging".into(),
             origin: "policy",
-        }],
-        obligations: vec!["limit:writes".into()],
+        }]
+        .into(),
+        obligations: vec!["limit:writes"].into(),
         policy: "r1".into(),
         engine: "strict",
     }
@@ -411,7 +412,7 @@ async fn strangers_cannot_choose_ids_or_sizes() {
     fixture.journal.keep(&large).unwrap();
     let spans = fixture.receiver.spans(1).await;
     assert_eq!(spans[0].name.len(), 128 + 1 + 128);
-    assert_eq!(attribute(&spans[0], "gen_ai.tool.name").unwrap().len(), 1024);
+    assert!(attribute(&spans[0], "gen_ai.tool.name").unwrap().len() <= 512);
     fixture.end().await;
 }
 

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
@@ -137,7 +138,7 @@ impl Stage {
 
     /// Begins a session, or `initialize`s again in `session`; gives the id that the agent knows.
     fn begin(&self, session: &str) -> String {
-        let body = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+        let body = json!({"jsonrpc": "2.0", "id": next_id(), "method": "initialize", "params": {
             "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"},
         }});
         let named = named(session);
@@ -161,6 +162,12 @@ impl Stage {
     }
 }
 
+/// An id that no request has had.
+fn next_id() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 fn named(session: &str) -> String {
     if session.is_empty() { String::new() } else { format!("Mcp-Session-Id: {session}\r\n") }
 }
@@ -179,7 +186,7 @@ fn call(tool: &str, project: &str, meta: &Value) -> String {
     if meta.as_object().is_some_and(|meta| !meta.is_empty()) {
         params["_meta"] = meta.clone();
     }
-    json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string()
+    json!({"jsonrpc": "2.0", "id": next_id(), "method": "tools/call", "params": params}).to_string()
 }
 
 fn passed(reply: &Reply) -> bool {

@@ -78,6 +78,10 @@ struct Simulation {
     in_flight: BTreeMap<u64, CallId>,
     /// Server requests that the client has not answered.
     asked: BTreeSet<u64>,
+    /// Ids of server requests that were delivered.
+    asked_ever: BTreeSet<u64>,
+    /// When requests ended that still count as in flight.
+    cancelled: Vec<Duration>,
     limited_at: Vec<Duration>,
     next_id: u64,
     revision: u64,
@@ -116,6 +120,8 @@ impl Simulation {
             now: Now { uptime: Duration::ZERO, wall: SystemTime::UNIX_EPOCH },
             in_flight: BTreeMap::new(),
             asked: BTreeSet::new(),
+            asked_ever: BTreeSet::new(),
+            cancelled: Vec::new(),
             limited_at: Vec::new(),
             next_id: 0,
             revision: 0,
@@ -191,7 +197,7 @@ impl Simulation {
             self.next_id += 1;
             self.next_id
         };
-        let full = self.session.in_flight().len() >= IN_FLIGHT_MAX;
+        let full = self.is_full();
         let text = format!(
             "{{ \"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/call\",\"params\":{{\"name\":\"{tool}\",\"arguments\":{{\"n\":1e2}}}}}}"
         );
@@ -250,11 +256,17 @@ impl Simulation {
         }
     }
 
+    fn is_full(&mut self) -> bool {
+        let now = self.now.uptime;
+        self.cancelled.retain(|end| now.saturating_sub(*end) < Duration::from_secs(30));
+        self.session.in_flight().len() + self.cancelled.len() >= IN_FLIGHT_MAX
+    }
+
     fn notify(&mut self) {
         let denied = self.random.below(3) == 0;
         let method = if denied { "notifications/denied" } else { "notifications/initialized" };
+        let full = self.is_full();
         let act = self.client(format!("{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\"}}")).0;
-        let full = self.session.in_flight().len() > IN_FLIGHT_MAX;
         match act {
             Some(Act::Forward(permitted)) => {
                 if denied || full {
@@ -284,11 +296,13 @@ impl Simulation {
         );
         if let Some(Act::Forward(permitted)) = self.client(text).0 {
             self.in_flight.remove(&id);
+            self.cancelled.push(self.now.uptime);
             let call = permitted.call().clone();
             self.settle(|session, now| session.upstream_accepted(&call, now));
         } else if self.sink.refusing.load(Ordering::Relaxed) {
             // The cancellation was not recorded and not sent, but its request counts as ended.
             self.in_flight.remove(&id);
+            self.cancelled.push(self.now.uptime);
         }
     }
 
@@ -330,20 +344,23 @@ impl Simulation {
     }
 
     fn server_request(&mut self) {
-        let id = self.below(8);
+        let id = if self.random.below(4) == 0 { self.below(8) } else { self.step };
         let method = *self.random.pick(&["roots/list", "sampling/createMessage", "ping"]).unwrap();
         let known = self.asked.contains(&id);
+        let used = self.asked_ever.contains(&id);
         let text =
             format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"{method}\",\"params\":{{}}}}");
         match self.server(text) {
             Some(Act::Deliver(_)) => {
-                if known || method == "sampling/createMessage" {
+                if used || method == "sampling/createMessage" {
                     self.fail("a server request passed that must not");
                 }
                 self.asked.insert(id);
+                self.asked_ever.insert(id);
             }
             Some(Act::Forward(permitted)) => {
-                if method != "sampling/createMessage" && self.asked.len() < IN_FLIGHT_MAX {
+                let fits = !used && self.asked.len() < IN_FLIGHT_MAX;
+                if method != "sampling/createMessage" && fits {
                     self.fail("a permitted server request was refused");
                 }
                 assert!(permitted.body().windows(7).any(|part| part == b"\"error\""));
@@ -354,7 +371,8 @@ impl Simulation {
     }
 
     fn client_answer(&mut self) {
-        let id = self.below(8);
+        let index = self.below(8);
+        let id = self.asked.iter().nth(index as usize).copied().unwrap_or(index);
         let outstanding = self.asked.remove(&id);
         let denied = self.random.below(4) == 0;
         let result = if denied { "{\"denied\":true}" } else { "{}" };
@@ -381,6 +399,7 @@ impl Simulation {
         }
         self.in_flight.remove(&id);
         if self.random.below(2) == 0 {
+            self.cancelled.push(self.now.uptime);
             self.settle(|session, now| session.client_gone(&call, now));
         } else {
             let failure = UpstreamFailure::EndedEarly;
@@ -471,7 +490,8 @@ impl Simulation {
     }
 }
 
-fn number(name: &str, default: u64) -> u64 {
+/// The number in an environment variable.
+pub(crate) fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 

@@ -67,6 +67,7 @@ fn event() -> impl Strategy<Value = ServerEvent> {
             id: id.map(Into::into),
             retry,
             comment: comment.map(Into::into),
+            stray: None,
         })
         .prop_filter("says something", |event| *event != ServerEvent::default())
 }
@@ -109,6 +110,7 @@ proptest! {
             id: Some(id.into()),
             retry: Some(u64::MAX),
             comment: Some(comment.into()),
+            stray: None,
         };
         let mut out = BytesMut::new();
         write(&event, &mut out);

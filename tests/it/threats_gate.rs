@@ -1354,11 +1354,11 @@ fn a_task_of_another_principal_is_unknown() {
     let [mut one, mut other] = Conversation::with_one_server(["one", "other"]);
     one.client(&request(1, "tools/call", json!({"name": "x", "task": {}}))).unwrap();
     one.server(&result(1, json!({"task": {"taskId": "t"}}))).unwrap();
-    for method in ["tasks/get", "tasks/result", "tasks/cancel"] {
+    for (id, method) in [(2, "tasks/get"), (3, "tasks/result"), (4, "tasks/cancel")] {
         let refusal = other.client(&request(1, method, json!({"taskId": "t"}))).unwrap_err();
         assert_eq!(refusal["error"]["code"], -32602, "{method}");
-        one.client(&request(2, method, json!({"taskId": "t"}))).unwrap();
-        one.server(&result(2, json!({}))).unwrap();
+        one.client(&request(id, method, json!({"taskId": "t"}))).unwrap();
+        one.server(&result(id, json!({}))).unwrap();
     }
     let status = notice("notifications/tasks/status", json!({"taskId": "t", "status": "working"}));
     one.server(&status).unwrap();

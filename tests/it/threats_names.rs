@@ -263,6 +263,31 @@ fn a_member_name_with_a_control_character_is_refused_wherever_it_stands() {
 }
 
 #[test]
+fn what_says_the_era_and_the_request_has_no_look_alike() {
+    // A4 to A6: `params._meta` is read by the gate, too.
+    let (firewall, _slot) = open("");
+    for name in [
+        "IO.modelcontextprotocol/protocolVersion",
+        "io.modelcontextprotocol/protocolversion",
+        "io.modelcontextprotocol/protocolVersion\u{200b}",
+        "io.modelcontextprotocol\u{ff0f}protocolVersion",
+        "io.modelcontextprotocol/ClientCapabilities",
+        "io.modelcontextprotocol/clientinfo",
+        "ProgressToken",
+        "progressTo\u{212a}en",
+    ] {
+        let params = json!({"name": "get_flag", "_meta": {name: "2026-07-28"}});
+        let reply = ask(&firewall, "tools/call", &params);
+        assert_eq!((reply.status, reply.code()), (400, -32600), "{name:?} {}", reply.text());
+    }
+    assert_eq!(firewall.received().len(), 0);
+    assert_eq!(last_reason(&firewall, 1), "look-alike-name");
+    let params =
+        json!({"name": "get_flag", "_meta": {"progressToken": 1, "Name": 1, "vendor/x": 2}});
+    assert_eq!(ask(&firewall, "tools/call", &params).code(), 0);
+}
+
+#[test]
 fn a_name_that_readers_read_differently_is_refused_before_the_policy() {
     // A9, A17 (P10): also where the policy permits everything.
     let (firewall, _slot) = open("");

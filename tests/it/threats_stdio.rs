@@ -197,10 +197,19 @@ fn a_line_is_one_message_to_every_reader() {
     let mut wrapped = Wrapped::start(ANSWERING);
     let mut expected = Vec::new();
     let (mut wrong, mut denied) = (Vec::new(), 0);
-    for (name, line, fate) in lines() {
+    for (id, (name, line, fate)) in (100..).zip(lines()) {
+        // No id comes twice.
+        let renumbered = |text: &str| text.replace("\"id\":1", &format!("\"id\":{id}"));
+        let (line, fate) = match fate {
+            Fate::Passes(read) => {
+                let line = renumbered(std::str::from_utf8(&line).unwrap()).into_bytes();
+                (line, Fate::Passes(renumbered(&read)))
+            }
+            other @ (Fate::Refused(_) | Fate::Nothing) => (line, other),
+        };
         wrapped.send(&line);
         // Whatever the line does, the next one is answered after it, and by itself.
-        let mark = get_flag(7);
+        let mark = get_flag(1000 + id);
         wrapped.send(&mark);
         if let Fate::Passes(read) = &fate {
             expected.extend_from_slice(format!("{read}\n").as_bytes());
@@ -209,7 +218,7 @@ fn a_line_is_one_message_to_every_reader() {
         if !matches!(fate, Fate::Nothing) {
             let got = wrapped.receive();
             let fits = match &fate {
-                Fate::Passes(_) => got == answered(1),
+                Fate::Passes(_) => got == answered(id),
                 Fate::Refused(code) => {
                     denied += 1;
                     got.starts_with(r#"{"jsonrpc":"2.0","id":null,"error":"#)
@@ -222,7 +231,7 @@ fn a_line_is_one_message_to_every_reader() {
                 wrong.push(format!("{name}: the client got {got}"));
             }
         }
-        if wrapped.receive() != answered(7) {
+        if wrapped.receive() != answered(1000 + id) {
             wrong.push(format!("{name}: the line after it was lost"));
             break;
         }
@@ -233,11 +242,12 @@ fn a_line_is_one_message_to_every_reader() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let ended = wrapped.end();
     let records = wrapped.journal();
     let denials: Vec<_> = records.iter().filter(|record| record["event"] == "denial").collect();
-    assert_eq!(denials.len(), denied);
+    assert_eq!(denials.len() + repeated(&records), denied);
     assert!(denials.iter().all(|record| record["finding"] == "malformed_frame"), "{denials:?}");
-    let (rest, _, status) = wrapped.end();
+    let (rest, _, status) = ended;
     assert_eq!((rest, status.code()), (Vec::new(), Some(0)));
 }
 
@@ -392,6 +402,12 @@ fn a_child_that_dies_is_named_and_its_calls_are_answered() {
     assert!(log.contains("ended by itself: exit status: 3"), "{log}");
 }
 
+/// How many further refusals the records count.
+fn repeated(records: &[Value]) -> usize {
+    let counts = records.iter().filter_map(|record| record["repeated"].as_u64());
+    usize::try_from(counts.sum::<u64>()).unwrap()
+}
+
 #[test]
 fn what_is_no_frame_never_reaches_the_client() {
     let noise = r#"
@@ -410,7 +426,8 @@ cat > /dev/null
     let (rest, _, _) = wrapped.end();
     assert_eq!(rest, Vec::<String>::new());
     let dropped = wrapped.journal();
-    assert_eq!(dropped.iter().filter(|record| record["event"] == "drop").count(), 7);
+    let recorded = dropped.iter().filter(|record| record["event"] == "drop").count();
+    assert_eq!(recorded + repeated(&dropped), 7);
 }
 
 #[test]
@@ -435,10 +452,11 @@ fn a_legal_body_becomes_one_line() {
         ("\u{20}", "\"\u{2029}\u{feff}\""),
     ]) {
         let body = format!(
-            "{end}{{{end}\"jsonrpc\":\"2.0\",\"method\":\"tools/call\",\"params\":{{\"name\":\"get_flag\",\"arguments\":{{\"key\":{text},\"x\":{end}{smuggled}{end}}}}},{end}\"id\":\"c\"{end}}}{end}"
+            "{end}{{{end}\"jsonrpc\":\"2.0\",\"method\":\"tools/call\",\"params\":{{\"name\":\"get_flag\",\"arguments\":{{\"key\":{text},\"x\":{end}{smuggled}{end}}}}},{end}\"id\":\"c{number}\"{end}}}{end}"
         );
         let reply = firewall.send(&post(body, &headers));
-        assert_eq!(reply.text(), r#"{"jsonrpc":"2.0","result":{},"id":"c"}"#, "{end:?}");
+        let expected = format!(r#"{{"jsonrpc":"2.0","result":{{}},"id":"c{number}"}}"#);
+        assert_eq!(reply.text(), expected, "{end:?}");
         let text = text.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029");
         lines.push(format!(
             "{{\"jsonrpc\":\"2.0\",\"method\":\"tools/call\",\"params\":{{\"name\":\"get_flag\",\"arguments\":{{\"key\":{text},\"x\":{smuggled}}}}},\"id\":{number}}}"

@@ -74,7 +74,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("Instant::now", &["crates/edge/src/clock.rs", "crates/outbound/src/pool.rs"]),
     ("SystemTime::now", &["crates/edge/src/clock.rs"]),
     ("tar", &["src/policy/bundle/archive.rs"]),
-    ("rmcp", &["crates/demo/src/", "crates/peer/src/", "src/lock/ask.rs"]),
+    ("rmcp", &["crates/demo/src/", "crates/peer/src/", "src/lock/"]),
     ("notify", &["src/policy/watch.rs"]),
     ("saphyr_parser", &["src/yaml.rs"]),
     ("clap", &["src/cli/"]),

@@ -87,6 +87,17 @@ pub enum ChainFault {
         /// The id of the call.
         call: String,
     },
+    /// The record's event is none that this program knows. A journal whose records it does not
+    /// understand cannot be called whole.
+    UnknownEvent {
+        /// The event.
+        event: String,
+    },
+    /// The journal was closed in order while a call had no outcome.
+    StoppedWithOpenCall {
+        /// The id of the call.
+        call: String,
+    },
     /// An intent without outcome, although its run ended and a later run should have recorded an
     /// unknown outcome for it.
     Unsettled {
@@ -111,6 +122,10 @@ impl fmt::Display for ChainFault {
             Self::OpenCalls => f.write_str("`open` does not list the calls that were open"),
             Self::OutcomeWithoutIntent { call } => {
                 write!(f, "outcome of call `{call}`, which is not open")
+            }
+            Self::UnknownEvent { event } => write!(f, "unknown event `{event}`"),
+            Self::StoppedWithOpenCall { call } => {
+                write!(f, "the journal was closed while call `{call}` had no outcome")
             }
             Self::Unsettled { call } => {
                 write!(f, "intent of call `{call}` never got its outcome, though its run ended")

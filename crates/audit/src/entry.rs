@@ -26,6 +26,7 @@ pub struct JournalRecord {
     pub uptime_us: u64,
     pub call: Option<String>,
     pub principal: Option<String>,
+    pub peer: Option<String>,
     pub server: Option<String>,
     pub direction: Option<String>,
     pub protocol: Option<ProtocolRecord>,
@@ -39,6 +40,8 @@ pub struct JournalRecord {
     pub error_type: Option<String>,
     #[serde(default)]
     pub hidden: Vec<String>,
+    #[serde(default)]
+    pub hidden_more: u64,
     pub bytes: Option<u64>,
     pub digest: Option<String>,
     pub duration_us: Option<u64>,
@@ -52,6 +55,10 @@ pub struct JournalRecord {
     pub input: Option<serde_json::Value>,
     #[serde(default)]
     pub input_left_out: Vec<String>,
+    #[serde(default)]
+    pub input_left_out_more: u64,
+    pub repeated: Option<u64>,
+    pub since: Option<String>,
     pub note: Option<String>,
 }
 

@@ -20,7 +20,7 @@ use bartizan_gate::evidence::step::{AuditSink, Unkept};
 use super::recover::{self, JournalError, Recovery, at};
 use super::segment::{self, SegmentDirectory, Store};
 use super::tail::Follower;
-use super::writer::{Writer, encode};
+use super::writer::{Said, Writer, encode};
 
 pub use super::writer::{JournalConfig, OPEN_CALLS_MAX, OPEN_LISTED_MAX};
 
@@ -107,11 +107,7 @@ impl Journal {
     /// `stop` could not be written or flushed.
     pub fn close(&self, now: Now) -> Result<(), Unkept> {
         let record = AuditRecord::new(Event::Stop, now);
-        let kept = match self.writer.lock() {
-            Ok(mut writer) => writer.close(&record),
-            Err(_) => Err(PANICKED.to_owned()),
-        };
-        self.announce(kept)
+        self.write(|writer| writer.close(&record))
     }
 
     /// Tries to write again after refusals, by recording the gap that they left.
@@ -120,11 +116,7 @@ impl Journal {
     ///
     /// Records can still not be written.
     pub fn mend(&self, now: Now) -> Result<(), Unkept> {
-        let mended = match self.writer.lock() {
-            Ok(mut writer) => writer.mend(now),
-            Err(_) => Err(PANICKED.to_owned()),
-        };
-        self.announce(mended)
+        self.write(|writer| writer.mend(now))
     }
 
     /// The journal's directory.
@@ -157,10 +149,16 @@ impl Journal {
         body.clear();
         body.shrink_to(BODY_BYTES_KEPT);
         let encoded = encode(record, body);
-        let kept = match self.writer.lock() {
-            Ok(mut writer) => writer.keep(record, encoded.map(|()| body.as_slice())),
-            Err(_) => Err(PANICKED.to_owned()),
+        self.write(|writer| writer.keep(record, encoded.map(|()| body.as_slice())))
+    }
+
+    /// Runs `what` under the lock, and logs afterwards.
+    fn write(&self, what: impl FnOnce(&mut Writer) -> Result<u64, String>) -> Result<(), Unkept> {
+        let (kept, said) = match self.writer.lock() {
+            Ok(mut writer) => (what(&mut writer), std::mem::take(&mut writer.said)),
+            Err(_) => (Err(PANICKED.to_owned()), Vec::new()),
         };
+        said.into_iter().for_each(Said::log);
         self.announce(kept)
     }
 

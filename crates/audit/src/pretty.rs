@@ -36,6 +36,11 @@ pub fn line(entry: &JournalRecord, colour: Colour) -> String {
     }
     push_part(&mut out, " ", entry.target_name());
     push_part(&mut out, " by ", entry.principal.as_deref());
+    push_part(&mut out, " from ", entry.peer.as_deref());
+    if let Some(repeated) = entry.repeated {
+        write!(out, " {repeated} times more").unwrap_or_default();
+        push_part(&mut out, " since ", entry.since.as_deref());
+    }
     if let Some(decision) = &entry.decision {
         push_reasons(&mut out, decision);
     }
@@ -43,7 +48,9 @@ pub fn line(entry: &JournalRecord, colour: Colour) -> String {
     push_part(&mut out, " finding ", entry.finding.as_deref());
     push_part(&mut out, " layer ", entry.maestro.as_ref().map(|maestro| maestro.layer.as_str()));
     if !entry.hidden.is_empty() {
-        write!(out, " hides {}:", entry.hidden.len()).unwrap_or_default();
+        let listed = u64::try_from(entry.hidden.len()).unwrap_or(u64::MAX);
+        let hidden = listed.saturating_add(entry.hidden_more);
+        write!(out, " hides {hidden}:").unwrap_or_default();
         push_some(&mut out, entry.hidden.iter().map(String::as_str));
     }
     if let Some(gap) = &entry.gap {

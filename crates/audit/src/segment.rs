@@ -29,6 +29,10 @@ pub trait Store: Send {
     fn begin_segment(&mut self, first_seq: u64) -> io::Result<()>;
     /// Free space of the file system for this user, bytes.
     fn free_bytes(&self) -> io::Result<u64>;
+    /// Size of all segments together, bytes.
+    fn total_bytes(&self) -> io::Result<u64> {
+        Ok(0)
+    }
     /// Flushes written data to the disk (`fsync`).
     fn sync(&mut self) -> io::Result<()>;
 }
@@ -98,6 +102,19 @@ impl Store for SegmentDirectory {
     fn free_bytes(&self) -> io::Result<u64> {
         let status = rustix::fs::statvfs(&self.path)?;
         Ok(status.f_bavail.saturating_mul(status.f_frsize))
+    }
+
+    fn total_bytes(&self) -> io::Result<u64> {
+        let mut total = 0_u64;
+        for segment in list(&self.path)? {
+            match std::fs::metadata(&segment.path) {
+                Ok(file) => total = total.saturating_add(file.len()),
+                // Moved elsewhere since the directory was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(total)
     }
 
     fn sync(&mut self) -> io::Result<()> {

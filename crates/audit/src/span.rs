@@ -73,7 +73,7 @@ impl Assembler {
                 }
                 self.ended(intent.as_ref(), &entry)
             }
-            ("denial" | "drop", _) => vec![self.server_span(&entry, &entry)],
+            ("denial" | "drop" | "repeated", _) => vec![self.server_span(&entry, &entry)],
             _ => Vec::new(),
         }
     }
@@ -110,9 +110,16 @@ impl Assembler {
     /// response.
     fn server_span(&self, first: &JournalRecord, last: &JournalRecord) -> SpanData {
         let caller = parent(first).or_else(|| parent(last));
-        let key = first.call.clone().unwrap_or_else(|| first.seq.to_string());
+        let key = match &first.call {
+            // The call is that of a refusal with a span of its own.
+            Some(call) if first.event == "repeated" => format!("{call}/{}", first.seq),
+            Some(call) => call.clone(),
+            None => first.seq.to_string(),
+        };
         let trace_id =
             caller.map_or_else(|| TraceId::from_bytes(digest("trace", first, &key)), |p| p.0);
+        // A message that was withheld may belong to a call that has a span of its own.
+        let span_key = if first.event == "drop" { format!("{key}\n{}", first.seq) } else { key };
         let end = time(last);
         let start = match (first.seq == last.seq, last.duration_us, first.duration_us) {
             (_, Some(micros), _) => back(end, micros),
@@ -131,7 +138,7 @@ impl Assembler {
         attributes.text("network.transport", transport);
         attributes.text("bartizan.principal", first.principal.as_deref());
         SpanData {
-            span_context: context(trace_id, SpanId::from_bytes(digest("server", first, &key))),
+            span_context: context(trace_id, SpanId::from_bytes(digest("server", first, &span_key))),
             parent_span_id: caller.map_or(SpanId::INVALID, |parent| parent.1),
             parent_span_is_remote: caller.is_some(),
             span_kind: SpanKind::Server,
@@ -183,7 +190,7 @@ fn name(entry: &JournalRecord) -> Cow<'static, str> {
 /// `error.type` of a span that ended with an error.
 fn error_type(entry: &JournalRecord) -> Option<&str> {
     let given = entry.error_type.as_deref();
-    if matches!(entry.event.as_str(), "denial" | "drop") {
+    if matches!(entry.event.as_str(), "denial" | "drop" | "repeated") {
         return Some(given.unwrap_or("refused"));
     }
     match entry.outcome.as_deref() {
@@ -209,6 +216,7 @@ impl Attributes {
     fn audit(&mut self, first: &JournalRecord, last: &JournalRecord) {
         self.text("bartizan.event", Some(&last.event));
         self.text("bartizan.call", first.call.as_deref());
+        self.number("bartizan.repeated", last.repeated);
         self.text("bartizan.boot", Some(&first.boot));
         self.number("bartizan.seq", Some(last.seq));
         let decision = first.decision.as_ref().or(last.decision.as_ref());
@@ -253,7 +261,8 @@ impl Attributes {
             );
         }
         if !last.hidden.is_empty() {
-            self.number("bartizan.hidden.count", u64::try_from(last.hidden.len()).ok());
+            let listed = u64::try_from(last.hidden.len()).unwrap_or(u64::MAX);
+            self.number("bartizan.hidden.count", Some(listed.saturating_add(last.hidden_more)));
         }
     }
 

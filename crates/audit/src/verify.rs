@@ -11,8 +11,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::chain::{self, ChainFault, HashChain, Link};
+use super::inert;
 use super::recover::Damage;
 use super::segment::{self, LineReader, Piece, Segment};
+use bartizan_gate::evidence::record::Event;
+
+/// Characters of an unknown event that an error shows.
+const EVENT_CHARS_SHOWN: usize = 40;
 
 /// What a verified journal contains.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -199,6 +204,11 @@ impl<'a> JournalWalk<'a> {
             Err(ChainFault::Changed) => return Err(self.find_changed(path, seq)),
             Err(fault) => return Err(damage(path, seq, fault)),
         };
+        if Event::named(&link.event).is_none() {
+            let mut event = String::new();
+            inert::push(&mut event, &link.event, EVENT_CHARS_SHOWN);
+            return Err(damage(path, seq, ChainFault::UnknownEvent { event }));
+        }
         let first = lines.start() == 0;
         if (link.event == "rotation") != (first && seq > 1) {
             return Err(damage(path, seq, ChainFault::Rotation));
@@ -270,6 +280,13 @@ impl OpenCalls {
         let damage = |fault| Damage { path: path.to_owned(), seq, fault };
         match (&*link.event, &link.call) {
             ("start", _) => self.settling = true,
+            ("stop", _) if !self.settling => {
+                let oldest = self.open.iter().min_by_key(|(_, awaited)| awaited.seq);
+                if let Some((call, _)) = oldest {
+                    let call = call.clone();
+                    return Err(damage(ChainFault::StoppedWithOpenCall { call }));
+                }
+            }
             ("rotation", _) if first => {
                 self.elided = link.open_elided;
                 for call in &link.open {

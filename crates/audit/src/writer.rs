@@ -5,13 +5,15 @@
 //! together in `keep`, which is easier to review in one place.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use bartizan_gate::evidence::record::{AuditRecord, CallId, Event, Finding, Now, Outcome, Target};
+use bartizan_gate::evidence::record::{
+    AuditRecord, CallId, Event, Finding, Now, Outcome, RECORD_BYTES_MAX, Target,
+};
 
 use super::chain::{self, Hex};
 use super::entry::JournalRecord;
@@ -28,11 +30,17 @@ pub const OPEN_LISTED_MAX: usize = 4_096;
 /// Largest total size of the call ids that a `rotation` record lists, bytes.
 const OPEN_LISTED_BYTES_MAX: usize = LINE_BYTES_MAX / 2;
 
+/// Outcomes that are written late at once at most, so that no record waits for all of them.
+const OWED_AT_ONCE_MAX: usize = 256;
+
 /// Bytes that may be written between two checks of the free space.
 const SPACE_CHECK_BYTES: u64 = 1 << 20;
 
 /// Largest size of `seq`, `boot` and `prev` together, bytes.
 const ENVELOPE_BYTES_MAX: usize = 256;
+
+// No record is refused for its size.
+const _: () = assert!(RECORD_BYTES_MAX + ENVELOPE_BYTES_MAX <= LINE_BYTES_MAX);
 
 /// Buffer that stays allocated for the next line, bytes.
 const LINE_BYTES_KEPT: usize = 1 << 16;
@@ -44,6 +52,9 @@ pub struct JournalConfig {
     pub directory: PathBuf,
     /// Size at which a new segment begins, bytes.
     pub segment_bytes_max: u64,
+    /// Size of all segments together at which intents and denials are refused, bytes. Outcomes are
+    /// still recorded.
+    pub bytes_max: u64,
     /// Free space on the file system, bytes, below which intents and denials are refused. Outcomes
     /// are still recorded, so that a full disk does not prevent the outcome of a call that was
     /// permitted. 0 turns the check off.
@@ -51,9 +62,14 @@ pub struct JournalConfig {
 }
 
 impl JournalConfig {
-    /// The defaults, in `directory`: segments of 64 MiB, a reserve of 16 MiB.
+    /// The defaults, in `directory`: segments of 64 MiB, 16 GiB in all, a reserve of 16 MiB.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), segment_bytes_max: 64 << 20, reserve_bytes: 16 << 20 }
+        Self {
+            directory: directory.into(),
+            segment_bytes_max: 64 << 20,
+            bytes_max: 16 << 30,
+            reserve_bytes: 16 << 20,
+        }
     }
 }
 
@@ -104,11 +120,36 @@ enum SegmentState {
     Begun,
 }
 
+/// What the log should say. It is logged once the writer's lock is released: whatever happens to a
+/// log line, it happens to no record.
+#[derive(Debug)]
+pub(super) enum Said {
+    Refused(String),
+    Mended(u64),
+    Torn(String),
+}
+
+impl Said {
+    pub(super) fn log(self) {
+        match self {
+            Self::Refused(cause) => tracing::error!(cause, "audit records cannot be written"),
+            Self::Mended(refused) => tracing::warn!(refused, "audit records can be written again"),
+            Self::Torn(error) => tracing::warn!(
+                error,
+                "the torn line cannot be cut off; the next record tries again"
+            ),
+        }
+    }
+}
+
 pub(super) struct Writer {
+    /// For the log; taken after each record.
+    pub(super) said: Vec<Said>,
     store: Box<dyn Store>,
     boot: Box<str>,
     segment_bytes_max: u64,
     reserve_bytes: u64,
+    bytes_max: u64,
     next_seq: u64,
     prev: Hex,
     /// Size of the whole lines in the segment, bytes.
@@ -118,8 +159,12 @@ pub(super) struct Writer {
     torn: bool,
     line: Vec<u8>,
     open: BTreeMap<CallId, u32>,
+    /// Outcomes of open calls that could not be written. Each is written once records can be
+    /// written again, so that no call stays open for the rest of the run.
+    owed: Vec<(CallId, Option<Outcome>)>,
     refused: Option<RefusedRecords>,
-    low_on_space: bool,
+    /// Why only records that end something are written, if so.
+    low_on_space: Option<String>,
     unchecked_bytes: u64,
     closed: bool,
 }
@@ -150,10 +195,12 @@ impl Writer {
         let open =
             survey.open.iter().map(|(call, (owed, _))| (call.as_str().into(), *owed)).collect();
         Self {
+            said: Vec::new(),
             store,
             boot: boot.into(),
             segment_bytes_max: config.segment_bytes_max,
             reserve_bytes: config.reserve_bytes,
+            bytes_max: config.bytes_max,
             next_seq: survey.chain.next_seq,
             prev: survey.chain.prev.unwrap_or(chain::GENESIS),
             length,
@@ -161,8 +208,9 @@ impl Writer {
             torn: false,
             line: Vec::new(),
             open,
+            owed: Vec::new(),
             refused: None,
-            low_on_space: false,
+            low_on_space: None,
             unchecked_bytes: u64::MAX,
             closed: false,
         }
@@ -215,6 +263,16 @@ impl Writer {
     }
 
     pub(super) fn close(&mut self, record: &AuditRecord) -> Result<u64, String> {
+        // Calls that are still open now never get an outcome from their session.
+        self.owed.clear();
+        let open: Vec<_> = self.open.iter().map(|(call, owed)| (call.clone(), *owed)).collect();
+        for (call, owed) in open {
+            let mut ended = unknown_outcome(&call, None, now_of(record));
+            ended.note = Some("the program stopped before the call ended".into());
+            for _ in 0..owed {
+                self.keep_own(&ended)?;
+            }
+        }
         let seq = self.keep_own(record)?;
         self.closed = true;
         self.store.sync().map_err(|error| format!("cannot flush it: {error}"))?;
@@ -242,7 +300,7 @@ impl Writer {
         if self.closed {
             return Err("the journal is closed".to_owned());
         }
-        if self.refused.is_some() {
+        if self.refused.is_some() || !self.owed.is_empty() {
             // Demand enough space for further records, not only for the gap.
             self.check_free_space(Event::Intent)?;
             self.prepare(&AuditRecord::new(Event::Gap, now), 0)?;
@@ -265,15 +323,8 @@ impl Writer {
     /// Checks the free space. Below the reserve only records that end something, or that the
     /// journal itself needs, are written.
     fn check_free_space(&mut self, event: Event) -> Result<(), String> {
-        if self.reserve_bytes == 0 {
-            return Ok(());
-        }
-        if self.low_on_space || self.unchecked_bytes >= SPACE_CHECK_BYTES {
-            let free = self
-                .store
-                .free_bytes()
-                .map_err(|error| format!("cannot read the free space: {error}"))?;
-            self.low_on_space = free < self.reserve_bytes;
+        if self.low_on_space.is_some() || self.unchecked_bytes >= SPACE_CHECK_BYTES {
+            self.low_on_space = self.space_left()?;
             self.unchecked_bytes = 0;
         }
         let end = match event {
@@ -283,12 +334,35 @@ impl Writer {
             | Event::Recovery
             | Event::Gap
             | Event::Rotation => true,
-            Event::Start | Event::Intent | Event::Denial | Event::Notice | Event::Drop => false,
+            Event::Start
+            | Event::Intent
+            | Event::Denial
+            | Event::Notice
+            | Event::Drop
+            | Event::Repeated => false,
         };
-        if self.low_on_space && !end {
-            return Err(format!("less than {} bytes of disk are free", self.reserve_bytes));
+        match &self.low_on_space {
+            Some(why) if !end => Err(why.clone()),
+            Some(_) | None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Why there is too little space for new calls, if there is.
+    fn space_left(&self) -> Result<Option<String>, String> {
+        let failed = |error: io::Error| format!("cannot read the free space: {error}");
+        if self.reserve_bytes > 0 && self.store.free_bytes().map_err(failed)? < self.reserve_bytes {
+            let why = format!("less than {} bytes of disk are free", self.reserve_bytes);
+            return Ok(Some(why));
+        }
+        if self.store.total_bytes().map_err(failed)? >= self.bytes_max {
+            let why = format!(
+                "the journal has reached its size of {} bytes (`audit.bytes`); move its oldest \
+                 files elsewhere",
+                self.bytes_max
+            );
+            return Ok(Some(why));
+        }
+        Ok(None)
     }
 
     /// Does everything that must precede a record of `body_bytes` bytes: cuts off a torn line,
@@ -314,13 +388,13 @@ impl Writer {
             self.segment =
                 if self.next_seq == 1 { SegmentState::Running } else { SegmentState::Begun };
         }
-        let now = Now { uptime: Duration::from_micros(record.uptime_us), wall: record.time };
+        let now = now_of(record);
         if self.segment == SegmentState::Begun {
             let members = self.rotation_members()?;
             self.write_own(&members, &AuditRecord::new(Event::Rotation, now))?;
             self.segment = SegmentState::Running;
         }
-        if let Some(refused) = self.refused.take_if(|_| !self.low_on_space) {
+        if let Some(refused) = self.refused.take_if(|_| self.low_on_space.is_none()) {
             let gap = AuditRecord::new(Event::Gap, now).with_finding(Finding::AuditSinkFailure);
             let written = members(&GapMembers { gap: &refused })
                 .and_then(|members| self.write_own(&members, &gap));
@@ -328,7 +402,26 @@ impl Writer {
                 self.refused = Some(refused);
                 return Err(cause);
             }
-            tracing::warn!(refused = refused.count, "audit records can be written again");
+            self.said.push(Said::Mended(refused.count));
+        }
+        self.write_owed(now)
+    }
+
+    /// Writes the outcomes that could not be written before, a number of them at a time.
+    fn write_owed(&mut self, now: Now) -> Result<(), String> {
+        for _ in 0..OWED_AT_ONCE_MAX {
+            let Some((call, outcome)) = self.owed.last().cloned() else { break };
+            if !self.open.contains_key(&call) {
+                self.owed.pop();
+                continue;
+            }
+            let mut record = AuditRecord::new(Event::Outcome, now);
+            record.call = Some(call);
+            record.outcome = outcome.or(Some(Outcome::Unknown));
+            record.note = Some("recorded late: it could not be kept when it happened".into());
+            self.write_own(&[], &record)?;
+            self.owed.pop();
+            self.track(&record);
         }
         Ok(())
     }
@@ -394,7 +487,7 @@ impl Writer {
         self.torn = true;
         // If this fails, too, the next record tries it again first.
         if let Err(error) = self.cut_torn_line() {
-            tracing::warn!(error, "the torn line cannot be cut off; the next record tries again");
+            self.said.push(Said::Torn(error));
         }
         Err(cause)
     }
@@ -424,8 +517,15 @@ impl Writer {
     }
 
     fn count_refusal(&mut self, record: &AuditRecord, cause: &str) {
+        if record.event == Event::Outcome
+            && let Some(call) = record.call.as_ref().filter(|call| self.open.contains_key(*call))
+            // As many as are open at most: a call is open once for each outcome that it owes.
+            && self.owed.len() < OPEN_CALLS_MAX
+        {
+            self.owed.push((CallId::clone(call), record.outcome.clone()));
+        }
         if self.refused.is_none() {
-            tracing::error!(cause, "audit records cannot be written");
+            self.said.push(Said::Refused(cause.to_owned()));
         }
         let refused = self.refused.get_or_insert_with(|| RefusedRecords {
             count: 0,
@@ -445,6 +545,10 @@ fn members<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
     let mut members = members.ok_or("no JSON object")?.to_vec();
     members.push(b',');
     Ok(members)
+}
+
+fn now_of(record: &AuditRecord) -> Now {
+    Now { uptime: Duration::from_micros(record.uptime_us), wall: record.time }
 }
 
 fn rfc3339(time: SystemTime) -> String {
@@ -475,7 +579,7 @@ fn unknown_outcome(call: &str, intent: Option<&[u8]>, now: Now) -> AuditRecord {
         definition: target.definition.map(Into::into),
         locked: None,
         drift: target.drift.map(Into::into),
-        flags: target.flags.into_iter().map(Into::into).collect(),
+        flags: target.flags.into_iter().collect(),
     });
     record
 }

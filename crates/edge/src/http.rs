@@ -8,7 +8,6 @@
 //! accepted with prior knowledge only (RFC 9113 §3.3); no request is upgraded.
 
 mod framing;
-mod budget;
 mod shares;
 mod connection_state;
 mod connections;
@@ -22,6 +21,7 @@ mod reply;
 mod answers;
 mod stalls;
 mod rejection;
+mod refusals;
 mod in_flight;
 mod stream;
 mod exchange;
@@ -49,13 +49,14 @@ use tokio_util::task::TaskTracker;
 
 use self::admission::Allowed;
 use self::answers::Answers;
-use self::budget::{Budget, YieldingBudget};
 use self::connection_state::{
     ConnectionLimits, ConnectionState, ConnectionTimeouts, WatchedStream,
 };
 use self::connections::{Acceptor, Connections, Place};
 use self::event_ids::{EventIds, EventScope};
 use self::legacy_sse::LegacyStreams;
+use self::refusals::RefusalLimit;
+use self::rejection::Rejection;
 use self::repoll::Repoll;
 use self::sessions::{LegacySession, SessionLimits, Sessions};
 use self::shares::Shares;
@@ -65,6 +66,7 @@ use super::Shared;
 use super::oauth::{OAuth, challenge};
 use super::session::SessionHandle;
 use super::upstream::Upstream;
+use crate::budget::{Budget, YieldingBudget};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::Protected;
 
@@ -105,6 +107,9 @@ pub struct HttpLimits {
     pub connections_max: usize,
     /// Requests in progress at once, streams included.
     pub exchanges_max: u64,
+    /// Refusals of one caller each second; further ones are answered with 429, and close the
+    /// connection.
+    pub refusals_max: u32,
     /// Streams without an end, open at once: legacy GET streams and `subscriptions/listen`.
     pub streams_max: u64,
     /// Legacy sessions of one route at once.
@@ -143,6 +148,7 @@ impl Default for HttpLimits {
         Self {
             connections_max: 4_096,
             exchanges_max: 4_096,
+            refusals_max: 1000,
             streams_max: 2_048,
             sessions_max: 8_192,
             session_streams_max: 8,
@@ -269,6 +275,7 @@ struct ListenerState {
     connections: Arc<Connections>,
     connection_limits: ConnectionLimits,
     event_ids: EventIds,
+    refusals: RefusalLimit,
 }
 
 impl ListenerState {
@@ -367,6 +374,7 @@ impl Listener {
             connections,
             connection_limits: connection_limits(&config),
             event_ids: EventIds::new()?,
+            refusals: RefusalLimit::new(config.limits.refusals_max),
         };
         Ok(Self { tcp: TcpListener::from_std(tcp)?, inner: Arc::new(inner) })
     }
@@ -455,6 +463,8 @@ async fn connection(
     (stream, peer): (TcpStream, Arc<ConnectionState>),
     place: Place,
 ) {
+    peer.set_address(stream.peer_addr().ok().map(|address| address.ip()));
+    let shared = inner.shared.clone();
     let limits = inner.connection_limits.clone();
     let stream = WatchedStream::new(stream, Arc::clone(&peer), inner.shared.clock, limits);
     let closing = inner.shared.closing.clone();
@@ -481,6 +491,11 @@ async fn connection(
     };
     if let Err(error) = served {
         tracing::debug!(%error, "connection ended");
+        // hyper has answered, or nobody waits for an answer, so only the record is left to do.
+        if let Some((why, note)) = state.refused_head(&*error) {
+            let rejection = Rejection { note: Some(note), ..Rejection::from(why, None) };
+            drop(rejection.refuse(&shared, &state));
+        }
     }
     drop(place);
 }

@@ -15,6 +15,7 @@
 //! | `registry` | Sessions by id, each bound to its principal. |
 //! | [`sse`] | Reads and writes event streams. |
 //! | [`oauth`] | Verifies access tokens, or relabels the OAuth metadata of servers that verify them. |
+//! | `budget` | Bounded counters of bytes, streams and requests. |
 //! | `aside` | Keeps long work off the serving threads. |
 //! | [`admin`] | Liveness and readiness, on a listener of its own. |
 //! | [`clock`] | The only reader of clocks. |
@@ -25,12 +26,14 @@ use ::http::header::CONTENT_TYPE;
 use ::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 
+use bartizan_gate::duty::duties::Duties;
 use bartizan_gate::evidence::record::Now;
 use bartizan_gate::evidence::step::{Act, AuditSink, Step, Unrecorded};
 use bartizan_gate::session::{Gate, UpstreamFailure};
 
 pub mod clock;
 mod aside;
+mod budget;
 mod session;
 pub mod sse;
 mod registry;
@@ -127,6 +130,9 @@ pub struct ServerEvent {
     pub retry: Option<u64>,
     /// SSE comment lines, joined by LF.
     pub comment: Option<Box<str>>,
+    /// Present if the message names no call and came on a line that calls share, so that chance
+    /// decides who reads it: what every call on the line demands of it.
+    pub stray: Option<Arc<Duties>>,
 }
 
 /// How a server answered one permitted message.

@@ -26,7 +26,7 @@ use super::Shared;
 use super::aside::{self, LARGE_BYTES, Turn};
 use super::clock::Clock;
 use bartizan_gate::evidence::record::{CallId, Now};
-use bartizan_gate::evidence::step::{Act, AuditSink, Released, Step, Unrecorded};
+use bartizan_gate::evidence::step::{Act, AuditSink, Permitted, Released, Step, Unrecorded};
 use bartizan_gate::session::{Gate, ServerState, Session, UpstreamFailure};
 use bartizan_gate::wire::protocol::Protocol;
 
@@ -59,6 +59,53 @@ impl StepOutcome {
             Act::Deliver(released) => Some(released),
             Act::Forward(_) | Act::Drop => None,
         }
+    }
+}
+
+/// Decides what a server on stdio is told of a request whose client has disconnected. Over HTTP the
+/// closed response stream says it; on stdio only a message can, and the gate permits each message.
+pub trait Departure: std::fmt::Debug + Send + Sync {
+    /// The client's `notifications/cancelled`; `None` if it may not be sent.
+    fn cancellation(&self) -> Option<Permitted>;
+
+    /// Settles `call`, that notification: whether it was `sent`.
+    fn told(&self, call: &CallId, sent: bool);
+}
+
+/// A client that may disconnect before the answer to one of its calls.
+#[derive(Debug)]
+pub(super) struct GoneClient {
+    session: Arc<SessionHandle>,
+    call: CallId,
+}
+
+impl GoneClient {
+    /// The client of `call` in `session`.
+    pub(super) fn of(session: &Arc<SessionHandle>, call: &CallId) -> Self {
+        Self { session: Arc::clone(session), call: Arc::clone(call) }
+    }
+}
+
+impl Departure for GoneClient {
+    fn cancellation(&self) -> Option<Permitted> {
+        let step =
+            self.session.step(None, |session, gate, now| session.withdraw(gate, &self.call, now));
+        match step.into_act() {
+            Act::Forward(permitted) => Some(permitted),
+            // A refusal has nobody to go to.
+            Act::Deliver(_) | Act::Drop => None,
+        }
+    }
+
+    fn told(&self, call: &CallId, sent: bool) {
+        drop(self.session.step(Some(call), |session, _, now| {
+            if sent {
+                session.upstream_accepted(call, now)
+            } else {
+                let why = "the child's input queue is full".to_owned();
+                session.upstream_failed(call, &UpstreamFailure::Unreachable(why), now)
+            }
+        }));
     }
 }
 
@@ -153,22 +200,18 @@ impl SessionHandle {
             }
         };
         let Some(step) = taken else { return StepOutcome::Settled };
-        let named = step.audit_record().call.clone();
-        match caught(|| step.record(&*self.sink)) {
-            Some(Ok(act)) => StepOutcome::Act(act),
-            Some(Err(Unrecorded { cause, call, refusal })) => {
+        match step.record(&*self.sink) {
+            Ok(act) => StepOutcome::Act(act),
+            Err(Unrecorded { cause, call: named, refusal, panicked }) => {
                 let cause = cause.cause;
-                tracing::error!(call = call.as_deref(), cause, "audit record not kept; refusing");
-                if let Some(call) = &call {
-                    self.with(|session| session.forget(call));
+                tracing::error!(call = named.as_deref(), cause, "audit record not kept; refusing");
+                if let Some(named) = &named {
+                    self.with(|session| session.forget(named));
+                }
+                if panicked {
+                    return self.close(&mut self.lock(), call.or(named.as_ref()));
                 }
                 StepOutcome::Refused(refusal)
-            }
-            None => {
-                if let Some(call) = &named {
-                    self.with(|session| session.forget(call));
-                }
-                self.close(&mut self.lock(), call.or(named.as_ref()))
             }
         }
     }
@@ -283,6 +326,8 @@ impl SessionHandle {
         if let SessionState::Open(session) = state {
             let named = call.map(|call| &**call);
             tracing::error!(call = named, "a step of the gate panicked; its session is closed");
+            let record = || session.interrupted(&self.gate, self.clock.now()).record(&*self.sink);
+            drop(caught(record));
             let calls = caught(|| session.in_flight()).unwrap_or_default();
             let refusal = |call: CallId| {
                 let refusal = caught(|| self.given_up(session, &call)).flatten()?;

@@ -203,6 +203,7 @@ impl EventFields {
             id: self.id,
             retry: self.retry,
             comment: self.comment.map(Into::into),
+            stray: None,
         }
     }
 }
@@ -415,6 +416,7 @@ mod tests {
             id: Some("1\n\ndata: forged".into()),
             retry: Some(u64::MAX),
             comment: Some("c\rdata: forged".into()),
+            stray: None,
         };
         let mut out = BytesMut::new();
         write(&event, &mut out);

@@ -16,6 +16,7 @@ pub use self::http::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits};
 pub use self::legacy_sse::{LegacySseLimits, LegacySseUpstream};
 use super::Answer;
 use super::child::ChildUpstream;
+pub use super::session::Departure;
 use bartizan_gate::evidence::step::Permitted;
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::UpstreamFailure;
@@ -66,6 +67,8 @@ pub struct SendContext {
     pub session: Option<Box<str>>,
     /// The caller.
     pub principal: Arc<Principal>,
+    /// Asked if the client disconnects before the answer; `None` where nothing need be sent then.
+    pub departure: Option<Arc<dyn Departure>>,
 }
 
 impl Upstream {

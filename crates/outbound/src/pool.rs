@@ -247,7 +247,21 @@ impl AnswerBody {
     /// # Errors
     ///
     /// The connection ended before the body did.
-    pub async fn whole(mut self, bytes_max: usize) -> Result<Option<Bytes>, Failure> {
+    pub async fn whole(self, bytes_max: usize) -> Result<Option<Bytes>, Failure> {
+        self.whole_within(bytes_max, |_| true).await
+    }
+
+    /// Like [`AnswerBody::whole`]; `takes` is asked with the number of bytes of each piece, and
+    /// whether there is memory for it.
+    ///
+    /// # Errors
+    ///
+    /// The connection ended before the body did, or there was no memory.
+    pub async fn whole_within(
+        mut self,
+        bytes_max: usize,
+        mut takes: impl FnMut(usize) -> bool,
+    ) -> Result<Option<Bytes>, Failure> {
         if self.size_hint().lower() > u64::try_from(bytes_max).unwrap_or(u64::MAX) {
             return Ok(None);
         }
@@ -259,6 +273,9 @@ impl AnswerBody {
             let size = first.len().saturating_add(rest.len()).saturating_add(data.len());
             if size > bytes_max {
                 return Ok(None);
+            }
+            if !takes(data.len()) {
+                return Err(Failure::BrokenOff("no memory for the answer".into()));
             }
             if first.is_empty() {
                 first = data;

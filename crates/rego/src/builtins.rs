@@ -202,10 +202,12 @@ pub(super) fn call(
     builtin: &Builtin,
     args: &[Value],
     limits: &EvalLimits,
+    meter: &mut Meter,
 ) -> Result<Value, String> {
     if args.len() != builtin.arity() {
         return Err(format!("{}: takes {} arguments", builtin.name, builtin.arity()));
     }
+    meter.charge(builtin, args, limits)?;
     let run = || match builtin.run {
         Run::Native => native_call(builtin.name, args),
         Run::Checked(check) => {
@@ -219,6 +221,57 @@ pub(super) fn call(
     result.and_then(|value| bounded(builtin, value, limits)).map_err(|error| {
         if error.starts_with(builtin.name) { error } else { format!("{}: {error}", builtin.name) }
     })
+}
+
+/// The steps that the built-ins of one evaluation have taken. Both engines count with it, so that a
+/// policy is stopped at the same place on both, however busy the machine is.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    steps: u64,
+}
+
+impl Meter {
+    /// Counts a call before it runs: one step, one for each byte of a text and each item of a
+    /// collection among the arguments, and for a pattern the product of its length and the text's,
+    /// which bounds the work of a matcher.
+    ///
+    /// # Errors
+    ///
+    /// The evaluation has taken more steps than [`EvalLimits::builtin_steps_max`].
+    fn charge(
+        &mut self,
+        builtin: &Builtin,
+        args: &[Value],
+        limits: &EvalLimits,
+    ) -> Result<(), String> {
+        let sizes = args.iter().map(|arg| u64::try_from(size(arg)).unwrap_or(u64::MAX));
+        let matches = builtin.name == "glob.match" || builtin.name.starts_with("regex.");
+        let work = if matches {
+            sizes.fold(1, |product: u64, size| product.saturating_mul(size.max(1)))
+        } else {
+            sizes.fold(1, u64::saturating_add)
+        };
+        self.steps = self.steps.saturating_add(work);
+        if self.steps > limits.builtin_steps_max {
+            let most = limits.builtin_steps_max;
+            return Err(format!("{}: the rules took more than {most} steps", builtin.name));
+        }
+        Ok(())
+    }
+}
+
+/// The bytes of a text, or the items of a collection; of its texts the bytes, too.
+fn size(value: &Value) -> usize {
+    let texts = |items: &mut dyn Iterator<Item = &Value>| {
+        items.fold(0_usize, |sum, item| sum.saturating_add(1).saturating_add(text_length(item)))
+    };
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => texts(&mut items.iter()),
+        Value::Set(items) => texts(&mut items.iter()),
+        Value::Object(members) => members.len(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Undefined => 0,
+    }
 }
 
 /// Checks the bounds of a result. regorus returns undefined for many errors, so undefined is an
@@ -539,7 +592,8 @@ mod tests {
     fn run(name: &str, args: &str) -> Result<String, String> {
         let args = Value::from_json_str(args).unwrap();
         let args: Vec<Value> = args.as_array().unwrap().iter().cloned().collect();
-        call(find(name).unwrap(), &args, &EvalLimits::default()).map(|value| value.to_string())
+        call(find(name).unwrap(), &args, &EvalLimits::default(), &mut Meter::default())
+            .map(|value| value.to_string())
     }
 
     #[test]
@@ -620,6 +674,24 @@ mod tests {
         ] {
             assert!(run(name, &args).is_err(), "{name}({args})");
         }
+    }
+
+    #[test]
+    fn steps_are_counted_before_the_work_and_over_a_whole_evaluation() {
+        let limits = EvalLimits::default();
+        let long = Value::from("a*".repeat(8 << 10));
+        let text = Value::from("a".repeat(16 << 10));
+        let glob = find("glob.match").unwrap();
+        let args = [long, Value::Null, text.clone()];
+        let refused = call(glob, &args, &limits, &mut Meter::default()).unwrap_err();
+        assert!(refused.contains("steps"), "{refused}");
+
+        let mut meter = Meter::default();
+        let args = [Value::from("a"), text];
+        let calls = (0..10_000)
+            .take_while(|_| call(find("startswith").unwrap(), &args, &limits, &mut meter).is_ok());
+        let calls = u64::try_from(calls.count()).unwrap();
+        assert_eq!(calls, limits.builtin_steps_max / (1 + 1 + (16 << 10)));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use regorus::rvm::instructions::Instruction;
 use regorus::rvm::program::Program;
 use regorus::rvm::vm::{ExecutionMode, ExecutionState, RegoVM};
 
+use super::builtins::Meter;
 use super::eligible::{self, GUARDS, Guard};
 use super::problem::PolicyProblem;
 use super::{Module, Policy, builtins, strict};
@@ -95,6 +96,7 @@ fn run(vm: &mut RegoVM, entry: Entrypoint, policy: &Policy) -> Result<Value, Dou
         Entrypoint::Listing => 1,
     };
     let mut value = vm.execute_entry_point_by_index(index).map_err(|error| doubt(&error))?;
+    let mut meter = Meter::default();
     // Each round runs at least one instruction, and the machine bounds instructions by itself.
     for _ in 0..policy.limits().instructions_max {
         match vm.execution_state() {
@@ -104,13 +106,13 @@ fn run(vm: &mut RegoVM, entry: Entrypoint, policy: &Policy) -> Result<Value, Dou
                 return Err(Doubt("the machine stopped without a result".to_owned()));
             }
         }
-        let answer = host_call(vm, policy)?;
+        let answer = host_call(vm, policy, &mut meter)?;
         value = vm.resume(Some(answer)).map_err(|error| doubt(&error))?;
     }
     Err(Doubt("too many host calls".to_owned()))
 }
 
-fn host_call(vm: &RegoVM, policy: &Policy) -> Result<Value, Doubt> {
+fn host_call(vm: &RegoVM, policy: &Policy, meter: &mut Meter) -> Result<Value, Doubt> {
     let (Some(Value::String(name)), Some(Value::Array(args))) =
         (vm.get_host_await_identifier(), vm.get_host_await_argument())
     else {
@@ -123,7 +125,7 @@ fn host_call(vm: &RegoVM, policy: &Policy) -> Result<Value, Doubt> {
             .ok_or_else(|| Doubt(format!("an operand fails the guard {guard:?}")));
     }
     let builtin = builtins::find(name).ok_or_else(|| Doubt(format!("no built-in `{name}`")))?;
-    builtins::call(builtin, args.as_slice(), policy.limits()).map_err(Doubt)
+    builtins::call(builtin, args.as_slice(), policy.limits(), meter).map_err(Doubt)
 }
 
 fn guard(name: &str) -> Option<Guard> {

@@ -15,7 +15,7 @@ use super::pool::Pool;
 use super::problem::PolicyProblem;
 use super::recorded::recorded_input;
 use super::result::{self, Indeterminate, TIMED_OUT};
-use super::strict::{EvalError, Interpreter};
+use super::strict::Interpreter;
 use super::{Policy, input};
 use bartizan_gate::duty::decision::{Decision, Engine, Listing, Origin, PolicyRevision, Reason};
 use bartizan_gate::duty::pdp::{Inputs, ListEntry, Pdp, RecordedInput};
@@ -117,9 +117,12 @@ impl RegoPdp {
             .strict
             .acquire()
             .ok_or_else(|| Indeterminate::failed("no worker is configured"))?;
-        worker.evaluate(path, input).map_err(|error| match error {
-            EvalError::TimedOut(message) => Indeterminate::timed_out(message),
-            EvalError::Failed(message) => Indeterminate::failed(message),
+        worker.evaluate(path, input).map_err(|error| {
+            if error.timed_out {
+                Indeterminate::timed_out(error.recorded)
+            } else {
+                Indeterminate::failed(error.recorded)
+            }
         })
     }
 

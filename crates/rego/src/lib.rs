@@ -149,6 +149,9 @@ pub struct EvalLimits {
     pub pattern_text_bytes_max: usize,
     /// Most items in an array that a built-in returns.
     pub items_max: usize,
+    /// Most steps of the built-ins in one evaluation: bytes and items of their arguments, and for a
+    /// pattern the product of its length and the text's.
+    pub builtin_steps_max: u64,
     /// How many generated inputs [`prove()`] evaluates on both engines.
     pub proof_inputs: u64,
 }
@@ -170,6 +173,7 @@ impl Default for EvalLimits {
             string_bytes_max: 256 << 10,
             pattern_text_bytes_max: 16 << 10,
             items_max: 10_000,
+            builtin_steps_max: 16 << 20,
             proof_inputs: 2_000,
         }
     }

@@ -2,7 +2,8 @@
 //! it is used (OPA docs, "Policy Language", "Negation"; `reorderBodyForSafety` and `Unify` in
 //! `v1/ast`).
 //!
-//! One rule is stricter than OPA's: what the body of `every` uses must have its value before it.
+//! Two rules are stricter than OPA's: what the body of `every` uses must have its value before it, and
+//! what `not` uses must not get it from a unification behind it.
 //!
 //! A statement that is not negated gives values to the variables that are an index of a reference,
 //! or that unification determines. A negated one gives none. `safety` builds the statements from
@@ -100,6 +101,8 @@ pub(super) fn check<'a>(body: &[Statement<'a>], known: &mut Vars, found: &mut Ve
     let captured: Vec<Vars> = body.iter().map(closed).collect();
     let mut ready = Vec::with_capacity(body.len());
     let mut waiting: BTreeMap<Var, Vec<usize>> = BTreeMap::new();
+    let mut early: BTreeMap<usize, Vars> = BTreeMap::new();
+    let mut unified = Vars::new();
     let mut waits = vec![false; body.len()];
     let mut done = vec![false; body.len()];
     let mut todo: BTreeSet<usize> = (0..body.len()).collect();
@@ -114,27 +117,42 @@ pub(super) fn check<'a>(body: &[Statement<'a>], known: &mut Vars, found: &mut Ve
             continue;
         };
         let outputs = outputs(statement, &safe);
+        // A closure cannot get values from the statement that it is part of.
+        lacks.retain(|it| !(safe.contains(it) || (outputs.contains(it) && !captured.contains(it))));
         // The interpreter evaluates `every` where it stands.
-        let early = matches!(statement.kind, Kind::Every(..))
+        let too_early = matches!(statement.kind, Kind::Every(..))
             && captured
                 .iter()
                 .any(|it| mentioned.contains(it) && !(safe.contains(it) || known.contains(it)));
-        if early {
+        if too_early {
             *done = true;
             continue;
         }
-        // A closure cannot get values from the statement that it is part of.
-        lacks.retain(|it| !(safe.contains(it) || (outputs.contains(it) && !captured.contains(it))));
         if !lacks.is_empty() {
             let used = needed.get(at).into_iter().flatten().chain(captured);
             for var in used.filter(|var| !*waits && !safe.contains(var)) {
                 waiting.entry(*var).or_default().push(at);
             }
+            if statement.negated && !*waits {
+                early.insert(at, lacks.clone());
+            }
             *waits = true;
             continue;
         }
+        // The interpreter does not move `not` behind a unification.
+        if let Some(mut late) = early.remove(&at) {
+            late.retain(|var| unified.contains(var));
+            if !late.is_empty() {
+                *lacks = late;
+                *done = true;
+                continue;
+            }
+        }
         *done = true;
         ready.push(at);
+        if matches!(statement.kind, Kind::Unify(..)) {
+            unified.extend(&outputs);
+        }
         for var in outputs {
             if safe.insert(var) {
                 todo.extend(waiting.remove(&var).unwrap_or_default());

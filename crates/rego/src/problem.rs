@@ -124,9 +124,93 @@ impl RegorusError {
     }
 }
 
+/// Kinds of errors of an evaluation, in words of the engine or of our built-ins. The first that
+/// occurs in an error text is kept; nothing else of the text is, because it can hold operands.
+const KINDS: &[&str] = &[
+    "exceeded time limit",
+    "expects string argument",
+    "expects numeric argument",
+    "expects boolean argument",
+    "expects array argument",
+    "expects object argument",
+    "expects set argument",
+    "expects set of sets",
+    "expects a string",
+    "expects a shift",
+    "requires set/array argument",
+    "requires array/object/set argument",
+    "requires string array",
+    "has no exact value",
+    "has no result for these arguments",
+    "panicked on these arguments",
+    "the result is longer than",
+    "the result has more than",
+    "is too long",
+    "operand must be integer",
+    "must be an integer",
+    "could not parse number",
+    "could not parse",
+    "division by zero",
+    "divide by zero",
+    "modulo by zero",
+    "modulo on floating-point number",
+    "invalid regex",
+    "invalid glob",
+    "invalid semver",
+    "not a valid",
+    "cannot be indexed",
+    "multiple outputs",
+    "internal error",
+    "the interpreter panicked",
+];
+
+/// What the error text of an evaluation says without the values that it met: the built-in, if
+/// `builtins` has it, and the kind of error. The text goes into records, so it is put together from
+/// words that are known beforehand, and nothing of it is cut out of `error`.
+pub(super) fn without_values(
+    error: &RegorusError,
+    files: &[&str],
+    builtins: impl Iterator<Item = &'static str>,
+) -> String {
+    let text = error.text.strip_prefix("policy: ").unwrap_or(&error.text);
+    let begins = |name: &&str| text.strip_prefix(*name).is_some_and(|rest| rest.starts_with(':'));
+    let kind = KINDS.iter().find(|kind| text.contains(**kind)).unwrap_or(&"it failed");
+    let kind = kind.to_owned();
+    let what = match builtins.filter(begins).max_by_key(|name| name.len()) {
+        Some(name) => format!("`{name}`: {kind}"),
+        None => kind.to_owned(),
+    };
+    let place = error.file.as_deref().filter(|file| files.contains(file)).zip(error.line);
+    match place {
+        Some((file, line)) => format!("{file}:{line}: {what}"),
+        None => what,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_is_told_without_the_values_that_it_met() {
+        let told = |text: &str| {
+            let error = RegorusError::parse(text);
+            without_values(&error, &["a.rego"], ["startswith", "start", "time.clock"].into_iter())
+        };
+        for (text, expected) in [
+            (
+                "\n--> a.rego:7:1\n  |\nerror: policy: startswith: `startswith` expects string argument. Got `{\"p\":1}` instead",
+                "a.rego:7: `startswith`: expects string argument",
+            ),
+            ("startswith: s3cret", "`startswith`: it failed"),
+            ("s3cret: could not parse s3cret", "could not parse"),
+            ("bad\n--> s3cret:7:1\nerror: s3cret", "it failed"),
+            ("time.clock: \n--> a.rego:3:1", "a.rego:3: `time.clock`: it failed"),
+            ("", "it failed"),
+        ] {
+            assert_eq!(told(text), expected);
+        }
+    }
 
     #[test]
     fn an_error_from_regorus_is_one_line() {

@@ -47,7 +47,7 @@ impl RuleQuery {
     ///
     /// # Errors
     ///
-    /// The input is not strict JSON, or the evaluation failed.
+    /// The input is not strict JSON, or the evaluation failed; without values of the input.
     pub fn evaluate(&mut self, input_json: &str) -> Result<Option<String>, PolicyProblem> {
         let Some(interpreter) = &mut self.interpreter else { return Ok(None) };
         let raw = Bytes::copy_from_slice(input_json.as_bytes());
@@ -57,7 +57,7 @@ impl RuleQuery {
         })?;
         let value = interpreter
             .evaluate(&self.path, value::of_document(document.root()).value)
-            .map_err(|error| unlocated(error.to_string()))?;
+            .map_err(|error| unlocated(error.recorded))?;
         Ok(match value {
             Value::Undefined => None,
             value => Some(value::json(&value)),

@@ -14,7 +14,7 @@ use bartizan_gate::duty::pdp::{Inputs, RecordedInput};
 use bartizan_gate::question::access::{AccessRequest, Resource};
 
 /// The parts of the input that peers write, in this or an earlier call, as RFC 6901 pointers.
-const CLIENT_WRITTEN: [&str; 9] = [
+pub(super) const CLIENT_WRITTEN: [&str; 9] = [
     "/tool/arguments",
     "/prompt/arguments",
     "/params",

@@ -28,6 +28,7 @@ use bartizan_gate::duty::decision::{
 use bartizan_gate::duty::redact::REDACTIONS_MAX;
 use bartizan_gate::question::rate::span;
 
+use super::recorded::CLIENT_WRITTEN;
 use super::value::is_at_or_below;
 
 /// The code of an element without a `code`.
@@ -64,8 +65,15 @@ impl Indeterminate {
     }
 
     /// The policy reads a number of the input that has no exact value. `pointer` (RFC 6901) names
-    /// it.
+    /// it. Names in it that are no plain identifiers are not repeated: they can be data.
     pub(super) fn inexact_number(pointer: &str) -> Self {
+        let plain = |name: &str| {
+            name.len() <= 64
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        };
+        let named = pointer.split('/').all(plain);
+        let part = CLIENT_WRITTEN.iter().find(|part| is_at_or_below(pointer, part));
+        let pointer = if named { pointer } else { part.copied().unwrap_or_default() };
         let message = format!("number cannot be represented exactly: `{pointer}`");
         Self { code: "lossy_number", message }
     }
@@ -170,9 +178,7 @@ fn obligations(fields: &Fields<'_>) -> Result<Vec<Obligation>, Indeterminate> {
         let Obligation::Set { pointer, .. } = set else { continue };
         let clash = |other: &&str| is_at_or_below(other, pointer) || is_at_or_below(pointer, other);
         if pointers.iter().any(clash) {
-            return Err(Indeterminate::malformed(format!(
-                "decision: `set` sets `{pointer}` twice"
-            )));
+            return Err(Indeterminate::malformed("decision: `set` sets one argument twice"));
         }
         pointers.push(pointer);
     }
@@ -219,9 +225,7 @@ fn set(element: &Fields<'_>) -> Result<Obligation, Indeterminate> {
     let pointer = element.required("pointer")?;
     let escapes_ok = pointer.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
     if !pointer.starts_with('/') || !escapes_ok {
-        return Err(Indeterminate::malformed(format!(
-            "decision: `set`: `{pointer}` is not a JSON pointer"
-        )));
+        return Err(Indeterminate::malformed("decision: `set`: `pointer` is not a JSON pointer"));
     }
     let value = element.member("value").filter(|value| is_json(value));
     let value =
@@ -234,9 +238,9 @@ fn redact(element: &Fields<'_>) -> Result<Obligation, Indeterminate> {
     element.text("message")?;
     let redaction = match (element.text("pointer")?, element.text("what")?.as_deref()) {
         (Some(pointer), None) => Redaction::pointer(&pointer).ok_or_else(|| {
-            Indeterminate::malformed(format!(
-                "decision: `redact`: `{pointer}` is no JSON pointer below `/result` or `/error`"
-            ))
+            Indeterminate::malformed(
+                "decision: `redact`: `pointer` is no JSON pointer below `/result` or `/error`",
+            )
         })?,
         (None, Some("secrets")) => Redaction::Secrets,
         _ => {
@@ -272,15 +276,14 @@ fn is_json(value: &Value) -> bool {
 /// Reads a rate such as `10/m` or `10/15m`.
 fn rate(text: &str) -> Result<Rate, Indeterminate> {
     Rate::parse(text).ok_or_else(|| {
-        Indeterminate::malformed(format!("decision: `limit`: `{text}` is not a rate like `10/m`"))
+        Indeterminate::malformed("decision: `limit`: `rate` is not a rate like `10/m`")
     })
 }
 
 /// Reads how long a hold waits, such as `15m`.
 fn ttl(text: &str) -> Result<Duration, Indeterminate> {
-    span(text).ok_or_else(|| {
-        Indeterminate::malformed(format!("decision: `hold`: `{text}` is not a time like `15m`"))
-    })
+    span(text)
+        .ok_or_else(|| Indeterminate::malformed("decision: `hold`: `ttl` is not a time like `15m`"))
 }
 
 /// An object in a result, and its name in messages.
@@ -306,10 +309,8 @@ impl<'a> Fields<'a> {
         for name in self.members.keys() {
             let known = matches!(name, Value::String(name) if names.contains(&&**name));
             if !known {
-                return Err(Indeterminate::malformed(format!(
-                    "{}: unknown member {name}",
-                    self.name
-                )));
+                // The name itself can come from the input.
+                return Err(Indeterminate::malformed(format!("{}: unknown member", self.name)));
             }
         }
         Ok(())

@@ -13,32 +13,48 @@ use regorus::utils::limits::ExecutionTimerConfig;
 use regorus::{Engine, PolicyLengthConfig, Value};
 
 use super::builtins;
-use super::problem::{PolicyProblem, RegorusError};
+use super::problem::{PolicyProblem, RegorusError, without_values};
 use super::{EvalLimits, FileCoverage, Policy};
 use bartizan_sync::lock;
 
 /// The interpreter compares the time with the limit once in this many steps.
 const TIMER_STEPS: u32 = 16;
 
-/// The first failure of a built-in in this evaluation. It makes the evaluation an error even where
-/// regorus returns a value.
-type Failure = Arc<Mutex<Option<String>>>;
+/// What the built-ins of one evaluation leave behind.
+#[derive(Debug, Default)]
+struct Calls {
+    /// The first failure. It makes the evaluation an error even where regorus returns a value.
+    failure: Option<String>,
+    /// The steps so far.
+    meter: builtins::Meter,
+}
+
+type SharedCalls = Arc<Mutex<Calls>>;
 
 /// Why an evaluation has no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum EvalError {
-    /// The time limit was exceeded. A busy machine can cause it, so it is no disagreement of the
-    /// engines.
-    TimedOut(String),
-    /// Any other error.
-    Failed(String),
+pub(super) struct EvalError {
+    /// Whether the time limit was exceeded. A busy machine can cause it, so it is no disagreement
+    /// of the engines.
+    pub(super) timed_out: bool,
+    /// What went wrong, without the values that the evaluation met: for records and logs.
+    pub(super) recorded: String,
+    /// The same in the engine's words, which can hold values of the input: for a person who
+    /// evaluates an input of their own.
+    message: String,
+}
+
+impl EvalError {
+    /// An error whose text holds no values.
+    fn plain(message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { timed_out: false, recorded: message.clone(), message }
+    }
 }
 
 impl std::fmt::Display for EvalError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::TimedOut(message) | Self::Failed(message) => f.write_str(message),
-        }
+        f.write_str(&self.message)
     }
 }
 
@@ -47,7 +63,7 @@ impl std::fmt::Display for EvalError {
 pub(super) struct Interpreter {
     policy: Policy,
     engine: Option<Engine>,
-    failure: Failure,
+    calls: SharedCalls,
 }
 
 /// An engine with the limits of `limits`, without modules, data and built-ins.
@@ -78,17 +94,17 @@ impl Interpreter {
     ///
     /// The policy cannot be parsed, or its data cannot be added.
     pub(super) fn new(policy: &Policy) -> Result<Self, PolicyProblem> {
-        let failure = Failure::default();
-        let engine = Some(build(policy, &failure)?);
-        Ok(Self { policy: policy.clone(), engine, failure })
+        let calls = SharedCalls::default();
+        let engine = Some(build(policy, &calls)?);
+        Ok(Self { policy: policy.clone(), engine, calls })
     }
 
     /// Builds an interpreter for a policy that was checked before. If that fails, each evaluation
     /// tries again and reports the error.
     pub(super) fn ready(policy: &Policy) -> Self {
-        let failure = Failure::default();
-        let engine = build(policy, &failure).ok();
-        Self { policy: policy.clone(), engine, failure }
+        let calls = SharedCalls::default();
+        let engine = build(policy, &calls).ok();
+        Self { policy: policy.clone(), engine, calls }
     }
 
     /// Makes the engine prepare for an evaluation of `path`, because it reports some errors only
@@ -129,10 +145,10 @@ impl Interpreter {
     pub(super) fn evaluate(&mut self, path: &str, input: Value) -> Result<Value, EvalError> {
         let mut engine = match self.engine.take() {
             Some(engine) => engine,
-            None => build(&self.policy, &self.failure)
-                .map_err(|problem| EvalError::Failed(problem.to_string()))?,
+            None => build(&self.policy, &self.calls)
+                .map_err(|problem| EvalError::plain(problem.to_string()))?,
         };
-        *lock(&self.failure) = None;
+        *lock(&self.calls) = Calls::default();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             engine.set_input(input);
             let value = engine.eval_rule(path.to_owned());
@@ -140,41 +156,44 @@ impl Interpreter {
             (value, engine)
         }));
         let Ok((value, engine)) = outcome else {
-            return Err(EvalError::Failed("the interpreter panicked".to_owned()));
+            return Err(EvalError::plain("the interpreter panicked"));
         };
         self.engine = Some(engine);
-        let failure = lock(&self.failure).take();
+        let failure = lock(&self.calls).failure.take();
         match (value, failure) {
             (Ok(value), None) => Ok(value),
-            (Ok(_), Some(failure)) => Err(EvalError::Failed(failure)),
-            (Err(error), _) => {
-                let message = RegorusError::parse(&error.to_string()).one_line();
-                // For an error inside a function, regorus returns a text, not its error type.
-                Err(if message.contains("exceeded time limit") {
-                    EvalError::TimedOut(message)
-                } else {
-                    EvalError::Failed(message)
-                })
-            }
+            (Ok(_), Some(failure)) => Err(self.error(RegorusError::parse(&failure))),
+            (Err(error), _) => Err(self.error(RegorusError::parse(&error.to_string()))),
         }
+    }
+
+    fn error(&self, error: RegorusError) -> EvalError {
+        let modules = self.policy.modules();
+        let files: Vec<&str> = modules.iter().map(|module| module.path.as_str()).collect();
+        let names = builtins::TABLE.iter().map(|builtin| builtin.name);
+        let recorded = without_values(&error, &files, names);
+        let message = error.one_line();
+        // For an error inside a function, regorus returns a text, not its error type.
+        EvalError { timed_out: message.contains("exceeded time limit"), recorded, message }
     }
 }
 
 /// Builds an engine with the policy's modules and data, and the built-ins of [`builtins::TABLE`].
-fn build(policy: &Policy, failure: &Failure) -> Result<Engine, PolicyProblem> {
+fn build(policy: &Policy, calls: &SharedCalls) -> Result<Engine, PolicyProblem> {
     let limits = policy.limits();
     let mut engine = policy.parsed()?;
     engine
         .add_data(policy.data())
         .map_err(|error| PolicyProblem::from_regorus(&error.to_string(), "data"))?;
     for builtin in builtins::TABLE {
-        let failure = Arc::clone(failure);
+        let calls = Arc::clone(calls);
         let limits = *limits;
         let arity = u8::try_from(builtin.arity()).unwrap_or(u8::MAX);
         let call = move |args: Vec<Value>| {
-            let value = builtins::call(builtin, &args, &limits).map_err(|error| {
-                let mut first = lock(&failure);
-                PolicyProblem::unlocated(first.get_or_insert(error).as_str())
+            let mut calls = lock(&calls);
+            let value = builtins::call(builtin, &args, &limits, &mut calls.meter);
+            let value = value.map_err(|error| {
+                PolicyProblem::unlocated(calls.failure.get_or_insert(error).as_str())
             })?;
             Ok(value)
         };

@@ -153,8 +153,10 @@ impl Sidecar {
     pub(crate) fn with(state: &Path, top: &str) -> Self {
         let upstream =
             RecordingUpstream::start(Box::new(|received| json(&odd_answer(&received.body))));
+        // Each refusal has a record, for `decision`.
+        let each = if top.contains("audit:") { "" } else { "audit: {each_refusal: true}\n" };
         let text = format!(
-            "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {}\n{top}servers:\n  flags: {{path: /mcp, url: '{}'}}\n",
+            "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {}\n{each}{top}servers:\n  flags: {{path: /mcp, url: '{}'}}\n",
             state.display(),
             upstream.url(),
         );

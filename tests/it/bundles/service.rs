@@ -316,3 +316,30 @@ fn a_bearer_token_is_shown_and_its_file_is_read_anew() {
     sidecar.wait_ready();
     assert!(shown("fixed"));
 }
+
+#[test]
+fn an_older_bundle_does_not_follow_a_newer_one() {
+    let service = Service::start();
+    service.publish(&signed_bundle("7"), Some("\"one\""));
+    let state = tempfile::tempdir().unwrap();
+    let config = format!("url: {}, revisions: rising, {OFTEN}, {}", service.url(), signing());
+    let sidecar = Sidecar::start(state.path(), &config);
+    sidecar.wait_ready();
+    service.publish(&signed_bundle("10"), Some("\"two\""));
+    sidecar.wait_revision("10");
+    for (count, old) in ["7", "9", "2026-11-29T21:00:00Z", "v11"].iter().enumerate() {
+        service.publish(&signed_bundle(old), Some(&format!("\"{old}\"")));
+        let refused = sidecar.record("finding", "policy_reload_rejected", count + 1);
+        assert!(refused["note"].as_str().unwrap().contains("its revision"), "{refused}");
+        assert!(sidecar.decision().0.starts_with("10@"), "{old}");
+    }
+    sidecar.stop();
+
+    // A restart does not forget what was accepted.
+    let again = Sidecar::start(state.path(), &config);
+    assert!(again.decision().0.starts_with("10@"));
+    service.publish(&signed_bundle("8"), Some("\"again\""));
+    again.record("finding", "policy_reload_rejected", 5);
+    service.publish(&signed_bundle("11"), Some("\"new\""));
+    again.wait_revision("11");
+}

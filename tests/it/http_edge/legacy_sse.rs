@@ -867,7 +867,7 @@ async fn an_initialize_that_the_server_refuses_begins_nothing_and_may_come_again
     assert_eq!(agent.hear().await, REFUSED);
     server.let_go().await;
     // Its stream stands, and the next one opens another session with the server.
-    agent.say(&rig, INITIALIZE).await;
+    agent.say(&rig, &INITIALIZE.replace("\"id\":0", "\"id\":1")).await;
     let again = server.behind.nth(3).await;
     assert!(again.head.starts_with("GET "), "{}", again.head);
     // So with a client of Streamable HTTP, whose id then names nothing.
@@ -910,6 +910,45 @@ async fn a_session_that_the_server_has_forgotten_ends_the_stream() {
     assert!(agent.stream.chunk().await.is_none(), "its stream ends");
     let begun = |request: &Received| request.body == INITIALIZE.as_bytes();
     assert_eq!(behind.received().iter().filter(|request| begun(request)).count(), 1);
+}
+
+#[tokio::test]
+async fn a_late_answer_on_the_shared_stream_is_not_given_to_another_request() {
+    // F12.
+    const SECRET: &str = "AKIAQYLPMN5HFIQR7XYA";
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
+    let server = SseServer::ordinary().await;
+    let rig = server.rig();
+    let mut client = rig.client().await;
+    client.send(&post("", INITIALIZE)).await;
+    server.behind.nth(2).await;
+    server.say(INITIALIZED);
+    let reply = client.reply().await;
+    let session = format!("Mcp-Session-Id: {}\r\n", reply.header("mcp-session-id")[0]);
+    client.send(&post(&session, &call(1, "guarded"))).await;
+    server.behind.nth(3).await;
+    assert_eq!(rig.ask(&post(&session, cancel)).await.status, 202);
+    drop(client);
+    let again = rig.ask(&post(&session, r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#)).await;
+    assert_eq!(again.status, 400);
+    let mut other = rig.client().await;
+    other.send(&post(&session, &call(2, "get"))).await;
+    server.behind.nth(5).await;
+    server.say(&format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"level":"info","data":"{SECRET}"}}}}"#
+    ));
+    server.say(&format!(
+        r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":1,"message":"{SECRET}"}}}}"#
+    ));
+    server.say(&result(1).replace("[]", &format!("\"{SECRET}\"")));
+    server.say(&result(2));
+    assert_eq!(other.head().await.0, 200);
+    let mut heard = String::new();
+    while let Some(chunk) = other.chunk().await {
+        heard.push_str(&String::from_utf8_lossy(&chunk));
+    }
+    assert!(heard.contains(&result(2)) && !heard.contains(SECRET), "{heard}");
+    assert!(heard.contains(r#""data":"[redacted]""#) && !heard.contains("\"id\":1"), "{heard}");
 }
 
 #[tokio::test]

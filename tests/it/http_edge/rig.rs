@@ -13,6 +13,7 @@ use bartizan_edge::clock::Clock;
 use bartizan_edge::http::{HttpConfig, Listener, Route};
 use bartizan_edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
 use bartizan_gate::duty::decision::Obligation;
+use bartizan_gate::duty::redact::Redaction;
 use bartizan_gate::question::access::{AccessRequest, Principal, Server};
 use bartizan_gate::session::{Gate, GateConfig, Mode, Protected, RefusalForm};
 use bartizan_gate::wire::frame::FrameLimits;
@@ -73,8 +74,12 @@ impl Gates {
 }
 
 /// Decides by name, so that a test knows what must happen.
-fn judge(name: &str, _: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
+pub(crate) fn judge(name: &str, _: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
     assert!(name != "panics", "the test says so");
+    if name == "guarded" {
+        let redaction = Redaction::Secrets;
+        return Some(vec![Obligation::Redact { code: "secret".into(), redaction }]);
+    }
     if name == "stalls" {
         SLOW.wait();
     }
@@ -298,6 +303,7 @@ pub(crate) struct Rig {
     pub(crate) sink: Arc<Sink>,
     pub(crate) closing: CancellationToken,
     pub(crate) tasks: TaskTracker,
+    pub(crate) gate: Arc<Gate>,
     serving: JoinHandle<()>,
 }
 
@@ -318,6 +324,7 @@ pub(crate) fn upstream_config(address: SocketAddr) -> HttpUpstreamConfig {
         headers,
         owned_headers: vec!["mcp-param-owned".into()],
         forward_authorization: false,
+        context: Vec::new(),
         ca_pem: None,
         limits: HttpUpstreamLimits::default(),
     }
@@ -389,10 +396,11 @@ impl Rig {
         };
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (closing, tasks) = (shared.closing.clone(), shared.tasks.clone());
+        let gate = Arc::clone(&shared.gate);
         let listener = Listener::new(tcp, routes(route), config, shared).unwrap();
         let address = listener.local_addr().unwrap();
         let serving = TaskTracker::new().spawn(listener.serve());
-        Self { address, sink, closing, tasks, serving }
+        Self { address, sink, closing, tasks, gate, serving }
     }
 
     pub(crate) async fn client(&self) -> Client {

@@ -193,6 +193,40 @@ async fn answers_that_nobody_reads_give_way() {
     assert_eq!(whole, [false, false, false, false, true, true]);
 }
 
+#[tokio::test]
+async fn answers_that_do_not_end_give_way() {
+    let large = result(1).replace("[]", &format!("[\"{}\"]", "x".repeat(400_000)));
+    let behind = Behind::start(move |number, _| {
+        if number >= 4 {
+            return json(&large);
+        }
+        let [Play::Send(bytes)] = &json(&large)[..] else { panic!("one piece") };
+        let begun = bytes[..bytes.len() - 1].to_vec();
+        vec![Play::Send(begun), Play::Wait(Arc::new(Notify::new()))]
+    })
+    .await;
+    let rig = Rig::with(behind.address, HttpConfig::default(), |up| {
+        up.limits.answer_bytes_max = 500_000;
+        up.limits.arriving_bytes_max = 900_000;
+    });
+    let mut waiting = Vec::new();
+    for number in 1..=4 {
+        let mut client = rig.client().await;
+        client.send(&post("", &call(1, "get"))).await;
+        behind.nth(number).await;
+        waiting.push(client);
+    }
+    for client in waiting.iter_mut().take(2) {
+        assert!(client.reply().await.text().contains("-31006"), "the oldest failed");
+    }
+    for _ in 0..3 {
+        assert_eq!(
+            rig.ask(&post("", &call(1, "get"))).await.body.len(),
+            400_000 + result(1).len() + 2
+        );
+    }
+}
+
 /// One thread serves. It judges a large message without end, and goes on serving: small ones, of
 /// the same session, too, once that is over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

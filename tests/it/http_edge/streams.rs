@@ -40,6 +40,46 @@ pub(super) fn get(headers: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn the_open_stream_of_a_cancelled_call_keeps_its_duties() {
+    // F12.
+    const SECRET: &str = "AKIAQYLPMN5HFIQR7XYA";
+    let go = Arc::new(Notify::new());
+    let wait = Arc::clone(&go);
+    let behind = Behind::start(move |number, _| match number {
+        0 => begun(),
+        1 => vec![
+            stream_head(""),
+            Play::Wait(Arc::clone(&wait)),
+            chunk(&format!("data: {}\n\n", NOTICE.replace("\"x\"", &format!("\"{SECRET}\"")))),
+            chunk(&format!("data: {}\n\n", result(1).replace("[]", &format!("\"{SECRET}\"")))),
+            stream_end(),
+        ],
+        _ => answer("202 Accepted", "", ""),
+    })
+    .await;
+    let rig = Rig::start(behind.address);
+    let (mut client, session) = in_session(&rig).await;
+    client.send(&post(&session, &call(1, "guarded"))).await;
+    assert_eq!(client.head().await.0, 200);
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
+    assert_eq!(rig.ask(&post(&session, cancel)).await.status, 202);
+    let again = rig.ask(&post(&session, r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#)).await;
+    assert_eq!(again.status, 400);
+    go.notify_one();
+    let mut heard = String::new();
+    while let Some(chunk) = client.chunk().await {
+        heard.push_str(&String::from_utf8_lossy(&chunk));
+    }
+    assert!(heard.contains(r#""data":"[redacted]""#) && !heard.contains(SECRET), "{heard}");
+    assert!(!heard.contains("\"id\""), "{heard}");
+    // What was cancelled is over: the server is not told twice, nor of what it never got.
+    assert_eq!(rig.ask(&post(&session, cancel)).await.status, 202);
+    let other = cancel.replace(":1}", ":2}");
+    assert_eq!(rig.ask(&post(&session, &other)).await.status, 202);
+    assert_eq!(behind.received().len(), 3);
+}
+
+#[tokio::test]
 async fn events_pass_the_moment_they_come() {
     let go = Arc::new(Notify::new());
     let wait = Arc::clone(&go);

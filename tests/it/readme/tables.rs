@@ -11,8 +11,9 @@ use bartizan_audit::journal::{Journal, JournalConfig};
 use bartizan_gate::duty::decision::Listing;
 use bartizan_gate::duty::pdp::{ListEntry, Pdp as _};
 use bartizan_gate::evidence::record::{
-    AuditRecord, DecisionFacts, Event, Finding, Now, OperationFacts, Outcome, PlaceFacts,
-    ProtocolFacts, ReasonFacts, RedactionFacts, TAXONOMY, Target,
+    AuditRecord, DecisionFacts, ENVIRONMENTS_MAX, Event, FLAGS_MAX, Finding, HIDDEN_MAX, KeptInput,
+    LEFT_OUT_MAX, Now, OBLIGATIONS_MAX, OperationFacts, Outcome, PLACES_MAX, PlaceFacts,
+    ProtocolFacts, REASONS_MAX, ReasonFacts, RedactionFacts, TAGS_MAX, TAXONOMY, Target,
 };
 use bartizan_gate::evidence::refusal::{self, Addressee, DoorRefusal, Refusal};
 use bartizan_gate::evidence::step::AuditSink as _;
@@ -504,59 +505,60 @@ fn now() -> Now {
 
 /// A record of which every member applies.
 fn full_record() -> AuditRecord {
-    let text = || Some("t".into());
+    let reason = ReasonFacts { code: "c".into(), message: "m".into(), origin: "rule" };
+    let place = PlaceFacts { pointer: "/result".into(), rule: "pointer" };
     AuditRecord {
         call: Some("c".into()),
-        principal: text(),
-        server: text(),
+        principal: Some("t".into()),
+        peer: Some("t".into()),
+        server: Some("t".into()),
         direction: Some("to_server"),
         protocol: Some(ProtocolFacts {
             revision: Some("2025-11-25"),
             era: "legacy",
             transport: "http",
         }),
-        method: text(),
-        id: text(),
+        method: Some("t".into()),
+        id: Some("t".into()),
         target: Some(Target {
-            tool: text(),
-            prompt: text(),
-            uri: text(),
-            task: text(),
-            definition: text(),
-            locked: text(),
-            drift: text(),
-            flags: vec!["f".into()],
+            tool: Some("t".into()),
+            prompt: Some("t".into()),
+            uri: Some("t".into()),
+            task: Some("t".into()),
+            definition: Some("t".into()),
+            locked: Some("t".into()),
+            drift: Some("t".into()),
+            flags: vec!["f"; FLAGS_MAX + 1].into(),
         }),
         operation: Some(OperationFacts {
-            name: text(),
+            name: Some("t".into()),
             effect: "read",
-            environments: vec!["e".into()],
+            environments: vec!["e"; ENVIRONMENTS_MAX + 1].into(),
             environment_source: "none",
-            tags: vec!["t".into()],
-            pack: text(),
+            tags: vec!["t"; TAGS_MAX + 1].into(),
+            pack: Some("t".into()),
         }),
         decision: Some(DecisionFacts {
             effect: "permit",
             enforced: true,
-            reasons: vec![ReasonFacts { code: "c".into(), message: "m".into(), origin: "rule" }],
-            obligations: vec!["limit:c".into()],
+            reasons: vec![reason; REASONS_MAX + 1].into(),
+            obligations: vec!["limit:c"; OBLIGATIONS_MAX + 1].into(),
             policy: "p".into(),
             engine: "strict",
         }),
         outcome: Some(Outcome::Ok),
-        error_type: text(),
-        hidden: vec!["h".into()],
-        redacted: Some(RedactionFacts {
-            count: 1,
-            places: vec![PlaceFacts { pointer: "/result".into(), rule: "pointer" }],
-        }),
+        error_type: Some("t".into()),
+        hidden: vec!["h"; HIDDEN_MAX + 1].into(),
+        redacted: Some(RedactionFacts { count: 1, places: vec![place; PLACES_MAX + 1].into() }),
         bytes: Some(1),
-        digest: text(),
+        digest: Some("t".into()),
         duration_us: Some(1),
-        trace_id: text(),
-        parent_span_id: text(),
-        input: Some(Value::from("i")),
-        input_left_out: vec!["/p".into()],
+        trace_id: Some("t".into()),
+        parent_span_id: Some("t".into()),
+        input: Some(KeptInput::from(Value::from("i"))),
+        input_left_out: vec!["/p"; LEFT_OUT_MAX + 1].into(),
+        repeated: Some(1),
+        since: Some(now().wall),
         note: Some("n".into()),
         ..AuditRecord::new(Event::Outcome, now())
     }
@@ -618,6 +620,7 @@ fn events_and_outcomes_are_documented() {
         E::Outcome,
         E::Notice,
         E::Drop,
+        E::Repeated,
         E::Policy,
         E::Recovery,
         E::Gap,
@@ -633,6 +636,7 @@ fn events_and_outcomes_are_documented() {
             | E::Outcome
             | E::Notice
             | E::Drop
+            | E::Repeated
             | E::Policy
             | E::Recovery
             | E::Gap
@@ -648,6 +652,7 @@ fn events_and_outcomes_are_documented() {
         O::Cancelled,
         O::UpstreamFailed,
         O::Withheld,
+        O::NotSent,
         O::Unknown,
     ];
     for outcome in &outcomes {
@@ -659,6 +664,7 @@ fn events_and_outcomes_are_documented() {
             | O::Cancelled
             | O::UpstreamFailed
             | O::Withheld
+            | O::NotSent
             | O::Unknown => {}
         }
     }
@@ -752,6 +758,8 @@ fn faces() -> BTreeSet<(i64, String, u16)> {
         Refusal::Headers(HeaderMismatch::NoMeta),
         Refusal::BadName("name"),
         Refusal::DuplicateId,
+        Refusal::TokenInUse,
+        Refusal::SessionSpent,
         Refusal::Unsolicited,
         Refusal::Busy,
         Refusal::Unrecorded,

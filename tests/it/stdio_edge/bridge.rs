@@ -1,11 +1,12 @@
 //! HTTP clients in front of a stdio server: children, sessions and ids.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bartizan_edge::child::{ChildLimits, ChildSpec, ChildUpstream};
-use bartizan_edge::upstream::SendContext;
+use bartizan_edge::upstream::{Departure, SendContext};
 use bartizan_edge::{Answer, EventStream, Shared};
+use bartizan_gate::evidence::record::CallId;
 use bartizan_gate::evidence::step::{Act, Permitted};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{Arrival, Session, UpstreamFailure};
@@ -107,6 +108,7 @@ impl Clients {
             headers: HeaderMap::new(),
             session: session.map(Into::into),
             principal: who,
+            departure: None,
         };
         timeout(LONG, self.upstream.send(permitted, &context)).await.expect("an answer")
     }
@@ -395,6 +397,20 @@ done
     drop(answer);
 }
 
+/// Gives the cancellations that it holds, and forgets that they were sent.
+#[derive(Debug)]
+struct Leaving(Mutex<Vec<Permitted>>);
+
+impl Departure for Leaving {
+    fn cancellation(&self) -> Option<Permitted> {
+        self.0.lock().unwrap().pop()
+    }
+
+    fn told(&self, _: &CallId, sent: bool) {
+        assert!(sent);
+    }
+}
+
 #[tokio::test]
 async fn a_modern_client_cancels_by_going_away_and_a_legacy_one_does_not() {
     let silent = r#"
@@ -409,19 +425,34 @@ done
 "#;
     let hasty = ChildLimits { whole_wait: Duration::ZERO, ..limits() };
     let clients = Clients::new(silent, hasty);
-    drop(clients.send(("a", None), &modern("9")).await.unwrap());
-    let read = clients.read(3).await;
+    let leave = async |body: &str, departure: Option<Arc<dyn Departure>>| {
+        let principal = principal("a");
+        let permitted = clients.permit(&principal, body);
+        let headers = HeaderMap::new();
+        let context = SendContext { headers, session: None, principal, departure };
+        drop(timeout(LONG, clients.upstream.send(permitted, &context)).await.unwrap().unwrap());
+    };
+    // Nobody may say so.
+    leave(&modern("8"), None).await;
+    let cancel =
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"mine"}}"#;
+    let mut session = conversation(&principal("a"));
+    drop(clients.permit_in(&mut session, &modern("\"mine\"")));
+    let departure = Arc::new(Leaving(Mutex::new(vec![clients.permit_in(&mut session, cancel)])));
+    leave(&modern("9"), Some(Arc::<Leaving>::clone(&departure))).await;
+    let read = clients.read(4).await;
+    assert!(departure.0.lock().unwrap().is_empty());
     assert_eq!(
-        read[2],
-        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}"#
+        read[3],
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":3}}"#
     );
 
     whole(clients.send(("a", Some("s")), &initialize()).await.unwrap()).await;
     drop(clients.send(("a", Some("s")), &call("9")).await.unwrap());
     let ping = r#"{"jsonrpc":"2.0","method":"ping","id":10}"#;
     whole(clients.send(("a", Some("s")), ping).await.unwrap()).await;
-    let read = clients.read(6).await;
-    assert!(read.iter().skip(3).all(|line| !line.contains("cancelled")), "{read:?}");
+    let read = clients.read(7).await;
+    assert!(read.iter().skip(4).all(|line| !line.contains("cancelled")), "{read:?}");
 }
 
 #[tokio::test]

@@ -132,6 +132,7 @@ impl Server {
             headers: HeaderMap::new(),
             owned_headers: Vec::new(),
             forward_authorization: false,
+            context: Vec::new(),
             ca_pem: None,
             limits: HttpUpstreamLimits::default(),
         };
@@ -500,7 +501,8 @@ async fn modern_requests_mirror_their_body_in_headers() {
 async fn annotated_arguments_are_mirrored_once_the_tool_was_listed() {
     let server = Server::start(Box::new(|received| {
         if received.name() != "POST tools/list" {
-            return json("200 OK", "", &result("1"));
+            let asked: serde_json::Value = serde_json::from_str(&received.body).unwrap();
+            return json("200 OK", "", &result(&asked["id"].to_string()));
         }
         let region = r#"{"type":"string","x-mcp-header":"Region"}"#;
         let retries = r#"{"type":"integer","x-mcp-header":"Retries"}"#;
@@ -511,19 +513,19 @@ async fn annotated_arguments_are_mirrored_once_the_tool_was_listed() {
         json(
             "200 OK",
             "",
-            &format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"resultType":"complete","tools":{tools}}}}}"#),
+            &format!(r#"{{"jsonrpc":"2.0","id":2,"result":{{"resultType":"complete","tools":{tools}}}}}"#),
         )
     }))
     .await;
-    let with = |arguments: &str| {
-        modern("1", "t").replace("\"name\"", &format!("\"arguments\":{arguments},\"name\""))
+    let with = |id, arguments: &str| {
+        modern(id, "t").replace("\"name\"", &format!("\"arguments\":{arguments},\"name\""))
     };
     let mut run = server.client();
     for line in [
-        with(r#"{"region":"eu"}"#),
-        modern("1", "t").replace("tools/call", "tools/list"),
-        with(r#"{"region":"größe","deep":{"n":7},"plain":"x"}"#),
-        with(r#"{"region":null}"#),
+        with("1", r#"{"region":"eu"}"#),
+        modern("2", "t").replace("tools/call", "tools/list"),
+        with("3", r#"{"region":"größe","deep":{"n":7},"plain":"x"}"#),
+        with("4", r#"{"region":null}"#),
     ] {
         run.send(line).await;
         run.receive().await.unwrap();

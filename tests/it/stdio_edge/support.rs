@@ -9,6 +9,7 @@ use bartizan_edge::child::{ChildLimits, ChildSpec};
 use bartizan_edge::client::{ExitReason, Serving, StdioLimits, StdioUpstream, serve_pipes};
 use bartizan_edge::clock::Clock;
 use bartizan_gate::duty::decision::Obligation;
+use bartizan_gate::duty::redact::Redaction;
 use bartizan_gate::question::access::{AccessRequest, Principal, Server};
 use bartizan_gate::session::{Gate, GateConfig, Mode, Protected, RefusalForm};
 use bartizan_gate::wire::frame::FrameLimits;
@@ -26,6 +27,10 @@ pub(super) const LONG: Duration = Duration::from_mins(1);
 
 fn judge(name: &str, _: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
     assert!(name != "panics", "the test says so");
+    if name == "guarded" {
+        let redaction = Redaction::Secrets;
+        return Some(vec![Obligation::Redact { code: "secret".into(), redaction }]);
+    }
     (name != "forbidden" && name != "sampling/createMessage").then(Vec::new)
 }
 

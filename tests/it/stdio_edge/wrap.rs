@@ -90,6 +90,36 @@ async fn notifications_and_answers_keep_their_order_and_are_recorded() {
 }
 
 #[tokio::test]
+async fn a_late_answer_of_a_child_is_not_given_to_another_request() {
+    // F12: the id of a cancelled call, used again.
+    let late = r#"
+read -r one; read -r cancel; read -r two; printf '%s\n%s\n%s\n' "$one" "$cancel" "$two" > "$1/read"
+printf '{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"AKIAQYLPMN5HFIQR7XYA"}}\n'
+printf '{"jsonrpc":"2.0","result":{"s":"AKIAQYLPMN5HFIQR7XYA"},"id":1}\n'
+printf '{"jsonrpc":"2.0","result":{},"id":2}\n'
+cat > /dev/null
+"#;
+    let folder = folder();
+    let mut run = Run::child(script(late, folder.path()), limits());
+    let get = r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"guarded"},"id":1}"#;
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
+    for line in [get, cancel, &ping("1")] {
+        run.send(line).await;
+    }
+    let refused = run.receive().await.unwrap();
+    assert!(refused.contains("-32600") && refused.contains("already used"), "{refused}");
+    run.send(ping("2")).await;
+    let notice = run.receive().await.unwrap();
+    assert!(notice.contains(r#""data":"[redacted]""#), "{notice}");
+    assert_eq!(run.receive().await.unwrap(), pong("2"));
+    let read = file(&folder.path().join("read"), |text| text.lines().count() == 3).await;
+    assert_eq!(read.lines().collect::<Vec<_>>(), [get, cancel, &ping("2")]);
+    run.close().await;
+    assert_eq!(run.rest().await, Vec::<String>::new());
+    assert!(run.sink.lines().contains(&"Drop tools/call -".to_owned()));
+}
+
+#[tokio::test]
 async fn what_some_reader_of_lines_would_split_never_reaches_the_child() {
     // Threats C3, C5, C7; `(line, whether it may pass)`.
     let nested = "{\"jsonrpc\":\"2.0\",\"method\":\"tools/call\",\"params\":{\"name\":\"echo\",\

@@ -24,7 +24,7 @@ const BUNDLE: &str = "policy";
 impl EventTemplate {
     /// The event of a record; `None` for a record without a decision on a message.
     pub(super) fn event(&self, entry: JournalRecord) -> Option<Value> {
-        if !matches!(entry.event.as_str(), "intent" | "denial" | "notice" | "drop") {
+        if !matches!(entry.event.as_str(), "intent" | "denial" | "notice" | "drop" | "repeated") {
             return None;
         }
         let decision = entry.decision.as_ref()?;
@@ -44,6 +44,7 @@ impl EventTemplate {
             "enforced": decision.enforced,
             "engine": decision.engine,
             "finding": entry.finding,
+            "repeated": entry.repeated,
         });
         let mut event = json!({
             "labels": self.labels,

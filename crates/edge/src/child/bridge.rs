@@ -23,6 +23,7 @@ use super::era::{KnownEra, NOT_INITIALIZED, ProbeOutcome};
 use super::process::{ChildLimits, ChildSpec};
 use crate::duplex::{DRAIN_STEP, DuplexStream, End, ExchangeAnswer};
 use crate::registry::{SessionRegistry, Unannounced, mint};
+use crate::session::Departure;
 use crate::upstream::{SESSION_ID, SendContext};
 use crate::{Answer, Shared};
 use bartizan_gate::evidence::step::{Dispatch, Permitted};
@@ -44,6 +45,8 @@ struct ChildKey<'a> {
     principal: &'a Arc<Principal>,
     /// The session that the request named, if any.
     session: Option<&'a str>,
+    /// Decides whether the child is told that the client has gone.
+    departure: Option<&'a Arc<dyn Departure>>,
 }
 
 /// A protected server that runs as child processes.
@@ -112,7 +115,11 @@ impl ChildUpstream {
         permitted: Permitted,
         context: &SendContext,
     ) -> Result<Answer, UpstreamFailure> {
-        let key = ChildKey { principal: &context.principal, session: context.session.as_deref() };
+        let key = ChildKey {
+            principal: &context.principal,
+            session: context.session.as_deref(),
+            departure: context.departure.as_ref(),
+        };
         match permitted.dispatch() {
             Dispatch::Message => self.inner.message(&permitted, key).await,
             Dispatch::OpenStream => Ok(self.inner.open_stream(key)),
@@ -166,7 +173,7 @@ impl ChildPool {
             child.tell(permitted).await?;
             return Ok(Answer::accepted(202));
         }
-        let stream = child.ask(permitted).await?;
+        let stream = child.ask(permitted, key.departure).await?;
         let (answer, _) = self.answer(stream, modern).await?;
         Ok(answer)
     }
@@ -214,7 +221,7 @@ impl ChildPool {
             child
         };
         let fresh = Unannounced::new(name, |name| self.forget(name));
-        let answered = match child.ask(permitted).await {
+        let answered = match child.ask(permitted, None).await {
             Ok(stream) => self.answer(stream, false).await,
             Err(failure) => Err(failure),
         };

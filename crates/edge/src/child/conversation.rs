@@ -21,7 +21,8 @@ use super::process::{ChildLimits, ChildSpec, LineRate, Process, SpawnError, Stop
 use super::relabel::{self, Label, LabelField, Labels};
 use crate::Shared;
 use crate::duplex::{Destination, Duplex, DuplexLimits, DuplexStream, End, ExchangeTable, Line};
-use crate::session::{SessionHandle, StepOutcome};
+use crate::session::{Departure, GoneClient, SessionHandle, StepOutcome};
+use bartizan_gate::duty::duties::Duties;
 use bartizan_gate::evidence::step::{Act, Permitted};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{Arrival, Protected, Session, UpstreamFailure};
@@ -82,6 +83,8 @@ pub(crate) struct Child {
     /// it.
     unsolicited: SessionHandle,
     unsolicited_rate: Mutex<LineRate>,
+    /// What all requests so far demand of messages that name none.
+    duties: Mutex<Arc<Duties>>,
 }
 
 /// What is kept for one open exchange.
@@ -90,6 +93,8 @@ pub(crate) struct ChildExchange {
     labels: Labels,
     /// The client's id, to find the exchange when the client cancels.
     key: Option<Id>,
+    /// Decides whether the child is told that the client has gone.
+    departure: Option<Arc<dyn Departure>>,
 }
 
 impl Duplex<Child> {
@@ -112,6 +117,7 @@ impl Duplex<Child> {
             lasting: Mutex::default(),
             unsolicited: SessionHandle::new(shared, unsolicited),
             unsolicited_rate: Mutex::new(LineRate::new(limits.strays_per_second)),
+            duties: Mutex::default(),
         };
         let bounds = DuplexLimits {
             exchanges_max: limits.exchanges_max,
@@ -153,10 +159,11 @@ impl Duplex<Child> {
     }
 
     /// Sends a request and returns the stream of messages that belong to it. Fails if the child has
-    /// ended, or if too many exchanges are open.
+    /// ended, or if too many exchanges are open. `departure`: see [`Departure`].
     pub(super) async fn ask(
         self: &Arc<Self>,
         permitted: &Permitted,
+        departure: Option<&Arc<dyn Departure>>,
     ) -> Result<DuplexStream, UpstreamFailure> {
         let request = permitted.frame().map(Frame::document);
         let describe = |number| {
@@ -164,9 +171,11 @@ impl Duplex<Child> {
                 request.and_then(|request| relabel::outbound(request, number)).ok_or_else(
                     || UpstreamFailure::Unreadable("a child process takes no batch".to_owned()),
                 )?;
-            Ok((ChildExchange { labels, key: permitted.id().cloned() }, line))
+            let (key, departure) = (permitted.id().cloned(), departure.cloned());
+            Ok((ChildExchange { labels, key, departure }, line))
         };
         let listens = permitted.method().is_some_and(|method| method.role == Role::Listen);
+        Arc::make_mut(&mut lock(&self.line.duties)).merge(permitted.duties());
         let (stream, line) = self.open(listens, describe).await?;
         if self.line.process.write(line_for_child(&line)).await.is_err() {
             return Err(self.failure().await);
@@ -207,7 +216,7 @@ impl Duplex<Child> {
         let line = &self.line;
         let (principal, server) = (Arc::clone(&line.principal), Arc::clone(&line.of.server));
         let session = Session::new(principal, server, Transport::Stdio);
-        let session = SessionHandle::new(&line.of.shared, session);
+        let session = Arc::new(SessionHandle::new(&line.of.shared, session));
         let arrival = Arrival { raw: Bytes::from_static(PROBE), ..Arrival::default() };
         let step = session
             .step(None, |session, gate, now| Some(session.client_frame(gate, &arrival, now)));
@@ -221,7 +230,9 @@ impl Duplex<Child> {
             }
         };
         let call = permitted.call();
-        let answer = timeout(line.of.limits.probe_max, self.answer_to(&permitted)).await;
+        let departure: Arc<dyn Departure> = Arc::new(GoneClient::of(&session, call));
+        let asked = self.answer_to(&permitted, &departure);
+        let answer = timeout(line.of.limits.probe_max, asked).await;
         match answer.unwrap_or(Err(UpstreamFailure::TimedOut)) {
             Ok(body) => {
                 drop(session.step(Some(call), |session, gate, now| {
@@ -243,8 +254,12 @@ impl Duplex<Child> {
     }
 
     /// The answer to our own request; messages before it are dropped.
-    async fn answer_to(self: &Arc<Self>, request: &Permitted) -> Result<Bytes, UpstreamFailure> {
-        self.ask(request).await?.only_answer().await
+    async fn answer_to(
+        self: &Arc<Self>,
+        request: &Permitted,
+        departure: &Arc<dyn Departure>,
+    ) -> Result<Bytes, UpstreamFailure> {
+        self.ask(request, Some(departure)).await?.only_answer().await
     }
 
     /// Reads the child's output until it ends.
@@ -296,7 +311,10 @@ impl Line for Child {
             Message::Error { id: Some(id), code } => {
                 self.answer(table, frame.document(), id, End::Error(*code))
             }
-            Message::Error { id: None, .. } => unreadable_line(table, line),
+            Message::Error { id: None, .. } => match table.only_owed() {
+                Some(number) => Destination::Exchange(number, line),
+                None => Destination::Unsolicited(line),
+            },
             Message::Request { .. } => Destination::Anybody(None, line),
             Message::Notification { method } => {
                 let role = Method::named(method).map(|method| method.role);
@@ -339,15 +357,26 @@ impl Line for Child {
     }
 
     /// In the modern era a disconnect cancels the request (revision 2026-07-28,
-    /// basic/transports/streamable-http, "Cancellation"); in the legacy eras it does not.
+    /// basic/transports/streamable-http, "Cancellation"); in the legacy eras it does not. On stdio a
+    /// notification says so, which policy must permit like any other (basic/patterns/cancellation).
     fn reader_dropped(conversation: &Conversation, number: i64) {
         let child = &conversation.line;
-        if child.kind == ChildScope::Session || !conversation.table().give_up(number) {
+        if child.kind == ChildScope::Session {
             return;
         }
-        if child.process.try_write(relabel::cancel_line(number)).is_err() {
+        let given_up = conversation.table().give_up(number);
+        let Some(departure) = given_up.and_then(|exchange| exchange.departure) else { return };
+        let Some(permitted) = departure.cancellation() else { return };
+        let line = permitted.frame().and_then(|it| relabel::cancelled(it.document(), number));
+        let sent = line.is_some_and(|line| child.process.try_write(line_for_child(&line)).is_ok());
+        if !sent {
             tracing::debug!(number, "child's input queue is full; cancellation not sent");
         }
+        departure.told(permitted.call(), sent);
+    }
+
+    fn duties(&self) -> Arc<Duties> {
+        Arc::clone(&lock(&self.duties))
     }
 
     async fn failure(&self, ended: bool) -> UpstreamFailure {
@@ -454,8 +483,8 @@ fn tagged(
     }
 }
 
-/// Routes a line that is no frame, or an answer without an id. If exactly one call waits, the line
-/// is sent there, and the gate withholds and records it; else it is recorded as unsolicited.
+/// Routes a line that is no frame. If exactly one call waits, the line is sent there, and the gate
+/// withholds and records it; else it is recorded as unsolicited.
 fn unreadable_line(table: &ExchangeTable<ChildExchange>, line: Bytes) -> Destination {
     let message = matches!(line.trim_ascii_start().first(), Some(b'{' | b'['));
     match table.only(false).filter(|_| message) {

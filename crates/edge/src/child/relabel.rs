@@ -54,16 +54,6 @@ pub(super) fn cancelled(document: &Document, number: i64) -> Option<Bytes> {
     Some(document.minified_with(&in_order([(id.span(), number.to_string())])))
 }
 
-/// Our own `notifications/cancelled` for `number`: on stdio it replaces what closing the response
-/// stream says on HTTP (revision 2026-07-28, basic/patterns/cancellation).
-pub(super) fn cancel_line(number: i64) -> Bytes {
-    let line = format!(
-        "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\
-         \"params\":{{\"requestId\":{number}}}}}\n"
-    );
-    Bytes::from(line)
-}
-
 /// Our number in a child's `notifications/cancelled`.
 pub(super) fn cancelled_number(document: &Document) -> Option<i64> {
     number_of(document.root().pointer("/params/requestId")?)
@@ -251,8 +241,7 @@ mod tests {
             cancelled(&message, 9).unwrap(),
             r#"{"method":"notifications/cancelled","params":{"requestId":9}}"#
         );
-        let line = cancel_line(9);
-        let document = read(std::str::from_utf8(&line).unwrap().trim_end());
-        assert_eq!(cancelled_number(&document), Some(9));
+        let line = cancelled(&message, 9).unwrap();
+        assert_eq!(cancelled_number(&read(std::str::from_utf8(&line).unwrap())), Some(9));
     }
 }

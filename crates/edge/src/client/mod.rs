@@ -201,6 +201,7 @@ impl Client {
         };
         Input::Act(self.act(|_, gate, now| {
             let facts = DoorFacts {
+                peer: None,
                 principal: Some(&self.principal),
                 server: Some(&self.server.facts.name),
                 note: None,
@@ -289,7 +290,7 @@ impl Client {
     pub(super) fn judge_again(&self, call: &CallId, failure: &UpstreamFailure, raw: Bytes) -> Act {
         let _between = lock(&self.between_attempts);
         self.failed_unheard(call, failure);
-        self.judge(raw)
+        self.judge_once_more(raw)
     }
 
     /// The act for a message of the client.
@@ -300,6 +301,12 @@ impl Client {
             Some(session.client_frame(gate, &arrival, now))
         })
         .into_act()
+    }
+
+    /// The act for a message that the client sent before and that is sent once more.
+    pub(super) fn judge_once_more(&self, raw: Bytes) -> Act {
+        let arrival = Arrival { raw, ..Arrival::default() };
+        self.act(|session, gate, now| session.client_frame_again(gate, &arrival, now))
     }
 
     /// Whether `call` still waits for its answer.

@@ -27,6 +27,7 @@ use super::{Client, Input, MessageFraming};
 use crate::child::lines::Lines;
 use crate::upstream::{SESSION_ID, SendContext, Upstream};
 use crate::{Answer, EventStream, ServerEvent};
+use bartizan_gate::duty::duties::Duties;
 use bartizan_gate::evidence::record::CallId;
 use bartizan_gate::evidence::step::{Act, Permitted};
 use bartizan_gate::session::{ServerState, Session, UpstreamFailure};
@@ -350,7 +351,7 @@ impl Remote {
             (state.session.clone(), state.headers.clone())
         };
         headers.extend(own);
-        SendContext { headers, session, principal: self.client.principal() }
+        SendContext { headers, session, principal: self.client.principal(), departure: None }
     }
 
     /// Sends a notification or an answer; `true` if the server accepted it.
@@ -497,6 +498,13 @@ impl Remote {
             }
         }
         heard
+    }
+
+    /// Delivers a message of the server that names no call.
+    pub(super) async fn carry_stray(&self, raw: &Bytes, duties: &Duties) {
+        let act =
+            self.client.act(|session, gate, now| session.server_stray(gate, duties, raw, now));
+        self.carry(act).await;
     }
 
     /// Delivers a message for the client; sends the gate's refusal of a server's own request to the
@@ -697,8 +705,11 @@ impl RemoteRequest {
         loop {
             let message = next_message(&mut events, &mut position);
             let ended = match self.within(self.remote.limits.silence_max, message).await? {
-                Some(Ok(data)) => {
-                    self.pass_on(&data).await;
+                Some(Ok(event)) => {
+                    match &event.stray {
+                        Some(duties) => self.remote.carry_stray(&event.data, duties).await,
+                        None => self.pass_on(&event.data).await,
+                    }
                     if !self.remote.client.awaits(&self.call) {
                         return Ok(());
                     }
@@ -731,13 +742,13 @@ impl RemoteRequest {
 async fn next_message(
     events: &mut EventStream,
     position: &mut Position,
-) -> Option<Result<Bytes, UpstreamFailure>> {
+) -> Option<Result<ServerEvent, UpstreamFailure>> {
     loop {
         match events.next().await? {
             Ok(event) => {
                 position.pass(&event);
                 if !event.data.is_empty() {
-                    return Some(Ok(event.data));
+                    return Some(Ok(event));
                 }
             }
             Err(failure) => return Some(Err(failure)),

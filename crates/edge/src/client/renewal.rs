@@ -48,7 +48,9 @@ impl Remote {
     /// before; then the new session is kept.
     async fn initialize(self: &Arc<Self>, initialize: Bytes) -> bool {
         let settled = self.client.protocol().revision;
-        let Act::Forward(permitted) = self.client.judge(initialize) else { return false };
+        let Act::Forward(permitted) = self.client.judge_once_more(initialize) else {
+            return false;
+        };
         let call = Arc::clone(permitted.call());
         let held = self.state().session.clone();
         let answered = timeout(self.limits.answer_max, self.settle(&call, permitted)).await;
@@ -70,7 +72,8 @@ impl Remote {
     ) -> Result<Option<Revision>, UpstreamFailure> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, ANY_ANSWER);
-        let context = SendContext { headers, session: None, principal: self.client.principal() };
+        let principal = self.client.principal();
+        let context = SendContext { headers, session: None, principal, departure: None };
         let answer = self.upstream.send(permitted, &context).await?;
         let status = status_of(&answer);
         if status >= 300 {
@@ -90,7 +93,9 @@ impl Remote {
             Answer::Stream { events, .. } => events,
         };
         while let Some(Ok(event)) = events.next().await {
-            if !event.data.is_empty()
+            if let Some(duties) = &event.stray {
+                self.carry_stray(&event.data, duties).await;
+            } else if !event.data.is_empty()
                 && let Some(released) = self.kept_back(call, &event.data).await
             {
                 return Some(released);

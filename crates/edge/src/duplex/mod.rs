@@ -28,6 +28,7 @@ use self::table::Delivery;
 pub(crate) use self::table::ExchangeTable;
 use crate::Answer;
 use crate::clock::Clock;
+use bartizan_gate::duty::duties::Duties;
 use bartizan_gate::session::UpstreamFailure;
 
 /// How often a draining line checks whether its calls have ended.
@@ -94,6 +95,12 @@ pub(crate) trait Line: fmt::Debug + Send + Sync + Sized + 'static {
 
     /// The reader of an exchange was dropped before its answer.
     fn reader_dropped(duplex: &Duplex<Self>, number: i64);
+
+    /// What all calls on the line so far demand of messages that name none, as far as one session
+    /// does not know it: none if the line is one session's.
+    fn duties(&self) -> Arc<Duties> {
+        Arc::default()
+    }
 
     /// Why an exchange gets no answer. `ended`: the line has ended.
     fn failure(&self, ended: bool) -> impl Future<Output = UpstreamFailure> + Send;
@@ -233,6 +240,10 @@ impl<L: Line> Owner for Duplex<L> {
 
     fn reader_dropped(&self, number: i64) {
         L::reader_dropped(self, number);
+    }
+
+    fn duties(&self) -> Arc<Duties> {
+        self.line.duties()
     }
 }
 

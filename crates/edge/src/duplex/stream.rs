@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::{Answer, ServerEvent};
+use bartizan_gate::duty::duties::Duties;
 use bartizan_gate::session::UpstreamFailure;
 
 /// How the server answered an exchange.
@@ -26,6 +27,8 @@ pub(crate) enum End {
 pub(super) enum Item {
     /// A message of the server. It is the answer if the second field says how the exchange ended.
     Message(Bytes, Option<End>),
+    /// A message of the server that names no exchange.
+    Stray(Bytes),
     /// How the server answered the POST that carried the request.
     Posted(Box<Result<Answer, UpstreamFailure>>),
 }
@@ -37,6 +40,9 @@ pub(super) trait Owner: fmt::Debug + Send + Sync {
 
     /// The reader of exchange `number` was dropped before its answer.
     fn reader_dropped(&self, number: i64);
+
+    /// What all calls on the line demand of messages that name none.
+    fn duties(&self) -> Arc<Duties>;
 }
 
 /// The messages that belong to one exchange, or to no exchange.
@@ -47,8 +53,16 @@ pub struct DuplexStream {
     /// The exchange's number; `None` for the stream of server messages.
     number: Option<i64>,
     /// A message that was received and not yet returned by `next`.
-    peeked: Option<(Bytes, Option<End>)>,
+    peeked: Option<Peeked>,
     done: bool,
+}
+
+/// A message that was received.
+#[derive(Debug)]
+struct Peeked {
+    data: Bytes,
+    end: Option<End>,
+    stray: bool,
 }
 
 /// The next item of an exchange.
@@ -131,9 +145,10 @@ impl DuplexStream {
             match self.first().await {
                 FirstItem::Taken => {}
                 FirstItem::Message(end) => {
-                    let (data, _) = self.peeked.take()?;
+                    let Peeked { data, stray, .. } = self.peeked.take()?;
                     self.done = end.is_some();
-                    return Some(Ok(ServerEvent { data, ..ServerEvent::default() }));
+                    let stray = stray.then(|| self.owner.duties());
+                    return Some(Ok(ServerEvent { data, stray, ..ServerEvent::default() }));
                 }
                 FirstItem::Status(Answer::Whole { status, .. }) => {
                     break UpstreamFailure::Status(status);
@@ -150,13 +165,17 @@ impl DuplexStream {
 
     /// Waits for the next item without consuming a message.
     async fn first(&mut self) -> FirstItem {
-        if let Some((_, end)) = &self.peeked {
+        if let Some(Peeked { end, .. }) = &self.peeked {
             return FirstItem::Message(*end);
         }
         match self.from.recv().await {
             Some(Item::Message(data, end)) => {
-                self.peeked = Some((data, end));
+                self.peeked = Some(Peeked { data, end, stray: false });
                 FirstItem::Message(end)
+            }
+            Some(Item::Stray(data)) => {
+                self.peeked = Some(Peeked { data, end: None, stray: true });
+                FirstItem::Message(None)
             }
             Some(Item::Posted(outcome)) => match *outcome {
                 Ok(Answer::Accepted { .. }) => FirstItem::Taken,
@@ -170,7 +189,7 @@ impl DuplexStream {
 
 impl Drop for DuplexStream {
     fn drop(&mut self) {
-        let answered = self.done || self.peeked.as_ref().is_some_and(|(_, end)| end.is_some());
+        let answered = self.done || self.peeked.as_ref().is_some_and(|it| it.end.is_some());
         if let Some(number) = self.number.filter(|_| !answered) {
             self.owner.reader_dropped(number);
         }

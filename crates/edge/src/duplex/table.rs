@@ -73,7 +73,7 @@ impl<E> ExchangeTable<E> {
         if self.open.len() >= exchanges_max {
             let closed = self.open.iter().filter(|(_, open)| open.to.is_closed());
             for number in closed.map(|(number, _)| *number).collect::<Vec<_>>() {
-                self.give_up(number);
+                drop(self.give_up(number));
             }
         }
         if self.open.len() >= exchanges_max {
@@ -137,16 +137,21 @@ impl<E> ExchangeTable<E> {
         waiting.next().is_none().then_some(*number)
     }
 
-    /// Closes an exchange before its answer; `false` if it is not open.
-    pub(crate) fn give_up(&mut self, number: i64) -> bool {
-        let open = self.open.remove(&number).is_some();
-        if open {
-            self.given_up.insert(number);
-            if self.given_up.len() > GIVEN_UP_MAX {
-                self.given_up.pop_first();
-            }
+    /// Closes an exchange before its answer and returns what was kept for it; `None` if it is not
+    /// open.
+    pub(crate) fn give_up(&mut self, number: i64) -> Option<E> {
+        let OpenExchange { exchange, .. } = self.open.remove(&number)?;
+        self.given_up.insert(number);
+        if self.given_up.len() > GIVEN_UP_MAX {
+            self.given_up.pop_first();
         }
-        open
+        Some(exchange)
+    }
+
+    /// The exchange that an error without an id must belong to: the only one that is open, if no
+    /// other was closed before its answer.
+    pub(crate) fn only_owed(&self) -> Option<i64> {
+        self.only(false).filter(|_| self.given_up.is_empty())
     }
 
     /// Whether exchange `number` was closed before its answer. Forgets it: the answer has come now.
@@ -157,7 +162,7 @@ impl<E> ExchangeTable<E> {
     /// Closes the exchange, or the stream of server messages, of the slow reader `to`.
     pub(super) fn give_up_reader(&mut self, to: &mpsc::Sender<Item>, number: Option<i64>) {
         if let Some(number) = number {
-            self.give_up(number);
+            drop(self.give_up(number));
         } else if self.stream.as_ref().is_some_and(|stream| stream.same_channel(to)) {
             self.stream = None;
         }
@@ -214,7 +219,8 @@ impl<E> ExchangeTable<E> {
         let hears = |open: &OpenExchange<E>| !open.to.is_closed() && hears(&open.exchange);
         let oldest = self.open.iter().find(|(_, open)| hears(open)).map(|(number, _)| *number);
         if let Some(number) = oldest {
-            return self.within(number, message);
+            let to = self.reader(number)?;
+            return Some(Delivery { to, item: Item::Stray(message), number: Some(number) });
         }
         let Some(backlog_max) = backlog_max else {
             tracing::debug!("message without a reader dropped");

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use ::http::Response;
 use bytes::Bytes;
 
-use super::budget::{Hold, YieldingBudget};
 use super::connections::Connections;
 use super::reply::ReplyBody;
+use crate::budget::{Hold, YieldingBudget};
 
 /// Size from which an answer is counted, bytes.
 const COUNTED_BYTES: usize = 64 << 10;

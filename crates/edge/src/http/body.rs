@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http_body::Body;
 use hyper::body::Incoming;
 
-use super::budget::{Budget, Hold, Reservation, YieldingBudget};
+use crate::budget::{Budget, Hold, Reservation, YieldingBudget};
 use bartizan_gate::session::DoorRefusal;
 
 /// Time in which [`PACE_BYTES`] of a body arrive, or its end.

@@ -5,10 +5,12 @@
 //! connection, so a busy connection pays nothing for them. A missed deadline closes the connection
 //! without an answer, because no complete request has arrived.
 
+use std::error::Error;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,9 +18,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use super::budget::{Budget, Reservation};
 use super::framing::FramingWatch;
+use crate::budget::{Budget, Reservation};
 use crate::clock::Clock;
+use bartizan_gate::session::DoorRefusal;
 
 /// Bytes of an incomplete head that are not accounted, because each connection has them anyway.
 const HEAD_FREE_BYTES: usize = 4 << 10;
@@ -43,9 +46,61 @@ pub(super) struct ConnectionState {
     /// It is older than [`ConnectionTimeouts::age`].
     old: AtomicBool,
     http2: AtomicBool,
+    /// The client's network address, where the system tells it.
+    address: OnceLock<IpAddr>,
+    /// Whether a head was begun and not finished in time.
+    slow: AtomicBool,
+    /// Whether a refusal was recorded on this connection.
+    refused: AtomicBool,
 }
 
 impl ConnectionState {
+    /// Takes note of the client's network address, once.
+    pub(super) fn set_address(&self, address: Option<IpAddr>) {
+        if let Some(address) = address {
+            self.address.set(address).unwrap_or_default();
+        }
+    }
+
+    /// The client's network address.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.address.get().copied()
+    }
+
+    /// Takes note that a refusal was recorded.
+    pub(super) fn note_refusal(&self) {
+        self.refused.store(true, Ordering::Relaxed);
+    }
+
+    /// Why the connection ended without a request that could be refused, if it did: hyper answered
+    /// the head itself, or it did not arrive. With a note for the record.
+    pub(super) fn refused_head(
+        &self,
+        error: &(dyn Error + 'static),
+    ) -> Option<(DoorRefusal, &'static str)> {
+        if self.refused.load(Ordering::Relaxed) {
+            return None;
+        }
+        if self.is_ambiguous() {
+            return Some((DoorRefusal::Framing, "the head cannot be read"));
+        }
+        if self.slow.load(Ordering::Relaxed) {
+            return Some((DoorRefusal::Slow, "the head did not arrive in time"));
+        }
+        let error = error.downcast_ref::<hyper::Error>()?;
+        // The h2 crate tells an error that it found from one that the client reports.
+        let h2 = || error.source().is_some_and(|it| it.to_string().contains("error detected"));
+        if error.is_parse_too_large() {
+            Some((DoorRefusal::Header, "the head is too large, or has too many lines"))
+        } else if error.is_parse() {
+            Some((DoorRefusal::Header, "the head cannot be read"))
+        } else if h2() {
+            Some((DoorRefusal::Framing, "HTTP/2 frames that break the protocol"))
+        } else {
+            None
+        }
+    }
+
     /// Whether ambiguous framing was seen on this connection; never reset.
     pub(super) fn is_ambiguous(&self) -> bool {
         self.ambiguous.load(Ordering::Relaxed)
@@ -294,6 +349,7 @@ impl AsyncRead for WatchedStream {
             None => this.idle_since.saturating_add(timeouts.idle),
         };
         if this.overdue(now, deadline, cx) {
+            this.peer.slow.store(this.head_since.is_some(), Ordering::Relaxed);
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Poll::Pending

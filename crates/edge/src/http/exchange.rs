@@ -115,7 +115,7 @@ impl Exchange {
         let challenge_dropped = self.route.hold_challenges(&mut headers);
         let headers = &headers;
         let outcome = if (200..300).contains(&status) {
-            self.server_message(&body, false).await
+            self.server_message(&body, false, None).await
         } else {
             let json = claims_json(headers);
             self.error(headers, ErrorAnswer { status, json, challenge_dropped, body })

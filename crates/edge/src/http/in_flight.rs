@@ -8,12 +8,13 @@ use ::http::header::ACCEPT;
 use ::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 
-use super::budget::Reservation;
 use super::event_ids::EventScope;
 use super::sessions::LegacySession;
 use super::{HttpTimeouts, ListenerState, RouteState, bearer};
+use crate::budget::Reservation;
 use crate::session::{SessionHandle, StepOutcome};
 use crate::upstream::SendContext;
+use bartizan_gate::duty::duties::Duties;
 use bartizan_gate::evidence::record::{CallId, Now};
 use bartizan_gate::evidence::step::{Dispatch, Permitted, Step};
 use bartizan_gate::session::{Gate, Redelivery, Session, UpstreamFailure};
@@ -130,9 +131,20 @@ impl Exchange {
     }
 
     /// Takes the gate's step for a message of the server, in this exchange or on a GET stream.
-    /// `numbered`: its event has an id, so a resumed stream may repeat it.
-    pub(super) async fn server_message(&self, data: &Bytes, numbered: bool) -> StepOutcome {
+    /// `numbered`: its event has an id, so a resumed stream may repeat it. `stray`: it names no
+    /// call ([`ServerEvent::stray`](crate::ServerEvent::stray)).
+    pub(super) async fn server_message(
+        &self,
+        data: &Bytes,
+        numbered: bool,
+        stray: Option<&Duties>,
+    ) -> StepOutcome {
         let _turn = self.session.turn(data.len()).await;
+        if let Some(duties) = stray {
+            return self.session.step_over(data.len(), Some(&self.call), |session, gate, now| {
+                Some(session.server_stray(gate, duties, data, now))
+            });
+        }
         let within = (self.dispatch != Dispatch::OpenStream).then_some(&self.call);
         let redelivery = Redelivery { numbered, resumed: self.resumes };
         self.session.step_over(data.len(), Some(&self.call), |session, gate, now| {

@@ -24,12 +24,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::bearer::{self, Caller};
 use super::body::BodyMemory;
-use super::budget::Reservation;
 use super::connection_state::{ConnectionState, RequestGuard};
 use super::rejection::Rejection;
 use super::reply::{self, Events, ReplyBody};
 use super::shares::{Share, request_slots};
 use super::{HttpTimeouts, ListenerState, RouteState, admission, well_known};
+use crate::budget::Reservation;
 use crate::client::remote::{self, Challenge, Challenged, MessageSource};
 use crate::client::{Client, Input, MessageFraming, RemoteLimits};
 use crate::listed::listed;

@@ -11,18 +11,19 @@ use hyper::body::Incoming;
 
 use super::bearer::Caller;
 use super::body::{self, BodyLimits, BodyMemory};
-use super::budget::Reservation;
 use super::connection_state::ConnectionState;
 use super::in_flight::{Exchange, PROTOCOL_VERSION, SessionStart};
+use super::refusals::Refused;
 use super::rejection::Rejection;
 use super::reply::{self, ReplyBody};
 use super::sessions::LegacySession;
 use super::shares::{Share, request_slots};
 use super::well_known::Site;
 use super::{ListenerState, RouteState, admission, bearer, close_sessions, legacy_sse, well_known};
+use crate::budget::Reservation;
 use crate::listed::listed;
 use crate::registry::mint;
-use crate::session::{SessionHandle, StepOutcome};
+use crate::session::{GoneClient, SessionHandle, StepOutcome};
 use crate::upstream::{LAST_EVENT_ID, SESSION_ID, SendContext};
 use bartizan_gate::evidence::step::{Act, Dispatch, Permitted};
 use bartizan_gate::question::access::Principal;
@@ -49,9 +50,17 @@ pub(super) async fn answer(
         },
     };
     let (response, untrusted) = match answered {
-        Ok(response) => (response, false),
+        Ok(mut response) => match response.extensions_mut().remove::<Refused>() {
+            Some(Refused(who)) => {
+                peer.note_refusal();
+                (inner.limited(&who, &peer, http1).unwrap_or(response), false)
+            }
+            None => (response, false),
+        },
         Err(rejection) => {
-            let response = rejection.refuse(&inner.shared);
+            let response = rejection.refuse(&inner.shared, &peer);
+            let who = rejection.principal.as_deref().map_or("", |principal| &principal.id);
+            let response = inner.limited(who, &peer, http1).unwrap_or(response);
             (response, rejection.why == DoorRefusal::Framing || peer.is_ambiguous())
         }
     };
@@ -121,10 +130,9 @@ async fn receive(
     } else {
         Vec::new()
     };
-    let resumes = opens && !modern;
     let who = (&**route, &*principal);
-    let resumes = resume(inner, who, (legacy.as_deref(), resumes), &mut parts.headers);
-    let resumes = resumes.map_err(reject)?;
+    let may_resume = (legacy.as_deref(), opens && !modern);
+    let resumes = resume(inner, who, may_resume, &mut parts.headers).map_err(reject)?;
     let session = legacy
         .as_ref()
         .map_or_else(|| new_session(inner, route, &principal), |known| Arc::clone(&known.session));
@@ -134,6 +142,7 @@ async fn receive(
         headers: parts.headers,
         session: legacy.as_ref().map(|legacy| legacy.server_id.clone()),
         principal,
+        departure: None,
     };
     Ok(Received {
         route: Arc::clone(route),
@@ -241,7 +250,9 @@ impl Received {
         match outcome {
             StepOutcome::Act(Act::Forward(permitted)) => self.forward(inner, permitted).await,
             StepOutcome::Act(Act::Deliver(released)) | StepOutcome::Refused(Some(released)) => {
-                reply::own(&released)
+                let mut response = reply::own(&released);
+                response.extensions_mut().insert(Refused(self.context.principal.id.clone()));
+                response
             }
             StepOutcome::Act(Act::Drop) => reply::bare(StatusCode::ACCEPTED),
             StepOutcome::Settled | StepOutcome::Refused(None) => {
@@ -274,6 +285,10 @@ impl Received {
         };
         if begins == SessionStart::SelfMinted {
             self.context.session = mint();
+        }
+        if self.route.upstream.http().is_none() && permitted.protocol().era == Era::Modern {
+            let gone = GoneClient::of(&self.session, permitted.call());
+            self.context.departure = Some(Arc::new(gone));
         }
         let mut headers = std::mem::take(&mut self.context.headers);
         if endless {
@@ -311,6 +326,17 @@ impl Received {
 }
 
 impl ListenerState {
+    /// The response in place of a refusal, once the caller has had its share of refusals.
+    fn limited(
+        &self,
+        principal: &str,
+        peer: &ConnectionState,
+        http1: bool,
+    ) -> Option<Response<ReplyBody>> {
+        let now = self.shared.clock.uptime();
+        self.refusals.spend((principal, peer.address()), http1, now)
+    }
+
     /// The OAuth discovery path that the request names, if any; routes come first.
     fn site(&self, parts: &Parts) -> Option<Site> {
         if self.routes.contains_key(parts.uri.path()) { None } else { self.sites.find(parts) }

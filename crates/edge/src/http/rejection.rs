@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ::http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use super::RouteState;
+use super::connection_state::ConnectionState;
 use super::reply::{self, ReplyBody};
 use crate::Shared;
 use bartizan_gate::evidence::step::{Act, Unrecorded};
@@ -31,9 +32,11 @@ impl Rejection {
     }
 
     /// Records the rejection and gives its response; 503 if it could not be recorded.
-    pub(super) fn refuse(&self, shared: &Shared) -> Response<ReplyBody> {
+    pub(super) fn refuse(&self, shared: &Shared, peer: &ConnectionState) -> Response<ReplyBody> {
+        peer.note_refusal();
         let facts = DoorFacts {
             principal: self.principal.as_deref(),
+            peer: peer.address(),
             server: self.route.as_ref().map(|route| &*route.server.facts.name),
             note: self.note.map(str::to_owned),
         };

@@ -18,7 +18,7 @@ use std::time::Duration;
 use bartizan_sync::lock;
 use tokio_util::sync::CancellationToken;
 
-use super::budget::Budget;
+use crate::budget::Budget;
 use crate::registry::{SessionRegistry, mint};
 use crate::session::SessionHandle;
 use bartizan_gate::evidence::record::CallId;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use bartizan_sync::lock;
 
 use super::HttpLimits;
-use super::budget::{Budget, Reservation};
+use crate::budget::{Budget, Reservation};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::DoorRefusal;
 

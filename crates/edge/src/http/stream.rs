@@ -246,7 +246,8 @@ async fn judge(exchange: &Arc<Exchange>, mut event: ServerEvent) -> (Option<Serv
         return (Some(event), false);
     }
     let data = std::mem::take(&mut event.data);
-    match exchange.server_message(&data, is_numbered(&event)).await {
+    let stray = event.stray.take();
+    match exchange.server_message(&data, is_numbered(&event), stray.as_deref()).await {
         StepOutcome::Act(Act::Deliver(mut released)) => {
             if let Some(permitted) = released.take_back() {
                 exchange.answer_server(permitted).await;

@@ -28,11 +28,14 @@ use http_body::Body;
 use http_body_util::{BodyExt as _, Full};
 
 use super::{LAST_EVENT_ID, Media, SESSION_ID, SendContext, media};
+use crate::budget::YieldingBudget;
 use crate::sse::SseBody;
 use crate::{Answer, EventStream};
 
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// An answer of at most so many bytes is not counted while it arrives.
+const SMALL_BYTES: u64 = 64 << 10;
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
 /// The configuration of an HTTP server.
@@ -49,6 +52,9 @@ pub struct HttpUpstreamConfig {
     /// are one resource to the authorization server (MCP, security best practices, "Token
     /// Passthrough").
     pub forward_authorization: bool,
+    /// Headers of the client's trace context that are forwarded beside `traceparent`: `tracestate`,
+    /// `baggage`. What they hold is the client's choice.
+    pub context: Vec<HeaderName>,
     /// PEM root certificates to trust instead of the system's.
     pub ca_pem: Option<Vec<u8>>,
     /// Bounds.
@@ -69,6 +75,9 @@ pub struct HttpUpstreamLimits {
     /// Largest body of an error answer that is forwarded, bytes; a larger one is dropped. Also the
     /// largest answer that is no MCP message, such as metadata.
     pub error_bytes_max: usize,
+    /// Bytes of all answers that are arriving in one body, without those of at most 64 KiB; at least
+    /// `answer_bytes_max`. An answer that is not complete gives way to later ones.
+    pub arriving_bytes_max: u64,
     /// Largest event of a stream, bytes.
     pub event_bytes_max: usize,
     /// Most header fields of an answer.
@@ -88,6 +97,7 @@ impl Default for HttpUpstreamLimits {
         Self {
             answer_bytes_max: 4 << 20,
             error_bytes_max: 64 << 10,
+            arriving_bytes_max: 64 << 20,
             event_bytes_max: 4 << 20,
             headers_max: 100,
             head_bytes_max: 64 << 10,
@@ -106,7 +116,9 @@ pub struct HttpUpstream {
     base: HeaderMap,
     owned: BTreeSet<Box<str>>,
     forward_authorization: bool,
+    context: Vec<HeaderName>,
     own_credential: bool,
+    arriving: Arc<YieldingBudget>,
     limits: HttpUpstreamLimits,
 }
 
@@ -152,7 +164,13 @@ impl HttpUpstream {
             base,
             owned,
             forward_authorization: config.forward_authorization,
+            context: config.context,
             own_credential: false,
+            arriving: YieldingBudget::new(
+                limits
+                    .arriving_bytes_max
+                    .max(u64::try_from(limits.answer_bytes_max).unwrap_or(u64::MAX)),
+            ),
             limits,
         })
     }
@@ -281,8 +299,9 @@ impl HttpUpstream {
         headers
     }
 
-    /// The allow-list of P13: headers of MCP and W3C Trace Context, `Accept`, `User-Agent`, and
-    /// `Authorization` where it is forwarded. `Mcp-Param-*` come from the gate.
+    /// The allow-list of P13: headers of MCP, `traceparent`, `Accept`, `User-Agent`, and what the
+    /// configuration names: `Authorization`, `tracestate`, `baggage`. `Mcp-Param-*` come from the
+    /// gate.
     fn passes(&self, name: &HeaderName, dispatch: Dispatch) -> bool {
         if *name == AUTHORIZATION {
             return self.forward_authorization && !self.owned.contains(name.as_str());
@@ -292,13 +311,9 @@ impl HttpUpstream {
             || (*name == LAST_EVENT_ID && dispatch == Dispatch::OpenStream)
             || matches!(
                 name.as_str(),
-                "mcp-protocol-version"
-                    | "mcp-method"
-                    | "mcp-name"
-                    | "traceparent"
-                    | "tracestate"
-                    | "baggage"
-            );
+                "mcp-protocol-version" | "mcp-method" | "mcp-name" | "traceparent"
+            )
+            || self.context.contains(name);
         listed && !self.owned.contains(name.as_str())
     }
 
@@ -337,7 +352,7 @@ impl HttpUpstream {
                     events: EventStream::Sse(Box::new(events)),
                 })
             }
-            Some(Media::Json) => match collect(body, self.limits.answer_bytes_max).await? {
+            Some(Media::Json) => match self.collect(body).await? {
                 Some(body) if body.is_empty() => Ok(Answer::Accepted { status: code, headers }),
                 Some(body) => Ok(Answer::Whole { status: code, headers, body }),
                 None => {
@@ -348,6 +363,23 @@ impl HttpUpstream {
             None => Err(UpstreamFailure::Unreadable(
                 "a content type that is neither JSON nor an event stream, in UTF-8".into(),
             )),
+        }
+    }
+
+    /// The whole body of an answer; nothing if it is too long. If the memory of answers runs out,
+    /// those that arrive longest fail first (threat K9).
+    async fn collect(&self, body: AnswerBody) -> Result<Option<Bytes>, UpstreamFailure> {
+        let max = self.limits.answer_bytes_max;
+        if body.size_hint().upper().is_some_and(|bytes| bytes <= SMALL_BYTES) {
+            return collect(body, max).await;
+        }
+        let none = || UpstreamFailure::Unreadable("no memory for the answer".into());
+        let hold = self.arriving.hold(self.arriving.take(0).ok_or_else(none)?, || {});
+        let takes = |bytes: usize| hold.grow(u64::try_from(bytes).unwrap_or(u64::MAX));
+        tokio::select! {
+            biased;
+            () = hold.gave_way().cancelled() => Err(none()),
+            whole = body.whole_within(max, takes) => whole.map_err(failed),
         }
     }
 

@@ -5,6 +5,7 @@
 
 pub mod secrets;
 pub mod redact;
+pub mod duties;
 pub mod decision;
 pub mod pdp;
 pub mod limit;

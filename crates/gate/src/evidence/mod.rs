@@ -4,6 +4,9 @@
 //! Nothing here writes: a record is a value, and an [`AuditSink`](step::AuditSink) of the edge
 //! keeps it.
 
+mod mask;
+pub mod text;
 pub mod record;
 pub mod step;
+pub mod repeats;
 pub mod refusal;

@@ -5,15 +5,22 @@
 //! `uptime_us`, which a change of the wall clock does not affect) and to what. A record about one
 //! call MUST carry its `call`, which is the same in `intent` and `outcome`. An absent member means
 //! "does not apply" or "not known". Values of results are never in a record, values of arguments
-//! only where the configuration says so; keyed digests are. The journal adds `seq`, `prev` and
-//! `boot` around each record; this module knows nothing of files.
+//! only where the configuration says so; keyed digests are. Each text and list has a limit
+//! ([`super::text`]), so a record has one, too: [`RECORD_BYTES_MAX`]. The journal adds `seq`, `prev`
+//! and `boot` around each record; this module knows nothing of files.
 
-use std::borrow::Cow;
+mod input;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
+pub use self::input::KeptInput;
+use super::text::{
+    Code, Environment, IdText, Label, Listed, Message, Name, Note, Pointer, Text, TextKind as _,
+    UriText,
+};
 use crate::duty::decision::Reason;
 use crate::duty::pdp::RecordedInput;
 
@@ -22,6 +29,47 @@ pub const SCHEMA: u32 = 1;
 
 /// Versions of the taxonomies that [`Finding::tags`] names (`taxonomy` in each record).
 pub const TAXONOMY: &str = "maestro=2025-02;owasp_mcp=2025-beta;asi=2026;atlas=5.6.1";
+
+/// Reasons of a decision that its record keeps; the rest is counted, as in every list.
+pub const REASONS_MAX: usize = 32;
+/// Obligations that a record keeps.
+pub const OBLIGATIONS_MAX: usize = 64;
+/// Environments of an operation that a record keeps.
+pub const ENVIRONMENTS_MAX: usize = 64;
+/// Tags of an operation that a record keeps.
+pub const TAGS_MAX: usize = 64;
+/// Flags of a definition that a record keeps; there are fewer.
+pub const FLAGS_MAX: usize = 16;
+/// Names of hidden entries that a record keeps.
+pub const HIDDEN_MAX: usize = 256;
+/// Redacted places that a record keeps.
+pub const PLACES_MAX: usize = 32;
+/// Pointers to values that were left out of the policy input that a record keeps.
+pub const LEFT_OUT_MAX: usize = 192;
+
+/// Largest size of what no limit of its own bounds: names of members, numbers, digests, the ids of
+/// taxonomies, commas and quotes, bytes.
+const SKELETON_BYTES_MAX: usize = 8 << 10;
+
+/// Quotes and comma around an entry of a list, bytes.
+const ENTRY: usize = 3;
+
+/// Largest size of a record as JSON, bytes as the journal writes them: the sum of the limits of its
+/// parts.
+pub const RECORD_BYTES_MAX: usize = SKELETON_BYTES_MAX
+    // Principal, server, method, tool, prompt, task, operation, pack, policy revision, call.
+    + 10 * Name::BYTES_MAX
+    + IdText::BYTES_MAX
+    + UriText::BYTES_MAX
+    + Note::BYTES_MAX
+    // Error type, definition, locked, drift, digest, both trace ids, peer.
+    + 8 * Code::BYTES_MAX
+    + FLAGS_MAX * (Code::BYTES_MAX + ENTRY)
+    + (ENVIRONMENTS_MAX + TAGS_MAX + OBLIGATIONS_MAX + HIDDEN_MAX) * (Label::BYTES_MAX + ENTRY)
+    + REASONS_MAX * (Code::BYTES_MAX + Message::BYTES_MAX + 64)
+    + PLACES_MAX * (Pointer::BYTES_MAX + Code::BYTES_MAX + 32)
+    + LEFT_OUT_MAX * (Pointer::BYTES_MAX + ENTRY)
+    + input::INPUT_BYTES_MAX;
 
 /// Correlates the records of one call, from decision to outcome. Clients see it as `decision_id`.
 pub type CallId = Arc<str>;
@@ -44,6 +92,8 @@ pub enum Event {
     Notice,
     /// A message was withheld, and nobody waits for an answer.
     Drop,
+    /// Refusals of one kind, of which the first has a record of its own; see `repeated`.
+    Repeated,
     /// A policy was loaded, promoted to the compiled engine, demoted from it, or rejected.
     Policy,
     /// The journal repaired itself after a crash.
@@ -52,6 +102,46 @@ pub enum Event {
     Gap,
     /// The journal began a new file.
     Rotation,
+}
+
+impl Event {
+    const ALL: [Self; 12] = [
+        Self::Start,
+        Self::Stop,
+        Self::Intent,
+        Self::Denial,
+        Self::Outcome,
+        Self::Notice,
+        Self::Drop,
+        Self::Repeated,
+        Self::Policy,
+        Self::Recovery,
+        Self::Gap,
+        Self::Rotation,
+    ];
+
+    /// The event with this name in records.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|event| event.as_str() == name)
+    }
+
+    /// Its name in records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Intent => "intent",
+            Self::Denial => "denial",
+            Self::Outcome => "outcome",
+            Self::Notice => "notice",
+            Self::Drop => "drop",
+            Self::Repeated => "repeated",
+            Self::Policy => "policy",
+            Self::Recovery => "recovery",
+            Self::Gap => "gap",
+            Self::Rotation => "rotation",
+        }
+    }
 }
 
 /// How a forwarded request ended.
@@ -73,6 +163,8 @@ pub enum Outcome {
     UpstreamFailed,
     /// The server's answer was withheld from the client.
     Withheld,
+    /// It was permitted and never sent, because another record of the same step could not be kept.
+    NotSent,
     /// Unknown: the program ended before the outcome was recorded.
     Unknown,
 }
@@ -146,29 +238,29 @@ pub struct Mitre {
 pub struct Target {
     /// The name of the called tool.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tool: Option<Box<str>>,
+    pub tool: Option<Text<Name>>,
     /// The name of the prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub prompt: Option<Box<str>>,
+    pub prompt: Option<Text<Name>>,
     /// The URI of the resource.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub uri: Option<Box<str>>,
+    pub uri: Option<Text<UriText>>,
     /// The id of the task.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub task: Option<Box<str>>,
+    pub task: Option<Text<Name>>,
     /// Digest of the tool's definition as last listed, `sha256:<hex>`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub definition: Option<Box<str>>,
+    pub definition: Option<Text<Code>>,
     /// Digest of its definition in the lock file, `sha256:<hex>`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub locked: Option<Box<str>>,
+    pub locked: Option<Text<Code>>,
     /// How its definition differs from the lock file, where there is one; see
     /// [`Drift`](crate::question::status::Drift).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub drift: Option<Box<str>>,
+    pub drift: Option<Text<Code>>,
     /// Flags of its definition, such as invisible characters; see [`crate::wire::unseen`].
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub flags: Vec<Box<str>>,
+    #[serde(flatten, serialize_with = "lists::flags")]
+    pub flags: Listed<Text<Code>, FLAGS_MAX>,
 }
 
 /// What the call does, as classified by its pack:
@@ -177,27 +269,29 @@ pub struct Target {
 pub struct OperationFacts {
     /// `tool/operation`, for a tool that dispatches to several operations.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<Box<str>>,
+    pub name: Option<Text<Name>>,
     /// The worst effect: `read`, `write`, `destructive`, `exec` or `unknown`.
     pub effect: &'static str,
     /// Names of the environments that it reaches; `*` for every one.
-    pub environments: Vec<Box<str>>,
+    #[serde(flatten, serialize_with = "lists::environments")]
+    pub environments: Listed<Text<Environment>, ENVIRONMENTS_MAX>,
     /// How they were found: `arguments`, `absent`, `unmapped`, `unreadable` or `none`.
     pub environment_source: &'static str,
     /// The tags that the pack gives the call.
-    pub tags: Vec<Box<str>>,
+    #[serde(flatten, serialize_with = "lists::tags")]
+    pub tags: Listed<Text<Label>, TAGS_MAX>,
     /// The name of the pack that classified it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pack: Option<Box<str>>,
+    pub pack: Option<Text<Name>>,
 }
 
 /// One reason of a decision: [`Reason`] as a record has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReasonFacts {
     /// A short, stable identifier.
-    pub code: Box<str>,
+    pub code: Text<Code>,
     /// An explanation for a person.
-    pub message: Box<str>,
+    pub message: Text<Message>,
     /// The name of its [`Origin`](crate::duty::decision::Origin).
     pub origin: &'static str,
 }
@@ -205,8 +299,8 @@ pub struct ReasonFacts {
 impl From<&Reason> for ReasonFacts {
     fn from(reason: &Reason) -> Self {
         Self {
-            code: reason.code.clone(),
-            message: reason.message.clone(),
+            code: reason.code.as_ref().into(),
+            message: reason.message.as_ref().into(),
             origin: reason.origin.as_str(),
         }
     }
@@ -218,7 +312,8 @@ pub struct RedactionFacts {
     /// How many values were removed.
     pub count: usize,
     /// Where the first of them stood.
-    pub places: Vec<PlaceFacts>,
+    #[serde(flatten, serialize_with = "lists::places")]
+    pub places: Listed<PlaceFacts, PLACES_MAX>,
 }
 
 /// One value that was removed from an answer.
@@ -226,7 +321,7 @@ pub struct RedactionFacts {
 pub struct PlaceFacts {
     /// Where it stood: an RFC 6901 pointer from the message's root, also through strings that hold
     /// JSON.
-    pub pointer: Box<str>,
+    pub pointer: Text<Pointer>,
     /// `pointer`, `copy`, or the id of the rule that found a secret.
     pub rule: &'static str,
 }
@@ -239,11 +334,13 @@ pub struct DecisionFacts {
     /// Whether the decision was enforced; `false` in observe mode.
     pub enforced: bool,
     /// Why; at least one reason.
-    pub reasons: Vec<ReasonFacts>,
+    #[serde(flatten, serialize_with = "lists::reasons")]
+    pub reasons: Listed<ReasonFacts, REASONS_MAX>,
     /// The obligations that were discharged, `kind:code`.
-    pub obligations: Vec<Box<str>>,
+    #[serde(flatten, serialize_with = "lists::obligations")]
+    pub obligations: Listed<Text<Label>, OBLIGATIONS_MAX>,
     /// The revision of the policy that answered.
-    pub policy: Arc<str>,
+    pub policy: Text<Name>,
     /// The engine that evaluated it: `strict`, `compiled` or `none`.
     pub engine: &'static str,
 }
@@ -277,10 +374,13 @@ pub struct AuditRecord {
     pub call: Option<CallId>,
     /// The id of the principal that sent or receives the message.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub principal: Option<Box<str>>,
+    pub principal: Option<Text<Name>>,
+    /// The network address of the client, in refusals before a message was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<Text<Code>>,
     /// The configured name of the protected server.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub server: Option<Box<str>>,
+    pub server: Option<Text<Name>>,
     /// Which way the message goes: `to_server` or `to_client`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direction: Option<&'static str>,
@@ -289,10 +389,10 @@ pub struct AuditRecord {
     pub protocol: Option<ProtocolFacts>,
     /// The exact method name.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub method: Option<Box<str>>,
+    pub method: Option<Text<Name>>,
     /// The JSON-RPC id, as a JSON text.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<Box<str>>,
+    pub id: Option<Text<IdText>>,
     /// What the message acts on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
@@ -307,10 +407,10 @@ pub struct AuditRecord {
     pub outcome: Option<Outcome>,
     /// For a request that failed: the JSON-RPC error code, the HTTP status, or a class of failure.
     #[serde(rename = "error.type", skip_serializing_if = "Option::is_none")]
-    pub error_type: Option<Box<str>>,
+    pub error_type: Option<Text<Code>>,
     /// Names of the entries that were removed from a list.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub hidden: Vec<Box<str>>,
+    #[serde(flatten, serialize_with = "lists::hidden")]
+    pub hidden: Listed<Text<Label>, HIDDEN_MAX>,
     /// What was redacted from an answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redacted: Option<RedactionFacts>,
@@ -320,16 +420,16 @@ pub struct AuditRecord {
     /// Keyed digest of the message, `hmac-sha256:<hex>`; of what was delivered, where something was
     /// redacted.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub digest: Option<Box<str>>,
+    pub digest: Option<Text<Code>>,
     /// From the arrival of the request to this record, µs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_us: Option<u64>,
     /// The caller's trace id (W3C Trace Context), 32 lower-case hex digits.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub trace_id: Option<Box<str>>,
+    pub trace_id: Option<Text<Code>>,
     /// The caller's span id, 16 lower-case hex digits: the parent of the span of this call.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub parent_span_id: Option<Box<str>>,
+    pub parent_span_id: Option<Text<Code>>,
     /// The security classification of the event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finding: Option<Finding>,
@@ -341,13 +441,19 @@ pub struct AuditRecord {
     pub taxonomy: Option<&'static str>,
     /// The policy input, where the configuration says so (`audit.inputs`).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub input: Option<serde_json::Value>,
+    pub input: Option<KeptInput>,
     /// RFC 6901 pointers, below `input`, of the values that were left out of it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub input_left_out: Vec<String>,
+    #[serde(flatten, serialize_with = "lists::input_left_out")]
+    pub input_left_out: Listed<Text<Pointer>, LEFT_OUT_MAX>,
+    /// In a `repeated` record: how many further refusals of this kind there were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeated: Option<u64>,
+    /// In a `repeated` record: when the first of them was; RFC 3339 UTC, microseconds.
+    #[serde(serialize_with = "optional_time", skip_serializing_if = "Option::is_none")]
+    pub since: Option<SystemTime>,
     /// Free text, such as a policy's problems or what a recovery did.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub note: Option<Cow<'static, str>>,
+    pub note: Option<Text<Note>>,
 }
 
 impl AuditRecord {
@@ -360,6 +466,7 @@ impl AuditRecord {
             uptime_us: micros(now.uptime),
             call: None,
             principal: None,
+            peer: None,
             server: None,
             direction: None,
             protocol: None,
@@ -370,7 +477,7 @@ impl AuditRecord {
             decision: None,
             outcome: None,
             error_type: None,
-            hidden: Vec::new(),
+            hidden: Listed::default(),
             redacted: None,
             bytes: None,
             digest: None,
@@ -381,14 +488,17 @@ impl AuditRecord {
             tags: None,
             taxonomy: None,
             input: None,
-            input_left_out: Vec::new(),
+            input_left_out: Listed::default(),
+            repeated: None,
+            since: None,
             note: None,
         }
     }
 
     /// Adds the policy input.
     pub(crate) fn set_input(&mut self, recorded: Option<RecordedInput>) {
-        if let Some(RecordedInput { input, left_out }) = recorded {
+        if let Some(recorded) = recorded {
+            let (input, left_out) = KeptInput::of(recorded);
             self.input = Some(input);
             self.input_left_out = left_out;
         }
@@ -401,6 +511,36 @@ impl AuditRecord {
         self.tags = Some(finding.tags());
         self.taxonomy = Some(TAXONOMY);
         self
+    }
+}
+
+/// Writes each list of a record under its name, with the number of entries that it does not keep.
+mod lists {
+    use serde::{Serialize, Serializer};
+
+    use super::super::text::Listed;
+
+    macro_rules! lists {
+        ($($name:ident, $more:literal, $empty:literal;)*) => {$(
+            pub(super) fn $name<T: Serialize, const MAX: usize, S: Serializer>(
+                list: &Listed<T, MAX>,
+                to: S,
+            ) -> Result<S::Ok, S::Error> {
+                list.write((stringify!($name), $more, $empty), to)
+            }
+        )*};
+    }
+
+    // The last column says whether an empty list is written.
+    lists! {
+        flags, "flags_more", false;
+        environments, "environments_more", true;
+        tags, "tags_more", true;
+        places, "places_more", true;
+        reasons, "reasons_more", true;
+        obligations, "obligations_more", true;
+        hidden, "hidden_more", false;
+        input_left_out, "input_left_out_more", false;
     }
 }
 
@@ -418,7 +558,15 @@ pub fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn rfc3339_micros<S: serde::Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
+#[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
+fn optional_time<S: Serializer>(time: &Option<SystemTime>, to: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => rfc3339_micros(time, to),
+        None => to.serialize_none(),
+    }
+}
+
+fn rfc3339_micros<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(&humantime::format_rfc3339_micros(*time))
 }
 

@@ -66,8 +66,14 @@ pub enum Refusal {
     /// The method, or a name or id in this member of `params`, is too long or has characters that
     /// are not shown (P10).
     BadName(&'static str),
-    /// A request with this id is in flight already.
+    /// A request with this id, or one that reads alike, was sent in the session before.
     DuplicateId,
+    /// Progress with this token may belong to another request of the session.
+    TokenInUse,
+    /// The session has used more ids than can be remembered.
+    SessionSpent,
+    /// The cancellation names no request in flight that may be cancelled.
+    NotInFlight,
     /// The message must not be in a batch: `initialize`, or a message of a modern revision.
     Batched,
     /// Another message of the same batch is refused.
@@ -217,6 +223,9 @@ impl Refusal {
             Self::Headers(HeaderMismatch::NoMeta) => "meta-missing",
             Self::BadName(_) => "bad-name",
             Self::DuplicateId => "duplicate-id",
+            Self::TokenInUse => "token-in-use",
+            Self::SessionSpent => "session-spent",
+            Self::NotInFlight => "not-in-flight",
             Self::Batched => "not-in-batch",
             Self::WithBatch => "with-batch",
             Self::Unsolicited => "unsolicited-answer",
@@ -238,6 +247,9 @@ impl Refusal {
             Self::ApprovalRequired => Origin::Undischarged,
             Self::Denied | Self::UnknownTool(_) | Self::UnknownMethod => Origin::Rule,
             Self::DuplicateId
+            | Self::TokenInUse
+            | Self::SessionSpent
+            | Self::NotInFlight
             | Self::Batched
             | Self::WithBatch
             | Self::UnknownTask
@@ -294,6 +306,9 @@ impl Refusal {
             | Self::UnknownTool(_)
             | Self::UnknownMethod
             | Self::DuplicateId
+            | Self::TokenInUse
+            | Self::SessionSpent
+            | Self::NotInFlight
             | Self::WithBatch
             | Self::Busy
             | Self::Withheld => None,
@@ -324,10 +339,19 @@ impl Refusal {
             }
             Self::BadName("method") => (INVALID_REQUEST, "Invalid name", Status::BadRequest),
             Self::BadName(_) => (INVALID_PARAMS, "Invalid name", Status::BadRequest),
-            Self::DuplicateId => (INVALID_REQUEST, "Request id already in use", Status::BadRequest),
+            Self::DuplicateId => (INVALID_REQUEST, "Request id already used", Status::BadRequest),
+            Self::TokenInUse => {
+                (INVALID_REQUEST, "Progress token already in use", Status::BadRequest)
+            }
+            // 404 makes a client begin another session (2025-11-25, "Session Management").
+            Self::SessionSpent => {
+                (INVALID_REQUEST, "Too many different request ids", Status::NotFound)
+            }
             Self::Batched => (INVALID_REQUEST, "Not allowed in a batch", Status::BadRequest),
             Self::WithBatch => (WITH_BATCH, "Refused with its batch", Status::Ok),
-            Self::Unsolicited => (INVALID_REQUEST, "No such request", Status::BadRequest),
+            Self::Unsolicited | Self::NotInFlight => {
+                (INVALID_REQUEST, "No such request", Status::BadRequest)
+            }
             Self::Busy => (BUSY, "Too many requests in flight", Status::TooMany),
             Self::Unrecorded => {
                 (UNRECORDED, "Cannot be recorded, so cannot pass", Status::Unavailable)

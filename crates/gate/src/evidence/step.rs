@@ -6,11 +6,14 @@
 //! neither create nor copy them (`tests/ui` shows that it does not compile). A proof carries what
 //! the gate read in its message, so that the edge does not read it again.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::record::{AuditRecord, CallId};
+use super::record::{AuditRecord, CallId, Event, Outcome};
+use super::text::Listed;
+use crate::duty::duties::Duties;
 use crate::question::handles::PendingUpdate;
 use crate::wire::document::minify;
 use crate::wire::frame::{Frame, Id, Message};
@@ -55,6 +58,7 @@ pub struct Permitted {
     protocol: Protocol,
     call: CallId,
     routing: Routing,
+    duties: Duties,
 }
 
 /// The routing headers (P11) that must accompany a permitted message over HTTP.
@@ -82,7 +86,12 @@ impl Permitted {
             | Payload::Batch(..)
             | Payload::Refusal(_) => None,
         };
-        Self { payload, method, protocol, call, routing }
+        Self { payload, method, protocol, call, routing, duties: Duties::default() }
+    }
+
+    /// Notes what its call demands of messages that name no call.
+    pub(crate) fn under(self, duties: Duties) -> Self {
+        Self { duties, ..self }
     }
 
     /// How to send it.
@@ -153,6 +162,11 @@ impl Permitted {
     /// The id of the call that it belongs to.
     pub fn call(&self) -> &CallId {
         &self.call
+    }
+
+    /// What its call demands of messages that name no call, on the line that it is sent on.
+    pub fn duties(&self) -> &Duties {
+        &self.duties
     }
 
     /// The routing headers that must accompany it over HTTP.
@@ -338,6 +352,22 @@ pub enum Act {
     Drop,
 }
 
+impl Act {
+    /// Names `kept` in place of `call` in a refusal of the gate's own.
+    fn rename(&mut self, call: &str, kept: &str) {
+        let body = match self {
+            Self::Deliver(released) if released.own => &mut released.body,
+            Self::Forward(Permitted { payload: Payload::Refusal(body), .. }) => body,
+            Self::Deliver(_) | Self::Forward(_) | Self::Drop => return,
+        };
+        // The peer chose what stands before its `decision_id`, so look from the end.
+        let found = body.windows(call.len().max(1)).rposition(|at| at == call.as_bytes());
+        let Some((before, rest)) = found.and_then(|at| body.split_at_checked(at)) else { return };
+        let after = rest.get(call.len()..).unwrap_or_default();
+        *body = [before, kept.as_bytes(), after].concat().into();
+    }
+}
+
 /// Keeps audit records; the journal implements it.
 pub trait AuditSink: Send + Sync {
     /// Keeps `record`. Returns only once it is kept with the durability that the sink promises.
@@ -346,6 +376,12 @@ pub trait AuditSink: Send + Sync {
     ///
     /// [`Unkept`]: the record is not kept, so the act must not happen.
     fn keep(&self, record: &AuditRecord) -> Result<(), Unkept>;
+
+    /// Counts `record`, a refusal, to one of the same kind that was kept, and returns the call of
+    /// that one; `None` if the record must be kept. A sink that does not count keeps all.
+    fn count(&self, _record: &AuditRecord) -> Option<CallId> {
+        None
+    }
 }
 
 /// The sink could not keep a record.
@@ -366,6 +402,8 @@ pub struct Unrecorded {
     pub call: Option<CallId>,
     /// The refusal for the client, if it waits for an answer.
     pub refusal: Option<Released>,
+    /// Whether the sink panicked.
+    pub panicked: bool,
 }
 
 /// How to write the refusal if no record can be kept. It is written only then, because that is
@@ -464,27 +502,69 @@ impl Step {
         &self.record
     }
 
-    /// Hands the records to `sink`, in order, and returns the act if all were kept.
+    /// Hands the records to `sink`, in order, and returns the act if all were kept. If one is not
+    /// kept, each intent that was kept gets the outcome [`Outcome::NotSent`], and the outcomes among
+    /// the other records are kept nevertheless, because those calls have ended.
     ///
     /// # Errors
     ///
     /// [`Unrecorded`]: a record could not be kept, and the act does not happen.
-    pub fn record(self, sink: &dyn AuditSink) -> Result<Act, Unrecorded> {
-        let kept = std::iter::once(&self.record)
-            .chain(&self.also)
-            .try_for_each(|record| sink.keep(record));
-        match kept {
-            Ok(()) => {
-                self.updates.into_iter().for_each(PendingUpdate::apply);
-                Ok(self.act)
+    ///
+    /// A refusal that the sink only counts is told to the peer under the call that was kept.
+    pub fn record(mut self, sink: &dyn AuditSink) -> Result<Act, Unrecorded> {
+        let records = || std::iter::once(&self.record).chain(&self.also);
+        let mut failed = None;
+        let mut counted = Vec::new();
+        for (index, record) in records().enumerate() {
+            if failed.is_some() && record.event != Event::Outcome {
+                continue;
             }
-            Err(cause) => {
-                let call = self.exchange.or(self.record.call);
-                let named = call.as_deref().unwrap_or_default();
-                let refusal =
-                    self.if_unrecorded.map(|it| (it.write)(it.id.as_ref(), named, it.era));
-                Err(Unrecorded { cause, call, refusal })
+            if matches!(record.event, Event::Denial | Event::Drop)
+                && let Some(kept) = sink.count(record)
+            {
+                counted.extend(record.call.clone().map(|call| (call, kept)));
+                continue;
+            }
+            if let Err(cause) = keep(sink, record) {
+                failed = failed.or(Some((index, cause)));
             }
         }
+        let Some((kept, (cause, panicked))) = failed else {
+            for (call, kept) in counted {
+                self.act.rename(&call, &kept);
+            }
+            self.updates.into_iter().for_each(PendingUpdate::apply);
+            return Ok(self.act);
+        };
+        for intent in records().take(kept).filter(|record| record.event == Event::Intent) {
+            // The sink counts what it cannot keep, so there is nothing else to do about a failure.
+            drop(keep(sink, &not_sent(intent)));
+        }
+        let call = self.exchange.or(self.record.call);
+        let named = call.as_deref().unwrap_or_default();
+        let refusal = self.if_unrecorded.map(|it| (it.write)(it.id.as_ref(), named, it.era));
+        Err(Unrecorded { cause, call, refusal, panicked })
+    }
+}
+
+/// Hands one record to `sink`; a panic of the sink is an error, too, and the second value says so.
+fn keep(sink: &dyn AuditSink, record: &AuditRecord) -> Result<(), (Unkept, bool)> {
+    match catch_unwind(AssertUnwindSafe(|| sink.keep(record))) {
+        Ok(kept) => kept.map_err(|cause| (cause, false)),
+        Err(_) => Err((Unkept { cause: "the sink panicked".to_owned() }, true)),
+    }
+}
+
+/// The outcome of a call whose `intent` was kept and that was not sent.
+fn not_sent(intent: &AuditRecord) -> AuditRecord {
+    AuditRecord {
+        event: Event::Outcome,
+        outcome: Some(Outcome::NotSent),
+        decision: None,
+        bytes: None,
+        digest: None,
+        input: None,
+        input_left_out: Listed::default(),
+        ..intent.clone()
     }
 }

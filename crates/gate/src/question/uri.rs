@@ -223,8 +223,13 @@ impl UriReader {
             let last = raw.peek().is_none();
             // An expression stands for text that nobody knows yet.
             let expression = segment.contains('{');
-            let decoded =
-                if expression { segment.to_owned() } else { self.segment(segment, is_file)? };
+            let decoded = if expression {
+                segment.to_owned()
+            } else {
+                // Editors on Windows name a folder `file:///c%3A/x`, in this spelling alone.
+                let drive = is_file && kept.is_empty() && is_drive(segment);
+                self.segment(segment, is_file && !drive)?
+            };
             ends_open = last && matches!(&*decoded, "" | "." | "..");
             match &*decoded {
                 "" => self.note(!last),
@@ -274,6 +279,12 @@ impl UriReader {
     }
 }
 
+/// Whether a segment is a drive of Windows with an escaped colon.
+fn is_drive(segment: &str) -> bool {
+    let letter = segment.strip_suffix("%3A");
+    letter.is_some_and(|it| it.len() == 1 && it.bytes().all(|byte| byte.is_ascii_lowercase()))
+}
+
 /// Escapes a segment: everything but `pchar` (RFC 3986 §3.3).
 fn escaped(segment: &str) -> String {
     let mut out = String::with_capacity(segment.len());
@@ -308,6 +319,7 @@ mod tests {
         for (text, expected) in [
             ("file:///etc/passwd", "file  /etc/passwd etc|passwd"),
             ("file:///home/u/", "file  /home/u/ home|u"),
+            ("file:///c%3A/x", "file  /c:/x c:|x"),
             ("file:///a/caf%C3%A9%20menu", "file  /a/caf%C3%A9%20menu a|café menu"),
             ("file:///a.b/..c/d..", "file  /a.b/..c/d.. a.b|..c|d.."),
             ("https://example.com/a?next=../b", "https example.com:443 /a?next=../b a"),
@@ -377,7 +389,9 @@ mod tests {
             ("https://h.example", "https h.example:443 / "),
             ("https://h.example/a?", "https h.example:443 /a? a"),
             ("file:///a?x", "file  /a?x a"),
-            ("file:///c%3A/x", "file  /c:/x c:|x"),
+            ("file:///a/c%3A/x", "file  /a/c:/x a|c:|x"),
+            ("file:///C%3A/x", "file  /C:/x C:|x"),
+            ("file:///c%3a/x", "file  /c:/x c:|x"),
             ("https://h.example/a;b/c", "https h.example:443 /a;b/c a;b|c"),
             ("https://h.example/a?x=%61", "https h.example:443 /a?x=%61 a"),
             ("https://h.example/caf%c3%a9", "https h.example:443 /caf%C3%A9 café"),

@@ -12,6 +12,7 @@ use crate::duty::pdp::ListEntry;
 use crate::duty::redact::Redaction;
 use crate::evidence::record::{AuditRecord, Event, Finding, Now, Target};
 use crate::evidence::refusal::Refusal;
+use crate::evidence::text::{Text, UriText};
 use crate::question::access::{AccessRequest, Resource, TaskOrigin};
 use crate::question::operation::Operation;
 use crate::question::pack;
@@ -23,7 +24,7 @@ use crate::wire::method::{List, Method, Offer, Role, Subject};
 use crate::wire::protocol::{Direction, Era};
 use crate::wire::unseen;
 
-use super::client::{ReasonedRefusal, denied_facts, enforce};
+use super::client::{ReasonedRefusal, denied_facts, enforce, finding_of, observed_record};
 use super::expected::Declared;
 use super::question::{Question, wall_time};
 use super::redaction::redacted;
@@ -231,7 +232,7 @@ impl Session {
         let mut record = self.record_of(Event::Notice, &facts, now);
         record.note = Some(format!("asked inside the answer to {}", carrier.call).into());
         if !offered {
-            let place = "the client does not offer this on its request".to_owned();
+            let place = "the client does not offer this on its request";
             let mut verdict = gate.refused(&Refusal::Withheld, Some(place));
             verdict.enforced = !gate.observes();
             record.decision = Some(verdict);
@@ -241,28 +242,27 @@ impl Session {
         }
         let decision = gate.policy().decide(&question.request(self, now));
         record.set_input(gate.recorded(|| question.request(self, now)));
-        let passed =
-            enforce(gate, &question, &decision, None, now).and_then(|(edited, verdict)| {
+        let passed = enforce(gate, &question, &decision, None, now).and_then(
+            |(edited, verdict, observed)| {
                 // An embedded request has no arguments to set, and a redaction holds only if the
                 // whole message is redacted so.
                 let redacted = decision.redactions().all(|it| carrier.redact.contains(it));
                 if edited.is_none() && redacted {
-                    Ok(verdict)
+                    Ok((verdict, observed))
                 } else {
                     Err(ReasonedRefusal::unsettable())
                 }
-            });
+            },
+        );
         match passed {
-            Ok(verdict) => {
-                record.decision = Some(verdict);
-                also.push(record);
+            Ok((verdict, observed)) => {
+                also.push(observed_record(record, verdict, observed.as_ref()));
                 None
             }
             Err(refused) => {
                 record.decision = Some(denied_facts(&decision, &refused, true));
                 record.event = Event::Denial;
-                let finding = refused.refusal.finding().unwrap_or(Finding::ToolDenied);
-                also.push(record.with_finding(finding));
+                also.push(record.with_finding(finding_of(&refused.refusal)));
                 Some(format!("asks for {method}, which is refused"))
             }
         }
@@ -291,8 +291,8 @@ impl Session {
         };
         let owner = &self.principal.id;
         let origin = TaskOrigin {
-            method: entry.facts.method.clone().unwrap_or_default(),
-            tool: entry.facts.target.as_ref().and_then(|target| target.tool.clone()),
+            method: entry.facts.method.as_deref().unwrap_or_default().into(),
+            tool: entry.facts.target.as_ref().and_then(|it| it.tool.as_deref()).map(Into::into),
             operation: entry.operation.clone(),
         };
         let creation = TaskCreation { origin, redact: entry.redact.clone() };
@@ -351,11 +351,16 @@ impl Session {
         let mut edits = Vec::new();
         if !hidden.is_empty() {
             *record = record.clone().with_finding(Finding::ToolsHidden);
-            record.hidden = hidden;
+            record.hidden = match list {
+                List::Resources | List::ResourceTemplates => {
+                    hidden.iter().map(|uri| Text::<UriText>::new(uri).to_string()).collect()
+                }
+                List::Tools | List::Prompts | List::Tasks => hidden.iter().collect(),
+            };
             if gate.observes() {
                 record.note = Some("observe: nothing was hidden".into());
             } else {
-                edits.extend(page.without(frame.document(), &record.hidden));
+                edits.extend(page.without(frame.document(), &hidden));
                 edits.extend(cap_ttl(result));
             }
         }
@@ -385,7 +390,7 @@ impl Session {
             let mut record = self.record_of(Event::Notice, &entry.facts, now);
             record.target = Some(Target {
                 tool: Some(tool.name.into()),
-                definition: Some(tool.digest.clone()),
+                definition: Some(tool.digest.as_ref().into()),
                 locked: self.server.lock.digest(tool.name).map(Into::into),
                 ..Target::default()
             });

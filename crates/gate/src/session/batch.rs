@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::duty::duties::Duties;
 use crate::evidence::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
 use crate::evidence::refusal::{Refusal, malformed_position};
 use crate::evidence::step::{Act, Content, Payload, Permitted, Released, Routing, Status, Step};
@@ -19,6 +20,8 @@ use crate::wire::headers::RoutingHeaders;
 use crate::wire::method::Method;
 use crate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
 
+use super::client::{Attempt, CallName};
+use super::owed::Unanswered;
 use super::redelivery::Redelivery;
 use super::{Arrival, CallFacts, Gate, InFlightCall, Session, id_text};
 
@@ -124,7 +127,8 @@ impl Session {
         let step = if alone || frame.claimed_version().is_some() {
             self.refuse_batched(gate, &frame, id.as_ref(), &call, now)
         } else {
-            self.client_message(gate, &frame, arrival, (&call, exchange), now)
+            let call = CallName { call: &call, exchange, attempt: Attempt::First };
+            self.client_message(gate, &frame, arrival, call, now)
         };
         DecidedMessage { reply_to: id.map_or(ReplyTo::Never, ReplyTo::Under), step }
     }
@@ -157,16 +161,23 @@ impl Session {
         let mut unasked = None;
         for DecidedMessage { reply_to, step } in decided {
             let (kept, act) = step.into_parts();
-            let released = if let Act::Deliver(released) = act {
-                records.extend(kept);
-                released
-            } else {
-                let Some(record) = kept.into_iter().next() else { continue };
-                let record = refused_with_batch(gate, record);
-                let call = record.call.clone().unwrap_or_default();
-                let released = Refusal::WithBatch.released(self.addressee(reply_to.id(), &call));
-                records.push(record);
-                released
+            let released = match act {
+                Act::Deliver(released) => {
+                    records.extend(kept);
+                    released
+                }
+                Act::Drop => {
+                    records.extend(kept);
+                    continue;
+                }
+                Act::Forward(_) => {
+                    let Some(record) = kept.into_iter().next() else { continue };
+                    let record = refused_with_batch(gate, record);
+                    let call = record.call.clone().unwrap_or_default();
+                    let to = self.addressee(reply_to.id(), &call);
+                    records.push(record);
+                    Refusal::WithBatch.released(to)
+                }
             };
             if matches!(reply_to, ReplyTo::Never) {
                 unasked = unasked.or(Some(released));
@@ -256,14 +267,26 @@ impl Session {
 
     /// Ends every call of `exchange`, each with the step that `end` returns. Joins their records,
     /// and their answers into an array if the request was a batch. `None` if all have their
-    /// outcome.
+    /// outcome. `why` says why their requests got no answer.
     pub(super) fn end_exchange(
         &mut self,
-        exchange: &CallId,
+        (exchange, why): (&CallId, Unanswered),
+        now: Now,
         end: impl Fn(&Self, &InFlightCall) -> Step,
     ) -> Option<Step> {
         let ended = self.end_calls(exchange);
-        if let [only] = ended.as_slice()
+        let step = self.ended_exchange(exchange, &ended, end);
+        self.keep_owed(ended, why, now);
+        step
+    }
+
+    fn ended_exchange(
+        &self,
+        exchange: &CallId,
+        ended: &[InFlightCall],
+        end: impl Fn(&Self, &InFlightCall) -> Step,
+    ) -> Option<Step> {
+        if let [only] = ended
             && !only.is_batched()
         {
             return Some(end(self, only));
@@ -271,7 +294,7 @@ impl Session {
         let mut records = Vec::new();
         let mut answers = Vec::new();
         let mut unasked = None;
-        for entry in &ended {
+        for entry in ended {
             let (kept, act) = end(self, entry).into_parts();
             records.extend(kept);
             match act {
@@ -316,17 +339,19 @@ fn forward_batch(
     let mut records = Vec::new();
     let mut bodies = Vec::new();
     let mut asks = None;
+    let mut duties = Duties::default();
     for DecidedMessage { reply_to, step } in decided {
         let (kept, act) = step.into_parts();
         let Act::Forward(permitted) = act else { return None };
         records.extend(kept);
         bodies.push(permitted.body().clone());
+        duties.merge(permitted.duties());
         asks = asks.or_else(|| reply_to.id().cloned());
     }
     let payload = Payload::Batch(batch.with(&bodies), asks);
     let call = Arc::clone(exchange);
     let permitted = Permitted::issue_proof(payload, protocol, call, Routing::default());
-    Step::of_all(records, Act::Forward(permitted))
+    Step::of_all(records, Act::Forward(permitted.under(duties)))
 }
 
 /// The record of a message that is refused only because of its batch.

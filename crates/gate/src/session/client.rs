@@ -7,30 +7,36 @@ use bytes::Bytes;
 use crate::duty::arguments;
 use crate::duty::decision::Listing;
 use crate::duty::decision::{Decision, Effect, Engine, Obligation, Origin, Reason};
+use crate::duty::duties::Duties;
 use crate::duty::limit::BucketKey;
 use crate::duty::pdp::ListEntry;
 use crate::duty::pdp::RecordedInput;
 use crate::duty::redact::Redaction;
 use crate::evidence::record::{
-    AuditRecord, CallId, DecisionFacts, Event, Finding, Now, Outcome, ReasonFacts, RedactionFacts,
+    AuditRecord, CallId, DecisionFacts, Event, Finding, Now, OBLIGATIONS_MAX, Outcome, REASONS_MAX,
+    ReasonFacts, RedactionFacts,
 };
 use crate::evidence::refusal::{Addressee, Refusal, malformed_position};
 use crate::evidence::step::{Act, Payload, Permitted, Routing, Step};
+use crate::evidence::text::{Label, Listed, Text};
 use crate::question::access::Resource;
 use crate::question::access::Server;
 use crate::question::operation::Operation;
 use crate::question::pack;
 use crate::question::routing::{self, HeaderMismatch};
 use crate::question::status::DefinitionStatus;
-use crate::session::protected::{RefusalForm, ToolDefinition};
+use crate::session::definitions::ToolDefinition;
+use crate::session::protected::RefusalForm;
 use crate::wire::document::{Document, Value};
-use crate::wire::frame::{Frame, Id, Malformed, Message, Sender};
+use crate::wire::frame::{Frame, Id, Malformed, Message, Sender, write_id};
 use crate::wire::headers::{self, RoutingHeaders};
 use crate::wire::method::{Action, List, Method, Role, Subject};
 use crate::wire::name::bad_name;
 use crate::wire::protocol::{Direction, Era, Transport};
 
-use super::expected::Expected;
+use super::expected::{Expected, reads_alike};
+use super::ids::alike;
+use super::owed::Unanswered;
 use super::question::{Lookups, Question, client_of, protocol_of};
 use super::redaction::redactions;
 use super::{Arrival, CallFacts, Gate, InFlightCall, Session, id_text};
@@ -39,11 +45,18 @@ use super::{Arrival, CallFacts, Gate, InFlightCall, Session, id_text};
 struct Discharged {
     /// The frame with arguments set; absent where no argument was set.
     edited: Option<Frame>,
-    obligations: Vec<Box<str>>,
+    obligations: Obligations,
 }
+
+/// The obligations of a decision, as its record names them.
+type Obligations = Listed<Text<Label>, OBLIGATIONS_MAX>;
 
 /// Resources that one `subscriptions/listen` may name; the policy is asked about each.
 const LISTEN_URIS_MAX: usize = 256;
+
+/// A client's `notifications/cancelled`, up to the id that it names.
+const WITHDRAWAL: &[u8] =
+    br#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"#;
 
 /// A refusal with the reasons for its record.
 pub(super) struct ReasonedRefusal {
@@ -68,10 +81,45 @@ impl ReasonedRefusal {
 impl Session {
     /// Handles a message of the client. The act is `Forward`, `Deliver` (a refusal) or `Drop`.
     pub fn client_frame(&mut self, gate: &Gate, arrival: &Arrival, now: Now) -> Step {
+        self.client_arrival(gate, arrival, Attempt::First, now)
+    }
+
+    /// Handles a message of the client that is sent once more, because the server no longer knew
+    /// the session and did nothing with the first attempt. The client sent it once, so its id is
+    /// no second use, and the redactions of the first attempt hold for the second. A repeated
+    /// `initialize` begins a session of the server in which the server counts its ids anew.
+    pub fn client_frame_again(&mut self, gate: &Gate, arrival: &Arrival, now: Now) -> Step {
+        self.client_arrival(gate, arrival, Attempt::Again, now)
+    }
+
+    /// Decides whether the server is told that the client of `call` no longer waits, where nothing
+    /// but a message tells it: the client's own `notifications/cancelled` takes the usual way. The
+    /// call stays in flight; the edge settles it. The act is `Forward`, or anything else if nothing
+    /// may be sent. `None` if `call` has its outcome already.
+    pub fn withdraw(&mut self, gate: &Gate, call: &CallId, now: Now) -> Option<Step> {
+        let mut entries = self.calls.values().filter(|entry| entry.exchange == *call);
+        let id = entries.find_map(|entry| entry.id.as_ref())?;
+        let mut raw = Vec::from(WITHDRAWAL);
+        write_id(&mut raw, id);
+        raw.extend_from_slice(b"}}");
+        let arrival = Arrival { raw: raw.into(), ..Arrival::default() };
+        Some(self.client_arrival(gate, &arrival, Attempt::ForGone, now))
+    }
+
+    fn client_arrival(
+        &mut self,
+        gate: &Gate,
+        arrival: &Arrival,
+        attempt: Attempt,
+        now: Now,
+    ) -> Step {
         let call = gate.next_call();
         let Arrival { raw, headers, .. } = arrival;
         match Frame::read(raw.clone(), Sender::Client, &gate.config.frame) {
-            Ok(frame) => self.client_message(gate, &Arc::new(frame), arrival, (&call, &call), now),
+            Ok(frame) => {
+                let call = CallName { call: &call, exchange: &call, attempt };
+                self.client_message(gate, &Arc::new(frame), arrival, call, now)
+            }
             Err(Malformed::Batch) if self.takes_batches(headers.as_ref()) => {
                 self.client_batch(gate, arrival, &call, now)
             }
@@ -85,7 +133,7 @@ impl Session {
         gate: &Gate,
         frame: &Arc<Frame>,
         Arrival { headers, traceparent, .. }: &Arrival,
-        (call, exchange): (&CallId, &CallId),
+        CallName { call, exchange, attempt }: CallName<'_>,
         now: Now,
     ) -> Step {
         let protocol = protocol_of(self.protocol, frame, headers.as_ref());
@@ -133,6 +181,7 @@ impl Session {
             id,
             facts,
             exchange,
+            attempt,
             redact,
             now,
             input: None,
@@ -149,7 +198,7 @@ impl Session {
         if let Some(member) = bad_name(name, row, frame.params()) {
             return self.refuse(&message, &Refusal::BadName(member), None);
         }
-        if let Some(refusal) = self.refused_before_policy(gate, &question, id) {
+        if let Some(refusal) = self.refused_before_policy(&message, &question) {
             return self.refuse(&message, &refusal, None);
         }
         // Only a message that is read as the server will read it tells about the conversation.
@@ -164,14 +213,15 @@ impl Session {
         let precheck = self.task_refusal(&question, &task);
         // What is removed from the answers that the request carries; noted in its record.
         let mut removed = AuditRecord::new(Event::Intent, now);
-        let enforced =
-            enforce(gate, &question, &decision, precheck, now).and_then(|(set, verdict)| {
+        let enforced = enforce(gate, &question, &decision, precheck, now).and_then(
+            |(set, verdict, observed)| {
                 let passing = set.as_ref().unwrap_or(frame);
                 let edited = self.judged_responses(gate, passing, &question, &mut removed, now)?;
-                Ok((edited.or(set), verdict))
-            });
+                Ok((edited.or(set), verdict, observed))
+            },
+        );
         message.removed = removed.redacted;
-        let (edited, verdict) = match enforced {
+        let (edited, verdict, observed) = match enforced {
             Ok(enforced) => enforced,
             Err(refused) => {
                 let verdict = denied_facts(&decision, &refused, true);
@@ -183,16 +233,16 @@ impl Session {
         };
         let routing =
             routing_of(&question, definition.as_deref(), edited.as_ref(), headers.as_ref());
-        self.forward(&message, &question, verdict, edited, routing)
+        self.forward(&message, &question, (verdict, observed), edited, routing)
     }
 
     /// Returns why a message is refused without asking the policy, if it is.
     fn refused_before_policy(
-        &self,
-        gate: &Gate,
+        &mut self,
+        message: &ClientMessage<'_>,
         question: &Question<'_>,
-        id: Option<&Id>,
     ) -> Option<Refusal> {
+        let id = message.id;
         let modern = question.protocol.era == Era::Modern;
         // Over a pipe, a modern conversation does not make a request modern: a server that reads
         // each request by itself would take this one for a legacy one (threat E2).
@@ -204,10 +254,56 @@ impl Session {
         if question.is_misplaced() {
             return Some(Refusal::UnknownMethod);
         }
-        if id.is_some_and(|id| self.ids.contains_key(id)) {
+        self.out_of_turn(message)
+    }
+
+    /// Returns why a message is refused by what the session has seen before, if it is.
+    fn out_of_turn(&mut self, message: &ClientMessage<'_>) -> Option<Refusal> {
+        let ClientMessage { gate, frame, row, id, attempt, now, .. } = *message;
+        let repeats = |id| self.owed.is_rejected(id, || gate.digest(frame.document().raw()));
+        let again = attempt == Attempt::Again || id.is_some_and(repeats);
+        let role = row.map(|row| row.role);
+        if id.is_some_and(|id| self.is_used(id, again)) {
             return Some(Refusal::DuplicateId);
         }
-        (self.calls.len() >= gate.config.in_flight_max).then_some(Refusal::Busy)
+        if role == Some(Role::Cancel) && self.cancelled_by(frame).is_none() {
+            return Some(Refusal::NotInFlight);
+        }
+        let token = frame.progress_token().filter(|_| id.is_some() && !again);
+        if token.is_some_and(|token| self.is_token_used(&token)) {
+            return Some(Refusal::TokenInUse);
+        }
+        let open = self.ids.len().saturating_add(1);
+        if id.is_some() && !(self.used.has_room(open) && self.owed_tokens.has_room(open)) {
+            return Some(Refusal::SessionSpent);
+        }
+        let in_flight = self.calls.len().saturating_add(self.owed.counted(now.uptime));
+        let most = gate.config.in_flight_max;
+        // A cancellation takes the place of the request that it ends.
+        (in_flight >= most && role != Some(Role::Cancel)).then_some(Refusal::Busy)
+    }
+
+    /// Whether the client has used this id, or one that reads alike, for a request in the session
+    /// (MCP, basic, "Requests"). `again`: the request is the first attempt's own repetition.
+    fn is_used(&self, id: &Id, again: bool) -> bool {
+        let open = |id: &Id| self.ids.contains_key(id);
+        open(id) || alike(id).as_ref().is_some_and(open) || (!again && self.used.contains(id))
+    }
+
+    /// Whether progress with this token may belong to another request: one in flight, one that
+    /// ended without an answer, or a task.
+    fn is_token_used(&self, token: &Id) -> bool {
+        let same = |other: &Id| reads_alike(token, other);
+        let mut open = self.calls.values().filter_map(|entry| entry.expected.token.as_ref());
+        open.any(same) || self.task_tokens.iter().any(same) || self.owed_tokens.contains(token)
+    }
+
+    /// The key of the request that a cancellation names: one in flight, and not `initialize`, which
+    /// a client must not cancel (MCP 2025-11-25, cancellation, "Behavior Requirements").
+    fn cancelled_by(&self, frame: &Frame) -> Option<u64> {
+        let order = *self.ids.get(&frame.named_id("requestId")?)?;
+        let method = self.calls.get(&order)?.method;
+        method.is_none_or(|method| method.role != Role::Handshake).then_some(order)
     }
 
     /// Asks the policy. `subscriptions/listen` reads each resource that it names, so the policy
@@ -288,7 +384,7 @@ impl Session {
         &mut self,
         message: &ClientMessage<'_>,
         question: &Question<'_>,
-        verdict: DecisionFacts,
+        (verdict, observed): (DecisionFacts, Option<Refusal>),
         edited: Option<Frame>,
         routing: Routing,
     ) -> Step {
@@ -296,9 +392,20 @@ impl Session {
         let mut record = self.record_of(Event::Intent, &message.facts, message.now);
         message.describe(&mut record);
         record.decision = Some(verdict);
+        if let Some(refusal) = observed {
+            let pinned = || pin_finding(&self.server.facts, question);
+            record = record.with_finding(refusal.finding().unwrap_or_else(pinned));
+        }
         let cancelled = self.cancels(message);
+        let mut redact = message.redact.clone();
+        redact.extend(message.id.map(|id| self.first_attempt(id)).unwrap_or_default());
+        self.duties.add(&redact);
+        let duties = Duties::of(&redact);
         if message.row.is_some_and(|row| row.role == Role::Handshake) {
             self.begins_anew();
+            if message.attempt == Attempt::Again {
+                self.server_used.clear();
+            }
         }
         let on_success = self.on_success(message.gate, question, edited.as_ref(), message.now);
         self.track(InFlightCall {
@@ -310,22 +417,29 @@ impl Session {
             method: question.method,
             operation: question.operation.clone(),
             expected: Expected::of(message.frame, question.method, question.protocol),
-            redact: message.redact.clone(),
+            redact,
+            digest: record.digest.clone(),
             on_success,
         });
         let unrecorded = Refusal::unrecorded(message.addressee());
         let sent = edited.map_or_else(|| Arc::clone(message.frame), Arc::new);
         let payload = Payload::Message(sent);
         let permitted = Permitted::issue_proof(payload, question.protocol, call, routing);
+        let permitted = permitted.under(duties);
         Step::new(record, Act::Forward(permitted)).if_unrecorded(unrecorded).with_records(cancelled)
     }
 
     /// If this is a cancellation, ends the request that it names. An answer that still comes is
-    /// withheld.
+    /// withheld, and recorded as the answer to that request.
     fn cancels(&mut self, message: &ClientMessage<'_>) -> Option<AuditRecord> {
-        message.row.filter(|row| row.role == Role::Cancel)?;
-        let entry = self.end_request(&message.frame.named_id("requestId")?)?;
-        Some(self.outcome_record(&entry, Outcome::Cancelled, message.now))
+        let cancels = message.row.is_some_and(|row| row.role == Role::Cancel);
+        if !cancels || message.attempt == Attempt::ForGone {
+            return None;
+        }
+        let entry = self.end_call(self.cancelled_by(message.frame)?)?;
+        let record = self.outcome_record(&entry, Outcome::Cancelled, message.now);
+        self.keep_owed([entry], Unanswered::Cancelled, message.now);
+        Some(record)
     }
 
     fn refuse(
@@ -357,7 +471,9 @@ impl Session {
         to: Addressee<'_>,
     ) -> Step {
         let unrecorded = Refusal::unrecorded(to);
-        if to.id.is_none() && self.protocol.transport == Transport::Stdio {
+        // A cancellation may cross the answer on its way, which is no fault of the client.
+        let late = *refusal == Refusal::NotInFlight;
+        if to.id.is_none() && (late || self.protocol.transport == Transport::Stdio) {
             return Step::new(record, Act::Drop);
         }
         Step::new(record, Act::Deliver(refusal.released(to))).if_unrecorded(unrecorded)
@@ -377,7 +493,7 @@ impl Session {
         record.digest = Some(gate.digest(raw));
         let place = malformed_position(&malformed, Direction::ToServer);
         let refusal = Refusal::Malformed(malformed);
-        record.decision = Some(gate.refused(&refusal, Some(place)));
+        record.decision = Some(gate.refused(&refusal, Some(&place)));
         let to = self.addressee(None, call);
         // JSON-RPC 2.0 §5: a message that could not be read is answered with a null id.
         Step::new(record.with_finding(Finding::MalformedFrame), Act::Deliver(refusal.released(to)))
@@ -385,9 +501,10 @@ impl Session {
     }
 }
 
-/// Enforces a decision. Returns the edited frame to forward, if an argument was set, and the
-/// decision for the record. `precheck` is a refusal that holds whatever the policy decided. In
-/// observe mode nothing is edited or refused; the record says what would have been.
+/// Enforces a decision. Returns the edited frame to forward, if an argument was set, the decision
+/// for the record, and what would have been the refusal in enforce mode. `precheck` is a refusal
+/// that holds whatever the policy decided. In observe mode nothing is edited or refused; the record
+/// says what would have been.
 ///
 /// # Errors
 ///
@@ -398,17 +515,21 @@ pub(super) fn enforce(
     decision: &Decision,
     precheck: Option<ReasonedRefusal>,
     now: Now,
-) -> Result<(Option<Frame>, DecisionFacts), ReasonedRefusal> {
+) -> Result<(Option<Frame>, DecisionFacts, Option<Refusal>), ReasonedRefusal> {
     let discharged = match precheck {
         Some(refused) => Err(refused),
         None => discharge(gate, question, decision, now),
     };
     match discharged {
-        Ok(_) if gate.observes() => Ok((None, decision_facts(decision, false, Vec::new()))),
-        Ok(Discharged { edited, obligations }) => {
-            Ok((edited, decision_facts(decision, true, obligations)))
+        Ok(_) if gate.observes() => {
+            Ok((None, decision_facts(decision, false, Obligations::default()), None))
         }
-        Err(refused) if gate.observes() => Ok((None, denied_facts(decision, &refused, false))),
+        Ok(Discharged { edited, obligations }) => {
+            Ok((edited, decision_facts(decision, true, obligations), None))
+        }
+        Err(refused) if gate.observes() => {
+            Ok((None, denied_facts(decision, &refused, false), Some(refused.refusal)))
+        }
         Err(refused) => Err(refused),
     }
 }
@@ -422,10 +543,10 @@ fn discharge(
     now: Now,
 ) -> Result<Discharged, ReasonedRefusal> {
     let mut buckets = Vec::new();
-    let mut obligations = Vec::new();
+    let mut obligations = Obligations::default();
     for obligation in &decision.obligations {
         if let Obligation::Limit { code, key, rate, burst } = obligation {
-            obligations.push(format!("limit:{code}").into());
+            obligations.push(format!("limit:{code}"));
             buckets.push(BucketKey {
                 code: code.clone(),
                 key: key.clone(),
@@ -457,13 +578,13 @@ fn discharge(
                     Origin::Undischarged,
                 )],
             })?);
-            obligations.push(format!("set:{pointer}").into());
+            obligations.push(format!("set:{pointer}"));
         }
     }
     for obligation in &decision.obligations {
         // Recorded here, discharged when the answer comes.
         if let Obligation::Redact { code, .. } = obligation {
-            obligations.push(format!("redact:{code}").into());
+            obligations.push(format!("redact:{code}"));
         }
     }
     for obligation in &decision.obligations {
@@ -494,6 +615,25 @@ fn with_argument(
     Frame::read(body, sender, limits).ok()
 }
 
+/// Who sends a message, and how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// The client, for the first time.
+    First,
+    /// The edge, once more: see [`Session::client_frame_again`].
+    Again,
+    /// The edge, for a client that has disconnected: see [`Session::withdraw`].
+    ForGone,
+}
+
+/// The ids of a message's call and of its exchange, and who sends it.
+#[derive(Clone, Copy)]
+pub(super) struct CallName<'a> {
+    pub(super) call: &'a CallId,
+    pub(super) exchange: &'a CallId,
+    pub(super) attempt: Attempt,
+}
+
 /// One request or notification of the client, with what its record and its answer need.
 struct ClientMessage<'a> {
     gate: &'a Gate,
@@ -503,6 +643,7 @@ struct ClientMessage<'a> {
     id: Option<&'a Id>,
     facts: CallFacts,
     exchange: &'a CallId,
+    attempt: Attempt,
     redact: Vec<Redaction>,
     now: Now,
     /// The policy input for the record, once the policy was asked.
@@ -532,15 +673,29 @@ impl ClientMessage<'_> {
     }
 }
 
+/// The record of a message that passes, with the finding of what enforce mode would have refused.
+pub(super) fn observed_record(
+    mut record: AuditRecord,
+    verdict: DecisionFacts,
+    observed: Option<&Refusal>,
+) -> AuditRecord {
+    record.decision = Some(verdict);
+    match observed {
+        Some(refusal) => record.with_finding(finding_of(refusal)),
+        None => record,
+    }
+}
+
+/// The finding of a refusal in a record that is about no call of a tool.
+pub(super) fn finding_of(refusal: &Refusal) -> Finding {
+    refusal.finding().unwrap_or(Finding::ToolDenied)
+}
+
 pub(super) fn reason(code: &str, message: &str, origin: Origin) -> Reason {
     Reason { code: code.into(), message: message.into(), origin }
 }
 
-fn decision_facts(
-    decision: &Decision,
-    enforced: bool,
-    obligations: Vec<Box<str>>,
-) -> DecisionFacts {
+fn decision_facts(decision: &Decision, enforced: bool, obligations: Obligations) -> DecisionFacts {
     DecisionFacts {
         effect: match decision.effect {
             Effect::Permit => "permit",
@@ -549,7 +704,7 @@ fn decision_facts(
         enforced,
         reasons: decision.reasons.iter().map(ReasonFacts::from).collect(),
         obligations,
-        policy: Arc::clone(&decision.revision),
+        policy: decision.revision.as_ref().into(),
         engine: decision.engine.as_str(),
     }
 }
@@ -561,11 +716,12 @@ pub(super) fn denied_facts(
     refused: &ReasonedRefusal,
     enforced: bool,
 ) -> DecisionFacts {
-    let mut verdict = decision_facts(decision, enforced, Vec::new());
+    let mut verdict = decision_facts(decision, enforced, Obligations::default());
     verdict.effect = "deny";
     // The obligation that was not discharged comes first, then the rules that permitted.
-    let mut reasons: Vec<_> = refused.reasons.iter().map(ReasonFacts::from).collect();
-    reasons.append(&mut verdict.reasons);
+    let mut reasons: Listed<ReasonFacts, REASONS_MAX> =
+        refused.reasons.iter().map(ReasonFacts::from).collect();
+    reasons.append(verdict.reasons);
     verdict.reasons = reasons;
     verdict
 }

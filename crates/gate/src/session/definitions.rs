@@ -14,13 +14,58 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::protected::ToolDefinition;
 use crate::catalog::drift::DefinitionLock;
-use crate::memory::Charge;
+use crate::catalog::flags::is_header_name;
+use crate::catalog::lists::ListedDefinition;
+use crate::memory::{Charge, ENTRY_BYTES, MemoryBudget};
 use crate::question::status::Drift;
+use crate::wire::document::{Kind, Value};
 
 /// How long what one viewer was shown counts for others.
 pub(super) const VIEW_TTL: Duration = Duration::from_hours(24);
+
+/// A tool as it was last listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolDefinition {
+    /// `sha256:<hex>` of its canonical form; see [`digest`](crate::catalog::lists::digest).
+    pub digest: Box<str>,
+    /// `x-mcp-header` annotations of its input schema: lower-case header suffix, and RFC 6901
+    /// pointer below the arguments (MCP 2026-07-28, Streamable HTTP "Parameter Headers").
+    pub parameters: Vec<(Box<str>, Box<str>)>,
+    /// Flags, such as invisible characters; see [`crate::catalog::flags`].
+    pub flags: Vec<&'static str>,
+    /// The definition as the server wrote it; kept only after `Protected::keep_texts`.
+    pub text: Option<Box<str>>,
+}
+
+impl ToolDefinition {
+    /// `x-mcp-header` annotations of one tool at most; further ones are ignored.
+    const PARAMETERS_MAX: usize = 64;
+    /// Size of one annotation, header and pointer, bytes; larger ones are ignored.
+    const PARAMETER_BYTES_MAX: usize = 1024;
+
+    pub(super) fn of(
+        entry: &ListedDefinition<'_>,
+        flags: &[&'static str],
+        keeps_text: bool,
+    ) -> Self {
+        let mut parameters = Vec::new();
+        if let Some(schema) = entry.value.get("inputSchema") {
+            annotations(schema, &mut String::new(), &mut parameters);
+        }
+        let text = keeps_text.then(|| String::from_utf8_lossy(entry.value.raw()).into());
+        let digest = entry.digest.clone();
+        Self { digest, parameters, flags: flags.to_vec(), text }
+    }
+
+    /// The size of its texts, bytes.
+    fn bytes(&self) -> usize {
+        let parameters = self.parameters.iter();
+        let sizes = parameters.map(|(header, at)| header.len().saturating_add(at.len()));
+        let text = self.text.as_deref().map_or(0, str::len);
+        sizes.chain([text]).fold(self.digest.len(), usize::saturating_add)
+    }
+}
 
 /// What is known about a tool when one principal calls it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,15 +80,27 @@ pub struct ToolStatus {
 
 /// One viewer's definition of one tool.
 #[derive(Debug)]
-pub(super) struct ToolView {
-    pub(super) definition: Arc<ToolDefinition>,
+struct ToolView {
+    definition: Arc<ToolDefinition>,
     /// The epoch in which it was shown.
-    pub(super) epoch: u64,
+    epoch: u64,
     /// The uptime at which it was shown.
-    pub(super) since: Duration,
+    since: Duration,
     /// Whether it differs from the lock.
-    pub(super) drifted: bool,
-    pub(super) _charge: Charge,
+    drifted: bool,
+    _charge: Charge,
+}
+
+/// To whom a list is shown, and when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown<'a> {
+    /// Absent if we are shown it ourselves.
+    pub(super) principal: Option<&'a str>,
+    /// Who is charged for it.
+    pub(super) owner: &'a str,
+    pub(super) epoch: u64,
+    /// The uptime.
+    pub(super) now: Duration,
 }
 
 /// All views of one tool.
@@ -131,10 +188,10 @@ impl DefinitionTable {
 
     /// The definitions that were shown last, by name.
     pub(super) fn all(&self) -> BTreeMap<Box<str>, Arc<ToolDefinition>> {
-        let latest = |(name, views): (&Box<str>, &ToolViews)| {
-            Some((name.clone(), Arc::clone(views.latest.as_ref()?)))
-        };
-        self.tools.iter().filter_map(latest).collect()
+        let tools = self.tools.iter();
+        let latest =
+            tools.filter_map(|(name, it)| Some((name.clone(), Arc::clone(it.latest.as_ref()?))));
+        latest.collect()
     }
 
     /// Whether `principal` may be shown one tool more than `tools_max` allows: it knows `tool`
@@ -161,8 +218,31 @@ impl DefinitionTable {
         }
     }
 
+    /// Keeps one definition that somebody is shown, and how it stands to the lock. Without room it
+    /// is not kept, so it is unseen.
+    pub(super) fn keep(
+        &mut self,
+        shown: &Shown<'_>,
+        (name, definition, drift): (&str, Arc<ToolDefinition>, Option<Drift>),
+        memory: &Arc<MemoryBudget>,
+    ) {
+        let same = self.latest(name).filter(|known| ***known == *definition).cloned();
+        let texts = if same.is_some() { 0 } else { definition.bytes() };
+        let bytes = ENTRY_BYTES.saturating_add(name.len()).saturating_add(texts);
+        self.forget(shown.principal, name);
+        let Ok(charge) = memory.charge(shown.owner, bytes) else { return };
+        let view = ToolView {
+            definition: same.unwrap_or(definition),
+            epoch: shown.epoch,
+            since: shown.now,
+            drifted: drift == Some(Drift::Changed),
+            _charge: charge,
+        };
+        self.show(shown.principal, name, view);
+    }
+
     /// Keeps what `principal` was shown of `tool`; `None` means ourselves.
-    pub(super) fn show(&mut self, principal: Option<&str>, tool: &str, view: ToolView) {
+    fn show(&mut self, principal: Option<&str>, tool: &str, view: ToolView) {
         self.forget(principal, tool);
         let views = self.tools.entry(tool.into()).or_default();
         if views.is_suspect() {
@@ -202,7 +282,9 @@ impl DefinitionTable {
             .filter(|(_, views)| before(views))
             .map(|(name, _)| name.clone())
             .collect();
-        old.iter().for_each(|tool| self.forget(None, tool));
+        for tool in old {
+            self.forget(None, &tool);
+        }
     }
 }
 
@@ -276,5 +358,29 @@ impl ListingState {
             self.waiting.push(cx.waker().clone());
         }
         Poll::Pending
+    }
+}
+
+/// Collects `x-mcp-header` annotations along chains of `properties` only, as the specification
+/// allows (MCP 2026-07-28, Streamable HTTP "Parameter Headers").
+fn annotations(schema: Value<'_>, at: &mut String, found: &mut Vec<(Box<str>, Box<str>)>) {
+    let Some(properties) = schema.get("properties") else { return };
+    for (name, property) in properties.members() {
+        let Some(name) = name.as_str() else { continue };
+        if property.kind() != Kind::Object || found.len() >= ToolDefinition::PARAMETERS_MAX {
+            continue;
+        }
+        let length = at.len();
+        at.push('/');
+        at.push_str(&name.replace('~', "~0").replace('/', "~1"));
+        let fits = |header: &&str| {
+            header.len().saturating_add(at.len()) <= ToolDefinition::PARAMETER_BYTES_MAX
+        };
+        let header = property.get("x-mcp-header").and_then(Value::as_str);
+        if let Some(header) = header.filter(fits).filter(|header| is_header_name(header)) {
+            found.push((header.to_ascii_lowercase().into(), at.as_str().into()));
+        }
+        annotations(property, at, found);
+        at.truncate(length);
     }
 }

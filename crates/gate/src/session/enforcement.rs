@@ -1,7 +1,7 @@
 //! What all sessions share: mode and limits, the current policy, the rate limits, the counter of
 //! calls, and the key of digests.
 
-use std::borrow::Cow;
+use core::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,17 +9,24 @@ use arc_swap::ArcSwap;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
+use crate::duty::decision::Origin;
 use crate::duty::limit::RateLimits;
 use crate::duty::pdp::Pdp;
 use crate::duty::pdp::{Inputs, RecordedInput};
 use crate::evidence::record::{AuditRecord, CallId, DecisionFacts, Event, Now, ReasonFacts};
 use crate::evidence::refusal::{Addressee, DoorRefusal, Refusal};
 use crate::evidence::step::{Act, Step};
+use crate::evidence::text::{Code, Listed, Text};
 use crate::memory::MemoryBudget;
 use crate::question::access::{AccessRequest, Principal};
 use crate::wire::frame::FrameLimits;
 use crate::wire::hex::hex;
 use crate::wire::protocol::Era;
+
+/// What the key of call ids is derived with. No frame is these bytes, so no digest is the key.
+const CALL_IDS: &[u8] = b"bartizan call ids\0";
+/// Length of a call id before it is written as hexadecimal digits, bytes.
+const CALL_ID_BYTES: usize = 16;
 
 /// Whether decisions are enforced (`mode` in the configuration).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +49,7 @@ pub struct GateConfig {
     pub in_flight_max: usize,
     /// Rate-limit buckets at most.
     pub buckets_max: usize,
-    /// A random text, new at each start: the first part of every call id.
+    /// A random text, new at each start: call ids of two runs differ by it.
     pub boot: Box<str>,
     /// Key of the HMAC-SHA-256 digests in records.
     pub digest_key: [u8; 32],
@@ -67,6 +74,7 @@ pub struct Gate {
     pdp: ArcSwap<Arc<dyn Pdp>>,
     pub(super) limits: RateLimits,
     calls: AtomicU64,
+    call_ids: Hmac<Sha256>,
     digest: Hmac<Sha256>,
     inputs: Inputs,
     memory: Arc<MemoryBudget>,
@@ -93,9 +101,24 @@ impl Gate {
             *to = from;
         }
         let digest = Hmac::<Sha256>::new(&block.into());
+        let call_ids = Self::call_ids(&digest, &config.boot);
         let pdp = ArcSwap::from_pointee(pdp);
         let memory = MemoryBudget::new(Self::MEMORY_BYTES_DEFAULT);
-        Self { config, pdp, limits, calls: AtomicU64::new(0), digest, inputs: Inputs::None, memory }
+        let (calls, inputs) = (AtomicU64::new(0), Inputs::None);
+        Self { config, pdp, limits, calls, call_ids, digest, inputs, memory }
+    }
+
+    /// The function from the number of a call to its id: HMAC-SHA-256 under a key that is derived
+    /// from that of the digests for this run alone.
+    fn call_ids(digest: &Hmac<Sha256>, boot: &str) -> Hmac<Sha256> {
+        let mut mac = digest.clone();
+        mac.update(CALL_IDS);
+        mac.update(boot.as_bytes());
+        let mut block = [0_u8; 64];
+        for (to, from) in block.iter_mut().zip(mac.finalize().into_bytes()) {
+            *to = from;
+        }
+        Hmac::new(&block.into())
     }
 
     /// Sets how many bytes may be kept between messages for all principals together. Default:
@@ -146,10 +169,11 @@ impl Gate {
         let refusal = Refusal::Door(refusal);
         let mut record = AuditRecord::new(Event::Denial, now);
         record.call = Some(Arc::clone(&call));
-        record.principal = facts.principal.map(|principal| principal.id.clone());
+        record.principal = facts.principal.map(|principal| principal.id.as_ref().into());
+        record.peer = facts.peer.map(|peer| peer.to_string().into());
         record.server = facts.server.map(Into::into);
         record.decision = Some(self.refused(&refusal, None));
-        record.note = facts.note.map(Cow::Owned);
+        record.note = facts.note.map(Into::into);
         let record = match refusal.finding() {
             Some(finding) => record.with_finding(finding),
             None => record,
@@ -159,17 +183,25 @@ impl Gate {
     }
 
     /// The decision for the record of a refusal by the gate itself.
-    pub(super) fn refused(&self, refusal: &Refusal, place: Option<String>) -> DecisionFacts {
+    pub(super) fn refused(&self, refusal: &Refusal, place: Option<&str>) -> DecisionFacts {
+        let message = place.unwrap_or_else(|| refusal.code());
+        self.denied(refusal.code(), message, refusal.origin())
+    }
+
+    /// The decision for the record of a message whose step an internal error interrupted.
+    pub(super) fn interrupted(&self) -> DecisionFacts {
+        self.denied("internal-error", "internal-error", Origin::Protocol)
+    }
+
+    fn denied(&self, code: &str, message: &str, origin: Origin) -> DecisionFacts {
+        let origin = origin.as_str();
+        let reason = ReasonFacts { code: code.into(), message: message.into(), origin };
         DecisionFacts {
             effect: "deny",
             enforced: true,
-            reasons: vec![ReasonFacts {
-                code: refusal.code().into(),
-                message: place.unwrap_or_else(|| refusal.code().to_owned()).into(),
-                origin: refusal.origin().as_str(),
-            }],
-            obligations: Vec::new(),
-            policy: self.policy().revision(),
+            reasons: Listed::from(vec![reason]),
+            obligations: Listed::default(),
+            policy: self.policy().revision().into(),
             engine: "none",
         }
     }
@@ -183,14 +215,19 @@ impl Gate {
         self.config.mode == Mode::Observe
     }
 
+    /// A new call id: 128 bits that look random without the key. The agent sees it as
+    /// `decision_id`, so it must not tell how many calls others have made.
     pub(super) fn next_call(&self) -> CallId {
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
-        format!("{}-{number:x}", self.config.boot).into()
+        let mut mac = self.call_ids.clone();
+        mac.update(&number.to_be_bytes());
+        let tag = mac.finalize().into_bytes();
+        hex(tag.get(..CALL_ID_BYTES).unwrap_or(&tag)).into()
     }
 
     /// Returns the keyed digest of `bytes` for a record. Equal bytes have equal digests, but a
     /// reader of the record cannot test guesses without the key.
-    pub(super) fn digest(&self, bytes: &[u8]) -> Box<str> {
+    pub(super) fn digest(&self, bytes: &[u8]) -> Text<Code> {
         let mut mac = self.digest.clone();
         mac.update(bytes);
         format!("hmac-sha256:{}", hex(&mac.finalize().into_bytes())).into()
@@ -202,6 +239,8 @@ impl Gate {
 pub struct DoorFacts<'a> {
     /// The principal, if it is established already.
     pub principal: Option<&'a Principal>,
+    /// The network address of the client.
+    pub peer: Option<IpAddr>,
     /// The name of the server, if the path is known.
     pub server: Option<&'a str>,
     /// What was wrong, for the operator; must contain no header values.

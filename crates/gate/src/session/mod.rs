@@ -8,10 +8,12 @@
 //! of the server. The edge calls it, one step at a time under a lock.
 
 pub mod tasks;
-pub mod protected;
+mod ids;
 mod definitions;
+pub mod protected;
 mod enforcement;
 mod expected;
+mod owed;
 mod question;
 mod redaction;
 mod client;
@@ -31,17 +33,19 @@ use bytes::Bytes;
 
 pub use enforcement::{DoorFacts, Gate, GateConfig, Mode};
 
-pub use self::definitions::ToolStatus;
+pub use self::definitions::{ToolDefinition, ToolStatus};
 pub use self::redelivery::Redelivery;
 pub use crate::evidence::refusal::DoorRefusal;
 pub use crate::session::protected::{Protected, RefusalForm};
 
+use crate::duty::duties::Duties;
 use crate::duty::redact::Redaction;
 use crate::evidence::record::{
     AuditRecord, CallId, Event, Now, OperationFacts, Outcome, ProtocolFacts, Target, micros,
 };
 use crate::evidence::refusal::{Addressee, Refusal};
 use crate::evidence::step::{Act, Content, Payload, Permitted, Released, Routing, Status, Step};
+use crate::evidence::text::{Code, IdText, Name, Text};
 use crate::question::access::{Client, Principal};
 use crate::question::handles::ScopeState;
 use crate::question::operation::{OnSuccess, Operation};
@@ -53,6 +57,8 @@ use crate::wire::method::Method;
 use crate::wire::protocol::{Direction, Era, Protocol, Transport};
 
 use expected::Expected;
+use ids::UsedIds;
+use owed::{OwedAnswers, Unanswered};
 
 /// One message of the client as the edge received it.
 #[derive(Debug, Default)]
@@ -97,8 +103,18 @@ pub struct Session {
     next_order: u64,
     /// The client's requests in flight, by id; the key of each in `calls`.
     ids: HashMap<Id, u64>,
+    /// The ids of the client's requests that have ended.
+    used: UsedIds,
+    /// The client's requests that ended without an answer, which may still come.
+    owed: OwedAnswers,
+    /// Progress tokens of requests that ended without an answer: progress may still come.
+    owed_tokens: UsedIds,
+    /// What every call so far demands of messages that name no call.
+    duties: Duties,
     /// The server's requests in flight: delivered, and not answered by the client yet.
     server_requests: HashMap<Id, ServerRequest>,
+    /// The ids of the server's requests that have ended.
+    server_used: UsedIds,
     /// The tasks that the client runs for the server (MCP 2025-11-25, tasks).
     client_tasks: Tasks,
     /// Progress tokens of requests that were answered with a task, oldest first. They stay valid
@@ -142,6 +158,8 @@ struct InFlightCall {
     expected: Expected,
     /// What must be removed from its answer and from related messages.
     redact: Vec<Redaction>,
+    /// The keyed digest of the client's bytes.
+    digest: Option<Text<Code>>,
     /// What the call changes for later calls if it succeeds.
     on_success: Option<Box<OnSuccess>>,
 }
@@ -158,7 +176,7 @@ struct ServerRequest {
     started: Duration,
     facts: CallFacts,
     /// The keyed digest of the server's bytes.
-    digest: Box<str>,
+    digest: Text<Code>,
     /// What must be removed from it, also when it is redelivered.
     redact: Vec<Redaction>,
 }
@@ -169,17 +187,28 @@ struct CallFacts {
     call: CallId,
     direction: Direction,
     protocol: Protocol,
-    method: Option<Box<str>>,
+    method: Option<Text<Name>>,
     target: Option<Target>,
     operation: Option<OperationFacts>,
-    trace_id: Option<Box<str>>,
-    parent_span_id: Option<Box<str>>,
+    trace_id: Option<Text<Code>>,
+    parent_span_id: Option<Text<Code>>,
 }
 
 impl Session {
     /// Starts a conversation. The protocol is unknown until the first message names it.
     pub fn new(principal: Arc<Principal>, server: Arc<Protected>, transport: Transport) -> Self {
+        let ids_max = match transport {
+            Transport::Http => ids::SESSION_BYTES_MAX,
+            // The only session of its process.
+            Transport::Stdio => ids::SERVER_BYTES_MAX,
+        };
+        let used = UsedIds::new(server.id_memory().clone(), ids_max);
         Self {
+            owed_tokens: used.clone(),
+            server_used: used.clone(),
+            used,
+            owed: OwedAnswers::default(),
+            duties: Duties::default(),
             principal,
             server,
             protocol: Protocol { revision: None, era: Era::Legacy, transport },
@@ -224,6 +253,17 @@ impl Session {
         self.transport_act(gate, Payload::EndSession, "session ended by the client", now)
     }
 
+    /// Records that an internal error (a panic) interrupted the step of a message, which is
+    /// therefore refused. The act is `Drop`.
+    pub fn interrupted(&self, gate: &Gate, now: Now) -> Step {
+        let facts = CallFacts::bare(&gate.next_call(), Direction::ToServer, self.protocol);
+        let mut record = self.record_of(Event::Denial, &facts, now);
+        record.direction = None;
+        record.decision = Some(gate.interrupted());
+        record.note = Some("an internal error interrupted the step; its session is closed".into());
+        Step::new(record, Act::Drop)
+    }
+
     fn transport_act(
         &mut self,
         gate: &Gate,
@@ -245,6 +285,7 @@ impl Session {
             operation: Operation::of_method(Effect::Read),
             expected: Expected::default(),
             redact: Vec::new(),
+            digest: None,
             on_success: None,
         });
         let unrecorded = Refusal::unrecorded(self.addressee(None, &call));
@@ -259,7 +300,7 @@ impl Session {
         if self.awaits(call) {
             return self.upstream_failed(call, &UpstreamFailure::EndedEarly, now);
         }
-        self.end_exchange(call, |session, entry| {
+        self.end_exchange((call, Unanswered::Failed), now, |session, entry| {
             Step::new(session.outcome_record(entry, Outcome::Accepted, now), Act::Drop)
         })
     }
@@ -272,21 +313,26 @@ impl Session {
         failure: &UpstreamFailure,
         now: Now,
     ) -> Option<Step> {
-        self.end_exchange(call, |session, entry| session.failed(entry, failure, now))
+        let why = match failure {
+            UpstreamFailure::TimedOut => Unanswered::TimedOut,
+            UpstreamFailure::Unreachable(_)
+            | UpstreamFailure::Unreadable(_)
+            | UpstreamFailure::EndedEarly
+            | UpstreamFailure::Status(_) => Unanswered::Failed,
+        };
+        self.end_exchange((call, why), now, |session, entry| session.failed(entry, failure, now))
     }
 
     fn failed(&self, entry: &InFlightCall, failure: &UpstreamFailure, now: Now) -> Step {
         let (refusal, kind, note) = match failure {
             UpstreamFailure::Unreachable(why) => {
-                (Refusal::UpstreamFailed, "unreachable".into(), Some(why.clone()))
+                (Refusal::UpstreamFailed, "unreachable".into(), Some(why))
             }
             UpstreamFailure::TimedOut => (Refusal::UpstreamTimedOut, "timeout".into(), None),
-            UpstreamFailure::Unreadable(why) => {
-                (Refusal::Withheld, "unreadable".into(), Some(why.clone()))
-            }
+            UpstreamFailure::Unreadable(why) => (Refusal::Withheld, "unreadable".into(), Some(why)),
             UpstreamFailure::EndedEarly => (Refusal::UpstreamFailed, "ended_early".into(), None),
             UpstreamFailure::Status(code) => {
-                (Refusal::UpstreamFailed, code.to_string().into_boxed_str(), None)
+                (Refusal::UpstreamFailed, code.to_string().into(), None)
             }
         };
         let mut record = self.outcome_record(entry, Outcome::UpstreamFailed, now);
@@ -329,7 +375,7 @@ impl Session {
             let why = format!("status {} with a body that is no strict JSON", answer.status);
             return self.upstream_failed(call, &UpstreamFailure::Unreadable(why), now);
         }
-        if self.redactions_within(Some(call)).next().is_some() && !gate.observes() {
+        if self.redactions_of(call).next().is_some() && !gate.observes() {
             let why = format!("status {} with a body that cannot be redacted", answer.status);
             return self.upstream_failed(call, &UpstreamFailure::Unreadable(why), now);
         }
@@ -343,6 +389,7 @@ impl Session {
             record
         };
         let records = ended.iter().map(record).collect();
+        self.keep_owed(ended, Unanswered::Rejected, now);
         let (opaque, status) = (Content::Opaque, Status::BadGateway);
         let dropped = answer.challenge_dropped;
         let released = Released::issue_proof(answer.body, opaque, None, status, false);
@@ -354,14 +401,17 @@ impl Session {
     /// The client disconnected before `call` was answered. The act is `Drop`. `None` if `call` has
     /// its outcome already.
     pub fn client_gone(&mut self, call: &CallId, now: Now) -> Option<Step> {
-        self.end_exchange(call, |session, entry| {
+        self.end_exchange((call, Unanswered::Cancelled), now, |session, entry| {
             Step::new(session.outcome_record(entry, Outcome::Cancelled, now), Act::Drop)
         })
     }
 
     /// Removes `call` from all tables: its record could not be kept, so it was not forwarded.
     pub fn forget(&mut self, call: &CallId) {
-        drop(self.end_calls(call));
+        // Its id was not used, because the server got nothing.
+        for order in self.orders_of(call) {
+            self.remove_call(order);
+        }
         self.server_requests.retain(|_, asked| asked.facts.call != *call);
         self.forget_answer(call);
     }
@@ -392,10 +442,15 @@ impl Session {
 
     /// Removes the calls of an exchange from the tables and returns them, oldest first.
     fn end_calls(&mut self, exchange: &CallId) -> Vec<InFlightCall> {
+        let orders = self.orders_of(exchange);
+        orders.into_iter().filter_map(|order| self.end_call(order)).collect()
+    }
+
+    /// The keys of the calls of an exchange, oldest first.
+    fn orders_of(&self, exchange: &CallId) -> Vec<u64> {
         let of_exchange =
             |(order, entry): (&u64, &InFlightCall)| (entry.exchange == *exchange).then_some(*order);
-        let orders: Vec<_> = self.calls.iter().filter_map(of_exchange).collect();
-        orders.into_iter().filter_map(|order| self.end_call(order)).collect()
+        self.calls.iter().filter_map(of_exchange).collect()
     }
 
     fn end_request(&mut self, id: &Id) -> Option<InFlightCall> {
@@ -403,12 +458,43 @@ impl Session {
         self.end_call(order)
     }
 
+    /// Removes a call from the tables; its id is used up.
     fn end_call(&mut self, order: u64) -> Option<InFlightCall> {
+        let entry = self.remove_call(order)?;
+        if let Some(id) = &entry.id {
+            self.used.insert(id);
+        }
+        Some(entry)
+    }
+
+    fn remove_call(&mut self, order: u64) -> Option<InFlightCall> {
         let entry = self.calls.remove(&order)?;
         if let Some(id) = &entry.id {
             self.ids.remove(id);
         }
         Some(entry)
+    }
+
+    /// Remembers calls that have ended without an answer, which the server may still send.
+    fn keep_owed(
+        &mut self,
+        ended: impl IntoIterator<Item = InFlightCall>,
+        why: Unanswered,
+        now: Now,
+    ) {
+        for entry in ended {
+            if let Some(token) = &entry.expected.token {
+                self.owed_tokens.insert(token);
+            }
+            self.owed.keep(entry, why, now.uptime);
+        }
+    }
+
+    /// Removes a request of the server that has ended; its id is used up.
+    fn end_server_request(&mut self, id: &Id) -> Option<ServerRequest> {
+        let asked = self.server_requests.remove(id)?;
+        self.server_used.insert(id);
+        Some(asked)
     }
 
     fn addressee<'a>(&self, id: Option<&'a Id>, call: &'a CallId) -> Addressee<'a> {
@@ -428,8 +514,8 @@ impl Session {
     fn record_of(&self, event: Event, facts: &CallFacts, now: Now) -> AuditRecord {
         let mut record = AuditRecord::new(event, now);
         record.call = Some(Arc::clone(&facts.call));
-        record.principal = Some(self.principal.id.clone());
-        record.server = Some(self.server.facts.name.clone());
+        record.principal = Some(self.principal.id.as_ref().into());
+        record.server = Some(self.server.facts.name.as_ref().into());
         record.direction = Some(facts.direction.as_str());
         record.protocol = Some(ProtocolFacts {
             revision: facts.protocol.revision.map(crate::wire::protocol::Revision::as_str),
@@ -490,7 +576,8 @@ impl OwnedAddressee {
     }
 }
 
-fn id_text(id: &Id) -> Box<str> {
+/// The id as a record has it.
+fn id_text(id: &Id) -> Text<IdText> {
     let mut text = Vec::new();
     write_id(&mut text, id);
     String::from_utf8(text).unwrap_or_default().into()

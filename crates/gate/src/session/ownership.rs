@@ -89,7 +89,7 @@ impl Session {
         let Some(id) = task.and_then(|task| task.get("taskId")).and_then(Value::as_str) else {
             return;
         };
-        let method = asked.method.clone().unwrap_or_default();
+        let method: Box<str> = asked.method.as_deref().unwrap_or_default().into();
         let row = Method::find(&method, Direction::ToClient, None);
         let effect = row.map_or(Effect::Unknown, |row| row.effect);
         let operation = Operation::of_method(effect);
@@ -114,6 +114,9 @@ impl Session {
         let progress = question.row.is_some_and(|row| row.role == Role::Progress);
         if progress && !self.is_progress_in_flight(within, question.frame) {
             return Some((Refusal::Unsolicited, "progress of no request in flight"));
+        }
+        if self.duties.redactions().is_none() {
+            return Some((Refusal::Withheld, "more redactions than can be remembered"));
         }
         if question.protocol.era == Era::Modern && !self.is_subscribed(within, question) {
             return Some((Refusal::Unsolicited, "news that nobody subscribed to"));

@@ -9,18 +9,18 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use super::definitions::{DefinitionTable, ListingState, ToolStatus, ToolView};
+use super::definitions::{DefinitionTable, ListingState, Shown, ToolDefinition, ToolStatus};
+use super::ids::IdMemory;
 use super::tasks::Tasks;
 use crate::catalog::drift::DefinitionLock;
-use crate::catalog::flags::is_header_name;
-use crate::catalog::lists::{ListPage, ListedDefinition};
+use crate::catalog::lists::ListPage;
 use crate::evidence::record::Now;
-use crate::memory::{ENTRY_BYTES, MemoryBudget};
+use crate::memory::MemoryBudget;
 use crate::question::access::Server;
 use crate::question::handles::{Facts, HandleStore, KnownHandles, ScopeState};
 use crate::question::operation::ResolutionContext;
 use crate::question::status::Drift;
-use crate::wire::document::{Kind, Value};
+use crate::wire::document::Value;
 use bartizan_sync::{lock, read, write};
 
 /// The form in which the agent sees a refusal by policy (`refusals` in the configuration).
@@ -30,21 +30,6 @@ pub enum RefusalForm {
     Error,
     /// For `tools/call`, a tool result with `isError: true` that a model can read.
     ToolResult,
-}
-
-/// A tool as it was last listed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ToolDefinition {
-    /// `sha256:<hex>` of its canonical form; see [`digest`](crate::catalog::lists::digest).
-    pub digest: Box<str>,
-    /// `x-mcp-header` annotations of its input schema: lower-case header suffix, and RFC 6901
-    /// pointer below the arguments (MCP 2026-07-28, Streamable HTTP "Parameter Headers").
-    pub parameters: Vec<(Box<str>, Box<str>)>,
-    /// Flags, such as invisible characters; see [`crate::catalog::flags`].
-    pub flags: Vec<&'static str>,
-    /// The definition as the server wrote it; kept after [`Protected::keep_texts`], and where the
-    /// policy reads definitions.
-    pub text: Option<Box<str>>,
 }
 
 /// A protected server. Shared by its sessions; each table has its own lock.
@@ -67,16 +52,13 @@ pub struct Protected {
     identity: Mutex<Option<[u8; 32]>>,
     tasks: Mutex<Tasks>,
     handle_store: Arc<Mutex<HandleStore>>,
+    id_memory: IdMemory,
 }
 
 impl Protected {
     /// Definitions kept for each principal at most. Calls of further tools are decided by name and
     /// pack alone; with a lock they are unseen.
     pub const TOOLS_MAX: usize = 4096;
-    /// `x-mcp-header` annotations of one tool at most; further ones are ignored.
-    const PARAMETERS_MAX: usize = 64;
-    /// Size of one annotation, header and pointer, bytes; larger ones are ignored.
-    const PARAMETER_BYTES_MAX: usize = 1024;
 
     /// Creates a server without definitions, tasks and handles.
     pub fn new(facts: Server, refusal: RefusalForm) -> Self {
@@ -92,7 +74,13 @@ impl Protected {
             identity: Mutex::default(),
             tasks: Mutex::default(),
             handle_store: Arc::default(),
+            id_memory: IdMemory::default(),
         }
+    }
+
+    /// What its sessions use to remember ids.
+    pub(super) fn id_memory(&self) -> &IdMemory {
+        &self.id_memory
     }
 
     /// The tasks that this server runs, for all principals.
@@ -205,17 +193,12 @@ impl Protected {
     /// nothing is seen until it is listed. `epoch` is the value with which it began.
     pub fn listed(&self, epoch: u64, tools: Option<&Self>, memory: &Arc<MemoryBudget>, now: Now) {
         if let Some(tools) = tools {
+            let owner = format!("server {}", self.facts.name);
+            let shown = Shown { principal: None, owner: &owner, epoch, now: now.uptime };
             let mut definitions = write(&self.definitions);
             for (name, definition) in tools.tools() {
-                let drifted = self.lock.drift(&name, Some(&definition.digest));
-                self.show(
-                    &mut definitions,
-                    None,
-                    (&name, definition),
-                    (drifted, epoch),
-                    memory,
-                    now,
-                );
+                let drift = self.lock.drift(&name, Some(&definition.digest));
+                definitions.keep(&shown, (&name, definition, drift), memory);
             }
             definitions.forget_ours_before(epoch);
         }
@@ -225,33 +208,6 @@ impl Protected {
     /// Ready when no listing is under way or due.
     pub fn poll_listed(&self, cx: &Context<'_>) -> Poll<()> {
         lock(&self.listing).poll_ended(cx)
-    }
-
-    /// Keeps one definition. Without room it is not kept, so it is unseen.
-    fn show(
-        &self,
-        definitions: &mut DefinitionTable,
-        principal: Option<&str>,
-        (name, definition): (&str, Arc<ToolDefinition>),
-        (drift, epoch): (Option<Drift>, u64),
-        memory: &Arc<MemoryBudget>,
-        now: Now,
-    ) {
-        let latest = definitions.latest(name);
-        let same = latest.filter(|known| ***known == *definition).cloned();
-        let texts = if same.is_some() { 0 } else { definition.bytes() };
-        let bytes = ENTRY_BYTES.saturating_add(name.len()).saturating_add(texts);
-        let owner = principal.map_or_else(|| format!("server {}", self.facts.name), Into::into);
-        definitions.forget(principal, name);
-        let Ok(charge) = memory.charge(&owner, bytes) else { return };
-        let view = ToolView {
-            definition: same.unwrap_or(definition),
-            epoch,
-            since: now.uptime,
-            drifted: drift == Some(Drift::Changed),
-            _charge: charge,
-        };
-        definitions.show(principal, name, view);
     }
 
     /// Returns `true` once for each definition, named by its `digest`, so that one notice is
@@ -272,6 +228,7 @@ impl Protected {
         now: Now,
     ) {
         let epoch = lock(&self.listing).epoch();
+        let shown = Shown { principal: Some(principal), owner: principal, epoch, now: now.uptime };
         let mut definitions = write(&self.definitions);
         let keeps_texts = reads || self.keeps_texts.load(Ordering::Relaxed);
         for (entry, flags) in page.entries.iter().zip(flags) {
@@ -288,51 +245,7 @@ impl Protected {
                 None => Arc::new(ToolDefinition::of(entry, flags, keeps_texts)),
             };
             let drift = self.lock.drift(entry.name, Some(&entry.digest));
-            let shown = (entry.name, definition);
-            self.show(&mut definitions, Some(principal), shown, (drift, epoch), memory, now);
+            definitions.keep(&shown, (entry.name, definition, drift), memory);
         }
-    }
-}
-
-impl ToolDefinition {
-    fn of(entry: &ListedDefinition<'_>, flags: &[&'static str], keeps_text: bool) -> Self {
-        let mut parameters = Vec::new();
-        if let Some(schema) = entry.value.get("inputSchema") {
-            annotations(schema, &mut String::new(), &mut parameters);
-        }
-        let text = keeps_text.then(|| String::from_utf8_lossy(entry.value.raw()).into());
-        let digest = entry.digest.clone();
-        Self { digest, parameters, flags: flags.to_vec(), text }
-    }
-
-    /// The size of its texts, bytes.
-    fn bytes(&self) -> usize {
-        let parameters = self.parameters.iter();
-        let sizes = parameters.map(|(header, at)| header.len().saturating_add(at.len()));
-        let text = self.text.as_deref().map_or(0, str::len);
-        sizes.chain([text]).fold(self.digest.len(), usize::saturating_add)
-    }
-}
-
-/// Collects `x-mcp-header` annotations along chains of `properties` only, as the specification
-/// allows (MCP 2026-07-28, Streamable HTTP "Parameter Headers").
-fn annotations(schema: Value<'_>, at: &mut String, found: &mut Vec<(Box<str>, Box<str>)>) {
-    let Some(properties) = schema.get("properties") else { return };
-    for (name, property) in properties.members() {
-        let Some(name) = name.as_str() else { continue };
-        if property.kind() != Kind::Object || found.len() >= Protected::PARAMETERS_MAX {
-            continue;
-        }
-        let length = at.len();
-        at.push('/');
-        at.push_str(&name.replace('~', "~0").replace('/', "~1"));
-        let fits =
-            |header: &&str| header.len().saturating_add(at.len()) <= Protected::PARAMETER_BYTES_MAX;
-        let header = property.get("x-mcp-header").and_then(Value::as_str);
-        if let Some(header) = header.filter(fits).filter(|header| is_header_name(header)) {
-            found.push((header.to_ascii_lowercase().into(), at.as_str().into()));
-        }
-        annotations(property, at, found);
-        at.truncate(length);
     }
 }

@@ -10,7 +10,7 @@ use crate::question::handles::KnownHandles;
 use crate::question::operation::Operation;
 use crate::question::pack::Effect;
 use crate::question::status::DefinitionStatus;
-use crate::session::protected::ToolDefinition;
+use crate::session::definitions::ToolDefinition;
 use crate::session::tasks::TaskCreation;
 use crate::wire::document::{Kind, Value};
 use crate::wire::frame::Frame;
@@ -235,12 +235,12 @@ impl<'a> Question<'a> {
         facts.method = Some(self.name.into());
         facts.target = target_of(self.resource);
         facts.operation = Some(OperationFacts {
-            name: self.operation.name.clone(),
+            name: self.operation.name.as_ref().map(Into::into),
             effect: self.operation.effect.as_str(),
-            environments: self.operation.environments.clone(),
+            environments: self.operation.environments.iter().collect(),
             environment_source: self.operation.environment_source.as_str(),
-            tags: self.operation.tags.clone(),
-            pack: self.operation.pack.clone(),
+            tags: self.operation.tags.iter().collect(),
+            pack: self.operation.pack.as_ref().map(Into::into),
         });
         facts.trace_id = self.trace.map(|trace| trace.trace_id.into());
         facts.parent_span_id = self.trace.map(|trace| trace.span_id.into());
@@ -312,7 +312,7 @@ fn target_of(resource: Resource<'_>) -> Option<Target> {
             target.tool = Some(name.into());
             target.definition = definition.map(Into::into);
             target.drift = status.drift.map(|drift| drift.as_str().into());
-            target.flags = status.flags.iter().map(|flag| (*flag).into()).collect();
+            target.flags = status.flags.iter().copied().collect();
         }
         Resource::Prompt { name, .. } => target.prompt = Some(name.into()),
         Resource::Uri(uri) => target.uri = Some(uri.into()),

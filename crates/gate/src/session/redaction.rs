@@ -1,7 +1,7 @@
 //! Applies redactions: which of them concern a message, and what its record says.
 //!
-//! The redactions of a call apply to its answer, to messages of the server in the same exchange, to
-//! the task that the call creates, and to that task's results.
+//! The redactions of a call apply to its answer, to the task that the call creates, to that task's
+//! results, and to every later message of the session that names no call ([`Duties`](crate::duty::duties::Duties)).
 
 use bytes::Bytes;
 
@@ -13,11 +13,6 @@ use crate::session::tasks::TaskCreation;
 use crate::wire::document::{Document, Kind};
 
 use super::{Gate, Session};
-
-/// Redacted places that a record lists; further ones are only counted.
-const PLACES_NAMED_MAX: usize = 32;
-/// Longest pointer in a record, characters; a longer one is cut and ends in `…`.
-const POINTER_CHARS_MAX: usize = 256;
 
 /// The redactions of an answer: those of the current decision, and those of the decision by which
 /// the task that the request names was created.
@@ -73,11 +68,12 @@ pub(super) fn redacted_in(
     if redacted.places.is_empty() {
         return Ok(None);
     }
-    let named = redacted.places.iter().take(PLACES_NAMED_MAX);
     record.redacted = Some(RedactionFacts {
         count: redacted.places.len(),
-        places: named
-            .map(|place| PlaceFacts { pointer: shortened(&place.pointer), rule: place.rule })
+        places: redacted
+            .places
+            .iter()
+            .map(|place| PlaceFacts { pointer: (&place.pointer).into(), rule: place.rule })
             .collect(),
     });
     *record = record.clone().with_finding(Finding::ResponseSecretLeak);
@@ -117,22 +113,13 @@ fn scope(document: &Document) -> RedactionScope<'_> {
     scope
 }
 
-fn shortened(pointer: &str) -> Box<str> {
-    match pointer.char_indices().nth(POINTER_CHARS_MAX) {
-        Some((end, _)) => format!("{}…", pointer.get(..end).unwrap_or_default()).into(),
-        None => pointer.into(),
-    }
-}
-
 impl Session {
-    /// The redactions of a message of the server in the exchange `within`. Outside any exchange it
-    /// may concern every call in flight, so the redactions of all of them apply.
-    pub(super) fn redactions_within<'a>(
+    /// The redactions of the calls in flight in one exchange.
+    pub(super) fn redactions_of<'a>(
         &'a self,
-        within: Option<&'a CallId>,
+        exchange: &'a CallId,
     ) -> impl Iterator<Item = &'a Redaction> {
-        let here =
-            move |entry: &&super::InFlightCall| within.is_none_or(|call| entry.exchange == *call);
+        let here = move |entry: &&super::InFlightCall| entry.exchange == *exchange;
         self.calls.values().filter(here).flat_map(|entry| &entry.redact)
     }
 }

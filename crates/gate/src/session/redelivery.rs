@@ -9,6 +9,7 @@
 
 use crate::evidence::record::{AuditRecord, CallId, Event, Now, Outcome};
 use crate::evidence::step::{Act, Step};
+use crate::evidence::text::{Code, Text};
 use crate::wire::frame::{Frame, Id, Message};
 
 use super::redaction::redacted;
@@ -32,7 +33,7 @@ pub struct Redelivery {
 pub(super) struct DeliveredAnswer {
     call: InFlightCall,
     /// The keyed digest of the server's bytes.
-    digest: Box<str>,
+    digest: Text<Code>,
 }
 
 impl Session {
@@ -42,11 +43,11 @@ impl Session {
     }
 
     /// Remembers the answer to `call`, whose bytes have the keyed digest `digest`.
-    pub(super) fn remember(&mut self, call: InFlightCall, digest: &str) {
+    pub(super) fn remember(&mut self, call: InFlightCall, digest: &Text<Code>) {
         if self.answered.len() >= ANSWERED_MAX {
             self.answered.pop_front();
         }
-        self.answered.push_back(DeliveredAnswer { call, digest: digest.into() });
+        self.answered.push_back(DeliveredAnswer { call, digest: digest.clone() });
     }
 
     /// Returns the step for `frame` if it is a redelivery, byte for byte: of an answer that was
@@ -116,7 +117,7 @@ impl Session {
         &self,
         facts: &CallFacts,
         frame: &Frame,
-        digest: Box<str>,
+        digest: Text<Code>,
         now: Now,
     ) -> AuditRecord {
         let mut record = self.record_of(Event::Notice, facts, now);

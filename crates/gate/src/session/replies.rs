@@ -16,7 +16,7 @@ use crate::wire::frame::{Frame, Id, Message, Sender};
 use crate::wire::method::{Method, Offer};
 use crate::wire::protocol::Direction;
 
-use super::client::{ReasonedRefusal, denied_facts, enforce};
+use super::client::{ReasonedRefusal, denied_facts, enforce, observed_record};
 use super::question::Question;
 use super::redaction::{redacted, redacted_in, redactions};
 use super::{CallFacts, Gate, ServerRequest, Session, id_text};
@@ -36,7 +36,7 @@ impl Session {
         call: &CallId,
         now: Now,
     ) -> Step {
-        let asked = id.and_then(|id| Some((id, self.server_requests.remove(id)?)));
+        let asked = id.and_then(|id| Some((id, self.end_server_request(id)?)));
         let Some((id, asked)) = asked else {
             let facts = CallFacts::bare(call, Direction::ToServer, self.protocol);
             let mut record = self.record_of(Event::Denial, &facts, now);
@@ -109,14 +109,15 @@ impl Session {
         let question = Question::answering(frame, method, answer, self.protocol);
         let decision = gate.policy().decide(&question.request(self, now));
         record.set_input(gate.recorded(|| question.request(self, now)));
-        let passed = enforce(gate, &question, &decision, None, now).and_then(|(_, verdict)| {
-            let redact = redactions(&decision, None);
-            let edited = redacted(gate, frame.document(), &redact, record);
-            Ok((read_again(gate, edited)?, verdict))
-        });
+        let passed =
+            enforce(gate, &question, &decision, None, now).and_then(|(_, verdict, observed)| {
+                let redact = redactions(&decision, None);
+                let edited = redacted(gate, frame.document(), &redact, record);
+                Ok((read_again(gate, edited)?, verdict, observed))
+            });
         match passed {
-            Ok((edited, verdict)) => {
-                record.decision = Some(verdict);
+            Ok((edited, verdict, observed)) => {
+                *record = observed_record(record.clone(), verdict, observed.as_ref());
                 Ok(edited.map_or_else(|| Arc::clone(frame), Arc::new))
             }
             Err(refused) => {
@@ -155,7 +156,7 @@ impl Session {
             let answer = Resource::Answer { result: Some(response), error: None };
             let question = Question::answering(frame, method, answer, question.protocol);
             let decision = gate.policy().decide(&question.request(self, now));
-            let passed = enforce(gate, &question, &decision, None, now).and_then(|(set, _)| {
+            let passed = enforce(gate, &question, &decision, None, now).and_then(|(set, _, _)| {
                 if set.is_none() { Ok(()) } else { Err(ReasonedRefusal::unsettable()) }
             });
             if let Err(mut refused) = passed {

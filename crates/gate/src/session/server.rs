@@ -4,20 +4,23 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::duty::duties::Duties;
 use crate::duty::redact::Redaction;
-use crate::evidence::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
+use crate::evidence::record::{AuditRecord, CallId, Event, Now, Outcome};
 use crate::evidence::refusal::{Addressee, Refusal, malformed_position};
 use crate::evidence::step::{Act, Payload, Permitted, Routing, Step};
 use crate::wire::document::Value;
 use crate::wire::frame::{Frame, Id, Malformed, Message, Sender};
 use crate::wire::headers::{META_SERVER_INFO, META_SUBSCRIPTION_ID};
-use crate::wire::method::Role;
+use crate::wire::method::{Method, Role};
 use crate::wire::name::bad_name;
 use crate::wire::protocol::{Direction, Era, Revision};
 
 use super::answer::{EmbeddingMessage, task_problem};
-use super::client::{ReasonedRefusal, denied_facts, enforce};
+use super::client::{ReasonedRefusal, denied_facts, enforce, finding_of, observed_record};
 use super::expected::Declared;
+use super::ids::alike;
+use super::owed::Unanswered;
 use super::question::{Lookups, Question};
 use super::redaction::{redacted, redactions};
 use super::redelivery::Redelivery;
@@ -64,6 +67,14 @@ impl Session {
         self.server_frame_read(gate, within, &frame, redelivery, now)
     }
 
+    /// Handles a message of the server that names no call, on a line that several sessions share:
+    /// like [`Session::server_event`] outside any exchange. `duties` are those of every call that
+    /// the server got on the line.
+    pub fn server_stray(&mut self, gate: &Gate, duties: &Duties, raw: &Bytes, now: Now) -> Step {
+        self.duties.merge(duties);
+        self.server_event(gate, None, raw, Redelivery::default(), now)
+    }
+
     /// Handles an HTTP error status for `call` with a body of JSON in UTF-8. A body that is a
     /// JSON-RPC answer is handled as the answer to `call`; any other body as by
     /// [`Session::upstream_status`].
@@ -77,7 +88,12 @@ impl Session {
         let frame = Frame::read(answer.body.clone(), Sender::Server, &gate.config.frame);
         let judged = frame.ok().filter(|frame| frame.message().method().is_none());
         let Some(frame) = judged else { return self.upstream_status(gate, call, answer, now) };
+        let of = |entry: &&InFlightCall| entry.exchange == *call;
+        let asked: Vec<_> = self.calls.values().filter(of).cloned().collect();
         let step = self.server_frame_read(gate, Some(call), &frame, Redelivery::default(), now);
+        if matches!(frame.message(), Message::Error { .. }) && !self.awaits(call) {
+            self.keep_owed(asked, Unanswered::Rejected, now);
+        }
         Some(if answer.challenge_dropped { step.noting(CHALLENGE_DROPPED) } else { step })
     }
 
@@ -101,7 +117,10 @@ impl Session {
                 self.server_answers(gate, frame, within, redelivery, now)
             }
             Message::Request { method, .. } | Message::Notification { method } => {
-                self.server_asks(gate, frame, within, method, now)
+                if Method::named(method).is_some_and(|row| row.role == Role::ToolsChanged) {
+                    self.server.definitions_changed();
+                }
+                self.server_asks(gate, frame, (within, redelivery), method, now)
             }
         }
     }
@@ -119,14 +138,14 @@ impl Session {
         let explained = |mut record: AuditRecord| {
             record.bytes = u64::try_from(raw.len()).ok();
             record.digest = Some(gate.digest(raw));
-            record.decision = Some(gate.refused(&refusal, Some(place.clone())));
+            record.decision = Some(gate.refused(&refusal, Some(&place)));
             match refusal.finding() {
                 Some(finding) => record.with_finding(finding),
                 None => record,
             }
         };
         let ended = within.filter(|call| self.awaits(call)).and_then(|call| {
-            self.end_exchange(call, |session, entry| {
+            self.end_exchange((call, Unanswered::Failed), now, |session, entry| {
                 let mut record = session.outcome_record(entry, Outcome::Withheld, now);
                 record.error_type = Some(refusal.code().into());
                 let to = Self::reply_to(entry);
@@ -172,10 +191,7 @@ impl Session {
             (None, None) => None,
         };
         let raw = frame.document().raw();
-        let Some(entry) = entry else {
-            let place = id.map_or_else(|| "no id".to_owned(), |id| format!("id {}", id_text(id)));
-            return self.unsolicited(gate, raw, place, now);
-        };
+        let Some(entry) = entry else { return self.unmatched(gate, raw, (within, id), now) };
         let mut record = self.outcome_record(&entry, outcome_of(frame), now);
         if let Message::Error { code, .. } = frame.message() {
             record.error_type = Some(code.to_string().into());
@@ -227,6 +243,27 @@ impl Session {
         }
     }
 
+    /// Withholds an answer to no request in flight; as the late answer to a request that has ended,
+    /// if it is one.
+    fn unmatched(
+        &mut self,
+        gate: &Gate,
+        raw: &Bytes,
+        (within, id): (Option<&CallId>, Option<&Id>),
+        now: Now,
+    ) -> Step {
+        let late = match (within, id) {
+            (_, Some(id)) => self.owed.take(id, within),
+            (Some(call), None) => self.owed.take_only(call),
+            (None, None) => None,
+        };
+        if let Some(owed) = late {
+            return self.late_answer(gate, raw, &owed, now);
+        }
+        let place = id.map_or_else(|| "no id".to_owned(), |id| format!("id {}", id_text(id)));
+        self.unsolicited(gate, raw, place, now)
+    }
+
     /// Withholds an answer to no request in flight: late, repeated, forged, or of another exchange.
     pub(super) fn unsolicited(
         &mut self,
@@ -243,7 +280,7 @@ impl Session {
         &mut self,
         gate: &Gate,
         frame: &Frame,
-        within: Option<&CallId>,
+        (within, redelivery): (Option<&CallId>, Redelivery),
         name: &str,
         now: Now,
     ) -> Step {
@@ -253,28 +290,22 @@ impl Session {
         let known =
             Lookups { task: task.as_ref().and_then(|it| it.as_deref()), ..Lookups::default() };
         let question = Question::of(self, frame, name, Direction::ToClient, self.protocol, known);
-        if question.row.is_some_and(|row| row.role == Role::ToolsChanged) {
-            self.server.definitions_changed();
-        }
         let facts = question.facts(&call);
-        let event = if id.is_some() { Event::Intent } else { Event::Notice };
-        let mut record = self.record_of(event, &facts, now);
+        let mut record = self.record_of(id.map_or(Event::Notice, |_| Event::Intent), &facts, now);
         record.id = id.map(id_text);
         record.bytes = u64::try_from(frame.document().raw().len()).ok();
         let digest = gate.digest(frame.document().raw());
         record.digest = Some(digest.clone());
-
         if let Some(refusal) = self.refused_before_policy_to_client(gate, &question) {
             record.event = Event::Denial;
             record.decision = Some(gate.refused(&refusal, None));
-            // MCP 2026-07-28 has no requests of servers on any transport, so none is answered.
-            let answerable = self.protocol.era == Era::Legacy && refusal != Refusal::DuplicateId;
-            return self.refuse_server(record, &refusal, id.filter(|_| answerable), &call);
+            let id = id.filter(|id| self.is_answerable(&refusal, id, redelivery));
+            return self.refuse_server(record, &refusal, id, &call);
         }
         let mut also = Vec::new();
         let decision = gate.policy().decide(&question.request(self, now));
         let mut redact = redactions(&decision, known.task);
-        redact.extend(self.redactions_within(within).cloned());
+        redact.extend(self.duties.redactions().into_iter().flatten().cloned());
         let uncorrelated = self.uncorrelated(within, &question, &task).or_else(|| {
             let place = (within, &*redact);
             let why = self.refused_in_params(gate, place, (&question, &call), now, &mut also)?;
@@ -284,38 +315,50 @@ impl Session {
         let precheck = uncorrelated.map(|(refusal, why)| ReasonedRefusal::of(refusal, why));
         record.set_input(gate.recorded(|| question.request(self, now)));
         let passed =
-            enforce(gate, &question, &decision, precheck, now).and_then(|(set, verdict)| {
+            enforce(gate, &question, &decision, precheck, now).and_then(|(set, verdict, seen)| {
                 let document = set.as_ref().unwrap_or(frame).document();
                 let redacted = redacted(gate, document, &redact, &mut record)
                     .map_err(|refusal| ReasonedRefusal::of(refusal, "it cannot be redacted"))?;
                 let set = set.as_ref().map(|frame| frame.document().raw().clone());
-                Ok((redacted.or(set), verdict))
+                Ok((redacted.or(set), verdict, seen))
             });
         let edited = match passed {
-            Ok((edited, verdict)) => {
-                record.decision = Some(verdict);
+            Ok((edited, verdict, seen)) => {
+                record = observed_record(record, verdict, seen.as_ref());
                 edited
             }
             Err(refused) => {
                 record.decision = Some(denied_facts(&decision, &refused, true));
                 record.event = Event::Denial;
-                let record = record.with_finding(refusal_finding(&refused));
+                let record = record.with_finding(finding_of(&refused.refusal));
                 return self.refuse_server(record, &refused.refusal, id, &call).with_records(also);
             }
         };
         if let Some(id) = id {
-            self.server_requests
-                .insert(id.clone(), ServerRequest { started: now.uptime, facts, digest, redact });
-        } else if question.row.is_some_and(|row| row.role == Role::Cancel) {
-            // The server cancels its own request, so an answer of the client is no longer accepted.
-            also.extend(self.cancel_server_request(frame, now));
+            let asked = ServerRequest { started: now.uptime, facts, digest, redact };
+            self.server_requests.insert(id.clone(), asked);
+        } else {
+            also.extend(self.cancel_server_request(&question, now));
         }
         Step::new(record, Act::Deliver(released(frame, edited))).with_records(also)
     }
 
-    /// Ends a request of the server that the server cancels before the client answered it.
-    fn cancel_server_request(&mut self, frame: &Frame, now: Now) -> Option<AuditRecord> {
-        let asked = frame.named_id("requestId").and_then(|id| self.server_requests.remove(&id))?;
+    /// Whether the server gets an answer to its request that is refused with `refusal`. MCP 2026-07-28
+    /// has no requests of servers on any transport, so none is answered. A refusal under an id that
+    /// is in flight would answer the other request, and a stream that is resumed repeats requests
+    /// which have been answered.
+    fn is_answerable(&self, refusal: &Refusal, id: &Id, redelivery: Redelivery) -> bool {
+        let open = self.server_requests.contains_key(id) || redelivery.resumed;
+        let duplicate = *refusal == Refusal::DuplicateId && open;
+        self.protocol.era == Era::Legacy && !duplicate
+    }
+
+    /// Ends a request of the server that the server cancels before the client answered it, so that
+    /// an answer is no longer accepted. `None` for any other notification.
+    fn cancel_server_request(&mut self, question: &Question<'_>, now: Now) -> Option<AuditRecord> {
+        question.row.filter(|row| row.role == Role::Cancel)?;
+        let named = question.frame.named_id("requestId")?;
+        let asked = self.end_server_request(&named)?;
         let mut record = self.record_of(Event::Outcome, &asked.facts, now);
         record.outcome = Some(Outcome::Cancelled);
         Some(record)
@@ -365,11 +408,20 @@ impl Session {
         if asks_modern || question.is_misplaced() {
             return Some(Refusal::UnknownMethod);
         }
-        if self.server_requests.contains_key(id?) {
+        let id = id?;
+        if self.is_used_by_server(id) {
             Some(Refusal::DuplicateId)
+        } else if !self.server_used.has_room(self.server_requests.len().saturating_add(1)) {
+            Some(Refusal::SessionSpent)
         } else {
             (self.server_requests.len() >= gate.config.in_flight_max).then_some(Refusal::Busy)
         }
+    }
+
+    /// Whether the server has used this id, or one that reads alike, for a request in the session.
+    fn is_used_by_server(&self, id: &Id) -> bool {
+        let open = |id: &Id| self.server_requests.contains_key(id);
+        open(id) || alike(id).as_ref().is_some_and(open) || self.server_used.contains(id)
     }
 
     /// Answers a refused request of the server, to the server; drops a refused notification.
@@ -396,10 +448,6 @@ impl Session {
         );
         Step::new(record, Act::Forward(permitted))
     }
-}
-
-fn refusal_finding(refused: &ReasonedRefusal) -> Finding {
-    refused.refusal.finding().unwrap_or(Finding::ToolDenied)
 }
 
 fn outcome_of(frame: &Frame) -> Outcome {

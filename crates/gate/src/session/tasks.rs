@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::duty::redact::Redaction;
+use crate::duty::redact::{REDACTIONS_MAX, Redaction};
 use crate::question::access::TaskOrigin;
 
 /// A task with the same id belongs to another principal.
@@ -54,21 +54,30 @@ impl Tasks {
 
     /// Remembers that a request of `owner` created the task `id` at `now` (uptime), for `ttl` if
     /// the peer stated one. If the peer states the same task twice, the later request replaces the
-    /// earlier.
+    /// earlier, except that the redactions of both hold.
     ///
     /// # Errors
     ///
-    /// The id belongs to another principal.
+    /// The id belongs to another principal, or to requests with too many different redactions.
     pub fn remember(
         &mut self,
         id: &str,
         owner: &str,
-        creation: TaskCreation,
+        mut creation: TaskCreation,
         now: Duration,
         ttl: Option<Duration>,
     ) -> Result<(), ForeignTask> {
         if self.known.get(id).is_some_and(|task| *task.owner != *owner) {
             return Err(ForeignTask);
+        }
+        if let Some(known) = self.known.get(id) {
+            // It may be either request's task, so its results are redacted as both demand.
+            let fresh = |it: &&Redaction| !creation.redact.contains(it);
+            let more: Vec<_> = known.creation.redact.iter().filter(fresh).cloned().collect();
+            creation.redact.extend(more);
+            if creation.redact.len() > REDACTIONS_MAX {
+                return Err(ForeignTask);
+            }
         }
         let TaskCreation { origin, .. } = &creation;
         let names = [id, &origin.method, origin.tool.as_deref().unwrap_or_default()];

@@ -168,7 +168,12 @@ impl Line for SseLine {
         let (id, end) = match frame.message() {
             Message::Result { id } => (id, End::Result),
             Message::Error { id: Some(id), code } => (id, End::Error(*code)),
-            Message::Error { id: None, .. } => return unreadable(table, data),
+            Message::Error { id: None, .. } => {
+                return match table.only_owed() {
+                    Some(number) => Destination::Exchange(number, data),
+                    None => Destination::Stream(data),
+                };
+            }
             Message::Notification { method }
                 if Method::named(method).is_some_and(|method| method.role == Role::Progress) =>
             {
@@ -208,7 +213,7 @@ impl Line for SseLine {
     }
 }
 
-/// Routes a message that is no frame, or an answer without an id. If exactly one call has a reader,
+/// Routes a message that is no frame. If exactly one call has a reader,
 /// the message is sent there, and the gate withholds and records it; else it goes to the stream of
 /// server messages.
 fn unreadable(table: &ExchangeTable<SseExchange>, data: Bytes) -> Destination {

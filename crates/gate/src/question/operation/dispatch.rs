@@ -85,7 +85,12 @@ pub(super) fn select<'p>(
             let path = text_at(arguments, path).ok().flatten()?;
             let route = dispatch.routes.iter().find(|route| route.matches(method, path));
             if let Some(route) = route {
-                return dispatch.entry(route.text.clone());
+                let mut selected = dispatch.entry(route.text.clone())?;
+                // No pack says what a query does; some servers take an environment from it.
+                if path.contains('?') && !selected.entry.environments.is_empty() {
+                    selected.inner = InnerArguments::Unreadable;
+                }
+                return Some(selected);
             }
             let entry = dispatch.otherwise.as_ref()?;
             Some(SelectedOperation::of(entry, Some(method.into()), InnerArguments::Same))

@@ -14,18 +14,18 @@ use tokio_util::sync::CancellationToken;
 
 /// A bounded counter.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     used: AtomicU64,
     max: u64,
 }
 
 impl Budget {
-    pub(super) fn new(max: u64) -> Arc<Self> {
+    pub(crate) fn new(max: u64) -> Arc<Self> {
         Arc::new(Self { used: AtomicU64::new(0), max })
     }
 
     /// Reserves `amount` until the guard is dropped; `None` if less is left.
-    pub(super) fn take(self: &Arc<Self>, amount: u64) -> Option<Reservation> {
+    pub(crate) fn take(self: &Arc<Self>, amount: u64) -> Option<Reservation> {
         let mut held = Reservation { budget: Arc::clone(self), amount: 0 };
         held.grow(amount).then_some(held)
     }
@@ -37,14 +37,14 @@ impl Budget {
 
 /// A reserved amount, returned to the budget on drop.
 #[derive(Debug)]
-pub(super) struct Reservation {
+pub(crate) struct Reservation {
     budget: Arc<Budget>,
     amount: u64,
 }
 
 impl Reservation {
     /// Reserves `more`. `false` if less is left; nothing is reserved then.
-    pub(super) fn grow(&mut self, more: u64) -> bool {
+    pub(crate) fn grow(&mut self, more: u64) -> bool {
         let before = self.budget.used.fetch_add(more, Ordering::Relaxed);
         let fits = before.saturating_add(more) <= self.budget.max;
         if fits {
@@ -56,7 +56,7 @@ impl Reservation {
     }
 
     /// What is reserved.
-    pub(super) fn amount(&self) -> u64 {
+    pub(crate) fn amount(&self) -> u64 {
         self.amount
     }
 }
@@ -69,7 +69,7 @@ impl Drop for Reservation {
 
 /// A budget whose unfinished holders give way to newcomers, oldest first.
 #[derive(Debug)]
-pub(super) struct YieldingBudget {
+pub(crate) struct YieldingBudget {
     budget: Arc<Budget>,
     holders: Mutex<Holders>,
 }
@@ -96,13 +96,13 @@ impl fmt::Debug for Holder {
 }
 
 impl YieldingBudget {
-    pub(super) fn new(max: u64) -> Arc<Self> {
+    pub(crate) fn new(max: u64) -> Arc<Self> {
         Arc::new(Self { budget: Budget::new(max), holders: Mutex::default() })
     }
 
     /// Reserves `amount` for something that is complete and gives way to nobody. `None` if it does
     /// not fit even without all that is unfinished; nobody gives way then.
-    pub(super) fn take(&self, amount: u64) -> Option<Reservation> {
+    pub(crate) fn take(&self, amount: u64) -> Option<Reservation> {
         loop {
             if let Some(held) = self.budget.take(amount) {
                 return Some(held);
@@ -115,7 +115,7 @@ impl YieldingBudget {
 
     /// Makes `held` the beginning of something unfinished, which gives way to what comes later;
     /// `ended` is called then.
-    pub(super) fn hold(
+    pub(crate) fn hold(
         self: &Arc<Self>,
         held: Reservation,
         ended: impl Fn() + Send + Sync + 'static,
@@ -159,7 +159,7 @@ impl YieldingBudget {
 
 /// What something unfinished holds of a [`YieldingBudget`]; returned on drop.
 #[derive(Debug)]
-pub(super) struct Hold {
+pub(crate) struct Hold {
     budget: Arc<YieldingBudget>,
     number: u64,
     holder: Arc<Holder>,
@@ -168,7 +168,7 @@ pub(super) struct Hold {
 impl Hold {
     /// Reserves `more`; older holders give way to it. `false` if it does not fit, or if this holder
     /// has given way itself.
-    pub(super) fn grow(&self, more: u64) -> bool {
+    pub(crate) fn grow(&self, more: u64) -> bool {
         loop {
             match &mut *lock(&self.holder.held) {
                 None => return false,
@@ -185,12 +185,12 @@ impl Hold {
     }
 
     /// Cancelled when this holder has given way to another.
-    pub(super) fn gave_way(&self) -> &CancellationToken {
+    pub(crate) fn gave_way(&self) -> &CancellationToken {
         &self.holder.gave_way
     }
 
     /// Ends it: what is held gives way to nobody from now on. `None` if it has given way already.
-    pub(super) fn finish(self) -> Option<Reservation> {
+    pub(crate) fn finish(self) -> Option<Reservation> {
         lock(&self.holder.held).take()
     }
 }

@@ -1,0 +1,77 @@
+//! The redactions that hold for messages of which nobody can tell the call that caused them.
+//!
+//! A notification or a request of the server names no call. It may concern any call that the server
+//! got on this line, also one that was cancelled or answered long ago. So it is redacted as every
+//! such call demands: the table only grows, and ends with its line.
+
+use super::redact::{REDACTIONS_MAX, Redaction};
+
+/// Redactions that hold for every message without a call of its own on one line: a session, or a
+/// connection that sessions share.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Duties {
+    redactions: Vec<Redaction>,
+    /// More than the table may hold were demanded, so that no message can be judged by it.
+    overflowed: bool,
+}
+
+impl Duties {
+    /// Different redactions in one table at most. Of a line with more, no message passes that names
+    /// no call.
+    pub const REDACTIONS_MAX: usize = REDACTIONS_MAX;
+
+    /// The redactions of one call.
+    pub(crate) fn of(redactions: &[Redaction]) -> Self {
+        let mut duties = Self::default();
+        duties.add(redactions);
+        duties
+    }
+
+    /// Adds the redactions of a call.
+    pub(crate) fn add(&mut self, redactions: &[Redaction]) {
+        for redaction in redactions {
+            if self.redactions.contains(redaction) {
+                continue;
+            }
+            if self.redactions.len() >= Self::REDACTIONS_MAX {
+                self.overflowed = true;
+                return;
+            }
+            self.redactions.push(redaction.clone());
+        }
+    }
+
+    /// Adds the redactions of another table.
+    pub fn merge(&mut self, other: &Self) {
+        self.add(&other.redactions);
+        self.overflowed |= other.overflowed;
+    }
+
+    /// What must be removed; `None` if more was demanded than the table holds.
+    pub(crate) fn redactions(&self) -> Option<&[Redaction]> {
+        (!self.overflowed).then_some(&*self.redactions)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_only_grows_and_says_when_it_is_full() {
+        let pointer = |number| Redaction::pointer(&format!("/result/{number}")).unwrap();
+        let mut duties = Duties::default();
+        for number in 0..Duties::REDACTIONS_MAX {
+            duties.add(&[pointer(number), pointer(0)]);
+        }
+        assert_eq!(duties.redactions().unwrap().len(), Duties::REDACTIONS_MAX);
+        let mut other = Duties::of(&[pointer(1)]);
+        other.merge(&duties);
+        assert_eq!(other.redactions().unwrap().len(), Duties::REDACTIONS_MAX);
+        duties.add(&[Redaction::Secrets]);
+        assert_eq!(duties.redactions(), None);
+        other = Duties::of(&[pointer(1)]);
+        other.merge(&duties);
+        assert_eq!(other.redactions(), None);
+    }
+}
