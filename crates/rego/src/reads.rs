@@ -150,8 +150,8 @@ impl ReadSet {
                     }
                 }
                 Visit::Ref(reference) => {
-                    let named = |step: &Step<'_>| matches!(step, Step::Name("definition"));
-                    self.definitions |= reference.steps.iter().any(named);
+                    let spelt = |step: &Step<'_>| matches!(step, Step::Name("definition"));
+                    self.definitions |= reference.steps.iter().any(spelt);
                     let names = of_keys.contains(&std::ptr::from_ref(reference.span));
                     self.add(&reference, names);
                 }
