@@ -17,10 +17,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use regorus::unstable::{AssignOp, BoolOp, Expr, Literal, LiteralStmt, Query, Rule, RuleHead};
 
+use serde::Serialize;
+
 use super::check::{Index, Path, called, location};
-use super::lint::{CLIENT_WRITTEN, Lint, optional_path};
 use super::negation::{children, operands};
-use super::schema::{FieldType, field};
+use super::schema::{FieldType, below, field};
 use super::walk::{Reference, Step, reference, rule_args};
 
 /// The code of the findings about `not` and `every`.
@@ -35,6 +36,25 @@ pub(super) const RESTRICTING: [&str; 6] = ["deny", "hold", "limit", "set", "reda
 
 const HINT: &str = "say what is allowed in a rule of its own and negate that (`not allowed_env`), \
                     give a default with `object.get`, or require the operand in the same body";
+
+/// Prefixes of the paths that the client writes, and so can leave out.
+const CLIENT_WRITTEN: [&str; 3] =
+    ["input.params.", "input.prompt.arguments.", "input.tool.arguments."];
+
+/// One finding of the linter. The order is by file, line and code.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Lint {
+    /// The path of the source.
+    pub file: String,
+    /// The line, from 1.
+    pub line: u32,
+    /// The code that `bartizan:allow` names: one of [`TRAPS`](super::TRAPS).
+    pub code: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What to write instead.
+    pub hint: String,
+}
 
 /// What is undefined where something is absent.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,7 +137,7 @@ impl<'a> Search<'a, '_> {
             }
             RuleHead::Set { key, .. } => key.as_ref().map(AsRef::as_ref),
         };
-        let base = self.parameters(rule);
+        let base = Self::parameters(rule);
         if let Some(expr) = value {
             self.expression(module, expr, &base, effect, &mut uses);
         }
@@ -130,7 +150,7 @@ impl<'a> Search<'a, '_> {
         uses
     }
 
-    fn parameters(&self, rule: &'a Rule) -> Body<'a> {
+    fn parameters(rule: &'a Rule) -> Body<'a> {
         let mut body = Body::default();
         for (at, arg) in rule_args(rule).into_iter().enumerate() {
             if let Expr::Var { span, .. } = arg {
@@ -320,7 +340,7 @@ impl<'a> Search<'a, '_> {
         let mut parts = BTreeSet::new();
         for (module, rule) in self.index.rules.get(path).cloned().unwrap_or_default() {
             let Rule::Spec { bodies, .. } = rule else { continue };
-            let base = self.parameters(rule);
+            let base = Self::parameters(rule);
             for body in bodies {
                 let known = self.body(module, &body.query, &base);
                 for statement in &body.query.stmts {
@@ -384,7 +404,7 @@ impl<'a> Search<'a, '_> {
                     if let Expr::AssignExpr { op: AssignOp::ColEq, lhs, rhs, .. } = expr.as_ref() {
                         let value = self.sources(module, rhs, &body);
                         let whole = reference(rhs).is_some();
-                        self.bind(lhs, &(value, whole), &mut body);
+                        Self::bind(lhs, &(value, whole), &mut body);
                     }
                 }
                 Literal::SomeIn { key, value, collection, .. } => {
@@ -396,7 +416,7 @@ impl<'a> Search<'a, '_> {
                         Source::Param(..) | Source::Lookup(_) => false,
                     });
                     let each: Vec<Source<'a>> = each.collect();
-                    self.bind(value, &(each, true), &mut body);
+                    Self::bind(value, &(each, true), &mut body);
                     if let Some(Expr::Var { span, .. }) = key.as_ref().map(AsRef::as_ref) {
                         body.variables.insert(span.text(), (Vec::new(), false));
                         body.keys.insert(span.text(), collection.span().text());
@@ -416,7 +436,7 @@ impl<'a> Search<'a, '_> {
         body
     }
 
-    fn bind(&self, pattern: &'a Expr, value: &(Vec<Source<'a>>, bool), body: &mut Body<'a>) {
+    fn bind(pattern: &'a Expr, value: &(Vec<Source<'a>>, bool), body: &mut Body<'a>) {
         if let Expr::Var { span, .. } = pattern {
             body.variables.insert(span.text(), value.clone());
             return;
@@ -596,4 +616,25 @@ fn absent(source: &Source<'_>) -> Option<String> {
         Source::Param(..) => None,
         Source::Lookup(text) => Some((*text).to_owned()),
     }
+}
+
+/// A path below `input` as a policy writes it, if some field on it may be absent. A member of `input`
+/// that only some messages have (`input.tool`) does not count: a rule that reads it is about them.
+pub(super) fn optional_path(names: &[&str]) -> Option<String> {
+    let mut path = String::new();
+    for (depth, name) in names.iter().enumerate() {
+        let (_, field) = below(&path).find(|(known, _)| known == name)?;
+        path = join(&path, name);
+        let free = matches!(field.holds, FieldType::Anything | FieldType::TextsByName);
+        let further = names.len() > depth.saturating_add(1);
+        if (free && further) || (!field.always && depth > 0) {
+            return Some(format!("input.{}", names.join(".")));
+        }
+    }
+    None
+}
+
+/// A path with one more name.
+pub(super) fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }

@@ -14,7 +14,7 @@ use regorus::unstable::{AssignOp, Expr, Literal, Module, Ref, Rule, RuleHead, Sp
 
 use super::problem::PolicyProblem;
 use super::walk::{Reference, Step, Visit, Walk, reference, rule_args, rule_ref};
-use super::{Entrypoints, EvalLimits, builtins, safety};
+use super::{Entrypoints, EvalLimits, builtins};
 
 /// Most parameters of a function. The bytecode machine ignores further arguments without an error.
 const PARAMETERS_MAX: usize = 8;
@@ -243,9 +243,6 @@ pub(super) fn problems(
             let problem = PolicyProblem::unlocated(format!("there is no rule `{entrypoint}`"));
             problems.push(problem.hint("add `mcp/decision.rego`, or name the rule that decides"));
         }
-    }
-    if problems.is_empty() {
-        problems.extend(safety::problems(&index, modules));
     }
     problems.sort();
     problems.dedup();

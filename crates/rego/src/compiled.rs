@@ -151,7 +151,7 @@ fn load(policy: &Policy, modules: &[Module]) -> Result<RegoVM, PolicyProblem> {
 }
 
 fn compile(policy: &Policy, modules: &[Module]) -> Result<Program, PolicyProblem> {
-    let mut engine = super::prove::parsed(modules, policy.limits())?;
+    let mut engine = strict::parsed(modules, policy.limits())?;
     engine
         .add_data(policy.data())
         .map_err(|error| PolicyProblem::from_regorus(&error.to_string(), "data"))?;

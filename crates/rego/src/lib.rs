@@ -68,10 +68,11 @@ use bartizan_gate::question::access::AccessRequest;
 use bartizan_gate::wire::document::{self, Document, DocumentLimits};
 use bartizan_gate::wire::frame::KnownNames;
 
+pub use absent::Lint;
 pub use capabilities::capabilities;
 pub use engines::{Demotion, RegoPdp};
 pub use input::input_json;
-pub use lint::{Lint, TRAPS, code_of, lint};
+pub use lint::{TRAPS, code_of, lint};
 pub use problem::{PolicyProblem, not_strict_json, unreadable_cause};
 pub use prove::{FileCoverage, Proof, TestOutcome, TestRun, cover_tests, prove, run_tests};
 pub use query::RuleQuery;
@@ -258,7 +259,7 @@ impl Policy {
     ) -> Result<Self, Vec<PolicyProblem>> {
         let policy = Self::parse(sources, Some(entrypoints), limits)?;
         let mut engine =
-            prove::parsed(policy.authored(), limits).map_err(|problem| vec![problem])?;
+            strict::parsed(policy.authored(), limits).map_err(|problem| vec![problem])?;
         let index = check::Index::of(engine.get_modules());
         let vanishing = lint::absent_operands(&index, &sources.modules);
         if !vanishing.is_empty() {
@@ -297,14 +298,17 @@ impl Policy {
             return Err(problems);
         }
         let document = data.as_ref().map_or(Value::new_object(), data_value);
-        let problems = check::problems(engine.get_modules(), &document, entrypoints, limits);
+        let mut problems = check::problems(engine.get_modules(), &document, entrypoints, limits);
+        if problems.is_empty() {
+            problems = safety::problems(engine.get_modules());
+        }
         if !problems.is_empty() {
             return Err(problems);
         }
         let authored = imports::with_full_paths(&sources.modules, engine.get_modules())?;
         let asked = entrypoints.cloned().unwrap_or_default();
         let reads = reachable::reads(engine.get_modules(), &[&asked.decision, &asked.listing]);
-        let mut written = prove::parsed(&authored, limits).map_err(|problem| vec![problem])?;
+        let mut written = strict::parsed(&authored, limits).map_err(|problem| vec![problem])?;
         let modules = negation::lifted(&authored, written.get_modules());
         let texts = alias::texts(engine.get_modules(), &document);
         Ok(Self(Arc::new(Parts {
@@ -418,7 +422,7 @@ impl Policy {
 
     /// The parsed modules, as the engines get them, in an engine without data and built-ins.
     fn parsed(&self) -> Result<regorus::Engine, PolicyProblem> {
-        prove::parsed(self.modules(), self.limits())
+        strict::parsed(self.modules(), self.limits())
     }
 
     /// A new copy of the data. Workers must not share one, or they contend for its reference counts.

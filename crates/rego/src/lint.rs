@@ -9,13 +9,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use regorus::unstable::{AssignOp, BoolOp, Expr, Literal, LiteralStmt, Rule, RuleHead, Span};
-use serde::Serialize;
 
-use super::absent::{self, ABSENT_OPERAND, UNDEFINED_COMPARISON};
+use super::absent::{self, ABSENT_OPERAND, Lint, UNDEFINED_COMPARISON, join, optional_path};
 use super::check::{Index, called, location};
 use super::problem::PolicyProblem;
-use super::prove::parsed;
 use super::schema::{FieldType, below};
+use super::strict::parsed;
 use super::walk::{Reference, Step, Visit, Walk, reference, rule_ref};
 use super::{EvalLimits, Module, Policy, PolicySources};
 
@@ -40,10 +39,6 @@ const SETS: [&str; 8] = ["permit", "deny", "refuse", "hold", "limit", "set", "re
 /// Of [`SETS`], those whose elements must have a `code` and a `message`.
 const REASONED: [&str; 4] = ["permit", "deny", "refuse", "hold"];
 
-/// Prefixes of the paths that the client writes, and so can leave out.
-pub(super) const CLIENT_WRITTEN: [&str; 3] =
-    ["input.params.", "input.prompt.arguments.", "input.tool.arguments."];
-
 /// Built-ins that compare a part of a string.
 const PARTIAL: [&str; 6] = [
     "contains",
@@ -53,21 +48,6 @@ const PARTIAL: [&str; 6] = [
     "strings.any_prefix_match",
     "strings.any_suffix_match",
 ];
-
-/// One finding of the linter. The order is by file, line and code.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Lint {
-    /// The path of the source.
-    pub file: String,
-    /// The line, from 1.
-    pub line: u32,
-    /// The code that `bartizan:allow` names: one of [`TRAPS`].
-    pub code: &'static str,
-    /// What is wrong.
-    pub message: String,
-    /// What to write instead.
-    pub hint: String,
-}
 
 /// The findings in the modules for whose path `select` is true, sorted by file and line.
 ///
@@ -164,8 +144,7 @@ impl Linter {
                 Visit::Ref(reference) => self.unknown_input(&reference),
                 Visit::Call { callee, params } => self.substring_match(&callee, &params, &pinned),
                 Visit::Statement(statement) if permits => self.undefined_negation(statement),
-                Visit::Statement(_) => {}
-                Visit::Expr(_) => {}
+                Visit::Statement(_) | Visit::Expr(_) => {}
             }
         }
     }
@@ -245,10 +224,6 @@ impl Linter {
     }
 }
 
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
-}
-
 /// The path that a reference names, if some field on it may be absent. A member of `input` that
 /// only some messages have (`input.tool`) does not count: a rule that reads it is about them.
 fn optional_field(reference: &Reference<'_>) -> Option<String> {
@@ -256,21 +231,6 @@ fn optional_field(reference: &Reference<'_>) -> Option<String> {
         return None;
     }
     optional_path(&reference.prefix())
-}
-
-/// The same for a path below `input`.
-pub(super) fn optional_path(names: &[&str]) -> Option<String> {
-    let mut path = String::new();
-    for (depth, name) in names.iter().enumerate() {
-        let (_, field) = below(&path).find(|(known, _)| known == name)?;
-        path = join(&path, name);
-        let free = matches!(field.holds, FieldType::Anything | FieldType::TextsByName);
-        let further = names.len() > depth.saturating_add(1);
-        if (free && further) || (!field.always && depth > 0) {
-            return Some(format!("input.{}", names.join(".")));
-        }
-    }
-    None
 }
 
 /// The field that a reference names, if it is the name of a tool, an operation or an environment,

@@ -104,7 +104,9 @@ fn side<'a>(expr: &'a Expr, operand: &mut dyn FnMut(&'a Expr, bool)) {
     match (reference(expr), expr) {
         (Some((reference, root)), _) => {
             // A root that is no variable is moved, too.
-            root.into_iter().for_each(|root| operand(root, false));
+            if let Some(root) = root {
+                operand(root, false);
+            }
             for step in reference.steps {
                 if let Step::Index(index) = step {
                     operand(index, true);
@@ -233,8 +235,7 @@ impl<'a> Lifter<'a, '_> {
         let mut todo = vec![expr];
         while let Some(expr) = todo.pop() {
             match expr {
-                Expr::Call { .. } => return true,
-                Expr::RefDot { .. } | Expr::RefBrack { .. } => return true,
+                Expr::Call { .. } | Expr::RefDot { .. } | Expr::RefBrack { .. } => return true,
                 Expr::Var { span, .. } if self.is_document(expr) => {
                     if !self.index.always_defined(self.module, span.text()) {
                         return true;

@@ -90,15 +90,10 @@ enum Counted {
 /// Checks one body. `known` are the variables that have values before it, and are the same after it.
 pub(super) fn check<'a>(body: &[Statement<'a>], known: &mut Vars, found: &mut Vec<Unsafe<'a>>) {
     let needed: Vec<Vars> = body.iter().map(|it| needs(it)).collect();
+    let captured: Vec<Vars> = body.iter().map(closed).collect();
     let mentioned: Vars = needed.iter().flatten().copied().collect();
     let mut safe: Vars = mentioned.intersection(known).copied().collect();
-    let mut missing: Vec<Vars> =
-        needed.iter().map(|it| it.difference(known).copied().collect()).collect();
-    for (lacks, statement) in missing.iter_mut().zip(body) {
-        let closed = closed(statement);
-        lacks.extend(closed.intersection(&mentioned).filter(|it| !known.contains(it)));
-    }
-    let captured: Vec<Vars> = body.iter().map(closed).collect();
+    let mut missing = lacking(&needed, &captured, &mentioned, known);
     let mut ready = Vec::with_capacity(body.len());
     let mut waiting: BTreeMap<Var, Vec<usize>> = BTreeMap::new();
     let mut early: BTreeMap<usize, Vars> = BTreeMap::new();
@@ -159,14 +154,7 @@ pub(super) fn check<'a>(body: &[Statement<'a>], known: &mut Vars, found: &mut Ve
             }
         }
     }
-    let mut reported = Vars::new();
-    for (lacks, statement) in missing.iter().zip(body) {
-        for var in lacks {
-            if reported.insert(*var) || statement.negated {
-                found.push(Unsafe { var: *var, span: statement.span, negated: statement.negated });
-            }
-        }
-    }
+    report(&missing, body, found);
     let mut added = Vec::new();
     for at in ready {
         let (Some(statement), Some(needed)) = (body.get(at), needed.get(at)) else { continue };
@@ -175,6 +163,31 @@ pub(super) fn check<'a>(body: &[Statement<'a>], known: &mut Vars, found: &mut Ve
     }
     for var in added {
         known.remove(var);
+    }
+}
+
+/// The variables without a value before the body that each statement needs or its closures mention.
+fn lacking(needed: &[Vars], captured: &[Vars], mentioned: &Vars, known: &Vars) -> Vec<Vars> {
+    let lacks = |(needed, captured): (&Vars, &Vars)| {
+        needed
+            .iter()
+            .chain(captured.intersection(mentioned))
+            .filter(|it| !known.contains(*it))
+            .copied()
+            .collect()
+    };
+    needed.iter().zip(captured).map(lacks).collect()
+}
+
+/// Reports what each statement lacks: a variable once, and each `not` that needs it.
+fn report<'a>(missing: &[Vars], body: &[Statement<'a>], found: &mut Vec<Unsafe<'a>>) {
+    let mut reported = Vars::new();
+    for (lacks, statement) in missing.iter().zip(body) {
+        for var in lacks {
+            if reported.insert(*var) || statement.negated {
+                found.push(Unsafe { var: *var, span: statement.span, negated: statement.negated });
+            }
+        }
     }
 }
 
@@ -201,7 +214,9 @@ fn inside<'a>(statement: &Statement<'a>, known: &mut Vars, found: &mut Vec<Unsaf
             Term::Closure(head, body) => {
                 let given: Vars = body.iter().flat_map(needs).collect();
                 let mut used = Vars::new();
-                head.iter().for_each(|term| collect(term, Counted::Needed, &mut used));
+                for term in head {
+                    collect(term, Counted::Needed, &mut used);
+                }
                 let lacking = used.difference(&given).filter(|var| !known.contains(var));
                 found.extend(lacking.map(|var| Unsafe {
                     var: *var,
@@ -229,7 +244,9 @@ fn closed(statement: &Statement<'_>) -> Vars {
     let mut vars = Vars::new();
     each_term(statement, &mut |term| collect(term, Counted::Closed, &mut vars));
     if let Kind::Every(_, _, body) = &statement.kind {
-        body.iter().for_each(|it| mentions(it, &mut vars));
+        for it in body {
+            mentions(it, &mut vars);
+        }
     }
     vars
 }
@@ -264,10 +281,14 @@ fn collect(term: &Term<'_>, counted: Counted, vars: &mut Vars) {
             if let (Some(root), Counted::Needed) = (root, counted) {
                 vars.insert(*root);
             }
-            indexes.iter().for_each(|it| collect(it, counted, vars));
+            for it in indexes {
+                collect(it, counted, vars);
+            }
         }
         (Term::Array(items) | Term::Set(items), _) => {
-            items.iter().for_each(|it| collect(it, counted, vars));
+            for it in items {
+                collect(it, counted, vars);
+            }
         }
         (Term::Object(fields), _) => {
             for (key, value) in fields {
@@ -282,7 +303,9 @@ fn collect(term: &Term<'_>, counted: Counted, vars: &mut Vars) {
                 collect(term, Counted::Needed, vars);
                 collect(term, Counted::Closed, vars);
             }
-            body.iter().for_each(|it| mentions(it, vars));
+            for it in body {
+                mentions(it, vars);
+            }
         }
         (Term::Closure(..), _) => {}
     }
@@ -294,7 +317,9 @@ fn outputs(statement: &Statement<'_>, safe: &Vars) -> Vars {
         return Vars::new();
     }
     let mut modifiers = Vars::new();
-    statement.with.iter().for_each(|term| collect(term, Counted::Needed, &mut modifiers));
+    for term in &statement.with {
+        collect(term, Counted::Needed, &mut modifiers);
+    }
     if !modifiers.is_subset(safe) {
         return Vars::new();
     }
@@ -315,10 +340,14 @@ fn outputs(statement: &Statement<'_>, safe: &Vars) -> Vars {
             outputs.retain(|var| !safe.contains(var));
         }
         Kind::Call(params, output) => {
-            params.iter().for_each(|term| indexes(term, safe, &mut outputs));
+            for term in params {
+                indexes(term, safe, &mut outputs);
+            }
             if let Some(output) = output {
                 let mut inputs = Vars::new();
-                params.iter().for_each(|it| collect(it, Counted::Determined, &mut inputs));
+                for it in params {
+                    collect(it, Counted::Determined, &mut inputs);
+                }
                 if inputs.iter().all(|it| safe.contains(it) || outputs.contains(it)) {
                     outputs.insert(*output);
                 } else {
@@ -336,12 +365,18 @@ fn indexes(term: &Term<'_>, safe: &Vars, vars: &mut Vars) {
         Term::Var(_) | Term::Literal(_) | Term::Closure(..) => {}
         Term::Ref(root, indexes_of) => {
             if root.is_none_or(|root| safe.contains(&root)) {
-                indexes_of.iter().for_each(|it| collect(it, Counted::Determined, vars));
-                indexes_of.iter().for_each(|it| indexes(it, safe, vars));
+                for it in indexes_of {
+                    collect(it, Counted::Determined, vars);
+                }
+                for it in indexes_of {
+                    indexes(it, safe, vars);
+                }
             }
         }
         Term::Array(items) | Term::Set(items) => {
-            items.iter().for_each(|it| indexes(it, safe, vars));
+            for it in items {
+                indexes(it, safe, vars);
+            }
         }
         Term::Object(fields) => {
             for (key, value) in fields {
@@ -389,17 +424,17 @@ impl Unifier<'_> {
             | (pattern @ (Term::Array(_) | Term::Object(_)), Term::Var(var)) => {
                 self.pattern(*var, pattern);
             }
-            (Term::Var(var), Term::Ref(root, _)) | (Term::Ref(root, _), Term::Var(var)) => {
-                if root.is_none_or(|root| self.is_safe(root)) {
-                    self.mark(*var);
-                }
+            (Term::Var(var), Term::Ref(root, _)) | (Term::Ref(root, _), Term::Var(var))
+                if root.is_none_or(|root| self.is_safe(root)) =>
+            {
+                self.mark(*var);
             }
             (Term::Var(var), _) | (_, Term::Var(var)) => self.mark(*var),
             (Term::Ref(root, _), pattern @ (Term::Array(_) | Term::Object(_)))
-            | (pattern @ (Term::Array(_) | Term::Object(_)), Term::Ref(root, _)) => {
-                if root.is_none_or(|root| self.is_safe(root)) {
-                    self.mark_all(pattern);
-                }
+            | (pattern @ (Term::Array(_) | Term::Object(_)), Term::Ref(root, _))
+                if root.is_none_or(|root| self.is_safe(root)) =>
+            {
+                self.mark_all(pattern);
             }
             (Term::Closure(..), pattern @ (Term::Array(_) | Term::Object(_)))
             | (pattern @ (Term::Array(_) | Term::Object(_)), Term::Closure(..)) => {
@@ -441,7 +476,9 @@ impl Unifier<'_> {
     fn mark_all(&mut self, pattern: &Term<'_>) {
         let mut parts = Vars::new();
         collect(pattern, Counted::Determined, &mut parts);
-        parts.into_iter().for_each(|var| self.mark(var));
+        for var in parts {
+            self.mark(var);
+        }
     }
 
     fn mark(&mut self, var: Var) {

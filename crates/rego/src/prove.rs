@@ -15,7 +15,7 @@ use super::check::{Index, dotted, location};
 use super::engines::RegoPdp;
 use super::generate::Generator;
 use super::problem::PolicyProblem;
-use super::strict::{self, Interpreter};
+use super::strict::Interpreter;
 use super::walk::{Visit, Walk};
 use super::{Entrypoints, EvalLimits, Policy, PolicySources, compiled};
 
@@ -173,20 +173,6 @@ fn failed(value: &regorus::Value) -> Option<String> {
         Value::Set(cases) if cases.is_empty() => Some("no case".to_owned()),
         _ => None,
     }
-}
-
-/// Modules, parsed in an engine without data and built-ins.
-pub(super) fn parsed(
-    modules: &[super::Module],
-    limits: &EvalLimits,
-) -> Result<regorus::Engine, PolicyProblem> {
-    let mut engine = strict::empty_engine(&super::wider(modules, limits));
-    for module in modules {
-        engine
-            .add_policy(module.path.clone(), module.text.clone())
-            .map_err(|error| PolicyProblem::from_regorus(&error.to_string(), &module.path))?;
-    }
-    Ok(engine)
 }
 
 /// Proves one revision. The same `seed` generates the same inputs.

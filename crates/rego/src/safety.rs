@@ -4,7 +4,7 @@
 //! values, so nothing says which element `_` is. OPA refuses it (`rego_unsafe_var_error`); the
 //! engines of regorus read it as "some element does not match", which is true for almost every
 //! path. This module builds from each rule the statements that OPA's compiler has at that stage,
-//! in which each call is a statement of its own, and `order` checks them. [`check`](super::check)
+//! in which each call is a statement of its own, and `order` checks them. [`Policy`](super::Policy)
 //! calls it where a policy has no other problem.
 
 use std::collections::BTreeMap;
@@ -19,8 +19,9 @@ use super::order::{self, Kind, Statement, Term, Unsafe, Var, Vars};
 use super::problem::PolicyProblem;
 use super::walk::{Step, reference, rule_args, rule_ref};
 
-/// The problems of all rules, unsorted.
-pub(super) fn problems(index: &Index<'_>, modules: &[Ref<Module>]) -> Vec<PolicyProblem> {
+/// The problems of all rules, sorted.
+pub(super) fn problems(modules: &[Ref<Module>]) -> Vec<PolicyProblem> {
+    let index = &Index::of(modules);
     let mut problems = Vec::new();
     for (module, ast) in modules.iter().enumerate() {
         for rule in &ast.policy {
@@ -31,6 +32,8 @@ pub(super) fn problems(index: &Index<'_>, modules: &[Ref<Module>]) -> Vec<Policy
             }
         }
     }
+    problems.sort();
+    problems.dedup();
     problems
 }
 
@@ -457,7 +460,7 @@ fn evaluates(term: &Term<'_>) -> bool {
             Term::Ref(..) | Term::Closure(..) => return true,
             Term::Array(items) | Term::Set(items) => todo.extend(items),
             Term::Object(fields) => {
-                todo.extend(fields.iter().flat_map(|(key, value)| [key, value]))
+                todo.extend(fields.iter().flat_map(|(key, value)| [key, value]));
             }
             Term::Var(_) | Term::Literal(_) => {}
         }

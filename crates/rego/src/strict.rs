@@ -14,7 +14,7 @@ use regorus::{Engine, PolicyLengthConfig, Value};
 
 use super::builtins;
 use super::problem::{PolicyProblem, RegorusError, without_values};
-use super::{EvalLimits, FileCoverage, Policy};
+use super::{EvalLimits, FileCoverage, Module, Policy};
 use bartizan_sync::lock;
 
 /// The interpreter compares the time with the limit once in this many steps.
@@ -79,6 +79,17 @@ pub(super) fn empty_engine(limits: &EvalLimits) -> Engine {
     engine.set_gather_prints(true);
     engine.set_execution_timer_config(timer(limits));
     engine
+}
+
+/// Modules, parsed in an engine without data and built-ins.
+pub(super) fn parsed(modules: &[Module], limits: &EvalLimits) -> Result<Engine, PolicyProblem> {
+    let mut engine = empty_engine(&super::wider(modules, limits));
+    for module in modules {
+        engine
+            .add_policy(module.path.clone(), module.text.clone())
+            .map_err(|error| PolicyProblem::from_regorus(&error.to_string(), &module.path))?;
+    }
+    Ok(engine)
 }
 
 /// The time limit of one evaluation, as regorus takes it.

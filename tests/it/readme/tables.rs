@@ -182,7 +182,9 @@ fn ranges_and_defaults_are_those_of_the_program() {
 /// What the program means where `key` has this value, or its problems.
 fn load(key: &str, value: Option<&str>) -> Result<String, String> {
     let upstream = |key: &str| match key {
-        "args" | "env" | "env_inherit" | "cwd" | "stop_timeout" => "command: [server]",
+        "args" | "env" | "env_inherit" | "cwd" | "stop_timeout" | "confine" | "user" => {
+            "command: [server]"
+        }
         _ => "url: 'http://h/mcp'",
     };
     let (mut server, mut rest) = (upstream("").to_owned(), String::new());

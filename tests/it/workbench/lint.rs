@@ -131,19 +131,19 @@ const CASES: &[(&str, &[(&str, u64)])] = &[
     ),
     // It is there, has a default, or its absence is what is asked for.
     (
-        "deny contains {\"code\": \"a\", \"message\": \"m\"} if {\n\tis_string(input.tool.arguments.env)\n\tnot startswith(input.tool.arguments.env, \"dev\")\n}",
+        "deny contains {\"code\": \"a\", \"message\": \"m\"} if {\n\tis_string(input.tool.arguments.team)\n\tnot startswith(input.tool.arguments.team, \"dev\")\n}",
         &[],
     ),
     (
-        "deny contains {\"code\": \"a\", \"message\": \"m\"} if {\n\t\"env\" in object.keys(input.tool.arguments)\n\tnot startswith(input.tool.arguments.env, \"dev\")\n}",
+        "deny contains {\"code\": \"a\", \"message\": \"m\"} if {\n\t\"team\" in object.keys(input.tool.arguments)\n\tnot startswith(input.tool.arguments.team, \"dev\")\n}",
         &[],
     ),
     (
-        "deny contains {\"code\": \"a\", \"message\": \"m\"} if not startswith(object.get(input.tool.arguments, \"env\", \"\"), \"dev\")",
+        "deny contains {\"code\": \"a\", \"message\": \"m\"} if not startswith(object.get(input.tool.arguments, \"team\", \"\"), \"dev\")",
         &[],
     ),
     (
-        "deny contains {\"code\": \"a\", \"message\": \"m\"} if not allowed\n\nallowed if startswith(input.tool.arguments.env, \"dev\")",
+        "deny contains {\"code\": \"a\", \"message\": \"m\"} if not allowed\n\nallowed if startswith(input.tool.arguments.team, \"dev\")",
         &[],
     ),
     (
