@@ -20,6 +20,7 @@ use bartizan_gate::question::operation::{EnvironmentSource, Operation};
 use bartizan_gate::question::pack;
 use bartizan_gate::question::status::{DefinitionStatus, Drift};
 use bartizan_gate::wire::document::{Document, DocumentLimits, Value};
+use bartizan_gate::wire::method::Method;
 use bartizan_gate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
 use bartizan_rego::{ReplayEvaluator, UnknownInput, not_strict_json};
 
@@ -352,11 +353,14 @@ struct Rebuilt<'a> {
 
 impl<'a> Rebuilt<'a> {
     fn of(entry: &'a JournalRecord, known: &Known) -> Option<Self> {
-        let mut unknown: Vec<String> =
-            ["/client", "/session", "/params", "/elicitation"].map(str::to_owned).into();
+        let mut unknown: Vec<String> = ["/client", "/session", "/params"].map(str::to_owned).into();
         let mut lacks = |pointers: &[&str]| {
             unknown.extend(pointers.iter().map(|pointer| (*pointer).to_owned()));
         };
+        let row = entry.method.as_deref().and_then(Method::named);
+        if row.is_some_and(|row| row.action == Action::Elicit) {
+            lacks(&["/elicitation"]);
+        }
         let id = entry.principal.as_deref().unwrap_or_default();
         let name = entry.server.as_deref().unwrap_or_default();
         let configured = known.principal.clone().filter(|it| *it.id == *id);
