@@ -32,7 +32,7 @@
 //! | [`bartizan_edge`] | Moves bytes: listeners, servers over HTTP, child processes. | Decide anything. |
 //! | [`bartizan_peer`] | Speaks MCP as a client, through rmcp. | Stand on the forwarding path. |
 //! | [`bartizan_demo`] | A flag service, stand-ins for vendors' servers, a scripted agent. | Be needed by the firewall. |
-//! | this one | Command line, configuration, policy distribution, start and stop. | |
+//! | this one | Command line, configuration, policy distribution, confinement of programs, start and stop. | |
 //!
 //! Between gate and edge stands a [`Step`](bartizan_gate::evidence::step::Step): an act that can be
 //! taken out of it only in exchange for its kept record.
@@ -116,6 +116,7 @@
 //! `docs/decisions/` records decisions that could have gone otherwise, each with its price.
 
 pub mod yaml;
+pub mod confine;
 pub mod config;
 pub mod policy;
 pub mod run;

@@ -15,7 +15,6 @@ use bartizan_edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimi
 use bartizan_gate::question::access::{Principal, Server};
 use bartizan_gate::session::{Gate, Protected, RefusalForm};
 use bartizan_gate::wire::headers::decode;
-use bartizan_testing::Sink;
 use http::HeaderMap;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -26,7 +25,7 @@ use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::stubs::{Calls, count, gate_config, policy, refuses};
+use super::stubs::{Tally, gate_config, policy, refuses};
 
 /// Stands for the length of what follows the head, so that a body may grow and still arrive.
 const ANY_LENGTH: &[u8] = b"Content-Length: *";
@@ -63,7 +62,7 @@ struct Stage {
     runtime: Runtime,
     tasks: LocalSet,
     listener: SocketAddr,
-    sink: Arc<Sink>,
+    sink: Arc<Tally>,
     received: Rc<RefCell<Vec<Received>>>,
 }
 
@@ -78,9 +77,8 @@ pub fn http1(bytes: &[u8]) {
         let sent = with_length(bytes);
         stage.runtime.block_on(stage.tasks.run_until(exchange(stage.listener, &sent)));
         let received = stage.received.take();
-        let mut kept = Calls::new();
-        count(&stage.sink, &mut kept);
-        let intents: u32 = kept.values().map(|kept| kept.intents).sum();
+        let intents: u32 =
+            stage.sink.calls().drain().map(|(_, kept)| kept.intents).sum();
         let count = u32::try_from(received.len()).expect("few requests");
         assert!(count <= intents, "{count} received, {intents} recorded");
         for request in &received {
@@ -98,7 +96,7 @@ impl Stage {
             .expect("a runtime");
         let tasks = LocalSet::new();
         let received = Rc::default();
-        let sink = Arc::<Sink>::default();
+        let sink = Arc::<Tally>::default();
         let listener = runtime.block_on(tasks.run_until(async {
             // A peer that has gone is an error here, as in a program that Rust starts, no signal.
             let pipes = signal(SignalKind::pipe()).expect("a handler");
@@ -115,7 +113,7 @@ impl Stage {
     }
 }
 
-fn listener(server: SocketAddr, sink: Arc<Sink>) -> Listener {
+fn listener(server: SocketAddr, sink: Arc<Tally>) -> Listener {
     let shared = Shared {
         gate: Arc::new(Gate::new(gate_config(), policy(true))),
         sink,

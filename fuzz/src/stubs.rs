@@ -1,16 +1,17 @@
 //! What stands around a session under test: two policies, counts of its records, clocks.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
 
-use bartizan_gate::evidence::record::{Event, Now};
-use bartizan_gate::evidence::step::{Act, Content};
+use bartizan_gate::evidence::record::{AuditRecord, Event, Now};
+use bartizan_gate::evidence::step::{Act, AuditSink, Content, Unkept};
 use bartizan_gate::question::access::AccessRequest;
 use bartizan_gate::session::{GateConfig, Mode};
 use bartizan_gate::wire::frame::{Frame, FrameLimits, Message, Sender};
 use bartizan_gate::wire::method::Method;
-use bartizan_testing::{ByName, Sink};
+use bartizan_testing::ByName;
 use bytes::Bytes;
 
 /// Requests in flight in one session.
@@ -46,7 +47,7 @@ pub fn gate_config() -> GateConfig {
 /// What was recorded of one call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Kept {
-    /// Intents and notices.
+    /// Intents. What was found in an answer is a notice of the same call, and not counted.
     pub intents: u32,
     /// Denials.
     pub denials: u32,
@@ -55,18 +56,43 @@ pub struct Kept {
 }
 
 /// What was recorded, by call.
-pub type Calls = BTreeMap<Box<str>, Kept>;
+pub type Calls = HashMap<Box<str>, Kept>;
 
-/// Takes the records out of `sink` and counts them.
-pub fn count(sink: &Sink, calls: &mut Calls) {
-    for record in sink.kept().drain(..) {
-        let kept = calls.entry(record.call.as_deref().unwrap_or_default().into()).or_default();
+/// Counts records as they are kept, or refuses them.
+#[derive(Debug, Default)]
+pub struct Tally {
+    calls: Mutex<Calls>,
+    /// Keeps nothing while set.
+    pub refusing: AtomicBool,
+}
+
+impl AuditSink for Tally {
+    fn keep(&self, record: &AuditRecord) -> Result<(), Unkept> {
+        if self.refusing.load(Ordering::Relaxed) {
+            return Err(Unkept { cause: "the test says no".into() });
+        }
+        let mut calls = self.calls();
+        let call = record.call.as_deref().unwrap_or_default();
+        if !calls.contains_key(call) {
+            calls.insert(call.into(), Kept::default());
+        }
+        let kept = calls.get_mut(call).expect("was inserted");
         match record.event {
-            Event::Intent | Event::Notice => kept.intents += 1,
+            Event::Intent => kept.intents += 1,
             Event::Denial => kept.denials += 1,
             Event::Outcome => kept.outcomes += 1,
             _ => {}
         }
+        let once = call.is_empty() || (kept.intents <= 1 && kept.outcomes <= 1);
+        assert!(once, "{call} recorded twice: {kept:?}");
+        Ok(())
+    }
+}
+
+impl Tally {
+    /// What was counted.
+    pub fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().expect("no panic before")
     }
 }
 

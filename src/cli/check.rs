@@ -5,12 +5,14 @@ use std::process::ExitCode;
 
 use super::{Exit, Failure, policy, print};
 use crate::config::{
-    BundleSource, Config, Front, HttpTransport, JwksConfig, OAuthMode, PackRef, PolicyConfig,
-    Upstream,
+    BundleSource, ChildUpstream, Config, Confine, Front, HttpTransport, JwksConfig, OAuthMode,
+    PackRef, PolicyConfig, Upstream,
 };
+use crate::confine::{above, resolve};
 use crate::lock::LockFile;
 use crate::policy::prepare;
 use crate::run::StartError;
+use crate::run::confinement::own;
 use crate::run::policies::PolicyOrigin;
 use bartizan_edge::oauth::keys::{HINT, read_file};
 use bartizan_gate::session::Mode;
@@ -143,6 +145,9 @@ fn summary(name: &str, config: &Config, proven: &str, lock: Option<&str>) -> Str
                 },
             );
         }
+        if let Upstream::Child(child) = &server.upstream {
+            line("", &confined(child, config));
+        }
         if let Some(environment) = &server.environment {
             line("", &format!("environment {environment}"));
         }
@@ -162,6 +167,17 @@ fn summary(name: &str, config: &Config, proven: &str, lock: Option<&str>) -> Str
     }
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// How a program is confined.
+fn confined(child: &ChildUpstream, config: &Config) -> String {
+    if child.confine == Confine::Off {
+        return "not confined".to_owned();
+    }
+    let above = above(&resolve(&own(config)));
+    let above: Vec<String> = above.iter().map(|path| path.display().to_string()).collect();
+    let user = child.user.map(|user| format!(" as user {user}")).unwrap_or_default();
+    format!("confined{user}: creates and lists nothing directly in {}", above.join(", "))
 }
 
 /// The sources of the policy, as the configuration names them.

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::confine::protect_self;
 use crate::policy::prove::child_main;
 use crate::run::diagnostics as run_diagnostics;
 
@@ -19,6 +20,7 @@ mod run;
 mod wrap;
 mod check;
 mod config;
+mod confine;
 mod lock;
 pub mod demo;
 mod policy;
@@ -63,6 +65,9 @@ enum Command {
     /// Prove a policy in a child process, which a bad policy may crash
     #[command(name = "policy-prove", hide = true)]
     PolicyProve,
+    /// Become a protected server that is kept away from this program
+    #[command(name = "confine", hide = true)]
+    Confine(confine::ConfineArgs),
 }
 
 /// The output formats of commands that print results.
@@ -86,6 +91,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return exit.into();
         }
     };
+    // `confine` becomes another program, whose own business this is.
+    if !matches!(cli.command, Command::Confine(_))
+        && let Err(error) = protect_self()
+    {
+        drop(writeln!(io::stderr().lock(), "{}", Failure::failed("process", error.to_string())));
+        return Exit::Failed.into();
+    }
     let ended = match cli.command {
         Command::Run(args) => asynchronous(run::run(args)).flatten(),
         Command::Wrap(args) => asynchronous(wrap::run(args)).flatten(),
@@ -95,6 +107,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(args) => asynchronous(demo::run(args)),
         Command::Policy(command) => asynchronous(policy::run(command)).flatten(),
         Command::Audit(args) => Ok(audit::run(&args)),
+        Command::Confine(args) => confine::run(args),
         Command::PolicyProve => Ok(child_main(io::stdin().lock(), io::stdout().lock())),
     };
     run_diagnostics::flush();

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::Failure;
 use super::run::serve;
-use crate::config::{Config, HttpTransport, Wrap};
+use crate::config::{Config, Confine, HttpTransport, Wrap};
 
 /// Guard one server for a client that uses standard input and output
 ///
@@ -49,6 +49,10 @@ pub(super) struct WrapArgs {
     /// `${file:/path}` in the value keep a credential off the command line.
     #[arg(long, value_name = "HEADER", requires = "url")]
     header: Vec<String>,
+    /// Whether the program is kept away from the files and the memory of this one: `on` (as far
+    /// as the kernel can), `required` or `off`. Default: `on`.
+    #[arg(long, value_name = "HOW", requires = "command", value_parser = confine)]
+    confine: Option<Confine>,
     /// The program to start, and its arguments.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -69,6 +73,11 @@ fn transport(text: &str) -> Result<HttpTransport, String> {
     })
 }
 
+fn confine(text: &str) -> Result<Confine, String> {
+    let known = Confine::NAMES.iter().find(|(name, _)| *name == text);
+    known.map(|(_, confine)| *confine).ok_or_else(|| "must be on, required or off".to_owned())
+}
+
 impl From<WrapArgs> for Wrap {
     fn from(args: WrapArgs) -> Self {
         Self {
@@ -82,6 +91,7 @@ impl From<WrapArgs> for Wrap {
             state: args.state,
             principal: args.principal,
             observe: args.observe,
+            confine: args.confine,
         }
     }
 }

@@ -13,6 +13,7 @@
 //! To add a key: add its call to the function that reads its part, and
 //! `BARTIZAN_BLESS=1 cargo test --test it config::` writes the schema and the page anew.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use crate::yaml;
@@ -64,7 +65,7 @@ pub use surroundings::Surroundings;
 pub(crate) use surroundings::read_pem;
 pub use table::DocumentedKey;
 pub use terminate::{IssuerConfig, JwksConfig, TerminateConfig};
-pub use upstream::{ChildUpstream, HttpTransport, HttpUpstream, Inherit, Upstream};
+pub use upstream::{ChildUpstream, Confine, HttpTransport, HttpUpstream, Inherit, Upstream};
 pub use warnings::Warning;
 pub use wrap::Wrap;
 
@@ -103,6 +104,10 @@ pub struct Config {
     pub otlp: Option<OtlpConfig>,
     /// The program's own diagnostics (`log`).
     pub log: LogConfig,
+    /// The file itself, where there is one, and the files of secrets that references in it name.
+    pub own_files: Vec<PathBuf>,
+    /// Whether programs are kept from `state`. Not where it is thrown away after the run.
+    pub hides_state: bool,
 }
 
 /// Where agents come from, as far as the reader of the keys must know.
@@ -124,7 +129,9 @@ impl Config {
         match text {
             Ok(text) => {
                 let base = path.parent().unwrap_or_else(|| Path::new(""));
-                Self::parse(&text, base, &|name| std::env::var(name).ok())
+                let mut config = Self::parse(&text, base, &|name| std::env::var(name).ok())?;
+                config.own_files.push(path.to_owned());
+                Ok(config)
             }
             Err(what) => {
                 let mut problems = Problems::default();
@@ -152,9 +159,11 @@ impl Config {
         base: &Path,
         surroundings: &Surroundings<'_>,
     ) -> Result<Self, Problems> {
-        let cx = Context::new(base, surroundings);
-        let config = tree(text, &cx).and_then(|tree| Self::meant(tree, Agents::OverHttp, &cx));
-        cx.into_problems().unless_any(config)
+        Self::noting_files(surroundings, |surroundings| {
+            let cx = Context::new(base, surroundings);
+            let config = tree(text, &cx).and_then(|tree| Self::meant(tree, Agents::OverHttp, &cx));
+            cx.into_problems().unless_any(config)
+        })
     }
 
     /// What `bartizan wrap` means by its arguments. Problems name arguments instead of keys.
@@ -166,12 +175,29 @@ impl Config {
 
     /// What `bartizan wrap` means by its arguments, with everything outside handed in.
     pub fn wrap_in(wrap: Wrap, surroundings: &Surroundings<'_>) -> Result<Self, Problems> {
-        let cx = Context::new(Path::new(""), surroundings);
-        let tree = wrap.into_tree(surroundings, |location, what, hint| {
-            cx.problem(location, what, hint);
-        });
-        let config = Self::meant(tree, Agents::OverStdio, &cx);
-        cx.into_problems().unless_any(config)
+        Self::noting_files(surroundings, |surroundings| {
+            let cx = Context::new(Path::new(""), surroundings);
+            let tree = wrap.into_tree(surroundings, |location, what, hint| {
+                cx.problem(location, what, hint);
+            });
+            let config = Self::meant(tree, Agents::OverStdio, &cx);
+            cx.into_problems().unless_any(config)
+        })
+    }
+
+    /// Reads with `surroundings`, and puts the files that were read into [`Config::own_files`].
+    fn noting_files(
+        surroundings: &Surroundings<'_>,
+        reading: impl FnOnce(&Surroundings<'_>) -> Result<Self, Problems>,
+    ) -> Result<Self, Problems> {
+        let files = RefCell::new(Vec::new());
+        let read = |path: &Path, bytes_max: usize| {
+            files.borrow_mut().push(path.to_owned());
+            (surroundings.read)(path, bytes_max)
+        };
+        let noting = Surroundings { read: &read, ..*surroundings };
+        let config = reading(&noting)?;
+        Ok(Self { own_files: files.into_inner(), ..config })
     }
 
     /// What `tree` means. Absent where a needed part could not be made out.
@@ -237,6 +263,8 @@ impl Config {
             audit: audit?,
             otlp,
             log: log?,
+            own_files: Vec::new(),
+            hides_state: true,
         })
     }
 

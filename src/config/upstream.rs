@@ -16,6 +16,7 @@ use super::problem::{Wrong, wrong};
 use super::secret::{Secret, is_variable_name};
 use super::section::Section;
 use super::table::Condition;
+use crate::confine::User;
 
 /// Variables that a child gets by default: what programs need to start, find their files and
 /// speak the right language; none of them is a credential.
@@ -85,6 +86,28 @@ pub struct ChildUpstream {
     pub cwd: Option<PathBuf>,
     /// From being asked to end until being killed (`stop_timeout`).
     pub stop_timeout: Duration,
+    /// Whether it is kept away from this program's own files and processes (`confine`).
+    pub confine: Confine,
+    /// Who it runs as (`user`). Default: this program's user.
+    pub user: Option<User>,
+}
+
+/// Whether a child is kept away from this program's own files and processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Confine {
+    /// As far as the kernel can.
+    #[default]
+    On,
+    /// Yes, or it is not started.
+    Required,
+    /// No.
+    Off,
+}
+
+impl Confine {
+    /// The words for them.
+    pub const NAMES: [(&str, Self); 3] =
+        [("on", Self::On), ("required", Self::Required), ("off", Self::Off)];
 }
 
 /// Which variables of this program a child gets.
@@ -262,6 +285,7 @@ impl ChildUpstream {
             )
             .only(only)
             .or(Duration::from_secs(2));
+        let (confine, user) = Self::confinement(s, only);
         let mut words = command?.into_iter();
         // Nothing only where the words had problems of their own.
         let program = words.next()?;
@@ -271,7 +295,39 @@ impl ChildUpstream {
             Inherit::Only(inherit)
         };
         let args = words.chain(args).collect();
-        Some(Self { program, args, env, inherit, cwd, stop_timeout })
+        Some(Self { program, args, env, inherit, cwd, stop_timeout, confine, user })
+    }
+
+    /// How it is kept apart from this program.
+    fn confinement(s: &mut Section<'_>, only: Condition) -> (Confine, Option<User>) {
+        let confine = s
+            .key(
+                "confine",
+                word(Confine::NAMES),
+                "Keeps it from reading this program's memory and environment, and from opening \
+                 `state`, the files of secrets, this file, policies, packs and the lock: `on`, as \
+                 far as the kernel can; `required`, or it is not started; `off`. \
+                 See [below](#confined-programs).",
+            )
+            .only(only)
+            .or(Confine::default());
+        let user = s
+            .key(
+                "user",
+                text().try_map(|text, _| match text.parse() {
+                    Ok(user) => Ok(user),
+                    Err(what) => wrong(what, "write numbers, such as `\"65532:65532\"`"),
+                }),
+                "Who it runs as: `UID`, or `UID:GID`, in numbers and quotes. Only root can start \
+                 programs as others.",
+            )
+            .only(only)
+            .optional("this program's");
+        if user.is_some() && confine == Confine::Off {
+            let hint = "remove `confine: off`, or `user`";
+            s.problem("user", "is part of the confinement that `confine` switches off", hint);
+        }
+        (confine, user)
     }
 }
 

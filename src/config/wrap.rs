@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::problem::Location;
 use super::surroundings::Surroundings;
-use super::upstream::HttpTransport;
+use super::upstream::{Confine, HttpTransport};
 use crate::yaml::{Kind, Member, Node, Origin};
 
 /// What `bartizan wrap` was given.
@@ -33,6 +33,8 @@ pub struct Wrap {
     pub principal: Option<String>,
     /// Decide and record, and carry out nothing.
     pub observe: bool,
+    /// Whether the program is confined; absent: as the key `confine`.
+    pub confine: Option<Confine>,
 }
 
 impl Wrap {
@@ -53,6 +55,11 @@ impl Wrap {
             server.push(member("command", texts(self.command, "COMMAND")));
             // The child would have had all of them without us.
             server.push(member("env_inherit", texts(vec!["*".to_owned()], "COMMAND")));
+            let confine = self
+                .confine
+                .and_then(|confine| Confine::NAMES.iter().find(|(_, known)| *known == confine));
+            let confine = confine.map(|(word, _)| (*word).to_owned());
+            server.extend(optional("confine", confine, "--confine"));
         }
         let transport = self.transport.and_then(|transport| {
             HttpTransport::NAMES.iter().find(|(_, known)| *known == transport)

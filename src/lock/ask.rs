@@ -97,8 +97,13 @@ pub async fn ask(config: &Config, options: RunOptions) -> Result<LockFile, AskEr
         mode: Mode::Observe,
         policy: PolicyConfig::default(),
         otlp: None,
+        // It lies where programs have their temporary files.
+        hides_state: false,
         ..config.clone()
     };
+    let kept = [Some(&config.state), config.lock.as_ref()];
+    asking.own_files.extend(kept.into_iter().flatten().cloned());
+    asking.own_files.extend(config.policy.paths.iter().cloned());
     for (index, server) in asking.servers.iter_mut().enumerate() {
         server.path = format!("/{index}");
         server.hosts = Vec::new();

@@ -3,12 +3,14 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Serving, StartError, terminate};
+use super::{Serving, StartError, confinement, terminate};
 use crate::config::{self, Config, Front, HttpTransport, OAuthMode, PackRef, ServerConfig};
+use crate::confine::Support;
 use crate::lock::LockFile;
 use bartizan_edge::Shared;
 use bartizan_edge::admin::{AdminListener, Component, Readiness};
@@ -22,6 +24,15 @@ use bartizan_edge::upstream::{
 };
 use bartizan_gate::question::pack::Pack;
 use bartizan_gate::session::Protected;
+
+/// How servers that are programs are started.
+#[derive(Debug, Clone)]
+pub(super) struct Launching {
+    /// This program, whose subcommand `confine` becomes a server.
+    pub(super) program: PathBuf,
+    /// What the kernel offers.
+    pub(super) support: Support,
+}
 
 /// The bound sockets for agents and for operators; `None` on stdio.
 pub(super) type Sockets = Option<(TcpListener, TcpListener)>;
@@ -87,6 +98,7 @@ pub(super) fn serve(
     config: &Config,
     servers: Vec<Arc<Protected>>,
     sockets: Sockets,
+    launching: &Launching,
     shared: &Shared,
     readiness: &Readiness,
 ) -> Result<Serving, StartError> {
@@ -96,7 +108,7 @@ pub(super) fn serve(
         let Some((server, described)) = first else {
             return Err(StartError::new("servers", "the configuration names no server"));
         };
-        let upstream = stdio_upstream(config, described, shared, &server)?;
+        let upstream = stdio_upstream(config, described, launching, shared, &server)?;
         let serving =
             serve_stdio(shared.clone(), server, principal, upstream, stdio_limits(config));
         return Ok(Serving::Stdio(Box::pin(serving)));
@@ -106,7 +118,7 @@ pub(super) fn serve(
         routes.push(Route {
             path: described.path.clone(),
             sse_path: described.sse_path.clone(),
-            upstream: upstream(config, described, shared, &server)?,
+            upstream: upstream(config, described, launching, shared, &server)?,
             oauth: oauth(config, described, shared)?,
             server,
             hosts: described.hosts.clone(),
@@ -178,6 +190,7 @@ fn oauth(
 pub(super) fn upstream(
     config: &Config,
     server: &ServerConfig,
+    launching: &Launching,
     shared: &Shared,
     protected: &Arc<Protected>,
 ) -> Result<Upstream, StartError> {
@@ -200,7 +213,7 @@ pub(super) fn upstream(
             })
         }
         config::Upstream::Child(child) => Ok(Upstream::Child(ChildUpstream::new(
-            child_spec(child),
+            child_spec(config, server, child, launching)?,
             child_limits(config, child, checks_tokens(server)),
             shared.clone(),
             Arc::clone(protected),
@@ -211,16 +224,17 @@ pub(super) fn upstream(
 fn stdio_upstream(
     config: &Config,
     server: &ServerConfig,
+    launching: &Launching,
     shared: &Shared,
     protected: &Arc<Protected>,
 ) -> Result<StdioUpstream, StartError> {
     match &server.upstream {
         config::Upstream::Child(child) => Ok(StdioUpstream::Child {
-            spec: child_spec(child),
+            spec: child_spec(config, server, child, launching)?,
             limits: Box::new(child_limits(config, child, false)),
         }),
         config::Upstream::Http(_) => {
-            let upstream = upstream(config, server, shared, protected)?;
+            let upstream = upstream(config, server, launching, shared, protected)?;
             Ok(StdioUpstream::Http(Arc::new(upstream)))
         }
     }
@@ -302,9 +316,17 @@ fn legacy_sse_limits(config: &Config) -> LegacySseLimits {
     }
 }
 
-fn child_spec(child: &config::ChildUpstream) -> ChildSpec {
+fn child_spec(
+    config: &Config,
+    server: &ServerConfig,
+    child: &config::ChildUpstream,
+    launching: &Launching,
+) -> Result<ChildSpec, StartError> {
+    let Launching { program, support } = launching;
+    let launcher = confinement::launcher(config, &server.name, child, program, *support)?;
     let own = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    ChildSpec {
+    Ok(ChildSpec {
+        launcher,
         command: child.program.clone().into(),
         args: child.args.clone(),
         env: child
@@ -314,7 +336,7 @@ fn child_spec(child: &config::ChildUpstream) -> ChildSpec {
             .collect(),
         env_inherit: child.inherit.names(own),
         cwd: child.cwd.clone(),
-    }
+    })
 }
 
 /// Whether the principals of `server` come from access tokens, so that there are several.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
-use super::edges::{stdio_limits, upstream};
+use super::edges::{Launching, stdio_limits, upstream};
 use crate::config::{Config, OAuthMode, ServerConfig, Upstream};
 use crate::lock::client::list_all;
 use bartizan_edge::Shared;
@@ -47,6 +47,7 @@ const PIPE_BYTES: usize = 64 << 10;
 pub(super) fn keep_listed(
     config: &Arc<Config>,
     index: usize,
+    launching: &Launching,
     shared: &Shared,
     server: &Arc<Protected>,
 ) {
@@ -61,6 +62,7 @@ pub(super) fn keep_listed(
     let lister = Lister {
         config: Arc::clone(config),
         index,
+        launching: launching.clone(),
         shared: shared.clone(),
         server: Arc::clone(server),
     };
@@ -76,6 +78,7 @@ pub(super) fn keep_listed(
 struct Lister {
     config: Arc<Config>,
     index: usize,
+    launching: Launching,
     shared: Shared,
     server: Arc<Protected>,
 }
@@ -90,7 +93,7 @@ impl Lister {
                 self.server.advise_listing();
                 continue;
             };
-            let listed = match timeout(LISTING_MAX, self.list()).await {
+            let listed = match timeout(LISTING_MAX, Box::pin(self.list())).await {
                 Ok(listed) => listed,
                 Err(_elapsed) => Err("did not list its tools in time".to_owned()),
             };
@@ -145,7 +148,8 @@ impl Lister {
         shared: &Shared,
         scratch: &Arc<Protected>,
     ) -> Result<bartizan_edge::upstream::Upstream, String> {
-        upstream(&self.config, described, shared, scratch).map_err(|error| error.to_string())
+        upstream(&self.config, described, &self.launching, shared, scratch)
+            .map_err(|error| error.to_string())
     }
 
     /// A gate that lets the lister list, and the server ask nothing.

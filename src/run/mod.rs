@@ -11,6 +11,7 @@ pub mod diagnostics;
 mod services;
 pub mod policies;
 mod terminate;
+pub(crate) mod confinement;
 mod descriptors;
 mod edges;
 mod listing;
@@ -32,6 +33,7 @@ use tokio_util::task::TaskTracker;
 use self::keeping::Keeper;
 use self::policies::Current;
 use crate::config::{Config, Front};
+use crate::confine::support;
 use bartizan_audit::decisions::{self, DecisionLogs};
 use bartizan_audit::journal::Journal;
 use bartizan_audit::otlp::{self, OtlpConfig};
@@ -51,8 +53,8 @@ const LOGS_LINGER: Duration = Duration::from_secs(1);
 /// Settings of a run that are not part of the configuration.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
-    /// The program that proves policies with its subcommand `policy-prove`; normally this program
-    /// itself.
+    /// The program that proves policies with its subcommand `policy-prove`, and starts servers
+    /// with its subcommand `confine`; normally this program itself.
     pub prover: PathBuf,
 }
 
@@ -221,6 +223,8 @@ async fn build(
     // Bind before the proof of the policy, so that a port in use is reported at once; serve after
     // it.
     let sockets = edges::bind(config)?;
+    let launching = edges::Launching { program: options.prover.clone(), support: support() };
+    confinement::record_lacking(config, launching.support, journal, clock.now());
     let prover = policies::prover(options.prover);
     let origin = policies::PolicyOrigin::new(config, prover, policies::workers())?;
     let ready = policies::first(&origin, journal, clock).await?;
@@ -249,11 +253,12 @@ async fn build(
     let current = Current::default();
     policies::follow(&shared, &readiness, origin, ready, &current, &reload);
     let export = Export::start(config, &current, journal)?;
-    let serving = edges::serve(config, protected.clone(), sockets, &shared, &readiness)?;
+    let serving =
+        edges::serve(config, protected.clone(), sockets, &launching, &shared, &readiness)?;
     if matches!(serving, Serving::Http { .. }) {
         let config = Arc::new(config.clone());
         for (index, server) in protected.iter().enumerate() {
-            listing::keep_listed(&config, index, &shared, server);
+            listing::keep_listed(&config, index, &launching, &shared, server);
         }
     }
     Ok(Running {

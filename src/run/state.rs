@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::StartError;
@@ -16,6 +16,8 @@ use bartizan_gate::wire::hex::hex;
 /// The file in the state directory with the digest key, 32 bytes.
 const KEY_FILE: &str = "digest.key";
 const KEY_BYTES: usize = 32;
+/// The bits of a mode that let others than the owner read or write, or enter a directory.
+const OTHERS: u32 = 0o077;
 
 /// The state directory, which persists across restarts.
 pub(super) struct StateDirectory {
@@ -31,7 +33,7 @@ impl StateDirectory {
     ///
     /// # Errors
     ///
-    /// The directory or the key cannot be created or read.
+    /// The directory or the key cannot be created or read, or others can read or write them.
     pub(super) fn open(directory: &Path) -> Result<Self, StartError> {
         let failed = |what: &str, error: std::io::Error| {
             StartError::new("state", format!("`{}`: {what}: {error}", directory.display()))
@@ -43,6 +45,9 @@ impl StateDirectory {
             .create(directory)
             .map_err(|error| failed("cannot be created", error))?;
         let path = directory.join(KEY_FILE);
+        private(directory, "700")?;
+        private(&bartizan_audit::journal_directory(directory), "700")?;
+        private(&path, "600")?;
         let (digest_key, made_key) = match read_key(&path) {
             Ok(Some(key)) => (key, false),
             Ok(None) => {
@@ -94,6 +99,32 @@ impl StateDirectory {
         }
         Ok(journal)
     }
+}
+
+/// Refuses a file or directory at `path` that is another user's, or that others may read or write:
+/// they could read arguments of calls, or write what this program takes for its own. What is not
+/// there is fine.
+fn private(path: &Path, mode: &str) -> Result<(), StartError> {
+    let Ok(found) = fs::metadata(path) else { return Ok(()) };
+    let shown = path.display();
+    let own = rustix::process::geteuid().as_raw();
+    if found.uid() != own && found.uid() != 0 {
+        return Err(StartError::new("state", format!("`{shown}` belongs to user {}", found.uid()))
+            .hint(format!(
+                "run `chown -R {own} '{shown}'`, or name another directory with `state:`"
+            )));
+    }
+    if found.mode() & OTHERS == 0 {
+        return Ok(());
+    }
+    let hint = if found.uid() == own {
+        format!("run `chmod {mode} '{shown}'`")
+    } else {
+        format!(
+            "run `chown {own} '{shown}' && chmod {mode} '{shown}'`, or name a directory in it, which is then created"
+        )
+    };
+    Err(StartError::new("state", format!("others can read or write `{shown}`")).hint(hint))
 }
 
 /// A random identifier for this run.

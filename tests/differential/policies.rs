@@ -6,8 +6,6 @@
 //! object with `value` (absent where undefined) or `error`. `compiled` is null where the compiled
 //! engine may not run the policy.
 
-#![expect(clippy::indexing_slicing, reason = "a tool of the tests")]
-
 use std::io::{BufRead as _, Write as _};
 
 use bartizan_gate::duty::decision::Engine;
@@ -39,7 +37,7 @@ fn judged(case: &Value) -> Value {
     let entrypoints = Entrypoints { decision: entry.clone(), listing: entry.clone() };
     // A generated policy is small, and this machine may be busy.
     let limits =
-        EvalLimits { time_max: std::time::Duration::from_secs(60), ..EvalLimits::default() };
+        EvalLimits { time_max: std::time::Duration::from_mins(1), ..EvalLimits::default() };
     let policy = match Policy::compile(&sources, &entrypoints, &limits) {
         Ok(policy) => policy,
         Err(problems) => {

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bartizan::config::{
-    Config, Front, HttpTransport, Inherit, LogFormat, PackRef, Problems, Surroundings, Upstream,
-    Wrap,
+    Config, Confine, Front, HttpTransport, Inherit, LogFormat, PackRef, Problems, Surroundings,
+    Upstream, Wrap,
 };
 use bartizan_gate::session::{Mode, RefusalForm};
 
@@ -213,6 +213,22 @@ fn a_child_gets_what_it_needs_and_no_credential_of_ours() {
     assert_eq!(given("env_inherit: ['*']"), ["PATH", "AWS_SECRET_ACCESS_KEY"]);
 }
 
+#[test]
+fn a_child_is_confined_unless_the_file_says_otherwise() {
+    let meant = |keys: &str| {
+        let text = format!("servers: {{s: {{command: server, {keys}}}}}");
+        let config = read(&text).unwrap_or_else(|problems| panic!("{problems}"));
+        let Upstream::Child(child) = &config.servers[0].upstream else { panic!("no child") };
+        (child.confine, child.user.map(|user| (user.uid, user.gid)))
+    };
+    assert_eq!(meant(""), (Confine::On, None));
+    assert_eq!(meant("confine: 'on'"), (Confine::On, None));
+    assert_eq!(meant("confine: required"), (Confine::Required, None));
+    assert_eq!(meant("confine: off"), (Confine::Off, None));
+    assert_eq!(meant("user: '1000'"), (Confine::On, Some((1000, 1000))));
+    assert_eq!(meant("user: '1000:100'"), (Confine::On, Some((1000, 100))));
+}
+
 /// Each row: a file, and the one problem that it has.
 #[test]
 fn each_problem_names_its_place_and_a_next_step() {
@@ -333,6 +349,10 @@ fn each_problem_names_its_place_and_a_next_step() {
         (beside("limits: {bodies_bytes: 2MiB}"), "less than `frame_bytes`: no message of that"),
         (child("headers: {a: b}"), "servers.s.headers (line 4): has a meaning only with `url`"),
         (child("connect_timeout: 1s"), "(line 4): has a meaning only with `url`"),
+        (child("user: nobody"), "servers.s.user (line 4): is no user id, or user id and group id with `:`"),
+        (child("user: '1:2'\n    confine: off"), "servers.s.user (line 4): is part of the confinement that `confine` switches off"),
+        (inside("confine: off"), "servers.s.confine (line 4): has a meaning only with `command`"),
+        (inside("user: '1'"), "servers.s.user (line 4): has a meaning only with `command`"),
         (child("env: {A-B: x}"), "servers.s.env.A-B (line 4): is no name for a variable"),
         ("servers: {s: {command: []}}".into(), "servers.s.command (line 1): is empty: give"),
         ("servers: {s: {command: ['${env:TOKEN}']}}".into(), "a reference (`${…}`) stands where"),

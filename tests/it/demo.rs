@@ -167,7 +167,7 @@ async fn the_demo_fails_when_nothing_answers() {
 async fn the_demo_succeeds_in_the_place_of_every_vendor() {
     for vendor in Vendor::ALL.into_iter().filter(|it| *it != Vendor::FlagService) {
         let state = tempfile::tempdir().unwrap();
-        let options = DemoOptions { state: state.path().to_owned(), stay: false, vendor };
+        let options = DemoOptions { state: state.path().join("state"), stay: false, vendor };
         let prover = bartizan::run::RunOptions { prover: env!("CARGO_BIN_EXE_bartizan").into() };
         let mut shown = Vec::new();
         let start = |setting| bartizan::demo::start(setting, prover);
@@ -218,7 +218,7 @@ async fn stand_ins_are_what_their_packs_say() {
 async fn the_demo_succeeds_in_front_of_the_real_firewall() {
     let state = tempfile::tempdir().unwrap();
     let options =
-        DemoOptions { state: state.path().to_owned(), stay: false, vendor: Vendor::FlagService };
+        DemoOptions { state: state.path().join("state"), stay: false, vendor: Vendor::FlagService };
     let prover = bartizan::run::RunOptions { prover: env!("CARGO_BIN_EXE_bartizan").into() };
     let mut shown = Vec::new();
     let start = |setting| bartizan::demo::start(setting, prover);

@@ -1,12 +1,7 @@
 //! Floods of refusals, a journal at its limit, a log that cannot be written, heads that no request
 //! comes of: what is recorded, and what is not lost.
 
-#![expect(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    reason = "tests"
-)]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -57,8 +52,7 @@ fn refusals_that_repeat_are_recorded_once_and_counted() {
         let arguments = format!("{{\"key\":\"{key}\",\"environment\":\"production\"}}");
         post(call(id, "update_flag", &arguments), LEGACY)
     };
-    type Requests = Vec<Vec<u8>>;
-    let cases: [(&str, Requests); 4] = [
+    let cases: [(&str, Vec<Vec<u8>>); 4] = [
         ("door", vec![nowhere; 150]),
         ("policy", (0..150).map(|n| denied(n, &format!("k{n}"))).collect()),
         ("malformed", vec![post("{", LEGACY); 150]),
@@ -226,7 +220,7 @@ fn a_journal_at_its_limit_refuses_and_says_why() {
 #[test]
 fn heads_that_cannot_be_read_leave_a_record() {
     let long = format!("GET /mcp HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(100_000));
-    let lines: String = (0..500).map(|n| format!("X-{n}: y\r\n")).collect();
+    let lines = "X: y\r\n".repeat(500);
     for (name, head) in [
         ("no request line", "GARBAGE\r\n\r\n".to_owned()),
         ("a bad version", "GET /mcp HTTP/9.9\r\nHost: a\r\n\r\n".to_owned()),

@@ -2,7 +2,7 @@
 //! bodies, diagnostics. Each case plants a canary in one place of a message and looks for it
 //! everywhere.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
 
 use std::fmt::Write as _;
 use std::fs;

@@ -236,11 +236,13 @@ fn a_tool_that_changes_after_review_is_found_out() {
 fn a_server_that_is_a_program_is_asked_too_and_one_that_is_not_locked_is_closed() {
     let served = Served::start(vec![tool("get_flag", "Reads.")]);
     let folder = tempfile::tempdir().unwrap();
+    // A confined program creates nothing beside the configuration.
+    let wrapped = tempfile::tempdir().unwrap();
     let config = folder.path().join("bartizan.yaml");
     let text = format!(
         "state: state\nservers:\n  other:\n    command: [{:?}, wrap, --observe, --state, {:?}, --url, {:?}]\n",
         env!("CARGO_BIN_EXE_bartizan"),
-        folder.path().join("wrapped"),
+        wrapped.path().join("state"),
         served.url
     );
     std::fs::write(&config, text).unwrap();

@@ -6,6 +6,7 @@ mod bundles;
 mod calls;
 mod cli;
 mod config;
+mod confine;
 mod decision_logs;
 mod demo;
 mod deploy;

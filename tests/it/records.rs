@@ -4,7 +4,6 @@
 #![expect(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
-    clippy::panic,
     clippy::unwrap_used,
     reason = "tests"
 )]
@@ -210,14 +209,15 @@ fn long_messages(long: &str) -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn no_message_makes_a_record_that_does_not_fit() {
-    for rules in [PERMIT.to_owned(), deny_with_long_reasons()] {
-        for long in ["x".repeat(1_100_000), "\u{7f}".repeat(170_000), "\u{e0041}".repeat(60_000)] {
+    // 250 reasons take their time, so a few messages have to do.
+    for (rules, messages) in [(PERMIT.to_owned(), usize::MAX), (deny_with_long_reasons(), 2)] {
+        for long in ["x".repeat(1_100_000), "\u{7f}".repeat(170_000), "\u{e0041}".repeat(20_000)] {
             let mut firewall = Firewall::with(Setup {
                 rego: Some(rules.clone()),
                 top: "audit: {inputs: values, each_refusal: true}\n".to_owned(),
                 ..Setup::default()
             });
-            for (place, message) in long_messages(&long) {
+            for (place, message) in long_messages(&long).into_iter().take(messages) {
                 let before = firewall.journal().len();
                 let reply = firewall.send(&message);
                 assert!(!reply.text().contains("-31003") && reply.status < 500, "{place}");
@@ -248,7 +248,7 @@ fn a_long_list_of_hidden_names_leaves_an_outcome() {
     let mut firewall = Firewall::with(Setup {
         rego: Some(format!("{PERMIT}\nhide contains tool.name if some tool in input.tools\n")),
         answer: Box::new(move |received: &Received| {
-            let asked: Value = serde_json::from_slice(&received.body).unwrap_or_default();
+            let asked: Value = serde_json::from_reader(&received.body[..]).unwrap_or_default();
             let list = json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"tools": tools}});
             answer(list.to_string().as_bytes())
         }),

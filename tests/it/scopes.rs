@@ -54,7 +54,9 @@ fn files() -> TempDir {
     std::fs::create_dir(folder.path().join("policy")).unwrap();
     std::fs::write(folder.path().join("policy/test.rego"), POLICY).unwrap();
     std::fs::write(folder.path().join("vendor.json"), PACK).unwrap();
-    std::fs::write(folder.path().join("server.sh"), PROGRAM).unwrap();
+    // Where a confined program can create files: not beside the policy and the pack.
+    std::fs::create_dir(folder.path().join("own")).unwrap();
+    std::fs::write(folder.path().join("own/server.sh"), PROGRAM).unwrap();
     folder
 }
 
@@ -274,14 +276,14 @@ done
 "#;
 
 fn landed_in(folder: &Path) -> Vec<String> {
-    let text = std::fs::read_to_string(folder.join("landed")).unwrap_or_default();
+    let text = std::fs::read_to_string(folder.join("own/landed")).unwrap_or_default();
     text.lines().map(ToOwned::to_owned).collect()
 }
 
 #[test]
 fn a_program_that_agents_share_holds_no_selection_of_one_of_them() {
     let files = files();
-    let command = json!(["sh", files.path().join("server.sh"), files.path()]);
+    let command = json!(["sh", files.path().join("own/server.sh"), files.path().join("own")]);
     let mut stage = Stage {
         firewall: Firewall::with(Setup {
             rego: Some(POLICY.to_owned()),
@@ -338,10 +340,14 @@ fn refused(answers: &[Value]) -> Vec<bool> {
 #[test]
 fn a_program_of_one_agent_holds_its_selection_in_every_revision() {
     let files = files();
-    let (folder, script) = (files.path().to_str().unwrap(), files.path().join("server.sh"));
+    let (folder, script) = (files.path().join("own"), files.path().join("own/server.sh"));
     let lines = [("act", ""), ("select", "7"), ("act", ""), ("select", "8"), ("act", "")];
     let lines = lines.map(|(tool, project)| call(tool, project, &meta()));
-    let answers = wrap(files.path(), &["--", "sh", script.to_str().unwrap(), folder], &lines);
+    let answers = wrap(
+        files.path(),
+        &["--", "sh", script.to_str().unwrap(), folder.to_str().unwrap()],
+        &lines,
+    );
     assert_eq!(refused(&answers), [true, false, false, false, true]);
     assert_eq!(landed_in(files.path()), ["7"]);
 }

@@ -46,13 +46,16 @@ struct Wrapped {
 impl Wrapped {
     fn start(script: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("server.sh");
+        // Beside the state, where a confined program can create files.
+        let own = folder.path().join("own");
+        std::fs::create_dir(&own).unwrap();
+        let file = own.join("server.sh");
         std::fs::write(&file, script).unwrap();
         let mut program = Command::new(env!("CARGO_BIN_EXE_bartizan"))
             .args(["wrap", "--pack", "flag-service", "--environment", "staging", "--state"])
             .arg(folder.path().join("state"))
             .args(["--", "sh"])
-            .args([file.as_path(), folder.path()])
+            .args([file, own])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -93,7 +96,7 @@ impl Wrapped {
     /// What the child has read, once it is as long as `expected`.
     fn read(&self, expected: &[u8]) -> Vec<u8> {
         wait("what the child read", || {
-            let read = std::fs::read(self.path("read")).unwrap_or_default();
+            let read = std::fs::read(self.path("own/read")).unwrap_or_default();
             (read.len() >= expected.len()).then_some(read)
         })
     }
@@ -290,7 +293,7 @@ fn one_line_passes_byte_for_byte_and_goes_up_as_the_same_tokens() {
     let answer = " {\"result\" : {\"x\":\"\\u00e9\\/é\", \"n\":1E400e,\"z\":[ ]}\t,\"_x\":-0.0,\"id\":1,\"jsonrpc\":\"2.0\" } ".replace("1E400e", "1E+40");
     let notice = "{\"method\":\"notifications\\/message\" ,\"params\":{ \"level\":\"info\",\"data\":1.0},\"jsonrpc\":\"2.0\"}";
     let mut wrapped = Wrapped::start(r#"head -n 1 > "$1/read"; cat "$1/answer"; cat > /dev/null"#);
-    std::fs::write(wrapped.path("answer"), format!("{notice}\n{answer}\n")).unwrap();
+    std::fs::write(wrapped.path("own/answer"), format!("{notice}\n{answer}\n")).unwrap();
     wrapped.send(request);
     assert_eq!(wrapped.receive(), notice);
     assert_eq!(wrapped.receive(), answer);
@@ -306,7 +309,7 @@ fn the_client_is_never_given_two_lines_for_one() {
         let answer =
             format!("{{\"jsonrpc\":\"2.0\",{space}\"result\":{{\"x\":\"{text}\"}},\"id\":1}}");
         let mut wrapped = Wrapped::start(r#"read -r line; cat "$1/answer"; cat > /dev/null"#);
-        std::fs::write(wrapped.path("answer"), format!("{answer}\n")).unwrap();
+        std::fs::write(wrapped.path("own/answer"), format!("{answer}\n")).unwrap();
         wrapped.send(get_flag(1));
         let escape = format!("\\u{:04x}", u32::from(end));
         assert_eq!(wrapped.receive(), answer.replace('\r', "").replace(end, &escape));

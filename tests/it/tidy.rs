@@ -78,6 +78,10 @@ const DOORS: &[(&str, &[&str])] = &[
     ("notify", &["src/policy/watch.rs"]),
     ("saphyr_parser", &["src/yaml.rs"]),
     ("clap", &["src/cli/"]),
+    ("close_fds", &["src/confine/linux.rs"]),
+    ("landlock", &["src/confine/linux.rs"]),
+    ("libc", &["src/confine/linux.rs"]),
+    ("seccompiler", &["src/confine/linux.rs"]),
 ];
 
 /// The files of the edge that read JSON: messages that the gate has yet to judge, to find whose

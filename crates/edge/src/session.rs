@@ -64,7 +64,7 @@ impl StepOutcome {
 
 /// Decides what a server on stdio is told of a request whose client has disconnected. Over HTTP the
 /// closed response stream says it; on stdio only a message can, and the gate permits each message.
-pub trait Departure: std::fmt::Debug + Send + Sync {
+pub trait Departure: fmt::Debug + Send + Sync {
     /// The client's `notifications/cancelled`; `None` if it may not be sent.
     fn cancellation(&self) -> Option<Permitted>;
 

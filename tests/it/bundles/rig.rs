@@ -1,5 +1,7 @@
 //! A bundle service under the test's control, and a firewall that outlives its process.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -151,6 +153,10 @@ impl Sidecar {
 
     /// Starts with these lines of YAML.
     pub(crate) fn with(state: &Path, top: &str) -> Self {
+        if state.exists() {
+            // A temporary directory may be open to others, which no state can be.
+            std::fs::set_permissions(state, Permissions::from_mode(0o700)).unwrap();
+        }
         let upstream =
             RecordingUpstream::start(Box::new(|received| json(&odd_answer(&received.body))));
         // Each refusal has a record, for `decision`.

@@ -618,7 +618,7 @@ async fn wrap_reaches_it() {
     let state = tempfile::tempdir().unwrap();
     let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_bartizan"))
         .args(["wrap", "--observe", "--transport", "sse", "--state"])
-        .arg(state.path())
+        .arg(state.path().join("state"))
         .args(["--url", &format!("http://{}/up/stream", server.behind.address)])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -14,4 +14,4 @@ pub mod process;
 mod relabel;
 
 pub use bridge::ChildUpstream;
-pub use process::{ChildLimits, ChildSpec, SpawnError};
+pub use process::{ChildLimits, ChildSpec, Launcher, SpawnError};

@@ -43,6 +43,20 @@ pub struct ChildSpec {
     pub env_inherit: Vec<String>,
     /// Its working directory; `None` means ours.
     pub cwd: Option<PathBuf>,
+    /// The program that becomes it; `None` starts it directly.
+    pub launcher: Option<Launcher>,
+}
+
+/// A program that prepares its process and then executes the child in it.
+///
+/// It gets its own arguments, `--`, the child's program as an absolute path, and the child's
+/// arguments, in the child's environment and working directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launcher {
+    /// The program, a path.
+    pub program: PathBuf,
+    /// Its own arguments; none is a secret.
+    pub args: Vec<OsString>,
 }
 
 impl ChildSpec {
@@ -54,6 +68,7 @@ impl ChildSpec {
             env: Vec::new(),
             env_inherit: ENV_INHERITED.map(str::to_owned).to_vec(),
             cwd: None,
+            launcher: None,
         }
     }
 
@@ -100,6 +115,7 @@ impl fmt::Debug for ChildSpec {
             .field("env", &names)
             .field("env_inherit", &self.env_inherit)
             .field("cwd", &self.cwd)
+            .field("launcher", &self.launcher)
             .finish()
     }
 }
@@ -298,7 +314,14 @@ impl Process {
         tasks: &TaskTracker,
     ) -> Result<(Self, Lines<ChildStdout>), SpawnError> {
         let program = spec.resolve()?;
-        let mut command = Command::new(&program);
+        let mut command = spec.launcher.as_ref().map_or_else(
+            || Command::new(&program),
+            |launcher| {
+                let mut command = Command::new(&launcher.program);
+                command.args(&launcher.args).arg("--").arg(&program);
+                command
+            },
+        );
         command
             .args(&spec.args)
             .env_clear()

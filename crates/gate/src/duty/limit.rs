@@ -24,8 +24,10 @@ use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
 use governor::state::{NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
+use sha2::{Digest as _, Sha256};
 
 use super::decision::Rate;
+use crate::wire::hex::hex;
 use bartizan_sync::lock;
 
 /// The longest time that the arithmetic below handles, ns: 100 years. Five times that value fits
@@ -93,7 +95,7 @@ impl RateLimits {
         let now_ns = self.uptime.advance(uptime);
         let mut taken: Vec<TakenEvent> = Vec::with_capacity(keys.len());
         for key in keys {
-            match tables.take(key, &self.uptime, now_ns) {
+            match tables.take(&key.bounded(), &self.uptime, now_ns) {
                 Ok(one) => taken.push(one),
                 Err(spent) => {
                     for one in taken.into_iter().rev() {
@@ -336,9 +338,38 @@ fn quota(rate: Rate, burst: u32) -> Option<Quota> {
     Some(quota.allow_burst(NonZeroU32::new(burst)?))
 }
 
+impl BucketKey {
+    /// Longest value that is kept as it is, bytes.
+    pub const KEY_BYTES_MAX: usize = 128;
+
+    /// The same key with a bounded value: a rule may count by a text that a client chooses, and the
+    /// buckets are kept. A longer value becomes its digest.
+    fn bounded(&self) -> Self {
+        let mut bounded = self.clone();
+        if self.key.len() > Self::KEY_BYTES_MAX {
+            bounded.key = format!("sha256:{}", hex(&Sha256::digest(self.key.as_bytes()))).into();
+        }
+        bounded
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_key_is_kept_as_its_digest() {
+        let rate = Rate { count: 1, period: Duration::from_secs(1) };
+        let key = |key: String| BucketKey { code: "c".into(), key: key.into(), rate, burst: 1 };
+        let (long, other) = ("x".repeat(1 << 20), "y".repeat(1 << 20));
+        let limits = RateLimits::new(4);
+        assert!(limits.spend(&[key(long.clone())], Duration::ZERO).is_ok());
+        assert!(limits.spend(&[key(long)], Duration::ZERO).is_err());
+        assert!(limits.spend(&[key(other)], Duration::ZERO).is_ok());
+        let tables = lock(&limits.tables);
+        assert_eq!(tables.own.by_key.len(), 2);
+        assert!(tables.own.by_key.keys().all(|kept| kept.key.len() <= BucketKey::KEY_BYTES_MAX));
+    }
 
     #[test]
     fn quotas_are_rounded_to_the_strict_side() {

@@ -162,7 +162,7 @@ impl Session {
         record.id = Some(id_text(&owed.id));
         record.bytes = u64::try_from(raw.len()).ok();
         record.digest = Some(gate.digest(raw));
-        record.decision = Some(gate.refused(&Refusal::Unsolicited, Some(owed.why.note().into())));
+        record.decision = Some(gate.refused(&Refusal::Unsolicited, Some(owed.why.note())));
         Step::new(record.with_finding(Finding::UnsolicitedAnswer), Act::Drop)
     }
 

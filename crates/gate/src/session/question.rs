@@ -118,8 +118,22 @@ pub(super) fn client_of(frame: &Frame) -> Option<Client> {
     let info = params
         .get("clientInfo")
         .or_else(|| params.get("_meta").and_then(|meta| meta.get(META_CLIENT_INFO)))?;
-    let text = |name| info.get(name).and_then(Value::as_str).unwrap_or_default().into();
+    let text = |name| shortened(info.get(name).and_then(Value::as_str).unwrap_or_default());
     Some(Client { name: text("name"), version: text("version") })
+}
+
+/// Longest name and version of a client that is kept, bytes. They are kept as long as the session,
+/// and a client may state megabytes.
+const CLIENT_BYTES_MAX: usize = 256;
+
+/// At most [`CLIENT_BYTES_MAX`] bytes of `text`; what is left out is marked, so that no longer text
+/// equals a shorter one.
+fn shortened(text: &str) -> Box<str> {
+    if text.len() <= CLIENT_BYTES_MAX {
+        return text.into();
+    }
+    let kept = text.floor_char_boundary(CLIENT_BYTES_MAX.saturating_sub(3));
+    format!("{}\u{2026}", text.get(..kept).unwrap_or_default()).into()
 }
 
 impl<'a> Question<'a> {
@@ -325,6 +339,17 @@ fn target_of(resource: Resource<'_>) -> Option<Target> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_client_says_of_itself_is_shortened() {
+        assert_eq!(&*shortened("claude"), "claude");
+        let exact = "x".repeat(CLIENT_BYTES_MAX);
+        assert_eq!(*shortened(&exact), *exact);
+        for long in [exact.clone() + "x", "\u{fdfa}".repeat(1 << 20)] {
+            let kept = shortened(&long);
+            assert!(kept.len() <= CLIENT_BYTES_MAX && kept.ends_with('\u{2026}'), "{kept}");
+        }
+    }
 
     #[test]
     fn only_a_whole_traceparent_is_a_context() {

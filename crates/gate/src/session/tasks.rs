@@ -43,7 +43,7 @@ struct Task {
 
 impl Tasks {
     /// Tasks at most. When the table is full, expired ones are evicted, else the least recently
-    /// used one.
+    /// used one of the owner that has most.
     pub const TASKS_MAX: usize = 4096;
     /// Longest id, method and tool name, bytes; a task with a longer one is not remembered, so it
     /// is unknown.
@@ -118,7 +118,16 @@ impl Tasks {
     fn forget_some(&mut self, now: Duration) {
         self.known.retain(|_, task| task.expires.is_none_or(|end| end > now));
         if self.known.len() >= Self::TASKS_MAX {
-            let oldest = self.known.iter().min_by_key(|(_, task)| task.last_use);
+            // One of the owner that has most, so that nobody evicts the tasks of others by making
+            // many.
+            let mut counts: HashMap<&str, usize> = HashMap::new();
+            for task in self.known.values() {
+                let count = counts.entry(&*task.owner).or_default();
+                *count = count.saturating_add(1);
+            }
+            let most = counts.into_iter().max_by_key(|(_, count)| *count).map(|(owner, _)| owner);
+            let of_most = self.known.iter().filter(|(_, task)| Some(&*task.owner) == most);
+            let oldest = of_most.min_by_key(|(_, task)| task.last_use);
             if let Some(id) = oldest.map(|(id, _)| id.clone()) {
                 self.known.remove(&id);
             }
@@ -176,6 +185,19 @@ mod tests {
         tasks.remember("newer", "a", creation("x"), late, None).unwrap();
         assert!(tasks.is_of("1", "a") && !tasks.is_of("2", "a") && tasks.is_of("new", "a"));
         assert_eq!(tasks.known.len(), Tasks::TASKS_MAX);
+    }
+
+    #[test]
+    fn who_makes_many_tasks_evicts_none_of_others() {
+        let mut tasks = Tasks::default();
+        tasks.remember("mine", "b", creation("x"), NOW, None).unwrap();
+        for number in 0..Tasks::TASKS_MAX.saturating_add(10) {
+            tasks.remember(&number.to_string(), "a", creation("x"), NOW, None).unwrap();
+        }
+        assert!(tasks.is_of("mine", "b"));
+        assert_eq!(tasks.known.len(), Tasks::TASKS_MAX);
+        tasks.remember("also", "b", creation("x"), NOW, None).unwrap();
+        assert!(tasks.is_of("mine", "b") && tasks.is_of("also", "b"));
     }
 
     #[test]
