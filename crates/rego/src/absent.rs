@@ -586,7 +586,7 @@ impl<'a> Search<'a, '_> {
 }
 
 /// What is known of a function's parameters.
-fn parameters<'a>(rule: &'a Rule) -> Body<'a> {
+fn parameters(rule: &Rule) -> Body<'_> {
     let mut body = Body::default();
     for (at, arg) in rule_args(rule).into_iter().enumerate() {
         if let Expr::Var { span, .. } = arg {
