@@ -283,7 +283,7 @@ impl Stage {
 
     /// A record that is not kept: nothing happened, but for what has ended on the way.
     fn record(&mut self, step: Step) -> Option<Act> {
-        self.last_outcome = step.audit_record().call.clone();
+        self.last_outcome.clone_from(&step.audit_record().call);
         let recorded = step.record(&self.sink);
         match recorded {
             Ok(act) => {

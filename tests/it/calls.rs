@@ -3,8 +3,9 @@
 //! its session demands (threats F4, F12, D5).
 
 #![expect(
-    clippy::arithmetic_side_effects,
+    clippy::disallowed_methods,
     clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
     clippy::panic,
     clippy::unwrap_used,
     reason = "tests"

@@ -163,8 +163,8 @@ impl<'a> Question<'a> {
         let arguments = Bytes::copy_from_slice(arguments.as_bytes());
         let document = Document::read(arguments, &DocumentLimits::default()).unwrap();
         let root = document.root();
-        let (action, resource, operation) = match self.tool {
-            Some((name, _)) => (
+        let (action, resource, operation) = if let Some((name, _)) = self.tool {
+            (
                 Action::CallTool,
                 Resource::Tool {
                     name,
@@ -173,12 +173,11 @@ impl<'a> Question<'a> {
                     status: DefinitionStatus::default(),
                 },
                 Operation::of_call(server.pack.as_deref(), name, Some(root)),
-            ),
-            None => {
-                let row = Method::find(self.method, self.direction, None);
-                let action = row.map_or(Action::Unknown, |row| row.action);
-                (action, Resource::Whole, Operation::of_method(Does::Read))
-            }
+            )
+        } else {
+            let row = Method::find(self.method, self.direction, None);
+            let action = row.map_or(Action::Unknown, |row| row.action);
+            (action, Resource::Whole, Operation::of_method(Does::Read))
         };
         with(&AccessRequest {
             principal: &principal,

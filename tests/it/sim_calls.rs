@@ -9,6 +9,8 @@
     clippy::as_conversions,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::single_match_else,
+    clippy::unnecessary_wraps,
     clippy::unwrap_used,
     reason = "a test fails by panicking, and its numbers are small"
 )]
@@ -94,7 +96,7 @@ impl Simulation {
             digest_key: [7; 32],
         };
         let policy = ByName { hides: |name| name == "hidden", ..ByName::new(judge) };
-        let transport = if seed % 2 == 0 { Transport::Stdio } else { Transport::Http };
+        let transport = if seed.is_multiple_of(2) { Transport::Stdio } else { Transport::Http };
         let server = Arc::new(Protected::new(Server::default(), RefusalForm::Error));
         Self {
             seed,

@@ -345,7 +345,7 @@ fn a_drift_that_one_is_shown_holds_for_all_until_that_one_is_shown_otherwise() {
     assert!(!stage.calls("b"));
     assert!(!stage.shows("b", &good()[..1]).contains("get_flag"));
     // One who never comes back decides for a day.
-    stage.now += Duration::from_secs(24 * 3600);
+    stage.now += Duration::from_hours(24);
     stage.shows("b", &good()[..1]);
     assert!(stage.calls("b"));
 }

@@ -92,13 +92,8 @@ pub(super) fn check<'a>(body: &[Statement<'a>], known: &mut Vars, found: &mut Ve
     let needed: Vec<Vars> = body.iter().map(|it| needs(it)).collect();
     let mentioned: Vars = needed.iter().flatten().copied().collect();
     let mut safe: Vars = mentioned.intersection(known).copied().collect();
-    let mut missing: Vec<Vars> =
-        needed.iter().map(|it| it.difference(known).copied().collect()).collect();
-    for (lacks, statement) in missing.iter_mut().zip(body) {
-        let closed = closed(statement);
-        lacks.extend(closed.intersection(&mentioned).filter(|it| !known.contains(it)));
-    }
     let captured: Vec<Vars> = body.iter().map(closed).collect();
+    let mut missing = lacking(&needed, &captured, &mentioned, known);
     let mut ready = Vec::with_capacity(body.len());
     let mut waiting: BTreeMap<Var, Vec<usize>> = BTreeMap::new();
     let mut early: BTreeMap<usize, Vars> = BTreeMap::new();
@@ -159,14 +154,7 @@ pub(super) fn check<'a>(body: &[Statement<'a>], known: &mut Vars, found: &mut Ve
             }
         }
     }
-    let mut reported = Vars::new();
-    for (lacks, statement) in missing.iter().zip(body) {
-        for var in lacks {
-            if reported.insert(*var) || statement.negated {
-                found.push(Unsafe { var: *var, span: statement.span, negated: statement.negated });
-            }
-        }
-    }
+    report(&missing, body, found);
     let mut added = Vec::new();
     for at in ready {
         let (Some(statement), Some(needed)) = (body.get(at), needed.get(at)) else { continue };
@@ -175,6 +163,27 @@ pub(super) fn check<'a>(body: &[Statement<'a>], known: &mut Vars, found: &mut Ve
     }
     for var in added {
         known.remove(var);
+    }
+}
+
+/// The variables without a value before the body that each statement needs, or its closures mention.
+fn lacking(needed: &[Vars], captured: &[Vars], mentioned: &Vars, known: &Vars) -> Vec<Vars> {
+    let lacks = |(needed, captured): (&Vars, &Vars)| {
+        let closed = captured.intersection(mentioned);
+        needed.iter().chain(closed).filter(|it| !known.contains(*it)).copied().collect()
+    };
+    needed.iter().zip(captured).map(lacks).collect()
+}
+
+/// Reports what each statement lacks: a variable once, and each `not` that needs it.
+fn report<'a>(missing: &[Vars], body: &[Statement<'a>], found: &mut Vec<Unsafe<'a>>) {
+    let mut reported = Vars::new();
+    for (lacks, statement) in missing.iter().zip(body) {
+        for var in lacks {
+            if reported.insert(*var) || statement.negated {
+                found.push(Unsafe { var: *var, span: statement.span, negated: statement.negated });
+            }
+        }
     }
 }
 

@@ -206,6 +206,17 @@ impl Printer {
                 self.expression(index, Binding::Membership, rewrite);
                 self.push("]");
             }
+            Expr::BinExpr { .. }
+            | Expr::BoolExpr { .. }
+            | Expr::ArithExpr { .. }
+            | Expr::AssignExpr { .. }
+            | Expr::Membership { .. } => self.infix(expr, rewrite),
+        }
+    }
+
+    /// Prints an operator between its operands.
+    fn infix(&mut self, expr: &Expr, rewrite: &mut dyn Rewrite) {
+        match expr {
             Expr::BinExpr { lhs, rhs, .. }
             | Expr::BoolExpr { lhs, rhs, .. }
             | Expr::ArithExpr { lhs, rhs, .. }
@@ -227,6 +238,7 @@ impl Printer {
                 self.push(" in ");
                 self.expression(collection, Binding::Comparison, rewrite);
             }
+            _ => {}
         }
     }
 

@@ -20,8 +20,8 @@ fn modules(directory: &str, tests: bool) -> Vec<Module> {
     let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     let rego = |path: &Path| {
-        let name = path.file_name().unwrap().to_str().unwrap();
-        name.ends_with(".rego") && (tests || !name.ends_with("_test.rego"))
+        let stem = path.file_stem().unwrap().to_str().unwrap();
+        path.extension().is_some_and(|it| it == "rego") && (tests || !stem.ends_with("_test"))
     };
     paths.retain(|path| rego(path));
     let read = |path: &Path| Module {
