@@ -19,7 +19,9 @@ use regorus::unstable::{
 };
 
 use super::check::{Index, Path, dotted, is_function, location};
-use super::walk::{Reference, Step, Visit, Walk, reference, rule_args, rule_ref};
+use super::walk::{
+    Reference, Step, Visit, Walk, expression_extent, extent, reference, rule_args, rule_ref,
+};
 use super::{Entrypoints, Module};
 
 /// The guards: host calls that only the compiled engine has. Each returns its argument or fails.
@@ -356,23 +358,15 @@ impl<'a> Rewriter<'a, '_> {
         self.edits.entry(module).or_default().push(Edit { start, end, text, rank });
     }
 
-    /// The bytes of a span, from start to end. regorus's spans leave out the quotes of a string at
-    /// either edge, so a quote next to the span belongs to it.
-    fn extent(&mut self, module: usize, span: &Span) -> Option<(usize, usize)> {
-        let text = self.modules.get(module).map_or("", |module| &module.text).as_bytes();
-        let start = usize::try_from(span.start).ok()?;
-        let end = usize::try_from(span.end).ok()?;
-        let is_quote = |at: usize| matches!(text.get(at), Some(b'"' | b'`'));
-        let before = start.checked_sub(1).filter(|before| is_quote(*before));
-        let after = if is_quote(end) { end.checked_add(1)? } else { end };
-        Some((before.unwrap_or(start), after))
+    fn text(&self, module: usize) -> &str {
+        self.modules.get(module).map_or("", |module| &module.text)
     }
 
     /// Makes an assignment of undefined fail, by adding `; x == x`. The machine would continue with
     /// `x` undefined, so that `x := input.absent; not x == 1` would be true; a comparison with
     /// undefined does fail on it.
     fn require_defined(&mut self, module: usize, statement: &Span, name: &str) {
-        let Some((_, end)) = self.extent(module, statement) else { return };
+        let Some((_, end)) = extent(self.text(module), statement) else { return };
         let rank = (false, usize::MAX);
         let text = format!("; {name} == {name}");
         self.edits.entry(module).or_default().push(Edit { start: end, end, text, rank });
@@ -380,7 +374,7 @@ impl<'a> Rewriter<'a, '_> {
 
     /// Writes a guard around an expression.
     fn guard(&mut self, module: usize, expr: &'a Expr, guard: Guard) {
-        let Some((start, end)) = self.extent(module, expr.span()) else { return };
+        let Some((start, end)) = expression_extent(self.text(module), expr) else { return };
         if !self.guarded.insert((module, start, end, guard)) {
             return;
         }

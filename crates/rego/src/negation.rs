@@ -21,7 +21,7 @@
 use std::collections::BTreeMap;
 
 use regorus::unstable::{
-    AssignOp, BoolOp, Expr, Literal, LiteralStmt, Module as Ast, Query, Ref, Rule, RuleHead, Span,
+    AssignOp, BoolOp, Expr, Literal, LiteralStmt, Module as Ast, Query, Ref, Rule, RuleHead,
 };
 
 use super::Module;
@@ -29,7 +29,7 @@ use super::builtins;
 use super::check::{Index, called};
 use super::eligible::{declared, has_free_index, iterates};
 use super::print::{Binding, Printer, Rewrite};
-use super::walk::{Step, reference, rule_args, rule_ref};
+use super::walk::{Step, expression_extent, extent, reference, rule_args, rule_ref};
 
 /// The modules with the operands of every `not` moved into statements before it.
 pub(super) fn lifted(modules: &[Module], parsed: &[Ref<Ast>]) -> Vec<Module> {
@@ -204,7 +204,7 @@ impl<'a> Lifter<'a, '_> {
         if bodies.is_empty() {
             if heads.iter().any(|it| has_free_index(it, &declared(rule))) {
                 let tail = self.tail(&heads, rule.span().line);
-                let end = self.extent(rule.span()).map_or(self.text.len(), |(_, end)| end);
+                let end = extent(self.text, rule.span()).map_or(self.text.len(), |(_, end)| end);
                 self.edits.push((end, end, format!(" if {{ {tail} }}")));
             } else {
                 inner.extend(&heads);
@@ -259,9 +259,10 @@ impl<'a> Lifter<'a, '_> {
             let mut printer = Printer::new(u32::MAX);
             let name = self.assign(&mut printer, expr);
             statements.push(printer.finish(line));
-            let Some((start, end)) = self.extent(expr.span()) else { continue };
+            let Some((start, end)) = expression_extent(self.text, expr) else { continue };
             let ends = self.text.get(start..end).unwrap_or_default().matches('\n').count();
-            self.edits.push((start, end, name + &"\n".repeat(ends)));
+            // `if` must be on the line on which the head ends.
+            self.edits.push((start, end, "\n".repeat(ends) + &name));
         }
         statements.join("; ")
     }
@@ -270,7 +271,7 @@ impl<'a> Lifter<'a, '_> {
     fn query(&mut self, query: &'a Query, tail: &str) {
         // `x if not y`: a body of one statement needs no braces, one of several does.
         let bare = query.stmts.first().filter(|first| first.span.start == query.span.start);
-        let bare = bare.and_then(|first| self.extent(&first.span));
+        let bare = bare.and_then(|first| extent(self.text, &first.span));
         let before = self.edits.len();
         for statement in &query.stmts {
             let mut inner: Vec<&Expr> =
@@ -332,20 +333,10 @@ impl<'a> Lifter<'a, '_> {
         if self.next == before {
             return;
         }
-        let Some((start, end)) = self.extent(&statement.span) else { return };
+        let Some((start, end)) = extent(self.text, &statement.span) else { return };
         let ends = self.text.get(start..end).unwrap_or_default().matches('\n').count();
         let last = statement.span.line.saturating_add(u32::try_from(ends).unwrap_or(u32::MAX));
         self.edits.push((start, end, printer.finish(last)));
-    }
-
-    /// The bytes of a span. regorus's spans leave out a quote at their start or end.
-    fn extent(&self, span: &Span) -> Option<(usize, usize)> {
-        let start = usize::try_from(span.start).ok()?;
-        let end = usize::try_from(span.end).ok()?;
-        let is_quote = |at: usize| matches!(self.text.as_bytes().get(at), Some(b'"' | b'`'));
-        let before = start.checked_sub(1).filter(|before| is_quote(*before));
-        let end = if is_quote(end) { end.checked_add(1)? } else { end };
-        Some((before.unwrap_or(start), end))
     }
 
     /// Adds the variables that `every` declares. Returns how many there were before.

@@ -111,6 +111,54 @@ pub(super) fn rule_args(rule: &Rule) -> Vec<&Expr> {
     }
 }
 
+/// The bytes of a span in the text of its module, from start to end. regorus's spans leave out the
+/// quotes of a string at either edge, so a quote next to the span belongs to it.
+pub(super) fn extent(text: &str, span: &Span) -> Option<(usize, usize)> {
+    let start = usize::try_from(span.start).ok()?;
+    let end = usize::try_from(span.end).ok()?;
+    let is_quote = |at: usize| matches!(text.as_bytes().get(at), Some(b'"' | b'`'));
+    let before = start.checked_sub(1).filter(|before| is_quote(*before));
+    let end = if is_quote(end) { end.checked_add(1)? } else { end };
+    Some((before.unwrap_or(start), end))
+}
+
+/// The bytes of an expression. regorus's span of an object with several fields begins at the last
+/// field (0.14.1), so an object begins at the brace before its first key.
+pub(super) fn expression_extent(text: &str, expr: &Expr) -> Option<(usize, usize)> {
+    let (_, end) = extent(text, expr.span())?;
+    let mut first = expr;
+    let mut braces: usize = 0;
+    while let Expr::Object { fields, .. } = first
+        && let Some((_, key, _)) = fields.first()
+    {
+        braces = braces.saturating_add(1);
+        first = key;
+    }
+    let (mut start, _) = extent(text, first.span())?;
+    for _ in 0..braces {
+        start = brace_before(text.get(..start)?)?;
+    }
+    Some((start, end))
+}
+
+/// Where the last brace of `text` is that only white space and comments follow.
+fn brace_before(text: &str) -> Option<usize> {
+    let is_empty = |it: &str| it.trim_start().is_empty() || it.trim_start().starts_with('#');
+    let mut end = text.len();
+    loop {
+        let before = text.get(..end)?;
+        let start = before.rfind('\n').map_or(0, |at| at.saturating_add(1));
+        let line = before.get(start..)?;
+        if !is_empty(line) {
+            // The first, because a comment may hold braces, too.
+            let mut braces = line.match_indices('{').map(|(at, _)| at);
+            let is_last = |at: &usize| line.get(at.saturating_add(1)..).is_some_and(is_empty);
+            return braces.find(is_last).map(|at| start.saturating_add(at));
+        }
+        end = start.checked_sub(1)?;
+    }
+}
+
 /// Reads a variable or reference; `None` for any other expression. The second value is the root
 /// expression, where the root is no variable.
 pub(super) fn reference(expr: &Expr) -> Option<(Reference<'_>, Option<&Expr>)> {
