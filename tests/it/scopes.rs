@@ -395,8 +395,9 @@ fn a_session_that_is_begun_again_for_a_client_on_a_pipe_holds_nothing() {
         }
     }));
     let mut lines = beginning().to_vec();
-    let again = [call("select", "7", &json!({})), call("act", "", &json!({}))];
-    lines.extend([again.clone(), again].concat());
+    // Each call with an id of its own: an id is taken once in a session.
+    let round = || [call("select", "7", &json!({})), call("act", "", &json!({}))];
+    lines.extend([round(), round()].concat());
     let answers = wrap(files.path(), &["--url", &server.url()], &lines);
     assert_eq!(refused(&answers), [false, false, true, false, false]);
     // The first `act` reached the session that was forgotten, and no other.

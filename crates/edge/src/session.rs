@@ -5,7 +5,7 @@
 //! and only then returns the act. If the record cannot be kept there is no act, and the gate
 //! forgets the call.
 //!
-//! A step over a large message is taken where it delays no other task ([`aside`](super::aside)), and
+//! A step over a large message is taken where it delays no other task ([`super::aside`]), and
 //! so is the wait for a session that is in such a step.
 //!
 //! A panic inside a step leaves the session in an unknown state, so the handle closes it (fail

@@ -17,7 +17,6 @@ test_reads_are_open if {
 }
 
 test_credentials_are_not if {
-	data.mcp.decision.effect == "deny" with input as call("read", ["credential-read"])
 	not "read-only" in codes(data.mcp.permit) with input as call("read", ["credential-read"])
 }
 

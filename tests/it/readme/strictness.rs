@@ -81,6 +81,10 @@ fn inputs() -> Vec<Value> {
                 if !is_call && effect != if known { "read" } else { "unknown" } {
                     continue;
                 }
+                // The gate refuses it before any policy: clients never ask this.
+                if method == "elicitation/create" && direction == "to_server" {
+                    continue;
+                }
                 for source in ["arguments", "absent", "unmapped", "unreadable", "none"] {
                     for environments in
                         [json!([]), json!(["staging"]), json!(["production"]), json!(["*"])]
@@ -111,6 +115,10 @@ fn inputs() -> Vec<Value> {
                                 }
                                 "elicitation/create" => {
                                     input["params"] = json!({"mode": "url", "url": "http://a"});
+                                    input["elicitation"] = json!({
+                                        "mode": "url", "url": "http://a",
+                                        "parsed": {"scheme": "http", "host": "a"},
+                                    });
                                 }
                                 _ => {
                                     input["resource"] = json!({"uri": "a:b", "ambiguous": true});

@@ -11,6 +11,7 @@ fn forge(protocol: Protocol) -> Permitted {
         protocol,
         call: CallId::from("1"),
         routing: Routing::default(),
+        duties: loop {},
     }
 }
 

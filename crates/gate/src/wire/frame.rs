@@ -43,6 +43,8 @@ const PARAMS: &[&str] = &[
     "inputResponses",
     "requestState",
     "notifications",
+    "mode",
+    "url",
 ];
 
 /// Members of `params` with one form in every method that has them; each may be absent or `null`.
