@@ -89,72 +89,22 @@ enum Counted {
 
 /// Checks one body. `known` are the variables that have values before it, and are the same after it.
 pub(super) fn check<'a>(body: &[Statement<'a>], known: &mut Vars, found: &mut Vec<Unsafe<'a>>) {
-    let needed: Vec<Vars> = body.iter().map(|it| needs(it)).collect();
-    let mentioned: Vars = needed.iter().flatten().copied().collect();
-    let mut safe: Vars = mentioned.intersection(known).copied().collect();
-    let captured: Vec<Vars> = body.iter().map(closed).collect();
-    let mut missing = lacking(&needed, &captured, &mentioned, known);
-    let mut ready = Vec::with_capacity(body.len());
-    let mut waiting: BTreeMap<Var, Vec<usize>> = BTreeMap::new();
-    let mut early: BTreeMap<usize, Vars> = BTreeMap::new();
-    let mut unified = Vars::new();
-    let mut waits = vec![false; body.len()];
-    let mut done = vec![false; body.len()];
-    let mut todo: BTreeSet<usize> = (0..body.len()).collect();
-    while let Some(at) = todo.pop_first() {
-        let (Some(statement), Some(lacks), Some(captured), Some(waits), Some(done)) = (
-            body.get(at),
-            missing.get_mut(at),
-            captured.get(at),
-            waits.get_mut(at),
-            done.get_mut(at).filter(|done| !**done),
-        ) else {
-            continue;
-        };
-        let outputs = outputs(statement, &safe);
-        // A closure cannot get values from the statement that it is part of.
-        lacks.retain(|it| !(safe.contains(it) || (outputs.contains(it) && !captured.contains(it))));
-        // The interpreter evaluates `every` where it stands.
-        let too_early = matches!(statement.kind, Kind::Every(..))
-            && captured
-                .iter()
-                .any(|it| mentioned.contains(it) && !(safe.contains(it) || known.contains(it)));
-        if too_early {
-            *done = true;
-            continue;
+    let needed: Vec<Vars> = body.iter().map(needs).collect();
+    let mut order = Order::new(body, &needed, known);
+    while let Some(at) = order.todo.pop_first() {
+        if let Some(statement) = body.get(at).filter(|_| order.is_open(at)) {
+            order.attempt(at, statement);
         }
-        if !lacks.is_empty() {
-            let used = needed.get(at).into_iter().flatten().chain(captured);
-            for var in used.filter(|var| !*waits && !safe.contains(var)) {
-                waiting.entry(*var).or_default().push(at);
-            }
-            if statement.negated && !*waits {
-                early.insert(at, lacks.clone());
-            }
-            *waits = true;
-            continue;
-        }
-        // The interpreter does not move `not` behind a unification.
-        if let Some(mut late) = early.remove(&at) {
-            late.retain(|var| unified.contains(var));
-            if !late.is_empty() {
-                *lacks = late;
-                *done = true;
-                continue;
-            }
-        }
-        *done = true;
-        ready.push(at);
-        if matches!(statement.kind, Kind::Unify(..)) {
-            unified.extend(&outputs);
-        }
-        for var in outputs {
-            if safe.insert(var) {
-                todo.extend(waiting.remove(&var).unwrap_or_default());
+    }
+    let mut reported = Vars::new();
+    for (lacks, statement) in order.missing.iter().zip(body) {
+        for var in lacks {
+            if reported.insert(*var) || statement.negated {
+                found.push(Unsafe { var: *var, span: statement.span, negated: statement.negated });
             }
         }
     }
-    report(&missing, body, found);
+    let ready = order.ready;
     let mut added = Vec::new();
     for at in ready {
         let (Some(statement), Some(needed)) = (body.get(at), needed.get(at)) else { continue };
@@ -166,22 +116,113 @@ pub(super) fn check<'a>(body: &[Statement<'a>], known: &mut Vars, found: &mut Ve
     }
 }
 
-/// The variables without a value before the body that each statement needs, or its closures mention.
-fn lacking(needed: &[Vars], captured: &[Vars], mentioned: &Vars, known: &Vars) -> Vec<Vars> {
-    let lacks = |(needed, captured): (&Vars, &Vars)| {
-        let closed = captured.intersection(mentioned);
-        needed.iter().chain(closed).filter(|it| !known.contains(*it)).copied().collect()
-    };
-    needed.iter().zip(captured).map(lacks).collect()
+/// The order of one body's statements, as far as it was found.
+struct Order {
+    /// For each statement: the variables that it mentions and that had no value before the body.
+    used: Vec<Vars>,
+    /// For each statement: those of its closures that statements of the body mention, too.
+    captured: Vec<Vars>,
+    /// For each statement: the variables that still lack a value.
+    missing: Vec<Vars>,
+    state: Vec<State>,
+    /// The variables that have values.
+    safe: Vars,
+    /// Those of them that got theirs from a unification.
+    unified: Vars,
+    /// For each variable: the statements to try again when it has a value.
+    waiting: BTreeMap<Var, Vec<usize>>,
+    /// What a negated statement lacked when it was tried first.
+    early: BTreeMap<usize, Vars>,
+    todo: BTreeSet<usize>,
+    ready: Vec<usize>,
 }
 
-/// Reports what each statement lacks: a variable once, and each `not` that needs it.
-fn report<'a>(missing: &[Vars], body: &[Statement<'a>], found: &mut Vec<Unsafe<'a>>) {
-    let mut reported = Vars::new();
-    for (lacks, statement) in missing.iter().zip(body) {
-        for var in lacks {
-            if reported.insert(*var) || statement.negated {
-                found.push(Unsafe { var: *var, span: statement.span, negated: statement.negated });
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not tried yet.
+    New,
+    /// Tried, and registered in [`Order::waiting`].
+    Waits,
+    /// In the order, or refused.
+    Done,
+}
+
+impl Order {
+    fn new(body: &[Statement<'_>], needed: &[Vars], known: &Vars) -> Self {
+        let mentioned: Vars = needed.iter().flatten().copied().collect();
+        let unknown = |vars: &Vars| -> Vars { vars.difference(known).copied().collect() };
+        let captured: Vec<Vars> = body
+            .iter()
+            .map(|it| unknown(&closed(it)).intersection(&mentioned).copied().collect())
+            .collect();
+        let used: Vec<Vars> = needed
+            .iter()
+            .zip(&captured)
+            .map(|(needed, captured)| unknown(needed).union(captured).copied().collect())
+            .collect();
+        Self {
+            missing: used.clone(),
+            used,
+            captured,
+            state: vec![State::New; body.len()],
+            safe: mentioned.intersection(known).copied().collect(),
+            unified: Vars::new(),
+            waiting: BTreeMap::new(),
+            early: BTreeMap::new(),
+            todo: (0..body.len()).collect(),
+            ready: Vec::new(),
+        }
+    }
+
+    fn is_open(&self, at: usize) -> bool {
+        self.state.get(at).is_some_and(|state| *state != State::Done)
+    }
+
+    /// Puts a statement into the order, if all that it needs has values.
+    fn attempt(&mut self, at: usize, statement: &Statement<'_>) {
+        let outputs = outputs(statement, &self.safe);
+        let (Some(lacks), Some(captured), Some(used), Some(state)) = (
+            self.missing.get_mut(at),
+            self.captured.get(at),
+            self.used.get(at),
+            self.state.get_mut(at),
+        ) else {
+            return;
+        };
+        // A closure cannot get values from the statement that it is part of.
+        let safe = &self.safe;
+        lacks.retain(|it| !(safe.contains(it) || (outputs.contains(it) && !captured.contains(it))));
+        // The interpreter evaluates `every` where it stands.
+        if matches!(statement.kind, Kind::Every(..)) && !captured.is_subset(safe) {
+            *state = State::Done;
+            return;
+        }
+        if !lacks.is_empty() {
+            if *state == State::New {
+                for var in used.difference(safe) {
+                    self.waiting.entry(*var).or_default().push(at);
+                }
+                if statement.negated {
+                    self.early.insert(at, lacks.clone());
+                }
+                *state = State::Waits;
+            }
+            return;
+        }
+        *state = State::Done;
+        // The interpreter does not move `not` behind a unification.
+        let late = self.early.remove(&at).unwrap_or_default();
+        lacks.extend(late.intersection(&self.unified));
+        if !lacks.is_empty() {
+            return;
+        }
+        self.ready.push(at);
+        if matches!(statement.kind, Kind::Unify(..)) {
+            self.unified.extend(&outputs);
+        }
+        for var in outputs {
+            if self.safe.insert(var) {
+                self.todo.extend(self.waiting.remove(&var).unwrap_or_default());
             }
         }
     }

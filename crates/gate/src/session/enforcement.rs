@@ -87,8 +87,7 @@ impl std::fmt::Debug for Gate {
 }
 
 impl Gate {
-    /// Bytes kept between messages for all principals together, unless the configuration says
-    /// otherwise (`limits.memory_bytes`).
+    /// Bytes kept between messages for all principals together, unless [`Gate::keeping`] sets others.
     pub const MEMORY_BYTES_DEFAULT: usize = 96 << 20;
 
     /// Creates a gate that asks `pdp`.
