@@ -137,13 +137,11 @@ fn summary(name: &str, config: &Config, proven: &str, lock: Option<&str>) -> Str
             line("", &format!("HTTP+SSE at {path}, too"));
         }
         if let Some(pack) = &server.pack {
-            line(
-                "",
-                &match pack {
-                    PackRef::Embedded(name) => format!("pack {name}"),
-                    PackRef::File(path) => format!("pack {}", path.display()),
-                },
-            );
+            let pack = match pack {
+                PackRef::Embedded(name) => name.clone(),
+                PackRef::File(path) => path.display().to_string(),
+            };
+            line("", &format!("pack {pack}"));
         }
         if let Upstream::Child(child) = &server.upstream {
             line("", &confined(child, config));
