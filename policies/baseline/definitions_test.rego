@@ -46,3 +46,14 @@ test_lists_lose_what_may_not_be_called if {
 	]}
 	data.mcp.hide == {"odd"} with input as prompts
 }
+
+test_a_schema_that_acts_on_its_reader_is_denied if {
+	every flag in ["header-name", "remote-reference"] {
+		decision := data.mcp.decision with input as call({"flags": [flag]})
+		{reason.code | some reason in decision.reasons} == {"unsafe-schema"}
+	}
+	both := data.mcp.decision with input as call({"flags": ["bidi", "header-name"]})
+	{reason.code | some reason in both.reasons} == {"hidden-text", "unsafe-schema"}
+	page := {"phase": "list", "method": "tools/list", "tools": [{"name": "odd", "flags": ["header-name"]}]}
+	data.mcp.hide == {"odd"} with input as page
+}

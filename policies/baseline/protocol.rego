@@ -89,17 +89,23 @@ deny contains {"code": "closed-method", "message": "this method is closed by nam
 	input.method in data.baseline.closed_methods
 }
 
-# https authenticates the site that the user is sent to. A URL that is missing or no string is denied too.
+# https authenticates the site that the user is sent to. A URL that is missing, or that readers could
+# take for another one, has no scheme here and is denied too, and so is a mode that nobody knows.
 deny contains {"code": "elicitation-url", "message": "a user is sent to https addresses alone"} if {
 	input.direction == "to_client"
 	input.method == "elicitation/create"
-	input.params.mode == "url"
-	not https_url
+	not plain_form
+	not https_site
 }
 
-https_url if {
-	input.method == "elicitation/create"
-	startswith(input.params.url, "https://")
+plain_form if {
+	input.elicitation.mode == "form"
+	input.elicitation.url == ""
+}
+
+https_site if {
+	input.elicitation.parsed.scheme == "https"
+	input.elicitation.parsed.host != ""
 }
 
 # A form must not ask for secrets (MCP 2025-06-18, client/elicitation), so an answer gives none away.

@@ -133,26 +133,30 @@ test_a_method_can_be_closed_by_name if {
 	}
 }
 
-sent_to(params) := {rule.code |
+sent_to(elicitation) := {rule.code |
 	some rule in data.mcp.deny with input as {
 		"method": "elicitation/create",
 		"direction": "to_client",
-		"params": params,
+		"elicitation": elicitation,
 	}
 	rule.code == "elicitation-url"
 }
 
 test_users_are_sent_to_https_alone if {
-	sent_to({"mode": "url", "url": "https://example.com/a"}) == set()
-	every url in ["http://example.com", "javascript:alert(1)", "https:example.com", "file:///etc", ""] {
-		sent_to({"mode": "url", "url": url}) == {"elicitation-url"}
+	site := {"scheme": "https", "host": "example.com"}
+	sent_to({"mode": "url", "url": "https://example.com/a", "parsed": site}) == set()
+	every scheme in ["http", "javascript", "file"] {
+		sent_to({"mode": "url", "url": "u", "parsed": {"scheme": scheme, "host": "h"}}) == {"elicitation-url"}
+		sent_to({"mode": "form", "url": "u", "parsed": {"scheme": scheme, "host": "h"}}) == {"elicitation-url"}
 	}
-	sent_to({"mode": "url"}) == {"elicitation-url"}
+	sent_to({"mode": "url", "url": "u", "parsed": {"scheme": "https", "host": ""}}) == {"elicitation-url"}
+	sent_to({"mode": "url", "url": "https://a\\b"}) == {"elicitation-url"}
+	sent_to({"mode": "url", "url": ""}) == {"elicitation-url"}
+	sent_to({"mode": "", "url": ""}) == {"elicitation-url"}
 }
 
 test_a_form_needs_no_url if {
-	sent_to({"message": "m"}) == set()
-	sent_to({"mode": "form", "message": "m"}) == set()
+	sent_to({"mode": "form", "url": ""}) == set()
 }
 
 test_closing_one_method_closes_no_other if {

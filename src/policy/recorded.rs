@@ -11,6 +11,7 @@ use std::time::UNIX_EPOCH;
 use bytes::Bytes;
 
 use bartizan_audit::entry::{DecisionRecord, JournalRecord, OperationRecord};
+use bartizan_gate::catalog::flags;
 use bartizan_gate::duty::decision::{Decision, Effect, Obligation};
 use bartizan_gate::question::access::{
     AccessRequest, Action, Principal, Resource, Server, WallTime,
@@ -20,7 +21,6 @@ use bartizan_gate::question::pack;
 use bartizan_gate::question::status::{DefinitionStatus, Drift};
 use bartizan_gate::wire::document::{Document, DocumentLimits, Value};
 use bartizan_gate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
-use bartizan_gate::wire::unseen;
 use bartizan_rego::{ReplayEvaluator, UnknownInput, not_strict_json};
 
 /// Facts from a configuration about the servers and principals that records name.
@@ -352,7 +352,8 @@ struct Rebuilt<'a> {
 
 impl<'a> Rebuilt<'a> {
     fn of(entry: &'a JournalRecord, known: &Known) -> Option<Self> {
-        let mut unknown: Vec<String> = ["/client", "/session", "/params"].map(str::to_owned).into();
+        let mut unknown: Vec<String> =
+            ["/client", "/session", "/params", "/elicitation"].map(str::to_owned).into();
         let mut lacks = |pointers: &[&str]| {
             unknown.extend(pointers.iter().map(|pointer| (*pointer).to_owned()));
         };
@@ -371,7 +372,7 @@ impl<'a> Rebuilt<'a> {
         let target = entry.target.as_ref();
         let has = |of: fn(&bartizan_audit::entry::TargetRecord) -> bool| target.is_some_and(of);
         if has(|target| target.tool.is_some()) {
-            lacks(&["/tool/arguments"]);
+            lacks(&["/tool/arguments", "/tool/definition"]);
         } else if has(|target| target.prompt.is_some()) {
             lacks(&["/prompt/arguments"]);
         } else if has(|target| target.task.is_some()) {
@@ -383,7 +384,7 @@ impl<'a> Rebuilt<'a> {
         let drift = target.and_then(|target| target.drift.as_deref());
         let drift = drift.map(|name| Drift::named(name).ok_or(())).transpose().ok()?;
         let named = target.into_iter().flat_map(|target| &target.flags);
-        let flags = named.map(|name| unseen::named(name)).collect::<Option<_>>()?;
+        let flags = named.map(|name| flags::named(name)).collect::<Option<_>>()?;
         Some(Self { entry, principal, server, operation, drift, flags, unknown })
     }
 
@@ -396,7 +397,7 @@ impl<'a> Rebuilt<'a> {
                 name,
                 arguments: None,
                 definition: target.definition.as_deref(),
-                status: DefinitionStatus { drift: self.drift, flags: &self.flags },
+                status: DefinitionStatus { drift: self.drift, flags: &self.flags, text: None },
             });
             let prompt = target.prompt.as_deref();
             tool.or(prompt.map(|name| Resource::Prompt { name, arguments: None }))

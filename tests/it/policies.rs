@@ -20,6 +20,7 @@ use bartizan_gate::question::operation::Operation;
 use bartizan_gate::question::pack::{Effect as Does, Pack};
 use bartizan_gate::question::status::DefinitionStatus;
 use bartizan_gate::wire::document::{Document, DocumentLimits};
+use bartizan_gate::wire::method::Method;
 use bartizan_gate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
 use bartizan_rego::{Entrypoints, EvalLimits, Policy, RegoPdp, prove, run_tests};
 use bytes::Bytes;
@@ -173,7 +174,11 @@ impl<'a> Question<'a> {
                 },
                 Operation::of_call(server.pack.as_deref(), name, Some(root)),
             ),
-            None => (Action::Unknown, Resource::Whole, Operation::of_method(Does::Read)),
+            None => {
+                let row = Method::find(self.method, self.direction, None);
+                let action = row.map_or(Action::Unknown, |row| row.action);
+                (action, Resource::Whole, Operation::of_method(Does::Read))
+            }
         };
         with(&AccessRequest {
             principal: &principal,

@@ -215,7 +215,7 @@ fn each_kind_of_resource_has_its_own_place_in_the_input() {
         (Resource::Uris(uris.root()), None, "/resources/uris", r#"["file:///a"]"#),
         (prompt, None, "/prompt", r#"{"name": "p", "arguments": {}}"#),
         (Resource::Task { id: "7", origin: None }, None, "/task/id", r#""7""#),
-        (tool, None, "/tool", r#"{"name": "t", "definition": "d", "arguments": {}}"#),
+        (tool, None, "/tool", r#"{"name": "t", "definition_digest": "d", "arguments": {}}"#),
         (Resource::Whole, Some(params.root()), "/params", r#"{"n": 1}"#),
     ] {
         let input = of(resource, params);

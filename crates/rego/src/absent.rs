@@ -137,7 +137,7 @@ impl<'a> Search<'a, '_> {
             }
             RuleHead::Set { key, .. } => key.as_ref().map(AsRef::as_ref),
         };
-        let base = Self::parameters(rule);
+        let base = parameters(rule);
         if let Some(expr) = value {
             self.expression(module, expr, &base, effect, &mut uses);
         }
@@ -148,16 +148,6 @@ impl<'a> Search<'a, '_> {
             self.query(module, &body.query, &base, effect, &mut uses);
         }
         uses
-    }
-
-    fn parameters(rule: &'a Rule) -> Body<'a> {
-        let mut body = Body::default();
-        for (at, arg) in rule_args(rule).into_iter().enumerate() {
-            if let Expr::Var { span, .. } = arg {
-                body.variables.insert(span.text(), (vec![Source::Param(at, Vec::new())], true));
-            }
-        }
-        body
     }
 
     fn query(
@@ -340,7 +330,7 @@ impl<'a> Search<'a, '_> {
         let mut parts = BTreeSet::new();
         for (module, rule) in self.index.rules.get(path).cloned().unwrap_or_default() {
             let Rule::Spec { bodies, .. } = rule else { continue };
-            let base = Self::parameters(rule);
+            let base = parameters(rule);
             for body in bodies {
                 let known = self.body(module, &body.query, &base);
                 for statement in &body.query.stmts {
@@ -404,7 +394,7 @@ impl<'a> Search<'a, '_> {
                     if let Expr::AssignExpr { op: AssignOp::ColEq, lhs, rhs, .. } = expr.as_ref() {
                         let value = self.sources(module, rhs, &body);
                         let whole = reference(rhs).is_some();
-                        Self::bind(lhs, &(value, whole), &mut body);
+                        bind(lhs, &(value, whole), &mut body);
                     }
                 }
                 Literal::SomeIn { key, value, collection, .. } => {
@@ -416,7 +406,7 @@ impl<'a> Search<'a, '_> {
                         Source::Param(..) | Source::Lookup(_) => false,
                     });
                     let each: Vec<Source<'a>> = each.collect();
-                    Self::bind(value, &(each, true), &mut body);
+                    bind(value, &(each, true), &mut body);
                     if let Some(Expr::Var { span, .. }) = key.as_ref().map(AsRef::as_ref) {
                         body.variables.insert(span.text(), (Vec::new(), false));
                         body.keys.insert(span.text(), collection.span().text());
@@ -434,20 +424,6 @@ impl<'a> Search<'a, '_> {
             }
         }
         body
-    }
-
-    fn bind(pattern: &'a Expr, value: &(Vec<Source<'a>>, bool), body: &mut Body<'a>) {
-        if let Expr::Var { span, .. } = pattern {
-            body.variables.insert(span.text(), value.clone());
-            return;
-        }
-        let mut todo = vec![pattern];
-        while let Some(expr) = todo.pop() {
-            if let Expr::Var { span, .. } = expr {
-                body.variables.insert(span.text(), (value.0.clone(), false));
-            }
-            todo.extend(children(expr));
-        }
     }
 
     /// Adds what is present where a positive statement holds.
@@ -606,6 +582,32 @@ impl<'a> Search<'a, '_> {
             return None;
         };
         bodies.is_empty().then_some((*module, assign.value.as_ref()))
+    }
+}
+
+/// What is known of a function's parameters.
+fn parameters<'a>(rule: &'a Rule) -> Body<'a> {
+    let mut body = Body::default();
+    for (at, arg) in rule_args(rule).into_iter().enumerate() {
+        if let Expr::Var { span, .. } = arg {
+            body.variables.insert(span.text(), (vec![Source::Param(at, Vec::new())], true));
+        }
+    }
+    body
+}
+
+/// Gives a value to the variables of a pattern.
+fn bind<'a>(pattern: &'a Expr, value: &(Vec<Source<'a>>, bool), body: &mut Body<'a>) {
+    if let Expr::Var { span, .. } = pattern {
+        body.variables.insert(span.text(), value.clone());
+        return;
+    }
+    let mut todo = vec![pattern];
+    while let Some(expr) = todo.pop() {
+        if let Expr::Var { span, .. } = expr {
+            body.variables.insert(span.text(), (value.0.clone(), false));
+        }
+        todo.extend(children(expr));
     }
 }
 

@@ -21,10 +21,11 @@ use bartizan_sync::lock;
 /// The paths that a policy may read and still have a cache. They hold names, and no number from the
 /// message, because `1.0` and `1` compare equal as keys but are different texts. `phase` and the
 /// paths after it are absent from a decision's input, or constant in it.
-const CACHEABLE_READS: [&str; 19] = [
+const CACHEABLE_READS: [&str; 20] = [
     // Decisions on answers are not looked up here.
     "input.answer",
     "input.direction",
+    "input.elicitation",
     "input.method",
     "input.operation",
     "input.params.mode",

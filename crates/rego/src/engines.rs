@@ -258,6 +258,11 @@ impl Pdp for RegoPdp {
         }
     }
 
+    fn reads_definitions(&self) -> bool {
+        let tool = self.policy.reads().member("tool");
+        tool.is_some_and(|tool| tool.member("definition").is_some())
+    }
+
     fn recorded_input(&self, request: &AccessRequest<'_>, inputs: Inputs) -> Option<RecordedInput> {
         recorded_input(request, inputs)
     }

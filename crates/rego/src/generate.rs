@@ -166,6 +166,7 @@ impl Generator {
         object([
             ("name", self.string()),
             ("arguments", arguments),
+            ("definition", object([("description", self.string())])),
             ("drift", self.usually_one_of(DRIFTS)),
             ("flags", self.strings(2)),
         ])
@@ -177,6 +178,16 @@ impl Generator {
             ("url", self.string()),
             ("task", object([("ttl", Value::from(self.random.below(9)))])),
             ("requestState", self.string()),
+        ])
+    }
+
+    fn elicitation(&mut self) -> Value {
+        let parsed =
+            object([("scheme", self.usually_one_of(&["https", "http"])), ("host", self.string())]);
+        object([
+            ("mode", self.usually_one_of(&["form", "url"])),
+            ("url", self.string()),
+            ("parsed", parsed),
         ])
     }
 
@@ -212,7 +223,8 @@ impl Generator {
             object([
                 ("name", self.string()),
                 ("operation", self.operation()),
-                ("definition", self.string()),
+                ("definition", object([("description", self.string())])),
+                ("definition_digest", self.string()),
                 ("drift", self.usually_one_of(DRIFTS)),
                 ("flags", self.strings(2)),
             ])
@@ -248,6 +260,7 @@ impl Generator {
             ("tool", self.tool(arguments)),
             ("resource", self.resource()),
             ("params", self.params()),
+            ("elicitation", self.elicitation()),
             ("answer", self.answer()),
             ("operation", self.operation()),
             (

@@ -18,8 +18,8 @@ use bartizan_gate::question::operation::Operation;
 use bartizan_gate::question::pack::BaselineRate;
 use bartizan_gate::question::status::{DefinitionStatus, Drift};
 use bartizan_gate::question::uri::{self, UriParts};
-use bartizan_gate::wire::document::{self, Kind};
-use bartizan_gate::wire::protocol::Revision;
+use bartizan_gate::wire::document::{self, Document, DocumentLimits, Kind};
+use bartizan_gate::wire::protocol::{Direction, Revision};
 
 /// The value of `input.version`.
 pub(super) const VERSION: u64 = 1;
@@ -68,8 +68,9 @@ pub(super) fn of_listing(
     fields.question(request, &mut inexact);
     fields.put("phase", |_| Some(Value::from("list")));
     let name = if request.action == Action::ListTools { "tools" } else { "entries" };
+    let whole = reads.reads_listed_definitions();
     fields.put(name, |reads| {
-        Some(Value::from(entries.iter().map(|it| entry(it, reads)).collect::<Vec<_>>()))
+        Some(Value::from(entries.iter().map(|it| entry(it, whole, reads)).collect::<Vec<_>>()))
     });
     Input { value: fields.finish(), inexact }
 }
@@ -143,6 +144,7 @@ impl<'r> Fields<'r> {
         self.put("params", |reads| {
             Some(convert(request.params?, reads, &mut Pointer::at(&["params"]), inexact))
         });
+        self.put("elicitation", |reads| elicitation(request, reads));
         self.resource(request, inexact);
     }
 
@@ -151,8 +153,9 @@ impl<'r> Fields<'r> {
             Resource::Tool { name, arguments, definition, status } => self.put("tool", |reads| {
                 let mut fields = Fields::new(reads);
                 fields.text("name", name);
-                fields.optional("definition", definition);
+                fields.optional("definition_digest", definition);
                 fields.status(status);
+                fields.put("definition", |reads| listed(status.text?, reads));
                 fields.arguments("tool", arguments, inexact);
                 Some(fields.finish())
             }),
@@ -309,6 +312,27 @@ fn operation(operation: &Operation, reads: &ReadSet) -> Value {
     fields.finish()
 }
 
+/// Where a server sends the client's user, on `elicitation/create`. A form is what has no mode (MCP
+/// 2025-06-18); a mode or a URL that is no string is empty, and means neither.
+fn elicitation(request: &AccessRequest<'_>, reads: &ReadSet) -> Option<Value> {
+    let asks = request.action == Action::Elicit && request.direction == Direction::ToClient;
+    if !asks {
+        return None;
+    }
+    let member = |name| request.params.and_then(|params| params.get(name));
+    let text = |name| member(name).map(|value| value.as_str().unwrap_or_default());
+    let mut fields = Fields::new(reads);
+    fields.text("mode", text("mode").unwrap_or("form"));
+    let url = text("url").unwrap_or_default();
+    fields.text("url", url);
+    if !url.is_empty() {
+        let reading = uri::read(url, false);
+        fields.put("ambiguous", |_| Some(Value::Bool(reading.ambiguous)));
+        fields.put("parsed", |reads| reading.parts.map(|parts| uri_parts(&parts, reads)));
+    }
+    Some(fields.finish())
+}
+
 fn uri_parts(parts: &UriParts, reads: &ReadSet) -> Value {
     let mut fields = Fields::new(reads);
     fields.text("scheme", &parts.scheme);
@@ -320,10 +344,27 @@ fn uri_parts(parts: &UriParts, reads: &ReadSet) -> Value {
     fields.finish()
 }
 
-fn entry(entry: &ListEntry<'_>, reads: &ReadSet) -> Value {
+/// A called tool's definition, read again from its text; it was read by the same rules before.
+fn listed(text: &str, reads: &ReadSet) -> Option<Value> {
+    let raw = bytes::Bytes::copy_from_slice(text.as_bytes());
+    let document = Document::read(raw, &DocumentLimits::default()).ok()?;
+    Some(definition(document.root(), reads))
+}
+
+/// A definition. A number in it without an exact value is null, and denies nothing: bounds in
+/// schemas are often so large.
+fn definition(value: document::Value<'_>, reads: &ReadSet) -> Value {
+    convert(value, reads, &mut Pointer::root(), &mut Vec::new())
+}
+
+/// `whole`: with its definition.
+fn entry(entry: &ListEntry<'_>, whole: bool, reads: &ReadSet) -> Value {
     let mut fields = Fields::new(reads);
     fields.text("name", entry.name);
-    fields.text("definition", entry.digest);
+    fields.text("definition_digest", entry.digest);
+    fields.put("definition", |reads| {
+        entry.definition.filter(|_| whole).map(|value| definition(value, reads))
+    });
     fields.status(entry.status);
     fields.put("operation", |reads| entry.operation.as_ref().map(|it| operation(it, reads)));
     fields.finish()

@@ -90,10 +90,15 @@ enum Counted {
 /// Checks one body. `known` are the variables that have values before it, and are the same after it.
 pub(super) fn check<'a>(body: &[Statement<'a>], known: &mut Vars, found: &mut Vec<Unsafe<'a>>) {
     let needed: Vec<Vars> = body.iter().map(|it| needs(it)).collect();
-    let captured: Vec<Vars> = body.iter().map(closed).collect();
     let mentioned: Vars = needed.iter().flatten().copied().collect();
     let mut safe: Vars = mentioned.intersection(known).copied().collect();
-    let mut missing = lacking(&needed, &captured, &mentioned, known);
+    let mut missing: Vec<Vars> =
+        needed.iter().map(|it| it.difference(known).copied().collect()).collect();
+    for (lacks, statement) in missing.iter_mut().zip(body) {
+        let closed = closed(statement);
+        lacks.extend(closed.intersection(&mentioned).filter(|it| !known.contains(it)));
+    }
+    let captured: Vec<Vars> = body.iter().map(closed).collect();
     let mut ready = Vec::with_capacity(body.len());
     let mut waiting: BTreeMap<Var, Vec<usize>> = BTreeMap::new();
     let mut early: BTreeMap<usize, Vars> = BTreeMap::new();
@@ -154,7 +159,14 @@ pub(super) fn check<'a>(body: &[Statement<'a>], known: &mut Vars, found: &mut Ve
             }
         }
     }
-    report(&missing, body, found);
+    let mut reported = Vars::new();
+    for (lacks, statement) in missing.iter().zip(body) {
+        for var in lacks {
+            if reported.insert(*var) || statement.negated {
+                found.push(Unsafe { var: *var, span: statement.span, negated: statement.negated });
+            }
+        }
+    }
     let mut added = Vec::new();
     for at in ready {
         let (Some(statement), Some(needed)) = (body.get(at), needed.get(at)) else { continue };
@@ -163,31 +175,6 @@ pub(super) fn check<'a>(body: &[Statement<'a>], known: &mut Vars, found: &mut Ve
     }
     for var in added {
         known.remove(var);
-    }
-}
-
-/// The variables without a value before the body that each statement needs or its closures mention.
-fn lacking(needed: &[Vars], captured: &[Vars], mentioned: &Vars, known: &Vars) -> Vec<Vars> {
-    let lacks = |(needed, captured): (&Vars, &Vars)| {
-        needed
-            .iter()
-            .chain(captured.intersection(mentioned))
-            .filter(|it| !known.contains(*it))
-            .copied()
-            .collect()
-    };
-    needed.iter().zip(captured).map(lacks).collect()
-}
-
-/// Reports what each statement lacks: a variable once, and each `not` that needs it.
-fn report<'a>(missing: &[Vars], body: &[Statement<'a>], found: &mut Vec<Unsafe<'a>>) {
-    let mut reported = Vars::new();
-    for (lacks, statement) in missing.iter().zip(body) {
-        for var in lacks {
-            if reported.insert(*var) || statement.negated {
-                found.push(Unsafe { var: *var, span: statement.span, negated: statement.negated });
-            }
-        }
     }
 }
 
@@ -424,17 +411,19 @@ impl Unifier<'_> {
             | (pattern @ (Term::Array(_) | Term::Object(_)), Term::Var(var)) => {
                 self.pattern(*var, pattern);
             }
-            (Term::Var(var), Term::Ref(root, _)) | (Term::Ref(root, _), Term::Var(var))
-                if root.is_none_or(|root| self.is_safe(root)) =>
-            {
-                self.mark(*var);
+            (Term::Var(var), Term::Ref(root, _)) | (Term::Ref(root, _), Term::Var(var)) => {
+                let safe = root.is_none_or(|root| self.is_safe(root));
+                if safe {
+                    self.mark(*var);
+                }
             }
             (Term::Var(var), _) | (_, Term::Var(var)) => self.mark(*var),
             (Term::Ref(root, _), pattern @ (Term::Array(_) | Term::Object(_)))
-            | (pattern @ (Term::Array(_) | Term::Object(_)), Term::Ref(root, _))
-                if root.is_none_or(|root| self.is_safe(root)) =>
-            {
-                self.mark_all(pattern);
+            | (pattern @ (Term::Array(_) | Term::Object(_)), Term::Ref(root, _)) => {
+                let safe = root.is_none_or(|root| self.is_safe(root));
+                if safe {
+                    self.mark_all(pattern);
+                }
             }
             (Term::Closure(..), pattern @ (Term::Array(_) | Term::Object(_)))
             | (pattern @ (Term::Array(_) | Term::Object(_)), Term::Closure(..)) => {

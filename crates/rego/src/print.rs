@@ -6,7 +6,7 @@
 //! already, so that errors name it. Comments are not printed.
 
 use regorus::unstable::{
-    ArithOp, AssignOp, BinOp, BoolOp, Expr, Literal, LiteralStmt, Query, WithModifier,
+    ArithOp, AssignOp, BinOp, BoolOp, Expr, Literal, LiteralStmt, Query, Span, WithModifier,
 };
 
 /// How tightly an expression binds; operands that bind less tightly get parentheses.
@@ -88,7 +88,7 @@ impl Printer {
     pub(super) fn statement(&mut self, statement: &LiteralStmt, rewrite: &mut dyn Rewrite) {
         match &statement.literal {
             Literal::SomeVars { vars, .. } => {
-                let names: Vec<&str> = vars.iter().map(regorus::unstable::Span::text).collect();
+                let names: Vec<&str> = vars.iter().map(Span::text).collect();
                 self.push("some ");
                 self.push(&names.join(", "));
             }
@@ -206,17 +206,6 @@ impl Printer {
                 self.expression(index, Binding::Membership, rewrite);
                 self.push("]");
             }
-            Expr::BinExpr { .. }
-            | Expr::BoolExpr { .. }
-            | Expr::ArithExpr { .. }
-            | Expr::AssignExpr { .. }
-            | Expr::Membership { .. } => self.infix(expr, rewrite),
-        }
-    }
-
-    /// Prints an operator between its operands.
-    fn infix(&mut self, expr: &Expr, rewrite: &mut dyn Rewrite) {
-        match expr {
             Expr::BinExpr { lhs, rhs, .. }
             | Expr::BoolExpr { lhs, rhs, .. }
             | Expr::ArithExpr { lhs, rhs, .. }
@@ -238,7 +227,6 @@ impl Printer {
                 self.push(" in ");
                 self.expression(collection, Binding::Comparison, rewrite);
             }
-            _ => {}
         }
     }
 

@@ -7,9 +7,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use regorus::unstable::{Module, Ref, Rule};
+use regorus::unstable::{Expr, Module, Ref, Rule};
 
-use super::walk::{Reference, Visit, Walk};
+use super::walk::{Reference, Step, Visit, Walk};
 use bartizan_gate::wire::frame::KnownNames;
 
 /// What is read of one value: all of it, the names of its members, or some members in turn.
@@ -19,6 +19,10 @@ pub struct ReadSet {
     all: bool,
     /// Whether the names of its members are read (`object.keys`). They also show its type.
     names: bool,
+    /// Whether a rule names the member `definition` of anything. Rules read the entries of a list
+    /// through variables, so only this shows whether they read definitions. Only the set of the
+    /// whole input has it.
+    definitions: bool,
     /// The members that are read, in part or whole.
     members: BTreeMap<Box<str>, Self>,
     /// The names of `members`, to find others that imitate them.
@@ -26,8 +30,13 @@ pub struct ReadSet {
 }
 
 /// The set for a member of a value that is read whole.
-static ALL: ReadSet =
-    ReadSet { all: true, names: true, members: BTreeMap::new(), known: KnownNames::NONE };
+static ALL: ReadSet = ReadSet {
+    all: true,
+    names: true,
+    definitions: true,
+    members: BTreeMap::new(),
+    known: KnownNames::NONE,
+};
 
 impl ReadSet {
     /// The set that holds the whole input.
@@ -43,6 +52,12 @@ impl ReadSet {
     /// What is read of the member `name`; `None` where it is not read.
     pub fn member(&self, name: &str) -> Option<&Self> {
         if self.all { Some(&ALL) } else { self.members.get(name) }
+    }
+
+    /// Whether the definitions of a list's entries are read. A rule that only enumerates the members
+    /// of an entry does not see its definition.
+    pub fn reads_listed_definitions(&self) -> bool {
+        self.definitions
     }
 
     /// Whether the names of the members are read.
@@ -135,8 +150,13 @@ impl ReadSet {
                     }
                 }
                 Visit::Ref(reference) => {
+                    let spelt = |step: &Step<'_>| matches!(step, Step::Name("definition"));
+                    self.definitions |= reference.steps.iter().any(spelt);
                     let names = of_keys.contains(&std::ptr::from_ref(reference.span));
                     self.add(&reference, names);
+                }
+                Visit::Expr(Expr::String { value, .. } | Expr::RawString { value, .. }) => {
+                    self.definitions |= value.as_string().is_ok_and(|text| &**text == "definition");
                 }
                 Visit::Expr(_) | Visit::Statement(_) => {}
             }

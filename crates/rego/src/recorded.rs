@@ -13,8 +13,8 @@ use super::value::{INEXACT_MAX, push_pointer_name};
 use bartizan_gate::duty::pdp::{Inputs, RecordedInput};
 use bartizan_gate::question::access::{AccessRequest, Resource};
 
-/// The parts of the input that clients write, in this or an earlier call, as RFC 6901 pointers.
-pub(super) const CLIENT_WRITTEN: [&str; 8] = [
+/// The parts of the input that peers write, in this or an earlier call, as RFC 6901 pointers.
+pub(super) const CLIENT_WRITTEN: [&str; 9] = [
     "/tool/arguments",
     "/prompt/arguments",
     "/params",
@@ -23,6 +23,7 @@ pub(super) const CLIENT_WRITTEN: [&str; 8] = [
     "/answer/content",
     "/answer/result",
     "/answer/roots",
+    "/elicitation",
 ];
 
 /// Parts of the names of members that hold secrets. A name is compared in lower case, with only its

@@ -328,7 +328,11 @@ fn every_field_of_the_input_is_documented_and_no_other() {
             name: "t",
             arguments: part("arguments"),
             definition: Some("sha256:0"),
-            status: DefinitionStatus { drift: Some(Drift::None), flags: &["f"] },
+            status: DefinitionStatus {
+                drift: Some(Drift::None),
+                flags: &["f"],
+                text: Some(r#"{"name": "t"}"#),
+            },
         },
         Resource::Prompt { name: "p", arguments: part("arguments") },
         Resource::Uri("https://u.example/p?q"),
@@ -344,6 +348,14 @@ fn every_field_of_the_input_is_documented_and_no_other() {
         valid(&input);
         walk("input", &input, &documented, &mut met);
     }
+    let asked = r#"{"mode": "url", "url": "https://h:1/p?q"}"#;
+    let asked = Document::read(asked.into(), &DocumentLimits::default()).unwrap();
+    let (action, direction) = (Action::Elicit, Direction::ToClient);
+    let elicits =
+        AccessRequest { action, direction, params: Some(asked.root()), ..world.request() };
+    let input: Value = serde_json::from_str(&input_json(&elicits)).unwrap();
+    valid(&input);
+    walk("input", &input, &documented, &mut met);
     for action in [Action::ListTools, Action::ListPrompts] {
         let request = AccessRequest { action, ..world.request() };
         let input = listing_input(&request);
@@ -396,9 +408,15 @@ fn listing_input(request: &AccessRequest<'_>) -> Value {
     let policy = Policy::compile(&sources, &Entrypoints::default(), &EvalLimits::default());
     let tool = (request.action == Action::ListTools).then(|| request.operation.clone());
     let drift = tool.as_ref().map(|_| Drift::None);
-    let status = DefinitionStatus { drift, flags: &["f"] };
-    let entry =
-        ListEntry { name: "n", operation: tool, digest: "sha256:0", definition: None, status };
+    let status = DefinitionStatus { drift, flags: &["f"], text: None };
+    let definition = Document::read(r#"{"d": 1}"#.into(), &DocumentLimits::default()).unwrap();
+    let entry = ListEntry {
+        name: "n",
+        operation: tool,
+        digest: "sha256:0",
+        definition: Some(definition.root()),
+        status,
+    };
     match RegoPdp::strict(policy.unwrap(), 1).list(request, &[entry]) {
         Listing::Hide { names, .. } => serde_json::from_str(&names[0]).unwrap(),
         Listing::Withhold { reason, .. } => panic!("{reason:?}"),
@@ -675,6 +693,7 @@ fn findings_are_documented_with_their_tags() {
         F::ResponseSecretLeak,
         F::ToolDefinitionDrift,
         F::HiddenUnicodeToolDescription,
+        F::UnsafeToolSchema,
         F::UnauthenticatedCaller,
     ];
     for finding in findings {
@@ -694,7 +713,8 @@ fn findings_are_documented_with_their_tags() {
             | F::UnauthenticatedCaller
             | F::ResponseSecretLeak
             | F::ToolDefinitionDrift
-            | F::HiddenUnicodeToolDescription => {}
+            | F::HiddenUnicodeToolDescription
+            | F::UnsafeToolSchema => {}
         }
     }
     let row = |finding: Finding| {

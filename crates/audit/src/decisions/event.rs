@@ -114,6 +114,7 @@ fn input(entry: JournalRecord) -> (Value, Vec<String>) {
     );
     let mut left_out: Vec<&str> = vec![
         "/client",
+        "/elicitation",
         "/params",
         "/session",
         "/principal/kind",
@@ -142,11 +143,11 @@ fn target(target: TargetRecord) -> Option<(&'static str, Value, &'static [&'stat
         let flags = (!target.flags.is_empty()).then_some(target.flags);
         let tool = present(json!({
             "name": name,
-            "definition": target.definition,
+            "definition_digest": target.definition,
             "drift": target.drift,
             "flags": flags,
         }));
-        return Some(("tool", tool, &["/tool/arguments"]));
+        return Some(("tool", tool, &["/tool/arguments", "/tool/definition"]));
     }
     if let Some(name) = target.prompt {
         return Some(("prompt", json!({ "name": name }), &["/prompt/arguments"]));

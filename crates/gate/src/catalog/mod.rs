@@ -3,5 +3,6 @@
 //! Pure functions on one page or one definition; `session` calls them and asks the policy which
 //! entries to hide.
 
+pub mod flags;
 pub mod lists;
 pub mod drift;

@@ -33,6 +33,11 @@ pub trait Pdp: Send + Sync + std::fmt::Debug {
     /// list request that the page answers. Any failure withholds the page.
     fn list(&self, request: &AccessRequest<'_>, entries: &[ListEntry<'_>]) -> Listing;
 
+    /// Whether the policy reads the definition of a called tool, so that definitions must be kept.
+    fn reads_definitions(&self) -> bool {
+        false
+    }
+
     /// Returns the policy input of `request` as its record keeps it. `None` where `inputs` is
     /// [`Inputs::None`], and from a decision point that has no input document.
     fn recorded_input(

@@ -190,6 +190,7 @@ pub enum Finding {
     ResponseSecretLeak,
     ToolDefinitionDrift,
     HiddenUnicodeToolDescription,
+    UnsafeToolSchema,
     UnauthenticatedCaller,
 }
 
@@ -612,6 +613,11 @@ const TOOL_DEFINITION_DRIFT: Tags = tags(
     (&["MCP03:2025", "MCP04:2025"], &["ASI04", "ASI02"]),
     &["AML.T0109", "AML.T0110"],
 );
+const UNSAFE_TOOL_SCHEMA: Tags = tags(
+    ("L3", L3, &["L3/Input Validation Attacks", "L7/Inaccurate Agent Capability Description"]),
+    (&["MCP03:2025"], &["ASI04"]),
+    &["AML.T0110"],
+);
 const HIDDEN_UNICODE_TOOL_DESCRIPTION: Tags = tags(
     (
         "L3",
@@ -681,6 +687,7 @@ impl Finding {
             Self::ResponseSecretLeak => RESPONSE_SECRET_LEAK,
             Self::ToolDefinitionDrift => TOOL_DEFINITION_DRIFT,
             Self::HiddenUnicodeToolDescription => HIDDEN_UNICODE_TOOL_DESCRIPTION,
+            Self::UnsafeToolSchema => UNSAFE_TOOL_SCHEMA,
         }
     }
 }

@@ -42,6 +42,9 @@ impl Drift {
 pub struct DefinitionStatus<'a> {
     /// Its drift; absent where no lock file is configured, and for definitions that are not tools.
     pub drift: Option<Drift>,
-    /// What people cannot see in it, such as invisible characters; see [`crate::wire::unseen`].
+    /// What is wrong with it, such as invisible characters; see [`crate::catalog::flags`].
     pub flags: &'a [&'static str],
+    /// The definition as the server sent it, JSON; absent where it was not kept. The page of a list
+    /// has its definitions in [`ListEntry`](crate::duty::pdp::ListEntry).
+    pub text: Option<&'a str>,
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::catalog::flags;
 use crate::catalog::lists::{ListPage, cap_ttl, make_cache_private, with_edits};
 use crate::duty::decision::Listing;
 use crate::duty::pdp::ListEntry;
@@ -331,7 +332,8 @@ impl Session {
         if list == List::Tools {
             also.extend(self.definition_notices(entry, &page, &flags, now));
             let shown = (&page, &*flags);
-            self.server.remember_page(&self.principal.id, shown, gate.memory(), now);
+            let read = gate.policy().reads_definitions();
+            self.server.remember_page(&self.principal.id, shown, read, gate.memory(), now);
         }
         let hidden = match list {
             List::Tasks => Ok(self.foreign_tasks(&page)),
@@ -397,9 +399,17 @@ impl Session {
                 record.note = Some(format!("stands to the lock as: {}", drift.as_str()).into());
                 told.push(record.with_finding(Finding::ToolDefinitionDrift));
             }
-            if !flags.is_empty() {
-                record.note = Some(format!("its definition has: {}", flags.join(", ")).into());
-                told.push(record.with_finding(Finding::HiddenUnicodeToolDescription));
+            let (schemas, hidden): (Vec<&str>, Vec<&str>) =
+                flags.iter().partition(|flag| flags::is_of_schema(flag));
+            for (flags, finding) in [
+                (hidden, Finding::HiddenUnicodeToolDescription),
+                (schemas, Finding::UnsafeToolSchema),
+            ] {
+                if !flags.is_empty() {
+                    let mut record = record.clone();
+                    record.note = Some(format!("its definition has: {}", flags.join(", ")).into());
+                    told.push(record.with_finding(finding));
+                }
             }
         }
         told
@@ -449,6 +459,7 @@ impl Session {
                         .then(|| self.server.drift(entry.name, &entry.digest))
                         .flatten(),
                     flags,
+                    text: None,
                 },
             })
             .collect();
@@ -527,7 +538,7 @@ fn flags_of(page: &ListPage<'_>, list: List) -> Vec<Vec<&'static str>> {
         List::Resources | List::ResourceTemplates | List::Tasks => vec![false; names.len()],
     };
     let entries = page.entries.iter().zip(twins);
-    entries.map(|(entry, is_twin)| unseen::of(entry.value, is_twin)).collect()
+    entries.map(|(entry, is_twin)| flags::of(entry.value, is_twin)).collect()
 }
 
 /// Whether two definitions have the same name, so that it is unknown which one the client uses.

@@ -27,7 +27,7 @@ use crate::question::routing::{self, HeaderMismatch};
 use crate::question::status::DefinitionStatus;
 use crate::session::definitions::ToolDefinition;
 use crate::session::protected::RefusalForm;
-use crate::wire::document::Value;
+use crate::wire::document::{Document, Value};
 use crate::wire::frame::{Frame, Id, Malformed, Message, Sender, write_id};
 use crate::wire::headers::{self, RoutingHeaders};
 use crate::wire::method::{Action, List, Method, Role, Subject};
@@ -160,7 +160,11 @@ impl Session {
             handles: Some(self.known_handles((&server, &principal), &state, now)),
             definition: definition.as_deref(),
             task: task.as_ref().and_then(|task| task.as_deref()),
-            status: DefinitionStatus { drift: known_tool.drift, flags: &known_tool.flags },
+            status: DefinitionStatus {
+                drift: known_tool.drift,
+                flags: &known_tool.flags,
+                text: known_tool.definition.as_deref().and_then(|it| it.text.as_deref()),
+            },
         };
         let question = Question::of(self, frame, name, Direction::ToServer, protocol, known);
         let mut facts = question.facts(call);
@@ -356,11 +360,14 @@ impl Session {
         request.resource = Resource::Whole;
         request.params = None;
         request.operation = Operation::of_method(pack::Effect::Read);
+        let limits = &gate.config.frame.document;
+        let text = status.text.map(|text| Bytes::copy_from_slice(text.as_bytes()));
+        let listed = text.and_then(|text| Document::read(text, limits).ok());
         let entry = ListEntry {
             name,
             operation: Some(Operation::of_tool(self.server.facts.pack.as_deref(), name)),
             digest: definition.unwrap_or_default(),
-            definition: None,
+            definition: listed.as_ref().map(Document::root),
             status,
         };
         match gate.policy().list(&request, &[entry]) {

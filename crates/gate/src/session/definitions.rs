@@ -15,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::catalog::drift::DefinitionLock;
+use crate::catalog::flags::is_header_name;
 use crate::catalog::lists::ListedDefinition;
 use crate::memory::{Charge, ENTRY_BYTES, MemoryBudget};
 use crate::question::status::Drift;
@@ -31,7 +32,7 @@ pub struct ToolDefinition {
     /// `x-mcp-header` annotations of its input schema: lower-case header suffix, and RFC 6901
     /// pointer below the arguments (MCP 2026-07-28, Streamable HTTP "Parameter Headers").
     pub parameters: Vec<(Box<str>, Box<str>)>,
-    /// Flags, such as invisible characters; see [`crate::wire::unseen`].
+    /// Flags, such as invisible characters; see [`crate::catalog::flags`].
     pub flags: Vec<&'static str>,
     /// The definition as the server wrote it; kept only after `Protected::keep_texts`.
     pub text: Option<Box<str>>,
@@ -376,7 +377,7 @@ fn annotations(schema: Value<'_>, at: &mut String, found: &mut Vec<(Box<str>, Bo
             header.len().saturating_add(at.len()) <= ToolDefinition::PARAMETER_BYTES_MAX
         };
         let header = property.get("x-mcp-header").and_then(Value::as_str);
-        if let Some(header) = header.filter(fits) {
+        if let Some(header) = header.filter(fits).filter(|header| is_header_name(header)) {
             found.push((header.to_ascii_lowercase().into(), at.as_str().into()));
         }
         annotations(property, at, found);

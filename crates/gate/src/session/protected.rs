@@ -217,24 +217,28 @@ impl Protected {
         told.len() < Self::TOOLS_MAX && told.insert(digest.into())
     }
 
-    /// Keeps the definitions of a page of tools that `principal` is shown, each with its flags.
+    /// Keeps the definitions of a page of tools that `principal` is shown, each with its flags;
+    /// with their texts if the policy `reads` them.
     pub fn remember_page(
         &self,
         principal: &str,
         (page, flags): (&ListPage<'_>, &[Vec<&'static str>]),
+        reads: bool,
         memory: &Arc<MemoryBudget>,
         now: Now,
     ) {
         let epoch = lock(&self.listing).epoch();
         let shown = Shown { principal: Some(principal), owner: principal, epoch, now: now.uptime };
         let mut definitions = write(&self.definitions);
-        let keeps_texts = self.keeps_texts.load(Ordering::Relaxed);
+        let keeps_texts = reads || self.keeps_texts.load(Ordering::Relaxed);
         for (entry, flags) in page.entries.iter().zip(flags) {
             if !definitions.has_room(principal, entry.name, Self::TOOLS_MAX) {
                 continue;
             }
             let same = |known: &&Arc<ToolDefinition>| {
-                known.digest == entry.digest && known.flags == *flags
+                known.digest == entry.digest
+                    && known.flags == *flags
+                    && (known.text.is_some() || !keeps_texts)
             };
             let definition = match definitions.latest(entry.name).filter(same) {
                 Some(known) => Arc::clone(known),
