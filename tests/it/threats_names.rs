@@ -104,8 +104,19 @@ fn an_argument_that_some_reader_takes_for_one_that_a_rule_reads_is_refused() {
         ("some item in input.tool.arguments.at\n\titem.key == \"secret\"", "/at/0", "key"),
         ("f(input.tool)", "/", "key"),
     ];
-    for (condition, place, name) in rules {
-        let rule = deny(condition) + "\nf(tool) if tool.arguments.key == \"secret\"\n";
+    // Another rule may read all arguments, which hides that this one reads one of them.
+    let others = [
+        "count(input.tool.arguments) > 100",
+        "some _, value in input.tool.arguments\n\tvalue == \"other\"",
+        "object.get(input.tool.arguments, \"other\", \"\") == \"other\"",
+    ];
+    let first = &rules[0];
+    let with_others = others.iter().map(|other| (first, *other));
+    for ((condition, place, name), other) in rules.iter().map(|it| (it, "")).chain(with_others) {
+        let mut rule = deny(condition) + "\nf(tool) if tool.arguments.key == \"secret\"\n";
+        if !other.is_empty() {
+            rule += &deny(other);
+        }
         let (firewall, _slot) = open(&rule);
         let build = |name: &str| {
             let inner = json!({name: "secret", "plain": 1});

@@ -47,15 +47,21 @@ pub(super) fn texts(modules: &[Ref<Module>], data: &Rego) -> KnownNames {
                     value.as_string().iter().for_each(|text| add(text));
                 }
                 Visit::Ref(reference) => {
-                    // Names behind `input` and `data` are in the set of what is read, or in the data.
-                    let known = matches!(reference.root, Some("input" | "data"));
+                    let fixed = match reference.root {
+                        // The set of what is read forgets them where another rule reads the whole.
+                        Some("input") => Some(below_a_part(&reference.prefix())),
+                        // They are in the data.
+                        Some("data") => Some(Vec::new()),
+                        _ => None,
+                    };
                     let steps = reference.steps.iter();
-                    let named = steps.skip_while(|it| known && matches!(it, Step::Name(_)));
-                    for step in named {
-                        if let Step::Name(name) = step {
-                            add(name);
-                        }
-                    }
+                    let computed =
+                        steps.skip_while(|it| fixed.is_some() && matches!(it, Step::Name(_)));
+                    let computed = computed.filter_map(|step| match step {
+                        Step::Name(name) => Some(&**name),
+                        Step::Index(_) => None,
+                    });
+                    fixed.iter().flatten().copied().chain(computed).for_each(&mut add);
                 }
                 Visit::Expr(_) | Visit::Call { .. } | Visit::Statement(_) => {}
             }
@@ -72,6 +78,11 @@ pub(super) fn texts(modules: &[Ref<Module>], data: &Rego) -> KnownNames {
         }
     }
     known
+}
+
+/// The names of a path below `input` that come after one of [`PARTS`].
+fn below_a_part<'a>(path: &[&'a str]) -> Vec<&'a str> {
+    PARTS.iter().find_map(|part| path.strip_prefix(*part)).unwrap_or_default().to_vec()
 }
 
 /// The RFC 6901 pointer, below `input`, of a member that some reader takes for one that the policy
