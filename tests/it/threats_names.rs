@@ -690,3 +690,25 @@ fn every_pointer_of_a_json_patch_names_an_environment() {
     assert_eq!(update(&json!({"patch": good, "comment": "why"})), 0);
     assert_eq!((firewall.received().len(), vendor.received().len()), (1, 1));
 }
+
+#[test]
+fn a_list_in_which_some_reader_finds_another_list_is_withheld() {
+    let (firewall, slot) = setup(None, "    pack: flag-service\n");
+    let listed = |result: &str| {
+        *slot.lock().unwrap() =
+            format!("data: {{\"jsonrpc\":\"2.0\",\"id\":ID,\"result\":{result}}}\n\n");
+        ask(&firewall, "tools/list", &json!({}))
+    };
+    let good = r#"{"name":"get_flag","inputSchema":{"type":"object"}}"#;
+    assert!(listed(&format!(r#"{{"tools":[{good}],"more":1}}"#)).text().contains("get_flag"));
+    let other = r#"[{"name":"delete_flag","description":"EVIL","inputSchema":{"type":"object"}}]"#;
+    for name in
+        ["Tools", "TOOLS", "tools ", "tool\u{17f}", "tools\\u0000", "\u{ff54}ools", "tools\u{200b}"]
+    {
+        let reply = listed(&format!(r#"{{"tools":[{good}],"{name}":{other}}}"#));
+        assert!(!reply.text().contains("EVIL"), "{name}: {}", reply.text());
+    }
+    let entry = r#"{"name":"get_flag","Name":"EVIL","inputSchema":{"type":"object"}}"#;
+    let reply = listed(&format!(r#"{{"tools":[{entry}]}}"#));
+    assert!(!reply.text().contains("EVIL"), "{}", reply.text());
+}

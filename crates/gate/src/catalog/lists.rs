@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::steps;
 use crate::wire::document::{Document, Kind, Value, write_string};
+use crate::wire::fold::is_alias;
 use crate::wire::hex::hex;
 use crate::wire::method::List;
 
@@ -34,8 +35,8 @@ pub struct ListPage<'a> {
     pub entries: Vec<ListedDefinition<'a>>,
 }
 
-/// The result does not hold an array of named definitions. It cannot be filtered, so `session`
-/// withholds it.
+/// The result does not hold an array of named definitions, or some reader finds another one in it
+/// (P5). It cannot be filtered, so `session` withholds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotAList;
 
@@ -44,7 +45,8 @@ impl<'a> ListPage<'a> {
     ///
     /// # Errors
     ///
-    /// [`NotAList`] where the array is missing or an entry has no name.
+    /// [`NotAList`] where the array is missing, an entry has no name, or a member beside one of them
+    /// has a name that some reader takes for the same.
     pub fn read(result: Value<'a>, list: List) -> Result<Self, NotAList> {
         let (member, key) = match list {
             List::Tools => ("tools", "name"),
@@ -53,12 +55,21 @@ impl<'a> ListPage<'a> {
             List::ResourceTemplates => ("resourceTemplates", "uriTemplate"),
             List::Tasks => ("tasks", "taskId"),
         };
+        let has_two_readings = |value: Value<'_>, name: &str| {
+            value.members().any(|(other, _)| other.as_str().is_some_and(|it| is_alias(it, name)))
+        };
+        if has_two_readings(result, member) {
+            return Err(NotAList);
+        }
         let list =
             result.get(member).filter(|value| value.kind() == Kind::Array).ok_or(NotAList)?;
         let entries = list
             .elements()
             .map(|value| {
                 let name = value.get(key).and_then(Value::as_str).ok_or(NotAList)?;
+                if has_two_readings(value, key) {
+                    return Err(NotAList);
+                }
                 Ok(ListedDefinition { name, digest: digest(value), value })
             })
             .collect::<Result<Vec<_>, NotAList>>()?;
