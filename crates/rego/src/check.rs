@@ -13,7 +13,9 @@ use regorus::Value;
 use regorus::unstable::{AssignOp, Expr, Literal, Module, Ref, Rule, RuleHead, Span};
 
 use super::problem::PolicyProblem;
-use super::walk::{Reference, Step, Visit, Walk, reference, rule_args, rule_ref};
+use super::walk::{
+    Reference, Step, Visit, Walk, pattern_variables, reference, rule_args, rule_ref,
+};
 use super::{Entrypoints, EvalLimits, builtins};
 
 /// Most parameters of a function. The bytecode machine ignores further arguments without an error.
@@ -382,21 +384,7 @@ fn implicitly_bound(rule: &Rule) -> BTreeSet<&str> {
                 }
             }
             Visit::Expr(Expr::AssignExpr { op: AssignOp::Eq, lhs, rhs, .. }) => {
-                let mut todo: Vec<&Expr> = vec![lhs, rhs];
-                while let Some(expr) = todo.pop() {
-                    match expr {
-                        Expr::Var { span, .. } => {
-                            bound.insert(span.text());
-                        }
-                        Expr::Array { items, .. } | Expr::Set { items, .. } => {
-                            todo.extend(items.iter().map(AsRef::as_ref));
-                        }
-                        Expr::Object { fields, .. } => {
-                            todo.extend(fields.iter().map(|(_, _, value)| value.as_ref()));
-                        }
-                        _ => {}
-                    }
-                }
+                bound.extend([lhs, rhs].into_iter().flat_map(|side| pattern_variables(side)));
             }
             Visit::Call { .. } | Visit::Expr(_) | Visit::Statement(_) => {}
         }

@@ -20,7 +20,8 @@ use regorus::unstable::{
 
 use super::check::{Index, Path, dotted, is_function, location};
 use super::walk::{
-    Reference, Step, Visit, Walk, expression_extent, extent, reference, rule_args, rule_ref,
+    Reference, Step, Visit, Walk, expression_extent, extent, is_plain, reference, rule_args,
+    rule_ref,
 };
 use super::{Entrypoints, Module};
 
@@ -495,26 +496,7 @@ fn indexes_in(expr: &Expr) -> impl Iterator<Item = &Expr> {
 
 /// Whether an expression is a literal: a scalar, or a collection of literals.
 fn is_literal(expr: &Expr) -> bool {
-    let mut todo = vec![expr];
-    while let Some(expr) = todo.pop() {
-        match expr {
-            Expr::String { .. }
-            | Expr::RawString { .. }
-            | Expr::Number { .. }
-            | Expr::Bool { .. }
-            | Expr::Null { .. } => {}
-            Expr::Array { items, .. } | Expr::Set { items, .. } => {
-                todo.extend(items.iter().map(AsRef::as_ref));
-            }
-            Expr::Object { fields, .. } => {
-                for (_, key, value) in fields {
-                    todo.extend([key.as_ref(), value.as_ref()]);
-                }
-            }
-            _ => return false,
-        }
-    }
-    true
+    is_plain(expr, &|_| true)
 }
 
 /// The value of a rule's head where it is one scalar; a head without a value is `true`.

@@ -29,7 +29,7 @@ use super::builtins;
 use super::check::{Index, called};
 use super::eligible::{declared, has_free_index, iterates};
 use super::print::{Binding, Printer, Rewrite};
-use super::walk::{Step, expression_extent, extent, reference, rule_args, rule_ref};
+use super::walk::{Step, expression_extent, extent, is_plain, reference, rule_args, rule_ref};
 
 /// The modules with the operands of every `not` moved into statements before it.
 pub(super) fn lifted(modules: &[Module], parsed: &[Ref<Ast>]) -> Vec<Module> {
@@ -116,31 +116,6 @@ fn side<'a>(expr: &'a Expr, operand: &mut dyn FnMut(&'a Expr, bool)) {
         (None, Expr::ArrayCompr { .. } | Expr::SetCompr { .. } | Expr::ObjectCompr { .. }) => {}
         (None, _) => operand(expr, false),
     }
-}
-
-/// Whether an expression is a local variable, a literal, or a collection of these.
-fn is_plain(expr: &Expr, is_document: &dyn Fn(&Expr) -> bool) -> bool {
-    let mut todo = vec![expr];
-    while let Some(expr) = todo.pop() {
-        match expr {
-            Expr::String { .. }
-            | Expr::RawString { .. }
-            | Expr::Number { .. }
-            | Expr::Bool { .. }
-            | Expr::Null { .. } => {}
-            Expr::Var { .. } if !is_document(expr) => {}
-            Expr::Array { items, .. } | Expr::Set { items, .. } => {
-                todo.extend(items.iter().map(AsRef::as_ref));
-            }
-            Expr::Object { fields, .. } => {
-                for (_, key, value) in fields {
-                    todo.extend([key.as_ref(), value.as_ref()]);
-                }
-            }
-            _ => return false,
-        }
-    }
-    true
 }
 
 /// A replacement: start and end in bytes, and the new text. Replacements do not overlap, because a

@@ -17,7 +17,7 @@ use super::builtins;
 use super::check::{Index, location};
 use super::order::{self, Kind, Statement, Term, Unsafe, Var, Vars};
 use super::problem::PolicyProblem;
-use super::walk::{Step, reference, rule_args, rule_ref};
+use super::walk::{Step, pattern_variables, reference, rule_args, rule_ref};
 
 /// The problems of all rules, sorted.
 pub(super) fn problems(modules: &[Ref<Module>]) -> Vec<PolicyProblem> {
@@ -203,18 +203,8 @@ impl<'a> Builder<'a, '_> {
 
     /// Declares every variable of a pattern in a scope.
     fn declare(&mut self, scope: usize, pattern: &'a Expr) {
-        let mut todo = vec![pattern];
-        while let Some(expr) = todo.pop() {
-            match expr {
-                Expr::Var { span, .. } => self.name(scope, span.text()),
-                Expr::Array { items, .. } | Expr::Set { items, .. } => {
-                    todo.extend(items.iter().map(AsRef::as_ref));
-                }
-                Expr::Object { fields, .. } => {
-                    todo.extend(fields.iter().map(|(_, _, value)| value.as_ref()));
-                }
-                _ => {}
-            }
+        for name in pattern_variables(pattern) {
+            self.name(scope, name);
         }
     }
 

@@ -159,6 +159,51 @@ fn brace_before(text: &str) -> Option<usize> {
     }
 }
 
+/// Whether an expression is a local variable, a literal, or a collection of these. `is_document`
+/// says of a variable whether it is a document and so no local variable.
+pub(super) fn is_plain(expr: &Expr, is_document: &dyn Fn(&Expr) -> bool) -> bool {
+    let mut todo = vec![expr];
+    while let Some(expr) = todo.pop() {
+        match expr {
+            Expr::String { .. }
+            | Expr::RawString { .. }
+            | Expr::Number { .. }
+            | Expr::Bool { .. }
+            | Expr::Null { .. } => {}
+            Expr::Var { .. } if !is_document(expr) => {}
+            Expr::Array { items, .. } | Expr::Set { items, .. } => {
+                todo.extend(items.iter().map(AsRef::as_ref));
+            }
+            Expr::Object { fields, .. } => {
+                for (_, key, value) in fields {
+                    todo.extend([key.as_ref(), value.as_ref()]);
+                }
+            }
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// The names of the variables of a pattern: what `:=`, `=` or `some … in` gives values to.
+pub(super) fn pattern_variables(pattern: &Expr) -> Vec<&str> {
+    let mut names = Vec::new();
+    let mut todo = vec![pattern];
+    while let Some(expr) = todo.pop() {
+        match expr {
+            Expr::Var { span, .. } => names.push(span.text()),
+            Expr::Array { items, .. } | Expr::Set { items, .. } => {
+                todo.extend(items.iter().map(AsRef::as_ref));
+            }
+            Expr::Object { fields, .. } => {
+                todo.extend(fields.iter().map(|(_, _, value)| value.as_ref()));
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
 /// Reads a variable or reference; `None` for any other expression. The second value is the root
 /// expression, where the root is no variable.
 pub(super) fn reference(expr: &Expr) -> Option<(Reference<'_>, Option<&Expr>)> {
@@ -290,18 +335,8 @@ impl<'a> Walk<'a> {
 
     /// Adds every variable of a pattern to a scope.
     fn declare(&mut self, scope: usize, pattern: &'a Expr) {
-        let mut todo = vec![pattern];
-        while let Some(expr) = todo.pop() {
-            match expr {
-                Expr::Var { span, .. } => self.name(scope, span.text()),
-                Expr::Array { items, .. } | Expr::Set { items, .. } => {
-                    todo.extend(items.iter().map(AsRef::as_ref));
-                }
-                Expr::Object { fields, .. } => {
-                    todo.extend(fields.iter().map(|(_, _, value)| value.as_ref()));
-                }
-                _ => {}
-            }
+        for name in pattern_variables(pattern) {
+            self.name(scope, name);
         }
     }
 
