@@ -21,6 +21,7 @@ mod http_edge;
 mod imports;
 mod invariants;
 mod inventory;
+mod kept;
 mod journal;
 mod json_schema;
 mod leaks;
