@@ -133,7 +133,7 @@ impl OnSuccess {
             match self.facts.iter_mut().find(|fact| fact.name == *name) {
                 // Set twice by one call: it is unknown which of them the server takes.
                 Some(fact) => {
-                    fact.value = fact.value.take().filter(|it| Some(it) == value.as_ref())
+                    fact.value = fact.value.take().filter(|it| Some(it) == value.as_ref());
                 }
                 None => {
                     self.facts.push(FactChange {
