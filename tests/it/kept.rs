@@ -2,6 +2,8 @@
 //! does not fit is refused or forgotten (threats K4, K10).
 
 #![expect(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::needless_pass_by_value,
     clippy::unwrap_used,
@@ -87,6 +89,11 @@ impl Stage {
             Act::Forward(permitted) => Ok(Arc::clone(permitted.call())),
             Act::Deliver(_) | Act::Drop => Err(self.reason().0),
         }
+    }
+
+    /// Records the end of a call.
+    fn settled(&self, step: Option<Step>) {
+        drop(step.map(|step| self.act(step)));
     }
 
     /// Whether a message of the server is delivered.
@@ -177,15 +184,13 @@ fn fill(stage: &Stage, session: &mut Session, first: usize) -> bool {
             let cancel =
                 json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params});
             let told = stage.client(session, cancel).expect("a cancellation is never refused");
-            session.upstream_accepted(&told, now()).map(|step| drop(stage.act(step)));
+            stage.settled(session.upstream_accepted(&told, now()));
         }
         // Timed out.
         let sent = stage.client(session, call(number + 3000));
         refused(&sent);
         if let Ok(sent) = sent {
-            session
-                .upstream_failed(&sent, &UpstreamFailure::TimedOut, now())
-                .map(|step| drop(stage.act(step)));
+            stage.settled(session.upstream_failed(&sent, &UpstreamFailure::TimedOut, now()));
         }
         // Open.
         refused(&stage.client(session, call(number + 4000)));
@@ -272,7 +277,7 @@ fn the_record_of_a_refusal_for_memory_names_the_limit() {
     // An answer makes room, except for what is remembered of it.
     let first = open.remove(0);
     let step = session.upstream_failed(&first, &UpstreamFailure::EndedEarly, now());
-    step.map(|step| drop(stage.act(step)));
+    stage.settled(step);
     drop(session);
     assert_eq!(stage.memory().used_by("a"), 0);
     stage.client(&mut other, call(1)).unwrap();
