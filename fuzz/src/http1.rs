@@ -77,8 +77,7 @@ pub fn http1(bytes: &[u8]) {
         let sent = with_length(bytes);
         stage.runtime.block_on(stage.tasks.run_until(exchange(stage.listener, &sent)));
         let received = stage.received.take();
-        let intents: u32 =
-            stage.sink.calls().drain().map(|(_, kept)| kept.intents).sum();
+        let intents: u32 = stage.sink.calls().drain().map(|(_, kept)| kept.intents).sum();
         let count = u32::try_from(received.len()).expect("few requests");
         assert!(count <= intents, "{count} received, {intents} recorded");
         for request in &received {

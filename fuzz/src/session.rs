@@ -47,8 +47,11 @@ struct Stage {
     calls: Vec<CallId>,
     /// The client's requests that the server has and has not answered, with their calls.
     waiting: BTreeMap<String, CallId>,
-    /// Ids that reached the server, as text: `1` and `"1"` are one. None does twice.
-    used: BTreeSet<String>,
+    /// Ids that reached the server, as text, with the last request that had them: `1` and `"1"` are
+    /// one. None does twice, but for a request that was rejected and is sent again byte for byte.
+    used: BTreeMap<String, Vec<u8>>,
+    /// Ids, as text, of requests that the server answered with an HTTP error.
+    rejected: BTreeSet<String>,
     /// Ids of questions that reached the client.
     asked_ever: BTreeSet<String>,
     /// The server's requests that the client has and has not answered.
@@ -71,7 +74,8 @@ impl Stage {
             clock: 0,
             calls: Vec::new(),
             waiting: BTreeMap::new(),
-            used: BTreeSet::new(),
+            used: BTreeMap::new(),
+            rejected: BTreeSet::new(),
             asked_ever: BTreeSet::new(),
             asked: BTreeSet::new(),
             bodiless: 0,
@@ -142,6 +146,10 @@ impl Stage {
             _ => return,
         };
         let Some(step) = step else { return };
+        if kind == b'e' {
+            let of_call = self.waiting.iter().filter(|(_, waits)| **waits == call);
+            self.rejected.extend(of_call.map(|(id, _)| alike(id)));
+        }
         self.settled(&call);
         match self.record(step) {
             Some(Act::Forward(_)) => panic!("an end is forwarded"),
@@ -177,7 +185,13 @@ impl Stage {
                 if let Some(method) = body.get("method").and_then(Value::as_str) {
                     assert!(self.permits && !refuses(subject(method, &body)), "was denied");
                     if let Some(id) = id {
-                        assert!(self.used.insert(alike(&id)), "an id is used twice: {id}");
+                        let before = self.used.insert(alike(&id), raw.to_vec());
+                        let again = before.as_deref() == Some(raw);
+                        let rejected = self.rejected.contains(&alike(&id));
+                        assert!(
+                            before.is_none() || (again && rejected),
+                            "an id is used twice: {id}"
+                        );
                         self.waiting.insert(id, Arc::clone(permitted.call()));
                     }
                     // Which request ended is the named one's business, not the order's.

@@ -41,6 +41,7 @@ mod reload;
 mod scopes;
 mod sim;
 mod sim_calls;
+mod sim_facts;
 mod sse;
 mod stdio_edge;
 mod threats;

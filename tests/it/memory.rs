@@ -15,13 +15,15 @@ use bartizan_gate::question::access::{Principal, Server};
 use bartizan_gate::question::handles::{HandleStore, StoreUpdate};
 use bartizan_gate::question::pack::Pack;
 use bartizan_gate::session::{
-    Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, ServerState, Session, UpstreamFailure,
+    Arrival, ErrorAnswer, Gate, GateConfig, Mode, Protected, RefusalForm, ServerState, Session,
+    UpstreamFailure,
 };
 use bartizan_gate::wire::frame::FrameLimits;
 use bartizan_gate::wire::headers::RoutingHeaders;
 use bartizan_gate::wire::protocol::Transport;
 use bartizan_rego::{Entrypoints, EvalLimits, Module, Policy, PolicySources, RegoPdp};
 use bartizan_testing::Sink;
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 const PACK: &str = r#"{
@@ -41,6 +43,7 @@ const PACK: &str = r#"{
       "mints": {"handle": "handle", "operation": "id", "ttl": "15m"}
     },
     "select": {"effect": "read", "facts": {"project": {"at": "/project", "scope": "principal"}}},
+    "pick": {"effect": "read", "facts": {"picked": "/project"}},
     "choose": {"effect": "read", "facts": {"shared": {"at": "/project", "scope": "server"}}},
     "session": {
       "effect": "read",
@@ -73,6 +76,13 @@ permit contains {"code": "shared", "message": "in project 7 for everyone"} if {
 	input.session.facts.shared == "7"
 }
 
+permit contains {"code": "picked", "message": "in project 7 of the session"} if {
+	input.tool.name == "act"
+	input.session.facts.picked == "7"
+}
+
+permit contains {"code": "cancel", "message": "a call ends"} if input.method == "notifications/cancelled"
+
 permit contains {"code": "account", "message": "for account a"} if {
 	input.tool.name == "act"
 	input.session.facts.account == "a"
@@ -88,6 +98,14 @@ set contains {"pointer": "/project", "value": "8"} if {
 enum Era {
     Legacy,
     Modern,
+}
+
+/// How the wait for an answer ends without it.
+enum End {
+    Cancelled,
+    Gone,
+    Failed(UpstreamFailure),
+    Status(u16),
 }
 
 /// A server that principals talk to, each in a session of its own.
@@ -157,6 +175,44 @@ impl Stage {
         let name = operation.name.unwrap_or_else(|| "-".into());
         let went = matches!(step.record(&Sink::default()).unwrap(), Act::Forward(_));
         (format!("{name} {}", operation.effect), went)
+    }
+
+    /// As [`Stage::asks`], for a call that must go on; gives its id.
+    fn sends(&self, session: &mut Session, tool: &str, arguments: &Value) -> u32 {
+        assert!(self.asks(session, tool, arguments).1, "{tool} {arguments}");
+        self.id.get()
+    }
+
+    /// The server answers the call `id`, late or not.
+    fn answers_to(&self, session: &mut Session, id: u32, answer: &Value) {
+        let mut message = answer.clone();
+        message["jsonrpc"] = "2.0".into();
+        message["id"] = id.into();
+        let step = session.server_frame(&self.gate, &message.to_string().into(), self.time());
+        drop(step.record(&Sink::default()).unwrap());
+    }
+
+    /// The wait for the answer to the call `id` ends without it.
+    fn ends(&self, session: &mut Session, id: u32, how: &End) {
+        let call = session.in_flight().last().unwrap().clone();
+        let sink = Sink::default();
+        let step = match how {
+            End::Cancelled => {
+                let params = json!({"requestId": id});
+                let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params});
+                let arrival = Arrival { raw: cancel.to_string().into(), ..Arrival::default() };
+                Some(session.client_frame(&self.gate, &arrival, self.time()))
+            }
+            End::Gone => session.client_gone(&call, self.time()),
+            End::Failed(how) => session.upstream_failed(&call, how, self.time()),
+            End::Status(status) => {
+                let body = Bytes::from_static(b"no");
+                let answer =
+                    ErrorAnswer { status: *status, json: false, challenge_dropped: false, body };
+                session.upstream_status(&self.gate, &call, answer, self.time())
+            }
+        };
+        drop(step.unwrap().record(&sink).unwrap());
     }
 
     /// A call in a session of its own.
@@ -437,9 +493,10 @@ fn a_rule_reads_what_earlier_calls_have_set() {
         failed["result"]["isError"] = true.into();
         stage.answered("a", "select", &seven, &failed);
         assert!(!acts(&stage, "a"), "it did not succeed");
-        stage.call("a", "select", &seven);
+        let mut session = stage.session("a");
+        let id = stage.sends(&mut session, "select", &seven);
         assert!(!acts(&stage, "a"), "it was not answered");
-        stage.answered("a", "select", &seven, &good);
+        stage.answers_to(&mut session, id, &good);
         assert!(acts(&stage, "a"));
         assert!(!acts(&stage, "b"), "another principal's");
         stage.answered("a", "select", &json!({"project": 8}), &good);
@@ -460,20 +517,34 @@ fn a_rule_reads_what_earlier_calls_have_set() {
         assert!(acts(&stage, "a"));
         // The call was sent and is not answered yet; the server may have carried it out already.
         stage.answered("a", "select", &seven, &good);
-        stage.call("a", "select", &seven);
+        let id = stage.sends(&mut session, "select", &seven);
         assert!(!acts(&stage, "a"));
+        stage.answers_to(&mut session, id, &good);
         stage.answered("a", "select", &seven, &good);
         stage.answered("a", "select", &json!({"project": "8"}), &failed);
         assert!(!acts(&stage, "a"), "it failed, perhaps half way");
-        // Two calls overlap: the one sent last counts, in whatever order they are answered.
-        let mut first = stage.session("a");
-        let mut second = stage.session("a");
-        stage.asks(&mut first, "select", &json!({"project": "8"}));
-        stage.asks(&mut second, "select", &seven);
-        stage.answers(&mut second, &good, true);
-        assert!(acts(&stage, "a"));
-        stage.answers(&mut first, &good, true);
-        assert!(acts(&stage, "a"));
+        // What was not answered is open for a while.
+        stage.now += HandleStore::LATE_MAX;
+        stage.now += HandleStore::FACT_TTL;
+        // Two calls overlap: the server may carry them out in any order.
+        for first_first in [true, false] {
+            stage.answered("a", "select", &seven, &good);
+            let mut first = stage.session("a");
+            let mut second = stage.session("a");
+            let one = stage.sends(&mut first, "select", &json!({"project": "8"}));
+            let two = stage.sends(&mut second, "select", &seven);
+            let mut answers = [(&mut first, one), (&mut second, two)];
+            if first_first {
+                answers.reverse();
+            }
+            for (session, id) in answers {
+                assert!(!acts(&stage, "a"));
+                stage.answers_to(session, id, &good);
+            }
+            assert!(!acts(&stage, "a"), "both are answered, and either may have come last");
+            stage.answered("a", "select", &seven, &good);
+            assert!(acts(&stage, "a"), "it overlapped with nothing");
+        }
         // A rule set the argument: what counts is what the server got.
         stage.answered("a", "select", &seven, &good);
         stage.answered("a", "select", &json!({"project": "9"}), &good);
@@ -492,6 +563,162 @@ fn a_rule_reads_what_earlier_calls_have_set() {
         stage.answered("a", "session", &json!({"action": "open", "account": "a"}), &good);
         assert!(acts(&stage, "a"), "a fact of an operation behind a tool");
     }
+}
+
+#[test]
+fn a_selection_without_an_answer_leaves_the_fact_unknown_until_the_answer_has_come() {
+    let good = json!({"result": {"content": []}});
+    let (seven, eight) = (json!({"project": "7"}), json!({"project": "8"}));
+    for (how, answered) in [
+        (End::Cancelled, false),
+        (End::Gone, false),
+        (End::Failed(UpstreamFailure::TimedOut), false),
+        (End::Failed(UpstreamFailure::EndedEarly), false),
+        (End::Failed(UpstreamFailure::Unreachable("closed".into())), false),
+        (End::Failed(UpstreamFailure::Unreadable("no JSON".into())), false),
+        (End::Failed(UpstreamFailure::Status(302)), false),
+        (End::Status(502), false),
+        (End::Status(504), false),
+        (End::Status(408), false),
+        (End::Status(403), true),
+        (End::Status(404), true),
+    ] {
+        let mut stage = Stage::of(Era::Legacy);
+        let mut session = stage.session("a");
+        let acts = |stage: &Stage| stage.call("a", "act", &json!({})).1;
+        stage.answered("a", "select", &seven, &good);
+        let late = stage.sends(&mut session, "select", &eight);
+        stage.ends(&mut session, late, &how);
+        assert!(!acts(&stage));
+        stage.answered("a", "select", &seven, &good);
+        assert_eq!(acts(&stage), answered, "the server may move it to 8 after it was set to 7");
+        stage.answered("a", "select", &seven, &good);
+        assert_eq!(acts(&stage), answered, "another selection tells no more");
+        // The late answer: from here on nothing is open.
+        stage.answers_to(&mut session, late, &good);
+        assert_eq!(acts(&stage), answered, "the last to be carried out may have been either");
+        stage.answered("a", "select", &seven, &good);
+        assert!(acts(&stage));
+        // None ever comes.
+        let late = stage.sends(&mut session, "select", &eight);
+        stage.ends(&mut session, late, &how);
+        stage.now += HandleStore::LATE_MAX.checked_sub(Duration::from_secs(1)).unwrap();
+        stage.answered("a", "select", &seven, &good);
+        assert_eq!(acts(&stage), answered);
+        stage.now += Duration::from_secs(1);
+        stage.answered("a", "select", &seven, &good);
+        assert!(acts(&stage), "a server is taken to have given it up");
+    }
+}
+
+#[test]
+fn a_selection_that_the_server_makes_a_task_of_stays_open() {
+    let mut stage = Stage::of(Era::Modern);
+    let good = json!({"result": {"content": []}});
+    let seven = json!({"project": "7"});
+    let task =
+        json!({"result": {"resultType": "task", "task": {"taskId": "t", "status": "working"}}});
+    stage.answered("a", "select", &json!({"project": "8"}), &task);
+    stage.answered("a", "select", &seven, &good);
+    assert!(!stage.call("a", "act", &json!({})).1, "the task may end after it");
+    stage.now += HandleStore::FACT_TTL;
+    stage.answered("a", "select", &seven, &good);
+    assert!(stage.call("a", "act", &json!({})).1);
+}
+
+#[test]
+fn a_selection_that_was_never_sent_is_not_open() {
+    let stage = Stage::of(Era::Legacy);
+    let good = json!({"result": {"content": []}});
+    let seven = json!({"project": "7"});
+    let mut session = stage.session("a");
+    let call = json!({"jsonrpc": "2.0", "id": 900, "method": "tools/call",
+        "params": {"name": "select", "arguments": {"project": "8"}}});
+    let arrival = Arrival { raw: call.to_string().into(), ..Arrival::default() };
+    let step = session.client_frame(&stage.gate, &arrival, stage.time());
+    let call = session.in_flight().remove(0);
+    assert!(step.record(&Sink::refusing()).is_err());
+    session.forget(&call);
+    stage.answered("a", "select", &seven, &good);
+    assert!(stage.call("a", "act", &json!({})).1);
+}
+
+#[test]
+fn a_process_may_carry_out_what_it_was_told_before_a_new_beginning() {
+    for (state, known) in [(ServerState::Session, true), (ServerState::Process, false)] {
+        let stage = Stage::of(Era::Legacy);
+        let good = json!({"result": {"content": []}});
+        let mut session = stage.session("a");
+        session.set_server_state(state);
+        stage.sends(&mut session, "pick", &json!({"project": "8"}));
+        stage.id.set(stage.id.get() + 1);
+        let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}});
+        let initialize = json!({"jsonrpc": "2.0", "id": stage.id.get(), "method": "initialize", "params": params});
+        let arrival = Arrival { raw: initialize.to_string().into(), ..Arrival::default() };
+        let step = session.client_frame(&stage.gate, &arrival, stage.time());
+        drop(step.record(&Sink::default()).unwrap());
+        let id = stage.sends(&mut session, "pick", &json!({"project": "7"}));
+        stage.answers_to(&mut session, id, &good);
+        assert_eq!(stage.asks(&mut session, "act", &json!({})).1, known, "{state:?}");
+    }
+}
+
+#[test]
+fn more_open_selections_than_are_counted_leave_the_fact_unknown() {
+    let mut stage = Stage::of(Era::Legacy);
+    let good = json!({"result": {"content": []}});
+    let seven = json!({"project": "7"});
+    for _ in 0..=HandleStore::OPEN_MAX {
+        let mut session = stage.session("a");
+        let id = stage.sends(&mut session, "select", &seven);
+        stage.ends(&mut session, id, &End::Gone);
+    }
+    stage.now += HandleStore::LATE_MAX;
+    stage.answered("a", "select", &seven, &good);
+    assert!(!stage.call("a", "act", &json!({})).1);
+    stage.now += HandleStore::FACT_TTL;
+    stage.answered("a", "select", &seven, &good);
+    assert!(stage.call("a", "act", &json!({})).1);
+}
+
+#[test]
+fn a_principal_whose_selections_are_open_is_forgotten_last() {
+    let stage = Stage::of(Era::Legacy);
+    let good = json!({"result": {"content": []}});
+    let seven = json!({"project": "7"});
+    let opens = |who: &str| {
+        let mut session = stage.session(who);
+        let id = stage.sends(&mut session, "select", &json!({"project": "8"}));
+        stage.ends(&mut session, id, &End::Gone);
+    };
+    opens("a");
+    for number in 0..HandleStore::PRINCIPALS_MAX {
+        stage.answered(&format!("p-{number}"), "select", &seven, &good);
+    }
+    stage.answered("a", "select", &seven, &good);
+    assert!(!stage.call("a", "act", &json!({})).1, "its first selection is not forgotten");
+    assert!(stage.call("p-255", "act", &json!({})).1);
+    for number in 0..HandleStore::PRINCIPALS_MAX {
+        opens(&format!("q-{number}"));
+    }
+    stage.answered("a", "select", &seven, &good);
+    stage.answered("r", "select", &seven, &good);
+    assert!(!stage.call("a", "act", &json!({})).1 && !stage.call("r", "act", &json!({})).1);
+}
+
+#[test]
+fn a_selection_for_which_there_was_no_room_leaves_facts_unknown() {
+    let mut stage = Stage::of(Era::Legacy);
+    let good = json!({"result": {"content": []}});
+    let seven = json!({"project": "7"});
+    stage.gate = stage.gate.keeping(0);
+    stage.call("a", "select", &json!({"project": "8"}));
+    stage.gate = stage.gate.keeping(1 << 20);
+    stage.answered("a", "select", &seven, &good);
+    assert!(!stage.call("a", "act", &json!({})).1, "what was not kept may still be carried out");
+    stage.now += HandleStore::FACT_TTL;
+    stage.answered("a", "select", &seven, &good);
+    assert!(stage.call("a", "act", &json!({})).1);
 }
 
 #[test]
@@ -571,10 +798,15 @@ fn what_a_server_holds_for_everyone_is_known_to_whom_has_selected_it_last() {
         chooses("b", "7");
         assert!(acts("a") && acts("b"));
         // A call of another that is still open may have moved it already.
-        stage.call("b", "choose", &json!({"project": "8"}));
+        let mut open = stage.session("b");
+        let id = stage.sends(&mut open, "choose", &json!({"project": "8"}));
         assert!(!acts("a") && !acts("b"));
         chooses("a", "7");
-        assert!(acts("a"));
+        assert!(!acts("a"), "b's may be carried out after it");
+        stage.answers_to(&mut open, id, &good);
+        assert!(!acts("a") && !acts("b"));
+        chooses("a", "7");
+        assert!(acts("a") && !acts("b"));
     }
 }
 

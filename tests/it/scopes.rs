@@ -21,7 +21,9 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::firewall::{Firewall, LEGACY, RecordingUpstream, Reply, Setup, answer, post};
+use super::firewall::{
+    Client, Firewall, LEGACY, Received, RecordingUpstream, Reply, Setup, answer, post, wait,
+};
 
 /// `act` passes in project 7 alone; `select` and `choose` say which one is selected, and `open` for
 /// which account.
@@ -42,6 +44,8 @@ const PACK: &str = r#"{
   "name": "vendor",
   "tools": {
     "select": {"effect": "read", "facts": {"project": "/project"}},
+    "later": {"effect": "read", "facts": {"project": "/project"}},
+    "choose_later": {"effect": "read", "facts": {"shared": {"at": "/project", "scope": "server"}}},
     "choose": {"effect": "read", "facts": {"shared": {"at": "/project", "scope": "server"}}},
     "open": {"effect": "read", "facts": {"account": {"at": "/project", "scope": "principal"}}},
     "act": {"effect": "read"}
@@ -70,6 +74,10 @@ struct ServerLog {
     sessions: usize,
     /// The session that the server forgets at the next `act`.
     forgets: Option<String>,
+    /// Whether something was selected at once, so that `later` and `choose_later` go on.
+    at_once: bool,
+    /// The selections that were carried out later.
+    later: usize,
 }
 
 /// Carries out one request of a server that mints session ids if `mints`.
@@ -102,9 +110,16 @@ fn serve(log: &Mutex<ServerLog>, mints: bool, session: &str, body: &[u8]) -> Vec
             let now = log.selected.get(session).cloned().unwrap_or_else(|| "default".into());
             log.landed.push(now);
         }
-        "select" => drop(log.selected.insert(session.to_owned(), project())),
+        "select" | "later" => drop(log.selected.insert(session.to_owned(), project())),
         // For everybody, whatever the session.
-        "choose" => log.selected.values_mut().for_each(|selected| *selected = project()),
+        "choose" | "choose_later" => {
+            log.selected.values_mut().for_each(|selected| *selected = project());
+        }
+        _ => {}
+    }
+    match request["params"]["name"].as_str().unwrap_or_default() {
+        "select" | "choose" => log.at_once = true,
+        "later" | "choose_later" => log.later += 1,
         _ => {}
     }
     reply("", json!({"content": []}))
@@ -127,6 +142,9 @@ impl Stage {
             answer: Box::new(move |received| {
                 let session =
                     received.header("mcp-session-id").first().copied().unwrap_or_default();
+                if String::from_utf8_lossy(&received.body).contains("later") {
+                    wait("another selection", || of_server.lock().unwrap().at_once.then_some(()));
+                }
                 serve(&of_server, mints, session, &received.body)
             }),
             ..Setup::default()
@@ -152,6 +170,17 @@ impl Stage {
     fn call(&self, session: &str, tool: &str, project: &str) -> bool {
         let headers = format!("{LEGACY}{}", named(session));
         passed(&self.firewall.send(&post(call(tool, project, &json!({})), &headers)))
+    }
+
+    /// Calls a tool in a legacy session, and comes back as soon as the server has got the call.
+    fn begin_call(&self, session: &str, tool: &str, project: &str) -> Client {
+        let headers = format!("{LEGACY}{}", named(session));
+        let mut client = self.firewall.client();
+        client.send(&post(call(tool, project, &json!({})), &headers));
+        let named = format!("\"name\":\"{tool}\"");
+        let got = |it: &Received| String::from_utf8_lossy(&it.body).contains(&named);
+        wait(tool, || self.firewall.received().iter().any(got).then_some(()));
+        client
     }
 
     /// Calls a tool as revision 2026-07-28 does, in `session` if it is not empty.
@@ -258,6 +287,56 @@ fn what_a_server_holds_for_everyone_moves_the_calls_of_all() {
     assert_eq!(stage.landed(), ["7", "7", "default"]);
 }
 
+#[test]
+fn selections_that_overlap_leave_the_fact_unknown() {
+    let stage = Stage::start(true);
+    let a = stage.begin("");
+    assert!(stage.call(&a, "select", "7") && stage.call(&a, "act", ""));
+    stage.log.lock().unwrap().at_once = false;
+    let mut later = stage.begin_call(&a, "later", "8");
+    assert!(stage.call(&a, "select", "7"));
+    assert!(!stage.call(&a, "act", ""), "the server may carry out the first one after it");
+    assert!(passed(&later.reply()));
+    assert!(!stage.call(&a, "act", ""), "it would land in 8");
+    assert_eq!(stage.landed(), ["7"]);
+    assert!(stage.call(&a, "select", "7") && stage.call(&a, "act", ""));
+    assert_eq!(stage.landed(), ["7", "7"]);
+}
+
+#[test]
+fn selections_that_overlap_in_two_sessions_leave_a_fact_of_the_server_unknown() {
+    let stage = Stage::start(true);
+    let (a, b) = (stage.begin(""), stage.begin(""));
+    assert!(stage.call(&a, "select", "1") && stage.call(&b, "select", "1"));
+    assert!(stage.call(&b, "choose", "7") && stage.call(&b, "act", ""));
+    stage.log.lock().unwrap().at_once = false;
+    let mut later = stage.begin_call(&a, "choose_later", "8");
+    assert!(stage.call(&b, "choose", "7"));
+    assert!(!stage.call(&b, "act", "") && !stage.call_modern("", "act", ""));
+    assert!(passed(&later.reply()));
+    assert!(!stage.call(&b, "act", "") && !stage.call_modern("", "act", ""));
+    assert_eq!(stage.landed(), ["7"]);
+    assert!(stage.call(&b, "choose", "7") && stage.call(&b, "act", ""));
+    assert_eq!(stage.landed(), ["7", "7"]);
+}
+
+#[test]
+fn a_selection_whose_client_has_gone_may_still_be_carried_out() {
+    let stage = Stage::start(true);
+    let a = stage.begin("");
+    drop(stage.begin_call(&a, "later", "8"));
+    stage.firewall.record("outcome", "cancelled", 1);
+    assert!(stage.call(&a, "select", "7"));
+    assert!(!stage.call(&a, "act", ""));
+    wait("the late selection", || (stage.log.lock().unwrap().later == 1).then_some(()));
+    assert!(!stage.call(&a, "act", ""), "it would land in 8");
+    assert!(stage.call(&a, "select", "7") && !stage.call(&a, "act", ""), "no answer has come");
+    assert_eq!(stage.landed(), [""; 0]);
+    stage.begin(&a);
+    assert!(stage.call(&a, "select", "7") && stage.call(&a, "act", ""));
+    assert_eq!(stage.landed(), ["7"]);
+}
+
 /// A program that writes down where `act` lands. One process holds one selection.
 const PROGRAM: &str = r#"
 selected=default
@@ -266,7 +345,13 @@ while IFS= read -r line; do
     case $line in
         *'"server/discover"'*) printf '{"jsonrpc":"2.0","result":{"supportedVersions":["2026-07-28"]},"id":%s\n' "$id}"; continue;;
         *'"initialize"'*) printf '{"jsonrpc":"2.0","result":{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"s","version":"1"}},"id":%s\n' "$id}"; continue;;
-        *'"select"'*) selected=${line##*'"project":"'}; selected=${selected%%\"*};;
+        *'"later"'*) late=$line; continue;;
+        *'"select"'*)
+            selected=${line##*'"project":"'}; selected=${selected%%\"*}
+            printf '{"jsonrpc":"2.0","result":{"content":[]},"id":%s\n' "$id}"
+            [ -n "$late" ] || continue
+            selected=${late##*'"project":"'}; selected=${selected%%\"*}
+            id=${late##*'"id":'}; id=${id%%[,\}]*}; late=;;
         *'"act"'*) printf '%s\n' "$selected" >> "$1/landed";;
         *'"id"'*) ;;
         *) continue;;
@@ -307,6 +392,14 @@ fn a_program_that_agents_share_holds_no_selection_of_one_of_them() {
 
 /// Runs `bartizan wrap` with `server`, and gives the answers to `lines`, one for each.
 fn wrap(files: &Path, server: &[&str], lines: &[String]) -> Vec<Value> {
+    let answered = |line: &String| usize::from(line.contains("\"id\""));
+    let lines: Vec<_> = lines.iter().map(|line| (line.clone(), answered(line))).collect();
+    wrap_with(files, server, &lines)
+}
+
+/// Runs `bartizan wrap` with `server`. The number says for how many answers to wait before the next
+/// line.
+fn wrap_with(files: &Path, server: &[&str], lines: &[(String, usize)]) -> Vec<Value> {
     let mut wrapped = Command::new(env!("CARGO_BIN_EXE_bartizan"))
         .arg("wrap")
         .args(["--policy", files.join("policy").to_str().unwrap()])
@@ -320,9 +413,9 @@ fn wrap(files: &Path, server: &[&str], lines: &[String]) -> Vec<Value> {
     let mut to = wrapped.stdin.take().unwrap();
     let mut from = BufReader::new(wrapped.stdout.take().unwrap());
     let mut answers = Vec::new();
-    for line in lines {
+    for (line, waits) in lines {
         to.write_all(format!("{line}\n").as_bytes()).unwrap();
-        if line.contains("\"id\"") {
+        for _ in 0..*waits {
             let mut answer = String::new();
             from.read_line(&mut answer).unwrap();
             answers.push(serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{answer:?}")));
@@ -331,6 +424,10 @@ fn wrap(files: &Path, server: &[&str], lines: &[String]) -> Vec<Value> {
     drop(to);
     assert!(wrapped.wait().unwrap().success());
     answers
+}
+
+fn id_of(line: &str) -> Value {
+    serde_json::from_str::<Value>(line).unwrap()["id"].clone()
 }
 
 fn refused(answers: &[Value]) -> Vec<bool> {
@@ -350,6 +447,44 @@ fn a_program_of_one_agent_holds_its_selection_in_every_revision() {
     );
     assert_eq!(refused(&answers), [true, false, false, false, true]);
     assert_eq!(landed_in(files.path()), ["7"]);
+}
+
+#[test]
+fn a_program_may_carry_out_selections_in_any_order() {
+    let cancelled = |line: &str| {
+        json!({"jsonrpc": "2.0", "method": "notifications/cancelled",
+            "params": {"requestId": id_of(line), "_meta": meta()}})
+        .to_string()
+    };
+    for cancels in [false, true] {
+        let files = files();
+        let (folder, script) = (files.path().join("own"), files.path().join("own/server.sh"));
+        let of = |tool, project| (call(tool, project, &meta()), 1);
+        let later = call("later", "8", &meta());
+        let mut lines = vec![(later.clone(), 0)];
+        if cancels {
+            lines.push((cancelled(&later), 0));
+        }
+        lines.extend([of("select", "7"), of("act", "")]);
+        // Answered after `later` was: that answer comes too, unless it was cancelled.
+        lines.push((call("other", "", &meta()), if cancels { 1 } else { 2 }));
+        lines.extend([of("act", ""), of("select", "7"), of("act", "")]);
+        let answers = wrap_with(
+            files.path(),
+            &["--", "sh", script.to_str().unwrap(), folder.to_str().unwrap()],
+            &lines,
+        );
+        let ids: Vec<Value> = lines
+            .iter()
+            .filter(|(line, waits)| *waits > 0 && line.contains("\"act\""))
+            .map(|(line, _)| id_of(line))
+            .collect();
+        let acts = ids.iter().map(|id| answers.iter().find(|it| it["id"] == *id).unwrap().clone());
+        let expected = [true, true, false];
+        assert_eq!(refused(&acts.collect::<Vec<_>>()), expected, "{cancels}: {answers:#?}");
+        assert_eq!(answers.iter().any(|it| it["id"] == id_of(&later)), !cancels);
+        assert_eq!(landed_in(files.path()), ["7"]);
+    }
 }
 
 /// The messages that begin a session on a pipe.

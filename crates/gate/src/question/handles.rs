@@ -4,9 +4,11 @@
 //! tools select what later calls act on, such as a project. Both mirror state that the server
 //! holds, and the pack says for whom it holds it ([`Scope`]): a [`ScopeState`] belongs to one
 //! session of the server, to one principal, or to the server as a whole. The store is updated only
-//! by a call that succeeded, whose answer was recorded and delivered. Number, size and lifetime of
-//! entries are bounded, and each is charged to its principal; what is not kept is unknown, which
-//! policies treat as the worst, never as harmless.
+//! by a call that succeeded, whose answer was recorded and delivered. A server may carry out two
+//! calls in any order as long as it has answered neither, so a fact is known only by a selection
+//! that overlapped with no other (threat H8). Number, size and lifetime of entries are bounded, and
+//! each is charged to its principal; what is not kept is unknown, which policies treat as the worst,
+//! never as harmless.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -21,7 +23,7 @@ use crate::memory::{Charge, ENTRY_BYTES, MemoryBudget};
 use crate::wire::document::{Document, DocumentLimits, Kind, Value};
 use bartizan_sync::lock;
 
-/// Session facts by name, with the values that the last successful calls set.
+/// Session facts by name, with the values that the server holds for all that is known.
 pub type Facts = BTreeMap<Box<str>, Box<str>>;
 
 /// The handles and session facts of one server that outlive a session. Shared by its sessions.
@@ -32,6 +34,11 @@ pub struct HandleStore {
     everyone: ScopeState,
     /// Counts uses, to find the least recently used principal.
     uses: u64,
+    /// Counts the calls that set facts, of all principals, to order them.
+    sends: u64,
+    /// The uptime until which nothing is known, because a principal was evicted whose selections
+    /// the server might still carry out.
+    unknown_until: Duration,
 }
 
 /// The handles and session facts of one session, of one principal, or of a server as a whole.
@@ -45,18 +52,33 @@ pub struct ScopeState {
     /// See [`ScopeState::epoch`].
     epoch: u64,
     last_use: u64,
+    /// The uptime until which no fact is known, because a selection found no room.
+    unknown_until: Duration,
 }
 
 #[derive(Debug)]
 struct SessionFact {
-    /// Absent until the call that sets it has succeeded.
+    /// Absent until the call that sets it has succeeded, and if that call overlapped with another.
     value: Option<Box<str>>,
     /// The number of the last call that sets it.
     sent: u64,
+    /// The highest number of a call that overlapped with another: none up to it sets the fact.
+    overlapped: u64,
+    /// The calls that set it and have no answer yet, at most [`HandleStore::OPEN_MAX`].
+    open: Vec<OpenSelection>,
     /// The uptime at which it expires.
     expires: Duration,
     scope: Scope,
-    charge: Charge,
+    _charge: Charge,
+}
+
+/// A call that sets a fact, and that the server may still carry out.
+#[derive(Debug, Clone, Copy)]
+struct OpenSelection {
+    /// Its number.
+    sent: u64,
+    /// The uptime from which on it counts as never carried out; absent while it is in flight.
+    until: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -102,29 +124,41 @@ impl HandleStore {
     pub const HANDLE_TTL_MAX: Duration = Duration::from_hours(24);
     /// The lifetime of a session fact.
     pub const FACT_TTL: Duration = Duration::from_hours(24);
+    /// For how long a server may still carry out a selection after the wait for its answer has
+    /// ended without one.
+    pub const LATE_MAX: Duration = Duration::from_hours(1);
+    /// Calls without an answer that set one fact; with more of them the fact is unknown for good.
+    pub const OPEN_MAX: usize = 64;
 
     /// Called when a call of a principal that sets facts is forwarded. The facts that outlive a
-    /// session are unknown until it succeeds, and calls that were forwarded before it no longer set
-    /// them.
+    /// session are unknown until it succeeds. Calls that have no answer yet no longer set them, and
+    /// with such a call neither does this one.
     pub fn call_sent(&mut self, on_success: &mut OnSuccess, keeping: Keeping<'_>) {
+        self.sends = self.sends.wrapping_add(1);
+        let sent = self.sends;
         // A fact of the server is kept twice: what this principal selected last, and what anybody
         // did. It is known where both agree.
         for fact in on_success.facts.iter_mut().filter(|fact| fact.scope != Scope::Session) {
-            let sent = if fact.scope == Scope::Server {
-                let sent = self.everyone.next_send();
+            if fact.scope == Scope::Server {
                 self.everyone.fact_sent(fact, sent, keeping);
-                sent
-            } else {
-                self.state_mut(keeping.principal).next_send()
-            };
-            self.state_mut(keeping.principal).fact_sent(fact, sent, keeping);
+            }
+            self.state_mut(keeping.principal, keeping.now).fact_sent(fact, sent, keeping);
+        }
+    }
+
+    /// The wait for the answer to a call of `principal` is over: see [`CallEnd`].
+    pub fn call_ended(&mut self, on_success: &OnSuccess, principal: &str, end: CallEnd) {
+        self.everyone.facts_ended(on_success, Scope::Server, end);
+        if let Some(state) = self.existing(principal) {
+            state.facts_ended(on_success, Scope::Server, end);
+            state.facts_ended(on_success, Scope::Principal, end);
         }
     }
 
     /// Applies what an answer to a principal changes, as far as it outlives a session.
     pub fn apply(&mut self, update: &StoreUpdate, keeping: Keeping<'_>) {
         self.everyone.apply_facts(update, Scope::Server, keeping);
-        let state = self.state_mut(keeping.principal);
+        let state = self.state_mut(keeping.principal, keeping.now);
         state.apply_facts(update, Scope::Server, keeping);
         state.apply_facts(update, Scope::Principal, keeping);
         state.apply_handles(update, Scope::Principal, keeping);
@@ -139,6 +173,9 @@ impl HandleStore {
     /// expired. One that mirrors state of the whole server is known only where this principal
     /// selected it and nobody has selected another value since.
     pub fn facts(&mut self, principal: &str, now: Duration) -> Facts {
+        if now < self.unknown_until {
+            return Facts::new();
+        }
         let everyone = self.everyone.known(now);
         let everyone: Facts =
             everyone.map(|(name, value, _)| (name.into(), value.into())).collect();
@@ -152,10 +189,10 @@ impl HandleStore {
 
     /// The state of `principal`, created if it is new; evicts another principal if the store is
     /// full.
-    fn state_mut(&mut self, principal: &str) -> &mut ScopeState {
+    fn state_mut(&mut self, principal: &str, now: Duration) -> &mut ScopeState {
         if !self.principals.contains_key(principal) && self.principals.len() >= Self::PRINCIPALS_MAX
         {
-            self.evict_principal();
+            self.evict_principal(now);
         }
         self.uses = self.uses.wrapping_add(1);
         let state = self.principals.entry(principal.into()).or_default();
@@ -170,12 +207,23 @@ impl HandleStore {
         Some(state)
     }
 
-    fn evict_principal(&mut self) {
-        let oldest = self.principals.iter().min_by_key(|(_, it)| it.last_use);
-        if let Some(name) = oldest.map(|(name, _)| name.clone()) {
-            self.principals.remove(&name);
+    fn evict_principal(&mut self, now: Duration) {
+        let oldest = self.principals.iter().min_by_key(|(_, it)| (it.is_open(now), it.last_use));
+        if let Some(name) = oldest.map(|(name, _)| name.clone())
+            && self.principals.remove(&name).is_some_and(|evicted| evicted.is_open(now))
+        {
+            self.unknown_until = now.saturating_add(Self::FACT_TTL);
         }
     }
+}
+
+/// How the wait for the answer to a call has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallEnd {
+    /// The server has answered, or never got the call: it carries out nothing of it any more.
+    Answered,
+    /// Without an answer, at this uptime: the server may carry it out later.
+    Unanswered(Duration),
 }
 
 /// What a state knows of a handle.
@@ -192,7 +240,8 @@ impl ScopeState {
     /// [`Scope::Session`] are unknown until then; where the server holds no state for this session
     /// (`holds`), they stay so, and its handles of that scope are not kept.
     pub fn call_sent(&mut self, on_success: &mut OnSuccess, holds: bool, keeping: Keeping<'_>) {
-        let sent = self.next_send();
+        self.sends = self.sends.wrapping_add(1);
+        let sent = self.sends;
         on_success.epoch = self.epoch;
         on_success.handle_format.take_if(|it| it.scope == Scope::Session && !holds);
         for fact in on_success.facts.iter_mut().filter(|fact| fact.scope == Scope::Session) {
@@ -212,6 +261,11 @@ impl ScopeState {
         self.apply_handles(update, Scope::Session, keeping);
     }
 
+    /// The wait for the answer to a call of the session is over: see [`CallEnd`].
+    pub fn call_ended(&mut self, on_success: &OnSuccess, end: CallEnd) {
+        self.facts_ended(on_success, Scope::Session, end);
+    }
+
     /// Adds the session facts that have a value and have not expired to `facts`.
     pub fn add_facts(&self, facts: &mut Facts, now: Duration) {
         facts.extend(self.known(now).map(|(name, value, _)| (name.into(), value.into())));
@@ -223,39 +277,77 @@ impl ScopeState {
     }
 
     /// Forgets everything: the server's session has begun anew. Answers to earlier calls teach
-    /// nothing any more.
-    pub fn begin_anew(&mut self) {
+    /// nothing any more. In the same process (`same_process`) the calls that it has not answered
+    /// may still set facts.
+    pub fn begin_anew(&mut self, same_process: bool) {
         self.epoch = self.epoch.wrapping_add(1);
         self.handles.clear();
-        self.facts.clear();
+        if same_process {
+            self.facts.values_mut().for_each(|fact| fact.value = None);
+        } else {
+            self.facts.clear();
+            self.unknown_until = Duration::ZERO;
+        }
     }
 
-    fn next_send(&mut self) -> u64 {
-        self.sends = self.sends.wrapping_add(1);
-        self.sends
+    /// Whether the server may still carry out a call that sets a fact.
+    fn is_open(&self, now: Duration) -> bool {
+        let open = |fact: &SessionFact| fact.expires > now && fact.is_open(now);
+        now < self.unknown_until || self.facts.values().any(open)
     }
 
-    /// The fact is unknown until `to_set` is applied. Where it cannot be kept, it is unknown for
-    /// good.
+    /// The fact is unknown until `to_set` is applied. Where it cannot be kept, no fact is known for
+    /// as long as one is kept.
     fn fact_sent(&mut self, to_set: &mut FactChange, sent: u64, keeping: Keeping<'_>) {
         to_set.sent = sent;
         self.facts.retain(|_, fact| fact.expires > keeping.now);
-        let bytes = ENTRY_BYTES.saturating_add(StoreUpdate::TEXT_BYTES_MAX);
-        let charge = match self.facts.remove(&to_set.name) {
-            Some(known) => Some(known.charge),
-            None if self.facts.len() >= HandleStore::FACTS_MAX => None,
-            None => keeping.memory.charge(keeping.principal, bytes).ok(),
-        };
-        let Some(charge) = charge else { return };
         let expires = keeping.now.saturating_add(HandleStore::FACT_TTL);
-        let fact = SessionFact { value: None, sent, expires, scope: to_set.scope, charge };
+        if let Some(known) = self.facts.get_mut(&to_set.name) {
+            known.send(sent, keeping.now);
+            (known.expires, known.scope) = (expires, to_set.scope);
+            return;
+        }
+        let bytes = ENTRY_BYTES
+            .saturating_add(StoreUpdate::TEXT_BYTES_MAX)
+            .saturating_add(HandleStore::OPEN_MAX.saturating_mul(size_of::<OpenSelection>()));
+        let room = self.facts.len() < HandleStore::FACTS_MAX;
+        let charge = room.then(|| keeping.memory.charge(keeping.principal, bytes).ok()).flatten();
+        let Some(charge) = charge else {
+            self.unknown_until = expires;
+            return;
+        };
+        let mut fact = SessionFact {
+            value: None,
+            sent,
+            overlapped: 0,
+            open: Vec::new(),
+            expires,
+            scope: to_set.scope,
+            _charge: charge,
+        };
+        fact.send(sent, keeping.now);
         self.facts.insert(to_set.name.clone(), fact);
+    }
+
+    fn facts_ended(&mut self, on_success: &OnSuccess, scope: Scope, end: CallEnd) {
+        for change in on_success.facts.iter().filter(|change| change.scope == scope) {
+            let Some(fact) = self.facts.get_mut(&change.name) else { continue };
+            match end {
+                CallEnd::Answered => fact.open.retain(|it| it.sent != change.sent),
+                CallEnd::Unanswered(now) => {
+                    let until = Some(now.saturating_add(HandleStore::LATE_MAX));
+                    let ended = fact.open.iter_mut().filter(|it| it.sent == change.sent);
+                    ended.for_each(|it| it.until = until);
+                }
+            }
+        }
     }
 
     fn apply_facts(&mut self, update: &StoreUpdate, scope: Scope, keeping: Keeping<'_>) {
         for change in update.facts.iter().filter(|change| change.scope == scope) {
             if let Some(fact) = self.facts.get_mut(&change.name)
                 && fact.sent == change.sent
+                && fact.overlapped < change.sent
             {
                 fact.value.clone_from(&change.value);
                 fact.expires = keeping.now.saturating_add(HandleStore::FACT_TTL);
@@ -274,7 +366,8 @@ impl ScopeState {
     }
 
     fn known(&self, now: Duration) -> impl Iterator<Item = (&str, &str, Scope)> {
-        let known = self.facts.iter().filter(move |(_, fact)| fact.expires > now);
+        let seen = now >= self.unknown_until;
+        let known = self.facts.iter().filter(move |(_, fact)| seen && fact.expires > now);
         known.filter_map(|(name, fact)| Some((&**name, fact.value.as_deref()?, fact.scope)))
     }
 
@@ -320,6 +413,28 @@ impl ScopeState {
                 self.handles.remove(&digest);
             }
         }
+    }
+}
+
+impl SessionFact {
+    /// Notes that a call was forwarded that sets this fact.
+    fn send(&mut self, sent: u64, now: Duration) {
+        self.value = None;
+        self.sent = sent;
+        self.open.retain(|it| it.until.is_none_or(|until| now < until));
+        if !self.open.is_empty() {
+            self.overlapped = self.overlapped.max(sent);
+        }
+        if self.open.len() < HandleStore::OPEN_MAX {
+            self.open.push(OpenSelection { sent, until: None });
+        } else {
+            self.overlapped = u64::MAX;
+        }
+    }
+
+    /// Whether the server may still carry out a call that sets this fact.
+    fn is_open(&self, now: Duration) -> bool {
+        self.open.iter().any(|it| it.until.is_none_or(|until| now < until))
     }
 }
 

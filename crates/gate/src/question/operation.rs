@@ -129,12 +129,21 @@ impl OnSuccess {
 
     fn set(&mut self, facts: &BTreeMap<Box<str>, FactSource>, arguments: Option<Value<'_>>) {
         for (name, FactSource { at, scope }) in facts {
-            self.facts.push(FactChange {
-                name: name.clone(),
-                value: environment::scalar_at(arguments, at),
-                scope: *scope,
-                sent: 0,
-            });
+            let value = environment::scalar_at(arguments, at);
+            match self.facts.iter_mut().find(|fact| fact.name == *name) {
+                // Set twice by one call: it is unknown which of them the server takes.
+                Some(fact) => {
+                    fact.value = fact.value.take().filter(|it| Some(it) == value.as_ref());
+                }
+                None => {
+                    self.facts.push(FactChange {
+                        name: name.clone(),
+                        value,
+                        scope: *scope,
+                        sent: 0,
+                    });
+                }
+            }
         }
     }
 }

@@ -91,6 +91,7 @@ impl Session {
             *self = trial;
             forward_batch(&batch, decided, exchange, self.protocol)
         } else {
+            trial.server_got_nothing_of(exchange);
             self.refused_batch(gate, decided)
         };
         let unrecorded = Refusal::unrecorded(self.addressee(None, exchange));

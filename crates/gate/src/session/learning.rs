@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use crate::evidence::record::Now;
+use crate::evidence::record::{CallId, Now};
 use crate::question::access::{Principal, Resource};
 use crate::question::handles::{
-    Facts, Keeping, KnownHandles, PendingUpdate, ScopeState, StoreUpdate,
+    CallEnd, Facts, Keeping, KnownHandles, PendingUpdate, ScopeState, StoreUpdate,
 };
 use crate::question::operation::{HandleLookup, OnSuccess, ResolutionContext};
 use crate::wire::document::{Document, Value};
@@ -17,6 +17,7 @@ use crate::wire::protocol::Era;
 use bartizan_sync::lock;
 
 use super::answer::kind;
+use super::owed::Unanswered;
 use super::protected::Protected;
 use super::question::Question;
 use super::{Gate, InFlightCall, ServerState, Session};
@@ -62,7 +63,49 @@ impl Session {
 
     /// The server's session begins anew, so nothing is known of its state.
     pub(super) fn begins_anew(&self) {
-        lock(&self.state).begin_anew();
+        lock(&self.state).begin_anew(self.server_state == ServerState::Process);
+    }
+
+    /// The wait for the answer to a call is over, so its selection is open no more, or open until
+    /// the server can be taken not to carry it out.
+    pub(super) fn call_ended(&self, on_success: Option<&OnSuccess>, end: CallEnd) {
+        let Some(on_success) = on_success else { return };
+        lock(&self.state).call_ended(on_success, end);
+        lock(self.server.handle_store()).call_ended(on_success, &self.principal.id, end);
+    }
+
+    /// The server was not sent the calls of `exchange`, which were judged already.
+    pub(super) fn server_got_nothing_of(&self, exchange: &CallId) {
+        let judged = self.calls.values().filter(|entry| entry.exchange == *exchange);
+        let judged = judged.map(|entry| entry.on_success.as_deref());
+        for on_success in judged.chain(self.owed.selections_of(exchange)) {
+            self.call_ended(on_success, CallEnd::Answered);
+        }
+    }
+
+    /// A proxy answers `call` with an error and with an HTTP `status` that does not refuse the call,
+    /// so that the server may still carry it out.
+    pub(super) fn call_failed(&mut self, call: &CallId, status: u16, now: Now) {
+        if Unanswered::by_status(status) == Unanswered::Rejected {
+            return;
+        }
+        let mut open = Vec::new();
+        for entry in self.calls.values_mut().filter(|entry| entry.exchange == *call) {
+            open.extend(entry.on_success.take());
+        }
+        for on_success in open {
+            self.call_ended(Some(&on_success), CallEnd::Unanswered(now.uptime));
+        }
+    }
+
+    /// The server has answered a call with `frame`. A task is not the end: the server carries it
+    /// out at any time, so its selection stays open.
+    pub(super) fn call_answered(&self, on_success: Option<&OnSuccess>, frame: &Frame) {
+        let begins_task =
+            |result: Value<'_>| result.get("task").is_some() || kind(result) == "task";
+        if !frame.result().is_some_and(begins_task) {
+            self.call_ended(on_success, CallEnd::Answered);
+        }
     }
 
     /// The handles that were issued to this session or to its principal. `state` is the session's.

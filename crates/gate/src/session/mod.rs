@@ -47,7 +47,7 @@ use crate::evidence::refusal::{Addressee, Refusal};
 use crate::evidence::step::{Act, Content, Payload, Permitted, Released, Routing, Status, Step};
 use crate::evidence::text::{Code, IdText, Name, Text};
 use crate::question::access::{Client, Principal};
-use crate::question::handles::ScopeState;
+use crate::question::handles::{CallEnd, ScopeState};
 use crate::question::operation::{OnSuccess, Operation};
 use crate::question::pack::Effect;
 use crate::session::tasks::Tasks;
@@ -389,7 +389,7 @@ impl Session {
             record
         };
         let records = ended.iter().map(record).collect();
-        self.keep_owed(ended, Unanswered::Rejected, now);
+        self.keep_owed(ended, Unanswered::by_status(answer.status), now);
         let (opaque, status) = (Content::Opaque, Status::BadGateway);
         let dropped = answer.challenge_dropped;
         let released = Released::issue_proof(answer.body, opaque, None, status, false);
@@ -410,7 +410,9 @@ impl Session {
     pub fn forget(&mut self, call: &CallId) {
         // Its id was not used, because the server got nothing.
         for order in self.orders_of(call) {
-            self.remove_call(order);
+            if let Some(entry) = self.remove_call(order) {
+                self.call_ended(entry.on_success.as_deref(), CallEnd::Answered);
+            }
         }
         self.server_requests.retain(|_, asked| asked.facts.call != *call);
         self.forget_answer(call);
@@ -486,6 +488,14 @@ impl Session {
             if let Some(token) = &entry.expected.token {
                 self.owed_tokens.insert(token);
             }
+            let end = match why {
+                Unanswered::Rejected => CallEnd::Answered,
+                Unanswered::Cancelled
+                | Unanswered::TimedOut
+                | Unanswered::Failed
+                | Unanswered::Unclear => CallEnd::Unanswered(now.uptime),
+            };
+            self.call_ended(entry.on_success.as_deref(), end);
             self.owed.keep(entry, why, now.uptime);
         }
     }

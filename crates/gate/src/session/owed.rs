@@ -16,6 +16,7 @@ use crate::evidence::record::{CallId, Event, Finding, Now};
 use crate::evidence::refusal::Refusal;
 use crate::evidence::step::{Act, Step};
 use crate::evidence::text::{Code, Text};
+use crate::question::operation::OnSuccess;
 use crate::wire::frame::Id;
 
 use super::{CallFacts, Gate, InFlightCall, Session, id_text};
@@ -35,8 +36,11 @@ pub(super) enum Unanswered {
     TimedOut,
     /// The exchange failed in another way, or its answer was withheld unread.
     Failed,
-    /// The server answered with an HTTP error status, such as a challenge.
+    /// The server answered with an HTTP error status that refuses the request, such as a challenge.
     Rejected,
+    /// The server, or a proxy before it, answered with another HTTP error status: the request may
+    /// still be carried out.
+    Unclear,
 }
 
 impl Unanswered {
@@ -44,7 +48,17 @@ impl Unanswered {
     fn counts(self) -> bool {
         match self {
             Self::Cancelled | Self::TimedOut => true,
-            Self::Failed | Self::Rejected => false,
+            Self::Failed | Self::Rejected | Self::Unclear => false,
+        }
+    }
+
+    /// What an HTTP error status says of the request that it answers. With 408 and 499 somebody was
+    /// tired of waiting (RFC 9110 §15.5.9; nginx).
+    pub(super) fn by_status(status: u16) -> Self {
+        match status {
+            408 | 499 => Self::Unclear,
+            400..=499 => Self::Rejected,
+            _ => Self::Unclear,
         }
     }
 
@@ -52,7 +66,9 @@ impl Unanswered {
         match self {
             Self::Cancelled => "the late answer to a request that had been cancelled",
             Self::TimedOut => "the late answer to a request that had timed out",
-            Self::Failed | Self::Rejected => "the late answer to a request that had failed",
+            Self::Failed | Self::Rejected | Self::Unclear => {
+                "the late answer to a request that had failed"
+            }
         }
     }
 }
@@ -66,6 +82,8 @@ pub(super) struct OwedAnswer {
     redact: Vec<Redaction>,
     /// The keyed digest of the client's bytes.
     digest: Option<Text<Code>>,
+    /// What it selects: open until the late answer comes.
+    pub(super) on_success: Option<Box<OnSuccess>>,
     why: Unanswered,
     /// Since when, as uptime.
     since: Duration,
@@ -85,7 +103,8 @@ impl OwedAnswers {
     /// Remembers `entry`, unless it is no request. Of more than [`OWED_MAX`] requests the oldest is
     /// forgotten: its late answer is then withheld as one that nobody asked for.
     pub(super) fn keep(&mut self, entry: InFlightCall, why: Unanswered, now: Duration) {
-        let InFlightCall { id: Some(id), facts, exchange, redact, digest, .. } = entry else {
+        let InFlightCall { id: Some(id), facts, exchange, redact, digest, on_success, .. } = entry
+        else {
             return;
         };
         while self.calls.len() >= OWED_MAX {
@@ -99,7 +118,7 @@ impl OwedAnswers {
         self.next = order.wrapping_add(1);
         self.ids.insert(id.clone(), order);
         let since = now;
-        let owed = OwedAnswer { id, facts, exchange, redact, digest, why, since };
+        let owed = OwedAnswer { id, facts, exchange, redact, digest, on_success, why, since };
         self.calls.insert(order, owed);
     }
 
@@ -107,7 +126,8 @@ impl OwedAnswers {
     /// error status. A client may send it once more with other credentials, under the same id.
     pub(super) fn is_rejected(&self, id: &Id, digest: impl FnOnce() -> Text<Code>) -> bool {
         let owed = self.ids.get(id).and_then(|order| self.calls.get(order));
-        let rejected = owed.filter(|owed| owed.why == Unanswered::Rejected);
+        let by_status = [Unanswered::Rejected, Unanswered::Unclear];
+        let rejected = owed.filter(|owed| by_status.contains(&owed.why));
         rejected.is_some_and(|owed| owed.digest == Some(digest()))
     }
 
@@ -117,6 +137,15 @@ impl OwedAnswers {
             self.counted.pop_front();
         }
         self.counted.len()
+    }
+
+    /// What the requests of the exchange `within` select.
+    pub(super) fn selections_of(
+        &self,
+        within: &CallId,
+    ) -> impl Iterator<Item = Option<&OnSuccess>> {
+        let of = self.calls.values().filter(move |owed| owed.exchange == *within);
+        of.map(|owed| owed.on_success.as_deref())
     }
 
     /// Takes the request with this id, if it may be answered in the exchange `within`.

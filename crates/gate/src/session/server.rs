@@ -88,6 +88,7 @@ impl Session {
         let frame = Frame::read(answer.body.clone(), Sender::Server, &gate.config.frame);
         let judged = frame.ok().filter(|frame| frame.message().method().is_none());
         let Some(frame) = judged else { return self.upstream_status(gate, call, answer, now) };
+        self.call_failed(call, answer.status, now);
         let of = |entry: &&InFlightCall| entry.exchange == *call;
         let asked: Vec<_> = self.calls.values().filter(of).cloned().collect();
         let step = self.server_frame_read(gate, Some(call), &frame, Redelivery::default(), now);
@@ -191,7 +192,7 @@ impl Session {
             (None, None) => None,
         };
         let raw = frame.document().raw();
-        let Some(entry) = entry else { return self.unmatched(gate, raw, (within, id), now) };
+        let Some(entry) = entry else { return self.unmatched(gate, frame, within, now) };
         let mut record = self.outcome_record(&entry, outcome_of(frame), now);
         if let Message::Error { code, .. } = frame.message() {
             record.error_type = Some(code.to_string().into());
@@ -206,6 +207,7 @@ impl Session {
         let to = Self::reply_to(&entry);
         let unrecorded = Refusal::unrecorded(to.borrowed());
         let mut updates = None;
+        self.call_answered(entry.on_success.as_deref(), frame);
         also.extend(self.accept_notifications(&entry.exchange, now));
         let digest = gate.digest(raw);
         record.bytes = u64::try_from(raw.len()).ok();
@@ -245,19 +247,15 @@ impl Session {
 
     /// Withholds an answer to no request in flight; as the late answer to a request that has ended,
     /// if it is one.
-    fn unmatched(
-        &mut self,
-        gate: &Gate,
-        raw: &Bytes,
-        (within, id): (Option<&CallId>, Option<&Id>),
-        now: Now,
-    ) -> Step {
+    fn unmatched(&mut self, gate: &Gate, frame: &Frame, within: Option<&CallId>, now: Now) -> Step {
+        let (id, raw) = (frame.message().id(), frame.document().raw());
         let late = match (within, id) {
             (_, Some(id)) => self.owed.take(id, within),
             (Some(call), None) => self.owed.take_only(call),
             (None, None) => None,
         };
         if let Some(owed) = late {
+            self.call_answered(owed.on_success.as_deref(), frame);
             return self.late_answer(gate, raw, &owed, now);
         }
         let place = id.map_or_else(|| "no id".to_owned(), |id| format!("id {}", id_text(id)));
