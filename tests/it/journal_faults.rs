@@ -95,10 +95,8 @@ impl Store for Panicking {
 fn open(path: &Path, segment_bytes: u64) -> (Journal, Arc<Mutex<Panics>>) {
     let panics = Arc::new(Mutex::new(Panics::Never));
     let shared = Arc::clone(&panics);
-    let settings = bartizan_audit::journal::JournalConfig {
-        reserve_bytes: 1,
-        ..config(path, segment_bytes)
-    };
+    let settings =
+        bartizan_audit::journal::JournalConfig { reserve_bytes: 1, ..config(path, segment_bytes) };
     let (journal, _) = Journal::open_through(&settings, "boot-1", now(0), |directory| {
         Box::new(Panicking { directory, panics: shared })
     })
@@ -232,8 +230,7 @@ fn forge(path: &Path, lines: &[String]) {
         let (_, rest) = line.split_once(",\"boot\"").unwrap();
         let (before, after) = rest.split_once("\"prev\":\"").unwrap();
         let after = after.split_once('"').unwrap().1;
-        let forged =
-            format!("{{\"seq\":{},\"boot\"{before}\"prev\":\"{prev}\"{after}", number + 1);
+        let forged = format!("{{\"seq\":{},\"boot\"{before}\"prev\":\"{prev}\"{after}", number + 1);
         prev = String::from_utf8(chain::hash(forged.as_bytes()).to_vec()).unwrap();
         text.push_str(&forged);
         text.push('\n');
