@@ -71,7 +71,7 @@ use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::Protected;
 
 /// Connections that are accepted before other tasks run. Each begins a task that reads a head, so
-/// a burst of connections would otherwise stand before every other task (threat K11).
+/// a burst of connections would otherwise stand before every other task (threat K13).
 const ACCEPTED_IN_A_ROW: u32 = 8;
 /// How often idle sessions are swept.
 const SWEEP: Duration = Duration::from_secs(30);

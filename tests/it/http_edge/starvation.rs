@@ -1,5 +1,5 @@
 //! What many slow or greedy clients can take from others: memory, connections, streams, turns
-//! (threats K2 to K11). The tests count bytes, connections and answers.
+//! (threats K2 to K13). The tests count bytes, connections and answers.
 
 #![expect(clippy::indexing_slicing, reason = "tests")]
 

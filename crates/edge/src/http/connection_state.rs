@@ -109,7 +109,7 @@ impl ConnectionState {
     }
 
     /// Lets all other tasks run first, if the client sent this request together with the one before:
-    /// requests in a row are answered one by one, and those of others in between (threat K11).
+    /// requests in a row are answered one by one, and those of others in between (threat K13).
     pub(super) async fn let_others(&self) {
         if self.in_a_row.swap(true, Ordering::Relaxed) {
             tokio::task::yield_now().await;

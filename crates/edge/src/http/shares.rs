@@ -39,7 +39,7 @@ pub(super) struct ShareTurn<'a> {
     _permit: Option<SemaphorePermit<'a>>,
 }
 
-/// Waits for a turn of the principal with `share` to judge a message of `bytes` (threat K11).
+/// Waits for a turn of the principal with `share` to judge a message of `bytes` (threat K13).
 pub(super) async fn turn(share: Option<&Share>, bytes: usize) -> Option<ShareTurn<'_>> {
     let share = share?;
     let turns = if bytes < LARGE_BYTES { &share.turns } else { &share.large_turns };

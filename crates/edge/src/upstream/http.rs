@@ -372,7 +372,7 @@ impl HttpUpstream {
     /// The whole body of an answer, with what it holds of the memory for answers; nothing if it is
     /// too long. If that memory runs out, those that arrive longest fail first (threat K9). One that
     /// has arrived whole keeps its part until it has been judged: otherwise a server that answers
-    /// faster than its answers are judged would fill the memory (threat K10).
+    /// faster than its answers are judged would fill the memory (threat K12).
     async fn collect(
         &self,
         body: AnswerBody,

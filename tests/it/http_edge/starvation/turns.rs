@@ -1,4 +1,4 @@
-//! In which order requests are answered (threat K11), and what waits for its turn (threat K10).
+//! In which order requests are answered (threat K13), and what waits for its turn (threat K12).
 
 use super::super::streams::{begun, in_session};
 use super::*;
