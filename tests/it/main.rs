@@ -24,6 +24,7 @@ mod invariants;
 mod inventory;
 mod kept;
 mod journal;
+mod journal_faults;
 mod json_schema;
 mod leaks;
 mod limits;
