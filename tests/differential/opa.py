@@ -78,6 +78,13 @@ class Ours:
 WORDS = ["a", "b", "ab", "prod", "dev"]
 
 
+# What stands for a helper where too many are unfinished.
+INSTEAD = {
+    "flag": "input.b", "value": "input.t", "set": "data.l", "map": "data.m", "f": "is_string", "g": "lower",
+    "truth": "input.b", "bools": "{true}", "yes": "is_boolean", "no": "is_null", "same": "is_boolean",
+}
+
+
 class Policy:
     """A random policy. Every rule, function and variable that it declares is used."""
 
@@ -107,6 +114,51 @@ class Policy:
             return make(*arguments)
         finally:
             self.depth -= 1
+
+    def member(self, known):
+        """`in`, with one operand or both, or with a key, as a value."""
+        items = f"{self.nested(self.operand, known)} in {self.nested(self.collection, known)}"
+        if self.one_in(4):
+            keys = self.pick(*(key for key in ("0", "1", '"a"', "input.n", "input.s")))
+            return f"({keys}, {items})"
+        return f"({items})"
+
+    def operand(self, known):
+        return self.member(known) if self.depth < 3 and self.one_in(8) else self.string(known)
+
+    def boolean(self, known):
+        """A value that may be false."""
+        if self.depth < 3 and self.one_in(4):
+            return self.nested(lambda: self.pick(
+                lambda: f"({self.string(known)} == {self.string(known)})",
+                lambda: f"startswith({self.string(known)}, {self.string(known)})",
+                lambda: f"[{self.boolean(known)}, {self.string(known)}][0]",
+                lambda: '{"b": ' + self.boolean(known) + f', "s": {self.string(known)}' + '}["b"]',
+                lambda: f"{self.helper('same')}({self.boolean(known)})",
+                lambda: self.helper("truth"),
+            )())
+        return self.member(known)
+
+    def judged(self, known):
+        """A condition on the value of a boolean."""
+        value = lambda: self.boolean(known)
+        return self.pick(
+            lambda: f"{value()} == {self.pick('true', 'false')}",
+            lambda: f"{self.pick('true', 'false')} != {value()}",
+            lambda: f"{value()} == {value()}",
+            lambda: f"[{value()}] == [{self.pick('true', 'false')}]",
+            lambda: f"{{{value()}, {value()}}} != {{{self.pick('true', 'false')}}}",
+            lambda: '{"a": ' + value() + ', "b": 1} == {"a": ' + self.pick("true", "false") + ', "b": 1}',
+            lambda: f"{self.helper('yes')}({value()})",
+            lambda: f"{self.helper('no')}({value()})",
+            lambda: f"is_boolean({value()})",
+            lambda: f"object.get(input.o, {self.string(known)}, {value()}) == {value()}",
+            lambda: f"count([1 | {value()} == {self.pick('true', 'false')}]) == {self.pick('0', '1')}",
+            lambda: f"count([{value()} | true]) == {self.pick('0', '1')}",
+            lambda: "{false: 1, true: 2}[" + value() + f"] == {self.pick('1', '2')}",
+            lambda: f"{self.helper('bools')}[{value()}]",
+            lambda: value(),
+        )()
 
     def string(self, known):
         if self.loose and self.one_in(7):
@@ -161,6 +213,8 @@ class Policy:
         return f"{opened}{head} | {'; '.join(body)}{closed}"
 
     def condition(self, known):
+        if self.depth < 3 and self.one_in(4):
+            return self.nested(self.judged, known)
         if not self.chance():
             return self.pick(
                 f"{self.string(known)} == {self.string(known)}",
@@ -198,14 +252,32 @@ class Policy:
             lambda: 'input as {"s": ' + self.string(known) + ', "l": ["a"], "n": 1}',
             lambda: 'data.m as {"a": ' + self.string(known) + "}",
             lambda: f"input.l as {self.collection(known)}",
+            lambda: f"input.b as {self.boolean(known)}",
+            lambda: 'input as {"b": ' + self.boolean(known) + f', "s": {self.string(known)}, "n": 1' + "}",
         )()
 
     def statements(self, known, most):
         """Statements of a body. Adds to `known` the variables that they declare."""
         made = []
         for _ in range(self.random.randint(1, most)):
-            shape = self.random.randrange(20)
-            if shape < 6:
+            shape = self.random.randrange(23)
+            if shape >= 20:
+                name = next(self.names)
+                if shape == 22:
+                    inner = self.pick(
+                        lambda: f"{name} == {self.boolean(known)}",
+                        lambda: f"not {name} == {self.boolean(known)}",
+                        lambda: f"inner := {self.boolean(known)}; {self.pick('', 'not ')}inner == {name}",
+                        lambda: f"[{name}] != [{self.boolean(known)}]",
+                    )()
+                    made.append(f"every {name} in [{self.boolean(known)}] {{ {inner} }}")
+                else:
+                    value = self.boolean(known)
+                    pattern = self.pick(name, name, f"[{name}, _]")
+                    value = value if pattern == name else f"[{value}, {self.string(known)}]"
+                    made.append(f"{pattern} := {value}{self.modifier(known)}")
+                    made.append(f"{self.pick('', 'not ')}{name}")
+            elif shape < 6:
                 made.append(self.condition(known) + self.modifier(known))
             elif shape < 13:
                 made.append(f"not {self.condition(known)}{self.modifier(known)}")
@@ -240,11 +312,30 @@ class Policy:
     def body(self, known=()):
         known = list(known)
         made = self.statements(known, 3)
-        return known, "{\n\t" + "\n\t".join(made) + "\n}"
+        # A line that begins with a parenthesis is read as a call of the line before.
+        ends = [";" if after.startswith("(") else "" for after in made[1:]] + [""]
+        return known, "{\n\t" + "\n\t".join(map("".join, zip(made, ends))) + "\n}"
+
+    def values(self, known):
+        """A value of a head: one, or several, which are a conflict."""
+        if not self.one_in(3):
+            return self.string(known)
+        return self.pick(
+            "input.l[_]",
+            "data.m[_]",
+            "[input.l[_]]",
+            "lower(input.l[_])",
+            '{"a": input.o.l[_]}',
+            f"data.m[{self.string(known)}]",
+        )
 
     def helper(self, kind):
-        if len(self.helpers) > 5 and any(name.startswith(kind + "_") for name in self.helpers):
-            return self.random.choice([it for it in self.helpers if it.startswith(kind + "_")])
+        # One that is not finished yet would be a recursion.
+        done = [name for name, text in self.helpers.items() if text and name.startswith(kind + "_")]
+        if done and len(self.helpers) > 5:
+            return self.random.choice(done)
+        if len(self.helpers) - sum(map(bool, self.helpers.values())) > 3:
+            return INSTEAD[kind]
         name = f"{kind}_{len(self.helpers)}"
         self.helpers[name] = ""
         depth, self.depth = self.depth, 1
@@ -254,11 +345,42 @@ class Policy:
         elif kind == "value":
             known, body = self.body()
             text = self.pick(
+                f"{name} := {self.values([])}",
+                f"{name} := {self.values(known)} if {body}",
+                f"{name} := {self.string([])} if {body} else := {self.values([])}",
+                f"{name} := {self.string([])} if {body} else := {self.values([])} if {self.body()[1]}",
+                f"{name} := {self.string([])} if {body} else if {self.body()[1]}",
                 f"{name} := {self.string([])}",
                 f"{name} := {self.string(known)} if {body} else := {self.string([])}",
                 f"{name} := {self.string([])} if {body}",
                 f'default {name} := "a"\n{name} := {self.string([])} if {body}',
             )
+        elif kind == "truth":
+            known, body = self.body()
+            text = self.pick(
+                f"{name} := {self.boolean([])}",
+                f"{name} := {self.boolean(known)} if {body}",
+                f"{name} := {self.boolean([])} if {body} else := {self.boolean([])}",
+                f"{name} if {body} else := {self.boolean([])}",
+                f"default {name} := false\n{name} := {self.boolean(known)} if {body}",
+            )
+        elif kind == "bools":
+            known, body = self.body()
+            text = self.pick(
+                f"{name} contains {self.boolean(known)} if {body}",
+                f"{name} contains {self.boolean([])}",
+            )
+        elif kind in ("yes", "no", "same"):
+            value = {"yes": "p", "no": "not p", "same": "p == p"}[kind]
+            text = self.pick(
+                f"{name}(p) if {value}",
+                f"{name}(p) := p if {{ {value} }} else := {self.boolean(['p'])}",
+                f"{name}(p) := {self.boolean(['p'])} if {value}",
+                f"{name}(p) := true if {{ {value} }} else if {{ {self.judged(['p'])} }}",
+                f"default {name}(_) := true\n{name}(p) := false if {value}",
+            )
+            if kind == "same":
+                text = f"{name}(p) := p"
         elif kind == "set":
             known, body = self.body()
             text = f"{name} contains {self.string(known)} if {body}\n{name} contains {self.string([])}"
@@ -269,7 +391,13 @@ class Policy:
             body = self.body(["p"])[1]
             text = f"{name}(p) if {{ p == p; {body[1:-1].strip()}\n}}"
         else:
-            text = self.pick(f"{name}(p) := lower(p)", f'{name}(p) := p if p != "a" else := "b"')
+            text = self.pick(
+                f"{name}(p) := lower(p)",
+                f'{name}(p) := p if p != "a" else := "b"',
+                f'{name}(p) := p if p != "a" else := {self.values(["p"])}',
+                f'{name}(p) := {self.values(["p"])} if p != "a"',
+                f'{name}(p) := p if p == "a" else if p != {self.string(["p"])}',
+            )
         self.depth, self.loose = depth, loose
         self.helpers[name] = text
         return name
@@ -284,7 +412,18 @@ class Policy:
             lambda: f"x contains {self.string(known)} if {body}",
             lambda: f'default x := "none"\n\nx := {self.string(known)} if {body}',
             lambda: f"x[lower({self.string(known)})] := {self.string(known)} if {body}",
+            lambda: f"x := {self.boolean(known)} if {body}",
+            lambda: f"x := {self.boolean([])}",
+            lambda: f"x := {self.values(known)} if {body} else := {self.values([])}",
+            lambda: f"x := {self.boolean(known)} if {body} else := {self.boolean([])}",
+            lambda: f"x := {self.string(known)} if {body} else if {self.body()[1]} else := {self.boolean([])}",
+            lambda: '{"a": ' + self.boolean(known) + '}',
+            lambda: f"x contains {self.boolean(known)} if {body}",
+            lambda: f"x[{self.boolean(known)}] := {self.boolean(known)} if {body}",
+            lambda: f'x := {{"a": {self.boolean(known)}, "b": {self.string(known)}}} if {body}',
         )()
+        if rules.startswith("{"):
+            rules = f"x := {rules} if {body}"
         return "\n\n".join(["package p", rules, *self.helpers.values()]) + "\n"
 
 
@@ -361,6 +500,8 @@ def fixture(opa, root):
         answer = opa.judged(asked)
         if "unsafe" in case:
             right = f"var {case['unsafe']} is unsafe" in answer.get("refused", "")
+        elif "conflict" in case:
+            right = "conflict" in answer.get("answers", [{}])[0].get("error", "")
         else:
             right = answer == {"answers": [{"value": case["value"]} if "value" in case else {}]}
         if not right:

@@ -163,6 +163,18 @@ pub(super) static TABLE: &[Builtin] = &[
     native("upper", "s>s"),
 ];
 
+/// What `negation` writes in place of `in`, because a call with an undefined operand is undefined
+/// where regorus's operator is false (or true: two undefined values are equal). OPA compiles `in`
+/// to calls, too (`internal.member_2` and `internal.member_3`). No policy can call these: they are
+/// not in [`TABLE`].
+pub(super) static MEMBERSHIP: [Builtin; 2] =
+    [custom("__member", "a,a>b", member), custom("__member_with_key", "a,a,a>b", member_with_key)];
+
+/// Every function that the engines call: the table, and what is written in place of `in`.
+pub(super) fn all() -> impl Iterator<Item = &'static Builtin> {
+    TABLE.iter().chain(&MEMBERSHIP)
+}
+
 /// The reason why a built-in of OPA is left out on purpose; `None` for any other name.
 pub(super) fn forbidden(name: &str) -> Option<&'static str> {
     const NETWORK: &str = "a decision may not reach the network";
@@ -190,6 +202,11 @@ impl Builtin {
 pub(super) fn find(name: &str) -> Option<&'static Builtin> {
     let at = TABLE.binary_search_by(|builtin| builtin.name.cmp(name)).ok()?;
     TABLE.get(at)
+}
+
+/// The same, among [`all`].
+pub(super) fn find_any(name: &str) -> Option<&'static Builtin> {
+    find(name).or_else(|| MEMBERSHIP.iter().find(|builtin| builtin.name == name))
 }
 
 /// Calls a built-in, with the bounds of `limits`. The engines never pass an undefined argument.
@@ -233,7 +250,7 @@ pub(super) struct Meter {
 impl Meter {
     /// Counts a call before it runs: one step, one for each byte of a text and each item of a
     /// collection among the arguments, and for a pattern the product of its length and the text's,
-    /// which bounds the work of a matcher.
+    /// which bounds the work of a matcher. For `in` it counts the items that are compared.
     ///
     /// # Errors
     ///
@@ -244,9 +261,17 @@ impl Meter {
         args: &[Value],
         limits: &EvalLimits,
     ) -> Result<(), String> {
+        let compared = match (builtin.name, args) {
+            ("__member", [_, Value::Array(items)]) => Some(items.len()),
+            ("__member", [_, Value::Object(members)]) => Some(members.len()),
+            ("__member" | "__member_with_key", _) => Some(0),
+            _ => None,
+        };
         let sizes = args.iter().map(|arg| u64::try_from(size(arg)).unwrap_or(u64::MAX));
         let matches = builtin.name == "glob.match" || builtin.name.starts_with("regex.");
-        let work = if matches {
+        let work = if let Some(compared) = compared {
+            u64::try_from(compared).unwrap_or(u64::MAX).saturating_add(1)
+        } else if matches {
             sizes.fold(1, |product: u64, size| product.saturating_mul(size.max(1)))
         } else {
             sizes.fold(1, u64::saturating_add)
@@ -325,6 +350,30 @@ fn native_call(name: &str, args: &[Value]) -> Result<Value, String> {
     let params = site.params.get(..args.len()).ok_or("too many arguments")?;
     function(&site.span, params, args, true)
         .map_err(|error| super::problem::RegorusError::parse(&error.to_string()).text)
+}
+
+/// `value in collection`. What is no collection has no members.
+fn member(args: &[Value], _: &EvalLimits) -> Result<Value, String> {
+    let [value, collection] = args else { return Err("takes 2 arguments".to_owned()) };
+    Ok(Value::Bool(match collection {
+        Value::Array(items) => items.contains(value),
+        Value::Set(items) => items.contains(value),
+        Value::Object(members) => members.values().any(|it| it == value),
+        _ => false,
+    }))
+}
+
+/// `key, value in collection`. The key of a set's element is the element.
+fn member_with_key(args: &[Value], _: &EvalLimits) -> Result<Value, String> {
+    let [key, value, collection] = args else { return Err("takes 3 arguments".to_owned()) };
+    Ok(Value::Bool(match collection {
+        Value::Array(_) | Value::Object(_) => match &collection[key] {
+            Value::Undefined => false,
+            found => found == value,
+        },
+        Value::Set(items) => key == value && items.contains(value),
+        _ => false,
+    }))
 }
 
 fn text(args: &[Value], at: usize) -> Result<&str, String> {

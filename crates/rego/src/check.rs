@@ -295,12 +295,39 @@ impl<'a> Checker<'a, '_> {
             let message = format!("a function with more than {PARAMETERS_MAX} parameters");
             problems.push(PolicyProblem::at(file, line, message).hint("pass an object"));
         }
+        if let Rule::Spec { bodies, .. } = rule
+            && let Some(second) = bodies.iter().skip(1).find(|body| !body.is_else)
+        {
+            // regorus stops at the first body that succeeds, so it misses a conflict of their values.
+            let (file, line) = location(&second.span);
+            let message = "a second body after one head".to_owned();
+            let hint = "repeat the head: `x if { … }` and `x if { … }`";
+            problems.push(PolicyProblem::at(file, line, message).hint(hint));
+        }
         let bound = implicitly_bound(rule);
+        // The calls of `print` that are whole statements.
+        let mut printing: BTreeSet<*const Span> = BTreeSet::new();
         for visit in Walk::rule(rule) {
             match visit {
-                Visit::Call { callee, params } => self.call(&callee, params.len(), problems),
+                Visit::Call { callee, params } => {
+                    let is_statement = printing.contains(&std::ptr::from_ref(callee.span));
+                    if !is_statement && called(&callee).as_deref() == Some("print") {
+                        let (file, line) = location(callee.span);
+                        let message = "`print` is used as a value".to_owned();
+                        let hint = "make it a statement of its own, without `not`";
+                        problems.push(PolicyProblem::at(file, line, message).hint(hint));
+                    }
+                    self.call(&callee, params.len(), problems);
+                }
+                Visit::Statement(statement) => {
+                    if let Literal::Expr { expr, .. } = &statement.literal
+                        && let Expr::Call { fcn, .. } = expr.as_ref()
+                    {
+                        printing.insert(std::ptr::from_ref(fcn.span()));
+                    }
+                }
                 Visit::Ref(reference) => self.reference(&reference, &bound, problems),
-                Visit::Expr(_) | Visit::Statement(_) => {}
+                Visit::Expr(_) => {}
             }
         }
     }

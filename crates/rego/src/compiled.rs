@@ -124,7 +124,7 @@ fn host_call(vm: &RegoVM, policy: &Policy, meter: &mut Meter) -> Result<Value, D
             .cloned()
             .ok_or_else(|| Doubt(format!("an operand fails the guard {guard:?}")));
     }
-    let builtin = builtins::find(name).ok_or_else(|| Doubt(format!("no built-in `{name}`")))?;
+    let builtin = builtins::find_any(name).ok_or_else(|| Doubt(format!("no built-in `{name}`")))?;
     builtins::call(builtin, args.as_slice(), policy.limits(), meter).map_err(Doubt)
 }
 
@@ -160,7 +160,7 @@ fn compile(policy: &Policy, modules: &[Module]) -> Result<Program, PolicyProblem
         .compile_with_entrypoint(&entrypoints.decision.as_str().into())
         .map_err(|error| PolicyProblem::from_regorus(&error.to_string(), ""))?;
     let guards = GUARDS.iter().map(|(name, _)| (*name, 1));
-    let table = builtins::TABLE.iter().map(|builtin| (builtin.name, builtin.arity()));
+    let table = builtins::all().map(|builtin| (builtin.name, builtin.arity()));
     let host: Vec<(&str, usize)> = table.chain(guards).collect();
     let entries = [entrypoints.decision.as_str(), entrypoints.listing.as_str()];
     let program = Compiler::compile_from_policy_with_host_await(&compiled, &entries, &host)

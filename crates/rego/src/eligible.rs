@@ -187,13 +187,10 @@ impl<'a> Rewriter<'a, '_> {
                 if rule_args(rule).iter().any(|arg| !matches!(arg, Expr::Var { .. })) {
                     self.refuse(rule.span(), "a function whose parameter is a pattern");
                 }
-                for (body, next) in bodies.iter().zip(bodies.iter().skip(1)) {
-                    if !next.is_else {
-                        self.refuse(rule.span(), "a rule with several bodies in a row");
-                    } else if iterates(rule, body) {
-                        // On the machine a loop without a match succeeds, so `else` is not tried.
-                        self.refuse(rule.span(), "an `else` after a body that iterates");
-                    }
+                let followed = bodies.len().saturating_sub(1);
+                if bodies.iter().take(followed).any(|body| iterates(rule, body)) {
+                    // On the machine a loop without a match succeeds, so `else` is not tried.
+                    self.refuse(rule.span(), "an `else` after a body that iterates");
                 }
             }
         }
@@ -288,7 +285,6 @@ impl<'a> Rewriter<'a, '_> {
             {
                 self.refuse(span, "an array comprehension of something else than a variable");
             }
-            Expr::Membership { span, key: Some(_), .. } => self.refuse(span, "`in` with a key"),
             Expr::BinExpr { op: BinOp::Union | BinOp::Intersection, lhs, rhs, .. } => {
                 self.guard(module, lhs, Guard::Set);
                 self.guard(module, rhs, Guard::Set);
@@ -312,8 +308,10 @@ impl<'a> Rewriter<'a, '_> {
     }
 
     fn call(&mut self, callee: &Reference<'a>) {
-        if super::check::called(callee).as_deref() == Some("print") {
-            self.refuse(callee.span, "`print`");
+        match super::check::called(callee).as_deref() {
+            Some("print") => self.refuse(callee.span, "`print`"),
+            Some("__member_with_key") => self.refuse(callee.span, "`in` with a key"),
+            _ => {}
         }
     }
 

@@ -235,7 +235,7 @@ pub struct Policy(Arc<Parts>);
 struct Parts {
     /// As the author wrote them, with imported names replaced by full paths.
     authored: Vec<Module>,
-    /// As the engines get them: `not` has OPA's meaning (see `negation`).
+    /// As the engines get them: `not` and `in` have OPA's meaning (see `negation`).
     modules: Vec<Module>,
     data: Option<Document>,
     revision: PolicyRevision,

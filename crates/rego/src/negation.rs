@@ -1,5 +1,5 @@
-//! Gives `not`, and the heads of rules, the meaning that they have in OPA, before either engine sees
-//! a module.
+//! Gives `not`, `in` and the heads of rules the meaning that they have in OPA, before either engine
+//! sees a module.
 //!
 //! OPA's compiler moves calls, references and comprehensions that are operands out of an expression,
 //! into statements before it (`rewriteExprTerms` and `rewriteDynamics` in `v1/ast/compile.go`).
@@ -15,6 +15,13 @@
 //! of the body, so that a match for which it is undefined adds nothing. `x contains f(y) if some y
 //! in ys` becomes `x contains __lifted0 if { some y in ys; __lifted0 := f(y) }`.
 //!
+//! `x in xs` is undefined in OPA where an operand is. For regorus it is false, and `k, v in xs` is
+//! true where `xs` has no `k` and `v` is undefined. Therefore it becomes a call, `__member(x, xs)`
+//! or `__member_with_key(k, v, xs)`: every call with an undefined argument is undefined, on both
+//! engines. It stays where its operands are literals or local variables, which have values, and
+//! where it is a whole statement without a key, because there false and undefined are the same. No
+//! other operator of regorus has a value for an undefined operand (0.14).
+//!
 //! `tests/differential/opa.py` compares the result with OPA. A rewritten statement is on the line
 //! of its author's `not`, and every other line stays where it is.
 
@@ -28,7 +35,7 @@ use super::Module;
 use super::builtins;
 use super::check::{Index, called};
 use super::eligible::{declared, has_free_index, iterates};
-use super::print::{Binding, Printer, Rewrite};
+use super::print::{Binding, Printer, Rewrite, operands as operands_of_in};
 use super::walk::{Step, expression_extent, extent, is_plain, reference, rule_args, rule_ref};
 
 /// The modules with the operands of every `not` moved into statements before it.
@@ -44,8 +51,12 @@ pub(super) fn lifted(modules: &[Module], parsed: &[Ref<Ast>]) -> Vec<Module> {
             module: at,
             text: &module.text,
             prefix,
+            lines: std::iter::once(0)
+                .chain(module.text.match_indices('\n').map(|(at, _)| at.saturating_add(1)))
+                .collect(),
             names: BTreeMap::new(),
             next: 0,
+            calls: 0,
             of_every: Vec::new(),
             edits: Vec::new(),
         };
@@ -151,9 +162,13 @@ struct Lifter<'a, 'i> {
     text: &'i str,
     /// What the names of new variables begin with: nothing in the module does.
     prefix: String,
+    /// Where each line of the text begins, bytes.
+    lines: Vec<usize>,
     /// The new variables, by the address of the expression that they stand for.
     names: BTreeMap<*const Expr, String>,
     next: usize,
+    /// How many calls were written in place of `in`.
+    calls: usize,
     /// The variables of every `every` around the statement.
     of_every: Vec<String>,
     edits: Vec<Edit>,
@@ -192,14 +207,27 @@ impl<'a> Lifter<'a, '_> {
             let many = falls_through
                 || iterates(rule, body)
                 || heads.iter().any(|it| has_free_index(it, &free));
-            let moves =
-                !body.query.stmts.is_empty() && heads.iter().any(|it| many && self.may_fail(it));
+            let moves = heads.iter().any(|it| many && self.may_fail(it));
             let tail = if moves {
                 self.tail(&heads, body.query.span.line)
             } else {
                 inner.extend(heads);
                 String::new()
             };
+            if body.query.stmts.is_empty() {
+                if let Some((_, end)) = extent(self.text, &body.span).filter(|_| moves) {
+                    self.edits.push((end, end, format!(" if {{ {tail} }}")));
+                }
+                continue;
+            }
+            // In a function, the interpreter takes an `else` without a value for undefined.
+            if body.is_else
+                && body.assign.is_none()
+                && let Some((start, _)) = extent(self.text, &body.span)
+            {
+                let end = start.saturating_add("else".len());
+                self.edits.push((start, end, "else := true".to_owned()));
+            }
             self.query(&body.query, &tail);
         }
         self.closures(inner);
@@ -261,7 +289,10 @@ impl<'a> Lifter<'a, '_> {
                     inner.extend(key.iter().map(AsRef::as_ref));
                     inner.extend([value.as_ref(), collection.as_ref()]);
                 }
-                Literal::Expr { expr, .. } => inner.push(expr),
+                Literal::Expr { expr, .. } => match expr.as_ref() {
+                    whole @ Expr::Membership { key: None, .. } => inner.extend(children(whole)),
+                    other => inner.push(other),
+                },
                 Literal::Every { domain, query, .. } => {
                     inner.push(domain);
                     let outer = self.enter(statement);
@@ -283,10 +314,11 @@ impl<'a> Lifter<'a, '_> {
         }
     }
 
-    /// Rewrites the queries of comprehensions inside expressions.
+    /// Rewrites `in`, and the queries of comprehensions, inside expressions.
     fn closures(&mut self, mut todo: Vec<&'a Expr>) {
         while let Some(expr) = todo.pop() {
             match expr {
+                Expr::Membership { .. } if self.may_lack_value(expr) => self.call(expr),
                 Expr::ArrayCompr { term, query, .. } | Expr::SetCompr { term, query, .. } => {
                     todo.push(term);
                     self.query(query, "");
@@ -300,12 +332,38 @@ impl<'a> Lifter<'a, '_> {
         }
     }
 
+    /// Whether an operand of `in` may be undefined, or the engine takes it for another: a set has no
+    /// keys there.
+    fn may_lack_value(&self, expr: &Expr) -> bool {
+        let is_document = |it: &Expr| self.is_document(it);
+        matches!(expr, Expr::Membership { key: Some(_), .. })
+            || operands_of_in(expr)
+                .into_iter()
+                .any(|it| self.name_of(it).is_none() && !is_plain(it, &is_document))
+    }
+
+    /// Replaces `in` by a call that has as many line ends. They are before its last bracket, where
+    /// they mean nothing.
+    fn call(&mut self, expr: &Expr) {
+        let Some((start, end)) = extent(self.text, expr.span()) else { return };
+        let line = self.lines.partition_point(|line| *line <= start);
+        let mut printer = Printer::new(u32::try_from(line).unwrap_or(u32::MAX));
+        printer.expression(expr, Binding::Statement, self);
+        let mut call = printer.finish(0);
+        let ends = self.text.get(start..end).unwrap_or_default().matches('\n').count();
+        let missing = ends.saturating_sub(call.matches('\n').count());
+        let bracket = call.pop();
+        call.push_str(&"\n".repeat(missing));
+        call.extend(bracket);
+        self.edits.push((start, end, call));
+    }
+
     /// Replaces a statement with `not`, if it or a statement inside it needs that.
     fn edit(&mut self, statement: &LiteralStmt) {
-        let before = self.next;
+        let before = (self.next, self.calls);
         let mut printer = Printer::new(statement.span.line);
         self.statement(&mut printer, statement);
-        if self.next == before {
+        if (self.next, self.calls) == before {
             return;
         }
         let Some((start, end)) = extent(self.text, &statement.span) else { return };
@@ -387,6 +445,16 @@ impl Rewrite for Lifter<'_, '_> {
 
     fn name_of(&self, expr: &Expr) -> Option<&str> {
         self.names.get(&std::ptr::from_ref(expr)).map(String::as_str)
+    }
+
+    fn function_for(&mut self, expr: &Expr) -> Option<&'static str> {
+        let Expr::Membership { key, .. } = expr else { return None };
+        if !self.may_lack_value(expr) {
+            return None;
+        }
+        self.calls = self.calls.saturating_add(1);
+        let [without_key, with_key] = &builtins::MEMBERSHIP;
+        Some(if key.is_some() { with_key.name } else { without_key.name })
     }
 }
 

@@ -57,8 +57,10 @@ pub(super) enum Kind<'a> {
 pub(super) struct Statement<'a> {
     /// What it says.
     pub(super) kind: Kind<'a>,
-    /// Whether `not` stands before it.
+    /// Whether it gives no values: `not` stands before it, or it is `print`.
     pub(super) negated: bool,
+    /// Whether it is `print`, whose variables must have values before it.
+    pub(super) prints: bool,
     /// The values of its `with` modifiers.
     pub(super) with: Vec<Term<'a>>,
     /// Its place.
@@ -72,7 +74,7 @@ pub(super) struct Unsafe<'a> {
     pub(super) var: Var,
     /// The statement that uses it.
     pub(super) span: &'a Span,
-    /// Whether that statement is negated.
+    /// Whether that statement gives no values.
     pub(super) negated: bool,
 }
 
@@ -212,7 +214,7 @@ impl Order {
         *state = State::Done;
         // The interpreter does not move `not` behind a unification.
         let late = self.early.remove(&at).unwrap_or_default();
-        lacks.extend(late.intersection(&self.unified));
+        lacks.extend(late.iter().filter(|it| statement.prints || self.unified.contains(it)));
         if !lacks.is_empty() {
             return;
         }

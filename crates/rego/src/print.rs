@@ -5,6 +5,8 @@
 //! inside a nested query begins on its author's line, if the printer has not passed that line
 //! already, so that errors name it. Comments are not printed.
 
+use std::ops::Deref;
+
 use regorus::unstable::{
     ArithOp, AssignOp, BinOp, BoolOp, Expr, Literal, LiteralStmt, Query, Span, WithModifier,
 };
@@ -37,6 +39,9 @@ pub(super) trait Rewrite {
 
     /// The name that stands for this expression, if one does.
     fn name_of(&self, expr: &Expr) -> Option<&str>;
+
+    /// The function to call with the operands of this operator in its place, if there is one.
+    fn function_for(&mut self, expr: &Expr) -> Option<&'static str>;
 }
 
 /// The text so far.
@@ -115,6 +120,10 @@ impl Printer {
                 self.query(query, rewrite);
                 self.push(" }");
             }
+            // Whether it is false or undefined is the same here.
+            Literal::Expr { expr, .. } if matches!(**expr, Expr::Membership { key: None, .. }) => {
+                self.bare(expr, rewrite);
+            }
             Literal::Expr { expr, .. } => self.expression(expr, Binding::Statement, rewrite),
             Literal::NotExpr { expr, .. } => {
                 self.push("not ");
@@ -143,6 +152,11 @@ impl Printer {
     pub(super) fn expression(&mut self, expr: &Expr, least: Binding, rewrite: &mut dyn Rewrite) {
         if let Some(name) = rewrite.name_of(expr) {
             self.text.push_str(name);
+            return;
+        }
+        if let Some(function) = rewrite.function_for(expr) {
+            self.push(function);
+            self.list("(", &operands(expr), ")", rewrite);
             return;
         }
         let parentheses = binding(expr) < least;
@@ -242,7 +256,7 @@ impl Printer {
         }
     }
 
-    fn list<T: AsRef<Expr>>(
+    fn list<T: Deref<Target = Expr>>(
         &mut self,
         open: &str,
         items: &[T],
@@ -252,7 +266,7 @@ impl Printer {
         self.push(open);
         for (at, item) in items.iter().enumerate() {
             self.push(if at > 0 { ", " } else { "" });
-            self.expression(item.as_ref(), Binding::Membership, rewrite);
+            self.expression(item, Binding::Membership, rewrite);
         }
         self.push(close);
     }
@@ -273,6 +287,16 @@ impl Printer {
         self.push(" | ");
         self.query(query, rewrite);
         self.push(close);
+    }
+}
+
+/// The operands of `in`, in the order of a call's arguments.
+pub(super) fn operands(expr: &Expr) -> Vec<&Expr> {
+    match expr {
+        Expr::Membership { key, value, collection, .. } => {
+            key.iter().chain([value, collection]).map(AsRef::as_ref).collect()
+        }
+        _ => Vec::new(),
     }
 }
 

@@ -66,11 +66,12 @@ impl<'a> Builder<'a, '_> {
         let name = self.names.get(found.var).copied().flatten()?;
         let (file, line) = location(found.span);
         Some(if found.negated {
+            let word = if found.span.text().starts_with("not") { "not" } else { "print" };
             let shown = if name == "_" { "`_`".to_owned() } else { format!("`{name}`") };
             PolicyProblem::at(
                 file,
                 line,
-                format!("the variable {shown} is unsafe: `not` gives it no value, and nothing else here does"),
+                format!("the variable {shown} is unsafe: `{word}` gives it no value, and nothing else here does"),
             )
             .hint(
                 "write a rule for one element (`listed if startswith(path, blocked[_])`) and negate \
@@ -106,6 +107,7 @@ impl<'a> Builder<'a, '_> {
             let statement = Statement {
                 kind: Kind::Value(arg),
                 negated: false,
+                prints: false,
                 with: Vec::new(),
                 span: rule.span(),
             };
@@ -161,7 +163,7 @@ impl<'a> Builder<'a, '_> {
         let mut given: Vars = statements.iter().flat_map(order::needs).collect();
         given.extend(known);
         for kind in terms.into_iter().map(Kind::Value) {
-            let head = Statement { kind, negated: false, with: Vec::new(), span };
+            let head = Statement { kind, negated: false, prints: false, with: Vec::new(), span };
             let unsafe_vars = order::needs(&head).into_iter().filter(|var| !given.contains(var));
             found.extend(unsafe_vars.map(|var| Unsafe { var, span, negated: false }));
         }
@@ -306,7 +308,14 @@ impl<'a> Builder<'a, '_> {
             Literal::Expr { expr, .. } => (false, self.kind(expr, place, out)),
             Literal::NotExpr { expr, .. } => (true, self.kind(expr, place, out)),
         };
-        out.push(Statement { kind, negated, with: with.clone(), span: &from.span });
+        let prints = matches!(&from.literal, Literal::Expr { expr, .. } if is_print(expr));
+        out.push(Statement {
+            kind,
+            negated: negated || prints,
+            prints,
+            with: with.clone(),
+            span: &from.span,
+        });
     }
 
     /// A whole expression: its own call is no statement before it.
@@ -424,7 +433,13 @@ impl<'a> Builder<'a, '_> {
 }
 
 fn statement<'a>(kind: Kind<'a>, place: Place<'a, '_>) -> Statement<'a> {
-    Statement { kind, negated: false, with: place.with.to_vec(), span: place.span }
+    Statement { kind, negated: false, prints: false, with: place.with.to_vec(), span: place.span }
+}
+
+/// Whether an expression is a call of `print`.
+fn is_print(expr: &Expr) -> bool {
+    let Expr::Call { fcn, .. } = expr else { return false };
+    reference(fcn).and_then(|(name, _)| super::check::called(&name)).as_deref() == Some("print")
 }
 
 /// The operands of a call or operator; `None` for other expressions.

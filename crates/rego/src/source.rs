@@ -23,6 +23,7 @@ pub(super) fn problems(module: &Module, limits: &EvalLimits) -> Vec<PolicyProble
         line: 1,
         open: Vec::new(),
         chain: 0,
+        memberships: 0,
         after_operator: false,
         after_line_end: false,
         problems: Vec::new(),
@@ -39,6 +40,8 @@ struct Scan<'a> {
     open: Vec<char>,
     /// Operators, dots and indexes so far in this expression.
     chain: usize,
+    /// How often `in` occurred so far in this expression. Each becomes a call around those before it.
+    memberships: usize,
     /// Whether the last token was an operator, dot or opening bracket, so that the expression
     /// continues after it.
     after_operator: bool,
@@ -65,9 +68,14 @@ impl Scan<'_> {
                 '#' => rest.find('\n').and_then(|end| rest.get(end..)).unwrap_or(""),
                 '0'..='9' => self.number(rest),
                 letter if letter.is_alphabetic() || letter == '_' => {
-                    self.token(false);
                     let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
-                    end.and_then(|end| rest.get(end..)).unwrap_or("")
+                    let (word, rest) =
+                        end.and_then(|end| rest.split_at_checked(end)).unwrap_or((rest, ""));
+                    self.token(word == "in");
+                    if word == "in" {
+                        self.membership();
+                    }
+                    rest
                 }
                 other => {
                     self.sign(other);
@@ -80,7 +88,7 @@ impl Scan<'_> {
     /// Counts a token. The end of a line ends an expression, unless an operator is next to it.
     fn token(&mut self, joins: bool) {
         if self.after_line_end && !joins && !self.after_operator {
-            self.chain = 0;
+            self.begin();
         }
         self.after_line_end = false;
         self.after_operator = joins;
@@ -95,6 +103,24 @@ impl Scan<'_> {
                     "split it into rules, or use a set, an array or a comprehension",
                 );
             }
+        }
+    }
+
+    /// Another expression begins.
+    fn begin(&mut self) {
+        self.chain = 0;
+        self.memberships = 0;
+    }
+
+    /// Counts an `in`.
+    fn membership(&mut self) {
+        self.memberships = self.memberships.saturating_add(1);
+        let max = self.limits.call_nesting_max;
+        if self.memberships > max {
+            self.problem(
+                format!("an expression has more than {max} `in`"),
+                "write a statement for each",
+            );
         }
     }
 
@@ -115,7 +141,7 @@ impl Scan<'_> {
             }
             ',' | ';' => {
                 self.token(false);
-                self.chain = 0;
+                self.begin();
             }
             '.' | '+' | '-' | '*' | '/' | '%' | '|' | '&' | '=' | '<' | '>' | '!' | ':' => {
                 self.token(true);
@@ -213,6 +239,7 @@ mod tests {
             nested("{\"a\": ", "}", 13),
             nested("f(", ")", 40),
             format!("package p\n\nx := {}", "1 + ".repeat(500)),
+            format!("package p\n\nx := 1{}", " in [2]".repeat(40)),
             format!("package p\n\nx := y{}", ".a".repeat(500)),
             format!("package p\n\nx := y{}", "[0]".repeat(500)),
             format!("package p\n\nx := 1{}", " + 1".repeat(500)),
@@ -224,6 +251,8 @@ mod tests {
         }
         let broken = format!("package p\nx := 1{}", "\n+ 1".repeat(500));
         assert!(first(&broken).is_some());
+        let broken = format!("package p\nx if 1 {}", "in\n[2] ".repeat(40));
+        assert!(first(&broken).is_some_and(|it| it.contains("more than 24 `in`")));
     }
 
     #[test]

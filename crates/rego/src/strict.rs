@@ -181,7 +181,7 @@ impl Interpreter {
     fn error(&self, error: RegorusError) -> EvalError {
         let modules = self.policy.modules();
         let files: Vec<&str> = modules.iter().map(|module| module.path.as_str()).collect();
-        let names = builtins::TABLE.iter().map(|builtin| builtin.name);
+        let names = builtins::all().map(|builtin| builtin.name);
         let recorded = without_values(&error, &files, names);
         let message = error.one_line();
         // For an error inside a function, regorus returns a text, not its error type.
@@ -189,14 +189,14 @@ impl Interpreter {
     }
 }
 
-/// Builds an engine with the policy's modules and data, and the built-ins of [`builtins::TABLE`].
+/// Builds an engine with the policy's modules and data, and the functions of [`builtins::all`].
 fn build(policy: &Policy, calls: &SharedCalls) -> Result<Engine, PolicyProblem> {
     let limits = policy.limits();
     let mut engine = policy.parsed()?;
     engine
         .add_data(policy.data())
         .map_err(|error| PolicyProblem::from_regorus(&error.to_string(), "data"))?;
-    for builtin in builtins::TABLE {
+    for builtin in builtins::all() {
         let calls = Arc::clone(calls);
         let limits = *limits;
         let arity = u8::try_from(builtin.arity()).unwrap_or(u8::MAX);
