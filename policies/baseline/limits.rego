@@ -3,7 +3,8 @@
 # description: |
 #   Rate limits for each principal: far above what one agent needs, and far below what an agent in
 #   an endless loop sends. `burst` is the number of calls that may come at once. Refused tool calls
-#   count as calls, too. If the server's pack knows the vendor's own limits, they apply as well.
+#   count as calls, too. All other requests count together: each is recorded twice, and some begin
+#   a session. If the server's pack knows the vendor's own limits, they apply as well.
 package mcp
 
 limit contains {"code": "calls", "key": input.principal.id, "rate": "600/m", "burst": 100, "counts": "all"} if {
@@ -20,6 +21,18 @@ limit contains {"code": "vendor", "key": key, "rate": known.rate, "burst": known
 	effect := input.operation.effect
 	known := input.server.rates[effect]
 	key := concat("/", [input.server.name, effect, input.principal.id])
+}
+
+limit contains {"code": "requests", "key": input.principal.id, "rate": "1200/m", "burst": 300} if {
+	input.phase == "call"
+	input.direction == "to_server"
+	input.method in client_methods
+}
+
+limit contains {"code": "requests", "key": input.principal.id, "rate": "1200/m", "burst": 300} if {
+	input.phase == "call"
+	input.direction == "to_server"
+	input.method in read_methods
 }
 
 limit contains {"code": "completions", "key": input.principal.id, "rate": "300/m", "burst": 50} if {

@@ -37,6 +37,31 @@ test_completions_are_counted if {
 	limited("completion/complete", "read") == {["completions", "agent-1"]}
 }
 
+counted(phase, direction, method) := {[rule.key, rule.rate, rule.burst] |
+	some rule in data.mcp.limit with input as {
+		"phase": phase,
+		"direction": direction,
+		"method": method,
+		"principal": {"id": "agent-1"},
+		"operation": {"effect": "read"},
+	}
+	rule.code == "requests"
+}
+
+test_requests_count_together if {
+	every method in ["initialize", "tools/list", "ping", "resources/read"] {
+		counted("call", "to_server", method) == {["agent-1", "1200/m", 300]}
+	}
+}
+
+test_calls_notices_and_the_servers_requests_are_no_such_requests if {
+	every method in ["tools/call", "notifications/cancelled"] {
+		counted("call", "to_server", method) == set()
+	}
+	counted("call", "to_client", "ping") == set()
+	counted("answer", "to_server", "elicitation/create") == set()
+}
+
 test_the_protocol_is_not_counted if {
 	every method in ["initialize", "tools/list", "ping", "notifications/progress"] {
 		limited(method, "read") == set()

@@ -123,9 +123,16 @@ pub fn accepts(args: impl IntoIterator<Item = OsString>) -> Result<(), String> {
     Cli::try_parse_from(args).map(drop).map_err(|error| error.to_string())
 }
 
+/// Tasks that a busy thread runs before it looks for new input and timers. With tokio's default, 61,
+/// what an agent sends could wait for 61 tasks of others.
+const TASKS_BETWEEN_EVENTS: u32 = 8;
+
 /// Runs `work` on a new tokio runtime.
 fn asynchronous<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .event_interval(TASKS_BETWEEN_EVENTS)
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|error| Failure::failed("runtime", error.to_string()))?;
     Ok(runtime.block_on(work))
 }

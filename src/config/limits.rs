@@ -33,6 +33,8 @@ pub struct Limits {
     pub body_time: Duration,
     /// Bodies of all requests at once, bytes; never less than `frame_bytes`.
     pub bodies_bytes: u64,
+    /// What is kept for agents and servers between messages, bytes.
+    pub kept_bytes: usize,
     /// Client connections at once.
     pub connections: usize,
     /// HTTP requests in progress at once, streams included.
@@ -79,6 +81,7 @@ impl Limits {
                 .key("body_time", time(STEP_TIMES), "Time for an agent to send a body.")
                 .or(secs(15)),
             bodies_bytes: bodies(s, frame.document.bytes_max),
+            kept_bytes: kept(s),
             connections: connections(s),
             requests: requests(s),
             refusals: refusals(s),
@@ -172,6 +175,18 @@ fn bodies(s: &mut Section<'_>, frame_bytes: usize) -> u64 {
         s.problem("bodies_bytes", what, format!("at least {}", show_bytes(least)));
     }
     bodies.max(least)
+}
+
+fn kept(s: &mut Section<'_>) -> usize {
+    s.key(
+        "kept_bytes",
+        bytes(8 * MIB..=64 << 30),
+        "What is kept for agents and servers between messages: calls in flight, sessions, tasks, \
+         handles, definitions, queued messages. One principal has at most as much as is left \
+         free. Without room a request is refused as `memory-spent`, and what was learnt is \
+         forgotten.",
+    )
+    .or(96 * MIB)
 }
 
 fn refusals(s: &mut Section<'_>) -> u32 {

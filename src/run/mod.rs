@@ -233,7 +233,8 @@ async fn build(
         None => Arc::new(NoPolicy),
     };
     let gate = Gate::new(config.gate(boot.into(), state.digest_key), pdp);
-    let gate = Arc::new(gate.recording(config.audit.inputs));
+    let gate = gate.keeping(config.limits.kept_bytes).recording(config.audit.inputs);
+    let gate = Arc::new(gate);
     let keeper = Arc::new(Keeper::new(journal, &readiness, config.audit.repeat_interval));
     let shared = Shared {
         gate,

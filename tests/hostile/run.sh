@@ -16,4 +16,5 @@ if [[ -z ${BARTIZAN:-} ]]; then
 fi
 export BARTIZAN
 ulimit -n "$(ulimit -H -n)"
-PYTHONDONTWRITEBYTECODE=1 exec python3 tests/hostile/hostile.py "$@"
+# A session of its own is a scheduling group of its own.
+PYTHONDONTWRITEBYTECODE=1 exec setsid -w python3 tests/hostile/hostile.py "$@"

@@ -182,6 +182,34 @@ fn a_caller_that_floods_is_slowed_down_and_others_are_not() {
 }
 
 #[test]
+fn requests_that_are_no_calls_have_a_limit_in_the_baseline() {
+    let mut firewall = counting();
+    let mut client = firewall.client();
+    let ping = |id: u32| body_of("ping", id);
+    let limited = (1..2000).find(|id| {
+        client.send(&post(ping(*id), LEGACY));
+        client.reply().code() == -31002
+    });
+    let limited = limited.unwrap();
+    assert!(limited > 300, "{limited}");
+    for id in 2000..2200 {
+        client.send(&post(ping(id), LEGACY));
+        client.reply();
+    }
+    let passed = firewall.received().len();
+    let fine = firewall.ask(call(1, "get_flag", "{\"key\":\"x\"}"));
+    assert_eq!(fine.json()["result"]["n"], 150.0, "calls have a limit of their own");
+    let records = all_records(&mut firewall);
+    let intents = of_event(&records, "intent").len();
+    assert_eq!(intents, passed + 1);
+    assert!(records.len() < 2 * intents + 20, "what is refused is counted");
+}
+
+fn body_of(method: &str, id: u32) -> String {
+    format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"{method}\"}}")
+}
+
+#[test]
 fn a_journal_at_its_limit_refuses_and_says_why() {
     let top = "audit: {bytes: 1MiB, segment_bytes: 64KiB, each_refusal: true}\nlimits: {refusals: 1000000}\n".to_owned();
     let firewall = Firewall::with(Setup { top, ..Setup::default() });

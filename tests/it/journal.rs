@@ -579,7 +579,7 @@ fn damage_that_is_no_crash_is_not_repaired() {
 
 /// Runs the independent verifier: whether it was content, and what it said. `None` where there is
 /// no Python; the tests need nothing but Rust.
-fn verify_in_python(directory: &Path) -> Option<(bool, String)> {
+pub(crate) fn verify_in_python(directory: &Path) -> Option<(bool, String)> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/verify_journal.py");
     let ran = match Command::new("python3").arg(script).arg(directory).output() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,

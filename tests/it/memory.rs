@@ -11,6 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use bartizan::policy::embedded;
 use bartizan_gate::evidence::record::Now;
 use bartizan_gate::evidence::step::Act;
+use bartizan_gate::memory::ENTRY_BYTES;
 use bartizan_gate::question::access::{Principal, Server};
 use bartizan_gate::question::handles::{HandleStore, StoreUpdate};
 use bartizan_gate::question::pack::Pack;
@@ -812,10 +813,24 @@ fn what_a_server_holds_for_everyone_is_known_to_whom_has_selected_it_last() {
 
 #[test]
 fn what_does_not_fit_into_memory_is_unknown() {
-    let mut stage = Stage::of(Era::Legacy);
-    stage.gate = stage.gate.keeping(0);
-    stage.discovers("a", "h-1", "x");
+    let stage = Stage::of(Era::Legacy);
+    let mut session = stage.session("a");
+    assert!(stage.asks(&mut session, "discover", &json!({})).1);
+    let full = stage.gate.memory().count("a", Gate::MEMORY_BYTES_DEFAULT);
+    stage.answers(&mut session, &hands("h-1", "x"), true);
+    drop((full, session));
     assert_eq!(stage.invokes("a", "h-1"), unknown());
-    stage.answered("a", "select", &json!({"project": "7"}), &json!({"result": {"content": []}}));
+    // A fact is charged when its call is sent, so there must be room for the call alone.
+    let mut other = stage.session("a");
+    assert!(stage.asks(&mut other, "discover", &json!({})).1);
+    let call = stage.gate.memory().used_by("a").saturating_sub(ENTRY_BYTES);
+    drop(other);
+    let rest = call.saturating_add(100).saturating_mul(2);
+    let others = Gate::MEMORY_BYTES_DEFAULT.saturating_sub(rest);
+    let full = stage.gate.memory().count("others", others);
+    let mut session = stage.session("a");
+    assert!(stage.asks(&mut session, "select", &json!({"project": "7"})).1);
+    stage.answers(&mut session, &json!({"result": {"content": []}}), true);
+    drop(full);
     assert!(!stage.call("a", "act", &json!({})).1);
 }

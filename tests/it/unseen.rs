@@ -352,10 +352,17 @@ fn a_drift_that_one_is_shown_holds_for_all_until_that_one_is_shown_otherwise() {
 
 #[test]
 fn definitions_that_do_not_fit_into_memory_are_unseen() {
-    let mut stage = Stage::new();
-    stage.gate = stage.gate.keeping(0);
-    stage.shows("a", &good()[..1]);
+    let stage = Stage::new();
+    let mut session = stage.session("a");
+    assert!(stage.ask(&mut session, "tools/list", &json!({})));
+    let full = stage.gate.memory().count("a", Gate::MEMORY_BYTES_DEFAULT);
+    let answer = json!({"jsonrpc": "2.0", "id": 1, "result": {"tools": good()[..1]}});
+    let step = session.server_frame(&stage.gate, &answer.to_string().into(), stage.time());
+    assert!(matches!(step.record(&Sink::default()).unwrap(), Act::Deliver(_)));
+    drop(full);
     assert!(!stage.calls("a"));
+    stage.shows("a", &good()[..1]);
+    assert!(stage.calls("a"), "with room it is seen");
 }
 
 #[test]

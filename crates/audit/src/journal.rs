@@ -4,14 +4,16 @@
 //! program, but not of the machine. If a record cannot be written, `keep` returns an error and the
 //! gate refuses the act that the record describes. A partly written line is cut off, every later
 //! call tries again, and the first record that is written after that is a `gap` record with the
-//! number of refused records. The journal never deletes a record, never rewrites a whole line, and
-//! never waits for a reader.
+//! number of refused records. A panic while a record is written is such a fault, too
+//! ([decision 22](../../../docs/decisions/0022-a-panic-in-the-journal.md)). The journal never
+//! deletes a record, never rewrites a whole line, and never waits for a reader.
 
 use std::cell::RefCell;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use bartizan_sync::lock;
 use tokio::sync::watch;
 
 use bartizan_gate::evidence::record::{AuditRecord, Event, Now};
@@ -20,7 +22,7 @@ use bartizan_gate::evidence::step::{AuditSink, Unkept};
 use super::recover::{self, JournalError, Recovery, at};
 use super::segment::{self, SegmentDirectory, Store};
 use super::tail::Follower;
-use super::writer::{Said, Writer, encode};
+use super::writer::{Said, Writer, caught, encode};
 
 pub use super::writer::{JournalConfig, OPEN_CALLS_MAX, OPEN_LISTED_MAX};
 
@@ -152,11 +154,12 @@ impl Journal {
         self.write(|writer| writer.keep(record, encoded.map(|()| body.as_slice())))
     }
 
-    /// Runs `what` under the lock, and logs afterwards.
+    /// Runs `what` under the lock, and logs afterwards. A panic refuses this record alone.
     fn write(&self, what: impl FnOnce(&mut Writer) -> Result<u64, String>) -> Result<(), Unkept> {
-        let (kept, said) = match self.writer.lock() {
-            Ok(mut writer) => (what(&mut writer), std::mem::take(&mut writer.said)),
-            Err(_) => (Err(PANICKED.to_owned()), Vec::new()),
+        let (kept, said) = {
+            let mut writer = lock(&self.writer);
+            let kept = caught(|| what(&mut writer));
+            (kept, std::mem::take(&mut writer.said))
         };
         said.into_iter().for_each(Said::log);
         self.announce(kept)
@@ -174,8 +177,6 @@ impl Journal {
         Ok(())
     }
 }
-
-const PANICKED: &str = "an earlier record caused a panic while it was written; restart the program";
 
 impl AuditSink for Journal {
     fn keep(&self, record: &AuditRecord) -> Result<(), Unkept> {

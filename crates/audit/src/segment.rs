@@ -95,7 +95,14 @@ impl Store for SegmentDirectory {
 
     fn begin_segment(&mut self, first_seq: u64) -> io::Result<()> {
         let path = self.path.join(name(first_seq));
-        self.segment = Some(create_new(&path)?);
+        let begun = match create_new(&path) {
+            // An earlier attempt was interrupted right after it made the file.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_empty(&path) => {
+                OpenOptions::new().append(true).open(&path)
+            }
+            begun => begun,
+        };
+        self.segment = Some(begun?);
         Ok(())
     }
 
@@ -120,6 +127,10 @@ impl Store for SegmentDirectory {
     fn sync(&mut self) -> io::Result<()> {
         self.segment()?.sync_all()
     }
+}
+
+fn is_empty(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|file| file.is_file() && file.len() == 0)
 }
 
 fn create_new(path: &Path) -> io::Result<File> {

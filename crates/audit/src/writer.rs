@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -275,7 +276,7 @@ impl Writer {
         }
         let seq = self.keep_own(record)?;
         self.closed = true;
-        self.store.sync().map_err(|error| format!("cannot flush it: {error}"))?;
+        caught(|| self.store.sync().map_err(|error| format!("cannot flush it: {error}")))?;
         Ok(seq)
     }
 
@@ -286,7 +287,7 @@ impl Writer {
         record: &AuditRecord,
         body: Result<&[u8], String>,
     ) -> Result<u64, String> {
-        let kept = body.and_then(|body| self.try_keep(record, body));
+        let kept = body.and_then(|body| caught(|| self.try_keep(record, body)));
         match &kept {
             Ok(_) => self.track(record),
             Err(cause) => self.count_refusal(record, cause),
@@ -302,8 +303,8 @@ impl Writer {
         }
         if self.refused.is_some() || !self.owed.is_empty() {
             // Demand enough space for further records, not only for the gap.
-            self.check_free_space(Event::Intent)?;
-            self.prepare(&AuditRecord::new(Event::Gap, now), 0)?;
+            caught(|| self.check_free_space(Event::Intent))?;
+            caught(|| self.prepare(&AuditRecord::new(Event::Gap, now), 0))?;
         }
         Ok(self.last_seq())
     }
@@ -394,15 +395,12 @@ impl Writer {
             self.write_own(&members, &AuditRecord::new(Event::Rotation, now))?;
             self.segment = SegmentState::Running;
         }
-        if let Some(refused) = self.refused.take_if(|_| self.low_on_space.is_none()) {
+        if let Some(refused) = self.refused.as_ref().filter(|_| self.low_on_space.is_none()) {
             let gap = AuditRecord::new(Event::Gap, now).with_finding(Finding::AuditSinkFailure);
-            let written = members(&GapMembers { gap: &refused })
-                .and_then(|members| self.write_own(&members, &gap));
-            if let Err(cause) = written {
-                self.refused = Some(refused);
-                return Err(cause);
-            }
-            self.said.push(Said::Mended(refused.count));
+            let (members, count) = (members(&GapMembers { gap: refused })?, refused.count);
+            self.write_own(&members, &gap)?;
+            self.refused = None;
+            self.said.push(Said::Mended(count));
         }
         self.write_owed(now)
     }
@@ -475,16 +473,21 @@ impl Writer {
     }
 
     fn append(&mut self) -> Result<(), String> {
+        // Until the store says otherwise: it may panic when a part is written.
+        self.torn = true;
         let cause = match self.store.append(self.length, &self.line) {
-            Ok(taken) if taken == self.line.len() => return Ok(()),
+            Ok(taken) if taken == self.line.len() => {
+                self.torn = false;
+                return Ok(());
+            }
             Ok(taken) => format!("only {taken} of {} bytes were written", self.line.len()),
             Err(StoreError::Io(error)) => error.to_string(),
             Err(StoreError::Displaced) => {
+                self.torn = false;
                 self.segment = SegmentState::Wanted;
                 return Err("another program removed or changed the segment".to_owned());
             }
         };
-        self.torn = true;
         // If this fails, too, the next record tries it again first.
         if let Err(error) = self.cut_torn_line() {
             self.said.push(Said::Torn(error));
@@ -535,6 +538,16 @@ impl Writer {
         refused.count = refused.count.saturating_add(1);
         cause.clone_into(&mut refused.cause);
     }
+}
+
+/// What the caller of a record is told that caused a panic.
+pub(super) const PANICKED: &str = "a panic interrupted the writing of the record";
+
+/// The result of `write`; an error if it panicked (threat K11). That leaves nothing half-updated: a line counts
+/// once it is written whole, what may follow after it is cut off first, and a gap or a late outcome
+/// is forgotten only when its record is written.
+pub(super) fn caught<T>(write: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| Err(PANICKED.to_owned()))
 }
 
 /// The members of the JSON object `value`, with a trailing comma.

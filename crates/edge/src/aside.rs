@@ -15,10 +15,13 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 pub(crate) const LARGE_BYTES: usize = 16 << 10;
 
 /// Turns for large messages: one less than processors, and at least one.
-static TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
-    let processors = available_parallelism().map_or(1, std::num::NonZero::get);
-    Semaphore::new(processors.saturating_sub(1).max(1))
-});
+static TURNS: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(processors().saturating_sub(1).max(1)));
+
+/// Processors that this program may use.
+pub(crate) fn processors() -> usize {
+    available_parallelism().map_or(1, std::num::NonZero::get)
+}
 
 /// A turn for a large message; given back on drop.
 #[derive(Debug)]

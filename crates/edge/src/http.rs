@@ -70,6 +70,9 @@ use crate::budget::{Budget, YieldingBudget};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::Protected;
 
+/// Connections that are accepted before other tasks run. Each begins a task that reads a head, so
+/// a burst of connections would otherwise stand before every other task (threat K13).
+const ACCEPTED_IN_A_ROW: u32 = 8;
 /// How often idle sessions are swept.
 const SWEEP: Duration = Duration::from_secs(30);
 
@@ -392,6 +395,7 @@ impl Listener {
         let mut acceptor = Acceptor::new(tcp, &inner.connections);
         let builder = builder(&inner);
         let connections = TaskTracker::new();
+        let mut accepted_in_a_row = 0_u32;
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -405,6 +409,10 @@ impl Listener {
                 }
             };
             let (stream, peer, place) = accepted;
+            accepted_in_a_row = accepted_in_a_row.saturating_add(1);
+            if accepted_in_a_row.is_multiple_of(ACCEPTED_IN_A_ROW) {
+                tokio::task::yield_now().await;
+            }
             let number = place.number();
             let serving = connection(Arc::clone(&inner), builder.clone(), (stream, peer), place);
             let task = connections.spawn(inner.shared.tasks.track_future(Repoll::new(serving)));

@@ -154,6 +154,8 @@ pub enum Answer {
         headers: HeaderMap,
         /// The body, whole and bounded.
         body: Bytes,
+        /// What a large body holds of the memory for answers until it has been judged.
+        memory: AnswerMemory,
     },
     /// A stream of server messages.
     Stream {
@@ -169,7 +171,7 @@ pub enum Answer {
 impl Answer {
     /// An answer with a status only.
     fn bare(status: u16) -> Self {
-        Self::Whole { status, headers: HeaderMap::new(), body: Bytes::new() }
+        Self::whole(status, HeaderMap::new(), Bytes::new())
     }
 
     /// The server accepted the message.
@@ -180,7 +182,12 @@ impl Answer {
     /// An answer with a whole JSON body.
     fn json(status: u16, body: Bytes) -> Self {
         let json = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Self::Whole { status, headers: HeaderMap::from_iter([json]), body }
+        Self::whole(status, HeaderMap::from_iter([json]), body)
+    }
+
+    /// An answer in one body that is not counted.
+    fn whole(status: u16, headers: HeaderMap, body: Bytes) -> Self {
+        Self::Whole { status, headers, body, memory: AnswerMemory::default() }
     }
 
     /// A stream of messages from a shared line.
@@ -197,6 +204,12 @@ impl Answer {
             | Self::Stream { headers, .. } => headers,
         }
     }
+}
+
+/// Memory reserved for an answer until this is dropped; nothing for a small one.
+#[derive(Debug, Default)]
+pub struct AnswerMemory {
+    _reserved: Option<budget::Reservation>,
 }
 
 /// A stream of server messages. Nothing is read before the caller asks for it.

@@ -61,13 +61,20 @@ impl MemoryBudget {
     /// [`NoRoom`]: the owner would hold more than would be left free.
     pub fn charge(self: &Arc<Self>, owner: &str, bytes: usize) -> Result<Charge, NoRoom> {
         let mut used = lock(&self.used);
-        let owner = match used.by_owner.get_key_value(owner) {
-            Some((owner, _)) => Arc::clone(owner),
-            None => Arc::from(owner),
-        };
+        let owner = used.name(owner);
         used.add(&owner, bytes, self.bytes_max)?;
         drop(used);
         Ok(Charge { budget: Arc::clone(self), owner, bytes })
+    }
+
+    /// Charges `bytes` to `owner` even if there is no room, for what another limit bounds and what
+    /// cannot be refused: a copy that exists already, a message that ends something.
+    pub fn count(self: &Arc<Self>, owner: &str, bytes: usize) -> Charge {
+        let mut used = lock(&self.used);
+        let owner = used.name(owner);
+        used.count(&owner, bytes);
+        drop(used);
+        Charge { budget: Arc::clone(self), owner, bytes }
     }
 
     /// The bytes charged now, to all owners.
@@ -87,6 +94,22 @@ impl MemoryBudget {
 }
 
 impl UsedMemory {
+    fn name(&self, owner: &str) -> Arc<str> {
+        match self.by_owner.get_key_value(owner) {
+            Some((owner, _)) => Arc::clone(owner),
+            None => Arc::from(owner),
+        }
+    }
+
+    fn count(&mut self, owner: &Arc<str>, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        self.total = self.total.saturating_add(bytes);
+        let own = self.by_owner.entry(Arc::clone(owner)).or_default();
+        *own = own.saturating_add(bytes);
+    }
+
     fn add(&mut self, owner: &Arc<str>, bytes: usize, bytes_max: usize) -> Result<(), NoRoom> {
         if bytes == 0 {
             return Ok(());
@@ -111,7 +134,8 @@ impl UsedMemory {
     }
 }
 
-/// Bytes charged to an owner; dropping it gives them back.
+/// Bytes charged to an owner; dropping it gives them back. A copy is charged, too, even if there is
+/// no room: it stands for a copy of the entry, which exists.
 pub struct Charge {
     budget: Arc<MemoryBudget>,
     owner: Arc<str>,
@@ -144,6 +168,46 @@ impl Charge {
         drop(used);
         self.bytes = bytes;
         Ok(())
+    }
+}
+
+impl Charge {
+    /// Splits `bytes` off, for a part of the entry that outlives it. What this charge does not have
+    /// is counted even if there is no room.
+    #[must_use]
+    pub fn split(&mut self, bytes: usize) -> Self {
+        let mut part = Self {
+            budget: Arc::clone(&self.budget),
+            owner: Arc::clone(&self.owner),
+            bytes: bytes.min(self.bytes),
+        };
+        self.bytes = self.bytes.saturating_sub(bytes);
+        part.count_up_to(bytes);
+        part
+    }
+
+    /// Adds `other`, of the same owner, to this charge.
+    pub fn join(&mut self, mut other: Self) {
+        if self.owner == other.owner && Arc::ptr_eq(&self.budget, &other.budget) {
+            self.bytes = self.bytes.saturating_add(std::mem::take(&mut other.bytes));
+        } else {
+            let bytes = self.bytes.saturating_add(other.bytes);
+            self.count_up_to(bytes);
+        }
+    }
+
+    /// Makes the charge at least `bytes`, even if there is no room.
+    fn count_up_to(&mut self, bytes: usize) {
+        let more = bytes.saturating_sub(self.bytes);
+        lock(&self.budget.used).count(&self.owner, more);
+        self.bytes = self.bytes.saturating_add(more);
+    }
+}
+
+impl Clone for Charge {
+    fn clone(&self) -> Self {
+        lock(&self.budget.used).count(&self.owner, self.bytes);
+        Self { budget: Arc::clone(&self.budget), owner: Arc::clone(&self.owner), bytes: self.bytes }
     }
 }
 
@@ -188,6 +252,30 @@ mod tests {
         }
         kept.extend(budget.charge("late", 10_000 - STEP));
         assert_eq!(budget.used_by("late"), 10_000 - STEP);
+    }
+
+    #[test]
+    fn parts_copies_and_what_cannot_be_refused_are_counted_once_each() {
+        let budget = MemoryBudget::new(100);
+        let mut whole = budget.charge("a", 40).unwrap();
+        let part = whole.split(15);
+        assert_eq!((whole.bytes(), part.bytes(), budget.used()), (25, 15, 40));
+        let copy = part.clone();
+        assert_eq!(budget.used_by("a"), 55, "beyond what may be asked for");
+        assert!(budget.charge("a", 1).is_err());
+        drop(whole);
+        let mut rest = part;
+        rest.join(copy);
+        assert_eq!((rest.bytes(), budget.used()), (30, 30));
+        let over = rest.split(50);
+        assert_eq!((rest.bytes(), over.bytes(), budget.used()), (0, 50, 50));
+        let forced = budget.count("b", 200);
+        assert_eq!(budget.used(), 250);
+        rest.join(budget.count("b", 1));
+        assert_eq!((rest.bytes(), budget.used_by("b")), (1, 200));
+        drop((rest, over, forced));
+        assert_eq!(budget.used(), 0);
+        assert!(lock(&budget.used).by_owner.is_empty());
     }
 
     #[test]

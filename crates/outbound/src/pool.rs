@@ -34,6 +34,8 @@ use crate::{Failure, SetUpError, causes};
 
 type Io = MaybeHttpsStream<TokioIo<TcpStream>>;
 
+/// Bytes of an answer that are read before other tasks run.
+const PIECE_BYTES: usize = 128 << 10;
 /// Smallest limit on a response's head that hyper accepts, bytes.
 const HEAD_BYTES_LEAST: usize = 8192;
 
@@ -267,6 +269,7 @@ impl AnswerBody {
         }
         let mut first = Bytes::new();
         let mut rest = BytesMut::new();
+        let mut yielded = 0_usize;
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {
             // Trailers are ignored.
             let Ok(data) = frame?.into_data() else { continue };
@@ -281,6 +284,11 @@ impl AnswerBody {
                 first = data;
             } else {
                 rest.extend_from_slice(&data);
+            }
+            // What is already there would be read in one go otherwise.
+            if size.saturating_sub(yielded) >= PIECE_BYTES {
+                yielded = size;
+                tokio::task::yield_now().await;
             }
         }
         if rest.is_empty() {

@@ -1,9 +1,10 @@
-//! What many slow or greedy clients can take from others: memory, connections, streams (threats K2
-//! to K9). The tests count bytes, connections and answers.
+//! What many slow or greedy clients can take from others: memory, connections, streams, turns
+//! (threats K2 to K13). The tests count bytes, connections and answers.
 
 #![expect(clippy::indexing_slicing, reason = "tests")]
 
 mod http2;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;

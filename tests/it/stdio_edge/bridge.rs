@@ -323,7 +323,7 @@ async fn a_refused_initialize_leaves_nothing_behind() {
         r#"read -r l; echo '{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"no"}}'; cat"#;
     let clients = Clients::new(refusing, limits());
     match clients.send(("a", None), &initialize()).await.unwrap() {
-        Answer::Whole { status: 200, headers, body } => {
+        Answer::Whole { status: 200, headers, body, .. } => {
             assert!(headers.get("mcp-session-id").is_none());
             assert!(
                 body.ends_with(b"\"message\":\"no\"}}")

@@ -638,7 +638,10 @@ impl RemoteRequest {
             Answer::Whole { status, body, .. } if status >= 400 => {
                 self.refused(status, &body).await?;
             }
-            Answer::Whole { body, .. } => self.pass_on(&body).await,
+            Answer::Whole { body, memory, .. } => {
+                self.pass_on(&body).await;
+                drop(memory);
+            }
             Answer::Stream { events, .. } => self.follow(events).await?,
         }
         let waits = self.remote.client.awaits(&self.call);
@@ -761,12 +764,12 @@ async fn next_message(
 fn challenge(answer: Answer, challenged: Option<Challenged>) -> Option<Answer> {
     let Some(challenged) = challenged else { return Some(answer) };
     match answer {
-        Answer::Whole { status, headers, body }
+        Answer::Whole { status, headers, body, memory: _ }
             if status == 401 || status == 403 && headers.contains_key(WWW_AUTHENTICATE) =>
         {
             let untold = challenged.send(Challenge { status, headers, body }).err()?;
             let Challenge { status, headers, body } = untold;
-            Some(Answer::Whole { status, headers, body })
+            Some(Answer::whole(status, headers, body))
         }
         Answer::Accepted { .. } | Answer::Whole { .. } | Answer::Stream { .. } => Some(answer),
     }

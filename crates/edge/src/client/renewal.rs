@@ -89,7 +89,11 @@ impl Remote {
     async fn answer_kept_back(&self, call: &CallId, answer: Answer) -> Option<Released> {
         let mut events = match answer {
             Answer::Accepted { .. } => return None,
-            Answer::Whole { body, .. } => return self.kept_back(call, &body).await,
+            Answer::Whole { body, memory, .. } => {
+                let released = self.kept_back(call, &body).await;
+                drop(memory);
+                return released;
+            }
             Answer::Stream { events, .. } => events,
         };
         while let Some(Ok(event)) = events.next().await {

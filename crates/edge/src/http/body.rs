@@ -21,6 +21,9 @@ const PACE: Duration = Duration::from_secs(5);
 /// Least bytes of a body in each [`PACE`].
 const PACE_BYTES: u64 = 16 << 10;
 
+/// Bytes of a body that are read before other tasks run.
+const PIECE_BYTES: u64 = 128 << 10;
+
 /// Bounds on reading one body.
 pub(super) struct BodyLimits<'a> {
     /// Size of this body, bytes.
@@ -61,6 +64,7 @@ pub(super) async fn read(
         bytes_max,
         limits,
         size: 0,
+        yielded: 0,
         accounted: 0,
         first: Bytes::new(),
         rest: Vec::new(),
@@ -74,7 +78,7 @@ pub(super) async fn read(
 async fn collect(mut arriving: Arriving<'_>) -> Result<(Bytes, BodyMemory), DoorRefusal> {
     loop {
         match tokio::time::timeout(PACE, arriving.advance()).await {
-            Ok(Ok(false)) => {}
+            Ok(Ok(false)) => arriving.let_others().await,
             Ok(Ok(true)) => return arriving.finish(),
             Ok(Err(DoorRefusal::TooLarge)) => {
                 arriving.memory = Memory::Nothing;
@@ -104,6 +108,8 @@ struct Arriving<'a> {
     announced: u64,
     bytes_max: u64,
     size: u64,
+    /// [`Arriving::size`] when other tasks ran last.
+    yielded: u64,
     /// Memory that is accounted, bytes.
     accounted: u64,
     /// The first piece, until a second one comes.
@@ -134,6 +140,15 @@ impl Arriving<'_> {
             }
         }
         Ok(false)
+    }
+
+    /// Lets other tasks run after each [`PIECE_BYTES`]: a body that is already there would be read in
+    /// one go otherwise.
+    async fn let_others(&mut self) {
+        if self.size.saturating_sub(self.yielded) >= PIECE_BYTES {
+            self.yielded = self.size;
+            tokio::task::yield_now().await;
+        }
     }
 
     fn add(&mut self, data: Bytes) -> Result<(), DoorRefusal> {

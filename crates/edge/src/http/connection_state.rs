@@ -52,6 +52,8 @@ pub(super) struct ConnectionState {
     slow: AtomicBool,
     /// Whether a refusal was recorded on this connection.
     refused: AtomicBool,
+    /// A request began, and we have not waited for the client since.
+    in_a_row: AtomicBool,
 }
 
 impl ConnectionState {
@@ -104,6 +106,14 @@ impl ConnectionState {
     /// Whether ambiguous framing was seen on this connection; never reset.
     pub(super) fn is_ambiguous(&self) -> bool {
         self.ambiguous.load(Ordering::Relaxed)
+    }
+
+    /// Lets all other tasks run first, if the client sent this request together with the one before:
+    /// requests in a row are answered one by one, and those of others in between (threat K13).
+    pub(super) async fn let_others(&self) {
+        if self.in_a_row.swap(true, Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Counts one request in progress until the guard is dropped.
@@ -333,6 +343,7 @@ impl AsyncRead for WatchedStream {
             let new = buf.filled().get(before..).unwrap_or_default();
             return Poll::Ready(this.note(new));
         }
+        this.peer.in_a_row.store(false, Ordering::Relaxed);
         let requests = this.peer.requests.load(Ordering::Relaxed);
         if this.peer.busy() > 0 {
             return Poll::Pending;

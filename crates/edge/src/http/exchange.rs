@@ -19,7 +19,7 @@ use super::reply::{self, ReplyBody};
 use super::stream::StreamBody;
 use crate::session::StepOutcome;
 use crate::upstream::{Media, SESSION_ID, SendContext, claims_json, media};
-use crate::{Answer, EventStream};
+use crate::{Answer, AnswerMemory, EventStream};
 use bartizan_gate::evidence::step::{Act, Content, Dispatch, Permitted};
 use bartizan_gate::session::{ErrorAnswer, UpstreamFailure};
 use bartizan_gate::wire::protocol::Era;
@@ -69,7 +69,9 @@ impl Exchange {
                 headers.remove(WWW_AUTHENTICATE);
                 self.accepted(status, &headers)
             }
-            Ok(Answer::Whole { status, headers, body }) => self.whole(status, headers, body).await,
+            Ok(Answer::Whole { status, headers, body, memory }) => {
+                self.whole(status, headers, (body, memory)).await
+            }
             Ok(Answer::Stream { status, mut headers, events }) => {
                 headers.remove(WWW_AUTHENTICATE);
                 self.stream(status, &headers, events)
@@ -109,9 +111,13 @@ impl Exchange {
         self: &Arc<Self>,
         status: u16,
         mut headers: HeaderMap,
-        body: Bytes,
+        (body, memory): (Bytes, AnswerMemory),
     ) -> Response<ReplyBody> {
         self.note_status(status);
+        let Ok(counted) = self.count_answer(&body) else {
+            let why = "no memory for the answer".to_owned();
+            return self.failed(&UpstreamFailure::Unreadable(why));
+        };
         let challenge_dropped = self.route.hold_challenges(&mut headers);
         let headers = &headers;
         let outcome = if (200..300).contains(&status) {
@@ -120,6 +126,7 @@ impl Exchange {
             let json = claims_json(headers);
             self.error(headers, ErrorAnswer { status, json, challenge_dropped, body })
         };
+        drop((memory, counted));
         match outcome {
             StepOutcome::Act(Act::Deliver(released)) if released.is_own() => reply::own(&released),
             StepOutcome::Act(Act::Deliver(mut released)) => {

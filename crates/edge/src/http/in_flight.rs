@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::event_ids::EventScope;
 use super::sessions::LegacySession;
+use super::shares::{self, NoRoom, Share, ShareTurn};
 use super::{HttpTimeouts, ListenerState, RouteState, bearer};
 use crate::budget::Reservation;
 use crate::session::{SessionHandle, StepOutcome};
@@ -38,6 +39,8 @@ pub(super) struct Exchange {
     pub(super) inner: Arc<ListenerState>,
     pub(super) route: Arc<RouteState>,
     pub(super) session: Arc<SessionHandle>,
+    /// The share of the caller, where callers have shares.
+    pub(super) share: Option<Arc<Share>>,
     /// The legacy session: that of the request, or the one that the answer began.
     pub(super) legacy: OnceLock<Arc<LegacySession>>,
     /// A GET that resumes a stream with `Last-Event-ID`.
@@ -139,6 +142,7 @@ impl Exchange {
         numbered: bool,
         stray: Option<&Duties>,
     ) -> StepOutcome {
+        let _caller = self.caller_turn(data.len()).await;
         let _turn = self.session.turn(data.len()).await;
         if let Some(duties) = stray {
             return self.session.step_over(data.len(), Some(&self.call), |session, gate, now| {
@@ -150,6 +154,18 @@ impl Exchange {
         self.session.step_over(data.len(), Some(&self.call), |session, gate, now| {
             Some(session.server_event(gate, within, data, redelivery, now))
         })
+    }
+
+    /// Waits for a turn among the messages of this caller.
+    async fn caller_turn(&self, bytes: usize) -> Option<ShareTurn<'_>> {
+        shares::turn(self.share.as_deref(), bytes).await
+    }
+
+    /// Counts a large answer that waits to be judged for its caller; fails if the caller has no
+    /// memory left for it.
+    pub(super) fn count_answer(&self, body: &Bytes) -> Result<Option<Reservation>, NoRoom> {
+        let Some(share) = &self.share else { return Ok(None) };
+        share.count_answer(body.len())
     }
 
     /// Settles the call: the server could not be reached or its answer not be read.

@@ -27,7 +27,7 @@ use super::body::BodyMemory;
 use super::connection_state::{ConnectionState, RequestGuard};
 use super::rejection::Rejection;
 use super::reply::{self, Events, ReplyBody};
-use super::shares::{Share, request_slots};
+use super::shares::{self, Share, request_slots};
 use super::{HttpTimeouts, ListenerState, RouteState, admission, well_known};
 use crate::budget::Reservation;
 use crate::client::remote::{self, Challenge, Challenged, MessageSource};
@@ -342,9 +342,10 @@ async fn accept_message(
     listed(client.server()).await;
     let judge =
         |session: &mut Session, gate: &Gate, now| Some(session.client_frame(gate, &arrival, now));
+    let caller = shares::turn(share, bytes).await;
     let turn = client.turn(bytes).await;
     let outcome = client.step_over(bytes, None, judge);
-    drop(turn);
+    drop((turn, caller));
     match outcome {
         StepOutcome::Act(Act::Forward(permitted)) => {
             let call = Arc::clone(permitted.call());

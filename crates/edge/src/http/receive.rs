@@ -17,7 +17,7 @@ use super::refusals::Refused;
 use super::rejection::Rejection;
 use super::reply::{self, ReplyBody};
 use super::sessions::LegacySession;
-use super::shares::{Share, request_slots};
+use super::shares::{self, Share, request_slots};
 use super::well_known::Site;
 use super::{ListenerState, RouteState, admission, bearer, close_sessions, legacy_sse, well_known};
 use crate::budget::Reservation;
@@ -38,6 +38,7 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
     let busy = peer.begin();
+    peer.let_others().await;
     let (parts, body) = request.into_parts();
     let http1 = parts.version < Version::HTTP_2;
     let legacy = legacy_sse::find(&inner, &parts.uri);
@@ -238,6 +239,8 @@ impl Received {
         }
         let arrival = std::mem::take(&mut self.arrival);
         let bytes = arrival.raw.len();
+        let share = self.share.clone();
+        let caller = shares::turn(share.as_deref(), bytes).await;
         let turn = self.session.turn(bytes).await;
         let outcome = self.session.step_over(bytes, None, |session, gate, now| {
             Some(match self.method {
@@ -246,7 +249,7 @@ impl Received {
                 _ => session.client_frame(gate, &arrival, now),
             })
         });
-        drop(turn);
+        drop((turn, caller));
         match outcome {
             StepOutcome::Act(Act::Forward(permitted)) => self.forward(inner, permitted).await,
             StepOutcome::Act(Act::Deliver(released)) | StepOutcome::Refused(Some(released)) => {
@@ -309,6 +312,7 @@ impl Received {
             legacy: self.legacy.map(OnceLock::from).unwrap_or_default(),
             resumes: self.resumes,
             session: self.session,
+            share: self.share,
             context: self.context,
             until: self.until,
             version,

@@ -30,7 +30,7 @@ use http_body_util::{BodyExt as _, Full};
 use super::{LAST_EVENT_ID, Media, SESSION_ID, SendContext, media};
 use crate::budget::YieldingBudget;
 use crate::sse::SseBody;
-use crate::{Answer, EventStream};
+use crate::{Answer, AnswerMemory, EventStream};
 
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -75,8 +75,9 @@ pub struct HttpUpstreamLimits {
     /// Largest body of an error answer that is forwarded, bytes; a larger one is dropped. Also the
     /// largest answer that is no MCP message, such as metadata.
     pub error_bytes_max: usize,
-    /// Bytes of all answers that are arriving in one body, without those of at most 64 KiB; at least
-    /// `answer_bytes_max`. An answer that is not complete gives way to later ones.
+    /// Bytes of all answers in one body that are arriving or have not been judged, without those of
+    /// at most 64 KiB; at least `answer_bytes_max`. An answer that is not complete gives way to later
+    /// ones.
     pub arriving_bytes_max: u64,
     /// Largest event of a stream, bytes.
     pub event_bytes_max: usize,
@@ -97,7 +98,7 @@ impl Default for HttpUpstreamLimits {
         Self {
             answer_bytes_max: 4 << 20,
             error_bytes_max: 64 << 10,
-            arriving_bytes_max: 64 << 20,
+            arriving_bytes_max: 32 << 20,
             event_bytes_max: 4 << 20,
             headers_max: 100,
             head_bytes_max: 64 << 10,
@@ -353,8 +354,10 @@ impl HttpUpstream {
                 })
             }
             Some(Media::Json) => match self.collect(body).await? {
-                Some(body) if body.is_empty() => Ok(Answer::Accepted { status: code, headers }),
-                Some(body) => Ok(Answer::Whole { status: code, headers, body }),
+                Some((body, _)) if body.is_empty() => {
+                    Ok(Answer::Accepted { status: code, headers })
+                }
+                Some((body, memory)) => Ok(Answer::Whole { status: code, headers, body, memory }),
                 None => {
                     let max = self.limits.answer_bytes_max;
                     Err(UpstreamFailure::Unreadable(format!("a body larger than {max} bytes")))
@@ -366,21 +369,30 @@ impl HttpUpstream {
         }
     }
 
-    /// The whole body of an answer; nothing if it is too long. If the memory of answers runs out,
-    /// those that arrive longest fail first (threat K9).
-    async fn collect(&self, body: AnswerBody) -> Result<Option<Bytes>, UpstreamFailure> {
+    /// The whole body of an answer, with what it holds of the memory for answers; nothing if it is
+    /// too long. If that memory runs out, those that arrive longest fail first (threat K9). One that
+    /// has arrived whole keeps its part until it has been judged: otherwise a server that answers
+    /// faster than its answers are judged would fill the memory (threat K12).
+    async fn collect(
+        &self,
+        body: AnswerBody,
+    ) -> Result<Option<(Bytes, AnswerMemory)>, UpstreamFailure> {
         let max = self.limits.answer_bytes_max;
         if body.size_hint().upper().is_some_and(|bytes| bytes <= SMALL_BYTES) {
-            return collect(body, max).await;
+            let whole = collect(body, max).await?;
+            return Ok(whole.map(|whole| (whole, AnswerMemory::default())));
         }
         let none = || UpstreamFailure::Unreadable("no memory for the answer".into());
         let hold = self.arriving.hold(self.arriving.take(0).ok_or_else(none)?, || {});
         let takes = |bytes: usize| hold.grow(u64::try_from(bytes).unwrap_or(u64::MAX));
-        tokio::select! {
+        let whole = tokio::select! {
             biased;
-            () = hold.gave_way().cancelled() => Err(none()),
-            whole = body.whole_within(max, takes) => whole.map_err(failed),
-        }
+            () = hold.gave_way().cancelled() => return Err(none()),
+            whole = body.whole_within(max, takes) => whole.map_err(failed)?,
+        };
+        let Some(whole) = whole else { return Ok(None) };
+        let memory = hold.finish().ok_or_else(none)?;
+        Ok(Some((whole, AnswerMemory { _reserved: Some(memory) })))
     }
 
     async fn error_answer(
@@ -396,7 +408,7 @@ impl HttpUpstream {
             return Err(UpstreamFailure::Status(status.as_u16()));
         }
         let body = collect(body, self.limits.error_bytes_max).await?.unwrap_or_default();
-        Ok(Answer::Whole { status: status.as_u16(), headers, body })
+        Ok(Answer::whole(status.as_u16(), headers, body))
     }
 }
 

@@ -47,6 +47,15 @@ impl Duties {
         self.overflowed |= other.overflowed;
     }
 
+    /// The bytes of the table.
+    pub(crate) fn bytes(&self) -> usize {
+        let sizes = self.redactions.iter().map(|it| match it {
+            Redaction::Pointer(pointer) => pointer.len(),
+            Redaction::Secrets => 0,
+        });
+        sizes.fold(0, |sum, text| sum.saturating_add(text).saturating_add(size_of::<Redaction>()))
+    }
+
     /// What must be removed; `None` if more was demanded than the table holds.
     pub(crate) fn redactions(&self) -> Option<&[Redaction]> {
         (!self.overflowed).then_some(&*self.redactions)

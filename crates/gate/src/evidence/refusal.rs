@@ -29,10 +29,13 @@ pub const APPROVAL_REQUIRED: i64 = -31004;
 pub const UPSTREAM_FAILED: i64 = -31005;
 /// The protected server's answer was withheld.
 pub const WITHHELD: i64 = -31006;
-/// Too many requests in flight.
+/// Too many requests in flight, or too much kept in memory for the caller.
 pub const BUSY: i64 = -31007;
 /// Another message of the same batch is refused, so none passes.
 pub const WITH_BATCH: i64 = -31008;
+
+/// What the record of a refusal says where the memory for a principal is spent.
+pub(crate) const KEPT_BYTES: &str = "limits.kept_bytes: no room for what this message leaves";
 
 const PARSE_ERROR: i64 = -32700;
 const INVALID_REQUEST: i64 = -32600;
@@ -82,6 +85,8 @@ pub enum Refusal {
     Unsolicited,
     /// The table of calls in flight is full.
     Busy,
+    /// More would be kept for this principal than it may have (`limits.kept_bytes`).
+    MemorySpent,
     /// No record can be kept.
     Unrecorded,
     /// The server could not be reached, or broke the connection.
@@ -230,11 +235,42 @@ impl Refusal {
             Self::WithBatch => "with-batch",
             Self::Unsolicited => "unsolicited-answer",
             Self::Busy => "busy",
+            Self::MemorySpent => "memory-spent",
             Self::Unrecorded => "unrecorded",
             Self::UpstreamFailed => "upstream-failed",
             Self::UpstreamTimedOut => "upstream-timed-out",
             Self::Withheld => "withheld",
             Self::Door(door) => door.code(),
+        }
+    }
+
+    /// The limit that is reached, for the record; `None` where the refusal is about none.
+    pub(crate) fn limit(&self) -> Option<&'static str> {
+        match self {
+            Self::Busy => Some("limits.in_flight: too many requests of the session in flight"),
+            Self::MemorySpent => Some(KEPT_BYTES),
+            Self::SessionSpent => Some("the session has used more ids than can be remembered"),
+            Self::Denied
+            | Self::UnknownTool(_)
+            | Self::UnknownMethod
+            | Self::UnknownTask
+            | Self::TasksUndeclared
+            | Self::Limited(_)
+            | Self::ApprovalRequired
+            | Self::Malformed(_)
+            | Self::Headers(_)
+            | Self::BadName(_)
+            | Self::DuplicateId
+            | Self::TokenInUse
+            | Self::NotInFlight
+            | Self::Batched
+            | Self::WithBatch
+            | Self::Unsolicited
+            | Self::Unrecorded
+            | Self::UpstreamFailed
+            | Self::UpstreamTimedOut
+            | Self::Withheld
+            | Self::Door(_) => None,
         }
     }
 
@@ -256,6 +292,7 @@ impl Refusal {
             | Self::TasksUndeclared
             | Self::Unsolicited
             | Self::Busy
+            | Self::MemorySpent
             | Self::Unrecorded
             | Self::UpstreamFailed
             | Self::UpstreamTimedOut
@@ -311,6 +348,7 @@ impl Refusal {
             | Self::NotInFlight
             | Self::WithBatch
             | Self::Busy
+            | Self::MemorySpent
             | Self::Withheld => None,
         }
     }
@@ -353,6 +391,7 @@ impl Refusal {
                 (INVALID_REQUEST, "No such request", Status::BadRequest)
             }
             Self::Busy => (BUSY, "Too many requests in flight", Status::TooMany),
+            Self::MemorySpent => (BUSY, "Too much kept for this caller", Status::TooMany),
             Self::Unrecorded => {
                 (UNRECORDED, "Cannot be recorded, so cannot pass", Status::Unavailable)
             }

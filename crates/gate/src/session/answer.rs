@@ -13,11 +13,12 @@ use crate::duty::redact::Redaction;
 use crate::evidence::record::{AuditRecord, Event, Finding, Now, Target};
 use crate::evidence::refusal::Refusal;
 use crate::evidence::text::{Text, UriText};
+use crate::memory::ENTRY_BYTES;
 use crate::question::access::{AccessRequest, Resource, TaskOrigin};
 use crate::question::operation::Operation;
 use crate::question::pack;
 use crate::question::status::{DefinitionStatus, Drift};
-use crate::session::tasks::TaskCreation;
+use crate::session::tasks::{Lifetime, TaskCreation};
 use crate::wire::document::{Document, Kind, Value};
 use crate::wire::frame::{Frame, is_look_alike};
 use crate::wire::method::{List, Method, Offer, Role, Subject};
@@ -28,7 +29,7 @@ use super::client::{ReasonedRefusal, denied_facts, enforce, finding_of, observed
 use super::expected::Declared;
 use super::question::{Question, wall_time};
 use super::redaction::redacted;
-use super::{Gate, InFlightCall, Session};
+use super::{Gate, InFlightCall, Session, sizes};
 
 /// Notices about definitions recorded with one page at most; further ones follow with a later page.
 const DEFINITION_NOTICES_MAX: usize = 64;
@@ -111,7 +112,7 @@ impl Session {
         let found = result
             .and_then(|result| result_problem(entry, result))
             .or_else(|| self.refused_question(&carrier, also))
-            .or_else(|| result.and_then(|result| self.remember_task(entry, result, now)));
+            .or_else(|| result.and_then(|result| self.remember_task(gate, entry, result, now)));
         if let Some(why) = found {
             record.note = Some(why.into());
             if !gate.observes() {
@@ -272,6 +273,7 @@ impl Session {
     /// if the answer must be withheld.
     fn remember_task(
         &mut self,
+        gate: &Gate,
         entry: &InFlightCall,
         result: Value<'_>,
         now: Now,
@@ -296,14 +298,19 @@ impl Session {
             operation: entry.operation.clone(),
         };
         let creation = TaskCreation { origin, redact: entry.redact.clone() };
-        if self.server.tasks().remember(id, owner, creation, now.uptime, ttl(task)).is_err() {
+        let lives = Lifetime { now: now.uptime, ttl: ttl(task) };
+        if self.server.tasks().remember(id, owner, creation, lives, gate.memory()).is_err() {
             return Some("the id of the task is another principal's".to_owned());
         }
         if let (Era::Legacy, Some(token)) = (entry.facts.protocol.era, &entry.expected.token) {
             if self.task_tokens.len() >= super::TASK_TOKENS_MAX {
                 self.task_tokens.pop_front();
             }
-            self.task_tokens.push_back(token.clone());
+            // Without room, progress of the task is withheld.
+            let bytes = sizes::id(token).saturating_add(ENTRY_BYTES);
+            if let Ok(charge) = gate.memory().charge(owner, bytes) {
+                self.task_tokens.push_back((token.clone(), charge));
+            }
         }
         None
     }

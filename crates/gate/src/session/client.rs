@@ -19,6 +19,7 @@ use crate::evidence::record::{
 use crate::evidence::refusal::{Addressee, Refusal, malformed_position};
 use crate::evidence::step::{Act, Payload, Permitted, Routing, Step};
 use crate::evidence::text::{Label, Listed, Text};
+use crate::memory::Charge;
 use crate::question::access::Resource;
 use crate::question::access::Server;
 use crate::question::operation::Operation;
@@ -34,12 +35,13 @@ use crate::wire::method::{Action, List, Method, Role, Subject};
 use crate::wire::name::bad_name;
 use crate::wire::protocol::{Direction, Era, Transport};
 
+use super::charges::CALL_BYTES;
 use super::expected::{Expected, reads_alike};
 use super::ids::alike;
 use super::owed::Unanswered;
 use super::question::{Lookups, Question, client_of, protocol_of};
 use super::redaction::redactions;
-use super::{Arrival, CallFacts, Gate, InFlightCall, Session, id_text};
+use super::{Arrival, CallFacts, Gate, InFlightCall, Session, id_text, sizes};
 
 /// A permit whose obligations are all discharged.
 struct Discharged {
@@ -295,7 +297,9 @@ impl Session {
     fn is_token_used(&self, token: &Id) -> bool {
         let same = |other: &Id| reads_alike(token, other);
         let mut open = self.calls.values().filter_map(|entry| entry.expected.token.as_ref());
-        open.any(same) || self.task_tokens.iter().any(same) || self.owed_tokens.contains(token)
+        open.any(same)
+            || self.task_tokens.iter().any(|(token, _)| same(token))
+            || self.owed_tokens.contains(token)
     }
 
     /// The key of the request that a cancellation names: one in flight, and not `initialize`, which
@@ -396,10 +400,15 @@ impl Session {
             let pinned = || pin_finding(&self.server.facts, question);
             record = record.with_finding(refusal.finding().unwrap_or_else(pinned));
         }
+        let expected = Expected::of(message.frame, question.method, question.protocol);
+        let mut charge = match self.charge_call(message, question, &expected) {
+            Ok(charge) => charge,
+            Err(refusal) => return self.refuse(message, &refusal, None),
+        };
         let cancelled = self.cancels(message);
         let mut redact = message.redact.clone();
         redact.extend(message.id.map(|id| self.first_attempt(id)).unwrap_or_default());
-        self.duties.add(&redact);
+        self.add_duties(&redact, &mut charge);
         let duties = Duties::of(&redact);
         if message.row.is_some_and(|row| row.role == Role::Handshake) {
             self.begins_anew();
@@ -408,6 +417,11 @@ impl Session {
             }
         }
         let on_success = self.on_success(message.gate, question, edited.as_ref(), message.now);
+        // Without room nothing is learnt from the answer, so it stays unknown.
+        let on_success = on_success.filter(|on_success| {
+            let more = sizes::on_success(on_success);
+            charge.resize(charge.bytes().saturating_add(more)).is_ok()
+        });
         self.track(InFlightCall {
             id: message.id.cloned(),
             started: message.now.uptime,
@@ -416,10 +430,11 @@ impl Session {
             epoch: self.epoch(),
             method: question.method,
             operation: question.operation.clone(),
-            expected: Expected::of(message.frame, question.method, question.protocol),
+            expected,
             redact,
             digest: record.digest.clone(),
             on_success,
+            charge,
         });
         let unrecorded = Refusal::unrecorded(message.addressee());
         let sent = edited.map_or_else(|| Arc::clone(message.frame), Arc::new);
@@ -427,6 +442,31 @@ impl Session {
         let permitted = Permitted::issue_proof(payload, question.protocol, call, routing);
         let permitted = permitted.under(duties);
         Step::new(record, Act::Forward(permitted)).if_unrecorded(unrecorded).with_records(cancelled)
+    }
+
+    /// Charges the principal for what is kept of a message until it has its answer, and for what
+    /// remains of it then (threat K10). A cancellation ends more than it adds, so it is never
+    /// refused.
+    fn charge_call(
+        &self,
+        message: &ClientMessage<'_>,
+        question: &Question<'_>,
+        expected: &Expected,
+    ) -> Result<Charge, Refusal> {
+        let parts = [
+            // In the table of calls, in that of ids, and in the table of what is owed.
+            message.id.map_or(0, |id| sizes::id(id).saturating_mul(3)),
+            message.facts.bytes(),
+            // For the call, and for the session's duties.
+            sizes::redactions(&message.redact).saturating_mul(2),
+            sizes::operation(&question.operation),
+            expected.bytes(),
+        ];
+        let bytes = parts.into_iter().fold(CALL_BYTES, usize::saturating_add);
+        if message.row.is_some_and(|row| row.role == Role::Cancel) {
+            return Ok(message.gate.memory().count(&self.principal.id, bytes));
+        }
+        self.charge(message.gate, bytes)
     }
 
     /// If this is a cancellation, ends the request that it names. An answer that still comes is

@@ -36,7 +36,23 @@ pub struct ToolDefinition {
     pub flags: Vec<&'static str>,
     /// The definition as the server wrote it; kept only after `Protected::keep_texts`.
     pub text: Option<Box<str>>,
+    /// The memory of its texts. It ends with the last viewer who shares them.
+    memory: TextCharge,
 }
+
+/// What a definition is charged for; no part of what it says.
+#[derive(Debug, Clone, Default)]
+struct TextCharge {
+    _charge: Option<Charge>,
+}
+
+impl PartialEq for TextCharge {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for TextCharge {}
 
 impl ToolDefinition {
     /// `x-mcp-header` annotations of one tool at most; further ones are ignored.
@@ -55,7 +71,8 @@ impl ToolDefinition {
         }
         let text = keeps_text.then(|| String::from_utf8_lossy(entry.value.raw()).into());
         let digest = entry.digest.clone();
-        Self { digest, parameters, flags: flags.to_vec(), text }
+        let memory = TextCharge::default();
+        Self { digest, parameters, flags: flags.to_vec(), text, memory }
     }
 
     /// The size of its texts, bytes.
@@ -223,13 +240,23 @@ impl DefinitionTable {
     pub(super) fn keep(
         &mut self,
         shown: &Shown<'_>,
-        (name, definition, drift): (&str, Arc<ToolDefinition>, Option<Drift>),
+        (name, mut definition, drift): (&str, Arc<ToolDefinition>, Option<Drift>),
         memory: &Arc<MemoryBudget>,
     ) {
         let same = self.latest(name).filter(|known| ***known == *definition).cloned();
-        let texts = if same.is_some() { 0 } else { definition.bytes() };
-        let bytes = ENTRY_BYTES.saturating_add(name.len()).saturating_add(texts);
         self.forget(shown.principal, name);
+        let mut bytes = ENTRY_BYTES.saturating_add(name.len());
+        if same.is_none() {
+            let texts = definition.bytes();
+            match Arc::get_mut(&mut definition) {
+                Some(own) => {
+                    let Ok(charge) = memory.charge(shown.owner, texts) else { return };
+                    own.memory = TextCharge { _charge: Some(charge) };
+                }
+                // Somebody else shares it, so it counts once more.
+                None => bytes = bytes.saturating_add(texts),
+            }
+        }
         let Ok(charge) = memory.charge(shown.owner, bytes) else { return };
         let view = ToolView {
             definition: same.unwrap_or(definition),

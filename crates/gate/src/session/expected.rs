@@ -3,11 +3,14 @@
 
 use std::collections::HashSet;
 
+use crate::memory::ENTRY_BYTES;
 use crate::wire::document::{Kind, Value};
 use crate::wire::frame::{Frame, Id};
 use crate::wire::headers::{META_CLIENT_CAPABILITIES, TASKS_EXTENSION};
 use crate::wire::method::{Method, Offer, Role};
 use crate::wire::protocol::{Era, Protocol};
+
+use super::sizes;
 
 /// What a request's answer and its notifications are checked against.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +55,16 @@ impl Expected {
             token: frame.progress_token(),
             listen: listens.then(|| Box::new(Listen::of(params))),
         }
+    }
+
+    /// The bytes of its texts.
+    pub(super) fn bytes(&self) -> usize {
+        let token = self.token.as_ref().map_or(0, sizes::id);
+        let listen = self
+            .listen
+            .as_deref()
+            .map_or(0, |listen| sizes::texts(listen.texts()).saturating_add(ENTRY_BYTES));
+        token.saturating_add(listen)
     }
 }
 
@@ -108,6 +121,11 @@ impl Listen {
                 rest.is_empty() || subscribed.ends_with('/') || rest.starts_with(['/', '?', '#'])
             })
         })
+    }
+
+    /// All texts of the filter.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
+        self.uris.iter().chain(&self.tasks).map(|text| &**text)
     }
 
     /// Whether updates of `task` were subscribed to.

@@ -12,10 +12,11 @@ use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::memory::Charge;
 use crate::wire::frame::Id;
 
 /// Memory of one run of integers, bytes, with its share of the tree.
-const RUN_BYTES: usize = 48;
+pub(super) const RUN_BYTES: usize = 48;
 /// Memory of one hash, bytes, with its share of the tree.
 const HASH_BYTES: usize = 24;
 /// Memory for ids that every session may use, bytes, however much the others use.
@@ -43,6 +44,8 @@ pub(super) struct UsedIds {
     bytes_max: usize,
     /// What all sessions with the server use; this table's bytes are counted in it.
     shared: IdMemory,
+    /// What the table is charged for; absent while it is empty.
+    charge: Option<Charge>,
 }
 
 /// How an id is kept.
@@ -61,6 +64,7 @@ impl UsedIds {
             bytes: 0,
             bytes_max,
             shared,
+            charge: None,
         }
     }
 
@@ -82,8 +86,9 @@ impl UsedIds {
         grown <= SESSION_BYTES_FREE || (grown <= self.bytes_max && all < SERVER_BYTES_MAX)
     }
 
-    /// Remembers `id`. Whoever calls it has asked [`UsedIds::has_room`] before the id was used.
-    pub(super) fn insert(&mut self, id: &Id) {
+    /// Remembers `id`. Whoever calls it has asked [`UsedIds::has_room`] before the id was used, and
+    /// has charged [`RUN_BYTES`] for it with the request, in `of`.
+    pub(super) fn insert(&mut self, id: &Id, of: &mut Charge) {
         match self.key(id) {
             Key::Number(number) => self.insert_number(number),
             Key::Hash(hash) => {
@@ -91,6 +96,18 @@ impl UsedIds {
             }
         }
         self.recount();
+        match &mut self.charge {
+            Some(charge) => {
+                let more = self.bytes.saturating_sub(charge.bytes());
+                if more > 0 {
+                    charge.join(of.split(more));
+                } else {
+                    // Making a charge smaller always succeeds.
+                    charge.resize(self.bytes).unwrap_or_default();
+                }
+            }
+            none => *none = Some(of.split(self.bytes)),
+        }
     }
 
     fn insert_number(&mut self, number: i64) {
@@ -116,6 +133,7 @@ impl UsedIds {
         self.runs.clear();
         self.hashes.clear();
         self.recount();
+        self.charge = None;
     }
 
     fn key(&self, id: &Id) -> Key {
@@ -139,6 +157,7 @@ impl Clone for UsedIds {
             bytes: self.bytes,
             bytes_max: self.bytes_max,
             shared: self.shared.clone(),
+            charge: self.charge.clone(),
         }
     }
 }
@@ -166,9 +185,14 @@ pub(super) fn alike(id: &Id) -> Option<Id> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::MemoryBudget;
 
     fn text(text: &str) -> Id {
         Id::Text(text.into())
+    }
+
+    fn paid() -> Charge {
+        MemoryBudget::new(64 << 20).charge("a", 2 << 20).unwrap()
     }
 
     fn table(shared: &IdMemory) -> UsedIds {
@@ -180,7 +204,7 @@ mod tests {
         let mut used = table(&IdMemory::default());
         for number in [5, 1, 3, 2, 4, 7, -1, 7, i64::MAX, i64::MIN] {
             assert!(!used.contains(&Id::Number(number)) || number == 7);
-            used.insert(&Id::Number(number));
+            used.insert(&Id::Number(number), &mut paid());
             assert!(used.contains(&Id::Number(number)));
         }
         let runs: Vec<_> = used.runs.iter().map(|(first, last)| (*first, *last)).collect();
@@ -194,8 +218,8 @@ mod tests {
     #[test]
     fn an_integer_and_its_text_are_one_id_and_other_texts_are_not() {
         let mut used = table(&IdMemory::default());
-        used.insert(&text("7"));
-        used.insert(&text("a"));
+        used.insert(&text("7"), &mut paid());
+        used.insert(&text("a"), &mut paid());
         assert!(used.contains(&Id::Number(7)) && used.contains(&text("7")));
         for other in ["07", "+7", " 7", "7.0", "b", ""] {
             assert!(!used.contains(&text(other)), "{other:?}");
@@ -208,21 +232,25 @@ mod tests {
     #[test]
     fn memory_is_counted_shared_and_given_back() {
         let shared = IdMemory::default();
+        let budget = MemoryBudget::new(64 << 20);
+        let mut paid = budget.charge("a", 2 << 20).unwrap();
         let mut used = table(&shared);
         let mut count: u32 = 0;
         while used.has_room(1) {
-            used.insert(&text(&format!("id {count}")));
+            used.insert(&text(&format!("id {count}")), &mut paid);
             count += 1;
         }
         assert!(used.bytes <= SESSION_BYTES_MAX && count > 10_000, "{count}");
+        assert_eq!(budget.used(), 2 << 20, "what the requests were charged became the table's");
         let copy = used.clone();
+        assert_eq!(budget.used(), (2 << 20) + used.bytes);
         assert_eq!(shared.0.load(Ordering::Relaxed), 2 * used.bytes);
         drop(copy);
         shared.0.fetch_add(SERVER_BYTES_MAX, Ordering::Relaxed);
         let mut late = table(&shared);
         let mut few: u32 = 0;
         while late.has_room(1) {
-            late.insert(&text(&format!("id {few}")));
+            late.insert(&text(&format!("id {few}")), &mut paid);
             few += 1;
         }
         assert!((32..64).contains(&few), "every session may remember some: {few}");
@@ -231,5 +259,7 @@ mod tests {
         assert!(used.has_room(1) || used.bytes == 0);
         drop(used);
         assert_eq!(shared.0.load(Ordering::Relaxed), SERVER_BYTES_MAX);
+        drop(paid);
+        assert_eq!(budget.used(), 0);
     }
 }

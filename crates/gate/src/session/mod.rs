@@ -7,6 +7,7 @@
 //! method and transport takes the same path: `client` handles frames of the client, `server` those
 //! of the server. The edge calls it, one step at a time under a lock.
 
+mod sizes;
 pub mod tasks;
 mod ids;
 mod definitions;
@@ -16,6 +17,7 @@ mod expected;
 mod owed;
 mod question;
 mod redaction;
+mod charges;
 mod client;
 mod replies;
 mod ownership;
@@ -46,6 +48,7 @@ use crate::evidence::record::{
 use crate::evidence::refusal::{Addressee, Refusal};
 use crate::evidence::step::{Act, Content, Payload, Permitted, Released, Routing, Status, Step};
 use crate::evidence::text::{Code, IdText, Name, Text};
+use crate::memory::Charge;
 use crate::question::access::{Client, Principal};
 use crate::question::handles::{CallEnd, ScopeState};
 use crate::question::operation::{OnSuccess, Operation};
@@ -119,7 +122,9 @@ pub struct Session {
     client_tasks: Tasks,
     /// Progress tokens of requests that were answered with a task, oldest first. They stay valid
     /// while the task runs (MCP 2025-11-25, tasks).
-    task_tokens: VecDeque<Id>,
+    task_tokens: VecDeque<(Id, Charge)>,
+    /// What the session keeps as long as it lives, charged.
+    kept: Option<Charge>,
     /// Delivered answers that may be redelivered on a resumed stream, oldest first.
     answered: VecDeque<redelivery::DeliveredAnswer>,
 }
@@ -162,6 +167,8 @@ struct InFlightCall {
     digest: Option<Text<Code>>,
     /// What the call changes for later calls if it succeeds.
     on_success: Option<Box<OnSuccess>>,
+    /// The memory of all this, and of what remains of it when the call has ended.
+    charge: Charge,
 }
 
 impl InFlightCall {
@@ -179,6 +186,8 @@ struct ServerRequest {
     digest: Text<Code>,
     /// What must be removed from it, also when it is redelivered.
     redact: Vec<Redaction>,
+    /// The memory of all this.
+    charge: Charge,
 }
 
 /// What all records about one message have in common.
@@ -221,6 +230,7 @@ impl Session {
             server_requests: HashMap::new(),
             client_tasks: Tasks::default(),
             task_tokens: VecDeque::new(),
+            kept: None,
             answered: VecDeque::new(),
         }
     }
@@ -287,6 +297,8 @@ impl Session {
             redact: Vec::new(),
             digest: None,
             on_success: None,
+            // One of these exists for each request of the listener at most.
+            charge: gate.memory().count(&self.principal.id, charges::CALL_BYTES),
         });
         let unrecorded = Refusal::unrecorded(self.addressee(None, &call));
         let permitted = Permitted::issue_proof(payload, self.protocol, call, Routing::default());
@@ -462,9 +474,9 @@ impl Session {
 
     /// Removes a call from the tables; its id is used up.
     fn end_call(&mut self, order: u64) -> Option<InFlightCall> {
-        let entry = self.remove_call(order)?;
+        let mut entry = self.remove_call(order)?;
         if let Some(id) = &entry.id {
-            self.used.insert(id);
+            self.used.insert(id, &mut entry.charge);
         }
         Some(entry)
     }
@@ -484,9 +496,9 @@ impl Session {
         why: Unanswered,
         now: Now,
     ) {
-        for entry in ended {
+        for mut entry in ended {
             if let Some(token) = &entry.expected.token {
-                self.owed_tokens.insert(token);
+                self.owed_tokens.insert(token, &mut entry.charge);
             }
             let end = match why {
                 Unanswered::Rejected => CallEnd::Answered,
@@ -502,8 +514,8 @@ impl Session {
 
     /// Removes a request of the server that has ended; its id is used up.
     fn end_server_request(&mut self, id: &Id) -> Option<ServerRequest> {
-        let asked = self.server_requests.remove(id)?;
-        self.server_used.insert(id);
+        let mut asked = self.server_requests.remove(id)?;
+        self.server_used.insert(id, &mut asked.charge);
         Some(asked)
     }
 

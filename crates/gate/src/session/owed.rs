@@ -16,6 +16,7 @@ use crate::evidence::record::{CallId, Event, Finding, Now};
 use crate::evidence::refusal::Refusal;
 use crate::evidence::step::{Act, Step};
 use crate::evidence::text::{Code, Text};
+use crate::memory::Charge;
 use crate::question::operation::OnSuccess;
 use crate::wire::frame::Id;
 
@@ -87,6 +88,8 @@ pub(super) struct OwedAnswer {
     why: Unanswered,
     /// Since when, as uptime.
     since: Duration,
+    /// The memory of the call.
+    _charge: Charge,
 }
 
 /// The requests that the server may still answer, oldest first.
@@ -103,10 +106,8 @@ impl OwedAnswers {
     /// Remembers `entry`, unless it is no request. Of more than [`OWED_MAX`] requests the oldest is
     /// forgotten: its late answer is then withheld as one that nobody asked for.
     pub(super) fn keep(&mut self, entry: InFlightCall, why: Unanswered, now: Duration) {
-        let InFlightCall { id: Some(id), facts, exchange, redact, digest, on_success, .. } = entry
-        else {
-            return;
-        };
+        let InFlightCall { id, facts, exchange, redact, digest, on_success, charge, .. } = entry;
+        let Some(id) = id else { return };
         while self.calls.len() >= OWED_MAX {
             let Some((_, oldest)) = self.calls.pop_first() else { break };
             self.ids.remove(&oldest.id);
@@ -118,7 +119,17 @@ impl OwedAnswers {
         self.next = order.wrapping_add(1);
         self.ids.insert(id.clone(), order);
         let since = now;
-        let owed = OwedAnswer { id, facts, exchange, redact, digest, on_success, why, since };
+        let owed = OwedAnswer {
+            id,
+            facts,
+            exchange,
+            redact,
+            digest,
+            on_success,
+            why,
+            since,
+            _charge: charge,
+        };
         self.calls.insert(order, owed);
     }
 

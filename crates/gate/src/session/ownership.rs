@@ -9,7 +9,7 @@ use crate::evidence::refusal::Refusal;
 use crate::question::access::{Resource, TaskOrigin};
 use crate::question::operation::Operation;
 use crate::question::pack::Effect;
-use crate::session::tasks::TaskCreation;
+use crate::session::tasks::{Lifetime, TaskCreation};
 use crate::wire::document::Value;
 use crate::wire::frame::{Frame, Id, Message};
 use crate::wire::headers::META_SUBSCRIPTION_ID;
@@ -19,7 +19,7 @@ use crate::wire::protocol::{Direction, Era};
 use super::client::{ReasonedRefusal, reason};
 use super::expected::{Expected, Listen, reads_alike, texts};
 use super::question::Question;
-use super::{CallFacts, InFlightCall, Session};
+use super::{CallFacts, Gate, InFlightCall, Session};
 
 /// The task that a frame names: absent if it names none; an inner `None` if the task is unknown or
 /// belongs to another principal.
@@ -84,7 +84,13 @@ impl Session {
     }
 
     /// The client answers a request of the server with a task that it will run (2025-11-25).
-    pub(super) fn remember_client_task(&mut self, asked: &CallFacts, frame: &Frame, now: Now) {
+    pub(super) fn remember_client_task(
+        &mut self,
+        gate: &Gate,
+        asked: &CallFacts,
+        frame: &Frame,
+        now: Now,
+    ) {
         let task = frame.result().and_then(|result| result.get("task"));
         let Some(id) = task.and_then(|task| task.get("taskId")).and_then(Value::as_str) else {
             return;
@@ -97,7 +103,9 @@ impl Session {
         let creation = TaskCreation { origin, redact: Vec::new() };
         let owner = &self.principal.id;
         // This session's table has one owner, so the id cannot belong to another principal.
-        self.client_tasks.remember(id, owner, creation, now.uptime, None).unwrap_or_default();
+        let lives = Lifetime { now: now.uptime, ttl: None };
+        let kept = self.client_tasks.remember(id, owner, creation, lives, gate.memory());
+        kept.unwrap_or_default();
     }
 
     /// Returns the refusal if a frame of the server refers to a task, a request or a subscription
@@ -132,7 +140,7 @@ impl Session {
         let modern = self.protocol.era == Era::Modern;
         let here =
             |entry: &&InFlightCall| within.is_none_or(|call| !modern || entry.exchange == *call);
-        self.task_tokens.iter().any(same)
+        self.task_tokens.iter().any(|(token, _)| same(token))
             || self
                 .calls
                 .values()

@@ -50,7 +50,7 @@ impl Session {
         let mut record = self.answer_record(gate, frame, (id, &asked), now);
         let payload = match self.judged_answer(gate, frame, &asked.facts, &mut record, now) {
             Ok(passing) => {
-                self.remember_client_task(&asked.facts, &passing, now);
+                self.remember_client_task(gate, &asked.facts, &passing, now);
                 Payload::Message(passing)
             }
             Err(refused) => {

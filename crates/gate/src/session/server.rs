@@ -7,8 +7,9 @@ use bytes::Bytes;
 use crate::duty::duties::Duties;
 use crate::duty::redact::Redaction;
 use crate::evidence::record::{AuditRecord, CallId, Event, Now, Outcome};
-use crate::evidence::refusal::{Addressee, Refusal, malformed_position};
+use crate::evidence::refusal::{Addressee, KEPT_BYTES, Refusal, malformed_position};
 use crate::evidence::step::{Act, Payload, Permitted, Routing, Step};
+use crate::memory::Charge;
 use crate::wire::document::Value;
 use crate::wire::frame::{Frame, Id, Malformed, Message, Sender};
 use crate::wire::headers::{META_SERVER_INFO, META_SUBSCRIPTION_ID};
@@ -17,6 +18,7 @@ use crate::wire::name::bad_name;
 use crate::wire::protocol::{Direction, Era, Revision};
 
 use super::answer::{EmbeddingMessage, task_problem};
+use super::charges::CALL_BYTES;
 use super::client::{ReasonedRefusal, denied_facts, enforce, finding_of, observed_record};
 use super::expected::Declared;
 use super::ids::alike;
@@ -26,7 +28,7 @@ use super::redaction::{redacted, redactions};
 use super::redelivery::Redelivery;
 use super::{
     CHALLENGE_DROPPED, CallFacts, ErrorAnswer, Gate, InFlightCall, ServerRequest, Session, id_text,
-    released,
+    released, sizes,
 };
 
 impl Session {
@@ -310,7 +312,9 @@ impl Session {
             record.note = Some(why.into());
             Some((Refusal::Withheld, "a question in it may not be asked"))
         });
-        let precheck = uncorrelated.map(|(refusal, why)| ReasonedRefusal::of(refusal, why));
+        let (charge, spent) = self.charge_request(gate, id, &facts, &redact);
+        let precheck =
+            spent.or(uncorrelated).map(|(refusal, why)| ReasonedRefusal::of(refusal, why));
         record.set_input(gate.recorded(|| question.request(self, now)));
         let passed =
             enforce(gate, &question, &decision, precheck, now).and_then(|(set, verdict, seen)| {
@@ -333,12 +337,32 @@ impl Session {
             }
         };
         if let Some(id) = id {
-            let asked = ServerRequest { started: now.uptime, facts, digest, redact };
+            let memory = gate.memory();
+            let charge = charge.unwrap_or_else(|| memory.count(&self.principal.id, 0));
+            let asked = ServerRequest { started: now.uptime, facts, digest, redact, charge };
             self.server_requests.insert(id.clone(), asked);
         } else {
             also.extend(self.cancel_server_request(&question, now));
         }
         Step::new(record, Act::Deliver(released(frame, edited))).with_records(also)
+    }
+
+    /// Charges the principal for what is kept of a request of the server until it is answered. The
+    /// second value says that there is no room.
+    fn charge_request(
+        &self,
+        gate: &Gate,
+        id: Option<&Id>,
+        facts: &CallFacts,
+        redact: &[Redaction],
+    ) -> (Option<Charge>, Option<(Refusal, &'static str)>) {
+        let Some(id) = id else { return (None, None) };
+        let texts = sizes::id(id).saturating_add(facts.bytes());
+        let bytes = texts.saturating_add(sizes::redactions(redact));
+        match self.charge(gate, bytes.saturating_add(CALL_BYTES)) {
+            Ok(charge) => (Some(charge), None),
+            Err(refusal) => (None, Some((refusal, KEPT_BYTES))),
+        }
     }
 
     /// Whether the server gets an answer to its request that is refused with `refusal`. MCP 2026-07-28
