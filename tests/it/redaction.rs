@@ -10,6 +10,8 @@
 
 use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::firewall::{
@@ -42,7 +44,7 @@ fn firewall(rules: &str, top: &str) -> (Firewall, Arc<Mutex<String>>) {
                     "Content-Type: text/plain\r\n",
                     body.as_bytes(),
                 ),
-                _ if says.starts_with("data:") || says.starts_with("id:") => events(&says),
+                _ if !says.trim_start().starts_with('{') => events(&says),
                 _ => whole(says.as_bytes()),
             }
         }),
@@ -354,12 +356,12 @@ fn a_duty_follows_the_task_that_the_call_began() {
 }
 
 #[test]
-fn questions_inside_an_answer_are_redacted_and_its_state_is_not() {
+fn questions_inside_an_answer_are_redacted_and_a_state_with_a_secret_is_withheld() {
     let token = token();
     let (firewall, slot) = firewall(SECRETS, "");
-    let result = json!({
+    let mut result = json!({
         "resultType": "input_required",
-        "requestState": token,
+        "requestState": "s-1",
         "inputRequests": {"q": {"method": "elicitation/create", "params": {
             "mode": "form", "message": token, "requestedSchema": {"type": "object", "properties": {}},
         }}},
@@ -374,9 +376,236 @@ fn questions_inside_an_answer_are_redacted_and_its_state_is_not() {
     let headers =
         "MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: get_flag\r\n";
     let reply: Reply = firewall.send(&post(body.to_string(), headers));
-    let result = &reply.json()["result"];
-    assert_eq!(result["inputRequests"]["q"]["params"]["message"], "[redacted]");
-    assert_eq!(result["requestState"], token);
+    let passed = &reply.json()["result"];
+    assert_eq!(passed["inputRequests"]["q"]["params"]["message"], "[redacted]");
+    assert_eq!(passed["requestState"], "s-1");
+    // A marker in its place would break the next request.
+    result["requestState"] = format!("state {token}").into();
+    *slot.lock().unwrap() = json!({"jsonrpc": "2.0", "id": 7, "result": result}).to_string();
+    let reply: Reply = firewall.send(&post(body.to_string(), headers));
+    assert_eq!(reply.json()["error"]["code"], -31006);
+    assert!(!reply.text().contains(&token));
+}
+
+#[test]
+fn no_part_of_an_answer_carries_a_secret_past_the_search() {
+    let token = token();
+    let (left, right) = token.split_at(20);
+    let escaped = token.replacen('p', "\\u0070", 1);
+    let twice = inside(&escaped);
+    let answer = |result: Value| json!({"jsonrpc": "2.0", "id": 7, "result": result}).to_string();
+    let texts = |texts: &[&str]| {
+        let block = |text: &&str| json!({"type": "text", "text": text});
+        answer(json!({"content": texts.iter().map(block).collect::<Vec<_>>()}))
+    };
+    let end = format!("data: {}\n\n", texts(&["end"]));
+    let notice = |method: &str, id: Option<&str>, params: Value| {
+        let mut message = json!({"jsonrpc": "2.0", "method": method, "params": params});
+        if let Some(id) = id {
+            message["id"] = id.into();
+        }
+        format!("data: {message}\n\n{end}")
+    };
+    let question = json!({"message": "?", "requestedSchema": {"type": "object", "properties": {}}});
+    let (firewall, slot) = firewall(SECRETS, "");
+    for (what, says) in [
+        ("an event's name", format!("event: {token}\n{end}")),
+        (
+            "the name of an event with a message",
+            format!(
+                "event: x-{token}\ndata: {{\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}}\n\n{end}"
+            ),
+        ),
+        ("a comment", format!(": {token}\n\n{end}")),
+        ("a comment in two lines", format!(": a\n: {token}\ndata:\n\n{end}")),
+        ("an event's id", format!("id: {token}\ndata:\n\n{end}")),
+        ("the id of an event with the answer", format!("id: x/{token}/1\n{end}")),
+        ("a field that is none", format!("{token}: x\n{end}")),
+        ("a notification's method", notice(&format!("notifications/{token}"), None, json!({}))),
+        ("a request's method", notice(&format!("x/{token}"), Some("q-1"), json!({}))),
+        ("a request's id", notice("elicitation/create", Some(&token), question.clone())),
+        (
+            "a request's id, in part",
+            notice("elicitation/create", Some(&format!("q:{token}:1")), question),
+        ),
+        (
+            "a progress token",
+            notice("notifications/progress", None, json!({"progressToken": token, "progress": 1})),
+        ),
+        (
+            "the id of a cancelled request",
+            notice("notifications/cancelled", None, json!({"requestId": token})),
+        ),
+        ("the name of a member", answer(json!({"content": [], "structuredContent": {&token: 1}}))),
+        ("a part of a name", answer(json!({"content": [], "x": [{format!("k {token}"): 1}]}))),
+        ("the name of a member of `_meta`", answer(json!({"content": [], "_meta": {&token: 1}}))),
+        ("a name beside `result`", {
+            let mut message = json!({"jsonrpc": "2.0", "id": 7, "result": {"content": []}});
+            message[&token] = 1.into();
+            message.to_string()
+        }),
+        ("a cursor", answer(json!({"content": [], "nextCursor": token}))),
+        ("a task's id", answer(json!({"content": [], "taskId": token}))),
+        ("two blocks", texts(&[left, right])),
+        (
+            "three blocks with text around",
+            texts(&[&format!("the key is {left}"), "", &format!("{right} indeed")]),
+        ),
+        (
+            "blocks with an image's caption between",
+            answer(json!({"content": [
+                {"type": "text", "text": left}, {"type": "resource_link", "uri": "x:y", "name": "n"},
+                {"type": "text", "text": right},
+            ]})),
+        ),
+        (
+            "two resources",
+            answer(
+                json!({"contents": [{"uri": "a:b", "text": left}, {"uri": "a:c", "text": right}]}),
+            ),
+        ),
+        (
+            "two embedded resources",
+            answer(json!({"content": [
+                {"type": "resource", "resource": {"uri": "a:b", "text": left}},
+                {"type": "resource", "resource": {"uri": "a:c", "text": right}},
+            ]})),
+        ),
+        (
+            "two messages of a prompt",
+            answer(json!({"messages": [
+                {"role": "user", "content": {"type": "text", "text": left}},
+                {"role": "user", "content": {"type": "text", "text": right}},
+            ]})),
+        ),
+        (
+            "two texts of a list",
+            answer(json!({"content": [], "structuredContent": {"key": [left, right]}})),
+        ),
+        ("JSON behind a text", texts(&[&format!("Result: {{\"key\": \"{escaped}\"}}")])),
+        (
+            "JSON in JSON behind a text",
+            texts(&[&format!("Result: \"{{\\\"key\\\": \\\"{twice}\\\"}}\"")]),
+        ),
+        ("escapes alone", texts(&[&escaped])),
+        ("escapes in two blocks", texts(&[&escaped[..12], &escaped[12..]])),
+        ("an escape that two blocks share", texts(&[&escaped[..5], &escaped[5..]])),
+        (
+            "escapes of escapes beyond what is read",
+            texts(&[&format!("x {}", {
+                let mut deep = escaped.clone();
+                for _ in 0..6 {
+                    deep = inside(&deep);
+                }
+                deep
+            })]),
+        ),
+        (
+            "the base of a link",
+            answer(
+                json!({"content": [{"type": "resource_link", "name": "n", "uri": format!("https://{token}@x.example/")}]}),
+            ),
+        ),
+        (
+            "an error's data",
+            format!(
+                "{{\"jsonrpc\":\"2.0\",\"id\":7,\"error\":{{\"code\":1,\"message\":\"m\",\"data\":{{\"{token}\":1}}}}}}"
+            ),
+        ),
+    ] {
+        *slot.lock().unwrap() = says;
+        let reply = firewall.send(&post(call(), LEGACY));
+        let told = format!("{}{}", reply.head, reply.text());
+        let read = told.replace("\\u0070", "p").replace("\\\\u0070", "p");
+        assert!(!read.contains(&token), "{what}: {told}");
+        // Nothing is left to put together.
+        let joined: String = read
+            .split(['"', '{', '}', '[', ']', ',', ':'])
+            .filter(|it| *it == left || *it == right)
+            .collect();
+        assert!(!joined.contains(&token), "{what}: {told}");
+        for id in reply.text().lines().filter_map(|line| line.strip_prefix("id: ")) {
+            let sealed = URL_SAFE_NO_PAD.decode(id).unwrap();
+            assert!(!String::from_utf8_lossy(&sealed).contains(&token), "{what}: {id}");
+        }
+        assert!(!journal_text(&firewall.state()).contains(&token), "{what}");
+    }
+    // What looks alike and is none, passes.
+    for text in [r"C:\new\users\temp", r"a \\ b \d+ \\\\\\\\\\\\\\\\\\\\\\\\\\\\", "tab\\tand\\n"] {
+        *slot.lock().unwrap() = texts(&[text, "end"]);
+        let reply = firewall.send(&post(call(), LEGACY));
+        assert_eq!(reply.json()["result"]["content"][0]["text"], text);
+    }
+}
+
+#[test]
+fn a_copy_of_what_a_pointer_names_is_found_wherever_it_stands() {
+    let phone = "+49 30 55500001";
+    let (firewall, slot) = firewall(&pointer("/result/structuredContent/phone"), "");
+    for extra in [
+        json!({"content": [{"type": "text", "text": "+49 30 5"}, {"type": "text", "text": "5500001"}]}),
+        json!({"content": [{"type": "text", "text": "Result: {\"p\": \"\\u002b49 30 55500001\"}"}]}),
+        json!({"content": [], "x": {phone: 1}}),
+        json!({"content": [], "nextCursor": phone}),
+    ] {
+        let mut result = extra.clone();
+        result["structuredContent"] = json!({"phone": phone});
+        *slot.lock().unwrap() = json!({"jsonrpc": "2.0", "id": 7, "result": result}).to_string();
+        let reply = firewall.send(&post(call(), LEGACY));
+        assert!(!reply.text().contains("5500001"), "{}", reply.text());
+    }
+}
+
+#[test]
+fn no_header_of_a_server_carries_a_secret() {
+    let token = token();
+    let head = Arc::new(Mutex::new((String::new(), String::new())));
+    let says = Arc::clone(&head);
+    let firewall = Firewall::with(Setup {
+        rego: Some(format!(
+            "package mcp\n\npermit contains {{\"message\": \"everything\"}} if true\n\n{SECRETS}\n"
+        )),
+        answer: Box::new(move |_| {
+            let (status, head) = says.lock().unwrap().clone();
+            let body = json!({"jsonrpc": "2.0", "id": 7, "error": {"code": 1, "message": "no"}});
+            answer(&status, &head, body.to_string().as_bytes())
+        }),
+        ..Setup::default()
+    });
+    let names = [
+        "WWW-Authenticate: Bearer realm=\"TOKEN\"",
+        "WWW-Authenticate: Bearer error_description=\"TOKEN\", error=\"e\"",
+        "WWW-Authenticate: Bearer scope=\"TOKEN\"",
+        "WWW-Authenticate: Bearer error=\"TOKEN\"",
+        "WWW-Authenticate: Bearer TOKEN",
+        "WWW-Authenticate: Negotiate TOKEN",
+        "WWW-Authenticate: TOKEN",
+        "Retry-After: TOKEN",
+        "MCP-Protocol-Version: TOKEN",
+        "Allow: GET, TOKEN",
+        "Cache-Control: private=\"TOKEN\"",
+        "Cache-Control: TOKEN",
+        "X-Request-Id: TOKEN",
+        "ETag: \"TOKEN\"",
+        "Server-Timing: TOKEN",
+        "Mcp-Session-Id: TOKEN",
+    ];
+    for status in ["200 OK", "401 Unauthorized", "403 Forbidden", "503 Service Unavailable"] {
+        for name in names {
+            let name = name.replace("TOKEN", &token);
+            let json = "Content-Type: application/json\r\n";
+            *head.lock().unwrap() = (status.to_owned(), format!("{json}{name}\r\n"));
+            let reply = firewall.send(&post(call(), LEGACY));
+            let told = format!("{}{}", reply.head, reply.text()).to_lowercase();
+            assert!(!told.contains(&token.to_lowercase()), "{status} {name}: {told}");
+            let challenges = reply.header("www-authenticate").len();
+            assert!(challenges == 0 || reply.status != 200, "{status} {name}");
+        }
+    }
+    let media = format!("Content-Type: text/{token}\r\n");
+    *head.lock().unwrap() = ("404 Not Found".to_owned(), media);
+    let reply = firewall.send(&post(call(), LEGACY));
+    assert!(!reply.head.contains(&token), "{}", reply.head);
 }
 
 #[test]

@@ -371,7 +371,8 @@ async fn sse_slow_reader() {
     // F9: the connection of a client that stops reading is closed after a time limit, and its place
     // is free again.
     let behind = Behind::start(legacy(|_| {
-        let event = chunk(&format!(": {}\n\n", "x".repeat(60_000)));
+        let text = "x".repeat(60_000);
+        let event = chunk(&format!("data: {{\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{{\"level\":\"info\",\"data\":\"{text}\"}}}}\n\n"));
         std::iter::once(stream_head("")).chain(vec![event; 1000]).collect()
     }))
     .await;

@@ -17,6 +17,7 @@ mod bearer;
 mod body;
 mod sessions;
 mod event_ids;
+mod shaped;
 mod reply;
 mod answers;
 mod stalls;

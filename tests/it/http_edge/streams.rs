@@ -111,11 +111,11 @@ async fn events_pass_the_moment_they_come() {
     assert!(head.contains("cache-control: no-cache\r\n"), "{head}");
     assert!(head.contains("x-accel-buffering: no\r\n"), "{head}");
     assert!(!head.contains("set-cookie") && !head.contains("content-length"), "{head}");
-    assert_eq!(client.event().await, ": hello\n\n");
+    assert_eq!(client.event().await, ": keep-alive\n\n");
     go.notify_one();
     assert_eq!(client.event().await, "id: 1\nretry: 60000\ndata: \n\n");
     go.notify_one();
-    assert_eq!(client.event().await, format!("id: 2\nevent: x\ndata: {NOTICE}\n\n"));
+    assert_eq!(client.event().await, format!("id: 2\nevent: other\ndata: {NOTICE}\n\n"));
     go.notify_one();
     assert_eq!(
         client.event().await,

@@ -64,7 +64,7 @@ impl Exchange {
         };
         drop(budget);
         match answer {
-            // A challenge belongs to an error.
+            // A challenge belongs to an error that it explains.
             Ok(Answer::Accepted { status, mut headers }) => {
                 headers.remove(WWW_AUTHENTICATE);
                 self.accepted(status, &headers)
@@ -119,6 +119,10 @@ impl Exchange {
             return self.failed(&UpstreamFailure::Unreadable(why));
         };
         let challenge_dropped = self.route.hold_challenges(&mut headers);
+        // Elsewhere it asks for nothing.
+        if !matches!(status, 401 | 403) {
+            headers.remove(WWW_AUTHENTICATE);
+        }
         let headers = &headers;
         let outcome = if (200..300).contains(&status) {
             self.server_message(&body, false, None).await

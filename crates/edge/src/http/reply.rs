@@ -6,14 +6,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use ::http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
-};
+use ::http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::connection_state::RequestGuard;
+use super::shaped;
 use super::stalls::StreamWatch;
 use crate::upstream::SESSION_ID;
 use bartizan_gate::evidence::step::Released;
@@ -178,21 +177,10 @@ pub(super) fn last(mut response: Response<ReplyBody>) -> Response<ReplyBody> {
     response
 }
 
-/// The server's headers that may reach the client (P13), and `session` as the session id.
-/// `Location` and cookies are not on the allow-list.
+/// The server's headers that may reach the client (P13), each in its own grammar, and `session` as
+/// the session id. `Location` and cookies are not on the allow-list.
 pub(super) fn headers(from: &HeaderMap, session: Option<&str>) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(8);
-    for (name, value) in from {
-        let listed = *name == CONTENT_TYPE
-            || *name == WWW_AUTHENTICATE
-            || *name == RETRY_AFTER
-            || *name == ALLOW
-            || *name == CACHE_CONTROL
-            || name.as_str() == "mcp-protocol-version";
-        if listed {
-            headers.append(name, value.clone());
-        }
-    }
+    let mut headers = shaped::headers(from);
     if let Some(Ok(session)) = session.map(HeaderValue::from_str) {
         headers.insert(SESSION_ID, session);
     }

@@ -20,8 +20,10 @@ use bytes::{Bytes, BytesMut};
 use super::connection_state::RequestGuard;
 use super::in_flight::Exchange;
 use super::reply::Events;
+use super::shaped;
 use crate::session::StepOutcome;
 use crate::{EventStream, ServerEvent, sse};
+use bartizan_gate::duty::secrets::is_suspicious;
 use bartizan_gate::evidence::step::{Act, Released};
 use bartizan_gate::session::UpstreamFailure;
 use bartizan_gate::wire::protocol::Era;
@@ -138,7 +140,9 @@ async fn pump(exchange: Arc<Exchange>, mut events: EventStream, slot: Arc<Slot>)
         let over = match next(&exchange, &mut events, &patience).await {
             NextEvent::Event(mut event) => {
                 progress = !event.data.is_empty();
-                event.id = event.id.and_then(|id| scope.seal(&id));
+                let id = event.id.filter(|id| !is_suspicious(id));
+                event.id = id.and_then(|id| scope.seal(&id));
+                shaped::event(&mut event);
                 let (event, over) = judge(&exchange, event).await;
                 if let Some(event) = event {
                     numbered = is_numbered(&event);

@@ -1,12 +1,17 @@
 //! Challenges of servers (`WWW-Authenticate`, RFC 9110 §11.6.1): replaces the metadata URL (RFC
-//! 9728 §5.1) in them, and drops those that would send the client elsewhere.
+//! 9728 §5.1) in them, drops those that would send the client elsewhere, and of the others whatever
+//! no client of MCP needs.
 //!
 //! Pure: bytes in, bytes out.
+
+mod known;
 
 use std::ops::Range;
 
 use ::http::header::WWW_AUTHENTICATE;
 use ::http::{HeaderMap, HeaderValue, Uri};
+
+use known::{Known, known};
 
 /// The parameter that holds the metadata's URL (RFC 9728 §5.1).
 const PARAMETER: &[u8] = b"resource_metadata";
@@ -107,29 +112,38 @@ pub enum Metadata {
     Replaced,
 }
 
-/// Removes from `headers` each challenge that cannot be read, or that holds the URL of a foreign
-/// site; `own` is the server's address. Returns whether one was removed.
+/// Removes from `headers` each value that cannot be read, or that holds the URL of a foreign site,
+/// and from the others what is not of a known form; `own` is the server's address. Returns whether
+/// anything was removed.
 ///
 /// A client fetches the metadata's URL by itself, past any policy (threat L6), and other parameters
 /// (`authorization_uri`, `error_uri`, `realm`) have been used in the same way. So each URL must be
 /// `https`, or `http` to the loopback address of `own`, and have the origin of `own`. A scope is
-/// only compared, never fetched (RFC 6749 §3.3): it may be an `https` URL of any site.
+/// only compared, never fetched (RFC 6749 §3.3): it may be an `https` URL of any site. A scheme or a
+/// parameter that is not in [`known::SCHEMES`] says nothing to a client of MCP, and could carry an address
+/// without a scheme, or a secret (threat G27).
 pub fn hold(headers: &mut HeaderMap, own: &Uri, metadata: Metadata) -> bool {
-    let before = headers.get_all(WWW_AUTHENTICATE).iter().count();
-    let kept: Vec<HeaderValue> = headers
-        .get_all(WWW_AUTHENTICATE)
-        .iter()
-        .filter(|value| stays_at(value.as_bytes(), own, metadata))
-        .cloned()
-        .collect();
-    if kept.len() == before {
-        return false;
+    let mut kept: Vec<HeaderValue> = Vec::new();
+    let mut changed = false;
+    for value in headers.get_all(WWW_AUTHENTICATE) {
+        let held = Some(value.as_bytes())
+            .filter(|bytes| stays_at(bytes, own, metadata))
+            .and_then(|bytes| std::str::from_utf8(bytes).ok())
+            .and_then(known);
+        changed |= !matches!(held, Some(Known::Whole));
+        match held {
+            Some(Known::Whole) => kept.push(value.clone()),
+            Some(Known::Part(text)) => kept.extend(HeaderValue::from_str(&text)),
+            None => {}
+        }
     }
-    headers.remove(WWW_AUTHENTICATE);
-    for value in kept {
-        headers.append(WWW_AUTHENTICATE, value);
+    if changed {
+        headers.remove(WWW_AUTHENTICATE);
+        for value in kept {
+            headers.append(WWW_AUTHENTICATE, value);
+        }
     }
-    true
+    changed
 }
 
 /// Whether every URL in the challenges `value` may reach the client; `false` if it cannot be read.
@@ -296,7 +310,6 @@ mod tests {
         for value in [
             "Bearer",
             "Basic realm=x",
-            "Negotiate YII=",
             r#"Bearer realm="x y", error="invalid_token", error_description="Token: expired""#,
             r#"Bearer resource_metadata="https://up.example/.well-known/oauth-protected-resource""#,
             r#"Bearer resource_metadata="HTTPS://UP.example:443/x?a=b", scope="read:flags mcp:tools""#,

@@ -3,14 +3,18 @@
 //!
 //! Each removed value is replaced by [`MARKER`]; every other byte stays as the server wrote it. A
 //! string that holds JSON, as servers repeat structured content, is searched like the message
-//! around it. A message that cannot be searched, or that holds a secret where no marker can stand,
-//! is [`Unredactable`], and `session` withholds it.
+//! around it; one that holds JSON behind other text is searched as it reads without its escapes,
+//! too. A message that cannot be searched, or that holds a secret where no marker can stand (a name,
+//! an id, a state that the client sends back), is [`Unredactable`], and `session` withholds it.
+
+mod unescaped;
 
 use std::cmp::Reverse;
 use std::ops::Range;
 
 use bytes::Bytes;
 
+use self::unescaped::{Unescaped, hides};
 use super::secrets::{self, FoundSecret, SearchError};
 use crate::wire::document::{Document, DocumentLimits, Kind, Value, unescaped, write_string};
 use crate::wire::fold::is_alias;
@@ -32,11 +36,14 @@ const SEARCH_BYTES_MAX: usize = 64 << 20;
 const NESTING_MAX: usize = 4;
 /// The shortest text, bytes, of which copies elsewhere in the answer are removed too.
 const COPY_BYTES_MIN: usize = 8;
+/// The rule of a removed copy.
+const COPY: &str = "copy";
 /// Different texts of which copies are removed, at most; an answer with more is withheld.
 const COPIES_MAX: usize = 64;
 
 /// Members of a result that the client sends back to the server without reading them: cursors and
-/// states. A marker in them would break the next request.
+/// states. A marker in them would break the next request, so a message with a secret in one is
+/// withheld.
 const OPAQUE: &[&str] = &["requestState", "nextCursor", "taskId"];
 
 /// What a rule demands to be removed.
@@ -86,8 +93,12 @@ pub enum Unredactable {
     NoText,
     /// It exceeds `SEARCH_BYTES_MAX`, `NESTING_MAX` or `PLACES_MAX`.
     TooMuch,
-    /// A member's name has the form of a secret. A marker in its place could make two names equal.
+    /// The name of a member or method, or an id, holds a secret. A marker in its place could make
+    /// two names equal.
     InName,
+    /// A cursor or state that the client sends back holds a secret. With a marker in its place the
+    /// server would not take it.
+    InState,
     /// A string that a pointer leads into is not strict JSON, or the redacted message would not be.
     Unreadable,
     /// The rules for secrets could not be applied.
@@ -100,7 +111,8 @@ impl Unredactable {
         match self {
             Self::NoText => "holds content that is no text, so it cannot be redacted",
             Self::TooMuch => "is too large to be redacted",
-            Self::InName => "holds a secret as the name of a member",
+            Self::InName => "holds a secret in a name or an id",
+            Self::InState => "holds a secret in a cursor or state that goes back to the server",
             Self::Unreadable => "holds a text that a redaction cannot be followed into",
             Self::SearchFailed => "cannot be searched for secrets",
         }
@@ -110,7 +122,7 @@ impl Unredactable {
 /// The parts of a message that may be redacted, each with its pointer; `session` chooses them.
 #[derive(Debug, Default)]
 pub struct RedactionScope<'a> {
-    /// Names that stand outside of the parts, and must not be secrets.
+    /// Names and ids that stand outside of the parts, and must not hold secrets.
     pub names: Vec<&'a str>,
     /// The parts that are searched for secrets and copies.
     pub searched: Vec<(String, Value<'a>)>,
@@ -381,7 +393,8 @@ impl Redactor<'_> {
         })
     }
 
-    /// Searches a result, an error or the `params` of a notification, except members in [`OPAQUE`].
+    /// Searches a result, an error or the `params` of a notification. Nothing may be found in members
+    /// in [`OPAQUE`].
     fn search_part(
         &mut self,
         part: Value<'_>,
@@ -395,6 +408,11 @@ impl Redactor<'_> {
             let name = name.as_str().unwrap_or_default();
             self.name(name)?;
             if OPAQUE.contains(&name) {
+                let mut found = Vec::new();
+                self.search(member, name, Position::top(&below(at, name)), &mut found)?;
+                if !found.is_empty() {
+                    return Err(Unredactable::InState);
+                }
                 continue;
             }
             if name != "structuredContent" {
@@ -456,7 +474,7 @@ impl Redactor<'_> {
             Kind::Number => {
                 let literal = value.as_number();
                 if self.copies.iter().any(|copy| Some(copy.as_str()) == literal) {
-                    let place = RedactedPlace { pointer: at.to_owned(), rule: "copy" };
+                    let place = RedactedPlace { pointer: at.to_owned(), rule: COPY };
                     edits.push(Replacement { place, ..replaced(value, at) });
                 }
             }
@@ -465,17 +483,39 @@ impl Redactor<'_> {
         if edits.len() > PLACES_MAX { Err(Unredactable::TooMuch) } else { Ok(()) }
     }
 
-    /// Refuses a member name that has the form of a secret: a marker could make two names equal.
+    /// Refuses a name or an id that holds a secret or a copy: a marker could make two names equal.
     fn name(&mut self, name: &str) -> Result<(), Unredactable> {
-        if !self.secrets {
-            return Ok(());
-        }
-        if self.secrets(name)?.is_empty() { Ok(()) } else { Err(Unredactable::InName) }
+        if self.plain(name, "", "")?.is_empty() { Ok(()) } else { Err(Unredactable::InName) }
     }
 
-    /// Finds secrets and copies in one text. Many rules look at what precedes the secret, so the
-    /// text is searched as it would appear in JSON, after its member's name.
+    /// Finds secrets and copies in one text: as it stands, and as it reads without the escapes of
+    /// JSON that it may hold behind other text.
     fn plain(
+        &mut self,
+        text: &str,
+        name: &str,
+        at: &str,
+    ) -> Result<Vec<Replacement>, Unredactable> {
+        let mut edits = self.literal(text, name, at)?;
+        if !text.contains('\\') {
+            return Ok(edits);
+        }
+        let mut read = Unescaped::of(text);
+        for _ in 0..NESTING_MAX {
+            let Some(next) = read.next() else { return Ok(edits) };
+            self.searches(next.text.len())?;
+            for mut edit in self.literal(&next.text, name, at)? {
+                edit.at = next.source(&edit.at);
+                edits.push(edit);
+            }
+            read = next;
+        }
+        if hides(&read.text) { Err(Unredactable::TooMuch) } else { Ok(edits) }
+    }
+
+    /// Finds secrets and copies in one text as it stands. Many rules look at what precedes the
+    /// secret, so the text is searched as it would appear in JSON, after its member's name.
+    fn literal(
         &mut self,
         text: &str,
         name: &str,
@@ -488,8 +528,9 @@ impl Redactor<'_> {
         };
         let mut edits = Vec::new();
         if self.secrets {
-            let before = format!("\"{name}\": \"");
-            let found = self.secrets(&format!("{before}{text}\""))?;
+            let before = if name.is_empty() { String::new() } else { format!("\"{name}\": \"") };
+            let after = if name.is_empty() { "" } else { "\"" };
+            let found = self.secrets(&format!("{before}{text}{after}"))?;
             for secret in found {
                 let start = secret.at.start.saturating_sub(before.len());
                 let end = secret.at.end.saturating_sub(before.len()).min(text.len());
@@ -502,12 +543,13 @@ impl Redactor<'_> {
         for copy in &self.copies {
             // One more than may be, so that too many are noticed.
             let found = text.match_indices(copy.as_str()).take(PLACES_MAX.saturating_add(1));
-            edits.extend(found.map(|(at, _)| edit(at..at.saturating_add(copy.len()), "copy")));
+            edits.extend(found.map(|(at, _)| edit(at..at.saturating_add(copy.len()), COPY)));
         }
         Ok(edits)
     }
 
-    /// Finds a secret that is split over the texts of neighbouring content blocks.
+    /// Finds a secret or a copy that is split over neighbouring elements: content blocks, resources,
+    /// messages of a prompt, texts.
     fn across(
         &mut self,
         blocks: Value<'_>,
@@ -517,22 +559,26 @@ impl Redactor<'_> {
         let texts: Vec<_> = blocks
             .elements()
             .enumerate()
-            .filter_map(|(index, block)| Some((index, block.get("text")?)))
-            .filter_map(|(index, value)| Some((index, value, value.as_str()?)))
+            .filter_map(|(index, element)| {
+                let (place, value) = text_of(element)?;
+                Some((format!("{at}/{index}{place}"), value, value.as_str()?))
+            })
             .collect();
-        if !self.secrets || texts.len() < 2 {
+        if texts.len() < 2 {
             return Ok(());
         }
         let joined: String = texts.iter().map(|(_, _, text)| *text).collect();
-        for secret in self.secrets(&joined)? {
+        self.searches(joined.len())?;
+        for found in merged(self.plain(&joined, "", at)?)? {
             let mut start = 0_usize;
-            for (index, value, text) in &texts {
+            for (pointer, value, text) in &texts {
                 let end = start.saturating_add(text.len());
-                let from = secret.at.start.max(start);
-                let to = secret.at.end.min(end);
-                if from < to {
-                    let pointer = format!("{at}/{index}/text");
-                    let place = RedactedPlace { pointer, rule: secret.rule };
+                let from = found.at.start.max(start);
+                let to = found.at.end.min(end);
+                // A copy that lies in one text was found there; a secret may need what precedes it.
+                let split = found.at.start < start || found.at.end > end;
+                if from < to && (split || found.place.rule != COPY) {
+                    let place = RedactedPlace { pointer: pointer.clone(), rule: found.place.rule };
                     let at = from.saturating_sub(start)..to.saturating_sub(start);
                     let edit = Replacement { at, with: MARKER.to_owned(), place };
                     edits.extend(lifted(*value, vec![edit])?);
@@ -541,5 +587,20 @@ impl Redactor<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// The text that a reader shows of an element of a list, with the pointer to it from there: of a
+/// content block, an embedded resource, a message of a prompt, or the element itself.
+fn text_of(element: Value<'_>) -> Option<(&'static str, Value<'_>)> {
+    let at = |outer: &str, place| Some((place, element.get(outer)?.get("text")?));
+    match element.kind() {
+        Kind::String => Some(("", element)),
+        Kind::Object => element
+            .get("text")
+            .map(|text| ("/text", text))
+            .or_else(|| at("resource", "/resource/text"))
+            .or_else(|| at("content", "/content/text")),
+        Kind::Array | Kind::Null | Kind::Bool | Kind::Number => None,
     }
 }

@@ -18,6 +18,10 @@ use serde::Deserialize;
 /// texts that need it cannot be redacted.
 const REGEX_BYTES_MAX: usize = 16 << 20;
 
+/// Work spent by [`is_suspicious`] on one text, bytes: each byte counts once for each rule that is
+/// run.
+const SHORT_SEARCH_BYTES_MAX: usize = 1 << 20;
+
 /// The text could not be searched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SearchError {
@@ -109,6 +113,11 @@ pub fn find(text: &str, left: &mut usize) -> Result<Vec<FoundSecret>, SearchErro
         rules.find(text, left, &mut found)?;
     }
     Ok(found)
+}
+
+/// Whether `text` holds a secret of a known form, or cannot be searched. For short texts.
+pub fn is_suspicious(text: &str) -> bool {
+    find(text, &mut SHORT_SEARCH_BYTES_MAX.clone()).map_or(true, |found| !found.is_empty())
 }
 
 impl RuleSet {

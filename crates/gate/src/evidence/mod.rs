@@ -4,7 +4,7 @@
 //! Nothing here writes: a record is a value, and an [`AuditSink`](step::AuditSink) of the edge
 //! keeps it.
 
-mod mask;
+pub(crate) mod mask;
 pub mod text;
 pub mod record;
 pub mod step;

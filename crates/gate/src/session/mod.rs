@@ -42,6 +42,7 @@ pub use crate::session::protected::{Protected, RefusalForm};
 
 use crate::duty::duties::Duties;
 use crate::duty::redact::Redaction;
+use crate::evidence::mask;
 use crate::evidence::record::{
     AuditRecord, CallId, Event, Now, OperationFacts, Outcome, ProtocolFacts, Target, micros,
 };
@@ -544,7 +545,11 @@ impl Session {
             era: facts.protocol.era.as_str(),
             transport: facts.protocol.transport.as_str(),
         });
-        record.method.clone_from(&facts.method);
+        record.method = match (&facts.method, facts.direction) {
+            // A server may choose any name for what it asks.
+            (Some(method), Direction::ToClient) => Some(mask::secrets(method).into()),
+            (method, _) => method.clone(),
+        };
         record.target.clone_from(&facts.target);
         record.operation.clone_from(&facts.operation);
         record.trace_id.clone_from(&facts.trace_id);
@@ -569,16 +574,15 @@ pub struct ErrorAnswer {
     pub status: u16,
     /// Whether its `Content-Type` claims JSON.
     pub json: bool,
-    /// Whether a challenge (`WWW-Authenticate`) of it named an address that is not the server's,
-    /// so that the edge dropped it; the record says so.
+    /// Whether the edge dropped a challenge (`WWW-Authenticate`) of it or a part of one; the record
+    /// says so.
     pub challenge_dropped: bool,
     /// The body.
     pub body: Bytes,
 }
 
-/// The note of a record whose answer lost its challenge.
-const CHALLENGE_DROPPED: &str =
-    "WWW-Authenticate was dropped: it names an address that is not the server's, or cannot be read";
+/// The note of a record whose answer lost its challenge or a part of it.
+const CHALLENGE_DROPPED: &str = "WWW-Authenticate was dropped in part or as a whole: it names an address that is not the server's, is of no known form, or cannot be read";
 
 /// An [`Addressee`] that owns its fields.
 struct OwnedAddressee {

@@ -10,7 +10,7 @@ use crate::duty::redact::{Redaction, RedactionScope, below, redact};
 use crate::evidence::record::{AuditRecord, CallId, Finding, PlaceFacts, RedactionFacts};
 use crate::evidence::refusal::Refusal;
 use crate::session::tasks::TaskCreation;
-use crate::wire::document::{Document, Kind};
+use crate::wire::document::{Document, Kind, Value};
 
 use super::{Gate, Session};
 
@@ -87,11 +87,16 @@ pub(super) fn redacted_in(
 }
 
 /// The parts of a message that may be redacted: not the members of the envelope that JSON-RPC
-/// defines, whose ids must not change, but any other. The result of a task is inside the answer or
-/// the notification about it.
+/// defines, whose ids must not change, but any other. A method and the id of a request are the
+/// sender's choice, so they must hold no secret; the id of an answer is the other side's. The result
+/// of a task is inside the answer or the notification about it.
 fn scope(document: &Document) -> RedactionScope<'_> {
     let root = document.root();
     let mut scope = RedactionScope { error: root.get("error"), ..RedactionScope::default() };
+    if let Some(method) = root.get("method").and_then(Value::as_str) {
+        scope.names.push(method);
+        scope.names.extend(root.get("id").and_then(Value::as_str));
+    }
     for part in ["result", "error", "params"] {
         let Some(value) = root.get(part) else { continue };
         scope.searched.push((format!("/{part}"), value));
