@@ -745,7 +745,7 @@ fn effect(rules: &str, arguments: &str) -> Option<String> {
     );
     let decision = policy.evaluate("data.mcp.decision", &input, Engine::Strict).ok()?;
     let decision: serde_json::Value = serde_json::from_str(&decision).unwrap();
-    Some(decision["effect"].as_str()?.to_owned())
+    Some(decision.get("effect")?.as_str()?.to_owned())
 }
 
 /// Whatever way a rule is written that refuses a value that it does not know: it refuses a call
