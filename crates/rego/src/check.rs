@@ -104,6 +104,11 @@ impl<'a> Index<'a> {
         rules.next().is_some_and(|(rule, _)| rule.starts_with(&path))
     }
 
+    /// Whether a module imports something by this name.
+    pub(super) fn imports_name(&self, module: usize, name: &str) -> bool {
+        self.imports.get(module).is_some_and(|imports| imports.contains_key(name))
+    }
+
     /// The path of the function that a call in `module` names; `None` where no rule is one.
     pub(super) fn function(&self, module: usize, callee: &Reference<'a>) -> Option<Path<'a>> {
         let path = self.resolve(module, callee)?;
