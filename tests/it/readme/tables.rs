@@ -766,6 +766,7 @@ fn faces() -> BTreeSet<(i64, String, u16)> {
         Refusal::Busy,
         Refusal::FactInUse,
         Refusal::MemorySpent,
+        Refusal::NoPlace,
         Refusal::Unrecorded,
         Refusal::UpstreamFailed,
         Refusal::UpstreamTimedOut,

@@ -29,8 +29,8 @@ pub const APPROVAL_REQUIRED: i64 = -31004;
 pub const UPSTREAM_FAILED: i64 = -31005;
 /// The protected server's answer was withheld.
 pub const WITHHELD: i64 = -31006;
-/// Too many requests in flight, too much kept in memory for the caller, or a selection beside calls
-/// that depend on what is selected.
+/// Too many requests in flight, sessions or streams, too much kept in memory for the caller, or a
+/// selection beside calls that depend on what is selected.
 pub const BUSY: i64 = -31007;
 /// Another message of the same batch is refused, so none passes.
 pub const WITH_BATCH: i64 = -31008;
@@ -94,6 +94,8 @@ pub enum Refusal {
     FactInUse,
     /// More would be kept for this principal than it may have (`limits.kept_bytes`).
     MemorySpent,
+    /// There is no place for the session or the stream that the message would begin.
+    NoPlace,
     /// No record can be kept.
     Unrecorded,
     /// The server could not be reached, or broke the connection.
@@ -125,6 +127,8 @@ pub enum DoorRefusal {
     Framing,
     /// The body is larger than `limits.frame_bytes`: 413.
     TooLarge,
+    /// The head is larger than `limits.header_bytes`: 431.
+    HeadTooLarge,
     /// The body did not arrive in time: 400.
     Slow,
     /// The session does not exist, or belongs to another principal: 404.
@@ -161,6 +165,7 @@ impl DoorRefusal {
             Self::MediaType => "media-type",
             Self::Framing => "framing",
             Self::TooLarge => "too-large",
+            Self::HeadTooLarge => "head-too-large",
             Self::Slow => "slow",
             Self::UnknownSession => "unknown-session",
             Self::UnknownEvent => "unknown-event",
@@ -188,6 +193,7 @@ impl DoorRefusal {
             ),
             Self::Framing => ("Ambiguous message framing", Status::BadRequest),
             Self::TooLarge => ("Message too large", Status::TooLarge),
+            Self::HeadTooLarge => ("Head too large", Status::HeadTooLarge),
             Self::Slow => ("Message took too long", Status::BadRequest),
             Self::UnknownSession => ("Session not found", Status::NotFound),
             Self::UnknownEvent => ("Event id not found", Status::BadRequest),
@@ -244,6 +250,7 @@ impl Refusal {
             Self::Busy => "busy",
             Self::FactInUse => "fact-in-use",
             Self::MemorySpent => "memory-spent",
+            Self::NoPlace => "no-place",
             Self::Unrecorded => "unrecorded",
             Self::UpstreamFailed => "upstream-failed",
             Self::UpstreamTimedOut => "upstream-timed-out",
@@ -275,6 +282,7 @@ impl Refusal {
             | Self::Batched
             | Self::WithBatch
             | Self::Unsolicited
+            | Self::NoPlace
             | Self::Unrecorded
             | Self::UpstreamFailed
             | Self::UpstreamTimedOut
@@ -303,6 +311,7 @@ impl Refusal {
             | Self::Busy
             | Self::FactInUse
             | Self::MemorySpent
+            | Self::NoPlace
             | Self::Unrecorded
             | Self::UpstreamFailed
             | Self::UpstreamTimedOut
@@ -331,6 +340,7 @@ impl Refusal {
                 | DoorRefusal::Host
                 | DoorRefusal::Origin
                 | DoorRefusal::TooLarge
+                | DoorRefusal::HeadTooLarge
                 | DoorRefusal::Slow
                 | DoorRefusal::TokenInQuery,
             ) => Some(Finding::MalformedFrame),
@@ -360,6 +370,7 @@ impl Refusal {
             | Self::Busy
             | Self::FactInUse
             | Self::MemorySpent
+            | Self::NoPlace
             | Self::Withheld => None,
         }
     }
@@ -407,6 +418,7 @@ impl Refusal {
                 "Calls in flight depend on what is selected; wait for their answers, then select again",
                 Status::TooMany,
             ),
+            Self::NoPlace => (BUSY, "Too many sessions or streams", Status::TooMany),
             Self::MemorySpent => (BUSY, "Too much kept for this caller", Status::TooMany),
             Self::Unrecorded => {
                 (UNRECORDED, "Cannot be recorded, so cannot pass", Status::Unavailable)

@@ -211,7 +211,9 @@ impl Session {
             return Err(FactInUse);
         }
         for fact in on_success.facts.iter().filter(|fact| fact.value.is_some()) {
-            own.iter().for_each(|own| own.sets(&fact.name));
+            if let Some(own) = own {
+                own.sets(&fact.name);
+            }
         }
         state.call_sent(&mut on_success, holds, keeping);
         store.call_sent(&mut on_success, keeping);
