@@ -3,13 +3,15 @@
 //!
 //! The transport separates messages by LF alone, while many line readers also split at CR, and some
 //! at U+0085, U+2028 or U+2029. So no line is written that any of them would split (threats C3, C4,
-//! C7), and the reader never buffers more than its bound (C6). This module knows nothing of
-//! JSON-RPC.
+//! C7), and the reader never buffers more than its bound (C6). Of a child's line that is too long
+//! it tells whom it concerns, as far as that can be read.
 
 use std::io;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
+
+use bartizan_gate::wire::frame::OuterMembers;
 
 /// Buffer space reserved before each read, bytes.
 const READ_BYTES: usize = 16 << 10;
@@ -20,9 +22,15 @@ pub enum Line {
     /// A line without its line end; never blank.
     Whole(Bytes),
     /// A line longer than the bound. Its bytes are discarded, and so is the rest of it up to the
-    /// next LF.
+    /// next LF. From [`Lines::of_child`]: it is longer than [`ENDLESS`] times the bound.
     TooLong,
+    /// A line longer than the bound, from [`Lines::of_child`]. Its bytes are discarded; this is what
+    /// was read of them.
+    Skipped(Box<OuterMembers>),
 }
+
+/// A child's line this many times as long as the bound counts as one that never ends.
+pub const ENDLESS: usize = 16;
 
 /// Reads lines, each at most `bytes_max` bytes long. Blank lines are skipped.
 #[derive(Debug)]
@@ -32,9 +40,21 @@ pub struct Lines<R> {
     /// Bytes at the start of `buffer` that were searched and hold no LF.
     scanned: usize,
     bytes_max: usize,
-    /// Whether the current line was already reported as too long.
+    /// Whether the current line was already reported as too long, or is being skipped.
     skipping: bool,
+    /// What is read of a line that is being skipped; absent if it is reported at once.
+    skipped: Option<SkippedLine>,
     ended: bool,
+}
+
+/// A line that is being skipped.
+#[derive(Debug, Default)]
+struct SkippedLine {
+    outer: Box<OuterMembers>,
+    /// Bytes so far.
+    bytes: usize,
+    /// Whether it was reported as endless.
+    endless: bool,
 }
 
 impl<R: AsyncRead + Unpin> Lines<R> {
@@ -46,8 +66,15 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             scanned: 0,
             bytes_max,
             skipping: false,
+            skipped: None,
             ended: false,
         }
+    }
+
+    /// A reader of a child's output: a line that is too long is reported at its end, with what it
+    /// says of itself, so that the call that it answers gets an error.
+    pub fn of_child(source: R, bytes_max: usize) -> Self {
+        Self { skipped: Some(SkippedLine::default()), ..Self::new(source, bytes_max) }
     }
 
     /// The next line; `None` at the end of the source. A last line without LF counts. Cancel-safe:
@@ -78,10 +105,13 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             self.buffer.advance(1);
             self.scanned = 0;
             if std::mem::take(&mut self.skipping) {
-                continue;
+                match self.skipped(&line) {
+                    Some(skipped) => return Some(skipped),
+                    None => continue,
+                }
             }
             if line.len() > self.bytes_max {
-                return Some(Line::TooLong);
+                return Some(self.skipped(&line).unwrap_or(Line::TooLong));
             }
             if let Some(line) = trimmed(line) {
                 return Some(Line::Whole(line));
@@ -89,13 +119,31 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         }
     }
 
+    /// The report of a child's line that was skipped; `rest` is its end. `None` if it was reported.
+    fn skipped(&mut self, rest: &[u8]) -> Option<Line> {
+        let SkippedLine { mut outer, endless, .. } = self.skipped.as_mut().map(std::mem::take)?;
+        outer.push(rest);
+        (!endless).then_some(Line::Skipped(outer))
+    }
+
     /// Handles buffered bytes without an LF: they are a line only at the end of the source, or if
     /// they are too many.
     fn unfinished(&mut self) -> Option<Line> {
         if self.skipping || self.buffer.len() > self.bytes_max {
-            self.buffer.clear();
             self.scanned = 0;
-            return (!std::mem::replace(&mut self.skipping, true)).then_some(Line::TooLong);
+            let piece = self.buffer.split();
+            let began = !std::mem::replace(&mut self.skipping, true);
+            let Some(skipped) = &mut self.skipped else { return began.then_some(Line::TooLong) };
+            skipped.outer.push(&piece);
+            skipped.bytes = skipped.bytes.saturating_add(piece.len());
+            if skipped.bytes > self.bytes_max.saturating_mul(ENDLESS) {
+                return (!std::mem::replace(&mut skipped.endless, true)).then_some(Line::TooLong);
+            }
+            if self.ended {
+                self.skipping = false;
+                return self.skipped(&[]);
+            }
+            return None;
         }
         if !self.ended {
             return None;
@@ -159,7 +207,7 @@ mod tests {
         while let Some(line) = lines.next().await.unwrap() {
             found.push(match line {
                 Line::Whole(line) => Some(String::from_utf8(line.to_vec()).unwrap()),
-                Line::TooLong => None,
+                Line::TooLong | Line::Skipped(_) => None,
             });
         }
         found

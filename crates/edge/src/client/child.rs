@@ -128,6 +128,10 @@ async fn pump_down(client: &Client, process: &Process, output: &mut Lines<ChildS
     loop {
         let line = match output.next().await {
             Ok(Some(Line::Whole(line))) => line,
+            Ok(Some(Line::Skipped(outer))) => {
+                tracing::warn!("the server wrote a line longer than allowed; it was skipped");
+                outer.stub()
+            }
             Ok(Some(Line::TooLong)) => {
                 process.raise(StopLevel::Kill("it wrote a line longer than allowed"));
                 return;
