@@ -127,10 +127,17 @@ pub fn accepts(args: impl IntoIterator<Item = OsString>) -> Result<(), String> {
 /// what an agent sends could wait for 61 tasks of others.
 const TASKS_BETWEEN_EVENTS: u32 = 8;
 
+/// Tasks that a busy thread runs before it takes one of the queue that threads share, where half of
+/// its own queue goes when that is full. With tokio's default a task that a burst of others has
+/// pushed there waits until the burst is over. (`edge::http::lanes` keeps tasks of one address out
+/// of these queues; they only pass through.)
+const TASKS_BETWEEN_QUEUES: u32 = 1;
+
 /// Runs `work` on a new tokio runtime.
 fn asynchronous<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .event_interval(TASKS_BETWEEN_EVENTS)
+        .global_queue_interval(TASKS_BETWEEN_QUEUES)
         .enable_all()
         .build();
     let runtime = runtime.map_err(|error| Failure::failed("runtime", error.to_string()))?;

@@ -164,11 +164,11 @@ fn bodies(s: &mut Section<'_>, frame_bytes: usize) -> u64 {
             bytes(1 << 20..=64 << 30),
             "Bodies of all requests at once; at least `frame_bytes`. Bytes count when they arrive. If \
              all are taken, the oldest body that is not complete gives way, with 429. Where access \
-             tokens are checked, one principal has at most half. As much is for answers of 64 KiB \
-             and more that agents have not read; if it is spent, the connection that has one \
-             longest is closed.",
+             tokens are checked, one principal has at most half. Half as much is for answers of \
+             64 KiB and more that agents have not read; if it is spent, the connection that has \
+             one longest is closed.",
         )
-        .or(64 << 20);
+        .or(32 << 20);
     let least = u64::try_from(frame_bytes).unwrap_or(u64::MAX);
     if bodies < least && s.has("bodies_bytes") {
         let what = "less than `frame_bytes`: no message of that size would pass";

@@ -37,6 +37,11 @@ pub(super) struct Launching {
 /// The bound sockets for agents and for operators; `None` on stdio.
 pub(super) type Sockets = Option<(TcpListener, TcpListener)>;
 
+/// Connections that the system makes for us before we accept them; its own limit bounds it. The
+/// standard library asks for 128. A burst of more would make a probe, or an agent, that comes at that
+/// moment wait a second before it tries again (threat K1).
+const BACKLOG: i32 = 4096;
+
 /// Binds the addresses of the configuration.
 ///
 /// # Errors
@@ -48,7 +53,11 @@ pub(super) fn bind(config: &Config) -> Result<Sockets, StartError> {
 }
 
 fn socket(key: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).map_err(|error| {
+    let bound = TcpListener::bind(address).and_then(|tcp| {
+        rustix::net::listen(&tcp, BACKLOG)?;
+        Ok(tcp)
+    });
+    bound.map_err(|error| {
         StartError::new(key, format!("cannot listen on {address}: {error}"))
             .hint("stop what listens there, or name another port")
     })
@@ -375,7 +384,7 @@ fn http_config(config: &Config) -> HttpConfig {
             sessions_max: limits.sessions,
             body_bytes_max: limits.frame.document.bytes_max,
             body_budget_bytes: limits.bodies_bytes,
-            answer_budget_bytes: limits.bodies_bytes,
+            answer_budget_bytes: limits.bodies_bytes.div_ceil(2),
             headers_max: limits.header_count,
             head_bytes_max: limits.header_bytes,
             ..HttpLimits::default()
@@ -394,7 +403,21 @@ fn http_config(config: &Config) -> HttpConfig {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn a_burst_of_connections_finds_room_before_they_are_accepted() {
+        let tcp = socket("listen", "127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = tcp.local_addr().unwrap();
+        let limit = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
+        let count = limit.trim().parse().unwrap_or(128).min(300);
+        let connect = |_| TcpStream::connect_timeout(&address, Duration::from_secs(1)).unwrap();
+        let made: Vec<_> = (0..count).map(connect).collect();
+        assert_eq!(made.len(), count);
+    }
 
     #[test]
     fn one_principal_may_have_all_children_and_one_of_several_half() {

@@ -151,9 +151,9 @@ pub(super) fn prover(program: PathBuf) -> Prover {
     Prover { program, wall: PROOF_MAX }
 }
 
-/// Number of threads that evaluate policy.
+/// Number of evaluations of policy at once: one for each processor, and one that is long.
 pub(super) fn workers() -> usize {
-    std::thread::available_parallelism().map_or(2, usize::from)
+    std::thread::available_parallelism().map_or(2, usize::from).saturating_add(1)
 }
 
 /// Loads the first policy. From files, the start fails without a valid one. From a service, the

@@ -4,7 +4,7 @@
 //! `inputs`, and `entry`, the rule to evaluate. Each line of standard output says what became of
 //! it: `refused` with the problems, or `strict` and `compiled`, with one answer for each input: an
 //! object with `value` (absent where undefined) or `error`. `compiled` is null where the compiled
-//! engine may not run the policy.
+//! engine may not run the policy; `obstacles` says why.
 
 use std::io::{BufRead as _, Write as _};
 
@@ -58,9 +58,10 @@ fn judged(case: &Value) -> Value {
             });
         values.collect()
     };
-    let runs = policy.obstacles().is_empty();
+    let obstacles = policy.obstacles();
     json!({
         "strict": answers(Engine::Strict),
-        "compiled": runs.then(|| answers(Engine::Compiled)),
+        "compiled": obstacles.is_empty().then(|| answers(Engine::Compiled)),
+        "obstacles": obstacles,
     })
 }

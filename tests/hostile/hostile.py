@@ -207,7 +207,9 @@ def play(stage: Stage, case: str, names: list[str]) -> Measured:
         file = pathlib.Path(folder) / "bartizan.yaml"
         file.write_text(json.dumps(stage.config(state)))  # JSON is YAML
         log = stage.work / f"{case}.log"
-        with running([BARTIZAN, "run", "-c", str(file)], log) as program, contextlib.ExitStack() as attackers:
+        environment = {**os.environ, "MALLOC_ARENA_MAX": "2"}  # as in deploy/Dockerfile
+        command = [BARTIZAN, "run", "-c", str(file)]
+        with running(command, log, env=environment) as program, contextlib.ExitStack() as attackers:
             wait_until_ready(stage.admin, program, "/readyz")
             setting = {"port": stage.port, "admin": stage.admin, "tokens": stage.tokens}
             benign = subprocess.Popen(

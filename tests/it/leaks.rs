@@ -24,12 +24,16 @@ const RULES: &str = r#"package mcp
 
 permit contains {"code": "all", "message": "everything"} if input.tool.name != "odd"
 
+# bartizan:allow absent-operand
 limit contains {"code": "l", "key": "k", "rate": input.tool.arguments.rate} if input.tool.name == "rate"
 
+# bartizan:allow absent-operand
 set contains {"pointer": input.tool.arguments.pointer, "value": 1} if input.tool.name == "set"
 
+# bartizan:allow absent-operand
 redact contains {"pointer": input.tool.arguments.pointer} if input.tool.name == "redact"
 
+# bartizan:allow absent-operand
 hold contains {"message": "m", "ttl": input.tool.arguments.ttl} if input.tool.name == "hold"
 
 deny contains {"code": "no", "message": "no"} if {
@@ -79,7 +83,7 @@ deny contains {"code": "no", "message": "no"} if {
 
 deny contains {"code": "no", "message": "no"} if {
 	input.tool.name == "union"
-	union(input.tool.arguments.a) == set()
+	union(input.tool.arguments.a) == set() # bartizan:allow absent-operand
 }
 "#;
 

@@ -1,5 +1,6 @@
 //! The one integration binary: one link for all of them.
 
+mod absent_operands;
 mod audit_cli;
 mod batches;
 mod bundles;

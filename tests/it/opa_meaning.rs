@@ -111,14 +111,51 @@ fn what_regorus_reads_otherwise_is_refused() {
         ("x if {\n\tprint(data.l[_])\n\tinput.a\n}", "`print` gives it no value"),
         ("x if {\n\tprint(data.l[i])\n\tinput.l[i]\n}", "`print` gives it no value"),
         ("x := 1 if { input.a } { input.b }", "a second body after one head"),
+        ("x if not a\n\na.b := input.b", "an object above rules"),
+        ("x := a\n\na.b if input.b", "an object above rules"),
+        ("x := a[input.k]\n\na.b.c := input.b", "an object above rules"),
+        ("x if every e in a { e }\n\na.b := input.b\n\na.c := 1", "an object above rules"),
+        ("x if not data.p.a\n\na[k] contains 1 if some k in input.l", "an object above rules"),
+        ("x if count(a) == 0\n\na[k].b := 1 if some k in input.l", "an object above rules"),
+        (
+            "x if not s[input.b]\n\ns contains f(1)\n\nf(n) := 1 if n == 2 else := 3",
+            "a lookup in a set",
+        ),
+        (
+            "x if not s.b\n\ns contains f(1)\n\nf(n) := n if n == 2\n\ndefault f(_) := 3",
+            "a lookup in a set",
+        ),
+        (
+            "x if {\n\tv := [data.l[k], {e | some e in data.l; e != k}]\n\tdata.m[k]\n\tv\n}",
+            "nothing here gives it a value",
+        ),
+        (
+            "x := 1 if {\n\tv := f([input.a, i][0])\n\tdata.l[i]\n\tnot v\n}\n\nf(n) := n",
+            "nothing before this expression gives it a value",
+        ),
     ] {
         let problems = policy(rules).unwrap_err();
         let problem = problems.first().unwrap();
         assert!(problem.message.contains(message), "{rules}: {problem}");
         assert!(problem.line.is_some() && problem.hint.is_some(), "{rules}: {problem}");
     }
-    let policy = policy("x if {\n\tsome e in data.l\n\tprint(e, input.absent)\n}").unwrap();
-    assert_eq!(policy.evaluate("data.p.x", "{}", Engine::Strict).unwrap(), "true");
+    for (rules, value) in [
+        ("x if {\n\tsome e in data.l\n\tprint(e, input.absent)\n}", "true"),
+        ("x := a\n\na[k] := 1 if some k in input.l", "{}"),
+        ("x := a\n\na.b contains input.b", r#"{"b":[]}"#),
+        ("x := a\n\ndefault a.b := 7", r#"{"b":7}"#),
+        ("x := a[input.k]\n\na[\"b\"] := input.b", "undefined"),
+        ("x if not a.b\n\na.b := input.b", "true"),
+        ("x if not a[1]\n\na[k] contains 1 if some k in input.l", "true"),
+        ("x := v if {\n\ti := 1\n\tv := [1, i][0]\n}", "1"),
+        ("x if 3 in s\n\ns contains f(1)\n\nf(n) := 1 if n == 2 else := 3", "true"),
+        ("x if s[3]\n\ns contains v if v := f(1)\n\nf(n) := 1 if n == 2 else := 3", "true"),
+        ("x := [e | e := s[_]]\n\ns contains f(1)\n\nf(n) := 1 if n == 2 else := 3", "[3]"),
+    ] {
+        let policy = policy(rules).unwrap();
+        let found = policy.evaluate("data.p.x", "{}", Engine::Strict).unwrap();
+        assert_eq!(found, value, "{rules}");
+    }
 }
 
 #[test]

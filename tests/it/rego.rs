@@ -349,6 +349,33 @@ fn a_page_is_judged_at_once() {
 }
 
 #[test]
+fn a_long_page_is_judged_in_parts() {
+    // Of each part the count is known, and only what is hidden of all parts is hidden.
+    let rego = "package mcp\n\nhide contains tool.name if {\n\tsome tool in input.tools\n\tendswith(tool.name, \"7\")\n}\n\nhide contains \"long\" if count(input.tools) > 4096";
+    let both = Both::new(&compile(rego, None).unwrap());
+    let scene = Scene::new();
+    let request = AccessRequest {
+        method: "tools/list",
+        action: Action::ListTools,
+        resource: Resource::Whole,
+        ..scene.call("", None)
+    };
+    let names: Vec<String> = (0..10_000).map(|number| format!("t{number}")).collect();
+    let entry = |name| ListEntry {
+        name,
+        operation: None,
+        digest: "d",
+        definition: None,
+        status: DefinitionStatus::default(),
+    };
+    let entries: Vec<_> = names.iter().map(|name| entry(&**name)).collect();
+    let Listing::Hide { names: hidden, .. } = both.list(&request, &entries) else { panic!() };
+    let seven = |name: &String| name.ends_with('7');
+    assert_eq!(hidden.len(), names.iter().filter(|name| seven(name)).count());
+    assert!(hidden.iter().all(|name| name.ends_with('7')), "no part is longer than 4096");
+}
+
+#[test]
 fn a_listing_that_cannot_be_answered_withholds_the_page() {
     let rego = "package mcp\nhide contains 1 if startswith(input.tools[0].name, input.tools)";
     let both = Both::new(&compile(rego, None).unwrap());

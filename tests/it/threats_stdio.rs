@@ -560,10 +560,12 @@ fn a_legal_body_becomes_one_line() {
             "{{\"jsonrpc\":\"2.0\",\"method\":\"tools/call\",\"params\":{{\"name\":\"get_flag\",\"arguments\":{{\"key\":{text},\"x\":{smuggled}}}}},\"id\":{number}}}"
         ));
     }
-    let expected = lines.join("\n") + "\n";
     let read = wait("what the child read", || {
         let read = std::fs::read_to_string(folder.path().join("read")).unwrap_or_default();
-        (read.len() >= expected.len()).then_some(read)
+        (read.matches('\n').count() >= lines.len() && read.ends_with('\n')).then_some(read)
     });
-    assert_eq!(read, expected);
+    // The child gets ids of ours, each as the last member.
+    let without_id = |line: &str| line.rsplit_once(",\"id\":").unwrap().0.to_owned();
+    let read: Vec<String> = read.split_terminator('\n').map(without_id).collect();
+    assert_eq!(read, lines.iter().map(|line| without_id(line)).collect::<Vec<_>>());
 }

@@ -9,6 +9,7 @@
 
 mod framing;
 mod shares;
+mod lanes;
 mod connection_state;
 mod connections;
 mod repoll;
@@ -55,10 +56,10 @@ use self::connection_state::{
 };
 use self::connections::{Acceptor, Connections, Place};
 use self::event_ids::{EventIds, EventScope};
+use self::lanes::{Lane, Lanes};
 use self::legacy_sse::LegacyStreams;
 use self::refusals::RefusalLimit;
 use self::rejection::Rejection;
-use self::repoll::Repoll;
 use self::sessions::{LegacySession, SessionLimits, Sessions};
 use self::shares::Shares;
 use self::stalls::Tracked;
@@ -157,11 +158,11 @@ impl Default for HttpLimits {
             sessions_max: 8_192,
             session_streams_max: 8,
             body_bytes_max: 4 << 20,
-            body_budget_bytes: 64 << 20,
+            body_budget_bytes: 32 << 20,
             headers_max: 100,
             head_bytes_max: 64 << 10,
-            answer_budget_bytes: 64 << 20,
-            head_budget_bytes: 32 << 20,
+            answer_budget_bytes: 16 << 20,
+            head_budget_bytes: 16 << 20,
             h2_connections_max: 512,
             h2_header_list_bytes_max: 16 << 10,
             h2_streams_max: 100,
@@ -275,6 +276,7 @@ struct ListenerState {
     streams: Arc<Budget>,
     body_budget: Arc<YieldingBudget>,
     shares: Shares,
+    lanes: Arc<Lanes>,
     answers: Answers,
     connections: Arc<Connections>,
     connection_limits: ConnectionLimits,
@@ -375,6 +377,7 @@ impl Listener {
             streams: Budget::new(config.limits.streams_max),
             body_budget: YieldingBudget::new(config.limits.body_budget_bytes),
             shares: Shares::new(&config.limits),
+            lanes: Lanes::new(),
             connections,
             connection_limits: connection_limits(&config),
             event_ids: EventIds::new()?,
@@ -394,7 +397,6 @@ impl Listener {
     pub async fn serve(self) {
         let Self { tcp, inner } = self;
         let mut acceptor = Acceptor::new(tcp, &inner.connections);
-        let builder = builder(&inner);
         let connections = TaskTracker::new();
         let mut accepted_in_a_row = 0_u32;
         let mut sweep = tokio::time::interval(SWEEP);
@@ -415,8 +417,11 @@ impl Listener {
                 tokio::task::yield_now().await;
             }
             let number = place.number();
-            let serving = connection(Arc::clone(&inner), builder.clone(), (stream, peer), place);
-            let task = connections.spawn(inner.shared.tasks.track_future(Repoll::new(serving)));
+            peer.set_address(stream.peer_addr().ok().map(|address| address.ip()));
+            let lane = inner.lanes.of(peer.address());
+            let serving = connection(Arc::clone(&inner), lane.clone(), (stream, peer), place);
+            let serving = lane.paced(serving);
+            let task = connections.spawn(inner.shared.tasks.track_future(serving));
             inner.connections.runs(number, task.abort_handle());
         }
         drop(acceptor);
@@ -428,9 +433,9 @@ impl Listener {
     }
 }
 
-fn builder(inner: &ListenerState) -> auto::Builder<Tracked> {
+fn builder(inner: &ListenerState, lane: Lane) -> auto::Builder<Tracked> {
     let HttpConfig { limits, timeouts } = inner.config;
-    let executor = Tracked { tasks: inner.shared.tasks.clone(), write: timeouts.write };
+    let executor = Tracked { tasks: inner.shared.tasks.clone(), lane, write: timeouts.write };
     let mut builder = auto::Builder::new(executor);
     // `connection_state` keeps the deadlines of HTTP/1 with one timer for each connection; hyper
     // would set one for each request.
@@ -468,12 +473,12 @@ fn connection_limits(config: &HttpConfig) -> ConnectionLimits {
 
 async fn connection(
     inner: Arc<ListenerState>,
-    builder: auto::Builder<Tracked>,
+    lane: Lane,
     (stream, peer): (TcpStream, Arc<ConnectionState>),
     place: Place,
 ) {
-    peer.set_address(stream.peer_addr().ok().map(|address| address.ip()));
     let shared = inner.shared.clone();
+    let builder = builder(&inner, lane);
     let limits = inner.connection_limits.clone();
     let stream = WatchedStream::new(stream, Arc::clone(&peer), inner.shared.clock, limits);
     let closing = inner.shared.closing.clone();

@@ -184,7 +184,7 @@ impl SessionHandle {
         &self,
         bytes: usize,
         call: Option<&CallId>,
-        take: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step>,
+        take: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step> + Send,
     ) -> StepOutcome {
         if bytes < LARGE_BYTES {
             return self.step(call, take);

@@ -280,9 +280,11 @@ impl AnswerBody {
             if !takes(data.len()) {
                 return Err(Failure::BrokenOff("no memory for the answer".into()));
             }
-            if first.is_empty() {
+            if first.is_empty() && rest.is_empty() {
                 first = data;
             } else {
+                // Not kept apart: a piece holds all of the buffer that it was read into.
+                rest.extend_from_slice(&std::mem::take(&mut first));
                 rest.extend_from_slice(&data);
             }
             // What is already there would be read in one go otherwise.
@@ -291,13 +293,7 @@ impl AnswerBody {
                 tokio::task::yield_now().await;
             }
         }
-        if rest.is_empty() {
-            return Ok(Some(first));
-        }
-        let mut whole = BytesMut::with_capacity(first.len().saturating_add(rest.len()));
-        whole.extend_from_slice(&first);
-        whole.extend_from_slice(&rest);
-        Ok(Some(whole.freeze()))
+        Ok(Some(if rest.is_empty() { first } else { rest.freeze() }))
     }
 
     /// After the end of the body, returns the connection to the pool.

@@ -2,29 +2,45 @@
 //!
 //! In Rego a body with an undefined operand is undefined, also where the operand is inside `not`
 //! (see `negation`): `deny contains … if not startswith(input.tool.arguments.env, "dev")` denies
-//! nothing when a call leaves `env` out. An author who writes that almost never means it, and a
-//! client chooses what it leaves out. So such a policy is refused, unless a comment
-//! `# bartizan:allow absent-operand` accepts it.
+//! nothing when a call leaves `env` out. So does `deny contains {"message": sprintf("%s",
+//! [input.tool.arguments.region])} if …`, whose head is undefined then. An author who writes that
+//! almost never means it, and a client chooses what it leaves out. So such a policy is refused,
+//! unless a comment `# bartizan:allow absent-operand` accepts it.
 //!
 //! Checked are the rules whose result restricts ([`RESTRICTING`]), and the rules and functions that
-//! these use; under `not` a rule restricts where its user permits. An operand counts as absent
-//! where the schema of the input says that a field may be, and where a document is looked up by a
-//! computed key. A positive statement of the same body that needs the operand (`is_string(x)`,
-//! `x == 1`, `"env" in object.keys(…)`) shows that it is there; an assignment alone does not.
-//! [`Policy`](super::Policy) and the linter call it.
+//! these use; under `not` a rule restricts where its user permits. For each body, the analysis
+//! collects what must be there for the body and the head to be defined: it follows local variables
+//! and patterns (`reads`), rules, functions, `else` and `default` (`summary`). What a positive
+//! statement of the body is about (`forms`) is there wherever the rule applies. Anything else that
+//! the schema of the input calls optional (`source`), or that is looked up by a computed key, is
+//! reported. [`Policy`](super::Policy) and the linter call it.
+
+mod source;
+mod syntax;
+
+mod known;
+
+mod forms;
+mod reads;
+mod summary;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
-use regorus::unstable::{AssignOp, BoolOp, Expr, Literal, LiteralStmt, Query, Rule, RuleHead};
+use regorus::unstable::{BoolOp, Expr, Literal, LiteralStmt, Query, Rule, Span};
 
 use serde::Serialize;
 
 use super::check::{Index, Path, called, location};
 use super::negation::{children, operands};
-use super::schema::{FieldType, below, field};
-use super::walk::{Reference, Step, reference, rule_args};
+use super::walk::reference;
 
-/// The code of the findings about `not` and `every`.
+use known::{Body, Mode, Summary};
+use source::Source;
+pub(super) use source::{join, optional_path};
+use syntax::{Branch, Direction, branches, collects, heads, is_reference};
+
+/// The code of the findings about what a rule needs without being about it.
 pub(super) const ABSENT_OPERAND: &str = "absent-operand";
 
 /// The code of the findings about `!=`.
@@ -35,11 +51,11 @@ pub(super) const UNDEFINED_COMPARISON: &str = "undefined-comparison";
 pub(super) const RESTRICTING: [&str; 6] = ["deny", "hold", "limit", "set", "redact", "hide"];
 
 const HINT: &str = "say what is allowed in a rule of its own and negate that (`not allowed_env`), \
-                    give a default with `object.get`, or require the operand in the same body";
+                    give a default with `object.get`, require the operand in the same body, or add \
+                    a rule for `not …`; `# bartizan:allow absent-operand` accepts it";
 
-/// Prefixes of the paths that the client writes, and so can leave out.
-const CLIENT_WRITTEN: [&str; 3] =
-    ["input.params.", "input.prompt.arguments.", "input.tool.arguments."];
+const HINT_NE: &str = "write `not … == …`, which holds there too; `# bartizan:allow \
+                       undefined-comparison` accepts it";
 
 /// One finding of the linter. The order is by file, line and code.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -56,17 +72,6 @@ pub struct Lint {
     pub hint: String,
 }
 
-/// What is undefined where something is absent.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Source<'a> {
-    /// A path below `input`.
-    Input(Vec<&'a str>),
-    /// A part of an argument of the function: its position, and a path below it.
-    Param(usize, Vec<&'a str>),
-    /// A value that is looked up by a computed key, as it is written.
-    Lookup(&'a str),
-}
-
 /// What the absence of a source would undo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Effect {
@@ -81,23 +86,26 @@ impl Effect {
             Self::Permits => Self::Restricts,
         }
     }
-}
 
-/// What is known inside one body.
-#[derive(Debug, Clone, Default)]
-struct Body<'a> {
-    /// What the variables stand for. The second value says whether it is the whole value, so that a
-    /// path continues below it.
-    variables: BTreeMap<&'a str, (Vec<Source<'a>>, bool)>,
-    /// What is present where the body's positive statements hold, and how many of them need it.
-    present: BTreeMap<Source<'a>, usize>,
-    /// For each key that `some k, v in c` declares, the collection as it is written.
-    keys: BTreeMap<&'a str, &'a str>,
+    /// What the rules in an expression do, of which more or less makes it true.
+    fn of(self, direction: Direction) -> Vec<Self> {
+        match direction {
+            Direction::More => vec![self],
+            Direction::Less => vec![self.negated()],
+            Direction::Either => vec![Self::Restricts, Self::Permits],
+        }
+    }
 }
 
 /// All findings in the rules that [`RESTRICTING`] reach, in any order.
 pub(super) fn findings(index: &Index<'_>) -> BTreeSet<Lint> {
-    let mut search = Search { index, negated: BTreeMap::new(), found: BTreeSet::new() };
+    let mut search = Search {
+        index,
+        summaries: BTreeMap::new(),
+        found: BTreeSet::new(),
+        told: BTreeSet::new(),
+        uses: Vec::new(),
+    };
     let named = |name: &'static str| vec!["mcp", name];
     let mut todo: Vec<(Path<'_>, Effect)> =
         RESTRICTING.iter().map(|name| (named(name), Effect::Restricts)).collect();
@@ -105,11 +113,11 @@ pub(super) fn findings(index: &Index<'_>) -> BTreeSet<Lint> {
     let mut met: BTreeSet<(Path<'_>, Effect)> = BTreeSet::new();
     while let Some((path, effect)) = todo.pop() {
         for (module, rule) in index.rules.get(&path).into_iter().flatten() {
-            for (used, effect) in search.rule(*module, rule, effect) {
-                if !met.contains(&(used.clone(), effect)) {
-                    met.insert((used.clone(), effect));
-                    todo.push((used, effect));
-                }
+            search.rule(&path, *module, rule, effect);
+        }
+        for used in search.uses.drain(..) {
+            if met.insert(used.clone()) {
+                todo.push(used);
             }
         }
     }
@@ -118,525 +126,319 @@ pub(super) fn findings(index: &Index<'_>) -> BTreeSet<Lint> {
 
 struct Search<'a, 'i> {
     index: &'i Index<'a>,
-    /// Of each function: the parts of its arguments that it uses where an absent one undoes it.
-    negated: BTreeMap<Path<'a>, BTreeSet<(usize, Vec<&'a str>)>>,
+    summaries: BTreeMap<Path<'a>, Rc<Summary<'a>>>,
     found: BTreeSet<Lint>,
+    /// What the current body has been reported for: once is enough.
+    told: BTreeSet<Source<'a>>,
+    /// The rules that the current rule uses, and what each of them does there.
+    uses: Vec<(Path<'a>, Effect)>,
 }
 
-/// The rules that a rule uses, and what each of them does there.
-type Uses<'a> = Vec<(Path<'a>, Effect)>;
+/// The rule and the branch of it that is checked.
+struct Place<'a, 'p> {
+    path: &'p Path<'a>,
+    branch: Branch<'a>,
+}
 
 impl<'a> Search<'a, '_> {
-    /// Checks one definition, if it restricts. Returns the rules that it uses.
-    fn rule(&mut self, module: usize, rule: &'a Rule, effect: Effect) -> Uses<'a> {
-        let mut uses = Vec::new();
-        let Rule::Spec { head, bodies, .. } = rule else { return uses };
-        let value = match head {
-            RuleHead::Compr { assign, .. } | RuleHead::Func { assign, .. } => {
-                assign.as_ref().map(|assign| assign.value.as_ref())
+    /// Checks one definition, and notes the rules that it uses.
+    fn rule(&mut self, path: &Path<'a>, module: usize, rule: &'a Rule, effect: Effect) {
+        let (_, keys) = heads(rule);
+        let restricting = matches!(path.as_slice(), ["mcp", name] if RESTRICTING.contains(name));
+        for branch in branches(module, rule) {
+            self.told.clear();
+            let (base, _) = Body::of_parameters(rule);
+            let is_false = branch.is_false();
+            let effect = if is_false { effect.negated() } else { effect };
+            // The value of another rule is what its users make of it.
+            let mut heads = keys.clone();
+            if restricting || collects(rule) {
+                heads.extend(branch.value);
             }
-            RuleHead::Set { key, .. } => key.as_ref().map(AsRef::as_ref),
-        };
-        let base = parameters(rule);
-        if let Some(expr) = value {
-            self.expression(module, expr, &base, effect, &mut uses);
-        }
-        for body in bodies {
-            if let Some(assign) = &body.assign {
-                self.expression(module, &assign.value, &base, effect, &mut uses);
+            let place = Place { path, branch };
+            let body = if let Some(query) = branch.query {
+                self.query(&place, query, &base, effect, &heads)
+            } else {
+                self.heads(&place, &heads, &base, effect);
+                base
+            };
+            for expr in branch.value.into_iter().chain(keys.iter().copied()) {
+                self.follow(&place, expr, &body, effect, Direction::More);
             }
-            self.query(module, &body.query, &base, effect, &mut uses);
         }
-        uses
     }
 
+    /// Checks a query, and what it yields. Returns what is known in it.
     fn query(
         &mut self,
-        module: usize,
+        place: &Place<'a, '_>,
         query: &'a Query,
         outer: &Body<'a>,
         effect: Effect,
-        uses: &mut Uses<'a>,
-    ) {
+        heads: &[&'a Expr],
+    ) -> Body<'a> {
+        let module = place.branch.module;
         let body = self.body(module, query, outer);
+        // First what is about a value, then where it comes from.
+        for named in [false, true] {
+            for statement in &query.stmts {
+                if self.names(module, statement, &body) == named {
+                    self.statement(place, statement, &body, effect);
+                }
+            }
+        }
+        self.heads(place, heads, &body, effect);
         for statement in &query.stmts {
-            self.statement(module, statement, &body, effect, uses);
+            self.inside(place, statement, &body, effect);
+        }
+        body
+    }
+
+    /// Whether a statement only gives values to variables.
+    fn names(&self, module: usize, statement: &'a LiteralStmt, body: &Body<'a>) -> bool {
+        match &statement.literal {
+            Literal::Expr { expr, .. } => body.assigned(expr).is_some(),
+            Literal::SomeIn { key, collection, .. } => {
+                !self.lists(module, key.as_deref(), collection, body)
+            }
+            Literal::SomeVars { .. } | Literal::NotExpr { .. } | Literal::Every { .. } => false,
         }
     }
 
     fn statement(
         &mut self,
-        module: usize,
+        place: &Place<'a, '_>,
         statement: &'a LiteralStmt,
         body: &Body<'a>,
         effect: Effect,
-        uses: &mut Uses<'a>,
     ) {
-        match &statement.literal {
-            Literal::SomeVars { .. } => {}
-            Literal::SomeIn { collection, .. } => {
-                self.expression(module, collection, body, effect, uses);
+        let module = place.branch.module;
+        let mut sources = match (effect, &statement.literal) {
+            (Effect::Restricts, _) => self.unshown(module, statement, body),
+            (Effect::Permits, Literal::NotExpr { expr, .. }) => {
+                // What is moved before the `not` permits nothing if it is absent.
+                let moved = self.moved(module, expr, body);
+                let mut needed = self.split(module, expr, body, Mode::Test).needed;
+                needed.retain(|it| !moved.contains(it));
+                needed
             }
-            Literal::Every { domain, query, .. } => {
-                if effect == Effect::Restricts {
-                    let sources = self.sources(module, domain, body);
-                    self.report(statement, "every", &sources, body);
-                }
-                self.expression(module, domain, body, effect, uses);
-                self.query(module, query, body, effect, uses);
-            }
-            Literal::Expr { expr, .. } => {
-                if effect == Effect::Restricts {
-                    self.comparison(module, statement, expr, body);
-                }
-                self.expression(module, expr, body, effect, uses);
-            }
-            Literal::NotExpr { expr, .. } => {
-                if effect == Effect::Restricts {
-                    let sources = self.moved(module, expr, body);
-                    self.report(statement, "not", &sources, body);
-                }
-                self.expression(module, expr, body, effect.negated(), uses);
+            (Effect::Permits, _) => return,
+        };
+        for modifier in &statement.with_mods {
+            let Some((target, _)) = reference(&modifier.refr) else { continue };
+            if target.root == Some("input") {
+                let names = target.prefix();
+                sources.retain(|it| match it {
+                    Source::Input(path) => !path.starts_with(&names),
+                    Source::Lookup(_) => !names.is_empty(),
+                    Source::Param(..) => true,
+                });
+                sources.extend(self.needs(module, &modifier.r#as, body));
             }
         }
+        let (what, code) = described(statement, body);
+        let strict = matches!(statement.literal, Literal::NotExpr { .. } | Literal::Every { .. });
+        self.report(place, &statement.span, &what, code, &sources, body, strict);
     }
 
-    /// `!=` where a client can leave an operand out.
-    fn comparison(
+    /// What a statement needs without being about it.
+    fn unshown(
         &mut self,
         module: usize,
         statement: &'a LiteralStmt,
-        expr: &'a Expr,
         body: &Body<'a>,
-    ) {
-        let Expr::BoolExpr { op: BoolOp::Ne, lhs, rhs, .. } = expr else { return };
-        let sides = [lhs, rhs].into_iter().flat_map(|side| self.sources(module, side, body));
-        // The comparison itself needs its operands: only other statements show them.
-        let alone = |it: &Source<'a>| body.present.get(it).is_none_or(|shown| *shown < 2);
-        let absent = sides.filter(alone).filter_map(|it| absent(&it));
-        let absent = absent.filter(|it| CLIENT_WRITTEN.iter().any(|part| it.starts_with(part)));
-        if let Some(field) = absent.min() {
-            let message = format!("`!=` does not hold where `{field}` is absent, and this denies");
-            let hint = "write `not … == …`, which holds there too";
-            self.add(statement, UNDEFINED_COMPARISON, message, hint);
+    ) -> BTreeSet<Source<'a>> {
+        match &statement.literal {
+            Literal::Expr { expr, .. } if body.assigned(expr).is_none() => {
+                self.split(module, expr, body, Mode::Test).needed
+            }
+            Literal::SomeIn { key, collection, .. }
+                if self.lists(module, key.as_deref(), collection, body) =>
+            {
+                self.split(module, collection, body, Mode::Value(None)).needed
+            }
+            Literal::Every { domain, .. } => {
+                let mut needs = self.needs(module, domain, body);
+                needs.extend(self.iterated(module, domain, body));
+                needs
+            }
+            _ => self.statement_needs(module, statement, body),
         }
     }
 
-    fn report(
+    /// Checks the expressions of a head, or those that a comprehension yields.
+    fn heads(
         &mut self,
-        statement: &'a LiteralStmt,
-        operator: &str,
-        sources: &[Source<'a>],
+        place: &Place<'a, '_>,
+        heads: &[&'a Expr],
         body: &Body<'a>,
+        effect: Effect,
     ) {
-        // Only tests use `with`, and they say what their input is.
-        if !statement.with_mods.is_empty() {
+        if effect == Effect::Permits {
             return;
         }
-        let absent = sources.iter().filter(|it| !body.present.contains_key(it)).filter_map(absent);
-        if let Some(field) = absent.min() {
-            let message = format!(
-                "`{operator}` does not hold where `{field}` is absent, so this restricts nothing there"
-            );
-            self.add(statement, ABSENT_OPERAND, message, HINT);
+        let module = place.branch.module;
+        let mut todo = heads.to_vec();
+        while let Some(expr) = todo.pop() {
+            if is_reference(expr) || matches!(expr, Expr::Call { .. }) {
+                let sources = self.needs(module, expr, body);
+                let at = first_reference(expr).span();
+                self.report(place, at, "the head", ABSENT_OPERAND, &sources, body, false);
+            } else {
+                todo.extend(children(expr));
+            }
         }
     }
 
-    fn add(&mut self, statement: &LiteralStmt, code: &'static str, message: String, hint: &str) {
-        let (file, line) = location(&statement.span);
+    /// Reports the first of some sources that may be absent.
+    #[expect(clippy::too_many_arguments, reason = "they are one finding")]
+    fn report(
+        &mut self,
+        place: &Place<'a, '_>,
+        at: &Span,
+        what: &str,
+        code: &'static str,
+        sources: &BTreeSet<Source<'a>>,
+        body: &Body<'a>,
+        strict: bool,
+    ) {
+        let mut fields = BTreeSet::new();
+        for source in sources {
+            let Some(field) = source.written() else { continue };
+            if source.is_in(&body.present)
+                || (source.is_configured() && !strict)
+                || self.told.contains(source)
+                || self.covered(place.path, &place.branch, source, true)
+            {
+                continue;
+            }
+            self.told.insert(source.clone());
+            fields.insert(field);
+        }
+        let Some(field) = fields.first() else { return };
+        let message = format!(
+            "{what} does not hold where `{field}` is absent, so this restricts nothing there"
+        );
+        let message = if what == "the head" {
+            format!(
+                "the head is undefined where `{field}` is absent, so this restricts nothing there"
+            )
+        } else {
+            message
+        };
+        let (file, line) = location(at);
+        let hint = if code == UNDEFINED_COMPARISON { HINT_NE } else { HINT };
         let (file, hint) = (file.to_owned(), hint.to_owned());
         self.found.insert(Lint { file, line, code, message, hint });
     }
 
-    /// Follows an expression: the rules that it uses, calls of functions that negate, and queries in
-    /// it.
-    fn expression(
+    /// Follows the expressions and queries in a statement.
+    fn inside(
         &mut self,
-        module: usize,
+        place: &Place<'a, '_>,
+        statement: &'a LiteralStmt,
+        body: &Body<'a>,
+        effect: Effect,
+    ) {
+        for modifier in &statement.with_mods {
+            self.follow(place, &modifier.r#as, body, effect, Direction::Either);
+        }
+        match &statement.literal {
+            Literal::SomeVars { .. } => {}
+            Literal::SomeIn { collection, .. } => {
+                self.follow(place, collection, body, effect, Direction::More);
+            }
+            Literal::Every { domain, query, .. } => {
+                self.follow(place, domain, body, effect, Direction::Either);
+                let inner = self.every(place.branch.module, statement, body);
+                self.query(place, query, &inner, effect, &[]);
+            }
+            Literal::Expr { expr, .. } => match body.assigned(expr) {
+                Some((_, value)) => self.follow(place, value, body, effect, Direction::Either),
+                None => self.follow(place, expr, body, effect, Direction::More),
+            },
+            Literal::NotExpr { expr, .. } => {
+                self.follow(place, expr, body, effect.negated(), Direction::More);
+            }
+        }
+    }
+
+    /// Follows an expression: the rules and functions that it uses, and the queries in it.
+    fn follow(
+        &mut self,
+        place: &Place<'a, '_>,
         expr: &'a Expr,
         body: &Body<'a>,
         effect: Effect,
-        uses: &mut Uses<'a>,
+        direction: Direction,
     ) {
-        let mut todo = vec![expr];
-        while let Some(expr) = todo.pop() {
-            match expr {
-                Expr::ArrayCompr { term, query, .. } | Expr::SetCompr { term, query, .. } => {
-                    todo.push(term);
-                    self.query(module, query, body, effect, uses);
-                    continue;
-                }
-                Expr::ObjectCompr { key, value, query, .. } => {
-                    todo.extend([key.as_ref(), value.as_ref()]);
-                    self.query(module, query, body, effect, uses);
-                    continue;
-                }
-                Expr::Call { params, .. } if effect == Effect::Restricts => {
-                    self.call(module, expr, params, body);
-                }
-                _ => {}
-            }
-            todo.extend(children(expr));
-            if let Some((used, _)) = reference(expr)
-                && used.root.is_some_and(|root| !body.variables.contains_key(root))
-                && let Some(path) = self.index.resolve(module, &used)
-            {
-                uses.extend(self.index.overlapping(&path).map(|rule| (rule.clone(), effect)));
-            }
-        }
-    }
-
-    /// A call, in a rule that restricts, of a function that negates what is done with an argument.
-    fn call<T: AsRef<Expr>>(
-        &mut self,
-        module: usize,
-        call: &'a Expr,
-        params: &'a [T],
-        body: &Body<'a>,
-    ) {
-        let Expr::Call { fcn, span, .. } = call else { return };
-        let Some((callee, _)) = reference(fcn) else { return };
-        let Some(path) = self.index.function(module, &callee) else { return };
-        let mut fields = BTreeSet::new();
-        for (at, below) in self.negated(&path) {
-            let Some(param) = params.get(at) else { continue };
-            let whole = reference(param.as_ref()).is_some();
-            for mut source in self.sources(module, param.as_ref(), body) {
-                if let (Source::Input(path) | Source::Param(_, path), true) = (&mut source, whole) {
-                    path.extend(&below);
-                }
-                if !body.present.contains_key(&source) {
-                    fields.extend(absent(&source));
-                }
-            }
-        }
-        if let (Some(field), Some(name)) = (fields.first(), called(&callee)) {
-            let message = format!(
-                "`{name}` negates an argument, so where `{field}` is absent, this restricts nothing"
-            );
-            let (file, line) = location(span);
-            let (file, hint) = (file.to_owned(), HINT.to_owned());
-            self.found.insert(Lint { file, line, code: ABSENT_OPERAND, message, hint });
-        }
-    }
-
-    /// The parts of a function's arguments whose absence undoes it although it negates them.
-    fn negated(&mut self, path: &Path<'a>) -> BTreeSet<(usize, Vec<&'a str>)> {
-        if let Some(known) = self.negated.get(path) {
-            return known.clone();
-        }
-        // There is no recursion: `check` refused it.
-        self.negated.insert(path.clone(), BTreeSet::new());
-        let mut parts = BTreeSet::new();
-        for (module, rule) in self.index.rules.get(path).cloned().unwrap_or_default() {
-            let Rule::Spec { bodies, .. } = rule else { continue };
-            let base = parameters(rule);
-            for body in bodies {
-                let known = self.body(module, &body.query, &base);
-                for statement in &body.query.stmts {
-                    let mut sources = Vec::new();
-                    match &statement.literal {
-                        Literal::NotExpr { expr, .. } => {
-                            sources.extend(self.moved(module, expr, &known));
-                        }
-                        Literal::Every { domain, .. } => {
-                            sources.extend(self.sources(module, domain, &known));
-                        }
-                        Literal::Expr { expr, .. } => {
-                            sources.extend(self.passed_on(module, expr, &known));
-                        }
-                        Literal::SomeIn { .. } | Literal::SomeVars { .. } => {}
+        let module = place.branch.module;
+        for (part, direction) in self.directions(module, expr, body, direction) {
+            for effect in effect.of(direction) {
+                match part {
+                    Expr::ArrayCompr { term, query, .. } | Expr::SetCompr { term, query, .. } => {
+                        self.query(place, query, body, effect, &[term]);
                     }
-                    parts.extend(sources.into_iter().filter_map(|source| match source {
-                        Source::Param(at, below) => {
-                            let source = Source::Param(at, below.clone());
-                            (!known.present.contains_key(&source)).then_some((at, below))
-                        }
-                        Source::Input(_) | Source::Lookup(_) => None,
-                    }));
-                }
-            }
-        }
-        self.negated.insert(path.clone(), parts.clone());
-        parts
-    }
-
-    /// The arguments that a positive statement of a function gives to another that negates them.
-    fn passed_on(&mut self, module: usize, expr: &'a Expr, body: &Body<'a>) -> Vec<Source<'a>> {
-        let mut sources = Vec::new();
-        let mut todo = vec![expr];
-        while let Some(expr) = todo.pop() {
-            todo.extend(children(expr));
-            let Expr::Call { fcn, params, .. } = expr else { continue };
-            let callee = reference(fcn).and_then(|(it, _)| self.index.function(module, &it));
-            let Some(callee) = callee else { continue };
-            for (at, below) in self.negated(&callee) {
-                let Some(param) = params.get(at) else { continue };
-                for mut source in self.sources(module, param, body) {
-                    if let (Source::Param(_, path), true) =
-                        (&mut source, reference(param).is_some())
-                    {
-                        path.extend(&below);
+                    Expr::ObjectCompr { key, value, query, .. } => {
+                        self.query(place, query, body, effect, &[key, value]);
                     }
-                    sources.push(source);
+                    _ => self.used(module, part, body, effect),
                 }
             }
         }
-        sources
     }
 
-    /// What a body's statements say about variables and presence.
-    fn body(&self, module: usize, query: &'a Query, outer: &Body<'a>) -> Body<'a> {
-        let mut body = outer.clone();
-        for statement in &query.stmts {
-            match &statement.literal {
-                Literal::Expr { expr, .. } => {
-                    if let Expr::AssignExpr { op: AssignOp::ColEq, lhs, rhs, .. } = expr.as_ref() {
-                        let value = self.sources(module, rhs, &body);
-                        let whole = reference(rhs).is_some();
-                        bind(lhs, &(value, whole), &mut body);
-                    }
-                }
-                Literal::SomeIn { key, value, collection, .. } => {
-                    let of = self.sources(module, collection, &body);
-                    let each = of.into_iter().filter(|it| match it {
-                        Source::Input(path) => {
-                            field(&path.join(".")).is_some_and(|it| it.holds == FieldType::Each)
-                        }
-                        Source::Param(..) | Source::Lookup(_) => false,
-                    });
-                    let each: Vec<Source<'a>> = each.collect();
-                    bind(value, &(each, true), &mut body);
-                    if let Some(Expr::Var { span, .. }) = key.as_ref().map(AsRef::as_ref) {
-                        body.variables.insert(span.text(), (Vec::new(), false));
-                        body.keys.insert(span.text(), collection.span().text());
-                    }
-                }
-                Literal::SomeVars { .. } | Literal::NotExpr { .. } | Literal::Every { .. } => {}
-            }
-        }
-        for statement in &query.stmts {
-            let mut shown = BTreeSet::new();
-            self.shows(module, statement, &body, &mut shown);
-            for source in shown {
-                let count = body.present.entry(source).or_default();
-                *count = count.saturating_add(1);
-            }
-        }
-        body
-    }
-
-    /// Adds what is present where a positive statement holds.
-    fn shows(
-        &self,
-        module: usize,
-        statement: &'a LiteralStmt,
-        body: &Body<'a>,
-        present: &mut BTreeSet<Source<'a>>,
-    ) {
-        let shown = match &statement.literal {
-            Literal::SomeIn { collection, .. } => self.sources(module, collection, body),
-            Literal::Expr { expr, .. } => match expr.as_ref() {
-                // An assignment names a value. It does not say that the rule is about its presence.
-                Expr::AssignExpr { op: AssignOp::ColEq, .. } => return,
-                // A function of the policy may negate its argument.
-                Expr::Call { fcn, .. }
-                    if reference(fcn).is_some_and(|(callee, _)| {
-                        self.index.function(module, &callee).is_some()
-                    }) =>
-                {
-                    return;
-                }
-                Expr::Membership { value, collection, .. } => {
-                    let mut shown = self.sources(module, expr, body);
-                    shown.extend(self.named_member(module, value, collection, body));
-                    shown
-                }
-                expr => self.sources(module, expr, body),
-            },
-            Literal::SomeVars { .. } | Literal::NotExpr { .. } | Literal::Every { .. } => return,
-        };
-        for source in shown {
-            // A value is only there if the values that contain it are.
-            let (Source::Input(path) | Source::Param(_, path)) = &source else {
-                present.insert(source);
-                continue;
-            };
-            for end in 0..=path.len() {
-                let path = path.get(..end).unwrap_or_default().to_vec();
-                present.insert(match source {
-                    Source::Param(at, _) => Source::Param(at, path),
-                    Source::Input(_) | Source::Lookup(_) => Source::Input(path),
-                });
-            }
+    /// Notes the rules that a reference reads.
+    fn used(&mut self, module: usize, expr: &'a Expr, body: &Body<'a>, effect: Effect) {
+        if let Some((used, _)) = reference(expr)
+            && used.root.is_some_and(|root| !body.variables.contains_key(root))
+            && let Some(path) = self.index.resolve(module, &used)
+        {
+            self.uses.extend(self.index.overlapping(&path).map(|rule| (rule.clone(), effect)));
         }
     }
 
-    /// `"env" in object.keys(input.tool.arguments)`: the member that is there.
-    fn named_member(
-        &self,
-        module: usize,
-        value: &'a Expr,
-        collection: &'a Expr,
-        body: &Body<'a>,
-    ) -> Vec<Source<'a>> {
-        let (Expr::String { value, .. }, Expr::Call { fcn, params, .. }) = (value, collection)
-        else {
-            return Vec::new();
-        };
-        let keys =
-            reference(fcn).and_then(|(it, _)| called(&it)).is_some_and(|it| it == "object.keys");
-        let (true, Ok(name), Some(object)) = (keys, value.as_string(), params.first()) else {
-            return Vec::new();
-        };
-        let below = |mut source| {
-            if let Source::Input(path) | Source::Param(_, path) = &mut source {
-                path.push(name);
-            }
-            source
-        };
-        self.sources(module, object, body).into_iter().map(below).collect()
-    }
-
-    /// The sources of the operands that `not` needs.
-    fn moved(&self, module: usize, expr: &'a Expr, body: &Body<'a>) -> Vec<Source<'a>> {
-        let is_document = |it: &Expr| match it {
-            Expr::Var { span, .. } => body.variables.contains_key(span.text()),
-            _ => false,
-        };
-        let moved = operands(expr, &is_document);
-        moved.into_iter().flat_map(|it| self.sources(module, it, body)).collect()
-    }
-
-    /// What must be there for an expression to be defined.
-    fn sources(&self, module: usize, expr: &'a Expr, body: &Body<'a>) -> Vec<Source<'a>> {
-        let mut sources = Vec::new();
-        let mut todo = vec![expr];
-        while let Some(expr) = todo.pop() {
-            if let Some((used, root)) = reference(expr) {
-                sources.extend(self.of_reference(module, expr, &used, body));
-                todo.extend(root);
-                todo.extend(used.steps.iter().filter_map(|step| match step {
-                    Step::Index(index) => Some(*index),
-                    Step::Name(_) => None,
-                }));
-                continue;
-            }
-            match expr {
-                // The function's name is no operand.
-                Expr::Call { params, .. } => todo.extend(params.iter().map(AsRef::as_ref)),
-                _ => todo.extend(children(expr)),
-            }
+    /// What must be there for the operands that `not` needs.
+    fn moved(&mut self, module: usize, expr: &'a Expr, body: &Body<'a>) -> BTreeSet<Source<'a>> {
+        let mut needs = BTreeSet::new();
+        for operand in operands(expr, &|_| true) {
+            needs.extend(self.needs(module, operand, body));
+            needs.extend(self.iterated(module, operand, body));
         }
-        sources
-    }
-
-    fn of_reference(
-        &self,
-        module: usize,
-        expr: &'a Expr,
-        used: &Reference<'a>,
-        body: &Body<'a>,
-    ) -> Vec<Source<'a>> {
-        let Some(root) = used.root else { return Vec::new() };
-        let names = used.prefix();
-        let mut sources = Vec::new();
-        if let Some((of, whole)) = body.variables.get(root) {
-            for source in of {
-                let mut source = source.clone();
-                if let (Source::Input(path) | Source::Param(_, path), true) = (&mut source, *whole)
-                {
-                    path.extend(&names);
-                }
-                sources.push(source);
-            }
-        } else if root == "input" {
-            return vec![Source::Input(names)];
-        } else if let Some(value) = self.value_of(module, used) {
-            sources.extend(self.sources(value.0, value.1, &Body::default()));
-        }
-        let computed = used.steps.last().is_some_and(|step| match step {
-            Step::Index(Expr::Var { span, .. }) => {
-                let iterates = body
-                    .keys
-                    .get(span.text())
-                    .is_some_and(|of| expr.span().text().starts_with(&format!("{of}[")));
-                span.text() != "_" && !iterates
-            }
-            Step::Index(index) => !matches!(index, Expr::Number { .. }),
-            Step::Name(_) => false,
-        });
-        if computed {
-            sources.push(Source::Lookup(expr.span().text()));
-        }
-        sources
-    }
-
-    /// The value of a rule with one definition and no condition: `env := input.tool.arguments.env`.
-    fn value_of(&self, module: usize, used: &Reference<'a>) -> Option<(usize, &'a Expr)> {
-        let path = self.index.resolve(module, used)?;
-        let [
-            (module, Rule::Spec { head: RuleHead::Compr { assign: Some(assign), .. }, bodies, .. }),
-        ] = self.index.rules.get(&path)?.as_slice()
-        else {
-            return None;
-        };
-        bodies.is_empty().then_some((*module, assign.value.as_ref()))
+        needs
     }
 }
 
-/// What is known of a function's parameters.
-fn parameters(rule: &Rule) -> Body<'_> {
-    let mut body = Body::default();
-    for (at, arg) in rule_args(rule).into_iter().enumerate() {
-        if let Expr::Var { span, .. } = arg {
-            body.variables.insert(span.text(), (vec![Source::Param(at, Vec::new())], true));
-        }
-    }
-    body
+/// What a statement is called in a message, and the code of a finding about it.
+fn described(statement: &LiteralStmt, body: &Body<'_>) -> (String, &'static str) {
+    let what = match &statement.literal {
+        Literal::NotExpr { .. } => "`not`",
+        Literal::Every { .. } => "`every`",
+        Literal::SomeIn { .. } | Literal::SomeVars { .. } => "`some`",
+        Literal::Expr { expr, .. } => match expr.as_ref() {
+            Expr::BoolExpr { op: BoolOp::Ne, .. } => {
+                return ("`!=`".to_owned(), UNDEFINED_COMPARISON);
+            }
+            expr if body.assigned(expr).is_some() => "the assignment",
+            Expr::BoolExpr { .. } | Expr::AssignExpr { .. } => "the comparison",
+            Expr::Call { fcn, .. } => {
+                let name = reference(fcn).and_then(|(callee, _)| called(&callee));
+                return (format!("`{}`", name.unwrap_or_default()), ABSENT_OPERAND);
+            }
+            _ => "the condition",
+        },
+    };
+    (what.to_owned(), ABSENT_OPERAND)
 }
 
-/// Gives a value to the variables of a pattern.
-fn bind<'a>(pattern: &'a Expr, value: &(Vec<Source<'a>>, bool), body: &mut Body<'a>) {
-    if let Expr::Var { span, .. } = pattern {
-        body.variables.insert(span.text(), value.clone());
-        return;
+/// The first reference in an expression: a message about a head names its line.
+fn first_reference(expr: &Expr) -> &Expr {
+    let mut at = expr;
+    while let Expr::Call { params, .. } = at {
+        let Some(next) = params.iter().find(|it| !super::walk::is_plain(it, &|_| true)) else {
+            break;
+        };
+        at = next;
     }
-    let mut todo = vec![pattern];
-    while let Some(expr) = todo.pop() {
-        if let Expr::Var { span, .. } = expr {
-            body.variables.insert(span.text(), (value.0.clone(), false));
-        }
-        todo.extend(children(expr));
-    }
-}
-
-/// The field or value that may be absent, as a policy writes it.
-fn absent(source: &Source<'_>) -> Option<String> {
-    match source {
-        Source::Input(path) => optional_path(path),
-        Source::Param(..) => None,
-        Source::Lookup(text) => Some((*text).to_owned()),
-    }
-}
-
-/// A path below `input` as a policy writes it, if some field on it may be absent. A member of `input`
-/// that only some messages have (`input.tool`) does not count: a rule that reads it is about them.
-pub(super) fn optional_path(names: &[&str]) -> Option<String> {
-    let mut path = String::new();
-    for (depth, name) in names.iter().enumerate() {
-        let (_, field) = below(&path).find(|(known, _)| known == name)?;
-        path = join(&path, name);
-        let free = matches!(field.holds, FieldType::Anything | FieldType::TextsByName);
-        let further = names.len() > depth.saturating_add(1);
-        if (free && further) || (!field.always && depth > 0) {
-            return Some(format!("input.{}", names.join(".")));
-        }
-    }
-    None
-}
-
-/// A path with one more name.
-pub(super) fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+    at
 }

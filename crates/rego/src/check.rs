@@ -104,6 +104,11 @@ impl<'a> Index<'a> {
         rules.next().is_some_and(|(rule, _)| rule.starts_with(&path))
     }
 
+    /// Whether a module imports something by this name.
+    pub(super) fn imports_name(&self, module: usize, name: &str) -> bool {
+        self.imports.get(module).is_some_and(|imports| imports.contains_key(name))
+    }
+
     /// The path of the function that a call in `module` names; `None` where no rule is one.
     pub(super) fn function(&self, module: usize, callee: &Reference<'a>) -> Option<Path<'a>> {
         let path = self.resolve(module, callee)?;
@@ -144,6 +149,45 @@ impl<'a> Index<'a> {
         own.push(root);
         let defined = self.at_or_below(&own).next().is_some();
         self.imports.get(module)?.get(root).filter(|_| !defined)
+    }
+
+    /// Whether a reference may name an object above rules none of which has a value: `a` for
+    /// `a.b := input.c` or `a[k] contains v`. OPA has an empty object there, regorus nothing. `path`
+    /// is what the reference resolves to, and `depth` its length with all steps.
+    pub(super) fn may_be_empty(&self, path: &[&str], depth: usize) -> bool {
+        self.at_or_below(path).any(|rule| {
+            let definitions = self.rules.get(rule).map_or(&[][..], Vec::as_slice);
+            let mut kinds = definitions.iter().map(|(_, rule)| (rule, computed(rule)));
+            // These make the objects above them in regorus, too.
+            let made = kinds.clone().any(|(rule, computed)| match rule {
+                Rule::Default { args, .. } => args.is_empty(),
+                Rule::Spec { head: RuleHead::Set { .. }, .. } => computed == 0,
+                Rule::Spec { head: RuleHead::Compr { .. }, .. } => computed == 1,
+                Rule::Spec { head: RuleHead::Func { .. }, .. } => false,
+            });
+            // The objects above a rule that OPA always has end at the first computed step.
+            let ends = |computed: usize| rule.len().saturating_add(usize::from(computed > 0));
+            !made && kinds.any(|(_, computed)| depth < ends(computed))
+        })
+    }
+
+    /// The function whose values are the elements of the set at `path`, where it has `else` or a
+    /// default: `s contains f(x)`. OPA 1.20.2 looks an element up by asking the function for it, and then
+    /// takes the `else` of a call whose value is another one, so `s[y]` may have what `s` has not.
+    pub(super) fn yielded_function(&self, path: &[&str]) -> Option<Path<'a>> {
+        let yields = |(module, rule): &(usize, &'a Rule)| {
+            let Rule::Spec { head: RuleHead::Set { key: Some(key), .. }, .. } = rule else {
+                return None;
+            };
+            let Expr::Call { fcn, .. } = key.as_ref() else { return None };
+            let function = self.function(*module, &reference(fcn)?.0)?;
+            let falls = self.rules.get(&function)?.iter().any(|(_, rule)| match rule {
+                Rule::Default { .. } => true,
+                Rule::Spec { bodies, .. } => bodies.iter().any(|body| body.is_else),
+            });
+            falls.then_some(function)
+        };
+        self.rules.get(path)?.iter().find_map(yields)
     }
 
     /// Whether a path names a package or an ancestor of one.
@@ -195,6 +239,11 @@ pub(super) fn is_function(rule: &Rule) -> bool {
         Rule::Spec { head, .. } => matches!(head, RuleHead::Func { .. }),
         Rule::Default { args, .. } => !args.is_empty(),
     }
+}
+
+/// How many steps a rule's name has from its first computed one on: two for `a[k].b`.
+fn computed(rule: &Rule) -> usize {
+    reference(rule_ref(rule)).map_or(0, |(it, _)| it.steps.len().saturating_sub(it.prefix().len()))
 }
 
 /// The names of a reference up to its first computed index, the root first.

@@ -21,6 +21,10 @@ use bartizan_gate::duty::decision::{Decision, Engine, Listing, Origin, PolicyRev
 use bartizan_gate::duty::pdp::{Inputs, ListEntry, Pdp, RecordedInput};
 use bartizan_gate::question::access::AccessRequest;
 
+/// Entries of a page that are judged at once. In an engine an entry takes a few KiB, so a page of
+/// 60,000 would take 200 MiB (threat K12).
+const LISTED_AT_ONCE_MAX: usize = 4096;
+
 /// Both engines gave different answers to one input. From then on the strict engine answers alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Demotion {
@@ -249,13 +253,17 @@ impl Pdp for RegoPdp {
     }
 
     fn list(&self, request: &AccessRequest<'_>, entries: &[ListEntry<'_>]) -> Listing {
-        let input = input::of_listing(request, entries, self.policy.reads());
-        match input.inexact.first() {
-            Some(pointer) => {
-                Indeterminate::inexact_number(pointer).withhold(self.policy.revision())
-            }
-            None => self.list_input(input.value),
+        if entries.len() <= LISTED_AT_ONCE_MAX {
+            return self.list_part(request, entries);
         }
+        let mut hidden = Vec::new();
+        for part in entries.chunks(LISTED_AT_ONCE_MAX) {
+            match self.list_part(request, part) {
+                Listing::Hide { names, .. } => hidden.extend(names),
+                withheld @ Listing::Withhold { .. } => return withheld,
+            }
+        }
+        Listing::Hide { names: hidden, revision: self.policy.revision() }
     }
 
     fn reads_definitions(&self) -> bool {
@@ -269,5 +277,18 @@ impl Pdp for RegoPdp {
 
     fn revision(&self) -> PolicyRevision {
         self.policy.revision()
+    }
+}
+
+impl RegoPdp {
+    /// The listing for so many entries of a page as are judged at once.
+    fn list_part(&self, request: &AccessRequest<'_>, entries: &[ListEntry<'_>]) -> Listing {
+        let input = input::of_listing(request, entries, self.policy.reads());
+        match input.inexact.first() {
+            Some(pointer) => {
+                Indeterminate::inexact_number(pointer).withhold(self.policy.revision())
+            }
+            None => self.list_input(input.value),
+        }
     }
 }

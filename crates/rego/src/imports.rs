@@ -1,4 +1,5 @@
-//! Replaces imported names by their full paths, and refuses references to whole packages.
+//! Replaces imported names by their full paths, and refuses references to whole packages, and to
+//! other objects that hold rules.
 //!
 //! This works around a bug of regorus 0.14. For a reference to a whole package (`data.org`, or
 //! `org` after `import data.org`) it evaluates the package's first module only and marks the whole
@@ -10,11 +11,11 @@
 
 use std::collections::BTreeMap;
 
-use regorus::unstable::{Module as Ast, Ref};
+use regorus::unstable::{Expr, Module as Ast, Ref};
 
-use super::check::{Index, location};
+use super::check::{Index, dotted, location};
 use super::problem::PolicyProblem;
-use super::walk::{Reference, Visit, Walk};
+use super::walk::{Reference, Step, Visit, Walk};
 use super::{Module, eligible::is_identifier};
 
 /// A replacement: start and end in bytes, and the new text.
@@ -24,7 +25,7 @@ type Edit = (usize, usize, String);
 ///
 /// # Errors
 ///
-/// Every reference to a whole package, and every use of an import that cannot be written without
+/// Every reference to a whole package or to another object that holds rules, and every use of an import that cannot be written without
 /// quotes.
 pub(super) fn with_full_paths(
     modules: &[Module],
@@ -69,6 +70,24 @@ fn edit_of(
         let hint = "name the rule: `data.package.rule`";
         return Err(problem("a reference to a whole package, not to a rule of it", hint));
     }
+    let computed = reference.steps.len().saturating_sub(reference.prefix().len());
+    let may_be_empty =
+        |path: Vec<&str>| index.may_be_empty(&path, path.len().saturating_add(computed));
+    if index.resolve(module, reference).is_some_and(may_be_empty) {
+        let hint = "name the rule itself, or give it a default";
+        return Err(problem("a reference to an object above rules, not to a rule", hint));
+    }
+    if let Some(path) = index.resolve(module, reference)
+        && let Some(set) = looked_up(&path, reference)
+        && let Some(function) = index.yielded_function(set)
+    {
+        let message = format!(
+            "a lookup in a set of the values of `{}`, which has `else` or a default",
+            dotted(&function)
+        );
+        let hint = "write `x in s` for `s[x]`, or bind the value: `s contains v if v := f(x)`";
+        return Err(problem(&message, hint));
+    }
     let (Some(import), Some(root)) = (index.imported(module, reference), reference.root_span)
     else {
         return Ok(None);
@@ -81,6 +100,15 @@ fn edit_of(
         return Ok(None);
     };
     Ok(Some((start, end, import.join("."))))
+}
+
+/// The path of the set in which a reference looks an element up, if it is one; `s[_]` is no lookup.
+fn looked_up<'p, 'a>(path: &'p [&'a str], reference: &Reference<'_>) -> Option<&'p [&'a str]> {
+    match reference.steps.get(reference.prefix().len()) {
+        Some(Step::Index(Expr::Var { span, .. })) if span.text() == "_" => None,
+        Some(_) => Some(path),
+        None => path.split_last().map(|(_, set)| set),
+    }
 }
 
 fn apply(text: &str, mut edits: Vec<Edit>) -> String {

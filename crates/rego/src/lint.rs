@@ -3,8 +3,8 @@
 //!
 //! Each finding has a stable code, a file and line, and a hint. A comment `# bartizan:allow CODE`
 //! on that line, or the line above, suppresses it; a comment that suppresses nothing is a finding
-//! too. `bartizan policy check` calls it. Of its findings only `absent-operand` keeps a policy from
-//! running ([`absent_operands`]).
+//! too. `bartizan policy check` calls it. Of its findings only `absent-operand` and
+//! `undefined-comparison` keep a policy from running ([`absent_operands`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -85,9 +85,9 @@ pub fn lint(
 /// The restrictions that disappear where an operand is absent, and that no comment accepts. They
 /// keep a policy from running.
 pub(super) fn absent_operands(index: &Index<'_>, modules: &[Module]) -> Vec<PolicyProblem> {
-    let found = absent::findings(index).into_iter().filter(|lint| lint.code == ABSENT_OPERAND);
-    let left = apply_allows(found.collect(), modules, &|_| true).into_iter();
-    let left = left.filter(|lint| lint.code == ABSENT_OPERAND);
+    let found = absent::findings(index).into_iter().collect();
+    let left = apply_allows(found, modules, &|_| true).into_iter();
+    let left = left.filter(|lint| [ABSENT_OPERAND, UNDEFINED_COMPARISON].contains(&lint.code));
     left.map(|it| PolicyProblem::at(&it.file, it.line, it.message).hint(it.hint)).collect()
 }
 
@@ -358,6 +358,8 @@ pub fn code_of(problem: &PolicyProblem) -> &'static str {
         "undefined-name"
     } else if message.contains("` is unsafe: ") {
         "unsafe-variable"
+    } else if message.contains("restricts nothing") && message.starts_with("`!=`") {
+        UNDEFINED_COMPARISON
     } else if message.contains("restricts nothing") {
         ABSENT_OPERAND
     } else if message.starts_with("test `") {

@@ -275,6 +275,11 @@ impl<'a> Lifter<'a, '_> {
         // `x if not y`: a body of one statement needs no braces, one of several does.
         let bare = query.stmts.first().filter(|first| first.span.start == query.span.start);
         let bare = bare.and_then(|first| extent(self.text, &first.span));
+        // `eligible` adds a statement to an assignment.
+        let assigns = query.stmts.iter().any(|statement| match &statement.literal {
+            Literal::Expr { expr, .. } => matches!(**expr, Expr::AssignExpr { .. }),
+            _ => false,
+        });
         let before = self.edits.len();
         for statement in &query.stmts {
             let mut inner: Vec<&Expr> =
@@ -304,7 +309,7 @@ impl<'a> Lifter<'a, '_> {
         }
         let end = usize::try_from(query.span.end).unwrap_or(usize::MAX).saturating_sub(1);
         match bare {
-            Some((start, end)) if !tail.is_empty() || self.edits.len() > before => {
+            Some((start, end)) if !tail.is_empty() || assigns || self.edits.len() > before => {
                 self.edits.push((start, start, "{ ".to_owned()));
                 let separator = if tail.is_empty() { "" } else { "; " };
                 self.edits.push((end, end, format!("{separator}{tail} }}")));

@@ -2,8 +2,9 @@
 //! it is used (OPA docs, "Policy Language", "Negation"; `reorderBodyForSafety` and `Unify` in
 //! `v1/ast`).
 //!
-//! Two rules are stricter than OPA's: what the body of `every` uses must have its value before it, and
-//! what `not` uses must not get it from a unification behind it.
+//! Three rules are stricter than OPA's: what the body of `every` uses must have its value before it,
+//! what `not` uses must not get it from a unification behind it, and what a literal with an index
+//! uses (`[x, y][0]`) must have its value before it.
 //!
 //! A statement that is not negated gives values to the variables that are an index of a reference,
 //! or that unification determines. A negated one gives none. `safety` builds the statements from
@@ -59,8 +60,9 @@ pub(super) struct Statement<'a> {
     pub(super) kind: Kind<'a>,
     /// Whether it gives no values: `not` stands before it, or it is `print`.
     pub(super) negated: bool,
-    /// Whether it is `print`, whose variables must have values before it.
-    pub(super) prints: bool,
+    /// Whether its variables must have values before it: those of `print`, as in OPA, and those of a
+    /// literal with an index (`[x, y][0]`), which OPA 1.20.2 may evaluate without their values.
+    pub(super) at_once: bool,
     /// The values of its `with` modifiers.
     pub(super) with: Vec<Term<'a>>,
     /// Its place.
@@ -76,6 +78,8 @@ pub(super) struct Unsafe<'a> {
     pub(super) span: &'a Span,
     /// Whether that statement gives no values.
     pub(super) negated: bool,
+    /// [`Statement::at_once`] of that statement.
+    pub(super) at_once: bool,
 }
 
 /// Which variables of a term count.
@@ -102,7 +106,12 @@ pub(super) fn check<'a>(body: &[Statement<'a>], known: &mut Vars, found: &mut Ve
     for (lacks, statement) in order.missing.iter().zip(body) {
         for var in lacks {
             if reported.insert(*var) || statement.negated {
-                found.push(Unsafe { var: *var, span: statement.span, negated: statement.negated });
+                found.push(Unsafe {
+                    var: *var,
+                    span: statement.span,
+                    negated: statement.negated,
+                    at_once: statement.at_once,
+                });
             }
         }
     }
@@ -191,11 +200,14 @@ impl Order {
         ) else {
             return;
         };
-        // A closure cannot get values from the statement that it is part of.
+        // A closure cannot get values from the statement that it is part of. OPA refuses that even
+        // where a later statement could give them.
         let safe = &self.safe;
+        let own = captured.iter().any(|it| outputs.contains(it) && !safe.contains(it));
         lacks.retain(|it| !(safe.contains(it) || (outputs.contains(it) && !captured.contains(it))));
         // The interpreter evaluates `every` where it stands.
-        if matches!(statement.kind, Kind::Every(..)) && !captured.is_subset(safe) {
+        let every = matches!(statement.kind, Kind::Every(..)) && !captured.is_subset(safe);
+        if own || every {
             *state = State::Done;
             return;
         }
@@ -204,7 +216,7 @@ impl Order {
                 for var in used.difference(safe) {
                     self.waiting.entry(*var).or_default().push(at);
                 }
-                if statement.negated {
+                if statement.negated || statement.at_once {
                     self.early.insert(at, lacks.clone());
                 }
                 *state = State::Waits;
@@ -214,7 +226,7 @@ impl Order {
         *state = State::Done;
         // The interpreter does not move `not` behind a unification.
         let late = self.early.remove(&at).unwrap_or_default();
-        lacks.extend(late.iter().filter(|it| statement.prints || self.unified.contains(it)));
+        lacks.extend(late.iter().filter(|it| statement.at_once || self.unified.contains(it)));
         if !lacks.is_empty() {
             return;
         }
@@ -261,6 +273,7 @@ fn inside<'a>(statement: &Statement<'a>, known: &mut Vars, found: &mut Vec<Unsaf
                     var: *var,
                     span: statement.span,
                     negated: false,
+                    at_once: false,
                 }));
                 check(body, known, found);
             }

@@ -78,10 +78,11 @@ impl<'a> Builder<'a, '_> {
                  that (`not listed`), or use `every`",
             )
         } else {
+            let at = if found.at_once { "before this expression" } else { "here" };
             PolicyProblem::at(
                 file,
                 line,
-                format!("the variable `{name}` is unsafe: nothing here gives it a value"),
+                format!("the variable `{name}` is unsafe: nothing {at} gives it a value"),
             )
             .hint(
                 "give it one before this expression: `:=`, `some … in`, or an index of a reference \
@@ -107,7 +108,7 @@ impl<'a> Builder<'a, '_> {
             let statement = Statement {
                 kind: Kind::Value(arg),
                 negated: false,
-                prints: false,
+                at_once: false,
                 with: Vec::new(),
                 span: rule.span(),
             };
@@ -163,9 +164,14 @@ impl<'a> Builder<'a, '_> {
         let mut given: Vars = statements.iter().flat_map(order::needs).collect();
         given.extend(known);
         for kind in terms.into_iter().map(Kind::Value) {
-            let head = Statement { kind, negated: false, prints: false, with: Vec::new(), span };
+            let head = Statement { kind, negated: false, at_once: false, with: Vec::new(), span };
             let unsafe_vars = order::needs(&head).into_iter().filter(|var| !given.contains(var));
-            found.extend(unsafe_vars.map(|var| Unsafe { var, span, negated: false }));
+            found.extend(unsafe_vars.map(|var| Unsafe {
+                var,
+                span,
+                negated: false,
+                at_once: false,
+            }));
         }
         order::check(&statements, &mut known.clone(), found);
     }
@@ -312,7 +318,7 @@ impl<'a> Builder<'a, '_> {
         out.push(Statement {
             kind,
             negated: negated || prints,
-            prints,
+            at_once: prints,
             with: with.clone(),
             span: &from.span,
         });
@@ -376,7 +382,8 @@ impl<'a> Builder<'a, '_> {
                         Term::Var(var) => Some(var),
                         term => {
                             let var = self.fresh(None);
-                            out.push(statement(Kind::Unify(Term::Var(var), term), place));
+                            let root = statement(Kind::Unify(Term::Var(var), term), place);
+                            out.push(Statement { at_once: true, ..root });
                             Some(var)
                         }
                     }
@@ -433,7 +440,7 @@ impl<'a> Builder<'a, '_> {
 }
 
 fn statement<'a>(kind: Kind<'a>, place: Place<'a, '_>) -> Statement<'a> {
-    Statement { kind, negated: false, prints: false, with: place.with.to_vec(), span: place.span }
+    Statement { kind, negated: false, at_once: false, with: place.with.to_vec(), span: place.span }
 }
 
 /// Whether an expression is a call of `print`.

@@ -39,16 +39,38 @@ pub(super) struct Field {
     pub(super) path: &'static str,
     /// Its type.
     pub(super) holds: FieldType,
-    /// Whether it is present whenever the object that contains it is.
-    pub(super) always: bool,
+    /// When it is present.
+    pub(super) presence: Presence,
+}
+
+/// When a field is present, where the object that contains it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// Always.
+    Always,
+    /// In each message of some kind: every call of a tool has `tool`. A rule that reads the field is
+    /// about these messages.
+    Kind,
+    /// Where the operator has configured what it is about, such as a lock file.
+    Configured,
+    /// Where a client, a server or an identity provider has given it, or something could be read.
+    Sometimes,
 }
 
 const fn always(path: &'static str, holds: FieldType) -> Field {
-    Field { path, holds, always: true }
+    Field { path, holds, presence: Presence::Always }
+}
+
+const fn kind(path: &'static str, holds: FieldType) -> Field {
+    Field { path, holds, presence: Presence::Kind }
+}
+
+const fn configured(path: &'static str, holds: FieldType) -> Field {
+    Field { path, holds, presence: Presence::Configured }
 }
 
 const fn sometimes(path: &'static str, holds: FieldType) -> Field {
-    Field { path, holds, always: false }
+    Field { path, holds, presence: Presence::Sometimes }
 }
 
 const EFFECTS: FieldType = FieldType::OneOf(&["read", "write", "destructive", "exec", "unknown"]);
@@ -87,7 +109,7 @@ pub(super) static FIELDS: &[Field] = &[
     always("server.name", FieldType::Text),
     sometimes("server.environment", FieldType::Text),
     always("server.labels", FieldType::TextsByName),
-    sometimes("server.rates", FieldType::Anything),
+    configured("server.rates", FieldType::Anything),
     always("protocol", FieldType::Fields),
     sometimes("protocol.revision", FieldType::Text),
     always("protocol.era", FieldType::OneOf(&["legacy", "modern"])),
@@ -106,17 +128,17 @@ pub(super) static FIELDS: &[Field] = &[
     always("time.rfc3339", FieldType::Text),
     always("time.weekday", WEEKDAYS),
     always("time.hour", FieldType::Count),
-    sometimes("tool", FieldType::Fields),
+    kind("tool", FieldType::Fields),
     always("tool.name", FieldType::Text),
     always("tool.arguments", FieldType::Anything),
     sometimes("tool.definition", FieldType::Anything),
     sometimes("tool.definition_digest", FieldType::Text),
-    sometimes("tool.drift", DRIFTS),
+    configured("tool.drift", DRIFTS),
     sometimes("tool.flags", FieldType::Texts),
-    sometimes("prompt", FieldType::Fields),
+    kind("prompt", FieldType::Fields),
     always("prompt.name", FieldType::Text),
     always("prompt.arguments", FieldType::Anything),
-    sometimes("resource", FieldType::Fields),
+    kind("resource", FieldType::Fields),
     always("resource.uri", FieldType::Text),
     always("resource.ambiguous", FieldType::Flag),
     sometimes("resource.parsed", FieldType::Fields),
@@ -126,9 +148,9 @@ pub(super) static FIELDS: &[Field] = &[
     always("resource.parsed.path", FieldType::Text),
     always("resource.parsed.segments", FieldType::Texts),
     sometimes("resource.parsed.query", FieldType::Text),
-    sometimes("resources", FieldType::Fields),
+    kind("resources", FieldType::Fields),
     always("resources.uris", FieldType::Texts),
-    sometimes("task", FieldType::Fields),
+    kind("task", FieldType::Fields),
     always("task.id", FieldType::Text),
     sometimes("task.method", FieldType::Text),
     sometimes("task.tool", FieldType::Text),
@@ -140,7 +162,7 @@ pub(super) static FIELDS: &[Field] = &[
     always("task.operation.tags", FieldType::Texts),
     sometimes("task.operation.pack", FieldType::Text),
     sometimes("params", FieldType::Anything),
-    sometimes("elicitation", FieldType::Fields),
+    kind("elicitation", FieldType::Fields),
     always("elicitation.mode", FieldType::Text),
     always("elicitation.url", FieldType::Text),
     sometimes("elicitation.ambiguous", FieldType::Flag),
@@ -151,7 +173,7 @@ pub(super) static FIELDS: &[Field] = &[
     always("elicitation.parsed.path", FieldType::Text),
     always("elicitation.parsed.segments", FieldType::Texts),
     sometimes("elicitation.parsed.query", FieldType::Text),
-    sometimes("answer", FieldType::Fields),
+    kind("answer", FieldType::Fields),
     always("answer.outcome", FieldType::OneOf(&["result", "error"])),
     sometimes("answer.error_code", FieldType::Number),
     sometimes("answer.action", FieldType::Text),
@@ -160,11 +182,11 @@ pub(super) static FIELDS: &[Field] = &[
     sometimes("answer.roots", FieldType::Each),
     always("answer.roots.uri", FieldType::Text),
     always("answer.roots.ambiguous", FieldType::Flag),
-    sometimes("tools", FieldType::Each),
+    kind("tools", FieldType::Each),
     always("tools.name", FieldType::Text),
     sometimes("tools.definition", FieldType::Anything),
     always("tools.definition_digest", FieldType::Text),
-    sometimes("tools.drift", DRIFTS),
+    configured("tools.drift", DRIFTS),
     sometimes("tools.flags", FieldType::Texts),
     sometimes("tools.operation", FieldType::Fields),
     sometimes("tools.operation.name", FieldType::Text),
@@ -173,7 +195,7 @@ pub(super) static FIELDS: &[Field] = &[
     always("tools.operation.environment_source", SOURCES),
     always("tools.operation.tags", FieldType::Texts),
     sometimes("tools.operation.pack", FieldType::Text),
-    sometimes("entries", FieldType::Each),
+    kind("entries", FieldType::Each),
     always("entries.name", FieldType::Text),
     sometimes("entries.definition", FieldType::Anything),
     always("entries.definition_digest", FieldType::Text),
@@ -208,8 +230,10 @@ pub fn input_schema() -> String {
 fn fields(path: &str) -> Map<String, Value> {
     let properties: Map<String, Value> =
         below(path).map(|(name, field)| (name.to_owned(), schema_of(field))).collect();
-    let required: Vec<&str> =
-        below(path).filter(|(_, field)| field.always).map(|(name, _)| name).collect();
+    let required: Vec<&str> = below(path)
+        .filter(|(_, field)| field.presence == Presence::Always)
+        .map(|(name, _)| name)
+        .collect();
     let mut object = Map::new();
     object.insert("type".into(), "object".into());
     object.insert("properties".into(), properties.into());

@@ -23,7 +23,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -37,6 +37,9 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 
 /// Where the judgement of tool `stalls` waits: for its like, and for the test.
 pub(crate) static SLOW: Gates = Gates::new();
+
+/// Held by each test that uses [`SLOW`].
+pub(crate) static SLOW_TEST: Semaphore = Semaphore::const_new(1);
 
 /// Holds threads until a test lets them go.
 pub(crate) struct Gates {
@@ -454,7 +457,18 @@ impl Reply {
 
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
+        Self::of(TcpStream::connect(address).await.unwrap())
+    }
+
+    /// A connection that comes from the address `source`.
+    #[cfg(target_os = "linux")]
+    pub(crate) async fn connect_from(source: &str, address: SocketAddr) -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
+        Self::of(socket.connect(address).await.unwrap())
+    }
+
+    fn of(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         Self { stream, buffer: Vec::new(), last_id: String::new() }
     }

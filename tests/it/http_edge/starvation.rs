@@ -14,7 +14,7 @@ use bartizan_gate::evidence::record::{Event, Outcome};
 use tokio::sync::Notify;
 
 use super::rig::{
-    Behind, Client, Play, Rig, SLOW, call, chunk, json, post, result, soon, stream_head,
+    Behind, Client, Play, Rig, SLOW, SLOW_TEST, call, chunk, json, post, result, soon, stream_head,
 };
 
 /// A call with a body of `bytes` bytes.
@@ -208,7 +208,7 @@ async fn answers_that_do_not_end_give_way() {
     .await;
     let rig = Rig::with(behind.address, HttpConfig::default(), |up| {
         up.limits.answer_bytes_max = 500_000;
-        up.limits.arriving_bytes_max = 900_000;
+        up.limits.arriving_bytes_max = 1_000_000;
     });
     let mut waiting = Vec::new();
     for number in 1..=4 {
@@ -232,6 +232,7 @@ async fn answers_that_do_not_end_give_way() {
 /// the same session, too, once that is over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn long_work_does_not_hold_up_other_agents() {
+    let _alone = SLOW_TEST.acquire().await.unwrap();
     let behind = Behind::start(|number, request| {
         let id = if String::from_utf8_lossy(&request.body).contains("stalls") { 1 } else { 2 };
         if number == 0 { super::streams::begun() } else { json(&result(id)) }

@@ -46,6 +46,7 @@ hold contains {"code": "go-live", "message": "going live needs a second pair of 
 
 limit contains {"code": "calls", "key": input.principal.id, "rate": rate, "burst": 5} if changes
 
+# A server without an environment has none to set. bartizan:allow absent-operand
 set contains {"pointer": "/environment", "value": input.server.environment} if {
 	changes
 	not "environment" in object.keys(input.tool.arguments)

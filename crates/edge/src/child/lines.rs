@@ -22,10 +22,10 @@ pub enum Line {
     /// A line without its line end; never blank.
     Whole(Bytes),
     /// A line longer than the bound. Its bytes are discarded, and so is the rest of it up to the
-    /// next LF. From [`Lines::of_child`]: it is longer than [`ENDLESS`] times the bound.
+    /// next LF. From [`Lines::telling_of_skipped`]: it is longer than [`ENDLESS`] times the bound.
     TooLong,
-    /// A line longer than the bound, from [`Lines::of_child`]. Its bytes are discarded; this is what
-    /// was read of them.
+    /// A line longer than the bound, from [`Lines::telling_of_skipped`]. Its bytes are discarded;
+    /// this is what was read of them.
     Skipped(Box<OuterMembers>),
 }
 
@@ -71,10 +71,11 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         }
     }
 
-    /// A reader of a child's output: a line that is too long is reported at its end, with what it
-    /// says of itself, so that the call that it answers gets an error.
-    pub fn of_child(source: R, bytes_max: usize) -> Self {
-        Self { skipped: Some(SkippedLine::default()), ..Self::new(source, bytes_max) }
+    /// From now on reports a line that is too long at its end, with what it says of itself, so that
+    /// the call that it answers gets an error.
+    #[must_use]
+    pub fn telling_of_skipped(self) -> Self {
+        Self { skipped: Some(SkippedLine::default()), ..self }
     }
 
     /// The next line; `None` at the end of the source. A last line without LF counts. Cancel-safe:

@@ -128,9 +128,9 @@ fn is_program(path: &Path) -> bool {
 /// Bounds on children and on what passes through them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChildLimits {
-    /// Limits of frames that a child writes. `document.bytes_max` also bounds its lines; a longer
-    /// line is skipped, and a child that writes one of [`ENDLESS`](super::lines::ENDLESS) times that
-    /// length is killed (threat C6).
+    /// Limits of frames that a child writes. `document.bytes_max` also bounds its lines; a child
+    /// that writes a longer line is killed (threat C6). The only child of a client on a pipe may
+    /// write lines of up to [`ENDLESS`](super::lines::ENDLESS) times that length; they are skipped.
     pub frame: FrameLimits,
     /// Messages queued for one child's standard input.
     pub write_queue_max: usize,
@@ -349,7 +349,7 @@ impl Process {
         tasks.spawn(write(stdin, queue, level.clone(), limits.write_max));
         tasks.spawn(log_stderr(stderr, pid, limits.clone(), clock));
         tasks.spawn(supervise(child, levels, ended, limits.clone()));
-        let lines = Lines::of_child(stdout, limits.frame.document.bytes_max);
+        let lines = Lines::new(stdout, limits.frame.document.bytes_max);
         Ok((Self { writes, level, exit }, lines))
     }
 

@@ -155,7 +155,7 @@ impl Client {
         &self,
         bytes: usize,
         call: Option<&CallId>,
-        step: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step>,
+        step: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step> + Send,
     ) -> StepOutcome {
         let outcome = self.session.step_over(bytes, call, step);
         self.settled.notify_one();

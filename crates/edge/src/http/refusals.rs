@@ -10,6 +10,7 @@ use std::time::Duration;
 use ::http::header::RETRY_AFTER;
 use ::http::{HeaderValue, Response, StatusCode};
 
+use super::lanes::{Network, network};
 use super::reply::{self, ReplyBody};
 use bartizan_gate::duty::limit::{BucketKey, RateLimits};
 use bartizan_gate::question::rate::Rate;
@@ -44,7 +45,7 @@ impl RefusalLimit {
     ) -> Option<Response<ReplyBody>> {
         let key = BucketKey {
             code: "refusals".into(),
-            key: format!("{} {principal}", network(address)).into(),
+            key: format!("{} {principal}", shown(network(address))).into(),
             rate: Rate { count: self.max, period: Duration::from_secs(1) },
             burst: self.max,
         };
@@ -55,16 +56,8 @@ impl RefusalLimit {
     }
 }
 
-/// An IPv4 address, or the /64 network of an IPv6 address, all of which one host has.
-fn network(address: Option<IpAddr>) -> String {
-    match address.map(|address| address.to_canonical()) {
-        None => String::new(),
-        Some(IpAddr::V4(address)) => address.to_string(),
-        Some(IpAddr::V6(address)) => {
-            let [a, b, c, d, ..] = address.segments();
-            format!("{a:x}:{b:x}:{c:x}:{d:x}")
-        }
-    }
+fn shown(network: Network) -> String {
+    network.map_or_else(String::new, |network| network.to_string())
 }
 
 #[cfg(test)]

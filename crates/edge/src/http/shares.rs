@@ -97,7 +97,7 @@ impl Shares {
             requests: Budget::new(self.limits.exchanges_max.div_ceil(2)),
             streams: Budget::new(self.limits.streams_max.div_ceil(2)),
             bodies: Budget::new(self.limits.body_budget_bytes.div_ceil(2)),
-            answers: Budget::new(self.limits.answer_budget_bytes.div_ceil(4)),
+            answers: Budget::new(self.limits.answer_budget_bytes.div_ceil(2)),
             turns: Semaphore::new(processors()),
             large_turns: Semaphore::new(1),
         });
@@ -130,7 +130,7 @@ mod tests {
     #[tokio::test]
     async fn one_principals_messages_wait_for_each_other_alone() {
         let shares =
-            Shares::new(&HttpLimits { answer_budget_bytes: 400_000, ..HttpLimits::default() });
+            Shares::new(&HttpLimits { answer_budget_bytes: 200_000, ..HttpLimits::default() });
         let of = |id: &str| shares.of(&Principal { id: id.into(), ..Principal::default() });
         let (mine, other) = (of("a"), of("b"));
         let mut held = Vec::new();

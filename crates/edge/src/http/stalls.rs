@@ -18,6 +18,8 @@ use hyper::rt::Executor;
 use tokio::task_local;
 use tokio_util::task::TaskTracker;
 
+use super::lanes::Lane;
+
 /// The stream has a body.
 const BODY: u64 = 1;
 /// The body waits for the server.
@@ -59,6 +61,8 @@ impl StreamWatch {
 #[derive(Clone)]
 pub(super) struct Tracked {
     pub(super) tasks: TaskTracker,
+    /// The lane of the connection.
+    pub(super) lane: Lane,
     /// For a client to take the next piece of a body.
     pub(super) write: Duration,
 }
@@ -71,7 +75,7 @@ where
     fn execute(&self, future: F) {
         let watch = Arc::<StreamWatch>::default();
         let watched = until_stalled(future, Arc::clone(&watch), self.write);
-        drop(self.tasks.spawn(WATCH.scope(watch, watched)));
+        drop(self.tasks.spawn(self.lane.paced(WATCH.scope(watch, watched))));
     }
 }
 

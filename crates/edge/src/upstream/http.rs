@@ -34,8 +34,10 @@ use crate::{Answer, AnswerMemory, EventStream};
 
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// An answer of at most so many bytes is not counted while it arrives.
-const SMALL_BYTES: u64 = 64 << 10;
+/// An answer of at most so many bytes is not counted.
+const SMALL_BYTES: u64 = 16 << 10;
+/// The buffer of a connection from which a large answer is read, bytes: it counts as well.
+const BUFFER_BYTES: u64 = 64 << 10;
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
 /// The configuration of an HTTP server.
@@ -76,7 +78,7 @@ pub struct HttpUpstreamLimits {
     /// largest answer that is no MCP message, such as metadata.
     pub error_bytes_max: usize,
     /// Bytes of all answers in one body that are arriving or have not been judged, without those of
-    /// at most 64 KiB; at least `answer_bytes_max`. An answer that is not complete gives way to later
+    /// at most 16 KiB; at least `answer_bytes_max`. An answer that is not complete gives way to later
     /// ones.
     pub arriving_bytes_max: u64,
     /// Largest event of a stream, bytes.
@@ -98,7 +100,7 @@ impl Default for HttpUpstreamLimits {
         Self {
             answer_bytes_max: 4 << 20,
             error_bytes_max: 64 << 10,
-            arriving_bytes_max: 32 << 20,
+            arriving_bytes_max: 16 << 20,
             event_bytes_max: 4 << 20,
             headers_max: 100,
             head_bytes_max: 64 << 10,
@@ -383,7 +385,8 @@ impl HttpUpstream {
             return Ok(whole.map(|whole| (whole, AnswerMemory::default())));
         }
         let none = || UpstreamFailure::Unreadable("no memory for the answer".into());
-        let hold = self.arriving.hold(self.arriving.take(0).ok_or_else(none)?, || {});
+        let begun = self.arriving.take(BUFFER_BYTES).ok_or_else(none)?;
+        let hold = self.arriving.hold(begun, || {});
         let takes = |bytes: usize| hold.grow(u64::try_from(bytes).unwrap_or(u64::MAX));
         let whole = tokio::select! {
             biased;

@@ -59,11 +59,71 @@ async fn new_connections_let_the_requests_of_others_pass() {
     drop(burst);
 }
 
+/// All of 127.0.0.0/8 is this host's on Linux.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn connections_of_one_address_let_those_of_another_pass() {
+    let processors = std::thread::available_parallelism().unwrap().get();
+    let behind = Behind::start(|_, _| json(&result(1))).await;
+    let rig = Rig::start(behind.address);
+    let mut crowd = Vec::new();
+    for _ in 0..(4 * processors + 100) {
+        let mut client = Client::connect_from("127.0.0.66", rig.address).await;
+        client.send(NOWHERE).await;
+        assert_eq!(client.reply().await.status, 404);
+        crowd.push(client);
+    }
+    let mut other = rig.client().await;
+    other.send(&post("", &call(1, "get"))).await;
+    assert_eq!(other.reply().await.status, 200);
+    rig.sink.kept().clear();
+    // All at once: the listener does not run in between.
+    tokio::task::unconstrained(async {
+        for client in &mut crowd {
+            client.send(NOWHERE).await;
+        }
+        other.send(&post("", &call(2, "denied"))).await;
+    })
+    .await;
+    assert_eq!(other.reply().await.status, 200);
+    for client in &mut crowd {
+        assert_eq!(client.reply().await.status, 404);
+    }
+    let before = recorded_before_the_call(&rig);
+    assert!(before <= 2 * processors + 8, "{before} of {} came first", crowd.len());
+}
+
+/// A message of 16 KiB is judged on a thread of its own, which takes second place.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_messages_are_judged_on_a_thread_of_their_own() {
+    let _alone = SLOW_TEST.acquire().await.unwrap();
+    let behind = Behind::start(|_, _| json(&result(1))).await;
+    let rig = Rig::start(behind.address);
+    let mut slow = rig.client().await;
+    let padding = " ".repeat(16 << 10);
+    slow.send(&post("", &format!("{}{padding}", call(1, "stalls")))).await;
+    tokio::task::spawn_blocking(|| SLOW.until_held()).await.unwrap();
+    let mut nice = Vec::new();
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        // Another thread may have ended meanwhile.
+        let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+        if let Some((_, fields)) = stat.split_once("(large) ") {
+            nice.extend(fields.split(' ').nth(16).map(ToOwned::to_owned));
+        }
+    }
+    SLOW.open();
+    assert_eq!(slow.reply().await.text(), result(1));
+    // Other tests may have such threads, too.
+    assert!(!nice.is_empty() && nice.iter().all(|nice| nice == "5"), "{nice:?}");
+}
+
 /// A session whose answers wait for a step over a large message: they stay counted, so that a
 /// further one finds no memory.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_wait_to_be_judged_are_counted() {
     const LARGE: usize = 400_000;
+    let _alone = SLOW_TEST.acquire().await.unwrap();
     let go = Arc::new(Notify::new());
     let wait = Arc::clone(&go);
     let behind = Behind::start(move |number, request| {
@@ -81,7 +141,7 @@ async fn answers_that_wait_to_be_judged_are_counted() {
     .await;
     let rig = Rig::with(behind.address, HttpConfig::default(), |up| {
         up.limits.answer_bytes_max = 500_000;
-        up.limits.arriving_bytes_max = 900_000;
+        up.limits.arriving_bytes_max = 1_000_000;
     });
     let (_client, session) = in_session(&rig).await;
     let mut waiting = Vec::new();

@@ -59,8 +59,19 @@ pub(in super::super) struct Repoll<T> {
 
 impl<T> Repoll<T> {
     pub(in super::super) fn new(work: impl Future<Output = T> + Send + 'static) -> Self {
-        let state = Arc::new(RepollWaker::default());
+        // The first poll is asked for.
+        let state =
+            Arc::new(RepollWaker { woken: AtomicBool::new(true), ..RepollWaker::default() });
         Self { work: Box::pin(work), waker: Waker::from(Arc::clone(&state)), state }
+    }
+}
+
+impl<T> Repoll<T> {
+    /// Whether a part has asked to be polled since the last poll, or else will wake `task` when it
+    /// does.
+    pub(in super::super) fn wants_poll(&self, task: &Waker) -> bool {
+        self.state.set_task(task);
+        self.state.woken.load(Ordering::SeqCst)
     }
 }
 

@@ -53,8 +53,9 @@ impl Event {
 }
 
 /// Runs a task that wakes itself `own` times before it waits for an event of another thread,
-/// as a scheduler does: it is polled again only if it was woken. It must end.
-fn no_wake_is_lost(own: usize) {
+/// as a scheduler does: it is polled again only if it was woken, and with `asks` only if a part asked
+/// for it, too. It must end.
+fn no_wake_is_lost(own: usize, asks: bool) {
     loom::model(move || {
         let event = Arc::new(Event { came: AtomicBool::new(false), waiting: Mutex::new(None) });
         let scheduler = Arc::new(Scheduler(AtomicUsize::new(0)));
@@ -69,7 +70,10 @@ fn no_wake_is_lost(own: usize) {
         }));
         let other = thread::spawn(move || event.come());
         let waker = Waker::from(Arc::clone(&scheduler));
-        let mut poll = || Pin::new(&mut task).poll(&mut Context::from_waker(&waker)).is_ready();
+        let mut poll = || {
+            let wanted = !asks || task.wants_poll(&waker);
+            wanted && Pin::new(&mut task).poll(&mut Context::from_waker(&waker)).is_ready()
+        };
         let mut done = poll();
         if !done && scheduler.0.swap(0, SeqCst) > 0 {
             done = poll();
@@ -84,10 +88,12 @@ fn no_wake_is_lost(own: usize) {
 
 #[test]
 fn no_wake_of_another_thread_is_lost() {
-    no_wake_is_lost(0);
+    no_wake_is_lost(0, false);
+    no_wake_is_lost(0, true);
 }
 
 #[test]
 fn no_wake_of_another_thread_is_lost_between_rounds() {
-    no_wake_is_lost(1);
+    no_wake_is_lost(1, false);
+    no_wake_is_lost(1, true);
 }
