@@ -249,6 +249,11 @@ ttl(arguments) := arguments.ttl"#,
         "input.tool.arguments.env",
     ),
     (
+        "DENY if {\n\tsome \"env\", e in input.tool.arguments\n\tnot e == \"dev\"\n}",
+        3,
+        "input.tool.arguments.env",
+    ),
+    (
         "DENY if every e in [input.tool.arguments.env] { e != \"dev\" }",
         2,
         "input.tool.arguments.env",
