@@ -235,9 +235,10 @@ impl<E> ExchangeTable<E> {
             self.backlog.pop_front();
             tracing::debug!("backlog is full; oldest message dropped");
         }
-        match account.hold(message) {
-            Ok(message) => self.backlog.push_back(message),
-            Err(_) => tracing::warn!("no memory is left for the messages of a server; one dropped"),
+        if let Ok(message) = account.hold(message) {
+            self.backlog.push_back(message);
+        } else {
+            tracing::warn!("no memory is left for the messages of a server; one dropped");
         }
         None
     }

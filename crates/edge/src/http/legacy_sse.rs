@@ -209,8 +209,8 @@ fn open(
         Act::Drop => return Ok(reply::bare(StatusCode::SERVICE_UNAVAILABLE)),
     }
     let charge = client.charge(SESSION_BYTES).map_err(|_| DoorRefusal::TooMany)?;
-    let _charge = Arc::new(charge);
-    let entry = StreamEntry { client: Arc::clone(&client), messages, _charge };
+    let charge = Arc::new(charge);
+    let entry = StreamEntry { client: Arc::clone(&client), messages, _charge: charge };
     if !route.streams.begin(&id, principal, entry) {
         return Err(DoorRefusal::TooMany);
     }

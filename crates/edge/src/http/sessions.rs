@@ -205,11 +205,12 @@ impl Sessions {
             return None;
         }
         let charge = session.memory().charge(&principal.id, SESSION_BYTES);
-        let Ok(_charge) = charge else {
+        let Ok(charge) = charge else {
             table.server_id.remove(server_id);
             return None;
         };
-        let entry = SessionEntry { legacy: Arc::clone(&legacy), used: now, found: false, _charge };
+        let entry =
+            SessionEntry { legacy: Arc::clone(&legacy), used: now, found: false, _charge: charge };
         table.sessions.begin(legacy.public_id.clone(), Arc::clone(principal), entry);
         Some(legacy)
     }
