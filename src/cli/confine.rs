@@ -17,6 +17,9 @@ pub(super) struct ConfineArgs {
     /// The user, and the group, that the server runs as.
     #[arg(long, value_name = "UID[:GID]", value_parser = user)]
     user: Option<User>,
+    /// The server's soft limit of file descriptors.
+    #[arg(long, value_name = "COUNT")]
+    descriptors: Option<u64>,
     /// Fail where the kernel cannot hide files.
     #[arg(long)]
     required: bool,
@@ -32,8 +35,8 @@ pub(super) fn user(text: &str) -> Result<User, String> {
 
 /// Runs `bartizan confine`; returns only if it fails.
 pub(super) fn run(args: ConfineArgs) -> Result<ExitCode, Failure> {
-    let ConfineArgs { hide, user, required, command } = args;
-    let confinement = Confinement { hidden: hide, user, required };
+    let ConfineArgs { hide, user, descriptors, required, command } = args;
+    let confinement = Confinement { hidden: hide, user, descriptors, required };
     let (program, rest) =
         command.split_first().map_or((OsString::new(), &[][..]), |(a, b)| (a.clone(), b));
     let error = enter(&confinement, program.as_ref(), rest);

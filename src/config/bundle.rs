@@ -15,6 +15,8 @@ use crate::policy::bundle::signature::{Signing, SigningKey};
 use bartizan_jose::Algorithm;
 
 const DELAYS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(24);
+/// A year is longer than any bundle should live.
+const AGES: RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::from_hours(24 * 366);
 const LONG_POLLS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
 
 const KEYS_HINT: &str = "name at least one key, with its `algorithm` and `public_key`";
@@ -48,6 +50,8 @@ pub struct BundleServiceConfig {
     pub polling: PollingConfig,
     /// Whether a bundle must not be older than the one before it (`revisions: rising`).
     pub rising: bool,
+    /// How old a bundle may be when it is installed (`max_age`). Default: any age.
+    pub max_age: Option<Duration>,
 }
 
 /// How often a bundle service is asked.
@@ -159,11 +163,20 @@ fn service(s: &mut Section<'_>, url: Option<::http::Uri>) -> Option<BundleServic
         )
         .only(only)
         .or(false);
+    let max_age = s
+        .key(
+            "max_age",
+            time(AGES),
+            "How old a bundle may be when it is installed, also the stored one at a start. Its \
+             revision must then be the RFC 3339 time at which it was made, or begin so.",
+        )
+        .only(only)
+        .optional("none");
     let polling = s
         .key("polling", defaulted(PollingConfig::read), "How often the service is asked.")
         .only(only)
         .or_empty();
-    Some(BundleServiceConfig { remote: remote?, bytes, polling: polling?, rising })
+    Some(BundleServiceConfig { remote: remote?, bytes, polling: polling?, rising, max_age })
 }
 
 impl PollingConfig {

@@ -165,7 +165,7 @@ fn bodies(s: &mut Section<'_>, frame_bytes: usize) -> u64 {
             "Bodies of all requests at once; at least `frame_bytes`. Bytes count when they arrive. If \
              all are taken, the oldest body that is not complete gives way, with 429. Where access \
              tokens are checked, one principal has at most half. Half as much is for answers of \
-             64 KiB and more that agents have not read; if it is spent, the connection that has \
+             more than 4 KiB that agents have not read; if it is spent, the connection that has \
              one longest is closed.",
         )
         .or(32 << 20);

@@ -14,7 +14,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 mod hidden;
 #[cfg(target_os = "linux")]
@@ -65,6 +65,8 @@ pub struct Confinement {
     pub hidden: Vec<PathBuf>,
     /// Who it runs as; `None` is our own user.
     pub user: Option<User>,
+    /// Its soft limit of file descriptors; `None` is ours.
+    pub descriptors: Option<u64>,
     /// Do not start it where the kernel cannot hide files.
     pub required: bool,
 }
@@ -78,6 +80,9 @@ impl Confinement {
         }
         if let Some(user) = self.user {
             arguments.extend(["--user".into(), user.to_string().into()]);
+        }
+        if let Some(descriptors) = self.descriptors {
+            arguments.extend(["--descriptors".into(), descriptors.to_string().into()]);
         }
         if self.required {
             arguments.push("--required".into());
@@ -151,6 +156,12 @@ pub fn enter(confinement: &Confinement, program: &Path, args: &[OsString]) -> Co
     #[cfg(not(target_os = "linux"))]
     if confinement.required {
         return ConfineError::new("hiding files", "this system has no Landlock");
+    }
+    if let Some(descriptors) = confinement.descriptors {
+        let limit = Rlimit { current: Some(descriptors), ..getrlimit(Resource::Nofile) };
+        if let Err(cause) = setrlimit(Resource::Nofile, limit) {
+            return ConfineError::new("lowering the limit of file descriptors", cause);
+        }
     }
     let mut command = std::process::Command::new(program);
     command.args(args);

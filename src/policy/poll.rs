@@ -21,6 +21,7 @@ use super::bundle::{self, archive, manifest};
 use super::last_good::LastGood;
 use super::watch::{PolicyEvent, Source, Triggers};
 use super::{PolicySettings, Ready, blocking, prove_and_build};
+use bartizan_edge::clock::Clock;
 use bartizan_gate::wire::hex::hex;
 use bartizan_rego::{PolicyProblem, RegoPdp};
 
@@ -54,6 +55,10 @@ pub struct BundleService {
     pub last_good: LastGood,
     /// Whether a bundle must not be older than the one before it.
     pub rising: bool,
+    /// How old a bundle may be when it is installed; `None` is any age.
+    pub max_age: Option<Duration>,
+    /// The clock by which its age counts.
+    pub clock: Clock,
 }
 
 /// The pauses between requests to a service.
@@ -108,7 +113,11 @@ impl BundleService {
         let unreadable = |problems| Refused { candidate: "the one on disk".to_owned(), problems };
         match loaded.map_err(unreadable)? {
             Ok(None) => Ok(None),
-            Ok(Some(bytes)) => self.prepare(settings, bytes.into()).await.map(Some),
+            Ok(Some(bytes)) => {
+                let digest = digest(&bytes);
+                let ready = self.prepare(settings, bytes.into()).await?;
+                self.in_age(ready, &digest).map(Some)
+            }
             Err(error) => {
                 let file = self.last_good.path().display().to_string();
                 let message = format!("cannot be read: {error}");
@@ -142,6 +151,20 @@ impl BundleService {
         let unpacked = unpacked.await.map_err(|problems| refused(None, problems))?;
         let (called, loaded) = unpacked.map_err(|(called, it)| refused(called, it))?;
         prove_and_build(settings, loaded).await.map_err(|problems| refused(called, problems))
+    }
+
+    /// Refuses a bundle that is too old.
+    fn in_age(&self, ready: Ready, digest: &Digest) -> Result<Ready, Refused> {
+        let Some(max_age) = self.max_age else { return Ok(ready) };
+        let revision = ready.pdp.policy().revision();
+        match bundle::order::is_young(&revision, max_age, self.clock.now().wall) {
+            Ok(()) => Ok(ready),
+            Err(message) => {
+                let hint =
+                    "publish it anew, with the time as its revision (`opa build --revision`)";
+                Err(misplaced(&revision, digest, message, hint))
+            }
+        }
     }
 
     /// Requests a bundle whose `ETag` is not `tag`. `long` permits a delayed response.
@@ -295,7 +318,8 @@ impl<I: Fn(Arc<RegoPdp>) + Send> Poller<I> {
             None => REFUSED_SKIP,
         };
         let prepared = self.service.prepare(&self.settings, bytes.clone()).await;
-        match prepared.and_then(|ready| self.in_order(ready, &digest)) {
+        let young = prepared.and_then(|ready| self.service.in_age(ready, &digest));
+        match young.and_then(|ready| self.in_order(ready, &digest)) {
             Ok(ready) => {
                 (self.install)(Arc::clone(&ready.pdp));
                 (self.tag, self.active, self.refused) = (tag, Some(digest), None);
@@ -324,10 +348,8 @@ impl<I: Fn(Arc<RegoPdp>) + Send> Poller<I> {
         match bundle::order::follows(&revision, running.as_deref()) {
             Ok(()) => Ok(ready),
             Err(message) => {
-                let hint = Some("publish it with a later revision (`opa build --revision`)".into());
-                let problem = PolicyProblem { file: String::new(), line: None, message, hint };
-                let candidate = format!("`{revision}`, sha256:{}", hex(digest));
-                Err(Refused { candidate, problems: vec![problem] })
+                let hint = "publish it with a later revision (`opa build --revision`)";
+                Err(misplaced(&revision, digest, message, hint))
             }
         }
     }
@@ -344,6 +366,14 @@ impl<I: Fn(Arc<RegoPdp>) + Send> Poller<I> {
         let what = format!("the bundle cannot be kept for the next start: `{path}`: {what}");
         self.monitor.send(PolicyEvent::ServiceFailed { what }).await;
     }
+}
+
+/// A bundle that is good, and not in its place or time.
+fn misplaced(revision: &str, digest: &Digest, message: String, hint: &str) -> Refused {
+    let hint = Some(hint.to_owned());
+    let problem = PolicyProblem { file: String::new(), line: None, message, hint };
+    let candidate = format!("`{revision}`, sha256:{}", hex(digest));
+    Refused { candidate, problems: vec![problem] }
 }
 
 /// Watches for triggers and for a demotion of the running policy while other work is awaited.

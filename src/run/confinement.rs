@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
 
-use super::StartError;
+use super::{StartError, descriptors};
 use crate::config::{
     self, BundleSource, Config, Confine, CredentialsConfig, JwksConfig, KeyMaterial, OAuthMode,
     PackRef, RemoteConfig,
@@ -49,7 +49,12 @@ pub(super) fn launcher(
         )
         .hint("start this program as root, or remove `user`"));
     }
-    let confinement = Confinement { hidden: own(config), user: child.user, required };
+    let confinement = Confinement {
+        hidden: own(config),
+        user: child.user,
+        descriptors: descriptors::before(),
+        required,
+    };
     Ok(Some(Launcher { program: program.to_owned(), args: confinement.arguments() }))
 }
 

@@ -4,6 +4,8 @@
 //! Each connection of an agent takes a descriptor, and each request in progress one more for the
 //! connection to its server.
 
+use std::sync::OnceLock;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::StartError;
@@ -16,6 +18,15 @@ const OTHER: u64 = 128;
 const CHILD: u64 = 4;
 /// With fewer connections than this the firewall does not start.
 const CONNECTIONS_MIN: u64 = 16;
+
+/// The soft limit before it was raised; `None` in it is no limit.
+static BEFORE: OnceLock<Option<u64>> = OnceLock::new();
+
+/// The soft limit that this program was started with, if it was raised: a program that we start
+/// gets it, because many select(2) over their descriptors or close all that there may be.
+pub(super) fn before() -> Option<u64> {
+    BEFORE.get().copied().flatten()
+}
 
 /// Raises the soft limit to what the configuration needs, as far as the hard limit lets it. If that
 /// is not enough, lowers `limits.connections` and `limits.requests` to what fits, with a warning
@@ -34,6 +45,8 @@ pub(super) fn fit(config: &mut Config) -> Result<(), StartError> {
         let raised = maximum.unwrap_or(u64::MAX).min(wanted);
         if setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum }).is_ok() {
             limit = raised;
+            // Another run of this process found the limit raised already.
+            BEFORE.get_or_init(|| current);
         }
     }
     let configured = (limits.connections, limits.requests);

@@ -211,14 +211,9 @@ pub(super) fn upstream(
             }
             Ok(match http.transport {
                 HttpTransport::StreamableHttp => way.into(),
-                HttpTransport::Sse => LegacySseUpstream::new(
-                    way,
-                    legacy_sse_limits(config),
-                    shared.clock,
-                    shared.tasks.clone(),
-                    shared.closing.clone(),
-                )
-                .into(),
+                HttpTransport::Sse => {
+                    LegacySseUpstream::new(way, legacy_sse_limits(config), shared.clone()).into()
+                }
             })
         }
         config::Upstream::Child(child) => Ok(Upstream::Child(ChildUpstream::new(
@@ -247,6 +242,12 @@ fn stdio_upstream(
             Ok(StdioUpstream::Http(Arc::new(upstream)))
         }
     }
+}
+
+/// Each server's part of the memory for answers that arrive.
+fn arriving_bytes(config: &Config) -> u64 {
+    let servers = u64::try_from(config.servers.len()).unwrap_or(u64::MAX).max(1);
+    config.limits.bodies_bytes.checked_div(servers).unwrap_or_default()
 }
 
 pub(super) fn stdio_limits(config: &Config) -> StdioLimits {
@@ -307,6 +308,7 @@ fn http_upstream(
         limits: HttpUpstreamLimits {
             answer_bytes_max: document.bytes_max,
             event_bytes_max: document.bytes_max,
+            arriving_bytes_max: arriving_bytes(config),
             connect: http.connect_timeout,
             ..HttpUpstreamLimits::default()
         },

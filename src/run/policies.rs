@@ -113,6 +113,8 @@ fn service(
         },
         signing,
         rising: config.rising,
+        max_age: config.max_age,
+        clock: Clock::start(),
     })
 }
 

@@ -471,16 +471,22 @@ NARROWER = (
 
 
 def unreached(case, ours, given, error):
-    """Whether OPA reports two values of a rule that we report, too, when asked for that rule: OPA evaluates
-    an operand before it iterates over another, we do so after it, and not where there is nothing.
+    """Whether OPA reports two values of a rule or function that we report, too, when asked for it: OPA
+    may evaluate an operand before another one that iterates over nothing or is undefined, where we do not.
     """
     found = re.match(r"p\.rego:(\d+): .*conflict", error)
     above = case["modules"]["p.rego"].splitlines()[: int(found[1])] if found else []
     heads = [line for line in above if re.match(r"\w", line)]
-    name = re.match(r"(?:default )?(\w+)\b(?!\()", heads[-1] if heads else "")
+    name = re.match(r"(?:default )?(\w+)(\(?)", heads[-1] if heads else "")
     if not name or name[1] == "x":
         return False
-    answer = ours.judged({**case, "inputs": [given], "entry": f"data.p.{name[1]}"})
+    asked, modules = f"data.p.{name[1]}", case["modules"]
+    if name[2]:
+        # Of a function: is there an argument for which it has two values?
+        words = ", ".join(map(json.dumps, [*WORDS, True, False]))
+        probe = f"asked contains v if {{ some w in [{words}]; v := {name[1]}(w) }}"
+        asked, modules = "data.p.asked", {"p.rego": f"{modules['p.rego']}\n{probe}\n"}
+    answer = ours.judged({**case, "modules": modules, "inputs": [given], "entry": asked})
     return "error" in answer.get("strict", [{}])[0]
 
 
@@ -504,7 +510,7 @@ def differences(case, opa, ours, engines):
             # OPA may report the error of an operand that is never reached here.
             if "error" in theirs and "conflict" not in theirs["error"]:
                 continue
-            if "error" in theirs and answer == {} and unreached(case, engines, given, theirs["error"]):
+            if "error" in theirs and unreached(case, engines, given, theirs["error"]):
                 continue
             found.append(f"{engine}: OPA {theirs}, here {answer}, for {json.dumps(given)}")
     return found, "compared on both" if ours["compiled"] else "compared on the strict engine"

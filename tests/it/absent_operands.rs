@@ -3,6 +3,7 @@
 //! a security team writes every day loads.
 #![expect(clippy::unwrap_used, reason = "a failing test may panic")]
 
+use bartizan_gate::duty::decision::Engine;
 use bartizan_rego::{
     Entrypoints, EvalLimits, Lint, Module, Policy, PolicyProblem, PolicySources, code_of, lint,
 };
@@ -245,6 +246,11 @@ ttl(arguments) := arguments.ttl"#,
     (
         "DENY if {\n\tsome \"env\", e in input.tool.arguments\n\te != \"dev\"\n}",
         4,
+        "input.tool.arguments.env",
+    ),
+    (
+        "DENY if {\n\tsome \"env\", e in input.tool.arguments\n\tnot e == \"dev\"\n}",
+        3,
         "input.tool.arguments.env",
     ),
     (
@@ -584,4 +590,212 @@ fn what_a_security_team_writes_loads() {
         }
     }
     assert!(wrong.is_empty(), "{} of {}\n{}", wrong.len(), ORDINARY.len(), wrong.join("\n\n"));
+}
+
+/// How a rule gets the argument: statements before, rules beside, and the expression.
+const VALUES: &[(&str, &str, &str)] = &[
+    ("", "", "input.tool.arguments.env"),
+    ("v := input.tool.arguments.env", "", "v"),
+    ("v = input.tool.arguments.env", "", "v"),
+    ("", "env := input.tool.arguments.env", "env"),
+    ("", "env := input.tool.arguments.env if input.tool.name == \"t\"", "env"),
+    ("", "env_of(x) := x.env", "env_of(input.tool.arguments)"),
+    ("", "env_of(x) := y if y := x.arguments.env", "env_of(input.tool)"),
+    ("some v in [input.tool.arguments.env]", "", "v"),
+    ("l := [input.tool.arguments.env]\n\tsome v in l", "", "v"),
+    ("some v in {x | x := input.tool.arguments.env}", "", "v"),
+    ("", "", "lower(input.tool.arguments.env)"),
+    ("args := input.tool.arguments", "", "args.env"),
+    ("", "args := input.tool.arguments", "args.env"),
+    ("{\"env\": v} := input.tool.arguments", "", "v"),
+    ("[v] := [input.tool.arguments.env]", "", "v"),
+    ("some k in [\"env\"]", "", "input.tool.arguments[k]"),
+    ("k := \"env\"", "", "input.tool.arguments[k]"),
+    ("o := {\"e\": input.tool.arguments.env}", "", "o.e"),
+    ("v := [input.tool.arguments.env][0]", "", "v"),
+    ("v := concat(\"\", [input.tool.arguments.env])", "", "v"),
+    ("args := object.union(input.tool.arguments, {})", "", "args.env"),
+    ("some \"env\", v in input.tool.arguments", "", "v"),
+    ("", "", "input.tool[\"arguments\"][\"env\"]"),
+];
+
+/// Conditions that an unknown value meets; `V` is the value. The second text is rules beside.
+const CONDITIONS: &[(&str, &str)] = &[
+    ("V != \"dev\"", ""),
+    ("not V == \"dev\"", ""),
+    ("not V in {\"dev\"}", ""),
+    ("not startswith(V, \"dev\")", ""),
+    ("startswith(V, \"dev\") == false", ""),
+    ("startswith(V, \"dev\") != true", ""),
+    ("false == startswith(V, \"dev\")", ""),
+    ("(V in {\"dev\"}) == false", ""),
+    ("not dev(V)", "dev(x) if x == \"dev\""),
+    ("dev(V) == false", "dev(x) := x == \"dev\""),
+    ("dev(V) != true", "dev(x) := x == \"dev\""),
+    ("other(V)", "other(x) if x != \"dev\""),
+    ("other(V)", "other(x) if not x == \"dev\""),
+    ("other(V)", "other(x) if not x in {\"dev\"}"),
+    ("other(V)", "other(x) := x != \"dev\""),
+    ("other(V)", "other(x) := false if x == \"dev\"\n\nelse := true"),
+    ("level(V) == \"no\"", "level(x) := \"ok\" if x == \"dev\"\n\nelse := \"no\""),
+    ("level(V) > 1", "level(x) := 1 if x == \"dev\"\n\nelse := 2"),
+    ("level(V) == 2", "default level(_) := 2\n\nlevel(x) := 1 if x == \"dev\""),
+    ("count({V} & {\"dev\"}) == 0", ""),
+    ("count({V} & {\"dev\"}) < 1", ""),
+    ("{V} & {\"dev\"} == set()", ""),
+    ("count({V} - {\"dev\"}) > 0", ""),
+    ("count({V} - allowed) > 0", "allowed := {\"dev\"}"),
+    ("count({V} - allowed) == 1", "allowed contains \"dev\""),
+    ("{V} - {\"dev\"} != set()", ""),
+    ("{V} != {\"dev\"}", ""),
+    ("[V] != [\"dev\"]", ""),
+    ("{V} | {\"dev\"} != {\"dev\"}", ""),
+    ("not {V} == {\"dev\"}", ""),
+    ("not {\"dev\": 1}[V]", ""),
+    ("not allowed[V]", "allowed contains \"dev\""),
+    ("object.get({\"dev\": \"ok\"}, V, \"no\") == \"no\"", ""),
+    ("object.get({\"dev\": false}, V, true)", ""),
+    ("{true: \"ok\", false: \"no\"}[V == \"dev\"] == \"no\"", ""),
+    ("{true: \"ok\", false: \"no\"}[startswith(V, \"dev\")] == \"no\"", ""),
+    ("every x in [V] { x != \"dev\" }", ""),
+    ("every x in {\"dev\", \"test\"} { x != V }", ""),
+    ("every x in {\"dev\"} { not V == x }", ""),
+    ("count([1 | V == \"dev\"]) == 0", ""),
+    ("count([1 | V != \"dev\"]) > 0", ""),
+    ("count([1 | V != \"dev\"]) == 1", ""),
+    ("count([x | x := V; x != \"dev\"]) > 0", ""),
+    ("[1 | not V in {\"dev\"}] != []", ""),
+    ("1 in {1 | V != \"dev\"}", ""),
+    ("regex.match(`^dev`, V) == false", ""),
+    ("indexof(V, \"dev\") == -1", ""),
+    ("indexof(V, \"dev\") < 0", ""),
+    ("indexof(V, \"dev\") != 0", ""),
+    ("replace(V, \"dev\", \"\") == V", ""),
+    ("trim_prefix(V, \"dev\") == V", ""),
+    ("sprintf(\"%s\", [V]) != \"dev\"", ""),
+    ("ok := V == \"dev\"\n\tnot ok", ""),
+    ("ok := V == \"dev\"\n\tok == false", ""),
+    ("ok := V in {\"dev\"}\n\tnot ok", ""),
+    ("bad := V != \"dev\"\n\tbad", ""),
+    ("bad := V != \"dev\"\n\tbad == true", ""),
+    ("bad := V != \"dev\"\n\t[bad] == [true]", ""),
+    ("[ok] := [V == \"dev\"]\n\tnot ok", ""),
+    ("ok := [V == \"dev\"]\n\tok == [false]", ""),
+    ("ok := [V == \"dev\"]\n\tok != [true]", ""),
+    ("ok := {\"a\": V == \"dev\"}\n\tnot ok.a", ""),
+    ("ok := {\"a\": V == \"dev\"}\n\tok.a == false", ""),
+    ("strings.any_prefix_match(V, [\"dev\"]) == false", ""),
+    ("object.subset({\"dev\"}, {V}) == false", ""),
+    ("intersection({{V}, {\"dev\"}}) == set()", ""),
+    ("n := count({V} & {\"dev\"})\n\tn == 0", ""),
+    ("left := {V} - {\"dev\"}\n\tsome x in left", ""),
+    ("some x in {V} - {\"dev\"}", ""),
+    ("count(({V} | {\"a\"}) - {\"dev\", \"a\"}) > 0", ""),
+    ("false in {V == \"dev\"}", ""),
+    ("false in [V == \"dev\"]", ""),
+    ("some x in [V == \"dev\"]\n\tx == false", ""),
+    ("some x in [V]\n\tnot x in {\"dev\"}", ""),
+    ("{x | x := V} - {\"dev\"} != set()", ""),
+    ("array.concat([V], []) != [\"dev\"]", ""),
+    ("not array.concat([V], []) == [\"dev\"]", ""),
+    ("x := V\n\ty := x\n\ty != \"dev\"", ""),
+    ("V != \"dev\"\n\tV != \"test\"", ""),
+    ("json.marshal(V) != \"\\\"dev\\\"\"", ""),
+    ("strings.count(V, \"dev\") == 0", ""),
+    ("count(regex.find_n(`dev`, V, 1)) == 0", ""),
+    ("regex.find_n(`dev`, V, 1) == []", ""),
+    ("count(split(V, \"dev\")) == 1", ""),
+    ("min([1, indexof(V, \"dev\")]) == -1", ""),
+    ("V == \"dev\" == false", ""),
+];
+
+/// Where the condition stands: `BODY` is its statements.
+const PLACES: &[&str] = &[
+    "DENY if {\n\tBODY\n}",
+    "DENY if bad\n\nbad if {\n\tBODY\n}",
+    "DENY if bad\n\ndefault bad := false\n\nbad if {\n\tBODY\n}",
+    "DENY if bad == true\n\nbad := true if {\n\tBODY\n}",
+    "DENY if verdict == \"bad\"\n\ndefault verdict := \"ok\"\n\nverdict := \"bad\" if {\n\tBODY\n}",
+    "DENY if not ok\n\ndefault ok := true\n\nok := false if {\n\tBODY\n}",
+    "DENY if ok == false\n\nok := false if {\n\tBODY\n}",
+    "DENY if count(violations) > 0\n\nviolations contains \"v\" if {\n\tBODY\n}",
+    "DENY if some _ in violations\n\nviolations contains \"v\" if {\n\tBODY\n}",
+    "DENY if violations != set()\n\nviolations contains \"v\" if {\n\tBODY\n}",
+    "DENY if violations.v\n\nviolations[name] := true if {\n\tname := \"v\"\n\tBODY\n}",
+    "DENY if bad(1)\n\nbad(_) if {\n\tBODY\n}",
+    "DENY if bad\n\nbad := false if input.tool.name == \"none\"\n\nelse := true if {\n\tBODY\n}",
+    "DENY if count([1 |\n\tBODY\n]) > 0",
+    "DENY if every _ in [1] {\n\tBODY\n}",
+    "DENY if {\n\tfound := [1 |\n\tBODY\n]\n\tcount(found) > 0\n}",
+    "PERMIT if not bad\n\nbad if {\n\tBODY\n}",
+    "PERMIT if not bad == true\n\nbad := true if {\n\tBODY\n}",
+    "PERMIT if ok\n\ndefault ok := true\n\nok := false if {\n\tBODY\n}",
+    "PERMIT if count(violations) == 0\n\nviolations contains \"v\" if {\n\tBODY\n}",
+    "PERMIT if not \"v\" in violations\n\nviolations contains \"v\" if {\n\tBODY\n}",
+    "PERMIT if not bad(1)\n\nbad(_) if {\n\tBODY\n}",
+    "PERMIT if count([1 |\n\tBODY\n]) == 0",
+    "PERMIT if verdict == \"ok\"\n\ndefault verdict := \"ok\"\n\nverdict := \"bad\" if {\n\tBODY\n}",
+];
+
+/// One of so many combinations is tried.
+const STRIDE: usize = 8;
+
+/// The effect of a policy, with every finding accepted, on a call with these arguments; `None` where
+/// it cannot be decided, or the rules are not Rego.
+fn effect(rules: &str, arguments: &str) -> Option<String> {
+    let allow = " # bartizan:allow absent-operand undefined-comparison\n";
+    let policy = load(&format!("{rules}\n").replace('\n', allow)).ok()?;
+    let input = format!(
+        r#"{{"phase": "call", "method": "tools/call", "tool": {{"name": "t", "arguments": {arguments}}}}}"#
+    );
+    let decision = policy.evaluate("data.mcp.decision", &input, Engine::Strict).ok()?;
+    let decision: serde_json::Value = serde_json::from_str(&decision).unwrap();
+    Some(decision.get("effect")?.as_str()?.to_owned())
+}
+
+/// Whatever way a rule is written that refuses a value that it does not know: it refuses a call
+/// without one, or does not load.
+#[test]
+fn what_refuses_an_unknown_value_refuses_an_absent_one_or_does_not_load() {
+    let mut missed = Vec::new();
+    let (mut vanish, mut sound) = (0, 0);
+    let mut try_one = |place: &str, value: &(&str, &str, &str), condition: &(&str, &str)| {
+        let (before, rules, expression) = value;
+        let (statements, beside) = condition;
+        let statements = statements.replace('V', expression);
+        let body = if before.is_empty() { statements } else { format!("{before}\n\t{statements}") };
+        let open = if place.starts_with("DENY") { "PERMIT" } else { "" };
+        let policy = format!("{}\n\n{rules}\n\n{beside}\n\n{open}", place.replace("BODY", &body));
+        let unknown = effect(&policy, r#"{"env": "q7"}"#);
+        if unknown.as_deref() != Some("deny") {
+            return;
+        }
+        if effect(&policy, "{}").as_deref() != Some("permit") {
+            sound += 1;
+            return;
+        }
+        vanish += 1;
+        if load(&policy).is_ok() {
+            missed.push(policy);
+        }
+    };
+    for condition in CONDITIONS {
+        try_one(PLACES[0], &VALUES[0], condition);
+    }
+    for (at, value) in VALUES.iter().enumerate() {
+        for condition in CONDITIONS.iter().skip(at % STRIDE).step_by(STRIDE) {
+            try_one(PLACES[0], value, condition);
+        }
+    }
+    for (at, place) in PLACES.iter().enumerate() {
+        for condition in CONDITIONS.iter().skip(at % STRIDE).step_by(STRIDE) {
+            try_one(place, &VALUES[0], condition);
+        }
+        for value in VALUES.iter().skip(at % STRIDE).step_by(STRIDE) {
+            try_one(place, value, &CONDITIONS[0]);
+        }
+    }
+    assert!(vanish >= 200, "{vanish}");
+    assert!(sound >= 5, "{sound}");
+    assert!(missed.is_empty(), "{} of {vanish}\n{}", missed.len(), missed.join("\n---\n"));
 }

@@ -20,3 +20,4 @@ mod tls;
 mod admin;
 mod children;
 mod starvation;
+mod kept;

@@ -13,7 +13,12 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use bartizan::config::Config;
+use bartizan_edge::http::{H2_CONNECTION_BYTES, HttpLimits, LONG_HEAD_BYTES};
+use bartizan_edge::kept::FREE_BYTES;
+use bartizan_gate::duty::limit::BucketKey;
 use bartizan_gate::evidence::record::{CallId, Event, Now};
+use bartizan_gate::evidence::repeats::Repeats;
 use bartizan_gate::evidence::step::{Act, Step};
 use bartizan_gate::memory::MemoryBudget;
 use bartizan_gate::question::access::{Principal, Server};
@@ -27,6 +32,8 @@ use bartizan_testing::{ByName, Sink};
 use serde_json::{Value, json};
 
 const KEPT_BYTES: usize = 512 << 10;
+/// An arriving answer of at most so many bytes is not counted.
+const SMALL_ANSWER_BYTES: usize = 16 << 10;
 
 /// A gate whose policy permits everything, and a server.
 struct Stage {
@@ -299,4 +306,37 @@ fn a_session_that_counts_its_ids_costs_no_more_the_longer_it_lives() {
     }
     assert_eq!(used[0], used[1999]);
     assert!(used[0] < 100, "one run of ids: {}", used[0]);
+}
+
+#[test]
+fn all_bounds_together_fit_the_memory_of_the_manifest() {
+    let text = "listen: 127.0.0.1:0\nadmin: 127.0.0.1:1\nstate: s\n\
+                servers: {a: {path: /a, command: [x]}, b: {path: /b, url: \"http://localhost\"}}\n";
+    let config = Config::parse(text, std::path::Path::new("."), &|_| None).unwrap();
+    let (limits, http) = (&config.limits, HttpLimits::default());
+    let bytes = |count: u64| usize::try_from(count).unwrap();
+    let small = FREE_BYTES
+        * (2 * limits.requests + 2 * limits.children * config.servers.len() + limits.connections)
+        + SMALL_ANSWER_BYTES * limits.requests;
+    let second = limits.connections.div_ceil(8);
+    let bounds = [
+        ("kept", limits.kept_bytes),
+        // Of requests, of answers that arrive, of answers that wait.
+        ("bodies", 3 * bytes(limits.bodies_bytes)),
+        ("heads that are not complete", bytes(http.head_budget_bytes)),
+        ("what is below the size from which it is counted", small),
+        ("buffers of connections", (limits.connections - second) * LONG_HEAD_BYTES),
+        ("connections over HTTP/2", second * H2_CONNECTION_BYTES),
+        ("buckets", limits.buckets * BucketKey::BUCKET_BYTES),
+        ("counted refusals", Repeats::BYTES_MAX),
+        ("callers, notices, cached decisions", (2 * 4096 * 128) + 256 * (16 << 10)),
+        // The program, its policies and its threads: CONTRIBUTING's figure for an idle one.
+        ("idle", 20 << 20),
+    ];
+    let all: usize = bounds.iter().map(|(_, bytes)| bytes).sum();
+    let manifest = include_str!("../../deploy/kubernetes/base/deployment.yaml");
+    let limit = manifest.split("limits: {memory: ").nth(1).unwrap();
+    let limit: usize = limit.split("Mi").next().unwrap().parse().unwrap();
+    assert!(all <= limit << 20, "{} MiB of {limit}: {bounds:?}", all >> 20);
+    assert!(limits.sessions * 4096 <= limits.kept_bytes / 2, "one principal may fill its sessions");
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use bartizan::policy::embedded;
 use bartizan_gate::evidence::record::Now;
 use bartizan_gate::evidence::step::Act;
-use bartizan_gate::memory::ENTRY_BYTES;
+use bartizan_gate::memory::{Charge, ENTRY_BYTES};
 use bartizan_gate::question::access::{Principal, Server};
 use bartizan_gate::question::handles::{HandleStore, StoreUpdate};
 use bartizan_gate::question::pack::Pack;
@@ -240,6 +240,18 @@ impl Stage {
         let step = session.server_frame(&self.gate, &message.to_string().into(), self.time());
         let sink = if kept { Sink::default() } else { Sink::refusing() };
         assert_eq!(step.record(&sink).is_ok(), kept);
+    }
+
+    /// Leaves `a` room for one call, and not for the fact that it sets, which is charged when the
+    /// call is sent.
+    fn room_for_a_call_alone(&self) -> Charge {
+        let mut other = self.session("a");
+        assert!(self.asks(&mut other, "discover", &json!({})).1);
+        let memory = self.gate.memory();
+        let call = memory.used_by("a").saturating_sub(ENTRY_BYTES);
+        drop(other);
+        let rest = call.saturating_add(100).saturating_mul(2);
+        memory.count("others", Gate::MEMORY_BYTES_DEFAULT.saturating_sub(rest))
     }
 
     fn discovers(&self, principal: &str, handle: &str, id: &str) {
@@ -712,9 +724,9 @@ fn a_selection_for_which_there_was_no_room_leaves_facts_unknown() {
     let mut stage = Stage::of(Era::Legacy);
     let good = json!({"result": {"content": []}});
     let seven = json!({"project": "7"});
-    stage.gate = stage.gate.keeping(0);
-    stage.call("a", "select", &json!({"project": "8"}));
-    stage.gate = stage.gate.keeping(1 << 20);
+    let full = stage.room_for_a_call_alone();
+    assert!(stage.call("a", "select", &json!({"project": "8"})).1);
+    drop(full);
     stage.answered("a", "select", &seven, &good);
     assert!(!stage.call("a", "act", &json!({})).1, "what was not kept may still be carried out");
     stage.now += HandleStore::FACT_TTL;
@@ -820,14 +832,7 @@ fn what_does_not_fit_into_memory_is_unknown() {
     stage.answers(&mut session, &hands("h-1", "x"), true);
     drop((full, session));
     assert_eq!(stage.invokes("a", "h-1"), unknown());
-    // A fact is charged when its call is sent, so there must be room for the call alone.
-    let mut other = stage.session("a");
-    assert!(stage.asks(&mut other, "discover", &json!({})).1);
-    let call = stage.gate.memory().used_by("a").saturating_sub(ENTRY_BYTES);
-    drop(other);
-    let rest = call.saturating_add(100).saturating_mul(2);
-    let others = Gate::MEMORY_BYTES_DEFAULT.saturating_sub(rest);
-    let full = stage.gate.memory().count("others", others);
+    let full = stage.room_for_a_call_alone();
     let mut session = stage.session("a");
     assert!(stage.asks(&mut session, "select", &json!({"project": "7"})).1);
     stage.answers(&mut session, &json!({"result": {"content": []}}), true);

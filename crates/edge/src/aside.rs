@@ -5,11 +5,20 @@
 //! for it the thread hands its other tasks to another one first, and waits for a thread that does
 //! the work. Messages that come over HTTP wait
 //! for a turn before, so that at most so many are judged at once as leave one processor free.
+//!
+//! A small message may take long, too, where a rule works over much data. That is known once it has
+//! happened: if the step over a message took [`SLOW`], the next ones of the same principal to the
+//! same server with the same name in them are judged aside, too, for [`SLOW_FOR`], without a turn. If
+//! a principal is slow under many names, all of its messages are. A usual message costs two hashes
+//! more and no wake-up.
 
 use std::cell::Cell;
+use std::hash::{BuildHasher as _, RandomState};
 use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex};
 use std::thread::{self, available_parallelism};
+use std::time::Duration;
 
 use bartizan_sync::lock;
 
@@ -32,6 +41,99 @@ pub(crate) fn processors() -> usize {
     available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
+/// A step that takes so long is slow.
+const SLOW: Duration = Duration::from_millis(1);
+/// How long a slow step makes its like be judged aside.
+const SLOW_FOR: Duration = Duration::from_secs(10);
+/// Slow names of one principal within [`SLOW_FOR`] from which on all of its messages are judged aside.
+const SLOW_NAMES: u64 = 8;
+/// Places for what was slow. Two that share one are slow together.
+const PLACES: usize = 1024;
+/// Of a name so many bytes count.
+const NAME_BYTES: usize = 96;
+
+/// When what was slow stops to count, as uptime, ms; and how many slow steps began it, in the lowest
+/// byte.
+static PLACED: [AtomicU64; PLACES] = [const { AtomicU64::new(0) }; PLACES];
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// How a message is treated: by its size, and by how long its like took.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Weight {
+    /// Its size, bytes.
+    pub(crate) bytes: usize,
+    /// Whether its like took long. It waits for no turn: a machine that is busy makes any message
+    /// look slow, and those would wait for the ones that are.
+    slow: bool,
+    /// Its places: its own, and its principal's.
+    places: Option<[usize; 2]>,
+}
+
+impl From<usize> for Weight {
+    fn from(bytes: usize) -> Self {
+        Self { bytes, slow: false, places: None }
+    }
+}
+
+impl Weight {
+    /// That of the message `raw` of `principal` to `server` at `now` (uptime).
+    pub(crate) fn of(raw: &[u8], (principal, server): (&str, &str), now: Duration) -> Self {
+        let place = |hash: u64| usize::try_from(hash).unwrap_or_default().checked_rem(PLACES);
+        let all = place(HASHER.hash_one((principal, server))).unwrap_or_default();
+        let own = place(HASHER.hash_one((principal, server, name_in(raw)))).unwrap_or_default();
+        let slow = count_at(own, now) > 0 || count_at(all, now) >= SLOW_NAMES;
+        Self { bytes: raw.len(), slow, places: Some([own, all]) }
+    }
+
+    /// Whether the step over the message is taken where it delays no other task.
+    pub(crate) fn is_long(self) -> bool {
+        self.slow || self.bytes >= LARGE_BYTES
+    }
+
+    /// Takes note that the step over the message took `took`, and ended at `now`.
+    pub(crate) fn took(self, took: Duration, now: Duration) {
+        let (Some([own, all]), true) = (self.places, took >= SLOW) else { return };
+        // Once for each name: what is known to be slow is judged aside, and slow each time.
+        if count_at(own, now) == 0 {
+            mark(all, now);
+        }
+        mark(own, now);
+    }
+}
+
+/// What may name the tool in `raw`, if it is small: a guess, which only the order of work follows.
+fn name_in(raw: &[u8]) -> &[u8] {
+    const NAME: &[u8] = b"\"name\"";
+    if raw.len() >= LARGE_BYTES {
+        return b"";
+    }
+    let at = raw.windows(NAME.len()).position(|part| part == NAME);
+    let rest = at.and_then(|at| raw.get(at.saturating_add(NAME.len())..)).unwrap_or_default();
+    let rest = rest.get(..NAME_BYTES).unwrap_or(rest);
+    let quotes = rest.iter().enumerate().filter(|(_, byte)| **byte == b'"');
+    let end = quotes.map(|(at, _)| at).nth(1).unwrap_or(rest.len());
+    rest.get(..end).unwrap_or(rest)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How many slow steps count at `place`.
+fn count_at(place: usize, now: Duration) -> u64 {
+    let placed = PLACED.get(place).map_or(0, |it| it.load(Ordering::Relaxed));
+    if (placed >> 8) > millis(now) { placed & 0xff } else { 0 }
+}
+
+fn mark(place: usize, now: Duration) {
+    let count = count_at(place, now).saturating_add(1).min(0xff);
+    let until = millis(now.saturating_add(SLOW_FOR));
+    if let Some(placed) = PLACED.get(place) {
+        // Another thread may mark at the same time; then one of both is forgotten.
+        placed.store((until << 8) | count, Ordering::Relaxed);
+    }
+}
+
 /// A turn for a large message; given back on drop.
 #[derive(Debug)]
 pub(crate) struct Turn {
@@ -44,14 +146,14 @@ pub(crate) async fn turn(bytes: usize) -> Turn {
     Turn { _permit: permit }
 }
 
-/// Does `work` over a message of `bytes` here, if it is small; else where it delays no other task:
-/// on a thread of its own.
+/// Does `work` over a message of `bytes` where it delays no other task: if the message is large, on a
+/// thread of its own.
 ///
 /// On a thread that serves, too, other tasks would go on. But the system's allocator keeps memory
 /// for each thread, so that after some large messages each thread would keep as much as the largest
 /// of them needed (threat K12). A thread that begins gets the memory of one that has ended.
 pub(crate) fn run<T: Send>(bytes: usize, work: impl FnOnce() -> T + Send) -> T {
-    if bytes < LARGE_BYTES { work() } else { long(|| on_its_own_thread(work)) }
+    if bytes < LARGE_BYTES { long(work) } else { long(|| on_its_own_thread(work)) }
 }
 
 fn on_its_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
@@ -119,5 +221,46 @@ pub(crate) fn long<T>(work: impl FnOnce() -> T) -> T {
         tokio::task::block_in_place(work)
     } else {
         work()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_slow_is_judged_aside_for_a_while_and_nothing_else_is() {
+        let at = Duration::from_secs;
+        let call = |name: &str| format!(r#"{{"id":1,"params":{{"name": "{name}","x":1}}}}"#);
+        let weight =
+            |who: &str, name: &str, now| Weight::of(call(name).as_bytes(), (who, "s"), now);
+        weight("a", "quick", at(1)).took(Duration::from_micros(999), at(1));
+        weight("a", "slow", at(1)).took(SLOW, at(1));
+        assert!(weight("a", "slow", at(2)).is_long());
+        assert!(!weight("a", "quick", at(2)).is_long());
+        assert!(!weight("b", "slow", at(2)).is_long(), "another principal's");
+        assert!(!weight("a", "slow", at(12)).is_long(), "it was long ago");
+        assert!(Weight::from(LARGE_BYTES).is_long() && !Weight::from(1).is_long());
+        // Under ever new names.
+        for number in 0..SLOW_NAMES {
+            weight("c", &format!("slow-{number}"), at(20)).took(SLOW, at(20));
+        }
+        assert!(weight("c", "another", at(21)).is_long());
+        assert!(!weight("a", "another", at(21)).is_long());
+    }
+
+    #[test]
+    fn a_name_is_guessed_in_bounds() {
+        for (raw, name) in [
+            (r#"{"name":"get"}"#, r#":"get"#),
+            (r#"{"name" : "get","name":"b"}"#, r#" : "get"#),
+            (r#"{"name":"#, ":"),
+            (r#"{"method":"ping"}"#, ""),
+        ] {
+            assert_eq!(name_in(raw.as_bytes()), name.as_bytes(), "{raw}");
+        }
+        let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(1000));
+        assert_eq!(name_in(long.as_bytes()).len(), NAME_BYTES);
+        assert_eq!(name_in(" ".repeat(LARGE_BYTES).as_bytes()), b"");
     }
 }

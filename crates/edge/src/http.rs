@@ -128,16 +128,15 @@ pub struct HttpLimits {
     pub body_budget_bytes: u64,
     /// Header fields of one request.
     pub headers_max: usize,
-    /// Size of a request's head over HTTP/1, bytes; at least 8192.
+    /// Size of a request's head, bytes; at least 8192. Over HTTP/2, of its decoded header list (RFC
+    /// 9113 §10.5.1).
     pub head_bytes_max: usize,
-    /// Bytes of all answers of 64 KiB and more that clients have not taken.
+    /// Bytes of all answers of more than 4 KiB that clients have not taken.
     pub answer_budget_bytes: u64,
     /// Bytes of all incomplete heads over HTTP/1 held at once, without the first 4 KiB of each.
     pub head_budget_bytes: u64,
     /// Connections that speak HTTP/2; each costs more memory than one that speaks HTTP/1.
     pub h2_connections_max: u64,
-    /// Size of a request's decoded header list over HTTP/2, bytes.
-    pub h2_header_list_bytes_max: u32,
     /// Requests in progress on one HTTP/2 connection.
     pub h2_streams_max: u32,
     /// HTTP/2 flow-control window of one connection and of each of its streams, bytes: what a
@@ -164,7 +163,6 @@ impl Default for HttpLimits {
             answer_budget_bytes: 16 << 20,
             head_budget_bytes: 16 << 20,
             h2_connections_max: 512,
-            h2_header_list_bytes_max: 16 << 10,
             h2_streams_max: 100,
             h2_window_bytes: 64 << 10,
             h2_pending_resets_max: 20,
@@ -225,6 +223,17 @@ impl Default for HttpTimeouts {
         }
     }
 }
+
+/// After a request head of more bytes, a connection over HTTP/1 takes no further request: it keeps
+/// the buffer that the head needed for as long as it is open.
+pub const LONG_HEAD_BYTES: usize = 16 << 10;
+
+/// What a connection over HTTP/2 keeps beside its requests, bytes: its window, the tables of header
+/// fields of both directions (4 KiB each), and a frame in each direction (16 KiB each).
+pub const H2_CONNECTION_BYTES: usize = (64 << 10) + 2 * (4 << 10) + 2 * (16 << 10);
+
+/// The least size of heads, bytes: hyper reads in pieces of this size.
+const HEAD_BYTES_LEAST: usize = 8192;
 
 /// Limits and timeouts of the listener.
 #[derive(Debug, Clone, Copy, Default)]
@@ -443,18 +452,26 @@ fn builder(inner: &ListenerState, lane: Lane) -> auto::Builder<Tracked> {
         .http1()
         .header_read_timeout(None)
         .max_headers(limits.headers_max)
-        .max_buf_size(limits.head_bytes_max.max(8192));
+        .max_buf_size(limits.head_bytes_max.max(HEAD_BYTES_LEAST));
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.h2_streams_max)
-        .max_header_list_size(limits.h2_header_list_bytes_max)
+        // The h2 crate refuses a longer list without a word to us; `admission` refuses what is
+        // over the limit, with a record.
+        .max_header_list_size(list_bytes_max(&limits))
         .max_pending_accept_reset_streams(limits.h2_pending_resets_max)
         .initial_stream_window_size(limits.h2_window_bytes)
         .initial_connection_window_size(limits.h2_window_bytes)
         .keep_alive_interval(timeouts.h2_ping)
         .keep_alive_timeout(timeouts.h2_ping);
     builder
+}
+
+/// The longest header list over HTTP/2 that is read at all, bytes.
+fn list_bytes_max(limits: &HttpLimits) -> u32 {
+    let most = limits.head_bytes_max.max(HEAD_BYTES_LEAST).saturating_mul(2);
+    u32::try_from(most).unwrap_or(u32::MAX)
 }
 
 fn connection_limits(config: &HttpConfig) -> ConnectionLimits {
@@ -466,6 +483,7 @@ fn connection_limits(config: &HttpConfig) -> ConnectionLimits {
             write: timeouts.write,
             age: timeouts.connection_age,
         },
+        head_max: limits.head_bytes_max.max(HEAD_BYTES_LEAST),
         heads: Budget::new(limits.head_budget_bytes),
         http2: Budget::new(limits.h2_connections_max),
     }

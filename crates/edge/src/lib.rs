@@ -34,6 +34,7 @@ use bartizan_gate::session::{Gate, UpstreamFailure};
 pub mod clock;
 mod aside;
 mod budget;
+pub mod kept;
 mod session;
 pub mod sse;
 mod registry;
@@ -222,6 +223,14 @@ pub enum EventStream {
 }
 
 impl EventStream {
+    /// Charges what is buffered of its messages to `account`; a shared line does so by itself.
+    pub(crate) fn charged_to(&mut self, account: &kept::Account) {
+        match self {
+            Self::Sse(body) => body.charge_to(account),
+            Self::Duplex(_) => {}
+        }
+    }
+
     /// The next message; `None` at the end. Fails if the server cannot be reached or its data not
     /// be read.
     pub async fn next(&mut self) -> Option<Result<ServerEvent, UpstreamFailure>> {

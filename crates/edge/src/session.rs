@@ -23,10 +23,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::aside::{self, LARGE_BYTES, Turn};
+use super::aside::{self, Turn, Weight};
 use super::clock::Clock;
 use bartizan_gate::evidence::record::{CallId, Now};
 use bartizan_gate::evidence::step::{Act, AuditSink, Permitted, Released, Step, Unrecorded};
+use bartizan_gate::memory::MemoryBudget;
 use bartizan_gate::session::{Gate, ServerState, Session, UpstreamFailure};
 use bartizan_gate::wire::protocol::Protocol;
 
@@ -114,6 +115,9 @@ pub(super) struct SessionHandle {
     gate: Arc<Gate>,
     sink: Arc<dyn AuditSink>,
     clock: Clock,
+    /// Whose session it is, and with which server.
+    principal: Box<str>,
+    server: Box<str>,
     /// Locked for the gate's step only: not while a record is kept, and not across an `await`.
     state: Mutex<SessionState>,
     closed: CancellationToken,
@@ -147,11 +151,18 @@ impl SessionHandle {
             gate: Arc::clone(&shared.gate),
             sink: Arc::clone(&shared.sink),
             clock: shared.clock,
+            principal: session.principal().id.clone(),
+            server: session.server_name().into(),
             state: Mutex::new(SessionState::Open(session)),
             closed: CancellationToken::new(),
             large: AtomicUsize::new(0),
             large_over: Notify::new(),
         }
+    }
+
+    /// The memory that the gate charges.
+    pub(super) fn memory(&self) -> &Arc<MemoryBudget> {
+        self.gate.memory()
     }
 
     /// Waits until no step over a large message is going on, and for a turn to take a step over a
@@ -166,18 +177,31 @@ impl SessionHandle {
         aside::turn(bytes).await
     }
 
-    /// Like [`SessionHandle::step`], over a message of `bytes`.
+    /// How the message `raw` of the client is treated.
+    pub(super) fn weight(&self, raw: &[u8]) -> Weight {
+        Weight::of(raw, (&self.principal, &self.server), self.clock.uptime())
+    }
+
+    /// Like [`SessionHandle::step`], over a message of this size or weight.
     pub(super) fn step_over(
         &self,
-        bytes: usize,
+        weight: impl Into<Weight>,
         call: Option<&CallId>,
         take: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step> + Send,
     ) -> StepOutcome {
-        if bytes < LARGE_BYTES {
+        let weight = weight.into();
+        let take = |session: &mut Session, gate: &Gate, now| {
+            let begun = self.clock.uptime();
+            let step = take(session, gate, now);
+            let ended = self.clock.uptime();
+            weight.took(ended.saturating_sub(begun), ended);
+            step
+        };
+        if !weight.is_long() {
             return self.step(call, take);
         }
         self.large.fetch_add(1, Ordering::Relaxed);
-        let outcome = aside::run(bytes, || self.step(call, take));
+        let outcome = aside::run(weight.bytes, || self.step(call, take));
         self.large.fetch_sub(1, Ordering::Relaxed);
         self.large_over.notify_waiters();
         outcome

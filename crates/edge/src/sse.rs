@@ -17,6 +17,8 @@ use http_body::Body;
 use http_body_util::combinators::UnsyncBoxBody;
 
 use super::ServerEvent;
+use super::kept::{Account, ArrivingMessage, no_room};
+use bartizan_gate::memory::NoRoom;
 use bartizan_gate::session::UpstreamFailure;
 
 /// `retry` values that reach a client, ms. The range prevents both a storm of reconnects and a
@@ -84,6 +86,11 @@ impl EventReader {
             }
         }
         Ok(None)
+    }
+
+    /// Bytes of the current event that have arrived.
+    pub(crate) fn buffered(&self) -> usize {
+        self.size.saturating_add(self.line.len())
     }
 
     fn skip_bom(&mut self, chunk: &mut Bytes) {
@@ -275,12 +282,20 @@ pub struct SseBody {
     chunk: Bytes,
     reader: EventReader,
     over: bool,
+    /// Where what is buffered is charged, if it is.
+    arriving: Option<ArrivingMessage>,
 }
 
 impl SseBody {
     /// The events of `body`, each of at most `event_max` bytes.
     pub fn new(body: ByteStream, event_max: usize) -> Self {
-        Self { body, chunk: Bytes::new(), reader: EventReader::new(event_max), over: false }
+        let reader = EventReader::new(event_max);
+        Self { body, chunk: Bytes::new(), reader, over: false, arriving: None }
+    }
+
+    /// Charges what is buffered of the events to `account`.
+    pub(crate) fn charge_to(&mut self, account: &Account) {
+        self.arriving = Some(account.arriving());
     }
 
     /// The next event; `None` at the end, and after a failure.
@@ -288,6 +303,18 @@ impl SseBody {
     /// Dropping the future loses nothing: what was read stays in the body.
     pub async fn next(&mut self) -> Option<Result<ServerEvent, UpstreamFailure>> {
         poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// A whole event, with its data charged.
+    fn whole(&mut self, mut event: ServerEvent) -> Result<ServerEvent, UpstreamFailure> {
+        if let Some(arriving) = &mut self.arriving {
+            let data = arriving.whole(std::mem::take(&mut event.data));
+            event.data = data.map_err(|NoRoom| {
+                self.over = true;
+                no_room()
+            })?;
+        }
+        Ok(event)
     }
 
     fn poll_next(
@@ -299,8 +326,15 @@ impl SseBody {
                 return Poll::Ready(None);
             }
             match self.reader.next(&mut self.chunk) {
-                Ok(Some(event)) => return Poll::Ready(Some(Ok(event))),
-                Ok(None) => {}
+                Ok(Some(event)) => return Poll::Ready(Some(self.whole(event))),
+                Ok(None) => {
+                    let held = self.reader.buffered();
+                    let arriving = self.arriving.as_mut();
+                    if arriving.is_some_and(|arriving| arriving.buffered(held).is_err()) {
+                        self.over = true;
+                        return Poll::Ready(Some(Err(no_room())));
+                    }
+                }
                 Err(EventTooLarge) => {
                     self.over = true;
                     let why = format!("an event larger than {} bytes", self.reader.event_max);

@@ -280,10 +280,13 @@ impl<'a> Rewriter<'a, '_> {
     fn expression(&mut self, module: usize, expr: &'a Expr) {
         match expr {
             Expr::ObjectCompr { span, .. } => self.refuse(span, "an object comprehension"),
+            // Where the value is undefined, the machine makes the whole array undefined, and not
+            // shorter.
             Expr::ArrayCompr { span, term, .. }
-                if variable(term).is_none() && !is_literal(term) =>
+                if variable(term).is_none_or(|name| self.index.defines(module, name))
+                    && !is_literal(term) =>
             {
-                self.refuse(span, "an array comprehension of something else than a variable");
+                self.refuse(span, "an array comprehension of something else than a local variable");
             }
             Expr::BinExpr { op: BinOp::Union | BinOp::Intersection, lhs, rhs, .. } => {
                 self.guard(module, lhs, Guard::Set);

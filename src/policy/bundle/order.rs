@@ -4,7 +4,7 @@
 //! Format"), and `opa build` sets its revision alone. So a revision counts as a whole number or as an
 //! RFC 3339 time if it is one or begins with one: `17`, `17-abc`, `2026-11-29T21:00:00Z`.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// A revision that can be compared with others of its kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +57,51 @@ pub fn follows(revision: &str, accepted: Option<&str>) -> Result<(), String> {
     Ok(())
 }
 
+/// Checks that the bundle with `revision` is at most `max_age` old at `now`.
+///
+/// # Errors
+///
+/// Why it counts as too old.
+pub fn is_young(revision: &str, max_age: Duration, now: SystemTime) -> Result<(), String> {
+    let Some(Position::Time(made)) = position(revision) else {
+        return Err(format!(
+            "its revision `{revision}` is no RFC 3339 time, so its age is not known"
+        ));
+    };
+    // A time to come is one by another clock, and young.
+    let age = now.duration_since(made).unwrap_or_default();
+    if age > max_age {
+        let (age, most) = (humantime::format_duration(whole(age)), whole(max_age));
+        let most = humantime::format_duration(most);
+        return Err(format!("its revision `{revision}` is {age} old, and {most} is the most"));
+    }
+    Ok(())
+}
+
+fn whole(time: Duration) -> Duration {
+    Duration::from_secs(time.as_secs())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    #[test]
+    fn a_bundle_has_an_age() {
+        let now = UNIX_EPOCH + Duration::from_hours(24 * 365);
+        for (revision, young) in [
+            ("1970-12-31T23:00:00Z", true),
+            ("1970-12-31T22:59:59Z", false),
+            ("1970-12-31T23:30:00Z-abc", true),
+            ("1999-01-01T00:00:00Z", true),
+            ("17", false),
+            ("", false),
+        ] {
+            let checked = super::is_young(revision, Duration::from_hours(1), now);
+            assert_eq!(checked.is_ok(), young, "{revision} {checked:?}");
+        }
+    }
+
     #[test]
     fn an_older_revision_does_not_follow() {
         for (old, new, follows) in [

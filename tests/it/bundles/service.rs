@@ -343,3 +343,33 @@ fn an_older_bundle_does_not_follow_a_newer_one() {
     service.publish(&signed_bundle("11"), Some("\"new\""));
     again.wait_revision("11");
 }
+
+#[test]
+fn a_bundle_that_is_too_old_is_not_installed_and_not_taken_up_again() {
+    let service = Service::start();
+    let at = |ago: u64| {
+        let made = std::time::SystemTime::now() - Duration::from_secs(ago);
+        humantime::format_rfc3339_seconds(made).to_string()
+    };
+    let (young, old) = (at(60), at(7200));
+    service.publish(&signed_bundle(&young), Some("\"one\""));
+    let state = tempfile::tempdir().unwrap();
+    let config =
+        |age: &str| format!("url: {}, max_age: {age}, {OFTEN}, {}", service.url(), signing());
+    let sidecar = Sidecar::start(state.path(), &config("1h"));
+    sidecar.wait_ready();
+    sidecar.wait_revision(&young);
+    for (count, refused) in [&*old, "17"].iter().enumerate() {
+        service.publish(&signed_bundle(refused), Some(&format!("\"{refused}\"")));
+        let refused = sidecar.record("finding", "policy_reload_rejected", count + 1);
+        assert!(refused["note"].as_str().unwrap().contains("its revision"), "{refused}");
+        assert!(sidecar.decision().0.starts_with(&*young));
+    }
+    sidecar.stop();
+    // Meanwhile the stored one has become too old, too: nothing is permitted before a new one comes.
+    let again = Sidecar::start(state.path(), &config("1m"));
+    again.record("finding", "policy_reload_rejected", 3);
+    let new = at(0);
+    service.publish(&signed_bundle(&new), Some("\"new\""));
+    again.wait_revision(&new);
+}

@@ -88,8 +88,7 @@ impl SseServer {
         let address = self.behind.address;
         Rig::to(HttpConfig::default(), |shared| {
             let http = HttpUpstream::new(upstream_config(address)).unwrap();
-            let (tasks, closing) = (shared.tasks.clone(), shared.closing.clone());
-            LegacySseUpstream::new(http, limits, shared.clock, tasks, closing).into()
+            LegacySseUpstream::new(http, limits, shared.clone()).into()
         })
     }
 
@@ -582,9 +581,8 @@ async fn a_client_on_stdio_reaches_it() {
     let server = SseServer::ordinary().await;
     let (shared, _) = shared();
     let http = HttpUpstream::new(upstream_config(server.behind.address)).unwrap();
-    let (tasks, closing) = (shared.tasks.clone(), shared.closing.clone());
     let limits = LegacySseLimits::default();
-    let upstream = LegacySseUpstream::new(http, limits, shared.clock, tasks, closing);
+    let upstream = LegacySseUpstream::new(http, limits, shared.clone());
     let serving = Serving {
         shared,
         server: protected(),
@@ -818,9 +816,8 @@ async fn a_challenge_of_an_http_sse_server_answers_the_post() {
     })
     .await;
     let rig = one_resource(|shared| {
-        let (tasks, closing) = (shared.tasks.clone(), shared.closing.clone());
         let (http, limits) = (forwarding(behind.address), LegacySseLimits::default());
-        LegacySseUpstream::new(http, limits, shared.clock, tasks, closing).into()
+        LegacySseUpstream::new(http, limits, shared.clone()).into()
     });
     let found = rig.ask(&request("GET", "/.well-known/oauth-protected-resource", "", "")).await;
     assert_eq!(found.text(), "{\"resource\":\"http://localhost/flags\"}");

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use bartizan_edge::child::{ChildLimits, ChildSpec, ChildUpstream};
 use bartizan_edge::http::HttpConfig;
 use bartizan_edge::upstream::{HttpUpstream, LegacySseLimits, LegacySseUpstream, Upstream};
-use bartizan_gate::evidence::record::Outcome;
+use bartizan_gate::evidence::record::{Event, Outcome};
 use tokio::sync::{Notify, mpsc};
 
 use super::legacy_sse::{Agent, INITIALIZE, INITIALIZED, event, protected};
@@ -104,6 +104,18 @@ async fn over_http() {
     assert_eq!(received.len(), 6, "{received:?}");
     assert!(received.iter().all(|request| !body(request).contains("panics")));
     assert_eq!(count(&rig, &Outcome::UpstreamFailed), 1, "the slow call");
+    let interrupted: Vec<_> = rig
+        .sink
+        .kept()
+        .iter()
+        .filter(|record| {
+            let decision = record.decision.as_ref();
+            decision.is_some_and(|it| it.reasons.iter().any(|it| *it.code == *"internal-error"))
+        })
+        .map(|record| (record.event, record.principal.as_deref().map(str::to_owned)))
+        .collect();
+    let expected = (Event::Denial, Some("agent".to_owned()));
+    assert_eq!(interrupted, [expected.clone(), expected], "each step that panicked");
 }
 
 #[tokio::test]
@@ -176,9 +188,8 @@ async fn over_http_to_a_server_of_http_sse() {
     .await;
     let rig = Rig::to(HttpConfig::default(), |shared| {
         let http = HttpUpstream::new(upstream_config(behind.address)).unwrap();
-        let (tasks, closing) = (shared.tasks.clone(), shared.closing.clone());
         let limits = LegacySseLimits::default();
-        LegacySseUpstream::new(http, limits, shared.clock, tasks, closing).into()
+        LegacySseUpstream::new(http, limits, shared.clone()).into()
     });
     let say = |stream: usize, message: &str| {
         let event = event(&format!("event: message\ndata: {message}\n\n"));

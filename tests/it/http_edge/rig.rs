@@ -38,6 +38,9 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 /// Where the judgement of tool `stalls` waits: for its like, and for the test.
 pub(crate) static SLOW: Gates = Gates::new();
 
+/// The same for tool `drags`.
+pub(crate) static DRAGS: Gates = Gates::new();
+static DRAGGED: AtomicUsize = AtomicUsize::new(0);
 /// Held by each test that uses [`SLOW`].
 pub(crate) static SLOW_TEST: Semaphore = Semaphore::const_new(1);
 
@@ -85,6 +88,13 @@ pub(crate) fn judge(name: &str, _: &AccessRequest<'_>) -> Option<Vec<Obligation>
     }
     if name == "stalls" {
         SLOW.wait();
+    }
+    if name == "drags" {
+        // Slow at first, and without end after that.
+        match DRAGGED.fetch_add(1, Ordering::Relaxed) {
+            0 => std::thread::sleep(Duration::from_millis(3)),
+            _ => DRAGS.wait(),
+        }
     }
     (!name.contains("denied") && name != "sampling/createMessage").then(Vec::new)
 }

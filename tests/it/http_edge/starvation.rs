@@ -14,7 +14,8 @@ use bartizan_gate::evidence::record::{Event, Outcome};
 use tokio::sync::Notify;
 
 use super::rig::{
-    Behind, Client, Play, Rig, SLOW, SLOW_TEST, call, chunk, json, post, result, soon, stream_head,
+    Behind, Client, DRAGS, Play, Rig, SLOW, SLOW_TEST, call, chunk, json, post, result, soon,
+    stream_head,
 };
 
 /// A call with a body of `bytes` bytes.
@@ -262,6 +263,28 @@ async fn long_work_does_not_hold_up_other_agents() {
     SLOW.open();
     assert_eq!(slow.reply().await.text(), result(1));
     behind.nth(26).await;
+}
+
+/// One thread serves. A small message for which the policy took long once is judged aside when it
+/// comes again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_slow_rule_over_small_messages_does_not_hold_up_other_agents() {
+    let behind = Behind::start(|_, request| {
+        let slow = String::from_utf8_lossy(&request.body).contains("drags");
+        json(&result(if slow { 1 } else { 2 }))
+    })
+    .await;
+    let rig = Rig::start(behind.address);
+    assert_eq!(rig.ask(&post("", &call(1, "drags"))).await.text(), result(1));
+    let mut slow = rig.client().await;
+    slow.send(&post("", &call(1, "drags"))).await;
+    tokio::task::spawn_blocking(|| DRAGS.until_held()).await.unwrap();
+    for _ in 0..10 {
+        assert_eq!(rig.ask(&post("", &call(2, "get"))).await.text(), result(2));
+    }
+    assert_eq!(behind.received().len(), 11);
+    DRAGS.open();
+    assert_eq!(slow.reply().await.text(), result(1));
 }
 
 #[tokio::test]

@@ -344,9 +344,14 @@ async fn sessions_are_bounded() {
     stream.send(&get(&second)).await;
     assert_eq!(stream.head().await.0, 200);
     let reply = rig.ask(&post("", INITIALIZE)).await;
-    assert!(reply.text().contains("-31005"), "{}", reply.text());
+    assert_eq!(reply.status, 429);
+    assert!(reply.text().contains("-31007"), "{}", reply.text());
     assert_eq!(reply.header("retry-after"), ["1"]);
     assert_eq!(behind.received().len(), 3);
+    // It is no failure of the server.
+    let last = rig.sink.kept().last().cloned().unwrap();
+    assert_eq!(last.outcome, Some(Outcome::NotSent));
+    assert!(last.note.as_deref().unwrap().starts_with("limits.sessions"), "{:?}", last.note);
 }
 
 #[tokio::test]

@@ -765,6 +765,7 @@ fn faces() -> BTreeSet<(i64, String, u16)> {
         Refusal::Unsolicited,
         Refusal::Busy,
         Refusal::MemorySpent,
+        Refusal::NoPlace,
         Refusal::Unrecorded,
         Refusal::UpstreamFailed,
         Refusal::UpstreamTimedOut,

@@ -21,6 +21,7 @@ use super::process::{ChildLimits, ChildSpec, LineRate, Process, SpawnError, Stop
 use super::relabel::{self, Label, LabelField, Labels};
 use crate::Shared;
 use crate::duplex::{Destination, Duplex, DuplexLimits, DuplexStream, End, ExchangeTable, Line};
+use crate::kept::Account;
 use crate::session::{Departure, GoneClient, SessionHandle, StepOutcome};
 use bartizan_gate::duty::duties::Duties;
 use bartizan_gate::evidence::step::{Act, Permitted};
@@ -125,7 +126,9 @@ impl Duplex<Child> {
             exchange_wait_max: limits.exchange_wait_max,
             backlog_max: limits.backlog_max,
         };
-        let conversation = Self::new(child, bounds, shared.clock);
+        let account = Account::new(shared.gate.memory(), &principal.id);
+        let lines = lines.charged_to(&account);
+        let conversation = Self::new(child, bounds, shared.clock, account);
         shared.tasks.spawn(Arc::clone(&conversation).listen(lines));
         Ok(conversation)
     }
@@ -177,9 +180,7 @@ impl Duplex<Child> {
         let listens = permitted.method().is_some_and(|method| method.role == Role::Listen);
         Arc::make_mut(&mut lock(&self.line.duties)).merge(permitted.duties());
         let (stream, line) = self.open(listens, describe).await?;
-        if self.line.process.write(line_for_child(&line)).await.is_err() {
-            return Err(self.failure().await);
-        }
+        self.write(&line).await?;
         Ok(stream)
     }
 
@@ -195,7 +196,14 @@ impl Duplex<Child> {
             None => permitted.minified(),
         };
         self.touch();
-        match self.line.process.write(line_for_child(&message)).await {
+        self.write(&message).await
+    }
+
+    /// Queues a message for the child. Fails if the child has ended, or if there is no memory for
+    /// the message.
+    async fn write(&self, message: &[u8]) -> Result<(), UpstreamFailure> {
+        let line = self.account().hold(line_for_child(message)).map_err(|_| no_room_to_send())?;
+        match self.line.process.write(line).await {
             Ok(()) => Ok(()),
             Err(_closed) => Err(self.failure().await),
         }
@@ -273,7 +281,7 @@ impl Duplex<Child> {
                 }
                 Ok(None) => break,
                 Err(cause) => {
-                    tracing::debug!(%cause, "reading a child's output failed");
+                    tracing::warn!(%cause, "reading a child's output failed");
                     break;
                 }
             }
@@ -281,6 +289,11 @@ impl Duplex<Child> {
         self.stop();
         self.end();
     }
+}
+
+fn no_room_to_send() -> UpstreamFailure {
+    let why = "no memory is left to queue messages of this principal (`limits.kept_bytes`)";
+    UpstreamFailure::Unreachable(why.to_owned())
 }
 
 impl Line for Child {

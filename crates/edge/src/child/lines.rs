@@ -11,6 +11,8 @@ use std::io;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::kept::{Account, ArrivingMessage};
+
 /// Buffer space reserved before each read, bytes.
 const READ_BYTES: usize = 16 << 10;
 
@@ -35,6 +37,8 @@ pub struct Lines<R> {
     /// Whether the current line was already reported as too long.
     skipping: bool,
     ended: bool,
+    /// Where what is buffered is charged, if it is.
+    arriving: Option<ArrivingMessage>,
 }
 
 impl<R: AsyncRead + Unpin> Lines<R> {
@@ -47,11 +51,18 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             bytes_max,
             skipping: false,
             ended: false,
+            arriving: None,
         }
     }
 
+    /// Charges what is buffered of a line to `account`.
+    pub(crate) fn charged_to(self, account: &Account) -> Self {
+        Self { arriving: Some(account.arriving()), ..self }
+    }
+
     /// The next line; `None` at the end of the source. A last line without LF counts. Cancel-safe:
-    /// dropping the future loses no bytes. Fails if the source fails.
+    /// dropping the future loses no bytes. Fails if the source fails, or if there is no memory for
+    /// what is buffered.
     pub async fn next(&mut self) -> io::Result<Option<Line>> {
         loop {
             if let Some(line) = self.take_line() {
@@ -63,6 +74,11 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             self.buffer.reserve(READ_BYTES);
             if self.source.read_buf(&mut self.buffer).await? == 0 {
                 self.ended = true;
+            }
+            if let Some(arriving) = &mut self.arriving
+                && arriving.buffered(self.buffer.len()).is_err()
+            {
+                return Err(io::Error::other("no memory is left for it (`limits.kept_bytes`)"));
             }
         }
     }

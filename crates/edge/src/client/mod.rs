@@ -26,12 +26,14 @@ use tokio_util::sync::CancellationToken;
 pub use self::exit::ExitReason;
 pub use self::pipe::{Serving, StdioLimits, StdioUpstream, serve_pipes, serve_stdio};
 pub use self::remote::RemoteLimits;
-use crate::aside::Turn;
+use crate::aside::{Turn, Weight};
 use crate::child::lines::{Line, Lines, has_foreign_line_end, line_for_client};
+use crate::kept::Account;
 use crate::session::{SessionHandle, StepOutcome};
 use crate::{ServerEvent, Shared, sse};
 use bartizan_gate::evidence::record::{CallId, Now};
 use bartizan_gate::evidence::step::{Act, Permitted, Released, Step};
+use bartizan_gate::memory::{Charge, NoRoom};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{
     Arrival, DoorFacts, DoorRefusal, ErrorAnswer, Gate, Protected, ServerState, Session,
@@ -150,14 +152,19 @@ impl Client {
         self.session.turn(bytes).await
     }
 
-    /// Takes one step over a message of `bytes`.
+    /// See [`SessionHandle::weight`].
+    pub(crate) fn weight(&self, raw: &[u8]) -> Weight {
+        self.session.weight(raw)
+    }
+
+    /// Takes one step over a message of this size or weight.
     pub(crate) fn step_over(
         &self,
-        bytes: usize,
+        weight: impl Into<Weight>,
         call: Option<&CallId>,
         step: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step> + Send,
     ) -> StepOutcome {
-        let outcome = self.session.step_over(bytes, call, step);
+        let outcome = self.session.step_over(weight, call, step);
         self.settled.notify_one();
         outcome
     }
@@ -227,9 +234,20 @@ impl Client {
             MessageFraming::Events if released.is_own() && released.id().is_none() => return,
             MessageFraming::Events => event(released.body()),
         };
+        let message = self.account().count(message);
         if self.out.send(message).await.is_err() {
             self.gone.cancel();
         }
+    }
+
+    /// Charges `bytes` that are kept for this client.
+    pub(crate) fn charge(&self, bytes: usize) -> Result<Charge, NoRoom> {
+        self.shared.gate.memory().charge(&self.principal.id, bytes)
+    }
+
+    /// Where messages for this client are charged.
+    pub(crate) fn account(&self) -> Account {
+        Account::new(self.shared.gate.memory(), &self.principal.id)
     }
 
     /// How messages are framed for this client.
@@ -295,9 +313,9 @@ impl Client {
 
     /// The act for a message of the client.
     pub(super) fn judge(&self, raw: Bytes) -> Act {
-        let bytes = raw.len();
+        let weight = self.weight(&raw);
         let arrival = Arrival { raw, ..Arrival::default() };
-        self.step_over(bytes, None, |session, gate, now| {
+        self.step_over(weight, None, |session, gate, now| {
             Some(session.client_frame(gate, &arrival, now))
         })
         .into_act()

@@ -28,6 +28,7 @@ use self::table::Delivery;
 pub(crate) use self::table::ExchangeTable;
 use crate::Answer;
 use crate::clock::Clock;
+use crate::kept::Account;
 use bartizan_gate::duty::duties::Duties;
 use bartizan_gate::session::UpstreamFailure;
 
@@ -112,13 +113,21 @@ pub(crate) struct Duplex<L: Line> {
     pub(crate) line: L,
     limits: DuplexLimits,
     clock: Clock,
+    /// Where queued messages are charged.
+    account: Account,
     table: Mutex<ExchangeTable<L::Exchange>>,
 }
 
 impl<L: Line> Duplex<L> {
-    pub(crate) fn new(line: L, limits: DuplexLimits, clock: Clock) -> Arc<Self> {
+    /// A line whose queued messages are charged to `account`.
+    pub(crate) fn new(line: L, limits: DuplexLimits, clock: Clock, account: Account) -> Arc<Self> {
         let table = Mutex::new(ExchangeTable::new(clock.uptime()));
-        Arc::new(Self { line, limits, clock, table })
+        Arc::new(Self { line, limits, clock, account, table })
+    }
+
+    /// Where messages on the line are charged.
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
     }
 
     /// The exchanges.
@@ -186,13 +195,14 @@ impl<L: Line> Duplex<L> {
     fn delivery(&self, message: Bytes) -> Option<Delivery> {
         let message = self.line.read(message);
         let mut table = self.table();
-        match self.line.route(&mut table, message) {
+        let delivery = match self.line.route(&mut table, message) {
             Destination::Answer(number, message, end) => {
                 table.answer(number, message, end, self.clock.uptime())
             }
             Destination::Exchange(number, message) => table.within(number, message),
             Destination::Anybody(named, message) => {
-                let backlog = self.line.keeps_backlog().then_some(self.limits.backlog_max);
+                let backlog = (self.limits.backlog_max, &self.account);
+                let backlog = self.line.keeps_backlog().then_some(backlog);
                 table.anybody(named, message, L::accepts_any_message, backlog)
             }
             Destination::Stream(message) => {
@@ -205,13 +215,20 @@ impl<L: Line> Duplex<L> {
             Destination::Unsolicited(message) => {
                 drop(table);
                 self.line.unsolicited(&message);
-                None
+                return None;
             }
             Destination::Nobody(why) => {
                 tracing::debug!(why, "message of a server dropped");
                 None
             }
+        };
+        let Delivery { to, item, number } = delivery?;
+        let (item, fits) = item.charged(&self.account);
+        if !fits {
+            tracing::warn!("no memory is left for the messages of a server; closing the exchange");
+            table.give_up_reader(&to, number);
         }
+        Some(Delivery { to, item, number })
     }
 
     /// The server sends no more. Dropping the senders wakes the readers; each then asks for the
@@ -253,6 +270,10 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use bartizan_gate::memory::MemoryBudget;
+
+    /// What may be kept, bytes; one owner has half of it.
+    const KEPT_BYTES: usize = 200;
 
     /// A line whose messages name their destination.
     #[derive(Debug, Default)]
@@ -319,7 +340,8 @@ mod tests {
             exchange_wait_max: Duration::from_millis(20),
             backlog_max: 2,
         };
-        Duplex::new(ScriptedLine::default(), limits, Clock::start())
+        let account = Account::new(&MemoryBudget::new(KEPT_BYTES), "a");
+        Duplex::new(ScriptedLine::default(), limits, Clock::start(), account)
     }
 
     async fn open(line: &Arc<Duplex<ScriptedLine>>) -> Result<DuplexStream, UpstreamFailure> {
@@ -370,6 +392,33 @@ mod tests {
         assert_eq!(*line.line.unsolicited.lock().unwrap(), ["answer 2"], "answered already");
         drop(heard);
         assert!(line.open_server_stream().is_some());
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_charged_and_what_does_not_fit_ends_its_exchange() {
+        let line = line();
+        let memory = Arc::clone(line.account.memory());
+        let kept = "notice 1234567890123456789";
+        say(&line, kept).await;
+        say(&line, kept).await;
+        assert_eq!(memory.used(), 2 * kept.len(), "the backlog");
+        let mut stream = line.open_server_stream().unwrap();
+        let mut one = open(&line).await.unwrap();
+        say(&line, "progress 1").await;
+        assert_eq!(memory.used(), 2 * kept.len() + 10, "the queues");
+        assert_eq!(read(&mut stream).await.unwrap(), kept);
+        assert_eq!(memory.used(), kept.len() + 10, "what is read is given back");
+        assert_eq!(read(&mut one).await.unwrap(), "progress 1");
+        let full = memory.count("a", KEPT_BYTES);
+        say(&line, "answer 1").await;
+        let failure = one.next().await.unwrap().unwrap_err();
+        assert!(format!("{failure:?}").contains("limits.kept_bytes"), "{failure:?}");
+        say(&line, kept).await;
+        assert_eq!(read(&mut stream).await.unwrap(), kept, "it was kept before");
+        assert_eq!(read(&mut stream).await, None, "the stream of server messages ends");
+        say(&line, kept).await;
+        drop((full, stream, one));
+        assert_eq!(memory.used(), 0, "and nothing is kept for the next");
     }
 
     #[tokio::test]

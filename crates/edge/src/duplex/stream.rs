@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::kept::{Account, no_room};
 use crate::{Answer, ServerEvent};
 use bartizan_gate::duty::duties::Duties;
 use bartizan_gate::session::UpstreamFailure;
@@ -31,6 +32,22 @@ pub(super) enum Item {
     Stray(Bytes),
     /// How the server answered the POST that carried the request.
     Posted(Box<Result<Answer, UpstreamFailure>>),
+}
+
+impl Item {
+    /// The item with its message charged; the failure in its place if there is no room. The second
+    /// value says which.
+    pub(super) fn charged(self, account: &Account) -> (Self, bool) {
+        let held = match self {
+            Self::Message(data, end) => account.hold(data).map(|data| Self::Message(data, end)),
+            Self::Stray(data) => account.hold(data).map(Self::Stray),
+            Self::Posted(outcome) => Ok(Self::Posted(outcome)),
+        };
+        match held {
+            Ok(item) => (item, true),
+            Err(_) => (Self::Posted(Box::new(Err(no_room()))), false),
+        }
+    }
 }
 
 /// The line that a stream reads from, without its type.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::stream::{End, Item};
+use crate::kept::Account;
 use bartizan_gate::session::UpstreamFailure;
 
 /// Numbers of exchanges closed before their answer, kept for one line: a late answer to one of them
@@ -201,13 +202,13 @@ impl<E> ExchangeTable<E> {
 
     /// Routes a message that is no answer: to exchange `named` if that has a reader, else to the
     /// stream of server messages, else to the oldest exchange with a reader that `hears` anything.
-    /// If there is none, the newest `backlog_max` messages are kept.
+    /// If there is none, the newest messages are kept: as many as `backlog` says, charged to it.
     pub(super) fn anybody(
         &mut self,
         named: Option<i64>,
         message: Bytes,
         hears: impl Fn(&E) -> bool,
-        backlog_max: Option<usize>,
+        backlog: Option<(usize, &Account)>,
     ) -> Option<Delivery> {
         let is_read = |number: &i64| self.open.get(number).is_some_and(|open| !open.to.is_closed());
         if let Some(number) = named.filter(is_read) {
@@ -222,7 +223,7 @@ impl<E> ExchangeTable<E> {
             let to = self.reader(number)?;
             return Some(Delivery { to, item: Item::Stray(message), number: Some(number) });
         }
-        let Some(backlog_max) = backlog_max else {
+        let Some((backlog_max, account)) = backlog else {
             tracing::debug!("message without a reader dropped");
             return None;
         };
@@ -230,7 +231,10 @@ impl<E> ExchangeTable<E> {
             self.backlog.pop_front();
             tracing::debug!("backlog is full; oldest message dropped");
         }
-        self.backlog.push_back(message);
+        match account.hold(message) {
+            Ok(message) => self.backlog.push_back(message),
+            Err(_) => tracing::warn!("no memory is left for the messages of a server; one dropped"),
+        }
         None
     }
 

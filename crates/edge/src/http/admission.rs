@@ -11,6 +11,7 @@ use ::http::header::{
 use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
+use super::{HEAD_BYTES_LEAST, HttpLimits};
 use crate::upstream::{Media, media};
 use bartizan_gate::session::DoorRefusal;
 use bartizan_gate::wire::headers::RoutingHeaders;
@@ -89,9 +90,9 @@ pub(super) fn path(uri: &Uri) -> Option<&str> {
 pub(super) fn admit(
     parts: &Parts,
     allowed: &Allowed,
-    fields_max: usize,
+    limits: &HttpLimits,
 ) -> Result<(), DoorRefusal> {
-    admit_head(parts, allowed, fields_max)?;
+    admit_head(parts, allowed, limits)?;
     match parts.method {
         Method::POST => check_media(&parts.headers),
         Method::GET | Method::DELETE => Ok(()),
@@ -104,11 +105,12 @@ pub(super) fn admit(
 pub(super) fn admit_head(
     parts: &Parts,
     allowed: &Allowed,
-    fields_max: usize,
+    limits: &HttpLimits,
 ) -> Result<(), DoorRefusal> {
+    check_size(parts, limits.head_bytes_max.max(HEAD_BYTES_LEAST))?;
     check_host(parts, allowed)?;
     check_origin(&parts.headers, allowed)?;
-    check_fields(&parts.headers, fields_max)?;
+    check_fields(&parts.headers, limits.headers_max)?;
     check_framing(parts)
 }
 
@@ -142,6 +144,20 @@ fn check_origin(headers: &HeaderMap, allowed: &Allowed) -> Result<(), DoorRefusa
         }
         (Some(_), _) => Err(DoorRefusal::Origin),
     }
+}
+
+/// The header list of a request over HTTP/2 has at most `bytes_max` bytes (RFC 9113 §10.5.1: each
+/// field counts 32 more). hyper checks the head of one over HTTP/1.
+fn check_size(parts: &Parts, bytes_max: usize) -> Result<(), DoorRefusal> {
+    if parts.version != Version::HTTP_2 {
+        return Ok(());
+    }
+    let field = |(name, value): (&HeaderName, &HeaderValue)| {
+        name.as_str().len().saturating_add(value.len()).saturating_add(32)
+    };
+    let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let bytes = parts.headers.iter().map(field).fold(target, usize::saturating_add);
+    if bytes > bytes_max { Err(DoorRefusal::HeadTooLarge) } else { Ok(()) }
 }
 
 /// Headers that we or the server act on occur at most once (P11, threat E3), and there are at most
@@ -254,7 +270,7 @@ mod tests {
         let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let allowed = Allowed::new(&own(hosts), &own(origins));
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        admit(&parts, &allowed, 100).err()
+        admit(&parts, &allowed, &HttpLimits::default()).err()
     }
 
     fn post() -> ::http::request::Builder {

@@ -2,7 +2,8 @@
 //!
 //! A client that asks for large answers and does not read them keeps each in memory until the write
 //! deadline. Such answers share a budget; when it is spent, the connection that has kept one longest
-//! is closed (threat K9). A small answer fits into the socket's buffer and is not counted.
+//! is closed (threat K9). An answer of at most 4 KiB fits into the socket's
+//! buffer and is not counted.
 
 use std::sync::Arc;
 
@@ -12,9 +13,10 @@ use bytes::Bytes;
 use super::connections::Connections;
 use super::reply::ReplyBody;
 use crate::budget::{Hold, YieldingBudget};
+use crate::kept::FREE_BYTES;
 
 /// Size from which an answer is counted, bytes.
-const COUNTED_BYTES: usize = 64 << 10;
+const COUNTED_BYTES: usize = FREE_BYTES;
 
 /// The answers of all connections.
 #[derive(Debug)]

@@ -52,6 +52,8 @@ pub(super) struct ConnectionState {
     slow: AtomicBool,
     /// Whether a refusal was recorded on this connection.
     refused: AtomicBool,
+    /// Whether a head was longer than [`LONG_HEAD_BYTES`](super::LONG_HEAD_BYTES).
+    long_head: AtomicBool,
     /// A request began, and we have not waited for the client since.
     in_a_row: AtomicBool,
 }
@@ -67,6 +69,16 @@ impl ConnectionState {
     /// The client's network address.
     pub(super) fn address(&self) -> Option<IpAddr> {
         self.address.get().copied()
+    }
+
+    /// Takes note that a head was long.
+    pub(super) fn note_long_head(&self) {
+        self.long_head.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a head was long.
+    pub(super) fn had_long_head(&self) -> bool {
+        self.long_head.load(Ordering::Relaxed)
     }
 
     /// Takes note that a refusal was recorded.
@@ -205,6 +217,8 @@ pub(super) struct ConnectionTimeouts {
 #[derive(Debug, Clone)]
 pub(super) struct ConnectionLimits {
     pub(super) timeouts: ConnectionTimeouts,
+    /// Size of a request's head, bytes.
+    pub(super) head_max: usize,
     /// Where the memory of incomplete heads is accounted, bytes.
     pub(super) heads: Arc<Budget>,
     /// Connections that speak HTTP/2.
@@ -248,7 +262,7 @@ impl WatchedStream {
         Self {
             io,
             peer,
-            framing: FramingWatch::new(),
+            framing: FramingWatch::new(limits.head_max),
             clock,
             limits,
             since,

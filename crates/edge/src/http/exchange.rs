@@ -188,8 +188,9 @@ impl Exchange {
         self: Arc<Self>,
         status: u16,
         headers: &HeaderMap,
-        events: EventStream,
+        mut events: EventStream,
     ) -> Response<ReplyBody> {
+        events.charged_to(&self.account());
         // A GET stream answers no request: its call is settled once the stream is open.
         if !self.asks {
             match self.accept() {

@@ -10,8 +10,6 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ambiguous;
 
-/// Longest request head, and longest line of chunk framing, bytes.
-const HEAD_MAX: usize = 64 << 10;
 /// Bytes that are kept of a line that comes in pieces; what decides about framing is shorter.
 const LINE_KEPT_MAX: usize = 256;
 
@@ -120,6 +118,8 @@ impl<'a> Line<'a> {
 pub(super) struct FramingWatch {
     state: FramingState,
     line: PartialLine,
+    /// Longest request head, and longest line of chunk framing, bytes.
+    head_max: usize,
     head_bytes: usize,
     lengths: u8,
     length: u64,
@@ -127,8 +127,10 @@ pub(super) struct FramingWatch {
 }
 
 impl FramingWatch {
-    pub(super) fn new() -> Self {
+    /// Follows a connection whose heads have at most `head_max` bytes.
+    pub(super) fn new(head_max: usize) -> Self {
         Self {
+            head_max,
             state: FramingState::Head,
             line: PartialLine::default(),
             head_bytes: 0,
@@ -192,7 +194,7 @@ impl FramingWatch {
         let taken = end.map_or(bytes.len(), |at| at.saturating_add(1));
         let (line, rest) = bytes.split_at_checked(taken).unwrap_or((bytes, &[]));
         self.head_bytes = self.head_bytes.saturating_add(line.len());
-        if self.head_bytes > HEAD_MAX {
+        if self.head_bytes > self.head_max {
             return Err(Ambiguous);
         }
         if end.is_none() {
@@ -328,11 +330,13 @@ fn decimal(value: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
+    const HEAD_MAX: usize = 64 << 10;
+
     fn watch(bytes: &[u8]) -> Result<FramingWatch, Ambiguous> {
-        let mut watch = FramingWatch::new();
+        let mut watch = FramingWatch::new(HEAD_MAX);
         watch.see(bytes)?;
         // The same bytes one at a time must come to the same.
-        let mut slow = FramingWatch::new();
+        let mut slow = FramingWatch::new(HEAD_MAX);
         for byte in bytes {
             slow.see(&[*byte])?;
         }
@@ -405,22 +409,20 @@ mod tests {
         ] {
             assert_eq!(watch(text.as_bytes()).err(), Some(Ambiguous), "{text}");
         }
-        let mut slow = FramingWatch::new();
+        let mut slow = FramingWatch::new(HEAD_MAX);
         let padded = format!("POST / HTTP/1.1\r\nContent-Length: {spaces}3\r\n\r\n");
         assert!(padded.bytes().any(|byte| slow.see(&[byte]).is_err()));
     }
 
     #[test]
     fn a_head_without_end_is_bounded() {
-        let mut watch = FramingWatch::new();
-        let mut outcome = Ok(());
-        for _ in 0..=HEAD_MAX {
-            outcome = watch.see(b"a");
-            if outcome.is_err() {
-                break;
+        for head_max in [HEAD_MAX, 1 << 20] {
+            let mut watch = FramingWatch::new(head_max);
+            for _ in 0..head_max {
+                assert_eq!(watch.see(b"a"), Ok(()));
             }
+            assert_eq!(watch.see(b"a"), Err(Ambiguous), "{head_max}");
+            assert!(watch.line.kept.capacity() <= 2 * LINE_KEPT_MAX + 2);
         }
-        assert_eq!(outcome, Err(Ambiguous));
-        assert!(watch.line.kept.capacity() <= 2 * LINE_KEPT_MAX + 2);
     }
 }

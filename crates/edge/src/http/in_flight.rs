@@ -13,11 +13,13 @@ use super::sessions::LegacySession;
 use super::shares::{self, NoRoom, Share, ShareTurn};
 use super::{HttpTimeouts, ListenerState, RouteState, bearer};
 use crate::budget::Reservation;
+use crate::kept::Account;
 use crate::session::{SessionHandle, StepOutcome};
 use crate::upstream::SendContext;
 use bartizan_gate::duty::duties::Duties;
 use bartizan_gate::evidence::record::{CallId, Now};
 use bartizan_gate::evidence::step::{Dispatch, Permitted, Step};
+use bartizan_gate::memory::Charge;
 use bartizan_gate::session::{Gate, Redelivery, Session, UpstreamFailure};
 use bartizan_gate::wire::protocol::Era;
 
@@ -62,10 +64,16 @@ pub(super) struct Exchange {
     pub(super) endless: bool,
     pub(super) _slots: Vec<Reservation>,
     pub(super) _stream_slots: Vec<Reservation>,
+    pub(super) _head_memory: Option<Charge>,
     pub(super) _resuming: Option<Arc<()>>,
 }
 
 impl Exchange {
+    /// Where messages for its client are charged.
+    pub(super) fn account(&self) -> Account {
+        Account::new(self.inner.shared.gate.memory(), &self.context.principal.id)
+    }
+
     pub(super) fn era(&self) -> Era {
         self.era
     }

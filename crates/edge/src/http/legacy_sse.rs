@@ -27,6 +27,7 @@ use super::body::BodyMemory;
 use super::connection_state::{ConnectionState, RequestGuard};
 use super::rejection::Rejection;
 use super::reply::{self, Events, ReplyBody};
+use super::sessions::SESSION_BYTES;
 use super::shares::{self, Share, request_slots};
 use super::{HttpTimeouts, ListenerState, RouteState, admission, well_known};
 use crate::budget::Reservation;
@@ -40,6 +41,7 @@ use crate::upstream::claims_json;
 use crate::{ServerEvent, sse};
 use bartizan_gate::evidence::record::CallId;
 use bartizan_gate::evidence::step::{Act, Permitted};
+use bartizan_gate::memory::Charge;
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{Arrival, DoorRefusal, ErrorAnswer, Gate, Session, UpstreamFailure};
 
@@ -69,6 +71,8 @@ pub(super) struct LegacyStreams {
 struct StreamEntry {
     client: Arc<Client>,
     messages: mpsc::Sender<PostedMessage>,
+    /// The memory of the stream while nothing is in flight in it.
+    _charge: Arc<Charge>,
 }
 
 impl fmt::Debug for StreamEntry {
@@ -146,7 +150,7 @@ pub(super) async fn answer(
     if peer.is_ambiguous() {
         return Err(reject(DoorRefusal::Framing));
     }
-    admission::admit(&parts, &route.allowed, inner.config.limits.headers_max).map_err(reject)?;
+    admission::admit(&parts, &route.allowed, &inner.config.limits).map_err(reject)?;
     let method = match &called {
         LegacyTarget::Stream(_) => Method::GET,
         LegacyTarget::Messages(..) => Method::POST,
@@ -205,7 +209,9 @@ fn open(
         Act::Deliver(released) => return Ok(reply::own(&released)),
         Act::Drop => return Ok(reply::bare(StatusCode::SERVICE_UNAVAILABLE)),
     }
-    let entry = StreamEntry { client: Arc::clone(&client), messages };
+    let charge = client.charge(SESSION_BYTES).map_err(|_| DoorRefusal::TooMany)?;
+    let _charge = Arc::new(charge);
+    let entry = StreamEntry { client: Arc::clone(&client), messages, _charge };
     if !route.streams.begin(&id, principal, entry) {
         return Err(DoorRefusal::TooMany);
     }
@@ -334,17 +340,17 @@ async fn accept_message(
 ) -> Result<Response<ReplyBody>, DoorRefusal> {
     let traceparent = admission::text(&parts.headers, "traceparent")?;
     let (raw, budget) = inner.body(peer, share, body).await?;
-    let StreamEntry { client, messages } = entry;
+    let StreamEntry { client, messages, .. } = entry;
     // This transport has no headers that mirror the body. Such headers of later revisions are not
     // forwarded.
-    let bytes = raw.len();
+    let weight = client.weight(&raw);
     let arrival = Arrival { raw, headers: None, traceparent };
     listed(client.server()).await;
     let judge =
         |session: &mut Session, gate: &Gate, now| Some(session.client_frame(gate, &arrival, now));
-    let caller = shares::turn(share, bytes).await;
-    let turn = client.turn(bytes).await;
-    let outcome = client.step_over(bytes, None, judge);
+    let caller = shares::turn(share, weight.bytes).await;
+    let turn = client.turn(weight.bytes).await;
+    let outcome = client.step_over(weight, None, judge);
     drop((turn, caller));
     match outcome {
         StepOutcome::Act(Act::Forward(permitted)) => {

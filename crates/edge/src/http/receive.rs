@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ::http::request::Parts;
-use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use bytes::Bytes;
 use hyper::body::Incoming;
 
@@ -19,15 +19,21 @@ use super::reply::{self, ReplyBody};
 use super::sessions::LegacySession;
 use super::shares::{self, Share, request_slots};
 use super::well_known::Site;
-use super::{ListenerState, RouteState, admission, bearer, close_sessions, legacy_sse, well_known};
+use super::{
+    LONG_HEAD_BYTES, ListenerState, RouteState, admission, bearer, close_sessions, legacy_sse,
+    well_known,
+};
 use crate::budget::Reservation;
+use crate::kept::FREE_BYTES;
 use crate::listed::listed;
 use crate::registry::mint;
 use crate::session::{GoneClient, SessionHandle, StepOutcome};
 use crate::upstream::{LAST_EVENT_ID, SESSION_ID, SendContext};
 use bartizan_gate::evidence::step::{Act, Dispatch, Permitted};
+use bartizan_gate::memory::{Charge, MemoryBudget};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{Arrival, DoorRefusal, Session, UpstreamFailure};
+use bartizan_gate::wire::headers::RoutingHeaders;
 use bartizan_gate::wire::method::Role;
 use bartizan_gate::wire::protocol::{ClaimedVersion, Era, Transport};
 
@@ -40,6 +46,9 @@ pub(super) async fn answer(
     let busy = peer.begin();
     peer.let_others().await;
     let (parts, body) = request.into_parts();
+    if head_bytes(&parts) > LONG_HEAD_BYTES {
+        peer.note_long_head();
+    }
     let http1 = parts.version < Version::HTTP_2;
     let legacy = legacy_sse::find(&inner, &parts.uri);
     let answered = match (legacy, inner.site(&parts)) {
@@ -65,7 +74,7 @@ pub(super) async fn answer(
             (response, rejection.why == DoorRefusal::Framing || peer.is_ambiguous())
         }
     };
-    let last = http1 && (untrusted || peer.is_old());
+    let last = http1 && (untrusted || peer.is_old() || peer.had_long_head());
     let response = inner.answers.counted(response, peer.number());
     reply::held(if last { reply::last(response) } else { response }, busy)
 }
@@ -84,6 +93,8 @@ struct Received {
     arrival: Arrival,
     slots: Vec<Reservation>,
     stream_slots: Vec<Reservation>,
+    /// The memory of the request's head, until the answer is over.
+    head_memory: Option<Charge>,
     /// The memory reserved for the body, until the body is sent.
     budget: BodyMemory,
     /// The URL of our metadata, for the server's challenges (RFC 9728 §5.1); `None` without OAuth.
@@ -103,7 +114,7 @@ async fn receive(
         return Err(reject(DoorRefusal::Framing));
     }
     let Some(route) = found else { return Err(bearer::unknown_path(inner, &parts.uri)) };
-    admission::admit(&parts, &route.allowed, inner.config.limits.headers_max).map_err(reject)?;
+    admission::admit(&parts, &route.allowed, &inner.config.limits).map_err(reject)?;
     let slot = inner.exchanges.take(1).ok_or_else(|| reject(DoorRefusal::TooMany))?;
     let caller = bearer::caller(inner, route, &mut parts.headers).await?;
     let share = inner.share_of(&caller);
@@ -112,12 +123,7 @@ async fn receive(
     let slots = request_slots(slot, share.as_deref()).map_err(reject)?;
     let routing = admission::routing(&parts.headers).map_err(reject)?;
     let traceparent = admission::text(&parts.headers, "traceparent").map_err(reject)?;
-    let modern = routing
-        .protocol_version
-        .as_deref()
-        .and_then(ClaimedVersion::parse)
-        .map(ClaimedVersion::era)
-        == Some(Era::Modern);
+    let modern = is_modern(&routing);
     // Requests of the modern era have no session and resume nothing. Ids that they carry are
     // ignored and not forwarded.
     let legacy = if modern {
@@ -138,6 +144,7 @@ async fn receive(
         .as_ref()
         .map_or_else(|| new_session(inner, route, &principal), |known| Arc::clone(&known.session));
     let (raw, budget) = inner.body(peer, share.as_deref(), body).await.map_err(reject)?;
+    let head_memory = head_memory(&parts, &principal, session.memory()).map_err(reject)?;
     let metadata_url = well_known::public(route, &parts).map(|public| public.metadata_url());
     let context = SendContext {
         headers: parts.headers,
@@ -156,10 +163,39 @@ async fn receive(
         arrival: Arrival { raw, headers: Some(routing), traceparent },
         slots,
         stream_slots,
+        head_memory,
         budget,
         metadata_url,
         share,
     })
+}
+
+/// The bytes of names and values in a request's head.
+fn head_bytes(parts: &Parts) -> usize {
+    let line = |(name, value): (&HeaderName, &HeaderValue)| {
+        name.as_str().len().saturating_add(value.len())
+    };
+    parts.headers.iter().map(line).fold(0, usize::saturating_add)
+}
+
+/// Charges the principal for a request head of more than [`FREE_BYTES`], which is kept as long as
+/// the request is in progress.
+fn head_memory(
+    parts: &Parts,
+    principal: &Principal,
+    memory: &Arc<MemoryBudget>,
+) -> Result<Option<Charge>, DoorRefusal> {
+    let bytes = head_bytes(parts);
+    if bytes <= FREE_BYTES {
+        return Ok(None);
+    }
+    memory.charge(&principal.id, bytes).map(Some).map_err(|_| DoorRefusal::TooMany)
+}
+
+/// Whether the request claims a revision of the modern era.
+fn is_modern(routing: &RoutingHeaders) -> bool {
+    let claimed = routing.protocol_version.as_deref().and_then(ClaimedVersion::parse);
+    claimed.map(ClaimedVersion::era) == Some(Era::Modern)
 }
 
 /// The session that `headers` name, if it belongs to the principal. A session that a panic closed
@@ -238,11 +274,11 @@ impl Received {
             listed(&self.route.server).await;
         }
         let arrival = std::mem::take(&mut self.arrival);
-        let bytes = arrival.raw.len();
+        let weight = self.session.weight(&arrival.raw);
         let share = self.share.clone();
-        let caller = shares::turn(share.as_deref(), bytes).await;
-        let turn = self.session.turn(bytes).await;
-        let outcome = self.session.step_over(bytes, None, |session, gate, now| {
+        let caller = shares::turn(share.as_deref(), weight.bytes).await;
+        let turn = self.session.turn(weight.bytes).await;
+        let outcome = self.session.step_over(weight, None, |session, gate, now| {
             Some(match self.method {
                 Method::GET => session.open_stream(gate, now),
                 Method::DELETE => session.end(gate, now),
@@ -277,9 +313,14 @@ impl Received {
             self.stream_slots = inner.stream(self.share.as_deref()).unwrap_or_default();
         }
         let crowded = endless && self.stream_slots.is_empty();
-        let room = !initialize
-            || self.context.session.is_some()
-            || make_room(&self.route, &self.context.principal);
+        let begins_one = initialize && self.context.session.is_none();
+        let place = if crowded {
+            Err("limits.streams: too many streams without an end at once")
+        } else if begins_one {
+            make_room(&self.route, &self.context.principal, self.session.memory())
+        } else {
+            Ok(())
+        };
         let begins = match (initialize, self.route.upstream.mints_sessions()) {
             (true, true) => SessionStart::ServerMinted,
             // Servers of this kind have no session ids of their own, so we mint one.
@@ -318,12 +359,12 @@ impl Received {
             version,
             _slots: self.slots,
             _stream_slots: self.stream_slots,
+            _head_memory: self.head_memory,
             _resuming: resuming,
         });
-        if crowded || !room {
+        if let Err(limit) = place {
             drop(permitted);
-            let why = "no room for one more session or stream".to_owned();
-            return reply::retry(exchange.failed(&UpstreamFailure::Unreachable(why)));
+            return reply::retry(exchange.failed(&UpstreamFailure::NoPlace(limit)));
         }
         Exchange::run(&exchange, permitted, headers, self.budget).await
     }
@@ -384,13 +425,15 @@ impl ListenerState {
     }
 }
 
-/// Whether the route has room for one more session of `principal`; another one may have to give
-/// way.
-fn make_room(route: &RouteState, principal: &Principal) -> bool {
-    let ended = route.sessions.make_room(principal);
-    let has_room = ended.is_some();
-    close_sessions(ended.unwrap_or_default());
-    has_room
+/// Makes room for one more session of `principal` on the route; others may have to give way. Fails
+/// with the limit that is reached.
+fn make_room(
+    route: &RouteState,
+    principal: &Principal,
+    memory: &Arc<MemoryBudget>,
+) -> Result<(), &'static str> {
+    close_sessions(route.sessions.make_room(principal, memory)?);
+    Ok(())
 }
 
 /// Copies each value into memory of its own. Parsed values share the connection's read buffer,

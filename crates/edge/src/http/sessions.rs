@@ -22,10 +22,21 @@ use crate::budget::Budget;
 use crate::registry::{SessionRegistry, mint};
 use crate::session::SessionHandle;
 use bartizan_gate::evidence::record::CallId;
+use bartizan_gate::memory::{Charge, MemoryBudget};
 use bartizan_gate::question::access::Principal;
 
 /// Longest session id of a server that is accepted, bytes.
 const ID_MAX: usize = 512;
+
+/// What a session without a call in flight costs, bytes: its state, its ids, its places in tables.
+pub(super) const SESSION_BYTES: usize = 4 << 10;
+const _: () =
+    assert!(size_of::<SessionHandle>() + size_of::<LegacySession>() + 1536 <= SESSION_BYTES);
+
+/// Why a session has no place.
+const SESSIONS_FULL: &str = "limits.sessions: the table is full, and no session may give way";
+/// Why a session has no place.
+const MEMORY_SPENT: &str = "limits.kept_bytes: no room for one more session of this principal";
 
 /// A legacy session with both of its ids.
 #[derive(Debug)]
@@ -110,6 +121,8 @@ struct SessionEntry {
     used: Duration,
     /// It was used after its beginning.
     found: bool,
+    /// The memory of the session while nothing is in flight in it.
+    _charge: Charge,
 }
 
 impl Sessions {
@@ -135,23 +148,38 @@ impl Sessions {
         Some(Arc::clone(&entry.legacy))
     }
 
-    /// Makes room for one more session of `principal` if the table is full. Gives the session that
-    /// gave way, if one had to; `None` if none may.
-    pub(super) fn make_room(&self, principal: &Principal) -> Option<Vec<Arc<SessionHandle>>> {
+    /// Makes room for one more session of `principal` if the table is full, or if `memory` has no
+    /// room for it. Gives the sessions that gave way.
+    ///
+    /// # Errors
+    ///
+    /// None may give way; the limit that is reached.
+    pub(super) fn make_room(
+        &self,
+        principal: &Principal,
+        memory: &Arc<MemoryBudget>,
+    ) -> Result<Vec<Arc<SessionHandle>>, &'static str> {
         let mut table = self.table();
-        if table.sessions.len() < self.limits.max {
-            return Some(Vec::new());
-        }
         let SessionTable { sessions, server_id } = &mut *table;
-        let oldest = oldest(sessions, self.limits.max, principal)?;
-        let entry = sessions.forget(&oldest)?;
-        Some(vec![entry.end(server_id)])
+        let mut ended = Vec::new();
+        if sessions.len() >= self.limits.max {
+            let oldest = oldest(sessions, self.limits.max, principal).ok_or(SESSIONS_FULL)?;
+            ended.extend(sessions.forget(&oldest).map(|entry| entry.end(server_id)));
+        }
+        // The memory of others is no use: it counts by principal.
+        while memory.charge(&principal.id, SESSION_BYTES).is_err() {
+            let Some(oldest) = oldest_of(sessions, &principal.id, false) else {
+                return Err(MEMORY_SPENT);
+            };
+            ended.extend(sessions.forget(&oldest).map(|entry| entry.end(server_id)));
+        }
+        Ok(ended)
     }
 
     /// Registers `session`, whose id at the server is `server_id`, under a new id of ours. `None`
     /// if `server_id` is not 1 to 512 characters of visible ASCII (2025-11-25, "Session
-    /// Management") or another session has it, if the table is full, or if the system gives no
-    /// randomness.
+    /// Management") or another session has it, if the table is full, if there is no memory, or if
+    /// the system gives no randomness.
     pub(super) fn begin(
         &self,
         server_id: &str,
@@ -176,7 +204,12 @@ impl Sessions {
         if table.sessions.len() >= self.limits.max || !table.server_id.insert(server_id.into()) {
             return None;
         }
-        let entry = SessionEntry { legacy: Arc::clone(&legacy), used: now, found: false };
+        let charge = session.memory().charge(&principal.id, SESSION_BYTES);
+        let Ok(_charge) = charge else {
+            table.server_id.remove(server_id);
+            return None;
+        };
+        let entry = SessionEntry { legacy: Arc::clone(&legacy), used: now, found: false, _charge };
         table.sessions.begin(legacy.public_id.clone(), Arc::clone(principal), entry);
         Some(legacy)
     }
@@ -244,15 +277,21 @@ fn oldest(
         Some((owner, count)) if mine < part && *count > part => (*owner, **owner != *principal.id),
         _ => (&*principal.id, false),
     };
-    let candidates = sessions.entries().filter(|(_, of, _)| *of.id == *owner);
-    let order = |entry: &SessionEntry| {
-        let held = Arc::strong_count(&entry.legacy.session) > 1;
-        (held, entry.found, entry.used)
-    };
-    let (id, _, entry) = candidates.min_by_key(|(_, _, entry)| order(entry))?;
-    let held = Arc::strong_count(&entry.legacy.session) > 1;
     // A session with an exchange ends only for another principal that has less than its part.
-    (!held || of_another).then(|| id.into())
+    oldest_of(sessions, owner, of_another)
+}
+
+/// The id of the session of `owner` that gives way first; `held`: also one with an exchange.
+fn oldest_of(
+    sessions: &SessionRegistry<SessionEntry>,
+    owner: &str,
+    held: bool,
+) -> Option<Box<str>> {
+    let is_held = |entry: &SessionEntry| Arc::strong_count(&entry.legacy.session) > 1;
+    let order = |entry: &SessionEntry| (is_held(entry), entry.found, entry.used);
+    let candidates = sessions.entries().filter(|(_, of, _)| *of.id == *owner);
+    let (id, _, entry) = candidates.min_by_key(|(_, _, entry)| order(entry))?;
+    (held || !is_held(entry)).then(|| id.into())
 }
 
 impl SessionEntry {
@@ -315,7 +354,7 @@ mod tests {
         let sessions = Sessions::new(SessionLimits { max: 4, streams_max: 1, idle: at(60) });
         let (mine, other, third) = (principal("a"), principal("b"), principal("c"));
         let begin = |server_id: &str, who: &Arc<Principal>, now| {
-            let ended = sessions.make_room(who)?.len();
+            let ended = sessions.make_room(who, &MemoryBudget::new(1 << 20)).ok()?.len();
             Some((sessions.begin(server_id, &session(), who, at(now)).unwrap(), ended))
         };
         let ours: Vec<_> = (0..4).map(|i| begin(&format!("a{i}"), &mine, i).unwrap().0).collect();

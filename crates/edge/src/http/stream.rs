@@ -133,6 +133,7 @@ enum NextEvent {
 async fn pump(exchange: Arc<Exchange>, mut events: EventStream, slot: Arc<Slot>) {
     let scope = exchange.event_scope();
     let mut patience = Patience::new(&exchange);
+    let account = exchange.account();
     let mut out = BytesMut::new();
     loop {
         let mut numbered = false;
@@ -175,7 +176,7 @@ async fn pump(exchange: Arc<Exchange>, mut events: EventStream, slot: Arc<Slot>)
             }
         };
         if !out.is_empty() {
-            slot.put(out.split().freeze(), numbered).await;
+            slot.put(account.count(out.split().freeze()), numbered).await;
         }
         if progress {
             patience.quiet_since = exchange.uptime();

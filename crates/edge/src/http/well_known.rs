@@ -144,8 +144,7 @@ impl Site {
         if peer.is_ambiguous() {
             return Err(reject(DoorRefusal::Framing));
         }
-        admission::admit_head(&parts, &self.route.allowed, inner.config.limits.headers_max)
-            .map_err(reject)?;
+        admission::admit_head(&parts, &self.route.allowed, &inner.config.limits).map_err(reject)?;
         if parts.method != self.method {
             let allowed = HeaderValue::from_str(self.method.as_str()).ok();
             let header = allowed.map(|allowed| (ALLOW, allowed));

@@ -355,7 +355,7 @@ impl HttpUpstream {
                     events: EventStream::Sse(Box::new(events)),
                 })
             }
-            Some(Media::Json) => match self.collect(body).await? {
+            Some(Media::Json) => match self.collect(body, self.limits.answer_bytes_max).await? {
                 Some((body, _)) if body.is_empty() => {
                     Ok(Answer::Accepted { status: code, headers })
                 }
@@ -372,14 +372,14 @@ impl HttpUpstream {
     }
 
     /// The whole body of an answer, with what it holds of the memory for answers; nothing if it is
-    /// too long. If that memory runs out, those that arrive longest fail first (threat K9). One that
-    /// has arrived whole keeps its part until it has been judged: otherwise a server that answers
-    /// faster than its answers are judged would fill the memory (threat K12).
+    /// longer than `max` bytes. If that memory runs out, those that arrive longest fail first (threat
+    /// K9). One that has arrived whole keeps its part until it has been judged: otherwise a server
+    /// that answers faster than its answers are judged would fill the memory (threat K12).
     async fn collect(
         &self,
         body: AnswerBody,
+        max: usize,
     ) -> Result<Option<(Bytes, AnswerMemory)>, UpstreamFailure> {
-        let max = self.limits.answer_bytes_max;
         if body.size_hint().upper().is_some_and(|bytes| bytes <= SMALL_BYTES) {
             let whole = collect(body, max).await?;
             return Ok(whole.map(|whole| (whole, AnswerMemory::default())));
@@ -410,8 +410,9 @@ impl HttpUpstream {
         if status.is_redirection() || is_coded(&headers) || refuses_us {
             return Err(UpstreamFailure::Status(status.as_u16()));
         }
-        let body = collect(body, self.limits.error_bytes_max).await?.unwrap_or_default();
-        Ok(Answer::whole(status.as_u16(), headers, body))
+        let whole = self.collect(body, self.limits.error_bytes_max).await?;
+        let (body, memory) = whole.unwrap_or_default();
+        Ok(Answer::Whole { status: status.as_u16(), headers, body, memory })
     }
 }
 

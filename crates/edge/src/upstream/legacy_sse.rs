@@ -16,16 +16,14 @@ use std::time::Duration;
 use ::http::{HeaderMap, HeaderValue, Uri};
 use bytes::Bytes;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use self::conversation::Conversation;
 use super::{HttpUpstream, SESSION_ID, SendContext};
-use crate::clock::Clock;
 use crate::duplex::{End, ExchangeAnswer};
+use crate::kept::{Account, no_room};
 use crate::registry::{SessionRegistry, Unannounced, mint};
 use crate::sse::SseBody;
-use crate::{Answer, EventStream};
+use crate::{Answer, EventStream, Shared};
 use bartizan_gate::evidence::step::{Dispatch, Permitted};
 use bartizan_gate::session::UpstreamFailure;
 use bartizan_gate::wire::frame::{Frame, FrameLimits};
@@ -85,9 +83,7 @@ pub struct LegacySseUpstream {
 struct SseClient {
     http: HttpUpstream,
     limits: LegacySseLimits,
-    clock: Clock,
-    tasks: TaskTracker,
-    closing: CancellationToken,
+    shared: Shared,
     sessions: Mutex<SessionRegistry<Arc<Conversation>>>,
 }
 
@@ -101,17 +97,11 @@ impl fmt::Debug for LegacySseUpstream {
 
 impl LegacySseUpstream {
     /// A server whose stream is at the address of `http`. Connects to nothing yet. Tasks are
-    /// tracked in `tasks`; when `closing` is cancelled, calls in flight may finish within
-    /// [`LegacySseLimits::drain_max`].
-    pub fn new(
-        http: HttpUpstream,
-        limits: LegacySseLimits,
-        clock: Clock,
-        tasks: TaskTracker,
-        closing: CancellationToken,
-    ) -> Self {
+    /// tracked in `shared`; after shutdown begins, calls in flight may finish within
+    /// [`LegacySseLimits::drain_max`]. Messages that wait are charged to the gate's memory.
+    pub fn new(http: HttpUpstream, limits: LegacySseLimits, shared: Shared) -> Self {
         let sessions = Mutex::default();
-        Self { inner: Arc::new(SseClient { http, limits, clock, tasks, closing, sessions }) }
+        Self { inner: Arc::new(SseClient { http, limits, shared, sessions }) }
     }
 
     /// Sends one permitted message. As a Streamable HTTP server would, it answers an unknown
@@ -191,12 +181,13 @@ impl SseClient {
             Some(name) => name.clone(),
             None => mint().ok_or_else(no_randomness)?,
         };
-        let opening = timeout(self.limits.open_max, self.open(headers.clone()));
+        let account = Account::new(self.shared.gate.memory(), &context.principal.id);
+        let opening = timeout(self.limits.open_max, self.open(headers.clone(), &account));
         let (events, endpoint) = match opening.await.unwrap_or(Err(UpstreamFailure::TimedOut))? {
             Opened::Stream(events, endpoint) => (events, endpoint),
             Opened::Status(answer) => return Ok(answer),
         };
-        let session = Conversation::of(endpoint, self.limits, self.clock);
+        let session = Conversation::of(endpoint, self.limits, self.shared.clock, account.clone());
         {
             let mut sessions = self.sessions();
             if sessions.is_taken(&name) {
@@ -212,10 +203,10 @@ impl SseClient {
             let owner = Arc::clone(&context.principal);
             sessions.begin(name.clone(), owner, Arc::clone(&session));
         }
-        self.tasks.spawn(listen(
+        self.shared.tasks.spawn(listen(
             Arc::downgrade(self),
             name.clone(),
-            Arc::clone(&session).listen(*events, self.closing.clone()),
+            Arc::clone(&session).listen(*events, self.shared.closing.clone()),
         ));
         let fresh = Unannounced::new(name, |name| self.forget(name));
         let (mut answer, end) = self.say(&session, permitted, headers).await?;
@@ -234,8 +225,8 @@ impl SseClient {
     }
 
     /// Opens the server's stream and reads its `endpoint` event (2024-11-05, basic/transports).
-    async fn open(&self, headers: HeaderMap) -> Result<Opened, UpstreamFailure> {
-        if self.closing.is_cancelled() {
+    async fn open(&self, headers: HeaderMap, account: &Account) -> Result<Opened, UpstreamFailure> {
+        if self.shared.closing.is_cancelled() {
             return Err(UpstreamFailure::Unreachable("closing".to_owned()));
         }
         let mut events = match self.http.open_legacy(headers).await? {
@@ -246,6 +237,7 @@ impl SseClient {
                 return Err(UpstreamFailure::Unreadable("no event stream".to_owned()));
             }
         };
+        events.charge_to(account);
         let unreadable = |why: &str| {
             tracing::warn!(why, "cannot open a session with an HTTP+SSE server");
             UpstreamFailure::Unreadable(why.to_owned())
@@ -288,8 +280,11 @@ impl SseClient {
         // The answer may come before the POST has ended, and the POST goes on without a reader: in
         // the legacy eras a disconnect is no cancellation.
         let (inner, session, number) = (Arc::clone(self), Arc::clone(session), stream.number());
-        self.tasks.spawn(async move {
-            let outcome = inner.post(&session, permitted.body().clone(), headers).await;
+        // The memory of the request's body is given back while the POST goes on.
+        let body = session.account().hold(permitted.body().clone()).map_err(|_| no_room())?;
+        drop(permitted);
+        self.shared.tasks.spawn(async move {
+            let outcome = inner.post(&session, body, headers).await;
             if let Some(number) = number {
                 session.posted(number, outcome).await;
             }

@@ -341,6 +341,8 @@ fn quota(rate: Rate, burst: u32) -> Option<Quota> {
 impl BucketKey {
     /// Longest value that is kept as it is, bytes.
     pub const KEY_BYTES_MAX: usize = 128;
+    /// What a bucket costs, bytes: itself, its key, and its places in two tables.
+    pub const BUCKET_BYTES: usize = 384;
 
     /// The same key with a bounded value: a rule may count by a text that a client chooses, and the
     /// buckets are kept. A longer value becomes its digest.

@@ -29,7 +29,7 @@ pub const APPROVAL_REQUIRED: i64 = -31004;
 pub const UPSTREAM_FAILED: i64 = -31005;
 /// The protected server's answer was withheld.
 pub const WITHHELD: i64 = -31006;
-/// Too many requests in flight, or too much kept in memory for the caller.
+/// Too many requests in flight, sessions or streams, or too much kept in memory for the caller.
 pub const BUSY: i64 = -31007;
 /// Another message of the same batch is refused, so none passes.
 pub const WITH_BATCH: i64 = -31008;
@@ -87,6 +87,8 @@ pub enum Refusal {
     Busy,
     /// More would be kept for this principal than it may have (`limits.kept_bytes`).
     MemorySpent,
+    /// There is no place for the session or the stream that the message would begin.
+    NoPlace,
     /// No record can be kept.
     Unrecorded,
     /// The server could not be reached, or broke the connection.
@@ -118,6 +120,8 @@ pub enum DoorRefusal {
     Framing,
     /// The body is larger than `limits.frame_bytes`: 413.
     TooLarge,
+    /// The head is larger than `limits.header_bytes`: 431.
+    HeadTooLarge,
     /// The body did not arrive in time: 400.
     Slow,
     /// The session does not exist, or belongs to another principal: 404.
@@ -154,6 +158,7 @@ impl DoorRefusal {
             Self::MediaType => "media-type",
             Self::Framing => "framing",
             Self::TooLarge => "too-large",
+            Self::HeadTooLarge => "head-too-large",
             Self::Slow => "slow",
             Self::UnknownSession => "unknown-session",
             Self::UnknownEvent => "unknown-event",
@@ -181,6 +186,7 @@ impl DoorRefusal {
             ),
             Self::Framing => ("Ambiguous message framing", Status::BadRequest),
             Self::TooLarge => ("Message too large", Status::TooLarge),
+            Self::HeadTooLarge => ("Head too large", Status::HeadTooLarge),
             Self::Slow => ("Message took too long", Status::BadRequest),
             Self::UnknownSession => ("Session not found", Status::NotFound),
             Self::UnknownEvent => ("Event id not found", Status::BadRequest),
@@ -236,6 +242,7 @@ impl Refusal {
             Self::Unsolicited => "unsolicited-answer",
             Self::Busy => "busy",
             Self::MemorySpent => "memory-spent",
+            Self::NoPlace => "no-place",
             Self::Unrecorded => "unrecorded",
             Self::UpstreamFailed => "upstream-failed",
             Self::UpstreamTimedOut => "upstream-timed-out",
@@ -266,6 +273,7 @@ impl Refusal {
             | Self::Batched
             | Self::WithBatch
             | Self::Unsolicited
+            | Self::NoPlace
             | Self::Unrecorded
             | Self::UpstreamFailed
             | Self::UpstreamTimedOut
@@ -293,6 +301,7 @@ impl Refusal {
             | Self::Unsolicited
             | Self::Busy
             | Self::MemorySpent
+            | Self::NoPlace
             | Self::Unrecorded
             | Self::UpstreamFailed
             | Self::UpstreamTimedOut
@@ -321,6 +330,7 @@ impl Refusal {
                 | DoorRefusal::Host
                 | DoorRefusal::Origin
                 | DoorRefusal::TooLarge
+                | DoorRefusal::HeadTooLarge
                 | DoorRefusal::Slow
                 | DoorRefusal::TokenInQuery,
             ) => Some(Finding::MalformedFrame),
@@ -349,6 +359,7 @@ impl Refusal {
             | Self::WithBatch
             | Self::Busy
             | Self::MemorySpent
+            | Self::NoPlace
             | Self::Withheld => None,
         }
     }
@@ -391,6 +402,7 @@ impl Refusal {
                 (INVALID_REQUEST, "No such request", Status::BadRequest)
             }
             Self::Busy => (BUSY, "Too many requests in flight", Status::TooMany),
+            Self::NoPlace => (BUSY, "Too many sessions or streams", Status::TooMany),
             Self::MemorySpent => (BUSY, "Too much kept for this caller", Status::TooMany),
             Self::Unrecorded => {
                 (UNRECORDED, "Cannot be recorded, so cannot pass", Status::Unavailable)

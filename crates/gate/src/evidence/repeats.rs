@@ -20,8 +20,10 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 
-use super::record::{AuditRecord, CallId, DecisionFacts, Event, Now, micros};
-use super::text::Listed;
+use super::record::{
+    AuditRecord, CallId, DecisionFacts, ENVIRONMENTS_MAX, Event, FLAGS_MAX, Now, TAGS_MAX, micros,
+};
+use super::text::{Code, Label, Listed, Message, Name, Note, TextKind as _, UriText};
 use bartizan_sync::lock;
 
 /// Kinds that are counted at once.
@@ -32,6 +34,23 @@ const KINDS_OF_ONE_MAX: usize = 64;
 const OVERFLOWS_MAX: usize = 512;
 /// Reasons that the record of a count names.
 const REASONS_NAMED_MAX: usize = 4;
+
+/// What the record of one kind costs at most, bytes: names, texts, the lists of an operation and a
+/// few reasons.
+const KIND_BYTES_MAX: usize = 10 * Name::BYTES_MAX
+    + UriText::BYTES_MAX
+    + Note::BYTES_MAX
+    + 8 * Code::BYTES_MAX
+    + FLAGS_MAX * Code::BYTES_MAX
+    + (ENVIRONMENTS_MAX + TAGS_MAX) * Label::BYTES_MAX
+    + REASONS_NAMED_MAX * (Code::BYTES_MAX + Message::BYTES_MAX)
+    + size_of::<Counted>();
+/// What the record of several kinds costs at most, bytes.
+const OVERFLOW_BYTES_MAX: usize = 5 * Name::BYTES_MAX
+    + Note::BYTES_MAX
+    + 4 * Code::BYTES_MAX
+    + Message::BYTES_MAX
+    + size_of::<Counted>();
 
 /// A digest of what makes refusals one kind.
 type Kind = [u8; 32];
@@ -66,6 +85,10 @@ struct Counted {
 }
 
 impl Repeats {
+    /// What all counts together cost at most, bytes.
+    pub const BYTES_MAX: usize =
+        KINDS_MAX * KIND_BYTES_MAX + (OVERFLOWS_MAX + 1) * OVERFLOW_BYTES_MAX;
+
     /// Counts refusals over `interval`, which is above 0.
     pub fn new(interval: Duration) -> Self {
         Self { interval, table: Mutex::default() }

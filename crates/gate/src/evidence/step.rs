@@ -196,6 +196,8 @@ pub enum Status {
     TooLarge,
     /// 415: not JSON in UTF-8, or with a content coding.
     UnsupportedMediaType,
+    /// 431: the head is larger than `limits.header_bytes`.
+    HeadTooLarge,
     /// 429: too many sessions, streams or calls at once.
     TooMany,
     /// 502: the server failed.
@@ -220,6 +222,7 @@ impl Status {
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::TooMany => 429,
+            Self::HeadTooLarge => 431,
             Self::BadGateway => 502,
             Self::Unavailable => 503,
             Self::GatewayTimeout => 504,

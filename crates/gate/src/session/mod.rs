@@ -89,6 +89,9 @@ pub enum UpstreamFailure {
     EndedEarly,
     /// The server answered with this HTTP status and nothing that may pass, such as a redirect.
     Status(u16),
+    /// It was not sent: there is no place here for the session or the stream that it would begin;
+    /// the limit that is reached.
+    NoPlace(&'static str),
 }
 
 /// One conversation between one principal and one protected server.
@@ -249,6 +252,16 @@ impl Session {
         entries.all(|entry| entry.epoch == epoch)
     }
 
+    /// Whose conversation it is.
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// The name of the server.
+    pub fn server_name(&self) -> &str {
+        &self.server.facts.name
+    }
+
     /// The protocol of the conversation, as far as it is known.
     pub fn protocol(&self) -> Protocol {
         self.protocol
@@ -331,6 +344,7 @@ impl Session {
             UpstreamFailure::Unreachable(_)
             | UpstreamFailure::Unreadable(_)
             | UpstreamFailure::EndedEarly
+            | UpstreamFailure::NoPlace(_)
             | UpstreamFailure::Status(_) => Unanswered::Failed,
         };
         self.end_exchange((call, why), now, |session, entry| session.failed(entry, failure, now))
@@ -339,16 +353,29 @@ impl Session {
     fn failed(&self, entry: &InFlightCall, failure: &UpstreamFailure, now: Now) -> Step {
         let (refusal, kind, note) = match failure {
             UpstreamFailure::Unreachable(why) => {
-                (Refusal::UpstreamFailed, "unreachable".into(), Some(why))
+                (Refusal::UpstreamFailed, "unreachable".into(), Some(&**why))
             }
             UpstreamFailure::TimedOut => (Refusal::UpstreamTimedOut, "timeout".into(), None),
-            UpstreamFailure::Unreadable(why) => (Refusal::Withheld, "unreadable".into(), Some(why)),
+            UpstreamFailure::Unreadable(why) => {
+                (Refusal::Withheld, "unreadable".into(), Some(&**why))
+            }
+            UpstreamFailure::NoPlace(limit) => {
+                (Refusal::NoPlace, Refusal::NoPlace.code().into(), Some(*limit))
+            }
             UpstreamFailure::EndedEarly => (Refusal::UpstreamFailed, "ended_early".into(), None),
             UpstreamFailure::Status(code) => {
                 (Refusal::UpstreamFailed, code.to_string().into(), None)
             }
         };
-        let mut record = self.outcome_record(entry, Outcome::UpstreamFailed, now);
+        let outcome = match failure {
+            UpstreamFailure::NoPlace(_) => Outcome::NotSent,
+            UpstreamFailure::Unreachable(_)
+            | UpstreamFailure::TimedOut
+            | UpstreamFailure::Unreadable(_)
+            | UpstreamFailure::EndedEarly
+            | UpstreamFailure::Status(_) => Outcome::UpstreamFailed,
+        };
+        let mut record = self.outcome_record(entry, outcome, now);
         record.error_type = Some(kind);
         record.note = note.map(Into::into);
         if let Some(finding) = refusal.finding() {

@@ -15,8 +15,8 @@ use super::Search;
 use super::known::{Body, Mode, Split};
 use super::source::Source;
 use super::syntax::{
-    Direction, SIZES, contains_false, is_call, is_reference, is_size, is_test, lacking,
-    lacking_size, value_of,
+    Direction, SIZES, contains_call, contains_false, is_call, is_reference, is_size, is_test,
+    lacking, lacking_size, value_of,
 };
 use crate::negation::children;
 use crate::walk::reference;
@@ -111,6 +111,13 @@ impl<'a> Search<'a, '_> {
             }
             Expr::Call { fcn, params, .. } => {
                 let params: Vec<&Expr> = params.iter().map(AsRef::as_ref).collect();
+                if let [object, key, default] = params.as_slice()
+                    && is_call(expr, "object.get")
+                {
+                    // The default is for every key that is not there, but not for none.
+                    split.todo.extend([(*object, value), (*default, value), (*key, Mode::Lacks)]);
+                    return;
+                }
                 let Some(function) = self.called(module, fcn) else {
                     let lacks = is_call(expr, "is_null");
                     let mode = if lacks { Mode::Lacks } else { value };
@@ -148,7 +155,10 @@ impl<'a> Search<'a, '_> {
         let resolved = |it| self.resolved(module, it, body);
         match op {
             BoolOp::Ne => {
-                let present = sides.into_iter().find(|(_, other)| lacking(resolved(other)));
+                let present = sides.into_iter().find(|(side, other)| {
+                    // 0 is a place for `indexof`.
+                    lacking(resolved(other)) && !contains_call(resolved(side), "indexof")
+                });
                 present.map_or(both(Mode::Lacks), |(side, _)| vec![(side, Mode::Test)])
             }
             BoolOp::Eq => {
@@ -160,9 +170,7 @@ impl<'a> Search<'a, '_> {
                     let number = matches!(literal, Expr::Number { .. } | Expr::UnaryExpr { .. });
                     if contains_false(literal)
                         || (lacking(literal) && !number)
-                        || (number
-                            && is_size(resolved(side))
-                            && lacking_size(resolved(side), literal))
+                        || (number && lacking_size(resolved(side), literal))
                     {
                         return vec![(side, Mode::Lacks)];
                     }

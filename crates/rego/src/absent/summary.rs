@@ -129,7 +129,17 @@ impl<'a> Search<'a, '_> {
                 None => self.needs(module, expr, body),
             },
             Literal::NotExpr { expr, .. } => self.moved(module, expr, body),
-            Literal::SomeIn { collection, .. } => self.needs(module, collection, body),
+            Literal::SomeIn { key, collection, .. } => {
+                let mut needs = self.needs(module, collection, body);
+                if let Some(Expr::String { value, .. }) = key.as_deref()
+                    && let Ok(name) = value.as_string()
+                    && is_reference(collection)
+                {
+                    let values = self.read(module, collection, body).values;
+                    needs.extend(values.into_iter().map(|it| it.extended(&[name])));
+                }
+                needs
+            }
             Literal::Every { domain, .. } => self.needs(module, domain, body),
             Literal::SomeVars { .. } => BTreeSet::new(),
         }

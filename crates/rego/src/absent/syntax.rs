@@ -117,13 +117,27 @@ pub(super) fn is_size(expr: &Expr) -> bool {
     SIZES.iter().any(|name| is_call(expr, name))
 }
 
-/// Whether a size is this number where there is nothing: `indexof` is -1, others are 0.
+/// Whether an expression is this number where something lacks what is asked for: `indexof` is -1, the
+/// parts of `split` are 1, other sizes 0.
 pub(super) fn lacking_size(size: &Expr, number: &Expr) -> bool {
-    if is_call(size, "indexof") {
-        let negative = value_of(number) == Some(&Value::from(-1_i64));
-        return negative || matches!(number, Expr::UnaryExpr { .. });
+    let value = value_of(number);
+    if contains_call(size, "indexof") {
+        return value == Some(&Value::from(-1_i64)) || matches!(number, Expr::UnaryExpr { .. });
     }
-    value_of(number) == Some(&Value::from(0_u64))
+    let nothing = u64::from(contains_call(size, "split"));
+    is_size(size) && value == Some(&Value::from(nothing))
+}
+
+/// Whether a part of an expression calls the built-in of this name.
+pub(super) fn contains_call(expr: &Expr, name: &str) -> bool {
+    let mut todo = vec![expr];
+    while let Some(expr) = todo.pop() {
+        if is_call(expr, name) {
+            return true;
+        }
+        todo.extend(children(expr));
+    }
+    false
 }
 
 /// What a change of a rule does to an expression that reads it.

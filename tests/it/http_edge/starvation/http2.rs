@@ -12,6 +12,7 @@ const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
 
 struct Raw {
     stream: TcpStream,
@@ -194,4 +195,68 @@ async fn connections_are_bounded_in_number() {
     let mut second = Raw::connect(&rig, 1000).await;
     while second.next().await.is_some_and(|(kind, ..)| kind == GOAWAY) {}
     assert_eq!(rig.ask(&post("", &call(1, "get"))).await.status, 200);
+}
+
+/// The reason of the only record, once there is one.
+async fn only_reason(rig: &Rig) -> (Event, String, String) {
+    soon("a record", async {
+        while rig.sink.kept().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let kept = rig.sink.kept();
+    let [record] = &**kept else { panic!("{kept:?}") };
+    let reasons = &record.decision.as_ref().unwrap().reasons;
+    let code = reasons.first().unwrap().code.to_string();
+    (record.event, code, record.note.as_deref().unwrap_or_default().to_owned())
+}
+
+#[tokio::test]
+async fn frames_that_break_the_protocol_leave_a_record() {
+    let behind = Behind::start(|_, _| json(&result(1))).await;
+    for (name, bytes) in [
+        ("data on stream 0", frame(DATA, 0, 0, b"x")),
+        ("data on an idle stream", frame(DATA, 0, 1, b"x")),
+        ("settings of an odd length", frame(SETTINGS, 0, 0, &[0; 5])),
+        ("a window that grows by nothing", frame(WINDOW_UPDATE, 0, 0, &[0; 4])),
+        ("a head that cannot be decoded", frame(HEADERS, 5, 1, &[0xff; 16])),
+    ] {
+        let rig = Rig::start(behind.address);
+        let mut raw = Raw::connect(&rig, 65_535).await;
+        raw.stream.write_all(&bytes).await.unwrap();
+        let (event, code, note) = only_reason(&rig).await;
+        assert_eq!((event, &*code), (Event::Denial, "framing"), "{name}");
+        assert!(note.contains("HTTP/2 frames that break the protocol"), "{name}: {note}");
+    }
+    assert!(behind.received().is_empty());
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused_with_a_record() {
+    let behind = Behind::start(|_, _| json(&result(1))).await;
+    let rig = Rig::start(behind.address);
+    let mut raw = Raw::connect(&rig, 65_535).await;
+    let mut fields = [
+        field(":method", "POST"),
+        field(":scheme", "http"),
+        field(":path", "/flags"),
+        field(":authority", "localhost"),
+        field("content-type", "application/json"),
+    ]
+    .concat();
+    for _ in 0..600 {
+        fields.extend(field("x", &"a".repeat(100)));
+    }
+    let pieces: Vec<&[u8]> = fields.chunks(16_000).collect();
+    for (number, piece) in pieces.iter().enumerate() {
+        let kind = if number == 0 { HEADERS } else { CONTINUATION };
+        // The last one ends the head.
+        let flags = if number + 1 == pieces.len() { 4 } else { 0 };
+        raw.stream.write_all(&frame(kind, flags, 1, piece)).await.unwrap();
+    }
+    let (event, code, _) = only_reason(&rig).await;
+    assert_eq!((event, &*code), (Event::Denial, "head-too-large"));
+    assert_eq!(raw.next().await.map(|(kind, stream, _)| (kind, stream)), Some((HEADERS, 1)));
+    assert!(behind.received().is_empty());
 }

@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::duplex::{
     DRAIN_STEP, Destination, Duplex, DuplexLimits, DuplexStream, End, ExchangeTable, Line,
 };
+use crate::kept::Account;
 use crate::sse::SseBody;
 use bartizan_gate::session::UpstreamFailure;
 use bartizan_gate::wire::frame::{Frame, Id, Message, Sender};
@@ -46,8 +47,13 @@ pub(crate) struct SseExchange {
 
 impl Duplex<SseLine> {
     /// A session whose messages are posted to `endpoint`. The caller runs `listen` to read its
-    /// stream.
-    pub(super) fn of(endpoint: Uri, limits: LegacySseLimits, clock: Clock) -> Arc<Self> {
+    /// stream. Its messages are charged to `account`.
+    pub(super) fn of(
+        endpoint: Uri,
+        limits: LegacySseLimits,
+        clock: Clock,
+        account: Account,
+    ) -> Arc<Self> {
         let (stop, ended) = (CancellationToken::new(), OnceLock::new());
         let bounds = DuplexLimits {
             exchanges_max: limits.exchanges_max,
@@ -55,7 +61,7 @@ impl Duplex<SseLine> {
             exchange_wait_max: limits.exchange_wait_max,
             backlog_max: limits.backlog_max,
         };
-        Self::new(SseLine { limits, endpoint, stop, ended }, bounds, clock)
+        Self::new(SseLine { limits, endpoint, stop, ended }, bounds, clock, account)
     }
 
     pub(super) fn has_ended(&self) -> bool {
