@@ -182,35 +182,33 @@ impl Redactor<'_> {
 
     fn in_pieces(&mut self, pieces: &[Piece<'_>]) -> Result<Hits, Unredactable> {
         let mut hits = Hits::new();
-        let mut all = Joined::default();
-        let mut content = Joined::default();
-        let mut named: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for (index, piece) in pieces.iter().enumerate() {
-            all.push(index, piece.text);
-            if piece.value.kind() == Kind::String {
-                named.entry(piece.name).or_default().push(index);
-                if !METADATA.contains(&piece.name) {
-                    content.push(index, piece.text);
-                }
-            }
-        }
+        let is_string = |piece: &Piece<'_>| piece.value.kind() == Kind::String;
+        // One joined text at a time, because of the memory.
+        let content = joined(pieces, |it| is_string(it) && !METADATA.contains(&it.name));
         self.in_joined(&content)?.into_iter().try_for_each(|find| add(&mut hits, find))?;
+        drop(content);
+        let mut named: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (index, piece) in pieces.iter().enumerate().filter(|(_, it)| is_string(it)) {
+            named.entry(piece.name).or_default().push(index);
+        }
         for indexes in named.values().filter(|it| it.len() > 1) {
             let text = |index: usize| pieces.get(index).map_or("", |it| it.text);
-            let (mut chain, mut pairs) = (Joined::default(), Joined::default());
-            for (index, next) in indexes.iter().zip(indexes.iter().skip(1)) {
+            let mut chain = Joined::default();
+            for index in indexes {
                 chain.push(*index, text(*index));
+            }
+            self.in_joined(&chain)?.into_iter().try_for_each(|find| add(&mut hits, find))?;
+            drop(chain);
+            let mut pairs = Joined::default();
+            for (index, next) in indexes.iter().zip(indexes.iter().skip(1)) {
                 pairs.push(*index, text(*index));
                 pairs.push(*next, text(*next));
                 pairs.text.push('\n');
             }
-            if let Some(last) = indexes.last() {
-                chain.push(*last, text(*last));
-            }
-            self.in_joined(&chain)?.into_iter().try_for_each(|find| add(&mut hits, find))?;
             self.in_joined(&pairs)?.into_iter().try_for_each(|find| add(&mut hits, find))?;
         }
-        for find in self.in_joined(&all)? {
+        drop(named);
+        for find in self.in_joined(&joined(pieces, |_| true))? {
             // What was found without the metadata between its parts would take that along.
             let overlaps = |(piece, at): &(usize, Range<usize>)| {
                 hits.get(piece).is_some_and(|found| {
@@ -237,6 +235,15 @@ impl Redactor<'_> {
         let find = |it: Replacement| Find { parts: joined.covered(&it.at), rule: it.place.rule };
         Ok(found.map(find).filter(|find| !find.parts.is_empty()).collect())
     }
+}
+
+/// The pieces that `take` chooses, joined.
+fn joined<'a>(pieces: &[Piece<'a>], take: impl Fn(&Piece<'a>) -> bool) -> Joined {
+    let mut joined = Joined::default();
+    for (index, piece) in pieces.iter().enumerate().filter(|(_, piece)| take(piece)) {
+        joined.push(index, piece.text);
+    }
+    joined
 }
 
 /// A secret or copy that is split.
