@@ -25,7 +25,7 @@ asked(call) := {
 	"method": "tools/call",
 	"tool": {"name": call.tool, "arguments": call.arguments},
 	"operation": call.operation,
-	"session": {"facts": {}, "tainted": false},
+	"session": {"facts": {}},
 }
 
 denied(call) := found if {

@@ -31,7 +31,8 @@ pub(super) enum PolicyCommand {
     /// Print the value of a rule for an input, as JSON
     ///
     /// Evaluates with the strict engine, not with the compiled one. An undefined rule prints
-    /// `undefined`; an error inside any rule is an error here.
+    /// `undefined`; an error inside any rule is an error here. A decision is `deny` if a name in the
+    /// input looks like one that the policy reads, as in the firewall.
     #[command(after_help = "Example:\n  \
         bartizan policy eval -p policies/ --input input.json --entrypoint data.mcp.decision")]
     Eval(EvalArgs),
@@ -217,8 +218,14 @@ pub(super) fn proven(ready: &Ready) -> String {
 fn eval(args: EvalArgs) -> Result<ExitCode, Failure> {
     let input = read_input(&args.input)?;
     let policy = args.source.compile(&args.entrypoint)?;
-    let value = policy.evaluate(&args.entrypoint, &input, Engine::Strict);
-    print(&(value.map_err(|problem| failed(&[problem]))? + "\n"))
+    let value = policy
+        .evaluate(&args.entrypoint, &input, Engine::Strict)
+        .map_err(|problem| failed(&[problem]))?;
+    // Other rules have their value; a decision is what the gate would take it to be.
+    let decides = serde_json::from_str::<serde_json::Value>(&value)
+        .is_ok_and(|value| value.get("effect").is_some());
+    let denial = decides.then(|| policy.denial_of_name(&input)).flatten();
+    print(&(denial.unwrap_or(value) + "\n"))
 }
 
 /// Reads a JSON file or standard input, up to [`INPUT_BYTES_MAX`].

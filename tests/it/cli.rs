@@ -268,3 +268,84 @@ fn with_few_file_descriptors_nobody_hangs() {
         "{said}"
     );
 }
+
+#[test]
+fn eval_denies_a_look_alike_name_as_the_firewall_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("test.rego");
+    let policy = r#"package mcp
+
+permit contains {"code": "get", "message": "get"} if input.tool.name == "get"
+
+deny contains {"code": "prod", "message": "no"} if input.tool.arguments.key == "prod"
+"#;
+    std::fs::write(&file, policy).unwrap();
+    let file = file.to_str().unwrap();
+    for (arguments, denied) in [
+        (r#"{"key":"dev"}"#, ""),
+        (r#"{"key":"prod"}"#, "prod"),
+        (r#"{"Key":"prod"}"#, "ambiguous_name"),
+        (r#"{"key":"dev","\uff4bey":"prod"}"#, "ambiguous_name"),
+        (r#"{"key":"prod","KEY":"dev"}"#, "ambiguous_name"),
+        (r#"{"other":{"Key":"prod"}}"#, ""),
+    ] {
+        let params = format!(r#"{{"name":"get","arguments":{arguments}}}"#);
+        let input = format!(
+            r#"{{"version":1,"phase":"call","direction":"to_server","method":"tools/call","tool":{params},"params":{params}}}"#
+        );
+        let (code, stdout, stderr) =
+            bartizan_reading(&["policy", "eval", "-p", file, "-i", "-"], &input);
+        assert_eq!(code, 0, "{arguments}: {stderr}");
+        let message =
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
+        let (_, explained, _) = bartizan_reading(&["policy", "explain", "-p", file], &message);
+        let effect =
+            if denied.is_empty() { "\"effect\":\"permit\"" } else { "\"effect\":\"deny\"" };
+        assert!(stdout.contains(effect) && stdout.contains(denied), "{arguments}: {stdout}");
+        let verdict = if denied.is_empty() { "permit" } else { "deny" };
+        assert!(
+            explained.contains(verdict) && explained.contains(denied),
+            "{arguments}: {explained}"
+        );
+    }
+    // Another rule has its value.
+    let input = r#"{"tool":{"name":"get","arguments":{"Key":"prod"}}}"#;
+    let args = ["policy", "eval", "-p", file, "-i", "-", "-e", "data.mcp.deny"];
+    let (code, stdout, _) = bartizan_reading(&args, input);
+    assert_eq!((code, stdout.trim()), (0, "[]"));
+}
+
+#[test]
+fn a_rule_on_what_no_session_has_keeps_the_policy_from_loading() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("test.rego");
+    for (rule, fails) in [
+        ("deny contains {\"code\": \"t\", \"message\": \"t\"} if input.session.tainted", true),
+        (
+            "deny contains {\"code\": \"t\", \"message\": \"t\"} if input.session[\"tainted\"] == true",
+            true,
+        ),
+        (
+            "deny contains {\"code\": \"t\", \"message\": \"t\"} if object.get(input.session, \"tainted\", false)",
+            true,
+        ),
+        (
+            "deny contains {\"code\": \"t\", \"message\": \"t\"} if {\n\tsession := input.session\n\tsession.tainted\n}",
+            true,
+        ),
+        (
+            "deny contains {\"code\": \"t\", \"message\": \"t\"} if input.tool.name == \"tainted\"",
+            false,
+        ),
+        (
+            "deny contains {\"code\": \"t\", \"message\": \"t\"} if input.session.facts.tainted == \"yes\"",
+            false,
+        ),
+    ] {
+        std::fs::write(&file, format!("package mcp\n\n{rule}\n")).unwrap();
+        let args = ["policy", "eval", "-p", file.to_str().unwrap(), "-i", "-"];
+        let (code, _, stderr) = bartizan_reading(&args, "{\"method\":\"ping\"}");
+        assert_eq!(code != 0, fails, "{rule}: {stderr}");
+        assert_eq!(stderr.contains("`input.session.tainted`"), fails, "{rule}: {stderr}");
+    }
+}

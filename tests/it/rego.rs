@@ -182,7 +182,7 @@ fn the_input_is_version_1_of_the_schema() {
         "tool": {"name": "update_flag", "arguments": {"key": "k", "big": null, "half": 0.5}},
         "operation": {"effect": "write", "environments": ["staging"], "tags": ["go-live"],
                       "environment_source": "arguments", "pack": "flags"},
-        "session": {"facts": {}, "tainted": false},
+        "session": {"facts": {}},
         "time": {"unix_ms": 1763640000000, "rfc3339": "2025-11-20T12:00:00.000Z",
                  "weekday": "Thursday", "hour": 12},
         "trace_id": "0af7651916cd43dd8448eb211c80319c",

@@ -834,6 +834,36 @@ fn a_server_sends_what_the_negotiated_revision_has() {
 }
 
 #[test]
+fn the_end_of_an_elicitation_passes_only_to_whom_was_asked() {
+    let [mut asked, mut other] = Conversation::with_one_server(["a", "b"]);
+    let begin = json!({"protocolVersion": "2025-11-25", "capabilities": {"elicitation": {"url": {}}},
+        "clientInfo": {"name": "c", "version": "1"}, "serverInfo": {"name": "s", "version": "1"}});
+    for pipe in [&mut asked, &mut other] {
+        assert!(pipe.client(&request(1, "initialize", begin.clone())).is_ok());
+        assert!(pipe.server(&result(1, begin.clone())).is_ok());
+    }
+    let ended =
+        |id: Value| notice("notifications/elicitation/complete", json!({"elicitationId": id}));
+    assert!(asked.server(&ended(json!("e-1"))).is_err(), "nobody was asked yet");
+    let question = json!({"mode": "url", "elicitationId": "e-1", "url": "https://up.example/", "message": "m"});
+    assert!(asked.server(&request(9, "elicitation/create", question)).is_ok());
+    assert!(asked.server(&ended(json!("e-1"))).is_ok());
+    for id in [json!("e-2"), json!(1), json!(null), json!(["e-1"]), json!("E-1")] {
+        assert!(asked.server(&ended(id.clone())).is_err(), "{id}");
+    }
+    assert!(asked.server(&notice("notifications/elicitation/complete", json!({}))).is_err());
+    assert!(other.server(&ended(json!("e-1"))).is_err(), "another session was asked");
+    // An error may ask, too (-32042).
+    let call = request(2, "tools/call", json!({"name": "get_flag", "arguments": {}}));
+    assert!(asked.client(&call).is_ok());
+    let error = json!({"jsonrpc": "2.0", "id": 2, "error": {"code": -32042, "message": "m", "data": {
+        "elicitations": [{"mode": "url", "elicitationId": "e-3", "url": "https://up.example/", "message": "m"}]}}});
+    assert!(asked.server(&error).is_ok());
+    assert!(asked.server(&ended(json!("e-3"))).is_ok());
+    assert!(other.server(&ended(json!("e-3"))).is_err());
+}
+
+#[test]
 fn a_subscription_brings_what_was_asked_for() {
     let (firewall, slot) = firewall("", "");
     says(&slot, r#"{"resultType":"task","taskId":"t-1","status":"working"}"#);

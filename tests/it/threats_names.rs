@@ -247,6 +247,39 @@ fn a_redaction_takes_the_aliases_too() {
 }
 
 #[test]
+fn what_a_rule_says_or_reads_elsewhere_is_no_name_of_an_argument() {
+    // The rule reads all values, and no name. The decision's own words are no names, either.
+    let values = deny("some _, value in input.tool.arguments\n\tvalue == \"forbidden\"");
+    let (firewall, _slot) = open(&values);
+    for name in ["Message", "Code", "Limit", "Effect", "Reasons", "Hold", "Counts", "All"] {
+        assert_eq!(call(&firewall, &json!({name: "a"})).code(), 0, "{name}");
+        assert_eq!(call(&firewall, &json!({name: "forbidden"})).code(), -31001, "{name}");
+    }
+    // Strings that a body compares may still be names.
+    assert_eq!(call(&firewall, &json!({"Forbidden": "a"})).code(), -31001);
+    assert_eq!(last_reason(&firewall, 9), "ambiguous_name");
+
+    for get in [
+        "object.get(input.tool.arguments, \"key\", \"secret\") == \"secret\"",
+        "object.get(input.tool.arguments, [\"key\"], \"secret\") == \"secret\"",
+        "object.get(input.tool, [\"arguments\", \"key\"], \"secret\") == \"secret\"",
+    ] {
+        let (firewall, _slot) = open(&deny(get));
+        assert_eq!(call(&firewall, &json!({"key": "a", "env": {"KEY": 1}})).code(), 0, "{get}");
+        assert_eq!(firewall.received().len(), 1);
+        for alias in aliases("key") {
+            let arguments = json!({"key": "a", &alias: "secret"});
+            assert_eq!(call(&firewall, &arguments).code(), -31001, "{get} {alias:?}");
+        }
+        // The default holds also where there are no arguments, and for a value of another type.
+        for arguments in [json!({}), json!({"key": "secret"}), json!({"other": [1]})] {
+            assert_eq!(call(&firewall, &arguments).code(), -31001, "{get} {arguments}");
+        }
+        assert_eq!(call(&firewall, &json!({"key": ["secret"]})).code(), 0, "{get}");
+    }
+}
+
+#[test]
 fn a_member_name_with_a_control_character_is_refused_wherever_it_stands() {
     // A6. The escapes are written by hand: a control character below U+0020 cannot stand raw.
     let (firewall, slot) = open("");

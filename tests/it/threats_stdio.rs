@@ -392,6 +392,101 @@ fn a_child_that_writes_an_endless_line_is_ended() {
 }
 
 #[test]
+fn an_answer_that_cannot_be_read_ends_its_call_and_no_other() {
+    // Each line answers one of the calls, or none. The last two are good.
+    let broken = r#"
+read -r one; read -r two; read -r three; read -r four; read -r five
+printf '{"jsonrpc":"2.0","result":{"a":1,"a":2},"id":1}\n'
+printf '{"jsonrpc":"1.0","id":2,"result":{}}\n'
+printf '{"jsonrpc":"2.0","id":3,"result":{},"error":{"code":1,"message":"m"}}\n'
+printf '{"jsonrpc":"2.0","id":9,"result":{"a":1,"a":2}}\n'
+printf '{"jsonrpc":"2.0","id":4,"method":"ping","method":"ping"}\n'
+printf '{"jsonrpc":"2.0","result":{},"id":4}\n'
+printf '{"jsonrpc":"2.0","result":{},"id":5}\n'
+cat > /dev/null
+"#;
+    let mut wrapped = Wrapped::start(broken);
+    for id in 1..=5 {
+        wrapped.send(get_flag(id));
+    }
+    for id in 1..=3 {
+        let error: Value = serde_json::from_str(&wrapped.receive()).unwrap();
+        assert_eq!((&error["id"], &error["error"]["code"]), (&id.into(), &(-31006).into()));
+    }
+    assert_eq!([wrapped.receive(), wrapped.receive()], [answered(4), answered(5)]);
+    let (rest, _, _) = wrapped.end();
+    assert_eq!(rest, Vec::<String>::new());
+    let records = wrapped.journal();
+    let withheld = records.iter().filter(|record| record["outcome"] == "withheld");
+    assert!(withheld.clone().all(|record| record["finding"] == "malformed_frame"), "{records:#?}");
+    let ids: Vec<_> = withheld.map(|record| record["id"].clone()).collect();
+    assert_eq!(ids, ["1", "2", "3"]);
+    let dropped = records.iter().filter(|record| record["event"] == "drop").count();
+    assert_eq!(dropped + repeated(&records), 2);
+}
+
+#[test]
+fn a_line_of_a_child_that_is_too_long_ends_its_call_and_not_the_run() {
+    // The id stands before the long text, or behind it.
+    for (before, after) in [
+        (r#"{"jsonrpc":"2.0","id":1,"result":{"x":""#, r#""}}"#),
+        (r#"{"result":{"x":""#, r#""},"jsonrpc":"2.0","id":1}"#),
+    ] {
+        let script = format!(
+            "read -r line; read -r line\nprintf '%s' '{before}'; head -c 6000000 /dev/zero | tr '\\0' x; printf '%s\\n' '{after}'\nprintf '%s\\n' '{}'\nwhile IFS= read -r line; do printf '%s\\n' '{}'; done\n",
+            answered(2),
+            answered(3),
+        );
+        let mut wrapped = Wrapped::start(&script);
+        wrapped.send(get_flag(1));
+        wrapped.send(get_flag(2));
+        let error: Value = serde_json::from_str(&wrapped.receive()).unwrap();
+        assert_eq!((&error["id"], &error["error"]["code"]), (&1.into(), &(-31006).into()));
+        assert_eq!(wrapped.receive(), answered(2));
+        wrapped.send(get_flag(3));
+        assert_eq!(wrapped.receive(), answered(3), "the run goes on");
+        let (rest, log, status) = wrapped.end();
+        assert_eq!((rest, status.code()), (Vec::new(), Some(0)), "{log}");
+        let records = wrapped.journal();
+        assert_eq!(records.iter().filter(|it| it["outcome"] == "withheld").count(), 1);
+    }
+}
+
+#[test]
+fn a_request_that_cannot_be_read_is_answered_under_its_id_where_that_can() {
+    let mut wrapped = Wrapped::start(ANSWERING);
+    let good = get_flag(1);
+    wrapped.send(&good);
+    assert_eq!(wrapped.receive(), answered(1));
+    for (line, id) in [
+        (r#"{"jsonrpc":"1.0","method":"ping","id":7}"#, Value::from(7)),
+        (r#"{"id":"a","jsonrpc":"2.0","method":5}"#, "a".into()),
+        (r#"{"jsonrpc":"2.0","id":8,"method":"tools/call","params":[1]}"#, 8.into()),
+        (
+            r#"{"jsonrpc":"2.0","id":8,"method":"tools/call","params":{"name":"x","Name":"y"}}"#,
+            8.into(),
+        ),
+        (r#"{"jsonrpc":"2.0","id":8,"method":"ping","result":{}}"#, 8.into()),
+        // It cannot be read, or could be taken for the answer to another request.
+        (r#"{"jsonrpc":"2.0","id":8,"method":"ping","params":{"a":1,"a":2}}"#, Value::Null),
+        (r#"{"jsonrpc":"2.0","id":1.5,"method":"ping"}"#, Value::Null),
+        (r#"{"jsonrpc":"2.0","id":8,"ID":9,"method":"ping"}"#, Value::Null),
+        (r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#, Value::Null),
+        (r#"{"jsonrpc":"1.0","id":"1","method":"ping"}"#, Value::Null),
+        (r#"{"jsonrpc":"1.0","id":8,"result":{}}"#, Value::Null),
+        (r#"[{"jsonrpc":"2.0","id":8,"method":"ping"}]"#, Value::Null),
+    ] {
+        wrapped.send(line);
+        let error: Value = serde_json::from_str(&wrapped.receive()).unwrap();
+        assert_eq!(error["id"], id, "{line}: {error}");
+        assert!(error["error"]["code"].is_i64(), "{line}: {error}");
+    }
+    // The id was not used.
+    wrapped.send(get_flag(8));
+    assert_eq!(wrapped.receive(), answered(8));
+}
+
+#[test]
 fn a_child_that_dies_is_named_and_its_calls_are_answered() {
     let mut wrapped = Wrapped::start("read -r line; read -r line; echo 'out of luck' >&2; exit 3");
     wrapped.send(get_flag(1));
@@ -465,10 +560,12 @@ fn a_legal_body_becomes_one_line() {
             "{{\"jsonrpc\":\"2.0\",\"method\":\"tools/call\",\"params\":{{\"name\":\"get_flag\",\"arguments\":{{\"key\":{text},\"x\":{smuggled}}}}},\"id\":{number}}}"
         ));
     }
-    let expected = lines.join("\n") + "\n";
     let read = wait("what the child read", || {
         let read = std::fs::read_to_string(folder.path().join("read")).unwrap_or_default();
-        (read.len() >= expected.len()).then_some(read)
+        (read.matches('\n').count() >= lines.len() && read.ends_with('\n')).then_some(read)
     });
-    assert_eq!(read, expected);
+    // The child gets ids of ours, each as the last member.
+    let without_id = |line: &str| line.rsplit_once(",\"id\":").unwrap().0.to_owned();
+    let read: Vec<String> = read.split_terminator('\n').map(without_id).collect();
+    assert_eq!(read, lines.iter().map(|line| without_id(line)).collect::<Vec<_>>());
 }

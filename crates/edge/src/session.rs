@@ -19,6 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -63,14 +64,18 @@ impl StepOutcome {
     }
 }
 
-/// Decides what a server on stdio is told of a request whose client has disconnected. Over HTTP the
-/// closed response stream says it; on stdio only a message can, and the gate permits each message.
+/// Decides what a server on stdio is told of a request whose client has disconnected, and records
+/// what the server still answers. Over HTTP the closed response stream says it; on stdio only a
+/// message can, and the gate permits each message.
 pub trait Departure: fmt::Debug + Send + Sync {
     /// The client's `notifications/cancelled`; `None` if it may not be sent.
     fn cancellation(&self) -> Option<Permitted>;
 
     /// Settles `call`, that notification: whether it was `sent`.
     fn told(&self, call: &CallId, sent: bool);
+
+    /// Records the late answer `message` to the request, which nobody waits for.
+    fn answered(&self, message: &Bytes);
 }
 
 /// A client that may disconnect before the answer to one of its calls.
@@ -106,6 +111,14 @@ impl Departure for GoneClient {
                 let why = "the child's input queue is full".to_owned();
                 session.upstream_failed(call, &UpstreamFailure::Unreachable(why), now)
             }
+        }));
+    }
+
+    fn answered(&self, message: &Bytes) {
+        drop(self.session.step_over(message.len(), None, |session, gate, now| {
+            // A call that is still in flight has a reader, or will have one.
+            let over = !session.awaits(&self.call);
+            over.then(|| session.server_answer(gate, &self.call, message, now))
         }));
     }
 }

@@ -7,12 +7,14 @@
 //! whole, or by a computed name, any text of the policy or of its data may be the name, so all of
 //! them are compared. [`engines`](super::engines) and [`replay`](super::replay) call it.
 
+use std::collections::BTreeSet;
+
 use regorus::Value as Rego;
-use regorus::unstable::{Expr, Module, Ref};
+use regorus::unstable::{Expr, Module, Ref, Rule, RuleHead, Span};
 
 use super::reads::ReadSet;
 use super::value::push_pointer_name;
-use super::walk::{Step, Visit, Walk};
+use super::walk::{SETS, Step, Visit, Walk, rule_ref};
 use bartizan_gate::question::access::{AccessRequest, Resource};
 use bartizan_gate::wire::document::{Kind, Value};
 use bartizan_gate::wire::frame::KnownNames;
@@ -31,6 +33,9 @@ const PARTS: [&[&str]; 5] = [
     &["answer", "result"],
 ];
 
+/// The rules of `mcp/decision.rego` that combine the elements of others.
+const COMBINING: [&str; 3] = ["decision", "limit_all", "listing"];
+
 /// The texts of a policy that may be names of members: its strings, the names that it takes from
 /// variables, and all names and strings of its data.
 pub(super) fn texts(modules: &[Ref<Module>], data: &Rego) -> KnownNames {
@@ -41,9 +46,15 @@ pub(super) fn texts(modules: &[Ref<Module>], data: &Rego) -> KnownNames {
         }
     };
     for rule in modules.iter().flat_map(|module| &module.policy) {
+        if combines(rule) {
+            continue;
+        }
+        let said = said(rule);
         for visit in Walk::rule(rule) {
             match visit {
-                Visit::Expr(Expr::String { value, .. } | Expr::RawString { value, .. }) => {
+                Visit::Expr(
+                    expr @ (Expr::String { value, .. } | Expr::RawString { value, .. }),
+                ) if !said.contains(&std::ptr::from_ref(expr.span())) => {
                     value.as_string().iter().for_each(|text| add(text));
                 }
                 Visit::Ref(reference) => {
@@ -78,6 +89,31 @@ pub(super) fn texts(modules: &[Ref<Module>], data: &Rego) -> KnownNames {
         }
     }
     known
+}
+
+/// Whether a rule only combines the elements of the rules that decide, as `mcp/decision.rego` does:
+/// its names are those of the decision's document.
+fn combines(rule: &Rule) -> bool {
+    let reads_input = |visit: Visit<'_>| match visit {
+        Visit::Ref(reference) => reference.root == Some("input"),
+        _ => false,
+    };
+    let name = rule_ref(rule).span().text();
+    COMBINING.contains(&name) && !Walk::rule(rule).any(reads_input)
+}
+
+/// The strings of a rule that an element of the decision consists of, such as `"code"` and the
+/// code. They are what the rule says, and are not compared with anything.
+fn said(rule: &Rule) -> BTreeSet<*const Span> {
+    let Rule::Spec { head: RuleHead::Set { refr, key: Some(element), .. }, .. } = rule else {
+        return BTreeSet::new();
+    };
+    let Expr::Object { fields, .. } = element.as_ref() else { return BTreeSet::new() };
+    if !SETS.contains(&refr.span().text()) {
+        return BTreeSet::new();
+    }
+    let both = fields.iter().flat_map(|(_, name, value)| [name, value]);
+    both.map(|expr| std::ptr::from_ref(expr.span())).collect()
 }
 
 /// The names of a path below `input` that come after one of [`PARTS`].

@@ -283,6 +283,7 @@ pub(super) fn problems(
             checker.rule(rule, &mut problems);
         }
     }
+    problems.extend(modules.iter().filter_map(|module| tainted(module)));
     recursion(&index, limits, &mut problems);
     data_conflicts(&index, modules, data, &mut problems);
     for entrypoint in entrypoints.iter().flat_map(|it| [&it.decision, &it.listing]) {
@@ -298,6 +299,44 @@ pub(super) fn problems(
     problems.sort();
     problems.dedup();
     problems
+}
+
+/// The use of `input.session.tainted`, which earlier versions documented and never set: a rule on it
+/// would never match, and nobody would notice. Where a module takes the whole session, any other use
+/// of the name in it counts.
+fn tainted(module: &Module) -> Option<PolicyProblem> {
+    const NAME: &str = "tainted";
+    let mut whole = false;
+    let mut named = None;
+    for visit in module.policy.iter().flat_map(|rule| Walk::rule(rule)) {
+        let span = match visit {
+            Visit::Ref(reference) => {
+                let steps = reference.prefix();
+                let input = reference.root == Some("input") && !reference.local;
+                if input && matches!(steps[..], ["session", NAME, ..]) {
+                    whole = true;
+                } else if input && steps == ["session"] {
+                    whole = true;
+                    continue;
+                } else if !steps.contains(&NAME) {
+                    continue;
+                }
+                reference.span
+            }
+            Visit::Expr(Expr::String { value, span, .. } | Expr::RawString { value, span, .. }) => {
+                if !value.as_string().is_ok_and(|text| **text == *NAME) {
+                    continue;
+                }
+                span
+            }
+            Visit::Expr(_) | Visit::Call { .. } | Visit::Statement(_) => continue,
+        };
+        named.get_or_insert(span);
+    }
+    let (file, line) = location(named.filter(|_| whole)?);
+    let message = "no input has `input.session.tainted`".to_owned();
+    let hint = "remove the rule: nothing marks a session, so it could never match";
+    Some(PolicyProblem::at(file, line, message).hint(hint))
 }
 
 /// The file and line of a span.

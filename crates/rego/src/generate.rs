@@ -263,13 +263,7 @@ impl Generator {
             ("elicitation", self.elicitation()),
             ("answer", self.answer()),
             ("operation", self.operation()),
-            (
-                "session",
-                object([
-                    ("facts", object([("project", self.string())])),
-                    ("tainted", Value::Bool(false)),
-                ]),
-            ),
+            ("session", object([("facts", object([("project", self.string())]))])),
             ("time", object([("hour", Value::from(hour)), ("unix_ms", Value::from(unix_ms))])),
             ("tools", listed),
         ])

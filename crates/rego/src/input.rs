@@ -137,7 +137,6 @@ impl<'r> Fields<'r> {
         self.put("session", |reads| {
             let mut fields = Fields::new(reads);
             fields.put("facts", |reads| Some(map(&request.facts, reads)));
-            fields.put("tainted", |_| Some(Value::Bool(false)));
             Some(fields.finish())
         });
         self.put("time", |reads| Some(time(request.time, reads)));

@@ -382,6 +382,22 @@ impl Policy {
         })
     }
 
+    /// The denial, as JSON text, with which the gate answers a message with this input before it
+    /// evaluates a decision: some reader takes a name in it for another one that the policy reads.
+    /// `None` if there is no such name, or if the input is not strict JSON.
+    pub fn denial_of_name(&self, input_json: &str) -> Option<String> {
+        let raw = Bytes::copy_from_slice(input_json.as_bytes());
+        let document = Document::read(raw, &DocumentLimits::default()).ok()?;
+        let fault = self.ambiguous_name_recorded(document.root())?;
+        let denial = fault.deny(self.revision(), Engine::None);
+        let reasons: Vec<_> = denial
+            .reasons
+            .iter()
+            .map(|reason| serde_json::json!({"code": reason.code, "message": reason.message}))
+            .collect();
+        Some(serde_json::json!({"effect": "deny", "reasons": reasons}).to_string())
+    }
+
     /// Evaluates an entrypoint on the compiled engine: a program has no other rules to call.
     fn evaluate_compiled(&self, path: &str, input: Value) -> Result<Value, PolicyProblem> {
         let entry = if path == self.0.entrypoints.decision {

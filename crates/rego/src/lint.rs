@@ -15,7 +15,7 @@ use super::check::{Index, called, location};
 use super::problem::PolicyProblem;
 use super::schema::{FieldType, below};
 use super::strict::parsed;
-use super::walk::{Reference, Step, Visit, Walk, reference, rule_ref};
+use super::walk::{Reference, SETS, Step, Visit, Walk, reference, rule_ref};
 use super::{EvalLimits, Module, Policy, PolicySources};
 
 /// The codes of all findings, sorted.
@@ -32,9 +32,6 @@ pub const TRAPS: [&str; 8] = [
 
 /// What a comment that suppresses findings contains before their codes.
 const ALLOW: &str = "bartizan:allow ";
-
-/// The rules of `package mcp` that `mcp/decision.rego` combines. Each must be a partial set.
-const SETS: [&str; 8] = ["permit", "deny", "refuse", "hold", "limit", "set", "redact", "hide"];
 
 /// Of [`SETS`], those whose elements must have a `code` and a `message`.
 const REASONED: [&str; 4] = ["permit", "deny", "refuse", "hold"];

@@ -142,18 +142,31 @@ impl ReadSet {
         // The walk visits an argument of `object.keys` after the call, so its span is kept to
         // recognise it.
         let mut of_keys: BTreeSet<*const regorus::unstable::Span> = BTreeSet::new();
+        // So are arguments of `object.get` with a constant path, which reads this member alone.
+        let mut of_get: BTreeMap<*const regorus::unstable::Span, Vec<&str>> = BTreeMap::new();
         for visit in Walk::rule(rule) {
             match visit {
                 Visit::Call { callee, params } => {
                     if callee.root == Some("object") && callee.prefix() == ["keys"] {
                         of_keys.extend(params.iter().map(|param| std::ptr::from_ref(param.span())));
                     }
+                    if callee.root == Some("object")
+                        && callee.prefix() == ["get"]
+                        && let [whole, path, _] = params[..]
+                        && let Some(path) = constant_path(path)
+                    {
+                        of_get.insert(std::ptr::from_ref(whole.span()), path);
+                    }
                 }
                 Visit::Ref(reference) => {
                     let spelt = |step: &Step<'_>| matches!(step, Step::Name("definition"));
                     self.definitions |= reference.steps.iter().any(spelt);
                     let names = of_keys.contains(&std::ptr::from_ref(reference.span));
-                    self.add(&reference, names);
+                    let member = of_get.get(&std::ptr::from_ref(reference.span));
+                    match member {
+                        Some(path) if reference.is_static() => self.add_below(&reference, path),
+                        _ => self.add(&reference, names),
+                    }
                 }
                 Visit::Expr(Expr::String { value, .. } | Expr::RawString { value, .. }) => {
                     self.definitions |= value.as_string().is_ok_and(|text| &**text == "definition");
@@ -175,6 +188,14 @@ impl ReadSet {
         }
     }
 
+    /// Adds the value at `path` below a reference of names alone.
+    fn add_below(&mut self, reference: &Reference<'_>, path: &[&str]) {
+        if reference.root == Some("input") {
+            let whole = reference.prefix();
+            self.read(&[&whole[..], path].concat());
+        }
+    }
+
     /// Removes members of values that are read whole, so that equal sets compare equal.
     fn collapse(&mut self) {
         if self.all {
@@ -184,5 +205,23 @@ impl ReadSet {
         for member in self.members.values_mut() {
             member.collapse();
         }
+    }
+}
+
+/// The names of a path for `object.get`: one string, or an array of strings. An empty array is the
+/// whole value.
+fn constant_path(path: &Expr) -> Option<Vec<&str>> {
+    match path {
+        Expr::Array { items, .. } => items.iter().map(|item| constant_text(item)).collect(),
+        one => constant_text(one).map(|name| vec![name]),
+    }
+}
+
+fn constant_text(expr: &Expr) -> Option<&str> {
+    match expr {
+        Expr::String { value, .. } | Expr::RawString { value, .. } => {
+            value.as_string().ok().map(|text| &**text)
+        }
+        _ => None,
     }
 }

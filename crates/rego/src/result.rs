@@ -81,7 +81,10 @@ impl Indeterminate {
     /// A member of the message has a name that some reader takes for one that the policy reads.
     /// `pointer` (RFC 6901) names it.
     pub(super) fn ambiguous_name(pointer: &str) -> Self {
-        let message = format!("name that a reader may take for one that a rule reads: `{pointer}`");
+        let message = format!(
+            "name that a reader may take for one that a rule reads: `{pointer}` (if a tool has both \
+             names, a rule must read this one, too)"
+        );
         Self { code: "ambiguous_name", message }
     }
 

@@ -123,7 +123,6 @@ pub(super) static FIELDS: &[Field] = &[
     sometimes("operation.pack", FieldType::Text),
     always("session", FieldType::Fields),
     always("session.facts", FieldType::TextsByName),
-    always("session.tainted", FieldType::Flag),
     always("time", FieldType::Fields),
     always("time.unix_ms", FieldType::Count),
     always("time.rfc3339", FieldType::Text),

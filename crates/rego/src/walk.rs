@@ -8,6 +8,10 @@ use std::collections::BTreeSet;
 
 use regorus::unstable::{AssignOp, Expr, Literal, LiteralStmt, Query, Rule, RuleHead, Span};
 
+/// The rules of `package mcp` that `mcp/decision.rego` combines. Each must be a partial set.
+pub(super) const SETS: [&str; 8] =
+    ["permit", "deny", "refuse", "hold", "limit", "set", "redact", "hide"];
+
 /// One step of a reference after its root (OPA docs, "Policy Language", "References").
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Step<'a> {

@@ -15,12 +15,16 @@ use super::rig::{Client, Rig, judge, modern_call, soon};
 
 /// Says that it speaks the modern era, writes down what it reads, and says what stands in the file
 /// `say`, once it is there, after each line that it reads.
+/// In what it says `FIRST` and `LAST` stand for the ids of the first call and of the last one.
 const CHILD: &str = r#"
+first=
 while IFS= read -r line; do
     printf '%s\n' "$line" >> "$1/read"
+    id=${line##*'"id":'}; id=${id%%[,\}]*}
+    case $line in *'"tools/call"'*) [ -n "$first" ] || first=$id;; esac
     case $line in
-        *'"server/discover"'*) printf '{"jsonrpc":"2.0","result":{"supportedVersions":["2026-07-28"]},"id":1}\n';;
-        *'"stop"'*) cat "$1/say";;
+        *'"server/discover"'*) printf '{"jsonrpc":"2.0","result":{"supportedVersions":["2026-07-28"]},"id":%s}\n' "$id";;
+        *'"stop"'*) sed "s/FIRST/$first/; s/LAST/$id/" "$1/say";;
         *) printf '{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"up"}}\n';;
     esac
 done
@@ -68,6 +72,47 @@ async fn read(folder: &Path, until: impl Fn(&str) -> bool) -> String {
     .await
 }
 
+/// The ids of the calls that the child has read, in order.
+fn numbers(read: &str) -> Vec<i64> {
+    let calls = read.lines().filter(|line| line.contains("\"tools/call\""));
+    calls
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_i64().unwrap()
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn what_a_child_gets_as_ids_does_not_count_the_calls_of_others() {
+    let shared = Shared::start("");
+    for id in 0..6 {
+        drop(shared.calling(id, &format!("t{id}")).await);
+    }
+    let text = read(shared.folder.path(), |text| numbers(text).len() == 6).await;
+    let numbers = numbers(&text);
+    // Each next number would follow with a chance of 2^-51.
+    assert!(numbers.windows(2).all(|two| (two[0] - two[1]).abs() > 1), "{numbers:?}");
+    let distinct: std::collections::BTreeSet<_> = numbers.iter().collect();
+    assert_eq!(distinct.len(), 6);
+}
+
+#[tokio::test]
+async fn a_late_answer_to_a_client_that_has_gone_is_recorded_as_that_of_its_call() {
+    let late = r#"{"jsonrpc":"2.0","id":FIRST,"result":{"late":true}}"#;
+    let own = r#"{"jsonrpc":"2.0","id":LAST,"result":{}}"#;
+    let shared = Shared::start(&format!("{late}\n{own}\n"));
+    drop(shared.calling(7, "get").await);
+    read(shared.folder.path(), |text| text.contains("notifications/cancelled")).await;
+    let mut client = shared.calling(8, "stop").await;
+    assert_eq!(client.reply().await.status, 200);
+    let kept = shared.rig.sink.kept();
+    let call = kept.iter().find(|it| it.event == Event::Intent && it.id.as_deref() == Some("7"));
+    let drops: Vec<_> = kept.iter().filter(|it| it.event == Event::Drop).collect();
+    assert_eq!(drops.len(), 1, "{drops:#?}");
+    assert_eq!(drops[0].call, call.unwrap().call);
+    assert_eq!(drops[0].method.as_deref(), Some("tools/call"));
+}
+
 #[tokio::test]
 async fn a_child_is_told_that_a_client_has_gone_only_if_policy_permits() {
     for permits in [true, false] {
@@ -93,10 +138,12 @@ async fn a_child_is_told_that_a_client_has_gone_only_if_policy_permits() {
         // Another message shows that the child has read all that there was.
         drop(shared.calling(8, "after").await);
         let text = read(shared.folder.path(), |text| text.contains("after")).await;
-        let cancel =
-            r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}"#;
+        let id = numbers(&text).first().copied().unwrap();
+        let cancel = format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#
+        );
         assert_eq!(text.contains("notifications/cancelled"), permits, "{text}");
-        assert_eq!(text.contains(cancel), permits, "{text}");
+        assert_eq!(text.contains(&cancel), permits, "{text}");
         assert!(!told(if permits { Event::Denial } else { Event::Intent }));
         let cancelled = |lines: Vec<String>| lines.contains(&"Outcome tools/call Cancelled".into());
         assert!(cancelled(shared.rig.sink.lines()));
@@ -110,8 +157,8 @@ async fn what_a_shared_child_says_about_nobody_is_redacted_as_any_call_on_it_dem
     );
     let error =
         format!(r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":1,"message":"{SECRET}"}}}}"#);
-    let late = format!(r#"{{"jsonrpc":"2.0","id":2,"result":{{"s":"{SECRET}"}}}}"#);
-    let own = r#"{"jsonrpc":"2.0","id":3,"result":{}}"#;
+    let late = format!(r#"{{"jsonrpc":"2.0","id":FIRST,"result":{{"s":"{SECRET}"}}}}"#);
+    let own = r#"{"jsonrpc":"2.0","id":LAST,"result":{}}"#;
     let shared = Shared::start(&format!("{log}\n{error}\n{late}\n{own}\n"));
     drop(shared.calling(7, "guarded").await);
     read(shared.folder.path(), |text| text.contains("notifications/cancelled")).await;

@@ -555,8 +555,9 @@ async fn an_agent_reaches_a_streamable_http_server() {
 #[tokio::test]
 async fn an_agent_reaches_a_child() {
     let script = format!(
-        r#"read -r line; echo '{INITIALIZED}' | sed 's/"id":0/"id":1/'
-        while read -r line; do case "$line" in *'"id":2'*) echo '{}';; esac; done"#,
+        r#"number() {{ expr "$line" : '.*"id":\([0-9]*\)'; }}
+        read -r line; echo '{INITIALIZED}' | sed "s/\"id\":0/\"id\":$(number)/"
+        while read -r line; do case "$line" in *'"id":'*) echo '{}' | sed "s/\"id\":2/\"id\":$(number)/";; esac; done"#,
         result(2)
     );
     let rig = Rig::to(HttpConfig::default(), |shared| {

@@ -100,7 +100,7 @@ fn inputs() -> Vec<Value> {
                                     "effect": effect, "environments": environments,
                                     "environment_source": source, "tags": tags,
                                 },
-                                "session": {"facts": {}, "tainted": false},
+                                "session": {"facts": {}},
                             });
                             match method {
                                 "tools/call" => {

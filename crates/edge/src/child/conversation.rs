@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::era::{self, PROBE, ProbeOutcome};
 use super::lines::{self, Lines, line_for_child};
+use super::numbers::Numbers;
 use super::process::{ChildLimits, ChildSpec, LineRate, Process, SpawnError, StopLevel};
 use super::relabel::{self, Label, LabelField, Labels};
 use crate::Shared;
@@ -28,7 +29,7 @@ use bartizan_gate::evidence::step::{Act, Permitted};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{Arrival, Protected, Session, UpstreamFailure};
 use bartizan_gate::wire::document::Document;
-use bartizan_gate::wire::frame::{Frame, Id, Malformed, Message, Sender};
+use bartizan_gate::wire::frame::{Frame, Id, Malformed, Message, OuterMembers, Sender};
 use bartizan_gate::wire::method::{Method, Role};
 use bartizan_gate::wire::protocol::Transport;
 
@@ -86,6 +87,8 @@ pub(crate) struct Child {
     unsolicited_rate: Mutex<LineRate>,
     /// What all requests so far demand of messages that name none.
     duties: Mutex<Arc<Duties>>,
+    /// What the child gets as ids.
+    numbers: Numbers,
 }
 
 /// What is kept for one open exchange.
@@ -119,6 +122,7 @@ impl Duplex<Child> {
             unsolicited: SessionHandle::new(shared, unsolicited),
             unsolicited_rate: Mutex::new(LineRate::new(limits.strays_per_second)),
             duties: Mutex::default(),
+            numbers: Numbers::new(),
         };
         let bounds = DuplexLimits {
             exchanges_max: limits.exchanges_max,
@@ -170,10 +174,11 @@ impl Duplex<Child> {
     ) -> Result<DuplexStream, UpstreamFailure> {
         let request = permitted.frame().map(Frame::document);
         let describe = |number| {
+            let wire = self.line.numbers.wire(number);
             let (line, labels) =
-                request.and_then(|request| relabel::outbound(request, number)).ok_or_else(
-                    || UpstreamFailure::Unreadable("a child process takes no batch".to_owned()),
-                )?;
+                request.and_then(|request| relabel::outbound(request, wire)).ok_or_else(|| {
+                    UpstreamFailure::Unreadable("a child process takes no batch".to_owned())
+                })?;
             let (key, departure) = (permitted.id().cloned(), departure.cloned());
             Ok((ChildExchange { labels, key, departure }, line))
         };
@@ -215,7 +220,7 @@ impl Duplex<Child> {
         let id = frame.named_id("requestId")?;
         let table = self.table();
         let (number, _) = table.iter().rev().find(|(_, open)| open.key.as_ref() == Some(&id))?;
-        relabel::cancelled(frame.document(), number)
+        relabel::cancelled(frame.document(), self.line.numbers.wire(number))
     }
 
     /// Asks the child which era it speaks. The probe passes the gate and is recorded like a request
@@ -275,6 +280,10 @@ impl Duplex<Child> {
         loop {
             match lines.next().await {
                 Ok(Some(lines::Line::Whole(line))) => self.deliver(line).await,
+                Ok(Some(lines::Line::Skipped(outer))) => {
+                    tracing::warn!("a child wrote a line longer than allowed; it was skipped");
+                    self.deliver(outer.stub()).await;
+                }
                 Ok(Some(lines::Line::TooLong)) => {
                     self.line.process.raise(StopLevel::Kill("it wrote a line longer than allowed"));
                     break;
@@ -317,7 +326,7 @@ impl Line for Child {
             Err(Malformed::Version | Malformed::NotObject) => {
                 return Destination::Unsolicited(line);
             }
-            Err(_) => return unreadable_line(table, line),
+            Err(_) => return self.unreadable_line(table, line),
         };
         match frame.message() {
             Message::Result { id } => self.answer(table, frame.document(), id, End::Result),
@@ -377,10 +386,11 @@ impl Line for Child {
         if child.kind == ChildScope::Session {
             return;
         }
-        let given_up = conversation.table().give_up(number);
-        let Some(departure) = given_up.and_then(|exchange| exchange.departure) else { return };
+        let departure = conversation.table().give_up(number).and_then(|it| it.departure.clone());
+        let Some(departure) = departure else { return };
         let Some(permitted) = departure.cancellation() else { return };
-        let line = permitted.frame().and_then(|it| relabel::cancelled(it.document(), number));
+        let wire = child.numbers.wire(number);
+        let line = permitted.frame().and_then(|it| relabel::cancelled(it.document(), wire));
         let sent = line.is_some_and(|line| child.process.try_write(line_for_child(&line)).is_ok());
         if !sent {
             tracing::debug!(number, "child's input queue is full; cancellation not sent");
@@ -417,25 +427,30 @@ impl Child {
         id: &Id,
         end: End,
     ) -> Destination {
-        let Id::Number(number) = id else {
+        let Some(number) = self.numbers.number_of(id) else {
             return Destination::Unsolicited(document.raw().clone());
         };
-        let Some(ChildExchange { labels, .. }) = table.get(*number) else {
-            if table.was_given_up(*number) {
-                return Destination::Nobody("answer to an exchange that was given up");
-            }
+        if let Some(ChildExchange { labels, departure, .. }) = table.take_abandoned(number) {
+            let answer = relabel::answer(document, self.numbers.wire(number), &labels.id);
+            return match departure {
+                Some(departure) => Destination::Late(departure, answer),
+                None => Destination::Unsolicited(document.raw().clone()),
+            };
+        }
+        let Some(ChildExchange { labels, .. }) = table.get(number) else {
             return Destination::Unsolicited(document.raw().clone());
         };
         if labels.lasting
             && let Some(token) = &labels.token
         {
             let mut lasting = self.lasting();
-            lasting.insert(*number, token.clone());
+            lasting.insert(number, token.clone());
             if lasting.len() > LASTING_TOKENS_MAX {
                 lasting.pop_first();
             }
         }
-        Destination::Answer(*number, relabel::answer(document, *number, &labels.id), end)
+        let answer = relabel::answer(document, self.numbers.wire(number), &labels.id);
+        Destination::Answer(number, answer, end)
     }
 
     fn notice(
@@ -445,23 +460,37 @@ impl Child {
         role: Option<Role>,
     ) -> Destination {
         if role == Some(Role::Progress) {
-            let Some(number) = relabel::progress_number(document) else {
+            let Some(number) = self.numbers.of_wire(relabel::progress_number(document)) else {
                 return Destination::Nobody("progress without a token of ours");
             };
             return self.progress(table, document, number);
         }
-        if let Some(number) = relabel::subscription_number(document) {
+        if let Some(number) = self.numbers.of_wire(relabel::subscription_number(document)) {
             return tagged(table, document, number, LabelField::Subscription);
         }
         // In a legacy session a child cancels its own requests. A shared child has none, so it can
         // only mean a subscription (revision 2026-07-28, basic/patterns/cancellation).
         if role == Some(Role::Cancel) && self.kind == ChildScope::Shared {
-            let Some(number) = relabel::cancelled_number(document) else {
+            let Some(number) = self.numbers.of_wire(relabel::cancelled_number(document)) else {
                 return Destination::Nobody("cancellation that names no request");
             };
             return tagged(table, document, number, LabelField::Cancelled);
         }
         Destination::Anybody(None, document.raw().clone())
+    }
+
+    /// Routes a line that is no frame: to the call that it answers, as far as its id can be read, else
+    /// to the only call that waits. The gate withholds and records it there; else it is recorded as
+    /// unsolicited.
+    fn unreadable_line(&self, table: &ExchangeTable<ChildExchange>, line: Bytes) -> Destination {
+        let message = matches!(line.trim_ascii_start().first(), Some(b'{' | b'['));
+        let named = OuterMembers::of(&line).answers();
+        let named = named.and_then(|id| self.numbers.number_of(&id));
+        let named = named.filter(|number| table.get(*number).is_some());
+        match named.or_else(|| table.only(false)).filter(|_| message) {
+            Some(number) => Destination::Exchange(number, line),
+            None => Destination::Unsolicited(line),
+        }
     }
 
     fn progress(
@@ -493,15 +522,5 @@ fn tagged(
             Destination::Exchange(number, relabel::notification(document, place, &labels.id))
         }
         None => Destination::Nobody("notification about an unknown request"),
-    }
-}
-
-/// Routes a line that is no frame. If exactly one call waits, the line is sent there, and the gate
-/// withholds and records it; else it is recorded as unsolicited.
-fn unreadable_line(table: &ExchangeTable<ChildExchange>, line: Bytes) -> Destination {
-    let message = matches!(line.trim_ascii_start().first(), Some(b'{' | b'['));
-    match table.only(false).filter(|_| message) {
-        Some(number) => Destination::Exchange(number, line),
-        None => Destination::Unsolicited(line),
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! The transport separates messages by LF alone, while many line readers also split at CR, and some
 //! at U+0085, U+2028 or U+2029. So no line is written that any of them would split (threats C3, C4,
-//! C7), and the reader never buffers more than its bound (C6). This module knows nothing of
-//! JSON-RPC.
+//! C7), and the reader never buffers more than its bound (C6). Of a child's line that is too long
+//! it tells whom it concerns, as far as that can be read.
 
 use std::io;
 
@@ -12,6 +12,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::kept::{Account, ArrivingMessage};
+use bartizan_gate::wire::frame::OuterMembers;
 
 /// Buffer space reserved before each read, bytes.
 const READ_BYTES: usize = 16 << 10;
@@ -22,9 +23,15 @@ pub enum Line {
     /// A line without its line end; never blank.
     Whole(Bytes),
     /// A line longer than the bound. Its bytes are discarded, and so is the rest of it up to the
-    /// next LF.
+    /// next LF. From [`Lines::telling_of_skipped`]: it is longer than [`ENDLESS`] times the bound.
     TooLong,
+    /// A line longer than the bound, from [`Lines::telling_of_skipped`]. Its bytes are discarded;
+    /// this is what was read of them.
+    Skipped(Box<OuterMembers>),
 }
+
+/// A child's line this many times as long as the bound counts as one that never ends.
+pub const ENDLESS: usize = 16;
 
 /// Reads lines, each at most `bytes_max` bytes long. Blank lines are skipped.
 #[derive(Debug)]
@@ -34,11 +41,23 @@ pub struct Lines<R> {
     /// Bytes at the start of `buffer` that were searched and hold no LF.
     scanned: usize,
     bytes_max: usize,
-    /// Whether the current line was already reported as too long.
+    /// Whether the current line was already reported as too long, or is being skipped.
     skipping: bool,
+    /// What is read of a line that is being skipped; absent if it is reported at once.
+    skipped: Option<SkippedLine>,
     ended: bool,
     /// Where what is buffered is charged, if it is.
     arriving: Option<ArrivingMessage>,
+}
+
+/// A line that is being skipped.
+#[derive(Debug, Default)]
+struct SkippedLine {
+    outer: Box<OuterMembers>,
+    /// Bytes so far.
+    bytes: usize,
+    /// Whether it was reported as endless.
+    endless: bool,
 }
 
 impl<R: AsyncRead + Unpin> Lines<R> {
@@ -50,6 +69,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             scanned: 0,
             bytes_max,
             skipping: false,
+            skipped: None,
             ended: false,
             arriving: None,
         }
@@ -58,6 +78,13 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     /// Charges what is buffered of a line to `account`.
     pub(crate) fn charged_to(self, account: &Account) -> Self {
         Self { arriving: Some(account.arriving()), ..self }
+    }
+
+    /// From now on reports a line that is too long at its end, with what it says of itself, so that
+    /// the call that it answers gets an error.
+    #[must_use]
+    pub fn telling_of_skipped(self) -> Self {
+        Self { skipped: Some(SkippedLine::default()), ..self }
     }
 
     /// The next line; `None` at the end of the source. A last line without LF counts. Cancel-safe:
@@ -94,10 +121,13 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             self.buffer.advance(1);
             self.scanned = 0;
             if std::mem::take(&mut self.skipping) {
-                continue;
+                match self.skipped(&line) {
+                    Some(skipped) => return Some(skipped),
+                    None => continue,
+                }
             }
             if line.len() > self.bytes_max {
-                return Some(Line::TooLong);
+                return Some(self.skipped(&line).unwrap_or(Line::TooLong));
             }
             if let Some(line) = trimmed(line) {
                 return Some(Line::Whole(line));
@@ -105,13 +135,31 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         }
     }
 
+    /// The report of a child's line that was skipped; `rest` is its end. `None` if it was reported.
+    fn skipped(&mut self, rest: &[u8]) -> Option<Line> {
+        let SkippedLine { mut outer, endless, .. } = self.skipped.as_mut().map(std::mem::take)?;
+        outer.push(rest);
+        (!endless).then_some(Line::Skipped(outer))
+    }
+
     /// Handles buffered bytes without an LF: they are a line only at the end of the source, or if
     /// they are too many.
     fn unfinished(&mut self) -> Option<Line> {
         if self.skipping || self.buffer.len() > self.bytes_max {
-            self.buffer.clear();
             self.scanned = 0;
-            return (!std::mem::replace(&mut self.skipping, true)).then_some(Line::TooLong);
+            let piece = self.buffer.split();
+            let began = !std::mem::replace(&mut self.skipping, true);
+            let Some(skipped) = &mut self.skipped else { return began.then_some(Line::TooLong) };
+            skipped.outer.push(&piece);
+            skipped.bytes = skipped.bytes.saturating_add(piece.len());
+            if skipped.bytes > self.bytes_max.saturating_mul(ENDLESS) {
+                return (!std::mem::replace(&mut skipped.endless, true)).then_some(Line::TooLong);
+            }
+            if self.ended {
+                self.skipping = false;
+                return self.skipped(&[]);
+            }
+            return None;
         }
         if !self.ended {
             return None;
@@ -175,7 +223,7 @@ mod tests {
         while let Some(line) = lines.next().await.unwrap() {
             found.push(match line {
                 Line::Whole(line) => Some(String::from_utf8(line.to_vec()).unwrap()),
-                Line::TooLong => None,
+                Line::TooLong | Line::Skipped(_) => None,
             });
         }
         found

@@ -10,6 +10,7 @@ mod bridge;
 mod conversation;
 mod era;
 pub mod lines;
+mod numbers;
 pub mod process;
 mod relabel;
 

@@ -129,7 +129,8 @@ fn is_program(path: &Path) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChildLimits {
     /// Limits of frames that a child writes. `document.bytes_max` also bounds its lines; a child
-    /// that writes a longer line is killed (threat C6).
+    /// that writes a longer line is killed (threat C6). The only child of a client on a pipe may
+    /// write lines of up to [`ENDLESS`](super::lines::ENDLESS) times that length; they are skipped.
     pub frame: FrameLimits,
     /// Messages queued for one child's standard input.
     pub write_queue_max: usize,
@@ -501,7 +502,9 @@ async fn log_stderr(stderr: ChildStderr, pid: u32, limits: ChildLimits, clock: C
         }
         match line {
             Line::Whole(line) => tracing::info!(target: "child", pid, line = %escaped(&line)),
-            Line::TooLong => tracing::info!(target: "child", pid, "line too long to log"),
+            Line::TooLong | Line::Skipped(_) => {
+                tracing::info!(target: "child", pid, "line too long to log");
+            }
         }
     }
     if window.missed > 0 {

@@ -30,10 +30,11 @@ pub(super) async fn serve<R: AsyncRead + Unpin>(
     limits: &ChildLimits,
 ) -> ExitReason {
     let shared = &client.shared;
-    let (process, mut output) = match Process::spawn(spec, limits, shared.clock, &shared.tasks) {
+    let (process, output) = match Process::spawn(spec, limits, shared.clock, &shared.tasks) {
         Ok(started) => started,
         Err(error) => return ExitReason::NotStarted(error),
     };
+    let mut output = output.telling_of_skipped();
     let silent = CancellationToken::new();
     let down = async {
         pump_down(client, &process, &mut output).await;
@@ -128,6 +129,10 @@ async fn pump_down(client: &Client, process: &Process, output: &mut Lines<ChildS
     loop {
         let line = match output.next().await {
             Ok(Some(Line::Whole(line))) => line,
+            Ok(Some(Line::Skipped(outer))) => {
+                tracing::warn!("the server wrote a line longer than allowed; it was skipped");
+                outer.stub()
+            }
             Ok(Some(Line::TooLong)) => {
                 process.raise(StopLevel::Kill("it wrote a line longer than allowed"));
                 return;

@@ -202,7 +202,7 @@ impl Client {
                 return Input::Act(act);
             }
             Ok(Some(Line::Whole(_))) => DoorRefusal::Framing,
-            Ok(Some(Line::TooLong)) => DoorRefusal::TooLarge,
+            Ok(Some(Line::TooLong | Line::Skipped(_))) => DoorRefusal::TooLarge,
             Ok(None) => return Input::Closed,
             Err(cause) => return Input::Broken(cause),
         };

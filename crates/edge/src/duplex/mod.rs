@@ -29,6 +29,7 @@ pub(crate) use self::table::ExchangeTable;
 use crate::Answer;
 use crate::clock::Clock;
 use crate::kept::Account;
+use crate::session::Departure;
 use bartizan_gate::duty::duties::Duties;
 use bartizan_gate::session::UpstreamFailure;
 
@@ -63,6 +64,8 @@ pub(crate) enum Destination {
     Stream(Bytes),
     /// Dropped, after [`Line::unsolicited`] has recorded it.
     Unsolicited(Bytes),
+    /// Dropped, after it was recorded as the late answer to this call.
+    Late(Arc<dyn Departure>, Bytes),
     /// Dropped, for this reason.
     Nobody(&'static str),
 }
@@ -184,6 +187,10 @@ impl<L: Line> Duplex<L> {
         let Some(Delivery { to, item, number }) = self.delivery(message) else { return };
         match timeout(self.limits.exchange_wait_max, to.send(item)).await {
             Ok(Ok(())) => {}
+            Ok(Err(mpsc::error::SendError(Item::Message(answer, Some(_))))) => {
+                // Its reader has gone just now.
+                self.line.unsolicited(&answer);
+            }
             Ok(Err(_gone)) => tracing::debug!("an exchange's reader was dropped; message dropped"),
             Err(_elapsed) => {
                 tracing::warn!("an exchange's reader is too slow; closing the exchange");
@@ -215,6 +222,11 @@ impl<L: Line> Duplex<L> {
             Destination::Unsolicited(message) => {
                 drop(table);
                 self.line.unsolicited(&message);
+                return None;
+            }
+            Destination::Late(departure, message) => {
+                drop(table);
+                departure.answered(&message);
                 return None;
             }
             Destination::Nobody(why) => {
@@ -300,7 +312,9 @@ mod tests {
             let (word, number) = text.split_once(' ').unwrap_or((&text, "0"));
             let number: i64 = number.parse().unwrap();
             match word {
-                "answer" if table.was_given_up(number) => Destination::Nobody("it was given up"),
+                "answer" if table.take_abandoned(number).is_some() => {
+                    Destination::Nobody("it was given up")
+                }
                 "answer" if table.get(number).is_some() => {
                     Destination::Answer(number, message, End::Result)
                 }

@@ -1,6 +1,6 @@
 //! The table of one line's exchanges: who waits for what. Pure: nothing here waits.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,8 +10,7 @@ use super::stream::{End, Item};
 use crate::kept::Account;
 use bartizan_gate::session::UpstreamFailure;
 
-/// Numbers of exchanges closed before their answer, kept for one line: a late answer to one of them
-/// is expected and dropped.
+/// Exchanges closed before their answer, kept for one line: a late answer to one of them is expected.
 const GIVEN_UP_MAX: usize = 256;
 
 /// One message and the reader that it goes to.
@@ -38,7 +37,7 @@ pub(crate) struct ExchangeTable<E> {
     /// By number, which is by age.
     open: BTreeMap<i64, OpenExchange<E>>,
     /// Exchanges that were closed before their answer.
-    given_up: BTreeSet<i64>,
+    given_up: BTreeMap<i64, E>,
     stream: Option<mpsc::Sender<Item>>,
     /// Messages that wait for the stream of server messages.
     backlog: VecDeque<Bytes>,
@@ -53,7 +52,7 @@ impl<E> ExchangeTable<E> {
         Self {
             next: 1,
             open: BTreeMap::new(),
-            given_up: BTreeSet::new(),
+            given_up: BTreeMap::new(),
             stream: None,
             backlog: VecDeque::new(),
             used: now,
@@ -74,7 +73,7 @@ impl<E> ExchangeTable<E> {
         if self.open.len() >= exchanges_max {
             let closed = self.open.iter().filter(|(_, open)| open.to.is_closed());
             for number in closed.map(|(number, _)| *number).collect::<Vec<_>>() {
-                drop(self.give_up(number));
+                self.give_up(number);
             }
         }
         if self.open.len() >= exchanges_max {
@@ -138,15 +137,14 @@ impl<E> ExchangeTable<E> {
         waiting.next().is_none().then_some(*number)
     }
 
-    /// Closes an exchange before its answer and returns what was kept for it; `None` if it is not
+    /// Closes an exchange before its answer and returns what is kept for it; `None` if it is not
     /// open.
-    pub(crate) fn give_up(&mut self, number: i64) -> Option<E> {
+    pub(crate) fn give_up(&mut self, number: i64) -> Option<&E> {
         let OpenExchange { exchange, .. } = self.open.remove(&number)?;
-        self.given_up.insert(number);
-        if self.given_up.len() > GIVEN_UP_MAX {
+        if self.given_up.len() >= GIVEN_UP_MAX {
             self.given_up.pop_first();
         }
-        Some(exchange)
+        Some(self.given_up.entry(number).or_insert(exchange))
     }
 
     /// The exchange that an error without an id must belong to: the only one that is open, if no
@@ -155,15 +153,21 @@ impl<E> ExchangeTable<E> {
         self.only(false).filter(|_| self.given_up.is_empty())
     }
 
-    /// Whether exchange `number` was closed before its answer. Forgets it: the answer has come now.
-    pub(crate) fn was_given_up(&mut self, number: i64) -> bool {
-        self.given_up.remove(&number)
+    /// Takes exchange `number` if nobody waits for its answer, which has come now: it was given up,
+    /// or its reader is gone.
+    pub(crate) fn take_abandoned(&mut self, number: i64) -> Option<E> {
+        if let Some(exchange) = self.given_up.remove(&number) {
+            return Some(exchange);
+        }
+        self.open.get(&number).filter(|open| open.to.is_closed())?;
+        self.answered = true;
+        self.open.remove(&number).map(|open| open.exchange)
     }
 
     /// Closes the exchange, or the stream of server messages, of the slow reader `to`.
     pub(super) fn give_up_reader(&mut self, to: &mpsc::Sender<Item>, number: Option<i64>) {
         if let Some(number) = number {
-            drop(self.give_up(number));
+            self.give_up(number);
         } else if self.stream.as_ref().is_some_and(|stream| stream.same_channel(to)) {
             self.stream = None;
         }

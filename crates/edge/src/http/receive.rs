@@ -330,7 +330,7 @@ impl Received {
         if begins == SessionStart::SelfMinted {
             self.context.session = mint();
         }
-        if self.route.upstream.http().is_none() && permitted.protocol().era == Era::Modern {
+        if self.route.upstream.http().is_none() {
             let gone = GoneClient::of(&self.session, permitted.call());
             self.context.departure = Some(Arc::new(gone));
         }

@@ -29,7 +29,7 @@ use crate::question::status::DefinitionStatus;
 use crate::session::definitions::ToolDefinition;
 use crate::session::protected::RefusalForm;
 use crate::wire::document::{Document, Value};
-use crate::wire::frame::{Frame, Id, Malformed, Message, Sender, write_id};
+use crate::wire::frame::{Frame, Id, Malformed, Message, OuterMembers, Sender, write_id};
 use crate::wire::headers::{self, RoutingHeaders};
 use crate::wire::method::{Action, List, Method, Role, Subject};
 use crate::wire::name::bad_name;
@@ -519,6 +519,19 @@ impl Session {
         Step::new(record, Act::Deliver(refusal.released(to))).if_unrecorded(unrecorded)
     }
 
+    /// The id of a request that could not be read, on a pipe, unless it is the id of another request:
+    /// the client would take the error for the answer to that one.
+    fn unread_id(&self, raw: &Bytes) -> Option<Id> {
+        if self.protocol.transport != Transport::Stdio {
+            return None;
+        }
+        let id = OuterMembers::of(raw).asks()?;
+        let taken = self.used.contains(&id)
+            || self.ids.contains_key(&id)
+            || alike(&id).is_some_and(|it| self.ids.contains_key(&it));
+        (!taken).then_some(id)
+    }
+
     pub(super) fn refuse_unread(
         &mut self,
         gate: &Gate,
@@ -532,10 +545,14 @@ impl Session {
         record.bytes = u64::try_from(raw.len()).ok();
         record.digest = Some(gate.digest(raw));
         let place = malformed_position(&malformed, Direction::ToServer);
+        // JSON-RPC 2.0 §5: the error has the id of its request, and a null id where that cannot be
+        // read. Over HTTP the response says which request it answers.
+        let json = !matches!(malformed, Malformed::Unreadable(_));
+        let id = if json { self.unread_id(raw) } else { None };
         let refusal = Refusal::Malformed(malformed);
         record.decision = Some(gate.refused(&refusal, Some(&place)));
-        let to = self.addressee(None, call);
-        // JSON-RPC 2.0 §5: a message that could not be read is answered with a null id.
+        record.id = id.as_ref().map(id_text);
+        let to = self.addressee(id.as_ref(), call);
         Step::new(record.with_finding(Finding::MalformedFrame), Act::Deliver(refusal.released(to)))
             .if_unrecorded(Refusal::unrecorded(to))
     }

@@ -122,6 +122,8 @@ pub struct Session {
     server_requests: HashMap<Id, ServerRequest>,
     /// The ids of the server's requests that have ended.
     server_used: UsedIds,
+    /// The ids of elicitations that the client was asked.
+    elicitations: UsedIds,
     /// The tasks that the client runs for the server (MCP 2025-11-25, tasks).
     client_tasks: Tasks,
     /// Progress tokens of requests that were answered with a task, oldest first. They stay valid
@@ -219,6 +221,7 @@ impl Session {
         Self {
             owed_tokens: used.clone(),
             server_used: used.clone(),
+            elicitations: used.clone(),
             used,
             owed: OwedAnswers::default(),
             duties: Duties::default(),

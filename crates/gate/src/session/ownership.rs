@@ -18,6 +18,7 @@ use crate::wire::protocol::{Direction, Era};
 
 use super::client::{ReasonedRefusal, reason};
 use super::expected::{Expected, Listen, reads_alike, texts};
+use super::ids::RUN_BYTES;
 use super::question::Question;
 use super::{CallFacts, Gate, InFlightCall, Session};
 
@@ -123,6 +124,10 @@ impl Session {
         if progress && !self.is_progress_in_flight(within, question.frame) {
             return Some((Refusal::Unsolicited, "progress of no request in flight"));
         }
+        let ends = question.row.is_some_and(|row| row.role == Role::ElicitationEnd);
+        if ends && !question.params.and_then(elicitation_id).is_some_and(|id| self.was_asked(&id)) {
+            return Some((Refusal::Unsolicited, "an elicitation that nobody was asked"));
+        }
         if self.duties.redactions().is_none() {
             return Some((Refusal::Withheld, "more redactions than can be remembered"));
         }
@@ -130,6 +135,30 @@ impl Session {
             return Some((Refusal::Unsolicited, "news that nobody subscribed to"));
         }
         None
+    }
+
+    fn was_asked(&self, elicitation: &Id) -> bool {
+        self.elicitations.contains(elicitation)
+    }
+
+    /// The client is asked an elicitation with these `params`: the server may say later that it has
+    /// ended. Without room it may not.
+    pub(super) fn remember_elicitation(&mut self, gate: &Gate, params: Value<'_>) {
+        if let Some(id) = elicitation_id(params)
+            && self.elicitations.has_room(1)
+            && let Ok(mut charge) = gate.memory().charge(&self.principal.id, RUN_BYTES)
+        {
+            self.elicitations.insert(&id, &mut charge);
+        }
+    }
+
+    /// The client gets the error `frame`, which may ask elicitations (MCP 2025-11-25,
+    /// client/elicitation, "URL Elicitation Required Error").
+    pub(super) fn remember_elicitations(&mut self, gate: &Gate, frame: &Frame) {
+        let asked = frame.document().root().pointer("/error/data/elicitations");
+        for params in asked.into_iter().flat_map(Value::elements) {
+            self.remember_elicitation(gate, params);
+        }
     }
 
     /// Whether a progress token belongs to a request in flight. In the modern era it must be the
@@ -189,4 +218,9 @@ impl Session {
             })
             .filter_map(|entry| Some((entry, entry.expected.listen.as_deref()?)))
     }
+}
+
+/// The id by which a server refers to an elicitation; it is a text.
+fn elicitation_id(params: Value<'_>) -> Option<Id> {
+    params.get("elicitationId")?.as_str().map(|id| Id::Text(id.into()))
 }

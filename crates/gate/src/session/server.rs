@@ -11,11 +11,11 @@ use crate::evidence::refusal::{Addressee, KEPT_BYTES, Refusal, malformed_positio
 use crate::evidence::step::{Act, Payload, Permitted, Routing, Step};
 use crate::memory::Charge;
 use crate::wire::document::Value;
-use crate::wire::frame::{Frame, Id, Malformed, Message, Sender};
+use crate::wire::frame::{Frame, Id, Malformed, Message, OuterMembers, Sender};
 use crate::wire::headers::{META_SERVER_INFO, META_SUBSCRIPTION_ID};
-use crate::wire::method::{Method, Role};
+use crate::wire::method::{Method, Offer, Role};
 use crate::wire::name::bad_name;
-use crate::wire::protocol::{Direction, Era, Revision};
+use crate::wire::protocol::{Direction, Era, Revision, Transport};
 
 use super::answer::{EmbeddingMessage, task_problem};
 use super::charges::CALL_BYTES;
@@ -63,10 +63,23 @@ impl Session {
             Err(malformed) => {
                 let place = malformed_position(&malformed, Direction::ToClient);
                 let refusal = Refusal::Malformed(malformed);
+                let answered = within.is_none().then(|| self.unread_answer(raw)).flatten();
+                let within = answered.as_ref().or(within);
                 return self.withhold(gate, within, raw, (refusal, place), now);
             }
         };
         self.server_frame_read(gate, within, &frame, redelivery, now)
+    }
+
+    /// The exchange of the request in flight that a server on a pipe has answered with something that
+    /// cannot be read, as far as its id can.
+    fn unread_answer(&self, raw: &Bytes) -> Option<CallId> {
+        if self.protocol.transport != Transport::Stdio {
+            return None;
+        }
+        let id = OuterMembers::of(raw).answers()?;
+        let entry = self.calls.get(self.ids.get(&id)?)?;
+        Some(Arc::clone(&entry.exchange))
     }
 
     /// Handles a message of the server that names no call, on a line that several sessions share:
@@ -219,6 +232,7 @@ impl Session {
                 if record.outcome == Some(Outcome::Ok) {
                     updates = self.pending_update(gate, &entry, frame, edited.as_ref(), now);
                 }
+                self.remember_elicitations(gate, frame);
                 if redelivery.numbered {
                     self.remember(entry, &digest);
                 }
@@ -340,11 +354,20 @@ impl Session {
             let memory = gate.memory();
             let charge = charge.unwrap_or_else(|| memory.count(&self.principal.id, 0));
             let asked = ServerRequest { started: now.uptime, facts, digest, redact, charge };
-            self.server_requests.insert(id.clone(), asked);
+            self.asked(gate, id, asked, &question);
         } else {
             also.extend(self.cancel_server_request(&question, now));
         }
         Step::new(record, Act::Deliver(released(frame, edited))).with_records(also)
+    }
+
+    /// The client is asked `question`, under `id`.
+    fn asked(&mut self, gate: &Gate, id: &Id, asked: ServerRequest, question: &Question<'_>) {
+        let elicits = question.row.is_some_and(|row| row.offer == Some(Offer::Elicitation));
+        if let Some(params) = question.params.filter(|_| elicits) {
+            self.remember_elicitation(gate, params);
+        }
+        self.server_requests.insert(id.clone(), asked);
     }
 
     /// Charges the principal for what is kept of a request of the server until it is answered. The

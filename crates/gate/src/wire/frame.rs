@@ -6,6 +6,7 @@
 
 mod look_alike;
 mod batch;
+mod outer;
 
 use bytes::Bytes;
 
@@ -15,6 +16,7 @@ use super::method::{Method, ParamForm};
 use super::protocol::{ClaimedVersion, Era};
 pub use batch::{BATCH_MAX, Batch, write_batch};
 pub use look_alike::{KnownNames, is_look_alike};
+pub use outer::OuterMembers;
 
 /// The largest integer that every JSON reader keeps exactly: 2^53−1 (P8; RFC 8259 §6).
 const ID_MAX: i64 = (1 << 53) - 1;

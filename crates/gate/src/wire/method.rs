@@ -129,6 +129,9 @@ pub enum Role {
     ToolsChanged,
     /// Reports the state of a task: in its answer if it is a request, else in `params`.
     TaskState,
+    /// Says that the elicitation `params.elicitationId` has ended, which the user was sent to a URL
+    /// for.
+    ElicitationEnd,
 }
 
 /// The capability that a client must declare before a server may send it a request.
@@ -380,7 +383,10 @@ const TABLE: &[Method] = &[
     news("notifications/resources/list_changed", ALL),
     Method { subject: Subject::Uri, ..news("notifications/resources/updated", ALL) },
     row("notifications/roots/list_changed", A::Notify, Read, LEGACY, NEVER),
-    row("notifications/elicitation/complete", A::Notify, Read, NEVER, Some((R4, R4))),
+    Method {
+        role: Role::ElicitationEnd,
+        ..row("notifications/elicitation/complete", A::Notify, Read, NEVER, Some((R4, R4)))
+    },
     Method {
         subject: Subject::Task,
         ..row("notifications/tasks/status", A::Notify, Read, LEGACY_TASKS, LEGACY_TASKS)
@@ -518,6 +524,7 @@ mod tests {
             (Role::Progress, &["notifications/progress"]),
             (Role::ToolsChanged, &["notifications/tools/list_changed"]),
             (Role::TaskState, &["tasks/get", "notifications/tasks"]),
+            (Role::ElicitationEnd, &["notifications/elicitation/complete"]),
         ] {
             let of_role = Method::all().filter(|method| method.role == role);
             assert_eq!(of_role.map(|method| method.name).collect::<Vec<_>>(), expected, "{role:?}");

@@ -192,9 +192,10 @@ impl Line for SseLine {
                 return Destination::Anybody(None, data);
             }
         };
-        match table.iter().find(|(_, open)| open.id == *id) {
-            Some((number, _)) => Destination::Answer(number, data, end),
-            // It answers no open request; the gate withholds and records it.
+        let number = table.iter().find(|(_, open)| open.id == *id).map(|(number, _)| number);
+        match number.filter(|number| table.take_abandoned(*number).is_none()) {
+            Some(number) => Destination::Answer(number, data, end),
+            // Nobody waits for it; the gate withholds and records it.
             None => Destination::Anybody(None, data),
         }
     }
