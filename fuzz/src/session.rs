@@ -139,8 +139,7 @@ impl Stage {
             b't' => self.session.upstream_failed(&call, &UpstreamFailure::TimedOut, now),
             b'e' => {
                 let body = Bytes::copy_from_slice(body);
-                let answer =
-                    ErrorAnswer { status: 500, json: true, challenge_dropped: false, body };
+                let answer = ErrorAnswer { status: 500, challenge_dropped: false, body };
                 self.session.upstream_status(&self.gate, &call, answer, now)
             }
             _ => return,

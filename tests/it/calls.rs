@@ -514,7 +514,6 @@ fn a_request_that_the_server_rejected_may_be_sent_again_and_nothing_else_under_i
     // A client answers a challenge (401) with the same message and other credentials.
     let challenge = |json: bool| ErrorAnswer {
         status: 401,
-        json,
         challenge_dropped: false,
         body: if json {
             json!({"jsonrpc": "2.0", "id": null, "error": {"code": 1, "message": "who"}})

@@ -208,8 +208,7 @@ impl Stage {
             End::Failed(how) => session.upstream_failed(&call, how, self.time()),
             End::Status(status) => {
                 let body = Bytes::from_static(b"no");
-                let answer =
-                    ErrorAnswer { status: *status, json: false, challenge_dropped: false, body };
+                let answer = ErrorAnswer { status: *status, challenge_dropped: false, body };
                 session.upstream_status(&self.gate, &call, answer, self.time())
             }
         };

@@ -231,12 +231,8 @@ impl Simulation {
             1 => self.sessions[session].upstream_failed(&call, &UpstreamFailure::TimedOut, now),
             2 => self.sessions[session].upstream_failed(&call, &UpstreamFailure::EndedEarly, now),
             3 => {
-                let answer = ErrorAnswer {
-                    status: 504,
-                    json: false,
-                    challenge_dropped: false,
-                    body: "late".into(),
-                };
+                let answer =
+                    ErrorAnswer { status: 504, challenge_dropped: false, body: "late".into() };
                 self.sessions[session].upstream_status(&self.gate, &call, answer, now)
             }
             _ => {

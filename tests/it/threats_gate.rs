@@ -1228,6 +1228,11 @@ fn misplaced_questions() -> Vec<(&'static str, Value)> {
         ("array", result(json!({"content": [], "inputRequests": [sample()]}))),
         ("look-alike", result(json!({"content": [], "InputRequests": sample()}))),
         ("in-task", result(json!({"task": {"taskId": "t", "inputRequests": sample()}}))),
+        ("in-task-look-alike", result(json!({"Task": {"taskId": "t", "inputRequests": sample()}}))),
+        ("in-task-twice", result(json!({"task": {}, "task\u{200b}": {"inputRequests": sample()}}))),
+        ("in-task-folded", result(json!({"tas\u{212a}": {"InputRequests": sample()}}))),
+        ("in-result-look-alike", result(json!({"RESULT": {"inputRequests": sample()}}))),
+        ("in-error-task", error(-32000, json!({"TASK": {"inputRequests": sample()}}))),
         ("in-result", result(json!({"result": {"content": [], "inputRequests": sample()}}))),
         ("in-error", error(-32000, json!({"inputRequests": sample()}))),
         ("url-error-http", required(json!([url("http://pay.example/")]))),
@@ -1297,6 +1302,10 @@ fn what_a_legacy_answer_asks_is_judged_too() {
         json!({"level": "info", "data": "x", "inputRequests": {"a": {"method": "roots/list"}}});
     let note = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": asks});
     let end = r#"{"jsonrpc":"2.0","id":"ID","result":{"content":[]}}"#;
+    says(&slot, format!("data: {note}\n\ndata: {end}\n\n"));
+    assert_eq!(messages(&firewall.ask(call())).len(), 1);
+    let task = json!({"Task": {"inputRequests": {"a": {"method": "roots/list"}}}});
+    let note = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": task});
     says(&slot, format!("data: {note}\n\ndata: {end}\n\n"));
     assert_eq!(messages(&firewall.ask(call())).len(), 1);
 }

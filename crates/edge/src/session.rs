@@ -29,7 +29,7 @@ use super::clock::Clock;
 use bartizan_gate::evidence::record::{CallId, Now};
 use bartizan_gate::evidence::step::{Act, AuditSink, Permitted, Released, Step, Unrecorded};
 use bartizan_gate::memory::MemoryBudget;
-use bartizan_gate::session::{Gate, ServerState, Session, UpstreamFailure};
+use bartizan_gate::session::{DutyScope, Gate, ServerState, Session, UpstreamFailure};
 use bartizan_gate::wire::protocol::Protocol;
 
 /// The outcome of one step.
@@ -280,6 +280,11 @@ impl SessionHandle {
     /// Says what the server holds for the session.
     pub(super) fn set_server_state(&self, state: ServerState) {
         self.with(|session| session.set_server_state(state));
+    }
+
+    /// Says whose calls a message may concern that names none.
+    pub(super) fn set_duty_scope(&self, scope: DutyScope) {
+        self.with(|session| session.set_duty_scope(scope));
     }
 
     /// Whether `call` was judged by what is known of the server's session as it is now.

@@ -144,11 +144,3 @@ fn is_utf8(parameter: &str) -> bool {
     let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
     name.eq_ignore_ascii_case("charset") && value.eq_ignore_ascii_case("utf-8")
 }
-
-/// Whether a `Content-Type` of `headers` contains `json`, even if it is not acceptable.
-pub(super) fn claims_json(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(CONTENT_TYPE)
-        .iter()
-        .any(|value| value.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains("json")))
-}

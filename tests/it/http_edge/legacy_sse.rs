@@ -740,7 +740,8 @@ fn forwarding(address: SocketAddr) -> HttpUpstream {
 }
 
 fn assert_challenged(reply: &Reply, status: u16, error: &str) {
-    assert_eq!((reply.status, reply.text()), (status, "{\"no\":\"token\"}"));
+    assert_eq!((reply.status, reply.text().contains("-31006")), (status, true));
+    assert!(!reply.text().contains("token"), "{}", reply.text());
     let expected = format!(
         "Bearer resource_metadata=\"http://localhost/.well-known/oauth-protected-resource/flags\"{error}"
     );

@@ -317,7 +317,8 @@ async fn a_session_that_the_server_lost_is_forgotten() {
     let (mut client, session) = in_session(&rig).await;
     client.send(&post(&session, &call(1, "get"))).await;
     let reply = client.reply().await;
-    assert_eq!((reply.status, reply.text()), (404, "no session"));
+    assert_eq!((reply.status, reply.text().contains("-31006")), (404, true));
+    assert!(!reply.text().contains("no session"), "{}", reply.text());
     client.send(&post(&session, &call(1, "get"))).await;
     assert_eq!(client.reply().await.status, 404);
     assert_eq!(behind.received().len(), 2);
@@ -505,9 +506,12 @@ async fn a_legacy_disconnect_lets_its_stream_run_on() {
 #[tokio::test]
 async fn a_refused_stream_shows_the_status_of_the_server() {
     // What servers without such a stream say, in JSON-RPC or in words of their own.
-    for body in [
-        r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Method not allowed."},"id":null}"#,
-        r#"{"error":"no stream here"}"#,
+    for (body, passes) in [
+        (
+            r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Method not allowed."},"id":null}"#,
+            true,
+        ),
+        (r#"{"error":"no stream here"}"#, false),
     ] {
         let behind = Behind::start(move |_, _| {
             answer("405 Method Not Allowed", "Content-Type: application/json\r\n", body)
@@ -515,7 +519,7 @@ async fn a_refused_stream_shows_the_status_of_the_server() {
         .await;
         let rig = Rig::start(behind.address);
         let reply = rig.ask(&get("")).await;
-        assert_eq!((reply.status, reply.text()), (405, body));
+        assert_eq!((reply.status, reply.text() == body), (405, passes), "{}", reply.text());
         assert_eq!(rig.sink.outcomes(), [Outcome::Error]);
     }
 }

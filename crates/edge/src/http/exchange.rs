@@ -18,10 +18,10 @@ use super::in_flight::{Exchange, SessionStart};
 use super::reply::{self, ReplyBody};
 use super::stream::StreamBody;
 use crate::session::StepOutcome;
-use crate::upstream::{Media, SESSION_ID, SendContext, claims_json, media};
+use crate::upstream::{Media, SESSION_ID, SendContext, media};
 use crate::{Answer, AnswerMemory, EventStream};
 use bartizan_gate::evidence::step::{Act, Content, Dispatch, Permitted};
-use bartizan_gate::session::{ErrorAnswer, UpstreamFailure};
+use bartizan_gate::session::{DutyScope, ErrorAnswer, UpstreamFailure};
 use bartizan_gate::wire::protocol::Era;
 
 impl Exchange {
@@ -127,8 +127,7 @@ impl Exchange {
         let outcome = if (200..300).contains(&status) {
             self.server_message(&body, false, None).await
         } else {
-            let json = claims_json(headers);
-            self.error(headers, ErrorAnswer { status, json, challenge_dropped, body })
+            self.error(headers, ErrorAnswer { status, challenge_dropped, body })
         };
         drop((memory, counted));
         match outcome {
@@ -146,7 +145,7 @@ impl Exchange {
                     self.begins == SessionStart::SelfMinted && released.content() == Content::Error;
                 let session = if refused { None } else { self.begin_session(status, headers) };
                 let headers = reply::headers(headers, session);
-                reply::whole(status, headers, released.body().clone())
+                reply::message(status, headers, &released)
             }
             StepOutcome::Act(Act::Forward(permitted)) => {
                 self.answer_server(permitted).await;
@@ -170,9 +169,10 @@ impl Exchange {
         reply::bare(StatusCode::ACCEPTED)
     }
 
-    /// An HTTP error status. A JSON body is handled as an answer, any other body passes unchanged:
-    /// clients of both eras read the status, and one that probes for the era needs the body as the
-    /// server wrote it.
+    /// An HTTP error status. A JSON-RPC answer in its body is judged like any other; another body
+    /// is replaced, because clients read messages in what nobody could judge. The status and the
+    /// challenge tell them what they need: one that probes for the era takes an error that it does
+    /// not know for a server of the legacy era.
     fn error(&self, headers: &HeaderMap, answer: ErrorAnswer) -> StepOutcome {
         let message = media(headers) == Some(Media::Json);
         self.step(|session, gate, now| {
@@ -230,6 +230,7 @@ impl Exchange {
             let now = self.uptime();
             let (session, principal) = (&self.session, &self.context.principal);
             let begun = self.route.sessions.begin(theirs, session, principal, now)?;
+            session.set_duty_scope(DutyScope::Session);
             return Some(&*self.legacy.get_or_init(|| begun).public_id);
         }
         self.named(headers)

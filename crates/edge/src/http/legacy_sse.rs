@@ -37,7 +37,6 @@ use crate::listed::listed;
 use crate::oauth::OAuth;
 use crate::registry::{SessionRegistry, mint};
 use crate::session::StepOutcome;
-use crate::upstream::claims_json;
 use crate::{ServerEvent, sse};
 use bartizan_gate::evidence::record::CallId;
 use bartizan_gate::evidence::step::{Act, Permitted};
@@ -411,12 +410,11 @@ impl ChallengeWait<'_> {
     fn challenge_reply(&self, challenge: Challenge) -> Response<ReplyBody> {
         let Challenge { status, mut headers, body } = challenge;
         let challenge_dropped = self.route.hold_challenges(&mut headers);
-        let json = claims_json(&headers);
-        let answer = ErrorAnswer { status, json, challenge_dropped, body };
+        let answer = ErrorAnswer { status, challenge_dropped, body };
         let headers = reply::headers(&headers, None);
         match self.client.upstream_status(self.call, answer) {
             StepOutcome::Act(Act::Deliver(released)) if !released.is_own() => {
-                reply::whole(status, headers, released.body().clone())
+                reply::message(status, headers, &released)
             }
             StepOutcome::Act(Act::Deliver(released)) | StepOutcome::Refused(Some(released)) => {
                 reply::own(&released)

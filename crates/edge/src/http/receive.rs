@@ -32,7 +32,7 @@ use crate::upstream::{LAST_EVENT_ID, SESSION_ID, SendContext};
 use bartizan_gate::evidence::step::{Act, Dispatch, Permitted};
 use bartizan_gate::memory::{Charge, MemoryBudget};
 use bartizan_gate::question::access::Principal;
-use bartizan_gate::session::{Arrival, DoorRefusal, Session, UpstreamFailure};
+use bartizan_gate::session::{Arrival, DoorRefusal, DutyScope, Session, UpstreamFailure};
 use bartizan_gate::wire::headers::RoutingHeaders;
 use bartizan_gate::wire::method::Role;
 use bartizan_gate::wire::protocol::{ClaimedVersion, Era, Transport};
@@ -254,7 +254,8 @@ fn new_session(
     principal: &Arc<Principal>,
 ) -> Arc<SessionHandle> {
     let principal = Arc::clone(principal);
-    let session = Session::new(principal, Arc::clone(&route.server), Transport::Http);
+    let mut session = Session::new(principal, Arc::clone(&route.server), Transport::Http);
+    session.set_duty_scope(DutyScope::Principal);
     Arc::new(SessionHandle::new(&inner.shared, session))
 }
 

@@ -149,6 +149,19 @@ pub(super) fn whole(code: u16, headers: HeaderMap, body: Bytes) -> Response<Repl
     response
 }
 
+/// The response that carries an answer of the server under its status. What the gate read or wrote
+/// is JSON, whatever the server called it.
+pub(super) fn message(
+    code: u16,
+    mut headers: HeaderMap,
+    released: &Released,
+) -> Response<ReplyBody> {
+    if !released.body().is_empty() && code >= 400 {
+        headers.insert(CONTENT_TYPE, JSON);
+    }
+    whole(code, headers, released.body().clone())
+}
+
 /// A response with a stream of events.
 pub(super) fn events(
     code: u16,

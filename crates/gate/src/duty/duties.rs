@@ -4,7 +4,11 @@
 //! got on this line, also one that was cancelled or answered long ago. So it is redacted as every
 //! such call demands: the table only grows, and ends with its line.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use super::redact::{REDACTIONS_MAX, Redaction};
+use crate::memory::{Charge, ENTRY_BYTES, MemoryBudget};
 
 /// Redactions that hold for every message without a call of its own on one line: a session, or a
 /// connection that sessions share.
@@ -62,9 +66,72 @@ impl Duties {
     }
 }
 
+/// The duties of each principal's calls to one server, for clients without a session: nothing tells
+/// which of a principal's calls caused a message that comes outside any session.
+#[derive(Debug, Default)]
+pub(crate) struct PrincipalDuties {
+    by_principal: HashMap<Box<str>, (Duties, Charge)>,
+    /// The duties of all further principals together.
+    others: Duties,
+}
+
+impl PrincipalDuties {
+    /// Principals with a table of their own. All further ones share one.
+    const PRINCIPALS_MAX: usize = 4096;
+
+    /// Adds the redactions of a call of `principal`.
+    pub(crate) fn add(
+        &mut self,
+        principal: &str,
+        redactions: &[Redaction],
+        memory: &Arc<MemoryBudget>,
+    ) {
+        if redactions.is_empty() {
+            return;
+        }
+        if let Some((duties, charge)) = self.by_principal.get_mut(principal) {
+            let before = duties.bytes();
+            duties.add(redactions);
+            let more = duties.bytes().saturating_sub(before);
+            if more > 0 {
+                charge.join(memory.count(principal, more));
+            }
+        } else if self.by_principal.len() < Self::PRINCIPALS_MAX {
+            let duties = Duties::of(redactions);
+            let bytes = principal.len().saturating_add(duties.bytes());
+            let charge = memory.count(principal, bytes.saturating_add(ENTRY_BYTES));
+            self.by_principal.insert(principal.into(), (duties, charge));
+        } else {
+            self.others.add(redactions);
+        }
+    }
+
+    /// What the calls of `principal` demand.
+    pub(crate) fn of(&self, principal: &str) -> &Duties {
+        self.by_principal.get(principal).map_or(&self.others, |(duties, _)| duties)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn principals_beyond_the_bound_share_one_table() {
+        let memory = MemoryBudget::new(1 << 30);
+        let mut tables = PrincipalDuties::default();
+        for number in 0..PrincipalDuties::PRINCIPALS_MAX {
+            tables.add(&number.to_string(), &[Redaction::Secrets], &memory);
+        }
+        let pointer = Redaction::pointer("/result/a").unwrap();
+        let pointer = [pointer];
+        tables.add("late", &pointer, &memory);
+        assert_eq!(tables.of("0").redactions().unwrap(), [Redaction::Secrets]);
+        assert_eq!(tables.of("late").redactions().unwrap(), pointer);
+        assert_eq!(tables.of("later").redactions().unwrap(), pointer);
+        drop(tables);
+        assert_eq!(memory.used(), 0);
+    }
 
     #[test]
     fn a_table_only_grows_and_says_when_it_is_full() {

@@ -243,7 +243,7 @@ pub enum Content {
     Notification,
     /// Several messages in one array.
     Batch,
-    /// The body of an HTTP error of the server that is not a JSON-RPC message.
+    /// No message: an HTTP error of the server without a body.
     Opaque,
 }
 
@@ -325,8 +325,8 @@ impl Released {
     }
 
     /// [`Released::body`] as one line: see
-    /// [`Document::minified`](crate::wire::document::Document::minified). Absent for the body of an
-    /// HTTP error, which need not be JSON.
+    /// [`Document::minified`](crate::wire::document::Document::minified). Absent for an HTTP error
+    /// without a body.
     #[must_use]
     pub fn minified(&self) -> Option<Bytes> {
         (self.content != Content::Opaque).then(|| minify(&self.body))
@@ -337,7 +337,8 @@ impl Released {
         self.status
     }
 
-    /// Whether the gate wrote the message (a refusal), and not the server.
+    /// Whether the message is a refusal of the gate. If not, it answers under the server's HTTP
+    /// status, also where the gate wrote a body in place of the server's.
     pub fn is_own(&self) -> bool {
         self.own
     }

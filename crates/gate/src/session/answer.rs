@@ -44,6 +44,8 @@ const ELICITATIONS: &str = "elicitations";
 
 /// Members of a modern result that determine its type (MCP 2026-07-28 and the tasks extension).
 const RESULT: &[&str] = &["resultType", "inputRequests", "requestState", "taskId", "result"];
+/// Members of a message's part that may hold requests to the client as that part itself does.
+const INSIDE: &[&str] = &["result", "task"];
 /// Members of an embedded request.
 const INPUT_REQUEST: &[&str] = &["method", "params"];
 /// Members of an elicitation that decide where the user is sent.
@@ -499,9 +501,14 @@ fn asking_places(frame: &Frame) -> impl Iterator<Item = Value<'_>> {
     let error = root.get("error").and_then(|error| error.get("data"));
     let outer = [frame.result(), frame.params(), error].into_iter().flatten();
     std::iter::once(root).chain(outer.flat_map(|place| {
-        let inside = |name| place.get(name);
-        [Some(place), inside("result"), inside("task")].into_iter().flatten()
+        let inside = place.members().filter(|(name, _)| name.as_str().is_some_and(holds_questions));
+        std::iter::once(place).chain(inside.map(|(_, value)| value))
     }))
+}
+
+/// Whether some reader looks for requests to the client in a member of this name, in any era.
+fn holds_questions(name: &str) -> bool {
+    INSIDE.contains(&name) || is_look_alike(name, INSIDE)
 }
 
 /// Returns the reason if the type of a result is not one that its request allows (MCP 2026-07-28:

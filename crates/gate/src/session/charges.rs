@@ -11,7 +11,7 @@ use crate::wire::frame::Id;
 
 use super::ids::RUN_BYTES;
 use super::sizes::texts;
-use super::{CallFacts, Gate, Session};
+use super::{CallFacts, DutyScope, Gate, Session};
 
 /// The fixed part of a call in flight, bytes: the entry, its place in two tables, and the id and the
 /// progress token that are remembered when it has ended.
@@ -60,7 +60,10 @@ impl Session {
 
     /// Adds redactions to what the session demands of messages that name no call; `of` is the
     /// charge of the call that brought them, which has counted them twice.
-    pub(super) fn add_duties(&mut self, redact: &[Redaction], of: &mut Charge) {
+    pub(super) fn add_duties(&mut self, gate: &Gate, redact: &[Redaction], of: &mut Charge) {
+        if self.duty_scope != DutyScope::Line {
+            self.server.duties().add(&self.principal.id, redact, gate.memory());
+        }
         let before = self.duties.bytes();
         self.duties.add(redact);
         let more = self.duties.bytes().saturating_sub(before);

@@ -408,7 +408,7 @@ impl Session {
         let cancelled = self.cancels(message);
         let mut redact = message.redact.clone();
         redact.extend(message.id.map(|id| self.first_attempt(id)).unwrap_or_default());
-        self.add_duties(&redact, &mut charge);
+        self.add_duties(message.gate, &redact, &mut charge);
         let duties = Duties::of(&redact);
         if message.row.is_some_and(|row| row.role == Role::Handshake) {
             self.begins_anew();

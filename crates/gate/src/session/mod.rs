@@ -55,7 +55,7 @@ use crate::question::handles::{CallEnd, ScopeState};
 use crate::question::operation::{OnSuccess, Operation};
 use crate::question::pack::Effect;
 use crate::session::tasks::Tasks;
-use crate::wire::frame::{Frame, Id, write_id};
+use crate::wire::frame::{Frame, Id, write_batch, write_id};
 use crate::wire::headers::RoutingHeaders;
 use crate::wire::method::Method;
 use crate::wire::protocol::{Direction, Era, Protocol, Transport};
@@ -118,6 +118,7 @@ pub struct Session {
     owed_tokens: UsedIds,
     /// What every call so far demands of messages that name no call.
     duties: Duties,
+    duty_scope: DutyScope,
     /// The server's requests in flight: delivered, and not answered by the client yet.
     server_requests: HashMap<Id, ServerRequest>,
     /// The ids of the server's requests that have ended.
@@ -146,6 +147,20 @@ pub enum ServerState {
     /// Nothing: it gave out no session id (2025-11-25, "Session Management"), so it may answer each
     /// request from another process.
     Nothing,
+}
+
+/// Whose calls a message of the server may concern that names none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DutyScope {
+    /// Those of this session, which has its line to the server alone.
+    #[default]
+    Line,
+    /// Those of this session, which the server names by an id. The principal may speak with the
+    /// server outside it, too.
+    Session,
+    /// All of the principal: the exchange is in no session, so the server may send on it what
+    /// belongs to any of them.
+    Principal,
 }
 
 /// Progress tokens of tasks in one session at most; the oldest is evicted first.
@@ -225,6 +240,7 @@ impl Session {
             used,
             owed: OwedAnswers::default(),
             duties: Duties::default(),
+            duty_scope: DutyScope::default(),
             principal,
             server,
             protocol: Protocol { revision: None, era: Era::Legacy, transport },
@@ -245,6 +261,20 @@ impl Session {
     /// Says what the server holds for this session. Default: [`ServerState::Session`].
     pub fn set_server_state(&mut self, state: ServerState) {
         self.server_state = state;
+    }
+
+    /// Says whose calls a message may concern that names none. Default: [`DutyScope::Line`].
+    pub fn set_duty_scope(&mut self, scope: DutyScope) {
+        self.duty_scope = scope;
+    }
+
+    /// What is demanded of a message of the server that names no call.
+    fn stray_duties(&self) -> Duties {
+        let mut duties = self.duties.clone();
+        if self.duty_scope == DutyScope::Principal {
+            duties.merge(self.server.duties().of(&self.principal.id));
+        }
+        duties
     }
 
     /// Whether `call` was judged by what is known of the server's session as it is now: no
@@ -397,9 +427,10 @@ impl Session {
         }
     }
 
-    /// The server answered `call` with an HTTP error status and a body that is not a frame. The
-    /// body is delivered unchanged, unless it claims to be JSON and is not strict JSON, or
-    /// something would have to be redacted from it. `None` if `call` has its outcome already.
+    /// The server answered `call` with an HTTP error status and a body that is no JSON-RPC answer.
+    /// Nobody can judge such a body, so the client gets one of the gate's in its place, under the
+    /// server's status; an empty body stays empty. The record says so, with the length and the
+    /// digest of the server's. `None` if `call` has its outcome already.
     pub fn upstream_status(
         &mut self,
         gate: &Gate,
@@ -407,21 +438,6 @@ impl Session {
         answer: ErrorAnswer,
         now: Now,
     ) -> Option<Step> {
-        let ambiguous = answer.json
-            && !answer.body.is_empty()
-            && crate::wire::document::Document::read(
-                answer.body.clone(),
-                &gate.config.frame.document,
-            )
-            .is_err();
-        if ambiguous {
-            let why = format!("status {} with a body that is no strict JSON", answer.status);
-            return self.upstream_failed(call, &UpstreamFailure::Unreadable(why), now);
-        }
-        if self.redactions_of(call).next().is_some() && !gate.observes() {
-            let why = format!("status {} with a body that cannot be redacted", answer.status);
-            return self.upstream_failed(call, &UpstreamFailure::Unreadable(why), now);
-        }
         let ended = self.end_calls(call);
         let to = Self::reply_to(ended.first()?);
         let record = |entry| {
@@ -429,15 +445,14 @@ impl Session {
             record.error_type = Some(answer.status.to_string().into());
             record.bytes = u64::try_from(answer.body.len()).ok();
             record.digest = Some(gate.digest(&answer.body));
+            record.note = (!answer.body.is_empty()).then(|| BODY_REPLACED.into());
             record
         };
         let records = ended.iter().map(record).collect();
+        let released = error_body(&ended, answer.body);
         self.keep_owed(ended, Unanswered::by_status(answer.status), now);
-        let (opaque, status) = (Content::Opaque, Status::BadGateway);
-        let dropped = answer.challenge_dropped;
-        let released = Released::issue_proof(answer.body, opaque, None, status, false);
         let step = Step::of_all(records, Act::Deliver(released))?;
-        let step = if dropped { step.noting(CHALLENGE_DROPPED) } else { step };
+        let step = if answer.challenge_dropped { step.noting(CHALLENGE_DROPPED) } else { step };
         Some(step.if_unrecorded(Refusal::unrecorded(to.borrowed())))
     }
 
@@ -602,14 +617,16 @@ impl Session {
 pub struct ErrorAnswer {
     /// The HTTP status, 400 to 599.
     pub status: u16,
-    /// Whether its `Content-Type` claims JSON.
-    pub json: bool,
     /// Whether the edge dropped a challenge (`WWW-Authenticate`) of it or a part of one; the record
     /// says so.
     pub challenge_dropped: bool,
     /// The body.
     pub body: Bytes,
 }
+
+/// The note of a record whose HTTP error had a body that nobody could judge.
+const BODY_REPLACED: &str =
+    "the body of the server's HTTP error is no JSON-RPC answer, so the client got another one";
 
 /// The note of a record whose answer lost its challenge or a part of it.
 const CHALLENGE_DROPPED: &str = "WWW-Authenticate was dropped in part or as a whole: it names an address that is not the server's, is of no known form, or cannot be read";
@@ -644,4 +661,23 @@ fn released(frame: &Frame, edited: Option<Bytes>) -> Released {
     let body = edited.unwrap_or_else(|| frame.document().raw().clone());
     let (content, id) = (frame.message().into(), frame.message().id().cloned());
     Released::issue_proof(body, content, id, Status::Ok, false)
+}
+
+/// What the client gets in place of `body`, the unread body of an HTTP error that answers `ended`:
+/// an error for each request, or nothing where the server said nothing.
+fn error_body(ended: &[InFlightCall], body: Bytes) -> Released {
+    let status = Status::BadGateway;
+    if body.is_empty() {
+        return Released::issue_proof(body, Content::Opaque, None, status, false);
+    }
+    let error = |entry| Refusal::Withheld.message(Session::reply_to(entry).borrowed()).0;
+    let asked = |entry: &&InFlightCall| entry.id.is_some() && entry.is_batched();
+    let batched: Vec<_> = ended.iter().filter(asked).map(error).collect();
+    if !batched.is_empty() {
+        let body = write_batch(&batched);
+        return Released::issue_proof(body, Content::Batch, None, status, false);
+    }
+    let body = ended.first().map(error).unwrap_or_default();
+    let id = ended.first().and_then(|entry| entry.id.clone());
+    Released::issue_proof(body, Content::Error, id, status, false)
 }

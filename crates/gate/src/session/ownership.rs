@@ -128,7 +128,7 @@ impl Session {
         if ends && !question.params.and_then(elicitation_id).is_some_and(|id| self.was_asked(&id)) {
             return Some((Refusal::Unsolicited, "an elicitation that nobody was asked"));
         }
-        if self.duties.redactions().is_none() {
+        if self.stray_duties().redactions().is_none() {
             return Some((Refusal::Withheld, "more redactions than can be remembered"));
         }
         if question.protocol.era == Era::Modern && !self.is_subscribed(within, question) {

@@ -14,6 +14,7 @@ use super::ids::IdMemory;
 use super::tasks::Tasks;
 use crate::catalog::drift::DefinitionLock;
 use crate::catalog::lists::ListPage;
+use crate::duty::duties::PrincipalDuties;
 use crate::evidence::record::Now;
 use crate::memory::MemoryBudget;
 use crate::question::access::Server;
@@ -53,6 +54,8 @@ pub struct Protected {
     tasks: Mutex<Tasks>,
     handle_store: Arc<Mutex<HandleStore>>,
     id_memory: IdMemory,
+    /// What each principal's calls demand of messages that come to it outside any session.
+    duties: Mutex<PrincipalDuties>,
 }
 
 impl Protected {
@@ -75,12 +78,18 @@ impl Protected {
             tasks: Mutex::default(),
             handle_store: Arc::default(),
             id_memory: IdMemory::default(),
+            duties: Mutex::default(),
         }
     }
 
     /// What its sessions use to remember ids.
     pub(super) fn id_memory(&self) -> &IdMemory {
         &self.id_memory
+    }
+
+    /// What the calls of each principal demand of messages that come outside any session.
+    pub(super) fn duties(&self) -> MutexGuard<'_, PrincipalDuties> {
+        lock(&self.duties)
     }
 
     /// The tasks that this server runs, for all principals.

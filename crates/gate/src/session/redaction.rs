@@ -7,12 +7,12 @@ use bytes::Bytes;
 
 use crate::duty::decision::Decision;
 use crate::duty::redact::{Redaction, RedactionScope, below, redact};
-use crate::evidence::record::{AuditRecord, CallId, Finding, PlaceFacts, RedactionFacts};
+use crate::evidence::record::{AuditRecord, Finding, PlaceFacts, RedactionFacts};
 use crate::evidence::refusal::Refusal;
 use crate::session::tasks::TaskCreation;
 use crate::wire::document::{Document, Kind, Value};
 
-use super::{Gate, Session};
+use super::Gate;
 
 /// The redactions of an answer: those of the current decision, and those of the decision by which
 /// the task that the request names was created.
@@ -116,15 +116,4 @@ fn scope(document: &Document) -> RedactionScope<'_> {
         }
     }
     scope
-}
-
-impl Session {
-    /// The redactions of the calls in flight in one exchange.
-    pub(super) fn redactions_of<'a>(
-        &'a self,
-        exchange: &'a CallId,
-    ) -> impl Iterator<Item = &'a Redaction> {
-        let here = move |entry: &&super::InFlightCall| entry.exchange == *exchange;
-        self.calls.values().filter(here).flat_map(|entry| &entry.redact)
-    }
 }

@@ -91,7 +91,7 @@ impl Session {
     }
 
     /// Handles an HTTP error status for `call` with a body of JSON in UTF-8. A body that is a
-    /// JSON-RPC answer is handled as the answer to `call`; any other body as by
+    /// JSON-RPC answer is handled as the answer to `call`; any other body is replaced, as by
     /// [`Session::upstream_status`].
     pub fn server_error(
         &mut self,
@@ -207,7 +207,7 @@ impl Session {
             (None, None) => None,
         };
         let raw = frame.document().raw();
-        let Some(entry) = entry else { return self.unmatched(gate, frame, within, now) };
+        let Some(mut entry) = entry else { return self.unmatched(gate, frame, within, now) };
         let mut record = self.outcome_record(&entry, outcome_of(frame), now);
         if let Message::Error { code, .. } = frame.message() {
             record.error_type = Some(code.to_string().into());
@@ -227,7 +227,7 @@ impl Session {
         let digest = gate.digest(raw);
         record.bytes = u64::try_from(raw.len()).ok();
         record.digest = Some(digest.clone());
-        let act = match self.inspect(gate, frame, &entry, (&mut record, &mut also), now) {
+        let act = match self.judged(gate, frame, &mut entry, (&mut record, &mut also), now) {
             Ok(edited) => {
                 if record.outcome == Some(Outcome::Ok) {
                     updates = self.pending_update(gate, &entry, frame, edited.as_ref(), now);
@@ -244,6 +244,35 @@ impl Session {
             }
         };
         Step::new(record, act).if_unrecorded(unrecorded).with_records(also).updates(updates)
+    }
+
+    /// Inspects the answer that came for `entry`. An error without an id may speak of another call,
+    /// so it is redacted as any message is that names no call.
+    ///
+    /// # Errors
+    ///
+    /// The answer must be withheld; the refusal is for the client.
+    fn judged(
+        &mut self,
+        gate: &Gate,
+        frame: &Frame,
+        entry: &mut InFlightCall,
+        (record, also): (&mut AuditRecord, &mut Vec<AuditRecord>),
+        now: Now,
+    ) -> Result<Option<Bytes>, Refusal> {
+        if frame.message().id().is_none() {
+            let duties = self.stray_duties();
+            let Some(redactions) = duties.redactions() else {
+                record.note = Some("more redactions than can be remembered".into());
+                return Err(Refusal::Withheld);
+            };
+            for redaction in redactions {
+                if !entry.redact.contains(redaction) {
+                    entry.redact.push(redaction.clone());
+                }
+            }
+        }
+        self.inspect(gate, frame, entry, (record, also), now)
     }
 
     /// Notes what the server calls itself: in its answer to `initialize`, and in each result of the
@@ -319,7 +348,7 @@ impl Session {
         let mut also = Vec::new();
         let decision = gate.policy().decide(&question.request(self, now));
         let mut redact = redactions(&decision, known.task);
-        redact.extend(self.duties.redactions().into_iter().flatten().cloned());
+        redact.extend(self.stray_duties().redactions().into_iter().flatten().cloned());
         let uncorrelated = self.uncorrelated(within, &question, &task).or_else(|| {
             let place = (within, &*redact);
             let why = self.refused_in_params(gate, place, (&question, &call), now, &mut also)?;
