@@ -15,6 +15,7 @@ use bartizan_gate::memory::{Charge, ENTRY_BYTES};
 use bartizan_gate::question::access::{Principal, Server};
 use bartizan_gate::question::handles::{HandleStore, StoreUpdate};
 use bartizan_gate::question::pack::Pack;
+use bartizan_gate::question::readers::FactReader;
 use bartizan_gate::session::{
     Arrival, ErrorAnswer, Gate, GateConfig, Mode, Protected, RefusalForm, ServerState, Session,
     UpstreamFailure,
@@ -621,6 +622,159 @@ fn a_selection_without_an_answer_leaves_the_fact_unknown_until_the_answer_has_co
         stage.answered("a", "select", &seven, &good);
         assert!(acts(&stage), "a server is taken to have given it up");
     }
+}
+
+/// Whether `select` of project 8 would go on in `session`; nothing of it stays.
+fn may_select(stage: &Stage, session: &mut Session, tool: &str) -> bool {
+    let went = stage.asks(session, tool, &json!({"project": "8"})).1;
+    if went {
+        let call = session.in_flight().last().unwrap().clone();
+        session.forget(&call);
+    }
+    went
+}
+
+#[test]
+fn nothing_is_selected_beside_a_call_that_was_judged_by_it() {
+    let good = json!({"result": {"content": []}});
+    let seven = json!({"project": "7"});
+    for (tool, session_sees, principal_sees, others_see) in
+        [("pick", true, false, false), ("select", true, true, false), ("choose", true, true, true)]
+    {
+        let stage = Stage::of(Era::Legacy);
+        let mut session = stage.session("a");
+        let id = stage.sends(&mut session, tool, &seven);
+        stage.answers_to(&mut session, id, &good);
+        let act = stage.sends(&mut session, "act", &json!({}));
+        let refused = |session: &mut Session, tool| !may_select(&stage, session, tool);
+        assert_eq!(refused(&mut session, tool), session_sees, "{tool}");
+        assert_eq!(refused(&mut stage.session("a"), tool), principal_sees, "{tool}");
+        assert_eq!(refused(&mut stage.session("b"), tool), others_see, "{tool}");
+        for other in ["pick", "select", "choose"].iter().filter(|other| **other != tool) {
+            assert!(!refused(&mut session, other), "{tool} says nothing of {other}");
+        }
+        stage.answers_to(&mut session, act, &good);
+        assert!(!refused(&mut session, tool) && !refused(&mut stage.session("b"), tool));
+    }
+}
+
+#[test]
+fn a_call_without_an_answer_keeps_others_from_selecting_for_a_while() {
+    let good = json!({"result": {"content": []}});
+    let seven = json!({"project": "7"});
+    for (how, ends) in [
+        (End::Cancelled, false),
+        (End::Gone, false),
+        (End::Failed(UpstreamFailure::TimedOut), false),
+        (End::Failed(UpstreamFailure::EndedEarly), false),
+        (End::Failed(UpstreamFailure::Unreadable("no JSON".into())), false),
+        (End::Status(504), false),
+        (End::Status(403), true),
+    ] {
+        let mut stage = Stage::of(Era::Legacy);
+        let mut session = stage.session("a");
+        for late in [false, true] {
+            stage.answered("a", "select", &seven, &good);
+            let act = stage.sends(&mut session, "act", &json!({}));
+            stage.ends(&mut session, act, &how);
+            stage.now += FactReader::OWED_FOR.checked_sub(Duration::from_secs(1)).unwrap();
+            assert_eq!(may_select(&stage, &mut session, "select"), ends);
+            if late {
+                stage.answers_to(&mut session, act, &good);
+            } else {
+                // Nor does the end of the session end what the server does.
+                session = stage.session("a");
+                assert_eq!(may_select(&stage, &mut session, "select"), ends);
+                stage.now += Duration::from_secs(1);
+            }
+            assert!(may_select(&stage, &mut session, "select"), "not for ever");
+        }
+    }
+    // One that the server makes a task of.
+    let mut stage = Stage::of(Era::Modern);
+    let task =
+        json!({"result": {"resultType": "task", "task": {"taskId": "t", "status": "working"}}});
+    stage.answered("a", "select", &seven, &good);
+    stage.answered("a", "act", &json!({}), &task);
+    stage.now += HandleStore::LATE_MAX.checked_sub(Duration::from_secs(1)).unwrap();
+    assert!(!may_select(&stage, &mut stage.session("a"), "select"));
+    stage.now += Duration::from_secs(1);
+    assert!(may_select(&stage, &mut stage.session("a"), "select"));
+}
+
+#[test]
+fn a_call_that_was_judged_by_no_fact_keeps_nobody_from_selecting() {
+    let good = json!({"result": {"content": []}});
+    let seven = json!({"project": "7"});
+    let all = r#"permit contains {"code": "all", "message": "everything"} if input.method"#;
+    let one = r#"permit contains {"code": "x", "message": "x"} if input.session.facts.x == "x""#;
+    for (rules, mode, selects) in [
+        (format!("package mcp\n{all}"), Mode::Enforce, true),
+        (format!("package mcp\n{all}\n{one}"), Mode::Enforce, true),
+        (format!("{POLICY}\n{all}"), Mode::Enforce, false),
+        (format!("{POLICY}\n{all}"), Mode::Observe, true),
+    ] {
+        let stage = Stage::with(Era::Legacy, &rules, mode);
+        let mut session = stage.session("a");
+        // Nothing is known yet.
+        let first = stage.sends(&mut session, "act", &json!({}));
+        assert!(may_select(&stage, &mut session, "select"));
+        stage.answers_to(&mut session, first, &good);
+        stage.answered("a", "select", &seven, &good);
+        stage.sends(&mut session, "act", &json!({}));
+        assert_eq!(may_select(&stage, &mut session, "select"), selects, "{mode:?} {rules}");
+    }
+    // Nor does one that was refused, or that could not be recorded.
+    let stage = Stage::of(Era::Legacy);
+    let mut session = stage.session("a");
+    stage.answered("a", "select", &seven, &good);
+    assert!(!stage.asks(&mut session, "unheard_of", &json!({})).1);
+    let call = json!({"jsonrpc": "2.0", "id": 900, "method": "tools/call",
+        "params": {"name": "act", "arguments": {}}});
+    let arrival = Arrival { raw: call.to_string().into(), ..Arrival::default() };
+    let step = session.client_frame(&stage.gate, &arrival, stage.time());
+    let call = session.in_flight().remove(0);
+    assert!(step.record(&Sink::refusing()).is_err());
+    session.forget(&call);
+    assert!(may_select(&stage, &mut session, "select"));
+}
+
+#[test]
+fn a_batch_does_not_select_beside_its_own_calls() {
+    let mut stage = Stage::of(Era::Legacy);
+    let mut server = Protected::new(stage.server.facts.clone(), RefusalForm::Error);
+    server.batches = true;
+    stage.server = Arc::new(server);
+    let who = Arc::new(Principal { id: "a".into(), ..Principal::default() });
+    let mut session = Session::new(who, Arc::clone(&stage.server), Transport::Http);
+    let good = json!({"result": {"content": []}});
+    stage.answered("a", "select", &json!({"project": "7"}), &good);
+    let call = |id: u32, tool: &str| {
+        let params = json!({"name": tool, "arguments": {"project": "8"}});
+        json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
+    };
+    let cancel =
+        json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 20}});
+    let goes = |session: &mut Session, now: Duration, batch: Value| {
+        let headers = RoutingHeaders {
+            protocol_version: Some("2025-03-26".into()),
+            ..RoutingHeaders::default()
+        };
+        let arrival =
+            Arrival { raw: batch.to_string().into(), headers: Some(headers), ..Arrival::default() };
+        let step = session.client_frame(&stage.gate, &arrival, Now { uptime: now, ..stage.time() });
+        matches!(step.record(&Sink::default()).unwrap(), Act::Forward(_))
+    };
+    let now = stage.now;
+    assert!(!goes(&mut session, now, json!([call(1, "act"), call(2, "select")])));
+    assert!(!goes(&mut session, now, json!([call(3, "select"), call(4, "act")])));
+    assert!(session.in_flight().is_empty());
+    stage.answered("a", "select", &json!({"project": "7"}), &good);
+    assert!(goes(&mut session, now, json!([call(20, "act"), call(21, "act")])));
+    // A cancellation in a batch that is refused ends nothing, so time does not either.
+    assert!(!goes(&mut session, now, json!([cancel, call(22, "unheard_of")])));
+    let later = now + FactReader::OWED_FOR;
+    assert!(!goes(&mut session, later, json!([call(23, "select")])));
 }
 
 #[test]

@@ -337,6 +337,26 @@ fn a_selection_whose_client_has_gone_may_still_be_carried_out() {
     assert_eq!(stage.landed(), ["7"]);
 }
 
+#[test]
+fn nothing_is_selected_while_the_server_carries_out_a_call_for_what_was() {
+    let stage = Stage::start(true);
+    let (a, b) = (stage.begin(""), stage.begin(""));
+    assert!(stage.call(&a, "select", "7"));
+    stage.log.lock().unwrap().at_once = false;
+    let mut act = stage.begin_call(&a, "act", "later");
+    assert!(!stage.call(&a, "select", "8"), "the call would land in 8");
+    let refusal = stage.firewall.record("event", "denial", 1);
+    assert!(refusal.to_string().contains("fact-in-use"), "{refusal}");
+    assert!(!stage.call(&a, "later", "8"));
+    // Another session has a selection of its own.
+    assert!(stage.call(&b, "select", "8"));
+    assert!(passed(&act.reply()));
+    assert_eq!(stage.landed(), ["7"]);
+    assert!(stage.call(&a, "select", "8"), "nothing is in flight");
+    assert!(!stage.call(&a, "act", ""));
+    assert_eq!(stage.landed(), ["7"]);
+}
+
 /// A program that writes down where `act` lands. One process holds one selection.
 const PROGRAM: &str = r#"
 selected=default

@@ -271,6 +271,11 @@ impl Pdp for RegoPdp {
         tool.is_some_and(|tool| tool.member("definition").is_some())
     }
 
+    fn reads_fact(&self, name: &str) -> bool {
+        let facts = self.policy.reads().member("session").and_then(|it| it.member("facts"));
+        facts.is_some_and(|facts| facts.reads_names() || facts.member(name).is_some())
+    }
+
     fn recorded_input(&self, request: &AccessRequest<'_>, inputs: Inputs) -> Option<RecordedInput> {
         recorded_input(request, inputs)
     }

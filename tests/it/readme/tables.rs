@@ -764,6 +764,7 @@ fn faces() -> BTreeSet<(i64, String, u16)> {
         Refusal::SessionSpent,
         Refusal::Unsolicited,
         Refusal::Busy,
+        Refusal::FactInUse,
         Refusal::MemorySpent,
         Refusal::NoPlace,
         Refusal::Unrecorded,

@@ -38,6 +38,12 @@ pub trait Pdp: Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// Whether the policy reads the session fact `name`, so that nothing may select another value
+    /// of it while a call that it has judged is in flight.
+    fn reads_fact(&self, _name: &str) -> bool {
+        true
+    }
+
     /// Returns the policy input of `request` as its record keeps it. `None` where `inputs` is
     /// [`Inputs::None`], and from a decision point that has no input document.
     fn recorded_input(

@@ -29,13 +29,18 @@ pub const APPROVAL_REQUIRED: i64 = -31004;
 pub const UPSTREAM_FAILED: i64 = -31005;
 /// The protected server's answer was withheld.
 pub const WITHHELD: i64 = -31006;
-/// Too many requests in flight, sessions or streams, or too much kept in memory for the caller.
+/// Too many requests in flight, sessions or streams, too much kept in memory for the caller, or a
+/// selection beside calls that depend on what is selected.
 pub const BUSY: i64 = -31007;
 /// Another message of the same batch is refused, so none passes.
 pub const WITH_BATCH: i64 = -31008;
 
 /// What the record of a refusal says where the memory for a principal is spent.
 pub(crate) const KEPT_BYTES: &str = "limits.kept_bytes: no room for what this message leaves";
+
+/// What the record of a refusal says where a call would select beside calls that depend on it.
+const FACT_IN_USE: &str =
+    "the call sets a session fact by which calls were judged that the server may still carry out";
 
 const PARSE_ERROR: i64 = -32700;
 const INVALID_REQUEST: i64 = -32600;
@@ -85,6 +90,8 @@ pub enum Refusal {
     Unsolicited,
     /// The table of calls in flight is full.
     Busy,
+    /// The call selects what calls that are still in flight were judged by.
+    FactInUse,
     /// More would be kept for this principal than it may have (`limits.kept_bytes`).
     MemorySpent,
     /// There is no place for the session or the stream that the message would begin.
@@ -241,6 +248,7 @@ impl Refusal {
             Self::WithBatch => "with-batch",
             Self::Unsolicited => "unsolicited-answer",
             Self::Busy => "busy",
+            Self::FactInUse => "fact-in-use",
             Self::MemorySpent => "memory-spent",
             Self::NoPlace => "no-place",
             Self::Unrecorded => "unrecorded",
@@ -255,6 +263,7 @@ impl Refusal {
     pub(crate) fn limit(&self) -> Option<&'static str> {
         match self {
             Self::Busy => Some("limits.in_flight: too many requests of the session in flight"),
+            Self::FactInUse => Some(FACT_IN_USE),
             Self::MemorySpent => Some(KEPT_BYTES),
             Self::SessionSpent => Some("the session has used more ids than can be remembered"),
             Self::Denied
@@ -300,6 +309,7 @@ impl Refusal {
             | Self::TasksUndeclared
             | Self::Unsolicited
             | Self::Busy
+            | Self::FactInUse
             | Self::MemorySpent
             | Self::NoPlace
             | Self::Unrecorded
@@ -358,6 +368,7 @@ impl Refusal {
             | Self::NotInFlight
             | Self::WithBatch
             | Self::Busy
+            | Self::FactInUse
             | Self::MemorySpent
             | Self::NoPlace
             | Self::Withheld => None,
@@ -402,6 +413,11 @@ impl Refusal {
                 (INVALID_REQUEST, "No such request", Status::BadRequest)
             }
             Self::Busy => (BUSY, "Too many requests in flight", Status::TooMany),
+            Self::FactInUse => (
+                BUSY,
+                "Calls in flight depend on what is selected; wait for their answers, then select again",
+                Status::TooMany,
+            ),
             Self::NoPlace => (BUSY, "Too many sessions or streams", Status::TooMany),
             Self::MemorySpent => (BUSY, "Too much kept for this caller", Status::TooMany),
             Self::Unrecorded => {

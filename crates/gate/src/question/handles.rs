@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::operation::{FactChange, HandleLookup, HandleTarget, OnSuccess};
 use super::pack::{Effect, HandleFormat, Scope};
+use super::readers::{FactReader, FactReaders};
 use crate::memory::{Charge, ENTRY_BYTES, MemoryBudget};
 use crate::wire::document::{Document, DocumentLimits, Kind, Value};
 use bartizan_sync::lock;
@@ -32,6 +33,8 @@ pub struct HandleStore {
     principals: HashMap<Box<str>, ScopeState>,
     /// Facts with [`Scope::Server`]: what any principal selected last.
     everyone: ScopeState,
+    /// The calls that were judged by facts which outlive a session.
+    readers: FactReaders,
     /// Counts uses, to find the least recently used principal.
     uses: u64,
     /// Counts the calls that set facts, of all principals, to order them.
@@ -52,6 +55,8 @@ pub struct ScopeState {
     /// See [`ScopeState::epoch`].
     epoch: u64,
     last_use: u64,
+    /// The calls that were judged by facts of the session.
+    readers: FactReaders,
     /// The uptime until which no fact is known, because a selection found no room.
     unknown_until: Duration,
 }
@@ -187,6 +192,29 @@ impl HandleStore {
         known.map(|(name, value, _)| (name.into(), value.into())).collect()
     }
 
+    /// A call is about to be judged by what [`facts`](Self::facts) returned.
+    pub fn note_reader(&mut self, reader: &FactReader, now: Duration) {
+        self.readers.add(reader, now);
+    }
+
+    /// Whether the server may still carry out a call other than `own` that was judged by a fact
+    /// which a call of `principal` would set, as far as the fact outlives a session.
+    pub fn has_reader(
+        &mut self,
+        on_success: &OnSuccess,
+        own: Option<&FactReader>,
+        (principal, now): (&str, Duration),
+    ) -> bool {
+        on_success.facts.iter().any(|fact| {
+            let whose = match fact.scope {
+                Scope::Session => return false,
+                Scope::Principal => Some(principal),
+                Scope::Server => None,
+            };
+            self.readers.any((false, &fact.name), whose, own, now)
+        })
+    }
+
     /// The state of `principal`, created if it is new; evicts another principal if the store is
     /// full.
     fn state_mut(&mut self, principal: &str, now: Duration) -> &mut ScopeState {
@@ -271,6 +299,23 @@ impl ScopeState {
         facts.extend(self.known(now).map(|(name, value, _)| (name.into(), value.into())));
     }
 
+    /// A call is about to be judged by what [`add_facts`](Self::add_facts) added.
+    pub fn note_reader(&mut self, reader: &FactReader, now: Duration) {
+        self.readers.add(reader, now);
+    }
+
+    /// Whether the server may still carry out a call other than `own` that was judged by a fact
+    /// of the session which another call would set.
+    pub fn has_reader(
+        &mut self,
+        on_success: &OnSuccess,
+        own: Option<&FactReader>,
+        now: Duration,
+    ) -> bool {
+        let mut set = on_success.facts.iter().filter(|fact| fact.scope == Scope::Session);
+        set.any(|fact| self.readers.any((true, &fact.name), None, own, now))
+    }
+
     /// Counts how often the server's session has begun anew.
     pub fn epoch(&self) -> u64 {
         self.epoch
@@ -286,6 +331,7 @@ impl ScopeState {
             self.facts.values_mut().for_each(|fact| fact.value = None);
         } else {
             self.facts.clear();
+            self.readers.clear();
             self.unknown_until = Duration::ZERO;
         }
     }

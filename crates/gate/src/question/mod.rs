@@ -10,6 +10,7 @@ mod path;
 pub mod uri;
 pub mod pack;
 pub mod operation;
+pub mod readers;
 pub mod handles;
 pub mod access;
 pub mod routing;

@@ -15,6 +15,7 @@ use crate::duty::duties::Duties;
 use crate::evidence::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
 use crate::evidence::refusal::{Refusal, malformed_position};
 use crate::evidence::step::{Act, Content, Payload, Permitted, Released, Routing, Status, Step};
+use crate::question::readers::FactReader;
 use crate::wire::frame::{Batch, Frame, Id, Malformed, Message, Sender, write_batch};
 use crate::wire::headers::RoutingHeaders;
 use crate::wire::method::Method;
@@ -92,6 +93,9 @@ impl Session {
             forward_batch(&batch, decided, exchange, self.protocol)
         } else {
             trial.server_got_nothing_of(exchange);
+            // The trial may have ended calls of the session by a cancellation.
+            let noted = self.calls.values().filter_map(|entry| entry.reader.as_deref());
+            noted.for_each(FactReader::still_in_flight);
             self.refused_batch(gate, decided)
         };
         let unrecorded = Refusal::unrecorded(self.addressee(None, exchange));

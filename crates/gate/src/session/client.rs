@@ -24,6 +24,7 @@ use crate::question::access::Resource;
 use crate::question::access::Server;
 use crate::question::operation::Operation;
 use crate::question::pack;
+use crate::question::readers::FactReader;
 use crate::question::routing::{self, HeaderMismatch};
 use crate::question::status::DefinitionStatus;
 use crate::session::definitions::ToolDefinition;
@@ -168,7 +169,7 @@ impl Session {
                 text: known_tool.definition.as_deref().and_then(|it| it.text.as_deref()),
             },
         };
-        let question = Question::of(self, frame, name, Direction::ToServer, protocol, known);
+        let mut question = Question::of(self, frame, name, Direction::ToServer, protocol, known);
         let mut facts = question.facts(call);
         if facts.trace_id.is_none() {
             let trace = traceparent.as_deref().and_then(super::question::TraceContext::parse);
@@ -188,6 +189,7 @@ impl Session {
             now,
             input: None,
             removed: None,
+            reader: None,
         };
 
         if let Some(headers) = headers {
@@ -209,6 +211,9 @@ impl Session {
             self.client = Some(client);
         }
 
+        let (session_facts, reader) = self.facts_to_judge_by(gate, &question, now);
+        question.session_facts = Some(session_facts);
+        message.reader = reader.map(Arc::new);
         let decision = self.decision(gate, &question, now);
         message.redact = redactions(&decision, known.task);
         message.input = gate.recorded(|| question.request(self, now));
@@ -405,6 +410,12 @@ impl Session {
             Ok(charge) => charge,
             Err(refusal) => return self.refuse(message, &refusal, None),
         };
+        let reader = message.reader.as_deref();
+        let now = message.now;
+        let on_success = self.on_success(message.gate, question, (edited.as_ref(), reader), now);
+        let Ok(on_success) = on_success else {
+            return self.refuse(message, &Refusal::FactInUse, None);
+        };
         let cancelled = self.cancels(message);
         let mut redact = message.redact.clone();
         redact.extend(message.id.map(|id| self.first_attempt(id)).unwrap_or_default());
@@ -416,7 +427,6 @@ impl Session {
                 self.server_used.clear();
             }
         }
-        let on_success = self.on_success(message.gate, question, edited.as_ref(), message.now);
         // Without room nothing is learnt from the answer, so it stays unknown.
         let on_success = on_success.filter(|on_success| {
             let more = sizes::on_success(on_success);
@@ -434,6 +444,7 @@ impl Session {
             redact,
             digest: record.digest.clone(),
             on_success,
+            reader: message.reader.clone(),
             charge,
         });
         let unrecorded = Refusal::unrecorded(message.addressee());
@@ -461,6 +472,7 @@ impl Session {
             sizes::redactions(&message.redact).saturating_mul(2),
             sizes::operation(&question.operation),
             expected.bytes(),
+            message.reader.as_ref().map_or(0, |reader| reader.bytes()),
         ];
         let bytes = parts.into_iter().fold(CALL_BYTES, usize::saturating_add);
         if message.row.is_some_and(|row| row.role == Role::Cancel) {
@@ -707,6 +719,8 @@ struct ClientMessage<'a> {
     input: Option<RecordedInput>,
     /// What was removed from the answers that it carries.
     removed: Option<RedactionFacts>,
+    /// That it is judged by session facts.
+    reader: Option<Arc<FactReader>>,
 }
 
 impl ClientMessage<'_> {

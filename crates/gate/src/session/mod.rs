@@ -54,6 +54,7 @@ use crate::question::access::{Client, Principal};
 use crate::question::handles::{CallEnd, ScopeState};
 use crate::question::operation::{OnSuccess, Operation};
 use crate::question::pack::Effect;
+use crate::question::readers::FactReader;
 use crate::session::tasks::Tasks;
 use crate::wire::frame::{Frame, Id, write_batch, write_id};
 use crate::wire::headers::RoutingHeaders;
@@ -188,6 +189,8 @@ struct InFlightCall {
     digest: Option<Text<Code>>,
     /// What the call changes for later calls if it succeeds.
     on_success: Option<Box<OnSuccess>>,
+    /// That the call was judged by session facts, until it is over.
+    reader: Option<Arc<FactReader>>,
     /// The memory of all this, and of what remains of it when the call has ended.
     charge: Charge,
 }
@@ -344,6 +347,7 @@ impl Session {
             redact: Vec::new(),
             digest: None,
             on_success: None,
+            reader: None,
             // One of these exists for each request of the listener at most.
             charge: gate.memory().count(&self.principal.id, charges::CALL_BYTES),
         });
@@ -469,7 +473,10 @@ impl Session {
         // Its id was not used, because the server got nothing.
         for order in self.orders_of(call) {
             if let Some(entry) = self.remove_call(order) {
-                self.call_ended(entry.on_success.as_deref(), CallEnd::Answered);
+                self.call_ended(
+                    (entry.on_success.as_deref(), entry.reader.as_deref()),
+                    CallEnd::Answered,
+                );
             }
         }
         self.server_requests.retain(|_, asked| asked.facts.call != *call);
@@ -553,7 +560,7 @@ impl Session {
                 | Unanswered::Failed
                 | Unanswered::Unclear => CallEnd::Unanswered(now.uptime),
             };
-            self.call_ended(entry.on_success.as_deref(), end);
+            self.call_ended((entry.on_success.as_deref(), entry.reader.as_deref()), end);
             self.owed.keep(entry, why, now.uptime);
         }
     }

@@ -7,6 +7,7 @@
 //! in flight; otherwise cancelling would lift the limit.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,13 +19,14 @@ use crate::evidence::step::{Act, Step};
 use crate::evidence::text::{Code, Text};
 use crate::memory::Charge;
 use crate::question::operation::OnSuccess;
+use crate::question::readers::FactReader;
 use crate::wire::frame::Id;
 
 use super::{CallFacts, Gate, InFlightCall, Session, id_text};
 
 /// For how long an ended request counts as one in flight. Servers that heed a cancellation send no
 /// answer, so only time can tell that a request is over.
-const COUNTS_FOR: Duration = Duration::from_secs(30);
+const COUNTS_FOR: Duration = FactReader::OWED_FOR;
 /// Ended requests of one session whose calls are remembered.
 const OWED_MAX: usize = 64;
 
@@ -85,6 +87,8 @@ pub(super) struct OwedAnswer {
     digest: Option<Text<Code>>,
     /// What it selects: open until the late answer comes.
     pub(super) on_success: Option<Box<OnSuccess>>,
+    /// That it was judged by facts: until the late answer comes, or for a while.
+    pub(super) reader: Option<Arc<FactReader>>,
     why: Unanswered,
     /// Since when, as uptime.
     since: Duration,
@@ -106,7 +110,9 @@ impl OwedAnswers {
     /// Remembers `entry`, unless it is no request. Of more than [`OWED_MAX`] requests the oldest is
     /// forgotten: its late answer is then withheld as one that nobody asked for.
     pub(super) fn keep(&mut self, entry: InFlightCall, why: Unanswered, now: Duration) {
-        let InFlightCall { id, facts, exchange, redact, digest, on_success, charge, .. } = entry;
+        let InFlightCall {
+            id, facts, exchange, redact, digest, on_success, reader, charge, ..
+        } = entry;
         let Some(id) = id else { return };
         while self.calls.len() >= OWED_MAX {
             let Some((_, oldest)) = self.calls.pop_first() else { break };
@@ -126,6 +132,7 @@ impl OwedAnswers {
             redact,
             digest,
             on_success,
+            reader,
             why,
             since,
             _charge: charge,

@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 
 use crate::evidence::record::{CallId, Now, OperationFacts, Target};
 use crate::question::access::{AccessRequest, Client, Resource, WallTime};
-use crate::question::handles::KnownHandles;
+use crate::question::handles::{Facts, KnownHandles};
 use crate::question::operation::Operation;
 use crate::question::pack::Effect;
 use crate::question::status::DefinitionStatus;
@@ -35,6 +35,8 @@ pub(super) struct Question<'a> {
     pub(super) resource: Resource<'a>,
     pub(super) operation: Operation,
     pub(super) trace: Option<TraceContext<'a>>,
+    /// The session facts by which it is judged. If absent, those of the time at which it is.
+    pub(super) session_facts: Option<Facts>,
 }
 
 /// What the session's tables hold about the tool, task or handle that a frame names.
@@ -184,6 +186,7 @@ impl<'a> Question<'a> {
             resource: answer,
             operation: Operation::of_method(effect),
             trace: None,
+            session_facts: None,
         }
     }
 
@@ -211,7 +214,19 @@ impl<'a> Question<'a> {
             .and_then(|meta| meta.get("traceparent"))
             .and_then(Value::as_str)
             .and_then(TraceContext::parse);
-        Self { frame, name, params, row, method, direction, protocol, resource, operation, trace }
+        Self {
+            frame,
+            name,
+            params,
+            row,
+            method,
+            direction,
+            protocol,
+            resource,
+            operation,
+            trace,
+            session_facts: None,
+        }
     }
 
     /// Whether MCP has the method, but not in this revision and direction. Such a message is refused
@@ -237,7 +252,7 @@ impl<'a> Question<'a> {
             resource: self.resource,
             params: self.params,
             operation: self.operation.clone(),
-            facts: session.facts(now),
+            facts: self.session_facts.clone().unwrap_or_else(|| session.facts(now)),
             time: wall_time(now),
             trace_id: self.trace.map(|trace| trace.trace_id),
         }

@@ -222,7 +222,7 @@ impl Session {
         let to = Self::reply_to(&entry);
         let unrecorded = Refusal::unrecorded(to.borrowed());
         let mut updates = None;
-        self.call_answered(entry.on_success.as_deref(), frame);
+        self.call_answered((entry.on_success.as_deref(), entry.reader.as_deref()), frame, now);
         also.extend(self.accept_notifications(&entry.exchange, now));
         let digest = gate.digest(raw);
         record.bytes = u64::try_from(raw.len()).ok();
@@ -300,7 +300,7 @@ impl Session {
             (None, None) => None,
         };
         if let Some(owed) = late {
-            self.call_answered(owed.on_success.as_deref(), frame);
+            self.call_answered((owed.on_success.as_deref(), owed.reader.as_deref()), frame, now);
             return self.late_answer(gate, raw, &owed, now);
         }
         let place = id.map_or_else(|| "no id".to_owned(), |id| format!("id {}", id_text(id)));
