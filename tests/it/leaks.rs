@@ -259,6 +259,7 @@ fn no_value_of_an_argument_gets_out() {
 #[test]
 fn secrets_of_known_forms_are_left_out_of_recorded_inputs() {
     let token = ["gh", "p_", "x7Kq2Lm9Zt4Vb8Nc1Rf6Hj3Wd5Ys0Pg2Aa1B"].concat();
+    let (left, right) = token.split_at(20);
     let folder = tempfile::tempdir().unwrap();
     let (program, services, _server) = program(folder.path(), "values");
     let (address, _) = program.addresses();
@@ -269,6 +270,13 @@ fn secrets_of_known_forms_are_left_out_of_recorded_inputs() {
         call(json!(2), json!({"text": format!("use {token}, please"), "other": "kept"})),
         call(json!(3), json!({"deep": [{"x": {"y": token}}]})),
         call(json!(4), json!({token.as_str(): "x"})),
+        call(json!(7), json!({"list": [left, right]})),
+        call(json!(8), json!({"one": left, "two": {"three": right}})),
+        call(
+            json!(9),
+            json!({"json": format!("x: {{\"a\":\"{}\"}}", token.replacen('p', "\\u0070", 1))}),
+        ),
+        call(json!(10), json!({"json": json!([left, right]).to_string()})),
         call(json!(token), json!({})),
         json!({"jsonrpc": "2.0", "id": 5, "method": "resources/read", "params": {"uri": uri}}),
     ] {
@@ -280,5 +288,47 @@ fn secrets_of_known_forms_are_left_out_of_recorded_inputs() {
     assert_eq!(program.stop(), Some(0));
     let journal = journal_text(&folder.path().join("state"));
     assert!(journal.contains("\"other\":\"kept\"") && journal.contains("/tool/arguments/text"));
-    assert!(!journal.contains(&token) && !decoded(&services).contains(&token));
+    for text in [&journal, &decoded(&services)] {
+        assert!(!text.contains(&token) && !text.contains(left) && !text.contains(right));
+    }
+}
+
+#[test]
+fn no_text_of_a_record_holds_a_secret_of_a_known_form() {
+    let token = ["gh", "p_", "x7Kq2Lm9Zt4Vb8Nc1Rf6Hj3Wd5Ys0Pg2Aa1B"].concat();
+    for inputs in ["none", "values"] {
+        let folder = tempfile::tempdir().unwrap();
+        let (program, services, _server) = program(folder.path(), inputs);
+        let (address, _) = program.addresses();
+        let messages = [
+            json!({"method": "tools/call", "params": {"name": token, "arguments": {}}}),
+            json!({"method": "tools/call", "params": {"name": format!("x {token}"), "arguments": {}}}),
+            json!({"method": "prompts/get", "params": {"name": token}}),
+            json!({"method": "tasks/get", "params": {"taskId": token}}),
+            json!({"method": format!("vendor/{token}"), "params": {}}),
+            json!({"method": "completion/complete", "params": {"ref": {"type": "ref/prompt", "name": token}, "argument": {"name": token, "value": token}}}),
+            // A pointer that a rule computes, which cannot be set, and one that can.
+            json!({"method": "tools/call", "params": {"name": "set", "arguments": {"pointer": format!("/{token}/x")}}}),
+            json!({"method": "tools/call", "params": {"name": "set", "arguments": {"pointer": format!("/{token}")}}}),
+            json!({"method": "tools/call", "params": {"name": "redact", "arguments": {"pointer": format!("/result/{token}")}}}),
+            json!({"method": "tools/call", "params": {"name": "get_flag", "arguments": {token.as_str(): {token.as_str(): 1}}}}),
+        ];
+        for (id, mut message) in (1..).zip(messages) {
+            message["jsonrpc"] = "2.0".into();
+            message["id"] = id.into();
+            let mut client = Client::connect(address);
+            client.send(&post(message.to_string(), LEGACY));
+            client.reply();
+        }
+        wait("decisions", || {
+            (decoded(&services).matches("decision_id").count() >= 6).then_some(())
+        });
+        assert_eq!(program.stop(), Some(0));
+        let journal = journal_text(&folder.path().join("state"));
+        let at = journal.find(&token);
+        let around = at.and_then(|at| journal.get(at.saturating_sub(80)..at.saturating_add(9)));
+        assert_eq!(around, None, "{inputs}");
+        assert!(journal.contains("vendor/***"), "{inputs}");
+        assert!(!decoded(&services).contains(&token), "{inputs}");
+    }
 }

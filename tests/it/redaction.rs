@@ -482,6 +482,82 @@ fn no_part_of_an_answer_carries_a_secret_past_the_search() {
             "two texts of a list",
             answer(json!({"content": [], "structuredContent": {"key": [left, right]}})),
         ),
+        (
+            "a resource behind an empty text that nobody shows",
+            answer(json!({"content": [
+                {"type": "resource", "text": "", "resource": {"uri": "a:b", "text": left}},
+                {"type": "text", "text": right},
+            ]})),
+        ),
+        (
+            "a resource behind a text that is a number",
+            answer(json!({"content": [
+                {"type": "text", "text": left},
+                {"type": "resource", "text": 5, "resource": {"uri": "a:b", "text": right}},
+            ]})),
+        ),
+        (
+            "a resource behind another text",
+            answer(json!({"content": [
+                {"type": "text", "text": left},
+                {"type": "resource", "text": "x", "resource": {"uri": "a:b", "text": right}},
+            ]})),
+        ),
+        (
+            "results of tools, whose content is a list",
+            answer(json!({"content": [
+                {"type": "tool_result", "content": [{"type": "text", "text": left}]},
+                {"type": "tool_result", "content": [{"type": "text", "text": right}]},
+            ]})),
+        ),
+        (
+            "a text and the result of a tool",
+            answer(json!({"content": [
+                {"type": "text", "text": left},
+                {"type": "tool_result", "content": [{"type": "text", "text": right}]},
+            ]})),
+        ),
+        (
+            "messages whose content is a list",
+            notice(
+                "sampling/createMessage",
+                Some("q-2"),
+                json!({"maxTokens": 1, "messages": [
+                    {"role": "user", "content": [{"type": "text", "text": left}]},
+                    {"role": "user", "content": [{"type": "text", "text": right}]},
+                ]}),
+            ),
+        ),
+        (
+            "lists in a list",
+            answer(json!({"content": [], "structuredContent": {"x": [[left], [right]]}})),
+        ),
+        (
+            "the description of a link",
+            answer(json!({"content": [
+                {"type": "resource_link", "uri": "a:b", "name": "n", "description": left},
+                {"type": "text", "text": right},
+            ]})),
+        ),
+        (
+            "two members of an object",
+            answer(json!({"content": [], "structuredContent": {"a": left, "b": right}})),
+        ),
+        (
+            "one member of two objects",
+            answer(json!({"content": [], "structuredContent": {"x": [
+                {"n": "some", "half": left}, {"n": "other", "half": right},
+            ]}})),
+        ),
+        (
+            "two members of JSON in a text",
+            texts(&[&json!({"a": left, "b": {"c": right}}).to_string()]),
+        ),
+        (
+            "a member of the result and one beside it",
+            json!({"jsonrpc": "2.0", "id": 7, "result": {"content": [], "a": left}, "b": right})
+                .to_string(),
+        ),
         ("JSON behind a text", texts(&[&format!("Result: {{\"key\": \"{escaped}\"}}")])),
         (
             "JSON in JSON behind a text",
@@ -621,4 +697,68 @@ fn observing_records_what_would_go_and_takes_nothing_out() {
         json!({"count": 1, "places": [{"pointer": "/result/content/0/text", "rule": "github-pat"}]})
     );
     assert_eq!(outcome["finding"], "response_secret_leak");
+}
+
+#[test]
+fn a_secret_by_its_name_is_found_in_pieces_and_what_only_looks_like_one_passes() {
+    let (firewall, slot) = firewall(SECRETS, "");
+    let says = |content: Value| {
+        let result = json!({"content": [], "structuredContent": content});
+        *slot.lock().unwrap() = json!({"jsonrpc": "2.0", "id": 7, "result": result}).to_string();
+        firewall.send(&post(call(), LEGACY))
+    };
+    let (left, right) = ("q8Zr3Lk0", "vT5yWn2Bc7Xd");
+    for content in [
+        json!({"api_key": [left, right]}),
+        json!({"api_key": [[left], [right]]}),
+        json!({"apiKeys": [{"text": left}, {"text": right}]}),
+        json!({"client-secret": [{"text": ""}, left, {"type": "text", "text": right}]}),
+    ] {
+        let reply = says(content.clone());
+        assert!(!reply.text().contains(left) && !reply.text().contains(right), "{content}");
+    }
+    // A number in a form that its name tells.
+    let reply = says(json!({"discord_client_id": 112_358_132_134_558_914_u64}));
+    assert!(!reply.text().contains("112358132134558914"), "{}", reply.text());
+    for content in [
+        json!({"keys": ["checkout-v1", "dark-mode-2", "new-flow-x9"]}),
+        json!({"flags": [{"key": "checkout-v1"}, {"key": "dark-mode-2"}, {"key": "new-flow-x9"}]}),
+        json!({"authors": ["jdoe1", "asmith2"], "ids": [11_235_813_213_455_891_u64]}),
+        json!({"commit": "1f0c3a5d7b9e", "blob": "9e107d9d372b", "type": "image"}),
+    ] {
+        let reply = says(content.clone());
+        assert_eq!(reply.json()["result"]["structuredContent"], content);
+    }
+    // A long text between two halves of nothing costs no more than its ends.
+    let long = "the key of the flag, ".repeat(20_000);
+    let content = json!({"a": "x", "log": long, "b": "y"});
+    assert_eq!(says(content.clone()).json()["result"]["structuredContent"], content);
+    // A state that goes back to the server may hold half of one.
+    let token = token();
+    let (left, right) = token.split_at(20);
+    let result = json!({"content": [{"type": "text", "text": left}], "nextCursor": right});
+    *slot.lock().unwrap() = json!({"jsonrpc": "2.0", "id": 7, "result": result}).to_string();
+    assert_eq!(firewall.send(&post(call(), LEGACY)).json()["error"]["code"], -31006);
+}
+
+#[test]
+fn an_image_is_withheld_wherever_it_stands() {
+    let (firewall, slot) = firewall(SECRETS, "");
+    let image = json!({"type": "image", "data": "aGVsbG8=", "mimeType": "image/png"});
+    let audio = json!({"x": [{"type": "audio", "data": "aGVsbG8="}]});
+    let blob = json!({"uri": "a:b", "blob": "aGVsbG8="});
+    for content in [&image, &audio, &blob] {
+        for result in [
+            json!({"content": [], "structuredContent": {"a": content}}),
+            json!({"content": [], "structuredContent": content}),
+            json!({"content": [{"type": "text", "text": content.to_string()}]}),
+            json!({"content": [], "structuredContent": {"a": json!([content]).to_string()}}),
+            json!({"content": [], "_meta": {"a": content}}),
+        ] {
+            *slot.lock().unwrap() =
+                json!({"jsonrpc": "2.0", "id": 7, "result": result}).to_string();
+            let reply = firewall.send(&post(call(), LEGACY));
+            assert_eq!(reply.json()["error"]["code"], -31006, "{result}: {}", reply.text());
+        }
+    }
 }

@@ -290,6 +290,32 @@ fn a_challenge_of_the_server_sends_nobody_elsewhere() {
         "401 Unauthorized\nWWW-Authenticate: {cloud}\r\nWWW-Authenticate: Bearer error=\"e\""
     );
     assert_eq!(firewall.ask(get_flag(1)).header("www-authenticate"), ["Bearer error=\"e\""]);
+    // Each parameter has a grammar in which no address of another site fits.
+    for parameter in [
+        "error_uri=\"169.254.169.254/latest\"",
+        "error_uri=\"evil.example/x\"",
+        "error_uri=\"gopher:evil.example\"",
+        "error_uri=\"mailto:x@evil.example\"",
+        "error_uri=\"/relative\"",
+        "error_uri=evil.example/x",
+        "error_uri=\"tel:1\"",
+        "scope=\"evil.example/x 169.254.169.254\"",
+        "scope=\"https://evil.example/?leak\"",
+        "max_age=10.0.0.1",
+        "acr_values=\"10.0.0.1\"",
+        "acr_values=\"evil.example/x\"",
+        "realm=\"http&#58;&#47;&#47;evil\"",
+    ] {
+        *head.lock().unwrap() =
+            format!("401 Unauthorized\nWWW-Authenticate: Bearer {parameter}, error=\"e\"");
+        let told = firewall.ask(get_flag(1));
+        assert_eq!(told.header("www-authenticate"), ["Bearer error=\"e\""], "{parameter}");
+    }
+    for error in ["evil.example/x", "169.254.169.254"] {
+        *head.lock().unwrap() =
+            format!("401 Unauthorized\nWWW-Authenticate: Bearer error=\"{error}\"");
+        assert_eq!(firewall.ask(get_flag(1)).header("www-authenticate"), ["Bearer"]);
+    }
     // Nothing else steers the client.
     let steering = "401 Unauthorized\nLocation: http://evil.example/\r\nRefresh: 0; url=http://evil.example/\r\n\
          Link: <http://evil.example/>; rel=preload\r\nSet-Cookie: a=b\r\nContent-Location: /x\r\n\

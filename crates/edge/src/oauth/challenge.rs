@@ -129,7 +129,7 @@ pub fn hold(headers: &mut HeaderMap, own: &Uri, metadata: Metadata) -> bool {
         let held = Some(value.as_bytes())
             .filter(|bytes| stays_at(bytes, own, metadata))
             .and_then(|bytes| std::str::from_utf8(bytes).ok())
-            .and_then(known);
+            .and_then(|text| known(text, own));
         changed |= !matches!(held, Some(Known::Whole));
         match held {
             Some(Known::Whole) => kept.push(value.clone()),

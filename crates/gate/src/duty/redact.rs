@@ -7,6 +7,7 @@
 //! too. A message that cannot be searched, or that holds a secret where no marker can stand (a name,
 //! an id, a state that the client sends back), is [`Unredactable`], and `session` withholds it.
 
+mod split;
 mod unescaped;
 
 use std::cmp::Reverse;
@@ -14,8 +15,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use self::split::{secret_name, shown};
 use self::unescaped::{Unescaped, hides};
-use super::secrets::{self, FoundSecret, SearchError};
+use super::secrets::{self, FoundSecret, Rules, SearchError};
 use crate::wire::document::{Document, DocumentLimits, Kind, Value, unescaped, write_string};
 use crate::wire::fold::is_alias;
 
@@ -32,6 +34,9 @@ const PLACES_MAX: usize = 1024;
 /// Work spent on searching one answer, bytes: each byte counts once each time a rule or the JSON
 /// reader reads it. An answer that needs more is withheld.
 const SEARCH_BYTES_MAX: usize = 64 << 20;
+/// Work spent on searching one answer for what is split over several values, bytes, counted in the
+/// same way.
+const SPLIT_SEARCH_BYTES_MAX: usize = 64 << 20;
 /// Levels of JSON inside strings that are searched; an answer with more is withheld.
 const NESTING_MAX: usize = 4;
 /// The shortest text, bytes, of which copies elsewhere in the answer are removed too.
@@ -144,7 +149,13 @@ pub fn redact(
     redactions: &[Redaction],
     limits: &DocumentLimits,
 ) -> Result<Redacted, Unredactable> {
-    let mut run = Redactor { limits, secrets: false, copies: Vec::new(), left: SEARCH_BYTES_MAX };
+    let mut run = Redactor {
+        limits,
+        secrets: false,
+        copies: Vec::new(),
+        left: SEARCH_BYTES_MAX,
+        left_of_split: SPLIT_SEARCH_BYTES_MAX,
+    };
     let mut edits = Vec::new();
     for redaction in redactions {
         match redaction {
@@ -157,6 +168,7 @@ pub fn redact(
         for (at, value) in &scope.searched {
             run.search_part(*value, at, &mut edits)?;
         }
+        run.split(&scope.searched, &mut edits)?;
     }
     let edits = merged(edits)?;
     if edits.is_empty() {
@@ -168,6 +180,29 @@ pub fn redact(
     // What is delivered must satisfy the same strict profile as what was read.
     Document::read(body.clone(), limits).map_err(|_| Unredactable::Unreadable)?;
     Ok(Redacted { body, places })
+}
+
+/// The pointers, from the root of the JSON text `text`, to each place of a secret: what [`redact`]
+/// would remove from it with [`Redaction::Secrets`]. `bytes_max` is the work that may be spent, bytes.
+///
+/// # Errors
+///
+/// [`Unredactable`]: `text` cannot be searched, or a name in it holds a secret.
+pub(crate) fn secret_places(text: &str, bytes_max: usize) -> Result<Vec<String>, Unredactable> {
+    let limits = DocumentLimits::default();
+    let document = Document::read(Bytes::copy_from_slice(text.as_bytes()), &limits)
+        .map_err(|_| Unredactable::Unreadable)?;
+    let mut run = Redactor {
+        limits: &limits,
+        secrets: true,
+        copies: Vec::new(),
+        left: bytes_max,
+        left_of_split: bytes_max,
+    };
+    let mut edits = Vec::new();
+    run.search(document.root(), "", Position::top(""), &mut edits)?;
+    run.split(&[(String::new(), document.root())], &mut edits)?;
+    Ok(edits.into_iter().map(|edit| edit.place.pointer).collect())
 }
 
 /// A replacement in one text, as a range of that text's bytes.
@@ -227,6 +262,16 @@ pub fn below(at: &str, name: &str) -> String {
     format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
+/// What counts as content that is no text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Media {
+    /// Anything that a client could take for it.
+    OfContent,
+    /// In structured data, which may use the name `blob` for something else: what has the members
+    /// that MCP demands.
+    OfData,
+}
+
 /// Where a value stands in the message.
 #[derive(Clone, Copy)]
 struct Position<'a> {
@@ -261,6 +306,8 @@ struct Redactor<'l> {
     copies: Vec<String>,
     /// What is left of [`SEARCH_BYTES_MAX`].
     left: usize,
+    /// What is left of [`SPLIT_SEARCH_BYTES_MAX`].
+    left_of_split: usize,
 }
 
 impl Redactor<'_> {
@@ -386,8 +433,8 @@ impl Redactor<'_> {
         Ok(())
     }
 
-    fn secrets(&mut self, text: &str) -> Result<Vec<FoundSecret>, Unredactable> {
-        secrets::find(text, &mut self.left).map_err(|why| match why {
+    fn secrets(&mut self, text: &str, rules: Rules) -> Result<Vec<FoundSecret>, Unredactable> {
+        secrets::find_by(rules, text, &mut self.left).map_err(|why| match why {
             SearchError::OverBudget => Unredactable::TooMuch,
             SearchError::BrokenRule => Unredactable::SearchFailed,
         })
@@ -402,6 +449,7 @@ impl Redactor<'_> {
         edits: &mut Vec<Replacement>,
     ) -> Result<(), Unredactable> {
         if part.kind() != Kind::Object {
+            self.texts_alone(part, Media::OfContent)?;
             return self.search(part, "", Position::top(at), edits);
         }
         for (name, member) in part.members() {
@@ -415,9 +463,8 @@ impl Redactor<'_> {
                 }
                 continue;
             }
-            if name != "structuredContent" {
-                self.texts_alone(member)?;
-            }
+            let media = if name == "structuredContent" { Media::OfData } else { Media::OfContent };
+            self.texts_alone(member, media)?;
             self.search(member, name, Position::top(&below(at, name)), edits)?;
         }
         Ok(())
@@ -425,17 +472,18 @@ impl Redactor<'_> {
 
     /// Refuses content that cannot be searched for secrets: `ImageContent`, `AudioContent` and
     /// `BlobResourceContents` (MCP 2025-06-18, schema).
-    fn texts_alone(&self, value: Value<'_>) -> Result<(), Unredactable> {
+    fn texts_alone(&self, value: Value<'_>, of: Media) -> Result<(), Unredactable> {
         if !self.secrets {
             return Ok(());
         }
         let text = |name| value.get(name).and_then(Value::as_str);
         let media = matches!(text("type"), Some("image" | "audio")) && text("data").is_some();
-        if media || text("blob").is_some() {
+        let blob = text("blob").is_some() && (of == Media::OfContent || text("uri").is_some());
+        if media || blob {
             return Err(Unredactable::NoText);
         }
-        value.members().try_for_each(|(_, member)| self.texts_alone(member))?;
-        value.elements().try_for_each(|element| self.texts_alone(element))
+        value.members().try_for_each(|(_, member)| self.texts_alone(member, of))?;
+        value.elements().try_for_each(|element| self.texts_alone(element, of))
     }
 
     /// Finds secrets and copies in `value`, which stands at `position` under `name`. The document's
@@ -460,21 +508,31 @@ impl Redactor<'_> {
                 for (index, element) in value.elements().enumerate() {
                     self.search(element, name, position.at(&format!("{at}/{index}")), edits)?;
                 }
-                self.across(value, at, edits)?;
+                self.across(value, name, at, edits)?;
             }
             Kind::String => {
                 let text = value.as_str().unwrap_or_default();
-                let mut inside = self.plain(text, name, at)?;
+                let mut inside = self.plain(text, name, at, Rules::All)?;
                 if let Some(document) = self.inner(text, position.nesting)? {
                     let root = document.root();
+                    self.texts_alone(root, Media::OfData)?;
                     self.search(root, name, position.inside(), &mut inside)?;
+                    self.split(&[(at.to_owned(), root)], &mut inside)?;
                 }
                 edits.extend(lifted(value, inside)?);
             }
             Kind::Number => {
                 let literal = value.as_number();
-                if self.copies.iter().any(|copy| Some(copy.as_str()) == literal) {
-                    let place = RedactedPlace { pointer: at.to_owned(), rule: COPY };
+                let rule = if self.copies.iter().any(|copy| Some(copy.as_str()) == literal) {
+                    Some(COPY)
+                } else {
+                    // Some forms are numbers that a name precedes.
+                    let literal = literal.filter(|it| it.len() >= COPY_BYTES_MIN);
+                    let found = self.plain(literal.unwrap_or_default(), name, at, Rules::All)?;
+                    found.first().map(|edit| edit.place.rule)
+                };
+                if let Some(rule) = rule {
+                    let place = RedactedPlace { pointer: at.to_owned(), rule };
                     edits.push(Replacement { place, ..replaced(value, at) });
                 }
             }
@@ -485,7 +543,11 @@ impl Redactor<'_> {
 
     /// Refuses a name or an id that holds a secret or a copy: a marker could make two names equal.
     fn name(&mut self, name: &str) -> Result<(), Unredactable> {
-        if self.plain(name, "", "")?.is_empty() { Ok(()) } else { Err(Unredactable::InName) }
+        if self.plain(name, "", "", Rules::All)?.is_empty() {
+            Ok(())
+        } else {
+            Err(Unredactable::InName)
+        }
     }
 
     /// Finds secrets and copies in one text: as it stands, and as it reads without the escapes of
@@ -495,8 +557,9 @@ impl Redactor<'_> {
         text: &str,
         name: &str,
         at: &str,
+        rules: Rules,
     ) -> Result<Vec<Replacement>, Unredactable> {
-        let mut edits = self.literal(text, name, at)?;
+        let mut edits = self.literal(text, name, at, rules)?;
         if !text.contains('\\') {
             return Ok(edits);
         }
@@ -504,7 +567,7 @@ impl Redactor<'_> {
         for _ in 0..NESTING_MAX {
             let Some(next) = read.next() else { return Ok(edits) };
             self.searches(next.text.len())?;
-            for mut edit in self.literal(&next.text, name, at)? {
+            for mut edit in self.literal(&next.text, name, at, rules)? {
                 edit.at = next.source(&edit.at);
                 edits.push(edit);
             }
@@ -520,6 +583,7 @@ impl Redactor<'_> {
         text: &str,
         name: &str,
         at: &str,
+        rules: Rules,
     ) -> Result<Vec<Replacement>, Unredactable> {
         let edit = |at_text: Range<usize>, rule| Replacement {
             at: at_text,
@@ -530,7 +594,7 @@ impl Redactor<'_> {
         if self.secrets {
             let before = if name.is_empty() { String::new() } else { format!("\"{name}\": \"") };
             let after = if name.is_empty() { "" } else { "\"" };
-            let found = self.secrets(&format!("{before}{text}{after}"))?;
+            let found = self.secrets(&format!("{before}{text}{after}"), rules)?;
             for secret in found {
                 let start = secret.at.start.saturating_sub(before.len());
                 let end = secret.at.end.saturating_sub(before.len()).min(text.len());
@@ -548,28 +612,28 @@ impl Redactor<'_> {
         Ok(edits)
     }
 
-    /// Finds a secret or a copy that is split over neighbouring elements: content blocks, resources,
-    /// messages of a prompt, texts.
+    /// Finds a secret or a copy that is split over neighbouring elements of a list under `name`:
+    /// content blocks, resources, messages of a prompt, texts.
     fn across(
         &mut self,
         blocks: Value<'_>,
+        name: &str,
         at: &str,
         edits: &mut Vec<Replacement>,
     ) -> Result<(), Unredactable> {
-        let texts: Vec<_> = blocks
-            .elements()
-            .enumerate()
-            .filter_map(|(index, element)| {
-                let (place, value) = text_of(element)?;
-                Some((format!("{at}/{index}{place}"), value, value.as_str()?))
-            })
+        let mut found = Vec::new();
+        shown(blocks, at, &mut found);
+        let texts: Vec<_> = found
+            .into_iter()
+            .filter_map(|(place, value)| Some((place, value, value.as_str()?)))
             .collect();
         if texts.len() < 2 {
             return Ok(());
         }
         let joined: String = texts.iter().map(|(_, _, text)| *text).collect();
         self.searches(joined.len())?;
-        for found in merged(self.plain(&joined, "", at)?)? {
+        let name = secret_name(name).unwrap_or_default();
+        for found in merged(self.plain(&joined, name, at, Rules::All)?)? {
             let mut start = 0_usize;
             for (pointer, value, text) in &texts {
                 let end = start.saturating_add(text.len());
@@ -587,20 +651,5 @@ impl Redactor<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// The text that a reader shows of an element of a list, with the pointer to it from there: of a
-/// content block, an embedded resource, a message of a prompt, or the element itself.
-fn text_of(element: Value<'_>) -> Option<(&'static str, Value<'_>)> {
-    let at = |outer: &str, place| Some((place, element.get(outer)?.get("text")?));
-    match element.kind() {
-        Kind::String => Some(("", element)),
-        Kind::Object => element
-            .get("text")
-            .map(|text| ("/text", text))
-            .or_else(|| at("resource", "/resource/text"))
-            .or_else(|| at("content", "/content/text")),
-        Kind::Array | Kind::Null | Kind::Bool | Kind::Number => None,
     }
 }

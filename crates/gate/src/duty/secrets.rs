@@ -22,6 +22,9 @@ const REGEX_BYTES_MAX: usize = 16 << 20;
 /// run.
 const SHORT_SEARCH_BYTES_MAX: usize = 1 << 20;
 
+/// The rule that takes any text behind a word such as `key` for a secret.
+const GENERIC: &str = "generic-api-key";
+
 /// The text could not be searched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SearchError {
@@ -108,9 +111,27 @@ static ALL: LazyLock<Option<Vec<RuleSet>>> = LazyLock::new(|| {
 ///
 /// [`SearchError`]: nothing is known about the text.
 pub fn find(text: &str, left: &mut usize) -> Result<Vec<FoundSecret>, SearchError> {
+    find_by(Rules::All, text, left)
+}
+
+/// The rules of a search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rules {
+    /// All of them.
+    All,
+    /// Those for a known form, without the one for any text behind a word such as `key`.
+    OfOwnForm,
+}
+
+/// As [`find`], by these rules.
+///
+/// # Errors
+///
+/// As [`find`].
+pub fn find_by(by: Rules, text: &str, left: &mut usize) -> Result<Vec<FoundSecret>, SearchError> {
     let mut found = Vec::new();
     for rules in ALL.as_ref().ok_or(SearchError::BrokenRule)? {
-        rules.find(text, left, &mut found)?;
+        rules.find(by, text, left, &mut found)?;
     }
     Ok(found)
 }
@@ -148,6 +169,7 @@ impl RuleSet {
 
     fn find(
         &'static self,
+        by: Rules,
         text: &str,
         left: &mut usize,
         found: &mut Vec<FoundSecret>,
@@ -155,6 +177,11 @@ impl RuleSet {
         let mut asked = BTreeSet::new();
         for hit in self.keywords.find_overlapping_iter(text) {
             asked.extend(self.of_keyword.get(hit.pattern().as_usize()));
+        }
+        if by == Rules::OfOwnForm {
+            let generic =
+                |index: &&usize| self.all.get(**index).is_some_and(SecretRule::is_generic);
+            asked.retain(|index| !generic(index));
         }
         let cost = text.len().saturating_mul(asked.len().saturating_add(1));
         *left = left.checked_sub(cost).ok_or(SearchError::OverBudget)?;
@@ -180,6 +207,11 @@ impl RuleSet {
 }
 
 impl SecretRule {
+    /// Whether the rule takes any text behind a word such as `key` for a secret.
+    fn is_generic(&self) -> bool {
+        self.form.id == GENERIC
+    }
+
     fn compiled(&self, allow_secret: &[String]) -> Option<&CompiledRule> {
         let compile = || {
             let all = |expressions: &[String]| {

@@ -1,7 +1,7 @@
 //! Texts and lists that may stand in a record.
 //!
 //! A record says what strangers sent, so each text in it has a kind ([`TextKind`]) with a limit in
-//! bytes, and a kind that can carry secrets removes them. A [`Text`] is made from any text and can
+//! bytes, and is kept without secrets of known forms. A [`Text`] is made from any text and can
 //! be made in no other way, so no record holds a text that is longer than its kind allows, or that
 //! was not cleaned. What is cut off is replaced by `…(+N bytes, sha256:…)`: the size and the SHA-256
 //! of the rest. A [`Listed`] keeps its first entries and counts the rest. With both, a record has a
@@ -31,49 +31,47 @@ pub trait TextKind {
     /// Longest text that is kept whole, bytes as the journal writes them. At least 128.
     const BYTES_MAX: usize;
 
-    /// Returns `text` without what must not be kept.
-    fn cleaned(text: &str) -> Cow<'_, str> {
-        Cow::Borrowed(text)
-    }
+    /// Returns `text` without what must not be kept: at least without secrets of known forms.
+    fn cleaned(text: &str) -> Cow<'_, str>;
 }
 
-/// Declares a kind of text: its name, its limit, and the function that cleans it, if one does.
+/// Declares a kind of text: its name, its limit, and the function that cleans it.
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $name:ident = $bytes:literal $(, $clean:path)?;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident = $bytes:literal, $clean:path;)*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
         pub struct $name;
 
         impl TextKind for $name {
             const BYTES_MAX: usize = $bytes;
-            $(
-                fn cleaned(text: &str) -> Cow<'_, str> {
-                    $clean(text)
-                }
-            )?
+
+            fn cleaned(text: &str) -> Cow<'_, str> {
+                $clean(text)
+            }
         }
     )*};
 }
 
+// Each kind is cleaned: any text of a record may come from a message, also by way of a rule that
+// computes it.
 kinds! {
     /// The name of a principal, server, tool, prompt, task, method or policy revision.
-    Name = 512;
+    Name = 512, mask::secrets;
     /// A shorter name, of which a record lists many: environment, tag, obligation, hidden entry.
-    Label = 256;
-    /// The name of an environment, which comes from an argument: without secrets of known forms.
+    Label = 256, mask::secrets;
+    /// The name of an environment, which comes from an argument.
     Environment = 256, mask::secrets;
     /// A code: of a reason, of an error.
-    Code = 128;
-    /// A JSON-RPC id as JSON text, without secrets of known forms.
+    Code = 128, mask::secrets;
+    /// A JSON-RPC id as JSON text.
     IdText = 256, mask::secrets;
-    /// A URI without user information, query values and fragment, and without secrets of known
-    /// forms.
+    /// A URI without user information, query values and fragment.
     UriText = 2048, mask::uri;
     /// The message of a reason.
-    Message = 1024;
+    Message = 1024, mask::secrets;
     /// An RFC 6901 pointer.
-    Pointer = 512;
-    /// Free text about an event, without secrets of known forms.
+    Pointer = 512, mask::secrets;
+    /// Free text about an event.
     Note = 4096, mask::secrets;
 }
 

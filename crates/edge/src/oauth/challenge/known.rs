@@ -3,7 +3,9 @@
 
 use bartizan_gate::duty::secrets::is_suspicious;
 
-use super::{end_of_string, end_of_token, is_token};
+use ::http::Uri;
+
+use super::{end_of_string, end_of_token, is_own, is_token};
 
 /// The schemes that a client of MCP may act on, each with its parameters: RFC 6750 §3, RFC 9449
 /// §7.1, RFC 7617 §2, RFC 9728 §5.1, RFC 9470 §3.
@@ -27,9 +29,6 @@ pub(super) const SCHEMES: &[(&str, &[&str])] = &[
     ),
     ("Basic", &["charset", "realm"]),
 ];
-/// Parameters that people read, and that no client resolves.
-const PROSE: [&str; 2] = ["error_description", "realm"];
-
 /// What of a header value is of a known form.
 pub(super) enum Known {
     /// All of it.
@@ -38,14 +37,15 @@ pub(super) enum Known {
     Part(String),
 }
 
-/// What of `value` is of a known form; `None` if nothing is, or if it cannot be read.
-pub(super) fn known(value: &str) -> Option<Known> {
+/// What of `value` is of a known form; `None` if nothing is, or if it cannot be read. `own` is the
+/// server's address.
+pub(super) fn known(value: &str, own: &Uri) -> Option<Known> {
     let mut whole = true;
     let mut challenges: Vec<Challenge<'_>> = Vec::new();
     for item in items(value)? {
         let (name, rest) = after_token(item)?;
         if let Some(value) = rest.strip_prefix('=') {
-            whole &= challenges.last_mut()?.add(name, value.trim_start());
+            whole &= challenges.last_mut()?.add(name, value.trim_start(), own);
             continue;
         }
         let mut challenge = Challenge::new(name);
@@ -54,7 +54,7 @@ pub(super) fn known(value: &str) -> Option<Known> {
             let (name, rest) = after_token(rest)?;
             match rest.strip_prefix('=').map(str::trim_start) {
                 Some(value) if !value.trim_start_matches('=').is_empty() => {
-                    whole &= challenge.add(name, value);
+                    whole &= challenge.add(name, value, own);
                 }
                 // A token68 is opaque.
                 Some(_) | None => {
@@ -94,7 +94,7 @@ impl<'v> Challenge<'v> {
     }
 
     /// Adds a parameter if it is of a known form; returns whether it is.
-    fn add(&mut self, name: &str, value: &'v str) -> bool {
+    fn add(&mut self, name: &str, value: &'v str, own: &Uri) -> bool {
         let name = name.to_ascii_lowercase();
         let Some(known) = self.parameters else { return false };
         if self.kept.iter().any(|(it, _)| *it == name) {
@@ -102,7 +102,7 @@ impl<'v> Challenge<'v> {
             self.parameters = None;
             return false;
         }
-        let good = known.contains(&&*name) && is_good(&name, value);
+        let good = known.contains(&&*name) && is_good(&name, value, own);
         if good {
             self.kept.push((name, value));
         }
@@ -137,9 +137,9 @@ fn items(value: &str) -> Option<Vec<&str>> {
     items.iter().all(|item| item.bytes().next().is_some_and(is_token)).then_some(items)
 }
 
-/// Whether the parameter `name` may have `value`: one quoted or bare text without a secret, and in
-/// prose without anything that could be an address.
-fn is_good(name: &str, value: &str) -> bool {
+/// Whether the parameter `name` may have `value`: one quoted or bare text without a secret, in the
+/// grammar of the parameter.
+fn is_good(name: &str, value: &str, own: &Uri) -> bool {
     let quoted = value.starts_with('"');
     let whole = if quoted {
         end_of_string(value.as_bytes(), 0) == value.len()
@@ -147,12 +147,58 @@ fn is_good(name: &str, value: &str) -> bool {
         !value.contains([' ', '"'])
     };
     let text = value.trim_matches('"');
-    let address = |word: &str| {
-        let inner = word.trim_end_matches(['.', ':', ',', ';', '!', '?', ')']);
-        inner.contains(['.', ':', '/', '@', '%', '\\'])
+    whole && is_in_grammar(name, text, own) && !is_suspicious(&format!("{name}={value}"))
+}
+
+/// Whether `text` is a value of the parameter `name`. No grammar but those of URLs lets an address
+/// pass, with or without a scheme.
+fn is_in_grammar(name: &str, text: &str, own: &Uri) -> bool {
+    let of = |text: &str, good: fn(u8) -> bool| !text.is_empty() && text.bytes().all(good);
+    let words = |good: fn(u8) -> bool| text.split(' ').all(|word| of(word, good));
+    match name {
+        // RFC 6750 §3.1, RFC 9470 §3, RFC 9449 §7.1: all registered codes have this form.
+        "error" => of(text, |byte| byte.is_ascii_lowercase() || byte == b'_'),
+        "error_description" | "realm" => !text.split(' ').any(is_address),
+        "error_uri" => is_own(text, own),
+        // Held by its caller, or replaced.
+        "resource_metadata" => true,
+        "scope" => text.split(' ').all(is_scope),
+        "max_age" => of(text, |byte| byte.is_ascii_digit()),
+        "acr_values" => words(|byte| byte.is_ascii_alphanumeric() || b"_-:".contains(&byte)),
+        "algs" => words(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)),
+        "charset" => text.eq_ignore_ascii_case("UTF-8"),
+        _ => false,
+    }
+}
+
+/// Whether a reader of prose could take `word` for an address.
+fn is_address(word: &str) -> bool {
+    let inner = word.trim_end_matches(['.', ':', ',', ';', '!', '?', ')']);
+    inner.contains(['.', ':', '/', '@', '%', '\\']) || inner.contains("&#")
+}
+
+/// Whether `token` is the name of a scope. RFC 6749 §3.3 lets a scope be almost any text; this lets
+/// pass the forms in use, none of which is an address that a reader would add a scheme to: names
+/// with dots (`User.Read`), with colons (`chat:write.public`), with slashes but no dots, and `https`
+/// URLs without port, query and fragment. Such a URL is a name that clients send to the
+/// authorization server and do not fetch, and the scopes of large vendors have that form
+/// (`https://www.googleapis.com/auth/drive`).
+fn is_scope(token: &str) -> bool {
+    let plain = |text: &str| {
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:*/".contains(&byte);
+        !text.is_empty() && text.bytes().all(good)
     };
-    let prose = PROSE.contains(&name);
-    whole && !(prose && text.split(' ').any(address)) && !is_suspicious(&format!("{name}={value}"))
+    let begins_with_letter =
+        |text: &str| text.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic());
+    if let Some(rest) = token.strip_prefix("https://") {
+        let host = rest.split('/').next().unwrap_or_default();
+        let top = host.rsplit('.').next().unwrap_or_default();
+        return plain(rest) && !host.contains(':') && begins_with_letter(top);
+    }
+    // What has numbers between its dots or behind a colon could be an address or a port.
+    let numeric = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let of_numbers = token.contains(['.', ':']) && token.split(['.', ':', '/']).any(numeric);
+    plain(token) && !of_numbers && !(token.contains('.') && token.contains('/'))
 }
 
 #[cfg(test)]
@@ -188,6 +234,42 @@ mod tests {
                 r#"Bearer error="invalid_token", error_description="The access token expired.""#,
             ),
             (r#"Bearer error="a", error="b", Basic realm=x"#, "Basic realm=x"),
+            (r#"Bearer error_uri="169.254.169.254/latest""#, "Bearer"),
+            (r#"Bearer error_uri="evil.example/x", error=e"#, "Bearer error=e"),
+            (r#"Bearer error_uri="gopher:evil.example""#, "Bearer"),
+            (r#"Bearer error_uri="mailto:x@evil.example""#, "Bearer"),
+            (r#"Bearer error_uri="/relative""#, "Bearer"),
+            (r"Bearer error_uri=evil.example/x", "Bearer"),
+            (
+                r#"Bearer error_uri="https://up.example/why""#,
+                r#"Bearer error_uri="https://up.example/why""#,
+            ),
+            (r#"Bearer error="evil.example/x""#, "Bearer"),
+            (r#"Bearer error="169.254.1.1""#, "Bearer"),
+            (r"Bearer max_age=10.0.0.1, error=e", "Bearer error=e"),
+            (r"Bearer max_age=600", "Bearer max_age=600"),
+            (r#"Bearer acr_values="10.0.0.1""#, "Bearer"),
+            (r#"Bearer acr_values="evil.example/x""#, "Bearer"),
+            (
+                r#"Bearer acr_values="urn:mace:silver 2""#,
+                r#"Bearer acr_values="urn:mace:silver 2""#,
+            ),
+            (r#"Bearer scope="evil.example/x 169.254.169.254""#, "Bearer"),
+            (r#"Bearer scope="a 169.254.169.254""#, "Bearer"),
+            (r#"Bearer scope="evil.example:80""#, "Bearer"),
+            (r#"Bearer scope="x@evil.example""#, "Bearer"),
+            (r#"Bearer scope="https://evil.example/?leak""#, "Bearer"),
+            (r#"Bearer scope="https://evil.example:8443/x""#, "Bearer"),
+            (r#"Bearer scope="https://169.254.169.254/x""#, "Bearer"),
+            (
+                r#"Bearer scope="https://www.googleapis.com/auth/drive User.Read chat:write.public a/b""#,
+                r#"Bearer scope="https://www.googleapis.com/auth/drive User.Read chat:write.public a/b""#,
+            ),
+            (r#"Bearer realm="http&#58;&#47;&#47;evil""#, "Bearer"),
+            (r#"Basic charset="evil.example""#, "Basic"),
+            (r#"Basic realm=x, charset="utf-8""#, r#"Basic realm=x, charset="utf-8""#),
+            (r#"DPoP algs="evil.example""#, "DPoP"),
+            (r#"DPoP algs="ES256 ML-DSA-44""#, r#"DPoP algs="ES256 ML-DSA-44""#),
             (r#"Bearer error="e" x, scope="a""#, r#"Bearer scope="a""#),
             (r#"error="e", Bearer"#, ""),
             (r#"Bearer ,, error="e""#, ""),

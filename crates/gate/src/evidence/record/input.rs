@@ -11,6 +11,7 @@ use super::super::mask;
 use super::super::text::{Listed, Pointer, Text, written_bytes};
 use super::LEFT_OUT_MAX;
 use crate::duty::pdp::RecordedInput;
+use crate::duty::redact;
 
 /// Largest policy input in a record, bytes as the journal writes them.
 pub(super) const INPUT_BYTES_MAX: usize = 256 << 10;
@@ -20,6 +21,10 @@ const MEMBER_BYTES_MAX: usize = 64 << 10;
 
 /// Largest member of such a member, bytes as the journal writes them.
 const PART_BYTES_MAX: usize = 32 << 10;
+
+/// Work spent on searching one part for secrets, bytes, counted as `redact` counts them; a part that
+/// needs more is left out.
+const SEARCH_BYTES_MAX: usize = 8 << 20;
 
 /// A policy input of at most 256 KiB as JSON text, without secrets of known forms.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -97,7 +102,7 @@ fn keep_part(part: &mut Value, at: &str, depth: usize, left_out: &mut Vec<String
     };
     let mut kept = written(part) <= bytes_max;
     if kept && bytes_max == PART_BYTES_MAX {
-        leave_secrets_out(part, &mut at.to_owned(), left_out);
+        leave_secrets_out(part, at, left_out);
     }
     kept &= left_out.iter().skip(before).all(|pointer| is_listable(pointer));
     if !kept {
@@ -112,24 +117,53 @@ fn is_listable(pointer: &str) -> bool {
     Text::<Pointer>::new(pointer) == *pointer
 }
 
-/// Replaces each text that holds a secret of a known form by null. The recursion is as deep as the
-/// message, which the strict reader bounds.
-fn leave_secrets_out(value: &mut Value, at: &mut String, left_out: &mut Vec<String>) {
+/// Replaces each text that holds a secret of a known form, whole or in part, by null; the search is
+/// that of `redact`. All of `part` goes if it cannot be searched, or has a secret in a name.
+fn leave_secrets_out(part: &mut Value, at: &str, left_out: &mut Vec<String>) {
+    let Ok(pointers) = redact::secret_places(&part.to_string(), SEARCH_BYTES_MAX) else {
+        *part = Value::Null;
+        left_out.push(at.to_owned());
+        return;
+    };
+    let mut found: Vec<String> =
+        pointers.iter().map(|pointer| format!("{at}{}", null_at(part, pointer))).collect();
+    leave_uris_out(part, &mut at.to_owned(), &mut found);
+    found.sort();
+    found.dedup();
+    left_out.append(&mut found);
+}
+
+/// Replaces by null the value that `pointer` leads to, or the string that it leads into, and returns
+/// the pointer to that.
+fn null_at<'p>(value: &mut Value, pointer: &'p str) -> &'p str {
+    let ends = pointer.match_indices('/').map(|(at, _)| at).skip(1).chain([pointer.len()]);
+    for end in std::iter::once(0).chain(ends) {
+        let here = pointer.get(..end).unwrap_or_default();
+        if let Some(found) = value.pointer_mut(here)
+            && !found.is_object()
+            && !found.is_array()
+        {
+            *found = Value::Null;
+            return here;
+        }
+    }
+    *value = Value::Null;
+    ""
+}
+
+/// Replaces by null each URI of a resource with parts that can carry credentials. The recursion is
+/// as deep as the message, which the strict reader bounds.
+fn leave_uris_out(value: &mut Value, at: &mut String, left_out: &mut Vec<String>) {
     let length = at.len();
     match value {
-        Value::String(text) if mask::has_secret(text) || is_secretive_uri(at, text) => {
+        Value::String(text) if is_secretive_uri(at, text) => {
             *value = Value::Null;
             left_out.push(at.clone());
         }
         Value::Object(members) => {
-            if members.keys().any(|name| mask::has_secret(name)) {
-                *value = Value::Null;
-                left_out.push(at.clone());
-                return;
-            }
             for (name, member) in members {
                 push_name(at, name);
-                leave_secrets_out(member, at, left_out);
+                leave_uris_out(member, at, left_out);
                 at.truncate(length);
             }
         }
@@ -137,7 +171,7 @@ fn leave_secrets_out(value: &mut Value, at: &mut String, left_out: &mut Vec<Stri
             for (index, item) in items.iter_mut().enumerate() {
                 at.push('/');
                 at.push_str(&index.to_string());
-                leave_secrets_out(item, at, left_out);
+                leave_uris_out(item, at, left_out);
                 at.truncate(length);
             }
         }
@@ -221,5 +255,24 @@ mod tests {
         let input = json!({"tool": {"arguments": {token.as_str(): 1}}});
         let expected = json!({"tool": {"arguments": null}});
         assert_eq!(kept(input, &[]), (expected, vec!["/tool/arguments".to_owned()]));
+    }
+
+    #[test]
+    fn a_secret_that_is_split_or_escaped_is_left_out() {
+        let (left, right) = (["gh", "p_x7Kq2Lm9Zt4Vb8N"].concat(), "c1Rf6Hj3Wd5Ys0Pg2Aa1B");
+        let escaped = format!("x: {{\"a\":\"gh\\u0070_x7Kq2Lm9Zt4Vb8N{right}\"}}");
+        let inner = json!({"k": [left, right]}).to_string();
+        for (arguments, at) in [
+            (json!({"l": [left, right]}), &["/l/0", "/l/1"][..]),
+            (json!({"a": left, "b": {"c": right}}), &["/a", "/b/c"]),
+            (json!({"l": escaped}), &["/l"]),
+            (json!({"l": inner}), &["/l"]),
+        ] {
+            let input = json!({"tool": {"arguments": arguments, "name": "t"}});
+            let (kept, left_out) = kept(input, &[]);
+            let expected: Vec<_> = at.iter().map(|at| format!("/tool/arguments{at}")).collect();
+            assert_eq!(left_out, expected);
+            assert!(expected.iter().all(|at| kept.pointer(at).unwrap().is_null()));
+        }
     }
 }
