@@ -564,8 +564,11 @@ fn no_part_of_an_answer_carries_a_secret_past_the_search() {
             texts(&[&format!("Result: \"{{\\\"key\\\": \\\"{twice}\\\"}}\"")]),
         ),
         ("escapes alone", texts(&[&escaped])),
-        ("escapes in two blocks", texts(&[&escaped[..12], &escaped[12..]])),
-        ("an escape that two blocks share", texts(&[&escaped[..5], &escaped[5..]])),
+        ("escapes in two blocks", texts(&[escaped.get(..12).unwrap(), escaped.get(12..).unwrap()])),
+        (
+            "an escape that two blocks share",
+            texts(&[escaped.get(..5).unwrap(), escaped.get(5..).unwrap()]),
+        ),
         (
             "escapes of escapes beyond what is read",
             texts(&[&format!("x {}", {

@@ -77,7 +77,12 @@ fn numbers(read: &str) -> Vec<i64> {
     let calls = read.lines().filter(|line| line.contains("\"tools/call\""));
     calls
         .map(|line| {
-            serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_i64().unwrap()
+            serde_json::from_str::<serde_json::Value>(line)
+                .unwrap()
+                .get("id")
+                .unwrap()
+                .as_i64()
+                .unwrap()
         })
         .collect()
 }

@@ -151,7 +151,7 @@ impl Clients {
 
 /// The id of a request as the child got it.
 fn number(line: &str) -> i64 {
-    serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_i64().unwrap()
+    serde_json::from_str::<serde_json::Value>(line).unwrap().get("id").unwrap().as_i64().unwrap()
 }
 
 fn conversation(who: &Arc<Principal>) -> Session {
@@ -449,7 +449,7 @@ done
     leave(&modern("9"), Some(Arc::<Leaving>::clone(&departure))).await;
     let read = clients.read(4).await;
     assert!(departure.0.lock().unwrap().is_empty());
-    let id = read.iter().filter(|line| line.contains("\"id\":")).map(|line| number(line)).last();
+    let id = read.iter().rfind(|line| line.contains("\"id\":")).map(|line| number(line));
     let cancel =
         json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}});
     assert_eq!(serde_json::from_str::<serde_json::Value>(&read[3]).unwrap(), cancel);
