@@ -228,14 +228,15 @@ fn children(folder: &Path) -> Rig {
     let script = format!(
         r#"while read -r line; do
             printf '%s\n' "$line" >> "$1/read"
+            id=${{line##*'"id":'}}; id=${{id%%[,\}}]*}}
             case $line in
-                *'"initialize"'*) echo '{INITIALIZED}' | sed 's/"id":0/"id":1/';;
-                *'"get"'*) echo '{}';;
-                *'"stray"'*) until [ -e "$1/go" ]; do sleep 0.01; done; echo '{}';;
+                *'"initialize"'*) echo '{INITIALIZED}' | sed "s/\"id\":0/\"id\":$id/";;
+                *'"get"'*) echo '{get}' | sed "s/\"id\":0/\"id\":$id/";;
+                *'"stray"'*) until [ -e "$1/go" ]; do sleep 0.01; done; echo '{stray}';;
             esac
         done"#,
-        result(2),
-        result(99),
+        get = result(0),
+        stray = result(99),
     );
     let folder = folder.to_str().unwrap().to_owned();
     Rig::to(HttpConfig::default(), |shared| {
