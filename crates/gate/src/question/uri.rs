@@ -128,7 +128,7 @@ impl UriReader {
                 return None;
             }
         }
-        self.note(default.is_some() && path.is_empty());
+        self.note((default.is_some() || is_file) && path.is_empty());
         let absolute = path.starts_with('/') || is_file || default.is_some();
         let (mut path, segments) = self.path(path, is_file)?;
         if absolute {
@@ -389,6 +389,7 @@ mod tests {
             ("https://h.example", "https h.example:443 / "),
             ("https://h.example/a?", "https h.example:443 /a? a"),
             ("file:///a?x", "file  /a?x a"),
+            ("file://", "file  / "),
             ("file:///a/c%3A/x", "file  /a/c:/x a|c:|x"),
             ("file:///C%3A/x", "file  /C:/x C:|x"),
             ("file:///c%3a/x", "file  /c:/x c:|x"),
