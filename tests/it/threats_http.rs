@@ -1045,7 +1045,7 @@ fn http2_is_held_to_the_same_profile() {
             assert!(received[0].header(header).is_empty(), "{name}: {}", received[0].head);
         }
     }
-    let long = "x".repeat(20_000).leak();
+    let long = "x".repeat(70_000).leak();
     let many: Vec<_> = (0..200).map(|_| ("x-a", "y")).collect();
     let bomb: Vec<_> = (0..60_000).map(|_| ("x-a", "y")).collect();
     let connect = [
