@@ -124,8 +124,9 @@ async fn large_messages_are_judged_on_a_thread_of_their_own() {
 async fn answers_that_wait_to_be_judged_are_counted() {
     const LARGE: usize = 400_000;
     let _alone = SLOW_TEST.acquire().await.unwrap();
-    let go = Arc::new(Notify::new());
-    let wait = Arc::clone(&go);
+    // One for each answer, because each keeps its permit until the answer waits for it.
+    let go = [Arc::new(Notify::new()), Arc::new(Notify::new())];
+    let [first, second] = go.clone();
     let behind = Behind::start(move |number, request| {
         let body = String::from_utf8_lossy(&request.body);
         let id = body.split("\"id\":").nth(1).and_then(|rest| rest.split([',', '}']).next());
@@ -133,7 +134,8 @@ async fn answers_that_wait_to_be_judged_are_counted() {
             .replace("[]", &format!("[\"{}\"]", "x".repeat(LARGE)));
         match number {
             0 => begun(),
-            1 | 2 => [vec![Play::Wait(Arc::clone(&wait))], json(&large)].concat(),
+            1 => [vec![Play::Wait(Arc::clone(&first))], json(&large)].concat(),
+            2 => [vec![Play::Wait(Arc::clone(&second))], json(&large)].concat(),
             _ if body.contains("stalls") => json(&result(9)),
             _ => json(&large),
         }
@@ -155,9 +157,15 @@ async fn answers_that_wait_to_be_judged_are_counted() {
     let padding = " ".repeat(16 << 10);
     slow.send(&post(&session, &format!("{}{padding}", call(9, "stalls")))).await;
     tokio::task::spawn_blocking(|| SLOW.until_held()).await.unwrap();
-    go.notify_waiters();
+    go.iter().for_each(|each| each.notify_one());
+    // One that comes before both are there has to wait as well, so it is given up.
+    tokio::time::sleep(Duration::from_millis(300)).await;
     soon("no memory", async {
-        while !rig.ask(&post("", &call(1, "get"))).await.text().contains("-31006") {}
+        let get = post("", &call(1, "get"));
+        while !tokio::time::timeout(Duration::from_secs(1), rig.ask(&get))
+            .await
+            .is_ok_and(|reply| reply.text().contains("-31006"))
+        {}
     })
     .await;
     SLOW.open();
