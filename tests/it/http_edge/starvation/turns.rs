@@ -157,7 +157,9 @@ async fn answers_that_wait_to_be_judged_are_counted() {
     let padding = " ".repeat(16 << 10);
     slow.send(&post(&session, &format!("{}{padding}", call(9, "stalls")))).await;
     tokio::task::spawn_blocking(|| SLOW.until_held()).await.unwrap();
-    go.iter().for_each(|each| each.notify_one());
+    for each in &go {
+        each.notify_one();
+    }
     // One that comes before both are there has to wait as well, so it is given up.
     tokio::time::sleep(Duration::from_millis(300)).await;
     soon("no memory", async {
