@@ -14,6 +14,52 @@ const PERMIT: &str = r#"permit contains {"code": "c", "message": "m"}"#;
 /// Rules that restrict nothing where something is absent: the rules, the line of the finding, and
 /// what may be absent. `DENY` and `PERMIT` stand for the head of such a rule; line 1 names the package.
 const HOSTILE: &[(&str, u32, &str)] = &[
+    // Members of what a call gives.
+    (
+        "DENY if {\n\tis_string(input.tool.arguments.body)\n\tnot json.unmarshal(input.tool.arguments.body).env in {\"dev\"}\n}",
+        4,
+        "json.unmarshal(input.tool.arguments.body).env",
+    ),
+    (
+        "DENY if {\n\tis_string(input.tool.arguments.body)\n\tjson.unmarshal(input.tool.arguments.body).env != \"dev\"\n}",
+        4,
+        "json.unmarshal(input.tool.arguments.body).env",
+    ),
+    (
+        "DENY if {\n\tis_string(input.tool.arguments.path)\n\tnot split(input.tool.arguments.path, \"/\")[1] in {\"dev\"}\n}",
+        4,
+        "split(input.tool.arguments.path",
+    ),
+    (
+        "DENY if {\n\tis_string(input.tool.arguments.path)\n\tsplit(input.tool.arguments.path, \"/\")[1] != \"dev\"\n}",
+        4,
+        "split(input.tool.arguments.path",
+    ),
+    (
+        "DENY if {\n\tis_string(input.tool.arguments.url)\n\tregex.find_n(`^https://[a-z.]+`, input.tool.arguments.url, 1)[0] != \"https://a.example\"\n}",
+        4,
+        "regex.find_n(",
+    ),
+    (
+        "DENY if {\n\tis_string(input.tool.arguments.url)\n\tregex.find_all_string_submatch_n(`^https://([a-z.]+)`, input.tool.arguments.url, 1)[0][1] != \"a.example\"\n}",
+        4,
+        "regex.find_all_string_submatch_n(",
+    ),
+    (
+        "DENY if not object.filter(input.tool.arguments, [\"env\"]).env in {\"dev\"}",
+        2,
+        "object.filter(input.tool.arguments",
+    ),
+    (
+        "DENY if {\n\tis_string(input.tool.arguments.body)\n\tnot parsed(input.tool.arguments.body).env in {\"dev\"}\n}\n\nparsed(body) := json.unmarshal(body)",
+        4,
+        "parsed(input.tool.arguments.body).env",
+    ),
+    (
+        "DENY if {\n\tis_string(input.tool.arguments.body)\n\tnot parsed.env in {\"dev\"}\n}\n\nparsed := json.unmarshal(input.tool.arguments.body)",
+        4,
+        "parsed.env",
+    ),
     // Heads.
     (
         r#"deny contains {"code": "c", "message": sprintf("%s", [input.tool.arguments.region])} if input.tool.name == "x""#,
@@ -441,6 +487,11 @@ ttl(arguments) := arguments.ttl"#,
 
 /// What a security team writes. It loads.
 const ORDINARY: &[&str] = &[
+    // What a call gives, where the rule is about it, or where it is always there.
+    "DENY if {\n\tis_string(input.tool.arguments.path)\n\tsplit(input.tool.arguments.path, \"/\")[0] != \"dev\"\n}",
+    "DENY if split(input.tool.arguments.path, \"/\")[1] == \"etc\"",
+    "DENY if json.unmarshal(input.tool.arguments.body).env == \"prod\"",
+    "DENY if parsed.env == \"prod\"\n\nparsed := json.unmarshal(input.tool.arguments.body)",
     "DENY if input.tool.arguments.env == \"production\"",
     "DENY if input.tool.arguments.env in {\"production\", \"prod\"}",
     "DENY if startswith(input.tool.arguments.key, \"prod-\")",

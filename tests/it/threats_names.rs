@@ -14,7 +14,10 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
+use bartizan_rego::{Entrypoints, EvalLimits, Module, Policy};
+
 use super::firewall::{Firewall, Received, Reply, Setup, events, json as answer, post};
+use super::rego::sources;
 
 const PERMIT: &str =
     "package mcp\n\npermit contains {\"code\": \"all\", \"message\": \"everything\"} if true\n";
@@ -276,6 +279,24 @@ fn what_a_rule_says_or_reads_elsewhere_is_no_name_of_an_argument() {
             assert_eq!(call(&firewall, &arguments).code(), -31001, "{get} {arguments}");
         }
         assert_eq!(call(&firewall, &json!({"key": ["secret"]})).code(), 0, "{get}");
+    }
+}
+
+#[test]
+fn a_table_of_another_package_holds_names_whatever_it_is_called() {
+    let rule = deny("some row in data.names.set\n\tinput.tool.arguments[row.name] == \"secret\"");
+    let mut sources = sources(&format!("package mcp\n{rule}"), None);
+    let names = "package names\n\nset contains {\"name\": \"key\"}\n";
+    sources.modules.push(Module { path: "names.rego".to_owned(), text: names.to_owned() });
+    let policy =
+        Policy::compile(&sources, &Entrypoints::default(), &EvalLimits::default()).unwrap();
+    let denied = |arguments: Value| {
+        let input = json!({"tool": {"name": "get_flag", "arguments": arguments}}).to_string();
+        policy.denial_of_name(&input).is_some()
+    };
+    assert!(!denied(json!({"key": "secret", "other": 1})));
+    for alias in aliases("key") {
+        assert!(denied(json!({&alias: "secret"})), "{alias:?}");
     }
 }
 

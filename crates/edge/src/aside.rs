@@ -3,8 +3,8 @@
 //! What a peer sends is judged on the thread that read it, which is right for the few microseconds
 //! that a usual message takes. A message of [`LARGE_BYTES`] and more may take over a millisecond:
 //! for it the thread hands its other tasks to another one first, and waits for a thread that does
-//! the work. Messages that come over HTTP wait
-//! for a turn before, so that at most so many are judged at once as leave one processor free.
+//! the work. Messages that come over HTTP wait for a turn before, so that at most so many are judged
+//! at once as leave one processor free.
 //!
 //! A small message may take long, too, where a rule works over much data. That is known once it has
 //! happened: if the step over a message took [`SLOW`], the next ones of the same principal to the

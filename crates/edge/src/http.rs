@@ -147,6 +147,13 @@ pub struct HttpLimits {
     pub h2_pending_resets_max: usize,
 }
 
+impl HttpLimits {
+    /// The size of a request's head that is allowed, bytes.
+    fn head_bytes(&self) -> usize {
+        self.head_bytes_max.max(HEAD_BYTES_LEAST)
+    }
+}
+
 impl Default for HttpLimits {
     fn default() -> Self {
         Self {
@@ -452,7 +459,7 @@ fn builder(inner: &ListenerState, lane: Lane) -> auto::Builder<Tracked> {
         .http1()
         .header_read_timeout(None)
         .max_headers(limits.headers_max)
-        .max_buf_size(limits.head_bytes_max.max(HEAD_BYTES_LEAST));
+        .max_buf_size(limits.head_bytes());
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -470,7 +477,7 @@ fn builder(inner: &ListenerState, lane: Lane) -> auto::Builder<Tracked> {
 
 /// The longest header list over HTTP/2 that is read at all, bytes.
 fn list_bytes_max(limits: &HttpLimits) -> u32 {
-    let most = limits.head_bytes_max.max(HEAD_BYTES_LEAST).saturating_mul(2);
+    let most = limits.head_bytes().saturating_mul(2);
     u32::try_from(most).unwrap_or(u32::MAX)
 }
 
@@ -483,7 +490,7 @@ fn connection_limits(config: &HttpConfig) -> ConnectionLimits {
             write: timeouts.write,
             age: timeouts.connection_age,
         },
-        head_max: limits.head_bytes_max.max(HEAD_BYTES_LEAST),
+        head_max: limits.head_bytes(),
         heads: Budget::new(limits.head_budget_bytes),
         http2: Budget::new(limits.h2_connections_max),
     }

@@ -50,9 +50,13 @@ pub(super) const UNDEFINED_COMPARISON: &str = "undefined-comparison";
 /// gives only the reason where nothing permits.
 pub(super) const RESTRICTING: [&str; 6] = ["deny", "hold", "limit", "set", "redact", "hide"];
 
+/// What a head is called in a message.
+const HEAD: &str = "the head";
+
 const HINT: &str = "say what is allowed in a rule of its own and negate that (`not allowed_env`), \
                     give a default with `object.get`, require the operand in the same body, or add \
-                    a rule for `not …`; `# bartizan:allow absent-operand` accepts it";
+                    a rule for `not …` (`is_string(x)` requires `x`); `# bartizan:allow \
+                    absent-operand` accepts it";
 
 const HINT_NE: &str = "write `not … == …`, which holds there too; `# bartizan:allow \
                        undefined-comparison` accepts it";
@@ -283,7 +287,7 @@ impl<'a> Search<'a, '_> {
             if is_reference(expr) || matches!(expr, Expr::Call { .. }) {
                 let sources = self.needs(module, expr, body);
                 let at = first_reference(expr).span();
-                self.report(place, at, "the head", ABSENT_OPERAND, &sources, body, false);
+                self.report(place, at, HEAD, ABSENT_OPERAND, &sources, body, false);
             } else {
                 todo.extend(children(expr));
             }
@@ -316,16 +320,9 @@ impl<'a> Search<'a, '_> {
             fields.insert(field);
         }
         let Some(field) = fields.first() else { return };
-        let message = format!(
-            "{what} does not hold where `{field}` is absent, so this restricts nothing there"
-        );
-        let message = if what == "the head" {
-            format!(
-                "the head is undefined where `{field}` is absent, so this restricts nothing there"
-            )
-        } else {
-            message
-        };
+        let fails = if what == HEAD { "is undefined" } else { "does not hold" };
+        let message =
+            format!("{what} {fails} where `{field}` is absent, so this restricts nothing there");
         let (file, line) = location(at);
         let hint = if code == UNDEFINED_COMPARISON { HINT_NE } else { HINT };
         let (file, hint) = (file.to_owned(), hint.to_owned());

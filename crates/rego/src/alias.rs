@@ -33,6 +33,8 @@ const PARTS: [&[&str]; 5] = [
     &["answer", "result"],
 ];
 
+/// The package of the rules that decide.
+const PACKAGE: &str = "mcp";
 /// The rules of `mcp/decision.rego` that combine the elements of others.
 const COMBINING: [&str; 3] = ["decision", "limit_all", "listing"];
 
@@ -45,11 +47,14 @@ pub(super) fn texts(modules: &[Ref<Module>], data: &Rego) -> KnownNames {
             known.insert(text);
         }
     };
-    for rule in modules.iter().flat_map(|module| &module.policy) {
-        if combines(rule) {
+    let rules =
+        modules.iter().flat_map(|module| module.policy.iter().map(move |rule| (module, rule)));
+    for (module, rule) in rules {
+        let decides = module.package.refr.span().text() == PACKAGE;
+        if decides && combines(rule) {
             continue;
         }
-        let said = said(rule);
+        let said = if decides { said(rule) } else { BTreeSet::new() };
         for visit in Walk::rule(rule) {
             match visit {
                 Visit::Expr(

@@ -280,11 +280,7 @@ impl Duplex<Child> {
         loop {
             match lines.next().await {
                 Ok(Some(lines::Line::Whole(line))) => self.deliver(line).await,
-                Ok(Some(lines::Line::Skipped(outer))) => {
-                    tracing::warn!("a child wrote a line longer than allowed; it was skipped");
-                    self.deliver(outer.stub()).await;
-                }
-                Ok(Some(lines::Line::TooLong)) => {
+                Ok(Some(lines::Line::TooLong | lines::Line::Skipped(_))) => {
                     self.line.process.raise(StopLevel::Kill("it wrote a line longer than allowed"));
                     break;
                 }

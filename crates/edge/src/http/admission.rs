@@ -11,7 +11,7 @@ use ::http::header::{
 use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
-use super::{HEAD_BYTES_LEAST, HttpLimits};
+use super::HttpLimits;
 use crate::upstream::{Media, media};
 use bartizan_gate::session::DoorRefusal;
 use bartizan_gate::wire::headers::RoutingHeaders;
@@ -107,7 +107,7 @@ pub(super) fn admit_head(
     allowed: &Allowed,
     limits: &HttpLimits,
 ) -> Result<(), DoorRefusal> {
-    check_size(parts, limits.head_bytes_max.max(HEAD_BYTES_LEAST))?;
+    check_size(parts, limits.head_bytes())?;
     check_host(parts, allowed)?;
     check_origin(&parts.headers, allowed)?;
     check_fields(&parts.headers, limits.headers_max)?;

@@ -2,8 +2,8 @@
 //!
 //! A client that asks for large answers and does not read them keeps each in memory until the write
 //! deadline. Such answers share a budget; when it is spent, the connection that has kept one longest
-//! is closed (threat K9). An answer of at most 4 KiB fits into the socket's
-//! buffer and is not counted.
+//! is closed (threat K9). An answer of at most 4 KiB fits into the socket's buffer and is not
+//! counted.
 
 use std::sync::Arc;
 

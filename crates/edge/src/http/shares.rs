@@ -1,6 +1,7 @@
 //! The share of each principal in what the listener has for all: requests, streams, bytes of
-//! bodies and answers, and turns to be judged. Where callers prove who they are, no single one can take everything from the others
-//! (threat K4); where the principal is configured there is only one, and no share.
+//! bodies and answers, and turns to be judged. Where callers prove who they are, no single one can
+//! take everything from the others (threat K4); where the principal is configured there is only one,
+//! and no share.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

@@ -138,7 +138,8 @@ pub fn find_by(by: Rules, text: &str, left: &mut usize) -> Result<Vec<FoundSecre
 
 /// Whether `text` holds a secret of a known form, or cannot be searched. For short texts.
 pub fn is_suspicious(text: &str) -> bool {
-    find(text, &mut SHORT_SEARCH_BYTES_MAX.clone()).map_or(true, |found| !found.is_empty())
+    let mut left = SHORT_SEARCH_BYTES_MAX;
+    find(text, &mut left).map_or(true, |found| !found.is_empty())
 }
 
 impl RuleSet {

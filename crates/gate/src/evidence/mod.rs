@@ -4,7 +4,7 @@
 //! Nothing here writes: a record is a value, and an [`AuditSink`](step::AuditSink) of the edge
 //! keeps it.
 
-pub(crate) mod mask;
+mod mask;
 pub mod text;
 pub mod record;
 pub mod step;

@@ -259,8 +259,8 @@ impl Refusal {
         }
     }
 
-    /// The limit that is reached, for the record; `None` where the refusal is about none.
-    pub(crate) fn limit(&self) -> Option<&'static str> {
+    /// The limit that is reached, or what is in use, for the record; `None` where the code says all.
+    pub(crate) fn detail(&self) -> Option<&'static str> {
         match self {
             Self::Busy => Some("limits.in_flight: too many requests of the session in flight"),
             Self::FactInUse => Some(FACT_IN_USE),

@@ -183,7 +183,7 @@ impl Gate {
 
     /// The decision for the record of a refusal by the gate itself.
     pub(super) fn refused(&self, refusal: &Refusal, place: Option<&str>) -> DecisionFacts {
-        let message = place.or(refusal.limit()).unwrap_or_else(|| refusal.code());
+        let message = place.or(refusal.detail()).unwrap_or_else(|| refusal.code());
         self.denied(refusal.code(), message, refusal.origin())
     }
 

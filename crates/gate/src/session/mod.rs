@@ -27,6 +27,7 @@ mod redelivery;
 mod server;
 mod batch;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -42,7 +43,6 @@ pub use crate::session::protected::{Protected, RefusalForm};
 
 use crate::duty::duties::Duties;
 use crate::duty::redact::Redaction;
-use crate::evidence::mask;
 use crate::evidence::record::{
     AuditRecord, CallId, Event, Now, OperationFacts, Outcome, ProtocolFacts, Target, micros,
 };
@@ -272,12 +272,13 @@ impl Session {
     }
 
     /// What is demanded of a message of the server that names no call.
-    fn stray_duties(&self) -> Duties {
-        let mut duties = self.duties.clone();
-        if self.duty_scope == DutyScope::Principal {
-            duties.merge(self.server.duties().of(&self.principal.id));
+    fn stray_duties(&self) -> Cow<'_, Duties> {
+        if self.duty_scope != DutyScope::Principal {
+            return Cow::Borrowed(&self.duties);
         }
-        duties
+        let mut duties = self.duties.clone();
+        duties.merge(self.server.duties().of(&self.principal.id));
+        Cow::Owned(duties)
     }
 
     /// Whether `call` was judged by what is known of the server's session as it is now: no
@@ -597,11 +598,7 @@ impl Session {
             era: facts.protocol.era.as_str(),
             transport: facts.protocol.transport.as_str(),
         });
-        record.method = match (&facts.method, facts.direction) {
-            // A server may choose any name for what it asks.
-            (Some(method), Direction::ToClient) => Some(mask::secrets(method).into()),
-            (method, _) => method.clone(),
-        };
+        record.method.clone_from(&facts.method);
         record.target.clone_from(&facts.target);
         record.operation.clone_from(&facts.operation);
         record.trace_id.clone_from(&facts.trace_id);

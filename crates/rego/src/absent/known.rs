@@ -137,7 +137,7 @@ pub(super) struct Read<'a> {
 }
 
 impl<'a> Read<'a> {
-    /// Adds what the steps after a known value self.
+    /// Adds what the steps after a known value need.
     pub(super) fn follow(
         &mut self,
         value: Source<'a>,
@@ -224,6 +224,8 @@ pub(super) struct Summary<'a> {
     pub(super) values: Vec<Source<'a>>,
     /// Whether its value is the result of a test, true or false.
     pub(super) tests: bool,
+    /// Whether its value is computed, so that any member of it may be absent.
+    pub(super) computed: bool,
 }
 
 impl<'a> Summary<'a> {

@@ -11,7 +11,7 @@ use regorus::unstable::{AssignOp, Expr, Literal, LiteralStmt, Query, Rule, RuleH
 use super::Search;
 use super::known::{Binding, Body, Mode, Read};
 use super::source::Source;
-use super::syntax::{Link, is_call, is_reference, links};
+use super::syntax::{Link, is_call, is_computed, is_reference, links};
 use crate::check::Path;
 use crate::negation::children;
 use crate::schema::{FieldType, field};
@@ -195,7 +195,7 @@ impl<'a> Search<'a, '_> {
             binding.values = read.values;
             binding.open = read.open;
         } else {
-            binding.open = matches!(expr, Expr::Call { .. } | Expr::BinExpr { .. });
+            binding.open = is_computed(expr);
         }
         binding
     }
@@ -344,9 +344,16 @@ impl<'a> Search<'a, '_> {
         let text = expr.span().text();
         // A document of the policy's own: only a computed key can be missing in it.
         let looked_up = read.indexes.iter().any(|it| !matches!(it, Expr::Number { .. }));
+        // `split` always has a first part.
+        let first = matches!(links.as_slice(), [Link::Key(Expr::Number { value, .. }, _)]
+            if *value == regorus::Value::from(0_u64));
+        let iterates = matches!(links.as_slice(), [Link::Key(key, of)] if body.iterates(key, of));
+        // Whether what a computed value has at these steps may be absent.
+        let in_computed = |splits: bool| !links.is_empty() && !iterates && !(first && splits);
         let Expr::Var { span, .. } = root else {
             read.root = Some(root);
-            read.needs.extend(looked_up.then_some(Source::Lookup(text)));
+            let computed = is_computed(root) && in_computed(is_call(root, "split"));
+            read.needs.extend((looked_up || computed).then_some(Source::Lookup(text)));
             return read;
         };
         let name = span.text();
@@ -356,15 +363,9 @@ impl<'a> Search<'a, '_> {
                 read.follow(value.clone(), &links, text, body);
             }
             read.open |= binding.open;
-            // `split` always has a first part.
-            let first = matches!(links.as_slice(), [Link::Key(Expr::Number { value, .. }, _)]
-                if *value == regorus::Value::from(0_u64));
-            let iterates =
-                matches!(links.as_slice(), [Link::Key(key, of)] if body.iterates(key, of));
             let splits = binding.expr.is_some_and(|it| is_call(it, "split"));
             if binding.values.is_empty()
-                && !links.is_empty()
-                && ((binding.open && !iterates && !(first && splits)) || looked_up)
+                && ((binding.open && in_computed(splits)) || (looked_up && !links.is_empty()))
             {
                 read.needs.insert(Source::Lookup(text));
             }
@@ -384,6 +385,9 @@ impl<'a> Search<'a, '_> {
                 read.follow(value.clone(), rest, text, body);
             }
             read.open |= rule.values.is_empty();
+            if rule.computed && !rest.is_empty() && !iterates {
+                read.needs.insert(Source::Lookup(text));
+            }
             read.rule = Some(rule);
         }
         read.needs.extend(looked_up.then_some(Source::Lookup(text)));

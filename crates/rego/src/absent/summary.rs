@@ -13,7 +13,7 @@ use super::Search;
 use super::known::{Body, Mode, Summary};
 use super::source::Source;
 use super::syntax::{
-    Branch, TRUE, branches, collects, heads, is_call, is_reference, is_test, value_of,
+    Branch, TRUE, branches, collects, heads, is_call, is_computed, is_reference, is_test, value_of,
 };
 use crate::check::Path;
 use crate::walk::{reference, rule_args};
@@ -69,6 +69,7 @@ impl<'a> Search<'a, '_> {
                         source.insert_into(&mut shown);
                     }
                     summary.tests |= tests;
+                    summary.computed |= is_computed(expr);
                     if is_reference(expr) {
                         summary.values.extend(self.read(*module, expr, &body).values);
                     }

@@ -49,6 +49,11 @@ pub(super) fn is_reference(expr: &Expr) -> bool {
     matches!(expr, Expr::Var { .. } | Expr::RefDot { .. } | Expr::RefBrack { .. })
 }
 
+/// Whether the value of an expression is computed, so that any member of it may be absent.
+pub(super) fn is_computed(expr: &Expr) -> bool {
+    matches!(expr, Expr::Call { .. } | Expr::BinExpr { .. })
+}
+
 /// Whether an expression calls the built-in of this name.
 pub(super) fn is_call(expr: &Expr, name: &str) -> bool {
     let Expr::Call { fcn, .. } = expr else { return false };
