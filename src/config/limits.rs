@@ -166,7 +166,8 @@ fn bodies(s: &mut Section<'_>, frame_bytes: usize) -> u64 {
              all are taken, the oldest body that is not complete gives way, with 429. Where access \
              tokens are checked, one principal has at most half. Half as much is for answers of \
              more than 4 KiB that agents have not read; if it is spent, the connection that has \
-             one longest is closed.",
+             one longest is closed. As much again is for whole answers that arrive from servers, \
+             in equal parts for each server.",
         )
         .or(32 << 20);
     let least = u64::try_from(frame_bytes).unwrap_or(u64::MAX);
