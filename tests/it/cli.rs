@@ -319,29 +319,15 @@ deny contains {"code": "prod", "message": "no"} if input.tool.arguments.key == "
 fn a_rule_on_what_no_session_has_keeps_the_policy_from_loading() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("test.rego");
-    for (rule, fails) in [
-        ("deny contains {\"code\": \"t\", \"message\": \"t\"} if input.session.tainted", true),
-        (
-            "deny contains {\"code\": \"t\", \"message\": \"t\"} if input.session[\"tainted\"] == true",
-            true,
-        ),
-        (
-            "deny contains {\"code\": \"t\", \"message\": \"t\"} if object.get(input.session, \"tainted\", false)",
-            true,
-        ),
-        (
-            "deny contains {\"code\": \"t\", \"message\": \"t\"} if {\n\tsession := input.session\n\tsession.tainted\n}",
-            true,
-        ),
-        (
-            "deny contains {\"code\": \"t\", \"message\": \"t\"} if input.tool.name == \"tainted\"",
-            false,
-        ),
-        (
-            "deny contains {\"code\": \"t\", \"message\": \"t\"} if input.session.facts.tainted == \"yes\"",
-            false,
-        ),
+    for (condition, fails) in [
+        ("input.session.tainted", true),
+        ("input.session[\"tainted\"] == true", true),
+        ("object.get(input.session, \"tainted\", false)", true),
+        ("{\n\tsession := input.session\n\tsession.tainted\n}", true),
+        ("input.tool.name == \"tainted\"", false),
+        ("input.session.facts.tainted == \"yes\"", false),
     ] {
+        let rule = format!(r#"deny contains {{"code": "t", "message": "t"}} if {condition}"#);
         std::fs::write(&file, format!("package mcp\n\n{rule}\n")).unwrap();
         let args = ["policy", "eval", "-p", file.to_str().unwrap(), "-i", "-"];
         let (code, _, stderr) = bartizan_reading(&args, "{\"method\":\"ping\"}");

@@ -187,11 +187,17 @@ impl Stage {
 
     /// The server answers the call `id`, late or not.
     fn answers_to(&self, session: &mut Session, id: u32, answer: &Value) {
+        self.answers_if(session, id, answer, true);
+    }
+
+    /// As [`Stage::answers_to`]; `kept` says whether that can be recorded.
+    fn answers_if(&self, session: &mut Session, id: u32, answer: &Value, kept: bool) {
         let mut message = answer.clone();
         message["jsonrpc"] = "2.0".into();
         message["id"] = id.into();
         let step = session.server_frame(&self.gate, &message.to_string().into(), self.time());
-        drop(step.record(&Sink::default()).unwrap());
+        let sink = if kept { Sink::default() } else { Sink::refusing() };
+        assert_eq!(step.record(&sink).is_ok(), kept);
     }
 
     /// The wait for the answer to the call `id` ends without it.
@@ -216,6 +222,48 @@ impl Stage {
         drop(step.unwrap().record(&sink).unwrap());
     }
 
+    /// A call that is judged and does not go on, because it cannot be recorded.
+    fn loses(&self, session: &mut Session, tool: &str, arguments: &Value) {
+        let call = json!({"jsonrpc": "2.0", "id": 900, "method": "tools/call",
+            "params": {"name": tool, "arguments": arguments}});
+        let arrival = Arrival { raw: call.to_string().into(), ..Arrival::default() };
+        let step = session.client_frame(&self.gate, &arrival, self.time());
+        let call = session.in_flight().remove(0);
+        assert!(step.record(&Sink::refusing()).is_err());
+        session.forget(&call);
+    }
+
+    /// The client begins anew in `session`.
+    fn begins_anew(&self, session: &mut Session) {
+        self.id.set(self.id.get().saturating_add(1));
+        let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}});
+        let initialize = json!({"jsonrpc": "2.0", "id": self.id.get(), "method": "initialize", "params": params});
+        let arrival = Arrival { raw: initialize.to_string().into(), ..Arrival::default() };
+        let step = session.client_frame(&self.gate, &arrival, self.time());
+        assert!(matches!(step.record(&Sink::default()).unwrap(), Act::Forward(_)));
+    }
+
+    /// From here on the server takes batches. Gives a session of `a` for [`Stage::batch`].
+    fn takes_batches(&mut self) -> Session {
+        let mut server = Protected::new(self.server.facts.clone(), RefusalForm::Error);
+        server.batches = true;
+        self.server = Arc::new(server);
+        let who = Arc::new(Principal { id: "a".into(), ..Principal::default() });
+        Session::new(who, Arc::clone(&self.server), Transport::Http)
+    }
+
+    /// What becomes of a batch at the uptime `now`.
+    fn batch(&self, session: &mut Session, now: Duration, batch: &Value) -> Act {
+        let headers = RoutingHeaders {
+            protocol_version: Some("2025-03-26".into()),
+            ..RoutingHeaders::default()
+        };
+        let arrival =
+            Arrival { raw: batch.to_string().into(), headers: Some(headers), ..Arrival::default() };
+        let step = session.client_frame(&self.gate, &arrival, Now { uptime: now, ..self.time() });
+        step.record(&Sink::default()).unwrap()
+    }
+
     /// A call in a session of its own.
     fn call(&self, principal: &str, tool: &str, arguments: &Value) -> (String, bool) {
         self.asks(&mut self.session(principal), tool, arguments)
@@ -232,14 +280,9 @@ impl Stage {
         self.answers(&mut session, answer, kept);
     }
 
-    /// The server answers the call in flight; `kept` says whether that can be recorded.
+    /// As [`Stage::answers_if`], for the last call.
     fn answers(&self, session: &mut Session, answer: &Value, kept: bool) {
-        let mut message = answer.clone();
-        message["jsonrpc"] = "2.0".into();
-        message["id"] = self.id.get().into();
-        let step = session.server_frame(&self.gate, &message.to_string().into(), self.time());
-        let sink = if kept { Sink::default() } else { Sink::refusing() };
-        assert_eq!(step.record(&sink).is_ok(), kept);
+        self.answers_if(session, self.id.get(), answer, kept);
     }
 
     /// Leaves `a` room for one call, and not for the fact that it sets, which is charged when the
@@ -254,6 +297,16 @@ impl Stage {
         memory.count("others", Gate::MEMORY_BYTES_DEFAULT.saturating_sub(rest))
     }
 
+    /// A call that selects `project`, and is answered.
+    fn selects(&self, principal: &str, project: &str) {
+        self.answered(principal, "select", &json!({"project": project}), &good());
+    }
+
+    /// Whether `act` goes on, which the facts decide.
+    fn acts(&self, principal: &str) -> bool {
+        self.call(principal, "act", &json!({})).1
+    }
+
     fn discovers(&self, principal: &str, handle: &str, id: &str) {
         self.answered(principal, "discover", &json!({}), &hands(handle, id));
     }
@@ -261,6 +314,21 @@ impl Stage {
     fn invokes(&self, principal: &str, handle: &str) -> (String, bool) {
         self.call(principal, "invoke", &json!({"handle": handle}))
     }
+}
+
+fn good() -> Value {
+    json!({"result": {"content": []}})
+}
+
+/// An answer that makes a task of the call.
+fn task() -> Value {
+    json!({"result": {"resultType": "task", "task": {"taskId": "t", "status": "working"}}})
+}
+
+/// A call in a batch.
+fn batched(id: u32, tool: &str, arguments: &Value) -> Value {
+    let params = json!({"name": tool, "arguments": arguments});
+    json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
 }
 
 /// An answer that hands out a handle.
@@ -467,22 +535,11 @@ fn the_policy_page_names_the_bounds() {
 #[test]
 fn answers_in_a_batch_teach_as_others_do() {
     let mut stage = Stage::of(Era::Legacy);
-    let mut server = Protected::new(stage.server.facts.clone(), RefusalForm::Error);
-    server.batches = true;
-    stage.server = Arc::new(server);
-    let who = Arc::new(Principal { id: "a".into(), ..Principal::default() });
-    let mut session = Session::new(who, Arc::clone(&stage.server), Transport::Http);
-    let call = |id: u32, tool: &str, arguments: Value| {
-        let params = json!({"name": tool, "arguments": arguments});
-        json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
-    };
-    let batch = json!([call(1, "discover", json!({})), call(2, "select", json!({"project": "7"}))]);
-    let headers =
-        RoutingHeaders { protocol_version: Some("2025-03-26".into()), ..RoutingHeaders::default() };
-    let arrival =
-        Arrival { raw: batch.to_string().into(), headers: Some(headers), ..Arrival::default() };
-    let step = session.client_frame(&stage.gate, &arrival, stage.time());
-    let Act::Forward(permitted) = step.record(&Sink::default()).unwrap() else { panic!("refused") };
+    let mut session = stage.takes_batches();
+    let select = batched(2, "select", &json!({"project": "7"}));
+    let batch = json!([batched(1, "discover", &json!({})), select]);
+    let act = stage.batch(&mut session, stage.now, &batch);
+    let Act::Forward(permitted) = act else { panic!("refused") };
     let mut found = hands("h-1", "x");
     found["jsonrpc"] = "2.0".into();
     found["id"] = 1.into();
@@ -491,57 +548,56 @@ fn answers_in_a_batch_teach_as_others_do() {
     let step = session.server_answer(&stage.gate, permitted.call(), &raw, stage.time());
     assert!(matches!(step.record(&Sink::default()).unwrap(), Act::Deliver(_)));
     assert_eq!(stage.invokes("a", "h-1"), known("x"));
-    assert!(stage.call("a", "act", &json!({})).1);
+    assert!(stage.acts("a"));
 }
 
 #[test]
 fn a_rule_reads_what_earlier_calls_have_set() {
-    let good = json!({"result": {"content": []}});
+    let good = good();
     for era in [Era::Legacy, Era::Modern] {
         let mut stage = Stage::of(era);
-        let acts = |stage: &Stage, who: &str| stage.call(who, "act", &json!({})).1;
-        assert!(!acts(&stage, "a"));
+        assert!(!stage.acts("a"));
         let seven = json!({"project": "7"});
         let mut failed = good.clone();
         failed["result"]["isError"] = true.into();
         stage.answered("a", "select", &seven, &failed);
-        assert!(!acts(&stage, "a"), "it did not succeed");
+        assert!(!stage.acts("a"), "it did not succeed");
         let mut session = stage.session("a");
         let id = stage.sends(&mut session, "select", &seven);
-        assert!(!acts(&stage, "a"), "it was not answered");
+        assert!(!stage.acts("a"), "it was not answered");
         stage.answers_to(&mut session, id, &good);
-        assert!(acts(&stage, "a"));
-        assert!(!acts(&stage, "b"), "another principal's");
+        assert!(stage.acts("a"));
+        assert!(!stage.acts("b"), "another principal's");
         stage.answered("a", "select", &json!({"project": 8}), &good);
-        assert!(!acts(&stage, "a"));
+        assert!(!stage.acts("a"));
         stage.answered("a", "select", &json!({"project": 7}), &good);
-        assert!(acts(&stage, "a"), "a number is as good");
+        assert!(stage.acts("a"), "a number is as good");
         // It is not known what the last call has set, so the fact is absent.
         for odd in [json!({}), json!({"project": ["7"]})] {
-            stage.answered("a", "select", &seven, &good);
-            assert!(acts(&stage, "a"));
+            stage.selects("a", "7");
+            assert!(stage.acts("a"));
             stage.answered("a", "select", &odd, &good);
-            assert!(!acts(&stage, "a"), "{odd}");
+            assert!(!stage.acts("a"), "{odd}");
         }
         // A rule reads `project`, and the server may read `Project`: the call does not go, so the
         // fact stays.
-        stage.answered("a", "select", &seven, &good);
+        stage.selects("a", "7");
         assert!(!stage.call("a", "select", &json!({"project": "7", "Project": "6"})).1);
-        assert!(acts(&stage, "a"));
+        assert!(stage.acts("a"));
         // The call was sent and is not answered yet; the server may have carried it out already.
-        stage.answered("a", "select", &seven, &good);
+        stage.selects("a", "7");
         let id = stage.sends(&mut session, "select", &seven);
-        assert!(!acts(&stage, "a"));
+        assert!(!stage.acts("a"));
         stage.answers_to(&mut session, id, &good);
-        stage.answered("a", "select", &seven, &good);
+        stage.selects("a", "7");
         stage.answered("a", "select", &json!({"project": "8"}), &failed);
-        assert!(!acts(&stage, "a"), "it failed, perhaps half way");
+        assert!(!stage.acts("a"), "it failed, perhaps half way");
         // What was not answered is open for a while.
         stage.now += HandleStore::LATE_MAX;
         stage.now += HandleStore::FACT_TTL;
         // Two calls overlap: the server may carry them out in any order.
         for first_first in [true, false] {
-            stage.answered("a", "select", &seven, &good);
+            stage.selects("a", "7");
             let mut first = stage.session("a");
             let mut second = stage.session("a");
             let one = stage.sends(&mut first, "select", &json!({"project": "8"}));
@@ -551,37 +607,37 @@ fn a_rule_reads_what_earlier_calls_have_set() {
                 answers.reverse();
             }
             for (session, id) in answers {
-                assert!(!acts(&stage, "a"));
+                assert!(!stage.acts("a"));
                 stage.answers_to(session, id, &good);
             }
-            assert!(!acts(&stage, "a"), "both are answered, and either may have come last");
-            stage.answered("a", "select", &seven, &good);
-            assert!(acts(&stage, "a"), "it overlapped with nothing");
+            assert!(!stage.acts("a"), "both are answered, and either may have come last");
+            stage.selects("a", "7");
+            assert!(stage.acts("a"), "it overlapped with nothing");
         }
         // A rule set the argument: what counts is what the server got.
-        stage.answered("a", "select", &seven, &good);
-        stage.answered("a", "select", &json!({"project": "9"}), &good);
-        assert!(!acts(&stage, "a"));
-        stage.answered("a", "select", &seven, &good);
+        stage.selects("a", "7");
+        stage.selects("a", "9");
+        assert!(!stage.acts("a"));
+        stage.selects("a", "7");
         let long = "7".repeat(StoreUpdate::TEXT_BYTES_MAX + 1);
         stage.answered("a", "select", &json!({"project": long}), &good);
-        assert!(!acts(&stage, "a"), "too long to be kept");
+        assert!(!stage.acts("a"), "too long to be kept");
 
-        stage.answered("a", "select", &seven, &good);
+        stage.selects("a", "7");
         stage.now += HandleStore::FACT_TTL.checked_sub(Duration::from_secs(1)).unwrap();
-        assert!(acts(&stage, "a"));
+        assert!(stage.acts("a"));
         stage.now += Duration::from_secs(1);
-        assert!(!acts(&stage, "a"), "it was long ago");
+        assert!(!stage.acts("a"), "it was long ago");
 
         stage.answered("a", "session", &json!({"action": "open", "account": "a"}), &good);
-        assert!(acts(&stage, "a"), "a fact of an operation behind a tool");
+        assert!(stage.acts("a"), "a fact of an operation behind a tool");
     }
 }
 
 #[test]
 fn a_selection_without_an_answer_leaves_the_fact_unknown_until_the_answer_has_come() {
-    let good = json!({"result": {"content": []}});
-    let (seven, eight) = (json!({"project": "7"}), json!({"project": "8"}));
+    let good = good();
+    let eight = json!({"project": "8"});
     for (how, answered) in [
         (End::Cancelled, false),
         (End::Gone, false),
@@ -598,29 +654,28 @@ fn a_selection_without_an_answer_leaves_the_fact_unknown_until_the_answer_has_co
     ] {
         let mut stage = Stage::of(Era::Legacy);
         let mut session = stage.session("a");
-        let acts = |stage: &Stage| stage.call("a", "act", &json!({})).1;
-        stage.answered("a", "select", &seven, &good);
+        stage.selects("a", "7");
         let late = stage.sends(&mut session, "select", &eight);
         stage.ends(&mut session, late, &how);
-        assert!(!acts(&stage));
-        stage.answered("a", "select", &seven, &good);
-        assert_eq!(acts(&stage), answered, "the server may move it to 8 after it was set to 7");
-        stage.answered("a", "select", &seven, &good);
-        assert_eq!(acts(&stage), answered, "another selection tells no more");
+        assert!(!stage.acts("a"));
+        stage.selects("a", "7");
+        assert_eq!(stage.acts("a"), answered, "the server may move it to 8 after it was set to 7");
+        stage.selects("a", "7");
+        assert_eq!(stage.acts("a"), answered, "another selection tells no more");
         // The late answer: from here on nothing is open.
         stage.answers_to(&mut session, late, &good);
-        assert_eq!(acts(&stage), answered, "the last to be carried out may have been either");
-        stage.answered("a", "select", &seven, &good);
-        assert!(acts(&stage));
+        assert_eq!(stage.acts("a"), answered, "the last to be carried out may have been either");
+        stage.selects("a", "7");
+        assert!(stage.acts("a"));
         // None ever comes.
         let late = stage.sends(&mut session, "select", &eight);
         stage.ends(&mut session, late, &how);
         stage.now += HandleStore::LATE_MAX.checked_sub(Duration::from_secs(1)).unwrap();
-        stage.answered("a", "select", &seven, &good);
-        assert_eq!(acts(&stage), answered);
+        stage.selects("a", "7");
+        assert_eq!(stage.acts("a"), answered);
         stage.now += Duration::from_secs(1);
-        stage.answered("a", "select", &seven, &good);
-        assert!(acts(&stage), "a server is taken to have given it up");
+        stage.selects("a", "7");
+        assert!(stage.acts("a"), "a server is taken to have given it up");
     }
 }
 
@@ -636,7 +691,7 @@ fn may_select(stage: &Stage, session: &mut Session, tool: &str) -> bool {
 
 #[test]
 fn nothing_is_selected_beside_a_call_that_was_judged_by_it() {
-    let good = json!({"result": {"content": []}});
+    let good = good();
     let seven = json!({"project": "7"});
     for (tool, session_sees, principal_sees, others_see) in
         [("pick", true, false, false), ("select", true, true, false), ("choose", true, true, true)]
@@ -660,8 +715,7 @@ fn nothing_is_selected_beside_a_call_that_was_judged_by_it() {
 
 #[test]
 fn a_call_without_an_answer_keeps_others_from_selecting_for_a_while() {
-    let good = json!({"result": {"content": []}});
-    let seven = json!({"project": "7"});
+    let good = good();
     for (how, ends) in [
         (End::Cancelled, false),
         (End::Gone, false),
@@ -674,7 +728,7 @@ fn a_call_without_an_answer_keeps_others_from_selecting_for_a_while() {
         let mut stage = Stage::of(Era::Legacy);
         let mut session = stage.session("a");
         for late in [false, true] {
-            stage.answered("a", "select", &seven, &good);
+            stage.selects("a", "7");
             let act = stage.sends(&mut session, "act", &json!({}));
             stage.ends(&mut session, act, &how);
             stage.now += FactReader::OWED_FOR.checked_sub(Duration::from_secs(1)).unwrap();
@@ -692,10 +746,8 @@ fn a_call_without_an_answer_keeps_others_from_selecting_for_a_while() {
     }
     // One that the server makes a task of.
     let mut stage = Stage::of(Era::Modern);
-    let task =
-        json!({"result": {"resultType": "task", "task": {"taskId": "t", "status": "working"}}});
-    stage.answered("a", "select", &seven, &good);
-    stage.answered("a", "act", &json!({}), &task);
+    stage.selects("a", "7");
+    stage.answered("a", "act", &json!({}), &task());
     stage.now += HandleStore::LATE_MAX.checked_sub(Duration::from_secs(1)).unwrap();
     assert!(!may_select(&stage, &mut stage.session("a"), "select"));
     stage.now += Duration::from_secs(1);
@@ -704,8 +756,7 @@ fn a_call_without_an_answer_keeps_others_from_selecting_for_a_while() {
 
 #[test]
 fn a_call_that_was_judged_by_no_fact_keeps_nobody_from_selecting() {
-    let good = json!({"result": {"content": []}});
-    let seven = json!({"project": "7"});
+    let good = good();
     let all = r#"permit contains {"code": "all", "message": "everything"} if input.method"#;
     let one = r#"permit contains {"code": "x", "message": "x"} if input.session.facts.x == "x""#;
     for (rules, mode, selects) in [
@@ -720,56 +771,35 @@ fn a_call_that_was_judged_by_no_fact_keeps_nobody_from_selecting() {
         let first = stage.sends(&mut session, "act", &json!({}));
         assert!(may_select(&stage, &mut session, "select"));
         stage.answers_to(&mut session, first, &good);
-        stage.answered("a", "select", &seven, &good);
+        stage.selects("a", "7");
         stage.sends(&mut session, "act", &json!({}));
         assert_eq!(may_select(&stage, &mut session, "select"), selects, "{mode:?} {rules}");
     }
     // Nor does one that was refused, or that could not be recorded.
     let stage = Stage::of(Era::Legacy);
     let mut session = stage.session("a");
-    stage.answered("a", "select", &seven, &good);
+    stage.selects("a", "7");
     assert!(!stage.asks(&mut session, "unheard_of", &json!({})).1);
-    let call = json!({"jsonrpc": "2.0", "id": 900, "method": "tools/call",
-        "params": {"name": "act", "arguments": {}}});
-    let arrival = Arrival { raw: call.to_string().into(), ..Arrival::default() };
-    let step = session.client_frame(&stage.gate, &arrival, stage.time());
-    let call = session.in_flight().remove(0);
-    assert!(step.record(&Sink::refusing()).is_err());
-    session.forget(&call);
+    stage.loses(&mut session, "act", &json!({}));
     assert!(may_select(&stage, &mut session, "select"));
 }
 
 #[test]
 fn a_batch_does_not_select_beside_its_own_calls() {
     let mut stage = Stage::of(Era::Legacy);
-    let mut server = Protected::new(stage.server.facts.clone(), RefusalForm::Error);
-    server.batches = true;
-    stage.server = Arc::new(server);
-    let who = Arc::new(Principal { id: "a".into(), ..Principal::default() });
-    let mut session = Session::new(who, Arc::clone(&stage.server), Transport::Http);
-    let good = json!({"result": {"content": []}});
-    stage.answered("a", "select", &json!({"project": "7"}), &good);
-    let call = |id: u32, tool: &str| {
-        let params = json!({"name": tool, "arguments": {"project": "8"}});
-        json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
-    };
+    let mut session = stage.takes_batches();
+    stage.selects("a", "7");
+    let call = |id: u32, tool: &str| batched(id, tool, &json!({"project": "8"}));
     let cancel =
         json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 20}});
     let goes = |session: &mut Session, now: Duration, batch: Value| {
-        let headers = RoutingHeaders {
-            protocol_version: Some("2025-03-26".into()),
-            ..RoutingHeaders::default()
-        };
-        let arrival =
-            Arrival { raw: batch.to_string().into(), headers: Some(headers), ..Arrival::default() };
-        let step = session.client_frame(&stage.gate, &arrival, Now { uptime: now, ..stage.time() });
-        matches!(step.record(&Sink::default()).unwrap(), Act::Forward(_))
+        matches!(stage.batch(session, now, &batch), Act::Forward(_))
     };
     let now = stage.now;
     assert!(!goes(&mut session, now, json!([call(1, "act"), call(2, "select")])));
     assert!(!goes(&mut session, now, json!([call(3, "select"), call(4, "act")])));
     assert!(session.in_flight().is_empty());
-    stage.answered("a", "select", &json!({"project": "7"}), &good);
+    stage.selects("a", "7");
     assert!(goes(&mut session, now, json!([call(20, "act"), call(21, "act")])));
     // A cancellation in a batch that is refused ends nothing, so time does not either.
     assert!(!goes(&mut session, now, json!([cancel, call(22, "unheard_of")])));
@@ -780,49 +810,32 @@ fn a_batch_does_not_select_beside_its_own_calls() {
 #[test]
 fn a_selection_that_the_server_makes_a_task_of_stays_open() {
     let mut stage = Stage::of(Era::Modern);
-    let good = json!({"result": {"content": []}});
-    let seven = json!({"project": "7"});
-    let task =
-        json!({"result": {"resultType": "task", "task": {"taskId": "t", "status": "working"}}});
-    stage.answered("a", "select", &json!({"project": "8"}), &task);
-    stage.answered("a", "select", &seven, &good);
-    assert!(!stage.call("a", "act", &json!({})).1, "the task may end after it");
+    stage.answered("a", "select", &json!({"project": "8"}), &task());
+    stage.selects("a", "7");
+    assert!(!stage.acts("a"), "the task may end after it");
     stage.now += HandleStore::FACT_TTL;
-    stage.answered("a", "select", &seven, &good);
-    assert!(stage.call("a", "act", &json!({})).1);
+    stage.selects("a", "7");
+    assert!(stage.acts("a"));
 }
 
 #[test]
 fn a_selection_that_was_never_sent_is_not_open() {
     let stage = Stage::of(Era::Legacy);
-    let good = json!({"result": {"content": []}});
-    let seven = json!({"project": "7"});
     let mut session = stage.session("a");
-    let call = json!({"jsonrpc": "2.0", "id": 900, "method": "tools/call",
-        "params": {"name": "select", "arguments": {"project": "8"}}});
-    let arrival = Arrival { raw: call.to_string().into(), ..Arrival::default() };
-    let step = session.client_frame(&stage.gate, &arrival, stage.time());
-    let call = session.in_flight().remove(0);
-    assert!(step.record(&Sink::refusing()).is_err());
-    session.forget(&call);
-    stage.answered("a", "select", &seven, &good);
-    assert!(stage.call("a", "act", &json!({})).1);
+    stage.loses(&mut session, "select", &json!({"project": "8"}));
+    stage.selects("a", "7");
+    assert!(stage.acts("a"));
 }
 
 #[test]
 fn a_process_may_carry_out_what_it_was_told_before_a_new_beginning() {
     for (state, known) in [(ServerState::Session, true), (ServerState::Process, false)] {
         let stage = Stage::of(Era::Legacy);
-        let good = json!({"result": {"content": []}});
+        let good = good();
         let mut session = stage.session("a");
         session.set_server_state(state);
         stage.sends(&mut session, "pick", &json!({"project": "8"}));
-        stage.id.set(stage.id.get() + 1);
-        let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}});
-        let initialize = json!({"jsonrpc": "2.0", "id": stage.id.get(), "method": "initialize", "params": params});
-        let arrival = Arrival { raw: initialize.to_string().into(), ..Arrival::default() };
-        let step = session.client_frame(&stage.gate, &arrival, stage.time());
-        drop(step.record(&Sink::default()).unwrap());
+        stage.begins_anew(&mut session);
         let id = stage.sends(&mut session, "pick", &json!({"project": "7"}));
         stage.answers_to(&mut session, id, &good);
         assert_eq!(stage.asks(&mut session, "act", &json!({})).1, known, "{state:?}");
@@ -832,7 +845,6 @@ fn a_process_may_carry_out_what_it_was_told_before_a_new_beginning() {
 #[test]
 fn more_open_selections_than_are_counted_leave_the_fact_unknown() {
     let mut stage = Stage::of(Era::Legacy);
-    let good = json!({"result": {"content": []}});
     let seven = json!({"project": "7"});
     for _ in 0..=HandleStore::OPEN_MAX {
         let mut session = stage.session("a");
@@ -840,18 +852,16 @@ fn more_open_selections_than_are_counted_leave_the_fact_unknown() {
         stage.ends(&mut session, id, &End::Gone);
     }
     stage.now += HandleStore::LATE_MAX;
-    stage.answered("a", "select", &seven, &good);
-    assert!(!stage.call("a", "act", &json!({})).1);
+    stage.selects("a", "7");
+    assert!(!stage.acts("a"));
     stage.now += HandleStore::FACT_TTL;
-    stage.answered("a", "select", &seven, &good);
-    assert!(stage.call("a", "act", &json!({})).1);
+    stage.selects("a", "7");
+    assert!(stage.acts("a"));
 }
 
 #[test]
 fn a_principal_whose_selections_are_open_is_forgotten_last() {
     let stage = Stage::of(Era::Legacy);
-    let good = json!({"result": {"content": []}});
-    let seven = json!({"project": "7"});
     let opens = |who: &str| {
         let mut session = stage.session(who);
         let id = stage.sends(&mut session, "select", &json!({"project": "8"}));
@@ -859,32 +869,30 @@ fn a_principal_whose_selections_are_open_is_forgotten_last() {
     };
     opens("a");
     for number in 0..HandleStore::PRINCIPALS_MAX {
-        stage.answered(&format!("p-{number}"), "select", &seven, &good);
+        stage.selects(&format!("p-{number}"), "7");
     }
-    stage.answered("a", "select", &seven, &good);
-    assert!(!stage.call("a", "act", &json!({})).1, "its first selection is not forgotten");
-    assert!(stage.call("p-255", "act", &json!({})).1);
+    stage.selects("a", "7");
+    assert!(!stage.acts("a"), "its first selection is not forgotten");
+    assert!(stage.acts("p-255"));
     for number in 0..HandleStore::PRINCIPALS_MAX {
         opens(&format!("q-{number}"));
     }
-    stage.answered("a", "select", &seven, &good);
-    stage.answered("r", "select", &seven, &good);
-    assert!(!stage.call("a", "act", &json!({})).1 && !stage.call("r", "act", &json!({})).1);
+    stage.selects("a", "7");
+    stage.selects("r", "7");
+    assert!(!stage.acts("a") && !stage.acts("r"));
 }
 
 #[test]
 fn a_selection_for_which_there_was_no_room_leaves_facts_unknown() {
     let mut stage = Stage::of(Era::Legacy);
-    let good = json!({"result": {"content": []}});
-    let seven = json!({"project": "7"});
     let full = stage.room_for_a_call_alone();
     assert!(stage.call("a", "select", &json!({"project": "8"})).1);
     drop(full);
-    stage.answered("a", "select", &seven, &good);
-    assert!(!stage.call("a", "act", &json!({})).1, "what was not kept may still be carried out");
+    stage.selects("a", "7");
+    assert!(!stage.acts("a"), "what was not kept may still be carried out");
     stage.now += HandleStore::FACT_TTL;
-    stage.answered("a", "select", &seven, &good);
-    assert!(stage.call("a", "act", &json!({})).1);
+    stage.selects("a", "7");
+    assert!(stage.acts("a"));
 }
 
 #[test]
@@ -932,47 +940,42 @@ fn a_handle_of_a_session_is_known_in_that_session_alone() {
 fn an_answer_from_before_a_new_beginning_teaches_nothing() {
     let stage = Stage::of(Era::Legacy);
     let mut session = stage.session("a");
-    assert!(stage.asks(&mut session, "find", &json!({})).1);
+    let before = stage.sends(&mut session, "find", &json!({}));
     let judged_before = session.in_flight().remove(0);
     assert!(session.is_current(&judged_before));
-    let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}});
-    let initialize = json!({"jsonrpc": "2.0", "id": 2, "method": "initialize", "params": params});
-    let arrival = Arrival { raw: initialize.to_string().into(), ..Arrival::default() };
-    let step = session.client_frame(&stage.gate, &arrival, stage.time());
-    assert!(matches!(step.record(&Sink::default()).unwrap(), Act::Forward(_)));
+    stage.begins_anew(&mut session);
     // An edge asks before it sends what was judged by the session that is gone.
     assert!(!session.is_current(&judged_before));
     assert!(session.is_current(session.in_flight().last().unwrap()));
-    stage.answers(&mut session, &hands("h-1", "x"), true);
+    stage.answers_to(&mut session, before, &hands("h-1", "x"));
     assert_eq!(stage.asks(&mut session, "invoke", &json!({"handle": "h-1"})), unknown());
 }
 
 #[test]
 fn what_a_server_holds_for_everyone_is_known_to_whom_has_selected_it_last() {
-    let good = json!({"result": {"content": []}});
+    let good = good();
     for era in [Era::Legacy, Era::Modern] {
         let stage = Stage::of(era);
-        let acts = |who: &str| stage.call(who, "act", &json!({})).1;
         let chooses = |who: &str, project: &str| {
             stage.answered(who, "choose", &json!({"project": project}), &good);
         };
         chooses("a", "7");
-        assert!(acts("a"));
-        assert!(!acts("b"), "it may hold another selection for b's credential");
+        assert!(stage.acts("a"));
+        assert!(!stage.acts("b"), "it may hold another selection for b's credential");
         chooses("b", "8");
-        assert!(!acts("a") && !acts("b"), "b has moved it, for everyone or for itself");
+        assert!(!stage.acts("a") && !stage.acts("b"), "b has moved it, for everyone or for itself");
         chooses("b", "7");
-        assert!(acts("a") && acts("b"));
+        assert!(stage.acts("a") && stage.acts("b"));
         // A call of another that is still open may have moved it already.
         let mut open = stage.session("b");
         let id = stage.sends(&mut open, "choose", &json!({"project": "8"}));
-        assert!(!acts("a") && !acts("b"));
+        assert!(!stage.acts("a") && !stage.acts("b"));
         chooses("a", "7");
-        assert!(!acts("a"), "b's may be carried out after it");
+        assert!(!stage.acts("a"), "b's may be carried out after it");
         stage.answers_to(&mut open, id, &good);
-        assert!(!acts("a") && !acts("b"));
+        assert!(!stage.acts("a") && !stage.acts("b"));
         chooses("a", "7");
-        assert!(acts("a") && !acts("b"));
+        assert!(stage.acts("a") && !stage.acts("b"));
     }
 }
 
@@ -988,7 +991,7 @@ fn what_does_not_fit_into_memory_is_unknown() {
     let full = stage.room_for_a_call_alone();
     let mut session = stage.session("a");
     assert!(stage.asks(&mut session, "select", &json!({"project": "7"})).1);
-    stage.answers(&mut session, &json!({"result": {"content": []}}), true);
+    stage.answers(&mut session, &good(), true);
     drop(full);
-    assert!(!stage.call("a", "act", &json!({})).1);
+    assert!(!stage.acts("a"));
 }

@@ -96,17 +96,7 @@ impl Simulation {
     }
 
     fn new(seed: u64) -> Self {
-        let gate = Gate::new(
-            GateConfig {
-                mode: Mode::Enforce,
-                frame: FrameLimits::default(),
-                in_flight_max: IN_FLIGHT_MAX,
-                buckets_max: 64,
-                boot: "sim".into(),
-                digest_key: [7; 32],
-            },
-            policy("rev-0".into()),
-        );
+        let gate = Gate::new(config(IN_FLIGHT_MAX, 64), policy("rev-0".into()));
         let principal = Principal { id: "agent".into(), ..Principal::default() };
         let server = Server { name: "sim".into(), ..Server::default() };
         let server = Protected::new(server, RefusalForm::Error);
@@ -494,6 +484,39 @@ impl Simulation {
 /// The number in an environment variable.
 pub(crate) fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// The configuration of a gate.
+pub(crate) fn config(in_flight_max: usize, buckets_max: usize) -> GateConfig {
+    GateConfig {
+        mode: Mode::Enforce,
+        frame: FrameLimits::default(),
+        in_flight_max,
+        buckets_max,
+        boot: "sim".into(),
+        digest_key: [7; 32],
+    }
+}
+
+/// Each transport in turn.
+pub(crate) fn transport(seed: u64) -> Transport {
+    if seed.is_multiple_of(2) { Transport::Stdio } else { Transport::Http }
+}
+
+/// What `run` counts with all seeds; it gets a seed and a number of steps.
+pub(crate) fn counts(run: fn(u64, u64) -> [usize; 3]) -> [usize; 3] {
+    let steps = number("SIM_STEPS", 1500);
+    let seeds = match std::env::var("SIM_SEED") {
+        Ok(seed) => vec![seed.parse().unwrap()],
+        Err(_) => (0..number("SIM_SEEDS", 32)).collect(),
+    };
+    let mut seen = [0; 3];
+    for seed in seeds {
+        for (all, one) in seen.iter_mut().zip(run(seed, steps)) {
+            *all += one;
+        }
+    }
+    seen
 }
 
 fn run(seed: u64, steps: u64) -> u64 {

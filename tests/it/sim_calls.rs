@@ -25,15 +25,14 @@ use bartizan_gate::evidence::record::{CallId, Event, Now};
 use bartizan_gate::evidence::step::{Act, Released, Step};
 use bartizan_gate::question::access::{AccessRequest, Principal, Server};
 use bartizan_gate::session::{
-    Arrival, Gate, GateConfig, Mode, Protected, Redelivery, RefusalForm, Session, UpstreamFailure,
+    Arrival, Gate, Protected, Redelivery, RefusalForm, Session, UpstreamFailure,
 };
-use bartizan_gate::wire::frame::FrameLimits;
 use bartizan_gate::wire::protocol::Transport;
 use bartizan_rego::Random;
 use bartizan_testing::{ByName, Sink};
 use serde_json::{Value, json};
 
-use crate::sim::number;
+use crate::sim::{config, counts, transport};
 
 const SECRET: &str = "AKIAQYLPMN5HFIQR7XYA";
 const IN_FLIGHT_MAX: usize = 12;
@@ -87,22 +86,14 @@ struct Simulation {
 
 impl Simulation {
     fn new(seed: u64) -> Self {
-        let config = GateConfig {
-            mode: Mode::Enforce,
-            frame: FrameLimits::default(),
-            in_flight_max: IN_FLIGHT_MAX,
-            buckets_max: 4,
-            boot: "sim".into(),
-            digest_key: [7; 32],
-        };
         let policy = ByName { hides: |name| name == "hidden", ..ByName::new(judge) };
-        let transport = if seed.is_multiple_of(2) { Transport::Stdio } else { Transport::Http };
+        let transport = transport(seed);
         let server = Arc::new(Protected::new(Server::default(), RefusalForm::Error));
         Self {
             seed,
             step: 0,
             random: Random::new(seed),
-            gate: Gate::new(config, Arc::new(policy)),
+            gate: Gate::new(config(IN_FLIGHT_MAX, 4), Arc::new(policy)),
             sink: Sink::default(),
             session: Session::new(Arc::<Principal>::default(), server, transport),
             transport,
@@ -389,16 +380,6 @@ fn run(seed: u64, steps: u64) -> [usize; 3] {
 
 #[test]
 fn every_byte_is_judged_under_the_duties_of_the_call_that_caused_it() {
-    let steps = number("SIM_STEPS", 1500);
-    let seeds = match std::env::var("SIM_SEED") {
-        Ok(seed) => vec![seed.parse().unwrap()],
-        Err(_) => (0..number("SIM_SEEDS", 32)).collect(),
-    };
-    let mut seen = [0; 3];
-    for seed in seeds {
-        for (all, one) in seen.iter_mut().zip(run(seed, steps)) {
-            *all += one;
-        }
-    }
+    let seen = counts(run);
     assert!(seen.iter().all(|count| *count > 10), "late, redacted, refused ids: {seen:?}");
 }

@@ -24,15 +24,13 @@ use bartizan_gate::question::handles::HandleStore;
 use bartizan_gate::question::pack::Pack;
 use bartizan_gate::question::readers::FactReader;
 use bartizan_gate::session::{
-    Arrival, ErrorAnswer, Gate, GateConfig, Mode, Protected, RefusalForm, Session, UpstreamFailure,
+    Arrival, ErrorAnswer, Gate, Protected, RefusalForm, Session, UpstreamFailure,
 };
-use bartizan_gate::wire::frame::FrameLimits;
-use bartizan_gate::wire::protocol::Transport;
 use bartizan_rego::Random;
 use bartizan_testing::{ByName, Sink};
 use serde_json::{Value, json};
 
-use crate::sim::number;
+use crate::sim::{config, counts, transport};
 
 const PROJECTS: usize = 3;
 const SESSIONS: usize = 3;
@@ -110,28 +108,19 @@ struct Simulation {
 
 impl Simulation {
     fn new(seed: u64) -> Self {
-        let config = GateConfig {
-            mode: Mode::Enforce,
-            frame: FrameLimits::default(),
-            in_flight_max: 64,
-            buckets_max: 4,
-            boot: "sim".into(),
-            digest_key: [7; 32],
-        };
         let pack = Some(Arc::new(Pack::read(PACK.as_bytes()).unwrap()));
         let facts = Server { pack, ..Server::default() };
         let server = Arc::new(Protected::new(facts, RefusalForm::Error));
         let session = |number: usize| {
             let id = if number + 1 < SESSIONS { "a" } else { "b" };
             let who = Arc::new(Principal { id: id.into(), ..Principal::default() });
-            let transport = if seed.is_multiple_of(2) { Transport::Stdio } else { Transport::Http };
-            Session::new(who, Arc::clone(&server), transport)
+            Session::new(who, Arc::clone(&server), transport(seed))
         };
         Self {
             seed,
             step: 0,
             random: Random::new(seed),
-            gate: Gate::new(config, Arc::new(ByName::new(judge))),
+            gate: Gate::new(config(64, 4), Arc::new(ByName::new(judge))),
             sessions: (0..SESSIONS).map(session).collect(),
             uptime: Duration::ZERO,
             next_id: 1,
@@ -367,16 +356,6 @@ fn run(seed: u64, steps: u64) -> [usize; 3] {
 
 #[test]
 fn what_a_session_has_selected_is_known_only_if_the_server_holds_it() {
-    let steps = number("SIM_STEPS", 1500);
-    let seeds = match std::env::var("SIM_SEED") {
-        Ok(seed) => vec![seed.parse().unwrap()],
-        Err(_) => (0..number("SIM_SEEDS", 32)).collect(),
-    };
-    let mut seen = [0; 3];
-    for seed in seeds {
-        for (all, one) in seen.iter_mut().zip(run(seed, steps)) {
-            *all += one;
-        }
-    }
+    let seen = counts(run);
     assert!(seen.iter().all(|count| *count > 100), "passed, refused, selections refused: {seen:?}");
 }

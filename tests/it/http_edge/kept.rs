@@ -14,7 +14,7 @@ use super::legacy_sse::{INITIALIZE, protected};
 use super::rig::{
     Behind, Client, Play, Rig, call, chunk, json, modern_call, post, result, soon, stream_head,
 };
-use super::streams::{begun, get, in_session};
+use super::streams::{begins_sessions, used_session};
 
 /// Leaves `bytes` free, of which one principal may have half.
 fn leave(rig: &Rig, bytes: usize) -> Charge {
@@ -99,22 +99,10 @@ async fn initialize(rig: &Rig) -> (u16, String, Client) {
 
 #[tokio::test]
 async fn a_session_without_memory_is_refused_as_that() {
-    let behind = Behind::start(|_, request| {
-        if request.head.starts_with("POST") {
-            return begun();
-        }
-        vec![stream_head(""), Play::Wait(Arc::new(Notify::new()))]
-    })
-    .await;
+    let behind = begins_sessions().await;
     let rig = Rig::start(behind.address);
     let _others = leave(&rig, 18 << 10);
-    // One fits, and gives way to the next as long as nobody uses it.
-    let (_client, first) = in_session(&rig).await;
-    let (_client, second) = in_session(&rig).await;
-    assert_eq!(rig.ask(&post(&first, &call(1, "get"))).await.status, 404);
-    let mut stream = rig.client().await;
-    stream.send(&get(&second)).await;
-    assert_eq!(stream.head().await.0, 200);
+    let _clients = used_session(&rig).await;
     let before = behind.received().len();
     let (status, text, _client) = initialize(&rig).await;
     assert_eq!(status, 429, "{text}");

@@ -34,6 +34,29 @@ pub(super) async fn in_session(rig: &Rig) -> (Client, String) {
     (client, session)
 }
 
+/// A server that begins sessions, and has a stream for each.
+pub(super) async fn begins_sessions() -> Behind {
+    Behind::start(|_, request| {
+        if request.head.starts_with("POST") {
+            return begun();
+        }
+        vec![stream_head(""), Play::Wait(Arc::new(Notify::new()))]
+    })
+    .await
+}
+
+/// Two sessions where only one has room: the first, which nobody uses, gives way. The second has a
+/// stream. Gives the clients, the last of them that of the stream.
+pub(super) async fn used_session(rig: &Rig) -> [Client; 3] {
+    let (first_client, first) = in_session(rig).await;
+    let (second_client, second) = in_session(rig).await;
+    assert_eq!(rig.ask(&post(&first, &call(1, "get"))).await.status, 404);
+    let mut stream = rig.client().await;
+    stream.send(&get(&second)).await;
+    assert_eq!(stream.head().await.0, 200);
+    [first_client, second_client, stream]
+}
+
 pub(super) fn get(headers: &str) -> Vec<u8> {
     format!("GET /flags HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n{headers}\r\n")
         .into_bytes()
@@ -326,24 +349,12 @@ async fn a_session_that_the_server_lost_is_forgotten() {
 
 #[tokio::test]
 async fn sessions_are_bounded() {
-    let behind = Behind::start(|_, request| {
-        if request.head.starts_with("POST") {
-            return begun();
-        }
-        vec![stream_head(""), Play::Wait(Arc::new(Notify::new()))]
-    })
-    .await;
+    let behind = begins_sessions().await;
     let mut config = HttpConfig::default();
     config.limits.sessions_max = 1;
     let rig = Rig::with(behind.address, config, |_| {});
-    let (_client, first) = in_session(&rig).await;
-    // An unused session gives way.
-    let (_client, second) = in_session(&rig).await;
-    assert_eq!(rig.ask(&post(&first, &call(1, "get"))).await.status, 404);
-    // One with a stream does not, for its own principal.
-    let mut stream = rig.client().await;
-    stream.send(&get(&second)).await;
-    assert_eq!(stream.head().await.0, 200);
+    // One with a stream does not give way, for its own principal.
+    let _clients = used_session(&rig).await;
     let reply = rig.ask(&post("", INITIALIZE)).await;
     assert_eq!(reply.status, 429);
     assert!(reply.text().contains("-31007"), "{}", reply.text());

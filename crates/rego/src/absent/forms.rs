@@ -205,18 +205,12 @@ impl<'a> Search<'a, '_> {
         collection: &'a Expr,
         body: &Body<'a>,
     ) -> BTreeSet<Source<'a>> {
-        let Expr::String { value, .. } = value else { return BTreeSet::new() };
-        let Ok(name) = value.as_string() else { return BTreeSet::new() };
         let collection = self.resolved(module, collection, body);
         let Expr::Call { params, .. } = collection else { return BTreeSet::new() };
         let Some(object) = params.first().filter(|_| is_call(collection, "object.keys")) else {
             return BTreeSet::new();
         };
-        if !is_reference(object) {
-            return BTreeSet::new();
-        }
-        let values = self.read(module, object, body).values;
-        values.into_iter().map(|it| it.extended(&[name])).collect()
+        self.members(module, object, value, body)
     }
 
     /// Whether an expression is a set, as far as its form shows.

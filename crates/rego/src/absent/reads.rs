@@ -141,6 +141,23 @@ impl<'a> Search<'a, '_> {
         needs
     }
 
+    /// The member that a literal names, of each value that a reference may have.
+    pub(super) fn members(
+        &mut self,
+        module: usize,
+        object: &'a Expr,
+        name: &'a Expr,
+        body: &Body<'a>,
+    ) -> BTreeSet<Source<'a>> {
+        let Expr::String { value: name, .. } = name else { return BTreeSet::new() };
+        let Ok(name) = name.as_string() else { return BTreeSet::new() };
+        if !is_reference(object) {
+            return BTreeSet::new();
+        }
+        let values = self.read(module, object, body).values;
+        values.into_iter().map(|it| it.extended(&[name])).collect()
+    }
+
     /// The pattern and the value of a statement that gives variables their values.
     fn assignment(
         &self,

@@ -132,12 +132,8 @@ impl<'a> Search<'a, '_> {
             Literal::NotExpr { expr, .. } => self.moved(module, expr, body),
             Literal::SomeIn { key, collection, .. } => {
                 let mut needs = self.needs(module, collection, body);
-                if let Some(Expr::String { value, .. }) = key.as_deref()
-                    && let Ok(name) = value.as_string()
-                    && is_reference(collection)
-                {
-                    let values = self.read(module, collection, body).values;
-                    needs.extend(values.into_iter().map(|it| it.extended(&[name])));
+                if let Some(key) = key {
+                    needs.extend(self.members(module, collection, key, body));
                 }
                 needs
             }
@@ -280,15 +276,8 @@ impl<'a> Search<'a, '_> {
         let get = self.resolved(module, get, body);
         let Expr::Call { params, .. } = get else { return false };
         let [object, name, default] = params.as_slice() else { return false };
-        let Expr::String { value: name, .. } = name.as_ref() else { return false };
-        let Ok(name) = name.as_string() else { return false };
-        if !is_call(get, "object.get")
-            || default.span().text() != literal.span().text()
-            || !is_reference(object)
-        {
-            return false;
-        }
-        let values = self.read(module, object, body).values;
-        values.into_iter().any(|it| it.extended(&[name]) == *absent)
+        is_call(get, "object.get")
+            && default.span().text() == literal.span().text()
+            && self.members(module, object, name, body).contains(absent)
     }
 }
