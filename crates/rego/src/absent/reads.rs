@@ -366,7 +366,7 @@ impl<'a> Search<'a, '_> {
             if *value == regorus::Value::from(0_u64));
         let iterates = matches!(links.as_slice(), [Link::Key(key, of)] if body.iterates(key, of));
         // Whether what a computed value has at these steps may be absent.
-        let in_computed = |splits: bool| !links.is_empty() && !iterates && !(first && splits);
+        let in_computed = |splits: bool| !(links.is_empty() || iterates || first && splits);
         let Expr::Var { span, .. } = root else {
             read.root = Some(root);
             let computed = is_computed(root) && in_computed(is_call(root, "split"));
