@@ -543,9 +543,9 @@ impl Writer {
 /// What the caller of a record is told that caused a panic.
 pub(super) const PANICKED: &str = "a panic interrupted the writing of the record";
 
-/// The result of `write`; an error if it panicked (threat K11). That leaves nothing half-updated: a line counts
-/// once it is written whole, what may follow after it is cut off first, and a gap or a late outcome
-/// is forgotten only when its record is written.
+/// The result of `write`; an error if it panicked (threat K11). That leaves nothing half-updated: a
+/// line counts once it is written whole, what may follow after it is cut off first, and a gap or a
+/// late outcome is forgotten only when its record is written.
 pub(super) fn caught<T>(write: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| Err(PANICKED.to_owned()))
 }
