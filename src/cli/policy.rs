@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use super::{Exit, Failure, OutputFormat, print};
 use crate::config::PolicyConfig;
-use crate::policy::load::{Loaded, PolicyFiles, load};
+use crate::policy::load::{PolicyFiles, load};
 use crate::policy::prove::Prover;
 use crate::policy::{PolicySettings, Ready};
 use bartizan_gate::duty::decision::Engine;
@@ -168,10 +168,6 @@ pub(super) async fn run(command: PolicyCommand) -> Result<ExitCode, Failure> {
 impl SourceArgs {
     fn files(self) -> PolicyFiles {
         PolicyFiles { paths: self.policies, ..PolicyFiles::default() }
-    }
-
-    fn load(self) -> Result<Loaded, Failure> {
-        load(&self.files()).map_err(|problems| failed(&problems))
     }
 
     /// Compiles the sources that would serve for the strict engine, with `rule` as the decision.

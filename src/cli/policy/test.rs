@@ -8,8 +8,8 @@ use serde_json::json;
 use super::{Failure, SourceArgs, failed};
 use crate::cli::failure::plain;
 use crate::cli::{Exit, print};
-use crate::policy::load::Loaded;
-use bartizan_rego::{EvalLimits, FileCoverage, TestOutcome, TestRun, cover_tests};
+use crate::policy::load::{Loaded, load};
+use bartizan_rego::{EvalLimits, FileCoverage, Policy, TestOutcome, TestRun, cover_tests};
 
 /// Arguments of `policy test`.
 #[derive(Debug, clap::Args)]
@@ -51,10 +51,12 @@ fn percent(text: &str) -> Result<f64, String> {
     if (0.0..=100.0).contains(&percent) { Ok(percent) } else { Err("not 0 to 100".to_owned()) }
 }
 
-/// Runs `bartizan policy test`.
+/// Runs `bartizan policy test`. After the results it fails if the policy itself cannot be loaded:
+/// tests also run on a policy that `run` would refuse, so their success alone would mislead.
 pub(super) fn run(args: &TestArgs) -> Result<ExitCode, Failure> {
     let named = !args.source.policies.is_empty();
-    let loaded = args.source.clone().load()?;
+    let files = args.source.clone().files();
+    let loaded = load(&files).map_err(|problems| failed(&problems))?;
     let select =
         |name: &str| args.run.is_empty() || args.run.iter().any(|text| name.contains(text));
     let mut run = cover_tests(&loaded.proving, &EvalLimits::default(), &select)
@@ -73,6 +75,8 @@ pub(super) fn run(args: &TestArgs) -> Result<ExitCode, Failure> {
         TestFormat::Junit => junit(&run),
     };
     print(&text)?;
+    Policy::compile(&loaded.serving, &files.entrypoints, &EvalLimits::default())
+        .map_err(|problems| failed(&problems))?;
     if let Some(threshold) = args.threshold.filter(|_| under) {
         let what = format!("{share:.1}% of the lines, under the threshold of {threshold}%");
         return Err(Failure::failed("coverage", what).hint("`--coverage` names the lines"));

@@ -830,8 +830,11 @@ fn no_log_holds_a_token_however_much_is_logged() {
     std::thread::sleep(Duration::from_secs(5));
     client.send(&post(call(1, "get_flag", "{}"), &bearer(&unknown)));
     assert_eq!(client.reply().status, 401);
-    let said = program.said();
-    assert!(said.contains("fetching an issuer's keys failed") && said.contains(ISSUER), "{said}");
+    // The log is written by a thread of its own.
+    let said = wait("the failed fetch in the log", || {
+        let said = program.said();
+        (said.contains("fetching an issuer's keys failed") && said.contains(ISSUER)).then_some(said)
+    });
     let journal = journal_text(&folder.path().join("state"));
     assert!(journal.contains("\"principal\":\"alice\""), "{journal}");
     let all = [said, journal].concat();

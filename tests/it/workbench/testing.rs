@@ -84,6 +84,17 @@ fn a_threshold_fails_a_build_and_so_does_a_test() {
 }
 
 #[test]
+fn a_policy_that_cannot_be_loaded_fails_though_its_tests_pass() {
+    let bench = bench();
+    let vanishes = "deny contains {\"code\": \"d\"} if input.tool.arguments.a != \"b\"\n";
+    bench.write("p/rules.rego", &[RULES, vanishes].concat());
+    let (code, out, err) = bench.run(&["policy", "test", "-p", "p"]);
+    assert_eq!((code, out.as_str()), (1, "16 of 16 tests passed\n"));
+    assert!(err.starts_with("error: policy: p/rules.rego (line 9): "), "{err}");
+    assert!(err.contains("hint: "), "{err}");
+}
+
+#[test]
 fn only_the_tests_that_are_asked_for_run() {
     let bench = bench();
     let (code, out, _) = bench.run(&["policy", "test", "-p", "p", "--run", "test_rea", "-v"]);
