@@ -261,6 +261,20 @@ class Policy:
             lambda: 'input as {"b": ' + self.boolean(known) + f', "s": {self.string(known)}, "n": 1' + "}",
         )()
 
+    def beside_itself(self):
+        """An expression with an index and, mostly, a comprehension that uses the same variable."""
+        name, other = self.random.choice(self.loose), next(self.names)
+        body = f"{other} := {self.pick('input.l', 'data.l')}[{self.pick(name, name, *self.loose)}]"
+        closed = self.pick(f"[{other} | {body}]", f"{{{other} | {body}}}", f"{{{other}: 1 | {body}}}")
+        element = self.pick("input.l", "data.l", "input.o", '["a", "b"]') + f"[{name}]"
+        text = self.pick(
+            f"{element} {self.pick('!=', '==', '<', '=', 'in')} {closed}",
+            f"[{element}, {self.pick('1', 'input.l[' + self.random.choice(self.loose) + ']')}] != [{closed}, 1]",
+            f"[{element}, {closed}]",
+            f"count([{element}, {closed}]) == 2",
+        )
+        return self.pick("", "", "", "not ") + text
+
     def statements(self, known, most):
         """Statements of a body. Adds to `known` the variables that they declare."""
         made = []
@@ -309,6 +323,7 @@ class Policy:
                     f"[{name}, {self.random.choice(self.loose)}] = input.l",
                     f"input.l[{name}]",
                     f"{self.string(known)} == {name}",
+                    self.beside_itself(),
                 ))
             else:
                 made.append(self.condition(known))

@@ -6,6 +6,10 @@
 //! what `not` uses must not get it from a unification behind it, and what a literal with an index
 //! uses (`[x, y][0]`) must have its value before it.
 //!
+//! One rule of OPA's has no such reason and is kept as it is, so that a policy loads here only if it
+//! loads there: an expression whose indexes are just what its comprehensions use is refused
+//! (`input.list[i] != [x | x := input.list[i]]`), whatever gives `i` its value.
+//!
 //! A statement that is not negated gives values to the variables that are an index of a reference,
 //! or that unification determines. A negated one gives none. `safety` builds the statements from
 //! syntax trees, and reports. The work is at most the square of a statement's variables, and
@@ -80,6 +84,8 @@ pub(super) struct Unsafe<'a> {
     pub(super) negated: bool,
     /// [`Statement::at_once`] of that statement.
     pub(super) at_once: bool,
+    /// Whether the statement has it as an index and in a closure ([`Order::own`]).
+    pub(super) own: bool,
 }
 
 /// Which variables of a term count.
@@ -89,6 +95,8 @@ enum Counted {
     Needed,
     /// Those that unification can determine: no roots of references, no keys of objects.
     Determined,
+    /// Those that OPA takes for the indexes of a reference: keys of objects, too.
+    Indexed,
     /// Those that closures mention at any depth, `every` included.
     Closed,
 }
@@ -103,7 +111,7 @@ pub(super) fn check<'a>(body: &[Statement<'a>], known: &mut Vars, found: &mut Ve
         }
     }
     let mut reported = Vars::new();
-    for (lacks, statement) in order.missing.iter().zip(body) {
+    for (at, (lacks, statement)) in order.missing.iter().zip(body).enumerate() {
         for var in lacks {
             if reported.insert(*var) || statement.negated {
                 found.push(Unsafe {
@@ -111,6 +119,7 @@ pub(super) fn check<'a>(body: &[Statement<'a>], known: &mut Vars, found: &mut Ve
                     span: statement.span,
                     negated: statement.negated,
                     at_once: statement.at_once,
+                    own: order.own.contains(&at),
                 });
             }
         }
@@ -144,6 +153,10 @@ struct Order {
     waiting: BTreeMap<Var, Vec<usize>>,
     /// What a negated statement lacked when it was tried first.
     early: BTreeMap<usize, Vars>,
+    /// The statements whose indexes are just the variables that their closures need. OPA does not
+    /// take such a statement into the order, not even where something before gives these variables
+    /// their values; unless it is a unification, which then gives none.
+    own: BTreeSet<usize>,
     todo: BTreeSet<usize>,
     ready: Vec<usize>,
 }
@@ -180,6 +193,7 @@ impl Order {
             unified: Vars::new(),
             waiting: BTreeMap::new(),
             early: BTreeMap::new(),
+            own: BTreeSet::new(),
             todo: (0..body.len()).collect(),
             ready: Vec::new(),
         }
@@ -191,7 +205,7 @@ impl Order {
 
     /// Puts a statement into the order, if all that it needs has values.
     fn attempt(&mut self, at: usize, statement: &Statement<'_>) {
-        let outputs = outputs(statement, &self.safe);
+        let outputs = given(statement, &self.safe, Counted::Determined);
         let (Some(lacks), Some(captured), Some(used), Some(state)) = (
             self.missing.get_mut(at),
             self.captured.get(at),
@@ -200,14 +214,21 @@ impl Order {
         ) else {
             return;
         };
-        // A closure cannot get values from the statement that it is part of. OPA refuses that even
-        // where a later statement could give them.
         let safe = &self.safe;
-        let own = captured.iter().any(|it| outputs.contains(it) && !safe.contains(it));
         lacks.retain(|it| !(safe.contains(it) || (outputs.contains(it) && !captured.contains(it))));
+        let own = !captured.is_empty() && given(statement, safe, Counted::Indexed) == *captured;
+        if own {
+            lacks.extend(captured);
+            self.own.insert(at);
+        } else {
+            self.own.remove(&at);
+        }
+        // A closure cannot get values from the statement that it is part of.
+        let needs_itself =
+            !own && captured.iter().any(|it| outputs.contains(it) && !safe.contains(it));
         // The interpreter evaluates `every` where it stands.
         let every = matches!(statement.kind, Kind::Every(..)) && !captured.is_subset(safe);
-        if own || every {
+        if needs_itself || every {
             *state = State::Done;
             return;
         }
@@ -274,6 +295,7 @@ fn inside<'a>(statement: &Statement<'a>, known: &mut Vars, found: &mut Vec<Unsaf
                     span: statement.span,
                     negated: false,
                     at_once: false,
+                    own: false,
                 }));
                 check(body, known, found);
             }
@@ -363,8 +385,9 @@ fn collect(term: &Term<'_>, counted: Counted, vars: &mut Vars) {
     }
 }
 
-/// The variables to which a statement gives values, if those in `safe` have theirs.
-fn outputs(statement: &Statement<'_>, safe: &Vars) -> Vars {
+/// The variables to which a statement gives values, if those in `safe` have theirs. `counted` are
+/// those of an index. As in OPA, an index counts also where it has its value already.
+fn given(statement: &Statement<'_>, safe: &Vars, counted: Counted) -> Vars {
     if statement.negated {
         return Vars::new();
     }
@@ -377,10 +400,10 @@ fn outputs(statement: &Statement<'_>, safe: &Vars) -> Vars {
     }
     let mut outputs = Vars::new();
     match &statement.kind {
-        Kind::Value(term) | Kind::Every(term, _, _) => indexes(term, safe, &mut outputs),
+        Kind::Value(term) | Kind::Every(term, _, _) => indexes(term, safe, counted, &mut outputs),
         Kind::Unify(left, right) => {
-            indexes(left, safe, &mut outputs);
-            indexes(right, safe, &mut outputs);
+            indexes(left, safe, counted, &mut outputs);
+            indexes(right, safe, counted, &mut outputs);
             let mut unifier = Unifier {
                 known: safe,
                 given: outputs,
@@ -393,7 +416,7 @@ fn outputs(statement: &Statement<'_>, safe: &Vars) -> Vars {
         }
         Kind::Call(params, output) => {
             for term in params {
-                indexes(term, safe, &mut outputs);
+                indexes(term, safe, counted, &mut outputs);
             }
             if let Some(output) = output {
                 let mut inputs = Vars::new();
@@ -412,28 +435,28 @@ fn outputs(statement: &Statement<'_>, safe: &Vars) -> Vars {
 }
 
 /// Adds the variables that are indexes of references whose roots have values.
-fn indexes(term: &Term<'_>, safe: &Vars, vars: &mut Vars) {
+fn indexes(term: &Term<'_>, safe: &Vars, counted: Counted, vars: &mut Vars) {
     match term {
         Term::Var(_) | Term::Literal(_) | Term::Closure(..) => {}
         Term::Ref(root, indexes_of) => {
             if root.is_none_or(|root| safe.contains(&root)) {
                 for it in indexes_of {
-                    collect(it, Counted::Determined, vars);
+                    collect(it, counted, vars);
                 }
                 for it in indexes_of {
-                    indexes(it, safe, vars);
+                    indexes(it, safe, counted, vars);
                 }
             }
         }
         Term::Array(items) | Term::Set(items) => {
             for it in items {
-                indexes(it, safe, vars);
+                indexes(it, safe, counted, vars);
             }
         }
         Term::Object(fields) => {
             for (key, value) in fields {
-                indexes(key, safe, vars);
-                indexes(value, safe, vars);
+                indexes(key, safe, counted, vars);
+                indexes(value, safe, counted, vars);
             }
         }
     }

@@ -77,6 +77,19 @@ impl<'a> Builder<'a, '_> {
                 "write a rule for one element (`listed if startswith(path, blocked[_])`) and negate \
                  that (`not listed`), or use `every`",
             )
+        } else if found.own {
+            PolicyProblem::at(
+                file,
+                line,
+                format!(
+                    "the variable `{name}` is unsafe: a comprehension in this expression needs its \
+                     value, and it is also an index here"
+                ),
+            )
+            .hint(
+                "OPA refuses it, too: give the comprehension or the element a variable of its own \
+                 before (`element := input.list[i]`)",
+            )
         } else {
             let at = if found.at_once { "before this expression" } else { "here" };
             PolicyProblem::at(
@@ -171,6 +184,7 @@ impl<'a> Builder<'a, '_> {
                 span,
                 negated: false,
                 at_once: false,
+                own: false,
             }));
         }
         order::check(&statements, &mut known.clone(), found);
