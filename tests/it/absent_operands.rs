@@ -8,8 +8,8 @@ use bartizan_rego::{
     Entrypoints, EvalLimits, Lint, Module, Policy, PolicyProblem, PolicySources, code_of, lint,
 };
 
-const DENY: &str = r#"deny contains {"code": "c", "message": "m"}"#;
-const PERMIT: &str = r#"permit contains {"code": "c", "message": "m"}"#;
+pub(crate) const DENY: &str = r#"deny contains {"code": "c", "message": "m"}"#;
+pub(crate) const PERMIT: &str = r#"permit contains {"code": "c", "message": "m"}"#;
 
 /// Rules that restrict nothing where something is absent: the rules, the line of the finding, and
 /// what may be absent. `DENY` and `PERMIT` stand for the head of such a rule; line 1 names the package.
@@ -586,11 +586,11 @@ fn sources(rules: &str) -> PolicySources {
     }
 }
 
-fn load(rules: &str) -> Result<Policy, Vec<PolicyProblem>> {
+pub(crate) fn load(rules: &str) -> Result<Policy, Vec<PolicyProblem>> {
     Policy::compile(&sources(rules), &Entrypoints::default(), &EvalLimits::default())
 }
 
-fn found(rules: &str) -> Vec<Lint> {
+pub(crate) fn found(rules: &str) -> Vec<Lint> {
     let found =
         lint(&sources(rules), &EvalLimits::default(), &|path| path == "policy.rego").unwrap();
     let codes = ["absent-operand", "undefined-comparison", "unused-allow"];
@@ -761,7 +761,7 @@ const CONDITIONS: &[(&str, &str)] = &[
 ];
 
 /// Where the condition stands: `BODY` is its statements.
-const PLACES: &[&str] = &[
+pub(crate) const PLACES: &[&str] = &[
     "DENY if {\n\tBODY\n}",
     "DENY if bad\n\nbad if {\n\tBODY\n}",
     "DENY if bad\n\ndefault bad := false\n\nbad if {\n\tBODY\n}",

@@ -1,6 +1,7 @@
 //! The one integration binary: one link for all of them.
 
 mod absent_operands;
+mod absent_parts;
 mod audit_cli;
 mod batches;
 mod bundles;

@@ -11,9 +11,9 @@
 //! these use; under `not` a rule restricts where its user permits. For each body, the analysis
 //! collects what must be there for the body and the head to be defined: it follows local variables
 //! and patterns (`reads`), rules, functions, `else` and `default` (`summary`). What a positive
-//! statement of the body is about (`forms`) is there wherever the rule applies. Anything else that
-//! the schema of the input calls optional (`source`), or that is looked up by a computed key, is
-//! reported. [`Policy`](super::Policy) and the linter call it.
+//! statement of the body is about (`forms`) is there wherever the rule applies, unless it is about a
+//! value made of several (`joint`). Anything else that the schema of the input calls optional
+//! (`source`), or that is looked up by a computed key, is reported. [`Policy`](super::Policy) and the linter call it.
 
 mod source;
 mod syntax;
@@ -21,6 +21,7 @@ mod syntax;
 mod known;
 
 mod forms;
+mod joint;
 mod reads;
 mod summary;
 
@@ -35,7 +36,7 @@ use super::check::{Index, Path, called, location};
 use super::negation::{children, operands};
 use super::walk::reference;
 
-use known::{Body, Mode, Summary};
+use known::{Body, Mode, Split, Summary};
 use source::Source;
 pub(super) use source::{join, optional_path};
 use syntax::{Branch, Direction, branches, collects, heads, is_reference};
@@ -50,12 +51,16 @@ pub(super) const UNDEFINED_COMPARISON: &str = "undefined-comparison";
 /// gives only the reason where nothing permits.
 pub(super) const RESTRICTING: [&str; 6] = ["deny", "hold", "limit", "set", "redact", "hide"];
 
+/// Most fields that one message names.
+const FIELDS_MAX: usize = 4;
+
 /// What a head is called in a message.
 const HEAD: &str = "the head";
 
 const HINT: &str = "say what is allowed in a rule of its own and negate that (`not allowed_env`), \
-                    give a default with `object.get`, require the operand in the same body, or add \
-                    a rule for `not …` (`is_string(x)` requires `x`); `# bartizan:allow \
+                    give a default with `object.get`, require the operand in the same body \
+                    (`is_string(x)` requires `x`), write a rule for each operand, or add one for \
+                    `not …`; `# bartizan:allow \
                     absent-operand` accepts it";
 
 const HINT_NE: &str = "write `not … == …`, which holds there too; `# bartizan:allow \
@@ -218,7 +223,7 @@ impl<'a> Search<'a, '_> {
     ) {
         let module = place.branch.module;
         let mut sources = match (effect, &statement.literal) {
-            (Effect::Restricts, _) => self.unshown(module, statement, body),
+            (Effect::Restricts, _) => self.unshown(module, statement, body).needed,
             (Effect::Permits, Literal::NotExpr { expr, .. }) => {
                 // What is moved before the `not` permits nothing if it is absent.
                 let moved = self.moved(module, expr, body);
@@ -246,20 +251,15 @@ impl<'a> Search<'a, '_> {
     }
 
     /// What a statement needs without being about it.
-    fn unshown(
-        &mut self,
-        module: usize,
-        statement: &'a LiteralStmt,
-        body: &Body<'a>,
-    ) -> BTreeSet<Source<'a>> {
-        match &statement.literal {
+    fn unshown(&mut self, module: usize, statement: &'a LiteralStmt, body: &Body<'a>) -> Split<'a> {
+        let needed = match &statement.literal {
             Literal::Expr { expr, .. } if body.assigned(expr).is_none() => {
-                self.split(module, expr, body, Mode::Test).needed
+                return self.split(module, expr, body, Mode::Test);
             }
             Literal::SomeIn { key, collection, .. }
                 if self.lists(module, key.as_deref(), collection, body) =>
             {
-                self.split(module, collection, body, Mode::Value(None)).needed
+                return self.collection(module, collection, body);
             }
             Literal::Every { domain, .. } => {
                 let mut needs = self.needs(module, domain, body);
@@ -267,7 +267,8 @@ impl<'a> Search<'a, '_> {
                 needs
             }
             _ => self.statement_needs(module, statement, body),
-        }
+        };
+        Split { needed, ..Split::default() }
     }
 
     /// Checks the expressions of a head, or those that a comprehension yields.
@@ -294,7 +295,7 @@ impl<'a> Search<'a, '_> {
         }
     }
 
-    /// Reports the first of some sources that may be absent.
+    /// Reports the sources that may be absent.
     #[expect(clippy::too_many_arguments, reason = "they are one finding")]
     fn report(
         &mut self,
@@ -319,10 +320,15 @@ impl<'a> Search<'a, '_> {
             self.told.insert(source.clone());
             fields.insert(field);
         }
-        let Some(field) = fields.first() else { return };
+        if fields.is_empty() {
+            return;
+        }
+        let fields: Vec<String> =
+            fields.iter().take(FIELDS_MAX).map(|it| format!("`{it}`")).collect();
+        let field = fields.join(" or ");
         let fails = if what == HEAD { "is undefined" } else { "does not hold" };
         let message =
-            format!("{what} {fails} where `{field}` is absent, so this restricts nothing there");
+            format!("{what} {fails} where {field} is absent, so this restricts nothing there");
         let (file, line) = location(at);
         let hint = if code == UNDEFINED_COMPARISON { HINT_NE } else { HINT };
         let (file, hint) = (file.to_owned(), hint.to_owned());

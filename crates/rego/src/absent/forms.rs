@@ -12,11 +12,12 @@ use regorus::Value;
 use regorus::unstable::{ArithOp, AssignOp, BoolOp, Expr, Rule, RuleHead};
 
 use super::Search;
+use super::joint::member_of;
 use super::known::{Body, Mode, Split};
 use super::source::Source;
 use super::syntax::{
-    Direction, SIZES, contains_call, contains_false, is_call, is_reference, is_size, is_test,
-    lacking, lacking_size, value_of,
+    Direction, Link, SIZES, contains_call, contains_false, is_call, is_collection, is_reference,
+    is_size, is_test, lacking, lacking_size, value_of,
 };
 use crate::negation::children;
 use crate::walk::reference;
@@ -63,6 +64,15 @@ impl<'a> Search<'a, '_> {
             return;
         }
         let read = self.read(module, expr, body);
+        if self.composed(module, expr, body, mode, split) {
+            split.todo.extend(read.indexes.into_iter().map(|it| (it, Mode::Value(None))));
+            return;
+        }
+        let mut base = read.needs.clone();
+        base.extend(read.iterated.iter().cloned());
+        if self.keyed(module, &base, &read.indexes, body, split) {
+            return;
+        }
         split
             .todo
             .extend(read.indexes.into_iter().chain(read.root).map(|it| (it, Mode::Value(None))));
@@ -94,15 +104,22 @@ impl<'a> Search<'a, '_> {
         }
         match expr {
             Expr::BoolExpr { op, lhs, rhs, .. } => {
-                split.todo.extend(self.comparison(module, op, lhs, rhs, body));
+                self.compared(module, op, lhs, rhs, body, split);
             }
             Expr::AssignExpr { op: AssignOp::Eq, lhs, rhs, .. } => {
-                split.todo.extend(self.comparison(module, &BoolOp::Eq, lhs, rhs, body));
+                self.compared(module, &BoolOp::Eq, lhs, rhs, body, split);
             }
             Expr::Membership { value: member, collection, .. } => {
                 let shown = self.named_member(module, member, collection, body);
                 split.present.extend(shown);
-                split.todo.extend(children(expr).into_iter().map(|it| (it, value)));
+                let operands = children(expr);
+                let mixes = self.looked_into(module, collection, body, split);
+                if !mixes && self.related(module, &operands, body, split) {
+                    return;
+                }
+                let operands = operands.into_iter();
+                let about = operands.filter(|it| !(mixes && std::ptr::eq(*it, &**collection)));
+                split.todo.extend(about.map(|it| (it, value)));
             }
             Expr::ArithExpr { op: ArithOp::Sub, lhs, rhs, .. }
                 if self.is_set(module, lhs, body) || self.is_set(module, rhs, body) =>
@@ -115,10 +132,24 @@ impl<'a> Search<'a, '_> {
                     && is_call(expr, "object.get")
                 {
                     // The default is for every key that is not there, but not for none.
-                    split.todo.extend([(*object, value), (*default, value), (*key, Mode::Lacks)]);
+                    let lacks = [*default, *key].map(|it| (it, Mode::Lacks));
+                    split.todo.extend(lacks);
+                    if !self.looked_into(module, object, body, split) {
+                        split.todo.push((*object, value));
+                    }
                     return;
                 }
                 let Some(function) = self.called(module, fcn) else {
+                    if Self::collects_operands(expr) && self.looked_into(module, expr, body, split)
+                    {
+                        return;
+                    }
+                    let tests = is_test(expr);
+                    if (tests && self.related(module, &params, body, split))
+                        || (!tests && self.combined(module, &params, body, split))
+                    {
+                        return;
+                    }
                     let lacks = is_call(expr, "is_null");
                     let mode = if lacks { Mode::Lacks } else { value };
                     split.todo.extend(params.into_iter().map(|it| (it, mode)));
@@ -128,15 +159,97 @@ impl<'a> Search<'a, '_> {
                     split.todo.push((expr, Mode::Lacks));
                     return;
                 }
-                let vanishing: BTreeSet<Source<'_>> = function.vanishing(mode).cloned().collect();
-                split.needed.extend(self.given(module, &vanishing, &params, body));
-                split.present.extend(self.given(module, &function.sure, &params, body));
+                let mut vanishing: BTreeSet<Source<'_>> =
+                    function.vanishing(mode).cloned().collect();
+                let mut in_group: BTreeSet<Source<'_>> = BTreeSet::new();
+                for (value, group) in &function.joint {
+                    let given = self.given_group(module, group, expr, body);
+                    if !mode.is_possible(*value) || (given.parts.len() < 2 && !given.mixes) {
+                        continue;
+                    }
+                    in_group.extend(group.parts.iter().flatten().cloned());
+                    if given.is_certain() {
+                        vanishing.extend(group.needed.iter().cloned());
+                    } else {
+                        split.joint.push(given);
+                    }
+                }
+                split.needed.extend(self.given(module, &vanishing, expr, body));
+                self.shown_by_call(module, &function.sure, expr, body, split);
                 for (at, param) in params.into_iter().enumerate() {
-                    let lacks = vanishing.contains(&Source::Param(at, Vec::new()));
-                    split.todo.push((param, if lacks { Mode::Lacks } else { value }));
+                    let grouped = in_group.iter().any(|it| {
+                        matches!(it, Source::Param(of, _)
+                        if *of == at)
+                    });
+                    let lacks = vanishing.contains(&Source::Param(at, Vec::new()))
+                        || (is_collection(self.resolved(module, param, body))
+                            && self.mixes(module, param, body));
+                    if lacks || !grouped {
+                        split.todo.push((param, if lacks { Mode::Lacks } else { value }));
+                    }
                 }
             }
+            Expr::BinExpr { .. } if self.looked_into(module, expr, body, split) => {}
+            Expr::ArithExpr { .. }
+            | Expr::Array { .. }
+            | Expr::Set { .. }
+            | Expr::Object { .. }
+                if self.combined(module, &children(expr), body, split) => {}
             _ => split.todo.extend(children(expr).into_iter().map(|it| (it, value))),
+        }
+    }
+
+    /// What is there where a function has a value that is sure of these.
+    fn shown_by_call(
+        &mut self,
+        module: usize,
+        sure: &BTreeSet<Source<'a>>,
+        call: &'a Expr,
+        body: &Body<'a>,
+        split: &mut Split<'a>,
+    ) {
+        let Expr::Call { params, .. } = call else { return };
+        for source in sure {
+            if let Source::Param(at, below) = source {
+                // What a whole argument is about is seen in the argument.
+                let (Some(name), Some(param)) = (below.first(), params.get(*at)) else { continue };
+                let param = self.resolved(module, param, body);
+                let member = member_of(param, Some(&Link::Name(name)));
+                split.todo.extend(member.map(|it| (it, Mode::Value(None))));
+                if !is_reference(member.unwrap_or(param)) {
+                    continue;
+                }
+            }
+            split.present.extend(self.given(module, [source], call, body));
+        }
+    }
+
+    /// Splits a comparison.
+    fn compared(
+        &mut self,
+        module: usize,
+        op: &BoolOp,
+        lhs: &'a Expr,
+        rhs: &'a Expr,
+        body: &Body<'a>,
+        split: &mut Split<'a>,
+    ) {
+        let sides = self.comparison(module, op, lhs, rhs, body);
+        let about: Vec<&Expr> = sides
+            .iter()
+            .filter(|(_, mode)| matches!(mode, Mode::Value(_)))
+            .map(|(side, _)| *side)
+            .collect();
+        let joint = match op {
+            BoolOp::Eq => self.related(module, &about, body, split),
+            // A bound that is absent is no bound.
+            BoolOp::Lt | BoolOp::Le | BoolOp::Gt | BoolOp::Ge => {
+                about.len() > 1 && self.combined(module, &about, body, split)
+            }
+            BoolOp::Ne => false,
+        };
+        if !joint {
+            split.todo.extend(sides);
         }
     }
 

@@ -22,6 +22,8 @@ pub(super) struct Binding<'a> {
     pub(super) open: bool,
     /// The expression that gives it its value.
     pub(super) expr: Option<&'a Expr>,
+    /// The expression of whose value it is an unknown part.
+    pub(super) whole: Option<&'a Expr>,
 }
 
 impl<'a> Binding<'a> {
@@ -71,6 +73,7 @@ impl<'a> Body<'a> {
                 values: Vec::new(),
                 open: true,
                 expr: None,
+                whole: value.whole.or(value.expr),
             };
             match pattern {
                 Expr::Var { span, .. } => {
@@ -199,6 +202,17 @@ pub(super) enum Mode<'a> {
     Lacks,
 }
 
+impl Mode<'_> {
+    /// Whether a rule with this value, if it is known, meets the statement.
+    pub(super) fn is_possible(self, value: Option<&Value>) -> bool {
+        match (value, self) {
+            (None, _) | (_, Mode::Value(None) | Mode::Lacks) => true,
+            (Some(value), Mode::Test) => *value != Value::Bool(false),
+            (Some(value), Mode::Value(Some(wanted))) => *value == *wanted,
+        }
+    }
+}
+
 /// What a statement says about what it reads.
 #[derive(Debug, Default)]
 pub(super) struct Split<'a> {
@@ -206,8 +220,50 @@ pub(super) struct Split<'a> {
     pub(super) present: BTreeSet<Source<'a>>,
     /// What it needs without being about it.
     pub(super) needed: BTreeSet<Source<'a>>,
+    /// What it needs without being about it, where arguments of the function are not always present.
+    pub(super) joint: Vec<Group<'a>>,
     /// The parts that are not split yet.
     pub(super) todo: Vec<(&'a Expr, Mode<'a>)>,
+}
+
+impl<'a> Split<'a> {
+    /// Adds a value that is computed from parts of which any may be absent.
+    pub(super) fn combine(
+        &mut self,
+        parts: BTreeSet<BTreeSet<Source<'a>>>,
+        needed: BTreeSet<Source<'a>>,
+        looks: bool,
+    ) {
+        let group = Group { parts, needed, looks, mixes: false };
+        if group.is_certain() {
+            self.needed.extend(group.needed);
+        } else if group.parts.len() > 1 {
+            self.joint.push(group);
+        }
+    }
+}
+
+/// A value that is computed from several parts.
+#[derive(Debug, Clone)]
+pub(super) struct Group<'a> {
+    /// What may be absent in each part.
+    pub(super) parts: BTreeSet<BTreeSet<Source<'a>>>,
+    /// What must be shown to be there if two parts may be absent.
+    pub(super) needed: BTreeSet<Source<'a>>,
+    /// Whether the condition looks for something in each part, so that the absence of one undoes what
+    /// another has even if that is always there.
+    pub(super) looks: bool,
+    /// Whether one part may be absent and another has what such a condition looks for.
+    pub(super) mixes: bool,
+}
+
+impl Group<'_> {
+    /// Whether two parts may be absent whatever the function's arguments are.
+    pub(super) fn is_certain(&self) -> bool {
+        let of_input =
+            |part: &&BTreeSet<Source<'_>>| part.iter().any(|it| !matches!(it, Source::Param(..)));
+        self.mixes || self.parts.iter().filter(of_input).count() > 1
+    }
 }
 
 /// What a rule or function means to its users.
@@ -220,6 +276,12 @@ pub(super) struct Summary<'a> {
     /// What takes one of its values away, although it is not about that. The values are literals, or
     /// unknown.
     pub(super) vanishing: Vec<(Option<&'a Value>, Source<'a>)>,
+    /// What takes one of its values away if two parts of a value may be absent for its caller.
+    pub(super) joint: Vec<(Option<&'a Value>, Group<'a>)>,
+    /// Whether its value is composed of parts, of which one may be absent although others are there.
+    pub(super) mixes: bool,
+    /// Whether its value is one that is read, not computed from several.
+    pub(super) single: bool,
     /// What its value is, so that a path continues below it.
     pub(super) values: Vec<Source<'a>>,
     /// Whether its value is the result of a test, true or false.
@@ -231,11 +293,9 @@ pub(super) struct Summary<'a> {
 impl<'a> Summary<'a> {
     /// What undoes a positive statement of this kind that uses the rule.
     pub(super) fn vanishing(&self, mode: Mode<'a>) -> impl Iterator<Item = &Source<'a>> {
-        let possible = move |value: Option<&Value>| match (value, mode) {
-            (None, _) | (_, Mode::Value(None) | Mode::Lacks) => true,
-            (Some(value), Mode::Test) => *value != Value::Bool(false),
-            (Some(value), Mode::Value(Some(wanted))) => *value == *wanted,
-        };
-        self.vanishing.iter().filter(move |(value, _)| possible(*value)).map(|(_, source)| source)
+        self.vanishing
+            .iter()
+            .filter(move |(value, _)| mode.is_possible(*value))
+            .map(|(_, source)| source)
     }
 }

@@ -6,10 +6,12 @@
 
 use std::collections::BTreeSet;
 
+use regorus::Value;
 use regorus::unstable::{AssignOp, Expr, Literal, LiteralStmt, Query, Rule, RuleHead};
 
 use super::Search;
-use super::known::{Binding, Body, Mode, Read};
+use super::joint::member_of;
+use super::known::{Binding, Body, Mode, Read, Split};
 use super::source::Source;
 use super::syntax::{Link, is_call, is_computed, is_reference, links};
 use crate::check::Path;
@@ -29,8 +31,7 @@ impl<'a> Search<'a, '_> {
                 Literal::Expr { expr, .. } => {
                     self.keys(module, expr, &mut body);
                     if let Some((pattern, value)) = self.assignment(module, expr, &body) {
-                        let binding = self.binding(module, value, &body);
-                        body.bind(pattern, &binding, &mut BTreeSet::new());
+                        self.bind(module, pattern, value, &mut body);
                         body.assigned.insert(std::ptr::from_ref(expr.as_ref()), (pattern, value));
                     }
                 }
@@ -66,8 +67,7 @@ impl<'a> Search<'a, '_> {
                 Literal::SomeIn { key, collection, .. }
                     if self.lists(module, key.as_deref(), collection, &body) =>
                 {
-                    let split = self.split(module, collection, &body, Mode::Value(None));
-                    present.extend(split.present);
+                    present.extend(self.collection(module, collection, &body).present);
                 }
                 Literal::Expr { expr, .. } => match body.assigned(expr) {
                     Some((_, value)) => present.extend(self.iterated(module, value, &body)),
@@ -80,6 +80,57 @@ impl<'a> Search<'a, '_> {
             source.insert_into(&mut body.present);
         }
         body
+    }
+
+    /// Gives the variables of a pattern their values, each its own where the value is a literal
+    /// collection.
+    fn bind(&mut self, module: usize, pattern: &'a Expr, value: &'a Expr, body: &mut Body<'a>) {
+        let mut todo = vec![(pattern, value)];
+        while let Some((pattern, value)) = todo.pop() {
+            let literal = self.resolved(module, value, body);
+            match (pattern, literal) {
+                (Expr::Array { items, .. }, Expr::Array { items: values, .. })
+                    if items.len() == values.len() =>
+                {
+                    todo.extend(
+                        items.iter().map(AsRef::as_ref).zip(values.iter().map(AsRef::as_ref)),
+                    );
+                }
+                (Expr::Object { fields, .. }, Expr::Object { .. }) => {
+                    let member = |key: &'a Expr| {
+                        let name = match key {
+                            Expr::String { value: Value::String(name), .. } => name.as_ref(),
+                            _ => return None,
+                        };
+                        member_of(literal, Some(&Link::Name(name)))
+                    };
+                    for (_, key, inner) in fields {
+                        match member(key) {
+                            Some(value) => todo.push((inner, value)),
+                            None => body.bind(inner, &Binding::default(), &mut BTreeSet::new()),
+                        }
+                    }
+                }
+                _ => {
+                    let binding = self.binding(module, value, body);
+                    body.bind(pattern, &binding, &mut BTreeSet::new());
+                }
+            }
+        }
+    }
+
+    /// What `some … in collection` says about a collection.
+    pub(super) fn collection(
+        &mut self,
+        module: usize,
+        collection: &'a Expr,
+        body: &Body<'a>,
+    ) -> Split<'a> {
+        let mut split = Split::default();
+        if self.looked_into(module, collection, body, &mut split) {
+            return split;
+        }
+        self.split(module, collection, body, Mode::Value(None))
     }
 
     /// Whether `some key, … in collection` is about a list whose elements differ, so that an absent
@@ -222,6 +273,7 @@ impl<'a> Search<'a, '_> {
         let mut binding = Binding::default();
         if !self.lists(module, None, collection, body) {
             binding.needs = self.needs(module, collection, body);
+            binding.whole = Some(collection);
             return binding;
         }
         let of = self.binding(module, collection, body);
@@ -257,7 +309,7 @@ impl<'a> Search<'a, '_> {
     }
 
     /// The value of a rule with one definition and no condition, if it is a literal.
-    fn constant(&self, path: &Path<'a>) -> Option<&'a Expr> {
+    pub(super) fn constant(&self, path: &Path<'a>) -> Option<&'a Expr> {
         let [(_, Rule::Spec { head: RuleHead::Compr { assign: Some(assign), .. }, bodies, .. })] =
             self.index.rules.get(path)?.as_slice()
         else {
@@ -306,12 +358,11 @@ impl<'a> Search<'a, '_> {
                 continue;
             }
             if let Expr::Call { fcn, params, .. } = expr {
-                let params: Vec<&Expr> = params.iter().map(AsRef::as_ref).collect();
                 if let Some(function) = self.called(module, fcn) {
-                    needs.extend(self.given(module, &function.needs, &params, body));
+                    needs.extend(self.given(module, &function.needs, expr, body));
                 }
                 // The function's name is no operand.
-                todo.extend(params);
+                todo.extend(params.iter().map(AsRef::as_ref));
                 continue;
             }
             todo.extend(children(expr));
@@ -324,19 +375,34 @@ impl<'a> Search<'a, '_> {
         &mut self,
         module: usize,
         of: impl IntoIterator<Item = &'s Source<'a>>,
-        params: &[&'a Expr],
+        call: &'a Expr,
         body: &Body<'a>,
     ) -> BTreeSet<Source<'a>>
     where
         'a: 's,
     {
+        let Expr::Call { params, .. } = call else { return BTreeSet::new() };
         let mut given = BTreeSet::new();
         for source in of {
-            let Source::Param(at, below) = source else {
-                given.insert(source.clone());
-                continue;
+            let (at, below) = match source {
+                Source::Param(at, below) => (at, below),
+                Source::Input(_) => {
+                    given.insert(source.clone());
+                    continue;
+                }
+                // Each call looks up something of its own.
+                Source::Lookup(_) => {
+                    given.insert(Source::Lookup(call.span().text()));
+                    continue;
+                }
             };
-            let Some(param) = params.get(*at) else { continue };
+            let Some(param) = params.get(*at).map(AsRef::as_ref) else { continue };
+            let literal = self.resolved(module, param, body);
+            let first = below.first().map(|name| Link::Name(name));
+            let (param, below) = match member_of(literal, first.as_ref()) {
+                Some(member) => (member, below.get(1..).unwrap_or_default()),
+                None => (param, below.as_slice()),
+            };
             let values = if is_reference(param) {
                 self.read(module, param, body).values
             } else {
@@ -363,7 +429,7 @@ impl<'a> Search<'a, '_> {
         let looked_up = read.indexes.iter().any(|it| !matches!(it, Expr::Number { .. }));
         // `split` always has a first part.
         let first = matches!(links.as_slice(), [Link::Key(Expr::Number { value, .. }, _)]
-            if *value == regorus::Value::from(0_u64));
+            if *value == Value::from(0_u64));
         let iterates = matches!(links.as_slice(), [Link::Key(key, of)] if body.iterates(key, of));
         // Whether what a computed value has at these steps may be absent.
         let in_computed = |splits: bool| !(links.is_empty() || iterates || first && splits);
@@ -412,7 +478,7 @@ impl<'a> Search<'a, '_> {
     }
 
     /// The rule that a reference reads, and how many of its steps name the rule.
-    fn rule_of(&self, module: usize, expr: &'a Expr) -> Option<(Path<'a>, usize)> {
+    pub(super) fn rule_of(&self, module: usize, expr: &'a Expr) -> Option<(Path<'a>, usize)> {
         let (used, _) = reference(expr)?;
         let path = self.index.resolve(module, &used)?;
         let before = path.len().checked_sub(used.prefix().len())?;

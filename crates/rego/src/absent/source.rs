@@ -37,6 +37,17 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// The part of it that may be absent: the same for all that is absent with it.
+    pub(super) fn absent_part(&self) -> Option<Self> {
+        match self {
+            Self::Input(path) => {
+                let (names, configured) = optional(path)?;
+                (!configured).then(|| Self::Input(path.get(..names).unwrap_or_default().to_vec()))
+            }
+            Self::Param(..) | Self::Lookup(_) => Some(self.clone()),
+        }
+    }
+
     /// Whether only the operator's configuration decides that it is absent.
     pub(super) fn is_configured(&self) -> bool {
         match self {

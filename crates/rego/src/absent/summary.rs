@@ -41,7 +41,7 @@ impl<'a> Search<'a, '_> {
     }
 
     fn summarized(&mut self, path: &Path<'a>) -> Summary<'a> {
-        let mut summary = Summary::default();
+        let mut summary = Summary { single: true, ..Summary::default() };
         let definitions = self.index.rules.get(path).cloned().unwrap_or_default();
         if definitions.iter().any(|(_, rule)| collects(rule)) {
             return summary;
@@ -53,10 +53,13 @@ impl<'a> Search<'a, '_> {
                 let (body, mut needs) = self.branch_body(&branch);
                 let mut shown = body.present.clone();
                 let mut needed = needs.clone();
+                let mut joint = Vec::new();
                 for statement in branch.query.iter().flat_map(|query| &query.stmts) {
                     let of = self.statement_needs(*module, statement, &body);
-                    let parts = self.unshown(*module, statement, &body).into_iter();
-                    needed.extend(parts.filter(|it| matches!(it, Source::Param(..))));
+                    let parts = self.unshown(*module, statement, &body);
+                    let of_parameters = |it: &Source<'_>| matches!(it, Source::Param(..));
+                    needed.extend(parts.needed.into_iter().filter(of_parameters));
+                    joint.extend(parts.joint);
                     needs.extend(of);
                 }
                 if let Some(expr) = branch.value {
@@ -65,6 +68,9 @@ impl<'a> Search<'a, '_> {
                     let split = self.split(*module, expr, &body, mode);
                     needs.extend(self.needs(*module, expr, &body));
                     needed.extend(split.needed);
+                    joint.extend(split.joint);
+                    summary.mixes |= self.mixes(*module, expr, &body);
+                    summary.single &= self.is_single(*module, expr, &body);
                     for source in split.present {
                         source.insert_into(&mut shown);
                     }
@@ -76,9 +82,21 @@ impl<'a> Search<'a, '_> {
                 }
                 let parameters = 0..rule_args(rule).len();
                 needs.extend(parameters.map(|at| Source::Param(at, Vec::new())));
-                let of_parameters = needs.iter().filter(|it| matches!(it, Source::Param(..)));
+                // What is a part of a value is needed only with another part.
+                let mut in_parts = shown.clone();
+                for source in joint.iter().flat_map(|it| &it.parts).flatten() {
+                    source.insert_into(&mut in_parts);
+                }
+                let of_parameters = needs
+                    .iter()
+                    .filter(|it| matches!(it, Source::Param(..)) && !it.is_in(&in_parts));
                 needed.extend(of_parameters.cloned());
                 needed.retain(|it| !it.is_in(&shown));
+                for mut group in joint {
+                    group.needed.retain(|it| !it.is_in(&shown));
+                    group.needed.retain(|it| !self.covered(path, &branch, it, true));
+                    summary.joint.push((value, group));
+                }
                 needed.retain(|it| !self.covered(path, &branch, it, true));
                 needs.retain(|it| !self.covered(path, &branch, it, false));
                 summary.needs.extend(needs);

@@ -54,6 +54,11 @@ pub(super) fn is_computed(expr: &Expr) -> bool {
     matches!(expr, Expr::Call { .. } | Expr::BinExpr { .. })
 }
 
+/// Whether an expression is a literal array, set or object.
+pub(super) fn is_collection(expr: &Expr) -> bool {
+    matches!(expr, Expr::Array { .. } | Expr::Set { .. } | Expr::Object { .. })
+}
+
 /// Whether an expression calls the built-in of this name.
 pub(super) fn is_call(expr: &Expr, name: &str) -> bool {
     let Expr::Call { fcn, .. } = expr else { return false };
