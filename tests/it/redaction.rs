@@ -720,6 +720,42 @@ fn a_secret_by_its_name_is_found_in_pieces_and_what_only_looks_like_one_passes()
         let reply = says(content.clone());
         assert!(!reply.text().contains(left) && !reply.text().contains(right), "{content}");
     }
+    // A number that is a secret by its name, wherever it stands under that name.
+    let digits = "12345678901234567890";
+    for content in [
+        r#"{"api_key":DIGITS}"#,
+        r#"{"token":-DIGITS}"#,
+        r#"{"apiKey":DIGITS.5}"#,
+        r#"{"client.secret":DIGITSe3}"#,
+        r#"{"password":1.DIGITS}"#,
+        r#"{"api_key":"DIGITS"}"#,
+        r#"{"API Key":" DIGITS "}"#,
+        r#"{"api_keys":[1,DIGITS]}"#,
+        r#"{"api_keys":[["DIGITS"],[DIGITS]]}"#,
+        r#"{"token":{"value":DIGITS}}"#,
+        r#"{"tokens":[{"value":"DIGITS"},{"id":1,"raw_value":DIGITS}]}"#,
+        r#"{"a":"{\"api_key\":DIGITS}"}"#,
+        r#"{"a":[{"Authorization":DIGITS}]}"#,
+    ] {
+        let content = content.replace("DIGITS", digits);
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":7,"result":{{"content":[],"structuredContent":{content}}}}}"#
+        );
+        *slot.lock().unwrap() = body;
+        let reply = firewall.send(&post(call(), LEGACY));
+        assert!(!reply.text().contains(digits), "{content}: {}", reply.text());
+        assert!(reply.text().contains("[redacted]"), "{content}: {}", reply.text());
+    }
+    // A text under the name of the object around it, too.
+    let whole = format!("{left}{right}");
+    for content in [
+        json!({"api_key": {"value": whole}}),
+        json!({"tokens": [{"raw": [whole]}]}),
+        json!({"passwords": [[whole]]}),
+    ] {
+        let reply = says(content.clone());
+        assert!(!reply.text().contains(&whole), "{content}: {}", reply.text());
+    }
     // A number in a form that its name tells.
     let reply = says(json!({"discord_client_id": 112_358_132_134_558_914_u64}));
     assert!(!reply.text().contains("112358132134558914"), "{}", reply.text());
@@ -727,6 +763,9 @@ fn a_secret_by_its_name_is_found_in_pieces_and_what_only_looks_like_one_passes()
         json!({"keys": ["checkout-v1", "dark-mode-2", "new-flow-x9"]}),
         json!({"flags": [{"key": "checkout-v1"}, {"key": "dark-mode-2"}, {"key": "new-flow-x9"}]}),
         json!({"authors": ["jdoe1", "asmith2"], "ids": [11_235_813_213_455_891_u64]}),
+        json!({"tokens": 4096, "max_tokens": 1_234_567_890, "token": [true, null, false]}),
+        json!({"api_key": true, "secret": null, "token": {"id": 11_235_813_213_455_891_u64}}),
+        json!({"token_created": 11_235_813_213_455_891_u64, "password": {"min_length": 12}}),
         json!({"commit": "1f0c3a5d7b9e", "blob": "9e107d9d372b", "type": "image"}),
     ] {
         let reply = says(content.clone());

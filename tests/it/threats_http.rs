@@ -301,6 +301,8 @@ fn a_challenge_of_the_server_sends_nobody_elsewhere() {
         "error_uri=\"tel:1\"",
         "scope=\"evil.example/x 169.254.169.254\"",
         "scope=\"https://evil.example/?leak\"",
+        "scope=\"gopher:evil.example\"",
+        "scope=\"x:evil.example:70\"",
         "max_age=10.0.0.1",
         "acr_values=\"10.0.0.1\"",
         "acr_values=\"evil.example/x\"",
@@ -315,6 +317,23 @@ fn a_challenge_of_the_server_sends_nobody_elsewhere() {
         *head.lock().unwrap() =
             format!("401 Unauthorized\nWWW-Authenticate: Bearer error=\"{error}\"");
         assert_eq!(firewall.ask(get_flag(1)).header("www-authenticate"), ["Bearer"]);
+    }
+    // G27: neither does a secret, in pieces that a reader puts together.
+    let key = ["gh", "p_", "x7Kq2Lm9Zt4Vb8Nc1Rf6Hj3Wd5Ys0Pg2Aa1B"].concat();
+    let (left, right) = key.split_at(20);
+    for (fields, expected) in [
+        (format!("Bearer realm=\"{left}\", error=\"e\", scope=\"{right}\""), vec!["Bearer"]),
+        (format!("Bearer scope=\"{right}\", realm=\"{left}\""), vec!["Bearer"]),
+        (
+            format!("Basic realm=\"{left}\"\r\nWWW-Authenticate: Bearer scope=\"{right}\""),
+            vec!["Basic", "Bearer"],
+        ),
+    ] {
+        *head.lock().unwrap() = format!("401 Unauthorized\nWWW-Authenticate: {fields}");
+        let before = firewall.records("event", "outcome").len();
+        assert_eq!(firewall.ask(get_flag(1)).header("www-authenticate"), expected, "{fields}");
+        let outcome = firewall.record("event", "outcome", before + 1);
+        assert!(outcome["note"].as_str().unwrap().contains("WWW-Authenticate"), "{outcome}");
     }
     // Nothing else steers the client.
     let steering = "401 Unauthorized\nLocation: http://evil.example/\r\nRefresh: 0; url=http://evil.example/\r\n\

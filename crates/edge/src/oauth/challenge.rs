@@ -11,6 +11,8 @@ use std::ops::Range;
 use ::http::header::WWW_AUTHENTICATE;
 use ::http::{HeaderMap, HeaderValue, Uri};
 
+use bartizan_gate::duty::redact::is_split_over;
+
 use known::{Known, known};
 
 /// The parameter that holds the metadata's URL (RFC 9728 §5.1).
@@ -120,30 +122,41 @@ pub enum Metadata {
 /// (`authorization_uri`, `error_uri`, `realm`) have been used in the same way. So each URL must be
 /// `https`, or `http` to the loopback address of `own`, and have the origin of `own`. A scope is
 /// only compared, never fetched (RFC 6749 §3.3): it may be an `https` URL of any site. A scheme or a
-/// parameter that is not in [`known::SCHEMES`] says nothing to a client of MCP, and could carry an address
-/// without a scheme, or a secret (threat G27).
+/// parameter that is not in [`known::SCHEMES`] says nothing to a client of MCP, and could carry an
+/// address without a scheme, or a secret (threat G27). If a secret is split over several values, no
+/// challenge keeps a parameter.
 pub fn hold(headers: &mut HeaderMap, own: &Uri, metadata: Metadata) -> bool {
-    let mut kept: Vec<HeaderValue> = Vec::new();
-    let mut changed = false;
-    for value in headers.get_all(WWW_AUTHENTICATE) {
-        let held = Some(value.as_bytes())
-            .filter(|bytes| stays_at(bytes, own, metadata))
-            .and_then(|bytes| std::str::from_utf8(bytes).ok())
-            .and_then(|text| known(text, own));
-        changed |= !matches!(held, Some(Known::Whole));
-        match held {
-            Some(Known::Whole) => kept.push(value.clone()),
-            Some(Known::Part(text)) => kept.extend(HeaderValue::from_str(&text)),
-            None => {}
-        }
+    let values: Vec<HeaderValue> = headers.get_all(WWW_AUTHENTICATE).iter().cloned().collect();
+    let held = |value: &'_ HeaderValue| {
+        let bytes = Some(value.as_bytes()).filter(|bytes| stays_at(bytes, own, metadata))?;
+        std::str::from_utf8(bytes).ok().map(str::to_owned)
+    };
+    let texts: Vec<Option<String>> = values.iter().map(held).collect();
+    let mut read: Vec<Option<Known<'_>>> =
+        texts.iter().map(|text| known(text.as_deref()?, own)).collect();
+    // Readers put the parameters together as they like, also those of different challenges.
+    let parts: Vec<&str> = read.iter().flatten().flat_map(Known::values).collect();
+    if is_split_over(&parts) {
+        read.iter_mut().flatten().for_each(Known::drop_parameters);
     }
-    if changed {
+    let whole = read.iter().all(|it| it.as_ref().is_some_and(Known::is_whole));
+    if !whole {
         headers.remove(WWW_AUTHENTICATE);
-        for value in kept {
-            headers.append(WWW_AUTHENTICATE, value);
+        for (value, known) in values.iter().zip(read) {
+            match known {
+                Some(known) if known.is_whole() => {
+                    headers.append(WWW_AUTHENTICATE, value.clone());
+                }
+                Some(known) => {
+                    let text = known.text();
+                    let value = text.and_then(|text| HeaderValue::from_str(&text).ok());
+                    value.map(|value| headers.append(WWW_AUTHENTICATE, value));
+                }
+                None => {}
+            }
         }
     }
-    changed
+    !whole
 }
 
 /// Whether every URL in the challenges `value` may reach the client; `false` if it cannot be read.
@@ -195,8 +208,8 @@ fn is_allowed(name: &str, value: &str, own: &Uri, metadata: Metadata) -> bool {
     }
     let scope = name.eq_ignore_ascii_case("scope");
     text.split(' ').filter(|word| looks_like_url(word)).all(|word| {
-        let any_site = scope && word.parse::<Uri>().is_ok_and(|url| is_plain(word, &url, "https"));
-        any_site || is_own(word, own)
+        let any_site = || word.parse::<Uri>().is_ok_and(|url| is_plain(word, &url, "https"));
+        scope && (any_site() || names_no_site(word)) || is_own(word, own)
     })
 }
 
@@ -210,6 +223,19 @@ fn looks_like_url(word: &str) -> bool {
     word.contains("//")
         || word.contains('\\')
         || scheme.is_some_and(|scheme| SCHEMES.iter().any(|it| it.eq_ignore_ascii_case(scheme)))
+}
+
+/// Whether the scope `word` has the form of a URL that leads to no site: of Microsoft's `api://`, or
+/// of a scheme without an authority, which is the name of a resource in scopes (`data:read`).
+fn names_no_site(word: &str) -> bool {
+    let local = |(scheme, _): (&str, &str)| matches!(scheme, "file" | "data" | "blob");
+    word.strip_prefix("api://").is_some_and(is_path)
+        || !word.contains(['/', '\\', '.']) && word.split_once(':').is_some_and(local)
+}
+
+/// Whether `text` is a path without an empty segment.
+fn is_path(text: &str) -> bool {
+    !text.contains('\\') && text.split('/').all(|segment| !segment.is_empty())
 }
 
 /// Whether `text` is a URL at the origin of `own`.

@@ -15,7 +15,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use self::split::{secret_name, shown};
+use self::split::{Order, is_value_name, secret_name, shown};
 use self::unescaped::{Unescaped, hides};
 use super::secrets::{self, FoundSecret, Rules, SearchError};
 use crate::wire::document::{Document, DocumentLimits, Kind, Value, unescaped, write_string};
@@ -37,12 +37,19 @@ const SEARCH_BYTES_MAX: usize = 64 << 20;
 /// Work spent on searching one answer for what is split over several values, bytes, counted in the
 /// same way.
 const SPLIT_SEARCH_BYTES_MAX: usize = 64 << 20;
+/// Work spent by [`is_split_over`], bytes, counted in the same way.
+const VALUES_SEARCH_BYTES_MAX: usize = 1 << 20;
 /// Levels of JSON inside strings that are searched; an answer with more is withheld.
 const NESTING_MAX: usize = 4;
 /// The shortest text, bytes, of which copies elsewhere in the answer are removed too.
 const COPY_BYTES_MIN: usize = 8;
 /// The rule of a removed copy.
 const COPY: &str = "copy";
+/// The rule of a number that is a secret by its name.
+const DIGITS: &str = "digits";
+/// Digits of a number from which on it is a secret if its name says so. Counts (`tokens`) and times
+/// have fewer.
+const SECRET_DIGITS_MIN: usize = 16;
 /// Different texts of which copies are removed, at most; an answer with more is withheld.
 const COPIES_MAX: usize = 64;
 
@@ -150,11 +157,9 @@ pub fn redact(
     limits: &DocumentLimits,
 ) -> Result<Redacted, Unredactable> {
     let mut run = Redactor {
-        limits,
         secrets: false,
-        copies: Vec::new(),
-        left: SEARCH_BYTES_MAX,
         left_of_split: SPLIT_SEARCH_BYTES_MAX,
+        ..Redactor::for_secrets(limits, SEARCH_BYTES_MAX)
     };
     let mut edits = Vec::new();
     for redaction in redactions {
@@ -192,17 +197,23 @@ pub(crate) fn secret_places(text: &str, bytes_max: usize) -> Result<Vec<String>,
     let limits = DocumentLimits::default();
     let document = Document::read(Bytes::copy_from_slice(text.as_bytes()), &limits)
         .map_err(|_| Unredactable::Unreadable)?;
-    let mut run = Redactor {
-        limits: &limits,
-        secrets: true,
-        copies: Vec::new(),
-        left: bytes_max,
-        left_of_split: bytes_max,
-    };
+    let mut run = Redactor::for_secrets(&limits, bytes_max);
     let mut edits = Vec::new();
     run.search(document.root(), "", Position::top(""), &mut edits)?;
     run.split(&[(String::new(), document.root())], &mut edits)?;
     Ok(edits.into_iter().map(|edit| edit.place.pointer).collect())
+}
+
+/// Whether a secret of a known form is split over several of `values`, which a reader may put
+/// together in any order, or over words that follow each other in them. Also `true` if the search
+/// would cost more than [`VALUES_SEARCH_BYTES_MAX`]. For the few short texts that go to a client
+/// beside a message.
+pub fn is_split_over(values: &[&str]) -> bool {
+    let limits = DocumentLimits::default();
+    let mut run = Redactor::for_secrets(&limits, VALUES_SEARCH_BYTES_MAX);
+    let words: Vec<&str> = values.iter().flat_map(|value| value.split(' ')).collect();
+    run.is_split_over(values, Order::Any).unwrap_or(true)
+        || run.is_split_over(&words, Order::Neighbours).unwrap_or(true)
 }
 
 /// A replacement in one text, as a range of that text's bytes.
@@ -257,6 +268,14 @@ fn replaced(value: Value<'_>, pointer: &str) -> Replacement {
     Replacement { at, with, place: RedactedPlace { pointer: pointer.to_owned(), rule: "pointer" } }
 }
 
+/// Whether `text` is a number of at least [`SECRET_DIGITS_MIN`] digits, in any notation of JSON or
+/// divided into groups.
+fn is_long_number(text: &str) -> bool {
+    let digits = text.bytes().filter(u8::is_ascii_digit).count();
+    digits >= SECRET_DIGITS_MIN
+        && text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE _".contains(&byte))
+}
+
 /// The pointer `at`, extended by the member `name`.
 pub fn below(at: &str, name: &str) -> String {
     format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"))
@@ -308,6 +327,15 @@ struct Redactor<'l> {
     left: usize,
     /// What is left of [`SPLIT_SEARCH_BYTES_MAX`].
     left_of_split: usize,
+}
+
+impl<'l> Redactor<'l> {
+    /// One that searches for secrets, and spends at most `bytes_max` on texts as they stand and as
+    /// much on split ones.
+    fn for_secrets(limits: &'l DocumentLimits, bytes_max: usize) -> Self {
+        let (left, left_of_split) = (bytes_max, bytes_max);
+        Self { limits, secrets: true, copies: Vec::new(), left, left_of_split }
+    }
 }
 
 impl Redactor<'_> {
@@ -498,10 +526,14 @@ impl Redactor<'_> {
         let at = position.pointer;
         match value.kind() {
             Kind::Object => {
-                for (name, member) in value.members() {
-                    let name = name.as_str().unwrap_or_default();
-                    self.name(name)?;
-                    self.search(member, name, position.at(&below(at, name)), edits)?;
+                for (member_name, member) in value.members() {
+                    let member_name = member_name.as_str().unwrap_or_default();
+                    self.name(member_name)?;
+                    let at = below(at, member_name);
+                    // `{"api_key": {"value": …}}`: the name around it says what it is.
+                    let inherits = secret_name(name).is_some() && is_value_name(member_name);
+                    let name = if inherits { name } else { member_name };
+                    self.search(member, name, position.at(&at), edits)?;
                 }
             }
             Kind::Array => {
@@ -512,7 +544,14 @@ impl Redactor<'_> {
             }
             Kind::String => {
                 let text = value.as_str().unwrap_or_default();
-                let mut inside = self.plain(text, name, at, Rules::All)?;
+                // Rules know such names in the singular.
+                let singular = secret_name(name).unwrap_or(name);
+                let mut inside = self.plain(text, singular, at, Rules::All)?;
+                if self.is_digits_secret(text, name) {
+                    let place = RedactedPlace { pointer: at.to_owned(), rule: DIGITS };
+                    let at = 0..text.len();
+                    inside.push(Replacement { at, with: MARKER.to_owned(), place });
+                }
                 if let Some(document) = self.inner(text, position.nesting)? {
                     let root = document.root();
                     self.texts_alone(root, Media::OfData)?;
@@ -525,6 +564,8 @@ impl Redactor<'_> {
                 let literal = value.as_number();
                 let rule = if self.copies.iter().any(|copy| Some(copy.as_str()) == literal) {
                     Some(COPY)
+                } else if literal.is_some_and(|literal| self.is_digits_secret(literal, name)) {
+                    Some(DIGITS)
                 } else {
                     // Some forms are numbers that a name precedes.
                     let literal = literal.filter(|it| it.len() >= COPY_BYTES_MIN);
@@ -539,6 +580,12 @@ impl Redactor<'_> {
             Kind::Null | Kind::Bool => {}
         }
         if edits.len() > PLACES_MAX { Err(Unredactable::TooMuch) } else { Ok(()) }
+    }
+
+    /// Whether `text`, which stands under `name`, is a secret of digits alone. No rule finds it: ten
+    /// digits have too little entropy, and numbers are much else.
+    fn is_digits_secret(&self, text: &str, name: &str) -> bool {
+        self.secrets && is_long_number(text) && secret_name(name).is_some()
     }
 
     /// Refuses a name or an id that holds a secret or a copy: a marker could make two names equal.

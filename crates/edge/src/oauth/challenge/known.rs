@@ -1,6 +1,8 @@
 //! The schemes and parameters of challenges that a client of MCP may act on. Anything else is left
 //! out: it could carry an address that is not written as a URL, or a secret (threats G27, L6).
 
+use std::net::IpAddr;
+
 use bartizan_gate::duty::secrets::is_suspicious;
 
 use ::http::Uri;
@@ -29,17 +31,53 @@ pub(super) const SCHEMES: &[(&str, &[&str])] = &[
     ),
     ("Basic", &["charset", "realm"]),
 ];
+
+/// Network schemes that need no `//` before a host. Clients of other programs than browsers follow
+/// them.
+const NETWORK_SCHEMES: &[&str] = &[
+    "coap", "dict", "dns", "finger", "ftp", "ftps", "gemini", "git", "gopher", "http", "https",
+    "imap", "imaps", "irc", "ircs", "jar", "ldap", "ldaps", "mailto", "mms", "mqtt", "mqtts",
+    "news", "nfs", "nntp", "pop", "rsync", "rtmp", "rtsp", "scp", "sftp", "sip", "sips", "sms",
+    "smb", "smtp", "ssh", "stun", "svn", "tel", "telnet", "tftp", "turn", "vnc", "wais", "webcal",
+    "ws", "wss", "xmpp",
+];
+
 /// What of a header value is of a known form.
-pub(super) enum Known {
-    /// All of it.
-    Whole,
-    /// This, written anew.
-    Part(String),
+pub(super) struct Known<'v> {
+    /// Whether that is all of it.
+    whole: bool,
+    challenges: Vec<Challenge<'v>>,
 }
 
-/// What of `value` is of a known form; `None` if nothing is, or if it cannot be read. `own` is the
-/// server's address.
-pub(super) fn known(value: &str, own: &Uri) -> Option<Known> {
+impl<'v> Known<'v> {
+    /// Whether the value may pass as it was written.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// The values of the parameters that are kept, without quotes.
+    pub(super) fn values(&self) -> impl Iterator<Item = &'v str> {
+        let kept = self.challenges.iter().filter(|it| it.parameters.is_some());
+        kept.flat_map(|challenge| challenge.kept.iter().map(|(_, value)| value.trim_matches('"')))
+    }
+
+    /// Keeps the schemes alone.
+    pub(super) fn drop_parameters(&mut self) {
+        for challenge in &mut self.challenges {
+            self.whole &= challenge.kept.is_empty();
+            challenge.kept.clear();
+        }
+    }
+
+    /// What is kept, written anew; `None` if nothing is.
+    pub(super) fn text(&self) -> Option<String> {
+        let kept: Vec<String> = self.challenges.iter().filter_map(Challenge::text).collect();
+        (!kept.is_empty()).then(|| kept.join(", "))
+    }
+}
+
+/// What of `value` is of a known form; `None` if it cannot be read. `own` is the server's address.
+pub(super) fn known<'v>(value: &'v str, own: &Uri) -> Option<Known<'v>> {
     let mut whole = true;
     let mut challenges: Vec<Challenge<'_>> = Vec::new();
     for item in items(value)? {
@@ -65,11 +103,7 @@ pub(super) fn known(value: &str, own: &Uri) -> Option<Known> {
         }
         challenges.push(challenge);
     }
-    if whole {
-        return Some(Known::Whole);
-    }
-    let kept: Vec<String> = challenges.iter().filter_map(Challenge::text).collect();
-    (!kept.is_empty()).then(|| Known::Part(kept.join(", ")))
+    Some(Known { whole, challenges })
 }
 
 /// The token at the start of `text`, and what follows it and white space.
@@ -179,10 +213,14 @@ fn is_address(word: &str) -> bool {
 
 /// Whether `token` is the name of a scope. RFC 6749 §3.3 lets a scope be almost any text; this lets
 /// pass the forms in use, none of which is an address that a reader would add a scheme to: names
-/// with dots (`User.Read`), with colons (`chat:write.public`), with slashes but no dots, and `https`
-/// URLs without port, query and fragment. Such a URL is a name that clients send to the
-/// authorization server and do not fetch, and the scopes of large vendors have that form
+/// with dots (`User.Read`), with colons (`chat:write.public`), with slashes but no dots before them
+/// (`patient/Observation.read`), names of resources (`urn:`, `api://`), and `https` URLs without
+/// port, query and fragment. Such a URL is a name that clients send to the authorization server and
+/// do not fetch, and the scopes of large vendors have that form
 /// (`https://www.googleapis.com/auth/drive`).
+///
+/// A word before a colon that is no network scheme cannot be told from a resource by its form:
+/// `users:read.email` is a scope of Slack's, so `x:evil.example` passes, too.
 fn is_scope(token: &str) -> bool {
     let plain = |text: &str| {
         let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:*/".contains(&byte);
@@ -195,10 +233,29 @@ fn is_scope(token: &str) -> bool {
         let top = host.rsplit('.').next().unwrap_or_default();
         return plain(rest) && !host.contains(':') && begins_with_letter(top);
     }
+    if let Some(rest) = token.strip_prefix("api://") {
+        return plain(rest) && !rest.contains([':', '*']);
+    }
+    let dotted = token.contains('.');
+    if token.starts_with("urn:") && !dotted && !token.contains("//") {
+        return plain(token);
+    }
     // What has numbers between its dots or behind a colon could be an address or a port.
-    let numeric = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    let of_numbers = token.contains(['.', ':']) && token.split(['.', ':', '/']).any(numeric);
-    plain(token) && !of_numbers && !(token.contains('.') && token.contains('/'))
+    let of_numbers = token.contains(['.', ':']) && token.split(['.', ':', '/']).any(is_number);
+    let is_ip = token.parse::<IpAddr>().is_ok();
+    let scheme = token.split_once(':').map(|(scheme, _)| scheme).unwrap_or_default();
+    let network = dotted && NETWORK_SCHEMES.iter().any(|it| it.eq_ignore_ascii_case(scheme));
+    let host = token.split('/').next().unwrap_or_default();
+    let path_of_host =
+        dotted && token.contains('/') && (host.is_empty() || host.contains(['.', ':']));
+    plain(token) && !token.contains("//") && !of_numbers && !is_ip && !network && !path_of_host
+}
+
+/// Whether `part` of a host is read as a number (WHATWG URL, "ends in a number").
+fn is_number(part: &str) -> bool {
+    let hex = part.strip_prefix("0x").or_else(|| part.strip_prefix("0X"));
+    hex.is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        || !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -207,6 +264,69 @@ mod tests {
     use ::http::{HeaderMap, HeaderValue, Uri};
 
     use super::super::{Metadata, hold};
+
+    #[test]
+    fn the_scopes_of_real_vendors_pass() {
+        let own: Uri = "https://up.example/mcp".parse().unwrap();
+        for scope in [
+            "https://www.googleapis.com/auth/drive.readonly https://mail.google.com/ openid email",
+            "https://graph.microsoft.com/.default User.Read offline_access",
+            "api://0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9/access_as_user api://contoso.example/app/.default",
+            "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d/.default vso.code",
+            "repo read:org admin:gpg_key repo:status",
+            "mcp:tools mcp:tools/list",
+            "users:read.email chat:write.public identity.basic",
+            "read:jira-work read:board-scope:jira-software write:sprint:jira-software",
+            "crm.objects.contacts.read okta.users.read files.metadata.read",
+            "advertising::campaign_management sellingpartnerapi::notifications",
+            "urn:zitadel:iam:org:project:id:69234237810729019:aud urn:opc:idm:__myscopes__",
+            "patient/Observation.read user/*.cruds launch/patient",
+            "data:read data:write file:read",
+            "session:role:ANALYST org:read project:write all-apis read_products ssh:read",
+            "meeting:read:list_meetings:admin tweet.read ai.write",
+        ] {
+            let value = HeaderValue::from_str(&format!("Bearer scope=\"{scope}\"")).unwrap();
+            let mut headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, value.clone())]);
+            assert!(!hold(&mut headers, &own, Metadata::Kept), "{scope}: {headers:?}");
+            assert_eq!(headers.get(WWW_AUTHENTICATE), Some(&value));
+        }
+    }
+
+    #[test]
+    fn no_secret_passes_in_pieces() {
+        let own: Uri = "https://up.example/mcp".parse().unwrap();
+        let key = ["gh", "p_", "x7Kq2Lm9Zt4Vb8Nc1Rf6Hj3Wd5Ys0Pg2Aa1B"].concat();
+        let (left, right) = key.split_at(20);
+        let (head, rest) = key.split_at(8);
+        let (middle, tail) = rest.split_at(16);
+        for values in [
+            vec![format!("Bearer realm=\"{left}\", scope=\"{right}\"")],
+            vec![format!("Bearer scope=\"{right}\", realm=\"{left}\"")],
+            vec![format!("Bearer realm=\"{left}\", error=\"invalid_token\", scope=\"{right}\"")],
+            vec![format!("Bearer scope=\"{right} x\", error=e, realm=\"x {left}\"")],
+            vec![format!("Bearer scope=\"{left} {right}\"")],
+            vec![format!("Bearer scope=\"{right} {left}\"")],
+            vec![format!("Bearer scope=\"a {left}\", acr_values=\"{right} b\"")],
+            vec![format!("Bearer realm={head}, error_description={middle}, scope={tail}")],
+            vec![format!("Bearer realm={tail}, error_description={middle}, scope={head}")],
+            vec![format!("Basic realm=\"{left}\", Bearer scope=\"{right}\"")],
+            vec![format!("Bearer realm=\"{left}\", error=e, Bearer error=e, realm=\"{right}\"")],
+            vec![format!("Bearer realm=\"{right}\""), format!("DPoP error=e, algs=\"{left}\"")],
+            vec![
+                format!("Bearer error=\"e\", resource_metadata=\"https://up.example/{left}\""),
+                format!("Bearer scope=\"{right}\""),
+            ],
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in &values {
+                headers.append(WWW_AUTHENTICATE, HeaderValue::from_str(value).unwrap());
+            }
+            assert!(hold(&mut headers, &own, Metadata::Kept), "{values:?}");
+            for value in headers.get_all(WWW_AUTHENTICATE) {
+                assert!(!value.to_str().unwrap().contains('='), "{value:?}");
+            }
+        }
+    }
 
     #[test]
     fn of_a_challenge_only_what_is_known_passes() {
@@ -265,6 +385,19 @@ mod tests {
                 r#"Bearer scope="https://www.googleapis.com/auth/drive User.Read chat:write.public a/b""#,
                 r#"Bearer scope="https://www.googleapis.com/auth/drive User.Read chat:write.public a/b""#,
             ),
+            (r#"Bearer scope="gopher:evil.example""#, "Bearer"),
+            (r#"Bearer scope="Gopher:/evil.example""#, "Bearer"),
+            (r#"Bearer scope="mailto:evil.example ldap:evil.example""#, "Bearer"),
+            (r#"Bearer scope="x:evil.example/y""#, "Bearer"),
+            (r#"Bearer scope="x:evil.example:80""#, "Bearer"),
+            (r#"Bearer scope="fe80::a""#, "Bearer"),
+            (r#"Bearer scope="0x7f.0x1""#, "Bearer"),
+            (r#"Bearer scope="/evil.example""#, "Bearer"),
+            (r#"Bearer scope="urn:x://evil""#, ""),
+            (r#"Bearer scope="api://evil.example:80/x""#, "Bearer"),
+            (r#"Bearer scope="api:////evil.example""#, ""),
+            (r#"Bearer scope="data://evil.example""#, ""),
+            (r#"Bearer scope="file:/etc""#, ""),
             (r#"Bearer realm="http&#58;&#47;&#47;evil""#, "Bearer"),
             (r#"Basic charset="evil.example""#, "Basic"),
             (r#"Basic realm=x, charset="utf-8""#, r#"Basic realm=x, charset="utf-8""#),

@@ -24,7 +24,23 @@ const END_BYTES_MAX: usize = 4 << 10;
 const METADATA: &[&str] =
     &["type", "role", "uri", "name", "mimeType", "audience", "lastModified", "id", "toolUseId"];
 
-/// Endings of names, in lower case without `-` and `_`, under which a value is a secret by its
+/// Names of members, in the form of [`plain`], that hold the value of the object around them.
+const VALUE_NAMES: &[&str] = &[
+    "value",
+    "values",
+    "key",
+    "raw",
+    "rawvalue",
+    "data",
+    "string",
+    "text",
+    "plaintext",
+    "current",
+    "content",
+    "number",
+];
+
+/// Endings of names, in the form of [`plain`], under which a value is a secret by its
 /// place.
 const SECRET_NAMES: &[&str] = &[
     "apikey",
@@ -43,9 +59,19 @@ const SECRET_NAMES: &[&str] = &[
 /// The name of one value under `name`, in the singular, if it says that the value is a secret.
 pub(super) fn secret_name(name: &str) -> Option<&str> {
     let name = name.strip_suffix(['s', 'S']).unwrap_or(name);
-    let plain: String = name.chars().filter(|it| !matches!(it, '-' | '_')).collect();
-    let plain = plain.to_ascii_lowercase();
+    let plain = plain(name);
     SECRET_NAMES.iter().any(|it| plain.ends_with(it)).then_some(name)
+}
+
+/// Whether a member `name` of an object holds what the object's own name says.
+pub(super) fn is_value_name(name: &str) -> bool {
+    VALUE_NAMES.contains(&&*plain(name))
+}
+
+/// `name` in lower case, without `-`, `_`, dots and white space.
+fn plain(name: &str) -> String {
+    let plain = name.chars().filter(|it| !matches!(it, '-' | '_' | '.' | ' '));
+    plain.map(|it| it.to_ascii_lowercase()).collect()
 }
 
 /// Adds the texts that a reader shows of an element of a list, each with its pointer: of a content
@@ -147,6 +173,15 @@ impl Joined {
     }
 }
 
+/// In which orders the texts of a search may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Each two of them may follow each other.
+    Any,
+    /// Only those that stand side by side.
+    Neighbours,
+}
+
 /// What must go: for each piece, the bytes of its text and the rule.
 type Hits = BTreeMap<usize, Vec<(Range<usize>, &'static str)>>;
 
@@ -223,6 +258,48 @@ impl Redactor<'_> {
             add(&mut hits, Find { parts: parts.collect(), rule: find.rule })?;
         }
         Ok(hits)
+    }
+
+    /// Whether a secret is split over all of `texts` in a row, forwards or backwards, or over two of
+    /// them.
+    pub(super) fn is_split_over(
+        &mut self,
+        texts: &[&str],
+        order: Order,
+    ) -> Result<bool, Unredactable> {
+        let mut forwards = Joined::default();
+        let mut backwards = Joined::default();
+        for (index, text) in texts.iter().enumerate() {
+            forwards.push(index, text);
+        }
+        for (index, text) in texts.iter().enumerate().rev() {
+            backwards.push(index, text);
+        }
+        for joined in [forwards, backwards] {
+            if !self.in_joined(&joined)?.is_empty() {
+                return Ok(true);
+            }
+        }
+        for (index, text) in texts.iter().enumerate() {
+            let others = match order {
+                Order::Any => texts,
+                Order::Neighbours => {
+                    let end = index.saturating_add(2).min(texts.len());
+                    texts.get(index.saturating_sub(1)..end).unwrap_or_default()
+                }
+            };
+            let first = if order == Order::Any { 0 } else { index.saturating_sub(1) };
+            let mut pairs = Joined::default();
+            for (other, next) in (first..).zip(others).filter(|(other, _)| *other != index) {
+                pairs.push(index, text);
+                pairs.push(other, next);
+                pairs.text.push('\n');
+            }
+            if !self.in_joined(&pairs)?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn in_joined(&mut self, joined: &Joined) -> Result<Vec<Find>, Unredactable> {
