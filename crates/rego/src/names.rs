@@ -12,8 +12,9 @@
 //! [`ROUNDS_MAX`] rounds; each is linear in the text of the policy. The [`lint`](super::lint()) calls
 //! it.
 
-mod problem;
 mod value;
+
+mod problem;
 
 use std::collections::{BTreeMap, BTreeSet};
 
