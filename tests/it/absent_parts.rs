@@ -344,7 +344,6 @@ const CONDITIONS: &[(&str, &str)] = &[
     ("object.union({\"v\": V}, {\"w\": W}).v == P", ""),
     ("object.get({\"v\": V, \"w\": W}, \"v\", \"\") == P", ""),
     ("object.keys({V: 1, W: 2})[P]", ""),
-    ("bad(V, W)", "bad(v, w) if contains(concat(\" \", [v, w]), P)"),
     ("bad(V, W)", "bad(v, w) if v == P"),
     ("bad(V, W)", "bad(v, _) if v == P"),
     ("bad(V, W)", "bad(v, w) if P in [v, w]"),
@@ -354,14 +353,9 @@ const CONDITIONS: &[(&str, &str)] = &[
     ("bad([V, W])", "bad([v, _]) if v == P"),
     ("bad([V, W])", "bad(l) if l[0] == P"),
     ("bad([V, W])", "bad(l) if P in l"),
-    ("bad(concat(\" \", [V, W, \"\"]))", "bad(x) if x != \"\""),
     ("bad([V, W])", "bad(l) if {\n\tsome x in l\n\tx == P\n}"),
     ("join(V, W).v == P", "join(v, w) := {\"v\": v, \"w\": w}"),
     ("P in join(V, W)", "join(v, w) := [v, w]"),
-    (
-        "startswith(outer(V, W), P)",
-        "outer(v, w) := join(v, w)\n\njoin(v, w) := concat(\"/\", [v, w])",
-    ),
     ("c := join(V, W)\n\tc.v == P", "join(v, w) := c if c := {\"v\": v, \"w\": w}"),
     ("c := [V, W]\n\td := c\n\td[0] == P", ""),
     ("c := [[V], [W]]\n\tP in c[0]", ""),
@@ -370,6 +364,12 @@ const CONDITIONS: &[(&str, &str)] = &[
 
 /// The same, where what is always there is not looked for.
 const TEXTS: &[(&str, &str)] = &[
+    ("bad(V, W)", "bad(v, w) if contains(concat(\" \", [v, w]), P)"),
+    ("bad(concat(\" \", [V, W, \"\"]))", "bad(x) if x != \"\""),
+    (
+        "startswith(outer(V, W), P)",
+        "outer(v, w) := join(v, w)\n\njoin(v, w) := concat(\"/\", [v, w])",
+    ),
     ("contains(concat(\" \", [V, W]), P)", ""),
     ("contains(sprintf(\"%s %s\", [V, W]), P)", ""),
     ("contains(lower(concat(\" \", [V, W])), P)", ""),

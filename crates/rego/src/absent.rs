@@ -20,8 +20,9 @@ mod syntax;
 
 mod known;
 
-mod forms;
 mod joint;
+
+mod forms;
 mod reads;
 mod summary;
 

@@ -13,11 +13,11 @@ use regorus::unstable::{ArithOp, AssignOp, BoolOp, Expr, Rule, RuleHead};
 
 use super::Search;
 use super::joint::member_of;
-use super::known::{Body, Mode, Split};
+use super::known::{Body, Mode, Split, Summary};
 use super::source::Source;
 use super::syntax::{
-    Direction, Link, SIZES, contains_call, contains_false, is_call, is_collection, is_reference,
-    is_size, is_test, lacking, lacking_size, value_of,
+    Direction, Link, SIZES, contains_call, contains_false, is_call, is_reference, is_size, is_test,
+    is_whole, lacking, lacking_size, value_of,
 };
 use crate::negation::children;
 use crate::walk::reference;
@@ -109,86 +109,28 @@ impl<'a> Search<'a, '_> {
             Expr::AssignExpr { op: AssignOp::Eq, lhs, rhs, .. } => {
                 self.compared(module, &BoolOp::Eq, lhs, rhs, body, split);
             }
-            Expr::Membership { value: member, collection, .. } => {
+            Expr::Membership { key, value: member, collection, .. } => {
                 let shown = self.named_member(module, member, collection, body);
                 split.present.extend(shown);
-                let operands = children(expr);
-                let mixes = self.looked_into(module, collection, body, split);
-                if !mixes && self.related(module, &operands, body, split) {
+                let mixes = self.looked_into(module, collection, body, split)
+                    || self.in_literal(module, member, collection, body, split);
+                let mut about = children(expr);
+                if mixes {
+                    about = key.iter().chain([member]).map(AsRef::as_ref).collect();
+                } else if self.related(module, &about, body, split) {
                     return;
                 }
-                let operands = operands.into_iter();
-                let about = operands.filter(|it| !(mixes && std::ptr::eq(*it, &**collection)));
-                split.todo.extend(about.map(|it| (it, value)));
+                split.todo.extend(about.into_iter().map(|it| (it, value)));
             }
             Expr::ArithExpr { op: ArithOp::Sub, lhs, rhs, .. }
                 if self.is_set(module, lhs, body) || self.is_set(module, rhs, body) =>
             {
                 split.todo.extend([lhs, rhs].map(|it| (it.as_ref(), Mode::Lacks)));
             }
-            Expr::Call { fcn, params, .. } => {
-                let params: Vec<&Expr> = params.iter().map(AsRef::as_ref).collect();
-                if let [object, key, default] = params.as_slice()
-                    && is_call(expr, "object.get")
-                {
-                    // The default is for every key that is not there, but not for none.
-                    let lacks = [*default, *key].map(|it| (it, Mode::Lacks));
-                    split.todo.extend(lacks);
-                    if !self.looked_into(module, object, body, split) {
-                        split.todo.push((*object, value));
-                    }
-                    return;
-                }
-                let Some(function) = self.called(module, fcn) else {
-                    if Self::collects_operands(expr) && self.looked_into(module, expr, body, split)
-                    {
-                        return;
-                    }
-                    let tests = is_test(expr);
-                    if (tests && self.related(module, &params, body, split))
-                        || (!tests && self.combined(module, &params, body, split))
-                    {
-                        return;
-                    }
-                    let lacks = is_call(expr, "is_null");
-                    let mode = if lacks { Mode::Lacks } else { value };
-                    split.todo.extend(params.into_iter().map(|it| (it, mode)));
-                    return;
-                };
-                if function.tests && mode != Mode::Test {
-                    split.todo.push((expr, Mode::Lacks));
-                    return;
-                }
-                let mut vanishing: BTreeSet<Source<'_>> =
-                    function.vanishing(mode).cloned().collect();
-                let mut in_group: BTreeSet<Source<'_>> = BTreeSet::new();
-                for (value, group) in &function.joint {
-                    let given = self.given_group(module, group, expr, body);
-                    if !mode.is_possible(*value) || (given.parts.len() < 2 && !given.mixes) {
-                        continue;
-                    }
-                    in_group.extend(group.parts.iter().flatten().cloned());
-                    if given.is_certain() {
-                        vanishing.extend(group.needed.iter().cloned());
-                    } else {
-                        split.joint.push(given);
-                    }
-                }
-                split.needed.extend(self.given(module, &vanishing, expr, body));
-                self.shown_by_call(module, &function.sure, expr, body, split);
-                for (at, param) in params.into_iter().enumerate() {
-                    let grouped = in_group.iter().any(|it| {
-                        matches!(it, Source::Param(of, _)
-                        if *of == at)
-                    });
-                    let lacks = vanishing.contains(&Source::Param(at, Vec::new()))
-                        || (is_collection(self.resolved(module, param, body))
-                            && self.mixes(module, param, body));
-                    if lacks || !grouped {
-                        split.todo.push((param, if lacks { Mode::Lacks } else { value }));
-                    }
-                }
-            }
+            Expr::Call { fcn, .. } => match self.called(module, fcn) {
+                Some(function) => self.own_call(module, expr, &function, body, mode, split),
+                None => self.built_in(module, expr, body, split),
+            },
             Expr::BinExpr { .. } if self.looked_into(module, expr, body, split) => {}
             Expr::ArithExpr { .. }
             | Expr::Array { .. }
@@ -196,6 +138,84 @@ impl<'a> Search<'a, '_> {
             | Expr::Object { .. }
                 if self.combined(module, &children(expr), body, split) => {}
             _ => split.todo.extend(children(expr).into_iter().map(|it| (it, value))),
+        }
+    }
+
+    /// Splits the call of a built-in.
+    fn built_in(&mut self, module: usize, expr: &'a Expr, body: &Body<'a>, split: &mut Split<'a>) {
+        let value = Mode::Value(None);
+        let Expr::Call { params, .. } = expr else { return };
+        let params: Vec<&Expr> = params.iter().map(AsRef::as_ref).collect();
+        if let [object, key, default] = params.as_slice()
+            && is_call(expr, "object.get")
+        {
+            // The default is for every key that is not there, but not for none.
+            let lacks = [*default, *key].map(|it| (it, Mode::Lacks));
+            split.todo.extend(lacks);
+            if !self.looked_into(module, object, body, split) {
+                split.todo.push((*object, value));
+            }
+            return;
+        }
+        if Self::collects_operands(expr) && self.looked_into(module, expr, body, split) {
+            return;
+        }
+        let tests = is_test(expr);
+        if (tests && self.related(module, &params, body, split))
+            || (!tests && self.combined(module, &params, body, split))
+        {
+            return;
+        }
+        let lacks = is_call(expr, "is_null");
+        let mode = if lacks { Mode::Lacks } else { value };
+        split.todo.extend(params.into_iter().map(|it| (it, mode)));
+    }
+
+    /// Splits the call of a function of the policy.
+    #[expect(clippy::too_many_arguments, reason = "they are one call")]
+    fn own_call(
+        &mut self,
+        module: usize,
+        expr: &'a Expr,
+        function: &Summary<'a>,
+        body: &Body<'a>,
+        mode: Mode<'a>,
+        split: &mut Split<'a>,
+    ) {
+        let value = Mode::Value(None);
+        let Expr::Call { params, .. } = expr else { return };
+        let params: Vec<&Expr> = params.iter().map(AsRef::as_ref).collect();
+        if function.tests && mode != Mode::Test {
+            split.todo.push((expr, Mode::Lacks));
+            return;
+        }
+        let mut vanishing: BTreeSet<Source<'_>> = function.vanishing(mode).cloned().collect();
+        let mut in_group: BTreeSet<Source<'_>> = BTreeSet::new();
+        for (value, group) in &function.joint {
+            let given = self.given_group(module, group, expr, body);
+            if !mode.is_possible(*value) || (given.parts.len() < 2 && !given.mixes) {
+                continue;
+            }
+            in_group.extend(group.parts.iter().flatten().cloned());
+            if given.is_certain() {
+                vanishing.extend(group.needed.iter().cloned());
+            } else {
+                split.joint.push(given);
+            }
+        }
+        split.needed.extend(self.given(module, &vanishing, expr, body));
+        self.shown_by_call(module, &function.sure, expr, body, split);
+        for (at, param) in params.into_iter().enumerate() {
+            let grouped = in_group.iter().any(|it| {
+                matches!(it, Source::Param(of, _)
+                if *of == at)
+            });
+            let lacks = vanishing.contains(&Source::Param(at, Vec::new()))
+                || (is_whole(self.resolved(module, param, body))
+                    && self.mixes(module, param, body));
+            if lacks || !grouped {
+                split.todo.push((param, if lacks { Mode::Lacks } else { value }));
+            }
         }
     }
 
@@ -216,7 +236,8 @@ impl<'a> Search<'a, '_> {
                 let param = self.resolved(module, param, body);
                 let member = member_of(param, Some(&Link::Name(name)));
                 split.todo.extend(member.map(|it| (it, Mode::Value(None))));
-                if !is_reference(member.unwrap_or(param)) {
+                let read = member.unwrap_or(param);
+                if !is_reference(read) || self.read(module, read, body).values.is_empty() {
                     continue;
                 }
             }
@@ -225,6 +246,7 @@ impl<'a> Search<'a, '_> {
     }
 
     /// Splits a comparison.
+    #[expect(clippy::too_many_arguments, reason = "they are one comparison")]
     fn compared(
         &mut self,
         module: usize,

@@ -19,7 +19,7 @@ use regorus::unstable::{Expr, Rule, RuleHead};
 use super::Search;
 use super::known::{Body, Group, Mode, Split};
 use super::source::Source;
-use super::syntax::{Link, is_call, is_reference, links};
+use super::syntax::{Link, is_call, is_collection, is_reference, links};
 use crate::check::Path;
 use crate::negation::children;
 use crate::walk::is_plain;
@@ -231,17 +231,40 @@ impl<'a> Search<'a, '_> {
         split: &mut Split<'a>,
     ) -> bool {
         let mut single = true;
-        let mut optional = 0_usize;
         for expr in operands {
             let parts = self.parts_of(module, expr, body).optional.len();
-            if parts > 0 {
-                optional = optional.saturating_add(1);
-                single &= parts == 1 && self.is_single(module, expr, body);
-            }
+            single &= parts == 0 || (parts == 1 && self.is_single(module, expr, body));
         }
-        // What is in one operand alone is looked at with it.
-        let about_both = optional == 2 && single;
-        optional > 1 && !about_both && self.combined(module, operands, body, split)
+        !single
+            && self.apart(module, operands, body)
+            && self.combined(module, operands, body, split)
+    }
+
+    /// Whether more than one operand may be absent. What is in one alone is looked at with it.
+    fn apart(&mut self, module: usize, operands: &[&'a Expr], body: &Body<'a>) -> bool {
+        let may = |it: &&&'a Expr| !self.parts_of(module, it, body).optional.is_empty();
+        operands.iter().filter(may).count() > 1
+    }
+
+    /// Whether a value is looked for in a literal collection of which an element may be absent, while
+    /// another is there.
+    pub(super) fn in_literal(
+        &mut self,
+        module: usize,
+        value: &'a Expr,
+        collection: &'a Expr,
+        body: &Body<'a>,
+        split: &mut Split<'a>,
+    ) -> bool {
+        let literal = self.resolved(module, collection, body);
+        let undoes = is_collection(literal)
+            && !self.is_single(module, literal, body)
+            && !self.parts_of(module, value, body).varying.is_empty()
+            && !self.parts_of(module, literal, body).optional.is_empty();
+        if undoes {
+            split.needed.extend(self.all_needs(module, literal, body));
+        }
+        undoes
     }
 
     /// Whether the value of an expression is one that is read, not computed from several or chosen
@@ -276,16 +299,12 @@ impl<'a> Search<'a, '_> {
                         at = root;
                         continue;
                     };
-                    match body.variables.get(span.text()) {
-                        Some(binding) => match binding.whole.or(binding.expr) {
-                            Some(of) => of,
-                            None => return true,
-                        },
-                        None => {
-                            let Some((path, _)) = self.rule_of(module, read) else { return true };
-                            return self.summary(&path).single;
-                        }
-                    }
+                    let Some(binding) = body.variables.get(span.text()) else {
+                        let Some((path, _)) = self.rule_of(module, read) else { return true };
+                        return self.summary(&path).single;
+                    };
+                    let Some(of) = binding.whole.or(binding.expr) else { return true };
+                    of
                 }
                 Expr::Object { .. } | Expr::ArithExpr { .. } | Expr::BinExpr { .. } => {
                     return false;

@@ -268,6 +268,7 @@ impl Group<'_> {
 
 /// What a rule or function means to its users.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a property of its own")]
 pub(super) struct Summary<'a> {
     /// What may leave it without a value.
     pub(super) needs: BTreeSet<Source<'a>>,

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use regorus::unstable::{BoolOp, Expr, Literal, LiteralStmt, Rule};
 
 use super::Search;
-use super::known::{Body, Mode, Summary};
+use super::known::{Body, Group, Mode, Summary};
 use super::source::Source;
 use super::syntax::{
     Branch, TRUE, branches, collects, heads, is_call, is_computed, is_reference, is_test, value_of,
@@ -82,21 +82,14 @@ impl<'a> Search<'a, '_> {
                 }
                 let parameters = 0..rule_args(rule).len();
                 needs.extend(parameters.map(|at| Source::Param(at, Vec::new())));
-                // What is a part of a value is needed only with another part.
-                let mut in_parts = shown.clone();
-                for source in joint.iter().flat_map(|it| &it.parts).flatten() {
-                    source.insert_into(&mut in_parts);
-                }
+                let in_parts = with_parts(&shown, &joint);
                 let of_parameters = needs
                     .iter()
                     .filter(|it| matches!(it, Source::Param(..)) && !it.is_in(&in_parts));
                 needed.extend(of_parameters.cloned());
                 needed.retain(|it| !it.is_in(&shown));
-                for mut group in joint {
-                    group.needed.retain(|it| !it.is_in(&shown));
-                    group.needed.retain(|it| !self.covered(path, &branch, it, true));
-                    summary.joint.push((value, group));
-                }
+                let joint = self.uncovered(path, &branch, &shown, joint);
+                summary.joint.extend(joint.into_iter().map(|it| (value, it)));
                 needed.retain(|it| !self.covered(path, &branch, it, true));
                 needs.retain(|it| !self.covered(path, &branch, it, false));
                 summary.needs.extend(needs);
@@ -119,6 +112,21 @@ impl<'a> Search<'a, '_> {
             summary.sure = BTreeSet::new();
         }
         summary
+    }
+
+    /// The groups of a branch, without what is shown to be there or covered.
+    fn uncovered(
+        &mut self,
+        path: &Path<'a>,
+        branch: &Branch<'a>,
+        shown: &BTreeSet<Source<'a>>,
+        mut joint: Vec<Group<'a>>,
+    ) -> Vec<Group<'a>> {
+        for group in &mut joint {
+            group.needed.retain(|it| !it.is_in(shown));
+            group.needed.retain(|it| !self.covered(path, branch, it, true));
+        }
+        joint
     }
 
     /// What is known in a branch, and what the patterns of the parameters need.
@@ -298,4 +306,13 @@ impl<'a> Search<'a, '_> {
             && default.span().text() == literal.span().text()
             && self.members(module, object, name, body).contains(absent)
     }
+}
+
+/// What is shown to be there, and what is a part of a value: that is needed only with another part.
+fn with_parts<'a>(shown: &BTreeSet<Source<'a>>, joint: &[Group<'a>]) -> BTreeSet<Source<'a>> {
+    let mut all = shown.clone();
+    for source in joint.iter().flat_map(|it| &it.parts).flatten() {
+        source.insert_into(&mut all);
+    }
+    all
 }

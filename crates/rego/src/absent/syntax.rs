@@ -59,6 +59,11 @@ pub(super) fn is_collection(expr: &Expr) -> bool {
     matches!(expr, Expr::Array { .. } | Expr::Set { .. } | Expr::Object { .. })
 }
 
+/// Whether an expression is a literal collection or a reference: a function can look into it.
+pub(super) fn is_whole(expr: &Expr) -> bool {
+    is_collection(expr) || is_reference(expr)
+}
+
 /// Whether an expression calls the built-in of this name.
 pub(super) fn is_call(expr: &Expr, name: &str) -> bool {
     let Expr::Call { fcn, .. } = expr else { return false };
