@@ -240,7 +240,7 @@ pub async fn poll(
         refused: None,
         failures: 0,
     };
-    let polled = async {
+    let running = async {
         while caught(poller.run()).await.is_err() {
             poller.reset();
             poller.monitor.send(PolicyEvent::Interrupted).await;
@@ -249,7 +249,7 @@ pub async fn poll(
     };
     tokio::select! {
         () = triggers.stop.cancelled() => {}
-        () = polled => {}
+        () = running => {}
     }
 }
 

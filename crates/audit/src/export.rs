@@ -421,7 +421,7 @@ mod tests {
 
         let folder = tempfile::tempdir().unwrap();
         let now = Now { uptime: Duration::ZERO, wall: std::time::UNIX_EPOCH };
-        let config = super::super::journal::JournalConfig::new(&folder.path().join("journal"));
+        let config = super::super::journal::JournalConfig::new(folder.path().join("journal"));
         let (journal, _) = Journal::open(&config, "boot-1", now).unwrap();
         let sent = Arc::default();
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
