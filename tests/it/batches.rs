@@ -192,6 +192,9 @@ fn the_client_gets_the_answers_to_what_it_asked_and_no_others() {
     firewall.record("event", "outcome", 2);
 }
 
+/// What a server answers to three requests, and the code that each of them gets.
+type PartialAnswer = (fn(&Received) -> Vec<u8>, [i64; 3]);
+
 #[test]
 fn each_request_of_a_batch_gets_an_answer_whatever_the_server_leaves_out() {
     let asked = || {
@@ -202,7 +205,7 @@ fn each_request_of_a_batch_gets_an_answer_whatever_the_server_leaves_out() {
             &call(3, "get_flag", "{}"),
         ])
     };
-    let cases: [(fn(&Received) -> Vec<u8>, [i64; 3]); 5] = [
+    let cases: [PartialAnswer; 5] = [
         (|_| json(br#" [ {"jsonrpc":"2.0","id":2,"result":{}} ] "#), [-31005, 0, -31005]),
         (|_| json(br#"{"jsonrpc":"2.0","id":3,"result":{}}"#), [-31005, -31005, 0]),
         (|_| json(br#"[{"jsonrpc":"2.0","id":9,"result":{}}]"#), [-31005; 3]),

@@ -2,8 +2,6 @@
 //! server's in which some reader finds another member of MCP's than rules and redactions see. The
 //! rows G11, G12, G17, G19, G20 and G27 of `docs/threats.md`.
 
-#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
-
 use bartizan_gate::evidence::record::Outcome;
 use serde_json::{Value, json};
 
@@ -305,8 +303,9 @@ fn a_removed_object_leaves_neither_its_names_nor_its_numbers() {
             assert!(!reply.text().contains(number.trim_start_matches('-')), "{}", reply.text());
         }
     }
-    let near = json!({"n": 123456789013_i64, "t": "1.23456789012e12 and 12345678901"});
-    let reply = told(&firewall, &slot, "one", &with(json!(123456789012_i64), json!({"x": near})));
+    let near = json!({"n": 123_456_789_013_i64, "t": "1.23456789012e12 and 12345678901"});
+    let reply =
+        told(&firewall, &slot, "one", &with(json!(123_456_789_012_i64), json!({"x": near})));
     assert_eq!(reply.json()["result"]["x"], near);
 }
 

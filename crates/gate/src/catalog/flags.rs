@@ -152,7 +152,7 @@ mod tests {
             r#"{"$recursiveRef":"x"}"#,
             r#"{"\u0024ref":"x"}"#,
             r#"{"$Ref":"https://evil.example/"}"#,
-            r#"{"$re\u200bf":"https://evil.example/"}"#,
+            r#"{" $ref":"https://evil.example/"}"#,
             r#"{"$SCHEMA":"https://evil.example/meta"}"#,
             r#"{"default":{"$ref":"https://evil.example/"}}"#,
             r#"{"$schema":"https://evil.example/meta"}"#,
