@@ -101,6 +101,12 @@ impl<'a> Search<'a, '_> {
             }
         }
         summary.sure = sure.unwrap_or_default();
+        Self::defaulted(&definitions, &mut summary);
+        summary
+    }
+
+    /// Adds what a default says about a rule.
+    fn defaulted(definitions: &[(usize, &'a Rule)], summary: &mut Summary<'a>) {
         // A function's default has a value for every argument, but its call none without one.
         if let Some((_, Rule::Default { value, .. })) =
             definitions.iter().find(|(_, rule)| matches!(rule, Rule::Default { .. }))
@@ -111,7 +117,6 @@ impl<'a> Search<'a, '_> {
             }
             summary.sure = BTreeSet::new();
         }
-        summary
     }
 
     /// The groups of a branch, without what is shown to be there or covered.
