@@ -6,6 +6,11 @@
 //! patterns, and `\` makes the next character literal. regorus's own function differs from OPA for
 //! `:` as a delimiter and for `**` next to text, so it is not used.
 //!
+//! gobwas has faults of its own: its matchers for `?` and `[!a]` take an empty text, it cuts characters
+//! of several bytes apart, lets the texts before and after a `*` overlap, and misses matches of `{}`
+//! beside wildcards. Where one may show, the call is an error ([`doubt`]): a policy that was tested
+//! with OPA would mean something else here.
+//!
 //! Matching simulates a nondeterministic automaton: it keeps the set of positions that the pattern
 //! so far can reach. Its cost is at most the product of both lengths for any pattern; it never
 //! backtracks.
@@ -40,6 +45,9 @@ const NESTING_MAX: usize = 8;
 pub(super) fn matches(pattern: &str, delimiters: &[char], text: &str) -> Result<bool, String> {
     let mut reader = Reader { rest: pattern.chars().peekable(), pattern };
     let tokens = reader.sequence(0)?;
+    if let Some(why) = doubt(&tokens, pattern, text) {
+        return Err(reader.malformed(why));
+    }
     let text: Vec<char> = text.chars().collect();
     let mut at = vec![false; text.len().saturating_add(1)];
     if let Some(first) = at.first_mut() {
@@ -109,6 +117,7 @@ impl Reader<'_> {
         loop {
             let low = match self.rest.next() {
                 Some(']') if !ranges.is_empty() => return Ok(Token::Class { negated, ranges }),
+                Some(']') => return Err(self.malformed("`[` is closed at once")),
                 Some('\\') => self.rest.next(),
                 other => other,
             };
@@ -124,6 +133,50 @@ impl Reader<'_> {
             ranges.push((low, high));
         }
     }
+}
+
+/// Why gobwas may have another answer for this pattern and text.
+fn doubt(tokens: &[Token], pattern: &str, text: &str) -> Option<&'static str> {
+    if pattern.contains("***") {
+        return Some("`***`, which OPA reads in its own way");
+    }
+    let is_wild_group = |token: &Token| match token {
+        Token::Either(branches) => !branches.iter().all(|branch| is_plain(branch)),
+        _ => false,
+    };
+    if tokens.len() > 1 && tokens.iter().any(is_wild_group) {
+        return Some(
+            "wildcards or nothing in `{}` beside something else, which OPA does not match",
+        );
+    }
+    let is_one = |token: &Token| !matches!(token, Token::Literal(_) | Token::Run | Token::AnyRun);
+    if (text.is_empty() || !text.is_ascii() || !pattern.is_ascii()) && tokens.iter().any(is_one) {
+        return Some("`?`, `[]` or `{}` with an empty text or one beyond ASCII");
+    }
+    // The literals at both ends, and whether the text has both, overlapping.
+    let literal = |token: &Token| match token {
+        Token::Literal(literal) => Some(*literal),
+        _ => None,
+    };
+    let before: String = tokens.iter().map_while(literal).collect();
+    let after: Vec<char> = tokens.iter().rev().map_while(literal).collect();
+    let after: String = after.into_iter().rev().collect();
+    let has_run = tokens.iter().any(|token| matches!(token, Token::Run | Token::AnyRun));
+    let overlaps = text.len() < before.len().saturating_add(after.len());
+    if has_run && overlaps && text.starts_with(&before) && text.ends_with(&after) {
+        return Some("the text before and after a `*` overlaps");
+    }
+    None
+}
+
+/// Whether a branch of `{}` is a text that is not empty, or a choice of such texts.
+fn is_plain(branch: &[Token]) -> bool {
+    let plain = |token: &Token| match token {
+        Token::Literal(_) => true,
+        Token::Either(branches) => branches.iter().all(|branch| is_plain(branch)),
+        _ => false,
+    };
+    !branch.is_empty() && branch.iter().all(plain)
 }
 
 /// The positions reachable after `tokens` from the positions in `at`.
@@ -187,7 +240,6 @@ mod tests {
             ("b**", ".", "bx.y", true),
             ("**.y", ".", "a.b.y", true),
             ("*.y", ".", "a.b.y", false),
-            ("a***", ".", "a.b", true),
             ("?at", ".", "cat", true),
             ("?at", ".", ".at", false),
             ("?at", ".", "at", false),
@@ -199,12 +251,10 @@ mod tests {
             ("{get,list}-*", ".", "list-flags", true),
             ("{get,list}-*", ".", "drop-flags", false),
             ("{a,{b,c}}d", "", "cd", true),
-            ("{,a}b", "", "b", true),
             ("{*.x,y}", ".", "q.x", true),
             ("\\*", "", "*", true),
             ("\\*", "", "a", false),
             ("a,b}", "", "a,b}", true),
-            ("é?", "", "éé", true),
             ("delete*", ".", "delete_flag", true),
         ] {
             let delimiters: Vec<char> = delimiters.chars().collect();

@@ -198,7 +198,7 @@ impl Arg {
 
     fn go_type(&self) -> &'static str {
         match self {
-            Self::Int { small, .. } if small.is_some_and(|it| i64::try_from(it).is_ok()) => "int",
+            Self::Int { small, .. } if small.is_some_and(|it| i64::try_from(it).is_ok()) => "int64",
             Self::Int { .. } => "*big.Int",
             Self::Float(_) => "float64",
             Self::Text(_) => "string",
@@ -238,6 +238,10 @@ impl Arg {
             }
             _ => None,
         };
+        if done.is_none() && (spec.width.is_some() || spec.precision.is_some()) {
+            // Go applies them to the value inside `%!d(string=x)`, by the rules of `%v`.
+            return Err(format!("sprintf: `%{verb}` with a width does not fit its argument"));
+        }
         let text = done.unwrap_or_else(|| format!("%!{verb}({}={})", self.go_type(), self.plain()));
         if text.len() > bytes_max {
             return Err(format!("sprintf: the result is longer than {bytes_max} bytes"));
@@ -438,11 +442,11 @@ mod tests {
             ("%x %X %o %b %c %U", "[255,255,8,5,65,65]", "ff FF 10 101 A U+0041"),
             ("%x", r#"["hi"]"#, "6869"),
             ("%d", r#"["x"]"#, "%!d(string=x)"),
-            ("%s", "[5]", "%!s(int=5)"),
-            ("%f", "[5]", "%!f(int=5)"),
+            ("%s", "[5]", "%!s(int64=5)"),
+            ("%f", "[5]", "%!f(int64=5)"),
             ("%t", "[true]", "%!t(string=true)"),
             ("%s %s", r#"["a"]"#, "a %!s(MISSING)"),
-            ("%s", r#"["a","b",1]"#, "a%!(EXTRA string=b, int=1)"),
+            ("%s", r#"["a","b",1]"#, "a%!(EXTRA string=b, int64=1)"),
             ("%", "[]", "%!(NOVERB)"),
             ("%v %v %v", r#"[[1,"a"],{"k":null},true]"#, r#"[1, "a"] {"k": null} true"#),
             ("%[2]s %[1]s", r#"["a","b"]"#, "b a"),
