@@ -27,7 +27,9 @@ use std::sync::Arc;
 use self::load::{Fingerprint, Loaded, PolicyFiles};
 use self::prove::Prover;
 use bartizan_gate::duty::decision::{Engine, PolicyRevision};
-use bartizan_rego::{EvalLimits, Policy, PolicyProblem, PolicySources, Proof, RegoPdp};
+use bartizan_rego::{
+    EvalLimits, Lint, Policy, PolicyProblem, PolicySources, Proof, RegoPdp, warnings,
+};
 
 /// The settings for loading, proving and evaluating a policy.
 #[derive(Debug, Clone)]
@@ -55,6 +57,8 @@ pub struct Ready {
     pub engine: Engine,
     /// The result of the proof.
     pub proof: Proof,
+    /// What its author should know, though it runs.
+    pub warnings: Vec<Lint>,
     /// The state of the files when they were loaded, to notice a change.
     pub fingerprint: Fingerprint,
 }
@@ -82,13 +86,17 @@ async fn prove_and_build(
     let revision = serving.revision.clone();
     let settings = settings.clone();
     let compiled = proof.compiled;
-    let (pdp, engine, doubt) = blocking(move || build(&settings, &serving, compiled)).await??;
+    let (built, warnings) = blocking(move || {
+        (build(&settings, &serving, compiled), warnings(&serving, &settings.limits))
+    })
+    .await?;
+    let (pdp, engine, doubt) = built?;
     if let Some(doubt) = doubt {
         proof.compiled = false;
         proof.reasons.push(doubt);
     }
     let pdp = Arc::new(pdp);
-    Ok(Ready { pdp, revision, engine, proof, fingerprint })
+    Ok(Ready { pdp, revision, engine, proof, warnings, fingerprint })
 }
 
 /// Builds the decision point. Where the proof allows the compiled engine but it cannot be built, the

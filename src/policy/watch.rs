@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::load::{Fingerprint, fingerprint};
 use super::{PolicySettings, Ready, blocking, prepare};
 use bartizan_gate::duty::decision::{Engine, PolicyRevision};
-use bartizan_rego::{Demotion, PolicyProblem, Proof, RegoPdp};
+use bartizan_rego::{Demotion, Lint, PolicyProblem, Proof, RegoPdp};
 
 /// How long no event may come before the files are read (debouncing).
 const SETTLE: Duration = Duration::from_millis(150);
@@ -41,6 +41,8 @@ pub enum PolicyEvent {
         engine: Engine,
         /// The result of its proof.
         proof: Proof,
+        /// What its author should know.
+        warnings: Vec<Lint>,
     },
     /// A new policy was refused; the old one still runs.
     Rejected {
@@ -74,6 +76,7 @@ impl PolicyEvent {
             revision: ready.revision.clone(),
             engine: ready.engine,
             proof: ready.proof.clone(),
+            warnings: ready.warnings.clone(),
         }
     }
 }

@@ -27,7 +27,9 @@ use bartizan_gate::evidence::record::{
     AuditRecord, DecisionFacts, Event, Finding, Now, ReasonFacts,
 };
 use bartizan_gate::evidence::step::AuditSink;
-use bartizan_rego::{Demotion, Entrypoints, EvalLimits, Policy, PolicyProblem, RegoPdp, RuleQuery};
+use bartizan_rego::{
+    Demotion, Entrypoints, EvalLimits, Lint, Policy, PolicyProblem, RegoPdp, RuleQuery,
+};
 use bartizan_sync::lock;
 
 /// Time limit for the proof of one revision.
@@ -239,7 +241,7 @@ pub(super) fn follow(
 fn report(event: &PolicyEvent, sink: &dyn AuditSink, now: Now) {
     let mut record = AuditRecord::new(Event::Policy, now);
     let (finding, note) = match event {
-        PolicyEvent::Loaded { source, revision, engine, proof } => {
+        PolicyEvent::Loaded { source, revision, engine, proof, warnings } => {
             tracing::info!(
                 %revision,
                 source = from(*source),
@@ -248,6 +250,9 @@ fn report(event: &PolicyEvent, sink: &dyn AuditSink, now: Now) {
                 inputs = proof.inputs,
                 "policy loaded"
             );
+            for Lint { file, line, code, message, hint } in warnings {
+                tracing::warn!(file, line, code, what = message, hint, "policy warning");
+            }
             record.decision = Some(about(revision, engine.as_str()));
             let why = proof.reasons.first().map(|why| format!("; not compiled: {why}"));
             let note = format!(

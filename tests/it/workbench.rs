@@ -7,6 +7,7 @@
 
 mod learn;
 mod lint;
+mod names;
 mod replay;
 mod testing;
 

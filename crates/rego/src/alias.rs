@@ -25,7 +25,7 @@ const NAME_BYTES_MAX: usize = 256;
 const POINTER_CHARS_MAX: usize = 256;
 
 /// The parts of `input` whose members senders name, as paths below `input`.
-const PARTS: [&[&str]; 5] = [
+pub(super) const PARTS: [&[&str]; 5] = [
     &["tool", "arguments"],
     &["prompt", "arguments"],
     &["params"],

@@ -12,6 +12,7 @@ use regorus::unstable::{AssignOp, BoolOp, Expr, Literal, LiteralStmt, Rule, Rule
 
 use super::absent::{self, ABSENT_OPERAND, Lint, UNDEFINED_COMPARISON, join, optional_path};
 use super::check::{Index, called, location};
+use super::names::{self, COMPUTED_NAME};
 use super::problem::PolicyProblem;
 use super::schema::{FieldType, below};
 use super::strict::parsed;
@@ -19,8 +20,9 @@ use super::walk::{Reference, SETS, Step, Visit, Walk, reference, rule_ref};
 use super::{EvalLimits, Module, Policy, PolicySources};
 
 /// The codes of all findings, sorted.
-pub const TRAPS: [&str; 8] = [
+pub const TRAPS: [&str; 9] = [
     ABSENT_OPERAND,
+    COMPUTED_NAME,
     "no-reason",
     "not-a-set",
     "substring-match",
@@ -64,6 +66,7 @@ pub fn lint(
     let denying: BTreeSet<_> =
         index.reachable([&"data.mcp.deny".to_owned(), &"data.mcp.hold".to_owned()]);
     let mut found = absent::findings(&index);
+    found.extend(names::findings(&index, &permitting));
     found.retain(|lint| select(&lint.file));
     let mut linter = Linter { found };
     for (path, definitions) in &index.rules {
@@ -77,6 +80,14 @@ pub fn lint(
     }
     let found = linter.found.into_iter().collect();
     Ok(apply_allows(found, &sources.modules, select))
+}
+
+/// What to warn of where a policy is loaded: names that no look-alike can be compared with, which no
+/// comment accepts. Sources that cannot be parsed have none.
+pub fn warnings(sources: &PolicySources, limits: &EvalLimits) -> Vec<Lint> {
+    let mut found = lint(sources, limits, &|_| true).unwrap_or_default();
+    found.retain(|lint| lint.code == COMPUTED_NAME);
+    found
 }
 
 /// The restrictions that disappear where an operand is absent, and that no comment accepts. They

@@ -158,6 +158,10 @@ const CASES: &[(&str, &[(&str, u64)])] = &[
         "deny contains {\"code\": \"a\", \"message\": \"m\"} if {\n\t# The argument is optional. bartizan:allow absent-operand\n\tnot startswith(input.tool.arguments.env, \"dev\")\n}",
         &[("substring-match", 5)],
     ),
+    (
+        "deny contains {\"code\": \"a\", \"message\": \"m\"} if {\n\tsome name, value in input.tool.arguments\n\tstartswith(name, \"env\")\n\tvalue == \"production\"\n}",
+        &[("computed-name", 5)],
+    ),
     ("# bartizan:allow not-a-set\npermit := true", &[]),
     (
         "permit contains {\"message\": \"m\"} if input.method == \"x\" # bartizan:allow no-reason",
