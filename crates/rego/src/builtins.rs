@@ -531,6 +531,9 @@ fn range_step_within(args: &[Value], limits: &EvalLimits) -> Result<(), String> 
 fn number_text_within(args: &[Value], _: &EvalLimits) -> Result<(), String> {
     let text = text(args, 0)?;
     at_most("a length", text.len(), NUMBER_CHARS_MAX)?;
+    if text.contains('_') {
+        return Err("expects a number without `_`".to_owned());
+    }
     let mut digits: Option<usize> = None;
     for byte in text.bytes() {
         digits = match byte {

@@ -95,7 +95,10 @@ pub(super) fn product(args: &[Value], limits: &EvalLimits) -> Result<Value, Stri
         _ => Vec::new(),
     };
     integers(&factors, limits)?;
-    integer(native_call("product", args)?)
+    let product = factors.iter().try_fold(1_i64, |product, factor| {
+        factor.as_i64().ok().and_then(|factor| product.checked_mul(factor))
+    });
+    product.map(Value::from).ok_or_else(|| "the result is no integer of 64 bits".to_owned())
 }
 
 fn integer(value: Value) -> Result<Value, String> {
@@ -131,9 +134,6 @@ pub(super) fn sum(args: &[Value], _: &EvalLimits) -> Result<Value, String> {
         Some(Value::Set(items)) => items.iter().cloned().collect(),
         _ => Vec::new(),
     };
-    if numbers.iter().all(|number| number.as_i64().is_ok()) {
-        return integer(native_call("sum", args)?);
-    }
     number::exact_sum(&numbers).ok_or_else(|| "expects numbers with an exact sum".to_owned())
 }
 
@@ -193,8 +193,9 @@ pub(super) fn semver_is_valid(args: &[Value], _: &EvalLimits) -> Result<Value, S
     let core = version.strip_prefix('v').unwrap_or(version);
     let core = core.split(['-', '+']).next().unwrap_or_default();
     let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    if strict != Value::Bool(true) && core.split('.').count() == 3 && core.split('.').all(is_number)
-    {
+    let fits = core.split('.').all(|part| part.parse::<i64>().is_ok());
+    let is_like_one = core.split('.').count() == 3 && core.split('.').all(is_number);
+    if is_like_one && (strict != Value::Bool(true) || !fits) {
         return Err("expects a version as semver.org defines it".to_owned());
     }
     Ok(strict)

@@ -55,9 +55,10 @@ pub(super) fn exact_sum(numbers: &[Value]) -> Option<Value> {
     let mut sum = 0_i128;
     for number in numbers {
         let literal = match number {
-            Value::Number(_) => match number.as_i64() {
-                Ok(integer) => integer.to_string(),
-                Err(_) => format!("{:e}", number.as_f64().ok()?),
+            Value::Number(_) => match (number.as_i64(), number.as_u64()) {
+                (Ok(integer), _) => integer.to_string(),
+                (_, Ok(integer)) => integer.to_string(),
+                _ => format!("{:e}", number.as_f64().ok()?),
             },
             _ => return None,
         };

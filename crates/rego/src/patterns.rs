@@ -20,6 +20,9 @@ use super::re2::{self, Fault};
 /// Largest automaton of a pattern, bytes. It bounds the time to build it.
 const AUTOMATON_BYTES_MAX: usize = 100 * 1024;
 
+/// Largest cache of the states that a search visits, bytes, for each automaton and thread.
+const STATES_BYTES_MAX: usize = 256 * 1024;
+
 /// Most automata that are kept.
 const KEPT_MAX: usize = 256;
 
@@ -43,7 +46,9 @@ pub(super) fn compiled(pattern: &str) -> Compiled {
 
 fn build(pattern: &str) -> Compiled {
     let tree = re2::read(pattern)?;
-    let config = Regex::config().nfa_size_limit(Some(AUTOMATON_BYTES_MAX));
+    let config = Regex::config()
+        .nfa_size_limit(Some(AUTOMATON_BYTES_MAX))
+        .hybrid_cache_capacity(STATES_BYTES_MAX);
     let built = Regex::builder().configure(config).build_from_hir(&tree);
     let too_large = format!("its automaton is larger than {AUTOMATON_BYTES_MAX} bytes");
     built.map(Arc::new).map_err(|_| Fault::Unsupported(too_large))

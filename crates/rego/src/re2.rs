@@ -28,10 +28,9 @@ const UNICODE: &str = r"\p{Age=15.0}";
 
 /// The general categories that a pattern may name. The set of code points of each is compared with
 /// OPA's (`tests/differential/calls.py`).
-const CATEGORIES: [&str; 34] = [
-    "L", "Ll", "Lm", "Lo", "Lt", "Lu", "M", "Mc", "Me", "Mn", "N", "Nd", "Nl", "No", "P", "Pc",
-    "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "S", "Sc", "Sk", "Sm", "So", "Z", "Zl", "Zp", "Zs", "Cc",
-    "Cf", "Co",
+const CATEGORIES: [&str; 30] = [
+    "L", "Ll", "Lm", "Lo", "Lt", "Lu", "M", "Me", "N", "Nd", "Nl", "No", "P", "Pc", "Pd", "Pe",
+    "Pf", "Pi", "Po", "Ps", "S", "Sc", "Sk", "Sm", "So", "Z", "Zs", "Cc", "Cf", "Co",
 ];
 
 /// The scripts that a pattern may name.
@@ -113,7 +112,24 @@ fn unsupported<T>(why: &str) -> Result<T, Fault> {
 
 /// Whether a character is assigned in the version of Unicode that Go's tables have.
 pub(super) fn is_assigned(character: char) -> bool {
-    let ranges = assigned().ranges();
+    contains(assigned(), character)
+}
+
+/// Whether Go's `strconv.Quote` leaves a character as it is: letters, marks, numbers, punctuation,
+/// symbols, and the space.
+pub(super) fn is_shown(character: char) -> bool {
+    static SHOWN: OnceLock<ClassUnicode> = OnceLock::new();
+    let shown = SHOWN.get_or_init(|| {
+        let mut shown =
+            property(r"[ \p{L}\p{M}\p{N}\p{P}\p{S}]").unwrap_or_else(ClassUnicode::empty);
+        shown.intersect(assigned());
+        shown
+    });
+    contains(shown, character)
+}
+
+fn contains(class: &ClassUnicode, character: char) -> bool {
+    let ranges = class.ranges();
     let at = ranges.partition_point(|range| range.end() < character);
     ranges.get(at).is_some_and(|range| range.start() <= character)
 }
@@ -138,11 +154,27 @@ fn ranges(of: &[(char, char)]) -> ClassUnicode {
 
 /// Adds the other cases of each character, as of Go's version of Unicode.
 fn folded(mut class: ClassUnicode) -> Result<ClassUnicode, Fault> {
+    /// Pairs of letters that later versions of Unicode fold.
+    const LATER: [(char, char); 6] = [
+        ('\u{390}', '\u{390}'),
+        ('\u{3b0}', '\u{3b0}'),
+        ('\u{1fd3}', '\u{1fd3}'),
+        ('\u{1fe3}', '\u{1fe3}'),
+        ('\u{fb05}', '\u{fb05}'),
+        ('\u{fb06}', '\u{fb06}'),
+    ];
+    static WITH_CASE: OnceLock<ClassUnicode> = OnceLock::new();
+    let with_case = WITH_CASE.get_or_init(|| {
+        let mut with_case = assigned().clone();
+        with_case.difference(&ranges(&LATER));
+        with_case
+    });
     let before = class.clone();
+    class.intersect(with_case);
     if class.try_case_fold_simple().is_err() {
         return unsupported("case folding is not available");
     }
-    class.intersect(assigned());
+    class.intersect(with_case);
     class.union(&before);
     Ok(class)
 }

@@ -7,6 +7,8 @@
 
 use regorus::Value;
 
+use super::re2::is_shown;
+
 /// An argument, by its Go type. `small` is absent for integers above 128 bits.
 enum Arg {
     Int { negative: bool, digits: String, small: Option<i128> },
@@ -332,14 +334,20 @@ fn quoted(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            control if control.is_control() => {
-                let code = u32::from(control);
-                let short = code < 0x80;
-                let escape =
-                    if short { format!("\\x{code:02x}") } else { format!("\\u{code:04x}") };
+            '\x07' => out.push_str("\\a"),
+            '\x08' => out.push_str("\\b"),
+            '\x0b' => out.push_str("\\v"),
+            '\x0c' => out.push_str("\\f"),
+            shown if is_shown(shown) => out.push(shown),
+            other => {
+                let code = u32::from(other);
+                let escape = match code {
+                    0..0x80 => format!("\\x{code:02x}"),
+                    0x80..0x1_0000 => format!("\\u{code:04x}"),
+                    _ => format!("\\U{code:08x}"),
+                };
                 out.push_str(&escape);
             }
-            other => out.push(other),
         }
     }
     out.push('"');
@@ -409,9 +417,8 @@ pub(super) fn rego_text(value: &Value) -> String {
                 .collect();
             format!("{{{}}}", members.join(", "))
         }
-        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {
-            super::value::json(value)
-        }
+        Value::String(text) => quoted(text),
+        Value::Null | Value::Bool(_) | Value::Number(_) => super::value::json(value),
         Value::Undefined => "undefined".to_owned(),
     }
 }
