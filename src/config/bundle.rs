@@ -50,7 +50,7 @@ pub struct BundleServiceConfig {
     pub polling: PollingConfig,
     /// Whether a bundle must not be older than the one before it (`revisions: rising`).
     pub rising: bool,
-    /// How old a bundle may be when it is installed (`max_age`). Default: any age.
+    /// How old a bundle may be when it is installed and while it decides (`max_age`). Default: any age.
     pub max_age: Option<Duration>,
 }
 
@@ -167,7 +167,8 @@ fn service(s: &mut Section<'_>, url: Option<::http::Uri>) -> Option<BundleServic
         .key(
             "max_age",
             time(AGES),
-            "How old a bundle may be when it is installed, also the stored one at a start. Its \
+            "How old a bundle may be: when it is installed, also the stored one at a start, and while \
+             it decides. Once it is older, everything is refused until a newer one comes. Its \
              revision must then be the RFC 3339 time at which it was made, or begin so.",
         )
         .only(only)

@@ -22,8 +22,10 @@ use super::last_good::LastGood;
 use super::watch::{PolicyEvent, Source, Triggers};
 use super::{PolicySettings, Ready, blocking, prove_and_build};
 use bartizan_edge::clock::Clock;
+use bartizan_gate::duty::decision::PolicyRevision;
 use bartizan_gate::wire::hex::hex;
 use bartizan_rego::{PolicyProblem, RegoPdp};
+use bartizan_sync::caught;
 
 /// Pause after the first failure. It doubles with each further one, up to [`Polling::max`].
 const RETRY_FIRST: Duration = Duration::from_millis(500);
@@ -33,6 +35,9 @@ const LONG_POLL_PAUSE: Duration = Duration::from_millis(500);
 /// How many times a refused bundle is ignored before it is tried again, because the state of this
 /// machine may have been the cause. It doubles with each refusal.
 const REFUSED_SKIP: u32 = 10;
+
+/// Shortest pause between two looks at the age of the running policy.
+const AGE_STEP: Duration = Duration::from_millis(100);
 
 /// The content type by which a service declares support for long polling (OPA docs, "Bundles",
 /// "HTTP Long Polling").
@@ -55,7 +60,7 @@ pub struct BundleService {
     pub last_good: LastGood,
     /// Whether a bundle must not be older than the one before it.
     pub rising: bool,
-    /// How old a bundle may be when it is installed; `None` is any age.
+    /// How old a bundle may be when it is installed and while it decides; `None` is any age.
     pub max_age: Option<Duration>,
     /// The clock by which its age counts.
     pub clock: Clock,
@@ -212,31 +217,55 @@ pub async fn poll(
     service: BundleService,
     now: Option<Arc<RegoPdp>>,
     triggers: Triggers,
-    install: impl Fn(Arc<RegoPdp>) + Send,
+    install: impl Fn(Change) + Send + Sync,
     events: mpsc::Sender<PolicyEvent>,
 ) {
+    let (max_age, clock) = (service.max_age, service.clock);
     let mut poller = Poller {
         long: service.polling.long.is_some(),
         settings,
         service,
-        monitor: Monitor { answering: now, demoted: false, triggers: triggers.clone(), events },
-        install,
+        monitor: Monitor {
+            answering: now,
+            demoted: false,
+            expired: false,
+            max_age,
+            clock,
+            triggers: triggers.clone(),
+            install,
+            events,
+        },
         tag: None,
         active: None,
         refused: None,
         failures: 0,
     };
+    let running = async {
+        while caught(poller.run()).await.is_err() {
+            poller.reset();
+            poller.monitor.send(PolicyEvent::Interrupted).await;
+            tokio::time::sleep(RETRY_FIRST).await;
+        }
+    };
     tokio::select! {
         () = triggers.stop.cancelled() => {}
-        () = poller.run() => {}
+        () = running => {}
     }
+}
+
+/// What decides from now on.
+#[derive(Debug)]
+pub enum Change {
+    /// This policy.
+    To(Arc<RegoPdp>),
+    /// Nothing permits: the policy of this revision has become too old.
+    Expired(PolicyRevision),
 }
 
 struct Poller<I> {
     settings: PolicySettings,
     service: BundleService,
-    monitor: Monitor,
-    install: I,
+    monitor: Monitor<I>,
     /// The `ETag` of the running bundle.
     tag: Option<HeaderValue>,
     /// The digest of the running bundle, if it came from the service in this run.
@@ -249,7 +278,7 @@ struct Poller<I> {
     failures: u32,
 }
 
-impl<I: Fn(Arc<RegoPdp>) + Send> Poller<I> {
+impl<I: Fn(Change) + Send + Sync> Poller<I> {
     async fn run(&mut self) {
         loop {
             let asked = self.service.request(self.tag.as_ref(), self.long);
@@ -321,7 +350,7 @@ impl<I: Fn(Arc<RegoPdp>) + Send> Poller<I> {
         let young = prepared.and_then(|ready| self.service.in_age(ready, &digest));
         match young.and_then(|ready| self.in_order(ready, &digest)) {
             Ok(ready) => {
-                (self.install)(Arc::clone(&ready.pdp));
+                (self.monitor.install)(Change::To(Arc::clone(&ready.pdp)));
                 (self.tag, self.active, self.refused) = (tag, Some(digest), None);
                 self.monitor.answers(&ready).await;
                 self.store(bytes).await;
@@ -376,15 +405,21 @@ fn misplaced(revision: &str, digest: &Digest, message: String, hint: &str) -> Re
     Refused { candidate, problems: vec![problem] }
 }
 
-/// Watches for triggers and for a demotion of the running policy while other work is awaited.
-struct Monitor {
+/// Watches for triggers and for the demotion and the age of the running policy while other work is
+/// awaited.
+struct Monitor<I> {
     answering: Option<Arc<RegoPdp>>,
     demoted: bool,
+    /// Whether the running policy became too old.
+    expired: bool,
+    max_age: Option<Duration>,
+    clock: Clock,
     triggers: Triggers,
+    install: I,
     events: mpsc::Sender<PolicyEvent>,
 }
 
-impl Monitor {
+impl<I: Fn(Change) + Send + Sync> Monitor<I> {
     /// Awaits `work`; `None` where a trigger came first.
     async fn wait_for<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         let mut work = std::pin::pin!(work);
@@ -392,8 +427,9 @@ impl Monitor {
             tokio::select! {
                 done = &mut work => return Some(done),
                 () = self.triggers.again.notified() => return None,
-                () = tokio::time::sleep(self.triggers.poll) => {}
+                () = tokio::time::sleep(self.triggers.poll.min(self.left())) => {}
             }
+            self.check_age().await;
             let demotion = self.answering.as_ref().and_then(|pdp| pdp.demotion());
             if let Some(demotion) = demotion.filter(|_| !self.demoted) {
                 self.demoted = true;
@@ -402,9 +438,31 @@ impl Monitor {
         }
     }
 
+    /// How long the running policy may still decide; at least [`AGE_STEP`].
+    fn left(&self) -> Duration {
+        let running = self.answering.as_ref().filter(|_| !self.expired).zip(self.max_age);
+        let Some((pdp, max_age)) = running else { return Duration::MAX };
+        let revision = pdp.policy().revision();
+        let left = bundle::order::left(&revision, max_age, self.clock.now().wall);
+        left.map_or(AGE_STEP, |left| left.max(AGE_STEP))
+    }
+
+    /// Ends the running policy if it is too old. A service that does not answer must not keep an old
+    /// policy in force for ever (threat M19).
+    async fn check_age(&mut self) {
+        let running = self.answering.as_ref().filter(|_| !self.expired).zip(self.max_age);
+        let Some((pdp, max_age)) = running else { return };
+        let revision = pdp.policy().revision();
+        let young = bundle::order::is_young(&revision, max_age, self.clock.now().wall);
+        let Err(what) = young else { return };
+        self.expired = true;
+        (self.install)(Change::Expired(revision.clone()));
+        self.send(PolicyEvent::Expired { revision, what }).await;
+    }
+
     async fn answers(&mut self, ready: &Ready) {
         self.answering = Some(Arc::clone(&ready.pdp));
-        self.demoted = false;
+        (self.demoted, self.expired) = (false, false);
         self.send(PolicyEvent::loaded(ready, Source::Service)).await;
     }
 

@@ -19,6 +19,7 @@ use super::load::{Fingerprint, fingerprint};
 use super::{PolicySettings, Ready, blocking, prepare};
 use bartizan_gate::duty::decision::{Engine, PolicyRevision};
 use bartizan_rego::{Demotion, Lint, PolicyProblem, Proof, RegoPdp};
+use bartizan_sync::caught;
 
 /// How long no event may come before the files are read (debouncing).
 const SETTLE: Duration = Duration::from_millis(150);
@@ -66,6 +67,16 @@ pub enum PolicyEvent {
     },
     /// The bundle service can be reached again.
     Recovered,
+    /// A panic interrupted the task that follows the policy's source. It goes on.
+    Interrupted,
+    /// The running policy has become older than it may be, and nothing is permitted until a newer one
+    /// comes.
+    Expired {
+        /// Its revision.
+        revision: PolicyRevision,
+        /// The cause: lower case, no period.
+        what: String,
+    },
 }
 
 impl PolicyEvent {
@@ -107,13 +118,24 @@ pub async fn watch(
     settings: PolicySettings,
     now: Answering,
     triggers: Triggers,
-    install: impl Fn(Arc<RegoPdp>) + Send,
+    install: impl Fn(Arc<RegoPdp>) + Send + Sync,
     events: mpsc::Sender<PolicyEvent>,
 ) {
-    let follow = follow(&settings, now, &triggers, install, &events);
+    let mut now = now;
+    let mut following = Following::Changes;
+    let followed = async {
+        while caught(follow(&settings, &mut now, following, &triggers, &install, &events))
+            .await
+            .is_err()
+        {
+            following = Following::Anew;
+            drop(events.send(PolicyEvent::Interrupted).await);
+            tokio::time::sleep(triggers.poll).await;
+        }
+    };
     tokio::select! {
         () = triggers.stop.cancelled() => {}
-        () = follow => {}
+        () = followed => {}
     }
 }
 
@@ -128,11 +150,21 @@ pub struct Triggers {
     pub stop: CancellationToken,
 }
 
+/// What a watch begins with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Following {
+    /// It waits for changes.
+    Changes,
+    /// After a panic: it loads the files, which may be newer than the running policy.
+    Anew,
+}
+
 async fn follow(
     settings: &PolicySettings,
-    mut answering: Answering,
+    answering: &mut Answering,
+    following: Following,
     triggers: &Triggers,
-    install: impl Fn(Arc<RegoPdp>) + Send,
+    install: &(impl Fn(Arc<RegoPdp>) + Send + Sync),
     events: &mpsc::Sender<PolicyEvent>,
 ) {
     // Capacity 1 is enough: an event has no content, so further ones say the same.
@@ -141,6 +173,7 @@ async fn follow(
     // Check once now: a file may have changed before the watcher was there.
     let _room = tell.try_send(());
     let mut demoted = false;
+    let mut anew = following == Following::Anew;
     loop {
         let forced = tokio::select! {
             () = triggers.again.notified() => true,
@@ -154,7 +187,7 @@ async fn follow(
         settle(&mut told).await;
         let files = settings.files.clone();
         let Ok(looks) = blocking(move || fingerprint(&files)).await else { continue };
-        if !forced && looks == answering.fingerprint {
+        if !forced && !std::mem::take(&mut anew) && looks == answering.fingerprint {
             continue;
         }
         answering.fingerprint = looks;
@@ -165,7 +198,7 @@ async fn follow(
                 install(Arc::clone(&ready.pdp));
                 demoted = false;
                 let event = PolicyEvent::loaded(&ready, Source::Files);
-                answering = Answering { pdp: ready.pdp, fingerprint: ready.fingerprint };
+                *answering = Answering { pdp: ready.pdp, fingerprint: ready.fingerprint };
                 event
             }
             Err(problems) => {

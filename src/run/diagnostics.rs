@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -41,7 +42,10 @@ struct Queue {
 impl Queue {
     fn start() -> io::Result<Self> {
         let (items, waiting) = sync_channel(LINES_MAX);
-        thread::Builder::new().name("log".to_owned()).spawn(move || write_all(&waiting))?;
+        thread::Builder::new().name("log".to_owned()).spawn(move || {
+            // A line that panics is lost, and the next one is written.
+            while catch_unwind(AssertUnwindSafe(|| write_all(&waiting))).is_err() {}
+        })?;
         Ok(Self { items, lost: AtomicU64::new(0) })
     }
 }
@@ -171,7 +175,7 @@ mod tests {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(log_panic));
         tracing::subscriber::with_default(subscriber, || {
-            std::panic::catch_unwind(|| panic!("a secret")).unwrap_err();
+            catch_unwind(|| panic!("a secret")).unwrap_err();
         });
         std::panic::set_hook(before);
         let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::background::keep_running;
+
 use bartizan_audit::journal::Journal;
 use bartizan_edge::Shared;
 use bartizan_edge::admin::{Component, Readiness};
@@ -57,29 +59,38 @@ impl Keeper {
 
     /// Starts the task that sets readiness again after the journal recovers. Call it once.
     pub(super) fn tend(self: &Arc<Self>, shared: &Shared) {
-        let (keeper, closing, clock) = (Arc::clone(self), shared.closing.clone(), shared.clock);
-        let tending = async move {
-            loop {
-                keeper.refused.notified().await;
-                while let Err(unkept) = keeper.journal.mend(clock.now()) {
-                    keeper.readiness.not_ready(Component::Journal, unkept.cause);
-                    tokio::time::sleep(TRY_EVERY).await;
+        let (keeper, clock) = (Arc::clone(self), shared.clock);
+        let mut interrupted = false;
+        keep_running(shared, "recovery of the journal", move || {
+            let keeper = Arc::clone(&keeper);
+            if std::mem::replace(&mut interrupted, true) {
+                // The journal may still refuse records, and nobody may come to say so.
+                keeper.refused.notify_one();
+            }
+            async move {
+                loop {
+                    keeper.refused.notified().await;
+                    while let Err(unkept) = keeper.journal.mend(clock.now()) {
+                        keeper.readiness.not_ready(Component::Journal, unkept.cause);
+                        tokio::time::sleep(TRY_EVERY).await;
+                    }
+                    keeper.readiness.ready(Component::Journal);
                 }
-                keeper.readiness.ready(Component::Journal);
             }
-        };
-        shared.tasks.spawn(async move { closing.run_until_cancelled(tending).await });
+        });
         let Some(interval) = self.repeats.as_ref().map(Repeats::interval) else { return };
-        let (keeper, closing, clock) = (Arc::clone(self), shared.closing.clone(), shared.clock);
-        // Looked at more often, so that no count waits for two intervals.
-        let mut ticks = tokio::time::interval(interval.div_f64(4.0).max(COUNTS_EVERY_MIN));
-        let counting = async move {
-            loop {
-                ticks.tick().await;
-                keeper.record_counts(clock.now(), false);
+        let keeper = Arc::clone(self);
+        keep_running(shared, "counts of refusals", move || {
+            let keeper = Arc::clone(&keeper);
+            // Looked at more often, so that no count waits for two intervals.
+            let mut ticks = tokio::time::interval(interval.div_f64(4.0).max(COUNTS_EVERY_MIN));
+            async move {
+                loop {
+                    ticks.tick().await;
+                    keeper.record_counts(clock.now(), false);
+                }
             }
-        };
-        shared.tasks.spawn(async move { closing.run_until_cancelled(counting).await });
+        });
     }
 }
 

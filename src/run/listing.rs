@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
+use super::background::keep_running;
 use super::edges::{Launching, stdio_limits, upstream};
 use crate::config::{Config, OAuthMode, ServerConfig, Upstream};
 use crate::lock::client::list_all;
@@ -59,19 +60,16 @@ pub(super) fn keep_listed(
         return;
     }
     server.attach_lister();
-    let lister = Lister {
+    let lister = Arc::new(Lister {
         config: Arc::clone(config),
         index,
         launching: launching.clone(),
         shared: shared.clone(),
         server: Arc::clone(server),
-    };
-    shared.tasks.spawn(async move {
-        let closing = lister.shared.closing.clone();
-        tokio::select! {
-            () = closing.cancelled() => {}
-            never = lister.run() => match never {},
-        }
+    });
+    keep_running(shared, "listing of a locked server", move || {
+        let lister = Arc::clone(&lister);
+        async move { match lister.run().await {} }
     });
 }
 
@@ -84,7 +82,7 @@ struct Lister {
 }
 
 impl Lister {
-    async fn run(self) -> std::convert::Infallible {
+    async fn run(&self) -> std::convert::Infallible {
         let mut retry = RETRY_MIN;
         let mut wait = INTERVAL;
         loop {

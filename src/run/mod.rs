@@ -6,6 +6,7 @@
 //! and so do `lock` and `demo`.
 
 mod state;
+mod background;
 mod keeping;
 pub mod diagnostics;
 mod services;

@@ -13,7 +13,7 @@ use crate::policy::bundle::LocalBundle;
 use crate::policy::bundle::signature::Signing;
 use crate::policy::last_good::LastGood;
 use crate::policy::load::{LoadLimits, PolicyFiles};
-use crate::policy::poll::{BundleService, Polling, Refused, poll};
+use crate::policy::poll::{BundleService, Change, Polling, Refused, poll};
 use crate::policy::prove::Prover;
 use crate::policy::watch::{Answering, POLL, PolicyEvent, Source, Triggers, watch};
 use crate::policy::{PolicySettings, Ready, prepare};
@@ -23,14 +23,13 @@ use bartizan_edge::Shared;
 use bartizan_edge::admin::{Component, Readiness};
 use bartizan_edge::clock::Clock;
 use bartizan_gate::duty::decision::PolicyRevision;
+use bartizan_gate::duty::pdp::ExpiredPolicy;
 use bartizan_gate::evidence::record::{
     AuditRecord, DecisionFacts, Event, Finding, Now, ReasonFacts,
 };
 use bartizan_gate::evidence::step::AuditSink;
-use bartizan_rego::{
-    Demotion, Entrypoints, EvalLimits, Lint, Policy, PolicyProblem, RegoPdp, RuleQuery,
-};
-use bartizan_sync::lock;
+use bartizan_rego::{Demotion, Entrypoints, EvalLimits, Lint, Policy, PolicyProblem, RuleQuery};
+use bartizan_sync::{caught, lock};
 
 /// Time limit for the proof of one revision.
 const PROOF_MAX: Duration = Duration::from_mins(1);
@@ -210,15 +209,24 @@ pub(super) fn follow(
     let (events, mut happened) = mpsc::channel(EVENTS_MAX);
     let triggers = Triggers { again: Arc::clone(again), poll: POLL, stop: shared.closing.clone() };
     let (gate, readiness, current) = (Arc::clone(&shared.gate), readiness.clone(), current.clone());
-    let install = move |pdp: Arc<RegoPdp>| {
-        current.set(pdp.policy());
-        gate.replace_policy(pdp);
-        readiness.ready(Component::Policy);
+    let install = move |change| match change {
+        Change::To(pdp) => {
+            current.set(pdp.policy());
+            gate.replace_policy(pdp);
+            readiness.ready(Component::Policy);
+        }
+        // Before the swap, so that nobody is sent here for refusals.
+        Change::Expired(revision) => {
+            readiness
+                .not_ready(Component::Policy, "the policy is older than `max_age`; see the log");
+            gate.replace_policy(Arc::new(ExpiredPolicy { revision }));
+        }
     };
     let tasks = &shared.tasks;
     match (origin, ready) {
         (PolicyOrigin::Files(settings), Some(ready)) => {
             let now = Answering { pdp: ready.pdp, fingerprint: ready.fingerprint };
+            let install = move |pdp| install(Change::To(pdp));
             tasks.spawn(async move { watch(settings, now, triggers, install, events).await });
         }
         // Impossible: `first` returns an error instead.
@@ -231,7 +239,9 @@ pub(super) fn follow(
     let (sink, clock) = (Arc::clone(&shared.sink), shared.clock);
     shared.tasks.spawn(async move {
         while let Some(event) = happened.recv().await {
-            report(&event, &*sink, clock.now());
+            if caught(async { report(&event, &*sink, clock.now()) }).await.is_err() {
+                tracing::error!("a policy event was not recorded because of a panic");
+            }
         }
     });
 }
@@ -287,7 +297,19 @@ fn report(event: &PolicyEvent, sink: &dyn AuditSink, now: Now) {
             let note = format!("the engines disagreed on a {question}: the strict one answers");
             (Finding::PolicyReload, note)
         }
+        PolicyEvent::Expired { revision, what } => {
+            tracing::error!(
+                %revision,
+                what,
+                "the policy has become too old; everything is refused until a newer one comes"
+            );
+            record.decision = Some(about(revision, "none"));
+            (Finding::PolicyReloadRejected, format!("expired: {what}"))
+        }
         // These do not change the policy.
+        PolicyEvent::Interrupted => {
+            return tracing::error!("following the policy's source was interrupted by a panic");
+        }
         PolicyEvent::ServiceFailed { what } => return tracing::warn!(what, "bundle service"),
         PolicyEvent::Recovered => return tracing::info!("the bundle service answers again"),
     };

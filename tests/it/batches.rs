@@ -187,8 +187,49 @@ fn the_client_gets_the_answers_to_what_it_asked_and_no_others() {
     let reply = send(&firewall, &batch(&[&call(1, "get_flag", "{}"), &call(2, "get_flag", "{}")]));
     let ids: Vec<_> = codes(&reply).into_iter().map(|(id, _)| id).collect();
     assert!(ids.contains(&json!(1)) && !ids.contains(&json!(9)), "{reply:?}");
+    // The other one gets an error in the same array.
+    assert_eq!(codes(&reply), [(json!(1), 0), (json!(2), -31005)], "{reply:?}");
     firewall.record("event", "outcome", 2);
 }
+
+/// What a server answers to three requests, and the code that each of them gets.
+type PartialAnswer = (fn(&Received) -> Vec<u8>, [i64; 3]);
+
+#[test]
+fn each_request_of_a_batch_gets_an_answer_whatever_the_server_leaves_out() {
+    let asked = || {
+        batch(&[
+            &call(1, "get_flag", "{}"),
+            &call(2, "get_flag", "{}"),
+            NOTE,
+            &call(3, "get_flag", "{}"),
+        ])
+    };
+    let cases: [PartialAnswer; 5] = [
+        (|_| json(br#" [ {"jsonrpc":"2.0","id":2,"result":{}} ] "#), [-31005, 0, -31005]),
+        (|_| json(br#"{"jsonrpc":"2.0","id":3,"result":{}}"#), [-31005, -31005, 0]),
+        (|_| json(br#"[{"jsonrpc":"2.0","id":9,"result":{}}]"#), [-31005; 3]),
+        (
+            |_| {
+                json(br#"[{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"x"}}]"#)
+            },
+            [-31005; 3],
+        ),
+        (|_| answer("202 Accepted", "", b""), [-31005; 3]),
+    ];
+    for (says, expected) in cases {
+        let firewall = allowing(says);
+        let reply = send(&firewall, &asked());
+        for (id, code) in (1..).zip(expected) {
+            let told: Vec<i64> =
+                codes(&reply).into_iter().filter(|it| it.0 == json!(id)).map(|it| it.1).collect();
+            assert_eq!(told, [code], "{id}: {reply:?}");
+        }
+        firewall.record("event", "outcome", 4);
+    }
+}
+
+const NOTE: &str = r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#;
 
 /// Each call is answered in an event of its own.
 fn streamed(_: &Received) -> Vec<u8> {

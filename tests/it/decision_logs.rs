@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bartizan_audit::decisions::{DecisionLogs, Progress, start};
+use bartizan_audit::decisions::{DecisionLogs, Masker, Progress, start};
 use bartizan_audit::journal::Journal;
 use bartizan_gate::evidence::record::{AuditRecord, DecisionFacts, ReasonFacts};
 use bartizan_gate::evidence::step::AuditSink as _;
@@ -218,6 +218,10 @@ fn decided(record: AuditRecord) -> AuditRecord {
 
 /// Sends the decisions of a journal with `count` calls; what they came to.
 async fn ship(service: &RecordingUpstream, count: u64) -> Arc<Progress> {
+    ship_masked(service, count, Box::new(|_| Ok(None))).await
+}
+
+async fn ship_masked(service: &RecordingUpstream, count: u64, masker: Masker) -> Arc<Progress> {
     let folder = tempfile::tempdir().unwrap();
     let settings = config(&folder.path().join("journal"), 1 << 20);
     let (journal, _) = Journal::open(&settings, "boot-1", now(0)).unwrap();
@@ -241,7 +245,7 @@ async fn ship(service: &RecordingUpstream, count: u64) -> Arc<Progress> {
         journal.keep(&outcome(&format!("c{n}"))).unwrap();
         journal.keep(&denial(&format!("d{n}"))).unwrap();
     }
-    let progress = start(logs, Box::new(|_| Ok(None)), &journal, &tasks, stop.clone());
+    let progress = start(logs, masker, &journal, &tasks, stop.clone());
     journal.close(now(9)).unwrap();
     stop.cancel();
     tasks.close();
@@ -271,4 +275,19 @@ async fn what_the_service_refuses_is_counted() {
     let progress = ship(&service, 3).await;
     assert_eq!((progress.sent(), progress.lost()), (0, 3));
     assert_eq!(service.received().len(), 1, "a refusal is final");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_of_the_mask_costs_one_decision_its_input_and_no_later_one() {
+    let service = service();
+    let masker = |event: &str| {
+        assert!(!event.contains("\"c1\""), "the mask of one decision panics");
+        Ok(None)
+    };
+    let progress = ship_masked(&service, 4, Box::new(masker)).await;
+    assert_eq!((progress.sent(), progress.lost()), (4, 0));
+    for event in all(&service) {
+        let id = event["decision_id"].as_str().unwrap();
+        assert_eq!(event["result"].is_null(), id == "c1", "{event}");
+    }
 }

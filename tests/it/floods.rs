@@ -182,6 +182,34 @@ fn a_caller_that_floods_is_slowed_down_and_others_are_not() {
 }
 
 #[test]
+fn each_kind_of_refusal_before_the_policy_is_slowed_down() {
+    // No `limit` of a policy sees these.
+    let fine = String::from_utf8(post(call(1, "get_flag", "{\"key\":\"x\"}"), LEGACY)).unwrap();
+    let with = |headers: &str| {
+        let call = call(1, "get_flag", "{\"key\":\"x\"}");
+        post(call, &format!("{LEGACY}{headers}\r\n"))
+    };
+    for (kind, request) in [
+        ("a frame that cannot be read", post("[{", LEGACY)),
+        ("a frame that is too large", post(call(1, "x".repeat(70_000).as_str(), "{}"), LEGACY)),
+        ("a method that does not exist", post(body_of("x/y", 1), LEGACY)),
+        ("an unknown session", with("Mcp-Session-Id: s-9")),
+        ("a foreign page", with("Origin: https://evil.example")),
+        ("a header that is repeated", with("Mcp-Protocol-Version: 2025-06-18")),
+        ("a foreign host", fine.replacen("Host: 127.0.0.1", "Host: evil.example", 1).into_bytes()),
+        ("an unknown path", fine.replacen("POST /mcp", "POST /other", 1).into_bytes()),
+    ] {
+        let top = "limits: {refusals: 5, frame_bytes: 64KiB}\n".to_owned();
+        let firewall = Firewall::with(Setup { top, ..Setup::default() });
+        let first = firewall.send(&request);
+        assert_ne!(first.status, 429, "{kind}");
+        let limited = (1..1000).find(|_| firewall.send(&request).status == 429);
+        assert!(limited.is_some_and(|sent| sent >= 4), "{kind}: {limited:?}");
+        assert!(firewall.received().is_empty(), "{kind}");
+    }
+}
+
+#[test]
 fn requests_that_are_no_calls_have_a_limit_in_the_baseline() {
     let mut firewall = counting();
     let mut client = firewall.client();

@@ -51,6 +51,7 @@ mod sse;
 mod stdio_edge;
 mod strays;
 mod threats;
+mod threats_answers;
 mod threats_gate;
 mod threats_http;
 mod threats_names;

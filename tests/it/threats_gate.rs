@@ -25,15 +25,15 @@ use serde_json::{Value, json};
 
 use super::firewall::{Firewall, Received, Reply, Setup, events, json as answer, post};
 
-const PERMIT: &str =
+pub(super) const PERMIT: &str =
     "package mcp\n\npermit contains {\"code\": \"all\", \"message\": \"everything\"} if true\n";
 
 /// What the upstream answers with: the result, JSON, or a whole event stream.
-type Slot = Arc<Mutex<String>>;
+pub(super) type Slot = Arc<Mutex<String>>;
 
 /// A firewall with `rules` beside a permit for everything. Its upstream answers each request with
 /// what the slot holds: a `result`, or an event stream in which `ID` stands for the request's id.
-fn firewall(rules: &str, top: &str) -> (Firewall, Slot) {
+pub(super) fn firewall(rules: &str, top: &str) -> (Firewall, Slot) {
     let slot = Slot::default();
     let says = Arc::clone(&slot);
     let setup = Setup {
@@ -54,16 +54,16 @@ fn firewall(rules: &str, top: &str) -> (Firewall, Slot) {
 }
 
 /// A message of our own making, or nothing of it.
-fn read(body: &[u8]) -> Value {
+pub(super) fn read(body: &[u8]) -> Value {
     serde_json::from_reader(body).unwrap_or_default()
 }
 
-fn says(slot: &Slot, text: impl Into<String>) {
+pub(super) fn says(slot: &Slot, text: impl Into<String>) {
     *slot.lock().unwrap() = text.into();
 }
 
 /// A request of the modern era from a client that offers `capabilities`.
-fn modern(method: &str, name: &str, params: &Value, capabilities: &Value) -> Vec<u8> {
+pub(super) fn modern(method: &str, name: &str, params: &Value, capabilities: &Value) -> Vec<u8> {
     let mut params = params.clone();
     params["_meta"]["io.modelcontextprotocol/protocolVersion"] = "2026-07-28".into();
     params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = capabilities.clone();
@@ -86,12 +86,12 @@ fn about_task(method: &str, id: &str) -> Vec<u8> {
     modern(method, id, &json!({"taskId": id}), &tasks())
 }
 
-fn legacy(method: &str, params: &Value) -> String {
+pub(super) fn legacy(method: &str, params: &Value) -> String {
     json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": params}).to_string()
 }
 
 /// The messages of an event stream.
-fn messages(reply: &Reply) -> Vec<Value> {
+pub(super) fn messages(reply: &Reply) -> Vec<Value> {
     let data = reply.text().lines().filter_map(|line| line.strip_prefix("data: "));
     data.filter(|text| !text.is_empty()).map(|text| serde_json::from_str(text).unwrap()).collect()
 }
@@ -1311,7 +1311,7 @@ fn what_a_legacy_answer_asks_is_judged_too() {
 }
 
 /// One conversation over standard input and output, without its edges.
-struct Conversation {
+pub(super) struct Conversation {
     gate: Arc<Gate>,
     session: Session,
     sink: Sink,
@@ -1324,7 +1324,7 @@ impl Conversation {
     }
 
     /// As [`Conversation::with_one_server`], with `rules` beside the permit.
-    fn with_rules<const N: usize>(rules: &str, principals: [&str; N]) -> [Self; N] {
+    pub(super) fn with_rules<const N: usize>(rules: &str, principals: [&str; N]) -> [Self; N] {
         let mut modules = embedded::decision();
         modules.push(Module { path: "open.rego".into(), text: format!("{PERMIT}\n{rules}") });
         let sources = PolicySources { modules, data: None, revision: "open".into() };
@@ -1348,14 +1348,14 @@ impl Conversation {
     }
 
     /// The last record.
-    fn last(&self) -> AuditRecord {
+    pub(super) fn last(&self) -> AuditRecord {
         self.sink.kept().last().unwrap().clone()
     }
 
     const NOW: Now = Now { uptime: Duration::from_secs(1), wall: UNIX_EPOCH };
 
     /// What the server gets of a message of the client, or the client of its refusal.
-    fn client(&mut self, message: &Value) -> Result<Value, Value> {
+    pub(super) fn client(&mut self, message: &Value) -> Result<Value, Value> {
         let arrival = Arrival { raw: message.to_string().into(), ..Arrival::default() };
         let step = self.session.client_frame(&self.gate, &arrival, Self::NOW);
         match step.record(&self.sink).unwrap() {
@@ -1366,7 +1366,7 @@ impl Conversation {
     }
 
     /// What the client gets of a message of the server, or the server of its refusal.
-    fn server(&mut self, message: &Value) -> Result<Value, Value> {
+    pub(super) fn server(&mut self, message: &Value) -> Result<Value, Value> {
         let step = self.session.server_frame(&self.gate, &message.to_string().into(), Self::NOW);
         match step.record(&self.sink).unwrap() {
             Act::Deliver(released) => Ok(read(released.body())),
@@ -1376,7 +1376,7 @@ impl Conversation {
     }
 }
 
-fn request(id: u32, method: &str, params: Value) -> Value {
+pub(super) fn request(id: u32, method: &str, params: Value) -> Value {
     json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
 }
 

@@ -4,8 +4,8 @@
 //! [`export`](super::export) follows the journal, retries and resumes; this module converts records
 //! to events, masks them, and interprets the service's response. Before an event is sent, the
 //! policy's rule `data.system.log.mask` says what to remove from it. If the rule cannot be
-//! evaluated, the event is sent without `input` and `result`, and the program's log says so. `run`
-//! starts it.
+//! evaluated, also because of a panic, the event is sent without `input` and `result`, and the
+//! program's log says so. A panic elsewhere loses one event. `run` starts it.
 
 mod event;
 mod mask;
@@ -13,11 +13,13 @@ mod mask;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bartizan_outbound::service::{Service, ServiceCall};
+use bartizan_sync::lock;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -82,7 +84,7 @@ pub fn start(
         target: config.service.target_below("/logs"),
         service: config.service,
         template: Arc::new(event::EventTemplate { labels, path: config.path }),
-        masker: Some(masker),
+        masker: Arc::new(Mutex::new(masker)),
     };
     Exporter::new(decisions, journal, cursor, position, config.linger).start(tasks, stop)
 }
@@ -92,8 +94,8 @@ struct Decisions {
     service: Service,
     target: PathAndQuery,
     template: Arc<event::EventTemplate>,
-    /// `None` while a blocking thread uses it, and after a panic there.
-    masker: Option<Masker>,
+    /// Used by one blocking thread at a time.
+    masker: Arc<Mutex<Masker>>,
 }
 
 impl Destination for Decisions {
@@ -105,15 +107,15 @@ impl Destination for Decisions {
     /// Converts `lines` to masked events, on a blocking thread, because masking evaluates policy
     /// and must not delay the threads that serve calls.
     async fn make(&mut self, lines: Vec<Line>) -> Batch<Value> {
-        let (template, masker) = (Arc::clone(&self.template), self.masker.take());
+        let (template, masker) = (Arc::clone(&self.template), Arc::clone(&self.masker));
         let count = u64::try_from(lines.len()).unwrap_or(u64::MAX);
-        let made = tokio::task::spawn_blocking(move || make(&template, masker, &lines)).await;
-        let Ok((made, masker)) = made else {
-            let cause = "a panic while records were converted to events".to_owned();
-            return Batch { items: Vec::new(), lost: vec![(count, cause)] };
-        };
-        self.masker = masker;
-        made
+        let made =
+            tokio::task::spawn_blocking(move || make(&template, &mut **lock(&masker), &lines))
+                .await;
+        made.unwrap_or_else(|_| Batch {
+            items: Vec::new(),
+            lost: vec![(count, PANICKED.to_owned())],
+        })
     }
 
     async fn send(&self, events: &[Value]) -> SendOutcome {
@@ -145,41 +147,59 @@ impl Destination for Decisions {
     }
 }
 
-/// Converts and masks `lines`; also returns the masker for the next batch.
+/// The cause of a loss by a panic.
+const PANICKED: &str = "a panic while a record was converted to an event";
+
+/// Converts and masks `lines`. A panic loses the event of one line.
 fn make(
     template: &event::EventTemplate,
-    mut masker: Option<Masker>,
+    masker: &mut dyn FnMut(&str) -> Result<Option<String>, String>,
     lines: &[Line],
-) -> (Batch<Value>, Option<Masker>) {
-    let (mut items, mut unknown) = (Vec::new(), 0_u64);
+) -> Batch<Value> {
+    let (mut items, mut unknown, mut panicked) = (Vec::new(), 0_u64, 0_u64);
     for line in lines {
-        let Ok(entry) = JournalRecord::read(&line.bytes) else {
-            unknown = unknown.saturating_add(1);
-            continue;
-        };
-        let Some(mut event) = template.event(entry) else { continue };
-        let mask = match &mut masker {
-            Some(masker) => masker(&event.to_string()),
-            None => {
-                Err("an earlier panic ended the evaluation of the mask rule; restart the program"
-                    .to_owned())
-            }
-        };
-        let done = mask.and_then(|mask| match mask {
-            Some(mask) => mask::apply(&mut event, &mask),
-            None => Ok(()),
-        });
-        if let Err(cause) = done {
-            tracing::error!(
-                cause,
-                "the mask rule cannot be evaluated; the decision is sent without input and result"
-            );
-            mask::strip(&mut event, &cause);
+        match catch_unwind(AssertUnwindSafe(|| masked(template, masker, line))) {
+            Ok(Made::Event(event)) => items.push(event),
+            Ok(Made::Nothing) => {}
+            Ok(Made::Unreadable) => unknown = unknown.saturating_add(1),
+            Err(_) => panicked = panicked.saturating_add(1),
         }
-        items.push(event);
     }
-    let lost = (unknown > 0).then(|| (unknown, "records that cannot be parsed".to_owned()));
-    (Batch { items, lost: lost.into_iter().collect() }, masker)
+    let lost = [(unknown, "records that cannot be parsed"), (panicked, PANICKED)];
+    let lost = lost.into_iter().filter(|(count, _)| *count > 0);
+    Batch { items, lost: lost.map(|(count, cause)| (count, cause.to_owned())).collect() }
+}
+
+/// What one line comes to.
+enum Made {
+    Event(Value),
+    /// Its record is no decision.
+    Nothing,
+    Unreadable,
+}
+
+fn masked(
+    template: &event::EventTemplate,
+    masker: &mut dyn FnMut(&str) -> Result<Option<String>, String>,
+    line: &Line,
+) -> Made {
+    let Ok(entry) = JournalRecord::read(&line.bytes) else { return Made::Unreadable };
+    let Some(mut event) = template.event(entry) else { return Made::Nothing };
+    let text = event.to_string();
+    let mask = catch_unwind(AssertUnwindSafe(|| masker(&text)))
+        .unwrap_or_else(|_| Err("a panic interrupted its evaluation".to_owned()));
+    let done = mask.and_then(|mask| match mask {
+        Some(mask) => mask::apply(&mut event, &mask),
+        None => Ok(()),
+    });
+    if let Err(cause) = done {
+        tracing::error!(
+            cause,
+            "the mask rule cannot be evaluated; the decision is sent without input and result"
+        );
+        mask::strip(&mut event, &cause);
+    }
+    Made::Event(event)
 }
 
 /// `events` as a gzip-compressed JSON array; `None` if they cannot be serialised.

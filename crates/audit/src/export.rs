@@ -4,7 +4,8 @@
 //! block or slow a call; while the service is unavailable it only lags behind. After each batch
 //! that the service accepted, the position in the journal is saved in a file of the state directory
 //! ([`Cursor`]). After a restart the exporter resumes from there, so at most the last batch is sent
-//! twice. Every loss is counted and logged.
+//! twice. Every loss is counted and logged. A panic loses the records at which it happened, never
+//! later ones.
 //!
 //! A [`Destination`] converts records and interprets the service's responses: `otlp` makes spans,
 //! `decisions` makes events of OPA's decision logs. Nothing here deletes or changes a record.
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bartizan_sync::caught;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -41,6 +43,11 @@ impl Progress {
     /// Items (spans, or events of decision logs) that the service accepted.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Items that were sent or lost.
+    fn settled(&self) -> u64 {
+        self.sent().saturating_add(self.lost())
     }
 
     /// Items that the service will never receive, and records that could not be converted to items.
@@ -229,8 +236,14 @@ impl<D: Destination> Exporter<D> {
                 stop.cancelled().await;
                 tokio::time::sleep(DRAIN_MAX).await;
             };
+            let sending = async {
+                while caught(self.run(&stop)).await.is_err() {
+                    tracing::error!(what = D::NAME, "the export was interrupted by a panic and goes on");
+                    tokio::time::sleep(RETRY_FIRST).await;
+                }
+            };
             tokio::select! {
-                () = self.run(&stop) => {}
+                () = sending => {}
                 () = out_of_time => {
                     let records = self.follower.lag();
                     tracing::warn!(what = D::NAME, records, "records not sent before the end; the next start sends them");
@@ -285,11 +298,20 @@ impl<D: Destination> Exporter<D> {
         if let Some(first) = lines.first() {
             self.lose_records(expected, first.seq, "records are missing from the journal");
         }
-        let made = self.destination.make(lines).await;
+        let count = |items: usize| u64::try_from(items).unwrap_or(u64::MAX);
+        let records = count(lines.len());
+        let Ok(made) = caught(self.destination.make(lines)).await else {
+            return self.lose(records, "a panic while records were converted");
+        };
         for (count, cause) in made.lost {
             self.lose(count, &cause);
         }
-        self.deliver(made.items).await;
+        let items = count(made.items.len());
+        let before = self.progress.settled();
+        if caught(self.deliver(made.items)).await.is_err() {
+            let settled = self.progress.settled().saturating_sub(before);
+            self.lose(items.saturating_sub(settled), "a panic while they were sent");
+        }
         let next = self.follower.next_seq();
         if next < self.begins {
             return;
@@ -369,6 +391,57 @@ impl<D: Destination> Exporter<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Panics at the sequence numbers of its lines: 2 while it converts, 4 while it sends.
+    struct Panics(Arc<std::sync::Mutex<Vec<u64>>>);
+
+    impl Destination for Panics {
+        type Item = u64;
+        const NAME: &'static str = "a test";
+        const CURSOR_FILE: &'static str = "test.seq";
+        const BATCH_RECORDS_MAX: usize = 1;
+
+        async fn make(&mut self, lines: Vec<Line>) -> Batch<u64> {
+            let items: Vec<u64> = lines.iter().map(|line| line.seq).collect();
+            assert!(!items.contains(&2), "while it converts");
+            Batch { items, lost: Vec::new() }
+        }
+
+        async fn send(&self, items: &[u64]) -> SendOutcome {
+            assert!(!items.contains(&4), "while it sends");
+            bartizan_sync::lock(&self.0).extend(items);
+            SendOutcome::Taken { rejected: 0 }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_loses_its_record_and_no_later_one() {
+        use bartizan_gate::evidence::record::{AuditRecord, Event, Now};
+        use bartizan_gate::evidence::step::AuditSink as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let now = Now { uptime: Duration::ZERO, wall: std::time::UNIX_EPOCH };
+        let config = super::super::journal::JournalConfig::new(folder.path().join("journal"));
+        let (journal, _) = Journal::open(&config, "boot-1", now).unwrap();
+        let sent = Arc::default();
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (cursor, position) = Cursor::open::<Panics>(folder.path(), &journal);
+        let exporter =
+            Exporter::new(Panics(Arc::clone(&sent)), &journal, cursor, position, Duration::ZERO);
+        let progress = exporter.start(&tasks, stop.clone());
+        for _ in 0..6 {
+            journal.keep(&AuditRecord::new(Event::Policy, now)).unwrap();
+        }
+        journal.close(now).unwrap();
+        stop.cancel();
+        tasks.close();
+        tasks.wait().await;
+        let sent = bartizan_sync::lock(&sent).clone();
+        assert_eq!(progress.lost(), 2, "{sent:?}");
+        assert_eq!(progress.sent(), u64::try_from(sent.len()).unwrap());
+        assert!(sent.contains(&3) && sent.contains(&6), "{sent:?}");
+        assert!(!sent.contains(&2) && !sent.contains(&4), "{sent:?}");
+    }
 
     #[test]
     fn a_cursor_keeps_its_place_and_reads_the_form_with_one_number() {

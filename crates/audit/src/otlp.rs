@@ -10,6 +10,7 @@
 //! `OTEL_EXPORTER_OTLP_HEADERS` are sent in addition to those of the configuration.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -160,12 +161,13 @@ impl Destination for Traces {
         for line in &lines {
             let sent_before = line.seq < self.begins;
             match JournalRecord::read(&line.bytes) {
-                Ok(entry) => {
-                    let spans = self.assembler.take(entry);
-                    if !sent_before {
-                        items.extend(spans);
+                Ok(entry) => match catch_unwind(AssertUnwindSafe(|| self.assembler.take(entry))) {
+                    Ok(spans) if !sent_before => items.extend(spans),
+                    Err(_) if !sent_before => {
+                        lost.push((1, format!("record {}: a panic", line.seq)));
                     }
-                }
+                    Ok(_) | Err(_) => {}
+                },
                 Err(_) if sent_before => {}
                 Err(cause) => lost.push((1, format!("record {}: {cause}", line.seq))),
             }

@@ -269,9 +269,13 @@ impl Follower {
             }
             reader.read_many(max)
         });
-        let lines = read.await.map_err(|error| ReadError::Io {
-            path: PathBuf::new(),
-            source: io::Error::other(error),
+        let lines = read.await.map_err(|error| {
+            let path = PathBuf::new();
+            // The one record is given up, so that the later ones are read.
+            if error.is_panic() {
+                return ReadError::Unreadable { seq: next_seq, path };
+            }
+            ReadError::Io { path, source: io::Error::other(error) }
         })??;
         let Some(last) = lines.last() else {
             // The journal wrote these records, so another program removed them.

@@ -71,6 +71,7 @@ use super::upstream::Upstream;
 use crate::budget::{Budget, YieldingBudget};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::Protected;
+use bartizan_sync::caught;
 
 /// Connections that are accepted before other tasks run. Each begins a task that reads a head, so
 /// a burst of connections would otherwise stand before every other task (threat K13).
@@ -423,7 +424,9 @@ impl Listener {
                 () = inner.shared.closing.cancelled() => break,
                 accepted = acceptor.accept() => accepted,
                 _ = sweep.tick() => {
-                    inner.sweep();
+                    if caught(async { inner.sweep() }).await.is_err() {
+                        tracing::error!("the sweep of sessions was interrupted by a panic; it is tried again");
+                    }
                     continue;
                 }
             };

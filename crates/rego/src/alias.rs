@@ -202,3 +202,146 @@ fn imitation(value: Value<'_>, reads: &ReadSet, texts: &KnownNames, at: &mut Str
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{FIELDS, FieldType};
+    use bartizan_gate::catalog::lists::ListPage;
+    use bartizan_gate::wire::document::{Document, DocumentLimits};
+    use bartizan_gate::wire::frame::{Frame, FrameLimits, Malformed, Sender, is_ambiguous_answer};
+    use bartizan_gate::wire::method::List;
+
+    /// How a look-alike of the name by which a field of `input` is found in a message is held off.
+    enum Held {
+        /// No message names it: it comes from the configuration, a token, a pack, or this program.
+        Firewall,
+        /// A sender says it of itself. No rule can rely on it under any name.
+        Claim,
+        /// It is the kind of the message, or a member of an error without others.
+        Envelope,
+        /// [`Frame::read`] refuses look-alikes of these members of `params`.
+        Params(&'static [&'static str]),
+        /// [`is_ambiguous_answer`] finds look-alikes of this member of an answer.
+        Answer(&'static str),
+        /// It finds those of this member of a root.
+        Root(&'static str),
+        /// [`ListPage::read`] refuses look-alikes of the list or of an entry's name.
+        Listed,
+        /// It is one of [`PARTS`]: [`in_request`] denies look-alikes of what the policy reads.
+        Part,
+    }
+
+    /// Each field of `input`. What the firewall makes stands for all below it.
+    const HELD: &[(&str, Held)] = &[
+        ("version", Held::Firewall),
+        ("phase", Held::Firewall),
+        ("direction", Held::Firewall),
+        ("method", Held::Envelope),
+        ("trace_id", Held::Claim),
+        ("principal", Held::Firewall),
+        ("client", Held::Claim),
+        ("server", Held::Firewall),
+        ("protocol", Held::Firewall),
+        ("operation", Held::Firewall),
+        ("session", Held::Firewall),
+        ("time", Held::Firewall),
+        ("tool.name", Held::Params(&["name"])),
+        ("tool.arguments", Held::Part),
+        ("tool.definition", Held::Listed),
+        ("tool.definition_digest", Held::Firewall),
+        ("tool.drift", Held::Firewall),
+        ("tool.flags", Held::Listed),
+        ("prompt.name", Held::Params(&["name", "ref"])),
+        ("prompt.arguments", Held::Part),
+        ("resource", Held::Params(&["uri", "ref"])),
+        ("resources.uris", Held::Params(&["notifications"])),
+        ("task.id", Held::Params(&["taskId"])),
+        ("task.method", Held::Firewall),
+        ("task.tool", Held::Firewall),
+        ("task.operation", Held::Firewall),
+        ("params", Held::Part),
+        ("elicitation", Held::Params(&["mode", "url"])),
+        ("answer.outcome", Held::Envelope),
+        ("answer.error_code", Held::Envelope),
+        ("answer.action", Held::Answer("action")),
+        ("answer.content", Held::Answer("content")),
+        ("answer.content", Held::Part),
+        ("answer.result", Held::Part),
+        ("answer.roots", Held::Answer("roots")),
+        ("answer.roots.uri", Held::Root("uri")),
+        ("answer.roots.ambiguous", Held::Root("uri")),
+        ("tools", Held::Listed),
+        ("entries", Held::Listed),
+    ];
+
+    fn look_alikes(name: &str) -> [String; 3] {
+        [name.to_uppercase(), format!("{name}\u{200b}"), format!(" {name}")]
+    }
+
+    fn document(value: &serde_json::Value) -> Document {
+        Document::read(value.to_string().into(), &DocumentLimits::default()).unwrap()
+    }
+
+    #[test]
+    fn each_field_of_the_input_is_read_by_a_name_without_look_alikes() {
+        // What the message's own names lead to is listed one by one, so that a new field fails here.
+        for field in FIELDS {
+            let container = matches!(field.holds, FieldType::Fields | FieldType::Each);
+            let covers = |path: &str, held: &Held| {
+                let below = field.path.strip_prefix(path).is_some_and(|it| it.starts_with('.'));
+                let whole = !matches!(held, Held::Answer(_) | Held::Root(_) | Held::Part);
+                field.path == path || below && whole
+            };
+            let held = HELD.iter().any(|(path, held)| covers(path, held));
+            let inside =
+                |path: &str| path.strip_prefix(field.path).is_some_and(|it| it.starts_with('.'));
+            let by_members = container && HELD.iter().any(|(path, _)| inside(path));
+            assert!(held || by_members, "nothing says who names `{}`", field.path);
+        }
+        for (path, held) in HELD {
+            assert!(FIELDS.iter().any(|field| field.path == *path), "no field `{path}`");
+            let parts: Vec<&str> = path.split('.').collect();
+            let names = match held {
+                Held::Firewall | Held::Claim | Held::Envelope => continue,
+                Held::Part => {
+                    assert!(PARTS.contains(&&*parts), "{path}");
+                    continue;
+                }
+                Held::Params(names) => names.to_vec(),
+                Held::Answer(name) | Held::Root(name) => vec![*name],
+                Held::Listed => vec!["tools", "name"],
+            };
+            for (name, alias) in
+                names.iter().flat_map(|name| look_alikes(name).map(|alias| (*name, alias)))
+            {
+                let refused = match held {
+                    Held::Params(_) => {
+                        let frame = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "x",
+                            "params": {name: {}, alias: {}}});
+                        let limits = FrameLimits::default();
+                        [Sender::Client, Sender::Server].into_iter().all(|sender| {
+                            let read = Frame::read(frame.to_string().into(), sender, &limits);
+                            matches!(read, Err(Malformed::LookAlike { .. }))
+                        })
+                    }
+                    Held::Root(_) => {
+                        let root = serde_json::json!({name: "a", alias: "b"});
+                        is_ambiguous_answer(document(&serde_json::json!({"roots": [root]})).root())
+                    }
+                    Held::Answer(_) => is_ambiguous_answer(
+                        document(&serde_json::json!({name: [], alias: []})).root(),
+                    ),
+                    _ => {
+                        let entry = serde_json::json!({"name": "a"});
+                        let mut list = serde_json::json!({"tools": [entry]});
+                        let at = if name == "name" { &mut list["tools"][0] } else { &mut list };
+                        at[alias] = serde_json::json!([]);
+                        ListPage::read(document(&list).root(), List::Tools).is_err()
+                    }
+                };
+                assert!(refused, "{path}: a look-alike of `{name}`");
+            }
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! Locks that go on after a panic.
+//! Locks and tasks that go on after a panic.
 //!
 //! A lock of the standard library is poisoned once a thread has panicked while it held the lock,
 //! because the panic may have left the data half-updated. A bug in one call must not end every
@@ -8,8 +8,15 @@
 //!
 //! The lock of a session does not: a step changes it in many places. It must not be taken by these
 //! functions; a session whose lock is poisoned is closed.
+//!
+//! A task ends when it panics, and a duty that it has for the whole run would end with it. So a task
+//! of that kind is run by [`caught`] and begun anew (threat K17).
 
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::task::Poll;
 
 /// Locks `mutex`, poisoned or not.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -26,10 +33,44 @@ pub fn write<T: ?Sized>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A future panicked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Panicked;
+
+/// Runs `future` to its end; what it panicked with goes to the panic hook alone. What it changed
+/// outside of itself stays, so that must be valid between any two steps of it.
+///
+/// # Errors
+///
+/// [`Panicked`]: it will not go on.
+pub async fn caught<F: Future>(future: F) -> Result<F::Output, Panicked> {
+    let mut future = pin!(future);
+    poll_fn(move |cx| {
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        polled.map_or(Poll::Ready(Err(Panicked)), |polled| polled.map(Ok))
+    })
+    .await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::task::{Context, Waker};
+
+    #[test]
+    fn a_future_that_panics_ends_and_its_caller_goes_on() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut steps = 0;
+        let mut running = pin!(caught(poll_fn(|_| {
+            steps += 1;
+            assert!(steps < 2, "in the second step");
+            Poll::<()>::Pending
+        })));
+        assert_eq!(running.as_mut().poll(&mut cx), Poll::Pending);
+        assert_eq!(running.as_mut().poll(&mut cx), Poll::Ready(Err(Panicked)));
+        let mut whole = pin!(caught(std::future::ready(7)));
+        assert_eq!(whole.as_mut().poll(&mut cx), Poll::Ready(Ok(7)));
+    }
 
     #[test]
     fn a_poisoned_lock_is_taken() {

@@ -78,6 +78,15 @@ pub fn is_young(revision: &str, max_age: Duration, now: SystemTime) -> Result<()
     Ok(())
 }
 
+/// How long the bundle with `revision` stays at most `max_age` old; `None` if its age is not known or
+/// is more already.
+pub fn left(revision: &str, max_age: Duration, now: SystemTime) -> Option<Duration> {
+    let Some(Position::Time(made)) = position(revision) else { return None };
+    let age = now.duration_since(made).unwrap_or_default();
+    // `is_young` refuses what is older than this, not as old.
+    max_age.checked_sub(age)?.checked_add(Duration::from_millis(1))
+}
+
 fn whole(time: Duration) -> Duration {
     Duration::from_secs(time.as_secs())
 }
@@ -100,6 +109,13 @@ mod tests {
             let checked = super::is_young(revision, Duration::from_hours(1), now);
             assert_eq!(checked.is_ok(), young, "{revision} {checked:?}");
         }
+        // Driven to the end of its time, it is too old; one step before, it is not.
+        let (made, hour) = ("1970-12-31T23:30:00Z", Duration::from_hours(1));
+        let left = super::left(made, hour, now).unwrap();
+        assert!(super::is_young(made, hour, now + left).is_err());
+        assert!(super::is_young(made, hour, now + left - Duration::from_millis(1)).is_ok());
+        assert_eq!(super::left(made, hour, now + left), None);
+        assert_eq!(super::left("17", hour, now), None);
     }
 
     #[test]

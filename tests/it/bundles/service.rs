@@ -373,3 +373,34 @@ fn a_bundle_that_is_too_old_is_not_installed_and_not_taken_up_again() {
     service.publish(&signed_bundle(&new), Some("\"new\""));
     again.wait_revision(&new);
 }
+
+#[test]
+fn a_bundle_that_becomes_too_old_decides_no_longer() {
+    // M19: whoever keeps the service away must not keep an old policy in force.
+    let service = Service::start();
+    let at = |ago: u64| {
+        let made = std::time::SystemTime::now() - Duration::from_secs(ago);
+        humantime::format_rfc3339_seconds(made).to_string()
+    };
+    let old = at(40);
+    service.publish(&signed_bundle(&old), Some("\"one\""));
+    let state = tempfile::tempdir().unwrap();
+    let config = format!("url: {}, max_age: 1m, {OFTEN}, {}", service.url(), signing());
+    let sidecar = Sidecar::start(state.path(), &config);
+    sidecar.wait_ready();
+    sidecar.wait_revision(&old);
+    service.fail("503 Service Unavailable", "", b"");
+    let refused = sidecar.record("finding", "policy_reload_rejected", 1);
+    assert!(refused["note"].as_str().unwrap().starts_with("expired: its revision"), "{refused}");
+    wait("refusals", || (sidecar.decision().1 == "policy_expired").then_some(()));
+    assert!(sidecar.decision().0.starts_with(&*old), "the record names what is too old");
+    let (status, text) = sidecar.ready();
+    assert_eq!(status, 503);
+    assert!(text.contains("max_age"), "{text}");
+    // It happens once, and a newer one decides at once.
+    assert_eq!(sidecar.records("finding", "policy_reload_rejected").len(), 1);
+    let new = at(0);
+    service.publish(&signed_bundle(&new), Some("\"new\""));
+    sidecar.wait_revision(&new);
+    sidecar.wait_ready();
+}

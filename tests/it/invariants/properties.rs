@@ -100,6 +100,16 @@ fn disguised(name: &'static str) -> impl Strategy<Value = String> {
     ]
 }
 
+/// What may pass for a member of a client's answer, and whether it stands in a root.
+fn answer_member() -> impl Strategy<Value = (bool, String)> {
+    let members = ["action", "content", "roots", "role", "model"];
+    let members = prop::sample::select(members.to_vec()).prop_flat_map(disguised);
+    prop_oneof![
+        members.prop_map(|name| (false, name)),
+        disguised("uri").prop_map(|name| (true, name))
+    ]
+}
+
 /// A member that decides, where it stands, and what may pass for it.
 fn look_alike() -> impl Strategy<Value = (bool, String)> {
     let envelope = ["jsonrpc", "id", "method", "params", "result", "error"];
@@ -221,6 +231,32 @@ proptest! {
         let (body, kept) = forwarded(&policy, &raw);
         prop_assert_eq!(body, None, "{}", raw);
         prop_assert_eq!(kept, 1);
+    }
+
+    #[test]
+    fn a_variant_of_a_member_of_an_answer_is_refused(
+        (in_root, name) in answer_member(),
+        value in text(),
+        choices in choices(),
+    ) {
+        let with = |name: &str| {
+            let added = member(name, Tree::Text(value.clone()));
+            let plain = member("uri", word("file:///a"));
+            let (root, answer) = if in_root { (vec![plain, added], vec![]) } else { (vec![plain], vec![added]) };
+            let roots = Tree::Array(vec![Tree::Object(root)]);
+            let answer = answer.into_iter().chain([member("roots", roots)]).collect();
+            let responses = Tree::Object(vec![member("q", Tree::Object(answer))]);
+            let mut call = call("get_flag", vec![member("environment", word("staging"))]);
+            let Tree::Object(members) = &mut call else { panic!("not an object") };
+            let Some((_, Tree::Object(params))) = members.last_mut() else { panic!("no params") };
+            params.push(member("inputResponses", responses));
+            spell(&call, &choices)
+        };
+        let policy = policy(BY_ARGUMENT);
+        let harmless = with("other");
+        prop_assert_eq!(forwarded(&policy, &harmless).0, Some(Bytes::from(harmless)));
+        let raw = with(&name);
+        prop_assert_eq!(forwarded(&policy, &raw).0, None, "{}", raw);
     }
 
     #[test]

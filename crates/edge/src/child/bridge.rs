@@ -32,7 +32,7 @@ use bartizan_gate::session::{Protected, UpstreamFailure};
 use bartizan_gate::wire::frame::Frame;
 use bartizan_gate::wire::method::Role;
 use bartizan_gate::wire::protocol::Era;
-use bartizan_sync::lock;
+use bartizan_sync::{caught, lock};
 
 /// Shortest and longest interval between two sweeps of the children.
 const SWEEP_MIN: Duration = Duration::from_secs(1);
@@ -524,7 +524,12 @@ async fn sweep_children(inner: Weak<ChildPool>, closing: CancellationToken) {
             () = closing.cancelled() => break,
         }
         let Some(inner) = inner.upgrade() else { return };
-        inner.table().sweep(inner.uptime(), inner.limits());
+        let swept = caught(async { inner.table().sweep(inner.uptime(), inner.limits()) }).await;
+        if swept.is_err() {
+            tracing::error!(
+                "the sweep of idle programs was interrupted by a panic; it is tried again"
+            );
+        }
     }
     let Some(inner) = inner.upgrade() else { return };
     let over = async {

@@ -138,7 +138,20 @@ impl Exchange {
                 }
                 if self.awaits() {
                     // A whole body is all that the server sends, so the call gets no other answer.
-                    drop(self.fail(&UpstreamFailure::EndedEarly));
+                    match self.fail(&UpstreamFailure::EndedEarly) {
+                        StepOutcome::Act(Act::Deliver(missing))
+                            if missing.content() == Content::Batch =>
+                        {
+                            released = released.joined(&missing);
+                        }
+                        StepOutcome::Act(Act::Deliver(own)) | StepOutcome::Refused(Some(own)) => {
+                            return reply::own(&own);
+                        }
+                        StepOutcome::Act(Act::Forward(_) | Act::Drop) | StepOutcome::Settled => {}
+                        StepOutcome::Refused(None) => {
+                            return reply::bare(StatusCode::SERVICE_UNAVAILABLE);
+                        }
+                    }
                 }
                 // We minted this session id; a refused `initialize` discards it.
                 let refused =

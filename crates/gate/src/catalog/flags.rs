@@ -6,6 +6,7 @@
 //! the name of an `x-mcp-header` into the head of a request (threat G17).
 
 use crate::wire::document::{Kind, Value};
+use crate::wire::frame::{is_look_alike, is_other_spelling};
 use crate::wire::unseen;
 
 /// The flag for a reference to another document in a schema.
@@ -15,6 +16,9 @@ pub const HEADER_NAME: &str = "header-name";
 
 /// The members of a definition that are JSON Schemas.
 const SCHEMAS: [&str; 2] = ["inputSchema", "outputSchema"];
+/// The keywords that are compared in all their spellings. `id` is not: many objects have it.
+const KEYWORDS: [&str; 6] =
+    ["$ref", "$dynamicRef", "$recursiveRef", "$schema", "$id", "x-mcp-header"];
 /// Keywords that name a schema to go on with (JSON Schema 2020-12 §8.2.3, 2019-09 §8.2.4).
 const REFERENCES: [&str; 3] = ["$ref", "$dynamicRef", "$recursiveRef"];
 /// The dialects that validators have built in, without an empty fragment at the end.
@@ -44,12 +48,16 @@ pub fn is_of_schema(flag: &str) -> bool {
 }
 
 /// Returns the flags of a definition, in a fixed order, without duplicates. `is_twin` comes from
-/// [`unseen::twins`] of its page.
+/// [`unseen::twins`] of its page. What some reader takes for a schema, or in it for a keyword, counts
+/// as that.
 pub fn of(definition: Value<'_>, is_twin: bool) -> Vec<&'static str> {
     let mut found = SchemaFlags::default();
-    for schema in SCHEMAS.iter().filter_map(|name| definition.get(name)) {
-        found.headers.clear();
-        found.value(schema);
+    let is_schema = |name: &str| SCHEMAS.contains(&name) || is_other_spelling(name, &SCHEMAS);
+    for (name, schema) in definition.members() {
+        if name.as_str().is_some_and(is_schema) {
+            found.headers.clear();
+            found.value(schema);
+        }
     }
     let mut flags = unseen::of(definition, is_twin);
     flags.extend(found.header.then_some(HEADER_NAME));
@@ -79,7 +87,9 @@ impl SchemaFlags {
         value.elements().for_each(|element| self.value(element));
         for (name, member) in value.members() {
             let text = member.as_str();
-            match (name.as_str().unwrap_or_default(), text) {
+            let name = name.as_str().unwrap_or_default();
+            let known = KEYWORDS.iter().find(|known| is_look_alike(name, &[known]));
+            match (known.copied().unwrap_or(name), text) {
                 (name, Some(text)) if REFERENCES.contains(&name) => {
                     self.remote |= !text.starts_with('#');
                 }
@@ -141,6 +151,9 @@ mod tests {
             r#"{"properties":{"a":{"items":[{"$dynamicRef":"https://evil.example/#m"}]}}}"#,
             r#"{"$recursiveRef":"x"}"#,
             r#"{"\u0024ref":"x"}"#,
+            r#"{"$Ref":"https://evil.example/"}"#,
+            r#"{" $ref":"https://evil.example/"}"#,
+            r#"{"$SCHEMA":"https://evil.example/meta"}"#,
             r#"{"default":{"$ref":"https://evil.example/"}}"#,
             r#"{"$schema":"https://evil.example/meta"}"#,
             r#"{"$schema":"https://json-schema.org.evil.example/draft-07/schema"}"#,
@@ -148,6 +161,17 @@ mod tests {
             r#"{"id":"//evil.example/tool"}"#,
         ] {
             assert_eq!(flags(schema), [REMOTE_REFERENCE], "{schema}");
+        }
+    }
+
+    #[test]
+    fn a_schema_is_one_in_any_spelling_of_its_name() {
+        for name in ["InputSchema", "input_schema", "OUTPUTSCHEMA", "output-schema", "outputSchema"]
+        {
+            let text =
+                format!(r#"{{"name":"t","inputSchema":{{}},"{name}":{{"$ref":"https://e/"}}}}"#);
+            let document = Document::read(text.into(), &DocumentLimits::default()).unwrap();
+            assert_eq!(of(document.root(), false), [REMOTE_REFERENCE], "{name}");
         }
     }
 
@@ -175,6 +199,7 @@ mod tests {
         }
         let long = format!("\"{}\"", "a".repeat(129));
         assert_eq!(flags(&property(&long)), [HEADER_NAME]);
+        assert_eq!(flags(r#"{"properties":{"a":{"X-MCP-Header":"a b"}}}"#), [HEADER_NAME]);
         let twice = r#"{"properties":{"a":{"x-mcp-header":"R"},"b":{"x-mcp-header":"r"}}}"#;
         assert_eq!(flags(twice), [HEADER_NAME]);
         assert_eq!(flags(r#"{"properties":{"x-mcp-header":{"type":"string"}}}"#), [""; 0]);

@@ -13,8 +13,14 @@ use sha2::{Digest as _, Sha256};
 use crate::steps;
 use crate::wire::document::{Document, Kind, Value, write_string};
 use crate::wire::fold::is_alias;
+use crate::wire::frame::is_look_alike;
 use crate::wire::hex::hex;
 use crate::wire::method::List;
+
+/// Members of a result that say how long and for whom it may be kept (MCP 2026-07-28, caching).
+const CACHING: [&str; 2] = ["cacheScope", "ttlMs"];
+/// Members of a definition that rules and flags read.
+const DEFINITION: [&str; 4] = ["description", "inputSchema", "outputSchema", "annotations"];
 
 /// One definition on a page.
 #[derive(Debug)]
@@ -55,10 +61,11 @@ impl<'a> ListPage<'a> {
             List::ResourceTemplates => ("resourceTemplates", "uriTemplate"),
             List::Tasks => ("tasks", "taskId"),
         };
-        let has_two_readings = |value: Value<'_>, name: &str| {
-            value.members().any(|(other, _)| other.as_str().is_some_and(|it| is_alias(it, name)))
+        let has_two_readings = |value: Value<'_>, name: &str, more: &[&str]| {
+            let names = value.members().filter_map(|(other, _)| other.as_str());
+            names.into_iter().any(|it| is_alias(it, name) || is_look_alike(it, more))
         };
-        if has_two_readings(result, member) {
+        if has_two_readings(result, member, &CACHING) {
             return Err(NotAList);
         }
         let list =
@@ -67,7 +74,7 @@ impl<'a> ListPage<'a> {
             .elements()
             .map(|value| {
                 let name = value.get(key).and_then(Value::as_str).ok_or(NotAList)?;
-                if has_two_readings(value, key) {
+                if has_two_readings(value, key, &DEFINITION) {
                     return Err(NotAList);
                 }
                 Ok(ListedDefinition { name, digest: digest(value), value })

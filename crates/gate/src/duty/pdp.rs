@@ -86,6 +86,38 @@ impl Pdp for NoPolicy {
     }
 }
 
+/// A decision point that denies everything: used when the policy has become older than it may be,
+/// until a newer one comes.
+#[derive(Debug)]
+pub struct ExpiredPolicy {
+    /// The revision of the policy that is too old.
+    pub revision: PolicyRevision,
+}
+
+impl ExpiredPolicy {
+    fn reason() -> Reason {
+        Reason {
+            code: "policy_expired".into(),
+            message: "the policy is older than it may be, and no newer one has come".into(),
+            origin: Origin::Indeterminate,
+        }
+    }
+}
+
+impl Pdp for ExpiredPolicy {
+    fn decide(&self, _: &AccessRequest<'_>) -> Decision {
+        Decision::deny(self.revision(), Engine::None, Self::reason())
+    }
+
+    fn list(&self, _: &AccessRequest<'_>, _: &[ListEntry<'_>]) -> Listing {
+        Listing::Withhold { reason: Self::reason(), revision: self.revision() }
+    }
+
+    fn revision(&self) -> PolicyRevision {
+        self.revision.clone()
+    }
+}
+
 /// How much of the policy input a record keeps (`audit.inputs` in the configuration).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Inputs {

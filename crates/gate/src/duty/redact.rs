@@ -7,19 +7,23 @@
 //! too. A message that cannot be searched, or that holds a secret where no marker can stand (a name,
 //! an id, a state that the client sends back), is [`Unredactable`], and `session` withholds it.
 
+mod copies;
 mod split;
 mod unescaped;
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use bytes::Bytes;
 
+use self::copies::{COPY_BYTES_MIN, Copies};
 use self::split::{Order, is_value_name, secret_name, shown};
 use self::unescaped::{Unescaped, hides};
 use super::secrets::{self, FoundSecret, Rules, SearchError};
 use crate::wire::document::{Document, DocumentLimits, Kind, Value, unescaped, write_string};
 use crate::wire::fold::is_alias;
+use crate::wire::frame::is_other_spelling;
 
 /// The text that replaces a removed value. None of its characters is escaped in JSON, so it reads
 /// the same at every level of JSON inside JSON.
@@ -41,8 +45,6 @@ const SPLIT_SEARCH_BYTES_MAX: usize = 64 << 20;
 const VALUES_SEARCH_BYTES_MAX: usize = 1 << 20;
 /// Levels of JSON inside strings that are searched; an answer with more is withheld.
 const NESTING_MAX: usize = 4;
-/// The shortest text, bytes, of which copies elsewhere in the answer are removed too.
-const COPY_BYTES_MIN: usize = 8;
 /// The rule of a removed copy.
 const COPY: &str = "copy";
 /// The rule of a number that is a secret by its name.
@@ -50,8 +52,6 @@ const DIGITS: &str = "digits";
 /// Digits of a number from which on it is a secret if its name says so. Counts (`tokens`) and times
 /// have fewer.
 const SECRET_DIGITS_MIN: usize = 16;
-/// Different texts of which copies are removed, at most; an answer with more is withheld.
-const COPIES_MAX: usize = 64;
 
 /// Members of a result that the client sends back to the server without reading them: cursors and
 /// states. A marker in them would break the next request, so a message with a secret in one is
@@ -281,6 +281,22 @@ pub fn below(at: &str, name: &str) -> String {
     format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
+/// The members of `object` that some reader takes for its member `known`, and their names.
+fn spelt<'a>(object: Value<'a>, known: &str) -> impl Iterator<Item = (&'a str, Value<'a>)> {
+    let named = object.members().map(|(name, member)| (name.as_str().unwrap_or_default(), member));
+    named.filter(move |(name, _)| *name == known || is_other_spelling(name, &[known]))
+}
+
+/// The texts of a content block, also that of a resource in it, each with its pointer.
+fn texts_of<'a>(block: Value<'a>, at: &str) -> Vec<(String, Value<'a>)> {
+    let inside = spelt(block, "resource").map(|(name, resource)| (below(at, name), resource));
+    let holders = std::iter::once((at.to_owned(), block)).chain(inside);
+    let texts = |(at, holder): (String, Value<'a>)| {
+        spelt(holder, "text").map(move |(name, text)| (below(&at, name), text))
+    };
+    holders.flat_map(texts).collect()
+}
+
 /// What counts as content that is no text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Media {
@@ -321,8 +337,10 @@ impl<'a> Position<'a> {
 struct Redactor<'l> {
     limits: &'l DocumentLimits,
     secrets: bool,
-    /// Texts that a pointer named; their copies elsewhere are removed too.
-    copies: Vec<String>,
+    /// What a pointer named; its copies elsewhere are removed too.
+    copies: Copies,
+    /// Where a pointer led. What stands below is removed and need not be searched.
+    removed: BTreeSet<String>,
     /// What is left of [`SEARCH_BYTES_MAX`].
     left: usize,
     /// What is left of [`SPLIT_SEARCH_BYTES_MAX`].
@@ -334,7 +352,8 @@ impl<'l> Redactor<'l> {
     /// much on split ones.
     fn for_secrets(limits: &'l DocumentLimits, bytes_max: usize) -> Self {
         let (left, left_of_split) = (bytes_max, bytes_max);
-        Self { limits, secrets: true, copies: Vec::new(), left, left_of_split }
+        let (copies, removed) = (Copies::default(), BTreeSet::new());
+        Self { limits, secrets: true, copies, removed, left, left_of_split }
     }
 }
 
@@ -354,18 +373,26 @@ impl Redactor<'_> {
                 self.named(error, &tokens, Position::top(&at), true, edits)
             });
         }
+        let Some((first, rest)) = tokens.split_first() else { return Ok(()) };
         for (at, result) in &scope.results {
             self.named(*result, &tokens, Position::top(at), true, edits)?;
+            // Readers that take MCP's names in snake case, too, find the value under such a name.
+            let left = |(name, _): &(&str, Value<'_>)| name != first && !is_alias(name, first);
+            for (name, member) in spelt(*result, first).filter(left) {
+                self.named(member, rest, Position::top(&below(at, name)), true, edits)?;
+            }
             // Servers repeat structured content as JSON in a text (2025-06-18, tools,
             // "Structured Content").
-            if let Some(("structuredContent", rest)) = tokens.split_first().map(|(a, b)| (*a, b)) {
-                let blocks = result.get("content").into_iter().flat_map(Value::elements);
-                for (index, block) in blocks.enumerate() {
-                    let Some(text) = block.get("text").filter(|_| !rest.is_empty()) else {
-                        continue;
-                    };
-                    let at = format!("{at}/content/{index}/text");
-                    self.named(text, rest, Position::top(&at), false, edits)?;
+            if *first != "structuredContent" || rest.is_empty() {
+                continue;
+            }
+            for (name, blocks) in spelt(*result, "content") {
+                let at = below(at, name);
+                for (index, block) in blocks.elements().enumerate() {
+                    let at = format!("{at}/{index}");
+                    for (at, text) in texts_of(block, &at) {
+                        self.named(text, rest, Position::top(&at), false, edits)?;
+                    }
                 }
             }
         }
@@ -384,7 +411,8 @@ impl Redactor<'_> {
     ) -> Result<(), Unredactable> {
         let at = position.pointer;
         let Some((token, rest)) = tokens.split_first() else {
-            self.copy(value)?;
+            self.copies.remember(value)?;
+            self.removed.insert(at.to_owned());
             edits.push(replaced(value, at));
             return Ok(());
         };
@@ -423,22 +451,6 @@ impl Redactor<'_> {
             Kind::Null | Kind::Bool | Kind::Number => {}
         }
         if edits.len() > PLACES_MAX { Err(Unredactable::TooMuch) } else { Ok(()) }
-    }
-
-    /// Remembers every text and number in `value`, so that copies of it are removed elsewhere.
-    fn copy(&mut self, value: Value<'_>) -> Result<(), Unredactable> {
-        if let Some(text) = value.as_str().or_else(|| value.as_number()) {
-            let text = text.trim();
-            let new = !self.copies.iter().any(|copy| *copy == *text);
-            if text.len() >= COPY_BYTES_MIN && new {
-                if self.copies.len() >= COPIES_MAX {
-                    return Err(Unredactable::TooMuch);
-                }
-                self.copies.push(text.to_owned());
-            }
-        }
-        value.members().try_for_each(|(_, member)| self.copy(member))?;
-        value.elements().try_for_each(|element| self.copy(element))
     }
 
     /// Reads `text` as JSON; `None` if it is not a JSON object or array.
@@ -499,14 +511,17 @@ impl Redactor<'_> {
     }
 
     /// Refuses content that cannot be searched for secrets: `ImageContent`, `AudioContent` and
-    /// `BlobResourceContents` (MCP 2025-06-18, schema).
+    /// `BlobResourceContents` (MCP 2025-06-18, schema), in any spelling of their names.
     fn texts_alone(&self, value: Value<'_>, of: Media) -> Result<(), Unredactable> {
         if !self.secrets {
             return Ok(());
         }
-        let text = |name| value.get(name).and_then(Value::as_str);
-        let media = matches!(text("type"), Some("image" | "audio")) && text("data").is_some();
-        let blob = text("blob").is_some() && (of == Media::OfContent || text("uri").is_some());
+        let texts = |known| spelt(value, known).filter_map(|(_, member)| member.as_str());
+        let has = |known| texts(known).next().is_some();
+        let is_media =
+            |kind: &str| ["image", "audio"].iter().any(|it| kind.eq_ignore_ascii_case(it));
+        let media = has("data") && texts("type").any(is_media);
+        let blob = has("blob") && (of == Media::OfContent || has("uri"));
         if media || blob {
             return Err(Unredactable::NoText);
         }
@@ -524,6 +539,9 @@ impl Redactor<'_> {
         edits: &mut Vec<Replacement>,
     ) -> Result<(), Unredactable> {
         let at = position.pointer;
+        if self.removed.contains(at) {
+            return Ok(());
+        }
         match value.kind() {
             Kind::Object => {
                 for (member_name, member) in value.members() {
@@ -562,7 +580,7 @@ impl Redactor<'_> {
             }
             Kind::Number => {
                 let literal = value.as_number();
-                let rule = if self.copies.iter().any(|copy| Some(copy.as_str()) == literal) {
+                let rule = if literal.is_some_and(|literal| self.copies.is_number(literal)) {
                     Some(COPY)
                 } else if literal.is_some_and(|literal| self.is_digits_secret(literal, name)) {
                     Some(DIGITS)
@@ -650,12 +668,8 @@ impl Redactor<'_> {
                 }
             }
         }
-        self.searches(text.len().saturating_mul(self.copies.len()))?;
-        for copy in &self.copies {
-            // One more than may be, so that too many are noticed.
-            let found = text.match_indices(copy.as_str()).take(PLACES_MAX.saturating_add(1));
-            edits.extend(found.map(|(at, _)| edit(at..at.saturating_add(copy.len()), COPY)));
-        }
+        self.searches(text.len().saturating_mul(self.copies.readings()))?;
+        edits.extend(self.copies.places(text).into_iter().map(|at| edit(at, COPY)));
         Ok(edits)
     }
 

@@ -16,7 +16,7 @@ use super::text::Listed;
 use crate::duty::duties::Duties;
 use crate::question::handles::PendingUpdate;
 use crate::wire::document::minify;
-use crate::wire::frame::{Frame, Id, Message};
+use crate::wire::frame::{Frame, Id, Message, write_batch};
 use crate::wire::method::Method;
 use crate::wire::protocol::{Era, Protocol, Revision};
 
@@ -288,6 +288,23 @@ impl Released {
     pub(crate) fn answering(mut self, back: Option<Permitted>) -> Self {
         self.back = back.map(Box::new);
         self
+    }
+
+    /// This message and then `more` in one array, under this one's status: the client of a batch
+    /// waits for an answer to each of its requests (JSON-RPC 2.0 §6).
+    pub fn joined(mut self, more: &Self) -> Self {
+        self.body = write_batch([self.elements(), more.elements()].iter());
+        self.content = Content::Batch;
+        self.id = None;
+        self
+    }
+
+    /// The messages, with commas between them and nothing around them.
+    fn elements(&self) -> Bytes {
+        let body = self.body.trim_ascii();
+        let inside = body.strip_prefix(b"[").and_then(|body| body.strip_suffix(b"]"));
+        let inside = inside.filter(|_| self.content == Content::Batch);
+        inside.map_or_else(|| self.body.clone(), |inside| self.body.slice_ref(inside))
     }
 
     /// Notes the revision that an answer to `initialize` negotiates.

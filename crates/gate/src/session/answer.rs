@@ -20,7 +20,7 @@ use crate::question::pack;
 use crate::question::status::{DefinitionStatus, Drift};
 use crate::session::tasks::{Lifetime, TaskCreation};
 use crate::wire::document::{Document, Kind, Value};
-use crate::wire::frame::{Frame, is_look_alike};
+use crate::wire::frame::{Frame, is_look_alike, is_other_spelling, is_readable_request};
 use crate::wire::method::{List, Method, Offer, Role, Subject};
 use crate::wire::protocol::{Direction, Era};
 use crate::wire::unseen;
@@ -141,7 +141,7 @@ impl Session {
     ) -> Option<String> {
         let mut refused = None;
         for place in asking_places(carrier.frame) {
-            if looks_alike(place, &[INPUT_REQUESTS]) {
+            if is_spelt_otherwise(place, INPUT_REQUESTS) {
                 return Some(format!("a member of the message looks like `{INPUT_REQUESTS}`"));
             }
             let why = place
@@ -168,7 +168,8 @@ impl Session {
             let params = request.get("params");
             let readable = !looks_alike(request, INPUT_REQUEST)
                 && params.is_none_or(|params| params.kind() == Kind::Object);
-            let method = request.get("method").and_then(Value::as_str).filter(|_| readable);
+            let method = request.get("method").and_then(Value::as_str);
+            let method = method.filter(|name| readable && is_readable_request(name, params));
             let why = match method {
                 Some(method) => {
                     let row = Method::find(method, Direction::ToClient, None);
@@ -565,6 +566,12 @@ fn has_duplicate_names(page: &ListPage<'_>) -> bool {
 /// The `resultType`: `complete` where absent, empty where it is not a string.
 pub(super) fn kind(result: Value<'_>) -> &str {
     result.get("resultType").map_or("complete", |kind| kind.as_str().unwrap_or_default())
+}
+
+/// Whether some reader finds the member `known` in one of another name.
+fn is_spelt_otherwise(object: Value<'_>, known: &str) -> bool {
+    let spelt = |name: &str| is_other_spelling(name, &[known]);
+    object.members().any(|(name, _)| name.as_str().is_some_and(spelt))
 }
 
 fn looks_alike(object: Value<'_>, known: &[&str]) -> bool {

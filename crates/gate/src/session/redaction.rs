@@ -11,6 +11,7 @@ use crate::evidence::record::{AuditRecord, Finding, PlaceFacts, RedactionFacts};
 use crate::evidence::refusal::Refusal;
 use crate::session::tasks::TaskCreation;
 use crate::wire::document::{Document, Kind, Value};
+use crate::wire::frame::is_other_spelling;
 
 use super::Gate;
 
@@ -103,9 +104,12 @@ fn scope(document: &Document) -> RedactionScope<'_> {
         if part == "result" {
             scope.results.push(("/result".to_owned(), value));
         }
-        let inner = value.get("result").filter(|inner| inner.kind() == Kind::Object);
-        if let Some(inner) = inner.filter(|_| part != "error") {
-            scope.results.push((format!("/{part}/result"), inner));
+        for (name, inner) in value.members().filter(|_| part != "error") {
+            let name = name.as_str().unwrap_or_default();
+            let is_result = name == "result" || is_other_spelling(name, &["result"]);
+            if is_result && inner.kind() == Kind::Object {
+                scope.results.push((below(&format!("/{part}"), name), inner));
+            }
         }
     }
     for (name, value) in root.members() {

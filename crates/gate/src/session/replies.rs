@@ -12,7 +12,9 @@ use crate::evidence::refusal::{Addressee, Refusal};
 use crate::evidence::step::{Act, Payload, Permitted, Routing, Step};
 use crate::question::access::Resource;
 use crate::wire::document::{Document, Kind, Value};
-use crate::wire::frame::{Frame, Id, Message, Sender};
+use crate::wire::frame::{
+    Frame, Id, Message, Sender, is_ambiguous_answer, is_look_alike, is_other_spelling,
+};
 use crate::wire::method::{Method, Offer};
 use crate::wire::protocol::Direction;
 
@@ -21,8 +23,18 @@ use super::question::Question;
 use super::redaction::{redacted, redacted_in, redactions};
 use super::{CallFacts, Gate, ServerRequest, Session, id_text};
 
+/// The member of a request that holds answers.
+const INPUT_RESPONSES: &str = "inputResponses";
 /// The answers that one request may carry.
 const INPUT_RESPONSES_MAX: usize = 64;
+
+/// The members by which a reader tells what a result is the answer to (MCP 2026-07-28, schema
+/// `InputResponse`: `ElicitResult`, `ListRootsResult`, `CreateMessageResult`).
+const FORMS: [(Offer, &[&str]); 3] = [
+    (Offer::Elicitation, &["action"]),
+    (Offer::Roots, &["roots"]),
+    (Offer::Sampling, &["role", "model"]),
+];
 
 impl Session {
     /// The client answers a request of the server. Only a request in flight may be answered (P14);
@@ -109,12 +121,13 @@ impl Session {
         let question = Question::answering(frame, method, answer, self.protocol);
         let decision = gate.policy().decide(&question.request(self, now));
         record.set_input(gate.recorded(|| question.request(self, now)));
-        let passed =
-            enforce(gate, &question, &decision, None, now).and_then(|(_, verdict, observed)| {
+        let passed = enforce(gate, &question, &decision, ambiguous(frame.result()), now).and_then(
+            |(_, verdict, observed)| {
                 let redact = redactions(&decision, None);
                 let edited = redacted(gate, frame.document(), &redact, record);
                 Ok((read_again(gate, edited)?, verdict, observed))
-            });
+            },
+        );
         match passed {
             Ok((edited, verdict, observed)) => {
                 *record = observed_record(record.clone(), verdict, observed.as_ref());
@@ -128,8 +141,8 @@ impl Session {
     }
 
     /// Asks the policy about each answer that the request `frame` carries (`inputResponses`), as
-    /// about an answer to the request of the server that has answers of this form. Returns the
-    /// frame without what must be removed, where something must; `record` says what was.
+    /// about an answer to each request of the server that it could be read as the answer to. Returns
+    /// the frame without what must be removed, where something must; `record` says what was.
     ///
     /// # Errors
     ///
@@ -142,7 +155,15 @@ impl Session {
         record: &mut AuditRecord,
         now: Now,
     ) -> Result<Option<Frame>, ReasonedRefusal> {
-        let responses = question.params.and_then(|params| params.get("inputResponses"));
+        let params = question.params.filter(|_| question.row.is_some());
+        let spelt = |name: Value<'_>| {
+            name.as_str().is_some_and(|name| is_other_spelling(name, &[INPUT_RESPONSES]))
+        };
+        if !gate.observes() && params.is_some_and(|it| it.members().any(|(name, _)| spelt(name))) {
+            let why = "a member looks like the one that holds answers";
+            return Err(ReasonedRefusal::of(Refusal::Denied, why));
+        }
+        let responses = question.params.and_then(|params| params.get(INPUT_RESPONSES));
         let Some(responses) = responses.filter(|it| it.kind() == Kind::Object) else {
             return Ok(None);
         };
@@ -151,14 +172,16 @@ impl Session {
             return Err(ReasonedRefusal::of(Refusal::Denied, why));
         }
         let mut redact: Vec<Redaction> = Vec::new();
-        for (_, response) in responses.members() {
-            let method = answered_method(response);
+        let answers = responses.members().map(|(_, response)| response);
+        for (response, method) in answers.flat_map(|it| answered(it).map(move |to| (it, to))) {
             let answer = Resource::Answer { result: Some(response), error: None };
             let question = Question::answering(frame, method, answer, question.protocol);
             let decision = gate.policy().decide(&question.request(self, now));
-            let passed = enforce(gate, &question, &decision, None, now).and_then(|(set, _, _)| {
-                if set.is_none() { Ok(()) } else { Err(ReasonedRefusal::unsettable()) }
-            });
+            let precheck = ambiguous(Some(response));
+            let passed =
+                enforce(gate, &question, &decision, precheck, now).and_then(|(set, _, _)| {
+                    if set.is_none() { Ok(()) } else { Err(ReasonedRefusal::unsettable()) }
+                });
             if let Err(mut refused) = passed {
                 refused.reasons.extend(decision.reasons);
                 return Err(refused);
@@ -188,20 +211,26 @@ fn responses_scope(document: &Document) -> RedactionScope<'_> {
     scope
 }
 
-/// The request of a server that has answers of this form. An answer does not name its question
-/// (MCP 2026-07-28, schema `InputResponse`), and a form that none has is judged as an elicitation's.
-fn answered_method(response: Value<'_>) -> &'static str {
-    let has = |name| response.get(name).is_some();
-    let offer = if has("action") {
-        Offer::Elicitation
-    } else if has("roots") {
-        Offer::Roots
-    } else if has("role") || has("model") {
-        Offer::Sampling
-    } else {
-        Offer::Elicitation
+/// The requests of a server that an answer could be read as the answer to. An answer does not name
+/// its question (MCP 2026-07-28, schema `InputResponse`), and the server, not this gate, knows what
+/// it asked: one that has members of several forms, in any spelling, is an answer to each of them,
+/// and one that has none of any form is an answer to all.
+fn answered(response: Value<'_>) -> impl Iterator<Item = &'static str> {
+    let has = move |members: &[&str]| {
+        let reads = |name: &str| members.contains(&name) || is_look_alike(name, members);
+        response.members().any(|(name, _)| name.as_str().is_some_and(reads))
     };
-    Method::offered(offer).map_or("", |row| row.name)
+    let none = !FORMS.iter().any(|(_, members)| has(members));
+    let fits = move |(_, members): &&(Offer, &[&str])| none || has(members);
+    let rows = FORMS.iter().filter(fits).filter_map(|(offer, _)| Method::offered(*offer));
+    rows.map(|row| row.name)
+}
+
+/// The refusal of an answer in which some reader finds another member than rules judge.
+fn ambiguous(result: Option<Value<'_>>) -> Option<ReasonedRefusal> {
+    let why = "a member of an answer looks like another";
+    let found = result.is_some_and(is_ambiguous_answer);
+    found.then(|| ReasonedRefusal::of(Refusal::Denied, why))
 }
 
 /// Reads an edited message of the client by the same rules as any frame.

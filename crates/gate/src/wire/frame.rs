@@ -6,6 +6,7 @@
 
 mod look_alike;
 mod batch;
+mod inside;
 mod outer;
 
 use bytes::Bytes;
@@ -15,7 +16,8 @@ use super::headers::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_PROTOCOL_V
 use super::method::{Method, ParamForm};
 use super::protocol::{ClaimedVersion, Era};
 pub use batch::{BATCH_MAX, Batch, write_batch};
-pub use look_alike::{KnownNames, is_look_alike};
+pub use inside::{is_ambiguous_answer, is_readable_request};
+pub use look_alike::{KnownNames, is_look_alike, is_other_spelling};
 pub use outer::OuterMembers;
 
 /// The largest integer that every JSON reader keeps exactly: 2^53−1 (P8; RFC 8259 §6).

@@ -73,6 +73,21 @@ pub fn is_look_alike(name: &str, known: &[&str]) -> bool {
     known.iter().any(|known| folded.eq_ignore_ascii_case(known) && name != *known)
 }
 
+/// Whether `name` is none of `known` (ASCII, in camel case), but a look-alike of one of them, or the
+/// same name written with `_` or `-` between its words. Libraries that name members in snake case
+/// often read both spellings.
+pub fn is_other_spelling(name: &str, known: &[&str]) -> bool {
+    const BETWEEN_WORDS: [char; 2] = ['_', '-'];
+    if is_look_alike(name, known) {
+        return true;
+    }
+    if !name.contains(BETWEEN_WORDS) || known.contains(&name) {
+        return false;
+    }
+    let joined = name.replace(BETWEEN_WORDS, "");
+    known.contains(&&*joined) || is_look_alike(&joined, known)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +138,27 @@ mod tests {
             " ",
         ] {
             assert!(!is_look_alike(name, &known), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_in_snake_case_is_another_spelling() {
+        let known = ["structuredContent", "content"];
+        for name in [
+            "structured_content",
+            "structured-content",
+            "Structured_Content",
+            "STRUCTURED_CONTENT",
+            "structured_\u{200b}content",
+            "structuredcontent",
+            "Content",
+            "con_tent",
+        ] {
+            assert!(is_other_spelling(name, &known), "{name:?}");
+        }
+        for name in ["structuredContent", "content", "structured_contents", "content_type", "_", ""]
+        {
+            assert!(!is_other_spelling(name, &known), "{name:?}");
         }
     }
 
