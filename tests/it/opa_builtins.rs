@@ -70,7 +70,7 @@ fn a_constant_pattern_that_cannot_be_run_as_in_opa_does_not_load() {
     ] {
         let problems = policy(&format!("y := 1\n\nx := {call}")).unwrap_err();
         let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        assert!(text.contains(why) && text.contains("p.rego (line 5)"), "{call}: {text}");
+        assert!(text.contains(why) && text.contains("p.rego:5:"), "{call}: {text}");
     }
     // A pattern that no policy writes fails the evaluation.
     let policy = policy(r#"x := regex.match(input.p, "a")"#).unwrap();

@@ -10,13 +10,12 @@
 //! parsing are our own. Semantics: OPA docs, "Policy Reference", "Built-in Functions".
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
 
 use bytes::Bytes;
 use regorus::Value;
-use regorus::unstable::{BUILTINS, BuiltinFcn, Expr, Ref, Source, Span};
 
 use super::EvalLimits;
+use super::native::native_call;
 use super::{functions, glob, number, patterns, sprintf};
 use bartizan_gate::wire::document::{Document, DocumentLimits};
 
@@ -346,42 +345,6 @@ fn bounded(builtin: &Builtin, value: Value, limits: &EvalLimits) -> Result<Value
     }
 }
 
-/// The syntax nodes that regorus's functions take with the values, to name a place in their errors.
-struct CallSite {
-    span: Span,
-    params: Vec<Ref<Expr>>,
-}
-
-fn call_site() -> Option<&'static CallSite> {
-    static CALL_SITE: OnceLock<Option<CallSite>> = OnceLock::new();
-    CALL_SITE
-        .get_or_init(|| {
-            let source = Source::from_contents("built-in".to_owned(), "call".to_owned()).ok()?;
-            let span = Span { source, line: 1, col: 1, start: 0, end: 4 };
-            let param = || Ref::new(Expr::Null { span: span.clone(), value: Value::Null, eidx: 0 });
-            let params = std::iter::repeat_with(param).take(8).collect();
-            Some(CallSite { span, params })
-        })
-        .as_ref()
-}
-
-/// regorus's function with this name. The lookup in regorus's map happens once for the table.
-fn native_function(name: &str) -> Option<BuiltinFcn> {
-    static FOUND: OnceLock<Vec<Option<BuiltinFcn>>> = OnceLock::new();
-    let found =
-        FOUND.get_or_init(|| TABLE.iter().map(|it| BUILTINS.get(it.name).copied()).collect());
-    let at = TABLE.binary_search_by(|builtin| builtin.name.cmp(name)).ok()?;
-    found.get(at).copied().flatten()
-}
-
-pub(super) fn native_call(name: &str, args: &[Value]) -> Result<Value, String> {
-    let (function, _) = native_function(name).ok_or("is not part of this build")?;
-    let site = call_site().ok_or("has no call site")?;
-    let params = site.params.get(..args.len()).ok_or("too many arguments")?;
-    function(&site.span, params, args, true)
-        .map_err(|error| super::problem::RegorusError::parse(&error.to_string()).text)
-}
-
 /// `value in collection`. What is no collection has no members.
 fn member(args: &[Value], _: &EvalLimits) -> Result<Value, String> {
     let [value, collection] = args else { return Err("takes 2 arguments".to_owned()) };
@@ -669,10 +632,10 @@ mod tests {
         assert!(TABLE.windows(2).all(|pair| pair[0].name < pair[1].name));
         for builtin in TABLE {
             let carried_out = matches!(builtin.run, Run::Custom(_));
-            let native = native_function(builtin.name);
+            let native = regorus::unstable::BUILTINS.get(builtin.name);
             assert!(carried_out || native.is_some(), "{}", builtin.name);
             if let Some((_, arity)) = native {
-                assert_eq!(builtin.arity(), usize::from(arity), "{}", builtin.name);
+                assert_eq!(builtin.arity(), usize::from(*arity), "{}", builtin.name);
             }
             assert!(forbidden(builtin.name).is_none(), "{}", builtin.name);
         }

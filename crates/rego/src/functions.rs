@@ -5,7 +5,7 @@
 
 use regorus::Value;
 
-use super::builtins::native_call;
+use super::native::native_call;
 use super::re2::is_assigned;
 use super::{EvalLimits, number};
 
@@ -269,7 +269,7 @@ pub(super) fn base64_is_valid(args: &[Value], _: &EvalLimits) -> Result<Value, S
     let padding = code.iter().rev().take(2).take_while(|byte| **byte == b'=').count();
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     let body = code.get(..code.len().saturating_sub(padding)).unwrap_or_default();
-    Ok(Value::Bool(code.len() & 3 == 0 && body.iter().all(is_digit)))
+    Ok(Value::Bool(code.len().is_multiple_of(4) && body.iter().all(is_digit)))
 }
 
 /// `object.subset`. OPA refuses operands of different types; regorus panics on an empty array.
