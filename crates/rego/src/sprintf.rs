@@ -459,7 +459,7 @@ mod tests {
             ("%[2]s %[1]s", r#"["a","b"]"#, "b a"),
             ("%[3]s", r#"["a"]"#, "%!s(BADINDEX)"),
             ("%*d", "[5,42]", "   42"),
-            ("%T %T %T", r#"[1,1.5,"a"]"#, "int float64 string"),
+            ("%T %T %T", r#"[1,1.5,"a"]"#, "int64 float64 string"),
             ("%d", "[9223372036854775807]", "9223372036854775807"),
         ] {
             let args = Value::from_json_str(args).unwrap();
