@@ -124,7 +124,10 @@ pub(super) fn small(args: &[Value], _: &EvalLimits) -> Result<(), String> {
 
 /// `replace`. OPA 1.20 cuts characters of several bytes apart for an empty text to replace.
 pub(super) fn something_to_replace(args: &[Value]) -> Result<(), String> {
-    if text(args, 1)?.is_empty() { Err("expects a text to replace".to_owned()) } else { Ok(()) }
+    if text(args, 1)?.is_empty() && !text(args, 0)?.is_ascii() {
+        return Err("expects a text to replace, or ASCII to replace in".to_owned());
+    }
+    Ok(())
 }
 
 /// `sum`. OPA adds decimals exactly: 0.1 and 0.2 are 0.3.

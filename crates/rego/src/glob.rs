@@ -37,6 +37,9 @@ enum Token {
 /// Deepest nesting of `{}`. The recursive reader relies on it.
 const NESTING_MAX: usize = 8;
 
+/// Most branches of a `{}` with wildcards. Each is compared with each.
+const BRANCHES_MAX: usize = 64;
+
 /// Whether the whole of `text` matches `pattern`. An empty `delimiters` makes `*` match like `**`.
 ///
 /// # Errors
@@ -148,7 +151,14 @@ fn doubt(tokens: &[Token], pattern: &str, delimiters: &[char], text: &str) -> Op
         Token::Either(branches) => !branches.iter().all(|branch| is_plain(branch)),
         _ => false,
     };
-    let is_group_of_globs = !branches.is_empty() && branches.iter().all(|it| is_simple(it));
+    // gobwas factors out what branches have in common, and forgets a branch that has no more.
+    let is_part = |branch: &[Token], of: &[Token]| of.starts_with(branch) || of.ends_with(branch);
+    let is_apart = |at: usize, branch: &[Token]| {
+        !branches.iter().enumerate().any(|(of, other)| of != at && is_part(branch, other))
+    };
+    let is_group_of_globs = !branches.is_empty()
+        && branches.len() <= BRANCHES_MAX
+        && branches.iter().enumerate().all(|(at, it)| is_simple(it) && is_apart(at, it));
     if tokens.iter().any(is_wild) && !is_group_of_globs {
         return Some("wildcards or nothing in `{}`, which OPA does not match reliably");
     }
