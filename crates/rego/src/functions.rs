@@ -281,6 +281,12 @@ pub(super) fn object_subset(args: &[Value], _: &EvalLimits) -> Result<Value, Str
         [Value::Array(_), Value::Array(sub)] if sub.is_empty() => Ok(Value::Bool(true)),
         // OPA finds the empty set in no array.
         [Value::Array(_), Value::Set(sub)] if sub.is_empty() => Err("the set is empty".to_owned()),
+        // OPA counts an item as often as the array has it.
+        [Value::Array(items), Value::Set(_)]
+            if items.iter().collect::<std::collections::BTreeSet<_>>().len() < items.len() =>
+        {
+            Err("the array has an item twice".to_owned())
+        }
         [Value::Object(_), Value::Object(_)]
         | [Value::Set(_), Value::Set(_)]
         | [Value::Array(_), Value::Array(_) | Value::Set(_)] => native_call("object.subset", args),

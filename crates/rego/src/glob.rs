@@ -152,13 +152,13 @@ fn doubt(tokens: &[Token], pattern: &str, delimiters: &[char], text: &str) -> Op
         _ => false,
     };
     // gobwas factors out what branches have in common, and forgets a branch that has no more.
-    let is_part = |branch: &[Token], of: &[Token]| of.starts_with(branch) || of.ends_with(branch);
-    let is_apart = |at: usize, branch: &[Token]| {
-        !branches.iter().enumerate().any(|(of, other)| of != at && is_part(branch, other))
+    let within = |branch: &[Token], of: &[Token]| of.starts_with(branch) || of.ends_with(branch);
+    let is_alone = |at: usize, branch: &[Token]| {
+        !branches.iter().enumerate().any(|(of, other)| of != at && within(branch, other))
     };
     let is_group_of_globs = !branches.is_empty()
         && branches.len() <= BRANCHES_MAX
-        && branches.iter().enumerate().all(|(at, it)| is_simple(it) && is_apart(at, it));
+        && branches.iter().enumerate().all(|(at, it)| is_simple(it) && is_alone(at, it));
     if tokens.iter().any(is_wild) && !is_group_of_globs {
         return Some("wildcards or nothing in `{}`, which OPA does not match reliably");
     }
