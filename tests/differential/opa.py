@@ -47,8 +47,9 @@ class Opa:
                     return {"refused": answer["error"]["message"]}
             self.call(self.lib.OpaAddData, engine, b"", json.dumps(case["data"]).encode())
             answers = []
-            entry = case["entry"].removeprefix("data.").encode()
-            for given in case["inputs"]:
+            entries = [case["entry"]] if isinstance(case["entry"], str) else case["entry"]
+            for entry, given in itertools.product(entries, case["inputs"]):
+                entry = entry.removeprefix("data.").encode()
                 answer = self.call(self.lib.OpaEvalDocument, engine, entry, json.dumps(given).encode(), 0, 0)
                 if "error" in answer:
                     if answer["error"]["code"] in ("prepare_error", "parse_error", "compile_error"):

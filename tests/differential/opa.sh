@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Generated policies must mean on both engines what they mean in OPA: see README.md, "Policies".
+# Generated policies must mean on both engines what they mean in OPA, and built-ins must have the
+# same values: see README.md, "Policies" and "Built-ins".
 # Arguments: how many policies (default 3000), the seed (default 1). Needs cargo, python 3.10 or later
 # on x86-64 Linux, and network the first time; installs under $BARTIZAN_CACHE.
 set -euo pipefail
@@ -29,4 +30,6 @@ if [ ! -e "$OPA" ]; then
 fi
 
 cargo build --quiet --locked --package bartizan-rego --example policies --manifest-path "$ROOT/Cargo.toml"
-exec python3 opa.py "${@:-3000}"
+python3 opa.py "${@:-3000}"
+# As many calls of each built-in as there are hundreds of policies, and one more.
+exec python3 calls.py "$((${1:-3000} / 100 + 1))" "${2:-1}"

@@ -34,6 +34,7 @@ mod lock;
 mod memory;
 mod meta_tools;
 mod oauth;
+mod opa_builtins;
 mod opa_meaning;
 mod otlp;
 mod packs;

@@ -10,14 +10,13 @@
 //! parsing are our own. Semantics: OPA docs, "Policy Reference", "Built-in Functions".
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
 
 use bytes::Bytes;
 use regorus::Value;
-use regorus::unstable::{BUILTINS, BuiltinFcn, Expr, Ref, Source, Span};
 
 use super::EvalLimits;
-use super::{glob, number, sprintf};
+use super::native::native_call;
+use super::{functions, glob, number, patterns, sprintf};
 use bartizan_gate::wire::document::{Document, DocumentLimits};
 
 /// Longest text that `units.parse` and `to_number` accept, bytes.
@@ -76,32 +75,35 @@ pub(super) static TABLE: &[Builtin] = &[
     native("abs", "n>n"),
     checked("array.concat", "A,A>A", items_within),
     native("array.reverse", "A>A"),
-    native("array.slice", "A,n,n>A"),
-    native("base64.decode", "s>s"),
+    checked("array.slice", "A,n,n>A", functions::integers),
+    custom("base64.decode", "s>s", functions::base64_decode),
     checked("base64.encode", "s>s", text_within),
-    native("base64.is_valid", "s>b"),
-    native("base64url.decode", "s>s"),
+    custom("base64.is_valid", "s>b", functions::base64_is_valid),
+    custom("base64url.decode", "s>s", functions::base64url_decode),
     checked("base64url.encode", "s>s", text_within),
     checked("base64url.encode_no_pad", "s>s", text_within),
-    native("bits.and", "n,n>n"),
-    checked("bits.lsh", "n,n>n", shift_within),
-    native("bits.negate", "n>n"),
-    native("bits.or", "n,n>n"),
+    checked("bits.and", "n,n>n", functions::integers),
+    custom("bits.lsh", "n,n>n", |args, limits| {
+        shift_within(args, limits)?;
+        functions::shifted_left(args, limits)
+    }),
+    checked("bits.negate", "n>n", functions::integers),
+    checked("bits.or", "n,n>n", functions::integers),
     checked("bits.rsh", "n,n>n", shift_within),
-    native("bits.xor", "n,n>n"),
-    native("ceil", "n>n"),
+    checked("bits.xor", "n,n>n", functions::integers),
+    checked("ceil", "n>n", functions::not_just_below_zero),
     checked("concat", "s,C>s", concat_within),
     native("contains", "s,s>b"),
-    native("count", "K>n"),
+    custom("count", "K>n", functions::count),
     native("endswith", "s,s>b"),
-    native("floor", "n>n"),
-    native("format_int", "n,n>s"),
+    checked("floor", "n>n", functions::not_just_below_zero),
+    custom("format_int", "n,n>s", functions::format_int),
     custom("glob.match", "s,D,s>b", glob_match),
-    checked("glob.quote_meta", "s>s", text_within),
-    native("hex.decode", "s>s"),
+    custom("glob.quote_meta", "s>s", functions::quote_meta),
+    custom("hex.decode", "s>s", functions::hex_decode),
     checked("hex.encode", "s>s", text_within),
-    native("indexof", "s,s>n"),
-    native("indexof_n", "s,s>N"),
+    checked("indexof", "s,s>n", functions::something_to_find),
+    checked("indexof_n", "s,s>N", functions::something_to_find),
     native("intersection", "G>S"),
     native("is_array", "a>b"),
     native("is_boolean", "a>b"),
@@ -110,45 +112,66 @@ pub(super) static TABLE: &[Builtin] = &[
     native("is_object", "a>b"),
     native("is_set", "a>b"),
     native("is_string", "a>b"),
-    native("json.filter", "O,J>a"),
+    custom("json.filter", "O,J>a", functions::json_filter),
     custom("json.is_valid", "s>b", json_is_valid),
     custom("json.marshal", "a>s", json_marshal),
-    native("json.remove", "O,J>a"),
+    custom("json.remove", "O,J>a", functions::json_remove),
     custom("json.unmarshal", "s>a", json_unmarshal),
-    native("lower", "s>s"),
-    native("max", "M>a"),
-    native("min", "M>a"),
+    custom("lower", "s>s", functions::lower),
+    checked("max", "M>a", functions::one_order),
+    checked("min", "M>a", functions::one_order),
     checked("numbers.range", "n,n>N", range_within),
     checked("numbers.range_step", "n,n,n>N", range_step_within),
     native("object.filter", "O,Q>a"),
     native("object.get", "O,a,a>a"),
     native("object.keys", "O>S"),
     native("object.remove", "O,Q>a"),
-    custom("object.subset", "U,U>a", object_subset),
+    custom("object.subset", "U,U>a", functions::object_subset),
     native("object.union", "O,O>a"),
     native("object.union_n", "Y>a"),
-    checked("product", "F>n", product_within),
-    checked("regex.find_all_string_submatch_n", "s,s,n>Z", regex_within),
-    checked("regex.find_n", "s,s,n>L", regex_within),
-    checked("regex.is_valid", "s>b", regex_within),
-    checked("regex.match", "s,s>b", regex_within),
-    checked("regex.replace", "s,s,s>s", regex_replace_within),
-    checked("regex.split", "s,s>L", regex_within),
+    custom("product", "F>n", |args, limits| {
+        product_within(args, limits)?;
+        functions::product(args, limits)
+    }),
+    custom("regex.find_all_string_submatch_n", "s,s,n>Z", |args, limits| {
+        regex_within(args, limits)?;
+        patterns::find_submatches(args, limits)
+    }),
+    custom("regex.find_n", "s,s,n>L", |args, limits| {
+        regex_within(args, limits)?;
+        patterns::find_n(args, limits)
+    }),
+    custom("regex.is_valid", "s>b", |args, limits| {
+        regex_within(args, limits)?;
+        patterns::is_valid(args, limits)
+    }),
+    custom("regex.match", "s,s>b", |args, limits| {
+        regex_within(args, limits)?;
+        patterns::matches(args, limits)
+    }),
+    custom("regex.replace", "s,s,s>s", |args, limits| {
+        regex_within(args, limits)?;
+        patterns::replace(args, limits)
+    }),
+    custom("regex.split", "s,s>L", |args, limits| {
+        regex_within(args, limits)?;
+        patterns::split(args, limits)
+    }),
     checked("replace", "s,s,s>s", replace_within),
-    native("round", "n>n"),
-    native("semver.compare", "s,s>n"),
-    native("semver.is_valid", "a>b"),
-    native("sort", "M>A"),
+    checked("round", "n>n", functions::small),
+    checked("semver.compare", "s,s>n", functions::versions),
+    custom("semver.is_valid", "a>b", functions::semver_is_valid),
+    checked("sort", "M>A", functions::one_order),
     checked("split", "s,s>L", text_within),
     custom("sprintf", "s,A>s", sprintf_call),
     native("startswith", "s,s>b"),
     native("strings.any_prefix_match", "P,P>b"),
     native("strings.any_suffix_match", "P,P>b"),
     custom("strings.count", "s,s>n", strings_count),
-    checked("strings.replace_n", "R,s>s", replace_n_within),
+    custom("strings.replace_n", "R,s>s", functions::replace_n),
     checked("strings.reverse", "s>s", text_within),
-    native("substring", "s,n,n>s"),
-    native("sum", "F>n"),
+    checked("substring", "s,n,n>s", functions::integers),
+    custom("sum", "F>n", functions::sum),
     custom("to_number", "T>n", to_number),
     native("trim", "s,s>s"),
     native("trim_left", "s,s>s"),
@@ -159,8 +182,11 @@ pub(super) static TABLE: &[Builtin] = &[
     native("type_name", "a>s"),
     native("union", "G>S"),
     checked("units.parse", "s>n", number_text_within),
-    checked("units.parse_bytes", "s>n", number_text_within),
-    native("upper", "s>s"),
+    custom("units.parse_bytes", "s>n", |args, limits| {
+        number_text_within(args, limits)?;
+        functions::parse_bytes(args, limits)
+    }),
+    custom("upper", "s>s", functions::upper),
 ];
 
 /// What `negation` writes in place of `in`, because a call with an undefined operand is undefined
@@ -268,7 +294,8 @@ impl Meter {
             _ => None,
         };
         let sizes = args.iter().map(|arg| u64::try_from(size(arg)).unwrap_or(u64::MAX));
-        let matches = builtin.name == "glob.match" || builtin.name.starts_with("regex.");
+        let matches = matches!(builtin.name, "glob.match" | "strings.replace_n")
+            || builtin.name.starts_with("regex.");
         let work = if let Some(compared) = compared {
             u64::try_from(compared).unwrap_or(u64::MAX).saturating_add(1)
         } else if matches {
@@ -294,7 +321,9 @@ fn size(value: &Value) -> usize {
         Value::String(text) => text.len(),
         Value::Array(items) => texts(&mut items.iter()),
         Value::Set(items) => texts(&mut items.iter()),
-        Value::Object(members) => members.len(),
+        Value::Object(members) => members
+            .iter()
+            .fold(0_usize, |sum, (key, _)| sum.saturating_add(1).saturating_add(text_length(key))),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Undefined => 0,
     }
 }
@@ -314,42 +343,6 @@ fn bounded(builtin: &Builtin, value: Value, limits: &EvalLimits) -> Result<Value
         }
         _ => Ok(value),
     }
-}
-
-/// The syntax nodes that regorus's functions take with the values, to name a place in their errors.
-struct CallSite {
-    span: Span,
-    params: Vec<Ref<Expr>>,
-}
-
-fn call_site() -> Option<&'static CallSite> {
-    static CALL_SITE: OnceLock<Option<CallSite>> = OnceLock::new();
-    CALL_SITE
-        .get_or_init(|| {
-            let source = Source::from_contents("built-in".to_owned(), "call".to_owned()).ok()?;
-            let span = Span { source, line: 1, col: 1, start: 0, end: 4 };
-            let param = || Ref::new(Expr::Null { span: span.clone(), value: Value::Null, eidx: 0 });
-            let params = std::iter::repeat_with(param).take(8).collect();
-            Some(CallSite { span, params })
-        })
-        .as_ref()
-}
-
-/// regorus's function with this name. The lookup in regorus's map happens once for the table.
-fn native_function(name: &str) -> Option<BuiltinFcn> {
-    static FOUND: OnceLock<Vec<Option<BuiltinFcn>>> = OnceLock::new();
-    let found =
-        FOUND.get_or_init(|| TABLE.iter().map(|it| BUILTINS.get(it.name).copied()).collect());
-    let at = TABLE.binary_search_by(|builtin| builtin.name.cmp(name)).ok()?;
-    found.get(at).copied().flatten()
-}
-
-fn native_call(name: &str, args: &[Value]) -> Result<Value, String> {
-    let (function, _) = native_function(name).ok_or("is not part of this build")?;
-    let site = call_site().ok_or("has no call site")?;
-    let params = site.params.get(..args.len()).ok_or("too many arguments")?;
-    function(&site.span, params, args, true)
-        .map_err(|error| super::problem::RegorusError::parse(&error.to_string()).text)
 }
 
 /// `value in collection`. What is no collection has no members.
@@ -450,21 +443,12 @@ fn replaced(text: usize, with: usize) -> usize {
 }
 
 fn replace_within(args: &[Value], limits: &EvalLimits) -> Result<(), String> {
+    functions::something_to_replace(args)?;
     // A pattern of n bytes matches at most length / n times.
     let (whole, old) = (length(args, 0), length(args, 1));
-    let slots = if old == 0 { whole } else { whole.checked_div(old).unwrap_or(whole) };
+    let slots = whole.checked_div(old).unwrap_or(whole);
     let grown = replaced(slots, length(args, 2)).saturating_add(whole);
     at_most("a length", grown, limits.string_bytes_max)
-}
-
-fn replace_n_within(args: &[Value], limits: &EvalLimits) -> Result<(), String> {
-    let mut size = length(args, 1);
-    if let Some(Value::Object(patterns)) = args.first() {
-        for with in patterns.values() {
-            size = replaced(size, text_length(with));
-        }
-    }
-    at_most("a length", size, limits.string_bytes_max)
 }
 
 fn regex_within(args: &[Value], limits: &EvalLimits) -> Result<(), String> {
@@ -472,11 +456,6 @@ fn regex_within(args: &[Value], limits: &EvalLimits) -> Result<(), String> {
         at_most("a length", length(args, at), limits.pattern_text_bytes_max)?;
     }
     Ok(())
-}
-
-fn regex_replace_within(args: &[Value], limits: &EvalLimits) -> Result<(), String> {
-    regex_within(args, limits)?;
-    at_most("a length", replaced(length(args, 0), length(args, 2)), limits.string_bytes_max)
 }
 
 fn product_within(args: &[Value], _: &EvalLimits) -> Result<(), String> {
@@ -515,6 +494,9 @@ fn range_step_within(args: &[Value], limits: &EvalLimits) -> Result<(), String> 
 fn number_text_within(args: &[Value], _: &EvalLimits) -> Result<(), String> {
     let text = text(args, 0)?;
     at_most("a length", text.len(), NUMBER_CHARS_MAX)?;
+    if text.contains('_') {
+        return Err("expects a number without `_`".to_owned());
+    }
     let mut digits: Option<usize> = None;
     for byte in text.bytes() {
         digits = match byte {
@@ -561,16 +543,6 @@ fn sprintf_call(args: &[Value], limits: &EvalLimits) -> Result<Value, String> {
     }
 }
 
-/// regorus's function panics on an empty array, so that case is answered here.
-fn object_subset(args: &[Value], _: &EvalLimits) -> Result<Value, String> {
-    match args {
-        [Value::Array(_) | Value::Set(_), Value::Array(sub)] if sub.is_empty() => {
-            Ok(Value::Bool(true))
-        }
-        _ => native_call("object.subset", args),
-    }
-}
-
 fn strings_count(args: &[Value], _: &EvalLimits) -> Result<Value, String> {
     let (whole, part) = (text(args, 0)?, text(args, 1)?);
     // Go's `strings.Count` gives the number of characters plus one for an empty substring.
@@ -589,6 +561,10 @@ fn to_number(args: &[Value], _: &EvalLimits) -> Result<Value, String> {
         Some(number @ Value::Number(_)) => Ok(number.clone()),
         Some(Value::String(text)) => {
             at_most("a length", text.len(), NUMBER_CHARS_MAX)?;
+            // OPA takes `+1`, `010` and `5.`, and fails when it writes or compares such a number.
+            if serde_json::from_str::<serde_json::Number>(text).is_err() || text.trim() != &**text {
+                return Err("expects a number as JSON writes it".to_owned());
+            }
             number::exact(text).ok_or_else(|| "expects a number with an exact value".to_owned())
         }
         _ => Err("expects null, a boolean, a number or a string".to_owned()),
@@ -611,7 +587,13 @@ fn read_json(args: &[Value], limits: &EvalLimits) -> Result<Result<Value, String
 }
 
 fn json_is_valid(args: &[Value], limits: &EvalLimits) -> Result<Value, String> {
-    Ok(Value::Bool(read_json(args, limits)?.is_ok()))
+    if read_json(args, limits)?.is_ok() {
+        return Ok(Value::Bool(true));
+    }
+    match serde_json::from_str::<serde::de::IgnoredAny>(text(args, 0)?) {
+        Ok(_) => Err("expects JSON that has one meaning".to_owned()),
+        Err(_) => Ok(Value::Bool(false)),
+    }
 }
 
 fn json_unmarshal(args: &[Value], limits: &EvalLimits) -> Result<Value, String> {
@@ -650,10 +632,10 @@ mod tests {
         assert!(TABLE.windows(2).all(|pair| pair[0].name < pair[1].name));
         for builtin in TABLE {
             let carried_out = matches!(builtin.run, Run::Custom(_));
-            let native = native_function(builtin.name);
+            let native = regorus::unstable::BUILTINS.get(builtin.name);
             assert!(carried_out || native.is_some(), "{}", builtin.name);
             if let Some((_, arity)) = native {
-                assert_eq!(builtin.arity(), usize::from(arity), "{}", builtin.name);
+                assert_eq!(builtin.arity(), usize::from(*arity), "{}", builtin.name);
             }
             assert!(forbidden(builtin.name).is_none(), "{}", builtin.name);
         }

@@ -16,7 +16,7 @@ use super::problem::PolicyProblem;
 use super::walk::{
     Reference, Step, Visit, Walk, pattern_variables, reference, rule_args, rule_ref,
 };
-use super::{Entrypoints, EvalLimits, builtins};
+use super::{Entrypoints, EvalLimits, builtins, patterns};
 
 /// Most parameters of a function. The bytecode machine ignores further arguments without an error.
 const PARAMETERS_MAX: usize = 8;
@@ -406,6 +406,7 @@ impl<'a> Checker<'a, '_> {
                         problems.push(PolicyProblem::at(file, line, message).hint(hint));
                     }
                     self.call(&callee, params.len(), problems);
+                    self.constant_pattern(&callee, &params, problems);
                 }
                 Visit::Statement(statement) => {
                     if let Literal::Expr { expr, .. } = &statement.literal
@@ -458,6 +459,33 @@ impl<'a> Checker<'a, '_> {
                 format!("there is no function `{name}`"),
                 "`bartizan policy capabilities` lists the built-ins",
             );
+        }
+    }
+
+    /// Refuses a pattern that is written in the call and that each call would fail with.
+    fn constant_pattern(
+        &self,
+        callee: &Reference<'a>,
+        params: &[&'a Expr],
+        problems: &mut Vec<PolicyProblem>,
+    ) {
+        let Some(name) = called(callee) else { return };
+        let at = match name.as_str() {
+            "regex.replace" => 1,
+            "regex.find_all_string_submatch_n" | "regex.find_n" | "regex.match" | "regex.split" => {
+                0
+            }
+            _ => return,
+        };
+        if self.index.function(self.module, callee).is_none()
+            && let Some(Expr::String { value, .. } | Expr::RawString { value, .. }) = params.get(at)
+            && let Ok(pattern) = value.as_string()
+            && let Err(fault) = patterns::compiled(pattern)
+        {
+            let (file, line) = location(callee.span);
+            let message = format!("`{name}`: {fault}");
+            let hint = "patterns have the syntax of RE2: https://github.com/google/re2/wiki/Syntax";
+            problems.push(PolicyProblem::at(file, line, message).hint(hint));
         }
     }
 

@@ -6,6 +6,11 @@
 //! patterns, and `\` makes the next character literal. regorus's own function differs from OPA for
 //! `:` as a delimiter and for `**` next to text, so it is not used.
 //!
+//! gobwas has faults of its own: its matchers for `?` and `[!a]` take an empty text, it cuts characters
+//! of several bytes apart, lets the texts before and after a `*` overlap, and misses matches of `{}`
+//! beside wildcards. Where one may show, the call is an error ([`doubt`]): a policy that was tested
+//! with OPA would mean something else here.
+//!
 //! Matching simulates a nondeterministic automaton: it keeps the set of positions that the pattern
 //! so far can reach. Its cost is at most the product of both lengths for any pattern; it never
 //! backtracks.
@@ -32,6 +37,9 @@ enum Token {
 /// Deepest nesting of `{}`. The recursive reader relies on it.
 const NESTING_MAX: usize = 8;
 
+/// Most branches of a `{}` with wildcards. Each is compared with each.
+const BRANCHES_MAX: usize = 64;
+
 /// Whether the whole of `text` matches `pattern`. An empty `delimiters` makes `*` match like `**`.
 ///
 /// # Errors
@@ -40,6 +48,9 @@ const NESTING_MAX: usize = 8;
 pub(super) fn matches(pattern: &str, delimiters: &[char], text: &str) -> Result<bool, String> {
     let mut reader = Reader { rest: pattern.chars().peekable(), pattern };
     let tokens = reader.sequence(0)?;
+    if let Some(why) = doubt(&tokens, pattern, delimiters, text) {
+        return Err(reader.malformed(why));
+    }
     let text: Vec<char> = text.chars().collect();
     let mut at = vec![false; text.len().saturating_add(1)];
     if let Some(first) = at.first_mut() {
@@ -109,6 +120,7 @@ impl Reader<'_> {
         loop {
             let low = match self.rest.next() {
                 Some(']') if !ranges.is_empty() => return Ok(Token::Class { negated, ranges }),
+                Some(']') => return Err(self.malformed("`[` is closed at once")),
                 Some('\\') => self.rest.next(),
                 other => other,
             };
@@ -124,6 +136,82 @@ impl Reader<'_> {
             ranges.push((low, high));
         }
     }
+}
+
+/// Why gobwas may have another answer for this pattern and text.
+fn doubt(tokens: &[Token], pattern: &str, delimiters: &[char], text: &str) -> Option<&'static str> {
+    if pattern.is_empty() || pattern.contains("***") {
+        return Some("`***` or nothing, which OPA reads in its own way");
+    }
+    let branches: Vec<&[Token]> = match tokens {
+        [Token::Either(branches)] => branches.iter().map(Vec::as_slice).collect(),
+        _ => Vec::new(),
+    };
+    let is_wild = |token: &Token| match token {
+        Token::Either(branches) => !branches.iter().all(|branch| is_plain(branch)),
+        _ => false,
+    };
+    // gobwas factors out what branches have in common, and forgets a branch that has no more.
+    let within = |branch: &[Token], of: &[Token]| of.starts_with(branch) || of.ends_with(branch);
+    let is_alone = |at: usize, branch: &[Token]| {
+        !branches.iter().enumerate().any(|(of, other)| of != at && within(branch, other))
+    };
+    let is_group_of_globs = !branches.is_empty()
+        && branches.len() <= BRANCHES_MAX
+        && branches.iter().enumerate().all(|(at, it)| is_simple(it) && is_alone(at, it));
+    if tokens.iter().any(is_wild) && !is_group_of_globs {
+        return Some("wildcards or nothing in `{}`, which OPA does not match reliably");
+    }
+    let is_ascii = text.is_ascii() && pattern.is_ascii();
+    let takes_nothing = |token: &Token| match token {
+        Token::One | Token::Class { negated: true, .. } => true,
+        Token::Class { .. } | Token::Either(_) => !is_ascii,
+        Token::Literal(_) | Token::Run | Token::AnyRun => false,
+    };
+    if (text.is_empty() || !is_ascii) && tokens.iter().any(takes_nothing) {
+        return Some("`?`, `[]` or `{}` with an empty text or one beyond ASCII");
+    }
+    let is_run = |token: &Token| matches!(token, Token::Run | Token::AnyRun);
+    let beside = |one: &Token, other: &Token| *one == Token::One && is_run(other);
+    if text.contains(delimiters)
+        && tokens.iter().zip(tokens.iter().skip(1)).any(|(l, r)| beside(l, r) || beside(r, l))
+    {
+        return Some("`?` beside `*` with a delimiter in the text");
+    }
+    let overlap = overlaps(tokens, text) || branches.iter().any(|branch| overlaps(branch, text));
+    overlap.then_some("the text before and after a `*` overlaps")
+}
+
+/// Whether a text begins and ends with the literals around the wildcards of a pattern, and is shorter
+/// than both together.
+fn overlaps(tokens: &[Token], text: &str) -> bool {
+    let literal = |token: &Token| match token {
+        Token::Literal(literal) => Some(*literal),
+        _ => None,
+    };
+    let before: String = tokens.iter().map_while(literal).collect();
+    let after: Vec<char> = tokens.iter().rev().map_while(literal).collect();
+    let after: String = after.into_iter().rev().collect();
+    tokens.iter().any(|token| matches!(token, Token::Run | Token::AnyRun))
+        && text.len() < before.len().saturating_add(after.len())
+        && text.starts_with(&before)
+        && text.ends_with(&after)
+}
+
+/// Whether a branch of `{}` has a literal, and apart from literals only `*` and `**`.
+fn is_simple(branch: &[Token]) -> bool {
+    branch.iter().any(|token| matches!(token, Token::Literal(_)))
+        && branch.iter().all(|it| matches!(it, Token::Literal(_) | Token::Run | Token::AnyRun))
+}
+
+/// Whether a branch of `{}` is a text that is not empty, or a choice of such texts.
+fn is_plain(branch: &[Token]) -> bool {
+    let plain = |token: &Token| match token {
+        Token::Literal(_) => true,
+        Token::Either(branches) => branches.iter().all(|branch| is_plain(branch)),
+        _ => false,
+    };
+    !branch.is_empty() && branch.iter().all(plain)
 }
 
 /// The positions reachable after `tokens` from the positions in `at`.
@@ -178,7 +266,6 @@ mod tests {
     #[test]
     fn patterns_match_as_in_gobwas_glob() {
         for (pattern, delimiters, text, expected) in [
-            ("", "", "", true),
             ("a*", ".", "abc", true),
             ("a*", ".", "a.bc", false),
             ("a*", "", "a.bc", true),
@@ -187,7 +274,6 @@ mod tests {
             ("b**", ".", "bx.y", true),
             ("**.y", ".", "a.b.y", true),
             ("*.y", ".", "a.b.y", false),
-            ("a***", ".", "a.b", true),
             ("?at", ".", "cat", true),
             ("?at", ".", ".at", false),
             ("?at", ".", "at", false),
@@ -199,12 +285,10 @@ mod tests {
             ("{get,list}-*", ".", "list-flags", true),
             ("{get,list}-*", ".", "drop-flags", false),
             ("{a,{b,c}}d", "", "cd", true),
-            ("{,a}b", "", "b", true),
             ("{*.x,y}", ".", "q.x", true),
             ("\\*", "", "*", true),
             ("\\*", "", "a", false),
             ("a,b}", "", "a,b}", true),
-            ("é?", "", "éé", true),
             ("delete*", ".", "delete_flag", true),
         ] {
             let delimiters: Vec<char> = delimiters.chars().collect();

@@ -47,6 +47,34 @@ pub(super) fn exact(literal: &str) -> Option<Value> {
     (Decimal::read(&format!("{float:e}"))? == decimal).then(|| Value::from(float))
 }
 
+/// The sum of numbers, each taken for the shortest decimal text of its value; `None` where the sum
+/// has no exact value, or one of the values is no number.
+pub(super) fn exact_sum(numbers: &[Value]) -> Option<Value> {
+    /// Most digits after the point. Finer fractions have no sum here.
+    const FRACTION_DIGITS_MAX: i64 = 17;
+    let mut sum = 0_i128;
+    for number in numbers {
+        let literal = match number {
+            Value::Number(_) => match (number.as_i64(), number.as_u64()) {
+                (Ok(integer), _) => integer.to_string(),
+                (_, Ok(integer)) => integer.to_string(),
+                _ => format!("{:e}", number.as_f64().ok()?),
+            },
+            _ => return None,
+        };
+        let decimal = Decimal::read(&literal)?;
+        let zeros = usize::try_from(decimal.exponent.checked_add(FRACTION_DIGITS_MAX)?).ok()?;
+        if zeros > 36 {
+            return None;
+        }
+        let digits = if decimal.digits.is_empty() { "0" } else { decimal.digits.as_str() };
+        let scaled = format!("{digits}{}", "0".repeat(zeros)).parse::<i128>().ok()?;
+        let signed = if decimal.negative { scaled.checked_neg()? } else { scaled };
+        sum = sum.checked_add(signed)?;
+    }
+    exact(&format!("{sum}e-{FRACTION_DIGITS_MAX}"))
+}
+
 impl Decimal {
     fn read(literal: &str) -> Option<Self> {
         let (negative, rest) = match literal.strip_prefix('-') {

@@ -7,6 +7,8 @@
 
 use regorus::Value;
 
+use super::re2::is_shown;
+
 /// An argument, by its Go type. `small` is absent for integers above 128 bits.
 enum Arg {
     Int { negative: bool, digits: String, small: Option<i128> },
@@ -198,7 +200,7 @@ impl Arg {
 
     fn go_type(&self) -> &'static str {
         match self {
-            Self::Int { small, .. } if small.is_some_and(|it| i64::try_from(it).is_ok()) => "int",
+            Self::Int { small, .. } if small.is_some_and(|it| i64::try_from(it).is_ok()) => "int64",
             Self::Int { .. } => "*big.Int",
             Self::Float(_) => "float64",
             Self::Text(_) => "string",
@@ -238,6 +240,10 @@ impl Arg {
             }
             _ => None,
         };
+        if done.is_none() && (spec.width.is_some() || spec.precision.is_some()) {
+            // Go applies them to the value inside `%!d(string=x)`, by the rules of `%v`.
+            return Err(format!("sprintf: `%{verb}` with a width does not fit its argument"));
+        }
         let text = done.unwrap_or_else(|| format!("%!{verb}({}={})", self.go_type(), self.plain()));
         if text.len() > bytes_max {
             return Err(format!("sprintf: the result is longer than {bytes_max} bytes"));
@@ -328,14 +334,20 @@ fn quoted(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            control if control.is_control() => {
-                let code = u32::from(control);
-                let short = code < 0x80;
-                let escape =
-                    if short { format!("\\x{code:02x}") } else { format!("\\u{code:04x}") };
+            '\x07' => out.push_str("\\a"),
+            '\x08' => out.push_str("\\b"),
+            '\x0b' => out.push_str("\\v"),
+            '\x0c' => out.push_str("\\f"),
+            shown if is_shown(shown) => out.push(shown),
+            other => {
+                let code = u32::from(other);
+                let escape = match code {
+                    0..0x80 => format!("\\x{code:02x}"),
+                    0x80..0x1_0000 => format!("\\u{code:04x}"),
+                    _ => format!("\\U{code:08x}"),
+                };
                 out.push_str(&escape);
             }
-            other => out.push(other),
         }
     }
     out.push('"');
@@ -405,9 +417,8 @@ pub(super) fn rego_text(value: &Value) -> String {
                 .collect();
             format!("{{{}}}", members.join(", "))
         }
-        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {
-            super::value::json(value)
-        }
+        Value::String(text) => quoted(text),
+        Value::Null | Value::Bool(_) | Value::Number(_) => super::value::json(value),
         Value::Undefined => "undefined".to_owned(),
     }
 }
@@ -438,17 +449,17 @@ mod tests {
             ("%x %X %o %b %c %U", "[255,255,8,5,65,65]", "ff FF 10 101 A U+0041"),
             ("%x", r#"["hi"]"#, "6869"),
             ("%d", r#"["x"]"#, "%!d(string=x)"),
-            ("%s", "[5]", "%!s(int=5)"),
-            ("%f", "[5]", "%!f(int=5)"),
+            ("%s", "[5]", "%!s(int64=5)"),
+            ("%f", "[5]", "%!f(int64=5)"),
             ("%t", "[true]", "%!t(string=true)"),
             ("%s %s", r#"["a"]"#, "a %!s(MISSING)"),
-            ("%s", r#"["a","b",1]"#, "a%!(EXTRA string=b, int=1)"),
+            ("%s", r#"["a","b",1]"#, "a%!(EXTRA string=b, int64=1)"),
             ("%", "[]", "%!(NOVERB)"),
             ("%v %v %v", r#"[[1,"a"],{"k":null},true]"#, r#"[1, "a"] {"k": null} true"#),
             ("%[2]s %[1]s", r#"["a","b"]"#, "b a"),
             ("%[3]s", r#"["a"]"#, "%!s(BADINDEX)"),
             ("%*d", "[5,42]", "   42"),
-            ("%T %T %T", r#"[1,1.5,"a"]"#, "int float64 string"),
+            ("%T %T %T", r#"[1,1.5,"a"]"#, "int64 float64 string"),
             ("%d", "[9223372036854775807]", "9223372036854775807"),
         ] {
             let args = Value::from_json_str(args).unwrap();
