@@ -231,6 +231,9 @@ impl Arg {
                 let (digits, prefix) = radix(small.unsigned_abs(), verb, spec);
                 Some(number(*negative, &precise(&digits, spec), prefix, spec))
             }
+            (Self::Int { negative: true, .. }, 'U') => {
+                return Err("sprintf: `%U` expects no negative number".to_owned());
+            }
             (Self::Int { small: Some(small), .. }, 'c' | 'q' | 'U') => {
                 Some(pad(&rune(*small, verb), spec))
             }
