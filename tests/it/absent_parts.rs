@@ -222,19 +222,16 @@ const ORDINARY: &[&str] = &[
     "# Both are required by the tool's own schema. bartizan:allow absent-operand\nDENY if contains(concat(\" \", [A.cmd, A.note]), \"rm -rf\")",
 ];
 
+/// The rules, with what `A` as a word of its own stands for.
 fn written(rules: &str) -> String {
+    let in_word = |it: char| it.is_alphanumeric() || it == '_';
     let mut text = String::new();
-    let mut rest = rules;
-    // `A` as a word of its own.
-    while let Some(at) = rest.find('A') {
-        let before = rest[..at].chars().next_back();
-        let after = rest[at + 1..].chars().next();
-        let part = |it: Option<char>| it.is_some_and(|it| it.is_alphanumeric() || it == '_');
-        text.push_str(&rest[..at]);
-        text.push_str(if part(before) || part(after) { "A" } else { "input.tool.arguments" });
-        rest = &rest[at + 1..];
+    for part in rules.split_inclusive(|it| !in_word(it)) {
+        let word = part.trim_end_matches(|it| !in_word(it));
+        text.push_str(if word == "A" { "input.tool.arguments" } else { word });
+        text.push_str(part.strip_prefix(word).unwrap_or_default());
     }
-    text + rest
+    text
 }
 
 #[test]
