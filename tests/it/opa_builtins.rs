@@ -3,7 +3,6 @@
 //! The calls and OPA's answers are in `policies/opa_builtins.json`: `opa` is the value in OPA, `error`
 //! says that the call fails here. `tests/differential/calls.py` asks OPA about each of them and
 //! compares generated calls besides.
-#![expect(clippy::unwrap_used, reason = "a failing test may panic")]
 
 use bartizan_gate::duty::decision::Engine;
 use bartizan_rego::{Entrypoints, EvalLimits, Module, Policy, PolicyProblem, PolicySources};
