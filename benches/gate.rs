@@ -126,6 +126,11 @@ fn server() -> Server {
 
 /// The baseline, and a rule that hides a tool.
 fn policy() -> Policy {
+    policy_with(0)
+}
+
+/// The same, with so many rules that each name a tool and read an argument.
+fn policy_with(rules: usize) -> Policy {
     let mut modules = embedded::baseline();
     modules.extend(embedded::decision());
     let hide = r#"package mcp
@@ -133,6 +138,15 @@ fn policy() -> Policy {
 hide contains "delete_flag" if input.server.environment == "staging"
 "#;
     modules.push(bartizan_rego::Module { path: "hide.rego".to_owned(), text: hide.to_owned() });
+    let rules: Vec<String> = (0..rules)
+        .map(|at| {
+            let head = format!(r#"deny contains {{"code": "r{at}", "message": "m"}} if {{"#);
+            let tool = format!(r#"input.tool.name == "tool_{at}""#);
+            format!("{head}\n\t{tool}\n\tinput.tool.arguments.environment == \"production\"\n}}\n")
+        })
+        .collect();
+    let text = format!("package mcp\n\n{}", rules.join("\n"));
+    modules.push(bartizan_rego::Module { path: "rules.rego".to_owned(), text });
     let sources = PolicySources { modules, data: None, revision: "bench".into() };
     Policy::compile(&sources, &Entrypoints::default(), &EvalLimits::default()).unwrap()
 }
@@ -216,26 +230,23 @@ fn question<'a>(
     }
 }
 
-/// The baseline's answer about a write inside the pin: the budgets are 15 µs compiled, 100 µs
-/// strict. They are for an evaluation without the cache, so there are more agents than cache
-/// entries; a cached answer is measured beside it.
+/// The baseline's answer about a write inside the pin, and that of a policy that reads an argument,
+/// too: the budgets are 4 µs compiled, 100 µs strict.
 fn decide(criterion: &mut Criterion) {
     let server = server();
-    let agent =
-        |number: u32| Principal { id: format!("agent-{number}").into(), ..Principal::default() };
-    let principals: Vec<Principal> = (0..1024).map(agent).collect();
+    let principal = Principal { id: "agent-1".into(), ..Principal::default() };
     let frame = Frame::read(call(), Sender::Client, &FrameLimits::default()).unwrap();
-    let requests: Vec<AccessRequest<'_>> =
-        principals.iter().map(|principal| question(&server, principal, &frame)).collect();
+    let request = question(&server, &principal, &frame);
     let mut group = criterion.benchmark_group("decision");
     for (engine, pdp) in engines() {
-        let mut turns = requests.iter().cycle();
-        assert_eq!(pdp.decide(turns.next().unwrap()).effect, Effect::Permit);
-        group.bench_function(engine, |bencher| {
-            bencher.iter(|| pdp.decide(black_box(turns.next().unwrap())));
-        });
-        group.bench_function(format!("{engine}, remembered"), |bencher| {
-            bencher.iter(|| pdp.decide(black_box(requests.first().unwrap())));
+        assert_eq!(pdp.decide(&request).effect, Effect::Permit);
+        group.bench_function(engine, |bencher| bencher.iter(|| pdp.decide(black_box(&request))));
+    }
+    for rules in [0, 10, 100, 500] {
+        let pdp = RegoPdp::compiled(policy_with(rules), 1, u32::MAX).unwrap();
+        assert_eq!(pdp.decide(&request).engine, Engine::Compiled);
+        group.bench_function(format!("compiled, {rules} rules on arguments"), |bencher| {
+            bencher.iter(|| pdp.decide(black_box(&request)));
         });
     }
     group.finish();

@@ -111,7 +111,7 @@ fn build(
     if compiled {
         match RegoPdp::compiled(compile()?, settings.workers, settings.shadow_one_in) {
             Ok(pdp) => return Ok((pdp, Engine::Compiled, None)),
-            Err(problem) => doubt = Some(problem.message),
+            Err(reasons) => doubt = Some(reasons.join("; ")),
         }
     }
     Ok((RegoPdp::strict(compile()?, settings.workers), Engine::Strict, doubt))

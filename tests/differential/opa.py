@@ -98,7 +98,7 @@ class Policy:
         # One policy in three mentions variables that may have no value.
         self.loose = ["i", "j", "k"] if random.random() < 0.35 else []
         self.modifiers = random.random() < 0.3
-        # One in three has only what the compiled engine may run.
+        # One in three has only what the compiled engine has.
         self.simple = random.random() < 0.35
         if self.simple:
             self.loose, self.modifiers = [], False

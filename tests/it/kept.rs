@@ -329,7 +329,7 @@ fn all_bounds_together_fit_the_memory_of_the_manifest() {
         ("connections over HTTP/2", second * H2_CONNECTION_BYTES),
         ("buckets", limits.buckets * BucketKey::BUCKET_BYTES),
         ("counted refusals", Repeats::BYTES_MAX),
-        ("callers, notices, cached decisions", (2 * 4096 * 128) + 256 * (16 << 10)),
+        ("callers, notices", 2 * 4096 * 128),
         // The program, its policies and its threads: CONTRIBUTING's figure for an idle one.
         ("idle", 20 << 20),
     ];

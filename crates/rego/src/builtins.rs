@@ -29,7 +29,7 @@ const FACTORS_MAX: usize = 256;
 const SHIFT_MAX: i64 = 64;
 
 /// The implementation of a built-in.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 enum Run {
     /// regorus's function.
     Native,
@@ -40,7 +40,7 @@ enum Run {
 }
 
 /// One built-in.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Builtin {
     /// The name that a policy calls, such as `glob.match`.
     pub(super) name: &'static str,
@@ -303,10 +303,24 @@ impl Meter {
         } else {
             sizes.fold(1, u64::saturating_add)
         };
+        self.count(builtin.name, work, limits)
+    }
+
+    /// Counts `work` steps of the built-in `name`.
+    ///
+    /// # Errors
+    ///
+    /// As for a call.
+    pub(super) fn count(
+        &mut self,
+        name: &str,
+        work: u64,
+        limits: &EvalLimits,
+    ) -> Result<(), String> {
         self.steps = self.steps.saturating_add(work);
         if self.steps > limits.builtin_steps_max {
             let most = limits.builtin_steps_max;
-            return Err(format!("{}: the rules took more than {most} steps", builtin.name));
+            return Err(format!("{name}: the rules took more than {most} steps"));
         }
         Ok(())
     }

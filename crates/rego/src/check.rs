@@ -18,7 +18,7 @@ use super::walk::{
 };
 use super::{Entrypoints, EvalLimits, builtins, patterns};
 
-/// Most parameters of a function. The bytecode machine ignores further arguments without an error.
+/// Most parameters of a function.
 const PARAMETERS_MAX: usize = 8;
 
 /// The path of a rule or document below `data`: `data.a.b` is `["a", "b"]`.

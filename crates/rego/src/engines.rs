@@ -9,10 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use regorus::Value;
 
-use super::cache::DecisionCache;
-use super::compiled::{self, Entrypoint, Machine};
 use super::pool::Pool;
-use super::problem::PolicyProblem;
+use super::program::{Entrypoint, Program, Source};
 use super::recorded::recorded_input;
 use super::result::{self, Indeterminate, TIMED_OUT};
 use super::strict::Interpreter;
@@ -45,15 +43,13 @@ pub struct RegoPdp {
     policy: Policy,
     strict: Pool<Interpreter>,
     compiled: Option<Compiled>,
-    /// Present where the policy's decisions may be cached (see `cache`).
-    cache: Option<DecisionCache>,
     demotion: OnceLock<Demotion>,
 }
 
 /// The compiled engine and its shadowing.
 #[derive(Debug)]
 struct Compiled {
-    machines: Pool<Machine>,
+    program: Program,
     /// One answer in this many is checked against the strict engine; 1 checks each.
     shadow_one_in: u64,
     answered: AtomicU64,
@@ -64,33 +60,23 @@ impl RegoPdp {
     pub fn strict(policy: Policy, workers: usize) -> Self {
         let others = (1..workers).map(|_| Interpreter::ready(&policy));
         let strict = Pool::new(Interpreter::ready(&policy), others);
-        let cache = DecisionCache::for_policy(policy.reads());
-        Self { policy, strict, compiled: None, cache, demotion: OnceLock::new() }
+        Self { policy, strict, compiled: None, demotion: OnceLock::new() }
     }
 
-    /// A PDP that uses the compiled engine, with `workers` machines and as many interpreters (at
-    /// least one each), and checks one answer in `shadow_one_in` (0 counts as 1) against the
-    /// strict engine. The caller has a [`Proof`](super::Proof) that allows it.
+    /// A PDP that uses the compiled engine, with `workers` interpreters beside it (at least one),
+    /// and checks one answer in `shadow_one_in` (0 counts as 1) against the strict engine. The
+    /// caller has a [`Proof`](super::Proof) that allows it.
     ///
     /// # Errors
     ///
-    /// The policy uses a construct that the compiled engine may not run, or it cannot be compiled.
+    /// `file:line: construct` for each construct that the compiled engine does not have.
     pub fn compiled(
         policy: Policy,
         workers: usize,
         shadow_one_in: u32,
-    ) -> Result<Self, PolicyProblem> {
-        let modules = compiled::rewritten(&policy).map_err(|reasons| {
-            PolicyProblem::unlocated(format!(
-                "the compiled engine may not run this policy: {}",
-                reasons.join("; ")
-            ))
-        })?;
-        let first = Machine::new(&policy, &modules)?;
-        let others: Result<Vec<Machine>, PolicyProblem> =
-            (1..workers).map(|_| Machine::new(&policy, &modules)).collect();
+    ) -> Result<Self, Vec<String>> {
         let compiled = Compiled {
-            machines: Pool::new(first, others?),
+            program: Program::compile(&policy)?,
             shadow_one_in: u64::from(shadow_one_in.max(1)),
             answered: AtomicU64::new(0),
         };
@@ -140,9 +126,9 @@ impl RegoPdp {
 
     /// The compiled engine's value; `None` where the strict engine must answer: the policy has no
     /// compiled engine, was demoted, or the evaluation ended in doubt.
-    fn compiled_value(&self, entry: Entrypoint, input: &Value) -> Option<Value> {
+    fn compiled_value(&self, entry: Entrypoint, source: Source<'_>) -> Option<Value> {
         let compiled = self.compiled.as_ref().filter(|_| self.demotion.get().is_none())?;
-        compiled.machines.acquire()?.evaluate(entry, input.clone()).ok()
+        compiled.program.evaluate(entry, source).ok()
     }
 
     fn demote(&self, question: &'static str, strict: String, compiled: String) {
@@ -158,35 +144,24 @@ impl RegoPdp {
             .unwrap_or_else(|fault| fault.deny(revision, Engine::Strict))
     }
 
-    /// Evaluates the decision for an input, without the cache.
+    /// Evaluates the decision for an input that was built before.
     pub(super) fn decide_input(&self, input: Value) -> Decision {
-        self.decide_uncached(input, self.take_shadow_turn())
+        let compiled = self.compiled_value(Entrypoint::Decision, Source::Built(&input));
+        self.decision(compiled, || input)
     }
 
-    /// The decision for an input, from the cache where it is there. An answer whose turn it is to
-    /// be checked is evaluated again, by both engines.
-    fn decide_cached(&self, input: Value) -> Decision {
+    /// The decision: the compiled engine's value, where it has one. `input` is called where the
+    /// strict engine must answer, or checks the answer.
+    fn decision(&self, compiled: Option<Value>, input: impl FnOnce() -> Value) -> Decision {
         let shadowed = self.take_shadow_turn();
-        let Some(cache) = &self.cache else { return self.decide_uncached(input, shadowed) };
-        if !shadowed && let Some(known) = cache.get(&input, self.engine()) {
-            return known;
-        }
-        let decision = self.decide_uncached(input.clone(), shadowed);
-        cache.insert(input, &decision);
-        decision
-    }
-
-    fn decide_uncached(&self, input: Value, shadowed: bool) -> Decision {
-        let Some(value) = self.compiled_value(Entrypoint::Decision, &input) else {
-            return self.strict_decision(input);
-        };
+        let Some(value) = compiled else { return self.strict_decision(input()) };
         let revision = self.policy.revision();
         let compiled = result::decision(&value, revision.clone(), Engine::Compiled)
             .unwrap_or_else(|fault| fault.deny(revision, Engine::Compiled));
         if !shadowed {
             return compiled;
         }
-        let strict = self.strict_decision(input);
+        let strict = self.strict_decision(input());
         let late = strict.reasons.iter().any(is_timeout);
         if late || same_decision(&strict, &compiled) {
             return compiled;
@@ -202,19 +177,23 @@ impl RegoPdp {
             .unwrap_or_else(|fault| fault.withhold(revision))
     }
 
-    /// Evaluates the listing for an input.
+    /// Evaluates the listing for an input that was built before.
     pub(super) fn list_input(&self, input: Value) -> Listing {
+        let compiled = self.compiled_value(Entrypoint::Listing, Source::Built(&input));
+        self.listing(compiled, || input)
+    }
+
+    /// The listing, as [`Self::decision`].
+    fn listing(&self, compiled: Option<Value>, input: impl FnOnce() -> Value) -> Listing {
         let shadowed = self.take_shadow_turn();
-        let Some(value) = self.compiled_value(Entrypoint::Listing, &input) else {
-            return self.strict_listing(input);
-        };
+        let Some(value) = compiled else { return self.strict_listing(input()) };
         let revision = self.policy.revision();
         let compiled = result::listing(&value, revision.clone())
             .unwrap_or_else(|fault| fault.withhold(revision));
         if !shadowed {
             return compiled;
         }
-        let strict = self.strict_listing(input);
+        let strict = self.strict_listing(input());
         let late = matches!(&strict, Listing::Withhold { reason, .. } if is_timeout(reason));
         if late || strict == compiled {
             return compiled;
@@ -241,15 +220,13 @@ impl Pdp for RegoPdp {
         if let Some(fault) = self.policy.ambiguous_name(request) {
             return fault.deny(self.policy.revision(), self.engine());
         }
-        let input = input::of_request(request, self.policy.reads());
-        match input.inexact.first() {
-            Some(pointer) => {
-                Indeterminate::inexact_number(pointer).deny(self.policy.revision(), self.engine())
-            }
-            // What a person answered must not be stored after it passed.
-            None if input::is_answer(request) => self.decide_input(input.value),
-            None => self.decide_cached(input.value),
+        let reads = self.policy.reads();
+        if let Some(pointer) = input::first_inexact(request, reads) {
+            let fault = Indeterminate::inexact_number(&pointer);
+            return fault.deny(self.policy.revision(), self.engine());
         }
+        let compiled = self.compiled_value(Entrypoint::Decision, Source::Request(request));
+        self.decision(compiled, || input::of_request(request, reads).value)
     }
 
     fn list(&self, request: &AccessRequest<'_>, entries: &[ListEntry<'_>]) -> Listing {
@@ -288,12 +265,12 @@ impl Pdp for RegoPdp {
 impl RegoPdp {
     /// The listing for so many entries of a page as are judged at once.
     fn list_part(&self, request: &AccessRequest<'_>, entries: &[ListEntry<'_>]) -> Listing {
-        let input = input::of_listing(request, entries, self.policy.reads());
-        match input.inexact.first() {
-            Some(pointer) => {
-                Indeterminate::inexact_number(pointer).withhold(self.policy.revision())
-            }
-            None => self.list_input(input.value),
+        let reads = self.policy.reads();
+        if let Some(pointer) = input::first_inexact(request, reads) {
+            return Indeterminate::inexact_number(&pointer).withhold(self.policy.revision());
         }
+        let source = Source::Page(request, entries, reads);
+        let compiled = self.compiled_value(Entrypoint::Listing, source);
+        self.listing(compiled, || input::of_listing(request, entries, reads).value)
     }
 }

@@ -16,7 +16,7 @@ use regorus::unstable::{Expr, Module as Ast, Ref};
 use super::check::{Index, dotted, location};
 use super::problem::PolicyProblem;
 use super::walk::{Reference, Step, Visit, Walk};
-use super::{Module, eligible::is_identifier};
+use super::{Module, iteration::is_identifier};
 
 /// A replacement: start and end in bytes, and the new text.
 type Edit = (usize, usize, String);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use regorus::Value;
 
 use super::reads::ReadSet;
-use super::value::{Input, Pointer, convert, json};
+use super::value::{self, Input, Pointer, convert, json};
 use bartizan_gate::duty::pdp::ListEntry;
 use bartizan_gate::question::access::{
     AccessRequest, Action, Principal, Resource, Server, WallTime,
@@ -54,6 +54,25 @@ pub(super) fn of_request(request: &AccessRequest<'_>, reads: &ReadSet) -> Input 
 /// Whether the message is the client's answer to a request of the server.
 pub(super) fn is_answer(request: &AccessRequest<'_>) -> bool {
     matches!(request.resource, Resource::Answer { .. })
+}
+
+/// The RFC 6901 pointer, below `input`, of the first number that the policy reads and that has no
+/// exact value, where [`of_request`] would report one.
+pub(super) fn first_inexact(request: &AccessRequest<'_>, reads: &ReadSet) -> Option<String> {
+    let find = |path: &[&'static str], value: Option<document::Value<'_>>| {
+        let read = path.iter().try_fold(reads, |reads, name| reads.member(name))?;
+        value::first_inexact(value?, read, &mut Pointer::at(path))
+    };
+    find(&["params"], request.params).or_else(|| match request.resource {
+        Resource::Tool { arguments, .. } => find(&["tool", "arguments"], arguments),
+        Resource::Prompt { arguments, .. } => find(&["prompt", "arguments"], arguments),
+        Resource::Uris(uris) => find(&["resources", "uris"], Some(uris)),
+        Resource::Answer { result, .. } => {
+            let content = result.and_then(|result| result.get("content"));
+            find(&["answer", "content"], content).or_else(|| find(&["answer", "result"], result))
+        }
+        Resource::Uri(_) | Resource::Task { .. } | Resource::Whole => None,
+    })
 }
 
 /// The input of a listing, with `phase` as `list`: the request and the entries of one page, as

@@ -1,11 +1,10 @@
 //! Both policy engines, behind [`Pdp`](bartizan_gate::duty::pdp::Pdp).
 //!
 //! The *strict* engine is regorus's interpreter. Where the engines differ, its answer counts. The
-//! *compiled* engine is regorus's bytecode machine (RVM). It is several times faster, but it drops
-//! errors inside rule bodies, so it runs a policy only under three conditions: every construct of
-//! the policy is known to mean the same on both engines ([`eligible`]), the policy's tests pass,
-//! and both engines gave the same answers to generated inputs ([`prove()`]). Where the compiled
-//! engine reports an error, the strict engine answers instead. A configured share of its other
+//! *compiled* engine is our own ([`program`]) and many times faster. It runs a policy only under
+//! three conditions: it has every construct of the policy, the policy's tests pass, and both
+//! engines gave the same answers to generated inputs ([`prove()`]). Where the compiled engine is in
+//! doubt, the strict engine answers instead. A configured share of its other
 //! answers is checked against the strict engine (shadowing).
 //!
 //! The crate deliberately has no sockets, no clocks and no randomness (a policy reads the time
@@ -37,7 +36,7 @@ mod order;
 mod safety;
 mod print;
 mod reachable;
-mod eligible;
+mod iteration;
 mod negation;
 mod imports;
 mod source;
@@ -46,8 +45,7 @@ mod schema;
 mod recorded;
 mod result;
 mod strict;
-mod compiled;
-mod cache;
+mod program;
 mod pool;
 mod engines;
 mod random;
@@ -66,7 +64,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use regorus::Value;
 
-use compiled::Entrypoint;
+use program::{Entrypoint, Program, Source};
 
 use bartizan_gate::duty::decision::{Engine, PolicyRevision};
 use bartizan_gate::question::access::AccessRequest;
@@ -379,7 +377,7 @@ impl Policy {
             Engine::Strict | Engine::None => strict::Interpreter::new(self)?
                 .evaluate(path, input.value)
                 .map_err(|error| unlocated(error.to_string()))?,
-            Engine::Compiled => self.evaluate_compiled(path, input.value)?,
+            Engine::Compiled => self.evaluate_compiled(path, &input.value)?,
         };
         Ok(match value {
             Value::Undefined => "undefined".to_owned(),
@@ -404,7 +402,7 @@ impl Policy {
     }
 
     /// Evaluates an entrypoint on the compiled engine: a program has no other rules to call.
-    fn evaluate_compiled(&self, path: &str, input: Value) -> Result<Value, PolicyProblem> {
+    fn evaluate_compiled(&self, path: &str, input: &Value) -> Result<Value, PolicyProblem> {
         let entry = if path == self.0.entrypoints.decision {
             Entrypoint::Decision
         } else if path == self.0.entrypoints.listing {
@@ -413,16 +411,17 @@ impl Policy {
             let message = format!("the compiled engine does not answer `{path}`");
             return Err(PolicyProblem::unlocated(message).hint("name an entrypoint"));
         };
-        let modules = compiled::rewritten(self)
+        let program = Program::compile(self)
             .map_err(|reasons| PolicyProblem::unlocated(reasons.join("; ")))?;
-        let mut machine = compiled::Machine::new(self, &modules)?;
-        machine.evaluate(entry, input).map_err(|doubt| PolicyProblem::unlocated(doubt.0))
+        program
+            .evaluate(entry, Source::Built(input))
+            .map_err(|doubt| PolicyProblem::unlocated(doubt.0))
     }
 
     /// Why the compiled engine may not run this policy, one line for each construct; empty where it
     /// may, before its tests and generated inputs are tried (see [`prove()`]).
     pub fn obstacles(&self) -> Vec<String> {
-        compiled::rewritten(self).err().unwrap_or_default()
+        Program::compile(self).err().unwrap_or_default()
     }
 
     fn entrypoints(&self) -> &Entrypoints {

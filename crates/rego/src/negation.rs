@@ -34,7 +34,7 @@ use regorus::unstable::{
 use super::Module;
 use super::builtins;
 use super::check::{Index, called};
-use super::eligible::{declared, has_free_index, iterates};
+use super::iteration::{declared, has_free_index, iterates};
 use super::print::{Binding, Printer, Rewrite, operands as operands_of_in};
 use super::walk::{Step, expression_extent, extent, is_plain, reference, rule_args, rule_ref};
 
@@ -252,7 +252,7 @@ impl<'a> Lifter<'a, '_> {
 
     /// Replaces the expressions of a head by variables, and returns the statements that give these
     /// their values. For such an expression that is undefined, the interpreter reports an error or
-    /// forgets the other matches of the body; the bytecode machine skips `else`.
+    /// forgets the other matches of the body.
     fn tail(&mut self, heads: &[&'a Expr], line: u32) -> String {
         let is_document = |it: &Expr| self.is_document(it);
         let moved: Vec<&Expr> =
@@ -275,11 +275,6 @@ impl<'a> Lifter<'a, '_> {
         // `x if not y`: a body of one statement needs no braces, one of several does.
         let bare = query.stmts.first().filter(|first| first.span.start == query.span.start);
         let bare = bare.and_then(|first| extent(self.text, &first.span));
-        // `eligible` adds a statement to an assignment.
-        let assigns = query.stmts.iter().any(|statement| match &statement.literal {
-            Literal::Expr { expr, .. } => matches!(**expr, Expr::AssignExpr { .. }),
-            _ => false,
-        });
         let before = self.edits.len();
         for statement in &query.stmts {
             let mut inner: Vec<&Expr> =
@@ -309,7 +304,7 @@ impl<'a> Lifter<'a, '_> {
         }
         let end = usize::try_from(query.span.end).unwrap_or(usize::MAX).saturating_sub(1);
         match bare {
-            Some((start, end)) if !tail.is_empty() || assigns || self.edits.len() > before => {
+            Some((start, end)) if !tail.is_empty() || self.edits.len() > before => {
                 self.edits.push((start, start, "{ ".to_owned()));
                 let separator = if tail.is_empty() { "" } else { "; " };
                 self.edits.push((end, end, format!("{separator}{tail} }}")));

@@ -1,8 +1,8 @@
 //! The proof of a policy: its tests, and whether it may run on the compiled engine.
 //!
-//! A policy may run on the compiled engine if its own tests pass, each of its constructs is known
-//! to mean the same on both engines (`eligible`), and both engines give the same answers to
-//! generated inputs (differential testing). A hostile policy can end the process (stack overflow),
+//! A policy may run on the compiled engine if its own tests pass, that engine has each of its
+//! constructs (`program`), and both engines give the same answers to generated inputs (differential
+//! testing). A hostile policy can end the process (stack overflow),
 //! so the program calls [`prove`] in a child process (`src/policy/prove.rs`), which also applies
 //! its limits.
 
@@ -17,7 +17,7 @@ use super::generate::Generator;
 use super::problem::PolicyProblem;
 use super::strict::Interpreter;
 use super::walk::{Visit, Walk};
-use super::{Entrypoints, EvalLimits, Policy, PolicySources, compiled};
+use super::{Entrypoints, EvalLimits, Policy, PolicySources};
 
 /// One test may take this many times the time of one decision: 2 s by default. A reload runs the
 /// tests beside running traffic, so a test that loops must end soon.
@@ -197,17 +197,14 @@ pub fn prove(
         })
         .collect();
     let mut inputs = 0;
-    match compiled::rewritten(&policy) {
+    // `shadow_one_in` = 1: each answer is compared with the strict engine's.
+    match RegoPdp::compiled(policy.clone(), 1, 1) {
         Err(constructs) => reasons.extend(constructs),
-        // `shadow_one_in` = 1: each answer is compared with the strict engine's.
-        Ok(_) => match RegoPdp::compiled(policy.clone(), 1, 1) {
-            Err(problem) => reasons.push(problem.to_string()),
-            Ok(both) => {
-                let (answered, difference) = compare(&policy, &both, seed);
-                inputs = answered;
-                reasons.extend(difference);
-            }
-        },
+        Ok(both) => {
+            let (answered, difference) = compare(&policy, &both, seed);
+            inputs = answered;
+            reasons.extend(difference);
+        }
     }
     Ok(Proof { compiled: reasons.is_empty(), reasons, tests, inputs })
 }

@@ -97,6 +97,19 @@ impl ReadSet {
         at
     }
 
+    /// The set that holds one path alone.
+    pub(super) fn of_path(path: &[&str]) -> Self {
+        let mut reads = Self::default();
+        reads.read(path);
+        reads.collapse();
+        reads
+    }
+
+    /// The same, reading the definitions of a list's entries where `other` does.
+    pub(super) fn with_definitions_of(&self, other: &Self) -> Self {
+        Self { definitions: other.definitions, ..self.clone() }
+    }
+
     /// Adds the whole value at `path`.
     fn read(&mut self, path: &[&str]) {
         let at = self.at(path);

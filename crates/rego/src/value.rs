@@ -90,6 +90,37 @@ pub(super) fn is_at_or_below(inner: &str, outer: &str) -> bool {
     inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// The pointer of the first number without an exact value that [`convert`] would report; nothing is
+/// built.
+pub(super) fn first_inexact<'a>(
+    value: document::Value<'a>,
+    reads: &ReadSet,
+    at: &mut Pointer<'a>,
+) -> Option<String> {
+    match value.kind() {
+        Kind::Number if reads.is_everything() => {
+            number::exact(value.as_number().unwrap_or_default()).is_none().then(|| at.text())
+        }
+        Kind::Array if reads.is_everything() => {
+            value.elements().enumerate().find_map(|(index, item)| {
+                at.steps.push(Segment::Index(index));
+                let found = first_inexact(item, reads, at);
+                at.steps.pop();
+                found
+            })
+        }
+        Kind::Object => value.members().find_map(|(name, member)| {
+            let name = name.as_str().unwrap_or_default();
+            let reads = reads.member(name)?;
+            at.steps.push(Segment::Name(name));
+            let found = first_inexact(member, reads, at);
+            at.steps.pop();
+            found
+        }),
+        Kind::Null | Kind::Bool | Kind::String | Kind::Number | Kind::Array => None,
+    }
+}
+
 /// Converts the parts of a value that the policy reads. Numbers without an exact value are added to
 /// `inexact`.
 ///

@@ -28,7 +28,7 @@ pub enum Effect {
 pub enum Engine {
     /// The interpreter in which every built-in error denies. Where engines differ, it is right.
     Strict,
-    /// The bytecode engine, used for policies that were proven to mean the same on both engines.
+    /// The compiled engine, used for policies that were proven to mean the same on both engines.
     Compiled,
     /// No engine: the gate itself decided, before or without asking the policy.
     None,
