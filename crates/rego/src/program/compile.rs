@@ -152,7 +152,8 @@ impl<'a> Compiler<'a, '_> {
                     if !args.is_empty() {
                         return refuse(ast.span(), "a default for a function");
                     }
-                    rule.default = Some(self.term(&mut place, value, None)?);
+                    let value = self.term(&mut place, value, None)?;
+                    rule.default = Some((value, place.slots));
                 }
                 Ast::Spec { head, bodies, .. } => {
                     rule.is_set = matches!(head, RuleHead::Set { .. });

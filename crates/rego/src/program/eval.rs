@@ -127,8 +127,8 @@ impl<'r> Evaluation<'r> {
             merge(&mut result, value, rule)?;
         }
         match (result, &rule.default) {
-            (None, Some(default)) => {
-                let value = self.enter_slots(0, |this| this.term(default))?;
+            (None, Some((default, slots))) => {
+                let value = self.enter_slots(*slots, |this| this.term(default))?;
                 value.map(Operand::into_value).transpose()
             }
             (result, _) => Ok(result),
@@ -230,10 +230,9 @@ impl<'r> Evaluation<'r> {
         self.work(items)
     }
 
-    fn set(&mut self, slot: Slot, value: Operand<'r>) {
-        if let Some(place) = self.stack.get_mut(self.base.saturating_add(slot)) {
-            *place = Some(value);
-        }
+    fn set(&mut self, slot: Slot, value: Operand<'r>) -> Result<(), Doubt> {
+        *self.stack.get_mut(self.base.saturating_add(slot)).ok_or_else(lost)? = Some(value);
+        Ok(())
     }
 
     /// Evaluates statements, and calls `then` for each way in which all hold.
@@ -295,9 +294,9 @@ impl<'r> Evaluation<'r> {
         }
         let mut all = true;
         each(items, key.is_some(), false, &mut |index, item| {
-            self.set(value, item);
+            self.set(value, item)?;
             if let (Some(key), Some(index)) = (key, index) {
-                self.set(key, index);
+                self.set(key, index)?;
             }
             let mut holds = false;
             self.body(body, &mut |_| {
@@ -314,7 +313,7 @@ impl<'r> Evaluation<'r> {
         match pattern {
             Pattern::Any => Ok(true),
             Pattern::Slot(slot) => {
-                self.set(*slot, value);
+                self.set(*slot, value)?;
                 Ok(true)
             }
             Pattern::Equal(term) => match self.term(term)? {

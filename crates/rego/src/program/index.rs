@@ -44,7 +44,7 @@ fn rule_fails(rule: &Rule, fails: &[bool]) -> bool {
     let one = first.is_some() && branches().all(|branch| known(&branch.value) == first);
     let single = branches().count() <= 1 && branches().all(|branch| !iterates(&branch.body));
     (!rule.is_set && !one && !single)
-        || rule.default.iter().any(|term| term_fails(term, fails))
+        || rule.default.iter().any(|(term, _)| term_fails(term, fails))
         || branches().any(|branch| {
             term_fails(&branch.value, fails) || branch.body.iter().any(|it| step_fails(it, fails))
         })

@@ -143,8 +143,8 @@ pub(super) struct Rule {
     pub(super) is_set: bool,
     /// The definitions, in the order of the text.
     pub(super) definitions: Vec<Definition>,
-    /// The value where no definition gives one.
-    pub(super) default: Option<Term>,
+    /// The value where no definition gives one, and how many variables it has.
+    pub(super) default: Option<(Term, usize)>,
     /// The value, where no input changes it.
     pub(super) constant: Option<Constant>,
     /// Which definitions can hold for which text of the input.
