@@ -34,10 +34,15 @@ enum Run {
     /// regorus's function.
     Native,
     /// regorus's function, after a check that the arguments are within bounds.
-    Checked(fn(&[Value], &EvalLimits) -> Result<(), String>),
+    Checked(Check),
     /// A function of this crate.
-    Custom(fn(&[Value], &EvalLimits) -> Result<Value, String>),
+    Custom(Function),
+    /// The same, after such a check.
+    CheckedCustom(Check, Function),
 }
+
+type Check = fn(&[Value], &EvalLimits) -> Result<(), String>;
+type Function = fn(&[Value], &EvalLimits) -> Result<Value, String>;
 
 /// One built-in.
 #[derive(Debug, Clone, Copy)]
@@ -54,20 +59,21 @@ const fn native(name: &'static str, types: &'static str) -> Builtin {
     Builtin { name, types, run: Run::Native }
 }
 
-const fn checked(
-    name: &'static str,
-    types: &'static str,
-    check: fn(&[Value], &EvalLimits) -> Result<(), String>,
-) -> Builtin {
+const fn checked(name: &'static str, types: &'static str, check: Check) -> Builtin {
     Builtin { name, types, run: Run::Checked(check) }
 }
 
-const fn custom(
+const fn custom(name: &'static str, types: &'static str, run: Function) -> Builtin {
+    Builtin { name, types, run: Run::Custom(run) }
+}
+
+const fn checked_custom(
     name: &'static str,
     types: &'static str,
-    run: fn(&[Value], &EvalLimits) -> Result<Value, String>,
+    check: Check,
+    run: Function,
 ) -> Builtin {
-    Builtin { name, types, run: Run::Custom(run) }
+    Builtin { name, types, run: Run::CheckedCustom(check, run) }
 }
 
 /// Every built-in, sorted by name for the binary search in [`find`].
@@ -83,10 +89,7 @@ pub(super) static TABLE: &[Builtin] = &[
     checked("base64url.encode", "s>s", text_within),
     checked("base64url.encode_no_pad", "s>s", text_within),
     checked("bits.and", "n,n>n", functions::integers),
-    custom("bits.lsh", "n,n>n", |args, limits| {
-        shift_within(args, limits)?;
-        functions::shifted_left(args, limits)
-    }),
+    checked_custom("bits.lsh", "n,n>n", shift_within, functions::shifted_left),
     checked("bits.negate", "n>n", functions::integers),
     checked("bits.or", "n,n>n", functions::integers),
     checked("bits.rsh", "n,n>n", shift_within),
@@ -129,34 +132,18 @@ pub(super) static TABLE: &[Builtin] = &[
     custom("object.subset", "U,U>a", functions::object_subset),
     native("object.union", "O,O>a"),
     native("object.union_n", "Y>a"),
-    custom("product", "F>n", |args, limits| {
-        product_within(args, limits)?;
-        functions::product(args, limits)
-    }),
-    custom("regex.find_all_string_submatch_n", "s,s,n>Z", |args, limits| {
-        regex_within(args, limits)?;
-        patterns::find_submatches(args, limits)
-    }),
-    custom("regex.find_n", "s,s,n>L", |args, limits| {
-        regex_within(args, limits)?;
-        patterns::find_n(args, limits)
-    }),
-    custom("regex.is_valid", "s>b", |args, limits| {
-        regex_within(args, limits)?;
-        patterns::is_valid(args, limits)
-    }),
-    custom("regex.match", "s,s>b", |args, limits| {
-        regex_within(args, limits)?;
-        patterns::matches(args, limits)
-    }),
-    custom("regex.replace", "s,s,s>s", |args, limits| {
-        regex_within(args, limits)?;
-        patterns::replace(args, limits)
-    }),
-    custom("regex.split", "s,s>L", |args, limits| {
-        regex_within(args, limits)?;
-        patterns::split(args, limits)
-    }),
+    checked_custom("product", "F>n", product_within, functions::product),
+    checked_custom(
+        "regex.find_all_string_submatch_n",
+        "s,s,n>Z",
+        regex_within,
+        patterns::find_submatches,
+    ),
+    checked_custom("regex.find_n", "s,s,n>L", regex_within, patterns::find_n),
+    checked_custom("regex.is_valid", "s>b", regex_within, patterns::is_valid),
+    checked_custom("regex.match", "s,s>b", regex_within, patterns::matches),
+    checked_custom("regex.replace", "s,s,s>s", regex_within, patterns::replace),
+    checked_custom("regex.split", "s,s>L", regex_within, patterns::split),
     checked("replace", "s,s,s>s", replace_within),
     checked("round", "n>n", functions::small),
     checked("semver.compare", "s,s>n", functions::versions),
@@ -182,10 +169,7 @@ pub(super) static TABLE: &[Builtin] = &[
     native("type_name", "a>s"),
     native("union", "G>S"),
     checked("units.parse", "s>n", number_text_within),
-    custom("units.parse_bytes", "s>n", |args, limits| {
-        number_text_within(args, limits)?;
-        functions::parse_bytes(args, limits)
-    }),
+    checked_custom("units.parse_bytes", "s>n", number_text_within, functions::parse_bytes),
     custom("upper", "s>s", functions::upper),
 ];
 
@@ -258,6 +242,10 @@ pub(super) fn call(
             native_call(builtin.name, args)
         }
         Run::Custom(run) => run(args, limits),
+        Run::CheckedCustom(check, run) => {
+            check(args, limits)?;
+            run(args, limits)
+        }
     };
     let result = catch_unwind(AssertUnwindSafe(run))
         .unwrap_or_else(|_| Err("panicked on these arguments".to_owned()));
@@ -645,7 +633,7 @@ mod tests {
     fn the_table_is_sorted_and_each_entry_can_run() {
         assert!(TABLE.windows(2).all(|pair| pair[0].name < pair[1].name));
         for builtin in TABLE {
-            let carried_out = matches!(builtin.run, Run::Custom(_));
+            let carried_out = matches!(builtin.run, Run::Custom(_) | Run::CheckedCustom(..));
             let native = regorus::unstable::BUILTINS.get(builtin.name);
             assert!(carried_out || native.is_some(), "{}", builtin.name);
             if let Some((_, arity)) = native {
