@@ -687,26 +687,25 @@ fn of_value<'v, 'r>(
     operand: &dyn Fn(&'v Value) -> Operand<'r>,
     visit: &mut dyn FnMut(Option<Operand<'r>>, Operand<'r>) -> Result<Flow, Doubt>,
 ) -> Result<Flow, Doubt> {
-    let mut one = |key: Option<Operand<'r>>, item| visit(key, item);
     match value {
         Value::Array(items) => {
             for (at, item) in items.iter().enumerate() {
                 let key = wanted.then(|| Operand::Owned(Value::from(at)));
-                if one(key, operand(item))? == Flow::Stop {
+                if visit(key, operand(item))? == Flow::Stop {
                     return Ok(Flow::Stop);
                 }
             }
         }
         Value::Set(items) => {
             for item in items.iter() {
-                if one(wanted.then(|| operand(item)), operand(item))? == Flow::Stop {
+                if visit(wanted.then(|| operand(item)), operand(item))? == Flow::Stop {
                     return Ok(Flow::Stop);
                 }
             }
         }
         Value::Object(members) => {
             for (key, item) in members.iter() {
-                if one(wanted.then(|| operand(key)), operand(item))? == Flow::Stop {
+                if visit(wanted.then(|| operand(key)), operand(item))? == Flow::Stop {
                     return Ok(Flow::Stop);
                 }
             }

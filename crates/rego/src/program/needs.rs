@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use regorus::unstable::{Expr, Literal, LiteralStmt};
 
 use super::schedule::Definition;
+use crate::negation::children;
 use crate::walk::pattern_variables;
 
 /// The name of a variable.
@@ -27,45 +28,19 @@ pub(super) fn index_variables<'a>(expr: &'a Expr, found: &mut Vec<&'a str>) {
     });
 }
 
-/// Visits an expression and those inside it, also those of comprehensions' heads and bodies where
-/// `enter` says so.
+/// Visits an expression and those inside it, from left to right, but not the name of a called
+/// function and what is in comprehensions. Where `enter` says no, what is inside is left out.
 fn visit<'a>(expr: &'a Expr, enter: &mut dyn FnMut(&'a Expr) -> bool) {
     let mut todo = vec![expr];
     while let Some(expr) = todo.pop() {
         if !enter(expr) {
             continue;
         }
-        match expr {
-            Expr::Array { items, .. } | Expr::Set { items, .. } => {
-                todo.extend(items.iter().rev().map(AsRef::as_ref));
-            }
-            Expr::Call { params, .. } => todo.extend(params.iter().rev().map(AsRef::as_ref)),
-            Expr::Object { fields, .. } => {
-                for (_, key, value) in fields.iter().rev() {
-                    todo.extend([value.as_ref(), key.as_ref()]);
-                }
-            }
-            Expr::UnaryExpr { expr, .. } => todo.push(expr),
-            Expr::RefDot { refr, .. } => todo.push(refr),
-            Expr::RefBrack { refr, index, .. } => todo.extend([index.as_ref(), refr.as_ref()]),
-            Expr::BinExpr { lhs, rhs, .. }
-            | Expr::BoolExpr { lhs, rhs, .. }
-            | Expr::ArithExpr { lhs, rhs, .. }
-            | Expr::AssignExpr { lhs, rhs, .. } => todo.extend([rhs.as_ref(), lhs.as_ref()]),
-            Expr::Membership { key, value, collection, .. } => {
-                todo.extend([collection.as_ref(), value.as_ref()]);
-                todo.extend(key.iter().map(AsRef::as_ref));
-            }
-            Expr::String { .. }
-            | Expr::RawString { .. }
-            | Expr::Number { .. }
-            | Expr::Bool { .. }
-            | Expr::Null { .. }
-            | Expr::Var { .. }
-            | Expr::ArrayCompr { .. }
-            | Expr::SetCompr { .. }
-            | Expr::ObjectCompr { .. } => {}
-        }
+        let parts = match expr {
+            Expr::Call { params, .. } => params.iter().map(AsRef::as_ref).collect(),
+            other => children(other),
+        };
+        todo.extend(parts.into_iter().rev());
     }
 }
 

@@ -1,6 +1,6 @@
 //! Values during an evaluation: texts and arrays of the request stay where they are.
 //!
-//! A [`Operand`] becomes a regorus value only where it is stored in a collection, handed to a
+//! An [`Operand`] becomes a regorus value only where it is stored in a collection, handed to a
 //! built-in or compared with one.
 
 use std::cmp::Ordering;
