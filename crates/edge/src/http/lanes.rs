@@ -6,7 +6,7 @@
 //! somebody else. So each of its tasks needs a permit of the address for each poll, and keeps it
 //! until it has passed through the runtime's queue once more, behind all that is ready by then. A
 //! task that gets none waits for one outside of that queue, in order. There are as many permits as
-//! processors; long work gives back the permit of its task ([`crate::aside`]).
+//! threads that serve the connection's worker; long work gives back the permit of its task ([`crate::aside`]).
 //!
 //! Addresses, and not principals, because most of the work is done before a token is checked. Where
 //! all agents share an address they share its lane, which changes nothing for them; then the turns
@@ -50,6 +50,11 @@ impl Lanes {
     /// Lanes with as many permits as this program can use at once.
     pub(super) fn new() -> Arc<Self> {
         Self::with(processors())
+    }
+
+    /// The lanes of a thread that serves alone what it has.
+    pub(super) fn of_one_thread() -> Arc<Self> {
+        Self::with(1)
     }
 
     /// Lanes with `permits` each.
