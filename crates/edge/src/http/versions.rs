@@ -27,7 +27,7 @@ pub(super) fn http1(config: &HttpConfig) -> http1::Builder {
 
 /// For a connection that speaks HTTP/2, whose streams run in `tracked`.
 pub(super) fn http2(config: &HttpConfig, tracked: Tracked) -> http2::Builder<Tracked> {
-    let HttpConfig { limits, timeouts } = config;
+    let HttpConfig { limits, timeouts, .. } = config;
     let mut builder = http2::Builder::new(tracked);
     builder
         .timer(TokioTimer::new())
