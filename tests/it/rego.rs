@@ -2,6 +2,7 @@
 //! and the result of validation.
 #![expect(clippy::unwrap_used, reason = "a failing test may panic")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bartizan_gate::duty::decision::{
@@ -246,7 +247,19 @@ fn both_engines_find_each_part_of_the_input() {
     let mut paths = Vec::new();
     paths_of(&input_schema().parse().unwrap(), "input", &mut paths);
     assert!(paths.len() > 60, "{paths:?}");
-    for below in ["tool.arguments.a.b", "prompt.arguments.a", "params.a", "principal.claims.team"] {
+    for below in [
+        "tool.arguments.a.b",
+        "prompt.arguments.a",
+        "params.a",
+        "principal.claims.team",
+        "server.labels.tier",
+        "server.rates.read",
+        "server.rates.read.burst",
+        "server.rates[input.operation.effect].rate",
+        "session.facts.project",
+        "tool.flags[0]",
+        "operation.tags[0]",
+    ] {
         paths.push(format!("input.{below}"));
     }
     let rules: Vec<String> = paths
@@ -258,7 +271,9 @@ fn both_engines_find_each_part_of_the_input() {
         .collect();
     let both = Both::new(&compile(&format!("package mcp\n\n{}", rules.join("\n")), None).unwrap());
     assert!(both.is_compiled());
-    let scene = Scene::new();
+    let mut scene = Scene::new();
+    let pack = bartizan::policy::embedded::pack("flag-service").unwrap();
+    scene.server.pack = Some(Arc::new(pack::Pack::read(pack.as_bytes()).unwrap()));
     let values = document(
         r#"{"a": {"b": [1, 0.5, "x"]}, "action": "accept", "content": {"c": true}, "mode": "url",
             "url": "https://a.example/x?y=1", "roots": [{"uri": "file:///a/../b"}]}"#,
@@ -293,6 +308,7 @@ fn both_engines_find_each_part_of_the_input() {
         for params in [None, Some(values)] {
             let mut request = AccessRequest { resource, params, ..scene.call("t", None) };
             request.operation.name = params.map(|_| "t/o".into());
+            request.facts = params.map(|_| ("project".into(), "shop".into())).into_iter().collect();
             found += both.decide(&request).reasons.len();
             request.action = Action::Elicit;
             request.direction = Direction::ToClient;
@@ -421,6 +437,149 @@ fn a_page_is_judged_at_once() {
     let hidden = both.list(&request, &entries);
     let names = ["drop_flag", "get:prod", "wipe"].map(Into::into).to_vec();
     assert_eq!(hidden, Listing::Hide { names, revision: "r1".into() });
+}
+
+/// As [`both_engines_find_each_part_of_the_input`], for the entries of a list.
+#[test]
+fn both_engines_find_each_part_of_an_entry() {
+    let schema: serde_json::Value = input_schema().parse().unwrap();
+    let mut paths = vec!["it".to_owned(), "it.operation.tags[_]".into(), "it.flags[_]".into()];
+    paths_of(&schema["properties"]["tools"]["items"], "it", &mut paths);
+    assert!(paths.len() > 10, "{paths:?}");
+    let rules: Vec<String> = paths
+        .iter()
+        .flat_map(|path| ["tools", "entries"].map(|list| (list, path)))
+        .map(|(list, path)| {
+            let value = format!("json.marshal([\"{list}.{path}\", at, {path}])");
+            format!("hide contains {value} if some at, it in input.{list}\n")
+        })
+        .collect();
+    let whole =
+        "hide contains json.marshal(input.tools)\n\nhide contains json.marshal(input.tools[1])\n";
+    let rego = format!("package mcp\n\n{whole}\n{}", rules.join("\n"));
+    let both = Both::new(&compile(&rego, None).unwrap());
+    assert!(both.is_compiled());
+    let scene = Scene::new();
+    let definition = document(r#"{"name": "a", "inputSchema": {"maximum": 18446744073709551616}}"#);
+    let status =
+        DefinitionStatus { flags: &["bidi", "tag"], drift: Some(Drift::Changed), text: None };
+    let entry = |name, definition, status, operation| ListEntry {
+        name,
+        operation,
+        digest: "sha256:00",
+        definition,
+        status,
+    };
+    let entries = [
+        entry("a", Some(definition.root()), status, Some(scene.call("a", None).operation)),
+        entry("b", None, DefinitionStatus::default(), None),
+    ];
+    for action in [Action::ListTools, Action::ListPrompts] {
+        let resource = Resource::Whole;
+        let request = AccessRequest { action, resource, ..scene.call("", None) };
+        let Listing::Hide { names, .. } = both.list(&request, &entries) else { panic!() };
+        assert!(names.len() > 10, "{names:?}");
+        let Listing::Hide { .. } = both.list(&request, &[]) else { panic!() };
+    }
+}
+
+/// Built-ins that the compiled engine runs on the texts and collections of a message themselves.
+#[test]
+fn both_engines_run_built_ins_on_what_stands_in_a_message() {
+    let places = [
+        "args.text",
+        "args.upper",
+        "args.other",
+        "args.empty",
+        "args.number",
+        "args.truth",
+        "args.none",
+        "args.texts",
+        "args.mixed",
+        "args.object",
+        "args",
+        "input.operation.tags",
+        "input.tool.flags",
+        "input.principal.groups",
+        "input.principal.claims",
+        "input.operation",
+        "[args.text, \"z\"]",
+        "{args.text, \"z\"}",
+        "{\"k\": args.text}",
+        "data.numbers",
+    ];
+    let is_text =
+        |place: &str| matches!(place, "args.text" | "args.upper" | "args.other" | "args.empty");
+    let mut calls: Vec<String> = Vec::new();
+    for place in places {
+        for kind in ["null", "boolean", "number", "string", "array", "set", "object"] {
+            calls.push(format!("is_{kind}({place})"));
+        }
+        if !matches!(place, "args.number" | "args.truth" | "args.none") {
+            calls.push(format!("count({place})"));
+        }
+        calls.push(format!("\"a\" in {place}"));
+        calls.push(format!("args.text in {place}"));
+        calls.push(format!("[it | some it in [{place}]]"));
+        calls.push(format!("{place} == args.object"));
+        calls.push(format!("{place} < [args.texts]"));
+        calls.push(format!("{{{place}, args.text, 1, \"a\"}}"));
+        if is_text(place) {
+            for call in
+                ["lower(IT)", "upper(IT)", "startswith(IT, \"a\")", "contains(IT, args.text)"]
+            {
+                calls.push(call.replace("IT", place));
+            }
+            for call in
+                ["endswith(IT, args.empty)", "regex.match(`^[a-c]+$`, IT)", "regex.match(IT, `a`)"]
+            {
+                calls.push(call.replace("IT", place));
+            }
+        }
+    }
+    for call in [
+        r#"concat("/", args.texts)"#,
+        r#"concat(args.text, input.operation.tags)"#,
+        r#"concat("", {args.text, "z", "b"})"#,
+        r#"object.get(args.object, "a", 1)"#,
+        r#"object.get(args.object, "z", args.texts)"#,
+        r#"object.get(args.object, ["a", "b", 0], 1)"#,
+        r#"object.get(args.object, ["a", "b", 9], 1)"#,
+        r#"object.get(args.object, ["a", "b", "c"], 1)"#,
+        r#"object.get(args.object, [], 1)"#,
+        r#"object.get({"k": args.text}, "k", 1)"#,
+        r#"object.get(input.principal.claims, "team", 1)"#,
+        r#"object.get(args, args.text, "none")"#,
+    ] {
+        calls.push(call.to_owned());
+    }
+    let rules: Vec<String> = calls
+        .iter()
+        .enumerate()
+        .map(|(at, call)| {
+            let head = format!(r#"permit contains {{"code": "{at}", "message": text}} if"#);
+            let args = "args := input.tool.arguments";
+            let allow = "# bartizan:allow absent-operand";
+            format!("{head} {{\n\t{args}\n\t{allow}\n\ttext := json.marshal({call})\n}}\n")
+        })
+        .collect();
+    let scene = Scene::new();
+    let values = document(
+        r#"{"text": "abc", "upper": "aBC", "other": "ÄöİΣ", "empty": "", "number": 1.5, "truth": true,
+            "none": null, "texts": ["a", "abc", "é"], "mixed": ["a", 1, null, ["a"]],
+            "object": {"b": 2, "a": {"b": ["x"]}}}"#,
+    );
+    let status = DefinitionStatus { flags: &["a", "bidi"], ..DefinitionStatus::default() };
+    let arguments = Some(values.root());
+    let resource = Resource::Tool { name: "t", arguments, definition: None, status };
+    let request = AccessRequest { resource, ..scene.call("t", None) };
+    for (rule, call) in rules.iter().zip(&calls) {
+        let rego = format!("package mcp\n\n{rule}");
+        let both = Both::new(&compile(&rego, Some(r#"{"numbers": [1, "a"]}"#)).unwrap());
+        assert!(both.is_compiled(), "{call}");
+        let decision = both.decide(&request);
+        assert_eq!(decision.effect, Effect::Permit, "{call}: {decision:?}");
+    }
 }
 
 #[test]
