@@ -13,57 +13,17 @@
     reason = "a wrong bench may end in a panic"
 )]
 
-use std::io::{Read as _, Write as _};
+mod firewall;
+
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bartizan::policy::embedded;
-use bartizan_audit::journal::{Journal, JournalConfig};
-use bartizan_edge::Shared;
-use bartizan_edge::clock::Clock;
-use bartizan_edge::http::{HttpConfig, Listener, Route};
-use bartizan_edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits};
-use bartizan_gate::question::access::{Principal, Server};
-use bartizan_gate::question::pack::Pack;
-use bartizan_gate::session::{Gate, GateConfig, Mode, Protected, RefusalForm};
-use bartizan_gate::wire::frame::FrameLimits;
-use bartizan_rego::{Entrypoints, EvalLimits, Policy, PolicySources, RegoPdp};
 use criterion::{Criterion, criterion_group, criterion_main};
-use http::HeaderMap;
+use firewall::{ANSWER, Firewall, GET, STREAM_HEAD, message, until};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-
-const ANSWER: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"complete","content":[{"type":"text","text":"on for a quarter of staging"}],"isError":false}}"#;
-
-/// Reads one HTTP message with a `Content-Length` and says whether there was one.
-fn message(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> bool {
-    buffer.clear();
-    let mut chunk = [0_u8; 4096];
-    loop {
-        let read = stream.read(&mut chunk).unwrap_or(0);
-        if read == 0 {
-            return false;
-        }
-        buffer.extend_from_slice(&chunk[..read]);
-        let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
-        let head = String::from_utf8_lossy(&buffer[..end]).to_ascii_lowercase();
-        let length: usize = head
-            .split("content-length:")
-            .nth(1)
-            .unwrap()
-            .lines()
-            .next()
-            .unwrap()
-            .trim()
-            .parse()
-            .unwrap();
-        if buffer.len() >= end + 4 + length {
-            return true;
-        }
-    }
-}
 
 /// A server that gives every message one answer.
 fn server() -> SocketAddr {
@@ -89,67 +49,13 @@ fn server() -> SocketAddr {
     address
 }
 
-fn policy() -> RegoPdp {
-    // Without `limits.rego`: its rates are there to stop such traffic.
-    let mut modules = embedded::baseline();
-    modules.retain(|module| !module.path.ends_with("limits.rego"));
-    modules.extend(embedded::decision());
-    let sources = PolicySources { modules, data: None, revision: "bench".into() };
-    let policy =
-        Policy::compile(&sources, &Entrypoints::default(), &EvalLimits::default()).unwrap();
-    RegoPdp::compiled(policy, 2, 1024).unwrap()
-}
-
 /// The firewall before `server`, with everything on.
-fn firewall(server: SocketAddr, journal: Journal) -> SocketAddr {
-    let config = GateConfig {
-        mode: Mode::Enforce,
-        frame: FrameLimits::default(),
-        in_flight_max: 64,
-        buckets_max: 64,
-        boot: "bench".into(),
-        digest_key: [7; 32],
-    };
-    let shared = Shared {
-        gate: Arc::new(Gate::new(config, Arc::new(policy()))),
-        sink: Arc::new(journal),
-        clock: Clock::start(),
-        tasks: TaskTracker::new(),
-        closing: CancellationToken::new(),
-    };
-    let pack = Pack::read(embedded::pack("flag-service").unwrap().as_bytes()).unwrap();
-    let facts = Server {
-        name: "flags".into(),
-        environment: Some("staging".into()),
-        pack: Some(Arc::new(pack)),
-        ..Server::default()
-    };
-    let upstream = HttpUpstream::new(HttpUpstreamConfig {
-        url: format!("http://{server}/mcp"),
-        headers: HeaderMap::new(),
-        owned_headers: Vec::new(),
-        forward_authorization: false,
-        context: Vec::new(),
-        ca_pem: None,
-        limits: HttpUpstreamLimits::default(),
-    });
-    let route = Route {
-        path: "/mcp".into(),
-        sse_path: None,
-        server: Arc::new(Protected::new(facts, RefusalForm::Error)),
-        hosts: Vec::new(),
-        origins: Vec::new(),
-        principal: Arc::new(Principal { id: "agent".into(), ..Principal::default() }),
-        upstream: upstream.unwrap().into(),
-        oauth: None,
-    };
-    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = tcp.local_addr().unwrap();
+fn firewall(server: SocketAddr) -> SocketAddr {
+    let firewall = Firewall::before(server, CancellationToken::new());
+    let address = firewall.address;
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        runtime.block_on(async move {
-            Listener::new(tcp, vec![route], HttpConfig::default(), shared).unwrap().serve().await;
-        });
+        runtime.block_on(firewall.serve());
     });
     address
 }
@@ -176,12 +82,8 @@ fn request() -> Vec<u8> {
 }
 
 fn hop(criterion: &mut Criterion) {
-    let directory = tempfile::tempdir().unwrap();
-    let clock = Clock::start();
-    let config = JournalConfig::new(directory.path());
-    let (journal, _) = Journal::open(&config, "bench", clock.now()).unwrap();
     let server = server();
-    let firewall = firewall(server, journal);
+    let firewall = firewall(server);
     let request = request();
     let mut group = criterion.benchmark_group("hop");
     for (name, address) in [("direct", server), ("through the firewall", firewall)] {
@@ -223,13 +125,8 @@ fn streaming() -> (SocketAddr, Receiver<Sender<()>>) {
             std::thread::spawn(move || {
                 stream.set_nodelay(true).unwrap();
                 until(&mut stream, b"\r\n\r\n");
-                let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
-                stream.write_all(head.as_bytes()).unwrap();
-                let event = format!(
-                    "id: stream-1/4711\ndata: {{\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{{\"level\":\"info\",\"data\":\"{}\"}}}}\n\n",
-                    "x".repeat(900)
-                );
-                let chunk = format!("{:x}\r\n{event}\r\n", event.len());
+                stream.write_all(STREAM_HEAD.as_bytes()).unwrap();
+                let chunk = firewall::event();
                 while ticks.recv().is_ok() {
                     stream.write_all(chunk.as_bytes()).unwrap();
                 }
@@ -237,17 +134,6 @@ fn streaming() -> (SocketAddr, Receiver<Sender<()>>) {
         }
     });
     (address, streams)
-}
-
-/// Reads up to `end`.
-fn until(stream: &mut TcpStream, end: &[u8]) {
-    let mut seen = Vec::new();
-    let mut chunk = [0_u8; 4096];
-    while !seen.ends_with(end) {
-        let read = stream.read(&mut chunk).unwrap();
-        assert_ne!(read, 0, "closed");
-        seen.extend_from_slice(&chunk[..read]);
-    }
 }
 
 /// One event's way, from the word to send it to its last byte.
@@ -266,17 +152,12 @@ fn median(times: &mut [Duration]) -> Duration {
 
 #[expect(clippy::print_stdout, reason = "the figure that the budget names")]
 fn events(criterion: &mut Criterion) {
-    let directory = tempfile::tempdir().unwrap();
-    let clock = Clock::start();
-    let config = JournalConfig::new(directory.path());
-    let (journal, _) = Journal::open(&config, "bench", clock.now()).unwrap();
     let (server, streams) = streaming();
-    let firewall = firewall(server, journal);
+    let firewall = firewall(server);
     let mut ways = [server, firewall].map(|address| {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
-        let get = "GET /mcp HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n";
-        stream.write_all(get.as_bytes()).unwrap();
+        stream.write_all(GET.as_bytes()).unwrap();
         until(&mut stream, b"\r\n\r\n");
         (stream, streams.recv().unwrap(), Vec::with_capacity(EVENTS))
     });
