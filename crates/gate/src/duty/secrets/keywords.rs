@@ -65,12 +65,9 @@ impl Keywords {
 
     /// Calls `found` with the number of each word that occurs in `text`, once or more often.
     pub(super) fn find(&self, text: &[u8], mut found: impl FnMut(usize)) {
-        let mut group = 0;
-        for (last, byte) in text.iter().enumerate() {
-            group = after(group, *byte);
-            if self.may_begin(group)
-                && let Some(start) = last.checked_sub(GROUP.saturating_sub(1))
-            {
+        for (start, [one, two, three]) in text.array_windows().enumerate() {
+            let group = after(after(class(*one), *two), *three);
+            if self.may_begin(group) {
                 self.begin(group, text.get(start..).unwrap_or_default(), &mut found);
             }
         }
@@ -105,10 +102,15 @@ impl Keyword {
     }
 }
 
-/// The group that ends with `byte`, after the group that ends before it.
+/// The classes of `group`, then that of `byte`.
 fn after(group: usize, byte: u8) -> usize {
-    let class = CLASSES.get(usize::from(byte)).copied().unwrap_or_default();
-    (group << CLASS_BITS | usize::from(class)) & (GROUPS - 1)
+    group << CLASS_BITS | class(byte)
+}
+
+/// The class of a byte.
+fn class(byte: u8) -> usize {
+    #[expect(clippy::indexing_slicing, reason = "every byte has a class")]
+    usize::from(CLASSES[usize::from(byte)])
 }
 
 /// The class of each byte. Both cases of a letter have one class.
