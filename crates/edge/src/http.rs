@@ -10,9 +10,11 @@
 mod framing;
 mod shares;
 mod lanes;
+mod workers;
 mod connection_state;
 mod connections;
 mod repoll;
+mod versions;
 mod admission;
 mod bearer;
 mod body;
@@ -33,6 +35,7 @@ mod legacy_sse;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -43,20 +46,21 @@ use std::time::Duration;
 use ::http::{HeaderMap, Request};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::admission::Allowed;
 use self::answers::Answers;
 use self::connection_state::{
-    ConnectionLimits, ConnectionState, ConnectionTimeouts, WatchedStream,
+    ConnectionLimits, ConnectionState, ConnectionTimeouts, HttpVersion, WatchedStream,
 };
 use self::connections::{Acceptor, Connections, Place};
 use self::event_ids::{EventIds, EventScope};
-use self::lanes::{Lane, Lanes};
+use self::lanes::Lane;
 use self::legacy_sse::LegacyStreams;
 use self::refusals::RefusalLimit;
 use self::rejection::Rejection;
@@ -64,6 +68,8 @@ use self::sessions::{LegacySession, SessionLimits, Sessions};
 use self::shares::Shares;
 use self::stalls::Tracked;
 use self::well_known::Sites;
+pub use self::workers::{TASKS_BETWEEN_EVENTS, TASKS_BETWEEN_QUEUES};
+use self::workers::{WorkerPlace, Workers};
 use super::Shared;
 use super::oauth::{OAuth, challenge};
 use super::session::SessionHandle;
@@ -250,6 +256,9 @@ pub struct HttpConfig {
     pub limits: HttpLimits,
     /// Waits.
     pub timeouts: HttpTimeouts,
+    /// Serving threads; each connection stays on one. With 0, all connections are served by the
+    /// runtime in which [`Listener::serve`] runs.
+    pub threads: usize,
 }
 
 /// A route with its sessions and streams.
@@ -293,7 +302,6 @@ struct ListenerState {
     streams: Arc<Budget>,
     body_budget: Arc<YieldingBudget>,
     shares: Shares,
-    lanes: Arc<Lanes>,
     answers: Answers,
     connections: Arc<Connections>,
     connection_limits: ConnectionLimits,
@@ -338,6 +346,7 @@ fn close_sessions(sessions: Vec<Arc<SessionHandle>>) {
 pub struct Listener {
     tcp: TcpListener,
     inner: Arc<ListenerState>,
+    workers: Workers,
 }
 
 impl std::fmt::Debug for Listener {
@@ -358,6 +367,7 @@ impl Listener {
         shared: Shared,
     ) -> io::Result<Self> {
         tcp.set_nonblocking(true)?;
+        let workers = Workers::start(config.threads)?;
         let (mut by_path, mut legacy) = (HashMap::new(), HashMap::new());
         for route in routes {
             let path: Box<str> = route.path.into();
@@ -394,13 +404,12 @@ impl Listener {
             streams: Budget::new(config.limits.streams_max),
             body_budget: YieldingBudget::new(config.limits.body_budget_bytes),
             shares: Shares::new(&config.limits),
-            lanes: Lanes::new(),
             connections,
             connection_limits: connection_limits(&config),
             event_ids: EventIds::new()?,
             refusals: RefusalLimit::new(config.limits.refusals_max),
         };
-        Ok(Self { tcp: TcpListener::from_std(tcp)?, inner: Arc::new(inner) })
+        Ok(Self { tcp: TcpListener::from_std(tcp)?, inner: Arc::new(inner), workers })
     }
 
     /// The address that it listens on.
@@ -412,7 +421,7 @@ impl Listener {
     /// answered; streams without an end are closed at once. To stop sooner, drop the future and
     /// abort the tasks of [`Shared::tasks`].
     pub async fn serve(self) {
-        let Self { tcp, inner } = self;
+        let Self { tcp, inner, workers } = self;
         let mut acceptor = Acceptor::new(tcp, &inner.connections);
         let connections = TaskTracker::new();
         let mut accepted_in_a_row = 0_u32;
@@ -437,10 +446,20 @@ impl Listener {
             }
             let number = place.number();
             peer.set_address(stream.peer_addr().ok().map(|address| address.ip()));
-            let lane = inner.lanes.of(peer.address());
-            let serving = connection(Arc::clone(&inner), lane.clone(), (stream, peer), place);
-            let serving = lane.paced(serving);
-            let task = connections.spawn(inner.shared.tasks.track_future(serving));
+            let worker = workers.assign(&inner.shared.clock);
+            // A socket belongs to the runtime that waits for it.
+            let socket = if worker.here {
+                Ok(Socket::Ready(stream))
+            } else {
+                stream.into_std().map(Socket::Moved)
+            };
+            // The error is of a socket that is lost already.
+            let Ok(socket) = socket else { continue };
+            let lane = worker.lanes.of(peer.address());
+            let places = (place, worker.place);
+            let serving = connection(Arc::clone(&inner), lane.clone(), (socket, peer), places);
+            let serving = inner.shared.tasks.track_future(lane.paced(serving));
+            let task = connections.spawn_on(serving, &worker.handle);
             inner.connections.runs(number, task.abort_handle());
         }
         drop(acceptor);
@@ -452,40 +471,8 @@ impl Listener {
     }
 }
 
-fn builder(inner: &ListenerState, lane: Lane) -> auto::Builder<Tracked> {
-    let HttpConfig { limits, timeouts } = inner.config;
-    let executor = Tracked { tasks: inner.shared.tasks.clone(), lane, write: timeouts.write };
-    let mut builder = auto::Builder::new(executor);
-    // `connection_state` keeps the deadlines of HTTP/1 with one timer for each connection; hyper
-    // would set one for each request.
-    builder
-        .http1()
-        .header_read_timeout(None)
-        .max_headers(limits.headers_max)
-        .max_buf_size(limits.head_bytes());
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.h2_streams_max)
-        // The h2 crate refuses a longer list without a word to us; `admission` refuses what is
-        // over the limit, with a record.
-        .max_header_list_size(list_bytes_max(&limits))
-        .max_pending_accept_reset_streams(limits.h2_pending_resets_max)
-        .initial_stream_window_size(limits.h2_window_bytes)
-        .initial_connection_window_size(limits.h2_window_bytes)
-        .keep_alive_interval(timeouts.h2_ping)
-        .keep_alive_timeout(timeouts.h2_ping);
-    builder
-}
-
-/// The longest header list over HTTP/2 that is read at all, bytes.
-fn list_bytes_max(limits: &HttpLimits) -> u32 {
-    let most = limits.head_bytes().saturating_mul(2);
-    u32::try_from(most).unwrap_or(u32::MAX)
-}
-
 fn connection_limits(config: &HttpConfig) -> ConnectionLimits {
-    let HttpConfig { limits, timeouts } = config;
+    let HttpConfig { limits, timeouts, .. } = config;
     ConnectionLimits {
         timeouts: ConnectionTimeouts {
             head: timeouts.header,
@@ -499,25 +486,79 @@ fn connection_limits(config: &HttpConfig) -> ConnectionLimits {
     }
 }
 
+/// The socket of a connection.
+enum Socket {
+    /// It belongs to the runtime in which it is served.
+    Ready(TcpStream),
+    /// It belongs to no runtime yet.
+    Moved(std::net::TcpStream),
+}
+
 async fn connection(
     inner: Arc<ListenerState>,
     lane: Lane,
-    (stream, peer): (TcpStream, Arc<ConnectionState>),
-    place: Place,
+    (socket, peer): (Socket, Arc<ConnectionState>),
+    places: (Place, WorkerPlace),
 ) {
+    let stream = match socket {
+        Socket::Ready(stream) => stream,
+        Socket::Moved(stream) => match TcpStream::from_std(stream) {
+            Ok(stream) => stream,
+            Err(error) => return tracing::warn!(%error, "a connection was not served"),
+        },
+    };
     let shared = inner.shared.clone();
-    let builder = builder(&inner, lane);
     let limits = inner.connection_limits.clone();
-    let stream = WatchedStream::new(stream, Arc::clone(&peer), inner.shared.clock, limits);
+    let mut stream = WatchedStream::new(stream, Arc::clone(&peer), inner.shared.clock, limits);
     let closing = inner.shared.closing.clone();
     let state = Arc::clone(&peer);
+    let config = inner.config;
     let service = service_fn(move |request: Request<Incoming>| {
-        let answering = receive::answer(Arc::clone(&inner), Arc::clone(&peer), request);
+        // Boxed: hyper keeps the room of this future as long as the connection is open.
+        let answering = Box::pin(receive::answer(Arc::clone(&inner), Arc::clone(&peer), request));
         async move { Ok::<_, Infallible>(answering.await) }
     });
-    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let version = tokio::select! {
+        biased;
+        version = stream.version() => version,
+        () = closing.cancelled() => return,
+    };
+    let served: Result<(), Box<dyn Error + Send + Sync>> = match version {
+        Ok(HttpVersion::Http1) => {
+            let serving = versions::http1(&config).serve_connection(TokioIo::new(stream), service);
+            gracefully(serving, &state, &closing).await.map_err(Into::into)
+        }
+        // Boxed: it is larger, and most connections speak HTTP/1.
+        Ok(HttpVersion::Http2) => {
+            let tracked =
+                Tracked { tasks: shared.tasks.clone(), lane, write: config.timeouts.write };
+            let builder = versions::http2(&config, tracked);
+            let serving = builder.serve_connection(TokioIo::new(stream), service);
+            Box::pin(gracefully(serving, &state, &closing)).await.map_err(Into::into)
+        }
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "connection ended");
+        // hyper has answered, or nobody waits for an answer, so only the record is left to do.
+        if let Some((why, note)) = state.refused_head(&*error) {
+            let rejection = Rejection { note: Some(note), ..Rejection::from(why, None) };
+            drop(rejection.refuse(&shared, &state));
+        }
+    }
+    drop(places);
+}
+
+/// Serves a connection to its end. It takes no new requests once shutdown begins; over HTTP/2 also
+/// once it is old.
+async fn gracefully<C: GracefulConnection>(
+    serving: C,
+    state: &ConnectionState,
+    closing: &CancellationToken,
+) -> Result<(), C::Error> {
+    let mut serving = pin!(serving);
     let mut going_away = false;
-    let served = tokio::select! {
+    tokio::select! {
         biased;
         served = poll_fn(|cx| {
             if !going_away && state.is_old() && state.is_http2() {
@@ -530,14 +571,5 @@ async fn connection(
             serving.as_mut().graceful_shutdown();
             serving.await
         }
-    };
-    if let Err(error) = served {
-        tracing::debug!(%error, "connection ended");
-        // hyper has answered, or nobody waits for an answer, so only the record is left to do.
-        if let Some((why, note)) = state.refused_head(&*error) {
-            let rejection = Rejection { note: Some(note), ..Rejection::from(why, None) };
-            drop(rejection.refuse(&shared, &state));
-        }
     }
-    drop(place);
 }
