@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 use crate::confine::protect_self;
 use crate::policy::prove::child_main;
 use crate::run::diagnostics as run_diagnostics;
+use bartizan_edge::http::{TASKS_BETWEEN_EVENTS, TASKS_BETWEEN_QUEUES};
 
 mod failure;
 mod run;
@@ -122,16 +123,6 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 pub fn accepts(args: impl IntoIterator<Item = OsString>) -> Result<(), String> {
     Cli::try_parse_from(args).map(drop).map_err(|error| error.to_string())
 }
-
-/// Tasks that a busy thread runs before it looks for new input and timers. With tokio's default, 61,
-/// what an agent sends could wait for 61 tasks of others.
-const TASKS_BETWEEN_EVENTS: u32 = 8;
-
-/// Tasks that a busy thread runs before it takes one of the queue that threads share, where half of
-/// its own queue goes when that is full. With tokio's default a task that a burst of others has
-/// pushed there waits until the burst is over. (`edge::http::lanes` keeps tasks of one address out
-/// of these queues; they only pass through.)
-const TASKS_BETWEEN_QUEUES: u32 = 1;
 
 /// Runs `work` on a new tokio runtime.
 fn asynchronous<T>(work: impl Future<Output = T>) -> Result<T, Failure> {

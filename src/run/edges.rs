@@ -3,8 +3,10 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -400,6 +402,7 @@ fn http_config(config: &Config) -> HttpConfig {
             idle_session: limits.session_idle,
             ..HttpTimeouts::default()
         },
+        threads: available_parallelism().map_or(1, NonZero::get),
     }
 }
 

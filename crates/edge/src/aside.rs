@@ -7,10 +7,11 @@
 //! at once as leave one processor free.
 //!
 //! A small message may take long, too, where a rule works over much data. That is known once it has
-//! happened: if the step over a message took [`SLOW`], the next ones of the same principal to the
+//! happened: if the step over a message used [`SLOW`] of processor time, the next ones of the same principal to the
 //! same server with the same name in them are judged aside, too, for [`SLOW_FOR`], without a turn. If
-//! a principal is slow under many names, all of its messages are. A usual message costs two hashes
-//! more and no wake-up.
+//! a principal is slow under many names, all of its messages are. The time on the clock does not
+//! count: on a busy machine any step may be interrupted for that long. A usual message costs two
+//! hashes more and no wake-up.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher as _, RandomState};
@@ -41,7 +42,7 @@ pub(crate) fn processors() -> usize {
     available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// A step that takes so long is slow.
+/// A step that uses so much processor time is slow.
 const SLOW: Duration = Duration::from_millis(1);
 /// How long a slow step makes its like be judged aside.
 const SLOW_FOR: Duration = Duration::from_secs(10);
@@ -62,8 +63,8 @@ static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 pub(crate) struct Weight {
     /// Its size, bytes.
     pub(crate) bytes: usize,
-    /// Whether its like took long. It waits for no turn: a machine that is busy makes any message
-    /// look slow, and those would wait for the ones that are.
+    /// Whether its like took long. It waits for no turn: then it would wait for others that are slow,
+    /// too.
     slow: bool,
     /// Its places: its own, and its principal's.
     places: Option<[usize; 2]>,
@@ -90,9 +91,10 @@ impl Weight {
         self.slow || self.bytes >= LARGE_BYTES
     }
 
-    /// Takes note that the step over the message took `took`, and ended at `now`.
-    pub(crate) fn took(self, took: Duration, now: Duration) {
-        let (Some([own, all]), true) = (self.places, took >= SLOW) else { return };
+    /// Takes note that the step over the message, taken at `now` (uptime), used `worked` of processor
+    /// time.
+    pub(crate) fn took(self, worked: Duration, now: Duration) {
+        let (Some([own, all]), true) = (self.places, worked >= SLOW) else { return };
         // Once for each name: what is known to be slow is judged aside, and slow each time.
         if count_at(own, now) == 0 {
             mark(all, now);

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use bartizan_gate::evidence::record::Now;
+use rustix::time::{ClockId, clock_gettime};
 
 /// The program's clocks; created once at start.
 #[derive(Debug, Clone, Copy)]
@@ -26,5 +27,12 @@ impl Clock {
     /// Monotonic time since the program's start.
     pub fn uptime(&self) -> Duration {
         self.start.elapsed()
+    }
+
+    /// The processor time that this thread has used: what passes while the thread waits, or while
+    /// the system lets others run, does not count.
+    pub fn worked(&self) -> Duration {
+        // It is never negative.
+        Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
     }
 }

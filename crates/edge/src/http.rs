@@ -10,6 +10,7 @@
 mod framing;
 mod shares;
 mod lanes;
+mod workers;
 mod connection_state;
 mod connections;
 mod repoll;
@@ -56,7 +57,7 @@ use self::connection_state::{
 };
 use self::connections::{Acceptor, Connections, Place};
 use self::event_ids::{EventIds, EventScope};
-use self::lanes::{Lane, Lanes};
+use self::lanes::Lane;
 use self::legacy_sse::LegacyStreams;
 use self::refusals::RefusalLimit;
 use self::rejection::Rejection;
@@ -64,6 +65,8 @@ use self::sessions::{LegacySession, SessionLimits, Sessions};
 use self::shares::Shares;
 use self::stalls::Tracked;
 use self::well_known::Sites;
+pub use self::workers::{TASKS_BETWEEN_EVENTS, TASKS_BETWEEN_QUEUES};
+use self::workers::{WorkerPlace, Workers};
 use super::Shared;
 use super::oauth::{OAuth, challenge};
 use super::session::SessionHandle;
@@ -250,6 +253,9 @@ pub struct HttpConfig {
     pub limits: HttpLimits,
     /// Waits.
     pub timeouts: HttpTimeouts,
+    /// Serving threads; each connection stays on one. With 0, all connections are served by the
+    /// runtime in which [`Listener::serve`] runs.
+    pub threads: usize,
 }
 
 /// A route with its sessions and streams.
@@ -293,7 +299,6 @@ struct ListenerState {
     streams: Arc<Budget>,
     body_budget: Arc<YieldingBudget>,
     shares: Shares,
-    lanes: Arc<Lanes>,
     answers: Answers,
     connections: Arc<Connections>,
     connection_limits: ConnectionLimits,
@@ -338,6 +343,7 @@ fn close_sessions(sessions: Vec<Arc<SessionHandle>>) {
 pub struct Listener {
     tcp: TcpListener,
     inner: Arc<ListenerState>,
+    workers: Workers,
 }
 
 impl std::fmt::Debug for Listener {
@@ -358,6 +364,7 @@ impl Listener {
         shared: Shared,
     ) -> io::Result<Self> {
         tcp.set_nonblocking(true)?;
+        let workers = Workers::start(config.threads)?;
         let (mut by_path, mut legacy) = (HashMap::new(), HashMap::new());
         for route in routes {
             let path: Box<str> = route.path.into();
@@ -394,13 +401,12 @@ impl Listener {
             streams: Budget::new(config.limits.streams_max),
             body_budget: YieldingBudget::new(config.limits.body_budget_bytes),
             shares: Shares::new(&config.limits),
-            lanes: Lanes::new(),
             connections,
             connection_limits: connection_limits(&config),
             event_ids: EventIds::new()?,
             refusals: RefusalLimit::new(config.limits.refusals_max),
         };
-        Ok(Self { tcp: TcpListener::from_std(tcp)?, inner: Arc::new(inner) })
+        Ok(Self { tcp: TcpListener::from_std(tcp)?, inner: Arc::new(inner), workers })
     }
 
     /// The address that it listens on.
@@ -412,7 +418,7 @@ impl Listener {
     /// answered; streams without an end are closed at once. To stop sooner, drop the future and
     /// abort the tasks of [`Shared::tasks`].
     pub async fn serve(self) {
-        let Self { tcp, inner } = self;
+        let Self { tcp, inner, workers } = self;
         let mut acceptor = Acceptor::new(tcp, &inner.connections);
         let connections = TaskTracker::new();
         let mut accepted_in_a_row = 0_u32;
@@ -437,10 +443,20 @@ impl Listener {
             }
             let number = place.number();
             peer.set_address(stream.peer_addr().ok().map(|address| address.ip()));
-            let lane = inner.lanes.of(peer.address());
-            let serving = connection(Arc::clone(&inner), lane.clone(), (stream, peer), place);
-            let serving = lane.paced(serving);
-            let task = connections.spawn(inner.shared.tasks.track_future(serving));
+            let worker = workers.assign(&inner.shared.clock);
+            // A socket belongs to the runtime that waits for it.
+            let socket = if worker.here {
+                Ok(Socket::Ready(stream))
+            } else {
+                stream.into_std().map(Socket::Moved)
+            };
+            // The error is of a socket that is lost already.
+            let Ok(socket) = socket else { continue };
+            let lane = worker.lanes.of(peer.address());
+            let places = (place, worker.place);
+            let serving = connection(Arc::clone(&inner), lane.clone(), (socket, peer), places);
+            let serving = inner.shared.tasks.track_future(lane.paced(serving));
+            let task = connections.spawn_on(serving, &worker.handle);
             inner.connections.runs(number, task.abort_handle());
         }
         drop(acceptor);
@@ -453,7 +469,7 @@ impl Listener {
 }
 
 fn builder(inner: &ListenerState, lane: Lane) -> auto::Builder<Tracked> {
-    let HttpConfig { limits, timeouts } = inner.config;
+    let HttpConfig { limits, timeouts, .. } = inner.config;
     let executor = Tracked { tasks: inner.shared.tasks.clone(), lane, write: timeouts.write };
     let mut builder = auto::Builder::new(executor);
     // `connection_state` keeps the deadlines of HTTP/1 with one timer for each connection; hyper
@@ -485,7 +501,7 @@ fn list_bytes_max(limits: &HttpLimits) -> u32 {
 }
 
 fn connection_limits(config: &HttpConfig) -> ConnectionLimits {
-    let HttpConfig { limits, timeouts } = config;
+    let HttpConfig { limits, timeouts, .. } = config;
     ConnectionLimits {
         timeouts: ConnectionTimeouts {
             head: timeouts.header,
@@ -499,12 +515,27 @@ fn connection_limits(config: &HttpConfig) -> ConnectionLimits {
     }
 }
 
+/// The socket of a connection.
+enum Socket {
+    /// It belongs to the runtime in which it is served.
+    Ready(TcpStream),
+    /// It belongs to no runtime yet.
+    Moved(std::net::TcpStream),
+}
+
 async fn connection(
     inner: Arc<ListenerState>,
     lane: Lane,
-    (stream, peer): (TcpStream, Arc<ConnectionState>),
-    place: Place,
+    (socket, peer): (Socket, Arc<ConnectionState>),
+    places: (Place, WorkerPlace),
 ) {
+    let stream = match socket {
+        Socket::Ready(stream) => stream,
+        Socket::Moved(stream) => match TcpStream::from_std(stream) {
+            Ok(stream) => stream,
+            Err(error) => return tracing::warn!(%error, "a connection was not served"),
+        },
+    };
     let shared = inner.shared.clone();
     let builder = builder(&inner, lane);
     let limits = inner.connection_limits.clone();
@@ -539,5 +570,5 @@ async fn connection(
             drop(rejection.refuse(&shared, &state));
         }
     }
-    drop(place);
+    drop(places);
 }

@@ -204,10 +204,9 @@ impl SessionHandle {
     ) -> StepOutcome {
         let weight = weight.into();
         let take = |session: &mut Session, gate: &Gate, now| {
-            let begun = self.clock.uptime();
+            let before = self.clock.worked();
             let step = take(session, gate, now);
-            let ended = self.clock.uptime();
-            weight.took(ended.saturating_sub(begun), ended);
+            weight.took(self.clock.worked().saturating_sub(before), now.uptime);
             step
         };
         if !weight.is_long() {

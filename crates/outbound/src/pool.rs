@@ -25,6 +25,7 @@ use hyper::client::conn::http1;
 use hyper_rustls::MaybeHttpsStream;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::runtime::{self, Handle};
 use tokio::time::Instant;
 use tower_service::Service as _;
 
@@ -55,6 +56,9 @@ pub struct PoolLimits {
 }
 
 struct Connection {
+    /// The runtime that waits for its socket. Only tasks of that runtime use it: for others, each
+    /// piece of an answer would come through two threads.
+    home: runtime::Id,
     sender: http1::SendRequest<Full<Bytes>>,
     /// `None` after the connection ended.
     driver: Option<http1::Connection<Io, Full<Bytes>>>,
@@ -156,10 +160,15 @@ impl Pool {
         (parts, body)
     }
 
-    /// Takes an idle connection that is still open.
+    /// Takes an idle connection of this runtime that is still open.
     async fn take_idle(&self) -> Option<Box<Connection>> {
+        let here = Handle::current().id();
         loop {
-            let Idle { mut connection, since } = lock(&self.idle).pop()?;
+            let Idle { mut connection, since } = {
+                let mut idle = lock(&self.idle);
+                let last = idle.iter().rposition(|idle| idle.connection.home == here)?;
+                idle.remove(last)
+            };
             let fresh = since.elapsed() < self.limits.idle;
             if fresh && connection.is_ready().await {
                 return Some(connection);
@@ -184,7 +193,7 @@ impl Pool {
             .await
             .map_err(|_| Failure::ConnectTimedOut)?
             .map_err(Failure::Unreachable)?;
-        Ok(Box::new(Connection { sender, driver: Some(driver) }))
+        Ok(Box::new(Connection { home: Handle::current().id(), sender, driver: Some(driver) }))
     }
 
     fn put_idle(&self, connection: Box<Connection>) {

@@ -153,6 +153,22 @@ async fn notifications_are_accepted() {
 }
 
 #[tokio::test]
+async fn each_serving_thread_has_its_own_connections_to_the_server() {
+    let behind = Behind::start(|_, _| json(&result(1))).await;
+    let config = HttpConfig { threads: 2, ..HttpConfig::default() };
+    let rig = Rig::with(behind.address, config, |_| {});
+    let mut clients = [rig.client().await, rig.client().await];
+    for _ in 0..3 {
+        for client in &mut clients {
+            client.send(&post("", &call(1, "get"))).await;
+            assert_eq!(client.reply().await.text(), result(1));
+        }
+    }
+    let connections: Vec<_> = behind.received().iter().map(|one| one.connection).collect();
+    assert_eq!(connections, [0, 1, 0, 1, 0, 1]);
+}
+
+#[tokio::test]
 async fn connections_to_the_server_are_kept() {
     let behind = Behind::start(|number, _| {
         let mut plays = json(&result(1));

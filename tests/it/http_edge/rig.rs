@@ -21,6 +21,7 @@ use bartizan_testing::{ByName, Sink};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -92,11 +93,18 @@ pub(crate) fn judge(name: &str, _: &AccessRequest<'_>) -> Option<Vec<Obligation>
     if name == "drags" {
         // Slow at first, and without end after that.
         match DRAGGED.fetch_add(1, Ordering::Relaxed) {
-            0 => std::thread::sleep(Duration::from_millis(3)),
+            0 => work_for(Duration::from_millis(3)),
             _ => DRAGS.wait(),
         }
     }
     (!name.contains("denied") && name != "sampling/createMessage").then(Vec::new)
+}
+
+/// Uses so much processor time.
+fn work_for(time: Duration) {
+    let worked = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
+    let before = worked();
+    while worked() - before < time {}
 }
 
 /// A request as the server received it.

@@ -6,7 +6,10 @@
 //! somebody else. So each of its tasks needs a permit of the address for each poll, and keeps it
 //! until it has passed through the runtime's queue once more, behind all that is ready by then. A
 //! task that gets none waits for one outside of that queue, in order. There are as many permits as
-//! processors; long work gives back the permit of its task ([`crate::aside`]).
+//! threads that serve the connection's worker; long work gives back the permit of its task ([`crate::aside`]).
+//!
+//! While all connections come from one address, as they do where one agent is beside this program, no
+//! permit is needed.
 //!
 //! Addresses, and not principals, because most of the work is done before a token is checked. Where
 //! all agents share an address they share its lane, which changes nothing for them; then the turns
@@ -15,6 +18,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
@@ -43,6 +47,8 @@ pub(super) fn network(address: Option<IpAddr>) -> Network {
 #[derive(Debug)]
 pub(super) struct Lanes {
     permits: usize,
+    /// How many networks have an open connection.
+    networks: AtomicUsize,
     open: Mutex<HashMap<Network, (Arc<Semaphore>, usize)>>,
 }
 
@@ -52,9 +58,14 @@ impl Lanes {
         Self::with(processors())
     }
 
+    /// The lanes of a thread that serves alone what it has.
+    pub(super) fn of_one_thread() -> Arc<Self> {
+        Self::with(1)
+    }
+
     /// Lanes with `permits` each.
     fn with(permits: usize) -> Arc<Self> {
-        Arc::new(Self { permits, open: Mutex::default() })
+        Arc::new(Self { permits, networks: AtomicUsize::new(0), open: Mutex::default() })
     }
 
     /// The lane of a new connection from `address`.
@@ -64,9 +75,11 @@ impl Lanes {
         let (permits, connections) =
             open.entry(network).or_insert_with(|| (Arc::new(Semaphore::new(self.permits)), 0));
         *connections = connections.saturating_add(1);
+        let permits = Arc::clone(permits);
+        self.networks.store(open.len(), Ordering::Relaxed);
         Lane {
-            permits: Arc::clone(permits),
-            _place: Arc::new(LanePlace(Arc::clone(self), network)),
+            permits,
+            place: Arc::new(LanePlace(Arc::clone(self), network)),
         }
     }
 }
@@ -82,6 +95,7 @@ impl Drop for LanePlace {
         *connections = connections.saturating_sub(1);
         if *connections == 0 {
             open.remove(&self.1);
+            self.0.networks.store(open.len(), Ordering::Relaxed);
         }
     }
 }
@@ -90,10 +104,15 @@ impl Drop for LanePlace {
 #[derive(Debug, Clone)]
 pub(super) struct Lane {
     permits: Arc<Semaphore>,
-    _place: Arc<LanePlace>,
+    place: Arc<LanePlace>,
 }
 
 impl Lane {
+    /// Whether no other network has a connection, so that there is nobody to be kept waiting.
+    fn is_only_one(&self) -> bool {
+        self.place.0.networks.load(Ordering::Relaxed) <= 1
+    }
+
     /// `work` with a permit of this lane for each poll.
     pub(super) fn paced<T>(&self, work: impl Future<Output = T> + Send + 'static) -> Paced<T> {
         Paced { work: Repoll::new(work), lane: self.clone(), waiting: None, held: None }
@@ -102,7 +121,7 @@ impl Lane {
 
 type Waiting = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
 
-/// A future that is polled with a permit only.
+/// A future that is polled with a permit only, if there are several lanes.
 pub(super) struct Paced<T> {
     work: Repoll<T>,
     lane: Lane,
@@ -121,6 +140,9 @@ impl<T> Future for Paced<T> {
         drop(held.take());
         if !work.wants_poll(cx.waker()) {
             return Poll::Pending;
+        }
+        if waiting.is_none() && lane.is_only_one() {
+            return Pin::new(work).poll(cx);
         }
         let free = match waiting {
             None => Arc::clone(&lane.permits).try_acquire_owned().ok(),
@@ -146,8 +168,6 @@ impl<T> Future for Paced<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use tokio::task::{JoinSet, yield_now};
 
     use super::*;

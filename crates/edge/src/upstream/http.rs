@@ -104,7 +104,7 @@ impl Default for HttpUpstreamLimits {
             event_bytes_max: 4 << 20,
             headers_max: 100,
             head_bytes_max: 64 << 10,
-            idle_connections_max: 64,
+            idle_connections_max: 256,
             idle: Duration::from_secs(30),
             connect: Duration::from_secs(5),
         }
