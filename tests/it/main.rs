@@ -21,6 +21,7 @@ mod firewall;
 mod floods;
 mod frames;
 mod http_edge;
+mod idle_streams;
 mod imports;
 mod invariants;
 mod inventory;

@@ -14,6 +14,7 @@ mod workers;
 mod connection_state;
 mod connections;
 mod repoll;
+mod versions;
 mod admission;
 mod bearer;
 mod body;
@@ -34,6 +35,7 @@ mod legacy_sse;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -44,16 +46,17 @@ use std::time::Duration;
 use ::http::{HeaderMap, Request};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::admission::Allowed;
 use self::answers::Answers;
 use self::connection_state::{
-    ConnectionLimits, ConnectionState, ConnectionTimeouts, WatchedStream,
+    ConnectionLimits, ConnectionState, ConnectionTimeouts, HttpVersion, WatchedStream,
 };
 use self::connections::{Acceptor, Connections, Place};
 use self::event_ids::{EventIds, EventScope};
@@ -468,38 +471,6 @@ impl Listener {
     }
 }
 
-fn builder(inner: &ListenerState, lane: Lane) -> auto::Builder<Tracked> {
-    let HttpConfig { limits, timeouts, .. } = inner.config;
-    let executor = Tracked { tasks: inner.shared.tasks.clone(), lane, write: timeouts.write };
-    let mut builder = auto::Builder::new(executor);
-    // `connection_state` keeps the deadlines of HTTP/1 with one timer for each connection; hyper
-    // would set one for each request.
-    builder
-        .http1()
-        .header_read_timeout(None)
-        .max_headers(limits.headers_max)
-        .max_buf_size(limits.head_bytes());
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.h2_streams_max)
-        // The h2 crate refuses a longer list without a word to us; `admission` refuses what is
-        // over the limit, with a record.
-        .max_header_list_size(list_bytes_max(&limits))
-        .max_pending_accept_reset_streams(limits.h2_pending_resets_max)
-        .initial_stream_window_size(limits.h2_window_bytes)
-        .initial_connection_window_size(limits.h2_window_bytes)
-        .keep_alive_interval(timeouts.h2_ping)
-        .keep_alive_timeout(timeouts.h2_ping);
-    builder
-}
-
-/// The longest header list over HTTP/2 that is read at all, bytes.
-fn list_bytes_max(limits: &HttpLimits) -> u32 {
-    let most = limits.head_bytes().saturating_mul(2);
-    u32::try_from(most).unwrap_or(u32::MAX)
-}
-
 fn connection_limits(config: &HttpConfig) -> ConnectionLimits {
     let HttpConfig { limits, timeouts, .. } = config;
     ConnectionLimits {
@@ -537,18 +508,57 @@ async fn connection(
         },
     };
     let shared = inner.shared.clone();
-    let builder = builder(&inner, lane);
     let limits = inner.connection_limits.clone();
-    let stream = WatchedStream::new(stream, Arc::clone(&peer), inner.shared.clock, limits);
+    let mut stream = WatchedStream::new(stream, Arc::clone(&peer), inner.shared.clock, limits);
     let closing = inner.shared.closing.clone();
     let state = Arc::clone(&peer);
+    let config = inner.config;
     let service = service_fn(move |request: Request<Incoming>| {
-        let answering = receive::answer(Arc::clone(&inner), Arc::clone(&peer), request);
+        // Boxed: hyper keeps the room of this future as long as the connection is open.
+        let answering = Box::pin(receive::answer(Arc::clone(&inner), Arc::clone(&peer), request));
         async move { Ok::<_, Infallible>(answering.await) }
     });
-    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let version = tokio::select! {
+        biased;
+        version = stream.version() => version,
+        () = closing.cancelled() => return,
+    };
+    let served: Result<(), Box<dyn Error + Send + Sync>> = match version {
+        Ok(HttpVersion::Http1) => {
+            let serving = versions::http1(&config).serve_connection(TokioIo::new(stream), service);
+            gracefully(serving, &state, &closing).await.map_err(Into::into)
+        }
+        // Boxed: it is larger, and most connections speak HTTP/1.
+        Ok(HttpVersion::Http2) => {
+            let tracked =
+                Tracked { tasks: shared.tasks.clone(), lane, write: config.timeouts.write };
+            let builder = versions::http2(&config, tracked);
+            let serving = builder.serve_connection(TokioIo::new(stream), service);
+            Box::pin(gracefully(serving, &state, &closing)).await.map_err(Into::into)
+        }
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "connection ended");
+        // hyper has answered, or nobody waits for an answer, so only the record is left to do.
+        if let Some((why, note)) = state.refused_head(&*error) {
+            let rejection = Rejection { note: Some(note), ..Rejection::from(why, None) };
+            drop(rejection.refuse(&shared, &state));
+        }
+    }
+    drop(places);
+}
+
+/// Serves a connection to its end. It takes no new requests once shutdown begins; over HTTP/2 also
+/// once it is old.
+async fn gracefully<C: GracefulConnection>(
+    serving: C,
+    state: &ConnectionState,
+    closing: &CancellationToken,
+) -> Result<(), C::Error> {
+    let mut serving = pin!(serving);
     let mut going_away = false;
-    let served = tokio::select! {
+    tokio::select! {
         biased;
         served = poll_fn(|cx| {
             if !going_away && state.is_old() && state.is_http2() {
@@ -561,14 +571,5 @@ async fn connection(
             serving.as_mut().graceful_shutdown();
             serving.await
         }
-    };
-    if let Err(error) = served {
-        tracing::debug!(%error, "connection ended");
-        // hyper has answered, or nobody waits for an answer, so only the record is left to do.
-        if let Some((why, note)) = state.refused_head(&*error) {
-            let rejection = Rejection { note: Some(note), ..Rejection::from(why, None) };
-            drop(rejection.refuse(&shared, &state));
-        }
     }
-    drop(places);
 }

@@ -19,6 +19,7 @@
 
 pub mod tls;
 pub mod address;
+mod long;
 pub mod pool;
 pub mod service;
 

@@ -22,18 +22,14 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper_rustls::MaybeHttpsStream;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::runtime::{self, Handle};
 use tokio::time::Instant;
 use tower_service::Service as _;
 
 use crate::address::{Address, Connector};
+use crate::long::{Framing, HeadFirst, Hold, LongBody};
 use crate::tls::Tls;
 use crate::{Failure, SetUpError, causes};
-
-type Io = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 /// Bytes of an answer that are read before other tasks run.
 const PIECE_BYTES: usize = 128 << 10;
@@ -61,7 +57,7 @@ struct Connection {
     home: runtime::Id,
     sender: http1::SendRequest<Full<Bytes>>,
     /// `None` after the connection ended.
-    driver: Option<http1::Connection<Io, Full<Bytes>>>,
+    driver: Option<http1::Connection<HeadFirst, Full<Bytes>>>,
 }
 
 impl Connection {
@@ -133,17 +129,46 @@ impl Pool {
         mut request: Request<Full<Bytes>>,
     ) -> Result<(Parts, AnswerBody), Failure> {
         while let Some(mut connection) = self.take_idle().await {
-            match exchange(&mut connection, request).await {
+            match exchange(&mut connection, request, None).await {
                 Ok(answer) => return Ok(self.lease(connection, answer)),
                 Err((_, Some(unsent))) => request = *unsent,
                 Err((failure, None)) => return Err(failure),
             }
         }
-        let mut connection = self.connect().await?;
-        match exchange(&mut connection, request).await {
+        let mut connection = self.connect(None).await?;
+        match exchange(&mut connection, request, None).await {
             Ok(answer) => Ok(self.lease(connection, answer)),
             Err((failure, _)) => Err(failure),
         }
+    }
+
+    /// Like [`Pool::send`], for a response whose body may be open for days. It comes on a connection
+    /// of its own, which is closed at the end of the body, and takes no memory while nothing
+    /// arrives, unless it has a length.
+    ///
+    /// # Errors
+    ///
+    /// The server cannot be reached or closed the connection before it responded.
+    pub async fn open(
+        self: &Arc<Self>,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(Parts, AnswerBody), Failure> {
+        let hold = Arc::<Hold>::default();
+        let mut connection = self.connect(Some(Arc::clone(&hold))).await?;
+        let answer = exchange(&mut connection, request, Some(&hold)).await;
+        let answer = answer.map_err(|(failure, _)| failure)?;
+        if hold.is_over()
+            && !answer.body().is_end_stream()
+            && let Some(framing) = Framing::of(answer.version(), answer.headers())
+            && let Some(driver) = connection.driver.take()
+        {
+            let taken = driver.into_parts();
+            let (parts, _) = answer.into_parts();
+            let body = LongBody::new(taken.io, framing);
+            return Ok((parts, AnswerBody(AnswerSource::Long(body))));
+        }
+        hold.release();
+        Ok(self.lease(connection, answer))
     }
 
     fn lease(
@@ -152,12 +177,12 @@ impl Pool {
         answer: Response<Incoming>,
     ) -> (Parts, AnswerBody) {
         let (parts, incoming) = answer.into_parts();
-        let mut body =
-            AnswerBody { incoming, connection: Some(connection), pool: Arc::clone(self) };
+        let pool = Arc::clone(self);
+        let mut body = HyperBody { incoming, connection: Some(connection), pool };
         if body.incoming.is_end_stream() {
             body.give_back();
         }
-        (parts, body)
+        (parts, AnswerBody(AnswerSource::Hyper(body)))
     }
 
     /// Takes an idle connection of this runtime that is still open.
@@ -176,7 +201,7 @@ impl Pool {
         }
     }
 
-    async fn connect(&self) -> Result<Box<Connection>, Failure> {
+    async fn connect(&self, hold: Option<Arc<Hold>>) -> Result<Box<Connection>, Failure> {
         let connecting = async {
             let mut connector = self.connector.clone();
             poll_fn(|cx| connector.poll_ready(cx)).await.map_err(|error| causes(&*error))?;
@@ -185,7 +210,7 @@ impl Pool {
             http1::Builder::new()
                 .max_headers(self.limits.headers_max)
                 .max_buf_size(self.limits.head_bytes_max.max(HEAD_BYTES_LEAST))
-                .handshake(io)
+                .handshake(HeadFirst::new(io, hold))
                 .await
                 .map_err(|error| causes(&error))
         };
@@ -217,19 +242,28 @@ fn now() -> Instant {
 
 type Unsent = Option<Box<Request<Full<Bytes>>>>;
 
+/// Sends `request` and waits for the head of the response. What `hold` holds back of the response is
+/// released if hyper needs it for the head.
 async fn exchange(
     connection: &mut Connection,
     request: Request<Full<Bytes>>,
+    hold: Option<&Hold>,
 ) -> Result<Response<Incoming>, (Failure, Unsent)> {
     let mut answer = pin!(connection.sender.try_send_request(request));
     let outcome = poll_fn(|cx| {
-        if let Some(driver) = &mut connection.driver
-            && Pin::new(driver).poll(cx).is_ready()
-        {
-            // The connection ended; hyper has already told `answer` the result for this request.
-            connection.driver = None;
+        loop {
+            if let Some(driver) = &mut connection.driver
+                && Pin::new(driver).poll(cx).is_ready()
+            {
+                // The connection ended; hyper has already told `answer` the result for this request.
+                connection.driver = None;
+            }
+            let answer = answer.as_mut().poll(cx);
+            match hold {
+                Some(hold) if answer.is_pending() && hold.stopped() => hold.release(),
+                _ => return answer,
+            }
         }
-        answer.as_mut().poll(cx)
     })
     .await;
     outcome.map_err(|mut error| {
@@ -239,7 +273,15 @@ async fn exchange(
 }
 
 /// The body of a response, with the connection that carries it.
-pub struct AnswerBody {
+pub struct AnswerBody(AnswerSource);
+
+enum AnswerSource {
+    Hyper(HyperBody),
+    Long(LongBody),
+}
+
+/// A body that hyper reads.
+struct HyperBody {
     incoming: Incoming,
     connection: Option<Box<Connection>>,
     pool: Arc<Pool>,
@@ -304,7 +346,9 @@ impl AnswerBody {
         }
         Ok(Some(if rest.is_empty() { first } else { rest.freeze() }))
     }
+}
 
+impl HyperBody {
     /// After the end of the body, returns the connection to the pool.
     fn give_back(&mut self) {
         if let Some(connection) = self.connection.take()
@@ -312,6 +356,32 @@ impl AnswerBody {
         {
             self.pool.put_idle(connection);
         }
+    }
+}
+
+impl HyperBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        let mut frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        if frame.is_pending() {
+            if let Some(connection) = &mut self.connection {
+                connection.drive(cx);
+            }
+            frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        }
+        let frame = std::task::ready!(frame);
+        if self.incoming.is_end_stream() || frame.is_none() {
+            if let Some(connection) = &mut self.connection {
+                // Poll the connection so that it notices the end of the message.
+                connection.drive(cx);
+            }
+            self.give_back();
+        }
+        Poll::Ready(frame.map(|frame| {
+            frame.map_err(|error| {
+                self.connection = None;
+                Failure::BrokenOff(causes(&error))
+            })
+        }))
     }
 }
 
@@ -323,36 +393,26 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        let this = &mut *self;
-        let mut frame = Pin::new(&mut this.incoming).poll_frame(cx);
-        if frame.is_pending() {
-            if let Some(connection) = &mut this.connection {
-                connection.drive(cx);
+        match &mut self.0 {
+            AnswerSource::Hyper(body) => body.poll_frame(cx),
+            AnswerSource::Long(body) => {
+                body.poll_data(cx).map(|data| data.map(|data| data.map(Frame::data)))
             }
-            frame = Pin::new(&mut this.incoming).poll_frame(cx);
         }
-        let frame = std::task::ready!(frame);
-        if this.incoming.is_end_stream() || frame.is_none() {
-            if let Some(connection) = &mut this.connection {
-                // Poll the connection so that it notices the end of the message.
-                connection.drive(cx);
-            }
-            this.give_back();
-        }
-        Poll::Ready(frame.map(|frame| {
-            frame.map_err(|error| {
-                this.connection = None;
-                Failure::BrokenOff(causes(&error))
-            })
-        }))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match &self.0 {
+            AnswerSource::Hyper(body) => body.incoming.is_end_stream(),
+            AnswerSource::Long(_) => false,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.0 {
+            AnswerSource::Hyper(body) => body.incoming.size_hint(),
+            AnswerSource::Long(_) => SizeHint::default(),
+        }
     }
 }
 
@@ -474,5 +534,145 @@ mod tests {
             assert_eq!(get(&pool).await.unwrap().whole(4).await, Ok(None), "{head}");
             assert!(get(&pool).await.unwrap().whole(5).await.unwrap().is_some(), "{head}");
         }
+    }
+
+    /// What a test server answers, in pieces; it waits after each until the client has taken note.
+    type Pieces = Vec<&'static [u8]>;
+
+    /// The bodies of [`Pool::send`] and [`Pool::open`] for one response in pieces: all that arrived,
+    /// and how it failed; and whether the latter was read without hyper.
+    async fn both(pieces: Pieces) -> ([(Vec<u8>, Option<Failure>); 2], bool) {
+        let (pool, _sent) = pool(move |_, mut stream| {
+            stream.set_nodelay(true).unwrap();
+            read(&mut stream);
+            for piece in &pieces {
+                stream.write_all(piece).unwrap();
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        let mut request = Request::get("/").body(Full::default()).unwrap();
+        request.headers_mut().insert(HOST, HeaderValue::from_static("any"));
+        let sent = rest(pool.send(request.clone()).await).await;
+        let opened = pool.open(request).await;
+        let is_long = matches!(&opened, Ok((_, AnswerBody(AnswerSource::Long(_)))));
+        ([sent, rest(opened).await], is_long)
+    }
+
+    async fn rest(answer: Result<(Parts, AnswerBody), Failure>) -> (Vec<u8>, Option<Failure>) {
+        let (mut bytes, mut failure) = (Vec::new(), None);
+        match answer {
+            Ok((parts, mut body)) => {
+                bytes.extend_from_slice(parts.status.as_str().as_bytes());
+                while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+                    match frame.map(Frame::into_data) {
+                        Ok(Ok(data)) => bytes.extend_from_slice(&data),
+                        Ok(Err(_trailers)) => {}
+                        Err(error) => failure = Some(error),
+                    }
+                }
+            }
+            Err(error) => failure = Some(error),
+        }
+        (bytes, failure)
+    }
+
+    /// The heads of responses, and whether what follows them is read without hyper.
+    const HEADS: [(&[u8], bool); 9] = [
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", true),
+        (b"HTTP/1.1 404 No\r\na: b\r\ntransfer-encoding: Chunked\r\n\r\n", true),
+        (b"HTTP/1.1 200 OK\r\n\r\n", true),
+        (b"HTTP/1.0 200 OK\r\n\r\n", true),
+        (b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n", true),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", false),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n", false),
+        (b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", false),
+        (b"HTTP/1.1 204 None\r\n\r\n", false),
+    ];
+
+    /// Bodies, whole and broken.
+    const BODIES: [&[u8]; 22] = [
+        b"5\r\nhello\r\n0\r\n\r\n",
+        b"5\r\nhello\r\n00A;name=value\r\n0123456789\r\n0\r\n\r\n",
+        b"5 \t\r\nhello\r\n0\r\nTrailer: one\r\nOther: two\r\n\r\n",
+        b"4\r\n\r\n\r\n\r\n0\r\n\r\n",
+        b"0\r\n\r\n",
+        b"0\r\n\r\nmore",
+        b"5\r\nhello",
+        b"5\r\nhel",
+        b"5\r\nhello\r\n",
+        b"5\r\nhello\r\n0\r\n",
+        b"5\r\nhello\r\n0\r\n\r",
+        b"",
+        b"5\nhello\r\n0\r\n\r\n",
+        b"5;a\nhello\r\n0\r\n\r\n",
+        b"5\r\nhelloX\r\n0\r\n\r\n",
+        b"5\r\nhello\n0\r\n\r\n",
+        b";a\r\n\r\n0\r\n\r\n",
+        b"-5\r\nhello\r\n0\r\n\r\n",
+        b"5 5\r\nhello\r\n0\r\n\r\n",
+        b"0x5\r\nhello\r\n0\r\n\r\n",
+        b"10000000000000000\r\nhello\r\n0\r\n\r\n",
+        b"5\r\nhello\r\n0\r\na\n\r\n",
+    ];
+
+    #[tokio::test]
+    async fn a_long_body_is_read_as_hyper_reads_it() {
+        for (head, is_long) in HEADS {
+            for body in BODIES {
+                let whole = [head, body].concat().leak();
+                let middle = head.len().saturating_add(body.len() / 2);
+                for cuts in [vec![], vec![head.len()], vec![middle], vec![head.len() - 1, middle]] {
+                    let mut pieces: Pieces = Vec::new();
+                    let mut from = 0;
+                    for cut in cuts {
+                        pieces.push(&whole[from..cut]);
+                        from = cut;
+                    }
+                    pieces.push(&whole[from..]);
+                    let shown = String::from_utf8_lossy(whole).into_owned();
+                    let ([sent, opened], long) = both(pieces).await;
+                    assert_eq!(long, is_long, "{shown:?}");
+                    assert_eq!(sent.0, opened.0, "{shown:?}");
+                    assert_eq!(sent.1.is_some(), opened.1.is_some(), "{shown:?}: {opened:?}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_ignored_in_a_long_body_is_bounded() {
+        for (beside, fits) in [(16 << 10, true), ((16 << 10) + 1, false)] {
+            for body in [
+                format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(beside)),
+                format!("5{}\r\nhello\r\n0\r\n\r\n", " ".repeat(beside)),
+                format!("5\r\nhello\r\n0\r\n{}\r\n\r\n", "x".repeat(beside)),
+            ] {
+                let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+                let whole = format!("{head}{body}").leak().as_bytes();
+                let ([_, opened], long) = both(vec![whole]).await;
+                assert!(long && opened.1.is_none() == fits, "{beside}: {opened:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_not_written_yet_stays_with_hyper() {
+        const BYTES: usize = 8 << 20;
+        let (pool, got) = pool(|_, mut stream| {
+            // The answer comes before the request has been read.
+            stream.write_all(HEADS[0].0).unwrap();
+            stream.write_all(BODIES[0]).unwrap();
+            let (mut got, mut piece) = (0, vec![0; 1 << 16]);
+            while let Ok(read @ 1..) = stream.read(&mut piece) {
+                got += read;
+            }
+            got
+        });
+        let mut request = Request::post("/").body(Full::from(vec![b'x'; BYTES])).unwrap();
+        request.headers_mut().insert(HOST, HeaderValue::from_static("any"));
+        let (bytes, failure) = rest(pool.open(request).await).await;
+        assert_eq!((&*bytes, failure), (&b"200hello"[..], None));
+        drop(pool);
+        got.recv().unwrap();
     }
 }

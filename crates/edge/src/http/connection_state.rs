@@ -6,6 +6,7 @@
 //! without an answer, because no complete request has arrived.
 
 use std::error::Error;
+use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -27,6 +28,8 @@ use bartizan_gate::session::DoorRefusal;
 const HEAD_FREE_BYTES: usize = 4 << 10;
 /// One begun request in [`ConnectionState::requests`].
 const BEGUN: u64 = 1 << 32;
+/// The connection preface of HTTP/2 (RFC 9113 §3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What a client gets for which there is no memory.
 pub(super) const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
     Connection: close\r\nContent-Length: 0\r\n\r\n";
@@ -225,10 +228,51 @@ pub(super) struct ConnectionLimits {
     pub(super) http2: Arc<Budget>,
 }
 
+/// The version of HTTP that a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HttpVersion {
+    Http1,
+    Http2,
+}
+
+/// The first bytes of a connection, read to tell its version, until hyper has taken them.
+#[derive(Debug, Default)]
+struct FirstBytes {
+    bytes: [u8; PREFACE.len()],
+    /// How many were read.
+    read: usize,
+    /// How many of them hyper has taken.
+    taken: usize,
+}
+
+impl FirstBytes {
+    fn read(&self) -> &[u8] {
+        self.bytes.get(..self.read).unwrap_or_default()
+    }
+
+    fn add(&mut self, new: &[u8]) {
+        for (to, from) in self.bytes.iter_mut().skip(self.read).zip(new) {
+            *to = *from;
+        }
+        self.read = self.read.saturating_add(new.len()).min(self.bytes.len());
+    }
+
+    /// Gives those that are left to `buf`; whether there were any.
+    fn give(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+        let left = self.read().get(self.taken..).unwrap_or_default();
+        let given = left.get(..buf.remaining()).unwrap_or(left);
+        buf.put_slice(given);
+        let any = !given.is_empty();
+        self.taken = self.taken.saturating_add(given.len());
+        any
+    }
+}
+
 /// The socket that hyper reads and writes.
 #[derive(Debug)]
 pub(super) struct WatchedStream {
     io: TcpStream,
+    first: FirstBytes,
     peer: Arc<ConnectionState>,
     framing: FramingWatch,
     clock: Clock,
@@ -261,6 +305,7 @@ impl WatchedStream {
         peer.idle_since_ms.store(millis(since), Ordering::Relaxed);
         Self {
             io,
+            first: FirstBytes::default(),
             peer,
             framing: FramingWatch::new(limits.head_max),
             clock,
@@ -274,6 +319,25 @@ impl WatchedStream {
             http2: None,
             timer: None,
         }
+    }
+
+    /// Reads the first bytes, as many as tell the version; hyper gets them again. A client that
+    /// closes the connection speaks HTTP/1. Fails like a read.
+    pub(super) async fn version(&mut self) -> io::Result<HttpVersion> {
+        while PREFACE.starts_with(self.first.read()) {
+            if self.first.read == PREFACE.len() {
+                return Ok(HttpVersion::Http2);
+            }
+            let mut bytes = [0; PREFACE.len()];
+            let left = bytes.get_mut(self.first.read..).unwrap_or_default();
+            let mut buf = ReadBuf::new(left);
+            poll_fn(|cx| self.poll_socket(cx, &mut buf)).await?;
+            if buf.filled().is_empty() {
+                break;
+            }
+            self.first.add(buf.filled());
+        }
+        Ok(HttpVersion::Http1)
     }
 
     /// Takes note of bytes that were read. Fails if there is no room for what they begin.
@@ -351,7 +415,20 @@ impl AsyncRead for WatchedStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
+        let any = self.first.give(buf);
+        if any && buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let more = self.poll_socket(cx, buf)?;
+        // The first bytes are handed on, whether or not there are more.
+        if any || more.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+}
+
+impl WatchedStream {
+    /// Reads from the socket, within the deadlines.
+    fn poll_socket(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self;
         let before = buf.filled().len();
         if Pin::new(&mut this.io).poll_read(cx, buf)?.is_ready() {
             let new = buf.filled().get(before..).unwrap_or_default();

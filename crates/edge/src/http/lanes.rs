@@ -5,8 +5,9 @@
 //! connections or HTTP/2 streams with something to do would have a thousand tasks before the one of
 //! somebody else. So each of its tasks needs a permit of the address for each poll, and keeps it
 //! until it has passed through the runtime's queue once more, behind all that is ready by then. A
-//! task that gets none waits for one outside of that queue, in order. There are as many permits as
-//! threads that serve the connection's worker; long work gives back the permit of its task ([`crate::aside`]).
+//! task that gets none waits for one outside of that queue, in order. Each serving thread
+//! ([`super::workers`]) has lanes of its own with one permit for each address; long work gives back
+//! the permit of its task ([`crate::aside`]).
 //!
 //! While all connections come from one address, as they do where one agent is beside this program, no
 //! permit is needed.
@@ -77,10 +78,7 @@ impl Lanes {
         *connections = connections.saturating_add(1);
         let permits = Arc::clone(permits);
         self.networks.store(open.len(), Ordering::Relaxed);
-        Lane {
-            permits,
-            place: Arc::new(LanePlace(Arc::clone(self), network)),
-        }
+        Lane { permits, place: Arc::new(LanePlace(Arc::clone(self), network)) }
     }
 }
 

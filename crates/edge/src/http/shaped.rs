@@ -52,9 +52,13 @@ const DIRECTIVES: [&str; 8] = [
 /// Directives with a number of seconds (RFC 9111 §5.2.2; RFC 5861).
 const TIMED: [&str; 4] = ["max-age", "s-maxage", "stale-if-error", "stale-while-revalidate"];
 
+/// Headers of an answer for which there is room at once. hyper keeps the map as long as its
+/// connection is open.
+const USUAL_HEADERS: usize = 4;
+
 /// The headers of `from` that may reach the client.
 pub(super) fn headers(from: &HeaderMap) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(8);
+    let mut headers = HeaderMap::with_capacity(USUAL_HEADERS);
     for (name, value) in from {
         if let Some(value) = shaped(name, value) {
             headers.append(name, value);

@@ -254,8 +254,10 @@ async fn judge(exchange: &Arc<Exchange>, mut event: ServerEvent) -> (Option<Serv
     let stray = event.stray.take();
     match exchange.server_message(&data, is_numbered(&event), stray.as_deref()).await {
         StepOutcome::Act(Act::Deliver(mut released)) => {
+            // Boxed, here and below, because it is rare and large: otherwise every stream's future
+            // would be that large.
             if let Some(permitted) = released.take_back() {
-                exchange.answer_server(permitted).await;
+                Box::pin(exchange.answer_server(permitted)).await;
             }
             if released.is_own() {
                 // The server chose the name for a message that the client does not get.
@@ -264,7 +266,6 @@ async fn judge(exchange: &Arc<Exchange>, mut event: ServerEvent) -> (Option<Serv
             event.data = released.body().clone();
             return (Some(event), exchange.asks() && !exchange.awaits());
         }
-        // Boxed because it is rare and large: otherwise every stream's future would be that large.
         StepOutcome::Act(Act::Forward(permitted)) => {
             Box::pin(exchange.answer_server(permitted)).await;
         }

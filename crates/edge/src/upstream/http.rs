@@ -19,6 +19,7 @@ use ::http::uri::PathAndQuery;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use bartizan_gate::evidence::step::{Dispatch, Permitted};
 use bartizan_gate::session::UpstreamFailure;
+use bartizan_gate::wire::method::Role;
 use bartizan_outbound::address::Address;
 use bartizan_outbound::pool::{AnswerBody, Pool, PoolLimits};
 use bartizan_outbound::tls::Tls;
@@ -202,9 +203,15 @@ impl HttpUpstream {
         };
         let headers = self.headers(&permitted, &context.headers, context.session.as_deref());
         let request = Self::request(method, self.target.clone(), headers, permitted.body().clone());
+        let listens = permitted.method().is_some_and(|method| method.role == Role::Listen);
         // `permitted` is consumed: it cannot be sent again.
         drop(permitted);
-        let (parts, body) = self.pool.send(request).await.map_err(failed)?;
+        let sent = if listens || dispatch == Dispatch::OpenStream {
+            self.pool.open(request).await
+        } else {
+            self.pool.send(request).await
+        };
+        let (parts, body) = sent.map_err(failed)?;
         self.answer(dispatch == Dispatch::EndSession, parts, body).await
     }
 
@@ -216,7 +223,7 @@ impl HttpUpstream {
         headers.remove(CONTENT_TYPE);
         headers.insert(ACCEPT, EVENT_STREAM);
         let request = Self::request(Method::GET, self.target.clone(), headers, Bytes::new());
-        let (parts, body) = self.pool.send(request).await.map_err(failed)?;
+        let (parts, body) = self.pool.open(request).await.map_err(failed)?;
         self.answer(false, parts, body).await
     }
 

@@ -106,8 +106,9 @@ pub struct Session {
     state: Arc<Mutex<ScopeState>>,
     /// What the server holds for this session.
     server_state: ServerState,
-    /// Everything forwarded and still in flight, oldest first.
-    calls: BTreeMap<u64, InFlightCall>,
+    /// Everything forwarded and still in flight, oldest first. Boxed: a node of the map has room
+    /// for eleven calls, and most sessions have one or none.
+    calls: BTreeMap<u64, Box<InFlightCall>>,
     next_order: u64,
     /// The client's requests in flight, by id; the key of each in `calls`.
     ids: HashMap<Id, u64>,
@@ -505,7 +506,7 @@ impl Session {
         if let Some(id) = &call.id {
             self.ids.insert(id.clone(), order);
         }
-        self.calls.insert(order, call);
+        self.calls.insert(order, Box::new(call));
     }
 
     /// Removes the calls of an exchange from the tables and returns them, oldest first.
@@ -516,9 +517,8 @@ impl Session {
 
     /// The keys of the calls of an exchange, oldest first.
     fn orders_of(&self, exchange: &CallId) -> Vec<u64> {
-        let of_exchange =
-            |(order, entry): (&u64, &InFlightCall)| (entry.exchange == *exchange).then_some(*order);
-        self.calls.iter().filter_map(of_exchange).collect()
+        let calls = self.calls.iter().filter(|(_, entry)| entry.exchange == *exchange);
+        calls.map(|(order, _)| *order).collect()
     }
 
     fn end_request(&mut self, id: &Id) -> Option<InFlightCall> {
@@ -540,7 +540,7 @@ impl Session {
         if let Some(id) = &entry.id {
             self.ids.remove(id);
         }
-        Some(entry)
+        Some(*entry)
     }
 
     /// Remembers calls that have ended without an answer, which the server may still send.

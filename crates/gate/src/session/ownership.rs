@@ -173,6 +173,7 @@ impl Session {
             || self
                 .calls
                 .values()
+                .map(|entry| &**entry)
                 .filter(here)
                 .any(|entry| entry.expected.token.as_ref().is_some_and(same))
     }
@@ -210,6 +211,7 @@ impl Session {
         let tagged = tag.map(Id::spelt_by);
         self.calls
             .values()
+            .map(|entry| &**entry)
             .filter(move |entry| within.is_none_or(|call| entry.exchange == *call))
             .filter(move |entry| match (&tagged, &entry.id) {
                 (None, _) => true,

@@ -105,7 +105,8 @@ impl Session {
         let Some(frame) = judged else { return self.upstream_status(gate, call, answer, now) };
         self.call_failed(call, answer.status, now);
         let of = |entry: &&InFlightCall| entry.exchange == *call;
-        let asked: Vec<_> = self.calls.values().filter(of).cloned().collect();
+        let calls = self.calls.values().map(|entry| &**entry);
+        let asked: Vec<_> = calls.filter(of).cloned().collect();
         let step = self.server_frame_read(gate, Some(call), &frame, Redelivery::default(), now);
         if matches!(frame.message(), Message::Error { .. }) && !self.awaits(call) {
             self.keep_owed(asked, Unanswered::Rejected, now);
