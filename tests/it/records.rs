@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bartizan_audit::inert;
+use bartizan_audit::journal::{Journal, JournalConfig};
 use bartizan_audit::journal_directory;
+use bartizan_audit::segment::list;
 use bartizan_audit::verify::{Extent, verify};
 use bartizan_gate::evidence::record::{
     AuditRecord, DecisionFacts, ENVIRONMENTS_MAX, Event, FLAGS_MAX, Finding, HIDDEN_MAX, KeptInput,
@@ -21,6 +23,7 @@ use bartizan_gate::evidence::record::{
     ProtocolFacts, REASONS_MAX, RECORD_BYTES_MAX, ReasonFacts, RedactionFacts, TAGS_MAX, Target,
 };
 use bartizan_gate::evidence::step::{AuditSink, Unkept};
+use bartizan_gate::evidence::text::Listed;
 use bartizan_gate::question::access::{Principal, Server};
 use bartizan_gate::session::{Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session};
 use bartizan_gate::wire::frame::FrameLimits;
@@ -28,7 +31,7 @@ use bartizan_gate::wire::headers::RoutingHeaders;
 use bartizan_gate::wire::protocol::Transport;
 use bartizan_testing::ByName;
 use proptest::prelude::{ProptestConfig, any, proptest};
-use proptest::prop_assert;
+use proptest::{prop_assert, prop_assert_eq};
 use serde_json::{Value, json};
 
 use super::firewall::{Firewall, LEGACY, Received, Setup, call, json as answer, post};
@@ -125,8 +128,15 @@ proptest! {
             .into();
         let members: serde_json::Map<_, _> =
             (0..members).map(|n| (format!("{n}{odd}"), inner.clone())).collect();
-        let size = written(&maximal(&text, members.into()));
+        let record = maximal(&text, members.into());
+        let size = written(&record);
         prop_assert!(size <= RECORD_BYTES_MAX, "{} of {}", size, RECORD_BYTES_MAX);
+    }
+
+    #[test]
+    fn the_journal_writes_any_text_as_declared(text in any::<String>()) {
+        let record = maximal(&text, json!({text.clone(): text.clone()}));
+        prop_assert_eq!(journalled(std::slice::from_ref(&record)), [declared(&record)]);
     }
 }
 
@@ -139,6 +149,157 @@ fn characters_that_are_written_longest_fit_too() {
         assert!(size <= RECORD_BYTES_MAX, "{worst:?}: {size} of {RECORD_BYTES_MAX}");
     }
 }
+
+/// What the journal wrote of `records`, without its own members.
+fn journalled(records: &[AuditRecord]) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let now = Now { uptime: Duration::ZERO, wall: SystemTime::UNIX_EPOCH };
+    let (journal, _) = Journal::open(&JournalConfig::new(folder.path()), "boot", now).unwrap();
+    for record in records {
+        journal.keep(record).unwrap();
+    }
+    drop(journal);
+    let files = list(folder.path()).unwrap();
+    let text: String =
+        files.iter().map(|file| std::fs::read_to_string(&file.path).unwrap()).collect();
+    let own = text.lines().filter(|line| !line.contains(r#""event":"rotation""#)).skip(1);
+    let record = |line: &str| format!("{{\"schema\"{}", line.split_once(r#","schema""#).unwrap().1);
+    own.map(record).collect()
+}
+
+/// What serde writes of a record, with every invisible character escaped.
+fn declared(record: &AuditRecord) -> String {
+    let mut line = Vec::new();
+    inert::write_json(record, &mut line).unwrap();
+    String::from_utf8(line).unwrap()
+}
+
+/// Functions that each take one member out of a record.
+const WITHOUT: &[fn(&mut AuditRecord)] = &[
+    |record| record.call = None,
+    |record| record.principal = None,
+    |record| record.peer = None,
+    |record| record.server = None,
+    |record| record.direction = None,
+    |record| record.protocol = None,
+    |record| record.protocol.iter_mut().for_each(|it| it.revision = None),
+    |record| record.method = None,
+    |record| record.id = None,
+    |record| record.target = None,
+    |record| record.target = Some(Target::default()),
+    |record| record.target = Some(Target { drift: Some("none".into()), ..Target::default() }),
+    |record| record.operation = None,
+    |record| {
+        record.operation = Some(OperationFacts {
+            name: None,
+            effect: "read",
+            environments: Listed::default(),
+            environment_source: "none",
+            tags: Listed::default(),
+            pack: None,
+        });
+    },
+    |record| record.decision = None,
+    |record| {
+        record.decision = Some(DecisionFacts {
+            effect: "deny",
+            enforced: true,
+            reasons: Listed::default(),
+            obligations: Listed::default(),
+            policy: "".into(),
+            engine: "none",
+        });
+    },
+    |record| record.outcome = None,
+    |record| record.error_type = None,
+    |record| record.hidden = Listed::default(),
+    |record| record.redacted = None,
+    |record| record.redacted = Some(RedactionFacts { count: 0, places: Listed::default() }),
+    |record| record.bytes = None,
+    |record| record.digest = None,
+    |record| record.duration_us = None,
+    |record| record.trace_id = None,
+    |record| record.parent_span_id = None,
+    |record| {
+        record.finding = None;
+        record.tags = None;
+        record.taxonomy = None;
+    },
+    |record| record.input = None,
+    |record| record.input_left_out = Listed::default(),
+    |record| record.repeated = None,
+    |record| record.since = None,
+    |record| record.note = None,
+];
+
+#[test]
+fn the_journal_writes_what_the_schema_declares() {
+    let micros = |micros| SystemTime::UNIX_EPOCH + Duration::from_micros(micros);
+    let whole = maximal("x\u{e9}\"\\\n\u{202e}", json!({"a": ["\u{7f}", 1.5, null]}));
+    let mut records = vec![whole.clone(), maximal("plain", json!("i"))];
+    for without in WITHOUT {
+        let mut record = whole.clone();
+        without(&mut record);
+        records.push(record);
+        let mut record = whole.clone();
+        // All but this one.
+        let this: *const fn(&mut AuditRecord) = without;
+        WITHOUT.iter().filter(|it| !std::ptr::eq(*it, this)).for_each(|it| it(&mut record));
+        records.push(record);
+    }
+    for outcome in [
+        Outcome::Ok,
+        Outcome::ToolError,
+        Outcome::Error,
+        Outcome::Accepted,
+        Outcome::Cancelled,
+        Outcome::UpstreamFailed,
+        Outcome::Withheld,
+        Outcome::NotSent,
+        Outcome::Unknown,
+    ] {
+        records.push(AuditRecord { outcome: Some(outcome), ..whole.clone() });
+    }
+    for finding in FINDINGS {
+        records.push(whole.clone().with_finding(*finding));
+    }
+    for event in ["intent", "denial", "outcome", "notice", "drop", "repeated", "policy"] {
+        let event = Event::named(event).unwrap();
+        let time = micros(1_796_000_000_000_001);
+        records.push(AuditRecord { event, time, uptime_us: 0, ..whole.clone() });
+    }
+    // Seconds that change, and do not.
+    for time in [0, 1, 999_999, 1_000_000, 1_000_010, 253_402_300_799_999_999] {
+        let (time, since) = (micros(time), Some(micros(time / 2)));
+        records.push(AuditRecord { time, since, ..whole.clone() });
+    }
+    let kept = journalled(&records);
+    assert_eq!(kept.len(), records.len());
+    for (kept, record) in kept.iter().zip(&records) {
+        assert_eq!(*kept, declared(record));
+    }
+}
+
+/// Every finding.
+const FINDINGS: &[Finding] = &[
+    Finding::ToolDenied,
+    Finding::EnvPinViolation,
+    Finding::ApprovalRequested,
+    Finding::RateLimited,
+    Finding::HeaderBodyMismatch,
+    Finding::MalformedFrame,
+    Finding::PolicyReload,
+    Finding::PolicyReloadRejected,
+    Finding::AuditSinkFailure,
+    Finding::UpstreamFailure,
+    Finding::ToolsHidden,
+    Finding::UnsolicitedAnswer,
+    Finding::ResponseSecretLeak,
+    Finding::ToolDefinitionDrift,
+    Finding::HiddenUnicodeToolDescription,
+    Finding::UnsafeToolSchema,
+    Finding::UnauthenticatedCaller,
+];
 
 /// Checks that the journal is whole, that nothing was refused for its size, and that every intent
 /// has its outcome.

@@ -19,15 +19,13 @@ use tokio::sync::watch;
 use bartizan_gate::evidence::record::{AuditRecord, Event, Now};
 use bartizan_gate::evidence::step::{AuditSink, Unkept};
 
+use super::encode::Encoder;
 use super::recover::{self, JournalError, Recovery, at};
 use super::segment::{self, SegmentDirectory, Store};
 use super::tail::Follower;
-use super::writer::{Said, Writer, caught, encode};
+use super::writer::{Said, Writer, caught};
 
 pub use super::writer::{JournalConfig, OPEN_CALLS_MAX, OPEN_LISTED_MAX};
-
-/// Buffer that each thread keeps allocated for its next record, bytes.
-const BODY_BYTES_KEPT: usize = 1 << 16;
 
 /// The only writer of a journal directory; shared by all threads.
 #[derive(Debug)]
@@ -147,11 +145,9 @@ impl Journal {
         Follower::new(&self.directory, from_seq, self.head.subscribe())
     }
 
-    fn keep_encoded(&self, record: &AuditRecord, body: &mut Vec<u8>) -> Result<(), Unkept> {
-        body.clear();
-        body.shrink_to(BODY_BYTES_KEPT);
-        let encoded = encode(record, body);
-        self.write(|writer| writer.keep(record, encoded.map(|()| body.as_slice())))
+    fn keep_encoded(&self, record: &AuditRecord, encoder: &mut Encoder) -> Result<(), Unkept> {
+        let body = encoder.encode(record);
+        self.write(|writer| writer.keep(record, body))
     }
 
     /// Runs `what` under the lock, and logs afterwards. A panic refuses this record alone.
@@ -181,8 +177,8 @@ impl Journal {
 impl AuditSink for Journal {
     fn keep(&self, record: &AuditRecord) -> Result<(), Unkept> {
         thread_local! {
-            static BODY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+            static ENCODER: RefCell<Encoder> = const { RefCell::new(Encoder::new()) };
         }
-        BODY.with_borrow_mut(|body| self.keep_encoded(record, body))
+        ENCODER.with_borrow_mut(|encoder| self.keep_encoded(record, encoder))
     }
 }

@@ -41,6 +41,7 @@ pub mod inert;
 pub mod entry;
 pub mod segment;
 pub mod chain;
+mod encode;
 pub mod recover;
 pub mod writer;
 pub mod journal;

@@ -17,6 +17,7 @@ use bartizan_gate::evidence::record::{
 };
 
 use super::chain::{self, Hex};
+use super::encode::Encoder;
 use super::entry::JournalRecord;
 use super::inert;
 use super::recover::{OpenIntents, Recovery, Survey};
@@ -72,19 +73,6 @@ impl JournalConfig {
             reserve_bytes: 16 << 20,
         }
     }
-}
-
-/// Appends `record` to `body` as one JSON object.
-///
-/// # Errors
-///
-/// The time is before 1970, which RFC 3339 as used here cannot express, or the record cannot be
-/// serialised.
-pub(super) fn encode(record: &AuditRecord, body: &mut Vec<u8>) -> Result<(), String> {
-    if record.time < SystemTime::UNIX_EPOCH {
-        return Err("the wall clock is before 1970".to_owned());
-    }
-    inert::write_json(record, body).map_err(|error| format!("cannot write it as JSON: {error}"))
 }
 
 /// The journal's additional members of a `rotation` record.
@@ -258,9 +246,8 @@ impl Writer {
     }
 
     pub(super) fn keep_own(&mut self, record: &AuditRecord) -> Result<u64, String> {
-        let mut body = Vec::new();
-        let encoded = encode(record, &mut body);
-        self.keep(record, encoded.map(|()| body.as_slice()))
+        let mut encoder = Encoder::new();
+        self.keep(record, encoder.encode(record))
     }
 
     pub(super) fn close(&mut self, record: &AuditRecord) -> Result<u64, String> {
@@ -441,9 +428,8 @@ impl Writer {
     }
 
     fn write_own(&mut self, members: &[u8], record: &AuditRecord) -> Result<u64, String> {
-        let mut body = Vec::new();
-        encode(record, &mut body)?;
-        self.write(members, &body)
+        let mut encoder = Encoder::new();
+        self.write(members, encoder.encode(record)?)
     }
 
     /// Appends one line: the journal's members, `members`, and the members of the object `body`.

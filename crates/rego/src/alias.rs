@@ -13,7 +13,7 @@ use regorus::Value as Rego;
 use regorus::unstable::{Expr, Module, Ref, Rule, RuleHead, Span};
 
 use super::reads::ReadSet;
-use super::value::push_pointer_name;
+use super::value::Trail;
 use super::walk::{SETS, Step, Visit, Walk, rule_ref};
 use bartizan_gate::question::access::{AccessRequest, Resource};
 use bartizan_gate::wire::document::{Kind, Value};
@@ -159,48 +159,29 @@ pub(super) fn in_recorded(root: Value<'_>, reads: &ReadSet, texts: &KnownNames) 
 
 fn in_part(part: &[&str], value: Value<'_>, reads: &ReadSet, texts: &KnownNames) -> Option<String> {
     let reads = part.iter().try_fold(reads, |reads, name| reads.member(name))?;
-    let mut at = String::new();
-    for name in part {
-        push_pointer_name(&mut at, name);
-    }
-    let found = imitation(value, reads, texts, &mut at);
-    found.then(|| at.chars().take(POINTER_CHARS_MAX).collect())
+    let found = imitation(value, reads, texts)?;
+    Some(found.pointer(part).chars().take(POINTER_CHARS_MAX).collect())
 }
 
-/// Whether a member of `value` imitates one that is read; `at` then points to it. The recursion is as
-/// deep as the message, which the strict reader bounds (P3).
-fn imitation(value: Value<'_>, reads: &ReadSet, texts: &KnownNames, at: &mut String) -> bool {
-    let length = at.len();
+/// The path to a member of `value` that imitates one that is read. The recursion is as deep as the
+/// message, which the strict reader bounds (P3).
+fn imitation<'a>(value: Value<'a>, reads: &ReadSet, texts: &KnownNames) -> Option<Trail<'a>> {
     match value.kind() {
         Kind::Array if reads.is_everything() => {
-            for (index, item) in value.elements().enumerate() {
-                at.push('/');
-                at.push_str(&index.to_string());
-                if imitation(item, reads, texts, at) {
-                    return true;
-                }
-                at.truncate(length);
-            }
+            let mut items = value.elements().enumerate();
+            items.find_map(|(at, item)| Some(imitation(item, reads, texts)?.below_index(at)))
         }
-        Kind::Object => {
-            for (name, member) in value.members() {
-                let name = name.as_str().unwrap_or_default();
-                push_pointer_name(at, name);
-                let computed = reads.reads_names() && texts.imitated_by(name);
-                if computed || reads.known().imitated_by(name) {
-                    return true;
-                }
-                if let Some(reads) = reads.member(name)
-                    && imitation(member, reads, texts, at)
-                {
-                    return true;
-                }
-                at.truncate(length);
+        Kind::Object => value.members().find_map(|(name, member)| {
+            let name = name.as_str().unwrap_or_default();
+            let computed = reads.reads_names() && texts.imitated_by(name);
+            if computed || reads.known().imitated_by(name) {
+                return Some(Trail::here().below_name(name));
             }
-        }
-        Kind::Array | Kind::Null | Kind::Bool | Kind::Number | Kind::String => {}
+            let inner = imitation(member, reads.member(name)?, texts)?;
+            Some(inner.below_name(name))
+        }),
+        Kind::Array | Kind::Null | Kind::Bool | Kind::Number | Kind::String => None,
     }
-    false
 }
 
 #[cfg(test)]

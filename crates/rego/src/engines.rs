@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use regorus::Value;
 
 use super::pool::Pool;
-use super::program::{Entrypoint, Program, Source};
+use super::program::{Entrypoint, Operand, Program, Source};
 use super::recorded::recorded_input;
 use super::result::{self, Indeterminate, TIMED_OUT};
 use super::strict::Interpreter;
@@ -124,11 +124,32 @@ impl RegoPdp {
         })
     }
 
-    /// The compiled engine's value; `None` where the strict engine must answer: the policy has no
-    /// compiled engine, was demoted, or the evaluation ended in doubt.
-    fn compiled_value(&self, entry: Entrypoint, source: Source<'_>) -> Option<Value> {
+    /// The compiled engine's value, as `read` reads it; `None` where the strict engine must answer:
+    /// the policy has no compiled engine, was demoted, or the evaluation ended in doubt.
+    fn answer<T>(
+        &self,
+        entry: Entrypoint,
+        source: Source<'_>,
+        read: impl FnOnce(Option<Operand<'_>>) -> T,
+    ) -> Option<T> {
         let compiled = self.compiled.as_ref().filter(|_| self.demotion.get().is_none())?;
-        compiled.program.evaluate(entry, source).ok()
+        compiled.program.evaluate(entry, source, |value| Ok(read(value))).ok()
+    }
+
+    fn compiled_decision(&self, source: Source<'_>) -> Option<Decision> {
+        let revision = self.policy.revision();
+        self.answer(Entrypoint::Decision, source, |value| {
+            result::decision(value, revision.clone(), Engine::Compiled)
+                .unwrap_or_else(|fault| fault.deny(revision, Engine::Compiled))
+        })
+    }
+
+    fn compiled_listing(&self, source: Source<'_>) -> Option<Listing> {
+        let revision = self.policy.revision();
+        self.answer(Entrypoint::Listing, source, |value| {
+            result::listing(value, revision.clone())
+                .unwrap_or_else(|fault| fault.withhold(revision))
+        })
     }
 
     fn demote(&self, question: &'static str, strict: String, compiled: String) {
@@ -140,24 +161,21 @@ impl RegoPdp {
     fn strict_decision(&self, input: Value) -> Decision {
         let revision = self.policy.revision();
         self.strict_value(&self.policy.entrypoints().decision, input)
-            .and_then(|value| result::decision(&value, revision.clone(), Engine::Strict))
+            .and_then(|value| result::decision(defined(&value), revision.clone(), Engine::Strict))
             .unwrap_or_else(|fault| fault.deny(revision, Engine::Strict))
     }
 
     /// Evaluates the decision for an input that was built before.
     pub(super) fn decide_input(&self, input: Value) -> Decision {
-        let compiled = self.compiled_value(Entrypoint::Decision, Source::Built(&input));
+        let compiled = self.compiled_decision(Source::Built(&input));
         self.decision(compiled, || input)
     }
 
-    /// The decision: the compiled engine's value, where it has one. `input` is called where the
-    /// strict engine must answer, or checks the answer.
-    fn decision(&self, compiled: Option<Value>, input: impl FnOnce() -> Value) -> Decision {
+    /// The decision: the compiled engine's, where it has one. `input` is called where the strict
+    /// engine must answer, or checks the answer.
+    fn decision(&self, compiled: Option<Decision>, input: impl FnOnce() -> Value) -> Decision {
         let shadowed = self.take_shadow_turn();
-        let Some(value) = compiled else { return self.strict_decision(input()) };
-        let revision = self.policy.revision();
-        let compiled = result::decision(&value, revision.clone(), Engine::Compiled)
-            .unwrap_or_else(|fault| fault.deny(revision, Engine::Compiled));
+        let Some(compiled) = compiled else { return self.strict_decision(input()) };
         if !shadowed {
             return compiled;
         }
@@ -173,23 +191,20 @@ impl RegoPdp {
     fn strict_listing(&self, input: Value) -> Listing {
         let revision = self.policy.revision();
         self.strict_value(&self.policy.entrypoints().listing, input)
-            .and_then(|value| result::listing(&value, revision.clone()))
+            .and_then(|value| result::listing(defined(&value), revision.clone()))
             .unwrap_or_else(|fault| fault.withhold(revision))
     }
 
     /// Evaluates the listing for an input that was built before.
     pub(super) fn list_input(&self, input: Value) -> Listing {
-        let compiled = self.compiled_value(Entrypoint::Listing, Source::Built(&input));
+        let compiled = self.compiled_listing(Source::Built(&input));
         self.listing(compiled, || input)
     }
 
     /// The listing, as [`Self::decision`].
-    fn listing(&self, compiled: Option<Value>, input: impl FnOnce() -> Value) -> Listing {
+    fn listing(&self, compiled: Option<Listing>, input: impl FnOnce() -> Value) -> Listing {
         let shadowed = self.take_shadow_turn();
-        let Some(value) = compiled else { return self.strict_listing(input()) };
-        let revision = self.policy.revision();
-        let compiled = result::listing(&value, revision.clone())
-            .unwrap_or_else(|fault| fault.withhold(revision));
+        let Some(compiled) = compiled else { return self.strict_listing(input()) };
         if !shadowed {
             return compiled;
         }
@@ -201,6 +216,11 @@ impl RegoPdp {
         self.demote("listing", format!("{strict:?}"), format!("{compiled:?}"));
         strict
     }
+}
+
+/// The strict engine's value, where it is defined.
+fn defined(value: &Value) -> Option<&Value> {
+    (*value != Value::Undefined).then_some(value)
 }
 
 /// Whether an evaluation exceeded its time limit. A timeout of the strict engine is no disagreement.
@@ -225,7 +245,7 @@ impl Pdp for RegoPdp {
             let fault = Indeterminate::inexact_number(&pointer);
             return fault.deny(self.policy.revision(), self.engine());
         }
-        let compiled = self.compiled_value(Entrypoint::Decision, Source::Request(request));
+        let compiled = self.compiled_decision(Source::Request(request));
         self.decision(compiled, || input::of_request(request, reads).value)
     }
 
@@ -270,7 +290,7 @@ impl RegoPdp {
             return Indeterminate::inexact_number(&pointer).withhold(self.policy.revision());
         }
         let source = Source::Page(request, entries, reads);
-        let compiled = self.compiled_value(Entrypoint::Listing, source);
+        let compiled = self.compiled_listing(source);
         self.listing(compiled, || input::of_listing(request, entries, reads).value)
     }
 }

@@ -61,7 +61,7 @@ pub(super) fn is_answer(request: &AccessRequest<'_>) -> bool {
 pub(super) fn first_inexact(request: &AccessRequest<'_>, reads: &ReadSet) -> Option<String> {
     let find = |path: &[&'static str], value: Option<document::Value<'_>>| {
         let read = path.iter().try_fold(reads, |reads, name| reads.member(name))?;
-        value::first_inexact(value?, read, &mut Pointer::at(path))
+        Some(value::first_inexact(value?, read)?.pointer(path))
     };
     find(&["params"], request.params).or_else(|| match request.resource {
         Resource::Tool { arguments, .. } => find(&["tool", "arguments"], arguments),
@@ -242,10 +242,7 @@ impl<'r> Fields<'r> {
 
     fn status(&mut self, status: DefinitionStatus<'_>) {
         self.optional("drift", status.drift.map(Drift::as_str));
-        self.put("flags", |_| {
-            let flags = status.flags.iter().map(|flag| Value::from(*flag));
-            (!status.flags.is_empty()).then(|| Value::from(flags.collect::<Vec<_>>()))
-        });
+        self.put("flags", |_| (!status.flags.is_empty()).then(|| flags(status.flags)));
     }
 
     /// Adds `arguments`, an empty object where the message has none, so that a rule need not test
@@ -276,11 +273,18 @@ fn root_of(root: document::Value<'_>, reads: &ReadSet) -> Value {
     fields.finish()
 }
 
-fn strings<'a>(texts: impl IntoIterator<Item = &'a Box<str>>) -> Value {
+/// An array of texts.
+pub(super) fn strings<'a>(texts: impl IntoIterator<Item = &'a Box<str>>) -> Value {
     Value::from(texts.into_iter().map(|text| Value::from(&**text)).collect::<Vec<_>>())
 }
 
-fn map(texts: &BTreeMap<Box<str>, Box<str>>, reads: &ReadSet) -> Value {
+/// The flags of a definition.
+pub(super) fn flags(flags: &[&'static str]) -> Value {
+    Value::from(flags.iter().map(|flag| Value::from(*flag)).collect::<Vec<_>>())
+}
+
+/// An object with texts as values.
+pub(super) fn map(texts: &BTreeMap<Box<str>, Box<str>>, reads: &ReadSet) -> Value {
     let mut fields = Fields::new(reads);
     for (name, text) in texts {
         fields.text(name, text);
@@ -308,18 +312,21 @@ fn server(server: &Server, reads: &ReadSet) -> Value {
 
 /// The vendor's rate limits by effect. They are built whole: a rule indexes them by an effect that
 /// it reads from elsewhere, so its text does not show which ones it reads.
-fn rates(rates: &BTreeMap<Box<str>, BaselineRate>) -> Value {
-    let rates = rates.iter().map(|(effect, baseline)| {
-        let members = BTreeMap::from([
-            (Value::from("rate"), Value::from(&*baseline.rate)),
-            (Value::from("burst"), Value::from(u64::from(baseline.burst))),
-        ]);
-        (Value::from(&**effect), Value::from(members))
-    });
+pub(super) fn rates(rates: &BTreeMap<Box<str>, BaselineRate>) -> Value {
+    let rates = rates.iter().map(|(effect, baseline)| (Value::from(&**effect), rate(baseline)));
     Value::from(rates.collect::<BTreeMap<_, _>>())
 }
 
-fn operation(operation: &Operation, reads: &ReadSet) -> Value {
+/// The vendor's rate limit for one effect.
+pub(super) fn rate(baseline: &BaselineRate) -> Value {
+    Value::from(BTreeMap::from([
+        (Value::from("rate"), Value::from(&*baseline.rate)),
+        (Value::from("burst"), Value::from(u64::from(baseline.burst))),
+    ]))
+}
+
+/// What a call does.
+pub(super) fn operation(operation: &Operation, reads: &ReadSet) -> Value {
     let mut fields = Fields::new(reads);
     fields.optional("name", operation.name.as_deref());
     fields.text("effect", operation.effect.as_str());
@@ -371,12 +378,12 @@ fn listed(text: &str, reads: &ReadSet) -> Option<Value> {
 
 /// A definition. A number in it without an exact value is null, and denies nothing: bounds in
 /// schemas are often so large.
-fn definition(value: document::Value<'_>, reads: &ReadSet) -> Value {
+pub(super) fn definition(value: document::Value<'_>, reads: &ReadSet) -> Value {
     convert(value, reads, &mut Pointer::root(), &mut Vec::new())
 }
 
-/// `whole`: with its definition.
-fn entry(entry: &ListEntry<'_>, whole: bool, reads: &ReadSet) -> Value {
+/// An entry of a list. `whole`: with its definition.
+pub(super) fn entry(entry: &ListEntry<'_>, whole: bool, reads: &ReadSet) -> Value {
     let mut fields = Fields::new(reads);
     fields.text("name", entry.name);
     fields.text("definition_digest", entry.digest);

@@ -43,9 +43,9 @@ mod source;
 mod input;
 mod schema;
 mod recorded;
-mod result;
 mod strict;
 mod program;
+mod result;
 mod pool;
 mod engines;
 mod random;
@@ -414,7 +414,9 @@ impl Policy {
         let program = Program::compile(self)
             .map_err(|reasons| PolicyProblem::unlocated(reasons.join("; ")))?;
         program
-            .evaluate(entry, Source::Built(input))
+            .evaluate(entry, Source::Built(input), |value| {
+                value.map_or(Ok(Value::Undefined), program::Operand::into_value)
+            })
             .map_err(|doubt| PolicyProblem::unlocated(doubt.0))
     }
 

@@ -26,7 +26,10 @@ const STATES_BYTES_MAX: usize = 256 * 1024;
 /// Most automata that are kept.
 const KEPT_MAX: usize = 256;
 
-type Compiled = Result<Arc<Regex>, Fault>;
+/// The automaton of a pattern.
+pub(super) type Automaton = Arc<Regex>;
+
+type Compiled = Result<Automaton, Fault>;
 
 /// The automaton of a pattern, from the kept ones where it was used before.
 pub(super) fn compiled(pattern: &str) -> Compiled {
@@ -42,6 +45,11 @@ pub(super) fn compiled(pattern: &str) -> Compiled {
     }
     kept.insert(pattern.to_owned(), made.clone());
     made
+}
+
+/// Whether a text matches.
+pub(super) fn is_match(automaton: &Automaton, text: &str) -> bool {
+    automaton.is_match(text)
 }
 
 fn build(pattern: &str) -> Compiled {

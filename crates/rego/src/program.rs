@@ -6,8 +6,10 @@
 //! stays the authority: an evaluation that meets an error, a conflict or a limit ends in [`Doubt`],
 //! and a construct that could mean something else there is not compiled at all.
 
+mod part;
 mod operand;
 mod input;
+mod native;
 mod ir;
 mod schedule;
 mod needs;
@@ -17,12 +19,11 @@ mod eval;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use regorus::Value;
-
 use crate::Policy;
 use crate::check::Index;
-use eval::{Evaluation, Found};
+use eval::Evaluation;
 pub(crate) use input::Source;
+pub(crate) use operand::{Operand, Type};
 
 /// Why an evaluation gives no answer: one line of text, for a problem or a proof.
 #[derive(Debug)]
@@ -57,19 +58,22 @@ impl Program {
         Ok(Self { policy: policy.clone(), program })
     }
 
-    /// Evaluates an entrypoint. The value is undefined where the rule has none.
-    pub(super) fn evaluate(&self, entry: Entrypoint, source: Source<'_>) -> Result<Value, Doubt> {
+    /// Evaluates an entrypoint, and gives its value to `read`: `None` where the rule has none.
+    pub(super) fn evaluate<T>(
+        &self,
+        entry: Entrypoint,
+        source: Source<'_>,
+        read: impl FnOnce(Option<Operand<'_>>) -> Result<T, Doubt>,
+    ) -> Result<T, Doubt> {
         let at = match entry {
             Entrypoint::Decision => self.program.decision,
             Entrypoint::Listing => self.program.listing,
         };
         let at = at.ok_or_else(|| Doubt("the policy has no such rule".to_owned()))?;
         let evaluated = catch_unwind(AssertUnwindSafe(|| {
-            let found = Found::nothing(&self.program);
-            let mut evaluation =
-                Evaluation::new(&self.program, source, &found, self.policy.limits());
+            let mut evaluation = Evaluation::new(&self.program, source, self.policy.limits());
             let value = evaluation.rule(at)?;
-            Ok(value.cloned().unwrap_or(Value::Undefined))
+            read(value.map(Operand::stored).transpose()?)
         }));
         evaluated.unwrap_or_else(|_| Err(Doubt("the program panicked".to_owned())))
     }

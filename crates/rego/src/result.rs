@@ -20,7 +20,6 @@
 use std::time::Duration;
 
 use regorus::Value;
-use regorus::value::Object;
 
 use bartizan_gate::duty::decision::{
     Decision, Effect, Engine, Listing, Obligation, Origin, PolicyRevision, Rate, Reason, Redaction,
@@ -28,6 +27,7 @@ use bartizan_gate::duty::decision::{
 use bartizan_gate::duty::redact::REDACTIONS_MAX;
 use bartizan_gate::question::rate::span;
 
+use super::program::{Operand, Type};
 use super::recorded::CLIENT_WRITTEN;
 use super::value::is_at_or_below;
 
@@ -112,23 +112,147 @@ impl Indeterminate {
     }
 }
 
-/// Reads the value of the decision's entrypoint.
-pub(super) fn decision(
-    value: &Value,
+/// A value of a result, as one of the engines has it.
+pub(super) trait Readable: Clone {
+    /// The text, if it is one.
+    fn text(&self) -> Option<&str>;
+    /// Whether it is an object.
+    fn is_object(&self) -> bool;
+    /// Whether `known` is true for the name of each member of an object: `None` for a name that is
+    /// no text.
+    fn all_names(&self, known: &dyn Fn(Option<&str>) -> bool) -> bool;
+    /// The member of an object.
+    fn member(&self, name: &str) -> Option<Self>;
+    /// How many items an array or a set has; `None` for what is neither.
+    fn count(&self) -> Option<usize>;
+    /// Calls `visit` with each item of an array or a set, in order.
+    fn each_item(
+        &self,
+        visit: &mut dyn FnMut(Self) -> Result<(), Indeterminate>,
+    ) -> Result<(), Indeterminate>;
+    /// The number, if it is a whole one below 2^32.
+    fn whole(&self) -> Option<u32>;
+    /// The JSON text, if JSON can represent it.
+    fn json(&self) -> Option<Box<str>>;
+}
+
+impl Readable for &Value {
+    fn text(&self) -> Option<&str> {
+        match self {
+            Value::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn is_object(&self) -> bool {
+        matches!(self, Value::Object(_))
+    }
+
+    fn all_names(&self, known: &dyn Fn(Option<&str>) -> bool) -> bool {
+        match self {
+            Value::Object(members) => members.keys().all(|name| known(name.text())),
+            _ => true,
+        }
+    }
+
+    fn member(&self, name: &str) -> Option<Self> {
+        match self {
+            Value::Object(members) => {
+                members.iter().find_map(|(key, item)| (key.text() == Some(name)).then_some(item))
+            }
+            _ => None,
+        }
+    }
+
+    fn count(&self) -> Option<usize> {
+        match self {
+            Value::Array(items) => Some(items.len()),
+            Value::Set(items) => Some(items.len()),
+            _ => None,
+        }
+    }
+
+    fn each_item(
+        &self,
+        visit: &mut dyn FnMut(Self) -> Result<(), Indeterminate>,
+    ) -> Result<(), Indeterminate> {
+        match self {
+            Value::Array(items) => items.iter().try_for_each(visit),
+            Value::Set(items) => items.iter().try_for_each(visit),
+            _ => Ok(()),
+        }
+    }
+
+    fn whole(&self) -> Option<u32> {
+        self.as_u32().ok()
+    }
+
+    fn json(&self) -> Option<Box<str>> {
+        is_json(self).then(|| super::value::json(self).into())
+    }
+}
+
+impl Readable for Operand<'_> {
+    fn text(&self) -> Option<&str> {
+        self.as_text()
+    }
+
+    fn is_object(&self) -> bool {
+        self.kind() == Type::Object
+    }
+
+    fn all_names(&self, known: &dyn Fn(Option<&str>) -> bool) -> bool {
+        match self {
+            Self::Record(names, _) => names.sorted.iter().all(|name| known((&name).text())),
+            other => other.as_value().is_none_or(|value| value.all_names(known)),
+        }
+    }
+
+    fn member(&self, name: &str) -> Option<Self> {
+        self.get(&Operand::Text(name)).ok().flatten()
+    }
+
+    fn count(&self) -> Option<usize> {
+        if matches!(self.kind(), Type::Array | Type::Set) { self.len() } else { None }
+    }
+
+    fn each_item(
+        &self,
+        visit: &mut dyn FnMut(Self) -> Result<(), Indeterminate>,
+    ) -> Result<(), Indeterminate> {
+        match self {
+            Self::Array(items) | Self::Set(items) => items.iter().cloned().try_for_each(visit),
+            Self::Shared(value) => value.each_item(&mut |item| visit(Operand::Shared(item))),
+            Self::Owned(value) => value.each_item(&mut |item| visit(Operand::Owned(item.clone()))),
+            _ => Ok(()),
+        }
+    }
+
+    fn whole(&self) -> Option<u32> {
+        self.as_value().and_then(|value| value.whole())
+    }
+
+    fn json(&self) -> Option<Box<str>> {
+        (&self.clone().into_value().ok()?).json()
+    }
+}
+
+/// Reads the value of the decision's entrypoint: `None` where it has none.
+pub(super) fn decision<V: Readable>(
+    value: Option<V>,
     revision: PolicyRevision,
     engine: Engine,
 ) -> Result<Decision, Indeterminate> {
-    let fields = Fields::of(value, "decision")?;
+    let fields = Fields::of_result(value, "decision")?;
     fields.only(&["effect", "reasons", "hold", "limit", "set", "redact"])?;
-    let effect = match fields.text("effect")?.as_deref() {
-        Some("permit") => Effect::Permit,
-        Some("deny") => Effect::Deny,
-        _ => {
-            return Err(Indeterminate::malformed(
-                "decision: `effect` is neither \"permit\" nor \"deny\"",
-            ));
-        }
-    };
+    let effect = fields.with_text("effect", |text| match text {
+        Some("permit") => Some(Effect::Permit),
+        Some("deny") => Some(Effect::Deny),
+        _ => None,
+    })?;
+    let effect = effect.ok_or_else(|| {
+        Indeterminate::malformed("decision: `effect` is neither \"permit\" nor \"deny\"")
+    })?;
     let mut reasons = fields.each("reasons", |element| {
         element.only(&["code", "message"])?;
         let code = element.code()?;
@@ -154,8 +278,11 @@ pub(super) fn decision(
 }
 
 /// Reads the value of the listing's entrypoint.
-pub(super) fn listing(value: &Value, revision: PolicyRevision) -> Result<Listing, Indeterminate> {
-    let fields = Fields::of(value, "listing")?;
+pub(super) fn listing<V: Readable>(
+    value: Option<V>,
+    revision: PolicyRevision,
+) -> Result<Listing, Indeterminate> {
+    let fields = Fields::of_result(value, "listing")?;
     fields.only(&["hide"])?;
     if fields.member("hide").is_none() {
         return Err(Indeterminate::malformed("listing: `hide` is missing"));
@@ -164,14 +291,14 @@ pub(super) fn listing(value: &Value, revision: PolicyRevision) -> Result<Listing
     Ok(Listing::Hide { names, revision })
 }
 
-fn obligations(fields: &Fields<'_>) -> Result<Vec<Obligation>, Indeterminate> {
+fn obligations<V: Readable>(fields: &Fields<V>) -> Result<Vec<Obligation>, Indeterminate> {
     let mut obligations = fields.each("hold", |element| {
         element.only(&["code", "message", "approvers", "ttl"])?;
         Ok(Obligation::Hold {
             code: element.code()?,
             message: element.required("message")?,
             approvers: element.strings("approvers")?,
-            ttl: element.text("ttl")?.map(|text| ttl(&text)).transpose()?,
+            ttl: element.with_text("ttl", |text| text.map(ttl).transpose())??,
         })
     })?;
     obligations.extend(fields.each("limit", limit)?);
@@ -196,18 +323,20 @@ fn obligations(fields: &Fields<'_>) -> Result<Vec<Obligation>, Indeterminate> {
     Ok(obligations)
 }
 
-fn limit(element: &Fields<'_>) -> Result<Obligation, Indeterminate> {
+fn limit<V: Readable>(element: &Fields<V>) -> Result<Obligation, Indeterminate> {
     element.only(&["code", "message", "key", "rate", "burst", "counts"])?;
     // Which decisions have this limit is the entrypoint's choice; here only the word is checked.
-    if !matches!(element.text("counts")?.as_deref(), None | Some("permitted" | "all")) {
+    let known = |counts: Option<&str>| matches!(counts, None | Some("permitted" | "all"));
+    if !element.with_text("counts", known)? {
         return Err(Indeterminate::malformed(
             "decision: `limit`: `counts` is neither \"permitted\" nor \"all\"",
         ));
     }
-    let rate = rate(&element.required("rate")?)?;
+    let missing = || Indeterminate::malformed("limit: `rate` is missing");
+    let rate = element.with_text("rate", |text| text.map(rate))?.ok_or_else(missing)??;
     let burst = match element.member("burst") {
         None => rate.count,
-        Some(burst) => burst.as_u32().map_err(|_| {
+        Some(burst) => burst.whole().ok_or_else(|| {
             Indeterminate::malformed("decision: `limit`: `burst` is not a whole number below 2^32")
         })?,
     };
@@ -217,28 +346,28 @@ fn limit(element: &Fields<'_>) -> Result<Obligation, Indeterminate> {
         ));
     }
     let burst = if rate.count == 0 { 0 } else { burst };
-    element.text("message")?;
+    element.with_text("message", |_| ())?;
     Ok(Obligation::Limit { code: element.code()?, key: element.required("key")?, rate, burst })
 }
 
-fn set(element: &Fields<'_>) -> Result<Obligation, Indeterminate> {
+fn set<V: Readable>(element: &Fields<V>) -> Result<Obligation, Indeterminate> {
     element.only(&["code", "message", "pointer", "value"])?;
-    element.code()?;
-    element.text("message")?;
+    element.with_text("code", |_| ())?;
+    element.with_text("message", |_| ())?;
     let pointer = element.required("pointer")?;
     let escapes_ok = pointer.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
     if !pointer.starts_with('/') || !escapes_ok {
         return Err(Indeterminate::malformed("decision: `set`: `pointer` is not a JSON pointer"));
     }
-    let value = element.member("value").filter(|value| is_json(value));
+    let value = element.member("value").and_then(|value| value.json());
     let value =
         value.ok_or_else(|| Indeterminate::malformed("decision: `set`: `value` is not JSON"))?;
-    Ok(Obligation::Set { pointer, value: super::value::json(value).into() })
+    Ok(Obligation::Set { pointer, value })
 }
 
-fn redact(element: &Fields<'_>) -> Result<Obligation, Indeterminate> {
+fn redact<V: Readable>(element: &Fields<V>) -> Result<Obligation, Indeterminate> {
     element.only(&["code", "message", "pointer", "what"])?;
-    element.text("message")?;
+    element.with_text("message", |_| ())?;
     let redaction = match (element.text("pointer")?, element.text("what")?.as_deref()) {
         (Some(pointer), None) => Redaction::pointer(&pointer).ok_or_else(|| {
             Indeterminate::malformed(
@@ -290,46 +419,57 @@ fn ttl(text: &str) -> Result<Duration, Indeterminate> {
 }
 
 /// An object in a result, and its name in messages.
-struct Fields<'a> {
-    members: &'a Object,
-    name: &'a str,
+struct Fields<V> {
+    object: V,
+    name: &'static str,
 }
 
-impl<'a> Fields<'a> {
-    fn of(value: &'a Value, name: &'a str) -> Result<Self, Indeterminate> {
-        match value {
-            Value::Object(members) => Ok(Self { members, name }),
-            Value::Undefined => Err(Indeterminate::malformed(format!("{name}: undefined"))),
-            _ => Err(Indeterminate::malformed(format!("{name}: not an object"))),
+impl<V: Readable> Fields<V> {
+    fn of_result(value: Option<V>, name: &'static str) -> Result<Self, Indeterminate> {
+        let undefined = || Indeterminate::malformed(format!("{name}: undefined"));
+        Self::of(value.ok_or_else(undefined)?, name)
+    }
+
+    fn of(value: V, name: &'static str) -> Result<Self, Indeterminate> {
+        if value.is_object() {
+            Ok(Self { object: value, name })
+        } else {
+            Err(Indeterminate::malformed(format!("{name}: not an object")))
         }
     }
 
-    fn member(&self, name: &str) -> Option<&'a Value> {
-        self.members.get(&Value::from(name))
+    fn member(&self, name: &str) -> Option<V> {
+        self.object.member(name)
     }
 
     fn only(&self, names: &[&str]) -> Result<(), Indeterminate> {
-        for name in self.members.keys() {
-            let known = matches!(name, Value::String(name) if names.contains(&&**name));
-            if !known {
-                // The name itself can come from the input.
-                return Err(Indeterminate::malformed(format!("{}: unknown member", self.name)));
-            }
+        if self.object.all_names(&|name| name.is_some_and(|name| names.contains(&name))) {
+            return Ok(());
         }
-        Ok(())
+        // The name itself can come from the input.
+        Err(Indeterminate::malformed(format!("{}: unknown member", self.name)))
     }
 
-    fn text(&self, name: &str) -> Result<Option<Box<str>>, Indeterminate> {
-        match self.member(name) {
-            None => Ok(None),
-            Some(Value::String(text)) if text.len() <= TEXT_BYTES_MAX => Ok(Some((&**text).into())),
-            Some(Value::String(_)) => {
+    /// Calls `read` with the text of a member.
+    fn with_text<T>(
+        &self,
+        name: &str,
+        read: impl FnOnce(Option<&str>) -> T,
+    ) -> Result<T, Indeterminate> {
+        let Some(member) = self.member(name) else { return Ok(read(None)) };
+        match member.text() {
+            Some(text) if text.len() <= TEXT_BYTES_MAX => Ok(read(Some(text))),
+            Some(_) => {
                 Err(Indeterminate::malformed(format!("{}: `{name}` is too long", self.name)))
             }
-            Some(_) => {
+            None => {
                 Err(Indeterminate::malformed(format!("{}: `{name}` is not a string", self.name)))
             }
         }
+    }
+
+    fn text(&self, name: &str) -> Result<Option<Box<str>>, Indeterminate> {
+        self.with_text(name, |text| text.map(Box::from))
     }
 
     fn required(&self, name: &str) -> Result<Box<str>, Indeterminate> {
@@ -338,42 +478,47 @@ impl<'a> Fields<'a> {
     }
 
     fn code(&self) -> Result<Box<str>, Indeterminate> {
-        Ok(self.text("code")?.unwrap_or_else(|| UNNAMED.into()))
+        self.with_text("code", |code| code.unwrap_or(UNNAMED).into())
     }
 
-    fn elements(&self, name: &str) -> Result<Vec<&'a Value>, Indeterminate> {
-        let elements: Vec<&Value> = match self.member(name) {
-            None => Vec::new(),
-            Some(Value::Array(items)) => items.iter().collect(),
-            Some(Value::Set(items)) => items.iter().collect(),
-            Some(_) => {
-                let message = format!("{}: `{name}` is neither an array nor a set", self.name);
-                return Err(Indeterminate::malformed(message));
-            }
+    /// Calls `read` with each item of an array or a set.
+    fn items<T>(
+        &self,
+        name: &str,
+        read: impl Fn(V) -> Result<T, Indeterminate>,
+    ) -> Result<Vec<T>, Indeterminate> {
+        let Some(items) = self.member(name) else { return Ok(Vec::new()) };
+        let Some(count) = items.count() else {
+            let message = format!("{}: `{name}` is neither an array nor a set", self.name);
+            return Err(Indeterminate::malformed(message));
         };
-        if elements.len() > ELEMENTS_MAX && name != "hide" {
+        if count > ELEMENTS_MAX && name != "hide" {
             return Err(Indeterminate::malformed(format!("{}: `{name}` is too long", self.name)));
         }
-        Ok(elements)
+        let mut found = Vec::with_capacity(count);
+        items.each_item(&mut |item| {
+            found.push(read(item)?);
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     fn each<T>(
         &self,
-        name: &'a str,
+        name: &'static str,
         read: impl Fn(&Self) -> Result<T, Indeterminate>,
     ) -> Result<Vec<T>, Indeterminate> {
-        self.elements(name)?.into_iter().map(|element| read(&Fields::of(element, name)?)).collect()
+        self.items(name, |item| read(&Self::of(item, name)?))
     }
 
     fn strings(&self, name: &str) -> Result<Vec<Box<str>>, Indeterminate> {
-        let strings = self.elements(name)?.into_iter().map(|element| match element {
-            Value::String(text) => Ok((&**text).into()),
-            _ => Err(Indeterminate::malformed(format!(
+        self.items(name, |item| match item.text() {
+            Some(text) => Ok(text.into()),
+            None => Err(Indeterminate::malformed(format!(
                 "{}: `{name}` holds a value that is no string",
                 self.name
             ))),
-        });
-        strings.collect()
+        })
     }
 }
 
@@ -382,7 +527,7 @@ mod tests {
     use super::*;
 
     fn read(json: &str) -> Result<Decision, Indeterminate> {
-        decision(&Value::from_json_str(json).unwrap(), "r".into(), Engine::Strict)
+        decision(Some(&Value::from_json_str(json).unwrap()), "r".into(), Engine::Strict)
     }
 
     fn obliged(member: &str) -> Result<Vec<Obligation>, Indeterminate> {
@@ -500,13 +645,14 @@ mod tests {
         ] {
             assert!(obliged(member).is_err(), "{member}");
         }
-        let listing_of = |json: &str| listing(&Value::from_json_str(json).unwrap(), "r".into());
+        let listing_of =
+            |json: &str| listing(Some(&Value::from_json_str(json).unwrap()), "r".into());
         for json in
             ["null", "{}", r#"{"hide": "a"}"#, r#"{"hide": [1]}"#, r#"{"hide": [], "x": 1}"#]
         {
             assert!(listing_of(json).is_err(), "{json}");
         }
         assert!(listing_of(r#"{"hide": ["a"]}"#).is_ok());
-        assert!(listing(&Value::Undefined, "r".into()).is_err());
+        assert!(listing::<&Value>(None, "r".into()).is_err());
     }
 }

@@ -66,14 +66,53 @@ impl<'a> Pointer<'a> {
 
     fn text(&self) -> String {
         let mut text = String::new();
-        for step in &self.steps {
-            match step {
-                Segment::Name(name) => push_pointer_name(&mut text, name),
-                Segment::Index(index) => {
-                    text.push('/');
-                    text.push_str(&index.to_string());
-                }
+        self.steps.iter().for_each(|step| step.append_to(&mut text));
+        text
+    }
+}
+
+impl Segment<'_> {
+    fn append_to(&self, pointer: &mut String) {
+        match self {
+            Self::Name(name) => push_pointer_name(pointer, name),
+            Self::Index(index) => {
+                pointer.push('/');
+                pointer.push_str(&index.to_string());
             }
+        }
+    }
+}
+
+/// The path to a value that a search has found, the last step first: a search that finds nothing,
+/// as most do, has no path to keep.
+pub(super) struct Trail<'a>(Vec<Segment<'a>>);
+
+impl<'a> Trail<'a> {
+    /// The path of a value itself.
+    pub(super) fn here() -> Self {
+        Self(Vec::new())
+    }
+
+    /// The same below a member.
+    pub(super) fn below_name(mut self, name: &'a str) -> Self {
+        self.0.push(Segment::Name(name));
+        self
+    }
+
+    /// The same below an item of an array.
+    pub(super) fn below_index(mut self, index: usize) -> Self {
+        self.0.push(Segment::Index(index));
+        self
+    }
+
+    /// The RFC 6901 pointer, where the search began at `path`.
+    pub(super) fn pointer(&self, path: &[&str]) -> String {
+        let mut text = String::new();
+        for name in path {
+            push_pointer_name(&mut text, name);
+        }
+        for step in self.0.iter().rev() {
+            step.append_to(&mut text);
         }
         text
     }
@@ -90,32 +129,25 @@ pub(super) fn is_at_or_below(inner: &str, outer: &str) -> bool {
     inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The pointer of the first number without an exact value that [`convert`] would report; nothing is
+/// The path to the first number without an exact value that [`convert`] would report; nothing is
 /// built.
-pub(super) fn first_inexact<'a>(
-    value: document::Value<'a>,
-    reads: &ReadSet,
-    at: &mut Pointer<'a>,
-) -> Option<String> {
+pub(super) fn first_inexact<'a>(value: document::Value<'a>, reads: &ReadSet) -> Option<Trail<'a>> {
     match value.kind() {
         Kind::Number if reads.is_everything() => {
-            number::exact(value.as_number().unwrap_or_default()).is_none().then(|| at.text())
+            let literal = value.as_number().unwrap_or_default();
+            number::exact(literal).is_none().then(Trail::here)
         }
         Kind::Array if reads.is_everything() => {
-            value.elements().enumerate().find_map(|(index, item)| {
-                at.steps.push(Segment::Index(index));
-                let found = first_inexact(item, reads, at);
-                at.steps.pop();
-                found
-            })
+            let mut items = value.elements().enumerate();
+            items.find_map(|(at, item)| Some(first_inexact(item, reads)?.below_index(at)))
         }
         Kind::Object => value.members().find_map(|(name, member)| {
+            if !matches!(member.kind(), Kind::Number | Kind::Array | Kind::Object) {
+                return None;
+            }
             let name = name.as_str().unwrap_or_default();
             let reads = reads.member(name)?;
-            at.steps.push(Segment::Name(name));
-            let found = first_inexact(member, reads, at);
-            at.steps.pop();
-            found
+            Some(first_inexact(member, reads)?.below_name(name))
         }),
         Kind::Null | Kind::Bool | Kind::String | Kind::Number | Kind::Array => None,
     }

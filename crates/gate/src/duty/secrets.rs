@@ -3,16 +3,20 @@
 //! The rules are data: those of gitleaks (`secrets/gitleaks.json`, MIT), and those for the keys of
 //! the vendors whose tools the built-in packs know (`secrets/vendors.json`). A rule has keywords,
 //! one of which must occur in the text, a regular expression, a minimum entropy, and allow-lists of
-//! false positives. One Aho-Corasick pass finds the keywords; only the rules whose keywords occur
-//! are run, each in time linear in the text. A rule is compiled when it is first run, and kept.
+//! false positives. One pass finds the keywords ([`keywords`]); only the rules whose keywords occur
+//! in a text that is long enough are run, each in time linear in the text. A rule is compiled when
+//! it is first run, and kept.
 
-use std::collections::BTreeSet;
+mod keywords;
+
 use std::ops::Range;
 use std::sync::{LazyLock, OnceLock};
 
-use aho_corasick::{AhoCorasick, MatchKind};
 use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::ParserBuilder;
 use serde::Deserialize;
+
+use keywords::Keywords;
 
 /// Size of one compiled expression, bytes. A rule whose expression is larger does not compile, and
 /// texts that need it cannot be redacted.
@@ -21,6 +25,13 @@ const REGEX_BYTES_MAX: usize = 16 << 20;
 /// Work spent by [`is_suspicious`] on one text, bytes: each byte counts once for each rule that is
 /// run.
 const SHORT_SEARCH_BYTES_MAX: usize = 1 << 20;
+
+/// Rules of all files together at most.
+const RULES_MAX: usize = 256;
+
+/// The files of rules.
+const FILES: [&str; 2] =
+    [include_str!("secrets/gitleaks.json"), include_str!("secrets/vendors.json")];
 
 /// The rule that takes any text behind a word such as `key` for a secret.
 const GENERIC: &str = "generic-api-key";
@@ -82,27 +93,73 @@ struct SecretRule {
 
 struct CompiledRule {
     regex: Regex,
+    /// Length of the shortest match, bytes.
+    bytes_min: usize,
     allow_secret: Vec<Regex>,
     allow_match: Vec<Regex>,
 }
 
-/// The rules of one file.
-struct RuleSet {
-    all: Vec<SecretRule>,
+/// What one file says for all its rules.
+struct AllowList {
     allow_secret: Vec<String>,
     stopwords: Vec<String>,
-    keywords: AhoCorasick,
-    /// For each keyword, in the automaton's order, the index of its rule.
-    of_keyword: Vec<usize>,
 }
 
-/// `None` if a file cannot be read; a test shows that both can.
-static ALL: LazyLock<Option<Vec<RuleSet>>> = LazyLock::new(|| {
-    [include_str!("secrets/gitleaks.json"), include_str!("secrets/vendors.json")]
-        .into_iter()
-        .map(RuleSet::read)
-        .collect()
-});
+/// The rules of all files, in their order.
+struct RuleSet {
+    /// Each rule, with the index of its file's list.
+    rules: Vec<(SecretRule, usize)>,
+    allowed: Vec<AllowList>,
+    /// The keywords, with the index of the rule.
+    keywords: Keywords,
+    /// The rules for any text behind a word such as `key`.
+    generic: RuleBits,
+}
+
+/// Some of the rules, one bit each.
+#[derive(Clone, Copy, Default)]
+struct RuleBits([u64; RULES_MAX / 64]);
+
+impl RuleBits {
+    fn insert(&mut self, index: usize) {
+        if let Some(bits) = self.0.get_mut(index / 64) {
+            *bits |= 1 << (index % 64);
+        }
+    }
+
+    fn remove(&mut self, others: Self) {
+        for (bits, others) in self.0.iter_mut().zip(others.0) {
+            *bits &= !others;
+        }
+    }
+
+    fn count(self) -> usize {
+        let ones = self.0.into_iter().map(|bits| usize::try_from(bits.count_ones()).unwrap_or(64));
+        ones.fold(0, usize::saturating_add)
+    }
+
+    /// The indexes, in rising order.
+    fn indexes(self) -> impl Iterator<Item = usize> {
+        let mut words =
+            self.0.into_iter().enumerate().map(|(at, bits)| (at.saturating_mul(64), bits));
+        let mut current = words.next();
+        std::iter::from_fn(move || {
+            loop {
+                let (from, bits) = current?;
+                if bits == 0 {
+                    current = words.next();
+                    continue;
+                }
+                current = Some((from, bits & bits.saturating_sub(1)));
+                let bit = usize::try_from(bits.trailing_zeros()).unwrap_or_default();
+                return Some(from.saturating_add(bit));
+            }
+        })
+    }
+}
+
+/// `None` if a file cannot be read; a test shows that all can.
+static ALL: LazyLock<Option<RuleSet>> = LazyLock::new(|| RuleSet::read(&FILES));
 
 /// Finds the secrets in `text`, in no particular order; they may overlap. Subtracts the size of the
 /// text from `left` (bytes), once for the keywords and once for each rule that is run.
@@ -129,11 +186,7 @@ pub enum Rules {
 ///
 /// As [`find`].
 pub fn find_by(by: Rules, text: &str, left: &mut usize) -> Result<Vec<FoundSecret>, SearchError> {
-    let mut found = Vec::new();
-    for rules in ALL.as_ref().ok_or(SearchError::BrokenRule)? {
-        rules.find(by, text, left, &mut found)?;
-    }
-    Ok(found)
+    ALL.as_ref().ok_or(SearchError::BrokenRule)?.find(by, text, left)
 }
 
 /// Whether `text` holds a secret of a known form, or cannot be searched. For short texts.
@@ -143,29 +196,24 @@ pub fn is_suspicious(text: &str) -> bool {
 }
 
 impl RuleSet {
-    fn read(text: &str) -> Option<Self> {
-        let file: RuleFile = serde_json::from_str(text).ok()?;
-        let mut words = Vec::new();
-        let mut of_keyword = Vec::new();
-        for (index, form) in file.rules.iter().enumerate() {
-            for keyword in &form.keywords {
-                words.push(keyword.clone());
-                of_keyword.push(index);
+    fn read(files: &[&str]) -> Option<Self> {
+        let (mut rules, mut allowed, mut words) = (Vec::new(), Vec::new(), Vec::new());
+        let mut generic = RuleBits::default();
+        for text in files {
+            let file: RuleFile = serde_json::from_str(text).ok()?;
+            for form in file.rules {
+                let index = rules.len();
+                words.extend(form.keywords.iter().map(|keyword| (keyword.clone(), index)));
+                if form.id == GENERIC {
+                    generic.insert(index);
+                }
+                rules.push((SecretRule { form, compiled: OnceLock::new() }, allowed.len()));
             }
+            let RuleFile { allow_secret, stopwords, .. } = file;
+            allowed.push(AllowList { allow_secret, stopwords });
         }
-        let keywords = AhoCorasick::builder()
-            .ascii_case_insensitive(true)
-            .match_kind(MatchKind::Standard)
-            .build(words)
-            .ok()?;
-        let rule = |form| SecretRule { form, compiled: OnceLock::new() };
-        Some(Self {
-            all: file.rules.into_iter().map(rule).collect(),
-            allow_secret: file.allow_secret,
-            stopwords: file.stopwords,
-            keywords,
-            of_keyword,
-        })
+        let keywords = Keywords::new(words)?;
+        (rules.len() <= RULES_MAX).then_some(Self { rules, allowed, keywords, generic })
     }
 
     fn find(
@@ -173,44 +221,50 @@ impl RuleSet {
         by: Rules,
         text: &str,
         left: &mut usize,
-        found: &mut Vec<FoundSecret>,
-    ) -> Result<(), SearchError> {
-        let mut asked = BTreeSet::new();
-        for hit in self.keywords.find_overlapping_iter(text) {
-            asked.extend(self.of_keyword.get(hit.pattern().as_usize()));
-        }
+    ) -> Result<Vec<FoundSecret>, SearchError> {
+        let mut asked = RuleBits::default();
+        self.keywords.find(text.as_bytes(), |rule| asked.insert(rule));
         if by == Rules::OfOwnForm {
-            let generic =
-                |index: &&usize| self.all.get(**index).is_some_and(SecretRule::is_generic);
-            asked.retain(|index| !generic(index));
+            asked.remove(self.generic);
         }
-        let cost = text.len().saturating_mul(asked.len().saturating_add(1));
+        let cost = text.len().saturating_mul(asked.count().saturating_add(self.allowed.len()));
         *left = left.checked_sub(cost).ok_or(SearchError::OverBudget)?;
-        for rule in asked.into_iter().filter_map(|index: &usize| self.all.get(*index)) {
-            let compiled = rule.compiled(&self.allow_secret).ok_or(SearchError::BrokenRule)?;
-            for captures in compiled.regex.captures_iter(text.as_bytes()) {
-                let group = match rule.form.group {
-                    Some(group) => captures.get(group),
-                    None => captures.iter().skip(1).flatten().find(|group| !group.is_empty()),
-                };
-                let (Some(whole), Some(secret)) = (captures.get(0), group.or(captures.get(0)))
-                else {
-                    continue;
-                };
-                if !rule.allows(compiled, &self.stopwords, whole.as_bytes(), secret.as_bytes()) {
-                    let at = on_characters(text, secret.range());
-                    found.push(FoundSecret { at, rule: &rule.form.id });
-                }
-            }
+        let mut found = Vec::new();
+        for (rule, file) in asked.indexes().filter_map(|index| self.rules.get(index)) {
+            let allowed = self.allowed.get(*file).ok_or(SearchError::BrokenRule)?;
+            rule.find(allowed, text, &mut found)?;
         }
-        Ok(())
+        Ok(found)
     }
 }
 
 impl SecretRule {
-    /// Whether the rule takes any text behind a word such as `key` for a secret.
-    fn is_generic(&self) -> bool {
-        self.form.id == GENERIC
+    fn find(
+        &'static self,
+        allowed: &AllowList,
+        text: &str,
+        found: &mut Vec<FoundSecret>,
+    ) -> Result<(), SearchError> {
+        let compiled = self.compiled(&allowed.allow_secret).ok_or(SearchError::BrokenRule)?;
+        let bytes = text.as_bytes();
+        // Nearly no text matches, and to ask whether it does is cheaper.
+        if bytes.len() < compiled.bytes_min || !compiled.regex.is_match(bytes) {
+            return Ok(());
+        }
+        for captures in compiled.regex.captures_iter(bytes) {
+            let group = match self.form.group {
+                Some(group) => captures.get(group),
+                None => captures.iter().skip(1).flatten().find(|group| !group.is_empty()),
+            };
+            let (Some(whole), Some(secret)) = (captures.get(0), group.or(captures.get(0))) else {
+                continue;
+            };
+            if !self.allows(compiled, &allowed.stopwords, whole.as_bytes(), secret.as_bytes()) {
+                let at = on_characters(text, secret.range());
+                found.push(FoundSecret { at, rule: &self.form.id });
+            }
+        }
+        Ok(())
     }
 
     fn compiled(&self, allow_secret: &[String]) -> Option<&CompiledRule> {
@@ -222,6 +276,7 @@ impl SecretRule {
             allowed.extend(all(&self.form.allow_secret)?);
             Some(CompiledRule {
                 regex: expression(&self.form.regex)?,
+                bytes_min: bytes_min(&self.form.regex)?,
                 allow_secret: allowed,
                 allow_match: all(&self.form.allow_match)?,
             })
@@ -253,6 +308,12 @@ fn expression(text: &str) -> Option<Regex> {
     RegexBuilder::new(text).unicode(false).size_limit(REGEX_BYTES_MAX).build().ok()
 }
 
+/// Length of the shortest text that the expression matches, bytes; 0 if it can match nowhere.
+fn bytes_min(text: &str) -> Option<usize> {
+    let expression = ParserBuilder::new().unicode(false).utf8(false).build().parse(text).ok()?;
+    Some(expression.properties().minimum_len().unwrap_or_default())
+}
+
 fn holds(text: &[u8], word: &[u8]) -> bool {
     !word.is_empty() && text.windows(word.len()).any(|window| window == word)
 }
@@ -282,14 +343,13 @@ mod tests {
     #[test]
     fn every_rule_compiles_within_its_bounds() {
         let mut count = 0;
-        for rules in ALL.as_ref().unwrap() {
-            for rule in &rules.all {
-                assert!(rule.compiled(&rules.allow_secret).is_some(), "{}", rule.form.id);
-                let lower = |word: &String| word.to_ascii_lowercase() == *word && !word.is_empty();
-                assert!(!rule.form.keywords.is_empty(), "{}", rule.form.id);
-                assert!(rule.form.keywords.iter().all(lower), "{}", rule.form.id);
-                count += 1;
-            }
+        let rules = ALL.as_ref().unwrap();
+        for (rule, file) in &rules.rules {
+            let allowed = rules.allowed.get(*file).unwrap();
+            let compiled = rule.compiled(&allowed.allow_secret);
+            assert!(compiled.is_some_and(|it| it.bytes_min > 0), "{}", rule.form.id);
+            assert!(!rule.form.keywords.is_empty(), "{}", rule.form.id);
+            count += 1;
         }
         assert!(count > 200, "{count}");
     }

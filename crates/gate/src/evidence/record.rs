@@ -169,6 +169,23 @@ pub enum Outcome {
     Unknown,
 }
 
+impl Outcome {
+    /// Its name in records.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::ToolError => "tool_error",
+            Self::Error => "error",
+            Self::Accepted => "accepted",
+            Self::Cancelled => "cancelled",
+            Self::UpstreamFailed => "upstream_failed",
+            Self::Withheld => "withheld",
+            Self::NotSent => "not_sent",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// The security classification of an event. `docs/audit.md`, "Findings", lists the ids of each in
 /// the published taxonomies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -633,6 +650,29 @@ const HIDDEN_UNICODE_TOOL_DESCRIPTION: Tags = tags(
 );
 
 impl Finding {
+    /// Its name in records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ToolDenied => "tool_denied",
+            Self::EnvPinViolation => "env_pin_violation",
+            Self::ApprovalRequested => "approval_requested",
+            Self::RateLimited => "rate_limited",
+            Self::HeaderBodyMismatch => "header_body_mismatch",
+            Self::MalformedFrame => "malformed_frame",
+            Self::PolicyReload => "policy_reload",
+            Self::PolicyReloadRejected => "policy_reload_rejected",
+            Self::AuditSinkFailure => "audit_sink_failure",
+            Self::UpstreamFailure => "upstream_failure",
+            Self::ToolsHidden => "tools_hidden",
+            Self::UnsolicitedAnswer => "unsolicited_answer",
+            Self::ResponseSecretLeak => "response_secret_leak",
+            Self::ToolDefinitionDrift => "tool_definition_drift",
+            Self::HiddenUnicodeToolDescription => "hidden_unicode_tool_description",
+            Self::UnsafeToolSchema => "unsafe_tool_schema",
+            Self::UnauthenticatedCaller => "unauthenticated_caller",
+        }
+    }
+
     /// The taxonomy ids of this finding.
     pub fn tags(self) -> Tags {
         match self {

@@ -1,16 +1,20 @@
 //! Hexadecimal text of digests and random names.
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// Returns `bytes` as lower-case hexadecimal, two digits for each byte.
 pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: [char; 16] =
-        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-    let mut text = String::with_capacity(bytes.len().saturating_mul(2));
+    let mut text = Vec::with_capacity(bytes.len().saturating_mul(2));
     for byte in bytes {
-        for nibble in [byte >> 4, byte & 0xf] {
-            text.extend(DIGITS.get(usize::from(nibble)));
-        }
+        text.extend_from_slice(&digits(*byte));
     }
-    text
+    // The digits are ASCII.
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// Both digits of a byte.
+fn digits(byte: u8) -> [u8; 2] {
+    [byte >> 4, byte & 0xf].map(|nibble| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0'))
 }
 
 #[cfg(test)]

@@ -13,7 +13,9 @@ use regorus::unstable::{
 use super::index::{failing, fold, index_of};
 use super::input::InputPath;
 use super::ir::{Branch, Constant, Definition, Pattern, Program, Rule, Slot, Step, Term, known};
+use super::native::Native;
 use super::needs::{index_variables, needs, variable};
+use super::operand::Names;
 use super::schedule::{self, Definition as Needs};
 use crate::Entrypoints;
 use crate::builtins;
@@ -64,6 +66,7 @@ pub(super) fn compile(
     Ok(Program {
         inputs: compiler.inputs,
         rules,
+        empty_set: Value::new_set(),
         decision: place(&entrypoints.decision),
         listing: place(&entrypoints.listing),
     })
@@ -493,7 +496,12 @@ impl<'a> Compiler<'a, '_> {
             .collect();
         Ok(match values {
             Some(values) => Term::Constant(Constant::new(Value::from(values))),
-            None => Term::Object(members),
+            None => match names(&members) {
+                Some(names) => {
+                    Term::Record(names, members.into_iter().map(|(_, value)| value).collect())
+                }
+                None => Term::Object(members),
+            },
         })
     }
 
@@ -564,14 +572,15 @@ impl<'a> Compiler<'a, '_> {
         if builtin.arity() != args.len() {
             return refuse(span, "a built-in with a variable for its result");
         }
+        let native = Native::of(builtin, args.first().and_then(known));
         match (builtin.name, <[Term; 2]>::try_from(args)) {
             ("__member", Ok([value, collection])) => Ok(Term::Contains {
                 value: Box::new(value),
                 collection: Box::new(collection),
                 counted: true,
             }),
-            (_, Ok(args)) => Ok(Term::Call(builtin, args.into())),
-            (_, Err(args)) => Ok(Term::Call(builtin, args)),
+            (_, Ok(args)) => Ok(Term::Call(builtin, native, args.into())),
+            (_, Err(args)) => Ok(Term::Call(builtin, native, args)),
         }
     }
 
@@ -683,6 +692,23 @@ impl<'a> Compiler<'a, '_> {
         };
         Ok((term, names.len(), of_data))
     }
+}
+
+/// The names of an object, if they are constant texts and each is given once.
+fn names(members: &[(Term, Term)]) -> Option<Names> {
+    let given: Option<Vec<&Value>> = members
+        .iter()
+        .map(|(name, _)| known(name).filter(|name| matches!(name, Value::String(_))))
+        .collect();
+    let given = given?;
+    let sorted: BTreeSet<&Value> = given.iter().copied().collect();
+    if sorted.len() != given.len() {
+        return None;
+    }
+    let places: Option<Vec<usize>> =
+        given.iter().map(|name| sorted.iter().position(|it| it == name)).collect();
+    let sorted = sorted.into_iter().cloned().collect();
+    Some(Names { sorted, places: places?.into() })
 }
 
 /// A collection of constants, as a constant.

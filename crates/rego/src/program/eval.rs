@@ -3,38 +3,28 @@
 //! An evaluation ends with a value or in [`Doubt`]: an error, a conflict, a limit, or anything that
 //! the interpreter might see otherwise. Doubt gives no answer; the strict engine then evaluates.
 
-use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use regorus::Value;
 use regorus::unstable::{ArithOp, BinOp, BoolOp};
 
 use super::Doubt;
+use super::index::INDEXED_BY_MAX;
 use super::input::Source;
 use super::ir::{Constant, Definition, Pattern, Program, Rule, Slot, Step, Term};
-use super::operand::Operand;
+use super::native::Native;
+use super::operand::{Names, Operand, Type};
 use crate::EvalLimits;
 use crate::builtins::{self, Builtin, Meter};
 
 /// Bytes of the message that count as one step where they become a value.
 const STEP_BYTES: usize = 16;
 
-/// What an evaluation has found, so that it is found once.
-#[derive(Debug)]
-pub(super) struct Found {
-    rules: Box<[OnceCell<Option<Value>>]>,
-    inputs: Box<[OnceCell<Option<Value>>]>,
-}
+/// Variables for which there is room at once; more get it when they come.
+const STACK_SLOTS: usize = 16;
 
-impl Found {
-    /// Nothing yet.
-    pub(super) fn nothing(program: &Program) -> Self {
-        Self {
-            rules: program.rules.iter().map(|_| OnceCell::new()).collect(),
-            inputs: program.inputs.iter().map(|_| OnceCell::new()).collect(),
-        }
-    }
-}
+/// What an evaluation finds once: nothing yet, or a value, which may be undefined.
+type Cell<'r> = Option<Option<Operand<'r>>>;
 
 /// Whether an iteration goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,10 +39,13 @@ type Maybe<'r> = Result<Option<Operand<'r>>, Doubt>;
 pub(super) struct Evaluation<'r> {
     program: &'r Program,
     source: Source<'r>,
-    found: &'r Found,
     limits: &'r EvalLimits,
     meter: Meter,
     steps: usize,
+    /// The values of rules, by their places.
+    rules: Vec<Cell<'r>>,
+    /// The parts of the input, by their places.
+    inputs: Vec<Cell<'r>>,
     /// The variables of all rules that are being evaluated, the innermost last.
     stack: Vec<Option<Operand<'r>>>,
     base: usize,
@@ -60,49 +53,47 @@ pub(super) struct Evaluation<'r> {
 
 impl<'r> Evaluation<'r> {
     /// An evaluation of `program` for the input in `source`.
-    pub(super) fn new(
-        program: &'r Program,
-        source: Source<'r>,
-        found: &'r Found,
-        limits: &'r EvalLimits,
-    ) -> Self {
+    pub(super) fn new(program: &'r Program, source: Source<'r>, limits: &'r EvalLimits) -> Self {
         Self {
             program,
             source,
-            found,
             limits,
             meter: Meter::default(),
             steps: 0,
-            stack: Vec::new(),
+            rules: vec![None; program.rules.len()],
+            inputs: vec![None; program.inputs.len()],
+            stack: Vec::with_capacity(STACK_SLOTS),
             base: 0,
         }
     }
 
     /// The value of a rule; `None` where it is undefined.
-    pub(super) fn rule(&mut self, at: usize) -> Result<Option<&'r Value>, Doubt> {
-        let Some(rule) = self.program.rules.get(at) else { return Err(lost()) };
-        if let Some(constant) = &rule.constant {
-            return Ok(Some(&constant.value));
+    pub(super) fn rule(&mut self, at: usize) -> Maybe<'r> {
+        if let Some(Some(known)) = self.rules.get(at) {
+            return Ok(known.clone());
         }
-        let cell = self.found.rules.get(at).ok_or_else(lost)?;
-        if cell.get().is_none() {
-            let value =
-                if rule.is_set { Some(self.set_rule(rule)?) } else { self.complete_rule(rule)? };
-            cell.set(value).map_err(|_| Doubt(format!("`{}` was evaluated twice", rule.path)))?;
-        }
-        Ok(cell.get().and_then(Option::as_ref))
+        let rule = self.program.rules.get(at).ok_or_else(lost)?;
+        let value = if let Some(constant) = &rule.constant {
+            Some(Operand::Shared(&constant.value))
+        } else if rule.is_set {
+            Some(self.set_rule(rule)?)
+        } else {
+            self.complete_rule(rule)?
+        };
+        *self.rules.get_mut(at).ok_or_else(lost)? = Some(value.clone());
+        Ok(value)
     }
 
-    fn set_rule(&mut self, rule: &'r Rule) -> Result<Value, Doubt> {
-        let mut items = BTreeSet::new();
+    fn set_rule(&mut self, rule: &'r Rule) -> Result<Operand<'r>, Doubt> {
+        let mut items = Vec::new();
         for definition in self.candidates(rule)? {
             let (mut defined, mut undefined) = (false, false);
-            self.enter(definition, |this| {
+            self.enter(definition.slots, |this| {
                 for branch in &definition.branches {
                     this.body(&branch.body, &mut |this| {
                         match this.term(&branch.value)? {
                             Some(value) => {
-                                items.insert(value.into_value()?);
+                                items.push(value.stored()?);
                                 defined = true;
                             }
                             None => undefined = true,
@@ -117,19 +108,27 @@ impl<'r> Evaluation<'r> {
                 Ok(())
             })?;
         }
-        Ok(Value::from(items))
+        Ok(self.set_of(items))
     }
 
-    fn complete_rule(&mut self, rule: &'r Rule) -> Result<Option<Value>, Doubt> {
+    /// A set of stored values.
+    fn set_of(&self, items: Vec<Operand<'r>>) -> Operand<'r> {
+        if items.is_empty() {
+            return Operand::Shared(&self.program.empty_set);
+        }
+        Operand::set_of(items)
+    }
+
+    fn complete_rule(&mut self, rule: &'r Rule) -> Maybe<'r> {
         let mut result = None;
         for definition in self.candidates(rule)? {
-            let value = self.enter(definition, |this| this.branches(rule, definition))?;
+            let value = self.enter(definition.slots, |this| this.branches(rule, definition))?;
             merge(&mut result, value, rule)?;
         }
         match (result, &rule.default) {
             (None, Some((default, slots))) => {
-                let value = self.enter_slots(*slots, |this| this.term(default))?;
-                value.map(Operand::into_value).transpose()
+                let value = self.enter(*slots, |this| this.term(default))?;
+                value.map(Operand::stored).transpose()
             }
             (result, _) => Ok(result),
         }
@@ -138,30 +137,25 @@ impl<'r> Evaluation<'r> {
     /// The definitions that can hold, in the order of the text.
     fn candidates(&mut self, rule: &'r Rule) -> Result<Candidates<'r>, Doubt> {
         let all = rule.definitions.as_slice();
-        let Some(index) = &rule.index else {
-            return Ok(Candidates { all, chosen: None, at: 0 });
-        };
-        let mut chosen = index.always.clone();
-        for (input, by_text) in &index.by_text {
+        let Some(index) = &rule.index else { return Ok(Candidates::All(all.iter())) };
+        let mut chosen: [&'r [usize]; INDEXED_BY_MAX] = [&[]; INDEXED_BY_MAX];
+        for ((input, by_text), place) in index.by_text.iter().zip(&mut chosen) {
             let value = self.input(*input)?;
             let text = value.as_ref().and_then(Operand::as_text);
-            chosen.extend(text.and_then(|text| by_text.get(text)).into_iter().flatten());
+            if let Some(definitions) = text.and_then(|text| by_text.get(text)) {
+                *place = definitions;
+            }
         }
-        chosen.sort_unstable();
-        Ok(Candidates { all, chosen: Some(chosen), at: 0 })
+        Ok(Candidates::Chosen { all, always: &index.always, chosen })
     }
 
     /// The value of the first branch that holds.
-    fn branches(
-        &mut self,
-        rule: &'r Rule,
-        definition: &'r Definition,
-    ) -> Result<Option<Value>, Doubt> {
+    fn branches(&mut self, rule: &'r Rule, definition: &'r Definition) -> Maybe<'r> {
         for branch in &definition.branches {
             let mut result = None;
             self.body(&branch.body, &mut |this| {
                 let value = match this.term(&branch.value)? {
-                    Some(value) => Some(value.into_value()?),
+                    Some(value) => Some(value.stored()?),
                     // The interpreter forgets an earlier value here.
                     None if result.is_some() => {
                         return Err(Doubt(format!("`{}` has an undefined value", rule.path)));
@@ -181,18 +175,14 @@ impl<'r> Evaluation<'r> {
     /// Calls `evaluate` with variables for a definition.
     fn enter<T>(
         &mut self,
-        definition: &'r Definition,
-        evaluate: impl FnOnce(&mut Self) -> Result<T, Doubt>,
-    ) -> Result<T, Doubt> {
-        self.enter_slots(definition.slots, evaluate)
-    }
-
-    fn enter_slots<T>(
-        &mut self,
         slots: usize,
         evaluate: impl FnOnce(&mut Self) -> Result<T, Doubt>,
     ) -> Result<T, Doubt> {
         self.step()?;
+        if slots == 0 {
+            // Nothing below reads or writes a variable of this frame.
+            return evaluate(self);
+        }
         let base = std::mem::replace(&mut self.base, self.stack.len());
         self.stack.resize_with(self.base.saturating_add(slots), || None);
         let result = evaluate(self);
@@ -217,15 +207,9 @@ impl<'r> Evaluation<'r> {
     /// Counts what it takes to compare a value, or to make one of it.
     fn weigh(&mut self, value: &Operand<'r>) -> Result<(), Doubt> {
         let items = match value {
-            Operand::Text(_) => 0,
-            Operand::Texts(texts) => texts.len(),
+            Operand::Bool(_) | Operand::Text(_) => return Ok(()),
             Operand::Json(json) => json.raw().len().checked_div(STEP_BYTES).unwrap_or_default(),
-            Operand::Shared(_) | Operand::Owned(_) => match value.as_value() {
-                Some(Value::Array(items)) => items.len(),
-                Some(Value::Set(items)) => items.len(),
-                Some(Value::Object(members)) => members.len(),
-                _ => 0,
-            },
+            other => other.len().unwrap_or_default(),
         };
         self.work(items)
     }
@@ -244,8 +228,8 @@ impl<'r> Evaluation<'r> {
         for (at, step) in steps.iter().enumerate() {
             self.step()?;
             let holds = match step {
-                Step::Holds(term) => self.term(term)?.is_some_and(|value| value.holds()),
-                Step::Fails(term) => !self.term(term)?.is_some_and(|value| value.holds()),
+                Step::Holds(term) => self.holds(term)?,
+                Step::Fails(term) => !self.holds(term)?,
                 Step::Match(pattern, term) => match self.term(term)? {
                     Some(value) => self.matches(pattern, value)?,
                     None => false,
@@ -285,11 +269,7 @@ impl<'r> Evaluation<'r> {
         body: &'r [Step],
     ) -> Result<bool, Doubt> {
         let Some(items) = self.term(over)? else { return Ok(false) };
-        if matches!(items, Operand::Text(_)) {
-            return Ok(false);
-        }
-        let items = items.materialized()?;
-        if !matches!(items.as_value(), Some(Value::Array(_) | Value::Set(_) | Value::Object(_))) {
+        if !items.kind().is_collection() {
             return Ok(false);
         }
         let mut all = true;
@@ -321,24 +301,25 @@ impl<'r> Evaluation<'r> {
                 None => Ok(false),
             },
             Pattern::Array(patterns) => {
-                let value = value.into_value()?;
-                let Value::Array(items) = &value else { return Ok(false) };
-                if items.len() != patterns.len() {
+                if value.kind() != Type::Array || value.len() != Some(patterns.len()) {
                     return Ok(false);
                 }
-                for (pattern, item) in patterns.iter().zip(items.iter()) {
-                    if !self.matches(pattern, Operand::Owned(item.clone()))? {
+                for (at, pattern) in patterns.iter().enumerate() {
+                    let item = value.get(&Operand::Owned(Value::from(at)))?;
+                    let Some(item) = item else { return Ok(false) };
+                    if !self.matches(pattern, item)? {
                         return Ok(false);
                     }
                 }
                 Ok(true)
             }
             Pattern::Object(members) => {
-                let value = value.into_value()?;
-                let Value::Object(object) = &value else { return Ok(false) };
+                if value.kind() != Type::Object {
+                    return Ok(false);
+                }
                 for (key, pattern) in members {
-                    let Some(item) = object.get(key) else { return Ok(false) };
-                    if !self.matches(pattern, Operand::Owned(item.clone()))? {
+                    let Some(item) = value.get(&Operand::Shared(key))? else { return Ok(false) };
+                    if !self.matches(pattern, item)? {
                         return Ok(false);
                     }
                 }
@@ -348,16 +329,75 @@ impl<'r> Evaluation<'r> {
     }
 
     fn input(&mut self, at: usize) -> Maybe<'r> {
+        if let Some(Some(known)) = self.inputs.get(at) {
+            return Ok(known.clone());
+        }
         let path = self.program.inputs.get(at).ok_or_else(lost)?;
-        if let Some(found) = self.source.direct(path)? {
-            return Ok(found);
+        let value = match self.source.direct(path)? {
+            Some(found) => found,
+            None => self.source.build(path)?.map(Operand::Owned),
+        };
+        *self.inputs.get_mut(at).ok_or_else(lost)? = Some(value.clone());
+        Ok(value)
+    }
+
+    /// Whether a term is defined and not false. Texts are compared where they stand.
+    fn holds(&mut self, term: &'r Term) -> Result<bool, Doubt> {
+        match term {
+            Term::Compare(op @ (BoolOp::Eq | BoolOp::Ne), left, right) => {
+                if let (Some(left), Some(right)) = (self.text(left)?, self.text(right)?) {
+                    let same = left == right;
+                    let defined = left.is_some() && right.is_some();
+                    return Ok(defined && same == (*op == BoolOp::Eq));
+                }
+            }
+            Term::Contains { value, collection, counted } => {
+                if let Some(texts) = self.constant(collection).and_then(|it| it.texts.as_ref())
+                    && let Some(value) = self.text(value)?
+                {
+                    let Some(value) = value else { return Ok(false) };
+                    if *counted {
+                        self.count(0)?;
+                    }
+                    return Ok(texts.binary_search_by(|known| (**known).cmp(value)).is_ok());
+                }
+            }
+            Term::Rule(at) => {
+                if let Some(Some(known)) = self.rules.get(*at) {
+                    return Ok(known.as_ref().is_some_and(Operand::holds));
+                }
+            }
+            _ => {}
         }
-        let cell = self.found.inputs.get(at).ok_or_else(lost)?;
-        if cell.get().is_none() {
-            let built = self.source.build(path)?;
-            cell.set(built).map_err(|_| lost())?;
-        }
-        Ok(cell.get().and_then(Option::as_ref).map(Operand::Shared))
+        Ok(self.term(term)?.is_some_and(|value| value.holds()))
+    }
+
+    /// The text of a term that is found without work, `None` in it where it is undefined; the outer
+    /// `None` for any other term or value.
+    #[expect(clippy::option_option, reason = "the inner one says that the value is undefined")]
+    fn text(&mut self, term: &'r Term) -> Result<Option<Option<&'r str>>, Doubt> {
+        let found = match term {
+            Term::Constant(constant) => {
+                return Ok(match &constant.value {
+                    Value::String(text) => Some(Some(&**text)),
+                    _ => None,
+                });
+            }
+            Term::Input(at) => {
+                if let Some(None) = self.inputs.get(*at) {
+                    self.input(*at)?;
+                }
+                self.inputs.get(*at).and_then(Option::as_ref)
+            }
+            Term::Local(slot) => self.stack.get(self.base.saturating_add(*slot)),
+            _ => None,
+        };
+        Ok(match found {
+            Some(None) => Some(None),
+            Some(Some(Operand::Text(text))) => Some(Some(text)),
+            Some(Some(Operand::Shared(Value::String(text)))) => Some(Some(&**text)),
+            _ => None,
+        })
     }
 
     /// The constant behind a term, where there is one.
@@ -369,6 +409,7 @@ impl<'r> Evaluation<'r> {
         }
     }
 
+    /// The value of a term; `None` where it is undefined. What is found rather than made is here.
     fn term(&mut self, term: &'r Term) -> Maybe<'r> {
         match term {
             Term::Constant(constant) => Ok(Some(Operand::Shared(&constant.value))),
@@ -377,26 +418,39 @@ impl<'r> Evaluation<'r> {
                 Ok(self.stack.get(self.base.saturating_add(*slot)).cloned().flatten())
             }
             Term::Input(at) => self.input(*at),
-            Term::Rule(at) => Ok(self.rule(*at)?.map(Operand::Shared)),
-            Term::Get { of, index, of_data } => {
-                let (of, index) = (self.term(of)?, self.term(index)?);
-                let (Some(of), Some(index)) = (of, index) else { return Ok(None) };
-                let found = of.get(&index)?;
-                if found.is_none() && *of_data && matches!(index.as_value(), Some(Value::Number(_)))
-                {
-                    return Err(Doubt("data is indexed by a number".to_owned()));
-                }
-                Ok(found)
-            }
-            Term::Array(items) => {
-                Ok(self.terms(items)?.map(|items| Operand::Owned(Value::from(items))))
-            }
-            Term::Set(items) => {
-                let items = self.terms(items)?;
-                let set =
-                    |items: Vec<Value>| Value::from(items.into_iter().collect::<BTreeSet<_>>());
-                Ok(items.map(|items| Operand::Owned(set(items))))
-            }
+            Term::Rule(at) => self.rule(*at),
+            Term::Get { of, index, of_data } => self.get(of, index, *of_data),
+            other => self.made(other),
+        }
+    }
+
+    fn get(&mut self, of: &'r Term, index: &'r Term, of_data: bool) -> Maybe<'r> {
+        // Most indexes are names.
+        if let (Term::Local(slot), Term::Constant(name)) = (of, index) {
+            let of = self.stack.get(self.base.saturating_add(*slot)).and_then(Option::as_ref);
+            return of.map_or(Ok(None), |of| of.get(&Operand::Shared(&name.value)));
+        }
+        let (of, index) = (self.term(of)?, self.term(index)?);
+        let (Some(of), Some(index)) = (of, index) else { return Ok(None) };
+        let found = of.get(&index)?;
+        if found.is_none() && of_data && matches!(index.as_value(), Some(Value::Number(_))) {
+            return Err(Doubt("data is indexed by a number".to_owned()));
+        }
+        Ok(found)
+    }
+
+    /// The value of a term that makes one.
+    fn made(&mut self, term: &'r Term) -> Maybe<'r> {
+        match term {
+            Term::Constant(_)
+            | Term::Undefined
+            | Term::Local(_)
+            | Term::Input(_)
+            | Term::Rule(_)
+            | Term::Get { .. } => Err(lost()),
+            Term::Array(items) => Ok(self.terms(items)?.map(|items| Operand::Array(items.into()))),
+            Term::Set(items) => Ok(self.terms(items)?.map(|items| self.set_of(items))),
+            Term::Record(names, items) => self.record(names, items),
             Term::Object(members) => self.object(members),
             Term::Compare(op, left, right) => self.compare(op, left, right),
             Term::Arithmetic(op, left, right) => self.arithmetic(op, left, right),
@@ -404,30 +458,40 @@ impl<'r> Evaluation<'r> {
             Term::Contains { value, collection, counted } => {
                 self.contains(value, collection, *counted)
             }
-            Term::Call(builtin, args) => self.call(builtin, args),
+            Term::Call(builtin, native, args) => self.call(builtin, native.as_ref(), args),
             Term::Function(at, args) => self.function(*at, args),
             Term::ArrayOf(value, body) => {
                 let mut items = Vec::new();
                 self.body(body, &mut |this| {
                     if let Some(value) = this.term(value)? {
-                        items.push(value.into_value()?);
+                        items.push(value.stored()?);
                     }
                     Ok(Flow::Next)
                 })?;
-                Ok(Some(Operand::Owned(Value::from(items))))
+                Ok(Some(Operand::Array(items.into())))
             }
             Term::SetOf(value, body) => {
-                let mut items = BTreeSet::new();
+                let mut items = Vec::new();
                 self.body(body, &mut |this| {
                     if let Some(value) = this.term(value)? {
-                        items.insert(value.into_value()?);
+                        items.push(value.stored()?);
                     }
                     Ok(Flow::Next)
                 })?;
-                Ok(Some(Operand::Owned(Value::from(items))))
+                Ok(Some(self.set_of(items)))
             }
             Term::ObjectOf(member, body) => self.object_of(member, body),
         }
+    }
+
+    fn record(&mut self, names: &'r Names, items: &'r [Term]) -> Maybe<'r> {
+        let mut values = vec![Operand::Bool(false); items.len()];
+        for (term, place) in items.iter().zip(&names.places) {
+            let Some(value) = self.term(term)? else { return Ok(None) };
+            self.weigh(&value)?;
+            *values.get_mut(*place).ok_or_else(lost)? = value.stored()?;
+        }
+        Ok(Some(Operand::Record(names, values.into())))
     }
 
     fn object(&mut self, members: &'r [(Term, Term)]) -> Maybe<'r> {
@@ -471,7 +535,7 @@ impl<'r> Evaluation<'r> {
             BoolOp::Ge => left.compare(&right)?.is_ge(),
             BoolOp::Gt => left.compare(&right)?.is_gt(),
         };
-        Ok(Some(Operand::Owned(Value::Bool(truth))))
+        Ok(Some(Operand::Bool(truth)))
     }
 
     fn sets(&mut self, op: &BinOp, left: &'r Term, right: &'r Term) -> Maybe<'r> {
@@ -489,12 +553,12 @@ impl<'r> Evaluation<'r> {
         })))
     }
 
-    fn terms(&mut self, terms: &'r [Term]) -> Result<Option<Vec<Value>>, Doubt> {
+    fn terms(&mut self, terms: &'r [Term]) -> Result<Option<Vec<Operand<'r>>>, Doubt> {
         let mut values = Vec::with_capacity(terms.len());
         for term in terms {
             let Some(value) = self.term(term)? else { return Ok(None) };
             self.weigh(&value)?;
-            values.push(value.into_value()?);
+            values.push(value.stored()?);
         }
         Ok(Some(values))
     }
@@ -530,7 +594,7 @@ impl<'r> Evaluation<'r> {
 
     fn contains(&mut self, value: &'r Term, collection: &'r Term, counted: bool) -> Maybe<'r> {
         let value = self.term(value)?;
-        let truth = |truth| Ok(Some(Operand::Owned(Value::Bool(truth))));
+        let truth = |truth| Ok(Some(Operand::Bool(truth)));
         if let Some(texts) = self.constant(collection).and_then(|it| it.texts.as_ref()) {
             let Some(value) = value else { return Ok(None) };
             if counted {
@@ -545,16 +609,13 @@ impl<'r> Evaluation<'r> {
         let (Some(value), Some(collection)) = (value, collection) else { return Ok(None) };
         self.weigh(&collection)?;
         if counted {
-            let compared = match &collection {
-                Operand::Texts(texts) => texts.len(),
-                Operand::Json(json) => json.len(),
-                other => match other.as_value() {
-                    Some(Value::Array(items)) => items.len(),
-                    Some(Value::Object(members)) => members.len(),
-                    _ => 0,
-                },
+            let collection = match collection {
+                Operand::Part(part) if !part.is_array() => collection.stored()?,
+                other => other,
             };
-            self.count(compared)?;
+            let compared = if collection.kind() == Type::Set { None } else { collection.len() };
+            self.count(compared.unwrap_or_default())?;
+            return truth(collection.contains(&value)?);
         }
         truth(collection.contains(&value)?)
     }
@@ -565,60 +626,80 @@ impl<'r> Evaluation<'r> {
         self.meter.count("__member", work, self.limits).map_err(Doubt)
     }
 
-    fn call(&mut self, builtin: &'static Builtin, args: &'r [Term]) -> Maybe<'r> {
-        let mut operands = Vec::with_capacity(args.len());
+    fn call(
+        &mut self,
+        builtin: &'static Builtin,
+        native: Option<&'r Native>,
+        args: &'r [Term],
+    ) -> Maybe<'r> {
+        match args {
+            [a] => self.call_on([a], builtin, native),
+            [a, b] => self.call_on([a, b], builtin, native),
+            [a, b, c] => self.call_on([a, b, c], builtin, native),
+            _ => {
+                let Some(args) = self.arguments(args)? else { return Ok(None) };
+                self.called(builtin, native, &args)
+            }
+        }
+    }
+
+    fn call_on<const N: usize>(
+        &mut self,
+        args: [&'r Term; N],
+        builtin: &'static Builtin,
+        native: Option<&'r Native>,
+    ) -> Maybe<'r> {
+        let mut operands = [const { Operand::Bool(false) }; N];
+        let mut defined = true;
+        for (arg, operand) in args.into_iter().zip(&mut operands) {
+            match self.term(arg)? {
+                Some(value) => *operand = value,
+                None => defined = false,
+            }
+        }
+        if defined { self.called(builtin, native, &operands) } else { Ok(None) }
+    }
+
+    fn called(
+        &mut self,
+        builtin: &'static Builtin,
+        native: Option<&'r Native>,
+        args: &[Operand<'r>],
+    ) -> Maybe<'r> {
         for arg in args {
-            operands.push(self.term(arg)?);
+            self.weigh(arg)?;
         }
-        let Some(operands) = operands.into_iter().collect::<Option<Vec<_>>>() else {
-            return Ok(None);
-        };
-        if let Some(answer) = self.native(builtin, &operands)? {
-            return Ok(Some(Operand::Owned(Value::Bool(answer))));
-        }
-        for operand in &operands {
-            self.weigh(operand)?;
+        if let Some(native) = native
+            && let Some(value) = native.call(builtin.name, args, self.limits, &mut self.meter)?
+        {
+            return Ok(Some(value));
         }
         let values: Vec<Value> =
-            operands.into_iter().map(Operand::into_value).collect::<Result<_, _>>()?;
+            args.iter().cloned().map(Operand::into_value).collect::<Result<_, _>>()?;
         let value =
             builtins::call(builtin, &values, self.limits, &mut self.meter).map_err(Doubt)?;
         Ok((value != Value::Undefined).then_some(Operand::Owned(value)))
     }
 
-    /// The answer of a built-in that compares texts, without values made for it. It counts the same
-    /// steps.
-    fn native(
-        &mut self,
-        builtin: &'static Builtin,
-        args: &[Operand<'r>],
-    ) -> Result<Option<bool>, Doubt> {
-        let compare: fn(&str, &str) -> bool = match builtin.name {
-            "startswith" => |text, part| text.starts_with(part),
-            "endswith" => |text, part| text.ends_with(part),
-            "contains" => |text, part| text.contains(part),
-            _ => return Ok(None),
-        };
-        let [text, part] = args else { return Ok(None) };
-        let (Some(text), Some(part)) = (text.as_text(), part.as_text()) else { return Ok(None) };
-        let work = text.len().saturating_add(part.len()).saturating_add(1);
-        let work = u64::try_from(work).unwrap_or(u64::MAX);
-        self.meter.count(builtin.name, work, self.limits).map_err(Doubt)?;
-        Ok(Some(compare(text, part)))
+    /// The values of arguments; `None` where one is undefined.
+    fn arguments(&mut self, args: &'r [Term]) -> Result<Option<Vec<Operand<'r>>>, Doubt> {
+        let mut operands = Vec::with_capacity(args.len());
+        let mut defined = true;
+        for arg in args {
+            match self.term(arg)? {
+                Some(value) => operands.push(value),
+                None => defined = false,
+            }
+        }
+        Ok(defined.then_some(operands))
     }
 
     fn function(&mut self, at: usize, args: &'r [Term]) -> Maybe<'r> {
         let rule = self.program.rules.get(at).ok_or_else(lost)?;
-        let mut operands = Vec::with_capacity(args.len());
-        for arg in args {
-            operands.push(self.term(arg)?);
-        }
-        let Some(operands) = operands.into_iter().collect::<Option<Vec<_>>>() else {
-            return Ok(None);
-        };
+        let Some(operands) = self.arguments(args)? else { return Ok(None) };
         let mut result = None;
         for definition in self.candidates(rule)? {
-            let value = self.enter(definition, |this| {
+            let value = self.enter(definition.slots, |this| {
                 for (pattern, operand) in definition.parameters.iter().zip(&operands) {
                     if !this.matches(pattern, operand.clone())? {
                         return Ok(None);
@@ -628,27 +709,34 @@ impl<'r> Evaluation<'r> {
             })?;
             merge(&mut result, value, rule)?;
         }
-        Ok(result.map(Operand::Owned))
+        Ok(result)
     }
 }
 
-/// Definitions of a rule: all, or those at some places.
-struct Candidates<'r> {
-    all: &'r [Definition],
-    chosen: Option<Vec<usize>>,
-    at: usize,
+/// Definitions of a rule: all, or those at the places in sorted lists without a place in two.
+enum Candidates<'r> {
+    All(std::slice::Iter<'r, Definition>),
+    Chosen { all: &'r [Definition], always: &'r [usize], chosen: [&'r [usize]; INDEXED_BY_MAX] },
 }
 
 impl<'r> Iterator for Candidates<'r> {
     type Item = &'r Definition;
 
     fn next(&mut self) -> Option<&'r Definition> {
-        let at = match &self.chosen {
-            Some(chosen) => *chosen.get(self.at)?,
-            None => self.at,
-        };
-        self.at = self.at.saturating_add(1);
-        self.all.get(at)
+        match self {
+            Self::All(all) => all.next(),
+            Self::Chosen { all, always, chosen } => {
+                let mut first = always;
+                for list in chosen {
+                    if list.first().is_some_and(|at| first.first().is_none_or(|it| at < it)) {
+                        first = list;
+                    }
+                }
+                let (at, rest) = first.split_first()?;
+                *first = rest;
+                all.get(*at)
+            }
+        }
     }
 }
 
@@ -660,19 +748,53 @@ fn each<'r>(
     must_iterate: bool,
     visit: &mut dyn FnMut(Option<Operand<'r>>, Operand<'r>) -> Result<Flow, Doubt>,
 ) -> Result<Flow, Doubt> {
+    let place = |at: usize| wanted.then(|| Operand::Owned(Value::from(at)));
     match items {
-        Operand::Texts(texts) => {
-            for (at, text) in texts.iter().enumerate() {
-                let key = wanted.then(|| Operand::Owned(Value::from(at)));
-                if visit(key, Operand::Text(text))? == Flow::Stop {
+        Operand::Part(part) if part.is_array() => {
+            let mut at = 0_usize;
+            while let Some(item) = part.item(at) {
+                if visit(place(at), item.into())? == Flow::Stop {
+                    return Ok(Flow::Stop);
+                }
+                at = at.saturating_add(1);
+            }
+            Ok(Flow::Next)
+        }
+        Operand::Json(json) if items.kind() == Type::Array => {
+            for (at, item) in json.elements().enumerate() {
+                if visit(place(at), Operand::of_json(item)?)? == Flow::Stop {
+                    return Ok(Flow::Stop);
+                }
+            }
+            Ok(Flow::Next)
+        }
+        Operand::Array(items) => {
+            for (at, item) in items.iter().enumerate() {
+                if visit(place(at), item.clone())? == Flow::Stop {
+                    return Ok(Flow::Stop);
+                }
+            }
+            Ok(Flow::Next)
+        }
+        Operand::Set(items) => {
+            for item in items.iter() {
+                if visit(wanted.then(|| item.clone()), item.clone())? == Flow::Stop {
+                    return Ok(Flow::Stop);
+                }
+            }
+            Ok(Flow::Next)
+        }
+        Operand::Record(names, items) => {
+            for (key, item) in names.sorted.iter().zip(items.iter()) {
+                if visit(wanted.then_some(Operand::Shared(key)), item.clone())? == Flow::Stop {
                     return Ok(Flow::Stop);
                 }
             }
             Ok(Flow::Next)
         }
         Operand::Shared(value) => of_value(value, wanted, must_iterate, &Operand::Shared, visit),
-        Operand::Text(_) if !must_iterate => Ok(Flow::Next),
-        Operand::Text(_) | Operand::Json(_) | Operand::Owned(_) => {
+        Operand::Bool(_) | Operand::Text(_) if !must_iterate => Ok(Flow::Next),
+        _ => {
             let value = items.into_value()?;
             let cloned = |value: &Value| Operand::Owned(value.clone());
             of_value(&value, wanted, must_iterate, &cloned, visit)
@@ -720,14 +842,18 @@ fn of_value<'v, 'r>(
 }
 
 /// Adds one more value of a rule. Two different ones are an error.
-fn merge(result: &mut Option<Value>, value: Option<Value>, rule: &Rule) -> Result<(), Doubt> {
+fn merge<'r>(
+    result: &mut Option<Operand<'r>>,
+    value: Option<Operand<'r>>,
+    rule: &Rule,
+) -> Result<(), Doubt> {
     match (&*result, value) {
         (_, None) => Ok(()),
         (None, value) => {
             *result = value;
             Ok(())
         }
-        (Some(known), Some(value)) if *known == value => Ok(()),
+        (Some(known), Some(value)) if known.equals(&value)? => Ok(()),
         (Some(_), Some(_)) => Err(Doubt(format!("`{}` has two values", rule.path))),
     }
 }

@@ -10,6 +10,9 @@ use super::ir::{Branch, Definition, Rule, RuleIndex, Step, Term, known};
 /// From so many definitions on, a rule gets an index.
 const INDEXED_MIN: usize = 4;
 
+/// Most parts of the input by which one rule is indexed.
+pub(super) const INDEXED_BY_MAX: usize = 7;
+
 /// Gives a constant to each rule whose value no input changes.
 pub(super) fn fold(rules: &mut [Rule]) {
     for rule in rules {
@@ -83,6 +86,7 @@ fn term_fails(term: &Term, fails: &[bool]) -> bool {
         Term::Rule(at) => fails.get(*at).copied().unwrap_or(true),
         Term::Get { of, index, .. } => any(&[of, index]),
         Term::Array(items) | Term::Set(items) => items.iter().any(|it| term_fails(it, fails)),
+        Term::Record(_, items) => items.iter().any(|it| term_fails(it, fails)),
         Term::Object(members) => members.iter().any(|(key, value)| any(&[key, value])),
         Term::Compare(_, left, right) => any(&[left, right]),
         Term::Contains { value, collection, counted } => *counted || any(&[value, collection]),
@@ -113,6 +117,10 @@ pub(super) fn index_of(rule: &Rule, rules: &[Rule], fails: &[bool]) -> Option<Ru
             continue;
         };
         let place = index.by_text.iter().position(|(known, _)| *known == input);
+        if place.is_none() && index.by_text.len() >= INDEXED_BY_MAX {
+            index.always.push(at);
+            continue;
+        }
         let place = place.unwrap_or_else(|| {
             index.by_text.push((input, HashMap::new()));
             index.by_text.len().saturating_sub(1)

@@ -6,13 +6,14 @@
 //! here, that part alone is built from there, and a test compares the two.
 
 use bartizan_gate::duty::pdp::ListEntry;
-use bartizan_gate::question::access::{AccessRequest, Resource};
+use bartizan_gate::question::access::{AccessRequest, Action, Resource};
 use bartizan_gate::wire::document::{self, Kind};
 use bartizan_gate::wire::protocol::Revision;
 use regorus::Value;
 
 use super::Doubt;
 use super::operand::Operand;
+use super::part::Part;
 use crate::input;
 use crate::reads::ReadSet;
 
@@ -37,7 +38,16 @@ enum Field {
     EnvironmentSource,
     Tags,
     Pack,
+    /// The operation, or what is below it.
+    Operation,
     Phase,
+    Claims,
+    Labels,
+    Rates,
+    Facts,
+    Entries,
+    Tools,
+    ToolFlags,
     ToolName,
     ToolDigest,
     ToolDrift,
@@ -51,7 +61,7 @@ enum Field {
 }
 
 /// The fields that are read directly, by their names. A name `*` stands for any further names.
-const FIELDS: [(&[&str], Field); 27] = [
+const FIELDS: [(&[&str], Field); 35] = [
     (&["direction"], Field::Direction),
     (&["method"], Field::Method),
     (&["principal", "id"], Field::PrincipalId),
@@ -70,7 +80,15 @@ const FIELDS: [(&[&str], Field); 27] = [
     (&["operation", "environment_source"], Field::EnvironmentSource),
     (&["operation", "tags"], Field::Tags),
     (&["operation", "pack"], Field::Pack),
+    (&["operation", "*"], Field::Operation),
     (&["phase"], Field::Phase),
+    (&["principal", "claims", "*"], Field::Claims),
+    (&["server", "labels", "*"], Field::Labels),
+    (&["server", "rates", "*"], Field::Rates),
+    (&["session", "facts", "*"], Field::Facts),
+    (&["tools", "*"], Field::Tools),
+    (&["entries", "*"], Field::Entries),
+    (&["tool", "flags", "*"], Field::ToolFlags),
     (&["tool", "name"], Field::ToolName),
     (&["tool", "definition_digest"], Field::ToolDigest),
     (&["tool", "drift"], Field::ToolDrift),
@@ -130,7 +148,7 @@ pub(crate) enum Source<'r> {
 impl<'r> Source<'r> {
     /// The value of a part that needs nothing built; the outer `None` where something must be.
     #[expect(clippy::option_option, reason = "the inner one says that the part is undefined")]
-    pub(super) fn direct(self, path: &InputPath) -> Result<Option<Option<Operand<'r>>>, Doubt> {
+    pub(super) fn direct(self, path: &'r InputPath) -> Result<Option<Option<Operand<'r>>>, Doubt> {
         let request = match self {
             Self::Built(value) => {
                 let mut at = value;
@@ -141,32 +159,64 @@ impl<'r> Source<'r> {
             }
             Self::Request(request) | Self::Page(request, ..) => request,
         };
-        let Some((field, covered)) = path.field else { return Ok(None) };
+        let Some((field, covered)) = path.field else {
+            // The document has no such part, or it must be built.
+            return Ok(path.names.first().is_some_and(|name| self.lacks(name)).then_some(None));
+        };
         let below = path.names.get(covered..).unwrap_or_default();
-        let found = match field {
-            Field::Phase => Some(match self {
-                Self::Page(..) => "list",
-                _ if input::is_answer(request) => "answer",
-                _ => "call",
-            }),
-            Field::Groups => return Ok(Some(Some(Operand::Texts(&request.principal.groups)))),
-            Field::Environments => {
-                return Ok(Some(Some(Operand::Texts(&request.operation.environments))));
-            }
-            Field::Tags => return Ok(Some(Some(Operand::Texts(&request.operation.tags)))),
+        let part = match field {
+            Field::Phase => return Ok(Some(Some(Operand::Text(self.phase(request))))),
             Field::ToolArguments | Field::PromptArguments => {
                 return Ok(Some(arguments(request, field, below)?));
             }
             Field::Params => {
-                let params = request.params.map(Ok).transpose()?;
-                return Ok(Some(match params {
-                    Some(params) => below_json(params, below)?,
-                    None => None,
-                }));
+                let found = request.params.map(|params| below_json(params, below)).transpose()?;
+                return Ok(Some(found.flatten()));
             }
-            _ => text(request, field),
+            Field::Tools | Field::Entries => self.entries(field),
+            _ => match collection(request, field) {
+                Some(part) => part,
+                None => return Ok(Some(text(request, field).map(Operand::Text))),
+            },
         };
-        Ok(Some(found.map(Operand::Text)))
+        let mut at = part.map(Operand::Part);
+        for name in below {
+            let Some(here) = at else { break };
+            at = here.get(&Operand::Text(name))?;
+        }
+        Ok(Some(at))
+    }
+
+    fn phase(self, request: &AccessRequest<'_>) -> &'static str {
+        match self {
+            Self::Page(..) => "list",
+            _ if input::is_answer(request) => "answer",
+            _ => "call",
+        }
+    }
+
+    /// Whether messages of this kind have no member `name` in the document.
+    fn lacks(self, name: &str) -> bool {
+        let (Self::Request(request) | Self::Page(request, ..)) = self else { return false };
+        match (name, request.resource) {
+            ("tool", Resource::Tool { .. })
+            | ("prompt", Resource::Prompt { .. })
+            | ("resource", Resource::Uri(_))
+            | ("task", Resource::Task { .. })
+            | ("resources", Resource::Uris(_))
+            | ("answer", Resource::Answer { .. }) => false,
+            ("tool" | "prompt" | "resource" | "task" | "resources" | "answer", _) => true,
+            ("elicitation", _) => request.action != Action::Elicit,
+            _ => false,
+        }
+    }
+
+    /// The entries of a page.
+    fn entries(self, field: Field) -> Option<Part<'r>> {
+        let Self::Page(request, entries, reads) = self else { return None };
+        let of_tools = request.action == Action::ListTools;
+        (of_tools == (field == Field::Tools))
+            .then(|| Part::Entries(entries, reads.reads_listed_definitions()))
     }
 
     /// Builds a part.
@@ -188,6 +238,28 @@ impl<'r> Source<'r> {
         }
         Ok((*at != Value::Undefined).then(|| at.clone()))
     }
+}
+
+/// A collection of the request that is not JSON: the outer `None` where `field` is none.
+#[expect(clippy::option_option, reason = "the inner one says that the part is undefined")]
+fn collection<'r>(request: &'r AccessRequest<'r>, field: Field) -> Option<Option<Part<'r>>> {
+    Some(match field {
+        Field::Groups => Some(Part::Texts(&request.principal.groups)),
+        Field::Environments => Some(Part::Texts(&request.operation.environments)),
+        Field::Tags => Some(Part::Texts(&request.operation.tags)),
+        Field::Operation => Some(Part::Operation(&request.operation)),
+        Field::Claims => Some(Part::Map(&request.principal.claims)),
+        Field::Labels => Some(Part::Map(&request.server.labels)),
+        Field::Rates => request.server.pack.as_deref().map(|pack| Part::Rates(&pack.rates)),
+        Field::Facts => Some(Part::Map(&request.facts)),
+        Field::ToolFlags => match request.resource {
+            Resource::Tool { status, .. } if !status.flags.is_empty() => {
+                Some(Part::Flags(status.flags))
+            }
+            _ => None,
+        },
+        _ => return None,
+    })
 }
 
 /// A text of the request.
@@ -230,13 +302,7 @@ fn text<'r>(request: &'r AccessRequest<'r>, field: Field) -> Option<&'r str> {
             Resource::Uri(uri) => Some(uri),
             _ => None,
         },
-        Field::Phase
-        | Field::Groups
-        | Field::Environments
-        | Field::Tags
-        | Field::ToolArguments
-        | Field::PromptArguments
-        | Field::Params => None,
+        _ => None,
     }
 }
 

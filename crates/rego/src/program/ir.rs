@@ -6,6 +6,8 @@ use regorus::Value;
 use regorus::unstable::{ArithOp, BinOp, BoolOp};
 
 use super::input::InputPath;
+use super::native::Native;
+use super::operand::Names;
 use crate::builtins::Builtin;
 
 /// The place of a local variable, in the frame of its rule.
@@ -61,7 +63,10 @@ pub(super) enum Term {
     Array(Vec<Self>),
     /// A set.
     Set(Vec<Self>),
-    /// An object.
+    /// An object whose names are constant texts, each given once, and its values in the order of the
+    /// text.
+    Record(Names, Vec<Self>),
+    /// Any other object.
     Object(Vec<(Self, Self)>),
     /// A comparison of any two values.
     Compare(BoolOp, Box<Self>, Box<Self>),
@@ -71,8 +76,8 @@ pub(super) enum Term {
     Sets(BinOp, Box<Self>, Box<Self>),
     /// `value in collection`. `counted` says whether it counts as a call of a built-in.
     Contains { value: Box<Self>, collection: Box<Self>, counted: bool },
-    /// A call of a built-in.
-    Call(&'static Builtin, Vec<Self>),
+    /// A call of a built-in, and its form on operands, where it has one.
+    Call(&'static Builtin, Option<Native>, Vec<Self>),
     /// A call of a rule that is a function.
     Function(usize, Vec<Self>),
     /// An array comprehension.
@@ -171,6 +176,8 @@ pub(super) struct Program {
     pub(super) inputs: Vec<InputPath>,
     /// The rules that its entrypoints reach.
     pub(super) rules: Vec<Rule>,
+    /// A set without elements.
+    pub(super) empty_set: Value,
     /// The rule for one message.
     pub(super) decision: Option<usize>,
     /// The rule for one page of a list.

@@ -3,6 +3,7 @@
 //! There are readers that ignore case, fold letters beyond ASCII, stop at a NUL, or trim. A name is
 //! folded in all these ways and compared. The folded form is only used to refuse, never to match.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::wire::fold::{fold, is_printable};
@@ -40,10 +41,14 @@ impl KnownNames {
     /// Whether `name` is none of the names, but the same as one of them to some reader. The work is
     /// bounded by the longest known name, except for one look at each character.
     pub fn imitated_by(&self, name: &str) -> bool {
-        let folded = if is_printable(name) {
-            (name.len() <= self.chars_max).then(|| name.to_ascii_lowercase())
+        let folded = if !is_printable(name) {
+            fold(name, self.chars_max).map(Cow::Owned)
+        } else if name.len() > self.chars_max {
+            None
+        } else if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            Some(Cow::Owned(name.to_ascii_lowercase()))
         } else {
-            fold(name, self.chars_max)
+            Some(Cow::Borrowed(name))
         };
         let Some(folded) = folded else { return false };
         match self.folded.get(&*folded) {
