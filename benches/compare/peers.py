@@ -18,6 +18,11 @@ from targets import HERE, WORK, Target, bartizan, envoy, free_port, nginx_proxy
 INSTALLED = pathlib.Path(os.environ.get("PEERS", "/nonexistent"))
 # Without these there is nothing to compare with.
 MUST = ("nginx", "bartizan")
+# Where a client reaches the tool, if not at /mcp.
+PATHS = {"mcp-proxy-rs": "/"}
+# What the tool is called where it may not be listed: vellaveto 6.1.1 takes the first list for a
+# later one, the tool in it for one that was added, and refuses its calls.
+TOOLS = {"vellaveto": "get_flag"}
 # What a client sends besides, by target.
 HEADERS: dict[str, dict[str, str]] = {}
 
@@ -128,7 +133,7 @@ def vellaveto(server: int) -> Target:
     options = ["--upstream", f"http://127.0.0.1:{server}/mcp", "--listen", f"127.0.0.1:{port}", "--config", str(conf)]
     options += ["--allow-anonymous", "--rate-limit", "0", "--audit-log", str(WORK / "vellaveto.log")]
     name = "vellaveto-http-proxy"
-    return Target("vellaveto", port, [program(f"crate-{name}", name), *options])
+    return Target("vellaveto", port, [program(f"crate-{name}", name), *options], {"RUST_LOG": "error"})
 
 
 PEERS: dict[str, Callable[[int], Target]] = {
@@ -143,8 +148,9 @@ PEERS: dict[str, Callable[[int], Target]] = {
 }
 
 
-def work(target: Target, arguments_bytes: int, path: str = "/mcp") -> Work:
+def work(target: Target, arguments_bytes: int) -> Work:
     """Calls of the tool in a session that has begun."""
-    headers, tool = load.session(target.port, path, HEADERS.get(target.name, {}))
+    path = PATHS.get(target.name, "/mcp")
+    headers, tool = load.session(target.port, path, HEADERS.get(target.name, {}), TOOLS.get(target.name))
     # A session may see an id once.
     return Work(load.call(arguments_bytes, tool, meta=None), path, headers, bodies=0)
