@@ -51,7 +51,7 @@ fn server() -> SocketAddr {
 
 /// The firewall before `server`, with everything on.
 fn firewall(server: SocketAddr) -> SocketAddr {
-    let firewall = Firewall::before(server, CancellationToken::new());
+    let firewall = Firewall::before(server, 2, CancellationToken::new());
     let address = firewall.address;
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();

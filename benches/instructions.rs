@@ -26,15 +26,24 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use firewall::{ANSWER, Firewall, GET, STREAM_HEAD, event, message, until};
+#[cfg(target_os = "linux")]
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, apply_filter,
+};
 use tokio_util::sync::CancellationToken;
 
 /// A figure may be so much higher than the recorded one.
 const TOLERANCE_PERCENT: u64 = 5;
+
+/// `PR_GET_AUXV` of `linux/prctl.h`.
+#[cfg(target_os = "linux")]
+const PR_GET_AUXV: u64 = 0x4155_5856;
 
 /// The file with the recorded figures.
 const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.json");
@@ -180,7 +189,8 @@ fn serve(mut stream: TcpStream, answer: &str, opened: &Sender<Sender<()>>) {
 /// The child: serves on a thread until its standard input ends.
 fn child(server: &str) {
     let closing = CancellationToken::new();
-    let firewall = Firewall::before(server.parse().unwrap(), closing.clone());
+    // One serving thread, so that no two runs differ in which thread did the work.
+    let firewall = Firewall::before(server.parse().unwrap(), 1, closing.clone());
     println!("{}", firewall.address);
     std::thread::spawn(move || {
         let _read = std::io::stdin().read_to_end(&mut Vec::new());
@@ -188,6 +198,40 @@ fn child(server: &str) {
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(firewall.serve());
+}
+
+/// Starts the child under valgrind, which writes to `out`.
+fn start(server: SocketAddr, out: &Path) -> Child {
+    let valgrind = std::env::var_os("VALGRIND").unwrap_or_else(|| "valgrind".into());
+    let mut command = Command::new(&valgrind);
+    command
+        .args(["--tool=callgrind", "--quiet"])
+        .arg(format!("--callgrind-out-file={}", out.display()))
+        .arg(std::env::current_exe().unwrap())
+        .args(["--child", &server.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    // On a thread of its own, because the filter stays with the thread and its children.
+    let started = std::thread::spawn(move || {
+        #[cfg(target_os = "linux")]
+        hide_auxv();
+        command.spawn()
+    });
+    started.join().unwrap().unwrap_or_else(|error| panic!("{}: {error}", valgrind.display()))
+}
+
+/// Lets the call fail by which rustix asks the kernel for the process's auxiliary vector. valgrind
+/// passes that call on, so the answer would name the vDSO, which valgrind has unmapped. From
+/// `/proc/self/auxv`, where rustix looks next, valgrind takes it out.
+#[cfg(target_os = "linux")]
+fn hide_auxv() {
+    let option = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, PR_GET_AUXV);
+    let rule = SeccompRule::new(vec![option.unwrap()]).unwrap();
+    let rules = BTreeMap::from([(libc::SYS_prctl, vec![rule])]);
+    let refuse = SeccompAction::Errno(u32::try_from(libc::EINVAL).unwrap());
+    let machine = std::env::consts::ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, machine).unwrap();
+    apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
 }
 
 /// Does the work `times` times through a firewall under valgrind; the count of the whole child.
@@ -199,16 +243,7 @@ fn count(work: &Work, times: u64) -> u64 {
         Work::Events => "",
     };
     let (server, streams) = server(answer);
-    let valgrind = std::env::var_os("VALGRIND").unwrap_or_else(|| "valgrind".into());
-    let mut child = Command::new(&valgrind)
-        .args(["--tool=callgrind", "--quiet"])
-        .arg(format!("--callgrind-out-file={}", out.display()))
-        .arg(std::env::current_exe().unwrap())
-        .args(["--child", &server.to_string()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{}: {error}", valgrind.display()));
+    let mut child = start(server, &out);
     let mut address = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
     let stream = TcpStream::connect(address.trim_end()).unwrap();

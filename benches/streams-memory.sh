@@ -3,8 +3,8 @@
 #
 # Starts the program before a server that opens a stream for every request and then says nothing,
 # opens the streams, and prints the resident memory before and after. The program needs two file
-# descriptors for each stream, so for 10,000 streams the hard limit (`ulimit -Hn`) must be above
-# 20,100; with less, fewer are opened and the memory of those is reported.
+# descriptors for each stream, so for 10,000 streams the hard limit (`ulimit -Hn`) must be at
+# least 20,500; with less, fewer are opened and the memory of those is reported.
 set -eu
 streams=${1:-10000}
 program=${2:-target/dist/bartizan}
@@ -15,7 +15,7 @@ python3 - "$streams" "$program" "$work" <<'PYTHON'
 import json, os, pathlib, resource, socket, subprocess, sys, threading, time
 
 streams, program, work = int(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])
-most = (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100) // 2
+most = (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 500) // 2
 streams = min(streams, most)
 END = b"\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -41,14 +41,14 @@ def serve(listener):
         kept.append(connection)
 
 
-    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
-    child = os.fork()
-    if child == 0:
-        serve(listener)
-    port = listener.getsockname()[1]
-    listener.close()
-    (work / "bartizan.yaml").write_text(
-        f"""listen: 127.0.0.1:0
+listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+child = os.fork()
+if child == 0:
+    serve(listener)
+port = listener.getsockname()[1]
+listener.close()
+(work / "bartizan.yaml").write_text(
+    f"""listen: 127.0.0.1:0
 admin: 127.0.0.1:0
 state: {work}/state
 log: {{format: json}}
@@ -56,40 +56,40 @@ servers:
   flags: {{path: /mcp, url: 'http://127.0.0.1:{port}/mcp', pack: flag-service, environment: staging}}
 limits: {{connections: 16384, requests: 16384, streams: 12288}}
 """
-    )
-    firewall = subprocess.Popen(
-        [program, "run", "-c", str(work / "bartizan.yaml")], stderr=subprocess.PIPE, text=True
-    )
-    try:
-        address = None
-        for line in firewall.stderr:
-            if '"serving"' in line:
-                host, port = json.loads(line)["fields"]["address"].rsplit(":", 1)
-                address = (host, int(port))
-                break
-        threading.Thread(target=firewall.stderr.read, daemon=True).start()
+)
+firewall = subprocess.Popen(
+    [program, "run", "-c", str(work / "bartizan.yaml")], stderr=subprocess.PIPE, text=True
+)
+try:
+    address = None
+    for line in firewall.stderr:
+        if '"serving"' in line:
+            host, port = json.loads(line)["fields"]["address"].rsplit(":", 1)
+            address = (host, int(port))
+            break
+    threading.Thread(target=firewall.stderr.read, daemon=True).start()
 
-        def resident():
-            for line in open(f"/proc/{firewall.pid}/status"):
-                if line.startswith("VmRSS:"):
-                    return int(line.split()[1])
+    def resident():
+        for line in open(f"/proc/{firewall.pid}/status"):
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1])
 
-        time.sleep(1)
-        idle = resident()
-        opened = []
-        for _ in range(streams):
-            client = socket.create_connection(address)
-            client.sendall(GET)
-            answer = head(client)
-            assert answer.startswith(b"HTTP/1.1 200"), answer
-            opened.append(client)
-        time.sleep(1)
-        full = resident()
-        each = (full - idle) / streams
-        print(f"idle program: {idle / 1024:.1f} MiB")
-        print(f"with {streams} idle streams: {full / 1024:.1f} MiB, {each:.2f} KiB each")
-        print(f"10,000 idle streams: {(idle + each * 10000) / 1024:.0f} MiB")
-    finally:
-        firewall.kill()
-        os.kill(child, 9)
+    time.sleep(1)
+    idle = resident()
+    opened = []
+    for _ in range(streams):
+        client = socket.create_connection(address)
+        client.sendall(GET)
+        answer = head(client)
+        assert answer.startswith(b"HTTP/1.1 200"), answer
+        opened.append(client)
+    time.sleep(1)
+    full = resident()
+    each = (full - idle) / streams
+    print(f"idle program: {idle / 1024:.1f} MiB")
+    print(f"with {streams} idle streams: {full / 1024:.1f} MiB, {each:.2f} KiB each")
+    print(f"10,000 idle streams: {(idle + each * 10000) / 1024:.0f} MiB")
+finally:
+    firewall.kill()
+    os.kill(child, 9)
 PYTHON

@@ -12,7 +12,7 @@ import os
 import pathlib
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import channels
@@ -26,6 +26,9 @@ SECONDS = float(os.environ.get("SECONDS_EACH", "1"))
 RESULTS = pathlib.Path(os.environ["RESULTS"])
 ARGUMENTS_BYTES = 400  # with the rest of the message, about 600
 RULE_COUNTS = (1, 10, 100, 500)
+# A target that answers fewer calls a second gets longer rounds, by this factor.
+SLOW_RATE = 50
+SLOW_TIMES = 6
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,12 @@ class Results:
                 return
         self.series.append({"target": target, "case": case, "rounds": [found]})
 
+    def leave_out(self, target: str, error: Exception) -> None:
+        """Drops what was measured of a target, for a reason."""
+        self.series = [one for one in self.series if one["target"] != target]
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        self.not_measured.append({"target": target, "reason": reason})
+
     def write(self) -> None:
         RESULTS.mkdir(parents=True, exist_ok=True)
         run = self.machine | {"rounds": ROUNDS, "seconds": SECONDS}
@@ -65,23 +74,50 @@ class Results:
         (RESULTS / f"{self.subset}.json").write_text(json.dumps(whole, indent=1) + "\n")
 
 
-def take_turns(results: Results, targets: list[Target], cases: list[Case]) -> None:
-    """Every case of every target, in rounds."""
-    for case in cases:
-        for target in targets:
-            load.probe(target, case.works[target.name])
-            load.wrk(target, case.works[target.name], case.connections, 1, check=True)
-    for number in range(ROUNDS):
+def take_turns(results: Results, targets: list[Target], cases: list[Case], must: Collection[str] | None = None) -> None:
+    """Every case of every target, in rounds. A target that is not in `must` may fail, and is left out then."""
+    lasts: dict[tuple[str, str], float] = {}
+    failed: set[str] = set()
+
+    def each(what: Callable[[Target, Case], None], first: int = 0) -> None:
+        """Does something for each case and target, beginning with another target each time."""
         for case in cases:
-            start = number % len(targets)
-            for target in targets[start:] + targets[:start]:
-                found = load.wrk(target, case.works[target.name], case.connections, SECONDS)
-                results.add(target.name, case.name, found)
+            for target in targets[first:] + targets[:first]:
+                if target.name in failed:
+                    continue
+                try:
+                    what(target, case)
+                except Exception as error:  # whatever keeps a target from being measured is the finding
+                    if must is None or target.name in must:
+                        raise
+                    failed.add(target.name)
+                    results.leave_out(target.name, error)
+
+    def warm_up(target: Target, case: Case) -> None:
+        """Looks at every answer for a while, and finds out how long a round must last."""
+        probe(target, case)
+        work = case.works[target.name]
+        try:
+            slow = load.wrk(target, work, case.connections, 1, check=True)["rate"] < SLOW_RATE
+        except load.NoneAnswered:
+            load.wrk(target, work, case.connections, SLOW_TIMES, check=True)
+            slow = True
+        lasts[target.name, case.name] = SECONDS * (SLOW_TIMES if slow else 1)
+
+    def measure(target: Target, case: Case) -> None:
+        seconds = lasts[target.name, case.name]
+        results.add(target.name, case.name, load.wrk(target, case.works[target.name], case.connections, seconds))
+
+    def probe(target: Target, case: Case) -> None:
+        load.probe(target, case.works[target.name])
+
+    each(warm_up)
+    for number in range(ROUNDS):
+        each(measure, number % len(targets))
     for target in targets:
-        results.memory.append({"target": target.name, "rss_kib": target.rss_kib()})
-    for case in cases:
-        for target in targets:
-            load.probe(target, case.works[target.name])
+        if target.name not in failed:
+            results.memory.append({"target": target.name, "rss_kib": target.rss_kib()})
+    each(probe)
     sizes_agree(results)
 
 
@@ -200,16 +236,17 @@ def sessions() -> Results:
                 target = make(server.port)
                 stack.callback(target.stop)
                 target.start()
+                if name in peers.SETUP:
+                    peers.SETUP[name](target, server.port)
                 works[name] = peers.work(target, ARGUMENTS_BYTES)
-                load.wrk(target, works[name], 16, 1, check=True)
                 targets.append(target)
             except Exception as error:  # whatever keeps a peer from being measured is the finding
                 if name in peers.MUST:
                     raise
-                results.not_measured.append({"target": name, "reason": peers.reason(error)})
+                results.leave_out(name, error)
         works["direct"] = peers.work(server, ARGUMENTS_BYTES)
-        take_turns(results, targets, [Case(plural(count), count, works) for count in (1, 16)])
-    results.not_measured += peers.not_measured()
+        cases = [Case(plural(count), count, works) for count in (1, 16)]
+        take_turns(results, targets, cases, must=("direct", *peers.MUST))
     return results
 
 

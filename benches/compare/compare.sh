@@ -8,7 +8,7 @@
 #   rules    1 to 500 rules (2 minutes)
 #   streams  events of a long stream (1 minute)
 #   stdio    a server that is a program, with and without Bartizan before it (1 minute)
-#   peers    gateways and proxies of others, in MCP sessions (3 minutes; the first time half an hour more, to build)
+#   peers    gateways and proxies of others, in MCP sessions (7 minutes; the first time half an hour more, to build)
 #
 #   ROUNDS=9        how often the targets take turns
 #   SECONDS_EACH=1  how long each turn lasts

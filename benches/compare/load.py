@@ -73,7 +73,7 @@ def posted(port: int, path: str, body: str, headers: dict[str, str]) -> tuple[di
     answer = connection.getresponse()
     content = answer.read()
     connection.close()
-    if answer.status not in (200, 202):
+    if answer.status not in (200, 201, 202):
         raise RuntimeError(f"port {port} answered {answer.status}: {content[:300]!r}")
     return {name.lower(): value for name, value in answer.getheaders()}, content
 
@@ -85,6 +85,10 @@ def message_in(head: dict[str, str], content: bytes) -> Json:
         messages = [json.loads(line) for line in data if line.strip()]
         return dict(next(message for message in messages if "id" in message))
     return dict(json.loads(content))
+
+
+class NoneAnswered(RuntimeError):
+    """Within a round no call was answered: the round was too short."""
 
 
 def probe(target: Target, work: Work) -> None:
@@ -107,16 +111,21 @@ def wrk(target: Target, work: Work, connections: int, seconds: float, check: boo
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=seconds + 120, env=environment)
     used = target.cpu_s() - before
     found: Json = json.loads(done.stdout.splitlines()[-1])
-    if found["errors"] or not found["requests"]:
+    if not found["errors"] and not found["requests"]:
+        raise NoneAnswered(f"{target.name} answered nothing within {seconds:g} s")
+    if found["errors"]:
         raise RuntimeError(f"{target.name} at {connections} connections: {found}")
     found["rate"] = round(found["requests"] / (found["us"] / 1e6), 1)
     found["cpu_us"] = round(used * 1e6 / found["requests"], 1)
     return found
 
 
-def session(port: int, path: str = "/mcp", tool: str | None = None) -> tuple[dict[str, str], str]:
-    """Begins a session; the headers of its requests, and how the peer calls the tool."""
-    headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+def session(port: int, path: str, more: dict[str, str], tool: str | None) -> tuple[dict[str, str], str]:
+    """Begins a session with `more` headers; the headers of its requests, and how the peer calls the tool.
+
+    Lists the tools to find that out, unless `tool` says it.
+    """
+    headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"} | more
     params = {
         "protocolVersion": SESSION_REVISION, "capabilities": {},
         "clientInfo": {"name": "compare", "version": "1"},
@@ -128,9 +137,11 @@ def session(port: int, path: str = "/mcp", tool: str | None = None) -> tuple[dic
     if "mcp-session-id" in head:
         headers["mcp-session-id"] = head["mcp-session-id"]
     posted(port, path, json.dumps({"jsonrpc": "2.0", "method": "notifications/initialized"}), headers)
+    if tool is not None:
+        return headers, tool
     listed = message_in(*posted(port, path, '{"jsonrpc":"2.0","id":2,"method":"tools/list","params":{}}', headers))
     names = [one["name"] for one in listed["result"]["tools"]]
-    found = tool or next((name for name in names if name.replace("-", "_").endswith("get_flag")), None)
+    found = next((name for name in names if name.replace("-", "_").endswith("get_flag")), None)
     if found is None:
         raise RuntimeError(f"port {port}: no tool get_flag among {names}")
     return headers, found

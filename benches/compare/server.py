@@ -19,6 +19,7 @@ TOOL = {
         "properties": {"key": {"type": "string"}, "environment": {"type": "string"}, "context": {"type": "object"}},
         "required": ["key"],
     },
+    "annotations": {"readOnlyHint": True, "destructiveHint": False, "idempotentHint": True, "openWorldHint": False},
 }
 Json = dict[str, Any]
 

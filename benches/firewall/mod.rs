@@ -56,6 +56,7 @@ fn policy() -> RegoPdp {
 pub(crate) struct Firewall {
     tcp: TcpListener,
     route: Route,
+    config: HttpConfig,
     shared: Shared,
     /// Where agents connect.
     pub(crate) address: SocketAddr,
@@ -64,8 +65,9 @@ pub(crate) struct Firewall {
 }
 
 impl Firewall {
-    /// One before `server`, with everything on, that serves until `closing` is cancelled.
-    pub(crate) fn before(server: SocketAddr, closing: CancellationToken) -> Self {
+    /// One before `server`, with everything on, that serves until `closing` is cancelled. It has so
+    /// many serving threads, or none beside the runtime that it is served on.
+    pub(crate) fn before(server: SocketAddr, threads: usize, closing: CancellationToken) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let clock = Clock::start();
         let config = JournalConfig::new(directory.path());
@@ -87,13 +89,14 @@ impl Firewall {
         };
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = tcp.local_addr().unwrap();
-        Self { tcp, route: route(server), shared, address, journal: directory }
+        let config = HttpConfig { threads, ..HttpConfig::default() };
+        Self { tcp, route: route(server), config, shared, address, journal: directory }
     }
 
     /// Serves, on the runtime that this is called on.
     pub(crate) async fn serve(self) {
-        let Self { tcp, route, shared, address: _, journal: _kept } = self;
-        let listener = Listener::new(tcp, vec![route], HttpConfig::default(), shared);
+        let Self { tcp, route, config, shared, address: _, journal: _kept } = self;
+        let listener = Listener::new(tcp, vec![route], config, shared);
         listener.unwrap().serve().await;
     }
 }

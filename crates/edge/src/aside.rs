@@ -91,6 +91,12 @@ impl Weight {
         self.slow || self.bytes >= LARGE_BYTES
     }
 
+    /// Whether it matters how long the step over the message takes. For those of servers it does
+    /// not: their size alone tells how they are judged.
+    pub(crate) fn is_measured(self) -> bool {
+        self.places.is_some()
+    }
+
     /// Takes note that the step over the message, taken at `now` (uptime), used `worked` of processor
     /// time.
     pub(crate) fn took(self, worked: Duration, now: Duration) {

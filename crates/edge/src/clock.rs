@@ -31,6 +31,7 @@ impl Clock {
 
     /// The processor time that this thread has used: what passes while the thread waits, or while
     /// the system lets others run, does not count.
+    #[expect(clippy::unused_self, reason = "whoever may read a clock has one")]
     pub fn worked(&self) -> Duration {
         // It is never negative.
         Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()

@@ -39,13 +39,13 @@ use std::error::Error;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{HeaderMap, Request};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::{TcpListener, TcpStream};
@@ -64,6 +64,7 @@ use self::lanes::Lane;
 use self::legacy_sse::LegacyStreams;
 use self::refusals::RefusalLimit;
 use self::rejection::Rejection;
+use self::reply::ReplyBody;
 use self::sessions::{LegacySession, SessionLimits, Sessions};
 use self::shares::Shares;
 use self::stalls::Tracked;
@@ -507,35 +508,27 @@ async fn connection(
             Err(error) => return tracing::warn!(%error, "a connection was not served"),
         },
     };
-    let shared = inner.shared.clone();
-    let limits = inner.connection_limits.clone();
-    let mut stream = WatchedStream::new(stream, Arc::clone(&peer), inner.shared.clock, limits);
-    let closing = inner.shared.closing.clone();
-    let state = Arc::clone(&peer);
-    let config = inner.config;
-    let service = service_fn(move |request: Request<Incoming>| {
-        // Boxed: hyper keeps the room of this future as long as the connection is open.
-        let answering = Box::pin(receive::answer(Arc::clone(&inner), Arc::clone(&peer), request));
-        async move { Ok::<_, Infallible>(answering.await) }
-    });
-    let version = tokio::select! {
-        biased;
-        version = stream.version() => version,
-        () = closing.cancelled() => return,
+    let (listener, state) = (Arc::clone(&inner), Arc::clone(&peer));
+    let Shared { closing, clock, .. } = &listener.shared;
+    // In a block, because this future keeps the room of a variable until the block of it ends.
+    let serving = {
+        let limits = inner.connection_limits.clone();
+        let mut stream = WatchedStream::new(stream, Arc::clone(&peer), *clock, limits);
+        let service = service_fn(move |request: Request<Incoming>| {
+            // Boxed: hyper keeps the room of this future as long as the connection is open.
+            let answering =
+                Box::pin(receive::answer(Arc::clone(&inner), Arc::clone(&peer), request));
+            async move { Ok::<_, Infallible>(answering.await) }
+        });
+        let version = tokio::select! {
+            biased;
+            version = stream.version() => version,
+            () = closing.cancelled() => return,
+        };
+        version.map(|version| serving(&listener, lane, version, TokioIo::new(stream), service))
     };
-    let served: Result<(), Box<dyn Error + Send + Sync>> = match version {
-        Ok(HttpVersion::Http1) => {
-            let serving = versions::http1(&config).serve_connection(TokioIo::new(stream), service);
-            gracefully(serving, &state, &closing).await.map_err(Into::into)
-        }
-        // Boxed: it is larger, and most connections speak HTTP/1.
-        Ok(HttpVersion::Http2) => {
-            let tracked =
-                Tracked { tasks: shared.tasks.clone(), lane, write: config.timeouts.write };
-            let builder = versions::http2(&config, tracked);
-            let serving = builder.serve_connection(TokioIo::new(stream), service);
-            Box::pin(gracefully(serving, &state, &closing)).await.map_err(Into::into)
-        }
+    let served: Result<(), Box<dyn Error + Send + Sync>> = match serving {
+        Ok(serving) => gracefully(serving, &state, closing).await.map_err(Into::into),
         Err(error) => Err(error.into()),
     };
     if let Err(error) = served {
@@ -543,20 +536,48 @@ async fn connection(
         // hyper has answered, or nobody waits for an answer, so only the record is left to do.
         if let Some((why, note)) = state.refused_head(&*error) {
             let rejection = Rejection { note: Some(note), ..Rejection::from(why, None) };
-            drop(rejection.refuse(&shared, &state));
+            drop(rejection.refuse(&listener.shared, &state));
         }
     }
     drop(places);
 }
 
+/// What serves a connection; boxed, because the future of the connection would otherwise have room
+/// for the larger version, twice.
+type Serving = Pin<
+    Box<dyn GracefulConnection<Error = hyper::Error, Output = Result<(), hyper::Error>> + Send>,
+>;
+
+/// Serves the connection `io`, which speaks `version`, with `service`.
+fn serving<S>(
+    listener: &ListenerState,
+    lane: Lane,
+    version: HttpVersion,
+    io: TokioIo<WatchedStream>,
+    service: S,
+) -> Serving
+where
+    S: HttpService<Incoming, ResBody = ReplyBody, Error = Infallible> + Send + 'static,
+    S::Future: Send + 'static,
+{
+    let config = &listener.config;
+    match version {
+        HttpVersion::Http1 => Box::pin(versions::http1(config).serve_connection(io, service)),
+        HttpVersion::Http2 => {
+            let (tasks, write) = (listener.shared.tasks.clone(), config.timeouts.write);
+            let builder = versions::http2(config, Tracked { tasks, lane, write });
+            Box::pin(builder.serve_connection(io, service))
+        }
+    }
+}
+
 /// Serves a connection to its end. It takes no new requests once shutdown begins; over HTTP/2 also
 /// once it is old.
-async fn gracefully<C: GracefulConnection>(
-    serving: C,
+async fn gracefully(
+    mut serving: Serving,
     state: &ConnectionState,
     closing: &CancellationToken,
-) -> Result<(), C::Error> {
-    let mut serving = pin!(serving);
+) -> Result<(), hyper::Error> {
     let mut going_away = false;
     tokio::select! {
         biased;
