@@ -539,14 +539,14 @@ fn both_engines_run_built_ins_on_what_stands_in_a_message() {
     }
     for call in [
         r#"concat("/", args.texts)"#,
-        r#"concat(args.text, input.operation.tags)"#,
+        "concat(args.text, input.operation.tags)",
         r#"concat("", {args.text, "z", "b"})"#,
         r#"object.get(args.object, "a", 1)"#,
         r#"object.get(args.object, "z", args.texts)"#,
         r#"object.get(args.object, ["a", "b", 0], 1)"#,
         r#"object.get(args.object, ["a", "b", 9], 1)"#,
         r#"object.get(args.object, ["a", "b", "c"], 1)"#,
-        r#"object.get(args.object, [], 1)"#,
+        "object.get(args.object, [], 1)",
         r#"object.get({"k": args.text}, "k", 1)"#,
         r#"object.get(input.principal.claims, "team", 1)"#,
         r#"object.get(args, args.text, "none")"#,
