@@ -2,6 +2,7 @@
 //! and the result of validation.
 #![expect(clippy::unwrap_used, reason = "a failing test may panic")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bartizan_gate::duty::decision::{
@@ -105,14 +106,14 @@ impl Scene {
                 status: DefinitionStatus::default(),
             },
             params: None,
-            operation: Operation {
+            operation: Arc::new(Operation {
                 effect: pack::Effect::Write,
                 environments: vec!["staging".into()],
                 name: None,
                 environment_source: EnvironmentSource::Arguments,
                 tags: vec!["go-live".into()],
                 pack: Some("flags".into()),
-            },
+            }),
             facts: [].into(),
             time: WallTime { unix_ms: 1_763_640_000_000 },
             trace_id: Some("0af7651916cd43dd8448eb211c80319c"),
@@ -269,7 +270,7 @@ fn both_engines_find_each_part_of_the_input() {
     let origin = TaskOrigin {
         method: "tools/call".into(),
         tool: Some("t".into()),
-        operation: scene.call("t", None).operation,
+        operation: Operation::clone(&scene.call("t", None).operation),
     };
     let status =
         DefinitionStatus { flags: &["bidi"], drift: Some(Drift::Changed), text: Some("{}") };
@@ -292,7 +293,7 @@ fn both_engines_find_each_part_of_the_input() {
     ] {
         for params in [None, Some(values)] {
             let mut request = AccessRequest { resource, params, ..scene.call("t", None) };
-            request.operation.name = params.map(|_| "t/o".into());
+            Arc::make_mut(&mut request.operation).name = params.map(|_| "t/o".into());
             found += both.decide(&request).reasons.len();
             request.action = Action::Elicit;
             request.direction = Direction::ToClient;
@@ -323,7 +324,7 @@ limit contains {"code": "l", "key": input.tool.name, "rate": "1/m"}
             (&mine, "a", "production", "no rule permits this"),
         ] {
             let mut request = scene.call(tool, None);
-            request.operation.environments = vec![environment.into()];
+            Arc::make_mut(&mut request.operation).environments = vec![environment.into()];
             let decision = both.decide(&request);
             let Decision { reasons, obligations, .. } = &decision;
             let said = match decision.effect {
@@ -384,7 +385,7 @@ fn the_partial_rules_of_a_policy_become_one_decision() {
     // Any denial wins; each says why; a denial carries no duties.
     let loud = document(r#"{"key": "prod-1", "value": {"rollout": 80}}"#);
     let mut request = scene.call("drop_flag", Some(&loud));
-    request.operation.environments = vec!["production".into(), "dev".into()];
+    Arc::make_mut(&mut request.operation).environments = vec!["production".into(), "dev".into()];
     let deny = both.decide(&request);
     assert_eq!((deny.effect, deny.obligations.len()), (Effect::Deny, 0));
     assert_eq!(codes(&deny), ["blocked", "environment", "key", "rollout"]);
