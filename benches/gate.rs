@@ -223,7 +223,7 @@ fn question<'a>(
             status: DefinitionStatus::default(),
         },
         params,
-        operation: Operation::of_call(server.pack.as_deref(), name, arguments),
+        operation: Operation::of_call(server.pack.as_deref(), name, arguments).into(),
         facts: [].into(),
         time: WallTime { unix_ms: 1_800_000_000_000 },
         trace_id: None,

@@ -32,15 +32,18 @@ fn intent() -> AuditRecord {
         Some(ProtocolFacts { revision: Some("2025-11-25"), era: "legacy", transport: "http" });
     record.method = Some("tools/call".into());
     record.id = Some("7".into());
-    record.target = Some(Target { tool: Some("update_gate".into()), ..Target::default() });
-    record.operation = Some(OperationFacts {
-        effect: "write",
-        environments: vec!["staging"].into(),
-        name: None,
-        environment_source: "arguments",
-        tags: vec!["go-live"].into(),
-        pack: Some("flags".into()),
-    });
+    record.target = Some(Target { tool: Some("update_gate".into()), ..Target::default() }.into());
+    record.operation = Some(
+        OperationFacts {
+            effect: "write",
+            environments: vec!["staging"].into(),
+            name: None,
+            environment_source: "arguments",
+            tags: vec!["go-live"].into(),
+            pack: Some("flags".into()),
+        }
+        .into(),
+    );
     record.decision = Some(DecisionFacts {
         effect: "permit",
         enforced: true,

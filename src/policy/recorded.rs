@@ -433,7 +433,7 @@ impl<'a> Rebuilt<'a> {
             action: Action::Unknown,
             resource: resource.unwrap_or(Resource::Whole),
             params: None,
-            operation: self.operation.clone(),
+            operation: self.operation.clone().into(),
             // Unknown, like everything of the session.
             facts: BTreeMap::new(),
             time: WallTime { unix_ms: u64::try_from(since.as_millis()).ok()? },

@@ -69,7 +69,7 @@ fn state() -> (tempfile::TempDir, Journal) {
     let mut refused = denial("c9").with_finding(Finding::EnvPinViolation);
     refused.server = Some("other".into());
     refused.principal = Some("agent-2".into());
-    refused.target = Some(Target { tool: Some("x\u{1b}[2J".into()), ..Target::default() });
+    refused.target = Some(Target { tool: Some("x\u{1b}[2J".into()), ..Target::default() }.into());
     refused.decision = Some(DecisionFacts {
         effect: "deny",
         enforced: true,

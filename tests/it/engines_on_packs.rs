@@ -172,7 +172,8 @@ fn both_engines_judge_the_calls_of_every_pack_alike() {
                     status: DefinitionStatus::default(),
                 },
                 params: None,
-                operation: Operation::of_call(resolution_context, tool, Some(document.root())),
+                operation: Operation::of_call(resolution_context, tool, Some(document.root()))
+                    .into(),
                 facts: [].into(),
                 time: WallTime { unix_ms: 1_790_000_000_000 },
                 trace_id: None,

@@ -142,7 +142,7 @@ impl Gate {
         let reads = operation.effect == Effect::Read;
         let request = AccessRequest {
             server: &self.server,
-            operation,
+            operation: operation.into(),
             ..self.scene.call(tool, Some(&arguments))
         };
         let decision = self.strict.decide(&request);

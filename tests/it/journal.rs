@@ -43,7 +43,7 @@ pub(crate) fn intent(call: &str) -> AuditRecord {
     record.server = Some("flags".into());
     record.method = Some("tools/call".into());
     record.id = Some("7".into());
-    record.target = Some(Target { tool: Some("update_gate".into()), ..Target::default() });
+    record.target = Some(Target { tool: Some("update_gate".into()), ..Target::default() }.into());
     record
 }
 
@@ -233,7 +233,7 @@ fn hostile_text_stays_inside_its_line() {
     let hostile = "x\n{\"seq\":9}\u{1b}[2J\u{202e}\u{2028}\u{e0041}\u{85}\u{7f}";
     let (journal, _) = open(path, 1 << 20);
     let mut record = denial("c1");
-    record.target = Some(Target { tool: Some(hostile.into()), ..Target::default() });
+    record.target = Some(Target { tool: Some(hostile.into()), ..Target::default() }.into());
     journal.keep(&record).unwrap();
     journal.keep(&denial("c2")).unwrap();
     drop(journal);
@@ -742,7 +742,7 @@ proptest! {
         let directory = tempfile::tempdir().unwrap();
         let (journal, _) = open(directory.path(), 1 << 20);
         let mut record = denial("c1");
-        record.target = Some(Target { tool: Some(tool.as_str().into()), ..Target::default() });
+        record.target = Some(Target { tool: Some(tool.as_str().into()), ..Target::default() }.into());
         record.note = Some(note.clone().into());
         record.hidden = hidden.iter().collect();
         journal.keep(&record).unwrap();

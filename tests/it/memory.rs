@@ -174,7 +174,7 @@ impl Stage {
         let arrival = Arrival { raw: call.to_string().into(), ..Arrival::default() };
         let step = session.client_frame(&self.gate, &arrival, self.time());
         let operation = step.audit_record().operation.clone().unwrap();
-        let name = operation.name.unwrap_or_else(|| "-".into());
+        let name = operation.name.clone().unwrap_or_else(|| "-".into());
         let went = matches!(step.record(&Sink::default()).unwrap(), Act::Forward(_));
         (format!("{name} {}", operation.effect), went)
     }

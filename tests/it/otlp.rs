@@ -408,7 +408,7 @@ async fn strangers_cannot_choose_ids_or_sizes() {
     let mut large = called("large");
     large.event = Event::Denial;
     large.method = Some("m".repeat(5000).into());
-    large.target = Some(Target { tool: Some("t".repeat(5000).into()), ..Target::default() });
+    large.target = Some(Target { tool: Some("t".repeat(5000).into()), ..Target::default() }.into());
     fixture.journal.keep(&large).unwrap();
     let spans = fixture.receiver.spans(1).await;
     assert_eq!(spans[0].name.len(), 128 + 1 + 128);

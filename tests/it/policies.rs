@@ -193,7 +193,7 @@ impl<'a> Question<'a> {
             action,
             resource,
             params: None,
-            operation,
+            operation: operation.into(),
             facts: [].into(),
             time: WallTime { unix_ms: 1_790_000_000_000 },
             trace_id: None,

@@ -58,24 +58,30 @@ fn maximal(text: &str, input: Value) -> AuditRecord {
         }),
         method: Some(text.into()),
         id: Some(text.into()),
-        target: Some(Target {
-            tool: Some(text.into()),
-            prompt: Some(text.into()),
-            uri: Some(text.into()),
-            task: Some(text.into()),
-            definition: Some(text.into()),
-            locked: Some(text.into()),
-            drift: Some(text.into()),
-            flags: many(FLAGS_MAX).into(),
-        }),
-        operation: Some(OperationFacts {
-            name: Some(text.into()),
-            effect: "destructive",
-            environments: many(ENVIRONMENTS_MAX).into(),
-            environment_source: "unreadable",
-            tags: many(TAGS_MAX).into(),
-            pack: Some(text.into()),
-        }),
+        target: Some(
+            Target {
+                tool: Some(text.into()),
+                prompt: Some(text.into()),
+                uri: Some(text.into()),
+                task: Some(text.into()),
+                definition: Some(text.into()),
+                locked: Some(text.into()),
+                drift: Some(text.into()),
+                flags: many(FLAGS_MAX).into(),
+            }
+            .into(),
+        ),
+        operation: Some(
+            OperationFacts {
+                name: Some(text.into()),
+                effect: "destructive",
+                environments: many(ENVIRONMENTS_MAX).into(),
+                environment_source: "unreadable",
+                tags: many(TAGS_MAX).into(),
+                pack: Some(text.into()),
+            }
+            .into(),
+        ),
         decision: Some(DecisionFacts {
             effect: "permit",
             enforced: false,
@@ -186,18 +192,23 @@ const WITHOUT: &[fn(&mut AuditRecord)] = &[
     |record| record.method = None,
     |record| record.id = None,
     |record| record.target = None,
-    |record| record.target = Some(Target::default()),
-    |record| record.target = Some(Target { drift: Some("none".into()), ..Target::default() }),
+    |record| record.target = Some(Target::default().into()),
+    |record| {
+        record.target = Some(Target { drift: Some("none".into()), ..Target::default() }.into());
+    },
     |record| record.operation = None,
     |record| {
-        record.operation = Some(OperationFacts {
-            name: None,
-            effect: "read",
-            environments: Listed::default(),
-            environment_source: "none",
-            tags: Listed::default(),
-            pack: None,
-        });
+        record.operation = Some(
+            OperationFacts {
+                name: None,
+                effect: "read",
+                environments: Listed::default(),
+                environment_source: "none",
+                tags: Listed::default(),
+                pack: None,
+            }
+            .into(),
+        );
     },
     |record| record.decision = None,
     |record| {

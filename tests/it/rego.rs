@@ -106,14 +106,14 @@ impl Scene {
                 status: DefinitionStatus::default(),
             },
             params: None,
-            operation: Operation {
+            operation: Arc::new(Operation {
                 effect: pack::Effect::Write,
                 environments: vec!["staging".into()],
                 name: None,
                 environment_source: EnvironmentSource::Arguments,
                 tags: vec!["go-live".into()],
                 pack: Some("flags".into()),
-            },
+            }),
             facts: [].into(),
             time: WallTime { unix_ms: 1_763_640_000_000 },
             trace_id: Some("0af7651916cd43dd8448eb211c80319c"),
@@ -284,7 +284,7 @@ fn both_engines_find_each_part_of_the_input() {
     let origin = TaskOrigin {
         method: "tools/call".into(),
         tool: Some("t".into()),
-        operation: scene.call("t", None).operation,
+        operation: Operation::clone(&scene.call("t", None).operation),
     };
     let status =
         DefinitionStatus { flags: &["bidi"], drift: Some(Drift::Changed), text: Some("{}") };
@@ -307,7 +307,7 @@ fn both_engines_find_each_part_of_the_input() {
     ] {
         for params in [None, Some(values)] {
             let mut request = AccessRequest { resource, params, ..scene.call("t", None) };
-            request.operation.name = params.map(|_| "t/o".into());
+            Arc::make_mut(&mut request.operation).name = params.map(|_| "t/o".into());
             request.facts = params.map(|_| ("project".into(), "shop".into())).into_iter().collect();
             found += both.decide(&request).reasons.len();
             request.action = Action::Elicit;
@@ -339,7 +339,7 @@ limit contains {"code": "l", "key": input.tool.name, "rate": "1/m"}
             (&mine, "a", "production", "no rule permits this"),
         ] {
             let mut request = scene.call(tool, None);
-            request.operation.environments = vec![environment.into()];
+            Arc::make_mut(&mut request.operation).environments = vec![environment.into()];
             let decision = both.decide(&request);
             let Decision { reasons, obligations, .. } = &decision;
             let said = match decision.effect {
@@ -400,7 +400,7 @@ fn the_partial_rules_of_a_policy_become_one_decision() {
     // Any denial wins; each says why; a denial carries no duties.
     let loud = document(r#"{"key": "prod-1", "value": {"rollout": 80}}"#);
     let mut request = scene.call("drop_flag", Some(&loud));
-    request.operation.environments = vec!["production".into(), "dev".into()];
+    Arc::make_mut(&mut request.operation).environments = vec!["production".into(), "dev".into()];
     let deny = both.decide(&request);
     assert_eq!((deny.effect, deny.obligations.len()), (Effect::Deny, 0));
     assert_eq!(codes(&deny), ["blocked", "environment", "key", "rollout"]);
@@ -471,7 +471,12 @@ fn both_engines_find_each_part_of_an_entry() {
         status,
     };
     let entries = [
-        entry("a", Some(definition.root()), status, Some(scene.call("a", None).operation)),
+        entry(
+            "a",
+            Some(definition.root()),
+            status,
+            Some(Operation::clone(&scene.call("a", None).operation)),
+        ),
         entry("b", None, DefinitionStatus::default(), None),
     ];
     for action in [Action::ListTools, Action::ListPrompts] {

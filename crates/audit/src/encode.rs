@@ -296,7 +296,7 @@ impl Out<'_> {
     /// A text as a string of JSON.
     fn text(&mut self, text: &str) {
         self.raw("\"");
-        if text.bytes().all(is_plain) {
+        if text.as_bytes().iter().all(|byte| is_plain(*byte)) {
             self.raw(text);
         } else {
             inert::push_escaped(self.body, text);
@@ -352,7 +352,7 @@ impl FormattedSecond {
 
 /// Whether a character of one byte stands in a string of the journal as it is.
 fn is_plain(byte: u8) -> bool {
-    matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
+    matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')
 }
 
 /// The decimal digits of `number`, at the end of `digits`.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -570,15 +571,17 @@ fn unknown_outcome(call: &str, intent: Option<&[u8]>, now: Now) -> AuditRecord {
     record.id = intent.id.map(Into::into);
     record.trace_id = intent.trace_id.map(Into::into);
     record.parent_span_id = intent.parent_span_id.map(Into::into);
-    record.target = intent.target.map(|target| Target {
-        tool: target.tool.map(Into::into),
-        prompt: target.prompt.map(Into::into),
-        uri: target.uri.map(Into::into),
-        task: target.task.map(Into::into),
-        definition: target.definition.map(Into::into),
-        locked: None,
-        drift: target.drift.map(Into::into),
-        flags: target.flags.into_iter().collect(),
+    record.target = intent.target.map(|target| {
+        Arc::new(Target {
+            tool: target.tool.map(Into::into),
+            prompt: target.prompt.map(Into::into),
+            uri: target.uri.map(Into::into),
+            task: target.task.map(Into::into),
+            definition: target.definition.map(Into::into),
+            locked: None,
+            drift: target.drift.map(Into::into),
+            flags: target.flags.into_iter().collect(),
+        })
     });
     record
 }

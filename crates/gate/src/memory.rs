@@ -67,6 +67,16 @@ impl MemoryBudget {
         Ok(Charge { budget: Arc::clone(self), owner, bytes })
     }
 
+    /// As [`MemoryBudget::charge`]; shares the name of the owner.
+    ///
+    /// # Errors
+    ///
+    /// As [`MemoryBudget::charge`].
+    pub fn charge_to(self: &Arc<Self>, owner: &Arc<str>, bytes: usize) -> Result<Charge, NoRoom> {
+        lock(&self.used).add(owner, bytes, self.bytes_max)?;
+        Ok(Charge { budget: Arc::clone(self), owner: Arc::clone(owner), bytes })
+    }
+
     /// Charges `bytes` to `owner` even if there is no room, for what another limit bounds and what
     /// cannot be refused: a copy that exists already, a message that ends something.
     pub fn count(self: &Arc<Self>, owner: &str, bytes: usize) -> Charge {
@@ -106,8 +116,10 @@ impl UsedMemory {
             return;
         }
         self.total = self.total.saturating_add(bytes);
-        let own = self.by_owner.entry(Arc::clone(owner)).or_default();
-        *own = own.saturating_add(bytes);
+        match self.by_owner.get_mut(owner) {
+            Some(own) => *own = own.saturating_add(bytes),
+            None => _ = self.by_owner.insert(Arc::clone(owner), bytes),
+        }
     }
 
     fn add(&mut self, owner: &Arc<str>, bytes: usize, bytes_max: usize) -> Result<(), NoRoom> {
@@ -116,14 +128,21 @@ impl UsedMemory {
         }
         let total = self.total.checked_add(bytes).ok_or(NoRoom)?;
         let free = bytes_max.checked_sub(total).ok_or(NoRoom)?;
-        let held = self.by_owner.get(owner).copied().unwrap_or_default();
-        let own = held.checked_add(bytes).filter(|own| *own <= free).ok_or(NoRoom)?;
+        if let Some(own) = self.by_owner.get_mut(owner) {
+            *own = own.checked_add(bytes).filter(|own| *own <= free).ok_or(NoRoom)?;
+        } else if bytes <= free {
+            self.by_owner.insert(Arc::clone(owner), bytes);
+        } else {
+            return Err(NoRoom);
+        }
         self.total = total;
-        self.by_owner.insert(Arc::clone(owner), own);
         Ok(())
     }
 
     fn give_back(&mut self, owner: &Arc<str>, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
         self.total = self.total.saturating_sub(bytes);
         if let Some(own) = self.by_owner.get_mut(owner) {
             *own = own.saturating_sub(bytes);
@@ -199,8 +218,10 @@ impl Charge {
     /// Makes the charge at least `bytes`, even if there is no room.
     fn count_up_to(&mut self, bytes: usize) {
         let more = bytes.saturating_sub(self.bytes);
-        lock(&self.budget.used).count(&self.owner, more);
-        self.bytes = self.bytes.saturating_add(more);
+        if more > 0 {
+            lock(&self.budget.used).count(&self.owner, more);
+            self.bytes = self.bytes.saturating_add(more);
+        }
     }
 }
 
@@ -213,7 +234,9 @@ impl Clone for Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        lock(&self.budget.used).give_back(&self.owner, self.bytes);
+        if self.bytes > 0 {
+            lock(&self.budget.used).give_back(&self.owner, self.bytes);
+        }
     }
 }
 

@@ -321,7 +321,7 @@ fn every_field_of_the_input_is_documented_and_no_other() {
     let origin = TaskOrigin {
         method: "m".into(),
         tool: Some("t".into()),
-        operation: world.request().operation,
+        operation: Operation::clone(&world.request().operation),
     };
     let resources = [
         Resource::Tool {
@@ -412,7 +412,7 @@ fn listing_input(request: &AccessRequest<'_>) -> Value {
     let definition = Document::read(r#"{"d": 1}"#.into(), &DocumentLimits::default()).unwrap();
     let entry = ListEntry {
         name: "n",
-        operation: tool,
+        operation: tool.map(|tool| Operation::clone(&tool)),
         digest: "sha256:0",
         definition: Some(definition.root()),
         status,
@@ -477,7 +477,7 @@ impl World {
             action: Action::CallTool,
             resource: Resource::Whole,
             params: None,
-            operation,
+            operation: operation.into(),
             facts: [].into(),
             time: WallTime { unix_ms: 0 },
             trace_id: Some("0"),
@@ -522,24 +522,30 @@ fn full_record() -> AuditRecord {
         }),
         method: Some("t".into()),
         id: Some("t".into()),
-        target: Some(Target {
-            tool: Some("t".into()),
-            prompt: Some("t".into()),
-            uri: Some("t".into()),
-            task: Some("t".into()),
-            definition: Some("t".into()),
-            locked: Some("t".into()),
-            drift: Some("t".into()),
-            flags: vec!["f"; FLAGS_MAX + 1].into(),
-        }),
-        operation: Some(OperationFacts {
-            name: Some("t".into()),
-            effect: "read",
-            environments: vec!["e"; ENVIRONMENTS_MAX + 1].into(),
-            environment_source: "none",
-            tags: vec!["t"; TAGS_MAX + 1].into(),
-            pack: Some("t".into()),
-        }),
+        target: Some(
+            Target {
+                tool: Some("t".into()),
+                prompt: Some("t".into()),
+                uri: Some("t".into()),
+                task: Some("t".into()),
+                definition: Some("t".into()),
+                locked: Some("t".into()),
+                drift: Some("t".into()),
+                flags: vec!["f"; FLAGS_MAX + 1].into(),
+            }
+            .into(),
+        ),
+        operation: Some(
+            OperationFacts {
+                name: Some("t".into()),
+                effect: "read",
+                environments: vec!["e"; ENVIRONMENTS_MAX + 1].into(),
+                environment_source: "none",
+                tags: vec!["t"; TAGS_MAX + 1].into(),
+                pack: Some("t".into()),
+            }
+            .into(),
+        ),
         decision: Some(DecisionFacts {
             effect: "permit",
             enforced: true,

@@ -412,10 +412,10 @@ pub struct AuditRecord {
     pub id: Option<Text<IdText>>,
     /// What the message acts on.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub target: Option<Target>,
+    pub target: Option<Arc<Target>>,
     /// What the call does, as classified by its pack.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub operation: Option<OperationFacts>,
+    pub operation: Option<Arc<OperationFacts>>,
     /// The decision, in records that have one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<DecisionFacts>,

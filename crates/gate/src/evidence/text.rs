@@ -3,7 +3,8 @@
 //! A record says what strangers sent, so each text in it has a kind ([`TextKind`]) with a limit in
 //! bytes, and is kept without secrets of known forms. A [`Text`] is made from any text and can
 //! be made in no other way, so no record holds a text that is longer than its kind allows, or that
-//! was not cleaned. What is cut off is replaced by `…(+N bytes, sha256:…)`: the size and the SHA-256
+//! was not cleaned. Only what the program itself has written down or computed is not searched: a
+//! constant, a number, a digest. What is cut off is replaced by `…(+N bytes, sha256:…)`: the size and the SHA-256
 //! of the rest. A [`Listed`] keeps its first entries and counts the rest. With both, a record has a
 //! largest size: [`super::record::RECORD_BYTES_MAX`].
 //!
@@ -14,12 +15,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
+use smol_str::SmolStr;
 
 use super::mask;
-use crate::wire::hex::hex;
+use crate::wire::hex::{hex, write_hex};
 use crate::wire::unseen::is_unseen;
 
 /// Largest size of the mark that replaces what was cut off, bytes: the ellipsis, 20 digits, 64
@@ -76,7 +79,13 @@ kinds! {
 }
 
 /// A text of a record: at most [`TextKind::BYTES_MAX`] bytes as the journal writes it, and cleaned.
-pub struct Text<K>(Box<str>, PhantomData<K>);
+/// Copies share its bytes.
+pub struct Text<K>(SmolStr, PhantomData<K>);
+
+/// What stands before the digits of a keyed digest.
+const HMAC: &[u8; 12] = b"hmac-sha256:";
+/// Length of a keyed digest as text, bytes.
+const HMAC_BYTES: usize = HMAC.len() + 64;
 
 impl<K: TextKind> Text<K> {
     /// The text that a record keeps of `text`.
@@ -84,9 +93,47 @@ impl<K: TextKind> Text<K> {
         let cleaned = K::cleaned(text);
         let kept = match cut_at(&cleaned, K::BYTES_MAX) {
             Some(at) => cut(&cleaned, at).into(),
-            None => cleaned.into(),
+            None => SmolStr::new(cleaned),
         };
         Self(kept, PhantomData)
+    }
+
+    /// As [`Text::new`]; shares the bytes of a text that is kept as it is.
+    pub(crate) fn shared(text: &Arc<str>) -> Self {
+        match K::cleaned(text) {
+            Cow::Borrowed(kept)
+                if kept.len() == text.len() && cut_at(kept, K::BYTES_MAX).is_none() =>
+            {
+                Self(SmolStr::from(Arc::clone(text)), PhantomData)
+            }
+            Cow::Borrowed(_) | Cow::Owned(_) => Self::new(text),
+        }
+    }
+
+    /// A text of the program's own code, which holds nothing that anybody sent.
+    pub(crate) fn constant(text: &'static str) -> Self {
+        match cut_at(text, K::BYTES_MAX) {
+            None => Self(SmolStr::new_static(text), PhantomData),
+            Some(_) => Self::new(text),
+        }
+    }
+}
+
+impl Text<Code> {
+    /// A keyed digest, `hmac-sha256:<hex>`, of the tag that HMAC-SHA-256 gave.
+    pub(crate) fn hmac_sha256(tag: &[u8; 32]) -> Self {
+        let mut text = [0; HMAC_BYTES];
+        let (name, digits) = text.split_at_mut(HMAC.len());
+        name.copy_from_slice(HMAC);
+        write_hex(digits, tag);
+        Self(SmolStr::new(std::str::from_utf8(&text).unwrap_or_default()), PhantomData)
+    }
+}
+
+impl Text<IdText> {
+    /// A number as JSON.
+    pub(crate) fn number(number: i64) -> Self {
+        Self(smol_str::format_smolstr!("{number}"), PhantomData)
     }
 }
 
@@ -164,6 +211,10 @@ pub(crate) fn written_bytes(character: char) -> usize {
 fn cut_at(text: &str, max: usize) -> Option<usize> {
     // No byte is written as more than six.
     if text.len().saturating_mul(6) <= max {
+        return None;
+    }
+    let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if text.len() <= max && text.as_bytes().iter().all(plain) {
         return None;
     }
     let room = max.saturating_sub(MARK_BYTES_MAX);

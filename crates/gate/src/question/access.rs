@@ -137,7 +137,7 @@ pub struct AccessRequest<'a> {
     /// All of `params`: a server may act on any member of it.
     pub params: Option<Value<'a>>,
     /// What the call does, as classified by the server's pack.
-    pub operation: Operation,
+    pub operation: Arc<Operation>,
     /// Session facts that this principal's earlier calls have set, by name.
     pub facts: BTreeMap<Box<str>, Box<str>>,
     /// Wall time of the request.

@@ -10,6 +10,7 @@ mod dispatch;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use super::pack::{Effect, FactSource, HandleFormat, Pack, Scope};
 use crate::wire::document::Value;
@@ -163,7 +164,7 @@ pub struct Operation {
     pub tags: Vec<Box<str>>,
     /// The name of the pack that classified it; absent where the server's pack does not know the
     /// tool.
-    pub pack: Option<Box<str>>,
+    pub pack: Option<Arc<str>>,
 }
 
 impl Operation {
@@ -233,7 +234,7 @@ impl Operation {
         };
         Self {
             tags: entry.tags.clone(),
-            pack: Some(pack.name.clone()),
+            pack: Some(Arc::clone(&pack.name)),
             ..Self::of_method(entry.effect)
         }
     }

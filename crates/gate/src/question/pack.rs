@@ -9,7 +9,9 @@
 mod read;
 mod route;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::wire::method::Effect;
@@ -198,7 +200,7 @@ pub struct BaselineRate {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pack {
     /// The pack's name, as a configuration names it.
-    pub name: Box<str>,
+    pub name: Arc<str>,
     /// Tools by exact name.
     pub tools: BTreeMap<Box<str>, ToolEntry>,
     /// Names of request headers, in lower case, that only the firewall may set; an agent's are
@@ -238,18 +240,19 @@ impl Pack {
 
 /// One step of a pointer in which `*` is a wildcard.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum PointerStep {
+pub(super) enum PointerStep<'p> {
     /// Every element of an array or member of an object.
     Each,
     /// The member of this name.
-    Member(String),
+    Member(Cow<'p, str>),
 }
 
 /// Returns the steps of a pointer that [`Pack::read`] accepted, unescaped (RFC 6901 §4).
-pub(super) fn steps(pointer: &str) -> impl Iterator<Item = PointerStep> + Clone {
+pub(super) fn steps(pointer: &str) -> impl Iterator<Item = PointerStep<'_>> + Clone {
     pointer.split('/').skip(1).map(|step| match step {
         "*" => PointerStep::Each,
+        name if !name.contains('~') => PointerStep::Member(Cow::Borrowed(name)),
         // `~01` must decode to `~1`, so the slash is decoded first (RFC 6901 §4).
-        name => PointerStep::Member(name.replace("~1", "/").replace("~0", "~")),
+        name => PointerStep::Member(Cow::Owned(name.replace("~1", "/").replace("~0", "~"))),
     })
 }

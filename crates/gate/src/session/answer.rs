@@ -1,6 +1,7 @@
 //! Inspects an answer of the server before it is delivered: its result type, requests embedded in
 //! it, the task that it creates, the list that it carries.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -298,7 +299,7 @@ impl Session {
         let origin = TaskOrigin {
             method: entry.facts.method.as_deref().unwrap_or_default().into(),
             tool: entry.facts.target.as_ref().and_then(|it| it.tool.as_deref()).map(Into::into),
-            operation: entry.operation.clone(),
+            operation: Operation::clone(&entry.operation),
         };
         let creation = TaskCreation { origin, redact: entry.redact.clone() };
         let lives = Lifetime { now: now.uptime, ttl: ttl(task) };
@@ -398,12 +399,12 @@ impl Session {
                 continue;
             }
             let mut record = self.record_of(Event::Notice, &entry.facts, now);
-            record.target = Some(Target {
+            record.target = Some(Arc::new(Target {
                 tool: Some(tool.name.into()),
                 definition: Some(tool.digest.as_ref().into()),
                 locked: self.server.lock.digest(tool.name).map(Into::into),
                 ..Target::default()
-            });
+            }));
             if let Some(drift) = drift {
                 let mut record = record.clone();
                 record.note = Some(format!("stands to the lock as: {}", drift.as_str()).into());
@@ -483,7 +484,7 @@ impl Session {
             action: list.method().action,
             resource: Resource::Whole,
             params: None,
-            operation: Operation::of_method(pack::Effect::Read),
+            operation: Arc::new(Operation::of_method(pack::Effect::Read)),
             facts: self.facts(now),
             time: wall_time(now),
             trace_id: entry.facts.trace_id.as_deref(),

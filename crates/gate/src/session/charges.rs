@@ -55,7 +55,7 @@ impl Session {
     ///
     /// There is no room; the refusal says so.
     pub(super) fn charge(&self, gate: &Gate, bytes: usize) -> Result<Charge, Refusal> {
-        gate.memory().charge(&self.principal.id, bytes).map_err(|_| Refusal::MemorySpent)
+        gate.memory().charge_to(&self.owner, bytes).map_err(|_| Refusal::MemorySpent)
     }
 
     /// Adds redactions to what the session demands of messages that name no call; `of` is the

@@ -368,7 +368,7 @@ impl Session {
         request.action = List::Tools.method().action;
         request.resource = Resource::Whole;
         request.params = None;
-        request.operation = Operation::of_method(pack::Effect::Read);
+        request.operation = Arc::new(Operation::of_method(pack::Effect::Read));
         let limits = &gate.config.frame.document;
         let text = status.text.map(|text| Bytes::copy_from_slice(text.as_bytes()));
         let listed = text.and_then(|text| Document::read(text, limits).ok());
@@ -439,7 +439,7 @@ impl Session {
             exchange: Arc::clone(message.exchange),
             epoch: self.epoch(),
             method: question.method,
-            operation: question.operation.clone(),
+            operation: Arc::clone(&question.operation),
             expected,
             redact,
             digest: record.digest.clone(),
@@ -775,7 +775,7 @@ fn decision_facts(decision: &Decision, enforced: bool, obligations: Obligations)
         enforced,
         reasons: decision.reasons.iter().map(ReasonFacts::from).collect(),
         obligations,
-        policy: decision.revision.as_ref().into(),
+        policy: Text::shared(&decision.revision),
         engine: decision.engine.as_str(),
     }
 }

@@ -20,7 +20,7 @@ use crate::evidence::text::{Code, Listed, Text};
 use crate::memory::MemoryBudget;
 use crate::question::access::{AccessRequest, Principal};
 use crate::wire::frame::FrameLimits;
-use crate::wire::hex::hex;
+use crate::wire::hex::write_hex;
 use crate::wire::protocol::Era;
 
 /// What the key of call ids is derived with. No frame is these bytes, so no digest is the key.
@@ -192,15 +192,15 @@ impl Gate {
         self.denied("internal-error", "internal-error", Origin::Protocol)
     }
 
-    fn denied(&self, code: &str, message: &str, origin: Origin) -> DecisionFacts {
+    fn denied(&self, code: &'static str, message: &str, origin: Origin) -> DecisionFacts {
         let origin = origin.as_str();
-        let reason = ReasonFacts { code: code.into(), message: message.into(), origin };
+        let reason = ReasonFacts { code: Text::constant(code), message: message.into(), origin };
         DecisionFacts {
             effect: "deny",
             enforced: true,
             reasons: Listed::from(vec![reason]),
             obligations: Listed::default(),
-            policy: self.policy().revision().into(),
+            policy: Text::shared(&self.policy().revision()),
             engine: "none",
         }
     }
@@ -221,7 +221,10 @@ impl Gate {
         let mut mac = self.call_ids.clone();
         mac.update(&number.to_be_bytes());
         let tag = mac.finalize().into_bytes();
-        hex(tag.get(..CALL_ID_BYTES).unwrap_or(&tag)).into()
+        let mut digits = [0; 2 * CALL_ID_BYTES];
+        write_hex(&mut digits, &tag);
+        // The digits are ASCII.
+        std::str::from_utf8(&digits).unwrap_or_default().into()
     }
 
     /// Returns the keyed digest of `bytes` for a record. Equal bytes have equal digests, but a
@@ -229,7 +232,7 @@ impl Gate {
     pub(super) fn digest(&self, bytes: &[u8]) -> Text<Code> {
         let mut mac = self.digest.clone();
         mac.update(bytes);
-        format!("hmac-sha256:{}", hex(&mac.finalize().into_bytes())).into()
+        Text::hmac_sha256(&mac.finalize().into_bytes().into())
     }
 }
 

@@ -242,7 +242,7 @@ impl Session {
             store: Arc::clone(self.server.handle_store()),
             session: Arc::clone(&self.state),
             memory: Arc::clone(gate.memory()),
-            principal: self.principal.id.clone(),
+            principal: self.principal.id.as_ref().into(),
             update: store_update?,
             now: now.uptime,
         })

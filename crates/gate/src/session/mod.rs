@@ -99,6 +99,10 @@ pub enum UpstreamFailure {
 #[derive(Debug, Clone)]
 pub struct Session {
     principal: Arc<Principal>,
+    /// The principal's id, as charges share it.
+    owner: Arc<str>,
+    /// The same, as records have it.
+    principal_name: Text<Name>,
     server: Arc<Protected>,
     protocol: Protocol,
     client: Option<Client>,
@@ -182,7 +186,7 @@ struct InFlightCall {
     /// The method's row in the method table.
     method: Option<&'static Method>,
     /// What the call does, as classified by its pack.
-    operation: Operation,
+    operation: Arc<Operation>,
     expected: Expected,
     /// What must be removed from its answer and from related messages.
     redact: Vec<Redaction>,
@@ -222,8 +226,8 @@ struct CallFacts {
     direction: Direction,
     protocol: Protocol,
     method: Option<Text<Name>>,
-    target: Option<Target>,
-    operation: Option<OperationFacts>,
+    target: Option<Arc<Target>>,
+    operation: Option<Arc<OperationFacts>>,
     trace_id: Option<Text<Code>>,
     parent_span_id: Option<Text<Code>>,
 }
@@ -236,6 +240,7 @@ impl Session {
             // The only session of its process.
             Transport::Stdio => ids::SERVER_BYTES_MAX,
         };
+        let owner: Arc<str> = principal.id.as_ref().into();
         let used = UsedIds::new(server.id_memory().clone(), ids_max);
         Self {
             owed_tokens: used.clone(),
@@ -245,6 +250,8 @@ impl Session {
             owed: OwedAnswers::default(),
             duties: Duties::default(),
             duty_scope: DutyScope::default(),
+            principal_name: Text::shared(&owner),
+            owner,
             principal,
             server,
             protocol: Protocol { revision: None, era: Era::Legacy, transport },
@@ -344,7 +351,7 @@ impl Session {
             exchange: Arc::clone(&call),
             epoch: self.epoch(),
             method: None,
-            operation: Operation::of_method(Effect::Read),
+            operation: Arc::new(Operation::of_method(Effect::Read)),
             expected: Expected::default(),
             redact: Vec::new(),
             digest: None,
@@ -590,8 +597,8 @@ impl Session {
     fn record_of(&self, event: Event, facts: &CallFacts, now: Now) -> AuditRecord {
         let mut record = AuditRecord::new(event, now);
         record.call = Some(Arc::clone(&facts.call));
-        record.principal = Some(self.principal.id.as_ref().into());
-        record.server = Some(self.server.facts.name.as_ref().into());
+        record.principal = Some(self.principal_name.clone());
+        record.server = Some(self.server.record_name().clone());
         record.direction = Some(facts.direction.as_str());
         record.protocol = Some(ProtocolFacts {
             revision: facts.protocol.revision.map(crate::wire::protocol::Revision::as_str),
@@ -655,9 +662,14 @@ impl OwnedAddressee {
 
 /// The id as a record has it.
 fn id_text(id: &Id) -> Text<IdText> {
-    let mut text = Vec::new();
-    write_id(&mut text, id);
-    String::from_utf8(text).unwrap_or_default().into()
+    match id {
+        Id::Number(number) => Text::number(*number),
+        Id::Text(_) => {
+            let mut text = Vec::new();
+            write_id(&mut text, id);
+            String::from_utf8(text).unwrap_or_default().into()
+        }
+    }
 }
 
 /// Releases the server's message `frame`, as `edited` where the gate changed it.

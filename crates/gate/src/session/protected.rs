@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::catalog::drift::DefinitionLock;
 use crate::catalog::lists::ListPage;
 use crate::duty::duties::PrincipalDuties;
 use crate::evidence::record::Now;
+use crate::evidence::text::{Name, Text};
 use crate::memory::MemoryBudget;
 use crate::question::access::Server;
 use crate::question::handles::{Facts, HandleStore, KnownHandles, ScopeState};
@@ -44,6 +45,8 @@ pub struct Protected {
     pub batches: bool,
     /// The reviewed definitions of its tools. Default: no lock.
     pub lock: DefinitionLock,
+    /// Its name, as records have it.
+    record_name: OnceLock<Text<Name>>,
     keeps_texts: AtomicBool,
     /// Digests of definitions about which a notice was recorded.
     told: Mutex<HashSet<Box<str>>>,
@@ -70,6 +73,7 @@ impl Protected {
             refusal,
             batches: false,
             lock: DefinitionLock::Off,
+            record_name: OnceLock::new(),
             keeps_texts: AtomicBool::new(false),
             told: Mutex::default(),
             definitions: RwLock::default(),
@@ -80,6 +84,11 @@ impl Protected {
             id_memory: IdMemory::default(),
             duties: Mutex::default(),
         }
+    }
+
+    /// Its name, as records have it.
+    pub(super) fn record_name(&self) -> &Text<Name> {
+        self.record_name.get_or_init(|| self.facts.name.as_ref().into())
     }
 
     /// What its sessions use to remember ids.

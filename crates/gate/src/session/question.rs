@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use crate::evidence::record::{CallId, Now, OperationFacts, Target};
+use crate::evidence::text::Text;
 use crate::question::access::{AccessRequest, Client, Resource, WallTime};
 use crate::question::handles::{Facts, KnownHandles};
 use crate::question::operation::Operation;
@@ -33,7 +34,7 @@ pub(super) struct Question<'a> {
     pub(super) direction: Direction,
     pub(super) protocol: Protocol,
     pub(super) resource: Resource<'a>,
-    pub(super) operation: Operation,
+    pub(super) operation: Arc<Operation>,
     pub(super) trace: Option<TraceContext<'a>>,
     /// The session facts by which it is judged. If absent, those of the time at which it is.
     pub(super) session_facts: Option<Facts>,
@@ -184,7 +185,7 @@ impl<'a> Question<'a> {
             direction: Direction::ToServer,
             protocol,
             resource: answer,
-            operation: Operation::of_method(effect),
+            operation: Arc::new(Operation::of_method(effect)),
             trace: None,
             session_facts: None,
         }
@@ -223,7 +224,7 @@ impl<'a> Question<'a> {
             direction,
             protocol,
             resource,
-            operation,
+            operation: Arc::new(operation),
             trace,
             session_facts: None,
         }
@@ -251,7 +252,7 @@ impl<'a> Question<'a> {
             action: self.action(),
             resource: self.resource,
             params: self.params,
-            operation: self.operation.clone(),
+            operation: Arc::clone(&self.operation),
             facts: self.session_facts.clone().unwrap_or_else(|| session.facts(now)),
             time: wall_time(now),
             trace_id: self.trace.map(|trace| trace.trace_id),
@@ -261,16 +262,19 @@ impl<'a> Question<'a> {
     /// What its records have in common.
     pub(super) fn facts(&self, call: &CallId) -> CallFacts {
         let mut facts = CallFacts::bare(call, self.direction, self.protocol);
-        facts.method = Some(self.name.into());
-        facts.target = target_of(self.resource);
-        facts.operation = Some(OperationFacts {
+        facts.method = Some(match self.row {
+            Some(row) => Text::constant(row.name),
+            None => self.name.into(),
+        });
+        facts.target = target_of(self.resource).map(Arc::new);
+        facts.operation = Some(Arc::new(OperationFacts {
             name: self.operation.name.as_ref().map(Into::into),
             effect: self.operation.effect.as_str(),
             environments: self.operation.environments.iter().collect(),
             environment_source: self.operation.environment_source.as_str(),
             tags: self.operation.tags.iter().collect(),
-            pack: self.operation.pack.as_ref().map(Into::into),
-        });
+            pack: self.operation.pack.as_ref().map(Text::shared),
+        }));
         facts.trace_id = self.trace.map(|trace| trace.trace_id.into());
         facts.parent_span_id = self.trace.map(|trace| trace.span_id.into());
         facts
@@ -340,8 +344,8 @@ fn target_of(resource: Resource<'_>) -> Option<Target> {
         Resource::Tool { name, definition, status, .. } => {
             target.tool = Some(name.into());
             target.definition = definition.map(Into::into);
-            target.drift = status.drift.map(|drift| drift.as_str().into());
-            target.flags = status.flags.iter().copied().collect();
+            target.drift = status.drift.map(|drift| Text::constant(drift.as_str()));
+            target.flags = status.flags.iter().map(|flag| Text::constant(flag)).collect();
         }
         Resource::Prompt { name, .. } => target.prompt = Some(name.into()),
         Resource::Uri(uri) => target.uri = Some(uri.into()),

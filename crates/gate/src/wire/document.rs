@@ -272,8 +272,9 @@ impl<'a> Value<'a> {
 
     /// The member of an object with this decoded name; `None` for other kinds.
     pub fn get(self, name: &str) -> Option<Self> {
-        let named = |member: &(Self, Self)| member.0.text() == Some(name.as_bytes());
-        self.members().find(named).map(|(_, value)| value)
+        let document = self.document;
+        let index = document.tree.member(&document.raw, self.index, name.as_bytes())?;
+        Some(Self { document, index })
     }
 
     /// The members of an object, `(name, value)`, in order; none for other kinds. The name is a

@@ -60,7 +60,7 @@ pub(crate) fn is_alias(member: &str, name: &str) -> bool {
 
 /// Whether a text is printable ASCII without spaces.
 pub(crate) fn is_printable(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_graphic())
+    text.as_bytes().iter().all(u8::is_ascii_graphic)
 }
 
 /// Whether a character is white space or invisible. Some readers remove

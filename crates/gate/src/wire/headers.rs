@@ -2,6 +2,8 @@
 //! the encoding of texts in them, and the `_meta` keys that hold the same in the body. The check of
 //! headers against the body is in `question::routing`.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -38,14 +40,14 @@ pub struct RoutingHeaders {
 
 /// Decodes a header value: the text itself, or the content of its base64 sentinel
 /// (`=?base64?…?=`, case-sensitive). `None` for base64 that is not canonical or not UTF-8.
-pub fn decode(value: &str) -> Option<Box<str>> {
+pub fn decode(value: &str) -> Option<Cow<'_, str>> {
     let Some(coded) =
         value.strip_prefix(SENTINEL_OPEN).and_then(|rest| rest.strip_suffix(SENTINEL_CLOSE))
     else {
-        return Some(value.into());
+        return Some(Cow::Borrowed(value));
     };
     let bytes = STANDARD.decode(coded).ok()?;
-    String::from_utf8(bytes).ok().map(Into::into)
+    String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
 /// Encodes `text` as a header value: the text itself if it is printable ASCII, else in the base64

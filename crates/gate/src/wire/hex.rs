@@ -1,20 +1,26 @@
 //! Hexadecimal text of digests and random names.
 
-const DIGITS: &[u8; 16] = b"0123456789abcdef";
-
 /// Returns `bytes` as lower-case hexadecimal, two digits for each byte.
 pub fn hex(bytes: &[u8]) -> String {
-    let mut text = Vec::with_capacity(bytes.len().saturating_mul(2));
-    for byte in bytes {
-        text.extend_from_slice(&digits(*byte));
-    }
+    let mut text = vec![0; bytes.len().saturating_mul(2)];
+    write_hex(&mut text, bytes);
     // The digits are ASCII.
     String::from_utf8(text).unwrap_or_default()
 }
 
-/// Both digits of a byte.
-fn digits(byte: u8) -> [u8; 2] {
-    [byte >> 4, byte & 0xf].map(|nibble| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0'))
+/// Writes `bytes` as lower-case hexadecimal to `digits`, which is twice as long.
+pub(crate) fn write_hex(digits: &mut [u8], bytes: &[u8]) {
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        if let [high, low] = pair {
+            (*high, *low) = (digit(byte >> 4), digit(byte & 0xf));
+        }
+    }
+}
+
+/// The digit of a number below 16.
+fn digit(nibble: u8) -> u8 {
+    let from = if nibble < 10 { b'0' } else { b'a'.wrapping_sub(10) };
+    nibble.wrapping_add(from)
 }
 
 #[cfg(test)]

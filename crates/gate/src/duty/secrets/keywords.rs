@@ -73,7 +73,11 @@ impl Keywords {
         }
         // A short word may stand at the end.
         for start in text.len().saturating_sub(GROUP.saturating_sub(1))..text.len() {
-            short(&self.short, text.get(start..).unwrap_or_default(), &mut found);
+            let rest = text.get(start..).unwrap_or_default();
+            let padded = rest.iter().copied().chain([0; GROUP]).take(GROUP);
+            if self.may_begin(padded.fold(0, after)) {
+                short(&self.short, rest, &mut found);
+            }
         }
     }
 

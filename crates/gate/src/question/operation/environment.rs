@@ -113,10 +113,10 @@ impl EnvironmentSearch<'_> {
     }
 
     /// Follows one pointer. Recursive; the pack's reader bounds the number of steps.
-    fn walk(
+    fn walk<'s>(
         &mut self,
         value: Option<Value<'_>>,
-        mut steps: impl Iterator<Item = PointerStep> + Clone,
+        mut steps: impl Iterator<Item = PointerStep<'s>> + Clone,
         form: &EnvironmentForm,
     ) -> bool {
         let Some(value) = value.filter(|value| value.kind() != Kind::Null) else {
@@ -254,7 +254,7 @@ impl EnvironmentSearch<'_> {
 
 /// Whether an object on the pointer, before its first `*`, lacks the next member. A member whose
 /// name a lenient reader would take for it counts as present.
-fn is_missing(value: Option<Value<'_>>, steps: impl Iterator<Item = PointerStep>) -> bool {
+fn is_missing<'s>(value: Option<Value<'_>>, steps: impl Iterator<Item = PointerStep<'s>>) -> bool {
     let Some(mut value) = value else { return true };
     for step in steps {
         let PointerStep::Member(name) = step else { return false };
@@ -270,7 +270,10 @@ fn is_missing(value: Option<Value<'_>>, steps: impl Iterator<Item = PointerStep>
 /// Whether a value stands at `pointer`, or a member whose name a lenient reader would take for it.
 /// Scalars have no members, so a pointer through one finds nothing.
 pub(super) fn is_present(arguments: Option<Value<'_>>, pointer: &str) -> bool {
-    fn walk(value: Value<'_>, mut steps: impl Iterator<Item = PointerStep> + Clone) -> bool {
+    fn walk<'s>(
+        value: Value<'_>,
+        mut steps: impl Iterator<Item = PointerStep<'s>> + Clone,
+    ) -> bool {
         match steps.next() {
             None => true,
             Some(PointerStep::Member(name)) => {

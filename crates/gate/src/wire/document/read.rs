@@ -61,6 +61,15 @@ struct Name {
     node: u32,
 }
 
+impl Name {
+    /// One of 64 bits; names without a common bit differ.
+    fn mark(&self) -> u64 {
+        // A multiplicative hash (Knuth, TAOCP 6.4), of which the six highest bits are the best.
+        let mixed = (self.head ^ u64::from(self.len)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        1 << (mixed >> 58)
+    }
+}
+
 /// What the reader expects next.
 enum NextToken {
     Value,
@@ -251,8 +260,12 @@ impl TreeReader<'_> {
             })
         };
         let second = if names.len() <= PAIRWISE_MAX {
+            let mut marks = 0_u64;
             let seen_before = |(count, name): &(usize, &Name)| {
-                names.iter().take(*count).any(|seen| order(seen, name).is_eq())
+                let mark = name.mark();
+                let may_be = marks & mark != 0;
+                marks |= mark;
+                may_be && names.iter().take(*count).any(|seen| order(seen, name).is_eq())
             };
             names.iter().enumerate().find(seen_before).map(|(_, name)| name.node)
         } else {
@@ -403,12 +416,19 @@ fn head(text: &[u8]) -> u64 {
 /// Whether a reader may treat the name as an instruction (P6). `__proto__` sets the prototype of a
 /// JavaScript object; Rust's `serde` passes private values between its parts under the others.
 fn is_reserved(name: &[u8]) -> bool {
-    name == b"__proto__" || name.starts_with(b"$serde") || name.starts_with(b"$__serde")
+    match name.first() {
+        Some(b'_') => name == b"__proto__",
+        Some(b'$') => name.starts_with(b"$serde") || name.starts_with(b"$__serde"),
+        Some(_) | None => false,
+    }
 }
 
 /// Whether decoded text has a control character: U+0000 to U+001F, U+007F to U+009F. The last ones
 /// are C2 80 to C2 9F in UTF-8.
 fn has_control(text: &[u8]) -> bool {
+    if text.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+        return false;
+    }
     text.iter().any(u8::is_ascii_control)
         || text.array_windows().any(|pair| matches!(pair, [0xc2, 0x80..=0x9f]))
 }

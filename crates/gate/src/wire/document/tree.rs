@@ -39,6 +39,21 @@ pub(super) struct TreeNode {
     pub(super) shape: Shape,
 }
 
+impl TreeNode {
+    /// The length of a string's decoded text, bytes.
+    fn text_len(&self) -> Option<usize> {
+        match self.shape {
+            Shape::Verbatim => Some(wide(self.end.saturating_sub(self.start).saturating_sub(2))),
+            Shape::Escaped { len, .. } => Some(wide(len)),
+            Shape::Null
+            | Shape::Bool(_)
+            | Shape::Number
+            | Shape::Array { .. }
+            | Shape::Object { .. } => None,
+        }
+    }
+}
+
 /// The nodes of one document, the root first.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
@@ -50,15 +65,18 @@ pub(super) struct Tree {
 
 impl Tree {
     /// The kind of a node. Every index in use comes from the reader; any other reads as `null`.
+    #[inline]
     pub(super) fn shape(&self, index: u32) -> Shape {
         self.nodes.get(wide(index)).map_or(Shape::Null, |node| node.shape)
     }
 
+    #[inline]
     pub(super) fn span(&self, index: u32) -> Range<usize> {
         self.nodes.get(wide(index)).map_or(0..0, |node| wide(node.start)..wide(node.end))
     }
 
     /// The decoded bytes of a string.
+    #[inline]
     pub(super) fn text<'a>(&'a self, raw: &'a [u8], index: u32) -> Option<&'a [u8]> {
         let node = self.nodes.get(wide(index))?;
         match node.shape {
@@ -76,7 +94,24 @@ impl Tree {
         }
     }
 
+    /// The value of the member `name` of an object; `None` for other kinds, too.
+    pub(super) fn member(&self, raw: &[u8], object: u32, name: &[u8]) -> Option<u32> {
+        let Shape::Object { after, .. } = self.shape(object) else { return None };
+        let mut at = object.saturating_add(1);
+        while at < after {
+            let value = at.saturating_add(1);
+            if self.nodes.get(wide(at))?.text_len() == Some(name.len())
+                && self.text(raw, at) == Some(name)
+            {
+                return Some(value);
+            }
+            at = self.after(value);
+        }
+        None
+    }
+
     /// The first node after this one and everything below it.
+    #[inline]
     pub(super) fn after(&self, index: u32) -> u32 {
         match self.shape(index) {
             Shape::Array { after, .. } | Shape::Object { after, .. } => after,

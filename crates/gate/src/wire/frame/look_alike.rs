@@ -89,6 +89,15 @@ pub fn is_other_spelling(name: &str, known: &[&str]) -> bool {
     if !name.contains(BETWEEN_WORDS) || known.contains(&name) {
         return false;
     }
+    if is_printable(name) {
+        // Most names are printable ASCII: only their case can be folded.
+        let letters = || name.bytes().filter(|byte| !matches!(byte, b'_' | b'-'));
+        let lower = |known: &&str| {
+            let known = known.bytes().map(|byte| byte.to_ascii_lowercase());
+            letters().map(|byte| byte.to_ascii_lowercase()).eq(known)
+        };
+        return known.iter().any(lower);
+    }
     let joined = name.replace(BETWEEN_WORDS, "");
     known.contains(&&*joined) || is_look_alike(&joined, known)
 }
