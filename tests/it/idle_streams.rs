@@ -51,7 +51,7 @@ fn resident(program: &Program) -> usize {
     let status = std::fs::read_to_string(path).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     let kilobytes: usize = line.trim().trim_end_matches(" kB").parse().unwrap();
-    kilobytes * 1024
+    kilobytes.saturating_mul(1024)
 }
 
 /// Bytes for each of many idle streams that `request` opens.

@@ -43,7 +43,7 @@ pub(crate) fn processors() -> usize {
 }
 
 /// A step that uses so much processor time is slow.
-const SLOW: Duration = Duration::from_millis(1);
+pub(crate) const SLOW: Duration = Duration::from_millis(1);
 /// How long a slow step makes its like be judged aside.
 const SLOW_FOR: Duration = Duration::from_secs(10);
 /// Slow names of one principal within [`SLOW_FOR`] from which on all of its messages are judged aside.

@@ -204,10 +204,11 @@ impl SessionHandle {
     ) -> StepOutcome {
         let weight = weight.into();
         let take = |session: &mut Session, gate: &Gate, now| {
-            // Reading it is a system call.
+            // Reading it is a system call, and no step works longer than it takes.
             let before = weight.is_measured().then(|| self.clock.worked());
             let step = take(session, gate, now);
-            if let Some(before) = before {
+            let took = self.clock.uptime().saturating_sub(now.uptime);
+            if let Some(before) = before.filter(|_| took >= aside::SLOW) {
                 weight.took(self.clock.worked().saturating_sub(before), now.uptime);
             }
             step
