@@ -27,6 +27,7 @@ use bartizan_gate::wire::protocol::{Direction, Era, Protocol, Revision, Transpor
 use bartizan_rego::{Entrypoints, EvalLimits, Policy, PolicySources, RegoPdp};
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use std::cell::Cell;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -281,10 +282,14 @@ fn filter(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(u64::try_from(page.len()).unwrap()));
     for (engine, pdp) in engines() {
         let gate = gate_over(pdp);
+        let asks = Cell::new(0);
         let asked = || {
             let mut session = session(&server, &principal);
             let arrival = Arrival { raw: ask.clone(), headers: None, traceparent: None };
-            match session.client_frame(&gate, &arrival, NOW).record(&Nowhere).unwrap() {
+            // One a second, which the baseline's rate limits permit.
+            asks.set(asks.get() + 1);
+            let now = Now { uptime: Duration::from_secs(asks.get()), ..NOW };
+            match session.client_frame(&gate, &arrival, now).record(&Nowhere).unwrap() {
                 Act::Forward(permitted) => (session, Arc::clone(permitted.call())),
                 act @ (Act::Deliver(_) | Act::Drop) => panic!("{act:?}"),
             }
