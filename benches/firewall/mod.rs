@@ -96,6 +96,8 @@ impl Firewall {
     /// Serves, on the runtime that this is called on.
     pub(crate) async fn serve(self) {
         let Self { tcp, route, config, shared, address: _, journal: _kept } = self;
+        // The listener waits for it.
+        shared.tasks.close();
         let listener = Listener::new(tcp, vec![route], config, shared);
         listener.unwrap().serve().await;
     }

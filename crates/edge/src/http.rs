@@ -419,8 +419,9 @@ impl Listener {
     }
 
     /// Serves until [`Shared::closing`] is cancelled, then until every request in progress is
-    /// answered; streams without an end are closed at once. To stop sooner, drop the future and
-    /// abort the tasks of [`Shared::tasks`].
+    /// answered; streams without an end are closed at once. With [`HttpConfig::threads`], then until
+    /// all of [`Shared::tasks`], which must be closed by then, have ended: the threads end with this
+    /// future. To stop sooner, drop the future and abort the tasks of [`Shared::tasks`].
     pub async fn serve(self) {
         let Self { tcp, inner, workers } = self;
         let mut acceptor = Acceptor::new(tcp, &inner.connections);
@@ -468,6 +469,10 @@ impl Listener {
         connections.wait().await;
         for route in inner.routes.values() {
             close_sessions(route.sessions.clear());
+        }
+        if workers.have_threads() {
+            // Some of them run there: calls whose clients have gone, programs.
+            inner.shared.tasks.wait().await;
         }
     }
 }

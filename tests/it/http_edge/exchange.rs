@@ -342,24 +342,32 @@ async fn a_modern_disconnect_lets_go_of_the_server() {
 
 #[tokio::test]
 async fn a_legacy_disconnect_is_no_cancellation() {
-    let go = Arc::new(Notify::new());
-    let wait = Arc::clone(&go);
-    let behind = Behind::start(move |_, _| {
-        let mut plays = vec![Play::Wait(Arc::clone(&wait))];
-        plays.extend(json(&result(1)));
-        plays
-    })
-    .await;
-    let rig = Rig::start(behind.address);
-    let mut client = rig.client().await;
-    client.send(&post("", &call(1, "get"))).await;
-    behind.nth(1).await;
-    drop(client);
-    // The disconnect is known before the answer comes.
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    go.notify_one();
-    rig.sink.outcome(Outcome::Ok).await;
-    rig.drained().await;
+    // On serving threads, which must not end before such a call does, and without.
+    for (threads, drains_before) in [(0, false), (2, false), (2, true)] {
+        let go = Arc::new(Notify::new());
+        let wait = Arc::clone(&go);
+        let behind = Behind::start(move |_, _| {
+            let mut plays = vec![Play::Wait(Arc::clone(&wait))];
+            plays.extend(json(&result(1)));
+            plays
+        })
+        .await;
+        let config = HttpConfig { threads, ..HttpConfig::default() };
+        let rig = Rig::with(behind.address, config, |_| {});
+        let mut client = rig.client().await;
+        client.send(&post("", &call(1, "get"))).await;
+        behind.nth(1).await;
+        drop(client);
+        if drains_before {
+            rig.closing.cancel();
+            rig.tasks.close();
+        }
+        // The disconnect is known before the answer comes.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        go.notify_one();
+        rig.sink.outcome(Outcome::Ok).await;
+        rig.drained().await;
+    }
 }
 
 #[tokio::test]

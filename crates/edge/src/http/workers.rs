@@ -120,6 +120,11 @@ impl Workers {
         Ok(Self { first, others, measured: Mutex::default() })
     }
 
+    /// Whether the workers have threads of their own, which end when this is dropped.
+    pub(super) fn have_threads(&self) -> bool {
+        self.first.own.is_some()
+    }
+
     fn all(&self) -> impl Iterator<Item = &Worker> {
         iter::once(&self.first).chain(&self.others)
     }
