@@ -165,7 +165,8 @@ impl Measured {
             return;
         }
         let load = |(index, worked): (usize, Duration)| {
-            let before = self.loads.get(index).map_or(Duration::ZERO, |load| load.worked);
+            // Before the first window, what a thread did to begin does not count.
+            let before = self.loads.get(index).map_or(worked, |load| load.worked);
             let share = worked.saturating_sub(before).as_nanos().saturating_mul(LOAD_STEPS);
             let steps = share.checked_div(window.as_nanos()).unwrap_or_default();
             Load { worked, steps: steps.min(LOAD_STEPS) }
