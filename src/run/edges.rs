@@ -3,10 +3,8 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
-use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::available_parallelism;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -20,6 +18,7 @@ use bartizan_edge::child::{ChildLimits, ChildSpec, ChildUpstream};
 use bartizan_edge::client::{RemoteLimits, StdioLimits, StdioUpstream, serve_stdio};
 use bartizan_edge::http::{HttpConfig, HttpLimits, HttpTimeouts, Listener, Route};
 use bartizan_edge::oauth::{Forward, OAuth, PublicUrl};
+use bartizan_edge::processors;
 use bartizan_edge::upstream::{
     HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, LegacySseLimits, LegacySseUpstream,
     Upstream,
@@ -402,7 +401,7 @@ fn http_config(config: &Config) -> HttpConfig {
             idle_session: limits.session_idle,
             ..HttpTimeouts::default()
         },
-        threads: available_parallelism().map_or(1, NonZero::get),
+        threads: processors(),
     }
 }
 

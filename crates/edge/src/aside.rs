@@ -7,11 +7,11 @@
 //! at once as leave one processor free.
 //!
 //! A small message may take long, too, where a rule works over much data. That is known once it has
-//! happened: if the step over a message used [`SLOW`] of processor time, the next ones of the same principal to the
-//! same server with the same name in them are judged aside, too, for [`SLOW_FOR`], without a turn. If
-//! a principal is slow under many names, all of its messages are. The time on the clock does not
-//! count: on a busy machine any step may be interrupted for that long. A usual message costs two
-//! hashes more and no wake-up.
+//! happened: if the step over a message used [`SLOW`] of processor time, the next ones of the same
+//! principal to the same server with the same name in them are judged aside, too, for [`SLOW_FOR`],
+//! without a turn. If a principal is slow under many names, all of its messages are. The time on the
+//! clock does not count: on a busy machine any step may be interrupted for that long. A usual message
+//! costs two hashes more and no wake-up.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher as _, RandomState};
@@ -37,8 +37,8 @@ const LARGE_NICE: i32 = 5;
 static TURNS: LazyLock<Semaphore> =
     LazyLock::new(|| Semaphore::new(processors().saturating_sub(1).max(1)));
 
-/// Processors that this program may use.
-pub(crate) fn processors() -> usize {
+/// Processors that this program may use; at least 1.
+pub fn processors() -> usize {
     available_parallelism().map_or(1, std::num::NonZero::get)
 }
 

@@ -449,14 +449,9 @@ impl Listener {
             let number = place.number();
             peer.set_address(stream.peer_addr().ok().map(|address| address.ip()));
             let worker = workers.assign(&inner.shared.clock);
-            // A socket belongs to the runtime that waits for it.
-            let socket = if worker.here {
-                Ok(Socket::Ready(stream))
-            } else {
-                stream.into_std().map(Socket::Moved)
-            };
-            // The error is of a socket that is lost already.
-            let Ok(socket) = socket else { continue };
+            // A socket belongs to the runtime that waits for it. The error is of one that is lost
+            // already.
+            let Ok(socket) = stream.into_std() else { continue };
             let lane = worker.lanes.of(peer.address());
             let places = (place, worker.place);
             let serving = connection(Arc::clone(&inner), lane.clone(), (socket, peer), places);
@@ -492,26 +487,15 @@ fn connection_limits(config: &HttpConfig) -> ConnectionLimits {
     }
 }
 
-/// The socket of a connection.
-enum Socket {
-    /// It belongs to the runtime in which it is served.
-    Ready(TcpStream),
-    /// It belongs to no runtime yet.
-    Moved(std::net::TcpStream),
-}
-
 async fn connection(
     inner: Arc<ListenerState>,
     lane: Lane,
-    (socket, peer): (Socket, Arc<ConnectionState>),
+    (socket, peer): (std::net::TcpStream, Arc<ConnectionState>),
     places: (Place, WorkerPlace),
 ) {
-    let stream = match socket {
-        Socket::Ready(stream) => stream,
-        Socket::Moved(stream) => match TcpStream::from_std(stream) {
-            Ok(stream) => stream,
-            Err(error) => return tracing::warn!(%error, "a connection was not served"),
-        },
+    let stream = match TcpStream::from_std(socket) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::warn!(%error, "a connection was not served"),
     };
     let (listener, state) = (Arc::clone(&inner), Arc::clone(&peer));
     let Shared { closing, clock, .. } = &listener.shared;

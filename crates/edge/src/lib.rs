@@ -47,6 +47,7 @@ pub mod client;
 pub mod http;
 pub mod admin;
 
+pub use aside::processors;
 pub use duplex::DuplexStream;
 
 /// What every edge shares.

@@ -452,6 +452,26 @@ mod tests {
         (SessionHandle::new(&shared, session), sink)
     }
 
+    #[test]
+    fn a_step_that_waits_makes_its_like_no_slower_and_one_that_works_does() {
+        let (handle, _) = handle();
+        let judged_aside = |raw: &[u8], step: &(dyn Fn() + Sync)| {
+            let weight = handle.weight(raw);
+            drop(handle.step_over(weight, None, |_, _, _| {
+                step();
+                None
+            }));
+            handle.weight(raw).is_long()
+        };
+        let waits = || std::thread::sleep(3 * aside::SLOW);
+        assert!(!judged_aside(b"{\"name\":\"waits\"}", &waits));
+        let works = || {
+            let until = handle.clock.worked() + 3 * aside::SLOW;
+            while handle.clock.worked() < until {}
+        };
+        assert!(judged_aside(b"{\"name\":\"works\"}", &works));
+    }
+
     /// A call in flight.
     fn open(handle: &SessionHandle) -> CallId {
         let outcome = handle.step(None, |session, gate, now| Some(session.open_stream(gate, now)));

@@ -27,7 +27,7 @@ use bartizan_sync::lock;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use super::repoll::Repoll;
-use crate::aside::{processors, with_permit};
+use crate::aside::with_permit;
 
 /// A network address as lanes tell them apart: an IPv4 address, or the /64 network of an IPv6
 /// address, all of which one host has. `None` where the system does not tell it.
@@ -54,18 +54,8 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    /// Lanes with as many permits as this program can use at once.
-    pub(super) fn new() -> Arc<Self> {
-        Self::with(processors())
-    }
-
-    /// The lanes of a thread that serves alone what it has.
-    pub(super) fn of_one_thread() -> Arc<Self> {
-        Self::with(1)
-    }
-
-    /// Lanes with `permits` each.
-    fn with(permits: usize) -> Arc<Self> {
+    /// Lanes with `permits` each: as many as threads serve what they have.
+    pub(super) fn new(permits: usize) -> Arc<Self> {
         Arc::new(Self { permits, networks: AtomicUsize::new(0), open: Mutex::default() })
     }
 
@@ -187,7 +177,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_crowd_from_one_address_waits_for_itself_alone() {
-        let lanes = Lanes::with(PERMITS);
+        let lanes = Lanes::new(PERMITS);
         let (crowd, alone) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let mut tasks = JoinSet::new();
         for _ in 0..100 {
@@ -214,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_network_is_what_one_host_has() {
-        let lanes = Lanes::with(PERMITS);
+        let lanes = Lanes::new(PERMITS);
         let same = |one: &str, other: &str| {
             let (one, other) = (lane_of(&lanes, one), lane_of(&lanes, other));
             Arc::ptr_eq(&one.permits, &other.permits)

@@ -19,6 +19,7 @@ use bartizan_sync::lock;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::lanes::Lanes;
+use crate::aside::processors;
 use crate::clock::Clock;
 
 /// Tasks that a busy thread runs before it looks for new input and timers. With tokio's default, 61,
@@ -85,8 +86,6 @@ impl Drop for WorkerPlace {
 pub(super) struct Assigned {
     /// Where the tasks of the connection run.
     pub(super) handle: Handle,
-    /// Whether that is the runtime in which the listener itself runs.
-    pub(super) here: bool,
     /// The lanes of the worker.
     pub(super) lanes: Arc<Lanes>,
     /// To be kept as long as the connection is open.
@@ -112,10 +111,13 @@ impl Workers {
                 .enable_all()
                 .build()?;
             let handle = runtime.handle().clone();
-            Ok::<_, io::Error>(worker(Some(runtime), handle, Lanes::of_one_thread()))
+            Ok::<_, io::Error>(worker(Some(runtime), handle, Lanes::new(1)))
         };
-        let first =
-            if threads == 0 { worker(None, Handle::current(), Lanes::new()) } else { start(0)? };
+        let first = if threads == 0 {
+            worker(None, Handle::current(), Lanes::new(processors()))
+        } else {
+            start(0)?
+        };
         let others = (1..threads).map(start).collect::<io::Result<_>>()?;
         Ok(Self { first, others, measured: Mutex::default() })
     }
@@ -136,7 +138,6 @@ impl Workers {
         worker.connections.fetch_add(1, Ordering::Relaxed);
         Assigned {
             handle: worker.handle.clone(),
-            here: worker.own.is_none(),
             lanes: Arc::clone(&worker.lanes),
             place: WorkerPlace(Arc::clone(&worker.connections)),
         }
@@ -231,6 +232,6 @@ mod tests {
     async fn without_threads_the_runtime_of_the_listener_serves() {
         let workers = Workers::start(0).unwrap();
         let one = workers.assign(&Clock::start());
-        assert!(one.here && one.handle.id() == Handle::current().id());
+        assert_eq!(one.handle.id(), Handle::current().id());
     }
 }
