@@ -13,7 +13,7 @@ use bartizan_gate::evidence::record::{
     AuditRecord, DecisionFacts, Finding, KeptInput, OperationFacts, Outcome, ProtocolFacts,
     ReasonFacts, RedactionFacts, Tags, Target,
 };
-use bartizan_gate::evidence::text::{Listed, Text};
+use bartizan_gate::evidence::text::{Listed, Text, is_plain};
 
 use super::inert;
 
@@ -22,9 +22,6 @@ const BODY_BYTES_KEPT: usize = 1 << 16;
 
 /// Size of a time up to its seconds, `2026-11-30T07:15:02Z`, bytes.
 const SECOND_BYTES: usize = 20;
-
-/// Digits of the largest number.
-const DIGITS_MAX: usize = 20;
 
 /// What a thread keeps from record to record: the buffer, and the second that it formatted last.
 #[derive(Debug)]
@@ -48,9 +45,6 @@ impl Encoder {
     pub(super) fn encode(&mut self, record: &AuditRecord) -> Result<&[u8], String> {
         self.body.clear();
         self.body.shrink_to(BODY_BYTES_KEPT);
-        if record.time < SystemTime::UNIX_EPOCH {
-            return Err("the wall clock is before 1970".to_owned());
-        }
         let mut out = Out { body: &mut self.body, second: &mut self.second };
         out.record(record)?;
         Ok(&self.body)
@@ -295,13 +289,14 @@ impl Out<'_> {
 
     /// A text as a string of JSON.
     fn text(&mut self, text: &str) {
-        self.raw("\"");
-        if text.as_bytes().iter().all(|byte| is_plain(*byte)) {
+        if text.bytes().all(is_plain) {
+            self.raw("\"");
             self.raw(text);
+            self.raw("\"");
         } else {
-            inert::push_escaped(self.body, text);
+            // Writing a text to a vector cannot fail.
+            inert::write_json(text, self.body).unwrap_or_default();
         }
-        self.raw("\"");
     }
 
     /// What is JSON already.
@@ -310,13 +305,13 @@ impl Out<'_> {
     }
 
     fn number(&mut self, number: u64) {
-        let mut digits = [0; DIGITS_MAX];
-        self.body.extend_from_slice(decimal(number, &mut digits));
+        self.raw(itoa::Buffer::new().format(number));
     }
 
     /// A time in RFC 3339, UTC, microseconds.
     fn time(&mut self, time: SystemTime) -> Result<(), String> {
-        let since = time.duration_since(SystemTime::UNIX_EPOCH).map_err(|_| OUT_OF_RANGE)?;
+        let since =
+            time.duration_since(SystemTime::UNIX_EPOCH).map_err(|_| "a time is before 1970")?;
         if self.second.of != Some(since.as_secs()) {
             self.second.format(since)?;
         }
@@ -325,62 +320,33 @@ impl Out<'_> {
         self.body.extend_from_slice(second);
         self.raw(".");
         // A leading 1 keeps the zeros of the fraction.
-        let mut digits = [0; DIGITS_MAX];
-        let micros =
-            decimal(u64::from(since.subsec_micros()).saturating_add(1_000_000), &mut digits);
-        self.body.extend_from_slice(micros.get(1..).unwrap_or_default());
+        let mut digits = itoa::Buffer::new();
+        let micros = digits.format(since.subsec_micros().saturating_add(1_000_000));
+        self.raw(micros.get(1..).unwrap_or_default());
         self.raw("Z\"");
         Ok(())
     }
 }
 
-const OUT_OF_RANGE: &str = "a time is outside 1970 to 9999";
+const TOO_LATE: &str = "a time is after 9999";
 
 impl FormattedSecond {
     fn format(&mut self, since: Duration) -> Result<(), &'static str> {
         self.of = None;
         let second = Duration::from_secs(since.as_secs());
-        let second = SystemTime::UNIX_EPOCH.checked_add(second).ok_or(OUT_OF_RANGE)?;
+        let second = SystemTime::UNIX_EPOCH.checked_add(second).ok_or(TOO_LATE)?;
         // Formatting fails from the year 10000 on.
         let mut text = String::new();
-        write!(text, "{}", humantime::format_rfc3339_seconds(second)).map_err(|_| OUT_OF_RANGE)?;
-        self.text = text.as_bytes().try_into().map_err(|_| OUT_OF_RANGE)?;
+        write!(text, "{}", humantime::format_rfc3339_seconds(second)).map_err(|_| TOO_LATE)?;
+        self.text = text.as_bytes().try_into().map_err(|_| TOO_LATE)?;
         self.of = Some(since.as_secs());
         Ok(())
     }
 }
 
-/// Whether a character of one byte stands in a string of the journal as it is.
-fn is_plain(byte: u8) -> bool {
-    matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')
-}
-
-/// The decimal digits of `number`, at the end of `digits`.
-fn decimal(number: u64, digits: &mut [u8; DIGITS_MAX]) -> &[u8] {
-    let (mut rest, mut from) = (number, DIGITS_MAX);
-    for digit in digits.iter_mut().rev() {
-        // At most 9.
-        *digit = b'0'.saturating_add(u8::try_from(rest % 10).unwrap_or_default());
-        from = from.saturating_sub(1);
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    digits.get(from..).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_number_is_written_as_its_digits() {
-        for number in [0, 1, 9, 10, 99, 100, 1_000_000, u64::MAX - 1, u64::MAX] {
-            let mut digits = [0; DIGITS_MAX];
-            assert_eq!(decimal(number, &mut digits), number.to_string().as_bytes());
-        }
-    }
 
     #[test]
     fn a_time_is_written_as_humantime_writes_it() {

@@ -59,31 +59,6 @@ pub fn escaped(json: &str) -> String {
     out
 }
 
-/// Appends `text` to `out` as the inside of a JSON string, with the escapes of [`write_json`].
-pub(super) fn push_escaped(out: &mut Vec<u8>, text: &str) {
-    for c in text.chars() {
-        let mut utf8 = [0; 4];
-        let written: &[u8] = match c {
-            '"' => b"\\\"",
-            '\\' => b"\\\\",
-            '\u{8}' => b"\\b",
-            '\t' => b"\\t",
-            '\n' => b"\\n",
-            '\u{c}' => b"\\f",
-            '\r' => b"\\r",
-            _ if c < ' ' || is_unseen(c) => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    // Writing to a vector cannot fail.
-                    io::Write::write_fmt(out, format_args!("\\u{unit:04x}")).unwrap_or_default();
-                }
-                continue;
-            }
-            _ => c.encode_utf8(&mut utf8).as_bytes(),
-        };
-        out.extend_from_slice(written);
-    }
-}
-
 /// A formatter for compact JSON that escapes the characters of [`is_unseen`]; everything else is as
 /// serde writes it.
 struct Inert;
@@ -131,9 +106,6 @@ mod tests {
             assert_eq!(out, json);
             assert_eq!(serde_json::from_str::<String>(&out).unwrap(), text, "same meaning");
             assert_eq!(escaped(&serde_json::to_string(text).unwrap()), json);
-            let mut inside = Vec::new();
-            push_escaped(&mut inside, text);
-            assert_eq!(format!("\"{}\"", String::from_utf8(inside).unwrap()), json);
         }
     }
 

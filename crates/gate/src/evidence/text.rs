@@ -4,9 +4,9 @@
 //! bytes, and is kept without secrets of known forms. A [`Text`] is made from any text and can
 //! be made in no other way, so no record holds a text that is longer than its kind allows, or that
 //! was not cleaned. Only what the program itself has written down or computed is not searched: a
-//! constant, a number, a digest. What is cut off is replaced by `…(+N bytes, sha256:…)`: the size and the SHA-256
-//! of the rest. A [`Listed`] keeps its first entries and counts the rest. With both, a record has a
-//! largest size: [`super::record::RECORD_BYTES_MAX`].
+//! constant, a number, a digest. What is cut off is replaced by `…(+N bytes, sha256:…)`: the size and
+//! the SHA-256 of the rest. A [`Listed`] keeps its first entries and counts the rest. With both, a
+//! record has a largest size: [`super::record::RECORD_BYTES_MAX`].
 //!
 //! Limits count bytes as the journal writes them: `"`, `\` and invisible characters become escapes
 //! there, and a control character is six bytes, not one.
@@ -206,6 +206,12 @@ pub(crate) fn written_bytes(character: char) -> usize {
     }
 }
 
+/// Whether the journal writes a byte of a text as it is: visible ASCII and space, but for `"` and `\\`,
+/// which JSON escapes.
+pub fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')
+}
+
 /// Where `text` must be cut so that it and the mark have at most `max` bytes as written; `None` if
 /// it need not be cut.
 fn cut_at(text: &str, max: usize) -> Option<usize> {
@@ -213,8 +219,7 @@ fn cut_at(text: &str, max: usize) -> Option<usize> {
     if text.len().saturating_mul(6) <= max {
         return None;
     }
-    let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
-    if text.len() <= max && text.as_bytes().iter().all(plain) {
+    if text.len() <= max && text.bytes().all(is_plain) {
         return None;
     }
     let room = max.saturating_sub(MARK_BYTES_MAX);
