@@ -315,7 +315,7 @@ impl Meter {
 }
 
 /// The bytes of a text, or the items of a collection; of its texts the bytes, too.
-fn size(value: &Value) -> usize {
+pub(crate) fn size(value: &Value) -> usize {
     let texts = |items: &mut dyn Iterator<Item = &Value>| {
         items.fold(0_usize, |sum, item| sum.saturating_add(1).saturating_add(text_length(item)))
     };
@@ -434,7 +434,8 @@ fn concat_within(args: &[Value], limits: &EvalLimits) -> Result<(), String> {
     at_most("a length", total, limits.string_bytes_max)
 }
 
-fn text_length(value: &Value) -> usize {
+/// The bytes of a text; 0 for any other value.
+pub(crate) fn text_length(value: &Value) -> usize {
     length(std::slice::from_ref(value), 0)
 }
 

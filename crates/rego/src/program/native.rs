@@ -9,7 +9,7 @@ use super::Doubt;
 use super::operand::{Operand, Type};
 use super::part::Part;
 use crate::EvalLimits;
-use crate::builtins::{Builtin, Meter};
+use crate::builtins::{self, Builtin, Meter, text_length};
 use crate::patterns::{self, Automaton};
 
 /// A built-in that can run here.
@@ -137,10 +137,6 @@ impl Native {
 /// [`crate::builtins`] counts them; `None` where a value must be built to know it.
 fn size(value: &Operand<'_>) -> Option<usize> {
     let each = |length: Option<usize>| length.unwrap_or_default().saturating_add(1);
-    let of_value = |item: &Value| match item {
-        Value::String(text) => text.len(),
-        _ => 0,
-    };
     let total = |sum: usize, more: usize| sum.saturating_add(more);
     Some(match value {
         Operand::Bool(_) => 0,
@@ -161,21 +157,10 @@ fn size(value: &Operand<'_>) -> Option<usize> {
             items.iter().map(|it| each(it.as_text().map(str::len))).fold(0, total)
         }
         Operand::Record(names, _) => {
-            names.sorted.iter().map(|it| each(Some(of_value(it)))).fold(0, total)
+            names.sorted.iter().map(|it| each(Some(text_length(it)))).fold(0, total)
         }
-        Operand::Shared(_) | Operand::Owned(_) => match value.as_value() {
-            Some(Value::String(text)) => text.len(),
-            Some(Value::Array(items)) => {
-                items.iter().map(|it| each(Some(of_value(it)))).fold(0, total)
-            }
-            Some(Value::Set(items)) => {
-                items.iter().map(|it| each(Some(of_value(it)))).fold(0, total)
-            }
-            Some(Value::Object(members)) => {
-                members.iter().map(|(it, _)| each(Some(of_value(it)))).fold(0, total)
-            }
-            _ => 0,
-        },
+        Operand::Shared(value) => builtins::size(value),
+        Operand::Owned(value) => builtins::size(value),
     })
 }
 
