@@ -28,19 +28,8 @@ ANSWER = {
 }
 LARGE_BYTES = 4_000_000
 
-# Two rules that read arguments, so that no decision is answered from memory.
-RULES = """package mcp
-
-deny contains {"code": "production", "message": "flags of production are closed"} if {
-	input.tool.name in {"get_flag", "set_flag"}
-	input.tool.arguments.environment == "production"
-}
-
-deny contains {"code": "long-key", "message": "the key is too long"} if {
-	input.tool.name == "get_flag"
-	count(input.tool.arguments.key) > 200
-}
-"""
+# Rules that read arguments.
+RULES = (HERE / "rules.rego").read_text()
 
 
 def rules(count: int) -> str:

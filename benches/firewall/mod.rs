@@ -25,19 +25,8 @@ use tokio_util::task::TaskTracker;
 /// What a server answers to a `tools/call`.
 pub(crate) const ANSWER: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"complete","content":[{"type":"text","text":"on for a quarter of staging"}],"isError":false}}"#;
 
-/// Rules that read arguments, so that no decision is answered from memory.
-const RULES: &str = r#"package mcp
-
-deny contains {"code": "production", "message": "flags of production are closed"} if {
-	input.tool.name in {"get_flag", "set_flag"}
-	input.tool.arguments.environment == "production"
-}
-
-deny contains {"code": "long-key", "message": "the key is too long"} if {
-	input.tool.name == "get_flag"
-	count(input.tool.arguments.key) > 200
-}
-"#;
+/// Rules that read arguments.
+const RULES: &str = include_str!("../compare/rules.rego");
 
 /// The baseline and [`RULES`].
 fn policy() -> RegoPdp {
