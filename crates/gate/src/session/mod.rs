@@ -42,6 +42,7 @@ pub use crate::evidence::refusal::DoorRefusal;
 pub use crate::session::protected::{Protected, RefusalForm};
 
 use crate::duty::duties::Duties;
+use crate::duty::limit::Places;
 use crate::duty::redact::Redaction;
 use crate::evidence::record::{
     AuditRecord, CallId, Event, Now, OperationFacts, Outcome, ProtocolFacts, Target, micros,
@@ -196,6 +197,8 @@ struct InFlightCall {
     on_success: Option<Box<OnSuccess>>,
     /// That the call was judged by session facts, until it is over.
     reader: Option<Arc<FactReader>>,
+    /// Its places in limits of calls in flight, until it is over.
+    places: Option<Places>,
     /// The memory of all this, and of what remains of it when the call has ended.
     charge: Charge,
 }
@@ -215,6 +218,8 @@ struct ServerRequest {
     digest: Text<Code>,
     /// What must be removed from it, also when it is redelivered.
     redact: Vec<Redaction>,
+    /// Its places in limits of calls in flight, until it is answered.
+    _places: Option<Places>,
     /// The memory of all this.
     charge: Charge,
 }
@@ -357,6 +362,7 @@ impl Session {
             digest: None,
             on_success: None,
             reader: None,
+            places: None,
             // One of these exists for each request of the listener at most.
             charge: gate.memory().count(&self.principal.id, charges::CALL_BYTES),
         });
@@ -568,6 +574,13 @@ impl Session {
                 | Unanswered::Failed
                 | Unanswered::Unclear => CallEnd::Unanswered(now.uptime),
             };
+            if let Some(places) = &entry.places {
+                if why.counts() {
+                    places.owed(now.uptime.saturating_add(owed::COUNTS_FOR));
+                } else {
+                    places.ended();
+                }
+            }
             self.call_ended((entry.on_success.as_deref(), entry.reader.as_deref()), end);
             self.owed.keep(entry, why, now.uptime);
         }
