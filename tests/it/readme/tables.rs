@@ -480,6 +480,7 @@ impl World {
             operation: operation.into(),
             facts: [].into(),
             time: WallTime { unix_ms: 0 },
+            approval: None,
             trace_id: Some("0"),
         }
     }
@@ -624,6 +625,7 @@ fn events_and_outcomes_are_documented() {
         E::Start,
         E::Stop,
         E::Intent,
+        E::Hold,
         E::Denial,
         E::Outcome,
         E::Notice,
@@ -640,6 +642,7 @@ fn events_and_outcomes_are_documented() {
             E::Start
             | E::Stop
             | E::Intent
+            | E::Hold
             | E::Denial
             | E::Outcome
             | E::Notice
