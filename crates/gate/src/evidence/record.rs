@@ -112,7 +112,7 @@ pub enum Event {
 }
 
 impl Event {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Start,
         Self::Stop,
         Self::Intent,

@@ -497,12 +497,7 @@ impl Refusal {
             body.extend_from_slice(b",\"approval_id\":");
             write_string(&mut body, &hold.0);
         }
-        let retry = match self {
-            Self::Limited(retry) => *retry,
-            Self::Approval(end) => end.retry_after(),
-            _ => None,
-        };
-        if let Some(retry) = retry {
+        if let Some(retry) = self.retry_after() {
             body.extend_from_slice(format!(",\"retry_after_ms\":{}", retry.as_millis()).as_bytes());
         }
         if let Self::TasksUndeclared = self {
@@ -512,6 +507,17 @@ impl Refusal {
         }
         body.extend_from_slice(b"}}}");
         (body.into(), Content::Error, status)
+    }
+
+    /// When it makes sense to try again, where that is known.
+    fn retry_after(&self) -> Option<Duration> {
+        if let Self::Limited(retry) = self {
+            *retry
+        } else if let Self::Approval(end) = self {
+            end.retry_after()
+        } else {
+            None
+        }
     }
 
     /// Writes the refusal as a message that may go to the client.

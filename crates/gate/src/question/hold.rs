@@ -19,9 +19,9 @@ use crate::wire::hex::hex;
 pub const HOLDS_MAX: usize = 8;
 
 /// How long a hold waits for its answer where the rule does not say.
-pub const TTL_DEFAULT: Duration = Duration::from_secs(15 * 60);
+pub const TTL_DEFAULT: Duration = Duration::from_mins(15);
 /// The longest time that a rule may name for a hold or a grant: 30 days.
-pub const TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+pub const TTL_MAX: Duration = Duration::from_hours(30 * 24);
 
 /// Members of `_meta` that differ from call to call although the call is the same: what the protocol
 /// itself defines (MCP 2026-07-28, basic, "_meta"), and trace context (W3C Trace Context). An approver

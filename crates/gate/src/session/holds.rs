@@ -88,8 +88,8 @@ impl Asker<'_> {
             method: question.name.into(),
             target: target.map(Into::into),
             effect: operation.effect.as_str().into(),
-            tags: operation.tags.iter().cloned().collect(),
-            environments: operation.environments.iter().cloned().collect(),
+            tags: operation.tags.clone(),
+            environments: operation.environments.clone(),
             shown: hold::shown(frame.params()),
             definition: definition.map(Into::into),
             revision: (&*decision.revision).into(),
@@ -164,7 +164,7 @@ impl Session {
             let until = wall_time(now).unix_ms.saturating_add(STATE_MS_MAX);
             *state = Some(self.seal(gate, &hold.0, until));
         }
-        Some(self.refuse_held(&held, Refusal::Approval(end), now))
+        Some(self.refuse_held(&held, &Refusal::Approval(end), now))
     }
 
     /// Reads a frame of the client without the `requestState` that [`Session::hold_ended`] wrote,
@@ -215,7 +215,7 @@ impl Session {
     }
 
     /// Refuses a request that is no longer held.
-    pub(super) fn refuse_held(&self, held: &HeldCall, refusal: Refusal, now: Now) -> Step {
+    pub(super) fn refuse_held(&self, held: &HeldCall, refusal: &Refusal, now: Now) -> Step {
         let record = self.held_record(Event::Denial, held, refusal.code(), now);
         let pending = matches!(refusal, Refusal::Approval(HoldEnd::Pending { .. }));
         let as_result = pending || self.server.refusal == super::protected::RefusalForm::ToolResult;
@@ -225,7 +225,7 @@ impl Session {
             era: held.facts.protocol.era,
             tool_result: held.calls_tool && as_result,
         };
-        self.refusal_step(record, &refusal, to)
+        self.refusal_step(record, refusal, to)
     }
 
     /// Ends a held request whose client has disconnected or cancelled it. The act is `Drop`.

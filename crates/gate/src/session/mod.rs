@@ -394,7 +394,7 @@ impl Session {
         now: Now,
     ) -> Option<Step> {
         if let Some(held) = self.take_held(call) {
-            return Some(self.refuse_held(&held, Refusal::UpstreamFailed, now));
+            return Some(self.refuse_held(&held, &Refusal::UpstreamFailed, now));
         }
         let why = match failure {
             UpstreamFailure::TimedOut => Unanswered::TimedOut,
