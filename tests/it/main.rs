@@ -21,6 +21,7 @@ mod fidelity;
 mod firewall;
 mod floods;
 mod frames;
+mod holds;
 mod http_edge;
 mod idle_streams;
 mod imports;

@@ -13,6 +13,7 @@ use super::record::Finding;
 use super::step::{Content, IfUnrecorded, Released, Status};
 use crate::duty::decision::Origin;
 use crate::duty::limit::Wait;
+use crate::question::hold::HoldEnd;
 use crate::question::routing::HeaderMismatch;
 use crate::wire::document::{Unreadable, write_string};
 use crate::wire::frame::{Id, Malformed, write_id};
@@ -70,8 +71,10 @@ pub enum Refusal {
     TasksUndeclared,
     /// A limit of the policy is reached; when the call may pass.
     Limited(Wait),
-    /// A person must approve the call first.
+    /// A person must approve the call first, and nothing can ask one.
     ApprovalRequired,
+    /// The approval that the call needs was not given, or not yet.
+    Approval(HoldEnd),
     /// The frame breaks the strict profile.
     Malformed(Malformed),
     /// A routing header and the body disagree (P11).
@@ -241,6 +244,7 @@ impl Refusal {
             Self::TasksUndeclared => "tasks-undeclared",
             Self::Limited(_) => "limited",
             Self::ApprovalRequired => "approval-required",
+            Self::Approval(end) => end.code(),
             Self::Malformed(malformed) => malformed_code(malformed),
             Self::Headers(HeaderMismatch::Header { .. }) => "header-mismatch",
             Self::Headers(HeaderMismatch::NoMeta) => "meta-missing",
@@ -278,6 +282,7 @@ impl Refusal {
             | Self::TasksUndeclared
             | Self::Limited(_)
             | Self::ApprovalRequired
+            | Self::Approval(_)
             | Self::Malformed(_)
             | Self::Headers(_)
             | Self::BadName(_)
@@ -302,7 +307,7 @@ impl Refusal {
             Self::Malformed(_) | Self::BadName(_) | Self::Door(_) => Origin::Malformed,
             Self::Headers(_) => Origin::HeaderMismatch,
             Self::Limited(_) => Origin::Limited,
-            Self::ApprovalRequired => Origin::Undischarged,
+            Self::ApprovalRequired | Self::Approval(_) => Origin::Undischarged,
             Self::Denied | Self::UnknownTool(_) | Self::UnknownMethod => Origin::Rule,
             Self::DuplicateId
             | Self::TokenInUse
@@ -330,7 +335,7 @@ impl Refusal {
         match self {
             Self::Headers(_) => Some(Finding::HeaderBodyMismatch),
             Self::Limited(_) => Some(Finding::RateLimited),
-            Self::ApprovalRequired => Some(Finding::ApprovalRequested),
+            Self::ApprovalRequired | Self::Approval(_) => Some(Finding::ApprovalRequested),
             Self::Unsolicited => Some(Finding::UnsolicitedAnswer),
             Self::UnknownTask | Self::TasksUndeclared => Some(Finding::ToolDenied),
             Self::UpstreamFailed | Self::UpstreamTimedOut => Some(Finding::UpstreamFailure),
@@ -395,6 +400,7 @@ impl Refusal {
             }
             Self::Limited(wait) => (LIMITED, limited_text(*wait), Status::Ok),
             Self::ApprovalRequired => (APPROVAL_REQUIRED, "Approval required", Status::Ok),
+            Self::Approval(end) => (APPROVAL_REQUIRED, end.text(), Status::Ok),
             Self::Malformed(malformed) => malformed_presentation(malformed),
             Self::Headers(HeaderMismatch::Header { .. }) => {
                 (HEADER_MISMATCH, "Header mismatch", Status::BadRequest)
@@ -460,8 +466,21 @@ impl Refusal {
             Some(id) => write_id(&mut body, id),
             None => body.extend_from_slice(b"null"),
         }
+        if let Self::Approval(HoldEnd::Pending { state: Some(state), .. }) = self {
+            // MCP 2026-07-28, basic/patterns/mrtr: the client calls again with this state, without
+            // asking anybody.
+            body.extend_from_slice(
+                b",\"result\":{\"resultType\":\"input_required\",\"requestState\":",
+            );
+            write_string(&mut body, state);
+            body.extend_from_slice(b"}}");
+            return (body.into(), Content::Result, status);
+        }
         if to.tool_result
-            && matches!(self, Self::Denied | Self::Limited(_) | Self::ApprovalRequired)
+            && matches!(
+                self,
+                Self::Denied | Self::Limited(_) | Self::ApprovalRequired | Self::Approval(_)
+            )
         {
             let result_type =
                 if to.era == Era::Modern { "\"resultType\":\"complete\"," } else { "" };
@@ -486,6 +505,10 @@ impl Refusal {
         }
         body.extend_from_slice(b",\"data\":{\"decision_id\":");
         write_string(&mut body, to.decision_id);
+        if let Self::Approval(HoldEnd::Pending { hold, .. }) = self {
+            body.extend_from_slice(b",\"approval_id\":");
+            write_string(&mut body, &hold.0);
+        }
         if let Some(ms) = self.retry_after_ms() {
             body.extend_from_slice(format!(",\"retry_after_ms\":{ms}").as_bytes());
         }
@@ -505,8 +528,11 @@ impl Refusal {
         released.retrying(self.retry_after())
     }
 
-    /// After what time the same message may pass, where that is known.
+    /// After what time it makes sense to send the same message again, where that is known.
     pub fn retry_after(&self) -> Option<Duration> {
+        if let Self::Approval(end) = self {
+            return end.retry_after();
+        }
         let Self::Limited(wait) = self else { return None };
         match wait {
             Wait::For(wait) => Some(*wait),

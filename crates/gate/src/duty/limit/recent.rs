@@ -73,13 +73,15 @@ impl Recent {
                     each.push(ends);
                 }
             }
-            Self::Parts(parts) => match parts.last_mut().filter(|part| part.ends() == ends) {
-                Some(part) => part.taken = part.taken.saturating_add(cost),
-                None => {
+            Self::Parts(parts) => {
+                let last = parts.last_mut().filter(|part| part.ends() == ends);
+                if let Some(part) = last {
+                    part.taken = part.taken.saturating_add(cost);
+                } else {
                     make_room(parts);
                     parts.push(Part::new(ends, cost));
                 }
-            },
+            }
         }
     }
 

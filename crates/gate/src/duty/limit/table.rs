@@ -56,7 +56,9 @@ impl BucketKey {
             parts.concat()
         } else {
             let mut digest = Sha256::new();
-            parts.iter().for_each(|part| digest.update(part));
+            for part in parts {
+                digest.update(part);
+            }
             digested(&digest.finalize())
         };
         Self { name: name.into(), bound: limit.bound }
