@@ -58,7 +58,7 @@ fn resident(program: &Program) -> usize {
 fn bytes_each(request: &str) -> usize {
     let folder = tempfile::tempdir().unwrap();
     let config = format!(
-        "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {}\nservers:\n  flags: {{path: /mcp, url: 'http://{}/mcp', pack: flag-service, environment: staging}}\n",
+        "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {}\nlimits: {{keep_alive: 200ms}}\nservers:\n  flags: {{path: /mcp, url: 'http://{}/mcp', pack: flag-service, environment: staging}}\n",
         folder.path().join("state").display(),
         silent(),
     );
@@ -75,9 +75,20 @@ fn bytes_each(request: &str) -> usize {
             })
             .collect()
     };
-    let first = open(FIRST);
+    // What the comments need is there from the first one on.
+    let comments = |streams: &mut [TcpStream]| {
+        for stream in streams {
+            let mut piece = [0; 1024];
+            for _ in 0..2 {
+                assert_ne!(stream.read(&mut piece).unwrap(), 0);
+            }
+        }
+    };
+    let mut first = open(FIRST);
+    comments(&mut first);
     let before = resident(&program);
-    let more = open(MORE);
+    let mut more = open(MORE);
+    comments(&mut more);
     let after = resident(&program);
     drop((first, more));
     after.saturating_sub(before) / MORE
