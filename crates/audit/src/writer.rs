@@ -328,7 +328,8 @@ impl Writer {
             | Event::Denial
             | Event::Notice
             | Event::Drop
-            | Event::Repeated => false,
+            | Event::Repeated
+            | Event::Approval => false,
         };
         match &self.low_on_space {
             Some(why) if !end => Err(why.clone()),
