@@ -61,7 +61,7 @@ use self::connection_state::{
 };
 use self::connections::{Acceptor, Connections, Place};
 use self::event_ids::{EventIds, EventScope};
-use self::keep_alive::Attended;
+use self::keep_alive::{Attended, EarlyHead};
 use self::lanes::Lane;
 use self::legacy_sse::LegacyStreams;
 use self::refusals::RefusalLimit;
@@ -510,7 +510,12 @@ async fn connection(
         let limits = inner.connection_limits.clone();
         let mut stream = WatchedStream::new(stream, Arc::clone(&peer), *clock, limits);
         let service = service_fn(move |request: Request<Incoming>| {
-            let attended = Attended::new(&inner, &peer, request);
+            let interval = inner.config.timeouts.keep_alive;
+            let early = interval.and_then(|_| EarlyHead::of(&request));
+            let (inner, peer) = (Arc::clone(&inner), Arc::clone(&peer));
+            let handling = receive::answer(inner, Arc::clone(&peer), request, early.clone());
+            // Boxed: hyper keeps the room of this future as long as the connection is open.
+            let attended = Attended::new(Box::pin(handling), (early, interval), peer);
             async move { Ok::<_, Infallible>(attended.await) }
         });
         let version = tokio::select! {

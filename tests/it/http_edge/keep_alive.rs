@@ -226,7 +226,7 @@ async fn a_late_failure_is_told_as_an_error() {
         ("broken off", vec![Play::Close], "-31005"),
         ("no JSON", answer("200 OK", json_type, "{"), "-31006"),
         ("another id", json(&result(9)), "-31005"),
-        ("an empty body", answer("200 OK", json_type, ""), "-31006"),
+        ("an empty body", answer("200 OK", json_type, ""), "-31005"),
         ("a broken stream", vec![stream_head(""), stream_end()], "-31005"),
     ];
     for (what, plays, code) in cases {

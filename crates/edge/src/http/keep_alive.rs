@@ -21,7 +21,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ::http::header::ACCEPT;
-use ::http::{HeaderMap, Method, Request, Response, Version};
+use ::http::{HeaderMap, Method, Request, Response};
 use bytes::Bytes;
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -29,7 +29,6 @@ use tokio::time::{Sleep, sleep};
 
 use super::connection_state::{ConnectionState, RequestGuard};
 use super::reply::{self, Events, PIECE_BYTES, ReplyBody, Unsaid};
-use super::{ListenerState, receive};
 use crate::kept::FREE_BYTES;
 
 /// The comment, which readers of event streams ignore (WHATWG HTML §9.2.6).
@@ -83,7 +82,7 @@ pub(super) struct EarlyHead {
 
 impl EarlyHead {
     /// For `request`, if its client can read an event stream as the answer.
-    fn of(request: &Request<Incoming>) -> Option<Arc<Self>> {
+    pub(super) fn of(request: &Request<Incoming>) -> Option<Arc<Self>> {
         let takes = *request.method() == Method::POST && takes_events(request.headers());
         takes.then(Arc::default)
     }
@@ -121,7 +120,7 @@ fn is_weight_zero(parameter: &str) -> bool {
 }
 
 /// The whole handling of one request.
-type Handling = Pin<Box<dyn Future<Output = Response<ReplyBody>> + Send>>;
+pub(super) type Handling = Pin<Box<dyn Future<Output = Response<ReplyBody>> + Send>>;
 
 /// The handling of one request, until its response, or until the head is sent early. Dropping it
 /// means that the client disconnected.
@@ -132,23 +131,17 @@ pub(super) struct Attended {
     early: Option<Arc<EarlyHead>>,
     silence: Silence,
     peer: Arc<ConnectionState>,
-    http1: bool,
 }
 
 impl Attended {
-    /// The handling of `request`, which came on the connection `peer`.
+    /// The `handling` of a request that came on the connection `peer`; its head may be sent `early`,
+    /// after `interval`.
     pub(super) fn new(
-        inner: &Arc<ListenerState>,
-        peer: &Arc<ConnectionState>,
-        request: Request<Incoming>,
+        handling: Handling,
+        (early, interval): (Option<Arc<EarlyHead>>, Option<Duration>),
+        peer: Arc<ConnectionState>,
     ) -> Self {
-        let interval = inner.config.timeouts.keep_alive;
-        let early = interval.and_then(|_| EarlyHead::of(&request));
-        let http1 = request.version() < Version::HTTP_2;
-        let (inner, peer) = (Arc::clone(inner), Arc::clone(peer));
-        // Boxed: hyper keeps the room of this future as long as the connection is open.
-        let handling = Box::pin(receive::answer(inner, Arc::clone(&peer), request, early.clone()));
-        Self { handling: Some(handling), early, silence: Silence::new(interval), peer, http1 }
+        Self { handling: Some(handling), early, silence: Silence::new(interval), peer }
     }
 
     /// A response that begins with comments and goes on with that of `handling`.
@@ -157,7 +150,7 @@ impl Attended {
         let answer = LateAnswer::Awaited(handling);
         let body = LateBody { answer, silence, first: true, busy: None };
         let response = reply::events(200, HeaderMap::with_capacity(3), body);
-        let last = self.http1 && self.peer.takes_no_more();
+        let last = !self.peer.is_http2() && self.peer.takes_no_more();
         let response = if last { reply::last(response) } else { response };
         reply::held(response, self.peer.begin())
     }
