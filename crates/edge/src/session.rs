@@ -5,6 +5,10 @@
 //! and only then returns the act. If the record cannot be kept there is no act, and the gate
 //! forgets the call.
 //!
+//! The records of a session stand in the journal in the order of its steps (threat M23). Two
+//! connections may use one session on two threads: what ends a call on one of them while the other
+//! still writes that the call goes on waits until that is written.
+//!
 //! A step over a large message is taken where it delays no other task ([`super::aside`]), and
 //! so is the wait for a session that is in such a step.
 //!
@@ -17,7 +21,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, LockResult, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -59,7 +63,7 @@ impl StepOutcome {
     fn into_released(self) -> Option<Released> {
         match self.into_act() {
             Act::Deliver(released) => Some(released),
-            Act::Forward(_) | Act::Drop => None,
+            Act::Forward(_) | Act::Hold(_) | Act::Drop => None,
         }
     }
 }
@@ -99,7 +103,7 @@ impl Departure for GoneClient {
         match step.into_act() {
             Act::Forward(permitted) => Some(permitted),
             // A refusal has nobody to go to.
-            Act::Deliver(_) | Act::Drop => None,
+            Act::Deliver(_) | Act::Hold(_) | Act::Drop => None,
         }
     }
 
@@ -131,6 +135,9 @@ pub(super) struct SessionHandle {
     /// Whose session it is, and with which server.
     principal: Box<str>,
     server: Box<str>,
+    /// Locked from the gate's step until its records are kept, and before `state`; not across an
+    /// `await`.
+    order: Mutex<()>,
     /// Locked for the gate's step only: not while a record is kept, and not across an `await`.
     state: Mutex<SessionState>,
     closed: CancellationToken,
@@ -166,6 +173,7 @@ impl SessionHandle {
             clock: shared.clock,
             principal: session.principal().id.clone(),
             server: session.server_name().into(),
+            order: Mutex::new(()),
             state: Mutex::new(SessionState::Open(session)),
             closed: CancellationToken::new(),
             large: AtomicUsize::new(0),
@@ -230,6 +238,8 @@ impl SessionHandle {
         call: Option<&CallId>,
         take: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step>,
     ) -> StepOutcome {
+        // Before the clock is read, so that later records have later times.
+        let _order = self.waited(&self.order).unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now();
         let taken = {
             let mut state = self.lock();
@@ -336,16 +346,21 @@ impl SessionHandle {
         &self.closed
     }
 
-    fn lock(&self) -> MutexGuard<'_, SessionState> {
-        let locked = match self.state.try_lock() {
-            Ok(state) => return state,
+    /// Locks `mutex` of this session. While a step over a large message goes on, the wait delays no
+    /// other task.
+    fn waited<'a, T>(&self, mutex: &'a Mutex<T>) -> LockResult<MutexGuard<'a, T>> {
+        match mutex.try_lock() {
+            Ok(locked) => Ok(locked),
             Err(TryLockError::WouldBlock) if self.large.load(Ordering::Relaxed) > 0 => {
-                aside::long(|| self.state.lock())
+                aside::long(|| mutex.lock())
             }
-            Err(TryLockError::WouldBlock) => self.state.lock(),
+            Err(TryLockError::WouldBlock) => mutex.lock(),
             Err(TryLockError::Poisoned(poisoned)) => Err(poisoned),
-        };
-        locked.unwrap_or_else(|poisoned| {
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SessionState> {
+        self.waited(&self.state).unwrap_or_else(|poisoned| {
             let mut state = poisoned.into_inner();
             drop(self.close(&mut state, None));
             self.state.clear_poison();
@@ -391,7 +406,7 @@ impl SessionHandle {
         let step = session.upstream_failed(call, &failure, self.clock.now())?;
         match step.record(&*self.sink) {
             Ok(Act::Deliver(refusal)) => Some(refusal),
-            Ok(Act::Forward(_) | Act::Drop) => None,
+            Ok(Act::Forward(_) | Act::Hold(_) | Act::Drop) => None,
             Err(unrecorded) => unrecorded.refusal,
         }
     }

@@ -14,6 +14,7 @@ use bartizan_edge::http::{HttpConfig, Listener, Route};
 use bartizan_edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
 use bartizan_gate::duty::decision::Obligation;
 use bartizan_gate::duty::redact::Redaction;
+use bartizan_gate::evidence::record::{AuditRecord, Event};
 use bartizan_gate::question::access::{AccessRequest, Principal, Server};
 use bartizan_gate::session::{Gate, GateConfig, Mode, Protected, RefusalForm};
 use bartizan_gate::wire::frame::FrameLimits;
@@ -41,6 +42,10 @@ pub(crate) static SLOW: Gates = Gates::new();
 
 /// The same for tool `drags`.
 pub(crate) static DRAGS: Gates = Gates::new();
+
+/// Where the intent of a call of tool `recorded-late` waits before it is kept, for the test.
+pub(crate) static LATE: Gates = Gates::new();
+
 static DRAGGED: AtomicUsize = AtomicUsize::new(0);
 /// Held by each test that uses [`SLOW`].
 pub(crate) static SLOW_TEST: Semaphore = Semaphore::const_new(1);
@@ -77,6 +82,14 @@ impl Gates {
     pub(crate) fn open(&self) {
         *self.held.lock().unwrap() = 0;
         self.changed.notify_all();
+    }
+}
+
+/// For [`Sink::before`]: see [`LATE`].
+pub(crate) fn keep_late(record: &AuditRecord) {
+    let tool = record.target.as_ref().and_then(|target| target.tool.as_deref());
+    if record.event == Event::Intent && tool == Some("recorded-late") {
+        LATE.wait();
     }
 }
 
