@@ -503,7 +503,7 @@ fn a_batch_of_which_a_record_fails_leaves_each_call_with_its_outcome() {
                 protocol_version: Some("2025-03-26".into()),
                 ..RoutingHeaders::default()
             };
-            let arrival = Arrival { raw: raw.into(), headers: Some(headers), traceparent: None };
+            let arrival = Arrival { raw: raw.into(), headers: Some(headers), ..Arrival::default() };
             let now = Now { uptime: Duration::ZERO, wall: SystemTime::UNIX_EPOCH };
             let failed = session.client_frame(&gate, &arrival, now).record(&sink).unwrap_err();
             assert_eq!(failed.panicked, panics);

@@ -325,6 +325,7 @@ impl Writer {
             | Event::Rotation => true,
             Event::Start
             | Event::Intent
+            | Event::Hold
             | Event::Denial
             | Event::Notice
             | Event::Drop

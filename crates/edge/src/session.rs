@@ -63,7 +63,7 @@ impl StepOutcome {
     fn into_released(self) -> Option<Released> {
         match self.into_act() {
             Act::Deliver(released) => Some(released),
-            Act::Forward(_) | Act::Drop => None,
+            Act::Forward(_) | Act::Hold(_) | Act::Drop => None,
         }
     }
 }
@@ -103,7 +103,7 @@ impl Departure for GoneClient {
         match step.into_act() {
             Act::Forward(permitted) => Some(permitted),
             // A refusal has nobody to go to.
-            Act::Deliver(_) | Act::Drop => None,
+            Act::Deliver(_) | Act::Hold(_) | Act::Drop => None,
         }
     }
 
@@ -407,7 +407,7 @@ impl SessionHandle {
         let step = session.upstream_failed(call, &failure, self.clock.now())?;
         match step.record(&*self.sink) {
             Ok(Act::Deliver(refusal)) => Some(refusal),
-            Ok(Act::Forward(_) | Act::Drop) => None,
+            Ok(Act::Forward(_) | Act::Hold(_) | Act::Drop) => None,
             Err(unrecorded) => unrecorded.refusal,
         }
     }

@@ -483,6 +483,7 @@ impl World {
             operation: operation.into(),
             facts: [].into(),
             time: WallTime { unix_ms: 0 },
+            approval: None,
             trace_id: Some("0"),
         }
     }
@@ -637,6 +638,7 @@ fn events_and_outcomes_are_documented() {
         E::Start,
         E::Stop,
         E::Intent,
+        E::Hold,
         E::Denial,
         E::Outcome,
         E::Notice,
@@ -654,6 +656,7 @@ fn events_and_outcomes_are_documented() {
             E::Start
             | E::Stop
             | E::Intent
+            | E::Hold
             | E::Denial
             | E::Outcome
             | E::Notice

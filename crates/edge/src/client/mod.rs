@@ -263,7 +263,7 @@ impl Client {
                 self.deliver(released).await;
                 None
             }
-            Act::Drop => None,
+            Act::Hold(_) | Act::Drop => None,
         }
     }
 

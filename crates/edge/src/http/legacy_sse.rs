@@ -206,7 +206,7 @@ fn open(
     match client.act(Session::open_stream) {
         Act::Forward(permitted) => client.opened(permitted.call()),
         Act::Deliver(released) => return Ok(reply::own(&released)),
-        Act::Drop => return Ok(reply::bare(StatusCode::SERVICE_UNAVAILABLE)),
+        Act::Hold(_) | Act::Drop => return Ok(reply::bare(StatusCode::SERVICE_UNAVAILABLE)),
     }
     let charge = client.charge(SESSION_BYTES).map_err(|_| DoorRefusal::TooMany)?;
     let charge = Arc::new(charge);
@@ -343,7 +343,7 @@ async fn accept_message(
     // This transport has no headers that mirror the body. Such headers of later revisions are not
     // forwarded.
     let weight = client.weight(&raw);
-    let arrival = Arrival { raw, headers: None, traceparent };
+    let arrival = Arrival { raw, headers: None, traceparent, may_wait: false };
     listed(client.server()).await;
     let judge =
         |session: &mut Session, gate: &Gate, now| Some(session.client_frame(gate, &arrival, now));
@@ -376,7 +376,7 @@ async fn accept_message(
             }
             client.deliver(released).await;
         }
-        StepOutcome::Act(Act::Drop) | StepOutcome::Settled => {}
+        StepOutcome::Act(Act::Hold(_) | Act::Drop) | StepOutcome::Settled => {}
         StepOutcome::Refused(None) => return Ok(reply::bare(StatusCode::SERVICE_UNAVAILABLE)),
     }
     Ok(reply::bare(StatusCode::ACCEPTED))
@@ -419,7 +419,7 @@ impl ChallengeWait<'_> {
             StepOutcome::Act(Act::Deliver(released)) | StepOutcome::Refused(Some(released)) => {
                 reply::own(&released)
             }
-            StepOutcome::Act(Act::Forward(_) | Act::Drop) | StepOutcome::Settled => {
+            StepOutcome::Act(Act::Forward(_) | Act::Hold(_) | Act::Drop) | StepOutcome::Settled => {
                 reply::whole(status, headers, Bytes::new())
             }
             StepOutcome::Refused(None) => reply::bare(StatusCode::SERVICE_UNAVAILABLE),

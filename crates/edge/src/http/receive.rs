@@ -160,7 +160,7 @@ async fn receive(
         context,
         until,
         method: parts.method,
-        arrival: Arrival { raw, headers: Some(routing), traceparent },
+        arrival: Arrival { raw, headers: Some(routing), traceparent, may_wait: false },
         slots,
         stream_slots,
         head_memory,
@@ -294,7 +294,7 @@ impl Received {
                 response.extensions_mut().insert(Refused(self.context.principal.id.clone()));
                 response
             }
-            StepOutcome::Act(Act::Drop) => reply::bare(StatusCode::ACCEPTED),
+            StepOutcome::Act(Act::Hold(_) | Act::Drop) => reply::bare(StatusCode::ACCEPTED),
             StepOutcome::Settled | StepOutcome::Refused(None) => {
                 reply::bare(StatusCode::SERVICE_UNAVAILABLE)
             }

@@ -269,7 +269,7 @@ async fn judge(exchange: &Arc<Exchange>, mut event: ServerEvent) -> (Option<Serv
         StepOutcome::Act(Act::Forward(permitted)) => {
             Box::pin(exchange.answer_server(permitted)).await;
         }
-        StepOutcome::Act(Act::Drop) | StepOutcome::Settled => {}
+        StepOutcome::Act(Act::Hold(_) | Act::Drop) | StepOutcome::Settled => {}
         StepOutcome::Refused(refusal) => return (refusal.map(|refusal| own(&refusal)), true),
     }
     event.event = None;
@@ -284,7 +284,7 @@ fn fail(exchange: &Exchange, failure: &UpstreamFailure, out: &mut BytesMut) {
         {
             sse::write(&own(&released), out);
         }
-        StepOutcome::Act(Act::Deliver(_) | Act::Forward(_) | Act::Drop)
+        StepOutcome::Act(Act::Deliver(_) | Act::Forward(_) | Act::Hold(_) | Act::Drop)
         | StepOutcome::Settled
         | StepOutcome::Refused(_) => {}
     }

@@ -86,6 +86,9 @@ pub enum Event {
     Stop,
     /// A message was permitted and is about to be forwarded (write-ahead record).
     Intent,
+    /// A request waits for a person's approval; an `intent`, a `denial` or a `drop` of the same
+    /// call says how that ended.
+    Hold,
     /// A message was refused.
     Denial,
     /// A forwarded request ended; see `outcome`.
@@ -109,10 +112,11 @@ pub enum Event {
 }
 
 impl Event {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Start,
         Self::Stop,
         Self::Intent,
+        Self::Hold,
         Self::Denial,
         Self::Outcome,
         Self::Notice,
@@ -136,6 +140,7 @@ impl Event {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Intent => "intent",
+            Self::Hold => "hold",
             Self::Denial => "denial",
             Self::Outcome => "outcome",
             Self::Notice => "notice",

@@ -15,6 +15,7 @@ use super::record::{AuditRecord, CallId, Event, Outcome};
 use super::text::Listed;
 use crate::duty::duties::Duties;
 use crate::question::handles::PendingUpdate;
+use crate::question::hold::Hold;
 use crate::wire::document::minify;
 use crate::wire::frame::{Frame, Id, Message, write_batch};
 use crate::wire::method::Method;
@@ -369,6 +370,10 @@ pub enum Act {
     Forward(Permitted),
     /// Send it to the client.
     Deliver(Released),
+    /// Ask for approval, and hand the message to the gate again once there is one
+    /// ([`Session::client_frame_approved`](crate::session::Session::client_frame_approved)). Only
+    /// for an [`Arrival`](crate::session::Arrival) that may wait.
+    Hold(Box<Hold>),
     /// Send nothing: nobody waits for an answer.
     Drop,
 }
@@ -379,7 +384,7 @@ impl Act {
         let body = match self {
             Self::Deliver(released) if released.own => &mut released.body,
             Self::Forward(Permitted { payload: Payload::Refusal(body), .. }) => body,
-            Self::Deliver(_) | Self::Forward(_) | Self::Drop => return,
+            Self::Deliver(_) | Self::Forward(_) | Self::Hold(_) | Self::Drop => return,
         };
         // The peer chose what stands before its `decision_id`, so look from the end.
         let found = body.windows(call.len().max(1)).rposition(|at| at == call.as_bytes());

@@ -18,6 +18,7 @@ mod owed;
 mod question;
 mod redaction;
 mod charges;
+mod holds;
 mod client;
 mod replies;
 mod ownership;
@@ -62,6 +63,7 @@ use crate::wire::method::Method;
 use crate::wire::protocol::{Direction, Era, Protocol, Transport};
 
 use expected::Expected;
+use holds::HeldCall;
 use ids::UsedIds;
 use owed::{OwedAnswers, Unanswered};
 
@@ -74,6 +76,9 @@ pub struct Arrival {
     pub headers: Option<RoutingHeaders>,
     /// The HTTP header `traceparent`, not parsed; the one in `params._meta` takes precedence.
     pub traceparent: Option<Box<str>>,
+    /// Whether the edge can ask for approval of the message and hand it to the gate again. If not,
+    /// a message that a rule holds is refused.
+    pub may_wait: bool,
 }
 
 /// Why a request to the server got no answer that may be delivered.
@@ -114,6 +119,8 @@ pub struct Session {
     /// for eleven calls, and most sessions have one or none.
     calls: BTreeMap<u64, Box<InFlightCall>>,
     next_order: u64,
+    /// The client's requests that wait for approval, oldest first; few.
+    held: Vec<HeldCall>,
     /// The client's requests in flight, by id; the key of each in `calls`.
     ids: HashMap<Id, u64>,
     /// The ids of the client's requests that have ended.
@@ -260,6 +267,7 @@ impl Session {
             server_state: ServerState::default(),
             calls: BTreeMap::new(),
             next_order: 0,
+            held: Vec::new(),
             ids: HashMap::new(),
             server_requests: HashMap::new(),
             client_tasks: Tasks::default(),
@@ -385,6 +393,9 @@ impl Session {
         failure: &UpstreamFailure,
         now: Now,
     ) -> Option<Step> {
+        if let Some(held) = self.take_held(call) {
+            return Some(self.refuse_held(&held, &Refusal::UpstreamFailed, now));
+        }
         let why = match failure {
             UpstreamFailure::TimedOut => Unanswered::TimedOut,
             UpstreamFailure::Unreachable(_)
@@ -472,6 +483,9 @@ impl Session {
     /// The client disconnected before `call` was answered. The act is `Drop`. `None` if `call` has
     /// its outcome already.
     pub fn client_gone(&mut self, call: &CallId, now: Now) -> Option<Step> {
+        if self.is_held(call) {
+            return self.drop_held(call, now);
+        }
         self.end_exchange((call, Unanswered::Cancelled), now, |session, entry| {
             Step::new(session.outcome_record(entry, Outcome::Cancelled, now), Act::Drop)
         })
@@ -488,6 +502,7 @@ impl Session {
                 );
             }
         }
+        drop(self.take_held(call));
         self.server_requests.retain(|_, asked| asked.facts.call != *call);
         self.forget_answer(call);
     }
@@ -495,6 +510,7 @@ impl Session {
     /// Whether `call` has a request that is still in flight.
     pub fn awaits(&self, call: &CallId) -> bool {
         self.calls.values().any(|entry| entry.exchange == *call && entry.id.is_some())
+            || self.is_held(call)
     }
 
     /// The calls in flight, oldest first, for the edge to fail when the server ends. A batch counts
@@ -504,6 +520,7 @@ impl Session {
             self.calls.values().map(|entry| Arc::clone(&entry.exchange)).collect();
         // The calls of one exchange are adjacent, because they were added together.
         calls.dedup();
+        calls.extend(self.held.iter().map(|held| Arc::clone(&held.facts.call)));
         calls
     }
 
