@@ -84,7 +84,7 @@ impl Stage {
         match self.record(step) {
             Act::Forward(permitted) => Ok(Arc::clone(permitted.call())),
             Act::Deliver(released) => Err(serde_json::from_slice(released.body()).unwrap()),
-            Act::Drop => Err(Value::Null),
+            Act::Hold(_) | Act::Drop => Err(Value::Null),
         }
     }
 

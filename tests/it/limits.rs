@@ -452,7 +452,7 @@ fn limits_of_long_periods_outlive_a_restart_and_short_ones_do_not() {
             let limits = kept.next_run(8, wall);
             assert_eq!(passed(&limits, &by, ms(500)), 0, "{by:?}");
         }
-        let limits = kept.next_run(8, start + 26 * HOUR);
+        let limits = kept.next_run(8, start + 27 * HOUR);
         assert_eq!(passed(&limits, &by, ms(0)), all, "{by:?}");
     }
     let kept = Arc::new(Kept::default());

@@ -482,19 +482,7 @@ impl Refusal {
                 Self::Denied | Self::Limited(_) | Self::ApprovalRequired | Self::Approval(_)
             )
         {
-            let result_type =
-                if to.era == Era::Modern { "\"resultType\":\"complete\"," } else { "" };
-            body.extend_from_slice(b",\"result\":{");
-            body.extend_from_slice(result_type.as_bytes());
-            // Not as `structuredContent`: clients hold that against the tool's own schema.
-            if let Some(ms) = self.retry_after_ms() {
-                let meta = format!("\"_meta\":{{\"{META_RETRY_AFTER}\":{ms}}},");
-                body.extend_from_slice(meta.as_bytes());
-            }
-            body.extend_from_slice(b"\"content\":[{\"type\":\"text\",\"text\":");
-            let text = self.readable_text(text);
-            write_string(&mut body, &format!("{text}. decision_id: {}", to.decision_id));
-            body.extend_from_slice(b"}],\"isError\":true}}");
+            self.write_tool_result(&mut body, text, to);
             return (body.into(), Content::Result, status);
         }
         body.extend_from_slice(format!(",\"error\":{{\"code\":{code},\"message\":").as_bytes());
@@ -519,6 +507,22 @@ impl Refusal {
         }
         body.extend_from_slice(b"}}}");
         (body.into(), Content::Error, status)
+    }
+
+    /// Writes the refusal as the result of a tool, which the model reads, after the id.
+    fn write_tool_result(&self, body: &mut Vec<u8>, text: &'static str, to: Addressee<'_>) {
+        let result_type = if to.era == Era::Modern { "\"resultType\":\"complete\"," } else { "" };
+        body.extend_from_slice(b",\"result\":{");
+        body.extend_from_slice(result_type.as_bytes());
+        // Not as `structuredContent`: clients hold that against the tool's own schema.
+        if let Some(ms) = self.retry_after_ms() {
+            let meta = format!("\"_meta\":{{\"{META_RETRY_AFTER}\":{ms}}},");
+            body.extend_from_slice(meta.as_bytes());
+        }
+        body.extend_from_slice(b"\"content\":[{\"type\":\"text\",\"text\":");
+        let text = self.readable_text(text);
+        write_string(body, &format!("{text}. decision_id: {}", to.decision_id));
+        body.extend_from_slice(b"}],\"isError\":true}}");
     }
 
     /// Writes the refusal as a message that may go to the client.
