@@ -24,6 +24,7 @@ use super::{
     well_known,
 };
 use crate::budget::Reservation;
+use crate::held::{HeldRequest, SpentGrants};
 use crate::kept::FREE_BYTES;
 use crate::listed::listed;
 use crate::registry::mint;
@@ -100,6 +101,8 @@ struct Received {
     /// The URL of our metadata, for the server's challenges (RFC 9728 §5.1); `None` without OAuth.
     metadata_url: Option<String>,
     share: Option<Arc<Share>>,
+    /// The grants that let the request pass.
+    spent: Option<SpentGrants>,
 }
 
 async fn receive(
@@ -160,13 +163,19 @@ async fn receive(
         context,
         until,
         method: parts.method,
-        arrival: Arrival { raw, headers: Some(routing), traceparent, may_wait: false },
+        arrival: Arrival {
+            raw,
+            headers: Some(routing),
+            traceparent,
+            may_wait: inner.shared.holding.is_some(),
+        },
         slots,
         stream_slots,
         head_memory,
         budget,
         metadata_url,
         share,
+        spent: None,
     })
 }
 
@@ -287,6 +296,15 @@ impl Received {
             })
         });
         drop((turn, caller));
+        let (outcome, spent) = match outcome {
+            StepOutcome::Act(Act::Hold(hold)) => {
+                let (shared, session) = (&inner.shared, &*self.session);
+                let (arrival, until) = (&arrival, self.until);
+                HeldRequest { shared, session, arrival, until }.settle(hold).await
+            }
+            decided => (decided, None),
+        };
+        self.spent = spent;
         match outcome {
             StepOutcome::Act(Act::Forward(permitted)) => self.forward(inner, permitted).await,
             StepOutcome::Act(Act::Deliver(released)) | StepOutcome::Refused(Some(released)) => {
@@ -294,8 +312,11 @@ impl Received {
                 response.extensions_mut().insert(Refused(self.context.principal.id.clone()));
                 response
             }
-            StepOutcome::Act(Act::Hold(_) | Act::Drop) => reply::bare(StatusCode::ACCEPTED),
-            StepOutcome::Settled | StepOutcome::Refused(None) => {
+            StepOutcome::Act(Act::Drop) => reply::bare(StatusCode::ACCEPTED),
+            // A request that was held is settled where its client has cancelled it, and waits for
+            // nothing.
+            StepOutcome::Settled => reply::bare(StatusCode::ACCEPTED),
+            StepOutcome::Act(Act::Hold(_)) | StepOutcome::Refused(None) => {
                 reply::bare(StatusCode::SERVICE_UNAVAILABLE)
             }
         }
@@ -362,6 +383,7 @@ impl Received {
             _stream_slots: self.stream_slots,
             _head_memory: self.head_memory,
             _resuming: resuming,
+            _spent: self.spent,
         });
         if let Err(limit) = place {
             drop(permitted);
