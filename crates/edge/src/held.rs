@@ -144,11 +144,9 @@ impl HeldRequest<'_> {
     fn ask<'h>(&'h self, approvals: &Arc<Approvals>, hold: &Hold) -> Result<Asked<'h>, HoldEnd> {
         let now = self.shared.now();
         match aside::long(|| approvals.ask(hold, now)) {
-            Ok(waiter) => Ok(Asked {
-                request: self,
-                call: Arc::clone(&hold.call),
-                waiter: Some(waiter),
-            }),
+            Ok(waiter) => {
+                Ok(Asked { request: self, call: Arc::clone(&hold.call), waiter: Some(waiter) })
+            }
             Err(NoHold::Full(_)) => Err(HoldEnd::Full),
             Err(NoHold::CoolingDown { retry_after }) => Err(HoldEnd::CoolingDown { retry_after }),
             Err(NoHold::Unavailable) => Err(HoldEnd::Unavailable),
@@ -176,9 +174,8 @@ impl HeldRequest<'_> {
 
     /// Ends the request without passing it on.
     fn end(&self, call: &CallId, end: HoldEnd) -> StepOutcome {
-        self.session.step(Some(call), |session, gate, now| {
-            session.hold_ended(gate, call, end.clone(), now)
-        })
+        self.session
+            .step(Some(call), |session, gate, now| session.hold_ended(gate, call, end.clone(), now))
     }
 }
 

@@ -17,7 +17,9 @@ use bartizan_gate::session::{Protected, RefusalForm};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
-use super::rig::{Behind, Client, Reply, Rig, call, json, modern_call, post, shared, soon, upstream_config};
+use super::rig::{
+    Behind, Client, Reply, Rig, call, json, modern_call, post, shared, soon, upstream_config,
+};
 
 /// Longer than any test may take, so that it never ends a wait that an answer should end.
 const LONG: Duration = Duration::from_mins(5);
@@ -218,10 +220,8 @@ async fn a_disconnect_ends_a_hold_where_it_is_a_cancellation() {
     let legacy = scene.sends(&post("", &call(1, "held"))).await;
     let hold = scene.holds(HoldState::Pending, 1).await.remove(0);
     drop(legacy);
-    until(&scene.approvals, |approvals| {
-        approvals.get(&hold.id).filter(|hold| hold.waiting == 0)
-    })
-    .await;
+    until(&scene.approvals, |approvals| approvals.get(&hold.id).filter(|hold| hold.waiting == 0))
+        .await;
     // It waits on for the same call.
     scene.grant(&hold);
     let mut again = scene.sends(&post("", &call(2, "held"))).await;
