@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep;
 
 use crate::Shared;
 use crate::aside;
@@ -45,9 +45,9 @@ pub(crate) struct HeldRequest<'a> {
 }
 
 /// What ended one wait.
-enum Waited {
+enum Ended {
     Decided(HoldState),
-    /// Waited as long as is allowed, or the program is stopping.
+    /// Ended as long as is allowed, or the program is stopping.
     Over,
     /// The client cancelled the request.
     Withdrawn,
@@ -60,7 +60,7 @@ impl HeldRequest<'_> {
     /// the future means that the client has disconnected.
     pub(crate) async fn settle(self, hold: Box<Hold>) -> (StepOutcome, Option<SpentGrants>) {
         let Some(Holding { approvals, wait }) = &self.shared.holding else {
-            return (self.end(&hold.call, HoldEnd::Unavailable), None);
+            return (self.end(&hold.call, &HoldEnd::Unavailable), None);
         };
         let _counted = Counted::of(self.session);
         let mut spent = SpentGrants {
@@ -83,40 +83,28 @@ impl HeldRequest<'_> {
         loop {
             let mut asked = match self.ask(&approvals, &hold) {
                 Ok(asked) => asked,
-                Err(end) => return self.end(&hold.call, end),
+                Err(end) => return self.end(&hold.call, &end),
             };
-            let waited = match &mut asked.waiter {
+            let ended = match &mut asked.waiter {
                 Some(waiter) => self.wait(waiter, &hold.call, deadline).await,
-                None => Waited::Over,
+                None => Ended::Withdrawn,
             };
-            let waiter = asked.waiter.take();
-            let state = match (waited, &waiter) {
-                (Waited::Decided(state), _) => state,
-                (Waited::Over, Some(waiter)) => {
-                    let pending = pending(waiter.id());
-                    return self.end(&hold.call, pending);
-                }
-                (Waited::Over, None) => return self.end(&hold.call, HoldEnd::Unavailable),
-                (Waited::Withdrawn, _) => {
-                    if let Some(waiter) = waiter {
-                        let now = self.shared.now();
-                        aside::long(|| waiter.cancel(now));
-                    }
+            // From here on a disconnect no longer ends the hold.
+            let Some(place) = asked.waiter.take() else { return StepOutcome::Settled };
+            let now = self.shared.now();
+            match ended {
+                Ended::Over => return self.end(&hold.call, &pending(place.id())),
+                Ended::Withdrawn => {
+                    aside::long(|| place.cancel(now));
                     return StepOutcome::Settled;
                 }
-            };
-            let spent = match (state, waiter) {
-                (HoldState::Granted, Some(waiter)) => {
-                    let now = self.shared.now();
-                    aside::long(|| waiter.spend(now))
-                }
-                (state, _) => Err(state),
-            };
-            match spent {
-                Ok(approval) => grants.granted.push(approval),
-                // Another call with the same bytes has used the grant: this one needs its own.
-                Err(HoldState::Spent) => continue,
-                Err(state) => return self.end(&hold.call, end_of(state)),
+                Ended::Decided(HoldState::Granted) => match aside::long(|| place.spend(now)) {
+                    Ok(approval) => grants.granted.push(approval),
+                    // Another call with the same bytes has used the grant: this one needs its own.
+                    Err(HoldState::Spent) => continue,
+                    Err(state) => return self.end(&hold.call, &end_of(state)),
+                },
+                Ended::Decided(state) => return self.end(&hold.call, &end_of(state)),
             }
             let weight = self.session.weight(&self.arrival.raw);
             let turn = self.session.turn(weight.bytes).await;
@@ -125,20 +113,15 @@ impl HeldRequest<'_> {
                 session.client_frame_approved(gate, self.arrival, &call, &grants.granted, now)
             });
             drop(turn);
-            match outcome {
-                StepOutcome::Act(Act::Hold(next)) => hold = next,
-                other => return other,
-            }
+            let StepOutcome::Act(Act::Hold(next)) = outcome else { return outcome };
+            hold = next;
         }
     }
 
-    /// The time at which the wait ends.
-    fn deadline(&self, wait: Duration) -> Instant {
-        let now = self.shared.clock.uptime();
-        let left = self.until.map(|until| until.saturating_sub(now));
-        let wait = left.map_or(wait, |left| left.min(wait));
-        // A time too far away for the clock is none.
-        Instant::now().checked_add(wait).unwrap_or_else(Instant::now)
+    /// The uptime at which the wait ends.
+    fn deadline(&self, wait: Duration) -> Duration {
+        let end = self.shared.clock.uptime().saturating_add(wait);
+        self.until.map_or(end, |until| until.min(end))
     }
 
     fn ask<'h>(&'h self, approvals: &Arc<Approvals>, hold: &Hold) -> Result<Asked<'h>, HoldEnd> {
@@ -153,27 +136,29 @@ impl HeldRequest<'_> {
         }
     }
 
-    async fn wait(&self, waiter: &mut Waiter, call: &CallId, deadline: Instant) -> Waited {
+    async fn wait(&self, waiter: &mut Waiter, call: &CallId, deadline: Duration) -> Ended {
         let mut decided = pin!(waiter.decided());
+        let left = deadline.saturating_sub(self.shared.clock.uptime());
+        let mut over = pin!(sleep(left));
         loop {
             let mut changed = pin!(self.session.held_changed());
             changed.as_mut().enable();
             if !self.session.is_held(call) {
-                return Waited::Withdrawn;
+                return Ended::Withdrawn;
             }
             tokio::select! {
                 biased;
-                state = decided.as_mut() => return Waited::Decided(state),
+                state = decided.as_mut() => return Ended::Decided(state),
                 () = changed => {}
-                () = sleep_until(deadline) => return Waited::Over,
-                () = self.shared.closing.cancelled() => return Waited::Over,
-                () = self.session.closed().cancelled() => return Waited::Withdrawn,
+                () = over.as_mut() => return Ended::Over,
+                () = self.shared.closing.cancelled() => return Ended::Over,
+                () = self.session.closed().cancelled() => return Ended::Withdrawn,
             }
         }
     }
 
     /// Ends the request without passing it on.
-    fn end(&self, call: &CallId, end: HoldEnd) -> StepOutcome {
+    fn end(&self, call: &CallId, end: &HoldEnd) -> StepOutcome {
         self.session
             .step(Some(call), |session, gate, now| session.hold_ended(gate, call, end.clone(), now))
     }

@@ -71,7 +71,7 @@ pub(crate) struct Client {
     between_attempts: Mutex<()>,
     me: Weak<Self>,
     /// Acts for requests that waited for approval, one for each, for [`Client::next`].
-    resumed: tokio::sync::Mutex<mpsc::Receiver<Act>>,
+    resumed: Mutex<mpsc::Receiver<Act>>,
     resume: mpsc::Sender<Act>,
     /// Requests that wait for approval, and acts in `resumed`.
     resuming: AtomicUsize,
@@ -108,7 +108,7 @@ impl Client {
         let (resume, resumed) = mpsc::channel(RESUMED_MAX);
         Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
-            resumed: tokio::sync::Mutex::new(resumed),
+            resumed: Mutex::new(resumed),
             resume,
             resuming: AtomicUsize::new(0),
             session: SessionHandle::new(&shared, session),
@@ -208,55 +208,55 @@ impl Client {
     /// The next line of the client and the gate's act for it, or the act for a line that waited for
     /// approval.
     pub(crate) async fn next<R: AsyncRead + Unpin>(&self, input: &mut Lines<R>) -> Input {
-        let mut resumed = self.resumed.lock().await;
         loop {
             let line = tokio::select! {
                 biased;
-                Some(act) = resumed.recv() => {
-                    self.resuming.fetch_sub(1, Ordering::Relaxed);
-                    return Input::Act(act);
-                }
+                Some(act) = self.resumed() => return Input::Act(act),
                 line = input.next() => line,
             };
             if let Ok(None) = line
                 && self.resuming.load(Ordering::Relaxed) > 0
-                && let Some(act) = resumed.recv().await
+                && let Some(act) = self.resumed().await
             {
-                self.resuming.fetch_sub(1, Ordering::Relaxed);
                 return Input::Act(act);
             }
-            match self.read(line) {
-                Input::Act(Act::Hold(_)) => {}
-                read => return read,
+            if let Some(read) = self.read(line) {
+                return read;
             }
         }
     }
 
-    /// The gate's act for what was read. A line that a rule holds waits in a task of its own.
-    fn read(&self, line: io::Result<Option<Line>>) -> Input {
+    /// The act for the next request that has waited for approval.
+    async fn resumed(&self) -> Option<Act> {
+        let act = std::future::poll_fn(|cx| lock(&self.resumed).poll_recv(cx)).await;
+        self.resuming.fetch_sub(1, Ordering::Relaxed);
+        act
+    }
+
+    /// The gate's act for what was read; `None` for a line that a rule holds, which waits in a task
+    /// of its own.
+    fn read(&self, line: io::Result<Option<Line>>) -> Option<Input> {
         let refused = match line {
             Ok(Some(Line::Whole(line))) if !has_foreign_line_end(&line) => {
-                let act = match self.judge(line.clone()) {
-                    Act::Hold(hold) => {
-                        self.hold(line, hold.clone());
-                        Act::Hold(hold)
-                    }
-                    act => act,
-                };
+                let act = self.judge(line.clone());
+                if let Act::Hold(hold) = act {
+                    self.hold(line, hold);
+                    return None;
+                }
                 if let Act::Forward(permitted) = &act
                     && permitted.method().is_some_and(|method| method.role == Role::Listen)
                 {
                     let mut listens = lock(&self.listens);
                     listens.insert(Arc::clone(permitted.call()));
                 }
-                return Input::Act(act);
+                return Some(Input::Act(act));
             }
             Ok(Some(Line::Whole(_))) => DoorRefusal::Framing,
             Ok(Some(Line::TooLong | Line::Skipped(_))) => DoorRefusal::TooLarge,
-            Ok(None) => return Input::Closed,
-            Err(cause) => return Input::Broken(cause),
+            Ok(None) => return Some(Input::Closed),
+            Err(cause) => return Some(Input::Broken(cause)),
         };
-        Input::Act(self.act(|_, gate, now| {
+        Some(Input::Act(self.act(|_, gate, now| {
             let facts = DoorFacts {
                 peer: None,
                 principal: Some(&self.principal),
@@ -264,7 +264,7 @@ impl Client {
                 note: None,
             };
             gate.refuse_at_door(refused, facts, now)
-        }))
+        })))
     }
 
     /// Lets a line wait for approval.

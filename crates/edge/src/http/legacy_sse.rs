@@ -381,20 +381,7 @@ async fn accept_message(
             let tasks = client.shared.tasks.clone();
             tasks.spawn(async move {
                 let (act, spent) = client.settled_hold(&arrival, hold).await;
-                match act {
-                    Act::Forward(permitted) => {
-                        let call = Arc::clone(permitted.call());
-                        let posted =
-                            PostedMessage { permitted, headers, _budget: budget, challenged: None };
-                        if messages.send(posted).await.is_err() {
-                            let why = "the stream is over".to_owned();
-                            client.failed(&call, &UpstreamFailure::Unreachable(why)).await;
-                        }
-                        client.over(&call).await;
-                    }
-                    Act::Deliver(released) => client.deliver(released).await,
-                    Act::Hold(_) | Act::Drop => {}
-                }
+                resume(&client, &messages, act, (headers, budget)).await;
                 drop(spent);
             });
         }
@@ -402,6 +389,28 @@ async fn accept_message(
         StepOutcome::Refused(None) => return Ok(reply::bare(StatusCode::SERVICE_UNAVAILABLE)),
     }
     Ok(reply::bare(StatusCode::ACCEPTED))
+}
+
+/// Does what is to be done with a message that waited for approval, and waits until it is over.
+async fn resume(
+    client: &Client,
+    messages: &mpsc::Sender<PostedMessage>,
+    act: Act,
+    (headers, budget): (HeaderMap, BodyMemory),
+) {
+    match act {
+        Act::Forward(permitted) => {
+            let call = Arc::clone(permitted.call());
+            let posted = PostedMessage { permitted, headers, _budget: budget, challenged: None };
+            if messages.send(posted).await.is_err() {
+                let why = "the stream is over".to_owned();
+                client.failed(&call, &UpstreamFailure::Unreachable(why)).await;
+            }
+            client.over(&call).await;
+        }
+        Act::Deliver(released) => client.deliver(released).await,
+        Act::Hold(_) | Act::Drop => {}
+    }
 }
 
 /// Waits for the server's challenge to one call. Dropping it settles a challenge that has come,

@@ -296,15 +296,15 @@ impl Received {
             })
         });
         drop((turn, caller));
-        let (outcome, spent) = match outcome {
-            StepOutcome::Act(Act::Hold(hold)) => {
-                let (shared, session) = (&inner.shared, &*self.session);
-                let (arrival, until) = (&arrival, self.until);
-                HeldRequest { shared, session, arrival, until }.settle(hold).await
-            }
-            decided => (decided, None),
+        let outcome = if let StepOutcome::Act(Act::Hold(hold)) = outcome {
+            let (shared, session) = (&inner.shared, &*self.session);
+            let (arrival, until) = (&arrival, self.until);
+            let settled = HeldRequest { shared, session, arrival, until }.settle(hold).await;
+            self.spent = settled.1;
+            settled.0
+        } else {
+            outcome
         };
-        self.spent = spent;
         match outcome {
             StepOutcome::Act(Act::Forward(permitted)) => self.forward(inner, permitted).await,
             StepOutcome::Act(Act::Deliver(released)) | StepOutcome::Refused(Some(released)) => {
@@ -312,10 +312,9 @@ impl Received {
                 response.extensions_mut().insert(Refused(self.context.principal.id.clone()));
                 response
             }
-            StepOutcome::Act(Act::Drop) => reply::bare(StatusCode::ACCEPTED),
             // A request that was held is settled where its client has cancelled it, and waits for
             // nothing.
-            StepOutcome::Settled => reply::bare(StatusCode::ACCEPTED),
+            StepOutcome::Act(Act::Drop) | StepOutcome::Settled => reply::bare(StatusCode::ACCEPTED),
             StepOutcome::Act(Act::Hold(_)) | StepOutcome::Refused(None) => {
                 reply::bare(StatusCode::SERVICE_UNAVAILABLE)
             }
