@@ -1,5 +1,5 @@
 //! Requests that a rule holds: nothing reaches the server before a person has approved exactly that
-//! (threats I1, I4, I9, I10).
+//! (threats I1, I4, I8, I9).
 
 #![expect(
     clippy::disallowed_methods,

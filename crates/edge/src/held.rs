@@ -92,19 +92,20 @@ impl HeldRequest<'_> {
             // From here on a disconnect no longer ends the hold.
             let Some(place) = asked.waiter.take() else { return StepOutcome::Settled };
             let now = self.shared.now();
-            match ended {
+            let spent = match ended {
                 Ended::Over => return self.end(&hold.call, &pending(place.id())),
                 Ended::Withdrawn => {
                     aside::long(|| place.cancel(now));
                     return StepOutcome::Settled;
                 }
-                Ended::Decided(HoldState::Granted) => match aside::long(|| place.spend(now)) {
-                    Ok(approval) => grants.granted.push(approval),
-                    // Another call with the same bytes has used the grant: this one needs its own.
-                    Err(HoldState::Spent) => continue,
-                    Err(state) => return self.end(&hold.call, &end_of(state)),
-                },
-                Ended::Decided(state) => return self.end(&hold.call, &end_of(state)),
+                Ended::Decided(HoldState::Granted) => aside::long(|| place.spend(now)),
+                Ended::Decided(state) => Err(state),
+            };
+            match spent {
+                Ok(approval) => grants.granted.push(approval),
+                // Another call with the same bytes has used the grant: this one needs its own.
+                Err(HoldState::Spent) => continue,
+                Err(state) => return self.end(&hold.call, &end_of(state)),
             }
             let weight = self.session.weight(&self.arrival.raw);
             let turn = self.session.turn(weight.bytes).await;

@@ -155,6 +155,7 @@ async fn receive(
         principal,
         departure: None,
     };
+    let may_wait = inner.shared.holding.is_some();
     Ok(Received {
         route: Arc::clone(route),
         session,
@@ -163,12 +164,7 @@ async fn receive(
         context,
         until,
         method: parts.method,
-        arrival: Arrival {
-            raw,
-            headers: Some(routing),
-            traceparent,
-            may_wait: inner.shared.holding.is_some(),
-        },
+        arrival: Arrival { raw, headers: Some(routing), traceparent, may_wait },
         slots,
         stream_slots,
         head_memory,
@@ -287,7 +283,7 @@ impl Received {
         let weight = self.session.weight(&arrival.raw);
         let share = self.share.clone();
         let caller = shares::turn(share.as_deref(), weight.bytes).await;
-        let turn = self.session.turn(weight.bytes).await;
+        let turn = self.session.turn(weight).await;
         let outcome = self.session.step_over(weight, None, |session, gate, now| {
             Some(match self.method {
                 Method::GET => session.open_stream(gate, now),
