@@ -22,3 +22,4 @@ mod children;
 mod starvation;
 mod kept;
 mod holds;
+mod keep_alive;
