@@ -247,6 +247,7 @@ async fn build(
         clock,
         tasks: TaskTracker::new(),
         closing: CancellationToken::new(),
+        holding: None,
     };
     keeper.tend(&shared);
     limit_log.tend(&shared);
