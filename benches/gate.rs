@@ -186,7 +186,7 @@ fn classify(criterion: &mut Criterion) {
     group.bench_function("classify 1 KiB tools/call", |bencher| {
         bencher.iter(|| {
             let mut session = session(&server, &principal);
-            let arrival = Arrival { raw: raw.clone(), headers: None, traceparent: None };
+            let arrival = Arrival { raw: raw.clone(), ..Arrival::default() };
             let act = session.client_frame(&gate, &arrival, NOW).record(&Nowhere).unwrap();
             assert!(matches!(act, Act::Forward(_)));
             act
@@ -227,6 +227,7 @@ fn question<'a>(
         operation: Operation::of_call(server.pack.as_deref(), name, arguments).into(),
         facts: [].into(),
         time: WallTime { unix_ms: 1_800_000_000_000 },
+        approval: None,
         trace_id: None,
     }
 }
@@ -285,13 +286,13 @@ fn filter(criterion: &mut Criterion) {
         let asks = Cell::new(0);
         let asked = || {
             let mut session = session(&server, &principal);
-            let arrival = Arrival { raw: ask.clone(), headers: None, traceparent: None };
+            let arrival = Arrival { raw: ask.clone(), ..Arrival::default() };
             // One a second, which the baseline's rate limits permit.
             asks.set(asks.get() + 1);
             let now = Now { uptime: Duration::from_secs(asks.get()), ..NOW };
             match session.client_frame(&gate, &arrival, now).record(&Nowhere).unwrap() {
                 Act::Forward(permitted) => (session, Arc::clone(permitted.call())),
-                act @ (Act::Deliver(_) | Act::Drop) => panic!("{act:?}"),
+                act @ (Act::Deliver(_) | Act::Hold(_) | Act::Drop) => panic!("{act:?}"),
             }
         };
         group.bench_function(format!("100 tools, {engine}"), |bencher| {
@@ -301,7 +302,7 @@ fn filter(criterion: &mut Criterion) {
                     let step = session.server_answer(&gate, &call, &page, NOW);
                     match step.record(&Nowhere).unwrap() {
                         Act::Deliver(released) => assert!(released.body().len() < page.len()),
-                        act @ (Act::Forward(_) | Act::Drop) => panic!("{act:?}"),
+                        act @ (Act::Forward(_) | Act::Hold(_) | Act::Drop) => panic!("{act:?}"),
                     }
                 },
                 BatchSize::SmallInput,

@@ -65,7 +65,7 @@ pub fn headers(bytes: &[u8]) {
     let arrival = Arrival {
         raw: Bytes::copy_from_slice(body),
         headers: Some(headers.clone()),
-        traceparent: None,
+        ..Arrival::default()
     };
     let step = STAGE.session().client_frame(&STAGE.gate, &arrival, now(0));
     let Ok(Act::Forward(permitted)) = step.record(&Sink::default()) else { return };

@@ -152,7 +152,7 @@ impl Stage {
         self.settled(&call);
         match self.record(step) {
             Some(Act::Forward(_)) => panic!("an end is forwarded"),
-            Some(Act::Deliver(_) | Act::Drop) | None => {}
+            Some(Act::Deliver(_) | Act::Hold(_) | Act::Drop) | None => {}
         }
     }
 
@@ -205,7 +205,7 @@ impl Stage {
                 }
             }
             Some(Act::Deliver(released)) => assert!(released.is_own(), "a refusal is ours"),
-            Some(Act::Drop) => {}
+            Some(Act::Hold(_) | Act::Drop) => {}
             // The session has taken the answer as come, though it may not pass.
             None => self.unrecorded_answer(raw, false),
         }
@@ -234,7 +234,7 @@ impl Stage {
                 assert!(ended.is_some(), "an error for what nobody asked: {body}");
             }
             Some(Act::Deliver(released)) => self.delivered(&released, raw, within),
-            Some(Act::Drop) => {}
+            Some(Act::Hold(_) | Act::Drop) => {}
             None => self.unrecorded_answer(raw, true),
         }
     }

@@ -42,10 +42,12 @@ mod server;
 mod servers;
 mod principal;
 mod audit;
+mod approvals;
 mod log;
 mod warnings;
 mod wrap;
 
+pub use approvals::{ApprovalsConfig, ApproverConfig};
 pub use audit::{AuditConfig, DecisionLogsConfig, OtlpConfig};
 pub use bundle::{
     BundleConfig, BundleServiceConfig, BundleSource, KeyConfig, KeyMaterial, PollingConfig,
@@ -100,6 +102,8 @@ pub struct Config {
     pub limits: Limits,
     /// The journal (`audit`).
     pub audit: AuditConfig,
+    /// Who may answer `hold` rules (`approvals`).
+    pub approvals: ApprovalsConfig,
     /// Where spans go, if anywhere (`otlp`).
     pub otlp: Option<OtlpConfig>,
     /// The program's own diagnostics (`log`).
@@ -246,6 +250,13 @@ impl Config {
             .or_empty();
         let limits = s.key("limits", defaulted(Limits::read), "Bounds.").or_empty();
         let audit = s.key("audit", defaulted(AuditConfig::read), "The journal.").or_empty();
+        let approvals = s
+            .key(
+                "approvals",
+                defaulted(|s| ApprovalsConfig::read(s, front)),
+                "Approval of calls by people.",
+            )
+            .or_empty();
         let otlp = s
             .key("otlp", section(OtlpConfig::read), "Where spans go: OTLP over HTTP.")
             .optional("none");
@@ -261,6 +272,7 @@ impl Config {
             principal: principal?,
             limits: limits?,
             audit: audit?,
+            approvals: approvals?,
             otlp,
             log: log?,
             own_files: Vec::new(),

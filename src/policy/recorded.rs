@@ -436,6 +436,7 @@ impl<'a> Rebuilt<'a> {
             operation: self.operation.clone().into(),
             // Unknown, like everything of the session.
             facts: BTreeMap::new(),
+            approval: None,
             time: WallTime { unix_ms: u64::try_from(since.as_millis()).ok()? },
             trace_id: entry.trace_id.as_deref(),
         })

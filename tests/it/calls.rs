@@ -90,7 +90,7 @@ impl Line {
         match self.record(step) {
             Act::Forward(permitted) => Ok(Arc::clone(permitted.call())),
             Act::Deliver(released) => Err(serde_json::from_slice(released.body()).unwrap()),
-            Act::Drop => Err(Value::Null),
+            Act::Hold(_) | Act::Drop => Err(Value::Null),
         }
     }
 
@@ -109,7 +109,7 @@ impl Line {
         let step = self.session.server_event(&self.gate, within, &raw, redelivery, self.now());
         match self.record(step) {
             Act::Deliver(released) => Some(String::from_utf8(released.body().to_vec()).unwrap()),
-            Act::Forward(_) | Act::Drop => None,
+            Act::Forward(_) | Act::Hold(_) | Act::Drop => None,
         }
     }
 
@@ -576,7 +576,7 @@ fn a_client_that_has_gone_cancels_only_if_policy_permits() {
                 let told: Value = serde_json::from_slice(permitted.body()).unwrap();
                 assert_eq!(told, cancel("a"));
             }
-            Act::Deliver(_) | Act::Drop => assert!(!permits),
+            Act::Deliver(_) | Act::Hold(_) | Act::Drop => assert!(!permits),
         }
         let event = if permits { Event::Intent } else { Event::Denial };
         assert_eq!(line.last().1, event);

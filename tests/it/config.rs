@@ -38,16 +38,21 @@ fn bless(file: &str, written: impl FnOnce(&str) -> String) {
     }
 }
 
+/// The token of an approver.
+const ALICE: &str = "al1ce-0123456789abcdefghijklmnopqrst";
+
 fn in_world<T>(act: impl FnOnce(&Surroundings<'_>) -> T) -> T {
     act(&Surroundings {
         env: &|name| match name {
             "TOKEN" => Some("t0ken".to_owned()),
+            "ALICE" => Some(ALICE.to_owned()),
             "SPLIT" => Some("s3cret\nx: y".to_owned()),
             "HOME" => Some("/home/me".to_owned()),
             _ => None,
         },
         read: &|path, _| match path.to_str() {
             Some("/run/key") => Ok(b"k3y\n".to_vec()),
+            Some("/run/approver") => Ok(b"b0b-0123456789abcdefghijklmnopqrstuvw\n".to_vec()),
             _ => Err(io::Error::from(io::ErrorKind::PermissionDenied)),
         },
         exists: &|path| !path.starts_with("/gone"),
@@ -66,6 +71,9 @@ fn the_shortest_file_has_safe_defaults() {
     assert_eq!(config.policy.entrypoint, "data.mcp.decision");
     assert_eq!((&*config.principal.id, &*config.principal.kind), ("agent", "agent"));
     assert_eq!(config.limits.frame, bartizan_gate::wire::frame::FrameLimits::default());
+    let approvals = &config.approvals;
+    assert_eq!((approvals.wait, approvals.approvers.len()), (Duration::from_secs(45), 0));
+    assert_eq!((approvals.holds, approvals.holds_principal, approvals.bytes), (500, 20, 16 << 20));
     assert!(config.otlp.is_none());
     assert_eq!((config.log.format, config.log.filter.as_str()), (LogFormat::Text, "info"));
     let [server] = &config.servers[..] else { panic!("one server") };
@@ -94,8 +102,12 @@ principal: {id: ci, kind: service, groups: [deploy, qa], claims: {team: flags}}
 limits: {frame_bytes: 1 MiB, json_depth: 32, json_values: 1000, number_chars: 64, id_bytes: 64,
   header_bytes: 16KiB, header_count: 50, header_time: 1s, body_time: 2s, bodies_bytes: 2MiB,
   connections: 10, requests: 11, sessions: 20, session_idle: 3m, in_flight: 30, streams: 40,
-  answer_time: 5s, stream_idle: 6s, children: 7, buckets: 60, drain: 4s}
+  answer_time: 5s, stream_idle: 6s, keep_alive: 200ms, children: 7, buckets: 60, drain: 4s}
 audit: {segment_bytes: 1MiB}
+approvals: {wait: 2s, holds: 9, holds_principal: 8, bytes: 1MiB, approvers: [
+  {id: alice, token: '${env:ALICE}'},
+  {id: Bob B., groups: [on-call, leads], token: '${file:/run/approver}'},
+  {id: carol, groups: leads, token: 'carol-${env:ALICE}'}]}
 otlp: {endpoint: 'http://127.0.0.1:4318', headers: {x-key: 'a ${env:TOKEN}'}}
 log: {format: json, filter: 'warn,bartizan_edge=debug'}
 servers:
@@ -154,7 +166,18 @@ servers:
     let times = [limits.header_time, limits.body_time, limits.session_idle, limits.drain];
     assert_eq!(times, [1, 2, 180, 4].map(Duration::from_secs));
     assert_eq!([limits.answer_time, limits.stream_idle], [5, 6].map(Duration::from_secs));
+    assert_eq!(limits.keep_alive, Some(Duration::from_millis(200)));
     assert_eq!(config.audit.segment_bytes, 1 << 20);
+    let approvals = &config.approvals;
+    assert_eq!((approvals.wait, approvals.bytes), (Duration::from_secs(2), 1 << 20));
+    assert_eq!((approvals.holds, approvals.holds_principal), (9, 8));
+    let [alice, bob, carol] = &approvals.approvers[..] else { panic!("three approvers") };
+    assert_eq!([&*alice.id, &*bob.id, &*carol.id], ["alice", "Bob B.", "carol"]);
+    assert!(alice.groups.is_empty() && carol.groups == ["leads"].map(Box::from));
+    assert_eq!(bob.groups, ["on-call", "leads"].map(Box::from));
+    assert!(alice.token.is_of(ALICE) && !bob.token.is_of(ALICE));
+    assert!(bob.token.is_of("b0b-0123456789abcdefghijklmnopqrstuvw"));
+    assert!(carol.token.is_of(&format!("carol-{ALICE}")));
     let otlp = config.otlp.as_ref().unwrap();
     assert_eq!(otlp.remote.url, "http://127.0.0.1:4318");
     assert_eq!(otlp.headers[0].1.expose(), "a t0ken");
@@ -193,6 +216,9 @@ servers:
     );
     assert!(!format!("{config:?}").contains("t0ken"), "a secret is printed");
     assert!(!format!("{config:?}").contains("k3y"), "a secret is printed");
+    for secret in ["al1ce", "b0b-"] {
+        assert!(!format!("{config:?}").contains(secret), "a token is printed");
+    }
     assert!(!format!("{:?}", config.gate("b".into(), [0; 32])).is_empty());
 }
 
@@ -236,6 +262,7 @@ fn each_problem_names_its_place_and_a_next_step() {
     let beside = |keys: &str| format!("{server}{keys}");
     let inside = |keys: &str| format!("servers:\n  s:\n    url: http://h/\n    {keys}");
     let child = |keys: &str| format!("servers:\n  s:\n    command: c\n    {keys}");
+    let approvers = |list: &str| beside(&format!("approvals: {{approvers: [{list}]}}"));
     let rows: Vec<(String, &str)> = vec![
         (String::new(), "the file: it is empty: name at least one server"),
         ("hello".into(), "the file: must be keys with values, is a text: write its keys below it, indented"),
@@ -267,9 +294,37 @@ fn each_problem_names_its_place_and_a_next_step() {
         (beside("limits: {frame_bytes: 1}"), "out of range: from 1KiB to 256MiB"),
         (beside("limits: {drain: 5}"), "must be a length of time, is the number 5: write a num"),
         (beside("limits: {drain: 2h}"), "out of range: from 1ms to 1h"),
+        (beside("limits: {keep_alive: 99ms}"), "out of range: from 100ms to 10m"),
+        (beside("limits: {keep_alive: false}"), "such as `15s`, or `off`"),
         (beside("limits: {frames: 2}"), "limits.frames (line 2): no such key: "),
         (beside("principal: {id: \"a\\nb\"}"), "principal.id (line 2): longer than 256 bytes, or"),
         (beside("otlp: {}"), "otlp (line 2): `endpoint` is missing: write where spans go"),
+        (beside("approvals: {wait: 2h}"), "approvals.wait (line 2): out of range: from 1ms to 1h"),
+        (beside("approvals: {holds: 0}"), "approvals.holds (line 2): out of range: from 1 to 100"),
+        (beside("approvals: {bytes: 1}"), "approvals.bytes (line 2): out of range: from 64KiB to"),
+        (approvers("{id: a}"), "approvers[0] (line 2): `token` is missing: make one with `openssl"),
+        (approvers("{token: '${env:ALICE}'}"), "[0] (line 2): `id` is missing: write `- id: alice"),
+        (approvers("{id: a, token: s3cret}"), "[0].token (line 2): must have 32 to 512 characters"),
+        (approvers("{id: a, token: '${env:ALICE} '}"), "must be visible ASCII, without space"),
+        (
+            approvers("{id: a, token: s3crets3crets3crets3crets3crets3cret}"),
+            "has too few different characters to be made at random: make one with `openssl rand",
+        ),
+        (approvers("{id: a, token: '${env:NO}'}"), "[0].token (line 2): environment variable `NO`"),
+        (approvers("{id: 'a ', token: '${env:ALICE}'}"), "[0].id (line 2): holds what nobody can"),
+        (approvers("{id: \"a\\u202e\", token: '${env:ALICE}'}"), "holds what nobody can see: use vis"),
+        (
+            approvers(&format!("{{id: {}, token: '${{env:ALICE}}'}}", "a".repeat(129))),
+            "approvals.approvers[0].id (line 2): is longer than 128 bytes: shorten it",
+        ),
+        (
+            approvers("{id: a, token: '${env:ALICE}'}, {id: a, token: 'x${env:ALICE}'}"),
+            "approvers[1].id (line 2): stands twice: give each approver an id of its own",
+        ),
+        (
+            approvers("{id: a, token: '${env:ALICE}'}, {id: b, token: '${env:ALICE}'}"),
+            "approvers[1].token (line 2): is the token of another approver, too: give each",
+        ),
         (beside("otlp: {endpoint: 'ftp://x'}"), "otlp.endpoint (line 2): is no http or https URL"),
         (beside("log: {filter: 'a=b=c'}"), "log.filter (line 2): is no filter: "),
         (beside("state: '${env:TOKEN}'"), "state (line 2): a reference (`${…}`) stands where no"),
@@ -390,7 +445,9 @@ fn each_problem_names_its_place_and_a_next_step() {
         let shown = problems.to_string();
         assert!(shown.contains(expected), "{text}\nhas: {shown}\nnot: {expected}");
         assert_eq!(problems.list().len(), 1, "{text}\nhas: {shown}");
-        assert!(!shown.contains("s3cret") && !shown.contains("t0ken"), "{shown}");
+        for secret in ["s3cret", "t0ken", "al1ce"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
     }
 }
 

@@ -176,6 +176,7 @@ fn both_engines_judge_the_calls_of_every_pack_alike() {
                     .into(),
                 facts: [].into(),
                 time: WallTime { unix_ms: 1_790_000_000_000 },
+                approval: None,
                 trace_id: None,
             });
             assert_eq!(both.demotion(), None, "{name}: call {input}: {tool} {text}");

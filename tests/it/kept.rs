@@ -94,7 +94,7 @@ impl Stage {
         let step = session.client_frame(&self.gate, &arrival, now());
         match self.act(step) {
             Act::Forward(permitted) => Ok(Arc::clone(permitted.call())),
-            Act::Deliver(_) | Act::Drop => Err(self.reason().0),
+            Act::Deliver(_) | Act::Hold(_) | Act::Drop => Err(self.reason().0),
         }
     }
 

@@ -20,6 +20,7 @@ mod fidelity;
 mod firewall;
 mod floods;
 mod frames;
+mod holds;
 mod http_edge;
 mod idle_streams;
 mod imports;

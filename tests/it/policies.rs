@@ -196,6 +196,7 @@ impl<'a> Question<'a> {
             operation: operation.into(),
             facts: [].into(),
             time: WallTime { unix_ms: 1_790_000_000_000 },
+            approval: None,
             trace_id: None,
         })
     }

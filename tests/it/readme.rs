@@ -197,9 +197,11 @@ fn play(page: &str) {
 
 /// A whole configuration must be valid if everything that it names exists.
 fn configuration(place: &str, body: &str) {
+    // Tokens must be long, and each approver's another one.
+    let secret = |name: &str| format!("{name:-<16}s3cret-s3cret-s3cret");
     let surroundings = Surroundings {
-        env: &|_| Some("s3cret".to_owned()),
-        read: &|_, _| Ok(b"s3cret".to_vec()),
+        env: &|name| Some(secret(name)),
+        read: &|path, _| Ok(secret(path.to_str().unwrap_or_default()).into_bytes()),
         exists: &|_| true,
     };
     let read = Config::parse_in(body, Path::new("/"), &surroundings);

@@ -18,9 +18,10 @@ use bartizan_audit::journal_directory;
 use bartizan_audit::segment::list;
 use bartizan_audit::verify::{Extent, verify};
 use bartizan_gate::evidence::record::{
-    AuditRecord, DecisionFacts, ENVIRONMENTS_MAX, Event, FLAGS_MAX, Finding, HIDDEN_MAX, KeptInput,
-    LEFT_OUT_MAX, Now, OBLIGATIONS_MAX, OperationFacts, Outcome, PLACES_MAX, PlaceFacts,
-    ProtocolFacts, REASONS_MAX, RECORD_BYTES_MAX, ReasonFacts, RedactionFacts, TAGS_MAX, Target,
+    ApprovalFacts, AuditRecord, DecisionFacts, ENVIRONMENTS_MAX, Event, FLAGS_MAX, Finding,
+    HIDDEN_MAX, KeptInput, LEFT_OUT_MAX, Now, OBLIGATIONS_MAX, OperationFacts, Outcome, PLACES_MAX,
+    PlaceFacts, ProtocolFacts, REASONS_MAX, RECORD_BYTES_MAX, ReasonFacts, RedactionFacts,
+    TAGS_MAX, Target,
 };
 use bartizan_gate::evidence::step::{AuditSink, Unkept};
 use bartizan_gate::evidence::text::Listed;
@@ -106,6 +107,16 @@ fn maximal(text: &str, input: Value) -> AuditRecord {
         input_left_out: many(LEFT_OUT_MAX).into(),
         repeated: Some(u64::MAX),
         since: Some(SystemTime::UNIX_EPOCH),
+        approval: Some(
+            ApprovalFacts {
+                hold: text.into(),
+                answer: "refuse",
+                by: text.into(),
+                reason: Some(text.into()),
+                scope: Some(text.into()),
+            }
+            .into(),
+        ),
         note: Some(text.into()),
         ..AuditRecord::new(Event::Outcome, now).with_finding(Finding::RateLimited)
     }
@@ -492,7 +503,7 @@ fn a_batch_of_which_a_record_fails_leaves_each_call_with_its_outcome() {
                 protocol_version: Some("2025-03-26".into()),
                 ..RoutingHeaders::default()
             };
-            let arrival = Arrival { raw: raw.into(), headers: Some(headers), traceparent: None };
+            let arrival = Arrival { raw: raw.into(), headers: Some(headers), ..Arrival::default() };
             let now = Now { uptime: Duration::ZERO, wall: SystemTime::UNIX_EPOCH };
             let failed = session.client_frame(&gate, &arrival, now).record(&sink).unwrap_err();
             assert_eq!(failed.panicked, panics);

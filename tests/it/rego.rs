@@ -116,6 +116,7 @@ impl Scene {
             }),
             facts: [].into(),
             time: WallTime { unix_ms: 1_763_640_000_000 },
+            approval: None,
             trace_id: Some("0af7651916cd43dd8448eb211c80319c"),
         }
     }

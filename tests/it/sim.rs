@@ -57,6 +57,8 @@ fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
             message: "held".into(),
             approvers: Vec::new(),
             ttl: None,
+            quorum: 1,
+            scopes: Vec::new(),
         }]),
         "sampling/createMessage" => None,
         name => (!name.contains("denied")).then(Vec::new),
@@ -159,7 +161,7 @@ impl Simulation {
         let (tag, body) = match act {
             Act::Forward(permitted) => (1_u64, permitted.body().clone()),
             Act::Deliver(released) => (2, released.body().clone()),
-            Act::Drop => (3, Bytes::new()),
+            Act::Hold(_) | Act::Drop => (3, Bytes::new()),
         };
         for byte in tag.to_le_bytes().into_iter().chain(body) {
             self.transcript = (self.transcript ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
@@ -213,7 +215,7 @@ impl Simulation {
                 assert!(body.contains(&format!("\"id\":{id}")) && body.contains("\"error\""));
                 assert!(!body.contains("by-name"), "a refusal names a rule: {body}");
             }
-            Some(Act::Drop) => self.fail("a request was dropped without an answer"),
+            Some(Act::Hold(_) | Act::Drop) => self.fail("a request was dropped without an answer"),
             None => {}
         }
     }
@@ -243,7 +245,9 @@ impl Simulation {
         };
         match self.client(text).0 {
             Some(Act::Deliver(_)) | None => {}
-            Some(Act::Forward(_) | Act::Drop) => self.fail("a malformed frame was not refused"),
+            Some(Act::Forward(_) | Act::Hold(_) | Act::Drop) => {
+                self.fail("a malformed frame was not refused")
+            }
         }
     }
 
@@ -267,7 +271,7 @@ impl Simulation {
                 self.settle(|session, now| session.upstream_accepted(&call, now));
             }
             Some(Act::Deliver(_)) => self.fail("a notification was answered on stdio"),
-            Some(Act::Drop) | None => {}
+            Some(Act::Hold(_) | Act::Drop) | None => {}
         }
     }
 
@@ -325,9 +329,9 @@ impl Simulation {
                 assert!(asks || released.body() == text.as_bytes());
                 self.in_flight.remove(&id);
             }
-            Some(Act::Drop) if known => self.fail("an awaited answer was dropped"),
+            Some(Act::Hold(_) | Act::Drop) if known => self.fail("an awaited answer was dropped"),
             Some(Act::Forward(_)) => self.fail("an answer went back to the server"),
-            Some(Act::Drop) => {}
+            Some(Act::Hold(_) | Act::Drop) => {}
             None => {
                 self.in_flight.remove(&id);
             }
@@ -356,8 +360,8 @@ impl Simulation {
                 }
                 assert!(permitted.body().windows(7).any(|part| part == b"\"error\""));
             }
-            Some(Act::Drop) if !known => self.fail("a server request vanished"),
-            Some(Act::Drop) | None => {}
+            Some(Act::Hold(_) | Act::Drop) if !known => self.fail("a server request vanished"),
+            Some(Act::Hold(_) | Act::Drop) | None => {}
         }
     }
 
@@ -374,9 +378,11 @@ impl Simulation {
             Some(Act::Forward(permitted)) if (permitted.body() == text.as_bytes()) == denied => {
                 self.fail("an answer passed, or not, against the policy")
             }
-            Some(Act::Drop) if outstanding => self.fail("an awaited answer was dropped"),
+            Some(Act::Hold(_) | Act::Drop) if outstanding => {
+                self.fail("an awaited answer was dropped")
+            }
             Some(Act::Deliver(_)) => self.fail("an answer was answered"),
-            Some(Act::Forward(_) | Act::Drop) | None => {}
+            Some(Act::Forward(_) | Act::Hold(_) | Act::Drop) | None => {}
         }
     }
 

@@ -124,7 +124,7 @@ impl Simulation {
         let step = self.session.client_frame(&self.gate, &arrival, self.now());
         match self.take(step) {
             Act::Forward(permitted) => Some(Arc::clone(permitted.call())),
-            Act::Deliver(_) | Act::Drop => None,
+            Act::Deliver(_) | Act::Hold(_) | Act::Drop => None,
         }
     }
 
@@ -290,7 +290,7 @@ impl Simulation {
         let step = self.session.server_event(&self.gate, within, &raw, redelivery, self.now());
         match self.take(step) {
             Act::Deliver(released) => Some(released),
-            Act::Forward(_) | Act::Drop => None,
+            Act::Forward(_) | Act::Hold(_) | Act::Drop => None,
         }
     }
 

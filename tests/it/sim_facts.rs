@@ -155,7 +155,7 @@ impl Simulation {
         let sink = if refuses { Sink::refusing() } else { Sink::default() };
         match step.record(&sink) {
             Ok(Act::Forward(permitted)) => Some(Arc::clone(permitted.call())),
-            Ok(Act::Deliver(_) | Act::Drop) => None,
+            Ok(Act::Deliver(_) | Act::Hold(_) | Act::Drop) => None,
             Err(_) => {
                 let open = self.sessions[session].in_flight();
                 let (open_ones, pending) = (self.open.iter(), self.pending.iter());

@@ -1361,7 +1361,7 @@ impl Conversation {
         match step.record(&self.sink).unwrap() {
             Act::Forward(permitted) => Ok(read(permitted.body())),
             Act::Deliver(released) => Err(read(released.body())),
-            Act::Drop => Err(Value::Null),
+            Act::Hold(_) | Act::Drop => Err(Value::Null),
         }
     }
 
@@ -1371,7 +1371,7 @@ impl Conversation {
         match step.record(&self.sink).unwrap() {
             Act::Deliver(released) => Ok(read(released.body())),
             Act::Forward(permitted) => Err(read(permitted.body())),
-            Act::Drop => Err(Value::Null),
+            Act::Hold(_) | Act::Drop => Err(Value::Null),
         }
     }
 }

@@ -25,6 +25,7 @@ const CRATES: &[&str] = &[
     "crates/jose/src",
     "crates/rego/src",
     "crates/outbound/src",
+    "crates/approvals/src",
     "crates/audit/src",
     "crates/edge/src",
     "crates/peer/src",
@@ -73,6 +74,7 @@ const DOORS: &[(&str, &[&str])] = &[
     // The pool measures age by the runtime's clock, which a test can pause.
     ("Instant::now", &["crates/edge/src/clock.rs", "crates/outbound/src/pool.rs"]),
     ("SystemTime::now", &["crates/edge/src/clock.rs"]),
+    ("redb", &["crates/approvals/src/store/embedded.rs"]),
     ("tar", &["src/policy/bundle/archive.rs"]),
     ("rmcp", &["crates/demo/src/", "crates/peer/src/", "src/lock/"]),
     ("notify", &["src/policy/watch.rs"]),

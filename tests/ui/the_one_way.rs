@@ -30,7 +30,7 @@ fn carry(step: Step) -> Result<(), Unrecorded> {
     match step.record(&Memory)? {
         Act::Forward(message) => drop((to_server(&message), read(&message))),
         Act::Deliver(message) => drop(to_client(&message)),
-        Act::Drop => {}
+        Act::Hold(_) | Act::Drop => {}
     }
     Ok(())
 }

@@ -10,8 +10,8 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use bartizan_gate::evidence::record::{
-    AuditRecord, DecisionFacts, Finding, KeptInput, OperationFacts, Outcome, ProtocolFacts,
-    ReasonFacts, RedactionFacts, Tags, Target,
+    ApprovalFacts, AuditRecord, DecisionFacts, Finding, KeptInput, OperationFacts, Outcome,
+    ProtocolFacts, ReasonFacts, RedactionFacts, Tags, Target,
 };
 use bartizan_gate::evidence::text::{Listed, Text, is_plain};
 
@@ -129,8 +129,21 @@ impl Out<'_> {
             self.raw(",\"since\":");
             self.time(since)?;
         }
+        if let Some(approval) = &record.approval {
+            self.approval(approval);
+        }
         self.maybe(",\"note\":", record.note.as_deref());
         Ok(())
+    }
+
+    fn approval(&mut self, approval: &ApprovalFacts) {
+        let ApprovalFacts { hold, answer, by, reason, scope } = approval;
+        self.member(",\"approval\":{\"hold\":", hold);
+        self.member(",\"answer\":", answer);
+        self.member(",\"by\":", by);
+        self.maybe(",\"reason\":", reason.as_deref());
+        self.maybe(",\"scope\":", scope.as_deref());
+        self.raw("}");
     }
 
     fn protocol(&mut self, protocol: &ProtocolFacts) {

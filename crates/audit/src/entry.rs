@@ -35,6 +35,7 @@ pub struct JournalRecord {
     pub target: Option<TargetRecord>,
     pub operation: Option<OperationRecord>,
     pub decision: Option<DecisionRecord>,
+    pub approval: Option<ApprovalRecord>,
     pub outcome: Option<String>,
     #[serde(rename = "error.type")]
     pub error_type: Option<String>,
@@ -134,6 +135,17 @@ pub struct OperationRecord {
     #[serde(default)]
     pub tags: Vec<String>,
     pub pack: Option<String>,
+}
+
+/// See [`ApprovalFacts`](bartizan_gate::evidence::record::ApprovalFacts).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "named as in the record")]
+pub struct ApprovalRecord {
+    pub hold: String,
+    pub answer: String,
+    pub by: String,
+    pub reason: Option<String>,
+    pub scope: Option<String>,
 }
 
 /// See [`DecisionFacts`](bartizan_gate::evidence::record::DecisionFacts).

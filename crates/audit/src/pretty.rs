@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use super::entry::{DecisionRecord, JournalRecord};
+use super::entry::{ApprovalRecord, DecisionRecord, JournalRecord};
 use super::inert;
 
 /// Characters shown of one text that a peer sent.
@@ -43,6 +43,9 @@ pub fn line(entry: &JournalRecord, colour: Colour) -> String {
     }
     if let Some(decision) = &entry.decision {
         push_reasons(&mut out, decision);
+    }
+    if let Some(approval) = &entry.approval {
+        push_approval(&mut out, approval);
     }
     push_part(&mut out, " error ", entry.error_type.as_deref());
     push_part(&mut out, " finding ", entry.finding.as_deref());
@@ -109,6 +112,14 @@ fn push_reasons(out: &mut String, decision: &DecisionRecord) {
     }
 }
 
+fn push_approval(out: &mut String, approval: &ApprovalRecord) {
+    push_part(out, " hold ", Some(&approval.hold));
+    push_part(out, ": ", Some(&approval.answer));
+    push_part(out, " by ", Some(&approval.by));
+    push_part(out, " for ", approval.scope.as_deref());
+    push_part(out, ": ", approval.reason.as_deref());
+}
+
 fn push_some<'a>(out: &mut String, texts: impl Iterator<Item = &'a str>) {
     let mut shown = 0;
     for text in texts {
@@ -167,6 +178,26 @@ mod tests {
         let coloured = line(&denial(), Colour::Ansi);
         assert_eq!(coloured.matches('\u{1b}').count(), 2, "{coloured:?}");
         assert!(coloured.contains("\u{1b}[31mdeny      \u{1b}[0m"), "{coloured:?}");
+    }
+
+    #[test]
+    fn an_answer_of_an_approver_says_who_and_why() {
+        let mut entry = denial();
+        entry.event = "approval".to_owned();
+        entry.decision = None;
+        entry.approval = Some(ApprovalRecord {
+            hold: "3f2a".to_owned(),
+            answer: "grant".to_owned(),
+            by: "alice\u{202e}".to_owned(),
+            reason: Some("checked\u{1b}[2J".to_owned()),
+            scope: Some("same-tool-15m".to_owned()),
+        });
+        assert_eq!(
+            line(&entry, Colour::None),
+            "2026-11-20T08:00:00.000000Z     12 approval   flags tools/call \
+             delete\\u{1b}[2J\\u{202e} by agent-1 hold 3f2a: grant by alice\\u{202e} for \
+             same-tool-15m: checked\\u{1b}[2J call c1"
+        );
     }
 
     #[test]

@@ -325,10 +325,12 @@ impl Writer {
             | Event::Rotation => true,
             Event::Start
             | Event::Intent
+            | Event::Hold
             | Event::Denial
             | Event::Notice
             | Event::Drop
-            | Event::Repeated => false,
+            | Event::Repeated
+            | Event::Approval => false,
         };
         match &self.low_on_space {
             Some(why) if !end => Err(why.clone()),

@@ -28,6 +28,8 @@ use tokio_util::task::TaskTracker;
 
 use bartizan_sync::lock;
 
+pub mod approvers;
+
 /// Connections open at once. Each has one request.
 pub const CONNECTIONS_MAX: usize = 64;
 /// Timeout for a request's head.

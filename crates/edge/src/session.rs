@@ -5,6 +5,10 @@
 //! and only then returns the act. If the record cannot be kept there is no act, and the gate
 //! forgets the call.
 //!
+//! The records of a session stand in the journal in the order of its steps (threat M23). Two
+//! connections may use one session on two threads: what ends a call on one of them while the other
+//! still writes that the call goes on waits until that is written.
+//!
 //! A step over a large message is taken where it delays no other task ([`super::aside`]), and
 //! so is the wait for a session that is in such a step.
 //!
@@ -17,10 +21,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, LockResult, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -59,7 +64,7 @@ impl StepOutcome {
     fn into_released(self) -> Option<Released> {
         match self.into_act() {
             Act::Deliver(released) => Some(released),
-            Act::Forward(_) | Act::Drop => None,
+            Act::Forward(_) | Act::Hold(_) | Act::Drop => None,
         }
     }
 }
@@ -99,7 +104,7 @@ impl Departure for GoneClient {
         match step.into_act() {
             Act::Forward(permitted) => Some(permitted),
             // A refusal has nobody to go to.
-            Act::Deliver(_) | Act::Drop => None,
+            Act::Deliver(_) | Act::Hold(_) | Act::Drop => None,
         }
     }
 
@@ -131,9 +136,16 @@ pub(super) struct SessionHandle {
     /// Whose session it is, and with which server.
     principal: Box<str>,
     server: Box<str>,
+    /// Locked from the gate's step until its records are kept, and before `state`; not across an
+    /// `await`.
+    order: Mutex<()>,
     /// Locked for the gate's step only: not while a record is kept, and not across an `await`.
     state: Mutex<SessionState>,
     closed: CancellationToken,
+    /// Requests of the session that wait for approval.
+    holding: AtomicUsize,
+    /// Notified after each step while one does: the step may have cancelled it.
+    held_changed: Notify,
     /// Steps over large messages, waiting or in progress.
     large: AtomicUsize,
     /// Notified after each of them.
@@ -166,8 +178,11 @@ impl SessionHandle {
             clock: shared.clock,
             principal: session.principal().id.clone(),
             server: session.server_name().into(),
+            order: Mutex::new(()),
             state: Mutex::new(SessionState::Open(session)),
             closed: CancellationToken::new(),
+            holding: AtomicUsize::new(0),
+            held_changed: Notify::new(),
             large: AtomicUsize::new(0),
             large_over: Notify::new(),
         }
@@ -179,15 +194,16 @@ impl SessionHandle {
     }
 
     /// Waits until no step over a large message is going on, and for a turn to take a step over a
-    /// message of `bytes`. A step without this wait is right, too; it may hold up a thread.
-    pub(super) async fn turn(&self, bytes: usize) -> Turn {
+    /// message of this size or weight. A step without this wait is right, too; it may hold up a
+    /// thread.
+    pub(super) async fn turn(&self, weight: impl Into<Weight>) -> Turn {
         while self.large.load(Ordering::Relaxed) > 0 {
             let over = self.large_over.notified();
             if self.large.load(Ordering::Relaxed) > 0 {
                 over.await;
             }
         }
-        aside::turn(bytes).await
+        aside::turn(weight.into()).await
     }
 
     /// How the message `raw` of the client is treated.
@@ -230,6 +246,8 @@ impl SessionHandle {
         call: Option<&CallId>,
         take: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step>,
     ) -> StepOutcome {
+        // Before the clock is read, so that later records have later times.
+        let _order = self.waited(&self.order).unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now();
         let taken = {
             let mut state = self.lock();
@@ -239,6 +257,9 @@ impl SessionHandle {
                 None => return self.close(&mut state, call),
             }
         };
+        if self.holding.load(Ordering::Relaxed) > 0 {
+            self.held_changed.notify_waiters();
+        }
         let Some(step) = taken else { return StepOutcome::Settled };
         match step.record(&*self.sink) {
             Ok(act) => StepOutcome::Act(act),
@@ -290,6 +311,32 @@ impl SessionHandle {
         self.with(|session| session.set_duty_scope(scope));
     }
 
+    /// Notified after each step while a request waits for approval.
+    pub(super) fn held_changed(&self) -> Notified<'_> {
+        self.held_changed.notified()
+    }
+
+    /// Whether the request of `call` still waits for approval.
+    pub(super) fn is_held(&self, call: &CallId) -> bool {
+        self.with(|session| session.is_held(call)).unwrap_or(false)
+    }
+
+    /// Waits until `call` has its outcome, or the session is closed. For calls that were held.
+    pub(super) async fn over(&self, call: &CallId) {
+        let _counted = Counted::of(self);
+        loop {
+            let mut changed = std::pin::pin!(self.held_changed.notified());
+            changed.as_mut().enable();
+            if !self.awaits(call) {
+                return;
+            }
+            tokio::select! {
+                () = changed => {}
+                () = self.closed.cancelled() => return,
+            }
+        }
+    }
+
     /// Whether `call` was judged by what is known of the server's session as it is now.
     pub(super) fn is_current(&self, call: &CallId) -> bool {
         self.with(|session| session.is_current(call)).unwrap_or(true)
@@ -336,16 +383,21 @@ impl SessionHandle {
         &self.closed
     }
 
-    fn lock(&self) -> MutexGuard<'_, SessionState> {
-        let locked = match self.state.try_lock() {
-            Ok(state) => return state,
+    /// Locks `mutex` of this session. While a step over a large message goes on, the wait delays no
+    /// other task.
+    fn waited<'a, T>(&self, mutex: &'a Mutex<T>) -> LockResult<MutexGuard<'a, T>> {
+        match mutex.try_lock() {
+            Ok(locked) => Ok(locked),
             Err(TryLockError::WouldBlock) if self.large.load(Ordering::Relaxed) > 0 => {
-                aside::long(|| self.state.lock())
+                aside::long(|| mutex.lock())
             }
-            Err(TryLockError::WouldBlock) => self.state.lock(),
+            Err(TryLockError::WouldBlock) => mutex.lock(),
             Err(TryLockError::Poisoned(poisoned)) => Err(poisoned),
-        };
-        locked.unwrap_or_else(|poisoned| {
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SessionState> {
+        self.waited(&self.state).unwrap_or_else(|poisoned| {
             let mut state = poisoned.into_inner();
             drop(self.close(&mut state, None));
             self.state.clear_poison();
@@ -391,9 +443,25 @@ impl SessionHandle {
         let step = session.upstream_failed(call, &failure, self.clock.now())?;
         match step.record(&*self.sink) {
             Ok(Act::Deliver(refusal)) => Some(refusal),
-            Ok(Act::Forward(_) | Act::Drop) => None,
+            Ok(Act::Forward(_) | Act::Hold(_) | Act::Drop) => None,
             Err(unrecorded) => unrecorded.refusal,
         }
+    }
+}
+
+/// Counts a request of a session that is or was held, so that its steps tell of changes.
+pub(super) struct Counted<'a>(&'a SessionHandle);
+
+impl<'a> Counted<'a> {
+    pub(super) fn of(session: &'a SessionHandle) -> Self {
+        session.holding.fetch_add(1, Ordering::Relaxed);
+        Self(session)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.holding.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -226,6 +226,7 @@ mod tests {
         ("protocol", Held::Firewall),
         ("operation", Held::Firewall),
         ("session", Held::Firewall),
+        ("approval", Held::Firewall),
         ("time", Held::Firewall),
         ("tool.name", Held::Params(&["name"])),
         ("tool.arguments", Held::Part),

@@ -158,6 +158,16 @@ impl<'r> Fields<'r> {
             fields.put("facts", |reads| Some(map(&request.facts, reads)));
             Some(fields.finish())
         });
+        self.put("approval", |reads| {
+            let approval = request.approval?;
+            let mut fields = Fields::new(reads);
+            fields.text("hold", &approval.hold.0);
+            fields.put("approvers", |_| Some(strings(&approval.approvers)));
+            fields.text("reason", &approval.reason);
+            fields.optional("scope", approval.scope.as_deref());
+            fields.put("granted_unix_ms", |_| Some(Value::from(approval.granted_unix_ms)));
+            Some(fields.finish())
+        });
         self.put("time", |reads| Some(time(request.time, reads)));
         self.put("params", |reads| {
             Some(convert(request.params?, reads, &mut Pointer::at(&["params"]), inexact))

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `effect` | `"permit"` or `"deny"` |
 //! | `reasons` | `{code?, message}` each; a permit needs one |
-//! | `hold` | `{code?, message, approvers?, ttl?}` |
+//! | `hold` | `{code?, message, approvers?, quorum?, ttl?, scopes?}` |
 //! | `limit` | `{code?, message?, key, rate, burst?, counts?}`; a rate is `10/m` or `10/15m` |
 //! | `set` | `{code?, message?, pointer, value}` |
 //! | `redact` | `{code?, message?, pointer}` or `{code?, message?, what}`, where `what` is `"secrets"` |
@@ -22,9 +22,11 @@ use std::time::Duration;
 use regorus::Value;
 
 use bartizan_gate::duty::decision::{
-    Decision, Effect, Engine, Listing, Obligation, Origin, PolicyRevision, Rate, Reason, Redaction,
+    Decision, Effect, Engine, GrantScope, Listing, Obligation, Origin, PolicyRevision, Rate,
+    Reason, Redaction,
 };
 use bartizan_gate::duty::redact::REDACTIONS_MAX;
+use bartizan_gate::question::hold::TTL_MAX;
 use bartizan_gate::question::rate::span;
 
 use super::program::{Operand, Type};
@@ -293,12 +295,14 @@ pub(super) fn listing<V: Readable>(
 
 fn obligations<V: Readable>(fields: &Fields<V>) -> Result<Vec<Obligation>, Indeterminate> {
     let mut obligations = fields.each("hold", |element| {
-        element.only(&["code", "message", "approvers", "ttl"])?;
+        element.only(&["code", "message", "approvers", "quorum", "ttl", "scopes"])?;
         Ok(Obligation::Hold {
             code: element.code()?,
             message: element.required("message")?,
             approvers: element.strings("approvers")?,
             ttl: element.with_text("ttl", |text| text.map(ttl).transpose())??,
+            quorum: element.positive("quorum")?.unwrap_or(1),
+            scopes: element.each("scopes", scope)?,
         })
     })?;
     obligations.extend(fields.each("limit", limit)?);
@@ -321,6 +325,19 @@ fn obligations<V: Readable>(fields: &Fields<V>) -> Result<Vec<Obligation>, Indet
     }
     obligations.extend(redactions);
     Ok(obligations)
+}
+
+/// Reads a wider grant that a hold offers.
+fn scope<V: Readable>(element: &Fields<V>) -> Result<GrantScope, Indeterminate> {
+    element.only(&["code", "lasts", "count"])?;
+    let missing = || Indeterminate::malformed("scopes: `lasts` is missing");
+    Ok(GrantScope {
+        code: element.required("code")?,
+        lasts: element.with_text("lasts", |text| text.map(ttl))?.ok_or_else(missing)??,
+        count: element
+            .positive("count")?
+            .ok_or_else(|| Indeterminate::malformed("scopes: `count` is missing"))?,
+    })
 }
 
 fn limit<V: Readable>(element: &Fields<V>) -> Result<Obligation, Indeterminate> {
@@ -412,10 +429,11 @@ fn rate(text: &str) -> Result<Rate, Indeterminate> {
     })
 }
 
-/// Reads how long a hold waits, such as `15m`.
+/// Reads how long a hold waits or a wider grant lasts, such as `15m`.
 fn ttl(text: &str) -> Result<Duration, Indeterminate> {
-    span(text)
-        .ok_or_else(|| Indeterminate::malformed("decision: `hold`: `ttl` is not a time like `15m`"))
+    span(text).filter(|time| *time <= TTL_MAX).ok_or_else(|| {
+        Indeterminate::malformed("decision: `hold`: not a time like `15m`, of 30 days at most")
+    })
 }
 
 /// An object in a result, and its name in messages.
@@ -475,6 +493,16 @@ impl<V: Readable> Fields<V> {
     fn required(&self, name: &str) -> Result<Box<str>, Indeterminate> {
         self.text(name)?
             .ok_or_else(|| Indeterminate::malformed(format!("{}: `{name}` is missing", self.name)))
+    }
+
+    /// The whole number of a member, at least 1.
+    fn positive(&self, name: &str) -> Result<Option<u32>, Indeterminate> {
+        let Some(member) = self.member(name) else { return Ok(None) };
+        member.whole().filter(|number| *number > 0).map(Some).ok_or_else(|| {
+            let message =
+                format!("{}: `{name}` is not a whole number from 1 to 2^32 - 1", self.name);
+            Indeterminate::malformed(message)
+        })
     }
 
     fn code(&self) -> Result<Box<str>, Indeterminate> {
@@ -571,6 +599,20 @@ mod tests {
                 message: "m".into(),
                 approvers: vec!["a".into()],
                 ttl: Some(minute * 120),
+                quorum: 1,
+                scopes: Vec::new(),
+            }])
+        );
+        let wider = r#""scopes": [{"code": "hour", "lasts": "1h", "count": 5}]"#;
+        assert_eq!(
+            obliged(&format!(r#""hold": [{{"message": "m", "quorum": 2, {wider}}}]"#)),
+            Ok(vec![Obligation::Hold {
+                code: "unnamed".into(),
+                message: "m".into(),
+                approvers: Vec::new(),
+                ttl: None,
+                quorum: 2,
+                scopes: vec![GrantScope { code: "hour".into(), lasts: minute * 60, count: 5 }],
             }])
         );
         let redact = |redaction| Obligation::Redact { code: "unnamed".into(), redaction };
@@ -622,7 +664,16 @@ mod tests {
             r#""hold": [{"message": "m", "ttl": "soon"}]"#,
             r#""hold": [{"message": "m", "ttl": "0s"}]"#,
             r#""hold": [{"message": "m", "approvers": [1]}]"#,
-            r#""hold": [{"message": "m", "quorum": 2}]"#,
+            r#""hold": [{"message": "m", "ttl": "31d"}]"#,
+            r#""hold": [{"message": "m", "quorum": 0}]"#,
+            r#""hold": [{"message": "m", "quorum": 1.5}]"#,
+            r#""hold": [{"message": "m", "quorum": "2"}]"#,
+            r#""hold": [{"message": "m", "scopes": [{"code": "c", "lasts": "1h"}]}]"#,
+            r#""hold": [{"message": "m", "scopes": [{"code": "c", "count": 1}]}]"#,
+            r#""hold": [{"message": "m", "scopes": [{"lasts": "1h", "count": 1}]}]"#,
+            r#""hold": [{"message": "m", "scopes": [{"code": "c", "lasts": "1h", "count": 0}]}]"#,
+            r#""hold": [{"message": "m", "scopes": [{"code": "c", "lasts": "90d", "count": 1}]}]"#,
+            r#""hold": [{"message": "m", "scopes": ["c"]}]"#,
             r#""limit": [{"key": "k"}]"#,
             r#""limit": [{"key": "k", "rate": "1/m", "counts": "none"}]"#,
             r#""limit": [{"key": "k", "rate": "1/m", "counts": true}]"#,

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use bartizan_gate::duty::decision::{
@@ -86,6 +86,8 @@ pub struct Sink {
     pub refusing: AtomicBool,
     /// Panics instead of keeping a record while set.
     pub panicking: AtomicBool,
+    /// Called with each record before it is kept, if set.
+    pub before: OnceLock<fn(&AuditRecord)>,
 }
 
 impl AuditSink for Sink {
@@ -94,6 +96,9 @@ impl AuditSink for Sink {
             return Err(Unkept { cause: "the test says no".into() });
         }
         assert!(!self.panicking.load(Ordering::Relaxed), "the test says so");
+        if let Some(before) = self.before.get() {
+            before(record);
+        }
         self.kept().push(record.clone());
         self.changed.notify_waiters();
         Ok(())

@@ -11,7 +11,10 @@ use super::{ExplainArgs, Failure, INPUT_BYTES_MAX, read_input};
 use crate::cli::print;
 use crate::config::PackRef;
 use bartizan_edge::clock::Clock;
-use bartizan_gate::duty::decision::{Decision, Listing, Obligation, PolicyRevision, Redaction};
+use bartizan_gate::duty::decision::{
+    Decision, GrantScope, Listing, Obligation, PolicyRevision, Redaction,
+};
+use bartizan_gate::duty::hold::TTL_DEFAULT;
 use bartizan_gate::duty::pdp::{ListEntry, Pdp};
 use bartizan_gate::evidence::record::{AuditRecord, DecisionFacts};
 use bartizan_gate::question::access::{AccessRequest, Principal, Server};
@@ -135,11 +138,17 @@ fn verdict(decision: &DecisionFacts, line: &mut impl FnMut(&str, &str)) {
 
 fn duty(obligation: &Obligation) -> String {
     match obligation {
-        Obligation::Hold { code, message, approvers, ttl } => {
-            let ttl = ttl.map_or_else(String::new, |ttl| {
-                format!(", stands for {}", humantime::format_duration(ttl))
-            });
-            format!("hold {code}: {message}: approvers {approvers:?}{ttl}")
+        Obligation::Hold { code, message, approvers, ttl, quorum, scopes } => {
+            let ttl = humantime::format_duration(ttl.unwrap_or(TTL_DEFAULT));
+            let people = if *quorum > 1 { format!(" ({quorum} of them)") } else { String::new() };
+            let mut line = format!(
+                "hold {code}: {message}: approvers {approvers:?}{people}, stands for {ttl}"
+            );
+            for GrantScope { code, lasts, count } in scopes {
+                let lasts = humantime::format_duration(*lasts);
+                line.push_str(&format!(", may be widened to {code}: {count} calls in {lasts}"));
+            }
+            line
         }
         Obligation::Limit { code, key, rate, burst } => {
             let period = humantime::format_duration(rate.period);

@@ -250,6 +250,12 @@ async fn failing_servers() {
             "-31005",
             Outcome::UpstreamFailed,
         ),
+        (
+            "another protocol",
+            answer("101 Switching Protocols", "Connection: upgrade\r\nUpgrade: x\r\n", ""),
+            "-31005",
+            Outcome::UpstreamFailed,
+        ),
     ];
     for (name, plays, code, outcome) in cases {
         let behind = Behind::start(move |_, _| plays.clone()).await;

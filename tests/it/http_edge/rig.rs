@@ -14,6 +14,7 @@ use bartizan_edge::http::{HttpConfig, Listener, Route};
 use bartizan_edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
 use bartizan_gate::duty::decision::Obligation;
 use bartizan_gate::duty::redact::Redaction;
+use bartizan_gate::evidence::record::{AuditRecord, Event};
 use bartizan_gate::question::access::{AccessRequest, Principal, Server};
 use bartizan_gate::session::{Gate, GateConfig, Mode, Protected, RefusalForm};
 use bartizan_gate::wire::frame::FrameLimits;
@@ -41,7 +42,16 @@ pub(crate) static SLOW: Gates = Gates::new();
 
 /// The same for tool `drags`.
 pub(crate) static DRAGS: Gates = Gates::new();
+
+/// Where the intent of a call of tool `recorded-late` waits before it is kept, for the test.
+pub(crate) static LATE: Gates = Gates::new();
+
 static DRAGGED: AtomicUsize = AtomicUsize::new(0);
+
+/// The same for tool `crawls`.
+pub(crate) static CRAWLS: Gates = Gates::new();
+static CRAWLED: AtomicUsize = AtomicUsize::new(0);
+
 /// Held by each test that uses [`SLOW`].
 pub(crate) static SLOW_TEST: Semaphore = Semaphore::const_new(1);
 
@@ -73,10 +83,23 @@ impl Gates {
         }
     }
 
+    /// How many threads are held.
+    pub(crate) fn held(&self) -> usize {
+        *self.held.lock().unwrap()
+    }
+
     /// Lets all go.
     pub(crate) fn open(&self) {
         *self.held.lock().unwrap() = 0;
         self.changed.notify_all();
+    }
+}
+
+/// For [`Sink::before`]: see [`LATE`].
+pub(crate) fn keep_late(record: &AuditRecord) {
+    let tool = record.target.as_ref().and_then(|target| target.tool.as_deref());
+    if record.event == Event::Intent && tool == Some("recorded-late") {
+        LATE.wait();
     }
 }
 
@@ -87,6 +110,16 @@ pub(crate) fn judge(name: &str, _: &AccessRequest<'_>) -> Option<Vec<Obligation>
         let redaction = Redaction::Secrets;
         return Some(vec![Obligation::Redact { code: "secret".into(), redaction }]);
     }
+    if name == "held" {
+        return Some(vec![Obligation::Hold {
+            code: "held".into(),
+            message: "a second pair of eyes".into(),
+            approvers: Vec::new(),
+            ttl: None,
+            quorum: 1,
+            scopes: Vec::new(),
+        }]);
+    }
     if name == "stalls" {
         SLOW.wait();
     }
@@ -95,6 +128,12 @@ pub(crate) fn judge(name: &str, _: &AccessRequest<'_>) -> Option<Vec<Obligation>
         match DRAGGED.fetch_add(1, Ordering::Relaxed) {
             0 => work_for(Duration::from_millis(3)),
             _ => DRAGS.wait(),
+        }
+    }
+    if name == "crawls" {
+        match CRAWLED.fetch_add(1, Ordering::Relaxed) {
+            0 => work_for(Duration::from_millis(3)),
+            _ => CRAWLS.wait(),
         }
     }
     (!name.contains("denied") && name != "sampling/createMessage").then(Vec::new)
@@ -368,6 +407,7 @@ pub(crate) fn shared() -> (Shared, Arc<Sink>) {
         clock: Clock::start(),
         tasks: TaskTracker::new(),
         closing: CancellationToken::new(),
+        holding: None,
     };
     (shared, sink)
 }
@@ -402,7 +442,17 @@ impl Rig {
         upstream: impl FnOnce(&Shared) -> Upstream,
         routes: impl FnOnce(Route) -> Vec<Route>,
     ) -> Self {
-        let (shared, sink) = shared();
+        Self::sharing(shared(), config, upstream, routes)
+    }
+
+    /// The same with what the edges share given.
+    #[expect(clippy::large_types_passed_by_value, reason = "tests")]
+    pub(crate) fn sharing(
+        (shared, sink): (Shared, Arc<Sink>),
+        config: HttpConfig,
+        upstream: impl FnOnce(&Shared) -> Upstream,
+        routes: impl FnOnce(Route) -> Vec<Route>,
+    ) -> Self {
         let facts = Server { name: "flags".into(), ..Server::default() };
         let upstream = upstream(&shared);
         let route = Route {

@@ -8,11 +8,11 @@ use bartizan_gate::evidence::record::{Event, Outcome};
 use tokio::sync::Notify;
 
 use super::rig::{
-    Behind, Client, Play, Rig, answer, call, chunk, json, modern_call, post, result, soon,
-    stream_end, stream_head,
+    Behind, Client, LATE, Play, Rig, answer, call, chunk, json, keep_late, modern_call, post,
+    result, soon, stream_end, stream_head,
 };
 
-const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
+pub(super) const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"s","version":"1"}}}"#;
 const NOTICE: &str =
     r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"x"}}"#;
@@ -532,5 +532,66 @@ async fn a_refused_stream_shows_the_status_of_the_server() {
         let reply = rig.ask(&get("")).await;
         assert_eq!((reply.status, reply.text() == body), (405, passes), "{}", reply.text());
         assert_eq!(rig.sink.outcomes(), [Outcome::Error]);
+    }
+}
+
+/// A call is in the table of its session before its record is kept. What ends it on another
+/// connection in between is recorded after it: else the journal would not verify.
+#[tokio::test]
+async fn a_call_is_recorded_before_what_ends_it() {
+    // M23.
+    const CANCEL: &str =
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
+    // Of so many connections, some are served by the thread that the call does not hold.
+    const OTHERS: usize = 4;
+    for (outcome, cancels) in [("Cancelled", true), ("Ok", false)] {
+        let go = Arc::new(Notify::new());
+        let wait = Arc::clone(&go);
+        let behind = Behind::start(move |number, request| match number {
+            0 => begun(),
+            _ if request.head.starts_with("GET") => vec![
+                stream_head(""),
+                Play::Wait(Arc::clone(&wait)),
+                chunk(&format!("data: {}\n\n", result(1))),
+                Play::Wait(Arc::new(Notify::new())),
+            ],
+            _ => answer("202 Accepted", "", ""),
+        })
+        .await;
+        let config = HttpConfig { threads: 2, ..HttpConfig::default() };
+        let rig = Rig::with(behind.address, config, |_| {});
+        rig.sink.before.set(keep_late).unwrap();
+        let (_client, session) = in_session(&rig).await;
+        let mut others = Vec::new();
+        for _ in 0..OTHERS {
+            let mut other = rig.client().await;
+            if !cancels {
+                other.send(&get(&session)).await;
+                assert_eq!(other.head().await.0, 200);
+            }
+            others.push(other);
+        }
+        let mut caller = rig.client().await;
+        caller.send(&post(&session, &call(1, "recorded-late"))).await;
+        tokio::task::spawn_blocking(|| LATE.until_held()).await.unwrap();
+        for other in others.iter_mut().filter(|_| cancels) {
+            other.send(&post(&session, CANCEL)).await;
+        }
+        go.notify_waiters();
+        // Without the order it is recorded now.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        LATE.open();
+        let of_call = || {
+            let lines = rig.sink.lines().into_iter();
+            lines.filter(|line| line.contains("tools/call")).collect::<Vec<_>>()
+        };
+        soon("both records", async {
+            while of_call().len() < 2 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        let ended = format!("Outcome tools/call {outcome}");
+        assert_eq!(of_call(), ["Intent tools/call -".to_owned(), ended]);
     }
 }

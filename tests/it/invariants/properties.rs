@@ -49,7 +49,7 @@ fn forwarded(policy: &Arc<dyn Pdp>, raw: &str) -> (Option<Bytes>, usize) {
     let kept = sink.kept().len();
     match act {
         Act::Forward(permitted) => (Some(permitted.body().clone()), kept),
-        Act::Deliver(_) | Act::Drop => (None, kept),
+        Act::Deliver(_) | Act::Hold(_) | Act::Drop => (None, kept),
     }
 }
 

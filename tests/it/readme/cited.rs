@@ -166,7 +166,7 @@ fn module_of(path: &Path) -> String {
     let parts: Vec<&str> = path.iter().map(|part| part.to_str().unwrap()).collect();
     let (head, rest): (Vec<String>, &[&str]) = match parts.as_slice() {
         ["tests", "it", rest @ ..] | ["tests" | "benches", rest @ ..] => (Vec::new(), rest),
-        ["crates", name, "src", rest @ ..] => (vec![format!("bartizan_{name}")], rest),
+        ["crates", name, "src" | "tests", rest @ ..] => (vec![format!("bartizan_{name}")], rest),
         ["src", rest @ ..] => (vec!["bartizan".to_owned()], rest),
         other => (Vec::new(), other),
     };

@@ -11,9 +11,10 @@ use bartizan_audit::journal::{Journal, JournalConfig};
 use bartizan_gate::duty::decision::Listing;
 use bartizan_gate::duty::pdp::{ListEntry, Pdp as _};
 use bartizan_gate::evidence::record::{
-    AuditRecord, DecisionFacts, ENVIRONMENTS_MAX, Event, FLAGS_MAX, Finding, HIDDEN_MAX, KeptInput,
-    LEFT_OUT_MAX, Now, OBLIGATIONS_MAX, OperationFacts, Outcome, PLACES_MAX, PlaceFacts,
-    ProtocolFacts, REASONS_MAX, ReasonFacts, RedactionFacts, TAGS_MAX, TAXONOMY, Target,
+    ApprovalFacts, AuditRecord, DecisionFacts, ENVIRONMENTS_MAX, Event, FLAGS_MAX, Finding,
+    HIDDEN_MAX, KeptInput, LEFT_OUT_MAX, Now, OBLIGATIONS_MAX, OperationFacts, Outcome, PLACES_MAX,
+    PlaceFacts, ProtocolFacts, REASONS_MAX, ReasonFacts, RedactionFacts, TAGS_MAX, TAXONOMY,
+    Target,
 };
 use bartizan_gate::evidence::refusal::{self, Addressee, DoorRefusal, Refusal};
 use bartizan_gate::evidence::step::AuditSink as _;
@@ -109,6 +110,8 @@ fn every_key_is_documented_and_no_other() {
             "audit: {decision_logs: {credentials: {client_tls: {zzzzzzzzzzzzzzzzzzzz: 1}}}}",
             "audit.decision_logs.credentials.client_tls.",
         ),
+        ("approvals: {zzzzzzzzzzzzzzzzzzzz: 1}", "approvals."),
+        ("approvals: {approvers: [{zzzzzzzzzzzzzzzzzzzz: 1}]}", "approvals.approvers[]."),
         ("otlp: {zzzzzzzzzzzzzzzzzzzz: 1}", "otlp."),
         ("otlp: {credentials: {zzzzzzzzzzzzzzzzzzzz: 1}}", "otlp.credentials."),
         (
@@ -128,7 +131,7 @@ fn every_key_is_documented_and_no_other() {
         .filter(|key| documented.iter().any(|inner| inner.starts_with(&format!("{key}."))))
         .cloned()
         .collect();
-    assert_eq!(sections.len(), 19, "{sections:?}");
+    assert_eq!(sections.len(), 20, "{sections:?}");
     read.retain(|key| !sections.contains(key));
     assert!(read.len() > 50, "{read:?}");
     assert_eq!(documented, read);
@@ -480,6 +483,7 @@ impl World {
             operation: operation.into(),
             facts: [].into(),
             time: WallTime { unix_ms: 0 },
+            approval: None,
             trace_id: Some("0"),
         }
     }
@@ -554,6 +558,16 @@ fn full_record() -> AuditRecord {
             policy: "p".into(),
             engine: "strict",
         }),
+        approval: Some(
+            ApprovalFacts {
+                hold: "h".into(),
+                answer: "grant",
+                by: "b".into(),
+                reason: Some("r".into()),
+                scope: Some("s".into()),
+            }
+            .into(),
+        ),
         outcome: Some(Outcome::Ok),
         error_type: Some("t".into()),
         hidden: vec!["h"; HIDDEN_MAX + 1].into(),
@@ -624,11 +638,13 @@ fn events_and_outcomes_are_documented() {
         E::Start,
         E::Stop,
         E::Intent,
+        E::Hold,
         E::Denial,
         E::Outcome,
         E::Notice,
         E::Drop,
         E::Repeated,
+        E::Approval,
         E::Policy,
         E::Recovery,
         E::Gap,
@@ -640,11 +656,13 @@ fn events_and_outcomes_are_documented() {
             E::Start
             | E::Stop
             | E::Intent
+            | E::Hold
             | E::Denial
             | E::Outcome
             | E::Notice
             | E::Drop
             | E::Repeated
+            | E::Approval
             | E::Policy
             | E::Recovery
             | E::Gap

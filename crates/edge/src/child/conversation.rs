@@ -236,7 +236,7 @@ impl Duplex<Child> {
         let permitted = match step {
             StepOutcome::Act(Act::Forward(permitted)) => permitted,
             StepOutcome::Refused(_) if session.is_closed() => return ProbeOutcome::Silent,
-            StepOutcome::Act(Act::Deliver(_) | Act::Drop)
+            StepOutcome::Act(Act::Deliver(_) | Act::Hold(_) | Act::Drop)
             | StepOutcome::Settled
             | StepOutcome::Refused(_) => {
                 return ProbeOutcome::Forbidden;

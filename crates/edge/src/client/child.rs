@@ -146,7 +146,7 @@ async fn pump_down(client: &Client, process: &Process, output: &mut Lines<ChildS
         match client.unasked(&line) {
             Act::Deliver(released) => client.deliver(released).await,
             Act::Forward(permitted) => refuse(process, &permitted),
-            Act::Drop => {}
+            Act::Hold(_) | Act::Drop => {}
         }
     }
 }

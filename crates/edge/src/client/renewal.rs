@@ -118,7 +118,7 @@ impl Remote {
         }
         match act {
             Act::Deliver(released) => Some(released),
-            Act::Forward(_) | Act::Drop => None,
+            Act::Forward(_) | Act::Hold(_) | Act::Drop => None,
         }
     }
 }

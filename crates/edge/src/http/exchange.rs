@@ -94,7 +94,7 @@ impl Exchange {
             StepOutcome::Act(Act::Deliver(released)) | StepOutcome::Refused(Some(released)) => {
                 reply::own(&released)
             }
-            StepOutcome::Act(Act::Forward(_) | Act::Drop) | StepOutcome::Settled => {
+            StepOutcome::Act(Act::Forward(_) | Act::Hold(_) | Act::Drop) | StepOutcome::Settled => {
                 let mut headers = reply::headers(headers, self.named(headers));
                 headers.remove(CONTENT_TYPE);
                 reply::whole(status, headers, Bytes::new())
@@ -147,7 +147,8 @@ impl Exchange {
                         StepOutcome::Act(Act::Deliver(own)) | StepOutcome::Refused(Some(own)) => {
                             return reply::own(&own);
                         }
-                        StepOutcome::Act(Act::Forward(_) | Act::Drop) | StepOutcome::Settled => {}
+                        StepOutcome::Act(Act::Forward(_) | Act::Hold(_) | Act::Drop)
+                        | StepOutcome::Settled => {}
                         StepOutcome::Refused(None) => {
                             return reply::bare(StatusCode::SERVICE_UNAVAILABLE);
                         }
@@ -164,7 +165,7 @@ impl Exchange {
                 self.answer_server(permitted).await;
                 self.unanswered()
             }
-            StepOutcome::Act(Act::Drop) => self.unanswered(),
+            StepOutcome::Act(Act::Hold(_) | Act::Drop) => self.unanswered(),
             StepOutcome::Settled => {
                 reply::whole(status, reply::headers(headers, None), Bytes::new())
             }
@@ -221,7 +222,7 @@ impl Exchange {
             StepOutcome::Act(Act::Deliver(released)) | StepOutcome::Refused(Some(released)) => {
                 reply::own(&released)
             }
-            StepOutcome::Act(Act::Forward(_) | Act::Drop) | StepOutcome::Settled => {
+            StepOutcome::Act(Act::Forward(_) | Act::Hold(_) | Act::Drop) | StepOutcome::Settled => {
                 reply::bare(StatusCode::BAD_GATEWAY)
             }
             StepOutcome::Refused(None) => reply::bare(StatusCode::SERVICE_UNAVAILABLE),

@@ -25,6 +25,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::bearer::{self, Caller};
 use super::body::BodyMemory;
 use super::connection_state::{ConnectionState, RequestGuard};
+use super::keep_alive::COMMENT;
 use super::rejection::Rejection;
 use super::reply::{self, Events, ReplyBody};
 use super::sessions::SESSION_BYTES;
@@ -48,13 +49,9 @@ use bartizan_gate::session::{Arrival, DoorRefusal, ErrorAnswer, Gate, Session, U
 const EVENTS_MAX: usize = 8;
 /// Messages of one agent queued behind earlier ones.
 const MESSAGES_MAX: usize = 8;
-/// Interval of keep-alive comments on a quiet stream. A comment also detects that the client has
-/// disconnected.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long the reply to a POST waits for the server's challenge. An agent may post its messages
 /// one after the other, so this delays its next message during a slow call.
 const CHALLENGE_WAIT: Duration = Duration::from_secs(2);
-const COMMENT: &[u8] = b": keep-alive\n\n";
 /// Length of a session id, hexadecimal digits.
 const ID_LEN: usize = 32;
 
@@ -202,11 +199,10 @@ fn open(
     let shared = inner.shared.clone();
     let client =
         Client::new(shared, server, Arc::clone(&principal), MessageFraming::Events, out.clone());
-    let client = Arc::new(client);
     match client.act(Session::open_stream) {
         Act::Forward(permitted) => client.opened(permitted.call()),
         Act::Deliver(released) => return Ok(reply::own(&released)),
-        Act::Drop => return Ok(reply::bare(StatusCode::SERVICE_UNAVAILABLE)),
+        Act::Hold(_) | Act::Drop => return Ok(reply::bare(StatusCode::SERVICE_UNAVAILABLE)),
     }
     let charge = client.charge(SESSION_BYTES).map_err(|_| DoorRefusal::TooMany)?;
     let charge = Arc::new(charge);
@@ -224,7 +220,8 @@ fn open(
     sse::write(&endpoint, &mut first);
     let gone = client.gone.clone();
     let expired = bearer::expired(caller.until, inner.shared.clock.uptime());
-    let run = StreamTask { id, route: Arc::clone(route), client, out };
+    let interval = inner.config.timeouts.keep_alive;
+    let run = StreamTask { id, route: Arc::clone(route), client, out, interval };
     inner.shared.tasks.spawn(run.serve(queue, limits(&inner.config.timeouts), expired));
     let body = LegacyBody {
         first: Some(first.freeze()),
@@ -251,6 +248,8 @@ struct StreamTask {
     route: Arc<RouteState>,
     client: Arc<Client>,
     out: mpsc::Sender<Bytes>,
+    /// Interval of keep-alive comments, if there are any.
+    interval: Option<Duration>,
 }
 
 impl StreamTask {
@@ -262,7 +261,7 @@ impl StreamTask {
         limits: RemoteLimits,
         expired: impl Future<Output = ()> + Send,
     ) {
-        let Self { id, route, client, out } = self;
+        let Self { id, route, client, out, interval } = self;
         let gone = client.gone.clone();
         let messages = PostedQueue { queue, current: None, challenged: None };
         let upstream = Arc::clone(&route.upstream);
@@ -275,7 +274,7 @@ impl StreamTask {
         };
         let reason = tokio::select! {
             reason = serving => reason,
-            never = keep_alive(out, gone) => match never {},
+            never = keep_alive(out, gone, interval) => match never {},
             never = ending => match never {},
         };
         tracing::debug!(%reason, "HTTP+SSE stream ended");
@@ -283,10 +282,16 @@ impl StreamTask {
     }
 }
 
-/// Writes a comment every [`KEEP_ALIVE`] if no event is queued.
-async fn keep_alive(out: mpsc::Sender<Bytes>, gone: CancellationToken) -> std::convert::Infallible {
+/// Writes a comment each `interval` if no event is queued. A comment also detects that the client has
+/// disconnected.
+async fn keep_alive(
+    out: mpsc::Sender<Bytes>,
+    gone: CancellationToken,
+    interval: Option<Duration>,
+) -> std::convert::Infallible {
+    let Some(interval) = interval else { return std::future::pending().await };
     loop {
-        tokio::time::sleep(KEEP_ALIVE).await;
+        tokio::time::sleep(interval).await;
         if out.capacity() == EVENTS_MAX && out.try_send(Bytes::from_static(COMMENT)).is_err() {
             gone.cancel();
         }
@@ -343,12 +348,13 @@ async fn accept_message(
     // This transport has no headers that mirror the body. Such headers of later revisions are not
     // forwarded.
     let weight = client.weight(&raw);
-    let arrival = Arrival { raw, headers: None, traceparent };
+    let may_wait = client.shared.holding.is_some();
+    let arrival = Arrival { raw, headers: None, traceparent, may_wait };
     listed(client.server()).await;
     let judge =
         |session: &mut Session, gate: &Gate, now| Some(session.client_frame(gate, &arrival, now));
     let caller = shares::turn(share, weight.bytes).await;
-    let turn = client.turn(weight.bytes).await;
+    let turn = client.turn(weight).await;
     let outcome = client.step_over(weight, None, judge);
     drop((turn, caller));
     match outcome {
@@ -376,10 +382,41 @@ async fn accept_message(
             }
             client.deliver(released).await;
         }
+        StepOutcome::Act(Act::Hold(hold)) => {
+            let headers = forwarded_headers(&parts.headers);
+            let tasks = client.shared.tasks.clone();
+            tasks.spawn(async move {
+                let (act, spent) = client.settled_hold(&arrival, hold).await;
+                resume(&client, &messages, act, (headers, budget)).await;
+                drop(spent);
+            });
+        }
         StepOutcome::Act(Act::Drop) | StepOutcome::Settled => {}
         StepOutcome::Refused(None) => return Ok(reply::bare(StatusCode::SERVICE_UNAVAILABLE)),
     }
     Ok(reply::bare(StatusCode::ACCEPTED))
+}
+
+/// Does what is to be done with a message that waited for approval, and waits until it is over.
+async fn resume(
+    client: &Client,
+    messages: &mpsc::Sender<PostedMessage>,
+    act: Act,
+    (headers, budget): (HeaderMap, BodyMemory),
+) {
+    match act {
+        Act::Forward(permitted) => {
+            let call = Arc::clone(permitted.call());
+            let posted = PostedMessage { permitted, headers, _budget: budget, challenged: None };
+            if messages.send(posted).await.is_err() {
+                let why = "the stream is over".to_owned();
+                client.failed(&call, &UpstreamFailure::Unreachable(why)).await;
+            }
+            client.over(&call).await;
+        }
+        Act::Deliver(released) => client.deliver(released).await,
+        Act::Hold(_) | Act::Drop => {}
+    }
 }
 
 /// Waits for the server's challenge to one call. Dropping it settles a challenge that has come,
@@ -419,7 +456,7 @@ impl ChallengeWait<'_> {
             StepOutcome::Act(Act::Deliver(released)) | StepOutcome::Refused(Some(released)) => {
                 reply::own(&released)
             }
-            StepOutcome::Act(Act::Forward(_) | Act::Drop) | StepOutcome::Settled => {
+            StepOutcome::Act(Act::Forward(_) | Act::Hold(_) | Act::Drop) | StepOutcome::Settled => {
                 reply::whole(status, headers, Bytes::new())
             }
             StepOutcome::Refused(None) => reply::bare(StatusCode::SERVICE_UNAVAILABLE),

@@ -54,7 +54,7 @@ impl Rejection {
                 if later { reply::retry(response) } else { response }
             }
             Err(Unrecorded { refusal: Some(released), .. }) => reply::own(&released),
-            Ok(Act::Forward(_) | Act::Drop) | Err(_) => {
+            Ok(Act::Forward(_) | Act::Hold(_) | Act::Drop) | Err(_) => {
                 reply::bare(StatusCode::SERVICE_UNAVAILABLE)
             }
         }

@@ -413,8 +413,10 @@ impl HttpUpstream {
     ) -> Result<Answer, UpstreamFailure> {
         let refuses_us = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
             && self.own_credential;
-        // A redirect could lead the client around the sidecar.
-        if status.is_redirection() || is_coded(&headers) || refuses_us {
+        // A redirect could lead the client around the sidecar, and who takes 101 for an answer takes
+        // what follows for another protocol (threat E14).
+        let leads_away = status.is_redirection() || status.is_informational();
+        if leads_away || is_coded(&headers) || refuses_us {
             return Err(UpstreamFailure::Status(status.as_u16()));
         }
         let whole = self.collect(body, self.limits.error_bytes_max).await?;

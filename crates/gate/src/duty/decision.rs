@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::redact::Redaction;
+pub use crate::question::hold::GrantScope;
 pub use crate::question::rate::Rate;
 
 /// Names the policy that answered: a digest of its sources and data, or the revision that a bundle
@@ -98,7 +99,7 @@ pub struct Reason {
 /// An obligation of a permit (XACML 3.0 §2.12): the permit holds only once it is discharged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obligation {
-    /// A person must approve the call first. There is no approval service yet, so this refuses.
+    /// A person must approve the call first. Where nothing can ask one, this refuses.
     Hold {
         /// The code of the rule that demands it.
         code: Box<str>,
@@ -106,8 +107,13 @@ pub enum Obligation {
         message: Box<str>,
         /// The groups whose members may approve.
         approvers: Vec<Box<str>>,
-        /// How long an approval may be given; absent for no limit.
+        /// How long it waits for an answer, and how long the grant may be used; absent for
+        /// [`TTL_DEFAULT`](super::hold::TTL_DEFAULT).
         ttl: Option<Duration>,
+        /// How many different people must grant it, at least 1.
+        quorum: u32,
+        /// Wider grants that approvers may choose.
+        scopes: Vec<GrantScope>,
     },
     /// One event is taken from a token bucket; an empty bucket refuses the call.
     Limit {

@@ -57,13 +57,15 @@ const ENTRY: usize = 3;
 /// Largest size of a record as JSON, bytes as the journal writes them: the sum of the limits of its
 /// parts.
 pub const RECORD_BYTES_MAX: usize = SKELETON_BYTES_MAX
-    // Principal, server, method, tool, prompt, task, operation, pack, policy revision, call.
-    + 10 * Name::BYTES_MAX
+    // Principal, server, method, tool, prompt, task, operation, pack, policy revision, call, approver.
+    + 11 * Name::BYTES_MAX
     + IdText::BYTES_MAX
     + UriText::BYTES_MAX
     + Note::BYTES_MAX
-    // Error type, definition, locked, drift, digest, both trace ids, peer.
-    + 8 * Code::BYTES_MAX
+    // Error type, definition, locked, drift, digest, both trace ids, peer, hold, scope.
+    + 10 * Code::BYTES_MAX
+    // Why an approver answered so.
+    + Message::BYTES_MAX
     + FLAGS_MAX * (Code::BYTES_MAX + ENTRY)
     + (ENVIRONMENTS_MAX + TAGS_MAX + OBLIGATIONS_MAX + HIDDEN_MAX) * (Label::BYTES_MAX + ENTRY)
     + REASONS_MAX * (Code::BYTES_MAX + Message::BYTES_MAX + 64)
@@ -84,6 +86,9 @@ pub enum Event {
     Stop,
     /// A message was permitted and is about to be forwarded (write-ahead record).
     Intent,
+    /// A request waits for a person's approval; an `intent`, a `denial` or a `drop` of the same
+    /// call says how that ended.
+    Hold,
     /// A message was refused.
     Denial,
     /// A forwarded request ended; see `outcome`.
@@ -94,6 +99,8 @@ pub enum Event {
     Drop,
     /// Refusals of one kind, of which the first has a record of its own; see `repeated`.
     Repeated,
+    /// An approver answers a held call; see `approval`. Kept before the answer takes effect.
+    Approval,
     /// A policy was loaded, promoted to the compiled engine, demoted from it, or rejected.
     Policy,
     /// The journal repaired itself after a crash.
@@ -105,15 +112,17 @@ pub enum Event {
 }
 
 impl Event {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 14] = [
         Self::Start,
         Self::Stop,
         Self::Intent,
+        Self::Hold,
         Self::Denial,
         Self::Outcome,
         Self::Notice,
         Self::Drop,
         Self::Repeated,
+        Self::Approval,
         Self::Policy,
         Self::Recovery,
         Self::Gap,
@@ -131,11 +140,13 @@ impl Event {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Intent => "intent",
+            Self::Hold => "hold",
             Self::Denial => "denial",
             Self::Outcome => "outcome",
             Self::Notice => "notice",
             Self::Drop => "drop",
             Self::Repeated => "repeated",
+            Self::Approval => "approval",
             Self::Policy => "policy",
             Self::Recovery => "recovery",
             Self::Gap => "gap",
@@ -362,6 +373,23 @@ pub struct DecisionFacts {
     pub engine: &'static str,
 }
 
+/// The answer of an approver to a held call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ApprovalFacts {
+    /// The id of the hold.
+    pub hold: Text<Code>,
+    /// `grant` or `refuse`.
+    pub answer: &'static str,
+    /// The id of the approver.
+    pub by: Text<Name>,
+    /// Why, in the approver's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Text<Message>>,
+    /// The code of the wider grant that is given with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Text<Code>>,
+}
+
 /// The protocol that the message was sent with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ProtocolFacts {
@@ -423,6 +451,7 @@ pub struct AuditRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
     /// For a request that failed: the JSON-RPC error code, the HTTP status, or a class of failure.
+    /// For an answer of an approver that does not count: why.
     #[serde(rename = "error.type", skip_serializing_if = "Option::is_none")]
     pub error_type: Option<Text<Code>>,
     /// Names of the entries that were removed from a list.
@@ -468,6 +497,9 @@ pub struct AuditRecord {
     /// In a `repeated` record: when the first of them was; RFC 3339 UTC, microseconds.
     #[serde(serialize_with = "optional_time", skip_serializing_if = "Option::is_none")]
     pub since: Option<SystemTime>,
+    /// The answer of an approver, in an `approval` record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Arc<ApprovalFacts>>,
     /// Free text, such as a policy's problems or what a recovery did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<Text<Note>>,
@@ -508,6 +540,7 @@ impl AuditRecord {
             input_left_out: Listed::default(),
             repeated: None,
             since: None,
+            approval: None,
             note: None,
         }
     }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::record::Finding;
 use super::step::{Content, IfUnrecorded, Released, Status};
 use crate::duty::decision::Origin;
+use crate::question::hold::HoldEnd;
 use crate::question::routing::HeaderMismatch;
 use crate::wire::document::{Unreadable, write_string};
 use crate::wire::frame::{Id, Malformed, write_id};
@@ -65,8 +66,10 @@ pub enum Refusal {
     TasksUndeclared,
     /// A rate limit is exceeded; the time until one more call may pass, where there is one.
     Limited(Option<Duration>),
-    /// A person must approve the call first.
+    /// A person must approve the call first, and nothing can ask one.
     ApprovalRequired,
+    /// The approval that the call needs was not given, or not yet.
+    Approval(HoldEnd),
     /// The frame breaks the strict profile.
     Malformed(Malformed),
     /// A routing header and the body disagree (P11).
@@ -236,6 +239,7 @@ impl Refusal {
             Self::TasksUndeclared => "tasks-undeclared",
             Self::Limited(_) => "limited",
             Self::ApprovalRequired => "approval-required",
+            Self::Approval(end) => end.code(),
             Self::Malformed(malformed) => malformed_code(malformed),
             Self::Headers(HeaderMismatch::Header { .. }) => "header-mismatch",
             Self::Headers(HeaderMismatch::NoMeta) => "meta-missing",
@@ -273,6 +277,7 @@ impl Refusal {
             | Self::TasksUndeclared
             | Self::Limited(_)
             | Self::ApprovalRequired
+            | Self::Approval(_)
             | Self::Malformed(_)
             | Self::Headers(_)
             | Self::BadName(_)
@@ -297,7 +302,7 @@ impl Refusal {
             Self::Malformed(_) | Self::BadName(_) | Self::Door(_) => Origin::Malformed,
             Self::Headers(_) => Origin::HeaderMismatch,
             Self::Limited(_) => Origin::Limited,
-            Self::ApprovalRequired => Origin::Undischarged,
+            Self::ApprovalRequired | Self::Approval(_) => Origin::Undischarged,
             Self::Denied | Self::UnknownTool(_) | Self::UnknownMethod => Origin::Rule,
             Self::DuplicateId
             | Self::TokenInUse
@@ -325,7 +330,7 @@ impl Refusal {
         match self {
             Self::Headers(_) => Some(Finding::HeaderBodyMismatch),
             Self::Limited(_) => Some(Finding::RateLimited),
-            Self::ApprovalRequired => Some(Finding::ApprovalRequested),
+            Self::ApprovalRequired | Self::Approval(_) => Some(Finding::ApprovalRequested),
             Self::Unsolicited => Some(Finding::UnsolicitedAnswer),
             Self::UnknownTask | Self::TasksUndeclared => Some(Finding::ToolDenied),
             Self::UpstreamFailed | Self::UpstreamTimedOut => Some(Finding::UpstreamFailure),
@@ -390,6 +395,7 @@ impl Refusal {
             }
             Self::Limited(_) => (LIMITED, "Rate limit reached; try again later", Status::Ok),
             Self::ApprovalRequired => (APPROVAL_REQUIRED, "Approval required", Status::Ok),
+            Self::Approval(end) => (APPROVAL_REQUIRED, end.text(), Status::Ok),
             Self::Malformed(malformed) => malformed_presentation(malformed),
             Self::Headers(HeaderMismatch::Header { .. }) => {
                 (HEADER_MISMATCH, "Header mismatch", Status::BadRequest)
@@ -454,8 +460,21 @@ impl Refusal {
             Some(id) => write_id(&mut body, id),
             None => body.extend_from_slice(b"null"),
         }
+        if let Self::Approval(HoldEnd::Pending { state: Some(state), .. }) = self {
+            // MCP 2026-07-28, basic/patterns/mrtr: the client calls again with this state, without
+            // asking anybody.
+            body.extend_from_slice(
+                b",\"result\":{\"resultType\":\"input_required\",\"requestState\":",
+            );
+            write_string(&mut body, state);
+            body.extend_from_slice(b"}}");
+            return (body.into(), Content::Result, status);
+        }
         if to.tool_result
-            && matches!(self, Self::Denied | Self::Limited(_) | Self::ApprovalRequired)
+            && matches!(
+                self,
+                Self::Denied | Self::Limited(_) | Self::ApprovalRequired | Self::Approval(_)
+            )
         {
             let result_type =
                 if to.era == Era::Modern { "\"resultType\":\"complete\"," } else { "" };
@@ -474,7 +493,11 @@ impl Refusal {
         }
         body.extend_from_slice(b",\"data\":{\"decision_id\":");
         write_string(&mut body, to.decision_id);
-        if let Self::Limited(Some(retry)) = self {
+        if let Self::Approval(HoldEnd::Pending { hold, .. }) = self {
+            body.extend_from_slice(b",\"approval_id\":");
+            write_string(&mut body, &hold.0);
+        }
+        if let Some(retry) = self.retry_after() {
             body.extend_from_slice(format!(",\"retry_after_ms\":{}", retry.as_millis()).as_bytes());
         }
         if let Self::TasksUndeclared = self {
@@ -484,6 +507,17 @@ impl Refusal {
         }
         body.extend_from_slice(b"}}}");
         (body.into(), Content::Error, status)
+    }
+
+    /// When it makes sense to try again, where that is known.
+    fn retry_after(&self) -> Option<Duration> {
+        if let Self::Limited(retry) = self {
+            *retry
+        } else if let Self::Approval(end) = self {
+            end.retry_after()
+        } else {
+            None
+        }
     }
 
     /// Writes the refusal as a message that may go to the client.

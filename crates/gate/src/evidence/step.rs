@@ -15,6 +15,7 @@ use super::record::{AuditRecord, CallId, Event, Outcome};
 use super::text::Listed;
 use crate::duty::duties::Duties;
 use crate::question::handles::PendingUpdate;
+use crate::question::hold::Hold;
 use crate::wire::document::minify;
 use crate::wire::frame::{Frame, Id, Message, write_batch};
 use crate::wire::method::Method;
@@ -31,7 +32,7 @@ pub enum Dispatch {
     EndSession,
 }
 
-/// The body of a [`Permitted`] that has none.
+/// The body of a message that has none.
 static EMPTY: Bytes = Bytes::new();
 
 /// What a [`Permitted`] sends to the server.
@@ -262,6 +263,7 @@ impl From<&Message> for Content {
 #[must_use]
 #[derive(Debug)]
 pub struct Released {
+    /// Not sent with [`Content::Opaque`]: see [`Released::unsaid`].
     body: Bytes,
     content: Content,
     id: Option<Id>,
@@ -322,7 +324,13 @@ impl Released {
     /// The bytes to deliver: the server's own, those with something removed, or a refusal. Empty
     /// where only the HTTP status answers.
     pub fn body(&self) -> &Bytes {
-        &self.body
+        if self.content == Content::Opaque { &EMPTY } else { &self.body }
+    }
+
+    /// The error that tells the client of an HTTP error without a body, where its status cannot be
+    /// sent. Absent for any other message, and where nobody waits for an answer.
+    pub fn unsaid(&self) -> Option<&Bytes> {
+        (self.content == Content::Opaque && !self.body.is_empty()).then_some(&self.body)
     }
 
     /// The kind of message.
@@ -369,6 +377,10 @@ pub enum Act {
     Forward(Permitted),
     /// Send it to the client.
     Deliver(Released),
+    /// Ask for approval, and hand the message to the gate again once there is one
+    /// ([`Session::client_frame_approved`](crate::session::Session::client_frame_approved)). Only
+    /// for an [`Arrival`](crate::session::Arrival) that may wait.
+    Hold(Box<Hold>),
     /// Send nothing: nobody waits for an answer.
     Drop,
 }
@@ -379,7 +391,7 @@ impl Act {
         let body = match self {
             Self::Deliver(released) if released.own => &mut released.body,
             Self::Forward(Permitted { payload: Payload::Refusal(body), .. }) => body,
-            Self::Deliver(_) | Self::Forward(_) | Self::Drop => return,
+            Self::Deliver(_) | Self::Forward(_) | Self::Hold(_) | Self::Drop => return,
         };
         // The peer chose what stands before its `decision_id`, so look from the end.
         let found = body.windows(call.len().max(1)).rposition(|at| at == call.as_bytes());

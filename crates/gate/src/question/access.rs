@@ -13,6 +13,7 @@ pub use crate::wire::method::Action;
 use crate::wire::document::Value;
 use crate::wire::protocol::{Direction, Protocol};
 
+use super::hold::Approval;
 use super::operation::Operation;
 use crate::question::status::DefinitionStatus;
 
@@ -140,6 +141,8 @@ pub struct AccessRequest<'a> {
     pub operation: Arc<Operation>,
     /// Session facts that this principal's earlier calls have set, by name.
     pub facts: BTreeMap<Box<str>, Box<str>>,
+    /// The last approval that was granted and spent for this very message, if any.
+    pub approval: Option<&'a Approval>,
     /// Wall time of the request.
     pub time: WallTime,
     /// The caller's trace id (W3C Trace Context), 32 lower-case hex digits.

@@ -247,7 +247,7 @@ impl Session {
         }
         let decision = gate.policy().decide(&question.request(self, now));
         record.set_input(gate.recorded(|| question.request(self, now)));
-        let passed = enforce(gate, &question, &decision, None, now).and_then(
+        let passed = enforce(gate, &question, &decision, None, None, now).and_then(
             |(edited, verdict, observed)| {
                 // An embedded request has no arguments to set, and a redaction holds only if the
                 // whole message is redacted so.
@@ -486,6 +486,7 @@ impl Session {
             params: None,
             operation: Arc::new(Operation::of_method(pack::Effect::Read)),
             facts: self.facts(now),
+            approval: None,
             time: wall_time(now),
             trace_id: entry.facts.trace_id.as_deref(),
         };

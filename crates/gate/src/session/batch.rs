@@ -132,7 +132,7 @@ impl Session {
         let step = if alone || frame.claimed_version().is_some() {
             self.refuse_batched(gate, &frame, id.as_ref(), &call, now)
         } else {
-            let call = CallName { call: &call, exchange, attempt: Attempt::First };
+            let call = CallName { call: &call, exchange, attempt: Attempt::First, approvals: &[] };
             self.client_message(gate, &frame, arrival, call, now)
         };
         DecidedMessage { reply_to: id.map_or(ReplyTo::Never, ReplyTo::Under), step }
@@ -171,7 +171,7 @@ impl Session {
                     records.extend(kept);
                     released
                 }
-                Act::Drop => {
+                Act::Hold(_) | Act::Drop => {
                     records.extend(kept);
                     continue;
                 }
@@ -246,7 +246,7 @@ impl Session {
             match act {
                 Act::Deliver(released) => bodies.push(released.body().clone()),
                 Act::Forward(permitted) => refused.push(permitted),
-                Act::Drop => {}
+                Act::Hold(_) | Act::Drop => {}
             }
         }
         let body =
@@ -305,7 +305,7 @@ impl Session {
             match act {
                 Act::Deliver(released) if entry.id.is_some() => answers.push(released),
                 Act::Deliver(released) => unasked = Some(released),
-                Act::Forward(_) | Act::Drop => {}
+                Act::Forward(_) | Act::Hold(_) | Act::Drop => {}
             }
         }
         let act = match unasked {

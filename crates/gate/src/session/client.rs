@@ -22,6 +22,7 @@ use crate::evidence::text::{Label, Listed, Text};
 use crate::memory::Charge;
 use crate::question::access::Resource;
 use crate::question::access::Server;
+use crate::question::hold::{Approval, Hold, HoldEnd};
 use crate::question::operation::Operation;
 use crate::question::pack;
 use crate::question::readers::FactReader;
@@ -38,6 +39,7 @@ use crate::wire::protocol::{Direction, Era, Transport};
 
 use super::charges::CALL_BYTES;
 use super::expected::{Expected, reads_alike};
+use super::holds::{self, Asker, HeldCall};
 use super::ids::alike;
 use super::owed::Unanswered;
 use super::question::{Lookups, Question, client_of, protocol_of};
@@ -65,19 +67,26 @@ const WITHDRAWAL: &[u8] =
 pub(super) struct ReasonedRefusal {
     pub(super) refusal: Refusal,
     pub(super) reasons: Vec<Reason>,
+    /// What a person must approve, where the refusal is that nobody has.
+    pub(super) hold: Option<Box<Hold>>,
 }
 
 impl ReasonedRefusal {
+    /// A refusal for these reasons.
+    pub(super) fn new(refusal: Refusal, reasons: Vec<Reason>) -> Self {
+        Self { refusal, reasons, hold: None }
+    }
+
     /// A refusal by a check of the gate itself.
     pub(super) fn of(refusal: Refusal, why: &str) -> Self {
-        let reasons = vec![reason(refusal.code(), why, Origin::Protocol)];
-        Self { refusal, reasons }
+        let refusal_code = refusal.code();
+        Self::new(refusal, vec![reason(refusal_code, why, Origin::Protocol)])
     }
 
     /// A refusal because a rule would set an argument in a message that has none.
     pub(super) fn unsettable() -> Self {
         let why = reason("unsettable", "there is no argument to set", Origin::Undischarged);
-        Self { refusal: Refusal::Denied, reasons: vec![why] }
+        Self::new(Refusal::Denied, vec![why])
     }
 }
 
@@ -118,9 +127,9 @@ impl Session {
     ) -> Step {
         let call = gate.next_call();
         let Arrival { raw, headers, .. } = arrival;
-        match Frame::read(raw.clone(), Sender::Client, &gate.config.frame) {
+        match self.read_frame(gate, raw, now) {
             Ok(frame) => {
-                let call = CallName { call: &call, exchange: &call, attempt };
+                let call = CallName { call: &call, exchange: &call, attempt, approvals: &[] };
                 self.client_message(gate, &Arc::new(frame), arrival, call, now)
             }
             Err(Malformed::Batch) if self.takes_batches(headers.as_ref()) => {
@@ -130,13 +139,33 @@ impl Session {
         }
     }
 
+    /// Judges a request that was held as `call`, with what was granted for it.
+    pub(super) fn client_held(
+        &mut self,
+        gate: &Gate,
+        arrival: &Arrival,
+        call: &CallId,
+        approvals: &[Approval],
+        now: Now,
+    ) -> Step {
+        match self.read_frame(gate, &arrival.raw, now) {
+            Ok(frame) => {
+                let attempt = Attempt::Held;
+                let call = CallName { call, exchange: call, attempt, approvals };
+                self.client_message(gate, &Arc::new(frame), arrival, call, now)
+            }
+            // The same bytes were read before.
+            Err(malformed) => self.refuse_unread(gate, &arrival.raw, malformed, call, now),
+        }
+    }
+
     /// Handles one message, which came alone or in a batch.
     pub(super) fn client_message(
         &mut self,
         gate: &Gate,
         frame: &Arc<Frame>,
-        Arrival { headers, traceparent, .. }: &Arrival,
-        CallName { call, exchange, attempt }: CallName<'_>,
+        Arrival { headers, traceparent, may_wait, .. }: &Arrival,
+        CallName { call, exchange, attempt, approvals }: CallName<'_>,
         now: Now,
     ) -> Step {
         let protocol = protocol_of(self.protocol, frame, headers.as_ref());
@@ -211,6 +240,12 @@ impl Session {
             self.client = Some(client);
         }
 
+        if row.is_some_and(|row| row.role == Role::Cancel)
+            && let Some(step) = self.cancel_held(frame, now)
+        {
+            return step;
+        }
+        question.approval = approvals.last();
         let (session_facts, reader) = self.facts_to_judge_by(gate, &question, now);
         question.session_facts = Some(session_facts);
         message.reader = reader.map(Arc::new);
@@ -220,7 +255,8 @@ impl Session {
         let precheck = self.task_refusal(&question, &task);
         // What is removed from the answers that the request carries; noted in its record.
         let mut removed = AuditRecord::new(Event::Intent, now);
-        let enforced = enforce(gate, &question, &decision, precheck, now).and_then(
+        let asker = Asker { session: &*self, call, approvals };
+        let enforced = enforce(gate, &question, &decision, precheck, Some(asker), now).and_then(
             |(set, verdict, observed)| {
                 let passing = set.as_ref().unwrap_or(frame);
                 let edited = self.judged_responses(gate, passing, &question, &mut removed, now)?;
@@ -230,7 +266,12 @@ impl Session {
         message.removed = removed.redacted;
         let (edited, verdict, observed) = match enforced {
             Ok(enforced) => enforced,
-            Err(refused) => {
+            Err(mut refused) => {
+                let waits = *may_wait && id.is_some() && call == exchange;
+                if let Some(hold) = refused.hold.take().filter(|_| waits) {
+                    let tool = matches!(question.resource, Resource::Tool { .. });
+                    return self.held(&message, &decision, (hold, &refused), tool);
+                }
                 let verdict = denied_facts(&decision, &refused, true);
                 let refusal = self.hide_existence(gate, &question, refused.refusal, now);
                 let finding =
@@ -273,18 +314,23 @@ impl Session {
         if id.is_some_and(|id| self.is_used(id, again)) {
             return Some(Refusal::DuplicateId);
         }
-        if role == Some(Role::Cancel) && self.cancelled_by(frame).is_none() {
+        let held = |id: &Id| self.holds_id(id);
+        if role == Some(Role::Cancel)
+            && self.cancelled_by(frame).is_none()
+            && !frame.named_id("requestId").as_ref().is_some_and(held)
+        {
             return Some(Refusal::NotInFlight);
         }
         let token = frame.progress_token().filter(|_| id.is_some() && !again);
         if token.is_some_and(|token| self.is_token_used(&token)) {
             return Some(Refusal::TokenInUse);
         }
-        let open = self.ids.len().saturating_add(1);
+        let open = self.ids.len().saturating_add(self.held.len()).saturating_add(1);
         if id.is_some() && !(self.used.has_room(open) && self.owed_tokens.has_room(open)) {
             return Some(Refusal::SessionSpent);
         }
         let in_flight = self.calls.len().saturating_add(self.owed.counted(now.uptime));
+        let in_flight = in_flight.saturating_add(self.held.len());
         let most = gate.config.in_flight_max;
         // A cancellation takes the place of the request that it ends.
         (in_flight >= most && role != Some(Role::Cancel)).then_some(Refusal::Busy)
@@ -294,7 +340,10 @@ impl Session {
     /// (MCP, basic, "Requests"). `again`: the request is the first attempt's own repetition.
     fn is_used(&self, id: &Id, again: bool) -> bool {
         let open = |id: &Id| self.ids.contains_key(id);
-        open(id) || alike(id).as_ref().is_some_and(open) || (!again && self.used.contains(id))
+        open(id)
+            || alike(id).as_ref().is_some_and(open)
+            || self.holds_id(id)
+            || (!again && self.used.contains(id))
     }
 
     /// Whether progress with this token may belong to another request: one in flight, one that
@@ -303,6 +352,7 @@ impl Session {
         let same = |other: &Id| reads_alike(token, other);
         let mut open = self.calls.values().filter_map(|entry| entry.expected.token.as_ref());
         open.any(same)
+            || self.holds_token(token)
             || self.task_tokens.iter().any(|(token, _)| same(token))
             || self.owed_tokens.contains(token)
     }
@@ -385,6 +435,49 @@ impl Session {
             }
             Listing::Hide { .. } | Listing::Withhold { .. } => refusal,
         }
+    }
+
+    /// Keeps a request that a rule holds, until a person has answered.
+    fn held(
+        &mut self,
+        message: &ClientMessage<'_>,
+        decision: &Decision,
+        (hold, refused): (Box<Hold>, &ReasonedRefusal),
+        calls_tool: bool,
+    ) -> Step {
+        let Some(id) = message.id else {
+            return self.refuse(message, &Refusal::ApprovalRequired, None);
+        };
+        let raw = message.frame.document().raw();
+        let bytes = [CALL_BYTES, raw.len(), hold.shown.len(), message.facts.bytes()]
+            .into_iter()
+            .fold(sizes::id(id).saturating_mul(2), usize::saturating_add);
+        let charge = match self.charge(message.gate, bytes) {
+            Ok(charge) => charge,
+            Err(refusal) => return self.refuse(message, &refusal, None),
+        };
+        let mut verdict = denied_facts(decision, refused, true);
+        verdict.effect = "permit";
+        verdict.obligations.push(format!("hold:{}", hold.code));
+        let mut record = self.record_of(Event::Hold, &message.facts, message.now);
+        message.describe(&mut record);
+        record.decision = Some(verdict.clone());
+        self.held.push(HeldCall {
+            id: id.clone(),
+            token: message.frame.progress_token(),
+            started: message.now.uptime,
+            facts: message.facts.clone(),
+            verdict,
+            digest: message.gate.digest(raw),
+            bytes: raw.len(),
+            calls_tool,
+            resumes: message.facts.protocol.era == Era::Modern
+                && message.row.is_some_and(|row| row.asks_back),
+            _charge: charge,
+        });
+        let unrecorded = Refusal::unrecorded(message.addressee());
+        Step::new(record.with_finding(Finding::ApprovalRequested), Act::Hold(hold))
+            .if_unrecorded(unrecorded)
     }
 
     /// Forwards a message of the client: adds it to the calls in flight, and creates its record
@@ -540,6 +633,7 @@ impl Session {
         let id = OuterMembers::of(raw).asks()?;
         let taken = self.used.contains(&id)
             || self.ids.contains_key(&id)
+            || self.holds_id(&id)
             || alike(&id).is_some_and(|it| self.ids.contains_key(&it));
         (!taken).then_some(id)
     }
@@ -572,7 +666,7 @@ impl Session {
 
 /// Enforces a decision. Returns the edited frame to forward, if an argument was set, the decision
 /// for the record, and what would have been the refusal in enforce mode. `precheck` is a refusal
-/// that holds whatever the policy decided. In observe mode nothing is edited or refused; the record
+/// that holds whatever the policy decided; `asker` says for whom approvals may be asked. In observe mode nothing is edited or refused; the record
 /// says what would have been.
 ///
 /// # Errors
@@ -583,11 +677,12 @@ pub(super) fn enforce(
     question: &Question<'_>,
     decision: &Decision,
     precheck: Option<ReasonedRefusal>,
+    asker: Option<Asker<'_>>,
     now: Now,
 ) -> Result<(Option<Frame>, DecisionFacts, Option<Refusal>), ReasonedRefusal> {
     let discharged = match precheck {
         Some(refused) => Err(refused),
-        None => discharge(gate, question, decision, now),
+        None => discharge(gate, question, decision, asker, now),
     };
     match discharged {
         Ok(_) if gate.observes() => {
@@ -609,6 +704,7 @@ fn discharge(
     gate: &Gate,
     question: &Question<'_>,
     decision: &Decision,
+    asker: Option<Asker<'_>>,
     now: Now,
 ) -> Result<Discharged, ReasonedRefusal> {
     let mut buckets = Vec::new();
@@ -624,28 +720,29 @@ fn discharge(
             });
         }
     }
+    // A message that was held has paid when it came.
+    if asker.is_some_and(|asker| !asker.approvals.is_empty()) {
+        buckets.clear();
+    }
     if let Err((bucket, spent)) = gate.limits.spend(&buckets, now.uptime) {
-        return Err(ReasonedRefusal {
-            refusal: Refusal::Limited(spent.retry_after),
-            reasons: vec![reason(&bucket.code, "the rate limit is spent", Origin::Limited)],
-        });
+        return Err(ReasonedRefusal::new(
+            Refusal::Limited(spent.retry_after),
+            vec![reason(&bucket.code, "the rate limit is spent", Origin::Limited)],
+        ));
     }
     // After the limits: some count denials, so that a flood of them slows down (threat K8).
     if decision.effect == Effect::Deny {
-        return Err(ReasonedRefusal { refusal: Refusal::Denied, reasons: Vec::new() });
+        return Err(ReasonedRefusal::new(Refusal::Denied, Vec::new()));
     }
     let mut edited = None;
     for obligation in &decision.obligations {
         if let Obligation::Set { pointer, value } = obligation {
             let frame = edited.as_ref().unwrap_or(question.frame);
             let set = with_argument(gate, frame, question.direction, pointer, value);
-            edited = Some(set.ok_or_else(|| ReasonedRefusal {
-                refusal: Refusal::Denied,
-                reasons: vec![reason(
-                    "unsettable",
-                    &format!("`{pointer}` cannot be set in this call"),
-                    Origin::Undischarged,
-                )],
+            edited = Some(set.ok_or_else(|| {
+                let why = format!("`{pointer}` cannot be set in this call");
+                let why = reason("unsettable", &why, Origin::Undischarged);
+                ReasonedRefusal::new(Refusal::Denied, vec![why])
             })?);
             obligations.push(format!("set:{pointer}"));
         }
@@ -656,12 +753,19 @@ fn discharge(
             obligations.push(format!("redact:{code}"));
         }
     }
-    for obligation in &decision.obligations {
-        if let Obligation::Hold { code, message, .. } = obligation {
-            return Err(ReasonedRefusal {
-                refusal: Refusal::ApprovalRequired,
-                reasons: vec![reason(code, message, Origin::Undischarged)],
-            });
+    for ((code, message), terms) in decision.obligations.iter().filter_map(holds::terms) {
+        let why = vec![reason(code, message, Origin::Undischarged)];
+        let refused = ReasonedRefusal::new(Refusal::ApprovalRequired, why);
+        let Some(asker) = asker else { return Err(refused) };
+        let frame = edited.as_ref().unwrap_or(question.frame);
+        let hold = asker.hold(question, frame, (code, message), &terms, decision);
+        if asker.is_granted(&hold) {
+            obligations.push(format!("hold:{code}"));
+        } else if asker.may_ask() {
+            return Err(ReasonedRefusal { hold: Some(Box::new(hold)), ..refused });
+        } else {
+            let refusal = Refusal::Approval(HoldEnd::TooMany);
+            return Err(ReasonedRefusal { refusal, ..refused });
         }
     }
     Ok(Discharged { edited, obligations })
@@ -693,6 +797,8 @@ pub(super) enum Attempt {
     Again,
     /// The edge, for a client that has disconnected: see [`Session::withdraw`].
     ForGone,
+    /// The edge, after an approval: see [`Session::client_frame_approved`].
+    Held,
 }
 
 /// The ids of a message's call and of its exchange, and who sends it.
@@ -701,6 +807,8 @@ pub(super) struct CallName<'a> {
     pub(super) call: &'a CallId,
     pub(super) exchange: &'a CallId,
     pub(super) attempt: Attempt,
+    /// What was granted for the message.
+    pub(super) approvals: &'a [Approval],
 }
 
 /// One request or notification of the client, with what its record and its answer need.

@@ -18,6 +18,7 @@ mod owed;
 mod question;
 mod redaction;
 mod charges;
+mod holds;
 mod client;
 mod replies;
 mod ownership;
@@ -62,6 +63,7 @@ use crate::wire::method::Method;
 use crate::wire::protocol::{Direction, Era, Protocol, Transport};
 
 use expected::Expected;
+use holds::HeldCall;
 use ids::UsedIds;
 use owed::{OwedAnswers, Unanswered};
 
@@ -74,6 +76,9 @@ pub struct Arrival {
     pub headers: Option<RoutingHeaders>,
     /// The HTTP header `traceparent`, not parsed; the one in `params._meta` takes precedence.
     pub traceparent: Option<Box<str>>,
+    /// Whether the edge can ask for approval of the message and hand it to the gate again. If not,
+    /// a message that a rule holds is refused.
+    pub may_wait: bool,
 }
 
 /// Why a request to the server got no answer that may be delivered.
@@ -114,6 +119,8 @@ pub struct Session {
     /// for eleven calls, and most sessions have one or none.
     calls: BTreeMap<u64, Box<InFlightCall>>,
     next_order: u64,
+    /// The client's requests that wait for approval, oldest first; few.
+    held: Vec<HeldCall>,
     /// The client's requests in flight, by id; the key of each in `calls`.
     ids: HashMap<Id, u64>,
     /// The ids of the client's requests that have ended.
@@ -260,6 +267,7 @@ impl Session {
             server_state: ServerState::default(),
             calls: BTreeMap::new(),
             next_order: 0,
+            held: Vec::new(),
             ids: HashMap::new(),
             server_requests: HashMap::new(),
             client_tasks: Tasks::default(),
@@ -385,6 +393,9 @@ impl Session {
         failure: &UpstreamFailure,
         now: Now,
     ) -> Option<Step> {
+        if let Some(held) = self.take_held(call) {
+            return Some(self.refuse_held(&held, &Refusal::UpstreamFailed, now));
+        }
         let why = match failure {
             UpstreamFailure::TimedOut => Unanswered::TimedOut,
             UpstreamFailure::Unreachable(_)
@@ -442,8 +453,9 @@ impl Session {
 
     /// The server answered `call` with an HTTP error status and a body that is no JSON-RPC answer.
     /// Nobody can judge such a body, so the client gets one of the gate's in its place, under the
-    /// server's status; an empty body stays empty. The record says so, with the length and the
-    /// digest of the server's. `None` if `call` has its outcome already.
+    /// server's status; an empty body stays empty, with an error for where the status cannot be sent
+    /// ([`Released::unsaid`]). The record says so, with the length and the digest of the server's.
+    /// `None` if `call` has its outcome already.
     pub fn upstream_status(
         &mut self,
         gate: &Gate,
@@ -472,6 +484,9 @@ impl Session {
     /// The client disconnected before `call` was answered. The act is `Drop`. `None` if `call` has
     /// its outcome already.
     pub fn client_gone(&mut self, call: &CallId, now: Now) -> Option<Step> {
+        if self.is_held(call) {
+            return self.drop_held(call, now);
+        }
         self.end_exchange((call, Unanswered::Cancelled), now, |session, entry| {
             Step::new(session.outcome_record(entry, Outcome::Cancelled, now), Act::Drop)
         })
@@ -488,6 +503,7 @@ impl Session {
                 );
             }
         }
+        drop(self.take_held(call));
         self.server_requests.retain(|_, asked| asked.facts.call != *call);
         self.forget_answer(call);
     }
@@ -495,6 +511,7 @@ impl Session {
     /// Whether `call` has a request that is still in flight.
     pub fn awaits(&self, call: &CallId) -> bool {
         self.calls.values().any(|entry| entry.exchange == *call && entry.id.is_some())
+            || self.is_held(call)
     }
 
     /// The calls in flight, oldest first, for the edge to fail when the server ends. A batch counts
@@ -504,6 +521,7 @@ impl Session {
             self.calls.values().map(|entry| Arc::clone(&entry.exchange)).collect();
         // The calls of one exchange are adjacent, because they were added together.
         calls.dedup();
+        calls.extend(self.held.iter().map(|held| Arc::clone(&held.facts.call)));
         calls
     }
 
@@ -680,20 +698,29 @@ fn released(frame: &Frame, edited: Option<Bytes>) -> Released {
 }
 
 /// What the client gets in place of `body`, the unread body of an HTTP error that answers `ended`:
-/// an error for each request, or nothing where the server said nothing.
+/// an error for each request. Where the server said nothing, the client gets nothing; the error is
+/// attached.
 fn error_body(ended: &[InFlightCall], body: Bytes) -> Released {
     let status = Status::BadGateway;
     if body.is_empty() {
-        return Released::issue_proof(body, Content::Opaque, None, status, false);
+        let asked = ended.iter().any(|entry| entry.id.is_some());
+        let unsaid = if asked { errors(ended, &Refusal::UpstreamFailed).0 } else { body };
+        return Released::issue_proof(unsaid, Content::Opaque, None, status, false);
     }
-    let error = |entry| Refusal::Withheld.message(Session::reply_to(entry).borrowed()).0;
+    let (body, content) = errors(ended, &Refusal::Withheld);
+    let single = ended.first().filter(|_| content == Content::Error);
+    let id = single.and_then(|entry| entry.id.clone());
+    Released::issue_proof(body, content, id, status, false)
+}
+
+/// `refusal` as the answer to each request of `ended`: in an array, if they came in one.
+fn errors(ended: &[InFlightCall], refusal: &Refusal) -> (Bytes, Content) {
+    let error = |entry| refusal.message(Session::reply_to(entry).borrowed()).0;
     let asked = |entry: &&InFlightCall| entry.id.is_some() && entry.is_batched();
     let batched: Vec<_> = ended.iter().filter(asked).map(error).collect();
-    if !batched.is_empty() {
-        let body = write_batch(&batched);
-        return Released::issue_proof(body, Content::Batch, None, status, false);
+    if batched.is_empty() {
+        (ended.first().map(error).unwrap_or_default(), Content::Error)
+    } else {
+        (write_batch(&batched), Content::Batch)
     }
-    let body = ended.first().map(error).unwrap_or_default();
-    let id = ended.first().and_then(|entry| entry.id.clone());
-    Released::issue_proof(body, Content::Error, id, status, false)
 }

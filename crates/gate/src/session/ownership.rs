@@ -73,10 +73,8 @@ impl Session {
             Some(_) => Refusal::UnknownTask,
         };
         let why = "nobody saw this principal make the task";
-        Some(ReasonedRefusal {
-            refusal,
-            reasons: vec![reason("unknown-task", why, Origin::Protocol)],
-        })
+        let why = vec![reason("unknown-task", why, Origin::Protocol)];
+        Some(ReasonedRefusal::new(refusal, why))
     }
 
     /// Whether the client declares the tasks extension on this request.

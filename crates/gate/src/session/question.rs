@@ -8,6 +8,7 @@ use crate::evidence::record::{CallId, Now, OperationFacts, Target};
 use crate::evidence::text::Text;
 use crate::question::access::{AccessRequest, Client, Resource, WallTime};
 use crate::question::handles::{Facts, KnownHandles};
+use crate::question::hold::Approval;
 use crate::question::operation::Operation;
 use crate::question::pack::Effect;
 use crate::question::status::DefinitionStatus;
@@ -38,6 +39,8 @@ pub(super) struct Question<'a> {
     pub(super) trace: Option<TraceContext<'a>>,
     /// The session facts by which it is judged. If absent, those of the time at which it is.
     pub(super) session_facts: Option<Facts>,
+    /// The last approval that was granted for the message.
+    pub(super) approval: Option<&'a Approval>,
 }
 
 /// What the session's tables hold about the tool, task or handle that a frame names.
@@ -188,6 +191,7 @@ impl<'a> Question<'a> {
             operation: Arc::new(Operation::of_method(effect)),
             trace: None,
             session_facts: None,
+            approval: None,
         }
     }
 
@@ -227,6 +231,7 @@ impl<'a> Question<'a> {
             operation: Arc::new(operation),
             trace,
             session_facts: None,
+            approval: None,
         }
     }
 
@@ -254,6 +259,7 @@ impl<'a> Question<'a> {
             params: self.params,
             operation: Arc::clone(&self.operation),
             facts: self.session_facts.clone().unwrap_or_else(|| session.facts(now)),
+            approval: self.approval,
             time: wall_time(now),
             trace_id: self.trace.map(|trace| trace.trace_id),
         }

@@ -121,13 +121,12 @@ impl Session {
         let question = Question::answering(frame, method, answer, self.protocol);
         let decision = gate.policy().decide(&question.request(self, now));
         record.set_input(gate.recorded(|| question.request(self, now)));
-        let passed = enforce(gate, &question, &decision, ambiguous(frame.result()), now).and_then(
-            |(_, verdict, observed)| {
+        let passed = enforce(gate, &question, &decision, ambiguous(frame.result()), None, now)
+            .and_then(|(_, verdict, observed)| {
                 let redact = redactions(&decision, None);
                 let edited = redacted(gate, frame.document(), &redact, record);
                 Ok((read_again(gate, edited)?, verdict, observed))
-            },
-        );
+            });
         match passed {
             Ok((edited, verdict, observed)) => {
                 *record = observed_record(record.clone(), verdict, observed.as_ref());
@@ -179,7 +178,7 @@ impl Session {
             let decision = gate.policy().decide(&question.request(self, now));
             let precheck = ambiguous(Some(response));
             let passed =
-                enforce(gate, &question, &decision, precheck, now).and_then(|(set, _, _)| {
+                enforce(gate, &question, &decision, precheck, None, now).and_then(|(set, _, _)| {
                     if set.is_none() { Ok(()) } else { Err(ReasonedRefusal::unsettable()) }
                 });
             if let Err(mut refused) = passed {

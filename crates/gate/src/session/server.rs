@@ -357,17 +357,17 @@ impl Session {
             Some((Refusal::Withheld, "a question in it may not be asked"))
         });
         let (charge, spent) = self.charge_request(gate, id, &facts, &redact);
-        let precheck =
-            spent.or(uncorrelated).map(|(refusal, why)| ReasonedRefusal::of(refusal, why));
+        let precheck = spent.or(uncorrelated).map(|(it, why)| ReasonedRefusal::of(it, why));
         record.set_input(gate.recorded(|| question.request(self, now)));
-        let passed =
-            enforce(gate, &question, &decision, precheck, now).and_then(|(set, verdict, seen)| {
+        let passed = enforce(gate, &question, &decision, precheck, None, now).and_then(
+            |(set, verdict, seen)| {
                 let document = set.as_ref().unwrap_or(frame).document();
                 let redacted = redacted(gate, document, &redact, &mut record)
                     .map_err(|refusal| ReasonedRefusal::of(refusal, "it cannot be redacted"))?;
                 let set = set.as_ref().map(|frame| frame.document().raw().clone());
                 Ok((redacted.or(set), verdict, seen))
-            });
+            },
+        );
         let edited = match passed {
             Ok((edited, verdict, seen)) => {
                 record = observed_record(record, verdict, seen.as_ref());

@@ -1,0 +1,519 @@
+//! The service: calls ask, people answer, and each change is in the store before anybody acts on it.
+//!
+//! Two locks, in this order. `writer` is held while a change is planned, stored and taken, so
+//! that changes come one after another; a store may flush to a disk meanwhile. `inner` is held
+//! for moments only, so whoever only looks never waits for a disk.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use bartizan_gate::duty::hold::{Hold, HoldId};
+use bartizan_gate::evidence::record::Now;
+use bartizan_sync::lock;
+use tokio::sync::watch;
+
+use crate::clock::wall_ms;
+use crate::ledger::{AnswerError, Approver, Given, Ledger, Plan};
+use crate::limits::{ApprovalLimits, MARK_EVERY, NoHold, millis};
+use crate::record::{HoldRecord, HoldState, Record};
+use crate::store::embedded::OpenError;
+use crate::store::{Batch, CommitError, Lasting, Mark, Store, StoreError, Version, Write};
+use crate::view::HoldView;
+
+mod waiter;
+
+pub use waiter::Waiter;
+
+/// How often a change is planned anew because another replica was faster, at most.
+const CONFLICTS_MAX: usize = 16;
+/// Bits of an id, in bytes.
+const ID_BYTES: usize = 16;
+
+/// Both clocks, now.
+pub type Clock = Box<dyn Fn() -> Now + Send + Sync>;
+
+/// The holds of this program.
+pub struct Approvals {
+    store: Box<dyn Store>,
+    clock: Clock,
+    writer: Mutex<Writer>,
+    inner: Mutex<Inner>,
+    changes: watch::Sender<u64>,
+}
+
+/// What only the one who changes something needs.
+#[derive(Debug)]
+struct Writer {
+    /// The last batch of the store that the ledger has.
+    cursor: Version,
+    /// Whether a batch may have been stored without the ledger knowing.
+    in_doubt: bool,
+    /// The clock as the store has it at least, milliseconds.
+    mark_ms: u64,
+}
+
+struct Inner {
+    ledger: Ledger,
+    waiting: BTreeMap<Box<str>, Waiting>,
+    /// Why the store failed at the last attempt.
+    fault: Option<StoreError>,
+}
+
+/// The calls that wait for one hold.
+struct Waiting {
+    calls: usize,
+    /// Tells them that something has changed.
+    bell: watch::Sender<()>,
+}
+
+/// Why a change was not made.
+enum Failed<E> {
+    /// It is not right.
+    Wrong(E),
+    /// The store did not take it.
+    Store,
+}
+
+impl fmt::Debug for Approvals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Approvals").finish_non_exhaustive()
+    }
+}
+
+impl Approvals {
+    /// Opens the holds in `store`.
+    ///
+    /// In a store that only this process uses, a spent hold whose call has no known end becomes
+    /// unknown, and if the wall clock is behind the store's, every open hold is over.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read or written.
+    pub fn open(
+        store: Box<dyn Store>,
+        limits: ApprovalLimits,
+        clock: Clock,
+    ) -> Result<Self, OpenError> {
+        let failed = |error: StoreError| OpenError::Fault(error.cause);
+        let now = clock();
+        let mut delta = store.changes_since(0).map_err(failed)?;
+        if store.is_exclusive() {
+            let wall_ms = wall_ms(now);
+            let set_back = wall_ms < delta.mark_ms;
+            let plan = Ledger::new(limits.clone(), delta, now).inherit(set_back, wall_ms);
+            if !plan.outcome.is_empty() || set_back {
+                tracing::warn!(
+                    unknown = plan.outcome.len(),
+                    clock_set_back = set_back,
+                    "holds were left behind: for the unknown ones nobody knows whether the server got the call"
+                );
+            }
+            let mark = if set_back { Mark::Set(wall_ms) } else { Mark::Raise(wall_ms) };
+            let batch = Batch { writes: plan.writes, mark, lasting: Lasting::Now };
+            store.commit(&batch).map_err(|error| match error {
+                CommitError::Fault(error) => failed(error),
+                CommitError::Conflict => failed(StoreError::new("another process writes to it")),
+            })?;
+            delta = store.changes_since(0).map_err(failed)?;
+        }
+        let writer = Writer { cursor: delta.cursor, in_doubt: false, mark_ms: delta.mark_ms };
+        let ledger = Ledger::new(limits, delta, now);
+        let inner = Inner { ledger, waiting: BTreeMap::new(), fault: None };
+        Ok(Self {
+            store,
+            clock,
+            writer: Mutex::new(writer),
+            inner: Mutex::new(inner),
+            changes: watch::Sender::new(0),
+        })
+    }
+
+    /// Holds a call: it attaches to the open hold of the same key, uses a wider grant, or gets a new
+    /// hold. That is in the store before this returns. It may wait for the disk.
+    ///
+    /// # Errors
+    ///
+    /// The call gets no hold and must not pass.
+    pub fn ask(self: &Arc<Self>, hold: &Hold, now: Now) -> Result<Waiter, NoHold> {
+        let fresh = fresh_id().ok_or(NoHold::Unavailable)?;
+        let mut writer = lock(&self.writer);
+        let asked = self.change(&mut writer, now, |ledger, at_ms| ledger.ask(hold, &fresh, at_ms));
+        let got = asked.map_err(|failed| match failed {
+            Failed::Wrong(no_hold) => no_hold,
+            Failed::Store => NoHold::Unavailable,
+        })?;
+        let mut inner = lock(&self.inner);
+        let waiting = inner
+            .waiting
+            .entry(got.id.clone())
+            .or_insert_with(|| Waiting { calls: 0, bell: watch::Sender::new(()) });
+        waiting.calls = waiting.calls.saturating_add(1);
+        let bell = waiting.bell.subscribe();
+        let left = got.expires_ms.saturating_sub(inner.ledger.time(now));
+        let expires_unix_ms = wall_ms(now).saturating_add(left);
+        drop(inner);
+        drop(writer);
+        Ok(Waiter::new(Arc::clone(self), HoldId::new(&got.id), hold.key, expires_unix_ms, bell))
+    }
+
+    /// The holds that are in one of `states`, those that were asked first first.
+    pub fn list(&self, states: &[HoldState]) -> Vec<HoldView> {
+        let now = (self.clock)();
+        let inner = lock(&self.inner);
+        let at_ms = inner.ledger.time(now);
+        let mut holds: Vec<&HoldRecord> = inner
+            .ledger
+            .holds()
+            .filter(|hold| states.contains(&inner.ledger.state(hold, at_ms)))
+            .collect();
+        holds.sort_by(|one, other| {
+            (one.asked.at_ms, &one.asked.id).cmp(&(other.asked.at_ms, &other.asked.id))
+        });
+        holds.into_iter().map(|hold| inner.view(hold, now)).collect()
+    }
+
+    /// The hold `id`.
+    pub fn get(&self, id: &str) -> Option<HoldView> {
+        let now = (self.clock)();
+        let inner = lock(&self.inner);
+        inner.ledger.hold(id).map(|hold| inner.view(hold, now))
+    }
+
+    /// The approver `by` says yes to the hold `id`, of which he saw what has the digest `digest`
+    /// ([`HoldView::digest`]), and chooses the wider grant `scope` if any. It may wait for the disk.
+    ///
+    /// # Errors
+    ///
+    /// The answer does nothing.
+    #[expect(clippy::too_many_arguments, reason = "each is a different thing that was said")]
+    pub fn grant(
+        &self,
+        id: &str,
+        digest: &str,
+        by: &Approver,
+        reason: &str,
+        scope: Option<&str>,
+        now: Now,
+    ) -> Result<HoldView, AnswerError> {
+        let given = Given { id, by, reason };
+        let mut writer = lock(&self.writer);
+        let view = self.answer(&mut writer, id, now, |ledger, at_ms| {
+            ledger.grant(given, digest, scope, at_ms)
+        })?;
+        if view.scope.is_some() {
+            self.use_wider_grants(&mut writer, now);
+        }
+        Ok(view)
+    }
+
+    /// The approver `by` says no to the hold `id`, which ends it. It may wait for the disk.
+    ///
+    /// # Errors
+    ///
+    /// The answer does nothing.
+    pub fn refuse(
+        &self,
+        id: &str,
+        by: &Approver,
+        reason: &str,
+        now: Now,
+    ) -> Result<HoldView, AnswerError> {
+        let given = Given { id, by, reason };
+        let mut writer = lock(&self.writer);
+        self.answer(&mut writer, id, now, |ledger, at_ms| ledger.refuse(given, at_ms))
+    }
+
+    /// Says that the end of the call that was sent under the hold `id` is known: its outcome is
+    /// recorded. A hold of which nobody says so becomes [`HoldState::Unknown`] when the program is
+    /// started again, or after [`crate::limits::SETTLE_WITHIN`]. It does not wait for the disk.
+    pub fn settle(&self, id: &HoldId, now: Now) {
+        let id = id.to_string();
+        let mut writer = lock(&self.writer);
+        // If it fails, the hold becomes unknown: that is what unknown means.
+        drop(self.change(&mut writer, now, |ledger, _| Ok::<_, ()>(ledger.settle(&id))));
+    }
+
+    /// A number that grows with each change of a hold.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Writes down what the time has brought about, and how far the clock has got; of a store that
+    /// is shared, takes what other replicas have written. Somebody should call it about every
+    /// second. It may wait for the disk.
+    pub fn tick(&self, now: Now) {
+        let mut writer = lock(&self.writer);
+        let Ok(()) = self.change(&mut writer, now, |_, _| Ok::<_, ()>(Plan::nothing(()))) else {
+            return;
+        };
+        let (at_ms, open) = {
+            let inner = lock(&self.inner);
+            (inner.ledger.time(now), inner.ledger.has_open())
+        };
+        if open && writer.mark_ms.saturating_add(millis(MARK_EVERY)) <= at_ms {
+            drop(self.commit::<_, ()>(&mut writer, &Plan::nothing(()), at_ms));
+        }
+    }
+
+    /// Calls [`Self::tick`] every second, on a thread that may wait; for a task of the program. It
+    /// never ends.
+    pub async fn tend(self: Arc<Self>) {
+        const EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+        loop {
+            tokio::time::sleep(EVERY).await;
+            self.tick_aside().await;
+        }
+    }
+
+    /// Why the store failed at the last attempt, if it did. Nothing is granted meanwhile.
+    pub fn fault(&self) -> Option<StoreError> {
+        lock(&self.inner).fault.clone()
+    }
+
+    /// A tick on a thread that may wait.
+    async fn tick_aside(self: &Arc<Self>) {
+        let this = Arc::clone(self);
+        let ticked = tokio::task::spawn_blocking(move || this.tick((this.clock)())).await;
+        if ticked.is_err() {
+            tracing::error!("the holds' clock did not get on: a defect of this program");
+        }
+    }
+
+    /// The state of the hold `id` now, and how long it lasts at most.
+    fn standing(&self, id: &str) -> (HoldState, u64) {
+        let now = (self.clock)();
+        let inner = lock(&self.inner);
+        let at_ms = inner.ledger.time(now);
+        match inner.ledger.hold(id) {
+            Some(hold) => {
+                (inner.ledger.state(hold, at_ms), hold.asked.expires_ms.saturating_sub(at_ms))
+            }
+            None => (HoldState::Unknown, 0),
+        }
+    }
+
+    /// Whether the store has the state that the hold `id` is in now.
+    fn is_written(&self, id: &str, state: HoldState) -> bool {
+        lock(&self.inner).ledger.hold(id).is_none_or(|hold| hold.state == state)
+    }
+
+    /// Spends the hold `id`; what was granted.
+    fn spend(&self, id: &str, now: Now) -> Result<HoldRecord, HoldState> {
+        let mut writer = lock(&self.writer);
+        let spent = self.change(&mut writer, now, |ledger, at_ms| ledger.spend(id, at_ms));
+        spent.map_err(|failed| match failed {
+            Failed::Wrong(state) => state,
+            // Perhaps it is spent in the store by now.
+            Failed::Store => HoldState::Unknown,
+        })
+    }
+
+    /// One call less waits for the hold `id`, because it was cancelled.
+    fn cancel(&self, id: &str, now: Now) {
+        let mut writer = lock(&self.writer);
+        if !lock(&self.inner).leave(id) {
+            return;
+        }
+        let done =
+            self.change(&mut writer, now, |ledger, at_ms| Ok::<_, ()>(ledger.cancel(id, at_ms)));
+        if done.is_err() {
+            lock(&self.inner).ledger.remember_cancelled(id);
+            self.tell(None);
+        }
+    }
+
+    /// One call less waits for the hold `id`, which stays.
+    fn detach(&self, id: &str) {
+        lock(&self.inner).leave(id);
+    }
+
+    fn answer(
+        &self,
+        writer: &mut Writer,
+        id: &str,
+        now: Now,
+        plan: impl Fn(&Ledger, u64) -> Result<Plan<()>, AnswerError>,
+    ) -> Result<HoldView, AnswerError> {
+        self.change(writer, now, plan).map_err(|failed| match failed {
+            Failed::Wrong(error) => error,
+            Failed::Store => AnswerError::Unavailable,
+        })?;
+        let inner = lock(&self.inner);
+        let hold = inner.ledger.hold(id).ok_or(AnswerError::Unknown)?;
+        Ok(inner.view(hold, now))
+    }
+
+    /// Grants the pending holds that a wider grant covers, one after another.
+    fn use_wider_grants(&self, writer: &mut Writer, now: Now) {
+        loop {
+            let next =
+                self.change(writer, now, |ledger, at_ms| ledger.use_wider_grants(at_ms).ok_or(()));
+            if next.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Makes one change: plans it, has it stored, takes it, and wakes those whom it concerns. If
+    /// another replica was faster, it is planned again from what that one wrote.
+    fn change<T, E>(
+        &self,
+        writer: &mut Writer,
+        now: Now,
+        plan: impl Fn(&Ledger, u64) -> Result<Plan<T>, E>,
+    ) -> Result<T, Failed<E>> {
+        let mut conflicts = 0_usize;
+        while conflicts <= CONFLICTS_MAX {
+            self.refresh(writer, now)?;
+            let (at_ms, due) = {
+                let mut inner = lock(&self.inner);
+                let at_ms = inner.ledger.advance(now);
+                (at_ms, inner.ledger.due(at_ms))
+            };
+            // Until nothing is due: each batch leaves less.
+            let done = if let Some(due) = due {
+                self.commit(writer, &due, at_ms)?
+            } else {
+                let plan = plan(&lock(&self.inner).ledger, at_ms).map_err(Failed::Wrong)?;
+                if plan.writes.is_empty() || self.commit(writer, &plan, at_ms)? {
+                    return Ok(plan.outcome);
+                }
+                false
+            };
+            conflicts = conflicts.saturating_add(usize::from(!done));
+        }
+        Err(Failed::Store)
+    }
+
+    /// Has a plan stored and takes it; `false` if another replica was faster.
+    fn commit<T, E>(
+        &self,
+        writer: &mut Writer,
+        plan: &Plan<T>,
+        at_ms: u64,
+    ) -> Result<bool, Failed<E>> {
+        match self.store.commit(&plan.batch(at_ms)) {
+            Ok(version) => {
+                if self.store.is_exclusive() {
+                    writer.cursor = version;
+                }
+                writer.mark_ms = writer.mark_ms.max(at_ms);
+                let mut inner = lock(&self.inner);
+                inner.ledger.apply(&plan.writes, version);
+                inner.recovered();
+                drop(inner);
+                if !plan.writes.is_empty() {
+                    self.tell(Some(&plan.writes));
+                }
+                Ok(true)
+            }
+            Err(CommitError::Conflict) => {
+                writer.in_doubt |= self.store.is_exclusive();
+                Ok(false)
+            }
+            Err(CommitError::Fault(error)) => {
+                writer.in_doubt = true;
+                self.failed(error);
+                Err(Failed::Store)
+            }
+        }
+    }
+
+    /// Takes what the store has and the ledger does not.
+    fn refresh<E>(&self, writer: &mut Writer, now: Now) -> Result<(), Failed<E>> {
+        if !writer.in_doubt && self.store.is_exclusive() {
+            return Ok(());
+        }
+        let from = if writer.in_doubt { 0 } else { writer.cursor };
+        let delta = match self.store.changes_since(from) {
+            Ok(delta) => delta,
+            Err(error) => {
+                self.failed(error);
+                return Err(Failed::Store);
+            }
+        };
+        writer.cursor = delta.cursor;
+        writer.mark_ms = writer.mark_ms.max(delta.mark_ms);
+        let news = delta.whole || !delta.records.is_empty() || !delta.removed.is_empty();
+        let mut inner = lock(&self.inner);
+        inner.ledger.take(delta, now);
+        inner.recovered();
+        drop(inner);
+        writer.in_doubt = false;
+        if news {
+            self.tell(None);
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: StoreError) {
+        let mut inner = lock(&self.inner);
+        if inner.fault.is_none() {
+            tracing::error!(cause = %error, "the store of holds failed: holds wait, and nothing is granted");
+        }
+        inner.fault = Some(error);
+    }
+
+    /// Wakes those who wait for one of the holds that were written, or all of them, and those who
+    /// watch; each looks what has become of its hold.
+    fn tell(&self, written: Option<&[Write]>) {
+        let inner = lock(&self.inner);
+        match written {
+            Some(writes) => writes.iter().filter_map(hold_written).for_each(|id| {
+                if let Some(waiting) = inner.waiting.get(id) {
+                    waiting.bell.send_replace(());
+                }
+            }),
+            None => inner.waiting.values().for_each(|waiting| waiting.bell.send_replace(())),
+        }
+        drop(inner);
+        self.changes.send_modify(|number| *number = number.wrapping_add(1));
+    }
+}
+
+/// The hold that is put by `write`.
+fn hold_written(write: &Write) -> Option<&str> {
+    match write {
+        Write::Put { record: Record::Hold(hold), .. } => Some(&hold.asked.id),
+        Write::Put { .. } | Write::Remove { .. } => None,
+    }
+}
+
+impl Inner {
+    fn view(&self, hold: &HoldRecord, now: Now) -> HoldView {
+        let waiting = self.waiting.get(&hold.asked.id).map_or(0, |waiting| waiting.calls);
+        HoldView::new(&self.ledger, hold, waiting, now)
+    }
+
+    /// One call less waits for the hold `id`; whether it was the last one.
+    fn leave(&mut self, id: &str) -> bool {
+        let Some(waiting) = self.waiting.get_mut(id) else { return true };
+        waiting.calls = waiting.calls.saturating_sub(1);
+        let last = waiting.calls == 0;
+        if last {
+            self.waiting.remove(id);
+        }
+        last
+    }
+
+    fn recovered(&mut self) {
+        if self.fault.take().is_some() {
+            tracing::info!("the store of holds works again");
+        }
+    }
+}
+
+/// A new id: 128 random bits, hexadecimal.
+fn fresh_id() -> Option<Box<str>> {
+    let mut bits = [0; ID_BYTES];
+    getrandom::fill(&mut bits).ok()?;
+    Some(bartizan_gate::wire::hex::hex(&bits).into())
+}
+
+#[cfg(test)]
+pub(crate) mod made;
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests")]
+mod tests;

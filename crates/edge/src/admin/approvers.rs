@@ -1,0 +1,117 @@
+//! Who may answer holds, and how they authenticate: by a bearer token (RFC 6750).
+//!
+//! The network address proves nothing, not even loopback: in a pod the agent shares it.
+//! A token is kept as a keyed digest and compared in constant time. Nothing here logs one.
+//!
+//! A token has at least 32 characters and should be random, so it cannot be guessed, and checks need
+//! no lock-out, which an agent that shares the approver's address could use to shut the approver out.
+
+use std::fmt;
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+/// Approvers of one program.
+pub const APPROVERS_MAX: usize = 256;
+/// Size of the id of an approver, and of the name of a group, bytes.
+pub const ID_BYTES_MAX: usize = 128;
+/// Least size of a token, bytes.
+pub const TOKEN_BYTES_MIN: usize = 32;
+/// Largest size of a token, bytes.
+pub const TOKEN_BYTES_MAX: usize = 512;
+/// Least number of different characters of a token: one with fewer was typed, not made at random.
+/// Of 32 random hexadecimal digits, fewer are different about once in 20 million tokens.
+const TOKEN_VARIETY_MIN: usize = 8;
+
+/// Names the use of the digests, so that they equal no digest of the same token elsewhere.
+const KEY: [u8; 64] = *b"bartizan: what is kept of the token of an approver. Version 1...";
+
+/// What is kept of a token: HMAC-SHA-256 under a fixed key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TokenDigest([u8; 32]);
+
+impl fmt::Debug for TokenDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenDigest(…)")
+    }
+}
+
+/// Why a text cannot be a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnfitToken {
+    /// It has less than [`TOKEN_BYTES_MIN`] or more than [`TOKEN_BYTES_MAX`] bytes.
+    Length,
+    /// It has a character that is no visible ASCII, which a header cannot carry.
+    Characters,
+    /// It has so few different characters that it was not made at random.
+    Guessable,
+}
+
+impl TokenDigest {
+    /// The digest of `token`.
+    ///
+    /// # Errors
+    ///
+    /// Why `token` cannot be one.
+    pub fn of(token: &str) -> Result<Self, UnfitToken> {
+        if !(TOKEN_BYTES_MIN..=TOKEN_BYTES_MAX).contains(&token.len()) {
+            return Err(UnfitToken::Length);
+        }
+        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(UnfitToken::Characters);
+        }
+        let mut different: Vec<u8> = token.bytes().collect();
+        different.sort_unstable();
+        different.dedup();
+        if different.len() < TOKEN_VARIETY_MIN {
+            return Err(UnfitToken::Guessable);
+        }
+        Ok(Self(keyed(token).finalize().into_bytes().into()))
+    }
+
+    /// Whether it is that of `token`, in a time that tells nothing about either.
+    pub fn is_of(&self, token: &str) -> bool {
+        keyed(token).verify_slice(&self.0).is_ok()
+    }
+}
+
+fn keyed(token: &str) -> Hmac<Sha256> {
+    Hmac::<Sha256>::new(&KEY.into()).chain_update(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn a_token_is_long_random_and_fits_a_header() {
+        for (token, unfit) in [
+            ("", UnfitToken::Length),
+            (&TOKEN[1..], UnfitToken::Length),
+            (&TOKEN.repeat(17), UnfitToken::Length),
+            (&format!("{TOKEN} "), UnfitToken::Characters),
+            (&format!("{TOKEN}\n"), UnfitToken::Characters),
+            (&format!("{TOKEN}é"), UnfitToken::Characters),
+            (&"a".repeat(40), UnfitToken::Guessable),
+            (&"changem".repeat(5), UnfitToken::Guessable),
+        ] {
+            assert_eq!(TokenDigest::of(token).unwrap_err(), unfit, "{token:?}");
+        }
+        for token in [TOKEN, &TOKEN.repeat(16), "v4.local-~+/=_AbCdEfGhIjKlMnOpQrStUv"] {
+            assert!(TokenDigest::of(token).is_ok(), "{token}");
+        }
+    }
+
+    #[test]
+    fn a_digest_is_of_its_token_alone_and_shows_nothing() {
+        let digest = TokenDigest::of(TOKEN).unwrap();
+        assert!(digest.is_of(TOKEN));
+        for other in ["", &TOKEN[1..], &TOKEN.to_uppercase(), &format!("{TOKEN}0")] {
+            assert!(!digest.is_of(other), "{other}");
+        }
+        assert_eq!(format!("{digest:?}"), "TokenDigest(…)");
+        assert_ne!(digest, TokenDigest::of(&TOKEN.replace('0', "g")).unwrap());
+    }
+}

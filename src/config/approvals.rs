@@ -1,0 +1,219 @@
+//! `approvals`: who may answer a `hold` rule, how long a call waits for them, and how many may wait.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::form::{Form, bytes, count, list, one_or_more, secret, text, time};
+use super::limits::STEP_TIMES;
+use super::listeners::Front;
+use super::problem::wrong;
+use super::section::{Section, section};
+use bartizan_edge::admin::approvers::{
+    APPROVERS_MAX, ID_BYTES_MAX, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, TokenDigest, UnfitToken,
+};
+use bartizan_gate::wire::unseen::is_unseen;
+
+/// Groups of one approver.
+const GROUPS_MAX: usize = 32;
+
+const HINT_APPROVER: &str =
+    "write `- id: alice` with its `token` below, and `groups` if rules name any";
+
+/// Who may answer, and the bounds of what waits for them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApprovalsConfig {
+    /// How long the answer to a held call is kept open (`wait`).
+    pub wait: Duration,
+    /// Holds that wait at once (`holds`).
+    pub holds: usize,
+    /// Holds of one principal that wait at once (`holds_principal`); at most [`Self::holds`].
+    pub holds_principal: usize,
+    /// Size of what all holds keep, bytes (`bytes`).
+    pub bytes: usize,
+    /// Who may answer (`approvers`). If there is nobody, a `hold` rule refuses.
+    pub approvers: Vec<ApproverConfig>,
+}
+
+/// A person or a program that may answer holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApproverConfig {
+    /// Its name in records (`id`): 1 to 128 bytes, each approver's another one.
+    pub id: Box<str>,
+    /// The groups that rules can ask for (`groups`).
+    pub groups: Vec<Box<str>>,
+    /// What is kept of its token (`token`).
+    pub token: TokenDigest,
+}
+
+impl ApprovalsConfig {
+    /// Reads the section; `front` is where clients come in, and absent where that is wrong.
+    pub(super) fn read(s: &mut Section<'_>, front: Option<Front>) -> Self {
+        let wait = s
+            .key(
+                "wait",
+                time(STEP_TIMES),
+                "How long the answer to a held call is kept open. Then the agent is told to call \
+                 again. Many clients give up after a minute.",
+            )
+            .or(Duration::from_secs(45));
+        let holds = s.key("holds", count(1..=100_000), "Held calls that wait at once.").or(500);
+        let holds_principal = s
+            .key(
+                "holds_principal",
+                count(1..=100_000),
+                "Held calls of one principal that wait at once; never more than `holds`. Further \
+                 ones are refused.",
+            )
+            .or(20);
+        Self {
+            wait,
+            holds,
+            holds_principal: holds_principal.min(holds),
+            bytes: s
+                .key(
+                    "bytes",
+                    bytes(64 << 10..=1 << 30),
+                    "Size of all held calls together, as approvers see them. Without room a call \
+                     is refused.",
+                )
+                .or(16 << 20),
+            approvers: approvers(s, front),
+        }
+    }
+}
+
+/// Reads `approvers`. Each has an id and a token of its own.
+fn approvers(s: &mut Section<'_>, front: Option<Front>) -> Vec<ApproverConfig> {
+    let approver = section(|s| Some((ApproverConfig::read(s)?, s.at("id"), s.at("token"))));
+    let found = s
+        .key(
+            "approvers",
+            list(approver),
+            "Who may answer held calls, on `admin`: a list, each with the keys of the next table. \
+             Without any, a `hold` rule refuses.",
+        )
+        .optional("none")
+        .unwrap_or_default();
+    if found.len() > APPROVERS_MAX {
+        let what = format!("more than {APPROVERS_MAX} approvers");
+        s.problem("approvers", what, "name those who answer");
+    }
+    if !found.is_empty() && front == Some(Front::Stdio) {
+        let what = "approvers answer on `admin`, and there is no such listener here";
+        s.problem("approvers", what, "use `bartizan run`, which listens on `admin`");
+    }
+    let mut ids = BTreeSet::new();
+    for (number, (approver, id, token)) in found.iter().enumerate() {
+        if !ids.insert(&approver.id) {
+            s.problem_at(id, "stands twice", "give each approver an id of its own");
+        }
+        let mut before = found.iter().take(number);
+        if before.any(|(other, _, _)| other.token == approver.token) {
+            let hint = "give each approver a token of its own, so that records say who answered";
+            s.problem_at(token, "is the token of another approver, too", hint);
+        }
+    }
+    found.into_iter().map(|(approver, _, _)| approver).collect()
+}
+
+impl ApproverConfig {
+    fn read(s: &mut Section<'_>) -> Option<Self> {
+        let id = s
+            .key(
+                "id",
+                name(),
+                "Its name in records and in `input.approval`, at most 128 bytes. A principal with \
+                 this id cannot have its own calls approved by it.",
+            )
+            .required(HINT_APPROVER);
+        let groups = s
+            .key(
+                "groups",
+                one_or_more(name()),
+                "Text or texts, at most 32: groups that `approvers` of a rule can ask for.",
+            )
+            .optional("none")
+            .unwrap_or_default();
+        if groups.len() > GROUPS_MAX {
+            let what = format!("more than {GROUPS_MAX} groups");
+            s.problem("groups", what, "name those that rules ask for");
+        }
+        let token = s
+            .key(
+                "token",
+                token(),
+                "What it authenticates with: 32 to 512 characters of ASCII without space, made at \
+                 random; may hold a reference. Only a digest of it is kept.",
+            )
+            .required(HINT_TOKEN);
+        Some(Self { id: id?, groups, token: token? })
+    }
+}
+
+const HINT_TOKEN: &str =
+    "make one with `openssl rand -hex 32`, and refer to it: `token: ${file:/run/secrets/alice}`";
+
+/// A name that people can read, of at most [`ID_BYTES_MAX`] bytes.
+fn name<'f>() -> Form<'f, Box<str>> {
+    text().try_map(|text, _| {
+        if text.len() > ID_BYTES_MAX {
+            return wrong(format!("is longer than {ID_BYTES_MAX} bytes"), "shorten it");
+        }
+        if text.chars().any(is_unseen) || text.trim() != text {
+            let hint = "use visible characters, and no space at either end";
+            return wrong("holds what nobody can see", hint);
+        }
+        Ok(text.into_boxed_str())
+    })
+}
+
+fn token<'f>() -> Form<'f, TokenDigest> {
+    secret().try_map(|token, _| match TokenDigest::of(token.expose()) {
+        Ok(digest) => Ok(digest),
+        Err(UnfitToken::Length) => wrong(
+            format!("must have {TOKEN_BYTES_MIN} to {TOKEN_BYTES_MAX} characters"),
+            HINT_TOKEN,
+        ),
+        Err(UnfitToken::Characters) => wrong("must be visible ASCII, without space", HINT_TOKEN),
+        Err(UnfitToken::Guessable) => {
+            wrong("has too few different characters to be made at random", HINT_TOKEN)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::context::Context;
+    use super::super::surroundings::Surroundings;
+    use super::super::{Agents, Config};
+    use crate::yaml;
+
+    #[test]
+    fn approvers_need_a_listener() {
+        let token = "0123456789abcdef0123456789abcdef";
+        let text = format!(
+            "servers: {{s: {{command: x}}}}\napprovals: {{approvers: [{{id: a, token: {token}a}}]}}"
+        );
+        let surroundings =
+            Surroundings { env: &|_| None, read: &|_, _| Ok(Vec::new()), exists: &|_| true };
+        for (agents, problem) in [
+            (Agents::OverHttp, None),
+            (
+                Agents::OverStdio,
+                Some(
+                    "approvals.approvers (line 2): approvers answer on `admin`, and there is no \
+                     such listener here: use `bartizan run`, which listens on `admin`",
+                ),
+            ),
+        ] {
+            let cx = Context::new(Path::new("/"), &surroundings);
+            let tree = yaml::read(&text, &mut Vec::new()).unwrap();
+            let config = Config::meant(tree, agents, &cx);
+            assert!(config.is_some());
+            let problems = cx.into_problems().to_string();
+            assert_eq!(problems, problem.unwrap_or_default());
+        }
+    }
+}

@@ -1,0 +1,479 @@
+//! Requests that a rule holds: nothing reaches the server before a person has approved exactly that
+//! (threats I1, I4, I8, I9).
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use bartizan_gate::duty::decision::{Obligation, Rate};
+use bartizan_gate::evidence::record::{CallId, Event, Now};
+use bartizan_gate::evidence::step::{Act, Step};
+use bartizan_gate::question::access::{AccessRequest, Principal, Server};
+use bartizan_gate::question::hold::{Approval, GrantScope, Hold, HoldEnd, HoldId, HoldKey};
+use bartizan_gate::session::{
+    Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session, UpstreamFailure,
+};
+use bartizan_gate::wire::frame::FrameLimits;
+use bartizan_gate::wire::protocol::Transport;
+use bartizan_testing::{ByName, Sink};
+use serde_json::{Value, json};
+
+fn hold(code: &str) -> Obligation {
+    Obligation::Hold {
+        code: code.into(),
+        message: "a second pair of eyes".into(),
+        approvers: vec!["release".into()],
+        ttl: None,
+        quorum: 2,
+        scopes: vec![GrantScope {
+            code: "hour".into(),
+            lasts: Duration::from_secs(3600),
+            count: 5,
+        }],
+    }
+}
+
+/// `publish` is held by one rule and `drop` by two; the policy refuses what was approved in jest.
+fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
+    let jest = request.approval.is_some_and(|approval| &*approval.reason == "jest");
+    let limit = Obligation::Limit {
+        code: "calls".into(),
+        key: "all".into(),
+        rate: Rate { count: 1, period: Duration::from_secs(3600) },
+        burst: 1,
+    };
+    let set = Obligation::Set { pointer: "/reviewed".into(), value: "true".into() };
+    match name {
+        _ if jest => None,
+        "publish" | "resources/read" => Some(vec![hold("publish")]),
+        "counted" => Some(vec![hold("publish"), limit]),
+        "edited" => Some(vec![hold("publish"), set]),
+        "drop" => Some(vec![hold("one"), hold("two")]),
+        _ => Some(Vec::new()),
+    }
+}
+
+/// One session of one agent, without its edges.
+struct Line {
+    gate: Gate,
+    sink: Sink,
+    session: Session,
+    now: Now,
+}
+
+impl Line {
+    fn new() -> Self {
+        Self::with(Mode::Enforce, RefusalForm::Error, Transport::Http)
+    }
+
+    fn with(mode: Mode, form: RefusalForm, transport: Transport) -> Self {
+        let config = GateConfig {
+            mode,
+            frame: FrameLimits::default(),
+            in_flight_max: 8,
+            buckets_max: 8,
+            boot: "holds".into(),
+            digest_key: [7; 32],
+        };
+        let facts = Server { name: "flags".into(), ..Server::default() };
+        let mut server = Protected::new(facts, form);
+        server.batches = true;
+        let principal = Principal { id: "agent".into(), ..Principal::default() };
+        let session = Session::new(Arc::new(principal), Arc::new(server), transport);
+        let gate = Gate::new(config, Arc::new(ByName::new(judge)));
+        let now = Now { uptime: Duration::from_secs(1), wall: UNIX_EPOCH };
+        Self { gate, sink: Sink::default(), session, now }
+    }
+
+    fn did(&self, step: Step) -> Did {
+        match step.record(&self.sink).unwrap() {
+            Act::Forward(permitted) => Did::Sent(serde_json::from_slice(permitted.body()).unwrap()),
+            Act::Deliver(released) => Did::Told(serde_json::from_slice(released.body()).unwrap()),
+            Act::Hold(hold) => Did::Held(hold),
+            Act::Drop => Did::Nothing,
+        }
+    }
+
+    fn sends(&mut self, message: &Value) -> Did {
+        self.arrives(message, true)
+    }
+
+    fn arrives(&mut self, message: &Value, may_wait: bool) -> Did {
+        let step = self.session.client_frame(&self.gate, &arrival(message, may_wait), self.now);
+        self.did(step)
+    }
+
+    /// What becomes of a request that waited as `call`, with these approvals.
+    fn approved(&mut self, message: &Value, call: &CallId, approvals: &[Approval]) -> Option<Did> {
+        let arrival = arrival(message, true);
+        let step =
+            self.session.client_frame_approved(&self.gate, &arrival, call, approvals, self.now)?;
+        Some(self.did(step))
+    }
+
+    fn ends(&mut self, call: &CallId, end: HoldEnd) -> Option<Value> {
+        let step = self.session.hold_ended(&self.gate, call, end, self.now)?;
+        Some(self.did(step).told())
+    }
+
+    fn events(&self) -> Vec<Event> {
+        self.sink.events()
+    }
+
+    fn codes(&self) -> Vec<String> {
+        let kept = self.sink.kept();
+        let reasons = &kept.last().unwrap().decision.as_ref().unwrap().reasons;
+        reasons.iter().map(|reason| reason.code.to_string()).collect()
+    }
+}
+
+fn arrival(message: &Value, may_wait: bool) -> Arrival {
+    Arrival { raw: message.to_string().into(), may_wait, ..Arrival::default() }
+}
+
+/// What the gate did with a message.
+#[derive(Debug)]
+enum Did {
+    Sent(Value),
+    Told(Value),
+    Held(Box<Hold>),
+    Nothing,
+}
+
+impl Did {
+    fn held(self) -> Box<Hold> {
+        match self {
+            Self::Held(hold) => hold,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn told(self) -> Value {
+        match self {
+            Self::Told(message) => message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn sent(self) -> Value {
+        match self {
+            Self::Sent(message) => message,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn call(id: u64, tool: &str, arguments: Value) -> Value {
+    let params = json!({"name": tool, "arguments": arguments});
+    json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
+}
+
+/// The same call by a client of revision 2026-07-28, with a further member of `params`.
+fn modern(id: u64, tool: &str, further: Option<(&str, Value)>) -> Value {
+    let mut call = call(id, tool, json!({"env": "production"}));
+    call["params"]["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientInfo": {"name": "agent", "version": "1"},
+    });
+    if let Some((name, value)) = further {
+        call["params"][name] = value;
+    }
+    call
+}
+
+fn grant(hold: &Hold) -> Approval {
+    Approval {
+        hold: HoldId("0123456789abcdef0123456789abcdef".into()),
+        key: hold.key,
+        approvers: vec!["ada".into()],
+        reason: "checked".into(),
+        scope: None,
+        granted_unix_ms: 0,
+    }
+}
+
+fn pending() -> HoldEnd {
+    let hold = HoldId("0123456789abcdef0123456789abcdef".into());
+    HoldEnd::Pending { hold, retry_after: Duration::from_secs(1), state: None }
+}
+
+#[test]
+fn a_held_call_passes_only_with_the_approval_of_exactly_that_call() {
+    let mut line = Line::new();
+    let message = call(1, "publish", json!({"env": "production", "note": "a\u{202e}b"}));
+    let hold = line.sends(&message).held();
+    assert_eq!(
+        (&*hold.principal, &*hold.server, &*hold.method, hold.target.as_deref()),
+        ("agent", "flags", "tools/call", Some("publish"))
+    );
+    assert_eq!((&*hold.code, &*hold.revision, hold.quorum), ("publish", "test", 2));
+    assert_eq!(*hold.approvers, ["release".into()]);
+    let shown: Value = serde_json::from_slice(&hold.shown).unwrap();
+    assert_eq!(shown, message["params"]);
+    assert_eq!(line.events(), [Event::Hold]);
+
+    // Approvals of something else: the call is held anew, and nothing is sent.
+    let mut foreign = grant(&hold);
+    foreign.key = HoldKey([7; 32]);
+    let again = line.approved(&message, &hold.call, &[foreign]).unwrap().held();
+    assert_eq!((again.key, &again.call), (hold.key, &hold.call));
+
+    let sent = line.approved(&message, &hold.call, &[grant(&hold)]).unwrap().sent();
+    assert_eq!(sent, message);
+    assert_eq!(line.events(), [Event::Hold, Event::Hold, Event::Intent]);
+    {
+        let kept = line.sink.kept();
+        let decision = kept.last().unwrap().decision.as_ref().unwrap();
+        assert!(decision.obligations.iter().any(|it| *it == "hold:publish"), "{decision:?}");
+        let calls: Vec<_> = kept.iter().map(|record| record.call.clone()).collect();
+        assert!(calls.iter().all(|call| *call == calls[0]), "one call has one name: {calls:?}");
+    }
+    // It no longer waits, so nothing passes a second time.
+    assert!(line.approved(&message, &hold.call, &[grant(&hold)]).is_none());
+    assert!(line.ends(&hold.call, HoldEnd::Refused).is_none());
+}
+
+#[test]
+fn each_changed_byte_of_what_is_sent_makes_another_hold() {
+    let first = Line::new().sends(&call(1, "publish", json!({"env": "staging"}))).held();
+    let mut other = vec![
+        call(1, "publish", json!({"env": "production"})),
+        call(1, "publish", json!({"env": "staging", "more": null})),
+        call(1, "publish", json!({"env": ["staging"]})),
+        call(1, "edited", json!({"env": "staging"})),
+    ];
+    let mut meta = call(1, "publish", json!({"env": "staging"}));
+    meta["params"]["_meta"] = json!({"vendor/dry-run": false});
+    other.push(meta);
+    for message in other {
+        let hold = Line::new().sends(&message).held();
+        assert_ne!(hold.key, first.key, "{message}");
+        let mut line = Line::new();
+        let held = line.sends(&message).held();
+        let answer = line.approved(&message, &held.call, &[grant(&first)]).unwrap();
+        answer.held();
+    }
+    // What differs with each attempt does not count: id, progress token, trace, the protocol's own.
+    let mut same = call(7, "publish", json!({"env": "staging"}));
+    same["params"]["_meta"] = json!({
+        "progressToken": 5,
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+    });
+    assert_eq!(Line::new().sends(&same).held().key, first.key);
+}
+
+#[test]
+fn what_a_person_sees_is_what_is_sent() {
+    let mut line = Line::new();
+    let message = call(1, "edited", json!({"env": "staging"}));
+    let hold = line.sends(&message).held();
+    let sent = line.approved(&message, &hold.call, &[grant(&hold)]).unwrap().sent();
+    let shown: Value = serde_json::from_slice(&hold.shown).unwrap();
+    assert_eq!(shown, sent["params"]);
+    assert_eq!(shown["arguments"]["reviewed"], true);
+}
+
+#[test]
+fn the_policy_is_asked_again_with_the_approval() {
+    let mut line = Line::new();
+    let message = call(1, "publish", json!({}));
+    let hold = line.sends(&message).held();
+    let mut approval = grant(&hold);
+    approval.reason = "jest".into();
+    let told = line.approved(&message, &hold.call, &[approval]).unwrap().told();
+    assert_eq!(told["error"]["code"], -31001);
+}
+
+#[test]
+fn each_rule_that_holds_needs_an_approval_of_its_own() {
+    let mut line = Line::new();
+    let message = call(1, "drop", json!({}));
+    let one = line.sends(&message).held();
+    let first = grant(&one);
+    let two = line.approved(&message, &one.call, std::slice::from_ref(&first)).unwrap().held();
+    assert_eq!((&*one.code, &*two.code), ("one", "two"));
+    assert_ne!(one.key, two.key);
+    // The first approval twice is no second one.
+    let again = line.approved(&message, &one.call, &[first.clone(), first.clone()]).unwrap();
+    assert_eq!(again.held().key, two.key);
+    line.approved(&message, &one.call, &[first, grant(&two)]).unwrap().sent();
+}
+
+#[test]
+fn without_anybody_to_ask_it_is_refused() {
+    for form in [RefusalForm::Error, RefusalForm::ToolResult] {
+        let mut line = Line::with(Mode::Enforce, form, Transport::Http);
+        let told = line.arrives(&call(1, "publish", json!({})), false).told();
+        if form == RefusalForm::Error {
+            assert_eq!(told["error"]["code"], -31004, "{told}");
+        } else {
+            assert_eq!(told["result"]["isError"], true, "{told}");
+        }
+        assert_eq!(line.events(), [Event::Denial]);
+    }
+    // A notification and a message of a batch cannot wait.
+    let mut line = Line::new();
+    let mut message = call(1, "publish", json!({}));
+    message.as_object_mut().unwrap().remove("id");
+    assert!(matches!(line.sends(&message), Did::Told(_)));
+    let batch = json!([call(1, "publish", json!({})), call(2, "other", json!({}))]);
+    let told = line.sends(&batch).told();
+    assert_eq!(told[0]["error"]["code"], -31004, "{told}");
+    assert!(line.events().iter().all(|event| *event == Event::Denial));
+}
+
+#[test]
+fn observe_mode_holds_nothing() {
+    let mut line = Line::with(Mode::Observe, RefusalForm::Error, Transport::Http);
+    line.sends(&call(1, "publish", json!({}))).sent();
+    assert_eq!(line.events(), [Event::Intent]);
+}
+
+#[test]
+fn the_id_and_the_token_of_a_held_request_are_taken() {
+    let mut line = Line::new();
+    let mut message = call(1, "publish", json!({}));
+    message["params"]["_meta"] = json!({"progressToken": "t"});
+    let hold = line.sends(&message).held();
+    for id in [json!(1), json!("1")] {
+        let mut second = call(1, "other", json!({}));
+        second["id"] = id;
+        assert_eq!(line.sends(&second).told()["error"]["message"], "Request id already used");
+    }
+    let mut second = call(2, "other", json!({}));
+    second["params"]["_meta"] = json!({"progressToken": "t"});
+    assert_eq!(line.sends(&second).told()["error"]["message"], "Progress token already in use");
+    // They are free for the request itself.
+    line.approved(&message, &hold.call, &[grant(&hold)]).unwrap().sent();
+}
+
+#[test]
+fn held_requests_count_as_requests_in_flight() {
+    let mut line = Line::new();
+    for id in 0..8 {
+        line.sends(&call(id, "publish", json!({"id": id}))).held();
+    }
+    assert_eq!(line.sends(&call(8, "other", json!({}))).told()["error"]["code"], -31007);
+}
+
+#[test]
+fn a_cancellation_ends_the_hold_and_the_server_hears_of_neither() {
+    let mut line = Line::new();
+    let message = call(1, "publish", json!({}));
+    let hold = line.sends(&message).held();
+    let cancelled = |id| {
+        let params = json!({"requestId": id});
+        json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})
+    };
+    assert!(line.session.is_held(&hold.call));
+    assert!(matches!(line.sends(&cancelled(1)), Did::Nothing));
+    assert!(!line.session.is_held(&hold.call));
+    assert!(line.approved(&message, &hold.call, &[grant(&hold)]).is_none());
+    assert_eq!(line.events(), [Event::Hold, Event::Drop]);
+    assert_eq!(line.codes(), ["approval-cancelled", "publish", "by-name"]);
+    // A second one names nothing.
+    assert!(!matches!(line.sends(&cancelled(1)), Did::Sent(_)));
+}
+
+#[test]
+fn a_request_whose_client_has_gone_no_longer_waits() {
+    let mut line = Line::new();
+    let message = call(1, "publish", json!({}));
+    let hold = line.sends(&message).held();
+    assert!(line.session.awaits(&hold.call) && line.session.in_flight().contains(&hold.call));
+    let step = line.session.client_gone(&hold.call, line.now).unwrap();
+    assert!(matches!(line.did(step), Did::Nothing));
+    assert!(line.approved(&message, &hold.call, &[grant(&hold)]).is_none());
+    assert!(!line.session.awaits(&hold.call) && line.session.in_flight().is_empty());
+    // At the end of a server each request gets its answer, held ones too.
+    let hold = line.sends(&call(2, "publish", json!({}))).held();
+    let failure = UpstreamFailure::Unreachable("gone".into());
+    let step = line.session.upstream_failed(&hold.call, &failure, line.now).unwrap();
+    assert_eq!(line.did(step).told()["id"], 2);
+}
+
+#[test]
+fn a_message_of_the_server_is_no_answer_to_a_held_request() {
+    let mut line = Line::with(Mode::Enforce, RefusalForm::Error, Transport::Stdio);
+    let hold = line.sends(&call(1, "publish", json!({}))).held();
+    let answer = json!({"jsonrpc": "2.0", "id": 1, "result": {"content": []}});
+    let step = line.session.server_frame(&line.gate, &answer.to_string().into(), line.now);
+    assert!(matches!(line.did(step), Did::Nothing));
+    assert!(line.session.is_held(&hold.call));
+}
+
+#[test]
+fn a_call_pays_its_limits_once() {
+    let mut line = Line::new();
+    let message = call(1, "counted", json!({}));
+    let hold = line.sends(&message).held();
+    line.approved(&message, &hold.call, &[grant(&hold)]).unwrap().sent();
+    let told = line.sends(&call(2, "counted", json!({}))).told();
+    assert_eq!(told["error"]["code"], -31002, "a flood reaches no approver: {told}");
+}
+
+#[test]
+fn a_client_is_told_how_a_hold_ended_in_the_form_that_it_can_use() {
+    let mut line = Line::new();
+    let hold = line.sends(&call(1, "publish", json!({}))).held();
+    let told = line.ends(&hold.call, pending()).unwrap();
+    assert_eq!(told["result"]["isError"], true);
+    let text = told["result"]["content"][0]["text"].as_str().unwrap();
+    assert!(text.contains("Call again with the same arguments"), "{text}");
+    assert_eq!(line.codes(), ["approval-pending", "publish", "by-name"]);
+
+    let read = json!({"jsonrpc": "2.0", "id": 2, "method": "resources/read",
+        "params": {"uri": "file:///a"}});
+    let hold = line.sends(&read).held();
+    let told = line.ends(&hold.call, pending()).unwrap();
+    assert_eq!(told["error"]["code"], -31004);
+    let data = &told["error"]["data"];
+    assert_eq!(data["approval_id"], "0123456789abcdef0123456789abcdef");
+    assert_eq!(data["retry_after_ms"], 1000);
+
+    let cooling = HoldEnd::CoolingDown { retry_after: Duration::from_secs(60) };
+    for (id, end) in (3..).zip([HoldEnd::Refused, HoldEnd::Expired, HoldEnd::Full, cooling]) {
+        let hold = line.sends(&call(id, "publish", json!({}))).held();
+        let told = line.ends(&hold.call, end.clone()).unwrap();
+        assert_eq!((&told["error"]["code"], &told["id"]), (&json!(-31004), &json!(id)), "{end:?}");
+    }
+}
+
+#[test]
+fn a_client_of_2026_calls_again_with_a_state_that_the_server_never_sees() {
+    let mut line = Line::new();
+    let hold = line.sends(&modern(1, "publish", None)).held();
+    let told = line.ends(&hold.call, pending()).unwrap();
+    assert_eq!(told["result"]["resultType"], "input_required", "{told}");
+    let state = told["result"]["requestState"].clone();
+
+    let again = modern(2, "publish", Some(("requestState", state.clone())));
+    let second = line.sends(&again).held();
+    assert_eq!(second.key, hold.key, "the same call attaches to the same hold");
+    let sent = line.approved(&again, &second.call, &[grant(&second)]).unwrap().sent();
+    assert_eq!(sent, modern(2, "publish", None));
+
+    // Another's state, a changed one and an old one are refused; a server's own passes.
+    let text = state.as_str().unwrap();
+    let mut broken = vec![text.replace("bartizan-hold.0", "bartizan-hold.1"), format!("{text}0")];
+    broken.extend(["bartizan-hold.".to_owned(), "bartizan-hold.a.b.c.d".to_owned()]);
+    for (id, state) in (10..).zip(broken) {
+        let told = line.sends(&modern(id, "other", Some(("requestState", json!(state))))).told();
+        assert_eq!(told["error"]["code"], -32602, "{told}");
+    }
+    let late = Now { wall: UNIX_EPOCH + Duration::from_secs(3 * 24 * 3600), ..line.now };
+    line.now = late;
+    let told = line.sends(&modern(20, "other", Some(("requestState", state)))).told();
+    assert_eq!(told["error"]["code"], -32602, "{told}");
+    let own = modern(21, "other", Some(("requestState", json!("server's"))));
+    assert_eq!(line.sends(&own).sent(), own);
+}
