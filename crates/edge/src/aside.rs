@@ -8,10 +8,11 @@
 //!
 //! A small message may take long, too, where a rule works over much data. That is known once it has
 //! happened: if the step over a message used [`SLOW`] of processor time, the next ones of the same
-//! principal to the same server with the same name in them are judged aside, too, for [`SLOW_FOR`],
-//! without a turn. If a principal is slow under many names, all of its messages are. The time on the
-//! clock does not count: on a busy machine any step may be interrupted for that long. A usual message
-//! costs two hashes more and no wake-up.
+//! principal to the same server with the same name in them are judged aside, too, for [`SLOW_FOR`].
+//! They wait for turns of their own: without, each would take a thread, and those that serve would
+//! get the processors as seldom as any of them. If a principal is slow under many names, all of its
+//! messages are. The time on the clock does not count: on a busy machine any step may be interrupted
+//! for that long. A usual message costs two hashes more and no wake-up.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher as _, RandomState};
@@ -34,8 +35,14 @@ pub(crate) const LARGE_BYTES: usize = 16 << 10;
 const LARGE_NICE: i32 = 5;
 
 /// Turns for large messages: one less than processors, and at least one.
-static TURNS: LazyLock<Semaphore> =
-    LazyLock::new(|| Semaphore::new(processors().saturating_sub(1).max(1)));
+static TURNS: LazyLock<Semaphore> = LazyLock::new(turns);
+
+/// Turns for small messages that are judged aside, as many: they do not wait for large ones.
+static SLOW_TURNS: LazyLock<Semaphore> = LazyLock::new(turns);
+
+fn turns() -> Semaphore {
+    Semaphore::new(processors().saturating_sub(1).max(1))
+}
 
 /// Processors that this program may use; at least 1.
 pub fn processors() -> usize {
@@ -63,8 +70,7 @@ static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 pub(crate) struct Weight {
     /// Its size, bytes.
     pub(crate) bytes: usize,
-    /// Whether its like took long. It waits for no turn: then it would wait for others that are slow,
-    /// too.
+    /// Whether its like took long.
     slow: bool,
     /// Its places: its own, and its principal's.
     places: Option<[usize; 2]>,
@@ -142,16 +148,17 @@ fn mark(place: usize, now: Duration) {
     }
 }
 
-/// A turn for a large message; given back on drop.
+/// A turn for a message that is judged aside; given back on drop.
 #[derive(Debug)]
 pub(crate) struct Turn {
     _permit: Option<SemaphorePermit<'static>>,
 }
 
-/// Waits for a turn to judge a message of `bytes`; a small one needs none.
-pub(crate) async fn turn(bytes: usize) -> Turn {
-    let permit = if bytes < LARGE_BYTES { None } else { TURNS.acquire().await.ok() };
-    Turn { _permit: permit }
+/// Waits for a turn to judge a message; a usual one needs none.
+pub(crate) async fn turn(weight: Weight) -> Turn {
+    let turns = if weight.bytes >= LARGE_BYTES { &TURNS } else { &SLOW_TURNS };
+    // The semaphores are never closed.
+    Turn { _permit: if weight.is_long() { turns.acquire().await.ok() } else { None } }
 }
 
 /// Does `work` over a message of `bytes` where it delays no other task: if the message is large, on a

@@ -187,15 +187,16 @@ impl SessionHandle {
     }
 
     /// Waits until no step over a large message is going on, and for a turn to take a step over a
-    /// message of `bytes`. A step without this wait is right, too; it may hold up a thread.
-    pub(super) async fn turn(&self, bytes: usize) -> Turn {
+    /// message of this size or weight. A step without this wait is right, too; it may hold up a
+    /// thread.
+    pub(super) async fn turn(&self, weight: impl Into<Weight>) -> Turn {
         while self.large.load(Ordering::Relaxed) > 0 {
             let over = self.large_over.notified();
             if self.large.load(Ordering::Relaxed) > 0 {
                 over.await;
             }
         }
-        aside::turn(bytes).await
+        aside::turn(weight.into()).await
     }
 
     /// How the message `raw` of the client is treated.

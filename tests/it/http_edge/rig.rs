@@ -47,6 +47,11 @@ pub(crate) static DRAGS: Gates = Gates::new();
 pub(crate) static LATE: Gates = Gates::new();
 
 static DRAGGED: AtomicUsize = AtomicUsize::new(0);
+
+/// The same for tool `crawls`.
+pub(crate) static CRAWLS: Gates = Gates::new();
+static CRAWLED: AtomicUsize = AtomicUsize::new(0);
+
 /// Held by each test that uses [`SLOW`].
 pub(crate) static SLOW_TEST: Semaphore = Semaphore::const_new(1);
 
@@ -76,6 +81,11 @@ impl Gates {
         while *held == 0 {
             held = self.changed.wait(held).unwrap();
         }
+    }
+
+    /// How many threads are held.
+    pub(crate) fn held(&self) -> usize {
+        *self.held.lock().unwrap()
     }
 
     /// Lets all go.
@@ -108,6 +118,12 @@ pub(crate) fn judge(name: &str, _: &AccessRequest<'_>) -> Option<Vec<Obligation>
         match DRAGGED.fetch_add(1, Ordering::Relaxed) {
             0 => work_for(Duration::from_millis(3)),
             _ => DRAGS.wait(),
+        }
+    }
+    if name == "crawls" {
+        match CRAWLED.fetch_add(1, Ordering::Relaxed) {
+            0 => work_for(Duration::from_millis(3)),
+            _ => CRAWLS.wait(),
         }
     }
     (!name.contains("denied") && name != "sampling/createMessage").then(Vec::new)

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bartizan_edge::http::HttpConfig;
+use bartizan_edge::processors;
 use bartizan_gate::evidence::record::{Event, Outcome};
 use tokio::sync::Notify;
 
 use super::rig::{
-    Behind, Client, DRAGS, Play, Rig, SLOW, SLOW_TEST, call, chunk, json, post, result, soon,
-    stream_head,
+    Behind, CRAWLS, Client, DRAGS, Play, Rig, SLOW, SLOW_TEST, call, chunk, json, post, result,
+    soon, stream_head,
 };
 
 /// A call with a body of `bytes` bytes.
@@ -285,6 +286,48 @@ async fn a_slow_rule_over_small_messages_does_not_hold_up_other_agents() {
     assert_eq!(behind.received().len(), 11);
     DRAGS.open();
     assert_eq!(slow.reply().await.text(), result(1));
+}
+
+/// Messages that take long are judged by so many threads as leave one processor to all others,
+/// however many of them come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_crowd_of_slow_messages_leaves_a_processor_to_the_others() {
+    let behind = Behind::start(|_, request| {
+        let slow = String::from_utf8_lossy(&request.body).contains("crawls");
+        json(&result(if slow { 1 } else { 2 }))
+    })
+    .await;
+    let rig = Rig::start(behind.address);
+    assert_eq!(rig.ask(&post("", &call(1, "crawls"))).await.text(), result(1));
+    let at_once = processors().saturating_sub(1).max(1);
+    let mut crowd = Vec::new();
+    for _ in 0..at_once + 8 {
+        let mut client = rig.client().await;
+        client.send(&post("", &call(1, "crawls"))).await;
+        crowd.push(client);
+    }
+    tokio::task::spawn_blocking(|| CRAWLS.until_held()).await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(rig.ask(&post("", &call(2, "get"))).await.text(), result(2));
+    }
+    let held = CRAWLS.held();
+    let all = async {
+        for client in &mut crowd {
+            assert_eq!(client.reply().await.text(), result(1));
+        }
+    };
+    let open = async {
+        loop {
+            CRAWLS.open();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        () = all => {}
+        () = open => {}
+    }
+    // A message of another test may have a turn.
+    assert!(held <= at_once, "{held} of {}", crowd.len());
 }
 
 #[tokio::test]

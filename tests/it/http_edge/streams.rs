@@ -545,13 +545,13 @@ async fn a_call_is_recorded_before_what_ends_it() {
     // Of so many connections, some are served by the thread that the call does not hold.
     const OTHERS: usize = 4;
     for (outcome, cancels) in [("Cancelled", true), ("Ok", false)] {
-        let guessed = Arc::new(Notify::new());
-        let guesses = Arc::clone(&guessed);
+        let go = Arc::new(Notify::new());
+        let wait = Arc::clone(&go);
         let behind = Behind::start(move |number, request| match number {
             0 => begun(),
             _ if request.head.starts_with("GET") => vec![
                 stream_head(""),
-                Play::Wait(Arc::clone(&guesses)),
+                Play::Wait(Arc::clone(&wait)),
                 chunk(&format!("data: {}\n\n", result(1))),
                 Play::Wait(Arc::new(Notify::new())),
             ],
@@ -577,7 +577,7 @@ async fn a_call_is_recorded_before_what_ends_it() {
         for other in others.iter_mut().filter(|_| cancels) {
             other.send(&post(&session, CANCEL)).await;
         }
-        guessed.notify_waiters();
+        go.notify_waiters();
         // Without the order it is recorded now.
         tokio::time::sleep(Duration::from_millis(200)).await;
         LATE.open();

@@ -148,8 +148,8 @@ impl Client {
     }
 
     /// See [`SessionHandle::turn`].
-    pub(crate) async fn turn(&self, bytes: usize) -> Turn {
-        self.session.turn(bytes).await
+    pub(crate) async fn turn(&self, weight: Weight) -> Turn {
+        self.session.turn(weight).await
     }
 
     /// See [`SessionHandle::weight`].

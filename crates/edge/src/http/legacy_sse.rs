@@ -348,7 +348,7 @@ async fn accept_message(
     let judge =
         |session: &mut Session, gate: &Gate, now| Some(session.client_frame(gate, &arrival, now));
     let caller = shares::turn(share, weight.bytes).await;
-    let turn = client.turn(weight.bytes).await;
+    let turn = client.turn(weight).await;
     let outcome = client.step_over(weight, None, judge);
     drop((turn, caller));
     match outcome {

@@ -278,7 +278,7 @@ impl Received {
         let weight = self.session.weight(&arrival.raw);
         let share = self.share.clone();
         let caller = shares::turn(share.as_deref(), weight.bytes).await;
-        let turn = self.session.turn(weight.bytes).await;
+        let turn = self.session.turn(weight).await;
         let outcome = self.session.step_over(weight, None, |session, gate, now| {
             Some(match self.method {
                 Method::GET => session.open_stream(gate, now),
