@@ -10,6 +10,7 @@ mod background;
 mod keeping;
 pub mod diagnostics;
 mod services;
+mod approvals;
 pub mod policies;
 mod terminate;
 pub(crate) mod confinement;
@@ -233,6 +234,7 @@ async fn build(
         Some(ready) => Arc::<RegoPdp>::clone(&ready.pdp),
         None => Arc::new(NoPolicy),
     };
+    let approvals = approvals::open(config, clock)?;
     let gate = Gate::new(config.gate(boot.into(), state.digest_key), pdp);
     let gate = gate.keeping(config.limits.kept_bytes).recording(config.audit.inputs);
     let gate = Arc::new(gate);
@@ -255,8 +257,9 @@ async fn build(
     let current = Current::default();
     policies::follow(&shared, &readiness, origin, ready, &current, &reload);
     let export = Export::start(config, &current, journal)?;
-    let serving =
-        edges::serve(config, protected.clone(), sockets, &launching, &shared, &readiness)?;
+    let answering = approvals.map(|approvals| approvals::answering(config, approvals, &shared));
+    let edges = edges::Edges { sockets, launching: &launching, answering };
+    let serving = edges::serve(config, protected.clone(), edges, &shared, &readiness)?;
     if matches!(serving, Serving::Http { .. }) {
         let config = Arc::new(config.clone());
         for (index, server) in protected.iter().enumerate() {
