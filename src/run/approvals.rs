@@ -11,6 +11,7 @@ use bartizan_edge::Shared;
 use bartizan_edge::admin::api::ApprovalsApi;
 use bartizan_edge::admin::approvers::Approvers;
 use bartizan_edge::clock::Clock;
+use bartizan_edge::held::Holding;
 
 /// Opens the held calls in the state directory; `None` if nobody may answer, so that a `hold` rule
 /// refuses.
@@ -18,7 +19,7 @@ use bartizan_edge::clock::Clock;
 /// # Errors
 ///
 /// The store cannot be opened.
-pub(super) fn open(config: &Config, clock: Clock) -> Result<Option<Arc<Approvals>>, StartError> {
+pub(super) fn open(config: &Config, clock: Clock) -> Result<Option<Holding>, StartError> {
     if config.approvals.approvers.is_empty() {
         return Ok(None);
     }
@@ -29,7 +30,8 @@ pub(super) fn open(config: &Config, clock: Clock) -> Result<Option<Arc<Approvals
     let store = EmbeddedStore::open(&config.state.join(FILE_NAME)).map_err(failed)?;
     let limits = limits(&config.approvals);
     let approvals = Approvals::open(Box::new(store), limits, Box::new(move || clock.now()));
-    Ok(Some(Arc::new(approvals.map_err(failed)?)))
+    let approvals = Arc::new(approvals.map_err(failed)?);
+    Ok(Some(Holding { approvals, wait: config.approvals.wait }))
 }
 
 /// The bounds that the configuration sets, and the usual ones.

@@ -234,7 +234,7 @@ async fn build(
         Some(ready) => Arc::<RegoPdp>::clone(&ready.pdp),
         None => Arc::new(NoPolicy),
     };
-    let approvals = approvals::open(config, clock)?;
+    let holding = approvals::open(config, clock)?;
     let gate = Gate::new(config.gate(boot.into(), state.digest_key), pdp);
     let gate = gate.keeping(config.limits.kept_bytes).recording(config.audit.inputs);
     let gate = Arc::new(gate);
@@ -245,6 +245,7 @@ async fn build(
         clock,
         tasks: TaskTracker::new(),
         closing: CancellationToken::new(),
+        holding: holding.clone(),
     };
     keeper.tend(&shared);
     if ready.is_some() {
@@ -257,7 +258,7 @@ async fn build(
     let current = Current::default();
     policies::follow(&shared, &readiness, origin, ready, &current, &reload);
     let export = Export::start(config, &current, journal)?;
-    let answering = approvals.map(|approvals| approvals::answering(config, approvals, &shared));
+    let answering = holding.map(|it| approvals::answering(config, it.approvals, &shared));
     let edges = edges::Edges { sockets, launching: &launching, answering };
     let serving = edges::serve(config, protected.clone(), edges, &shared, &readiness)?;
     if matches!(serving, Serving::Http { .. }) {
