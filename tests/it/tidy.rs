@@ -88,6 +88,7 @@ const DOORS: &[(&str, &[&str])] = &[
 /// The files of the edge that read JSON: messages that the gate has yet to judge, to find whose
 /// they are or under which id they belong, and what is no message.
 const EDGE_READERS: &[&str] = &[
+    "crates/edge/src/admin/answer.rs",
     "crates/edge/src/child/conversation.rs",
     "crates/edge/src/child/era.rs",
     "crates/edge/src/client/remote.rs",
