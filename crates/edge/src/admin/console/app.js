@@ -129,7 +129,8 @@ async function ask(path, options = {}) {
   const answer = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit", redirect: "error" });
   const body = answer.headers.get("content-type")?.startsWith("application/json") ? await answer.json() : null;
   if (!answer.ok) {
-    const error = new Error(body?.error ?? "HTTP " + answer.status);
+    const said = body?.error;
+    const error = new Error(said ? said.message + (said.hint ? " (" + said.hint + ")" : "") : "HTTP " + answer.status);
     error.status = answer.status;
     throw error;
   }
@@ -257,7 +258,7 @@ async function choose(id, moveFocus) {
   chosen = id;
   list();
   try {
-    story(await ask("approvals/" + encodeURIComponent(id)));
+    story((await ask("approvals/" + encodeURIComponent(id))).approval);
     if (moveFocus) byId("story-title").focus();
   } catch (error) {
     failed(error);
@@ -282,7 +283,8 @@ async function answer(verdict) {
   try {
     const body = { digest: call.digest, reason: byId("reason").value.trim() };
     if (verdict === "grant" && byId("scope").value) body.scope = byId("scope").value;
-    story(await ask("approvals/" + encodeURIComponent(call.id) + "/" + verdict, { method: "POST", body: JSON.stringify(body) }));
+    const answered = await ask("approvals/" + encodeURIComponent(call.id) + "/" + verdict, { method: "POST", body: JSON.stringify(body) });
+    story(answered.approval);
     byId("reason").value = "";
     await refresh();
     byId("story-title").focus();
@@ -295,32 +297,26 @@ async function answer(verdict) {
 
 async function refresh() {
   const state = byId("states").value;
-  calls = (await ask("approvals" + (state ? "?state=" + state : ""))).holds.map(timed);
+  const found = await ask("approvals?state=" + (state || "all"));
+  calls = found.approvals.map(timed);
   list();
+  return found.change;
 }
 
-/** Reads the stream of changes; each change makes the page read the list again. */
+/** Waits for changes; after each, the list and the call that is shown are read again. */
 async function watch() {
+  let change = null;
   while (token) {
     watching = new AbortController();
     try {
-      const headers = { authorization: "Bearer " + token };
-      const answer = await fetch("approvals/changes", { headers, cache: "no-store", credentials: "omit", redirect: "error", signal: watching.signal });
-      if (answer.status === 401) return leave("This token is not accepted.");
-      if (!answer.ok) throw new Error("HTTP " + answer.status);
-      await refresh();
-      const reader = answer.body.getReader();
-      for (;;) {
-        const { done } = await reader.read();
-        if (done) break;
-        await refresh();
-        if (chosen) story(await ask("approvals/" + encodeURIComponent(chosen)));
-      }
+      if (change !== null) await ask("approvals/changes?after=" + change, { signal: watching.signal });
+      change = await refresh();
+      if (chosen) await choose(chosen, false);
     } catch (error) {
       if (!token) return;
       failed(error);
+      await new Promise((resume) => setTimeout(resume, PAUSE_MS));
     }
-    await new Promise((resume) => setTimeout(resume, PAUSE_MS));
   }
 }
 
