@@ -27,6 +27,11 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(15);
 /// TCP keep-alive: unanswered probes before the kernel closes the connection. With the values above
 /// that is two minutes after the last sign of life.
 const PROBES_MAX: u32 = 4;
+/// Bytes of answers that the kernel takes before it has sent them. By itself it takes up to 4 MiB
+/// for each connection (`tcp_wmem`), which no budget of ours counts: a client that asks for large
+/// answers and reads none would fill the memory (threat K9).
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES_MAX: u32 = 128 << 10;
 /// Of all connections, one in so many gives way at once, so that finding them costs little for each
 /// new one.
 const SHED_SHARE: usize = 16;
@@ -194,6 +199,8 @@ fn spare() -> Option<File> {
 /// FIN, and an idle stream writes nothing that could fail.
 fn prepared(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
     sockopt::set_tcp_keepidle(stream, SILENT_MAX)?;
     sockopt::set_tcp_keepintvl(stream, PROBE_INTERVAL)?;
     sockopt::set_tcp_keepcnt(stream, PROBES_MAX)?;
