@@ -20,6 +20,9 @@ use super::secret::{Secret, has_reference, resolve};
 use super::table::{Shape, show_bytes, show_time};
 use crate::yaml::{Kind, Node, Origin};
 
+/// Written in place of a length of time for what can be switched off.
+pub(super) const OFF: &str = "off";
+
 /// A value in the tree, and where it stands.
 pub(super) struct Written {
     pub(super) node: Node,
@@ -264,6 +267,11 @@ pub(super) fn bytes<'f, T: Whole + 'f>(range: RangeInclusive<T>) -> Form<'f, T> 
 
 /// A length of time inside `range`, such as `30s` or `5m`.
 pub(super) fn time<'f>(range: RangeInclusive<Duration>) -> Form<'f, Duration> {
+    time_with(range, "write a number with a unit, such as `500ms`, `30s` or `5m`")
+}
+
+/// As [`time`]; `hint` says what to write.
+fn time_with(range: RangeInclusive<Duration>, hint: &str) -> Form<'_, Duration> {
     let (low, high) = (*range.start(), *range.end());
     let read = move |written: Written, cx: &Context<'_>| {
         let time = match &written.node.kind {
@@ -271,13 +279,25 @@ pub(super) fn time<'f>(range: RangeInclusive<Duration>) -> Form<'f, Duration> {
             _ => None,
         };
         if time.is_none() {
-            let hint = "write a number with a unit, such as `500ms`, `30s` or `5m`";
             expected(cx, &written.location, "a length of time", &written.node.kind, hint);
             return None;
         }
         in_range(time, &range, show_time, &written.location, cx)
     };
-    Form::new("times", move |_| Shape::Time { low, high }, read).shown(|time| show_time(*time))
+    Form::new("times", move |_| Shape::Time { low, high, off: false }, read)
+        .shown(|time| show_time(*time))
+}
+
+/// A length of time inside `range`, or `off`.
+pub(super) fn time_or_off<'f>(range: RangeInclusive<Duration>) -> Form<'f, Option<Duration>> {
+    let (low, high) = (*range.start(), *range.end());
+    let time = time_with(range, "write a number with a unit, such as `15s`, or `off`");
+    let read = move |written: Written, cx: &Context<'_>| match &written.node.kind {
+        Kind::Text(text) if text == OFF => Some(None),
+        _ => time.read(written, cx).map(Some),
+    };
+    Form::new("times", move |_| Shape::Time { low, high, off: true }, read)
+        .shown(|time| time.map_or_else(|| OFF.to_owned(), show_time))
 }
 
 fn in_range<T: PartialOrd + Copy>(

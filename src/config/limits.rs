@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::form::{bytes, count, time};
+use super::form::{bytes, count, time, time_or_off};
 use super::section::Section;
 use super::table::show_bytes;
 use bartizan_gate::wire::document::DocumentLimits;
@@ -14,6 +14,10 @@ pub(super) const STEP_TIMES: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_hours(1);
 /// The range of times for which a conversation may be silent or an answer may take.
 const WAITS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
+
+/// The range of intervals between comments.
+const COMMENT_INTERVALS: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_mins(10);
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -53,6 +57,8 @@ pub struct Limits {
     pub answer_time: Duration,
     /// Silence on a stream that is to end with an answer.
     pub stream_idle: Duration,
+    /// Silence after which an agent gets a comment; `None` for no comments.
+    pub keep_alive: Option<Duration>,
     /// Children of one server at once.
     pub children: usize,
     /// Rate-limit buckets.
@@ -107,6 +113,7 @@ impl Limits {
                 )
                 .or(mins(5)),
             stream_idle: stream_idle(s),
+            keep_alive: keep_alive(s),
             children: s
                 .key("children", count(1..=10_000), "Child processes of one server at once.")
                 .or(64),
@@ -242,4 +249,15 @@ fn stream_idle(s: &mut Section<'_>) -> Duration {
              messages.",
     )
     .or(Duration::from_mins(5))
+}
+
+fn keep_alive(s: &mut Section<'_>) -> Option<Duration> {
+    s.key(
+        "keep_alive",
+        time_or_off(COMMENT_INTERVALS),
+        "Silence after which an agent over HTTP gets a comment, so that no proxy closes the \
+             connection; or `off`. An answer that takes longer becomes an event stream: see \
+             [below](#answers-that-take-long).",
+    )
+    .or(Some(Duration::from_secs(15)))
 }

@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::form::OFF;
 use super::table::{Absent, Condition, Shape, Table};
 use crate::yaml::{self, Kind};
 
@@ -90,11 +91,8 @@ fn of_shape(shape: &Shape) -> Map<String, Value> {
             {"type": "integer", "minimum": low, "maximum": high},
             {"type": "string", "pattern": r"^[0-9]+\s*(B|KiB|MiB|GiB)?$"},
         ]}),
-        // As `humantime` reads it, which takes a fraction, and white space around digits.
-        Shape::Time { .. } => json!({
-            "type": "string",
-            "pattern": r"^\s*([0-9][0-9\s]*(\.[0-9\s]+)?[A-Za-zµ]+\s*)+$",
-        }),
+        Shape::Time { off: false, .. } => time(),
+        Shape::Time { off: true, .. } => json!({"anyOf": [time(), {"const": OFF}]}),
         Shape::Word(words) => json!({"enum": words}),
         Shape::List { item, alone, empty } => {
             let item = of_shape(item);
@@ -115,6 +113,14 @@ fn of_shape(shape: &Shape) -> Map<String, Value> {
             Value::Object(map)
         }
         Shape::Section(table) => Value::Object(of_table(table)),
+    })
+}
+
+/// A length of time as `humantime` reads it, which takes a fraction, and white space around digits.
+fn time() -> Value {
+    json!({
+        "type": "string",
+        "pattern": r"^\s*([0-9][0-9\s]*(\.[0-9\s]+)?[A-Za-zµ]+\s*)+$",
     })
 }
 

@@ -82,7 +82,12 @@ pub(super) enum Shape {
     /// A number of bytes in a range, or a text such as `4MiB`.
     Bytes { low: u64, high: u64 },
     /// A length of time in a range, such as `30s`.
-    Time { low: Duration, high: Duration },
+    Time {
+        low: Duration,
+        high: Duration,
+        /// Whether `off` may stand for it.
+        off: bool,
+    },
     /// One of these words.
     Word(Vec<&'static str>),
     /// A list.
@@ -185,7 +190,7 @@ impl Shape {
         match self {
             Self::Count { low, high } => Some((low.to_string(), high.to_string())),
             Self::Bytes { low, high } => Some((show_bytes(*low), show_bytes(*high))),
-            Self::Time { low, high } => Some((show_time(*low), show_time(*high))),
+            Self::Time { low, high, .. } => Some((show_time(*low), show_time(*high))),
             Self::Text { .. }
             | Self::Flag
             | Self::Word(_)

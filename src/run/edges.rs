@@ -397,6 +397,7 @@ fn http_config(config: &Config) -> HttpConfig {
             body: limits.body_time,
             answer: limits.answer_time,
             idle_stream: limits.stream_idle,
+            keep_alive: limits.keep_alive,
             drain: limits.drain,
             idle_session: limits.session_idle,
             ..HttpTimeouts::default()

@@ -8,6 +8,7 @@ Every process that it starts listens on loopback only and is ended by its own ha
 """
 
 import argparse
+import asyncio
 import contextlib
 import difflib
 import json
@@ -17,8 +18,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from normalise import normalised
 
@@ -77,6 +79,60 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     raise RuntimeError(f"{process.args} did not listen on {port}")
 
 
+class Relay:
+    """Passes bytes on to `target` and counts the keep-alive comments that come back, by method."""
+
+    def __init__(self, target: int) -> None:
+        self.target, self.port = target, free_port()
+        self.comments = {b"GET": 0, b"POST": 0}
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+
+    def __enter__(self) -> "Relay":
+        self.thread.start()
+        serve = asyncio.start_server(self.connected, "127.0.0.1", self.port)
+        self.server = asyncio.run_coroutine_threadsafe(serve, self.loop).result(START_S_MAX)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self.close(), self.loop).result(START_S_MAX)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(START_S_MAX)
+        self.loop.close()
+
+    async def close(self) -> None:
+        self.server.close()
+        open_still = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in open_still:
+            task.cancel()
+        await asyncio.gather(*open_still, return_exceptions=True)
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back, forth = await asyncio.open_connection("127.0.0.1", self.target)
+        asked = [b""]  # the method of the request that is being answered
+
+        def question(piece: bytes) -> None:
+            asked[0] = next((method for method in self.comments if piece.startswith(method)), asked[0])
+
+        def answer(piece: bytes) -> None:
+            if asked[0] in self.comments:
+                self.comments[asked[0]] += piece.count(b": keep-alive\n\n")
+
+        passing = self.passed(reader, forth, question), self.passed(back, writer, answer)
+        await asyncio.gather(*passing, return_exceptions=True)
+
+    async def passed(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, seen: Callable[[bytes], None]
+    ) -> None:
+        try:
+            while piece := await source.read(1 << 16):
+                seen(piece)
+                sink.write(piece)
+                await sink.drain()
+        finally:
+            sink.close()
+
+
 @contextlib.contextmanager
 def serving(command: list[str], port: int, log: pathlib.Path, env: dict[str, str] | None = None) -> Iterator[None]:
     with log.open("ab") as out:
@@ -123,8 +179,14 @@ def flags_http(work: pathlib.Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def bartizan(work: pathlib.Path, server: dict[str, object], port: int | None = None) -> Iterator[str]:
-    """`bartizan run` in front of `server`; its journal must verify afterwards."""
+def bartizan(
+    work: pathlib.Path, server: dict[str, object], port: int | None = None, comments: bytes | None = None
+) -> Iterator[str]:
+    """`bartizan run` in front of `server`; its journal must verify afterwards.
+
+    With `comments`, answers to requests of this method must have had keep-alive comments, whose
+    interval is short here.
+    """
     port, admin = port or free_port(), free_port()
     state = work / "state"
     config = {
@@ -132,13 +194,17 @@ def bartizan(work: pathlib.Path, server: dict[str, object], port: int | None = N
         "admin": f"127.0.0.1:{admin}",
         "state": str(state),
         "policy": {"paths": [str(ROOT / "policies/examples/open")]},
+        "limits": {"keep_alive": "200ms"} if comments else {},
         "servers": {"peer": {"path": "/mcp", "sse_path": "/sse", **server}},
     }
     file = work / "bartizan.yaml"
     file.write_text(json.dumps(config))  # JSON is YAML
-    with serving([BARTIZAN, "run", "-c", str(file)], port, work / "bartizan.log"):
-        yield f"http://127.0.0.1:{port}/mcp"
+    relay = Relay(port) if comments else None
+    with serving([BARTIZAN, "run", "-c", str(file)], port, work / "bartizan.log"), relay or contextlib.nullcontext():
+        yield f"http://127.0.0.1:{relay.port if relay else port}/mcp"
     verify(state)
+    if relay and not relay.comments[comments]:
+        raise RuntimeError(f"no answer to {comments!r} had a keep-alive comment")
 
 
 def verify(state: pathlib.Path) -> None:
@@ -187,10 +253,10 @@ def through_sse(client: str, era: str, target: str, work: pathlib.Path) -> list[
     """HTTP+SSE on one side of Bartizan or on both."""
     scenario = TARGETS[target]
     if target == "everything over stdio, served over SSE":
-        with bartizan(work, {"command": everything_stdio()}) as url:
+        with bartizan(work, {"command": everything_stdio()}, comments=b"GET") as url:
             return play(client, era, scenario, ["sse", url.replace("/mcp", "/sse")], work)
     if target == "everything over HTTP, served over SSE":
-        with everything_http(work) as upstream, bartizan(work, {"url": upstream}) as url:
+        with everything_http(work) as upstream, bartizan(work, {"url": upstream}, comments=b"GET") as url:
             return play(client, era, scenario, ["sse", url.replace("/mcp", "/sse")], work)
     with everything_sse(work) as upstream:
         if target == "everything over SSE, served over stdio":
@@ -198,7 +264,8 @@ def through_sse(client: str, era: str, target: str, work: pathlib.Path) -> list[
             seen = play(client, era, scenario, ["stdio", *wrap], work)
             verify(work / "state")
             return seen
-        with bartizan(work, {"url": upstream, "transport": "sse"}) as url:
+        method = b"POST" if "served" in target else b"GET"
+        with bartizan(work, {"url": upstream, "transport": "sse"}, comments=method) as url:
             kind = ["http", url] if "served" in target else ["sse", url.replace("/mcp", "/sse")]
             return play(client, era, scenario, kind, work)
 
@@ -217,10 +284,10 @@ def through(client: str, era: str, target: str, work: pathlib.Path) -> list[obje
         verify(work / "state")
         return seen
     if target == "everything over stdio, served over HTTP":
-        with bartizan(work, {"command": everything_stdio()}) as url:
+        with bartizan(work, {"command": everything_stdio()}, comments=b"POST") as url:
             return play(client, era, scenario, ["http", url], work)
     with (flags_http if "flag" in target else everything_http)(work) as upstream:
-        with bartizan(work, {"url": upstream}) as url:
+        with bartizan(work, {"url": upstream}, comments=None if "flag" in target else b"POST") as url:
             return play(client, era, scenario, ["http", url], work)
 
 

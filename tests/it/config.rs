@@ -102,7 +102,7 @@ principal: {id: ci, kind: service, groups: [deploy, qa], claims: {team: flags}}
 limits: {frame_bytes: 1 MiB, json_depth: 32, json_values: 1000, number_chars: 64, id_bytes: 64,
   header_bytes: 16KiB, header_count: 50, header_time: 1s, body_time: 2s, bodies_bytes: 2MiB,
   connections: 10, requests: 11, sessions: 20, session_idle: 3m, in_flight: 30, streams: 40,
-  answer_time: 5s, stream_idle: 6s, children: 7, buckets: 60, drain: 4s}
+  answer_time: 5s, stream_idle: 6s, keep_alive: 200ms, children: 7, buckets: 60, drain: 4s}
 audit: {segment_bytes: 1MiB}
 approvals: {wait: 2s, holds: 9, holds_principal: 8, bytes: 1MiB, approvers: [
   {id: alice, token: '${env:ALICE}'},
@@ -166,6 +166,7 @@ servers:
     let times = [limits.header_time, limits.body_time, limits.session_idle, limits.drain];
     assert_eq!(times, [1, 2, 180, 4].map(Duration::from_secs));
     assert_eq!([limits.answer_time, limits.stream_idle], [5, 6].map(Duration::from_secs));
+    assert_eq!(limits.keep_alive, Some(Duration::from_millis(200)));
     assert_eq!(config.audit.segment_bytes, 1 << 20);
     let approvals = &config.approvals;
     assert_eq!((approvals.wait, approvals.bytes), (Duration::from_secs(2), 1 << 20));
@@ -293,6 +294,8 @@ fn each_problem_names_its_place_and_a_next_step() {
         (beside("limits: {frame_bytes: 1}"), "out of range: from 1KiB to 256MiB"),
         (beside("limits: {drain: 5}"), "must be a length of time, is the number 5: write a num"),
         (beside("limits: {drain: 2h}"), "out of range: from 1ms to 1h"),
+        (beside("limits: {keep_alive: 99ms}"), "out of range: from 100ms to 10m"),
+        (beside("limits: {keep_alive: false}"), "such as `15s`, or `off`"),
         (beside("limits: {frames: 2}"), "limits.frames (line 2): no such key: "),
         (beside("principal: {id: \"a\\nb\"}"), "principal.id (line 2): longer than 256 bytes, or"),
         (beside("otlp: {}"), "otlp (line 2): `endpoint` is missing: write where spans go"),

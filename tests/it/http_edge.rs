@@ -21,3 +21,4 @@ mod admin;
 mod children;
 mod starvation;
 mod kept;
+mod keep_alive;

@@ -16,6 +16,9 @@ const MORE: usize = 400;
 /// 256 MiB.
 const STREAM_BYTES_MAX: usize = 24 << 10;
 
+/// A policy without rate limits: a refused request is no stream.
+const OPEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/policies/examples/open");
+
 /// A server whose answer to every request is a stream on which nothing comes.
 fn silent() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -58,7 +61,7 @@ fn resident(program: &Program) -> usize {
 fn bytes_each(request: &str) -> usize {
     let folder = tempfile::tempdir().unwrap();
     let config = format!(
-        "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {}\nservers:\n  flags: {{path: /mcp, url: 'http://{}/mcp', pack: flag-service, environment: staging}}\n",
+        "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {}\nlimits: {{keep_alive: 200ms}}\npolicy: {{paths: [{OPEN}]}}\nservers:\n  flags: {{path: /mcp, url: 'http://{}/mcp', pack: flag-service, environment: staging}}\n",
         folder.path().join("state").display(),
         silent(),
     );
@@ -70,14 +73,23 @@ fn bytes_each(request: &str) -> usize {
                 let mut stream = TcpStream::connect(address).unwrap();
                 stream.write_all(request.as_bytes()).unwrap();
                 let head = head(&mut stream);
-                assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+                assert!(head.contains("content-type: text/event-stream"), "{head}");
                 stream
             })
             .collect()
     };
+    // The last stream's second comment comes after those of the others.
+    let comments = |streams: &[TcpStream]| {
+        let mut last = streams.last().unwrap();
+        for _ in 0..3 {
+            assert_ne!(last.read(&mut [0; 1024]).unwrap(), 0);
+        }
+    };
     let first = open(FIRST);
+    comments(&first);
     let before = resident(&program);
     let more = open(MORE);
+    comments(&more);
     let after = resident(&program);
     drop((first, more));
     after.saturating_sub(before) / MORE

@@ -22,6 +22,7 @@ mod sessions;
 mod event_ids;
 mod shaped;
 mod reply;
+mod keep_alive;
 mod answers;
 mod stalls;
 mod rejection;
@@ -60,6 +61,7 @@ use self::connection_state::{
 };
 use self::connections::{Acceptor, Connections, Place};
 use self::event_ids::{EventIds, EventScope};
+use self::keep_alive::{Attended, EarlyHead};
 use self::lanes::Lane;
 use self::legacy_sse::LegacyStreams;
 use self::refusals::RefusalLimit;
@@ -211,6 +213,9 @@ pub struct HttpTimeouts {
     /// How long a call of the legacy eras may go on after its client disconnected, which is no
     /// cancellation there; and how long the client has to resume the stream for its answer.
     pub drain: Duration,
+    /// Silence after which a client gets a comment: on an event stream, and in place of an answer
+    /// that takes longer, which becomes an event stream. `None`: no comments.
+    pub keep_alive: Option<Duration>,
     /// After a stream's answer, how long we wait for the server to end the stream, so that its
     /// connection can be reused.
     pub linger: Duration,
@@ -232,6 +237,7 @@ impl Default for HttpTimeouts {
             idle_stream: Duration::from_mins(5),
             stream: Duration::from_hours(1),
             drain: Duration::from_mins(5),
+            keep_alive: Some(Duration::from_secs(15)),
             linger: Duration::from_millis(100),
             idle_session: Duration::from_hours(1),
             h2_ping: Duration::from_secs(20),
@@ -504,10 +510,13 @@ async fn connection(
         let limits = inner.connection_limits.clone();
         let mut stream = WatchedStream::new(stream, Arc::clone(&peer), *clock, limits);
         let service = service_fn(move |request: Request<Incoming>| {
+            let interval = inner.config.timeouts.keep_alive;
+            let early = interval.and_then(|_| EarlyHead::of(&request));
+            let (inner, peer) = (Arc::clone(&inner), Arc::clone(&peer));
+            let handling = receive::answer(inner, Arc::clone(&peer), request, early.clone());
             // Boxed: hyper keeps the room of this future as long as the connection is open.
-            let answering =
-                Box::pin(receive::answer(Arc::clone(&inner), Arc::clone(&peer), request));
-            async move { Ok::<_, Infallible>(answering.await) }
+            let attended = Attended::new(Box::pin(handling), (early, interval), peer);
+            async move { Ok::<_, Infallible>(attended.await) }
         });
         let version = tokio::select! {
             biased;

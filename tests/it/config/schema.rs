@@ -98,6 +98,9 @@ fn what_is_wrong_by_its_form_is_refused_by_schema_and_check() {
         beside("limits: {json_depth: 1.5}"),
         beside("limits: {frame_bytes: 4MB}"),
         beside("limits: {frame_bytes: 1}"),
+        beside("limits: {keep_alive: 0}"),
+        beside("limits: {keep_alive: never}"),
+        beside("limits: {drain: off}"),
         beside("limits: {drain: 5}"),
         beside("limits: {frames: 2}"),
         beside("otlp: {}"),
@@ -152,6 +155,9 @@ fn what_is_wrong_by_its_form_is_refused_by_schema_and_check() {
 fn what_check_takes_is_taken_by_the_schema() {
     let time =
         |time: &str| format!("servers: {{s: {{url: 'http://h/'}}}}\nlimits: {{drain: {time}}}");
+    let keep_alive = |time: &str| {
+        format!("servers: {{s: {{url: 'http://h/'}}}}\nlimits: {{keep_alive: {time}}}")
+    };
     for text in [
         "servers: {s: {command: c, headers: {}}}".to_owned(),
         "servers: {s: {url: 'http://h/', args: [], env: {}, env_inherit: []}}".into(),
@@ -161,6 +167,9 @@ fn what_check_takes_is_taken_by_the_schema() {
         time("1m 30s"),
         time("1m30s"),
         time("1500 ms"),
+        keep_alive("15s"),
+        keep_alive("off"),
+        keep_alive("'off'"),
     ] {
         assert!(read(&text).is_ok(), "check refuses {text}");
         assert_eq!(refused(&text), [""; 0], "{text}");

@@ -177,6 +177,16 @@ impl ConnectionState {
         self.old.load(Ordering::Relaxed)
     }
 
+    /// Whether it takes no further request over HTTP/1.
+    pub(super) fn takes_no_more(&self) -> bool {
+        self.is_old() || self.had_long_head()
+    }
+
+    /// Over HTTP/1, it takes one further request at most.
+    pub(super) fn ends_soon(&self) {
+        self.old.store(true, Ordering::Relaxed);
+    }
+
     /// Whether it speaks HTTP/2.
     pub(super) fn is_http2(&self) -> bool {
         self.http2.load(Ordering::Relaxed)

@@ -32,6 +32,11 @@ const PROBES_MAX: u32 = 4;
 /// answers and reads none would fill the memory (threat K9).
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES_MAX: u32 = 128 << 10;
+/// How long bytes that we sent may stay unacknowledged (RFC 5482): as long as probes do. While bytes
+/// wait for their acknowledgement the kernel sends no probes, and would go on for a quarter of an
+/// hour; keep-alive comments are such bytes.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_MAX_MS: u32 = 120_000;
 /// Of all connections, one in so many gives way at once, so that finding them costs little for each
 /// new one.
 const SHED_SHARE: usize = 16;
@@ -205,5 +210,24 @@ fn prepared(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_tcp_keepintvl(stream, PROBE_INTERVAL)?;
     sockopt::set_tcp_keepcnt(stream, PROBES_MAX)?;
     sockopt::set_socket_keepalive(stream, true)?;
+    #[cfg(target_os = "linux")]
+    sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_MAX_MS)?;
     Ok(())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_host_that_vanished_is_found_in_the_same_time_whether_or_not_bytes_wait() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (_client, accepted) = tokio::join!(client, listener.accept());
+        let (stream, _) = accepted.unwrap();
+        prepared(&stream).unwrap();
+        let probed = SILENT_MAX.saturating_add(PROBE_INTERVAL.saturating_mul(PROBES_MAX));
+        let unacknowledged = sockopt::tcp_user_timeout(&stream).unwrap();
+        assert_eq!(Duration::from_millis(unacknowledged.into()), probed);
+    }
 }

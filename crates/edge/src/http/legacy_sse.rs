@@ -25,6 +25,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::bearer::{self, Caller};
 use super::body::BodyMemory;
 use super::connection_state::{ConnectionState, RequestGuard};
+use super::keep_alive::COMMENT;
 use super::rejection::Rejection;
 use super::reply::{self, Events, ReplyBody};
 use super::sessions::SESSION_BYTES;
@@ -48,13 +49,9 @@ use bartizan_gate::session::{Arrival, DoorRefusal, ErrorAnswer, Gate, Session, U
 const EVENTS_MAX: usize = 8;
 /// Messages of one agent queued behind earlier ones.
 const MESSAGES_MAX: usize = 8;
-/// Interval of keep-alive comments on a quiet stream. A comment also detects that the client has
-/// disconnected.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long the reply to a POST waits for the server's challenge. An agent may post its messages
 /// one after the other, so this delays its next message during a slow call.
 const CHALLENGE_WAIT: Duration = Duration::from_secs(2);
-const COMMENT: &[u8] = b": keep-alive\n\n";
 /// Length of a session id, hexadecimal digits.
 const ID_LEN: usize = 32;
 
@@ -224,7 +221,8 @@ fn open(
     sse::write(&endpoint, &mut first);
     let gone = client.gone.clone();
     let expired = bearer::expired(caller.until, inner.shared.clock.uptime());
-    let run = StreamTask { id, route: Arc::clone(route), client, out };
+    let interval = inner.config.timeouts.keep_alive;
+    let run = StreamTask { id, route: Arc::clone(route), client, out, interval };
     inner.shared.tasks.spawn(run.serve(queue, limits(&inner.config.timeouts), expired));
     let body = LegacyBody {
         first: Some(first.freeze()),
@@ -251,6 +249,8 @@ struct StreamTask {
     route: Arc<RouteState>,
     client: Arc<Client>,
     out: mpsc::Sender<Bytes>,
+    /// Interval of keep-alive comments, if there are any.
+    interval: Option<Duration>,
 }
 
 impl StreamTask {
@@ -262,7 +262,7 @@ impl StreamTask {
         limits: RemoteLimits,
         expired: impl Future<Output = ()> + Send,
     ) {
-        let Self { id, route, client, out } = self;
+        let Self { id, route, client, out, interval } = self;
         let gone = client.gone.clone();
         let messages = PostedQueue { queue, current: None, challenged: None };
         let upstream = Arc::clone(&route.upstream);
@@ -275,7 +275,7 @@ impl StreamTask {
         };
         let reason = tokio::select! {
             reason = serving => reason,
-            never = keep_alive(out, gone) => match never {},
+            never = keep_alive(out, gone, interval) => match never {},
             never = ending => match never {},
         };
         tracing::debug!(%reason, "HTTP+SSE stream ended");
@@ -283,10 +283,16 @@ impl StreamTask {
     }
 }
 
-/// Writes a comment every [`KEEP_ALIVE`] if no event is queued.
-async fn keep_alive(out: mpsc::Sender<Bytes>, gone: CancellationToken) -> std::convert::Infallible {
+/// Writes a comment each `interval` if no event is queued. A comment also detects that the client has
+/// disconnected.
+async fn keep_alive(
+    out: mpsc::Sender<Bytes>,
+    gone: CancellationToken,
+    interval: Option<Duration>,
+) -> std::convert::Infallible {
+    let Some(interval) = interval else { return std::future::pending().await };
     loop {
-        tokio::time::sleep(KEEP_ALIVE).await;
+        tokio::time::sleep(interval).await;
         if out.capacity() == EVENTS_MAX && out.try_send(Bytes::from_static(COMMENT)).is_err() {
             gone.cancel();
         }

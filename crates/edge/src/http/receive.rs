@@ -13,6 +13,7 @@ use super::bearer::Caller;
 use super::body::{self, BodyLimits, BodyMemory};
 use super::connection_state::ConnectionState;
 use super::in_flight::{Exchange, PROTOCOL_VERSION, SessionStart};
+use super::keep_alive::EarlyHead;
 use super::refusals::Refused;
 use super::rejection::Rejection;
 use super::reply::{self, ReplyBody};
@@ -37,11 +38,13 @@ use bartizan_gate::wire::headers::RoutingHeaders;
 use bartizan_gate::wire::method::Role;
 use bartizan_gate::wire::protocol::{ClaimedVersion, Era, Transport};
 
-/// Answers one HTTP request of a client: messages, and the discovery paths of OAuth.
+/// Answers one HTTP request of a client: messages, and the discovery paths of OAuth. If the head was
+/// sent `early`, of the response only the body is sent.
 pub(super) async fn answer(
     inner: Arc<ListenerState>,
     peer: Arc<ConnectionState>,
     request: Request<Incoming>,
+    early: Option<Arc<EarlyHead>>,
 ) -> Response<ReplyBody> {
     let busy = peer.begin();
     peer.let_others().await;
@@ -55,15 +58,25 @@ pub(super) async fn answer(
         (Some(called), _) => legacy_sse::answer(&inner, &peer, called, (parts, body)).await,
         (None, Some(site)) => site.answer(&inner, &peer, parts, body).await,
         (None, None) => match receive(&inner, &peer, parts, body).await {
-            Ok(received) => Ok(received.answer(Arc::clone(&inner)).await),
+            Ok(mut received) => {
+                received.early.clone_from(&early);
+                Ok(received.answer(Arc::clone(&inner)).await)
+            }
             Err(rejection) => Err(rejection),
         },
     };
+    let is_part = early.is_some_and(|early| early.is_sent());
     let (response, untrusted) = match answered {
         Ok(mut response) => match response.extensions_mut().remove::<Refused>() {
             Some(Refused(who)) => {
                 peer.note_refusal();
-                (inner.limited(&who, &peer, http1).unwrap_or(response), false)
+                match inner.limited(&who, &peer, http1) {
+                    // The refusal is all that says what became of the call.
+                    Some(_) if is_part && http1 => peer.ends_soon(),
+                    Some(limited) if !is_part => response = limited,
+                    Some(_) | None => {}
+                }
+                (response, false)
             }
             None => (response, false),
         },
@@ -74,8 +87,11 @@ pub(super) async fn answer(
             (response, rejection.why == DoorRefusal::Framing || peer.is_ambiguous())
         }
     };
-    let last = http1 && (untrusted || peer.is_old() || peer.had_long_head());
+    let last = http1 && (untrusted || peer.takes_no_more());
     let response = inner.answers.counted(response, peer.number());
+    if is_part {
+        return response;
+    }
     reply::held(if last { reply::last(response) } else { response }, busy)
 }
 
@@ -100,6 +116,7 @@ struct Received {
     /// The URL of our metadata, for the server's challenges (RFC 9728 §5.1); `None` without OAuth.
     metadata_url: Option<String>,
     share: Option<Arc<Share>>,
+    early: Option<Arc<EarlyHead>>,
 }
 
 async fn receive(
@@ -167,6 +184,7 @@ async fn receive(
         budget,
         metadata_url,
         share,
+        early: None,
     })
 }
 
@@ -288,7 +306,13 @@ impl Received {
         });
         drop((turn, caller));
         match outcome {
-            StepOutcome::Act(Act::Forward(permitted)) => self.forward(inner, permitted).await,
+            StepOutcome::Act(Act::Forward(permitted)) => {
+                let role = permitted.method().map(|method| method.role);
+                if permitted.id().is_some() && role != Some(Role::Handshake) {
+                    self.allow_early_head();
+                }
+                self.forward(inner, permitted).await
+            }
             StepOutcome::Act(Act::Deliver(released)) | StepOutcome::Refused(Some(released)) => {
                 let mut response = reply::own(&released);
                 response.extensions_mut().insert(Refused(self.context.principal.id.clone()));
@@ -298,6 +322,14 @@ impl Received {
             StepOutcome::Settled | StepOutcome::Refused(None) => {
                 reply::bare(StatusCode::SERVICE_UNAVAILABLE)
             }
+        }
+    }
+
+    /// Allows the head of the answer to be sent early: the message is a request that is not
+    /// `initialize`.
+    fn allow_early_head(&self) {
+        if let Some(early) = &self.early {
+            early.allow();
         }
     }
 

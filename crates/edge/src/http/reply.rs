@@ -26,7 +26,12 @@ const METHODS: HeaderValue = HeaderValue::from_static("POST, GET, DELETE");
 
 /// Largest piece of a body that is handed to HTTP/2 at once, bytes. h2 keeps a piece whole as soon
 /// as the client takes its first byte.
-const PIECE_BYTES: usize = 16 << 10;
+pub(super) const PIECE_BYTES: usize = 16 << 10;
+
+/// Added to a response without a body: the error for a client to which the status cannot be sent.
+#[derive(Debug, Clone)]
+pub(super) struct Unsaid(pub(super) Bytes);
+
 /// A response body, polled by hyper.
 #[derive(Debug)]
 pub(super) enum ReplyBody {
@@ -159,7 +164,11 @@ pub(super) fn message(
     if !released.body().is_empty() && code >= 400 {
         headers.insert(CONTENT_TYPE, JSON);
     }
-    whole(code, headers, released.body().clone())
+    let mut response = whole(code, headers, released.body().clone());
+    if let Some(error) = released.unsaid() {
+        response.extensions_mut().insert(Unsaid(error.clone()));
+    }
+    response
 }
 
 /// A response with a stream of events.

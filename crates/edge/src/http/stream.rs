@@ -19,6 +19,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::connection_state::RequestGuard;
 use super::in_flight::Exchange;
+use super::keep_alive::Silence;
 use super::reply::Events;
 use super::shaped;
 use crate::session::StepOutcome;
@@ -67,6 +68,7 @@ pub(super) struct StreamBody {
     pump: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     slot: Arc<Slot>,
     exchange: Arc<Exchange>,
+    silence: Silence,
     busy: Option<RequestGuard>,
 }
 
@@ -81,7 +83,8 @@ impl StreamBody {
     pub(super) fn new(exchange: Arc<Exchange>, events: EventStream) -> Self {
         let slot = Arc::new(Slot::default());
         let pump = pump(Arc::clone(&exchange), events, Arc::clone(&slot));
-        Self { pump: Some(Box::pin(pump)), slot, exchange, busy: None }
+        let silence = Silence::new(exchange.waits().keep_alive);
+        Self { pump: Some(Box::pin(pump)), slot, exchange, silence, busy: None }
     }
 }
 
@@ -97,9 +100,12 @@ impl Events for StreamBody {
             self.pump = None;
         }
         match self.slot.take() {
-            Some(chunk) => Poll::Ready(Some(chunk)),
+            Some(chunk) => {
+                self.silence.broken();
+                Poll::Ready(Some(chunk))
+            }
             None if over => Poll::Ready(None),
-            None => Poll::Pending,
+            None => self.silence.poll_comment(cx).map(Some),
         }
     }
 }

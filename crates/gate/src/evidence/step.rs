@@ -32,7 +32,7 @@ pub enum Dispatch {
     EndSession,
 }
 
-/// The body of a [`Permitted`] that has none.
+/// The body of a message that has none.
 static EMPTY: Bytes = Bytes::new();
 
 /// What a [`Permitted`] sends to the server.
@@ -263,6 +263,7 @@ impl From<&Message> for Content {
 #[must_use]
 #[derive(Debug)]
 pub struct Released {
+    /// Not sent with [`Content::Opaque`]: see [`Released::unsaid`].
     body: Bytes,
     content: Content,
     id: Option<Id>,
@@ -323,7 +324,13 @@ impl Released {
     /// The bytes to deliver: the server's own, those with something removed, or a refusal. Empty
     /// where only the HTTP status answers.
     pub fn body(&self) -> &Bytes {
-        &self.body
+        if self.content == Content::Opaque { &EMPTY } else { &self.body }
+    }
+
+    /// The error that tells the client of an HTTP error without a body, where its status cannot be
+    /// sent. Absent for any other message, and where nobody waits for an answer.
+    pub fn unsaid(&self) -> Option<&Bytes> {
+        (self.content == Content::Opaque && !self.body.is_empty()).then_some(&self.body)
     }
 
     /// The kind of message.

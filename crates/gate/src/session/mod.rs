@@ -453,8 +453,9 @@ impl Session {
 
     /// The server answered `call` with an HTTP error status and a body that is no JSON-RPC answer.
     /// Nobody can judge such a body, so the client gets one of the gate's in its place, under the
-    /// server's status; an empty body stays empty. The record says so, with the length and the
-    /// digest of the server's. `None` if `call` has its outcome already.
+    /// server's status; an empty body stays empty, with an error for where the status cannot be sent
+    /// ([`Released::unsaid`]). The record says so, with the length and the digest of the server's.
+    /// `None` if `call` has its outcome already.
     pub fn upstream_status(
         &mut self,
         gate: &Gate,
@@ -697,20 +698,29 @@ fn released(frame: &Frame, edited: Option<Bytes>) -> Released {
 }
 
 /// What the client gets in place of `body`, the unread body of an HTTP error that answers `ended`:
-/// an error for each request, or nothing where the server said nothing.
+/// an error for each request. Where the server said nothing, the client gets nothing; the error is
+/// attached.
 fn error_body(ended: &[InFlightCall], body: Bytes) -> Released {
     let status = Status::BadGateway;
     if body.is_empty() {
-        return Released::issue_proof(body, Content::Opaque, None, status, false);
+        let asked = ended.iter().any(|entry| entry.id.is_some());
+        let unsaid = if asked { errors(ended, &Refusal::UpstreamFailed).0 } else { body };
+        return Released::issue_proof(unsaid, Content::Opaque, None, status, false);
     }
-    let error = |entry| Refusal::Withheld.message(Session::reply_to(entry).borrowed()).0;
+    let (body, content) = errors(ended, &Refusal::Withheld);
+    let single = ended.first().filter(|_| content == Content::Error);
+    let id = single.and_then(|entry| entry.id.clone());
+    Released::issue_proof(body, content, id, status, false)
+}
+
+/// `refusal` as the answer to each request of `ended`: in an array, if they came in one.
+fn errors(ended: &[InFlightCall], refusal: &Refusal) -> (Bytes, Content) {
+    let error = |entry| refusal.message(Session::reply_to(entry).borrowed()).0;
     let asked = |entry: &&InFlightCall| entry.id.is_some() && entry.is_batched();
     let batched: Vec<_> = ended.iter().filter(asked).map(error).collect();
-    if !batched.is_empty() {
-        let body = write_batch(&batched);
-        return Released::issue_proof(body, Content::Batch, None, status, false);
+    if batched.is_empty() {
+        (ended.first().map(error).unwrap_or_default(), Content::Error)
+    } else {
+        (write_batch(&batched), Content::Batch)
     }
-    let body = ended.first().map(error).unwrap_or_default();
-    let id = ended.first().and_then(|entry| entry.id.clone());
-    Released::issue_proof(body, Content::Error, id, status, false)
 }

@@ -57,6 +57,7 @@ impl Raw {
             field(":path", "/flags"),
             field(":authority", "localhost"),
             field("content-type", "application/json"),
+            field("accept", "application/json, text/event-stream"),
         ]
         .concat();
         self.stream.write_all(&frame(HEADERS, 4, stream, &fields)).await.unwrap();
@@ -140,6 +141,51 @@ async fn an_event_stream_whose_client_takes_nothing_is_reset() {
     assert_eq!(reset, Some((RST_STREAM, 1)));
     soon("letting the server go", closed.notified()).await;
     assert_eq!(rig.sink.outcomes(), [Outcome::Cancelled]);
+}
+
+#[tokio::test]
+async fn an_answer_that_begins_with_comments_is_reset_if_its_client_takes_nothing() {
+    let closed = Arc::new(Notify::new());
+    let told = Arc::clone(&closed);
+    let behind = Behind::start(move |_, _| vec![Play::UntilClosed(Arc::clone(&told))]).await;
+    let mut config = config();
+    config.timeouts.drain = Duration::from_millis(50);
+    config.timeouts.keep_alive = Some(Duration::from_millis(20));
+    let rig = Rig::with(behind.address, config, |_| {});
+    let mut client = Raw::connect(&rig, 20).await;
+    client.call(1).await;
+    let mut kinds = Vec::new();
+    while kinds.last() != Some(&RST_STREAM) {
+        kinds.push(client.next().await.unwrap().0);
+    }
+    // One comment, and the part of another for which there is room.
+    assert_eq!(kinds, [HEADERS, DATA, DATA, RST_STREAM]);
+    soon("letting the server go", closed.notified()).await;
+    assert_eq!(rig.sink.outcomes(), [Outcome::Cancelled]);
+}
+
+#[tokio::test]
+async fn an_answer_that_begins_with_comments_may_take_longer_than_a_client() {
+    let go = Arc::new(Notify::new());
+    let wait = Play::Wait(Arc::clone(&go));
+    let behind = Behind::start(move |_, _| [vec![wait.clone()], json(&result(1))].concat()).await;
+    let mut config = config();
+    config.timeouts.keep_alive = Some(config.timeouts.write / 10);
+    let rig = Rig::with(behind.address, config, |_| {});
+    let mut client = Raw::connect(&rig, 10_000).await;
+    client.call(1).await;
+    assert_eq!(client.next().await.map(|(kind, stream, _)| (kind, stream)), Some((HEADERS, 1)));
+    for _ in 0..25 {
+        let (kind, _, text) = client.next().await.unwrap();
+        assert_eq!((kind, &*text), (DATA, &b": keep-alive\n\n"[..]));
+    }
+    go.notify_one();
+    let mut heard = Vec::new();
+    while !heard.ends_with(format!("data: {}\n\n", result(1)).as_bytes()) {
+        let (kind, _, text) = client.next().await.unwrap();
+        assert_eq!(kind, DATA);
+        heard.extend(text);
+    }
 }
 
 #[tokio::test]
