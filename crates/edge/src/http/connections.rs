@@ -77,6 +77,7 @@ impl Connections {
         let mut table = lock(&self.table);
         table.made = table.made.saturating_add(1);
         let number = table.made;
+        state.set_number(number);
         table.open.insert(number, OpenConnection { state: Arc::clone(state), task: None });
         Some(Place { connections: Arc::clone(self), number })
     }
@@ -84,7 +85,6 @@ impl Connections {
     /// Says which task serves connection `number`.
     pub(super) fn runs(&self, number: u64, task: AbortHandle) {
         if let Some(open) = lock(&self.table).open.get_mut(&number) {
-            open.state.set_number(number);
             open.task = Some(task);
         }
     }
@@ -215,10 +215,11 @@ fn prepared(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
+    #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn a_host_that_vanished_is_found_in_the_same_time_whether_or_not_bytes_wait() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -229,5 +230,16 @@ mod tests {
         let probed = SILENT_MAX.saturating_add(PROBE_INTERVAL.saturating_mul(PROBES_MAX));
         let unacknowledged = sockopt::tcp_user_timeout(&stream).unwrap();
         assert_eq!(Duration::from_millis(unacknowledged.into()), probed);
+    }
+
+    /// The task may run, on a thread of its own, before [`Connections::runs`] is told of it.
+    #[test]
+    fn a_connection_knows_its_number_before_its_task_runs() {
+        let connections = Connections::new(2);
+        for number in 1..=2 {
+            let state = Arc::default();
+            let place = connections.place(&state).unwrap();
+            assert_eq!((place.number(), state.number()), (number, number));
+        }
     }
 }
