@@ -270,9 +270,12 @@ def shown(results: Results) -> str:
 
 
 def main() -> int:
-    busy = os.getloadavg()[0]
-    if busy > (os.cpu_count() or 1) / 4:
-        print(f"compare: the machine is busy (load {busy:.1f}); the figures will not be worth much", file=sys.stderr)
+    busy = load.busy()
+    if busy > load.BUSY_MAX:
+        print(
+            f"compare: other programs keep {busy:.1f} processors busy; the figures will not be worth much",
+            file=sys.stderr,
+        )
     for name in sys.argv[1:]:
         results = SUBSETS[name]()
         results.write()

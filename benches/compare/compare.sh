@@ -110,6 +110,7 @@ if [[ " ${SUBSETS[*]} " == *' peers '* ]]; then
 fi
 
 WORK=$(mktemp -d)
+chmod 711 "$WORK" # the worker of nginx is another user where this runs as root
 trap 'rm -rf "$WORK"' EXIT
 export WRK NGINX ENVOY BARTIZAN PEERS WORK LD_LIBRARY_PATH PYTHONDONTWRITEBYTECODE=1
 ulimit -n "$(ulimit -H -n)"

@@ -13,6 +13,8 @@ import sys
 from html import escape
 from typing import Any
 
+from load import BUSY_MAX
+
 DOCS = pathlib.Path(__file__).resolve().parent.parent.parent / "docs"
 RESULTS = DOCS / "benchmarks"
 PAGE = DOCS / "benchmarks.md"
@@ -159,16 +161,16 @@ def charts(subset: Subset) -> list[str]:
 
 def section(subset: Subset) -> list[str]:
     run = subset.whole["run"]
-    busy = run["load"] > run["processors"] / 4
+    busy = run["busy_processors"]
     lines = [f"### {TITLES[subset.name]}", "", subset.whole["what"] + "."]
     lines.append(
         f"{run['date']}, {run['model']}, {run['processors']} processors shared by client, proxy and server, "
         f"Linux {run['kernel']}; alternating rounds: {run['rounds']}, of {run['seconds']:g} s each. "
         f"Raw results: [{subset.name}.json](benchmarks/{subset.name}.json)."
     )
-    if busy:
+    if busy > BUSY_MAX:
         lines.append(
-            f"**The machine was busy with other things (load {run['load']:.1f}): ratios are rough, and times too high.**"
+            f"**Other programs kept {busy:.1f} processors busy: ratios are rough, and times too high.**"
         )
     lines += ["", *charts(subset), *table(subset), ""]
     memory = [f"{one['target']} {one['rss_kib'] / 1024:.0f} MiB" for one in subset.whole["memory"]]

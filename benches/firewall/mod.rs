@@ -75,6 +75,7 @@ impl Firewall {
             clock,
             tasks: TaskTracker::new(),
             closing,
+            holding: None,
         };
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = tcp.local_addr().unwrap();

@@ -243,6 +243,7 @@ async fn build(
         clock,
         tasks: TaskTracker::new(),
         closing: CancellationToken::new(),
+        holding: None,
     };
     keeper.tend(&shared);
     if ready.is_some() {

@@ -21,4 +21,5 @@ mod admin;
 mod children;
 mod starvation;
 mod kept;
+mod holds;
 mod keep_alive;

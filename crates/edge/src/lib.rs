@@ -40,6 +40,7 @@ pub mod sse;
 mod registry;
 mod duplex;
 mod listed;
+pub mod held;
 pub mod oauth;
 pub mod upstream;
 pub mod child;
@@ -63,6 +64,8 @@ pub struct Shared {
     pub tasks: tokio_util::task::TaskTracker,
     /// Cancelled when shutdown begins.
     pub closing: tokio_util::sync::CancellationToken,
+    /// Who is asked about requests that a rule holds; without it they are refused.
+    pub holding: Option<held::Holding>,
 }
 
 impl Shared {
@@ -115,6 +118,7 @@ impl Shared {
             clock: clock::Clock::start(),
             tasks: tokio_util::task::TaskTracker::new(),
             closing: tokio_util::sync::CancellationToken::new(),
+            holding: None,
         }
     }
 }

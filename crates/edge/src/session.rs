@@ -25,6 +25,7 @@ use std::sync::{Arc, LockResult, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -141,6 +142,10 @@ pub(super) struct SessionHandle {
     /// Locked for the gate's step only: not while a record is kept, and not across an `await`.
     state: Mutex<SessionState>,
     closed: CancellationToken,
+    /// Requests of the session that wait for approval.
+    holding: AtomicUsize,
+    /// Notified after each step while one does: the step may have cancelled it.
+    held_changed: Notify,
     /// Steps over large messages, waiting or in progress.
     large: AtomicUsize,
     /// Notified after each of them.
@@ -176,6 +181,8 @@ impl SessionHandle {
             order: Mutex::new(()),
             state: Mutex::new(SessionState::Open(session)),
             closed: CancellationToken::new(),
+            holding: AtomicUsize::new(0),
+            held_changed: Notify::new(),
             large: AtomicUsize::new(0),
             large_over: Notify::new(),
         }
@@ -250,6 +257,9 @@ impl SessionHandle {
                 None => return self.close(&mut state, call),
             }
         };
+        if self.holding.load(Ordering::Relaxed) > 0 {
+            self.held_changed.notify_waiters();
+        }
         let Some(step) = taken else { return StepOutcome::Settled };
         match step.record(&*self.sink) {
             Ok(act) => StepOutcome::Act(act),
@@ -299,6 +309,32 @@ impl SessionHandle {
     /// Says whose calls a message may concern that names none.
     pub(super) fn set_duty_scope(&self, scope: DutyScope) {
         self.with(|session| session.set_duty_scope(scope));
+    }
+
+    /// Notified after each step while a request waits for approval.
+    pub(super) fn held_changed(&self) -> Notified<'_> {
+        self.held_changed.notified()
+    }
+
+    /// Whether the request of `call` still waits for approval.
+    pub(super) fn is_held(&self, call: &CallId) -> bool {
+        self.with(|session| session.is_held(call)).unwrap_or(false)
+    }
+
+    /// Waits until `call` has its outcome, or the session is closed. For calls that were held.
+    pub(super) async fn over(&self, call: &CallId) {
+        let _counted = Counted::of(self);
+        loop {
+            let mut changed = std::pin::pin!(self.held_changed.notified());
+            changed.as_mut().enable();
+            if !self.awaits(call) {
+                return;
+            }
+            tokio::select! {
+                () = changed => {}
+                () = self.closed.cancelled() => return,
+            }
+        }
     }
 
     /// Whether `call` was judged by what is known of the server's session as it is now.
@@ -410,6 +446,22 @@ impl SessionHandle {
             Ok(Act::Forward(_) | Act::Hold(_) | Act::Drop) => None,
             Err(unrecorded) => unrecorded.refusal,
         }
+    }
+}
+
+/// Counts a request of a session that is or was held, so that its steps tell of changes.
+pub(super) struct Counted<'a>(&'a SessionHandle);
+
+impl<'a> Counted<'a> {
+    pub(super) fn of(session: &'a SessionHandle) -> Self {
+        session.holding.fetch_add(1, Ordering::Relaxed);
+        Self(session)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.holding.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -110,6 +110,16 @@ pub(crate) fn judge(name: &str, _: &AccessRequest<'_>) -> Option<Vec<Obligation>
         let redaction = Redaction::Secrets;
         return Some(vec![Obligation::Redact { code: "secret".into(), redaction }]);
     }
+    if name == "held" {
+        return Some(vec![Obligation::Hold {
+            code: "held".into(),
+            message: "a second pair of eyes".into(),
+            approvers: Vec::new(),
+            ttl: None,
+            quorum: 1,
+            scopes: Vec::new(),
+        }]);
+    }
     if name == "stalls" {
         SLOW.wait();
     }
@@ -397,6 +407,7 @@ pub(crate) fn shared() -> (Shared, Arc<Sink>) {
         clock: Clock::start(),
         tasks: TaskTracker::new(),
         closing: CancellationToken::new(),
+        holding: None,
     };
     (shared, sink)
 }
@@ -431,7 +442,17 @@ impl Rig {
         upstream: impl FnOnce(&Shared) -> Upstream,
         routes: impl FnOnce(Route) -> Vec<Route>,
     ) -> Self {
-        let (shared, sink) = shared();
+        Self::sharing(shared(), config, upstream, routes)
+    }
+
+    /// The same with what the edges share given.
+    #[expect(clippy::large_types_passed_by_value, reason = "tests")]
+    pub(crate) fn sharing(
+        (shared, sink): (Shared, Arc<Sink>),
+        config: HttpConfig,
+        upstream: impl FnOnce(&Shared) -> Upstream,
+        routes: impl FnOnce(Route) -> Vec<Route>,
+    ) -> Self {
         let facts = Server { name: "flags".into(), ..Server::default() };
         let upstream = upstream(&shared);
         let route = Route {

@@ -50,6 +50,7 @@ pub(super) fn shared() -> (Shared, Arc<Sink>) {
         clock: Clock::start(),
         tasks: TaskTracker::new(),
         closing: CancellationToken::new(),
+        holding: None,
     };
     (shared, sink)
 }

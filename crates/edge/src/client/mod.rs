@@ -13,7 +13,8 @@ mod pipe;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bartizan_sync::lock;
@@ -28,6 +29,7 @@ pub use self::pipe::{Serving, StdioLimits, StdioUpstream, serve_pipes, serve_std
 pub use self::remote::RemoteLimits;
 use crate::aside::{Turn, Weight};
 use crate::child::lines::{Line, Lines, has_foreign_line_end, line_for_client};
+use crate::held::{HeldRequest, SpentGrants};
 use crate::kept::Account;
 use crate::session::{SessionHandle, StepOutcome};
 use crate::{ServerEvent, Shared, sse};
@@ -35,6 +37,7 @@ use bartizan_gate::evidence::record::{CallId, Now};
 use bartizan_gate::evidence::step::{Act, Permitted, Released, Step};
 use bartizan_gate::memory::{Charge, NoRoom};
 use bartizan_gate::question::access::Principal;
+use bartizan_gate::question::hold::Hold;
 use bartizan_gate::session::{
     Arrival, DoorFacts, DoorRefusal, ErrorAnswer, Gate, Protected, ServerState, Session,
     UpstreamFailure,
@@ -66,9 +69,18 @@ pub(crate) struct Client {
     /// Held between the first and the second attempt of a request: no call of it waits then, and
     /// the client still expects an answer.
     between_attempts: Mutex<()>,
+    me: Weak<Self>,
+    /// Acts for requests that waited for approval, one for each, for [`Client::next`].
+    resumed: Mutex<mpsc::Receiver<Act>>,
+    resume: mpsc::Sender<Act>,
+    /// Requests that wait for approval, and acts in `resumed`.
+    resuming: AtomicUsize,
     /// Open subscriptions (`subscriptions/listen`), for which [`Client::idle`] does not wait.
     listens: Mutex<BTreeSet<CallId>>,
 }
+
+/// Acts for requests that have waited for approval and that nobody has taken yet.
+const RESUMED_MAX: usize = 16;
 
 /// What was read from the client.
 pub(crate) enum Input {
@@ -87,13 +99,18 @@ impl Client {
         principal: Arc<Principal>,
         form: MessageFraming,
         out: mpsc::Sender<Bytes>,
-    ) -> Self {
+    ) -> Arc<Self> {
         let transport = match form {
             MessageFraming::Lines => Transport::Stdio,
             MessageFraming::Events => Transport::Http,
         };
         let session = Session::new(Arc::clone(&principal), Arc::clone(&server), transport);
-        Self {
+        let (resume, resumed) = mpsc::channel(RESUMED_MAX);
+        Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
+            resumed: Mutex::new(resumed),
+            resume,
+            resuming: AtomicUsize::new(0),
             session: SessionHandle::new(&shared, session),
             shared,
             server,
@@ -104,7 +121,7 @@ impl Client {
             settled: Notify::new(),
             between_attempts: Mutex::default(),
             listens: Mutex::default(),
-        }
+        })
     }
 
     pub(crate) fn principal(&self) -> Arc<Principal> {
@@ -188,25 +205,58 @@ impl Client {
         self.step(Some(call), |session, _, now| step(session, now)).into_act()
     }
 
-    /// The next line of the client and the gate's act for it.
+    /// The next line of the client and the gate's act for it, or the act for a line that waited for
+    /// approval.
     pub(crate) async fn next<R: AsyncRead + Unpin>(&self, input: &mut Lines<R>) -> Input {
-        let refused = match input.next().await {
+        loop {
+            let line = tokio::select! {
+                biased;
+                Some(act) = self.resumed() => return Input::Act(act),
+                line = input.next() => line,
+            };
+            if let Ok(None) = line
+                && self.resuming.load(Ordering::Relaxed) > 0
+                && let Some(act) = self.resumed().await
+            {
+                return Input::Act(act);
+            }
+            if let Some(read) = self.read(line) {
+                return read;
+            }
+        }
+    }
+
+    /// The act for the next request that has waited for approval.
+    async fn resumed(&self) -> Option<Act> {
+        let act = std::future::poll_fn(|cx| lock(&self.resumed).poll_recv(cx)).await;
+        self.resuming.fetch_sub(1, Ordering::Relaxed);
+        act
+    }
+
+    /// The gate's act for what was read; `None` for a line that a rule holds, which waits in a task
+    /// of its own.
+    fn read(&self, line: io::Result<Option<Line>>) -> Option<Input> {
+        let refused = match line {
             Ok(Some(Line::Whole(line))) if !has_foreign_line_end(&line) => {
-                let act = self.judge(line);
+                let act = self.judge(line.clone());
+                if let Act::Hold(hold) = act {
+                    self.hold(line, hold);
+                    return None;
+                }
                 if let Act::Forward(permitted) = &act
                     && permitted.method().is_some_and(|method| method.role == Role::Listen)
                 {
                     let mut listens = lock(&self.listens);
                     listens.insert(Arc::clone(permitted.call()));
                 }
-                return Input::Act(act);
+                return Some(Input::Act(act));
             }
             Ok(Some(Line::Whole(_))) => DoorRefusal::Framing,
             Ok(Some(Line::TooLong | Line::Skipped(_))) => DoorRefusal::TooLarge,
-            Ok(None) => return Input::Closed,
-            Err(cause) => return Input::Broken(cause),
+            Ok(None) => return Some(Input::Closed),
+            Err(cause) => return Some(Input::Broken(cause)),
         };
-        Input::Act(self.act(|_, gate, now| {
+        Some(Input::Act(self.act(|_, gate, now| {
             let facts = DoorFacts {
                 peer: None,
                 principal: Some(&self.principal),
@@ -214,7 +264,50 @@ impl Client {
                 note: None,
             };
             gate.refuse_at_door(refused, facts, now)
-        }))
+        })))
+    }
+
+    /// Lets a line wait for approval.
+    fn hold(&self, raw: Bytes, hold: Box<Hold>) {
+        let Some(client) = self.me.upgrade() else { return };
+        self.resuming.fetch_add(1, Ordering::Relaxed);
+        self.shared.tasks.spawn(async move {
+            let arrival = Arrival { raw, may_wait: true, ..Arrival::default() };
+            let (act, spent) = client.settled_hold(&arrival, hold).await;
+            let call = if let Act::Forward(permitted) = &act {
+                Some(Arc::clone(permitted.call()))
+            } else {
+                None
+            };
+            // The receiver lives as long as the client.
+            drop(client.resume.send(act).await);
+            if let (Some(call), Some(spent)) = (call, spent) {
+                client.over(&call).await;
+                drop(spent);
+            }
+        });
+    }
+
+    /// Waits for the approval of a request, and returns the act for it then, with the grants that
+    /// must be kept until the outcome of the call is recorded.
+    pub(crate) async fn settled_hold(
+        &self,
+        arrival: &Arrival,
+        hold: Box<Hold>,
+    ) -> (Act, Option<SpentGrants>) {
+        let (shared, session) = (&self.shared, &self.session);
+        let request = HeldRequest { shared, session, arrival, until: None };
+        let (outcome, spent) = tokio::select! {
+            settled = request.settle(hold) => settled,
+            () = self.gone.cancelled() => (StepOutcome::Settled, None),
+        };
+        self.settled.notify_one();
+        (outcome.into_act(), spent)
+    }
+
+    /// Waits until the outcome of `call` is recorded.
+    pub(crate) async fn over(&self, call: &CallId) {
+        self.session.over(call).await;
     }
 
     /// Sends a message to the client; waits while the client does not read (backpressure).
@@ -314,7 +407,8 @@ impl Client {
     /// The act for a message of the client.
     pub(super) fn judge(&self, raw: Bytes) -> Act {
         let weight = self.weight(&raw);
-        let arrival = Arrival { raw, ..Arrival::default() };
+        let may_wait = self.shared.holding.is_some();
+        let arrival = Arrival { raw, may_wait, ..Arrival::default() };
         self.step_over(weight, None, |session, gate, now| {
             Some(session.client_frame(gate, &arrival, now))
         })

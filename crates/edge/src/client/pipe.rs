@@ -117,7 +117,7 @@ where
     let (done, written) = oneshot::channel();
     shared.tasks.spawn(write_lines(output, lines, done));
     let input = Lines::new(input, limits.line_bytes_max);
-    let client = Arc::new(Client::new(shared, server, principal, MessageFraming::Lines, out));
+    let client = Client::new(shared, server, principal, MessageFraming::Lines, out);
     let reason = match upstream {
         StdioUpstream::Child { spec, limits } => {
             client.set_server_state(ServerState::Process);

@@ -13,6 +13,7 @@ use super::sessions::LegacySession;
 use super::shares::{self, NoRoom, Share, ShareTurn};
 use super::{HttpTimeouts, ListenerState, RouteState, bearer};
 use crate::budget::Reservation;
+use crate::held::SpentGrants;
 use crate::kept::Account;
 use crate::session::{SessionHandle, StepOutcome};
 use crate::upstream::SendContext;
@@ -66,6 +67,8 @@ pub(super) struct Exchange {
     pub(super) _stream_slots: Vec<Reservation>,
     pub(super) _head_memory: Option<Charge>,
     pub(super) _resuming: Option<Arc<()>>,
+    /// The grants that let it pass, until its outcome is recorded.
+    pub(super) _spent: Option<SpentGrants>,
 }
 
 impl Exchange {

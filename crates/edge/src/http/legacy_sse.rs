@@ -199,7 +199,6 @@ fn open(
     let shared = inner.shared.clone();
     let client =
         Client::new(shared, server, Arc::clone(&principal), MessageFraming::Events, out.clone());
-    let client = Arc::new(client);
     match client.act(Session::open_stream) {
         Act::Forward(permitted) => client.opened(permitted.call()),
         Act::Deliver(released) => return Ok(reply::own(&released)),
@@ -349,7 +348,8 @@ async fn accept_message(
     // This transport has no headers that mirror the body. Such headers of later revisions are not
     // forwarded.
     let weight = client.weight(&raw);
-    let arrival = Arrival { raw, headers: None, traceparent, may_wait: false };
+    let may_wait = client.shared.holding.is_some();
+    let arrival = Arrival { raw, headers: None, traceparent, may_wait };
     listed(client.server()).await;
     let judge =
         |session: &mut Session, gate: &Gate, now| Some(session.client_frame(gate, &arrival, now));
@@ -382,10 +382,41 @@ async fn accept_message(
             }
             client.deliver(released).await;
         }
-        StepOutcome::Act(Act::Hold(_) | Act::Drop) | StepOutcome::Settled => {}
+        StepOutcome::Act(Act::Hold(hold)) => {
+            let headers = forwarded_headers(&parts.headers);
+            let tasks = client.shared.tasks.clone();
+            tasks.spawn(async move {
+                let (act, spent) = client.settled_hold(&arrival, hold).await;
+                resume(&client, &messages, act, (headers, budget)).await;
+                drop(spent);
+            });
+        }
+        StepOutcome::Act(Act::Drop) | StepOutcome::Settled => {}
         StepOutcome::Refused(None) => return Ok(reply::bare(StatusCode::SERVICE_UNAVAILABLE)),
     }
     Ok(reply::bare(StatusCode::ACCEPTED))
+}
+
+/// Does what is to be done with a message that waited for approval, and waits until it is over.
+async fn resume(
+    client: &Client,
+    messages: &mpsc::Sender<PostedMessage>,
+    act: Act,
+    (headers, budget): (HeaderMap, BodyMemory),
+) {
+    match act {
+        Act::Forward(permitted) => {
+            let call = Arc::clone(permitted.call());
+            let posted = PostedMessage { permitted, headers, _budget: budget, challenged: None };
+            if messages.send(posted).await.is_err() {
+                let why = "the stream is over".to_owned();
+                client.failed(&call, &UpstreamFailure::Unreachable(why)).await;
+            }
+            client.over(&call).await;
+        }
+        Act::Deliver(released) => client.deliver(released).await,
+        Act::Hold(_) | Act::Drop => {}
+    }
 }
 
 /// Waits for the server's challenge to one call. Dropping it settles a challenge that has come,

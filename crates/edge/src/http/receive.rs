@@ -25,6 +25,7 @@ use super::{
     well_known,
 };
 use crate::budget::Reservation;
+use crate::held::{HeldRequest, SpentGrants};
 use crate::kept::FREE_BYTES;
 use crate::listed::listed;
 use crate::registry::mint;
@@ -116,6 +117,8 @@ struct Received {
     /// The URL of our metadata, for the server's challenges (RFC 9728 §5.1); `None` without OAuth.
     metadata_url: Option<String>,
     share: Option<Arc<Share>>,
+    /// The grants that let the request pass.
+    spent: Option<SpentGrants>,
     early: Option<Arc<EarlyHead>>,
 }
 
@@ -169,6 +172,7 @@ async fn receive(
         principal,
         departure: None,
     };
+    let may_wait = inner.shared.holding.is_some();
     Ok(Received {
         route: Arc::clone(route),
         session,
@@ -177,13 +181,14 @@ async fn receive(
         context,
         until,
         method: parts.method,
-        arrival: Arrival { raw, headers: Some(routing), traceparent, may_wait: false },
+        arrival: Arrival { raw, headers: Some(routing), traceparent, may_wait },
         slots,
         stream_slots,
         head_memory,
         budget,
         metadata_url,
         share,
+        spent: None,
         early: None,
     })
 }
@@ -305,6 +310,15 @@ impl Received {
             })
         });
         drop((turn, caller));
+        let outcome = if let StepOutcome::Act(Act::Hold(hold)) = outcome {
+            let (shared, session) = (&inner.shared, &*self.session);
+            let (arrival, until) = (&arrival, self.until);
+            let settled = HeldRequest { shared, session, arrival, until }.settle(hold).await;
+            self.spent = settled.1;
+            settled.0
+        } else {
+            outcome
+        };
         match outcome {
             StepOutcome::Act(Act::Forward(permitted)) => {
                 let role = permitted.method().map(|method| method.role);
@@ -318,8 +332,10 @@ impl Received {
                 response.extensions_mut().insert(Refused(self.context.principal.id.clone()));
                 response
             }
-            StepOutcome::Act(Act::Hold(_) | Act::Drop) => reply::bare(StatusCode::ACCEPTED),
-            StepOutcome::Settled | StepOutcome::Refused(None) => {
+            // A request that was held is settled where its client has cancelled it, and waits for
+            // nothing.
+            StepOutcome::Act(Act::Drop) | StepOutcome::Settled => reply::bare(StatusCode::ACCEPTED),
+            StepOutcome::Act(Act::Hold(_)) | StepOutcome::Refused(None) => {
                 reply::bare(StatusCode::SERVICE_UNAVAILABLE)
             }
         }
@@ -394,6 +410,7 @@ impl Received {
             _stream_slots: self.stream_slots,
             _head_memory: self.head_memory,
             _resuming: resuming,
+            _spent: self.spent,
         });
         if let Err(limit) = place {
             drop(permitted);

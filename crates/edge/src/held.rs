@@ -1,0 +1,219 @@
+//! Requests that wait for a person's approval.
+//!
+//! The gate holds a request; this module asks the approval service, waits, spends the grant, and hands
+//! the same bytes to the gate again. A grant is spent before the gate is asked, and durably, so that
+//! no second call passes by it, whatever happens afterwards.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::Shared;
+use crate::aside;
+use crate::clock::Clock;
+use crate::session::{Counted, SessionHandle, StepOutcome};
+use bartizan_approvals::{Approvals, HoldState, NoHold, Waiter};
+use bartizan_gate::evidence::record::CallId;
+use bartizan_gate::evidence::step::Act;
+use bartizan_gate::question::hold::{Approval, Hold, HoldEnd, HoldId};
+use bartizan_gate::session::Arrival;
+use bartizan_gate::wire::protocol::Era;
+
+/// When a client that was told "pending" should call again. Its call waits again then, so asking
+/// often costs little.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The approval service, and how long an answer is held open for it.
+#[derive(Debug, Clone)]
+pub struct Holding {
+    /// Holds and grants.
+    pub approvals: Arc<Approvals>,
+    /// How long the answer to a held request is kept open. After that its client is told to call
+    /// again.
+    pub wait: Duration,
+}
+
+/// A request of the client that the gate holds.
+pub(crate) struct HeldRequest<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) session: &'a SessionHandle,
+    pub(crate) arrival: &'a Arrival,
+    /// Until when the client may be waited for, as uptime: the expiry of its token.
+    pub(crate) until: Option<Duration>,
+}
+
+/// What ended one wait.
+enum Ended {
+    Decided(HoldState),
+    /// Ended as long as is allowed, or the program is stopping.
+    Over,
+    /// The client cancelled the request.
+    Withdrawn,
+}
+
+impl HeldRequest<'_> {
+    /// Waits for the approval of `hold`, and for that of any further one that another rule demands.
+    /// The outcome is that of any step of a client's message, except that nothing is held any more.
+    /// The grants that were spent must be kept until the outcome of the call is recorded. Dropping
+    /// the future means that the client has disconnected.
+    pub(crate) async fn settle(self, hold: Box<Hold>) -> (StepOutcome, Option<SpentGrants>) {
+        let Some(Holding { approvals, wait }) = &self.shared.holding else {
+            return (self.end(&hold.call, &HoldEnd::Unavailable), None);
+        };
+        let _counted = Counted::of(self.session);
+        let mut spent = SpentGrants {
+            approvals: Arc::clone(approvals),
+            clock: self.shared.clock,
+            granted: Vec::new(),
+        };
+        let outcome = self.decide(hold, *wait, &mut spent).await;
+        (outcome, Some(spent))
+    }
+
+    async fn decide(
+        &self,
+        mut hold: Box<Hold>,
+        wait: Duration,
+        grants: &mut SpentGrants,
+    ) -> StepOutcome {
+        let approvals = Arc::clone(&grants.approvals);
+        let deadline = self.deadline(wait);
+        loop {
+            let mut asked = match self.ask(&approvals, &hold) {
+                Ok(asked) => asked,
+                Err(end) => return self.end(&hold.call, &end),
+            };
+            let ended = match &mut asked.waiter {
+                Some(waiter) => self.wait(waiter, &hold.call, deadline).await,
+                None => Ended::Withdrawn,
+            };
+            // From here on a disconnect no longer ends the hold.
+            let Some(place) = asked.waiter.take() else { return StepOutcome::Settled };
+            let now = self.shared.now();
+            let spent = match ended {
+                Ended::Over => return self.end(&hold.call, &pending(place.id())),
+                Ended::Withdrawn => {
+                    aside::long(|| place.cancel(now));
+                    return StepOutcome::Settled;
+                }
+                Ended::Decided(HoldState::Granted) => aside::long(|| place.spend(now)),
+                Ended::Decided(state) => Err(state),
+            };
+            match spent {
+                Ok(approval) => grants.granted.push(approval),
+                // Another call with the same bytes has used the grant: this one needs its own.
+                Err(HoldState::Spent) => continue,
+                Err(state) => return self.end(&hold.call, &end_of(state)),
+            }
+            let weight = self.session.weight(&self.arrival.raw);
+            let turn = self.session.turn(weight.bytes).await;
+            let call = Arc::clone(&hold.call);
+            let outcome = self.session.step_over(weight, Some(&call), |session, gate, now| {
+                session.client_frame_approved(gate, self.arrival, &call, &grants.granted, now)
+            });
+            drop(turn);
+            let StepOutcome::Act(Act::Hold(next)) = outcome else { return outcome };
+            hold = next;
+        }
+    }
+
+    /// The uptime at which the wait ends.
+    fn deadline(&self, wait: Duration) -> Duration {
+        let end = self.shared.clock.uptime().saturating_add(wait);
+        self.until.map_or(end, |until| until.min(end))
+    }
+
+    fn ask<'h>(&'h self, approvals: &Arc<Approvals>, hold: &Hold) -> Result<Asked<'h>, HoldEnd> {
+        let now = self.shared.now();
+        match aside::long(|| approvals.ask(hold, now)) {
+            Ok(waiter) => {
+                Ok(Asked { request: self, call: Arc::clone(&hold.call), waiter: Some(waiter) })
+            }
+            Err(NoHold::Full(_)) => Err(HoldEnd::Full),
+            Err(NoHold::CoolingDown { retry_after }) => Err(HoldEnd::CoolingDown { retry_after }),
+            Err(NoHold::Unavailable) => Err(HoldEnd::Unavailable),
+        }
+    }
+
+    async fn wait(&self, waiter: &mut Waiter, call: &CallId, deadline: Duration) -> Ended {
+        let mut decided = pin!(waiter.decided());
+        let left = deadline.saturating_sub(self.shared.clock.uptime());
+        let mut over = pin!(sleep(left));
+        loop {
+            let mut changed = pin!(self.session.held_changed());
+            changed.as_mut().enable();
+            if !self.session.is_held(call) {
+                return Ended::Withdrawn;
+            }
+            tokio::select! {
+                biased;
+                state = decided.as_mut() => return Ended::Decided(state),
+                () = changed => {}
+                () = over.as_mut() => return Ended::Over,
+                () = self.shared.closing.cancelled() => return Ended::Over,
+                () = self.session.closed().cancelled() => return Ended::Withdrawn,
+            }
+        }
+    }
+
+    /// Ends the request without passing it on.
+    fn end(&self, call: &CallId, end: &HoldEnd) -> StepOutcome {
+        self.session
+            .step(Some(call), |session, gate, now| session.hold_ended(gate, call, end.clone(), now))
+    }
+}
+
+/// Grants that were spent on one call. Dropping them says that the end of the call is known, so that
+/// it does not count as one of which nobody knows whether the server got it.
+#[derive(Debug)]
+pub(crate) struct SpentGrants {
+    approvals: Arc<Approvals>,
+    clock: Clock,
+    granted: Vec<Approval>,
+}
+
+impl Drop for SpentGrants {
+    fn drop(&mut self) {
+        for approval in &self.granted {
+            self.approvals.settle(&approval.hold, self.clock.now());
+        }
+    }
+}
+
+/// A hold that was asked for. If it is dropped with its waiter, the client has disconnected.
+struct Asked<'h> {
+    request: &'h HeldRequest<'h>,
+    call: CallId,
+    waiter: Option<Waiter>,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        let Some(waiter) = self.waiter.take() else { return };
+        let HeldRequest { session, shared, .. } = self.request;
+        let modern = session.protocol().era == Era::Modern;
+        session.client_gone(&self.call);
+        // A disconnect is a cancellation in the modern era alone (MCP 2026-07-28, streamable HTTP,
+        // "Cancellation"). In the others the hold stays, and the same call, made again, finds it.
+        if modern {
+            waiter.cancel(shared.now());
+        }
+    }
+}
+
+fn pending(hold: &HoldId) -> HoldEnd {
+    HoldEnd::Pending { hold: hold.clone(), retry_after: RETRY_AFTER, state: None }
+}
+
+fn end_of(state: HoldState) -> HoldEnd {
+    match state {
+        HoldState::Refused => HoldEnd::Refused,
+        HoldState::Expired => HoldEnd::Expired,
+        HoldState::Cancelled => HoldEnd::Cancelled,
+        HoldState::Pending | HoldState::Granted | HoldState::Spent | HoldState::Unknown => {
+            HoldEnd::Unavailable
+        }
+    }
+}
