@@ -91,7 +91,7 @@
 //! - **A module of the gate uses only those declared above it**, in the order in which a frame meets
 //!   them; modules of other crates use one another in no circle.
 //! - **A foreign crate has one door**: regorus in [`bartizan_rego`], OpenTelemetry in
-//!   [`bartizan_audit`], governor in [`bartizan_gate::duty::limit`], the clocks in
+//!   [`bartizan_audit`], the clocks in
 //!   [`bartizan_edge::clock`], YAML in [`yaml`], rmcp in [`bartizan_peer`], [`bartizan_demo`] and
 //!   [`lock::ask`] and so never on the forwarding path.
 //! - **Nothing is unbounded.** Queues, tables, buffers, depths and waits have a limit with a name

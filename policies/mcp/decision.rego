@@ -11,7 +11,8 @@
 #     deny    {code, message}                         refuses it, even if another rule permits it
 #     refuse  {code, message}                         the reason where no rule permits it
 #     hold    {code, message, approvers?, ttl?}       a person must approve first
-#     limit   {code, key, rate, burst?, counts?}      spends from a rate limit
+#     limit   {code, key, rate, burst?, window?, cost?, counts?} or {code, key, concurrent}
+#                                                     bounds calls in time, or calls in flight
 #     set     {pointer, value}                        sets an argument before the call is forwarded
 #     redact  {code, pointer} or {code, what}         removes a part of the answer
 #     hide    name                                    removes a definition from a list

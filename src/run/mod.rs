@@ -8,6 +8,7 @@
 mod state;
 mod background;
 mod keeping;
+mod limit_log;
 pub mod diagnostics;
 mod services;
 pub mod policies;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::keeping::Keeper;
+use self::limit_log::LimitLog;
 use self::policies::Current;
 use crate::config::{Config, Front};
 use crate::confine::support;
@@ -114,6 +116,7 @@ impl std::error::Error for StartError {}
 pub struct Running {
     shared: Shared,
     keeper: Arc<Keeper>,
+    limit_log: Arc<LimitLog>,
     journal: Arc<Journal>,
     protected: Vec<Arc<Protected>>,
     serving: Serving,
@@ -235,6 +238,7 @@ async fn build(
     };
     let gate = Gate::new(config.gate(boot.into(), state.digest_key), pdp);
     let gate = gate.keeping(config.limits.kept_bytes).recording(config.audit.inputs);
+    let (gate, limit_log) = LimitLog::attach(&config.state, gate, clock.now())?;
     let gate = Arc::new(gate);
     let keeper = Arc::new(Keeper::new(journal, &readiness, config.audit.repeat_interval));
     let shared = Shared {
@@ -246,6 +250,7 @@ async fn build(
         holding: None,
     };
     keeper.tend(&shared);
+    limit_log.tend(&shared);
     if ready.is_some() {
         readiness.ready(Component::Policy);
     } else {
@@ -267,6 +272,7 @@ async fn build(
     Ok(Running {
         shared,
         keeper,
+        limit_log,
         journal: Arc::clone(journal),
         protected,
         serving,
@@ -335,7 +341,7 @@ impl Running {
     /// Stops: accepts no new calls, lets calls in progress end within the drain time, then closes
     /// the journal.
     pub async fn stop(self) {
-        let Self { shared, keeper, journal, serving, export, drain, .. } = self;
+        let Self { shared, keeper, limit_log, journal, serving, export, drain, .. } = self;
         shared.closing.cancel();
         shared.tasks.close();
         let drained = async {
@@ -347,6 +353,7 @@ impl Running {
         if tokio::time::timeout(drain, drained).await.is_err() {
             tracing::warn!(drain_ms = %drain.as_millis(), "the drain time passed; calls in progress were ended");
         }
+        limit_log.flush(&shared.gate, shared.clock.uptime());
         keeper.record_counts(shared.now(), true);
         if let Err(unkept) = journal.close(shared.now()) {
             tracing::error!(cause = %unkept.cause, "the journal was not closed in order");

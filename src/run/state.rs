@@ -1,11 +1,11 @@
-//! The state directory: the journal, and the key for the digests in it.
+//! The state directory: the journal, the key for the digests in it, and the log of limits.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::StartError;
+use super::{StartError, limit_log};
 use crate::config::AuditConfig;
 use ::bartizan_audit;
 use bartizan_audit::journal::{Journal, JournalConfig};
@@ -48,6 +48,7 @@ impl StateDirectory {
         private(directory, "700")?;
         private(&bartizan_audit::journal_directory(directory), "700")?;
         private(&path, "600")?;
+        private(&directory.join(limit_log::FILE), "600")?;
         let (digest_key, made_key) = match read_key(&path) {
             Ok(Some(key)) => (key, false),
             Ok(None) => {

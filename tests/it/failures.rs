@@ -386,7 +386,7 @@ impl Program {
     }
 
     /// Waits until it ends by itself: its exit code and what it said.
-    fn ended(mut self) -> (Option<i32>, String) {
+    pub(crate) fn ended(mut self) -> (Option<i32>, String) {
         let code = self.child.wait().unwrap().code();
         let said = wait("the end of its words", || {
             (Arc::strong_count(&self.said) == 1).then(|| self.said())

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use bartizan_gate::duty::decision::{Obligation, Rate};
+use bartizan_gate::duty::decision::{Bound, Limit, Obligation, Rate};
 use bartizan_gate::evidence::record::{CallId, Event, Now};
 use bartizan_gate::evidence::step::{Act, Step};
 use bartizan_gate::question::access::{AccessRequest, Principal, Server};
@@ -44,12 +44,13 @@ fn hold(code: &str) -> Obligation {
 /// `publish` is held by one rule and `drop` by two; the policy refuses what was approved in jest.
 fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
     let jest = request.approval.is_some_and(|approval| &*approval.reason == "jest");
-    let limit = Obligation::Limit {
+    let rate = Rate { count: 1, period: Duration::from_secs(3600) };
+    let limit = Obligation::Limit(Limit {
         code: "calls".into(),
         key: "all".into(),
-        rate: Rate { count: 1, period: Duration::from_secs(3600) },
-        burst: 1,
-    };
+        bound: Bound::Bucket { rate, burst: 1 },
+        cost: 1,
+    });
     let set = Obligation::Set { pointer: "/reviewed".into(), value: "true".into() };
     match name {
         _ if jest => None,

@@ -16,7 +16,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use bartizan::config::Config;
 use bartizan_edge::http::{H2_CONNECTION_BYTES, HttpLimits, LONG_HEAD_BYTES};
 use bartizan_edge::kept::FREE_BYTES;
-use bartizan_gate::duty::limit::BucketKey;
+use bartizan_gate::duty::limit::BUCKET_BYTES;
 use bartizan_gate::evidence::record::{CallId, Event, Now};
 use bartizan_gate::evidence::repeats::Repeats;
 use bartizan_gate::evidence::step::{Act, Step};
@@ -327,7 +327,8 @@ fn all_bounds_together_fit_the_memory_of_the_manifest() {
         ("what is below the size from which it is counted", small),
         ("buffers of connections", (limits.connections - second) * LONG_HEAD_BYTES),
         ("connections over HTTP/2", second * H2_CONNECTION_BYTES),
-        ("buckets", limits.buckets * BucketKey::BUCKET_BYTES),
+        ("buckets", limits.buckets * BUCKET_BYTES),
+        ("keys in flight", 4096 * BUCKET_BYTES),
         ("counted refusals", Repeats::BYTES_MAX),
         ("callers, notices", 2 * 4096 * 128),
         // The program, its policies and its threads: CONTRIBUTING's figure for an idle one.

@@ -227,7 +227,7 @@ fn limits(decision: &Decision) -> Vec<&str> {
         .obligations
         .iter()
         .filter_map(|obligation| match obligation {
-            Obligation::Limit { code, .. } => Some(&**code),
+            Obligation::Limit(limit) => Some(&*limit.code),
             Obligation::Hold { .. } | Obligation::Set { .. } | Obligation::Redact { .. } => None,
         })
         .collect();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bartizan_gate::duty::decision::{
-    Decision, Effect, Engine, Listing, Obligation, Origin, PolicyRevision, Rate,
+    Bound, Decision, Effect, Engine, Limit, Listing, Obligation, Origin, PolicyRevision, Rate,
 };
 use bartizan_gate::duty::pdp::{ListEntry, Pdp};
 use bartizan_gate::question::access::{
@@ -387,12 +387,12 @@ fn the_partial_rules_of_a_policy_become_one_decision() {
     assert_eq!((permit.effect, codes(&permit)), (Effect::Permit, vec!["role"]));
     assert_eq!(permit.reasons[0].message.as_ref(), "developers may call update_flag");
     let minute = Duration::from_mins(1);
-    let limit = Obligation::Limit {
+    let limit = Obligation::Limit(Limit {
         code: "calls".into(),
         key: "agent-1".into(),
-        rate: Rate { count: 10, period: minute },
-        burst: 5,
-    };
+        bound: Bound::Bucket { rate: Rate { count: 10, period: minute }, burst: 5 },
+        cost: 1,
+    });
     assert_eq!(permit.obligations, std::slice::from_ref(&limit));
     let unpinned = document(r#"{"key": "k"}"#);
     let set = Obligation::Set { pointer: "/environment".into(), value: "\"staging\"".into() };

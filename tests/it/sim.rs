@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use bartizan_gate::duty::decision::{Obligation, PolicyRevision, Rate};
+use bartizan_gate::duty::decision::{Bound, Limit, Obligation, PolicyRevision, Rate};
 use bartizan_gate::evidence::record::{CallId, Event, Now, Outcome};
 use bartizan_gate::evidence::step::{Act, Step};
 use bartizan_gate::question::access::{AccessRequest, Principal, Resource, Server};
@@ -46,12 +46,15 @@ fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
         return result.get("denied").is_none().then(Vec::new);
     }
     match name {
-        "limited" => Some(vec![Obligation::Limit {
+        "limited" => Some(vec![Obligation::Limit(Limit {
             code: "limited".into(),
             key: request.principal.id.clone(),
-            rate: Rate { count: LIMIT_PER_SECOND, period: Duration::from_secs(1) },
-            burst: LIMIT_BURST,
-        }]),
+            bound: Bound::Bucket {
+                rate: Rate { count: LIMIT_PER_SECOND, period: Duration::from_secs(1) },
+                burst: LIMIT_BURST,
+            },
+            cost: 1,
+        })]),
         "held" => Some(vec![Obligation::Hold {
             code: "held".into(),
             message: "held".into(),

@@ -70,7 +70,6 @@ const IMPURE: &[&str] = &[
 /// Inside the crates whose manifests name it, a foreign crate or a clock has one door: `(what,
 /// where it may be named)`.
 const DOORS: &[(&str, &[&str])] = &[
-    ("governor", &["crates/gate/src/duty/limit.rs"]),
     // The pool measures age by the runtime's clock, which a test can pause.
     ("Instant::now", &["crates/edge/src/clock.rs", "crates/outbound/src/pool.rs"]),
     ("SystemTime::now", &["crates/edge/src/clock.rs"]),

@@ -55,6 +55,7 @@ mod replay;
 mod query;
 mod absent;
 mod names;
+mod keys;
 mod lint;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -12,6 +12,7 @@ use regorus::unstable::{AssignOp, BoolOp, Expr, Literal, LiteralStmt, Rule, Rule
 
 use super::absent::{self, ABSENT_OPERAND, Lint, UNDEFINED_COMPARISON, join, optional_path};
 use super::check::{Index, called, location};
+use super::keys::{self, UNSTABLE_KEY};
 use super::names::{self, COMPUTED_NAME};
 use super::problem::PolicyProblem;
 use super::schema::{FieldType, below};
@@ -20,7 +21,7 @@ use super::walk::{Reference, SETS, Step, Visit, Walk, reference, rule_ref};
 use super::{EvalLimits, Module, Policy, PolicySources};
 
 /// The codes of all findings, sorted.
-pub const TRAPS: [&str; 9] = [
+pub const TRAPS: [&str; 10] = [
     ABSENT_OPERAND,
     COMPUTED_NAME,
     "no-reason",
@@ -29,6 +30,7 @@ pub const TRAPS: [&str; 9] = [
     UNDEFINED_COMPARISON,
     "undefined-negation",
     "unknown-input",
+    UNSTABLE_KEY,
     "unused-allow",
 ];
 
@@ -67,6 +69,7 @@ pub fn lint(
         index.reachable([&"data.mcp.deny".to_owned(), &"data.mcp.hold".to_owned()]);
     let mut found = absent::findings(&index);
     found.extend(names::findings(&index, &permitting));
+    found.extend(keys::findings(&index));
     found.retain(|lint| select(&lint.file));
     let mut linter = Linter { found };
     for (path, definitions) in &index.rules {

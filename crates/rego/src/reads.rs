@@ -223,7 +223,7 @@ impl ReadSet {
 
 /// The names of a path for `object.get`: one string, or an array of strings. An empty array is the
 /// whole value.
-fn constant_path(path: &Expr) -> Option<Vec<&str>> {
+pub(super) fn constant_path(path: &Expr) -> Option<Vec<&str>> {
     match path {
         Expr::Array { items, .. } => items.iter().map(|item| constant_text(item)).collect(),
         one => constant_text(one).map(|name| vec![name]),

@@ -9,7 +9,7 @@
 //! | `effect` | `"permit"` or `"deny"` |
 //! | `reasons` | `{code?, message}` each; a permit needs one |
 //! | `hold` | `{code?, message, approvers?, quorum?, ttl?, scopes?}` |
-//! | `limit` | `{code?, message?, key, rate, burst?, counts?}`; a rate is `10/m` or `10/15m` |
+//! | `limit` | `{code?, message?, key, rate, burst?, window?, cost?, counts?}`, where a rate is `10/m` or `10/15m` and `window` is `"sliding"` or `"fixed"`; or `{code?, message?, key, concurrent}` |
 //! | `set` | `{code?, message?, pointer, value}` |
 //! | `redact` | `{code?, message?, pointer}` or `{code?, message?, what}`, where `what` is `"secrets"` |
 //!
@@ -22,8 +22,8 @@ use std::time::Duration;
 use regorus::Value;
 
 use bartizan_gate::duty::decision::{
-    Decision, Effect, Engine, GrantScope, Listing, Obligation, Origin, PolicyRevision, Rate,
-    Reason, Redaction,
+    Bound, Decision, Effect, Engine, GrantScope, Limit, Listing, Obligation, Origin,
+    PolicyRevision, Rate, Reason, Redaction,
 };
 use bartizan_gate::duty::redact::REDACTIONS_MAX;
 use bartizan_gate::question::hold::TTL_MAX;
@@ -341,7 +341,29 @@ fn scope<V: Readable>(element: &Fields<V>) -> Result<GrantScope, Indeterminate> 
 }
 
 fn limit<V: Readable>(element: &Fields<V>) -> Result<Obligation, Indeterminate> {
-    element.only(&["code", "message", "key", "rate", "burst", "counts"])?;
+    let concurrent = element.member("concurrent").is_some();
+    element.only(if concurrent {
+        &["code", "message", "key", "concurrent"]
+    } else {
+        &["code", "message", "key", "rate", "burst", "window", "cost", "counts"]
+    })?;
+    let bound = match element.whole("concurrent")? {
+        Some(most) => Bound::InFlight(most),
+        None => rate_bound(element)?,
+    };
+    let cost = element.whole("cost")?.unwrap_or(1);
+    if cost == 0 {
+        return Err(Indeterminate::malformed(
+            "decision: `limit`: a `cost` of 0 would count nothing",
+        ));
+    }
+    element.with_text("message", |_| ())?;
+    let (code, key) = (element.code()?, element.required("key")?);
+    Ok(Obligation::Limit(Limit { code, key, bound, cost }))
+}
+
+/// Reads the bound of a limit with a rate.
+fn rate_bound<V: Readable>(element: &Fields<V>) -> Result<Bound, Indeterminate> {
     // Which decisions have this limit is the entrypoint's choice; here only the word is checked.
     let known = |counts: Option<&str>| matches!(counts, None | Some("permitted" | "all"));
     if !element.with_text("counts", known)? {
@@ -351,20 +373,18 @@ fn limit<V: Readable>(element: &Fields<V>) -> Result<Obligation, Indeterminate> 
     }
     let missing = || Indeterminate::malformed("limit: `rate` is missing");
     let rate = element.with_text("rate", |text| text.map(rate))?.ok_or_else(missing)??;
-    let burst = match element.member("burst") {
-        None => rate.count,
-        Some(burst) => burst.whole().ok_or_else(|| {
-            Indeterminate::malformed("decision: `limit`: `burst` is not a whole number below 2^32")
-        })?,
-    };
-    if burst == 0 && rate.count > 0 {
-        return Err(Indeterminate::malformed(
-            "decision: `limit`: a `burst` of 0 would never let anything pass",
-        ));
-    }
-    let burst = if rate.count == 0 { 0 } else { burst };
-    element.with_text("message", |_| ())?;
-    Ok(Obligation::Limit { code: element.code()?, key: element.required("key")?, rate, burst })
+    let burst = element.whole("burst")?;
+    element.with_text("window", |window| match (window, burst) {
+        (None, Some(burst)) => Ok(Bound::Bucket { rate, burst }),
+        (None | Some("sliding"), None) => Ok(Bound::Sliding(rate)),
+        (Some("fixed"), None) => Ok(Bound::Fixed(rate)),
+        (Some("sliding" | "fixed"), Some(_)) => Err(Indeterminate::malformed(
+            "decision: `limit`: a `window` has no `burst`; the count of `rate` is all that may pass",
+        )),
+        (Some(_), _) => Err(Indeterminate::malformed(
+            "decision: `limit`: `window` is neither \"sliding\" nor \"fixed\"",
+        )),
+    })?
 }
 
 fn set<V: Readable>(element: &Fields<V>) -> Result<Obligation, Indeterminate> {
@@ -490,6 +510,15 @@ impl<V: Readable> Fields<V> {
         self.with_text(name, |text| text.map(Box::from))
     }
 
+    /// A member that is a whole number below 2^32.
+    fn whole(&self, name: &str) -> Result<Option<u32>, Indeterminate> {
+        let Some(member) = self.member(name) else { return Ok(None) };
+        member.whole().map(Some).ok_or_else(|| {
+            let name = format!("{}: `{name}` is not a whole number below 2^32", self.name);
+            Indeterminate::malformed(name)
+        })
+    }
+
     fn required(&self, name: &str) -> Result<Box<str>, Indeterminate> {
         self.text(name)?
             .ok_or_else(|| Indeterminate::malformed(format!("{}: `{name}` is missing", self.name)))
@@ -582,16 +611,33 @@ mod tests {
     #[test]
     fn duties_of_a_permit_are_read() {
         let minute = Duration::from_mins(1);
-        let limit = |count, period, burst| {
+        let limit = |bound, cost| {
             let (code, key) = ("c".into(), "k".into());
-            Ok(vec![Obligation::Limit { code, key, rate: Rate { count, period }, burst }])
+            Ok(vec![Obligation::Limit(Limit { code, key, bound, cost })])
         };
         let limited =
             |rest: &str| obliged(&format!(r#""limit": [{{"code": "c", "key": "k", {rest}}}]"#));
-        assert_eq!(limited(r#""rate": "10/m""#), limit(10, minute, 10));
-        assert_eq!(limited(r#""rate": "10/15m", "burst": 3"#), limit(10, minute * 15, 3));
-        assert_eq!(limited(r#""rate": "0/m""#), limit(0, minute, 0));
-        assert_eq!(limited(r#""rate": "2/d""#), limit(2, minute * 1440, 2));
+        let rate = |count, period| Rate { count, period };
+        let bucket = |rate, burst| Bound::Bucket { rate, burst };
+        let ten = rate(10, minute);
+        for (rest, bound, cost) in [
+            (r#""rate": "10/m""#, Bound::Sliding(ten), 1),
+            (r#""rate": "10/m", "window": "sliding""#, Bound::Sliding(ten), 1),
+            (r#""rate": "10/m", "window": "fixed""#, Bound::Fixed(ten), 1),
+            (r#""rate": "10/15m", "burst": 3"#, bucket(rate(10, minute * 15), 3), 1),
+            (r#""rate": "10/m", "burst": 3, "cost": 4"#, bucket(ten, 3), 4),
+            (r#""rate": "10/m", "cost": 1"#, Bound::Sliding(ten), 1),
+            (r#""rate": "2/d""#, Bound::Sliding(rate(2, minute * 1440)), 1),
+            // Zero permits nothing, in each form.
+            (r#""rate": "0/m""#, Bound::Sliding(rate(0, minute)), 1),
+            (r#""rate": "0/m", "burst": 5"#, bucket(rate(0, minute), 5), 1),
+            (r#""rate": "1/m", "burst": 0"#, bucket(rate(1, minute), 0), 1),
+            (r#""rate": "0/m", "window": "fixed""#, Bound::Fixed(rate(0, minute)), 1),
+            (r#""concurrent": 3"#, Bound::InFlight(3), 1),
+            (r#""concurrent": 0"#, Bound::InFlight(0), 1),
+        ] {
+            assert_eq!(limited(rest), limit(bound, cost), "{rest}");
+        }
         assert_eq!(
             obliged(r#""hold": [{"message": "m", "approvers": ["a"], "ttl": "2h"}]"#),
             Ok(vec![Obligation::Hold {
@@ -685,8 +731,28 @@ mod tests {
             r#""limit": [{"key": "k", "rate": "1/0m"}]"#,
             r#""limit": [{"key": "k", "rate": "1/week"}]"#,
             r#""limit": [{"key": "k", "rate": "99999999999/m"}]"#,
-            r#""limit": [{"key": "k", "rate": "1/m", "burst": 0}]"#,
             r#""limit": [{"key": "k", "rate": "1/m", "burst": -1}]"#,
+            r#""limit": [{"key": "k", "rate": "1/m", "burst": 1.5}]"#,
+            r#""limit": [{"key": "k", "rate": "1/m", "burst": 4294967296}]"#,
+            r#""limit": [{"key": "k", "rate": "1/m", "window": "rolling"}]"#,
+            r#""limit": [{"key": "k", "rate": "1/m", "window": true}]"#,
+            r#""limit": [{"key": "k", "rate": "1/m", "window": "fixed", "burst": 1}]"#,
+            r#""limit": [{"key": "k", "rate": "1/m", "window": "sliding", "burst": 1}]"#,
+            r#""limit": [{"key": "k", "window": "fixed"}]"#,
+            r#""limit": [{"key": "k", "rate": "1/m", "cost": 0}]"#,
+            r#""limit": [{"key": "k", "rate": "1/m", "cost": -1}]"#,
+            r#""limit": [{"key": "k", "rate": "1/m", "cost": 0.5}]"#,
+            r#""limit": [{"key": "k", "rate": "1/m", "cost": "2"}]"#,
+            r#""limit": [{"concurrent": 1}]"#,
+            r#""limit": [{"key": "k", "concurrent": -1}]"#,
+            r#""limit": [{"key": "k", "concurrent": 1.5}]"#,
+            r#""limit": [{"key": "k", "concurrent": null}]"#,
+            r#""limit": [{"key": "k", "concurrent": "1"}]"#,
+            r#""limit": [{"key": "k", "concurrent": 1, "rate": "1/m"}]"#,
+            r#""limit": [{"key": "k", "concurrent": 1, "burst": 1}]"#,
+            r#""limit": [{"key": "k", "concurrent": 1, "cost": 1}]"#,
+            r#""limit": [{"key": "k", "concurrent": 1, "window": "fixed"}]"#,
+            r#""limit": [{"key": "k", "concurrent": 1, "counts": "all"}]"#,
             r#""set": [{"pointer": "a", "value": 1}]"#,
             r#""set": [{"pointer": "/a~2", "value": 1}]"#,
             r#""set": [{"pointer": "", "value": 1}]"#,

@@ -12,7 +12,7 @@ use crate::cli::print;
 use crate::config::PackRef;
 use bartizan_edge::clock::Clock;
 use bartizan_gate::duty::decision::{
-    Decision, GrantScope, Listing, Obligation, PolicyRevision, Redaction,
+    Bound, Decision, GrantScope, Limit, Listing, Obligation, PolicyRevision, Rate, Redaction,
 };
 use bartizan_gate::duty::hold::TTL_DEFAULT;
 use bartizan_gate::duty::pdp::{ListEntry, Pdp};
@@ -136,6 +136,16 @@ fn verdict(decision: &DecisionFacts, line: &mut impl FnMut(&str, &str)) {
     }
 }
 
+fn bounded(bound: Bound) -> String {
+    let per = |rate: Rate| format!("{} in {}", rate.count, humantime::format_duration(rate.period));
+    match bound {
+        Bound::Sliding(rate) => per(rate),
+        Bound::Fixed(rate) => format!("{}, fixed window", per(rate)),
+        Bound::Bucket { rate, burst } => format!("{}, burst {burst}", per(rate)),
+        Bound::InFlight(most) => format!("{most} in flight"),
+    }
+}
+
 fn duty(obligation: &Obligation) -> String {
     match obligation {
         Obligation::Hold { code, message, approvers, ttl, quorum, scopes } => {
@@ -150,9 +160,9 @@ fn duty(obligation: &Obligation) -> String {
             }
             line
         }
-        Obligation::Limit { code, key, rate, burst } => {
-            let period = humantime::format_duration(rate.period);
-            format!("limit {code}: {} in {period}, burst {burst}, for `{key}`", rate.count)
+        Obligation::Limit(Limit { code, key, bound, cost }) => {
+            let cost = if *cost == 1 { String::new() } else { format!(", takes {cost}") };
+            format!("limit {code}: {}{cost}, for `{key}`", bounded(*bound))
         }
         Obligation::Set { pointer, value } => format!("set {pointer} to {value}"),
         Obligation::Redact { code, redaction } => match redaction {

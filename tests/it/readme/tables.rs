@@ -9,6 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use bartizan::config::{Config, Surroundings};
 use bartizan_audit::journal::{Journal, JournalConfig};
 use bartizan_gate::duty::decision::Listing;
+use bartizan_gate::duty::limit::Wait;
 use bartizan_gate::duty::pdp::{ListEntry, Pdp as _};
 use bartizan_gate::evidence::record::{
     ApprovalFacts, AuditRecord, DecisionFacts, ENVIRONMENTS_MAX, Event, FLAGS_MAX, Finding,
@@ -769,7 +770,9 @@ fn faces() -> BTreeSet<(i64, String, u16)> {
         Refusal::UnknownMethod,
         Refusal::UnknownTask,
         Refusal::TasksUndeclared,
-        Refusal::Limited(Some(Duration::from_secs(1))),
+        Refusal::Limited(Wait::For(Duration::from_secs(1))),
+        Refusal::Limited(Wait::ForEnd(None)),
+        Refusal::Limited(Wait::Forever),
         Refusal::ApprovalRequired,
         Refusal::Malformed(Malformed::Batch),
         Refusal::Malformed(Malformed::BatchSize),

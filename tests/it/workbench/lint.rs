@@ -162,6 +162,38 @@ const CASES: &[(&str, &[(&str, u64)])] = &[
         "deny contains {\"code\": \"a\", \"message\": \"m\"} if {\n\tsome name, value in input.tool.arguments\n\tstartswith(name, \"env\")\n\tvalue == \"production\"\n}",
         &[("computed-name", 5)],
     ),
+    (
+        "limit contains {\"code\": \"a\", \"key\": object.get(input, [\"client\", \"name\"], \"\"), \"rate\": \"1/m\"}",
+        &[("unstable-key", 3)],
+    ),
+    (
+        "limit contains {\"code\": \"a\", \"key\": object.get(input, [\"tool\", \"name\"], \"\"), \"rate\": \"1/m\"}",
+        &[],
+    ),
+    (
+        "limit contains {\"code\": \"a\", \"key\": key, \"rate\": \"1/m\"} if key := sprintf(\"%v\", [input.session])",
+        &[("unstable-key", 3)],
+    ),
+    (
+        "limit contains rule if {\n\trule := {\"code\": \"a\", \"key\": who, \"concurrent\": 1}\n\tsome who in [at(input.principal.id)]\n}\n\nat(id) := concat(\"\", [id, today])\n\ntoday := input.time.weekday",
+        &[("unstable-key", 4)],
+    ),
+    (
+        "limit contains {\"code\": \"a\", \"key\": json.marshal([x | some x in [input.tool.arguments]]), \"rate\": \"1/m\"} if input.tool",
+        &[("unstable-key", 3)],
+    ),
+    (
+        "import input.protocol as spoken\n\nlimit contains {\"code\": \"a\", \"key\": spoken.era, \"rate\": \"1/m\"}",
+        &[("unstable-key", 5)],
+    ),
+    (
+        "limit contains {\"code\": \"a\", \"key\": concat(\"/\", [input.principal.id, input.server.name, input.method]), \"rate\": \"1/m\"} if input.session.facts.project == \"p\"",
+        &[],
+    ),
+    (
+        "# bartizan:allow unstable-key\nlimit contains {\"code\": \"a\", \"key\": input.time.weekday, \"rate\": \"1/m\"}",
+        &[],
+    ),
     ("# bartizan:allow not-a-set\npermit := true", &[]),
     (
         "permit contains {\"message\": \"m\"} if input.method == \"x\" # bartizan:allow no-reason",

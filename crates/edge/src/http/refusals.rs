@@ -12,7 +12,8 @@ use ::http::{HeaderValue, Response, StatusCode};
 
 use super::lanes::{Network, network};
 use super::reply::{self, ReplyBody};
-use bartizan_gate::duty::limit::{BucketKey, RateLimits};
+use bartizan_gate::duty::decision::{Bound, Limit};
+use bartizan_gate::duty::limit::RateLimits;
 use bartizan_gate::question::rate::Rate;
 
 /// Callers that are counted at once; when there are more, further ones share a bucket.
@@ -43,13 +44,14 @@ impl RefusalLimit {
         http1: bool,
         now: Duration,
     ) -> Option<Response<ReplyBody>> {
-        let key = BucketKey {
+        let rate = Rate { count: self.max, period: Duration::from_secs(1) };
+        let limit = Limit {
             code: "refusals".into(),
             key: format!("{} {principal}", shown(network(address))).into(),
-            rate: Rate { count: self.max, period: Duration::from_secs(1) },
-            burst: self.max,
+            bound: Bound::Bucket { rate, burst: self.max },
+            cost: 1,
         };
-        self.limits.spend(&[key], now).err()?;
+        self.limits.spend(std::iter::once(&limit), now).err()?;
         let mut response = reply::bare(StatusCode::TOO_MANY_REQUESTS);
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         Some(if http1 { reply::last(response) } else { response })

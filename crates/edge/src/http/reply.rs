@@ -136,6 +136,10 @@ pub(super) fn own(released: &Released) -> Response<ReplyBody> {
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
         response.headers_mut().insert(ALLOW, METHODS);
     }
+    if let Some(seconds) = released.retry_after() {
+        // RFC 9110, 10.2.3. Clients of MCP read it nowhere, whatever reads HTTP may.
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
     response
 }
 

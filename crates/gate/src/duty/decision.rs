@@ -96,6 +96,60 @@ pub struct Reason {
     pub origin: Origin,
 }
 
+/// Period from which on what a limit has counted outlives the program.
+const KEPT_FROM: Duration = Duration::from_hours(1);
+
+/// A limit that counts a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// The code of the rule that demands it. Limits of one code, key and bound count together.
+    pub code: Box<str>,
+    /// The value by which the rule counts separately, such as a principal.
+    pub key: Box<str>,
+    /// How much it permits.
+    pub bound: Bound,
+    /// How much this call takes of it; at least 1. Not used for calls in flight.
+    pub cost: u32,
+}
+
+/// How much a [`Limit`] permits. 0 permits nothing, in each form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Bound {
+    /// At most the rate's count in every stretch of its period. Exact for counts up to 16; above, an
+    /// event counts for up to a tenth of the period longer.
+    Sliding(Rate),
+    /// A token bucket: at most `burst` at once, and at most `burst` and what the rate gives in that
+    /// time in every stretch of time.
+    Bucket {
+        /// How fast the bucket refills.
+        rate: Rate,
+        /// Events that may come at once.
+        burst: u32,
+    },
+    /// At most the rate's count in each window. A window begins with the first event after the
+    /// last one has ended, and lasts for the period; up to twice the count may come around its end.
+    Fixed(Rate),
+    /// At most this many calls in flight.
+    InFlight(u32),
+}
+
+impl Bound {
+    /// Whether it bounds events in time, not calls in flight.
+    pub fn is_rate(self) -> bool {
+        !matches!(self, Self::InFlight(_))
+    }
+
+    /// Whether what it has counted outlives the program: its period is an hour or more.
+    pub fn is_kept(self) -> bool {
+        match self {
+            Self::Sliding(rate) | Self::Fixed(rate) | Self::Bucket { rate, .. } => {
+                rate.period >= KEPT_FROM
+            }
+            Self::InFlight(_) => false,
+        }
+    }
+}
+
 /// An obligation of a permit (XACML 3.0 §2.12): the permit holds only once it is discharged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obligation {
@@ -115,18 +169,8 @@ pub enum Obligation {
         /// Wider grants that approvers may choose.
         scopes: Vec<GrantScope>,
     },
-    /// One event is taken from a token bucket; an empty bucket refuses the call.
-    Limit {
-        /// The code of the rule that demands it; part of the bucket's name.
-        code: Box<str>,
-        /// The value by which the rule counts separately, such as a principal; part of the bucket's
-        /// name.
-        key: Box<str>,
-        /// How fast the bucket refills.
-        rate: Rate,
-        /// Events that may come at once; at least 1 unless the rate is 0.
-        burst: u32,
-    },
+    /// The call is counted; a limit that is reached refuses it.
+    Limit(Limit),
     /// An argument is set before the call is forwarded.
     Set {
         /// Which argument: an RFC 6901 pointer below `params.arguments`.

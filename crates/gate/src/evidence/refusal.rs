@@ -4,6 +4,7 @@
 //! that under the `decision_id` that the refusal carries. Error codes of this product lie outside
 //! -32768..-32000, which JSON-RPC 2.0 §5.1 reserves (MCP 2026-07-28, basic/index "Error Codes").
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use super::record::Finding;
 use super::step::{Content, IfUnrecorded, Released, Status};
 use crate::duty::decision::Origin;
+use crate::duty::limit::Wait;
 use crate::question::hold::HoldEnd;
 use crate::question::routing::HeaderMismatch;
 use crate::wire::document::{Unreadable, write_string};
@@ -20,7 +22,7 @@ use crate::wire::protocol::{Direction, Era};
 
 /// Denied by policy.
 pub const DENIED: i64 = -31001;
-/// A rate limit is exceeded; `data.retry_after_ms` says when to try again.
+/// A limit of the policy is reached; `data.retry_after_ms` says when to try again, where it is known.
 pub const LIMITED: i64 = -31002;
 /// No audit record can be kept, so nothing may pass.
 pub const UNRECORDED: i64 = -31003;
@@ -43,6 +45,9 @@ pub(crate) const KEPT_BYTES: &str = "limits.kept_bytes: no room for what this me
 const FACT_IN_USE: &str =
     "the call sets a session fact by which calls were judged that the server may still carry out";
 
+/// The member of `_meta` in a tool result that says after how many ms the call may pass.
+const META_RETRY_AFTER: &str = "bartizan/retry_after_ms";
+
 const PARSE_ERROR: i64 = -32700;
 const INVALID_REQUEST: i64 = -32600;
 const METHOD_NOT_FOUND: i64 = -32601;
@@ -64,8 +69,8 @@ pub enum Refusal {
     UnknownTask,
     /// The request uses tasks without declaring the extension (MCP 2026-07-28, tasks extension).
     TasksUndeclared,
-    /// A rate limit is exceeded; the time until one more call may pass, where there is one.
-    Limited(Option<Duration>),
+    /// A limit of the policy is reached; when the call may pass.
+    Limited(Wait),
     /// A person must approve the call first, and nothing can ask one.
     ApprovalRequired,
     /// The approval that the call needs was not given, or not yet.
@@ -393,7 +398,7 @@ impl Refusal {
             Self::TasksUndeclared => {
                 (MISSING_CAPABILITY, "Missing required client capability", Status::BadRequest)
             }
-            Self::Limited(_) => (LIMITED, "Rate limit reached; try again later", Status::Ok),
+            Self::Limited(wait) => (LIMITED, limited_text(*wait), Status::Ok),
             Self::ApprovalRequired => (APPROVAL_REQUIRED, "Approval required", Status::Ok),
             Self::Approval(end) => (APPROVAL_REQUIRED, end.text(), Status::Ok),
             Self::Malformed(malformed) => malformed_presentation(malformed),
@@ -450,7 +455,8 @@ impl Refusal {
         let status = if failed && to.id.is_some() {
             Status::Ok
         } else if status == Status::Ok && to.id.is_none() {
-            Status::Forbidden
+            let later = matches!(self, Self::Limited(Wait::For(_) | Wait::ForEnd(_)));
+            if later { Status::TooMany } else { Status::Forbidden }
         } else {
             status
         };
@@ -476,13 +482,7 @@ impl Refusal {
                 Self::Denied | Self::Limited(_) | Self::ApprovalRequired | Self::Approval(_)
             )
         {
-            let result_type =
-                if to.era == Era::Modern { "\"resultType\":\"complete\"," } else { "" };
-            body.extend_from_slice(b",\"result\":{");
-            body.extend_from_slice(result_type.as_bytes());
-            body.extend_from_slice(b"\"content\":[{\"type\":\"text\",\"text\":");
-            write_string(&mut body, &format!("{text}. decision_id: {}", to.decision_id));
-            body.extend_from_slice(b"}],\"isError\":true}}");
+            self.write_tool_result(&mut body, text, to);
             return (body.into(), Content::Result, status);
         }
         body.extend_from_slice(format!(",\"error\":{{\"code\":{code},\"message\":").as_bytes());
@@ -497,8 +497,8 @@ impl Refusal {
             body.extend_from_slice(b",\"approval_id\":");
             write_string(&mut body, &hold.0);
         }
-        if let Some(retry) = self.retry_after() {
-            body.extend_from_slice(format!(",\"retry_after_ms\":{}", retry.as_millis()).as_bytes());
+        if let Some(ms) = self.retry_after_ms() {
+            body.extend_from_slice(format!(",\"retry_after_ms\":{ms}").as_bytes());
         }
         if let Self::TasksUndeclared = self {
             body.extend_from_slice(b",\"requiredCapabilities\":{\"extensions\":{");
@@ -509,21 +509,52 @@ impl Refusal {
         (body.into(), Content::Error, status)
     }
 
-    /// When it makes sense to try again, where that is known.
-    fn retry_after(&self) -> Option<Duration> {
-        if let Self::Limited(retry) = self {
-            *retry
-        } else if let Self::Approval(end) = self {
-            end.retry_after()
-        } else {
-            None
+    /// Writes the refusal as the result of a tool, which the model reads, after the id.
+    fn write_tool_result(&self, body: &mut Vec<u8>, text: &'static str, to: Addressee<'_>) {
+        let result_type = if to.era == Era::Modern { "\"resultType\":\"complete\"," } else { "" };
+        body.extend_from_slice(b",\"result\":{");
+        body.extend_from_slice(result_type.as_bytes());
+        // Not as `structuredContent`: clients hold that against the tool's own schema.
+        if let Some(ms) = self.retry_after_ms() {
+            let meta = format!("\"_meta\":{{\"{META_RETRY_AFTER}\":{ms}}},");
+            body.extend_from_slice(meta.as_bytes());
         }
+        body.extend_from_slice(b"\"content\":[{\"type\":\"text\",\"text\":");
+        let text = self.readable_text(text);
+        write_string(body, &format!("{text}. decision_id: {}", to.decision_id));
+        body.extend_from_slice(b"}],\"isError\":true}}");
     }
 
     /// Writes the refusal as a message that may go to the client.
     pub(crate) fn released(&self, to: Addressee<'_>) -> Released {
         let (body, content, status) = self.message(to);
-        Released::issue_proof(body, content, to.id.cloned(), status, true)
+        let released = Released::issue_proof(body, content, to.id.cloned(), status, true);
+        released.retrying(self.retry_after())
+    }
+
+    /// After what time it makes sense to send the same message again, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        if let Self::Approval(end) = self {
+            return end.retry_after();
+        }
+        let Self::Limited(wait) = self else { return None };
+        match wait {
+            Wait::For(wait) => Some(*wait),
+            Wait::ForEnd(at_latest) => *at_latest,
+            Wait::Forever => None,
+        }
+    }
+
+    /// The same in ms, rounded up: not before it is over.
+    fn retry_after_ms(&self) -> Option<u128> {
+        self.retry_after().map(|wait| wait.as_nanos().div_ceil(1_000_000))
+    }
+
+    /// The text for a model, which sees no other part of a tool result.
+    fn readable_text(&self, text: &'static str) -> Cow<'static, str> {
+        let Self::Limited(Wait::For(wait)) = self else { return text.into() };
+        let seconds = wait.as_nanos().div_ceil(1_000_000_000);
+        format!("Rate limit reached; try again in {seconds} s").into()
     }
 
     /// Prepares [`Refusal::Unrecorded`], which is written only if a record cannot be kept.
@@ -535,6 +566,15 @@ impl Refusal {
                 Self::Unrecorded.released(Addressee { id, decision_id, era, tool_result: false })
             },
         }
+    }
+}
+
+/// The text where a limit of the policy is reached.
+fn limited_text(wait: Wait) -> &'static str {
+    match wait {
+        Wait::For(_) => "Rate limit reached; try again later",
+        Wait::ForEnd(_) => "Too many calls at once; try again when one has its answer",
+        Wait::Forever => "A limit never permits this call; do not try again",
     }
 }
 

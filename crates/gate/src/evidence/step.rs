@@ -8,6 +8,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -269,6 +270,8 @@ pub struct Released {
     id: Option<Id>,
     status: Status,
     own: bool,
+    /// In seconds; 0 where it is not known.
+    retry_after: u32,
     settles: Option<Revision>,
     back: Option<Box<Permitted>>,
 }
@@ -283,7 +286,14 @@ impl Released {
         status: Status,
         own: bool,
     ) -> Self {
-        Self { body, content, id, status, own, settles: None, back: None }
+        Self { body, content, id, status, own, retry_after: 0, settles: None, back: None }
+    }
+
+    /// Notes after what time the refused message may pass.
+    pub(crate) fn retrying(self, after: Option<Duration>) -> Self {
+        let seconds = after.map(|after| after.as_nanos().div_ceil(1_000_000_000).max(1));
+        let retry_after = seconds.map_or(0, |it| u32::try_from(it).unwrap_or(u32::MAX));
+        Self { retry_after, ..self }
     }
 
     /// Attaches the gate's refusal of a request of the server in the same batch.
@@ -360,6 +370,12 @@ impl Released {
     /// The HTTP status to answer with where [`Released::is_own`]; otherwise the server's is used.
     pub fn status(&self) -> Status {
         self.status
+    }
+
+    /// After how many seconds the refused message may pass, where a limit refuses it and that is
+    /// known; rounded up, so not before the wait is over.
+    pub fn retry_after(&self) -> Option<u32> {
+        Some(self.retry_after).filter(|seconds| *seconds > 0)
     }
 
     /// Whether the message is a refusal of the gate. If not, it answers under the server's HTTP

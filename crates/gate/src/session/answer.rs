@@ -248,7 +248,7 @@ impl Session {
         let decision = gate.policy().decide(&question.request(self, now));
         record.set_input(gate.recorded(|| question.request(self, now)));
         let passed = enforce(gate, &question, &decision, None, None, now).and_then(
-            |(edited, verdict, observed)| {
+            |(edited, verdict, observed, _)| {
                 // An embedded request has no arguments to set, and a redaction holds only if the
                 // whole message is redacted so.
                 let redacted = decision.redactions().all(|it| carrier.redact.contains(it));

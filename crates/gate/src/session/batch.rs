@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::duty::duties::Duties;
+use crate::duty::limit::Places;
 use crate::evidence::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
 use crate::evidence::refusal::{Refusal, malformed_position};
 use crate::evidence::step::{Act, Content, Payload, Permitted, Released, Routing, Status, Step};
@@ -96,6 +97,8 @@ impl Session {
             // The trial may have ended calls of the session by a cancellation.
             let noted = self.calls.values().filter_map(|entry| entry.reader.as_deref());
             noted.for_each(FactReader::still_in_flight);
+            let places = self.calls.values().filter_map(|entry| entry.places.as_ref());
+            places.for_each(Places::still_in_flight);
             self.refused_batch(gate, decided)
         };
         let unrecorded = Refusal::unrecorded(self.addressee(None, exchange));

@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use crate::duty::arguments;
 use crate::duty::decision::Listing;
-use crate::duty::decision::{Decision, Effect, Engine, Obligation, Origin, Reason};
+use crate::duty::decision::{Bound, Decision, Effect, Engine, Limit, Obligation, Origin, Reason};
 use crate::duty::duties::Duties;
-use crate::duty::limit::BucketKey;
+use crate::duty::limit::{NotCounted, Places, Wait};
 use crate::duty::pdp::ListEntry;
 use crate::duty::pdp::RecordedInput;
 use crate::duty::redact::Redaction;
@@ -51,6 +51,7 @@ struct Discharged {
     /// The frame with arguments set; absent where no argument was set.
     edited: Option<Frame>,
     obligations: Obligations,
+    places: Option<Places>,
 }
 
 /// The obligations of a decision, as its record names them.
@@ -62,6 +63,9 @@ const LISTEN_URIS_MAX: usize = 256;
 /// A client's `notifications/cancelled`, up to the id that it names.
 const WITHDRAWAL: &[u8] =
     br#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"#;
+
+/// What [`enforce`] returns for a message that passes.
+pub(super) type Enforced = (Option<Frame>, DecisionFacts, Option<Refusal>, Option<Places>);
 
 /// A refusal with the reasons for its record.
 pub(super) struct ReasonedRefusal {
@@ -219,6 +223,7 @@ impl Session {
             input: None,
             removed: None,
             reader: None,
+            places: None,
         };
 
         if let Some(headers) = headers {
@@ -257,14 +262,14 @@ impl Session {
         let mut removed = AuditRecord::new(Event::Intent, now);
         let asker = Asker { session: &*self, call, approvals };
         let enforced = enforce(gate, &question, &decision, precheck, Some(asker), now).and_then(
-            |(set, verdict, observed)| {
+            |(set, verdict, observed, places)| {
                 let passing = set.as_ref().unwrap_or(frame);
                 let edited = self.judged_responses(gate, passing, &question, &mut removed, now)?;
-                Ok((edited.or(set), verdict, observed))
+                Ok((edited.or(set), verdict, observed, places))
             },
         );
         message.removed = removed.redacted;
-        let (edited, verdict, observed) = match enforced {
+        let (edited, verdict, observed, places) = match enforced {
             Ok(enforced) => enforced,
             Err(mut refused) => {
                 let waits = *may_wait && id.is_some() && call == exchange;
@@ -279,6 +284,7 @@ impl Session {
                 return self.refuse(&message, &refusal, Some((verdict, Some(finding))));
             }
         };
+        message.places = places;
         let routing =
             routing_of(&question, definition.as_deref(), edited.as_ref(), headers.as_ref());
         self.forward(&message, &question, (verdict, observed), edited, routing)
@@ -538,6 +544,7 @@ impl Session {
             digest: record.digest.clone(),
             on_success,
             reader: message.reader.clone(),
+            places: message.places.clone(),
             charge,
         });
         let unrecorded = Refusal::unrecorded(message.addressee());
@@ -566,6 +573,7 @@ impl Session {
             sizes::operation(&question.operation),
             expected.bytes(),
             message.reader.as_ref().map_or(0, |reader| reader.bytes()),
+            message.places.as_ref().map_or(0, Places::bytes),
         ];
         let bytes = parts.into_iter().fold(CALL_BYTES, usize::saturating_add);
         if message.row.is_some_and(|row| row.role == Role::Cancel) {
@@ -665,7 +673,8 @@ impl Session {
 }
 
 /// Enforces a decision. Returns the edited frame to forward, if an argument was set, the decision
-/// for the record, and what would have been the refusal in enforce mode. `precheck` is a refusal
+/// for the record, what would have been the refusal in enforce mode, and the places in limits of
+/// calls in flight, which the call holds as long as it is in flight. `precheck` is a refusal
 /// that holds whatever the policy decided; `asker` says for whom approvals may be asked. In observe mode nothing is edited or refused; the record
 /// says what would have been.
 ///
@@ -679,20 +688,20 @@ pub(super) fn enforce(
     precheck: Option<ReasonedRefusal>,
     asker: Option<Asker<'_>>,
     now: Now,
-) -> Result<(Option<Frame>, DecisionFacts, Option<Refusal>), ReasonedRefusal> {
+) -> Result<Enforced, ReasonedRefusal> {
     let discharged = match precheck {
         Some(refused) => Err(refused),
         None => discharge(gate, question, decision, asker, now),
     };
     match discharged {
-        Ok(_) if gate.observes() => {
-            Ok((None, decision_facts(decision, false, Obligations::default()), None))
+        Ok(Discharged { places, .. }) if gate.observes() => {
+            Ok((None, decision_facts(decision, false, Obligations::default()), None, places))
         }
-        Ok(Discharged { edited, obligations }) => {
-            Ok((edited, decision_facts(decision, true, obligations), None))
+        Ok(Discharged { edited, obligations, places }) => {
+            Ok((edited, decision_facts(decision, true, obligations), None, places))
         }
         Err(refused) if gate.observes() => {
-            Ok((None, denied_facts(decision, &refused, false), Some(refused.refusal)))
+            Ok((None, denied_facts(decision, &refused, false), Some(refused.refusal), None))
         }
         Err(refused) => Err(refused),
     }
@@ -707,29 +716,19 @@ fn discharge(
     asker: Option<Asker<'_>>,
     now: Now,
 ) -> Result<Discharged, ReasonedRefusal> {
-    let mut buckets = Vec::new();
     let mut obligations = Obligations::default();
-    for obligation in &decision.obligations {
-        if let Obligation::Limit { code, key, rate, burst } = obligation {
-            obligations.push(format!("limit:{code}"));
-            buckets.push(BucketKey {
-                code: code.clone(),
-                key: key.clone(),
-                rate: *rate,
-                burst: *burst,
-            });
-        }
+    for limit in limits(&decision.obligations) {
+        obligations.push(format!("limit:{}", limit.code));
     }
-    // A message that was held has paid when it came.
-    if asker.is_some_and(|asker| !asker.approvals.is_empty()) {
-        buckets.clear();
-    }
-    if let Err((bucket, spent)) = gate.limits.spend(&buckets, now.uptime) {
-        return Err(ReasonedRefusal::new(
-            Refusal::Limited(spent.retry_after),
-            vec![reason(&bucket.code, "the rate limit is spent", Origin::Limited)],
-        ));
-    }
+    // A message that was held has paid when it came, but it is in flight only now.
+    let has_paid = asker.is_some_and(|asker| !asker.approvals.is_empty());
+    // Only a request is in flight; a limit of 0 permits no other message, either.
+    let in_flight = question.is_request();
+    let counted = limits(&decision.obligations).filter(|limit| match limit.bound {
+        Bound::InFlight(most) => in_flight || most == 0,
+        Bound::Sliding(_) | Bound::Fixed(_) | Bound::Bucket { .. } => !has_paid,
+    });
+    let places = gate.limits.spend(counted, now.uptime).map_err(not_counted)?;
     // After the limits: some count denials, so that a flood of them slows down (threat K8).
     if decision.effect == Effect::Deny {
         return Err(ReasonedRefusal::new(Refusal::Denied, Vec::new()));
@@ -768,7 +767,34 @@ fn discharge(
             return Err(ReasonedRefusal { refusal, ..refused });
         }
     }
-    Ok(Discharged { edited, obligations })
+    Ok(Discharged { edited, obligations, places })
+}
+
+/// The limits among obligations.
+fn limits(obligations: &[Obligation]) -> impl Iterator<Item = &Limit> + Clone {
+    obligations.iter().filter_map(|obligation| match obligation {
+        Obligation::Limit(limit) => Some(limit),
+        Obligation::Hold { .. } | Obligation::Set { .. } | Obligation::Redact { .. } => None,
+    })
+}
+
+/// The refusal of a call that does not pass its limits.
+fn not_counted(why: NotCounted) -> ReasonedRefusal {
+    match why {
+        NotCounted::Exceeded(exceeded) => {
+            let why = match exceeded.wait {
+                Wait::For(_) => "the rate limit is spent",
+                Wait::ForEnd(_) => "as many calls are in flight as the limit permits",
+                Wait::Forever => "the limit never permits this call",
+            };
+            let why = vec![reason(&exceeded.code, why, Origin::Limited)];
+            ReasonedRefusal::new(Refusal::Limited(exceeded.wait), why)
+        }
+        NotCounted::NotKept(not_kept) => {
+            let why = vec![reason("limit-not-kept", &not_kept.cause, Origin::Undischarged)];
+            ReasonedRefusal::new(Refusal::Unrecorded, why)
+        }
+    }
 }
 
 /// Returns `frame` with one argument set, read again by the same rules as any frame.
@@ -829,6 +855,8 @@ struct ClientMessage<'a> {
     removed: Option<RedactionFacts>,
     /// That it is judged by session facts.
     reader: Option<Arc<FactReader>>,
+    /// Its places in limits of calls in flight.
+    places: Option<Places>,
 }
 
 impl ClientMessage<'_> {

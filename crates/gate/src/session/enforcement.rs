@@ -10,7 +10,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 use crate::duty::decision::Origin;
-use crate::duty::limit::RateLimits;
+use crate::duty::limit::{KeptBucket, LimitStore, RateLimits};
 use crate::duty::pdp::Pdp;
 use crate::duty::pdp::{Inputs, RecordedInput};
 use crate::evidence::record::{AuditRecord, CallId, DecisionFacts, Event, Now, ReasonFacts};
@@ -126,6 +126,25 @@ impl Gate {
     pub fn keeping(mut self, bytes: usize) -> Self {
         self.memory = MemoryBudget::new(bytes);
         self
+    }
+
+    /// Continues with what the limits of an earlier run have counted, and keeps what limits of long
+    /// periods count in `store`; see [`RateLimits::keeping`]. Default: all limits begin anew.
+    #[must_use]
+    pub fn keeping_limits(
+        mut self,
+        store: Arc<dyn LimitStore>,
+        buckets: &[KeptBucket],
+        zero_unix_ms: u64,
+    ) -> Self {
+        self.limits =
+            RateLimits::new(self.config.buckets_max).keeping(store, buckets, zero_unix_ms);
+        self
+    }
+
+    /// What the limits have counted.
+    pub fn limits(&self) -> &RateLimits {
+        &self.limits
     }
 
     /// The memory for what is kept between messages, which the edge may charge too.

@@ -43,6 +43,7 @@ pub use crate::evidence::refusal::DoorRefusal;
 pub use crate::session::protected::{Protected, RefusalForm};
 
 use crate::duty::duties::Duties;
+use crate::duty::limit::Places;
 use crate::duty::redact::Redaction;
 use crate::evidence::record::{
     AuditRecord, CallId, Event, Now, OperationFacts, Outcome, ProtocolFacts, Target, micros,
@@ -203,6 +204,8 @@ struct InFlightCall {
     on_success: Option<Box<OnSuccess>>,
     /// That the call was judged by session facts, until it is over.
     reader: Option<Arc<FactReader>>,
+    /// Its places in limits of calls in flight, until it is over.
+    places: Option<Places>,
     /// The memory of all this, and of what remains of it when the call has ended.
     charge: Charge,
 }
@@ -222,6 +225,8 @@ struct ServerRequest {
     digest: Text<Code>,
     /// What must be removed from it, also when it is redelivered.
     redact: Vec<Redaction>,
+    /// Its places in limits of calls in flight, until it is answered.
+    _places: Option<Places>,
     /// The memory of all this.
     charge: Charge,
 }
@@ -365,6 +370,7 @@ impl Session {
             digest: None,
             on_success: None,
             reader: None,
+            places: None,
             // One of these exists for each request of the listener at most.
             charge: gate.memory().count(&self.principal.id, charges::CALL_BYTES),
         });
@@ -586,6 +592,13 @@ impl Session {
                 | Unanswered::Failed
                 | Unanswered::Unclear => CallEnd::Unanswered(now.uptime),
             };
+            if let Some(places) = &entry.places {
+                if why.counts() {
+                    places.owed(now.uptime.saturating_add(owed::COUNTS_FOR));
+                } else {
+                    places.ended();
+                }
+            }
             self.call_ended((entry.on_success.as_deref(), entry.reader.as_deref()), end);
             self.owed.keep(entry, why, now.uptime);
         }

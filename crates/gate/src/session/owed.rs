@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::duty::limit::Places;
 use crate::duty::redact::Redaction;
 use crate::evidence::record::{CallId, Event, Finding, Now};
 use crate::evidence::refusal::Refusal;
@@ -26,7 +27,7 @@ use super::{CallFacts, Gate, InFlightCall, Session, id_text};
 
 /// For how long an ended request counts as one in flight. Servers that heed a cancellation send no
 /// answer, so only time can tell that a request is over.
-const COUNTS_FOR: Duration = FactReader::OWED_FOR;
+pub(super) const COUNTS_FOR: Duration = FactReader::OWED_FOR;
 /// Ended requests of one session whose calls are remembered.
 const OWED_MAX: usize = 64;
 
@@ -48,7 +49,7 @@ pub(super) enum Unanswered {
 
 impl Unanswered {
     /// Whether the server may still be at work on it.
-    fn counts(self) -> bool {
+    pub(super) fn counts(self) -> bool {
         match self {
             Self::Cancelled | Self::TimedOut => true,
             Self::Failed | Self::Rejected | Self::Unclear => false,
@@ -89,6 +90,8 @@ pub(super) struct OwedAnswer {
     pub(super) on_success: Option<Box<OnSuccess>>,
     /// That it was judged by facts: until the late answer comes, or for a while.
     pub(super) reader: Option<Arc<FactReader>>,
+    /// Its places in limits of calls in flight: until the late answer comes, or for a while.
+    places: Option<Places>,
     why: Unanswered,
     /// Since when, as uptime.
     since: Duration,
@@ -111,7 +114,16 @@ impl OwedAnswers {
     /// forgotten: its late answer is then withheld as one that nobody asked for.
     pub(super) fn keep(&mut self, entry: InFlightCall, why: Unanswered, now: Duration) {
         let InFlightCall {
-            id, facts, exchange, redact, digest, on_success, reader, charge, ..
+            id,
+            facts,
+            exchange,
+            redact,
+            digest,
+            on_success,
+            reader,
+            places,
+            charge,
+            ..
         } = entry;
         let Some(id) = id else { return };
         while self.calls.len() >= OWED_MAX {
@@ -133,6 +145,7 @@ impl OwedAnswers {
             digest,
             on_success,
             reader,
+            places,
             why,
             since,
             _charge: charge,
@@ -187,6 +200,9 @@ impl OwedAnswers {
     fn remove(&mut self, order: u64) -> Option<OwedAnswer> {
         let owed = self.calls.remove(&order)?;
         self.ids.remove(&owed.id);
+        if let Some(places) = &owed.places {
+            places.ended();
+        }
         if owed.why.counts()
             && let Ok(at) = self.counted.binary_search(&owed.since)
         {

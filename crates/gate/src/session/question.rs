@@ -15,7 +15,7 @@ use crate::question::status::DefinitionStatus;
 use crate::session::definitions::ToolDefinition;
 use crate::session::tasks::TaskCreation;
 use crate::wire::document::{Kind, Value};
-use crate::wire::frame::Frame;
+use crate::wire::frame::{Frame, Message};
 use crate::wire::headers::META_CLIENT_INFO;
 use crate::wire::headers::RoutingHeaders;
 use crate::wire::method::{Action, Method, Role, Subject};
@@ -155,6 +155,13 @@ impl<'a> Question<'a> {
         let method = Method::defined(name, direction, protocol);
         let asked = (name, frame.params());
         Self::about(session, frame, asked, (method, direction, protocol), known)
+    }
+
+    /// Whether it is a request of its own, which is in flight until its answer; not an answer, and
+    /// nothing that another message carries.
+    pub(super) fn is_request(&self) -> bool {
+        matches!(self.frame.message(), Message::Request { .. })
+            && !matches!(self.resource, Resource::Answer { .. })
     }
 
     /// Resolves a request of the server that is embedded in its answer `frame` (MCP 2026-07-28,

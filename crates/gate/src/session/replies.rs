@@ -122,7 +122,7 @@ impl Session {
         let decision = gate.policy().decide(&question.request(self, now));
         record.set_input(gate.recorded(|| question.request(self, now)));
         let passed = enforce(gate, &question, &decision, ambiguous(frame.result()), None, now)
-            .and_then(|(_, verdict, observed)| {
+            .and_then(|(_, verdict, observed, _)| {
                 let redact = redactions(&decision, None);
                 let edited = redacted(gate, frame.document(), &redact, record);
                 Ok((read_again(gate, edited)?, verdict, observed))
@@ -178,7 +178,7 @@ impl Session {
             let decision = gate.policy().decide(&question.request(self, now));
             let precheck = ambiguous(Some(response));
             let passed =
-                enforce(gate, &question, &decision, precheck, None, now).and_then(|(set, _, _)| {
+                enforce(gate, &question, &decision, precheck, None, now).and_then(|(set, ..)| {
                     if set.is_none() { Ok(()) } else { Err(ReasonedRefusal::unsettable()) }
                 });
             if let Err(mut refused) = passed {

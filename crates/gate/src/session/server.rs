@@ -224,6 +224,8 @@ impl Session {
         let unrecorded = Refusal::unrecorded(to.borrowed());
         let mut updates = None;
         self.call_answered((entry.on_success.as_deref(), entry.reader.as_deref()), frame, now);
+        // The entry itself may be remembered.
+        entry.places = None;
         also.extend(self.accept_notifications(&entry.exchange, now));
         let digest = gate.digest(raw);
         record.bytes = u64::try_from(raw.len()).ok();
@@ -360,18 +362,18 @@ impl Session {
         let precheck = spent.or(uncorrelated).map(|(it, why)| ReasonedRefusal::of(it, why));
         record.set_input(gate.recorded(|| question.request(self, now)));
         let passed = enforce(gate, &question, &decision, precheck, None, now).and_then(
-            |(set, verdict, seen)| {
+            |(set, verdict, seen, places)| {
                 let document = set.as_ref().unwrap_or(frame).document();
                 let redacted = redacted(gate, document, &redact, &mut record)
                     .map_err(|refusal| ReasonedRefusal::of(refusal, "it cannot be redacted"))?;
                 let set = set.as_ref().map(|frame| frame.document().raw().clone());
-                Ok((redacted.or(set), verdict, seen))
+                Ok((redacted.or(set), verdict, seen, places))
             },
         );
-        let edited = match passed {
-            Ok((edited, verdict, seen)) => {
+        let (edited, places) = match passed {
+            Ok((edited, verdict, seen, places)) => {
                 record = observed_record(record, verdict, seen.as_ref());
-                edited
+                (edited, places)
             }
             Err(refused) => {
                 record.decision = Some(denied_facts(&decision, &refused, true));
@@ -381,9 +383,9 @@ impl Session {
             }
         };
         if let Some(id) = id {
-            let memory = gate.memory();
-            let charge = charge.unwrap_or_else(|| memory.count(&self.principal.id, 0));
-            let asked = ServerRequest { started: now.uptime, facts, digest, redact, charge };
+            let charge = charge.unwrap_or_else(|| gate.memory().count(&self.principal.id, 0));
+            let started = now.uptime;
+            let asked = ServerRequest { started, facts, digest, redact, _places: places, charge };
             self.asked(gate, id, asked, &question);
         } else {
             also.extend(self.cancel_server_request(&question, now));
