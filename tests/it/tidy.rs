@@ -73,6 +73,7 @@ const DOORS: &[(&str, &[&str])] = &[
     // The pool measures age by the runtime's clock, which a test can pause.
     ("Instant::now", &["crates/edge/src/clock.rs", "crates/outbound/src/pool.rs"]),
     ("SystemTime::now", &["crates/edge/src/clock.rs"]),
+    ("socket2", &["crates/edge/src/http/connections.rs"]),
     ("redb", &["crates/approvals/src/store/embedded.rs"]),
     ("tar", &["src/policy/bundle/archive.rs"]),
     ("rmcp", &["crates/demo/src/", "crates/peer/src/", "src/lock/"]),

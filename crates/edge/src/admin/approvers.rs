@@ -17,8 +17,9 @@ use sha2::Sha256;
 
 use crate::http::lanes::network;
 use bartizan_approvals::Approver;
-use bartizan_gate::duty::decision::Rate;
-use bartizan_gate::duty::limit::{BucketKey, RateLimits};
+use bartizan_gate::duty::decision::{Bound, Limit};
+use bartizan_gate::duty::limit::RateLimits;
+use bartizan_gate::question::rate::Rate;
 
 /// Approvers of one program.
 pub const APPROVERS_MAX: usize = 256;
@@ -138,8 +139,13 @@ impl FailureLimit {
 
     fn spend(&self, key: String, now: Duration) -> bool {
         let rate = Rate { count: FAILURES_MAX, period: Duration::from_mins(1) };
-        let key = BucketKey { code: "failures".into(), key: key.into(), rate, burst: FAILURES_MAX };
-        self.0.spend(&[key], now).is_ok()
+        let limit = Limit {
+            code: "failures".into(),
+            key: key.into(),
+            bound: Bound::Bucket { rate, burst: FAILURES_MAX },
+            cost: 1,
+        };
+        self.0.spend(std::iter::once(&limit), now).is_ok()
     }
 }
 
