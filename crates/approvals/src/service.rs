@@ -224,6 +224,44 @@ impl Approvals {
         self.answer(&mut writer, id, now, |ledger, at_ms| ledger.refuse(given, at_ms))
     }
 
+    /// Whether [`Self::grant`] with the same values would do something now. It changes nothing, and
+    /// does not wait for the disk: somebody else may be faster.
+    ///
+    /// # Errors
+    ///
+    /// The answer would do nothing.
+    #[expect(clippy::too_many_arguments, reason = "each is a different thing that was said")]
+    pub fn may_grant(
+        &self,
+        id: &str,
+        digest: &str,
+        by: &Approver,
+        reason: &str,
+        scope: Option<&str>,
+        now: Now,
+    ) -> Result<(), AnswerError> {
+        let inner = lock(&self.inner);
+        let at_ms = inner.ledger.time(now);
+        inner.ledger.grant(Given { id, by, reason }, digest, scope, at_ms).map(drop)
+    }
+
+    /// The same for [`Self::refuse`].
+    ///
+    /// # Errors
+    ///
+    /// The answer would do nothing.
+    pub fn may_refuse(
+        &self,
+        id: &str,
+        by: &Approver,
+        reason: &str,
+        now: Now,
+    ) -> Result<(), AnswerError> {
+        let inner = lock(&self.inner);
+        let at_ms = inner.ledger.time(now);
+        inner.ledger.refuse(Given { id, by, reason }, at_ms).map(drop)
+    }
+
     /// Says that the end of the call that was sent under the hold `id` is known: its outcome is
     /// recorded. A hold of which nobody says so becomes [`HoldState::Unknown`] when the program is
     /// started again, or after [`crate::limits::SETTLE_WITHIN`]. It does not flush to the disk, but
