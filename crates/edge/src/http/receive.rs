@@ -36,7 +36,7 @@ use bartizan_gate::memory::{Charge, MemoryBudget};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{Arrival, DoorRefusal, DutyScope, Session, UpstreamFailure};
 use bartizan_gate::wire::headers::RoutingHeaders;
-use bartizan_gate::wire::method::Role;
+use bartizan_gate::wire::method::{Method as McpMethod, Role};
 use bartizan_gate::wire::protocol::{ClaimedVersion, Era, Transport};
 
 /// Answers one HTTP request of a client: messages, and the discovery paths of OAuth. If the head was
@@ -282,6 +282,17 @@ fn new_session(
     Arc::new(SessionHandle::new(&inner.shared, session))
 }
 
+/// Whether the head of the answer may be sent early: `act` forwards or holds a request that is not
+/// `initialize`.
+fn allows_early_head(act: &Act) -> bool {
+    let begins = |method: Option<&McpMethod>| method.is_some_and(|it| it.role == Role::Handshake);
+    match act {
+        Act::Forward(permitted) => permitted.id().is_some() && !begins(permitted.method()),
+        Act::Hold(hold) => !begins(McpMethod::named(&hold.method)),
+        Act::Deliver(_) | Act::Drop => false,
+    }
+}
+
 impl Received {
     async fn answer(mut self, inner: Arc<ListenerState>) -> Response<ReplyBody> {
         let Some(ours) = self.metadata_url.take() else { return self.handle(inner).await };
@@ -310,6 +321,11 @@ impl Received {
             })
         });
         drop((turn, caller));
+        if let (Some(early), StepOutcome::Act(act)) = (&self.early, &outcome)
+            && allows_early_head(act)
+        {
+            early.allow();
+        }
         let outcome = if let StepOutcome::Act(Act::Hold(hold)) = outcome {
             let (shared, session) = (&inner.shared, &*self.session);
             let (arrival, until) = (&arrival, self.until);
@@ -320,13 +336,7 @@ impl Received {
             outcome
         };
         match outcome {
-            StepOutcome::Act(Act::Forward(permitted)) => {
-                let role = permitted.method().map(|method| method.role);
-                if permitted.id().is_some() && role != Some(Role::Handshake) {
-                    self.allow_early_head();
-                }
-                self.forward(inner, permitted).await
-            }
+            StepOutcome::Act(Act::Forward(permitted)) => self.forward(inner, permitted).await,
             StepOutcome::Act(Act::Deliver(released)) | StepOutcome::Refused(Some(released)) => {
                 let mut response = reply::own(&released);
                 response.extensions_mut().insert(Refused(self.context.principal.id.clone()));
@@ -338,14 +348,6 @@ impl Received {
             StepOutcome::Act(Act::Hold(_)) | StepOutcome::Refused(None) => {
                 reply::bare(StatusCode::SERVICE_UNAVAILABLE)
             }
-        }
-    }
-
-    /// Allows the head of the answer to be sent early: the message is a request that is not
-    /// `initialize`.
-    fn allow_early_head(&self) {
-        if let Some(early) = &self.early {
-            early.allow();
         }
     }
 
