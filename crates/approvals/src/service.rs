@@ -264,7 +264,8 @@ impl Approvals {
 
     /// Says that the end of the call that was sent under the hold `id` is known: its outcome is
     /// recorded. A hold of which nobody says so becomes [`HoldState::Unknown`] when the program is
-    /// started again, or after [`crate::limits::SETTLE_WITHIN`]. It does not wait for the disk.
+    /// started again, or after [`crate::limits::SETTLE_WITHIN`]. It does not flush to the disk, but
+    /// may wait for somebody who does.
     pub fn settle(&self, id: &HoldId, now: Now) {
         let id = id.to_string();
         let mut writer = lock(&self.writer);
@@ -431,6 +432,8 @@ impl Approvals {
         plan: &Plan<T>,
         at_ms: u64,
     ) -> Result<bool, Failed<E>> {
+        // Until the ledger has it: a panic on the way leaves the store to be read again.
+        let doubt = std::mem::replace(&mut writer.in_doubt, true);
         match self.store.commit(&plan.batch(at_ms)) {
             Ok(version) => {
                 if self.store.is_exclusive() {
@@ -441,17 +444,17 @@ impl Approvals {
                 inner.ledger.apply(&plan.writes, version);
                 inner.recovered();
                 drop(inner);
+                writer.in_doubt = doubt;
                 if !plan.writes.is_empty() {
                     self.tell(Some(&plan.writes));
                 }
                 Ok(true)
             }
             Err(CommitError::Conflict) => {
-                writer.in_doubt |= self.store.is_exclusive();
+                writer.in_doubt = doubt || self.store.is_exclusive();
                 Ok(false)
             }
             Err(CommitError::Fault(error)) => {
-                writer.in_doubt = true;
                 self.failed(error);
                 Err(Failed::Store)
             }
@@ -471,6 +474,7 @@ impl Approvals {
                 return Err(Failed::Store);
             }
         };
+        writer.in_doubt = true;
         writer.cursor = delta.cursor;
         writer.mark_ms = writer.mark_ms.max(delta.mark_ms);
         let news = delta.whole || !delta.records.is_empty() || !delta.removed.is_empty();
