@@ -25,6 +25,7 @@ mod confine;
 mod lock;
 pub mod demo;
 mod policy;
+mod approvals;
 pub mod audit;
 
 pub use failure::{Exit, Failure};
@@ -62,6 +63,7 @@ enum Command {
     /// Try, explain, test and prove policies
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    Approvals(approvals::ApprovalsArgs),
     Audit(audit::AuditArgs),
     /// Prove a policy in a child process, which a bad policy may crash
     #[command(name = "policy-prove", hide = true)]
@@ -107,6 +109,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Config(command) => config::run(&command),
         Command::Demo(args) => asynchronous(demo::run(args)),
         Command::Policy(command) => asynchronous(policy::run(command)).flatten(),
+        Command::Approvals(args) => asynchronous(approvals::run(args)).flatten(),
         Command::Audit(args) => Ok(audit::run(&args)),
         Command::Confine(args) => confine::run(args),
         Command::PolicyProve => Ok(child_main(io::stdin().lock(), io::stdout().lock())),

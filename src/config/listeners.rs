@@ -20,7 +20,7 @@ pub enum Front {
     Http {
         /// For agents (`listen`); beyond loopback only with `listen_anywhere: true`.
         listen: SocketAddr,
-        /// For operators: health checks (`admin`); beyond loopback only with
+        /// For operators: health checks, and approvers (`admin`); beyond loopback only with
         /// `admin_anywhere: true`, and never the agents' address.
         admin: SocketAddr,
     },
@@ -49,7 +49,8 @@ impl Front {
             .key(
                 "admin",
                 address(ADMIN),
-                "The address for operators: `/livez` and `/readyz`. It must not be `listen`.",
+                "The address for operators: `/livez` and `/readyz`, and for approvers. It must not be \
+                 `listen`.",
             )
             .or_if_absent(ADMIN);
         let admin_anywhere = s

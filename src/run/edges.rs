@@ -13,6 +13,7 @@ use crate::config::{self, Config, Front, HttpTransport, OAuthMode, PackRef, Serv
 use crate::confine::Support;
 use crate::lock::LockFile;
 use bartizan_edge::Shared;
+use bartizan_edge::admin::api::ApprovalsApi;
 use bartizan_edge::admin::{AdminListener, Component, Readiness};
 use bartizan_edge::child::{ChildLimits, ChildSpec, ChildUpstream};
 use bartizan_edge::client::{RemoteLimits, StdioLimits, StdioUpstream, serve_stdio};
@@ -99,6 +100,14 @@ fn pack(server: &ServerConfig, wanted: &PackRef) -> Result<Arc<Pack>, StartError
     })
 }
 
+/// What the edges are made of, beside the configuration and the servers.
+pub(super) struct Edges<'a> {
+    pub(super) sockets: Sockets,
+    pub(super) launching: &'a Launching,
+    /// What approvers reach, if there are any.
+    pub(super) answering: Option<ApprovalsApi>,
+}
+
 /// Starts the listeners, or prepares to serve the client at standard input and output.
 ///
 /// # Errors
@@ -107,11 +116,11 @@ fn pack(server: &ServerConfig, wanted: &PackRef) -> Result<Arc<Pack>, StartError
 pub(super) fn serve(
     config: &Config,
     servers: Vec<Arc<Protected>>,
-    sockets: Sockets,
-    launching: &Launching,
+    edges: Edges<'_>,
     shared: &Shared,
     readiness: &Readiness,
 ) -> Result<Serving, StartError> {
+    let Edges { sockets, launching, answering } = edges;
     let principal = Arc::new(config.principal.clone());
     let Some((agents, operators)) = sockets else {
         let first = servers.into_iter().next().zip(config.servers.first());
@@ -140,12 +149,15 @@ pub(super) fn serve(
     let listener =
         Listener::new(agents, routes, http_config(config), shared.clone()).map_err(listening)?;
     let address = listener.local_addr().map_err(listening)?;
-    let admin_listener = AdminListener::new(
+    let mut admin_listener = AdminListener::new(
         operators,
         readiness.clone(),
         shared.tasks.clone(),
         shared.closing.clone(),
     );
+    if let Some(answering) = answering {
+        admin_listener = admin_listener.with_approvals(answering);
+    }
     let admin = admin_listener.local_addr().map_err(listening)?;
     let probes =
         admin_listener.start().map_err(|error| StartError::new("admin", error.to_string()))?;

@@ -11,6 +11,7 @@ mod keeping;
 mod limit_log;
 pub mod diagnostics;
 mod services;
+mod approvals;
 pub mod policies;
 mod terminate;
 pub(crate) mod confinement;
@@ -236,6 +237,7 @@ async fn build(
         Some(ready) => Arc::<RegoPdp>::clone(&ready.pdp),
         None => Arc::new(NoPolicy),
     };
+    let holding = approvals::open(config, clock)?;
     let gate = Gate::new(config.gate(boot.into(), state.digest_key), pdp);
     let gate = gate.keeping(config.limits.kept_bytes).recording(config.audit.inputs);
     let (gate, limit_log) = LimitLog::attach(&config.state, gate, clock.now())?;
@@ -247,7 +249,7 @@ async fn build(
         clock,
         tasks: TaskTracker::new(),
         closing: CancellationToken::new(),
-        holding: None,
+        holding: holding.clone(),
     };
     keeper.tend(&shared);
     limit_log.tend(&shared);
@@ -261,8 +263,9 @@ async fn build(
     let current = Current::default();
     policies::follow(&shared, &readiness, origin, ready, &current, &reload);
     let export = Export::start(config, &current, journal)?;
-    let serving =
-        edges::serve(config, protected.clone(), sockets, &launching, &shared, &readiness)?;
+    let answering = holding.map(|it| approvals::answering(config, it.approvals, &shared));
+    let edges = edges::Edges { sockets, launching: &launching, answering };
+    let serving = edges::serve(config, protected.clone(), edges, &shared, &readiness)?;
     if matches!(serving, Serving::Http { .. }) {
         let config = Arc::new(config.clone());
         for (index, server) in protected.iter().enumerate() {

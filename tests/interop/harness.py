@@ -180,9 +180,13 @@ def flags_http(work: pathlib.Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def bartizan(
-    work: pathlib.Path, server: dict[str, object], port: int | None = None, comments: bytes | None = None
+    work: pathlib.Path,
+    server: dict[str, object],
+    port: int | None = None,
+    comments: bytes | None = None,
+    further: dict[str, object] | None = None,
 ) -> Iterator[str]:
-    """`bartizan run` in front of `server`; its journal must verify afterwards.
+    """`bartizan run` in front of `server`, with `further` keys; its journal must verify afterwards.
 
     With `comments`, answers to requests of this method must have had keep-alive comments, whose
     interval is short here.
@@ -196,6 +200,7 @@ def bartizan(
         "policy": {"paths": [str(ROOT / "policies/examples/open")]},
         "limits": {"keep_alive": "200ms"} if comments else {},
         "servers": {"peer": {"path": "/mcp", "sse_path": "/sse", **server}},
+        **(further or {}),
     }
     file = work / "bartizan.yaml"
     file.write_text(json.dumps(config))  # JSON is YAML

@@ -2,7 +2,7 @@
 # Official MCP clients and servers, at pinned versions, directly and through Bartizan: what a client
 # sees must be the same. Needs node 20 or later, npm, python 3.10 or later, and network the first
 # time; installs under $BARTIZAN_CACHE. Arguments go to harness.py (--direct, --only WORD); `oauth`
-# alone plays oauth/run.py, which comes last without any.
+# alone plays oauth/run.py, `holds` alone holds.py; both come last without any.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -39,5 +39,9 @@ cp oauth/*.mjs "$INTEROP/oauth/"
 
 python=$INTEROP/venv/bin/python
 [[ ${1:-} != oauth ]] || exec "$python" oauth/run.py
+[[ ${1:-} != holds ]] || exec "$python" holds.py
 "$python" harness.py "$@"
-[[ $# -gt 0 ]] || exec "$python" oauth/run.py
+if [[ $# -eq 0 ]]; then
+    "$python" holds.py
+    exec "$python" oauth/run.py
+fi

@@ -2,6 +2,7 @@
 
 mod absent_operands;
 mod absent_parts;
+mod answering;
 mod audit_cli;
 mod batches;
 mod bundles;

@@ -73,7 +73,9 @@ const DOORS: &[(&str, &[&str])] = &[
     // The pool measures age by the runtime's clock, which a test can pause.
     ("Instant::now", &["crates/edge/src/clock.rs", "crates/outbound/src/pool.rs"]),
     ("SystemTime::now", &["crates/edge/src/clock.rs"]),
+    ("socket2", &["crates/edge/src/http/connections.rs"]),
     ("redb", &["crates/approvals/src/store/embedded.rs"]),
+    ("governor", &["crates/gate/src/duty/limit/gcra.rs"]),
     ("tar", &["src/policy/bundle/archive.rs"]),
     ("rmcp", &["crates/demo/src/", "crates/peer/src/", "src/lock/"]),
     ("notify", &["src/policy/watch.rs"]),
@@ -88,6 +90,7 @@ const DOORS: &[(&str, &[&str])] = &[
 /// The files of the edge that read JSON: messages that the gate has yet to judge, to find whose
 /// they are or under which id they belong, and what is no message.
 const EDGE_READERS: &[&str] = &[
+    "crates/edge/src/admin/answer.rs",
     "crates/edge/src/child/conversation.rs",
     "crates/edge/src/child/era.rs",
     "crates/edge/src/client/remote.rs",

@@ -224,9 +224,48 @@ impl Approvals {
         self.answer(&mut writer, id, now, |ledger, at_ms| ledger.refuse(given, at_ms))
     }
 
+    /// Whether [`Self::grant`] with the same values would do something now. It changes nothing, and
+    /// does not wait for the disk: somebody else may be faster.
+    ///
+    /// # Errors
+    ///
+    /// The answer would do nothing.
+    #[expect(clippy::too_many_arguments, reason = "each is a different thing that was said")]
+    pub fn may_grant(
+        &self,
+        id: &str,
+        digest: &str,
+        by: &Approver,
+        reason: &str,
+        scope: Option<&str>,
+        now: Now,
+    ) -> Result<(), AnswerError> {
+        let inner = lock(&self.inner);
+        let at_ms = inner.ledger.time(now);
+        inner.ledger.grant(Given { id, by, reason }, digest, scope, at_ms).map(drop)
+    }
+
+    /// The same for [`Self::refuse`].
+    ///
+    /// # Errors
+    ///
+    /// The answer would do nothing.
+    pub fn may_refuse(
+        &self,
+        id: &str,
+        by: &Approver,
+        reason: &str,
+        now: Now,
+    ) -> Result<(), AnswerError> {
+        let inner = lock(&self.inner);
+        let at_ms = inner.ledger.time(now);
+        inner.ledger.refuse(Given { id, by, reason }, at_ms).map(drop)
+    }
+
     /// Says that the end of the call that was sent under the hold `id` is known: its outcome is
     /// recorded. A hold of which nobody says so becomes [`HoldState::Unknown`] when the program is
-    /// started again, or after [`crate::limits::SETTLE_WITHIN`]. It does not wait for the disk.
+    /// started again, or after [`crate::limits::SETTLE_WITHIN`]. It does not flush to the disk, but
+    /// may wait for somebody who does.
     pub fn settle(&self, id: &HoldId, now: Now) {
         let id = id.to_string();
         let mut writer = lock(&self.writer);
@@ -393,6 +432,8 @@ impl Approvals {
         plan: &Plan<T>,
         at_ms: u64,
     ) -> Result<bool, Failed<E>> {
+        // Until the ledger has it: a panic on the way leaves the store to be read again.
+        let doubt = std::mem::replace(&mut writer.in_doubt, true);
         match self.store.commit(&plan.batch(at_ms)) {
             Ok(version) => {
                 if self.store.is_exclusive() {
@@ -403,17 +444,17 @@ impl Approvals {
                 inner.ledger.apply(&plan.writes, version);
                 inner.recovered();
                 drop(inner);
+                writer.in_doubt = doubt;
                 if !plan.writes.is_empty() {
                     self.tell(Some(&plan.writes));
                 }
                 Ok(true)
             }
             Err(CommitError::Conflict) => {
-                writer.in_doubt |= self.store.is_exclusive();
+                writer.in_doubt = doubt || self.store.is_exclusive();
                 Ok(false)
             }
             Err(CommitError::Fault(error)) => {
-                writer.in_doubt = true;
                 self.failed(error);
                 Err(Failed::Store)
             }
@@ -433,6 +474,7 @@ impl Approvals {
                 return Err(Failed::Store);
             }
         };
+        writer.in_doubt = true;
         writer.cursor = delta.cursor;
         writer.mark_ms = writer.mark_ms.max(delta.mark_ms);
         let news = delta.whole || !delta.records.is_empty() || !delta.removed.is_empty();

@@ -1,43 +1,52 @@
-//! The operator's listener: liveness and readiness probes.
+//! The operators' listener: liveness and readiness probes, and the approval of held calls.
 //!
 //! It answers `GET /livez` and `GET /readyz` on a socket, a thread and a runtime of its own, never on
-//! the agents' listener, and knows nothing of MCP. It reads no request body and shows no secret: the reasons in its
-//! answers are texts of the program.
+//! the agents' listener, and knows nothing of MCP. For probes it reads no request body and shows no
+//! secret: the reasons in its answers are texts of the program. Approvals ([`api`]) need the token of
+//! an approver and have room of their own, so that they hold up no probe.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use ::http::{HeaderValue, Method, Request, Response, StatusCode};
+use ::http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use bartizan_sync::lock;
 
 pub mod approvers;
+mod places;
+mod reply;
+mod answer;
+mod record;
+pub mod api;
 
-/// Connections open at once. Each has one request.
-pub const CONNECTIONS_MAX: usize = 64;
+use self::api::ApprovalsApi;
+pub use self::places::{APPROVER_REQUESTS_MAX, CONNECTIONS_MAX};
+use self::places::{Place, Places};
+use self::reply::{Body, json};
+
 /// Timeout for a request's head.
 const HEAD: Duration = Duration::from_secs(2);
 /// Timeout for a whole connection: its request and its answer.
 const CONNECTION: Duration = Duration::from_secs(5);
 /// Size of a request's head, bytes.
 const HEAD_BYTES_MAX: usize = 8 << 10;
+/// Answers of approvers that are worked on at once; they may wait for the disk.
+const ANSWERS_AT_ONCE: usize = 4;
 /// Pause after a failed `accept`. Without it, running out of file descriptors would make a busy
 /// loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -110,13 +119,22 @@ struct ReadinessReport {
     reasons: BTreeMap<Component, String>,
 }
 
-/// The operator's listener, bound and not yet serving.
+/// The operators' listener, bound and not yet serving.
 #[derive(Debug)]
 pub struct AdminListener {
     tcp: std::net::TcpListener,
     readiness: Readiness,
     tasks: TaskTracker,
     closing: CancellationToken,
+    approvals: Option<Arc<ApprovalsApi>>,
+}
+
+/// What requests are answered from.
+#[derive(Debug, Clone)]
+struct Desk {
+    readiness: Readiness,
+    closing: CancellationToken,
+    approvals: Option<Arc<ApprovalsApi>>,
 }
 
 impl AdminListener {
@@ -128,7 +146,13 @@ impl AdminListener {
         tasks: TaskTracker,
         closing: CancellationToken,
     ) -> Self {
-        Self { tcp, readiness, tasks, closing }
+        Self { tcp, readiness, tasks, closing, approvals: None }
+    }
+
+    /// Answers approvers, too.
+    #[must_use]
+    pub fn with_approvals(self, approvals: ApprovalsApi) -> Self {
+        Self { approvals: Some(Arc::new(approvals)), ..self }
     }
 
     /// The address that it listens on. Fails if the system cannot tell.
@@ -141,7 +165,10 @@ impl AdminListener {
     /// run inside `tasks`; dropping it stops the listener. Fails if the system gives no thread or
     /// the socket cannot be registered.
     pub fn start(self) -> io::Result<impl Future<Output = ()> + Send> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(ANSWERS_AT_ONCE)
+            .enable_all()
+            .build()?;
         self.tcp.set_nonblocking(true)?;
         let tcp = {
             let _inside = runtime.enter();
@@ -150,7 +177,9 @@ impl AdminListener {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let (ended, end) = oneshot::channel::<()>();
-        let (readiness, tasks, closing) = (self.readiness, self.tasks, self.closing);
+        let (tasks, closing) = (self.tasks, self.closing);
+        let desk =
+            Desk { readiness: self.readiness, closing: closing.clone(), approvals: self.approvals };
         let serving = async move {
             let over = async {
                 closing.cancelled().await;
@@ -159,7 +188,7 @@ impl AdminListener {
             tokio::select! {
                 () = over => {}
                 () = stopped.cancelled() => {}
-                () = serve(&tcp, &readiness, &closing) => {}
+                () = serve(&tcp, &desk) => {}
             }
         };
         std::thread::Builder::new().name("admin".into()).spawn(move || {
@@ -177,7 +206,7 @@ impl AdminListener {
 
 /// Accepts connections for ever. A new one always gets a place: if all are taken, the oldest of the
 /// peer that has most gives way (threat K1).
-async fn serve(tcp: &TcpListener, readiness: &Readiness, closing: &CancellationToken) {
+async fn serve(tcp: &TcpListener, desk: &Desk) {
     let mut places = Places::default();
     loop {
         let Ok((stream, peer)) = tcp.accept().await else {
@@ -186,73 +215,58 @@ async fn serve(tcp: &TcpListener, readiness: &Readiness, closing: &CancellationT
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let (readiness, closing) = (readiness.clone(), closing.clone());
-        let answering = service_fn(move |request| {
-            let answer = answer(&request, &readiness, closing.is_cancelled());
-            async move { Ok::<_, Infallible>(answer) }
-        });
-        let serving = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD)
-            .keep_alive(false)
-            .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), answering);
-        let serving = async {
-            if let Ok(Err(error)) = tokio::time::timeout(CONNECTION, serving).await {
-                tracing::debug!(%error, "admin connection ended");
-            }
-        };
-        places.take(peer.ip(), serving);
+        let place = Arc::<Place>::default();
+        places.take(
+            peer.ip(),
+            Arc::clone(&place),
+            connection(stream, peer.ip(), place, desk.clone()),
+        );
     }
 }
 
-/// The open connections, oldest first.
-#[derive(Debug, Default)]
-struct Places {
-    taken: Vec<(IpAddr, AbortHandle)>,
-    tasks: TaskTracker,
-}
-
-impl Places {
-    /// Gives a place to a connection of `peer`.
-    fn take(&mut self, peer: IpAddr, serving: impl Future<Output = ()> + Send + 'static) {
-        self.taken.retain(|(_, task)| !task.is_finished());
-        if self.taken.len() >= CONNECTIONS_MAX {
-            self.shed();
+/// Serves the one request of a connection.
+async fn connection(stream: TcpStream, peer: IpAddr, place: Arc<Place>, desk: Desk) {
+    let at = Arc::clone(&place);
+    let answering = service_fn(move |request: Request<Incoming>| {
+        let (desk, place) = (desk.clone(), Arc::clone(&at));
+        async move {
+            let approvals = desk.approvals.clone();
+            let approvals = approvals.filter(|_| ApprovalsApi::has(request.uri().path()));
+            Ok::<_, Infallible>(match approvals {
+                Some(approvals) => approvals.answer(request, peer, &place).await,
+                None => answer(&request, &desk),
+            })
         }
-        self.taken.push((peer, self.tasks.spawn(serving).abort_handle()));
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .keep_alive(false)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), answering);
+    let mut serving = pin!(serving);
+    let mut ended = tokio::time::timeout(CONNECTION, serving.as_mut()).await;
+    // An approver's request may take longer.
+    if ended.is_err() && place.is_left() {
+        let more = api::REQUEST.saturating_sub(CONNECTION);
+        ended = tokio::time::timeout(more, serving.as_mut()).await;
     }
-
-    /// Closes the oldest connection of the peer that has most.
-    fn shed(&mut self) {
-        let count = |of: IpAddr| self.taken.iter().filter(|(peer, _)| *peer == of).count();
-        // `max_by_key` takes the last of equals, so the order is reversed.
-        let crowd = self.taken.iter().rev().map(|(peer, _)| *peer).max_by_key(|peer| count(*peer));
-        let oldest = self.taken.iter().position(|(peer, _)| Some(*peer) == crowd);
-        if let Some(oldest) = oldest {
-            self.taken.remove(oldest).1.abort();
-        }
+    if let Ok(Err(error)) = ended {
+        tracing::debug!(%error, "admin connection ended");
     }
 }
 
-fn answer(
-    request: &Request<Incoming>,
-    readiness: &Readiness,
-    draining: bool,
-) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>, desk: &Desk) -> Response<Body> {
     let known = matches!(request.uri().path(), "/livez" | "/readyz");
     let (status, body) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/livez") => {
             (StatusCode::OK, Bytes::from_static(b"{\"alive\":true}"))
         }
-        (&Method::GET | &Method::HEAD, "/readyz") => readiness.report(draining),
+        (&Method::GET | &Method::HEAD, "/readyz") => {
+            desk.readiness.report(desk.closing.is_cancelled())
+        }
         _ if known => (StatusCode::METHOD_NOT_ALLOWED, Bytes::new()),
         _ => (StatusCode::NOT_FOUND, Bytes::new()),
     };
-    let mut response = Response::new(Full::new(body));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    json(status, body)
 }

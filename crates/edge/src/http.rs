@@ -9,7 +9,7 @@
 
 mod framing;
 mod shares;
-mod lanes;
+pub(crate) mod lanes;
 mod workers;
 mod connection_state;
 mod connections;

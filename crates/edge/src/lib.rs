@@ -17,7 +17,7 @@
 //! | [`oauth`] | Verifies access tokens, or relabels the OAuth metadata of servers that verify them. |
 //! | `budget` | Bounded counters of bytes, streams and requests. |
 //! | `aside` | Keeps long work off the serving threads. |
-//! | [`admin`] | Liveness and readiness, on a listener of its own. |
+//! | [`admin`] | Liveness and readiness, and answers of approvers, on a listener of its own. |
 //! | [`clock`] | The only reader of clocks. |
 
 use std::sync::Arc;

@@ -527,6 +527,23 @@ async fn waiters_are_woken_by_answers_and_by_time() {
 }
 
 #[test]
+fn one_of_many_threads_spends_a_grant() {
+    let desk = desk();
+    for number in 0..20 {
+        let waiters: Vec<Waiter> = (0..8).map(|_| desk.ask(&call(number)).unwrap()).collect();
+        desk.grant(&waiters[0]).unwrap();
+        let now = desk.hand.now();
+        let spending: Vec<_> = waiters
+            .into_iter()
+            .map(|waiter| std::thread::spawn(move || waiter.spend(now)))
+            .collect();
+        let spent: Vec<_> = spending.into_iter().map(|thread| thread.join().unwrap()).collect();
+        assert_eq!(spent.iter().filter(|spent| spent.is_ok()).count(), 1);
+        assert!(spent.iter().all(|spent| spent.is_ok() || *spent == Err(HoldState::Spent)));
+    }
+}
+
+#[test]
 fn two_replicas_share_holds() {
     let store = Arc::new(MemoryStore::shared());
     let hand = Hand::default();

@@ -195,13 +195,18 @@ impl World {
                 })
             }
             71..88 => {
-                let Some((waiter, call, id, _)) = self.some_waiter(replica) else {
+                // Mostly one that may be spent.
+                let may = |waiter: &Waiter| waiter.state() == HoldState::Granted;
+                let waiters = &self.replicas[replica].waiters;
+                let granted = waiters.iter().position(|(waiter, _)| may(waiter));
+                let chosen = granted.filter(|_| self.random.chance(70));
+                let Some((waiter, call, id, _)) = self.some_waiter(replica, chosen) else {
                     return Box::new(|| Event::Nothing);
                 };
                 Box::new(move || Event::Spent { replica, id, call, said: waiter.spend(now) })
             }
             88..94 => {
-                let Some((waiter, _, id, last)) = self.some_waiter(replica) else {
+                let Some((waiter, _, id, last)) = self.some_waiter(replica, None) else {
                     return Box::new(|| Event::Nothing);
                 };
                 Box::new(move || {
@@ -225,7 +230,9 @@ impl World {
         let approvals = Arc::clone(&self.replicas[replica].approvals);
         let now = self.replicas[replica].clocks.now();
         let Some(id) = self.some_hold() else { return Box::new(|| Event::Nothing) };
-        let who = self.random.below(PEOPLE.len());
+        // Mostly the two who may.
+        let people = if self.random.chance(70) { 2 } else { PEOPLE.len() };
+        let who = self.random.below(people);
         let wider = self.random.chance(40);
         let right = self.random.chance(90);
         let shown = if right { Some(id.clone()) } else { self.some_hold() };
@@ -249,13 +256,19 @@ impl World {
         (!ids.is_empty()).then(|| ids[self.random.below(ids.len())].clone())
     }
 
-    /// Takes a waiter: it, its call, its hold, and whether no other of its replica waits for that.
-    fn some_waiter(&mut self, replica: usize) -> Option<(Waiter, Call, String, bool)> {
+    /// Takes the chosen waiter, or any: it, its call, its hold, and whether no other of its replica
+    /// waits for that.
+    fn some_waiter(
+        &mut self,
+        replica: usize,
+        chosen: Option<usize>,
+    ) -> Option<(Waiter, Call, String, bool)> {
         let waiters = &mut self.replicas[replica].waiters;
         if waiters.is_empty() {
             return None;
         }
-        let (waiter, call) = waiters.swap_remove(self.random.below(waiters.len()));
+        let chosen = chosen.unwrap_or_else(|| self.random.below(waiters.len()));
+        let (waiter, call) = waiters.swap_remove(chosen);
         let last = waiters.iter().all(|(other, _)| other.id() != waiter.id());
         let id = waiter.id().to_string();
         Some((waiter, call, id, last))

@@ -1,15 +1,25 @@
 //! Who may answer holds, and how they authenticate: by a bearer token (RFC 6750).
 //!
-//! The network address proves nothing, not even loopback: in a pod the agent shares it.
+//! The network address proves nothing, not even loopback: in a pod the agent shares it (threat I11).
 //! A token is kept as a keyed digest and compared in constant time. Nothing here logs one.
 //!
 //! A token has at least 32 characters and should be random, so it cannot be guessed, and checks need
 //! no lock-out, which an agent that shares the approver's address could use to shut the approver out.
+//! What failed attempts cost is limited instead, per address; a right token is taken at any time.
 
 use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
+
+use crate::http::lanes::network;
+use bartizan_approvals::Approver;
+use bartizan_gate::duty::decision::{Bound, Limit};
+use bartizan_gate::duty::limit::RateLimits;
+use bartizan_gate::question::rate::Rate;
 
 /// Approvers of one program.
 pub const APPROVERS_MAX: usize = 256;
@@ -22,6 +32,12 @@ pub const TOKEN_BYTES_MAX: usize = 512;
 /// Least number of different characters of a token: one with fewer was typed, not made at random.
 /// Of 32 random hexadecimal digits, fewer are different about once in 20 million tokens.
 const TOKEN_VARIETY_MIN: usize = 8;
+
+/// Failed attempts of one address, and of one approver, that are told apart at once, and how many
+/// more each minute.
+const FAILURES_MAX: u32 = 20;
+/// Addresses and approvers whose failures are counted at once; further ones share a count.
+const ADDRESSES_MAX: usize = 4096;
 
 /// Names the use of the digests, so that they equal no digest of the same token elsewhere.
 const KEY: [u8; 64] = *b"bartizan: what is kept of the token of an approver. Version 1...";
@@ -79,8 +95,64 @@ fn keyed(token: &str) -> Hmac<Sha256> {
     Hmac::<Sha256>::new(&KEY.into()).chain_update(token)
 }
 
+/// The approvers of one program.
+#[derive(Debug, Default)]
+pub struct Approvers(Vec<(Arc<Approver>, TokenDigest)>);
+
+impl Approvers {
+    /// Those of `known`, each with what is kept of its token.
+    pub fn new(known: impl IntoIterator<Item = (Approver, TokenDigest)>) -> Self {
+        Self(known.into_iter().map(|(approver, token)| (Arc::new(approver), token)).collect())
+    }
+
+    /// Whose token `token` is. All are compared, so that the time tells nothing.
+    pub(super) fn find(&self, token: &str) -> Option<Arc<Approver>> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return None;
+        }
+        let same = self.0.iter().filter(|(_, digest)| digest.is_of(token));
+        same.fold(None, |found, (approver, _)| found.or_else(|| Some(Arc::clone(approver))))
+    }
+}
+
+/// Limits how many failed attempts of one address are answered as such.
+#[derive(Debug)]
+pub(super) struct FailureLimit(RateLimits);
+
+impl Default for FailureLimit {
+    fn default() -> Self {
+        Self(RateLimits::new(ADDRESSES_MAX))
+    }
+}
+
+impl FailureLimit {
+    /// Whether one more failure of `peer` at `now` (uptime) is within the limit.
+    pub(super) fn allows(&self, peer: IpAddr, now: Duration) -> bool {
+        let network = network(Some(peer)).map_or_else(String::new, |it| it.to_string());
+        self.spend(network, now)
+    }
+
+    /// Whether one more answer of `approver` that does not count is within the limit.
+    pub(super) fn allows_approver(&self, approver: &Approver, now: Duration) -> bool {
+        self.spend(format!("approver {}", approver.id), now)
+    }
+
+    fn spend(&self, key: String, now: Duration) -> bool {
+        let rate = Rate { count: FAILURES_MAX, period: Duration::from_mins(1) };
+        let limit = Limit {
+            code: "failures".into(),
+            key: key.into(),
+            bound: Bound::Bucket { rate, burst: FAILURES_MAX },
+            cost: 1,
+        };
+        self.0.spend(std::iter::once(&limit), now).is_ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::string_slice, reason = "tests")]
+
     use super::*;
 
     const TOKEN: &str = "0123456789abcdef0123456789abcdef";

@@ -27,6 +27,11 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(15);
 /// TCP keep-alive: unanswered probes before the kernel closes the connection. With the values above
 /// that is two minutes after the last sign of life.
 const PROBES_MAX: u32 = 4;
+/// Bytes of answers that the kernel takes before it has sent them. By itself it takes up to 4 MiB
+/// for each connection (`tcp_wmem`), which no budget of ours counts: a client that asks for large
+/// answers and reads none would fill the memory (threat K9).
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES_MAX: u32 = 128 << 10;
 /// How long bytes that we sent may stay unacknowledged (RFC 5482): as long as probes do. While bytes
 /// wait for their acknowledgement the kernel sends no probes, and would go on for a quarter of an
 /// hour; keep-alive comments are such bytes.
@@ -72,6 +77,7 @@ impl Connections {
         let mut table = lock(&self.table);
         table.made = table.made.saturating_add(1);
         let number = table.made;
+        state.set_number(number);
         table.open.insert(number, OpenConnection { state: Arc::clone(state), task: None });
         Some(Place { connections: Arc::clone(self), number })
     }
@@ -79,7 +85,6 @@ impl Connections {
     /// Says which task serves connection `number`.
     pub(super) fn runs(&self, number: u64, task: AbortHandle) {
         if let Some(open) = lock(&self.table).open.get_mut(&number) {
-            open.state.set_number(number);
             open.task = Some(task);
         }
     }
@@ -199,6 +204,8 @@ fn spare() -> Option<File> {
 /// FIN, and an idle stream writes nothing that could fail.
 fn prepared(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
     sockopt::set_tcp_keepidle(stream, SILENT_MAX)?;
     sockopt::set_tcp_keepintvl(stream, PROBE_INTERVAL)?;
     sockopt::set_tcp_keepcnt(stream, PROBES_MAX)?;
@@ -208,10 +215,11 @@ fn prepared(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
+    #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn a_host_that_vanished_is_found_in_the_same_time_whether_or_not_bytes_wait() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -222,5 +230,16 @@ mod tests {
         let probed = SILENT_MAX.saturating_add(PROBE_INTERVAL.saturating_mul(PROBES_MAX));
         let unacknowledged = sockopt::tcp_user_timeout(&stream).unwrap();
         assert_eq!(Duration::from_millis(unacknowledged.into()), probed);
+    }
+
+    /// The task may run, on a thread of its own, before [`Connections::runs`] is told of it.
+    #[test]
+    fn a_connection_knows_its_number_before_its_task_runs() {
+        let connections = Connections::new(2);
+        for number in 1..=2 {
+            let state = Arc::default();
+            let place = connections.place(&state).unwrap();
+            assert_eq!((place.number(), state.number()), (number, number));
+        }
     }
 }

@@ -31,10 +31,10 @@ use crate::aside::with_permit;
 
 /// A network address as lanes tell them apart: an IPv4 address, or the /64 network of an IPv6
 /// address, all of which one host has. `None` where the system does not tell it.
-pub(super) type Network = Option<IpAddr>;
+pub(crate) type Network = Option<IpAddr>;
 
 /// The network that `address` is in.
-pub(super) fn network(address: Option<IpAddr>) -> Network {
+pub(crate) fn network(address: Option<IpAddr>) -> Network {
     address.map(|address| match address.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();

@@ -247,6 +247,25 @@ fn losing_power_at_any_write_loses_and_doubles_nothing() {
 }
 
 #[test]
+fn the_file_does_not_grow_with_what_is_over() {
+    let disk = prepared();
+    let limits = ApprovalLimits { history: 20, asks: 10_000, ..ApprovalLimits::default() };
+    let store = Box::new(disk.store().unwrap());
+    let approvals = Arc::new(Approvals::open(store, limits, Box::new(|| now(10))).unwrap());
+    let length = || bartizan_sync::lock(&disk.0).now.len();
+    let mut after_some = 0;
+    for number in 10..210 {
+        approvals.ask(&call(number), now(10)).unwrap().cancel(now(10));
+        if number == 60 {
+            after_some = length();
+        }
+    }
+    approvals.tick(now(10));
+    assert_eq!(approvals.list(&[HoldState::Cancelled]).len(), 20);
+    assert_eq!(length(), after_some);
+}
+
+#[test]
 fn a_disk_that_fails_grants_nothing_and_may_come_back() {
     let disk = prepared();
     let approvals = approvals(disk.store().unwrap()).unwrap();

@@ -1,0 +1,544 @@
+//! The approvals API of the operators' listener: what `bartizan approvals` calls.
+//!
+//! | Request | Answer |
+//! |---|---|
+//! | `GET /approvals`, with `?state=pending` (the default) or `?state=all` | The held calls. |
+//! | `GET /approvals/changes?after=N` | The number of the latest change, once it is not N; at the latest after [`CHANGES_WAIT`]. |
+//! | `GET /approvals/{id}` | One held call, whole. |
+//! | `POST /approvals/{id}/grant`, `POST /approvals/{id}/refuse` | What it is now. |
+//!
+//! Each needs `Authorization: Bearer` with an approver's token; the network address proves nothing.
+//! There are no cookies, so no other site can use a browser's; a request that names another site as
+//! its origin is refused all the same. Each answer, also one that does not count, is in the journal
+//! before it takes effect.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::answer::{Answer, BODY_BYTES_MAX, Verdict};
+use super::approvers::{Approvers, FailureLimit};
+use super::places::{Place, Slots};
+use super::record;
+use super::reply::{self, And, Body, Problem};
+use crate::Shared;
+use crate::upstream::{Media, media};
+use bartizan_approvals::{AnswerError, Approvals, Approver, HoldState, HoldView};
+use bartizan_gate::evidence::record::AuditRecord;
+use bartizan_gate::session::{DoorFacts, DoorRefusal};
+use bartizan_outbound::is_coded;
+
+/// Where all of it is.
+const ROOT: &str = "/approvals";
+/// Time for the body of an answer.
+const BODY_TIME: Duration = Duration::from_secs(5);
+/// Of a body that is too large, so much is read before it is refused, bytes.
+const DISCARDED_BYTES_MAX: usize = 256 << 10;
+/// How long a request for changes waits for one.
+pub const CHANGES_WAIT: Duration = Duration::from_secs(25);
+/// Timeout for a whole connection of an approver: its request and its answer.
+pub(super) const REQUEST: Duration = Duration::from_mins(1);
+
+/// What approvers reach.
+pub struct ApprovalsApi {
+    approvals: Arc<Approvals>,
+    approvers: Approvers,
+    failures: FailureLimit,
+    slots: Arc<Slots>,
+    shared: Shared,
+}
+
+/// A request, by its path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Target {
+    List(Vec<HoldState>),
+    Changes { after: Option<u64> },
+    One(Box<str>),
+    Answer(Box<str>, Verdict),
+}
+
+/// A list, in which the parameters of each call are left out.
+#[derive(Debug, Serialize)]
+struct Listed {
+    /// The number of the latest change that it may have.
+    change: u64,
+    approvals: Vec<Value>,
+}
+
+#[derive(Debug, Serialize)]
+struct One {
+    approval: Value,
+}
+
+#[derive(Debug, Serialize)]
+struct Changed {
+    /// The number of the latest change.
+    change: u64,
+}
+
+impl fmt::Debug for ApprovalsApi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApprovalsApi").finish_non_exhaustive()
+    }
+}
+
+impl ApprovalsApi {
+    /// Serves `approvals` to `approvers`.
+    pub fn new(approvals: Arc<Approvals>, approvers: Approvers, shared: Shared) -> Self {
+        Self {
+            approvals,
+            approvers,
+            failures: FailureLimit::default(),
+            slots: Arc::default(),
+            shared,
+        }
+    }
+
+    /// Whether it answers requests for `path`.
+    pub(super) fn has(path: &str) -> bool {
+        path.strip_prefix(ROOT).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// Answers `request` of `peer`, whose connection is at `place`.
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: IpAddr,
+        place: &Place,
+    ) -> Response<Body> {
+        match self.handle(request, peer, place).await {
+            Ok(response) => response,
+            Err(problem) => problem.response(),
+        }
+    }
+
+    async fn handle(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: IpAddr,
+        place: &Place,
+    ) -> Result<Response<Body>, Problem> {
+        let (parts, body) = request.into_parts();
+        let by = self.authenticate(&parts.headers, peer)?;
+        let slot = self.slots.take(&by.id).ok_or(BUSY)?;
+        place.leave_for(slot);
+        let target = Target::of(parts.uri.path(), parts.uri.query())?;
+        target.check_method(&parts.method)?;
+        match target {
+            Target::Changes { after } => self.changes(after).await,
+            Target::List(states) => blocking(move || Ok(self.list(&states))).await,
+            Target::One(id) => {
+                blocking(move || {
+                    let found = self.approvals.get(&id).ok_or(UNKNOWN)?;
+                    Ok(reply::of(&One { approval: shown(&found, true) }))
+                })
+                .await
+            }
+            Target::Answer(id, verdict) => {
+                let body = read(&parts.headers, body).await?;
+                let answer = Answer::read(body, verdict).map_err(malformed)?;
+                blocking(move || self.judge(&id, verdict, &answer, &by)).await
+            }
+        }
+    }
+
+    /// Who sends a request with `headers`. Whoever is nobody is recorded, and then told so.
+    fn authenticate(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Arc<Approver>, Problem> {
+        if !is_own_site(headers) {
+            return Err(self.stranger(DoorRefusal::Origin, peer, OTHER_SITE));
+        }
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let (Some(value), None) = (values.next(), values.next()) else {
+            return Err(self.stranger(DoorRefusal::NoToken, peer, NO_TOKEN));
+        };
+        match bearer(value).and_then(|token| self.approvers.find(token)) {
+            Some(approver) => Ok(approver),
+            None => Err(self.stranger(DoorRefusal::BadToken, peer, BAD_TOKEN)),
+        }
+    }
+
+    /// Records an attempt without a right token. Returns `problem`, or that there were too many.
+    fn stranger(&self, why: DoorRefusal, peer: IpAddr, problem: Problem) -> Problem {
+        let now = self.shared.now();
+        let facts = DoorFacts {
+            principal: None,
+            peer: Some(peer),
+            server: None,
+            note: Some("a request for the approvals on `admin`".to_owned()),
+        };
+        if self.shared.record(self.shared.gate.refuse_at_door(why, facts, now)).is_err() {
+            return UNRECORDED;
+        }
+        if !self.failures.allows(peer, now.uptime) {
+            return FAILURES;
+        }
+        problem
+    }
+
+    fn list(&self, states: &[HoldState]) -> Response<Body> {
+        // Before the list, so that a change in between is not missed.
+        let change = *self.approvals.changes().borrow();
+        let approvals = self.approvals.list(states).iter().map(|hold| shown(hold, false)).collect();
+        reply::of(&Listed { change, approvals })
+    }
+
+    async fn changes(&self, after: Option<u64>) -> Result<Response<Body>, Problem> {
+        let mut changes = self.approvals.changes();
+        let change = tokio::select! {
+            () = self.shared.closing.cancelled() => return Err(STOPPING),
+            waited = tokio::time::timeout(
+                CHANGES_WAIT,
+                changes.wait_for(|change| Some(*change) != after),
+            ) => match waited {
+                Ok(Ok(change)) => *change,
+                // Nobody changes anything any more.
+                Ok(Err(_)) => return Err(STOPPING),
+                Err(_late) => after.unwrap_or_default(),
+            },
+        };
+        Ok(reply::of(&Changed { change }))
+    }
+
+    /// Answers the hold `id`: recorded first, then done.
+    fn judge(
+        &self,
+        id: &str,
+        verdict: Verdict,
+        answer: &Answer,
+        by: &Approver,
+    ) -> Result<Response<Body>, Problem> {
+        let now = self.shared.now();
+        let found = self.approvals.get(id);
+        let said = record::Said { id, verdict, answer, by, about: found.as_ref() };
+        let (digest, scope) = (answer.digest.as_deref(), answer.scope.as_deref());
+        let seen = |hold: &HoldView| digest.is_none_or(|digest| *digest == *hold.digest);
+        if !found.as_ref().is_none_or(seen) {
+            return Err(self.not_counted(&said, &AnswerError::WrongDigest));
+        }
+        let (digest, reason) = (digest.unwrap_or_default(), &*answer.reason);
+        let objection = match verdict {
+            Verdict::Grant => self.approvals.may_grant(id, digest, by, reason, scope, now),
+            Verdict::Refuse => self.approvals.may_refuse(id, by, reason, now),
+        };
+        objection.map_err(|error| self.not_counted(&said, &error))?;
+        self.keep(&record::of(&said, None, now))?;
+        let done = match verdict {
+            Verdict::Grant => self.approvals.grant(id, digest, by, reason, scope, now),
+            Verdict::Refuse => self.approvals.refuse(id, by, reason, now),
+        };
+        // Somebody else may have been faster, or the store may not take it.
+        let hold = done.map_err(|error| self.not_counted(&said, &error))?;
+        Ok(reply::of(&One { approval: shown(&hold, true) }))
+    }
+
+    /// Records an answer that does not count. Returns why it does not, or that there were too many.
+    fn not_counted(&self, said: &record::Said<'_>, error: &AnswerError) -> Problem {
+        let now = self.shared.now();
+        if !self.failures.allows_approver(said.by, now.uptime) {
+            return FAILURES;
+        }
+        match self.keep(&record::of(said, Some(error), now)) {
+            Ok(()) => objected(error),
+            Err(unrecorded) => unrecorded,
+        }
+    }
+
+    fn keep(&self, record: &AuditRecord) -> Result<(), Problem> {
+        self.shared.sink.keep(record).map_err(|unkept| {
+            tracing::error!(cause = unkept.cause, "the answer of an approver was not recorded");
+            UNRECORDED
+        })
+    }
+}
+
+/// A hold as JSON; without its parameters unless `whole`.
+fn shown(hold: &HoldView, whole: bool) -> Value {
+    let mut value = serde_json::to_value(hold).unwrap_or_default();
+    if let Some(members) = value.as_object_mut() {
+        members.insert("bytes".to_owned(), hold.shown.len().into());
+        if !whole {
+            members.remove("shown");
+            members.remove("previous");
+        }
+    }
+    value
+}
+
+/// Why an answer does not count, for the approver.
+fn objected(error: &AnswerError) -> Problem {
+    let (status, message, hint) = match error {
+        AnswerError::Unknown => return UNKNOWN,
+        AnswerError::NotPending(state) => {
+            (StatusCode::CONFLICT, not_pending(*state), "`show` says what became of it")
+        }
+        AnswerError::WrongDigest => (
+            StatusCode::CONFLICT,
+            "the digest is not that of the held call",
+            "look at it with `show`, and name the digest that it prints",
+        ),
+        AnswerError::NotAllowed => (
+            StatusCode::FORBIDDEN,
+            "this approver may not answer it: it is in none of the groups, or is who asks",
+            "ask somebody of the groups that `show` names as approvers",
+        ),
+        AnswerError::AlreadyAnswered => (
+            StatusCode::CONFLICT,
+            "this approver has granted it already",
+            "another approver must grant it, too",
+        ),
+        AnswerError::ScopeNotOffered => (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "the rule offers no such scope",
+            "`show` names those that it offers",
+        ),
+        AnswerError::ReasonTooLong => {
+            (StatusCode::PAYLOAD_TOO_LARGE, "the reason is too long", "write at most 1024 bytes")
+        }
+        AnswerError::Unavailable => {
+            let message = "the store of held calls does not take it";
+            let hint = "see the log of the program, and look at the call again with `show`";
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            return Problem::new(status, record::code(error), message, hint).and(And::Later);
+        }
+    };
+    Problem::new(status, record::code(error), message, hint)
+}
+
+fn not_pending(state: HoldState) -> &'static str {
+    match state {
+        HoldState::Pending => "it still waits",
+        HoldState::Granted => "it was granted already",
+        HoldState::Refused => "it was refused already",
+        HoldState::Expired => "its time is over",
+        HoldState::Cancelled => "the call was cancelled",
+        HoldState::Spent => "it was granted already, and the call was sent",
+        HoldState::Unknown => {
+            "it was granted already; nobody knows whether the server got the call"
+        }
+    }
+}
+
+impl Target {
+    /// What `path` and `query` name.
+    fn of(path: &str, query: Option<&str>) -> Result<Self, Problem> {
+        let rest = path.strip_prefix(ROOT).unwrap_or_default();
+        let mut parts = rest.split('/').skip(1);
+        let target = match (parts.next(), parts.next(), parts.next()) {
+            (None, _, _) => return Ok(Self::List(states(query)?)),
+            (Some("changes"), None, _) => return Ok(Self::Changes { after: after(query)? }),
+            (Some(id), None, _) => Self::One(id.into()),
+            (Some(id), Some("grant"), None) => Self::Answer(id.into(), Verdict::Grant),
+            (Some(id), Some("refuse"), None) => Self::Answer(id.into(), Verdict::Refuse),
+            (Some(_), Some(_), _) => return Err(NOT_FOUND),
+        };
+        if query.is_some_and(|query| !query.is_empty()) { Err(QUERY) } else { Ok(target) }
+    }
+
+    fn check_method(&self, method: &Method) -> Result<(), Problem> {
+        let (wanted, allowed) = match self {
+            Self::List(_) | Self::Changes { .. } | Self::One(_) => (Method::GET, "GET"),
+            Self::Answer(..) => (Method::POST, "POST"),
+        };
+        if *method == wanted {
+            return Ok(());
+        }
+        Err(METHOD.and(And::Allow(allowed)))
+    }
+}
+
+/// The states that `?state=` asks for.
+fn states(query: Option<&str>) -> Result<Vec<HoldState>, Problem> {
+    match query.unwrap_or_default() {
+        "" | "state=pending" => Ok(vec![HoldState::Pending]),
+        "state=all" => Ok(HoldState::ALL.to_vec()),
+        other => {
+            let named = other.strip_prefix("state=");
+            let found = HoldState::ALL.into_iter().find(|state| Some(state.as_str()) == named);
+            found.map(|state| vec![state]).ok_or(QUERY)
+        }
+    }
+}
+
+/// The number of `?after=`.
+fn after(query: Option<&str>) -> Result<Option<u64>, Problem> {
+    match query.unwrap_or_default() {
+        "" => Ok(None),
+        other => {
+            let number = other.strip_prefix("after=").and_then(|number| number.parse().ok());
+            number.map(Some).ok_or(QUERY)
+        }
+    }
+}
+
+/// Whether the request comes from no web page, or from one of this listener: a browser says so by
+/// `Origin` (RFC 6454) or `Sec-Fetch-Site` (Fetch Metadata), and no page can change that.
+fn is_own_site(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    if !matches!(site, None | Some(b"same-origin" | b"none")) {
+        return false;
+    }
+    let mut origins = headers.get_all(ORIGIN).iter();
+    let mut hosts = headers.get_all(HOST).iter();
+    match (origins.next(), origins.next(), hosts.next(), hosts.next()) {
+        (None, _, _, _) => true,
+        (Some(origin), None, Some(host), None) => {
+            let origin = origin.as_bytes();
+            let named =
+                origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
+            named.is_some_and(|named| named.eq_ignore_ascii_case(host.as_bytes()))
+        }
+        (Some(_), _, _, _) => false,
+    }
+}
+
+/// The token of `Authorization: Bearer …` (RFC 6750 §2.1).
+fn bearer(header: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' '))
+}
+
+/// The body of an answer, which must be JSON and small.
+async fn read(headers: &HeaderMap, body: Incoming) -> Result<Bytes, Problem> {
+    if media(headers) != Some(Media::Json) || is_coded(headers) {
+        return Err(MEDIA_TYPE);
+    }
+    tokio::time::timeout(BODY_TIME, collect(body)).await.unwrap_or(Err(SLOW))
+}
+
+/// The bytes of `body`. If there are too many, some more are read and thrown away: a connection that
+/// is closed with unread bytes loses the answer.
+async fn collect(mut body: Incoming) -> Result<Bytes, Problem> {
+    let mut found = Vec::new();
+    let mut size = 0_usize;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return Err(malformed("the body broke off")) };
+        let Ok(data) = frame.into_data() else { continue };
+        size = size.saturating_add(data.len());
+        if size > DISCARDED_BYTES_MAX {
+            return Err(TOO_LARGE);
+        }
+        if size <= BODY_BYTES_MAX {
+            found.extend_from_slice(&data);
+        }
+    }
+    if size > BODY_BYTES_MAX { Err(TOO_LARGE) } else { Ok(found.into()) }
+}
+
+/// Does `work` where it delays no probe: it may wait for the disk.
+async fn blocking(
+    work: impl FnOnce() -> Result<Response<Body>, Problem> + Send + 'static,
+) -> Result<Response<Body>, Problem> {
+    // A panic is an error here, and leaves the listener alone.
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(INTERNAL))
+}
+
+fn malformed(message: &'static str) -> Problem {
+    let hint = "send a JSON object with `reason`, and with `digest` to grant";
+    Problem::new(StatusCode::BAD_REQUEST, "malformed", message, hint)
+}
+
+const BUSY: Problem = Problem::new(
+    StatusCode::TOO_MANY_REQUESTS,
+    "busy",
+    "too many requests of approvers at once",
+    "try again",
+)
+.and(And::Later);
+const OTHER_SITE: Problem = Problem::new(
+    StatusCode::FORBIDDEN,
+    "other-site",
+    "the request comes from a page of another site",
+    "send it from the command line, or from a page of this address",
+);
+const NO_TOKEN: Problem = Problem::new(
+    StatusCode::UNAUTHORIZED,
+    "no-token",
+    "approvers authenticate with a token",
+    "send `Authorization: Bearer` with the token of an approver, once",
+)
+.and(And::Challenge);
+const BAD_TOKEN: Problem = Problem::new(
+    StatusCode::UNAUTHORIZED,
+    "bad-token",
+    "this is no approver's token",
+    "use the token that `approvals.approvers` of the configuration names",
+)
+.and(And::Challenge);
+const FAILURES: Problem = Problem::new(
+    StatusCode::TOO_MANY_REQUESTS,
+    "too-many-failures",
+    "too many attempts that failed",
+    "wait a minute; a right token is taken at any time",
+)
+.and(And::Later);
+const NOT_FOUND: Problem = Problem::new(
+    StatusCode::NOT_FOUND,
+    "not-found",
+    "there is nothing at this path",
+    "see docs/approvals.md for the paths",
+);
+const QUERY: Problem = Problem::new(
+    StatusCode::BAD_REQUEST,
+    "query",
+    "the query is not one that this path takes",
+    "write `?state=` with a state or `all` after `/approvals`, `?after=` with a number after \
+     `/approvals/changes`",
+);
+const METHOD: Problem = Problem::new(
+    StatusCode::METHOD_NOT_ALLOWED,
+    "method",
+    "this path does not take the method",
+    "read with GET, answer with POST",
+);
+const MEDIA_TYPE: Problem = Problem::new(
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    "media-type",
+    "the body is not sent as JSON",
+    "send `Content-Type: application/json`, and no content coding",
+);
+const TOO_LARGE: Problem = Problem::new(
+    StatusCode::PAYLOAD_TOO_LARGE,
+    "too-large",
+    "the body is larger than 16 KiB",
+    "shorten the reason",
+);
+const SLOW: Problem = Problem::new(
+    StatusCode::REQUEST_TIMEOUT,
+    "slow",
+    "the body did not arrive in time",
+    "try again",
+);
+const STOPPING: Problem = Problem::new(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "stopping",
+    "the program is stopping",
+    "try again once it runs again; holds are kept",
+)
+.and(And::Later);
+const UNRECORDED: Problem = Problem::new(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "not-recorded",
+    "it cannot be recorded, so it does not happen",
+    "see `/readyz` for what is wrong with the journal, then try again",
+);
+const INTERNAL: Problem = Problem::new(
+    StatusCode::INTERNAL_SERVER_ERROR,
+    "internal",
+    "an internal error",
+    "see the log of the program",
+);
+const UNKNOWN: Problem = Problem::new(
+    StatusCode::NOT_FOUND,
+    "unknown-hold",
+    "there is no such held call",
+    "`bartizan approvals list --state all` lists those that are known",
+);

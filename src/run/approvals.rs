@@ -1,0 +1,64 @@
+//! The held calls of a run: opens their store, and says who may answer.
+
+use std::sync::Arc;
+
+use super::StartError;
+use super::background::keep_running;
+use crate::config::{ApprovalsConfig, ApproverConfig, Config};
+use bartizan_approvals::store::embedded::FILE_NAME;
+use bartizan_approvals::{ApprovalLimits, Approvals, Approver, EmbeddedStore, OpenError};
+use bartizan_edge::Shared;
+use bartizan_edge::admin::api::ApprovalsApi;
+use bartizan_edge::admin::approvers::Approvers;
+use bartizan_edge::clock::Clock;
+use bartizan_edge::held::Holding;
+
+/// Opens the held calls in the state directory; `None` if nobody may answer, so that a `hold` rule
+/// refuses.
+///
+/// # Errors
+///
+/// The store cannot be opened.
+pub(super) fn open(config: &Config, clock: Clock) -> Result<Option<Holding>, StartError> {
+    if config.approvals.approvers.is_empty() {
+        return Ok(None);
+    }
+    let failed = |error: OpenError| {
+        StartError::new("approvals", error.to_string())
+            .hint("held calls are kept in the directory that `state` names")
+    };
+    let store = EmbeddedStore::open(&config.state.join(FILE_NAME)).map_err(failed)?;
+    let limits = limits(&config.approvals);
+    let approvals = Approvals::open(Box::new(store), limits, Box::new(move || clock.now()));
+    let approvals = Arc::new(approvals.map_err(failed)?);
+    Ok(Some(Holding { approvals, wait: config.approvals.wait }))
+}
+
+/// The bounds that the configuration sets, and the usual ones.
+fn limits(config: &ApprovalsConfig) -> ApprovalLimits {
+    let usual = ApprovalLimits::default();
+    ApprovalLimits {
+        holds: config.holds,
+        holds_per_principal: config.holds_principal,
+        holds_per_server: config.holds,
+        bytes: config.bytes,
+        bytes_per_hold: usual.bytes_per_hold.min(config.bytes),
+        bytes_per_principal: usual.bytes_per_principal.min(config.bytes),
+        ..usual
+    }
+}
+
+/// What approvers reach. From now on it is written down in time which holds are over.
+pub(super) fn answering(
+    config: &Config,
+    approvals: Arc<Approvals>,
+    shared: &Shared,
+) -> ApprovalsApi {
+    let tended = Arc::clone(&approvals);
+    keep_running(shared, "held calls", move || Arc::clone(&tended).tend());
+    let known = config.approvals.approvers.iter().map(|approver| {
+        let ApproverConfig { id, groups, token } = approver;
+        (Approver { id: id.clone(), groups: groups.clone() }, token.clone())
+    });
+    ApprovalsApi::new(approvals, Approvers::new(known), shared.clone())
+}
