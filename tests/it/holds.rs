@@ -33,18 +33,14 @@ fn hold(code: &str) -> Obligation {
         approvers: vec!["release".into()],
         ttl: None,
         quorum: 2,
-        scopes: vec![GrantScope {
-            code: "hour".into(),
-            lasts: Duration::from_secs(3600),
-            count: 5,
-        }],
+        scopes: vec![GrantScope { code: "hour".into(), lasts: Duration::from_hours(1), count: 5 }],
     }
 }
 
 /// `publish` is held by one rule and `drop` by two; the policy refuses what was approved in jest.
 fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
     let jest = request.approval.is_some_and(|approval| &*approval.reason == "jest");
-    let rate = Rate { count: 1, period: Duration::from_secs(3600) };
+    let rate = Rate { count: 1, period: Duration::from_hours(1) };
     let limit = Obligation::Limit(Limit {
         code: "calls".into(),
         key: "all".into(),
@@ -151,24 +147,18 @@ enum Did {
 
 impl Did {
     fn held(self) -> Box<Hold> {
-        match self {
-            Self::Held(hold) => hold,
-            other => panic!("{other:?}"),
-        }
+        let Self::Held(hold) = self else { panic!("{self:?}") };
+        hold
     }
 
     fn told(self) -> Value {
-        match self {
-            Self::Told(message) => message,
-            other => panic!("{other:?}"),
-        }
+        let Self::Told(message) = self else { panic!("{self:?}") };
+        message
     }
 
     fn sent(self) -> Value {
-        match self {
-            Self::Sent(message) => message,
-            other => panic!("{other:?}"),
-        }
+        let Self::Sent(message) = self else { panic!("{self:?}") };
+        message
     }
 }
 
@@ -259,8 +249,8 @@ fn each_changed_byte_of_what_is_sent_makes_another_hold() {
         let hold = Line::new().sends(&message).held();
         assert_ne!(hold.key, first.key, "{message}");
         let mut line = Line::new();
-        let held = line.sends(&message).held();
-        let answer = line.approved(&message, &held.call, &[grant(&first)]).unwrap();
+        let call = line.sends(&message).held().call;
+        let answer = line.approved(&message, &call, &[grant(&first)]).unwrap();
         answer.held();
     }
     // What differs with each attempt does not count: id, progress token, trace, the protocol's own.
@@ -441,7 +431,7 @@ fn a_client_is_told_how_a_hold_ended_in_the_form_that_it_can_use() {
     assert_eq!(data["approval_id"], "0123456789abcdef0123456789abcdef");
     assert_eq!(data["retry_after_ms"], 1000);
 
-    let cooling = HoldEnd::CoolingDown { retry_after: Duration::from_secs(60) };
+    let cooling = HoldEnd::CoolingDown { retry_after: Duration::from_mins(1) };
     for (id, end) in (3..).zip([HoldEnd::Refused, HoldEnd::Expired, HoldEnd::Full, cooling]) {
         let hold = line.sends(&call(id, "publish", json!({}))).held();
         let told = line.ends(&hold.call, end.clone()).unwrap();
@@ -471,7 +461,7 @@ fn a_client_of_2026_calls_again_with_a_state_that_the_server_never_sees() {
         let told = line.sends(&modern(id, "other", Some(("requestState", json!(state))))).told();
         assert_eq!(told["error"]["code"], -32602, "{told}");
     }
-    let late = Now { wall: UNIX_EPOCH + Duration::from_secs(3 * 24 * 3600), ..line.now };
+    let late = Now { wall: UNIX_EPOCH + Duration::from_hours(72), ..line.now };
     line.now = late;
     let told = line.sends(&modern(20, "other", Some(("requestState", state)))).told();
     assert_eq!(told["error"]["code"], -32602, "{told}");
