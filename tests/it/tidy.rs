@@ -75,6 +75,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("SystemTime::now", &["crates/edge/src/clock.rs"]),
     ("socket2", &["crates/edge/src/http/connections.rs"]),
     ("redb", &["crates/approvals/src/store/embedded.rs"]),
+    ("governor", &["crates/gate/src/duty/limit/gcra.rs"]),
     ("tar", &["src/policy/bundle/archive.rs"]),
     ("rmcp", &["crates/demo/src/", "crates/peer/src/", "src/lock/"]),
     ("notify", &["src/policy/watch.rs"]),

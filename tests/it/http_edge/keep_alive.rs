@@ -213,10 +213,14 @@ async fn a_late_answer_is_one_data_line_whatever_its_white_space_and_size() {
 #[tokio::test]
 async fn a_late_failure_is_told_as_an_error() {
     let own = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32011,"message":"theirs"}}"#;
+    let nobodys =
+        "{ \"error\" : {\"code\":-32000,\n\"message\":\"no\"},\n\"id\":null,\"jsonrpc\":\"2.0\"}";
     let json_type = "Content-Type: application/json\r\n";
     let challenge = "WWW-Authenticate: Bearer scope=\"x\"\r\n";
     let cases = [
         ("their own error", answer("400 Bad Request", json_type, own), "-32011"),
+        ("their error without an id", answer("400 Bad Request", json_type, nobodys), "-32000"),
+        ("their error without an id as 200", json(nobodys), "-32000"),
         ("a page", answer("500 Oops", "Content-Type: text/html\r\n", "<p>"), "-31006"),
         ("nothing", answer("503 Unavailable", "Retry-After: 9\r\n", ""), "-31005"),
         ("a challenge", answer("401 Unauthorized", challenge, ""), "-31005"),
@@ -393,11 +397,16 @@ async fn an_http_sse_stream_gets_comments_and_its_posts_do_not() {
 }
 
 /// Who gets no comments: clients that read JSON alone, `initialize`, whose answer names the session
-/// in its head, what has no answer, and all where they are off.
+/// in its head, `server/discover`, whose status tells the era, what has no answer, and all where they
+/// are off.
 #[tokio::test]
 async fn some_answers_get_no_comments() {
     let only = |accept: &str| accepting(&modern_call(1, "get"), accept);
     let told = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+    let discover = String::from_utf8(modern_call(1, "get")).unwrap();
+    let discover =
+        discover.replace("tools/call", "server/discover").replace("Mcp-Name: get\r\n", "");
+    let discover = discover.replace("\"name\":\"get\",\"arguments\":{},", "");
     let mut off = config();
     off.timeouts.keep_alive = None;
     for http2 in [false, true] {
@@ -411,6 +420,12 @@ async fn some_answers_get_no_comments() {
                 config(),
             ),
             ("initialize", post("", INITIALIZE), begun(), config()),
+            (
+                "discover",
+                discover.clone().into_bytes(),
+                answer("400 Bad Request", "", ""),
+                config(),
+            ),
             ("a notification", post("", told), answer("202 Accepted", "", ""), config()),
             ("off", modern_call(1, "get"), json(&result(1)), off),
         ] {
@@ -424,7 +439,12 @@ async fn some_answers_get_no_comments() {
             let (heard, ()) = tokio::join!(agent.send(&request), release);
             assert_ne!(heard.header("content-type"), Some("text/event-stream"), "{what}");
             assert_eq!(heard.header("mcp-session-id").is_some(), what == "initialize", "{what}");
-            assert_eq!(heard.status, if what == "a notification" { 202 } else { 200 }, "{what}");
+            let status = match what {
+                "a notification" => 202,
+                "discover" => 400,
+                _ => 200,
+            };
+            assert_eq!(heard.status, status, "{what}");
             assert!(!heard.whole().await.contains("keep-alive"), "{what}");
         }
     }

@@ -15,12 +15,12 @@ use bytes::Bytes;
 
 use super::body::BodyMemory;
 use super::in_flight::{Exchange, SessionStart};
-use super::reply::{self, ReplyBody};
+use super::reply::{self, ReplyBody, Unsaid};
 use super::stream::StreamBody;
 use crate::session::StepOutcome;
 use crate::upstream::{Media, SESSION_ID, SendContext, media};
 use crate::{Answer, AnswerMemory, EventStream};
-use bartizan_gate::evidence::step::{Act, Content, Dispatch, Permitted};
+use bartizan_gate::evidence::step::{Act, Content, Dispatch, Permitted, Released};
 use bartizan_gate::session::{DutyScope, ErrorAnswer, UpstreamFailure};
 use bartizan_gate::wire::protocol::Era;
 
@@ -159,7 +159,7 @@ impl Exchange {
                     self.begins == SessionStart::SelfMinted && released.content() == Content::Error;
                 let session = if refused { None } else { self.begin_session(status, headers) };
                 let headers = reply::headers(headers, session);
-                reply::message(status, headers, &released)
+                self.message(status, headers, &released)
             }
             StepOutcome::Act(Act::Forward(permitted)) => {
                 self.answer_server(permitted).await;
@@ -172,6 +172,19 @@ impl Exchange {
             StepOutcome::Refused(Some(released)) => reply::own(&released),
             StepOutcome::Refused(None) => reply::bare(StatusCode::SERVICE_UNAVAILABLE),
         }
+    }
+
+    /// The response that carries an answer of the server. If the head was sent early, an error names
+    /// its request.
+    fn message(&self, status: u16, headers: HeaderMap, released: &Released) -> Response<ReplyBody> {
+        let mut response = reply::message(status, headers, released);
+        let late = self.early.as_ref().is_some_and(|early| early.is_sent());
+        if let Some(id) = self.id.as_ref().filter(|_| late)
+            && let Some(error) = released.addressed(id)
+        {
+            response.extensions_mut().insert(Unsaid(error));
+        }
+        response
     }
 
     /// The gate withheld the body. A request gets an error; a notification gets only 202.

@@ -9,6 +9,7 @@ use ::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 
 use super::event_ids::EventScope;
+use super::keep_alive::EarlyHead;
 use super::sessions::LegacySession;
 use super::shares::{self, NoRoom, Share, ShareTurn};
 use super::{HttpTimeouts, ListenerState, RouteState, bearer};
@@ -22,6 +23,7 @@ use bartizan_gate::evidence::record::{CallId, Now};
 use bartizan_gate::evidence::step::{Dispatch, Permitted, Step};
 use bartizan_gate::memory::Charge;
 use bartizan_gate::session::{Gate, Redelivery, Session, UpstreamFailure};
+use bartizan_gate::wire::frame::Id;
 use bartizan_gate::wire::protocol::Era;
 
 pub(super) const PROTOCOL_VERSION: &str = "mcp-protocol-version";
@@ -58,6 +60,9 @@ pub(super) struct Exchange {
     pub(super) call: CallId,
     /// The message is a request: the client waits for its answer.
     pub(super) asks: bool,
+    /// The id of the request, or of the first of a batch.
+    pub(super) id: Option<Id>,
+    pub(super) early: Option<Arc<EarlyHead>>,
     pub(super) era: Era,
     pub(super) dispatch: Dispatch,
     pub(super) begins: SessionStart,

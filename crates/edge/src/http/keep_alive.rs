@@ -7,8 +7,7 @@
 //! for: its turn, the server, a decision. A comment is no message, so nothing is recorded for it.
 //!
 //! The head is sent early only where [`EarlyHead`] allows it: the client takes event streams, and
-//! the gate has forwarded a request that is not `initialize`, whose answer names the session in its
-//! head. What the server's head says later is lost: the status (its JSON-RPC error is sent),
+//! the gate has forwarded or holds a request whose answer says nothing in its head that matters. What the server's head says later is lost: the status (its JSON-RPC error is sent),
 //! challenges, `Retry-After`, `MCP-Protocol-Version`.
 //!
 //! No timer is set for what is ready at once, and one timer for each request that has to wait.
@@ -87,8 +86,8 @@ impl EarlyHead {
         takes.then(Arc::default)
     }
 
-    /// Allows it. To be called once the gate has permitted, or holds, a request that is not
-    /// `initialize`: it gets an answer with an id, and nothing in its head matters.
+    /// Allows it. To be called once the gate has permitted, or holds, a request whose answer has an
+    /// id and says nothing in its head that matters.
     pub(super) fn allow(&self) {
         self.allowed.store(true, Ordering::Relaxed);
     }
@@ -197,7 +196,7 @@ impl LateAnswer {
         match body {
             ReplyBody::Whole(body) => {
                 let unsaid = parts.extensions.remove().map(|Unsaid(error)| error);
-                let body = if body.is_empty() { unsaid } else { Some(body) };
+                let body = unsaid.or_else(|| (!body.is_empty()).then_some(body));
                 // Without a message the call was settled before: the client waits for nothing.
                 body.map_or(Self::Over, |rest| Self::Message { begun: false, rest })
             }

@@ -36,7 +36,7 @@ use bartizan_gate::memory::{Charge, MemoryBudget};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{Arrival, DoorRefusal, DutyScope, Session, UpstreamFailure};
 use bartizan_gate::wire::headers::RoutingHeaders;
-use bartizan_gate::wire::method::{Method as McpMethod, Role};
+use bartizan_gate::wire::method::{Action, Method as McpMethod, Role};
 use bartizan_gate::wire::protocol::{ClaimedVersion, Era, Transport};
 
 /// Answers one HTTP request of a client: messages, and the discovery paths of OAuth. If the head was
@@ -282,10 +282,13 @@ fn new_session(
     Arc::new(SessionHandle::new(&inner.shared, session))
 }
 
-/// Whether the head of the answer may be sent early: `act` forwards or holds a request that is not
-/// `initialize`.
+/// Whether the head of the answer may be sent early: `act` forwards or holds a request that is
+/// neither `initialize`, whose answer names the session in its head, nor `server/discover`, whose
+/// status tells a client of both eras which one to speak.
 fn allows_early_head(act: &Act) -> bool {
-    let begins = |method: Option<&McpMethod>| method.is_some_and(|it| it.role == Role::Handshake);
+    let begins = |method: Option<&McpMethod>| {
+        method.is_some_and(|it| matches!(it.action, Action::Initialize | Action::Discover))
+    };
     match act {
         Act::Forward(permitted) => permitted.id().is_some() && !begins(permitted.method()),
         Act::Hold(hold) => !begins(McpMethod::named(&hold.method)),
@@ -395,6 +398,8 @@ impl Received {
         let exchange = Arc::new(Exchange {
             call: Arc::clone(permitted.call()),
             asks: permitted.id().is_some(),
+            id: permitted.id().cloned(),
+            early: self.early,
             era: permitted.protocol().era,
             dispatch,
             begins,

@@ -28,7 +28,7 @@ const METHODS: HeaderValue = HeaderValue::from_static("POST, GET, DELETE");
 /// as the client takes its first byte.
 pub(super) const PIECE_BYTES: usize = 16 << 10;
 
-/// Added to a response without a body: the error for a client to which the status cannot be sent.
+/// Added to a response: what stands for it where only a message can be sent, and no status.
 #[derive(Debug, Clone)]
 pub(super) struct Unsaid(pub(super) Bytes);
 

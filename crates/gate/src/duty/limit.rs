@@ -14,6 +14,7 @@
 //! nothing. Nothing here waits, and nothing here chooses which events count: the policy does.
 
 mod recent;
+mod gcra;
 mod level;
 mod table;
 mod kept;

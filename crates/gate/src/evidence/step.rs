@@ -17,8 +17,8 @@ use super::text::Listed;
 use crate::duty::duties::Duties;
 use crate::question::handles::PendingUpdate;
 use crate::question::hold::Hold;
-use crate::wire::document::minify;
-use crate::wire::frame::{Frame, Id, Message, write_batch};
+use crate::wire::document::{Document, DocumentLimits, minify};
+use crate::wire::frame::{Frame, Id, Message, write_batch, write_id};
 use crate::wire::method::Method;
 use crate::wire::protocol::{Era, Protocol, Revision};
 
@@ -341,6 +341,26 @@ impl Released {
     /// sent. Absent for any other message, and where nobody waits for an answer.
     pub fn unsaid(&self) -> Option<&Bytes> {
         (self.content == Content::Opaque && !self.body.is_empty()).then_some(&self.body)
+    }
+
+    /// An error without an id as the answer to the request `id`, for a stream, where a client finds
+    /// its request by the id alone. `None` for any other message.
+    pub fn addressed(&self, id: &Id) -> Option<Bytes> {
+        if self.content != Content::Error || self.id.is_some() {
+            return None;
+        }
+        // It was read within the limits before.
+        let limits = DocumentLimits {
+            bytes_max: usize::MAX,
+            depth_max: usize::MAX,
+            number_chars_max: usize::MAX,
+            values_max: usize::MAX,
+        };
+        let document = Document::read(self.body.clone(), &limits).ok()?;
+        let error = document.root().get("error")?.raw();
+        let mut body = b"{\"jsonrpc\":\"2.0\",\"id\":".to_vec();
+        write_id(&mut body, id);
+        Some([&*body, b",\"error\":", error, b"}"].concat().into())
     }
 
     /// The kind of message.

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::Wait;
+use super::gcra;
 use super::recent::{EACH_MAX, PARTS, Recent};
 use crate::duty::decision::{Bound, Rate};
 
@@ -97,15 +98,7 @@ impl Level {
     pub(super) fn take(&mut self, form: Form, cost: u32, now: u64) -> Result<Before, Wait> {
         match (self, form) {
             (Self::Full(full), Form::Bucket { interval, burst }) => {
-                let spent = interval.saturating_mul(u64::from(cost));
-                let next = now.max(*full).saturating_add(spent);
-                let earliest = next.saturating_sub(interval.saturating_mul(u64::from(burst)));
-                if cost > burst {
-                    return Err(Wait::Forever);
-                }
-                if now < earliest {
-                    return Err(until(earliest, now));
-                }
+                let next = gcra::take(*full, (interval, burst), cost, now)?;
                 Ok(Before::Full(std::mem::replace(full, next)))
             }
             (Self::Window { ends, taken, free }, Form::Fixed { period, count }) => {
