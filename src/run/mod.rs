@@ -253,7 +253,7 @@ async fn build(
     };
     keeper.tend(&shared);
     limit_log.tend(&shared);
-    policy_is_there(&readiness, ready.is_some());
+    tell_of_policy(&readiness, ready.is_some());
     let reload = Arc::new(Notify::new());
     let current = Current::default();
     policies::follow(&shared, &readiness, origin, ready, &current, &reload);
@@ -280,9 +280,9 @@ async fn build(
     })
 }
 
-/// Says whether there is a policy to decide by.
-fn policy_is_there(readiness: &Readiness, there: bool) {
-    if there {
+/// Says whether there is a policy at the start.
+fn tell_of_policy(readiness: &Readiness, is_ready: bool) {
+    if is_ready {
         readiness.ready(Component::Policy);
     } else {
         let why = "the bundle service has not delivered a valid policy yet; see the log";
