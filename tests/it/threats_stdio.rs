@@ -632,6 +632,6 @@ fn calls_in_flight_over_a_pipe_are_bounded() {
     assert_eq!([wrapped.receive(), wrapped.receive()], [answered(5), answered(6)]);
     let sent =
         [get_flag(1), get_flag(2), cancel.into(), go.into(), get_flag(5), get_flag(6), go.into()];
-    let sent: String = sent.iter().map(|line| format!("{line}\n")).collect();
+    let sent = sent.iter().fold(String::new(), |text, line| text + line + "\n");
     assert_eq!(String::from_utf8(wrapped.read(sent.as_bytes())).unwrap(), sent);
 }
