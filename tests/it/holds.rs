@@ -478,3 +478,19 @@ fn a_client_of_2026_calls_again_with_a_state_that_the_server_never_sees() {
     let own = modern(21, "other", Some(("requestState", json!("server's"))));
     assert_eq!(line.sends(&own).sent(), own);
 }
+    // The server's own state comes back with the same call, whatever is in it.
+    for (id, own) in (30..).step_by(2).zip(["s", "", "a.b.c.d", "bartizan-hold", "é\"\\\n"]) {
+        let first = modern(id, "publish", Some(("requestState", json!(own))));
+        let hold = line.sends(&first).held();
+        let told = line.ends(&hold.call, pending()).unwrap();
+        let nested = told["result"]["requestState"].clone();
+        let again = modern(id + 1, "publish", Some(("requestState", nested.clone())));
+        let second = line.sends(&again).held();
+        assert_eq!(second.key, hold.key, "{own:?}");
+        let sent = line.approved(&again, &second.call, &[grant(&second)]).unwrap().sent();
+        assert_eq!(sent["params"]["requestState"], json!(own));
+        let changed = json!(format!("{}x", nested.as_str().unwrap()));
+        let told = line.sends(&modern(id + 1000, "other", Some(("requestState", changed)))).told();
+        assert_eq!(told["error"]["code"], -32602, "{told}");
+    }
+
