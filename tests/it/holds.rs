@@ -18,8 +18,9 @@ use bartizan_gate::evidence::record::{CallId, Event, Now};
 use bartizan_gate::evidence::step::{Act, Step};
 use bartizan_gate::question::access::{AccessRequest, Principal, Server};
 use bartizan_gate::question::hold::{Approval, GrantScope, Hold, HoldEnd, HoldId, HoldKey};
+use bartizan_gate::question::pack::Pack;
 use bartizan_gate::session::{
-    Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session, UpstreamFailure,
+    Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, ServerState, Session, UpstreamFailure,
 };
 use bartizan_gate::wire::frame::FrameLimits;
 use bartizan_gate::wire::protocol::Transport;
@@ -27,12 +28,16 @@ use bartizan_testing::{ByName, Sink};
 use serde_json::{Value, json};
 
 fn hold(code: &str) -> Obligation {
+    asks(code, "release", 2)
+}
+
+fn asks(code: &str, group: &str, quorum: u32) -> Obligation {
     Obligation::Hold {
         code: code.into(),
         message: "a second pair of eyes".into(),
-        approvers: vec!["release".into()],
+        approvers: vec![group.into()],
         ttl: None,
-        quorum: 2,
+        quorum,
         scopes: vec![GrantScope {
             code: "hour".into(),
             lasts: Duration::from_secs(3600),
@@ -43,6 +48,7 @@ fn hold(code: &str) -> Obligation {
 
 /// `publish` is held by one rule and `drop` by two; the policy refuses what was approved in jest.
 fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
+    let approved = request.approval.is_some();
     let jest = request.approval.is_some_and(|approval| &*approval.reason == "jest");
     let rate = Rate { count: 1, period: Duration::from_secs(3600) };
     let limit = Obligation::Limit(Limit {
@@ -58,6 +64,11 @@ fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
         "counted" => Some(vec![hold("publish"), limit]),
         "edited" => Some(vec![hold("publish"), set]),
         "drop" => Some(vec![hold("one"), hold("two")]),
+        // Two rules with one code that ask different people.
+        "shared" => Some(vec![hold("one"), asks("one", "owners", 2)]),
+        // Once somebody has approved, the rule asks others, or more of them.
+        "others" => Some(vec![asks("one", if approved { "owners" } else { "release" }, 2)]),
+        "more" => Some(vec![asks("one", "release", if approved { 3 } else { 2 })]),
         _ => Some(Vec::new()),
     }
 }
@@ -76,6 +87,10 @@ impl Line {
     }
 
     fn with(mode: Mode, form: RefusalForm, transport: Transport) -> Self {
+        Self::before(Server::default(), mode, form, transport)
+    }
+
+    fn before(server: Server, mode: Mode, form: RefusalForm, transport: Transport) -> Self {
         let config = GateConfig {
             mode,
             frame: FrameLimits::default(),
@@ -84,7 +99,7 @@ impl Line {
             boot: "holds".into(),
             digest_key: [7; 32],
         };
-        let facts = Server { name: "flags".into(), ..Server::default() };
+        let facts = Server { name: "flags".into(), ..server };
         let mut server = Protected::new(facts, form);
         server.batches = true;
         let principal = Principal { id: "agent".into(), ..Principal::default() };
@@ -195,6 +210,8 @@ fn grant(hold: &Hold) -> Approval {
     Approval {
         hold: HoldId("0123456789abcdef0123456789abcdef".into()),
         key: hold.key,
+        groups: hold.approvers.clone(),
+        quorum: hold.quorum,
         approvers: vec!["ada".into()],
         reason: "checked".into(),
         scope: None,
@@ -252,9 +269,22 @@ fn each_changed_byte_of_what_is_sent_makes_another_hold() {
         call(1, "publish", json!({"env": ["staging"]})),
         call(1, "edited", json!({"env": "staging"})),
     ];
-    let mut meta = call(1, "publish", json!({"env": "staging"}));
-    meta["params"]["_meta"] = json!({"vendor/dry-run": false});
-    other.push(meta);
+    // Members of `_meta` that are the protocol's own in name or place alone reach the server, too.
+    for meta in [
+        json!({"vendor/dry-run": false}),
+        json!({"io.modelcontextprotocol/dry-run": false}),
+        json!({"io.modelcontextprotocol/": {"env": "production"}}),
+        json!({"io.modelcontextprotocol/related-task": {"taskId": "t"}}),
+        json!({"baggage": "env=production"}),
+        json!({"traceparent": "env=production"}),
+        json!({"traceparent": {"env": "production"}}),
+        json!({"tracestate": ["env=production"]}),
+        json!({"tracestate": "x".repeat(513)}),
+    ] {
+        let mut message = call(1, "publish", json!({"env": "staging"}));
+        message["params"]["_meta"] = meta;
+        other.push(message);
+    }
     for message in other {
         let hold = Line::new().sends(&message).held();
         assert_ne!(hold.key, first.key, "{message}");
@@ -268,6 +298,7 @@ fn each_changed_byte_of_what_is_sent_makes_another_hold() {
     same["params"]["_meta"] = json!({
         "progressToken": 5,
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+        "tracestate": "vendor=00f067aa0ba902b7",
     });
     assert_eq!(Line::new().sends(&same).held().key, first.key);
 }
@@ -307,6 +338,57 @@ fn each_rule_that_holds_needs_an_approval_of_its_own() {
     let again = line.approved(&message, &one.call, &[first.clone(), first.clone()]).unwrap();
     assert_eq!(again.held().key, two.key);
     line.approved(&message, &one.call, &[first, grant(&two)]).unwrap().sent();
+}
+
+#[test]
+fn an_approval_of_some_people_is_none_of_others() {
+    for tool in ["shared", "others", "more"] {
+        let mut line = Line::new();
+        let message = call(1, tool, json!({}));
+        let one = line.sends(&message).held();
+        let first = grant(&one);
+        let two = line.approved(&message, &one.call, std::slice::from_ref(&first)).unwrap().held();
+        assert_ne!((&one.approvers, one.quorum), (&two.approvers, two.quorum), "{tool}");
+        line.approved(&message, &one.call, &[first, grant(&two)]).unwrap().sent();
+    }
+}
+
+/// Where `publish` lands is what `select` has selected, which no argument says.
+const PACK: &str = r#"{
+  "version": 1,
+  "name": "vendor",
+  "tools": {
+    "select": {"effect": "read", "facts": {"project": "/project"}},
+    "publish": {"effect": "write"}
+  }
+}"#;
+
+#[test]
+fn what_was_selected_is_part_of_what_is_approved() {
+    let pack = Some(Arc::new(Pack::read(PACK.as_bytes()).unwrap()));
+    let server = Server { pack, ..Server::default() };
+    let mut line = Line::before(server, Mode::Enforce, RefusalForm::Error, Transport::Stdio);
+    line.session.set_server_state(ServerState::Process);
+    let select = |line: &mut Line, id: u64, project: &str| {
+        line.sends(&call(id, "select", json!({"project": project}))).sent();
+        let answer = json!({"jsonrpc": "2.0", "id": id, "result": {"content": []}});
+        let step = line.session.server_frame(&line.gate, &answer.to_string().into(), line.now);
+        assert!(matches!(line.did(step), Did::Told(_)));
+    };
+    let selected = |hold: &Hold| hold.facts.get("project").map(|it| it.to_string());
+    select(&mut line, 1, "7");
+    let message = call(2, "publish", json!({}));
+    let hold = line.sends(&message).held();
+    assert_eq!((selected(&hold).as_deref(), &*hold.effect), (Some("7"), "write"));
+
+    // The person has seen project 7; meanwhile the agent selects another one.
+    select(&mut line, 3, "8");
+    let first = grant(&hold);
+    let other = line.approved(&message, &hold.call, std::slice::from_ref(&first)).unwrap().held();
+    assert_eq!(selected(&other).as_deref(), Some("8"));
+    assert_ne!(other.key, hold.key);
+    select(&mut line, 4, "7");
+    line.approved(&message, &hold.call, &[first]).unwrap().sent();
 }
 
 #[test]
@@ -463,21 +545,6 @@ fn a_client_of_2026_calls_again_with_a_state_that_the_server_never_sees() {
     let sent = line.approved(&again, &second.call, &[grant(&second)]).unwrap().sent();
     assert_eq!(sent, modern(2, "publish", None));
 
-    // Another's state, a changed one and an old one are refused; a server's own passes.
-    let text = state.as_str().unwrap();
-    let mut broken = vec![text.replace("bartizan-hold.0", "bartizan-hold.1"), format!("{text}0")];
-    broken.extend(["bartizan-hold.".to_owned(), "bartizan-hold.a.b.c.d".to_owned()]);
-    for (id, state) in (10..).zip(broken) {
-        let told = line.sends(&modern(id, "other", Some(("requestState", json!(state))))).told();
-        assert_eq!(told["error"]["code"], -32602, "{told}");
-    }
-    let late = Now { wall: UNIX_EPOCH + Duration::from_secs(3 * 24 * 3600), ..line.now };
-    line.now = late;
-    let told = line.sends(&modern(20, "other", Some(("requestState", state)))).told();
-    assert_eq!(told["error"]["code"], -32602, "{told}");
-    let own = modern(21, "other", Some(("requestState", json!("server's"))));
-    assert_eq!(line.sends(&own).sent(), own);
-}
     // The server's own state comes back with the same call, whatever is in it.
     for (id, own) in (30..).step_by(2).zip(["s", "", "a.b.c.d", "bartizan-hold", "é\"\\\n"]) {
         let first = modern(id, "publish", Some(("requestState", json!(own))));
@@ -494,3 +561,18 @@ fn a_client_of_2026_calls_again_with_a_state_that_the_server_never_sees() {
         assert_eq!(told["error"]["code"], -32602, "{told}");
     }
 
+    // Another's state, a changed one and an old one are refused; a server's own passes.
+    let text = state.as_str().unwrap();
+    let mut broken = vec![text.replace("bartizan-hold.0", "bartizan-hold.1"), format!("{text}0")];
+    broken.extend(["bartizan-hold.".to_owned(), "bartizan-hold.a.b.c.d".to_owned()]);
+    for (id, state) in (10..).zip(broken) {
+        let told = line.sends(&modern(id, "other", Some(("requestState", json!(state))))).told();
+        assert_eq!(told["error"]["code"], -32602, "{told}");
+    }
+    let late = Now { wall: UNIX_EPOCH + Duration::from_secs(3 * 24 * 3600), ..line.now };
+    line.now = late;
+    let told = line.sends(&modern(20, "other", Some(("requestState", state)))).told();
+    assert_eq!(told["error"]["code"], -32602, "{told}");
+    let own = modern(21, "other", Some(("requestState", json!("server's"))));
+    assert_eq!(line.sends(&own).sent(), own);
+}

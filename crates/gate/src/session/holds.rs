@@ -92,6 +92,7 @@ impl Asker<'_> {
             effect: operation.effect.as_str().into(),
             tags: operation.tags.clone(),
             environments: operation.environments.clone(),
+            facts: question.session_facts.clone().unwrap_or_default(),
             shown: hold::shown(frame.params()),
             definition: definition.map(Into::into),
             revision: (&*decision.revision).into(),
@@ -108,7 +109,8 @@ impl Asker<'_> {
 
     /// Whether `hold` was granted for this message, by the people whom its rule asks now.
     pub(super) fn is_granted(&self, hold: &Hold) -> bool {
-        self.approvals.iter().any(|approval| approval.key == hold.key)
+        let asked = (&hold.key, &hold.approvers, hold.quorum);
+        self.approvals.iter().any(|it| (&it.key, &it.groups, it.quorum) == asked)
     }
 
     /// Whether one more approval may be asked for.
