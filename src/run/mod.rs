@@ -253,12 +253,7 @@ async fn build(
     };
     keeper.tend(&shared);
     limit_log.tend(&shared);
-    if ready.is_some() {
-        readiness.ready(Component::Policy);
-    } else {
-        let why = "the bundle service has not delivered a valid policy yet; see the log";
-        readiness.not_ready(Component::Policy, why);
-    }
+    tell_of_policy(&readiness, ready.is_some());
     let reload = Arc::new(Notify::new());
     let current = Current::default();
     policies::follow(&shared, &readiness, origin, ready, &current, &reload);
@@ -283,6 +278,16 @@ async fn build(
         export,
         drain: config.limits.drain,
     })
+}
+
+/// Says whether there is a policy at the start.
+fn tell_of_policy(readiness: &Readiness, is_ready: bool) {
+    if is_ready {
+        readiness.ready(Component::Policy);
+    } else {
+        let why = "the bundle service has not delivered a valid policy yet; see the log";
+        readiness.not_ready(Component::Policy, why);
+    }
 }
 
 impl Running {

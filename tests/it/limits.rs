@@ -296,6 +296,27 @@ fn leaving_the_overflow_bucket_gives_no_extra_events() {
 }
 
 #[test]
+fn a_fixed_window_that_has_ended_is_not_left_for_a_shared_one() {
+    let limits = RateLimits::new(1);
+    let key = fixed("key", 4, 1000);
+    let other = |name| spend(&limits, &[fixed(name, 4, 1000)], ms(500)).is_ok();
+    let mut through = Vec::new();
+    let mut pass = |at, most| {
+        let spend = |_: &u32| spend(&limits, std::slice::from_ref(&key), ms(at)).is_ok();
+        let count = u32::try_from((0..most).filter(spend).count()).unwrap();
+        through.push((at, count));
+    };
+    pass(0, 1);
+    assert!(other("shared"), "its window ends at 1,500 ms");
+    pass(999, 4);
+    // This key would take the place of the first one, which would go on in the shared window.
+    assert!(spend(&limits, &[fixed("late", 4, 1000)], ms(1000)).is_ok());
+    pass(1000, 4);
+    pass(1500, 4);
+    assert!(most_in(&through, 1000, false) <= 8, "{through:?}");
+}
+
+#[test]
 fn overflow_buckets_are_bounded_too() {
     let limits = RateLimits::new(0);
     let spent = |i: &u64| spend(&limits, &[bucket("a", 1, 3_600_000 + i, 1)], ms(0)).is_ok();

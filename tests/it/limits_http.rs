@@ -258,7 +258,8 @@ fn sixteen_clients_together_have_no_more_calls_in_flight_than_permitted() {
 #[test]
 fn disconnecting_makes_no_room() {
     let (answer, go) = holding();
-    let firewall = Firewall::with(Setup { answer, ..ruled(r#""concurrent": 1"#) });
+    let top = "limits: {drain: 1s}\n".to_owned();
+    let firewall = Firewall::with(Setup { answer, top, ..ruled(r#""concurrent": 1"#) });
     let mut client = firewall.client();
     client.send(&post(get_flag(1), LEGACY));
     wait("the call", || (firewall.received().len() == 1).then_some(()));

@@ -39,6 +39,8 @@ use crate::invariants::stubs::proof_is_true;
 const LIMIT_BURST: u32 = 3;
 const LIMIT_PER_SECOND: u32 = 2;
 const IN_FLIGHT_MAX: usize = 24;
+/// Calls of `busy` in flight at once.
+const BUSY_MAX: u32 = 3;
 
 /// Decides by the tool's name, so that the model knows what must happen.
 fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
@@ -55,6 +57,7 @@ fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
             },
             cost: 1,
         })]),
+        "busy" => Some(vec![busy()]),
         "held" => Some(vec![Obligation::Hold {
             code: "held".into(),
             message: "held".into(),
@@ -66,6 +69,11 @@ fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
         "sampling/createMessage" => None,
         name => (!name.contains("denied")).then(Vec::new),
     }
+}
+
+fn busy() -> Obligation {
+    let (code, key) = ("busy".into(), "all".into());
+    Obligation::Limit(Limit { code, key, bound: Bound::InFlight(BUSY_MAX), cost: 1 })
 }
 
 fn policy(revision: PolicyRevision) -> Arc<ByName> {
@@ -89,6 +97,8 @@ struct Simulation {
     /// When requests ended that still count as in flight.
     cancelled: Vec<Duration>,
     limited_at: Vec<Duration>,
+    /// The ids of all calls of `busy`.
+    busy: BTreeSet<u64>,
     next_id: u64,
     revision: u64,
     acts: usize,
@@ -119,6 +129,7 @@ impl Simulation {
             asked_ever: BTreeSet::new(),
             cancelled: Vec::new(),
             limited_at: Vec::new(),
+            busy: BTreeSet::new(),
             next_id: 0,
             revision: 0,
             acts: 0,
@@ -184,8 +195,8 @@ impl Simulation {
     }
 
     fn call_tool(&mut self) {
-        let tool =
-            *self.random.pick(&["open", "open", "limited", "limited", "held", "denied"]).unwrap();
+        let tools = ["open", "open", "limited", "limited", "busy", "busy", "held", "denied"];
+        let tool = *self.random.pick(&tools).unwrap();
         let duplicate = self.random.below(6) == 0 && !self.in_flight.is_empty();
         let id = if duplicate {
             *self.in_flight.keys().next().unwrap()
@@ -209,6 +220,10 @@ impl Simulation {
                     self.check_limit();
                 }
                 self.in_flight.insert(id, permitted.call().clone());
+                if tool == "busy" {
+                    self.busy.insert(id);
+                    self.check_busy();
+                }
             }
             Some(Act::Deliver(released)) => {
                 if tool == "open" && !duplicate && !full {
@@ -221,6 +236,24 @@ impl Simulation {
             Some(Act::Hold(_) | Act::Drop) => self.fail("a request was dropped without an answer"),
             None => {}
         }
+    }
+
+    /// Never more calls in flight than the limit permits.
+    fn check_busy(&self) {
+        let busy = self.in_flight.keys().filter(|id| self.busy.contains(id)).count();
+        if busy > BUSY_MAX as usize {
+            self.fail(&format!("{busy} calls of `busy` in flight"));
+        }
+    }
+
+    /// Once everything is over, every place is free: none was lost.
+    fn check_places(&self) {
+        let Obligation::Limit(limit) = busy() else { panic!("not a limit") };
+        let later = self.now.uptime + Duration::from_mins(1);
+        let take = || self.gate.limits().spend(std::iter::once(&limit), later);
+        let held: Vec<_> = (0..=BUSY_MAX).map(|_| take()).collect();
+        let free = held.iter().filter(|place| place.is_ok()).count();
+        assert_eq!(free, BUSY_MAX as usize, "seed {}: places lost", self.seed);
     }
 
     /// Never more than burst + rate × window, whatever the clock did.
@@ -451,6 +484,7 @@ impl Simulation {
             self.settle(|session, now| session.upstream_failed(&call, &failure, now));
         }
         assert!(self.session.in_flight().is_empty(), "seed {}: tables not empty", self.seed);
+        self.check_places();
         self.check_records();
         self.transcript
     }

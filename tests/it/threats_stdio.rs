@@ -45,6 +45,11 @@ struct Wrapped {
 
 impl Wrapped {
     fn start(script: &str) -> Self {
+        Self::under(script, None)
+    }
+
+    /// Under this policy instead of the baseline.
+    fn under(script: &str, policy: Option<&str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         // Beside the state, where a confined program can create files.
         let own = folder.path().join("own");
@@ -54,6 +59,11 @@ impl Wrapped {
         let mut program = Command::new(env!("CARGO_BIN_EXE_bartizan"))
             .args(["wrap", "--pack", "flag-service", "--environment", "staging", "--state"])
             .arg(folder.path().join("state"))
+            .args(policy.map(|rego| {
+                let file = folder.path().join("p.rego");
+                std::fs::write(&file, rego).unwrap();
+                format!("--policy={}", file.display())
+            }))
             .args(["--", "sh"])
             .args([file, own])
             .stdin(Stdio::piped())
@@ -568,4 +578,60 @@ fn a_legal_body_becomes_one_line() {
     let without_id = |line: &str| line.rsplit_once(",\"id\":").unwrap().0.to_owned();
     let read: Vec<String> = read.split_terminator('\n').map(without_id).collect();
     assert_eq!(read, lines.iter().map(|line| without_id(line)).collect::<Vec<_>>());
+}
+
+/// Answers no call before the line `{"jsonrpc":"2.0","method":"notifications/go"}`, and then all.
+const HOLDING: &str = r#"
+tee "$1/read" | {
+    ids=
+    while IFS= read -r line; do
+        case $line in
+            *notifications/go*)
+                for id in $ids; do printf '{"jsonrpc":"2.0","result":{},"id":%s\n' "$id"; done
+                ids=;;
+            *'"id":'*) ids="$ids ${line##*'"id":'}";;
+        esac
+    done
+}
+"#;
+
+/// Threat J5, over a pipe: the calls in flight are bounded, and cancelling makes no room.
+#[test]
+fn calls_in_flight_over_a_pipe_are_bounded() {
+    let rego = "package mcp\n\npermit contains {\"code\": \"all\", \"message\": \"m\"} if true\n\nlimit contains {\"code\": \"two\", \"key\": input.principal.id, \"concurrent\": 2} if input.method == \"tools/call\"\n";
+    let mut wrapped = Wrapped::under(HOLDING, Some(rego));
+    let refused = |line: &str, id: u32| {
+        let refusal: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(
+            (&refusal["id"], &refusal["error"]["code"]),
+            (&id.into(), &(-31002).into()),
+            "{line}"
+        );
+    };
+    for id in 1..=2 {
+        wrapped.send(get_flag(id));
+    }
+    wrapped.send(get_flag(3));
+    refused(&wrapped.receive(), 3);
+    // The server may be at work on what was cancelled.
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}"#;
+    wrapped.send(cancel);
+    wrapped.send(get_flag(4));
+    refused(&wrapped.receive(), 4);
+    let go = r#"{"jsonrpc":"2.0","method":"notifications/go"}"#;
+    wrapped.send(go);
+    assert_eq!(wrapped.receive(), answered(1), "and the late answer of 2 goes to nobody");
+    wait("the late answer", || {
+        let dropped = |record: &Value| record["event"] == "drop";
+        wrapped.journal().iter().any(dropped).then_some(())
+    });
+    for id in 5..=6 {
+        wrapped.send(get_flag(id));
+    }
+    wrapped.send(go);
+    assert_eq!([wrapped.receive(), wrapped.receive()], [answered(5), answered(6)]);
+    let sent =
+        [get_flag(1), get_flag(2), cancel.into(), go.into(), get_flag(5), get_flag(6), go.into()];
+    let sent: String = sent.iter().map(|line| format!("{line}\n")).collect();
+    assert_eq!(String::from_utf8(wrapped.read(sent.as_bytes())).unwrap(), sent);
 }

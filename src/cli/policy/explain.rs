@@ -156,7 +156,8 @@ fn duty(obligation: &Obligation) -> String {
             );
             for GrantScope { code, lasts, count } in scopes {
                 let lasts = humantime::format_duration(*lasts);
-                line.push_str(&format!(", may be widened to {code}: {count} calls in {lasts}"));
+                let wider = format!(", may be widened to {code}: {count} calls in {lasts}");
+                line.push_str(&wider);
             }
             line
         }

@@ -49,18 +49,18 @@ async fn server() -> Behind {
 
 impl Scene {
     async fn waiting(wait: Duration) -> Self {
+        Self::with(wait, HttpConfig::default()).await
+    }
+
+    #[expect(clippy::large_types_passed_by_value, reason = "tests")]
+    async fn with(wait: Duration, config: HttpConfig) -> Self {
         let behind = server().await;
         let (mut shared, sink) = shared();
         let clock = shared.clock;
         let approvals = approvals(clock);
         shared.holding = Some(Holding { approvals: Arc::clone(&approvals), wait });
         let upstream = HttpUpstream::new(upstream_config(behind.address)).unwrap();
-        let rig = Rig::sharing(
-            (shared, sink),
-            HttpConfig::default(),
-            |_| upstream.into(),
-            |route| vec![route],
-        );
+        let rig = Rig::sharing((shared, sink), config, |_| upstream.into(), |route| vec![route]);
         Self { behind, rig, approvals, clock }
     }
 
@@ -111,6 +111,47 @@ fn ada() -> Approver {
 
 fn body(reply: &Reply) -> Value {
     serde_json::from_slice(&reply.body).unwrap()
+}
+
+#[tokio::test]
+async fn a_held_call_gets_comments_until_a_person_answers() {
+    for granted in [true, false] {
+        let mut config = HttpConfig::default();
+        config.timeouts.keep_alive = Some(Duration::from_millis(20));
+        // A refusal is never lost in a stream, however many there were.
+        config.limits.refusals_max = 1;
+        let scene = Scene::with(LONG, config).await;
+        if !granted {
+            assert_eq!(scene.rig.ask(&post("", &call(9, "denied"))).await.status, 200);
+        }
+        let mut client = scene.sends(&post("", &call(1, "held"))).await;
+        assert_eq!(client.head().await.0, 200);
+        for _ in 0..3 {
+            assert_eq!(client.event().await, ": keep-alive\n\n");
+        }
+        assert!(scene.behind.received().is_empty());
+        let [hold] = &*scene.holds(HoldState::Pending, 1).await else { panic!("one hold") };
+        if granted {
+            scene.grant(hold)
+        } else {
+            scene.refuse(hold)
+        }
+        let mut event = client.event().await;
+        while event.starts_with(':') {
+            event = client.event().await;
+        }
+        let kind = if granted { "\"result\":" } else { "\"error\":{\"code\":-31" };
+        assert!(event.starts_with("data: {") && event.contains(kind), "{event}");
+        assert!(event.contains("\"id\":1"), "{event}");
+        assert!(client.chunk().await.is_none());
+        assert_eq!(scene.behind.received().len(), usize::from(granted));
+        if !granted {
+            // One refusal too many: over HTTP/1 the connection takes one more request.
+            client.send(&post("", r#"{"jsonrpc":"2.0","id":2,"method":"ping"}"#)).await;
+            let (_, head) = client.head().await;
+            assert!(head.to_ascii_lowercase().contains("connection: close"), "{head}");
+        }
+    }
 }
 
 #[tokio::test]

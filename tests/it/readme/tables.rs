@@ -22,6 +22,7 @@ use bartizan_gate::evidence::step::AuditSink as _;
 use bartizan_gate::question::access::{
     AccessRequest, Action, Client, Principal, Resource, Server, TaskOrigin, WallTime,
 };
+use bartizan_gate::question::hold::{Approval, HoldId, HoldKey};
 use bartizan_gate::question::operation::{EnvironmentSource, Operation};
 use bartizan_gate::question::pack::{BaselineRate, Effect, Pack};
 use bartizan_gate::question::routing::HeaderMismatch;
@@ -432,6 +433,7 @@ struct World {
     principal: Principal,
     client: Client,
     server: Server,
+    approval: Approval,
 }
 
 impl World {
@@ -455,7 +457,20 @@ impl World {
             environment_ids: BTreeMap::new(),
             pack: Some(pack),
         };
-        Self { principal, client: Client { name: "c".into(), version: "1".into() }, server }
+        let approval = Approval {
+            hold: HoldId::new("h"),
+            key: HoldKey([0; 32]),
+            approvers: vec!["a".into()],
+            reason: "r".into(),
+            scope: Some("s".into()),
+            granted_unix_ms: 0,
+        };
+        Self {
+            principal,
+            client: Client { name: "c".into(), version: "1".into() },
+            server,
+            approval,
+        }
     }
 
     fn request(&self) -> AccessRequest<'_> {
@@ -484,7 +499,7 @@ impl World {
             operation: operation.into(),
             facts: [].into(),
             time: WallTime { unix_ms: 0 },
-            approval: None,
+            approval: Some(&self.approval),
             trace_id: Some("0"),
         }
     }

@@ -219,7 +219,7 @@ impl Exchange {
     ) -> Response<ReplyBody> {
         events.charged_to(&self.account());
         // A GET stream answers no request: its call is settled once the stream is open.
-        if !self.asks {
+        if !self.asks() {
             match self.accept() {
                 StepOutcome::Act(_) | StepOutcome::Settled => {}
                 StepOutcome::Refused(Some(released)) => return reply::own(&released),
@@ -312,7 +312,7 @@ impl Future for ExchangeFuture {
 impl Drop for ExchangeFuture {
     fn drop(&mut self) {
         let Some(forwarding) = self.forwarding.take() else { return };
-        if self.exchange.era == Era::Modern || !self.exchange.asks && self.exchange.endless {
+        if self.exchange.era == Era::Modern || !self.exchange.asks() && self.exchange.endless {
             drop(forwarding);
             self.exchange.client_gone();
         } else {

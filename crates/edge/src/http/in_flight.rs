@@ -58,9 +58,7 @@ pub(super) struct Exchange {
     /// The value of the client's `MCP-Protocol-Version` header.
     pub(super) version: Option<HeaderValue>,
     pub(super) call: CallId,
-    /// The message is a request: the client waits for its answer.
-    pub(super) asks: bool,
-    /// The id of the request, or of the first of a batch.
+    /// The id of the request, or of the first of a batch: the client waits for its answer.
     pub(super) id: Option<Id>,
     pub(super) early: Option<Arc<EarlyHead>>,
     pub(super) era: Era,
@@ -87,7 +85,7 @@ impl Exchange {
     }
 
     pub(super) fn asks(&self) -> bool {
-        self.asks
+        self.id.is_some()
     }
 
     pub(super) fn is_endless(&self) -> bool {

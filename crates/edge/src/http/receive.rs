@@ -397,7 +397,6 @@ impl Received {
         let resuming = known.map(|legacy| Arc::clone(&legacy.resuming));
         let exchange = Arc::new(Exchange {
             call: Arc::clone(permitted.call()),
-            asks: permitted.id().is_some(),
             id: permitted.id().cloned(),
             early: self.early,
             era: permitted.protocol().era,
