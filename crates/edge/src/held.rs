@@ -240,7 +240,6 @@ fn end_of(state: HoldState) -> HoldEnd {
 }
 
 #[cfg(test)]
-#[expect(clippy::arithmetic_side_effects, clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
     use std::future::poll_fn;
     use std::task::Poll;
@@ -266,6 +265,7 @@ mod tests {
         hold: Box<Hold>,
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "a judge may deny")]
     fn ask(_: &str, _: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
         Some(vec![Obligation::Hold {
             code: "ask".into(),
@@ -324,9 +324,9 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_client_that_goes_between_grant_and_judgement_leaves_nothing_held() {
-        let held = held();
-        let approvals = held.approvals();
-        let mut settling = Box::pin(held.request().settle(held.hold.clone()));
+        let scene = held();
+        let approvals = scene.approvals();
+        let mut settling = Box::pin(scene.request().settle(scene.hold.clone()));
         let mut once =
             async || poll_fn(|context| Poll::Ready(settling.as_mut().poll(context))).await;
         assert!(once().await.is_pending());
@@ -337,30 +337,31 @@ mod tests {
         }
         let [hold] = &*approvals.list(&[HoldState::Pending]) else { panic!("one hold") };
         let ada = Approver { id: "ada".into(), groups: Vec::new() };
-        let now = held.shared.now();
+        let now = scene.shared.now();
         approvals.grant(&hold.id, &hold.digest, &ada, "checked", None, now).unwrap();
         assert!(once().await.is_pending(), "it waits for a turn");
         assert_eq!(approvals.get(&hold.id).unwrap().state, HoldState::Spent);
         drop(settling);
-        assert!(!held.session.is_held(&held.hold.call));
-        assert_eq!(held.sink.events(), [Event::Hold, Event::Drop]);
+        assert!(!scene.session.is_held(&scene.hold.call));
+        assert_eq!(scene.sink.events(), [Event::Hold, Event::Drop]);
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_hold_does_not_outlive_a_cancel_before_a_disconnect() {
-        let held = held();
-        let approvals = held.approvals();
-        let mut settling = Box::pin(held.request().settle(held.hold.clone()));
+        let scene = held();
+        let approvals = scene.approvals();
+        let mut settling = Box::pin(scene.request().settle(scene.hold.clone()));
         let polled = poll_fn(|context| Poll::Ready(settling.as_mut().poll(context))).await;
         assert!(polled.is_pending());
         let cancel =
             r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
         let arrival = Arrival { raw: cancel.into(), ..Arrival::default() };
         drop(
-            held.session
+            scene
+                .session
                 .step(None, |session, gate, now| Some(session.client_frame(gate, &arrival, now))),
         );
-        assert!(!held.session.is_held(&held.hold.call));
+        assert!(!scene.session.is_held(&scene.hold.call));
         drop(settling);
         let [hold] = &*approvals.list(&HoldState::ALL) else { panic!("one hold") };
         assert_eq!(hold.state, HoldState::Cancelled);
