@@ -90,7 +90,7 @@ fn approvers(s: &mut Section<'_>, front: Option<Front>) -> Vec<ApproverConfig> {
             "approvers",
             list(approver),
             "Who may answer held calls, on `admin`: a list, each with the keys of the next table. \
-             Without any, a `hold` rule refuses.",
+             Without any, a `hold` rule refuses. See [approvals.md](approvals.md).",
         )
         .optional("none")
         .unwrap_or_default();

@@ -222,8 +222,8 @@ impl Config {
             .key(
                 "state",
                 path(),
-                "Directory of the journal and of the key of its digests. It is created if it is \
-                 missing, for its owner alone.",
+                "Directory of the journal, of the key of its digests, and of the held calls \
+                 (`approvals.redb`). It is created if it is missing, for its owner alone.",
             )
             .or(STATE.into());
         let lock = s

@@ -509,6 +509,81 @@ async fn every_reply_keeps_browsers_from_doing_more_than_reading_it() {
     }
 }
 
+/// The page runs nothing but its own files and makes no markup of any text, in its headers and in what
+/// it is made of.
+#[tokio::test]
+async fn the_page_is_its_own_files_and_its_policy_keeps_all_else_out() {
+    let desk = Desk::open();
+    let mut files = Vec::new();
+    for (path, media) in [
+        ("/console", "text/html; charset=utf-8"),
+        ("/console/app.js", "text/javascript; charset=utf-8"),
+        ("/console/style.css", "text/css; charset=utf-8"),
+    ] {
+        let reply = desk.send(&format!("GET {path}"), "", "").await;
+        assert_eq!((reply.status, reply.header("content-type")), (200, vec![media]), "{path}");
+        let policy = reply.header("content-security-policy").concat();
+        for part in [
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "frame-ancestors 'none'",
+            "require-trusted-types-for 'script'",
+        ] {
+            assert!(policy.split("; ").any(|it| it == part), "{path}: {part}: {policy}");
+        }
+        assert!(!policy.contains("unsafe"));
+        for (name, value) in [
+            ("x-frame-options", "DENY"),
+            ("x-content-type-options", "nosniff"),
+            ("cache-control", "no-store"),
+            ("referrer-policy", "no-referrer"),
+        ] {
+            assert_eq!(reply.header(name), [value], "{path}: {name}");
+        }
+        let posted = desk.send(&format!("POST {path}"), "", "").await;
+        assert_eq!(posted.status, 405, "{path}");
+        files.push(reply.text().to_owned());
+    }
+    let [page, script, style] = &files[..] else { panic!("three files") };
+    for (what, text) in [("page", page), ("script", script), ("style", style)] {
+        for foreign in ["http:", "https:", "//cdn", "@import", "url(", "data:"] {
+            assert!(!text.contains(foreign), "{what}: {foreign}");
+        }
+    }
+    // Only names of files stand in the page: no code, no style, no handler.
+    assert_eq!((page.matches("<script").count(), page.matches("defer></script>").count()), (1, 1));
+    for inline in ["<style", " style=", " onclick", " onload", " onerror", "javascript:"] {
+        assert!(!page.contains(inline), "{inline}");
+    }
+    for sink in [
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "document.write",
+        "eval(",
+        "new Function",
+        "setAttribute(\"on",
+        "setAttribute(\"href",
+        "localStorage",
+        "sessionStorage",
+        "document.cookie",
+        "indexedDB",
+    ] {
+        assert!(!script.contains(sink), "{sink}");
+    }
+    // What the script looks for is in the page.
+    for part in script.split("byId(\"").skip(1) {
+        let id = part.split('"').next().unwrap();
+        assert!(page.contains(&format!("id=\"{id}\"")), "{id}");
+    }
+    for path in ["/console/", "/console/x", "/console/../approvals"] {
+        assert_eq!(desk.send(&format!("GET {path}"), "", "").await.status, 404, "{path}");
+    }
+}
+
 /// Requests that wait for changes, of one approver and of all, leave places to probes and to others.
 #[tokio::test]
 async fn a_crowd_of_approvers_does_not_hold_up_probes_or_each_other() {
@@ -577,7 +652,8 @@ async fn without_approvers_there_is_no_such_path() {
         AdminListener::new(tcp, Readiness::new(), shared.tasks.clone(), shared.closing.clone());
     let address = admin.local_addr().unwrap();
     let serving = TaskTracker::new().spawn(admin.start().unwrap());
-    for path in ["/approvals", "/approvals/changes", "/approvals/1"] {
+    for path in ["/approvals", "/approvals/changes", "/approvals/1", "/console", "/console/app.js"]
+    {
         let mut client = Client::connect(address).await;
         client.send(request(&format!("GET {path}"), &bearer(ALICE), "").as_bytes()).await;
         assert_eq!(client.reply().await.status, 404);

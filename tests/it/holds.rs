@@ -289,8 +289,8 @@ fn each_changed_byte_of_what_is_sent_makes_another_hold() {
         let hold = Line::new().sends(&message).held();
         assert_ne!(hold.key, first.key, "{message}");
         let mut line = Line::new();
-        let held = line.sends(&message).held();
-        let answer = line.approved(&message, &held.call, &[grant(&first)]).unwrap();
+        let waiting = line.sends(&message).held();
+        let answer = line.approved(&message, &waiting.call, &[grant(&first)]).unwrap();
         answer.held();
     }
     // What differs with each attempt does not count: id, progress token, trace, the protocol's own.

@@ -493,6 +493,12 @@ fn a_restart_gives_back_as_much_as_the_time_does() {
     assert_eq!(passed(&limits, &by, ms(HOUR)), 1, "uptime goes on from there");
     // The clock is set back: the time since then is unknown, so it gives nothing.
     assert_eq!(passed(&kept.next_run(8, 0), &by, ms(HOUR - 1000)), 0);
+    // Times are kept in whole milliseconds, and a part of one counts to its end.
+    let by = sliding("b", 1, HOUR);
+    let limits = kept.next_run(8, 20 * HOUR);
+    assert!(spend(&limits, std::slice::from_ref(&by), Duration::from_micros(500)).is_ok());
+    assert_eq!(passed(&kept.next_run(8, 21 * HOUR), &by, ms(0)), 0);
+    assert_eq!(passed(&kept.next_run(8, 21 * HOUR), &by, ms(1)), 1);
 }
 
 #[test]

@@ -49,6 +49,7 @@ const PLAYED: &[&str] = &[
     "docs/policy.md",
     "docs/audit.md",
     "docs/oauth.md",
+    "docs/approvals.md",
 ];
 
 /// The text of a file of the repository.
@@ -84,6 +85,11 @@ fn the_audit_page_holds() {
 #[test]
 fn the_oauth_page_holds() {
     play("docs/oauth.md");
+}
+
+#[test]
+fn the_approvals_page_holds() {
+    play("docs/approvals.md");
 }
 
 /// Every page with examples is one of the above, and every link and path in every page leads

@@ -3,7 +3,7 @@
 //! It answers `GET /livez` and `GET /readyz` on a socket, a thread and a runtime of its own, never on
 //! the agents' listener, and knows nothing of MCP. For probes it reads no request body and shows no
 //! secret: the reasons in its answers are texts of the program. Approvals ([`api`]) need the token of
-//! an approver and have room of their own, so that they hold up no probe.
+//! an approver and have room of their own, so that they hold up no probe. `console` is a page for them.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -30,6 +30,7 @@ use bartizan_sync::lock;
 pub mod approvers;
 mod places;
 mod reply;
+mod console;
 mod answer;
 mod record;
 pub mod api;
@@ -257,6 +258,11 @@ async fn connection(stream: TcpStream, peer: IpAddr, place: Arc<Place>, desk: De
 }
 
 fn answer(request: &Request<Incoming>, desk: &Desk) -> Response<Body> {
+    let page = desk.approvals.as_ref();
+    let page = page.and_then(|_| console::answer(request.method(), request.uri().path()));
+    if let Some(page) = page {
+        return page;
+    }
     let known = matches!(request.uri().path(), "/livez" | "/readyz");
     let (status, body) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/livez") => {

@@ -48,12 +48,15 @@ pub(super) struct Stage {
     background: Vec<Background>,
     /// What a document calls an address, and what it is here.
     addresses: BTreeMap<String, SocketAddr>,
+    /// Variables that the document has set.
+    variables: BTreeMap<String, String>,
 }
 
 impl Stage {
     pub(super) fn new(page: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("page").tempdir().unwrap();
-        let stage = Self { folder, background: Vec::new(), addresses: BTreeMap::new() };
+        let (background, addresses, variables) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        let stage = Self { folder, background, addresses, variables };
         assert!(!page.is_empty());
         for name in ["my-mcp-server", "npx"] {
             let path = stage.path(&format!("bin/{name}"));
@@ -92,6 +95,8 @@ impl Stage {
                     printed.push_str(&self.ours(&place, &words, background));
                 }
                 Some("curl") => printed.push_str(&(self.curl(&place, &words[1..]) + "\n")),
+                Some("openssl") => self.token(&place, &words[1..]),
+                Some("export") => self.export(&place, &words[1..]),
                 _ => panic!("{place}: nothing here knows this command"),
             }
         }
@@ -134,6 +139,7 @@ impl Stage {
             "run" => self.serve(place, words),
             "wrap" => self.wrap(place, words),
             "demo" if background => self.flag_service(place, words),
+            "approvals" => return self.approvals(place, words),
             "lock" => {
                 // The same file, with the ports that the servers really have.
                 let file = &words[words.iter().position(|word| word == "-c").unwrap() + 1];
@@ -156,8 +162,51 @@ impl Stage {
             .env("HOME", self.folder.path())
             .env_remove("XDG_STATE_HOME")
             .env_remove("BARTIZAN_CONFIG")
+            .env_remove("BARTIZAN_APPROVER_TOKEN")
+            .envs(&self.variables)
             .stdin(Stdio::null());
         command
+    }
+
+    /// `openssl rand -hex 32 > FILE`, without that program.
+    fn token(&self, place: &str, words: &[String]) {
+        let ["rand", "-hex", "32", ">", file] =
+            &words.iter().map(String::as_str).collect::<Vec<_>>()[..]
+        else {
+            panic!("{place}: openssl how?")
+        };
+        self.write(file, &format!("{}\n", "0123456789abcdef".repeat(4)));
+    }
+
+    /// `export NAME="$(cat FILE)"`.
+    fn export(&mut self, place: &str, words: &[String]) {
+        let [words] = words else { panic!("{place}: export what?") };
+        let (name, value) = words.split_once('=').unwrap();
+        let file = value.strip_prefix("$(cat ").and_then(|rest| rest.strip_suffix(')'));
+        let file = file.unwrap_or_else(|| panic!("{place}: export what?"));
+        let text = fs::read_to_string(self.path(file)).unwrap();
+        self.variables.insert(name.to_owned(), text.trim_end().to_owned());
+    }
+
+    /// `approvals …`, to the default address of the document's firewall. The id that a document shows
+    /// stands for that of the latest held call.
+    fn approvals(&self, place: &str, words: &[String]) -> String {
+        let admin = self.addresses["127.0.0.1:7071"];
+        let to = |words: &[String]| {
+            let mut words = words.to_vec();
+            words.extend(["--admin".to_owned(), format!("http://{admin}")]);
+            self.bartizan(place, &words)
+        };
+        let mut words = words.to_vec();
+        if matches!(words[1].as_str(), "show" | "grant" | "refuse") {
+            let all = to(&["approvals", "list", "--state", "all", "--json"].map(str::to_owned));
+            let all: serde_json::Value = serde_json::from_str(&all).unwrap();
+            let held = all["approvals"].as_array().unwrap().iter();
+            let latest = held.max_by_key(|held| held["asked_unix_ms"].as_u64());
+            let latest = latest.unwrap_or_else(|| panic!("{place}: nothing is held"));
+            latest["id"].as_str().unwrap().clone_into(&mut words[2]);
+        }
+        to(&words)
     }
 
     /// Runs a command that ends, to its good end.

@@ -331,6 +331,35 @@ fn a_damaged_file_is_not_used() {
 }
 
 #[test]
+fn one_changed_bit_anywhere_is_found_or_means_nothing() {
+    let disk = prepared();
+    let states = |disk: &Disk| -> Result<Vec<_>, OpenError> {
+        let views = approvals(disk.store()?)?.list(&HoldState::ALL);
+        Ok(views.into_iter().map(|view| (view.shown, view.state)).collect())
+    };
+    let before = states(&disk.after(0)).unwrap();
+    assert_eq!(before.len(), 2);
+    let used: Vec<usize> = {
+        let state = bartizan_sync::lock(&disk.0);
+        let bytes = state.now.iter().enumerate();
+        bytes.filter(|(_, byte)| **byte != 0).map(|(at, _)| at).collect()
+    };
+    let mut found = 0;
+    for (number, at) in used.iter().step_by((used.len() / 600).max(1)).enumerate() {
+        let damaged = disk.after(0);
+        bartizan_sync::lock(&damaged.0).now[*at] ^= 1 << (number % 8);
+        match states(&damaged) {
+            Ok(after) => assert_eq!(after, before, "byte {at}"),
+            Err(error) => {
+                assert!(matches!(error, OpenError::Damaged(..)), "byte {at}: {error:?}");
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 10, "{found} of {}", used.len());
+}
+
+#[test]
 fn a_record_that_claims_what_nobody_granted_is_not_used() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(FILE_NAME);

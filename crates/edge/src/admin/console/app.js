@@ -53,7 +53,7 @@ function show(place, text, keepLines) {
   return put(place, text, keepLines);
 }
 
-/** Breaks a JSON text into lines, without reading its values: numbers and strings stay as they were sent. */
+/** Breaks a JSON text into lines. Numbers stay as they were sent: nothing is rounded. */
 function pretty(json) {
   const lines = [];
   let line = "";
@@ -83,6 +83,9 @@ function pretty(json) {
       end();
     } else if (part === ":") {
       line += ": ";
+    } else if (part.startsWith('"')) {
+      // Decoded and written anew: what an escape means is seen, and a line end stays an escape.
+      line += JSON.stringify(JSON.parse(part));
     } else {
       line += part;
     }
@@ -217,6 +220,7 @@ function story(call) {
   fact("Hold", call.id);
   fact("Call", call.call);
   const lines = pretty(call.shown);
+  byId("shown-title").textContent = "What would be sent: " + call.bytes + " bytes";
   const marks = show(byId("shown"), lines.join("\n"), true);
   byId("unseen").textContent = marks
     ? marks + " characters that are not seen are written by their code points, such as U+202E." : "";
@@ -277,7 +281,7 @@ function failed(error) {
 
 async function answer(verdict) {
   const call = shown;
-  if (call === null) return;
+  if (call === null || !byId("answer").reportValidity()) return;
   const buttons = [byId("grant"), byId("refuse")];
   byId("failed").textContent = "";
   for (const button of buttons) button.disabled = true;

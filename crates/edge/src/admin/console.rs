@@ -1,0 +1,41 @@
+//! The page on which people answer held calls in a browser, at `/console`.
+//!
+//! Three files, as they are in `console/`: nothing is built, and nothing is loaded from elsewhere.
+//! They hold nothing of any call. The page asks for an approver's token, keeps it for as long as it is
+//! open, and calls [`super::api`] with it. Its policy (Content Security Policy, Trusted Types) lets
+//! only these files run, and lets no text become markup: all that it shows was written by agents.
+
+use ::http::header::{ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use ::http::{HeaderValue, Method, Response, StatusCode};
+use bytes::Bytes;
+
+use super::reply::{self, Body};
+
+/// Path, media type and content of each file.
+const FILES: [(&str, &str, &str); 3] = [
+    ("/console", "text/html; charset=utf-8", include_str!("console/index.html")),
+    ("/console/app.js", "text/javascript; charset=utf-8", include_str!("console/app.js")),
+    ("/console/style.css", "text/css; charset=utf-8", include_str!("console/style.css")),
+];
+
+/// What the page may do: run and look like its own files say, and ask this listener.
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+     form-action 'none'; base-uri 'none'; frame-ancestors 'none'; \
+     require-trusted-types-for 'script'; trusted-types 'none'",
+);
+
+/// The answer to a request for a file of the page; `None` if `path` is none of them.
+pub(super) fn answer(method: &Method, path: &str) -> Option<Response<Body>> {
+    let (_, media, content) = FILES.into_iter().find(|(known, _, _)| *known == path)?;
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        let mut response = reply::json(StatusCode::METHOD_NOT_ALLOWED, Bytes::new());
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Some(response);
+    }
+    let mut response = reply::json(StatusCode::OK, Bytes::from_static(content.as_bytes()));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    headers.insert(CONTENT_SECURITY_POLICY, POLICY);
+    Some(response)
+}
