@@ -47,6 +47,7 @@ pub(crate) fn hold(tool: &str, params: &str, quorum: u32) -> Hold {
         effect: "write".into(),
         tags: vec!["go-live".into()],
         environments: vec!["staging".into()],
+        facts: [("project".into(), "7".into())].into(),
         shown: params.to_owned().into(),
         definition: None,
         revision: "sha256:0".into(),

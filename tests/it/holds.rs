@@ -18,8 +18,9 @@ use bartizan_gate::evidence::record::{CallId, Event, Now};
 use bartizan_gate::evidence::step::{Act, Step};
 use bartizan_gate::question::access::{AccessRequest, Principal, Server};
 use bartizan_gate::question::hold::{Approval, GrantScope, Hold, HoldEnd, HoldId, HoldKey};
+use bartizan_gate::question::pack::Pack;
 use bartizan_gate::session::{
-    Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session, UpstreamFailure,
+    Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, ServerState, Session, UpstreamFailure,
 };
 use bartizan_gate::wire::frame::FrameLimits;
 use bartizan_gate::wire::protocol::Transport;
@@ -27,18 +28,23 @@ use bartizan_testing::{ByName, Sink};
 use serde_json::{Value, json};
 
 fn hold(code: &str) -> Obligation {
+    asks(code, "release", 2)
+}
+
+fn asks(code: &str, group: &str, quorum: u32) -> Obligation {
     Obligation::Hold {
         code: code.into(),
         message: "a second pair of eyes".into(),
-        approvers: vec!["release".into()],
+        approvers: vec![group.into()],
         ttl: None,
-        quorum: 2,
+        quorum,
         scopes: vec![GrantScope { code: "hour".into(), lasts: Duration::from_hours(1), count: 5 }],
     }
 }
 
 /// `publish` is held by one rule and `drop` by two; the policy refuses what was approved in jest.
 fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
+    let approved = request.approval.is_some();
     let jest = request.approval.is_some_and(|approval| &*approval.reason == "jest");
     let rate = Rate { count: 1, period: Duration::from_hours(1) };
     let limit = Obligation::Limit(Limit {
@@ -54,6 +60,11 @@ fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
         "counted" => Some(vec![hold("publish"), limit]),
         "edited" => Some(vec![hold("publish"), set]),
         "drop" => Some(vec![hold("one"), hold("two")]),
+        // Two rules with one code that ask different people.
+        "shared" => Some(vec![hold("one"), asks("one", "owners", 2)]),
+        // Once somebody has approved, the rule asks others, or more of them.
+        "others" => Some(vec![asks("one", if approved { "owners" } else { "release" }, 2)]),
+        "more" => Some(vec![asks("one", "release", if approved { 3 } else { 2 })]),
         _ => Some(Vec::new()),
     }
 }
@@ -72,6 +83,10 @@ impl Line {
     }
 
     fn with(mode: Mode, form: RefusalForm, transport: Transport) -> Self {
+        Self::before(Server::default(), mode, form, transport)
+    }
+
+    fn before(server: Server, mode: Mode, form: RefusalForm, transport: Transport) -> Self {
         let config = GateConfig {
             mode,
             frame: FrameLimits::default(),
@@ -80,7 +95,7 @@ impl Line {
             boot: "holds".into(),
             digest_key: [7; 32],
         };
-        let facts = Server { name: "flags".into(), ..Server::default() };
+        let facts = Server { name: "flags".into(), ..server };
         let mut server = Protected::new(facts, form);
         server.batches = true;
         let principal = Principal { id: "agent".into(), ..Principal::default() };
@@ -185,6 +200,8 @@ fn grant(hold: &Hold) -> Approval {
     Approval {
         hold: HoldId("0123456789abcdef0123456789abcdef".into()),
         key: hold.key,
+        groups: hold.approvers.clone(),
+        quorum: hold.quorum,
         approvers: vec!["ada".into()],
         reason: "checked".into(),
         scope: None,
@@ -242,9 +259,22 @@ fn each_changed_byte_of_what_is_sent_makes_another_hold() {
         call(1, "publish", json!({"env": ["staging"]})),
         call(1, "edited", json!({"env": "staging"})),
     ];
-    let mut meta = call(1, "publish", json!({"env": "staging"}));
-    meta["params"]["_meta"] = json!({"vendor/dry-run": false});
-    other.push(meta);
+    // Members of `_meta` that are the protocol's own in name or place alone reach the server, too.
+    for meta in [
+        json!({"vendor/dry-run": false}),
+        json!({"io.modelcontextprotocol/dry-run": false}),
+        json!({"io.modelcontextprotocol/": {"env": "production"}}),
+        json!({"io.modelcontextprotocol/related-task": {"taskId": "t"}}),
+        json!({"baggage": "env=production"}),
+        json!({"traceparent": "env=production"}),
+        json!({"traceparent": {"env": "production"}}),
+        json!({"tracestate": ["env=production"]}),
+        json!({"tracestate": "x".repeat(513)}),
+    ] {
+        let mut message = call(1, "publish", json!({"env": "staging"}));
+        message["params"]["_meta"] = meta;
+        other.push(message);
+    }
     for message in other {
         let hold = Line::new().sends(&message).held();
         assert_ne!(hold.key, first.key, "{message}");
@@ -258,6 +288,7 @@ fn each_changed_byte_of_what_is_sent_makes_another_hold() {
     same["params"]["_meta"] = json!({
         "progressToken": 5,
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+        "tracestate": "vendor=00f067aa0ba902b7",
     });
     assert_eq!(Line::new().sends(&same).held().key, first.key);
 }
@@ -297,6 +328,57 @@ fn each_rule_that_holds_needs_an_approval_of_its_own() {
     let again = line.approved(&message, &one.call, &[first.clone(), first.clone()]).unwrap();
     assert_eq!(again.held().key, two.key);
     line.approved(&message, &one.call, &[first, grant(&two)]).unwrap().sent();
+}
+
+#[test]
+fn an_approval_of_some_people_is_none_of_others() {
+    for tool in ["shared", "others", "more"] {
+        let mut line = Line::new();
+        let message = call(1, tool, json!({}));
+        let one = line.sends(&message).held();
+        let first = grant(&one);
+        let two = line.approved(&message, &one.call, std::slice::from_ref(&first)).unwrap().held();
+        assert_ne!((&one.approvers, one.quorum), (&two.approvers, two.quorum), "{tool}");
+        line.approved(&message, &one.call, &[first, grant(&two)]).unwrap().sent();
+    }
+}
+
+/// Where `publish` lands is what `select` has selected, which no argument says.
+const PACK: &str = r#"{
+  "version": 1,
+  "name": "vendor",
+  "tools": {
+    "select": {"effect": "read", "facts": {"project": "/project"}},
+    "publish": {"effect": "write"}
+  }
+}"#;
+
+#[test]
+fn what_was_selected_is_part_of_what_is_approved() {
+    let pack = Some(Arc::new(Pack::read(PACK.as_bytes()).unwrap()));
+    let server = Server { pack, ..Server::default() };
+    let mut line = Line::before(server, Mode::Enforce, RefusalForm::Error, Transport::Stdio);
+    line.session.set_server_state(ServerState::Process);
+    let select = |line: &mut Line, id: u64, project: &str| {
+        line.sends(&call(id, "select", json!({"project": project}))).sent();
+        let answer = json!({"jsonrpc": "2.0", "id": id, "result": {"content": []}});
+        let step = line.session.server_frame(&line.gate, &answer.to_string().into(), line.now);
+        assert!(matches!(line.did(step), Did::Told(_)));
+    };
+    let selected = |hold: &Hold| hold.facts.get("project").map(|it| it.to_string());
+    select(&mut line, 1, "7");
+    let message = call(2, "publish", json!({}));
+    let hold = line.sends(&message).held();
+    assert_eq!((selected(&hold).as_deref(), &*hold.effect), (Some("7"), "write"));
+
+    // The person has seen project 7; meanwhile the agent selects another one.
+    select(&mut line, 3, "8");
+    let first = grant(&hold);
+    let other = line.approved(&message, &hold.call, std::slice::from_ref(&first)).unwrap().held();
+    assert_eq!(selected(&other).as_deref(), Some("8"));
+    assert_ne!(other.key, hold.key);
+    select(&mut line, 4, "7");
+    line.approved(&message, &hold.call, &[first]).unwrap().sent();
 }
 
 #[test]
@@ -452,6 +534,22 @@ fn a_client_of_2026_calls_again_with_a_state_that_the_server_never_sees() {
     assert_eq!(second.key, hold.key, "the same call attaches to the same hold");
     let sent = line.approved(&again, &second.call, &[grant(&second)]).unwrap().sent();
     assert_eq!(sent, modern(2, "publish", None));
+
+    // The server's own state comes back with the same call, whatever is in it.
+    for (id, own) in (30..).step_by(2).zip(["s", "", "a.b.c.d", "bartizan-hold", "é\"\\\n"]) {
+        let first = modern(id, "publish", Some(("requestState", json!(own))));
+        let hold = line.sends(&first).held();
+        let told = line.ends(&hold.call, pending()).unwrap();
+        let nested = told["result"]["requestState"].clone();
+        let again = modern(id + 1, "publish", Some(("requestState", nested.clone())));
+        let second = line.sends(&again).held();
+        assert_eq!(second.key, hold.key, "{own:?}");
+        let sent = line.approved(&again, &second.call, &[grant(&second)]).unwrap().sent();
+        assert_eq!(sent["params"]["requestState"], json!(own));
+        let changed = json!(format!("{}x", nested.as_str().unwrap()));
+        let told = line.sends(&modern(id + 1000, "other", Some(("requestState", changed)))).told();
+        assert_eq!(told["error"]["code"], -32602, "{told}");
+    }
 
     // Another's state, a changed one and an old one are refused; a server's own passes.
     let text = state.as_str().unwrap();

@@ -2,7 +2,7 @@
 //!
 //! Records are values. Times in them are of [`crate::clock::HighWater`], in milliseconds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -110,6 +110,12 @@ pub struct Subject {
     pub target: Option<Box<str>>,
     /// The environments that the call reaches.
     pub environments: Vec<Box<str>>,
+    /// What the operation does.
+    pub effect: Box<str>,
+    /// The operation's tags.
+    pub tags: Vec<Box<str>>,
+    /// What earlier calls have selected at the server, by name.
+    pub facts: BTreeMap<Box<str>, Box<str>>,
     /// Digest of the tool's definition.
     pub definition: Option<Box<str>>,
     /// Revision of the policy.
@@ -136,10 +142,6 @@ pub struct Asked {
     pub call: Box<str>,
     /// Who wants what.
     pub subject: Subject,
-    /// The operation's effect.
-    pub effect: Box<str>,
-    /// The operation's tags.
-    pub tags: Vec<Box<str>>,
     /// The parameters as they would be sent, a JSON text.
     pub shown: Box<str>,
     /// The rule's message.
@@ -167,6 +169,9 @@ impl Asked {
                 method: hold.method.clone(),
                 target: hold.target.clone(),
                 environments: hold.environments.clone(),
+                effect: hold.effect.clone(),
+                tags: hold.tags.clone(),
+                facts: hold.facts.clone(),
                 definition: hold.definition.clone(),
                 revision: hold.revision.clone(),
                 code: hold.code.clone(),
@@ -174,8 +179,6 @@ impl Asked {
                 quorum: hold.quorum.max(1),
                 scopes: hold.scopes.iter().map(Scope::from).collect(),
             },
-            effect: hold.effect.clone(),
-            tags: hold.tags.clone(),
             shown: String::from_utf8_lossy(&hold.shown).into(),
             message: hold.message.clone(),
             client: hold.client.clone(),
@@ -213,8 +216,13 @@ impl Asked {
             hash.number(scope.lasts_ms);
             hash.number(scope.count.into());
         }
-        hash.text(&self.effect);
-        hash.texts(&self.tags);
+        hash.text(&of.effect);
+        hash.texts(&of.tags);
+        hash.count(of.facts.len());
+        for (name, value) in &of.facts {
+            hash.text(name);
+            hash.text(value);
+        }
         hash.text(&self.shown);
         hash.text(&self.message);
         hash.option(self.client.as_deref());
@@ -242,8 +250,9 @@ impl Asked {
             of.code.len(),
             list(&of.approvers),
             of.scopes.iter().map(|scope| scope.code.len()).fold(0, sum),
-            self.effect.len(),
-            list(&self.tags),
+            of.effect.len(),
+            list(&of.tags),
+            of.facts.iter().map(|(name, value)| sum(name.len(), value.len())).fold(0, sum),
             self.shown.len(),
             self.message.len(),
             option(&self.client),

@@ -1,5 +1,7 @@
 //! A hold as people see it.
 
+use std::collections::BTreeMap;
+
 use bartizan_gate::evidence::record::Now;
 use serde::Serialize;
 
@@ -80,6 +82,8 @@ pub struct HoldView {
     pub tags: Vec<Box<str>>,
     /// The environments that the call reaches.
     pub environments: Vec<Box<str>>,
+    /// What earlier calls have selected at the server, by name: where the call lands may depend on it.
+    pub facts: BTreeMap<Box<str>, Box<str>>,
     /// The parameters as they would be sent: a JSON text, to be shown whole.
     pub shown: Box<str>,
     /// [`Self::shown`] of the last call of the same principal, server, method and target that was
@@ -138,9 +142,10 @@ impl HoldView {
             server: of.server.clone(),
             method: of.method.clone(),
             target: of.target.clone(),
-            effect: asked.effect.clone(),
-            tags: asked.tags.clone(),
+            effect: of.effect.clone(),
+            tags: of.tags.clone(),
             environments: of.environments.clone(),
+            facts: of.facts.clone(),
             shown: asked.shown.clone(),
             previous: previous(ledger, hold),
             definition: of.definition.clone(),

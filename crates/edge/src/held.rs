@@ -89,7 +89,7 @@ impl HeldRequest<'_> {
                 Some(waiter) => self.wait(waiter, &hold.call, deadline).await,
                 None => Ended::Withdrawn,
             };
-            // From here on a disconnect no longer ends the hold.
+            // From here on a disconnect no longer ends the hold, but still the call.
             let Some(place) = asked.waiter.take() else { return StepOutcome::Settled };
             let now = self.shared.now();
             let spent = match ended {
@@ -104,7 +104,10 @@ impl HeldRequest<'_> {
             match spent {
                 Ok(approval) => grants.granted.push(approval),
                 // Another call with the same bytes has used the grant: this one needs its own.
-                Err(HoldState::Spent) => continue,
+                Err(HoldState::Spent) => {
+                    asked.waits_on();
+                    continue;
+                }
                 Err(state) => return self.end(&hold.call, &end_of(state)),
             }
             let weight = self.session.weight(&self.arrival.raw);
@@ -114,6 +117,7 @@ impl HeldRequest<'_> {
                 session.client_frame_approved(gate, self.arrival, &call, &grants.granted, now)
             });
             drop(turn);
+            asked.waits_on();
             let StepOutcome::Act(Act::Hold(next)) = outcome else { return outcome };
             hold = next;
         }
@@ -129,7 +133,8 @@ impl HeldRequest<'_> {
         let now = self.shared.now();
         match aside::long(|| approvals.ask(hold, now)) {
             Ok(waiter) => {
-                Ok(Asked { request: self, call: Arc::clone(&hold.call), waiter: Some(waiter) })
+                let call = Arc::clone(&hold.call);
+                Ok(Asked { request: self, call, waiter: Some(waiter), over: false })
             }
             Err(NoHold::Full(_)) => Err(HoldEnd::Full),
             Err(NoHold::CoolingDown { retry_after }) => Err(HoldEnd::CoolingDown { retry_after }),
@@ -182,22 +187,38 @@ impl Drop for SpentGrants {
     }
 }
 
-/// A hold that was asked for. If it is dropped with its waiter, the client has disconnected.
+/// A hold that was asked for. If it is dropped while its call is held, the client has disconnected.
 struct Asked<'h> {
     request: &'h HeldRequest<'h>,
     call: CallId,
+    /// Until the hold is decided.
     waiter: Option<Waiter>,
+    /// Whether the call has gone on, or waits for another hold.
+    over: bool,
+}
+
+impl Asked<'_> {
+    fn waits_on(&mut self) {
+        self.over = true;
+    }
 }
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        let Some(waiter) = self.waiter.take() else { return };
         let HeldRequest { session, shared, .. } = self.request;
+        if self.over {
+            return;
+        }
+        // Not if the client has cancelled the call before it went.
+        let held = session.is_held(&self.call);
         let modern = session.protocol().era == Era::Modern;
-        session.client_gone(&self.call);
+        if held {
+            session.client_gone(&self.call);
+        }
+        let Some(waiter) = self.waiter.take() else { return };
         // A disconnect is a cancellation in the modern era alone (MCP 2026-07-28, streamable HTTP,
         // "Cancellation"). In the others the hold stays, and the same call, made again, finds it.
-        if modern {
+        if modern || !held {
             waiter.cancel(shared.now());
         }
     }
@@ -215,5 +236,134 @@ fn end_of(state: HoldState) -> HoldEnd {
         HoldState::Pending | HoldState::Granted | HoldState::Spent | HoldState::Unknown => {
             HoldEnd::Unavailable
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::Poll;
+
+    use super::*;
+    use crate::session::SessionHandle;
+    use bartizan_approvals::store::memory::MemoryStore;
+    use bartizan_approvals::{ApprovalLimits, Approver};
+    use bartizan_gate::duty::decision::Obligation;
+    use bartizan_gate::evidence::record::Event;
+    use bartizan_gate::question::access::{AccessRequest, Principal, Server};
+    use bartizan_gate::session::{Gate, GateConfig, Mode, Protected, RefusalForm, Session};
+    use bartizan_gate::wire::frame::FrameLimits;
+    use bartizan_gate::wire::protocol::Transport;
+    use bartizan_testing::{ByName, Sink};
+
+    /// A session with a held call.
+    struct Held {
+        shared: Shared,
+        session: SessionHandle,
+        sink: Arc<Sink>,
+        arrival: Arrival,
+        hold: Box<Hold>,
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "a judge may deny")]
+    fn ask(_: &str, _: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
+        Some(vec![Obligation::Hold {
+            code: "ask".into(),
+            message: "ask".into(),
+            approvers: Vec::new(),
+            ttl: None,
+            quorum: 1,
+            scopes: Vec::new(),
+        }])
+    }
+
+    fn held() -> Held {
+        let config = GateConfig {
+            mode: Mode::Enforce,
+            frame: FrameLimits::default(),
+            in_flight_max: 8,
+            buckets_max: 8,
+            boot: "test".into(),
+            digest_key: [7; 32],
+        };
+        let sink = Arc::<Sink>::default();
+        let mut shared = Shared::for_tests();
+        shared.gate = Arc::new(Gate::new(config, Arc::new(ByName::new(ask))));
+        shared.sink = Arc::<Sink>::clone(&sink);
+        let clock = shared.clock;
+        let store = Box::new(MemoryStore::new());
+        let now = Box::new(move || clock.now());
+        let approvals = Approvals::open(store, ApprovalLimits::default(), now).unwrap();
+        let wait = Duration::from_mins(5);
+        shared.holding = Some(Holding { approvals: Arc::new(approvals), wait });
+        let server = Arc::new(Protected::new(Server::default(), RefusalForm::Error));
+        let session = Session::new(Arc::new(Principal::default()), server, Transport::Http);
+        let session = SessionHandle::new(&shared, session);
+        // Large, so that it waits for a turn before it is judged.
+        let text = "x".repeat(aside::LARGE_BYTES);
+        let raw = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"t","arguments":{{"a":"{text}"}}}}}}"#
+        );
+        let arrival = Arrival { raw: raw.into(), may_wait: true, ..Arrival::default() };
+        let outcome = session
+            .step(None, |session, gate, now| Some(session.client_frame(gate, &arrival, now)));
+        let StepOutcome::Act(Act::Hold(hold)) = outcome else { panic!("{outcome:?}") };
+        Held { shared, session, sink, arrival, hold }
+    }
+
+    impl Held {
+        fn request(&self) -> HeldRequest<'_> {
+            let Self { shared, session, arrival, .. } = self;
+            HeldRequest { shared, session, arrival, until: None }
+        }
+
+        fn approvals(&self) -> Arc<Approvals> {
+            Arc::clone(&self.shared.holding.as_ref().unwrap().approvals)
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_client_that_goes_between_grant_and_judgement_leaves_nothing_held() {
+        let scene = held();
+        let approvals = scene.approvals();
+        let mut settling = Box::pin(scene.request().settle(scene.hold.clone()));
+        let mut once =
+            async || poll_fn(|context| Poll::Ready(settling.as_mut().poll(context))).await;
+        assert!(once().await.is_pending());
+        let turns = crate::processors().saturating_sub(1).max(1);
+        let mut taken = Vec::new();
+        for _ in 0..turns {
+            taken.push(aside::turn(aside::LARGE_BYTES.into()).await);
+        }
+        let [hold] = &*approvals.list(&[HoldState::Pending]) else { panic!("one hold") };
+        let ada = Approver { id: "ada".into(), groups: Vec::new() };
+        let now = scene.shared.now();
+        approvals.grant(&hold.id, &hold.digest, &ada, "checked", None, now).unwrap();
+        assert!(once().await.is_pending(), "it waits for a turn");
+        assert_eq!(approvals.get(&hold.id).unwrap().state, HoldState::Spent);
+        drop(settling);
+        assert!(!scene.session.is_held(&scene.hold.call));
+        assert_eq!(scene.sink.events(), [Event::Hold, Event::Drop]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_hold_does_not_outlive_a_cancel_before_a_disconnect() {
+        let scene = held();
+        let approvals = scene.approvals();
+        let mut settling = Box::pin(scene.request().settle(scene.hold.clone()));
+        let polled = poll_fn(|context| Poll::Ready(settling.as_mut().poll(context))).await;
+        assert!(polled.is_pending());
+        let cancel =
+            r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
+        let arrival = Arrival { raw: cancel.into(), ..Arrival::default() };
+        drop(
+            scene
+                .session
+                .step(None, |session, gate, now| Some(session.client_frame(gate, &arrival, now))),
+        );
+        assert!(!scene.session.is_held(&scene.hold.call));
+        drop(settling);
+        let [hold] = &*approvals.list(&HoldState::ALL) else { panic!("one hold") };
+        assert_eq!(hold.state, HoldState::Cancelled);
     }
 }

@@ -1,5 +1,6 @@
 //! Held calls as the approvals API has them.
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
 use serde::de::DeserializeOwned;
@@ -60,6 +61,8 @@ pub(super) struct Held {
     pub(super) effect: String,
     pub(super) tags: Vec<String>,
     pub(super) environments: Vec<String>,
+    /// What earlier calls have selected at the server, by name.
+    pub(super) facts: BTreeMap<String, String>,
     pub(super) code: String,
     pub(super) message: String,
     pub(super) approvers: Vec<String>,

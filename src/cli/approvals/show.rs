@@ -72,6 +72,10 @@ pub(super) fn whole(page: &One) -> String {
     line("server", &text(&held.server));
     line("reaches", &listed(&held.environments, "no environment is known"));
     line("call", &called(held, TEXT_CHARS_MAX));
+    if !held.facts.is_empty() {
+        let facts = held.facts.iter().map(|(name, value)| format!("{name} {value}"));
+        line("selected", &listed(&facts.collect::<Vec<_>>(), ""));
+    }
     line("effect", &effect(held));
     line("rule", &format!("{}: {}", text(&held.code), text(&held.message)));
     line("approvers", &approvers(held));

@@ -67,7 +67,7 @@ async fn a_held_call_is_listed_shown_granted_and_refused() {
         &format!("hold        {id}\nstate       pending, "),
         "who         agent (the client calls itself \"tester 1\")\n",
         "server      flags\nreaches     staging\ncall        tools/call publish\n",
-        "effect      write, go-live\n",
+        "selected    project 7\neffect      write, go-live\n",
         "rule        review: a second pair of eyes\napprovers   on-call\n",
         "scope       same-tool-15m: this tool for 15m, 5 calls\n",
         "params, 74 bytes:\n{\n  \"arguments\": {\n    \"key\": \"checkout\",\n    \"n\": 12345678901234567890\n",
@@ -117,6 +117,7 @@ async fn no_text_of_an_agent_controls_the_terminal_or_hides() {
     held.message = evil.into();
     held.environments = vec![evil.into()];
     held.tags = vec![evil.into()];
+    held.facts = [(evil.into(), evil.into())].into();
     let waiter = desk.ask(&held.keyed());
     let id = waiter.id().to_string();
     let printed = [

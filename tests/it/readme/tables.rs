@@ -460,6 +460,8 @@ impl World {
         let approval = Approval {
             hold: HoldId::new("h"),
             key: HoldKey([0; 32]),
+            groups: Vec::new(),
+            quorum: 1,
             approvers: vec!["a".into()],
             reason: "r".into(),
             scope: Some("s".into()),

@@ -19,6 +19,7 @@ pub(crate) fn call(number: u64) -> Hold {
         effect: "write".into(),
         tags: vec!["flag".into()],
         environments: vec!["production".into()],
+        facts: [("project".into(), "7".into())].into(),
         shown: shown.into_bytes().into(),
         definition: Some("d1".into()),
         revision: "r1".into(),

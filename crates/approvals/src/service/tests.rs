@@ -121,7 +121,10 @@ fn identical_calls_share_a_hold_and_one_of_them_is_sent() {
 
 #[test]
 fn anything_else_in_the_key_is_another_hold() {
-    let changes: [fn(&mut Hold); 9] = [
+    let changes: [fn(&mut Hold); 12] = [
+        |hold| hold.effect = "destructive".into(),
+        |hold| hold.tags.clear(),
+        |hold| drop(hold.facts.insert("project".into(), "8".into())),
         |hold| hold.principal = "q".into(),
         |hold| hold.server = "other".into(),
         |hold| hold.method = "resources/read".into(),
@@ -421,7 +424,10 @@ fn a_wider_grant_covers_what_the_rule_offers_and_no_more() {
     assert_eq!(waiting.state(), HoldState::Granted);
     let view = desk.approvals.get(&waiting.id().to_string()).unwrap();
     assert_eq!(view.granted_through.as_deref(), Some(&*approval.hold.to_string()));
-    let changes: [fn(&mut Hold); 8] = [
+    let changes: [fn(&mut Hold); 11] = [
+        |hold| hold.effect = "destructive".into(),
+        |hold| hold.tags.clear(),
+        |hold| drop(hold.facts.insert("project".into(), "8".into())),
         |hold| hold.principal = "q".into(),
         |hold| hold.server = "other".into(),
         |hold| hold.target = Some("delete".into()),

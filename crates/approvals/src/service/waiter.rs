@@ -104,6 +104,8 @@ impl Waiter {
         Ok(Approval {
             hold: self.id.clone(),
             key: self.key,
+            groups: hold.asked.subject.approvers.clone(),
+            quorum: hold.asked.subject.quorum,
             approvers: hold.granted_by(),
             reason: hold.granted_because(),
             scope: through.or_else(|| hold.scope.clone()),

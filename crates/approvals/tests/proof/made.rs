@@ -28,6 +28,7 @@ pub(crate) fn hold(parts: Parts) -> Hold {
         effect: "write".into(),
         tags: Vec::new(),
         environments: vec![parts.environment.into()],
+        facts: std::collections::BTreeMap::new(),
         shown: parts.shown.into_bytes().into(),
         definition: None,
         revision: parts.revision.into(),

@@ -12,7 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
+use crate::question::handles::Facts;
 use crate::wire::document::{Kind, Value, write_string};
+use crate::wire::headers::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_PROTOCOL_VERSION};
 use crate::wire::hex::hex;
 
 /// Approvals that one call may need at most: one for each different rule that holds it.
@@ -23,12 +25,20 @@ pub const TTL_DEFAULT: Duration = Duration::from_mins(15);
 /// The longest time that a rule may name for a hold or a grant: 30 days.
 pub const TTL_MAX: Duration = Duration::from_hours(30 * 24);
 
-/// Members of `_meta` that differ from call to call although the call is the same: what the protocol
-/// itself defines (MCP 2026-07-28, basic, "_meta"), and trace context (W3C Trace Context). An approver
-/// does not see them, and a grant does not depend on them.
-const VOLATILE: [&str; 4] = ["progressToken", "traceparent", "tracestate", "baggage"];
-/// The prefix of the protocol's own members of `_meta`, among them what the client says of itself.
-const PROTOCOL_PREFIX: &str = "io.modelcontextprotocol/";
+/// Members of `_meta` that the protocol itself defines for a request and that say nothing of what the
+/// call does (MCP 2026-07-28, basic, "_meta"): an approver does not see them, and a grant does not
+/// depend on them. Any other member is shown, whatever its prefix, because the server gets it.
+const PROTOCOL: [&str; 5] = [
+    "progressToken",
+    META_PROTOCOL_VERSION,
+    META_CLIENT_INFO,
+    META_CLIENT_CAPABILITIES,
+    "io.modelcontextprotocol/logLevel",
+];
+/// Bytes of a `traceparent`, which has hexadecimal digits and `-` alone (W3C Trace Context §3.2.2).
+const TRACEPARENT_BYTES: usize = 55;
+/// Bytes of a `tracestate` at most (W3C Trace Context §3.3.1.5: the least that all must pass on).
+const TRACESTATE_BYTES_MAX: usize = 512;
 
 /// A call that waits for a person, with all that the person must see.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +62,9 @@ pub struct Hold {
     pub tags: Vec<Box<str>>,
     /// The environments that it reaches; `*` for every one.
     pub environments: Vec<Box<str>>,
+    /// What earlier calls have selected and the server holds, by name: where a call lands may depend
+    /// on it although no argument says so.
+    pub facts: Facts,
     /// The members of `params` as they would be sent, as one JSON object without spaces, with names
     /// in the order in which they are sent. Left out are the members of `_meta` that change with each
     /// attempt. Text of the client: untrusted.
@@ -76,8 +89,9 @@ pub struct Hold {
     pub scopes: Vec<GrantScope>,
 }
 
-/// A grant that covers further calls: the same principal, server, method, tool, environments, definition, policy and rule, with any
-/// arguments, for a bounded time and number of calls.
+/// A grant that covers further calls: the same principal, server, method, tool, effect, tags,
+/// environments, facts, definition, policy and rule, with any arguments, for a bounded time and
+/// number of calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantScope {
     /// The name by which an approver chooses it.
@@ -129,6 +143,10 @@ pub struct Approval {
     pub hold: HoldId,
     /// The key of the call that it was spent on.
     pub key: HoldKey,
+    /// Of whom it was asked: the hold's [`Hold::approvers`].
+    pub groups: Vec<Box<str>>,
+    /// Of how many: the hold's [`Hold::quorum`].
+    pub quorum: u32,
     /// Who granted it: ids of approvers.
     pub approvers: Vec<Box<str>>,
     /// What they gave as a reason.
@@ -251,8 +269,16 @@ impl Hold {
         part(self.definition.as_deref().map(str::as_bytes));
         part(Some(self.revision.as_bytes()));
         part(Some(self.code.as_bytes()));
-        for environment in &self.environments {
-            part(Some(environment.as_bytes()));
+        part(Some(self.effect.as_bytes()));
+        for texts in [&self.environments, &self.tags] {
+            part(Some(&texts.len().to_be_bytes()));
+            for text in texts {
+                part(Some(text.as_bytes()));
+            }
+        }
+        for (name, value) in &self.facts {
+            part(Some(name.as_bytes()));
+            part(Some(value.as_bytes()));
         }
         HoldKey(sum.finalize().into())
     }
@@ -267,7 +293,7 @@ pub(crate) fn shown(params: Option<Value<'_>>) -> Bytes {
             let mut meta = Vec::new();
             for (name, value) in value.members() {
                 let name = name.as_str().unwrap_or_default();
-                if !VOLATILE.contains(&name) && !name.starts_with(PROTOCOL_PREFIX) {
+                if !is_volatile(name, value) {
                     member(&mut meta, name, value);
                 }
             }
@@ -283,6 +309,21 @@ pub(crate) fn shown(params: Option<Value<'_>>) -> Bytes {
     }
     out.push(b'}');
     out.into()
+}
+
+/// Whether a member of `_meta` differs from call to call although the call is the same. A trace
+/// context does, if it has the form of one: any other text is data for the server.
+fn is_volatile(name: &str, value: Value<'_>) -> bool {
+    match name {
+        "traceparent" => value.as_str().is_some_and(is_traceparent),
+        "tracestate" => value.as_str().is_some_and(|text| text.len() <= TRACESTATE_BYTES_MAX),
+        _ => PROTOCOL.contains(&name),
+    }
+}
+
+fn is_traceparent(text: &str) -> bool {
+    text.len() == TRACEPARENT_BYTES
+        && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-'))
 }
 
 /// Adds a member after those that `out` has already.
@@ -315,6 +356,7 @@ mod tests {
             effect: "write".into(),
             tags: Vec::new(),
             environments: vec!["production".into()],
+            facts: Facts::from([("project".into(), "7".into())]),
             shown: Bytes::from_static(b"{}"),
             definition: None,
             revision: "r".into(),
@@ -332,7 +374,7 @@ mod tests {
     #[test]
     fn each_part_that_binds_a_grant_changes_its_key() {
         let first = hold();
-        let changed: [fn(&mut Hold); 10] = [
+        let changed: [fn(&mut Hold); 16] = [
             |it| it.principal = "q".into(),
             |it| it.server = "q".into(),
             |it| it.method = "q".into(),
@@ -343,6 +385,12 @@ mod tests {
             |it| it.revision = "q".into(),
             |it| it.code = "q".into(),
             |it| it.environments.push("staging".into()),
+            |it| it.tags.push("production".into()),
+            |it| it.tags = std::mem::take(&mut it.environments),
+            |it| it.effect = "destructive".into(),
+            |it| it.facts.clear(),
+            |it| drop(it.facts.insert("project".into(), "8".into())),
+            |it| drop(it.facts.insert("account".into(), "8".into())),
         ];
         let mut seen = std::collections::HashSet::from([first.key]);
         for change in changed {
@@ -376,9 +424,15 @@ mod tests {
         let plain = r#"{"name":"t","arguments":{"a":[1,"x y"]}}"#;
         assert_eq!(of(plain), plain);
         assert_eq!(of(r#"{"name": "t", "arguments" :{ "a":[1, "x y"]} }"#), plain);
-        let meta = r#"{"_meta":{"progressToken":7,"traceparent":"x","io.modelcontextprotocol/clientInfo":{}},"name":"t","arguments":{"a":[1,"x y"]}}"#;
+        let meta = r#"{"_meta":{"progressToken":7,"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00","io.modelcontextprotocol/clientInfo":{}},"name":"t","arguments":{"a":[1,"x y"]}}"#;
         assert_eq!(of(meta), plain);
-        let kept = r#"{"_meta":{"vendor/dry-run":false},"name":"t"}"#;
-        assert_eq!(of(kept), kept);
+        for kept in [
+            r#"{"_meta":{"vendor/dry-run":false},"name":"t"}"#,
+            r#"{"_meta":{"io.modelcontextprotocol/dry-run":false},"name":"t"}"#,
+            r#"{"_meta":{"traceparent":"force"},"name":"t"}"#,
+            r#"{"_meta":{"baggage":"force=true"},"name":"t"}"#,
+        ] {
+            assert_eq!(of(kept), kept);
+        }
     }
 }

@@ -11,7 +11,7 @@ pub mod uri;
 pub mod pack;
 pub mod operation;
 pub mod readers;
-pub mod hold;
 pub mod handles;
+pub mod hold;
 pub mod access;
 pub mod routing;

@@ -455,7 +455,10 @@ impl Session {
             return self.refuse(message, &Refusal::ApprovalRequired, None);
         };
         let raw = message.frame.document().raw();
-        let bytes = [CALL_BYTES, raw.len(), hold.shown.len(), message.facts.bytes()]
+        let state = message.frame.params().and_then(|params| params.get(holds::STATE));
+        let state: Option<Box<str>> = state.and_then(Value::as_str).map(Into::into);
+        let state_bytes = state.as_deref().map_or(0, str::len);
+        let bytes = [CALL_BYTES, raw.len(), hold.shown.len(), message.facts.bytes(), state_bytes]
             .into_iter()
             .fold(sizes::id(id).saturating_mul(2), usize::saturating_add);
         let charge = match self.charge(message.gate, bytes) {
@@ -479,6 +482,7 @@ impl Session {
             calls_tool,
             resumes: message.facts.protocol.era == Era::Modern
                 && message.row.is_some_and(|row| row.asks_back),
+            state,
             _charge: charge,
         });
         let unrecorded = Refusal::unrecorded(message.addressee());

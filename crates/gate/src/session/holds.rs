@@ -19,7 +19,7 @@ use crate::evidence::text::{Code, Listed, Text};
 use crate::memory::Charge;
 use crate::question::access::Resource;
 use crate::question::hold::{self, Approval, HOLDS_MAX, Hold, HoldEnd, HoldKey};
-use crate::wire::document::Value;
+use crate::wire::document::{Value, write_string};
 use crate::wire::frame::{Frame, Id, Malformed, Sender};
 
 use super::expected::reads_alike;
@@ -27,7 +27,7 @@ use super::question::{Question, wall_time};
 use super::{Arrival, CallFacts, Gate, Session, id_text};
 
 /// The member of `params` that carries what a server wants to have back.
-const STATE: &str = "requestState";
+pub(super) const STATE: &str = "requestState";
 /// With what a state begins that is the gate's own.
 const STATE_PREFIX: &str = "bartizan-hold.";
 /// How long such a state is accepted, milliseconds: a client calls again at once.
@@ -49,6 +49,8 @@ pub(super) struct HeldCall {
     pub(super) calls_tool: bool,
     /// Whether its client calls again by itself when it is answered with a `requestState`.
     pub(super) resumes: bool,
+    /// The `requestState` of the server that it carries.
+    pub(super) state: Option<Box<str>>,
     /// The memory of all this, and of the request itself, which the edge keeps.
     pub(super) _charge: Charge,
 }
@@ -90,6 +92,7 @@ impl Asker<'_> {
             effect: operation.effect.as_str().into(),
             tags: operation.tags.clone(),
             environments: operation.environments.clone(),
+            facts: question.session_facts.clone().unwrap_or_default(),
             shown: hold::shown(frame.params()),
             definition: definition.map(Into::into),
             revision: (&*decision.revision).into(),
@@ -104,9 +107,10 @@ impl Asker<'_> {
         .keyed()
     }
 
-    /// Whether `hold` was granted for this message.
+    /// Whether `hold` was granted for this message, by the people whom its rule asks now.
     pub(super) fn is_granted(&self, hold: &Hold) -> bool {
-        self.approvals.iter().any(|approval| approval.key == hold.key)
+        let asked = (&hold.key, &hold.approvers, hold.quorum);
+        self.approvals.iter().any(|it| (&it.key, &it.groups, it.quorum) == asked)
     }
 
     /// Whether one more approval may be asked for.
@@ -162,13 +166,14 @@ impl Session {
             && held.resumes
         {
             let until = wall_time(now).unix_ms.saturating_add(STATE_MS_MAX);
-            *state = Some(self.seal(gate, &hold.0, until));
+            *state = Some(self.seal(gate, &hold.0, until, held.state.as_deref()));
         }
         Some(self.refuse_held(&held, &Refusal::Approval(end), now))
     }
 
     /// Reads a frame of the client without the `requestState` that [`Session::hold_ended`] wrote,
-    /// which is for this gate alone. Another state is the server's and passes.
+    /// which is for this gate alone; with the server's own instead, if the held request had one, so
+    /// that it is the same request again. Another state is the server's and passes.
     ///
     /// # Errors
     ///
@@ -187,31 +192,46 @@ impl Session {
             return Ok(frame);
         };
         let bad = Malformed::BadParams { member: STATE };
-        let mut parts = state.split('.');
-        let (Some(hold), Some(until), Some(_), None) =
+        let mut parts = state.splitn(4, '.');
+        let (Some(hold), Some(until), Some(_), inner) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(bad);
         };
         let until: u64 = until.parse().map_err(|_| bad.clone())?;
-        let genuine = self.seal(gate, hold, until);
+        let genuine = self.seal(gate, hold, until, inner);
         // The seal authorizes nothing, so nobody gains by measuring this comparison.
         if genuine.strip_prefix(STATE_PREFIX) != Some(state) || until < wall_time(now).unix_ms {
             return Err(bad);
         }
-        let edit = (without(&frame).ok_or(bad)?, Vec::new());
+        let edit = match inner {
+            None => (without(&frame).ok_or(bad)?, Vec::new()),
+            Some(inner) => {
+                let value = frame.params().and_then(|params| params.get(STATE)).ok_or(bad)?;
+                let mut text = Vec::new();
+                write_string(&mut text, inner);
+                (value.span(), text)
+            }
+        };
         Frame::read(frame.document().splice(&[edit]), Sender::Client, limits)
     }
 
     /// A state for the client: the hold, until when the state is accepted (milliseconds since the
-    /// Unix epoch), and a keyed digest that binds both to this principal and server.
-    fn seal(&self, gate: &Gate, hold: &str, until: u64) -> Box<str> {
+    /// Unix epoch), a keyed digest that binds all to this principal and server, and the state of the
+    /// server that the held request had, if it had one.
+    fn seal(&self, gate: &Gate, hold: &str, until: u64, inner: Option<&str>) -> Box<str> {
         let (principal, server) = (&*self.principal.id, self.server_name());
-        let lengths = (principal.len(), server.len());
-        let sealed = format!("hold state\0{lengths:?}{principal}{server}{hold}.{until}");
+        let lengths = (principal.len(), server.len(), inner.map(str::len));
+        let inside = inner.unwrap_or_default();
+        let sealed = format!("hold state\0{lengths:?}{principal}{server}{inside}{hold}.{until}");
         let seal = gate.digest(sealed.as_bytes());
         let seal = seal.rsplit(':').next().unwrap_or_default();
-        format!("{STATE_PREFIX}{hold}.{until}.{seal}").into()
+        let mut state = format!("{STATE_PREFIX}{hold}.{until}.{seal}");
+        if let Some(inner) = inner {
+            state.push('.');
+            state.push_str(inner);
+        }
+        state.into()
     }
 
     /// Refuses a request that is no longer held.

@@ -208,6 +208,7 @@ function story(call) {
   fact("Server", call.server);
   fact("Method", call.method);
   fact("Environments", call.environments.join(", ") || "none");
+  fact("Selected before", Object.entries(call.facts ?? {}).map(([name, value]) => name + " " + value).join(", "));
   fact("Effect", call.effect);
   fact("Tags", call.tags.join(", "));
   fact("Rule", call.code);
