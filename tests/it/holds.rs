@@ -365,7 +365,7 @@ fn what_was_selected_is_part_of_what_is_approved() {
         let step = line.session.server_frame(&line.gate, &answer.to_string().into(), line.now);
         assert!(matches!(line.did(step), Did::Told(_)));
     };
-    let selected = |hold: &Hold| hold.facts.get("project").map(|it| it.to_string());
+    let selected = |hold: &Hold| hold.facts.get("project").map(ToString::to_string);
     select(&mut line, 1, "7");
     let message = call(2, "publish", json!({}));
     let hold = line.sends(&message).held();
