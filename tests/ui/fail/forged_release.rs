@@ -11,5 +11,6 @@ fn main() {
         own: false,
         settles: None,
         back: None,
+        retry_after: None,
     };
 }
