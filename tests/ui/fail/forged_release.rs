@@ -11,6 +11,6 @@ fn main() {
         own: false,
         settles: None,
         back: None,
-        retry_after: None,
+        retry_after: 0,
     };
 }
