@@ -44,10 +44,10 @@ pub(crate) struct HeldRequest<'a> {
     pub(crate) until: Option<Duration>,
 }
 
-/// What ended one wait.
+/// How one wait ended.
 enum Ended {
     Decided(HoldState),
-    /// Ended as long as is allowed, or the program is stopping.
+    /// The client was kept waiting as long as is allowed, or the program is stopping.
     Over,
     /// The client cancelled the request.
     Withdrawn,

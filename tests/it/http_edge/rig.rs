@@ -4,7 +4,7 @@
 //! bytes that it received and answers with the bytes that a test gives it.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -52,27 +52,49 @@ static DRAGGED: AtomicUsize = AtomicUsize::new(0);
 pub(crate) static CRAWLS: Gates = Gates::new();
 static CRAWLED: AtomicUsize = AtomicUsize::new(0);
 
-/// Held by each test that uses [`SLOW`].
+/// Held by each test whose messages are judged without end for a while: few are judged aside at once,
+/// in the whole process.
 pub(crate) static SLOW_TEST: Semaphore = Semaphore::const_new(1);
 
 /// Holds threads until a test lets them go.
 pub(crate) struct Gates {
     held: Mutex<usize>,
     changed: std::sync::Condvar,
+    over: AtomicBool,
+}
+
+/// Lets all go, and holds nobody from then on, when it is dropped: a test that fails must not keep
+/// the messages of others from being judged.
+pub(crate) struct Opened(&'static Gates);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::SeqCst);
+        self.0.open();
+    }
 }
 
 impl Gates {
     const fn new() -> Self {
-        Self { held: Mutex::new(0), changed: std::sync::Condvar::new() }
+        Self {
+            held: Mutex::new(0),
+            changed: std::sync::Condvar::new(),
+            over: AtomicBool::new(false),
+        }
     }
 
     fn wait(&self) {
         let mut held = self.held.lock().unwrap();
         *held += 1;
         self.changed.notify_all();
-        while *held > 0 {
+        while *held > 0 && !self.over.load(Ordering::SeqCst) {
             held = self.changed.wait(held).unwrap();
         }
+    }
+
+    /// Holds threads until the value is dropped, at the latest.
+    pub(crate) fn for_this_test(&'static self) -> Opened {
+        Opened(self)
     }
 
     /// Waits until a thread is held.
