@@ -32,9 +32,9 @@ CLIENTS = [
     ("python-2", "legacy"),
 ]
 # How long an answer is held open, and after how long the first hold is granted, seconds.
-LONG, SHORT = ("20s", 2.0), ("300ms", 0.2)
+LONG, SHORT = ("20s", 2.0), ("300ms", 0.5)
 # Calls of a client that is told to call again.
-AGAIN = 10
+AGAIN = 20
 PATIENCE_S = 30
 
 
