@@ -119,6 +119,7 @@ fn listener(server: SocketAddr, sink: Arc<Tally>) -> Listener {
         clock: Clock::start(),
         tasks: TaskTracker::new(),
         closing: CancellationToken::new(),
+        holding: None,
     };
     let upstream = HttpUpstreamConfig {
         url: format!("http://{server}{TARGET}"),
