@@ -83,7 +83,7 @@ impl PolicyVerdict {
     /// The verdict of a decision.
     pub fn of(decision: &Decision) -> Self {
         let holds = decision.obligations.iter().filter_map(|duty| match duty {
-            Obligation::Hold { code, .. } => Some(code.to_string()),
+            Obligation::Hold(rule) => Some(rule.code.to_string()),
             Obligation::Limit { .. } | Obligation::Set { .. } | Obligation::Redact { .. } => None,
         });
         let holds: Vec<String> = holds.collect();

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use bartizan_gate::duty::decision::{Bound, Limit, Obligation, Rate};
+use bartizan_gate::duty::decision::{Bound, HoldRule, Limit, Obligation, Rate};
 use bartizan_gate::evidence::record::{CallId, Event, Now};
 use bartizan_gate::evidence::step::{Act, Step};
 use bartizan_gate::question::access::{AccessRequest, Principal, Server};
@@ -32,14 +32,14 @@ fn hold(code: &str) -> Obligation {
 }
 
 fn asks(code: &str, group: &str, quorum: u32) -> Obligation {
-    Obligation::Hold {
+    Obligation::Hold(HoldRule {
         code: code.into(),
         message: "a second pair of eyes".into(),
         approvers: vec![group.into()],
         ttl: None,
         quorum,
         scopes: vec![GrantScope { code: "hour".into(), lasts: Duration::from_hours(1), count: 5 }],
-    }
+    })
 }
 
 /// `publish` is held by one rule and `drop` by two; the policy refuses what was approved in jest.

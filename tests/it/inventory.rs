@@ -149,7 +149,7 @@ impl Gate {
         let other = self.compiled.decide(&request);
         assert_eq!(Decision { engine: Engine::Strict, ..other }, decision, "{tool}");
         let Decision { effect, obligations, .. } = decision;
-        let held = obligations.iter().any(|it| matches!(it, Obligation::Hold { .. }));
+        let held = obligations.iter().any(|it| matches!(it, Obligation::Hold(_)));
         (effect == Verdict::Permit && !held, reads)
     }
 }

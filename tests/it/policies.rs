@@ -220,7 +220,7 @@ fn codes(decision: &Decision) -> Vec<&str> {
 fn limits(decision: &Decision) -> Vec<&str> {
     let code = |obligation: &'_ Obligation| match obligation {
         Obligation::Limit { .. } => Some(()),
-        Obligation::Hold { .. } | Obligation::Set { .. } | Obligation::Redact { .. } => None,
+        Obligation::Hold(_) | Obligation::Set { .. } | Obligation::Redact { .. } => None,
     };
     assert!(decision.obligations.iter().all(|it| code(it).is_some()));
     let mut codes: Vec<&str> = decision
@@ -228,7 +228,7 @@ fn limits(decision: &Decision) -> Vec<&str> {
         .iter()
         .filter_map(|obligation| match obligation {
             Obligation::Limit(limit) => Some(&*limit.code),
-            Obligation::Hold { .. } | Obligation::Set { .. } | Obligation::Redact { .. } => None,
+            Obligation::Hold(_) | Obligation::Set { .. } | Obligation::Redact { .. } => None,
         })
         .collect();
     codes.sort_unstable();

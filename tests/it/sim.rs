@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use bartizan_gate::duty::decision::{Bound, Limit, Obligation, PolicyRevision, Rate};
+use bartizan_gate::duty::decision::{Bound, HoldRule, Limit, Obligation, PolicyRevision, Rate};
 use bartizan_gate::evidence::record::{CallId, Event, Now, Outcome};
 use bartizan_gate::evidence::step::{Act, Step};
 use bartizan_gate::question::access::{AccessRequest, Principal, Resource, Server};
@@ -58,14 +58,14 @@ fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
             cost: 1,
         })]),
         "busy" => Some(vec![busy()]),
-        "held" => Some(vec![Obligation::Hold {
+        "held" => Some(vec![Obligation::Hold(HoldRule {
             code: "held".into(),
             message: "held".into(),
             approvers: Vec::new(),
             ttl: None,
             quorum: 1,
             scopes: Vec::new(),
-        }]),
+        })]),
         "sampling/createMessage" => None,
         name => (!name.contains("denied")).then(Vec::new),
     }

@@ -181,9 +181,15 @@ pub(crate) struct SpentGrants {
 
 impl Drop for SpentGrants {
     fn drop(&mut self) {
-        for approval in &self.granted {
-            self.approvals.settle(&approval.hold, self.clock.now());
+        if self.granted.is_empty() {
+            return;
         }
+        // Somebody else's change may be on its way to the disk.
+        aside::long(|| {
+            for approval in &self.granted {
+                self.approvals.settle(&approval.hold, self.clock.now());
+            }
+        });
     }
 }
 
@@ -219,7 +225,7 @@ impl Drop for Asked<'_> {
         // A disconnect is a cancellation in the modern era alone (MCP 2026-07-28, streamable HTTP,
         // "Cancellation"). In the others the hold stays, and the same call, made again, finds it.
         if modern || !held {
-            waiter.cancel(shared.now());
+            aside::long(|| waiter.cancel(shared.now()));
         }
     }
 }
@@ -242,14 +248,15 @@ fn end_of(state: HoldState) -> HoldEnd {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::task::Poll;
 
     use super::*;
     use crate::session::SessionHandle;
     use bartizan_approvals::store::memory::MemoryStore;
     use bartizan_approvals::{ApprovalLimits, Approver};
-    use bartizan_gate::duty::decision::Obligation;
-    use bartizan_gate::evidence::record::Event;
+    use bartizan_gate::duty::decision::{HoldRule, Obligation};
+    use bartizan_gate::evidence::record::{AuditRecord, Event};
     use bartizan_gate::question::access::{AccessRequest, Principal, Server};
     use bartizan_gate::session::{Gate, GateConfig, Mode, Protected, RefusalForm, Session};
     use bartizan_gate::wire::frame::FrameLimits;
@@ -267,14 +274,14 @@ mod tests {
 
     #[expect(clippy::unnecessary_wraps, reason = "a judge may deny")]
     fn ask(_: &str, _: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
-        Some(vec![Obligation::Hold {
+        Some(vec![Obligation::Hold(HoldRule {
             code: "ask".into(),
             message: "ask".into(),
             approvers: Vec::new(),
             ttl: None,
             quorum: 1,
             scopes: Vec::new(),
-        }])
+        })])
     }
 
     fn held() -> Held {
@@ -344,6 +351,45 @@ mod tests {
         drop(settling);
         assert!(!scene.session.is_held(&scene.hold.call));
         assert_eq!(scene.sink.events(), [Event::Hold, Event::Drop]);
+    }
+
+    static DROP_COMES: AtomicBool = AtomicBool::new(false);
+    static DROP_MAY_GO: AtomicBool = AtomicBool::new(false);
+
+    /// Keeps the record that ends a held call back until the test lets it go.
+    fn keep_back(record: &AuditRecord) {
+        if record.event == Event::Drop {
+            DROP_COMES.store(true, Ordering::SeqCst);
+            while !DROP_MAY_GO.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_call_is_over_only_when_its_end_is_recorded() {
+        let scene = held();
+        scene.sink.before.set(keep_back).unwrap();
+        std::thread::scope(|threads| {
+            threads.spawn(|| scene.session.client_gone(&scene.hold.call));
+            while !DROP_COMES.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            let waited = threads.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                runtime.block_on(scene.session.over(&scene.hold.call));
+                scene.sink.events()
+            });
+            // Long enough for it to say too early that the call is over.
+            for _ in 0..50 {
+                if waited.is_finished() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            DROP_MAY_GO.store(true, Ordering::SeqCst);
+            assert_eq!(waited.join().unwrap(), [Event::Hold, Event::Drop]);
+        });
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -22,7 +22,7 @@ use std::time::Duration;
 use regorus::Value;
 
 use bartizan_gate::duty::decision::{
-    Bound, Decision, Effect, Engine, GrantScope, Limit, Listing, Obligation, Origin,
+    Bound, Decision, Effect, Engine, GrantScope, HoldRule, Limit, Listing, Obligation, Origin,
     PolicyRevision, Rate, Reason, Redaction,
 };
 use bartizan_gate::duty::redact::REDACTIONS_MAX;
@@ -296,14 +296,14 @@ pub(super) fn listing<V: Readable>(
 fn obligations<V: Readable>(fields: &Fields<V>) -> Result<Vec<Obligation>, Indeterminate> {
     let mut obligations = fields.each("hold", |element| {
         element.only(&["code", "message", "approvers", "quorum", "ttl", "scopes"])?;
-        Ok(Obligation::Hold {
+        Ok(Obligation::Hold(HoldRule {
             code: element.code()?,
             message: element.required("message")?,
             approvers: element.strings("approvers")?,
             ttl: element.with_text("ttl", |text| text.map(ttl).transpose())??,
             quorum: element.positive("quorum")?.unwrap_or(1),
             scopes: element.each("scopes", scope)?,
-        })
+        }))
     })?;
     obligations.extend(fields.each("limit", limit)?);
     let sets = fields.each("set", set)?;
@@ -640,26 +640,26 @@ mod tests {
         }
         assert_eq!(
             obliged(r#""hold": [{"message": "m", "approvers": ["a"], "ttl": "2h"}]"#),
-            Ok(vec![Obligation::Hold {
+            Ok(vec![Obligation::Hold(HoldRule {
                 code: "unnamed".into(),
                 message: "m".into(),
                 approvers: vec!["a".into()],
                 ttl: Some(minute * 120),
                 quorum: 1,
                 scopes: Vec::new(),
-            }])
+            })])
         );
         let wider = r#""scopes": [{"code": "hour", "lasts": "1h", "count": 5}]"#;
         assert_eq!(
             obliged(&format!(r#""hold": [{{"message": "m", "quorum": 2, {wider}}}]"#)),
-            Ok(vec![Obligation::Hold {
+            Ok(vec![Obligation::Hold(HoldRule {
                 code: "unnamed".into(),
                 message: "m".into(),
                 approvers: Vec::new(),
                 ttl: None,
                 quorum: 2,
                 scopes: vec![GrantScope { code: "hour".into(), lasts: minute * 60, count: 5 }],
-            }])
+            })])
         );
         let redact = |redaction| Obligation::Redact { code: "unnamed".into(), redaction };
         assert_eq!(

@@ -12,7 +12,8 @@ use crate::cli::print;
 use crate::config::PackRef;
 use bartizan_edge::clock::Clock;
 use bartizan_gate::duty::decision::{
-    Bound, Decision, GrantScope, Limit, Listing, Obligation, PolicyRevision, Rate, Redaction,
+    Bound, Decision, GrantScope, HoldRule, Limit, Listing, Obligation, PolicyRevision, Rate,
+    Redaction,
 };
 use bartizan_gate::duty::hold::TTL_DEFAULT;
 use bartizan_gate::duty::pdp::{ListEntry, Pdp};
@@ -148,7 +149,7 @@ fn bounded(bound: Bound) -> String {
 
 fn duty(obligation: &Obligation) -> String {
     match obligation {
-        Obligation::Hold { code, message, approvers, ttl, quorum, scopes } => {
+        Obligation::Hold(HoldRule { code, message, approvers, ttl, quorum, scopes }) => {
             let ttl = humantime::format_duration(ttl.unwrap_or(TTL_DEFAULT));
             let people = if *quorum > 1 { format!(" ({quorum} of them)") } else { String::new() };
             let mut line = format!(

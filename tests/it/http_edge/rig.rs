@@ -12,7 +12,7 @@ use bartizan_edge::Shared;
 use bartizan_edge::clock::Clock;
 use bartizan_edge::http::{HttpConfig, Listener, Route};
 use bartizan_edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
-use bartizan_gate::duty::decision::Obligation;
+use bartizan_gate::duty::decision::{HoldRule, Obligation};
 use bartizan_gate::duty::redact::Redaction;
 use bartizan_gate::evidence::record::{AuditRecord, Event};
 use bartizan_gate::question::access::{AccessRequest, Principal, Server};
@@ -126,21 +126,22 @@ pub(crate) fn keep_late(record: &AuditRecord) {
 }
 
 /// Decides by name, so that a test knows what must happen.
-pub(crate) fn judge(name: &str, _: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
+pub(crate) fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
     assert!(name != "panics", "the test says so");
     if name == "guarded" {
         let redaction = Redaction::Secrets;
         return Some(vec![Obligation::Redact { code: "secret".into(), redaction }]);
     }
-    if name == "held" {
-        return Some(vec![Obligation::Hold {
+    let meta = request.params.and_then(|params| params.get("_meta"));
+    if name == "held" || meta.is_some_and(|meta| meta.get("test/held").is_some()) {
+        return Some(vec![Obligation::Hold(HoldRule {
             code: "held".into(),
             message: "a second pair of eyes".into(),
             approvers: Vec::new(),
             ttl: None,
             quorum: 1,
             scopes: Vec::new(),
-        }]);
+        })]);
     }
     if name == "stalls" {
         SLOW.wait();

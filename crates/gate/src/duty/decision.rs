@@ -150,25 +150,29 @@ impl Bound {
     }
 }
 
+/// What a `hold` rule demands of an approval.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HoldRule {
+    /// The code of the rule.
+    pub code: Box<str>,
+    /// The rule's message, for the record and for approvers.
+    pub message: Box<str>,
+    /// The groups of which an approver must be a member of one; empty for any approver.
+    pub approvers: Vec<Box<str>>,
+    /// How long the call waits for an answer, and how long the grant may be used; absent for
+    /// [`TTL_DEFAULT`](super::hold::TTL_DEFAULT).
+    pub ttl: Option<Duration>,
+    /// How many different people must grant it, at least 1.
+    pub quorum: u32,
+    /// Wider grants that approvers may choose.
+    pub scopes: Vec<GrantScope>,
+}
+
 /// An obligation of a permit (XACML 3.0 §2.12): the permit holds only once it is discharged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obligation {
     /// A person must approve the call first. Where nothing can ask one, this refuses.
-    Hold {
-        /// The code of the rule that demands it.
-        code: Box<str>,
-        /// The rule's message, for the record.
-        message: Box<str>,
-        /// The groups whose members may approve.
-        approvers: Vec<Box<str>>,
-        /// How long it waits for an answer, and how long the grant may be used; absent for
-        /// [`TTL_DEFAULT`](super::hold::TTL_DEFAULT).
-        ttl: Option<Duration>,
-        /// How many different people must grant it, at least 1.
-        quorum: u32,
-        /// Wider grants that approvers may choose.
-        scopes: Vec<GrantScope>,
-    },
+    Hold(HoldRule),
     /// The call is counted; a limit that is reached refuses it.
     Limit(Limit),
     /// An argument is set before the call is forwarded.
@@ -191,7 +195,7 @@ impl Obligation {
     /// The name of its type in records: `hold`, `limit`, `set` or `redact`.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Hold { .. } => "hold",
+            Self::Hold(_) => "hold",
             Self::Limit { .. } => "limit",
             Self::Set { .. } => "set",
             Self::Redact { .. } => "redact",
@@ -219,7 +223,7 @@ impl Decision {
     pub fn redactions(&self) -> impl Iterator<Item = &Redaction> {
         self.obligations.iter().filter_map(|obligation| match obligation {
             Obligation::Redact { redaction, .. } => Some(redaction),
-            Obligation::Hold { .. } | Obligation::Limit { .. } | Obligation::Set { .. } => None,
+            Obligation::Hold(_) | Obligation::Limit { .. } | Obligation::Set { .. } => None,
         })
     }
 

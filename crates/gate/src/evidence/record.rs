@@ -373,6 +373,16 @@ pub struct DecisionFacts {
     pub engine: &'static str,
 }
 
+impl DecisionFacts {
+    /// The same decision as a denial for `reasons`: they come first, then those that it had.
+    pub(crate) fn denied(self, reasons: &[Reason]) -> Self {
+        let mut all: Listed<ReasonFacts, REASONS_MAX> =
+            reasons.iter().map(ReasonFacts::from).collect();
+        all.append(self.reasons);
+        Self { effect: "deny", reasons: all, ..self }
+    }
+}
+
 /// The answer of an approver to a held call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ApprovalFacts {

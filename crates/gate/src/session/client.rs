@@ -13,8 +13,8 @@ use crate::duty::pdp::ListEntry;
 use crate::duty::pdp::RecordedInput;
 use crate::duty::redact::Redaction;
 use crate::evidence::record::{
-    AuditRecord, CallId, DecisionFacts, Event, Finding, Now, OBLIGATIONS_MAX, Outcome, REASONS_MAX,
-    ReasonFacts, RedactionFacts,
+    AuditRecord, CallId, DecisionFacts, Event, Finding, Now, OBLIGATIONS_MAX, Outcome, ReasonFacts,
+    RedactionFacts,
 };
 use crate::evidence::refusal::{Addressee, Refusal, malformed_position};
 use crate::evidence::step::{Act, Payload, Permitted, Routing, Step};
@@ -39,7 +39,7 @@ use crate::wire::protocol::{Direction, Era, Transport};
 
 use super::charges::CALL_BYTES;
 use super::expected::{Expected, reads_alike};
-use super::holds::{self, Asker, HeldCall};
+use super::holds::{Asker, HeldCall, STATE};
 use super::ids::alike;
 use super::owed::Unanswered;
 use super::question::{Lookups, Question, client_of, protocol_of};
@@ -108,6 +108,29 @@ impl Session {
         self.client_arrival(gate, arrival, Attempt::Again, now)
     }
 
+    /// Judges a held request once more, with the approvals that were granted and spent for it. The
+    /// act is any of [`Session::client_frame`]'s: `Forward`; `Hold` where another rule holds it, or
+    /// where what is held has changed; a refusal. `None` if it no longer waits: it was cancelled.
+    pub fn client_frame_approved(
+        &mut self,
+        gate: &Gate,
+        arrival: &Arrival,
+        call: &CallId,
+        approvals: &[Approval],
+        now: Now,
+    ) -> Option<Step> {
+        self.take_held(call)?;
+        Some(match self.read_frame(gate, &arrival.raw, now) {
+            Ok(frame) => {
+                let attempt = Attempt::Held;
+                let call = CallName { call, exchange: call, attempt, approvals };
+                self.client_message(gate, &Arc::new(frame), arrival, call, now)
+            }
+            // The same bytes were read before.
+            Err(malformed) => self.refuse_unread(gate, &arrival.raw, malformed, call, now),
+        })
+    }
+
     /// Decides whether the server is told that the client of `call` no longer waits, where nothing
     /// but a message tells it: the client's own `notifications/cancelled` takes the usual way. The
     /// call stays in flight; the edge settles it. The act is `Forward`, or anything else if nothing
@@ -140,26 +163,6 @@ impl Session {
                 self.client_batch(gate, arrival, &call, now)
             }
             Err(malformed) => self.refuse_unread(gate, raw, malformed, &call, now),
-        }
-    }
-
-    /// Judges a request that was held as `call`, with what was granted for it.
-    pub(super) fn client_held(
-        &mut self,
-        gate: &Gate,
-        arrival: &Arrival,
-        call: &CallId,
-        approvals: &[Approval],
-        now: Now,
-    ) -> Step {
-        match self.read_frame(gate, &arrival.raw, now) {
-            Ok(frame) => {
-                let attempt = Attempt::Held;
-                let call = CallName { call, exchange: call, attempt, approvals };
-                self.client_message(gate, &Arc::new(frame), arrival, call, now)
-            }
-            // The same bytes were read before.
-            Err(malformed) => self.refuse_unread(gate, &arrival.raw, malformed, call, now),
         }
     }
 
@@ -455,7 +458,7 @@ impl Session {
             return self.refuse(message, &Refusal::ApprovalRequired, None);
         };
         let raw = message.frame.document().raw();
-        let state = message.frame.params().and_then(|params| params.get(holds::STATE));
+        let state = message.frame.params().and_then(|params| params.get(STATE));
         let state: Option<Box<str>> = state.and_then(Value::as_str).map(Into::into);
         let state_bytes = state.as_deref().map_or(0, str::len);
         let bytes = [CALL_BYTES, raw.len(), hold.shown.len(), message.facts.bytes(), state_bytes]
@@ -678,9 +681,9 @@ impl Session {
 
 /// Enforces a decision. Returns the edited frame to forward, if an argument was set, the decision
 /// for the record, what would have been the refusal in enforce mode, and the places in limits of
-/// calls in flight, which the call holds as long as it is in flight. `precheck` is a refusal
-/// that holds whatever the policy decided; `asker` says for whom approvals may be asked. In observe mode nothing is edited or refused; the record
-/// says what would have been.
+/// calls in flight, which the call holds as long as it is in flight. `precheck` is a refusal that
+/// holds whatever the policy decided; `asker` says for whom approvals may be asked. In observe mode
+/// nothing is edited or refused; the record says what would have been.
 ///
 /// # Errors
 ///
@@ -756,14 +759,15 @@ fn discharge(
             obligations.push(format!("redact:{code}"));
         }
     }
-    for ((code, message), terms) in decision.obligations.iter().filter_map(holds::terms) {
-        let why = vec![reason(code, message, Origin::Undischarged)];
+    for obligation in &decision.obligations {
+        let Obligation::Hold(rule) = obligation else { continue };
+        let why = vec![reason(&rule.code, &rule.message, Origin::Undischarged)];
         let refused = ReasonedRefusal::new(Refusal::ApprovalRequired, why);
         let Some(asker) = asker else { return Err(refused) };
         let frame = edited.as_ref().unwrap_or(question.frame);
-        let hold = asker.hold(question, frame, (code, message), &terms, decision);
+        let hold = asker.hold(question, frame, rule, decision);
         if asker.is_granted(&hold) {
-            obligations.push(format!("hold:{code}"));
+            obligations.push(format!("hold:{}", rule.code));
         } else if asker.may_ask() {
             return Err(ReasonedRefusal { hold: Some(Box::new(hold)), ..refused });
         } else {
@@ -778,7 +782,7 @@ fn discharge(
 fn limits(obligations: &[Obligation]) -> impl Iterator<Item = &Limit> + Clone {
     obligations.iter().filter_map(|obligation| match obligation {
         Obligation::Limit(limit) => Some(limit),
-        Obligation::Hold { .. } | Obligation::Set { .. } | Obligation::Redact { .. } => None,
+        Obligation::Hold(_) | Obligation::Set { .. } | Obligation::Redact { .. } => None,
     })
 }
 
@@ -927,14 +931,7 @@ pub(super) fn denied_facts(
     refused: &ReasonedRefusal,
     enforced: bool,
 ) -> DecisionFacts {
-    let mut verdict = decision_facts(decision, enforced, Obligations::default());
-    verdict.effect = "deny";
-    // The obligation that was not discharged comes first, then the rules that permitted.
-    let mut reasons: Listed<ReasonFacts, REASONS_MAX> =
-        refused.reasons.iter().map(ReasonFacts::from).collect();
-    reasons.append(verdict.reasons);
-    verdict.reasons = reasons;
-    verdict
+    decision_facts(decision, enforced, Obligations::default()).denied(&refused.reasons)
 }
 
 /// The finding of a denied call: a violation of the environment pin if it reaches another

@@ -9,13 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::duty::decision::{Decision, Obligation, Origin};
-use crate::evidence::record::{
-    AuditRecord, CallId, DecisionFacts, Event, Finding, Now, ReasonFacts, micros,
-};
+use crate::duty::decision::{Decision, HoldRule, Origin, Reason};
+use crate::evidence::record::{AuditRecord, CallId, DecisionFacts, Event, Finding, Now, micros};
 use crate::evidence::refusal::{Addressee, Refusal};
 use crate::evidence::step::{Act, Step};
-use crate::evidence::text::{Code, Listed, Text};
+use crate::evidence::text::{Code, Text};
 use crate::memory::Charge;
 use crate::question::access::Resource;
 use crate::question::hold::{self, Approval, HOLDS_MAX, Hold, HoldEnd, HoldKey};
@@ -23,8 +21,9 @@ use crate::wire::document::{Value, write_string};
 use crate::wire::frame::{Frame, Id, Malformed, Sender};
 
 use super::expected::reads_alike;
+use super::protected::RefusalForm;
 use super::question::{Question, wall_time};
-use super::{Arrival, CallFacts, Gate, Session, id_text};
+use super::{CallFacts, Gate, Session, id_text};
 
 /// The member of `params` that carries what a server wants to have back.
 pub(super) const STATE: &str = "requestState";
@@ -70,8 +69,7 @@ impl Asker<'_> {
         &self,
         question: &Question<'_>,
         frame: &Frame,
-        (code, message): (&str, &str),
-        terms: &Terms<'_>,
+        rule: &HoldRule,
         decision: &Decision,
     ) -> Hold {
         let (target, definition) = match question.resource {
@@ -96,13 +94,13 @@ impl Asker<'_> {
             shown: hold::shown(frame.params()),
             definition: definition.map(Into::into),
             revision: (&*decision.revision).into(),
-            code: code.into(),
-            message: message.into(),
-            approvers: terms.approvers.to_vec(),
-            quorum: terms.quorum.max(1),
-            ttl: terms.ttl.unwrap_or(hold::TTL_DEFAULT),
+            code: rule.code.clone(),
+            message: rule.message.clone(),
+            approvers: rule.approvers.clone(),
+            quorum: rule.quorum.max(1),
+            ttl: rule.ttl.unwrap_or(hold::TTL_DEFAULT),
             client: self.session.client.as_ref().map(|client| client.name.clone()),
-            scopes: terms.scopes.to_vec(),
+            scopes: rule.scopes.clone(),
         }
         .keyed()
     }
@@ -119,40 +117,7 @@ impl Asker<'_> {
     }
 }
 
-/// What a rule demands of an approval.
-pub(super) struct Terms<'a> {
-    approvers: &'a [Box<str>],
-    quorum: u32,
-    ttl: Option<Duration>,
-    scopes: &'a [hold::GrantScope],
-}
-
-/// The code, the message and the terms of a hold.
-pub(super) fn terms(obligation: &Obligation) -> Option<((&str, &str), Terms<'_>)> {
-    match obligation {
-        Obligation::Hold { code, message, approvers, ttl, quorum, scopes } => {
-            Some(((code, message), Terms { approvers, quorum: *quorum, ttl: *ttl, scopes }))
-        }
-        Obligation::Limit { .. } | Obligation::Set { .. } | Obligation::Redact { .. } => None,
-    }
-}
-
 impl Session {
-    /// Judges a held request once more, with the approvals that were granted and spent for it. The
-    /// act is any of [`Session::client_frame`]'s: `Forward`; `Hold` where another rule holds it, or
-    /// where what is held has changed; a refusal. `None` if it no longer waits: it was cancelled.
-    pub fn client_frame_approved(
-        &mut self,
-        gate: &Gate,
-        arrival: &Arrival,
-        call: &CallId,
-        approvals: &[Approval],
-        now: Now,
-    ) -> Option<Step> {
-        self.take_held(call)?;
-        Some(self.client_held(gate, arrival, call, approvals, now))
-    }
-
     /// Ends a held request that does not pass. The act is `Deliver`. `None` if it no longer waits.
     pub fn hold_ended(
         &mut self,
@@ -238,7 +203,7 @@ impl Session {
     pub(super) fn refuse_held(&self, held: &HeldCall, refusal: &Refusal, now: Now) -> Step {
         let record = self.held_record(Event::Denial, held, refusal.code(), now);
         let pending = matches!(refusal, Refusal::Approval(HoldEnd::Pending { .. }));
-        let as_result = pending || self.server.refusal == super::protected::RefusalForm::ToolResult;
+        let as_result = pending || self.server.refusal == RefusalForm::ToolResult;
         let to = Addressee {
             id: Some(&held.id),
             decision_id: &held.facts.call,
@@ -295,18 +260,10 @@ impl Session {
         record.bytes = u64::try_from(held.bytes).ok();
         record.digest = Some(held.digest.clone());
         record.duration_us = Some(micros(now.uptime.saturating_sub(held.started)));
-        let mut verdict = held.verdict.clone();
-        let reason = ReasonFacts {
-            code: Text::constant(code),
-            message: "the approval that a rule demands was not given".into(),
-            origin: Origin::Undischarged.as_str(),
-        };
-        let mut reasons: Listed<ReasonFacts, { crate::evidence::record::REASONS_MAX }> =
-            Listed::from(vec![reason]);
-        reasons.append(verdict.reasons);
-        verdict.reasons = reasons;
-        verdict.effect = "deny";
-        record.decision = Some(verdict);
+        let why = "the approval that a rule demands was not given";
+        let origin = Origin::Undischarged;
+        let why = Reason { code: code.into(), message: why.into(), origin };
+        record.decision = Some(held.verdict.clone().denied(&[why]));
         record.with_finding(Finding::ApprovalRequested)
     }
 }
