@@ -321,13 +321,20 @@ impl SessionHandle {
         self.with(|session| session.is_held(call)).unwrap_or(false)
     }
 
-    /// Waits until `call` has its outcome, or the session is closed. For calls that were held.
+    /// Whether the outcome of `call` is recorded: no step is going on that has not kept its records.
+    fn is_over(&self, call: &CallId) -> bool {
+        let _order = self.waited(&self.order).unwrap_or_else(PoisonError::into_inner);
+        !self.awaits(call)
+    }
+
+    /// Waits until the outcome of `call` is recorded, or the session is closed. For calls that were
+    /// held.
     pub(super) async fn over(&self, call: &CallId) {
         let _counted = Counted::of(self);
         loop {
             let mut changed = std::pin::pin!(self.held_changed.notified());
             changed.as_mut().enable();
-            if !self.awaits(call) {
+            if self.is_over(call) {
                 return;
             }
             tokio::select! {

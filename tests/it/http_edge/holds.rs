@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 use super::rig::{
-    Behind, Client, Reply, Rig, call, json, modern_call, post, shared, soon, upstream_config,
+    Behind, Client, Play, Reply, Rig, call, json, modern_call, post, shared, soon, stream_head,
+    upstream_config,
 };
 
 /// Longer than any test may take, so that it never ends a wait that an answer should end.
@@ -325,6 +326,33 @@ fn pipes(behind: &Behind) -> Vec<StdioUpstream> {
         StdioUpstream::Child { spec, limits: Box::new(ChildLimits::default()) },
         StdioUpstream::Http(Arc::new(remote.into())),
     ]
+}
+
+/// A client that has sent its last line is not kept waiting for a subscription, which has no end,
+/// also if that has waited for approval.
+#[tokio::test]
+async fn a_subscription_on_a_pipe_is_one_after_its_approval_too() {
+    let behind = Behind::start(|_, _| vec![stream_head(""), Play::Sleep(LONG)]).await;
+    let (mut shared, _sink) = shared();
+    let clock = shared.clock;
+    let approvals = approvals(clock);
+    shared.holding = Some(Holding { approvals: Arc::clone(&approvals), wait: LONG });
+    let upstream = HttpUpstream::new(upstream_config(behind.address)).unwrap();
+    let mut pipe = Pipe::start(&shared, StdioUpstream::Http(Arc::new(upstream.into())));
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+        "test/held": true,
+    });
+    let params = json!({"notifications": {"toolsListChanged": true}, "_meta": meta});
+    let listen =
+        json!({"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params});
+    pipe.send(&listen.to_string()).await;
+    let hold = until(&approvals, |it| it.list(&[HoldState::Pending]).pop()).await;
+    approvals.grant(&hold.id, &hold.digest, &ada(), "", None, clock.now()).unwrap();
+    behind.nth(1).await;
+    pipe.to.shutdown().await.unwrap();
+    assert_eq!(soon("the end", pipe.reason).await.unwrap(), ExitReason::ClientClosed);
 }
 
 #[tokio::test]

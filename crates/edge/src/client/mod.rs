@@ -211,19 +211,31 @@ impl Client {
         loop {
             let line = tokio::select! {
                 biased;
-                Some(act) = self.resumed() => return Input::Act(act),
+                Some(act) = self.resumed() => return self.noted(act),
                 line = input.next() => line,
             };
             if let Ok(None) = line
                 && self.resuming.load(Ordering::Relaxed) > 0
                 && let Some(act) = self.resumed().await
             {
-                return Input::Act(act);
+                return self.noted(act);
             }
-            if let Some(read) = self.read(line) {
-                return read;
+            match self.read(line) {
+                Some(Input::Act(act)) => return self.noted(act),
+                Some(end) => return end,
+                None => {}
             }
         }
+    }
+
+    /// The act as what is read, once a subscription is noted as one.
+    fn noted(&self, act: Act) -> Input {
+        if let Act::Forward(permitted) = &act
+            && permitted.method().is_some_and(|method| method.role == Role::Listen)
+        {
+            lock(&self.listens).insert(Arc::clone(permitted.call()));
+        }
+        Input::Act(act)
     }
 
     /// The act for the next request that has waited for approval.
@@ -242,12 +254,6 @@ impl Client {
                 if let Act::Hold(hold) = act {
                     self.hold(line, hold);
                     return None;
-                }
-                if let Act::Forward(permitted) = &act
-                    && permitted.method().is_some_and(|method| method.role == Role::Listen)
-                {
-                    let mut listens = lock(&self.listens);
-                    listens.insert(Arc::clone(permitted.call()));
                 }
                 return Some(Input::Act(act));
             }
