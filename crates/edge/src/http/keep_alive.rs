@@ -7,8 +7,9 @@
 //! for: its turn, the server, a decision. A comment is no message, so nothing is recorded for it.
 //!
 //! The head is sent early only where [`EarlyHead`] allows it: the client takes event streams, and
-//! the gate has forwarded or holds a request whose answer says nothing in its head that matters. What the server's head says later is lost: the status (its JSON-RPC error is sent),
-//! challenges, `Retry-After`, `MCP-Protocol-Version`.
+//! the gate has forwarded or holds a request whose answer says nothing in its head that matters. What
+//! the server's head says later is lost: the status (its JSON-RPC error is sent), challenges,
+//! `Retry-After`, `MCP-Protocol-Version`.
 //!
 //! No timer is set for what is ready at once, and one timer for each request that has to wait.
 
