@@ -104,13 +104,6 @@ def less_priority() -> None:
     os.nice(5)
 
 
-def take_precedence() -> None:
-    """Puts this session, which run.sh makes, before the other programs of the machine, if the system
-    permits that (sched(7), "The autogroup feature")."""
-    with contextlib.suppress(OSError):
-        pathlib.Path("/proc/self/autogroup").write_text("-15")
-
-
 def wait_until_ready(port: int, process: subprocess.Popen[bytes], path: str) -> None:
     deadline = time.monotonic() + START_S_MAX
     while time.monotonic() < deadline:
@@ -299,7 +292,6 @@ def report(measured: list[Measured], quiet_calls: list[float]) -> int:
 
 
 def main() -> int:
-    take_precedence()
     asked = sys.argv[1:] or [*CASES, ALL]
     with tempfile.TemporaryDirectory(prefix="bartizan-hostile-") as folder:
         work = pathlib.Path(os.environ.get("HOSTILE_WORK") or folder)
