@@ -39,7 +39,7 @@ AGENTS = 10
 START_S_MAX = 30
 ALL = "all-at-once"
 MIB = 1 << 20
-ATTEMPTS = 3 if SHORT else 1  # a case that misses a bound is played again, because of what else the machine does
+ATTEMPTS = 5 if SHORT else 1  # a case that misses a bound is played again, because of what else the machine does
 
 # What a rule would need to be open to the first kind of attacks: work over what an agent sends.
 RULES = """package mcp
