@@ -212,6 +212,9 @@ fn load(key: &str, value: Option<&str>) -> Result<String, String> {
         key.strip_prefix("servers.<name>.oauth.")
     {
         server = terminate(&written(name), issuer);
+    } else if let Some(name) = key.strip_prefix("replicas.") {
+        let needed = "url: 'redis://h', keys: 0123456789abcdef0123456789abcdef";
+        rest = format!("replicas: {{{needed}, {}}}\n", written(name));
     } else if let Some(name) = key.strip_prefix("servers.<name>.oauth.") {
         server = format!("{}, oauth: {{mode: forward, {}}}", upstream(name), written(name));
     } else if let Some(name) = key.strip_prefix("servers.<name>.") {
