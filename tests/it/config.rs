@@ -74,6 +74,8 @@ fn the_shortest_file_has_safe_defaults() {
     let approvals = &config.approvals;
     assert_eq!((approvals.wait, approvals.approvers.len()), (Duration::from_secs(45), 0));
     assert_eq!((approvals.holds, approvals.holds_principal, approvals.bytes), (500, 20, 16 << 20));
+    assert_eq!((approvals.progress, approvals.elicit), (Some(Duration::from_secs(5)), false));
+    assert_eq!(approvals.public_url, None);
     assert!(config.otlp.is_none());
     assert_eq!((config.log.format, config.log.filter.as_str()), (LogFormat::Text, "info"));
     let [server] = &config.servers[..] else { panic!("one server") };
@@ -104,7 +106,7 @@ limits: {frame_bytes: 1 MiB, json_depth: 32, json_values: 1000, number_chars: 64
   connections: 10, requests: 11, sessions: 20, session_idle: 3m, in_flight: 30, streams: 40,
   answer_time: 5s, stream_idle: 6s, keep_alive: 200ms, children: 7, buckets: 60, drain: 4s}
 audit: {segment_bytes: 1MiB}
-approvals: {wait: 2s, holds: 9, holds_principal: 8, bytes: 1MiB, approvers: [
+approvals: {wait: 2s, progress: off, public_url: 'https://desk.example/bartizan/', elicit: true, holds: 9, holds_principal: 8, bytes: 1MiB, approvers: [
   {id: alice, token: '${env:ALICE}'},
   {id: Bob B., groups: [on-call, leads], token: '${file:/run/approver}'},
   {id: carol, groups: leads, token: 'carol-${env:ALICE}'}]}
@@ -171,6 +173,8 @@ servers:
     let approvals = &config.approvals;
     assert_eq!((approvals.wait, approvals.bytes), (Duration::from_secs(2), 1 << 20));
     assert_eq!((approvals.holds, approvals.holds_principal), (9, 8));
+    assert_eq!((approvals.progress, approvals.elicit), (None, true));
+    assert_eq!(approvals.public_url.as_deref(), Some("https://desk.example/bartizan"));
     let [alice, bob, carol] = &approvals.approvers[..] else { panic!("three approvers") };
     assert_eq!([&*alice.id, &*bob.id, &*carol.id], ["alice", "Bob B.", "carol"]);
     assert!(alice.groups.is_empty() && carol.groups == ["leads"].map(Box::from));
@@ -299,6 +303,14 @@ fn each_problem_names_its_place_and_a_next_step() {
         (beside("limits: {frames: 2}"), "limits.frames (line 2): no such key: "),
         (beside("principal: {id: \"a\\nb\"}"), "principal.id (line 2): longer than 256 bytes, or"),
         (beside("otlp: {}"), "otlp (line 2): `endpoint` is missing: write where spans go"),
+        (
+            beside("approvals: {elicit: true}"),
+            "approvals.elicit (line 2): there is no address to tell: write `public_url`, the URL under which approvers reach `admin`",
+        ),
+        (
+            beside("approvals: {public_url: 'http://desk.example'}"),
+            "approvals.public_url (line 2): is http beyond loopback",
+        ),
         (beside("approvals: {wait: 2h}"), "approvals.wait (line 2): out of range: from 1ms to 1h"),
         (beside("approvals: {holds: 0}"), "approvals.holds (line 2): out of range: from 1 to 100"),
         (beside("approvals: {bytes: 1}"), "approvals.bytes (line 2): out of range: from 64KiB to"),
