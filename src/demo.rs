@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::policy::embedded;
 use crate::run::{self, RunOptions};
 use bartizan_demo::{Approver, Firewall, Setting, Vendor};
+use bartizan_gate::wire::hex::hex;
 
 /// The server's name in the configuration.
 const NAME: &str = "flags";
@@ -39,7 +40,7 @@ fn write_policy(directory: &Path) -> io::Result<()> {
 fn make_token(directory: &Path) -> io::Result<(String, PathBuf)> {
     let mut random = [0_u8; TOKEN_BYTES];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
-    let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let token = hex(&random);
     let path = directory.join("approver.token");
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
     file.write_all(token.as_bytes())?;
