@@ -12,6 +12,7 @@ use bartizan_approvals::{ApprovalLimits, Approvals, Approver, EmbeddedStore, Ope
 use bartizan_edge::Shared;
 use bartizan_edge::admin::api::ApprovalsApi;
 use bartizan_edge::admin::approvers::Approvers;
+use bartizan_edge::admin::overview::Overview;
 use bartizan_edge::clock::Clock;
 use bartizan_edge::held::Holding;
 
@@ -60,11 +61,12 @@ fn limits(config: &ApprovalsConfig) -> ApprovalLimits {
     }
 }
 
-/// What approvers reach. From now on it is written down in time which holds are over.
+/// What approvers reach, `overview` included. From now on it is written down in time which holds are over.
 pub(super) fn answering(
     config: &Config,
     approvals: Arc<Approvals>,
     shared: &Shared,
+    overview: Overview,
 ) -> ApprovalsApi {
     let tended = Arc::clone(&approvals);
     keep_running(shared, "held calls", move || Arc::clone(&tended).tend());
@@ -72,5 +74,5 @@ pub(super) fn answering(
         let ApproverConfig { id, groups, token } = approver;
         (Approver { id: id.clone(), groups: groups.clone() }, token.clone())
     });
-    ApprovalsApi::new(approvals, Approvers::new(known), shared.clone())
+    ApprovalsApi::new(approvals, Approvers::new(known), shared.clone()).with_overview(overview)
 }

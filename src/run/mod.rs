@@ -13,6 +13,7 @@ pub mod diagnostics;
 mod services;
 mod replicas;
 mod approvals;
+mod overview;
 pub mod policies;
 mod terminate;
 pub(crate) mod confinement;
@@ -261,7 +262,8 @@ async fn build(
     let current = Current::default();
     policies::follow(&shared, &readiness, origin, ready, &current, &reload);
     let export = Export::start(config, &current, journal)?;
-    let answering = holding.map(|it| approvals::answering(config, it.approvals, &shared));
+    let overview = overview::of(config, &protected, journal);
+    let answering = holding.map(|it| approvals::answering(config, it.approvals, &shared, overview));
     let edges = edges::Edges { sockets, launching: &launching, answering };
     let serving = edges::serve(config, protected.clone(), edges, &shared, &readiness)?;
     if matches!(serving, Serving::Http { .. }) {
