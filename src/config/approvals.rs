@@ -3,15 +3,17 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::form::{Form, bytes, count, list, one_or_more, secret, text, time};
+use super::form::{self, Form, bytes, count, list, one_or_more, secret, time};
 use super::limits::STEP_TIMES;
 use super::listeners::Front;
+use super::oauth::public_url;
 use super::problem::wrong;
+use super::secret::Secret;
 use super::section::{Section, section};
+use super::webhook::{self, WebhookConfig};
 use bartizan_edge::admin::approvers::{
     APPROVERS_MAX, ID_BYTES_MAX, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, TokenDigest, UnfitToken,
 };
-use bartizan_gate::wire::unseen::is_unseen;
 
 /// Groups of one approver.
 const GROUPS_MAX: usize = 32;
@@ -32,6 +34,12 @@ pub struct ApprovalsConfig {
     pub bytes: usize,
     /// Who may answer (`approvers`). If there is nobody, a `hold` rule refuses.
     pub approvers: Vec<ApproverConfig>,
+    /// The URL at which people reach `admin` (`public_url`): https, or http on loopback.
+    pub public_url: Option<String>,
+    /// Who is told of held calls (`webhooks`).
+    pub webhooks: Vec<WebhookConfig>,
+    /// The key of the links in webhooks (`callback_key`). Default: one in the state directory.
+    pub callback_key: Option<Secret>,
 }
 
 /// A person or a program that may answer holds.
@@ -65,19 +73,33 @@ impl ApprovalsConfig {
                  ones are refused.",
             )
             .or(20);
+        let bytes = s
+            .key(
+                "bytes",
+                bytes(64 << 10..=1 << 30),
+                "Size of all held calls together, as approvers see them. Without room a call is \
+                 refused.",
+            )
+            .or(16 << 20);
+        let approvers = approvers(s, front);
+        let public_url = s
+            .key(
+                "public_url",
+                public_url(),
+                "The URL at which people reach `admin`: https, or http on loopback. Required with \
+                 `callback`.",
+            )
+            .optional("none");
+        let webhooks = webhook::read(s, public_url.is_some(), !approvers.is_empty());
         Self {
             wait,
             holds,
             holds_principal: holds_principal.min(holds),
-            bytes: s
-                .key(
-                    "bytes",
-                    bytes(64 << 10..=1 << 30),
-                    "Size of all held calls together, as approvers see them. Without room a call \
-                     is refused.",
-                )
-                .or(16 << 20),
-            approvers: approvers(s, front),
+            bytes,
+            approvers,
+            public_url,
+            webhooks,
+            callback_key: webhook::key(s),
         }
     }
 }
@@ -153,18 +175,9 @@ impl ApproverConfig {
 const HINT_TOKEN: &str =
     "make one with `openssl rand -hex 32`, and refer to it: `token: ${file:/run/secrets/alice}`";
 
-/// A name that people can read, of at most [`ID_BYTES_MAX`] bytes.
+/// A name of an approver or of a group.
 fn name<'f>() -> Form<'f, Box<str>> {
-    text().try_map(|text, _| {
-        if text.len() > ID_BYTES_MAX {
-            return wrong(format!("is longer than {ID_BYTES_MAX} bytes"), "shorten it");
-        }
-        if text.chars().any(is_unseen) || text.trim() != text {
-            let hint = "use visible characters, and no space at either end";
-            return wrong("holds what nobody can see", hint);
-        }
-        Ok(text.into_boxed_str())
-    })
+    form::name(ID_BYTES_MAX)
 }
 
 fn token<'f>() -> Form<'f, TokenDigest> {
