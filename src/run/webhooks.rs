@@ -69,15 +69,10 @@ fn open(
         template: webhook.template,
         secret: webhook.secret.as_ref().and_then(|text| SigningSecret::read(text.expose())),
         groups: webhook.groups.clone(),
-        public_url: config.public_url.as_deref().map(base),
+        public_url: config.public_url.as_deref().map(Into::into),
         links: links.filter(|_| webhook.callback.is_some()).cloned(),
         retry_pause: RETRY_PAUSE,
     }))
-}
-
-/// `url` without a slash at its end.
-fn base(url: &str) -> Box<str> {
-    url.trim_end_matches('/').into()
 }
 
 /// The links of all webhooks that send some.
@@ -102,6 +97,6 @@ fn links(config: &ApprovalsConfig, state: &Path) -> Result<Option<Links>, StartE
         made = state::key(state, KEY_FILE)?;
         &made
     };
-    let links = Links::new(key, &base(public_url), answering);
+    let links = Links::new(key, public_url, answering);
     links.map(Some).ok_or_else(|| StartError::new("approvals.callback_key", "is too short"))
 }

@@ -75,6 +75,8 @@ fn the_shortest_file_has_safe_defaults() {
     let approvals = &config.approvals;
     assert_eq!((approvals.wait, approvals.approvers.len()), (Duration::from_secs(45), 0));
     assert_eq!((approvals.holds, approvals.holds_principal, approvals.bytes), (500, 20, 16 << 20));
+    assert_eq!((approvals.progress, approvals.elicit), (Some(Duration::from_secs(5)), false));
+    assert_eq!(approvals.public_url, None);
     assert!(config.otlp.is_none());
     assert_eq!((config.log.format, config.log.filter.as_str()), (LogFormat::Text, "info"));
     let [server] = &config.servers[..] else { panic!("one server") };
@@ -105,11 +107,11 @@ limits: {frame_bytes: 1 MiB, json_depth: 32, json_values: 1000, number_chars: 64
   connections: 10, requests: 11, sessions: 20, session_idle: 3m, in_flight: 30, streams: 40,
   answer_time: 5s, stream_idle: 6s, keep_alive: 200ms, children: 7, buckets: 60, drain: 4s}
 audit: {segment_bytes: 1MiB}
-approvals: {wait: 2s, holds: 9, holds_principal: 8, bytes: 1MiB, approvers: [
+approvals: {wait: 2s, progress: off, public_url: 'https://desk.example/bartizan/', elicit: true, holds: 9, holds_principal: 8, bytes: 1MiB, approvers: [
   {id: alice, token: '${env:ALICE}'},
   {id: Bob B., groups: [on-call, leads], token: '${file:/run/approver}'},
   {id: carol, groups: leads, token: 'carol-${env:ALICE}'}],
-  public_url: 'https://approvals.example.com/b/', callback_key: 'key of links ${env:ALICE}', webhooks: [
+  callback_key: 'key of links ${env:ALICE}', webhooks: [
   {name: chat-1, url: 'https://h/${env:TOKEN}', template: slack, groups: leads, timeout: 3s,
     ca_file: ca.pem, callback: {approver: chat, lasts: 5m}},
   {name: pager, url: 'http://localhost:1/p', secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw}]}
@@ -176,6 +178,8 @@ servers:
     let approvals = &config.approvals;
     assert_eq!((approvals.wait, approvals.bytes), (Duration::from_secs(2), 1 << 20));
     assert_eq!((approvals.holds, approvals.holds_principal), (9, 8));
+    assert_eq!((approvals.progress, approvals.elicit), (None, true));
+    assert_eq!(approvals.public_url.as_deref(), Some("https://desk.example/bartizan"));
     let [alice, bob, carol] = &approvals.approvers[..] else { panic!("three approvers") };
     assert_eq!([&*alice.id, &*bob.id, &*carol.id], ["alice", "Bob B.", "carol"]);
     assert!(alice.groups.is_empty() && carol.groups == ["leads"].map(Box::from));
@@ -192,7 +196,6 @@ servers:
     let callback = chat.callback.as_ref().unwrap();
     assert_eq!((&*callback.approver, callback.lasts), ("chat", Duration::from_mins(5)));
     assert!(pager.callback.is_none() && chat.secret.is_none() && pager.secret.is_some());
-    assert_eq!(approvals.public_url.as_deref(), Some("https://approvals.example.com/b/"));
     let shown = format!("{config:?}");
     assert!(!shown.contains("h/t0ken") && !shown.contains("whsec_"), "{shown}");
     assert!(approvals.callback_key.as_ref().unwrap().expose().ends_with(ALICE));
@@ -320,6 +323,14 @@ fn each_problem_names_its_place_and_a_next_step() {
         (beside("limits: {frames: 2}"), "limits.frames (line 2): no such key: "),
         (beside("principal: {id: \"a\\nb\"}"), "principal.id (line 2): longer than 256 bytes, or"),
         (beside("otlp: {}"), "otlp (line 2): `endpoint` is missing: write where spans go"),
+        (
+            beside("approvals: {elicit: true}"),
+            "approvals.elicit (line 2): there is no address to tell: write `public_url`, the URL under which approvers reach `admin`",
+        ),
+        (
+            beside("approvals: {public_url: 'http://desk.example'}"),
+            "approvals.public_url (line 2): is http beyond loopback",
+        ),
         (beside("approvals: {wait: 2h}"), "approvals.wait (line 2): out of range: from 1ms to 1h"),
         (beside("approvals: {holds: 0}"), "approvals.holds (line 2): out of range: from 1 to 100"),
         (beside("approvals: {bytes: 1}"), "approvals.bytes (line 2): out of range: from 64KiB to"),
@@ -378,10 +389,6 @@ fn each_problem_names_its_place_and_a_next_step() {
         (
             beside(&format!("approvals: {{webhooks: [{{{}}}]}}", slack("https://h/"))),
             "approvals.webhooks (line 2): nobody may answer, so no call is held: name `approvers`",
-        ),
-        (
-            beside("approvals: {public_url: 'http://h/'}"),
-            "approvals.public_url (line 2): is http beyond loopback: use https",
         ),
         (
             beside("approvals: {callback_key: s3cret}"),
