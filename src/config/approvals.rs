@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::form::{self, Form, bytes, count, flag, list, one_or_more, secret, time, time_or_off};
 use super::limits::{COMMENT_INTERVALS, STEP_TIMES};
-use super::listeners::Front;
 use super::oauth::public_url;
 use super::problem::wrong;
 use super::secret::Secret;
@@ -58,8 +57,8 @@ pub struct ApproverConfig {
 }
 
 impl ApprovalsConfig {
-    /// Reads the section; `front` is where clients come in, and absent where that is wrong.
-    pub(super) fn read(s: &mut Section<'_>, front: Option<Front>) -> Self {
+    /// Reads the section.
+    pub(super) fn read(s: &mut Section<'_>) -> Self {
         let wait = s
             .key(
                 "wait",
@@ -94,7 +93,7 @@ impl ApprovalsConfig {
                  refused.",
             )
             .or(16 << 20);
-        let approvers = approvers(s, front);
+        let approvers = approvers(s);
         let webhooks = webhook::read(s, public_url.is_some(), !approvers.is_empty());
         Self {
             wait,
@@ -142,7 +141,7 @@ fn pages(s: &mut Section<'_>) -> (Option<String>, bool) {
 }
 
 /// Reads `approvers`. Each has an id and a token of its own.
-fn approvers(s: &mut Section<'_>, front: Option<Front>) -> Vec<ApproverConfig> {
+fn approvers(s: &mut Section<'_>) -> Vec<ApproverConfig> {
     let approver = section(|s| Some((ApproverConfig::read(s)?, s.at("id"), s.at("token"))));
     let found = s
         .key(
@@ -156,10 +155,6 @@ fn approvers(s: &mut Section<'_>, front: Option<Front>) -> Vec<ApproverConfig> {
     if found.len() > APPROVERS_MAX {
         let what = format!("more than {APPROVERS_MAX} approvers");
         s.problem("approvers", what, "name those who answer");
-    }
-    if !found.is_empty() && front == Some(Front::Stdio) {
-        let what = "approvers answer on `admin`, and there is no such listener here";
-        s.problem("approvers", what, "use `bartizan run`, which listens on `admin`");
     }
     let mut ids = BTreeSet::new();
     for (number, (approver, id, token)) in found.iter().enumerate() {
@@ -237,33 +232,28 @@ mod tests {
 
     use super::super::context::Context;
     use super::super::surroundings::Surroundings;
-    use super::super::{Agents, Config};
+    use super::super::{Agents, Config, Front};
     use crate::yaml;
 
     #[test]
-    fn approvers_need_a_listener() {
+    fn approvers_have_a_listener_also_where_agents_have_none() {
         let token = "0123456789abcdef0123456789abcdef";
-        let text = format!(
-            "servers: {{s: {{command: x}}}}\napprovals: {{approvers: [{{id: a, token: {token}a}}]}}"
-        );
+        let approvers = format!("approvals: {{approvers: [{{id: a, token: {token}a}}]}}\n");
         let surroundings =
             Surroundings { env: &|_| None, read: &|_, _| Ok(Vec::new()), exists: &|_| true };
-        for (agents, problem) in [
-            (Agents::OverHttp, None),
-            (
-                Agents::OverStdio,
-                Some(
-                    "approvals.approvers (line 2): approvers answer on `admin`, and there is no \
-                     such listener here: use `bartizan run`, which listens on `admin`",
-                ),
-            ),
+        for (approvals, admin, expected) in [
+            ("", "", None),
+            ("", "admin: 127.0.0.1:9\n", None),
+            (&*approvers, "", Some("127.0.0.1:7071")),
+            (&*approvers, "admin: 127.0.0.1:7070\n", Some("127.0.0.1:7070")),
         ] {
+            let text = format!("servers: {{s: {{command: x}}}}\n{approvals}{admin}");
             let cx = Context::new(Path::new("/"), &surroundings);
             let tree = yaml::read(&text, &mut Vec::new()).unwrap();
-            let config = Config::meant(tree, agents, &cx);
-            assert!(config.is_some());
-            let problems = cx.into_problems().to_string();
-            assert_eq!(problems, problem.unwrap_or_default());
+            let config = Config::meant(tree, Agents::OverStdio, &cx).unwrap();
+            assert_eq!(cx.into_problems().to_string(), "");
+            let admin = expected.map(|admin| admin.parse().unwrap());
+            assert_eq!(config.front, Front::Stdio { admin }, "{text}");
         }
     }
 }
