@@ -11,6 +11,7 @@ mod keeping;
 mod limit_log;
 pub mod diagnostics;
 mod services;
+mod webhooks;
 mod replicas;
 mod approvals;
 mod overview;
@@ -263,7 +264,7 @@ async fn build(
     policies::follow(&shared, &readiness, origin, ready, &current, &reload);
     let export = Export::start(config, &current, journal)?;
     let overview = overview::of(config, &protected, journal);
-    let answering = holding.map(|it| approvals::answering(config, it.approvals, &shared, overview));
+    let answering = approvals::answering(config, holding.as_ref(), &shared, overview)?;
     let edges = edges::Edges { sockets, launching: &launching, answering };
     let serving = edges::serve(config, protected.clone(), edges, &shared, &readiness)?;
     if matches!(serving, Serving::Http { .. }) {

@@ -67,4 +67,5 @@ mod threats_stdio;
 mod tidy;
 mod unseen;
 mod vendors;
+mod webhooks;
 mod workbench;

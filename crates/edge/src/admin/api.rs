@@ -6,10 +6,12 @@
 //! | `GET /approvals/changes?after=N` | The number of the latest change, once it is not N; at the latest after [`CHANGES_WAIT`]. |
 //! | `GET /approvals/{id}` | One held call, whole. |
 //! | `POST /approvals/{id}/grant`, `POST /approvals/{id}/refuse` | What it is now. |
+//! | `GET` and `POST /callback/{link}` | A page for people, see `callback`; the link is the token. |
 //!
 //! [`super::overview`] has what else they may look at.
 //!
-//! Each needs `Authorization: Bearer` with an approver's token; the network address proves nothing.
+//! Each but the last needs `Authorization: Bearer` with an approver's token; the network address proves
+//! nothing.
 //! There are no cookies, so no other site can use a browser's; a request that names another site as
 //! its origin is refused all the same. Each answer, also one that does not count, is in the journal
 //! before it takes effect.
@@ -28,6 +30,8 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::watch;
 
+mod callback;
+
 use super::answer::{Answer, BODY_BYTES_MAX, Verdict};
 use super::approvers::{Approvers, FailureLimit};
 use super::overview::{AUDIT, Overview, SERVERS};
@@ -36,6 +40,7 @@ use super::record;
 use super::reply::{self, And, Body, Problem};
 use crate::Shared;
 use crate::upstream::{Media, media};
+use crate::webhook::link::{Links, PATH as LINKS};
 use bartizan_approvals::{AnswerError, Approvals, Approver, HoldState, HoldView};
 use bartizan_gate::evidence::record::AuditRecord;
 use bartizan_gate::session::{DoorFacts, DoorRefusal};
@@ -64,6 +69,8 @@ pub struct ApprovalsApi {
     slots: Arc<Slots>,
     shared: Shared,
     overview: Option<Arc<Overview>>,
+    /// The links of webhooks, if any sends some.
+    links: Option<Arc<Links>>,
 }
 
 /// A request, by its path.
@@ -117,6 +124,7 @@ impl ApprovalsApi {
             slots: Arc::default(),
             shared,
             overview: None,
+            links: None,
         }
     }
 
@@ -126,11 +134,18 @@ impl ApprovalsApi {
         Self { overview: Some(Arc::new(overview)), ..self }
     }
 
+    /// Answers `links`, too.
+    #[must_use]
+    pub fn with_links(self, links: Arc<Links>) -> Self {
+        Self { links: Some(links), ..self }
+    }
+
     /// Whether it answers requests for `path`.
     pub(super) fn has(path: &str) -> bool {
-        [ROOT, AUDIT, SERVERS].into_iter().any(|root| {
-            path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        })
+        let is_below = |root: &&str| {
+            path.strip_prefix(*root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        path.starts_with(LINKS) || [ROOT, AUDIT, SERVERS].iter().any(is_below)
     }
 
     /// Answers `request` of `peer`, whose connection is at `place`.
@@ -140,6 +155,9 @@ impl ApprovalsApi {
         peer: IpAddr,
         place: &Place,
     ) -> Response<Body> {
+        if request.uri().path().starts_with(LINKS) {
+            return self.follow(request, peer, place).await;
+        }
         match self.handle(request, peer, place).await {
             Ok(response) => response,
             Err(problem) => problem.response(),
@@ -177,7 +195,11 @@ impl ApprovalsApi {
             Target::Answer(id, verdict) => {
                 let body = read(&parts.headers, body).await?;
                 let answer = Answer::read(body, verdict).map_err(malformed)?;
-                blocking(move || self.judge(&id, verdict, &answer, &by)).await
+                blocking(move || {
+                    let hold = self.judge(&id, verdict, &answer, &by)?;
+                    Ok(reply::of(&One { approval: shown(&hold, true) }))
+                })
+                .await
             }
         }
     }
@@ -279,7 +301,7 @@ impl ApprovalsApi {
         verdict: Verdict,
         answer: &Answer,
         by: &Approver,
-    ) -> Result<Response<Body>, Problem> {
+    ) -> Result<HoldView, Problem> {
         let now = self.shared.now();
         let found = self.approvals.get(id);
         let said = record::Said { id, verdict, answer, by, about: found.as_ref() };
@@ -300,8 +322,7 @@ impl ApprovalsApi {
             Verdict::Refuse => self.approvals.refuse(id, by, reason, now),
         };
         // Somebody else may have been faster, or the store may not take it.
-        let hold = done.map_err(|error| self.not_counted(&said, &error))?;
-        Ok(reply::of(&One { approval: shown(&hold, true) }))
+        done.map_err(|error| self.not_counted(&said, &error))
     }
 
     /// Records an answer that does not count. Returns why it does not, or that there were too many.
@@ -493,6 +514,11 @@ async fn read(headers: &HeaderMap, body: Incoming) -> Result<Bytes, Problem> {
     if media(headers) != Some(Media::Json) || is_coded(headers) {
         return Err(MEDIA_TYPE);
     }
+    in_time(body).await
+}
+
+/// The bytes of `body`, which must be small and come soon.
+async fn in_time(body: Incoming) -> Result<Bytes, Problem> {
     tokio::time::timeout(BODY_TIME, collect(body)).await.unwrap_or(Err(SLOW))
 }
 
