@@ -222,9 +222,7 @@ async fn build(
     boot: &str,
     journal: &Arc<Journal>,
 ) -> Result<Running, StartError> {
-    for warning in config.warnings() {
-        tracing::warn!(at = warning.at, what = warning.what, "configuration");
-    }
+    warn_of(config);
     let readiness = Readiness::new();
     readiness.ready(Component::Journal);
     let protected = edges::protected(config)?;
@@ -284,6 +282,13 @@ async fn build(
         export,
         drain: config.limits.drain,
     })
+}
+
+/// Logs what is allowed in `config` and probably not meant.
+fn warn_of(config: &Config) {
+    for warning in config.warnings() {
+        tracing::warn!(at = warning.at, what = warning.what, "configuration");
+    }
 }
 
 /// Says whether there is a policy at the start.
