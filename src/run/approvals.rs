@@ -62,7 +62,7 @@ fn limits(config: &ApprovalsConfig) -> ApprovalLimits {
     }
 }
 
-/// What approvers reach, `overview` included; `None` if nothing is held. From now on it is written
+/// What approvers reach, `overview` included; `None` if nobody may answer. From now on it is written
 /// down in time which holds are over, and webhooks are told.
 ///
 /// # Errors
@@ -70,12 +70,11 @@ fn limits(config: &ApprovalsConfig) -> ApprovalLimits {
 /// A webhook cannot be used.
 pub(super) fn answering(
     config: &Config,
-    holding: Option<&Holding>,
     shared: &Shared,
     overview: Overview,
 ) -> Result<Option<ApprovalsApi>, StartError> {
-    let Some(Holding { approvals, .. }) = holding else { return Ok(None) };
-    let webhooks = Webhooks::open(&config.approvals, &config.state)?;
+    let Some(Holding { approvals, .. }) = &shared.holding else { return Ok(None) };
+    let webhooks = Webhooks::open(config)?;
     let tended = Arc::clone(approvals);
     keep_running(shared, "held calls", move || Arc::clone(&tended).tend());
     let known = config.approvals.approvers.iter().map(|approver| {

@@ -251,7 +251,7 @@ async fn build(
         clock,
         tasks: TaskTracker::new(),
         closing: CancellationToken::new(),
-        holding: holding.clone(),
+        holding,
     };
     keeper.tend(&shared);
     limit_log.tend(&shared);
@@ -262,7 +262,7 @@ async fn build(
     policies::follow(&shared, &readiness, origin, ready, &current, &reload);
     let export = Export::start(config, &current, journal)?;
     let overview = overview::of(config, &protected, journal);
-    let answering = approvals::answering(config, holding.as_ref(), &shared, overview)?;
+    let answering = approvals::answering(config, &shared, overview)?;
     let edges = edges::Edges { sockets, launching: &launching, answering };
     let serving = edges::serve(config, protected.clone(), edges, &shared, &readiness)?;
     if matches!(serving, Serving::Http { .. }) {
