@@ -62,6 +62,7 @@ pub(crate) fn hold(tool: &str, params: &str, quorum: u32) -> Hold {
             lasts: Duration::from_mins(15),
             count: 5,
         }],
+        also: Vec::new(),
     }
     .keyed()
 }

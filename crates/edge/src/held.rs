@@ -1,15 +1,18 @@
 //! Requests that wait for a person's approval.
 //!
-//! The gate holds a request; this module asks the approval service, waits, spends the grant, and hands
-//! the same bytes to the gate again. A grant is spent before the gate is asked, and durably, so that
-//! no second call passes by it, whatever happens afterwards.
+//! The gate holds a request; this module asks the approval service for all approvals that it needs,
+//! waits until all are there, spends the grants, and hands the same bytes to the gate again. A grant
+//! is spent before the gate is asked, and durably, so that no second call passes by it, whatever
+//! happens afterwards.
 //!
 //! While it waits, a client that asked for progress gets some: clients give up after a time without
 //! any, and some begin to count anew with each.
 
+use std::future::poll_fn;
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -104,63 +107,96 @@ impl HeldRequest<'_> {
 
     async fn decide(
         &self,
-        mut hold: Box<Hold>,
+        hold: Box<Hold>,
         holding: &Holding,
         grants: &mut SpentGrants,
     ) -> StepOutcome {
         let approvals = Arc::clone(&grants.approvals);
         let deadline = self.deadline(holding.wait);
         let mut progress = Progress { every: holding.progress, next: NonZeroU32::MIN };
+        let call = Arc::clone(&hold.call);
+        let mut left = hold.apart();
         loop {
-            if let Some(declined) = self.session.hold_declined(&hold.call) {
-                self.withdraw(&approvals, &hold, &declined);
-                return self.end(&hold.call, &HoldEnd::Cancelled);
+            if let Some(declined) = self.session.hold_declined(&call) {
+                self.withdraw(&approvals, &left, &declined);
+                return self.end(&call, &HoldEnd::Cancelled);
             }
-            let mut asked = match self.ask(&approvals, &hold) {
+            let mut asked = match self.ask(&approvals, &call, &left) {
                 Ok(asked) => asked,
-                Err(end) => return self.end(&hold.call, &end),
+                Err(end) => return self.end(&call, &end),
             };
-            let ended = match &mut asked.waiter {
-                // Its user should see the page now, and not when the wait is over.
-                Some(waiter) if self.opens_page(holding, waiter, &hold.call) => Ended::Over,
-                Some(waiter) => self.wait(waiter, &hold.call, deadline, &mut progress).await,
-                None => Ended::Withdrawn,
+            // Its user should see the page now, and not when the wait is over.
+            let ended = if self.opens_page(holding, &asked) {
+                Ended::Over
+            } else {
+                self.wait(&mut asked.waiters, &call, deadline, &mut progress).await
             };
-            // From here on a disconnect no longer ends the hold, but still the call.
-            let Some(place) = asked.waiter.take() else { return StepOutcome::Settled };
-            let now = self.shared.now();
-            let spent = match ended {
-                Ended::Over => {
-                    let page = holding.page_of(place.id());
-                    return self.end(&hold.call, &pending(place.id(), page));
-                }
+            // From here on a disconnect no longer ends the holds, but still the call.
+            let places = std::mem::take(&mut asked.waiters);
+            let again = match ended {
+                Ended::Over => return self.end(&call, &pending(&places, holding)),
                 Ended::Withdrawn => {
-                    aside::long(|| place.cancel(now));
+                    self.cancel(places);
                     return StepOutcome::Settled;
                 }
-                Ended::Decided(HoldState::Granted) => aside::long(|| place.spend(now)),
-                Ended::Decided(state) => Err(state),
+                Ended::Decided(HoldState::Granted) => self.spend(places, left, grants),
+                // Another call with the same bytes has used a grant: this one needs its own.
+                Ended::Decided(HoldState::Spent) => Ok(left),
+                Ended::Decided(state) => {
+                    // The call does not pass, so nobody need look at its other holds.
+                    self.cancel(places);
+                    Err(state)
+                }
             };
-            match spent {
-                Ok(approval) => grants.granted.push(approval),
-                // Another call with the same bytes has used the grant: this one needs its own.
-                Err(HoldState::Spent) => {
+            match again {
+                Ok(again) if again.is_empty() => {}
+                Ok(again) => {
                     asked.waits_on();
+                    left = again;
                     continue;
                 }
-                Err(state) => return self.end(&hold.call, &end_of(state)),
+                Err(state) => return self.end(&call, &end_of(state)),
             }
             let weight = self.session.weight(&self.arrival.raw);
             let turn = self.session.turn(weight.bytes).await;
-            let call = Arc::clone(&hold.call);
             let outcome = self.session.step_over(weight, Some(&call), |session, gate, now| {
                 session.client_frame_approved(gate, self.arrival, &call, &grants.granted, now)
             });
             drop(turn);
             asked.waits_on();
             let StepOutcome::Act(Act::Hold(next)) = outcome else { return outcome };
-            hold = next;
+            left = next.apart();
         }
+    }
+
+    /// Spends the grants of all `holds`, whose waiters are `places`. Returns the holds that need
+    /// another grant, because another call with the same bytes was faster.
+    fn spend(
+        &self,
+        places: Vec<Waiter>,
+        holds: Vec<Hold>,
+        grants: &mut SpentGrants,
+    ) -> Result<Vec<Hold>, HoldState> {
+        let now = self.shared.now();
+        let mut again = Vec::new();
+        for (place, hold) in places.into_iter().zip(holds) {
+            if !again.is_empty() {
+                again.push(hold);
+                continue;
+            }
+            match aside::long(|| place.spend(now)) {
+                Ok(approval) => grants.granted.push(approval),
+                Err(HoldState::Spent) => again.push(hold),
+                Err(state) => return Err(state),
+            }
+        }
+        Ok(again)
+    }
+
+    /// Takes the call out of the holds at `places`, which ends those that no other call waits for.
+    fn cancel(&self, places: Vec<Waiter>) {
+        let now = self.shared.now();
+        aside::long(|| places.into_iter().for_each(|place| place.cancel(now)));
     }
 
     /// The uptime at which the wait ends.
@@ -169,28 +205,43 @@ impl HeldRequest<'_> {
         self.until.map_or(end, |until| until.min(end))
     }
 
-    fn ask<'h>(&'h self, approvals: &Arc<Approvals>, hold: &Hold) -> Result<Asked<'h>, HoldEnd> {
+    /// Asks for all `holds` of `call`, so that approvers see all of them at once.
+    fn ask<'h>(
+        &'h self,
+        approvals: &Arc<Approvals>,
+        call: &CallId,
+        holds: &[Hold],
+    ) -> Result<Asked<'h>, HoldEnd> {
         let now = self.shared.now();
-        match aside::long(|| approvals.ask(hold, now)) {
-            Ok(waiter) => {
-                let call = Arc::clone(&hold.call);
-                Ok(Asked { request: self, call, waiter: Some(waiter), over: false })
+        let mut asked =
+            Asked { request: self, call: Arc::clone(call), waiters: Vec::new(), over: false };
+        for hold in holds {
+            match aside::long(|| approvals.ask(hold, now)) {
+                Ok(waiter) => asked.waiters.push(waiter),
+                Err(error) => {
+                    asked.cancel();
+                    return Err(match error {
+                        NoHold::Full(_) => HoldEnd::Full,
+                        NoHold::CoolingDown { retry_after } => HoldEnd::CoolingDown { retry_after },
+                        NoHold::Unavailable => HoldEnd::Unavailable,
+                    });
+                }
             }
-            Err(NoHold::Full(_)) => Err(HoldEnd::Full),
-            Err(NoHold::CoolingDown { retry_after }) => Err(HoldEnd::CoolingDown { retry_after }),
-            Err(NoHold::Unavailable) => Err(HoldEnd::Unavailable),
         }
+        Ok(asked)
     }
 
     async fn wait(
         &self,
-        waiter: &mut Waiter,
+        waiters: &mut [Waiter],
         call: &CallId,
         deadline: Duration,
         progress: &mut Progress,
     ) -> Ended {
-        let hold = waiter.id().clone();
-        let mut decided = pin!(waiter.decided());
+        let Some(hold) = waiters.first().map(|waiter| waiter.id().clone()) else {
+            return Ended::Withdrawn;
+        };
+        let mut decided = pin!(all_decided(waiters));
         let left = deadline.saturating_sub(self.shared.clock.uptime());
         let mut over = pin!(sleep(left));
         let mut tell = pin!(sleep(Duration::ZERO));
@@ -216,18 +267,22 @@ impl HeldRequest<'_> {
     }
 
     /// Whether the client is asked to open the page of the hold, which makes it call again.
-    fn opens_page(&self, holding: &Holding, waiter: &Waiter, call: &CallId) -> bool {
+    fn opens_page(&self, holding: &Holding, asked: &Asked<'_>) -> bool {
         holding.page.is_some()
-            && waiter.state() == HoldState::Pending
-            && self.session.opens_pages(call)
+            && asked.waiters.iter().any(|waiter| waiter.state() == HoldState::Pending)
+            && self.session.opens_pages(&asked.call)
     }
 
     /// The client would not open the page of the hold `declined`: its call waits no longer. That ends
-    /// the hold, if no other call waits for it.
-    fn withdraw(&self, approvals: &Arc<Approvals>, hold: &Hold, declined: &HoldId) {
-        let same = |view: HoldView| view.state.is_open() && *view.key == *hold.key.to_string();
-        if approvals.get(&declined.0).is_some_and(same)
-            && let Ok(asked) = self.ask(approvals, hold)
+    /// its holds, if no other call waits for them.
+    fn withdraw(&self, approvals: &Arc<Approvals>, holds: &[Hold], declined: &HoldId) {
+        let same = |view: &HoldView| {
+            let mut keys = holds.iter().map(|hold| hold.key.to_string());
+            view.state.is_open() && keys.any(|key| *view.key == *key)
+        };
+        if approvals.get(&declined.0).as_ref().is_some_and(same)
+            && let Some(hold) = holds.first()
+            && let Ok(asked) = self.ask(approvals, &hold.call, holds)
         {
             asked.cancel();
         }
@@ -274,13 +329,14 @@ impl Drop for SpentGrants {
     }
 }
 
-/// A hold that was asked for. If it is dropped while its call is held, the client has disconnected.
+/// Holds that were asked for. If they are dropped while their call is held, the client has
+/// disconnected.
 struct Asked<'h> {
     request: &'h HeldRequest<'h>,
     call: CallId,
-    /// Until the hold is decided.
-    waiter: Option<Waiter>,
-    /// Whether the call has gone on, or waits for another hold.
+    /// One for each hold, until all are decided.
+    waiters: Vec<Waiter>,
+    /// Whether the call has gone on, or waits for other holds.
     over: bool,
 }
 
@@ -292,15 +348,13 @@ impl Asked<'_> {
     /// The call needs no hold any more.
     fn cancel(mut self) {
         self.over = true;
-        if let Some(waiter) = self.waiter.take() {
-            aside::long(|| waiter.cancel(self.request.shared.now()));
-        }
+        self.request.cancel(std::mem::take(&mut self.waiters));
     }
 }
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        let HeldRequest { session, shared, .. } = self.request;
+        let HeldRequest { session, .. } = self.request;
         if self.over {
             return;
         }
@@ -310,17 +364,44 @@ impl Drop for Asked<'_> {
         if held {
             session.client_gone(&self.call);
         }
-        let Some(waiter) = self.waiter.take() else { return };
         // A disconnect is a cancellation in the modern era alone (MCP 2026-07-28, streamable HTTP,
-        // "Cancellation"). In the others the hold stays, and the same call, made again, finds it.
+        // "Cancellation"). In the others the holds stay, and the same call, made again, finds them.
         if modern || !held {
-            aside::long(|| waiter.cancel(shared.now()));
+            self.request.cancel(std::mem::take(&mut self.waiters));
         }
     }
 }
 
-fn pending(hold: &HoldId, page: Option<Box<str>>) -> HoldEnd {
-    HoldEnd::Pending { hold: hold.clone(), retry_after: RETRY_AFTER, state: None, page }
+/// Waits until all holds are granted, or one of them has ended otherwise.
+async fn all_decided(waiters: &mut [Waiter]) -> HoldState {
+    let mut open: Vec<_> = waiters.iter_mut().map(|waiter| Box::pin(waiter.decided())).collect();
+    poll_fn(move |context| {
+        let mut ended = None;
+        open.retain_mut(|waiting| match waiting.as_mut().poll(context) {
+            Poll::Ready(HoldState::Granted) => false,
+            Poll::Ready(state) => {
+                ended.get_or_insert(state);
+                false
+            }
+            Poll::Pending => true,
+        });
+        match ended {
+            Some(state) => Poll::Ready(state),
+            None if open.is_empty() => Poll::Ready(HoldState::Granted),
+            None => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// The client is told of the first hold that nobody has answered.
+fn pending(places: &[Waiter], holding: &Holding) -> HoldEnd {
+    let waits = |place: &&Waiter| place.state() == HoldState::Pending;
+    let Some(place) = places.iter().find(waits).or(places.first()) else {
+        return HoldEnd::Unavailable;
+    };
+    let (hold, page) = (place.id().clone(), holding.page_of(place.id()));
+    HoldEnd::Pending { hold, retry_after: RETRY_AFTER, state: None, page }
 }
 
 fn end_of(state: HoldState) -> HoldEnd {
@@ -336,9 +417,7 @@ fn end_of(state: HoldState) -> HoldEnd {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
     use std::sync::atomic::{AtomicBool, Ordering};
-    use std::task::Poll;
 
     use super::*;
     use crate::session::SessionHandle;

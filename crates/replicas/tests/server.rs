@@ -73,6 +73,7 @@ fn call(number: u64) -> Hold {
         ttl: Duration::from_mins(1),
         client: None,
         scopes: vec![GrantScope { code: "more".into(), lasts: Duration::from_secs(30), count: 3 }],
+        also: Vec::new(),
     }
     .keyed()
 }

@@ -227,6 +227,53 @@ async fn a_changed_call_is_a_hold_of_its_own() {
 }
 
 #[tokio::test]
+async fn all_approvals_of_a_call_are_there_before_one_is_spent() {
+    let scene = Scene::waiting(Duration::from_millis(20)).await;
+    let mut client = scene.sends(&post("", &call(1, "held-twice"))).await;
+    assert_eq!(body(&client.reply().await)["result"]["isError"], true);
+    let both = scene.holds(HoldState::Pending, 2).await;
+    assert_eq!(scene.rig.sink.events(), [Event::Hold, Event::Denial]);
+
+    // One of them is no use, and is not used up.
+    scene.grant(&both[0]);
+    for id in 2..4 {
+        client.send(&post("", &call(id, "held-twice"))).await;
+        let told = body(&client.reply().await);
+        assert_eq!(told["result"]["isError"], true, "{told}");
+        let meta = told["result"]["_meta"].to_string();
+        assert!(meta.contains(&*both[1].id), "the other one is waited for: {told}");
+        assert_eq!(scene.approvals.get(&both[0].id).unwrap().state, HoldState::Granted);
+    }
+    assert!(scene.behind.received().is_empty());
+
+    scene.grant(&both[1]);
+    client.send(&post("", &call(4, "held-twice"))).await;
+    assert_eq!(body(&client.reply().await)["id"], 4);
+    assert_eq!(scene.behind.received().len(), 1);
+    let spent = scene.holds(HoldState::Spent, 2).await;
+    let records = scene.rig.sink.kept();
+    let intent = records.iter().find(|record| record.event == Event::Intent).unwrap();
+    let approval = intent.approval.as_ref().unwrap();
+    assert_eq!((approval.answer, &*approval.by), ("spent", "ada"));
+    for hold in spent {
+        assert!(approval.hold.contains(&*hold.id), "{approval:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_one_approver_refuses_waits_for_no_other() {
+    let scene = Scene::waiting(LONG).await;
+    let mut client = scene.sends(&post("", &call(1, "held-twice"))).await;
+    let both = scene.holds(HoldState::Pending, 2).await;
+    scene.refuse(&both[1]);
+    assert_eq!(body(&client.reply().await)["result"]["isError"], true);
+    let other = scene.holds(HoldState::Cancelled, 1).await.remove(0);
+    assert_eq!(other.id, both[0].id);
+    assert_eq!(scene.rig.sink.events(), [Event::Hold, Event::Denial]);
+    assert!(scene.behind.received().is_empty());
+}
+
+#[tokio::test]
 async fn equal_calls_share_a_hold_and_one_of_them_passes() {
     let scene = Scene::waiting(LONG).await;
     let mut clients = Vec::new();

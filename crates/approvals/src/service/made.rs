@@ -30,6 +30,7 @@ pub(crate) fn call(number: u64) -> Hold {
         ttl: Duration::from_mins(1),
         client: Some("agent".into()),
         scopes: vec![GrantScope { code: "more".into(), lasts: Duration::from_secs(30), count: 3 }],
+        also: Vec::new(),
     }
     .keyed()
 }

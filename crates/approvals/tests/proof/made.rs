@@ -39,6 +39,7 @@ pub(crate) fn hold(parts: Parts) -> Hold {
         ttl: parts.ttl,
         client: None,
         scopes: parts.scopes,
+        also: Vec::new(),
     }
     .keyed()
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::answer::{Answer, Verdict};
 use bartizan_approvals::{AnswerError, Approver, HoldView};
-use bartizan_gate::evidence::record::{ApprovalFacts, AuditRecord, Event, Now};
+use bartizan_gate::evidence::record::{ApprovalFacts, AuditRecord, Event, Now, Target};
+use bartizan_gate::wire::method::{Method as McpMethod, Subject};
 
 /// An answer as it was given.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +28,7 @@ pub(super) fn of(said: &Said<'_>, error: Option<&AnswerError>, now: Now) -> Audi
         record.principal = Some((&hold.principal).into());
         record.server = Some((&hold.server).into());
         record.method = Some((&hold.method).into());
+        record.target = hold.target.as_deref().map(|target| Arc::new(target_of(hold, target)));
     }
     record.error_type = error.map(|error| code(error).into());
     record.approval = Some(Arc::new(ApprovalFacts {
@@ -37,6 +39,15 @@ pub(super) fn of(said: &Said<'_>, error: Option<&AnswerError>, now: Now) -> Audi
         scope: scope.as_ref().map(Into::into),
     }));
     record
+}
+
+/// What the held call acts on.
+fn target_of(hold: &HoldView, target: &str) -> Target {
+    match McpMethod::named(&hold.method).map(|method| method.subject) {
+        Some(Subject::Tool) => Target { tool: Some(target.into()), ..Target::default() },
+        Some(Subject::Prompt) => Target { prompt: Some(target.into()), ..Target::default() },
+        _ => Target { uri: Some(target.into()), ..Target::default() },
+    }
 }
 
 /// The stable name of why an answer does not count.

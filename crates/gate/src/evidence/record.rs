@@ -23,6 +23,7 @@ use super::text::{
 };
 use crate::duty::decision::Reason;
 use crate::duty::pdp::RecordedInput;
+use crate::question::hold::Approval;
 
 /// Version of this schema. A change that breaks a reader of records increments it.
 pub const SCHEMA: u32 = 1;
@@ -387,21 +388,40 @@ impl DecisionFacts {
     }
 }
 
-/// The answer of an approver to a held call.
+/// The answer of an approver to a held call, or the approvals that a call has used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ApprovalFacts {
-    /// The id of the hold.
+    /// The id of the hold. Where a call needed several, each, with a comma between them.
     pub hold: Text<Code>,
-    /// `grant` or `refuse`.
+    /// `grant` or `refuse`; `spent` in the `intent` of a call that has used a grant.
     pub answer: &'static str,
-    /// The id of the approver.
+    /// The id of the approver; of all, with a comma between them, where a grant is `spent`.
     pub by: Text<Name>,
     /// Why, in the approver's words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Text<Message>>,
-    /// The code of the wider grant that is given with it.
+    /// The code of the wider grant that is given with it, or that it comes from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<Text<Code>>,
+}
+
+impl ApprovalFacts {
+    /// The approvals that a call has used; `None` if it needed none.
+    pub(crate) fn spent(approvals: &[Approval]) -> Option<Self> {
+        let first = approvals.first()?;
+        let mut by: Vec<&str> =
+            approvals.iter().flat_map(|it| &it.approvers).map(|approver| &**approver).collect();
+        by.sort_unstable();
+        by.dedup();
+        let holds: Vec<&str> = approvals.iter().map(|it| &*it.hold.0).collect();
+        Some(Self {
+            hold: holds.join(",").into(),
+            answer: "spent",
+            by: by.join(",").into(),
+            reason: Some((&first.reason).into()),
+            scope: first.scope.as_ref().map(Into::into),
+        })
+    }
 }
 
 /// The protocol that the message was sent with.
@@ -511,7 +531,8 @@ pub struct AuditRecord {
     /// In a `repeated` record: when the first of them was; RFC 3339 UTC, microseconds.
     #[serde(serialize_with = "optional_time", skip_serializing_if = "Option::is_none")]
     pub since: Option<SystemTime>,
-    /// The answer of an approver, in an `approval` record.
+    /// The answer of an approver, in an `approval` record; the approvals that the call has used, in an
+    /// `intent`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approval: Option<Arc<ApprovalFacts>>,
     /// Free text, such as a policy's problems or what a recovery did.

@@ -91,6 +91,9 @@ pub struct Hold {
     pub client: Option<Box<str>>,
     /// Wider grants that the rule offers.
     pub scopes: Vec<GrantScope>,
+    /// The holds of the other rules that hold the same call: it passes when all are granted. They
+    /// have none of their own.
+    pub also: Vec<Hold>,
 }
 
 /// A grant that covers further calls: the same principal, server, method, tool, effect, tags,
@@ -245,6 +248,17 @@ impl HoldEnd {
 }
 
 impl Hold {
+    /// This hold and those beside it ([`Hold::also`]).
+    pub fn all(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(&self.also)
+    }
+
+    /// This hold and those beside it, apart.
+    pub fn apart(mut self) -> Vec<Self> {
+        let also = std::mem::take(&mut self.also);
+        [vec![self], also].concat()
+    }
+
     /// Computes the key from the other members: SHA-256 over each part with its length before it, so
     /// that no two different holds have the same text.
     #[must_use]
@@ -373,6 +387,7 @@ mod tests {
             ttl: TTL_DEFAULT,
             client: None,
             scopes: Vec::new(),
+            also: Vec::new(),
         }
         .keyed()
     }

@@ -13,8 +13,8 @@ use crate::duty::pdp::ListEntry;
 use crate::duty::pdp::RecordedInput;
 use crate::duty::redact::Redaction;
 use crate::evidence::record::{
-    AuditRecord, CallId, DecisionFacts, Event, Finding, Now, OBLIGATIONS_MAX, Outcome, ReasonFacts,
-    RedactionFacts,
+    ApprovalFacts, AuditRecord, CallId, DecisionFacts, Event, Finding, Now, OBLIGATIONS_MAX,
+    Outcome, ReasonFacts, RedactionFacts,
 };
 use crate::evidence::refusal::{Addressee, Refusal, malformed_position};
 use crate::evidence::step::{Act, Payload, Permitted, Routing, Step};
@@ -229,6 +229,7 @@ impl Session {
             removed: None,
             reader: None,
             places: None,
+            approvals,
         };
 
         if let Some(headers) = headers {
@@ -469,7 +470,8 @@ impl Session {
             None
         };
         let carried = resumes.as_ref().map_or(0, Resumes::bytes);
-        let bytes = [CALL_BYTES, raw.len(), hold.shown.len(), message.facts.bytes(), carried]
+        let shown = hold.all().map(|hold| hold.shown.len()).fold(0, usize::saturating_add);
+        let bytes = [CALL_BYTES, raw.len(), shown, message.facts.bytes(), carried]
             .into_iter()
             .fold(sizes::id(id).saturating_mul(2), usize::saturating_add);
         let charge = match self.charge(message.gate, bytes) {
@@ -478,7 +480,9 @@ impl Session {
         };
         let mut verdict = denied_facts(decision, refused, true);
         verdict.effect = "permit";
-        verdict.obligations.push(format!("hold:{}", hold.code));
+        for hold in hold.all() {
+            verdict.obligations.push(format!("hold:{}", hold.code));
+        }
         let mut record = self.record_of(Event::Hold, &message.facts, message.now);
         message.describe(&mut record);
         record.decision = Some(verdict.clone());
@@ -513,6 +517,7 @@ impl Session {
         let mut record = self.record_of(Event::Intent, &message.facts, message.now);
         message.describe(&mut record);
         record.decision = Some(verdict);
+        record.approval = ApprovalFacts::spent(message.approvals).map(Arc::new);
         if let Some(refusal) = observed {
             let pinned = || pin_finding(&self.server.facts, question);
             record = record.with_finding(refusal.finding().unwrap_or_else(pinned));
@@ -765,23 +770,47 @@ fn discharge(
             obligations.push(format!("redact:{code}"));
         }
     }
+    let passing = edited.as_ref().unwrap_or(question.frame);
+    approved(question, passing, decision, asker, &mut obligations)?;
+    Ok(Discharged { edited, obligations, places })
+}
+
+/// Discharges the holds of a decision, with what was granted for the message `passing`.
+///
+/// # Errors
+///
+/// Some are not granted yet. The refusal has all of these, so that all are asked for at once.
+fn approved(
+    question: &Question<'_>,
+    passing: &Frame,
+    decision: &Decision,
+    asker: Option<Asker<'_>>,
+    obligations: &mut Obligations,
+) -> Result<(), ReasonedRefusal> {
+    let mut missing = Vec::new();
+    let mut why = Vec::new();
     for obligation in &decision.obligations {
         let Obligation::Hold(rule) = obligation else { continue };
-        let why = vec![reason(&rule.code, &rule.message, Origin::Undischarged)];
-        let refused = ReasonedRefusal::new(Refusal::ApprovalRequired, why);
-        let Some(asker) = asker else { return Err(refused) };
-        let frame = edited.as_ref().unwrap_or(question.frame);
-        let hold = asker.hold(question, frame, rule, decision);
-        if asker.is_granted(&hold) {
+        let hold = asker.map(|asker| asker.hold(question, passing, rule, decision));
+        if hold.as_ref().zip(asker).is_some_and(|(hold, asker)| asker.is_granted(hold)) {
             obligations.push(format!("hold:{}", rule.code));
-        } else if asker.may_ask() {
-            return Err(ReasonedRefusal { hold: Some(Box::new(hold)), ..refused });
-        } else {
-            let refusal = Refusal::Approval(HoldEnd::TooMany);
-            return Err(ReasonedRefusal { refusal, ..refused });
+            continue;
         }
+        why.push(reason(&rule.code, &rule.message, Origin::Undischarged));
+        missing.extend(hold);
     }
-    Ok(Discharged { edited, obligations, places })
+    if why.is_empty() {
+        return Ok(());
+    }
+    let refused = ReasonedRefusal::new(Refusal::ApprovalRequired, why);
+    let Some(asker) = asker else { return Err(refused) };
+    if !asker.may_ask(missing.len()) {
+        let refusal = Refusal::Approval(HoldEnd::TooMany);
+        return Err(ReasonedRefusal { refusal, ..refused });
+    }
+    let mut missing = missing.into_iter();
+    let hold = missing.next().map(|first| Box::new(Hold { also: missing.collect(), ..first }));
+    Err(ReasonedRefusal { hold, ..refused })
 }
 
 /// The limits among obligations.
@@ -873,6 +902,8 @@ struct ClientMessage<'a> {
     reader: Option<Arc<FactReader>>,
     /// Its places in limits of calls in flight.
     places: Option<Places>,
+    /// The approvals that were spent on it.
+    approvals: &'a [Approval],
 }
 
 impl ClientMessage<'_> {

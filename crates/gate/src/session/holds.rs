@@ -91,6 +91,7 @@ impl Asker<'_> {
             ttl: rule.ttl.unwrap_or(hold::TTL_DEFAULT),
             client: self.session.client.as_ref().map(|client| client.name.clone()),
             scopes: rule.scopes.clone(),
+            also: Vec::new(),
         }
         .keyed()
     }
@@ -101,9 +102,9 @@ impl Asker<'_> {
         self.approvals.iter().any(|it| (&it.key, &it.groups, it.quorum) == asked)
     }
 
-    /// Whether one more approval may be asked for.
-    pub(super) fn may_ask(&self) -> bool {
-        self.approvals.len() < HOLDS_MAX
+    /// Whether `more` approvals may be asked for.
+    pub(super) fn may_ask(&self, more: usize) -> bool {
+        self.approvals.len().saturating_add(more) <= HOLDS_MAX
     }
 }
 
