@@ -48,7 +48,7 @@ pub mod client;
 pub mod http;
 pub mod admin;
 
-pub use aside::processors;
+pub use aside::{long, processors};
 pub use duplex::DuplexStream;
 
 /// What every edge shares.
