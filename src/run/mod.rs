@@ -11,6 +11,7 @@ mod keeping;
 mod limit_log;
 pub mod diagnostics;
 mod services;
+mod webhooks;
 mod replicas;
 mod approvals;
 pub mod policies;
@@ -261,7 +262,8 @@ async fn build(
     let current = Current::default();
     policies::follow(&shared, &readiness, origin, ready, &current, &reload);
     let export = Export::start(config, &current, journal)?;
-    let answering = holding.map(|it| approvals::answering(config, it.approvals, &shared));
+    let answering = holding.map(|it| approvals::answering(config, &it.approvals, &shared));
+    let answering = answering.transpose()?;
     let edges = edges::Edges { sockets, launching: &launching, answering };
     let serving = edges::serve(config, protected.clone(), edges, &shared, &readiness)?;
     if matches!(serving, Serving::Http { .. }) {
