@@ -13,6 +13,7 @@ use bartizan_approvals::{ApprovalLimits, Approvals, Approver, EmbeddedStore, Ope
 use bartizan_edge::Shared;
 use bartizan_edge::admin::api::ApprovalsApi;
 use bartizan_edge::admin::approvers::Approvers;
+use bartizan_edge::admin::overview::Overview;
 use bartizan_edge::clock::Clock;
 use bartizan_edge::held::Holding;
 
@@ -61,18 +62,19 @@ fn limits(config: &ApprovalsConfig) -> ApprovalLimits {
     }
 }
 
-/// What approvers reach. From now on it is written down in time which holds are over, and webhooks
-/// are told.
+/// What approvers reach, `overview` included; `None` if nobody may answer. From now on it is written
+/// down in time which holds are over, and webhooks are told.
 ///
 /// # Errors
 ///
 /// A webhook cannot be used.
 pub(super) fn answering(
     config: &Config,
-    approvals: &Arc<Approvals>,
     shared: &Shared,
-) -> Result<ApprovalsApi, StartError> {
-    let webhooks = Webhooks::open(&config.approvals, &config.state)?;
+    overview: Overview,
+) -> Result<Option<ApprovalsApi>, StartError> {
+    let Some(Holding { approvals, .. }) = &shared.holding else { return Ok(None) };
+    let webhooks = Webhooks::open(config)?;
     let tended = Arc::clone(approvals);
     keep_running(shared, "held calls", move || Arc::clone(&tended).tend());
     let known = config.approvals.approvers.iter().map(|approver| {
@@ -80,10 +82,11 @@ pub(super) fn answering(
         (Approver { id: id.clone(), groups: groups.clone() }, token.clone())
     });
     let api = ApprovalsApi::new(Arc::clone(approvals), Approvers::new(known), shared.clone());
+    let api = api.with_overview(overview);
     let links = webhooks.links.clone();
     webhooks.start(approvals, shared);
-    Ok(match links {
+    Ok(Some(match links {
         Some(links) => api.with_links(links),
         None => api,
-    })
+    }))
 }

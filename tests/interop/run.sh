@@ -3,7 +3,7 @@
 # sees must be the same. Needs node 20 or later, npm, python 3.10 or later, and network the first
 # time; installs under $BARTIZAN_CACHE. Arguments go to harness.py (--direct, --only WORD); `oauth`
 # alone plays oauth/run.py, `holds` alone holds.py, `webhooks` alone webhooks.py; they come last
-# without any.
+# without any. `console` plays console/run.py, for console.sh.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -42,6 +42,7 @@ python=$INTEROP/venv/bin/python
 [[ ${1:-} != oauth ]] || exec "$python" oauth/run.py
 [[ ${1:-} != holds ]] || exec "$python" holds.py
 [[ ${1:-} != webhooks ]] || exec "$python" webhooks.py
+[[ ${1:-} != console ]] || exec "$python" console/run.py "${@:2}"
 "$python" harness.py "$@"
 if [[ $# -eq 0 ]]; then
     "$python" holds.py
