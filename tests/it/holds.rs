@@ -610,6 +610,7 @@ fn a_client_that_opens_urls_is_asked_once_to_show_the_page() {
                 (&request["params"]["mode"], &request["params"]["url"]),
                 (&json!("url"), &json!(PAGE))
             );
+            assert_eq!(request["params"]["elicitationId"], "0123456789abcdef0123456789abcdef");
             assert!(request["params"]["message"].as_str().unwrap().contains("approves nothing"));
         }
     }
